@@ -1,0 +1,103 @@
+//! Every domain separator of the system.
+//!
+//! Each is a BLAKE3 `derive_key` context (hard-coded, globally unique, application-specific, as
+//! BLAKE3 asks), used for one purpose only. A label is never reused across ceremonies, attempts or
+//! purposes: the ids are part of the hashed input wherever a value belongs to one of them.
+
+/// `blake3::Hasher::new_derive_key` over length-prefixed parts, so that no two lists of parts
+/// collide.
+#[must_use]
+pub fn hash_parts(domain: &str, parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key(domain);
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+macro_rules! domains {
+    ($($(#[$doc:meta])* $name:ident = $context:literal;)*) => {
+        $($(#[$doc])* pub const $name: &str = concat!("veil v1 ", $context);)*
+
+        /// All of the above, for the test that no two are equal.
+        pub const ALL: &[&str] = &[$($name),*];
+    };
+}
+
+domains! {
+    /// Digest of a ceremony's parameters and roster, the [`crate::CeremonyId`].
+    CEREMONY_ID = "ceremony id";
+    /// What a member signs of a ceremony message.
+    CEREMONY_MESSAGE = "ceremony message";
+    /// Digest of a signed ceremony message, as echoed.
+    CEREMONY_ECHO = "ceremony echo";
+    /// Everything a member draws in an attempt, from its persisted seed.
+    CEREMONY_MEMBER_RNG = "ceremony member rng";
+    /// Commitment to one 32-byte contribution to a correlated key.
+    CONTRIBUTION_COMMITMENT = "contribution commitment";
+    /// r_A from all contributions of the set.
+    SET_KEY = "set key";
+    /// k_G from all contributions of the noise group.
+    NOISE_GROUP_KEY = "noise group key";
+    /// H(r_A), broadcast to confirm that a set agrees.
+    SET_KEY_CONFIRMATION = "set key confirmation";
+    /// The part of r_A that is erased with the ceremony.
+    SET_KEY_DKG = "set key dkg";
+    /// The part of r_A that is kept for decryption.
+    SET_KEY_DEC = "set key dec";
+    /// PRF keys derived for one label.
+    PRF_LABEL = "prf label";
+    /// Commitment to a share of the public seed.
+    PUBLIC_SEED_COMMITMENT = "public seed commitment";
+    /// The public seed from all reveals.
+    PUBLIC_SEED = "public seed";
+    /// HPKE info string of private ceremony payloads.
+    PRIVATE_CHANNEL = "private channel";
+    /// Digest of a chunk of a share stream.
+    CHUNK = "chunk";
+    /// Root over the digests of all chunks of a share stream.
+    STREAM_ROOT = "stream root";
+    /// Root over everything a ceremony attempt agreed on; what FINISH signs.
+    TRANSCRIPT_ROOT = "transcript root";
+    /// The public test ciphertext of a key set.
+    TEST_CIPHERTEXT = "test ciphertext";
+    /// Digest of a serialized key set.
+    KEY_SET_DIGEST = "key set digest";
+    /// Digest of an FHE parameter set.
+    PARAMETERS_DIGEST = "parameters digest";
+    /// Digest (a, b) of a squashed block: the PRF input of its flooding masks.
+    SQUASHED_BLOCK = "squashed block";
+    /// PRF keys for flooding masks.
+    FLOODING = "flooding";
+    /// Digest of the outputs a decryption is authorised for.
+    DECRYPTION_REQUEST = "decryption request";
+    /// What a member signs of a decryption message.
+    DECRYPTION_MESSAGE = "decryption message";
+    /// What a member signs of a FROST message.
+    FROST_MESSAGE = "frost message";
+    /// Digest of a `Telemetry` message.
+    TELEMETRY = "telemetry";
+    /// Digest of a `JobSpec`.
+    JOB_SPEC = "job spec";
+    /// Digest of a `Manifest`.
+    MANIFEST = "manifest";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_separators_are_equal() {
+        assert_eq!(ALL.iter().collect::<HashSet<_>>().len(), ALL.len());
+    }
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        assert_ne!(hash_parts(CHUNK, &[b"ab", b"c"]), hash_parts(CHUNK, &[b"a", b"bc"]));
+        assert_ne!(hash_parts(CHUNK, &[b"ab"]), hash_parts(STREAM_ROOT, &[b"ab"]));
+    }
+}
