@@ -1,1 +1,5 @@
 //! x
+pub mod chunks;
+pub mod keyset;
+pub mod ntt;
+pub mod shares;

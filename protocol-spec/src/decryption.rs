@@ -1,1 +1,197 @@
-//! decryption
+//! Messages of threshold decryption; the numbered steps are in `decryption.md`.
+//!
+//! No message carries a ciphertext. A member decrypts outputs that it computed itself from a
+//! locked manifest; others can only name them by digest.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ceremony::Bytes,
+    codec::Wire,
+    committee::Committee,
+    domain,
+    identity::{InvalidSignature, SecretIdentity},
+    ids::{
+        Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, PublicIdentity, Signature, Slot,
+    },
+};
+
+/// Most squashed blocks decrypted under one request.
+pub const MAX_BLOCKS_PER_REQUEST: usize = 1 << 16;
+
+/// What a set of outputs belongs to and what it is: the inputs of a [`RequestId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestContext {
+    /// Key set the outputs are encrypted under.
+    pub key_set: KeySetDigest,
+    /// Epoch of the committee.
+    pub epoch: Epoch,
+    /// The slot.
+    pub slot: Slot,
+    /// Digest of the slot's locked manifest.
+    pub manifest: Blake3Digest,
+}
+
+/// Digest of a context and of every output block under it: what members decrypt is named by this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RequestId(pub Blake3Digest);
+
+impl RequestId {
+    /// The id of the outputs with the given block digests.
+    #[must_use]
+    pub fn of(context: &RequestContext, blocks: &[Blake3Digest]) -> Self {
+        let mut all = Vec::with_capacity(blocks.len() * 32);
+        blocks.iter().for_each(|digest| all.extend_from_slice(&digest.0));
+        Self(Blake3Digest(domain::hash_parts(
+            domain::DECRYPTION_REQUEST,
+            &[
+                &context.key_set.0,
+                &context.epoch.0.to_le_bytes(),
+                &context.slot.0.to_le_bytes(),
+                &context.manifest.0,
+                &all,
+            ],
+        )))
+    }
+}
+
+/// 2t+1 members' votes for one manifest in one slot. Without it no partial decryption leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestLock {
+    /// Epoch of the committee.
+    pub epoch: Epoch,
+    /// The slot.
+    pub slot: Slot,
+    /// Digest of the manifest.
+    pub manifest: Blake3Digest,
+    /// Votes in ascending order of participants.
+    pub votes: Vec<(ParticipantIndex, Signature)>,
+}
+
+/// Votes that are no lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LockError {
+    /// Not in strictly ascending order, or by a stranger.
+    #[error("the votes are not by distinct participants in ascending order")]
+    Voters,
+    /// A signature that does not verify.
+    #[error("participant {0} did not sign this vote")]
+    Signature(ParticipantIndex),
+    /// Too few.
+    #[error("{given} votes are no lock: {needed} are needed")]
+    TooFew {
+        /// Votes given.
+        given: usize,
+        /// 2t+1.
+        needed: usize,
+    },
+}
+
+impl ManifestLock {
+    /// The digest a member signs to vote.
+    #[must_use]
+    pub fn vote_digest(epoch: Epoch, slot: Slot, manifest: &Blake3Digest) -> [u8; 32] {
+        domain::hash_parts(
+            domain::MANIFEST_VOTE,
+            &[&epoch.0.to_le_bytes(), &slot.0.to_le_bytes(), &manifest.0],
+        )
+    }
+
+    /// # Errors
+    /// [`LockError`] unless 2t+1 distinct participants signed.
+    pub fn verify(
+        &self,
+        committee: Committee,
+        roster: &[PublicIdentity],
+    ) -> Result<(), LockError> {
+        if self.votes.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
+            return Err(LockError::Voters);
+        }
+        let digest = Self::vote_digest(self.epoch, self.slot, &self.manifest);
+        for (voter, signature) in &self.votes {
+            let identity = roster
+                .get(voter.position())
+                .filter(|_| committee.contains(*voter))
+                .ok_or(LockError::Voters)?;
+            identity.verify(&digest, signature).map_err(|_| LockError::Signature(*voter))?;
+        }
+        let needed = committee.signing_threshold().get();
+        if self.votes.len() < needed {
+            return Err(LockError::TooFew { given: self.votes.len(), needed });
+        }
+        Ok(())
+    }
+}
+
+impl Wire for ManifestLock {
+    const NAME: &'static str = "ManifestLock";
+    const MAX_BYTES: usize = 2048;
+}
+
+/// One participant's contribution to the decryption of one request, or a call for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DecryptionPayload {
+    /// Asks the receiver for its partial decryption; only a request that it authorised itself is
+    /// answered.
+    Request,
+    /// The sender's partial decryption: packed ring elements, coefficients as little-endian 128-bit
+    /// words.
+    Partial(Bytes),
+}
+
+/// A signed decryption message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecryptionMessage {
+    /// Which outputs.
+    pub request: RequestId,
+    /// Who signed it.
+    pub sender: ParticipantIndex,
+    /// What it says.
+    pub payload: DecryptionPayload,
+    /// The sender's signature over all of the above.
+    pub signature: Signature,
+}
+
+impl Wire for DecryptionMessage {
+    const NAME: &'static str = "DecryptionMessage";
+    const MAX_BYTES: usize = MAX_BLOCKS_PER_REQUEST * 16 + 256;
+}
+
+impl DecryptionMessage {
+    /// Signs a message.
+    #[must_use]
+    pub fn sign(
+        request: RequestId,
+        sender: ParticipantIndex,
+        payload: DecryptionPayload,
+        identity: &SecretIdentity,
+    ) -> Self {
+        let signature = identity.sign(&Self::signing_digest(request, sender, &payload));
+        Self { request, sender, payload, signature }
+    }
+
+    fn signing_digest(
+        request: RequestId,
+        sender: ParticipantIndex,
+        payload: &DecryptionPayload,
+    ) -> [u8; 32] {
+        let kind_and_bytes: (&[u8], &[u8]) = match payload {
+            DecryptionPayload::Request => (&[0], &[]),
+            DecryptionPayload::Partial(bytes) => (&[1], &bytes.0),
+        };
+        domain::hash_parts(
+            domain::DECRYPTION_MESSAGE,
+            &[&request.0.0, &[sender.get()], kind_and_bytes.0, kind_and_bytes.1],
+        )
+    }
+
+    /// # Errors
+    /// [`InvalidSignature`] if the signature is not `identity`'s.
+    pub fn verify(&self, identity: &PublicIdentity) -> Result<(), InvalidSignature> {
+        identity.verify(
+            &Self::signing_digest(self.request, self.sender, &self.payload),
+            &self.signature,
+        )
+    }
+}

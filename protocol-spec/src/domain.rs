@@ -72,6 +72,8 @@ domains! {
     FLOODING = "flooding";
     /// Digest of the outputs a decryption is authorised for.
     DECRYPTION_REQUEST = "decryption request";
+    /// What a member signs to vote for a manifest.
+    MANIFEST_VOTE = "manifest vote";
     /// What a member signs of a decryption message.
     DECRYPTION_MESSAGE = "decryption message";
     /// What a member signs of a FROST message.
@@ -82,6 +84,14 @@ domains! {
     JOB_SPEC = "job spec";
     /// Digest of a `Manifest`.
     MANIFEST = "manifest";
+    /// What tfhe's proof of a telemetry list binds.
+    TELEMETRY_PROOF = "telemetry proof";
+    /// What a member signs when it holds a worker for lost.
+    WORKER_SUSPICION = "worker suspicion";
+    /// Keccak-256 of it is the first word of what a certificate's signature covers.
+    ASSIGNMENT_CERTIFICATE = "assignment certificate";
+    /// Keccak-256 of it is the first word of a leaf of the assignment tree.
+    ASSIGNMENT_LEAF = "assignment leaf";
 }
 
 #[cfg(test)]

@@ -1,1 +1,71 @@
-//! scheduling
+//! What a slot is made of: [`Telemetry`] and [`JobSpec`] go in, a [`Manifest`] fixes them, an
+//! [`AssignmentCertificate`] comes out.
+//!
+//! # Roles
+//! A worker sends telemetry; an operator submits jobs; the slot's proposer, a committee member,
+//! writes the manifest; 2t+1 members sign the certificate; every worker verifies and enforces it.
+//!
+//! # Encodings and digests
+//! Every message is [`Wire`](crate::Wire): a version byte, then postcard, size-limited and
+//! canonical. What only Veil checks is hashed with BLAKE3 under a separator of [`crate::domain`];
+//! what the chain checks is Keccak-256 over 32-byte words laid out as Solidity's `abi.encode`
+//! does.
+//!
+//! | type | digest | signed by |
+//! |---|---|---|
+//! | [`Telemetry`] | BLAKE3 of [`TelemetryBody`] | the worker's identity |
+//! | [`JobSpec`] | BLAKE3 | the transaction that submits the digest |
+//! | [`Manifest`] | BLAKE3 | 2t+1 members, by the agreement that locks it |
+//! | [`CertificateBody`] | Keccak-256 | the committee's FROST key |
+//!
+//! # Two levels of checking
+//! Decoding alone gives a well-formed value (sizes, canonical form, valid names and references).
+//! `parse` decodes and then applies the rules that span fields; use it for whatever comes from
+//! outside. Neither needs a clock, the chain or a key set: freshness, membership, signatures by
+//! the committee and proofs are checked by whoever holds those.
+//!
+//! # Caveats
+//! Everything here is public: it travels by gossip, and its digests end on chain. Load is only in
+//! the ciphertexts of [`ProvenList`].
+
+mod abi;
+#[cfg(test)]
+mod arbitrary;
+mod assignment;
+mod binding;
+mod certificate;
+mod image;
+mod job;
+mod job_error;
+mod labels;
+mod manifest;
+mod merkle;
+mod resources;
+mod telemetry;
+
+pub use assignment::{
+    Assignment, AssignmentError, Assignments, MAX_ASSIGNMENTS, Outcome, ReplicaIndex,
+};
+pub use binding::{Binding, BindingMismatch, ClusterScope, UnixMillis};
+pub use certificate::{
+    AssignmentCertificate, CertificateBody, ChainError, GroupSignature, InvalidGroupSignature,
+};
+pub use image::{ImageError, ImageReference};
+pub use job::{
+    AntiAffinity, Constraints, FailureDomain, HealthCheck, HealthProbe, JobSpec, LeasePolicy,
+    Priority, RestartPolicy, SchedulingPolicy, Strength, limits,
+};
+pub use job_error::JobError;
+pub use labels::{InvalidLabel, Label, LabelKey, LabelValue};
+pub use manifest::{
+    BlockRef, CircuitId, LostWorker, MAX_LOST, MAX_PENDING, MAX_RUNNING, MAX_TELEMETRY, Manifest,
+    ManifestError, PendingReplica, ReplicaState, RunningReplica, SignedSuspicion, Suspicion,
+    SuspicionError, TelemetryEntry,
+};
+pub use merkle::{MerkleTree, verify_inclusion};
+pub use resources::{
+    CpuUnits, DiskUnits, GpuUnits, MemoryUnits, RequestTooLarge, ResourceRequest, Resources,
+};
+pub use telemetry::{
+    ProofMetadata, ProvenList, ProvenListSize, Telemetry, TelemetryBody, TelemetryError,
+};

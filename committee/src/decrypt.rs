@@ -1,0 +1,465 @@
+//! Partial decryption of squashed TFHE blocks with noise flooding, and combining; `keygen.md`
+//! section 9, `decryption.md` steps 3 to 5.
+//!
+//! A squashed block is an LWE ciphertext (a, b) modulo 2^128 with phase
+//! b - <a, Q> = m 2^123 + e, |e| < 2^68. Participant j computes its share of the phase and adds a
+//! share of E, the sum over the key sets A of two uniforms in [-2^(68+stat), 2^(68+stat)), so that
+//! what is opened says nothing about e beyond 2^-stat per uniform. E is a function of the key, the
+//! epoch and the block only: decrypting the same block again reveals nothing new.
+//!
+//! d blocks are packed into one ring element, so a partial decryption is 16 bytes per block.
+
+use rayon::prelude::*;
+use veil_protocol_spec::{
+    Blake3Digest, Committee, Epoch, KeySetDigest, ParticipantIndex, domain,
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    code::{Decoded, NotYet, decode},
+    prf::Prf,
+    randomness::SetKeys,
+    ring::{Element, extension_degree},
+    shamir::{indicator, lagrange},
+    with_degree,
+};
+
+/// log2 of the bound on a squashed block's noise, rounded up (2^67.9 in `keygen.md`).
+pub const LOG2_NOISE: u32 = 68;
+
+/// log2 of Delta: a squashed block holds 4 bits and a padding bit.
+pub const LOG2_DELTA: u32 = 123;
+
+/// Blocks whose masks are expanded together; a multiple of every extension degree's packing.
+const BATCH: usize = 12;
+
+/// An LWE ciphertext modulo 2^128 that came out of noise squashing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SquashedBlock {
+    /// a, as many words as Q has bits.
+    pub mask: Vec<u128>,
+    /// b.
+    pub body: u128,
+}
+
+impl SquashedBlock {
+    /// H(a || b), the input of the flooding PRF.
+    #[must_use]
+    pub fn digest(&self) -> Blake3Digest {
+        let mut hasher = blake3::Hasher::new_derive_key(domain::SQUASHED_BLOCK);
+        if cfg!(target_endian = "little") {
+            hasher.update(bytemuck::cast_slice(&self.mask));
+        } else {
+            self.mask.iter().for_each(|word| {
+                hasher.update(&word.to_le_bytes());
+            });
+        }
+        hasher.update(&self.body.to_le_bytes());
+        Blake3Digest(*hasher.finalize().as_bytes())
+    }
+}
+
+/// How strongly a committee floods, and how much a key is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flooding {
+    /// Statistical security in bits: one uniform of 2^(68+stat) hides noise of 2^68 up to 2^-stat.
+    pub statistical_bits: u32,
+    /// Blocks after which a key must be replaced: the advantage, about sqrt(m) 2^-stat, reaches
+    /// 2^-32.
+    pub budget: u64,
+}
+
+impl Flooding {
+    /// The profile of a committee: the largest stat for which
+    /// 2^68 + 2 C(n,t) 2^(68+stat) < 2^122 = Delta / 2.
+    #[must_use]
+    pub const fn of(committee: Committee) -> Self {
+        let statistical_bits = match committee.n() {
+            0..=4 => 50,
+            5..=7 => 48,
+            8..=10 => 46,
+            _ => 43,
+        };
+        Self { statistical_bits, budget: 1 << (2 * (statistical_bits - 32)) }
+    }
+
+    const fn log2_bound(self) -> u32 {
+        LOG2_NOISE + self.statistical_bits
+    }
+}
+
+/// One participant's ability to decrypt partially: its share of Q and its flooding keys.
+///
+/// # Security
+/// Zeroized on drop, never printed.
+pub struct PartialDecryptor {
+    committee: Committee,
+    me: ParticipantIndex,
+    dimension: usize,
+    /// Coefficient c of the share of Q_i at `planes[c][i]`.
+    planes: Vec<Zeroizing<Vec<u128>>>,
+    masks: Vec<(Prf, Vec<u128>)>,
+    shift: u32,
+}
+
+impl core::fmt::Debug for PartialDecryptor {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "PartialDecryptor({}, participant {}, <redacted>)", self.committee, self.me)
+    }
+}
+
+/// A ciphertext that does not belong to this key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("block {block} has {given} mask words; the key has {expected}")]
+pub struct WrongDimension {
+    /// Position of the block.
+    pub block: usize,
+    /// Words it has.
+    pub given: usize,
+    /// Bits of Q.
+    pub expected: usize,
+}
+
+impl PartialDecryptor {
+    /// `share` holds this participant's share of every bit of Q; `keys` are its `dec` keys. The
+    /// masks are bound to `key_set` and `epoch`.
+    #[must_use]
+    pub fn new<const D: usize>(
+        committee: Committee,
+        me: ParticipantIndex,
+        share: &[Element<u128, D>],
+        keys: &SetKeys,
+        key_set: &KeySetDigest,
+        epoch: Epoch,
+    ) -> Self {
+        debug_assert_eq!(D, extension_degree(committee));
+        let planes = (0..D)
+            .map(|c| Zeroizing::new(share.iter().map(|element| element.0[c]).collect()))
+            .collect();
+        let masks = keys
+            .iter()
+            .filter(|(set, _)| set.contains(me))
+            .map(|(set, key)| {
+                let bound =
+                    key.derive(domain::FLOODING, &[&key_set.0, &epoch.0.to_le_bytes()]);
+                (Prf::new(&bound, "flooding"), indicator::<u128, D>(committee, *set, me).0.to_vec())
+            })
+            .collect();
+        let shift = 127 - Flooding::of(committee).log2_bound();
+        Self { committee, me, dimension: share.len(), planes, masks, shift }
+    }
+
+    /// The committee it belongs to.
+    #[must_use]
+    pub const fn committee(&self) -> Committee {
+        self.committee
+    }
+
+    /// The participant whose share it is.
+    #[must_use]
+    pub const fn participant(&self) -> ParticipantIndex {
+        self.me
+    }
+
+    /// Flooded shares of the blocks' phases, packed: ceil(len / d) ring elements of d little-endian
+    /// 128-bit words each. The same blocks always give the same bytes.
+    ///
+    /// # Security
+    /// The caller answers for where the blocks come from: a crafted one, a = 2^127 e_i and b = 0,
+    /// would give bit i of Q away. [`crate::decryption`] is the only caller in production.
+    ///
+    /// # Errors
+    /// [`WrongDimension`] names the first block that is not under this key.
+    pub fn partial(&self, blocks: &[SquashedBlock]) -> Result<Vec<u8>, WrongDimension> {
+        let expected = self.dimension;
+        if let Some(block) = blocks.iter().position(|b| b.mask.len() != expected) {
+            return Err(WrongDimension { block, given: blocks[block].mask.len(), expected });
+        }
+        with_degree!(self.committee, D => {
+            let per_batch: Vec<Vec<u8>> = blocks
+                .par_chunks(BATCH)
+                .map(|batch| self.partial_batch::<D>(batch))
+                .collect();
+            Ok(per_batch.concat())
+        })
+    }
+
+    fn partial_batch<const D: usize>(&self, blocks: &[SquashedBlock]) -> Vec<u8> {
+        let mut packed = [Element::<u128, D>::ZERO(); BATCH];
+        for (i, block) in blocks.iter().enumerate() {
+            let mut share = Element([0; D]);
+            for (coefficient, plane) in share.0.iter_mut().zip(&self.planes) {
+                *coefficient = inner_product(&block.mask, plane).wrapping_neg();
+            }
+            share.0[0] = share.0[0].wrapping_add(block.body);
+            packed[i / D] += share.times_x_power(i % D);
+        }
+        let digests: Vec<[u8; 32]> = blocks.iter().map(|block| block.digest().0).collect();
+        let mut uniforms = [[0u128; 2]; BATCH];
+        for (prf, factor) in &self.masks {
+            let factor = Element::<u128, D>(core::array::from_fn(|c| factor[c]));
+            let uniforms = &mut uniforms[..blocks.len()];
+            prf.of_digests(&digests, uniforms);
+            for (element, draws) in packed.iter_mut().zip(uniforms.chunks(D)) {
+                // The top bits of a uniform word, sign-extended: uniform in [-2^b, 2^b).
+                let mut mask = Element([0; D]);
+                for (word, [first, second]) in mask.0.iter_mut().zip(draws) {
+                    let draw = |uniform: u128| (uniform as i128 >> self.shift) as u128;
+                    *word = draw(*first).wrapping_add(draw(*second));
+                }
+                *element += mask * factor;
+            }
+        }
+        packed[..blocks.len().div_ceil(D)]
+            .iter()
+            .flat_map(|element| element.0)
+            .flat_map(u128::to_le_bytes)
+            .collect()
+    }
+}
+
+#[inline]
+fn inner_product(a: &[u128], b: &[u128]) -> u128 {
+    a.iter().zip(b).fold(0, |sum, (x, y)| sum.wrapping_add(x.wrapping_mul(*y)))
+}
+
+/// Phases opened from partial decryptions, and who lied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Combined {
+    /// m 2^123 + e + E per block.
+    pub phases: Vec<u128>,
+    /// Participants with a wrong share in at least one element, ascending.
+    pub liars: Vec<ParticipantIndex>,
+}
+
+impl Combined {
+    /// The 4-bit message and padding bit of every block: the phase rounded to a multiple of Delta.
+    #[must_use]
+    pub fn messages(&self) -> Vec<u8> {
+        let half = 1u128 << (LOG2_DELTA - 1);
+        self.phases.iter().map(|p| (p.wrapping_add(half) >> LOG2_DELTA) as u8).collect()
+    }
+}
+
+/// Bytes of a partial decryption of `blocks` blocks.
+#[must_use]
+pub const fn partial_len(committee: Committee, blocks: usize) -> usize {
+    let degree = extension_degree(committee);
+    blocks.div_ceil(degree) * degree * 16
+}
+
+/// Combines the partial decryptions of `blocks` blocks, in any order of participants. A partial
+/// decryption of the wrong length counts as wrong.
+///
+/// # Errors
+/// [`NotYet`] while fewer than 2t+1 agree in some element.
+pub fn combine(
+    committee: Committee,
+    partials: &[(ParticipantIndex, &[u8])],
+    blocks: usize,
+) -> Result<Combined, NotYet> {
+    with_degree!(committee, D => combine_degree::<D>(committee, partials, blocks))
+}
+
+fn combine_degree<const D: usize>(
+    committee: Committee,
+    partials: &[(ParticipantIndex, &[u8])],
+    blocks: usize,
+) -> Result<Combined, NotYet> {
+    let len = partial_len(committee, blocks);
+    let (usable, wrong): (Vec<_>, Vec<_>) =
+        partials.iter().partition(|(_, bytes)| bytes.len() == len);
+    let mut is_liar = [false; 16];
+    wrong.iter().for_each(|(j, _)| is_liar[j.position()] = true);
+    let needed = committee.signing_threshold().get();
+    let received = usable.len();
+    if received < needed {
+        return Err(NotYet { needed, received });
+    }
+    // Shares believed so far come first: one interpolation serves all elements while they agree.
+    let degree = committee.max_faulty().get();
+    let mut order: Vec<(ParticipantIndex, &[u8])> = usable;
+    let mut fast = FastPath::<D>::new(&order, degree);
+    let mut phases = Vec::with_capacity(blocks + D);
+    for at in 0..len / (16 * D) {
+        let shares: Vec<(ParticipantIndex, Element<u128, D>)> =
+            order.iter().map(|(j, bytes)| (*j, read_element(bytes, at))).collect();
+        let value = match fast.open(&shares) {
+            Some(value) => value,
+            None => {
+                let Decoded { value, wrong } = decode(committee, &shares)?;
+                wrong.iter().for_each(|j| is_liar[j.position()] = true);
+                order.sort_by_key(|(j, _)| is_liar[j.position()]);
+                fast = FastPath::new(&order, degree);
+                value
+            }
+        };
+        phases.extend(value.0);
+    }
+    phases.truncate(blocks);
+    let liars = committee.participants().filter(|j| is_liar[j.position()]).collect();
+    Ok(Combined { phases, liars })
+}
+
+fn read_element<const D: usize>(bytes: &[u8], at: usize) -> Element<u128, D> {
+    let mut words = bytes[at * 16 * D..].chunks_exact(16);
+    Element(core::array::from_fn(|_| {
+        words.next().map_or(0, |word| {
+            word.iter().rev().fold(0, |value, byte| value << 8 | u128::from(*byte))
+        })
+    }))
+}
+
+/// Interpolation through the first t+1 shares and prediction of the others.
+struct FastPath<const D: usize> {
+    at_zero: Vec<Element<u128, D>>,
+    at_others: Vec<Vec<Element<u128, D>>>,
+}
+
+impl<const D: usize> FastPath<D> {
+    fn new(order: &[(ParticipantIndex, &[u8])], degree: usize) -> Self {
+        let points: Vec<_> = order.iter().map(|(j, _)| Element::point(*j)).collect();
+        let (fixing, others) = points.split_at(degree + 1);
+        Self {
+            at_zero: lagrange(fixing, Element::ZERO()),
+            at_others: others.iter().map(|at| lagrange(fixing, *at)).collect(),
+        }
+    }
+
+    /// The value, if all shares agree.
+    fn open(
+        &self,
+        shares: &[(ParticipantIndex, Element<u128, D>)],
+    ) -> Option<Element<u128, D>> {
+        let dot = |coefficients: &[Element<u128, D>]| -> Element<u128, D> {
+            coefficients.iter().zip(shares).map(|(l, (_, share))| *l * *share).sum()
+        };
+        let others = &shares[self.at_zero.len()..];
+        let agree = self.at_others.iter().zip(others).all(|(l, (_, share))| dot(l) == *share);
+        agree.then(|| dot(&self.at_zero))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha20Rng;
+
+    use super::*;
+    use crate::{prf::SetKey, randomness::keys_of, shamir::share, subsets::key_sets};
+
+    const DIMENSION: usize = 64;
+
+    fn members(committee: Committee, key: &[u128], rng: &mut ChaCha20Rng) -> Vec<PartialDecryptor> {
+        let sets = key_sets(committee);
+        let keys: Vec<_> = sets.iter().map(|_| SetKey::new(rng.r#gen())).collect();
+        with_degree!(committee, D => {
+            let t = committee.max_faulty().get();
+            let bits: Vec<_> = key
+                .iter()
+                .map(|bit| share(Element::<u128, D>::constant(*bit), t, committee, rng))
+                .collect();
+            committee
+                .participants()
+                .map(|j| {
+                    let mine: Vec<_> = bits.iter().map(|s| s[j.position()]).collect();
+                    let keys = keys_of(&sets, j, &keys);
+                    PartialDecryptor::new(committee, j, &mine, &keys, &KeySetDigest([1; 32]), Epoch(0))
+                })
+                .collect()
+        })
+    }
+
+    fn encrypt(key: &[u128], message: u8, rng: &mut ChaCha20Rng) -> SquashedBlock {
+        let mask: Vec<u128> = key.iter().map(|_| rng.r#gen()).collect();
+        let noise = rng.gen_range(0..1u128 << LOG2_NOISE).wrapping_sub(1 << (LOG2_NOISE - 1));
+        let body = inner_product(&mask, key)
+            .wrapping_add(u128::from(message) << LOG2_DELTA)
+            .wrapping_add(noise);
+        SquashedBlock { mask, body }
+    }
+
+    #[test]
+    fn every_number_of_partials_decrypts_and_t_liars_are_named() {
+        for committee in Committee::ALL {
+            let mut rng = ChaCha20Rng::seed_from_u64(committee.n() as u64);
+            let key: Vec<u128> = (0..DIMENSION).map(|_| rng.gen_range(0..2)).collect();
+            let members = members(committee, &key, &mut rng);
+            let messages: Vec<u8> = (0..29).map(|i| i % 16).collect();
+            let blocks: Vec<_> = messages.iter().map(|m| encrypt(&key, *m, &mut rng)).collect();
+            let mut partials: Vec<_> =
+                members.iter().map(|m| (m.participant(), m.partial(&blocks).unwrap())).collect();
+            let view = |partials: &[(ParticipantIndex, Vec<u8>)], count: usize| {
+                let some: Vec<_> =
+                    partials.iter().rev().take(count).map(|(j, b)| (*j, b.as_slice())).collect();
+                combine(committee, &some, blocks.len())
+            };
+            let quorum = committee.signing_threshold().get();
+            for count in quorum..=committee.n() {
+                let combined = view(&partials, count).unwrap();
+                assert_eq!((combined.messages(), combined.liars), (messages.clone(), vec![]));
+            }
+            assert!(view(&partials, quorum - 1).is_err());
+            let t = committee.max_faulty().get();
+            for (i, (_, bytes)) in partials[committee.n() - t..].iter_mut().enumerate() {
+                // One lies about one element, one about all, one sends rubbish of another length.
+                match i {
+                    0 => bytes[40] ^= 1,
+                    1 => bytes.iter_mut().for_each(|b| *b ^= 0x80),
+                    _ => bytes.truncate(16),
+                }
+            }
+            let combined = view(&partials, committee.n()).unwrap();
+            let liars: Vec<_> = committee.participants().skip(committee.n() - t).collect();
+            assert_eq!((combined.messages(), combined.liars), (messages, liars));
+        }
+    }
+
+    /// The condition of section 9, with 2^68 for 2^67.9.
+    #[test]
+    fn flooding_stays_below_half_delta_and_hides_the_noise() {
+        for committee in Committee::ALL {
+            let flooding = Flooding::of(committee);
+            let sets = key_sets(committee).len() as u128;
+            let worst = (1u128 << LOG2_NOISE) + 2 * sets * (1u128 << flooding.log2_bound());
+            assert!(worst < 1 << (LOG2_DELTA - 1), "{committee}");
+            let advantage = (flooding.budget as f64).sqrt() / 2f64.powi(flooding.statistical_bits as i32);
+            assert!(advantage <= 2f64.powi(-32));
+        }
+    }
+
+    #[test]
+    fn masks_depend_on_the_block_the_key_and_the_epoch_only() {
+        let committee = Committee::new(4).unwrap();
+        let mut rng = ChaCha20Rng::seed_from_u64(7);
+        let keys = [(key_sets(committee)[0], SetKey::new([3; 32]))];
+        let me = committee.participants().next().unwrap();
+        let decryptor = |key_set: u8, epoch: u64| {
+            let share = [Element::<u128, 3>::ZERO(); DIMENSION];
+            PartialDecryptor::new(committee, me, &share, &keys, &KeySetDigest([key_set; 32]), Epoch(epoch))
+        };
+        let a = encrypt(&[0; DIMENSION], 0, &mut rng);
+        let mut b = a.clone();
+        b.body ^= 1;
+        let partial = |d: &PartialDecryptor, block: &SquashedBlock| d.partial(&[block.clone()]).unwrap();
+        let base = partial(&decryptor(1, 0), &a);
+        assert_eq!(base, partial(&decryptor(1, 0), &a));
+        assert_ne!(base, partial(&decryptor(2, 0), &a));
+        assert_ne!(base, partial(&decryptor(1, 1), &a));
+        // Position in the batch does not matter: the block's own share is the same.
+        let batch = decryptor(1, 0).partial(&[a.clone(), b.clone(), a.clone(), a.clone()]).unwrap();
+        assert_eq!(batch[48..], base[..]);
+    }
+
+    #[test]
+    fn a_block_under_another_key_is_refused() {
+        let committee = Committee::new(1).unwrap();
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let members = members(committee, &[1; DIMENSION], &mut rng);
+        let block = SquashedBlock { mask: vec![0; DIMENSION + 1], body: 0 };
+        assert_eq!(
+            members[0].partial(&[block]),
+            Err(WrongDimension { block: 0, given: DIMENSION + 1, expected: DIMENSION })
+        );
+    }
+}

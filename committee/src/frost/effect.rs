@@ -1,0 +1,148 @@
+//! What the machines of a signing session give back to their driver: effects, the outcome, errors.
+
+use frost_core::Ciphersuite;
+use veil_protocol_spec::{Committee, KeccakDigest, ParticipantIndex, Slot};
+
+use super::{
+    EvmSuite,
+    keys::GroupSignature,
+    wire::{NonceRecord, SignedMessage},
+};
+
+/// Milliseconds of the driver's clock; any origin, never backwards.
+pub type Millis = u64;
+
+/// Number of an [`Effect::Persist`] within its machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PersistId(pub u64);
+
+/// What the driver is to do, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect<C: Ciphersuite = EvmSuite> {
+    /// Deliver to one member, maybe to a machine of this very member.
+    Send {
+        /// To whom.
+        to: ParticipantIndex,
+        /// What.
+        message: SignedMessage,
+    },
+    /// Deliver to every member, this one included.
+    Broadcast(SignedMessage),
+    /// Store durably, refusing a record that conflicts with a stored one; then call `persisted`.
+    Persist {
+        /// What to acknowledge with.
+        id: PersistId,
+        /// What to store.
+        record: NonceRecord,
+    },
+    /// Call `handle_timeout` at this time; it replaces the timer set before.
+    SetTimer {
+        /// When.
+        at: Millis,
+    },
+    /// The signature; nothing follows but answers to latecomers.
+    Complete(Box<Completion<C>>),
+    /// No signature from this machine; nothing follows.
+    Fail(SigningError),
+}
+
+/// The outcome of a session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion<C: Ciphersuite = EvmSuite> {
+    /// What was signed.
+    pub message: KeccakDigest,
+    /// The signature.
+    pub signature: GroupSignature<C>,
+    /// The signers' share messages, which say who signed; only a coordinator has them.
+    pub shares: Vec<SignedMessage>,
+}
+
+/// Why there is no signature.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SigningError {
+    /// Step 1 with a second message.
+    #[error("{authorised} is authorised for this slot already; {asked} is not signed beside it")]
+    AlreadyAuthorised {
+        /// The first message.
+        authorised: KeccakDigest,
+        /// The second.
+        asked: KeccakDigest,
+    },
+    /// The key share is of another group, or the identity is not that member's.
+    #[error("the key share or identity does not belong to this session's group")]
+    WrongKey,
+    /// The store holds two messages for one place.
+    #[error("the nonce journal holds two messages for one slot: do not sign with this key again")]
+    CorruptJournal,
+    /// A share did not leave, because its record could not be stored.
+    #[error("the nonce record was not stored, so the share was not sent: check the journal's disk")]
+    NotPersisted,
+    /// The session has ended.
+    #[error("the session is over")]
+    Over,
+    /// No coordinator brought a signature before the deadline.
+    #[error("no group signature before the deadline")]
+    Deadline,
+    /// Too few members are left.
+    #[error(
+        "fewer than {needed} members left to sign: at fault {culprits:?}, silent {absentees:?}"
+    )]
+    TooFewSigners {
+        /// 2t+1.
+        needed: usize,
+        /// Convicted in this session; their evidence is with the coordinator.
+        culprits: Vec<ParticipantIndex>,
+        /// Did not answer in time.
+        absentees: Vec<ParticipantIndex>,
+    },
+    /// Every attempt failed.
+    #[error("{attempts} attempts failed: at fault {culprits:?}, silent {absentees:?}")]
+    OutOfAttempts {
+        /// How many.
+        attempts: u32,
+        /// Convicted in this session.
+        culprits: Vec<ParticipantIndex>,
+        /// Did not answer in time.
+        absentees: Vec<ParticipantIndex>,
+    },
+}
+
+impl SigningError {
+    /// Who is provably at fault.
+    #[must_use]
+    pub fn culprits(&self) -> &[ParticipantIndex] {
+        match self {
+            Self::TooFewSigners { culprits, .. } | Self::OutOfAttempts { culprits, .. } => culprits,
+            Self::AlreadyAuthorised { .. }
+            | Self::WrongKey
+            | Self::CorruptJournal
+            | Self::NotPersisted
+            | Self::Over
+            | Self::Deadline => &[],
+        }
+    }
+
+    /// Who did not answer; silence alone convicts nobody.
+    #[must_use]
+    pub fn absentees(&self) -> &[ParticipantIndex] {
+        match self {
+            Self::TooFewSigners { absentees, .. } | Self::OutOfAttempts { absentees, .. } => {
+                absentees
+            }
+            Self::AlreadyAuthorised { .. }
+            | Self::WrongKey
+            | Self::CorruptJournal
+            | Self::NotPersisted
+            | Self::Over
+            | Self::Deadline => &[],
+        }
+    }
+}
+
+/// The member whose turn it is to coordinate, for the k-th rotation.
+#[must_use]
+pub fn coordinator_at(committee: Committee, slot: Slot, rotation: u64) -> ParticipantIndex {
+    let n = committee.n() as u64;
+    let position = (slot.0 % n + rotation % n) % n;
+    committee.participants().nth(position as usize).expect("a position below n is a participant")
+}

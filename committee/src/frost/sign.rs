@@ -1,0 +1,410 @@
+//! The signing machine of one member in one session.
+//!
+//! Source: FROST (RFC 9591, section 5); ROAST (eprint 2022/550) for the retries; contracts.md,
+//! "FROST on the EVM"; style.md, "Shape of a protocol machine".
+//!
+//! # Roles
+//! Every member runs a [`SigningSession`]. Any member may also run a
+//! [`Coordinator`](super::Coordinator); it sees nothing secret and can only waste time.
+//!
+//! # Messages
+//! In: `Request`, `Package`, `Signature`. Out: `Commitment`, `Share`; `Signature` to whoever asks
+//! after the end. See [`wire::Body`](super::wire::Body). A member that also coordinates hands what
+//! it receives to both machines; each skips what is for the other.
+//!
+//! # Flow
+//! 1. [`authorise`](SigningSession::authorise): the member has checked for itself what the message
+//!    stands for. Requests that came earlier are answered now.
+//! 2. `Request`: draw fresh nonces, send their commitments to the coordinator.
+//! 3. `Package`: it must be for the authorised message and hold this member's commitment of that
+//!    attempt unmodified. Sign, destroy the nonces, emit [`Effect::Persist`].
+//! 4. [`persisted`](SigningSession::persisted): now the share may leave.
+//! 5. `Signature`: it verifies under the group key for the authorised message;
+//!    [`Effect::Complete`].
+//!
+//! For n = 1 the machine signs by itself in step 1 and completes in step 4.
+//!
+//! # State
+//! Nonces live in memory only, one pair for each coordinator, and are moved out of the machine by
+//! the one package they answer. After a restart make a new machine with the stored
+//! [`NonceRecord`]s: the nonces are gone, packages for them are refused, requests get new ones, and
+//! another message than the recorded one cannot be authorised.
+//!
+//! # Call order
+//! After every input drain [`poll_effect`](SigningSession::poll_effect). Several sessions may run
+//! at once, but one for each [`SigningContext`](super::SigningContext); the store refuses records
+//! that conflict ([`NonceRecord::conflicts_with`]), which guards against a second one.
+//!
+//! # Caveats
+//! A silent coordinator costs time, not safety. The driver rotates: the member at
+//! [`coordinator_at`](super::coordinator_at)`(committee, slot, k)` starts a coordinator of its own k rotation intervals
+//! after it authorised the message, unless it has seen the signature by then.
+
+use core::fmt;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use frost_core::{
+    Ciphersuite, SigningPackage,
+    round1::{self, SigningNonces},
+    round2,
+};
+use rand::rngs::OsRng;
+use veil_protocol_spec::{
+    Attempt, Blake3Digest, KeccakDigest, ParticipantIndex, identity::SecretIdentity,
+};
+
+use super::{
+    EvmSuite,
+    effect::{Completion, Effect, Millis, PersistId, SigningError},
+    keys::{GroupKeyShare, GroupSignature, identifier},
+    session::{Parsed, SessionContext, Skip, Verdict},
+    wire::{Body, NonceRecord, Payload, SignedMessage},
+};
+
+/// What a coordinator has been given in its latest attempt.
+struct Live<C: Ciphersuite> {
+    attempt: Attempt,
+    /// Taken by the package they answer; `None` from then on.
+    nonces: Option<SigningNonces<C>>,
+    /// Sent again if the same request comes again.
+    commitment: SignedMessage,
+}
+
+/// What waits for an acknowledgement.
+enum Held<C: Ciphersuite> {
+    Share { to: ParticipantIndex, message: SignedMessage },
+    Solo(GroupSignature<C>),
+}
+
+struct Early<C: Ciphersuite> {
+    requests: BTreeMap<ParticipantIndex, (Attempt, KeccakDigest)>,
+    results: BTreeMap<ParticipantIndex, (KeccakDigest, GroupSignature<C>)>,
+}
+
+enum State<C: Ciphersuite> {
+    /// Before step 1. What came early waits, at most one of each kind from each member.
+    Idle(Early<C>),
+    Signing {
+        message: KeccakDigest,
+        deadline: Millis,
+    },
+    Done {
+        message: KeccakDigest,
+        signature: GroupSignature<C>,
+    },
+    Failed,
+}
+
+/// One member in one session. See the [module documentation](self).
+///
+/// # Security
+/// Holds nonces, each of which gives the key away if used twice; they are zeroized on drop, never
+/// printed, stored or copied.
+pub struct SigningSession<C: Ciphersuite = EvmSuite> {
+    session: Arc<SessionContext<C>>,
+    share: Arc<GroupKeyShare<C>>,
+    identity: SecretIdentity,
+    /// From the journal: a share for this message may have left before a restart.
+    signed: Option<KeccakDigest>,
+    state: State<C>,
+    live: BTreeMap<ParticipantIndex, Live<C>>,
+    held: BTreeMap<PersistId, Held<C>>,
+    next_persist: u64,
+    effects: VecDeque<Effect<C>>,
+}
+
+impl<C: Ciphersuite> SigningSession<C> {
+    /// `records` is what the store holds; records of other sessions are ignored.
+    ///
+    /// # Errors
+    /// [`SigningError::WrongKey`], [`SigningError::CorruptJournal`].
+    pub fn new<'r>(
+        session: Arc<SessionContext<C>>,
+        share: Arc<GroupKeyShare<C>>,
+        identity: SecretIdentity,
+        records: impl IntoIterator<Item = &'r NonceRecord>,
+    ) -> Result<Self, SigningError> {
+        if share.public() != session.group() || !session.is_member(share.index(), &identity) {
+            return Err(SigningError::WrongKey);
+        }
+        let mut signed = None;
+        for record in records.into_iter().filter(|r| r.context == *session.context()) {
+            if signed.replace(record.message).is_some_and(|earlier| earlier != record.message) {
+                return Err(SigningError::CorruptJournal);
+            }
+        }
+        Ok(Self {
+            session,
+            share,
+            identity,
+            signed,
+            state: State::Idle(Early { requests: BTreeMap::new(), results: BTreeMap::new() }),
+            live: BTreeMap::new(),
+            held: BTreeMap::new(),
+            next_persist: 0,
+            effects: VecDeque::new(),
+        })
+    }
+
+    /// Step 1. Idempotent for the same message.
+    ///
+    /// # Errors
+    /// [`SigningError::AlreadyAuthorised`] for a second message, by this machine or by one before
+    /// a restart; [`SigningError::Over`].
+    pub fn authorise(
+        &mut self,
+        message: KeccakDigest,
+        deadline: Millis,
+    ) -> Result<(), SigningError> {
+        let authorised = match &self.state {
+            State::Idle(_) => self.signed,
+            State::Signing { message, .. } | State::Done { message, .. } => Some(*message),
+            State::Failed => return Err(SigningError::Over),
+        };
+        if let Some(authorised) = authorised.filter(|authorised| *authorised != message) {
+            return Err(SigningError::AlreadyAuthorised { authorised, asked: message });
+        }
+        let State::Idle(early) = &mut self.state else { return Ok(()) };
+        let requests = core::mem::take(&mut early.requests);
+        let results = core::mem::take(&mut early.results);
+        self.state = State::Signing { message, deadline };
+        self.effects.push_back(Effect::SetTimer { at: deadline });
+        if let Some((_, signature)) = results.into_values().find(|(signed, _)| *signed == message) {
+            let _ = self.complete(message, signature); // it is for this message
+            return Ok(());
+        }
+        // "The exception is FROST signing nonces: always fresh from the operating system."
+        if let Some(signature) = self.share.sign_alone(message.as_bytes(), OsRng) {
+            let me = self.share.index();
+            self.persist(message, me, Attempt(0), Vec::new(), Held::Solo(signature));
+        } else {
+            for (coordinator, (attempt, asked)) in requests {
+                let _ = self.request(coordinator, attempt, asked); // refused if for another message
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a message that member `from` brought.
+    pub fn handle(
+        &mut self,
+        from: ParticipantIndex,
+        message: &SignedMessage,
+        now: Millis,
+    ) -> Verdict {
+        let parsed = match self.session.open(from, message) {
+            Ok(parsed) => parsed,
+            Err(verdict) => return verdict,
+        };
+        if matches!(self.state, State::Signing { deadline, .. } if now >= deadline) {
+            self.handle_timeout(now);
+        }
+        let attempt = message.payload.attempt;
+        let outcome = match (parsed, &mut self.state) {
+            (Parsed::Request { message: asked }, State::Idle(early)) => {
+                early.requests.insert(from, (attempt, asked));
+                Ok(())
+            }
+            (Parsed::Signature { message: signed, signature }, State::Idle(early)) => {
+                early.results.insert(from, (signed, signature));
+                Ok(())
+            }
+            (Parsed::Request { message: asked }, _) => self.request(from, attempt, asked),
+            (Parsed::Signature { message: signed, signature }, _) => {
+                self.complete(signed, signature)
+            }
+            (Parsed::Package { message: asked, package }, _) => {
+                let digest = self.session.digest(&message.payload);
+                self.package(from, attempt, asked, &package, digest)
+            }
+            (Parsed::Commitment(_) | Parsed::Share { .. }, _) => Err(Skip::NotForMe),
+        };
+        outcome.map_or_else(Verdict::Skip, |()| Verdict::Valid)
+    }
+
+    /// To be called at the time of the last [`Effect::SetTimer`]; earlier calls do nothing.
+    pub fn handle_timeout(&mut self, now: Millis) {
+        if matches!(self.state, State::Signing { deadline, .. } if now >= deadline) {
+            self.end(State::Failed);
+            self.effects.push_back(Effect::Fail(SigningError::Deadline));
+        }
+    }
+
+    /// Step 4: the record is on disk. Unknown ids, and those of a session that has ended
+    /// meanwhile, are ignored.
+    pub fn persisted(&mut self, id: PersistId) {
+        match self.held.remove(&id) {
+            Some(Held::Share { to, message }) => {
+                self.effects.push_back(Effect::Send { to, message });
+            }
+            Some(Held::Solo(signature)) => {
+                let State::Signing { message, .. } = self.state else { return };
+                let bytes = signature.as_bytes().to_vec();
+                let body = Body::Signature { message, signature: bytes };
+                let result = self.seal(self.share.index(), Attempt(0), body);
+                self.effects.push_back(Effect::Broadcast(result));
+                let _ = self.complete(message, signature);
+            }
+            None => {}
+        }
+    }
+
+    /// The store has refused the record or cannot be written: the share stays here and the session
+    /// ends.
+    pub fn persist_failed(&mut self, id: PersistId) {
+        if self.held.contains_key(&id) {
+            self.end(State::Failed);
+            self.effects.push_back(Effect::Fail(SigningError::NotPersisted));
+        }
+    }
+
+    /// The next thing to do, if any.
+    pub fn poll_effect(&mut self) -> Option<Effect<C>> {
+        self.effects.pop_front()
+    }
+
+    fn seal(&self, coordinator: ParticipantIndex, attempt: Attempt, body: Body) -> SignedMessage {
+        let payload = Payload { coordinator, attempt, from: self.share.index(), body };
+        self.session.seal(&self.identity, payload)
+    }
+
+    /// Step 2.
+    fn request(
+        &mut self,
+        coordinator: ParticipantIndex,
+        attempt: Attempt,
+        asked: KeccakDigest,
+    ) -> Result<(), Skip> {
+        let message = match &self.state {
+            State::Idle(_) => return Err(Skip::NotAuthorised { asked }),
+            State::Failed => return Err(Skip::Over),
+            State::Signing { message, .. } => *message,
+            State::Done { message, signature } if *message == asked => {
+                let signature = signature.as_bytes().to_vec();
+                let body = Body::Signature { message: *message, signature };
+                let message = self.seal(coordinator, attempt, body);
+                self.effects.push_back(Effect::Send { to: coordinator, message });
+                return Ok(());
+            }
+            State::Done { message, .. } => *message,
+        };
+        if message != asked {
+            return Err(Skip::NotAuthorised { asked });
+        }
+        if self.session.committee().n() == 1 {
+            return Ok(()); // the signature is on its way already
+        }
+        if let Some(live) = self.live.get(&coordinator).filter(|live| live.attempt >= attempt) {
+            return match (live.attempt == attempt, &live.nonces) {
+                (true, Some(_)) => {
+                    let message = live.commitment.clone();
+                    self.effects.push_back(Effect::Send { to: coordinator, message });
+                    Ok(())
+                }
+                (true, None) => Err(Skip::NonceUsed),
+                (false, _) => Err(Skip::Stale),
+            };
+        }
+        // "The exception is FROST signing nonces: always fresh from the operating system and
+        // marked used on disk before a share leaves, because replaying one with other commitments
+        // gives the key away." (style.md)
+        let (nonces, commitment) = round1::commit(self.share.package().signing_share(), &mut OsRng);
+        // The commitment to a nonce is the identity with probability 2^-256.
+        let commitment = commitment.serialize().map_err(|_| Skip::NonceUsed)?;
+        let commitment = self.seal(coordinator, attempt, Body::Commitment { commitment });
+        let message = commitment.clone();
+        self.live.insert(coordinator, Live { attempt, nonces: Some(nonces), commitment });
+        self.effects.push_back(Effect::Send { to: coordinator, message });
+        Ok(())
+    }
+
+    /// Step 3. The checks that refuse come before the nonces are taken: a crafted package must not
+    /// spend them.
+    fn package(
+        &mut self,
+        coordinator: ParticipantIndex,
+        attempt: Attempt,
+        asked: KeccakDigest,
+        package: &SigningPackage<C>,
+        digest: Blake3Digest,
+    ) -> Result<(), Skip> {
+        let message = match &self.state {
+            State::Signing { message, .. } if *message == asked => *message,
+            State::Signing { .. } | State::Idle(_) => {
+                return Err(Skip::NotAuthorised { asked });
+            }
+            State::Done { .. } | State::Failed => return Err(Skip::Over),
+        };
+        let live = self.live.get_mut(&coordinator).filter(|live| live.attempt == attempt);
+        let live = live.ok_or(Skip::NonceUsed)?;
+        let mine = live.nonces.as_ref().ok_or(Skip::NonceUsed)?.commitments();
+        match package.signing_commitment(&identifier(self.share.index())) {
+            None => return Err(Skip::CommitmentMissing),
+            Some(theirs) if theirs != *mine => return Err(Skip::CommitmentModified),
+            Some(_) => {}
+        }
+        let commitment = mine.serialize().map_err(|_| Skip::NonceUsed)?;
+        // From here on the nonces are gone, whatever happens; they are zeroized on drop.
+        let nonces = live.nonces.take().ok_or(Skip::NonceUsed)?;
+        let share = round2::sign(package, &nonces, self.share.package());
+        drop(nonces);
+        let share = share.map_err(|_| Skip::NonceUsed)?.serialize();
+        let body = Body::Share { message, package: digest, share };
+        let share = self.seal(coordinator, attempt, body);
+        let held = Held::Share { to: coordinator, message: share };
+        self.persist(message, coordinator, attempt, commitment, held);
+        Ok(())
+    }
+
+    fn persist(
+        &mut self,
+        message: KeccakDigest,
+        coordinator: ParticipantIndex,
+        attempt: Attempt,
+        commitment: Vec<u8>,
+        held: Held<C>,
+    ) {
+        let id = PersistId(self.next_persist);
+        self.next_persist += 1;
+        self.held.insert(id, held);
+        let context = *self.session.context();
+        let record = NonceRecord { context, message, coordinator, attempt, commitment };
+        self.effects.push_back(Effect::Persist { id, record });
+    }
+
+    /// Step 5; `open` has verified the signature.
+    fn complete(&mut self, signed: KeccakDigest, signature: GroupSignature<C>) -> Result<(), Skip> {
+        match &self.state {
+            State::Signing { message, .. } if *message == signed => {}
+            State::Signing { .. } | State::Idle(_) => {
+                return Err(Skip::NotAuthorised { asked: signed });
+            }
+            State::Done { .. } => return Err(Skip::Stale),
+            State::Failed => return Err(Skip::Over),
+        }
+        self.end(State::Done { message: signed, signature: signature.clone() });
+        let completion = Completion { message: signed, signature, shares: Vec::new() };
+        self.effects.push_back(Effect::Complete(Box::new(completion)));
+        Ok(())
+    }
+
+    /// Nonces and shares that have not left die with the session.
+    fn end(&mut self, state: State<C>) {
+        self.state = state;
+        self.live.clear();
+        self.held.clear();
+    }
+}
+
+impl<C: Ciphersuite> fmt::Debug for SigningSession<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = &self.session.context().key;
+        write!(f, "SigningSession(member {} for {key:?}, <redacted>)", self.share.index())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! The pseudo-random function behind PRSS, PRZS and noise: AES-256 in counter mode, keyed by BLAKE3
+//! per (key, label). AES-256 because the keys must stay safe against quantum search.
+
+use aes::{
+    Aes256, Block,
+    cipher::{BlockCipherEncrypt, KeyInit},
+};
+use veil_protocol_spec::domain;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// A 32-byte key shared by the members of one set.
+///
+/// # Security
+/// Zeroized on drop, never printed.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct SetKey([u8; 32]);
+
+impl SetKey {
+    /// Takes the key bytes.
+    #[must_use]
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The key bytes, for derivation and the keystore.
+    #[must_use]
+    pub const fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The key of one purpose: `domain` separates, `parts` bind the ids the purpose belongs to.
+    #[must_use]
+    pub fn derive(&self, domain: &str, parts: &[&[u8]]) -> Self {
+        let mut all: Vec<&[u8]> = vec![&self.0];
+        all.extend_from_slice(parts);
+        Self(domain::hash_parts(domain, &all))
+    }
+}
+
+impl core::fmt::Debug for SetKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("SetKey(<redacted>)")
+    }
+}
+
+/// The PRF of one (key, label): a random-access stream of 128-bit words.
+#[derive(Clone)]
+pub struct Prf {
+    cipher: Aes256,
+}
+
+impl Prf {
+    /// PRF under `key` for `label`; two labels give independent functions.
+    #[must_use]
+    pub fn new(key: &SetKey, label: &str) -> Self {
+        let derived = key.derive(domain::PRF_LABEL, &[label.as_bytes()]);
+        let round_key = Zeroizing::new(*derived.expose());
+        Self { cipher: Aes256::new((&*round_key).into()) }
+    }
+
+    /// Words `start .. start + out.len()` of the stream: word i is AES(i).
+    #[inline]
+    pub fn fill(&self, start: u64, out: &mut [u128]) {
+        for (i, word) in out.iter_mut().enumerate() {
+            *word = u128::from(start + i as u64).to_le();
+        }
+        self.cipher.encrypt_blocks(as_blocks(out));
+    }
+
+    /// PRF of 32-byte inputs, two words of output each: CBC-MAC over the two halves of the input
+    /// (its length is fixed, so that is a PRF), then one block per output word under its own tweak.
+    /// Inputs are processed side by side to keep the AES units busy.
+    ///
+    /// # Panics
+    /// If there are not as many outputs as inputs.
+    pub fn of_digests(&self, digests: &[[u8; 32]], out: &mut [[u128; 2]]) {
+        assert_eq!(digests.len(), out.len());
+        let word = |half: &[u8]| half.iter().rev().fold(0u128, |w, b| w << 8 | u128::from(*b));
+        const LANES: usize = 16;
+        for (digests, out) in digests.chunks(LANES).zip(out.chunks_mut(LANES)) {
+            let mut state = [0u128; LANES];
+            let state = &mut state[..digests.len()];
+            for (state, digest) in state.iter_mut().zip(digests) {
+                *state = word(&digest[..16]).to_le();
+            }
+            self.cipher.encrypt_blocks(as_blocks(state));
+            for (state, digest) in state.iter_mut().zip(digests) {
+                *state ^= word(&digest[16..]).to_le();
+            }
+            self.cipher.encrypt_blocks(as_blocks(state));
+            for (out, state) in out.iter_mut().zip(state) {
+                *out = [*state ^ 1u128.to_le(), *state ^ 2u128.to_le()];
+            }
+            self.cipher.encrypt_blocks(as_blocks(out.as_flattened_mut()));
+        }
+    }
+}
+
+impl core::fmt::Debug for Prf {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Prf(<redacted>)")
+    }
+}
+
+fn as_blocks(words: &mut [u128]) -> &mut [Block] {
+    Block::cast_slice_from_core_mut(bytemuck::cast_slice_mut::<u128, [u8; 16]>(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stream_is_random_access() {
+        let prf = Prf::new(&SetKey::new([1; 32]), "a");
+        let mut whole = [0; 100];
+        prf.fill(5, &mut whole);
+        let mut part = [0; 10];
+        prf.fill(55, &mut part);
+        assert_eq!(whole[50..60], part);
+    }
+
+    #[test]
+    fn labels_and_keys_separate() {
+        let word = |key: u8, label: &str| {
+            let mut out = [0];
+            Prf::new(&SetKey::new([key; 32]), label).fill(0, &mut out);
+            out[0]
+        };
+        assert_ne!(word(1, "a"), word(1, "b"));
+        assert_ne!(word(1, "a"), word(2, "a"));
+        assert_eq!(word(1, "a"), word(1, "a"));
+    }
+
+    #[test]
+    fn both_halves_of_a_digest_count() {
+        let prf = Prf::new(&SetKey::new([1; 32]), "a");
+        let mut digest = [0; 32];
+        let of = |digest: [u8; 32]| {
+            let mut out = [[0; 2]];
+            prf.of_digests(&[digest], &mut out);
+            out[0]
+        };
+        let base = of(digest);
+        assert_ne!(base[0], base[1]);
+        for at in [0, 31] {
+            digest[at] ^= 1;
+            assert_ne!(of(digest), base);
+            digest[at] ^= 1;
+        }
+    }
+
+    #[test]
+    fn printing_redacts() {
+        let key = SetKey::new([0xab; 32]);
+        assert!(!format!("{key:?} {:?}", Prf::new(&key, "x")).contains("ab"));
+    }
+}

@@ -1,0 +1,139 @@
+//! Which members share which keys: the sets A of PRSS and PRZS, and the noise groups.
+
+use core::fmt;
+
+use veil_protocol_spec::{Committee, ParticipantIndex};
+
+/// A set of participants; bit j-1 stands for participant j.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MemberSet(u16);
+
+impl MemberSet {
+    /// The set of the given 0-based positions.
+    fn of_positions(positions: impl IntoIterator<Item = usize>) -> Self {
+        Self(positions.into_iter().fold(0, |bits, p| bits | 1 << p))
+    }
+
+    /// Bit j-1 stands for participant j.
+    #[must_use]
+    pub const fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// Whether participant j is in the set.
+    #[must_use]
+    pub const fn contains(self, j: ParticipantIndex) -> bool {
+        self.0 >> j.position() & 1 == 1
+    }
+
+    /// Number of members.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "no set here is empty")]
+    pub const fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// Members in ascending order.
+    pub fn iter(self) -> impl Iterator<Item = ParticipantIndex> {
+        (1..=16u8).filter(move |j| self.0 >> (j - 1) & 1 == 1).filter_map(|j| ParticipantIndex::new(j).ok())
+    }
+}
+
+impl fmt::Debug for MemberSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter().map(ParticipantIndex::get)).finish()
+    }
+}
+
+/// All sets A of n-t participants, in ascending order of their bits: C(n, t) of them. Every t
+/// members miss one of these keys.
+#[must_use]
+pub fn key_sets(committee: Committee) -> Vec<MemberSet> {
+    let n = committee.n();
+    let size = n - committee.max_faulty().get();
+    (0..1u32 << n).filter(|bits| bits.count_ones() as usize == size).map(|bits| MemberSet(bits as u16)).collect()
+}
+
+/// A family of noise groups, `keygen.md` section 2: every t members entirely miss at least `r` of
+/// them, so that the groups that are honest throughout reach the noise that security needs when
+/// each draws variance sigma^2 / r.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoiseGroups {
+    groups: Vec<MemberSet>,
+    missed: u32,
+}
+
+impl NoiseGroups {
+    /// The multi-cover family of a committee.
+    #[must_use]
+    pub fn of(committee: Committee) -> Self {
+        let n = committee.n();
+        let translates = |bases: &[&[usize]], factors: &[usize]| {
+            let mut groups = Vec::new();
+            for base in bases {
+                for factor in factors {
+                    for shift in 0..n {
+                        groups.push(MemberSet::of_positions(
+                            base.iter().map(|x| (factor * x + shift) % n),
+                        ));
+                    }
+                }
+            }
+            groups
+        };
+        let (groups, missed) = match n {
+            4 => (vec![MemberSet::of_positions([0, 1]), MemberSet::of_positions([2, 3])], 1),
+            7 => (translates(&[&[0, 1, 3]], &[1]), 2),
+            10 => (translates(&[&[0, 1, 2, 6], &[0, 1, 3, 4], &[0, 2, 4, 7]], &[1]), 5),
+            13 => (
+                translates(&[&[0, 1, 2, 3, 4], &[0, 1, 2, 6, 9], &[0, 1, 2, 7, 8]], &[1, 3, 9]),
+                11,
+            ),
+            // One group per (n-t)-subset is always valid; here it is the one member.
+            _ => (key_sets(committee), 1),
+        };
+        Self { groups, missed }
+    }
+
+    /// The groups, M of them.
+    #[must_use]
+    pub fn groups(&self) -> &[MemberSet] {
+        &self.groups
+    }
+
+    /// r: groups that any t members entirely miss.
+    #[must_use]
+    pub const fn missed(&self) -> u32 {
+        self.missed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_sets_are_counted() {
+        let counts: Vec<_> = Committee::ALL.iter().map(|c| key_sets(*c).len()).collect();
+        assert_eq!(counts, [1, 4, 21, 120, 715]);
+    }
+
+    /// The claim of the table in `keygen.md` section 2, checked exhaustively.
+    #[test]
+    fn every_t_members_miss_r_noise_groups() {
+        let expected = [(1, 1), (2, 1), (7, 2), (30, 5), (117, 11)];
+        for (committee, (m, r)) in Committee::ALL.into_iter().zip(expected) {
+            let (n, t) = (committee.n(), committee.max_faulty().get());
+            let family = NoiseGroups::of(committee);
+            assert_eq!((family.groups().len(), family.missed()), (m, r));
+            for group in family.groups() {
+                assert!(group.len() >= (t + 1).max(n - 2 * t) && group.len() <= n - t, "{group:?}");
+            }
+            let fewest = (0..1u16 << n)
+                .filter(|bits| bits.count_ones() as usize == t)
+                .map(|bits| family.groups().iter().filter(|g| g.bits() & bits == 0).count())
+                .min();
+            assert_eq!(fewest, Some(r as usize), "{committee}");
+        }
+    }
+}

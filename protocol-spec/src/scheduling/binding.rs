@@ -1,0 +1,138 @@
+//! What ties a message to one deployment: chain, contract, cluster, key set, epoch.
+
+use serde::{Deserialize, Serialize};
+
+use super::abi::keccak;
+use crate::ids::{Address, ChainId, ClusterId, Epoch, KeySetDigest, PeerIdHash, PublicIdentity};
+
+/// Milliseconds since the Unix epoch, by the sender's clock.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct UnixMillis(pub u64);
+
+/// One cluster of one deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterScope {
+    /// The EVM chain.
+    pub chain_id: ChainId,
+    /// The directory contract on it.
+    pub contract: Address,
+    /// The cluster in its registry.
+    pub cluster: ClusterId,
+}
+
+/// One cluster under one key set in one epoch. A message that names another one is not for this
+/// cluster, whatever its signature says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Binding {
+    /// Chain, contract and cluster.
+    pub scope: ClusterScope,
+    /// The FHE key set in force.
+    pub key_set: KeySetDigest,
+    /// The committee's epoch.
+    pub epoch: Epoch,
+}
+
+/// A message made for another deployment, cluster, key set or epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the message names another {field} than this cluster is on")]
+pub struct BindingMismatch {
+    /// The first field that differs.
+    pub field: &'static str,
+}
+
+impl ClusterScope {
+    /// Checks that `self`, as a message states it, is `expected`.
+    ///
+    /// # Errors
+    /// [`BindingMismatch`] names the first field that differs.
+    pub fn check(&self, expected: &Self) -> Result<(), BindingMismatch> {
+        let mismatch = |field| Err(BindingMismatch { field });
+        if self.chain_id != expected.chain_id {
+            return mismatch("chain");
+        }
+        if self.contract != expected.contract {
+            return mismatch("contract");
+        }
+        if self.cluster != expected.cluster {
+            return mismatch("cluster");
+        }
+        Ok(())
+    }
+}
+
+impl Binding {
+    /// Checks that `self`, as a message states it, is `expected`.
+    ///
+    /// # Errors
+    /// [`BindingMismatch`] names the first field that differs.
+    pub fn check(&self, expected: &Self) -> Result<(), BindingMismatch> {
+        self.scope.check(&expected.scope)?;
+        if self.key_set != expected.key_set {
+            return Err(BindingMismatch { field: "key set" });
+        }
+        if self.epoch != expected.epoch {
+            return Err(BindingMismatch { field: "epoch" });
+        }
+        Ok(())
+    }
+}
+
+/// A libp2p peer id of a secp256k1 key is the multihash `identity` (0x00) of 37 (0x25) bytes: the
+/// protobuf of key type 2 (0x08 0x02) and 33 (0x21) bytes of key (0x12).
+const PEER_ID_PREFIX: [u8; 6] = [0x00, 0x25, 0x08, 0x02, 0x12, 0x21];
+
+impl PeerIdHash {
+    /// Keccak-256 of the libp2p peer id of `identity`, in its binary (multihash) form. Keccak, so
+    /// that the registry can compute it from the key whose possession was proved to it.
+    #[must_use]
+    pub fn of(identity: &PublicIdentity) -> Self {
+        let mut peer_id = [0; 39];
+        let (prefix, key) = peer_id.split_at_mut(PEER_ID_PREFIX.len());
+        prefix.copy_from_slice(&PEER_ID_PREFIX);
+        key.copy_from_slice(identity.as_bytes());
+        Self(keccak(&peer_id).0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduling::arbitrary::binding;
+
+    #[test]
+    fn each_differing_field_is_named() {
+        type Change = fn(&mut Binding);
+
+        let expected = binding();
+        assert_eq!(expected.check(&expected), Ok(()));
+        let cases: [(&str, Change); 5] = [
+            ("chain", |b| b.scope.chain_id = ChainId(2)),
+            ("contract", |b| b.scope.contract = Address([0; 20])),
+            ("cluster", |b| b.scope.cluster = ClusterId([0; 32])),
+            ("key set", |b| b.key_set = KeySetDigest([0; 32])),
+            ("epoch", |b| b.epoch = Epoch(99)),
+        ];
+        for (field, change) in cases {
+            let mut stated = expected;
+            change(&mut stated);
+            assert_eq!(stated.check(&expected), Err(BindingMismatch { field }));
+        }
+    }
+
+    #[test]
+    fn the_peer_id_is_the_one_of_libp2p() {
+        // The secp256k1 key of the libp2p peer id specification; its peer id is the multihash
+        // 0x00 0x25 followed by the protobuf 0x08021221...
+        let key = "037777e994e452c21604f91de093ce415f5432f701dd8cd1a7a6fea0e630bfca99";
+        let mut peer_id = vec![0x00, 0x25, 0x08, 0x02, 0x12, 0x21];
+        let identity: PublicIdentity = key.parse().unwrap();
+        peer_id.extend_from_slice(identity.as_bytes());
+        assert_eq!(PeerIdHash::of(&identity).0, keccak(&peer_id).0);
+        assert_ne!(PeerIdHash::of(&identity), PeerIdHash::of(&PublicIdentity([2; 33])));
+    }
+}

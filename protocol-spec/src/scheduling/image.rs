@@ -1,0 +1,230 @@
+//! Container images, named by content.
+
+use core::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// An image pinned by digest: `name@sha256:<64 lowercase hexadecimal digits>`, where the name is
+/// as in the OCI distribution grammar, `[host[:port]/]path`, at most 255 characters (no IPv6
+/// literal as host). A tag is refused: whoever controls the registry moves it, and with the digest
+/// present it means nothing.
+///
+/// ```
+/// use veil_protocol_spec::scheduling::ImageReference;
+/// let digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+/// let image: ImageReference = format!("localhost:5000/tools/busybox@sha256:{digest}").parse().unwrap();
+/// assert_eq!((image.name(), image.digest_hex()), ("localhost:5000/tools/busybox", digest));
+/// assert!("busybox:latest".parse::<ImageReference>().is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ImageReference(String);
+
+/// Why a text is no image reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ImageError {
+    /// No `@sha256:`, or not 64 lowercase hexadecimal digits after it.
+    #[error("an image must be pinned as name@sha256:<64 lowercase hexadecimal digits>")]
+    NotPinned,
+    /// A tag before the digest.
+    #[error("drop the image's tag: the digest alone says which image is meant")]
+    Tagged,
+    /// Too long, empty, or a character or form that registries do not accept.
+    #[error(
+        "the image's name must be [host[:port]/]path in lower case, at most {} characters",
+        ImageReference::MAX_NAME
+    )]
+    Name,
+}
+
+impl ImageReference {
+    /// Longest name in bytes, host included.
+    pub const MAX_NAME: usize = 255;
+
+    /// Host and path, without the digest.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.split().0
+    }
+
+    /// The SHA-256 of the image's manifest: 64 hexadecimal digits.
+    #[must_use]
+    pub fn digest_hex(&self) -> &str {
+        self.split().1
+    }
+
+    /// The whole reference, as `docker pull` takes it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn split(&self) -> (&str, &str) {
+        self.0.split_once(SEPARATOR).unwrap_or((&self.0, "")) // present: checked by the constructor
+    }
+}
+
+const SEPARATOR: &str = "@sha256:";
+
+fn is_path_component(component: &str) -> bool {
+    // [a-z0-9]+ separated by one of: a dot, one or two underscores, any number of dashes.
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let ends = component.starts_with(alphanumeric) && component.ends_with(alphanumeric);
+    ends && component.split(alphanumeric).all(|separator| {
+        matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
+    })
+}
+
+fn is_host(host: &str) -> bool {
+    let (name, port) = host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port)));
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.split('.').all(label) && port.is_none_or(is_port)
+}
+
+fn is_port(port: &str) -> bool {
+    !port.starts_with('0')
+        && port.bytes().all(|b| b.is_ascii_digit())
+        && port.parse::<u16>().is_ok()
+}
+
+fn check_name(name: &str) -> Result<(), ImageError> {
+    if name.len() > ImageReference::MAX_NAME {
+        return Err(ImageError::Name);
+    }
+    // As the container engines read it: a first component is a host if it looks like one.
+    let path = match name.split_once('/') {
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
+            if !is_host(first) {
+                return Err(ImageError::Name);
+            }
+            rest
+        }
+        _ => name,
+    };
+    if path.split('/').all(is_path_component) {
+        return Ok(());
+    }
+    match path.rsplit_once(':') {
+        Some((before, tag)) if !tag.contains('/') && before.split('/').all(is_path_component) => {
+            Err(ImageError::Tagged)
+        }
+        _ => Err(ImageError::Name),
+    }
+}
+
+impl FromStr for ImageReference {
+    type Err = ImageError;
+
+    fn from_str(s: &str) -> Result<Self, ImageError> {
+        s.to_owned().try_into()
+    }
+}
+
+impl TryFrom<String> for ImageReference {
+    type Error = ImageError;
+
+    fn try_from(s: String) -> Result<Self, ImageError> {
+        let (name, digest) = s.split_once(SEPARATOR).ok_or(ImageError::NotPinned)?;
+        let hexadecimal = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if digest.len() != 64 || !digest.bytes().all(hexadecimal) {
+            return Err(ImageError::NotPinned);
+        }
+        check_name(name)?;
+        Ok(Self(s))
+    }
+}
+
+impl From<ImageReference> for String {
+    fn from(image: ImageReference) -> Self {
+        image.0
+    }
+}
+
+impl fmt::Display for ImageReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(name: &str) -> Result<ImageReference, ImageError> {
+        format!("{name}@sha256:{}", "ab".repeat(32)).parse()
+    }
+
+    #[test]
+    fn names_that_registries_accept() {
+        for name in [
+            "busybox",
+            "library/busybox",
+            "localhost/app",
+            "localhost:5000/app",
+            "registry.example.org/team/app",
+            "Registry.example.org:443/a/b/c",
+            "10.0.0.1:5000/a-b/c__d/e.f--g",
+        ] {
+            assert_eq!(parse(name).map(|i| i.name().to_owned()), Ok(name.to_owned()));
+        }
+    }
+
+    #[test]
+    fn names_that_they_do_not() {
+        for name in [
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a//b",
+            "A",
+            "a/B",
+            "a..b",
+            "a___b",
+            "-a",
+            "a-",
+            "a b",
+            "a@b",
+            "a.b:0/c",
+            "a.b:99999/c",
+            "a.b:+1/c",
+            "-a.b/c",
+            "a..b/c",
+            "a.b/",
+            "a\0",
+            "é",
+        ] {
+            assert_eq!(parse(name), Err(ImageError::Name), "{name:?}");
+        }
+        assert!(parse(&"a".repeat(255)).is_ok());
+        assert_eq!(parse(&"a".repeat(256)), Err(ImageError::Name));
+    }
+
+    #[test]
+    fn a_tag_is_named_as_the_reason() {
+        for name in ["busybox:latest", "localhost:5000/app:1", "a/b:V1.2_x"] {
+            assert_eq!(parse(name), Err(ImageError::Tagged), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_full_lowercase_digest_pins() {
+        let digest = "ab".repeat(32);
+        for wrong in [
+            "busybox".to_owned(),
+            "busybox:latest".to_owned(),
+            format!("busybox@sha512:{digest}"),
+            format!("busybox@sha256:{}", digest.to_uppercase()),
+            format!("busybox@sha256:{}", &digest[1..]),
+            format!("busybox@sha256:{digest}0"),
+            format!("busybox@sha256:{digest}@sha256:{digest}"),
+        ] {
+            assert_eq!(wrong.parse::<ImageReference>(), Err(ImageError::NotPinned), "{wrong}");
+        }
+    }
+}

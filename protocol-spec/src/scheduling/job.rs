@@ -1,0 +1,237 @@
+//! A job as its operator submits it.
+//!
+//! # No environment and no secrets
+//! The body travels by gossip, is kept by every node and hashed on chain: whatever is in it is
+//! public for good. Environment variables are where secrets usually are, so there is no field for
+//! them; they are delivered to the winning workers only, after the certificate. The same holds for
+//! the command line, which has a field because a placement means nothing without it: put no secret
+//! there.
+//!
+//! # Caveats
+//! Constraints narrow the candidates, and with few candidates "pending" says something about each
+//! of them; the cluster's policy sets the smallest candidate set, not this type.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    binding::ClusterScope,
+    image::ImageReference,
+    job_error::JobError,
+    labels::{Label, LabelKey},
+    resources::ResourceRequest,
+};
+use crate::{
+    codec::Wire,
+    domain::{self, hash_parts},
+    ids::{Address, Blake3Digest},
+};
+
+/// The bounds [`JobSpec::validate`] applies.
+pub mod limits {
+    use core::ops::RangeInclusive;
+
+    /// Replicas of one job.
+    pub const REPLICAS: RangeInclusive<u16> = 1..=1024;
+    /// Entries of `command` and of `args`, each.
+    pub const ARGUMENTS: usize = 64;
+    /// Bytes of one entry.
+    pub const ARGUMENT_BYTES: usize = 4096;
+    /// Bytes of all entries of `command`, `args` and the health check's command.
+    pub const ALL_ARGUMENTS_BYTES: usize = 16 * 1024;
+    /// Labels in `allow` and in `deny`, each.
+    pub const LABELS: usize = 32;
+    /// Seconds of an exclusive lease. Shorter than half a minute, one late slot would stop the job.
+    pub const LEASE_SECONDS: RangeInclusive<u32> = 30..=86_400;
+    /// Seconds between two probes; a probe's timeout may be no longer than that.
+    pub const PROBE_SECONDS: RangeInclusive<u16> = 1..=3600;
+    /// Failed probes in a row that make a replica unhealthy.
+    pub const PROBE_RETRIES: RangeInclusive<u16> = 1..=100;
+    /// Bytes of the path of an HTTP probe.
+    pub const PROBE_PATH_BYTES: usize = 1024;
+}
+
+/// Higher is placed first.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Priority(pub u8);
+
+/// How the circuit scores the workers that have room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SchedulingPolicy {
+    /// The worker with the most room left.
+    Spread,
+    /// The worker with the least room left.
+    BinPack,
+    /// In turn, jobs of higher priority first.
+    PriorityRoundRobin,
+    /// The cheapest worker by the cluster's weights, latency included.
+    Cost,
+}
+
+/// What happens when no worker can satisfy a preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strength {
+    /// The replica stays pending.
+    Hard,
+    /// It is placed all the same.
+    Soft,
+}
+
+/// Within what two replicas fail together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureDomain {
+    /// One worker.
+    Worker,
+    /// All workers with the same value of this label; a worker without it is a domain of its own.
+    Label(LabelKey),
+}
+
+/// Keeps replicas of the same job apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AntiAffinity {
+    /// Whether a replica waits when they cannot be kept apart.
+    pub strength: Strength,
+    /// At most one replica in each.
+    pub domain: FailureDomain,
+}
+
+/// Which workers a job may go to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Constraints {
+    /// For every key named here, the worker must carry one of the values listed for it. Strictly
+    /// ascending.
+    pub allow: Vec<Label>,
+    /// The worker must carry none of these. Strictly ascending.
+    pub deny: Vec<Label>,
+    /// Keeps the job's own replicas apart.
+    pub anti_affinity: Option<AntiAffinity>,
+}
+
+/// What a worker does that is cut off from the committee.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum LeasePolicy {
+    /// Keeps running; a double may exist until it returns.
+    Keep,
+    /// Stops when it has seen no certificate for `seconds`; the replacement waits as long.
+    Exclusive {
+        /// Lease time, 30 to 86,400 s.
+        seconds: u32,
+    },
+}
+
+/// What a worker does when the container exits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum RestartPolicy {
+    /// Leaves it: the replica is done.
+    Never,
+    /// Starts it again after a non-zero exit.
+    OnFailure {
+        /// Restarts in a row before the replica counts as failed.
+        max_retries: u16,
+    },
+    /// Always starts it again.
+    Always,
+}
+
+/// How a worker looks into a container.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum HealthProbe {
+    /// Healthy if this exits with 0 inside the container.
+    Command(Vec<String>),
+    /// Healthy if the port accepts a connection.
+    Tcp {
+        /// Port in the container, not 0.
+        port: u16,
+    },
+    /// Healthy if a GET answers with a status of 200 to 399.
+    Http {
+        /// Port in the container, not 0.
+        port: u16,
+        /// Begins with `/`; printable ASCII without spaces.
+        path: String,
+    },
+}
+
+/// When and how often to probe.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthCheck {
+    /// What to do.
+    pub probe: HealthProbe,
+    /// Seconds from one probe to the next, 1 to 3600.
+    pub interval_seconds: u16,
+    /// Seconds after which a probe has failed, 1 to the interval.
+    pub timeout_seconds: u16,
+    /// Failures in a row that make the replica unhealthy, 1 to 100.
+    pub retries: u16,
+    /// Seconds after the start in which failures do not count, at most 3600.
+    pub start_period_seconds: u16,
+}
+
+/// A job: what to run, what it needs, where it may run, and how long it is to be kept alive.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobSpec {
+    /// The cluster it is submitted to.
+    pub scope: ClusterScope,
+    /// Who submits it; must be the sender of the transaction that submits the digest.
+    pub operator: Address,
+    /// Never used twice by this operator in this cluster, so that the same job submitted again has
+    /// another digest.
+    pub nonce: u64,
+    /// What to run.
+    pub image: ImageReference,
+    /// Replaces the image's entry point; empty for the image's own. Public: no secrets.
+    pub command: Vec<String>,
+    /// Arguments of the entry point; empty for the image's own. Public: no secrets.
+    pub args: Vec<String>,
+    /// What each replica needs.
+    pub request: ResourceRequest,
+    /// How many run at once, 1 to 1024.
+    pub replicas: u16,
+    /// Who waits when there is not room for all.
+    pub priority: Priority,
+    /// How a worker is chosen.
+    pub policy: SchedulingPolicy,
+    /// Which workers qualify.
+    pub constraints: Constraints,
+    /// What a cut-off worker does.
+    pub lease: LeasePolicy,
+    /// What happens on exit.
+    pub restart: RestartPolicy,
+    /// How to tell that a replica works; without it, that it runs is all that is known.
+    pub health: Option<HealthCheck>,
+}
+
+impl Wire for JobSpec {
+    const NAME: &'static str = "JobSpec";
+    const MAX_BYTES: usize = 32 * 1024;
+}
+
+impl JobSpec {
+    /// Decodes and [`validate`](Self::validate)s bytes from outside.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, JobError> {
+        let job = Self::from_wire(bytes)?;
+        job.validate()?;
+        Ok(job)
+    }
+
+    /// What the operator submits on chain, and what manifests and certificates name.
+    #[must_use]
+    pub fn digest(&self) -> Blake3Digest {
+        Blake3Digest(hash_parts(domain::JOB_SPEC, &[&self.to_wire()]))
+    }
+}

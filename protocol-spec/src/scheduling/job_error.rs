@@ -1,0 +1,341 @@
+//! The rules of a [`JobSpec`] and the ways to break them.
+
+use super::{
+    job::{HealthCheck, HealthProbe, JobSpec, LeasePolicy, limits},
+    labels::Label,
+    resources::ResourceRequest,
+};
+use crate::codec::CodecError;
+
+/// Why a job is refused. Every message says what to change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JobError {
+    /// The bytes are no job.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// None, or too many.
+    #[error("{0} replicas: ask for {min} to {max}", min = limits::REPLICAS.start(), max = limits::REPLICAS.end())]
+    Replicas(u16),
+    /// No CPU or no memory asked for.
+    #[error("request at least one unit of {0}: without it the replica could go anywhere")]
+    EmptyRequest(&'static str),
+    /// Too many entries.
+    #[error("`{list}` has {len} entries: at most {max}", max = limits::ARGUMENTS)]
+    TooManyArguments {
+        /// `command`, `args` or `health command`.
+        list: &'static str,
+        /// Entries given.
+        len: usize,
+    },
+    /// One entry is too long, or holds a NUL, which no program can be given.
+    #[error("entry {index} of `{list}` is longer than {max} bytes or has a NUL", max = limits::ARGUMENT_BYTES)]
+    Argument {
+        /// `command`, `args` or `health command`.
+        list: &'static str,
+        /// 0-based.
+        index: usize,
+    },
+    /// The program's name is empty.
+    #[error("`{0}` begins with an empty program name")]
+    EmptyProgram(&'static str),
+    /// All entries together are too long.
+    #[error("command, args and health check take {0} bytes: at most {max}", max = limits::ALL_ARGUMENTS_BYTES)]
+    ArgumentsTooLong(usize),
+    /// Too many labels.
+    #[error("`{list}` names {len} labels: at most {max}", max = limits::LABELS)]
+    TooManyLabels {
+        /// `allow` or `deny`.
+        list: &'static str,
+        /// Labels given.
+        len: usize,
+    },
+    /// Not strictly ascending, so the same constraints would have several digests.
+    #[error("`{list}` must be sorted without duplicates; `{label}` is out of place")]
+    LabelOrder {
+        /// `allow` or `deny`.
+        list: &'static str,
+        /// The first one that is not above its predecessor.
+        label: Label,
+    },
+    /// No worker can carry and not carry a label.
+    #[error("label `{0}` is both allowed and denied")]
+    Contradiction(Label),
+    /// Too short or too long.
+    #[error("an exclusive lease of {0} s: {min} to {max} s are possible", min = limits::LEASE_SECONDS.start(), max = limits::LEASE_SECONDS.end())]
+    Lease(u32),
+    /// A number of the health check is out of range.
+    #[error("the health check's {0} is out of range")]
+    HealthCheck(&'static str),
+}
+
+impl JobSpec {
+    /// Applies every rule that the types do not enforce by themselves.
+    ///
+    /// # Errors
+    /// The first broken rule, as [`JobError`].
+    pub fn validate(&self) -> Result<(), JobError> {
+        if !limits::REPLICAS.contains(&self.replicas) {
+            return Err(JobError::Replicas(self.replicas));
+        }
+        let ResourceRequest::Clear(resources) = &self.request;
+        if resources.cpu.0 == 0 {
+            return Err(JobError::EmptyRequest("CPU"));
+        }
+        if resources.memory.0 == 0 {
+            return Err(JobError::EmptyRequest("memory"));
+        }
+        self.validate_arguments()?;
+        self.validate_labels()?;
+        match self.lease {
+            LeasePolicy::Exclusive { seconds } if !limits::LEASE_SECONDS.contains(&seconds) => {
+                return Err(JobError::Lease(seconds));
+            }
+            LeasePolicy::Exclusive { .. } | LeasePolicy::Keep => {}
+        }
+        self.health.as_ref().map_or(Ok(()), validate_health)
+    }
+
+    fn validate_arguments(&self) -> Result<(), JobError> {
+        let health: &[String] = match &self.health {
+            Some(HealthCheck { probe: HealthProbe::Command(command), .. }) => command,
+            _ => &[],
+        };
+        let lists =
+            [("command", &self.command[..]), ("args", &self.args), ("health command", health)];
+        let mut total = 0;
+        for (list, entries) in lists {
+            if entries.len() > limits::ARGUMENTS {
+                return Err(JobError::TooManyArguments { list, len: entries.len() });
+            }
+            for (index, entry) in entries.iter().enumerate() {
+                if entry.len() > limits::ARGUMENT_BYTES || entry.contains('\0') {
+                    return Err(JobError::Argument { list, index });
+                }
+                total += entry.len();
+            }
+            // An argument may be empty, a program may not.
+            if list != "args" && entries.first().is_some_and(String::is_empty) {
+                return Err(JobError::EmptyProgram(list));
+            }
+        }
+        if total > limits::ALL_ARGUMENTS_BYTES {
+            return Err(JobError::ArgumentsTooLong(total));
+        }
+        Ok(())
+    }
+
+    fn validate_labels(&self) -> Result<(), JobError> {
+        let constraints = &self.constraints;
+        for (list, labels) in [("allow", &constraints.allow), ("deny", &constraints.deny)] {
+            if labels.len() > limits::LABELS {
+                return Err(JobError::TooManyLabels { list, len: labels.len() });
+            }
+            let out_of_place = labels.iter().zip(labels.iter().skip(1)).find(|(a, b)| a >= b);
+            if let Some((_, label)) = out_of_place {
+                return Err(JobError::LabelOrder { list, label: label.clone() });
+            }
+        }
+        match constraints.allow.iter().find(|label| constraints.deny.contains(label)) {
+            Some(label) => Err(JobError::Contradiction(label.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+fn validate_health(check: &HealthCheck) -> Result<(), JobError> {
+    let range = |ok: bool, what| if ok { Ok(()) } else { Err(JobError::HealthCheck(what)) };
+    range(limits::PROBE_SECONDS.contains(&check.interval_seconds), "interval")?;
+    range((1..=check.interval_seconds).contains(&check.timeout_seconds), "timeout")?;
+    range(limits::PROBE_RETRIES.contains(&check.retries), "number of retries")?;
+    range(check.start_period_seconds <= *limits::PROBE_SECONDS.end(), "start period")?;
+    match &check.probe {
+        HealthProbe::Command(command) => range(!command.is_empty(), "command (it is empty)"),
+        HealthProbe::Tcp { port } => range(*port != 0, "port"),
+        HealthProbe::Http { port, path } => {
+            range(*port != 0, "port")?;
+            let valid = path.starts_with('/')
+                && path.len() <= limits::PROBE_PATH_BYTES
+                && path.bytes().all(|b| b.is_ascii_graphic());
+            range(valid, "path (begin with /, printable ASCII without spaces)")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        codec::Wire,
+        scheduling::{
+            arbitrary::{assert_wire, job, labels},
+            *,
+        },
+    };
+
+    fn refused(change: impl FnOnce(&mut JobSpec)) -> JobError {
+        let mut job = job();
+        change(&mut job);
+        let error = job.validate().unwrap_err();
+        assert_eq!(JobSpec::parse(&job.to_wire()), Err(error.clone()));
+        error
+    }
+
+    fn refused_health(change: impl FnOnce(&mut HealthCheck)) -> JobError {
+        refused(|job| change(job.health.as_mut().unwrap()))
+    }
+
+    #[test]
+    fn a_sound_job_parses() {
+        assert_eq!(job().validate(), Ok(()));
+        assert_eq!(JobSpec::parse(&job().to_wire()), Ok(job()));
+        assert_wire(&job());
+        assert!(matches!(JobSpec::parse(&[1]), Err(JobError::Codec(_))));
+    }
+
+    #[test]
+    fn json_reads_back_and_refuses_unknown_fields() {
+        let mut json = serde_json::to_value(job()).unwrap();
+        assert_eq!(serde_json::from_value::<JobSpec>(json.clone()).unwrap(), job());
+        json["environment"] = serde_json::json!({ "PASSWORD": "secret" });
+        assert!(serde_json::from_value::<JobSpec>(json).is_err());
+    }
+
+    #[test]
+    fn replicas_and_request_are_bounded() {
+        assert_eq!(refused(|j| j.replicas = 0), JobError::Replicas(0));
+        assert_eq!(refused(|j| j.replicas = 1025), JobError::Replicas(1025));
+        let request = |cpu, memory| {
+            let (cpu, memory) = (CpuUnits(cpu), MemoryUnits(memory));
+            ResourceRequest::Clear(Resources { cpu, memory, ..Resources::default() })
+        };
+        assert_eq!(refused(|j| j.request = request(0, 1)), JobError::EmptyRequest("CPU"));
+        assert_eq!(refused(|j| j.request = request(1, 0)), JobError::EmptyRequest("memory"));
+    }
+
+    #[test]
+    fn arguments_are_bounded() {
+        assert_eq!(
+            refused(|j| j.args = vec![String::new(); 65]),
+            JobError::TooManyArguments { list: "args", len: 65 }
+        );
+        assert_eq!(
+            refused(|j| j.args = vec!["a".into(), "b".repeat(4097)]),
+            JobError::Argument { list: "args", index: 1 }
+        );
+        assert_eq!(
+            refused(|j| j.command = vec!["a\0".into()]),
+            JobError::Argument { list: "command", index: 0 }
+        );
+        assert_eq!(refused(|j| j.command = vec![String::new()]), JobError::EmptyProgram("command"));
+        let mut longest = job();
+        longest.command = vec!["a".repeat(4096)];
+        longest.args = vec!["b".repeat(4096); 3];
+        assert_eq!(JobSpec::parse(&longest.to_wire()), Ok(longest.clone()));
+        longest.args.push("c".into());
+        assert_eq!(longest.validate(), Err(JobError::ArgumentsTooLong(4 * 4096 + 1)));
+    }
+
+    #[test]
+    fn labels_are_ordered_and_free_of_contradiction() {
+        let many: Vec<Label> = (10..43).map(|i| format!("k{i}=v").parse().unwrap()).collect();
+        assert_eq!(
+            refused(|j| j.constraints.deny = many),
+            JobError::TooManyLabels { list: "deny", len: 33 }
+        );
+        for (wrong, label) in [(["b=1", "a=1"], "a=1"), (["b=1", "b=1"], "b=1")] {
+            assert_eq!(
+                refused(|j| j.constraints.allow = labels(&wrong)),
+                JobError::LabelOrder { list: "allow", label: label.parse().unwrap() }
+            );
+        }
+        assert_eq!(
+            refused(|j| {
+                j.constraints.allow = labels(&["a=1", "b=1"]);
+                j.constraints.deny = labels(&["b=1", "c=1"]);
+            }),
+            JobError::Contradiction("b=1".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn a_lease_has_a_sensible_length() {
+        for seconds in [0, 29, 86_401] {
+            let lease = LeasePolicy::Exclusive { seconds };
+            assert_eq!(refused(|j| j.lease = lease), JobError::Lease(seconds));
+        }
+    }
+
+    #[test]
+    fn health_checks_are_bounded() {
+        let error = JobError::HealthCheck;
+        assert_eq!(refused_health(|h| h.interval_seconds = 0), error("interval"));
+        assert_eq!(refused_health(|h| h.interval_seconds = 3601), error("interval"));
+        assert_eq!(refused_health(|h| h.timeout_seconds = 0), error("timeout"));
+        assert_eq!(
+            refused_health(|h| h.timeout_seconds = h.interval_seconds + 1),
+            error("timeout")
+        );
+        assert_eq!(refused_health(|h| h.retries = 0), error("number of retries"));
+        assert_eq!(refused_health(|h| h.start_period_seconds = 3601), error("start period"));
+        let probe = |probe| refused_health(|h| h.probe = probe);
+        assert_eq!(probe(HealthProbe::Tcp { port: 0 }), error("port"));
+        assert_eq!(probe(HealthProbe::Command(vec![])), error("command (it is empty)"));
+        assert_eq!(
+            probe(HealthProbe::Command(vec![String::new()])),
+            JobError::EmptyProgram("health command")
+        );
+        for path in ["", "health", "/a b", "/\u{e9}", "/\r\nHost: x"] {
+            let http = HealthProbe::Http { port: 80, path: path.into() };
+            assert_eq!(probe(http), error("path (begin with /, printable ASCII without spaces)"));
+        }
+    }
+
+    #[test]
+    fn a_malformed_image_does_not_decode() {
+        let bytes = job().to_wire();
+        let at = bytes.windows(7).position(|w| w == b"@sha256").unwrap();
+        let mut unpinned = bytes;
+        unpinned[at] = b'x';
+        assert_eq!(JobSpec::from_wire(&unpinned), Err(CodecError::Malformed { name: "JobSpec" }));
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(
+            nonce: u64,
+            replicas in limits::REPLICAS,
+            priority: u8,
+            cpu in 1u16..,
+            memory in 1u16..,
+            disk: u16,
+            gpu: u16,
+            args in prop::collection::vec("[^\0]{0,40}", 0..8),
+            seconds in limits::LEASE_SECONDS,
+        ) {
+            let job = JobSpec {
+                nonce,
+                replicas,
+                priority: Priority(priority),
+                request: ResourceRequest::Clear(Resources {
+                    cpu: CpuUnits(cpu),
+                    memory: MemoryUnits(memory),
+                    disk: DiskUnits(disk),
+                    gpu: GpuUnits(gpu),
+                }),
+                args,
+                lease: LeasePolicy::Exclusive { seconds },
+                ..job()
+            };
+            prop_assert_eq!(JobSpec::parse(&job.to_wire()), Ok(job.clone()));
+            let again = JobSpec { nonce: nonce ^ 1, ..job.clone() };
+            prop_assert_ne!(again.digest(), job.digest());
+        }
+
+        #[test]
+        fn noise_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = JobSpec::parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! The fixed inputs of a slot.
+//!
+//! # Flow
+//! 1. The proposer lists, in order, every live worker's latest telemetry, what is pending, what
+//!    runs, and who is lost, and names the policy, the circuit and a block.
+//! 2. Members [`parse`](Manifest::parse) it, check it against what they hold themselves, and lock
+//!    one manifest per slot with 2t+1 signatures over its [`digest`](Manifest::digest).
+//! 3. Every evaluator computes on exactly this; a member decrypts nothing else.
+//!
+//! # Caveats
+//! [`Manifest::validate`] is structural: it needs the committee's size and nothing else. That the
+//! telemetry is fresh, that nobody is left out, that jobs and policy are those on chain, and
+//! [`LostWorker::verify`] are the voting member's checks.
+
+use serde::{Deserialize, Serialize};
+
+use super::{assignment::ReplicaIndex, binding::Binding};
+use crate::{
+    codec::{CodecError, Wire},
+    committee::{Committee, MAX_PARTICIPANTS},
+    domain::{self, hash_parts},
+    identity::{InvalidSignature, SecretIdentity},
+    ids::{
+        Blake3Digest, KeccakDigest, ParticipantIndex, PeerIdHash, PublicIdentity, Signature, Slot,
+    },
+};
+
+/// Most workers with telemetry in one slot.
+pub const MAX_TELEMETRY: usize = 1024;
+/// Most pending replicas in one slot; the others wait for the next.
+pub const MAX_PENDING: usize = 4096;
+/// Most running replicas of a cluster.
+pub const MAX_RUNNING: usize = 8192;
+/// Most workers lost in one slot; the others follow in the next.
+pub const MAX_LOST: usize = 256;
+
+/// One worker's telemetry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TelemetryEntry {
+    /// Who sent it. The body behind `digest` must name the same sender.
+    pub sender: PeerIdHash,
+    /// [`TelemetryBody::digest`](super::TelemetryBody::digest).
+    pub digest: Blake3Digest,
+}
+
+/// One replica that wants a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PendingReplica {
+    /// Position of the job in the chain's order of submissions.
+    pub submission: u64,
+    /// [`JobSpec::digest`](super::JobSpec::digest).
+    pub job: Blake3Digest,
+    /// Which of the job's replicas.
+    pub replica: ReplicaIndex,
+}
+
+/// Whether a running replica stays where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaState {
+    /// It stays.
+    Serving,
+    /// Its worker is being drained: it is pending as well, and stops once the new one is healthy.
+    Draining,
+}
+
+/// One replica that has a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunningReplica {
+    /// [`JobSpec::digest`](super::JobSpec::digest).
+    pub job: Blake3Digest,
+    /// Which of the job's replicas.
+    pub replica: ReplicaIndex,
+    /// Where it was assigned to.
+    pub worker: PeerIdHash,
+    /// Whether it stays.
+    pub state: ReplicaState,
+}
+
+/// What a member signs when it holds a worker for lost: good for one slot only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Suspicion {
+    /// Cluster, key set and epoch.
+    pub binding: Binding,
+    /// The slot that re-places the worker's replicas.
+    pub slot: Slot,
+    /// The worker.
+    pub worker: PeerIdHash,
+}
+
+/// One member's word that a worker is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedSuspicion {
+    /// Who says so.
+    pub member: ParticipantIndex,
+    /// By that member's identity over [`Suspicion::digest`].
+    pub signature: Signature,
+}
+
+/// A worker whose replicas are to be placed again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LostWorker {
+    /// The worker.
+    pub worker: PeerIdHash,
+    /// Exactly t+1 of them, so that one is honest, by member in strictly ascending order.
+    pub suspicions: Vec<SignedSuspicion>,
+}
+
+/// Which circuit computes the placement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CircuitId {
+    /// Version of the circuit's text.
+    pub version: u32,
+    /// Fingerprint of the evaluation: what must be equal for two evaluators to get the same bits.
+    pub fingerprint: Blake3Digest,
+}
+
+/// The block as of which registry, policy and submissions are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlockRef {
+    /// Its height.
+    pub number: u64,
+    /// Its hash.
+    pub hash: KeccakDigest,
+}
+
+/// The fixed inputs of one slot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Cluster, key set and epoch.
+    pub binding: Binding,
+    /// The slot, from 1.
+    pub slot: Slot,
+    /// The member that wrote this manifest.
+    pub proposer: ParticipantIndex,
+    /// Hash of the certificate this slot builds on; zero if there is none yet.
+    pub previous: KeccakDigest,
+    /// The block as of which the chain is read.
+    pub block: BlockRef,
+    /// Digest of the cluster's policy on chain.
+    pub policy: KeccakDigest,
+    /// The circuit to evaluate.
+    pub circuit: CircuitId,
+    /// By sender in strictly ascending order: this is also the order of the candidates.
+    pub telemetry: Vec<TelemetryEntry>,
+    /// By (submission, replica) in strictly ascending order.
+    pub pending: Vec<PendingReplica>,
+    /// By (job, replica) in strictly ascending order.
+    pub running: Vec<RunningReplica>,
+    /// By worker in strictly ascending order.
+    pub lost: Vec<LostWorker>,
+}
+
+impl Wire for Manifest {
+    const NAME: &'static str = "Manifest";
+    const MAX_BYTES: usize = 1 << 20;
+}
+
+/// Largest sizes of the lists' entries on the wire: a u64 takes at most 10 bytes, a u16 3.
+const LARGEST: usize = 512
+    + MAX_TELEMETRY * (32 + 32)
+    + MAX_PENDING * (10 + 32 + 3)
+    + MAX_RUNNING * (32 + 3 + 32 + 1)
+    + MAX_LOST * (32 + 1 + ((MAX_PARTICIPANTS - 1) / 3 + 1) * (1 + 64));
+const _: () = assert!(LARGEST <= Manifest::MAX_BYTES, "the largest manifest must fit");
+
+/// Why a manifest is refused. A voting member treats each as a fault of the proposer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// The bytes are no manifest.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// Slots count from 1.
+    #[error("slot 0 is before the first slot")]
+    SlotZero,
+    /// Not a member.
+    #[error("proposer {0} is not in the committee")]
+    Proposer(ParticipantIndex),
+    /// A list is too long.
+    #[error("`{list}` has {len} entries: at most {max}")]
+    TooMany {
+        /// The list's field.
+        list: &'static str,
+        /// Entries given.
+        len: usize,
+        /// Entries allowed.
+        max: usize,
+    },
+    /// A list is out of order, or names something twice.
+    #[error("`{list}` is not strictly ascending at entry {index}")]
+    Order {
+        /// The list's field.
+        list: &'static str,
+        /// 0-based; the first entry that is not above its predecessor.
+        index: usize,
+    },
+    /// Two workers with the same message.
+    #[error("two workers are listed with telemetry {0}")]
+    DuplicateTelemetry(Blake3Digest),
+    /// One submission with two jobs, or one job submitted twice.
+    #[error("job {0} does not belong to exactly one submission")]
+    Submission(Blake3Digest),
+    /// A replica that stays where it is needs no new place.
+    #[error("replica {replica} of job {job} is pending but serves already")]
+    PendingAndServing {
+        /// The job.
+        job: Blake3Digest,
+        /// The replica.
+        replica: ReplicaIndex,
+    },
+    /// A replica moves away only to another place.
+    #[error("replica {replica} of job {job} is draining but not pending")]
+    DrainingNotPending {
+        /// The job.
+        job: Blake3Digest,
+        /// The replica.
+        replica: ReplicaIndex,
+    },
+    /// Lost and yet listed with telemetry or a running replica.
+    #[error("worker {worker} is lost and listed in `{list}` too")]
+    LostButListed {
+        /// The worker.
+        worker: PeerIdHash,
+        /// `telemetry` or `running`.
+        list: &'static str,
+    },
+    /// Not exactly t+1.
+    #[error("worker {worker} is suspected by {found} members: exactly {required} must sign")]
+    SuspicionCount {
+        /// The worker.
+        worker: PeerIdHash,
+        /// Signatures given.
+        found: usize,
+        /// t+1.
+        required: usize,
+    },
+    /// Out of order, or not a member.
+    #[error("the members that suspect worker {0} are not strictly ascending members")]
+    SuspicionMembers(PeerIdHash),
+}
+
+impl Manifest {
+    /// Decodes and [`validate`](Self::validate)s bytes from outside.
+    ///
+    /// # Errors
+    /// [`ManifestError`].
+    pub fn parse(bytes: &[u8], committee: Committee) -> Result<Self, ManifestError> {
+        let manifest = Self::from_wire(bytes)?;
+        manifest.validate(committee)?;
+        Ok(manifest)
+    }
+
+    /// What members lock and certificates name.
+    #[must_use]
+    pub fn digest(&self) -> Blake3Digest {
+        Blake3Digest(hash_parts(domain::MANIFEST, &[&self.to_wire()]))
+    }
+
+    /// Checks the structure: sizes, strict order, no contradiction between the lists.
+    ///
+    /// # Errors
+    /// The first broken rule, as [`ManifestError`].
+    pub fn validate(&self, committee: Committee) -> Result<(), ManifestError> {
+        if self.slot == Slot(0) {
+            return Err(ManifestError::SlotZero);
+        }
+        if !committee.contains(self.proposer) {
+            return Err(ManifestError::Proposer(self.proposer));
+        }
+        ordered("telemetry", &self.telemetry, MAX_TELEMETRY, |t| t.sender)?;
+        ordered("pending", &self.pending, MAX_PENDING, |p| (p.submission, p.replica))?;
+        ordered("running", &self.running, MAX_RUNNING, |r| (r.job, r.replica))?;
+        ordered("lost", &self.lost, MAX_LOST, |l| l.worker)?;
+        self.validate_telemetry()?;
+        self.validate_replicas()?;
+        self.validate_lost(committee)
+    }
+
+    fn validate_telemetry(&self) -> Result<(), ManifestError> {
+        let mut digests: Vec<_> = self.telemetry.iter().map(|t| t.digest).collect();
+        digests.sort_unstable();
+        let duplicate = digests.iter().zip(digests.iter().skip(1)).find(|(a, b)| a == b);
+        duplicate.map_or(Ok(()), |(digest, _)| Err(ManifestError::DuplicateTelemetry(*digest)))
+    }
+
+    fn validate_replicas(&self) -> Result<(), ManifestError> {
+        // One submission has one job and the reverse: both (submission, job) and (job, submission)
+        // are then functions.
+        let mut jobs: Vec<_> = self.pending.iter().map(|p| (p.job, p.submission)).collect();
+        jobs.sort_unstable();
+        jobs.dedup();
+        let twice = jobs.iter().zip(jobs.iter().skip(1)).find(|(a, b)| a.0 == b.0);
+        if let Some((_, (job, _))) = twice {
+            return Err(ManifestError::Submission(*job));
+        }
+        jobs.sort_unstable_by_key(|(_, submission)| *submission);
+        let shared = jobs.iter().zip(jobs.iter().skip(1)).find(|(a, b)| a.1 == b.1);
+        if let Some((_, (job, _))) = shared {
+            return Err(ManifestError::Submission(*job));
+        }
+
+        let mut pending: Vec<_> = self.pending.iter().map(|p| (p.job, p.replica)).collect();
+        pending.sort_unstable();
+        for &RunningReplica { job, replica, state, .. } in &self.running {
+            let is_pending = pending.binary_search(&(job, replica)).is_ok();
+            match state {
+                ReplicaState::Serving if is_pending => {
+                    return Err(ManifestError::PendingAndServing { job, replica });
+                }
+                ReplicaState::Draining if !is_pending => {
+                    return Err(ManifestError::DrainingNotPending { job, replica });
+                }
+                ReplicaState::Serving | ReplicaState::Draining => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_lost(&self, committee: Committee) -> Result<(), ManifestError> {
+        let is_lost = |worker: PeerIdHash| {
+            let found = self.lost.binary_search_by_key(&worker, |l| l.worker);
+            found.is_ok().then_some(worker)
+        };
+        if let Some(worker) = self.telemetry.iter().find_map(|t| is_lost(t.sender)) {
+            return Err(ManifestError::LostButListed { worker, list: "telemetry" });
+        }
+        if let Some(worker) = self.running.iter().find_map(|r| is_lost(r.worker)) {
+            return Err(ManifestError::LostButListed { worker, list: "running" });
+        }
+        let required = committee.reconstruction_threshold().get();
+        for LostWorker { worker, suspicions } in &self.lost {
+            let (worker, found) = (*worker, suspicions.len());
+            if found != required {
+                return Err(ManifestError::SuspicionCount { worker, found, required });
+            }
+            let ascending = suspicions.is_sorted_by(|a, b| a.member < b.member);
+            if !ascending || !suspicions.iter().all(|s| committee.contains(s.member)) {
+                return Err(ManifestError::SuspicionMembers(worker));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ordered<T, K: Ord>(
+    list: &'static str,
+    entries: &[T],
+    max: usize,
+    key: impl Fn(&T) -> K,
+) -> Result<(), ManifestError> {
+    if entries.len() > max {
+        return Err(ManifestError::TooMany { list, len: entries.len(), max });
+    }
+    match entries.iter().zip(entries.iter().skip(1)).position(|(a, b)| key(a) >= key(b)) {
+        Some(before) => Err(ManifestError::Order { list, index: before + 1 }),
+        None => Ok(()),
+    }
+}
+
+/// A suspicion whose signature does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("member {member} did not sign that worker {worker} is lost in this slot")]
+pub struct SuspicionError {
+    /// In whose name.
+    pub member: ParticipantIndex,
+    /// Said about whom.
+    pub worker: PeerIdHash,
+}
+
+impl Suspicion {
+    /// What is signed.
+    #[must_use]
+    pub fn digest(&self) -> Blake3Digest {
+        let Binding { scope, key_set, epoch } = &self.binding;
+        Blake3Digest(hash_parts(
+            domain::WORKER_SUSPICION,
+            &[
+                &scope.chain_id.0.to_le_bytes(),
+                scope.contract.as_bytes(),
+                scope.cluster.as_bytes(),
+                key_set.as_bytes(),
+                &epoch.0.to_le_bytes(),
+                &self.slot.0.to_le_bytes(),
+                self.worker.as_bytes(),
+            ],
+        ))
+    }
+
+    /// Signs as `member`, whose secret key `secret` must be.
+    #[must_use]
+    pub fn sign(&self, member: ParticipantIndex, secret: &SecretIdentity) -> SignedSuspicion {
+        SignedSuspicion { member, signature: secret.sign(self.digest().as_bytes()) }
+    }
+}
+
+impl LostWorker {
+    /// Checks every signature; `identity` maps a member to its key, `None` for a stranger.
+    ///
+    /// # Errors
+    /// [`SuspicionError`] for the first signature that does not hold.
+    pub fn verify(
+        &self,
+        binding: &Binding,
+        slot: Slot,
+        identity: impl Fn(ParticipantIndex) -> Option<PublicIdentity>,
+    ) -> Result<(), SuspicionError> {
+        let digest = Suspicion { binding: *binding, slot, worker: self.worker }.digest();
+        for &SignedSuspicion { member, ref signature } in &self.suspicions {
+            identity(member)
+                .ok_or(InvalidSignature)
+                .and_then(|key| key.verify(digest.as_bytes(), signature))
+                .map_err(|InvalidSignature| SuspicionError { member, worker: self.worker })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "manifest_tests.rs"]
+mod tests;

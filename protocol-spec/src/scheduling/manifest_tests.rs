@@ -1,0 +1,252 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    ids::Epoch,
+    scheduling::arbitrary::{assert_wire, binding, secret},
+};
+
+const COMMITTEE: u8 = 7;
+
+fn committee() -> Committee {
+    Committee::new(COMMITTEE).unwrap()
+}
+
+fn member(index: u8) -> ParticipantIndex {
+    ParticipantIndex::new(index).unwrap()
+}
+
+fn pending(submission: u64, job: u8, replica: u16) -> PendingReplica {
+    PendingReplica { submission, job: Blake3Digest([job; 32]), replica: ReplicaIndex(replica) }
+}
+
+fn running(job: u8, replica: u16, worker: u8, state: ReplicaState) -> RunningReplica {
+    let (job, worker) = (Blake3Digest([job; 32]), PeerIdHash([worker; 32]));
+    RunningReplica { job, replica: ReplicaIndex(replica), worker, state }
+}
+
+fn telemetry(sender: u8) -> TelemetryEntry {
+    TelemetryEntry { sender: PeerIdHash([sender; 32]), digest: Blake3Digest([!sender; 32]) }
+}
+
+fn lost(worker: u8, members: &[u8]) -> LostWorker {
+    let worker = PeerIdHash([worker; 32]);
+    let suspicion = Suspicion { binding: binding(), slot: Slot(5), worker };
+    let sign = |&index: &u8| suspicion.sign(member(index), &secret(index));
+    LostWorker { worker, suspicions: members.iter().map(sign).collect() }
+}
+
+fn manifest() -> Manifest {
+    Manifest {
+        binding: binding(),
+        slot: Slot(5),
+        proposer: member(2),
+        previous: KeccakDigest([0xce; 32]),
+        block: BlockRef { number: 1234, hash: KeccakDigest([0xb1; 32]) },
+        policy: KeccakDigest([0x90; 32]),
+        circuit: CircuitId { version: 1, fingerprint: Blake3Digest([0xf1; 32]) },
+        telemetry: vec![telemetry(1), telemetry(2), telemetry(3)],
+        pending: vec![pending(10, 0x22, 0), pending(10, 0x22, 1), pending(11, 0x11, 4)],
+        running: vec![
+            running(0x11, 3, 1, ReplicaState::Serving),
+            running(0x11, 4, 2, ReplicaState::Draining),
+        ],
+        lost: vec![lost(4, &[1, 2, 3]), lost(5, &[2, 4, 7])],
+    }
+}
+
+fn refused(change: impl FnOnce(&mut Manifest)) -> ManifestError {
+    let mut manifest = manifest();
+    change(&mut manifest);
+    let error = manifest.validate(committee()).unwrap_err();
+    assert_eq!(Manifest::parse(&manifest.to_wire(), committee()), Err(error));
+    error
+}
+
+#[test]
+fn a_sound_manifest_parses() {
+    assert_eq!(manifest().validate(committee()), Ok(()));
+    assert_wire(&manifest());
+    assert!(matches!(Manifest::parse(&[1], committee()), Err(ManifestError::Codec(_))));
+}
+
+#[test]
+fn slot_and_proposer_are_checked() {
+    assert_eq!(refused(|m| m.slot = Slot(0)), ManifestError::SlotZero);
+    assert_eq!(refused(|m| m.proposer = member(8)), ManifestError::Proposer(member(8)));
+}
+
+#[test]
+fn every_list_is_strictly_ascending() {
+    let order = |list, index| ManifestError::Order { list, index };
+    assert_eq!(refused(|m| m.telemetry.swap(0, 1)), order("telemetry", 1));
+    assert_eq!(refused(|m| m.telemetry[2] = m.telemetry[1]), order("telemetry", 2));
+    assert_eq!(refused(|m| m.pending.swap(1, 2)), order("pending", 2));
+    assert_eq!(refused(|m| m.pending[1] = m.pending[0]), order("pending", 1));
+    assert_eq!(refused(|m| m.running.swap(0, 1)), order("running", 1));
+    // The same replica on two workers.
+    assert_eq!(
+        refused(|m| m.running.insert(1, running(0x11, 3, 2, ReplicaState::Serving))),
+        order("running", 1)
+    );
+    assert_eq!(refused(|m| m.lost.swap(0, 1)), order("lost", 1));
+}
+
+#[test]
+fn every_list_is_bounded() {
+    let many = |list, max| ManifestError::TooMany { list, len: max + 1, max };
+    let mut long = manifest();
+    long.telemetry = vec![telemetry(1); MAX_TELEMETRY + 1];
+    assert_eq!(long.validate(committee()), Err(many("telemetry", MAX_TELEMETRY)));
+    let mut long = manifest();
+    long.pending = vec![pending(1, 1, 1); MAX_PENDING + 1];
+    assert_eq!(long.validate(committee()), Err(many("pending", MAX_PENDING)));
+    let mut long = manifest();
+    long.running = vec![running(1, 1, 1, ReplicaState::Serving); MAX_RUNNING + 1];
+    assert_eq!(long.validate(committee()), Err(many("running", MAX_RUNNING)));
+    let mut long = manifest();
+    long.lost = vec![LostWorker { worker: PeerIdHash([0; 32]), suspicions: vec![] }; MAX_LOST + 1];
+    assert_eq!(long.validate(committee()), Err(many("lost", MAX_LOST)));
+}
+
+#[test]
+fn one_message_counts_for_one_worker() {
+    let digest = telemetry(1).digest;
+    assert_eq!(
+        refused(|m| m.telemetry[2].digest = digest),
+        ManifestError::DuplicateTelemetry(digest)
+    );
+}
+
+#[test]
+fn a_job_and_its_submission_belong_together() {
+    // One job under two submissions, then one submission with two jobs.
+    assert_eq!(
+        refused(|m| m.pending.push(pending(12, 0x22, 9))),
+        ManifestError::Submission(Blake3Digest([0x22; 32]))
+    );
+    assert!(matches!(
+        refused(|m| m.pending.push(pending(11, 0x33, 9))),
+        ManifestError::Submission(_)
+    ));
+}
+
+#[test]
+fn pending_and_running_do_not_contradict() {
+    let (job, replica) = (Blake3Digest([0x11; 32]), ReplicaIndex(4));
+    assert_eq!(
+        refused(|m| m.running[1].state = ReplicaState::Serving),
+        ManifestError::PendingAndServing { job, replica }
+    );
+    assert_eq!(
+        refused(|m| m.pending.truncate(2)),
+        ManifestError::DrainingNotPending { job, replica }
+    );
+}
+
+#[test]
+fn a_lost_worker_is_nowhere_else() {
+    let worker = PeerIdHash([4; 32]);
+    assert_eq!(
+        refused(|m| m.telemetry.push(telemetry(4))),
+        ManifestError::LostButListed { worker, list: "telemetry" }
+    );
+    assert_eq!(
+        refused(|m| m.running[0].worker = worker),
+        ManifestError::LostButListed { worker, list: "running" }
+    );
+}
+
+#[test]
+fn a_loss_is_signed_by_t_plus_one_members() {
+    let worker = PeerIdHash([4; 32]);
+    for (members, found) in [(&[1, 2][..], 2), (&[1, 2, 3, 4], 4), (&[], 0)] {
+        assert_eq!(
+            refused(|m| m.lost[0] = lost(4, members)),
+            ManifestError::SuspicionCount { worker, found, required: 3 }
+        );
+    }
+    for members in [[1, 1, 2], [2, 1, 3], [1, 2, 8]] {
+        assert_eq!(
+            refused(|m| m.lost[0] = lost(4, &members)),
+            ManifestError::SuspicionMembers(worker)
+        );
+    }
+}
+
+#[test]
+fn suspicions_hold_for_one_slot_of_one_epoch() {
+    let lost = lost(4, &[1, 2, 3]);
+    let worker = lost.worker;
+    let key = |index: ParticipantIndex| Some(secret(index.get()).public());
+    assert_eq!(lost.verify(&binding(), Slot(5), key), Ok(()));
+    let refused = Err(SuspicionError { member: member(1), worker });
+    assert_eq!(lost.verify(&binding(), Slot(6), key), refused);
+    let other = Binding { epoch: Epoch(9), ..binding() };
+    assert_eq!(lost.verify(&other, Slot(5), key), refused);
+    let stranger = |index: ParticipantIndex| (index != member(3)).then(|| key(index)).flatten();
+    assert_eq!(
+        lost.verify(&binding(), Slot(5), stranger),
+        Err(SuspicionError { member: member(3), worker })
+    );
+}
+
+#[test]
+fn every_field_changes_the_digest() {
+    let changes: [fn(&mut Manifest); 11] = [
+        |m| m.binding.epoch = Epoch(9),
+        |m| m.slot = Slot(6),
+        |m| m.proposer = member(3),
+        |m| m.previous.0[0] ^= 1,
+        |m| m.block.number += 1,
+        |m| m.policy.0[0] ^= 1,
+        |m| m.circuit.version += 1,
+        |m| m.telemetry.truncate(2),
+        |m| m.pending.truncate(1),
+        |m| m.running.truncate(1),
+        |m| m.lost.truncate(1),
+    ];
+    for (i, change) in changes.iter().enumerate() {
+        let mut changed = manifest();
+        change(&mut changed);
+        assert_ne!(changed.digest(), manifest().digest(), "change {i}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn round_trips(
+        slot in 1u64..,
+        number: u64,
+        senders in prop::collection::btree_set(any::<[u8; 32]>(), 0..20),
+        jobs in prop::collection::btree_map(any::<u64>(), (any::<[u8; 32]>(), 1u16..4), 0..10),
+    ) {
+        let manifest = Manifest {
+            slot: Slot(slot),
+            block: BlockRef { number, hash: KeccakDigest([1; 32]) },
+            telemetry: senders
+                .iter()
+                .map(|s| TelemetryEntry { sender: PeerIdHash(*s), digest: Blake3Digest(*s) })
+                .collect(),
+            pending: jobs
+                .iter()
+                .flat_map(|(&submission, &(job, replicas))| {
+                    (0..replicas).map(move |replica| PendingReplica {
+                        submission,
+                        job: Blake3Digest(job),
+                        replica: ReplicaIndex(replica),
+                    })
+                })
+                .collect(),
+            running: vec![],
+            lost: vec![],
+            ..manifest()
+        };
+        prop_assert_eq!(Manifest::parse(&manifest.to_wire(), committee()), Ok(manifest));
+    }
+
+    #[test]
+    fn noise_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let _ = Manifest::parse(&bytes, committee());
+    }
+}

@@ -1,0 +1,333 @@
+//! A worker's load, encrypted and proven.
+//!
+//! # Flow
+//! 1. The worker samples its free capacity and quantises it with
+//!    [`CpuUnits`](super::CpuUnits) and its siblings, rounding down.
+//! 2. It encrypts the units as one compact list and proves the list well-formed, with
+//!    [`TelemetryBody::proof_metadata`] as the metadata of tfhe's proof.
+//! 3. It signs the body and gossips it.
+//! 4. A receiver decodes, calls [`Telemetry::verify`], verifies the proof, and caches the message
+//!    under [`TelemetryBody::digest`].
+//!
+//! # Caveats
+//! There is no unproven form: a crafted list that nobody proved decrypts to bits of the compact
+//! key through the placement it causes. Public labels are not here; they are in the registry.
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::binding::{Binding, BindingMismatch, ClusterScope, UnixMillis};
+use crate::{
+    codec::Wire,
+    domain::{self, hash_parts},
+    identity::{InvalidSignature, SecretIdentity},
+    ids::{Blake3Digest, KeySetDigest, PeerIdHash, PublicIdentity, Signature, Slot},
+};
+
+/// tfhe's `ProvenCompactCiphertextList` in safe serialization: opaque here, 1 byte to 128 KiB (six
+/// u16 with their proof take about 39 KB). Nothing may be computed on it before its proof was
+/// verified.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
+pub struct ProvenList(Vec<u8>);
+
+/// A proven list that is empty or too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a proven ciphertext list of {len} bytes: 1 to {max} are allowed", max = ProvenList::MAX_BYTES)]
+pub struct ProvenListSize {
+    /// Bytes given.
+    pub len: usize,
+}
+
+impl ProvenList {
+    /// Longest accepted list in bytes.
+    pub const MAX_BYTES: usize = 128 * 1024;
+
+    /// # Errors
+    /// [`ProvenListSize`] if `bytes` is empty or longer than [`Self::MAX_BYTES`].
+    pub fn new(bytes: Vec<u8>) -> Result<Self, ProvenListSize> {
+        match bytes.len() {
+            1..=Self::MAX_BYTES => Ok(Self(bytes)),
+            len => Err(ProvenListSize { len }),
+        }
+    }
+
+    /// The serialized list.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl TryFrom<Vec<u8>> for ProvenList {
+    type Error = ProvenListSize;
+
+    fn try_from(bytes: Vec<u8>) -> Result<Self, ProvenListSize> {
+        Self::new(bytes)
+    }
+}
+
+impl From<ProvenList> for Vec<u8> {
+    fn from(list: ProvenList) -> Self {
+        list.0
+    }
+}
+
+impl fmt::Debug for ProvenList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ProvenList({} bytes)", self.0.len())
+    }
+}
+
+/// The bytes tfhe's proof of a telemetry list binds, so that a list copied by another worker, or
+/// sent again under another number, does not verify: a digest of purpose, chain, contract,
+/// cluster, key set, sender and sequence number. The epoch is left out: a resharing keeps the key
+/// and with it the proof's meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProofMetadata([u8; 32]);
+
+impl ProofMetadata {
+    /// The metadata of the list that `sender` sends as its `sequence`-th.
+    #[must_use]
+    pub fn new(
+        scope: &ClusterScope,
+        key_set: &KeySetDigest,
+        sender: &PeerIdHash,
+        sequence: u64,
+    ) -> Self {
+        Self(hash_parts(
+            domain::TELEMETRY_PROOF,
+            &[
+                &scope.chain_id.0.to_le_bytes(),
+                scope.contract.as_bytes(),
+                scope.cluster.as_bytes(),
+                key_set.as_bytes(),
+                sender.as_bytes(),
+                &sequence.to_le_bytes(),
+            ],
+        ))
+    }
+
+    /// What to give to tfhe as metadata.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// Everything of [`Telemetry`] that is signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TelemetryBody {
+    /// The cluster, key set and epoch this is for.
+    pub binding: Binding,
+    /// The sender's key. Its peer id hash follows from it, see [`Self::sender`].
+    pub identity: PublicIdentity,
+    /// Grows with every message of this identity under this key set; a receiver keeps the highest.
+    pub sequence: u64,
+    /// The last slot whose assignments the sample already includes, so that a slot does not book
+    /// the same capacity again. Slots count from 1; 0 means none yet.
+    pub includes_slot: Slot,
+    /// When the sample was taken.
+    pub sampled_at: UnixMillis,
+    /// The encrypted units and their proof.
+    pub list: ProvenList,
+}
+
+/// A worker's signed telemetry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// What is signed.
+    pub body: TelemetryBody,
+    /// By [`TelemetryBody::identity`] over [`TelemetryBody::digest`].
+    pub signature: Signature,
+}
+
+impl Wire for TelemetryBody {
+    const NAME: &'static str = "TelemetryBody";
+    const MAX_BYTES: usize = ProvenList::MAX_BYTES + 512;
+}
+
+impl Wire for Telemetry {
+    const NAME: &'static str = "Telemetry";
+    const MAX_BYTES: usize = TelemetryBody::MAX_BYTES + 64;
+}
+
+/// Why telemetry is refused before its proof is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TelemetryError {
+    /// Made for another cluster, key set or epoch.
+    #[error(transparent)]
+    Binding(#[from] BindingMismatch),
+    /// Not signed by the identity it names.
+    #[error(transparent)]
+    Signature(#[from] InvalidSignature),
+}
+
+impl TelemetryBody {
+    /// The sender as the registry knows it.
+    #[must_use]
+    pub fn sender(&self) -> PeerIdHash {
+        PeerIdHash::of(&self.identity)
+    }
+
+    /// What the list's proof must bind.
+    #[must_use]
+    pub fn proof_metadata(&self) -> ProofMetadata {
+        ProofMetadata::new(
+            &self.binding.scope,
+            &self.binding.key_set,
+            &self.sender(),
+            self.sequence,
+        )
+    }
+
+    /// What is signed, and what a manifest names. The signature is not part of it: signing the
+    /// same body again gives no second message. Two digests by one identity under one sequence
+    /// number are evidence of equivocation.
+    #[must_use]
+    pub fn digest(&self) -> Blake3Digest {
+        Blake3Digest(hash_parts(domain::TELEMETRY, &[&self.to_wire()]))
+    }
+
+    /// Signs the body. `secret` must be the secret side of [`Self::identity`]; with another key
+    /// the result does not [`verify`](Telemetry::verify).
+    #[must_use]
+    pub fn sign(self, secret: &SecretIdentity) -> Telemetry {
+        let signature = secret.sign(self.digest().as_bytes());
+        Telemetry { body: self, signature }
+    }
+}
+
+impl Telemetry {
+    /// Checks the binding and the signature, in this order. Registration of the sender, freshness
+    /// and the proof are the caller's.
+    ///
+    /// # Errors
+    /// [`TelemetryError`].
+    pub fn verify(&self, expected: &Binding) -> Result<(), TelemetryError> {
+        self.body.binding.check(expected)?;
+        self.body.identity.verify(self.body.digest().as_bytes(), &self.signature)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        codec::CodecError,
+        ids::{ChainId, Epoch},
+        scheduling::arbitrary::{assert_wire, binding, secret},
+    };
+
+    fn body() -> TelemetryBody {
+        TelemetryBody {
+            binding: binding(),
+            identity: secret(1).public(),
+            sequence: 7,
+            includes_slot: Slot(3),
+            sampled_at: UnixMillis(1_700_000_000_000),
+            list: ProvenList::new(vec![0xc7; 100]).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_signed_message_verifies_for_its_cluster_only() {
+        let telemetry = body().sign(&secret(1));
+        assert_eq!(telemetry.verify(&binding()), Ok(()));
+        let other = Binding { epoch: Epoch(9), ..binding() };
+        assert_eq!(
+            telemetry.verify(&other),
+            Err(TelemetryError::Binding(BindingMismatch { field: "epoch" }))
+        );
+    }
+
+    #[test]
+    fn a_changed_body_or_another_signer_is_refused() {
+        let refused = Err(TelemetryError::Signature(InvalidSignature));
+        assert_eq!(body().sign(&secret(2)).verify(&binding()), refused);
+        let mut changed = body().sign(&secret(1));
+        changed.body.sequence += 1;
+        assert_eq!(changed.verify(&binding()), refused);
+    }
+
+    #[test]
+    fn the_proof_binds_every_field_it_should() {
+        let base = body().proof_metadata();
+        let changes: [fn(&mut TelemetryBody); 6] = [
+            |b| b.binding.scope.chain_id = ChainId(2),
+            |b| b.binding.scope.contract.0[0] ^= 1,
+            |b| b.binding.scope.cluster.0[0] ^= 1,
+            |b| b.binding.key_set.0[0] ^= 1,
+            |b| b.identity = secret(2).public(),
+            |b| b.sequence += 1,
+        ];
+        for (i, change) in changes.iter().enumerate() {
+            let mut changed = body();
+            change(&mut changed);
+            assert_ne!(changed.proof_metadata(), base, "change {i}");
+        }
+        let mut later_epoch = body();
+        later_epoch.binding.epoch = Epoch(9);
+        assert_eq!(later_epoch.proof_metadata(), base);
+    }
+
+    #[test]
+    fn the_list_has_a_size_limit() {
+        assert_eq!(ProvenList::new(vec![]), Err(ProvenListSize { len: 0 }));
+        let len = ProvenList::MAX_BYTES;
+        assert!(ProvenList::new(vec![0; len]).is_ok());
+        assert_eq!(ProvenList::new(vec![0; len + 1]), Err(ProvenListSize { len: len + 1 }));
+        let bytes = vec![1; Telemetry::MAX_BYTES + 1];
+        assert!(matches!(Telemetry::from_wire(&bytes), Err(CodecError::TooLong { .. })));
+    }
+
+    #[test]
+    fn the_longest_message_fits() {
+        let mut longest = body();
+        longest.binding.scope.chain_id = ChainId(u64::MAX);
+        longest.binding.epoch = Epoch(u64::MAX);
+        longest.sequence = u64::MAX;
+        longest.includes_slot = Slot(u64::MAX);
+        longest.sampled_at = UnixMillis(u64::MAX);
+        longest.list = ProvenList::new(vec![0xff; ProvenList::MAX_BYTES]).unwrap();
+        assert!(longest.to_wire().len() <= TelemetryBody::MAX_BYTES);
+        let telemetry = longest.sign(&secret(1));
+        assert_eq!(Telemetry::from_wire(&telemetry.to_wire()), Ok(telemetry));
+    }
+
+    #[test]
+    fn only_the_exact_bytes_decode() {
+        assert_wire(&body().sign(&secret(1)));
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(
+            sequence: u64,
+            slot: u64,
+            at: u64,
+            list in prop::collection::vec(any::<u8>(), 1..300),
+        ) {
+            let body = TelemetryBody {
+                sequence,
+                includes_slot: Slot(slot),
+                sampled_at: UnixMillis(at),
+                list: ProvenList::new(list).unwrap(),
+                ..body()
+            };
+            let telemetry = body.sign(&secret(3));
+            prop_assert_eq!(Telemetry::from_wire(&telemetry.to_wire()), Ok(telemetry));
+        }
+
+        #[test]
+        fn noise_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = Telemetry::from_wire(&bytes);
+        }
+    }
+}

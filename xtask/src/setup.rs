@@ -1,0 +1,77 @@
+//! What a machine needs beyond a Rust tool chain.
+//!
+//! - rustfmt and clippy, for `cargo xtask check`;
+//! - a C compiler (`cc`), for BLAKE3's assembly and as the linker.
+//!
+//! Idempotent: what is there is reported and left alone.
+
+use crate::step::{Failed, Step, probe};
+
+const NAME: &str = "setup";
+
+pub(crate) fn run() -> Result<(), Failed> {
+    println!("== {NAME}: checks for rustfmt, clippy and a C compiler; installs what is missing");
+    let mut missing = Vec::new();
+    for (component, args) in
+        [("rustfmt", ["fmt", "--version"]), ("clippy", ["clippy", "--version"])]
+    {
+        require(
+            component,
+            ("cargo", &args),
+            &[("rustup", &["component", "add", component])],
+            probe("rustup", &["--version"]).is_some(),
+            &mut missing,
+        )?;
+    }
+    let is_root = probe("id", &["-u"]).as_deref() == Some("0");
+    let has_apt = probe("apt-get", &["--version"]).is_some();
+    require(
+        "C compiler",
+        ("cc", &["--version"]),
+        &[
+            ("apt-get", &["update"]),
+            ("apt-get", &["install", "-y", "--no-install-recommends", "gcc", "libc6-dev"]),
+        ],
+        is_root && has_apt,
+        &mut missing,
+    )?;
+    if missing.is_empty() {
+        println!("== {NAME}: everything needed is there; next: cargo xtask test");
+        return Ok(());
+    }
+    let reason = format!("not allowed or not able to install; run:\n  {}", missing.join("\n  "));
+    Err(Failed::new(NAME, reason))
+}
+
+type CommandLine<'a> = (&'a str, &'a [&'a str]);
+
+/// Reports `what` if `check` succeeds, else runs `install` if it `may`, else adds its lines to
+/// `missing`.
+fn require(
+    what: &str,
+    check: CommandLine<'_>,
+    install: &[CommandLine<'_>],
+    may: bool,
+    missing: &mut Vec<String>,
+) -> Result<(), Failed> {
+    if let Some(version) = probe(check.0, check.1) {
+        println!("{what}: {version}");
+        return Ok(());
+    }
+    println!("{what}: missing (`{} {}` fails)", check.0, check.1.join(" "));
+    if !may {
+        missing.extend(install.iter().map(|(program, args)| {
+            let sudo = if *program == "apt-get" { "sudo " } else { "" };
+            format!("{sudo}{program} {}", args.join(" "))
+        }));
+        return Ok(());
+    }
+    for (program, args) in install {
+        Step::new(NAME, program, args).run()?;
+    }
+    match probe(check.0, check.1) {
+        Some(version) => println!("{what}: installed, {version}"),
+        None => return Err(Failed::new(NAME, format!("{what} is still missing"))),
+    }
+    Ok(())
+}

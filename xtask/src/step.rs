@@ -1,0 +1,102 @@
+//! One announced and timed command.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fmt, io,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Instant,
+};
+
+/// The root of the workspace.
+pub(crate) fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
+
+/// A step that did not succeed, and what is known about why.
+pub(crate) struct Failed {
+    step: String,
+    reason: String,
+}
+
+impl Failed {
+    pub(crate) fn new(step: &str, reason: impl Into<String>) -> Self {
+        Self { step: step.to_owned(), reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "step `{}` failed: {}", self.step, self.reason)
+    }
+}
+
+/// A command in the workspace's root.
+pub(crate) struct Step {
+    name: &'static str,
+    line: String,
+    command: Command,
+}
+
+impl Step {
+    pub(crate) fn new(name: &'static str, program: &str, args: &[&str]) -> Self {
+        Self::spawning(name, program, OsStr::new(program), args)
+    }
+
+    /// With the cargo that runs this.
+    pub(crate) fn cargo(name: &'static str, args: &[&str]) -> Self {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        Self::spawning(name, "cargo", &cargo, args)
+    }
+
+    fn spawning(name: &'static str, shown: &str, program: &OsStr, args: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command.args(args).current_dir(root());
+        Self { name, line: [&[shown], args].concat().join(" "), command }
+    }
+
+    pub(crate) fn env(mut self, key: &str, value: &str) -> Self {
+        self.command.env(key, value);
+        self.line = format!("{key}='{value}' {}", self.line);
+        self
+    }
+
+    /// Runs it, its output going to the terminal.
+    pub(crate) fn run(self) -> Result<(), Failed> {
+        self.finish(Stdio::inherit()).map(|_| ())
+    }
+
+    /// Runs it and returns what it prints on standard output.
+    pub(crate) fn output(self) -> Result<String, Failed> {
+        self.finish(Stdio::piped())
+    }
+
+    fn finish(mut self, stdout: Stdio) -> Result<String, Failed> {
+        println!("\n== {}: {}", self.name, self.line);
+        let start = Instant::now();
+        let child = self.command.stdout(stdout).stderr(Stdio::inherit()).spawn();
+        let output =
+            child.and_then(Child::wait_with_output).map_err(|error| self.not_started(&error))?;
+        let seconds = start.elapsed().as_secs_f64();
+        if !output.status.success() {
+            let reason =
+                format!("`{}` ended with {} after {seconds:.1} s", self.line, output.status);
+            return Err(Failed::new(self.name, reason));
+        }
+        println!("== {}: done in {seconds:.1} s", self.name);
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn not_started(&self, error: &io::Error) -> Failed {
+        Failed::new(self.name, format!("`{}` cannot be started: {error}", self.line))
+    }
+}
+
+/// The first line that `program args` prints, if it runs and succeeds.
+pub(crate) fn probe(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).current_dir(root()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    output.status.success().then(|| text.lines().next().unwrap_or_default().to_owned())
+}
