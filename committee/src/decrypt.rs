@@ -9,11 +9,14 @@
 //!
 //! d blocks are packed into one ring element, so a partial decryption is 16 bytes per block.
 
+mod inner_product;
+
+use inner_product::Vectors;
 use rayon::prelude::*;
 use veil_protocol_spec::{
     Blake3Digest, Committee, Epoch, KeySetDigest, ParticipantIndex, domain,
 };
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     code::{Decoded, NotYet, decode},
@@ -30,8 +33,12 @@ pub const LOG2_NOISE: u32 = 68;
 /// log2 of Delta: a squashed block holds 4 bits and a padding bit.
 pub const LOG2_DELTA: u32 = 123;
 
-/// Blocks whose masks are expanded together; a multiple of every extension degree's packing.
-const BATCH: usize = 12;
+/// Blocks whose masks are expanded together.
+const BATCH: usize = 64;
+
+/// Key sets whose masks are kept together; no power of two, or the masks of one set would compete
+/// for the same lines of the cache.
+const SETS: usize = 60;
 
 /// An LWE ciphertext modulo 2^128 that came out of noise squashing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,10 +102,15 @@ impl Flooding {
 pub struct PartialDecryptor {
     committee: Committee,
     me: ParticipantIndex,
+    key_set: KeySetDigest,
+    epoch: Epoch,
     dimension: usize,
-    /// Coefficient c of the share of Q_i at `planes[c][i]`.
-    planes: Vec<Zeroizing<Vec<u128>>>,
-    masks: Vec<(Prf, Vec<u128>)>,
+    /// Vector c: the coefficients of X^c in the shares of Q.
+    key: Vectors,
+    /// One per key set A of which this participant is a member.
+    floods: Vec<Prf>,
+    /// Vector c: the coefficients of X^c in f_A at this participant's point.
+    factors: Vectors,
     shift: u32,
 }
 
@@ -133,20 +145,27 @@ impl PartialDecryptor {
         epoch: Epoch,
     ) -> Self {
         debug_assert_eq!(D, extension_degree(committee));
-        let planes = (0..D)
-            .map(|c| Zeroizing::new(share.iter().map(|element| element.0[c]).collect()))
-            .collect();
-        let masks = keys
+        let (floods, factors): (Vec<_>, Vec<_>) = keys
             .iter()
             .filter(|(set, _)| set.contains(me))
             .map(|(set, key)| {
                 let bound =
                     key.derive(domain::FLOODING, &[&key_set.0, &epoch.0.to_le_bytes()]);
-                (Prf::new(&bound, "flooding"), indicator::<u128, D>(committee, *set, me).0.to_vec())
+                (Prf::new(&bound, "flooding"), indicator::<u128, D>(committee, *set, me).0)
             })
-            .collect();
+            .unzip();
         let shift = 127 - Flooding::of(committee).log2_bound();
-        Self { committee, me, dimension: share.len(), planes, masks, shift }
+        Self {
+            committee,
+            me,
+            key_set: *key_set,
+            epoch,
+            dimension: share.len(),
+            key: Vectors::new(share.iter().map(|element| element.0)),
+            floods,
+            factors: Vectors::new(factors.iter().copied()),
+            shift,
+        }
     }
 
     /// The committee it belongs to.
@@ -159,6 +178,24 @@ impl PartialDecryptor {
     #[must_use]
     pub const fn participant(&self) -> ParticipantIndex {
         self.me
+    }
+
+    /// The key set its masks are bound to.
+    #[must_use]
+    pub const fn key_set(&self) -> KeySetDigest {
+        self.key_set
+    }
+
+    /// The epoch its masks are bound to.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Bits of Q, and mask words of every block.
+    #[must_use]
+    pub const fn dimension(&self) -> usize {
+        self.dimension
     }
 
     /// Flooded shares of the blocks' phases, packed: ceil(len / d) ring elements of d little-endian
@@ -175,52 +212,50 @@ impl PartialDecryptor {
         if let Some(block) = blocks.iter().position(|b| b.mask.len() != expected) {
             return Err(WrongDimension { block, given: blocks[block].mask.len(), expected });
         }
-        with_degree!(self.committee, D => {
-            let per_batch: Vec<Vec<u8>> = blocks
-                .par_chunks(BATCH)
-                .map(|batch| self.partial_batch::<D>(batch))
-                .collect();
-            Ok(per_batch.concat())
-        })
+        Ok(with_degree!(self.committee, D => self.partial_degree::<D>(blocks)))
     }
 
-    fn partial_batch<const D: usize>(&self, blocks: &[SquashedBlock]) -> Vec<u8> {
-        let mut packed = [Element::<u128, D>::ZERO(); BATCH];
-        for (i, block) in blocks.iter().enumerate() {
-            let mut share = Element([0; D]);
-            for (coefficient, plane) in share.0.iter_mut().zip(&self.planes) {
-                *coefficient = inner_product(&block.mask, plane).wrapping_neg();
-            }
-            share.0[0] = share.0[0].wrapping_add(block.body);
-            packed[i / D] += share.times_x_power(i % D);
-        }
-        let digests: Vec<[u8; 32]> = blocks.iter().map(|block| block.digest().0).collect();
-        let mut uniforms = [[0u128; 2]; BATCH];
-        for (prf, factor) in &self.masks {
-            let factor = Element::<u128, D>(core::array::from_fn(|c| factor[c]));
-            let uniforms = &mut uniforms[..blocks.len()];
-            prf.of_digests(&digests, uniforms);
-            for (element, draws) in packed.iter_mut().zip(uniforms.chunks(D)) {
-                // The top bits of a uniform word, sign-extended: uniform in [-2^b, 2^b).
-                let mut mask = Element([0; D]);
-                for (word, [first, second]) in mask.0.iter_mut().zip(draws) {
-                    let draw = |uniform: u128| (uniform as i128 >> self.shift) as u128;
-                    *word = draw(*first).wrapping_add(draw(*second));
+    fn partial_degree<const D: usize>(&self, blocks: &[SquashedBlock]) -> Vec<u8> {
+        let (mut shares, digests): (Vec<_>, Vec<_>) = blocks
+            .par_iter()
+            .map(|block| (self.phase_share::<D>(block), block.digest().0))
+            .unzip();
+        shares
+            .par_chunks_mut(BATCH)
+            .zip(digests.par_chunks(BATCH))
+            .for_each(|(shares, digests)| self.flood(digests, shares));
+        let packed = shares.chunks(D).map(|shares| -> Element<u128, D> {
+            shares.iter().enumerate().map(|(c, share)| share.times_x_power(c)).sum()
+        });
+        let bytes = packed.flat_map(|element| element.0).flat_map(u128::to_le_bytes).collect();
+        shares.zeroize();
+        bytes
+    }
+
+    /// b - <a, \[Q\]>.
+    fn phase_share<const D: usize>(&self, block: &SquashedBlock) -> Element<u128, D> {
+        Element::constant(block.body) - Element(self.key.inner_products(0, &block.mask))
+    }
+
+    /// Adds the share of E, sum over A of mask_A f_A(alpha_j), to the share of each block.
+    fn flood<const D: usize>(&self, digests: &[[u8; 32]], shares: &mut [Element<u128, D>]) {
+        // The top bits of a uniform word, sign-extended: uniform in [-2^b, 2^b).
+        let draw = |uniform: u128| (uniform as i128 >> self.shift) as u128;
+        let mut uniforms = Zeroizing::new(vec![[0u128; 2]; digests.len()]);
+        let mut masks = Zeroizing::new(vec![[0u128; SETS]; digests.len()]);
+        for (strip, floods) in self.floods.chunks(SETS).enumerate() {
+            for (set, prf) in floods.iter().enumerate() {
+                prf.of_digests(digests, &mut uniforms);
+                for (masks, [first, second]) in masks.iter_mut().zip(&*uniforms) {
+                    masks[set] = draw(*first).wrapping_add(draw(*second));
                 }
-                *element += mask * factor;
+            }
+            for (share, masks) in shares.iter_mut().zip(&*masks) {
+                let masks = &masks[..floods.len()];
+                *share += Element(self.factors.inner_products(strip * SETS, masks));
             }
         }
-        packed[..blocks.len().div_ceil(D)]
-            .iter()
-            .flat_map(|element| element.0)
-            .flat_map(u128::to_le_bytes)
-            .collect()
     }
-}
-
-#[inline]
-fn inner_product(a: &[u128], b: &[u128]) -> u128 {
-    a.iter().zip(b).fold(0, |sum, (x, y)| sum.wrapping_add(x.wrapping_mul(*y)))
 }
 
 /// Phases opened from partial decryptions, and who lied.
@@ -276,7 +311,8 @@ fn combine_degree<const D: usize>(
     if received < needed {
         return Err(NotYet { needed, received });
     }
-    // Shares believed so far come first: one interpolation serves all elements while they agree.
+    // Shares believed so far come first: one interpolation serves all elements while the first t+1
+    // are right.
     let degree = committee.max_faulty().get();
     let mut order: Vec<(ParticipantIndex, &[u8])> = usable;
     let mut fast = FastPath::<D>::new(&order, degree);
@@ -284,16 +320,17 @@ fn combine_degree<const D: usize>(
     for at in 0..len / (16 * D) {
         let shares: Vec<(ParticipantIndex, Element<u128, D>)> =
             order.iter().map(|(j, bytes)| (*j, read_element(bytes, at))).collect();
-        let value = match fast.open(&shares) {
-            Some(value) => value,
+        let Decoded { value, wrong } = match fast.open(&shares, needed) {
+            Some(decoded) => decoded,
             None => {
-                let Decoded { value, wrong } = decode(committee, &shares)?;
-                wrong.iter().for_each(|j| is_liar[j.position()] = true);
+                let decoded = decode(committee, &shares)?;
+                decoded.wrong.iter().for_each(|j| is_liar[j.position()] = true);
                 order.sort_by_key(|(j, _)| is_liar[j.position()]);
                 fast = FastPath::new(&order, degree);
-                value
+                decoded
             }
         };
+        wrong.iter().for_each(|j| is_liar[j.position()] = true);
         phases.extend(value.0);
     }
     phases.truncate(blocks);
@@ -326,17 +363,23 @@ impl<const D: usize> FastPath<D> {
         }
     }
 
-    /// The value, if all shares agree.
+    /// The value, if at least `needed` shares agree with the first t+1.
     fn open(
         &self,
         shares: &[(ParticipantIndex, Element<u128, D>)],
-    ) -> Option<Element<u128, D>> {
+        needed: usize,
+    ) -> Option<Decoded<u128, D>> {
         let dot = |coefficients: &[Element<u128, D>]| -> Element<u128, D> {
             coefficients.iter().zip(shares).map(|(l, (_, share))| *l * *share).sum()
         };
         let others = &shares[self.at_zero.len()..];
-        let agree = self.at_others.iter().zip(others).all(|(l, (_, share))| dot(l) == *share);
-        agree.then(|| dot(&self.at_zero))
+        let predicted = self.at_others.iter().map(|l| dot(l));
+        let wrong: Vec<_> = predicted
+            .zip(others)
+            .filter(|(predicted, (_, share))| predicted != share)
+            .map(|(_, (j, _))| *j)
+            .collect();
+        (shares.len() - wrong.len() >= needed).then(|| Decoded { value: dot(&self.at_zero), wrong })
     }
 }
 
@@ -346,38 +389,11 @@ mod tests {
     use rand_chacha::ChaCha20Rng;
 
     use super::*;
-    use crate::{prf::SetKey, randomness::keys_of, shamir::share, subsets::key_sets};
-
-    const DIMENSION: usize = 64;
-
-    fn members(committee: Committee, key: &[u128], rng: &mut ChaCha20Rng) -> Vec<PartialDecryptor> {
-        let sets = key_sets(committee);
-        let keys: Vec<_> = sets.iter().map(|_| SetKey::new(rng.r#gen())).collect();
-        with_degree!(committee, D => {
-            let t = committee.max_faulty().get();
-            let bits: Vec<_> = key
-                .iter()
-                .map(|bit| share(Element::<u128, D>::constant(*bit), t, committee, rng))
-                .collect();
-            committee
-                .participants()
-                .map(|j| {
-                    let mine: Vec<_> = bits.iter().map(|s| s[j.position()]).collect();
-                    let keys = keys_of(&sets, j, &keys);
-                    PartialDecryptor::new(committee, j, &mine, &keys, &KeySetDigest([1; 32]), Epoch(0))
-                })
-                .collect()
-        })
-    }
-
-    fn encrypt(key: &[u128], message: u8, rng: &mut ChaCha20Rng) -> SquashedBlock {
-        let mask: Vec<u128> = key.iter().map(|_| rng.r#gen()).collect();
-        let noise = rng.gen_range(0..1u128 << LOG2_NOISE).wrapping_sub(1 << (LOG2_NOISE - 1));
-        let body = inner_product(&mask, key)
-            .wrapping_add(u128::from(message) << LOG2_DELTA)
-            .wrapping_add(noise);
-        SquashedBlock { mask, body }
-    }
+    use crate::{
+        prf::SetKey,
+        subsets::key_sets,
+        testing::{DIMENSION, encrypt, members},
+    };
 
     #[test]
     fn every_number_of_partials_decrypts_and_t_liars_are_named() {

@@ -7,14 +7,18 @@
 //!   [`randomness`]: PRSS, PRZS and noise shares.
 //! - [`decrypt`]: partial decryption with noise flooding, and combining with the liars named;
 //!   [`decryption`]: the sans-io machine around it, which decrypts only what it recomputed.
+//! - [`key_share`]: what a member keeps of the key ceremony, and its form on disk.
 //! - [`frost`]: the committee's signatures.
 
 pub mod code;
 pub mod decrypt;
 pub mod decryption;
 pub mod frost;
+pub mod key_share;
 pub mod prf;
 pub mod randomness;
 pub mod ring;
 pub mod shamir;
 pub mod subsets;
+#[cfg(test)]
+mod testing;

@@ -2,7 +2,7 @@
 //! per (key, label). AES-256 because the keys must stay safe against quantum search.
 
 use aes::{
-    Aes256, Block,
+    Aes256Enc, Block,
     cipher::{BlockCipherEncrypt, KeyInit},
 };
 use veil_protocol_spec::domain;
@@ -43,10 +43,15 @@ impl core::fmt::Debug for SetKey {
     }
 }
 
+/// Blocks that the widest implementation of AES takes at a time; what is left over goes one by one.
+const LANES: usize = 64;
+/// From so many blocks on, a full round of lanes is faster than one by one.
+const WORTH_ALL_LANES: usize = 24;
+
 /// The PRF of one (key, label): a random-access stream of 128-bit words.
 #[derive(Clone)]
 pub struct Prf {
-    cipher: Aes256,
+    cipher: Aes256Enc,
 }
 
 impl Prf {
@@ -55,7 +60,7 @@ impl Prf {
     pub fn new(key: &SetKey, label: &str) -> Self {
         let derived = key.derive(domain::PRF_LABEL, &[label.as_bytes()]);
         let round_key = Zeroizing::new(*derived.expose());
-        Self { cipher: Aes256::new((&*round_key).into()) }
+        Self { cipher: Aes256Enc::new((&*round_key).into()) }
     }
 
     /// Words `start .. start + out.len()` of the stream: word i is AES(i).
@@ -69,29 +74,30 @@ impl Prf {
 
     /// PRF of 32-byte inputs, two words of output each: CBC-MAC over the two halves of the input
     /// (its length is fixed, so that is a PRF), then one block per output word under its own tweak.
-    /// Inputs are processed side by side to keep the AES units busy.
     ///
     /// # Panics
     /// If there are not as many outputs as inputs.
     pub fn of_digests(&self, digests: &[[u8; 32]], out: &mut [[u128; 2]]) {
         assert_eq!(digests.len(), out.len());
-        let word = |half: &[u8]| half.iter().rev().fold(0u128, |w, b| w << 8 | u128::from(*b));
-        const LANES: usize = 16;
+        let halves = |digest: &[u8; 32]| bytemuck::cast::<[u8; 32], [u128; 2]>(*digest);
         for (digests, out) in digests.chunks(LANES).zip(out.chunks_mut(LANES)) {
+            let lanes = if digests.len() < WORTH_ALL_LANES { digests.len() } else { LANES };
             let mut state = [0u128; LANES];
-            let state = &mut state[..digests.len()];
+            let state = &mut state[..lanes];
             for (state, digest) in state.iter_mut().zip(digests) {
-                *state = word(&digest[..16]).to_le();
+                *state = halves(digest)[0];
             }
             self.cipher.encrypt_blocks(as_blocks(state));
             for (state, digest) in state.iter_mut().zip(digests) {
-                *state ^= word(&digest[16..]).to_le();
+                *state ^= halves(digest)[1];
             }
             self.cipher.encrypt_blocks(as_blocks(state));
-            for (out, state) in out.iter_mut().zip(state) {
-                *out = [*state ^ 1u128.to_le(), *state ^ 2u128.to_le()];
+            let mut outputs = [[0u128; 2]; LANES];
+            for (output, state) in outputs.iter_mut().zip(state) {
+                *output = [*state ^ 1u128.to_le(), *state ^ 2u128.to_le()];
             }
-            self.cipher.encrypt_blocks(as_blocks(out.as_flattened_mut()));
+            self.cipher.encrypt_blocks(as_blocks(outputs[..lanes].as_flattened_mut()));
+            out.copy_from_slice(&outputs[..out.len()]);
         }
     }
 }

@@ -4,6 +4,16 @@ use core::fmt;
 
 use veil_protocol_spec::{Committee, ParticipantIndex};
 
+/// Bits that are no set of a committee's participants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{bits:#06x} is no set of participants of a committee of {committee}")]
+pub struct InvalidMemberSet {
+    /// The bits.
+    pub bits: u16,
+    /// The committee.
+    pub committee: Committee,
+}
+
 /// A set of participants; bit j-1 stands for participant j.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MemberSet(u16);
@@ -12,6 +22,17 @@ impl MemberSet {
     /// The set of the given 0-based positions.
     fn of_positions(positions: impl IntoIterator<Item = usize>) -> Self {
         Self(positions.into_iter().fold(0, |bits, p| bits | 1 << p))
+    }
+
+    /// The set whose [`bits`](Self::bits) these are.
+    ///
+    /// # Errors
+    /// [`InvalidMemberSet`] if it is empty or has a member outside the committee.
+    pub const fn from_bits(bits: u16, committee: Committee) -> Result<Self, InvalidMemberSet> {
+        if bits == 0 || bits >> committee.n() != 0 {
+            return Err(InvalidMemberSet { bits, committee });
+        }
+        Ok(Self(bits))
     }
 
     /// Bit j-1 stands for participant j.
@@ -116,6 +137,19 @@ mod tests {
     fn key_sets_are_counted() {
         let counts: Vec<_> = Committee::ALL.iter().map(|c| key_sets(*c).len()).collect();
         assert_eq!(counts, [1, 4, 21, 120, 715]);
+    }
+
+    #[test]
+    fn bits_are_a_set_only_within_the_committee() {
+        for committee in Committee::ALL {
+            for set in key_sets(committee) {
+                assert_eq!(MemberSet::from_bits(set.bits(), committee), Ok(set));
+            }
+            for bits in [0, 1 << committee.n(), u16::MAX] {
+                let refused = InvalidMemberSet { bits, committee };
+                assert_eq!(MemberSet::from_bits(bits, committee), Err(refused));
+            }
+        }
     }
 
     /// The claim of the table in `keygen.md` section 2, checked exhaustively.

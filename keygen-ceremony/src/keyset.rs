@@ -36,18 +36,16 @@ mod parameters;
 pub mod reference;
 mod squashed;
 mod store;
-mod word;
 
 pub use assemble::{AssembleError, Bodies, SectionBody, assemble};
 pub use layout::{Gadget, KeyName, Layout, Section, SectionKind, Width};
 pub use mask::{MaskStream, PUBLIC_SEPARATOR, public_xof_seed};
 pub use parameters::{Component, NoiseFamily, ParameterSet, UnknownParameters};
 pub use squashed::{
-    DecodeError, SQUASHED_DELTA_LOG2, SquashedBlock, SquashedNoise, decode_block, decode_blocks,
+    DecodeError, SquashedNoise, decode_block, decode_blocks,
     squashed_blocks,
 };
 pub use store::{
     KeySetError, key_set_size_limit, keyset_digest, read_key_set, read_key_set_with_digest,
     write_key_set,
 };
-pub use word::Word;

@@ -18,7 +18,7 @@ use veil_committee::ring::Word;
 pub const MAX_TERMS: usize = 8;
 
 /// A word with exact transforms.
-pub trait NttWord: Word + crate::keyset::Word {
+pub trait NttWord: Word {
     /// Transforms for one N.
     type Plan: Send + Sync;
     /// Primes; a spectrum is this many times N residues.
@@ -237,7 +237,7 @@ mod tests {
             W::forward(&plan, &b, &mut b_hat);
             normalize::<W>(&plan, &mut b_hat);
             multiply_accumulate::<W>(&plan, &mut acc, &a_hat, &b_hat);
-            expected.iter_mut().zip(schoolbook(&a, &b)).for_each(|(e, p)| *e = Word::add(*e, p));
+            expected.iter_mut().zip(schoolbook(&a, &b)).for_each(|(e, p)| *e = e.add(p));
         }
         let mut out = vec![W::default(); size];
         W::inverse(&plan, &mut acc, &mut out);

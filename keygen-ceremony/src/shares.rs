@@ -101,6 +101,12 @@ fn even_root<const D: usize>(v: Element<u128, D>) -> Option<Element<u128, D>> {
     (x * x + x == v).then_some(x)
 }
 
+/// Whether v = r^2 + r for some r, as an opened value of the bits stream must be.
+#[must_use]
+pub fn is_bit_image<const D: usize>(v: Element<u128, D>) -> bool {
+    even_root(v).is_some()
+}
+
 /// A member's shares of all key bits, in the order of [`KeyName::ALL`], modulo 2^128.
 ///
 /// # Security

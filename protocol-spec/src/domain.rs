@@ -62,6 +62,8 @@ domains! {
     TRANSCRIPT_ROOT = "transcript root";
     /// The public test ciphertext of a key set.
     TEST_CIPHERTEXT = "test ciphertext";
+    /// Checksum of a stored key share.
+    KEY_SHARE = "key share";
     /// Digest of a serialized key set.
     KEY_SET_DIGEST = "key set digest";
     /// Digest of an FHE parameter set.

@@ -17,7 +17,7 @@ use tfhe_csprng::{
     seeders::XofSeed,
 };
 
-use super::word::Word;
+use veil_committee::ring::Word;
 
 /// Domain separator of the public seed (eprint 2025/699; tfhe's `CompressedXofKeySet::generate`).
 pub const PUBLIC_SEPARATOR: [u8; XofSeed::DOMAIN_SEP_LEN] = *b"TFHE_GEN";
@@ -127,7 +127,7 @@ impl MaskStream {
                 let (now, later) = out.split_at_mut(per_batch);
                 let batch = self.next_batch();
                 for (word, bytes) in now.iter_mut().zip(batch.chunks_exact(W::BYTES)) {
-                    *word = W::from_le(bytes);
+                    *word = W::from_le_slice(bytes);
                 }
                 out = later;
             } else {
@@ -147,7 +147,7 @@ impl MaskStream {
             *byte = self.batch[self.used];
             self.used += 1;
         }
-        W::from_le(&bytes)
+        W::from_le_slice(&bytes[..W::BYTES])
     }
 
     fn refill(&mut self) {

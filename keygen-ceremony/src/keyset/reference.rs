@@ -13,13 +13,12 @@ use rand_chacha::ChaCha20Rng;
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
+use veil_committee::{decrypt::SquashedBlock, ring::Word};
 use super::{
     assemble::{Bodies, SectionBody},
     layout::{Gadget, KeyName, Layout, Section, SectionKind, Width},
     mask::MaskStream,
     parameters::ParameterSet,
-    squashed::SquashedBlock,
-    word::Word,
 };
 
 /// The secret keys, in the clear.
@@ -118,7 +117,7 @@ impl Noise<'_> {
         let mut rng = ChaCha20Rng::from_seed(*self.seed);
         rng.set_stream((section.component.position() as u64) << 32 | row as u64);
         for word in body {
-            *word = word.add(W::from_signed(rng.gen_range(-self.bound..=self.bound)));
+            *word = word.add(W::truncate(i128::from(rng.gen_range(-self.bound..=self.bound)) as u128));
         }
     }
 }
@@ -181,7 +180,7 @@ fn add_gadget<W: Word>(section: &Section, row: usize, keys: &ClearKeys, body: &m
         Gadget::None => {}
         Gadget::Bit { key, bit, shift } => {
             if keys.bits(key)[bit] == 1 {
-                body[0] = body[0].add(W::power_of_two(shift));
+                body[0] = body[0].add(W::ONE.shl(shift));
             }
         }
         Gadget::BitTimesPoly { bit, column, shift } => {
@@ -189,13 +188,13 @@ fn add_gadget<W: Word>(section: &Section, row: usize, keys: &ClearKeys, body: &m
                 let size = section.row_len;
                 let polynomial = &keys.bits(section.output_key())[column * size..][..size];
                 for (word, _) in body.iter_mut().zip(polynomial).filter(|(_, bit)| **bit == 1) {
-                    *word = word.sub(W::power_of_two(shift));
+                    *word = word.sub(W::ONE.shl(shift));
                 }
             }
         }
         Gadget::BitConstant { bit, shift } => {
             if keys.bits(KeyName::Lwe)[bit] == 1 {
-                body[0] = body[0].add(W::power_of_two(shift));
+                body[0] = body[0].add(W::ONE.shl(shift));
             }
         }
     }

@@ -3,30 +3,17 @@
 //! Squashing packs two 2-bit blocks into one LWE ciphertext under Q, modulo 2^128: the phase
 //! b - <a, Q> is m 2^123 + noise, where m = low + 4 high has 4 bits and the top bit is padding.
 
+use veil_committee::decrypt::{LOG2_DELTA, SquashedBlock};
 use tfhe::{
     SquashedNoiseFheBool, SquashedNoiseFheUint, shortint::ciphertext::SquashedNoiseCiphertext,
 };
 
-/// log2 Delta: the message of a squashed block starts at this bit of its phase.
-pub const SQUASHED_DELTA_LOG2: u32 = 123;
-
 /// Message bits of one squashed block.
 const BLOCK_BITS: u32 = 4;
 
-/// One LWE ciphertext modulo 2^128 under Q.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SquashedBlock {
-    /// a: as many words as Q has bits.
-    pub mask: Vec<u128>,
-    /// b.
-    pub body: u128,
-}
-
-impl From<&SquashedNoiseCiphertext> for SquashedBlock {
-    fn from(ciphertext: &SquashedNoiseCiphertext) -> Self {
-        let (mask, body) = ciphertext.lwe_ciphertext().get_mask_and_body();
-        Self { mask: mask.as_ref().to_vec(), body: *body.data }
-    }
+fn block(ciphertext: &SquashedNoiseCiphertext) -> SquashedBlock {
+    let (mask, body) = ciphertext.lwe_ciphertext().get_mask_and_body();
+    SquashedBlock { mask: mask.as_ref().to_vec(), body: *body.data }
 }
 
 /// A value that tfhe has squashed.
@@ -38,13 +25,13 @@ pub trait SquashedNoise {
 impl SquashedNoise for SquashedNoiseFheUint {
     fn blocks(&self) -> Vec<SquashedBlock> {
         let ciphertext = self.underlying_squashed_noise_ciphertext();
-        ciphertext.packed_blocks().iter().map(SquashedBlock::from).collect()
+        ciphertext.packed_blocks().iter().map(block).collect()
     }
 }
 
 impl SquashedNoise for SquashedNoiseFheBool {
     fn blocks(&self) -> Vec<SquashedBlock> {
-        vec![SquashedBlock::from(self.underlying_squashed_noise_ciphertext().packed_blocks())]
+        vec![block(self.underlying_squashed_noise_ciphertext().packed_blocks())]
     }
 }
 
@@ -76,7 +63,7 @@ pub enum DecodeError {
 /// The 4 bits nearest to a phase, or `None` if its padding bit is set.
 #[must_use]
 pub fn decode_block(phase: u128) -> Option<u8> {
-    let rounded = phase.wrapping_add(1 << (SQUASHED_DELTA_LOG2 - 1)) >> SQUASHED_DELTA_LOG2;
+    let rounded = phase.wrapping_add(1 << (LOG2_DELTA - 1)) >> LOG2_DELTA;
     (rounded >> BLOCK_BITS == 0).then_some(rounded as u8)
 }
 
@@ -101,20 +88,20 @@ mod tests {
 
     #[test]
     fn blocks_decode_to_the_nearest_message() {
-        let half = 1u128 << (SQUASHED_DELTA_LOG2 - 1);
+        let half = 1u128 << (LOG2_DELTA - 1);
         for m in 0..16u128 {
-            let phase = m << SQUASHED_DELTA_LOG2;
+            let phase = m << LOG2_DELTA;
             assert_eq!(decode_block(phase), Some(m as u8));
             assert_eq!(decode_block(phase + half - 1), Some(m as u8));
             assert_eq!(decode_block(phase.wrapping_sub(half)), Some(m as u8));
         }
-        assert_eq!(decode_block(16 << SQUASHED_DELTA_LOG2), None);
+        assert_eq!(decode_block(16 << LOG2_DELTA), None);
         assert_eq!(decode_block(0u128.wrapping_sub(half + 1)), None);
     }
 
     #[test]
     fn integers_are_little_endian_in_blocks() {
-        let phase = |m: u128| m << SQUASHED_DELTA_LOG2;
+        let phase = |m: u128| m << LOG2_DELTA;
         assert_eq!(decode_blocks(&[phase(0xd), phase(0xc)]), Ok(0xcd));
         assert_eq!(decode_blocks(&[phase(0xf); 32]), Ok(u128::MAX));
         assert_eq!(decode_blocks(&[phase(1); 33]), Err(DecodeError::TooLong { blocks: 33 }));

@@ -1,0 +1,392 @@
+//! What goes into and comes out of the decryption machine: outputs, effects, verdicts, refusals.
+
+use veil_protocol_spec::{
+    Blake3Digest, CodecError, Epoch, KeySetDigest, ParticipantIndex, Slot,
+    committee::Committee,
+    decryption::{
+        DecryptionMessage, DecryptionPayload, LockError, MAX_BLOCKS_PER_REQUEST, RequestContext,
+        RequestId,
+    },
+    ids::PublicIdentity,
+};
+
+use crate::{
+    decrypt::{Combined, SquashedBlock, WrongDimension, combine},
+    frost::{Millis, PersistId},
+};
+
+/// The squashed outputs of one slot, as this member computed them.
+///
+/// # Security
+/// "A member decrypts only what it recomputed itself from the locked manifest, bit for bit"
+/// (architecture.md, step 5); "a caller-supplied squashed (or pre-squash) ciphertext is never
+/// touched: with a = 2^127 e_i, b = 0 it would return bit i of the key" (keygen.md, section 9).
+/// Whoever makes this value answers for that. It has no decoding on purpose: nothing that came from
+/// a wire, a disk or a caller may become one, only what this process evaluated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecomputedOutputs {
+    /// What they belong to.
+    pub context: RequestContext,
+    /// All of the slot's output blocks, in the circuit's order.
+    pub blocks: Vec<SquashedBlock>,
+}
+
+/// How much a key has been used. It lives with the key share and is carried over a restart; a new
+/// key or epoch starts at zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DecryptionCounter {
+    /// Blocks decrypted so far under this key and epoch.
+    pub blocks: u64,
+}
+
+/// When members that did not answer are asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Milliseconds between two rounds of asking; members are staggered by up to a quarter of it.
+    pub interval: Millis,
+    /// Rounds of asking, then [`Effect::Outstanding`].
+    pub rounds: u32,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { interval: 2_000, rounds: 10 }
+    }
+}
+
+/// What the driver is to do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Store the counter durably, then call `persisted`, or `persist_failed` if that is impossible.
+    /// A counter is never smaller than the one before.
+    Persist {
+        /// What to acknowledge with.
+        id: PersistId,
+        /// What to store.
+        counter: DecryptionCounter,
+    },
+    /// Deliver to every other member.
+    Broadcast(Vec<u8>),
+    /// Deliver to one member.
+    Send {
+        /// To whom.
+        to: ParticipantIndex,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Call `handle_timeout` at this time; it replaces the timer set before.
+    SetTimer {
+        /// When.
+        at: Millis,
+    },
+    /// The outputs are decrypted.
+    Complete(Box<Completion>),
+    /// A member's share of a request that is complete is wrong. It may be this member's own, whose
+    /// key share is damaged then. [`wrong_shares`] convinces third parties, given all of
+    /// [`super::Decryptor::partials`].
+    LiarFound {
+        /// Of which request.
+        request: RequestId,
+        /// Who.
+        participant: ParticipantIndex,
+        /// Its signed share.
+        evidence: DecryptionMessage,
+    },
+    /// For the log: a member asked for something that is not given to it.
+    Refused {
+        /// Who asked.
+        from: ParticipantIndex,
+        /// For what.
+        request: RequestId,
+        /// Why not, as in the verdict.
+        reason: Skip,
+    },
+    /// For the log and for `status`: these were asked often enough and have not answered. The
+    /// request stays; it completes if enough of them answer after all.
+    Outstanding {
+        /// Which request.
+        request: RequestId,
+        /// Who.
+        participants: Vec<ParticipantIndex>,
+    },
+}
+
+/// A decrypted request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// Which.
+    pub request: RequestId,
+    /// What it belongs to.
+    pub context: RequestContext,
+    /// Phases (messages through [`Combined::messages`]) and liars.
+    pub combined: Combined,
+    /// Participants whose shares agree with the outcome: 2t+1 at least.
+    pub participants: Vec<ParticipantIndex>,
+}
+
+/// Where a request stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestStatus {
+    /// Which.
+    pub request: RequestId,
+    /// What it belongs to.
+    pub context: RequestContext,
+    /// Blocks to decrypt.
+    pub blocks: usize,
+    /// Whose shares are here.
+    pub received: Vec<ParticipantIndex>,
+    /// Whose are not; this member itself until its counter is stored.
+    pub outstanding: Vec<ParticipantIndex>,
+    /// Whose were wrong, as far as known.
+    pub liars: Vec<ParticipantIndex>,
+    /// Whether it is decrypted.
+    pub complete: bool,
+    /// Whether this member's share is withheld because the counter could not be stored.
+    pub not_persisted: bool,
+    /// Rounds of asking so far.
+    pub asked: u32,
+}
+
+/// What became of a message.
+#[must_use]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Taken up. A share may still turn out wrong: [`Effect::LiarFound`].
+    Valid,
+    /// Left aside; nobody is to blame, or nobody can be proved to be.
+    Skip(Skip),
+    /// Punishable, and provably so.
+    Fault(Box<Fault>),
+}
+
+/// Why a message was left aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Skip {
+    /// Too long, of another version, or not a decryption message.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// Brought or signed by nobody of this committee.
+    #[error("participant {0} is not of this committee")]
+    Stranger(ParticipantIndex),
+    /// This member's own message came back.
+    #[error("the message is this member's own")]
+    Own,
+    /// Not signed by the member it names.
+    #[error("the message's signature does not verify")]
+    BadSignature,
+    /// Taken up before.
+    #[error("the message is a repetition")]
+    Duplicate,
+    /// Requests count only from the member that makes them.
+    #[error("refused: a request may not be relayed")]
+    RelayedRequest,
+    /// A share that came early is kept only if its sender brought it.
+    #[error("a relayed share for outputs that are not authorised here is not kept")]
+    RelayedEarly,
+    /// Not what this member recomputed from a locked manifest.
+    #[error("refused: this member has not recomputed these outputs from a locked manifest")]
+    NotAuthorised,
+    /// Decrypted and forgotten.
+    #[error("these outputs were decrypted and are no longer kept")]
+    Forgotten,
+    /// The counter is not stored yet; the share goes to all as soon as it is.
+    #[error("refused: this member's decryption counter is not stored yet")]
+    NotPersisted,
+    /// A bound on answers to one member.
+    #[error("refused: this member has been sent the share {0} times already")]
+    TooOften(u32),
+}
+
+/// A member and the proof against it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Who.
+    pub culprit: ParticipantIndex,
+    /// The proof.
+    pub evidence: Evidence,
+}
+
+/// Proof of a fault that convinces third parties.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// Two different shares for one request. The first one counts.
+    TwoPartials {
+        /// Came first.
+        first: DecryptionMessage,
+        /// Came later.
+        second: DecryptionMessage,
+    },
+}
+
+/// Evidence that proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the evidence does not prove a fault")]
+pub struct InvalidEvidence;
+
+impl Evidence {
+    /// Checks the evidence and says against whom it is. An honest member cannot be convicted: its
+    /// share is a function of the request.
+    ///
+    /// # Errors
+    /// [`InvalidEvidence`] if it proves nothing.
+    pub fn convict(&self, roster: &[PublicIdentity]) -> Result<ParticipantIndex, InvalidEvidence> {
+        let Self::TwoPartials { first, second } = self;
+        partial_of(first, roster)?;
+        partial_of(second, roster)?;
+        let same_place = (first.request, first.sender) == (second.request, second.sender);
+        if same_place && first.payload != second.payload {
+            Ok(first.sender)
+        } else {
+            Err(InvalidEvidence)
+        }
+    }
+}
+
+/// The share in a signed message.
+fn partial_of<'m>(
+    message: &'m DecryptionMessage,
+    roster: &[PublicIdentity],
+) -> Result<&'m [u8], InvalidEvidence> {
+    let identity = roster.get(message.sender.position()).ok_or(InvalidEvidence)?;
+    message.verify(identity).map_err(|_| InvalidEvidence)?;
+    match &message.payload {
+        DecryptionPayload::Partial(bytes) => Ok(&bytes.0),
+        DecryptionPayload::Request => Err(InvalidEvidence),
+    }
+}
+
+/// The senders of wrong shares among signed shares of one request, for third parties: no key and no
+/// ciphertext is needed, since 2t+1 shares that agree hold t+1 honest ones, which fix the rest.
+///
+/// # Errors
+/// [`InvalidEvidence`] unless all are authentic, of one request and by distinct members, and 2t+1
+/// of them agree.
+pub fn wrong_shares(
+    committee: Committee,
+    roster: &[PublicIdentity],
+    messages: &[DecryptionMessage],
+) -> Result<Vec<ParticipantIndex>, InvalidEvidence> {
+    let request = messages.first().ok_or(InvalidEvidence)?.request;
+    let mut shares: Vec<(ParticipantIndex, &[u8])> = Vec::with_capacity(messages.len());
+    for message in messages {
+        let sender = message.sender;
+        let known = !committee.contains(sender) || shares.iter().any(|(j, _)| *j == sender);
+        if known || message.request != request {
+            return Err(InvalidEvidence);
+        }
+        shares.push((sender, partial_of(message, roster)?));
+    }
+    // The right length is that of the 2t+1 that agree: the median is one of theirs.
+    let mut lengths: Vec<usize> = shares.iter().map(|(_, bytes)| bytes.len()).collect();
+    lengths.sort_unstable();
+    let blocks = lengths.get(lengths.len() / 2).ok_or(InvalidEvidence)? / 16;
+    let combined = combine(committee, &shares, blocks).map_err(|_| InvalidEvidence)?;
+    if combined.phases.is_empty() { Err(InvalidEvidence) } else { Ok(combined.liars) }
+}
+
+/// Why outputs are not decrypted. Nothing was computed and nothing counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Under another key.
+    #[error("the outputs are under key set {asked}; this member's key share is of {mine}")]
+    OtherKeySet {
+        /// This member's.
+        mine: KeySetDigest,
+        /// The outputs'.
+        asked: KeySetDigest,
+    },
+    /// Of another committee.
+    #[error("the outputs are of epoch {asked}; this member's key share is of epoch {mine}")]
+    OtherEpoch {
+        /// This member's.
+        mine: Epoch,
+        /// The outputs'.
+        asked: Epoch,
+    },
+    /// The votes are for another manifest, slot or epoch.
+    #[error(
+        "the lock is for manifest {manifest} in slot {slot} of epoch {epoch}, \
+         not for the one these outputs come from"
+    )]
+    OtherLock {
+        /// The lock's.
+        epoch: Epoch,
+        /// The lock's.
+        slot: Slot,
+        /// The lock's.
+        manifest: Blake3Digest,
+    },
+    /// The votes are no lock.
+    #[error("no decryption without a locked manifest: {0}")]
+    Lock(#[from] LockError),
+    /// Nothing to decrypt, or too much at once.
+    #[error("{given} blocks in one request; 1 to {MAX_BLOCKS_PER_REQUEST} are possible")]
+    BlockCount {
+        /// Blocks given.
+        given: usize,
+    },
+    /// A block that is not under this key.
+    #[error(transparent)]
+    Dimension(#[from] WrongDimension),
+    /// "A lock authorises one evaluation."
+    #[error(
+        "slot {slot} is taken by outputs {} of manifest {manifest}, and a lock authorises one \
+         evaluation: if the manifest is the same, this build does not evaluate bit for bit; if \
+         not, more than t members voted twice",
+        .request.0
+    )]
+    SlotTaken {
+        /// The slot.
+        slot: Slot,
+        /// The manifest authorised in it.
+        manifest: Blake3Digest,
+        /// The outputs authorised in it.
+        request: RequestId,
+    },
+    /// Too long ago to know what was authorised.
+    #[error("slot {slot} is too old: outputs are decrypted from slot {oldest} on")]
+    OldSlot {
+        /// The slot.
+        slot: Slot,
+        /// The oldest slot possible.
+        oldest: Slot,
+    },
+    /// The key is used up.
+    #[error(
+        "this key has decrypted {used} of {budget} blocks and {asked} more would exceed that: \
+         reshare, or make a new key"
+    )]
+    Budget {
+        /// Blocks decrypted so far.
+        used: u64,
+        /// Blocks asked for.
+        asked: u64,
+        /// Blocks the key is good for.
+        budget: u64,
+    },
+    /// Too many requests wait for other members.
+    #[error("{open} requests wait for other members' shares already: forget one first")]
+    TooManyOpen {
+        /// How many.
+        open: usize,
+    },
+}
+
+/// A roster or identity that is not the key share's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WrongMembership {
+    /// Not n identities.
+    #[error("{given} member identities for a committee of {committee}")]
+    Roster {
+        /// Identities given.
+        given: usize,
+        /// The committee.
+        committee: Committee,
+    },
+    /// Another member's identity.
+    #[error("the identity is not participant {me}'s in the roster")]
+    Identity {
+        /// Whose key share it is.
+        me: ParticipantIndex,
+    },
+}

@@ -1,0 +1,151 @@
+//! One authorised request: whose shares are here, what they open, who lied.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use veil_protocol_spec::{
+    Committee, ParticipantIndex,
+    decryption::{DecryptionMessage, DecryptionPayload, RequestContext, RequestId},
+};
+
+use super::effect::{Completion, Effect, Evidence, Fault, RequestStatus, Skip, Verdict};
+use crate::{
+    decrypt::combine,
+    frost::{Millis, PersistId},
+};
+
+/// This member's own share.
+pub(super) enum Own {
+    /// Waits for the counter to be stored.
+    Held(PersistId, Box<DecryptionMessage>),
+    /// Sent; among the received ones.
+    Sent,
+    /// Dropped, since the counter could not be stored.
+    NotPersisted,
+}
+
+pub(super) struct Request {
+    pub(super) id: RequestId,
+    pub(super) context: RequestContext,
+    blocks: usize,
+    pub(super) own: Own,
+    /// The first share of each sender.
+    partials: BTreeMap<ParticipantIndex, DecryptionMessage>,
+    liars: BTreeSet<ParticipantIndex>,
+    pub(super) complete: bool,
+    pub(super) asked: u32,
+    /// When to ask next; never again if `None`.
+    pub(super) ask_at: Option<Millis>,
+    answers: BTreeMap<ParticipantIndex, u32>,
+}
+
+impl Request {
+    pub(super) fn new(id: RequestId, context: RequestContext, blocks: usize) -> Self {
+        Self {
+            id,
+            context,
+            blocks,
+            own: Own::NotPersisted,
+            partials: BTreeMap::new(),
+            liars: BTreeSet::new(),
+            complete: false,
+            asked: 0,
+            ask_at: None,
+            answers: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn partials(&self) -> impl Iterator<Item = &DecryptionMessage> {
+        self.partials.values()
+    }
+
+    pub(super) fn outstanding(&self, committee: Committee) -> Vec<ParticipantIndex> {
+        committee.participants().filter(|j| !self.partials.contains_key(j)).collect()
+    }
+
+    /// What the sender's first share makes of another by it; `None` if there is no first.
+    pub(super) fn repeated(&self, message: &DecryptionMessage) -> Option<Verdict> {
+        self.partials.get(&message.sender).map(|first| repeated(first, message))
+    }
+
+    /// Takes a sender's first share up.
+    pub(super) fn add(&mut self, message: DecryptionMessage, committee: Committee) -> Vec<Effect> {
+        self.partials.insert(message.sender, message);
+        self.combine(committee)
+    }
+
+    /// "Decode as soon as 2t+1 shares agree, correct up to t errors, name the members whose share
+    /// was wrong" (keygen.md, section 9). After that, later shares are checked in the same way.
+    fn combine(&mut self, committee: Committee) -> Vec<Effect> {
+        if self.partials.len() < committee.signing_threshold().get() {
+            return Vec::new();
+        }
+        let shares: Vec<(ParticipantIndex, &[u8])> = self
+            .partials
+            .values()
+            .filter_map(|message| match &message.payload {
+                DecryptionPayload::Partial(bytes) => Some((message.sender, bytes.0.as_slice())),
+                DecryptionPayload::Request => None,
+            })
+            .collect();
+        let Ok(combined) = combine(committee, &shares, self.blocks) else { return Vec::new() };
+        let mut effects = Vec::new();
+        let new: Vec<_> =
+            combined.liars.iter().copied().filter(|j| !self.liars.contains(j)).collect();
+        self.liars.extend(&new);
+        if !self.complete {
+            self.complete = true;
+            self.ask_at = None;
+            let participants =
+                self.partials.keys().copied().filter(|j| !self.liars.contains(j)).collect();
+            let (request, context) = (self.id, self.context);
+            let completion = Completion { request, context, combined, participants };
+            effects.push(Effect::Complete(Box::new(completion)));
+        }
+        for participant in new {
+            if let Some(evidence) = self.partials.get(&participant).cloned() {
+                effects.push(Effect::LiarFound { request: self.id, participant, evidence });
+            }
+        }
+        effects
+    }
+
+    /// This member's share for `to`, if it may leave and has not left too often.
+    pub(super) fn answer(
+        &mut self,
+        me: ParticipantIndex,
+        to: ParticipantIndex,
+        most: u32,
+    ) -> Result<&DecryptionMessage, Skip> {
+        let own = self.partials.get(&me).ok_or(Skip::NotPersisted)?;
+        let answers = self.answers.entry(to).or_insert(0);
+        if *answers >= most {
+            return Err(Skip::TooOften(most));
+        }
+        *answers += 1;
+        Ok(own)
+    }
+
+    pub(super) fn status(&self, committee: Committee) -> RequestStatus {
+        RequestStatus {
+            request: self.id,
+            context: self.context,
+            blocks: self.blocks,
+            received: self.partials.keys().copied().collect(),
+            outstanding: self.outstanding(committee),
+            liars: self.liars.iter().copied().collect(),
+            complete: self.complete,
+            not_persisted: matches!(self.own, Own::NotPersisted),
+            asked: self.asked,
+        }
+    }
+}
+
+/// A second share by one sender for one request: a repetition, or proof against it. Both are
+/// authentic.
+pub(super) fn repeated(first: &DecryptionMessage, second: &DecryptionMessage) -> Verdict {
+    if first.payload == second.payload {
+        return Verdict::Skip(Skip::Duplicate);
+    }
+    let evidence = Evidence::TwoPartials { first: first.clone(), second: second.clone() };
+    Verdict::Fault(Box::new(Fault { culprit: first.sender, evidence }))
+}

@@ -1,0 +1,68 @@
+//! Identities, parameters and seeds that are a function of a number.
+
+use std::sync::Arc;
+
+use veil_keygen_ceremony::{
+    keyset::ParameterSet,
+    machine::Timing,
+    seed::CeremonySeed,
+    setup::Setup,
+};
+use veil_protocol_spec::{
+    Attempt, Committee, Epoch, ParticipantIndex, ceremony::CeremonyParameters,
+    identity::SecretIdentity,
+};
+
+/// 32 bytes for one purpose of one run; independent of everything that the protocol draws.
+#[must_use]
+pub fn draw(seed: u64, purpose: &str, detail: u64) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("veil v1 tests fixtures");
+    hasher.update(&seed.to_le_bytes()).update(&detail.to_le_bytes()).update(purpose.as_bytes());
+    *hasher.finalize().as_bytes()
+}
+
+/// A member's identity.
+///
+/// # Panics
+/// If a hash is no secret key: a chance of 2^-128.
+#[must_use]
+pub fn identity(seed: u64, j: ParticipantIndex) -> SecretIdentity {
+    SecretIdentity::from_bytes(&draw(seed, "identity", u64::from(j.get())))
+        .expect("a hash is a valid secret key, but for a chance of 2^-128")
+}
+
+/// A member's ceremony seed.
+#[must_use]
+pub fn ceremony_seed(seed: u64, j: ParticipantIndex) -> CeremonySeed {
+    CeremonySeed::new(draw(seed, "ceremony seed", u64::from(j.get())))
+}
+
+/// A ceremony with insecure test parameters.
+#[must_use]
+pub fn parameters(committee: Committee, seed: u64) -> CeremonyParameters {
+    let params = ParameterSet::insecure_test();
+    CeremonyParameters {
+        committee,
+        parameters: params.name().to_owned(),
+        parameters_digest: params.digest(),
+        roster: committee.participants().map(|j| identity(seed, j).public()).collect(),
+        epoch: Epoch(1),
+        context: draw(seed, "context", 0),
+    }
+}
+
+/// What a member of that ceremony is told.
+///
+/// # Panics
+/// Never: the parameters are consistent.
+#[must_use]
+pub fn setup(
+    parameters: &CeremonyParameters,
+    attempt: Attempt,
+    identity: &SecretIdentity,
+    timing: Timing,
+) -> Arc<Setup> {
+    let params = ParameterSet::insecure_test();
+    let setup = Setup::new(parameters.clone(), params, attempt, identity, timing);
+    Arc::new(setup.expect("the roster holds this identity and the parameters are these"))
+}

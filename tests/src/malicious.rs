@@ -1,0 +1,301 @@
+//! Members that deviate from the protocol; one file per misbehaviour.
+//!
+//! A malicious member has its own identity, seed and keys, and runs the honest machine: what differs
+//! is what leaves it. [`MaliciousMember`] shows every outgoing message, per recipient, to a
+//! [`Misbehaviour`], which replaces it and signs again. So whatever is not the point of an attack is
+//! as it should be. A malicious member does not abort: its own machine may, when the others' echoes
+//! differ from what it thinks it has sent, but it keeps that to itself and goes on answering.
+
+mod after_finish;
+mod bad_deal;
+mod corrupt_chunk;
+pub mod crafted_ciphertext;
+mod equivocating_commit;
+mod malformed;
+mod replay;
+mod silence;
+mod wrong_confirm;
+mod wrong_echo;
+pub mod wrong_partial;
+mod wrong_proof;
+mod wrong_share;
+
+use std::{collections::VecDeque, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use veil_keygen_ceremony::{
+    machine::{Ceremony, CommitPoint, Effect, Verdict},
+    seed::CeremonySeed,
+    setup::Setup,
+};
+use veil_protocol_spec::{
+    ParticipantIndex, Wire,
+    ceremony::{CeremonyMessage, Header, Payload, Round, SignedMessage, Stream},
+    identity::SecretIdentity,
+};
+
+pub use self::{bad_deal::BadDeal, wrong_confirm::WrongConfirm, wrong_proof::WrongProof};
+use crate::{disk::SharedStore, network::Millis};
+
+/// A way to deviate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Behaviour {
+    /// Deals something wrong to one receiver.
+    BadDeal {
+        /// To whom.
+        to: ParticipantIndex,
+        /// What.
+        wrong: BadDeal,
+    },
+    /// Commits to one thing before some and to another before the rest.
+    EquivocatingCommit {
+        /// Who gets the second version.
+        second_to: Vec<ParticipantIndex>,
+    },
+    /// Confirms, reveals or computes something else.
+    WrongConfirm(WrongConfirm),
+    /// Echoes a digest that it did not receive.
+    WrongEcho {
+        /// In which echo round.
+        round: Round,
+        /// Whose message it misreports.
+        about: ParticipantIndex,
+    },
+    /// Publishes one wrong word in its share stream, under a root that fits.
+    WrongShare {
+        /// Of which stream.
+        stream: Stream,
+        /// In which chunk.
+        chunk: u32,
+        /// Which 64-bit word of the chunk.
+        word: usize,
+    },
+    /// Sends chunks with a flipped bit to one receiver, its own and relayed ones.
+    CorruptChunk {
+        /// To whom.
+        to: ParticipantIndex,
+    },
+    /// Gives some receivers no chunks of one member.
+    Starve {
+        /// Of which stream.
+        stream: Stream,
+        /// Whose.
+        of: ParticipantIndex,
+        /// Who gets none.
+        victims: Vec<ParticipantIndex>,
+    },
+    /// Says nothing in one round, and does not answer for it either.
+    Silent {
+        /// Which round.
+        round: Round,
+    },
+    /// Proves something else.
+    WrongProof(WrongProof),
+    /// Sends what it has heard again: other rounds, senders, recipients, attempts, ceremonies.
+    Replay,
+    /// Sends what is no message, or nobody's.
+    Malformed,
+    /// Signs ABORT after FINISH.
+    AbortAfterFinish,
+    /// Signs FINISH for another root.
+    FinishOtherRoot {
+        /// Before whom; the others get the right one.
+        to: Vec<ParticipantIndex>,
+    },
+}
+
+impl Behaviour {
+    fn misbehaviour(self) -> Box<dyn Misbehaviour> {
+        match self {
+            Self::BadDeal { to, wrong } => Box::new(bad_deal::BadDealer::new(to, wrong)),
+            Self::EquivocatingCommit { second_to } => {
+                Box::new(equivocating_commit::EquivocatingCommit { second_to })
+            }
+            Self::WrongConfirm(wrong) => Box::new(wrong),
+            Self::WrongEcho { round, about } => Box::new(wrong_echo::WrongEcho { round, about }),
+            Self::WrongShare { stream, chunk, word } => {
+                Box::new(wrong_share::WrongShare { stream, chunk, word, root: None })
+            }
+            Self::CorruptChunk { to } => Box::new(corrupt_chunk::CorruptChunk { to }),
+            Self::Starve { stream, of, victims } => {
+                Box::new(silence::Starve { stream, of, victims })
+            }
+            Self::Silent { round } => Box::new(silence::Silent { round }),
+            Self::WrongProof(wrong) => Box::new(wrong),
+            Self::Replay => Box::new(replay::Replay::default()),
+            Self::Malformed => Box::new(malformed::Malformed),
+            Self::AbortAfterFinish => Box::new(after_finish::AbortAfterFinish),
+            Self::FinishOtherRoot { to } => Box::new(after_finish::FinishOtherRoot { to }),
+        }
+    }
+}
+
+/// What a member knows.
+pub(crate) struct Insider {
+    pub(crate) setup: Arc<Setup>,
+    pub(crate) identity: SecretIdentity,
+    pub(crate) seed: CeremonySeed,
+    pub(crate) store: SharedStore,
+    /// Messages of other attempts and ceremonies that it has kept.
+    pub(crate) relics: Vec<Vec<u8>>,
+}
+
+impl Insider {
+    pub(crate) fn me(&self) -> ParticipantIndex {
+        self.setup.participant()
+    }
+
+    pub(crate) fn header(&self, round: Round, recipient: Option<ParticipantIndex>) -> Header {
+        Header {
+            ceremony: self.setup.parameters().id(),
+            attempt: self.setup.attempt(),
+            round,
+            sender: self.me(),
+            recipient,
+        }
+    }
+
+    /// Signs another payload in place of one of its own messages.
+    pub(crate) fn instead(&self, message: &SignedMessage, payload: Payload) -> SignedMessage {
+        SignedMessage::sign(message.header, payload, &self.identity)
+    }
+}
+
+/// The bytes of a signed message on the wire.
+pub(crate) fn wire(message: SignedMessage) -> Vec<u8> {
+    CeremonyMessage::Signed(Box::new(message)).to_wire()
+}
+
+/// What leaves instead of what should.
+pub(crate) trait Misbehaviour: Send {
+    /// Something to send instead of this member's own message.
+    fn own(
+        &mut self,
+        _insider: &Insider,
+        _to: ParticipantIndex,
+        message: SignedMessage,
+    ) -> Vec<Vec<u8>> {
+        vec![wire(message)]
+    }
+
+    /// The same for everything else: relayed messages, requests and chunks.
+    fn other(
+        &mut self,
+        _insider: &Insider,
+        _to: ParticipantIndex,
+        message: CeremonyMessage,
+    ) -> Vec<Vec<u8>> {
+        vec![message.to_wire()]
+    }
+
+    /// Listens to what arrives.
+    fn hear(&mut self, _message: &CeremonyMessage, _bytes: &[u8]) {}
+}
+
+/// One participant as the driver sees it.
+pub(crate) trait Machine {
+    fn handle(&mut self, from: ParticipantIndex, bytes: &[u8], now: Millis) -> Verdict;
+    fn handle_timeout(&mut self, now: Millis);
+    fn handle_commit_point(&mut self, decision: CommitPoint);
+    fn work(&mut self, now: Millis) -> bool;
+    fn poll_effect(&mut self) -> Option<Effect>;
+    /// The honest machine, or the one inside.
+    fn ceremony(&self) -> &Ceremony;
+}
+
+impl Machine for Ceremony {
+    fn handle(&mut self, from: ParticipantIndex, bytes: &[u8], now: Millis) -> Verdict {
+        self.handle(from, bytes, now)
+    }
+
+    fn handle_timeout(&mut self, now: Millis) {
+        self.handle_timeout(now);
+    }
+
+    fn handle_commit_point(&mut self, decision: CommitPoint) {
+        self.handle_commit_point(decision);
+    }
+
+    fn work(&mut self, now: Millis) -> bool {
+        self.work(now)
+    }
+
+    fn poll_effect(&mut self) -> Option<Effect> {
+        self.poll_effect()
+    }
+
+    fn ceremony(&self) -> &Ceremony {
+        self
+    }
+}
+
+/// An honest machine with a filter on its mouth.
+pub(crate) struct MaliciousMember {
+    honest: Ceremony,
+    insider: Insider,
+    misbehaviour: Box<dyn Misbehaviour>,
+    outgoing: VecDeque<Effect>,
+}
+
+impl MaliciousMember {
+    pub(crate) fn new(honest: Ceremony, insider: Insider, behaviour: Behaviour) -> Self {
+        let misbehaviour = behaviour.misbehaviour();
+        Self { honest, insider, misbehaviour, outgoing: VecDeque::new() }
+    }
+
+    fn replace(&mut self, to: ParticipantIndex, bytes: &[u8]) {
+        let replaced = match CeremonyMessage::from_wire(bytes) {
+            Ok(CeremonyMessage::Signed(message)) if message.header.sender == self.insider.me() => {
+                if message.header.round == Round::Abort {
+                    return;
+                }
+                self.misbehaviour.own(&self.insider, to, *message)
+            }
+            Ok(message) => self.misbehaviour.other(&self.insider, to, message),
+            Err(_) => return,
+        };
+        self.outgoing.extend(replaced.into_iter().map(|bytes| Effect::Send(to, bytes.into())));
+    }
+}
+
+impl Machine for MaliciousMember {
+    fn handle(&mut self, from: ParticipantIndex, bytes: &[u8], now: Millis) -> Verdict {
+        if let Ok(message) = CeremonyMessage::from_wire(bytes) {
+            self.misbehaviour.hear(&message, bytes);
+        }
+        self.honest.handle(from, bytes, now)
+    }
+
+    fn handle_timeout(&mut self, now: Millis) {
+        self.honest.handle_timeout(now);
+    }
+
+    fn handle_commit_point(&mut self, decision: CommitPoint) {
+        self.honest.handle_commit_point(decision);
+    }
+
+    fn work(&mut self, now: Millis) -> bool {
+        self.honest.work(now)
+    }
+
+    fn poll_effect(&mut self) -> Option<Effect> {
+        loop {
+            if let Some(effect) = self.outgoing.pop_front() {
+                return Some(effect);
+            }
+            match self.honest.poll_effect()? {
+                Effect::Send(to, bytes) => self.replace(to, &bytes),
+                Effect::Broadcast(bytes) => {
+                    let others: Vec<_> = self.insider.setup.others().collect();
+                    others.into_iter().for_each(|to| self.replace(to, &bytes));
+                }
+                other => return Some(other),
+            }
+        }
+    }
+
+    fn ceremony(&self) -> &Ceremony {
+        &self.honest
+    }
+}

@@ -1,0 +1,57 @@
+//! Sends again what it has heard: to members it was not for, in later rounds, and from other
+//! attempts and ceremonies.
+
+use std::collections::VecDeque;
+
+use veil_protocol_spec::{
+    ParticipantIndex,
+    ceremony::{CeremonyMessage, SignedMessage},
+};
+
+use super::{Insider, Misbehaviour, wire};
+
+/// Messages remembered.
+const MEMORY: usize = 64;
+/// Messages sent again with each of its own.
+const REPEATED: usize = 6;
+
+#[derive(Default)]
+pub(super) struct Replay {
+    heard: VecDeque<Vec<u8>>,
+    sent: VecDeque<Vec<u8>>,
+    turn: usize,
+}
+
+impl Misbehaviour for Replay {
+    fn own(
+        &mut self,
+        insider: &Insider,
+        _to: ParticipantIndex,
+        message: SignedMessage,
+    ) -> Vec<Vec<u8>> {
+        let bytes = wire(message);
+        let mut out = vec![bytes.clone()];
+        for source in [insider.relics.as_slice(), self.heard.make_contiguous(), self.sent.make_contiguous()] {
+            for i in 0..REPEATED.min(source.len()) {
+                out.push(source[(self.turn + i) % source.len()].clone());
+            }
+        }
+        self.turn += REPEATED;
+        // Its own deals go to other recipients too.
+        remember(&mut self.sent, &bytes);
+        out
+    }
+
+    fn hear(&mut self, message: &CeremonyMessage, bytes: &[u8]) {
+        if !matches!(message, CeremonyMessage::ChunkRequest(_)) {
+            remember(&mut self.heard, bytes);
+        }
+    }
+}
+
+fn remember(memory: &mut VecDeque<Vec<u8>>, bytes: &[u8]) {
+    if memory.len() == MEMORY {
+        memory.pop_front();
+    }
+    memory.push_back(bytes.to_vec());
+}

@@ -1,0 +1,48 @@
+//! Says nothing where something is due, and does not answer for it either.
+
+use veil_protocol_spec::{
+    ParticipantIndex, Wire,
+    ceremony::{CeremonyMessage, Round, SignedMessage, Stream},
+};
+
+use super::{Insider, Misbehaviour, wire};
+
+pub(super) struct Silent {
+    pub(super) round: Round,
+}
+
+impl Misbehaviour for Silent {
+    fn own(
+        &mut self,
+        _insider: &Insider,
+        _to: ParticipantIndex,
+        message: SignedMessage,
+    ) -> Vec<Vec<u8>> {
+        if message.header.round == self.round { Vec::new() } else { vec![wire(message)] }
+    }
+}
+
+pub(super) struct Starve {
+    pub(super) stream: Stream,
+    pub(super) of: ParticipantIndex,
+    pub(super) victims: Vec<ParticipantIndex>,
+}
+
+impl Misbehaviour for Starve {
+    fn other(
+        &mut self,
+        _insider: &Insider,
+        to: ParticipantIndex,
+        message: CeremonyMessage,
+    ) -> Vec<Vec<u8>> {
+        match &message {
+            CeremonyMessage::Chunk { id, .. }
+                if (id.stream, id.sender) == (self.stream, self.of)
+                    && self.victims.contains(&to) =>
+            {
+                Vec::new()
+            }
+            _ => vec![message.to_wire()],
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Virtual time and a network in it.
+//!
+//! [`Agenda`] is the only clock: milliseconds that pass when the next event is taken. Events of one
+//! instant come in the order in which they were planned, so that a run is a function of its seed.
+//! [`Links`] decides when, how often and whether a message arrives.
+
+use std::collections::BTreeMap;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use serde::{Deserialize, Serialize};
+use veil_protocol_spec::{Committee, ParticipantIndex};
+
+/// Milliseconds of virtual time.
+pub type Millis = u64;
+
+/// What is going to happen, by time and then by the order in which it was planned.
+#[derive(Debug)]
+pub struct Agenda<E> {
+    now: Millis,
+    planned: u64,
+    events: BTreeMap<(Millis, u64), E>,
+}
+
+impl<E> Default for Agenda<E> {
+    fn default() -> Self {
+        Self { now: 0, planned: 0, events: BTreeMap::new() }
+    }
+}
+
+impl<E> Agenda<E> {
+    /// The time of the event that was taken last.
+    #[must_use]
+    pub const fn now(&self) -> Millis {
+        self.now
+    }
+
+    /// Plans an event; not before now.
+    pub fn at(&mut self, time: Millis, event: E) {
+        self.events.insert((time.max(self.now), self.planned), event);
+        self.planned += 1;
+    }
+
+    /// Takes the next event and moves the clock to it.
+    pub fn next(&mut self) -> Option<E> {
+        let ((time, _), event) = self.events.pop_first()?;
+        self.now = time;
+        Some(event)
+    }
+}
+
+/// An interval in which only members of one group reach each other, and only those of the first
+/// group the commit point. A member of no group reaches nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    /// The groups.
+    pub groups: Vec<Vec<ParticipantIndex>>,
+    /// First millisecond.
+    pub from: Millis,
+    /// First millisecond after it.
+    pub until: Millis,
+}
+
+impl Partition {
+    fn cuts(&self, a: ParticipantIndex, b: ParticipantIndex, now: Millis) -> bool {
+        let together = self.groups.iter().any(|group| group.contains(&a) && group.contains(&b));
+        (self.from..self.until).contains(&now) && !together
+    }
+}
+
+/// How bad the network is. Chances are in thousandths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conditions {
+    /// Each directed link has a latency of its own in this range.
+    pub latency: (Millis, Millis),
+    /// Chance that a message is lost.
+    pub drop: u32,
+    /// Chance that it arrives twice.
+    pub duplicate: u32,
+    /// Chance that it is held back, and for how long at most, so that later ones overtake it.
+    pub reorder: (u32, Millis),
+    /// Intervals of partition.
+    pub partitions: Vec<Partition>,
+}
+
+impl Default for Conditions {
+    fn default() -> Self {
+        Self {
+            latency: (5, 50),
+            drop: 0,
+            duplicate: 0,
+            reorder: (0, 0),
+            partitions: Vec::new(),
+        }
+    }
+}
+
+/// What one member put on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Messages, one per recipient.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The longest of them.
+    pub largest: usize,
+}
+
+/// All directed links between the members, and from each of them to the commit point.
+#[derive(Debug)]
+pub struct Links {
+    conditions: Conditions,
+    rng: ChaCha20Rng,
+    /// Latency from participant i to j at i n + j, positions from zero.
+    latency: Vec<Millis>,
+    n: usize,
+    traffic: Vec<Traffic>,
+}
+
+impl Links {
+    /// The links of a committee under the given conditions.
+    #[must_use]
+    pub fn new(committee: Committee, conditions: Conditions, seed: [u8; 32]) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let n = committee.n();
+        let (least, most) = conditions.latency;
+        let latency = (0..n * n).map(|_| rng.gen_range(least..=most.max(least))).collect();
+        Self { conditions, rng, latency, n, traffic: vec![Traffic::default(); n] }
+    }
+
+    /// When a message that leaves now arrives: never, once or twice.
+    pub fn carry(
+        &mut self,
+        from: ParticipantIndex,
+        to: ParticipantIndex,
+        bytes: usize,
+        now: Millis,
+    ) -> Vec<Millis> {
+        let traffic = &mut self.traffic[from.position()];
+        traffic.messages += 1;
+        traffic.bytes += bytes as u64;
+        traffic.largest = traffic.largest.max(bytes);
+        let copies = 1 + usize::from(self.chance(self.conditions.duplicate));
+        let mut arrivals = Vec::with_capacity(copies);
+        for _ in 0..copies {
+            let latency = self.latency[from.position() * self.n + to.position()];
+            let jitter = self.rng.gen_range(0..=latency / 4);
+            let (permille, most) = self.conditions.reorder;
+            let held = if self.chance(permille) { self.rng.gen_range(0..=most) } else { 0 };
+            let lost = self.chance(self.conditions.drop);
+            if !lost && !self.conditions.partitions.iter().any(|p| p.cuts(from, to, now)) {
+                arrivals.push(now + latency + jitter + held);
+            }
+        }
+        arrivals
+    }
+
+    fn chance(&mut self, permille: u32) -> bool {
+        permille > 0 && self.rng.gen_range(0..1000) < permille
+    }
+
+    /// When something that a member brings to the commit point now arrives there, or the other way
+    /// round. Nothing is lost on this way, but a member that is cut off waits.
+    pub fn commit_point(&mut self, member: ParticipantIndex, now: Millis) -> Millis {
+        let mut time = now;
+        while let Some(cut) = self.conditions.partitions.iter().find(|p| {
+            let reaches = p.groups.first().is_some_and(|group| group.contains(&member));
+            (p.from..p.until).contains(&time) && !reaches
+        }) {
+            time = cut.until;
+        }
+        let (least, most) = self.conditions.latency;
+        time + self.rng.gen_range(least..=most.max(least))
+    }
+
+    /// What a member has sent so far.
+    #[must_use]
+    pub fn traffic(&self, member: ParticipantIndex) -> Traffic {
+        self.traffic[member.position()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
+
+    use super::*;
+
+    #[test]
+    fn events_come_by_time_and_then_in_order() {
+        let mut agenda = Agenda::default();
+        agenda.at(5, 'c');
+        agenda.at(3, 'a');
+        agenda.at(3, 'b');
+        assert_eq!(agenda.next(), Some('a'));
+        agenda.at(0, 'x'); // not before now
+        assert_eq!((agenda.next(), agenda.now()), (Some('b'), 3));
+        assert_eq!((agenda.next(), agenda.now()), (Some('x'), 3));
+        assert_eq!((agenda.next(), agenda.next(), agenda.now()), (Some('c'), None, 5));
+    }
+
+    #[test]
+    fn links_lose_double_and_cut_as_told() {
+        let committee = Committee::new(4).unwrap();
+        let [a, b, c, ..] = committee.participants().collect::<Vec<_>>()[..] else { panic!() };
+        let count = |conditions: Conditions| -> usize {
+            let mut links = Links::new(committee, conditions, [1; 32]);
+            (0..1000).map(|_| links.carry(a, b, 10, 100).len()).sum()
+        };
+        assert_eq!(count(Conditions::default()), 1000);
+        let lossy = count(Conditions { drop: 300, ..Conditions::default() });
+        assert!((600..800).contains(&lossy), "{lossy}");
+        let doubled = count(Conditions { duplicate: 300, ..Conditions::default() });
+        assert!((1200..1400).contains(&doubled), "{doubled}");
+        let partitions =
+            vec![Partition { groups: vec![vec![a, c], vec![b]], from: 100, until: 200 }];
+        let conditions = Conditions { partitions, ..Conditions::default() };
+        assert_eq!(count(conditions.clone()), 0);
+        let mut links = Links::new(committee, conditions, [1; 32]);
+        assert_eq!(links.carry(a, b, 10, 200).len(), 1);
+        assert_eq!(links.carry(a, c, 10, 150).len(), 1);
+        assert!(links.commit_point(a, 150) < 205);
+        assert!(links.commit_point(b, 150) >= 200);
+        assert_eq!(links.traffic(a), Traffic { messages: 2, bytes: 20, largest: 10 });
+    }
+}
