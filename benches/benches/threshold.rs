@@ -54,10 +54,10 @@ fn ring(c: &mut Criterion) {
         let mut rng = ChaCha20Rng::seed_from_u64(5);
         let factors: Vec<_> = (0..ELEMENTS).map(|_| random_element::<W, D>(&mut rng)).collect();
         let mut products = factors.clone();
-        group(c, &format!("ring::mul_u{}", W::BITS), ELEMENTS).bench_function(
-            format!("d={D}"),
-            |b| b.iter(|| products.iter_mut().zip(&factors).for_each(|(p, f)| *p = *p * *f)),
-        );
+        group(c, &format!("ring::mul_u{}", W::BITS), ELEMENTS)
+            .bench_function(format!("d={D}"), |b| {
+                b.iter(|| products.iter_mut().zip(&factors).for_each(|(p, f)| *p = *p * *f))
+            });
     }
     products::<u64, 3>(c);
     products::<u64, 4>(c);
@@ -101,7 +101,9 @@ fn code(c: &mut Criterion) {
             let degree = 2 * committee.max_faulty().get();
             let opening = Opening::<u128, D>::new(committee, degree);
             let shares: Vec<_> = codeword(committee, degree).into_iter().map(|(_, s)| s).collect();
-            Box::new(move || drop(black_box(opening.open(black_box(&shares))))) as Box<dyn FnMut()>
+            Box::new(move || {
+                let _ = black_box(opening.open(black_box(&shares)));
+            }) as Box<dyn FnMut()>
         })
     });
     for (name, with_errors) in [("code::decode", false), ("code::decode_t_errors", true)] {

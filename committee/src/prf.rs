@@ -44,9 +44,7 @@ impl core::fmt::Debug for SetKey {
 }
 
 /// Blocks that the widest implementation of AES takes at a time; what is left over goes one by one.
-const LANES: usize = 64;
-/// From so many blocks on, a full round of lanes is faster than one by one.
-const WORTH_ALL_LANES: usize = 24;
+pub(crate) const LANES: usize = 64;
 
 /// The PRF of one (key, label): a random-access stream of 128-bit words.
 #[derive(Clone)]
@@ -74,6 +72,7 @@ impl Prf {
 
     /// PRF of 32-byte inputs, two words of output each: CBC-MAC over the two halves of the input
     /// (its length is fixed, so that is a PRF), then one block per output word under its own tweak.
+    /// Multiples of 64 inputs are fastest.
     ///
     /// # Panics
     /// If there are not as many outputs as inputs.
@@ -81,23 +80,23 @@ impl Prf {
         assert_eq!(digests.len(), out.len());
         let halves = |digest: &[u8; 32]| bytemuck::cast::<[u8; 32], [u128; 2]>(*digest);
         for (digests, out) in digests.chunks(LANES).zip(out.chunks_mut(LANES)) {
-            let lanes = if digests.len() < WORTH_ALL_LANES { digests.len() } else { LANES };
-            let mut state = [0u128; LANES];
-            let state = &mut state[..lanes];
-            for (state, digest) in state.iter_mut().zip(digests) {
+            // The states are the first half of `out` until it takes the outputs.
+            let words = out.as_flattened_mut();
+            let states = &mut words[..digests.len()];
+            for (state, digest) in states.iter_mut().zip(digests) {
                 *state = halves(digest)[0];
             }
-            self.cipher.encrypt_blocks(as_blocks(state));
-            for (state, digest) in state.iter_mut().zip(digests) {
+            self.cipher.encrypt_blocks(as_blocks(states));
+            for (state, digest) in states.iter_mut().zip(digests) {
                 *state ^= halves(digest)[1];
             }
-            self.cipher.encrypt_blocks(as_blocks(state));
-            let mut outputs = [[0u128; 2]; LANES];
-            for (output, state) in outputs.iter_mut().zip(state) {
-                *output = [*state ^ 1u128.to_le(), *state ^ 2u128.to_le()];
+            self.cipher.encrypt_blocks(as_blocks(states));
+            for i in (0..digests.len()).rev() {
+                let state = words[i];
+                words[2 * i] = state ^ 1u128.to_le();
+                words[2 * i + 1] = state ^ 2u128.to_le();
             }
-            self.cipher.encrypt_blocks(as_blocks(outputs[..lanes].as_flattened_mut()));
-            out.copy_from_slice(&outputs[..out.len()]);
+            self.cipher.encrypt_blocks(as_blocks(words));
         }
     }
 }
@@ -153,6 +152,19 @@ mod tests {
             digest[at] ^= 1;
             assert_ne!(of(digest), base);
             digest[at] ^= 1;
+        }
+    }
+
+    #[test]
+    fn digests_do_not_influence_each_other() {
+        let prf = Prf::new(&SetKey::new([1; 32]), "a");
+        let digests: Vec<[u8; 32]> = (0..150).map(|i| [i; 32]).collect();
+        let mut together = vec![[0; 2]; digests.len()];
+        prf.of_digests(&digests, &mut together);
+        for (digest, expected) in digests.iter().zip(together) {
+            let mut alone = [[0; 2]];
+            prf.of_digests(&[*digest], &mut alone);
+            assert_eq!(alone[0], expected);
         }
     }
 

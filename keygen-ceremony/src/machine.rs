@@ -70,7 +70,8 @@ pub type Millis = u64;
 /// Chunks of each member that are requested ahead.
 const WINDOW: u32 = 4;
 
-/// How long a member waits.
+/// How long a member waits. Virtual or real, the round time must cover what the slowest member
+/// computes within a round: its whole share stream before `bits-root` and `bodies-root`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// For the messages of a round, or for progress within a stream, in milliseconds.
@@ -194,6 +195,8 @@ pub enum Effect {
     Broadcast(Arc<[u8]>),
     /// Destroy the persisted seed: FINISH is signed.
     EraseSeed,
+    /// Destroy the persisted key share: FINISH was signed, but the attempt made no key.
+    EraseKeyShare,
     /// Bring to the commit point.
     Publish(Box<FinishCertificate>),
     /// The attempt succeeded.
@@ -278,6 +281,8 @@ pub struct Ceremony {
     deals: BTreeMap<ParticipantIndex, SignedMessage>,
     /// Own messages of a former run, to compare with.
     replayed: Vec<SignedMessage>,
+    /// A message that came out differently than before the restart.
+    diverged: Option<Round>,
     stage: Stage,
     deadline: Option<Millis>,
     next_retry: Option<Millis>,
@@ -354,6 +359,13 @@ impl Ceremony {
             }
             machine.replayed = own;
             machine.start(now);
+            if let Some(round) = machine.diverged {
+                return Err(ResumeError::Diverged(round));
+            }
+            let aborted = machine.messages.get(&Round::Abort).and_then(|by| by.keys().next());
+            if let Some(by) = aborted.copied() {
+                machine.abort(AbortReason::PeerAborted { by });
+            }
             return Ok(machine);
         }
         let mut finished = false;
@@ -397,6 +409,7 @@ impl Ceremony {
             messages: BTreeMap::new(),
             deals: BTreeMap::new(),
             replayed: Vec::new(),
+            diverged: None,
             stage: Stage::Collect(Round::Commit),
             deadline: None,
             next_retry: None,
@@ -598,6 +611,9 @@ impl Ceremony {
         } else {
             self.message(round, sender)
         };
+        // Whoever aborted will not have it, and its ABORT may have been lost: silence would be blamed
+        // on it.
+        let found = found.or_else(|| self.message(Round::Abort, self.setup.me));
         let Some(message) = found.cloned() else {
             return Verdict::Skip(Skip::NotHere);
         };
@@ -663,6 +679,7 @@ impl Ceremony {
         match before {
             // Other bytes than were sent before the restart: sending them would be equivocation.
             Some(before) if *before != message => {
+                self.diverged = Some(round);
                 let detail = ResumeError::Diverged(round).to_string();
                 return self.fail(AbortReason::Local { detail });
             }
@@ -768,7 +785,9 @@ impl Ceremony {
         self.deadline = None;
         self.next_retry = None;
         self.erase_secrets();
-        self.key_share = None;
+        if self.key_share.take().is_some() && self.message(Round::Finish, self.setup.me).is_some() {
+            self.effects.push_back(Effect::EraseKeyShare);
+        }
         self.key_set = None;
         self.effects.push_back(Effect::Abort(Box::new(report)));
     }
@@ -1352,10 +1371,12 @@ impl Ceremony {
         let public_seed = self.setup.context().public_seed(&parts);
         let (Some(engine), Some(keys)) = (&mut self.engine, &self.keys) else { return };
         if let Err(bit) = engine.derive_keys(keys, &public_seed) {
+            let chunks = self.setup.plan.of(Stream::Bits);
+            let index = chunks.iter().rposition(|chunk| chunk.start <= bit).unwrap_or(0);
             return self.abort(AbortReason::InconsistentShares {
                 stream: Stream::Bits,
-                index: 0,
-                element: bit as u32,
+                index: index as u32,
+                element: (bit - chunks.get(index).map_or(0, |chunk| chunk.start)) as u32,
             });
         }
         self.produced.clear();

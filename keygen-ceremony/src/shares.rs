@@ -350,7 +350,7 @@ impl<W: NttWord, const D: usize> SectionShares<W, D> {
 }
 
 /// Working memory of one core; allocated once per chunk.
-struct Scratch<W, const D: usize> {
+struct Scratch<W: NttWord, const D: usize> {
     mask: Vec<W>,
     spectrum: Vec<u32>,
     sums: [Vec<u32>; D],
@@ -366,6 +366,14 @@ impl<W: NttWord, const D: usize> Scratch<W, D> {
             spectrum: vec![0; spectrum],
             sums: core::array::from_fn(|_| vec![0; spectrum]),
         }
+    }
+}
+
+impl<W: NttWord, const D: usize> Drop for Scratch<W, D> {
+    /// The sums, and `mask` after the inverse transform, are functions of key shares.
+    fn drop(&mut self) {
+        self.mask.zeroize();
+        self.sums.iter_mut().for_each(Zeroize::zeroize);
     }
 }
 

@@ -317,7 +317,8 @@ pub struct Confirm {
 /// Steps 6 and 8: commitment to a share stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamRoot {
-    /// Digest of every chunk; the root is the hash of this list.
+    /// Digest of every chunk, in order. The message that holds the list is the root: it is what is
+    /// signed and echoed.
     pub chunks: Vec<Blake3Digest>,
 }
 

@@ -56,8 +56,8 @@ domains! {
     PRIVATE_CHANNEL = "private channel";
     /// Digest of a chunk of a share stream.
     CHUNK = "chunk";
-    /// Root over the digests of all chunks of a share stream.
-    STREAM_ROOT = "stream root";
+    /// Seeds of the members of a reproducible simulation.
+    SIMULATION = "simulation";
     /// Root over everything a ceremony attempt agreed on; what FINISH signs.
     TRANSCRIPT_ROOT = "transcript root";
     /// The public test ciphertext of a key set.
@@ -110,6 +110,6 @@ mod tests {
     #[test]
     fn parts_do_not_run_into_each_other() {
         assert_ne!(hash_parts(CHUNK, &[b"ab", b"c"]), hash_parts(CHUNK, &[b"a", b"bc"]));
-        assert_ne!(hash_parts(CHUNK, &[b"ab"]), hash_parts(STREAM_ROOT, &[b"ab"]));
+        assert_ne!(hash_parts(CHUNK, &[b"ab"]), hash_parts(SET_KEY, &[b"ab"]));
     }
 }

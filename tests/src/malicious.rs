@@ -9,14 +9,14 @@
 mod after_finish;
 mod bad_deal;
 mod corrupt_chunk;
-pub mod crafted_ciphertext;
+
 mod equivocating_commit;
 mod malformed;
 mod replay;
 mod silence;
 mod wrong_confirm;
 mod wrong_echo;
-pub mod wrong_partial;
+
 mod wrong_proof;
 mod wrong_share;
 
@@ -90,6 +90,17 @@ pub enum Behaviour {
         /// Which round.
         round: Round,
     },
+    /// Says nothing to one receiver for a time, then answers its questions.
+    Late {
+        /// In which round.
+        round: Round,
+        /// To whom.
+        to: ParticipantIndex,
+        /// For how long.
+        by: Millis,
+    },
+    /// Signs FINISH for nobody but the commit point.
+    FinishInSecret,
     /// Proves something else.
     WrongProof(WrongProof),
     /// Sends what it has heard again: other rounds, senders, recipients, attempts, ceremonies.
@@ -121,7 +132,13 @@ impl Behaviour {
             Self::Starve { stream, of, victims } => {
                 Box::new(silence::Starve { stream, of, victims })
             }
-            Self::Silent { round } => Box::new(silence::Silent { round }),
+            Self::Silent { round } => Box::new(silence::Silent { round, publishes: false }),
+            Self::FinishInSecret => {
+                Box::new(silence::Silent { round: Round::Finish, publishes: true })
+            }
+            Self::Late { round, to, by } => {
+                Box::new(silence::Late { round, to, by, due: None })
+            }
             Self::WrongProof(wrong) => Box::new(wrong),
             Self::Replay => Box::new(replay::Replay::default()),
             Self::Malformed => Box::new(malformed::Malformed),
@@ -139,6 +156,8 @@ pub(crate) struct Insider {
     pub(crate) store: SharedStore,
     /// Messages of other attempts and ceremonies that it has kept.
     pub(crate) relics: Vec<Vec<u8>>,
+    /// The time of the input that is being handled.
+    pub(crate) now: Millis,
 }
 
 impl Insider {
@@ -187,6 +206,11 @@ pub(crate) trait Misbehaviour: Send {
         message: CeremonyMessage,
     ) -> Vec<Vec<u8>> {
         vec![message.to_wire()]
+    }
+
+    /// Whether it brings a certificate to the commit point.
+    fn publishes(&self) -> bool {
+        true
     }
 
     /// Listens to what arrives.
@@ -264,10 +288,12 @@ impl Machine for MaliciousMember {
         if let Ok(message) = CeremonyMessage::from_wire(bytes) {
             self.misbehaviour.hear(&message, bytes);
         }
+        self.insider.now = now;
         self.honest.handle(from, bytes, now)
     }
 
     fn handle_timeout(&mut self, now: Millis) {
+        self.insider.now = now;
         self.honest.handle_timeout(now);
     }
 
@@ -276,6 +302,7 @@ impl Machine for MaliciousMember {
     }
 
     fn work(&mut self, now: Millis) -> bool {
+        self.insider.now = now;
         self.honest.work(now)
     }
 
@@ -290,6 +317,7 @@ impl Machine for MaliciousMember {
                     let others: Vec<_> = self.insider.setup.others().collect();
                     others.into_iter().for_each(|to| self.replace(to, &bytes));
                 }
+                Effect::Publish(_) if !self.misbehaviour.publishes() => {}
                 other => return Some(other),
             }
         }

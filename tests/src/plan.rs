@@ -251,6 +251,19 @@ impl Plan {
         })
     }
 
+    /// Whether every message of an honest member arrives in time, so that only those who mean it are
+    /// silent.
+    #[must_use]
+    pub fn is_good_network(&self) -> bool {
+        self.faults.iter().all(|fault| match fault {
+            Fault::Silent { .. } | Fault::Malicious { .. } | Fault::Duplicate { .. } => true,
+            Fault::Reorder { up_to: latency, .. } | Fault::Delay { max: latency, .. } => {
+                latency * 10 < self.round
+            }
+            Fault::Drop { .. } | Fault::Partition(_) | Fault::Crash { .. } => false,
+        })
+    }
+
     /// The members that follow the protocol.
     pub fn honest(&self) -> impl Iterator<Item = ParticipantIndex> {
         self.committee.participants().filter(|j| self.behaviour(*j).is_none())

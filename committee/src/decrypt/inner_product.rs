@@ -84,9 +84,8 @@ fn strip_sum([a0, a1]: [&[u64]; 2], [q0, q1]: [&[u64]; 2]) -> u128 {
             .wrapping_add(a0.wrapping_mul(*q1))
             .wrapping_add(a1.wrapping_mul(*q0));
     }
-    let exact = |sum: u64, high: u64| {
-        (u128::from(high) << 32) + u128::from(sum.wrapping_sub(high << 32))
-    };
+    let exact =
+        |sum: u64, high: u64| (u128::from(high) << 32) + u128::from(sum.wrapping_sub(high << 32));
     exact(ones, ones_high)
         .wrapping_add(exact(middle, middle_high) << 32)
         .wrapping_add(u128::from(top) << 64)
@@ -107,11 +106,14 @@ mod tests {
             let secret: Vec<[u128; 3]> = (0..1200).map(|_| [word(), word(), word()]).collect();
             let words: Vec<u128> = (0..1000).map(|_| word()).collect();
             let vectors = Vectors::new(secret.iter().copied());
-            for (start, len) in [(0, 1000), (200, 1000), (7, 255), (7, 256), (7, 257), (1, 1), (0, 0)] {
+            for (start, len) in
+                [(0, 1000), (200, 1000), (7, 255), (7, 256), (7, 257), (1, 1), (0, 0)]
+            {
                 let expected = core::array::from_fn(|c| {
-                    words[..len].iter().zip(&secret[start..]).fold(0u128, |sum, (a, q)| {
-                        sum.wrapping_add(a.wrapping_mul(q[c]))
-                    })
+                    words[..len]
+                        .iter()
+                        .zip(&secret[start..])
+                        .fold(0u128, |sum, (a, q)| sum.wrapping_add(a.wrapping_mul(q[c])))
                 });
                 assert_eq!(vectors.inner_products::<3>(start, &words[..len]), expected);
             }

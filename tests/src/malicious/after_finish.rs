@@ -49,4 +49,8 @@ impl Misbehaviour for FinishOtherRoot {
         }
         vec![wire(message)]
     }
+
+    fn publishes(&self) -> bool {
+        false
+    }
 }

@@ -6,9 +6,11 @@ use veil_protocol_spec::{
 };
 
 use super::{Insider, Misbehaviour, wire};
+use crate::network::Millis;
 
 pub(super) struct Silent {
     pub(super) round: Round,
+    pub(super) publishes: bool,
 }
 
 impl Misbehaviour for Silent {
@@ -19,6 +21,33 @@ impl Misbehaviour for Silent {
         message: SignedMessage,
     ) -> Vec<Vec<u8>> {
         if message.header.round == self.round { Vec::new() } else { vec![wire(message)] }
+    }
+
+    fn publishes(&self) -> bool {
+        self.round != Round::Finish || self.publishes
+    }
+}
+
+/// So late that the receiver only just goes on, and is itself late for the others.
+pub(super) struct Late {
+    pub(super) round: Round,
+    pub(super) to: ParticipantIndex,
+    pub(super) by: Millis,
+    pub(super) due: Option<Millis>,
+}
+
+impl Misbehaviour for Late {
+    fn own(
+        &mut self,
+        insider: &Insider,
+        to: ParticipantIndex,
+        message: SignedMessage,
+    ) -> Vec<Vec<u8>> {
+        if to != self.to || message.header.round != self.round {
+            return vec![wire(message)];
+        }
+        let due = *self.due.get_or_insert(insider.now);
+        if insider.now < due + self.by { Vec::new() } else { vec![wire(message)] }
     }
 }
 

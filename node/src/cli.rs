@@ -1,0 +1,87 @@
+//! The command line of `veil`. Every command prints one object with `--json`; exit codes: 0 done, 1
+//! the protocol or a verification failed, 2 wrong arguments, 3 files could not be read or written.
+
+mod report;
+mod simulate;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Confidential, decentralised container orchestration on encrypted telemetry.
+#[derive(Debug, Parser)]
+#[command(name = "veil", version, about, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The distributed key generation of a committee.
+    #[command(subcommand)]
+    Ceremony(Ceremony),
+}
+
+#[derive(Debug, Subcommand)]
+enum Ceremony {
+    /// Run all members of a ceremony in this process, then prove that the key works.
+    Simulate(simulate::Arguments),
+    /// Check the transcript of a finished ceremony offline: signatures, echoes, commitments, share
+    /// streams, key set.
+    Verify(verify::Arguments),
+}
+
+impl Cli {
+    /// Carries the command out.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            Command::Ceremony(Ceremony::Simulate(arguments)) => simulate::run(&arguments),
+            Command::Ceremony(Ceremony::Verify(arguments)) => verify::run(&arguments),
+        }
+        .into()
+    }
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    Done,
+    Failed,
+    Usage,
+    Files,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Files => 3,
+        })
+    }
+}
+
+/// Prints an error the way every command does.
+fn complain(json: bool, kind: &str, error: &dyn core::fmt::Display) {
+    if json {
+        println!("{}", serde_json::json!({ "error": error.to_string(), "kind": kind }));
+    } else {
+        eprintln!("error: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,347 @@
+//! `veil ceremony simulate`.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use clap::{Args, builder::PossibleValuesParser};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tfhe::{
+    Tag, core_crypto::prelude::NormalizedHammingWeightBound, xof_key_set::CompressedXofKeySet,
+};
+use veil_committee::key_share::KeyShare;
+use veil_keygen_ceremony::keyset::{Layout, ParameterSet};
+use veil_protocol_spec::{Committee, ParticipantIndex};
+
+use super::{Exit, complain, report::Reporter};
+use crate::{
+    archive::{self, ArchiveError},
+    demonstrate::{Demonstration, demonstrate},
+    keystore::{KeystoreError, Passphrase},
+    misbehaviour::FaultName,
+    simulate::{Options, SimulateError, Simulation, run as run_simulation, stage_name},
+    usage::Stopwatch,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Size of the committee: n = 3t+1, or 1 (the "designated decryptor", for development).
+    #[arg(long, env = "VEIL_MEMBERS", default_value = "4", value_parser = PossibleValuesParser::new(["1", "4", "7", "10", "13"]))]
+    members: String,
+    /// FHE parameters: "production", or "insecure-test" (protects nothing, loud, fast).
+    #[arg(long, env = "VEIL_PARAMETERS", default_value = "production")]
+    parameters: String,
+    /// 32 bytes in hexadecimal that make the run reproducible. Whoever knows them knows the key: for
+    /// tests only.
+    #[arg(long, value_name = "HEX", value_parser = parse_seed)]
+    seed: Option<Seed>,
+    /// Folder, new or empty, for transcript, key set and encrypted key shares. Without it they are
+    /// discarded.
+    #[arg(long, env = "VEIL_OUT", value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// File whose first line is the passphrase for the key shares. Without it a random one is
+    /// written to DIR/passphrase.txt.
+    #[arg(long, env = "VEIL_PASSPHRASE_FILE", value_name = "FILE", requires = "out")]
+    passphrase_file: Option<PathBuf>,
+    /// Misbehaviour of the last member.
+    #[arg(long, value_enum, value_name = "NAME")]
+    fault: Option<FaultName>,
+    /// Skip making the same key set with stock tfhe for comparison.
+    #[arg(long)]
+    no_comparison: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seed([u8; 32]);
+
+fn parse_seed(text: &str) -> Result<Seed, String> {
+    text.parse::<veil_protocol_spec::Blake3Digest>()
+        .map(|digest| Seed(digest.0))
+        .map_err(|error| error.to_string())
+}
+
+/// The stock key set beside the ceremony's, in one run.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Comparison {
+    stock_cpu_seconds: f64,
+    stock_wall_seconds: f64,
+    ratio_cpu_per_member: f64,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Exit {
+    match simulate(arguments) {
+        Ok((report, exit)) => {
+            print(arguments.json, &report);
+            exit
+        }
+        Err(failure) => {
+            complain(arguments.json, failure.kind, &failure.message);
+            failure.exit
+        }
+    }
+}
+
+struct Failure {
+    exit: Exit,
+    kind: &'static str,
+    message: String,
+}
+
+impl Failure {
+    fn usage(error: &dyn core::fmt::Display) -> Self {
+        Self { exit: Exit::Usage, kind: "usage", message: error.to_string() }
+    }
+}
+
+impl From<ArchiveError> for Failure {
+    fn from(error: ArchiveError) -> Self {
+        let (exit, kind) = if error.is_io() { (Exit::Files, "files") } else { (Exit::Failed, "archive") };
+        Self { exit, kind, message: error.to_string() }
+    }
+}
+
+impl From<KeystoreError> for Failure {
+    fn from(error: KeystoreError) -> Self {
+        Self { exit: Exit::Files, kind: "keystore", message: error.to_string() }
+    }
+}
+
+impl From<SimulateError> for Failure {
+    fn from(error: SimulateError) -> Self {
+        let exit = match error {
+            SimulateError::Shares(_) => Exit::Files,
+            SimulateError::Setup(_) | SimulateError::FaultAlone => Exit::Usage,
+        };
+        Self { exit, kind: "simulate", message: error.to_string() }
+    }
+}
+
+fn simulate(arguments: &Arguments) -> Result<(Value, Exit), Failure> {
+    let members: u8 = arguments.members.parse().map_err(|error| Failure::usage(&error))?;
+    let committee = Committee::new(members).map_err(|error| Failure::usage(&error))?;
+    let params = ParameterSet::by_name(&arguments.parameters, committee)
+        .map_err(|error| Failure::usage(&error))?;
+    let reporter = Reporter::new();
+    if params.is_insecure() {
+        reporter.say("WARNING: insecure test parameters: the key protects nothing");
+    }
+    if arguments.seed.is_some() {
+        reporter.say("WARNING: --seed makes the key known to whoever knows the seed");
+    }
+    let passphrase = match (&arguments.out, &arguments.passphrase_file) {
+        (Some(_), Some(file)) => Some(Passphrase::from_file(file)?),
+        _ => None,
+    };
+    if let Some(out) = &arguments.out {
+        archive::prepare(out)?;
+    }
+    let scratch = match &arguments.out {
+        Some(_) => None,
+        None => Some(tempfile::tempdir().map_err(|source| ArchiveError::Io {
+            path: std::env::temp_dir(),
+            source,
+        })?),
+    };
+    let folder = arguments.out.as_deref().or(scratch.as_ref().map(|dir| dir.path()));
+    let folder = folder.map(PathBuf::from).unwrap_or_default();
+    let options = Options {
+        committee,
+        params: params.clone(),
+        seed: arguments.seed.map(|seed| seed.0),
+        shares: archive::shares(&folder),
+        fault: arguments.fault,
+    };
+    let mut simulation = run_simulation(&options, &|progress| {
+        reporter.at(&progress.stage, progress.done, progress.total);
+    })?;
+    let mut report = describe(&simulation, &params);
+    if simulation.certificate().is_none() {
+        reporter.finish();
+        report["outcome"] = json!("aborted");
+        report["verified"] = json!(false);
+        report["aborts"] = aborts(&simulation);
+        if let Some(out) = &arguments.out {
+            archive::write_aborted(out, &simulation)?;
+            write_summary(out, &report)?;
+        }
+        return Ok((report, Exit::Failed));
+    }
+    let key_set = simulation.members.first().and_then(|member| member.key_set().cloned());
+    let Some(key_set) = key_set else {
+        return Err(Failure {
+            exit: Exit::Failed,
+            kind: "internal",
+            message: "a completed member holds no key set".to_owned(),
+        });
+    };
+    if arguments.out.is_some() {
+        reporter.stage("writing the folder");
+        let passphrase = if let Some(passphrase) = passphrase {
+            passphrase
+        } else {
+            let passphrase = Passphrase::random();
+            let path = folder.join("passphrase.txt");
+            passphrase.write(&path)?;
+            reporter.say(&format!(
+                "WARNING: the key shares' passphrase is in {}: move it elsewhere",
+                path.display()
+            ));
+            passphrase
+        };
+        archive::write_finished(&folder, &simulation, &key_set, &passphrase)?;
+    }
+    let shares: Vec<Arc<KeyShare>> =
+        simulation.members.iter().filter_map(|member| member.key_share().cloned()).collect();
+    // The proof phase needs the memory that the members' own copies of the key set hold.
+    simulation.members.clear();
+    if !arguments.no_comparison {
+        reporter.stage("making the same key set with stock tfhe");
+        let comparison = compare(&params, report["cpu_seconds_per_member"].as_f64());
+        merge(&mut report, &json!(comparison));
+    }
+    let shown = demonstrate(&key_set, &shares, &simulation.identities, &|step| reporter.stage(step));
+    reporter.finish();
+    let exit = match shown {
+        Ok(shown) => {
+            report["verified"] = json!(shown.verified);
+            report["liars"] = json!(liars(arguments.fault, &shown));
+            report["proof"] = json!(shown);
+            Exit::Done
+        }
+        Err(error) => {
+            report["verified"] = json!(false);
+            report["error"] = json!(error.to_string());
+            Exit::Failed
+        }
+    };
+    if let Some(out) = &arguments.out {
+        write_summary(out, &report)?;
+    }
+    Ok((report, exit))
+}
+
+/// Members named for the fault that was asked for. The run with t wrong shares, which is part of
+/// every proof, is reported under `proof`.
+fn liars(fault: Option<FaultName>, shown: &Demonstration) -> Vec<ParticipantIndex> {
+    match fault {
+        Some(FaultName::WrongPartialDecryption) => shown.named.clone(),
+        _ => Vec::new(),
+    }
+}
+
+fn write_summary(out: &std::path::Path, report: &Value) -> Result<(), Failure> {
+    let path = out.join("ceremony.json");
+    let text = format!("{report:#}\n");
+    fs::write(&path, text).map_err(|source| ArchiveError::Io { path, source }.into())
+}
+
+fn merge(report: &mut Value, more: &Value) {
+    if let (Some(report), Some(more)) = (report.as_object_mut(), more.as_object()) {
+        report.extend(more.clone());
+    }
+}
+
+fn describe(simulation: &Simulation, params: &ParameterSet) -> Value {
+    let committee = simulation.parameters.committee;
+    let n = committee.n() as u64;
+    let layout = Layout::of(params);
+    let body_bytes = layout.body_bytes();
+    let most_sent = simulation.bytes_sent.iter().copied().max().unwrap_or(0);
+    let certificate = simulation.certificate();
+    let key_set = simulation.endings.first().and_then(|e| e.as_ref().ok()).map(|o| o.key_set);
+    let stages: serde_json::Map<String, Value> =
+        simulation.stages.iter().map(|(name, time)| (name.clone(), json!(time))).collect();
+    json!({
+        "outcome": "completed",
+        "members": n,
+        "max_faulty": committee.max_faulty().get(),
+        "parameters": params.name(),
+        "insecure": params.is_insecure(),
+        "security_bits": params.security_bits(),
+        "log2_p_fail": params.log2_p_fail(),
+        "ceremony_id": simulation.parameters.id(),
+        "keyset_digest": key_set,
+        "transcript_root": certificate.map(|c| c.root),
+        "rounds": stages,
+        "wall_seconds": simulation.wall_seconds,
+        "cpu_seconds_per_member": simulation.cpu_seconds / n as f64,
+        "bytes_sent_per_member": most_sent,
+        "key_body_bytes": body_bytes,
+        "ratio_traffic": if n > 1 { Some(most_sent as f64 / (body_bytes * (n - 1)) as f64) } else { None },
+        "peak_rss_bytes": simulation.peak_rss_bytes,
+        "peak_rss_limit_bytes": n * (body_bytes + (256 << 20)),
+        "refused": simulation.refused.iter().map(|(j, why)| json!({ "by": j, "why": why })).collect::<Vec<_>>(),
+    })
+}
+
+fn aborts(simulation: &Simulation) -> Value {
+    let participants = simulation.parameters.committee.participants();
+    participants
+        .zip(&simulation.endings)
+        .filter_map(|(j, ending)| {
+            let report = ending.as_ref().err()?;
+            Some(json!({
+                "participant": j,
+                "detected_in": stage_name(report.stage),
+                "reason": report.reason,
+                "message": report.reason.to_string(),
+                "accused": report.reason.accused(),
+                "evidence": report.evidence.len(),
+            }))
+        })
+        .collect()
+}
+
+/// Makes the same key material with stock tfhe, alone.
+fn compare(params: &ParameterSet, cpu_per_member: Option<f64>) -> Option<Comparison> {
+    let watch = Stopwatch::start();
+    let bound = NormalizedHammingWeightBound::new(1.0)?;
+    let made =
+        CompressedXofKeySet::generate(params.config(), vec![1; 32], 128, bound, Tag::default());
+    let (stock_cpu_seconds, stock_wall_seconds) = (watch.cpu(), watch.wall());
+    drop(made.ok()?);
+    let ratio_cpu_per_member = cpu_per_member? / stock_cpu_seconds;
+    Some(Comparison { stock_cpu_seconds, stock_wall_seconds, ratio_cpu_per_member })
+}
+
+fn print(json: bool, report: &Value) {
+    if json {
+        println!("{report}");
+        return;
+    }
+    let text = |key: &str| match &report[key] {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    println!("outcome          {}", text("outcome"));
+    println!("committee        n={} t={}", text("members"), text("max_faulty"));
+    println!(
+        "parameters       {} ({} bits, p_fail 2^{})",
+        text("parameters"),
+        text("security_bits"),
+        text("log2_p_fail")
+    );
+    println!("key set          {}", text("keyset_digest"));
+    println!("CPU per member   {} s", text("cpu_seconds_per_member"));
+    println!("  of stock tfhe  {}", text("ratio_cpu_per_member"));
+    println!("sent per member  {} bytes", text("bytes_sent_per_member"));
+    println!("peak memory      {} bytes", text("peak_rss_bytes"));
+    if let Some(stages) = report["rounds"].as_object() {
+        for (name, time) in stages {
+            println!("  {name:20} {:8.3} s", time["wall_seconds"].as_f64().unwrap_or(0.0));
+        }
+    }
+    for abort in report["aborts"].as_array().into_iter().flatten() {
+        println!("participant {}: {}", abort["participant"], abort["message"]);
+    }
+    println!("verified         {}", text("verified"));
+    if !report["error"].is_null() {
+        println!("error            {}", text("error"));
+    }
+    if report["liars"].as_array().is_some_and(|liars| !liars.is_empty()) {
+        println!("liars            {}", report["liars"]);
+    }
+}

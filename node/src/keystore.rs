@@ -1,0 +1,262 @@
+//! Secrets on disk: encrypted with a passphrase (age, scrypt) from the first write, written to a
+//! temporary file that is made durable and then renamed, never over an existing file.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use age::{
+    scrypt,
+    secrecy::{ExposeSecret, SecretString},
+};
+use rand::{RngCore, rngs::OsRng};
+use veil_committee::key_share::{KeyShare, KeyShareError};
+use zeroize::{Zeroize, Zeroizing};
+
+/// A passphrase, and whether it was made up by this program.
+#[derive(Clone)]
+pub struct Passphrase {
+    secret: SecretString,
+    random: bool,
+}
+
+impl core::fmt::Debug for Passphrase {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Passphrase(<redacted>)")
+    }
+}
+
+/// Scrypt work factor for passphrases of 256 random bits, which need no stretching.
+const RANDOM_WORK_FACTOR: u8 = 10;
+
+/// Why a secret cannot be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum KeystoreError {
+    /// There is a file already.
+    #[error("{0} exists already; it is not overwritten: move it away or choose another folder")]
+    Exists(PathBuf),
+    /// The file cannot be written or read.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The passphrase is wrong or the file is damaged.
+    #[error("{path} does not decrypt: wrong passphrase, or the file is damaged ({detail})")]
+    Decrypt {
+        /// Which file.
+        path: PathBuf,
+        /// What age said.
+        detail: String,
+    },
+    /// Encryption failed.
+    #[error("{path} cannot be encrypted: {detail}")]
+    Encrypt {
+        /// Which file.
+        path: PathBuf,
+        /// What age said.
+        detail: String,
+    },
+    /// The content is no usable key share.
+    #[error("{path}: {source}")]
+    KeyShare {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: KeyShareError,
+    },
+    /// An empty passphrase file.
+    #[error("{0} holds no passphrase")]
+    EmptyPassphrase(PathBuf),
+}
+
+impl Passphrase {
+    /// One given by a person.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self { secret: SecretString::from(text), random: false }
+    }
+
+    /// The first line of a file.
+    ///
+    /// # Errors
+    /// [`KeystoreError::Io`], [`KeystoreError::EmptyPassphrase`].
+    pub fn from_file(path: &Path) -> Result<Self, KeystoreError> {
+        let text = fs::read_to_string(path).map(Zeroizing::new).map_err(|e| io_error(path, e))?;
+        match text.lines().next().map(str::trim) {
+            Some(line) if !line.is_empty() => Ok(Self::new(line.to_owned())),
+            _ => Err(KeystoreError::EmptyPassphrase(path.to_owned())),
+        }
+    }
+
+    /// 256 random bits as hexadecimal digits.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut bytes = Zeroizing::new([0u8; 32]);
+        OsRng.fill_bytes(&mut *bytes);
+        let text = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        Self { secret: SecretString::from(text), random: true }
+    }
+
+    /// Writes it to a file that only its owner can read.
+    ///
+    /// # Errors
+    /// [`KeystoreError`].
+    pub fn write(&self, path: &Path) -> Result<(), KeystoreError> {
+        let mut line = Zeroizing::new(self.secret.expose_secret().as_bytes().to_vec());
+        line.push(b'\n');
+        write_new(path, 0o600, &line)
+    }
+}
+
+fn io_error(path: &Path, source: io::Error) -> KeystoreError {
+    KeystoreError::Io { path: path.to_owned(), source }
+}
+
+/// Writes a file that does not exist yet, completely or not at all: a temporary file beside it is
+/// written, synced, and linked into place.
+///
+/// # Errors
+/// [`KeystoreError::Exists`], [`KeystoreError::Io`] (a full disk, say); nothing is left behind then.
+pub fn write_new(path: &Path, mode: u32, content: &[u8]) -> Result<(), KeystoreError> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".partial");
+    let temporary = PathBuf::from(temporary);
+    let result = (|| {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        // Unlike rename, this fails if the target exists.
+        fs::hard_link(&temporary, path)?;
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    })();
+    let _ = fs::remove_file(&temporary);
+    result.map_err(|error: io::Error| match error.kind() {
+        io::ErrorKind::AlreadyExists => KeystoreError::Exists(path.to_owned()),
+        _ => io_error(path, error),
+    })
+}
+
+/// Encrypts and writes a secret.
+///
+/// # Errors
+/// [`KeystoreError`].
+pub fn write_secret(
+    path: &Path,
+    secret: &[u8],
+    passphrase: &Passphrase,
+) -> Result<(), KeystoreError> {
+    let mut recipient = scrypt::Recipient::new(passphrase.secret.clone());
+    if passphrase.random {
+        recipient.set_work_factor(RANDOM_WORK_FACTOR);
+    }
+    let encrypted = age::encrypt(&recipient, secret).map_err(|error| KeystoreError::Encrypt {
+        path: path.to_owned(),
+        detail: error.to_string(),
+    })?;
+    write_new(path, 0o600, &encrypted)
+}
+
+/// Reads and decrypts a secret.
+///
+/// # Errors
+/// [`KeystoreError`].
+pub fn read_secret(
+    path: &Path,
+    passphrase: &Passphrase,
+) -> Result<Zeroizing<Vec<u8>>, KeystoreError> {
+    let encrypted = fs::read(path).map_err(|error| io_error(path, error))?;
+    let identity = scrypt::Identity::new(passphrase.secret.clone());
+    age::decrypt(&identity, &encrypted).map(Zeroizing::new).map_err(|error| {
+        KeystoreError::Decrypt { path: path.to_owned(), detail: error.to_string() }
+    })
+}
+
+/// Writes a key share.
+///
+/// # Errors
+/// [`KeystoreError`].
+pub fn write_key_share(
+    path: &Path,
+    share: &KeyShare,
+    passphrase: &Passphrase,
+) -> Result<(), KeystoreError> {
+    let mut bytes = share.to_bytes();
+    let result = write_secret(path, &bytes, passphrase);
+    bytes.zeroize();
+    result
+}
+
+/// Reads a key share.
+///
+/// # Errors
+/// [`KeystoreError`].
+pub fn read_key_share(path: &Path, passphrase: &Passphrase) -> Result<KeyShare, KeystoreError> {
+    let bytes = read_secret(path, passphrase)?;
+    KeyShare::from_bytes(&bytes)
+        .map_err(|source| KeystoreError::KeyShare { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_round_trip_and_damage_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret.age");
+        let passphrase = Passphrase::random();
+        write_secret(&path, b"the secret", &passphrase).unwrap();
+        assert_eq!(read_secret(&path, &passphrase).unwrap().as_slice(), b"the secret");
+        let other = Passphrase::random();
+        assert!(matches!(read_secret(&path, &other), Err(KeystoreError::Decrypt { .. })));
+        let bytes = fs::read(&path).unwrap();
+        assert!(!bytes.windows(10).any(|window| window == b"the secret"));
+        for at in [0, bytes.len() / 2, bytes.len() - 1] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            fs::write(&path, damaged).unwrap();
+            assert!(matches!(read_secret(&path, &passphrase), Err(KeystoreError::Decrypt { .. })));
+        }
+        fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
+        assert!(matches!(read_secret(&path, &passphrase), Err(KeystoreError::Decrypt { .. })));
+    }
+
+    #[test]
+    fn nothing_is_overwritten_and_nothing_is_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_new(&path, 0o600, b"first").unwrap();
+        assert!(matches!(write_new(&path, 0o600, b"second"), Err(KeystoreError::Exists(_))));
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let missing = folder.path().join("no such folder/file");
+        assert!(matches!(write_new(&missing, 0o600, b""), Err(KeystoreError::Io { .. })));
+    }
+
+    /// `/dev/full` is a device on which every write fails for lack of space.
+    #[test]
+    fn a_full_disk_is_an_error() {
+        let error = OpenOptions::new().write(true).open("/dev/full").unwrap().write_all(b"x");
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn printing_redacts() {
+        assert_eq!(format!("{:?}", Passphrase::new("hunter2".into())), "Passphrase(<redacted>)");
+    }
+}

@@ -1,0 +1,17 @@
+//! The only I/O of Veil: files, the keystore, the command line.
+//!
+//! - [`keystore`]: key shares, encrypted from the first write;
+//! - [`share_files`]: the share streams of a ceremony as files;
+//! - [`simulate`]: all members of a ceremony in one process, and [`misbehaviour`] for its faults;
+//! - [`demonstrate`]: proof that a key set works, with threshold decryption;
+//! - [`archive`]: the folder that a finished ceremony leaves, and its verification;
+//! - [`cli`]: arguments, output, exit codes.
+
+pub mod archive;
+pub mod cli;
+pub mod demonstrate;
+pub mod keystore;
+pub mod misbehaviour;
+pub mod share_files;
+pub mod simulate;
+pub mod usage;

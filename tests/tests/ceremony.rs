@@ -1,0 +1,289 @@
+//! The key ceremony when nobody misbehaves: one key, the same run for the same seed, nothing secret
+//! left behind, a transcript that proves it.
+
+#![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
+
+use std::collections::HashSet;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use veil_keygen_ceremony::{
+    contributions::{Context, SplitKeys, slots_of},
+    machine::{CommitPoint, Record, Stage},
+    store::ChunkStore,
+    transcript::Transcript,
+};
+use veil_protocol_spec::{
+    ParticipantIndex, Wire,
+    ceremony::{Round, SignedMessage, Stream},
+};
+use veil_tests::{
+    fixtures,
+    plan::{Plan, When},
+    report::Report,
+};
+
+#[test]
+fn all_members_complete_with_one_key() {
+    for (n, seeds) in [(1, 3), (4, 10), (7, 3), (10, 1), (13, 1)] {
+        for seed in 0..seeds {
+            let report = Plan::new(n).run(seed);
+            let key_set = report.assert_completed();
+            for member in &report.members {
+                assert_eq!(member.stage, Stage::Completed);
+                let share = member.key_share.as_ref().unwrap();
+                assert_eq!(share.origin().key_set, key_set);
+                assert_eq!(share.origin().participant, member.participant);
+                assert!(member.verdicts.faults.is_empty(), "{report}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_seed_determines_the_run() {
+    let plan = Plan::new(4).crash(2, When::Stage(Stage::Assemble.into()), 500);
+    let (a, b, c) = (plan.run(1), plan.run(1), plan.run(2));
+    assert_eq!((a.trace, a.assert_completed()), (b.trace, b.assert_completed()));
+    assert_ne!((a.trace, a.assert_completed()), (c.trace, c.assert_completed()));
+    assert_ne!(a.trace, Plan::new(4).run(1).trace);
+}
+
+#[test]
+fn plans_are_data() {
+    let plan = Plan::new(7).crash(3, When::AfterSending(Round::Prove), None);
+    assert_eq!(Plan::from_json(&plan.to_json()).unwrap(), plan);
+    assert!(Plan::from_json(r#"{"committee":5}"#).is_err());
+}
+
+// ---- transcript ------------------------------------------------------------------------------
+
+/// A store in which one chunk is altered, missing, or another one.
+struct Altered<'a> {
+    store: &'a mut dyn ChunkStore,
+    at: (Stream, ParticipantIndex, u32),
+    alter: fn(Vec<u8>, &mut ChaCha20Rng) -> Option<Vec<u8>>,
+    rng: ChaCha20Rng,
+}
+
+impl ChunkStore for Altered<'_> {
+    fn put(
+        &mut self,
+        _: Stream,
+        _: ParticipantIndex,
+        _: u32,
+        _: &[u8],
+    ) -> Result<(), veil_keygen_ceremony::store::StoreError> {
+        unreachable!("verification only reads")
+    }
+
+    fn get(
+        &mut self,
+        stream: Stream,
+        sender: ParticipantIndex,
+        index: u32,
+    ) -> Result<Option<Vec<u8>>, veil_keygen_ceremony::store::StoreError> {
+        let bytes = self.store.get(stream, sender, index)?;
+        if (stream, sender, index) == self.at {
+            return Ok(bytes.and_then(|bytes| (self.alter)(bytes, &mut self.rng)));
+        }
+        Ok(bytes)
+    }
+}
+
+fn verifies(transcript: &Transcript, store: &mut dyn ChunkStore) -> bool {
+    transcript.verify(store, |_, _| {}).is_ok()
+}
+
+#[test]
+fn the_transcript_of_every_member_verifies() {
+    let report = Plan::new(4).run(3);
+    let key_set = report.assert_completed();
+    let transcript = report.transcript().unwrap();
+    for member in &report.members {
+        let verified = transcript.verify(&mut member.disk.store.clone(), |_, _| {}).unwrap();
+        assert_eq!(verified.digest, key_set);
+        let Some(CommitPoint::Published(certificate)) = &report.decision else { panic!() };
+        assert_eq!(verified.certificate, **certificate);
+        let group = member.key_share.as_ref().unwrap().frost().unwrap().public().to_wire();
+        assert_eq!(verified.frost_group, group);
+        assert!(member.broadcasts.iter().eq(&transcript.messages));
+    }
+    let wire = Transcript::from_wire(&transcript.to_wire()).unwrap();
+    assert!(verifies(&wire, &mut report.members[0].disk.store.clone()));
+}
+
+#[test]
+fn a_transcript_with_any_byte_flipped_is_rejected() {
+    let report = Plan::new(4).run(4);
+    let transcript = report.transcript().unwrap();
+    let mut store = report.members[0].disk.store.clone();
+    let mut rng = ChaCha20Rng::seed_from_u64(4);
+    // Every message, at sampled positions; what no longer decodes is rejected before.
+    for (i, message) in transcript.messages.iter().enumerate() {
+        let bytes = message.to_wire();
+        for _ in 0..6 {
+            let mut flipped = bytes.clone();
+            let at = rng.gen_range(0..bytes.len());
+            flipped[at] ^= 1 << rng.gen_range(0..8);
+            let Ok(message) = SignedMessage::from_wire(&flipped) else { continue };
+            let mut altered = transcript.clone();
+            altered.messages[i] = message;
+            let position = format!("byte {at} of message {i}");
+            assert!(!verifies(&altered, &mut store), "{position}");
+        }
+    }
+    let mut shorter = transcript.clone();
+    shorter.messages.pop();
+    let mut longer = transcript.clone();
+    longer.messages.push(transcript.messages[0].clone());
+    let mut swapped = transcript.clone();
+    swapped.messages.swap(0, 1);
+    let mut other_attempt = transcript.clone();
+    other_attempt.attempt.0 += 1;
+    let mut other_epoch = transcript.clone();
+    other_epoch.parameters.epoch.0 += 1;
+    let mut other_context = transcript.clone();
+    other_context.parameters.context[0] ^= 1;
+    for altered in [shorter, longer, swapped, other_attempt, other_epoch, other_context] {
+        assert!(!verifies(&altered, &mut store));
+    }
+}
+
+#[test]
+fn a_transcript_with_an_altered_chunk_is_rejected() {
+    let report = Plan::new(4).run(5);
+    let transcript = report.transcript().unwrap();
+    let setup = fixtures::setup(
+        &report.parameters,
+        report.attempt,
+        &fixtures::identity(5, ParticipantIndex::new(1).unwrap()),
+        veil_keygen_ceremony::machine::Timing { round: 1, retry: 1 },
+    );
+    let mut store = report.members[0].disk.store.clone();
+    let mut rng = ChaCha20Rng::seed_from_u64(5);
+    let alterations: [fn(Vec<u8>, &mut ChaCha20Rng) -> Option<Vec<u8>>; 3] = [
+        |mut bytes, rng| {
+            let at = rng.gen_range(0..bytes.len());
+            bytes[at] ^= 1 << rng.gen_range(0..8);
+            Some(bytes)
+        },
+        |mut bytes, _| bytes.pop().map(|_| bytes),
+        |_, _| None,
+    ];
+    for stream in [Stream::Bits, Stream::Bodies] {
+        let chunks = setup.plan().of(stream).len() as u32;
+        for alter in alterations.iter().cycle().take(12) {
+            let sender = ParticipantIndex::new(rng.gen_range(1..=4)).unwrap();
+            let at = (stream, sender, rng.gen_range(0..chunks));
+            let rng = ChaCha20Rng::from_rng(&mut rng).unwrap();
+            let mut altered = Altered { store: &mut store, at, alter: *alter, rng };
+            assert!(!verifies(&transcript, &mut altered), "{at:?}");
+        }
+    }
+}
+
+// ---- secrets ---------------------------------------------------------------------------------
+
+/// What nobody may see: by its first 8 bytes, with a name.
+struct Secrets {
+    known: Vec<(String, [u8; 32])>,
+    starts: HashSet<[u8; 8]>,
+}
+
+impl Secrets {
+    /// Every member's seed and contributions; every set's key with its `dkg` part, every noise
+    /// group's key.
+    fn of(report: &Report) -> Self {
+        let context = Context { ceremony: report.parameters.id(), attempt: report.attempt };
+        let committee = report.plan.committee;
+        let mut known = Vec::new();
+        for j in committee.participants() {
+            let seed = fixtures::ceremony_seed(report.seed, j);
+            known.push((format!("seed of {j}"), *seed.expose()));
+            let identity = fixtures::identity(report.seed, j);
+            known.push((format!("identity of {j}"), *identity.expose()));
+            let mut slot_keys = Vec::new();
+            for slot in slots_of(committee, j) {
+                let parts: Vec<_> = slot
+                    .members
+                    .iter()
+                    .map(|i| context.contribution(&fixtures::ceremony_seed(report.seed, i), slot))
+                    .collect();
+                let mine = context.contribution(&seed, slot);
+                known.push((format!("contribution of {j} to {slot:?}"), *mine));
+                let key = context.slot_key(slot, &parts);
+                known.push((format!("key of {slot:?}"), *key.expose()));
+                slot_keys.push((slot, key));
+            }
+            for (kind, keys) in [("dkg", &SplitKeys::new(&slot_keys).dkg)] {
+                for (set, key) in keys {
+                    known.push((format!("{kind} key of {set:?}"), *key.expose()));
+                }
+            }
+        }
+        let starts = known.iter().map(|(_, secret)| *secret.first_chunk().unwrap()).collect();
+        Self { known, starts }
+    }
+
+    fn dec_of(report: &Report, j: ParticipantIndex) -> Vec<[u8; 32]> {
+        let context = Context { ceremony: report.parameters.id(), attempt: report.attempt };
+        let slot_keys: Vec<_> = slots_of(report.plan.committee, j)
+            .into_iter()
+            .map(|slot| {
+                let seeds = slot.members.iter().map(|i| fixtures::ceremony_seed(report.seed, i));
+                let parts: Vec<_> = seeds.map(|seed| context.contribution(&seed, slot)).collect();
+                (slot, context.slot_key(slot, &parts))
+            })
+            .collect();
+        SplitKeys::new(&slot_keys).dec.iter().map(|(_, key)| *key.expose()).collect()
+    }
+
+    fn find(&self, bytes: &[u8]) -> Option<&str> {
+        bytes.windows(32).find_map(|window| {
+            let start: &[u8; 8] = window.first_chunk()?;
+            if !self.starts.contains(start) {
+                return None;
+            }
+            let (name, _) = self.known.iter().find(|(_, secret)| secret == window)?;
+            Some(name.as_str())
+        })
+    }
+}
+
+/// After FINISH nothing is left that, with the transcript, would recompute the erased shares: not
+/// on a wire, and not on the disk of any member. "No member ever opens a key of an attempt that an
+/// honest member finishes."
+#[test]
+fn no_secret_is_on_the_wire_or_left_on_a_disk() {
+    let crash = When::AfterPersisting(Round::Finish);
+    for plan in [Plan::new(4), Plan::new(7), Plan::new(4).crash(3, crash, 1_000)] {
+        let report = plan.wiretapped().run(6);
+        report.assert_completed();
+        let secrets = Secrets::of(&report);
+        for (sender, bytes) in &report.wire {
+            assert_eq!(secrets.find(bytes), None, "sent by {sender}");
+        }
+        for member in &report.members {
+            assert!(member.disk.seed.is_none());
+            let mut key_shares = 0;
+            for record in &member.disk.records {
+                let bytes = match record {
+                    Record::Message(message) => message.to_wire(),
+                    Record::KeyShare(share) => {
+                        key_shares += 1;
+                        let bytes = share.to_bytes().to_vec();
+                        // The search would find what is there.
+                        for dec in Secrets::dec_of(&report, member.participant) {
+                            assert!(bytes.windows(32).any(|window| window == dec));
+                        }
+                        bytes
+                    }
+                    Record::KeySet(_) => continue, // public
+                };
+                assert_eq!(secrets.find(&bytes), None, "on the disk of {}", member.participant);
+            }
+            assert_eq!(key_shares, 1);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The key ceremony when the network and the members' machines fail: all honest members complete
+//! with one key, or none does.
+
+#![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
+
+use proptest::prelude::*;
+use veil_keygen_ceremony::machine::CommitPoint;
+use veil_protocol_spec::{
+    ceremony::{AbortReason, Round, Stream},
+};
+use veil_tests::{
+    network::Partition,
+    plan::{Fault, Plan, StageName, When, member},
+};
+
+/// A bad network that still delivers within the deadlines.
+fn bad_network(plan: Plan) -> Plan {
+    plan.with(Fault::Drop { permille: 150 })
+        .with(Fault::Delay { min: 1, max: 400 })
+        .with(Fault::Reorder { permille: 200, up_to: 1_000 })
+        .with(Fault::Duplicate { permille: 100 })
+}
+
+#[test]
+fn loss_delay_reordering_and_duplication_do_not_matter() {
+    for (n, seeds) in [(4, 15), (7, 2), (10, 1)] {
+        for seed in 0..seeds {
+            bad_network(Plan::new(n)).run(seed).assert_completed();
+        }
+    }
+    for permille in [300, 500] {
+        let mut plan = Plan::new(4).with(Fault::Drop { permille });
+        plan.round = 60_000;
+        for seed in 0..4 {
+            plan.run(seed).assert_completed();
+        }
+    }
+}
+
+/// A crash between any two effects of a member, those of one input included: between Persist and
+/// Send too.
+#[test]
+fn a_member_that_crashes_after_any_effect_resumes_and_all_complete() {
+    let mut count = 0;
+    while {
+        let report = Plan::new(4).crash(2, When::AfterEffects(count), 700).run(u64::from(count));
+        report.assert_completed();
+        count += 1;
+        report.member(member(2)).resumed == 1
+    } {}
+    assert!(count > 150, "a member carries out more effects than {count}");
+}
+
+#[test]
+fn a_member_that_crashes_in_any_stage_resumes_and_all_complete() {
+    let rounds = Round::ALL.into_iter().filter(|round| *round != Round::Abort);
+    let mut stages: Vec<_> = rounds.map(StageName::Collect).collect();
+    for stream in [Stream::Bits, Stream::Bodies] {
+        stages.extend([0, 1].map(|chunk| StageName::Produce(stream, chunk)));
+        stages.extend([0, 1].map(|chunk| StageName::Open(stream, chunk)));
+    }
+    stages.extend([StageName::Assemble, StageName::AwaitCommitPoint, StageName::Completed]);
+    for (seed, stage) in (0..).zip(stages) {
+        for away in [Some(1), Some(3_000), None] {
+            let report = Plan::new(4).crash(3, When::Stage(stage), away).run(seed);
+            report.assert_safe();
+            if report.member(member(3)).resumed != 1 {
+                report.fail("the stage was never entered");
+            }
+            // Whoever is away for good before FINISH ends the attempt.
+            let finished =
+                matches!(stage, StageName::AwaitCommitPoint | StageName::Completed | StageName::Collect(Round::Finish));
+            if away.is_some() || finished {
+                report.assert_completed();
+            } else {
+                report.assert_aborted(|reason| {
+                    matches!(reason, AbortReason::Silent { .. } | AbortReason::Starved { .. } | AbortReason::Expired)
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_member_that_crashes_around_each_of_its_messages_sends_them_again() {
+    for (seed, round) in (0..).zip(Round::ALL.into_iter().filter(|r| *r != Round::Abort)) {
+        for at in [When::AfterPersisting(round), When::AfterSending(round)] {
+            let report = bad_network(Plan::new(4)).crash(1, at, 2_000).run(seed);
+            report.assert_completed();
+            assert_eq!(report.member(member(1)).resumed, 1);
+        }
+    }
+}
+
+/// All at once, more than once, t and more of them: crashes are not corruptions.
+#[test]
+fn all_members_may_crash() {
+    for seed in 0..6 {
+        let mut plan = Plan::new(4);
+        for j in 1..=4u8 {
+            let at = When::AfterEffects(20 + 30 * u32::from(j) + seed as u32);
+            plan = plan.crash(j, at, 500).crash(j, When::Stage(StageName::Open(Stream::Bodies, 2)), 900);
+        }
+        let report = plan.run(seed);
+        report.assert_completed();
+        assert!(report.members.iter().all(|m| m.resumed == 2), "{report}");
+    }
+}
+
+/// The commit point decides for those too who were not there: everybody signed FINISH, one crashed,
+/// the certificate is published by the others.
+#[test]
+fn a_member_that_missed_the_publication_completes_when_it_comes_back() {
+    let plan = Plan::new(4).crash(4, When::AfterSending(Round::Finish), None);
+    let report = plan.run(1);
+    report.assert_completed();
+    assert!(matches!(report.decision, Some(CommitPoint::Published(_))));
+}
+
+/// What a member learns of an attempt that expired, it still knows after a restart.
+#[test]
+fn a_member_that_crashes_after_the_attempt_failed_comes_back_to_that() {
+    let silent = |round| Plan::new(4).with(Fault::Silent { participant: member(1), round });
+    for round in [Round::Confirm, Round::Prove, Round::Finish] {
+        for at in [When::Stage(StageName::Aborted), When::Time(290_000), When::Time(301_000)] {
+            for away in [Some(1_000), None] {
+                let report = silent(round).crash(2, at, away).run(1);
+                report.assert_aborted(|reason| {
+                    matches!(reason, AbortReason::Silent { .. } | AbortReason::Expired)
+                });
+                assert_eq!(report.member(member(2)).resumed, 1);
+            }
+        }
+    }
+}
+
+fn halves(from: u64, until: u64) -> Fault {
+    let groups = vec![vec![member(1), member(2)], vec![member(3), member(4)]];
+    Fault::Partition(Partition { groups, from, until })
+}
+
+#[test]
+fn a_short_partition_heals_and_a_long_one_ends_the_attempt() {
+    for seed in 0..4 {
+        for from in [0, 60, 150, 300, 450, 600] {
+            Plan::new(4).with(halves(from, from + 5_000)).run(seed).assert_completed();
+        }
+        for from in [0, 60, 150] {
+            let report = Plan::new(4).with(halves(from, 400_000)).run(seed);
+            report.assert_aborted(|reason| {
+                matches!(reason, AbortReason::Silent { .. } | AbortReason::Starved { .. })
+            });
+        }
+    }
+}
+
+/// Whenever the partition comes, and for however long: after it all honest members have the key or
+/// none has.
+#[test]
+fn a_partition_never_splits_the_group() {
+    let (mut completed, mut failed) = (0, 0);
+    for (seed, from) in (0..).zip((0..1_400).step_by(25)) {
+        let one = vec![vec![member(1), member(2), member(3)], vec![member(4)]];
+        for groups in [one, vec![vec![member(2)], vec![member(1), member(3), member(4)]]] {
+            let partition = Partition { groups, from, until: 350_000 };
+            let report = Plan::new(4).with(Fault::Partition(partition)).run(seed);
+            report.assert_safe();
+            match report.decision {
+                Some(CommitPoint::Published(_)) => completed += 1,
+                _ => failed += 1,
+            }
+        }
+    }
+    assert!(completed > 5 && failed > 5, "{completed} completed, {failed} failed");
+}
+
+fn when() -> impl Strategy<Value = When> {
+    let round = (0..Round::ALL.len() - 1).prop_map(|i| Round::ALL[i]);
+    prop_oneof![
+        (0..3_000u64).prop_map(When::Time),
+        (0..250u32).prop_map(When::AfterEffects),
+        round.clone().prop_map(When::AfterPersisting),
+        round.prop_map(When::AfterSending),
+    ]
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        (0..600u32).prop_map(|permille| Fault::Drop { permille }),
+        (0..100u64, 0..800u64).prop_map(|(min, more)| Fault::Delay { min, max: min + more }),
+        (0..500u32, 0..3_000u64).prop_map(|(permille, up_to)| Fault::Reorder { permille, up_to }),
+        (0..400u32).prop_map(|permille| Fault::Duplicate { permille }),
+        (0..15u8, 0..2_000u64, 0..20_000u64).prop_map(|(mask, from, length)| {
+            let (a, b) = (1..=4).map(member).partition(|j| mask >> j.position() & 1 == 1);
+            Fault::Partition(Partition { groups: vec![a, b], from, until: from + length })
+        }),
+        (1..=4u8, when(), prop::option::of(0..15_000u64)).prop_map(|(j, at, resume_after)| {
+            Fault::Crash { participant: member(j), at, resume_after }
+        }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any mixture of faults: the honest members agree, and nobody equivocates over a restart.
+    #[test]
+    fn any_mixture_of_faults_is_safe(seed: u64, faults in prop::collection::vec(fault(), 0..6)) {
+        let mut plan = Plan::new(4);
+        plan.faults = faults;
+        plan.run(seed).assert_safe();
+    }
+}

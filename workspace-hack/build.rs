@@ -1,0 +1,3 @@
+//! Only here so that build dependencies are resolved.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Nothing: this package only unifies features; see its manifest.
