@@ -103,7 +103,8 @@ impl<W: Word, const D: usize> ZeroShares<W, D> {
             let first = (start + (batch * BATCH) as u64) * words_per_element as u64;
             for source in &self.sources {
                 source.prf.fill(first, words);
-                for (share, powers) in shares.iter_mut().zip(words.chunks_exact(words_per_element)) {
+                for (share, powers) in shares.iter_mut().zip(words.chunks_exact(words_per_element))
+                {
                     // Horner in alpha_j; the last factor alpha_j is in `source.factor`.
                     let mut powers = powers.chunks_exact(D).rev();
                     let mut sum = powers.next().map_or_else(Element::ZERO, element);
@@ -192,7 +193,11 @@ impl<W: Word, const D: usize> NoiseShares<W, D> {
 
 /// Test support: the keys that each participant holds, from one seed.
 #[must_use]
-pub fn keys_of(sets: &[MemberSet], me: ParticipantIndex, all: &[SetKey]) -> Vec<(MemberSet, SetKey)> {
+pub fn keys_of(
+    sets: &[MemberSet],
+    me: ParticipantIndex,
+    all: &[SetKey],
+) -> Vec<(MemberSet, SetKey)> {
     sets.iter().zip(all).filter(|(s, _)| s.contains(me)).map(|(s, k)| (*s, k.clone())).collect()
 }
 
@@ -206,7 +211,9 @@ mod tests {
     };
 
     fn keys(count: usize) -> Vec<SetKey> {
-        (0..count).map(|i| SetKey::new([i as u8; 32]).derive("test", &[&[(i >> 8) as u8]])).collect()
+        (0..count)
+            .map(|i| SetKey::new([i as u8; 32]).derive("test", &[&[(i >> 8) as u8]]))
+            .collect()
     }
 
     /// Opens column i of the members' vectors.

@@ -47,8 +47,8 @@ pub fn lagrange<W: Word, const D: usize>(
         .enumerate()
         .map(|(j, &x_j)| {
             let others = points.iter().enumerate().filter(|(i, _)| *i != j);
-            let (numerator, denominator) =
-                others.fold((Element::ONE(), Element::ONE()), |(num, den), (_, &x_i)| {
+            let (numerator, denominator) = others
+                .fold((Element::ONE(), Element::ONE()), |(num, den), (_, &x_i)| {
                     (num * (at - x_i), den * (x_j - x_i))
                 });
             numerator * denominator.inverse().expect("points are distinct modulo 2")

@@ -56,7 +56,9 @@ impl MemberSet {
 
     /// Members in ascending order.
     pub fn iter(self) -> impl Iterator<Item = ParticipantIndex> {
-        (1..=16u8).filter(move |j| self.0 >> (j - 1) & 1 == 1).filter_map(|j| ParticipantIndex::new(j).ok())
+        (1..=16u8)
+            .filter(move |j| self.0 >> (j - 1) & 1 == 1)
+            .filter_map(|j| ParticipantIndex::new(j).ok())
     }
 }
 
@@ -72,7 +74,10 @@ impl fmt::Debug for MemberSet {
 pub fn key_sets(committee: Committee) -> Vec<MemberSet> {
     let n = committee.n();
     let size = n - committee.max_faulty().get();
-    (0..1u32 << n).filter(|bits| bits.count_ones() as usize == size).map(|bits| MemberSet(bits as u16)).collect()
+    (0..1u32 << n)
+        .filter(|bits| bits.count_ones() as usize == size)
+        .map(|bits| MemberSet(bits as u16))
+        .collect()
 }
 
 /// A family of noise groups, `keygen.md` section 2: every t members entirely miss at least `r` of

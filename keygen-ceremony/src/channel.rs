@@ -86,14 +86,13 @@ pub fn seal(
         <XWing as Kem>::PublicKey::from_bytes(recipient).map_err(|_| ChannelError::PublicKey)?;
     let mut rng = ChaCha20Rng::from_seed(*randomness);
     let info = domain::PRIVATE_CHANNEL.as_bytes();
-    let (encapsulated, mut context) =
-        setup_sender_with_rng::<ChaCha20Poly1305, HkdfSha256, XWing>(
-            &OpModeS::Base,
-            &recipient,
-            info,
-            &mut rng,
-        )
-        .map_err(|_| ChannelError::PublicKey)?;
+    let (encapsulated, mut context) = setup_sender_with_rng::<ChaCha20Poly1305, HkdfSha256, XWing>(
+        &OpModeS::Base,
+        &recipient,
+        info,
+        &mut rng,
+    )
+    .map_err(|_| ChannelError::PublicKey)?;
     let mut sealed = encapsulated.to_bytes().to_vec();
     sealed.extend(context.seal(plaintext, aad).map_err(|_| ChannelError::PublicKey)?);
     Ok(sealed)

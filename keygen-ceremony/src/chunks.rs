@@ -12,9 +12,9 @@
 use veil_committee::ring::extension_degree;
 use veil_protocol_spec::{Committee, ceremony::Stream};
 
-use crate::keyset::{Layout, ParameterSet};
 #[allow(unused_imports, reason = "named in the docs")]
 use crate::keyset::KeyName;
+use crate::keyset::{Layout, ParameterSet};
 
 /// Target size of a chunk in bytes.
 const CHUNK_BYTES: usize = 1 << 20;

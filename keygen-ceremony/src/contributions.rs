@@ -9,9 +9,7 @@ use veil_committee::{
     prf::SetKey,
     subsets::{MemberSet, NoiseGroups, key_sets},
 };
-use veil_protocol_spec::{
-    Attempt, Blake3Digest, CeremonyId, Committee, ParticipantIndex, domain,
-};
+use veil_protocol_spec::{Attempt, Blake3Digest, CeremonyId, Committee, ParticipantIndex, domain};
 use zeroize::Zeroizing;
 
 use crate::{seed::CeremonySeed, shares::MemberKeys};
@@ -172,8 +170,7 @@ mod tests {
     #[test]
     fn slots_are_counted_and_ordered() {
         let me = ParticipantIndex::new(1).unwrap();
-        let counts: Vec<_> =
-            Committee::ALL.iter().map(|c| slots_of(*c, me).len()).collect();
+        let counts: Vec<_> = Committee::ALL.iter().map(|c| slots_of(*c, me).len()).collect();
         // C(n-1, t) key sets, and the noise groups that contain a member.
         assert_eq!(counts, [1 + 1, 3 + 1, 15 + 3, 84 + 12, 495 + 45]);
         let slots = slots_of(Committee::ALL[2], me);

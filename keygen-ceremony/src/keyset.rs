@@ -41,10 +41,7 @@ pub use assemble::{AssembleError, Bodies, SectionBody, assemble};
 pub use layout::{Gadget, KeyName, Layout, Section, SectionKind, Width};
 pub use mask::{MaskStream, PUBLIC_SEPARATOR, public_xof_seed};
 pub use parameters::{Component, NoiseFamily, ParameterSet, UnknownParameters};
-pub use squashed::{
-    DecodeError, SquashedNoise, decode_block, decode_blocks,
-    squashed_blocks,
-};
+pub use squashed::{DecodeError, SquashedNoise, decode_block, decode_blocks, squashed_blocks};
 pub use store::{
     KeySetError, key_set_size_limit, keyset_digest, read_key_set, read_key_set_with_digest,
     write_key_set,

@@ -251,13 +251,19 @@ pub struct Progress {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResumeError {
     /// They hold no FINISH and no ABORT of this member, and there is no seed.
-    #[error("the ceremony seed is missing; without it this attempt cannot go on: let it expire and join the next one")]
+    #[error(
+        "the ceremony seed is missing; without it this attempt cannot go on: let it expire and join the next one"
+    )]
     NoSeed,
     /// The records were written with another seed or another build.
-    #[error("replaying the {0} message gives other bytes than were sent; the records or the seed are damaged")]
+    #[error(
+        "replaying the {0} message gives other bytes than were sent; the records or the seed are damaged"
+    )]
     Diverged(Round),
     /// FINISH was signed but the key share is not among the records.
-    #[error("FINISH was signed but the key share is missing from the records; restore it from backup")]
+    #[error(
+        "FINISH was signed but the key share is missing from the records; restore it from backup"
+    )]
     NoKeyShare,
 }
 
@@ -346,7 +352,11 @@ impl Ceremony {
                 Record::Message(message) if message.header.sender == me => own.push(*message),
                 Record::Message(message) => {
                     let header = message.header;
-                    machine.messages.entry(header.round).or_default().insert(header.sender, *message);
+                    machine
+                        .messages
+                        .entry(header.round)
+                        .or_default()
+                        .insert(header.sender, *message);
                 }
                 Record::KeySet(key_set) => machine.key_set = Some(key_set),
                 Record::KeyShare(key_share) => machine.key_share = Some(key_share),
@@ -504,10 +514,12 @@ impl Ceremony {
                     Ok(()) => self.answer(from, round, sender),
                 }
             }
-            Ok(CeremonyMessage::ChunkRequest(id)) => match self.setup.check(&id.ceremony, id.attempt) {
-                Err(skip) => Verdict::Skip(skip),
-                Ok(()) => self.answer_chunk(from, id),
-            },
+            Ok(CeremonyMessage::ChunkRequest(id)) => {
+                match self.setup.check(&id.ceremony, id.attempt) {
+                    Err(skip) => Verdict::Skip(skip),
+                    Ok(()) => self.answer_chunk(from, id),
+                }
+            }
             Ok(CeremonyMessage::Chunk { id, bytes }) => {
                 match self.setup.check(&id.ceremony, id.attempt) {
                     Err(skip) => Verdict::Skip(skip),
@@ -559,10 +571,11 @@ impl Ceremony {
         if let Err(skip) = self.setup.check(&header.ceremony, header.attempt) {
             return Verdict::Skip(skip);
         }
-        let Some(identity) =
-            self.setup.parameters.identity(header.sender).filter(|_| {
-                self.setup.committee().contains(header.sender)
-            })
+        let Some(identity) = self
+            .setup
+            .parameters
+            .identity(header.sender)
+            .filter(|_| self.setup.committee().contains(header.sender))
         else {
             return Verdict::Fault(Fault::Stranger(header.sender));
         };
@@ -605,7 +618,12 @@ impl Ceremony {
         Verdict::Valid
     }
 
-    fn answer(&mut self, from: ParticipantIndex, round: Round, sender: ParticipantIndex) -> Verdict {
+    fn answer(
+        &mut self,
+        from: ParticipantIndex,
+        round: Round,
+        sender: ParticipantIndex,
+    ) -> Verdict {
         let found = if round == Round::Deal {
             self.deals.get(&from).filter(|_| sender == self.setup.me)
         } else {
@@ -644,7 +662,8 @@ impl Ceremony {
             }
             _ => false,
         };
-        let here = self.arrived.get(&id.index).is_some_and(|chunks| chunks.contains_key(&id.sender));
+        let here =
+            self.arrived.get(&id.index).is_some_and(|chunks| chunks.contains_key(&id.sender));
         if !wanted || here || !self.setup.others().any(|j| j == id.sender) {
             return Verdict::Skip(Skip::NotWanted);
         }
@@ -727,7 +746,8 @@ impl Ceremony {
             Stage::Open(stream, next) => {
                 for index in next..self.requested {
                     for sender in self.setup.others().collect::<Vec<_>>() {
-                        let here = self.arrived.get(&index).is_some_and(|c| c.contains_key(&sender));
+                        let here =
+                            self.arrived.get(&index).is_some_and(|c| c.contains_key(&sender));
                         if !here {
                             let relay = self.relay_for(sender, index);
                             self.request_chunk(stream, sender, index, sender);
@@ -753,13 +773,8 @@ impl Ceremony {
         index: u32,
         to: ParticipantIndex,
     ) {
-        let id = ChunkId {
-            ceremony: self.setup.id,
-            attempt: self.setup.attempt,
-            stream,
-            sender,
-            index,
-        };
+        let id =
+            ChunkId { ceremony: self.setup.id, attempt: self.setup.attempt, stream, sender, index };
         let bytes = CeremonyMessage::ChunkRequest(id).to_wire();
         self.effects.push_back(Effect::Send(to, bytes.into()));
     }
@@ -779,8 +794,11 @@ impl Ceremony {
     }
 
     fn fail(&mut self, reason: AbortReason) {
-        let report =
-            AbortReport { reason, stage: self.stage, evidence: core::mem::take(&mut self.evidence) };
+        let report = AbortReport {
+            reason,
+            stage: self.stage,
+            evidence: core::mem::take(&mut self.evidence),
+        };
         self.stage = Stage::Aborted;
         self.deadline = None;
         self.next_retry = None;
@@ -1058,7 +1076,8 @@ impl Ceremony {
             if common.len() != plaintext.contributions.len() {
                 return Err(AbortReason::WrongContribution { accused: sender });
             }
-            for ((slot, commitment), contribution) in common.into_iter().zip(&plaintext.contributions)
+            for ((slot, commitment), contribution) in
+                common.into_iter().zip(&plaintext.contributions)
             {
                 if context.commitment(sender, slot, contribution) != *commitment {
                     return Err(AbortReason::WrongContribution { accused: sender });
@@ -1408,8 +1427,7 @@ impl Ceremony {
             Ok(key_share) => key_share,
             Err(error) => return self.abort(AbortReason::Local { detail: error.to_string() }),
         };
-        let prove =
-            Prove { key_set: digest, test_share: Bytes(key_share.test_share().to_vec()) };
+        let prove = Prove { key_set: digest, test_share: Bytes(key_share.test_share().to_vec()) };
         self.erase_secrets();
         self.key_set = Some(key_set);
         self.key_share = Some(Arc::new(key_share));

@@ -153,8 +153,7 @@ struct Reduction {
 impl Reduction {
     fn new(p: u32) -> Self {
         // Newton: an odd p is its own inverse modulo 8.
-        let inverse = (0..4)
-            .fold(p, |x, _| x.wrapping_mul(2u32.wrapping_sub(p.wrapping_mul(x))));
+        let inverse = (0..4).fold(p, |x, _| x.wrapping_mul(2u32.wrapping_sub(p.wrapping_mul(x))));
         let mut power = (1u64 << 32) % u64::from(p);
         let weights = core::array::from_fn(|_| {
             let weight = power as u32;
@@ -212,8 +211,7 @@ mod tests {
             for (j, y) in b.iter().enumerate() {
                 let product = x.mul(*y);
                 let at = (i + j) % size;
-                out[at] =
-                    if i + j < size { out[at].add(product) } else { out[at].sub(product) };
+                out[at] = if i + j < size { out[at].add(product) } else { out[at].sub(product) };
             }
         }
         out
@@ -258,9 +256,8 @@ mod tests {
     fn reduction_agrees_with_division() {
         let mut rng = ChaCha20Rng::seed_from_u64(3);
         let plan = u128::plan(256).unwrap();
-        let values: Vec<u128> = (0..256)
-            .map(|i| if i < 2 { u128::MAX * (i as u128) } else { rng.r#gen() })
-            .collect();
+        let values: Vec<u128> =
+            (0..256).map(|i| if i < 2 { u128::MAX * (i as u128) } else { rng.r#gen() }).collect();
         let mut residues = vec![0; 10 * 256];
         reduce(&plan.reductions, &values, &mut residues);
         for (prime, part) in residues.chunks_exact(256).enumerate() {

@@ -36,7 +36,9 @@ pub enum SetupError {
     #[error(transparent)]
     Roster(#[from] RosterError),
     /// Not the parameter set that the ceremony was called for.
-    #[error("the ceremony is for parameters {called} ({digest}), which are not those of this build under that name; all members must run the same version")]
+    #[error(
+        "the ceremony is for parameters {called} ({digest}), which are not those of this build under that name; all members must run the same version"
+    )]
     Parameters {
         /// Name in the ceremony's parameters.
         called: String,

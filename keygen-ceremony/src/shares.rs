@@ -49,7 +49,12 @@ impl<const D: usize> Drop for BitShares<D> {
 impl<const D: usize> BitShares<D> {
     /// Draws this member's shares of one uniform element per key bit.
     #[must_use]
-    pub fn draw(committee: Committee, me: ParticipantIndex, keys: &MemberKeys, bits: usize) -> Self {
+    pub fn draw(
+        committee: Committee,
+        me: ParticipantIndex,
+        keys: &MemberKeys,
+        bits: usize,
+    ) -> Self {
         let mut random = vec![Element::ZERO(); bits];
         RandomShares::new(committee, me, keys, "bits/random").fill(0, &mut random);
         Self { random, zeros: ZeroShares::new(committee, me, keys, "bits/zero") }
@@ -58,10 +63,8 @@ impl<const D: usize> BitShares<D> {
     /// The bytes of a chunk: v_j plus a share of zero for each of its bits.
     #[must_use]
     pub fn chunk(&self, chunk: &Chunk) -> Vec<u8> {
-        let mut out: Vec<Element<u128, D>> = self.random[chunk.start..][..chunk.count]
-            .iter()
-            .map(|r| *r * *r + *r)
-            .collect();
+        let mut out: Vec<Element<u128, D>> =
+            self.random[chunk.start..][..chunk.count].iter().map(|r| *r * *r + *r).collect();
         self.zeros.add_to(chunk.start as u64, &mut out);
         to_bytes(&out)
     }
@@ -228,7 +231,8 @@ impl<W: NttWord, const D: usize> SectionShares<W, D> {
         }
         let (plan, spectra) = if section.is_polynomial() {
             let size = section.row_len;
-            let plan = W::plan(size).expect("key polynomials have a power of two >= 32 coefficients");
+            let plan =
+                W::plan(size).expect("key polynomials have a power of two >= 32 coefficients");
             let spectra = output
                 .chunks_exact(size)
                 .flat_map(|column| (0..D).map(move |c| (column, c)))
@@ -248,8 +252,7 @@ impl<W: NttWord, const D: usize> SectionShares<W, D> {
             (None, Vec::new())
         };
         let label = section.component.name();
-        let bound = params
-            .group_bound(section.component, NoiseGroups::of(committee).missed());
+        let bound = params.group_bound(section.component, NoiseGroups::of(committee).missed());
         Self {
             section: *section,
             public_seed: *public_seed,
@@ -511,9 +514,7 @@ mod tests {
         let group_keys = random_keys(groups.groups().len(), &mut rng);
         let keys: Vec<_> = committee
             .participants()
-            .map(|me| {
-                (keys_of(&sets, me, &set_keys), keys_of(groups.groups(), me, &group_keys))
-            })
+            .map(|me| (keys_of(&sets, me, &set_keys), keys_of(groups.groups(), me, &group_keys)))
             .collect();
         let bits = layout.total_key_bits();
         let drawn: Vec<_> = committee

@@ -10,7 +10,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tfhe::xof_key_set::CompressedXofKeySet;
-use veil_committee::{code::Opening, frost::{EvmSuite, dkg::group_public_key}, with_degree};
+use veil_committee::{
+    code::Opening,
+    frost::{EvmSuite, dkg::group_public_key},
+    with_degree,
+};
 use veil_protocol_spec::{
     Attempt, Blake3Digest, CeremonyId, KeySetDigest, ParticipantIndex, Signature, Wire,
     ceremony::{
@@ -105,7 +109,9 @@ pub enum TranscriptError {
     #[error("the ceremony's parameters: {0}")]
     Parameters(String),
     /// Not exactly one message of every member in every round, in order.
-    #[error("the transcript does not hold exactly one {round} message of participant {sender} where it belongs")]
+    #[error(
+        "the transcript does not hold exactly one {round} message of participant {sender} where it belongs"
+    )]
     Order {
         /// Round of the expected message.
         round: Round,
@@ -124,7 +130,9 @@ pub enum TranscriptError {
     #[error("{0}")]
     Invalid(AbortReason),
     /// A chunk is missing.
-    #[error("chunk {index} of the {stream:?} stream of participant {sender} is missing or cannot be read")]
+    #[error(
+        "chunk {index} of the {stream:?} stream of participant {sender} is missing or cannot be read"
+    )]
     MissingChunk {
         /// Stream.
         stream: Stream,
@@ -134,7 +142,9 @@ pub enum TranscriptError {
         index: u32,
     },
     /// A chunk is not the one whose digest was signed.
-    #[error("chunk {index} of the {stream:?} stream of participant {sender} does not match its signed root")]
+    #[error(
+        "chunk {index} of the {stream:?} stream of participant {sender} does not match its signed root"
+    )]
     WrongChunk {
         /// Stream.
         stream: Stream,
@@ -187,9 +197,8 @@ impl Transcript {
         let first = ParticipantIndex::new(1)
             .map_err(|error| TranscriptError::Parameters(error.to_string()))?;
         let timing = Timing { round: 0, retry: 0 };
-        let setup =
-            Setup::for_participant(parameters.clone(), params, self.attempt, first, timing)
-                .map_err(|error| TranscriptError::Parameters(error.to_string()))?;
+        let setup = Setup::for_participant(parameters.clone(), params, self.attempt, first, timing)
+            .map_err(|error| TranscriptError::Parameters(error.to_string()))?;
         let rounds = self.check_messages(&setup)?;
         check_echoes(&rounds)?;
         let (public_seed, frost_group) = check_keys(&setup, &rounds)?;
@@ -251,8 +260,7 @@ impl Transcript {
         rounds: &ByRound<'_>,
     ) -> Result<FinishCertificate, TranscriptError> {
         let before = rounds.range(..Round::Finish).flat_map(|(_, messages)| messages);
-        let root =
-            transcript_root(&self.parameters, self.attempt, before.map(|m| m.digest()));
+        let root = transcript_root(&self.parameters, self.attempt, before.map(|m| m.digest()));
         let finishes = payloads(rounds, Round::Finish, |payload| match payload {
             Payload::Finish(finish) => Some(finish),
             _ => None,
@@ -303,7 +311,11 @@ fn check_echoes(rounds: &ByRound<'_>) -> Result<(), AbortReason> {
             let echoed_by = message.header.sender;
             if echo.digests.len() != expected.len() {
                 let detail = format!("{} digests", echo.digests.len());
-                return Err(AbortReason::InvalidMessage { accused: echoed_by, round: *round, detail });
+                return Err(AbortReason::InvalidMessage {
+                    accused: echoed_by,
+                    round: *round,
+                    detail,
+                });
             }
             let differs =
                 expected.iter().zip(&echo.digests).find(|((_, mine), theirs)| mine != *theirs);
@@ -316,10 +328,7 @@ fn check_echoes(rounds: &ByRound<'_>) -> Result<(), AbortReason> {
 }
 
 /// Commitments, confirmations, public seed, FROST group key.
-fn check_keys(
-    setup: &Setup,
-    rounds: &ByRound<'_>,
-) -> Result<([u8; 32], Vec<u8>), TranscriptError> {
+fn check_keys(setup: &Setup, rounds: &ByRound<'_>) -> Result<([u8; 32], Vec<u8>), TranscriptError> {
     let context: Context = setup.context();
     let commits = payloads(rounds, Round::Commit, |payload| match payload {
         Payload::Commit(commit) => Some(commit),
@@ -335,8 +344,9 @@ fn check_keys(
         let slots = slots_of(setup.committee(), *j);
         if commit.contributions.len() != slots.len() || confirm.keys.len() != slots.len() {
             let detail = "another number of key sets than it belongs to".to_owned();
-            return Err(AbortReason::InvalidMessage { accused: *j, round: Round::Confirm, detail }
-                .into());
+            return Err(
+                AbortReason::InvalidMessage { accused: *j, round: Round::Confirm, detail }.into()
+            );
         }
         if context.public_seed_commitment(*j, &confirm.public_seed) != commit.public_seed {
             return Err(AbortReason::WrongSeedReveal { accused: *j }.into());
@@ -348,7 +358,8 @@ fn check_keys(
         }
     }
     let round1 = commits.iter().map(|(j, commit)| (*j, commit.frost_round1.0.clone())).collect();
-    let frost = |accused: Vec<ParticipantIndex>, detail: String| AbortReason::Frost { accused, detail };
+    let frost =
+        |accused: Vec<ParticipantIndex>, detail: String| AbortReason::Frost { accused, detail };
     let group = group_public_key::<EvmSuite>(setup.committee(), &round1)
         .map_err(|error| frost(error.culprits(), error.to_string()))?
         .to_wire();
@@ -369,7 +380,8 @@ fn open_streams<const D: usize>(
 ) -> Result<Bodies, TranscriptError> {
     let total = setup.chunks(Stream::Bits) + setup.chunks(Stream::Bodies);
     let mut done = 0;
-    let opening = Opening::<u128, D>::new(setup.committee(), 2 * setup.committee().max_faulty().get());
+    let opening =
+        Opening::<u128, D>::new(setup.committee(), 2 * setup.committee().max_faulty().get());
     let mut opened = Vec::new();
     for (index, chunk) in (0u32..).zip(setup.plan.of(Stream::Bits)) {
         let shares = load(setup, rounds, store, Stream::Bits, index)?;

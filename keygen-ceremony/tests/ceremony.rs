@@ -73,7 +73,8 @@ fn run(committee: Committee) -> Run {
         .map(|(i, identity)| {
             let timing = Timing { round: 10_000, retry: 1_000 };
             let setup =
-                Setup::new(parameters.clone(), params.clone(), Attempt(0), identity, timing).unwrap();
+                Setup::new(parameters.clone(), params.clone(), Attempt(0), identity, timing)
+                    .unwrap();
             let store: Box<dyn ChunkStore> =
                 if i == 0 { Box::new(first.clone()) } else { Box::<MemoryStore>::default() };
             let seed = CeremonySeed::new([i as u8 + 100; 32]);

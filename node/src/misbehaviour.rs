@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use veil_keygen_ceremony::{machine::Effect, store::ChunkStore};
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, Wire,
-    ceremony::{CeremonyMessage, Payload, SignedMessage, Stream, StreamRoot},
+    ceremony::{CeremonyMessage, Payload, Round, SignedMessage, Stream, StreamRoot},
     identity::SecretIdentity,
 };
 
@@ -59,6 +59,9 @@ impl Misbehaviour {
             return None;
         }
         Some(match effect {
+            // Its own machine aborts when the others' echoes differ from what it thinks it has sent;
+            // the malicious member keeps that to itself and goes on answering.
+            Effect::Broadcast(bytes) if is_abort(&bytes) => return None,
             Effect::Broadcast(bytes) => Effect::Broadcast(self.rewrite_bytes(None, bytes)),
             Effect::Send(to, bytes) => Effect::Send(to, self.rewrite_bytes(Some(to), bytes)),
             other => other,
@@ -81,10 +84,8 @@ impl Misbehaviour {
                 CeremonyMessage::Signed(Box::new(changed)).to_wire().into()
             }
             CeremonyMessage::Chunk { id, bytes: mut chunk } if id.sender == self.me => {
-                let consistent =
-                    self.falsified_stream() == Some(id.stream) && id.index == CHUNK;
-                let to_victim =
-                    self.fault == FaultName::BadShareToOne && to == Some(self.victim);
+                let consistent = self.falsified_stream() == Some(id.stream) && id.index == CHUNK;
+                let to_victim = self.fault == FaultName::BadShareToOne && to == Some(self.victim);
                 if consistent || to_victim {
                     falsify(&mut chunk.0);
                 }
@@ -107,8 +108,7 @@ impl Misbehaviour {
                 let mut root = root.clone();
                 root.chunks[CHUNK as usize] =
                     StreamRoot::chunk_digest(&header, stream, CHUNK, &chunk);
-                let forged =
-                    SignedMessage::sign(header, Payload::StreamRoot(root), &self.identity);
+                let forged = SignedMessage::sign(header, Payload::StreamRoot(root), &self.identity);
                 self.forged_root = Some(forged.digest());
                 forged
             }
@@ -124,6 +124,13 @@ impl Misbehaviour {
             _ => message,
         }
     }
+}
+
+fn is_abort(bytes: &[u8]) -> bool {
+    matches!(
+        CeremonyMessage::from_wire(bytes),
+        Ok(CeremonyMessage::Signed(message)) if message.header.round == Round::Abort
+    )
 }
 
 fn falsify(chunk: &mut [u8]) {

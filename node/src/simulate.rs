@@ -262,7 +262,8 @@ pub fn run(
                     Some(Effect::Complete(outcome)) => endings[i] = Some(Ok(*outcome)),
                     Some(Effect::Abort(report)) => endings[i] = Some(Err(report)),
                     // The machines' memory is the disk of this process: nothing here survives it.
-                    Some(Effect::Persist(_) | Effect::EraseSeed | Effect::EraseKeyShare) | None => {}
+                    Some(Effect::Persist(_) | Effect::EraseSeed | Effect::EraseKeyShare) | None => {
+                    }
                 }
             }
         }

@@ -62,7 +62,10 @@ impl CeremonyParameters {
     /// [`RosterError`] unless there are n distinct identities.
     pub fn validate(&self) -> Result<(), RosterError> {
         if self.roster.len() != self.committee.n() {
-            return Err(RosterError::Length { committee: self.committee, given: self.roster.len() });
+            return Err(RosterError::Length {
+                committee: self.committee,
+                given: self.roster.len(),
+            });
         }
         for (i, a) in self.committee.participants().zip(&self.roster) {
             for (j, b) in self.committee.participants().zip(&self.roster) {
@@ -93,9 +96,7 @@ impl Wire for CeremonyParameters {
 }
 
 /// The communication steps in order.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Round {
     /// Step 1: channel keys and commitments.
@@ -180,9 +181,7 @@ impl core::fmt::Display for Round {
 }
 
 /// The two large openings.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stream {
     /// v = r^2 + r of every key bit.
@@ -325,12 +324,7 @@ pub struct StreamRoot {
 impl StreamRoot {
     /// Digest of one chunk, bound to its place.
     #[must_use]
-    pub fn chunk_digest(
-        header: &Header,
-        stream: Stream,
-        index: u32,
-        bytes: &[u8],
-    ) -> Blake3Digest {
+    pub fn chunk_digest(header: &Header, stream: Stream, index: u32, bytes: &[u8]) -> Blake3Digest {
         Blake3Digest(domain::hash_parts(
             domain::CHUNK,
             &[
@@ -374,7 +368,9 @@ pub enum AbortReason {
         missing: Vec<ParticipantIndex>,
     },
     /// A member's chunks did not come, from it or a relay.
-    #[error("no chunk {index} of the {stream:?} stream from participants {missing:?} before the deadline")]
+    #[error(
+        "no chunk {index} of the {stream:?} stream from participants {missing:?} before the deadline"
+    )]
     Starved {
         /// Which stream.
         stream: Stream,
@@ -430,7 +426,9 @@ pub enum AbortReason {
         accused: ParticipantIndex,
     },
     /// The shares of a packed value do not lie on one polynomial.
-    #[error("the shares of element {element} in chunk {index} of the {stream:?} stream are inconsistent")]
+    #[error(
+        "the shares of element {element} in chunk {index} of the {stream:?} stream are inconsistent"
+    )]
     InconsistentShares {
         /// Which stream.
         stream: Stream,

@@ -101,7 +101,10 @@ mod tests {
     #[test]
     fn only_the_canonical_encoding_is_accepted() {
         assert_eq!(Sample::from_wire(&Sample(5).to_wire()), Ok(Sample(5)));
-        assert_eq!(Sample::from_wire(&[1, 0x85, 0]), Err(CodecError::NotCanonical { name: "Sample" }));
+        assert_eq!(
+            Sample::from_wire(&[1, 0x85, 0]),
+            Err(CodecError::NotCanonical { name: "Sample" })
+        );
         assert_eq!(Sample::from_wire(&[1, 5, 0]), Err(CodecError::NotCanonical { name: "Sample" }));
         assert_eq!(Sample::from_wire(&[]), Err(CodecError::Malformed { name: "Sample" }));
         assert_eq!(Sample::from_wire(&[1]), Err(CodecError::Malformed { name: "Sample" }));

@@ -24,7 +24,9 @@ pub struct Committee(u8);
 
 /// The number of participants is none of the supported sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a committee of {0} is not supported: choose 4, 7, 10 or 13 (n = 3t+1), or 1 for development")]
+#[error(
+    "a committee of {0} is not supported: choose 4, 7, 10 or 13 (n = 3t+1), or 1 for development"
+)]
 pub struct UnknownCommittee(pub u8);
 
 /// Tolerated corruptions, t.
@@ -96,7 +98,9 @@ impl Committee {
     }
 
     /// The participants in ascending order.
-    pub fn participants(self) -> impl DoubleEndedIterator<Item = ParticipantIndex> + ExactSizeIterator {
+    pub fn participants(
+        self,
+    ) -> impl DoubleEndedIterator<Item = ParticipantIndex> + ExactSizeIterator {
         (1..=self.0).map(ParticipantIndex::from_one_based)
     }
 

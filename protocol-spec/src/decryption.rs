@@ -11,9 +11,7 @@ use crate::{
     committee::Committee,
     domain,
     identity::{InvalidSignature, SecretIdentity},
-    ids::{
-        Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, PublicIdentity, Signature, Slot,
-    },
+    ids::{Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, PublicIdentity, Signature, Slot},
 };
 
 /// Most squashed blocks decrypted under one request.
@@ -100,11 +98,7 @@ impl ManifestLock {
 
     /// # Errors
     /// [`LockError`] unless 2t+1 distinct participants signed.
-    pub fn verify(
-        &self,
-        committee: Committee,
-        roster: &[PublicIdentity],
-    ) -> Result<(), LockError> {
+    pub fn verify(&self, committee: Committee, roster: &[PublicIdentity]) -> Result<(), LockError> {
         if self.votes.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
             return Err(LockError::Voters);
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::committee::MAX_PARTICIPANTS;
 
 /// A committee member's 1-based share index, never zero: alpha_0 = 0 is where the secret lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 pub struct ParticipantIndex(NonZeroU8);
 
@@ -57,6 +57,13 @@ impl TryFrom<u8> for ParticipantIndex {
 impl From<ParticipantIndex> for u8 {
     fn from(index: ParticipantIndex) -> Self {
         index.get()
+    }
+}
+
+/// As the number, so that lists of participants read well in errors and logs.
+impl fmt::Debug for ParticipantIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

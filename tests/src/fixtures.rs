@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use veil_keygen_ceremony::{
-    keyset::ParameterSet,
-    machine::Timing,
-    seed::CeremonySeed,
-    setup::Setup,
+    keyset::ParameterSet, machine::Timing, seed::CeremonySeed, setup::Setup,
 };
 use veil_protocol_spec::{
     Attempt, Committee, Epoch, ParticipantIndex, ceremony::CeremonyParameters,

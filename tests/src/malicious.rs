@@ -136,9 +136,7 @@ impl Behaviour {
             Self::FinishInSecret => {
                 Box::new(silence::Silent { round: Round::Finish, publishes: true })
             }
-            Self::Late { round, to, by } => {
-                Box::new(silence::Late { round, to, by, due: None })
-            }
+            Self::Late { round, to, by } => Box::new(silence::Late { round, to, by, due: None }),
             Self::WrongProof(wrong) => Box::new(wrong),
             Self::Replay => Box::new(replay::Replay::default()),
             Self::Malformed => Box::new(malformed::Malformed),

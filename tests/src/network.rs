@@ -85,13 +85,7 @@ pub struct Conditions {
 
 impl Default for Conditions {
     fn default() -> Self {
-        Self {
-            latency: (5, 50),
-            drop: 0,
-            duplicate: 0,
-            reorder: (0, 0),
-            partitions: Vec::new(),
-        }
+        Self { latency: (5, 50), drop: 0, duplicate: 0, reorder: (0, 0), partitions: Vec::new() }
     }
 }
 

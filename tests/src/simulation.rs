@@ -396,7 +396,9 @@ impl World<'_> {
     /// An honest member sends one message per round and recipient, over all its lives, and sends it
     /// when it is durable.
     fn check_honest(&mut self, from: ParticipantIndex, bytes: &[u8]) {
-        let Ok(CeremonyMessage::Signed(message)) = CeremonyMessage::from_wire(bytes) else { return };
+        let Ok(CeremonyMessage::Signed(message)) = CeremonyMessage::from_wire(bytes) else {
+            return;
+        };
         let header = message.header;
         if header.sender != from {
             return;

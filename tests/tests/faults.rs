@@ -5,9 +5,7 @@
 
 use proptest::prelude::*;
 use veil_keygen_ceremony::machine::CommitPoint;
-use veil_protocol_spec::{
-    ceremony::{AbortReason, Round, Stream},
-};
+use veil_protocol_spec::ceremony::{AbortReason, Round, Stream};
 use veil_tests::{
     network::Partition,
     plan::{Fault, Plan, StageName, When, member},
@@ -68,13 +66,22 @@ fn a_member_that_crashes_in_any_stage_resumes_and_all_complete() {
                 report.fail("the stage was never entered");
             }
             // Whoever is away for good before FINISH ends the attempt.
-            let finished =
-                matches!(stage, StageName::AwaitCommitPoint | StageName::Completed | StageName::Collect(Round::Finish));
+            let finished = matches!(
+                stage,
+                StageName::AwaitCommitPoint
+                    | StageName::Completed
+                    | StageName::Collect(Round::Finish)
+            );
             if away.is_some() || finished {
                 report.assert_completed();
             } else {
                 report.assert_aborted(|reason| {
-                    matches!(reason, AbortReason::Silent { .. } | AbortReason::Starved { .. } | AbortReason::Expired)
+                    matches!(
+                        reason,
+                        AbortReason::Silent { .. }
+                            | AbortReason::Starved { .. }
+                            | AbortReason::Expired
+                    )
                 });
             }
         }
@@ -99,7 +106,11 @@ fn all_members_may_crash() {
         let mut plan = Plan::new(4);
         for j in 1..=4u8 {
             let at = When::AfterEffects(20 + 30 * u32::from(j) + seed as u32);
-            plan = plan.crash(j, at, 500).crash(j, When::Stage(StageName::Open(Stream::Bodies, 2)), 900);
+            plan = plan.crash(j, at, 500).crash(
+                j,
+                When::Stage(StageName::Open(Stream::Bodies, 2)),
+                900,
+            );
         }
         let report = plan.run(seed);
         report.assert_completed();

@@ -45,9 +45,10 @@ fn a_wrong_deal_is_found_by_its_receiver() {
             });
         }
         let wrong = BadDeal::FrostShare;
-        aborts(&Behaviour::BadDeal { to: member(to), wrong }, |reason| {
-            matches!(reason, AbortReason::Frost { accused, .. } if *accused == culprit())
-        });
+        aborts(
+            &Behaviour::BadDeal { to: member(to), wrong },
+            |reason| matches!(reason, AbortReason::Frost { accused, .. } if *accused == culprit()),
+        );
         let wrong = BadDeal::Garbled;
         aborts(&Behaviour::BadDeal { to: member(to), wrong }, |reason| {
             matches!(reason, AbortReason::InvalidMessage { accused, round: Round::Deal, .. }
@@ -88,9 +89,10 @@ fn a_wrong_confirmation_is_attributed() {
     aborts(&Behaviour::WrongConfirm(WrongConfirm::PublicSeed), |reason| {
         *reason == AbortReason::WrongSeedReveal { accused: member(CULPRIT) }
     });
-    aborts(&Behaviour::WrongConfirm(WrongConfirm::Group), |reason| {
-        matches!(reason, AbortReason::Frost { accused, .. } if *accused == culprit())
-    });
+    aborts(
+        &Behaviour::WrongConfirm(WrongConfirm::Group),
+        |reason| matches!(reason, AbortReason::Frost { accused, .. } if *accused == culprit()),
+    );
 }
 
 #[test]
@@ -164,7 +166,7 @@ fn t_members_cannot_starve_a_third() {
 #[test]
 fn nobody_is_blamed_for_waiting_for_a_late_message() {
     for round in Round::ALL {
-        for (seed, by) in (0..).zip((9_000..10_500).step_by(150)) {
+        for (seed, by) in (0..).zip((9_000..10_600).step_by(300)) {
             let late = Behaviour::Late { round, to: member(4), by };
             let mut plan = Plan::new(4).with(Fault::Delay { min: 50, max: 400 });
             plan.retry = 100;
@@ -197,9 +199,10 @@ fn silence_in_any_round_is_named() {
 #[test]
 fn a_wrong_proof_is_attributed() {
     for wrong in [WrongProof::TestShare, WrongProof::Truncated, WrongProof::KeySet] {
-        aborts(&Behaviour::WrongProof(wrong), |reason| {
-            matches!(reason, AbortReason::WrongProof { accused, .. } if *accused == culprit())
-        });
+        aborts(
+            &Behaviour::WrongProof(wrong),
+            |reason| matches!(reason, AbortReason::WrongProof { accused, .. } if *accused == culprit()),
+        );
     }
 }
 

@@ -271,14 +271,17 @@ impl ParameterSet {
         }
     }
 
-    /// The set that `name` ("production" or "insecure-test") denotes for a committee.
+    /// The set that `name` denotes for a committee: "production", "insecure-test", or the full name
+    /// of either, such as "production-n4".
     ///
     /// # Errors
     /// [`UnknownParameters`] for any other name; the error lists the names.
     pub fn by_name(name: &str, committee: Committee) -> Result<Self, UnknownParameters> {
+        let production = Self::production(committee);
         match name {
-            PRODUCTION => Ok(Self::production(committee)),
+            PRODUCTION => Ok(production),
             INSECURE_TEST => Ok(Self::insecure_test()),
+            full if full == production.name => Ok(production),
             _ => Err(UnknownParameters { name: name.to_owned() }),
         }
     }

@@ -13,13 +13,13 @@ use rand_chacha::ChaCha20Rng;
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
-use veil_committee::{decrypt::SquashedBlock, ring::Word};
 use super::{
     assemble::{Bodies, SectionBody},
     layout::{Gadget, KeyName, Layout, Section, SectionKind, Width},
     mask::MaskStream,
     parameters::ParameterSet,
 };
+use veil_committee::{decrypt::SquashedBlock, ring::Word};
 
 /// The secret keys, in the clear.
 ///
@@ -117,7 +117,8 @@ impl Noise<'_> {
         let mut rng = ChaCha20Rng::from_seed(*self.seed);
         rng.set_stream((section.component.position() as u64) << 32 | row as u64);
         for word in body {
-            *word = word.add(W::truncate(i128::from(rng.gen_range(-self.bound..=self.bound)) as u128));
+            *word =
+                word.add(W::truncate(i128::from(rng.gen_range(-self.bound..=self.bound)) as u128));
         }
     }
 }

@@ -3,10 +3,10 @@
 //! Squashing packs two 2-bit blocks into one LWE ciphertext under Q, modulo 2^128: the phase
 //! b - <a, Q> is m 2^123 + noise, where m = low + 4 high has 4 bits and the top bit is padding.
 
-use veil_committee::decrypt::{LOG2_DELTA, SquashedBlock};
 use tfhe::{
     SquashedNoiseFheBool, SquashedNoiseFheUint, shortint::ciphertext::SquashedNoiseCiphertext,
 };
+use veil_committee::decrypt::{LOG2_DELTA, SquashedBlock};
 
 /// Message bits of one squashed block.
 const BLOCK_BITS: u32 = 4;

@@ -97,7 +97,8 @@ impl Failure {
 
 impl From<ArchiveError> for Failure {
     fn from(error: ArchiveError) -> Self {
-        let (exit, kind) = if error.is_io() { (Exit::Files, "files") } else { (Exit::Failed, "archive") };
+        let (exit, kind) =
+            if error.is_io() { (Exit::Files, "files") } else { (Exit::Failed, "archive") };
         Self { exit, kind, message: error.to_string() }
     }
 }
@@ -139,10 +140,10 @@ fn simulate(arguments: &Arguments) -> Result<(Value, Exit), Failure> {
     }
     let scratch = match &arguments.out {
         Some(_) => None,
-        None => Some(tempfile::tempdir().map_err(|source| ArchiveError::Io {
-            path: std::env::temp_dir(),
-            source,
-        })?),
+        None => Some(
+            tempfile::tempdir()
+                .map_err(|source| ArchiveError::Io { path: std::env::temp_dir(), source })?,
+        ),
     };
     let folder = arguments.out.as_deref().or(scratch.as_ref().map(|dir| dir.path()));
     let folder = folder.map(PathBuf::from).unwrap_or_default();
@@ -162,6 +163,7 @@ fn simulate(arguments: &Arguments) -> Result<(Value, Exit), Failure> {
         report["outcome"] = json!("aborted");
         report["verified"] = json!(false);
         report["aborts"] = aborts(&simulation);
+        report["detected"] = detected(&report["aborts"]);
         if let Some(out) = &arguments.out {
             archive::write_aborted(out, &simulation)?;
             write_summary(out, &report)?;
@@ -201,7 +203,8 @@ fn simulate(arguments: &Arguments) -> Result<(Value, Exit), Failure> {
         let comparison = compare(&params, report["cpu_seconds_per_member"].as_f64());
         merge(&mut report, &json!(comparison));
     }
-    let shown = demonstrate(&key_set, &shares, &simulation.identities, &|step| reporter.stage(step));
+    let shown =
+        demonstrate(&key_set, &shares, &simulation.identities, &|step| reporter.stage(step));
     reporter.finish();
     let exit = match shown {
         Ok(shown) => {
@@ -292,6 +295,23 @@ fn aborts(simulation: &Simulation) -> Value {
             }))
         })
         .collect()
+}
+
+/// The first report by a member that saw the cause itself.
+fn detected(aborts: &Value) -> Value {
+    aborts
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|abort| abort["reason"].get("peer_aborted").is_none())
+        .map_or(Value::Null, |abort| {
+            json!({
+                "by": abort["participant"],
+                "stage": abort["detected_in"],
+                "message": abort["message"],
+                "accused": abort["accused"],
+            })
+        })
 }
 
 /// Makes the same key material with stock tfhe, alone.

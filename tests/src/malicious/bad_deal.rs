@@ -69,8 +69,7 @@ impl BadDealer {
             BadDeal::Garbled => return Some(vec![0x5a; 2000]),
         }
         let setup = &insider.setup;
-        let randomness =
-            insider.seed.sealing(&setup.parameters().id(), setup.attempt(), self.to);
+        let randomness = insider.seed.sealing(&setup.parameters().id(), setup.attempt(), self.to);
         let key = &self.commits.get(&self.to)?.channel_key.0;
         seal(key, &plaintext.to_wire(), &setup.deal_data(insider.me(), self.to), &randomness).ok()
     }

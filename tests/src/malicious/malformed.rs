@@ -1,5 +1,6 @@
 //! Sends bytes that are no message, messages with the wrong form, and messages in other names.
 
+use veil_protocol_spec::Blake3Digest;
 use veil_protocol_spec::{
     ParticipantIndex, Wire,
     ceremony::{
@@ -7,7 +8,6 @@ use veil_protocol_spec::{
         MAX_SIGNED_BYTES, Payload, Round, SignedMessage, Stream,
     },
 };
-use veil_protocol_spec::Blake3Digest;
 
 use super::{Insider, Misbehaviour, wire};
 

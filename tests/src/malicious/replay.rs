@@ -31,7 +31,9 @@ impl Misbehaviour for Replay {
     ) -> Vec<Vec<u8>> {
         let bytes = wire(message);
         let mut out = vec![bytes.clone()];
-        for source in [insider.relics.as_slice(), self.heard.make_contiguous(), self.sent.make_contiguous()] {
+        for source in
+            [insider.relics.as_slice(), self.heard.make_contiguous(), self.sent.make_contiguous()]
+        {
             for i in 0..REPEATED.min(source.len()) {
                 out.push(source[(self.turn + i) % source.len()].clone());
             }

@@ -123,6 +123,8 @@ fn names_and_digests_tell_the_sets_apart() {
 
     let by_name = |name| ParameterSet::by_name(name, committee(7));
     assert_eq!(by_name("production"), Ok(ParameterSet::production(committee(7))));
+    assert_eq!(by_name("production-n7"), Ok(ParameterSet::production(committee(7))));
+    assert!(by_name("production-n4").is_err());
     assert_eq!(by_name("insecure-test"), Ok(ParameterSet::insecure_test()));
     assert!(by_name("insecure-test").unwrap().is_insecure());
     let error = by_name("prod").unwrap_err().to_string();
