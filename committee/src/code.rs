@@ -1,7 +1,7 @@
 //! The shares of a polynomial at the participants' points are a word of a Reed-Solomon code over
 //! the Galois ring. [`Opening`] detects that a word of all n shares is not one (the masked open of
-//! `keygen.md` section 3); [`decode`] finds the value in spite of wrong and missing shares and says
-//! whose were wrong (section 9).
+//! `ceremony.md` section 3); [`decode`] finds the value in spite of wrong and missing shares and says
+//! whose were wrong (`decryption.md`).
 
 use veil_protocol_spec::{Committee, ParticipantIndex};
 
@@ -319,7 +319,7 @@ mod tests {
     fn error<const D: usize>(rng: &mut ChaCha20Rng) -> Element<u128, D> {
         let mut unit = random_element::<u128, D>(rng);
         unit.0[0] |= 1;
-        unit.shl(*[0, 1, 64, 127].choose(rng).unwrap())
+        unit.shift(*[0, 1, 64, 127].choose(rng).unwrap())
     }
 
     proptest! {

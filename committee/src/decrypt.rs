@@ -1,5 +1,5 @@
-//! Partial decryption of squashed TFHE blocks with noise flooding, and combining; `keygen.md`
-//! section 9, `decryption.md` steps 3 to 5.
+//! Partial decryption of squashed TFHE blocks with noise flooding, and combining;
+//! `decryption.md` steps 3 to 5.
 //!
 //! A squashed block is an LWE ciphertext (a, b) modulo 2^128 with phase
 //! b - <a, Q> = m 2^123 + e, |e| < 2^69. Participant j computes its share of the phase and adds a

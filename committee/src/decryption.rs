@@ -1,7 +1,6 @@
 //! The decryption machine of one member under one key and epoch.
 //!
-//! Source: keygen.md, section 9; architecture.md, steps 5 and 6 of a slot and "Failure rules";
-//! style.md, "Shape of a protocol machine". The algebra is in [`crate::decrypt`].
+//! Source: `decryption.md`. The algebra is in [`crate::decrypt`].
 //!
 //! # Roles
 //! Every member runs one [`Decryptor`] for all slots of an epoch. There is no coordinator: each
@@ -208,8 +207,8 @@ impl Decryptor {
         let share = self.decryptor.partial(&blocks)?;
         // Nothing fails from here on.
         if !counted {
-            // "State the number of decryptions a key is good for and count them." (keygen.md,
-            // section 9)
+            // "State the number of decryptions a key is good for and count them." (`decryption.md`,
+            // "Budget")
             self.counter.blocks = total;
             self.slots.take(&context, id);
         }
@@ -231,7 +230,7 @@ impl Decryptor {
         Ok(id)
     }
 
-    /// "No partial decryption leaves before the 2t+1 lock is seen." (architecture.md, step 6)
+    /// "No partial decryption leaves before the 2t+1 lock is seen." (`decryption.md`, step 2)
     fn check_context(&self, context: &RequestContext, lock: &ManifestLock) -> Result<(), Refusal> {
         let key_set = self.decryptor.key_set();
         if context.key_set != key_set {
@@ -271,7 +270,7 @@ impl Decryptor {
     }
 
     /// "Everything from outside has a size limit before decoding, a version, a signature where it
-    /// matters, a named refusal." (architecture.md, "Failure rules")
+    /// matters, a named refusal." (`decryption.md`)
     fn open(&self, from: ParticipantIndex, bytes: &[u8]) -> Result<DecryptionMessage, Skip> {
         if !self.committee().contains(from) {
             return Err(Skip::Stranger(from));
@@ -393,7 +392,7 @@ impl Decryptor {
     /// Step 4. To be called at the time of the last [`Effect::SetTimer`]; earlier calls do nothing.
     ///
     /// "Every wait has a deadline; every retry a bound and jitter; every outstanding party is named
-    /// in `status`." (architecture.md, "Failure rules")
+    /// in `status`." (`decryption.md`)
     pub fn handle_timeout(&mut self, now: Millis) {
         let (committee, me) = (self.committee(), self.participant());
         let next = ask_at(&self.decryptor, self.retry, now);

@@ -2,7 +2,7 @@
 //! gas.
 //!
 //! Source: FROST (eprint 2020/852, RFC 9591) as implemented by `frost-core`; ROAST (eprint
-//! 2022/550); contracts.md, "FROST on the EVM"; keygen.md, section 6.
+//! 2022/550); `ceremony.md`, section 6.
 //!
 //! # Roles
 //! All n members generate the key; 2t+1 of them sign, collected by one of them. A Byzantine quorum

@@ -1,6 +1,6 @@
 //! What a member keeps of a key ceremony, and its form on disk.
 //!
-//! Source: keygen.md, section 7: "`KeyShare`: its share of Q (4096 ring elements mod 2^128), its
+//! Source: `ceremony.md`, section 7: "`KeyShare`: its share of Q (4096 ring elements mod 2^128), its
 //! `dec` keys, its FROST key package. Shares of s, S, p are erased."
 //!
 //! # Form
@@ -191,7 +191,7 @@ impl KeyShare {
         if !committee.contains(participant) {
             return Err(KeyShareError::Malformed("participant"));
         }
-        if share.is_empty() || share.len() % extension_degree(committee) != 0 {
+        if share.is_empty() || !share.len().is_multiple_of(extension_degree(committee)) {
             return Err(KeyShareError::Malformed("share of Q"));
         }
         let mut sets = key_sets(committee);
@@ -275,7 +275,7 @@ impl KeyShare {
         Ok(())
     }
 
-    /// "A member proves at the end and at each start that its share is usable." (keygen.md,
+    /// "A member proves at the end and at each start that its share is usable." (`ceremony.md`,
     /// section 7): decrypts the test ciphertext again and compares. That the recorded share lies on
     /// the common polynomial was checked by all members in the ceremony.
     ///

@@ -1,6 +1,6 @@
 //! What a member derives from the keys it shares with others, without a message: shares of random
 //! elements (PRSS), of zero (PRZS) and of noise; Cramer-Damgard-Ishai, TCC 2005, over Galois rings;
-//! `keygen.md` section 2.
+//! `ceremony.md` section 2.
 
 use veil_protocol_spec::{Committee, ParticipantIndex};
 use zeroize::Zeroize;
@@ -185,7 +185,7 @@ impl<W: Word, const D: usize> NoiseShares<W, D> {
     #[inline(always)]
     fn draw(&self, uniform: u128) -> W {
         let range = u128::from(2 * self.bound + 1);
-        let low = (uniform & u128::from(u64::MAX)) * range >> 64;
+        let low = ((uniform & u128::from(u64::MAX)) * range) >> 64;
         let value = ((uniform >> 64) * range + low) >> 64;
         W::truncate(value.wrapping_sub(u128::from(self.bound)))
     }

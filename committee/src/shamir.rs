@@ -66,7 +66,7 @@ pub fn interpolate<W: Word, const D: usize>(
 }
 
 /// The polynomial with value 1 at 0 and value 0 at every participant outside `members`, evaluated
-/// at participant `at`: f_A of `keygen.md` section 2 (and f_G), degree n - |members|.
+/// at participant `at`: f_A of `ceremony.md` section 2 (and f_G), degree n - |members|.
 #[must_use]
 pub fn indicator<W: Word, const D: usize>(
     committee: Committee,

@@ -80,7 +80,7 @@ pub fn key_sets(committee: Committee) -> Vec<MemberSet> {
         .collect()
 }
 
-/// A family of noise groups, `keygen.md` section 2: every t members entirely miss at least `r` of
+/// A family of noise groups, `ceremony.md` section 2: every t members entirely miss at least `r` of
 /// them, so that the groups that are honest throughout reach the noise that security needs when
 /// each draws variance sigma^2 / r.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,7 +157,7 @@ mod tests {
         }
     }
 
-    /// The claim of the table in `keygen.md` section 2, checked exhaustively.
+    /// The claim of the table in `ceremony.md` section 2, checked exhaustively.
     #[test]
     fn every_t_members_miss_r_noise_groups() {
         let expected = [(1, 1), (2, 1), (7, 2), (30, 5), (117, 11)];

@@ -1,4 +1,4 @@
-//! Exact products modulo 2^64 and 2^128 in Z[X]/(X^N + 1), by number-theoretic transforms over
+//! Exact products modulo 2^64 and 2^128 in Z\[X\]/(X^N + 1), by number-theoretic transforms over
 //! enough 30-bit primes (5 and 10) and the Chinese remainder theorem. `tfhe-ntt` has the transforms
 //! and the reconstruction; what is added here is
 //!

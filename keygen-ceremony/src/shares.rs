@@ -81,7 +81,7 @@ impl<const D: usize> BitShares<D> {
         bits.par_iter_mut().zip(opened.par_iter()).enumerate().try_for_each(
             |(i, (share, v))| {
                 let x = even_root(*v).ok_or(i)?;
-                let scale = (-Element::ONE() - x.shl(1)).inverse().ok_or(i)?;
+                let scale = (-Element::ONE() - x.shift(1)).inverse().ok_or(i)?;
                 *share = (*share - x) * scale;
                 Ok::<(), usize>(())
             },
@@ -98,7 +98,7 @@ fn even_root<const D: usize>(v: Element<u128, D>) -> Option<Element<u128, D>> {
         .map(Element::exceptional)
         .find(|x: &Element<u128, D>| !(*x * *x + *x - v).is_unit())?;
     for _ in 0..7 {
-        let slope = (Element::ONE() + x.shl(1)).inverse()?;
+        let slope = (Element::ONE() + x.shift(1)).inverse()?;
         x -= (x * x + x - v) * slope;
     }
     (x * x + x == v).then_some(x)
@@ -149,8 +149,8 @@ pub struct BodyShares<const D: usize> {
 }
 
 enum AnySection<const D: usize> {
-    W64(SectionShares<u64, D>),
-    W128(SectionShares<u128, D>),
+    W64(Box<SectionShares<u64, D>>),
+    W128(Box<SectionShares<u128, D>>),
 }
 
 impl<const D: usize> BodyShares<D> {
@@ -171,8 +171,10 @@ impl<const D: usize> BodyShares<D> {
             .map(|section| {
                 let context = Context { committee, me, params, keys, randomness, public_seed };
                 match section.width {
-                    Width::W64 => AnySection::W64(SectionShares::new(section, &context)),
-                    Width::W128 => AnySection::W128(SectionShares::new(section, &context)),
+                    Width::W64 => AnySection::W64(Box::new(SectionShares::new(section, &context))),
+                    Width::W128 => {
+                        AnySection::W128(Box::new(SectionShares::new(section, &context)))
+                    }
                 }
             })
             .collect();
@@ -324,12 +326,12 @@ impl<W: NttWord, const D: usize> SectionShares<W, D> {
         for (c, row) in self.rows(group) {
             match self.section.gadget(row) {
                 Gadget::BitTimesPoly { bit, column, shift } => {
-                    let factor = self.input[bit].shl(shift).times_x_power(c);
+                    let factor = self.input[bit].shift(shift).times_x_power(c);
                     let key = &self.output[column * size..][..size];
                     out.iter_mut().zip(key).for_each(|(element, k)| *element -= factor * *k);
                 }
                 Gadget::BitConstant { bit, shift } => {
-                    out[0] += self.input[bit].shl(shift).times_x_power(c);
+                    out[0] += self.input[bit].shift(shift).times_x_power(c);
                 }
                 Gadget::None | Gadget::Bit { .. } => {}
             }
@@ -345,7 +347,7 @@ impl<W: NttWord, const D: usize> SectionShares<W, D> {
                 sum += key.scale(*mask);
             }
             if let Gadget::Bit { bit, shift, .. } = self.section.gadget(row) {
-                sum += self.input[bit].shl(shift);
+                sum += self.input[bit].shift(shift);
             }
             *out += sum.times_x_power(c);
         }
@@ -494,7 +496,10 @@ mod tests {
     use super::*;
     use crate::{
         chunks::ChunkPlan,
-        keyset::{Bodies, reference::ClearKeys},
+        keyset::{
+            Bodies,
+            reference::{ClearKeys, noiseless_bodies},
+        },
     };
 
     fn random_keys(count: usize, rng: &mut ChaCha20Rng) -> Vec<SetKey> {
@@ -565,29 +570,32 @@ mod tests {
             let section = &layout.sections[chunk.section];
             opening.open(section, chunk, &views, &mut bodies.sections[chunk.section]).unwrap();
         }
-        let reference = crate::keyset::reference::bodies(
-            &params,
-            &layout,
-            &public_seed,
-            &ClearKeys::from_bits(clear),
-            &[0; 32],
-        );
-        for ((ours, theirs), section) in
-            bodies.sections.iter().zip(&reference.sections).zip(&layout.sections)
+        let exact = noiseless_bodies(&layout, &public_seed, &ClearKeys::from_bits(clear));
+        for ((ours, exact), section) in
+            bodies.sections.iter().zip(&exact.sections).zip(&layout.sections)
         {
-            let bound = i128::from(params.group_bound(section.component, groups.missed()))
-                * (groups.groups().len() as i128 + 8);
-            let largest = match (ours, theirs) {
+            let noise: Vec<i128> = match (ours, exact) {
                 (SectionBody::W64(a), SectionBody::W64(b)) => {
-                    a.iter().zip(b).map(|(a, b)| (a.wrapping_sub(*b) as i64).abs().into()).max()
+                    a.iter().zip(b).map(|(a, b)| i128::from(a.wrapping_sub(*b) as i64)).collect()
                 }
                 (SectionBody::W128(a), SectionBody::W128(b)) => {
-                    a.iter().zip(b).map(|(a, b)| (a.wrapping_sub(*b) as i128).abs()).max()
+                    a.iter().zip(b).map(|(a, b)| a.wrapping_sub(*b) as i128).collect()
                 }
                 _ => panic!("widths differ"),
             };
-            assert!(largest.unwrap() <= bound, "{:?}: {largest:?} {bound}", section.component);
-            assert!(largest.unwrap() > 0, "no noise in {:?}", section.component);
+            // M groups, each uniform in [-B, B]: the total variance is M B (B+1) / 3.
+            let bound = i128::from(params.group_bound(section.component, groups.missed()));
+            let m = groups.groups().len() as i128;
+            assert!(noise.iter().all(|e| e.abs() <= m * bound), "{:?}", section.component);
+            let variance = noise.iter().map(|e| (e * e) as f64).sum::<f64>() / noise.len() as f64;
+            let declared = (m * bound * (bound + 1)) as f64 / 3.0;
+            // Six standard deviations of the estimate, for the kurtosis of a sum of uniforms.
+            let tolerance = 6.0 * (2.0 / noise.len() as f64).sqrt();
+            assert!(
+                (variance / declared - 1.0).abs() < tolerance,
+                "{:?} {committee}: variance {variance}, declared {declared}",
+                section.component
+            );
         }
     }
 

@@ -101,7 +101,7 @@ fn run(committee: Committee) -> Run {
                     Effect::Publish(published) => certificate = Some(published),
                     Effect::Complete(outcome) => outcomes[me.position()] = Some(*outcome),
                     Effect::Abort(report) => panic!("participant {me}: {report:?}"),
-                    Effect::Persist(_) | Effect::EraseSeed => {}
+                    Effect::Persist(_) | Effect::EraseSeed | Effect::EraseKeyShare => {}
                 }
             }
         }

@@ -13,6 +13,7 @@
 //! entropy in here. Parameters are the insecure test set.
 
 pub mod commit_point;
+pub mod decryption;
 pub mod disk;
 pub mod fixtures;
 pub mod malicious;

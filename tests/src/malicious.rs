@@ -1,22 +1,22 @@
 //! Members that deviate from the protocol; one file per misbehaviour.
 //!
 //! A malicious member has its own identity, seed and keys, and runs the honest machine: what differs
-//! is what leaves it. [`MaliciousMember`] shows every outgoing message, per recipient, to a
-//! [`Misbehaviour`], which replaces it and signs again. So whatever is not the point of an attack is
+//! is what leaves it. `MaliciousMember` shows every outgoing message, per recipient, to a
+//! `Misbehaviour`, which replaces it and signs again. So whatever is not the point of an attack is
 //! as it should be. A malicious member does not abort: its own machine may, when the others' echoes
 //! differ from what it thinks it has sent, but it keeps that to itself and goes on answering.
 
 mod after_finish;
 mod bad_deal;
 mod corrupt_chunk;
-
+pub mod crafted_ciphertext;
 mod equivocating_commit;
 mod malformed;
-mod replay;
+pub(crate) mod replay;
 mod silence;
 mod wrong_confirm;
 mod wrong_echo;
-
+pub mod wrong_partial;
 mod wrong_proof;
 mod wrong_share;
 

@@ -21,7 +21,7 @@ use crate::{
     commit_point::{Refused, SimulatedChain},
     disk::Disk,
     fixtures,
-    malicious::{Behaviour, Insider, Machine, MaliciousMember},
+    malicious::{Behaviour, Insider, Machine, MaliciousMember, replay},
     network::{Agenda, Links, Millis},
     plan::{Plan, StageName, When},
     report::{Ending, MemberReport, Report, Verdicts, Violation},
@@ -32,7 +32,7 @@ const WORK: Millis = 1;
 /// Virtual time after the deadline by which everything must have come to rest.
 const REST: Millis = 600_000;
 /// The attempt that is simulated; relics are of others.
-const ATTEMPT: Attempt = Attempt(1);
+pub(crate) const ATTEMPT: Attempt = Attempt(1);
 
 enum Event {
     Deliver { from: ParticipantIndex, to: ParticipantIndex, bytes: Arc<[u8]> },
@@ -249,7 +249,7 @@ impl World<'_> {
                     identity: member.identity.clone(),
                     seed: fixtures::ceremony_seed(self.seed, j),
                     store: member.disk.store.clone(),
-                    relics: relics(self.plan, self.seed, &self.parameters, behaviour),
+                    relics: replay::relics(behaviour, self.plan, self.seed, &self.parameters),
                     now: self.agenda.now(),
                 };
                 Box::new(MaliciousMember::new(ceremony, insider, behaviour.clone()))
@@ -467,34 +467,4 @@ fn recorded(member: &Member, j: ParticipantIndex) -> Ending {
         }
         None => Ending::Undecided,
     }
-}
-
-/// First messages of all members in another attempt and in another ceremony, for replays.
-fn relics(
-    plan: &Plan,
-    seed: u64,
-    parameters: &CeremonyParameters,
-    behaviour: &Behaviour,
-) -> Vec<Vec<u8>> {
-    if *behaviour != Behaviour::Replay {
-        return Vec::new();
-    }
-    let mut other = parameters.clone();
-    other.context = fixtures::draw(seed, "other context", 0);
-    let mut relics = Vec::new();
-    for (parameters, attempt) in [(parameters, Attempt(0)), (&other, ATTEMPT)] {
-        for j in plan.committee.participants() {
-            let identity = fixtures::identity(seed, j);
-            let setup = fixtures::setup(parameters, attempt, &identity, plan.timing());
-            let seed = fixtures::ceremony_seed(seed, j);
-            let store = Box::new(crate::disk::SharedStore::default());
-            let mut machine = Ceremony::new(setup, identity, seed, store, 0);
-            while let Some(effect) = machine.poll_effect() {
-                if let Effect::Broadcast(bytes) = effect {
-                    relics.push(bytes.to_vec());
-                }
-            }
-        }
-    }
-    relics
 }

@@ -4,9 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
 
 use proptest::prelude::*;
-use veil_keygen_ceremony::machine::CommitPoint;
+use veil_keygen_ceremony::machine::{
+    Ceremony, CommitPoint, Effect, Record, ResumeError, Stage, Timing,
+};
 use veil_protocol_spec::ceremony::{AbortReason, Round, Stream};
 use veil_tests::{
+    fixtures,
     network::Partition,
     plan::{Fault, Plan, StageName, When, member},
 };
@@ -96,6 +99,31 @@ fn a_member_that_crashes_around_each_of_its_messages_sends_them_again() {
             report.assert_completed();
             assert_eq!(report.member(member(1)).resumed, 1);
         }
+    }
+}
+
+/// A seed that is lost or another one cannot continue the attempt; nothing is sent then.
+#[test]
+fn a_member_resumes_only_with_its_seed() {
+    let report = Plan::new(4).run(8);
+    let j = member(2);
+    let disk = &report.member(j).disk;
+    let is_own_root = |record: &Record| matches!(record, Record::Message(m) if (m.header.sender, m.header.round) == (j, Round::BitsRoot));
+    let end = disk.records.iter().position(is_own_root).unwrap();
+    let identity = fixtures::identity(8, j);
+    let timing = Timing { round: 1_000, retry: 100 };
+    let setup = fixtures::setup(&report.parameters, report.attempt, &identity, timing);
+    let resume = |seed| {
+        let (store, records) = (Box::new(disk.store.clone()), disk.records[..end].to_vec());
+        Ceremony::resume(setup.clone(), identity.clone(), seed, store, records, 0)
+    };
+    assert_eq!(resume(None).err(), Some(ResumeError::NoSeed));
+    let other = Some(fixtures::ceremony_seed(9, j));
+    assert_eq!(resume(other).err(), Some(ResumeError::Diverged(Round::Commit)));
+    let mut machine = resume(Some(fixtures::ceremony_seed(8, j))).unwrap();
+    assert_eq!(machine.stage(), Stage::Produce(Stream::Bits, 0));
+    while let Some(effect) = machine.poll_effect() {
+        assert!(matches!(effect, Effect::Send(..) | Effect::Broadcast(_)), "{effect:?}");
     }
 }
 

@@ -78,8 +78,9 @@ fn masks_depend_on_the_block_the_key_and_the_epoch_only() {
     let a = encrypt(&[0; DIMENSION], 0, &mut rng);
     let mut b = a.clone();
     b.body ^= 1;
-    let partial =
-        |d: &PartialDecryptor, block: &SquashedBlock| d.partial(&[block.clone()]).unwrap();
+    let partial = |d: &PartialDecryptor, block: &SquashedBlock| {
+        d.partial(core::slice::from_ref(block)).unwrap()
+    };
     let base = partial(&decryptor(1, 0), &a);
     assert_eq!(base, partial(&decryptor(1, 0), &a));
     assert_ne!(base, partial(&decryptor(2, 0), &a));

@@ -19,8 +19,8 @@ use crate::{
 ///
 /// # Security
 /// "A member decrypts only what it recomputed itself from the locked manifest, bit for bit"
-/// (architecture.md, step 5); "a caller-supplied squashed (or pre-squash) ciphertext is never
-/// touched: with a = 2^127 e_i, b = 0 it would return bit i of the key" (keygen.md, section 9).
+/// (`decryption.md`, "What is decrypted"); "a caller-supplied squashed (or pre-squash) ciphertext is never
+/// touched: with a = 2^127 e_i, b = 0 it would return bit i of the key" (there).
 /// Whoever makes this value answers for that. It has no decoding on purpose: nothing that came from
 /// a wire, a disk or a caller may become one, only what this process evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]

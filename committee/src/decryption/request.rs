@@ -74,7 +74,7 @@ impl Request {
     }
 
     /// "Decode as soon as 2t+1 shares agree, correct up to t errors, name the members whose share
-    /// was wrong" (keygen.md, section 9). After that, later shares are checked in the same way.
+    /// was wrong" (`decryption.md`, step 4). After that, later shares are checked in the same way.
     fn combine(&mut self, committee: Committee) -> Vec<Effect> {
         if self.partials.len() < committee.signing_threshold().get() {
             return Vec::new();

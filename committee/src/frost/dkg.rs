@@ -1,7 +1,7 @@
 //! Key generation of the committee's signing key, as three typed steps.
 //!
 //! Source: Komlo and Goldberg, FROST (eprint 2020/852), figure 1, as implemented by
-//! `frost_core::keys::dkg`; keygen.md, section 6.
+//! `frost_core::keys::dkg`; `ceremony.md`, section 6.
 //!
 //! # Roles
 //! All n members are dealers and recipients. The ceremony carries the messages.

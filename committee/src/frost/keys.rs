@@ -190,7 +190,7 @@ impl<C: Ciphersuite> GroupPublicKey<C> {
     /// Verifies a signature of the group.
     ///
     /// Source: `frost_core::VerifyingKey::verify`; the equation is z G = R + c PK with
-    /// c = H2(R || PK || message), as in contracts.md.
+    /// c = H2(R || PK || message).
     ///
     /// # Errors
     /// [`InvalidGroupSignature`] if it does not verify.

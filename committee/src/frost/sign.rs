@@ -1,7 +1,6 @@
 //! The signing machine of one member in one session.
 //!
-//! Source: FROST (RFC 9591, section 5); ROAST (eprint 2022/550) for the retries; contracts.md,
-//! "FROST on the EVM"; style.md, "Shape of a protocol machine".
+//! Source: FROST (RFC 9591, section 5); ROAST (eprint 2022/550) for the retries.
 //!
 //! # Roles
 //! Every member runs a [`SigningSession`]. Any member may also run a
@@ -310,7 +309,7 @@ impl<C: Ciphersuite> SigningSession<C> {
         }
         // "The exception is FROST signing nonces: always fresh from the operating system and
         // marked used on disk before a share leaves, because replaying one with other commitments
-        // gives the key away." (style.md)
+        // gives the key away."
         let (nonces, commitment) = round1::commit(self.share.package().signing_share(), &mut OsRng);
         // The commitment to a nonce is the identity with probability 2^-256.
         let commitment = commitment.serialize().map_err(|_| Skip::NonceUsed)?;

@@ -1,4 +1,4 @@
-//! The verification equation of contracts.md, computed without any code of frost-core, on an answer
+//! The verification equation that the chain checks, computed without any code of frost-core, on an answer
 //! that the contracts' tests use as well.
 
 use std::{fs, path::PathBuf};

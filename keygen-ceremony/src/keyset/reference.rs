@@ -3,7 +3,7 @@
 //!
 //! It is the oracle that the ceremony's bodies are tested against, and the stock path that its
 //! cost is compared with. Whoever calls it holds the whole secret key, which is what Veil exists
-//! to avoid. The arithmetic is the definition of [`super::layout`] taken literally: a key bit is 0
+//! to avoid. The arithmetic is the definition of [`super::Layout`] taken literally: a key bit is 0
 //! or 1, so a product with a key is a sum of rotated masks.
 
 use core::fmt;

@@ -38,9 +38,9 @@ pub(super) struct Arguments {
     /// discarded.
     #[arg(long, env = "VEIL_OUT", value_name = "DIR")]
     out: Option<PathBuf>,
-    /// File whose first line is the passphrase for the key shares. Without it a random one is
-    /// written to DIR/passphrase.txt.
-    #[arg(long, env = "VEIL_PASSPHRASE_FILE", value_name = "FILE", requires = "out")]
+    /// File whose first line is the passphrase for the key shares; VEIL_PASSPHRASE may hold it
+    /// instead. Without either a random one is written to DIR/passphrase.txt.
+    #[arg(long, env = "VEIL_PASSPHRASE_FILE", value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
     /// Misbehaviour of the last member.
     #[arg(long, value_enum, value_name = "NAME")]
@@ -131,8 +131,9 @@ fn simulate(arguments: &Arguments) -> Result<(Value, Exit), Failure> {
     if arguments.seed.is_some() {
         reporter.say("WARNING: --seed makes the key known to whoever knows the seed");
     }
-    let passphrase = match (&arguments.out, &arguments.passphrase_file) {
-        (Some(_), Some(file)) => Some(Passphrase::from_file(file)?),
+    let passphrase = match (&arguments.passphrase_file, std::env::var("VEIL_PASSPHRASE")) {
+        (Some(file), _) => Some(Passphrase::from_file(file)?),
+        (None, Ok(text)) if !text.is_empty() => Some(Passphrase::new(text)),
         _ => None,
     };
     if let Some(out) = &arguments.out {

@@ -3,12 +3,14 @@
 
 use std::collections::VecDeque;
 
+use veil_keygen_ceremony::machine::{Ceremony, Effect};
 use veil_protocol_spec::{
-    ParticipantIndex,
-    ceremony::{CeremonyMessage, SignedMessage},
+    Attempt, ParticipantIndex,
+    ceremony::{CeremonyMessage, CeremonyParameters, SignedMessage},
 };
 
-use super::{Insider, Misbehaviour, wire};
+use super::{Behaviour, Insider, Misbehaviour, wire};
+use crate::{disk::SharedStore, fixtures, plan::Plan, simulation::ATTEMPT};
 
 /// Messages remembered.
 const MEMORY: usize = 64;
@@ -56,4 +58,34 @@ fn remember(memory: &mut VecDeque<Vec<u8>>, bytes: &[u8]) {
         memory.pop_front();
     }
     memory.push_back(bytes.to_vec());
+}
+
+/// First messages of all members in another attempt and in another ceremony.
+pub(crate) fn relics(
+    behaviour: &Behaviour,
+    plan: &Plan,
+    seed: u64,
+    parameters: &CeremonyParameters,
+) -> Vec<Vec<u8>> {
+    if *behaviour != Behaviour::Replay {
+        return Vec::new();
+    }
+    let mut other = parameters.clone();
+    other.context = fixtures::draw(seed, "other context", 0);
+    let mut relics = Vec::new();
+    for (parameters, attempt) in [(parameters, Attempt(0)), (&other, ATTEMPT)] {
+        for j in plan.committee.participants() {
+            let identity = fixtures::identity(seed, j);
+            let setup = fixtures::setup(parameters, attempt, &identity, plan.timing());
+            let seed = fixtures::ceremony_seed(seed, j);
+            let store = Box::new(SharedStore::default());
+            let mut machine = Ceremony::new(setup, identity, seed, store, 0);
+            while let Some(effect) = machine.poll_effect() {
+                if let Effect::Broadcast(bytes) = effect {
+                    relics.push(bytes.to_vec());
+                }
+            }
+        }
+    }
+    relics
 }

@@ -1,0 +1,223 @@
+//! Threshold decryption with the key shares of a ceremony: t liars change nothing and are named, and
+//! nobody decrypts what it has not recomputed.
+
+#![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
+
+use veil_committee::{
+    decrypt::{LOG2_DELTA, SquashedBlock, combine},
+    decryption::{RecomputedOutputs, Refusal, Skip},
+};
+use veil_keygen_ceremony::keyset::decode_blocks;
+use veil_protocol_spec::{
+    ParticipantIndex,
+    decryption::{LockError, RequestId},
+};
+use veil_tests::{
+    decryption::{DecryptionPlan, DecryptionReport, Finished, finished_ceremony},
+    malicious::{crafted_ciphertext::crafted, wrong_partial::WrongPartial},
+    network::Conditions,
+    plan::member,
+};
+
+const VALUE: u16 = 0xbeef;
+
+/// All honest members have the plaintext and name the liars, and nobody else.
+fn assert_decrypts(report: &DecryptionReport, plan: &DecryptionPlan, seed: u64) {
+    let liars: Vec<_> = plan.liars.iter().map(|(j, _)| *j).collect();
+    for member in report.members.iter().filter(|m| plan.is_honest(m.participant)) {
+        assert_eq!(member.value(), Some(u128::from(VALUE)), "seed {seed}, {plan:?}\n{report:?}");
+        assert!(
+            member.liars.iter().all(|j| liars.contains(j)),
+            "seed {seed}, {plan:?}\n{report:?}"
+        );
+        assert!(
+            liars.iter().all(|j| member.liars.contains(j)),
+            "seed {seed}, {plan:?}\n{report:?}"
+        );
+    }
+}
+
+#[test]
+fn t_liars_are_named_and_change_nothing() {
+    let lies = [
+        WrongPartial::Bit(0),
+        WrongPartial::Bit(127),
+        WrongPartial::Everything,
+        WrongPartial::Truncated,
+        WrongPartial::Different,
+    ];
+    for n in [4, 7, 10] {
+        let finished = finished_ceremony(n, u64::from(n));
+        let t = finished.parameters.committee.max_faulty().get() as u8;
+        let blocks = finished.encrypt(VALUE);
+        for (seed, lie) in (0..).zip(lies) {
+            for first in [1, n - t + 1] {
+                let plan =
+                    (first..first + t).fold(DecryptionPlan::default(), |plan, j| plan.liar(j, lie));
+                let report = finished.decrypt(&blocks, &plan, seed);
+                assert_decrypts(&report, &plan, seed);
+                assert_eq!(report.trace, finished.decrypt(&blocks, &plan, seed).trace);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bad_network_only_delays() {
+    let finished = finished_ceremony(4, 11);
+    let blocks = finished.encrypt(VALUE);
+    let conditions = Conditions {
+        latency: (1, 800),
+        drop: 250,
+        duplicate: 200,
+        reorder: (300, 3_000),
+        partitions: Vec::new(),
+    };
+    for seed in 0..10 {
+        let mut plan = DecryptionPlan::default().absent(2);
+        plan.conditions = conditions.clone();
+        let report = finished.decrypt(&blocks, &plan, seed);
+        assert_decrypts(&report, &plan, seed);
+    }
+}
+
+/// With fewer than 2t+1 right shares nothing is decrypted, and nothing wrong either; who is away is
+/// named.
+#[test]
+fn without_a_quorum_nothing_is_decrypted() {
+    let finished = finished_ceremony(4, 12);
+    let blocks = finished.encrypt(VALUE);
+    let plan = DecryptionPlan::default().absent(2).liar(3, WrongPartial::Everything);
+    let report = finished.decrypt(&blocks, &plan, 1);
+    for j in [1, 4].map(member) {
+        assert_eq!(report.member(j).completion, None);
+        assert_eq!(report.member(j).outstanding, [member(2)]);
+    }
+}
+
+fn subsets(n: u8, size: usize) -> impl Iterator<Item = Vec<ParticipantIndex>> {
+    (0..1u16 << n)
+        .filter(move |bits| bits.count_ones() as usize == size)
+        .map(move |bits| (1..=n).filter(|j| bits >> (j - 1) & 1 == 1).map(member).collect())
+}
+
+/// Whatever 2t+1..n shares arrive, and whichever t members lie: the outcome is right, or there is
+/// none yet because fewer than 2t+1 of the shares are.
+#[test]
+fn every_subset_gives_the_right_plaintext_or_none() {
+    for n in [4, 7] {
+        let finished = finished_ceremony(n, 13);
+        let committee = finished.parameters.committee;
+        let (t, needed) = (committee.max_faulty().get(), committee.signing_threshold().get());
+        let blocks = finished.encrypt(VALUE);
+        let right: Vec<Vec<u8>> = finished
+            .shares
+            .iter()
+            .map(|share| share.decryptor().partial(&blocks).unwrap())
+            .collect();
+        for liars in subsets(n, t) {
+            let mut shares = right.clone();
+            for (i, liar) in liars.iter().enumerate() {
+                // All liars shift the plaintext in the same way.
+                shares[liar.position()][15] ^= 0x08;
+                shares[liar.position()][16] ^= i as u8;
+            }
+            for size in needed..=usize::from(n) {
+                for subset in subsets(n, size) {
+                    let given: Vec<_> =
+                        subset.iter().map(|j| (*j, shares[j.position()].as_slice())).collect();
+                    let lying: Vec<_> =
+                        liars.iter().filter(|j| subset.contains(j)).copied().collect();
+                    let place = format!("n = {n}, shares of {subset:?}, {liars:?} lie");
+                    match combine(committee, &given, blocks.len()) {
+                        Ok(combined) => {
+                            let value = decode_blocks(&combined.phases);
+                            assert_eq!(value, Ok(u128::from(VALUE)), "{place}");
+                            assert_eq!(combined.liars, lying, "{place}");
+                            assert!(size - lying.len() >= needed, "{place}");
+                        }
+                        Err(_) => assert!(size - lying.len() < needed, "{place}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+// ---- crafted ciphertexts -----------------------------------------------------------------------
+
+fn crafted_request(finished: &Finished) -> (SquashedBlock, RequestId) {
+    let block = crafted(finished.shares[0].dimension(), 0);
+    let request = RequestId::of(&finished.context(1), &[block.digest()]);
+    (block, request)
+}
+
+/// The attack is real: whoever gets 2t+1 shares of a crafted ciphertext has a bit of the key.
+#[test]
+fn shares_of_a_crafted_ciphertext_would_give_key_bits() {
+    let finished = finished_ceremony(4, 14);
+    let committee = finished.parameters.committee;
+    let mut ones = 0;
+    for i in 0..64 {
+        let block = crafted(finished.shares[0].dimension(), i);
+        let partials: Vec<_> = finished
+            .shares
+            .iter()
+            .map(|s| (s.origin().participant, s.decryptor().partial(&[block.clone()]).unwrap()))
+            .collect();
+        let views: Vec<_> = partials.iter().map(|(j, bytes)| (*j, bytes.as_slice())).collect();
+        let phase = combine(committee, &views, 1).unwrap().phases[0];
+        let message = phase.wrapping_add(1 << (LOG2_DELTA - 1)) >> LOG2_DELTA;
+        assert!(message == 0 || message == 16, "bit {i}: {message}");
+        ones += u32::from(message == 16);
+    }
+    assert!((10..54).contains(&ones), "{ones} of 64 bits are 1");
+}
+
+#[test]
+fn a_crafted_ciphertext_is_decrypted_by_nobody() {
+    for n in [4, 7] {
+        let finished = finished_ceremony(n, 15);
+        let blocks = finished.encrypt(VALUE);
+        let (_, request) = crafted_request(&finished);
+        for seed in 0..4 {
+            let plan = DecryptionPlan::default().crafty(2);
+            let report = finished.decrypt(&blocks, &plan, seed);
+            // The slot's own outputs are decrypted as always.
+            assert_decrypts(&report, &plan, seed);
+            for member in report.members.iter().filter(|m| plan.is_honest(m.participant)) {
+                assert!(!member.shared.contains(&request), "seed {seed}: {report:?}");
+                let refusal = (self::member(2), request, Skip::NotAuthorised);
+                assert!(member.refused.contains(&refusal), "seed {seed}: {report:?}");
+            }
+        }
+    }
+}
+
+/// Nor can a member be made to by its own side: not without a lock, with one for something else, or
+/// beside the outputs that the slot has.
+#[test]
+fn a_lock_authorises_one_evaluation() {
+    let finished = finished_ceremony(4, 16);
+    let (block, _) = crafted_request(&finished);
+    let (context, other) = (finished.context(1), finished.context(2));
+    let outputs = || RecomputedOutputs { context, blocks: vec![block.clone()] };
+    let mut machine = finished.decryptor(member(1));
+    let short = finished.lock(&context, [1, 2].map(member).into_iter());
+    assert_eq!(
+        machine.authorise(outputs(), &short, 0),
+        Err(Refusal::Lock(LockError::TooFew { given: 2, needed: 3 }))
+    );
+    let mut forged = finished.full_lock(&context);
+    forged.votes[1].1 = forged.votes[0].1;
+    let refused = machine.authorise(outputs(), &forged, 0);
+    assert_eq!(refused, Err(Refusal::Lock(LockError::Signature(member(2)))));
+    let refused = machine.authorise(outputs(), &finished.full_lock(&other), 0);
+    assert!(matches!(refused, Err(Refusal::OtherLock { .. })), "{refused:?}");
+
+    let lock = finished.full_lock(&context);
+    let real = RecomputedOutputs { context, blocks: finished.encrypt(VALUE) };
+    machine.authorise(real, &lock, 0).unwrap();
+    let refused = machine.authorise(outputs(), &lock, 0);
+    assert!(matches!(refused, Err(Refusal::SlotTaken { .. })), "{refused:?}");
+}
