@@ -208,7 +208,7 @@ impl Decryptor {
         // Nothing fails from here on.
         if !counted {
             // "State the number of decryptions a key is good for and count them." (`decryption.md`,
-            // "Budget")
+            // "Flooding")
             self.counter.blocks = total;
             self.slots.take(&context, id);
         }
