@@ -43,7 +43,7 @@ use veil_committee::{
     prf::SetKey,
 };
 use veil_protocol_spec::{
-    Blake3Digest, CodecError, KeySetDigest, ParticipantIndex, Wire,
+    Blake3Digest, ParticipantIndex, Wire,
     ceremony::{
         AbortReason, Bytes, CeremonyMessage, ChunkId, Commit, Confirm, Deal, DealPlaintext, Echo,
         Finish, Header, Payload, Prove, Round, SignedMessage, Stream, StreamRoot,
@@ -64,208 +64,19 @@ use crate::{
     transcript::{FinishCertificate, transcript_root},
 };
 
-/// Milliseconds on a monotonic clock.
-pub type Millis = u64;
+mod computation;
+mod interface;
+mod steps;
+
+pub use interface::*;
 
 /// Chunks of each member that are requested ahead.
 const WINDOW: u32 = 4;
 
-/// How long a member waits. Virtual or real, the round time must cover what the slowest member
-/// computes within a round: its whole share stream before `bits-root` and `bodies-root`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    /// For the messages of a round, or for progress within a stream, in milliseconds.
-    pub round: Millis,
-    /// Before it asks again for what is missing.
-    pub retry: Millis,
-}
-
-/// What a member waits for or does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stage {
-    /// Waits for the messages of a round.
-    Collect(Round),
-    /// Computes its share stream; the next chunk.
-    Produce(Stream, u32),
-    /// Collects and opens the members' streams; the next chunk.
-    Open(Stream, u32),
-    /// Assembles the key set and proves its share.
-    Assemble,
-    /// All n FINISH signatures are there; waits for the commit point.
-    AwaitCommitPoint,
-    /// The key is valid.
-    Completed,
-    /// The attempt made no key.
-    Aborted,
-}
-
-/// Why a message was ignored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Skip {
-    /// Seen before.
-    Duplicate,
-    /// Of another ceremony.
-    OtherCeremony,
-    /// Of an earlier or later attempt.
-    OtherAttempt,
-    /// Meant for another participant.
-    NotForMe,
-    /// A chunk that is not wanted (any more).
-    NotWanted,
-    /// A request for something this member does not have.
-    NotHere,
-    /// This member is done with the attempt.
-    Done,
-}
-
-/// Why a message counts against its bringer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// Not a message.
-    #[error(transparent)]
-    Malformed(#[from] CodecError),
-    /// Names a sender outside the committee.
-    #[error("participant {0} is not in the committee")]
-    Stranger(ParticipantIndex),
-    /// The signature is not the sender's.
-    #[error("the signature of participant {0} does not verify")]
-    Signature(ParticipantIndex),
-    /// A payload that does not belong to the round, or a recipient where there is none.
-    #[error("the {0} message has the wrong form")]
-    Form(Round),
-    /// Two messages signed for one round: evidence is kept and the attempt aborted.
-    #[error("participant {sender} signed two different {round} messages")]
-    Equivocation {
-        /// Who.
-        sender: ParticipantIndex,
-        /// In which round.
-        round: Round,
-    },
-    /// Bytes that do not match the signed root.
-    #[error("chunk {index} of participant {sender} does not match its root")]
-    Chunk {
-        /// Whose stream.
-        sender: ParticipantIndex,
-        /// Which chunk.
-        index: u32,
-    },
-}
-
-/// What became of a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Verdict {
-    /// Taken.
-    Valid,
-    /// Ignored; nobody's fault.
-    Skip(Skip),
-    /// Refused; its bringer, or the signer it names, misbehaves.
-    Fault(Fault),
-}
-
-/// What a restart needs.
-#[derive(Clone)]
-pub enum Record {
-    /// A message taken or sent, in order.
-    Message(Box<SignedMessage>),
-    /// The key set, before FINISH.
-    KeySet(Arc<CompressedXofKeySet>),
-    /// The key share, before FINISH; secret, to be encrypted by the keeper.
-    KeyShare(Arc<KeyShare>),
-}
-
-impl core::fmt::Debug for Record {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Message(message) => write!(f, "Message({:?})", message.header),
-            Self::KeySet(_) => f.write_str("KeySet"),
-            Self::KeyShare(_) => f.write_str("KeyShare(<redacted>)"),
-        }
-    }
-}
-
-/// What the driver carries out.
-#[derive(Clone, Debug)]
-pub enum Effect {
-    /// To be durable before any later effect.
-    Persist(Record),
-    /// To one participant.
-    Send(ParticipantIndex, Arc<[u8]>),
-    /// To all other participants.
-    Broadcast(Arc<[u8]>),
-    /// Destroy the persisted seed: FINISH is signed.
-    EraseSeed,
-    /// Destroy the persisted key share: FINISH was signed, but the attempt made no key.
-    EraseKeyShare,
-    /// Bring to the commit point.
-    Publish(Box<FinishCertificate>),
-    /// The attempt succeeded.
-    Complete(Box<Outcome>),
-    /// The attempt failed.
-    Abort(Box<AbortReport>),
-}
-
-/// A finished attempt.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// Digest of the key set.
-    pub key_set: KeySetDigest,
-    /// All n FINISH signatures.
-    pub certificate: FinishCertificate,
-}
-
-/// A failed attempt, as this member saw it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AbortReport {
-    /// Why.
-    pub reason: AbortReason,
-    /// At which stage.
-    pub stage: Stage,
-    /// Signed messages that show it, where there are such.
-    pub evidence: Vec<SignedMessage>,
-}
-
-/// What the commit point says.
-#[derive(Clone, Debug)]
-pub enum CommitPoint {
-    /// The certificate that was published in time.
-    Published(Box<FinishCertificate>),
-    /// The attempt's deadline passed without one.
-    Expired,
-}
-
-/// How far a member is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// What it waits for or does.
-    pub stage: Stage,
-    /// Pieces done within the stage.
-    pub done: u32,
-    /// Pieces of the stage.
-    pub total: u32,
-    /// Participants whose contribution to the stage is outstanding.
-    pub outstanding: Vec<ParticipantIndex>,
-}
-
-/// Records that cannot be resumed from.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ResumeError {
-    /// They hold no FINISH and no ABORT of this member, and there is no seed.
-    #[error(
-        "the ceremony seed is missing; without it this attempt cannot go on: let it expire and join the next one"
-    )]
-    NoSeed,
-    /// The records were written with another seed or another build.
-    #[error(
-        "replaying the {0} message gives other bytes than were sent; the records or the seed are damaged"
-    )]
-    Diverged(Round),
-    /// FINISH was signed but the key share is not among the records.
-    #[error(
-        "FINISH was signed but the key share is missing from the records; restore it from backup"
-    )]
-    NoKeyShare,
-}
+/// The commit point says that the key is valid. (If it says that the attempt expired, the key share
+/// is gone because it was erased: a restart alone cannot tell.)
+const NO_KEY_SHARE: &str =
+    "FINISH was signed but the key share is missing from the records; restore it from backup";
 
 /// Messages by round and sender.
 type Messages = BTreeMap<Round, BTreeMap<ParticipantIndex, SignedMessage>>;
@@ -352,11 +163,13 @@ impl Ceremony {
                 Record::Message(message) if message.header.sender == me => own.push(*message),
                 Record::Message(message) => {
                     let header = message.header;
-                    machine
-                        .messages
-                        .entry(header.round)
-                        .or_default()
-                        .insert(header.sender, *message);
+                    let known = machine.messages.entry(header.round).or_default();
+                    // The first one counts, as it did before the restart.
+                    match known.get(&header.sender) {
+                        Some(first) if *first == *message => {}
+                        Some(first) => machine.evidence.extend([first.clone(), *message]),
+                        None => drop(known.insert(header.sender, *message)),
+                    }
                 }
                 Record::KeySet(key_set) => machine.key_set = Some(key_set),
                 Record::KeyShare(key_share) => machine.key_share = Some(key_share),
@@ -371,6 +184,11 @@ impl Ceremony {
             machine.start(now);
             if let Some(round) = machine.diverged {
                 return Err(ResumeError::Diverged(round));
+            }
+            if let Some(Header { sender: accused, round, .. }) =
+                machine.evidence.first().map(|first| first.header)
+            {
+                machine.abort(AbortReason::Equivocation { accused, round });
             }
             let aborted = machine.messages.get(&Round::Abort).and_then(|by| by.keys().next());
             if let Some(by) = aborted.copied() {
@@ -391,8 +209,6 @@ impl Ceremony {
         machine.seed = None;
         if !finished {
             machine.stage = Stage::Aborted;
-        } else if machine.key_share.is_none() {
-            return Err(ResumeError::NoKeyShare);
         } else {
             machine.effects.push_back(Effect::EraseSeed);
             machine.enter(Stage::Collect(Round::Finish), now);
@@ -541,7 +357,7 @@ impl Ceremony {
             self.abort(reason);
         } else if self.next_retry.is_some_and(|retry| now >= retry) {
             self.next_retry = Some(now + self.setup.timing.retry);
-            self.ask_again();
+            self.ask_again(now);
         }
     }
 
@@ -598,7 +414,9 @@ impl Ceremony {
         }
         if let Some(first) = known.cloned() {
             let (sender, round) = (header.sender, header.round);
-            if !matches!(self.stage, Stage::Completed | Stage::Aborted) {
+            // After FINISH there is nothing to abort, and no end to what a liar may sign.
+            let finished = self.message(Round::Finish, self.setup.me).is_some();
+            if !finished && !matches!(self.stage, Stage::Completed | Stage::Aborted) {
                 self.effects.push_back(Effect::Persist(Record::Message(Box::new(message.clone()))));
                 self.evidence.extend([first, message]);
                 self.abort(AbortReason::Equivocation { accused: sender, round });
@@ -724,7 +542,7 @@ impl Ceremony {
     }
 
     /// Asks everybody for what is missing: its sender first, but a relay may have it too.
-    fn ask_again(&mut self) {
+    fn ask_again(&mut self, now: Millis) {
         let outstanding = self.progress().outstanding;
         match self.stage {
             Stage::Collect(round) => {
@@ -749,7 +567,7 @@ impl Ceremony {
                         let here =
                             self.arrived.get(&index).is_some_and(|c| c.contains_key(&sender));
                         if !here {
-                            let relay = self.relay_for(sender, index);
+                            let relay = self.relay_for(sender, index, now);
                             self.request_chunk(stream, sender, index, sender);
                             self.request_chunk(stream, sender, index, relay);
                         }
@@ -760,10 +578,12 @@ impl Ceremony {
         }
     }
 
-    /// Somebody else who may have a chunk; changes with the chunk, so that load spreads.
-    fn relay_for(&self, sender: ParticipantIndex, index: u32) -> ParticipantIndex {
+    /// Somebody else who may have a chunk; changes with the chunk, so that load spreads, and with
+    /// time, since it may be one that gives nothing.
+    fn relay_for(&self, sender: ParticipantIndex, index: u32, now: Millis) -> ParticipantIndex {
         let others: Vec<_> = self.setup.others().filter(|j| *j != sender).collect();
-        others.get(index as usize % others.len().max(1)).copied().unwrap_or(sender)
+        let turn = u64::from(index) + now / self.setup.timing.retry.max(1);
+        others.get((turn % others.len().max(1) as u64) as usize).copied().unwrap_or(sender)
     }
 
     fn request_chunk(
@@ -803,7 +623,7 @@ impl Ceremony {
         self.deadline = None;
         self.next_retry = None;
         self.erase_secrets();
-        if self.key_share.take().is_some() && self.message(Round::Finish, self.setup.me).is_some() {
+        if self.key_share.take().is_some() {
             self.effects.push_back(Effect::EraseKeyShare);
         }
         self.key_set = None;
@@ -811,7 +631,9 @@ impl Ceremony {
     }
 
     fn complete(&mut self, certificate: FinishCertificate) {
-        let Some(key_share) = &self.key_share else { return };
+        let Some(key_share) = &self.key_share else {
+            return self.fail(AbortReason::Local { detail: NO_KEY_SHARE.to_owned() });
+        };
         self.stage = Stage::Completed;
         self.deadline = None;
         self.next_retry = None;
@@ -829,693 +651,5 @@ impl Ceremony {
         self.engine = None;
         self.bodies = None;
         self.arrived.clear();
-    }
-
-    // ---- steps -----------------------------------------------------------------------------
-
-    fn enter(&mut self, stage: Stage, now: Millis) {
-        self.stage = stage;
-        let waits = match stage {
-            // After FINISH there is no deadline of one's own: the commit point decides.
-            Stage::Collect(round) => (round != Round::Finish, true),
-            Stage::Open(..) => (true, true),
-            _ => (false, false),
-        };
-        self.deadline = waits.0.then(|| now + self.setup.timing.round);
-        self.next_retry = waits.1.then(|| now + self.setup.timing.retry);
-    }
-
-    /// Step 1: "each member broadcasts an ephemeral channel key, commitments to its contributions to
-    /// every key set and noise group it is in, a commitment to its part of the public seed, and its
-    /// FROST round-1 package".
-    fn start(&mut self, now: Millis) {
-        self.enter(Stage::Collect(Round::Commit), now);
-        let Some(seed) = self.seed.clone() else { return };
-        let (id, attempt, me) = (self.setup.id, self.setup.attempt, self.setup.me);
-        let channel = ChannelKey::derive(&seed.derive(&id, attempt, "channel", b""));
-        let context = self.setup.context();
-        let contributions = self
-            .slots
-            .iter()
-            .map(|slot| context.commitment(me, *slot, &context.contribution(&seed, *slot)))
-            .collect();
-        let mut rng = ChaCha20Rng::from_seed(seed.derive(&id, attempt, "frost", b""));
-        let (frost, frost_round1) = match Dkg::start(self.setup.committee(), me, &mut rng) {
-            Ok(started) => started,
-            Err(error) => return self.fail(AbortReason::Local { detail: error.to_string() }),
-        };
-        let commit = Commit {
-            channel_key: Bytes(channel.public().to_vec()),
-            contributions,
-            public_seed: context.public_seed_commitment(me, &self.setup.public_seed_part(&seed)),
-            frost_round1: Bytes(frost_round1),
-        };
-        self.channel = Some(channel);
-        self.frost = Frost::Round1(Box::new(frost));
-        self.say(Round::Commit, None, Payload::Commit(commit));
-        self.advance(now);
-    }
-
-    /// Goes through every step for which all messages are there. Computation is left to
-    /// [`Self::work`].
-    fn advance(&mut self, now: Millis) {
-        while let Stage::Collect(round) = self.stage {
-            if !self.complete_round(round) {
-                return;
-            }
-            let result = match round {
-                Round::Commit => self.after_commit(now),
-                Round::CommitEcho => self.check_echo(round).and_then(|()| self.deal(now)),
-                Round::Deal => self.after_deal(now),
-                Round::Confirm => self.after_confirm(now),
-                Round::ConfirmEcho => self.check_echo(round).map(|()| self.draw_bits(now)),
-                Round::BitsRoot | Round::BodiesRoot => self.after_root(round, now),
-                Round::BitsRootEcho => {
-                    self.check_echo(round).map(|()| self.open(Stream::Bits, now))
-                }
-                Round::BodiesRootEcho => {
-                    self.check_echo(round).map(|()| self.open(Stream::Bodies, now))
-                }
-                Round::Prove => self.after_prove(now),
-                Round::Finish => {
-                    self.after_finish();
-                    return;
-                }
-                Round::Abort => return,
-            };
-            if let Err(reason) = result {
-                return self.abort(reason);
-            }
-        }
-    }
-
-    fn message(&self, round: Round, sender: ParticipantIndex) -> Option<&SignedMessage> {
-        self.messages.get(&round).and_then(|by_sender| by_sender.get(&sender))
-    }
-
-    fn complete_round(&self, round: Round) -> bool {
-        let own_needed = round != Round::Deal;
-        self.setup
-            .committee()
-            .participants()
-            .filter(|j| own_needed || *j != self.setup.me)
-            .all(|j| self.message(round, j).is_some())
-    }
-
-    /// The payloads of a complete round in order of participants.
-    fn payloads<T>(
-        &self,
-        round: Round,
-        pick: impl Fn(&Payload) -> Option<&T>,
-    ) -> Vec<(ParticipantIndex, &T)> {
-        self.messages
-            .get(&round)
-            .into_iter()
-            .flatten()
-            .filter_map(|(j, message)| pick(&message.payload).map(|payload| (*j, payload)))
-            .collect()
-    }
-
-    fn commits(&self) -> Vec<(ParticipantIndex, &Commit)> {
-        self.payloads(Round::Commit, |p| match p {
-            Payload::Commit(commit) => Some(commit),
-            _ => None,
-        })
-    }
-
-    /// Steps 2, 5, 7, 9: "each member broadcasts the digests of the n messages it received".
-    fn echo(&mut self, of: Round, echo: Round, now: Millis) {
-        let digests =
-            self.messages.get(&of).into_iter().flatten().map(|(_, m)| m.digest()).collect();
-        self.say(echo, None, Payload::Echo(Echo { digests }));
-        if self.stage != Stage::Aborted {
-            self.enter(Stage::Collect(echo), now);
-        }
-    }
-
-    fn check_echo(&self, round: Round) -> Result<(), AbortReason> {
-        let Some(of) = round.echoes() else { return Ok(()) };
-        let digests: Vec<_> = self
-            .messages
-            .get(&of)
-            .into_iter()
-            .flatten()
-            .map(|(j, message)| (*j, message.digest()))
-            .collect();
-        let echoes = self.payloads(round, |p| match p {
-            Payload::Echo(echo) => Some(echo),
-            _ => None,
-        });
-        for (echoed_by, echo) in echoes {
-            if echo.digests.len() != digests.len() {
-                let detail = format!("{} digests", echo.digests.len());
-                return Err(AbortReason::InvalidMessage { accused: echoed_by, round, detail });
-            }
-            for ((accused, mine), theirs) in digests.iter().zip(&echo.digests) {
-                if mine != theirs {
-                    let accused = *accused;
-                    return Err(AbortReason::EchoMismatch { accused, round: of, echoed_by });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn after_commit(&mut self, now: Millis) -> Result<(), AbortReason> {
-        for (accused, commit) in self.commits() {
-            let expected = slots_of(self.setup.committee(), accused).len();
-            if commit.contributions.len() != expected {
-                let given = commit.contributions.len();
-                let detail = format!("{given} commitments instead of {expected}");
-                return Err(AbortReason::InvalidMessage { accused, round: Round::Commit, detail });
-            }
-        }
-        self.echo(Round::Commit, Round::CommitEcho, now);
-        Ok(())
-    }
-
-    /// Step 3: "each member sends every other one, under its channel key, the contributions to all
-    /// sets that contain both, and its FROST round-2 package".
-    fn deal(&mut self, now: Millis) -> Result<(), AbortReason> {
-        let Some(seed) = self.seed.clone() else { return Ok(()) };
-        let Frost::Round1(frost) = core::mem::replace(&mut self.frost, Frost::None) else {
-            return Ok(());
-        };
-        let packages: Packages = self
-            .commits()
-            .into_iter()
-            .filter(|(j, _)| *j != self.setup.me)
-            .map(|(j, commit)| (j, commit.frost_round1.0.clone()))
-            .collect();
-        let (frost, shares) = frost.receive(&packages).map_err(|error| AbortReason::Frost {
-            accused: error.culprits(),
-            detail: error.to_string(),
-        })?;
-        let mut sealed = Vec::new();
-        for (recipient, commit) in self.commits() {
-            if recipient == self.setup.me {
-                continue;
-            }
-            let package = shares.get(&recipient).map(|p| p.to_vec()).unwrap_or_default();
-            let bytes = self
-                .setup
-                .seal_deal(&seed, recipient, &commit.channel_key.0, package)
-                .map_err(|error| AbortReason::InvalidMessage {
-                    accused: recipient,
-                    round: Round::Commit,
-                    detail: error.to_string(),
-                })?;
-            sealed.push((recipient, bytes));
-        }
-        self.frost = Frost::Round2(Box::new(frost));
-        for (recipient, bytes) in sealed {
-            self.say(Round::Deal, Some(recipient), Payload::Deal(Deal { sealed: Bytes(bytes) }));
-        }
-        if self.stage != Stage::Aborted {
-            self.enter(Stage::Collect(Round::Deal), now);
-        }
-        Ok(())
-    }
-
-    /// Step 4: "each member checks the contributions against their commitments, computes
-    /// r_A = KDF(all contributions, ceremony id, attempt, A) for each of its sets, and broadcasts
-    /// H(r_A), its part of the public seed and the FROST group key; or it complains, by ABORT".
-    fn after_deal(&mut self, now: Millis) -> Result<(), AbortReason> {
-        let context = self.setup.context();
-        let (Some(seed), Some(channel)) = (self.seed.clone(), self.channel.take()) else {
-            return Ok(());
-        };
-        let deals = self.payloads(Round::Deal, |p| match p {
-            Payload::Deal(deal) => Some(deal),
-            _ => None,
-        });
-        let mut dealt = BTreeMap::new();
-        for (accused, deal) in deals {
-            let invalid = |detail: String| AbortReason::InvalidMessage {
-                accused,
-                round: Round::Deal,
-                detail,
-            };
-            let aad = self.setup.deal_data(accused, self.setup.me);
-            let plaintext =
-                channel.open(&deal.sealed.0, &aad).map_err(|error| invalid(error.to_string()))?;
-            let plaintext =
-                DealPlaintext::from_wire(&plaintext).map_err(|error| invalid(error.to_string()))?;
-            dealt.insert(accused, plaintext);
-        }
-        let mut contributions: BTreeMap<(Slot, ParticipantIndex), Zeroizing<[u8; 32]>> =
-            BTreeMap::new();
-        for (sender, commit) in self.commits() {
-            let Some(plaintext) = dealt.get(&sender) else { continue };
-            let slots = slots_of(self.setup.committee(), sender);
-            let common: Vec<_> = slots
-                .into_iter()
-                .zip(&commit.contributions)
-                .filter(|(slot, _)| slot.members.contains(self.setup.me))
-                .collect();
-            if common.len() != plaintext.contributions.len() {
-                return Err(AbortReason::WrongContribution { accused: sender });
-            }
-            for ((slot, commitment), contribution) in
-                common.into_iter().zip(&plaintext.contributions)
-            {
-                if context.commitment(sender, slot, contribution) != *commitment {
-                    return Err(AbortReason::WrongContribution { accused: sender });
-                }
-                contributions.insert((slot, sender), Zeroizing::new(*contribution));
-            }
-        }
-        let slot_keys: Vec<(Slot, SetKey)> = self
-            .slots
-            .iter()
-            .map(|slot| {
-                let parts: Vec<_> = slot
-                    .members
-                    .iter()
-                    .filter_map(|j| {
-                        if j == self.setup.me {
-                            Some(context.contribution(&seed, *slot))
-                        } else {
-                            contributions.remove(&(*slot, j))
-                        }
-                    })
-                    .collect();
-                (*slot, context.slot_key(*slot, &parts))
-            })
-            .collect();
-        let Frost::Round2(frost) = core::mem::replace(&mut self.frost, Frost::None) else {
-            return Ok(());
-        };
-        let packages = dealt
-            .iter()
-            .map(|(j, plaintext)| (*j, Zeroizing::new(plaintext.frost_round2.clone())))
-            .collect();
-        let group = frost.finish(&packages).map_err(|error| AbortReason::Frost {
-            accused: error.culprits(),
-            detail: error.to_string(),
-        })?;
-        let confirm = Confirm {
-            keys: slot_keys.iter().map(|(slot, key)| context.confirmation(*slot, key)).collect(),
-            public_seed: self.setup.public_seed_part(&seed),
-            frost_group: Bytes(group.public().to_wire()),
-        };
-        self.group = Some(Arc::new(group));
-        self.slot_keys = slot_keys;
-        self.say(Round::Confirm, None, Payload::Confirm(confirm));
-        if self.stage != Stage::Aborted {
-            self.enter(Stage::Collect(Round::Confirm), now);
-        }
-        Ok(())
-    }
-
-    fn confirms(&self) -> Vec<(ParticipantIndex, &Confirm)> {
-        self.payloads(Round::Confirm, |p| match p {
-            Payload::Confirm(confirm) => Some(confirm),
-            _ => None,
-        })
-    }
-
-    fn after_confirm(&mut self, now: Millis) -> Result<(), AbortReason> {
-        let context = self.setup.context();
-        let mine: BTreeMap<Slot, Blake3Digest> = self
-            .slot_keys
-            .iter()
-            .map(|(slot, key)| (*slot, context.confirmation(*slot, key)))
-            .collect();
-        let group = self.group.as_ref().map(|group| group.public().to_wire()).unwrap_or_default();
-        let mut differ = Vec::new();
-        let mut other_group = Vec::new();
-        for ((j, confirm), (_, commit)) in self.confirms().into_iter().zip(self.commits()) {
-            if context.public_seed_commitment(j, &confirm.public_seed) != commit.public_seed {
-                return Err(AbortReason::WrongSeedReveal { accused: j });
-            }
-            let slots = slots_of(self.setup.committee(), j);
-            let agrees = slots.len() == confirm.keys.len()
-                && slots
-                    .iter()
-                    .zip(&confirm.keys)
-                    .all(|(slot, theirs)| mine.get(slot).is_none_or(|mine| mine == theirs));
-            if !agrees {
-                differ.push(j);
-            }
-            if confirm.frost_group.0 != group {
-                other_group.push(j);
-            }
-        }
-        if !differ.is_empty() {
-            return Err(AbortReason::KeyMismatch { with: differ });
-        }
-        if !other_group.is_empty() {
-            let detail = "they computed another group key".to_owned();
-            return Err(AbortReason::Frost { accused: other_group, detail });
-        }
-        self.echo(Round::Confirm, Round::ConfirmEcho, now);
-        Ok(())
-    }
-
-    /// Step 6: "for each key bit: \[r\] <- PRSS; locally r_j^2 + r_j; plus a fresh PRZS share".
-    fn draw_bits(&mut self, now: Millis) {
-        let keys = SplitKeys::new(&self.slot_keys);
-        self.slot_keys.clear();
-        let setup = &self.setup;
-        self.engine =
-            Some(engine(setup.committee(), setup.me, &setup.params, &setup.layout, &keys));
-        self.keys = Some(keys);
-        self.produced.clear();
-        self.enter(Stage::Produce(Stream::Bits, 0), now);
-    }
-
-    fn after_root(&mut self, round: Round, now: Millis) -> Result<(), AbortReason> {
-        let (stream, echo) = match round {
-            Round::BitsRoot => (Stream::Bits, Round::BitsRootEcho),
-            _ => (Stream::Bodies, Round::BodiesRootEcho),
-        };
-        let expected = self.setup.chunks(stream) as usize;
-        for (accused, root) in self.roots(round) {
-            if root.chunks.len() != expected {
-                let detail = format!("{} chunks instead of {expected}", root.chunks.len());
-                return Err(AbortReason::InvalidMessage { accused, round, detail });
-            }
-        }
-        self.echo(round, echo, now);
-        Ok(())
-    }
-
-    fn roots(&self, round: Round) -> Vec<(ParticipantIndex, &StreamRoot)> {
-        self.payloads(round, |p| match p {
-            Payload::StreamRoot(root) => Some(root),
-            _ => None,
-        })
-    }
-
-    fn open(&mut self, stream: Stream, now: Millis) {
-        if stream == Stream::Bodies {
-            self.bodies = Some(Bodies::zeroed(&self.setup.layout));
-        }
-        self.arrived.clear();
-        self.requested = 0;
-        self.enter(Stage::Open(stream, 0), now);
-        self.request_ahead(stream, 0);
-    }
-
-    /// Looks for the chunks of the window in the store, and asks their senders for the rest.
-    fn request_ahead(&mut self, stream: Stream, next: u32) {
-        let until = (next + WINDOW).min(self.setup.chunks(stream));
-        while self.requested < until {
-            let index = self.requested;
-            self.requested += 1;
-            for sender in self.setup.others().collect::<Vec<_>>() {
-                match self.load_chunk(stream, sender, index) {
-                    Ok(Some(bytes)) => {
-                        self.arrived.entry(index).or_default().insert(sender, bytes);
-                    }
-                    Ok(None) => self.request_chunk(stream, sender, index, sender),
-                    Err(error) => {
-                        return self.abort(AbortReason::Local { detail: error.to_string() });
-                    }
-                }
-            }
-        }
-    }
-
-    /// A chunk from the store, if it is there and is the one that the sender's root names.
-    fn load_chunk(
-        &mut self,
-        stream: Stream,
-        sender: ParticipantIndex,
-        index: u32,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        let found = self.store.get(stream, sender, index)?;
-        Ok(found.filter(|bytes| self.chunk_matches(stream, sender, index, bytes)))
-    }
-
-    fn chunk_matches(
-        &self,
-        stream: Stream,
-        sender: ParticipantIndex,
-        index: u32,
-        bytes: &[u8],
-    ) -> bool {
-        let Some(message) = self.message(stream.root_round(), sender) else { return false };
-        let Payload::StreamRoot(root) = &message.payload else { return false };
-        let length = self.setup.plan.of(stream).get(index as usize).map(|chunk| chunk.bytes);
-        length == Some(bytes.len())
-            && root.chunks.get(index as usize)
-                == Some(&StreamRoot::chunk_digest(&message.header, stream, index, bytes))
-    }
-
-    // ---- computation -----------------------------------------------------------------------
-
-    /// Does one bounded piece of computation, if there is any to do. Returns whether there may be
-    /// more.
-    pub fn work(&mut self, now: Millis) -> bool {
-        match self.stage {
-            Stage::Produce(stream, next) => {
-                self.produce(stream, next, now);
-                true
-            }
-            Stage::Open(stream, next) => {
-                let n = self.setup.committee().n();
-                if self.arrived.get(&next).map_or(0, BTreeMap::len) + 1 < n {
-                    return false;
-                }
-                self.open_next(stream, next, now);
-                true
-            }
-            Stage::Assemble => {
-                self.assemble(now);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn produce(&mut self, stream: Stream, next: u32, now: Millis) {
-        let Some(engine) = &self.engine else { return };
-        if next == self.setup.chunks(stream) {
-            let chunks = core::mem::take(&mut self.produced);
-            let round = stream.root_round();
-            self.say(round, None, Payload::StreamRoot(StreamRoot { chunks }));
-            if stream == Stream::Bodies
-                && let Some(engine) = &mut self.engine
-            {
-                engine.finish_bodies();
-            }
-            if self.stage != Stage::Aborted {
-                self.enter(Stage::Collect(round), now);
-                self.advance(now);
-            }
-            return;
-        }
-        let Some(chunk) = self.setup.plan.of(stream).get(next as usize) else { return };
-        let bytes = match stream {
-            Stream::Bits => engine.bits_chunk(chunk),
-            Stream::Bodies => engine.bodies_chunk(chunk),
-        };
-        let header = Header {
-            ceremony: self.setup.id,
-            attempt: self.setup.attempt,
-            round: stream.root_round(),
-            sender: self.setup.me,
-            recipient: None,
-        };
-        self.produced.push(StreamRoot::chunk_digest(&header, stream, next, &bytes));
-        if let Err(error) = self.store.put(stream, self.setup.me, next, &bytes) {
-            return self.abort(AbortReason::Local { detail: error.to_string() });
-        }
-        self.stage = Stage::Produce(stream, next + 1);
-    }
-
-    /// Steps 7 and 9: "receivers interpolate from 2t+1 shares and check that all n shares lie on one
-    /// polynomial of degree 2t".
-    fn open_next(&mut self, stream: Stream, next: u32, now: Millis) {
-        let Some(arrived) = self.arrived.remove(&next) else {
-            if self.setup.committee().n() > 1 {
-                return;
-            }
-            return self.open_with(stream, next, BTreeMap::new(), now);
-        };
-        self.open_with(stream, next, arrived, now);
-    }
-
-    fn open_with(
-        &mut self,
-        stream: Stream,
-        next: u32,
-        mut chunks: BTreeMap<ParticipantIndex, Vec<u8>>,
-        now: Millis,
-    ) {
-        match self.store.get(stream, self.setup.me, next) {
-            Ok(Some(own)) => chunks.insert(self.setup.me, own),
-            Ok(None) => {
-                let detail = format!("own chunk {next} is gone from the share store");
-                return self.abort(AbortReason::Local { detail });
-            }
-            Err(error) => return self.abort(AbortReason::Local { detail: error.to_string() }),
-        };
-        let shares: Vec<&[u8]> = chunks.values().map(Vec::as_slice).collect();
-        let setup = Arc::clone(&self.setup);
-        let Some(chunk) = setup.plan.of(stream).get(next as usize) else { return };
-        let Some(engine) = &mut self.engine else { return };
-        let opened = match (stream, &mut self.bodies) {
-            (Stream::Bits, _) => engine.open_bits(chunk, &shares),
-            (Stream::Bodies, Some(bodies)) => {
-                let section = &setup.layout.sections[chunk.section];
-                engine.open_bodies(section, chunk, &shares, &mut bodies.sections[chunk.section])
-            }
-            (Stream::Bodies, None) => return,
-        };
-        if let Err(element) = opened {
-            return self.abort(AbortReason::InconsistentShares {
-                stream,
-                index: next,
-                element: element as u32,
-            });
-        }
-        let next = next + 1;
-        if next < setup.chunks(stream) {
-            self.enter(Stage::Open(stream, next), now);
-            self.request_ahead(stream, next);
-        } else if stream == Stream::Bits {
-            self.derive_keys(now);
-        } else {
-            self.enter(Stage::Assemble, now);
-        }
-    }
-
-    /// Step 8: "take the root x with even constant coefficient; \[b\] = (\[r\] - x) (-1 - 2x)^-1", then
-    /// the shares of the public material.
-    fn derive_keys(&mut self, now: Millis) {
-        let parts: Vec<[u8; 32]> = self.confirms().iter().map(|(_, c)| c.public_seed).collect();
-        let public_seed = self.setup.context().public_seed(&parts);
-        let (Some(engine), Some(keys)) = (&mut self.engine, &self.keys) else { return };
-        if let Err(bit) = engine.derive_keys(keys, &public_seed) {
-            let chunks = self.setup.plan.of(Stream::Bits);
-            let index = chunks.iter().rposition(|chunk| chunk.start <= bit).unwrap_or(0);
-            return self.abort(AbortReason::InconsistentShares {
-                stream: Stream::Bits,
-                index: index as u32,
-                element: (bit - chunks.get(index).map_or(0, |chunk| chunk.start)) as u32,
-            });
-        }
-        self.produced.clear();
-        self.enter(Stage::Produce(Stream::Bodies, 0), now);
-    }
-
-    /// Step 10: "each member assembles the key set, erases its shares of s, S and p and every key but
-    /// `dec`, and broadcasts the key set's digest and its partial decryption of the test ciphertext".
-    fn assemble(&mut self, now: Millis) {
-        let parts: Vec<[u8; 32]> = self.confirms().iter().map(|(_, c)| c.public_seed).collect();
-        let public_seed = self.setup.context().public_seed(&parts);
-        let Some(bodies) = self.bodies.take() else { return };
-        let key_set = match assemble(&self.setup.params, public_seed, bodies) {
-            Ok(key_set) => Arc::new(key_set),
-            Err(error) => {
-                return self.abort(AbortReason::InvalidKeySet { detail: error.to_string() });
-            }
-        };
-        let digest = keyset_digest(&key_set);
-        let (Some(mut engine), Some(keys), Some(group)) =
-            (self.engine.take(), self.keys.take(), self.group.take())
-        else {
-            return;
-        };
-        let share = engine.take_squash_share();
-        let root = self.root_before(Round::Prove);
-        let key_share = proof::key_share(&self.setup, digest, &root, share, keys.dec, &group);
-        let key_share = match key_share {
-            Ok(key_share) => key_share,
-            Err(error) => return self.abort(AbortReason::Local { detail: error.to_string() }),
-        };
-        let prove = Prove { key_set: digest, test_share: Bytes(key_share.test_share().to_vec()) };
-        self.erase_secrets();
-        self.key_set = Some(key_set);
-        self.key_share = Some(Arc::new(key_share));
-        self.say(Round::Prove, None, Payload::Prove(prove));
-        if self.stage != Stage::Aborted {
-            self.enter(Stage::Collect(Round::Prove), now);
-            self.advance(now);
-        }
-    }
-
-    /// The root over everything broadcast before a round.
-    fn root_before(&self, round: Round) -> Blake3Digest {
-        let messages = self
-            .broadcasts()
-            .filter(|message| message.header.round < round)
-            .map(SignedMessage::digest);
-        transcript_root(&self.setup.parameters, self.setup.attempt, messages)
-    }
-
-    /// Step 11: "when all n proofs fit, each member persists its key share and signs FINISH over the
-    /// transcript's root; the seed is destroyed".
-    fn after_prove(&mut self, now: Millis) -> Result<(), AbortReason> {
-        let Some(key_share) = self.key_share.clone() else { return Ok(()) };
-        let proofs = self.payloads(Round::Prove, |p| match p {
-            Payload::Prove(prove) => Some(prove),
-            _ => None,
-        });
-        let shares: Vec<_> = proofs.iter().map(|(j, p)| (*j, p.test_share.0.as_slice())).collect();
-        let strangers: Vec<_> = proofs
-            .iter()
-            .filter(|(_, proof)| proof.key_set != key_share.origin().key_set)
-            .map(|(j, _)| *j)
-            .collect();
-        if !strangers.is_empty() {
-            let detail = "another key set digest".to_owned();
-            return Err(AbortReason::WrongProof { accused: strangers, detail });
-        }
-        proof::check(self.setup.committee(), &shares)?;
-        let root = self.root_before(Round::Finish);
-        if let Some(key_set) = self.key_set.clone() {
-            self.effects.push_back(Effect::Persist(Record::KeySet(key_set)));
-        }
-        self.effects.push_back(Effect::Persist(Record::KeyShare(key_share)));
-        self.say(Round::Finish, None, Payload::Finish(Finish { root }));
-        if self.stage != Stage::Aborted {
-            self.seed = None;
-            self.effects.push_back(Effect::EraseSeed);
-            self.enter(Stage::Collect(Round::Finish), now);
-        }
-        Ok(())
-    }
-
-    fn own_finish_root(&self) -> Option<Blake3Digest> {
-        match &self.message(Round::Finish, self.setup.me)?.payload {
-            Payload::Finish(finish) => Some(finish.root),
-            _ => None,
-        }
-    }
-
-    /// "A key is valid only with the FINISH signatures of all n members over one root": collect them
-    /// and bring them to the commit point.
-    fn after_finish(&mut self) {
-        let Some(root) = self.own_finish_root() else { return };
-        let finishes = self.payloads(Round::Finish, |p| match p {
-            Payload::Finish(finish) => Some(finish),
-            _ => None,
-        });
-        if finishes.iter().any(|(_, finish)| finish.root != root) {
-            // Somebody finished another transcript; this attempt can make no key. The commit point
-            // will say so.
-            self.stage = Stage::AwaitCommitPoint;
-            return;
-        }
-        let signatures = self
-            .messages
-            .get(&Round::Finish)
-            .into_iter()
-            .flatten()
-            .map(|(_, message)| message.signature)
-            .collect();
-        let certificate = FinishCertificate {
-            ceremony: self.setup.id,
-            attempt: self.setup.attempt,
-            root,
-            signatures,
-        };
-        self.stage = Stage::AwaitCommitPoint;
-        self.next_retry = None;
-        self.effects.push_back(Effect::Publish(Box::new(certificate)));
     }
 }

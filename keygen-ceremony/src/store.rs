@@ -8,7 +8,9 @@ use veil_protocol_spec::{ParticipantIndex, ceremony::Stream};
 
 /// Storage of the chunks of one attempt.
 pub trait ChunkStore: Send {
-    /// Keeps a chunk. It must be durable when the call returns. Keeping a chunk again replaces it.
+    /// Keeps a chunk. It need not survive a crash: what is gone is asked for again, own chunks are
+    /// computed again, and once FINISH destroys the seed nobody needs them. Keeping a chunk again
+    /// replaces it.
     ///
     /// # Errors
     /// [`StoreError`]; the machine aborts the attempt.

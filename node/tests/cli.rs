@@ -12,12 +12,13 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
-use veil_committee::key_share::{KeyShare, KeyShareError};
 use veil_node::{
     archive::{self, ArchiveError},
-    keystore::{KeystoreError, Passphrase, read_key_share, write_secret},
+    keystore::{Passphrase, read_key_share},
 };
-use veil_protocol_spec::ParticipantIndex;
+
+#[path = "cli/key_shares.rs"]
+mod key_shares;
 
 const SEED: &str = "5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed";
 const OTHER_SEED: &str = "5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eee";
@@ -39,12 +40,20 @@ impl Said {
     }
 }
 
+/// Every variable that the binary reads.
+const VARIABLES: &[&str] =
+    &["VEIL_MEMBERS", "VEIL_PARAMETERS", "VEIL_OUT", "VEIL_PASSPHRASE_FILE", "VEIL_PASSPHRASE"];
+
 fn veil(arguments: &[&str]) -> Said {
+    veil_with(&[], arguments)
+}
+
+fn veil_with(variables: &[(&str, &str)], arguments: &[&str]) -> Said {
     let mut command = Command::new(env!("CARGO_BIN_EXE_veil"));
-    for variable in ["VEIL_MEMBERS", "VEIL_PARAMETERS", "VEIL_OUT", "VEIL_PASSPHRASE_FILE"] {
+    for variable in VARIABLES {
         command.env_remove(variable);
     }
-    let output = command.args(arguments).output().unwrap();
+    let output = command.envs(variables.iter().copied()).args(arguments).output().unwrap();
     Said {
         code: output.status.code().unwrap(),
         stdout: String::from_utf8(output.stdout).unwrap(),
@@ -334,7 +343,7 @@ fn wrong_arguments_are_refused() {
     // Those of another committee.
     let said = veil(&["ceremony", "simulate", "--members", "7", "--parameters", "production-n4"]);
     assert_eq!(said.code, 2);
-    for more in [["--fault", "laziness"], ["--seed", "5eed"], ["--passphrase-file", "/dev/null"]] {
+    for more in [["--fault", "laziness"], ["--seed", "5eed"]] {
         assert_eq!(simulate(4, &more).code, 2, "{more:?}");
     }
     // A fault needs others that notice it.
@@ -381,6 +390,24 @@ fn a_given_passphrase_is_used_and_not_stored() {
 }
 
 #[test]
+fn settings_come_from_the_environment() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("out");
+    let variables = [
+        ("VEIL_MEMBERS", "1"),
+        ("VEIL_PARAMETERS", "insecure-test"),
+        ("VEIL_OUT", folder.to_str().unwrap()),
+        ("VEIL_PASSPHRASE", "correct horse"),
+    ];
+    let said = veil_with(&variables, &["ceremony", "simulate", "--no-comparison", "--json"]);
+    assert_eq!(said.code, 0, "{}", said.stdout);
+    assert_eq!(said.json()["members"], 1);
+    assert!(!folder.join("passphrase.txt").exists());
+    let passphrase = Passphrase::new("correct horse".to_owned());
+    read_key_share(&folder.join("key-share-1.age"), &passphrase).unwrap();
+}
+
+#[test]
 fn a_seed_repeats_the_key() {
     let digest = |seed: &[&str]| {
         let report = simulate(4, seed).json();
@@ -391,91 +418,4 @@ fn a_seed_repeats_the_key() {
     assert_eq!(digest(&["--seed", SEED]), first);
     assert_ne!(digest(&["--seed", OTHER_SEED]), first);
     assert_ne!(digest(&[]), digest(&[]));
-}
-
-fn key_share(folder: &Path, j: u8) -> KeyShare {
-    let passphrase = Passphrase::from_file(&folder.join("passphrase.txt")).unwrap();
-    read_key_share(&folder.join(format!("key-share-{j}.age")), &passphrase).unwrap()
-}
-
-#[test]
-fn a_damaged_key_share_is_refused() {
-    let (_place, folder, _) = finished();
-    let path = folder.join("key-share-2.age");
-    let passphrase = Passphrase::from_file(&folder.join("passphrase.txt")).unwrap();
-    let wrong = Passphrase::new("something else".to_owned());
-    assert!(matches!(read_key_share(&path, &wrong), Err(KeystoreError::Decrypt { .. })));
-    let missing = read_key_share(&folder.join("key-share-5.age"), &passphrase);
-    assert!(matches!(missing, Err(KeystoreError::Io { .. })));
-
-    let share = key_share(&folder, 2);
-    let intact = fs::read(&path).unwrap();
-    for at in [0, intact.len() / 2, intact.len() - 1] {
-        let mut damaged = intact.clone();
-        damaged[at] ^= 1;
-        fs::write(&path, damaged).unwrap();
-        let read = read_key_share(&path, &passphrase);
-        assert!(matches!(read, Err(KeystoreError::Decrypt { .. })), "byte {at}");
-    }
-    fs::write(&path, &intact[..intact.len() - 1]).unwrap();
-    let read = read_key_share(&path, &passphrase);
-    assert!(matches!(read, Err(KeystoreError::Decrypt { .. })));
-
-    // Damaged before it was encrypted.
-    let mut bytes = share.to_bytes().to_vec();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    let path = folder.join("damaged.age");
-    write_secret(&path, &bytes, &passphrase).unwrap();
-    let read = read_key_share(&path, &passphrase);
-    assert!(
-        matches!(
-            read,
-            Err(KeystoreError::KeyShare { ref source, .. }) if *source == KeyShareError::Checksum
-        ),
-        "{read:?}"
-    );
-    let path = folder.join("other.age");
-    write_secret(&path, b"not a key share at all", &passphrase).unwrap();
-    let read = read_key_share(&path, &passphrase);
-    assert!(
-        matches!(
-            read,
-            Err(KeystoreError::KeyShare { ref source, .. })
-                if *source == KeyShareError::NotAKeyShare
-        ),
-        "{read:?}"
-    );
-}
-
-#[test]
-fn a_key_share_of_another_ceremony_does_not_belong() {
-    let ((_p1, here, report), (_p2, there, _)) = (finished(), finished());
-    let (ours, theirs) = (key_share(&here, 2), key_share(&there, 2));
-    let expected = *ours.origin();
-    assert_eq!(Value::String(expected.ceremony.to_string()), report["ceremony_id"]);
-    assert_eq!(Value::String(expected.key_set.to_string()), report["keyset_digest"]);
-    let (committee, me) = (expected.committee, ParticipantIndex::new(2).unwrap());
-    let check =
-        |share: &KeyShare| share.check_belongs(expected.ceremony, committee, me, expected.key_set);
-    assert_eq!(check(&ours), Ok(()));
-    let found = theirs.origin().ceremony;
-    assert_eq!(
-        check(&theirs),
-        Err(KeyShareError::OtherCeremony { expected: expected.ceremony, found })
-    );
-    assert_eq!(
-        check(&key_share(&here, 3)),
-        Err(KeyShareError::OtherMember {
-            committee,
-            participant: me,
-            found_committee: committee,
-            found_participant: ParticipantIndex::new(3).unwrap(),
-        })
-    );
-    let other = theirs.origin().key_set;
-    assert_eq!(
-        ours.check_belongs(expected.ceremony, committee, me, other),
-        Err(KeyShareError::OtherKeySet { expected: other, found: expected.key_set })
-    );
 }

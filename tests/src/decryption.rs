@@ -301,7 +301,7 @@ impl Room<'_> {
             let [delay, ..] = fixtures::draw(seed, "evaluation", u64::from(j.get()));
             self.agenda.at(Millis::from(delay), Event::Authorise(j));
         }
-        while let Some(event) = self.agenda.next() {
+        while let Some(event) = self.agenda.pop() {
             let now = self.agenda.now();
             match event {
                 Event::Authorise(j) => {

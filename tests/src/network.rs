@@ -42,7 +42,7 @@ impl<E> Agenda<E> {
     }
 
     /// Takes the next event and moves the clock to it.
-    pub fn next(&mut self) -> Option<E> {
+    pub fn pop(&mut self) -> Option<E> {
         let ((time, _), event) = self.events.pop_first()?;
         self.now = time;
         Some(event)
@@ -186,11 +186,11 @@ mod tests {
         agenda.at(5, 'c');
         agenda.at(3, 'a');
         agenda.at(3, 'b');
-        assert_eq!(agenda.next(), Some('a'));
+        assert_eq!(agenda.pop(), Some('a'));
         agenda.at(0, 'x'); // not before now
-        assert_eq!((agenda.next(), agenda.now()), (Some('b'), 3));
-        assert_eq!((agenda.next(), agenda.now()), (Some('x'), 3));
-        assert_eq!((agenda.next(), agenda.next(), agenda.now()), (Some('c'), None, 5));
+        assert_eq!((agenda.pop(), agenda.now()), (Some('b'), 3));
+        assert_eq!((agenda.pop(), agenda.now()), (Some('x'), 3));
+        assert_eq!((agenda.pop(), agenda.pop(), agenda.now()), (Some('c'), None, 5));
     }
 
     #[test]

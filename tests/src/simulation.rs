@@ -159,7 +159,7 @@ impl World<'_> {
     }
 
     fn run_until_rest(&mut self) {
-        while let Some(event) = self.agenda.next() {
+        while let Some(event) = self.agenda.pop() {
             if self.agenda.now() > self.plan.deadline + REST {
                 self.violations.push(Violation::Endless(self.agenda.now()));
                 return;

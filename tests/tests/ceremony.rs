@@ -58,11 +58,13 @@ fn plans_are_data() {
 
 // ---- transcript ------------------------------------------------------------------------------
 
+type Alter = fn(Vec<u8>, &mut ChaCha20Rng) -> Option<Vec<u8>>;
+
 /// A store in which one chunk is altered, missing, or another one.
 struct Altered<'a> {
     store: &'a mut dyn ChunkStore,
     at: (Stream, ParticipantIndex, u32),
-    alter: fn(Vec<u8>, &mut ChaCha20Rng) -> Option<Vec<u8>>,
+    alter: Alter,
     rng: ChaCha20Rng,
 }
 
@@ -162,7 +164,7 @@ fn a_transcript_with_an_altered_chunk_is_rejected() {
     );
     let mut store = report.members[0].disk.store.clone();
     let mut rng = ChaCha20Rng::seed_from_u64(5);
-    let alterations: [fn(Vec<u8>, &mut ChaCha20Rng) -> Option<Vec<u8>>; 3] = [
+    let alterations: [Alter; 3] = [
         |mut bytes, rng| {
             let at = rng.gen_range(0..bytes.len());
             bytes[at] ^= 1 << rng.gen_range(0..8);

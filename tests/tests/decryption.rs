@@ -163,7 +163,12 @@ fn shares_of_a_crafted_ciphertext_would_give_key_bits() {
         let partials: Vec<_> = finished
             .shares
             .iter()
-            .map(|s| (s.origin().participant, s.decryptor().partial(&[block.clone()]).unwrap()))
+            .map(|s| {
+                (
+                    s.origin().participant,
+                    s.decryptor().partial(std::slice::from_ref(&block)).unwrap(),
+                )
+            })
             .collect();
         let views: Vec<_> = partials.iter().map(|(j, bytes)| (*j, bytes.as_slice())).collect();
         let phase = combine(committee, &views, 1).unwrap().phases[0];

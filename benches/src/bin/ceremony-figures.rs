@@ -34,8 +34,16 @@ use veil_protocol_spec::{
     ceremony::{Header, Stream, StreamRoot},
 };
 
-/// Chunks measured of each section that has more; evenly spread.
-const SAMPLE: usize = 3;
+/// Chunks measured of each section that has more; evenly spread. A chunk of 13 members takes 40
+/// times as long as one of 4.
+const fn sample_size(committee: Committee) -> usize {
+    match committee.n() {
+        4 => 64,
+        7 => 32,
+        10 => 16,
+        _ => 8,
+    }
+}
 
 /// One member's work in a production-size key ceremony, sampled and extrapolated.
 #[derive(Parser)]
@@ -279,7 +287,7 @@ fn section<const D: usize>(
         .filter(|(_, chunk)| chunk.section == position)
         .map(|(index, chunk)| (index, *chunk))
         .unzip();
-    let count = all.len().min(SAMPLE);
+    let count = all.len().min(sample_size(committee));
     // The middles of `count` equal pieces.
     let sample: Vec<usize> = (0..count).map(|i| (2 * i + 1) * all.len() / (2 * count)).collect();
     let opening = BodyOpening::<D>::new(committee);
