@@ -11,7 +11,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufReader, BufWriter, Write},
+    io::{self, BufReader},
     path::{Path, PathBuf},
 };
 
@@ -28,7 +28,7 @@ use veil_protocol_spec::{CodecError, KeySetDigest, Wire, ceremony::Stream};
 
 use crate::{
     demonstrate::{DemonstrateError, exercise_public},
-    keystore::{KeystoreError, Passphrase, write_key_share, write_new},
+    keystore::{KeystoreError, Passphrase, write_key_share, write_new, write_new_with},
     share_files::ShareFiles,
     simulate::Simulation,
 };
@@ -132,10 +132,7 @@ pub fn write_finished(
         }
     }
     let path = folder.join("keyset.bin");
-    let mut file = BufWriter::new(File::create_new(&path).map_err(io_error(&path))?);
-    write_key_set(key_set, &mut file)
-        .map_err(|source| ArchiveError::KeySet { path: path.clone(), source })?;
-    file.flush().and_then(|()| file.get_ref().sync_all()).map_err(io_error(&path))?;
+    write_new_with(&path, 0o644, |file| write_key_set(key_set, file).map_err(io::Error::other))?;
     let transcript = simulation.transcript(&simulation.members[0]);
     write_new(&folder.join("transcript.bin"), 0o644, &transcript.to_wire())?;
     Ok(())

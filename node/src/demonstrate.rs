@@ -25,7 +25,7 @@ use veil_protocol_spec::{
     identity::SecretIdentity,
 };
 
-use crate::usage::Stopwatch;
+use crate::{misbehaviour::FaultName, usage::Stopwatch};
 
 /// What was shown.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -46,8 +46,10 @@ pub struct Demonstration {
     pub wrong_shares_by: Vec<ParticipantIndex>,
     /// Members whom the others named there.
     pub named: Vec<ParticipantIndex>,
-    /// Whether a request for a crafted ciphertext was refused by everybody asked.
-    pub crafted_refused: bool,
+    /// Members that refused the last participant's request for a crafted ciphertext: all others.
+    pub crafted_refused_by: Vec<ParticipantIndex>,
+    /// Members named in the run in which only the last participant lied, if that was asked for.
+    pub liars: Vec<ParticipantIndex>,
 }
 
 /// What went wrong.
@@ -163,6 +165,7 @@ pub fn demonstrate(
     key_set: &CompressedXofKeySet,
     shares: &[Arc<KeyShare>],
     identities: &[SecretIdentity],
+    fault: Option<FaultName>,
     progress: &dyn Fn(&str),
 ) -> Result<Demonstration, DemonstrateError> {
     let mut shown = Demonstration::default();
@@ -189,9 +192,16 @@ pub fn demonstrate(
     }
     shown.wrong_shares_by = lying.to_vec();
     shown.named = named;
+    if fault == Some(FaultName::WrongPartialDecryption) {
+        progress("decrypting with the last member's fault");
+        let lying = &everybody[committee.n() - 1..];
+        shown.liars = bench.decrypt(&everybody, lying, &values)?;
+        if shown.liars != lying {
+            return Err(DemonstrateError::Liars { found: shown.liars, expected: lying.to_vec() });
+        }
+    }
     progress("asking for a crafted ciphertext");
-    bench.refuse_crafted()?;
-    shown.crafted_refused = true;
+    shown.crafted_refused_by = bench.refuse_crafted()?;
     shown.verified = true;
     Ok(shown)
 }
@@ -319,7 +329,7 @@ impl<'a> Bench<'a> {
     }
 
     /// a = 2^127 e_0, b = 0 would give bit 0 of Q away: everybody is asked for its decryption.
-    fn refuse_crafted(&mut self) -> Result<(), DemonstrateError> {
+    fn refuse_crafted(&mut self) -> Result<Vec<ParticipantIndex>, DemonstrateError> {
         self.slot += 1;
         let context = self.context();
         let mut mask = vec![0; self.shares[0].dimension()];
@@ -329,7 +339,8 @@ impl<'a> Bench<'a> {
         let crafted = SquashedBlock { mask, body: 0 };
         let request = RequestId::of(&context, &[crafted.digest()]);
         let everybody: Vec<_> = self.committee.participants().collect();
-        let Some(asking) = everybody.last().copied() else { return Ok(()) };
+        let Some(asking) = everybody.last().copied() else { return Ok(Vec::new()) };
+        let mut refused = Vec::new();
         let message = DecryptionMessage::sign(
             request,
             asking,
@@ -344,8 +355,9 @@ impl<'a> Bench<'a> {
             if answered || verdict == Verdict::Valid {
                 return Err(DemonstrateError::Crafted(j));
             }
+            refused.push(j);
         }
-        Ok(())
+        Ok(refused)
     }
 }
 

@@ -124,6 +124,18 @@ fn io_error(path: &Path, source: io::Error) -> KeystoreError {
 /// # Errors
 /// [`KeystoreError::Exists`], [`KeystoreError::Io`] (a full disk, say); nothing is left behind then.
 pub fn write_new(path: &Path, mode: u32, content: &[u8]) -> Result<(), KeystoreError> {
+    write_new_with(path, mode, |file| file.write_all(content))
+}
+
+/// The same for content that is written piece by piece.
+///
+/// # Errors
+/// As [`write_new`].
+pub fn write_new_with(
+    path: &Path,
+    mode: u32,
+    content: impl FnOnce(&mut fs::File) -> io::Result<()>,
+) -> Result<(), KeystoreError> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".partial");
     let temporary = PathBuf::from(temporary);
@@ -134,7 +146,7 @@ pub fn write_new(path: &Path, mode: u32, content: &[u8]) -> Result<(), KeystoreE
             .truncate(true)
             .mode(mode)
             .open(&temporary)?;
-        file.write_all(content)?;
+        content(&mut file)?;
         file.sync_all()?;
         // Unlike rename, this fails if the target exists.
         fs::hard_link(&temporary, path)?;

@@ -25,7 +25,7 @@ pub enum FaultName {
     Silent,
     /// A wrong partial decryption: corrected, the liar named.
     WrongPartialDecryption,
-    /// Asks for the decryption of a crafted ciphertext: refused.
+    /// Asks for the decryption of a crafted ciphertext: refused, as in every proof.
     CraftedCiphertext,
 }
 
@@ -85,7 +85,9 @@ impl Misbehaviour {
             }
             CeremonyMessage::Chunk { id, bytes: mut chunk } if id.sender == self.me => {
                 let consistent = self.falsified_stream() == Some(id.stream) && id.index == CHUNK;
-                let to_victim = self.fault == FaultName::BadShareToOne && to == Some(self.victim);
+                let to_victim = self.fault == FaultName::BadShareToOne
+                    && to == Some(self.victim)
+                    && (id.stream, id.index) == (Stream::Bodies, CHUNK);
                 if consistent || to_victim {
                     falsify(&mut chunk.0);
                 }

@@ -45,7 +45,8 @@ fn a_full_disk_is_named_and_loses_nothing() {
         let output = simulate(&folder.path().join("out"));
         let text = String::from_utf8(output.stdout).unwrap();
         let code = output.status.code();
-        assert!(code == Some(1) || code == Some(3), "{size}: {code:?} {text}");
+        // A ceremony that ran out of space may still have found some for its evidence.
+        assert!(code == Some(3) || code == Some(1) && size == "1m", "{size}: {code:?} {text}");
         assert!(text.contains("No space left on device"), "{size}: {text}");
         assert_eq!(fs::read_to_string(&before).unwrap(), "kept");
         let out = folder.path().join("out");

@@ -45,7 +45,7 @@ fn seven_members_make_a_working_key_and_a_verifiable_archive() {
     // Seven copies of the key set.
     simulation.members.clear();
 
-    let shown = demonstrate(&key_set, &shares, &simulation.identities, &|_| {}).unwrap();
+    let shown = demonstrate(&key_set, &shares, &simulation.identities, None, &|_| {}).unwrap();
     assert!(shown.verified && shown.crafted_refused);
     assert_eq!(shown.decrypted_with, [5, 6, 7]);
     assert_eq!(shown.named, committee.participants().skip(5).collect::<Vec<_>>());

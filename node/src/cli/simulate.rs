@@ -1,6 +1,6 @@
 //! `veil ceremony simulate`.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{env::VarError, fs, path::PathBuf, sync::Arc};
 
 use clap::{Args, builder::PossibleValuesParser};
 use serde::Serialize;
@@ -10,12 +10,12 @@ use tfhe::{
 };
 use veil_committee::key_share::KeyShare;
 use veil_keygen_ceremony::keyset::{Layout, ParameterSet};
-use veil_protocol_spec::{Committee, ParticipantIndex};
+use veil_protocol_spec::Committee;
 
 use super::{Exit, complain, report::Reporter};
 use crate::{
     archive::{self, ArchiveError},
-    demonstrate::{Demonstration, demonstrate},
+    demonstrate::demonstrate,
     keystore::{KeystoreError, Passphrase},
     misbehaviour::FaultName,
     simulate::{Options, SimulateError, Simulation, run as run_simulation, stage_name},
@@ -131,10 +131,9 @@ fn simulate(arguments: &Arguments) -> Result<(Value, Exit), Failure> {
     if arguments.seed.is_some() {
         reporter.say("WARNING: --seed makes the key known to whoever knows the seed");
     }
-    let passphrase = match (&arguments.passphrase_file, std::env::var("VEIL_PASSPHRASE")) {
-        (Some(file), _) => Some(Passphrase::from_file(file)?),
-        (None, Ok(text)) if !text.is_empty() => Some(Passphrase::new(text)),
-        _ => None,
+    let passphrase = match &arguments.out {
+        Some(_) => given_passphrase(arguments)?,
+        None => None,
     };
     if let Some(out) = &arguments.out {
         archive::prepare(out)?;
@@ -204,13 +203,14 @@ fn simulate(arguments: &Arguments) -> Result<(Value, Exit), Failure> {
         let comparison = compare(&params, report["cpu_seconds_per_member"].as_f64());
         merge(&mut report, &json!(comparison));
     }
-    let shown =
-        demonstrate(&key_set, &shares, &simulation.identities, &|step| reporter.stage(step));
+    let shown = demonstrate(&key_set, &shares, &simulation.identities, arguments.fault, &|step| {
+        reporter.stage(step);
+    });
     reporter.finish();
     let exit = match shown {
         Ok(shown) => {
             report["verified"] = json!(shown.verified);
-            report["liars"] = json!(liars(arguments.fault, &shown));
+            report["liars"] = json!(shown.liars);
             report["proof"] = json!(shown);
             Exit::Done
         }
@@ -226,12 +226,15 @@ fn simulate(arguments: &Arguments) -> Result<(Value, Exit), Failure> {
     Ok((report, exit))
 }
 
-/// Members named for the fault that was asked for. The run with t wrong shares, which is part of
-/// every proof, is reported under `proof`.
-fn liars(fault: Option<FaultName>, shown: &Demonstration) -> Vec<ParticipantIndex> {
-    match fault {
-        Some(FaultName::WrongPartialDecryption) => shown.named.clone(),
-        _ => Vec::new(),
+/// The passphrase from the file or the environment, if there is one.
+fn given_passphrase(arguments: &Arguments) -> Result<Option<Passphrase>, Failure> {
+    if let Some(file) = &arguments.passphrase_file {
+        return Ok(Some(Passphrase::from_file(file)?));
+    }
+    match std::env::var("VEIL_PASSPHRASE") {
+        Ok(text) if !text.is_empty() => Ok(Some(Passphrase::new(text))),
+        Ok(_) | Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(Failure::usage(&"VEIL_PASSPHRASE is not UTF-8")),
     }
 }
 
