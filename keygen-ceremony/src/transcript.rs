@@ -2,7 +2,7 @@
 //!
 //! A transcript is every broadcast message of the attempt and the two share streams of every member.
 //! [`Transcript::verify`] checks all that can be checked without a secret: signatures, echoes,
-//! commitments, the hash trees, that the opened values are the interpolation of the published
+//! commitments, the chunk digests, that the opened values are the interpolation of the published
 //! shares, the FROST group key, the test decryption, and the FINISH signatures; it computes the key
 //! set anew.
 
