@@ -66,22 +66,8 @@ impl Ceremony {
     /// Steps 7 and 9: "receivers interpolate from 2t+1 shares and check that all n shares lie on one
     /// polynomial of degree 2t".
     pub(super) fn open_next(&mut self, stream: Stream, next: u32, now: Millis) {
-        let Some(arrived) = self.arrived.remove(&next) else {
-            if self.setup.committee().n() > 1 {
-                return;
-            }
-            return self.open_with(stream, next, BTreeMap::new(), now);
-        };
-        self.open_with(stream, next, arrived, now);
-    }
-
-    pub(super) fn open_with(
-        &mut self,
-        stream: Stream,
-        next: u32,
-        mut chunks: BTreeMap<ParticipantIndex, Vec<u8>>,
-        now: Millis,
-    ) {
+        // Nothing arrives for n = 1; `work` has seen that all others' chunks are here.
+        let mut chunks = self.arrived.remove(&next).unwrap_or_default();
         match self.store.get(stream, self.setup.me, next) {
             Ok(Some(own)) => chunks.insert(self.setup.me, own),
             Ok(None) => {
@@ -120,11 +106,16 @@ impl Ceremony {
         }
     }
 
+    /// The public seed, from the parts that all members revealed.
+    fn public_seed(&self) -> [u8; 32] {
+        let parts: Vec<[u8; 32]> = self.confirms().iter().map(|(_, c)| c.public_seed).collect();
+        self.setup.context().public_seed(&parts)
+    }
+
     /// Step 8: "take the root x with even constant coefficient; \[b\] = (\[r\] - x) (-1 - 2x)^-1", then
     /// the shares of the public material.
     pub(super) fn derive_keys(&mut self, now: Millis) {
-        let parts: Vec<[u8; 32]> = self.confirms().iter().map(|(_, c)| c.public_seed).collect();
-        let public_seed = self.setup.context().public_seed(&parts);
+        let public_seed = self.public_seed();
         let (Some(engine), Some(keys)) = (&mut self.engine, &self.keys) else { return };
         if let Err(bit) = engine.derive_keys(keys, &public_seed) {
             let chunks = self.setup.plan.of(Stream::Bits);
@@ -142,8 +133,7 @@ impl Ceremony {
     /// Step 10: "each member assembles the key set, erases its shares of s, S and p and every key but
     /// `dec`, and broadcasts the key set's digest and its partial decryption of the test ciphertext".
     pub(super) fn assemble(&mut self, now: Millis) {
-        let parts: Vec<[u8; 32]> = self.confirms().iter().map(|(_, c)| c.public_seed).collect();
-        let public_seed = self.setup.context().public_seed(&parts);
+        let public_seed = self.public_seed();
         let Some(bodies) = self.bodies.take() else { return };
         let key_set = match assemble(&self.setup.params, public_seed, bodies) {
             Ok(key_set) => Arc::new(key_set),
