@@ -149,13 +149,23 @@ impl World<'_> {
             self.boot(*j, machine);
         }
         self.run_until_rest();
-        // Whoever is still away comes back and learns what was decided.
-        for j in participants {
-            if self.members[j.position()].machine.is_none() {
-                self.agenda.at(self.agenda.now(), Event::Resume(j));
+        // Whoever is still away comes back and learns what was decided; a plan may have it crash
+        // again on the way, once for each crash it lists.
+        loop {
+            let away: Vec<_> = participants.iter().filter(|j| self.is_away(**j)).collect();
+            if away.is_empty() {
+                return;
             }
+            for j in away {
+                self.agenda.at(self.agenda.now(), Event::Resume(*j));
+            }
+            self.run_until_rest();
         }
-        self.run_until_rest();
+    }
+
+    fn is_away(&self, j: ParticipantIndex) -> bool {
+        let member = &self.members[j.position()];
+        member.machine.is_none() && !matches!(member.ending, Some(Ending::Stuck(_)))
     }
 
     fn run_until_rest(&mut self) {

@@ -213,6 +213,21 @@ fn a_partition_never_splits_the_group() {
     assert!(completed > 5 && failed > 5, "{completed} completed, {failed} failed");
 }
 
+/// A crash that the plan still has in store when the member comes back for the decision.
+#[test]
+fn a_member_that_crashes_again_when_it_comes_back_still_learns_the_decision() {
+    let plan = Plan::new(4)
+        .with(Fault::Drop { permille: 561 })
+        .with(Fault::Delay { min: 79, max: 517 })
+        .crash(1, When::AfterEffects(38), None)
+        .crash(1, When::Time(2_796), None);
+    for seed in 0..8 {
+        let report = plan.clone().run(seed);
+        report.assert_safe();
+        assert!(report.member(member(1)).resumed >= 1);
+    }
+}
+
 fn when() -> impl Strategy<Value = When> {
     let round = (0..Round::ALL.len() - 1).prop_map(|i| Round::ALL[i]);
     prop_oneof![

@@ -1,0 +1,1 @@
+//! The FHE circuits every evaluator runs bit-identically, and their cleartext twin.
