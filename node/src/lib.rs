@@ -7,11 +7,22 @@
 //! - [`archive`]: the folder that a finished ceremony leaves, and its verification;
 //! - [`cli`]: arguments, output, exit codes.
 
+pub mod agreement;
 pub mod archive;
+pub mod ceremony;
+pub mod chain;
 pub mod cli;
+pub mod config;
 pub mod demonstrate;
+pub mod devnet;
+pub mod docker;
+pub mod driver;
 pub mod keystore;
+pub mod member;
 pub mod misbehaviour;
+pub mod p2p;
 pub mod share_files;
 pub mod simulate;
+pub mod telemetry;
 pub mod usage;
+pub mod worker;

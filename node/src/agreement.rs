@@ -1,0 +1,1 @@
+//! Agreement of the committee on one manifest per slot.

@@ -1,0 +1,1 @@
+//! The key ceremony between processes.

@@ -1,0 +1,1 @@
+//! Runs any machine of the protocol crates over the network.

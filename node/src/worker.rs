@@ -1,0 +1,1 @@
+//! A worker at work.
