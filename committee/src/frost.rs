@@ -40,6 +40,7 @@
 //! assert_eq!(share.public().verifying_key_bytes().len(), 33);
 //! ```
 
+mod certificate;
 pub mod coordinator;
 pub mod dkg;
 pub mod effect;
@@ -54,6 +55,7 @@ pub use frost_secp256k1_evm::Secp256K1Keccak256 as EvmSuite;
 pub use coordinator::{Coordinator, Timing};
 pub use dkg::{Dkg, DkgError};
 pub use effect::{Completion, Effect, Millis, PersistId, SigningError, coordinator_at};
+pub use certificate::GroupVerifyingKey;
 pub use keys::{
     GroupKeyShare, GroupPublicKey, GroupSignature, InvalidGroupSignature, KeyShareError,
 };

@@ -254,8 +254,15 @@ fn fault() -> impl Strategy<Value = Fault> {
     ]
 }
 
+/// 100 mixtures, unless `PROPTEST_CASES` asks for another number.
+fn mixtures() -> ProptestConfig {
+    let given = ProptestConfig::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { given.cases } else { 100 };
+    ProptestConfig { cases, failure_persistence: None, ..given }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(mixtures())]
 
     /// Any mixture of faults: the honest members agree, and nobody equivocates over a restart.
     #[test]

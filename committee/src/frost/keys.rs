@@ -64,6 +64,15 @@ impl<C: Ciphersuite> GroupSignature<C> {
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
+
+    /// Verifies under a verifying key alone.
+    pub(crate) fn verify_under(
+        &self,
+        key: &VerifyingKey<C>,
+        message: &[u8],
+    ) -> Result<(), InvalidGroupSignature> {
+        key.verify(message, &self.signature).map_err(|_| InvalidGroupSignature)
+    }
 }
 
 impl<C: Ciphersuite> fmt::Debug for GroupSignature<C> {
@@ -199,10 +208,7 @@ impl<C: Ciphersuite> GroupPublicKey<C> {
         message: &[u8],
         signature: &GroupSignature<C>,
     ) -> Result<(), InvalidGroupSignature> {
-        self.package
-            .verifying_key()
-            .verify(message, &signature.signature)
-            .map_err(|_| InvalidGroupSignature)
+        signature.verify_under(self.package.verifying_key(), message)
     }
 }
 
