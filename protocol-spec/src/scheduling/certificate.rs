@@ -120,7 +120,7 @@ pub struct CertificateBody {
     pub previous: KeccakDigest,
     /// Root of [`Assignments::tree`](super::Assignments::tree).
     pub assignments_root: KeccakDigest,
-    /// Root over the replicas that have a place after this slot.
+    /// [`ClusterState::state_root`](super::ClusterState::state_root) after this slot.
     pub state_root: KeccakDigest,
     /// What the telemetry proofs rest on, so that nobody takes a placement made under an insecure
     /// reference string for a secure one.
