@@ -34,7 +34,7 @@
 
 mod abi;
 #[cfg(test)]
-mod arbitrary;
+pub(crate) mod arbitrary;
 mod assignment;
 mod binding;
 mod certificate;
