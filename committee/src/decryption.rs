@@ -54,6 +54,7 @@ use veil_protocol_spec::{
         RequestId,
     },
     identity::SecretIdentity,
+    scheduling::Binding,
 };
 
 pub use self::effect::{
@@ -240,9 +241,10 @@ impl Decryptor {
         if context.epoch != epoch {
             return Err(Refusal::OtherEpoch { mine: epoch, asked: context.epoch });
         }
-        let ManifestLock { epoch, slot, manifest, .. } = *lock;
-        if (epoch, slot, manifest) != (context.epoch, context.slot, context.manifest) {
-            return Err(Refusal::OtherLock { epoch, slot, manifest });
+        let ManifestLock { binding: Binding { key_set, epoch, .. }, slot, manifest, .. } = *lock;
+        let locked = RequestContext { key_set, epoch, slot, manifest };
+        if locked != *context {
+            return Err(Refusal::OtherLock(locked));
         }
         Ok(lock.verify(self.committee(), &self.roster)?)
     }

@@ -14,13 +14,15 @@ use veil_committee::{
     subsets::{NoiseGroups, key_sets},
 };
 use veil_protocol_spec::{
-    Attempt, Blake3Digest, Committee, Epoch, KeySetDigest, ParticipantIndex, Slot, Wire,
+    Address, Attempt, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeySetDigest,
+    ParticipantIndex, Slot, Wire,
     ceremony::{
         Bytes, CeremonyParameters, Finish, Header, Payload, Round, SignedMessage, Stream,
         StreamRoot,
     },
     decryption::{DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext, RequestId},
     identity::SecretIdentity,
+    scheduling::{Binding, ClusterScope},
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -109,7 +111,13 @@ fn decryption() -> Value {
     let partial = decryptor.partial(core::slice::from_ref(&block)).unwrap();
     let identity = SecretIdentity::from_bytes(&[2; 32]).unwrap();
     let payload = DecryptionPayload::Partial(Bytes(partial.clone()));
-    let vote = ManifestLock::vote_digest(context.epoch, context.slot, &context.manifest);
+    let scope = ClusterScope {
+        chain_id: ChainId(31_337),
+        contract: Address([1; 20]),
+        cluster: ClusterId([2; 32]),
+    };
+    let binding = Binding { scope, key_set: context.key_set, epoch: context.epoch };
+    let vote = ManifestLock::vote_digest(&binding, context.slot, 5, &context.manifest);
     json!({
         "block_digest": block.digest(),
         "request": request,

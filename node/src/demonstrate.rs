@@ -18,11 +18,12 @@ use veil_committee::{
 };
 use veil_keygen_ceremony::keyset::{DecodeError, decode_blocks, squashed_blocks};
 use veil_protocol_spec::{
-    Blake3Digest, Committee, ParticipantIndex, Slot, Wire,
+    Address, Blake3Digest, ChainId, ClusterId, Committee, ParticipantIndex, Slot, Wire,
     ceremony::Bytes,
     decryption::{DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext, RequestId},
     domain,
     identity::SecretIdentity,
+    scheduling::{Binding, ClusterScope},
 };
 
 use crate::{misbehaviour::FaultName, usage::Stopwatch};
@@ -247,7 +248,15 @@ impl<'a> Bench<'a> {
     }
 
     fn lock(&self, context: &RequestContext) -> ManifestLock {
-        let digest = ManifestLock::vote_digest(context.epoch, context.slot, &context.manifest);
+        let RequestContext { key_set, epoch, slot, manifest } = *context;
+        // A demonstration is of no cluster, so its votes are worth nothing elsewhere.
+        let scope = ClusterScope {
+            chain_id: ChainId(0),
+            contract: Address([0; 20]),
+            cluster: ClusterId([0; 32]),
+        };
+        let (binding, round) = (Binding { scope, key_set, epoch }, 0);
+        let digest = ManifestLock::vote_digest(&binding, slot, round, &manifest);
         let quorum = self.committee.signing_threshold().get();
         let votes = self
             .committee
@@ -256,7 +265,7 @@ impl<'a> Bench<'a> {
             .take(quorum)
             .map(|(j, identity)| (j, identity.sign(&digest)))
             .collect();
-        ManifestLock { epoch: context.epoch, slot: context.slot, manifest: context.manifest, votes }
+        ManifestLock { binding, slot, round, manifest, votes }
     }
 
     /// Decrypts the blocks with some members, of which some lie; checks the values; returns whom the

@@ -12,6 +12,7 @@ use crate::{
     domain,
     identity::{InvalidSignature, SecretIdentity},
     ids::{Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, PublicIdentity, Signature, Slot},
+    scheduling::Binding,
 };
 
 /// Most squashed blocks decrypted under one request.
@@ -55,12 +56,18 @@ impl RequestId {
 }
 
 /// 2t+1 members' votes for one manifest in one slot. Without it no partial decryption leaves.
+///
+/// The votes are the precommits of the agreement's deciding round, so the lock costs no message of
+/// its own. A slot may have locks of several rounds, but never for two manifests while at most t
+/// members lie.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestLock {
-    /// Epoch of the committee.
-    pub epoch: Epoch,
+    /// Cluster, key set and epoch.
+    pub binding: Binding,
     /// The slot.
     pub slot: Slot,
+    /// Round of the agreement in which the votes were cast.
+    pub round: u32,
     /// Digest of the manifest.
     pub manifest: Blake3Digest,
     /// Votes in ascending order of participants.
@@ -87,12 +94,17 @@ pub enum LockError {
 }
 
 impl ManifestLock {
-    /// The digest a member signs to vote.
+    /// The digest a member signs to vote: to precommit to `manifest` in `round` of the agreement.
     #[must_use]
-    pub fn vote_digest(epoch: Epoch, slot: Slot, manifest: &Blake3Digest) -> [u8; 32] {
+    pub fn vote_digest(
+        binding: &Binding,
+        slot: Slot,
+        round: u32,
+        manifest: &Blake3Digest,
+    ) -> [u8; 32] {
         domain::hash_parts(
             domain::MANIFEST_VOTE,
-            &[&epoch.0.to_le_bytes(), &slot.0.to_le_bytes(), &manifest.0],
+            &[&binding.to_bytes(), &slot.0.to_le_bytes(), &round.to_le_bytes(), &manifest.0],
         )
     }
 
@@ -102,7 +114,7 @@ impl ManifestLock {
         if self.votes.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
             return Err(LockError::Voters);
         }
-        let digest = Self::vote_digest(self.epoch, self.slot, &self.manifest);
+        let digest = Self::vote_digest(&self.binding, self.slot, self.round, &self.manifest);
         for (voter, signature) in &self.votes {
             let identity = roster
                 .get(voter.position())

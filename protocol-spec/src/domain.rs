@@ -94,6 +94,16 @@ domains! {
     ASSIGNMENT_CERTIFICATE = "assignment certificate";
     /// Keccak-256 of it is the first word of a leaf of the assignment tree.
     ASSIGNMENT_LEAF = "assignment leaf";
+    /// Keccak-256 of it is the first word of a replica's leaf of the state tree.
+    STATE_REPLICA_LEAF = "state replica leaf";
+    /// Keccak-256 of it is the first word of a worker's leaf of the state tree.
+    STATE_WORKER_LEAF = "state worker leaf";
+    /// What an evaluator signs of its result.
+    EVALUATION_REPORT = "evaluation report";
+    /// What a member signs to vote in the agreement, votes that make a lock excepted.
+    AGREEMENT_VOTE = "agreement vote";
+    /// What a proposer signs of its proposal.
+    AGREEMENT_PROPOSAL = "agreement proposal";
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@
 //! - [`domain`]: every domain separator of the system, in one file.
 //! - [`codec`]: postcard with a version byte, a size limit before decoding, canonical encodings.
 //! - [`identity`]: the secp256k1 keys members sign their messages with.
-//! - [`ceremony`] and [`decryption`]: the messages of the threshold protocols.
+//! - [`ceremony`], [`agreement`] and [`decryption`]: the messages of the committee's protocols.
 //! - [`scheduling`]: `Telemetry`, `JobSpec`, `Manifest`, `AssignmentCertificate`.
 
+pub mod agreement;
 pub mod ceremony;
 pub mod codec;
 pub mod committee;

@@ -16,7 +16,11 @@
 //! | [`Telemetry`] | BLAKE3 of [`TelemetryBody`] | the worker's identity |
 //! | [`JobSpec`] | BLAKE3 | the transaction that submits the digest |
 //! | [`Manifest`] | BLAKE3 | 2t+1 members, by the agreement that locks it |
+//! | [`EvaluationReport`] | BLAKE3 of [`EvaluationBody`] | the evaluator's identity |
 //! | [`CertificateBody`] | Keccak-256 | the committee's FROST key |
+//!
+//! [`ClusterState`] is what the certificates add up to; a [`SlotRecord`] is everything that a node
+//! needs to catch up on one slot.
 //!
 //! # Two levels of checking
 //! Decoding alone gives a well-formed value (sizes, canonical form, valid names and references).
@@ -30,7 +34,7 @@
 
 mod abi;
 #[cfg(test)]
-mod arbitrary;
+pub(crate) mod arbitrary;
 mod assignment;
 mod binding;
 mod certificate;
@@ -40,7 +44,10 @@ mod job_error;
 mod labels;
 mod manifest;
 mod merkle;
+mod record;
+mod report;
 mod resources;
+mod state;
 mod telemetry;
 
 pub use assignment::{
@@ -49,6 +56,7 @@ pub use assignment::{
 pub use binding::{Binding, BindingMismatch, ClusterScope, UnixMillis};
 pub use certificate::{
     AssignmentCertificate, CertificateBody, ChainError, GroupSignature, InvalidGroupSignature,
+    ReferenceStringOrigin,
 };
 pub use image::{ImageError, ImageReference};
 pub use job::{
@@ -63,9 +71,12 @@ pub use manifest::{
     SuspicionError, TelemetryEntry,
 };
 pub use merkle::{MerkleTree, verify_inclusion};
+pub use record::{RecordError, SlotRecord};
+pub use report::{EvaluationBody, EvaluationReport, ReportError};
 pub use resources::{
     CpuUnits, DiskUnits, GpuUnits, MemoryUnits, RequestTooLarge, ResourceRequest, Resources,
 };
+pub use state::{ClusterState, NextReplicas, Placement, StateError, Submission};
 pub use telemetry::{
     ProofMetadata, ProvenList, ProvenListSize, Telemetry, TelemetryBody, TelemetryError,
 };

@@ -29,6 +29,7 @@ use veil_protocol_spec::{
     ceremony::CeremonyParameters,
     decryption::{DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext, RequestId},
     identity::SecretIdentity,
+    scheduling::Binding,
 };
 
 use crate::{
@@ -200,10 +201,11 @@ impl Finished {
         context: &RequestContext,
         voters: impl Iterator<Item = ParticipantIndex>,
     ) -> ManifestLock {
-        let RequestContext { epoch, slot, manifest, .. } = *context;
-        let digest = ManifestLock::vote_digest(epoch, slot, &manifest);
+        let RequestContext { key_set, epoch, slot, manifest } = *context;
+        let (binding, round) = (Binding { scope: fixtures::SCOPE, key_set, epoch }, 0);
+        let digest = ManifestLock::vote_digest(&binding, slot, round, &manifest);
         let votes = voters.map(|j| (j, self.identity(j).sign(&digest))).collect();
-        ManifestLock { epoch, slot, manifest, votes }
+        ManifestLock { binding, slot, round, manifest, votes }
     }
 
     /// The lock that 2t+1 members make.

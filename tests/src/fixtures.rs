@@ -6,8 +6,15 @@ use veil_keygen_ceremony::{
     keyset::ParameterSet, machine::Timing, seed::CeremonySeed, setup::Setup,
 };
 use veil_protocol_spec::{
-    Attempt, Committee, Epoch, ParticipantIndex, ceremony::CeremonyParameters,
-    identity::SecretIdentity,
+    Address, Attempt, ChainId, ClusterId, Committee, Epoch, ParticipantIndex,
+    ceremony::CeremonyParameters, identity::SecretIdentity, scheduling::ClusterScope,
+};
+
+/// The cluster of every test.
+pub const SCOPE: ClusterScope = ClusterScope {
+    chain_id: ChainId(31_337),
+    contract: Address([0xc0; 20]),
+    cluster: ClusterId([0xc1; 32]),
 };
 
 /// 32 bytes for one purpose of one run; independent of everything that the protocol draws.

@@ -303,19 +303,12 @@ pub enum Refusal {
         /// The outputs'.
         asked: Epoch,
     },
-    /// The votes are for another manifest, slot or epoch.
+    /// The votes are for another manifest, slot, epoch or key set.
     #[error(
-        "the lock is for manifest {manifest} in slot {slot} of epoch {epoch}, \
-         not for the one these outputs come from"
+        "the lock is for manifest {} in slot {} of epoch {} under key set {}, \
+         not for the one these outputs come from", .0.manifest, .0.slot, .0.epoch, .0.key_set
     )]
-    OtherLock {
-        /// The lock's.
-        epoch: Epoch,
-        /// The lock's.
-        slot: Slot,
-        /// The lock's.
-        manifest: Blake3Digest,
-    },
+    OtherLock(RequestContext),
     /// The votes are no lock.
     #[error("no decryption without a locked manifest: {0}")]
     Lock(#[from] LockError),

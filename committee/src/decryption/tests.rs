@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
-use veil_protocol_spec::Slot;
+use veil_protocol_spec::{Address, ChainId, ClusterId, Slot, scheduling::ClusterScope};
 
 use super::*;
 use crate::{
@@ -15,6 +15,8 @@ use crate::{
 mod messages;
 mod refusals;
 
+/// Round of the agreement in which the tests' locks are made.
+const ROUND: u32 = 2;
 const MESSAGES: [u8; 5] = [3, 0, 15, 7, 1];
 
 /// A committee, its key and one machine for each member.
@@ -132,10 +134,16 @@ fn context(slot: u64) -> RequestContext {
 }
 
 fn lock(slot: u64, voters: impl Iterator<Item = ParticipantIndex>) -> ManifestLock {
-    let RequestContext { epoch, slot, manifest, .. } = context(slot);
-    let digest = ManifestLock::vote_digest(epoch, slot, &manifest);
+    let RequestContext { slot, manifest, .. } = context(slot);
+    let digest = ManifestLock::vote_digest(&binding(), slot, ROUND, &manifest);
     let votes = voters.map(|j| (j, identity(j).sign(&digest))).collect();
-    ManifestLock { epoch, slot, manifest, votes }
+    ManifestLock { binding: binding(), slot, round: ROUND, manifest, votes }
+}
+
+fn binding() -> Binding {
+    let (chain_id, contract, cluster) = (ChainId(1), Address([2; 20]), ClusterId([3; 32]));
+    let scope = ClusterScope { chain_id, contract, cluster };
+    Binding { scope, key_set: KEY_SET, epoch: EPOCH }
 }
 
 fn id(outputs: &RecomputedOutputs) -> RequestId {

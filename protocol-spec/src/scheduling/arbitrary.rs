@@ -9,7 +9,7 @@ use crate::{
     ids::*,
 };
 
-pub(super) fn binding() -> Binding {
+pub(crate) fn binding() -> Binding {
     Binding {
         scope: ClusterScope {
             chain_id: ChainId(31_337),
@@ -21,12 +21,12 @@ pub(super) fn binding() -> Binding {
     }
 }
 
-pub(super) fn secret(byte: u8) -> SecretIdentity {
+pub(crate) fn secret(byte: u8) -> SecretIdentity {
     SecretIdentity::from_bytes(&[byte; 32]).unwrap()
 }
 
 /// Round trip; every truncation, a trailing byte and another version are refused.
-pub(super) fn assert_wire<T: Wire + Debug + PartialEq>(value: &T) {
+pub(crate) fn assert_wire<T: Wire + Debug + PartialEq>(value: &T) {
     let bytes = value.to_wire();
     assert_eq!(T::from_wire(&bytes).as_ref(), Ok(value));
     for len in 0..bytes.len() {
@@ -39,11 +39,11 @@ pub(super) fn assert_wire<T: Wire + Debug + PartialEq>(value: &T) {
     assert!(matches!(T::from_wire(&newer), Err(CodecError::Version { .. })));
 }
 
-pub(super) fn labels(texts: &[&str]) -> Vec<Label> {
+pub(crate) fn labels(texts: &[&str]) -> Vec<Label> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-pub(super) fn job() -> JobSpec {
+pub(crate) fn job() -> JobSpec {
     JobSpec {
         scope: binding().scope,
         operator: Address([0x0a; 20]),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     abi::{Words, keccak},
-    manifest::MAX_PENDING,
+    manifest::{MAX_PENDING, Manifest},
     merkle::MerkleTree,
 };
 use crate::{
@@ -129,6 +129,14 @@ impl Assignments {
     #[must_use]
     pub fn as_slice(&self) -> &[Assignment] {
         &self.0
+    }
+
+    /// Whether there is one assignment for each pending replica of the manifest, and no other.
+    #[must_use]
+    pub fn answers(&self, manifest: &Manifest) -> bool {
+        let mut pending: Vec<_> = manifest.pending.iter().map(|p| (p.job, p.replica)).collect();
+        pending.sort_unstable();
+        pending.into_iter().eq(self.0.iter().map(|a| (a.job, a.replica)))
     }
 
     /// The tree over the leaves, in order; its root is the certificate's.

@@ -66,6 +66,19 @@ impl ClusterScope {
 }
 
 impl Binding {
+    /// Chain id, contract, cluster, key set and epoch as one part of a digest, integers
+    /// little-endian: every field has a fixed place.
+    pub(crate) fn to_bytes(self) -> [u8; 100] {
+        let Self { scope: ClusterScope { chain_id, contract, cluster }, key_set, epoch } = self;
+        let mut bytes = [0; 100];
+        bytes[..8].copy_from_slice(&chain_id.0.to_le_bytes());
+        bytes[8..28].copy_from_slice(&contract.0);
+        bytes[28..60].copy_from_slice(&cluster.0);
+        bytes[60..92].copy_from_slice(&key_set.0);
+        bytes[92..].copy_from_slice(&epoch.0.to_le_bytes());
+        bytes
+    }
+
     /// Checks that `self`, as a message states it, is `expected`.
     ///
     /// # Errors
@@ -122,6 +135,16 @@ mod tests {
             change(&mut stated);
             assert_eq!(stated.check(&expected), Err(BindingMismatch { field }));
         }
+    }
+
+    #[test]
+    fn every_field_is_in_the_bytes() {
+        let mut expected = 31_337u64.to_le_bytes().to_vec();
+        expected.extend_from_slice(&[0xc0; 20]);
+        expected.extend_from_slice(&[0xc1; 32]);
+        expected.extend_from_slice(&[0xde; 32]);
+        expected.extend_from_slice(&2u64.to_le_bytes());
+        assert_eq!(binding().to_bytes()[..], expected);
     }
 
     #[test]

@@ -33,7 +33,10 @@ fn nothing_without_a_lock_for_exactly_this_manifest() {
 
     let other_slot = bench.lock(2);
     let refused = refusal(&mut bench, &outputs, &other_slot);
-    assert!(matches!(refused, Refusal::OtherLock { slot: Slot(2), .. }), "{refused}");
+    assert!(
+        matches!(refused, Refusal::OtherLock(RequestContext { slot: Slot(2), .. })),
+        "{refused}"
+    );
 
     // Its votes are for the slot they were signed for, whatever the lock says.
     let mut relabelled = bench.lock(2);
@@ -44,12 +47,29 @@ fn nothing_without_a_lock_for_exactly_this_manifest() {
     let mut other_manifest = bench.lock(1);
     other_manifest.manifest = Blake3Digest([9; 32]);
     let refused = refusal(&mut bench, &outputs, &other_manifest);
-    assert!(matches!(refused, Refusal::OtherLock { .. }), "{refused}");
+    assert!(matches!(refused, Refusal::OtherLock(_)), "{refused}");
 
     let mut other_epoch = bench.lock(1);
-    other_epoch.epoch = Epoch(5);
+    other_epoch.binding.epoch = Epoch(5);
     let refused = refusal(&mut bench, &outputs, &other_epoch);
-    assert!(matches!(refused, Refusal::OtherLock { epoch: Epoch(5), .. }), "{refused}");
+    let expected = RequestContext { epoch: Epoch(5), ..outputs.context };
+    assert_eq!(refused, Refusal::OtherLock(expected));
+
+    let mut other_key = bench.lock(1);
+    other_key.binding.key_set = KeySetDigest([8; 32]);
+    let refused = refusal(&mut bench, &outputs, &other_key);
+    let expected = RequestContext { key_set: KeySetDigest([8; 32]), ..outputs.context };
+    assert_eq!(refused, Refusal::OtherLock(expected));
+
+    // The votes are for one cluster and one round only.
+    let relabel: [fn(&mut ManifestLock); 2] =
+        [|lock| lock.round += 1, |lock| lock.binding.scope.cluster = ClusterId([9; 32])];
+    for change in relabel {
+        let mut relabelled = bench.lock(1);
+        change(&mut relabelled);
+        let expected = Refusal::Lock(LockError::Signature(index(1)));
+        assert_eq!(refusal(&mut bench, &outputs, &relabelled), expected);
+    }
 }
 
 #[test]
@@ -106,7 +126,7 @@ fn a_lock_authorises_one_evaluation() {
     other.context.manifest = Blake3Digest([9; 32]);
     let mut second = lock.clone();
     second.manifest = other.context.manifest;
-    let digest = ManifestLock::vote_digest(EPOCH, Slot(1), &second.manifest);
+    let digest = ManifestLock::vote_digest(&binding(), Slot(1), ROUND, &second.manifest);
     second.votes.iter_mut().for_each(|(j, signature)| *signature = identity(*j).sign(&digest));
     assert_eq!(refusal(&mut bench, &other, &second), taken);
 

@@ -1,0 +1,85 @@
+//! Everything of one slot that a node needs to catch up on it.
+//!
+//! # Caveats
+//! [`SlotRecord::verify_structure`] says that the parts belong together. That the lock's votes and
+//! the certificate's group signature hold is checked by whoever has the roster and the group key;
+//! nobody may act on a record before.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    assignment::Assignments,
+    certificate::AssignmentCertificate,
+    manifest::{Manifest, ManifestError},
+};
+use crate::{codec::Wire, committee::Committee, decryption::ManifestLock};
+
+/// One slot, decided and certified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlotRecord {
+    /// The slot's inputs.
+    pub manifest: Manifest,
+    /// 2t+1 members' votes for it.
+    pub lock: ManifestLock,
+    /// The outcome.
+    pub assignments: Assignments,
+    /// The committee's signature on it.
+    pub certificate: AssignmentCertificate,
+}
+
+impl Wire for SlotRecord {
+    const NAME: &'static str = "SlotRecord";
+    const MAX_BYTES: usize = Manifest::MAX_BYTES
+        + ManifestLock::MAX_BYTES
+        + Assignments::MAX_BYTES
+        + AssignmentCertificate::MAX_BYTES;
+}
+
+/// Why the parts of a record do not belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// No sound manifest.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The lock is for something else.
+    #[error("the lock is for another {0} than the manifest")]
+    Lock(&'static str),
+    /// The certificate is for something else.
+    #[error("the certificate is for another {0} than the manifest")]
+    Certificate(&'static str),
+    /// The assignments do not hash to the certificate's root.
+    #[error("the assignments do not hash to the certificate's root")]
+    Root,
+    /// The assignments are not one for each pending replica of the manifest.
+    #[error("the assignments are not those of the manifest's pending replicas")]
+    Assignments,
+}
+
+impl SlotRecord {
+    /// Checks that the parts belong together, digest by digest.
+    ///
+    /// # Errors
+    /// The first link that is missing, as [`RecordError`].
+    pub fn verify_structure(&self, committee: Committee) -> Result<(), RecordError> {
+        let Self { manifest, lock, assignments, certificate } = self;
+        manifest.validate(committee)?;
+        let digest = manifest.digest();
+        let body = &certificate.body;
+        let links = [
+            (lock.binding == manifest.binding, RecordError::Lock("cluster, key set or epoch")),
+            (lock.slot == manifest.slot, RecordError::Lock("slot")),
+            (lock.manifest == digest, RecordError::Lock("manifest")),
+            (
+                body.binding == manifest.binding,
+                RecordError::Certificate("cluster, key set or epoch"),
+            ),
+            (body.slot == manifest.slot, RecordError::Certificate("slot")),
+            (body.manifest == digest, RecordError::Certificate("manifest")),
+            (body.previous == manifest.previous, RecordError::Certificate("predecessor")),
+            (body.assignments_root == assignments.tree().root(), RecordError::Root),
+            (assignments.answers(manifest), RecordError::Assignments),
+        ];
+        links.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, error)| Err(error))
+    }
+}

@@ -1,0 +1,389 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    committee::Committee,
+    decryption::ManifestLock,
+    ids::{ParticipantIndex, Signature},
+    scheduling::{
+        Assignment, AssignmentCertificate, BlockRef, CircuitId, GroupSignature, LostWorker,
+        RecordError, ReferenceStringOrigin, SignedSuspicion, TelemetryEntry,
+        arbitrary::{assert_wire, binding},
+    },
+};
+
+fn committee() -> Committee {
+    Committee::new(4).unwrap()
+}
+
+fn job(byte: u8) -> Blake3Digest {
+    Blake3Digest([byte; 32])
+}
+
+fn worker(byte: u8) -> PeerIdHash {
+    PeerIdHash([byte; 32])
+}
+
+fn submission(position: u64, byte: u8) -> Submission {
+    Submission { position, job: job(byte), cancelled: false }
+}
+
+/// Every job wants three replicas, except 9, whose body nobody has.
+fn three(digest: &Blake3Digest) -> Option<u16> {
+    (*digest != job(9)).then_some(3)
+}
+
+/// What the proposer writes for these submissions; workers 1 to 4 are there unless lost.
+fn manifest(
+    state: &ClusterState,
+    submissions: &[Submission],
+    lost: &[u8],
+    draining: &[u8],
+) -> Manifest {
+    let workers = |list: &[u8]| list.iter().map(|w| worker(*w)).collect();
+    let next = state.next_replicas(submissions, three, &workers(lost), &workers(draining));
+    let suspicions: Vec<_> = [1, 2]
+        .map(|member| SignedSuspicion {
+            member: ParticipantIndex::new(member).unwrap(),
+            signature: Signature([0; 64]),
+        })
+        .to_vec();
+    let manifest = Manifest {
+        binding: binding(),
+        slot: Slot(state.last_slot().0 + 2),
+        proposer: ParticipantIndex::new(1).unwrap(),
+        previous: state.last_certificate(),
+        block: BlockRef { number: 1, hash: KeccakDigest([1; 32]) },
+        policy: KeccakDigest([2; 32]),
+        circuit: CircuitId { version: 1, fingerprint: Blake3Digest([3; 32]) },
+        telemetry: (1..=4)
+            .filter(|w| !lost.contains(w))
+            .map(|w| TelemetryEntry { sender: worker(w), digest: Blake3Digest([w; 32]) })
+            .collect(),
+        pending: next.pending,
+        running: next.running,
+        lost: lost
+            .iter()
+            .map(|w| LostWorker { worker: worker(*w), suspicions: suspicions.clone() })
+            .collect(),
+    };
+    assert_eq!(manifest.validate(committee()), Ok(()));
+    manifest
+}
+
+fn assignments(manifest: &Manifest, choose: impl Fn(usize) -> Option<PeerIdHash>) -> Assignments {
+    let mut list: Vec<_> = manifest
+        .pending
+        .iter()
+        .enumerate()
+        .map(|(i, p)| Assignment {
+            job: p.job,
+            replica: p.replica,
+            outcome: choose(i).map_or(Outcome::Pending, Outcome::Node),
+        })
+        .collect();
+    list.sort_by_key(|a| (a.job, a.replica));
+    list.try_into().unwrap()
+}
+
+fn record(state: &ClusterState, manifest: Manifest, assignments: Assignments) -> SlotRecord {
+    let after = state.apply(&manifest, &assignments).unwrap();
+    let body = CertificateBody {
+        binding: manifest.binding,
+        slot: manifest.slot,
+        manifest: manifest.digest(),
+        previous: manifest.previous,
+        assignments_root: assignments.tree().root(),
+        state_root: after.state_root(),
+        reference_string: ReferenceStringOrigin::Committee,
+    };
+    let (binding, slot) = (manifest.binding, manifest.slot);
+    let lock =
+        ManifestLock { binding, slot, round: 0, manifest: manifest.digest(), votes: Vec::new() };
+    let certificate = AssignmentCertificate { body, signature: GroupSignature([2; 65]) };
+    SlotRecord { manifest, lock, assignments, certificate }
+}
+
+/// Job 1 placed on workers 1, 2 and 3.
+fn placed() -> (ClusterState, SlotRecord) {
+    let before = ClusterState::default();
+    let manifest = manifest(&before, &[submission(5, 1)], &[], &[]);
+    let assignments = assignments(&manifest, |i| Some(worker(i as u8 + 1)));
+    let record = record(&before, manifest, assignments);
+    (before.follow(&record).unwrap(), record)
+}
+
+fn pending_of(manifest: &Manifest) -> Vec<(Blake3Digest, u16)> {
+    manifest.pending.iter().map(|p| (p.job, p.replica.0)).collect()
+}
+
+#[test]
+fn a_placed_job_runs_and_is_not_placed_again() {
+    let (state, record) = placed();
+    assert_eq!(record.verify_structure(committee()), Ok(()));
+    assert_eq!(state.last_slot(), Slot(2));
+    assert_eq!(state.last_certificate(), record.certificate.body.hash());
+    let here: Vec<_> = state.assigned_to(worker(2)).collect();
+    assert_eq!(here, [(job(1), ReplicaIndex(1))]);
+    let next = manifest(&state, &[submission(5, 1)], &[], &[]);
+    assert_eq!((next.pending.len(), next.running.len()), (0, 3));
+    assert_wire(&state);
+}
+
+#[test]
+fn pending_is_in_the_chains_order_and_the_first_submission_of_a_job_counts() {
+    let state = ClusterState::default();
+    let submissions = [submission(7, 1), submission(3, 2), submission(4, 1), submission(8, 9)];
+    let none = BTreeSet::new();
+    let next = state.next_replicas(&submissions, three, &none, &none);
+    let positions: Vec<_> = next.pending.iter().map(|p| (p.submission, p.job)).collect();
+    assert_eq!(positions[..3], [(3, job(2)); 3]);
+    assert_eq!(positions[3..], [(4, job(1)); 3]);
+    assert_eq!(next.unknown, [job(9)]);
+}
+
+#[test]
+fn a_lost_workers_replica_is_placed_again_and_its_return_makes_no_double() {
+    let (state, _) = placed();
+    let manifest = manifest(&state, &[submission(5, 1)], &[2], &[]);
+    assert_eq!(pending_of(&manifest), [(job(1), 1)]);
+    assert_eq!(manifest.running.len(), 2);
+    let moved = assignments(&manifest, |_| Some(worker(4)));
+    let after = state.follow(&record(&state, manifest.clone(), moved)).unwrap();
+    assert_eq!(after.assigned_to(worker(2)).count(), 0);
+    assert_eq!(after.assigned_to(worker(4)).count(), 1);
+    // With no room for it, it has no place and stays pending.
+    let nowhere = assignments(&manifest, |_| None);
+    let after = state.follow(&record(&state, manifest, nowhere)).unwrap();
+    assert_eq!(after.replicas().count(), 2);
+    let next = super::tests::manifest(&after, &[submission(5, 1)], &[], &[]);
+    assert_eq!(pending_of(&next), [(job(1), 1)]);
+}
+
+#[test]
+fn a_draining_replica_keeps_its_place_until_it_has_another() {
+    let (state, _) = placed();
+    let manifest = manifest(&state, &[submission(5, 1)], &[], &[3]);
+    assert_eq!(pending_of(&manifest), [(job(1), 2)]);
+    assert_eq!(manifest.running.len(), 3);
+    assert_eq!(manifest.running[2].state, ReplicaState::Draining);
+    let stays = state.apply(&manifest, &assignments(&manifest, |_| None)).unwrap();
+    assert_eq!(stays.assigned_to(worker(3)).count(), 1);
+    let moves = state.apply(&manifest, &assignments(&manifest, |_| Some(worker(4)))).unwrap();
+    assert_eq!(moves.assigned_to(worker(3)).count(), 0);
+    assert_eq!(moves.replicas().count(), 3);
+}
+
+#[test]
+fn cancelled_and_forgotten_jobs_leave() {
+    let (state, _) = placed();
+    let cancelled = Submission { cancelled: true, ..submission(5, 1) };
+    for submissions in [&[cancelled][..], &[]] {
+        let manifest = manifest(&state, submissions, &[], &[]);
+        assert_eq!((manifest.pending.len(), manifest.running.len()), (0, 0));
+        let after = state.apply(&manifest, &assignments(&manifest, |_| None)).unwrap();
+        assert_eq!(after.replicas().count(), 0);
+    }
+}
+
+#[test]
+fn telemetry_counts_if_it_includes_the_workers_last_assignment() {
+    let (state, _) = placed();
+    assert!(state.telemetry_counts(&worker(1), Slot(2)));
+    assert!(!state.telemetry_counts(&worker(1), Slot(1)));
+    assert!(state.telemetry_counts(&worker(4), Slot(0)));
+    // A claim about the future would outlive every assignment.
+    assert!(!state.telemetry_counts(&worker(4), Slot(3)));
+    // A slot that gives the worker nothing leaves its older telemetry good.
+    let idle = manifest(&state, &[submission(5, 1)], &[], &[]);
+    let none = assignments(&idle, |_| None);
+    let state = state.follow(&record(&state, idle, none)).unwrap();
+    assert_eq!(state.last_slot(), Slot(4));
+    assert!(state.telemetry_counts(&worker(1), Slot(2)));
+}
+
+#[test]
+fn what_does_not_continue_the_state_is_refused() {
+    type Change = fn(&mut Manifest);
+
+    let (state, first) = placed();
+    let sound = manifest(&state, &[submission(5, 1), submission(6, 2)], &[], &[]);
+    let outcome = |m: &Manifest| assignments(m, |_| Some(worker(1)));
+    let (slot, last) = (Slot(2), Slot(2));
+    let not_running = StateError::NotRunning { job: job(1), replica: ReplicaIndex(0) };
+    let cases: [(Change, StateError); 5] = [
+        (|m| m.slot = Slot(2), StateError::Slot { slot, last }),
+        (
+            |m| m.previous.0[0] ^= 1,
+            StateError::Previous {
+                found: {
+                    let mut other = sound.previous;
+                    other.0[0] ^= 1;
+                    other
+                },
+                expected: sound.previous,
+            },
+        ),
+        (|m| m.running[0].worker = worker(4), not_running),
+        (
+            |m| {
+                m.running.remove(0);
+                let (job, replica) = (job(1), ReplicaIndex(0));
+                m.pending.insert(0, PendingReplica { submission: 5, job, replica });
+            },
+            StateError::AlreadyPlaced { job: job(1), replica: ReplicaIndex(0) },
+        ),
+        (
+            |m| {
+                m.telemetry.remove(0);
+            },
+            StateError::NotCandidate(worker(1)),
+        ),
+    ];
+    for (change, error) in cases {
+        let mut manifest = sound.clone();
+        change(&mut manifest);
+        assert_eq!(state.apply(&manifest, &outcome(&manifest)), Err(error));
+    }
+    let other = first.assignments.clone();
+    assert_eq!(state.apply(&sound, &other), Err(StateError::Assignments));
+
+    // The uncertified state takes neither another manifest nor another slot's certificate.
+    let after = state.apply(&sound, &outcome(&sound)).unwrap();
+    let body = record(&state, sound.clone(), outcome(&sound)).certificate.body;
+    let next = Manifest { slot: Slot(9), previous: body.hash(), ..sound };
+    assert!(matches!(after.apply(&next, &outcome(&next)), Err(StateError::Previous { .. })));
+    let wrong = CertificateBody { slot: Slot(5), ..body };
+    assert!(matches!(after.clone().certified(&wrong), Err(StateError::Chain(_))));
+    let wrong = CertificateBody { previous: KeccakDigest([9; 32]), ..body };
+    assert!(matches!(after.clone().certified(&wrong), Err(StateError::Chain(_))));
+    let wrong = CertificateBody { state_root: KeccakDigest([9; 32]), ..body };
+    assert!(matches!(after.clone().certified(&wrong), Err(StateError::Root { .. })));
+    assert_eq!(after.certified(&body).unwrap().last_certificate(), body.hash());
+}
+
+#[test]
+fn a_record_is_refused_if_a_link_is_missing() {
+    type Change = fn(&mut SlotRecord);
+
+    let (_, sound) = placed();
+    assert_wire(&sound);
+    let cases: [(Change, RecordError); 9] = [
+        (
+            |r| r.lock.binding.scope.cluster.0[0] ^= 1,
+            RecordError::Lock("cluster, key set or epoch"),
+        ),
+        (|r| r.lock.slot = Slot(1), RecordError::Lock("slot")),
+        (|r| r.lock.manifest.0[0] ^= 1, RecordError::Lock("manifest")),
+        (
+            |r| r.certificate.body.binding.key_set.0[0] ^= 1,
+            RecordError::Certificate("cluster, key set or epoch"),
+        ),
+        (|r| r.certificate.body.slot = Slot(1), RecordError::Certificate("slot")),
+        (|r| r.certificate.body.manifest.0[0] ^= 1, RecordError::Certificate("manifest")),
+        (|r| r.certificate.body.previous.0[0] ^= 1, RecordError::Certificate("predecessor")),
+        (|r| r.certificate.body.assignments_root.0[0] ^= 1, RecordError::Root),
+        (
+            |r| {
+                r.assignments = Assignments::default();
+                r.certificate.body.assignments_root = MerkleTree::EMPTY_ROOT;
+            },
+            RecordError::Assignments,
+        ),
+    ];
+    for (change, error) in cases {
+        let mut record = sound.clone();
+        change(&mut record);
+        assert_eq!(record.verify_structure(committee()), Err(error));
+    }
+}
+
+#[test]
+fn the_root_is_the_one_of_the_leaves() {
+    let (state, _) = placed();
+    let purpose = |text: &str| keccak(text.as_bytes());
+    let leaf = |words: Words| keccak(words.keccak().as_bytes());
+    let replicas = (0..3u8).map(|i| {
+        let words = Words::default().bytes32(purpose("veil v1 state replica leaf").as_bytes());
+        let words = words.bytes32(&[1; 32]).uint(i.into()).bytes32(&[i + 1; 32]).uint(2);
+        leaf(words)
+    });
+    let workers = (0..3u8).map(|i| {
+        let words = Words::default().bytes32(purpose("veil v1 state worker leaf").as_bytes());
+        leaf(words.bytes32(&[i + 1; 32]).uint(2))
+    });
+    let expected = MerkleTree::new(replicas.chain(workers).collect()).root();
+    assert_eq!(state.state_root(), expected);
+    assert_eq!(ClusterState::default().state_root(), MerkleTree::EMPTY_ROOT);
+}
+
+#[test]
+fn the_largest_state_fits() {
+    let mut state = ClusterState { last_slot: Slot(u64::MAX), ..ClusterState::default() };
+    for i in 0..MAX_RUNNING as u16 {
+        let mut worker = worker(0xff);
+        worker.0[..2].copy_from_slice(&i.to_be_bytes());
+        let placement = Placement { worker, slot: Slot(u64::MAX) };
+        state.replicas.insert((job(0xff), ReplicaIndex(u16::MAX - i)), placement);
+        state.booked.insert(worker, Slot(u64::MAX));
+    }
+    assert_eq!(ClusterState::from_wire(&state.to_wire()), Ok(state));
+}
+
+proptest! {
+    /// Slots with random jobs, cancellations, losses, drains and outcomes: a replica that is wanted
+    /// is always either placed once or pending, never both, and nothing else runs.
+    #[test]
+    fn every_wanted_replica_is_placed_once_or_pending(
+        slots in prop::collection::vec(
+            (
+                prop::collection::btree_map(1u8..6, any::<bool>(), 0..5),
+                prop::collection::btree_set(1u8..5, 0..3),
+                prop::collection::btree_set(1u8..5, 0..2),
+                any::<u64>(),
+            ),
+            1..8,
+        ),
+    ) {
+        let mut state = ClusterState::default();
+        for (jobs, lost, draining, choice) in slots {
+            let submissions: Vec<_> = jobs
+                .iter()
+                .map(|(byte, cancelled)| Submission { cancelled: *cancelled, ..submission((*byte).into(), *byte) })
+                .collect();
+            let lost: Vec<_> = lost.into_iter().collect();
+            let draining: Vec<_> = draining.into_iter().collect();
+            let manifest = manifest(&state, &submissions, &lost, &draining);
+            let candidates: Vec<_> = manifest.telemetry.iter().map(|t| t.sender).collect();
+            let assignments = assignments(&manifest, |i| {
+                let pick = (choice >> (i % 60)) as usize % (candidates.len() + 1);
+                candidates.get(pick).copied()
+            });
+            let record = record(&state, manifest.clone(), assignments);
+            prop_assert_eq!(record.verify_structure(committee()), Ok(()));
+            prop_assert_eq!(SlotRecord::from_wire(&record.to_wire()), Ok(record.clone()));
+            let before = state.clone();
+            state = state.follow(&record).unwrap();
+            prop_assert_eq!(before.follow(&record).unwrap().state_root(), state.state_root());
+            prop_assert!(before == state || before.last_certificate() != state.last_certificate());
+            prop_assert_eq!(ClusterState::from_wire(&state.to_wire()), Ok(state.clone()));
+
+            let wanted: BTreeSet<_> = submissions
+                .iter()
+                .filter(|s| !s.cancelled)
+                .flat_map(|s| (0..3).map(|replica| (s.job, ReplicaIndex(replica))))
+                .collect();
+            let none = BTreeSet::new();
+            let next = state.next_replicas(&submissions, three, &none, &none);
+            let running: BTreeSet<_> = next.running.iter().map(|r| (r.job, r.replica)).collect();
+            let pending: BTreeSet<_> = next.pending.iter().map(|p| (p.job, p.replica)).collect();
+            prop_assert!(running.is_disjoint(&pending));
+            prop_assert_eq!(&running | &pending, wanted);
+            let placed: BTreeSet<_> = state.replicas().map(|(job, replica, _)| (job, replica)).collect();
+            prop_assert_eq!(placed, running);
+            for (_, _, placement) in state.replicas() {
+                prop_assert!(!lost.contains(&placement.worker.0[0]));
+            }
+        }
+    }
+}
