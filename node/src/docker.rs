@@ -1,1 +1,110 @@
 //! Containers: what is assigned is made to run, what is not is stopped.
+//!
+//! # Flow
+//! 1. [`Docker::connect`] finds the engine behind a socket.
+//! 2. [`Executor::reconcile`] takes the replicas that the last certificate places on this worker and
+//!    makes the engine match: stops what is not desired, pulls by digest, creates, starts, and starts
+//!    again what has exited, as the job's restart policy says. It is called at the start, after every
+//!    certificate, and at an interval; what already matches is left alone.
+//! 3. [`Executor::observe`] says what really runs, apart from what is claimed.
+//! 4. Without certificates, [`lapsed`] says what has to stop.
+//!
+//! # State
+//! The labels of the containers are the state: a container belongs to the worker and cluster in its
+//! labels, and is never touched by others. So several workers can share one engine, and a restarted
+//! worker knows its containers. A container's name follows from the replica, so that the engine
+//! itself refuses a second one. In memory are only the last desired set, errors, counts of restarts
+//! and the results of probes.
+//!
+//! # How containers are confined
+//! CPU and memory limits as requested, no swap beyond, at most 512 processes, all capabilities
+//! dropped, no new privileges, no published ports, log files bounded. The root file system stays
+//! writable, because most images need it; it vanishes with the container.
+//!
+//! # Caveats
+//! - Disk is not limited: the engine cannot on most file systems. It counts in placement only.
+//! - An exclusive lease is enforced by the worker. If the worker's process dies and the engine
+//!   lives, the container lives too, until the worker is back; the engine itself never starts such
+//!   a container again, not even after a reboot.
+//! - A command without arguments replaces the image's own arguments too; that is how engines do it.
+
+mod container;
+mod engine;
+mod error;
+mod executor;
+mod image;
+mod labels;
+mod lease;
+mod observe;
+mod probe;
+
+use core::fmt;
+use std::sync::Arc;
+
+use veil_protocol_spec::{
+    Blake3Digest, KeccakDigest, PeerIdHash, Slot,
+    scheduling::{ClusterScope, JobSpec, ReplicaIndex},
+};
+
+pub use self::{
+    engine::{Deadlines, Docker},
+    error::{DockerError, ReplicaError},
+    executor::{Executor, ReconcileReport},
+    lease::lapsed,
+    observe::{Observed, ObservedReplica},
+};
+
+/// Where an engine listens unless configured otherwise.
+pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+
+/// One replica of one job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReplicaId {
+    /// [`JobSpec::digest`].
+    pub job: Blake3Digest,
+    /// Which of its replicas.
+    pub replica: ReplicaIndex,
+}
+
+impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.job, self.replica)
+    }
+}
+
+/// Whose containers these are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The cluster.
+    pub scope: ClusterScope,
+    /// The worker in it.
+    pub worker: PeerIdHash,
+}
+
+/// What placed a replica here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The slot.
+    pub slot: Slot,
+    /// Digest of the slot's certificate.
+    pub certificate: KeccakDigest,
+}
+
+/// A replica that is to run here.
+#[derive(Clone, Debug)]
+pub struct DesiredReplica {
+    /// Which of the job's replicas.
+    pub replica: ReplicaIndex,
+    /// The job, validated.
+    pub spec: Arc<JobSpec>,
+    /// What says so.
+    pub placement: Placement,
+}
+
+impl DesiredReplica {
+    /// The replica's name in the cluster.
+    #[must_use]
+    pub fn id(&self) -> ReplicaId {
+        ReplicaId { job: self.spec.digest(), replica: self.replica }
+    }
+}

@@ -7,6 +7,8 @@
 //! Everything that compiles runs with `--release`, so that tfhe is compiled once for tests, benches
 //! and the binary, and checked once for clippy and rustdoc; see `docs/adr/0002-release-profile.md`.
 
+mod containers;
+mod demo;
 mod layering;
 mod setup;
 mod step;
@@ -27,7 +29,20 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Check for the tools that building and testing need, and install what is missing.
-    Setup,
+    Setup {
+        /// Only what containers need: engine, local registry, sample image.
+        #[arg(long)]
+        docker: bool,
+    },
+    /// `setup`, then a cluster on this machine (`veil devnet`) with a sample job.
+    Demo {
+        /// Keep the cluster running instead of ending after the placement.
+        #[arg(long)]
+        stay: bool,
+        /// Passed on to `veil devnet`, such as `--json` or `--processes`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Before a commit: format, clippy, documentation, layering.
     Check,
     /// `check`, then all tests.
@@ -40,7 +55,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Setup => setup::run(),
+        Command::Setup { docker: true } => setup::containers(Vec::new()).map(|_| ()),
+        Command::Setup { docker: false } => setup::run().map(|_| ()),
+        Command::Demo { stay, args } => demo::run(stay, &args),
         Command::Check => check(),
         Command::Test { full } => test(full),
     };

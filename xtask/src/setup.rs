@@ -1,15 +1,19 @@
 //! What a machine needs beyond a Rust tool chain.
 //!
 //! - rustfmt and clippy, for `cargo xtask check`;
-//! - a C compiler (`cc`), for BLAKE3's assembly and as the linker.
+//! - a C compiler (`cc`), for BLAKE3's assembly and as the linker;
+//! - a Docker engine, a local registry and a sample image, see [`containers`].
 //!
 //! Idempotent: what is there is reported and left alone.
 
-use crate::step::{Failed, Step, probe};
+use crate::{
+    containers::{self, Containers},
+    step::{Failed, Step, probe},
+};
 
 const NAME: &str = "setup";
 
-pub(crate) fn run() -> Result<(), Failed> {
+pub(crate) fn run() -> Result<Containers, Failed> {
     println!("== {NAME}: checks for rustfmt, clippy and a C compiler; installs what is missing");
     let mut missing = Vec::new();
     for (component, args) in
@@ -23,8 +27,6 @@ pub(crate) fn run() -> Result<(), Failed> {
             &mut missing,
         )?;
     }
-    let is_root = probe("id", &["-u"]).as_deref() == Some("0");
-    let has_apt = probe("apt-get", &["--version"]).is_some();
     require(
         "C compiler",
         ("cc", &["--version"]),
@@ -32,15 +34,30 @@ pub(crate) fn run() -> Result<(), Failed> {
             ("apt-get", &["update"]),
             ("apt-get", &["install", "-y", "--no-install-recommends", "gcc", "libc6-dev"]),
         ],
-        is_root && has_apt,
+        may_install(),
         &mut missing,
     )?;
+    let containers = containers(missing)?;
+    println!("== {NAME}: everything needed is there; next: cargo xtask test");
+    Ok(containers)
+}
+
+/// The part of [`run`] that containers need. `missing` is what else could not be installed.
+pub(crate) fn containers(mut missing: Vec<String>) -> Result<Containers, Failed> {
+    containers::install(may_install(), &mut missing)?;
     if missing.is_empty() {
-        println!("== {NAME}: everything needed is there; next: cargo xtask test");
-        return Ok(());
+        return containers::start();
     }
     let reason = format!("not allowed or not able to install; run:\n  {}", missing.join("\n  "));
     Err(Failed::new(NAME, reason))
+}
+
+pub(crate) fn is_root() -> bool {
+    probe("id", &["-u"]).as_deref() == Some("0")
+}
+
+fn may_install() -> bool {
+    is_root() && probe("apt-get", &["--version"]).is_some()
 }
 
 type CommandLine<'a> = (&'a str, &'a [&'a str]);

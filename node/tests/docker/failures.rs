@@ -1,0 +1,152 @@
+//! What cannot work is named, and leaves the rest alone.
+
+use std::{os::unix::net::UnixListener, time::Duration};
+
+use bollard::{
+    models::ContainerCreateBody,
+    query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder},
+};
+use tokio::net::TcpListener;
+use veil_node::docker::{Deadlines, Docker, DockerError, Observed, ReplicaError};
+use veil_protocol_spec::scheduling::{CpuUnits, GpuUnits, JobSpec, ResourceRequest, Resources};
+
+use crate::common::{image, job, replicas, until, with_deadlines, with_worker};
+
+const SLEEP: [&str; 2] = ["sleep", "3600"];
+
+fn with_image(image: String) -> JobSpec {
+    JobSpec { image: image.parse().unwrap(), ..job(&SLEEP) }
+}
+
+#[tokio::test]
+async fn without_an_engine_the_error_names_the_socket_and_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing.sock");
+    let stale = folder.path().join("stale.sock");
+    drop(UnixListener::bind(&stale).unwrap());
+    let silent = folder.path().join("silent.sock");
+    let _listener = UnixListener::bind(&silent).unwrap();
+    let deadlines = Deadlines { connect: Duration::from_millis(200), ..Deadlines::default() };
+    for socket in [missing, stale, silent] {
+        let error = Docker::connect_with(&socket, deadlines).await.unwrap_err();
+        assert!(matches!(error, DockerError::NoEngine { .. }), "{error:?}");
+        let message = error.to_string();
+        assert!(message.contains(socket.to_str().unwrap()), "{message}");
+        assert!(message.contains("cargo xtask setup --docker"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_digest_that_the_registry_lacks_is_named_and_the_others_run() {
+    with_worker(async |worker| {
+        let (name, _) = image().split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        let wrong = replicas(with_image(format!("{name}@sha256:{}", "ab".repeat(32))), 2);
+        let good = replicas(job(&SLEEP), 1);
+        let report = worker.reconcile(&[wrong.clone(), good.clone()].concat()).await;
+        assert_eq!(report.started, [good[0].id()], "{report:?}");
+        assert_eq!(report.failed.len(), 2);
+        for (_, error) in &report.failed {
+            assert!(matches!(**error, ReplicaError::NoSuchImage { .. }), "{error:?}");
+        }
+        let observed = worker.executor.observe().await.unwrap();
+        let observed = observed.iter().find(|replica| replica.id == wrong[0].id()).unwrap();
+        assert_eq!(observed.observed, Observed::Missing);
+        assert!(observed.error.as_ref().unwrap().contains(&"ab".repeat(32)));
+        assert_eq!(observed.claimed, Some(wrong[0].placement));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_registry_that_is_not_there_is_named_after_a_few_attempts() {
+    with_worker(async |worker| {
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let desired = replicas(with_image(format!("{gone}/app@sha256:{}", "ab".repeat(32))), 1);
+        let report = worker.reconcile(&desired).await;
+        let (_, error) = &report.failed[0];
+        assert!(matches!(**error, ReplicaError::Pull { attempts: 3, .. }), "{error:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pull_that_hangs_holds_up_nothing_and_ends() {
+    let deadlines = Deadlines {
+        pull: Duration::from_secs(3),
+        stall: Duration::from_secs(2),
+        grace: Duration::from_secs(1),
+        ..Deadlines::default()
+    };
+    with_deadlines(deadlines, async |worker| {
+        // Accepts connections (the kernel does) and never says anything.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let registry = silent.local_addr().unwrap();
+        let stuck = replicas(with_image(format!("{registry}/app@sha256:{}", "ab".repeat(32))), 1);
+        let good = replicas(job(&SLEEP), 1);
+        let first = worker.reconcile(&stuck);
+        let second = async {
+            until(async || worker.observed().await == Observed::Pulling).await;
+            worker.reconcile(&[stuck.clone(), good.clone()].concat()).await
+        };
+        let (first, second) = tokio::join!(first, second);
+        assert_eq!((second.started, second.busy), (vec![good[0].id()], vec![stuck[0].id()]));
+        let (_, error) = &first.failed[0];
+        assert!(matches!(**error, ReplicaError::Pull { .. }), "{error:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_command_that_is_not_in_the_image_leaves_no_container() {
+    with_worker(async |worker| {
+        let broken = JobSpec { command: vec!["/missing".to_owned()], ..job(&[]) };
+        let desired = replicas(broken, 1);
+        let report = worker.reconcile(&desired).await;
+        let (id, error) = &report.failed[0];
+        assert_eq!(*id, desired[0].id());
+        assert!(error.to_string().contains("/missing"), "{error}");
+        assert_eq!(worker.containers().await, []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_that_this_machine_cannot_meet_are_named() {
+    with_worker(async |worker| {
+        let request =
+            |resources| JobSpec { request: ResourceRequest::Clear(resources), ..job(&SLEEP) };
+        let ResourceRequest::Clear(usual) = job(&SLEEP).request else { panic!("in clear") };
+        let gpu = replicas(request(Resources { gpu: GpuUnits(1), ..usual }), 1);
+        let cpu = replicas(request(Resources { cpu: CpuUnits(u16::MAX), ..usual }), 1);
+        let report = worker.reconcile(&[gpu.clone(), cpu.clone()].concat()).await;
+        let error = |id| &*report.failed.iter().find(|(failed, _)| *failed == id).unwrap().1;
+        assert!(matches!(error(gpu[0].id()), ReplicaError::Gpu(1)));
+        assert!(matches!(error(cpu[0].id()), ReplicaError::Docker(DockerError::Refused { .. })));
+        assert_eq!(worker.containers().await, []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_foreign_container_with_the_name_is_left_alone() {
+    with_worker(async |worker| {
+        let desired = replicas(job(&SLEEP), 1);
+        assert_eq!(worker.reconcile(&desired).await.started.len(), 1);
+        let name = worker.container().await.name.unwrap().trim_start_matches('/').to_owned();
+        assert_eq!(worker.reconcile(&[]).await.stopped.len(), 1);
+        let options = CreateContainerOptionsBuilder::new().name(&name).build();
+        let body = ContainerCreateBody { image: Some(image()), ..ContainerCreateBody::default() };
+        let foreign = worker.engine.create_container(Some(options), body).await.unwrap().id;
+        let report = worker.reconcile(&desired).await;
+        let still_there = worker.engine.inspect_container(&foreign, None).await;
+        let remove = RemoveContainerOptionsBuilder::new().force(true).build();
+        worker.engine.remove_container(&foreign, Some(remove)).await.unwrap();
+        assert!(still_there.is_ok());
+        let (_, error) = &report.failed[0];
+        assert!(
+            matches!(&**error, ReplicaError::NameTaken { name: taken } if *taken == name),
+            "{error:?}"
+        );
+    })
+    .await;
+}
