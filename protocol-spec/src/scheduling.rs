@@ -49,6 +49,7 @@ pub use assignment::{
 pub use binding::{Binding, BindingMismatch, ClusterScope, UnixMillis};
 pub use certificate::{
     AssignmentCertificate, CertificateBody, ChainError, GroupSignature, InvalidGroupSignature,
+    ReferenceStringOrigin,
 };
 pub use image::{ImageError, ImageReference};
 pub use job::{

@@ -153,6 +153,7 @@ fn certificate() -> AssignmentCertificate {
             previous: KeccakDigest([0x77; 32]),
             assignments_root: assignments().tree().root(),
             state_root: KeccakDigest([0xdd; 32]),
+            reference_string: ReferenceStringOrigin::SingleParty,
         },
         signature: GroupSignature(signature),
     }

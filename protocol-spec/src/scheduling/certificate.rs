@@ -95,6 +95,17 @@ impl<'de> Deserialize<'de> for GroupSignature {
     }
 }
 
+/// Who made the reference string that the slot's telemetry proofs rest on. Whoever knows its
+/// trapdoor can prove a crafted ciphertext well-formed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReferenceStringOrigin {
+    /// The committee, together: no t of its members know the trapdoor.
+    Committee = 0,
+    /// One party. **Insecure**: that party could learn bits of the key. For development.
+    SingleParty = 1,
+}
+
 /// Everything of an [`AssignmentCertificate`] that is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -109,8 +120,11 @@ pub struct CertificateBody {
     pub previous: KeccakDigest,
     /// Root of [`Assignments::tree`](super::Assignments::tree).
     pub assignments_root: KeccakDigest,
-    /// Root over jobs, replicas and reservations after this slot.
+    /// Root over the replicas that have a place after this slot.
     pub state_root: KeccakDigest,
+    /// What the telemetry proofs rest on, so that nobody takes a placement made under an insecure
+    /// reference string for a secure one.
+    pub reference_string: ReferenceStringOrigin,
 }
 
 /// The outcome of a slot, signed by 2t+1 members as one.
@@ -125,8 +139,8 @@ pub struct AssignmentCertificate {
 
 impl Wire for AssignmentCertificate {
     const NAME: &'static str = "AssignmentCertificate";
-    // Version, three u64, scope and key set, four digests, signature.
-    const MAX_BYTES: usize = 1 + 3 * 10 + (20 + 32 + 32) + 4 * 32 + 65;
+    // Version, three u64, scope and key set, four digests, origin, signature.
+    const MAX_BYTES: usize = 1 + 3 * 10 + (20 + 32 + 32) + 4 * 32 + 1 + 65;
 }
 
 /// Why a certificate does not continue the chain.
@@ -162,7 +176,7 @@ impl CertificateBody {
     /// What the first certificate of a cluster names as its predecessor.
     pub const NO_PREVIOUS: KeccakDigest = KeccakDigest([0; 32]);
 
-    /// What the committee signs and the chain recomputes: Keccak-256 of eleven 32-byte words, as
+    /// What the committee signs and the chain recomputes: Keccak-256 of twelve 32-byte words, as
     /// `keccak256(abi.encode(...))` lays them out.
     ///
     /// | word | type | value |
@@ -178,6 +192,7 @@ impl CertificateBody {
     /// | 8 | `bytes32` | hash of the previous certificate |
     /// | 9 | `bytes32` | root of the assignments |
     /// | 10 | `bytes32` | root of the state after the slot |
+    /// | 11 | `uint8` | origin of the reference string: 0 the committee, 1 a single party |
     #[must_use]
     pub fn signing_digest(&self) -> KeccakDigest {
         let Binding { scope, key_set, epoch } = &self.binding;
@@ -192,6 +207,7 @@ impl CertificateBody {
             .bytes32(self.previous.as_bytes())
             .bytes32(self.assignments_root.as_bytes())
             .bytes32(self.state_root.as_bytes())
+            .uint(self.reference_string as u64)
             .keccak()
     }
 
@@ -248,6 +264,7 @@ mod tests {
             previous: CertificateBody::NO_PREVIOUS,
             assignments_root: KeccakDigest([0xa5; 32]),
             state_root: KeccakDigest([0x57; 32]),
+            reference_string: ReferenceStringOrigin::SingleParty,
         }
     }
 
@@ -270,17 +287,18 @@ mod tests {
             &[0; 32],
             &[0xa5; 32],
             &[0x57; 32],
+            &[1],
         ] {
             bytes.extend_from_slice(&vec![0; 32 - field.len()]);
             bytes.extend_from_slice(field);
         }
-        assert_eq!(bytes.len(), 11 * 32);
+        assert_eq!(bytes.len(), 12 * 32);
         assert_eq!(body().signing_digest(), keccak(&bytes));
     }
 
     #[test]
     fn every_field_changes_the_signing_digest() {
-        let changes: [fn(&mut CertificateBody); 10] = [
+        let changes: [fn(&mut CertificateBody); 11] = [
             |b| b.binding.scope.chain_id = ChainId(1),
             |b| b.binding.scope.contract.0[0] ^= 1,
             |b| b.binding.scope.cluster.0[0] ^= 1,
@@ -291,6 +309,7 @@ mod tests {
             |b| b.previous.0[0] ^= 1,
             |b| b.assignments_root.0[0] ^= 1,
             |b| b.state_root.0[0] ^= 1,
+            |b| b.reference_string = ReferenceStringOrigin::Committee,
         ];
         for (i, change) in changes.iter().enumerate() {
             let mut changed = body();
