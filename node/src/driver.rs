@@ -50,17 +50,20 @@ mod key_ceremony;
 mod link;
 #[cfg(test)]
 pub(crate) mod memory;
+mod nonces;
 mod outbox;
 mod run;
 mod signing;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use data_dir::sync_folder;
 pub use data_dir::{DataDir, DataDirError, erase_file};
 pub use decryption::{DecryptionEffect, DecryptionMachine};
 pub use journal::{Journal, JournalError};
 pub use key_ceremony::CeremonyEffect;
-pub use link::{Inbound, Link, LinkError};
+pub use link::{Channel, Inbound, Link, LinkError, Links};
+pub use nonces::{ConflictingNonce, NonceKeeper, NonceStore, SigningOutcome};
 pub use outbox::QueueLimits;
 pub use signing::{SigningEffect, SigningMachine, SigningSchedule};
 
@@ -233,8 +236,6 @@ pub struct Ended<M, K> {
     pub machine: M,
     /// Its keeper.
     pub keeper: K,
-    /// What comes in, for the next machine on the same link.
-    pub incoming: mpsc::Receiver<Inbound>,
     /// Why it ended, if nobody told it to.
     pub error: Option<DriverError>,
 }

@@ -13,10 +13,12 @@ use std::{
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
 };
-use veil_protocol_spec::{CodecError, Wire, domain::hash_parts};
+use veil_protocol_spec::{
+    CodecError, Wire,
+    domain::{JOURNAL_ENTRY, hash_parts},
+};
 
 const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries v1");
-const DOMAIN: &str = "veil v1 journal entry";
 const CHAIN: usize = 32;
 
 /// An append-only journal in one file.
@@ -179,7 +181,7 @@ impl core::fmt::Debug for Journal {
 }
 
 fn link(entry: u64, before: &[u8; CHAIN], bytes: &[u8]) -> [u8; CHAIN] {
-    hash_parts(DOMAIN, &[&entry.to_le_bytes(), before, bytes])
+    hash_parts(JOURNAL_ENTRY, &[&entry.to_le_bytes(), before, bytes])
 }
 
 fn database_error(path: &Path, error: DatabaseError) -> JournalError {

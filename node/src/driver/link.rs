@@ -2,7 +2,8 @@
 
 use std::{future::Future, sync::Arc};
 
-use veil_protocol_spec::ParticipantIndex;
+use tokio::sync::mpsc;
+use veil_protocol_spec::{ParticipantIndex, PublicIdentity};
 
 /// Bytes from a participant that the transport has authenticated.
 pub type Inbound = (ParticipantIndex, Vec<u8>);
@@ -45,4 +46,33 @@ impl LinkError {
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
+}
+
+/// What kind of machine a link is for; each has a protocol of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Channel {
+    /// The key ceremony.
+    Ceremony,
+    /// FROST signatures.
+    Signing,
+    /// What members tell each other around a ceremony.
+    Publication,
+    /// Partial decryptions.
+    Decryption,
+    /// Agreement on manifests.
+    Agreement,
+}
+
+/// Where links come from.
+pub trait Links: Clone + Send + Sync + 'static {
+    /// Its links.
+    type Link: Link;
+
+    /// Opens a channel between the members of a roster, identities by seat. What comes in goes to
+    /// the receiver that was made last for the channel; an earlier one ends.
+    fn open(
+        &self,
+        channel: Channel,
+        roster: &[PublicIdentity],
+    ) -> (Self::Link, mpsc::Receiver<Inbound>);
 }

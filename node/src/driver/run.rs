@@ -39,8 +39,8 @@ impl<M: Machine, K: Keeper<M>> Thread<M, K> {
         if let Some(error) = &error {
             tracing::error!(%error, "a machine stopped");
         }
-        let Self { machine, keeper, incoming, .. } = self;
-        Ended { machine, keeper, incoming, error }
+        let Self { machine, keeper, .. } = self;
+        Ended { machine, keeper, error }
     }
 
     fn serve(&mut self) -> Result<(), DriverError> {
