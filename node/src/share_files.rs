@@ -45,6 +45,24 @@ impl ShareFiles {
         )
     }
 
+    /// Opens the files of an attempt that goes on after a restart, or makes them.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn open_or_create(
+        folder: &Path,
+        committee: Committee,
+        plan: &ChunkPlan,
+    ) -> io::Result<Arc<Self>> {
+        fs::create_dir_all(folder)?;
+        Self::with_options(
+            folder,
+            committee,
+            plan,
+            OpenOptions::new().read(true).write(true).create(true).truncate(false),
+        )
+    }
+
     /// Opens the files of a finished attempt.
     ///
     /// # Errors

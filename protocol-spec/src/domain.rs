@@ -28,6 +28,14 @@ macro_rules! domains {
 domains! {
     /// Digest of a ceremony's parameters and roster, the [`crate::CeremonyId`].
     CEREMONY_ID = "ceremony id";
+    /// Chain, contract and cluster of a ceremony: [`crate::ceremony::CeremonyParameters::context`].
+    CEREMONY_CONTEXT = "ceremony context";
+    /// Why an attempt was aborted, as recorded on chain.
+    CEREMONY_ABORT = "ceremony abort";
+    /// What must be equal for members to compute the same bytes.
+    BUILD_FINGERPRINT = "build fingerprint";
+    /// Checksum chain of a journal.
+    JOURNAL_ENTRY = "journal entry";
     /// What a member signs of a ceremony message.
     CEREMONY_MESSAGE = "ceremony message";
     /// Digest of a signed ceremony message, as echoed.

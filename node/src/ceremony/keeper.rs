@@ -1,0 +1,145 @@
+//! Keepers of the machines around a ceremony.
+
+use tokio::sync::{mpsc, watch};
+use veil_keygen_ceremony::{
+    machine::{AbortReport, Ceremony, Outcome, Progress, Record, Stage},
+    transcript::{FinishCertificate, Transcript},
+};
+use veil_protocol_spec::{
+    Attempt, Signature,
+    ceremony::{CeremonyParameters, Round, SignedMessage},
+};
+
+use super::{
+    ReferenceString, StatusBoard,
+    exchange::{Exchange, ExchangeEffect},
+    folder::AttemptFolder,
+};
+use crate::{
+    driver::{CeremonyEffect, Journal, Keeper, KeeperError, Millis},
+    keystore::Passphrase,
+    simulate::stage_name,
+};
+
+/// What the ceremony's keeper tells the attempt.
+#[derive(Debug)]
+pub(super) enum CeremonyEvent {
+    Publish(Box<FinishCertificate>),
+    Complete(Box<Outcome>),
+    Abort(Box<AbortReport>),
+}
+
+pub(super) struct CeremonyKeeper {
+    pub(super) folder: AttemptFolder,
+    pub(super) journal: Journal,
+    pub(super) passphrase: Passphrase,
+    pub(super) parameters: CeremonyParameters,
+    pub(super) attempt: Attempt,
+    pub(super) events: mpsc::UnboundedSender<CeremonyEvent>,
+    pub(super) status: StatusBoard,
+    pub(super) shown: Option<Progress>,
+}
+
+impl CeremonyKeeper {
+    fn transcript(&self, machine: &Ceremony) -> Transcript {
+        let messages = machine.broadcasts().filter(|m| m.header.round != Round::Abort);
+        self.transcript_of(messages.cloned().collect())
+    }
+
+    fn transcript_of(&self, messages: Vec<SignedMessage>) -> Transcript {
+        Transcript { parameters: self.parameters.clone(), attempt: self.attempt, messages }
+    }
+}
+
+impl Keeper<Ceremony> for CeremonyKeeper {
+    fn persist(&mut self, records: &[Record]) -> Result<(), KeeperError> {
+        let mut messages = Vec::new();
+        for record in records {
+            match record {
+                Record::Message(message) => messages.push(&**message),
+                // Files of their own; what comes before and after them keeps its order.
+                Record::KeySet(key_set) => {
+                    self.folder.write_key_set(key_set).map_err(KeeperError::new)?;
+                }
+                Record::KeyShare(share) => {
+                    self.folder
+                        .write_key_share(share, &self.passphrase)
+                        .map_err(KeeperError::new)?;
+                }
+            }
+        }
+        if messages.is_empty() {
+            return Ok(());
+        }
+        self.journal.append(messages).map_err(KeeperError::new)
+    }
+
+    fn carry_out(&mut self, effect: CeremonyEffect, machine: &Ceremony) -> Result<(), KeeperError> {
+        let event = match effect {
+            CeremonyEffect::EraseSeed => {
+                return self.folder.erase_seed().map_err(KeeperError::new);
+            }
+            CeremonyEffect::EraseKeyShare => {
+                return self.folder.erase_key_share().map_err(KeeperError::new);
+            }
+            CeremonyEffect::Publish(certificate) => CeremonyEvent::Publish(certificate),
+            CeremonyEffect::Complete(outcome) => {
+                let transcript = self.transcript(machine);
+                self.folder.write_transcript(&transcript).map_err(KeeperError::new)?;
+                CeremonyEvent::Complete(outcome)
+            }
+            CeremonyEffect::Abort(report) => {
+                let evidence = self.transcript_of(machine.broadcasts().cloned().collect());
+                // The abort must be known even if its evidence finds no room.
+                if let Err(error) = self.folder.write_evidence(&evidence) {
+                    tracing::warn!(%error, "the evidence of the abort could not be kept");
+                }
+                CeremonyEvent::Abort(report)
+            }
+        };
+        // The attempt has stopped listening: nothing is left to do for it.
+        let _ = self.events.send(event);
+        Ok(())
+    }
+
+    fn observe(&mut self, machine: &Ceremony, _now: Millis) {
+        let progress = machine.progress();
+        if self.shown.as_ref() == Some(&progress) || progress.stage == Stage::AwaitCommitPoint {
+            return;
+        }
+        let Progress { stage, done, total, outstanding } = progress.clone();
+        self.status.step(&stage_name(stage), (done, total), outstanding);
+        self.shown = Some(progress);
+    }
+}
+
+/// What the exchange has brought so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ExchangeState {
+    pub(super) all_facts: bool,
+    pub(super) reference: Option<ReferenceString>,
+    pub(super) signatures: Option<Vec<Signature>>,
+}
+
+pub(super) struct ExchangeKeeper(pub(super) watch::Sender<ExchangeState>);
+
+impl Keeper<Exchange> for ExchangeKeeper {
+    fn persist(&mut self, _records: &[()]) -> Result<(), KeeperError> {
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effect: ExchangeEffect, _: &Exchange) -> Result<(), KeeperError> {
+        self.0.send_modify(|state| match effect {
+            ExchangeEffect::AllFacts => state.all_facts = true,
+            ExchangeEffect::Reference(reference) => state.reference = Some(reference),
+            ExchangeEffect::Signed(signatures) => state.signatures = Some(signatures),
+            ExchangeEffect::OtherPublication(participant) => {
+                tracing::error!(
+                    %participant,
+                    "signed another publication than this member; the attempt will expire"
+                );
+            }
+        });
+        Ok(())
+    }
+}

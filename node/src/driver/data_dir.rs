@@ -1,0 +1,101 @@
+//! The folder that one process has for itself, and files that are destroyed.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Seek, SeekFrom, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+/// A data directory, locked for as long as this value lives.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Another process uses it.
+    #[error(
+        "{0} is in use by another veil process; stop that one first, or give this one another data directory"
+    )]
+    InUse(PathBuf),
+    /// It cannot be made or read.
+    #[error("the data directory {path} cannot be used: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl DataDir {
+    /// Makes the folder, for its owner only, if it does not exist, and locks it. The system undoes
+    /// the lock when the process ends, however it ends.
+    ///
+    /// # Errors
+    /// [`DataDirError`].
+    pub fn lock(path: &Path) -> Result<Self, DataDirError> {
+        let io = |source| DataDirError::Io { path: path.to_owned(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join("lock"))
+            .map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
+            Err(TryLockError::Error(source)) => Err(io(source)),
+        }
+    }
+
+    /// Whether a process holds the lock now.
+    #[must_use]
+    pub fn is_locked(path: &Path) -> bool {
+        let Ok(lock) = OpenOptions::new().write(true).open(path.join("lock")) else {
+            return false;
+        };
+        matches!(lock.try_lock(), Err(TryLockError::WouldBlock))
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Destroys a file: overwrites it, makes that durable, and removes it. A file that is not there is
+/// fine. On copy-on-write file systems and flash the old bytes may stay on the medium; they are
+/// encrypted for that reason.
+///
+/// # Errors
+/// Whatever the system says.
+pub fn erase_file(path: &Path) -> io::Result<()> {
+    let mut file = match OpenOptions::new().write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(0))?;
+    io::copy(&mut io::Read::take(io::repeat(0), length), &mut file)?;
+    file.flush()?;
+    file.sync_all()?;
+    drop(file);
+    fs::remove_file(path)?;
+    sync_folder(path)
+}
+
+/// Makes the entries of the folder of `path` durable.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
