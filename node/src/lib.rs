@@ -13,6 +13,7 @@ pub mod archive;
 pub mod ceremony;
 pub mod chain;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod demonstrate;
 pub mod devnet;

@@ -1,1 +1,3 @@
 //! A committee member at work.
+
+pub mod proposal;
