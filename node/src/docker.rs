@@ -7,7 +7,8 @@
 //!    again what has exited, as the job's restart policy says. It is called at the start, after every
 //!    certificate, and at an interval; what already matches is left alone.
 //! 3. [`Executor::observe`] says what really runs, apart from what is claimed.
-//! 4. Without certificates, [`lapsed`] says what has to stop.
+//! 4. [`Executor::held`] says what the containers hold of the machine, for telemetry.
+//! 5. Without certificates, [`lapsed`] says what has to stop.
 //!
 //! # State
 //! The labels of the containers are the state: a container belongs to the worker and cluster in its
@@ -32,6 +33,7 @@ mod container;
 mod engine;
 mod error;
 mod executor;
+mod held;
 mod image;
 mod labels;
 mod lease;
@@ -50,6 +52,7 @@ pub use self::{
     engine::{Deadlines, Docker},
     error::{DockerError, ReplicaError},
     executor::{Executor, ReconcileReport},
+    held::Held,
     lease::lapsed,
     observe::{Observed, ObservedReplica},
 };

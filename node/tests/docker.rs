@@ -60,8 +60,10 @@ async fn replicas_run_confined_and_labelled_and_a_second_time_changes_nothing() 
             list.iter().map(|container| (container.id.clone(), container.created)).collect()
         };
         assert_eq!(ids(&worker.containers().await), ids(&before));
-        let reserved = worker.executor.reserved().await.unwrap();
-        assert_eq!((reserved.cpu, reserved.memory), (CpuUnits(4), MemoryUnits(2)));
+        let held = worker.executor.held().await.unwrap();
+        assert_eq!((held.reserved.cpu, held.reserved.memory), (CpuUnits(4), MemoryUnits(2)));
+        assert!(held.memory_bytes > 0 && held.memory_bytes < held.reserved.memory.amount());
+        assert!(!held.cpu_time.is_zero());
         for replica in worker.executor.observe().await.unwrap() {
             assert_eq!(replica.observed, Observed::Running);
             assert_eq!(replica.claimed, Some(desired[0].placement));

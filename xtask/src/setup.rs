@@ -2,7 +2,7 @@
 //!
 //! - rustfmt and clippy, for `cargo xtask check`;
 //! - a C compiler (`cc`), for BLAKE3's assembly and as the linker;
-//! - a Docker engine, a local registry and a sample image, see [`containers`].
+//! - a Docker engine, a local registry and a sample image, see [`mod@containers`].
 //!
 //! Idempotent: what is there is reported and left alone.
 

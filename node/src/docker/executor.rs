@@ -7,7 +7,6 @@ use std::{
 
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as State};
 use futures::{StreamExt as _, future::join_all, stream};
-use veil_protocol_spec::scheduling::Resources;
 
 use super::{
     DesiredReplica, Docker, DockerError, Observed, ObservedReplica, Owner, ReplicaError, ReplicaId,
@@ -15,19 +14,19 @@ use super::{
 };
 
 /// Containers worked on at once.
-const CONCURRENT: usize = 8;
+pub(super) const CONCURRENT: usize = 8;
 
 /// Keeps the containers of one worker in one cluster.
 pub struct Executor {
-    docker: Docker,
-    owner: Owner,
+    pub(super) docker: Docker,
+    pub(super) owner: Owner,
     memory: Mutex<Memory>,
 }
 
 /// What cannot be read from the engine.
 #[derive(Default)]
-struct Memory {
-    desired: BTreeMap<ReplicaId, DesiredReplica>,
+pub(super) struct Memory {
+    pub(super) desired: BTreeMap<ReplicaId, DesiredReplica>,
     /// What a running reconciliation is at work on; true while it waits for the image.
     busy: BTreeMap<ReplicaId, bool>,
     errors: BTreeMap<ReplicaId, String>,
@@ -94,7 +93,7 @@ impl Executor {
         Self { docker, owner, memory: Mutex::default() }
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
+    pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -108,7 +107,7 @@ impl Executor {
     ///
     /// # Errors
     /// [`DockerError`] if the engine does not say which containers there are; nothing was changed
-    /// then, or only the health checks of ports not renewed.
+    /// then.
     pub async fn reconcile(
         &self,
         desired: &[DesiredReplica],
@@ -161,7 +160,9 @@ impl Executor {
             self.note(&mut report, id, outcome);
         }
         report.sort();
-        self.renew_probes().await?;
+        if let Err(error) = self.renew_probes().await {
+            tracing::warn!(%error, "health checks of ports not renewed; the next call does it");
+        }
         Ok(report)
     }
 
@@ -372,31 +373,6 @@ impl Executor {
             error: memory.errors.get(&id).cloned(),
         };
         Ok(ids.into_iter().map(replica).collect())
-    }
-
-    /// What claimed replicas and existing containers hold together: what a sample of this machine's
-    /// free capacity has to leave out, whether they use it or not.
-    ///
-    /// # Errors
-    /// [`DockerError`] if the engine does not say which containers there are.
-    pub async fn reserved(&self) -> Result<Resources, DockerError> {
-        let containers = self.docker.list(&self.owner).await?;
-        let mut held: BTreeMap<_, _> = containers
-            .iter()
-            .filter_map(|container| labels::read(container.labels.as_ref()?))
-            .collect();
-        for (id, desired) in &self.memory().desired {
-            if let Ok(resources) = container::reserved(&desired.spec) {
-                held.insert(*id, resources);
-            }
-        }
-        Ok(held.values().fold(Resources::default(), |mut sum, held| {
-            sum.cpu.0 = sum.cpu.0.saturating_add(held.cpu.0);
-            sum.memory.0 = sum.memory.0.saturating_add(held.memory.0);
-            sum.disk.0 = sum.disk.0.saturating_add(held.disk.0);
-            sum.gpu.0 = sum.gpu.0.saturating_add(held.gpu.0);
-            sum
-        }))
     }
 }
 

@@ -1,0 +1,184 @@
+//! From what a host has to what it offers.
+
+use serde::{Deserialize, Serialize};
+use veil_protocol_spec::scheduling::{CpuUnits, DiskUnits, GpuUnits, MemoryUnits, Resources};
+
+/// The most that a worker's operator lends to the cluster. The default is all but a little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Offer {
+    /// CPU in thousandths of a core.
+    pub cpu_millicores: u64,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Disk in bytes, of the file system that the engine keeps containers on.
+    pub disk_bytes: u64,
+    /// What is never lent.
+    pub reserve: Kept,
+    /// Whether CPU that others use counts.
+    pub cpu_measure: CpuMeasure,
+}
+
+impl Default for Offer {
+    fn default() -> Self {
+        Self {
+            cpu_millicores: u64::MAX,
+            memory_bytes: u64::MAX,
+            disk_bytes: u64::MAX,
+            reserve: Kept::default(),
+            cpu_measure: CpuMeasure::default(),
+        }
+    }
+}
+
+/// What the host keeps for itself and for Veil's own work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kept {
+    /// CPU in thousandths of a core.
+    pub cpu_millicores: u64,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Disk in bytes.
+    pub disk_bytes: u64,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self { cpu_millicores: 200, memory_bytes: 512 << 20, disk_bytes: 5 << 30 }
+    }
+}
+
+/// How free CPU is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CpuMeasure {
+    /// What others use is not free.
+    #[default]
+    Load,
+    /// Only what is reserved is not free. For machines whose other work gives way, such as a
+    /// cluster on one machine whose members and workers compete for its cores while they compute.
+    Reservations,
+}
+
+/// One resource of the host: what there is, and what others than the worker's containers use.
+#[derive(Clone, Copy)]
+pub(super) struct Level {
+    pub(super) total: u64,
+    pub(super) others: u64,
+}
+
+/// The host's resources: millicores, bytes, bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Host {
+    pub(super) cpu: Level,
+    pub(super) memory: Level,
+    pub(super) disk: Level,
+}
+
+/// What is free in whole units, rounded down.
+pub(super) fn free(offer: &Offer, host: &Host, reserved: &Resources) -> Resources {
+    let Kept { cpu_millicores, memory_bytes, disk_bytes } = offer.reserve;
+    let cpu_others = match offer.cpu_measure {
+        CpuMeasure::Load => host.cpu.others,
+        CpuMeasure::Reservations => 0,
+    };
+    let cpu = Level { others: cpu_others, ..host.cpu };
+    Resources {
+        cpu: CpuUnits::within(left(
+            cpu,
+            offer.cpu_millicores,
+            cpu_millicores,
+            reserved.cpu.amount(),
+        )),
+        memory: MemoryUnits::within(left(
+            host.memory,
+            offer.memory_bytes,
+            memory_bytes,
+            reserved.memory.amount(),
+        )),
+        disk: DiskUnits::within(left(
+            host.disk,
+            offer.disk_bytes,
+            disk_bytes,
+            reserved.disk.amount(),
+        )),
+        gpu: GpuUnits(0),
+    }
+}
+
+fn left(host: Level, offered: u64, kept: u64, reserved: u64) -> u64 {
+    let lent = host.total.saturating_sub(kept);
+    let unused = lent.saturating_sub(host.others);
+    offered.min(unused).min(lent).saturating_sub(reserved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn host(total: u64, others: u64) -> Host {
+        let level = |unit| Level { total: total * unit, others: others * unit };
+        Host { cpu: level(1000), memory: level(GIB), disk: level(GIB) }
+    }
+
+    fn reserved(cores: u64) -> Resources {
+        Resources {
+            cpu: CpuUnits::covering(cores * 1000).unwrap(),
+            memory: MemoryUnits::covering(cores * GIB).unwrap(),
+            disk: DiskUnits::covering(cores * GIB).unwrap(),
+            gpu: GpuUnits(0),
+        }
+    }
+
+    fn offer(most: u64, kept: u64) -> Offer {
+        Offer {
+            cpu_millicores: most * 1000,
+            memory_bytes: most * GIB,
+            disk_bytes: most * GIB,
+            reserve: Kept {
+                cpu_millicores: kept * 1000,
+                memory_bytes: kept * GIB,
+                disk_bytes: kept * GIB,
+            },
+            cpu_measure: CpuMeasure::Load,
+        }
+    }
+
+    #[test]
+    fn what_is_kept_used_or_reserved_is_not_free_and_the_offer_is_a_cap() {
+        // (total, others, most, kept, reserved) -> free
+        for ((total, others, most, kept, held), expected) in [
+            ((16, 0, 100, 0, 0), 16),
+            ((16, 0, 100, 1, 0), 15),
+            ((16, 4, 100, 1, 0), 11),
+            ((16, 4, 100, 1, 3), 8),
+            ((16, 4, 5, 1, 3), 2),
+            ((16, 15, 5, 1, 0), 0),
+            ((16, 20, 100, 0, 0), 0),
+            ((2, 0, 100, 3, 0), 0),
+            ((16, 0, 4, 0, 5), 0),
+        ] {
+            let found = free(&offer(most, kept), &host(total, others), &reserved(held));
+            assert_eq!(found, reserved(expected), "{total} {others} {most} {kept} {held}");
+        }
+    }
+
+    #[test]
+    fn by_reservations_the_load_of_others_does_not_count_for_cpu() {
+        let offer = Offer { cpu_measure: CpuMeasure::Reservations, ..offer(100, 1) };
+        let found = free(&offer, &host(16, 16), &reserved(3));
+        assert_eq!((found.cpu, found.memory), (reserved(12).cpu, MemoryUnits(0)));
+    }
+
+    #[test]
+    fn part_of_a_unit_is_not_free() {
+        let mut host = host(1, 0);
+        host.cpu.total = 1099;
+        host.memory.total = (65 << 20) - 1;
+        let found = free(&offer(100, 0), &host, &Resources::default());
+        assert_eq!((found.cpu, found.memory), (CpuUnits(10), MemoryUnits(1)));
+    }
+}
