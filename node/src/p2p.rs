@@ -1,1 +1,283 @@
-//! The peer-to-peer network.
+//! The peer-to-peer network of one cluster, over libp2p.
+//!
+//! # Roles
+//! Every node, worker or committee member, runs one [`Network`]. Who may take part is in the
+//! [`Directory`], which a reader of the chain publishes on a watch channel; connections of others
+//! are refused when they are established, and closed when a peer leaves the directory.
+//!
+//! # Flow
+//! - Transports: QUIC, and TCP with Noise and yamux, under the node's secp256k1 identity.
+//! - [`Network::publish`] and [`Network::subscribe`]: gossip on the [`Topic`]s of the cluster.
+//! - [`Network::request`] and [`Network::serve`]: one message, one answer, on a [`Protocol`].
+//! - [`Network::provide`] and [`Network::fetch`]: files by digest, resumed after interruptions.
+//! - [`Network::liveness`]: SWIM. It also spreads the signed addresses of all peers, so that one
+//!   reachable bootstrap peer is enough to join.
+//!
+//! # State
+//! One task owns the libp2p swarm and is driven by commands; one owns the SWIM membership. A
+//! [`Network`] is a handle to both; when the last one is dropped, they stop. Nothing is on disk
+//! except what [`Network::fetch`] writes.
+//!
+//! # Caveats
+//! - SWIM is not Byzantine-robust: a registered peer can spread a false suspicion, which its victim
+//!   refutes. Whoever acts on `Down` needs t+1 members' signed suspicion.
+//! - A slow subscriber loses gossip, a slow server has requests refused; the swarm never waits.
+//! - A restarted node must start with a clock that is not behind that of its previous start,
+//!   otherwise its peers take its new membership record for an old one.
+
+mod actor;
+mod blob;
+mod config;
+mod dialer;
+mod directory;
+mod gate;
+mod gossip;
+mod identity;
+mod kind;
+mod request;
+mod swim;
+mod traffic;
+
+use core::{fmt, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+pub use libp2p::{Multiaddr, PeerId};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+use veil_protocol_spec::{Blake3Digest, PeerIdHash};
+
+use self::{actor::Command, traffic::Counters};
+pub use self::{
+    blob::{FetchError, Progress},
+    config::{Limits, NetworkConfig, SwimConfig},
+    directory::{Directory, Peer, Roles},
+    gossip::{Gossip, PublishError},
+    identity::{InvalidIdentity, peer_id, public_identity},
+    kind::{Protocol, Topic},
+    request::{Incoming, MAX_DEADLINE, RequestError, Responder},
+    swim::{Health, Liveness},
+    traffic::{Count, Traffic},
+};
+
+/// Why the network did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// An address to listen on does not work.
+    #[error("cannot listen on {address}: {reason}; change `listen` or free the port")]
+    Listen {
+        /// The address.
+        address: Multiaddr,
+        /// What libp2p says.
+        reason: String,
+    },
+    /// A bootstrap address does not say whose it is.
+    #[error("the bootstrap address {0} must end in /p2p/<peer id>, as the peer's log states it")]
+    Bootstrap(Multiaddr),
+    /// A transport does not start.
+    #[error("cannot start the transports: {0}")]
+    Transport(String),
+    /// A setting of gossipsub is refused.
+    #[error("cannot start gossip: {0}")]
+    Gossip(String),
+    /// The node's key is not one libp2p takes.
+    #[error("the identity is not a secp256k1 key")]
+    Identity,
+}
+
+/// A running network; cheap to clone.
+#[derive(Clone)]
+pub struct Network {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    me: PeerIdHash,
+    peer_id: PeerId,
+    commands: mpsc::UnboundedSender<Command>,
+    swim: mpsc::Sender<swim::Input>,
+    liveness: watch::Receiver<Liveness>,
+    connected: watch::Receiver<BTreeSet<PeerIdHash>>,
+    addresses: watch::Receiver<Vec<Multiaddr>>,
+    directory: watch::Receiver<Arc<Directory>>,
+    counters: Counters,
+    blobs: blob::Blobs,
+    queue: usize,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    _stop_on_drop: DropGuard,
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Network").field("me", &self.inner.me).finish_non_exhaustive()
+    }
+}
+
+impl Network {
+    /// Starts listening and joins the cluster through the bootstrap peers. Returns when all listen
+    /// addresses are bound; connections follow on their own.
+    ///
+    /// # Errors
+    /// [`NetworkError`] if an address, the identity or a bootstrap address is no good.
+    pub async fn start(
+        config: NetworkConfig,
+        directory: watch::Receiver<Arc<Directory>>,
+    ) -> Result<Self, NetworkError> {
+        actor::start(config, directory).await
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn me(&self) -> PeerIdHash {
+        self.inner.me
+    }
+
+    /// The libp2p peer id of this node.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.inner.peer_id
+    }
+
+    /// Where this node listens, with ports resolved, each ending in `/p2p/<peer id>`: what another
+    /// node takes as bootstrap address.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Multiaddr> {
+        self.inner.addresses.borrow().clone()
+    }
+
+    /// The registered peers, as the network was last told.
+    #[must_use]
+    pub fn directory(&self) -> watch::Receiver<Arc<Directory>> {
+        self.inner.directory.clone()
+    }
+
+    /// Peers with an open connection.
+    #[must_use]
+    pub fn connected(&self) -> watch::Receiver<BTreeSet<PeerIdHash>> {
+        self.inner.connected.clone()
+    }
+
+    /// What SWIM knows of the other registered peers.
+    #[must_use]
+    pub fn liveness(&self) -> watch::Receiver<Liveness> {
+        self.inner.liveness.clone()
+    }
+
+    /// What was sent and received since the start.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.inner.counters.lock().clone()
+    }
+
+    /// Publishes a message to all subscribers of a topic; this node's own do not get it.
+    ///
+    /// # Errors
+    /// [`PublishError`]; in particular `NoPeers` as long as nobody is connected.
+    pub async fn publish(&self, topic: Topic, bytes: Vec<u8>) -> Result<(), PublishError> {
+        let (len, max) = (bytes.len(), topic.max_bytes());
+        if len > max {
+            return Err(PublishError::TooLarge { topic, len, max });
+        }
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Publish { topic, bytes, reply });
+        answer.await.unwrap_or(Err(PublishError::Stopped))
+    }
+
+    /// Messages on a topic from now on. Each subscriber gets all of them; one that lets its queue
+    /// ([`Limits::queue`]) fill up loses those that do not fit.
+    #[must_use = "an unread queue fills up"]
+    pub fn subscribe(&self, topic: Topic) -> mpsc::Receiver<Gossip> {
+        let (queue, receiver) = mpsc::channel(self.inner.queue);
+        self.send(Command::Subscribe { topic, queue });
+        receiver
+    }
+
+    /// Sends a request and waits for its answer, at most `deadline` ([`MAX_DEADLINE`] if less).
+    /// Dials the peer if there is no connection.
+    ///
+    /// # Errors
+    /// [`RequestError`] names the peer and the reason.
+    pub async fn request(
+        &self,
+        to: PeerIdHash,
+        protocol: Protocol,
+        bytes: Vec<u8>,
+        deadline: Duration,
+    ) -> Result<Vec<u8>, RequestError> {
+        let max = protocol.max_request();
+        if bytes.len() > max {
+            return Err(RequestError::TooLarge { protocol, max });
+        }
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Request { to, protocol, bytes, reply });
+        match tokio::time::timeout(deadline.min(MAX_DEADLINE), answer).await {
+            Err(_) => Err(RequestError::Timeout(to)),
+            Ok(answer) => answer.unwrap_or(Err(RequestError::Stopped)),
+        }
+    }
+
+    /// Takes over the requests on a protocol, from now on; an earlier server of the protocol on
+    /// this node gets no more. Requests that find the queue full are refused as busy.
+    #[must_use = "an unread queue fills up"]
+    pub fn serve(&self, protocol: Protocol) -> mpsc::Receiver<Incoming> {
+        let (queue, receiver) = mpsc::channel(self.inner.queue);
+        self.send(Command::Serve { protocol, queue });
+        receiver
+    }
+
+    /// Offers a file to the registered peers under the BLAKE3 digest of its content. The file must
+    /// stay as it is.
+    pub fn provide(&self, digest: Blake3Digest, path: PathBuf) {
+        self.inner.blobs.provide(digest, path);
+    }
+
+    /// Fetches the file with this digest from any of the peers in `from` and puts it at `into`.
+    ///
+    /// What has arrived is kept in `<into>.part`, so that the next attempt, also one after a
+    /// restart or with another peer, goes on from there. The whole is checked against `digest`
+    /// before it appears under its name.
+    ///
+    /// # Errors
+    /// [`FetchError`] when the deadline passes, when every peer gave wrong content, or when the
+    /// local file cannot be written.
+    pub async fn fetch(
+        &self,
+        from: &[PeerIdHash],
+        digest: Blake3Digest,
+        into: &Path,
+        max_bytes: u64,
+        deadline: Duration,
+        progress: impl FnMut(Progress) + Send,
+    ) -> Result<u64, FetchError> {
+        let fetch = blob::Fetch { from, digest, into, max_bytes, deadline };
+        self.inner.blobs.fetch(&self.inner.directory, fetch, progress).await
+    }
+
+    /// Says goodbye: the peers count this node as down at once instead of after a suspicion.
+    /// Everything but SWIM goes on, so that work in progress can be finished.
+    pub async fn leave(&self) {
+        let (done, left) = oneshot::channel();
+        if self.inner.swim.send(swim::Input::Leave(done)).await.is_ok() {
+            let _ = left.await; // an error means that the network has stopped
+        }
+    }
+
+    /// Stops all tasks and waits until they have, so that the ports are free again. Other handles
+    /// get `Stopped` from then on.
+    pub async fn stop(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.wait().await;
+    }
+
+    fn send(&self, command: Command) {
+        // When the network has stopped, the reply channel inside is dropped with the command.
+        let _ = self.inner.commands.send(command);
+    }
+}

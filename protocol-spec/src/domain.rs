@@ -98,6 +98,10 @@ domains! {
     TELEMETRY_PROOF = "telemetry proof";
     /// What a member signs when it holds a worker for lost.
     WORKER_SUSPICION = "worker suspicion";
+    /// The part of topic and protocol names that stands for one cluster.
+    NETWORK_SCOPE = "network scope";
+    /// What a peer signs of its record in the membership: key, generation, addresses.
+    MEMBER_RECORD = "member record";
     /// Keccak-256 of it is the first word of what a certificate's signature covers.
     ASSIGNMENT_CERTIFICATE = "assignment certificate";
     /// Keccak-256 of it is the first word of a leaf of the assignment tree.

@@ -1,0 +1,302 @@
+//! The task that owns the libp2p swarm.
+//!
+//! It takes commands from the handles, passes what arrives to subscribers and servers without ever
+//! waiting for them, and keeps a connection to every registered peer it knows an address of.
+
+mod events;
+mod start;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId, Swarm, connection_limits,
+    gossipsub::{MessageAcceptance, MessageId, PublishError as GossipError},
+    request_response::{OutboundRequestId, ResponseChannel},
+    swarm::{
+        ConnectionId, NetworkBehaviour,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use veil_protocol_spec::PeerIdHash;
+
+pub(super) use self::start::start;
+use super::{
+    Directory, Gossip, Incoming, Limits, Protocol, PublishError, RequestError, Topic,
+    dialer::Dialer,
+    gate::Gate,
+    gossip::{Gossipsub, Topics},
+    request::{Answer, Call, Requests},
+    swim,
+    traffic::Counters,
+};
+
+/// How often missing connections are looked for.
+const TICK: Duration = Duration::from_millis(250);
+
+/// What handles, verdicts and the SWIM task ask of the swarm.
+///
+/// The queue has no bound of its own: each entry comes from a caller that waits for its reply, or
+/// from a message that was counted against a bounded queue when it came in.
+#[derive(Debug)]
+pub(super) enum Command {
+    Publish {
+        topic: Topic,
+        bytes: Vec<u8>,
+        reply: oneshot::Sender<Result<(), PublishError>>,
+    },
+    Subscribe {
+        topic: Topic,
+        queue: mpsc::Sender<Gossip>,
+    },
+    Verdict {
+        message: MessageId,
+        relay: PeerId,
+        acceptance: MessageAcceptance,
+    },
+    Request {
+        to: PeerIdHash,
+        protocol: Protocol,
+        bytes: Vec<u8>,
+        reply: oneshot::Sender<Result<Vec<u8>, RequestError>>,
+    },
+    Serve {
+        protocol: Protocol,
+        queue: mpsc::Sender<Incoming>,
+    },
+    Respond {
+        protocol: Protocol,
+        channel: ResponseChannel<Answer>,
+        answer: Answer,
+    },
+    /// A peer states where it can be dialled.
+    Learn {
+        peer: PeerIdHash,
+        addresses: Vec<Multiaddr>,
+    },
+    /// A peer has started again or is dead: its connections, but for one that it is known to use,
+    /// lead nowhere.
+    Restarted {
+        peer: PeerIdHash,
+        keep: Option<ConnectionId>,
+    },
+}
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    // First, so that it decides before the others see a connection.
+    gate: Gate,
+    limits: connection_limits::Behaviour,
+    gossip: Gossipsub,
+    requests: Requests,
+    swim: Requests,
+    streams: libp2p_stream::Behaviour,
+}
+
+/// A peer with at least one connection.
+#[derive(Debug, Default)]
+struct Link {
+    connections: Vec<ConnectionId>,
+    /// It has said something on one of them.
+    talks: bool,
+}
+
+/// A request without an answer yet.
+#[derive(Debug)]
+struct Pending {
+    to: PeerIdHash,
+    protocol: Protocol,
+    reply: oneshot::Sender<Result<Vec<u8>, RequestError>>,
+}
+
+/// What a peer may still ask for: a token bucket.
+#[derive(Debug)]
+struct Budget {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Budget {
+    fn take(&mut self, limits: &Limits, now: Instant) -> bool {
+        let gained = (now - self.at).as_secs_f64() * f64::from(limits.requests_per_second);
+        self.tokens = (self.tokens + gained).min(f64::from(limits.request_burst));
+        self.at = now;
+        let allowed = self.tokens >= 1.0;
+        if allowed {
+            self.tokens -= 1.0;
+        }
+        allowed
+    }
+}
+
+struct Actor {
+    swarm: Swarm<Behaviour>,
+    topics: Topics,
+    limits: Limits,
+    directory: watch::Receiver<Arc<Directory>>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    /// For the verdicts and responders that are handed out.
+    commands_back: mpsc::UnboundedSender<Command>,
+    to_swim: mpsc::Sender<swim::Input>,
+    subscribers: HashMap<Topic, Vec<mpsc::Sender<Gossip>>>,
+    servers: HashMap<Protocol, mpsc::Sender<Incoming>>,
+    pending: HashMap<(bool, OutboundRequestId), Pending>,
+    links: HashMap<PeerId, Link>,
+    /// Peers that closed the last connection before they said anything.
+    shunned_by: BTreeSet<PeerIdHash>,
+    budgets: HashMap<PeerId, Budget>,
+    dialer: Dialer,
+    connected: watch::Sender<BTreeSet<PeerIdHash>>,
+    addresses: watch::Sender<Vec<Multiaddr>>,
+    counters: Counters,
+    last_refusal_log: Option<Instant>,
+}
+
+impl Actor {
+    async fn run(mut self, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                event = self.swarm.select_next_some() => self.on_event(event),
+                Some(command) = self.commands.recv() => self.on_command(command),
+                Ok(()) = self.directory.changed() => self.on_directory(),
+                _ = tick.tick() => self.dial_missing(),
+            }
+        }
+    }
+
+    fn on_directory(&mut self) {
+        let directory = self.directory.borrow_and_update().clone();
+        tracing::info!(peers = directory.len(), "the directory has changed");
+        let gate = &mut self.swarm.behaviour_mut().gate;
+        gate.update(&directory);
+        let gate = &*gate;
+        self.dialer.retain(|peer| gate.hash_of(peer).is_some());
+        self.budgets.retain(|peer, _| gate.hash_of(peer).is_some());
+        self.shunned_by.retain(|peer| gate.peer_of(peer).is_some());
+        self.dial_missing();
+    }
+
+    /// Dials every registered peer that has an address and no connection, when its turn has come.
+    fn dial_missing(&mut self) {
+        let now = Instant::now();
+        let due: Vec<PeerId> = self
+            .swarm
+            .behaviour()
+            .gate
+            .reachable()
+            .filter(|peer| !self.links.contains_key(peer) && self.dialer.is_due(peer, now))
+            .collect();
+        for peer in due {
+            self.dialer.attempt(peer, now);
+            let dial =
+                DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).build();
+            if let Err(reason) = self.swarm.dial(dial) {
+                tracing::debug!(%peer, %reason, "did not dial");
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Publish { topic, bytes, reply } => {
+                let _ = reply.send(self.publish(topic, bytes)); // the caller may have given up
+            }
+            Command::Subscribe { topic, queue } => self.subscribe(topic, queue),
+            Command::Verdict { message, relay, acceptance } => {
+                let gossip = &mut self.swarm.behaviour_mut().gossip;
+                if !gossip.report_message_validation_result(&message, &relay, acceptance) {
+                    tracing::debug!(%message, "a verdict came too late to count");
+                }
+            }
+            Command::Request { to, protocol, bytes, reply } => {
+                self.request(Pending { to, protocol, reply }, bytes);
+            }
+            Command::Serve { protocol, queue } => {
+                self.servers.insert(protocol, queue);
+            }
+            Command::Respond { protocol, channel, answer } => {
+                if let Answer::Done(bytes) = &answer {
+                    let len = bytes.len();
+                    self.counters.protocol(protocol, |count| count.send(len));
+                }
+                let behaviour = self.swarm.behaviour_mut().lane(protocol == Protocol::Swim);
+                // An error means that the peer has gone or given up.
+                let _ = behaviour.send_response(channel, answer);
+            }
+            Command::Learn { peer, addresses } => {
+                let gate = &mut self.swarm.behaviour_mut().gate;
+                gate.learn(&peer, addresses);
+                if let Some(id) = gate.peer_of(&peer) {
+                    self.dialer.reset(&id);
+                }
+            }
+            Command::Restarted { peer, keep } => {
+                let id = self.swarm.behaviour().gate.peer_of(&peer);
+                let link = id.and_then(|id| self.links.get(&id));
+                let stale = link.map(|link| link.connections.clone()).unwrap_or_default();
+                for connection in stale.into_iter().filter(|known| Some(*known) != keep) {
+                    self.swarm.close_connection(connection);
+                }
+            }
+        }
+    }
+
+    fn subscribe(&mut self, topic: Topic, queue: mpsc::Sender<Gossip>) {
+        self.subscribers.entry(topic).or_default().push(queue);
+        let ident = self.topics.ident(topic);
+        if let Err(reason) = self.swarm.behaviour_mut().gossip.subscribe(ident) {
+            tracing::error!(%topic, %reason, "cannot subscribe");
+        }
+    }
+
+    fn publish(&mut self, topic: Topic, bytes: Vec<u8>) -> Result<(), PublishError> {
+        let len = bytes.len();
+        let ident = self.topics.ident(topic).clone();
+        let published = self.swarm.behaviour_mut().gossip.publish(ident, bytes);
+        published.map_err(|error| match error {
+            GossipError::Duplicate => PublishError::Duplicate(topic),
+            GossipError::NoPeersSubscribedToTopic => PublishError::NoPeers(topic),
+            GossipError::MessageTooLarge => {
+                PublishError::TooLarge { topic, len, max: topic.max_bytes() }
+            }
+            GossipError::AllQueuesFull(_) => PublishError::Congested(topic),
+            GossipError::SigningError(_) | GossipError::TransformFailed(_) => PublishError::Signing,
+        })?;
+        self.counters.topic(topic, |count| count.send(len));
+        Ok(())
+    }
+
+    fn request(&mut self, pending: Pending, bytes: Vec<u8>) {
+        let Some(peer) = self.swarm.behaviour().gate.peer_of(&pending.to) else {
+            let error = RequestError::NotRegistered(pending.to);
+            let _ = pending.reply.send(Err(error)); // the caller may have given up
+            return;
+        };
+        let swim = pending.protocol == Protocol::Swim;
+        if swim && !self.links.contains_key(&peer) {
+            // A probe of a peer that is away is lost; connecting is the dialer's business.
+            let _ = pending.reply.send(Err(RequestError::NotConnected(pending.to)));
+            return;
+        }
+        let len = bytes.len();
+        self.counters.protocol(pending.protocol, |count| count.send(len));
+        let call = Call::Read(pending.protocol, bytes);
+        let id = self.swarm.behaviour_mut().lane(swim).send_request(&peer, call);
+        self.pending.insert((swim, id), pending);
+    }
+}
+
+impl Behaviour {
+    fn lane(&mut self, swim: bool) -> &mut Requests {
+        if swim { &mut self.swim } else { &mut self.requests }
+    }
+}

@@ -1,0 +1,210 @@
+//! Putting the parts together.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, Swarm, SwarmBuilder,
+    connection_limits::{self, ConnectionLimits},
+    noise,
+    swarm::SwarmEvent,
+    tcp, yamux,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Actor, Behaviour};
+use crate::p2p::{
+    Directory, Inner, Liveness, Network, NetworkConfig, NetworkError, Protocol,
+    blob::Blobs,
+    dialer::Dialer,
+    gate::{Gate, split_peer},
+    gossip, identity,
+    kind::scope_tag,
+    request, swim,
+    traffic::Counters,
+};
+use veil_protocol_spec::PeerIdHash;
+
+/// How long binding the listen addresses may take.
+const BIND: Duration = Duration::from_secs(10);
+/// Connections are kept; SWIM and the transports find out when one is dead.
+const IDLE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Two by simultaneous dials, one more each after a restart of either side.
+const CONNECTIONS_PER_PEER: u32 = 4;
+const HANDSHAKES: u32 = 64;
+const SWIM_QUEUE: usize = 1024;
+
+fn swarm(
+    config: &NetworkConfig,
+    directory: &Directory,
+    topics: &gossip::Topics,
+) -> Result<Swarm<Behaviour>, NetworkError> {
+    let transport = |error: &dyn core::fmt::Display| NetworkError::Transport(error.to_string());
+    let key = identity::keypair(&config.identity).ok_or(NetworkError::Identity)?;
+    let bootstrap = config
+        .bootstrap
+        .iter()
+        .map(|address| split_peer(address).ok_or_else(|| NetworkError::Bootstrap(address.clone())))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut gate = Gate::new(key.public().to_peer_id(), bootstrap);
+    gate.update(directory);
+    let scope = scope_tag(&config.scope);
+    let limits = ConnectionLimits::default()
+        .with_max_established(Some(config.limits.connections))
+        .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER))
+        .with_max_pending_incoming(Some(HANDSHAKES));
+    let behaviour = Behaviour {
+        gate,
+        limits: connection_limits::Behaviour::new(limits),
+        gossip: gossip::behaviour(&key, &scope, topics, directory.len())?,
+        requests: request::behaviour(&scope, false),
+        swim: request::behaviour(&scope, true),
+        streams: libp2p_stream::Behaviour::new(),
+    };
+    let tcp = tcp::Config::default().nodelay(true);
+    let swarm = SwarmBuilder::with_existing_identity(key)
+        .with_tokio()
+        .with_tcp(tcp, noise::Config::new, yamux::Config::default)
+        .map_err(|e| transport(&e))?
+        .with_quic()
+        .with_dns()
+        .map_err(|e| transport(&e))?
+        .with_behaviour(|_| behaviour)
+        .map_err(|e| transport(&e))?
+        .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE))
+        .build();
+    Ok(swarm)
+}
+
+pub(in crate::p2p) async fn start(
+    config: NetworkConfig,
+    directory: watch::Receiver<Arc<Directory>>,
+) -> Result<Network, NetworkError> {
+    let scope = scope_tag(&config.scope);
+    let topics = gossip::Topics::new(&scope);
+    let now = directory.borrow().clone();
+    let swarm = swarm(&config, &now, &topics)?;
+    let streams = swarm.behaviour().streams.new_control();
+    let peer_id = *swarm.local_peer_id();
+
+    let counters = Counters::default();
+    let (commands, command_queue) = mpsc::unbounded_channel();
+    let (to_swim, swim_queue) = mpsc::channel(SWIM_QUEUE);
+    let (connected_sender, connected) = watch::channel(BTreeSet::new());
+    let (address_sender, addresses) = watch::channel(Vec::new());
+    let (liveness_sender, liveness) = watch::channel(Liveness::default());
+    let mut actor = Actor {
+        swarm,
+        topics,
+        limits: config.limits,
+        directory: directory.clone(),
+        commands: command_queue,
+        commands_back: commands.clone(),
+        to_swim: to_swim.clone(),
+        subscribers: HashMap::new(),
+        servers: HashMap::new(),
+        pending: HashMap::new(),
+        links: HashMap::new(),
+        shunned_by: BTreeSet::new(),
+        budgets: HashMap::new(),
+        dialer: Dialer::default(),
+        connected: connected_sender,
+        addresses: address_sender,
+        counters: counters.clone(),
+        last_refusal_log: None,
+    };
+    actor.listen(&config.listen).await?;
+
+    let announced = if config.announce.is_empty() {
+        addresses.borrow().clone()
+    } else {
+        config.announce.clone()
+    };
+    // A record names its peer already.
+    let announced: Vec<Multiaddr> = announced
+        .into_iter()
+        .map(|address| split_peer(&address).map_or(address, |(_, address)| address))
+        .collect();
+    let membership = swim::Start {
+        identity: config.identity.clone(),
+        addresses: announced,
+        config: config.swim,
+        directory: directory.clone(),
+        commands: commands.clone(),
+        liveness: liveness_sender,
+    };
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let blobs = Blobs::new(&scope, streams, counters.clone(), config.limits.blob_serves);
+    tasks.spawn(swim::run(membership, swim_queue, stop.clone()));
+    blobs.serve(&tasks, &stop);
+    tasks.spawn(actor.run(stop.clone()));
+    tasks.close();
+
+    let inner = Inner {
+        me: PeerIdHash::of(&config.identity.public()),
+        peer_id,
+        commands,
+        swim: to_swim,
+        liveness,
+        connected,
+        addresses,
+        directory,
+        counters,
+        blobs,
+        queue: config.limits.queue.max(1),
+        tasks,
+        _stop_on_drop: stop.clone().drop_guard(),
+        stop,
+    };
+    let network = Network { inner: Arc::new(inner) };
+    tracing::info!(me = %network.me(), id = %peer_id, protocols = ?Protocol::ALL.len(), "network");
+    Ok(network)
+}
+
+impl Actor {
+    /// Binds all addresses; returns when each listener has reported one.
+    async fn listen(&mut self, listen: &[Multiaddr]) -> Result<(), NetworkError> {
+        let failed = |address: &Multiaddr, reason: String| NetworkError::Listen {
+            address: address.clone(),
+            reason,
+        };
+        let mut waiting = HashMap::new();
+        for address in listen {
+            let listener = self.swarm.listen_on(address.clone());
+            let listener = listener.map_err(|e| failed(address, e.to_string()))?;
+            waiting.insert(listener, address);
+        }
+        let bound = async {
+            while !waiting.is_empty() {
+                let event = self.swarm.select_next_some().await;
+                match &event {
+                    SwarmEvent::NewListenAddr { listener_id, .. } => {
+                        waiting.remove(listener_id);
+                    }
+                    SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
+                        if let Some(address) = waiting.get(listener_id) {
+                            return Err(failed(address, format!("{reason:?}")));
+                        }
+                    }
+                    _ => {}
+                }
+                self.on_event(event);
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(BIND, bound).await {
+            Ok(bound) => bound,
+            Err(_) => {
+                let address = waiting.into_values().next().cloned();
+                let address = address.unwrap_or_else(Multiaddr::empty);
+                Err(failed(&address, "no answer from the system".to_owned()))
+            }
+        }
+    }
+}

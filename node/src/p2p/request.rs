@@ -1,0 +1,306 @@
+//! Requests: one message to one peer, one answer back.
+//!
+//! A frame is a version byte, a tag byte (the protocol of a request, the outcome of an answer), a
+//! length as four bytes (little endian), the body. Version, tag and length are checked before
+//! memory is taken for the body. All protocols but SWIM share one libp2p behaviour; SWIM has its
+//! own, so that bulk requests cannot use up the streams that liveness depends on.
+
+use core::time::Duration;
+use std::io;
+
+use async_trait::async_trait;
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use libp2p::{
+    StreamProtocol,
+    request_response::{self, Codec, ProtocolSupport, ResponseChannel},
+};
+use tokio::sync::mpsc;
+use veil_protocol_spec::PeerIdHash;
+
+use super::{Protocol, actor::Command};
+
+const VERSION: u8 = 1;
+const MAX_REASON: usize = 256;
+/// Longest deadline of a request.
+pub const MAX_DEADLINE: Duration = Duration::from_secs(300);
+const SWIM_DEADLINE: Duration = Duration::from_secs(5);
+/// Streams of one connection in either direction; with the size limit of a protocol, this bounds
+/// the memory that a peer can make this node take.
+const STREAMS: usize = 64;
+
+/// Why a request has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// The peer is not in the directory.
+    #[error("peer {0} is not registered in this cluster")]
+    NotRegistered(PeerIdHash),
+    /// No connection, and none could be made.
+    #[error("peer {0} cannot be reached: no known address answers")]
+    NotConnected(PeerIdHash),
+    /// The peer closes connections before anything is exchanged.
+    #[error("peer {0} closes the connection at once: is this node registered where it looks?")]
+    Shunned(PeerIdHash),
+    /// No answer within the deadline; the peer may have acted on the request nevertheless.
+    #[error("peer {0} did not answer in time")]
+    Timeout(PeerIdHash),
+    /// The connection broke; the peer may have acted on the request nevertheless.
+    #[error("the connection to peer {0} broke before the answer: {1}")]
+    Broken(PeerIdHash, String),
+    /// Longer than the protocol allows; nothing was sent, or the peer said so.
+    #[error("the message is longer than the {max} bytes that the protocol {protocol} allows")]
+    TooLarge {
+        /// The protocol.
+        protocol: Protocol,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// The peer does not serve the protocol: it has another role, cluster or version.
+    #[error("peer {0} does not serve the protocol {1}")]
+    Unsupported(PeerIdHash, Protocol),
+    /// The peer has more requests than it can take, from all or from this node.
+    #[error("peer {0} is busy; ask again later")]
+    Busy(PeerIdHash),
+    /// The peer refused to answer.
+    #[error("peer {peer} refused: {reason}")]
+    Refused {
+        /// Who.
+        peer: PeerIdHash,
+        /// In the peer's words; empty if it gave none.
+        reason: String,
+    },
+    /// The answer breaks the framing.
+    #[error("peer {0} sent an answer that is not in the format of this protocol version")]
+    Malformed(PeerIdHash),
+    /// The network was stopped.
+    #[error("the network was stopped")]
+    Stopped,
+}
+
+/// A request from a registered peer. Dropping the responder refuses it.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Who asks.
+    pub from: PeerIdHash,
+    /// The request.
+    pub bytes: Vec<u8>,
+    /// Takes the answer.
+    pub responder: Responder,
+}
+
+impl Incoming {
+    /// Answers.
+    pub fn respond(self, bytes: Vec<u8>) {
+        self.responder.respond(bytes);
+    }
+
+    /// Refuses, with a reason for the peer's log.
+    pub fn refuse(self, reason: impl Into<String>) {
+        self.responder.refuse(reason);
+    }
+}
+
+/// The way back to the peer that asked. Dropping it refuses the request.
+#[derive(Debug)]
+pub struct Responder {
+    pub(super) protocol: Protocol,
+    pub(super) channel: ResponseChannel<Answer>,
+    pub(super) commands: mpsc::UnboundedSender<Command>,
+}
+
+impl Responder {
+    /// Answers.
+    pub fn respond(self, bytes: Vec<u8>) {
+        let protocol = self.protocol;
+        if bytes.len() > protocol.max_response() {
+            tracing::error!(%protocol, bytes = bytes.len(), "an answer is too long to be sent");
+            return self.refuse("the answer is too long");
+        }
+        self.send(Answer::Done(bytes));
+    }
+
+    /// Refuses, with a reason for the peer's log (cut after 256 bytes).
+    pub fn refuse(self, reason: impl Into<String>) {
+        let mut reason = reason.into();
+        reason.truncate(reason.floor_char_boundary(MAX_REASON));
+        self.send(Answer::Refused(reason));
+    }
+
+    pub(super) fn send(self, answer: Answer) {
+        let Self { protocol, channel, commands } = self;
+        // Fails only when the network has stopped, which closes the channel to the peer as well.
+        let _ = commands.send(Command::Respond { protocol, channel, answer });
+    }
+}
+
+/// A request as read from the wire.
+#[derive(Debug)]
+pub(super) enum Call {
+    Read(Protocol, Vec<u8>),
+    TooLarge,
+    Malformed,
+}
+
+/// An answer as written to the wire; the discriminants are its tags.
+#[derive(Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Answer {
+    Done(Vec<u8>) = 0,
+    Refused(String) = 1,
+    Unsupported = 2,
+    Busy = 3,
+    TooLarge = 4,
+    Malformed = 5,
+}
+
+impl Answer {
+    /// The answer as the caller sees it.
+    pub(super) fn into_result(
+        self,
+        peer: PeerIdHash,
+        protocol: Protocol,
+    ) -> Result<Vec<u8>, RequestError> {
+        match self {
+            Self::Done(bytes) if bytes.len() <= protocol.max_response() => Ok(bytes),
+            Self::Done(_) | Self::Malformed => Err(RequestError::Malformed(peer)),
+            Self::Refused(reason) => Err(RequestError::Refused { peer, reason }),
+            Self::Unsupported => Err(RequestError::Unsupported(peer, protocol)),
+            Self::Busy => Err(RequestError::Busy(peer)),
+            Self::TooLarge => Err(RequestError::TooLarge { protocol, max: protocol.max_request() }),
+        }
+    }
+}
+
+/// The framing. `swim` tells which of the two behaviours it serves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frames {
+    swim: bool,
+}
+
+pub(super) type Requests = request_response::Behaviour<Frames>;
+
+pub(super) fn behaviour(scope: &str, swim: bool) -> Requests {
+    let name = if swim { "swim" } else { "request" };
+    // The scope is hexadecimal, so the name always starts with a slash as libp2p asks.
+    let protocol = StreamProtocol::try_from_owned(format!("/veil/{scope}/{name}/1"));
+    let deadline = if swim { SWIM_DEADLINE } else { MAX_DEADLINE };
+    let config = request_response::Config::default()
+        .with_request_timeout(deadline)
+        .with_max_concurrent_streams(STREAMS);
+    let protocols = protocol.into_iter().map(|protocol| (protocol, ProtocolSupport::Full));
+    Requests::with_codec(Frames { swim }, protocols, config)
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a frame of another version or format")
+}
+
+async fn read_head<T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<(u8, u8, usize)> {
+    let mut head = [0; 6];
+    io.read_exact(&mut head).await?;
+    let [version, tag, len @ ..] = head;
+    Ok((version, tag, u32::from_le_bytes(len) as usize))
+}
+
+async fn read_body<T: AsyncRead + Unpin + Send>(io: &mut T, len: usize) -> io::Result<Vec<u8>> {
+    // Grows with what arrives, so that a length alone does not take memory.
+    let mut body = Vec::new();
+    io.take(len as u64).read_to_end(&mut body).await?;
+    if body.len() == len { Ok(body) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+async fn write_frame<T: AsyncWrite + Unpin + Send>(
+    io: &mut T,
+    tag: u8,
+    body: &[u8],
+) -> io::Result<()> {
+    let len = u32::try_from(body.len()).map_err(|_| malformed())?;
+    let [a, b, c, d] = len.to_le_bytes();
+    io.write_all(&[VERSION, tag, a, b, c, d]).await?;
+    io.write_all(body).await
+}
+
+#[async_trait]
+impl Codec for Frames {
+    type Protocol = StreamProtocol;
+    type Request = Call;
+    type Response = Answer;
+
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Call>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        let (version, tag, len) = read_head(io).await?;
+        let protocol =
+            Protocol::from_tag(tag).filter(|protocol| (*protocol == Protocol::Swim) == self.swim);
+        match protocol {
+            Some(protocol) if version == VERSION && len <= protocol.max_request() => {
+                Ok(Call::Read(protocol, read_body(io, len).await?))
+            }
+            Some(_) if version == VERSION => Ok(Call::TooLarge),
+            _ => Ok(Call::Malformed),
+        }
+    }
+
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Answer>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        let (version, tag, len) = match read_head(io).await {
+            // The peer closed the stream without an answer: it dropped the responder.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                return Ok(Answer::Refused(String::new()));
+            }
+            head => head?,
+        };
+        let max = match tag {
+            0 if self.swim => Protocol::Swim.max_response(),
+            0 => Protocol::Sync.max_response(), // the longest; the caller checks its own
+            1 => MAX_REASON,
+            _ => 0,
+        };
+        if version != VERSION || len > max {
+            return Ok(Answer::Malformed);
+        }
+        let body = read_body(io, len).await?;
+        Ok(match tag {
+            0 => Answer::Done(body),
+            1 => Answer::Refused(String::from_utf8_lossy(&body).into_owned()),
+            2 => Answer::Unsupported,
+            3 => Answer::Busy,
+            4 => Answer::TooLarge,
+            _ => Answer::Malformed,
+        })
+    }
+
+    async fn write_request<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        call: Call,
+    ) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        let Call::Read(protocol, body) = call else { return Err(malformed()) };
+        write_frame(io, protocol as u8, &body).await
+    }
+
+    async fn write_response<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        answer: Answer,
+    ) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        match answer {
+            Answer::Done(body) => write_frame(io, 0, &body).await,
+            Answer::Refused(reason) => write_frame(io, 1, reason.as_bytes()).await,
+            Answer::Unsupported => write_frame(io, 2, &[]).await,
+            Answer::Busy => write_frame(io, 3, &[]).await,
+            Answer::TooLarge => write_frame(io, 4, &[]).await,
+            Answer::Malformed => write_frame(io, 5, &[]).await,
+        }
+    }
+}
