@@ -52,6 +52,7 @@ mod link;
 pub(crate) mod memory;
 mod nonces;
 mod outbox;
+mod p2p_link;
 mod run;
 mod signing;
 #[cfg(test)]
@@ -65,6 +66,7 @@ pub use key_ceremony::CeremonyEffect;
 pub use link::{Channel, Inbound, Link, LinkError, Links};
 pub use nonces::{ConflictingNonce, NonceKeeper, NonceStore, SigningOutcome};
 pub use outbox::QueueLimits;
+pub use p2p_link::{P2pLink, P2pLinks};
 pub use signing::{SigningEffect, SigningMachine, SigningSchedule};
 
 /// Milliseconds since the driver's clock was made.
