@@ -434,7 +434,7 @@ async fn answer_peers(cluster: Arc<Cluster>) {
         let asked = match SyncRequest::from_wire(&request.bytes) {
             Ok(asked) => asked,
             Err(error) => {
-                request.refuse(&error.to_string());
+                request.refuse(error.to_string());
                 continue;
             }
         };
@@ -443,7 +443,7 @@ async fn answer_peers(cluster: Arc<Cluster>) {
         // Reading records waits for the disk.
         tokio::task::spawn_blocking(move || match answer(&shelf, &jobs, asked) {
             Ok(answer) => request.responder.respond(answer.to_wire()),
-            Err(reason) => request.refuse(&reason),
+            Err(reason) => request.refuse(reason),
         });
     }
 }

@@ -19,6 +19,7 @@ pub mod demonstrate;
 pub mod devnet;
 pub mod docker;
 pub mod driver;
+pub mod epoch;
 pub mod job_file;
 pub mod jobs;
 pub mod keystore;

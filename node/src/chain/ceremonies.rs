@@ -144,7 +144,7 @@ impl Chain {
         epoch: Epoch,
     ) -> Result<u32, ChainError> {
         let contract = self.ceremony();
-        let call = || async { contract.attempts(cluster.0.into(), epoch.0).call().await };
+        let call = || async { contract.attempts(cluster.0.into(), epoch.0).call().block(self.rpc.at).await };
         self.rpc.call("the number of attempts", call).await
     }
 
@@ -160,7 +160,7 @@ impl Chain {
     ) -> Result<Option<CeremonyAttempt>, ChainError> {
         let contract = self.ceremony();
         let call =
-            || async { contract.attemptOf(cluster.0.into(), epoch.0, attempt.0).call().await };
+            || async { contract.attemptOf(cluster.0.into(), epoch.0, attempt.0).call().block(self.rpc.at).await };
         let found = match self.rpc.call("the attempt", call).await {
             Ok(found) => found,
             Err(ChainError::Refused(Refusal::Ceremony(KeyCeremonyErrors::UnknownAttempt(_)))) => {
@@ -190,7 +190,7 @@ impl Chain {
     /// [`ChainError`].
     pub async fn current_epoch(&self, cluster: ClusterId) -> Result<Option<Epoch>, ChainError> {
         let contract = self.ceremony();
-        let call = || async { contract.epochs(cluster.0.into()).call().await };
+        let call = || async { contract.epochs(cluster.0.into()).call().block(self.rpc.at).await };
         Ok(self.rpc.call("the epoch", call).await?.checked_sub(1).map(Epoch))
     }
 
@@ -204,7 +204,7 @@ impl Chain {
         epoch: Epoch,
     ) -> Result<Option<PublishedKey>, ChainError> {
         let contract = self.ceremony();
-        let call = || async { contract.keyOf(cluster.0.into(), epoch.0).call().await };
+        let call = || async { contract.keyOf(cluster.0.into(), epoch.0).call().block(self.rpc.at).await };
         match self.rpc.call("the key", call).await {
             Ok(key) => published(epoch, &key).map(Some),
             Err(ChainError::Refused(Refusal::Ceremony(KeyCeremonyErrors::NoKey(_)))) => Ok(None),

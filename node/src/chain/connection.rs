@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use alloy::{
     primitives::Address as EvmAddress,
     providers::{DynProvider, Provider, ProviderBuilder},
-    rpc::types::BlockNumberOrTag,
+    rpc::types::{BlockId, BlockNumberOrTag},
     transports::http::reqwest::{Client, Url},
 };
 use backon::{ExponentialBuilder, Retryable};
@@ -97,6 +97,8 @@ pub(super) struct Rpc {
     pub(super) confirmations: u64,
     pub(super) deadline: Duration,
     pub(super) poll: Duration,
+    /// The block that contracts are read at.
+    pub(super) at: BlockId,
 }
 
 impl core::fmt::Debug for Chain {
@@ -139,6 +141,7 @@ impl Rpc {
             confirmations: config.confirmations.max(1),
             deadline: config.deadline,
             poll: config.poll,
+            at: BlockId::latest(),
         };
         let found = rpc.ask("the chain id", || rpc.provider.get_chain_id()).await?;
         rpc.chain_id = ChainId(found);
@@ -217,6 +220,33 @@ impl Chain {
     #[must_use]
     pub fn with_key(&self, key: AccountKey) -> Self {
         Self { account: Some(Arc::new(Account::new(key))), ..self.clone() }
+    }
+
+    /// The same connection, reading the contracts as of one block: nodes that read at the same block
+    /// read the same.
+    #[must_use]
+    pub fn at(&self, block: u64) -> Self {
+        let mut reading = self.clone();
+        reading.rpc.at = BlockId::number(block);
+        reading
+    }
+
+    /// Whether this node's chain holds the block.
+    ///
+    /// # Errors
+    /// [`ChainError::UnknownBlock`] if it has another one of that number, or none yet.
+    pub async fn check_block(&self, block: BlockRef) -> Result<(), ChainError> {
+        let number = BlockNumberOrTag::Number(block.number);
+        let found = self
+            .rpc
+            .ask("a block", || self.rpc.provider.get_block_by_number(number))
+            .await?
+            .map(|found| found.header.hash.0);
+        if found == Some(block.hash.0) {
+            Ok(())
+        } else {
+            Err(ChainError::UnknownBlock(block))
+        }
     }
 
     /// The chain.

@@ -116,6 +116,9 @@ pub enum ChainError {
     /// The contracts gave a value that they never should.
     #[error("the contracts gave {0}, which this build does not understand: update it")]
     Unexpected(&'static str),
+    /// A block that is not in this node's chain.
+    #[error("block {} with hash {} is not in the chain seen here: the endpoint is behind, or the block was replaced", .0.number, .0.hash)]
+    UnknownBlock(BlockRef),
     /// A key or signature that the chain would refuse.
     #[error(transparent)]
     Point(#[from] InvalidPoint),
