@@ -27,6 +27,7 @@
 //! - An exclusive lease is enforced by the worker. If the worker's process dies and the engine
 //!   lives, the container lives too, until the worker is back; the engine itself never starts such
 //!   a container again, not even after a reboot.
+//! - No passwords for registries yet: images are pulled as anybody can.
 //! - A command without arguments replaces the image's own arguments too; that is how engines do it.
 
 mod container;

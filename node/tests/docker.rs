@@ -12,6 +12,8 @@ mod failures;
 #[path = "docker/health.rs"]
 mod health;
 
+use std::time::Duration;
+
 use bollard::{
     models::{ContainerCreateBody, ContainerSummary},
     query_parameters::{
@@ -19,7 +21,8 @@ use bollard::{
     },
 };
 use common::{job, replicas, until, with_worker};
-use veil_node::docker::{Docker, Executor, Observed};
+use tokio::time::timeout;
+use veil_node::docker::{Docker, Executor, Observed, lapsed};
 use veil_protocol_spec::scheduling::{CpuUnits, LeasePolicy, MemoryUnits, RestartPolicy};
 
 const SLEEP: [&str; 2] = ["sleep", "3600"];
@@ -222,4 +225,29 @@ async fn a_container_that_was_created_only_is_adopted() {
         assert_eq!(worker.observed().await, Observed::Running);
     })
     .await;
+}
+
+#[tokio::test]
+async fn reconciling_can_be_cut_off_anywhere() {
+    with_worker(async |worker| {
+        for milliseconds in [1, 3, 10, 20, 30, 45, 60, 80, 100, 150, 200, 300] {
+            let desired = replicas(job(&SLEEP), 1);
+            let cut_off = Duration::from_millis(milliseconds);
+            let _ = timeout(cut_off, worker.executor.reconcile(&desired)).await;
+            let report = worker.reconcile(&desired).await;
+            assert!(report.failed.is_empty() && report.busy.is_empty(), "{report:?}");
+            assert_eq!(worker.container().await.state.unwrap().running, Some(true));
+        }
+    })
+    .await;
+}
+
+#[test]
+fn an_exclusive_lease_lapses_and_the_other_kind_never_does() {
+    let mut exclusive = job(&SLEEP);
+    exclusive.lease = LeasePolicy::Exclusive { seconds: 60 };
+    let desired = [replicas(exclusive, 1), replicas(job(&SLEEP), 1)].concat();
+    assert_eq!(lapsed(&desired, Duration::from_secs(59)), []);
+    assert_eq!(lapsed(&desired, Duration::from_secs(60)), [desired[0].id()]);
+    assert_eq!(lapsed(&desired, Duration::MAX), [desired[0].id()]);
 }

@@ -173,7 +173,7 @@ impl Engine {
                  root; if one runs, you may have to be in the group `docker`",
             ));
         }
-        let mut service = Service::start("dockerd", &[])?;
+        let mut service = Service::start("dockerd", &[], "dockerd")?;
         let version = service.wait(|| self.version())?;
         println!("Docker engine: started, version {version}");
         service.say_how_to_stop();
@@ -277,7 +277,8 @@ fn start_registry(candidates: &[SocketAddr]) -> Result<SocketAddr, Failed> {
         )
     })?;
     let folder = folder()?;
-    let config = folder.join("registry.yml");
+    let name = format!("registry-{}", address.port()); // another one may run
+    let config = folder.join(&name).with_extension("yml");
     let data = folder.join("registry");
     let text = format!(
         "version: 0.1\nlog: {{level: warn}}\nhttp: {{addr: '{address}'}}\n\
@@ -285,7 +286,8 @@ fn start_registry(candidates: &[SocketAddr]) -> Result<SocketAddr, Failed> {
         data.to_string_lossy()
     );
     write(&config, &text)?;
-    let mut service = Service::start("docker-registry", &["serve", &config.to_string_lossy()])?;
+    let args = ["serve", &config.to_string_lossy()];
+    let mut service = Service::start("docker-registry", &args, &name)?;
     service.wait(|| (registry_at(address) == Found::Registry).then_some(()))?;
     println!("registry: started at {address}");
     service.say_how_to_stop();
@@ -300,11 +302,11 @@ struct Service {
 }
 
 impl Service {
-    fn start(program: &'static str, args: &[&str]) -> Result<Self, Failed> {
-        let path = folder()?.join(format!("{program}.log"));
+    fn start(program: &'static str, args: &[&str], name: &str) -> Result<Self, Failed> {
+        let path = folder()?.join(name).with_extension("log");
         let log = File::create(&path).map_err(|error| cannot("write", &path, &error))?;
         let errors = log.try_clone().map_err(|error| cannot("write", &path, &error))?;
-        println!("\n== {NAME}: {program} {} (log: {})", args.join(" "), path.display());
+        println!("\n== {NAME}: {program} {}", args.join(" "));
         let child = Command::new(program)
             .args(args)
             .current_dir("/")

@@ -11,18 +11,43 @@ const NAME: &str = "demo";
 /// are passed on.
 pub(crate) fn run(stay: bool, args: &[String]) -> Result<(), Failed> {
     let containers = setup::run()?;
-    let mut line = vec!["run", "--release", "--bin", "veil", "--", "devnet"];
-    if !args.iter().any(|arg| arg == "--image" || arg.starts_with("--image=")) {
-        line.extend(["--image", &containers.image]);
-    }
-    if !stay && !args.iter().any(|arg| arg == "--exit-after-placement") {
-        line.push("--exit-after-placement");
-    }
-    line.extend(args.iter().map(String::as_str));
+    let line = command_line(&containers.image, stay, args);
     let step = Step::cargo(NAME, &line);
     match &containers.socket {
         Some(socket) => step.env("VEIL_DOCKER_SOCKET", socket),
         None => step,
     }
     .run()
+}
+
+/// What cargo is given. What `args` say themselves is not said twice.
+fn command_line<'a>(image: &'a str, stay: bool, args: &'a [String]) -> Vec<&'a str> {
+    let mut line = vec!["run", "--release", "--bin", "veil", "--", "devnet"];
+    if !args.iter().any(|arg| arg == "--image" || arg.starts_with("--image=")) {
+        line.extend(["--image", image]);
+    }
+    if !stay && !args.iter().any(|arg| arg == "--exit-after-placement") {
+        line.push("--exit-after-placement");
+    }
+    line.extend(args.iter().map(String::as_str));
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::command_line;
+
+    #[test]
+    fn the_sample_image_runs_until_the_placement_unless_told_otherwise() {
+        let given = |stay, args: &[&str]| {
+            let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
+            command_line("app@sha256:00", stay, &args)[6..].join(" ")
+        };
+        let image = "--image app@sha256:00";
+        assert_eq!(given(false, &[]), format!("{image} --exit-after-placement"));
+        assert_eq!(given(true, &["--json"]), format!("{image} --json"));
+        assert_eq!(given(true, &["--image", "x"]), "--image x");
+        let once = given(false, &["--exit-after-placement"]);
+        assert_eq!(once, format!("{image} --exit-after-placement"));
+    }
 }

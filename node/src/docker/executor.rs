@@ -3,8 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
+use backon::{ExponentialBuilder, Retryable as _};
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as State};
 use futures::{StreamExt as _, future::join_all, stream};
 
@@ -297,18 +299,27 @@ impl Executor {
         let container = match created {
             Ok(container) => container,
             Err(error) if error.status() == Some(409) => {
-                // An overlapping call was faster, or the name is somebody else's.
-                return if self.existing().await?.contains_key(&id) {
-                    Ok(Change::Kept)
-                } else {
-                    Err(ReplicaError::NameTaken { name })
-                };
+                // The engine may still be creating it for an earlier call that was cut off.
+                let backoff = ExponentialBuilder::default()
+                    .with_min_delay(Duration::from_millis(50))
+                    .with_max_times(6)
+                    .with_jitter();
+                let is_not_yet = |error: &ReplicaError| matches!(error, ReplicaError::Docker(error) if error.status() == Some(404));
+                let holder = (|| self.holder(&id, &name)).retry(backoff).when(is_not_yet).await?;
+                return Ok(self.try_keep(desired, &holder).await?);
             }
             Err(error) => return Err(error.into()),
         };
         self.start_or_remove(&container).await?;
         tracing::info!(replica = %id, name, "started");
         Ok(Change::Started)
+    }
+
+    /// The replica's container under a name that is taken.
+    async fn holder(&self, id: &ReplicaId, name: &str) -> Result<ContainerSummary, ReplicaError> {
+        self.docker.inspect(name).await?;
+        let own = self.existing().await?.remove(id).and_then(|mut containers| containers.pop());
+        own.ok_or_else(|| ReplicaError::NameTaken { name: name.to_owned() })
     }
 
     /// Leaves nothing half done.

@@ -1,11 +1,15 @@
 //! What really runs, apart from what is claimed.
 
+use std::fmt;
+
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, HealthStatusEnum};
+use serde::Serialize;
 
 use super::{Placement, ReplicaId, probe::Health};
 
 /// The state of a replica's container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
 pub enum Observed {
     /// There is none.
     Missing,
@@ -30,6 +34,23 @@ pub enum Observed {
     },
     /// The engine is removing it, or has failed to.
     Dead,
+}
+
+impl fmt::Display for Observed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "missing",
+            Self::Pulling => "pulling",
+            Self::Created => "created",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Unhealthy => "unhealthy",
+            Self::Restarting => "restarting",
+            Self::Paused => "paused",
+            Self::Exited { code } => return write!(f, "exited ({code})"),
+            Self::Dead => "dead",
+        })
+    }
 }
 
 /// One replica as claimed and as seen.
