@@ -199,13 +199,7 @@ fn expand(
     let file = File::open(path).map_err(io_error(path))?;
     let key_set = read_key_set_with_digest(file, key_set_size_limit(parameters), parameters, digest)
         .map_err(|source| EpochError::KeySet { path: path.to_owned(), source })?;
-    let (public, server_key) = key_set
-        .decompress()
-        .map_err(|error| EpochError::KeySet {
-            path: path.to_owned(),
-            source: KeySetError::Malformed(error.to_string()),
-        })?
-        .into_raw_parts();
+    let (public, server_key) = key_set.decompress().into_raw_parts();
     let keys = Arc::new(Keys {
         evaluation: EvaluationKey::new(public.clone(), server_key)?,
         public,
@@ -348,7 +342,7 @@ fn load(
     parameters: &ParameterSet,
 ) -> Result<Loaded, EpochError> {
     let path = &files.reference_string;
-    let compact = parameters.compact_public_key();
+    let compact = *parameters.pke();
     let file = BufReader::new(File::open(path).map_err(io_error(path))?);
     let reference_string = ReferenceString::read(file, compact)
         .map_err(|source| EpochError::ReferenceString { path: path.clone(), source })?;

@@ -6,7 +6,7 @@ use alloy::{
     contract,
     transports::{RpcError, TransportError, TransportErrorKind},
 };
-use veil_protocol_spec::{Address, ChainId, KeccakDigest};
+use veil_protocol_spec::{Address, ChainId, KeccakDigest, scheduling::BlockRef};
 
 use super::{InvalidPoint, Refusal};
 
