@@ -5,6 +5,7 @@ import {VeilContract} from "./VeilContract.sol";
 import {IKeyCeremony} from "./interfaces/IKeyCeremony.sol";
 import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
 import {FrostVerifier} from "./libraries/FrostVerifier.sol";
+import {Secp256k1} from "./libraries/Secp256k1.sol";
 
 /// @title The commit point of key ceremonies
 /// @notice See `IKeyCeremony`.
@@ -135,11 +136,14 @@ contract KeyCeremony is IKeyCeremony, VeilContract {
         bytes32 structHash = _publicationHash(publication);
         _checkMembers(record.roster, _typedDigest(structHash), memberSignatures);
         bytes32 possession = _typedDigest(keccak256(abi.encode(KEY_POSSESSION_TYPE, structHash)));
-        if (!FrostVerifier.verify(publication.groupKey, possession, proofOfPossession)) {
+        CompressedPoint memory groupKey = CompressedPoint(
+            publication.groupKey.x, Secp256k1.prefix(publication.groupKey.y)
+        );
+        if (!FrostVerifier.verify(groupKey, possession, proofOfPossession)) {
             revert WrongProofOfPossession();
         }
         if (publication.epoch > 0) {
-            Point memory previous = _keys[cluster][publication.epoch - 1].groupKey;
+            CompressedPoint memory previous = _keys[cluster][publication.epoch - 1].groupKey;
             bytes32 handover = _typedDigest(keccak256(abi.encode(KEY_HANDOVER_TYPE, structHash)));
             if (!FrostVerifier.verify(previous, handover, handoverSignature)) {
                 revert WrongHandoverSignature();
@@ -148,7 +152,7 @@ contract KeyCeremony is IKeyCeremony, VeilContract {
         record.status = Status.Published;
         _keys[cluster].push(
             Key({
-                groupKey: publication.groupKey,
+                groupKey: groupKey,
                 verifyingSharesRoot: publication.verifyingSharesRoot,
                 fheKeyDigest: publication.fheKeyDigest,
                 transcriptRoot: publication.transcriptRoot,
@@ -208,7 +212,7 @@ contract KeyCeremony is IKeyCeremony, VeilContract {
         override
         returns (
             uint64 epoch,
-            Point memory groupKey,
+            CompressedPoint memory groupKey,
             bytes32 fheKeyDigest,
             uint8 referenceStringOrigin
         )

@@ -22,7 +22,11 @@ library FrostVerifier {
 
     /// @notice Whether `signature` is by `key` over `message`.
     /// @param key Must be usable, see `isUsable`.
-    function verify(IVeilContract.Point memory key, bytes32 message, IVeilContract.FrostSignature memory signature)
+    function verify(
+        IVeilContract.CompressedPoint memory key,
+        bytes32 message,
+        IVeilContract.FrostSignature memory signature
+    )
         internal
         pure
         returns (bool)
@@ -34,14 +38,19 @@ library FrostVerifier {
         uint256 h = Secp256k1.N - mulmod(signature.z, key.x, Secp256k1.N);
         uint256 s = Secp256k1.N - mulmod(c, key.x, Secp256k1.N);
         address recovered =
-            ecrecover(bytes32(h), uint8(27 + (key.y & 1)), bytes32(key.x), bytes32(s));
+            ecrecover(bytes32(h), 25 + key.prefix, bytes32(key.x), bytes32(s));
         return
             recovered != address(0)
                 && recovered == Secp256k1.toAddress(signature.rx, signature.ry);
     }
 
     /// @notice H2 of the ciphersuite: hash_to_field with one element of 48 bytes.
-    function challenge(IVeilContract.Point memory key, bytes32 message, uint256 rx, uint256 ry)
+    function challenge(
+        IVeilContract.CompressedPoint memory key,
+        bytes32 message,
+        uint256 rx,
+        uint256 ry
+    )
         internal
         pure
         returns (uint256 c)
@@ -58,7 +67,7 @@ library FrostVerifier {
             mstore(add(m, 0x80), 0)
             mstore8(add(m, 136), add(2, and(ry, 1)))
             mstore(add(m, 137), rx)
-            mstore8(add(m, 169), add(2, and(mload(add(key, 0x20)), 1)))
+            mstore8(add(m, 169), mload(add(key, 0x20)))
             mstore(add(m, 170), mload(key))
             mstore(add(m, 202), message)
             mstore8(add(m, 234), 0)
