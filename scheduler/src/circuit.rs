@@ -287,10 +287,8 @@ fn take(
             index = index.plus(&own.times(4));
         }
         let need = i64::from(request[position]);
-        let change = key.look_up(
-            &index,
-            &Table::new(|x| (x & 1) * (16 * (x >> 2 & 1) - need - (x >> 1 & 1))),
-        );
+        let change = key
+            .look_up(&index, &Table::new(|x| (x & 1) * (16 * (x >> 2 & 1) - need - (x >> 1 & 1))));
         *digit = key.refresh_above(CAPACITY_VARIANCE - 1, digit.clone()).plus(&change);
     });
 }
@@ -326,11 +324,7 @@ fn numbers(
 
 /// Selections gathered with weights 1, 2, 3, ... for as long as the noise allows, and which digit
 /// each weight stands for.
-fn groups(
-    step: &Step,
-    selected: &[Option<Digit>],
-    position: usize,
-) -> Vec<(Digit, Vec<u8>)> {
+fn groups(step: &Step, selected: &[Option<Digit>], position: usize) -> Vec<(Digit, Vec<u8>)> {
     let mut groups: Vec<(Digit, Vec<u8>)> = Vec::new();
     for worker in &step.candidates {
         let Some(selected) = selected.get(*worker).and_then(Option::as_ref) else { continue };

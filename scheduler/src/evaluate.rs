@@ -47,7 +47,9 @@ pub enum EvaluateError {
     #[error("telemetry {0} is in the manifest but missing: fetch and expand it before evaluating")]
     MissingTelemetry(Blake3Digest),
     /// Expanded under another key set.
-    #[error("telemetry {telemetry} was expanded under key {found}, the evaluation key is {expected}")]
+    #[error(
+        "telemetry {telemetry} was expanded under key {found}, the evaluation key is {expected}"
+    )]
     OtherKey {
         /// The message.
         telemetry: Blake3Digest,
@@ -106,10 +108,11 @@ pub fn evaluate(
             for (resource, slot) in capacity.iter_mut().enumerate() {
                 if requested[resource] {
                     let digits = telemetry.digits(resource, key);
-                    *slot = Some(digits.map_err(|reason| EvaluateError::Expand {
-                        telemetry: digest,
-                        reason,
-                    })?);
+                    *slot =
+                        Some(digits.map_err(|reason| EvaluateError::Expand {
+                            telemetry: digest,
+                            reason,
+                        })?);
                 }
             }
             Ok(capacity)

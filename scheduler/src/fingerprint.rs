@@ -16,13 +16,10 @@ use std::sync::OnceLock;
 
 use tfhe::core_crypto::{
     algorithms::{
-        lwe_bootstrap_key_conversion::convert_standard_lwe_bootstrap_key_to_fourier_128,
-        *,
+        lwe_bootstrap_key_conversion::convert_standard_lwe_bootstrap_key_to_fourier_128, *,
     },
     commons::{
-        generators::{
-            DeterministicSeeder, EncryptionRandomGenerator, SecretRandomGenerator,
-        },
+        generators::{DeterministicSeeder, EncryptionRandomGenerator, SecretRandomGenerator},
         math::random::{DefaultRandomGenerator, Seed},
     },
     prelude::*,
@@ -85,7 +82,8 @@ fn bootstrap_64() -> Vec<u8> {
     let mut random = Seeded::new();
     let modulus = CiphertextModulus::new_native();
     let noise = DynamicDistribution::new_t_uniform(17);
-    let small = allocate_and_generate_new_binary_lwe_secret_key(INPUT_DIMENSION, &mut random.secret);
+    let small =
+        allocate_and_generate_new_binary_lwe_secret_key(INPUT_DIMENSION, &mut random.secret);
     let big = allocate_and_generate_new_binary_glwe_secret_key(
         GlweDimension(1),
         PolynomialSize(2048),
@@ -115,11 +113,16 @@ fn bootstrap_64() -> Vec<u8> {
         modulus,
         &mut random.encryption,
     );
-    let mut table = GlweCiphertext::new(0, standard.glwe_size(), standard.polynomial_size(), modulus);
+    let mut table =
+        GlweCiphertext::new(0, standard.glwe_size(), standard.polynomial_size(), modulus);
     for (i, word) in table.get_mut_body().as_mut().iter_mut().enumerate() {
         *word = (i as u64) << 48;
     }
-    let mut output = LweCiphertext::new(0, big.clone().into_lwe_secret_key().lwe_dimension().to_lwe_size(), modulus);
+    let mut output = LweCiphertext::new(
+        0,
+        big.clone().into_lwe_secret_key().lwe_dimension().to_lwe_size(),
+        modulus,
+    );
     programmable_bootstrap_lwe_ciphertext(&input, &mut output, &table, &fourier);
     output.as_ref().iter().flat_map(|word: &u64| word.to_le_bytes()).collect()
 }
@@ -155,11 +158,16 @@ fn bootstrap_128() -> Vec<u8> {
         (0..=INPUT_DIMENSION.0 as u64).map(|i| (i + 1) << 59).collect::<Vec<u64>>(),
         CiphertextModulus::new_native(),
     );
-    let mut table = GlweCiphertext::new(0, standard.glwe_size(), standard.polynomial_size(), modulus);
+    let mut table =
+        GlweCiphertext::new(0, standard.glwe_size(), standard.polynomial_size(), modulus);
     for (i, word) in table.get_mut_body().as_mut().iter_mut().enumerate() {
         *word = (i as u128) << 112;
     }
-    let mut output = LweCiphertext::new(0, big.clone().into_lwe_secret_key().lwe_dimension().to_lwe_size(), modulus);
+    let mut output = LweCiphertext::new(
+        0,
+        big.clone().into_lwe_secret_key().lwe_dimension().to_lwe_size(),
+        modulus,
+    );
     programmable_bootstrap_f128_lwe_ciphertext(&input, &mut output, &table, &fourier);
     output.as_ref().iter().flat_map(|word: &u128| word.to_le_bytes()).collect()
 }

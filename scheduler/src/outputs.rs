@@ -201,10 +201,11 @@ fn decode_plan(
         let outcome = match number.checked_sub(1) {
             None => Outcome::Pending,
             Some(worker) => {
-                let entry = manifest
-                    .telemetry
-                    .get(worker)
-                    .ok_or(DecodeError::NoSuchWorker { job, replica, number })?;
+                let entry = manifest.telemetry.get(worker).ok_or(DecodeError::NoSuchWorker {
+                    job,
+                    replica,
+                    number,
+                })?;
                 if !step.candidates.contains(&worker) {
                     return Err(DecodeError::NoCandidate { job, replica, number });
                 }

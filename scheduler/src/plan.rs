@@ -166,7 +166,8 @@ impl Plan {
             .iter()
             .enumerate()
             .map(|(position, pending)| {
-                let job = public.jobs.get(&pending.job).ok_or(PlanError::MissingJob(pending.job))?;
+                let job =
+                    public.jobs.get(&pending.job).ok_or(PlanError::MissingJob(pending.job))?;
                 Ok((position, pending, job))
             })
             .collect::<Result<Vec<_>, PlanError>>()?;

@@ -42,10 +42,8 @@ pub(crate) fn winner(key: &EvaluationKey, contenders: Vec<Contender>) -> Vec<Dig
     while playing.len() > 1 {
         counts.push(playing.len());
         let last = playing.len() == 2;
-        let matches: Vec<_> = playing
-            .par_chunks_exact(2)
-            .map(|pair| play(key, &pair[0], &pair[1], last))
-            .collect();
+        let matches: Vec<_> =
+            playing.par_chunks_exact(2).map(|pair| play(key, &pair[0], &pair[1], last)).collect();
         let odd = playing.len() % 2 == 1;
         let bye = if odd { playing.pop() } else { None };
         let (better, left_won): (Vec<_>, Vec<_>) =
@@ -89,8 +87,7 @@ fn play(key: &EvaluationKey, left: &Contender, right: &Contender, last: bool) ->
                 );
                 // -3 to 3; left wins from 0 on.
                 let order = first.times(2).plus(&second).plus_constant(3);
-                let left_won =
-                    key.look_up(&order, &Table::new(|x| if x >= 3 { FLAG } else { 0 }));
+                let left_won = key.look_up(&order, &Table::new(|x| if x >= 3 { FLAG } else { 0 }));
                 // The winner of the last match needs no room any more.
                 let room = (!last).then(|| choose(key, &left_won, left_room, right_room));
                 (left_won, room)

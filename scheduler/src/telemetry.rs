@@ -83,8 +83,7 @@ impl ParameterSetConformant for TelemetryList {
 
     fn is_conformant(&self, shape: &Self::ParameterSet) -> bool {
         // tfhe takes an unpacked list for conformant too.
-        self.0.is_conformant(shape)
-            && self.0.ciphertext_count() == MESSAGES
+        self.0.is_conformant(shape) && self.0.ciphertext_count() == MESSAGES
     }
 }
 
@@ -121,8 +120,7 @@ pub fn encrypt(
 ) -> Result<ProvenList, TelemetryListError> {
     let encrypt = |error: String| TelemetryListError::Encrypt(error);
     let (public_key, _) = public_key.clone().into_raw_parts();
-    let messages: Vec<u64> =
-        quantities(free).into_iter().flat_map(digits).map(u64::from).collect();
+    let messages: Vec<u64> = quantities(free).into_iter().flat_map(digits).map(u64::from).collect();
     let list = public_key
         .into_raw_parts()
         .encrypt_and_prove_slice(

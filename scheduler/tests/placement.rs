@@ -179,8 +179,7 @@ fn free() -> impl Strategy<Value = Resources> {
 }
 
 fn jobs() -> impl Strategy<Value = Vec<(Resources, u16, u8, Option<Strength>)>> {
-    let apart =
-        prop_oneof![Just(None), Just(Some(Strength::Soft)), Just(Some(Strength::Hard))];
+    let apart = prop_oneof![Just(None), Just(Some(Strength::Soft)), Just(Some(Strength::Hard))];
     let request = (request(), request()).prop_map(|(cpu, memory)| resources(cpu, memory));
     prop::collection::vec((request, 1..4u16, 0..3u8, apart), 1..4)
 }
@@ -220,7 +219,9 @@ fn no_capacity_is_ever_overdrawn() {
         let taken = manifest.pending.iter().zip(&placed).filter(|(_, p)| **p == Some(index));
         let (mut cpu, mut memory) = (0, 0);
         for (pending, _) in taken {
-            let ResourceRequest::Clear(request) = public.jobs[&pending.job].request else { continue };
+            let ResourceRequest::Clear(request) = public.jobs[&pending.job].request else {
+                continue;
+            };
             cpu += request.cpu.0;
             memory += request.memory.0;
         }

@@ -149,13 +149,8 @@ fn plaintexts_that_are_no_outcome() {
     away.nonce = 2;
     away.replicas = 1;
     away.constraints.allow = vec!["zone=a".parse().unwrap()];
-    let mut cluster =
-        Cluster::new(vec![resources(5, 5); 3], vec![spec.clone(), away.clone()], 1);
-    cluster
-        .inputs
-        .public
-        .labels
-        .insert(harness::worker(2), vec!["zone=a".parse().unwrap()]);
+    let mut cluster = Cluster::new(vec![resources(5, 5); 3], vec![spec.clone(), away.clone()], 1);
+    cluster.inputs.public.labels.insert(harness::worker(2), vec!["zone=a".parse().unwrap()]);
     let decode = |blocks: &[u8]| decode(&cluster.manifest, &cluster.inputs.public, blocks);
     assert_eq!(decode(&[1]), Err(DecodeError::Count { found: 1, expected: 3 }));
     assert_eq!(decode(&[1, 16, 0]), Err(DecodeError::Digit(1)));

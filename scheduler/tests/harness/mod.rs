@@ -15,8 +15,8 @@ use veil_keygen_ceremony::keyset::{
     squashed_blocks,
 };
 use veil_protocol_spec::{
-    Address, Blake3Digest, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest,
-    ParticipantIndex, PeerIdHash, Slot,
+    Address, Blake3Digest, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
+    PeerIdHash, Slot,
     scheduling::{
         AntiAffinity, Binding, BlockRef, ClusterScope, Constraints, CpuUnits, DiskUnits,
         FailureDomain, GpuUnits, JobSpec, LeasePolicy, Manifest, MemoryUnits, PendingReplica,
@@ -30,16 +30,16 @@ use veil_scheduler::{
 };
 
 /// Everything about one key set, secret keys included.
-pub struct Keys {
-    pub parameters: ParameterSet,
-    pub clear: ClearKeys,
-    pub public_key: CompactPublicKey,
-    pub evaluation: EvaluationKey,
-    pub reference_string: ReferenceString,
+pub(crate) struct Keys {
+    pub(crate) parameters: ParameterSet,
+    pub(crate) clear: ClearKeys,
+    pub(crate) public_key: CompactPublicKey,
+    pub(crate) evaluation: EvaluationKey,
+    pub(crate) reference_string: ReferenceString,
 }
 
 impl Keys {
-    pub fn new(parameters: ParameterSet, seed: u8) -> Self {
+    pub(crate) fn new(parameters: ParameterSet, seed: u8) -> Self {
         let layout = Layout::of(&parameters);
         let clear = ClearKeys::random(&layout, &mut StdRng::seed_from_u64(seed.into()));
         let bodies = reference::bodies(&parameters, &layout, &[seed; 32], &clear, &[!seed; 32]);
@@ -51,26 +51,26 @@ impl Keys {
     }
 
     /// Insecure test keys, made once.
-    pub fn test() -> &'static Self {
+    pub(crate) fn test() -> &'static Self {
         static KEYS: OnceLock<Keys> = OnceLock::new();
         KEYS.get_or_init(|| Self::new(ParameterSet::insecure_test(), 1))
     }
 
-    pub fn expand(&self, free: &Resources) -> EncryptedTelemetry {
+    pub(crate) fn expand(&self, free: &Resources) -> EncryptedTelemetry {
         let metadata = metadata(1);
         let list = encrypt(free, &self.public_key, &self.reference_string, &metadata).unwrap();
         verify_and_expand(&list, &metadata, &self.reference_string, &self.evaluation).unwrap()
     }
 
     /// What the committee would decrypt.
-    pub fn decrypt(&self, outputs: &Outputs) -> Vec<u8> {
+    pub(crate) fn decrypt(&self, outputs: &Outputs) -> Vec<u8> {
         let squashed = outputs.squash(&self.evaluation).unwrap();
         let blocks = squashed.as_slice().iter().flat_map(squashed_blocks);
         blocks.map(|block| decode_block(self.clear.phase(&block)).unwrap()).collect()
     }
 }
 
-pub fn binding() -> Binding {
+pub(crate) fn binding() -> Binding {
     Binding {
         scope: ClusterScope {
             chain_id: ChainId(31_337),
@@ -82,12 +82,12 @@ pub fn binding() -> Binding {
     }
 }
 
-pub fn metadata(sequence: u64) -> ProofMetadata {
+pub(crate) fn metadata(sequence: u64) -> ProofMetadata {
     let Binding { scope, key_set, .. } = binding();
     ProofMetadata::new(&scope, &key_set, &PeerIdHash([4; 32]), sequence)
 }
 
-pub fn resources(cpu: u16, memory: u16) -> Resources {
+pub(crate) fn resources(cpu: u16, memory: u16) -> Resources {
     Resources {
         cpu: CpuUnits(cpu),
         memory: MemoryUnits(memory),
@@ -96,13 +96,18 @@ pub fn resources(cpu: u16, memory: u16) -> Resources {
     }
 }
 
-pub fn worker(index: usize) -> PeerIdHash {
+pub(crate) fn worker(index: usize) -> PeerIdHash {
     let mut id = [0; 32];
     id[..8].copy_from_slice(&(index as u64).to_be_bytes());
     PeerIdHash(id)
 }
 
-pub fn job(nonce: u64, request: Resources, replicas: u16, apart: Option<Strength>) -> JobSpec {
+pub(crate) fn job(
+    nonce: u64,
+    request: Resources,
+    replicas: u16,
+    apart: Option<Strength>,
+) -> JobSpec {
     JobSpec {
         scope: binding().scope,
         operator: Address([5; 20]),
@@ -127,15 +132,15 @@ pub fn job(nonce: u64, request: Resources, replicas: u16, apart: Option<Strength
 
 /// A cluster with all replicas of some jobs pending.
 #[derive(Clone)]
-pub struct Cluster {
-    pub manifest: Manifest,
-    pub inputs: Inputs,
-    pub free: Vec<Resources>,
+pub(crate) struct Cluster {
+    pub(crate) manifest: Manifest,
+    pub(crate) inputs: Inputs,
+    pub(crate) free: Vec<Resources>,
 }
 
 impl Cluster {
     /// `slot` only varies the manifest's digest, and with it the order among equals.
-    pub fn new(free: Vec<Resources>, jobs: Vec<JobSpec>, slot: u64) -> Self {
+    pub(crate) fn new(free: Vec<Resources>, jobs: Vec<JobSpec>, slot: u64) -> Self {
         let telemetry = (0..free.len())
             .map(|index| TelemetryEntry {
                 sender: worker(index),
@@ -173,7 +178,7 @@ impl Cluster {
     }
 
     /// A replica that runs already and is no longer pending.
-    pub fn run(mut self, submission: u64, replica: u16, on: usize) -> Self {
+    pub(crate) fn run(mut self, submission: u64, replica: u16, on: usize) -> Self {
         let is_it =
             |p: &PendingReplica| p.submission == submission && p.replica == ReplicaIndex(replica);
         let index = self.manifest.pending.iter().position(is_it).unwrap();
@@ -188,7 +193,7 @@ impl Cluster {
         self
     }
 
-    pub fn encrypt(mut self, keys: &Keys) -> Self {
+    pub(crate) fn encrypt(mut self, keys: &Keys) -> Self {
         let telemetry: BTreeMap<_, _> = self
             .manifest
             .telemetry
