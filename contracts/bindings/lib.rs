@@ -1,1 +1,35 @@
-//! Rust bindings of Veil's contracts.
+//! Rust bindings of Veil's contracts, made from the checked-in `contracts/abi`, so that building
+//! needs no Solidity compiler. `cargo xtask test` compiles the contracts and compares.
+//!
+//! Each contract has its own module, because the ones that share types would otherwise define them
+//! twice. The documentation of what is in them is that of `contracts/src/interfaces`.
+
+macro_rules! contracts {
+    ($($(#[$doc:meta])* $module:ident: $contract:ident = $path:literal;)*) => {$(
+        $(#[$doc])*
+        #[allow(missing_docs, reason = "generated; documented in contracts/src/interfaces")]
+        #[allow(clippy::all, unreachable_pub, reason = "generated")]
+        pub mod $module {
+            alloy::sol!(
+                #[sol(rpc, all_derives)]
+                $contract,
+                $path
+            );
+        }
+    )*};
+}
+
+contracts! {
+    /// The contracts in force.
+    directory: Directory = "abi/Directory.json";
+    /// Clusters and their nodes.
+    node_registry: NodeRegistry = "abi/NodeRegistry.json";
+    /// The commit point of key ceremonies.
+    key_ceremony: KeyCeremony = "abi/KeyCeremony.json";
+    /// Ordered job submissions.
+    job_board: JobBoard = "abi/JobBoard.json";
+    /// The chain of assignment certificates.
+    assignment_anchor: AssignmentAnchor = "abi/AssignmentAnchor.json";
+}
+
+pub mod typed;

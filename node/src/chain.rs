@@ -1,1 +1,50 @@
-//! Access to the contracts.
+//! The chain: one client for Veil's contracts, and a local chain for development.
+//!
+//! Source: `contracts/src`; EIP-712 for what identities sign, EIP-2098 for the form of signatures,
+//! EIP-1559 for fees.
+//!
+//! # Parts
+//! - [`Chain`]: a handle that clones cheaply. It reads, sends, and tells about new blocks.
+//! - [`KeyPublication`], [`registration_digest`], [`abort_digest`]: what identities and groups sign.
+//! - [`AccountKey`]: the Ethereum key that pays. [`Deployment`]: addresses as a file.
+//! - [`anvil`]: a local chain as a child process.
+//!
+//! # Flow
+//! [`Chain::connect`] checks chain id and interface versions of what the directory names. Reads are
+//! repeated a bounded number of times when the network fails. A transaction is first tried without
+//! being sent, so that a refusal costs nothing and names its reason; then it is sent under the next
+//! nonce of its account, and followed until it has the configured confirmations.
+//!
+//! # Caveats
+//! - Transactions of one account are numbered by its handle and the clones of it. Two processes
+//!   with one key would disturb each other: give every process its own account.
+//! - A block that is replaced later is not noticed: set `confirmations` to what the chain deserves.
+
+mod anchors;
+pub mod anvil;
+mod ceremonies;
+mod connection;
+mod deploy;
+mod error;
+mod jobs;
+mod key;
+mod refusal;
+mod registry;
+mod send;
+mod typed;
+mod types;
+mod watch;
+
+pub use connection::{Chain, ChainConfig, Contracts};
+pub use deploy::{DeployConfig, Deployment};
+pub use error::ChainError;
+pub use key::{AccountKey, AccountKeyError};
+pub use refusal::Refusal;
+pub use typed::{
+    InvalidPoint, KeyPublication, abort_digest, registration_digest, verifying_shares_root,
+};
+pub use types::{
+    AnchoredCertificate, AttemptStatus, CeremonyAttempt, Cluster, ClusterSettings, Endorsements,
+    Head, Mined, NodeRegistration, Proposal, PublishedKey, ReferenceString, RegisteredNode, Rights,
+    Roles, SubmittedJob,
+};

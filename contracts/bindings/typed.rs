@@ -1,0 +1,61 @@
+//! What is signed as EIP-712 typed data. The contracts have the same type strings.
+
+#![allow(missing_docs, reason = "the fields are documented in contracts/src/interfaces")]
+
+alloy::sol! {
+    /// By an identity, to be registered as a node.
+    #[derive(Debug, PartialEq, Eq)]
+    struct NodeRegistration {
+        bytes32 cluster;
+        bytes32 peer;
+        address operator;
+        uint8 roles;
+        bytes32 organisation;
+        string labels;
+        uint32 nonce;
+    }
+
+    /// By the identity of each member, to publish a key.
+    #[derive(Debug, PartialEq, Eq)]
+    struct KeyPublication {
+        bytes32 cluster;
+        uint64 epoch;
+        uint32 attempt;
+        uint256 groupKeyX;
+        uint256 groupKeyY;
+        bytes32 verifyingSharesRoot;
+        bytes32 fheKeyDigest;
+        bytes32 transcriptRoot;
+        bytes32 referenceStringDigest;
+        uint8 referenceStringOrigin;
+    }
+
+    /// By the new group (FROST), over the hash of the publication.
+    #[derive(Debug, PartialEq, Eq)]
+    struct KeyPossession {
+        bytes32 publication;
+    }
+
+    /// By the group before (FROST), over the hash of the publication.
+    #[derive(Debug, PartialEq, Eq)]
+    struct KeyHandover {
+        bytes32 publication;
+    }
+
+    /// By the identity of a member, to abort an attempt.
+    #[derive(Debug, PartialEq, Eq)]
+    struct CeremonyAbort {
+        bytes32 cluster;
+        uint64 epoch;
+        uint32 attempt;
+        bytes32 reason;
+    }
+
+    /// Leaf of the tree over a group's verifying shares.
+    #[derive(Debug, PartialEq, Eq)]
+    struct VerifyingShare {
+        uint8 index;
+        uint256 x;
+        uint256 y;
+    }
+}

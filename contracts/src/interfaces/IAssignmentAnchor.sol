@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {IVeilContract} from "./IVeilContract.sol";
+
+/// @title The chain of assignment certificates
+/// @notice Holds the hash of the last certificate only. A certificate names the hash of the one
+/// before it, so that earlier ones are proved by showing the links up to the head.
+interface IAssignmentAnchor is IVeilContract {
+    /// @notice What a certificate's FROST signature covers, apart from purpose, chain and directory.
+    struct Certificate {
+        bytes32 cluster;
+        uint64 epoch;
+        /// Digest of the FHE key set.
+        bytes32 keySet;
+        uint64 slot;
+        bytes32 manifest;
+        /// Hash of the certificate before this one; zero for the first.
+        bytes32 previous;
+        bytes32 assignmentsRoot;
+        bytes32 stateRoot;
+        /// 0 the committee together, 1 a single party (insecure).
+        uint8 referenceStringOrigin;
+    }
+
+    /// @notice Where one replica goes.
+    struct Assignment {
+        bytes32 job;
+        uint16 replica;
+        /// 0 pending, 1 to a worker.
+        uint8 outcome;
+        /// The worker's peer; zero if pending.
+        bytes32 worker;
+    }
+
+    /// @notice The last certificate of a cluster.
+    struct Head {
+        bytes32 hash;
+        uint64 slot;
+        uint64 epoch;
+        /// How many certificates were anchored.
+        uint64 count;
+    }
+
+    /// @notice A certificate was anchored.
+    event CertificateAnchored(
+        bytes32 indexed cluster,
+        uint64 indexed slot,
+        bytes32 indexed hash,
+        bytes32 assignmentsRoot,
+        bytes32 stateRoot,
+        uint8 referenceStringOrigin
+    );
+    /// @notice An assignment was shown to be in the certificates of its cluster.
+    event AssignmentProven(
+        bytes32 indexed cluster, bytes32 indexed assignmentHash, address indexed operator
+    );
+    /// @notice The worker's operator confirms that the assignment is deployed.
+    event DeploymentConfirmed(bytes32 indexed assignmentHash, address indexed operator);
+
+    /// @notice The certificate's epoch is not the current one.
+    error WrongEpoch(uint64 given, uint64 current);
+    /// @notice The certificate names another key set than the epoch has.
+    error WrongKeySet(bytes32 given, bytes32 current);
+    /// @notice The certificate states another origin of the reference string than the key has.
+    error WrongReferenceStringOrigin(uint8 given, uint8 current);
+    /// @notice The certificate's slot is not after the last one anchored.
+    error SlotNotLater(uint64 given, uint64 last);
+    /// @notice The certificate does not build on the last one anchored.
+    error WrongPrevious(bytes32 given, bytes32 head);
+    /// @notice The group's signature does not verify.
+    error WrongGroupSignature();
+    /// @notice The certificates do not lead up to the head.
+    error NotAnchored(bytes32 hash, bytes32 head);
+    /// @notice The leaf is not under the certificate's root.
+    error NotIncluded(bytes32 assignmentHash, bytes32 root);
+    /// @notice The assignment names no registered worker.
+    error NoSuchWorker(bytes32 worker);
+    /// @notice Nobody has shown this assignment to be anchored: `proveAssignment` does.
+    error UnprovenAssignment(bytes32 assignmentHash);
+    /// @notice Only the operator of the assigned worker may confirm.
+    error NotWorkerOperator(bytes32 assignmentHash, address caller);
+
+    /// @notice Anchors the next certificate. Anyone.
+    function anchor(Certificate calldata certificate, FrostSignature calldata signature) external;
+
+    /// @notice Shows that an assignment is anchored, so that it can be confirmed. Anyone.
+    /// @param chain The certificate that has the assignment, then all later ones up to the head.
+    /// @param proof Siblings on the way from the assignment's leaf to the root, lowest first.
+    function proveAssignment(
+        Certificate[] calldata chain,
+        Assignment calldata assignment,
+        bytes32[] calldata proof
+    ) external returns (bytes32 assignmentHash);
+
+    /// @notice Confirms that an assignment is deployed; it must have been shown to be anchored. The
+    /// operator of its worker.
+    function anchorDeployment(bytes32 assignmentHash) external returns (bool);
+
+    /// @notice `proveAssignment`, then `anchorDeployment`.
+    function confirmDeployment(
+        Certificate[] calldata chain,
+        Assignment calldata assignment,
+        bytes32[] calldata proof
+    ) external returns (bytes32 assignmentHash);
+
+    function headOf(bytes32 cluster) external view returns (Head memory);
+
+    /// @notice What the committee signs and the next certificate names.
+    function hashOf(Certificate calldata certificate) external view returns (bytes32);
+
+    /// @notice The leaf of an assignment.
+    function leafOf(Assignment calldata assignment) external pure returns (bytes32);
+
+    /// @notice Whether the certificates lead up to the head and the leaf is under the root of the
+    /// first of them.
+    function verifyInclusion(Certificate[] calldata chain, bytes32 leaf, bytes32[] calldata proof)
+        external
+        view
+        returns (bool);
+}

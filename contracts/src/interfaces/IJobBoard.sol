@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {IVeilContract} from "./IVeilContract.sol";
+
+/// @title Ordered job submissions
+/// @notice Only digests are on chain; the bodies travel by gossip.
+interface IJobBoard is IVeilContract {
+    /// @notice A submission.
+    struct Job {
+        bytes32 digest;
+        address operator;
+        bool cancelled;
+    }
+
+    /// @notice A job was submitted.
+    event JobSubmitted(
+        bytes32 indexed cluster,
+        uint64 indexed position,
+        address indexed operator,
+        bytes32 digest,
+        uint64 nonce
+    );
+    /// @notice A job is to be stopped.
+    event JobCancelled(bytes32 indexed cluster, uint64 indexed position);
+
+    /// @notice The account may not submit jobs to this cluster.
+    error MissingRight(bytes32 cluster, address account, uint32 right);
+    /// @notice Submissions of an operator are counted without gaps.
+    error WrongNonce(uint64 given, uint64 expected);
+    /// @notice No job at this position.
+    error UnknownJob(bytes32 cluster, uint64 position);
+    /// @notice Only who submitted the job may cancel it.
+    error NotSubmitter(uint64 position, address caller);
+    /// @notice The job is cancelled already.
+    error AlreadyCancelled(uint64 position);
+    /// @notice A job without a digest.
+    error EmptyDigest();
+
+    /// @notice Submits a job. Accounts with `RIGHT_SUBMIT`.
+    /// @param digest Of the job's specification.
+    /// @param nonce The specification's nonce: how many jobs the caller submitted before.
+    function submit(bytes32 cluster, bytes32 digest, uint64 nonce)
+        external
+        returns (uint64 position);
+
+    /// @notice Cancels a job. Its submitter.
+    function cancel(bytes32 cluster, uint64 position) external;
+
+    /// @notice How many jobs were submitted.
+    function count(bytes32 cluster) external view returns (uint64);
+
+    /// @notice The nonce of an operator's next job.
+    function nextNonce(bytes32 cluster, address operator) external view returns (uint64);
+
+    /// @notice Jobs from position `from` on, `limit` of them at most.
+    function jobs(bytes32 cluster, uint64 from, uint64 limit) external view returns (Job[] memory);
+}

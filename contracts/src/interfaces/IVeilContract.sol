@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+/// @notice A contract that belongs to a directory.
+interface IVeilContract {
+    /// @notice A point of secp256k1 in affine coordinates.
+    struct Point {
+        uint256 x;
+        uint256 y;
+    }
+
+    /// @notice An ECDSA signature in 64 bytes (EIP-2098): the parity of the nonce point is the highest
+    /// bit of `vs`, the rest of it is the low `s`.
+    struct CompactSignature {
+        bytes32 r;
+        bytes32 vs;
+    }
+
+    /// @notice A FROST signature (R, z). R is given uncompressed, so that nobody has to take a square
+    /// root on chain; what is hashed is its compressed form.
+    struct FrostSignature {
+        uint256 rx;
+        uint256 ry;
+        uint256 z;
+    }
+
+    /// @notice The directory that this contract was deployed for; the `contract` of everything that
+    /// is signed.
+    function directory() external view returns (address);
+
+    /// @notice Raised whenever the interface changes; a client refuses versions that it was not
+    /// built for.
+    function interfaceVersion() external view returns (uint16);
+}

@@ -1,0 +1,192 @@
+//! Certificates on chain.
+
+use alloy::{
+    providers::Provider,
+    rpc::types::{BlockNumberOrTag, Filter},
+    sol_types::SolEvent,
+};
+use veil_contracts::assignment_anchor::{
+    AssignmentAnchor::{self, AssignmentAnchorInstance, CertificateAnchored},
+    IAssignmentAnchor::{Assignment as AssignmentArguments, Certificate},
+    IVeilContract::FrostSignature,
+};
+use veil_protocol_spec::{
+    ClusterId, Epoch, KeccakDigest, PeerIdHash, Slot,
+    scheduling::{Assignment, AssignmentCertificate, CertificateBody, Outcome},
+};
+
+use super::{
+    AnchoredCertificate, Chain, ChainError, Head, Mined, ceremonies::origin, connection::evm,
+    typed::FrostParts,
+};
+
+type Contract = AssignmentAnchorInstance<alloy::providers::DynProvider>;
+
+impl Chain {
+    fn anchors(&self) -> Contract {
+        AssignmentAnchor::new(evm(self.contracts.assignment_anchor), self.rpc.provider.clone())
+    }
+
+    /// Anchors a certificate. It must be the one after [`Self::head`].
+    ///
+    /// # Errors
+    /// [`ChainError`]; [`Refusal::is_already_anchored`](super::Refusal::is_already_anchored) if
+    /// somebody was faster.
+    pub async fn anchor(&self, certificate: &AssignmentCertificate) -> Result<Mined, ChainError> {
+        let arguments = self.arguments(&certificate.body)?;
+        let FrostParts { rx, ry, z } = FrostParts::of(&certificate.signature)?;
+        let request = self
+            .anchors()
+            .anchor(arguments, FrostSignature { rx, ry, z })
+            .into_transaction_request();
+        Ok(Mined::from_receipt(&self.send("the anchoring of a certificate", request).await?))
+    }
+
+    /// The last certificate anchored, or none before the first.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn head(&self, cluster: ClusterId) -> Result<Option<Head>, ChainError> {
+        let contract = self.anchors();
+        let call = || async { contract.headOf(cluster.0.into()).call().await };
+        let head = self.rpc.call("the last certificate", call).await?;
+        Ok((head.count > 0).then(|| Head {
+            hash: KeccakDigest(head.hash.0),
+            slot: Slot(head.slot),
+            epoch: Epoch(head.epoch),
+            count: head.count,
+        }))
+    }
+
+    /// Looks an anchored certificate up by its hash, among the events.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn anchored(
+        &self,
+        cluster: ClusterId,
+        hash: KeccakDigest,
+    ) -> Result<Option<AnchoredCertificate>, ChainError> {
+        let filter = self.anchor_events(cluster).topic3(alloy::primitives::B256::from(hash.0));
+        Ok(self.read_anchor_events(&filter).await?.pop())
+    }
+
+    /// All anchored certificates of a cluster, oldest first.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn anchored_certificates(
+        &self,
+        cluster: ClusterId,
+    ) -> Result<Vec<AnchoredCertificate>, ChainError> {
+        self.read_anchor_events(&self.anchor_events(cluster)).await
+    }
+
+    /// Confirms that an assignment is deployed; that of the operator of its worker.
+    ///
+    /// `chain` is the certificate that has the assignment and all later ones up to the head;
+    /// `proof` is [`MerkleTree::proof`](veil_protocol_spec::scheduling::MerkleTree::proof).
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn confirm_deployment(
+        &self,
+        chain: &[CertificateBody],
+        assignment: &Assignment,
+        proof: &[KeccakDigest],
+    ) -> Result<Mined, ChainError> {
+        let certificates = self.chain_arguments(chain)?;
+        let proof = proof.iter().map(|node| node.0.into()).collect();
+        let request = self
+            .anchors()
+            .confirmDeployment(certificates, assignment_arguments(assignment), proof)
+            .into_transaction_request();
+        Ok(Mined::from_receipt(&self.send("the confirmation of a deployment", request).await?))
+    }
+
+    /// Asks the contract whether an assignment is in an anchored certificate.
+    ///
+    /// # Errors
+    /// [`ChainError`], also if `chain` does not lead up to the head.
+    pub async fn verify_inclusion(
+        &self,
+        chain: &[CertificateBody],
+        assignment: &Assignment,
+        proof: &[KeccakDigest],
+    ) -> Result<bool, ChainError> {
+        let certificates = self.chain_arguments(chain)?;
+        let proof: Vec<_> = proof.iter().map(|node| node.0.into()).collect();
+        let contract = self.anchors();
+        let leaf = assignment.leaf().0.into();
+        let call = || async {
+            contract.verifyInclusion(certificates.clone(), leaf, proof.clone()).call().await
+        };
+        self.rpc.call("an inclusion", call).await
+    }
+
+    fn chain_arguments(&self, chain: &[CertificateBody]) -> Result<Vec<Certificate>, ChainError> {
+        chain.iter().map(|body| self.arguments(body)).collect()
+    }
+
+    fn arguments(&self, body: &CertificateBody) -> Result<Certificate, ChainError> {
+        self.check_scope(&body.binding.scope)?;
+        Ok(Certificate {
+            cluster: body.binding.scope.cluster.0.into(),
+            epoch: body.binding.epoch.0,
+            keySet: body.binding.key_set.0.into(),
+            slot: body.slot.0,
+            manifest: body.manifest.0.into(),
+            previous: body.previous.0.into(),
+            assignmentsRoot: body.assignments_root.0.into(),
+            stateRoot: body.state_root.0.into(),
+            referenceStringOrigin: body.reference_string as u8,
+        })
+    }
+
+    fn anchor_events(&self, cluster: ClusterId) -> Filter {
+        Filter::new()
+            .address(evm(self.contracts.assignment_anchor))
+            .event_signature(CertificateAnchored::SIGNATURE_HASH)
+            .topic1(alloy::primitives::B256::from(cluster.0))
+            .from_block(BlockNumberOrTag::Earliest)
+    }
+
+    async fn read_anchor_events(
+        &self,
+        filter: &Filter,
+    ) -> Result<Vec<AnchoredCertificate>, ChainError> {
+        let logs = self
+            .rpc
+            .ask("the anchored certificates", || self.rpc.provider.get_logs(filter))
+            .await?;
+        logs.iter()
+            .map(|log| {
+                let event = log
+                    .log_decode_validate::<CertificateAnchored>()
+                    .map_err(|_| ChainError::Unexpected("an event of another form"))?;
+                let data = event.inner.data;
+                Ok(AnchoredCertificate {
+                    slot: Slot(data.slot),
+                    hash: KeccakDigest(data.hash.0),
+                    assignments_root: KeccakDigest(data.assignmentsRoot.0),
+                    state_root: KeccakDigest(data.stateRoot.0),
+                    reference_string: origin(data.referenceStringOrigin)?,
+                    block: log.block_number.unwrap_or_default(),
+                })
+            })
+            .collect()
+    }
+}
+
+fn assignment_arguments(assignment: &Assignment) -> AssignmentArguments {
+    let (outcome, worker) = match assignment.outcome {
+        Outcome::Pending => (0, PeerIdHash([0; 32])),
+        Outcome::Node(worker) => (1, worker),
+    };
+    AssignmentArguments {
+        job: assignment.job.0.into(),
+        replica: assignment.replica.0,
+        outcome,
+        worker: worker.0.into(),
+    }
+}

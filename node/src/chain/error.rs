@@ -1,0 +1,194 @@
+//! What can go wrong between this node and the chain; every message says what to do next.
+
+use std::{io, path::PathBuf};
+
+use alloy::{
+    contract,
+    transports::{RpcError, TransportError, TransportErrorKind},
+};
+use veil_protocol_spec::{Address, ChainId, KeccakDigest};
+
+use super::{InvalidPoint, Refusal};
+
+/// Why the chain could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    /// No answer, in spite of repetition.
+    #[error(
+        "the chain's RPC {url} does not answer ({detail}): check --rpc or VEIL_RPC_URL, and that the node behind it runs"
+    )]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// What the transport said.
+        detail: String,
+    },
+    /// The address of the RPC is none.
+    #[error("{url} is not the URL of an RPC ({detail}): give one such as http://127.0.0.1:8545")]
+    InvalidUrl {
+        /// What was given.
+        url: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// An answer that says no, without a reason of the contracts.
+    #[error("the chain's RPC refused {what}: {detail}")]
+    Rpc {
+        /// What was asked.
+        what: &'static str,
+        /// What it said.
+        detail: String,
+    },
+    /// Another chain than expected.
+    #[error("the RPC serves chain {found}, not {expected}: point VEIL_RPC_URL at the right chain")]
+    WrongChain {
+        /// Configured.
+        expected: ChainId,
+        /// Served.
+        found: ChainId,
+    },
+    /// No directory at the configured address.
+    #[error(
+        "there is no directory of Veil at 0x{address} on chain {chain}: check VEIL_CONTRACT_ADDRESS, or deploy one with `veil chain deploy`"
+    )]
+    NoDirectory {
+        /// Where it should be.
+        address: Address,
+        /// On which chain.
+        chain: ChainId,
+    },
+    /// The directory does not name a contract.
+    #[error(
+        "the directory 0x{directory} names no {contract}: its owner publishes a complete set, or deploy one with `veil chain deploy`"
+    )]
+    Incomplete {
+        /// Which directory.
+        directory: Address,
+        /// What is missing.
+        contract: &'static str,
+    },
+    /// Contracts of another version.
+    #[error(
+        "{contract} has interface version {found}; this build speaks {supported}: update the older side"
+    )]
+    Version {
+        /// Which contract.
+        contract: &'static str,
+        /// Its version.
+        found: u16,
+        /// Of this build.
+        supported: u16,
+    },
+    /// A contract said no.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// Sending needs an account.
+    #[error(
+        "this needs an account's key: set VEIL_CHAIN_KEY, or give a JSON keystore with --keystore and its passphrase"
+    )]
+    NoAccount,
+    /// Not enough to pay for gas.
+    #[error("account 0x{account} cannot pay for the transaction ({detail}): fund it and repeat")]
+    Funds {
+        /// Which account.
+        account: Address,
+        /// What the node said.
+        detail: String,
+    },
+    /// Sent, but not in the chain in time. It may still get there.
+    #[error(
+        "transaction 0x{transaction} is not in the chain after {seconds} s; it may still get there: look at `veil chain status` before repeating"
+    )]
+    NotMined {
+        /// Its hash.
+        transaction: KeccakDigest,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// In the chain without effect, although it passed the trial.
+    #[error(
+        "transaction 0x{transaction} had no effect: the chain's state changed in between; look at it and repeat"
+    )]
+    Reverted {
+        /// Its hash.
+        transaction: KeccakDigest,
+    },
+    /// The contracts gave a value that they never should.
+    #[error("the contracts gave {0}, which this build does not understand: update it")]
+    Unexpected(&'static str),
+    /// A key or signature that the chain would refuse.
+    #[error(transparent)]
+    Point(#[from] InvalidPoint),
+    /// A text that does not fit.
+    #[error("an organisation's name has at most 32 bytes of ASCII")]
+    Organisation,
+    /// A certificate or publication of another chain, directory or cluster.
+    #[error("this belongs to another chain or directory than the client is connected to")]
+    OtherScope,
+    /// The deployment file cannot be written or read.
+    #[error("{path}: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl ChainError {
+    /// Whether it may work when tried again later, without any change.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::NotMined { .. })
+    }
+
+    /// Whether a file was at fault.
+    #[must_use]
+    pub const fn is_file(&self) -> bool {
+        matches!(self, Self::File { .. })
+    }
+
+    /// The contract's reason, if one refused.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+
+    pub(super) fn transport(url: &str, what: &'static str, error: &TransportError) -> Self {
+        match error {
+            RpcError::ErrorResp(payload) => match payload.as_revert_data() {
+                Some(data) => Refusal::decode(&data).into(),
+                None => Self::Rpc { what, detail: payload.message.to_string() },
+            },
+            RpcError::Transport(TransportErrorKind::HttpError(http)) => {
+                Self::Unreachable { url: url.to_owned(), detail: format!("HTTP {}", http.status) }
+            }
+            RpcError::Transport(kind) => {
+                Self::Unreachable { url: url.to_owned(), detail: root_cause(kind) }
+            }
+            RpcError::DeserError { .. } | RpcError::NullResp => {
+                Self::Rpc { what, detail: "an answer that is no JSON-RPC".to_owned() }
+            }
+            other => Self::Rpc { what, detail: other.to_string() },
+        }
+    }
+
+    pub(super) fn call(url: &str, what: &'static str, error: &contract::Error) -> Self {
+        match error {
+            contract::Error::TransportError(error) => Self::transport(url, what, error),
+            other => Self::Rpc { what, detail: other.to_string() },
+        }
+    }
+}
+
+/// The innermost error: "connection refused" rather than "error sending request".
+fn root_cause(error: &dyn core::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}

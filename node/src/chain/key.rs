@@ -1,0 +1,113 @@
+//! The Ethereum key of an operator: from the environment or an encrypted JSON keystore, never from
+//! a flag, which other users of the machine could read.
+
+use std::{env, path::Path};
+
+use alloy::signers::local::PrivateKeySigner;
+use veil_protocol_spec::Address;
+use zeroize::Zeroizing;
+
+/// Environment variable with the key as 64 hexadecimal digits.
+const KEY_VARIABLE: &str = "VEIL_CHAIN_KEY";
+
+/// An account's signing key.
+///
+/// # Security
+/// Zeroized on drop (by `k256`), never printed.
+#[derive(Clone)]
+pub struct AccountKey(pub(super) PrivateKeySigner);
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountKeyError {
+    /// Not a key.
+    #[error("{0} does not hold a key: 64 hexadecimal digits, with or without 0x")]
+    Malformed(String),
+    /// The keystore does not open.
+    #[error("{path}: {detail}: check the file and its passphrase")]
+    Keystore {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+impl AccountKey {
+    /// From raw bytes.
+    ///
+    /// # Errors
+    /// [`AccountKeyError::Malformed`] for bytes that are no secp256k1 secret key.
+    pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, AccountKeyError> {
+        PrivateKeySigner::from_slice(bytes)
+            .map(Self)
+            .map_err(|_| AccountKeyError::Malformed("the given value".to_owned()))
+    }
+
+    /// From `VEIL_CHAIN_KEY`, if it is set.
+    ///
+    /// # Errors
+    /// [`AccountKeyError::Malformed`].
+    pub fn from_environment() -> Result<Option<Self>, AccountKeyError> {
+        let Ok(text) = env::var(KEY_VARIABLE).map(Zeroizing::new) else { return Ok(None) };
+        let malformed = || AccountKeyError::Malformed(KEY_VARIABLE.to_owned());
+        let mut bytes = Zeroizing::new([0; 32]);
+        let digits = text.trim();
+        let digits = digits.strip_prefix("0x").unwrap_or(digits);
+        alloy::hex::decode_to_slice(digits, bytes.as_mut_slice()).map_err(|_| malformed())?;
+        PrivateKeySigner::from_slice(bytes.as_slice()).map(Self).map(Some).map_err(|_| malformed())
+    }
+
+    /// From an encrypted JSON keystore (version 3), as geth and Foundry write them.
+    ///
+    /// # Errors
+    /// [`AccountKeyError::Keystore`].
+    pub fn from_keystore(path: &Path, passphrase: &str) -> Result<Self, AccountKeyError> {
+        PrivateKeySigner::decrypt_keystore(path, passphrase).map(Self).map_err(|error| {
+            AccountKeyError::Keystore { path: path.to_owned(), detail: error.to_string() }
+        })
+    }
+
+    /// Whose key it is.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        Address(self.0.address().0.0)
+    }
+}
+
+impl core::fmt::Debug for AccountKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "AccountKey(of 0x{}, <redacted>)", self.address())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn printing_redacts() {
+        let printed = format!("{:?}", AccountKey::from_bytes(&[0x5a; 32]).unwrap());
+        assert!(printed.contains("redacted") && !printed.contains("5a5a5a5a"), "{printed}");
+        assert!(AccountKey::from_bytes(&[0; 32]).is_err());
+    }
+
+    #[test]
+    fn keystores_open_with_their_passphrase_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = [7; 32];
+        let (_, name) = PrivateKeySigner::encrypt_keystore(
+            folder.path(),
+            &mut rand::thread_rng(),
+            secret,
+            "right",
+            None,
+        )
+        .unwrap();
+        let path = folder.path().join(name);
+        let key = AccountKey::from_keystore(&path, "right").unwrap();
+        assert_eq!(key.address(), AccountKey::from_bytes(&secret).unwrap().address());
+        assert!(AccountKey::from_keystore(&path, "wrong").is_err());
+        assert!(AccountKey::from_keystore(&folder.path().join("none"), "right").is_err());
+    }
+}

@@ -1,0 +1,256 @@
+//! What is read from and written to the chain, in the types of the protocol.
+
+use serde::{Deserialize, Serialize};
+use veil_protocol_spec::{
+    Address, Attempt, Blake3Digest, ClusterId, Committee, Epoch, KeccakDigest, KeySetDigest,
+    ParticipantIndex, PeerIdHash, PublicIdentity, Signature, Slot,
+    scheduling::{GroupSignature, Label, ReferenceStringOrigin},
+};
+
+/// What a node is registered for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Roles {
+    /// Runs containers.
+    pub worker: bool,
+    /// May sit in the committee.
+    pub member: bool,
+}
+
+impl Roles {
+    const WORKER: u8 = 1;
+    const MEMBER: u8 = 2;
+
+    /// As the registry's bits.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.worker as u8 * Self::WORKER + self.member as u8 * Self::MEMBER
+    }
+
+    /// From the registry's bits; unknown ones are ignored.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Self {
+        Self { worker: bits & Self::WORKER != 0, member: bits & Self::MEMBER != 0 }
+    }
+}
+
+/// What an account may do in a cluster, as the registry's bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Rights(pub u32);
+
+impl Rights {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+    /// Submit jobs.
+    pub const SUBMIT: Self = Self(1);
+}
+
+/// What a cluster is registered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// Tells the clusters of one admin apart; zero for the first, say.
+    pub salt: [u8; 32],
+    /// Size of the committee.
+    pub committee: Committee,
+    /// Whether workers may register without the admin's approval. Members never may.
+    pub open_to_workers: bool,
+    /// Longest time between slots while work is pending.
+    pub slot_millis: u64,
+    /// Scheduling policy, opaque to the chain.
+    pub policy: Vec<u8>,
+}
+
+/// A registered cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Who may change it.
+    pub admin: Address,
+    /// Size of the committee.
+    pub committee: Committee,
+    /// Whether workers may register without the admin's approval.
+    pub open_to_workers: bool,
+    /// Longest time between slots while work is pending.
+    pub slot_millis: u64,
+}
+
+/// What a node is registered with; identity and operator are the callers'.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRegistration {
+    /// The cluster to join.
+    pub cluster: ClusterId,
+    /// For what.
+    pub roles: Roles,
+    /// Who runs it: at most 32 bytes of text, or empty.
+    pub organisation: String,
+    /// Public labels.
+    pub labels: Vec<Label>,
+}
+
+/// A node of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisteredNode {
+    /// Hash of its peer id.
+    pub peer: PeerIdHash,
+    /// Its key.
+    pub identity: PublicIdentity,
+    /// For what it is registered.
+    pub roles: Roles,
+    /// The account that registered it.
+    pub operator: Address,
+    /// Who runs it; empty if not said.
+    pub organisation: String,
+    /// Public labels.
+    pub labels: Vec<Label>,
+    /// Place in the order of registration.
+    pub position: u32,
+    /// Its seat in the committee of the next ceremony: the first n members in the order of
+    /// registration. The seats of an attempt are [`CeremonyAttempt::roster`].
+    pub seat: Option<ParticipantIndex>,
+}
+
+/// What an attempt of a ceremony is proposed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The epoch that gets a key: 0, then one more each time.
+    pub epoch: Epoch,
+    /// 0, then one more each time.
+    pub attempt: Attempt,
+    /// Name of the FHE parameter set.
+    pub parameters: String,
+    /// Its digest.
+    pub parameters_digest: Blake3Digest,
+    /// The context in the ceremony's parameters.
+    pub context: [u8; 32],
+    /// Last second (Unix time) for publication.
+    pub deadline: u64,
+}
+
+/// Where an attempt stands. The last three are final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptStatus {
+    /// It may still be published.
+    Proposed,
+    /// A participant ended it.
+    Aborted,
+    /// Its deadline is past.
+    Expired,
+    /// It made the epoch's key.
+    Published,
+}
+
+/// A proposed attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CeremonyAttempt {
+    /// Where it stands.
+    pub status: AttemptStatus,
+    /// Last second (Unix time) for publication.
+    pub deadline: u64,
+    /// Name of the FHE parameter set.
+    pub parameters: String,
+    /// Its digest.
+    pub parameters_digest: Blake3Digest,
+    /// The context in the ceremony's parameters.
+    pub context: [u8; 32],
+    /// Participant j at position j-1.
+    pub roster: Vec<PeerIdHash>,
+}
+
+/// The reference string that telemetry proofs rest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReferenceString {
+    /// Digest of its bytes.
+    pub digest: Blake3Digest,
+    /// Who made it.
+    pub origin: ReferenceStringOrigin,
+}
+
+/// Everything that makes a key valid on chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endorsements {
+    /// Of participant j at position j-1, over
+    /// [`KeyPublication::member_digest`](super::KeyPublication::member_digest).
+    pub members: Vec<Signature>,
+    /// By the new group over
+    /// [`KeyPublication::possession_digest`](super::KeyPublication::possession_digest).
+    pub possession: GroupSignature,
+    /// By the group before over
+    /// [`KeyPublication::handover_digest`](super::KeyPublication::handover_digest); none for epoch 0.
+    pub handover: Option<GroupSignature>,
+}
+
+/// A key in force, now or in an earlier epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishedKey {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The attempt that made it.
+    pub attempt: Attempt,
+    /// The FROST group key, compressed.
+    pub group_key: PublicIdentity,
+    /// Root over the verifying shares.
+    pub verifying_shares_root: KeccakDigest,
+    /// The FHE key set.
+    pub key_set: KeySetDigest,
+    /// Root of the ceremony's transcript.
+    pub transcript_root: Blake3Digest,
+    /// What telemetry proofs rest on.
+    pub reference_string: ReferenceString,
+    /// Unix time.
+    pub published_at: u64,
+}
+
+/// A job in the order of submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubmittedJob {
+    /// Place in that order.
+    pub position: u64,
+    /// Digest of its specification.
+    pub digest: Blake3Digest,
+    /// Who submitted it.
+    pub operator: Address,
+    /// Whether its submitter cancelled it.
+    pub cancelled: bool,
+}
+
+/// The last anchored certificate of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// [`CertificateBody::hash`](veil_protocol_spec::scheduling::CertificateBody::hash).
+    pub hash: KeccakDigest,
+    /// Its slot.
+    pub slot: Slot,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// How many certificates were anchored.
+    pub count: u64,
+}
+
+/// An anchored certificate as its event tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnchoredCertificate {
+    /// Its slot.
+    pub slot: Slot,
+    /// Its hash.
+    pub hash: KeccakDigest,
+    /// Root of its assignments.
+    pub assignments_root: KeccakDigest,
+    /// Root of the state after it.
+    pub state_root: KeccakDigest,
+    /// What its telemetry proofs rest on.
+    pub reference_string: ReferenceStringOrigin,
+    /// The block it is in.
+    pub block: u64,
+}
+
+/// A transaction that is in the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mined {
+    /// Hash of the transaction.
+    pub transaction: KeccakDigest,
+    /// Its block.
+    pub block: u64,
+    /// What it cost.
+    pub gas: u64,
+}
