@@ -32,6 +32,8 @@ mod dialer;
 mod directory;
 mod gate;
 mod gossip;
+#[cfg(test)]
+mod hostile_tests;
 mod identity;
 mod kind;
 mod request;

@@ -80,8 +80,8 @@ pub(super) enum Command {
         peer: PeerIdHash,
         addresses: Vec<Multiaddr>,
     },
-    /// A peer has started again or is dead: its connections, but for one that it is known to use,
-    /// lead nowhere.
+    /// A peer has started again: its connections, but for the one that it is known to use or else
+    /// the newest, lead nowhere.
     Restarted {
         peer: PeerIdHash,
         keep: Option<ConnectionId>,
@@ -242,9 +242,10 @@ impl Actor {
             Command::Restarted { peer, keep } => {
                 let id = self.swarm.behaviour().gate.peer_of(&peer);
                 let link = id.and_then(|id| self.links.get(&id));
-                let stale = link.map(|link| link.connections.clone()).unwrap_or_default();
-                for connection in stale.into_iter().filter(|known| Some(*known) != keep) {
-                    self.swarm.close_connection(connection);
+                let open = link.map(|link| link.connections.clone()).unwrap_or_default();
+                let keep = keep.or(open.last().copied());
+                for stale in open.into_iter().filter(|connection| Some(*connection) != keep) {
+                    self.swarm.close_connection(stale);
                 }
             }
         }

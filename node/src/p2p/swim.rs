@@ -255,22 +255,23 @@ impl Swim {
                 tracing::info!(peer = %record.peer(), "peer is up");
                 self.command(Command::Learn { peer: record.peer(), addresses: record.addresses() });
             }
-            OwnedNotification::Rename(_, record) => {
+            OwnedNotification::Rename(before, record) => {
                 let peer = record.peer();
                 if peer == self.me {
                     return; // an earlier run of this node
                 }
+                if !record.is_same_run(&before) {
+                    // Connections to the previous run are dead, though the transport may take a
+                    // while to notice.
+                    let from_itself = cause.filter(|(from, _)| *from == peer);
+                    let keep = from_itself.map(|(_, connection)| connection);
+                    self.command(Command::Restarted { peer, keep });
+                }
                 self.command(Command::Learn { peer, addresses: record.addresses() });
-                // The peer has started again: connections to its previous run are dead, though
-                // the transport may take a while to notice.
-                let keep =
-                    cause.filter(|(from, _)| *from == peer).map(|(_, connection)| connection);
-                self.command(Command::Restarted { peer, keep });
             }
+            // Its connections are left alone: it may only be overloaded, with bulk under way.
             OwnedNotification::MemberDown(record) => {
-                let peer = record.peer();
-                tracing::warn!(%peer, "peer is down");
-                self.command(Command::Restarted { peer, keep: None });
+                tracing::warn!(peer = %record.peer(), "peer is down");
             }
             OwnedNotification::Rejoin(record) => {
                 tracing::warn!("peers had declared this node down; it joined again");
