@@ -51,6 +51,7 @@ mod commit_point;
 mod exchange;
 mod folder;
 mod keeper;
+mod on_chain;
 mod preflight;
 mod propose;
 mod publish;
@@ -63,6 +64,7 @@ pub use commit_point::{
     AttemptStatus, CommitPointChain, CommitPointError, NewAttempt, Proposal, Publication,
 };
 pub use folder::FinishedKey;
+pub use on_chain::ChainCommitPoint;
 pub use preflight::{
     Answer, Facts, Needs, Preflight, PreflightFault, PreflightRow, build_fingerprint, own_facts,
 };
