@@ -96,6 +96,16 @@ domains! {
     MANIFEST = "manifest";
     /// What tfhe's proof of a telemetry list binds.
     TELEMETRY_PROOF = "telemetry proof";
+    /// Digest of the reference string of telemetry proofs.
+    REFERENCE_STRING = "reference string";
+    /// Tells evaluation keys apart, by their compact public key.
+    EVALUATION_KEY = "evaluation key";
+    /// Fingerprint of the evaluation: what must be equal for two evaluators to get the same bits.
+    CIRCUIT_FINGERPRINT = "circuit fingerprint";
+    /// Digest of a circuit's encrypted outputs, before squashing.
+    CIRCUIT_OUTPUTS = "circuit outputs";
+    /// The order in which equally good workers are preferred for one replica.
+    TIE_BREAK = "tie break";
     /// What a member signs when it holds a worker for lost.
     WORKER_SUSPICION = "worker suspicion";
     /// The part of topic and protocol names that stands for one cluster.

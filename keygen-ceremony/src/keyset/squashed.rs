@@ -35,8 +35,14 @@ impl SquashedNoise for SquashedNoiseFheBool {
     }
 }
 
+impl SquashedNoise for SquashedNoiseCiphertext {
+    fn blocks(&self) -> Vec<SquashedBlock> {
+        vec![block(self)]
+    }
+}
+
 /// The blocks of a squashed value, least significant first: ceil(bits / 4) of an integer, one of
-/// a bool.
+/// a bool or of a single block.
 #[must_use]
 pub fn squashed_blocks(value: &impl SquashedNoise) -> Vec<SquashedBlock> {
     value.blocks()

@@ -1,0 +1,119 @@
+//! The evaluation key: all public key material that a circuit needs, shared between threads.
+
+use core::fmt;
+use std::sync::Arc;
+
+use tfhe::{
+    CompactPublicKey, ServerKey,
+    shortint::{
+        self, KeySwitchingKeyView, key_switching_key::KeySwitchingKeyMaterial,
+        noise_squashing::NoiseSquashingKey,
+    },
+};
+use veil_protocol_spec::{
+    Blake3Digest,
+    domain::{self, hash_parts},
+};
+
+/// Server key, compact public key and squashing key of one key set. Cloning is cheap.
+///
+/// Nothing here uses tfhe's thread-local server key: every operation is given its key, so several
+/// evaluations under different keys may run at once, on any threads.
+#[derive(Clone)]
+pub struct EvaluationKey(Arc<Parts>);
+
+struct Parts {
+    id: Blake3Digest,
+    server_key: shortint::ServerKey,
+    public_key: shortint::CompactPublicKey,
+    from_public_key: KeySwitchingKeyMaterial,
+    squashing_key: NoiseSquashingKey,
+}
+
+/// A key set that the circuits cannot use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The circuits are written for blocks of 2 bits of message and 2 bits of carry.
+    #[error("blocks of {message} x {carry}: the circuits need 4 x 4; use a parameter set of Veil")]
+    Blocks {
+        /// Message modulus.
+        message: u64,
+        /// Carry modulus.
+        carry: u64,
+    },
+    /// A part is not in the key set.
+    #[error("the key set has no {0}; use a key set made by a Veil ceremony")]
+    Missing(&'static str),
+    /// tfhe would evaluate with a number of threads in the result.
+    #[error("the key set's bootstrap is not deterministic; use a parameter set of Veil")]
+    NotDeterministic,
+}
+
+impl EvaluationKey {
+    /// From a decompressed key set, `XofKeySet::into_raw_parts`.
+    ///
+    /// # Errors
+    /// [`KeyError`] if the circuits cannot run under it.
+    pub fn new(public_key: CompactPublicKey, server_key: ServerKey) -> Result<Self, KeyError> {
+        let (server_key, from_public_key, _, _, squashing_key, ..) = server_key.into_raw_parts();
+        let server_key = server_key.into_raw_parts();
+        let (message, carry) = (server_key.message_modulus.0, server_key.carry_modulus.0);
+        if (message, carry) != (4, 4) {
+            return Err(KeyError::Blocks { message, carry });
+        }
+        if !server_key.deterministic_execution() {
+            return Err(KeyError::NotDeterministic);
+        }
+        let from_public_key =
+            from_public_key.ok_or(KeyError::Missing("public-key switching key"))?;
+        let squashing_key = squashing_key.ok_or(KeyError::Missing("noise-squashing key"))?;
+        let (public_key, _) = public_key.into_raw_parts();
+        let public_key = public_key.into_raw_parts();
+        Ok(Self(Arc::new(Parts {
+            id: public_key_id(&public_key),
+            server_key,
+            public_key,
+            from_public_key: from_public_key.into_raw_parts(),
+            squashing_key: squashing_key.into_raw_parts(),
+        })))
+    }
+
+    /// Tells keys apart: a digest of the compact public key.
+    #[must_use]
+    pub fn id(&self) -> Blake3Digest {
+        self.0.id
+    }
+
+    pub(crate) fn server_key(&self) -> &shortint::ServerKey {
+        &self.0.server_key
+    }
+
+    pub(crate) fn public_key(&self) -> &shortint::CompactPublicKey {
+        &self.0.public_key
+    }
+
+    pub(crate) fn squashing_key(&self) -> &NoiseSquashingKey {
+        &self.0.squashing_key
+    }
+
+    /// The switch from the compact public key to the evaluation key.
+    pub(crate) fn casting_key(&self) -> KeySwitchingKeyView<'_> {
+        KeySwitchingKeyView::from_raw_parts(
+            self.0.from_public_key.as_view(),
+            &self.0.server_key,
+            None,
+        )
+    }
+}
+
+impl fmt::Debug for EvaluationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EvaluationKey({})", self.0.id)
+    }
+}
+
+fn public_key_id(public_key: &shortint::CompactPublicKey) -> Blake3Digest {
+    let (key, _) = public_key.clone().into_raw_parts();
+    let words: Vec<u8> = key.as_ref().iter().flat_map(|word: &u64| word.to_le_bytes()).collect();
+    Blake3Digest(hash_parts(domain::EVALUATION_KEY, &[&words]))
+}

@@ -1,0 +1,32 @@
+//! Equal bits whatever the number of threads, and from run to run.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod harness;
+
+use harness::{Cluster, Keys, job, resources};
+use veil_protocol_spec::scheduling::Strength;
+use veil_scheduler::evaluate;
+
+#[test]
+fn threads_do_not_change_the_digest() {
+    let keys = Keys::test();
+    let free = vec![resources(30, 70), resources(0, 9), resources(300, 40), resources(31, 70)];
+    let jobs = vec![
+        job(1, resources(5, 8), 3, Some(Strength::Soft)),
+        job(2, resources(9, 3), 2, Some(Strength::Hard)),
+    ];
+    let cluster = Cluster::new(free, jobs, 1).encrypt(keys);
+    let digest = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let evaluated =
+            pool.install(|| evaluate(&cluster.manifest, &cluster.inputs, &keys.evaluation));
+        evaluated.unwrap().1
+    };
+    assert_eq!(digest(1), digest(2));
+
+    let mut later = cluster.clone();
+    later.manifest.slot.0 += 1;
+    let other = evaluate(&later.manifest, &later.inputs, &keys.evaluation).unwrap().1;
+    assert_ne!(digest(1), other);
+}

@@ -1,0 +1,207 @@
+//! One key set made from clear key bits, and small clusters to place on.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+
+use rand::{SeedableRng as _, rngs::StdRng};
+use tfhe::CompactPublicKey;
+use veil_keygen_ceremony::keyset::{
+    Layout, ParameterSet, assemble, decode_block,
+    reference::{self, ClearKeys},
+    squashed_blocks,
+};
+use veil_protocol_spec::{
+    Address, Blake3Digest, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
+    PeerIdHash, Slot,
+    scheduling::{
+        AntiAffinity, Binding, BlockRef, ClusterScope, Constraints, CpuUnits, DiskUnits,
+        FailureDomain, GpuUnits, JobSpec, LeasePolicy, Manifest, MemoryUnits, PendingReplica,
+        Priority, ProofMetadata, ReplicaIndex, ReplicaState, ResourceRequest, Resources,
+        RestartPolicy, RunningReplica, SchedulingPolicy, Strength, TelemetryEntry,
+    },
+};
+use veil_scheduler::{
+    EncryptedTelemetry, EvaluationKey, Inputs, Outputs, ReferenceString, circuit_id, encrypt,
+    verify_and_expand,
+};
+
+/// Everything about one key set, secret keys included.
+pub(crate) struct Keys {
+    pub(crate) parameters: ParameterSet,
+    pub(crate) clear: ClearKeys,
+    pub(crate) public_key: CompactPublicKey,
+    pub(crate) evaluation: EvaluationKey,
+    pub(crate) reference_string: ReferenceString,
+}
+
+impl Keys {
+    pub(crate) fn new(parameters: ParameterSet, seed: u8) -> Self {
+        let layout = Layout::of(&parameters);
+        let clear = ClearKeys::random(&layout, &mut StdRng::seed_from_u64(seed.into()));
+        let bodies = reference::bodies(&parameters, &layout, &[seed; 32], &clear, &[!seed; 32]);
+        let key_set = assemble(&parameters, [seed; 32], bodies).unwrap();
+        let (public_key, server_key) = key_set.decompress().into_raw_parts();
+        let evaluation = EvaluationKey::new(public_key.clone(), server_key).unwrap();
+        let reference_string = ReferenceString::generate_insecure(*parameters.pke()).unwrap();
+        Self { parameters, clear, public_key, evaluation, reference_string }
+    }
+
+    /// Insecure test keys, made once.
+    pub(crate) fn test() -> &'static Self {
+        static KEYS: OnceLock<Keys> = OnceLock::new();
+        KEYS.get_or_init(|| Self::new(ParameterSet::insecure_test(), 1))
+    }
+
+    pub(crate) fn expand(&self, free: &Resources) -> EncryptedTelemetry {
+        let metadata = metadata(1);
+        let list = encrypt(free, &self.public_key, &self.reference_string, &metadata).unwrap();
+        verify_and_expand(&list, &metadata, &self.reference_string, &self.evaluation).unwrap()
+    }
+
+    /// What the committee would decrypt.
+    pub(crate) fn decrypt(&self, outputs: &Outputs) -> Vec<u8> {
+        let squashed = outputs.squash(&self.evaluation).unwrap();
+        let blocks = squashed.as_slice().iter().flat_map(squashed_blocks);
+        blocks.map(|block| decode_block(self.clear.phase(&block)).unwrap()).collect()
+    }
+}
+
+pub(crate) fn binding() -> Binding {
+    Binding {
+        scope: ClusterScope {
+            chain_id: ChainId(31_337),
+            contract: Address([1; 20]),
+            cluster: ClusterId([2; 32]),
+        },
+        key_set: KeySetDigest([3; 32]),
+        epoch: Epoch(1),
+    }
+}
+
+pub(crate) fn metadata(sequence: u64) -> ProofMetadata {
+    let Binding { scope, key_set, .. } = binding();
+    ProofMetadata::new(&scope, &key_set, &PeerIdHash([4; 32]), sequence)
+}
+
+pub(crate) fn resources(cpu: u16, memory: u16) -> Resources {
+    Resources {
+        cpu: CpuUnits(cpu),
+        memory: MemoryUnits(memory),
+        disk: DiskUnits(0),
+        gpu: GpuUnits(0),
+    }
+}
+
+pub(crate) fn worker(index: usize) -> PeerIdHash {
+    let mut id = [0; 32];
+    id[..8].copy_from_slice(&(index as u64).to_be_bytes());
+    PeerIdHash(id)
+}
+
+pub(crate) fn job(
+    nonce: u64,
+    request: Resources,
+    replicas: u16,
+    apart: Option<Strength>,
+) -> JobSpec {
+    JobSpec {
+        scope: binding().scope,
+        operator: Address([5; 20]),
+        nonce,
+        image: format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
+        command: Vec::new(),
+        args: Vec::new(),
+        request: ResourceRequest::Clear(request),
+        replicas,
+        priority: Priority(0),
+        policy: SchedulingPolicy::Spread,
+        constraints: Constraints {
+            anti_affinity: apart
+                .map(|strength| AntiAffinity { strength, domain: FailureDomain::Worker }),
+            ..Constraints::default()
+        },
+        lease: LeasePolicy::Keep,
+        restart: RestartPolicy::Always,
+        health: None,
+    }
+}
+
+/// A cluster with all replicas of some jobs pending.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    pub(crate) manifest: Manifest,
+    pub(crate) inputs: Inputs,
+    pub(crate) free: Vec<Resources>,
+}
+
+impl Cluster {
+    /// `slot` only varies the manifest's digest, and with it the order among equals.
+    pub(crate) fn new(free: Vec<Resources>, jobs: Vec<JobSpec>, slot: u64) -> Self {
+        let telemetry = (0..free.len())
+            .map(|index| TelemetryEntry {
+                sender: worker(index),
+                digest: Blake3Digest(worker(index + 1).0),
+            })
+            .collect();
+        let pending = jobs
+            .iter()
+            .enumerate()
+            .flat_map(|(submission, job)| {
+                let digest = job.digest();
+                (0..job.replicas).map(move |replica| PendingReplica {
+                    submission: submission as u64,
+                    job: digest,
+                    replica: ReplicaIndex(replica),
+                })
+            })
+            .collect();
+        let manifest = Manifest {
+            binding: binding(),
+            slot: Slot(slot),
+            proposer: ParticipantIndex::try_from(1).unwrap(),
+            previous: KeccakDigest([0; 32]),
+            block: BlockRef { number: 1, hash: KeccakDigest([6; 32]) },
+            policy: KeccakDigest([7; 32]),
+            circuit: circuit_id(),
+            telemetry,
+            pending,
+            running: Vec::new(),
+            lost: Vec::new(),
+        };
+        let mut inputs = Inputs::default();
+        inputs.public.jobs = jobs.into_iter().map(|job| (job.digest(), job)).collect();
+        Self { manifest, inputs, free }
+    }
+
+    /// A replica that runs already and is no longer pending.
+    pub(crate) fn run(mut self, submission: u64, replica: u16, on: usize) -> Self {
+        let is_it =
+            |p: &PendingReplica| p.submission == submission && p.replica == ReplicaIndex(replica);
+        let index = self.manifest.pending.iter().position(is_it).unwrap();
+        let pending = self.manifest.pending.remove(index);
+        self.manifest.running.push(RunningReplica {
+            job: pending.job,
+            replica: pending.replica,
+            worker: worker(on),
+            state: ReplicaState::Serving,
+        });
+        self.manifest.running.sort_by_key(|running| (running.job, running.replica));
+        self
+    }
+
+    pub(crate) fn encrypt(mut self, keys: &Keys) -> Self {
+        let telemetry: BTreeMap<_, _> = self
+            .manifest
+            .telemetry
+            .iter()
+            .zip(&self.free)
+            .map(|(entry, free)| (entry.digest, Arc::new(keys.expand(free))))
+            .collect();
+        self.inputs.telemetry = telemetry;
+        self
+    }
+}

@@ -1,0 +1,166 @@
+//! What is refused, by name.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod harness;
+
+use harness::{Cluster, Keys, job, metadata, resources};
+use veil_keygen_ceremony::keyset::ParameterSet;
+use veil_protocol_spec::scheduling::{
+    Assignments, Outcome, ProvenList, SchedulingPolicy, Strength,
+};
+use veil_scheduler::{
+    DecodeError, EvaluateError, Origin, PlanError, ReferenceString, ReferenceStringError,
+    SquashError, TelemetryListError, decode, encrypt, evaluate, verify, verify_and_expand,
+};
+
+#[test]
+fn only_the_proven_list_verifies() {
+    let keys = Keys::test();
+    let other = Keys::new(ParameterSet::insecure_test(), 2);
+    let (key, string) = (&keys.public_key, &keys.reference_string);
+    let list = encrypt(&resources(1, 2), key, string, &metadata(7)).unwrap();
+    verify(&list, &metadata(7), key, string).unwrap();
+    let proof = |result| matches!(result, Err(TelemetryListError::Proof));
+    assert!(proof(verify(&list, &metadata(8), key, string)), "another sequence number");
+    assert!(proof(verify(&list, &metadata(7), &other.public_key, string)), "another key");
+    assert!(proof(verify(&list, &metadata(7), key, &other.reference_string)), "another string");
+    let refused = verify_and_expand(&list, &metadata(8), string, &keys.evaluation);
+    assert!(matches!(refused, Err(TelemetryListError::Proof)));
+}
+
+#[test]
+fn no_changed_byte_and_no_shortened_list_is_accepted() {
+    let keys = Keys::test();
+    let (key, string) = (&keys.public_key, &keys.reference_string);
+    let list = encrypt(&resources(1, 2), key, string, &metadata(7)).unwrap();
+    let bytes = list.as_bytes();
+    for position in (0..bytes.len()).step_by(bytes.len() / 40) {
+        let mut changed = bytes.to_vec();
+        changed[position] ^= 0x10;
+        let changed = ProvenList::new(changed).unwrap();
+        assert!(verify(&changed, &metadata(7), key, string).is_err(), "byte {position}");
+    }
+    for len in [1, 16, bytes.len() / 2, bytes.len() - 1] {
+        let short = ProvenList::new(bytes[..len].to_vec()).unwrap();
+        let refused = verify(&short, &metadata(7), key, string);
+        assert!(matches!(refused, Err(TelemetryListError::Malformed(_))), "{len} bytes");
+    }
+}
+
+#[test]
+fn a_list_under_other_parameters_is_refused_before_its_proof() {
+    let keys = Keys::test();
+    let list =
+        encrypt(&resources(1, 2), &keys.public_key, &keys.reference_string, &metadata(7)).unwrap();
+    let committee = veil_protocol_spec::Committee::new(4).unwrap();
+    let parameters = *ParameterSet::production(committee).pke();
+    let private = tfhe::shortint::CompactPrivateKey::new(parameters);
+    let public = tfhe::shortint::CompactPublicKey::new(&private);
+    let public = tfhe::CompactPublicKey::from_raw_parts(
+        tfhe::integer::CompactPublicKey::from_raw_parts(public),
+        tfhe::Tag::default(),
+    );
+    let refused = verify(&list, &metadata(7), &public, &keys.reference_string);
+    assert!(matches!(refused, Err(TelemetryListError::Malformed(_))));
+}
+
+#[test]
+fn a_reference_string_reads_back_and_says_who_made_it() {
+    let keys = Keys::test();
+    let string = &keys.reference_string;
+    assert_eq!(string.origin(), Origin::SingleParty);
+    let mut bytes = Vec::new();
+    string.write(&mut bytes).unwrap();
+    let parameters = *keys.parameters.pke();
+    let read = ReferenceString::read(&bytes[..], parameters).unwrap();
+    assert_eq!((read.digest(), read.origin()), (string.digest(), string.origin()));
+    let list = encrypt(&resources(1, 2), &keys.public_key, &read, &metadata(1)).unwrap();
+    verify(&list, &metadata(1), &keys.public_key, string).unwrap();
+
+    let refused = |bytes: &[u8]| ReferenceString::read(bytes, parameters).unwrap_err();
+    assert!(matches!(refused(&bytes[..1]), ReferenceStringError::Io(_)));
+    assert!(matches!(refused(&bytes[..100]), ReferenceStringError::Refused(_)));
+    let mut changed = bytes.clone();
+    changed[0] = 9;
+    assert!(matches!(refused(&changed), ReferenceStringError::Version(9)));
+    changed = bytes.clone();
+    changed[1] = 9;
+    assert!(matches!(refused(&changed), ReferenceStringError::Malformed));
+    let committee = veil_protocol_spec::Committee::new(4).unwrap();
+    let production = *ParameterSet::production(committee).pke();
+    let other = ReferenceString::read(&bytes[..], production);
+    assert!(matches!(other, Err(ReferenceStringError::Refused(_))));
+}
+
+#[test]
+fn manifests_that_the_circuit_cannot_evaluate() {
+    let keys = Keys::test();
+    let spec = job(1, resources(1, 1), 1, None);
+    let cluster = || Cluster::new(vec![resources(5, 5)], vec![spec.clone()], 1);
+    let refusal = |cluster: Cluster| {
+        evaluate(&cluster.manifest, &cluster.inputs, &keys.evaluation).unwrap_err()
+    };
+    assert!(matches!(refusal(cluster()), EvaluateError::MissingTelemetry(_)));
+
+    let mut newer = cluster();
+    newer.manifest.circuit.version += 1;
+    assert!(matches!(refusal(newer), EvaluateError::Circuit { .. }));
+
+    let mut missing = cluster();
+    missing.inputs.public.jobs.clear();
+    let expected = PlanError::MissingJob(spec.digest());
+    assert_eq!(refusal(missing), EvaluateError::Plan(expected));
+
+    let mut swapped = cluster();
+    let other = job(2, resources(1, 1), 1, None);
+    swapped.inputs.public.jobs.insert(spec.digest(), other);
+    assert_eq!(refusal(swapped), EvaluateError::Plan(PlanError::WrongJob(spec.digest())));
+
+    let mut invalid = spec.clone();
+    invalid.request = veil_protocol_spec::scheduling::ResourceRequest::Clear(resources(0, 1));
+    let invalid = Cluster::new(vec![], vec![invalid], 1);
+    assert!(matches!(refusal(invalid), EvaluateError::Plan(PlanError::InvalidJob { .. })));
+
+    let mut packed = spec.clone();
+    packed.policy = SchedulingPolicy::BinPack;
+    let packed = Cluster::new(vec![], vec![packed], 1);
+    let refused = refusal(packed);
+    assert!(matches!(refused, EvaluateError::Plan(PlanError::UnsupportedPolicy { .. })));
+
+    let mut beyond = cluster();
+    beyond.manifest.pending[0].replica.0 = 1;
+    assert!(matches!(refusal(beyond), EvaluateError::Plan(PlanError::NoSuchReplica { .. })));
+
+    let other = Keys::new(ParameterSet::insecure_test(), 3);
+    let mixed = cluster().encrypt(&other);
+    assert!(matches!(refusal(mixed), EvaluateError::OtherKey { .. }));
+
+    let right = cluster().encrypt(keys);
+    let (outputs, _) = evaluate(&right.manifest, &right.inputs, &keys.evaluation).unwrap();
+    let squashed = outputs.squash(&other.evaluation);
+    assert!(matches!(squashed, Err(SquashError::OtherKey { .. })));
+}
+
+#[test]
+fn plaintexts_that_are_no_outcome() {
+    let spec = job(1, resources(1, 1), 2, Some(Strength::Hard));
+    let mut away = spec.clone();
+    away.nonce = 2;
+    away.replicas = 1;
+    away.constraints.allow = vec!["zone=a".parse().unwrap()];
+    let mut cluster = Cluster::new(vec![resources(5, 5); 3], vec![spec.clone(), away.clone()], 1);
+    cluster.inputs.public.labels.insert(harness::worker(2), vec!["zone=a".parse().unwrap()]);
+    let decode = |blocks: &[u8]| decode(&cluster.manifest, &cluster.inputs.public, blocks);
+    assert_eq!(decode(&[1]), Err(DecodeError::Count { found: 1, expected: 3 }));
+    assert_eq!(decode(&[1, 16, 0]), Err(DecodeError::Digit(1)));
+    assert!(matches!(decode(&[4, 0, 0]), Err(DecodeError::NoSuchWorker { number: 4, .. })));
+    assert!(matches!(decode(&[1, 2, 1]), Err(DecodeError::NoCandidate { number: 1, .. })));
+    assert!(matches!(decode(&[2, 2, 0]), Err(DecodeError::Together { number: 2, .. })));
+    let outcomes = |assignments: Assignments| {
+        let pending = assignments.as_slice().iter().filter(|a| a.outcome == Outcome::Pending);
+        (assignments.as_slice().len(), pending.count())
+    };
+    assert_eq!(decode(&[1, 2, 3]).map(outcomes), Ok((3, 0)));
+    assert_eq!(decode(&[0, 2, 0]).map(outcomes), Ok((3, 2)));
+}
