@@ -56,6 +56,7 @@ mod preflight;
 mod propose;
 mod publish;
 mod reference_string;
+mod single_party;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -70,6 +71,7 @@ pub use preflight::{
 };
 pub use propose::{ProposeOptions, Proposed, abort, propose};
 pub use reference_string::{ReferenceString, ReferenceStringError, ReferenceStringSource};
+pub use single_party::SinglePartyReference;
 pub use status::{CeremonyStatus, StatusBoard, read_status, status_file, unix_seconds};
 
 /// How long a member waits for what.
