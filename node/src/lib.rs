@@ -7,6 +7,7 @@
 //! - [`archive`]: the folder that a finished ceremony leaves, and its verification;
 //! - [`cli`]: arguments, output, exit codes.
 
+pub mod admin;
 pub mod agreement;
 pub mod archive;
 pub mod ceremony;
@@ -17,6 +18,7 @@ pub mod demonstrate;
 pub mod devnet;
 pub mod docker;
 pub mod driver;
+pub mod job_file;
 pub mod keystore;
 pub mod member;
 pub mod misbehaviour;
