@@ -51,10 +51,12 @@ mod commit_point;
 mod exchange;
 mod folder;
 mod keeper;
+mod on_chain;
 mod preflight;
 mod propose;
 mod publish;
 mod reference_string;
+mod single_party;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -63,11 +65,13 @@ pub use commit_point::{
     AttemptStatus, CommitPointChain, CommitPointError, NewAttempt, Proposal, Publication,
 };
 pub use folder::FinishedKey;
+pub use on_chain::ChainCommitPoint;
 pub use preflight::{
     Answer, Facts, Needs, Preflight, PreflightFault, PreflightRow, build_fingerprint, own_facts,
 };
 pub use propose::{ProposeOptions, Proposed, abort, propose};
 pub use reference_string::{ReferenceString, ReferenceStringError, ReferenceStringSource};
+pub use single_party::SinglePartyReference;
 pub use status::{CeremonyStatus, StatusBoard, read_status, status_file, unix_seconds};
 
 /// How long a member waits for what.

@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use veil_keygen_ceremony::{
     keyset::ParameterSet,
-    machine::{AbortReport, Ceremony, CommitPoint, Outcome, Record},
+    machine::{AbortReport, Ceremony, CommitPoint, Outcome, Record, ResumeError},
     setup::Setup,
     transcript::FinishCertificate,
 };
@@ -276,6 +276,9 @@ fn machine<L: Links>(
     let (setup, identity) = (Arc::clone(&plan.setup), options.identity.clone());
     let me = setup.participant();
     if messages.is_empty() {
+        if plan.folder.seed_is_erased() {
+            return Err(ResumeError::NoSeed.into());
+        }
         let seed = plan.folder.seed(&options.passphrase)?;
         return Ok(Ceremony::new(setup, identity, seed, store, now));
     }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `parameters.bin` | what the members agreed on; another proposal under the same numbers is refused |
 //! | `seed.age` | the seed, encrypted; destroyed at FINISH |
+//! | `seed-erased` | says that the seed was destroyed |
 //! | `journal.redb` | messages taken and sent |
 //! | `shares/` | share streams of all members |
 //! | `keyset.bin`, `key-share-<j>.age` | the key set; this member's share of the key, encrypted |
@@ -218,8 +219,19 @@ impl AttemptFolder {
         Ok(Some(CeremonySeed::new(bytes)))
     }
 
+    /// Leaves a mark, so that a lost journal does not make this member begin anew with other
+    /// messages than it has sent.
     pub(super) fn erase_seed(&self) -> io::Result<()> {
+        replace_file(&self.erased_mark(), b"")?;
         erase_file(&self.seed_file())
+    }
+
+    pub(super) fn seed_is_erased(&self) -> bool {
+        self.erased_mark().exists()
+    }
+
+    fn erased_mark(&self) -> PathBuf {
+        self.path.join("seed-erased")
     }
 
     pub(super) fn erase_key_share(&self) -> io::Result<()> {

@@ -11,9 +11,11 @@ use veil_protocol_spec::{Blake3Digest, PublicIdentity, scheduling::ReferenceStri
 /// A reference string by its digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReferenceString {
-    /// BLAKE3 of its bytes.
+    /// What is published: of the string itself.
     pub digest: Blake3Digest,
-    /// Length of its bytes.
+    /// BLAKE3 of its file, by which it is fetched.
+    pub file: Blake3Digest,
+    /// Length of its file.
     pub bytes: u64,
     /// Who made it.
     pub origin: ReferenceStringOrigin,

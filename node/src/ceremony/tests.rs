@@ -12,6 +12,7 @@ use super::*;
 use crate::driver::memory::{MemoryLinks, MemoryNetwork};
 
 mod doubles;
+mod p2p;
 
 struct Cluster {
     network: MemoryNetwork,

@@ -199,7 +199,12 @@ fn named(path: &Path, error: redb::Error) -> JournalError {
             JournalError::Full(path)
         }
         // redb says so of a file that is no journal, or not wholly one.
-        redb::Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
+        redb::Error::Io(source)
+            if matches!(
+                source.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
             JournalError::Damaged { path, detail: source.to_string() }
         }
         redb::Error::Io(source) => JournalError::Io { path, source },

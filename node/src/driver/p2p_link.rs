@@ -57,8 +57,9 @@ impl Links for P2pLinks {
                 };
                 let Some(request) = request else { return };
                 let position = members.iter().position(|member| *member == request.from);
-                let from = position
-                    .and_then(|i| ParticipantIndex::new(u8::try_from(i).ok()?.checked_add(1)?).ok());
+                let from = position.and_then(|i| {
+                    ParticipantIndex::new(u8::try_from(i).ok()?.checked_add(1)?).ok()
+                });
                 let Some(from) = from else {
                     request.refuse("only members of the committee speak here");
                     continue;

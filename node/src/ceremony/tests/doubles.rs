@@ -197,7 +197,7 @@ impl ReferenceStringSource for TestSource {
         fs::write(path, &bytes).map_err(|error| ReferenceStringError(error.to_string()))?;
         let digest = Blake3Digest(*blake3::hash(&bytes).as_bytes());
         let reference =
-            ReferenceString { digest, bytes: bytes.len() as u64, origin: self.origin() };
+            ReferenceString { digest, file: digest, bytes: bytes.len() as u64, origin: self.origin() };
         self.0.lock().unwrap().insert(digest, bytes);
         Ok(reference)
     }
