@@ -199,7 +199,7 @@ impl Actor {
                         self.on_call(peer, connection_id, request, channel);
                     }
                     Message::Response { request_id, response } => {
-                        let Some(pending) = self.pending.remove(&(swim, request_id)) else {
+                        let Some(pending) = self.finish(swim, peer, request_id) else {
                             return;
                         };
                         let Pending { to, protocol, reply } = pending;
@@ -211,8 +211,8 @@ impl Actor {
                     }
                 }
             }
-            RequestEvent::OutboundFailure { request_id, error, .. } => {
-                if let Some(pending) = self.pending.remove(&(swim, request_id)) {
+            RequestEvent::OutboundFailure { peer, request_id, error, .. } => {
+                if let Some(pending) = self.finish(swim, peer, request_id) {
                     let error = self.explain(pending.to, pending.protocol, &error);
                     let _ = pending.reply.send(Err(error)); // the caller may have given up
                 }
