@@ -29,6 +29,7 @@ use veil_protocol_spec::PeerIdHash;
 pub(super) use self::start::start;
 use super::{
     Directory, Gossip, Incoming, Limits, Protocol, PublishError, RequestError, Topic,
+    budget::Budget,
     dialer::Dialer,
     gate::Gate,
     gossip::{Gossipsub, Topics},
@@ -126,26 +127,6 @@ struct Lane {
     waiting: VecDeque<(Pending, Vec<u8>)>,
 }
 
-/// What a peer may still ask for: a token bucket.
-#[derive(Debug)]
-struct Budget {
-    tokens: f64,
-    at: Instant,
-}
-
-impl Budget {
-    fn take(&mut self, limits: &Limits, now: Instant) -> bool {
-        let gained = (now - self.at).as_secs_f64() * f64::from(limits.requests_per_second);
-        self.tokens = (self.tokens + gained).min(f64::from(limits.request_burst));
-        self.at = now;
-        let allowed = self.tokens >= 1.0;
-        if allowed {
-            self.tokens -= 1.0;
-        }
-        allowed
-    }
-}
-
 struct Actor {
     swarm: Swarm<Behaviour>,
     topics: Topics,
@@ -162,7 +143,7 @@ struct Actor {
     links: HashMap<PeerId, Link>,
     /// Peers that closed the last connection before they said anything.
     shunned_by: BTreeSet<PeerIdHash>,
-    budgets: HashMap<PeerId, Budget>,
+    budgets: HashMap<(bool, PeerId), Budget>,
     dialer: Dialer,
     connected: watch::Sender<BTreeSet<PeerIdHash>>,
     addresses: watch::Sender<Vec<Multiaddr>>,
@@ -192,7 +173,7 @@ impl Actor {
         gate.update(&directory);
         let gate = &*gate;
         self.dialer.retain(|peer| gate.hash_of(peer).is_some());
-        self.budgets.retain(|peer, _| gate.hash_of(peer).is_some());
+        self.budgets.retain(|(_, peer), _| gate.hash_of(peer).is_some());
         self.shunned_by.retain(|peer| gate.peer_of(peer).is_some());
         self.dial_missing();
     }

@@ -8,7 +8,7 @@
 mod record;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map},
     num::{NonZeroU8, NonZeroUsize},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -186,7 +186,9 @@ impl Swim {
         let own = Record::own(signer, now().0, &addresses);
         let me = own.peer();
         let shared = Arc::new(Mutex::new(own.clone()));
-        let codec = RecordCodec { scope, own: Arc::clone(&shared), directory: directory.clone() };
+        let own_shared = Arc::clone(&shared);
+        let checked = HashMap::new();
+        let codec = RecordCodec { scope, own: own_shared, directory: directory.clone(), checked };
         let mut seed = [0; 32];
         OsRng.fill_bytes(&mut seed);
         let rng = ChaCha20Rng::from_seed(seed);

@@ -1,6 +1,9 @@
 //! A peer's record in the membership: who, since when, where; signed by the peer itself.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use foca::{Codec, Header, Identity, Member, PostcardCodec};
 use libp2p::{
@@ -91,6 +94,11 @@ impl Record {
         (self.identity, self.generation.started) == (other.identity, other.generation.started)
     }
 
+    /// Unlike `==`, which is about the member, this is about every byte.
+    fn is_identical(&self, other: &Self) -> bool {
+        self == other && self.addresses == other.addresses && self.signature == other.signature
+    }
+
     /// Where it can be dialled; what does not parse is left out.
     pub(super) fn addresses(&self) -> Vec<Multiaddr> {
         let addresses = self.addresses.iter();
@@ -153,6 +161,18 @@ pub(super) struct RecordCodec {
     pub(super) scope: String,
     pub(super) own: Arc<Mutex<Record>>,
     pub(super) directory: watch::Receiver<Arc<Directory>>,
+    /// The last record of each registered peer whose signature was good: most messages repeat it.
+    pub(super) checked: HashMap<PublicIdentity, Record>,
+}
+
+impl RecordCodec {
+    fn check(&mut self, record: &Record) -> Result<(), RecordError> {
+        if !self.checked.get(&record.identity).is_some_and(|known| known.is_identical(record)) {
+            record.check(&self.scope)?;
+            self.checked.insert(record.identity, record.clone());
+        }
+        Ok(())
+    }
 }
 
 impl Codec<Record> for RecordCodec {
@@ -169,7 +189,7 @@ impl Codec<Record> for RecordCodec {
     fn decode_header(&mut self, buf: impl Buf) -> Result<Header<Record>, RecordError> {
         let header: Header<Record> = PostcardCodec.decode_header(buf)?;
         // The other records of a header only say where to send something; the gate checks that.
-        header.src.check(&self.scope)?;
+        self.check(&header.src)?;
         Ok(header)
     }
 
@@ -189,7 +209,7 @@ impl Codec<Record> for RecordCodec {
             let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
             return Ok(Member::alive(own.clone()));
         }
-        member.id().check(&self.scope)?;
+        self.check(member.id())?;
         Ok(member)
     }
 }
@@ -206,7 +226,15 @@ mod tests {
         }));
         let (_, directory) = watch::channel(Arc::new(directory));
         let shared = Arc::new(Mutex::new(own.clone()));
-        (RecordCodec { scope: "here".to_owned(), own: shared, directory }, own)
+        (
+            RecordCodec {
+                scope: "here".to_owned(),
+                own: shared,
+                directory,
+                checked: HashMap::new(),
+            },
+            own,
+        )
     }
 
     fn record(byte: u8) -> Record {
