@@ -116,7 +116,6 @@ pub struct SquashedOutputs(Vec<SquashedNoiseCiphertext>);
 
 impl SquashedOutputs {
     /// The ciphertexts, for `keyset::squashed_blocks` of the key generation crate.
-    #[must_use]
     pub fn as_slice(&self) -> &[SquashedNoiseCiphertext] {
         &self.0
     }

@@ -4,7 +4,7 @@
 //! The circuit and its cleartext twin run the same plan; they differ only in whether free
 //! capacities are encrypted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash,
@@ -178,11 +178,12 @@ impl Plan {
         let mut rules: BTreeMap<Blake3Digest, JobRules> = BTreeMap::new();
         let mut steps: Vec<Step> = Vec::with_capacity(ordered.len());
         for (position, pending, job) in ordered {
-            if !rules.contains_key(&pending.job) {
-                let of_job = JobRules::new(pending.job, job, manifest, public, &draining)?;
-                rules.insert(pending.job, of_job);
-            }
-            let Some(of_job) = rules.get(&pending.job) else { continue };
+            let of_job = match rules.entry(pending.job) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    entry.insert(JobRules::new(pending.job, job, manifest, public, &draining)?)
+                }
+            };
             if pending.replica.0 >= job.replicas {
                 let (job, replica) = (pending.job, pending.replica);
                 return Err(PlanError::NoSuchReplica { job, replica });
@@ -289,9 +290,8 @@ impl JobRules {
             .enumerate()
             .filter(|(_, (entry, running))| {
                 let labels = public.labels.get(&entry.sender).map_or(&[][..], Vec::as_slice);
-                !draining.contains(&entry.sender)
-                    && !(hard && **running > 0)
-                    && satisfies(labels, job)
+                let excluded = draining.contains(&entry.sender) || hard && **running > 0;
+                !excluded && satisfies(labels, job)
             })
             .map(|(worker, _)| worker)
             .collect();
