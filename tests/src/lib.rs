@@ -12,6 +12,7 @@
 //! A run is a function of plan and seed: same inputs, same trace hash. There is no clock and no
 //! entropy in here. Parameters are the insecure test set.
 
+pub mod agreement;
 pub mod commit_point;
 pub mod decryption;
 pub mod disk;
