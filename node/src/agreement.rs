@@ -464,3 +464,6 @@ impl Agreement {
         self.out.flush(self.members.binding, self.last);
     }
 }
+
+#[cfg(test)]
+mod tests;
