@@ -6,6 +6,7 @@
 //! - [`network`]: virtual time and links; [`commit_point`]: what stands for the chain; [`disk`]:
 //!   what outlives a crash.
 //! - [`malicious`]: members that deviate, one file per misbehaviour.
+//! - [`agreement`]: agreement on manifests over the same network.
 //! - [`decryption`]: threshold decryption over the same network, with the shares of a simulated
 //!   ceremony.
 //!

@@ -140,6 +140,36 @@ fn a_setup_that_does_not_fit_is_refused() {
 }
 
 #[test]
+fn the_machine_may_move_to_a_thread_of_its_own() {
+    fn sent<T: Send>(_: &T) {}
+    sent(&started());
+}
+
+#[test]
+fn a_slot_that_takes_long_does_not_fill_memory() {
+    let mut machine = started();
+    let mut round = 0;
+    for _ in 0..20 {
+        let turn = agreement::proposer(machine.members.committee, SLOT, round);
+        if turn != member(3) {
+            let written = Manifest {
+                block: BlockRef { number: round.into(), hash: KeccakDigest([2; 32]) },
+                ..manifest(SLOT, turn.get())
+            };
+            let bytes = proposal(&written.to_wire(), round, turn.get());
+            assert_eq!(machine.handle(turn, &bytes, 0), Verdict::Valid);
+        }
+        round += 1;
+        let proof = [1, 2].map(|j| signed(SLOT, round, VoteKind::Prevote, None, j)).to_vec();
+        let proof = AgreementMessage::Round(proof).to_wire();
+        assert_eq!(machine.handle(member(1), &proof, 0), Verdict::Valid);
+    }
+    let run = machine.run.as_ref().unwrap();
+    assert_eq!(machine.engine.round(), 20);
+    assert!(run.held.len() <= 5 && run.proposals.len() <= 5, "{}", run.held.len());
+}
+
+#[test]
 fn slots_only_go_forward() {
     let mut machine = started();
     assert_eq!(machine.start(Slot(0), 0), Err(StartError::SlotZero));
