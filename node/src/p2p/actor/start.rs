@@ -19,6 +19,7 @@ use libp2p::{
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use veil_protocol_spec::PeerIdHash;
 
 use super::{Actor, Behaviour};
 use crate::p2p::{
@@ -31,7 +32,6 @@ use crate::p2p::{
     request, swim,
     traffic::Counters,
 };
-use veil_protocol_spec::PeerIdHash;
 
 /// How long binding the listen addresses may take.
 const BIND: Duration = Duration::from_secs(10);
