@@ -56,7 +56,10 @@ use tokio_util::{
 };
 use veil_protocol_spec::{Blake3Digest, PeerIdHash};
 
-use self::{actor::Command, traffic::Counters};
+use self::{
+    actor::Command,
+    traffic::{Counters, Wire},
+};
 pub use self::{
     blob::{FetchError, Progress},
     config::{Limits, NetworkConfig, SwimConfig},
@@ -110,6 +113,7 @@ struct Inner {
     addresses: watch::Receiver<Vec<Multiaddr>>,
     directory: watch::Receiver<Arc<Directory>>,
     counters: Counters,
+    wire: Wire,
     blobs: blob::Blobs,
     queue: usize,
     tasks: TaskTracker,
@@ -176,7 +180,8 @@ impl Network {
     /// What was sent and received since the start.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
-        self.inner.counters.lock().clone()
+        let (wire_sent_bytes, wire_received_bytes) = self.inner.wire.totals();
+        Traffic { wire_sent_bytes, wire_received_bytes, ..self.inner.counters.lock().clone() }
     }
 
     /// Publishes a message to all subscribers of a topic; this node's own do not get it.

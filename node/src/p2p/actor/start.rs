@@ -17,6 +17,7 @@ use libp2p::{
     swarm::SwarmEvent,
     tcp, yamux,
 };
+use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use veil_protocol_spec::PeerIdHash;
@@ -30,7 +31,7 @@ use crate::p2p::{
     gossip, identity,
     kind::scope_tag,
     request, swim,
-    traffic::Counters,
+    traffic::{Counters, Wire},
 };
 
 /// How long binding the listen addresses may take.
@@ -46,6 +47,7 @@ fn swarm(
     config: &NetworkConfig,
     directory: &Directory,
     topics: &gossip::Topics,
+    registry: &mut Registry,
 ) -> Result<Swarm<Behaviour>, NetworkError> {
     let transport = |error: &dyn core::fmt::Display| NetworkError::Transport(error.to_string());
     let key = identity::keypair(&config.identity).ok_or(NetworkError::Identity)?;
@@ -77,6 +79,7 @@ fn swarm(
         .with_quic()
         .with_dns()
         .map_err(|e| transport(&e))?
+        .with_bandwidth_metrics(registry)
         .with_behaviour(|_| behaviour)
         .map_err(|e| transport(&e))?
         .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE))
@@ -91,7 +94,8 @@ pub(in crate::p2p) async fn start(
     let scope = scope_tag(&config.scope);
     let topics = gossip::Topics::new(&scope);
     let now = directory.borrow().clone();
-    let swarm = swarm(&config, &now, &topics)?;
+    let mut registry = Registry::default();
+    let swarm = swarm(&config, &now, &topics, &mut registry)?;
     let streams = swarm.behaviour().streams.new_control();
     let peer_id = *swarm.local_peer_id();
 
@@ -162,6 +166,7 @@ pub(in crate::p2p) async fn start(
         addresses,
         directory,
         counters,
+        wire: Wire::new(registry),
         blobs,
         queue: config.limits.queue.max(1),
         tasks,
