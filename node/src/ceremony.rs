@@ -134,7 +134,7 @@ pub struct Member<L: Links> {
     /// What it was told.
     pub options: MemberOptions,
     /// Its data directory, locked.
-    pub data: DataDir,
+    pub data: Arc<DataDir>,
     /// The network.
     pub links: L,
     /// The chain.

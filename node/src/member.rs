@@ -24,6 +24,7 @@ use std::{
     time::Duration,
 };
 
+use axum::Router;
 use tokio_util::sync::CancellationToken;
 use veil_committee::key_share::{KeyShare, KeyShareError, test_ciphertext};
 use veil_protocol_spec::{Epoch as EpochNumber, scheduling::UnixMillis};
@@ -43,9 +44,9 @@ use crate::{
     chain::PublishedKey,
     config::MemberConfig,
     driver::P2pLinks,
-    epoch::{Epoch, EpochError, MaterialFiles},
-    keystore::{KeystoreError, read_key_share},
-    role::{self, Node, RoleError, Secrets},
+    epoch::MaterialFiles,
+    keystore::{KeystoreError, Passphrase, read_key_share},
+    role::{RoleError, Running, Secrets, Sections},
     status::Role,
 };
 
@@ -74,9 +75,6 @@ pub enum MemberError {
     /// The key share itself.
     #[error("the key share cannot be used: {0}")]
     KeyShare(#[from] KeyShareError),
-    /// The key in force.
-    #[error(transparent)]
-    Epoch(#[from] EpochError),
     /// Agreement, decryption, signing.
     #[error(transparent)]
     Machines(#[from] MachineError),
@@ -102,13 +100,15 @@ pub async fn run(
     secrets: Secrets,
     stop: CancellationToken,
 ) -> Result<(), MemberError> {
-    let node = role::start(Role::Member, &config.node, &config.network, &config.chain, secrets, stop.clone());
+    let sections = Sections { node: &config.node, network: &config.network, chain: &config.chain };
+    let passphrase = secrets.passphrase.clone();
+    let node = Running::start(Role::Member, sections, secrets, Router::new(), stop.clone());
     let node = match node.await {
         Err(RoleError::Stopped) => return Ok(()),
         joined => joined?,
     };
     let served = tokio::select! {
-        served = serve(config, &node, &stop) => served,
+        served = serve(config, &node, &passphrase) => served,
         () = stop.cancelled() => Ok(()),
     };
     node.leave().await;
@@ -120,23 +120,22 @@ pub async fn run(
 
 async fn serve(
     config: &MemberConfig,
-    node: &Arc<Node>,
-    stop: &CancellationToken,
+    node: &Running,
+    passphrase: &Passphrase,
 ) -> Result<(), MemberError> {
     let cluster = &node.cluster;
     let links = P2pLinks::new(cluster.network.clone());
-    let (key, finished) = obtain_key(config, node, &links, stop).await?;
-    let share = open_share(node, &finished, &key).await?;
-    node.board.set_participant(finished.participant);
-    node.board.set_stage("expanding the key set", Vec::new());
+    let (key, finished) = obtain_key(config, node, passphrase, &links).await?;
+    let share = open_share(node, passphrase, &finished, &key).await?;
     let files = MaterialFiles {
         key_set: finished.key_set_file(),
         reference_string: finished.reference_string_file(),
     };
     let max_age = UnixMillis(config.committee.telemetry_max_age_seconds.saturating_mul(1000));
     let insecure = config.committee.insecure_reference_string;
-    let epoch = Epoch::prepare(cluster, key, Some(files), insecure, max_age).await?;
-    role::follow(node, &epoch).await;
+    let Some(epoch) = node.prepare(key, Some(files), insecure, max_age).await? else {
+        return Ok(());
+    };
 
     let folder = cluster.data_dir.join("slots");
     std::fs::create_dir_all(&folder)
@@ -163,21 +162,21 @@ async fn serve(
     };
     slots.run().await;
     // Only a machine that failed ends the slots; its reason is in the log and in the status.
-    stop.cancelled().await;
+    node.stop.cancelled().await;
     Ok(())
 }
 
 /// The key in force and this member's part of it, from an earlier run or from a ceremony.
 async fn obtain_key(
     config: &MemberConfig,
-    node: &Arc<Node>,
+    node: &Running,
+    passphrase: &Passphrase,
     links: &P2pLinks,
-    stop: &CancellationToken,
 ) -> Result<(PublishedKey, FinishedKey), MemberError> {
     let cluster = &node.cluster;
     let mut views = cluster.views();
     if views.borrow().key.is_none() {
-        take_part(config, node, links, stop).await?;
+        take_part(config, node, passphrase, links).await?;
     }
     // The chain has it; this node's view may be a moment behind.
     let view = views.wait_for(|view| view.key.is_some()).await.map_err(|_| MemberError::Stopped)?;
@@ -190,7 +189,7 @@ async fn obtain_key(
         Some(finished) => Ok((key, finished)),
         None if ongoing(cluster, &key) => {
             // FINISH was signed before a restart, and the key was published meanwhile.
-            let finished = take_part(config, node, links, stop).await?;
+            let finished = take_part(config, node, passphrase, links).await?;
             Ok((key, finished))
         }
         None => Err(MemberError::NoShare(key.epoch)),
@@ -205,24 +204,24 @@ fn ongoing(cluster: &crate::cluster::Cluster, key: &PublishedKey) -> bool {
 
 async fn take_part(
     config: &MemberConfig,
-    node: &Arc<Node>,
+    node: &Running,
+    passphrase: &Passphrase,
     links: &P2pLinks,
-    stop: &CancellationToken,
 ) -> Result<FinishedKey, MemberError> {
     let cluster = &node.cluster;
     let chain = ChainCommitPoint::new(cluster.chain.clone(), cluster.scope.cluster);
     let status = StatusBoard::default();
-    node.board.follow_ceremony(&status);
+    let watching = watch_ceremony(node, &status);
     let member = ceremony::Member {
         options: MemberOptions {
             identity: cluster.identity.clone(),
-            passphrase: node.passphrase.clone(),
+            passphrase: passphrase.clone(),
             scope: cluster.scope,
             parameters: config.committee.parameters.clone(),
             insecure_reference_string: config.committee.insecure_reference_string,
             timing: CeremonyTiming::default(),
         },
-        data: node.data.clone(),
+        data: Arc::clone(&node.data),
         links: links.clone(),
         chain: Arc::new(chain),
         reference: Arc::new(SinglePartyReference::new(cluster.network.clone())),
@@ -230,10 +229,10 @@ async fn take_part(
     };
     let mut changes = cluster.chain.changes();
     loop {
-        match ceremony::join(&member, ATTEMPTS, stop).await {
+        match ceremony::join(&member, ATTEMPTS, &node.stop).await {
             Ok(finished) => return Ok(finished),
             Err(CeremonyError::Chain(CommitPointError::NotProposed { .. })) => {
-                node.board.set_stage("waiting for a ceremony to be proposed", Vec::new());
+                node.board.stage("waiting for a ceremony to be proposed", Vec::new());
                 tokio::select! {
                     changed = changes.changed() => changed.map_err(|_| MemberError::Stopped)?,
                     () = tokio::time::sleep(LOOK) => {}
@@ -241,12 +240,12 @@ async fn take_part(
             }
             Err(error @ (CeremonyError::OutOfDate { .. } | CeremonyError::Aborted(_))) => {
                 tracing::warn!(%error, "this attempt made no key; waiting for the next");
-                node.board.set_stage("waiting for the next attempt", vec![error.to_string()]);
+                node.board.stage("waiting for the next attempt", vec![error.to_string()]);
                 changes.changed().await.map_err(|_| MemberError::Stopped)?;
             }
             Err(CeremonyError::Preflight(report)) => {
                 tracing::warn!(%report, "not everybody is ready; looking again");
-                node.board.set_stage("pre-flight", vec![report.to_string()]);
+                node.board.stage("pre-flight", vec![report.to_string()]);
                 tokio::time::sleep(LOOK).await;
             }
             Err(error) => return Err(error.into()),
@@ -256,12 +255,13 @@ async fn take_part(
 
 /// "A member proves at the end and at each start that its share is usable."
 async fn open_share(
-    node: &Arc<Node>,
+    node: &Running,
+    passphrase: &Passphrase,
     finished: &FinishedKey,
     key: &PublishedKey,
 ) -> Result<KeyShare, MemberError> {
-    node.board.set_stage("opening the key share", Vec::new());
-    let (path, passphrase) = (finished.key_share_file(), node.passphrase.clone());
+    node.board.stage("opening the key share", Vec::new());
+    let (path, passphrase) = (finished.key_share_file(), passphrase.clone());
     let (key_set, root) = (key.key_set, finished.transcript_root);
     let opened = tokio::task::spawn_blocking(move || {
         let share = read_key_share(&path, &passphrase)?;

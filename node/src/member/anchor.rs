@@ -12,7 +12,7 @@ use crate::{
     chain::ChainError,
     cluster::Cluster,
     ledger::Ledger,
-    role::Board,
+    role::StatusBoard,
     status::Phase,
 };
 
@@ -29,7 +29,7 @@ pub(super) async fn anchor(
     me: ParticipantIndex,
     certificate: AssignmentCertificate,
     slot: Slot,
-    board: &Arc<Board>,
+    board: &Arc<StatusBoard>,
 ) {
     let begun = std::time::Instant::now();
     let n = committee.n() as u64;
@@ -67,7 +67,7 @@ pub(super) async fn anchor(
     match cluster.chain.anchored(cluster.scope.cluster, certificate.body.hash()).await {
         Ok(Some(anchored)) if anchored.assignments_root == certificate.body.assignments_root => {
             tracing::info!(slot = slot.0, block = anchored.block, root = %anchored.assignments_root, "anchored");
-            board.update_slot(slot, |report| {
+            board.slot(slot, |report| {
                 report.phases.insert(Phase::Anchor, begun.elapsed().as_secs_f64());
                 report.anchored_in_block = Some(anchored.block);
             });

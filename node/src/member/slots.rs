@@ -31,7 +31,7 @@ use veil_protocol_spec::{
         Outcome, SlotRecord, StateError, TelemetryEntry, UnixMillis,
     },
 };
-use veil_scheduler::{DecodeError, SquashError, circuit_id};
+use veil_scheduler::{DecodeError, EvaluateError, SquashError, circuit_id, evaluate};
 
 use super::{
     anchor,
@@ -45,11 +45,11 @@ use crate::{
     cluster::{Cluster, View},
     driver::Stopped,
     epoch::{Epoch, unix_now},
-    evaluation::{Evaluated, EvaluationError, evaluate_locked, fetch_telemetry},
+    evaluation::{self, EvaluationError},
     ledger::LedgerError,
     messages::LockedManifest,
     p2p::Topic,
-    role::Board,
+    role::StatusBoard,
     status::{Phase, SlotClock},
 };
 
@@ -69,6 +69,8 @@ pub(super) enum SlotError {
     Start(String),
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
     #[error(transparent)]
     Squash(#[from] SquashError),
     #[error("decryption is refused: {0}")]
@@ -103,7 +105,7 @@ pub(super) struct Slots {
     pub(super) epoch: Arc<Epoch>,
     pub(super) machines: Machines,
     pub(super) suspicions: Arc<Suspicions>,
-    pub(super) board: Arc<Board>,
+    pub(super) board: Arc<StatusBoard>,
     pub(super) telemetry_max_age: UnixMillis,
 }
 
@@ -141,12 +143,12 @@ impl Slots {
                 }
                 Some(Ok(())) => {}
                 Some(Err(SlotError::Stopped(error))) => {
-                    board.set_stage("stopped", vec![error.to_string()]);
+                    board.stage("stopped", vec![error.to_string()]);
                     tracing::error!(%error, "this member takes no further part; start it again");
                     return;
                 }
                 Some(Err(error)) => {
-                    board.set_stage("slot failed", vec![error.to_string()]);
+                    board.stage("slot failed", vec![error.to_string()]);
                     tracing::error!(slot = slot.0, %error, "the slot is tried again");
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -171,7 +173,7 @@ impl Slots {
             clock.finish(Phase::Lock);
         }
         let Some(LockedManifest { manifest, lock }) = locked.clone() else { return Ok(()) };
-        self.board.set_stage("evaluating", Vec::new());
+        self.board.stage("evaluating", Vec::new());
         self.publish(Topic::Manifests, LockedManifest { manifest: manifest.clone(), lock: lock.clone() }.to_wire()).await;
         tracing::info!(slot = slot.0, manifest = %lock.manifest, workers = manifest.telemetry.len(), replicas = manifest.pending.len(), "locked");
         let assignments = self.decide(&manifest, &lock, &mut clock).await?;
@@ -259,9 +261,9 @@ impl Slots {
                 if wait.is_none() {
                     return;
                 }
-                self.board.set_stage("pending work cannot be placed yet", Vec::new());
+                self.board.stage("pending work cannot be placed yet", Vec::new());
             } else {
-                self.board.set_stage("ready", Vec::new());
+                self.board.stage("ready", Vec::new());
             }
             let again = async {
                 match wait {
@@ -283,7 +285,7 @@ impl Slots {
     /// Waits until every live worker's telemetry counts, or the deadline passes.
     async fn collect(&self, slot: Slot) {
         let until = tokio::time::Instant::now() + COLLECT_DEADLINE;
-        let mut arrivals = self.board.telemetry_arrivals();
+        let mut arrivals = self.epoch.arrivals();
         let mut liveness = self.cluster.network.liveness();
         loop {
             let basis = self.basis(self.cluster.view(), slot);
@@ -297,7 +299,7 @@ impl Slots {
                 return;
             }
             let named = silent.iter().map(|worker| format!("telemetry of {worker}")).collect();
-            self.board.set_stage("collecting telemetry", named);
+            self.board.stage("collecting telemetry", named);
             tokio::select! {
                 _ = arrivals.changed() => {}
                 _ = liveness.changed() => {}
@@ -312,7 +314,7 @@ impl Slots {
     // ---- 2: agreement ----------------------------------------------------------------------
 
     async fn agree(&mut self, slot: Slot) -> Result<LockedManifest, SlotError> {
-        self.board.set_stage("agreeing on the manifest", Vec::new());
+        self.board.stage("agreeing on the manifest", Vec::new());
         // What an earlier slot left behind.
         while self.machines.agreed.try_recv().is_ok() {}
         let started = self.machines.agreement.with(move |m, now| m.agreement().start(slot, now));
@@ -351,7 +353,7 @@ impl Slots {
                 }
                 AgreementEvent::Wanted { slot: ahead } => {
                     tracing::info!(slot = ahead.0, "the others are ahead; catching up");
-                    self.board.request_catch_up();
+                    self.epoch.ask_for_records();
                 }
                 AgreementEvent::Abstaining { reason, .. } => {
                     tracing::warn!(slot = slot.0, reason, "this member does not vote in this slot");
@@ -409,9 +411,11 @@ impl Slots {
                 return Err(Objection::Unknown(format!("the body of job {}", pending.job)));
             }
         }
-        fetch_telemetry(&self.cluster, &self.epoch, manifest)
-            .await
-            .map_err(|error| Objection::Unknown(error.to_string()))?;
+        for entry in &manifest.telemetry {
+            evaluation::telemetry(&self.cluster, &self.epoch, *entry)
+                .await
+                .map_err(|error| Objection::Unknown(error.to_string()))?;
+        }
         if by_quorum {
             // "Refuse it again only for what every member sees alike."
             basis.fresh.clear();
@@ -432,10 +436,16 @@ impl Slots {
         lock: &ManifestLock,
         clock: &mut SlotClock,
     ) -> Result<Assignments, SlotError> {
-        let Evaluated { outputs, public, verify_seconds, .. } =
-            evaluate_locked(&self.cluster, &self.epoch, manifest, &self.board).await?;
+        let inputs = evaluation::inputs(&self.cluster, &self.epoch, manifest).await?;
+        clock.add(Phase::VerifyProofs, self.seconds_of_proofs(manifest));
+        clock.restart();
+        let (key, of) = (self.epoch.keys.evaluation.clone(), manifest.clone());
+        let evaluated = tokio::task::spawn_blocking(move || {
+            evaluate(&of, &inputs, &key).map(|(outputs, digest)| (outputs, digest, inputs.public))
+        });
+        let (outputs, digest, public) = evaluated.await??;
         clock.finish(Phase::Evaluate);
-        clock.add(Phase::VerifyProofs, verify_seconds);
+        self.report(manifest, lock.manifest, digest).await;
         let key = self.epoch.keys.evaluation.clone();
         let squashed = tokio::task::spawn_blocking(move || {
             let squashed = outputs.squash(&key)?;
@@ -446,7 +456,7 @@ impl Slots {
         if blocks.is_empty() {
             return Ok(veil_scheduler::decode(manifest, &public, &[])?);
         }
-        self.board.set_stage("decrypting", Vec::new());
+        self.board.stage("decrypting", Vec::new());
         while self.machines.decrypted.try_recv().is_ok() {}
         let context = RequestContext {
             key_set: self.epoch.binding.key_set,
@@ -471,6 +481,27 @@ impl Slots {
         }
     }
 
+    /// What verifying the manifest's telemetry took, message by message, as it arrived.
+    fn seconds_of_proofs(&self, manifest: &Manifest) -> f64 {
+        let pool = self.epoch.pool();
+        let entries = manifest.telemetry.iter();
+        entries.filter_map(|e| Some(pool.get(&e.sender, &e.digest)?.expanded.seconds)).sum()
+    }
+
+    /// Tells the others what this member computed; they compare.
+    async fn report(&self, manifest: &Manifest, digest: Blake3Digest, outputs: Blake3Digest) {
+        let report = EvaluationReportBody {
+            binding: self.epoch.binding,
+            slot: manifest.slot,
+            manifest: digest,
+            circuit: manifest.circuit,
+            outputs,
+            identity: self.cluster.identity.public(),
+        };
+        let report = report.sign(&self.cluster.identity);
+        self.publish(Topic::Evaluations, report.to_wire()).await;
+    }
+
     // ---- 5 and 6: certificate and anchor ---------------------------------------------------
 
     async fn certify(
@@ -480,7 +511,7 @@ impl Slots {
         assignments: Assignments,
         clock: &mut SlotClock,
     ) -> Result<(), SlotError> {
-        self.board.set_stage("signing", Vec::new());
+        self.board.stage("signing", Vec::new());
         let state = self.epoch.ledger.state().apply(manifest, &assignments)?;
         let body = CertificateBody {
             binding: self.epoch.binding,
@@ -500,7 +531,8 @@ impl Slots {
         report.candidates = manifest.telemetry.len();
         report.assigned = placed;
         report.pending = assignments.as_slice().len() - placed;
-        self.board.put_slot(report.clone());
+        let report = report.clone();
+        self.board.slot(manifest.slot, |known| *known = report);
         let record = SlotRecord { manifest: manifest.clone(), lock, assignments, certificate };
         let ledger = Arc::clone(&self.epoch.ledger);
         let wire = record.to_wire();
