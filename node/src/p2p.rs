@@ -27,6 +27,7 @@
 
 mod actor;
 mod blob;
+mod budget;
 mod config;
 mod dialer;
 mod directory;
@@ -244,7 +245,9 @@ impl Network {
     ///
     /// What has arrived is kept in `<into>.part`, so that the next attempt, also one after a
     /// restart or with another peer, goes on from there. The whole is checked against `digest`
-    /// before it appears under its name.
+    /// before it appears under its name. A file longer than `max_bytes` is refused before it is
+    /// transferred. Peers are tried in the order of `from`, again and again until the deadline;
+    /// callers should not all ask the same one first.
     ///
     /// # Errors
     /// [`FetchError`] when the deadline passes, when every peer gave wrong content, or when the

@@ -2,6 +2,8 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    io,
+    net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
@@ -10,16 +12,18 @@ use futures::StreamExt;
 use libp2p::{
     Multiaddr, Swarm, SwarmBuilder,
     connection_limits::{self, ConnectionLimits},
+    multiaddr::Protocol as Part,
     noise,
     swarm::SwarmEvent,
     tcp, yamux,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use veil_protocol_spec::PeerIdHash;
 
 use super::{Actor, Behaviour};
 use crate::p2p::{
-    Directory, Inner, Liveness, Network, NetworkConfig, NetworkError, Protocol,
+    Directory, Inner, Liveness, Network, NetworkConfig, NetworkError,
     blob::Blobs,
     dialer::Dialer,
     gate::{Gate, split_peer},
@@ -28,7 +32,6 @@ use crate::p2p::{
     request, swim,
     traffic::Counters,
 };
-use veil_protocol_spec::PeerIdHash;
 
 /// How long binding the listen addresses may take.
 const BIND: Duration = Duration::from_secs(10);
@@ -109,6 +112,7 @@ pub(in crate::p2p) async fn start(
         subscribers: HashMap::new(),
         servers: HashMap::new(),
         pending: HashMap::new(),
+        lanes: HashMap::new(),
         links: HashMap::new(),
         shunned_by: BTreeSet::new(),
         budgets: HashMap::new(),
@@ -132,9 +136,11 @@ pub(in crate::p2p) async fn start(
         .collect();
     let membership = swim::Start {
         identity: config.identity.clone(),
+        scope: scope.clone(),
         addresses: announced,
         config: config.swim,
         directory: directory.clone(),
+        connected: connected.clone(),
         commands: commands.clone(),
         liveness: liveness_sender,
     };
@@ -163,7 +169,7 @@ pub(in crate::p2p) async fn start(
         stop,
     };
     let network = Network { inner: Arc::new(inner) };
-    tracing::info!(me = %network.me(), id = %peer_id, protocols = ?Protocol::ALL.len(), "network");
+    tracing::info!(me = %network.me(), id = %peer_id, "the network is up");
     Ok(network)
 }
 
@@ -176,6 +182,7 @@ impl Actor {
         };
         let mut waiting = HashMap::new();
         for address in listen {
+            check_port(address).map_err(|e| failed(address, e.to_string()))?;
             let listener = self.swarm.listen_on(address.clone());
             let listener = listener.map_err(|e| failed(address, e.to_string()))?;
             waiting.insert(listener, address);
@@ -207,4 +214,16 @@ impl Actor {
             }
         }
     }
+}
+
+/// libp2p lets several sockets share a TCP port, so that two nodes with the same port would each
+/// get some of the connections; the system refuses that to a socket that does not ask for it.
+fn check_port(address: &Multiaddr) -> io::Result<()> {
+    let parts: Vec<_> = address.iter().collect();
+    let socket = match parts.as_slice() {
+        [Part::Ip4(ip), Part::Tcp(port)] => SocketAddr::from((*ip, *port)),
+        [Part::Ip6(ip), Part::Tcp(port)] => SocketAddr::from((*ip, *port)),
+        _ => return Ok(()),
+    };
+    TcpListener::bind(socket).map(drop)
 }
