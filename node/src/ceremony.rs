@@ -69,7 +69,7 @@ pub use on_chain::ChainCommitPoint;
 pub use preflight::{
     Answer, Facts, Needs, Preflight, PreflightFault, PreflightRow, build_fingerprint, own_facts,
 };
-pub use propose::{ProposeOptions, Proposed, abort, propose};
+pub use propose::{ProposeOptions, Proposed, abort, erase_failed_attempt, propose};
 pub use reference_string::{ReferenceString, ReferenceStringError, ReferenceStringSource};
 pub use single_party::SinglePartyReference;
 pub use status::{CeremonyStatus, StatusBoard, read_status, status_file, unix_seconds};
