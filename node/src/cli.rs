@@ -1,6 +1,8 @@
 //! The command line of `veil`. Every command prints one object with `--json`; exit codes: 0 done, 1
 //! the protocol or a verification failed, 2 wrong arguments, 3 files could not be read or written.
 
+mod chain;
+mod identity;
 mod report;
 mod simulate;
 mod verify;
@@ -22,6 +24,12 @@ enum Command {
     /// The distributed key generation of a committee.
     #[command(subcommand)]
     Ceremony(Ceremony),
+    /// Veil's contracts: deploy them, register clusters and nodes, look at them.
+    #[command(subcommand)]
+    Chain(chain::Command),
+    /// The key that a node is known by, to its peers and to the registry.
+    #[command(subcommand)]
+    Identity(identity::Command),
 }
 
 #[derive(Debug, Subcommand)]
@@ -40,6 +48,8 @@ impl Cli {
         match self.command {
             Command::Ceremony(Ceremony::Simulate(arguments)) => simulate::run(&arguments),
             Command::Ceremony(Ceremony::Verify(arguments)) => verify::run(&arguments),
+            Command::Chain(command) => chain::run(&command),
+            Command::Identity(command) => identity::run(&command),
         }
         .into()
     }

@@ -60,7 +60,10 @@ async fn a_deployed_set_is_found_through_its_directory() {
     let chain = Chain::connect(config.clone()).await.unwrap();
     assert_eq!(chain.contracts(), world.admin.contracts());
     assert_eq!(chain.chain_id(), ChainId(31337));
-    assert!(matches!(chain.set_cluster_policy(world.cluster, b"").await, Err(ChainError::NoAccount)));
+    assert!(matches!(
+        chain.set_cluster_policy(world.cluster, b"").await,
+        Err(ChainError::NoAccount)
+    ));
 
     let other = ChainConfig { chain_id: Some(ChainId(1)), ..config.clone() };
     assert!(matches!(Chain::connect(other).await, Err(ChainError::WrongChain { .. })));
@@ -155,9 +158,7 @@ async fn a_registration_signed_by_another_key_or_for_another_account_is_refused(
         let call = contract.register(message, compact).from(sender.0.into());
         call.call().await.map_err(|error| error.as_decoded_interface_error::<NodeRegistryErrors>())
     };
-    let wrong = |result| {
-        matches!(result, Err(Some(NodeRegistryErrors::WrongIdentitySignature(_))))
-    };
+    let wrong = |result| matches!(result, Err(Some(NodeRegistryErrors::WrongIdentitySignature(_))));
     assert!(wrong(attempt([2; 32], sender).await.map(|_| ())), "another key");
     assert!(wrong(attempt([1; 32], Address([6; 20])).await.map(|_| ())), "another account");
     assert!(attempt([1; 32], sender).await.is_ok(), "the right one");
