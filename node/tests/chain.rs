@@ -418,6 +418,19 @@ async fn transactions_of_one_account_may_be_sent_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_handles_of_one_account_do_not_lose_transactions() {
+    let world = World::new(4).await;
+    // Each counts for itself, as two processes would.
+    let handles = [world.account(0), world.account(0)];
+    for i in 1..=6_u8 {
+        let account = Address([i; 20]);
+        let handle = &handles[usize::from(i % 2)];
+        handle.set_rights(world.cluster, account, Rights::SUBMIT).await.unwrap();
+        assert_eq!(world.admin.rights(world.cluster, account).await.unwrap(), Rights::SUBMIT);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_account_without_funds_is_told_so() {
     let world = World::new(4).await;
     let poor = world.admin.with_key(AccountKey::from_bytes(&[0x77; 32]).unwrap());

@@ -43,12 +43,12 @@ pub(crate) fn setup() -> Result<(), Failed> {
     }
     println!("contracts: forge, anvil, solc or libraries missing; installs them in contracts/");
     // Nothing of the packages' own scripts has to run: the platform's package has the binaries.
-    Step::new(NAME, "npm", &["ci", "--prefix", "contracts", "--ignore-scripts"]).run()?;
+    Step::new(NAME, "npm", &["ci", "--ignore-scripts"]).within("contracts").run()?;
     match (runs("forge"), runs("anvil")) {
         (Some(forge), Some(anvil)) => println!("contracts: installed, {forge}; {anvil}"),
         _ => {
-            let reason = "npm has no forge or anvil for this platform: Linux and macOS on x86-64 \
-                and ARM have them";
+            let reason = "forge or anvil does not run: package.json names the builds for Linux on \
+                x86-64; on another platform name that one's";
             return Err(Failed::new(NAME, reason));
         }
     }
