@@ -84,7 +84,8 @@ async fn from_deployment_to_a_registered_node() {
     assert_eq!(shell.done(&["identity", "show", "--identity", &file]), made);
 
     // Another account needs the admin's approval for a member.
-    let register = ["chain", "register", "--identity", &file, "--role", "member", "--role", "worker"];
+    let register =
+        ["chain", "register", "--identity", &file, "--role", "member", "--role", "worker"];
     shell.key = OTHER_KEY.to_owned();
     let (code, said) = shell.veil(&register);
     assert_eq!(code, 1);
