@@ -37,9 +37,9 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
         external
         override
     {
-        (uint64 epoch, Point memory groupKey, bytes32 keySet, uint8 origin) =
+        (uint64 epoch, CompressedPoint memory groupKey, bytes32 keySet, uint8 origin) =
             ceremony.verificationKey(certificate.cluster);
-        if (certificate.epoch != epoch) revert WrongEpoch(certificate.epoch, epoch);
+        if (certificate.epoch != epoch) revert EpochNotInForce(certificate.epoch, epoch);
         if (certificate.keySet != keySet) revert WrongKeySet(certificate.keySet, keySet);
         if (certificate.referenceStringOrigin != origin) {
             revert WrongReferenceStringOrigin(certificate.referenceStringOrigin, origin);

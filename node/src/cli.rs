@@ -2,6 +2,8 @@
 //! the protocol or a verification failed, 2 wrong arguments, 3 files could not be read or written.
 
 mod ceremony;
+mod chain;
+mod identity;
 mod report;
 mod simulate;
 mod verify;
@@ -23,6 +25,12 @@ enum Command {
     /// The distributed key generation of a committee.
     #[command(subcommand)]
     Ceremony(Ceremony),
+    /// Veil's contracts: deploy them, register clusters and nodes, look at them.
+    #[command(subcommand)]
+    Chain(chain::Command),
+    /// The key that a node is known by, to its peers and to the registry.
+    #[command(subcommand)]
+    Identity(identity::Command),
 }
 
 #[derive(Debug, Subcommand)]
@@ -53,6 +61,8 @@ impl Cli {
             Command::Ceremony(Ceremony::Join(arguments)) => ceremony::join::run(&arguments),
             Command::Ceremony(Ceremony::Status(arguments)) => ceremony::status::run(&arguments),
             Command::Ceremony(Ceremony::Abort(arguments)) => ceremony::abort::run(&arguments),
+            Command::Chain(command) => chain::run(&command),
+            Command::Identity(command) => identity::run(&command),
         }
         .into()
     }

@@ -7,6 +7,7 @@
 //! Everything that compiles runs with `--release`, so that tfhe is compiled once for tests, benches
 //! and the binary, and checked once for clippy and rustdoc; see `docs/adr/0002-release-profile.md`.
 
+mod contracts;
 mod layering;
 mod setup;
 mod step;
@@ -30,6 +31,8 @@ enum Command {
     Setup,
     /// Before a commit: format, clippy, documentation, layering.
     Check,
+    /// Format, compile and test the contracts, and compare what the Rust side has of them.
+    Contracts,
     /// `check`, then all tests.
     Test {
         /// Also the production-size tests (`#[ignore]`d, one at a time) and the benches' build.
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup => setup::run(),
         Command::Check => check(),
+        Command::Contracts => contracts::test(),
         Command::Test { full } => test(full),
     };
     match result {
@@ -68,6 +72,7 @@ fn check() -> Result<(), Failed> {
 
 fn test(full: bool) -> Result<(), Failed> {
     check()?;
+    contracts::test()?;
     Step::cargo("tests", &["test", "--release", "--workspace"]).run()?;
     if full {
         // --tests leaves out documentation examples, of which the ignored ones are not tests.

@@ -1,16 +1,23 @@
 //! What a machine needs beyond a Rust tool chain.
 //!
 //! - rustfmt and clippy, for `cargo xtask check`;
-//! - a C compiler (`cc`), for BLAKE3's assembly and as the linker.
+//! - a C compiler (`cc`), for BLAKE3's assembly and as the linker;
+//! - Node.js and npm, and with them forge, anvil, solc and OpenZeppelin's contracts, in
+//!   `contracts/node_modules`.
 //!
 //! Idempotent: what is there is reported and left alone.
 
-use crate::step::{Failed, Step, probe};
+use crate::{
+    contracts,
+    step::{Failed, Step, probe},
+};
 
 const NAME: &str = "setup";
 
 pub(crate) fn run() -> Result<(), Failed> {
-    println!("== {NAME}: checks for rustfmt, clippy and a C compiler; installs what is missing");
+    println!(
+        "== {NAME}: checks for rustfmt, clippy, a C compiler, Node.js and the tools of the contracts; installs what is missing"
+    );
     let mut missing = Vec::new();
     for (component, args) in
         [("rustfmt", ["fmt", "--version"]), ("clippy", ["clippy", "--version"])]
@@ -35,7 +42,20 @@ pub(crate) fn run() -> Result<(), Failed> {
         is_root && has_apt,
         &mut missing,
     )?;
+    for (what, program, package) in [("Node.js", "node", "nodejs"), ("npm", "npm", "npm")] {
+        require(
+            what,
+            (program, &["--version"]),
+            &[
+                ("apt-get", &["update"]),
+                ("apt-get", &["install", "-y", "--no-install-recommends", package]),
+            ],
+            is_root && has_apt,
+            &mut missing,
+        )?;
+    }
     if missing.is_empty() {
+        contracts::setup()?;
         println!("== {NAME}: everything needed is there; next: cargo xtask test");
         return Ok(());
     }

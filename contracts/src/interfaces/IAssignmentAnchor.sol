@@ -59,7 +59,7 @@ interface IAssignmentAnchor is IVeilContract {
     event DeploymentConfirmed(bytes32 indexed assignmentHash, address indexed operator);
 
     /// @notice The certificate's epoch is not the current one.
-    error WrongEpoch(uint64 given, uint64 current);
+    error EpochNotInForce(uint64 given, uint64 current);
     /// @notice The certificate names another key set than the epoch has.
     error WrongKeySet(bytes32 given, bytes32 current);
     /// @notice The certificate states another origin of the reference string than the key has.

@@ -72,16 +72,19 @@ interface IKeyCeremony is IVeilContract {
 
     /// @notice A published key.
     struct Key {
-        Point groupKey;
+        /// The FROST group key: x, and 2 or 3 for an even or odd y.
+        uint256 groupKeyX;
+        uint8 groupKeyPrefix;
+        /// The attempt that made it.
+        uint32 attempt;
+        /// Who made the reference string: 0 the committee together, 1 a single party (insecure).
+        uint8 referenceStringOrigin;
+        /// When it was published, Unix time.
+        uint64 publishedAt;
         bytes32 verifyingSharesRoot;
         bytes32 fheKeyDigest;
         bytes32 transcriptRoot;
         bytes32 referenceStringDigest;
-        uint8 referenceStringOrigin;
-        /// The attempt that made it.
-        uint32 attempt;
-        /// When it was published, Unix time.
-        uint64 publishedAt;
     }
 
     /// @notice The roster may begin.
@@ -194,7 +197,7 @@ interface IKeyCeremony is IVeilContract {
         view
         returns (
             uint64 epoch,
-            Point memory groupKey,
+            CompressedPoint memory groupKey,
             bytes32 fheKeyDigest,
             uint8 referenceStringOrigin
         );

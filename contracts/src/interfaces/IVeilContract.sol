@@ -9,6 +9,13 @@ interface IVeilContract {
         uint256 y;
     }
 
+    /// @notice The same in compressed form.
+    struct CompressedPoint {
+        uint256 x;
+        /// 2 if y is even, 3 if it is odd.
+        uint8 prefix;
+    }
+
     /// @notice An ECDSA signature in 64 bytes (EIP-2098): the parity of the nonce point is the highest
     /// bit of `vs`, the rest of it is the low `s`.
     struct CompactSignature {

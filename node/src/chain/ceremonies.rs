@@ -16,7 +16,7 @@ use super::{
     AttemptStatus, CeremonyAttempt, Chain, ChainError, Endorsements, KeyPublication, Mined,
     Proposal, PublishedKey, ReferenceString, Refusal,
     connection::evm,
-    typed::{Coordinates, FrostParts, abort_digest, compact},
+    typed::{Coordinates, FrostParts, abort_digest, compact, compressed},
 };
 
 type Contract = KeyCeremonyInstance<alloy::providers::DynProvider>;
@@ -245,7 +245,7 @@ fn published(epoch: Epoch, key: &Key) -> Result<PublishedKey, ChainError> {
     Ok(PublishedKey {
         epoch,
         attempt: Attempt(key.attempt),
-        group_key: Coordinates { x: key.groupKey.x, y: key.groupKey.y }.compressed(),
+        group_key: compressed(key.groupKeyPrefix, key.groupKeyX),
         verifying_shares_root: KeccakDigest(key.verifyingSharesRoot.0),
         key_set: KeySetDigest(key.fheKeyDigest.0),
         transcript_root: Blake3Digest(key.transcriptRoot.0),

@@ -311,7 +311,9 @@ impl Rpc {
             .await
             .map_err(|error| match error.refusal() {
                 Some(Refusal::Directory(_)) => ChainError::Incomplete { directory, contract: name },
-                _ => error,
+                // Some other contract, which does not know the question.
+                Some(_) => ChainError::NoDirectory { address: directory, chain: self.chain_id },
+                None => error,
             })?;
         // All contracts have this function in common.
         let contract = Directory::new(address, &self.provider);

@@ -32,7 +32,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Reads what a call reverted with. Contracts that call one another pass errors on, so all
-    /// are tried; equal selectors are the same error.
+    /// are tried. `NotClusterAdmin` is in two of them and means the same; it comes back as the first.
     pub(super) fn decode(data: &[u8]) -> Self {
         if let Ok(error) = Registry::abi_decode_validate(data) {
             return Self::Registry(error);
@@ -229,7 +229,7 @@ fn ceremony(error: &Ceremony) -> String {
 
 fn anchor(error: &Anchor) -> String {
     match error {
-        Anchor::WrongEpoch(e) => {
+        Anchor::EpochNotInForce(e) => {
             format!("the certificate is of epoch {}; epoch {} is in force", e.given, e.current)
         }
         Anchor::WrongKeySet(e) => format!(

@@ -65,14 +65,15 @@ impl Coordinates {
         let y = y.ok_or(InvalidPoint::Key(*key))?;
         Ok(Self { x: U256::from_be_slice(x), y: U256::from_be_slice(y) })
     }
+}
 
-    pub(super) fn compressed(&self) -> PublicIdentity {
-        let mut bytes = [0; 33];
-        let (prefix, x) = bytes.split_at_mut(1);
-        prefix[0] = 2 + u8::from(self.y.bit(0));
-        x.copy_from_slice(&self.x.to_be_bytes::<32>());
-        PublicIdentity(bytes)
-    }
+/// A compressed point as the contracts store it.
+pub(super) fn compressed(prefix: u8, x: U256) -> PublicIdentity {
+    let mut bytes = [0; 33];
+    let (first, rest) = bytes.split_at_mut(1);
+    first.copy_from_slice(&[prefix]);
+    rest.copy_from_slice(&x.to_be_bytes::<32>());
+    PublicIdentity(bytes)
 }
 
 /// A FROST signature with R uncompressed.
