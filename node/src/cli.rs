@@ -3,8 +3,10 @@
 
 mod ceremony;
 mod chain;
+mod committee;
 mod identity;
 mod report;
+mod service;
 mod simulate;
 mod verify;
 
@@ -25,6 +27,9 @@ enum Command {
     /// The distributed key generation of a committee.
     #[command(subcommand)]
     Ceremony(Ceremony),
+    /// A committee member.
+    #[command(subcommand)]
+    Committee(committee::Command),
     /// Veil's contracts: deploy them, register clusters and nodes, look at them.
     #[command(subcommand)]
     Chain(chain::Command),
@@ -61,6 +66,7 @@ impl Cli {
             Command::Ceremony(Ceremony::Join(arguments)) => ceremony::join::run(&arguments),
             Command::Ceremony(Ceremony::Status(arguments)) => ceremony::status::run(&arguments),
             Command::Ceremony(Ceremony::Abort(arguments)) => ceremony::abort::run(&arguments),
+            Command::Committee(command) => return committee::run(&command),
             Command::Chain(command) => chain::run(&command),
             Command::Identity(command) => identity::run(&command),
         }
