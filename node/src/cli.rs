@@ -1,6 +1,7 @@
 //! The command line of `veil`. Every command prints one object with `--json`; exit codes: 0 done, 1
 //! the protocol or a verification failed, 2 wrong arguments, 3 files could not be read or written.
 
+mod node;
 mod report;
 mod simulate;
 mod verify;
@@ -22,6 +23,11 @@ enum Command {
     /// The distributed key generation of a committee.
     #[command(subcommand)]
     Ceremony(Ceremony),
+    /// A node that runs containers.
+    #[command(subcommand)]
+    Worker(node::Worker),
+    /// What a running member or worker says of itself.
+    Status(node::Ask),
 }
 
 #[derive(Debug, Subcommand)]
@@ -40,6 +46,8 @@ impl Cli {
         match self.command {
             Command::Ceremony(Ceremony::Simulate(arguments)) => simulate::run(&arguments),
             Command::Ceremony(Ceremony::Verify(arguments)) => verify::run(&arguments),
+            Command::Worker(command) => node::worker(&command),
+            Command::Status(arguments) => node::status(&arguments),
         }
         .into()
     }

@@ -15,6 +15,8 @@ use libp2p::Multiaddr;
 use serde::Deserialize;
 use veil_protocol_spec::{Address, ClusterId};
 
+use crate::telemetry::{CpuMeasure, Kept, Offer};
+
 /// The commented sample for a committee member.
 pub const MEMBER_SAMPLE: &str = include_str!("../config/member.toml");
 /// The commented sample for a worker.
@@ -152,6 +154,35 @@ pub struct OfferSection {
     pub memory_mib: Option<u64>,
     /// Disk.
     pub disk_gib: Option<u64>,
+    /// What is never lent, in thousandths of a core.
+    pub reserve_cpu_millicores: Option<u64>,
+    /// Memory that is never lent.
+    pub reserve_memory_mib: Option<u64>,
+    /// Disk that is never lent.
+    pub reserve_disk_gib: Option<u64>,
+    /// Whether CPU that others use counts as free.
+    pub cpu_measure: CpuMeasure,
+}
+
+impl OfferSection {
+    /// In the sampler's units.
+    #[must_use]
+    pub fn offer(&self) -> Offer {
+        let (all, kept) = (Offer::default(), Kept::default());
+        let mib = |given: Option<u64>, other| given.map_or(other, |n| n.saturating_mul(1 << 20));
+        let gib = |given: Option<u64>, other| given.map_or(other, |n| n.saturating_mul(1 << 30));
+        Offer {
+            cpu_millicores: self.cpu_millicores.unwrap_or(all.cpu_millicores),
+            memory_bytes: mib(self.memory_mib, all.memory_bytes),
+            disk_bytes: gib(self.disk_gib, all.disk_bytes),
+            reserve: Kept {
+                cpu_millicores: self.reserve_cpu_millicores.unwrap_or(kept.cpu_millicores),
+                memory_bytes: mib(self.reserve_memory_mib, kept.memory_bytes),
+                disk_bytes: gib(self.reserve_disk_gib, kept.disk_bytes),
+            },
+            cpu_measure: self.cpu_measure,
+        }
+    }
 }
 
 /// `[worker]`.
@@ -256,10 +287,7 @@ fn path(value: &str) -> Result<PathBuf, String> {
 }
 
 fn multiaddrs(value: &str) -> Result<Vec<Multiaddr>, String> {
-    value
-        .split(',')
-        .map(|one| one.trim().parse().map_err(|e| format!("{one}: {e}")))
-        .collect()
+    value.split(',').map(|one| one.trim().parse().map_err(|e| format!("{one}: {e}"))).collect()
 }
 
 /// Relative to the configuration file's folder.
@@ -275,8 +303,7 @@ fn parse<T: serde::de::DeserializeOwned>(file: &Path, text: &str) -> Result<T, C
 }
 
 fn read(file: &Path) -> Result<String, ConfigError> {
-    fs::read_to_string(file)
-        .map_err(|source| ConfigError::Read { path: file.to_owned(), source })
+    fs::read_to_string(file).map_err(|source| ConfigError::Read { path: file.to_owned(), source })
 }
 
 fn finish_common(
@@ -381,7 +408,10 @@ mod tests {
     const NOTHING: Environment<'static> = &|_| None;
 
     fn with_contract(sample: &str) -> String {
-        sample.replace("0x0000000000000000000000000000000000000000\"", &format!("0x{}\"", "11".repeat(20)))
+        sample.replace(
+            "0x0000000000000000000000000000000000000000\"",
+            &format!("0x{}\"", "11".repeat(20)),
+        )
     }
 
     fn member(text: &str, env: Environment<'_>) -> Result<MemberConfig, ConfigError> {
@@ -400,7 +430,10 @@ mod tests {
                 Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => key,
                 _ => line,
             });
-            lines.collect::<Vec<_>>().join("\n").replace("16Uiu2HAm...", "16Uiu2HAmPLe7Mzm8TsYUubgCAW1aJoeFScxrLj8ppHFivPo97bUZ")
+            lines
+                .collect::<Vec<_>>()
+                .join("\n")
+                .replace("16Uiu2HAm...", "16Uiu2HAmPLe7Mzm8TsYUubgCAW1aJoeFScxrLj8ppHFivPo97bUZ")
         };
         let sample = with_contract(MEMBER_SAMPLE);
         let (short, long) =
@@ -414,11 +447,16 @@ mod tests {
         assert_eq!(short.worker.telemetry_interval(), long.worker.telemetry_interval());
         assert_eq!(long.worker.key_set, Some(PathBuf::from("/etc/veil/keyset.bin")));
         assert_eq!(long.worker.offer.memory_mib, Some(8192));
+        assert_eq!(short.worker.offer.offer(), Offer::default());
+        let (default, long) = (Offer::default(), long.worker.offer.offer());
+        assert_eq!((long.reserve, long.cpu_measure), (default.reserve, default.cpu_measure));
+        assert_eq!((long.memory_bytes, long.disk_bytes), (8 << 30, 100 << 30));
     }
 
     #[test]
     fn unknown_keys_are_refused_by_name() {
-        let text = with_contract(WORKER_SAMPLE).replace("[worker.offer]", "nonsense = 1\n[worker.offer]");
+        let text =
+            with_contract(WORKER_SAMPLE).replace("[worker.offer]", "nonsense = 1\n[worker.offer]");
         let error = worker(&text, NOTHING).unwrap_err().to_string();
         assert!(error.contains("nonsense"), "{error}");
         let text = format!("{}\n[commitee]\n", with_contract(MEMBER_SAMPLE));
@@ -458,8 +496,10 @@ mod tests {
             member(MEMBER_SAMPLE, NOTHING),
             Err(ConfigError::Value { key: "chain.contract", .. })
         ));
-        let none = with_contract(MEMBER_SAMPLE)
-            .replace(r#"listen = ["/ip4/0.0.0.0/udp/4001/quic-v1", "/ip4/0.0.0.0/tcp/4001"]"#, "listen = []");
+        let none = with_contract(MEMBER_SAMPLE).replace(
+            r#"listen = ["/ip4/0.0.0.0/udp/4001/quic-v1", "/ip4/0.0.0.0/tcp/4001"]"#,
+            "listen = []",
+        );
         assert!(matches!(
             member(&none, NOTHING),
             Err(ConfigError::Value { key: "network.listen", .. })
