@@ -5,6 +5,7 @@ mod ceremony;
 mod chain;
 mod committee;
 mod identity;
+mod node;
 mod report;
 mod service;
 mod simulate;
@@ -36,6 +37,11 @@ enum Command {
     /// The key that a node is known by, to its peers and to the registry.
     #[command(subcommand)]
     Identity(identity::Command),
+    /// A node that runs containers.
+    #[command(subcommand)]
+    Worker(node::Worker),
+    /// What a running member or worker says of itself.
+    Status(node::Ask),
 }
 
 #[derive(Debug, Subcommand)]
@@ -69,6 +75,8 @@ impl Cli {
             Command::Committee(command) => return committee::run(&command),
             Command::Chain(command) => chain::run(&command),
             Command::Identity(command) => identity::run(&command),
+            Command::Worker(command) => node::worker(&command),
+            Command::Status(arguments) => node::status(&arguments),
         }
         .into()
     }
