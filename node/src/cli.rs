@@ -3,11 +3,9 @@
 
 mod ceremony;
 mod chain;
-mod committee;
 mod identity;
 mod node;
 mod report;
-mod service;
 mod simulate;
 mod verify;
 
@@ -30,7 +28,7 @@ enum Command {
     Ceremony(Ceremony),
     /// A committee member.
     #[command(subcommand)]
-    Committee(committee::Command),
+    Committee(node::Member),
     /// Veil's contracts: deploy them, register clusters and nodes, look at them.
     #[command(subcommand)]
     Chain(chain::Command),
@@ -72,7 +70,7 @@ impl Cli {
             Command::Ceremony(Ceremony::Join(arguments)) => ceremony::join::run(&arguments),
             Command::Ceremony(Ceremony::Status(arguments)) => ceremony::status::run(&arguments),
             Command::Ceremony(Ceremony::Abort(arguments)) => ceremony::abort::run(&arguments),
-            Command::Committee(command) => return committee::run(&command),
+            Command::Committee(command) => node::member(&command),
             Command::Chain(command) => chain::run(&command),
             Command::Identity(command) => identity::run(&command),
             Command::Worker(command) => node::worker(&command),
