@@ -119,6 +119,9 @@ impl View {
     }
 }
 
+/// Finds telemetry by its digest.
+pub type FindTelemetry = Box<dyn Fn(&Blake3Digest) -> Option<Telemetry> + Send + Sync>;
+
 /// What this node can hand to peers; filled as it comes to be.
 #[derive(Default)]
 pub struct Shelf {
@@ -127,7 +130,7 @@ pub struct Shelf {
     /// Key set and reference string.
     pub files: OnceLock<(veil_protocol_spec::KeySetDigest, KeyFiles)>,
     /// Finds telemetry by its digest.
-    pub telemetry: OnceLock<Box<dyn Fn(&Blake3Digest) -> Option<Telemetry> + Send + Sync>>,
+    pub telemetry: OnceLock<FindTelemetry>,
 }
 
 /// How to join.

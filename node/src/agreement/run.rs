@@ -163,7 +163,7 @@ impl Run {
     pub(super) fn note_vote(&mut self, vote: &SignedVote) -> Option<Equivocation> {
         let place = (vote.vote.voter, vote.vote.round, vote.vote.kind);
         let first = self.seen.entry(place).or_insert(*vote);
-        (first.vote.manifest != vote.vote.manifest).then(|| Equivocation::Votes(*first, *vote))
+        (first.vote.manifest != vote.vote.manifest).then_some(Equivocation::Votes(*first, *vote))
     }
 
     /// The first proposal of the round that says something else.

@@ -141,9 +141,8 @@ impl<L: Links> Publisher<'_, L> {
             let n = self.proposal.roster.len() as u32;
             self.member.status.step("publication", (n - missing.len() as u32, n), missing);
             let changed = self.state.changed();
-            match tokio::time::timeout(Duration::from_secs(1), changed).await {
-                Ok(Err(_)) => return Err(stopped()),
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(_)) = tokio::time::timeout(Duration::from_secs(1), changed).await {
+                return Err(stopped());
             }
         }
     }

@@ -50,7 +50,7 @@ impl Chain {
         let contract = self.anchors();
         let call = || async { contract.headOf(cluster.0.into()).call().await };
         let head = self.rpc.call("the last certificate", call).await?;
-        Ok((head.count > 0).then(|| Head {
+        Ok((head.count > 0).then_some(Head {
             hash: KeccakDigest(head.hash.0),
             slot: Slot(head.slot),
             epoch: Epoch(head.epoch),

@@ -325,10 +325,10 @@ impl Executor {
     /// Leaves nothing half done.
     async fn start_or_remove(&self, container: &str) -> Result<(), DockerError> {
         let started = self.docker.start(container).await;
-        if started.is_err() {
-            if let Err(error) = self.docker.remove(container).await {
-                tracing::warn!(container, %error, "not removed; the next reconciliation does it");
-            }
+        if started.is_err()
+            && let Err(error) = self.docker.remove(container).await
+        {
+            tracing::warn!(container, %error, "not removed; the next reconciliation does it");
         }
         started
     }

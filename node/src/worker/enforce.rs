@@ -186,10 +186,10 @@ impl Enforcer {
         let mut bodies: BTreeMap<_, _> =
             bodies.into_iter().flatten().map(|body| (body.digest(), Arc::new(body))).collect();
         for job in jobs {
-            if !bodies.contains_key(&job) {
-                if let Some(body) = self.cluster.jobs.body(&job) {
-                    bodies.insert(job, Arc::new(body));
-                }
+            if let (Entry::Vacant(body), Some(stored)) =
+                (bodies.entry(job), self.cluster.jobs.body(&job))
+            {
+                body.insert(Arc::new(stored));
             }
         }
         let mut left_out = BTreeMap::new();
