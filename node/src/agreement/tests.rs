@@ -150,8 +150,7 @@ fn the_machine_may_move_to_a_thread_of_its_own() {
 #[test]
 fn a_slot_that_takes_long_does_not_fill_memory() {
     let mut machine = started();
-    let mut round = 0;
-    for _ in 0..20 {
+    for round in 0..20 {
         let turn = agreement::proposer(machine.members.committee, SLOT, round);
         if turn != member(3) {
             let written = Manifest {
@@ -161,8 +160,8 @@ fn a_slot_that_takes_long_does_not_fill_memory() {
             let bytes = proposal(&written.to_wire(), round, turn.get());
             assert_eq!(machine.handle(turn, &bytes, 0), Verdict::Valid);
         }
-        round += 1;
-        let proof = [1, 2].map(|j| signed(SLOT, round, VoteKind::Prevote, None, j)).to_vec();
+        let next = round + 1;
+        let proof = [1, 2].map(|j| signed(SLOT, next, VoteKind::Prevote, None, j)).to_vec();
         let proof = AgreementMessage::Round(proof).to_wire();
         assert_eq!(machine.handle(member(1), &proof, 0), Verdict::Valid);
     }

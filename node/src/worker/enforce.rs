@@ -14,7 +14,7 @@
 //! again: the chain would take a second confirmation.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
     task::Poll,
     time::{Duration, Instant},
