@@ -143,7 +143,7 @@ contract KeyCeremony is IKeyCeremony, VeilContract {
             revert WrongProofOfPossession();
         }
         if (publication.epoch > 0) {
-            CompressedPoint memory previous = _keys[cluster][publication.epoch - 1].groupKey;
+            CompressedPoint memory previous = _groupKey(_keys[cluster][publication.epoch - 1]);
             bytes32 handover = _typedDigest(keccak256(abi.encode(KEY_HANDOVER_TYPE, structHash)));
             if (!FrostVerifier.verify(previous, handover, handoverSignature)) {
                 revert WrongHandoverSignature();
@@ -152,7 +152,8 @@ contract KeyCeremony is IKeyCeremony, VeilContract {
         record.status = Status.Published;
         _keys[cluster].push(
             Key({
-                groupKey: groupKey,
+                groupKeyX: groupKey.x,
+                groupKeyPrefix: groupKey.prefix,
                 verifyingSharesRoot: publication.verifyingSharesRoot,
                 fheKeyDigest: publication.fheKeyDigest,
                 transcriptRoot: publication.transcriptRoot,
@@ -221,7 +222,11 @@ contract KeyCeremony is IKeyCeremony, VeilContract {
         if (keys.length == 0) revert NoKey(cluster, 0);
         epoch = uint64(keys.length - 1);
         Key storage key = keys[epoch];
-        return (epoch, key.groupKey, key.fheKeyDigest, key.referenceStringOrigin);
+        return (epoch, _groupKey(key), key.fheKeyDigest, key.referenceStringOrigin);
+    }
+
+    function _groupKey(Key storage key) private view returns (CompressedPoint memory) {
+        return CompressedPoint(key.groupKeyX, key.groupKeyPrefix);
     }
 
     function _checkMembers(

@@ -1,6 +1,7 @@
 //! The command line of `veil`. Every command prints one object with `--json`; exit codes: 0 done, 1
 //! the protocol or a verification failed, 2 wrong arguments, 3 files could not be read or written.
 
+mod ceremony;
 mod report;
 mod simulate;
 mod verify;
@@ -31,6 +32,14 @@ enum Ceremony {
     /// Check the transcript of a finished ceremony offline: signatures, echoes, commitments, share
     /// streams, key set.
     Verify(verify::Arguments),
+    /// Call the members to a ceremony, as the cluster's admin.
+    Propose(ceremony::propose::Arguments),
+    /// Take part in the ceremony that is proposed; go on with it after a restart.
+    Join(ceremony::join::Arguments),
+    /// Say which step the ceremony is in, who is outstanding, since when.
+    Status(ceremony::status::Arguments),
+    /// End the open attempt, as a member.
+    Abort(ceremony::abort::Arguments),
 }
 
 impl Cli {
@@ -40,6 +49,10 @@ impl Cli {
         match self.command {
             Command::Ceremony(Ceremony::Simulate(arguments)) => simulate::run(&arguments),
             Command::Ceremony(Ceremony::Verify(arguments)) => verify::run(&arguments),
+            Command::Ceremony(Ceremony::Propose(arguments)) => ceremony::propose::run(&arguments),
+            Command::Ceremony(Ceremony::Join(arguments)) => ceremony::join::run(&arguments),
+            Command::Ceremony(Ceremony::Status(arguments)) => ceremony::status::run(&arguments),
+            Command::Ceremony(Ceremony::Abort(arguments)) => ceremony::abort::run(&arguments),
         }
         .into()
     }

@@ -256,10 +256,7 @@ fn path(value: &str) -> Result<PathBuf, String> {
 }
 
 fn multiaddrs(value: &str) -> Result<Vec<Multiaddr>, String> {
-    value
-        .split(',')
-        .map(|one| one.trim().parse().map_err(|e| format!("{one}: {e}")))
-        .collect()
+    value.split(',').map(|one| one.trim().parse().map_err(|e| format!("{one}: {e}"))).collect()
 }
 
 /// Relative to the configuration file's folder.
@@ -275,8 +272,7 @@ fn parse<T: serde::de::DeserializeOwned>(file: &Path, text: &str) -> Result<T, C
 }
 
 fn read(file: &Path) -> Result<String, ConfigError> {
-    fs::read_to_string(file)
-        .map_err(|source| ConfigError::Read { path: file.to_owned(), source })
+    fs::read_to_string(file).map_err(|source| ConfigError::Read { path: file.to_owned(), source })
 }
 
 fn finish_common(
@@ -381,7 +377,10 @@ mod tests {
     const NOTHING: Environment<'static> = &|_| None;
 
     fn with_contract(sample: &str) -> String {
-        sample.replace("0x0000000000000000000000000000000000000000\"", &format!("0x{}\"", "11".repeat(20)))
+        sample.replace(
+            "0x0000000000000000000000000000000000000000\"",
+            &format!("0x{}\"", "11".repeat(20)),
+        )
     }
 
     fn member(text: &str, env: Environment<'_>) -> Result<MemberConfig, ConfigError> {
@@ -400,7 +399,10 @@ mod tests {
                 Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => key,
                 _ => line,
             });
-            lines.collect::<Vec<_>>().join("\n").replace("16Uiu2HAm...", "16Uiu2HAmPLe7Mzm8TsYUubgCAW1aJoeFScxrLj8ppHFivPo97bUZ")
+            lines
+                .collect::<Vec<_>>()
+                .join("\n")
+                .replace("16Uiu2HAm...", "16Uiu2HAmPLe7Mzm8TsYUubgCAW1aJoeFScxrLj8ppHFivPo97bUZ")
         };
         let sample = with_contract(MEMBER_SAMPLE);
         let (short, long) =
@@ -418,7 +420,8 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_refused_by_name() {
-        let text = with_contract(WORKER_SAMPLE).replace("[worker.offer]", "nonsense = 1\n[worker.offer]");
+        let text =
+            with_contract(WORKER_SAMPLE).replace("[worker.offer]", "nonsense = 1\n[worker.offer]");
         let error = worker(&text, NOTHING).unwrap_err().to_string();
         assert!(error.contains("nonsense"), "{error}");
         let text = format!("{}\n[commitee]\n", with_contract(MEMBER_SAMPLE));
@@ -458,8 +461,10 @@ mod tests {
             member(MEMBER_SAMPLE, NOTHING),
             Err(ConfigError::Value { key: "chain.contract", .. })
         ));
-        let none = with_contract(MEMBER_SAMPLE)
-            .replace(r#"listen = ["/ip4/0.0.0.0/udp/4001/quic-v1", "/ip4/0.0.0.0/tcp/4001"]"#, "listen = []");
+        let none = with_contract(MEMBER_SAMPLE).replace(
+            r#"listen = ["/ip4/0.0.0.0/udp/4001/quic-v1", "/ip4/0.0.0.0/tcp/4001"]"#,
+            "listen = []",
+        );
         assert!(matches!(
             member(&none, NOTHING),
             Err(ConfigError::Value { key: "network.listen", .. })

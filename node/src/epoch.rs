@@ -83,7 +83,9 @@ pub enum EpochError {
         source: ReferenceStringError,
     },
     /// Another one than the chain names.
-    #[error("{path} is not the reference string that the chain names; remove it, and it is fetched")]
+    #[error(
+        "{path} is not the reference string that the chain names; remove it, and it is fetched"
+    )]
     OtherReferenceString {
         /// Which file.
         path: PathBuf,
@@ -197,13 +199,12 @@ fn expand(
         return Ok(keys);
     }
     let file = File::open(path).map_err(io_error(path))?;
-    let key_set = read_key_set_with_digest(file, key_set_size_limit(parameters), parameters, digest)
-        .map_err(|source| EpochError::KeySet { path: path.to_owned(), source })?;
+    let key_set =
+        read_key_set_with_digest(file, key_set_size_limit(parameters), parameters, digest)
+            .map_err(|source| EpochError::KeySet { path: path.to_owned(), source })?;
     let (public, server_key) = key_set.decompress().into_raw_parts();
-    let keys = Arc::new(Keys {
-        evaluation: EvaluationKey::new(public.clone(), server_key)?,
-        public,
-    });
+    let keys =
+        Arc::new(Keys { evaluation: EvaluationKey::new(public.clone(), server_key)?, public });
     expanded.insert(*digest, Arc::downgrade(&keys));
     Ok(keys)
 }
@@ -306,6 +307,18 @@ impl Epoch {
         telemetry: Telemetry,
     ) -> Result<Arc<Verified<Expanded>>, TelemetryRefusal> {
         self.pool().check(&telemetry, unix_now())?;
+        let (telemetry, expanded) = self.expand(telemetry).await?;
+        Ok(self.pool().insert(telemetry, expanded, unix_now())?)
+    }
+
+    /// Verifies a message's proof and expands it, off the reactor. The caller has checked the rest.
+    ///
+    /// # Errors
+    /// [`TelemetryRefusal::List`].
+    pub async fn expand(
+        self: &Arc<Self>,
+        telemetry: Telemetry,
+    ) -> Result<(Telemetry, Expanded), TelemetryRefusal> {
         let epoch = Arc::clone(self);
         let verified = tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
@@ -324,8 +337,7 @@ impl Epoch {
         };
         let sender = telemetry.body.sender();
         let expanded = expanded.map_err(|source| TelemetryRefusal::List { sender, source })?;
-        let expanded = Expanded { telemetry: Arc::new(expanded), seconds };
-        Ok(self.pool().insert(telemetry, expanded, unix_now())?)
+        Ok((telemetry, Expanded { telemetry: Arc::new(expanded), seconds }))
     }
 
     /// Tells the pool who is registered.
@@ -370,7 +382,8 @@ async fn fetch(
     let folder = &cluster.data_dir;
     let files = MaterialFiles {
         key_set: folder.join(format!("keyset-{}.bin", key.key_set)),
-        reference_string: folder.join(format!("reference-string-{}.bin", key.reference_string.digest)),
+        reference_string: folder
+            .join(format!("reference-string-{}.bin", key.reference_string.digest)),
     };
     if files.key_set.exists() && files.reference_string.exists() {
         return Ok(files);

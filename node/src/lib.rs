@@ -9,6 +9,7 @@
 
 pub mod admin;
 pub mod agreement;
+pub mod api;
 pub mod archive;
 pub mod ceremony;
 pub mod chain;
@@ -20,6 +21,7 @@ pub mod devnet;
 pub mod docker;
 pub mod driver;
 pub mod epoch;
+pub mod evaluation;
 pub mod job_file;
 pub mod jobs;
 pub mod keystore;
@@ -29,6 +31,7 @@ pub mod messages;
 pub mod misbehaviour;
 pub mod p2p;
 pub mod pool;
+pub mod role;
 pub mod share_files;
 pub mod simulate;
 pub mod status;

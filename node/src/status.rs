@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use serde::{Deserialize, Serialize};
 use veil_protocol_spec::{
-    Blake3Digest, KeccakDigest, KeySetDigest, ParticipantIndex, PeerIdHash, Slot,
+    Address, Blake3Digest, KeccakDigest, KeySetDigest, ParticipantIndex, PeerIdHash, Slot,
     scheduling::ReplicaIndex,
 };
 
@@ -24,9 +24,7 @@ pub enum Role {
 }
 
 /// The steps of a slot, in order.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// From work being pending until telemetry and registry allow a proposal.
@@ -128,6 +126,11 @@ impl SlotClock {
         *self.report.phases.entry(phase).or_default() += seconds;
     }
 
+    /// The next phase begins now; what passed since the last one ended counts nowhere.
+    pub fn restart(&mut self) {
+        self.since = Instant::now();
+    }
+
     /// The rest of the report.
     pub fn report(&mut self) -> &mut SlotReport {
         &mut self.report
@@ -158,6 +161,25 @@ pub struct ReplicaStatus {
     pub pending_because: Option<String>,
     /// Only of this process's own replicas.
     pub observed: Option<Observed>,
+}
+
+/// One submitted job.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// Digest of its specification.
+    pub job: Blake3Digest,
+    /// Place in the chain's order.
+    pub position: u64,
+    /// Who submitted it.
+    pub operator: Address,
+    /// Whether it was withdrawn.
+    pub cancelled: bool,
+    /// What it runs; nothing while its body is not known here.
+    pub image: Option<String>,
+    /// Replicas wanted; nothing while its body is not known here.
+    pub wanted: Option<u16>,
+    /// Its replicas.
+    pub replicas: Vec<ReplicaStatus>,
 }
 
 /// Bytes over the network.

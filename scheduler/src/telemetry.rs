@@ -244,6 +244,21 @@ impl EncryptedTelemetry {
     }
 }
 
+#[cfg(test)]
+impl EncryptedTelemetry {
+    /// Encrypted from a seed and without a proof, so that a test has the same bits every time.
+    pub(crate) fn unproven(free: &Resources, seed: u8, key: &EvaluationKey) -> Self {
+        let messages = quantities(free).into_iter().flat_map(digits).map(u64::from);
+        let list = key
+            .public_key()
+            .encrypt_iter_with_modulus_seeded(messages, 1 << 4, &[seed; 16])
+            .unwrap();
+        let mut telemetry = Self { key: key.id(), list, expanded: Vec::new() };
+        telemetry.expanded = (0..ALWAYS).map(|r| telemetry.cast(r, key).unwrap()).collect();
+        telemetry
+    }
+}
+
 impl fmt::Debug for EncryptedTelemetry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "EncryptedTelemetry(under {})", self.key)

@@ -29,7 +29,7 @@ use super::{NetworkError, Topic, actor::Command};
 
 /// What a gossip frame adds to a message: author, topic, sequence number, signature.
 const ENVELOPE: usize = 1024;
-/// Up to this many registered peers, a message goes to all of them at once.
+/// Up to this many registered peers when the node starts, a message goes to all of them at once.
 const FLOOD_PEERS: usize = 32;
 
 /// A message from a topic, signed by a registered author.

@@ -1,0 +1,352 @@
+//! What a member's and a worker's process have in common: taking their data directory, answering the
+//! command line, joining the cluster, waiting for the key in force.
+//!
+//! # Flow
+//! 1. [`Secrets::load`] reads what the configuration names, before anything is started.
+//! 2. [`Running::start`] locks the data directory, opens the identity, answers on the admin socket
+//!    from then on, connects to the chain and joins the cluster.
+//! 3. [`Running::key_in_force`] and [`Running::prepare`] lead to the [`Epoch`].
+//! 4. [`Running::leave`] says goodbye and ends everything.
+//!
+//! # State
+//! [`StatusBoard`] holds what the process says of itself.
+
+mod board;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use veil_protocol_spec::{identity::SecretIdentity, scheduling::UnixMillis};
+
+pub use self::board::StatusBoard;
+use crate::{
+    admin::{self, AdminError},
+    api,
+    chain::{AccountKey, AccountKeyError, Chain, ChainConfig, ChainError, PublishedKey},
+    cluster::{Cluster, ClusterError, ClusterOptions},
+    config::{ChainSection, Environment, NetworkSection, NodeSection},
+    driver::{DataDir, DataDirError},
+    epoch::{Epoch, EpochError, MaterialFiles},
+    keystore::{KeystoreError, Passphrase, read_secret},
+    p2p::{InvalidIdentity, SwimConfig, peer_id},
+    status::Role,
+};
+
+/// Longest wait between two attempts to reach the chain at the start.
+const CHAIN_RETRY: Duration = Duration::from_secs(10);
+
+/// Why a process of either role ends.
+#[derive(Debug, thiserror::Error)]
+pub enum RoleError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The identity file or a passphrase file.
+    #[error(transparent)]
+    Keystore(#[from] KeystoreError),
+    /// No passphrase is configured.
+    #[error(
+        "no passphrase for the identity: set `node.passphrase_file` in the configuration, VEIL_PASSPHRASE_FILE or VEIL_PASSPHRASE"
+    )]
+    NoPassphrase,
+    /// A keystore without a passphrase.
+    #[error("`chain.keystore` is set: set `chain.keystore_passphrase_file` too")]
+    NoKeystorePassphrase,
+    /// A passphrase file that cannot be read.
+    #[error("{path}: {source}")]
+    PassphraseFile {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The identity file decrypts to something else.
+    #[error("{0} holds no identity; `veil identity new` makes one")]
+    Identity(PathBuf),
+    /// Not a point of the curve.
+    #[error(transparent)]
+    InvalidIdentity(#[from] InvalidIdentity),
+    /// Another identity than the configuration expects.
+    #[error(
+        "the identity in {path} has the peer id {found}, the configuration expects {expected}: name the right file in `node.identity`, or correct `node.peer_id`"
+    )]
+    OtherPeer {
+        /// Which file.
+        path: PathBuf,
+        /// By the configuration.
+        expected: String,
+        /// Of the file.
+        found: String,
+    },
+    /// The account's key.
+    #[error(transparent)]
+    Account(#[from] AccountKeyError),
+    /// The chain.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// Joining.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The admin socket.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The key in force.
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
+    /// Told to stop before it was up.
+    #[error("stopped before the node was up")]
+    Stopped,
+}
+
+/// What a process needs besides its configuration.
+#[derive(Clone, Debug)]
+pub struct Secrets {
+    /// Of the identity.
+    pub passphrase: Passphrase,
+    /// Pays for transactions.
+    pub account: Option<AccountKey>,
+}
+
+impl Secrets {
+    /// Reads what configuration and environment name: `VEIL_PASSPHRASE` wins over the file,
+    /// `VEIL_CHAIN_KEY` over the keystore.
+    ///
+    /// # Errors
+    /// [`RoleError`].
+    pub fn load(
+        node: &NodeSection,
+        chain: &ChainSection,
+        env: Environment<'_>,
+    ) -> Result<Self, RoleError> {
+        let passphrase = match (env("VEIL_PASSPHRASE"), &node.passphrase_file) {
+            (Some(text), _) => Passphrase::new(text),
+            (None, Some(file)) => Passphrase::from_file(file)?,
+            (None, None) => return Err(RoleError::NoPassphrase),
+        };
+        let account = match (AccountKey::from_environment()?, &chain.keystore) {
+            (Some(key), _) => Some(key),
+            (None, None) => None,
+            (None, Some(keystore)) => {
+                let file = chain
+                    .keystore_passphrase_file
+                    .as_ref()
+                    .ok_or(RoleError::NoKeystorePassphrase)?;
+                let text = std::fs::read_to_string(file)
+                    .map(zeroize::Zeroizing::new)
+                    .map_err(|source| RoleError::PassphraseFile { path: file.clone(), source })?;
+                let first = text.lines().next().unwrap_or_default();
+                Some(AccountKey::from_keystore(keystore, first)?)
+            }
+        };
+        Ok(Self { passphrase, account })
+    }
+}
+
+/// The sections that both roles' configurations have.
+#[derive(Clone, Copy, Debug)]
+pub struct Sections<'a> {
+    /// Files.
+    pub node: &'a NodeSection,
+    /// Peers.
+    pub network: &'a NetworkSection,
+    /// Contracts.
+    pub chain: &'a ChainSection,
+}
+
+/// Opens the identity and checks it against the peer id that is expected, if one is.
+///
+/// # Errors
+/// [`RoleError`].
+pub fn open_identity(
+    node: &NodeSection,
+    passphrase: &Passphrase,
+) -> Result<SecretIdentity, RoleError> {
+    let path = node.identity_file();
+    let bytes = read_secret(&path, passphrase)?;
+    let identity = <&[u8; 32]>::try_from(bytes.as_slice())
+        .ok()
+        .and_then(|bytes| SecretIdentity::from_bytes(bytes).ok())
+        .ok_or_else(|| RoleError::Identity(path.clone()))?;
+    let found = peer_id(&identity.public())?.to_string();
+    match &node.peer_id {
+        Some(expected) if *expected != found => {
+            Err(RoleError::OtherPeer { path, expected: expected.clone(), found })
+        }
+        _ => Ok(identity),
+    }
+}
+
+/// A process that has joined its cluster.
+pub struct Running {
+    /// The cluster.
+    pub cluster: Arc<Cluster>,
+    /// What it says of itself.
+    pub board: Arc<StatusBoard>,
+    /// Told to stop from outside.
+    pub stop: CancellationToken,
+    admin: JoinHandle<()>,
+    admin_stop: CancellationToken,
+    _data: DataDir,
+}
+
+impl Running {
+    /// Steps up to having joined. `routes` are answered on the admin socket beside those of both
+    /// roles.
+    ///
+    /// # Errors
+    /// [`RoleError`].
+    pub async fn start(
+        role: Role,
+        sections: Sections<'_>,
+        secrets: Secrets,
+        routes: Router,
+        stop: CancellationToken,
+    ) -> Result<Self, RoleError> {
+        let Sections { node, network, chain: on_chain } = sections;
+        let data = DataDir::lock(&node.data_dir)?;
+        let opening = (node.clone(), secrets.passphrase);
+        // The passphrase is stretched for a second or so.
+        let opened = tokio::task::spawn_blocking(move || open_identity(&opening.0, &opening.1));
+        let identity = opened.await.map_err(|_| RoleError::Stopped)??;
+        let board = Arc::new(StatusBoard::new(role, &identity.public())?);
+        let admin_stop = CancellationToken::new();
+        let router = api::router(Arc::clone(&board)).merge(routes);
+        let admin = admin::serve(node.admin_socket(), router, admin_stop.clone()).await?;
+        let joining = async {
+            let chain = connect(on_chain, secrets.account, &board).await?;
+            board.stage("waiting for the registry to list this node", [board.peer().to_string()]);
+            let options = ClusterOptions {
+                chain,
+                cluster: on_chain.cluster,
+                identity,
+                listen: network.listen.clone(),
+                bootstrap: network.bootstrap.clone(),
+                swim: SwimConfig::default(),
+                data_dir: node.data_dir.clone(),
+            };
+            // Its own token: on a stop the work ends in order, after the goodbye.
+            Ok::<_, RoleError>(Cluster::join(options, CancellationToken::new()).await?)
+        };
+        let joined = tokio::select! {
+            joined = joining => joined,
+            () = stop.cancelled() => Err(RoleError::Stopped),
+        };
+        let cluster = match joined {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                admin_stop.cancel();
+                let _ = admin.await; // only a panic in a handler could make it fail
+                return Err(error);
+            }
+        };
+        board.joined(&cluster);
+        Ok(Self { cluster, board, stop, admin, admin_stop, _data: data })
+    }
+
+    /// Waits for a key in force whose committee is registered; nothing if told to stop.
+    pub async fn key_in_force(&self) -> Option<PublishedKey> {
+        self.board.stage("waiting for a key in force: the committee's ceremony makes it", []);
+        let mut views = self.cluster.views();
+        let known = async {
+            loop {
+                {
+                    let view = views.borrow_and_update();
+                    if let Some(key) = view.key.filter(|_| view.roster.len() == view.committee.n())
+                    {
+                        return Some(key);
+                    }
+                }
+                views.changed().await.ok()?;
+            }
+        };
+        tokio::select! {
+            key = known => key,
+            () = self.stop.cancelled() => None,
+        }
+    }
+
+    /// Prepares what follows from the key, and keeps it in step with the registry; nothing if told
+    /// to stop.
+    ///
+    /// # Errors
+    /// [`RoleError::Epoch`].
+    pub async fn prepare(
+        &self,
+        key: PublishedKey,
+        own: Option<MaterialFiles>,
+        accept_insecure: bool,
+        telemetry_max_age: UnixMillis,
+    ) -> Result<Option<Arc<Epoch>>, RoleError> {
+        self.board.stage("getting key set and reference string, and expanding them", []);
+        let cluster = &self.cluster;
+        let prepared = Epoch::prepare(cluster, key, own, accept_insecure, telemetry_max_age);
+        let epoch = tokio::select! {
+            epoch = prepared => epoch?,
+            () = self.stop.cancelled() => return Ok(None),
+        };
+        self.board.prepared(&epoch);
+        let (mut views, following) = (cluster.views(), Arc::clone(&epoch));
+        cluster.spawn(async move {
+            while views.changed().await.is_ok() {
+                let view = Arc::clone(&views.borrow_and_update());
+                following.follow(&view);
+            }
+        });
+        Ok(Some(epoch))
+    }
+
+    /// Says goodbye, ends every task, closes the admin socket.
+    pub async fn leave(self) {
+        self.board.stage("leaving", []);
+        self.cluster.leave().await;
+        self.admin_stop.cancel();
+        let _ = self.admin.await; // only a panic in a handler could make it fail
+    }
+}
+
+/// Connects to the chain. An RPC that does not answer is waited for: nodes may start in any order.
+async fn connect(
+    section: &ChainSection,
+    account: Option<AccountKey>,
+    board: &StatusBoard,
+) -> Result<Chain, ChainError> {
+    let mut delays = ExponentialBuilder::default()
+        .with_max_delay(CHAIN_RETRY)
+        .without_max_times()
+        .with_jitter()
+        .build();
+    board.stage("connecting to the chain", [section.rpc.clone()]);
+    loop {
+        let mut config = ChainConfig::new(section.rpc.clone(), section.contract);
+        config.key.clone_from(&account);
+        match Chain::connect(config).await {
+            Ok(chain) => return Ok(chain),
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, "waiting for the chain");
+                board.stage("waiting for the chain", [error.to_string()]);
+                tokio::time::sleep(delays.next().unwrap_or(CHAIN_RETRY)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Makes `link` point to `target`, replacing an earlier link, not a file.
+///
+/// # Errors
+/// What the system says.
+pub fn link_to(target: &Path, link: &Path) -> std::io::Result<()> {
+    match std::fs::symlink_metadata(link) {
+        Ok(found) if found.is_symlink() => std::fs::remove_file(link)?,
+        Ok(_) => return Ok(()),
+        Err(_) => {}
+    }
+    std::os::unix::fs::symlink(std::path::absolute(target)?, link)
+}
