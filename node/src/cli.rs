@@ -2,7 +2,11 @@
 //! the protocol or a verification failed, 2 wrong arguments, 3 files could not be read or written.
 
 mod ceremony;
+mod config;
+mod devnet;
+mod job;
 mod report;
+mod run;
 mod simulate;
 mod verify;
 
@@ -23,6 +27,14 @@ enum Command {
     /// The distributed key generation of a committee.
     #[command(subcommand)]
     Ceremony(Ceremony),
+    /// A whole network on this machine, with a job on it.
+    Devnet(devnet::Arguments),
+    /// Submit, watch and stop jobs.
+    #[command(subcommand)]
+    Job(job::Command),
+    /// Configuration files.
+    #[command(subcommand)]
+    Config(config::Command),
 }
 
 #[derive(Debug, Subcommand)]
@@ -53,6 +65,9 @@ impl Cli {
             Command::Ceremony(Ceremony::Join(arguments)) => ceremony::join::run(&arguments),
             Command::Ceremony(Ceremony::Status(arguments)) => ceremony::status::run(&arguments),
             Command::Ceremony(Ceremony::Abort(arguments)) => ceremony::abort::run(&arguments),
+            Command::Devnet(arguments) => devnet::run(&arguments),
+            Command::Job(command) => job::run(&command),
+            Command::Config(command) => config::run(&command),
         }
         .into()
     }

@@ -5,6 +5,8 @@
 //! errors that name the key, and so is a value that cannot be meant. What an environment variable
 //! says wins over the file.
 
+mod operator;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -15,16 +17,20 @@ use libp2p::Multiaddr;
 use serde::Deserialize;
 use veil_protocol_spec::{Address, ClusterId};
 
+pub use self::operator::{AnyConfig, OperatorConfig, OperatorSection};
+
 /// The commented sample for a committee member.
 pub const MEMBER_SAMPLE: &str = include_str!("../config/member.toml");
 /// The commented sample for a worker.
 pub const WORKER_SAMPLE: &str = include_str!("../config/worker.toml");
+/// The commented sample for an operator.
+pub const OPERATOR_SAMPLE: &str = include_str!("../config/operator.toml");
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{path}: {source}; `veil config sample --role member|worker` prints one to start from")]
+    #[error("{path}: {source}; `veil config sample --role member|worker|operator` prints one to start from")]
     Read {
         /// Which.
         path: PathBuf,
@@ -275,34 +281,17 @@ fn read(file: &Path) -> Result<String, ConfigError> {
     fs::read_to_string(file).map_err(|source| ConfigError::Read { path: file.to_owned(), source })
 }
 
-fn finish_common(
+fn finish_chain(
     folder: &Path,
     env: Environment<'_>,
-    node: &mut NodeSection,
-    network: &mut NetworkSection,
     chain: &mut ChainSection,
 ) -> Result<(), ConfigError> {
-    let files = [
-        Some(&mut node.data_dir),
-        node.identity.as_mut(),
-        node.passphrase_file.as_mut(),
-        chain.keystore.as_mut(),
-        chain.keystore_passphrase_file.as_mut(),
-    ];
+    let files = [chain.keystore.as_mut(), chain.keystore_passphrase_file.as_mut()];
     files.into_iter().flatten().for_each(|file| anchor(folder, file));
-    override_with(&mut node.passphrase_file, env, "VEIL_PASSPHRASE_FILE", |v| path(v).map(Some))?;
-    override_with(&mut node.peer_id, env, "VEIL_NODE_PEERID", |v| Ok(Some(v.to_owned())))?;
-    override_with(&mut network.bootstrap, env, "VEIL_LIBP2P_BOOTSTRAP", multiaddrs)?;
     override_with(&mut chain.rpc, env, "VEIL_RPC_URL", |v| Ok(v.to_owned()))?;
     override_with(&mut chain.contract, env, "VEIL_CONTRACT_ADDRESS", |v| {
         v.parse().map_err(|e| format!("{v}: {e}"))
     })?;
-    if network.listen.is_empty() {
-        return Err(ConfigError::Value {
-            key: "network.listen",
-            reason: "at least one address, for example /ip4/0.0.0.0/udp/4001/quic-v1".to_owned(),
-        });
-    }
     if chain.contract.0 == [0; 20] {
         return Err(ConfigError::Value {
             key: "chain.contract",
@@ -310,6 +299,27 @@ fn finish_common(
         });
     }
     Ok(())
+}
+
+fn finish_common(
+    folder: &Path,
+    env: Environment<'_>,
+    node: &mut NodeSection,
+    network: &mut NetworkSection,
+    chain: &mut ChainSection,
+) -> Result<(), ConfigError> {
+    let files = [Some(&mut node.data_dir), node.identity.as_mut(), node.passphrase_file.as_mut()];
+    files.into_iter().flatten().for_each(|file| anchor(folder, file));
+    override_with(&mut node.passphrase_file, env, "VEIL_PASSPHRASE_FILE", |v| path(v).map(Some))?;
+    override_with(&mut node.peer_id, env, "VEIL_NODE_PEERID", |v| Ok(Some(v.to_owned())))?;
+    override_with(&mut network.bootstrap, env, "VEIL_LIBP2P_BOOTSTRAP", multiaddrs)?;
+    if network.listen.is_empty() {
+        return Err(ConfigError::Value {
+            key: "network.listen",
+            reason: "at least one address, for example /ip4/0.0.0.0/udp/4001/quic-v1".to_owned(),
+        });
+    }
+    finish_chain(folder, env, chain)
 }
 
 fn at_least_one(key: &'static str, value: u64) -> Result<(), ConfigError> {

@@ -11,6 +11,7 @@ use crate::{
     docker::DockerError,
     job_file::JobFileError,
     keystore::KeystoreError,
+    operator::OperatorError,
 };
 
 /// Why there is no cluster, or no placement.
@@ -46,6 +47,9 @@ pub enum DevnetError {
     /// The job.
     #[error(transparent)]
     Job(#[from] JobFileError),
+    /// Submitting it.
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
     /// The outcome does not hold.
     #[error("the outcome of slot {slot} does not verify: {source}")]
     Verify {
