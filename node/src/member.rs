@@ -211,7 +211,7 @@ async fn take_part(
     let cluster = &node.cluster;
     let chain = ChainCommitPoint::new(cluster.chain.clone(), cluster.scope.cluster);
     let status = StatusBoard::default();
-    let watching = watch_ceremony(node, &status);
+    let _watching = watch_ceremony(node, &status);
     let member = ceremony::Member {
         options: MemberOptions {
             identity: cluster.identity.clone(),
@@ -250,6 +250,33 @@ async fn take_part(
             }
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Shows the ceremony's steps as this process's stage until the ceremony's status is dropped.
+fn watch_ceremony(node: &Running, status: &StatusBoard) -> AbortOnDrop {
+    let (mut steps, board) = (status.subscribe(), Arc::clone(&node.board));
+    AbortOnDrop(tokio::spawn(async move {
+        while steps.changed().await.is_ok() {
+            let now = steps.borrow_and_update().clone();
+            if now.step.is_empty() {
+                continue;
+            }
+            let mut stage = format!("ceremony attempt {}: {}", now.attempt, now.step);
+            if now.total > 1 {
+                stage.push_str(&format!(" {}/{}", now.done, now.total));
+            }
+            board.progress(&stage, now.outstanding.iter().map(|j| format!("participant {j}")));
+        }
+    }))
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

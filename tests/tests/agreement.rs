@@ -1,6 +1,8 @@
 //! All honest members lock the same manifest in every slot, whatever the network, t others, and
 //! their own crashes do.
 
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
 use veil_protocol_spec::{ParticipantIndex, Slot};
 use veil_tests::{
     agreement::AgreementPlan,
@@ -184,5 +186,31 @@ fn everything_at_once() {
             .crash(1 + ((seed + 1) % 7) as u8, 4 + seed, 1_000)
             .crash(1 + ((seed + 2) % 7) as u8, 2 * seed, 3_000);
         plan.run(seed).assert_agreed();
+    }
+}
+
+#[test]
+fn random_misfortunes_do_no_harm() {
+    for seed in 0..40 {
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let mut any = || 1 + rng.gen_range(0..4u8);
+        let (first, second, third, liar, picky) = (any(), any(), any(), any(), any());
+        let from = rng.gen_range(0..3_000);
+        let until = 3_000 + rng.gen_range(0..8_000);
+        let partition = Partition { groups: groups(&[&[first, second], &[third]]), from, until };
+        let conditions = Conditions { partitions: vec![partition], ..rough(rng.gen_range(0..250)) };
+        let mut plan = AgreementPlan::new(4).slots(3).conditions(conditions);
+        plan = match seed % 3 {
+            0 => plan.silent(liar),
+            1 => plan.double_talker(liar),
+            _ => plan.picky(picky),
+        };
+        for _ in 0..rng.gen_range(0..10) {
+            let (j, away) = (1 + rng.gen_range(0..4), rng.gen_range(10..6_000));
+            plan = plan.crash(j, rng.gen_range(0..80), away);
+        }
+        let report = plan.run(seed);
+        report.assert_agreed();
+        assert!(report.abstained.is_empty(), "seed {seed}: {:?}", report.abstained);
     }
 }

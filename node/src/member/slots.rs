@@ -27,8 +27,8 @@ use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, PeerIdHash, Slot, Wire,
     decryption::{ManifestLock, RequestContext},
     scheduling::{
-        AssignmentCertificate, Assignments, BlockRef, CertificateBody, ClusterState, Manifest,
-        Outcome, SlotRecord, StateError, TelemetryEntry, UnixMillis,
+        AssignmentCertificate, Assignments, BlockRef, CertificateBody, ClusterState, EvaluationBody,
+        Manifest, Outcome, SlotRecord, StateError, TelemetryEntry, UnixMillis,
     },
 };
 use veil_scheduler::{DecodeError, EvaluateError, SquashError, circuit_id, evaluate};
@@ -353,7 +353,7 @@ impl Slots {
                 }
                 AgreementEvent::Wanted { slot: ahead } => {
                     tracing::info!(slot = ahead.0, "the others are ahead; catching up");
-                    self.epoch.ask_for_records();
+                    self.epoch.records_wanted.notify_one();
                 }
                 AgreementEvent::Abstaining { reason, .. } => {
                     tracing::warn!(slot = slot.0, reason, "this member does not vote in this slot");
@@ -490,7 +490,7 @@ impl Slots {
 
     /// Tells the others what this member computed; they compare.
     async fn report(&self, manifest: &Manifest, digest: Blake3Digest, outputs: Blake3Digest) {
-        let report = EvaluationReportBody {
+        let report = EvaluationBody {
             binding: self.epoch.binding,
             slot: manifest.slot,
             manifest: digest,

@@ -40,7 +40,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     let config = load(&arguments.common)?;
     let passphrase = passphrase(&config)?;
     let identity = identity(&config, &passphrase)?;
-    let data = DataDir::lock(&config.node.data_dir)?;
+    let data = Arc::new(DataDir::lock(&config.node.data_dir)?);
     let (chain, commit_point) = connect(&config).await?;
     let cluster = config.chain.cluster;
     let scope = chain.scope(cluster);
