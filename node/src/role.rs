@@ -130,23 +130,26 @@ impl Secrets {
             (None, Some(file)) => Passphrase::from_file(file)?,
             (None, None) => return Err(RoleError::NoPassphrase),
         };
-        let account = match (AccountKey::from_environment()?, &chain.keystore) {
-            (Some(key), _) => Some(key),
-            (None, None) => None,
-            (None, Some(keystore)) => {
-                let file = chain
-                    .keystore_passphrase_file
-                    .as_ref()
-                    .ok_or(RoleError::NoKeystorePassphrase)?;
-                let text = std::fs::read_to_string(file)
-                    .map(zeroize::Zeroizing::new)
-                    .map_err(|source| RoleError::PassphraseFile { path: file.clone(), source })?;
-                let first = text.lines().next().unwrap_or_default();
-                Some(AccountKey::from_keystore(keystore, first)?)
-            }
-        };
+        let account = account(chain)?;
         Ok(Self { passphrase, account })
     }
+}
+
+/// The account's key: `VEIL_CHAIN_KEY` wins over the keystore; none if neither is set.
+///
+/// # Errors
+/// [`RoleError`].
+pub fn account(chain: &ChainSection) -> Result<Option<AccountKey>, RoleError> {
+    if let Some(key) = AccountKey::from_environment()? {
+        return Ok(Some(key));
+    }
+    let Some(keystore) = &chain.keystore else { return Ok(None) };
+    let file = chain.keystore_passphrase_file.as_ref().ok_or(RoleError::NoKeystorePassphrase)?;
+    let text = std::fs::read_to_string(file)
+        .map(zeroize::Zeroizing::new)
+        .map_err(|source| RoleError::PassphraseFile { path: file.clone(), source })?;
+    let first = text.lines().next().unwrap_or_default();
+    Ok(Some(AccountKey::from_keystore(keystore, first)?))
 }
 
 /// The sections that both roles' configurations have.
