@@ -25,9 +25,8 @@ contract KeyCeremony is IKeyCeremony, VeilContract {
     /// @notice EIP-712 type of what the previous group signs.
     bytes32 public constant KEY_HANDOVER_TYPE = keccak256("KeyHandover(bytes32 publication)");
     /// @notice EIP-712 type of what a member signs to abort.
-    bytes32 public constant CEREMONY_ABORT_TYPE = keccak256(
-        "CeremonyAbort(bytes32 cluster,uint64 epoch,uint32 attempt,bytes32 reason)"
-    );
+    bytes32 public constant CEREMONY_ABORT_TYPE =
+        keccak256("CeremonyAbort(bytes32 cluster,uint64 epoch,uint32 attempt,bytes32 reason)");
 
     /// @notice Where the clusters and their nodes are.
     INodeRegistry public immutable registry;
@@ -136,9 +135,8 @@ contract KeyCeremony is IKeyCeremony, VeilContract {
         bytes32 structHash = _publicationHash(publication);
         _checkMembers(record.roster, _typedDigest(structHash), memberSignatures);
         bytes32 possession = _typedDigest(keccak256(abi.encode(KEY_POSSESSION_TYPE, structHash)));
-        CompressedPoint memory groupKey = CompressedPoint(
-            publication.groupKey.x, Secp256k1.prefix(publication.groupKey.y)
-        );
+        CompressedPoint memory groupKey =
+            CompressedPoint(publication.groupKey.x, Secp256k1.prefix(publication.groupKey.y));
         if (!FrostVerifier.verify(groupKey, possession, proofOfPossession)) {
             revert WrongProofOfPossession();
         }

@@ -38,8 +38,7 @@ contract FrostVerifierTest {
         string memory json = vm.readFile("../protocol-spec/vectors/frost.json");
         key = compressed(vm.parseJsonBytes(json, ".group_key"));
         message = vm.parseJsonBytes32(json, ".message");
-        IVeilContract.CompressedPoint memory r =
-            compressed(vm.parseJsonBytes(json, ".signature_R"));
+        IVeilContract.CompressedPoint memory r = compressed(vm.parseJsonBytes(json, ".signature_R"));
         signature.rx = r.x;
         signature.ry = lift(r);
         signature.z = uint256(vm.parseJsonBytes32(json, ".signature_z"));
@@ -143,8 +142,7 @@ contract FrostVerifierTest {
         uint256 ry,
         uint256 z
     ) external view {
-        IVeilContract.FrostSignature memory signature =
-            IVeilContract.FrostSignature(rx, ry, z);
+        IVeilContract.FrostSignature memory signature = IVeilContract.FrostSignature(rx, ry, z);
         require(!verify(Signer.key(1), message, signature), "random");
     }
 

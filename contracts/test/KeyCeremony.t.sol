@@ -130,9 +130,8 @@ contract KeyCeremonyTest is Base {
 
         bytes32 kind =
             keccak256("CeremonyAbort(bytes32 cluster,uint64 epoch,uint32 attempt,bytes32 reason)");
-        bytes32 digest = typedDigest(
-            keccak256(abi.encode(kind, cluster, uint64(0), uint32(0), bytes32("why")))
-        );
+        bytes32 digest =
+            typedDigest(keccak256(abi.encode(kind, cluster, uint64(0), uint32(0), bytes32("why"))));
         vm.expectPartialRevert(IKeyCeremony.WrongMemberSignature.selector);
         ceremony.abortSigned(cluster, 0, 0, "why", 2, compact(3, digest));
         vm.expectPartialRevert(IKeyCeremony.UnknownSeat.selector);
@@ -167,10 +166,8 @@ contract KeyCeremonyTest is Base {
         p.cluster = cluster;
         IVeilContract.CompactSignature[] memory members =
             memberSignatures(typedDigest(publicationHash(p)));
-        IVeilContract.FrostSignature memory possession =
-            Signer.sign(GROUP + 1, possessionDigest(p));
-        IVeilContract.FrostSignature memory handover =
-            Signer.sign(GROUP + 1, handoverDigest(p));
+        IVeilContract.FrostSignature memory possession = Signer.sign(GROUP + 1, possessionDigest(p));
+        IVeilContract.FrostSignature memory handover = Signer.sign(GROUP + 1, handoverDigest(p));
         vm.expectRevert(abi.encodeWithSelector(IKeyCeremony.WrongHandoverSignature.selector));
         ceremony.publish(p, members, possession, handover);
         handover = Signer.sign(GROUP, handoverDigest(p));

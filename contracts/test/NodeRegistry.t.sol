@@ -120,9 +120,8 @@ contract NodeRegistryTest is Base {
     }
 
     function test_only_the_admin_changes_a_cluster() external {
-        bytes memory refused = abi.encodeWithSelector(
-            INodeRegistry.NotClusterAdmin.selector, cluster, address(0xbad)
-        );
+        bytes memory refused =
+            abi.encodeWithSelector(INodeRegistry.NotClusterAdmin.selector, cluster, address(0xbad));
         vm.prank(address(0xbad));
         vm.expectRevert(refused);
         registry.setClusterPolicy(cluster, "other");

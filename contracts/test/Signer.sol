@@ -13,8 +13,7 @@ library Signer {
 
     function key(uint256 secret) internal pure returns (IVeilContract.CompressedPoint memory) {
         Vm.Wallet memory wallet = vm.createWallet(secret);
-        return
-            IVeilContract.CompressedPoint(wallet.publicKeyX, Secp256k1.prefix(wallet.publicKeyY));
+        return IVeilContract.CompressedPoint(wallet.publicKeyX, Secp256k1.prefix(wallet.publicKeyY));
     }
 
     function sign(uint256 secret, bytes32 message)
@@ -25,8 +24,7 @@ library Signer {
         uint256 nonce = uint256(keccak256(abi.encode("nonce", secret, message))) % Secp256k1.N;
         Vm.Wallet memory wallet = vm.createWallet(nonce);
         (signature.rx, signature.ry) = (wallet.publicKeyX, wallet.publicKeyY);
-        uint256 c =
-            FrostVerifier.challenge(key(secret), message, signature.rx, signature.ry);
+        uint256 c = FrostVerifier.challenge(key(secret), message, signature.rx, signature.ry);
         signature.z = addmod(nonce, mulmod(c, secret, Secp256k1.N), Secp256k1.N);
     }
 }

@@ -5,6 +5,8 @@ mod ceremony;
 mod config;
 mod devnet;
 mod job;
+mod chain;
+mod identity;
 mod report;
 mod run;
 mod simulate;
@@ -35,6 +37,12 @@ enum Command {
     /// Configuration files.
     #[command(subcommand)]
     Config(config::Command),
+    /// Veil's contracts: deploy them, register clusters and nodes, look at them.
+    #[command(subcommand)]
+    Chain(chain::Command),
+    /// The key that a node is known by, to its peers and to the registry.
+    #[command(subcommand)]
+    Identity(identity::Command),
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,6 +76,8 @@ impl Cli {
             Command::Devnet(arguments) => devnet::run(&arguments),
             Command::Job(command) => job::run(&command),
             Command::Config(command) => config::run(&command),
+            Command::Chain(command) => chain::run(&command),
+            Command::Identity(command) => identity::run(&command),
         }
         .into()
     }

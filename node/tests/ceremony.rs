@@ -19,7 +19,7 @@ use veil_node::{
         anvil::{Anvil, AnvilConfig},
     },
     driver::DataDir,
-    keystore::{Passphrase, write_secret},
+    keystore::{Passphrase, write_identity},
     p2p::peer_id,
 };
 use veil_protocol_spec::{Address, ClusterId, Committee, identity::SecretIdentity};
@@ -84,8 +84,7 @@ impl Cluster {
         fs::create_dir_all(home.join("data")).unwrap();
         fs::write(home.join("passphrase.txt"), "correct horse\n").unwrap();
         let passphrase = Passphrase::from_file(&home.join("passphrase.txt")).unwrap();
-        let secret = identity(i);
-        write_secret(&home.join("data/identity.age"), &*secret.expose(), &passphrase).unwrap();
+        write_identity(&home.join("data/identity.age"), &identity(i), &passphrase).unwrap();
         let bootstrap: Vec<String> = (1..=2)
             .filter(|j| *j != i)
             .map(|j| {

@@ -23,7 +23,7 @@ use crate::{
     cleartext,
 };
 
-fn keys() -> (ClearKeys, EvaluationKey) {
+pub(crate) fn keys() -> (ClearKeys, EvaluationKey) {
     let parameters = ParameterSet::insecure_test();
     let layout = Layout::of(&parameters);
     let clear = ClearKeys::random(&layout, &mut StdRng::seed_from_u64(1));

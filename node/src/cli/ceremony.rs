@@ -17,7 +17,7 @@ use crate::{
     chain::{AccountKey, AccountKeyError, Chain, ChainConfig, ChainError},
     config::{ConfigError, MemberConfig, process_environment},
     driver::DataDirError,
-    keystore::{KeystoreError, Passphrase, read_secret},
+    keystore::{KeystoreError, Passphrase, read_identity},
     p2p::NetworkError,
 };
 
@@ -132,16 +132,10 @@ fn passphrase(config: &MemberConfig) -> Result<Passphrase, Failure> {
 
 fn identity(config: &MemberConfig, passphrase: &Passphrase) -> Result<SecretIdentity, Failure> {
     let path = config.node.identity_file();
-    let damaged =
-        |detail: &str| KeystoreError::Decrypt { path: path.clone(), detail: detail.to_owned() };
-    let bytes = read_secret(&path, passphrase)?;
-    let bytes: &[u8; 32] =
-        bytes.as_slice().try_into().map_err(|_| damaged("it holds no identity"))?;
-    let identity =
-        SecretIdentity::from_bytes(bytes).map_err(|_| damaged("it holds no identity"))?;
+    let identity = read_identity(&path, passphrase)?;
     if let Some(expected) = &config.node.peer_id {
         let found = crate::p2p::peer_id(&identity.public());
-        let found = found.map_err(|_| damaged("its public key is no curve point"))?.to_string();
+        let found = found.map_err(|_| KeystoreError::Identity(path))?.to_string();
         if found != *expected {
             return Err(Failure::OtherPeer { expected: expected.clone(), found });
         }

@@ -93,12 +93,6 @@ impl From<tokio::task::JoinError> for SlotError {
     }
 }
 
-/// What was last tried, so that a slot that cannot place anything is not repeated at once.
-struct Tried {
-    pending: BTreeSet<(Blake3Digest, u16)>,
-    at: Instant,
-}
-
 /// See the [module documentation](self).
 pub(super) struct Slots {
     pub(super) cluster: Arc<Cluster>,
@@ -121,7 +115,6 @@ struct Basis {
 
 impl Slots {
     pub(super) async fn run(mut self) {
-        let mut tried: Option<Tried> = None;
         // The last slot that was locked here, if it is not certified yet.
         let mut locked: Option<LockedManifest> = None;
         loop {
@@ -131,7 +124,7 @@ impl Slots {
             let mut certificates = self.epoch.ledger.subscribe();
             let (ledger, board) = (Arc::clone(&self.epoch.ledger), Arc::clone(&self.board));
             let ended = tokio::select! {
-                ended = self.slot(slot, &mut locked, &mut tried) => Some(ended),
+                ended = self.slot(slot, &mut locked) => Some(ended),
                 _ = certificates.wait_for(|state| state.last_slot() >= slot) => None,
             };
             match ended {
@@ -160,11 +153,10 @@ impl Slots {
         &mut self,
         slot: Slot,
         locked: &mut Option<LockedManifest>,
-        tried: &mut Option<Tried>,
     ) -> Result<(), SlotError> {
         let mut clock = SlotClock::start(slot);
         if locked.is_none() {
-            self.wait_for_work(slot, tried.as_ref()).await;
+            self.wait_for_work(slot).await;
             clock = SlotClock::start(slot);
             self.machines.open_signing(slot).await?;
             self.collect(slot).await;
@@ -178,10 +170,6 @@ impl Slots {
         tracing::info!(slot = slot.0, manifest = %lock.manifest, workers = manifest.telemetry.len(), replicas = manifest.pending.len(), "locked");
         let assignments = self.decide(&manifest, &lock, &mut clock).await?;
         self.certify(&manifest, lock, assignments, &mut clock).await?;
-        *tried = Some(Tried {
-            pending: manifest.pending.iter().map(|p| (p.job, p.replica.0)).collect(),
-            at: Instant::now(),
-        });
         Ok(())
     }
 
@@ -238,9 +226,19 @@ impl Slots {
         }
     }
 
-    /// Returns when a slot would change something, at the earliest an interval after the last one
-    /// if that tried the same. A lost worker does not wait.
-    async fn wait_for_work(&self, slot: Slot, tried: Option<&Tried>) {
+    /// What the last slot tried and could not place.
+    fn left_over(&self, slot: Slot) -> BTreeSet<(Blake3Digest, u16)> {
+        let last = Slot(slot.0.saturating_sub(1));
+        let record = self.epoch.ledger.record(last).ok().flatten();
+        let assignments = record.map(|record| record.assignments).unwrap_or_default();
+        let left = assignments.as_slice().iter().filter(|a| a.outcome == Outcome::Pending);
+        left.map(|a| (a.job, a.replica.0)).collect()
+    }
+
+    /// Returns when a slot would change something; if it would only try again what the last one
+    /// could not place, an interval after that. A lost worker does not wait.
+    async fn wait_for_work(&self, slot: Slot) {
+        let (begun, left_over) = (Instant::now(), self.left_over(slot));
         let mut views = self.cluster.views();
         let mut suspicions = self.suspicions.watch();
         loop {
@@ -251,17 +249,18 @@ impl Slots {
             let interval = view.slot_interval;
             let basis = self.basis(view, slot);
             let replicas = |job: &Blake3Digest| self.cluster.jobs.replicas(job);
-            let facts = self.facts(&basis, &replicas, 0);
+            let pending = {
+                let facts = self.facts(&basis, &replicas, 0);
+                facts.has_work().then(|| facts.pending())
+            };
             let mut wait = None;
-            if facts.has_work() {
-                match tried.filter(|tried| tried.pending == facts.pending()) {
-                    Some(tried) => wait = interval.checked_sub(tried.at.elapsed()),
-                    None => return,
-                }
+            if let Some(pending) = pending {
+                let again = !pending.is_empty() && pending == left_over;
+                wait = interval.checked_sub(begun.elapsed()).filter(|_| again);
                 if wait.is_none() {
                     return;
                 }
-                self.board.stage("pending work cannot be placed yet", Vec::new());
+                self.board.stage("some replicas have no place; trying again later", Vec::new());
             } else {
                 self.board.stage("ready", Vec::new());
             }
@@ -298,7 +297,7 @@ impl Slots {
             if silent.is_empty() && !basis.fresh.is_empty() {
                 return;
             }
-            let named = silent.iter().map(|worker| format!("telemetry of {worker}")).collect();
+            let named: Vec<_> = silent.iter().map(|worker| format!("telemetry of {worker}")).collect();
             self.board.stage("collecting telemetry", named);
             tokio::select! {
                 _ = arrivals.changed() => {}
@@ -334,7 +333,9 @@ impl Slots {
                 AgreementEvent::Validate { slot: of, proposer, digest, manifest, by_quorum, .. }
                     if of == slot =>
                 {
-                    let judged = self.judge(&manifest, proposer, by_quorum).await;
+                    // A manifest of an earlier round comes again with its first proposer.
+                    let author = if by_quorum { manifest.proposer } else { proposer };
+                    let judged = self.judge(&manifest, author, by_quorum).await;
                     if let Err(objection) = &judged {
                         tracing::warn!(slot = slot.0, %proposer, %digest, %objection, "a manifest is refused");
                     }

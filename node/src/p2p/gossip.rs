@@ -161,7 +161,7 @@ pub(super) fn behaviour(
         .protocol_id_prefix(format!("/veil/{scope}/meshsub"))
         .validation_mode(ValidationMode::Strict)
         .validate_messages()
-        .max_transmit_size(Topic::Manifests.max_bytes() + ENVELOPE)
+        .max_transmit_size(Topic::Certificates.max_bytes() + ENVELOPE)
         .message_id_fn(message_id)
         .flood_publish(peers <= FLOOD_PEERS)
         .duplicate_cache_time(Duration::from_secs(120))
