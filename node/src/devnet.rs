@@ -33,12 +33,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::{RngCore as _, rngs::OsRng};
 use tokio_util::sync::CancellationToken;
 use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeySetDigest, PeerIdHash,
-    identity::SecretIdentity,
     scheduling::ClusterScope,
 };
 
@@ -62,6 +60,7 @@ use crate::{
     },
     docker::{Docker, Executor, Owner},
     job_file::JobFile,
+    keystore::new_identity,
     status::Role,
 };
 
@@ -429,22 +428,11 @@ fn node_files(
         folder: folder.join(&name),
         name,
         role,
-        identity: random_identity(),
+        identity: new_identity(),
         account: anvil.key(account), // more nodes than accounts: a worker can do without
         port,
     });
     Ok(files.collect())
-}
-
-fn random_identity() -> SecretIdentity {
-    loop {
-        let mut bytes = zeroize::Zeroizing::new([0; 32]);
-        OsRng.fill_bytes(bytes.as_mut_slice());
-        // All but one in 2^128 are keys.
-        if let Ok(identity) = SecretIdentity::from_bytes(&bytes) {
-            return identity;
-        }
-    }
 }
 
 /// A member is admitted by the admin; each node is registered under its own account, or the admin's

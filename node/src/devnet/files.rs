@@ -16,7 +16,7 @@ use super::{DevnetError, DevnetOptions};
 use crate::{
     chain::AccountKey,
     config::{MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE},
-    keystore::{Passphrase, write_secret},
+    keystore::{Passphrase, write_identity},
     p2p::peer_id,
     status::Role,
 };
@@ -88,7 +88,7 @@ impl NodeFiles {
         let passphrase = Passphrase::random();
         passphrase.write(&self.passphrase())?;
         let path = self.data_dir().join("identity.age");
-        write_secret(&path, self.identity.expose().as_slice(), &passphrase)?;
+        write_identity(&path, &self.identity, &passphrase)?;
         match &self.account {
             Some(account) => write_account(account, &self.folder),
             None => Ok(()),
