@@ -2,11 +2,12 @@
 //! the protocol or a verification failed, 2 wrong arguments, 3 files could not be read or written.
 
 mod ceremony;
+mod chain;
 mod config;
 mod devnet;
-mod job;
-mod chain;
 mod identity;
+mod job;
+mod node;
 mod report;
 mod run;
 mod simulate;
@@ -43,6 +44,14 @@ enum Command {
     /// The key that a node is known by, to its peers and to the registry.
     #[command(subcommand)]
     Identity(identity::Command),
+    /// A node that holds a share of the key and decides placements.
+    #[command(subcommand)]
+    Committee(node::Committee),
+    /// A node that runs containers.
+    #[command(subcommand)]
+    Worker(node::Worker),
+    /// What a running member or worker says of itself.
+    Status(node::Ask),
 }
 
 #[derive(Debug, Subcommand)]
@@ -78,6 +87,9 @@ impl Cli {
             Command::Config(command) => config::run(&command),
             Command::Chain(command) => chain::run(&command),
             Command::Identity(command) => identity::run(&command),
+            Command::Committee(command) => node::committee(&command),
+            Command::Worker(command) => node::worker(&command),
+            Command::Status(arguments) => node::status(&arguments),
         }
         .into()
     }

@@ -18,6 +18,7 @@ use serde::Deserialize;
 use veil_protocol_spec::{Address, ClusterId};
 
 pub use self::operator::{AnyConfig, OperatorConfig, OperatorSection};
+use crate::telemetry::{CpuMeasure, Kept, Offer};
 
 /// The commented sample for a committee member.
 pub const MEMBER_SAMPLE: &str = include_str!("../config/member.toml");
@@ -158,6 +159,35 @@ pub struct OfferSection {
     pub memory_mib: Option<u64>,
     /// Disk.
     pub disk_gib: Option<u64>,
+    /// What is never lent, in thousandths of a core.
+    pub reserve_cpu_millicores: Option<u64>,
+    /// Memory that is never lent.
+    pub reserve_memory_mib: Option<u64>,
+    /// Disk that is never lent.
+    pub reserve_disk_gib: Option<u64>,
+    /// Whether CPU that others use counts as free.
+    pub cpu_measure: CpuMeasure,
+}
+
+impl OfferSection {
+    /// In the sampler's units.
+    #[must_use]
+    pub fn offer(&self) -> Offer {
+        let (all, kept) = (Offer::default(), Kept::default());
+        let mib = |given: Option<u64>, other| given.map_or(other, |n| n.saturating_mul(1 << 20));
+        let gib = |given: Option<u64>, other| given.map_or(other, |n| n.saturating_mul(1 << 30));
+        Offer {
+            cpu_millicores: self.cpu_millicores.unwrap_or(all.cpu_millicores),
+            memory_bytes: mib(self.memory_mib, all.memory_bytes),
+            disk_bytes: gib(self.disk_gib, all.disk_bytes),
+            reserve: Kept {
+                cpu_millicores: self.reserve_cpu_millicores.unwrap_or(kept.cpu_millicores),
+                memory_bytes: mib(self.reserve_memory_mib, kept.memory_bytes),
+                disk_bytes: gib(self.reserve_disk_gib, kept.disk_bytes),
+            },
+            cpu_measure: self.cpu_measure,
+        }
+    }
 }
 
 /// `[worker]`.
@@ -426,6 +456,10 @@ mod tests {
         assert_eq!(short.worker.telemetry_interval(), long.worker.telemetry_interval());
         assert_eq!(long.worker.key_set, Some(PathBuf::from("/etc/veil/keyset.bin")));
         assert_eq!(long.worker.offer.memory_mib, Some(8192));
+        assert_eq!(short.worker.offer.offer(), Offer::default());
+        let (default, long) = (Offer::default(), long.worker.offer.offer());
+        assert_eq!((long.reserve, long.cpu_measure), (default.reserve, default.cpu_measure));
+        assert_eq!((long.memory_bytes, long.disk_bytes), (8 << 30, 100 << 30));
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub mod docker;
 pub mod driver;
 pub mod epoch;
 pub mod evaluation;
+pub mod follow;
+pub mod intake;
 pub mod job_file;
 pub mod jobs;
 pub mod keystore;

@@ -16,7 +16,8 @@ use veil_protocol_spec::Committee;
 use self::show::{Progress, table};
 use super::{
     Exit,
-    run::{Failure, log_to_file, run as run_async, until_signalled},
+    node::stop_on_signals,
+    run::{Failure, log_to_file, run as run_async},
 };
 use crate::{
     devnet::{Devnet, DevnetError, DevnetOptions, Tell},
@@ -109,7 +110,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, DevnetError> {
     fs::create_dir_all(&folder)
         .and_then(|()| log_to_file(&folder.join("devnet.log")))
         .map_err(|source| DevnetError::Io { path: folder.clone(), source })?;
-    let stop = until_signalled()
+    let stop = stop_on_signals()
         .map_err(|source| DevnetError::Io { path: PathBuf::from("signals"), source })?;
 
     let progress = Arc::new(Progress::new());

@@ -1,8 +1,7 @@
-//! What commands that talk to others share: a runtime, the exit code of an error, logs, signals.
+//! What commands that talk to others share: a runtime, the exit code of an error, logs.
 
 use std::{fs::File, path::Path, sync::Mutex};
 
-use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use super::{Exit, complain};
@@ -45,21 +44,4 @@ pub(super) fn log_to_file(path: &Path) -> std::io::Result<()> {
     let logs = tracing_subscriber::fmt().with_env_filter(filter()).with_ansi(false);
     let _ = logs.with_writer(Mutex::new(file)).try_init(); // a second command in one process: tests
     Ok(())
-}
-
-/// A token that SIGINT and SIGTERM cancel.
-pub(super) fn until_signalled() -> std::io::Result<CancellationToken> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let stop = CancellationToken::new();
-    let told = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        told.cancel();
-    });
-    Ok(stop)
 }

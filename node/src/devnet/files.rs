@@ -125,6 +125,8 @@ impl NodeFiles {
                 values.extend([
                     ("worker", "insecure_reference_string", Value::from(true)),
                     ("worker", "docker_socket", Value::from(socket)),
+                    // One host carries all of it: the machine's load is the cluster's own.
+                    ("worker.offer", "cpu_measure", Value::from("reservations")),
                 ]);
                 WORKER_SAMPLE
             }

@@ -381,6 +381,7 @@ impl Executor {
                 (None, Some(true)) => Observed::Pulling,
                 (None, _) => Observed::Missing,
             },
+            container: seen.get(&id).and_then(|container| container.id.clone()),
             error: memory.errors.get(&id).cloned(),
         };
         Ok(ids.into_iter().map(replica).collect())

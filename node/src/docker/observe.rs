@@ -62,6 +62,8 @@ pub struct ObservedReplica {
     pub claimed: Option<Placement>,
     /// What the engine says.
     pub observed: Observed,
+    /// The engine's id of the container, if there is one.
+    pub container: Option<String>,
     /// Why the last reconciliation could not do its part.
     pub error: Option<String>,
 }

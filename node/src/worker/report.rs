@@ -1,0 +1,134 @@
+//! This worker's own telemetry: sampled, encrypted, proven, signed, gossiped.
+//!
+//! # Flow
+//! At an interval, and as soon as the executor knows the replicas of a new slot, since a message that
+//! does not include them does not count. The clear sample does not outlive its encryption.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use backon::{ExponentialBuilder, Retryable};
+use tokio::sync::watch;
+use veil_protocol_spec::{
+    Slot, Wire,
+    scheduling::{ProofMetadata, Telemetry, TelemetryBody},
+};
+use veil_scheduler::{TelemetryListError, encrypt};
+
+use super::sequence::{Sequence, SequenceError};
+use crate::{
+    cluster::Cluster,
+    docker::{DockerError, Executor},
+    epoch::{Epoch, TelemetryRefusal, unix_now},
+    p2p::{PublishError, Topic},
+    telemetry::Sampler,
+};
+
+/// After a failure.
+const AGAIN: Duration = Duration::from_secs(2);
+/// Attempts to publish one message, the first left out.
+const RETRIES: usize = 6;
+
+/// Why a message was not sent.
+#[derive(Debug, thiserror::Error)]
+enum ReportError {
+    #[error(transparent)]
+    Docker(#[from] DockerError),
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
+    #[error(transparent)]
+    Encrypt(#[from] TelemetryListError),
+    #[error(transparent)]
+    Own(#[from] TelemetryRefusal),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error("the node is stopping")]
+    Stopped,
+}
+
+/// See the [module documentation](self).
+pub(super) struct Reporter {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) epoch: Arc<Epoch>,
+    pub(super) executor: Arc<Executor>,
+    pub(super) sampler: Sampler,
+    pub(super) sequence: Sequence,
+    pub(super) interval: Duration,
+    /// The last slot whose replicas the executor knows.
+    pub(super) included: watch::Receiver<Slot>,
+}
+
+impl Reporter {
+    /// Runs until it is dropped.
+    pub(super) async fn run(mut self) {
+        // The first message waits until the executor has seen the state.
+        if self.included.changed().await.is_err() {
+            return;
+        }
+        loop {
+            let wait = match self.report().await {
+                Ok(()) => self.interval,
+                Err(error) => {
+                    tracing::warn!(%error, "no telemetry sent; it is tried again");
+                    AGAIN.min(self.interval)
+                }
+            };
+            if let Ok(Err(_)) = tokio::time::timeout(wait, self.included.changed()).await {
+                return;
+            }
+        }
+    }
+
+    async fn report(&mut self) -> Result<(), ReportError> {
+        // Read before the sample is taken, so that the sample includes no less.
+        let includes_slot = *self.included.borrow_and_update();
+        let held = self.executor.held().await?;
+        let sampled_at = unix_now();
+        let sample = self.sampler.sample(&held).await;
+        let epoch = Arc::clone(&self.epoch);
+        let (binding, sequence) = (epoch.binding, self.sequence.take()?);
+        let metadata =
+            ProofMetadata::new(&binding.scope, &binding.key_set, &self.cluster.me, sequence);
+        let begun = Instant::now();
+        let encrypting = tokio::task::spawn_blocking(move || {
+            encrypt(sample.expose(), &epoch.keys.public, &epoch.reference_string, &metadata)
+        });
+        let list = encrypting.await.map_err(|_| ReportError::Stopped)??;
+        let identity = self.cluster.identity.public();
+        let body = TelemetryBody { binding, identity, sequence, includes_slot, sampled_at, list };
+        let telemetry = body.sign(&self.cluster.identity);
+        tracing::debug!(
+            sequence,
+            %includes_slot,
+            seconds = begun.elapsed().as_secs_f64(),
+            "telemetry encrypted and proven"
+        );
+        let bytes = telemetry.to_wire();
+        let (sent, own) = tokio::join!(self.publish(bytes), self.keep(telemetry));
+        own?;
+        Ok(sent?)
+    }
+
+    async fn publish(&self, bytes: Vec<u8>) -> Result<(), PublishError> {
+        let backoff = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(200))
+            .with_max_times(RETRIES)
+            .with_jitter();
+        let publishing =
+            || async { self.cluster.network.publish(Topic::Telemetry, bytes.clone()).await };
+        let later = |error: &PublishError| {
+            matches!(error, PublishError::NoPeers(_) | PublishError::Congested(_))
+        };
+        match publishing.retry(backoff).when(later).await {
+            Err(PublishError::Duplicate(_)) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// This worker evaluates with its own telemetry too, like any other's.
+    async fn keep(&self, telemetry: Telemetry) -> Result<(), TelemetryRefusal> {
+        self.epoch.take_telemetry(telemetry).await.map(drop)
+    }
+}
