@@ -46,7 +46,7 @@ enum Command {
     Identity(identity::Command),
     /// A node that holds a share of the key and decides placements.
     #[command(subcommand)]
-    Committee(node::Committee),
+    Committee(node::Member),
     /// A node that runs containers.
     #[command(subcommand)]
     Worker(node::Worker),
@@ -87,7 +87,7 @@ impl Cli {
             Command::Config(command) => config::run(&command),
             Command::Chain(command) => chain::run(&command),
             Command::Identity(command) => identity::run(&command),
-            Command::Committee(command) => node::committee(&command),
+            Command::Committee(command) => node::member(&command),
             Command::Worker(command) => node::worker(&command),
             Command::Status(arguments) => node::status(&arguments),
         }

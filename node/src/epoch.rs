@@ -20,7 +20,7 @@ use std::{
 };
 
 use tfhe::CompactPublicKey;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use veil_committee::frost::GroupVerifyingKey;
 use veil_keygen_ceremony::keyset::{
     KeySetError, ParameterSet, UnknownParameters, key_set_size_limit, read_key_set_with_digest,
@@ -171,8 +171,6 @@ pub struct Epoch {
     pub origin: ReferenceStringOrigin,
     /// Certificates.
     pub ledger: Arc<Ledger>,
-    /// Wakes whoever fetches certificates that this node has missed.
-    pub records_wanted: Notify,
     pool: Mutex<Pool<Expanded>>,
     arrivals: watch::Sender<u64>,
 }
@@ -286,7 +284,6 @@ impl Epoch {
             reference_string,
             origin,
             ledger,
-            records_wanted: Notify::new(),
             pool: Mutex::new(pool),
             arrivals: watch::Sender::new(0),
         });

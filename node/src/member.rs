@@ -45,6 +45,8 @@ use crate::{
     config::MemberConfig,
     driver::P2pLinks,
     epoch::MaterialFiles,
+    follow::Follower,
+    intake,
     keystore::{KeystoreError, Passphrase, read_key_share},
     role::{RoleError, Running, Secrets, Sections},
     status::Role,
@@ -152,7 +154,12 @@ async fn serve(
     cluster.spawn(suspicions::listen(to, of, Arc::clone(&suspicions)));
     let (to, of) = parts();
     cluster.spawn(suspicions::suspect(to, of, me, Arc::clone(&suspicions)));
+    cluster.spawn(intake::telemetry(Arc::clone(cluster), Arc::clone(&epoch)));
+    cluster.spawn(intake::jobs(Arc::clone(cluster)));
+    let follower = Follower::new(cluster, &epoch);
+    cluster.spawn(Arc::clone(&follower).run());
     let slots = Slots {
+        follower,
         cluster: Arc::clone(cluster),
         epoch,
         machines,

@@ -34,7 +34,7 @@ use crate::{
     config::{ChainSection, Environment, NetworkSection, NodeSection},
     driver::{DataDir, DataDirError},
     epoch::{Epoch, EpochError, MaterialFiles},
-    keystore::{KeystoreError, Passphrase, read_secret},
+    keystore::{KeystoreError, Passphrase, read_identity},
     p2p::{InvalidIdentity, SwimConfig, peer_id},
     status::Role,
 };
@@ -67,9 +67,6 @@ pub enum RoleError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The identity file decrypts to something else.
-    #[error("{0} holds no identity; `veil identity new` makes one")]
-    Identity(PathBuf),
     /// Not a point of the curve.
     #[error(transparent)]
     InvalidIdentity(#[from] InvalidIdentity),
@@ -172,11 +169,7 @@ pub fn open_identity(
     passphrase: &Passphrase,
 ) -> Result<SecretIdentity, RoleError> {
     let path = node.identity_file();
-    let bytes = read_secret(&path, passphrase)?;
-    let identity = <&[u8; 32]>::try_from(bytes.as_slice())
-        .ok()
-        .and_then(|bytes| SecretIdentity::from_bytes(bytes).ok())
-        .ok_or_else(|| RoleError::Identity(path.clone()))?;
+    let identity = read_identity(&path, passphrase)?;
     let found = peer_id(&identity.public())?.to_string();
     match &node.peer_id {
         Some(expected) if *expected != found => {

@@ -46,6 +46,7 @@ use crate::{
     driver::Stopped,
     epoch::{Epoch, unix_now},
     evaluation::{self, EvaluationError},
+    follow::Follower,
     ledger::LedgerError,
     messages::LockedManifest,
     p2p::Topic,
@@ -99,6 +100,7 @@ pub(super) struct Slots {
     pub(super) epoch: Arc<Epoch>,
     pub(super) machines: Machines,
     pub(super) suspicions: Arc<Suspicions>,
+    pub(super) follower: Arc<Follower>,
     pub(super) board: Arc<StatusBoard>,
     pub(super) telemetry_max_age: UnixMillis,
 }
@@ -354,7 +356,7 @@ impl Slots {
                 }
                 AgreementEvent::Wanted { slot: ahead } => {
                     tracing::info!(slot = ahead.0, "the others are ahead; catching up");
-                    self.epoch.records_wanted.notify_one();
+                    self.follower.is_behind();
                 }
                 AgreementEvent::Abstaining { reason, .. } => {
                     tracing::warn!(slot = slot.0, reason, "this member does not vote in this slot");

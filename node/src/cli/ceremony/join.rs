@@ -100,25 +100,11 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     .await;
     following.abort();
-    if joined.is_ok() {
-        serve_latecomers(&network).await;
-    }
     network.leave().await;
     reporter.finish();
     let key = joined?;
     print(arguments.common.json, &key);
     Ok(Exit::Done)
-}
-
-/// Others may still fetch the reference string; whoever asked has it after this.
-async fn serve_latecomers(network: &Network) {
-    let before = network.traffic().blobs.sent_bytes;
-    for _ in 0..10 {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        if network.traffic().blobs.sent_bytes == before {
-            return;
-        }
-    }
 }
 
 /// The registered nodes as peers.
