@@ -3,9 +3,13 @@
 
 mod ceremony;
 mod chain;
+mod config;
+mod devnet;
 mod identity;
+mod job;
 mod node;
 mod report;
+mod run;
 mod simulate;
 mod verify;
 
@@ -26,15 +30,23 @@ enum Command {
     /// The distributed key generation of a committee.
     #[command(subcommand)]
     Ceremony(Ceremony),
-    /// A committee member.
+    /// A whole network on this machine, with a job on it.
+    Devnet(devnet::Arguments),
+    /// Submit, watch and stop jobs.
     #[command(subcommand)]
-    Committee(node::Member),
+    Job(job::Command),
+    /// Configuration files.
+    #[command(subcommand)]
+    Config(config::Command),
     /// Veil's contracts: deploy them, register clusters and nodes, look at them.
     #[command(subcommand)]
     Chain(chain::Command),
     /// The key that a node is known by, to its peers and to the registry.
     #[command(subcommand)]
     Identity(identity::Command),
+    /// A node that holds a share of the key and decides placements.
+    #[command(subcommand)]
+    Committee(node::Member),
     /// A node that runs containers.
     #[command(subcommand)]
     Worker(node::Worker),
@@ -70,9 +82,12 @@ impl Cli {
             Command::Ceremony(Ceremony::Join(arguments)) => ceremony::join::run(&arguments),
             Command::Ceremony(Ceremony::Status(arguments)) => ceremony::status::run(&arguments),
             Command::Ceremony(Ceremony::Abort(arguments)) => ceremony::abort::run(&arguments),
-            Command::Committee(command) => node::member(&command),
+            Command::Devnet(arguments) => devnet::run(&arguments),
+            Command::Job(command) => job::run(&command),
+            Command::Config(command) => config::run(&command),
             Command::Chain(command) => chain::run(&command),
             Command::Identity(command) => identity::run(&command),
+            Command::Committee(command) => node::member(&command),
             Command::Worker(command) => node::worker(&command),
             Command::Status(arguments) => node::status(&arguments),
         }

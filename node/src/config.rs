@@ -5,6 +5,9 @@
 //! errors that name the key, and so is a value that cannot be meant. What an environment variable
 //! says wins over the file.
 
+mod operator;
+mod worker;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -15,18 +18,23 @@ use libp2p::Multiaddr;
 use serde::Deserialize;
 use veil_protocol_spec::{Address, ClusterId};
 
-use crate::telemetry::{CpuMeasure, Kept, Offer};
+pub use self::{
+    operator::{AnyConfig, OperatorConfig, OperatorSection},
+    worker::{OfferSection, WorkerSection},
+};
 
 /// The commented sample for a committee member.
 pub const MEMBER_SAMPLE: &str = include_str!("../config/member.toml");
 /// The commented sample for a worker.
 pub const WORKER_SAMPLE: &str = include_str!("../config/worker.toml");
+/// The commented sample for an operator.
+pub const OPERATOR_SAMPLE: &str = include_str!("../config/operator.toml");
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{path}: {source}; `veil config sample --role member|worker` prints one to start from")]
+    #[error("{path}: {source}; `veil config sample --role member|worker|operator` prints one to start from")]
     Read {
         /// Which.
         path: PathBuf,
@@ -144,83 +152,6 @@ impl Default for CommitteeSection {
     }
 }
 
-/// `[worker.offer]`: the most a worker offers; the host's own capacity where nothing is said.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OfferSection {
-    /// CPU time in thousandths of a core.
-    pub cpu_millicores: Option<u64>,
-    /// Memory.
-    pub memory_mib: Option<u64>,
-    /// Disk.
-    pub disk_gib: Option<u64>,
-    /// What is never lent, in thousandths of a core.
-    pub reserve_cpu_millicores: Option<u64>,
-    /// Memory that is never lent.
-    pub reserve_memory_mib: Option<u64>,
-    /// Disk that is never lent.
-    pub reserve_disk_gib: Option<u64>,
-    /// Whether CPU that others use counts as free.
-    pub cpu_measure: CpuMeasure,
-}
-
-impl OfferSection {
-    /// In the sampler's units.
-    #[must_use]
-    pub fn offer(&self) -> Offer {
-        let (all, kept) = (Offer::default(), Kept::default());
-        let mib = |given: Option<u64>, other| given.map_or(other, |n| n.saturating_mul(1 << 20));
-        let gib = |given: Option<u64>, other| given.map_or(other, |n| n.saturating_mul(1 << 30));
-        Offer {
-            cpu_millicores: self.cpu_millicores.unwrap_or(all.cpu_millicores),
-            memory_bytes: mib(self.memory_mib, all.memory_bytes),
-            disk_bytes: gib(self.disk_gib, all.disk_bytes),
-            reserve: Kept {
-                cpu_millicores: self.reserve_cpu_millicores.unwrap_or(kept.cpu_millicores),
-                memory_bytes: mib(self.reserve_memory_mib, kept.memory_bytes),
-                disk_bytes: gib(self.reserve_disk_gib, kept.disk_bytes),
-            },
-            cpu_measure: self.cpu_measure,
-        }
-    }
-}
-
-/// `[worker]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct WorkerSection {
-    /// The Docker engine's socket.
-    pub docker_socket: PathBuf,
-    /// The key set, if it was brought by hand.
-    pub key_set: Option<PathBuf>,
-    /// Between two telemetry messages.
-    pub telemetry_interval_seconds: u64,
-    /// Prove under a reference string made by one party.
-    pub insecure_reference_string: bool,
-    /// The most it offers.
-    pub offer: OfferSection,
-}
-
-impl Default for WorkerSection {
-    fn default() -> Self {
-        Self {
-            docker_socket: PathBuf::from("/var/run/docker.sock"),
-            key_set: None,
-            telemetry_interval_seconds: 30,
-            insecure_reference_string: false,
-            offer: OfferSection::default(),
-        }
-    }
-}
-
-impl WorkerSection {
-    /// Between two telemetry messages.
-    #[must_use]
-    pub const fn telemetry_interval(&self) -> Duration {
-        Duration::from_secs(self.telemetry_interval_seconds)
-    }
-}
-
 /// A committee member's file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -306,34 +237,17 @@ fn read(file: &Path) -> Result<String, ConfigError> {
     fs::read_to_string(file).map_err(|source| ConfigError::Read { path: file.to_owned(), source })
 }
 
-fn finish_common(
+fn finish_chain(
     folder: &Path,
     env: Environment<'_>,
-    node: &mut NodeSection,
-    network: &mut NetworkSection,
     chain: &mut ChainSection,
 ) -> Result<(), ConfigError> {
-    let files = [
-        Some(&mut node.data_dir),
-        node.identity.as_mut(),
-        node.passphrase_file.as_mut(),
-        chain.keystore.as_mut(),
-        chain.keystore_passphrase_file.as_mut(),
-    ];
+    let files = [chain.keystore.as_mut(), chain.keystore_passphrase_file.as_mut()];
     files.into_iter().flatten().for_each(|file| anchor(folder, file));
-    override_with(&mut node.passphrase_file, env, "VEIL_PASSPHRASE_FILE", |v| path(v).map(Some))?;
-    override_with(&mut node.peer_id, env, "VEIL_NODE_PEERID", |v| Ok(Some(v.to_owned())))?;
-    override_with(&mut network.bootstrap, env, "VEIL_LIBP2P_BOOTSTRAP", multiaddrs)?;
     override_with(&mut chain.rpc, env, "VEIL_RPC_URL", |v| Ok(v.to_owned()))?;
     override_with(&mut chain.contract, env, "VEIL_CONTRACT_ADDRESS", |v| {
         v.parse().map_err(|e| format!("{v}: {e}"))
     })?;
-    if network.listen.is_empty() {
-        return Err(ConfigError::Value {
-            key: "network.listen",
-            reason: "at least one address, for example /ip4/0.0.0.0/udp/4001/quic-v1".to_owned(),
-        });
-    }
     if chain.contract.0 == [0; 20] {
         return Err(ConfigError::Value {
             key: "chain.contract",
@@ -341,6 +255,27 @@ fn finish_common(
         });
     }
     Ok(())
+}
+
+fn finish_common(
+    folder: &Path,
+    env: Environment<'_>,
+    node: &mut NodeSection,
+    network: &mut NetworkSection,
+    chain: &mut ChainSection,
+) -> Result<(), ConfigError> {
+    let files = [Some(&mut node.data_dir), node.identity.as_mut(), node.passphrase_file.as_mut()];
+    files.into_iter().flatten().for_each(|file| anchor(folder, file));
+    override_with(&mut node.passphrase_file, env, "VEIL_PASSPHRASE_FILE", |v| path(v).map(Some))?;
+    override_with(&mut node.peer_id, env, "VEIL_NODE_PEERID", |v| Ok(Some(v.to_owned())))?;
+    override_with(&mut network.bootstrap, env, "VEIL_LIBP2P_BOOTSTRAP", multiaddrs)?;
+    if network.listen.is_empty() {
+        return Err(ConfigError::Value {
+            key: "network.listen",
+            reason: "at least one address, for example /ip4/0.0.0.0/udp/4001/quic-v1".to_owned(),
+        });
+    }
+    finish_chain(folder, env, chain)
 }
 
 fn at_least_one(key: &'static str, value: u64) -> Result<(), ConfigError> {

@@ -1,1 +1,482 @@
-//! A whole network on one machine.
+//! A whole network on one machine: local chain, contracts, members, workers, with the parts that a
+//! real one has, and a job on it.
+//!
+//! # Flow
+//! 1. [`Devnet::prepare`]: the chain is started, contracts are deployed, every node gets a folder as
+//!    an operator would make it, and is registered.
+//! 2. [`Devnet::start_nodes`]: in this process, or each in its own.
+//! 3. [`Devnet::make_key`]: the ceremony is proposed; the members hold it.
+//! 4. [`Devnet::await_ready`], [`Devnet::submit`], [`Devnet::await_running`], [`Devnet::verify`].
+//! 5. [`Devnet::end`]: nodes leave, containers are removed, the chain's state is written.
+//!
+//! # State
+//! Everything is in one folder; `devnet.json` in it says where. Each node's folder serves by hand as
+//! well, while the chain runs: `veil worker run --config DIR/worker-1/worker.toml`.
+//!
+//! # Caveats
+//! - The accounts are those of Foundry's test phrase: everybody knows their keys.
+//! - Nodes of one process share the expanded key set, and their memory cannot be told apart.
+//! - All workers share one Docker engine and one host, so that what each offers is an invention.
+
+mod error;
+mod file;
+mod files;
+mod figures;
+mod node;
+mod placement;
+mod verify;
+mod wait;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+use veil_keygen_ceremony::keyset::ParameterSet;
+use veil_protocol_spec::{
+    Address, ClusterId, Committee, KeySetDigest, PeerIdHash,
+    scheduling::ClusterScope,
+};
+
+pub use self::{
+    error::DevnetError,
+    file::{DevnetFile, NodeEntry},
+    figures::{Figures, Memory, TelemetryFigures},
+    node::Node,
+    placement::{Place, Placed},
+    verify::{Verifier, VerifyError},
+};
+use self::{
+    files::{NodeFiles, Shared, free_ports, private_folder, write_operator},
+    wait::Look,
+};
+use crate::{
+    ceremony::{AttemptStatus, ChainCommitPoint, ProposeOptions, propose},
+    chain::{
+        Chain, ChainConfig, ClusterSettings, NodeRegistration, Rights, Roles,
+        anvil::{Anvil, AnvilConfig},
+    },
+    docker::{Docker, Executor, Owner},
+    job_file::JobFile,
+    keystore::new_identity,
+    status::Role,
+};
+
+/// Longest time between slots while work is pending.
+const SLOT_MILLIS: u64 = 5_000;
+/// For a node to answer after its start.
+const NODE_UP: Duration = Duration::from_secs(120);
+/// For an attempt of the ceremony.
+const CEREMONY: Duration = Duration::from_secs(1800);
+/// For keys to be expanded and telemetry to arrive.
+const READY: Duration = Duration::from_secs(900);
+/// Accounts of the local chain: 0 is the admin's, 1 the operator's, the rest the nodes'.
+const FIRST_NODE_ACCOUNT: usize = 2;
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct DevnetOptions {
+    /// Size of the committee.
+    pub committee: Committee,
+    /// Number of workers.
+    pub workers: usize,
+    /// Name of the FHE parameter set.
+    pub parameters: String,
+    /// Each node as a process of its own.
+    pub processes: bool,
+    /// Port of the chain's RPC on 127.0.0.1; a free one if none is given.
+    pub rpc_port: Option<u16>,
+    /// The Docker engine.
+    pub docker_socket: PathBuf,
+}
+
+/// What is told on the way.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// A step begins.
+    Step(&'static str),
+    /// Where it is.
+    Detail(&'a str),
+    /// It is done, after so many seconds.
+    Done(&'static str, f64),
+}
+
+/// Takes what is told.
+pub type Tell = Arc<dyn Fn(Event<'_>) + Send + Sync>;
+
+/// A network, as far as it has come.
+pub struct Devnet {
+    options: DevnetOptions,
+    folder: PathBuf,
+    tell: Tell,
+    stop: CancellationToken,
+    anvil: Anvil,
+    admin: Chain,
+    operator: Chain,
+    cluster: ClusterId,
+    nodes: Vec<Node>,
+    steps: Vec<(&'static str, f64)>,
+}
+
+impl core::fmt::Debug for Devnet {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Devnet").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// Times the steps and tells about them.
+struct Clock {
+    tell: Tell,
+    step: &'static str,
+    begun: Instant,
+}
+
+impl Clock {
+    fn begin(tell: &Tell, step: &'static str) -> Self {
+        tell(Event::Step(step));
+        Self { tell: Arc::clone(tell), step, begun: Instant::now() }
+    }
+
+    fn done(self) -> (&'static str, f64) {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        (self.tell)(Event::Done(self.step, seconds));
+        (self.step, seconds)
+    }
+}
+
+impl Devnet {
+    /// Step 1 of the [module documentation](self). `folder` is new or empty; `stop` ends every wait.
+    ///
+    /// # Errors
+    /// [`DevnetError`].
+    pub async fn prepare(
+        options: DevnetOptions,
+        folder: &Path,
+        tell: Tell,
+        stop: CancellationToken,
+    ) -> Result<Self, DevnetError> {
+        ParameterSet::by_name(&options.parameters, options.committee)
+            .map_err(|error| DevnetError::Options(error.to_string()))?;
+        // Without an engine there is nothing to end with: say so before anything is started.
+        Docker::connect(&options.docker_socket).await?;
+        private_folder(folder)?;
+        let folder = folder.canonicalize().map_err(DevnetError::io(folder))?;
+        if folder.join("anvil.json").exists() || folder.join("devnet.json").exists() {
+            return Err(DevnetError::Options(format!(
+                "{} holds another network: choose an empty folder",
+                folder.display()
+            )));
+        }
+        let mut steps = Vec::new();
+
+        let clock = Clock::begin(&tell, "chain");
+        let state = Some(folder.join("anvil.json"));
+        let anvil =
+            Anvil::start(AnvilConfig { port: options.rpc_port, state, ..AnvilConfig::default() })
+                .await?;
+        let no_account = || DevnetError::Options("the local chain has too few accounts".to_owned());
+        let key = |account| anvil.key(account).ok_or_else(no_account);
+        steps.push(clock.done());
+
+        let clock = Clock::begin(&tell, "contracts");
+        let config = ChainConfig::new(anvil.url(), Address([0; 20])).with_key(key(0)?);
+        let (admin, deployment) = Chain::deploy(config).await?;
+        deployment.write(&folder.join("deployment.json"))?;
+        steps.push(clock.done());
+
+        let clock = Clock::begin(&tell, "registration");
+        let cluster = admin
+            .register_cluster(&ClusterSettings {
+                salt: [0; 32],
+                committee: options.committee,
+                open_to_workers: true,
+                slot_millis: SLOT_MILLIS,
+                policy: b"spread".to_vec(),
+            })
+            .await?;
+        let operator = admin.with_key(key(1)?);
+        let submitter = operator.account().ok_or_else(no_account)?;
+        admin.set_rights(cluster, submitter, Rights::SUBMIT).await?;
+        let files = node_files(&options, &folder, &anvil)?;
+        let rpc = anvil.url();
+        let contract = admin.contracts().directory;
+        let shared = Shared { options: &options, rpc: &rpc, contract, cluster };
+        for node in &files {
+            node.write_secrets()?;
+            node.write_config(&shared, &files)?;
+            register(&admin, cluster, node).await?;
+            tell(Event::Detail(&node.name));
+        }
+        let ask = files.first().map(NodeFiles::admin_socket).unwrap_or_default();
+        let operator_config = write_operator(&folder.join("operator"), &key(1)?, &shared, &ask)?;
+        let nodes: Vec<_> = files
+            .into_iter()
+            .map(|files| {
+                let shared_log = folder.join("devnet.log");
+                let log = if options.processes { files.folder.join("log.txt") } else { shared_log };
+                Node::new(files, log)
+            })
+            .collect();
+        let entries: Result<Vec<_>, DevnetError> = nodes.iter().map(entry).collect();
+        DevnetFile {
+            rpc,
+            chain_id: admin.chain_id(),
+            contract,
+            cluster,
+            operator: operator_config,
+            nodes: entries?,
+        }
+        .write(&folder)?;
+        steps.push(clock.done());
+        Ok(Self { options, folder, tell, stop, anvil, admin, operator, cluster, nodes, steps })
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub const fn scope(&self) -> ClusterScope {
+        self.admin.scope(self.cluster)
+    }
+
+    /// The chain, with the admin's account.
+    #[must_use]
+    pub const fn chain(&self) -> &Chain {
+        &self.admin
+    }
+
+    /// URL of the chain's RPC.
+    #[must_use]
+    pub fn rpc(&self) -> String {
+        self.anvil.url()
+    }
+
+    /// The nodes: members, then workers.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The short name of a peer.
+    #[must_use]
+    pub fn name_of(&self, peer: &PeerIdHash) -> String {
+        let found = self.nodes.iter().find(|node| node.peer() == *peer);
+        found.map_or_else(|| peer.to_string(), |node| node.name().to_owned())
+    }
+
+    /// Starts every node; processes one after the other, as each answers.
+    ///
+    /// # Errors
+    /// [`DevnetError`].
+    pub async fn start_nodes(&mut self) -> Result<(), DevnetError> {
+        let clock = Clock::begin(&self.tell, "nodes");
+        for i in 0..self.nodes.len() {
+            self.nodes[i].start(self.options.processes)?;
+            if self.options.processes {
+                self.await_up().await?;
+            }
+        }
+        self.await_up().await?;
+        self.steps.push(clock.done());
+        Ok(())
+    }
+
+    /// Waits until every started node answers.
+    async fn await_up(&self) -> Result<(), DevnetError> {
+        self.wait("starting the nodes", NODE_UP, async || {
+            Ok(self.outstanding(|_, _| true).await.map_or(Look::Done(()), Look::Outstanding))
+        })
+        .await
+    }
+
+    /// Starts one node that was stopped.
+    ///
+    /// # Errors
+    /// [`DevnetError`], also if there is no node of that name.
+    pub async fn start_node(&mut self, name: &str) -> Result<(), DevnetError> {
+        let processes = self.options.processes;
+        self.node_mut(name)?.start(processes)?;
+        self.await_up().await
+    }
+
+    /// Stops one node, which says goodbye; its containers go on.
+    ///
+    /// # Errors
+    /// [`DevnetError::Options`] if there is no node of that name.
+    pub async fn stop_node(&mut self, name: &str) -> Result<(), DevnetError> {
+        let node = self.node_mut(name)?;
+        node.tell_to_stop();
+        node.stopped().await;
+        Ok(())
+    }
+
+    fn node_mut(&mut self, name: &str) -> Result<&mut Node, DevnetError> {
+        let found = self.nodes.iter_mut().find(|node| node.name() == name);
+        found.ok_or_else(|| DevnetError::Options(format!("there is no node {name}")))
+    }
+
+    /// Proposes the ceremony and waits until the members have published a key.
+    ///
+    /// # Errors
+    /// [`DevnetError`].
+    pub async fn make_key(&mut self) -> Result<KeySetDigest, DevnetError> {
+        let clock = Clock::begin(&self.tell, "ceremony");
+        let commit_point = ChainCommitPoint::new(self.admin.clone(), self.cluster);
+        let options = ProposeOptions {
+            scope: self.scope(),
+            committee: self.options.committee,
+            parameters: self.options.parameters.clone(),
+            duration: CEREMONY,
+            attempts: 1,
+            wait: true,
+            poll: Duration::from_millis(500),
+        };
+        let held = propose(&commit_point, &options, |_| {});
+        let watched = self.wait("the ceremony", CEREMONY * 3, async || {
+            let at = self.outstanding(|node, _| node.role() == Role::Worker).await;
+            Ok::<Look<()>, _>(Look::Outstanding(at.unwrap_or_default()))
+        });
+        let proposed = tokio::select! {
+            proposed = held => proposed?,
+            Err(error) = watched => return Err(error),
+        };
+        let AttemptStatus::Published { key_set, .. } = proposed.status else {
+            let at = self.outstanding(|node, _| node.role() == Role::Worker).await;
+            return Err(DevnetError::Options(format!(
+                "the ceremony ended without a key ({}): {}; logs are in {}, causes in docs/failures.md",
+                proposed.status.name(),
+                at.unwrap_or_default(),
+                self.folder.display()
+            )));
+        };
+        self.steps.push(clock.done());
+        Ok(key_set)
+    }
+
+    /// Waits until every node can use the key, sees all others, and every worker has sent telemetry.
+    ///
+    /// # Errors
+    /// [`DevnetError`].
+    pub async fn await_ready(&mut self, key_set: KeySetDigest) -> Result<(), DevnetError> {
+        let clock = Clock::begin(&self.tell, "readiness");
+        let others = self.nodes.iter().filter(|node| node.is_started()).count() - 1;
+        self.wait("getting ready", READY, async || {
+            let outstanding = self.outstanding(|node, status| {
+                let sends = node.role() == Role::Member || status.traffic.telemetry_messages > 0;
+                status.key_set == Some(key_set) && status.peers.alive >= others && sends
+            });
+            Ok(outstanding.await.map_or(Look::Done(()), Look::Outstanding))
+        })
+        .await?;
+        self.steps.push(clock.done());
+        Ok(())
+    }
+
+    /// Ends everything: nodes, their containers, the chain.
+    ///
+    /// # Errors
+    /// [`DevnetError::Docker`] if containers may be left; the rest has ended even so.
+    pub async fn end(mut self) -> Result<(), DevnetError> {
+        self.nodes.iter().for_each(Node::tell_to_stop);
+        for node in &mut self.nodes {
+            node.stopped().await;
+        }
+        let removed = self.remove_containers().await;
+        let anvil = self.anvil;
+        // It writes its state and is waited for.
+        let _ = tokio::task::spawn_blocking(move || drop(anvil)).await;
+        removed
+    }
+
+    async fn remove_containers(&self) -> Result<(), DevnetError> {
+        let docker = Docker::connect(&self.options.docker_socket).await?;
+        let workers = self.of_role(Role::Worker).map(async |node| {
+            let owner = Owner { scope: self.scope(), worker: node.peer() };
+            Executor::new(docker.clone(), owner).reconcile(&[]).await
+        });
+        for removed in futures::future::join_all(workers).await {
+            for (replica, error) in removed?.failed {
+                tracing::warn!(%replica, %error, "a container is left");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn entry(node: &Node) -> Result<NodeEntry, DevnetError> {
+    Ok(NodeEntry {
+        name: node.name().to_owned(),
+        role: node.role(),
+        peer: node.peer(),
+        peer_id: node.files.peer_id()?,
+        config: node.files.config(),
+        admin_socket: node.admin_socket(),
+        log: node.log.clone(),
+    })
+}
+
+fn node_files(
+    options: &DevnetOptions,
+    folder: &Path,
+    anvil: &Anvil,
+) -> Result<Vec<NodeFiles>, DevnetError> {
+    let members = (1..=options.committee.n()).map(|i| (Role::Member, format!("member-{i}")));
+    let workers = (1..=options.workers).map(|i| (Role::Worker, format!("worker-{i}")));
+    let ports = free_ports(options.committee.n() + options.workers)?;
+    let named = members.chain(workers).zip(ports).zip(FIRST_NODE_ACCOUNT..);
+    let files = named.map(|(((role, name), port), account)| NodeFiles {
+        folder: folder.join(&name),
+        name,
+        role,
+        identity: new_identity(),
+        account: anvil.key(account), // more nodes than accounts: a worker can do without
+        port,
+    });
+    Ok(files.collect())
+}
+
+/// A member is admitted by the admin; each node is registered under its own account, or the admin's
+/// if it has none.
+async fn register(
+    admin: &Chain,
+    cluster: ClusterId,
+    node: &NodeFiles,
+) -> Result<(), DevnetError> {
+    let chain = match &node.account {
+        Some(account) => admin.with_key(account.clone()),
+        None => admin.clone(),
+    };
+    let member = node.role == Role::Member;
+    if let Some(account) = node.account.as_ref().filter(|_| member) {
+        admin.approve_node(PeerIdHash::of(&node.identity.public()), account.address()).await?;
+    }
+    let registration = NodeRegistration {
+        cluster,
+        roles: Roles { worker: !member, member },
+        organisation: "devnet".to_owned(),
+        labels: Vec::new(),
+    };
+    chain.register_node(&registration, &node.identity).await?;
+    Ok(())
+}
+
+/// The sample image that `cargo xtask setup --docker` noted, looked for above this program.
+#[must_use]
+pub fn sample_image() -> Option<String> {
+    let program = std::env::current_exe().ok()?;
+    let notes = program.ancestors().map(|folder| folder.join("setup/sample-image"));
+    let note = notes.into_iter().find_map(|note| std::fs::read_to_string(note).ok())?;
+    Some(note.trim().to_owned())
+}
+
+/// A job with softly separated replicas of an image.
+///
+/// # Errors
+/// [`DevnetError::Job`] if `image` is not pinned by digest.
+pub fn sample_job(image: &str, replicas: u16) -> Result<JobFile, DevnetError> {
+    let image = toml::Value::from(image);
+    Ok(JobFile::parse(&format!(
+        "image = {image}\nreplicas = {replicas}\nanti_affinity = \"soft\"\n\
+         [resources]\ncpu_millicores = 100\nmemory_mib = 64\n"
+    ))?)
+}

@@ -31,6 +31,7 @@ pub mod ledger;
 pub mod member;
 pub mod messages;
 pub mod misbehaviour;
+pub mod operator;
 pub mod p2p;
 pub mod pool;
 pub mod role;

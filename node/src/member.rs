@@ -186,9 +186,8 @@ async fn obtain_key(
         take_part(config, node, passphrase, links).await?;
     }
     // The chain has it; this node's view may be a moment behind.
-    let view = views.wait_for(|view| view.key.is_some()).await.map_err(|_| MemberError::Stopped)?;
-    let key = view.key.ok_or(MemberError::Stopped)?;
-    drop(view);
+    let published = views.wait_for(|view| view.key.is_some()).await.map(|view| view.key);
+    let key = published.ok().flatten().ok_or(MemberError::Stopped)?;
     let folder = cluster.data_dir.join("ceremony");
     let finished = FinishedKey::load(&cluster.data_dir, key.epoch)
         .map_err(|source| MemberError::Io { path: folder, source })?;

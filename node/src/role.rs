@@ -34,7 +34,7 @@ use crate::{
     config::{ChainSection, Environment, NetworkSection, NodeSection},
     driver::{DataDir, DataDirError},
     epoch::{Epoch, EpochError, MaterialFiles},
-    keystore::{KeystoreError, Passphrase, read_secret},
+    keystore::{KeystoreError, Passphrase, read_identity},
     p2p::{InvalidIdentity, SwimConfig, peer_id},
     status::Role,
 };
@@ -67,9 +67,6 @@ pub enum RoleError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The identity file decrypts to something else.
-    #[error("{0} holds no identity; `veil identity new` makes one")]
-    Identity(PathBuf),
     /// Not a point of the curve.
     #[error(transparent)]
     InvalidIdentity(#[from] InvalidIdentity),
@@ -130,23 +127,26 @@ impl Secrets {
             (None, Some(file)) => Passphrase::from_file(file)?,
             (None, None) => return Err(RoleError::NoPassphrase),
         };
-        let account = match (AccountKey::from_environment()?, &chain.keystore) {
-            (Some(key), _) => Some(key),
-            (None, None) => None,
-            (None, Some(keystore)) => {
-                let file = chain
-                    .keystore_passphrase_file
-                    .as_ref()
-                    .ok_or(RoleError::NoKeystorePassphrase)?;
-                let text = std::fs::read_to_string(file)
-                    .map(zeroize::Zeroizing::new)
-                    .map_err(|source| RoleError::PassphraseFile { path: file.clone(), source })?;
-                let first = text.lines().next().unwrap_or_default();
-                Some(AccountKey::from_keystore(keystore, first)?)
-            }
-        };
+        let account = account(chain)?;
         Ok(Self { passphrase, account })
     }
+}
+
+/// The account's key: `VEIL_CHAIN_KEY` wins over the keystore; none if neither is set.
+///
+/// # Errors
+/// [`RoleError`].
+pub fn account(chain: &ChainSection) -> Result<Option<AccountKey>, RoleError> {
+    if let Some(key) = AccountKey::from_environment()? {
+        return Ok(Some(key));
+    }
+    let Some(keystore) = &chain.keystore else { return Ok(None) };
+    let file = chain.keystore_passphrase_file.as_ref().ok_or(RoleError::NoKeystorePassphrase)?;
+    let text = std::fs::read_to_string(file)
+        .map(zeroize::Zeroizing::new)
+        .map_err(|source| RoleError::PassphraseFile { path: file.clone(), source })?;
+    let first = text.lines().next().unwrap_or_default();
+    Ok(Some(AccountKey::from_keystore(keystore, first)?))
 }
 
 /// The sections that both roles' configurations have.
@@ -169,11 +169,7 @@ pub fn open_identity(
     passphrase: &Passphrase,
 ) -> Result<SecretIdentity, RoleError> {
     let path = node.identity_file();
-    let bytes = read_secret(&path, passphrase)?;
-    let identity = <&[u8; 32]>::try_from(bytes.as_slice())
-        .ok()
-        .and_then(|bytes| SecretIdentity::from_bytes(bytes).ok())
-        .ok_or_else(|| RoleError::Identity(path.clone()))?;
+    let identity = read_identity(&path, passphrase)?;
     let found = peer_id(&identity.public())?.to_string();
     match &node.peer_id {
         Some(expected) if *expected != found => {

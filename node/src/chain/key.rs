@@ -68,6 +68,26 @@ impl AccountKey {
         })
     }
 
+    /// Writes an encrypted JSON keystore, not over an existing file.
+    ///
+    /// # Errors
+    /// [`AccountKeyError::Keystore`].
+    pub fn write_keystore(&self, path: &Path, passphrase: &str) -> Result<(), AccountKeyError> {
+        let failed = |detail: String| AccountKeyError::Keystore { path: path.to_owned(), detail };
+        if path.exists() {
+            return Err(failed("it exists already and is not overwritten".to_owned()));
+        }
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str()))
+        else {
+            return Err(failed("not the path of a file".to_owned()));
+        };
+        let secret = Zeroizing::new(self.0.to_bytes().0);
+        let mut rng = rand::rngs::OsRng;
+        PrivateKeySigner::encrypt_keystore(folder, &mut rng, secret, passphrase, Some(name))
+            .map(drop)
+            .map_err(|error| failed(error.to_string()))
+    }
+
     /// Whose key it is.
     #[must_use]
     pub fn address(&self) -> Address {
@@ -95,18 +115,12 @@ mod tests {
     #[test]
     fn keystores_open_with_their_passphrase_only() {
         let folder = tempfile::tempdir().unwrap();
-        let secret = [7; 32];
-        let (_, name) = PrivateKeySigner::encrypt_keystore(
-            folder.path(),
-            &mut rand::thread_rng(),
-            secret,
-            "right",
-            None,
-        )
-        .unwrap();
-        let path = folder.path().join(name);
+        let path = folder.path().join("account.json");
+        let written = AccountKey::from_bytes(&[7; 32]).unwrap();
+        written.write_keystore(&path, "right").unwrap();
+        assert!(written.write_keystore(&path, "right").is_err());
         let key = AccountKey::from_keystore(&path, "right").unwrap();
-        assert_eq!(key.address(), AccountKey::from_bytes(&secret).unwrap().address());
+        assert_eq!(key.address(), written.address());
         assert!(AccountKey::from_keystore(&path, "wrong").is_err());
         assert!(AccountKey::from_keystore(&folder.path().join("none"), "right").is_err());
     }

@@ -1,6 +1,6 @@
 //! Running processes: `veil worker run`, `veil committee run`, `veil status`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Exit, complain};
 use crate::{
     admin::{self, AdminError},
-    config::{ConfigError, MemberConfig, WorkerConfig, process_environment},
+    config::{AnyConfig, ConfigError, MemberConfig, WorkerConfig, process_environment},
     member::{self, MemberError},
     role::{RoleError, Secrets},
     status::Status,
@@ -205,18 +205,10 @@ const fn role_exit(error: &RoleError) -> Exit {
     }
 }
 
-/// The admin socket of the process that a configuration of either role belongs to.
-fn socket(config: &Path) -> Result<PathBuf, ConfigError> {
-    match WorkerConfig::load(config, &process_environment) {
-        Ok(worker) => Ok(worker.node.admin_socket()),
-        Err(_) => MemberConfig::load(config, &process_environment)
-            .map(|member| member.node.admin_socket()),
-    }
-}
-
 /// `veil status`.
 pub(super) fn status(arguments: &Ask) -> Exit {
-    let socket = match socket(&arguments.config) {
+    let loaded = AnyConfig::load(&arguments.config, &process_environment);
+    let socket = match loaded.map(|config| config.admin_socket()) {
         Ok(socket) => socket,
         Err(error) => {
             complain(arguments.json, "configuration", &error);

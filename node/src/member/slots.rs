@@ -251,10 +251,12 @@ impl Slots {
             let interval = view.slot_interval;
             let basis = self.basis(view, slot);
             let replicas = |job: &Blake3Digest| self.cluster.jobs.replicas(job);
-            let facts = self.facts(&basis, &replicas, 0);
+            let pending = {
+                let facts = self.facts(&basis, &replicas, 0);
+                facts.has_work().then(|| facts.pending())
+            };
             let mut wait = None;
-            if facts.has_work() {
-                let pending = facts.pending();
+            if let Some(pending) = pending {
                 let again = !pending.is_empty() && pending == left_over;
                 wait = interval.checked_sub(begun.elapsed()).filter(|_| again);
                 if wait.is_none() {

@@ -1,0 +1,201 @@
+//! `veil devnet`.
+
+mod show;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use clap::{Args, builder::PossibleValuesParser};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use veil_protocol_spec::Committee;
+
+use self::show::{Progress, table};
+use super::{
+    Exit,
+    node::stop_on_signals,
+    run::{Failure, log_to_file, run as run_async},
+};
+use crate::{
+    devnet::{Devnet, DevnetError, DevnetOptions, Tell},
+    docker::DEFAULT_SOCKET,
+    job_file::JobFile,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Size of the committee.
+    #[arg(long, default_value = "4", value_parser = PossibleValuesParser::new(["1", "4", "7", "10", "13"]))]
+    members: String,
+    /// Number of workers.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=32))]
+    workers: u16,
+    /// Replicas of the sample job.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
+    replicas: u16,
+    /// Image of the sample job, by digest; the one that `cargo xtask setup --docker` made, if it is
+    /// not given.
+    #[arg(long, value_name = "REFERENCE@sha256:DIGEST", conflicts_with = "job")]
+    image: Option<String>,
+    /// A job file in place of the sample job.
+    #[arg(long, value_name = "FILE", conflicts_with = "replicas")]
+    job: Option<PathBuf>,
+    /// FHE parameters: "production", or "insecure-test" (protects nothing, fast).
+    #[arg(long, env = "VEIL_PARAMETERS", default_value = "production")]
+    parameters: String,
+    /// Each node as a process of its own.
+    #[arg(long)]
+    processes: bool,
+    /// End everything once the job is placed, verified and anchored.
+    #[arg(long)]
+    exit_after_placement: bool,
+    /// An empty or new folder for everything; it is left there. Keep the path short.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Port of the local chain's RPC on 127.0.0.1.
+    #[arg(long, value_name = "PORT")]
+    rpc_port: Option<u16>,
+    /// The Docker engine's socket.
+    #[arg(long, env = "VEIL_DOCKER_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    docker_socket: PathBuf,
+    /// Print one JSON object once the job is placed.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Failure for DevnetError {
+    fn exit(&self) -> (Exit, &'static str) {
+        match self {
+            Self::Options(_) | Self::Job(_) | Self::Config(_) => (Exit::Usage, "usage"),
+            Self::Deadline { .. } => (Exit::Failed, "deadline"),
+            Self::NodeEnded { .. } => (Exit::Failed, "node"),
+            Self::Verify { .. } => (Exit::Failed, "verification"),
+            Self::Interrupted => (Exit::Failed, "interrupted"),
+            error if error.is_io() => (Exit::Files, "files"),
+            _ => (Exit::Failed, "devnet"),
+        }
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> Exit {
+    run_async(arguments.json, carry_out(arguments))
+}
+
+async fn carry_out(arguments: &Arguments) -> Result<Exit, DevnetError> {
+    let usage = |error: &dyn core::fmt::Display| DevnetError::Options(error.to_string());
+    let members: u8 = arguments.members.parse().map_err(|error| usage(&error))?;
+    let options = DevnetOptions {
+        committee: Committee::new(members).map_err(|error| usage(&error))?,
+        workers: arguments.workers.into(),
+        parameters: arguments.parameters.clone(),
+        processes: arguments.processes,
+        rpc_port: arguments.rpc_port,
+        docker_socket: arguments.docker_socket.clone(),
+    };
+    let job = job(arguments)?;
+    let temporary = match arguments.keep {
+        Some(_) => None,
+        None => Some(
+            tempfile::Builder::new()
+                .prefix("veil-devnet-")
+                .tempdir()
+                .map_err(|source| DevnetError::Io { path: env::temp_dir(), source })?,
+        ),
+    };
+    let folder = arguments.keep.as_deref().or(temporary.as_ref().map(|dir| dir.path()));
+    let folder = folder.map(Path::to_owned).unwrap_or_default();
+    fs::create_dir_all(&folder)
+        .and_then(|()| log_to_file(&folder.join("devnet.log")))
+        .map_err(|source| DevnetError::Io { path: folder.clone(), source })?;
+    let stop = stop_on_signals()
+        .map_err(|source| DevnetError::Io { path: PathBuf::from("signals"), source })?;
+
+    let progress = Arc::new(Progress::new());
+    if arguments.parameters == "insecure-test" {
+        progress.say("WARNING: insecure test parameters: the encryption protects nothing");
+    }
+    progress.say("WARNING: one member makes the reference string of the telemetry proofs, and could forge proofs; certificates say so");
+    progress.say(&format!("folder: {}", folder.display()));
+    let told = Arc::clone(&progress);
+    let tell: Tell = Arc::new(move |event| told.take(event));
+    let prepared = Devnet::prepare(options, &folder, tell, stop.clone()).await;
+    let ended = match prepared {
+        Ok(mut devnet) => {
+            let done = serve(&mut devnet, arguments, job, &folder, &progress, &stop).await;
+            progress.stage("ending");
+            let ended = devnet.end().await;
+            done.and_then(|exit| ended.map(|()| exit))
+        }
+        Err(error) => Err(error),
+    };
+    progress.finish();
+    if ended.is_err() && let Some(temporary) = temporary {
+        // The error may name logs in it.
+        eprintln!("left for a look: {}", temporary.keep().display());
+    }
+    ended
+}
+
+/// From the start of the nodes to the end of the stay.
+async fn serve(
+    devnet: &mut Devnet,
+    arguments: &Arguments,
+    job: JobFile,
+    folder: &Path,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<Exit, DevnetError> {
+    let replicas = job.replicas;
+    devnet.start_nodes().await?;
+    let key_set = devnet.make_key().await?;
+    devnet.await_ready(key_set).await?;
+    progress.stage("placement");
+    let job = devnet.submit(job).await?;
+    progress.say(&format!("job {job} is submitted"));
+    let running = devnet.await_running(job, replicas).await?;
+    let placed = devnet.verify(job, running).await?;
+    let figures = devnet.figures(placed.slot).await?;
+    progress.finish();
+    let mut report = json!(placed);
+    if let (Value::Object(report), Value::Object(more)) = (&mut report, json!(figures)) {
+        report.extend(more);
+        report.insert("folder".to_owned(), json!(arguments.keep.as_ref().map(|_| folder)));
+        report.insert("parameters".to_owned(), json!(arguments.parameters));
+        report.insert("processes".to_owned(), json!(arguments.processes));
+    }
+    if arguments.json {
+        println!("{report}");
+    } else {
+        println!("{}", table(&placed, &figures));
+    }
+    if arguments.exit_after_placement {
+        return Ok(Exit::Done);
+    }
+    progress.say(&format!(
+        "the network stays up until Ctrl-C; try: veil job status --devnet {}",
+        folder.display()
+    ));
+    stop.cancelled().await;
+    Ok(Exit::Done)
+}
+
+fn job(arguments: &Arguments) -> Result<JobFile, DevnetError> {
+    if let Some(path) = &arguments.job {
+        let text = fs::read_to_string(path)
+            .map_err(|source| DevnetError::Io { path: path.clone(), source })?;
+        return Ok(JobFile::parse(&text)?);
+    }
+    let image = match &arguments.image {
+        Some(image) => image.clone(),
+        None => crate::devnet::sample_image().ok_or_else(|| {
+            DevnetError::Options(
+                "no image to run: `cargo xtask demo` makes one and runs this command, or give one with --image"
+                    .to_owned(),
+            )
+        })?,
+    };
+    Ok(crate::devnet::sample_job(&image, arguments.replicas)?)
+}

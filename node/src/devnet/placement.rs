@@ -1,0 +1,288 @@
+//! From a job to containers that run, and the proof of it.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use serde::Serialize;
+use veil_protocol_spec::{
+    Blake3Digest, Slot,
+    scheduling::{
+        Assignment, Outcome, ReferenceStringOrigin, SlotRecord,
+    },
+};
+
+use super::{
+    Devnet, DevnetError,
+    verify::{Verifier, VerifyError},
+    wait::{Look, describe},
+};
+use crate::{
+    admin::{self, AdminError},
+    docker::{Docker, Executor, Observed, Owner},
+    job_file::JobFile,
+    operator,
+    status::{ReplicaStatus, Role, Status},
+};
+
+/// For a slot, from the submission on.
+const CERTIFIED: Duration = Duration::from_secs(900);
+/// For images and containers.
+const RUNNING: Duration = Duration::from_secs(600);
+/// For the root to be on chain.
+const ANCHORED: Duration = Duration::from_secs(300);
+
+/// A job's replicas, placed, verified, anchored.
+#[derive(Clone, Debug, Serialize)]
+pub struct Placed {
+    /// The job.
+    pub job: Blake3Digest,
+    /// The slot that completed it.
+    pub slot: Slot,
+    /// Replicas that run, by their workers' own observation and by the engine's.
+    pub replicas_running: usize,
+    /// The records were verified here.
+    pub certificate_verified: bool,
+    /// The roots were read back from the chain and are the same.
+    pub anchored: bool,
+    /// Telemetry proofs rest on a reference string that one party made.
+    pub insecure_reference_string: bool,
+    /// Which replica runs where.
+    pub replicas: Vec<Place>,
+}
+
+/// One replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// Its index.
+    pub replica: u16,
+    /// The worker's short name.
+    pub worker: String,
+    /// Docker's id.
+    pub container: Option<String>,
+}
+
+impl Devnet {
+    /// Submits a job as the operator: on chain, then its body through a node.
+    ///
+    /// # Errors
+    /// [`DevnetError`].
+    pub async fn submit(&self, job: JobFile) -> Result<Blake3Digest, DevnetError> {
+        let ask = self.any_started()?.admin_socket();
+        let (digest, _) = operator::submit(&self.operator, self.cluster, &ask, job).await?;
+        Ok(digest)
+    }
+
+    fn any_started(&self) -> Result<&super::Node, DevnetError> {
+        let node = self.nodes.iter().find(|node| node.is_started());
+        node.ok_or_else(|| DevnetError::Options("no node runs".to_owned()))
+    }
+
+    /// Waits until every replica of the job runs, as its worker sees it.
+    ///
+    /// # Errors
+    /// [`DevnetError::Deadline`] names the replicas that do not, and why.
+    pub async fn await_running(
+        &self,
+        job: Blake3Digest,
+        replicas: u16,
+    ) -> Result<Vec<Place>, DevnetError> {
+        self.wait("placing the job", CERTIFIED, async || {
+            let statuses = self.statuses().await;
+            let placed = statuses.iter().filter_map(|(_, status)| status.as_ref()).any(|status| {
+                let of_job = |replica: &&ReplicaStatus| replica.job == job && replica.worker.is_some();
+                status.replicas.iter().filter(of_job).count() == usize::from(replicas)
+            });
+            if placed {
+                return Ok(Look::Done(()));
+            }
+            let at: Vec<_> =
+                statuses.iter().map(|(node, status)| describe(node, status.as_ref())).collect();
+            Ok(Look::Outstanding(at.join("; ")))
+        })
+        .await?;
+        self.wait("starting the containers", RUNNING, async || {
+            let statuses = self.statuses().await;
+            let (mut places, mut missing) = (Vec::new(), Vec::new());
+            for (node, status) in &statuses {
+                for replica in own_replicas(status.as_ref(), node, job) {
+                    let state = replica.observed.as_ref();
+                    if state.is_some_and(|observed| observed.running) {
+                        places.push(Place {
+                            replica: replica.replica.0,
+                            worker: node.name().to_owned(),
+                            container: state.and_then(|observed| observed.container.clone()),
+                        });
+                    } else {
+                        let state = state.map_or("not seen yet", |observed| &observed.state);
+                        missing.push(format!("{} on {}: {state}", replica.replica, node.name()));
+                    }
+                }
+            }
+            let running: BTreeSet<_> = places.iter().map(|place| place.replica).collect();
+            if missing.is_empty() && running.len() == usize::from(replicas) {
+                places.sort_by_key(|place| place.replica);
+                return Ok(Look::Done(places));
+            }
+            let expected = (0..replicas).filter(|replica| !running.contains(replica));
+            missing.extend(expected.map(|replica| format!("replica {replica}")));
+            Ok(Look::Outstanding(missing.join("; ")))
+        })
+        .await
+    }
+
+    /// How many replicas of the job the engine itself says run, on each worker.
+    ///
+    /// # Errors
+    /// [`DevnetError::Docker`].
+    pub async fn running_by_engine(
+        &self,
+        job: Blake3Digest,
+    ) -> Result<Vec<(String, usize)>, DevnetError> {
+        let docker = Docker::connect(&self.options.docker_socket).await?;
+        let mut counts = Vec::new();
+        for node in self.of_role(Role::Worker) {
+            let owner = Owner { scope: self.scope(), worker: node.peer() };
+            let observed = Executor::new(docker.clone(), owner).observe().await?;
+            let runs = |seen: &&crate::docker::ObservedReplica| {
+                seen.id.job == job && seen.observed == Observed::Running
+            };
+            counts.push((node.name().to_owned(), observed.iter().filter(runs).count()));
+        }
+        Ok(counts)
+    }
+
+    /// Every slot's record up to the last, oldest first, as a node has them.
+    async fn records(&self) -> Result<Vec<SlotRecord>, DevnetError> {
+        let node = self.any_started()?;
+        let socket = node.admin_socket();
+        let last = node.status().await?.last_slot;
+        let mut records = Vec::new();
+        for slot in 1..=last.0 {
+            match admin::get(&socket, &format!("/v1/slots/{slot}")).await {
+                Ok(record) => records.push(record),
+                // A slot that failed has none; the chain of certificates shows if one is kept back.
+                Err(AdminError::Refused(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(records)
+    }
+
+    /// Verifies every certificate here, waits until they are anchored, and compares what the chain
+    /// has with what was verified.
+    ///
+    /// # Errors
+    /// [`DevnetError::Verify`], [`DevnetError::Deadline`].
+    pub async fn verify(
+        &self,
+        job: Blake3Digest,
+        replicas: Vec<Place>,
+    ) -> Result<Placed, DevnetError> {
+        let failed = |slot| move |source| DevnetError::Verify { slot, source };
+        let mut verifier = Verifier::from_chain(&self.admin, self.cluster)
+            .await?
+            .map_err(failed(Slot(0)))?;
+        let records = self.records().await?;
+        let mut completing = Slot(0);
+        for record in &records {
+            let slot = record.manifest.slot;
+            verifier.follow(record).map_err(failed(slot))?;
+            let places = |a: &Assignment| a.job == job && matches!(a.outcome, Outcome::Node(_));
+            if record.assignments.as_slice().iter().any(places) {
+                completing = slot;
+            }
+        }
+        for place in &replicas {
+            let placed = verifier.state().replicas().any(|(of, replica, placement)| {
+                of == job
+                    && replica.0 == place.replica
+                    && self.name_of(&placement.worker) == place.worker
+            });
+            if !placed {
+                return Err(failed(completing)(VerifyError::Published(
+                    "no certificate for a container that runs",
+                )));
+            }
+        }
+        let of_engine: usize =
+            self.running_by_engine(job).await?.into_iter().map(|(_, count)| count).sum();
+        if of_engine != replicas.len() {
+            return Err(DevnetError::Options(format!(
+                "the workers see {} containers of the job running, the engine {of_engine}",
+                replicas.len()
+            )));
+        }
+        self.await_anchored(&verifier, &records, completing).await?;
+        let insecure = verifier
+            .bodies()
+            .iter()
+            .any(|body| body.reference_string == ReferenceStringOrigin::SingleParty);
+        Ok(Placed {
+            job,
+            slot: completing,
+            replicas_running: replicas.len(),
+            certificate_verified: true,
+            anchored: true,
+            insecure_reference_string: insecure,
+            replicas,
+        })
+    }
+
+    async fn await_anchored(
+        &self,
+        verifier: &Verifier,
+        records: &[SlotRecord],
+        slot: Slot,
+    ) -> Result<(), DevnetError> {
+        let Some(record) = records.iter().find(|record| record.manifest.slot == slot) else {
+            return Ok(());
+        };
+        let failed = |source| DevnetError::Verify { slot, source };
+        let body = record.certificate.body;
+        let anchored = self
+            .wait("anchoring the certificate", ANCHORED, async || {
+                Ok(match self.admin.anchored(self.cluster, body.hash()).await? {
+                    Some(anchored) => Look::Done(anchored),
+                    None => Look::Outstanding(format!("the anchor of slot {slot}")),
+                })
+            })
+            .await?;
+        let same = [
+            (anchored.slot == body.slot, "slot"),
+            (anchored.assignments_root == body.assignments_root, "root of assignments"),
+            (anchored.state_root == body.state_root, "state root"),
+            (anchored.reference_string == body.reference_string, "origin of the reference string"),
+        ];
+        if let Some((_, what)) = same.into_iter().find(|(same, _)| !same) {
+            return Err(failed(VerifyError::Anchored(what)));
+        }
+        // The contract's own answer needs the certificates up to its head, which moves on.
+        let Some(head) = self.admin.head(self.cluster).await? else { return Ok(()) };
+        let bodies: Vec<_> = verifier
+            .bodies()
+            .iter()
+            .filter(|of| (body.slot..=head.slot).contains(&of.slot))
+            .copied()
+            .collect();
+        if bodies.last().is_some_and(|last| last.hash() == head.hash) {
+            let tree = record.assignments.tree();
+            for (i, assignment) in record.assignments.as_slice().iter().enumerate() {
+                let proof = tree.proof(i).unwrap_or_default();
+                if !self.admin.verify_inclusion(&bodies, assignment, &proof).await? {
+                    return Err(failed(VerifyError::NotOnChain(i)));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Replicas of the job that a worker says are its own.
+fn own_replicas<'a>(
+    status: Option<&'a Status>,
+    node: &super::Node,
+    job: Blake3Digest,
+) -> impl Iterator<Item = &'a ReplicaStatus> {
+    let me = node.peer();
+    let all = status.map_or(&[][..], |status| &status.replicas);
+    all.iter().filter(move |replica| replica.job == job && replica.worker == Some(me))
+}

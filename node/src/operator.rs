@@ -1,0 +1,88 @@
+//! What an operator does with jobs: the chain orders them, a node takes their bodies.
+
+use std::path::Path;
+
+use veil_protocol_spec::{Blake3Digest, ClusterId, scheduling::JobSpec};
+
+use crate::{
+    admin::{self, AdminError},
+    chain::{Chain, ChainError},
+    job_file::{JobFile, JobFileError},
+};
+
+/// Why a job is not submitted or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The chain.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The job file.
+    #[error(transparent)]
+    Job(#[from] JobFileError),
+    /// The chain lists the job, and no node has its body.
+    #[error(
+        "job {job} is submitted on chain, but no node has its body: {source}; repeat with the same file and `--nonce {nonce}`"
+    )]
+    Body {
+        /// Which.
+        job: Blake3Digest,
+        /// Its nonce.
+        nonce: u64,
+        /// Why the node did not take it.
+        source: AdminError,
+    },
+    /// Nothing to stop.
+    #[error("the chain lists no running job {0} of this account; `veil job list` shows them")]
+    NoSuchJob(Blake3Digest),
+}
+
+/// Submits a job under the account's next nonce, then gives its body to the node behind `admin`.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn submit(
+    chain: &Chain,
+    cluster: ClusterId,
+    admin: &Path,
+    job: JobFile,
+) -> Result<(Blake3Digest, JobSpec), OperatorError> {
+    let operator = chain.account().ok_or(ChainError::NoAccount)?;
+    let nonce = chain.next_job_nonce(cluster, operator).await?;
+    let spec = job.into_spec(chain.scope(cluster), operator, nonce)?;
+    let digest = spec.digest();
+    chain.submit_job(cluster, digest, nonce).await?;
+    give_body(admin, &spec).await?;
+    Ok((digest, spec))
+}
+
+/// Gives a job's body to the node behind `admin`, which passes it on.
+///
+/// # Errors
+/// [`OperatorError::Body`].
+pub async fn give_body(admin: &Path, spec: &JobSpec) -> Result<(), OperatorError> {
+    let posted = admin::post::<serde_json::Value>(admin, "/v1/jobs", spec).await;
+    let (job, nonce) = (spec.digest(), spec.nonce);
+    posted.map(drop).map_err(|source| OperatorError::Body { job, nonce, source })
+}
+
+/// Cancels every submission of the job by this account; returns their number.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn stop(
+    chain: &Chain,
+    cluster: ClusterId,
+    job: Blake3Digest,
+) -> Result<usize, OperatorError> {
+    let operator = chain.account().ok_or(ChainError::NoAccount)?;
+    let submitted = chain.jobs(cluster, 0).await?;
+    let own = |one: &&crate::chain::SubmittedJob| {
+        one.digest == job && one.operator == operator && !one.cancelled
+    };
+    let mut stopped = 0;
+    for one in submitted.iter().filter(own) {
+        chain.cancel_job(cluster, one.position).await?;
+        stopped += 1;
+    }
+    if stopped == 0 { Err(OperatorError::NoSuchJob(job)) } else { Ok(stopped) }
+}
