@@ -5,6 +5,8 @@
 //! errors that name the key, and so is a value that cannot be meant. What an environment variable
 //! says wins over the file.
 
+mod offer;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -15,7 +17,7 @@ use libp2p::Multiaddr;
 use serde::Deserialize;
 use veil_protocol_spec::{Address, ClusterId};
 
-use crate::telemetry::{CpuMeasure, Kept, Offer};
+pub use self::offer::OfferSection;
 
 /// The commented sample for a committee member.
 pub const MEMBER_SAMPLE: &str = include_str!("../config/member.toml");
@@ -140,47 +142,6 @@ impl Default for CommitteeSection {
             parameters: "production".to_owned(),
             telemetry_max_age_seconds: 120,
             propose_timeout_seconds: 10,
-        }
-    }
-}
-
-/// `[worker.offer]`: the most a worker offers; the host's own capacity where nothing is said.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OfferSection {
-    /// CPU time in thousandths of a core.
-    pub cpu_millicores: Option<u64>,
-    /// Memory.
-    pub memory_mib: Option<u64>,
-    /// Disk.
-    pub disk_gib: Option<u64>,
-    /// What is never lent, in thousandths of a core.
-    pub reserve_cpu_millicores: Option<u64>,
-    /// Memory that is never lent.
-    pub reserve_memory_mib: Option<u64>,
-    /// Disk that is never lent.
-    pub reserve_disk_gib: Option<u64>,
-    /// Whether CPU that others use counts as free.
-    pub cpu_measure: CpuMeasure,
-}
-
-impl OfferSection {
-    /// In the sampler's units.
-    #[must_use]
-    pub fn offer(&self) -> Offer {
-        let (all, kept) = (Offer::default(), Kept::default());
-        let mib = |given: Option<u64>, other| given.map_or(other, |n| n.saturating_mul(1 << 20));
-        let gib = |given: Option<u64>, other| given.map_or(other, |n| n.saturating_mul(1 << 30));
-        Offer {
-            cpu_millicores: self.cpu_millicores.unwrap_or(all.cpu_millicores),
-            memory_bytes: mib(self.memory_mib, all.memory_bytes),
-            disk_bytes: gib(self.disk_gib, all.disk_bytes),
-            reserve: Kept {
-                cpu_millicores: self.reserve_cpu_millicores.unwrap_or(kept.cpu_millicores),
-                memory_bytes: mib(self.reserve_memory_mib, kept.memory_bytes),
-                disk_bytes: gib(self.reserve_disk_gib, kept.disk_bytes),
-            },
-            cpu_measure: self.cpu_measure,
         }
     }
 }
@@ -404,6 +365,7 @@ impl WorkerConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::Offer;
 
     const NOTHING: Environment<'static> = &|_| None;
 

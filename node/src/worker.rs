@@ -153,7 +153,7 @@ async fn contain(
     }
     let owner = Owner { scope: cluster.scope, worker: cluster.me };
     let executor = Arc::new(Executor::new(docker, owner));
-    let (included, including) = watch::channel(Slot(0));
+    let (included, including) = watch::channel(None::<Slot>);
     let enforcer = Enforcer {
         cluster: Arc::clone(cluster),
         epoch: Arc::clone(epoch),
