@@ -103,6 +103,11 @@ pub async fn run(
 async fn work(running: &Running, section: &WorkerSection) -> Result<(), WorkerError> {
     let Some(key) = running.key_in_force().await else { return Ok(()) };
     let cluster = &running.cluster;
+    if !cluster.view().workers().contains(&cluster.me) {
+        tracing::warn!(
+            "the registry lists this node without the role of a worker: nothing will be placed here"
+        );
+    }
     if let Some(given) = &section.key_set {
         // Where it would be if it had been fetched; its digest is checked like a fetched one's.
         let link = cluster.data_dir.join(format!("keyset-{}.bin", key.key_set));

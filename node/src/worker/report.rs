@@ -41,8 +41,6 @@ enum ReportError {
     #[error(transparent)]
     Encrypt(#[from] TelemetryListError),
     #[error(transparent)]
-    Own(#[from] TelemetryRefusal),
-    #[error(transparent)]
     Publish(#[from] PublishError),
     #[error("the node is stopping")]
     Stopped,
@@ -107,7 +105,9 @@ impl Reporter {
         );
         let bytes = telemetry.to_wire();
         let (sent, own) = tokio::join!(self.publish(bytes), self.keep(telemetry));
-        own?;
+        if let Err(error) = own {
+            tracing::warn!(%error, "this worker's own telemetry is left aside here");
+        }
         Ok(sent?)
     }
 
