@@ -8,7 +8,7 @@ macro_rules! contracts {
     ($($(#[$doc:meta])* $module:ident: $contract:ident = $path:literal;)*) => {$(
         $(#[$doc])*
         #[allow(missing_docs, reason = "generated; documented in contracts/src/interfaces")]
-        #[allow(clippy::all, unreachable_pub, reason = "generated")]
+        #[allow(clippy::all, clippy::unwrap_used, unreachable_pub, reason = "generated")]
         pub mod $module {
             alloy::sol!(
                 #[sol(rpc, all_derives)]

@@ -25,9 +25,8 @@ contract KeyCeremony is IKeyCeremony, VeilContract {
     /// @notice EIP-712 type of what the previous group signs.
     bytes32 public constant KEY_HANDOVER_TYPE = keccak256("KeyHandover(bytes32 publication)");
     /// @notice EIP-712 type of what a member signs to abort.
-    bytes32 public constant CEREMONY_ABORT_TYPE = keccak256(
-        "CeremonyAbort(bytes32 cluster,uint64 epoch,uint32 attempt,bytes32 reason)"
-    );
+    bytes32 public constant CEREMONY_ABORT_TYPE =
+        keccak256("CeremonyAbort(bytes32 cluster,uint64 epoch,uint32 attempt,bytes32 reason)");
 
     /// @notice Where the clusters and their nodes are.
     INodeRegistry public immutable registry;
@@ -136,14 +135,13 @@ contract KeyCeremony is IKeyCeremony, VeilContract {
         bytes32 structHash = _publicationHash(publication);
         _checkMembers(record.roster, _typedDigest(structHash), memberSignatures);
         bytes32 possession = _typedDigest(keccak256(abi.encode(KEY_POSSESSION_TYPE, structHash)));
-        CompressedPoint memory groupKey = CompressedPoint(
-            publication.groupKey.x, Secp256k1.prefix(publication.groupKey.y)
-        );
+        CompressedPoint memory groupKey =
+            CompressedPoint(publication.groupKey.x, Secp256k1.prefix(publication.groupKey.y));
         if (!FrostVerifier.verify(groupKey, possession, proofOfPossession)) {
             revert WrongProofOfPossession();
         }
         if (publication.epoch > 0) {
-            CompressedPoint memory previous = _keys[cluster][publication.epoch - 1].groupKey;
+            CompressedPoint memory previous = _groupKey(_keys[cluster][publication.epoch - 1]);
             bytes32 handover = _typedDigest(keccak256(abi.encode(KEY_HANDOVER_TYPE, structHash)));
             if (!FrostVerifier.verify(previous, handover, handoverSignature)) {
                 revert WrongHandoverSignature();
@@ -152,7 +150,8 @@ contract KeyCeremony is IKeyCeremony, VeilContract {
         record.status = Status.Published;
         _keys[cluster].push(
             Key({
-                groupKey: groupKey,
+                groupKeyX: groupKey.x,
+                groupKeyPrefix: groupKey.prefix,
                 verifyingSharesRoot: publication.verifyingSharesRoot,
                 fheKeyDigest: publication.fheKeyDigest,
                 transcriptRoot: publication.transcriptRoot,
@@ -221,7 +220,11 @@ contract KeyCeremony is IKeyCeremony, VeilContract {
         if (keys.length == 0) revert NoKey(cluster, 0);
         epoch = uint64(keys.length - 1);
         Key storage key = keys[epoch];
-        return (epoch, key.groupKey, key.fheKeyDigest, key.referenceStringOrigin);
+        return (epoch, _groupKey(key), key.fheKeyDigest, key.referenceStringOrigin);
+    }
+
+    function _groupKey(Key storage key) private view returns (CompressedPoint memory) {
+        return CompressedPoint(key.groupKeyX, key.groupKeyPrefix);
     }
 
     function _checkMembers(

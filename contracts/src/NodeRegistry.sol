@@ -233,7 +233,9 @@ contract NodeRegistry is INodeRegistry, VeilContract {
         uint256 found = 0;
         for (uint256 i = 0; i < order.length; ++i) {
             bytes32 peer = order[i];
-            if (peer != 0 && _records[cluster][peer].roles & ROLE_MEMBER != 0) peers[found++] = peer;
+            if (peer != 0 && _records[cluster][peer].roles & ROLE_MEMBER != 0) {
+                peers[found++] = peer;
+            }
         }
         assembly ("memory-safe") {
             mstore(peers, found) // shorter than allocated

@@ -88,6 +88,9 @@ use self::{
 /// Slots whose decision is kept for members that ask.
 pub const KEPT_DECISIONS: usize = 4;
 
+/// Rounds for which a manifest is kept that 2t+1 members did not vote for.
+const KEPT_ROUNDS: u32 = 4;
+
 /// What a member must know to take part.
 #[derive(Clone, Debug)]
 pub struct AgreementConfig {
@@ -363,6 +366,10 @@ impl Agreement {
             self.carry_out(output, now);
         }
         let Some(run) = self.run.as_mut().filter(|run| run.decided.is_none()) else { return };
+        let (engine, round) = (&self.engine, self.engine.round());
+        run.forget(|digest, proposed| {
+            proposed.saturating_add(KEPT_ROUNDS) < round && !engine.has_polka(digest)
+        });
         let unvoted =
             run.held.iter().filter(|(_, h)| h.manifest.is_some() && h.sound != Some(true));
         let unvoted: Vec<_> = unvoted.map(|(digest, held)| (*digest, held.sound)).collect();
@@ -427,13 +434,15 @@ impl Agreement {
     }
 
     fn decide(&mut self, lock: ManifestLock) {
-        if self.run.as_ref().is_some_and(|run| run.decided.is_none()) {
+        let open = |run: &Run| run.decided.is_none() && run.held.contains_key(&lock.manifest);
+        if self.run.as_ref().is_some_and(open) {
             self.out.append(Entry::Decided(lock.clone()));
             self.conclude(lock);
         }
     }
 
-    /// Ends the slot; the manifest is held.
+    /// Ends the slot. The manifest is held; one that was forgotten comes with the answer to
+    /// [`Self::ask`].
     fn conclude(&mut self, lock: ManifestLock) {
         let Some(run) = &mut self.run else { return };
         let Some(held) = run.held.get(&lock.manifest) else { return };
@@ -464,3 +473,6 @@ impl Agreement {
         self.out.flush(self.members.binding, self.last);
     }
 }
+
+#[cfg(test)]
+mod tests;

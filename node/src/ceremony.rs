@@ -69,7 +69,7 @@ pub use on_chain::ChainCommitPoint;
 pub use preflight::{
     Answer, Facts, Needs, Preflight, PreflightFault, PreflightRow, build_fingerprint, own_facts,
 };
-pub use propose::{ProposeOptions, Proposed, abort, propose};
+pub use propose::{ProposeOptions, Proposed, abort, erase_failed_attempt, propose};
 pub use reference_string::{ReferenceString, ReferenceStringError, ReferenceStringSource};
 pub use single_party::SinglePartyReference;
 pub use status::{CeremonyStatus, StatusBoard, read_status, status_file, unix_seconds};
@@ -134,7 +134,7 @@ pub struct Member<L: Links> {
     /// What it was told.
     pub options: MemberOptions,
     /// Its data directory, locked.
-    pub data: DataDir,
+    pub data: Arc<DataDir>,
     /// The network.
     pub links: L,
     /// The chain.

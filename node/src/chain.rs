@@ -17,7 +17,8 @@
 //!
 //! # Caveats
 //! - Transactions of one account are numbered by its handle and the clones of it. Two processes
-//!   with one key would disturb each other: give every process its own account.
+//!   with one key disturb each other; a nonce that the other one used is read again, a few times.
+//!   Better give every process its own account.
 //! - A block that is replaced later is not noticed: set `confirmations` to what the chain deserves.
 
 mod anchors;

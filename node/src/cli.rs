@@ -1,6 +1,9 @@
 //! The command line of `veil`. Every command prints one object with `--json`; exit codes: 0 done, 1
 //! the protocol or a verification failed, 2 wrong arguments, 3 files could not be read or written.
 
+mod ceremony;
+mod chain;
+mod identity;
 mod node;
 mod report;
 mod simulate;
@@ -23,6 +26,15 @@ enum Command {
     /// The distributed key generation of a committee.
     #[command(subcommand)]
     Ceremony(Ceremony),
+    /// A committee member.
+    #[command(subcommand)]
+    Committee(node::Member),
+    /// Veil's contracts: deploy them, register clusters and nodes, look at them.
+    #[command(subcommand)]
+    Chain(chain::Command),
+    /// The key that a node is known by, to its peers and to the registry.
+    #[command(subcommand)]
+    Identity(identity::Command),
     /// A node that runs containers.
     #[command(subcommand)]
     Worker(node::Worker),
@@ -37,6 +49,14 @@ enum Ceremony {
     /// Check the transcript of a finished ceremony offline: signatures, echoes, commitments, share
     /// streams, key set.
     Verify(verify::Arguments),
+    /// Call the members to a ceremony, as the cluster's admin.
+    Propose(ceremony::propose::Arguments),
+    /// Take part in the ceremony that is proposed; go on with it after a restart.
+    Join(ceremony::join::Arguments),
+    /// Say which step the ceremony is in, who is outstanding, since when.
+    Status(ceremony::status::Arguments),
+    /// End the open attempt, as a member.
+    Abort(ceremony::abort::Arguments),
 }
 
 impl Cli {
@@ -46,6 +66,13 @@ impl Cli {
         match self.command {
             Command::Ceremony(Ceremony::Simulate(arguments)) => simulate::run(&arguments),
             Command::Ceremony(Ceremony::Verify(arguments)) => verify::run(&arguments),
+            Command::Ceremony(Ceremony::Propose(arguments)) => ceremony::propose::run(&arguments),
+            Command::Ceremony(Ceremony::Join(arguments)) => ceremony::join::run(&arguments),
+            Command::Ceremony(Ceremony::Status(arguments)) => ceremony::status::run(&arguments),
+            Command::Ceremony(Ceremony::Abort(arguments)) => ceremony::abort::run(&arguments),
+            Command::Committee(command) => node::member(&command),
+            Command::Chain(command) => chain::run(&command),
+            Command::Identity(command) => identity::run(&command),
             Command::Worker(command) => node::worker(&command),
             Command::Status(arguments) => node::status(&arguments),
         }

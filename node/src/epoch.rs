@@ -20,6 +20,7 @@ use std::{
 };
 
 use tfhe::CompactPublicKey;
+use tokio::sync::watch;
 use veil_committee::frost::GroupVerifyingKey;
 use veil_keygen_ceremony::keyset::{
     KeySetError, ParameterSet, UnknownParameters, key_set_size_limit, read_key_set_with_digest,
@@ -171,6 +172,7 @@ pub struct Epoch {
     /// Certificates.
     pub ledger: Arc<Ledger>,
     pool: Mutex<Pool<Expanded>>,
+    arrivals: watch::Sender<u64>,
 }
 
 /// What this process has expanded, by digest.
@@ -283,6 +285,7 @@ impl Epoch {
             origin,
             ledger,
             pool: Mutex::new(pool),
+            arrivals: watch::Sender::new(0),
         });
         let weak = Arc::downgrade(&epoch);
         let find = move |digest: &Blake3Digest| -> Option<Telemetry> {
@@ -308,7 +311,14 @@ impl Epoch {
     ) -> Result<Arc<Verified<Expanded>>, TelemetryRefusal> {
         self.pool().check(&telemetry, unix_now())?;
         let (telemetry, expanded) = self.expand(telemetry).await?;
-        Ok(self.pool().insert(telemetry, expanded, unix_now())?)
+        let kept = self.pool().insert(telemetry, expanded, unix_now())?;
+        self.arrivals.send_modify(|count| *count += 1);
+        Ok(kept)
+    }
+
+    /// Tells of telemetry that was taken.
+    pub fn arrivals(&self) -> watch::Receiver<u64> {
+        self.arrivals.subscribe()
     }
 
     /// Verifies a message's proof and expands it, off the reactor. The caller has checked the rest.

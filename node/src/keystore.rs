@@ -14,6 +14,7 @@ use age::{
 };
 use rand::{RngCore, rngs::OsRng};
 use veil_committee::key_share::{KeyShare, KeyShareError};
+use veil_protocol_spec::identity::{InvalidSecretKey, SecretIdentity};
 use zeroize::{Zeroize, Zeroizing};
 
 /// A passphrase, and whether it was made up by this program.
@@ -70,6 +71,9 @@ pub enum KeystoreError {
         /// What is wrong.
         source: KeyShareError,
     },
+    /// The content is no identity.
+    #[error("{0} holds no identity: make one with `veil identity new`")]
+    Identity(PathBuf),
     /// An empty passphrase file.
     #[error("{0} holds no passphrase")]
     EmptyPassphrase(PathBuf),
@@ -222,6 +226,55 @@ pub fn read_key_share(path: &Path, passphrase: &Passphrase) -> Result<KeyShare, 
         .map_err(|source| KeystoreError::KeyShare { path: path.to_owned(), source })
 }
 
+/// First byte of a stored identity.
+const IDENTITY_VERSION: u8 = 1;
+
+/// Writes an identity.
+///
+/// # Errors
+/// [`KeystoreError`].
+pub fn write_identity(
+    path: &Path,
+    identity: &SecretIdentity,
+    passphrase: &Passphrase,
+) -> Result<(), KeystoreError> {
+    // Reserved at once: a buffer that grows leaves copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(33));
+    bytes.push(IDENTITY_VERSION);
+    bytes.extend_from_slice(identity.expose().as_slice());
+    write_secret(path, &bytes, passphrase)
+}
+
+/// Reads an identity.
+///
+/// # Errors
+/// [`KeystoreError`].
+pub fn read_identity(
+    path: &Path,
+    passphrase: &Passphrase,
+) -> Result<SecretIdentity, KeystoreError> {
+    let bytes = read_secret(path, passphrase)?;
+    let key = match bytes.split_first() {
+        Some((&IDENTITY_VERSION, key)) => <&[u8; 32]>::try_from(key).ok(),
+        _ => None,
+    };
+    let identity = key.ok_or(InvalidSecretKey).and_then(SecretIdentity::from_bytes);
+    identity.map_err(|_| KeystoreError::Identity(path.to_owned()))
+}
+
+/// A new identity from the operating system's randomness.
+#[must_use]
+pub fn new_identity() -> SecretIdentity {
+    let mut bytes = Zeroizing::new([0; 32]);
+    loop {
+        OsRng.fill_bytes(bytes.as_mut_slice());
+        // All but one value in 2^128 is a key.
+        if let Ok(identity) = SecretIdentity::from_bytes(&bytes) {
+            return identity;
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -258,6 +311,21 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         let missing = folder.path().join("no such folder/file");
         assert!(matches!(write_new(&missing, 0o600, b""), Err(KeystoreError::Io { .. })));
+    }
+
+    #[test]
+    fn identities_round_trip_and_other_secrets_are_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, passphrase) = (folder.path().join("identity.age"), Passphrase::random());
+        let identity = new_identity();
+        write_identity(&path, &identity, &passphrase).unwrap();
+        assert_eq!(read_identity(&path, &passphrase).unwrap().public(), identity.public());
+        for (name, wrong) in [("zero", &[1, 0][..]), ("version", &[2; 33]), ("empty", &[])] {
+            let path = folder.path().join(name);
+            write_secret(&path, wrong, &passphrase).unwrap();
+            let refused = read_identity(&path, &passphrase);
+            assert!(matches!(refused, Err(KeystoreError::Identity(_))), "{name}");
+        }
     }
 
     #[test]

@@ -1,3 +1,307 @@
-//! A committee member at work.
+//! A committee member at work: `veil committee run`.
+//!
+//! # Flow
+//! 1. Join the cluster ([`crate::role`]).
+//! 2. While the chain publishes no key: take part in the ceremony that is proposed, attempt after
+//!    attempt ([`crate::ceremony`]).
+//! 3. Check that this member's key share is usable; prepare the epoch.
+//! 4. Catch up on certificates; then [slot after slot](slots).
+//!
+//! # State
+//! In the data directory: the ceremony's folders, and `slots/` with the journals of agreement,
+//! decryption and signing.
 
+mod anchor;
+mod machines;
 pub mod proposal;
+mod slots;
+mod suspicions;
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use tokio_util::sync::CancellationToken;
+use veil_committee::key_share::{KeyShare, KeyShareError, test_ciphertext};
+use veil_protocol_spec::{Epoch as EpochNumber, scheduling::UnixMillis};
+
+pub use self::machines::MachineError;
+use self::{
+    machines::Machines,
+    slots::Slots,
+    suspicions::Suspicions,
+};
+use crate::{
+    agreement::Timing,
+    ceremony::{
+        self, CeremonyError, CeremonyTiming, ChainCommitPoint, CommitPointError, FinishedKey,
+        MemberOptions, SinglePartyReference, StatusBoard,
+    },
+    chain::PublishedKey,
+    config::MemberConfig,
+    driver::P2pLinks,
+    epoch::MaterialFiles,
+    follow::Follower,
+    intake,
+    keystore::{KeystoreError, Passphrase, read_key_share},
+    role::{RoleError, Running, Secrets, Sections},
+    status::Role,
+};
+
+/// Attempts of a ceremony that a member takes part in before it waits for an operator.
+const ATTEMPTS: u32 = 8;
+/// Between two looks for a proposal.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Why a member stops.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// Joining.
+    #[error(transparent)]
+    Role(#[from] RoleError),
+    /// The ceremony.
+    #[error(transparent)]
+    Ceremony(#[from] CeremonyError),
+    /// The chain has a key that this member has no share of.
+    #[error(
+        "the chain publishes a key for epoch {0}, but this data directory holds no share of it: use the directory that took part in the ceremony, or restore it from backup"
+    )]
+    NoShare(EpochNumber),
+    /// The key share's file.
+    #[error(transparent)]
+    Keystore(#[from] KeystoreError),
+    /// The key share itself.
+    #[error("the key share cannot be used: {0}")]
+    KeyShare(#[from] KeyShareError),
+    /// Agreement, decryption, signing.
+    #[error(transparent)]
+    Machines(#[from] MachineError),
+    /// A file.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Told to stop.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// Runs a member until `stop`, or until it cannot go on.
+///
+/// # Errors
+/// [`MemberError`]; being told to stop is none.
+pub async fn run(
+    config: &MemberConfig,
+    secrets: Secrets,
+    stop: CancellationToken,
+) -> Result<(), MemberError> {
+    let sections = Sections { node: &config.node, network: &config.network, chain: &config.chain };
+    let passphrase = secrets.passphrase.clone();
+    let node = Running::start(Role::Member, sections, secrets, Router::new(), stop.clone());
+    let node = match node.await {
+        Err(RoleError::Stopped) => return Ok(()),
+        joined => joined?,
+    };
+    let served = tokio::select! {
+        served = serve(config, &node, &passphrase) => served,
+        () = stop.cancelled() => Ok(()),
+    };
+    node.leave().await;
+    match served {
+        Err(MemberError::Stopped | MemberError::Ceremony(CeremonyError::Interrupted)) => Ok(()),
+        served => served,
+    }
+}
+
+async fn serve(
+    config: &MemberConfig,
+    node: &Running,
+    passphrase: &Passphrase,
+) -> Result<(), MemberError> {
+    let cluster = &node.cluster;
+    let links = P2pLinks::new(cluster.network.clone());
+    let (key, finished) = obtain_key(config, node, passphrase, &links).await?;
+    let share = open_share(node, passphrase, &finished, &key).await?;
+    let files = MaterialFiles {
+        key_set: finished.key_set_file(),
+        reference_string: finished.reference_string_file(),
+    };
+    let max_age = UnixMillis(config.committee.telemetry_max_age_seconds.saturating_mul(1000));
+    let insecure = config.committee.insecure_reference_string;
+    let Some(epoch) = node.prepare(key, Some(files), insecure, max_age).await? else {
+        return Ok(());
+    };
+
+    let folder = cluster.data_dir.join("slots");
+    std::fs::create_dir_all(&folder)
+        .map_err(|source| MemberError::Io { path: folder.clone(), source })?;
+    let timing = Timing {
+        propose: config.committee.propose_timeout_seconds.saturating_mul(1000),
+        ..Timing::default()
+    };
+    let machines = Machines::start(&epoch, &links, &folder, &cluster.identity, &share, timing)?;
+    drop(share);
+    let suspicions = Arc::new(Suspicions::default());
+    let (me, parts) = (machines.me, || (Arc::clone(cluster), Arc::clone(&epoch)));
+    let (to, of) = parts();
+    cluster.spawn(suspicions::listen(to, of, Arc::clone(&suspicions)));
+    let (to, of) = parts();
+    cluster.spawn(suspicions::suspect(to, of, me, Arc::clone(&suspicions)));
+    cluster.spawn(intake::telemetry(Arc::clone(cluster), Arc::clone(&epoch)));
+    cluster.spawn(intake::jobs(Arc::clone(cluster)));
+    let follower = Follower::new(cluster, &epoch);
+    cluster.spawn(Arc::clone(&follower).run());
+    let slots = Slots {
+        follower,
+        cluster: Arc::clone(cluster),
+        epoch,
+        machines,
+        suspicions,
+        board: Arc::clone(&node.board),
+        telemetry_max_age: max_age,
+    };
+    slots.run().await;
+    // Only a machine that failed ends the slots; its reason is in the log and in the status.
+    node.stop.cancelled().await;
+    Ok(())
+}
+
+/// The key in force and this member's part of it, from an earlier run or from a ceremony.
+async fn obtain_key(
+    config: &MemberConfig,
+    node: &Running,
+    passphrase: &Passphrase,
+    links: &P2pLinks,
+) -> Result<(PublishedKey, FinishedKey), MemberError> {
+    let cluster = &node.cluster;
+    let mut views = cluster.views();
+    if views.borrow().key.is_none() {
+        take_part(config, node, passphrase, links).await?;
+    }
+    // The chain has it; this node's view may be a moment behind.
+    let view = views.wait_for(|view| view.key.is_some()).await.map_err(|_| MemberError::Stopped)?;
+    let key = view.key.ok_or(MemberError::Stopped)?;
+    drop(view);
+    let folder = cluster.data_dir.join("ceremony");
+    let finished = FinishedKey::load(&cluster.data_dir, key.epoch)
+        .map_err(|source| MemberError::Io { path: folder, source })?;
+    match finished.filter(|finished| finished.key_set == key.key_set) {
+        Some(finished) => Ok((key, finished)),
+        None if ongoing(cluster, &key) => {
+            // FINISH was signed before a restart, and the key was published meanwhile.
+            let finished = take_part(config, node, passphrase, links).await?;
+            Ok((key, finished))
+        }
+        None => Err(MemberError::NoShare(key.epoch)),
+    }
+}
+
+/// Whether this member has records of the attempt that made the key.
+fn ongoing(cluster: &crate::cluster::Cluster, key: &PublishedKey) -> bool {
+    let name = format!("epoch-{}-attempt-{}", key.epoch, key.attempt);
+    cluster.data_dir.join("ceremony").join(name).is_dir()
+}
+
+async fn take_part(
+    config: &MemberConfig,
+    node: &Running,
+    passphrase: &Passphrase,
+    links: &P2pLinks,
+) -> Result<FinishedKey, MemberError> {
+    let cluster = &node.cluster;
+    let chain = ChainCommitPoint::new(cluster.chain.clone(), cluster.scope.cluster);
+    let status = StatusBoard::default();
+    let _watching = watch_ceremony(node, &status);
+    let member = ceremony::Member {
+        options: MemberOptions {
+            identity: cluster.identity.clone(),
+            passphrase: passphrase.clone(),
+            scope: cluster.scope,
+            parameters: config.committee.parameters.clone(),
+            insecure_reference_string: config.committee.insecure_reference_string,
+            timing: CeremonyTiming::default(),
+        },
+        data: Arc::clone(&node.data),
+        links: links.clone(),
+        chain: Arc::new(chain),
+        reference: Arc::new(SinglePartyReference::new(cluster.network.clone())),
+        status,
+    };
+    let mut changes = cluster.chain.changes();
+    loop {
+        match ceremony::join(&member, ATTEMPTS, &node.stop).await {
+            Ok(finished) => return Ok(finished),
+            Err(CeremonyError::Chain(CommitPointError::NotProposed { .. })) => {
+                node.board.stage("waiting for a ceremony to be proposed", Vec::new());
+                tokio::select! {
+                    changed = changes.changed() => changed.map_err(|_| MemberError::Stopped)?,
+                    () = tokio::time::sleep(LOOK) => {}
+                }
+            }
+            Err(error @ (CeremonyError::OutOfDate { .. } | CeremonyError::Aborted(_))) => {
+                tracing::warn!(%error, "this attempt made no key; waiting for the next");
+                node.board.stage("waiting for the next attempt", vec![error.to_string()]);
+                changes.changed().await.map_err(|_| MemberError::Stopped)?;
+            }
+            Err(CeremonyError::Preflight(report)) => {
+                tracing::warn!(%report, "not everybody is ready; looking again");
+                node.board.stage("pre-flight", vec![report.to_string()]);
+                tokio::time::sleep(LOOK).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Shows the ceremony's steps as this process's stage until the ceremony's status is dropped.
+fn watch_ceremony(node: &Running, status: &StatusBoard) -> AbortOnDrop {
+    let (mut steps, board) = (status.subscribe(), Arc::clone(&node.board));
+    AbortOnDrop(tokio::spawn(async move {
+        while steps.changed().await.is_ok() {
+            let now = steps.borrow_and_update().clone();
+            if now.step.is_empty() {
+                continue;
+            }
+            let mut stage = format!("ceremony attempt {}: {}", now.attempt, now.step);
+            if now.total > 1 {
+                stage.push_str(&format!(" {}/{}", now.done, now.total));
+            }
+            board.progress(&stage, now.outstanding.iter().map(|j| format!("participant {j}")));
+        }
+    }))
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// "A member proves at the end and at each start that its share is usable."
+async fn open_share(
+    node: &Running,
+    passphrase: &Passphrase,
+    finished: &FinishedKey,
+    key: &PublishedKey,
+) -> Result<KeyShare, MemberError> {
+    node.board.stage("opening the key share", Vec::new());
+    let (path, passphrase) = (finished.key_share_file(), passphrase.clone());
+    let (key_set, root) = (key.key_set, finished.transcript_root);
+    let opened = tokio::task::spawn_blocking(move || {
+        let share = read_key_share(&path, &passphrase)?;
+        share.verify_usable(&test_ciphertext(&key_set, &root, share.dimension()))?;
+        Ok::<_, MemberError>(share)
+    });
+    opened.await.map_err(|_| MemberError::Stopped)?
+}
+

@@ -27,6 +27,7 @@
 
 mod actor;
 mod blob;
+mod budget;
 mod config;
 mod dialer;
 mod directory;
@@ -55,7 +56,10 @@ use tokio_util::{
 };
 use veil_protocol_spec::{Blake3Digest, PeerIdHash};
 
-use self::{actor::Command, traffic::Counters};
+use self::{
+    actor::Command,
+    traffic::{Counters, Wire},
+};
 pub use self::{
     blob::{FetchError, Progress},
     config::{Limits, NetworkConfig, SwimConfig},
@@ -109,6 +113,7 @@ struct Inner {
     addresses: watch::Receiver<Vec<Multiaddr>>,
     directory: watch::Receiver<Arc<Directory>>,
     counters: Counters,
+    wire: Wire,
     blobs: blob::Blobs,
     queue: usize,
     tasks: TaskTracker,
@@ -175,7 +180,8 @@ impl Network {
     /// What was sent and received since the start.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
-        self.inner.counters.lock().clone()
+        let (wire_sent_bytes, wire_received_bytes) = self.inner.wire.totals();
+        Traffic { wire_sent_bytes, wire_received_bytes, ..self.inner.counters.lock().clone() }
     }
 
     /// Publishes a message to all subscribers of a topic; this node's own do not get it.
@@ -244,7 +250,9 @@ impl Network {
     ///
     /// What has arrived is kept in `<into>.part`, so that the next attempt, also one after a
     /// restart or with another peer, goes on from there. The whole is checked against `digest`
-    /// before it appears under its name.
+    /// before it appears under its name. A file longer than `max_bytes` is refused before it is
+    /// transferred. Peers are tried in the order of `from`, again and again until the deadline;
+    /// callers should not all ask the same one first.
     ///
     /// # Errors
     /// [`FetchError`] when the deadline passes, when every peer gave wrong content, or when the

@@ -193,7 +193,8 @@ pub struct Running {
     pub stop: CancellationToken,
     admin: JoinHandle<()>,
     admin_stop: CancellationToken,
-    _data: DataDir,
+    /// The data directory, locked.
+    pub data: Arc<DataDir>,
 }
 
 impl Running {
@@ -247,7 +248,7 @@ impl Running {
             }
         };
         board.joined(&cluster);
-        Ok(Self { cluster, board, stop, admin, admin_stop, _data: data })
+        Ok(Self { cluster, board, stop, admin, admin_stop, data: Arc::new(data) })
     }
 
     /// Waits for a key in force whose committee is registered; nothing if told to stop.

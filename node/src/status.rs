@@ -126,6 +126,11 @@ impl SlotClock {
         *self.report.phases.entry(phase).or_default() += seconds;
     }
 
+    /// The next phase begins now; what passed since the last one ended counts nowhere.
+    pub fn restart(&mut self) {
+        self.since = Instant::now();
+    }
+
     /// The rest of the report.
     pub fn report(&mut self) -> &mut SlotReport {
         &mut self.report

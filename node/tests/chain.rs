@@ -60,7 +60,10 @@ async fn a_deployed_set_is_found_through_its_directory() {
     let chain = Chain::connect(config.clone()).await.unwrap();
     assert_eq!(chain.contracts(), world.admin.contracts());
     assert_eq!(chain.chain_id(), ChainId(31337));
-    assert!(matches!(chain.set_cluster_policy(world.cluster, b"").await, Err(ChainError::NoAccount)));
+    assert!(matches!(
+        chain.set_cluster_policy(world.cluster, b"").await,
+        Err(ChainError::NoAccount)
+    ));
 
     let other = ChainConfig { chain_id: Some(ChainId(1)), ..config.clone() };
     assert!(matches!(Chain::connect(other).await, Err(ChainError::WrongChain { .. })));
@@ -155,9 +158,7 @@ async fn a_registration_signed_by_another_key_or_for_another_account_is_refused(
         let call = contract.register(message, compact).from(sender.0.into());
         call.call().await.map_err(|error| error.as_decoded_interface_error::<NodeRegistryErrors>())
     };
-    let wrong = |result| {
-        matches!(result, Err(Some(NodeRegistryErrors::WrongIdentitySignature(_))))
-    };
+    let wrong = |result| matches!(result, Err(Some(NodeRegistryErrors::WrongIdentitySignature(_))));
     assert!(wrong(attempt([2; 32], sender).await.map(|_| ())), "another key");
     assert!(wrong(attempt([1; 32], Address([6; 20])).await.map(|_| ())), "another account");
     assert!(attempt([1; 32], sender).await.is_ok(), "the right one");
@@ -414,6 +415,19 @@ async fn transactions_of_one_account_may_be_sent_at_once() {
     }
     let new = tokio::time::timeout(Duration::from_secs(30), changes.wait_for(|n| *n > before));
     assert!(new.await.unwrap().is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_handles_of_one_account_do_not_lose_transactions() {
+    let world = World::new(4).await;
+    // Each counts for itself, as two processes would.
+    let handles = [world.account(0), world.account(0)];
+    for i in 1..=6_u8 {
+        let account = Address([i; 20]);
+        let handle = &handles[usize::from(i % 2)];
+        handle.set_rights(world.cluster, account, Rights::SUBMIT).await.unwrap();
+        assert_eq!(world.admin.rights(world.cluster, account).await.unwrap(), Rights::SUBMIT);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

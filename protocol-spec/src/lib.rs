@@ -1,4 +1,4 @@
-//! The protocol of Veil as types. The text is beside this crate in `ceremony.md` and
+//! The protocol of Veil as types. The text is beside this crate in `ceremony.md`, `agreement.md` and
 //! `decryption.md`; a step quoted in code is a numbered step of one of those.
 //!
 //! Everything that crosses a wire, is hashed, signed or stored is defined here and nowhere else:

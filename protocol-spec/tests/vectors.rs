@@ -10,7 +10,11 @@ use std::{env, fmt::Write as _, fs, path::Path};
 use serde_json::{Value, json};
 use veil_protocol_spec::{
     Address, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeccakDigest, KeySetDigest,
-    ParticipantIndex, PeerIdHash, Slot, Wire, identity::SecretIdentity, scheduling::*,
+    ParticipantIndex, PeerIdHash, Slot, Wire,
+    agreement::{AgreementMessage, Proposal, Vote, VoteKind},
+    ceremony::Bytes,
+    identity::SecretIdentity,
+    scheduling::*,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -159,16 +163,50 @@ fn certificate() -> AssignmentCertificate {
     }
 }
 
+fn report() -> EvaluationReport {
+    EvaluationBody {
+        binding: binding(),
+        slot: Slot(7),
+        manifest: manifest().digest(),
+        circuit: manifest().circuit,
+        outputs: Blake3Digest([0xee; 32]),
+        identity: secret(1).public(),
+    }
+    .sign(&secret(1))
+}
+
+/// The first slot of a cluster: one replica gets a place.
+fn state() -> ClusterState {
+    let first = Manifest {
+        previous: CertificateBody::NO_PREVIOUS,
+        running: Vec::new(),
+        lost: Vec::new(),
+        ..manifest()
+    };
+    ClusterState::default().apply(&first, &assignments()).unwrap()
+}
+
+fn vote(kind: VoteKind, manifest: Option<Blake3Digest>) -> Vote {
+    let voter = ParticipantIndex::new(2).unwrap();
+    Vote { slot: Slot(7), round: 3, kind, manifest, voter }
+}
+
+fn proposal() -> Proposal {
+    Proposal { slot: Slot(7), round: 3, locked_in: Some(1), manifest: manifest().digest() }
+}
+
 #[test]
 fn the_samples_are_sound() {
     assert_eq!(telemetry().verify(&binding()), Ok(()));
     assert_eq!(job().validate(), Ok(()));
     assert_eq!(manifest().validate(Committee::new(4).unwrap()), Ok(()));
+    assert_eq!(report().verify(&binding()), Ok(()));
 }
 
 #[test]
 fn scheduling() {
     let worker = telemetry();
+    let digest = |vote: Vote| hex(&vote.digest(&binding()));
     let leaves: Vec<_> =
         assignments().as_slice().iter().map(|a| Value::from(a.leaf().to_string())).collect();
     compare(
@@ -198,6 +236,28 @@ fn scheduling() {
             "assignment_certificate": {
                 "encoding": hex(&certificate().to_wire()),
                 "signing_digest": certificate().body.signing_digest().to_string(),
+            },
+            "evaluation_report": {
+                "encoding": hex(&report().to_wire()),
+                "digest": report().body.digest().to_string(),
+            },
+            "cluster_state": {
+                "encoding": hex(&state().to_wire()),
+                "root": state().state_root().to_string(),
+            },
+            "agreement": {
+                "prevote": digest(vote(VoteKind::Prevote, Some(manifest().digest()))),
+                "prevote_for_none": digest(vote(VoteKind::Prevote, None)),
+                "precommit": digest(vote(VoteKind::Precommit, Some(manifest().digest()))),
+                "precommit_to_none": digest(vote(VoteKind::Precommit, None)),
+                "vote_encoding": hex(&AgreementMessage::Vote(
+                    vote(VoteKind::Prevote, None).sign(&binding(), &secret(2)),
+                ).to_wire()),
+                "proposal": hex(&proposal().digest(&binding())),
+                "proposal_encoding": hex(&AgreementMessage::Proposal(
+                    proposal().sign(&binding(), &secret(2)),
+                    Bytes(vec![1, 2, 3]),
+                ).to_wire()),
             },
         }),
     );

@@ -329,16 +329,13 @@ fn groups(step: &Step, selected: &[Option<Digit>], position: usize) -> Vec<(Digi
     for worker in &step.candidates {
         let Some(selected) = selected.get(*worker).and_then(Option::as_ref) else { continue };
         let value = ((worker + 1) >> (4 * position)) as u8 & 0xf;
-        match groups.last_mut() {
-            Some((sum, values)) => {
-                let weighted = selected.times(values.len() as u32 + 1);
-                if sum.variance() + weighted.variance() <= MAX_VARIANCE {
-                    *sum = sum.plus(&weighted);
-                    values.push(value);
-                    continue;
-                }
+        if let Some((sum, values)) = groups.last_mut() {
+            let weighted = selected.times(values.len() as u32 + 1);
+            if sum.variance() + weighted.variance() <= MAX_VARIANCE {
+                *sum = sum.plus(&weighted);
+                values.push(value);
+                continue;
             }
-            None => {}
         }
         groups.push((selected.clone(), vec![value]));
     }

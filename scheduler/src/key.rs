@@ -50,7 +50,8 @@ pub enum KeyError {
 }
 
 impl EvaluationKey {
-    /// From a decompressed key set, `XofKeySet::into_raw_parts`.
+    /// From a decompressed key set, `XofKeySet::into_raw_parts`. Give the only copy of the server
+    /// key: the parts of a shared one are cloned, which takes hundreds of megabytes.
     ///
     /// # Errors
     /// [`KeyError`] if the circuits cannot run under it.

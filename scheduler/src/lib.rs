@@ -51,6 +51,8 @@ mod plan;
 mod reference_string;
 mod select;
 mod telemetry;
+#[cfg(test)]
+mod tests;
 
 pub use evaluate::{EvaluateError, Inputs, evaluate};
 pub use fingerprint::{CIRCUIT_VERSION, circuit_id};

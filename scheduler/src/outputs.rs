@@ -4,6 +4,10 @@
 //! takes ceil(log16(N + 1)) blocks to squash and decrypt instead of about N/4. Exactly one
 //! winner, or none, is then a matter of form; what can be wrong is a number that is no
 //! worker's, and [`decode`] refuses it.
+//!
+//! # Caveats
+//! Whoever decrypts learns every outcome. To reveal to each worker its own entry only, the circuit
+//! would have to put out the one-hot selection, which it has before it computes the number.
 
 use core::fmt;
 use std::collections::BTreeSet;
@@ -45,12 +49,16 @@ impl Outputs {
         self.digits.is_empty()
     }
 
-    /// What two evaluators compare: over the manifest, the circuit and every word of the
-    /// ciphertexts.
+    /// What two evaluators compare: over the manifest, which names the circuit, the key, and
+    /// every word of the ciphertexts.
     #[must_use]
     pub fn digest(&self, manifest: &Manifest) -> Blake3Digest {
+        self.digest_under(&manifest.digest())
+    }
+
+    pub(crate) fn digest_under(&self, manifest: &Blake3Digest) -> Blake3Digest {
         let mut hasher = blake3::Hasher::new_derive_key(domain::CIRCUIT_OUTPUTS);
-        hasher.update(manifest.digest().as_bytes());
+        hasher.update(manifest.as_bytes());
         hasher.update(self.key.as_bytes());
         hasher.update(&(self.digits.len() as u64).to_le_bytes());
         for digit in &self.digits {
@@ -108,7 +116,6 @@ pub struct SquashedOutputs(Vec<SquashedNoiseCiphertext>);
 
 impl SquashedOutputs {
     /// The ciphertexts, for `keyset::squashed_blocks` of the key generation crate.
-    #[must_use]
     pub fn as_slice(&self) -> &[SquashedNoiseCiphertext] {
         &self.0
     }

@@ -3,24 +3,8 @@
 //!
 //! The circuit and its cleartext twin run the same plan; they differ only in whether free
 //! capacities are encrypted.
-//!
-//! # Rules
-//! 1. Jobs of higher priority first, then by submission, then by replica.
-//! 2. A worker is a candidate if the manifest has its telemetry, its labels satisfy the job's
-//!    constraints, it is not being drained, and, under hard anti-affinity, it runs no replica of
-//!    the job that stays.
-//! 3. A candidate is feasible if each resource has at least what is requested, after what earlier
-//!    replicas of this slot took, and, under hard anti-affinity, no earlier replica of the job went
-//!    there.
-//! 4. `spread` takes, of the feasible candidates, the one
-//!    1. with the fewest replicas of the job, running and placed in this slot, [`MAX_COUNT`] or
-//!       more counting alike; soft anti-affinity follows from this;
-//!    2. then with the most room, see [`room`];
-//!    3. then the first in the order of a digest over the manifest, the job, the replica and the
-//!       worker, so that nobody is preferred for long.
-//! 5. Without a feasible candidate the replica stays pending.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash,
@@ -40,10 +24,8 @@ pub(crate) const MAX_ROOM: u32 = 7;
 /// Units of memory that weigh as much as one unit of CPU: 2.5 GiB for a core.
 const MEMORY_PER_CPU: u32 = 4;
 
-/// How much room a quantity of free units is for a request: how many times the request can be
-/// doubled within it, at most [`MAX_ROOM`] times, after the free units are rounded down to their
-/// leading hexadecimal digit. The resource is CPU or memory, whichever the request takes more of at
-/// 2.5 GiB of memory for a core.
+/// The class of rule 4.2 of [`Plan`]. It is the largest of what each digit stands for alone, which
+/// is how the circuit computes it.
 pub(crate) fn room(free: u16, request: u16) -> u32 {
     digits(free)
         .into_iter()
@@ -138,6 +120,25 @@ pub(crate) struct Step {
 }
 
 /// The public part of a slot's placement.
+///
+/// # Rules
+/// 1. Jobs of higher priority first, then by submission, then by replica.
+/// 2. A worker is a candidate if the manifest has its telemetry, its labels satisfy the job's
+///    constraints, it is not being drained, and, under hard anti-affinity, it runs no replica of
+///    the job that stays.
+/// 3. A candidate is feasible if each resource has at least what is requested, after what earlier
+///    replicas of this slot took, and, under hard anti-affinity, no earlier replica of the job went
+///    there.
+/// 4. `spread` takes, of the feasible candidates, the one
+///    1. with the fewest replicas of the job, running and placed in this slot, 6 or more counting
+///       alike; soft anti-affinity follows from this;
+///    2. then with the most room: how many times the request can be doubled within what is free,
+///       at most 7 times, after the free units are rounded down to their leading hexadecimal digit.
+///       Only one resource counts, CPU or memory, whichever the request takes more of at 2.5 GiB of
+///       memory for a core;
+///    3. then the first in the order of a digest over the manifest, the job, the replica and the
+///       worker, so that nobody is preferred for long.
+/// 5. Without a feasible candidate the replica stays pending.
 #[derive(Debug)]
 pub struct Plan {
     /// In the order of evaluation.
@@ -177,11 +178,12 @@ impl Plan {
         let mut rules: BTreeMap<Blake3Digest, JobRules> = BTreeMap::new();
         let mut steps: Vec<Step> = Vec::with_capacity(ordered.len());
         for (position, pending, job) in ordered {
-            if !rules.contains_key(&pending.job) {
-                let of_job = JobRules::new(pending.job, job, manifest, public, &draining)?;
-                rules.insert(pending.job, of_job);
-            }
-            let Some(of_job) = rules.get(&pending.job) else { continue };
+            let of_job = match rules.entry(pending.job) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    entry.insert(JobRules::new(pending.job, job, manifest, public, &draining)?)
+                }
+            };
             if pending.replica.0 >= job.replicas {
                 let (job, replica) = (pending.job, pending.replica);
                 return Err(PlanError::NoSuchReplica { job, replica });
@@ -288,9 +290,8 @@ impl JobRules {
             .enumerate()
             .filter(|(_, (entry, running))| {
                 let labels = public.labels.get(&entry.sender).map_or(&[][..], Vec::as_slice);
-                !draining.contains(&entry.sender)
-                    && !(hard && **running > 0)
-                    && satisfies(labels, job)
+                let excluded = draining.contains(&entry.sender) || hard && **running > 0;
+                !excluded && satisfies(labels, job)
             })
             .map(|(worker, _)| worker)
             .collect();

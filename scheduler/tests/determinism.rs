@@ -5,6 +5,7 @@
 mod harness;
 
 use harness::{Cluster, Keys, job, resources};
+use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_protocol_spec::scheduling::Strength;
 use veil_scheduler::evaluate;
 
@@ -29,4 +30,30 @@ fn threads_do_not_change_the_digest() {
     later.manifest.slot.0 += 1;
     let other = evaluate(&later.manifest, &later.inputs, &keys.evaluation).unwrap().1;
     assert_ne!(digest(1), other);
+}
+
+#[test]
+fn evaluations_under_two_keys_at_once_do_not_mix() {
+    let first = Keys::test();
+    let second = Keys::new(ParameterSet::insecure_test(), 2);
+    let cluster = || {
+        let free = vec![resources(30, 70), resources(12, 9), resources(31, 20)];
+        Cluster::new(free, vec![job(1, resources(5, 8), 3, Some(Strength::Soft))], 1)
+    };
+    let clusters = [cluster().encrypt(first), cluster().encrypt(&second)];
+    let run = |index: usize| {
+        let (cluster, keys) = (&clusters[index], [first, &second][index]);
+        evaluate(&cluster.manifest, &cluster.inputs, &keys.evaluation).unwrap()
+    };
+    let alone: Vec<_> = (0..2).map(|index| run(index).1).collect();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..2).map(|index| scope.spawn(move || run(index))).collect();
+        for ((thread, alone), keys) in threads.into_iter().zip(&alone).zip([first, &second]) {
+            let (outputs, digest) = thread.join().unwrap();
+            assert_eq!(digest, *alone);
+            let mut placed = keys.decrypt(&outputs);
+            placed.sort_unstable();
+            assert_eq!(placed, [1, 2, 3]);
+        }
+    });
 }

@@ -6,12 +6,14 @@
 //! - [`network`]: virtual time and links; [`commit_point`]: what stands for the chain; [`disk`]:
 //!   what outlives a crash.
 //! - [`malicious`]: members that deviate, one file per misbehaviour.
+//! - [`agreement`]: agreement on manifests over the same network.
 //! - [`decryption`]: threshold decryption over the same network, with the shares of a simulated
 //!   ceremony.
 //!
 //! A run is a function of plan and seed: same inputs, same trace hash. There is no clock and no
 //! entropy in here. Parameters are the insecure test set.
 
+pub mod agreement;
 pub mod commit_point;
 pub mod decryption;
 pub mod disk;

@@ -8,6 +8,7 @@
 //! and the binary, and checked once for clippy and rustdoc; see `docs/adr/0002-release-profile.md`.
 
 mod containers;
+mod contracts;
 mod demo;
 mod layering;
 mod setup;
@@ -45,6 +46,8 @@ enum Command {
     },
     /// Before a commit: format, clippy, documentation, layering.
     Check,
+    /// Format, compile and test the contracts, and compare what the Rust side has of them.
+    Contracts,
     /// `check`, then all tests.
     Test {
         /// Also the production-size tests (`#[ignore]`d, one at a time) and the benches' build.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Setup { docker: false } => setup::run().map(|_| ()),
         Command::Demo { stay, args } => demo::run(stay, &args),
         Command::Check => check(),
+        Command::Contracts => contracts::test(),
         Command::Test { full } => test(full),
     };
     match result {
@@ -85,6 +89,7 @@ fn check() -> Result<(), Failed> {
 
 fn test(full: bool) -> Result<(), Failed> {
     check()?;
+    contracts::test()?;
     let tests = Step::cargo("tests", &["test", "--release", "--workspace"]);
     // Property tests draw the same cases on every machine, so that a commit passes or fails for
     // everybody; `--full` and whoever sets the variable search further.

@@ -2,19 +2,24 @@
 //!
 //! - rustfmt and clippy, for `cargo xtask check`;
 //! - a C compiler (`cc`), for BLAKE3's assembly and as the linker;
+//! - Node.js and npm, and with them forge, anvil, solc and OpenZeppelin's contracts, in
+//!   `contracts/node_modules`.
 //! - a Docker engine, a local registry and a sample image, see [`mod@containers`].
 //!
 //! Idempotent: what is there is reported and left alone.
 
 use crate::{
     containers::{self, Containers},
+    contracts,
     step::{Failed, Step, probe},
 };
 
 const NAME: &str = "setup";
 
 pub(crate) fn run() -> Result<Containers, Failed> {
-    println!("== {NAME}: checks for rustfmt, clippy and a C compiler; installs what is missing");
+    println!(
+        "== {NAME}: checks for rustfmt, clippy, a C compiler, Node.js, the tools of the contracts, a Docker engine and a registry; installs what is missing"
+    );
     let mut missing = Vec::new();
     for (component, args) in
         [("rustfmt", ["fmt", "--version"]), ("clippy", ["clippy", "--version"])]
@@ -37,6 +42,21 @@ pub(crate) fn run() -> Result<Containers, Failed> {
         may_install(),
         &mut missing,
     )?;
+    for (what, program, package) in [("Node.js", "node", "nodejs"), ("npm", "npm", "npm")] {
+        require(
+            what,
+            (program, &["--version"]),
+            &[
+                ("apt-get", &["update"]),
+                ("apt-get", &["install", "-y", "--no-install-recommends", package]),
+            ],
+            may_install(),
+            &mut missing,
+        )?;
+    }
+    if missing.is_empty() {
+        contracts::setup()?;
+    }
     let containers = containers(missing)?;
     println!("== {NAME}: everything needed is there; next: cargo xtask test");
     Ok(containers)

@@ -63,6 +63,13 @@ impl Step {
         self
     }
 
+    /// In a folder of the workspace.
+    pub(crate) fn within(mut self, folder: &str) -> Self {
+        self.command.current_dir(root().join(folder));
+        self.line = format!("cd {folder} && {}", self.line);
+        self
+    }
+
     /// Runs it, its output going to the terminal.
     pub(crate) fn run(self) -> Result<(), Failed> {
         self.finish(Stdio::inherit()).map(|_| ())

@@ -72,7 +72,9 @@ interface IKeyCeremony is IVeilContract {
 
     /// @notice A published key.
     struct Key {
-        CompressedPoint groupKey;
+        /// The FROST group key: x, and 2 or 3 for an even or odd y.
+        uint256 groupKeyX;
+        uint8 groupKeyPrefix;
         /// The attempt that made it.
         uint32 attempt;
         /// Who made the reference string: 0 the committee together, 1 a single party (insecure).

@@ -26,22 +26,27 @@ library FrostVerifier {
         IVeilContract.CompressedPoint memory key,
         bytes32 message,
         IVeilContract.FrostSignature memory signature
-    )
-        internal
-        pure
-        returns (bool)
-    {
+    ) internal view returns (bool valid) {
         if (signature.z >= Secp256k1.N) return false;
         if (!Secp256k1.isOnCurve(signature.rx, signature.ry)) return false;
         uint256 c = challenge(key, message, signature.rx, signature.ry);
-        // Neither is zero except with negligible probability; ecrecover would refuse s = 0.
-        uint256 h = Secp256k1.N - mulmod(signature.z, key.x, Secp256k1.N);
-        uint256 s = Secp256k1.N - mulmod(c, key.x, Secp256k1.N);
-        address recovered =
-            ecrecover(bytes32(h), 25 + key.prefix, bytes32(key.x), bytes32(s));
-        return
-            recovered != address(0)
-                && recovered == Secp256k1.toAddress(signature.rx, signature.ry);
+        uint256 n = Secp256k1.N;
+        // Scratch space is written below, so the address is computed before.
+        address expected = Secp256k1.toAddress(signature.rx, signature.ry);
+        assembly ("memory-safe") {
+            let px := mload(key)
+            let m := mload(0x40)
+            // h = -z px, v = 27 or 28 by the parity of py, r = px, s = -c px. Neither h nor s is
+            // zero except with negligible probability; ecrecover refuses s = 0.
+            mstore(m, sub(n, mulmod(mload(add(signature, 0x40)), px, n)))
+            mstore(add(m, 0x20), add(25, mload(add(key, 0x20))))
+            mstore(add(m, 0x40), px)
+            mstore(add(m, 0x60), sub(n, mulmod(c, px, n)))
+            mstore(0x00, 0)
+            // It returns nothing if it refuses; the address of R is not zero.
+            valid := staticcall(gas(), 1, m, 0x80, 0x00, 0x20)
+            valid := and(valid, and(eq(mload(0x00), expected), eq(returndatasize(), 0x20)))
+        }
     }
 
     /// @notice H2 of the ciphersuite: hash_to_field with one element of 48 bytes.
@@ -50,11 +55,7 @@ library FrostVerifier {
         bytes32 message,
         uint256 rx,
         uint256 ry
-    )
-        internal
-        pure
-        returns (uint256 c)
-    {
+    ) internal pure returns (uint256 c) {
         uint256 n = Secp256k1.N;
         assembly ("memory-safe") {
             let m := mload(0x40)

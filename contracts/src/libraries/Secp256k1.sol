@@ -6,9 +6,11 @@ import {IVeilContract} from "../interfaces/IVeilContract.sol";
 /// @title Points of secp256k1
 library Secp256k1 {
     /// @dev The field's order, SEC 2 v2, section 2.4.1.
-    uint256 internal constant P = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEFFFFFC2F;
+    uint256 internal constant P =
+        0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEFFFFFC2F;
     /// @dev The group's order.
-    uint256 internal constant N = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141;
+    uint256 internal constant N =
+        0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141;
 
     /// @notice Whether (x, y) is on y^2 = x^3 + 7, in its only spelling. The point at infinity has
     /// no such form.

@@ -145,6 +145,20 @@ impl Run {
         Ok(manifest)
     }
 
+    /// Drops manifests and their proposals, so that a slot that takes long does not fill memory.
+    pub(super) fn forget(&mut self, old: impl Fn(Blake3Digest, u32) -> bool) {
+        let before = self.held.len();
+        self.held.retain(|digest, held| !old(*digest, held.round));
+        if self.held.len() == before {
+            return;
+        }
+        let held = &self.held;
+        self.proposals.retain(|_, proposals| {
+            proposals.retain(|signed| held.contains_key(&signed.proposal.manifest));
+            !proposals.is_empty()
+        });
+    }
+
     /// Notes a vote; a second, different one in its place is evidence.
     pub(super) fn note_vote(&mut self, vote: &SignedVote) -> Option<Equivocation> {
         let place = (vote.vote.voter, vote.vote.round, vote.vote.kind);

@@ -53,6 +53,19 @@ pub enum AttemptStatus {
     },
 }
 
+impl AttemptStatus {
+    /// For output.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Proposed => "proposed",
+            Self::Aborted => "aborted",
+            Self::Expired => "expired",
+            Self::Published { .. } => "published",
+        }
+    }
+}
+
 /// What the admin of a cluster proposes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewAttempt {

@@ -28,9 +28,9 @@ impl From<ChainError> for CommitPointError {
     fn from(error: ChainError) -> Self {
         let text = error.to_string();
         match error {
-            ChainError::Unreachable { .. } | ChainError::NotMined { .. } | ChainError::Rpc { .. } => {
-                Self::Unreachable(text)
-            }
+            ChainError::Unreachable { .. }
+            | ChainError::NotMined { .. }
+            | ChainError::Rpc { .. } => Self::Unreachable(text),
             _ => Self::Refused(text),
         }
     }

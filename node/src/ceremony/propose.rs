@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_protocol_spec::{
-    Attempt, Blake3Digest, Committee, Epoch, domain, scheduling::ClusterScope,
+    Attempt, Blake3Digest, Committee, Epoch, ParticipantIndex, domain, identity::SecretIdentity,
+    scheduling::ClusterScope,
 };
 
 use super::{
     AttemptStatus, CeremonyError, CommitPointChain, CommitPointError, NewAttempt, ceremony_context,
+    folder::AttemptFolder,
 };
+use crate::driver::DataDir;
 
 /// What is proposed.
 #[derive(Clone, Debug)]
@@ -118,9 +121,9 @@ async fn decision(
 /// on its roster, [`CeremonyError::Chain`].
 pub async fn abort(
     chain: &dyn CommitPointChain,
-    identity: &veil_protocol_spec::identity::SecretIdentity,
+    identity: &SecretIdentity,
     reason: &str,
-) -> Result<(Epoch, Attempt), CeremonyError> {
+) -> Result<(Epoch, Attempt, ParticipantIndex), CeremonyError> {
     let proposal = chain.latest().await?;
     let (epoch, attempt, status) = (proposal.epoch, proposal.attempt, proposal.status);
     if status != AttemptStatus::Proposed {
@@ -128,12 +131,33 @@ pub async fn abort(
     }
     let public = identity.public();
     let seat = proposal.roster.iter().position(|known| *known == public);
-    let seat = seat
-        .and_then(|i| veil_protocol_spec::ParticipantIndex::new(u8::try_from(i).ok()? + 1).ok())
-        .ok_or_else(|| {
-            CeremonyError::Proposal("this identity is not on the ceremony's roster".to_owned())
-        })?;
+    let seat =
+        seat.and_then(|i| ParticipantIndex::new(u8::try_from(i).ok()? + 1).ok()).ok_or_else(
+            || CeremonyError::Proposal("this identity is not on the ceremony's roster".to_owned()),
+        )?;
     let digest = Blake3Digest(domain::hash_parts(domain::CEREMONY_ABORT, &[reason.as_bytes()]));
     chain.abort(epoch, attempt, digest, seat, identity).await?;
-    Ok((epoch, attempt))
+    Ok((epoch, attempt, seat))
+}
+
+/// Destroys what a member that does not run has of an attempt, if the chain says that it made no
+/// key.
+///
+/// # Errors
+/// [`CeremonyError::Chain`], [`CeremonyError::Files`].
+pub async fn erase_failed_attempt(
+    chain: &dyn CommitPointChain,
+    data: &DataDir,
+    (epoch, attempt, me): (Epoch, Attempt, ParticipantIndex),
+) -> Result<(), CeremonyError> {
+    match chain.status(epoch, attempt).await? {
+        AttemptStatus::Aborted | AttemptStatus::Expired => {}
+        AttemptStatus::Proposed | AttemptStatus::Published { .. } => return Ok(()),
+    }
+    let folder = AttemptFolder::of(data.path(), epoch, attempt, me);
+    if !folder.exists() {
+        return Ok(());
+    }
+    let path = folder.path().to_owned();
+    folder.erase_secrets().map_err(|source| CeremonyError::Files { path, source })
 }

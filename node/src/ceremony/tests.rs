@@ -76,7 +76,7 @@ impl Cluster {
                 insecure_reference_string: true,
                 timing: self.timing,
             },
-            data,
+            data: Arc::new(data),
             links: self.network.of(j),
             chain: Arc::new(chain),
             reference: Arc::new(self.source.clone()),

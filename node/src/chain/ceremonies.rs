@@ -245,7 +245,7 @@ fn published(epoch: Epoch, key: &Key) -> Result<PublishedKey, ChainError> {
     Ok(PublishedKey {
         epoch,
         attempt: Attempt(key.attempt),
-        group_key: compressed(key.groupKey.prefix, key.groupKey.x),
+        group_key: compressed(key.groupKeyPrefix, key.groupKeyX),
         verifying_shares_root: KeccakDigest(key.verifyingSharesRoot.0),
         key_set: KeySetDigest(key.fheKeyDigest.0),
         transcript_root: Blake3Digest(key.transcriptRoot.0),

@@ -91,7 +91,8 @@ impl Account {
         })
     }
 
-    /// Signs under the next nonce and hands the bytes to the node.
+    /// Signs under the next nonce and hands the bytes to the node. A nonce that somebody else used
+    /// in the meantime is read again.
     async fn submit(
         &self,
         rpc: &Rpc,
@@ -99,38 +100,56 @@ impl Account {
         request: TransactionRequest,
     ) -> Result<B256, ChainError> {
         let mut next = self.next.lock().await;
-        // Cleared first: a caller that is cancelled in between leaves the counter uncertain.
-        let nonce = match next.take() {
-            Some(nonce) => nonce,
-            None => {
-                let address = evm(self.address());
-                rpc.ask("the account's transaction count", || {
-                    rpc.provider.get_transaction_count(address).pending()
-                })
-                .await?
-            }
-        };
-        let envelope: TxEnvelope =
-            request.with_nonce(nonce).build(&self.wallet).await.map_err(|error| {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            // Cleared first: a caller that is cancelled in between leaves the counter uncertain.
+            let nonce = match next.take() {
+                Some(nonce) => nonce,
+                None => self.nonce(rpc).await?,
+            };
+            let request = request.clone().with_nonce(nonce);
+            let envelope: TxEnvelope = request.build(&self.wallet).await.map_err(|error| {
                 ChainError::Rpc { what, detail: format!("it cannot be signed: {error}") }
             })?;
-        let (hash, bytes) = (*envelope.tx_hash(), envelope.encoded_2718());
-        let sent = rpc
-            .ask(what, || async {
-                rpc.provider.send_raw_transaction(&bytes).await.map(|pending| *pending.tx_hash())
-            })
-            .await;
-        match sent {
-            Ok(_) => {}
-            Err(ChainError::Rpc { detail, .. }) if is_known(&detail) => {}
-            Err(ChainError::Rpc { detail, .. }) if is_about_funds(&detail) => {
-                return Err(ChainError::Funds { account: self.address(), detail });
+            let (hash, bytes) = (*envelope.tx_hash(), envelope.encoded_2718());
+            let sent = rpc
+                .ask(what, || async {
+                    let sent = rpc.provider.send_raw_transaction(&bytes).await;
+                    sent.map(|pending| *pending.tx_hash())
+                })
+                .await;
+            match sent {
+                Ok(_) => {}
+                Err(ChainError::Rpc { detail, .. }) if is_known(&detail) => {}
+                Err(ChainError::Rpc { detail, .. }) if is_taken(&detail) && tries < TRIES => {
+                    continue;
+                }
+                Err(ChainError::Rpc { detail, .. }) if is_about_funds(&detail) => {
+                    return Err(ChainError::Funds { account: self.address(), detail });
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
+            *next = Some(nonce + 1);
+            return Ok(hash);
         }
-        *next = Some(nonce + 1);
-        Ok(hash)
     }
+
+    async fn nonce(&self, rpc: &Rpc) -> Result<u64, ChainError> {
+        let address = evm(self.address());
+        rpc.ask("the account's transaction count", || {
+            rpc.provider.get_transaction_count(address).pending()
+        })
+        .await
+    }
+}
+
+/// How many nonces are tried for a transaction.
+const TRIES: usize = 4;
+
+fn is_taken(detail: &str) -> bool {
+    let detail = detail.to_lowercase();
+    detail.contains("nonce too low") || detail.contains("replacement transaction underpriced")
 }
 
 fn is_known(detail: &str) -> bool {

@@ -1,4 +1,4 @@
-//! Running processes: `veil worker run`, `veil status`.
+//! Running processes: `veil worker run`, `veil committee run`, `veil status`.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Exit, complain};
 use crate::{
     admin::{self, AdminError},
-    config::{ConfigError, WorkerConfig, process_environment},
+    config::{ConfigError, MemberConfig, WorkerConfig, process_environment},
+    member::{self, MemberError},
     role::{RoleError, Secrets},
     status::Status,
     worker::{self, WorkerError},
@@ -24,10 +25,20 @@ pub(super) enum Worker {
     Status(Ask),
 }
 
+/// What a committee member can be told.
+#[derive(Debug, Subcommand)]
+pub(super) enum Member {
+    /// Run a member in this process until it is interrupted: take part in the key ceremony if there
+    /// is no key yet, then in every slot.
+    Run(Run),
+    /// What the running member says of itself.
+    Status(Ask),
+}
+
 /// How to run.
 #[derive(Debug, Args)]
 pub(super) struct Run {
-    /// The configuration; `veil config sample --role worker` prints one to start from.
+    /// The configuration; `veil config sample --role worker|member` prints one to start from.
     #[arg(long, env = "VEIL_CONFIG", value_name = "FILE")]
     config: PathBuf,
     /// Log as JSON, one object a line. VEIL_LOG chooses what is logged.
@@ -87,32 +98,13 @@ pub(super) fn worker(command: &Worker) -> Exit {
 
 fn run_worker(arguments: &Run) -> Exit {
     init_logs(arguments.json);
-    let complain = |kind, error: &dyn core::fmt::Display| complain(arguments.json, kind, error);
-    let loaded = WorkerConfig::load(&arguments.config, &process_environment);
-    let config = match loaded {
+    let json = arguments.json;
+    let config = match WorkerConfig::load(&arguments.config, &process_environment) {
         Ok(config) => config,
-        Err(error) => {
-            complain("configuration", &error);
-            return config_exit(&error);
-        }
+        Err(error) => return refuse_config(json, &error),
     };
-    let secrets = match Secrets::load(&config.node, &config.chain, &process_environment) {
-        Ok(secrets) => secrets,
-        Err(error) => {
-            complain("secrets", &error);
-            return role_exit(&error);
-        }
-    };
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            complain("runtime", &error);
-            return Exit::Failed;
-        }
-    };
-    let ran = runtime.block_on(async {
-        let stop =
-            stop_on_signals().map_err(|error| ("signals", error.to_string(), Exit::Failed))?;
+    let loaded = Secrets::load(&config.node, &config.chain, &process_environment);
+    serve(json, loaded, async |secrets, stop| {
         worker::run(&config, secrets, stop).await.map_err(|error| {
             let exit = match &error {
                 WorkerError::Role(error) => role_exit(error),
@@ -121,13 +113,73 @@ fn run_worker(arguments: &Run) -> Exit {
             };
             ("worker", error.to_string(), exit)
         })
+    })
+}
+
+/// `veil committee`.
+pub(super) fn member(command: &Member) -> Exit {
+    match command {
+        Member::Run(run) => run_member(run),
+        Member::Status(ask) => status(ask),
+    }
+}
+
+fn run_member(arguments: &Run) -> Exit {
+    init_logs(arguments.json);
+    let json = arguments.json;
+    let config = match MemberConfig::load(&arguments.config, &process_environment) {
+        Ok(config) => config,
+        Err(error) => return refuse_config(json, &error),
+    };
+    let loaded = Secrets::load(&config.node, &config.chain, &process_environment);
+    serve(json, loaded, async |secrets, stop| {
+        member::run(&config, secrets, stop).await.map_err(|error| {
+            let exit = match &error {
+                MemberError::Role(error) => role_exit(error),
+                MemberError::Io { .. } | MemberError::Keystore(_) => Exit::Files,
+                _ => Exit::Failed,
+            };
+            ("member", error.to_string(), exit)
+        })
+    })
+}
+
+fn refuse_config(json: bool, error: &ConfigError) -> Exit {
+    complain(json, "configuration", error);
+    config_exit(error)
+}
+
+/// Runs a role until it ends or a signal stops it.
+fn serve(
+    json: bool,
+    secrets: Result<Secrets, RoleError>,
+    role: impl AsyncFnOnce(Secrets, CancellationToken) -> Result<(), (&'static str, String, Exit)>,
+) -> Exit {
+    let secrets = match secrets {
+        Ok(secrets) => secrets,
+        Err(error) => {
+            complain(json, "secrets", &error);
+            return role_exit(&error);
+        }
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(json, "runtime", &error);
+            return Exit::Failed;
+        }
+    };
+    let ran = runtime.block_on(async {
+        let stop =
+            stop_on_signals().map_err(|error| ("signals", error.to_string(), Exit::Failed))?;
+        role(secrets, stop).await
     });
     // An evaluation may still compute on a thread that nobody waits for.
     runtime.shutdown_background();
     match ran {
         Ok(()) => Exit::Done,
         Err((kind, error, exit)) => {
-            complain(kind, &error);
+            complain(json, kind, &error);
             exit
         }
     }
@@ -157,7 +209,7 @@ const fn role_exit(error: &RoleError) -> Exit {
 fn socket(config: &Path) -> Result<PathBuf, ConfigError> {
     match WorkerConfig::load(config, &process_environment) {
         Ok(worker) => Ok(worker.node.admin_socket()),
-        Err(_) => crate::config::MemberConfig::load(config, &process_environment)
+        Err(_) => MemberConfig::load(config, &process_environment)
             .map(|member| member.node.admin_socket()),
     }
 }

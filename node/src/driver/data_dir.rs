@@ -5,7 +5,13 @@ use std::{
     io::{self, Seek, SeekFrom, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+/// Tries to lock a directory.
+const TRIES: u32 = 10;
+/// Between two of them.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A data directory, locked for as long as this value lives.
 #[derive(Debug)]
@@ -48,11 +54,15 @@ impl DataDir {
             .mode(0o600)
             .open(path.join("lock"))
             .map_err(io)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
-            Err(TryLockError::Error(source)) => Err(io(source)),
+        // Whoever asks whether it is locked holds it for an instant.
+        for _ in 0..TRIES {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { path: path.to_owned(), _lock: lock }),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+                Err(TryLockError::Error(source)) => return Err(io(source)),
+            }
         }
+        Err(DataDirError::InUse(path.to_owned()))
     }
 
     /// Whether a process holds the lock now.

@@ -49,7 +49,7 @@ pub enum SigningEffect {
 
 type Pending = Effect<NonceRecord, SigningEffect>;
 
-/// See the [module documentation](self).
+/// One member in one session: its signer, and a coordinator when it is its turn, by rotation.
 pub struct SigningMachine {
     session: Arc<SessionContext>,
     me: ParticipantIndex,

@@ -7,7 +7,7 @@ mod events;
 mod start;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque, hash_map::Entry},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,16 +29,20 @@ use veil_protocol_spec::PeerIdHash;
 pub(super) use self::start::start;
 use super::{
     Directory, Gossip, Incoming, Limits, Protocol, PublishError, RequestError, Topic,
+    budget::Budget,
     dialer::Dialer,
     gate::Gate,
     gossip::{Gossipsub, Topics},
-    request::{Answer, Call, Requests},
+    request::{Answer, Call, IN_FLIGHT, Requests},
     swim,
     traffic::Counters,
 };
 
 /// How often missing connections are looked for.
 const TICK: Duration = Duration::from_millis(250);
+
+/// Requests to one peer that wait for their turn.
+const WAITING: usize = 1024;
 
 /// What handles, verdicts and the SWIM task ask of the swarm.
 ///
@@ -115,24 +119,12 @@ struct Pending {
     reply: oneshot::Sender<Result<Vec<u8>, RequestError>>,
 }
 
-/// What a peer may still ask for: a token bucket.
-#[derive(Debug)]
-struct Budget {
-    tokens: f64,
-    at: Instant,
-}
-
-impl Budget {
-    fn take(&mut self, limits: &Limits, now: Instant) -> bool {
-        let gained = (now - self.at).as_secs_f64() * f64::from(limits.requests_per_second);
-        self.tokens = (self.tokens + gained).min(f64::from(limits.request_burst));
-        self.at = now;
-        let allowed = self.tokens >= 1.0;
-        if allowed {
-            self.tokens -= 1.0;
-        }
-        allowed
-    }
+/// Requests to one peer on one of the two behaviours. libp2p drops what exceeds its own limit of
+/// streams without a word, so this stays below it.
+#[derive(Debug, Default)]
+struct Lane {
+    in_flight: usize,
+    waiting: VecDeque<(Pending, Vec<u8>)>,
 }
 
 struct Actor {
@@ -147,10 +139,11 @@ struct Actor {
     subscribers: HashMap<Topic, Vec<mpsc::Sender<Gossip>>>,
     servers: HashMap<Protocol, mpsc::Sender<Incoming>>,
     pending: HashMap<(bool, OutboundRequestId), Pending>,
+    lanes: HashMap<(bool, PeerId), Lane>,
     links: HashMap<PeerId, Link>,
     /// Peers that closed the last connection before they said anything.
     shunned_by: BTreeSet<PeerIdHash>,
-    budgets: HashMap<PeerId, Budget>,
+    budgets: HashMap<(bool, PeerId), Budget>,
     dialer: Dialer,
     connected: watch::Sender<BTreeSet<PeerIdHash>>,
     addresses: watch::Sender<Vec<Multiaddr>>,
@@ -180,7 +173,7 @@ impl Actor {
         gate.update(&directory);
         let gate = &*gate;
         self.dialer.retain(|peer| gate.hash_of(peer).is_some());
-        self.budgets.retain(|peer, _| gate.hash_of(peer).is_some());
+        self.budgets.retain(|(_, peer), _| gate.hash_of(peer).is_some());
         self.shunned_by.retain(|peer| gate.peer_of(peer).is_some());
         self.dial_missing();
     }
@@ -288,11 +281,40 @@ impl Actor {
             let _ = pending.reply.send(Err(RequestError::NotConnected(pending.to)));
             return;
         }
+        let lane = self.lanes.entry((swim, peer)).or_default();
+        if lane.in_flight < IN_FLIGHT {
+            self.send(peer, pending, bytes);
+        } else if !swim && lane.waiting.len() < WAITING {
+            lane.waiting.push_back((pending, bytes));
+        } else {
+            let _ = pending.reply.send(Err(RequestError::Busy(pending.to)));
+        }
+    }
+
+    fn send(&mut self, peer: PeerId, pending: Pending, bytes: Vec<u8>) {
+        let swim = pending.protocol == Protocol::Swim;
         let len = bytes.len();
         self.counters.protocol(pending.protocol, |count| count.send(len));
         let call = Call::Read(pending.protocol, bytes);
         let id = self.swarm.behaviour_mut().lane(swim).send_request(&peer, call);
         self.pending.insert((swim, id), pending);
+        self.lanes.entry((swim, peer)).or_default().in_flight += 1;
+    }
+
+    /// A request has come to its end: the next one that somebody still waits for may go.
+    fn finish(&mut self, swim: bool, peer: PeerId, id: OutboundRequestId) -> Option<Pending> {
+        let finished = self.pending.remove(&(swim, id))?;
+        if let Entry::Occupied(mut entry) = self.lanes.entry((swim, peer)) {
+            let lane = entry.get_mut();
+            lane.in_flight = lane.in_flight.saturating_sub(1);
+            lane.waiting.retain(|(pending, _)| !pending.reply.is_closed());
+            match lane.waiting.pop_front() {
+                Some((pending, bytes)) => self.send(peer, pending, bytes),
+                None if lane.in_flight == 0 => drop(entry.remove()),
+                None => {}
+            }
+        }
+        Some(finished)
     }
 }
 

@@ -29,7 +29,7 @@ use super::{NetworkError, Topic, actor::Command};
 
 /// What a gossip frame adds to a message: author, topic, sequence number, signature.
 const ENVELOPE: usize = 1024;
-/// Up to this many registered peers, a message goes to all of them at once.
+/// Up to this many registered peers when the node starts, a message goes to all of them at once.
 const FLOOD_PEERS: usize = 32;
 
 /// A message from a topic, signed by a registered author.
@@ -161,7 +161,7 @@ pub(super) fn behaviour(
         .protocol_id_prefix(format!("/veil/{scope}/meshsub"))
         .validation_mode(ValidationMode::Strict)
         .validate_messages()
-        .max_transmit_size(Topic::Manifests.max_bytes() + ENVELOPE)
+        .max_transmit_size(Topic::Certificates.max_bytes() + ENVELOPE)
         .message_id_fn(message_id)
         .flood_publish(peers <= FLOOD_PEERS)
         .duplicate_cache_time(Duration::from_secs(120))

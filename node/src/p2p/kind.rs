@@ -59,7 +59,7 @@ impl Topic {
             Self::Jobs => 33 * KIB,
             Self::Manifests => MIB + 4 * KIB,
             Self::Evaluations | Self::Suspicions => KIB,
-            Self::Certificates => 300 * KIB,
+            Self::Certificates => MIB + 320 * KIB,
         }
     }
 }

@@ -21,12 +21,15 @@ use super::{Protocol, actor::Command};
 
 const VERSION: u8 = 1;
 const MAX_REASON: usize = 256;
+const CHUNK: usize = 64 * 1024;
 /// Longest deadline of a request.
 pub const MAX_DEADLINE: Duration = Duration::from_secs(300);
 const SWIM_DEADLINE: Duration = Duration::from_secs(5);
-/// Streams of one connection in either direction; with the size limit of a protocol, this bounds
-/// the memory that a peer can make this node take.
-const STREAMS: usize = 64;
+/// Streams of one connection, both directions together; with the size limit of a protocol, this
+/// bounds the memory that a peer can make this node take.
+const STREAMS: usize = 128;
+/// Requests to one peer at the same time; both directions and a few stragglers fit.
+pub(super) const IN_FLIGHT: usize = 48;
 
 /// Why a request has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -202,10 +205,19 @@ async fn read_head<T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<(u8, u
 }
 
 async fn read_body<T: AsyncRead + Unpin + Send>(io: &mut T, len: usize) -> io::Result<Vec<u8>> {
-    // Grows with what arrives, so that a length alone does not take memory.
+    // Grows with what arrives, so that a length alone does not take memory. `read_to_end` would
+    // zero all spare capacity each time it waits, which for long bodies takes most of the time.
     let mut body = Vec::new();
-    io.take(len as u64).read_to_end(&mut body).await?;
-    if body.len() == len { Ok(body) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    let mut chunk = vec![0; len.min(CHUNK)];
+    while body.len() < len {
+        let wanted = chunk.len().min(len - body.len());
+        let read = io.read(&mut chunk[..wanted]).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        body.extend_from_slice(&chunk[..read]);
+    }
+    Ok(body)
 }
 
 async fn write_frame<T: AsyncWrite + Unpin + Send>(

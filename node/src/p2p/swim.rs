@@ -8,7 +8,7 @@
 mod record;
 
 use std::{
-    collections::{BTreeMap, btree_map},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map},
     num::{NonZeroU8, NonZeroUsize},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -23,15 +23,18 @@ use rand::{RngCore, rngs::OsRng};
 use rand_chacha_10::{ChaCha20Rng, rand_core::SeedableRng};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::Instant,
+    time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 use veil_protocol_spec::{PeerIdHash, identity::SecretIdentity, scheduling::UnixMillis};
 
-use self::record::{Record, RecordCodec};
+use self::record::{Record, RecordCodec, Signer};
 use super::{Directory, Protocol, RequestError, SwimConfig, actor::Command, kind::SWIM_BYTES};
 
 const REMEMBER_DOWN: Duration = Duration::from_secs(24 * 60 * 60);
+/// Connected peers that are not up are greeted again after this many probe periods: the first
+/// greeting may have been lost.
+const JOIN_PERIODS: u32 = 5;
 /// How long a goodbye may take to reach those it is sent to.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -88,9 +91,11 @@ pub(super) enum Input {
 /// What the task is started with.
 pub(super) struct Start {
     pub(super) identity: SecretIdentity,
+    pub(super) scope: String,
     pub(super) addresses: Vec<Multiaddr>,
     pub(super) config: SwimConfig,
     pub(super) directory: watch::Receiver<Arc<Directory>>,
+    pub(super) connected: watch::Receiver<BTreeSet<PeerIdHash>>,
     pub(super) commands: mpsc::UnboundedSender<Command>,
     pub(super) liveness: watch::Sender<Liveness>,
 }
@@ -105,6 +110,7 @@ struct Swim {
     timer_count: u64,
     own: Arc<Mutex<Record>>,
     directory: watch::Receiver<Arc<Directory>>,
+    connected: watch::Receiver<BTreeSet<PeerIdHash>>,
     commands: mpsc::UnboundedSender<Command>,
     liveness: watch::Sender<Liveness>,
 }
@@ -112,6 +118,8 @@ struct Swim {
 /// Runs until it is stopped.
 pub(super) async fn run(start: Start, mut inputs: mpsc::Receiver<Input>, stop: CancellationToken) {
     let mut directory = start.directory.clone();
+    let mut join_again = tokio::time::interval(start.config.probe_period * JOIN_PERIODS);
+    join_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut swim = Swim::new(start);
     loop {
         let next_timer = swim.timers.keys().next().map(|(at, _)| *at);
@@ -124,6 +132,7 @@ pub(super) async fn run(start: Start, mut inputs: mpsc::Receiver<Input>, stop: C
         tokio::select! {
             () = stop.cancelled() => return,
             () = timer => swim.fire_timers(),
+            _ = join_again.tick() => swim.join_again(),
             Ok(()) = directory.changed() => {}
             input = inputs.recv() => match input {
                 None => return,
@@ -170,12 +179,16 @@ fn machine_config(config: &SwimConfig) -> foca::Config {
 
 impl Swim {
     fn new(start: Start) -> Self {
-        let Start { identity, addresses, config, directory, commands, liveness } = start;
+        let Start { identity, scope, addresses, config, directory, connected, commands, liveness } =
+            start;
         // A restart has a later clock, so that the new record wins over the one of the last run.
-        let own = Record::own(Arc::new(identity), now().0, &addresses);
+        let signer = Signer { identity, scope: scope.clone() };
+        let own = Record::own(signer, now().0, &addresses);
         let me = own.peer();
         let shared = Arc::new(Mutex::new(own.clone()));
-        let codec = RecordCodec { own: Arc::clone(&shared), directory: directory.clone() };
+        let own_shared = Arc::clone(&shared);
+        let checked = HashMap::new();
+        let codec = RecordCodec { scope, own: own_shared, directory: directory.clone(), checked };
         let mut seed = [0; 32];
         OsRng.fill_bytes(&mut seed);
         let rng = ChaCha20Rng::from_seed(seed);
@@ -187,6 +200,7 @@ impl Swim {
             timer_count: 0,
             own: shared,
             directory,
+            connected,
             commands,
             liveness,
         }
@@ -198,6 +212,15 @@ impl Swim {
         };
         let result = self.foca.announce(Record::addressee(identity), &mut self.effects);
         self.settle(result, None);
+    }
+
+    fn join_again(&mut self) {
+        let known = self.liveness.borrow().clone();
+        let missing: Vec<PeerIdHash> =
+            self.connected.borrow().iter().filter(|peer| !known.is_up(peer)).copied().collect();
+        for peer in missing {
+            self.connected(&peer);
+        }
     }
 
     fn packet(&mut self, from: PeerIdHash, connection: ConnectionId, bytes: &[u8]) {

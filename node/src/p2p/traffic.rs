@@ -1,12 +1,15 @@
 //! Counters of what was sent and received.
 //!
-//! They count payloads at this node's edge: what it originates and what is meant for it. What
-//! gossip forwards for others and what the transports add is not in them.
+//! By topic and protocol they count payloads at this node's edge: what it originates and what is
+//! meant for it. What gossip forwards for others and what the transports add is in the totals, which
+//! libp2p counts below its multiplexers (TCP's and QUIC's own headers are not).
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+use prometheus_client::{encoding::text, registry::Registry};
 
 use super::{Protocol, Topic};
 
@@ -36,6 +39,35 @@ pub struct Traffic {
     pub blobs: Count,
     /// Connections refused because the peer is not registered.
     pub refused_connections: u64,
+    /// All bytes sent on all connections.
+    pub wire_sent_bytes: u64,
+    /// All bytes received on all connections.
+    pub wire_received_bytes: u64,
+}
+
+/// libp2p's counters of all bytes. It gives them out as text only.
+#[derive(Clone, Debug)]
+pub(super) struct Wire(Arc<Registry>);
+
+impl Wire {
+    pub(super) fn new(registry: Registry) -> Self {
+        Self(Arc::new(registry))
+    }
+
+    /// Sent and received.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        let mut lines = String::new();
+        // Writing to a string does not fail.
+        let _ = text::encode(&mut lines, &self.0);
+        let total = |direction: &str| {
+            let counted = lines.lines().filter(|line| {
+                line.starts_with("libp2p_bandwidth_bytes_total{") && line.contains(direction)
+            });
+            let values = counted.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+            values.sum()
+        };
+        (total("direction=\"Outbound\""), total("direction=\"Inbound\""))
+    }
 }
 
 /// The shared counters.

@@ -83,6 +83,13 @@ impl StatusBoard {
         notes.waiting_for = waiting_for.into_iter().collect();
     }
 
+    /// The same for steps that follow quickly on each other: not for the log.
+    pub fn progress(&self, stage: &str, waiting_for: impl IntoIterator<Item = String>) {
+        let mut notes = self.notes();
+        stage.clone_into(&mut notes.stage);
+        notes.waiting_for = waiting_for.into_iter().collect();
+    }
+
     /// The node has joined.
     pub fn joined(&self, cluster: &Arc<Cluster>) {
         let _ = self.cluster.set(Arc::clone(cluster)); // a process joins once

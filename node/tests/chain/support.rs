@@ -47,8 +47,8 @@ pub(crate) fn identity(i: u8) -> SecretIdentity {
 impl World {
     pub(crate) async fn new(members: u8) -> Self {
         let anvil = Anvil::start(AnvilConfig::default()).await.unwrap();
-        let config = ChainConfig::new(anvil.url(), Address([0; 20]))
-            .with_key(anvil.key(0).unwrap());
+        let config =
+            ChainConfig::new(anvil.url(), Address([0; 20])).with_key(anvil.key(0).unwrap());
         let (admin, deployment) = Chain::deploy(config).await.unwrap();
         let committee = Committee::new(members).unwrap();
         let settings = ClusterSettings {
@@ -159,7 +159,8 @@ impl World {
     pub(crate) async fn pass(&self, seconds: u64) {
         let provider = ProviderBuilder::new().connect_http(self.anvil.url().parse().unwrap());
         provider.anvil_increase_time(seconds).await.unwrap();
-        provider.evm_mine(Some(MineOptions::Options { timestamp: None, blocks: Some(1) }))
+        provider
+            .evm_mine(Some(MineOptions::Options { timestamp: None, blocks: Some(1) }))
             .await
             .unwrap();
         provider.get_block_number().await.unwrap();

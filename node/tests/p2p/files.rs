@@ -53,7 +53,7 @@ async fn takes_over(listen: &str) {
             });
         }
     };
-    let error = fetch(client, &[id(2)], digest, &into, Duration::from_secs(30), stop_midway).await;
+    let error = fetch(client, &[id(2)], digest, &into, Duration::from_secs(15), stop_midway).await;
     let Err(FetchError::Deadline { bytes: arrived, .. }) = error else { panic!("{error:?}") };
     assert!(arrived > 1 << 20 && (arrived as usize) < LEN, "{arrived}");
     assert!(!into.exists());

@@ -79,12 +79,13 @@ async fn wrong_addresses_are_named() {
     let error = Network::start(config, directory.subscribe()).await.unwrap_err();
     assert!(matches!(error, NetworkError::Bootstrap(_)), "{error}");
 
-    // Not TCP: there libp2p lets several sockets share a port.
-    let holder = start(crate::cluster::config(1, QUIC, &[]), &directory).await;
-    let mut config = NetworkConfig::new(secret(1), scope(1));
-    let mut taken = holder.addresses()[0].clone();
-    taken.pop();
-    config.listen = vec![taken];
-    let error = Network::start(config, directory.subscribe()).await.unwrap_err();
-    assert!(matches!(error, NetworkError::Listen { .. }), "{error}");
+    for listen in [QUIC, TCP] {
+        let holder = start(crate::cluster::config(1, listen, &[]), &directory).await;
+        let mut config = NetworkConfig::new(secret(1), scope(1));
+        let mut taken = holder.addresses()[0].clone();
+        taken.pop();
+        config.listen = vec![taken];
+        let error = Network::start(config, directory.subscribe()).await.unwrap_err();
+        assert!(matches!(error, NetworkError::Listen { .. }), "{error}");
+    }
 }

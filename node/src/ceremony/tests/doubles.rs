@@ -196,8 +196,12 @@ impl ReferenceStringSource for TestSource {
         let bytes = fs::read(path).unwrap_or_else(|_| rand::random::<[u8; 32]>().to_vec());
         fs::write(path, &bytes).map_err(|error| ReferenceStringError(error.to_string()))?;
         let digest = Blake3Digest(*blake3::hash(&bytes).as_bytes());
-        let reference =
-            ReferenceString { digest, file: digest, bytes: bytes.len() as u64, origin: self.origin() };
+        let reference = ReferenceString {
+            digest,
+            file: digest,
+            bytes: bytes.len() as u64,
+            origin: self.origin(),
+        };
         self.0.lock().unwrap().insert(digest, bytes);
         Ok(reference)
     }

@@ -15,10 +15,14 @@ use libp2p::{
 use tokio::sync::mpsc::error::TrySendError;
 use veil_protocol_spec::PeerIdHash;
 
-use super::{Actor, BehaviourEvent, Budget, Call, Pending};
+use super::{Actor, BehaviourEvent, Call, Pending};
 use crate::p2p::{
-    Gossip, Incoming, Protocol, RequestError, Responder, gate::NotRegistered, gossip::Verdict,
-    request::Answer, swim,
+    Gossip, Incoming, Limits, Protocol, RequestError, Responder,
+    budget::{self, Budget, Rate},
+    gate::NotRegistered,
+    gossip::Verdict,
+    request::Answer,
+    swim,
 };
 
 /// Refusals are logged at most this often, so that a stranger cannot fill the log.
@@ -39,10 +43,10 @@ impl Actor {
                 let reason = cause.map(|cause| cause.to_string()).unwrap_or_default();
                 self.on_closed(peer_id, connection_id, endpoint.is_dialer(), &reason);
             }
-            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
-                if !matches!(error, DialError::DialPeerConditionFalse(_)) {
-                    tracing::debug!(%peer, %error, "could not connect");
-                }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. }
+                if !matches!(error, DialError::DialPeerConditionFalse(_)) =>
+            {
+                tracing::debug!(%peer, %error, "could not connect");
             }
             SwarmEvent::IncomingConnectionError { error, send_back_addr, .. } => {
                 self.on_refused(error, &send_back_addr);
@@ -199,7 +203,7 @@ impl Actor {
                         self.on_call(peer, connection_id, request, channel);
                     }
                     Message::Response { request_id, response } => {
-                        let Some(pending) = self.pending.remove(&(swim, request_id)) else {
+                        let Some(pending) = self.finish(swim, peer, request_id) else {
                             return;
                         };
                         let Pending { to, protocol, reply } = pending;
@@ -211,8 +215,8 @@ impl Actor {
                     }
                 }
             }
-            RequestEvent::OutboundFailure { request_id, error, .. } => {
-                if let Some(pending) = self.pending.remove(&(swim, request_id)) {
+            RequestEvent::OutboundFailure { peer, request_id, error, .. } => {
+                if let Some(pending) = self.finish(swim, peer, request_id) {
                     let error = self.explain(pending.to, pending.protocol, &error);
                     let _ = pending.reply.send(Err(error)); // the caller may have given up
                 }
@@ -259,15 +263,17 @@ impl Actor {
         let responder = Responder { protocol, channel, commands };
         let len = bytes.len();
         if protocol == Protocol::Swim {
+            if !self.within_budget(true, peer) {
+                self.counters.protocol(protocol, |count| count.dropped += 1);
+                return responder.send(Answer::Busy);
+            }
             self.counters.protocol(protocol, |count| count.receive(len));
             responder.send(Answer::Done(Vec::new()));
             // SWIM expects loss, so a full queue needs no answer.
             let _ = self.to_swim.try_send(swim::Input::Packet { from, connection, bytes });
             return;
         }
-        let now = Instant::now();
-        let full = Budget { tokens: f64::from(self.limits.request_burst), at: now };
-        let within_budget = self.budgets.entry(peer).or_insert(full).take(&self.limits, now);
+        let within_budget = self.within_budget(false, peer);
         let server = self.servers.get(&protocol);
         let refused = match server {
             None => Some((Answer::Unsupported, responder)),
@@ -288,6 +294,14 @@ impl Actor {
             tracing::debug!(%from, %protocol, ?answer, "refused a request");
             responder.send(answer);
         }
+    }
+
+    fn within_budget(&mut self, swim: bool, peer: PeerId) -> bool {
+        let Limits { requests_per_second: per_second, request_burst: burst, .. } = self.limits;
+        let rate = if swim { budget::SWIM } else { Rate { per_second, burst } };
+        let now = Instant::now();
+        let budget = self.budgets.entry((swim, peer));
+        budget.or_insert_with(|| Budget::full(rate, now)).take(rate, now)
     }
 
     fn turn_away(&mut self, peer: PeerId, channel: ResponseChannel<Answer>, answer: Answer) {

@@ -2,6 +2,8 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    io,
+    net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
@@ -10,25 +12,27 @@ use futures::StreamExt;
 use libp2p::{
     Multiaddr, Swarm, SwarmBuilder,
     connection_limits::{self, ConnectionLimits},
+    multiaddr::Protocol as Part,
     noise,
     swarm::SwarmEvent,
     tcp, yamux,
 };
+use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use veil_protocol_spec::PeerIdHash;
 
 use super::{Actor, Behaviour};
 use crate::p2p::{
-    Directory, Inner, Liveness, Network, NetworkConfig, NetworkError, Protocol,
+    Directory, Inner, Liveness, Network, NetworkConfig, NetworkError,
     blob::Blobs,
     dialer::Dialer,
     gate::{Gate, split_peer},
     gossip, identity,
     kind::scope_tag,
     request, swim,
-    traffic::Counters,
+    traffic::{Counters, Wire},
 };
-use veil_protocol_spec::PeerIdHash;
 
 /// How long binding the listen addresses may take.
 const BIND: Duration = Duration::from_secs(10);
@@ -43,6 +47,7 @@ fn swarm(
     config: &NetworkConfig,
     directory: &Directory,
     topics: &gossip::Topics,
+    registry: &mut Registry,
 ) -> Result<Swarm<Behaviour>, NetworkError> {
     let transport = |error: &dyn core::fmt::Display| NetworkError::Transport(error.to_string());
     let key = identity::keypair(&config.identity).ok_or(NetworkError::Identity)?;
@@ -74,6 +79,7 @@ fn swarm(
         .with_quic()
         .with_dns()
         .map_err(|e| transport(&e))?
+        .with_bandwidth_metrics(registry)
         .with_behaviour(|_| behaviour)
         .map_err(|e| transport(&e))?
         .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE))
@@ -88,7 +94,8 @@ pub(in crate::p2p) async fn start(
     let scope = scope_tag(&config.scope);
     let topics = gossip::Topics::new(&scope);
     let now = directory.borrow().clone();
-    let swarm = swarm(&config, &now, &topics)?;
+    let mut registry = Registry::default();
+    let swarm = swarm(&config, &now, &topics, &mut registry)?;
     let streams = swarm.behaviour().streams.new_control();
     let peer_id = *swarm.local_peer_id();
 
@@ -109,6 +116,7 @@ pub(in crate::p2p) async fn start(
         subscribers: HashMap::new(),
         servers: HashMap::new(),
         pending: HashMap::new(),
+        lanes: HashMap::new(),
         links: HashMap::new(),
         shunned_by: BTreeSet::new(),
         budgets: HashMap::new(),
@@ -132,9 +140,11 @@ pub(in crate::p2p) async fn start(
         .collect();
     let membership = swim::Start {
         identity: config.identity.clone(),
+        scope: scope.clone(),
         addresses: announced,
         config: config.swim,
         directory: directory.clone(),
+        connected: connected.clone(),
         commands: commands.clone(),
         liveness: liveness_sender,
     };
@@ -156,6 +166,7 @@ pub(in crate::p2p) async fn start(
         addresses,
         directory,
         counters,
+        wire: Wire::new(registry),
         blobs,
         queue: config.limits.queue.max(1),
         tasks,
@@ -163,7 +174,7 @@ pub(in crate::p2p) async fn start(
         stop,
     };
     let network = Network { inner: Arc::new(inner) };
-    tracing::info!(me = %network.me(), id = %peer_id, protocols = ?Protocol::ALL.len(), "network");
+    tracing::info!(me = %network.me(), id = %peer_id, "the network is up");
     Ok(network)
 }
 
@@ -176,6 +187,7 @@ impl Actor {
         };
         let mut waiting = HashMap::new();
         for address in listen {
+            check_port(address).map_err(|e| failed(address, e.to_string()))?;
             let listener = self.swarm.listen_on(address.clone());
             let listener = listener.map_err(|e| failed(address, e.to_string()))?;
             waiting.insert(listener, address);
@@ -207,4 +219,16 @@ impl Actor {
             }
         }
     }
+}
+
+/// libp2p lets several sockets share a TCP port, so that two nodes with the same port would each
+/// get some of the connections; the system refuses that to a socket that does not ask for it.
+fn check_port(address: &Multiaddr) -> io::Result<()> {
+    let parts: Vec<_> = address.iter().collect();
+    let socket = match parts.as_slice() {
+        [Part::Ip4(ip), Part::Tcp(port)] => SocketAddr::from((*ip, *port)),
+        [Part::Ip6(ip), Part::Tcp(port)] => SocketAddr::from((*ip, *port)),
+        _ => return Ok(()),
+    };
+    TcpListener::bind(socket).map(drop)
 }

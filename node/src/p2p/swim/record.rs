@@ -1,6 +1,9 @@
 //! A peer's record in the membership: who, since when, where; signed by the peer itself.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use foca::{Codec, Header, Identity, Member, PostcardCodec};
 use libp2p::{
@@ -31,7 +34,14 @@ pub(super) struct Record {
     signature: Signature,
     /// Only in a node's own record, to sign the next generation.
     #[serde(skip)]
-    signer: Option<Arc<SecretIdentity>>,
+    signer: Option<Arc<Signer>>,
+}
+
+/// Signs records of one node in one cluster.
+#[derive(Debug)]
+pub(super) struct Signer {
+    pub(super) identity: SecretIdentity,
+    pub(super) scope: String,
 }
 
 /// When the peer started, in milliseconds by its own clock, and how often it was declared dead
@@ -52,18 +62,18 @@ impl Eq for Record {}
 
 impl Record {
     /// A node's own record.
-    pub(super) fn own(signer: Arc<SecretIdentity>, started: u64, addresses: &[Multiaddr]) -> Self {
+    pub(super) fn own(signer: Signer, started: u64, addresses: &[Multiaddr]) -> Self {
         let addresses = addresses.iter().map(Multiaddr::to_vec);
         let addresses = addresses.filter(|address| address.len() <= MAX_ADDRESS_BYTES);
         let mut record = Self {
-            identity: signer.public(),
+            identity: signer.identity.public(),
             generation: Generation { started, deaths: 0 },
             addresses: addresses.take(MAX_ADDRESSES).collect(),
             signature: Signature([0; 64]),
             signer: None,
         };
-        record.signature = signer.sign(&record.digest());
-        record.signer = Some(signer);
+        record.signature = signer.identity.sign(&record.digest(&signer.scope));
+        record.signer = Some(Arc::new(signer));
         record
     }
 
@@ -84,27 +94,33 @@ impl Record {
         (self.identity, self.generation.started) == (other.identity, other.generation.started)
     }
 
+    /// Unlike `==`, which is about the member, this is about every byte.
+    fn is_identical(&self, other: &Self) -> bool {
+        self == other && self.addresses == other.addresses && self.signature == other.signature
+    }
+
     /// Where it can be dialled; what does not parse is left out.
     pub(super) fn addresses(&self) -> Vec<Multiaddr> {
         let addresses = self.addresses.iter();
         addresses.filter_map(|bytes| Multiaddr::try_from(bytes.clone()).ok()).collect()
     }
 
-    fn digest(&self) -> [u8; 32] {
+    fn digest(&self, scope: &str) -> [u8; 32] {
         let started = self.generation.started.to_le_bytes();
         let deaths = self.generation.deaths.to_le_bytes();
-        let mut parts: Vec<&[u8]> = vec![self.identity.as_bytes(), &started, &deaths];
+        let mut parts: Vec<&[u8]> =
+            vec![scope.as_bytes(), self.identity.as_bytes(), &started, &deaths];
         parts.extend(self.addresses.iter().map(Vec::as_slice));
         hash_parts(domain::MEMBER_RECORD, &parts)
     }
 
-    fn check(&self) -> Result<(), RecordError> {
+    fn check(&self, scope: &str) -> Result<(), RecordError> {
         if self.addresses.len() > MAX_ADDRESSES
             || self.addresses.iter().any(|address| address.len() > MAX_ADDRESS_BYTES)
         {
             return Err(RecordError::TooLong);
         }
-        let verdict = self.identity.verify(&self.digest(), &self.signature);
+        let verdict = self.identity.verify(&self.digest(scope), &self.signature);
         verdict.map_err(|_| RecordError::Signature(self.peer()))
     }
 }
@@ -115,7 +131,8 @@ impl Identity for Record {
     fn renew(&self) -> Option<Self> {
         let mut next = self.clone();
         next.generation.deaths = self.generation.deaths.checked_add(1)?;
-        next.signature = self.signer.as_ref()?.sign(&next.digest());
+        let signer = self.signer.as_ref()?;
+        next.signature = signer.identity.sign(&next.digest(&signer.scope));
         Some(next)
     }
 
@@ -141,8 +158,21 @@ pub(super) enum RecordError {
 
 /// Checks every record as it is decoded.
 pub(super) struct RecordCodec {
+    pub(super) scope: String,
     pub(super) own: Arc<Mutex<Record>>,
     pub(super) directory: watch::Receiver<Arc<Directory>>,
+    /// The last record of each registered peer whose signature was good: most messages repeat it.
+    pub(super) checked: HashMap<PublicIdentity, Record>,
+}
+
+impl RecordCodec {
+    fn check(&mut self, record: &Record) -> Result<(), RecordError> {
+        if !self.checked.get(&record.identity).is_some_and(|known| known.is_identical(record)) {
+            record.check(&self.scope)?;
+            self.checked.insert(record.identity, record.clone());
+        }
+        Ok(())
+    }
 }
 
 impl Codec<Record> for RecordCodec {
@@ -159,7 +189,7 @@ impl Codec<Record> for RecordCodec {
     fn decode_header(&mut self, buf: impl Buf) -> Result<Header<Record>, RecordError> {
         let header: Header<Record> = PostcardCodec.decode_header(buf)?;
         // The other records of a header only say where to send something; the gate checks that.
-        header.src.check()?;
+        self.check(&header.src)?;
         Ok(header)
     }
 
@@ -179,7 +209,7 @@ impl Codec<Record> for RecordCodec {
             let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
             return Ok(Member::alive(own.clone()));
         }
-        member.id().check()?;
+        self.check(member.id())?;
         Ok(member)
     }
 }
@@ -195,13 +225,26 @@ mod tests {
             roles: crate::p2p::Roles::default(),
         }));
         let (_, directory) = watch::channel(Arc::new(directory));
-        (RecordCodec { own: Arc::new(Mutex::new(own.clone())), directory }, own)
+        let shared = Arc::new(Mutex::new(own.clone()));
+        (
+            RecordCodec {
+                scope: "here".to_owned(),
+                own: shared,
+                directory,
+                checked: HashMap::new(),
+            },
+            own,
+        )
     }
 
     fn record(byte: u8) -> Record {
-        let secret = SecretIdentity::from_bytes(&[byte; 32]).unwrap();
-        let address = "/ip4/127.0.0.1/tcp/7000".parse().unwrap();
-        Record::own(Arc::new(secret), 5, &[address])
+        record_in("here", byte)
+    }
+
+    fn record_in(scope: &str, byte: u8) -> Record {
+        let identity = SecretIdentity::from_bytes(&[byte; 32]).unwrap();
+        let signer = Signer { identity, scope: scope.to_owned() };
+        Record::own(signer, 5, &["/ip4/127.0.0.1/tcp/7000".parse().unwrap()])
     }
 
     fn decode(codec: &mut RecordCodec, record: &Record) -> Result<Record, RecordError> {
@@ -222,6 +265,8 @@ mod tests {
         let mut forged = peer.clone();
         forged.generation.deaths += 1;
         assert!(matches!(decode(&mut codec, &forged), Err(RecordError::Signature(_))));
+        let foreign = record_in("elsewhere", 2);
+        assert!(matches!(decode(&mut codec, &foreign), Err(RecordError::Signature(_))));
         let mut forged = peer;
         forged.addresses.clear();
         assert!(matches!(decode(&mut codec, &forged), Err(RecordError::Signature(_))));

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {IAssignmentAnchor} from "../src/interfaces/IAssignmentAnchor.sol";
+import {Certificates} from "../src/libraries/Certificates.sol";
+import {Base} from "./Base.sol";
+import {Signer} from "./Signer.sol";
+
+contract AssignmentAnchorTest is Base {
+    function setUp() public override {
+        super.setUp();
+        registerMembers();
+        publish(0, GROUP, 0);
+    }
+
+    function certificate(uint64 slot, bytes32 previous)
+        private
+        view
+        returns (IAssignmentAnchor.Certificate memory)
+    {
+        return IAssignmentAnchor.Certificate({
+            cluster: cluster,
+            epoch: 0,
+            keySet: keccak256("key set"),
+            slot: slot,
+            manifest: keccak256("manifest"),
+            previous: previous,
+            assignmentsRoot: keccak256("root"),
+            stateRoot: keccak256("state"),
+            referenceStringOrigin: 1
+        });
+    }
+
+    function anchor(IAssignmentAnchor.Certificate memory c) private returns (bytes32 hash) {
+        hash = anchors.hashOf(c);
+        anchors.anchor(c, Signer.sign(GROUP, hash));
+    }
+
+    /// @dev External, so that the library gets calldata.
+    function digest(uint256 chain, address to, IAssignmentAnchor.Certificate calldata c)
+        external
+        pure
+        returns (bytes32)
+    {
+        return Certificates.digest(chain, to, c);
+    }
+
+    function word(string memory json, string memory key) private pure returns (bytes32) {
+        return vm.parseBytes32(string.concat("0x", vm.parseJsonString(json, key)));
+    }
+
+    /// @dev protocol-spec/vectors/scheduling.json; the values are those of its generator.
+    function test_digests_are_those_of_the_rust_crate() external view {
+        string memory json = vm.readFile("../protocol-spec/vectors/scheduling.json");
+        IAssignmentAnchor.Certificate memory c = IAssignmentAnchor.Certificate({
+            cluster: bytes32(uint256(0x22) * (type(uint256).max / 255)),
+            epoch: 4,
+            keySet: bytes32(uint256(0x33) * (type(uint256).max / 255)),
+            slot: 7,
+            manifest: word(json, ".manifest.digest"),
+            previous: bytes32(uint256(0x77) * (type(uint256).max / 255)),
+            assignmentsRoot: word(json, ".assignments.root"),
+            stateRoot: bytes32(uint256(0xdd) * (type(uint256).max / 255)),
+            referenceStringOrigin: 1
+        });
+        address to = address(uint160(0x11) * (type(uint160).max / 255));
+        bytes32 expected = word(json, ".assignment_certificate.signing_digest");
+        check(this.digest(31337, to, c) == expected, "certificate");
+
+        IAssignmentAnchor.Assignment memory placed = IAssignmentAnchor.Assignment(
+            word(json, ".job_spec.digest"), 0, 1, word(json, ".telemetry.sender")
+        );
+        check(anchors.leafOf(placed) == word(json, ".assignments.leaves[0]"), "placed");
+        IAssignmentAnchor.Assignment memory pending =
+            IAssignmentAnchor.Assignment(word(json, ".job_spec.digest"), 1, 0, 0);
+        check(anchors.leafOf(pending) == word(json, ".assignments.leaves[1]"), "pending");
+    }
+
+    function test_gas_of_anchor() external {
+        IAssignmentAnchor.Certificate memory c = certificate(1, 0);
+        bytes32 hash = anchors.hashOf(c);
+        anchors.anchor(c, Signer.sign(GROUP, hash));
+        vm.snapshotGasLastCall("AssignmentAnchor", "anchor, first");
+        c = certificate(2, hash);
+        hash = anchors.hashOf(c);
+        anchors.anchor(c, Signer.sign(GROUP, hash));
+        vm.snapshotGasLastCall("AssignmentAnchor", "anchor, later");
+        check(anchors.headOf(cluster).count == 2, "count");
+    }
+
+    /// @dev The sequence strictly increases, whatever slots are tried.
+    function testFuzz_slots_strictly_increase(uint8[8] calldata slots) external {
+        bytes32 head = 0;
+        uint64 last = 0;
+        uint64 count = 0;
+        for (uint256 i = 0; i < slots.length; ++i) {
+            IAssignmentAnchor.Certificate memory c = certificate(slots[i], head);
+            bytes32 hash = anchors.hashOf(c);
+            if (slots[i] <= last) {
+                vm.expectRevert(
+                    abi.encodeWithSelector(
+                        IAssignmentAnchor.SlotNotLater.selector, uint64(slots[i]), last
+                    )
+                );
+                anchors.anchor(c, Signer.sign(GROUP, hash));
+                continue;
+            }
+            anchors.anchor(c, Signer.sign(GROUP, hash));
+            (head, last, count) = (hash, slots[i], count + 1);
+        }
+        IAssignmentAnchor.Head memory found = anchors.headOf(cluster);
+        check(found.hash == head && found.slot == last && found.count == count, "head");
+    }
+
+    function testFuzz_only_the_group_of_the_epoch_anchors(uint256 secret) external {
+        secret = secret % 1e18 + 1;
+        vm.assume(secret != GROUP);
+        IAssignmentAnchor.Certificate memory c = certificate(1, 0);
+        bytes32 hash = anchors.hashOf(c);
+        vm.expectRevert(abi.encodeWithSelector(IAssignmentAnchor.WrongGroupSignature.selector));
+        anchors.anchor(c, Signer.sign(secret, hash));
+    }
+
+    function test_a_signature_is_good_for_one_chain() external {
+        IAssignmentAnchor.Certificate memory c = certificate(1, 0);
+        bytes32 hash = anchors.hashOf(c);
+        vm.chainId(5);
+        vm.expectRevert(abi.encodeWithSelector(IAssignmentAnchor.WrongGroupSignature.selector));
+        anchors.anchor(c, Signer.sign(GROUP, hash));
+    }
+
+    function test_what_the_certificate_states_must_be_in_force() external {
+        IAssignmentAnchor.Certificate memory c = certificate(1, "elsewhere");
+        bytes32 hash = anchors.hashOf(c);
+        vm.expectPartialRevert(IAssignmentAnchor.WrongPrevious.selector);
+        anchors.anchor(c, Signer.sign(GROUP, hash));
+        c = certificate(1, 0);
+        c.epoch = 1;
+        vm.expectPartialRevert(IAssignmentAnchor.EpochNotInForce.selector);
+        anchors.anchor(c, Signer.sign(GROUP, hash));
+        c = certificate(1, 0);
+        c.keySet = "other";
+        vm.expectPartialRevert(IAssignmentAnchor.WrongKeySet.selector);
+        anchors.anchor(c, Signer.sign(GROUP, hash));
+        c = certificate(1, 0);
+        c.referenceStringOrigin = 0;
+        vm.expectPartialRevert(IAssignmentAnchor.WrongReferenceStringOrigin.selector);
+        anchors.anchor(c, Signer.sign(GROUP, hash));
+    }
+
+    function test_an_old_key_never_anchors() external {
+        bytes32 first = anchor(certificate(1, 0));
+        publish(1, GROUP + 1, GROUP);
+        IAssignmentAnchor.Certificate memory c = certificate(2, first);
+        bytes32 hash = anchors.hashOf(c);
+        vm.expectPartialRevert(IAssignmentAnchor.EpochNotInForce.selector);
+        anchors.anchor(c, Signer.sign(GROUP, hash));
+        c.epoch = 1;
+        hash = anchors.hashOf(c);
+        vm.expectRevert(abi.encodeWithSelector(IAssignmentAnchor.WrongGroupSignature.selector));
+        anchors.anchor(c, Signer.sign(GROUP, hash));
+        anchors.anchor(c, Signer.sign(GROUP + 1, hash));
+    }
+
+    function test_deployments_are_confirmed_by_their_workers_operator() external {
+        bytes32 worker = register(9, WORKER);
+        IAssignmentAnchor.Assignment memory placed =
+            IAssignmentAnchor.Assignment("job", 0, 1, worker);
+        bytes32 leaf = anchors.leafOf(placed);
+        bytes32 sibling = keccak256("sibling");
+        IAssignmentAnchor.Certificate memory c = certificate(1, 0);
+        c.assignmentsRoot = leaf < sibling
+            ? keccak256(abi.encode(leaf, sibling))
+            : keccak256(abi.encode(sibling, leaf));
+        IAssignmentAnchor.Certificate memory next = certificate(2, anchor(c));
+        anchor(next);
+        IAssignmentAnchor.Certificate[] memory chain = new IAssignmentAnchor.Certificate[](2);
+        (chain[0], chain[1]) = (c, next);
+        bytes32[] memory proof = new bytes32[](1);
+        proof[0] = sibling;
+        check(anchors.verifyInclusion(chain, leaf, proof), "included");
+        check(!anchors.verifyInclusion(chain, sibling, new bytes32[](0)), "not included");
+
+        vm.expectPartialRevert(IAssignmentAnchor.UnprovenAssignment.selector);
+        anchors.anchorDeployment(leaf);
+        vm.prank(address(0xbad));
+        check(anchors.proveAssignment(chain, placed, proof) == leaf, "leaf");
+        vm.prank(address(0xbad));
+        vm.expectPartialRevert(IAssignmentAnchor.NotWorkerOperator.selector);
+        anchors.anchorDeployment(leaf);
+        check(anchors.anchorDeployment(leaf), "confirmed");
+
+        chain[0].stateRoot = 0;
+        vm.expectPartialRevert(IAssignmentAnchor.NotAnchored.selector);
+        anchors.proveAssignment(chain, placed, proof);
+    }
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+/// @dev The cheat codes of forge that these tests use; forge-std is not on npm.
+interface Vm {
+    struct Wallet {
+        address account;
+        uint256 publicKeyX;
+        uint256 publicKeyY;
+        uint256 secret;
+    }
+
+    function warp(uint256 timestamp) external;
+    function prank(address sender) external;
+    function expectRevert(bytes calldata reason) external;
+    function expectPartialRevert(bytes4 selector) external;
+    function expectEmit(bool topic1, bool topic2, bool topic3, bool data) external;
+    function assume(bool condition) external pure;
+    function chainId(uint256 id) external;
+    function sign(uint256 secret, bytes32 digest)
+        external
+        pure
+        returns (uint8 v, bytes32 r, bytes32 s);
+    /// @dev Declared pure, which it is as far as tests can see.
+    function createWallet(uint256 secret) external pure returns (Wallet memory);
+    function readFile(string calldata path) external view returns (string memory);
+    function parseJsonBytes(string calldata json, string calldata key)
+        external
+        pure
+        returns (bytes memory);
+    function parseJsonBytes32(string calldata json, string calldata key)
+        external
+        pure
+        returns (bytes32);
+    function parseJsonString(string calldata json, string calldata key)
+        external
+        pure
+        returns (string memory);
+    function parseBytes32(string calldata text) external pure returns (bytes32);
+    function snapshotValue(string calldata group, string calldata name, uint256 value) external;
+    function snapshotGasLastCall(string calldata group, string calldata name)
+        external
+        returns (uint256);
+}

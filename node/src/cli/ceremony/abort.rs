@@ -1,0 +1,54 @@
+//! `veil ceremony abort`.
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Common, Failure, connect, identity, load, passphrase, run_async};
+use crate::{
+    ceremony::{abort, erase_failed_attempt},
+    cli::Exit,
+    driver::{DataDir, DataDirError},
+};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    /// Why, for the log; its digest is recorded on chain.
+    #[arg(long, default_value = "ended by an operator")]
+    reason: String,
+}
+
+pub(in crate::cli) fn run(arguments: &Arguments) -> Exit {
+    run_async(&arguments.common, carry_out(arguments))
+}
+
+async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
+    let config = load(&arguments.common)?;
+    let passphrase = passphrase(&config)?;
+    let identity = identity(&config, &passphrase)?;
+    let (_, commit_point) = connect(&config).await?;
+    let aborted = abort(&commit_point, &identity, &arguments.reason).await?;
+    // A member that runs sees it on chain and erases by itself.
+    let erased = match DataDir::lock(&config.node.data_dir) {
+        Ok(data) => {
+            erase_failed_attempt(&commit_point, &data, aborted).await?;
+            true
+        }
+        Err(DataDirError::InUse(_)) => false,
+        Err(error) => return Err(error.into()),
+    };
+    let (epoch, attempt, _) = aborted;
+    if arguments.common.json {
+        println!(
+            "{}",
+            json!({ "epoch": epoch, "attempt": attempt, "status": "aborted", "erased": erased })
+        );
+    } else {
+        println!("epoch {epoch} attempt {attempt}: aborted on chain");
+        if !erased {
+            println!("the running member sees that and destroys its secrets");
+        }
+    }
+    Ok(Exit::Done)
+}

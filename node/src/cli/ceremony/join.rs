@@ -1,0 +1,195 @@
+//! `veil ceremony join`.
+
+use std::{sync::Arc, time::Duration};
+
+use clap::Args;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use veil_protocol_spec::{ClusterId, PeerIdHash, scheduling::ReferenceStringOrigin};
+
+use super::{Common, Failure, connect, identity, load, passphrase, run_async};
+use crate::{
+    ceremony::{
+        CeremonyError, CeremonyStatus, CeremonyTiming, FinishedKey, Member, MemberOptions,
+        SinglePartyReference, StatusBoard, join, unix_seconds,
+    },
+    chain::Chain,
+    cli::{Exit, report::Reporter},
+    driver::{DataDir, P2pLinks},
+    p2p::{Directory, Network, NetworkConfig, Peer, Roles},
+};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    /// Take part in so many attempts, each after the one before has failed.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    attempts: u32,
+}
+
+/// Between two lines about what a step waits for.
+const REMIND: Duration = Duration::from_secs(30);
+
+pub(in crate::cli) fn run(arguments: &Arguments) -> Exit {
+    run_async(&arguments.common, carry_out(arguments))
+}
+
+async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
+    let config = load(&arguments.common)?;
+    let passphrase = passphrase(&config)?;
+    let identity = identity(&config, &passphrase)?;
+    let data = Arc::new(DataDir::lock(&config.node.data_dir)?);
+    let (chain, commit_point) = connect(&config).await?;
+    let cluster = config.chain.cluster;
+    let scope = chain.scope(cluster);
+    let registered = directory(&chain, cluster).await?;
+    let me = PeerIdHash::of(&identity.public());
+    if !registered.get(&me).is_some_and(|peer| peer.roles.member) {
+        return Err(Failure::NotRegistered(identity.public()));
+    }
+    let (sender, directory) = watch::channel(Arc::new(registered));
+    let following = tokio::spawn(follow(chain, cluster, sender));
+    let mut network = NetworkConfig::new(identity.clone(), scope);
+    network.listen = config.network.listen;
+    network.bootstrap = config.network.bootstrap;
+    let network = Network::start(network, directory).await?;
+    let reporter = Reporter::new();
+    for address in network.addresses() {
+        reporter.say(&format!("listening on {address}"));
+    }
+    if config.committee.insecure_reference_string {
+        reporter.say(
+            "WARNING: insecure reference string: participant 1 alone makes it, and could forge telemetry proofs",
+        );
+    }
+    let status = StatusBoard::default();
+    let member = Member {
+        options: MemberOptions {
+            identity,
+            passphrase,
+            scope,
+            parameters: config.committee.parameters,
+            insecure_reference_string: config.committee.insecure_reference_string,
+            timing: CeremonyTiming::default(),
+        },
+        data,
+        links: P2pLinks::new(network.clone()),
+        chain: Arc::new(commit_point),
+        reference: Arc::new(SinglePartyReference::new(network.clone())),
+        status: status.clone(),
+    };
+    let stop = CancellationToken::new();
+    let joined = async {
+        let work = join(&member, arguments.attempts, &stop);
+        let shown = show(&reporter, &status);
+        let interrupted = async {
+            // Without the signal handler the process simply ends, which a restart mends.
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            stop.cancel();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            joined = work => joined,
+            () = shown => Err(CeremonyError::Interrupted),
+            () = interrupted => Err(CeremonyError::Interrupted),
+        }
+    }
+    .await;
+    following.abort();
+    network.leave().await;
+    reporter.finish();
+    let key = joined?;
+    print(arguments.common.json, &key);
+    Ok(Exit::Done)
+}
+
+/// The registered nodes as peers.
+async fn directory(chain: &Chain, cluster: ClusterId) -> Result<Directory, Failure> {
+    let nodes = chain.nodes(cluster).await?;
+    Ok(nodes
+        .into_iter()
+        .map(|node| Peer {
+            identity: node.identity,
+            roles: Roles { worker: node.roles.worker, member: node.roles.member },
+        })
+        .collect())
+}
+
+/// Keeps the directory in step with the registry.
+async fn follow(chain: Chain, cluster: ClusterId, sender: watch::Sender<Arc<Directory>>) {
+    let mut changes = chain.changes();
+    while changes.changed().await.is_ok() {
+        match directory(&chain, cluster).await {
+            Ok(new) => drop(sender.send_if_modified(|known| {
+                let changed = **known != new;
+                if changed {
+                    *known = Arc::new(new);
+                }
+                changed
+            })),
+            Err(error) => tracing::warn!(%error, "the registry cannot be read"),
+        }
+    }
+}
+
+/// Shows progress until it is dropped.
+async fn show(reporter: &Reporter, board: &StatusBoard) {
+    let mut status = board.subscribe();
+    let mut remind = tokio::time::interval(REMIND);
+    loop {
+        tokio::select! {
+            changed = status.changed() => {
+                if changed.is_err() {
+                    return std::future::pending().await;
+                }
+                let now = status.borrow_and_update().clone();
+                if !now.step.is_empty() {
+                    reporter.at(&now.step, now.done.into(), now.total.into());
+                }
+            }
+            _ = remind.tick() => {
+                let now = board.now();
+                if !now.outstanding.is_empty() {
+                    reporter.say(&waiting(&now));
+                }
+            }
+        }
+    }
+}
+
+fn waiting(status: &CeremonyStatus) -> String {
+    let seconds = unix_seconds().saturating_sub(status.since);
+    let who: Vec<_> = status.outstanding.iter().map(ToString::to_string).collect();
+    format!("{} since {seconds} s, waiting for participants {}", status.step, who.join(", "))
+}
+
+fn print(json: bool, key: &FinishedKey) {
+    let reference = &key.reference_string;
+    if json {
+        println!(
+            "{}",
+            json!({
+                "outcome": "completed",
+                "epoch": key.epoch,
+                "attempt": key.attempt,
+                "participant": key.participant,
+                "keyset_digest": key.key_set,
+                "transcript_root": key.transcript_root,
+                "reference_string_digest": reference.digest,
+                "reference_string_insecure":
+                    reference.origin == ReferenceStringOrigin::SingleParty,
+                "folder": key.folder,
+            })
+        );
+        return;
+    }
+    println!("key set      {}", key.key_set);
+    println!("epoch        {} (attempt {})", key.epoch, key.attempt);
+    println!("participant  {}", key.participant);
+    println!("folder       {}", key.folder.display());
+    println!("verify with  veil ceremony verify {}", key.folder.display());
+}

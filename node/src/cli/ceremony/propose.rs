@@ -1,0 +1,79 @@
+//! `veil ceremony propose`.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Common, Failure, connect, load, run_async};
+use crate::{
+    ceremony::{AttemptStatus, ProposeOptions, Proposed, propose},
+    cli::Exit,
+};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    /// Seconds until the attempt expires.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(10..=7 * 86_400))]
+    duration: u64,
+    /// Wait until the key is published or the last attempt has failed.
+    #[arg(long)]
+    wait: bool,
+    /// With --wait: propose so many attempts, each after the one before was aborted or expired.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    attempts: u32,
+}
+
+pub(in crate::cli) fn run(arguments: &Arguments) -> Exit {
+    run_async(&arguments.common, carry_out(arguments))
+}
+
+async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
+    let config = load(&arguments.common)?;
+    let (chain, commit_point) = connect(&config).await?;
+    let options = ProposeOptions {
+        scope: chain.scope(config.chain.cluster),
+        committee: chain.cluster(config.chain.cluster).await?.committee,
+        parameters: config.committee.parameters,
+        duration: Duration::from_secs(arguments.duration),
+        attempts: arguments.attempts,
+        wait: arguments.wait,
+        poll: Duration::from_secs(2),
+    };
+    let json = arguments.common.json;
+    let shown = |proposed: &Proposed| {
+        if !json {
+            eprintln!("epoch {} attempt {}: {}", proposed.epoch, proposed.attempt, name(proposed));
+        }
+    };
+    let proposed = propose(&commit_point, &options, shown).await?;
+    if json {
+        println!(
+            "{}",
+            json!({
+                "epoch": proposed.epoch,
+                "attempt": proposed.attempt,
+                "status": name(&proposed),
+                "keyset_digest": match proposed.status {
+                    AttemptStatus::Published { key_set, .. } => Some(key_set),
+                    _ => None,
+                },
+            })
+        );
+    } else if arguments.wait {
+        println!("epoch {} attempt {}: {}", proposed.epoch, proposed.attempt, name(&proposed));
+    } else {
+        println!(
+            "epoch {} attempt {} is proposed; each member runs `veil ceremony join`",
+            proposed.epoch, proposed.attempt
+        );
+    }
+    let failed = matches!(proposed.status, AttemptStatus::Aborted | AttemptStatus::Expired);
+    Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+const fn name(proposed: &Proposed) -> &'static str {
+    proposed.status.name()
+}

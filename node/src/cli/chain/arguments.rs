@@ -1,0 +1,95 @@
+//! Arguments that the commands of `veil chain` share.
+
+use std::{env, fs, path::PathBuf, time::Duration};
+
+use clap::Args;
+use veil_protocol_spec::{Address, ChainId, ClusterId};
+use zeroize::Zeroizing;
+
+use super::Failure;
+use crate::chain::{AccountKey, Chain, ChainConfig};
+
+/// How to reach the chain and who pays.
+#[derive(Debug, Args)]
+pub(super) struct Connection {
+    /// JSON-RPC of the chain.
+    #[arg(long, env = "VEIL_RPC_URL", default_value = "http://127.0.0.1:8545", value_name = "URL")]
+    rpc: String,
+    /// The chain id expected; any if not given.
+    #[arg(long, env = "VEIL_CHAIN_ID", value_name = "N")]
+    chain_id: Option<u64>,
+    /// Encrypted JSON keystore of the account; VEIL_CHAIN_KEY may hold the key instead. There is no
+    /// flag for the key: other users of the machine could read it.
+    #[arg(long, env = "VEIL_CHAIN_KEYSTORE", value_name = "FILE")]
+    keystore: Option<PathBuf>,
+    /// File whose first line is the keystore's passphrase; VEIL_CHAIN_PASSPHRASE may hold it instead.
+    #[arg(long, env = "VEIL_CHAIN_PASSPHRASE_FILE", value_name = "FILE")]
+    keystore_passphrase_file: Option<PathBuf>,
+    /// Blocks until a transaction counts, its own included.
+    #[arg(long, env = "VEIL_CONFIRMATIONS", default_value = "1", value_name = "N")]
+    confirmations: u64,
+    /// Seconds to wait for a transaction.
+    #[arg(long, default_value = "120", value_name = "S")]
+    timeout: u64,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Where the contracts are.
+#[derive(Debug, Args)]
+pub(super) struct Contract {
+    /// Address of the directory contract, as `veil chain deploy` printed it.
+    #[arg(long, env = "VEIL_CONTRACT_ADDRESS", value_name = "ADDRESS", value_parser = parse_address)]
+    contract: Address,
+}
+
+/// Which cluster.
+#[derive(Debug, Args)]
+pub(super) struct ClusterArgument {
+    /// The cluster's id, as `veil chain cluster` printed it.
+    #[arg(long, env = "VEIL_CLUSTER", value_name = "ID")]
+    cluster: ClusterId,
+}
+
+impl ClusterArgument {
+    pub(super) const fn id(&self) -> ClusterId {
+        self.cluster
+    }
+}
+
+/// In any case of its letters: checksummed addresses mix them.
+pub(super) fn parse_address(text: &str) -> Result<Address, String> {
+    text.to_lowercase().parse().map_err(|error| format!("{error}"))
+}
+
+impl Connection {
+    pub(super) fn config(&self, directory: Address) -> Result<ChainConfig, Failure> {
+        Ok(ChainConfig {
+            chain_id: self.chain_id.map(ChainId),
+            key: self.key()?,
+            confirmations: self.confirmations,
+            deadline: Duration::from_secs(self.timeout),
+            ..ChainConfig::new(self.rpc.clone(), directory)
+        })
+    }
+
+    fn key(&self) -> Result<Option<AccountKey>, Failure> {
+        let Some(path) = &self.keystore else { return Ok(AccountKey::from_environment()?) };
+        let passphrase = match &self.keystore_passphrase_file {
+            Some(file) => {
+                let text = fs::read_to_string(file).map_err(Failure::file(file))?;
+                Zeroizing::new(text)
+            }
+            None => Zeroizing::new(env::var("VEIL_CHAIN_PASSPHRASE").unwrap_or_default()),
+        };
+        let line = passphrase.lines().next().unwrap_or_default();
+        Ok(Some(AccountKey::from_keystore(path, line)?))
+    }
+}
+
+impl Contract {
+    pub(super) async fn connect(&self, connection: &Connection) -> Result<Chain, Failure> {
+        Ok(Chain::connect(connection.config(self.contract)?).await?)
+    }
+}

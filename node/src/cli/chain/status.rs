@@ -1,0 +1,100 @@
+//! `veil chain status`.
+
+use serde_json::{Value, json};
+use veil_protocol_spec::{Attempt, ClusterId, Epoch};
+
+use crate::chain::{Chain, ChainError, Roles};
+
+/// Names of the roles.
+pub(super) fn roles(roles: Roles) -> Vec<&'static str> {
+    let named = [("worker", roles.worker), ("member", roles.member)];
+    named.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect()
+}
+
+pub(super) async fn describe(
+    chain: &Chain,
+    cluster: Option<ClusterId>,
+) -> Result<Value, ChainError> {
+    let (block, time) = chain.block().await?;
+    let contracts = chain.contracts();
+    let mut report = json!({
+        "chain_id": chain.chain_id().0,
+        "block": block.number,
+        "block_time": time,
+        "directory": format!("0x{}", contracts.directory),
+        "node_registry": format!("0x{}", contracts.node_registry),
+        "key_ceremony": format!("0x{}", contracts.key_ceremony),
+        "job_board": format!("0x{}", contracts.job_board),
+        "assignment_anchor": format!("0x{}", contracts.assignment_anchor),
+    });
+    if let Some(account) = chain.account() {
+        report["account"] = json!(format!("0x{account}"));
+        report["balance_wei"] = json!(chain.balance(account).await?.to_string());
+    }
+    if let Some(cluster) = cluster {
+        report["cluster"] = describe_cluster(chain, cluster).await?;
+    }
+    Ok(report)
+}
+
+async fn describe_cluster(chain: &Chain, id: ClusterId) -> Result<Value, ChainError> {
+    let settings = chain.cluster(id).await?;
+    let nodes: Vec<_> = chain
+        .nodes(id)
+        .await?
+        .into_iter()
+        .map(|node| {
+            json!({
+                "peer": format!("0x{}", node.peer),
+                "roles": roles(node.roles),
+                "seat": node.seat.map(|seat| seat.get()),
+                "operator": format!("0x{}", node.operator),
+                "organisation": node.organisation,
+                "labels": node.labels.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let key = chain.current_key(id).await?;
+    let next = Epoch(key.map_or(0, |key| key.epoch.0 + 1));
+    let head = chain.head(id).await?;
+    Ok(json!({
+        "id": format!("0x{id}"),
+        "admin": format!("0x{}", settings.admin),
+        "committee": settings.committee.n(),
+        "open_to_workers": settings.open_to_workers,
+        "slot_millis": settings.slot_millis,
+        "nodes": nodes,
+        "key": key.map(|key| json!({
+            "epoch": key.epoch.0,
+            "key_set": key.key_set.to_string(),
+            "group_key": key.group_key.to_string(),
+            "reference_string": key.reference_string.origin,
+            "published_at": key.published_at,
+        })),
+        "ceremony": attempt(chain, id, next).await?,
+        "jobs": chain.jobs(id, 0).await?.len(),
+        "last_certificate": head.map(|head| json!({
+            "hash": head.hash.to_string(),
+            "slot": head.slot.0,
+            "epoch": head.epoch.0,
+            "anchored": head.count,
+        })),
+    }))
+}
+
+/// The last attempt at the next epoch's key.
+async fn attempt(chain: &Chain, id: ClusterId, epoch: Epoch) -> Result<Value, ChainError> {
+    let Some(last) = chain.ceremony_attempts(id, epoch).await?.checked_sub(1) else {
+        return Ok(Value::Null);
+    };
+    let found = chain.ceremony_attempt(id, epoch, Attempt(last)).await?;
+    Ok(found.map_or(Value::Null, |attempt| {
+        json!({
+            "epoch": epoch.0,
+            "attempt": last,
+            "status": attempt.status,
+            "deadline": attempt.deadline,
+            "parameters": attempt.parameters,
+        })
+    }))
+}

@@ -1,0 +1,107 @@
+//! Bringing certificates on chain. Anyone may; the members take turns by slot, so that a member
+//! without an account or with a broken endpoint costs a moment and not the anchor.
+
+use std::{sync::Arc, time::Duration};
+
+use backon::{ExponentialBuilder, Retryable};
+use veil_protocol_spec::{
+    Committee, ParticipantIndex, Slot, scheduling::AssignmentCertificate,
+};
+
+use crate::{
+    chain::ChainError,
+    cluster::Cluster,
+    ledger::Ledger,
+    role::StatusBoard,
+    status::Phase,
+};
+
+/// Between the members' turns.
+const TURN: Duration = Duration::from_secs(15);
+/// Tries of one member in its turn.
+const RETRIES: usize = 3;
+
+/// Sees to it that the certificate of `slot`, and those before it, are anchored.
+pub(super) async fn anchor(
+    cluster: &Arc<Cluster>,
+    ledger: &Arc<Ledger>,
+    committee: Committee,
+    me: ParticipantIndex,
+    certificate: AssignmentCertificate,
+    slot: Slot,
+    board: &Arc<StatusBoard>,
+) {
+    let begun = std::time::Instant::now();
+    let n = committee.n() as u64;
+    // 0 for the member whose turn it is, 1 for the next one.
+    let mut turn = (me.position() as u64 + n - slot.0 % n) % n;
+    if cluster.chain.account().is_none() {
+        turn = n; // it only looks
+    }
+    let mut changes = cluster.chain.changes();
+    let wait = TURN * u32::try_from(turn).unwrap_or(u32::MAX);
+    let its_turn = tokio::time::sleep(wait);
+    tokio::pin!(its_turn);
+    loop {
+        match cluster.chain.head(cluster.scope.cluster).await {
+            Ok(Some(head)) if head.slot >= slot => break,
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the anchored certificates cannot be read"),
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = &mut its_turn => {
+                if turn < n {
+                    let send = || send_missing(cluster, ledger, slot);
+                    let backoff = ExponentialBuilder::default().with_max_times(RETRIES).with_jitter();
+                    if let Err(error) = send.retry(backoff).await {
+                        tracing::warn!(slot = slot.0, %error, "anchoring failed; the next member tries");
+                    }
+                }
+                // Again after everybody had a turn.
+                let round = TURN * u32::try_from(n).unwrap_or(u32::MAX);
+                its_turn.as_mut().reset(tokio::time::Instant::now() + round);
+            }
+        }
+    }
+    match cluster.chain.anchored(cluster.scope.cluster, certificate.body.hash()).await {
+        Ok(Some(anchored)) if anchored.assignments_root == certificate.body.assignments_root => {
+            tracing::info!(slot = slot.0, block = anchored.block, root = %anchored.assignments_root, "anchored");
+            board.slot(slot, |report| {
+                report.phases.insert(Phase::Anchor, begun.elapsed().as_secs_f64());
+                report.anchored_in_block = Some(anchored.block);
+            });
+        }
+        Ok(_) => tracing::error!(
+            slot = slot.0,
+            "the chain holds another certificate for this slot: more than t members are dishonest, or this node's ledger is of another chain"
+        ),
+        Err(error) => tracing::warn!(%error, "the anchored certificate cannot be read back"),
+    }
+}
+
+/// Anchors what the chain lacks up to `slot`, in order.
+async fn send_missing(
+    cluster: &Arc<Cluster>,
+    ledger: &Arc<Ledger>,
+    slot: Slot,
+) -> Result<(), ChainError> {
+    let head = cluster.chain.head(cluster.scope.cluster).await?;
+    let mut after = head.map_or(Slot(0), |head| head.slot);
+    while after < slot {
+        let next = ledger.records_after(after, 0).ok().and_then(|mut r| r.drain(..).next());
+        let Some(record) = next else { return Ok(()) };
+        after = record.manifest.slot;
+        match cluster.chain.anchor(&record.certificate).await {
+            Ok(_) => {}
+            // Another member was faster.
+            Err(error) => {
+                let head = cluster.chain.head(cluster.scope.cluster).await?;
+                if head.is_none_or(|head| head.slot < after) {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,385 @@
+//! The member's long-running machines and what they report: agreement, decryption, signing.
+
+use std::{path::{Path, PathBuf}, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use veil_committee::{
+    decryption::{Completion, DecryptionCounter, Decryptor, WrongMembership},
+    frost::{
+        self, GroupKeyShare, Purpose, SessionContext, SigningContext, SigningError, SigningKeyId,
+    },
+    key_share::{KeyShare, KeyShareError},
+};
+use veil_protocol_spec::{
+    ParticipantIndex, Slot, Wire,
+    identity::SecretIdentity,
+    scheduling::{Binding, CertificateBody, GroupSignature},
+};
+
+use crate::{
+    agreement::{Agreement, AgreementConfig, Effect as AgreementEffect, PersistId, SetupError, Timing},
+    driver::{
+        Channel, Control, DecryptionEffect, DecryptionMachine, Driver, DriverConfig, Effect, Journal,
+        JournalError, Keeper, KeeperError, Links, Machine, Millis, NonceKeeper, NonceStore, P2pLinks,
+        SigningMachine, SigningSchedule, Stopped, Ticket, Verdict,
+    },
+    epoch::Epoch,
+};
+
+/// Why the machines cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// A journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Agreement.
+    #[error(transparent)]
+    Agreement(#[from] SetupError),
+    /// Decryption.
+    #[error(transparent)]
+    Decryption(#[from] WrongMembership),
+    /// The key share.
+    #[error(transparent)]
+    KeyShare(#[from] KeyShareError),
+    /// Signing.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    /// The restart counter of the coordinator.
+    #[error("{path}: {source}")]
+    Restarts {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// What only agreement has done.
+pub(super) type AgreementEvent = AgreementEffect;
+
+/// [`Agreement`] behind the driver's interface.
+pub(super) struct AgreementMachine {
+    agreement: Agreement,
+}
+
+impl AgreementMachine {
+    pub(super) fn agreement(&mut self) -> &mut Agreement {
+        &mut self.agreement
+    }
+}
+
+impl Machine for AgreementMachine {
+    type Record = crate::agreement::Record;
+    type Special = AgreementEvent;
+
+    fn handle(&mut self, from: ParticipantIndex, bytes: &[u8], now: Millis) -> Verdict {
+        use crate::agreement::Verdict as Said;
+        match self.agreement.handle(from, bytes, now) {
+            Said::Valid => Verdict::Valid,
+            Said::Skip(_) => Verdict::Skip,
+            Said::Fault(fault) => {
+                Verdict::Fault(format!("participant {}: {}", fault.culprit, fault.kind))
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Millis) {
+        self.agreement.handle_timeout(now);
+    }
+
+    fn poll_timeout(&self) -> Option<Millis> {
+        self.agreement.poll_timeout()
+    }
+
+    fn poll_effect(&mut self) -> Option<Effect<Self::Record, AgreementEvent>> {
+        Some(match self.agreement.poll_effect()? {
+            AgreementEffect::Persist { id, record } => Effect::Persist(Ticket(id.0), *record),
+            AgreementEffect::Broadcast(bytes) => Effect::Broadcast(bytes.into()),
+            AgreementEffect::Send { to, bytes } => Effect::Send(to, bytes.into()),
+            other => Effect::Special(other),
+        })
+    }
+
+    fn persisted(&mut self, ticket: Ticket) {
+        self.agreement.persisted(PersistId(ticket.0));
+    }
+}
+
+/// Stores records, and passes on what happened.
+struct Forward<E> {
+    journal: Journal,
+    events: mpsc::UnboundedSender<E>,
+}
+
+impl Keeper<AgreementMachine> for Forward<AgreementEvent> {
+    fn persist(&mut self, records: &[crate::agreement::Record]) -> Result<(), KeeperError> {
+        self.journal.append(records).map_err(KeeperError::new)
+    }
+
+    fn carry_out(
+        &mut self,
+        event: AgreementEvent,
+        _machine: &AgreementMachine,
+    ) -> Result<(), KeeperError> {
+        let _ = self.events.send(event); // the member has stopped
+        Ok(())
+    }
+}
+
+/// The number of decrypted blocks as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Counted(u64);
+
+impl Wire for Counted {
+    const NAME: &'static str = "decryption counter";
+    const MAX_BYTES: usize = 16;
+}
+
+impl Keeper<DecryptionMachine> for Forward<DecryptionEffect> {
+    fn persist(&mut self, records: &[DecryptionCounter]) -> Result<(), KeeperError> {
+        let counted: Vec<_> = records.iter().map(|counter| Counted(counter.blocks)).collect();
+        self.journal.append(&counted).map_err(KeeperError::new)
+    }
+
+    fn carry_out(
+        &mut self,
+        effect: DecryptionEffect,
+        _machine: &DecryptionMachine,
+    ) -> Result<(), KeeperError> {
+        let _ = self.events.send(effect); // the member has stopped
+        Ok(())
+    }
+}
+
+/// The machines of one epoch.
+pub(super) struct Machines {
+    pub(super) me: ParticipantIndex,
+    pub(super) agreement: Control<AgreementMachine>,
+    pub(super) agreed: mpsc::UnboundedReceiver<AgreementEvent>,
+    pub(super) decryption: Control<DecryptionMachine>,
+    pub(super) decrypted: mpsc::UnboundedReceiver<DecryptionEffect>,
+    _agreement: Driver<AgreementMachine, Forward<AgreementEvent>>,
+    _decryption: Driver<DecryptionMachine, Forward<DecryptionEffect>>,
+    signing: Signing,
+}
+
+struct Signing {
+    restarts: PathBuf,
+    links: P2pLinks,
+    epoch: Arc<Epoch>,
+    share: Arc<GroupKeyShare>,
+    identity: SecretIdentity,
+    nonces: NonceStore,
+    schedule: SigningSchedule,
+    running: Option<(Slot, Driver<SigningMachine, NonceKeeper>, crate::driver::SigningOutcome)>,
+}
+
+/// Between the coordinators' turns, and for each of their steps.
+const SIGNING_STEP: Millis = 5_000;
+/// After which a session is given up and begun anew.
+const SIGNING_DEADLINE: Millis = 120_000;
+
+/// A number that grows with every call, stored before use.
+fn count_restart(path: &Path) -> std::io::Result<u32> {
+    let before = match std::fs::read_to_string(path) {
+        Ok(text) => text.trim().parse::<u32>().map_err(std::io::Error::other)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error),
+    };
+    let now = before + 1;
+    let temporary = path.with_extension("partial");
+    std::fs::write(&temporary, now.to_string())?;
+    std::fs::File::open(&temporary)?.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    Ok(now)
+}
+
+impl Machines {
+    /// Sets them up from what is stored in `folder`, and starts them.
+    pub(super) fn start(
+        epoch: &Arc<Epoch>,
+        links: &P2pLinks,
+        folder: &Path,
+        identity: &SecretIdentity,
+        share: &KeyShare,
+        timing: Timing,
+    ) -> Result<Self, MachineError> {
+        let (committee, roster) = (epoch.committee, &epoch.roster);
+        let (journal, records) = Journal::open(&folder.join("agreement.redb"))?;
+        let config = AgreementConfig {
+            committee,
+            binding: epoch.binding,
+            roster: roster.clone(),
+            timing,
+        };
+        let agreement = Agreement::new(config, identity.clone(), records)?;
+        let me = agreement.participant();
+        let (events, agreed) = mpsc::unbounded_channel();
+        let machine = AgreementMachine { agreement };
+        let (link, incoming) = links.open(Channel::Agreement, roster);
+        let config = DriverConfig::new(committee, me);
+        let agreement =
+            Driver::start(config, machine, Forward { journal, events }, link, incoming);
+
+        let (journal, counted) = Journal::open::<Counted>(&folder.join("decryption.redb"))?;
+        let blocks = counted.last().map_or(0, |counted| counted.0);
+        let decryptor = Decryptor::new(
+            share.decryptor(),
+            identity.clone(),
+            roster.clone(),
+            DecryptionCounter { blocks },
+        )?;
+        let (events, decrypted) = mpsc::unbounded_channel();
+        let (link, incoming) = links.open(Channel::Decryption, roster);
+        let decryption = Driver::start(
+            config,
+            DecryptionMachine::new(decryptor),
+            Forward { journal, events },
+            link,
+            incoming,
+        );
+
+        let path = folder.join("restarts");
+        let restarts = count_restart(&path)
+            .map_err(|source| MachineError::Restarts { path: path.clone(), source })?;
+        let signing = Signing {
+            restarts: path,
+            links: links.clone(),
+            epoch: Arc::clone(epoch),
+            share: Arc::new(share.frost()?),
+            identity: identity.clone(),
+            nonces: NonceStore::open(&folder.join("nonces.redb"))?,
+            schedule: SigningSchedule {
+                rotation: 2 * SIGNING_STEP,
+                timing: frost::Timing {
+                    commit: SIGNING_STEP,
+                    share: SIGNING_STEP,
+                    max_attempts: committee.n() as u32,
+                },
+                restarts,
+            },
+            running: None,
+        };
+        Ok(Self {
+            me,
+            agreement: agreement.control(),
+            agreed,
+            decryption: decryption.control(),
+            decrypted,
+            _agreement: agreement,
+            _decryption: decryption,
+            signing,
+        })
+    }
+
+    /// Gets ready to sign in `slot`: what other members say early waits here.
+    pub(super) async fn open_signing(&mut self, slot: Slot) -> Result<(), SigningError> {
+        self.signing.open(slot).await
+    }
+
+    /// Has the group sign the outcome of a slot; begins anew when a session fails.
+    pub(super) async fn sign(&mut self, body: &CertificateBody) -> Result<GroupSignature, SigningError> {
+        let mut failure = SigningError::Over;
+        for _ in 0..3 {
+            self.signing.open(body.slot).await?;
+            match self.signing.sign(body).await {
+                Ok(signature) => return Ok(signature),
+                Err(error @ SigningError::AlreadyAuthorised { .. }) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(slot = %body.slot.0, %error, "signing starts again");
+                    self.signing.close().await;
+                    self.signing.renew()?;
+                    failure = error;
+                }
+            }
+        }
+        Err(failure)
+    }
+}
+
+impl Signing {
+    /// Members answer a coordinator's later attempts only, so a new session begins above the old.
+    fn renew(&mut self) -> Result<(), SigningError> {
+        self.schedule.restarts = count_restart(&self.restarts).map_err(|error| {
+            tracing::error!(path = %self.restarts.display(), %error, "the restart counter is not stored");
+            SigningError::NotPersisted
+        })?;
+        Ok(())
+    }
+
+    async fn close(&mut self) {
+        if let Some((_, driver, _)) = self.running.take() {
+            let _ = driver.kill().await; // its state is of no use any more
+        }
+    }
+
+    async fn open(&mut self, slot: Slot) -> Result<(), SigningError> {
+        if self.running.as_ref().is_some_and(|(of, ..)| *of == slot) {
+            return Ok(());
+        }
+        self.close().await;
+        let Binding { scope, epoch, .. } = self.epoch.binding;
+        let key = SigningKeyId { purpose: Purpose::Certificate, epoch, slot };
+        let context = SigningContext {
+            chain: scope.chain_id,
+            contract: scope.contract,
+            cluster: scope.cluster,
+            key,
+        };
+        let group = Arc::new(self.share.public().clone());
+        let session = SessionContext::new(context, group, self.epoch.roster.clone())
+            .map_err(|_| SigningError::WrongKey)?;
+        let records = self.nonces.records();
+        let machine = SigningMachine::new(
+            Arc::new(session),
+            Arc::clone(&self.share),
+            self.identity.clone(),
+            &records,
+            self.schedule,
+        )?;
+        let (keeper, outcome) = NonceKeeper::new(self.nonces.clone());
+        let (link, incoming) = self.links.open(Channel::Signing, &self.epoch.roster);
+        let config = DriverConfig::new(self.epoch.committee, self.share.index());
+        let driver = Driver::start(config, machine, keeper, link, incoming);
+        self.running = Some((slot, driver, outcome));
+        Ok(())
+    }
+
+    async fn sign(&mut self, body: &CertificateBody) -> Result<GroupSignature, SigningError> {
+        let Some((_, driver, outcome)) = &mut self.running else { return Err(SigningError::Over) };
+        let message = body.signing_digest();
+        driver
+            .with(move |machine, now| machine.authorise(message, now + SIGNING_DEADLINE, now))
+            .await
+            .map_err(|Stopped| SigningError::Over)??;
+        let outcome = outcome.wait_for(Option::is_some).await.map_err(|_| SigningError::Over)?;
+        let completion = match outcome.as_ref() {
+            Some(Ok(completion)) => completion,
+            Some(Err(error)) => return Err(error.clone()),
+            None => return Err(SigningError::Over),
+        };
+        let bytes = completion.signature.as_bytes().try_into();
+        bytes.map(GroupSignature).map_err(|_| SigningError::Over)
+    }
+}
+
+/// The completed request that belongs to `slot`.
+pub(super) fn completion_of(effect: DecryptionEffect, slot: Slot) -> Option<Box<Completion>> {
+    match effect {
+        DecryptionEffect::Complete(completion) if completion.context.slot == slot => Some(completion),
+        DecryptionEffect::Complete(_) => None,
+        DecryptionEffect::LiarFound { participant, .. } => {
+            tracing::error!(%participant, "a member's partial decryption is wrong");
+            None
+        }
+        DecryptionEffect::Refused { from, reason, .. } => {
+            tracing::warn!(participant = %from, %reason, "a request for a decryption was refused");
+            None
+        }
+        DecryptionEffect::Outstanding { participants, .. } => {
+            tracing::warn!(?participants, "members have not sent their partial decryption");
+            None
+        }
+    }
+}

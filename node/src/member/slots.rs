@@ -1,0 +1,561 @@
+//! The slots of a member, one after the other.
+//!
+//! # Flow of a slot (architecture, "A slot, end to end")
+//! 1. Wait for work: a replica wants a place, or one is to leave; not more often than the cluster's
+//!    slot interval while nothing has changed. Collect fresh telemetry of every live worker.
+//! 2. Agree on a manifest; tell the workers.
+//! 3. Evaluate it, squash the outputs.
+//! 4. Decrypt what this member evaluated itself; decode.
+//! 5. Sign the certificate with the others; store it; tell everybody.
+//! 6. Anchor it, in turns, beside the next slot.
+//!
+//! At any time another member's certificate of the slot ends it.
+//!
+//! # Restart
+//! Agreement, decryption and signing keep their own records; this loop keeps none. It begins with the
+//! slot after the last certificate, and agreement gives back what was locked in it.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use veil_committee::decryption::{RecomputedOutputs, Refusal};
+use veil_keygen_ceremony::keyset::squashed_blocks;
+use veil_protocol_spec::{
+    Blake3Digest, ParticipantIndex, PeerIdHash, Slot, Wire,
+    decryption::{ManifestLock, RequestContext},
+    scheduling::{
+        AssignmentCertificate, Assignments, BlockRef, CertificateBody, ClusterState, EvaluationBody,
+        Manifest, Outcome, SlotRecord, StateError, TelemetryEntry, UnixMillis,
+    },
+};
+use veil_scheduler::{DecodeError, EvaluateError, SquashError, circuit_id, evaluate};
+
+use super::{
+    anchor,
+    machines::{AgreementEvent, Machines, completion_of},
+    proposal::{Candidate, Facts, Objection},
+    suspicions::Suspicions,
+};
+use crate::{
+    agreement::Judgement,
+    chain::ChainError,
+    cluster::{Cluster, View},
+    driver::Stopped,
+    epoch::{Epoch, unix_now},
+    evaluation::{self, EvaluationError},
+    follow::Follower,
+    ledger::LedgerError,
+    messages::LockedManifest,
+    p2p::Topic,
+    role::StatusBoard,
+    status::{Phase, SlotClock},
+};
+
+/// Longest wait for telemetry of workers that are alive but silent.
+const COLLECT_DEADLINE: Duration = Duration::from_secs(20);
+/// A judge allows samples to be this much older than a proposer.
+const AGE_SLACK: u64 = 30_000;
+/// Before a failed slot is tried again.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Why a slot does not go on; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SlotError {
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    #[error("agreement cannot start: {0}")]
+    Start(String),
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
+    #[error(transparent)]
+    Squash(#[from] SquashError),
+    #[error("decryption is refused: {0}")]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("signing: {0}")]
+    Signing(#[from] veil_committee::frost::SigningError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("a computation ended early")]
+    Interrupted,
+}
+
+impl From<tokio::task::JoinError> for SlotError {
+    fn from(_: tokio::task::JoinError) -> Self {
+        Self::Interrupted
+    }
+}
+
+/// See the [module documentation](self).
+pub(super) struct Slots {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) epoch: Arc<Epoch>,
+    pub(super) machines: Machines,
+    pub(super) suspicions: Arc<Suspicions>,
+    pub(super) follower: Arc<Follower>,
+    pub(super) board: Arc<StatusBoard>,
+    pub(super) telemetry_max_age: UnixMillis,
+}
+
+/// The chain's side of the facts, owned.
+struct Basis {
+    view: Arc<View>,
+    state: Arc<ClusterState>,
+    workers: BTreeSet<PeerIdHash>,
+    submissions: Vec<veil_protocol_spec::scheduling::Submission>,
+    fresh: Vec<Candidate>,
+    suspicions: super::suspicions::BySlot,
+}
+
+impl Slots {
+    pub(super) async fn run(mut self) {
+        // The last slot that was locked here, if it is not certified yet.
+        let mut locked: Option<LockedManifest> = None;
+        loop {
+            let state = self.epoch.ledger.state();
+            let slot = Slot(state.last_slot().0 + 1);
+            locked = locked.filter(|locked| locked.manifest.slot == slot);
+            let mut certificates = self.epoch.ledger.subscribe();
+            let (ledger, board) = (Arc::clone(&self.epoch.ledger), Arc::clone(&self.board));
+            let ended = tokio::select! {
+                ended = self.slot(slot, &mut locked) => Some(ended),
+                _ = certificates.wait_for(|state| state.last_slot() >= slot) => None,
+            };
+            match ended {
+                None => {
+                    tracing::info!(slot = slot.0, "certified by the others");
+                    if let Ok(Some(record)) = ledger.record(slot) {
+                        self.spawn_anchor(record.certificate, slot);
+                    }
+                }
+                Some(Ok(())) => {}
+                Some(Err(SlotError::Stopped(error))) => {
+                    board.stage("stopped", vec![error.to_string()]);
+                    tracing::error!(%error, "this member takes no further part; start it again");
+                    return;
+                }
+                Some(Err(error)) => {
+                    board.stage("slot failed", vec![error.to_string()]);
+                    tracing::error!(slot = slot.0, %error, "the slot is tried again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn slot(
+        &mut self,
+        slot: Slot,
+        locked: &mut Option<LockedManifest>,
+    ) -> Result<(), SlotError> {
+        let mut clock = SlotClock::start(slot);
+        if locked.is_none() {
+            self.wait_for_work(slot).await;
+            clock = SlotClock::start(slot);
+            self.machines.open_signing(slot).await?;
+            self.collect(slot).await;
+            clock.finish(Phase::Collect);
+            *locked = Some(self.agree(slot).await?);
+            clock.finish(Phase::Lock);
+        }
+        let Some(LockedManifest { manifest, lock }) = locked.clone() else { return Ok(()) };
+        self.board.stage("evaluating", Vec::new());
+        self.publish(Topic::Manifests, LockedManifest { manifest: manifest.clone(), lock: lock.clone() }.to_wire()).await;
+        tracing::info!(slot = slot.0, manifest = %lock.manifest, workers = manifest.telemetry.len(), replicas = manifest.pending.len(), "locked");
+        let assignments = self.decide(&manifest, &lock, &mut clock).await?;
+        self.certify(&manifest, lock, assignments, &mut clock).await?;
+        Ok(())
+    }
+
+    // ---- 1: work and telemetry -------------------------------------------------------------
+
+    fn candidate(entry: &crate::pool::Verified<crate::epoch::Expanded>) -> Candidate {
+        let body = &entry.telemetry.body;
+        Candidate {
+            entry: TelemetryEntry { sender: body.sender(), digest: entry.digest },
+            includes_slot: body.includes_slot,
+            sampled_at: body.sampled_at,
+        }
+    }
+
+    fn basis(&self, view: Arc<View>, slot: Slot) -> Basis {
+        let state = self.epoch.ledger.state();
+        let now = unix_now();
+        let fresh = self.epoch.pool().fresh(now, now, |_| Slot(0));
+        let fresh = fresh.iter().map(|entry| Self::candidate(entry));
+        let fresh = fresh
+            .filter(|c| state.telemetry_counts(&c.entry.sender, c.includes_slot))
+            .collect();
+        Basis {
+            workers: view.workers(),
+            submissions: view.submissions.iter().map(|(submission, _)| *submission).collect(),
+            suspicions: self.suspicions.of(slot),
+            state,
+            fresh,
+            view,
+        }
+    }
+
+    fn facts<'a>(
+        &'a self,
+        basis: &'a Basis,
+        replicas: &'a dyn Fn(&Blake3Digest) -> Option<u16>,
+        slack: u64,
+    ) -> Facts<'a> {
+        let oldest = unix_now().0.saturating_sub(self.telemetry_max_age.0 + slack);
+        Facts {
+            binding: self.epoch.binding,
+            committee: self.epoch.committee,
+            roster: &self.epoch.roster,
+            state: &basis.state,
+            block: basis.view.block,
+            policy: basis.view.policy,
+            workers: &basis.workers,
+            submissions: &basis.submissions,
+            replicas,
+            circuit: circuit_id(),
+            fresh: &basis.fresh,
+            suspicions: &basis.suspicions,
+            not_before: UnixMillis(oldest),
+        }
+    }
+
+    /// What the last slot tried and could not place.
+    fn left_over(&self, slot: Slot) -> BTreeSet<(Blake3Digest, u16)> {
+        let last = Slot(slot.0.saturating_sub(1));
+        let record = self.epoch.ledger.record(last).ok().flatten();
+        let assignments = record.map(|record| record.assignments).unwrap_or_default();
+        let left = assignments.as_slice().iter().filter(|a| a.outcome == Outcome::Pending);
+        left.map(|a| (a.job, a.replica.0)).collect()
+    }
+
+    /// Returns when a slot would change something; if it would only try again what the last one
+    /// could not place, an interval after that. A lost worker does not wait.
+    async fn wait_for_work(&self, slot: Slot) {
+        let (begun, left_over) = (Instant::now(), self.left_over(slot));
+        let mut views = self.cluster.views();
+        let mut suspicions = self.suspicions.watch();
+        loop {
+            let view = Arc::clone(&views.borrow_and_update());
+            for job in self.cluster.jobs.missing() {
+                self.cluster.job(job).await;
+            }
+            let interval = view.slot_interval;
+            let basis = self.basis(view, slot);
+            let replicas = |job: &Blake3Digest| self.cluster.jobs.replicas(job);
+            let facts = self.facts(&basis, &replicas, 0);
+            let mut wait = None;
+            if facts.has_work() {
+                let pending = facts.pending();
+                let again = !pending.is_empty() && pending == left_over;
+                wait = interval.checked_sub(begun.elapsed()).filter(|_| again);
+                if wait.is_none() {
+                    return;
+                }
+                self.board.stage("some replicas have no place; trying again later", Vec::new());
+            } else {
+                self.board.stage("ready", Vec::new());
+            }
+            let again = async {
+                match wait {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let missing = !self.cluster.jobs.missing().is_empty();
+            tokio::select! {
+                _ = views.changed() => {}
+                _ = suspicions.changed() => {}
+                () = again => {}
+                // A body that nobody had a moment ago.
+                () = tokio::time::sleep(PAUSE), if missing => {}
+            }
+        }
+    }
+
+    /// Waits until every live worker's telemetry counts, or the deadline passes.
+    async fn collect(&self, slot: Slot) {
+        let until = tokio::time::Instant::now() + COLLECT_DEADLINE;
+        let mut arrivals = self.epoch.arrivals();
+        let mut liveness = self.cluster.network.liveness();
+        loop {
+            let basis = self.basis(self.cluster.view(), slot);
+            let has = |worker: &PeerIdHash| basis.fresh.iter().any(|c| c.entry.sender == *worker);
+            let silent: Vec<_> = {
+                let live = liveness.borrow_and_update();
+                let silent = basis.workers.iter().filter(|worker| live.is_up(worker) && !has(worker));
+                silent.copied().collect()
+            };
+            if silent.is_empty() && !basis.fresh.is_empty() {
+                return;
+            }
+            let named: Vec<_> = silent.iter().map(|worker| format!("telemetry of {worker}")).collect();
+            self.board.stage("collecting telemetry", named);
+            tokio::select! {
+                _ = arrivals.changed() => {}
+                _ = liveness.changed() => {}
+                () = tokio::time::sleep_until(until) => {
+                    tracing::warn!(slot = slot.0, ?silent, "going on without the telemetry of some workers");
+                    return;
+                }
+            }
+        }
+    }
+
+    // ---- 2: agreement ----------------------------------------------------------------------
+
+    async fn agree(&mut self, slot: Slot) -> Result<LockedManifest, SlotError> {
+        self.board.stage("agreeing on the manifest", Vec::new());
+        // What an earlier slot left behind.
+        while self.machines.agreed.try_recv().is_ok() {}
+        let started = self.machines.agreement.with(move |m, now| m.agreement().start(slot, now));
+        if let Err(error) = started.await? {
+            // Started before, and left because of an error: it is under way still.
+            let under_way = self.machines.agreement.with(move |m, _| m.agreement().slot()).await?;
+            if under_way != slot {
+                return Err(SlotError::Start(error.to_string()));
+            }
+        }
+        loop {
+            let event = self.machines.agreed.recv().await.ok_or(Stopped)?;
+            match event {
+                AgreementEvent::NeedProposal { slot: of, round } if of == slot => {
+                    self.propose(slot, round).await?;
+                }
+                AgreementEvent::Validate { slot: of, proposer, digest, manifest, by_quorum, .. }
+                    if of == slot =>
+                {
+                    // A manifest of an earlier round comes again with its first proposer.
+                    let author = if by_quorum { manifest.proposer } else { proposer };
+                    let judged = self.judge(&manifest, author, by_quorum).await;
+                    if let Err(objection) = &judged {
+                        tracing::warn!(slot = slot.0, %proposer, %digest, %objection, "a manifest is refused");
+                    }
+                    let judgement =
+                        if judged.is_ok() { Judgement::Sound } else { Judgement::Refused };
+                    self.machines
+                        .agreement
+                        .with(move |m, now| m.agreement().validated(digest, judgement, now))
+                        .await?;
+                }
+                AgreementEvent::Locked { lock, manifest } if lock.slot == slot => {
+                    return Ok(LockedManifest { manifest: *manifest, lock: *lock });
+                }
+                AgreementEvent::Equivocated { member, .. } => {
+                    tracing::error!(%member, "a member said two things in one place");
+                }
+                AgreementEvent::Wanted { slot: ahead } => {
+                    tracing::info!(slot = ahead.0, "the others are ahead; catching up");
+                    self.follower.is_behind();
+                }
+                AgreementEvent::Abstaining { reason, .. } => {
+                    tracing::warn!(slot = slot.0, reason, "this member does not vote in this slot");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn propose(&self, slot: Slot, round: u32) -> Result<(), SlotError> {
+        let basis = self.basis(self.cluster.view(), slot);
+        let replicas = |job: &Blake3Digest| self.cluster.jobs.replicas(job);
+        let manifest = self.facts(&basis, &replicas, 0).propose(self.machines.me).to_wire();
+        let proposed = self
+            .machines
+            .agreement
+            .with(move |m, now| m.agreement().propose(slot, round, manifest, now))
+            .await?;
+        if let Err(error) = proposed {
+            tracing::warn!(slot = slot.0, round, %error, "this member's proposal was not taken");
+        }
+        Ok(())
+    }
+
+    async fn view_at(&self, block: BlockRef) -> Result<Arc<View>, Objection> {
+        let mut views = self.cluster.views();
+        loop {
+            match self.cluster.view_at(block).await {
+                Ok(view) => return Ok(view),
+                // This node's endpoint may be a moment behind.
+                Err(ChainError::UnknownBlock(_)) if views.borrow().block.number < block.number => {
+                    if views.changed().await.is_err() {
+                        return Err(Objection::Unknown("the chain".to_owned()));
+                    }
+                }
+                Err(error) => return Err(Objection::Unknown(error.to_string())),
+            }
+        }
+    }
+
+    /// "A member votes only for a manifest that includes every live registered worker whose fresh
+    /// telemetry it received before the cut-off": here, before the manifest came.
+    async fn judge(
+        &self,
+        manifest: &Manifest,
+        proposer: ParticipantIndex,
+        by_quorum: bool,
+    ) -> Result<(), Objection> {
+        let mut basis = self.basis(self.cluster.view(), manifest.slot);
+        basis.view = self.view_at(manifest.block).await?;
+        basis.workers = basis.view.workers();
+        basis.submissions = basis.view.submissions.iter().map(|(s, _)| *s).collect();
+        for pending in &manifest.pending {
+            if self.cluster.job(pending.job).await.is_none() {
+                return Err(Objection::Unknown(format!("the body of job {}", pending.job)));
+            }
+        }
+        for entry in &manifest.telemetry {
+            evaluation::telemetry(&self.cluster, &self.epoch, *entry)
+                .await
+                .map_err(|error| Objection::Unknown(error.to_string()))?;
+        }
+        if by_quorum {
+            // "Refuse it again only for what every member sees alike."
+            basis.fresh.clear();
+        }
+        let replicas = |job: &Blake3Digest| self.cluster.jobs.replicas(job);
+        let pool = self.epoch.pool();
+        let candidate = |entry: &TelemetryEntry| {
+            pool.get(&entry.sender, &entry.digest).map(|found| Self::candidate(&found))
+        };
+        self.facts(&basis, &replicas, AGE_SLACK).judge(manifest, proposer, candidate)
+    }
+
+    // ---- 3 and 4: evaluation and decryption ------------------------------------------------
+
+    async fn decide(
+        &mut self,
+        manifest: &Manifest,
+        lock: &ManifestLock,
+        clock: &mut SlotClock,
+    ) -> Result<Assignments, SlotError> {
+        let inputs = evaluation::inputs(&self.cluster, &self.epoch, manifest).await?;
+        clock.add(Phase::VerifyProofs, self.seconds_of_proofs(manifest));
+        clock.restart();
+        let (key, of) = (self.epoch.keys.evaluation.clone(), manifest.clone());
+        let evaluated = tokio::task::spawn_blocking(move || {
+            evaluate(&of, &inputs, &key).map(|(outputs, digest)| (outputs, digest, inputs.public))
+        });
+        let (outputs, digest, public) = evaluated.await??;
+        clock.finish(Phase::Evaluate);
+        self.report(manifest, lock.manifest, digest).await;
+        let key = self.epoch.keys.evaluation.clone();
+        let squashed = tokio::task::spawn_blocking(move || {
+            let squashed = outputs.squash(&key)?;
+            Ok::<_, SquashError>(squashed.as_slice().iter().flat_map(squashed_blocks).collect())
+        });
+        let blocks: Vec<_> = squashed.await??;
+        clock.finish(Phase::Squash);
+        if blocks.is_empty() {
+            return Ok(veil_scheduler::decode(manifest, &public, &[])?);
+        }
+        self.board.stage("decrypting", Vec::new());
+        while self.machines.decrypted.try_recv().is_ok() {}
+        let context = RequestContext {
+            key_set: self.epoch.binding.key_set,
+            epoch: self.epoch.binding.epoch,
+            slot: manifest.slot,
+            manifest: lock.manifest,
+        };
+        let (outputs, lock) = (RecomputedOutputs { context, blocks }, lock.clone());
+        self.machines
+            .decryption
+            .with(move |m, now| m.decryptor().authorise(outputs, &lock, now))
+            .await??;
+        loop {
+            let effect = self.machines.decrypted.recv().await.ok_or(Stopped)?;
+            if let Some(completion) = completion_of(effect, manifest.slot) {
+                clock.report().liars.clone_from(&completion.combined.liars);
+                let messages = completion.combined.messages();
+                let assignments = veil_scheduler::decode(manifest, &public, &messages)?;
+                clock.finish(Phase::Decrypt);
+                return Ok(assignments);
+            }
+        }
+    }
+
+    /// What verifying the manifest's telemetry took, message by message, as it arrived.
+    fn seconds_of_proofs(&self, manifest: &Manifest) -> f64 {
+        let pool = self.epoch.pool();
+        let entries = manifest.telemetry.iter();
+        entries.filter_map(|e| Some(pool.get(&e.sender, &e.digest)?.expanded.seconds)).sum()
+    }
+
+    /// Tells the others what this member computed; they compare.
+    async fn report(&self, manifest: &Manifest, digest: Blake3Digest, outputs: Blake3Digest) {
+        let report = EvaluationBody {
+            binding: self.epoch.binding,
+            slot: manifest.slot,
+            manifest: digest,
+            circuit: manifest.circuit,
+            outputs,
+            identity: self.cluster.identity.public(),
+        };
+        let report = report.sign(&self.cluster.identity);
+        self.publish(Topic::Evaluations, report.to_wire()).await;
+    }
+
+    // ---- 5 and 6: certificate and anchor ---------------------------------------------------
+
+    async fn certify(
+        &mut self,
+        manifest: &Manifest,
+        lock: ManifestLock,
+        assignments: Assignments,
+        clock: &mut SlotClock,
+    ) -> Result<(), SlotError> {
+        self.board.stage("signing", Vec::new());
+        let state = self.epoch.ledger.state().apply(manifest, &assignments)?;
+        let body = CertificateBody {
+            binding: self.epoch.binding,
+            slot: manifest.slot,
+            manifest: lock.manifest,
+            previous: manifest.previous,
+            assignments_root: assignments.tree().root(),
+            state_root: state.state_root(),
+            reference_string: self.epoch.origin,
+        };
+        let signature = self.machines.sign(&body).await?;
+        clock.finish(Phase::Sign);
+        let certificate = AssignmentCertificate { body, signature };
+        let placed = assignments.as_slice().iter().filter(|a| a.outcome != Outcome::Pending).count();
+        let report = clock.report();
+        report.manifest = Some(lock.manifest);
+        report.candidates = manifest.telemetry.len();
+        report.assigned = placed;
+        report.pending = assignments.as_slice().len() - placed;
+        let report = report.clone();
+        self.board.slot(manifest.slot, |known| *known = report);
+        let record = SlotRecord { manifest: manifest.clone(), lock, assignments, certificate };
+        let ledger = Arc::clone(&self.epoch.ledger);
+        let wire = record.to_wire();
+        tokio::task::spawn_blocking(move || ledger.accept(&record)).await??;
+        tracing::info!(slot = manifest.slot.0, assigned = placed, "certified");
+        self.publish(Topic::Certificates, wire).await;
+        self.spawn_anchor(certificate, manifest.slot);
+        Ok(())
+    }
+
+    fn spawn_anchor(&self, certificate: AssignmentCertificate, slot: Slot) {
+        let (cluster, board) = (Arc::clone(&self.cluster), Arc::clone(&self.board));
+        let (committee, me) = (self.epoch.committee, self.machines.me);
+        let ledger = Arc::clone(&self.epoch.ledger);
+        self.cluster.spawn(async move {
+            anchor::anchor(&cluster, &ledger, committee, me, certificate, slot, &board).await;
+        });
+    }
+
+    async fn publish(&self, topic: Topic, bytes: Vec<u8>) {
+        if let Err(error) = self.cluster.network.publish(topic, bytes).await {
+            tracing::debug!(%topic, %error, "not gossiped; peers catch up by asking");
+        }
+    }
+}

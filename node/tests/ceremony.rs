@@ -1,0 +1,261 @@
+//! A ceremony between four processes on a local chain, one of them killed with SIGKILL and started
+//! again. Needs anvil; without it the test fails and says how to get it.
+
+#![allow(clippy::unwrap_used, reason = "a test that unwraps has failed")]
+
+use std::{
+    fs,
+    net::UdpSocket,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use veil_node::{
+    ceremony::read_status,
+    chain::{
+        Chain, ChainConfig, ClusterSettings, NodeRegistration, Roles,
+        anvil::{Anvil, AnvilConfig},
+    },
+    driver::DataDir,
+    keystore::{Passphrase, write_identity},
+    p2p::peer_id,
+};
+use veil_protocol_spec::{Address, ClusterId, Committee, identity::SecretIdentity};
+
+/// anvil's accounts of that number, known to everybody.
+const ACCOUNTS: [&str; 4] = [
+    "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
+    "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d",
+    "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a",
+    "0x7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6",
+];
+
+fn identity(i: u8) -> SecretIdentity {
+    SecretIdentity::from_bytes(&[i; 32]).unwrap()
+}
+
+struct Cluster {
+    anvil: Anvil,
+    folder: tempfile::TempDir,
+    directory: Address,
+    cluster: ClusterId,
+    parameters: &'static str,
+}
+
+impl Cluster {
+    async fn new(parameters: &'static str) -> Self {
+        let anvil = Anvil::start(AnvilConfig::default()).await.unwrap();
+        let config = ChainConfig::new(anvil.url(), Address([0; 20]));
+        let (chain, deployment) =
+            Chain::deploy(config.with_key(anvil.key(0).unwrap())).await.unwrap();
+        let cluster = chain
+            .register_cluster(&ClusterSettings {
+                salt: [0; 32],
+                committee: Committee::new(4).unwrap(),
+                open_to_workers: true,
+                slot_millis: 10_000,
+                policy: b"spread".to_vec(),
+            })
+            .await
+            .unwrap();
+        for i in 1..=4 {
+            let registration = NodeRegistration {
+                cluster,
+                roles: Roles { worker: false, member: true },
+                organisation: format!("organisation {i}"),
+                labels: Vec::new(),
+            };
+            chain.register_node(&registration, &identity(i)).await.unwrap();
+        }
+        let directory = deployment.directory.to_lowercase().parse().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let this = Self { anvil, folder, directory, cluster, parameters };
+        let ports: Vec<u16> = (0..4).map(|_| free_port()).collect();
+        for i in 1..=4 {
+            this.configure(i, &ports);
+        }
+        this
+    }
+
+    fn configure(&self, i: u8, ports: &[u16]) {
+        let home = self.home(i);
+        fs::create_dir_all(home.join("data")).unwrap();
+        fs::write(home.join("passphrase.txt"), "correct horse\n").unwrap();
+        let passphrase = Passphrase::from_file(&home.join("passphrase.txt")).unwrap();
+        write_identity(&home.join("data/identity.age"), &identity(i), &passphrase).unwrap();
+        let bootstrap: Vec<String> = (1..=2)
+            .filter(|j| *j != i)
+            .map(|j| {
+                let port = ports[usize::from(j) - 1];
+                let peer = peer_id(&identity(j).public()).unwrap();
+                format!("\"/ip4/127.0.0.1/udp/{port}/quic-v1/p2p/{peer}\"")
+            })
+            .collect();
+        let text = format!(
+            "[node]\ndata_dir = \"data\"\npassphrase_file = \"passphrase.txt\"\n\
+             [network]\nlisten = [\"/ip4/127.0.0.1/udp/{}/quic-v1\"]\nbootstrap = [{}]\n\
+             [chain]\nrpc = \"{}\"\ncontract = \"0x{}\"\ncluster = \"0x{}\"\n\
+             [committee]\nparameters = \"{}\"\ninsecure_reference_string = true\n",
+            ports[usize::from(i) - 1],
+            bootstrap.join(", "),
+            self.anvil.url(),
+            self.directory,
+            self.cluster,
+            self.parameters,
+        );
+        fs::write(home.join("member.toml"), text).unwrap();
+    }
+
+    fn home(&self, i: u8) -> PathBuf {
+        self.folder.path().join(format!("member-{i}"))
+    }
+
+    fn command(&self, i: u8, verb: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_veil"));
+        command
+            .args(["ceremony", verb, "--json", "--config"])
+            .arg(self.home(i).join("member.toml"))
+            .env("VEIL_CHAIN_KEY", ACCOUNTS[usize::from(i) - 1]);
+        command
+    }
+
+    fn join(&self, i: u8) -> Process {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.home(i).join("log"))
+            .unwrap();
+        let child = self.command(i, "join").stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        Process(Some(child))
+    }
+
+    fn run(&self, i: u8, verb: &str, more: &[&str]) -> Output {
+        self.command(i, verb).args(more).output().unwrap()
+    }
+
+    fn logs(&self) -> String {
+        (1..=4)
+            .map(|i| {
+                let log = fs::read_to_string(self.home(i).join("log")).unwrap_or_default();
+                format!("--- member {i}\n{log}")
+            })
+            .collect()
+    }
+}
+
+/// Ends with the test, whatever becomes of it.
+struct Process(Option<Child>);
+
+impl Process {
+    /// SIGKILL.
+    fn kill(mut self) {
+        let mut child = self.0.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn finish(mut self) -> Output {
+        let mut child = self.0.take().unwrap();
+        let late = Instant::now() + Duration::from_secs(1500);
+        while child.try_wait().unwrap().is_none() {
+            if Instant::now() > late {
+                child.kill().unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        child.wait_with_output().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn parse(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let late = Instant::now() + Duration::from_secs(120);
+    while !condition() {
+        assert!(Instant::now() < late, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether a member has sent something of the ceremony.
+fn started(data_dir: &Path) -> bool {
+    let status = read_status(data_dir).unwrap_or_default();
+    assert_eq!(status.outcome, None);
+    !["", "preflight"].contains(&status.step.as_str())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_processes_one_of_them_killed_make_one_key() {
+    one_key("insecure-test").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes and 8 GB of memory; run it with --ignored"]
+async fn four_processes_make_one_key_with_production_parameters() {
+    one_key("production").await;
+}
+
+async fn one_key(parameters: &'static str) {
+    let cluster = Cluster::new(parameters).await;
+    let unproposed = cluster.run(1, "join", &[]);
+    assert_eq!(unproposed.status.code(), Some(1));
+    assert!(parse(&unproposed)["error"].as_str().unwrap().contains("veil ceremony propose"));
+
+    let proposed = cluster.run(1, "propose", &["--duration", "3000"]);
+    assert!(proposed.status.success(), "{proposed:?}");
+    assert_eq!(parse(&proposed)["attempt"], 0);
+    let mut members: Vec<Process> = (1..=4).map(|i| cluster.join(i)).collect();
+    let data_dir = cluster.home(3).join("data");
+    let watched = data_dir.clone();
+    let begun = move || wait_until("member 3 has begun", || started(&watched));
+    tokio::task::spawn_blocking(begun).await.unwrap();
+    members.remove(2).kill();
+    let status = parse(&cluster.run(3, "status", &[]));
+    assert_eq!(status["member"]["running"], false, "{status}");
+    assert_eq!(status["chain"]["status"], "proposed", "{status}");
+    members.insert(2, cluster.join(3));
+    let held = || DataDir::is_locked(&data_dir);
+    wait_until("member 3 runs again", held);
+    let second = cluster.run(3, "join", &[]);
+    assert_eq!(second.status.code(), Some(3), "one process per data directory");
+
+    let mut digests = Vec::new();
+    for (i, member) in members.into_iter().enumerate() {
+        let output = tokio::task::spawn_blocking(move || member.finish()).await.unwrap();
+        let report = parse(&output);
+        assert!(output.status.success(), "member {}: {report}\n{}", i + 1, cluster.logs());
+        assert_eq!(report["outcome"], "completed");
+        assert_eq!(report["reference_string_insecure"], true);
+        digests.push((report["keyset_digest"].clone(), report["folder"].clone()));
+    }
+    assert!(digests.iter().all(|(digest, _)| *digest == digests[0].0), "{digests:?}");
+    let status = parse(&cluster.run(3, "status", &[]));
+    assert_eq!(status["chain"]["status"], "published", "{status}");
+    assert_eq!(status["chain"]["keyset_digest"], digests[0].0, "{status}");
+    assert_eq!(status["member"]["outcome"], "completed", "{status}");
+    let folder = digests[2].1.as_str().unwrap();
+    let verified = Command::new(env!("CARGO_BIN_EXE_veil"))
+        .args(["ceremony", "verify", folder, "--json"])
+        .output()
+        .unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+    assert_eq!(parse(&verified)["keyset_digest"], digests[0].0);
+}

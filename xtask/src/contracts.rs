@@ -1,0 +1,101 @@
+//! The contracts: their tools, their tests, and what the Rust side has of them.
+//!
+//! The compiler, forge and anvil come from npm, pinned by `contracts/package-lock.json`. What
+//! `cargo build` needs of the contracts, `contracts/abi`, is checked in; here it is made anew and
+//! compared. `VEIL_BLESS=1` writes it, and the gas figures in `contracts/snapshots`, instead.
+
+use std::{env, fs, path::PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::step::{Failed, Step, probe, root};
+
+const NAME: &str = "contracts";
+/// What `contracts/bindings` is made from.
+const CONTRACTS: [&str; 5] =
+    ["Directory", "NodeRegistry", "KeyCeremony", "JobBoard", "AssignmentAnchor"];
+
+fn folder() -> PathBuf {
+    root().join("contracts")
+}
+
+/// The program itself; npm's script around it hides how it ended.
+fn native(tool: &str) -> Option<String> {
+    let packages = fs::read_dir(folder().join("node_modules/@foundry-rs")).ok()?;
+    let prefix = format!("{tool}-");
+    packages
+        .flatten()
+        .filter(|package| package.file_name().to_string_lossy().starts_with(&prefix))
+        .map(|package| package.path().join("bin").join(tool))
+        .find(|program| program.is_file())
+        .map(|program| program.to_string_lossy().into_owned())
+}
+
+/// Installs forge, anvil, solc and OpenZeppelin's contracts beside the sources, if the ones there
+/// are not those of the lock file. Needs npm.
+pub(crate) fn setup() -> Result<(), Failed> {
+    // It fails if a package is missing or has another version.
+    let installed = probe("npm", &["ls", "--prefix", "contracts"]).is_some();
+    let runs = |tool: &str| probe(&native(tool)?, &["--version"]);
+    if let (true, Some(forge), Some(anvil)) = (installed, runs("forge"), runs("anvil")) {
+        println!("contracts: {forge}; {anvil}");
+        return Ok(());
+    }
+    println!("contracts: forge, anvil, solc or libraries missing; installs them in contracts/");
+    // Nothing of the packages' own scripts has to run: the platform's package has the binaries.
+    Step::new(NAME, "npm", &["ci", "--ignore-scripts"]).within("contracts").run()?;
+    match (runs("forge"), runs("anvil")) {
+        (Some(forge), Some(anvil)) => println!("contracts: installed, {forge}; {anvil}"),
+        _ => {
+            let reason = "forge or anvil does not run: package.json names the builds for Linux on \
+                x86-64; on another platform name that one's";
+            return Err(Failed::new(NAME, reason));
+        }
+    }
+    Ok(())
+}
+
+/// Format, compilation without warnings, tests with gas figures, ABI.
+pub(crate) fn test() -> Result<(), Failed> {
+    let bless = env::var("VEIL_BLESS").is_ok_and(|value| value == "1");
+    let forge = native("forge")
+        .ok_or_else(|| Failed::new(NAME, "forge is not installed: run `cargo xtask setup`"))?;
+    let step = |args: &[&str]| Step::new(NAME, &forge, args).within("contracts");
+    if !bless {
+        step(&["fmt", "--check"]).run()?;
+    }
+    step(&["build"]).run()?;
+    let check = if bless { "false" } else { "true" };
+    step(&["test"]).env("FORGE_SNAPSHOT_CHECK", check).run()?;
+    for contract in CONTRACTS {
+        compare(contract, bless)?;
+    }
+    println!("== {NAME}: contracts/abi is that of the sources");
+    Ok(())
+}
+
+/// Compares ABI and bytecode of a contract with what is checked in, or writes them.
+fn compare(contract: &str, bless: bool) -> Result<(), Failed> {
+    let failed = |reason: String| Failed::new(NAME, reason);
+    let read = |path: PathBuf| -> Result<Value, Failed> {
+        let text = fs::read_to_string(&path)
+            .map_err(|error| failed(format!("{}: {error}", path.display())))?;
+        serde_json::from_str(&text).map_err(|error| failed(format!("{}: {error}", path.display())))
+    };
+    let built = read(folder().join(format!("out/{contract}.sol/{contract}.json")))?;
+    let built = json!({ "abi": built["abi"], "bytecode": built["bytecode"]["object"] });
+    let path = folder().join(format!("abi/{contract}.json"));
+    if bless {
+        let text = format!("{built:#}\n");
+        return fs::write(&path, text)
+            .map_err(|error| failed(format!("{}: {error}", path.display())));
+    }
+    if read(path)? == built {
+        return Ok(());
+    }
+    let reason = format!(
+        "contracts/abi/{contract}.json is not that of the sources: look at the change, then write \
+         it with VEIL_BLESS=1 cargo xtask contracts"
+    );
+    Err(failed(reason))
+}
