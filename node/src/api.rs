@@ -84,3 +84,54 @@ async fn record(State(board): Board, Path(slot): Path<u64>) -> Response {
         Err(_) => refuse(StatusCode::SERVICE_UNAVAILABLE, &"the node is stopping"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+    use veil_protocol_spec::{
+        Address, ChainId, ClusterId, identity::SecretIdentity, scheduling::ClusterScope,
+    };
+
+    use super::*;
+    use crate::{
+        admin::{self, AdminError},
+        job_file::JobFile,
+        status::{JobStatus, Role, Status},
+    };
+
+    /// A job survives the way through JSON: it has the digest that was submitted.
+    #[test]
+    fn a_job_keeps_its_digest_through_json() {
+        let (contract, cluster) = (Address([1; 20]), ClusterId([2; 32]));
+        let scope = ClusterScope { chain_id: ChainId(31_337), contract, cluster };
+        let digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+        let text = format!(
+            "image = \"a/b@sha256:{digest}\"\nreplicas = 2\nanti_affinity = \"soft\"\n[resources]\ncpu_millicores = 1\nmemory_mib = 1\n"
+        );
+        let job = JobFile::parse(&text).unwrap().into_spec(scope, Address([3; 20]), 4).unwrap();
+        let json = serde_json::to_string(&job).unwrap();
+        let back: JobSpec = serde_json::from_str(&json).unwrap();
+        assert_eq!((back.digest(), back), (job.digest(), job));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_has_not_joined_answers_and_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("admin.sock");
+        let identity = SecretIdentity::from_bytes(&[7; 32]).unwrap().public();
+        let board = Arc::new(StatusBoard::new(Role::Worker, &identity).unwrap());
+        board.stage("waiting for the chain", ["http://127.0.0.1:1".to_owned()]);
+        let stop = CancellationToken::new();
+        let serving = admin::serve(socket.clone(), router(board), stop.clone()).await.unwrap();
+        let status: Status = admin::get(&socket, "/v1/status").await.unwrap();
+        assert_eq!(status.stage, "waiting for the chain");
+        assert_eq!(status.waiting_for, ["http://127.0.0.1:1"]);
+        assert_eq!((status.role, status.last_slot), (Role::Worker, Slot(0)));
+        let jobs: Vec<JobStatus> = admin::get(&socket, "/v1/jobs").await.unwrap();
+        assert!(jobs.is_empty());
+        let record = admin::get::<serde_json::Value>(&socket, "/v1/slots/1").await;
+        assert!(matches!(record, Err(AdminError::Refused(why)) if why.contains("no certificates")));
+        stop.cancel();
+        serving.await.unwrap();
+    }
+}

@@ -330,6 +330,7 @@ impl Epoch {
         telemetry: Telemetry,
     ) -> Result<(Telemetry, Expanded), TelemetryRefusal> {
         let epoch = Arc::clone(self);
+        let sender = telemetry.body.sender();
         let verified = tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
             let body = &telemetry.body;
@@ -341,11 +342,16 @@ impl Epoch {
             );
             (expanded, begun.elapsed().as_secs_f64(), telemetry)
         });
-        let Ok((expanded, seconds, telemetry)) = verified.await else {
-            // Only if the runtime is shutting down: a panic in tfhe would be a defect there.
-            std::future::pending().await
+        let (expanded, seconds, telemetry) = match verified.await {
+            Ok(verified) => verified,
+            // Whatever makes tfhe panic is no telemetry.
+            Err(error) if error.is_panic() => {
+                let source = TelemetryListError::Malformed("verifying it panicked".to_owned());
+                return Err(TelemetryRefusal::List { sender, source });
+            }
+            // The runtime is shutting down.
+            Err(_) => std::future::pending().await,
         };
-        let sender = telemetry.body.sender();
         let expanded = expanded.map_err(|source| TelemetryRefusal::List { sender, source })?;
         Ok((telemetry, Expanded { telemetry: Arc::new(expanded), seconds }))
     }

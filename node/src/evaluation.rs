@@ -6,8 +6,13 @@
 //!    checked like gossip, but for its age: the committee has decided that it counts.
 //! 3. The circuit, on a thread that may block.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use backon::{ExponentialBuilder, Retryable};
 use futures::{StreamExt, TryStreamExt, stream};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash,
@@ -24,6 +29,8 @@ use crate::{
 
 /// Inputs fetched at once.
 const FETCH_AT_ONCE: usize = 4;
+/// Attempts to see the manifest's block, the first left out.
+const BLOCK_RETRIES: usize = 10;
 
 /// Why a manifest was not evaluated.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +100,16 @@ pub async fn inputs(
     manifest: &Manifest,
 ) -> Result<Inputs, EvaluationError> {
     let mut inputs = Inputs::default();
-    let view = cluster.view_at(manifest.block).await?;
+    // This node's endpoint may be a block behind that of the proposer.
+    let backoff = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(Duration::from_secs(2))
+        .with_max_times(BLOCK_RETRIES)
+        .with_jitter();
+    let later =
+        |error: &ChainError| error.is_transient() || matches!(error, ChainError::UnknownBlock(_));
+    let viewing = || cluster.view_at(manifest.block);
+    let view = viewing.retry(backoff).when(later).await?;
     inputs.public.labels = view
         .workers()
         .iter()

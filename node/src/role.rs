@@ -347,3 +347,51 @@ pub fn link_to(target: &Path, link: &Path) -> std::io::Result<()> {
     }
     std::os::unix::fs::symlink(std::path::absolute(target)?, link)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keystore::write_secret;
+
+    fn node(folder: &Path, peer_id: Option<String>) -> NodeSection {
+        NodeSection { data_dir: folder.to_owned(), identity: None, passphrase_file: None, peer_id }
+    }
+
+    #[test]
+    fn an_identity_is_checked_before_anything_is_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity.age");
+        let passphrase = Passphrase::random();
+        let secret = SecretIdentity::from_bytes(&[7; 32]).unwrap();
+        write_secret(&path, secret.expose().as_slice(), &passphrase).unwrap();
+        let opened = open_identity(&node(folder.path(), None), &passphrase).unwrap();
+        assert_eq!(opened.public(), secret.public());
+        let right = peer_id(&secret.public()).unwrap().to_string();
+        assert!(open_identity(&node(folder.path(), Some(right)), &passphrase).is_ok());
+        let other = SecretIdentity::from_bytes(&[8; 32]).unwrap();
+        let other = peer_id(&other.public()).unwrap().to_string();
+        assert!(matches!(
+            open_identity(&node(folder.path(), Some(other)), &passphrase),
+            Err(RoleError::OtherPeer { .. })
+        ));
+        std::fs::remove_file(&path).unwrap();
+        write_secret(&path, &[0; 32], &passphrase).unwrap();
+        assert!(matches!(
+            open_identity(&node(folder.path(), None), &passphrase),
+            Err(RoleError::Identity(_))
+        ));
+    }
+
+    #[test]
+    fn a_link_gives_way_to_another_and_a_file_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two, link] = ["one", "two", "link"].map(|name| folder.path().join(name));
+        std::fs::write(&one, "1").unwrap();
+        std::fs::write(&two, "2").unwrap();
+        link_to(&one, &link).unwrap();
+        link_to(&two, &link).unwrap();
+        assert_eq!(std::fs::read_to_string(&link).unwrap(), "2");
+        link_to(&two, &one).unwrap();
+        assert_eq!(std::fs::read_to_string(&one).unwrap(), "1");
+    }
+}

@@ -103,6 +103,11 @@ pub async fn run(
 async fn work(running: &Running, section: &WorkerSection) -> Result<(), WorkerError> {
     let Some(key) = running.key_in_force().await else { return Ok(()) };
     let cluster = &running.cluster;
+    if !cluster.view().workers().contains(&cluster.me) {
+        tracing::warn!(
+            "the registry lists this node without the role of a worker: nothing will be placed here"
+        );
+    }
     if let Some(given) = &section.key_set {
         // Where it would be if it had been fetched; its digest is checked like a fetched one's.
         let link = cluster.data_dir.join(format!("keyset-{}.bin", key.key_set));
@@ -153,7 +158,7 @@ async fn contain(
     }
     let owner = Owner { scope: cluster.scope, worker: cluster.me };
     let executor = Arc::new(Executor::new(docker, owner));
-    let (included, including) = watch::channel(Slot(0));
+    let (included, including) = watch::channel(None::<Slot>);
     let enforcer = Enforcer {
         cluster: Arc::clone(cluster),
         epoch: Arc::clone(epoch),

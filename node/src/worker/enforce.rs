@@ -40,6 +40,8 @@ use crate::{
 const TICK: Duration = Duration::from_secs(10);
 /// Between two looks at containers that are about to run.
 const LOOK: Duration = Duration::from_millis(250);
+/// For this long after a certificate.
+const SOON: Duration = Duration::from_secs(60);
 /// For getting bodies from peers before the others are reconciled without them.
 const BODIES: Duration = Duration::from_secs(30);
 
@@ -53,8 +55,8 @@ pub(super) struct Enforcer {
     pub(super) executor: Arc<Executor>,
     pub(super) contact: watch::Receiver<Option<UnixMillis>>,
     pub(super) last_contact: LastContact,
-    /// The last slot whose replicas the executor knows.
-    pub(super) included: watch::Sender<Slot>,
+    /// The last slot whose replicas the executor knows; changes too when room has become free.
+    pub(super) included: watch::Sender<Option<Slot>>,
 }
 
 /// The replicas that the executor is to run, and why the others of this worker are not among them.
@@ -84,9 +86,10 @@ impl Enforcer {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut left_out = BTreeMap::new();
         loop {
+            let soon = enforcing.values().any(|slot| slot.since.elapsed() < SOON);
             let looks = async {
-                if enforcing.is_empty() {
-                    std::future::pending::<()>().await;
+                if !soon {
+                    std::future::pending::<()>().await; // the tick looks too
                 }
                 tokio::time::sleep(LOOK).await;
             };
@@ -94,7 +97,7 @@ impl Enforcer {
                 changed = states.changed() => if changed.is_err() { return },
                 _ = tick.tick() => {}
                 Some(report) = running.next(), if !running.is_empty() => {
-                    note(&report);
+                    self.note(&report);
                     self.look(&mut enforcing, &left_out).await;
                     continue;
                 }
@@ -118,12 +121,31 @@ impl Enforcer {
             // The executor takes the set over when the call is first polled, so that sets arrive
             // there in the order of the states.
             match futures::poll!(&mut call) {
-                Poll::Ready(report) => note(&report),
+                Poll::Ready(report) => self.note(&report),
                 Poll::Pending => running.push(call),
             }
-            self.included
-                .send_if_modified(|slot| core::mem::replace(slot, desired.slot) != desired.slot);
+            let included = Some(desired.slot);
+            self.included.send_if_modified(|slot| core::mem::replace(slot, included) != included);
             self.look(&mut enforcing, &left_out).await;
+        }
+    }
+
+    fn note(&self, report: &Result<ReconcileReport, DockerError>) {
+        match report {
+            Ok(report) if report.is_unchanged() => {}
+            Ok(report) => {
+                tracing::info!(
+                    started = report.started.len(),
+                    restarted = report.restarted.len(),
+                    stopped = report.stopped.len(),
+                    failed = report.failed.len(),
+                    "reconciled"
+                );
+                if !report.stopped.is_empty() {
+                    self.included.send_modify(|_| {}); // they held room until now
+                }
+            }
+            Err(error) => tracing::warn!(%error, "not reconciled; it is tried again"),
         }
     }
 
@@ -261,19 +283,5 @@ impl Enforcer {
             confirm::spawn(&self.cluster, &self.epoch, *slot, enforcing.replicas.clone());
             false
         });
-    }
-}
-
-fn note(report: &Result<ReconcileReport, DockerError>) {
-    match report {
-        Ok(report) if report.is_unchanged() => {}
-        Ok(report) => tracing::info!(
-            started = report.started.len(),
-            restarted = report.restarted.len(),
-            stopped = report.stopped.len(),
-            failed = report.failed.len(),
-            "reconciled"
-        ),
-        Err(error) => tracing::warn!(%error, "not reconciled; it is tried again"),
     }
 }

@@ -1,8 +1,8 @@
 //! This worker's own telemetry: sampled, encrypted, proven, signed, gossiped.
 //!
 //! # Flow
-//! At an interval, and as soon as the executor knows the replicas of a new slot, since a message that
-//! does not include them does not count. The clear sample does not outlive its encryption.
+//! At an interval, as soon as the executor knows the replicas of a new slot, since a message that does
+//! not include them does not count, and when containers have made room. The clear sample does not outlive its encryption.
 
 use std::{
     sync::Arc,
@@ -41,8 +41,6 @@ enum ReportError {
     #[error(transparent)]
     Encrypt(#[from] TelemetryListError),
     #[error(transparent)]
-    Own(#[from] TelemetryRefusal),
-    #[error(transparent)]
     Publish(#[from] PublishError),
     #[error("the node is stopping")]
     Stopped,
@@ -57,14 +55,14 @@ pub(super) struct Reporter {
     pub(super) sequence: Sequence,
     pub(super) interval: Duration,
     /// The last slot whose replicas the executor knows.
-    pub(super) included: watch::Receiver<Slot>,
+    pub(super) included: watch::Receiver<Option<Slot>>,
 }
 
 impl Reporter {
     /// Runs until it is dropped.
     pub(super) async fn run(mut self) {
         // The first message waits until the executor has seen the state.
-        if self.included.changed().await.is_err() {
+        if self.included.wait_for(Option::is_some).await.is_err() {
             return;
         }
         loop {
@@ -83,7 +81,7 @@ impl Reporter {
 
     async fn report(&mut self) -> Result<(), ReportError> {
         // Read before the sample is taken, so that the sample includes no less.
-        let includes_slot = *self.included.borrow_and_update();
+        let includes_slot = self.included.borrow_and_update().unwrap_or_default();
         let held = self.executor.held().await?;
         let sampled_at = unix_now();
         let sample = self.sampler.sample(&held).await;
@@ -107,7 +105,9 @@ impl Reporter {
         );
         let bytes = telemetry.to_wire();
         let (sent, own) = tokio::join!(self.publish(bytes), self.keep(telemetry));
-        own?;
+        if let Err(error) = own {
+            tracing::warn!(%error, "this worker's own telemetry is left aside here");
+        }
         Ok(sent?)
     }
 
