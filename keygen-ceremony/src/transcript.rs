@@ -221,6 +221,13 @@ impl Transcript {
         Ok(Verified { key_set, digest, params: setup.params, certificate, frost_group })
     }
 
+    /// The root that the test ciphertext of step 10 is made from: that of the rounds before PROVE.
+    #[must_use]
+    pub fn proof_root(&self) -> Blake3Digest {
+        let before = self.messages.iter().filter(|message| message.header.round < Round::Prove);
+        transcript_root(&self.parameters, self.attempt, before.map(SignedMessage::digest))
+    }
+
     fn check_messages(&self, setup: &Setup) -> Result<ByRound<'_>, TranscriptError> {
         let mut rounds = ByRound::new();
         let mut messages = self.messages.iter();

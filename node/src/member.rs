@@ -27,7 +27,8 @@ use std::{
 use axum::Router;
 use tokio_util::sync::CancellationToken;
 use veil_committee::key_share::{KeyShare, KeyShareError, test_ciphertext};
-use veil_protocol_spec::{Epoch as EpochNumber, scheduling::UnixMillis};
+use veil_keygen_ceremony::transcript::Transcript;
+use veil_protocol_spec::{CodecError, Epoch as EpochNumber, Wire, scheduling::UnixMillis};
 
 pub use self::machines::MachineError;
 use self::{
@@ -77,6 +78,14 @@ pub enum MemberError {
     /// The key share itself.
     #[error("the key share cannot be used: {0}")]
     KeyShare(#[from] KeyShareError),
+    /// The ceremony's transcript, which the check of the key share needs.
+    #[error("{path}: {source}; restore the data directory from backup")]
+    Transcript {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: CodecError,
+    },
     /// Agreement, decryption, signing.
     #[error(transparent)]
     Machines(#[from] MachineError),
@@ -294,11 +303,16 @@ async fn open_share(
     key: &PublishedKey,
 ) -> Result<KeyShare, MemberError> {
     node.board.stage("opening the key share", Vec::new());
-    let (path, passphrase) = (finished.key_share_file(), passphrase.clone());
-    let (key_set, root) = (key.key_set, finished.transcript_root);
+    let (finished, passphrase, key_set) = (finished.clone(), passphrase.clone(), key.key_set);
     let opened = tokio::task::spawn_blocking(move || {
-        let share = read_key_share(&path, &passphrase)?;
-        share.verify_usable(&test_ciphertext(&key_set, &root, share.dimension()))?;
+        let path = finished.transcript_file();
+        let bytes = std::fs::read(&path)
+            .map_err(|source| MemberError::Io { path: path.clone(), source })?;
+        let transcript = Transcript::from_wire(&bytes)
+            .map_err(|source| MemberError::Transcript { path, source })?;
+        let share = read_key_share(&finished.key_share_file(), &passphrase)?;
+        let test = test_ciphertext(&key_set, &transcript.proof_root(), share.dimension());
+        share.verify_usable(&test)?;
         Ok::<_, MemberError>(share)
     });
     opened.await.map_err(|_| MemberError::Stopped)?
