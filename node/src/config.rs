@@ -11,7 +11,6 @@ mod worker;
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use libp2p::Multiaddr;
