@@ -338,6 +338,7 @@ impl WorkerConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::Offer;
 
     const NOTHING: Environment<'static> = &|_| None;
 

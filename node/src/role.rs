@@ -351,7 +351,7 @@ pub fn link_to(target: &Path, link: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keystore::write_secret;
+    use crate::keystore::{write_identity, write_secret};
 
     fn node(folder: &Path, peer_id: Option<String>) -> NodeSection {
         NodeSection { data_dir: folder.to_owned(), identity: None, passphrase_file: None, peer_id }
@@ -363,7 +363,7 @@ mod tests {
         let path = folder.path().join("identity.age");
         let passphrase = Passphrase::random();
         let secret = SecretIdentity::from_bytes(&[7; 32]).unwrap();
-        write_secret(&path, secret.expose().as_slice(), &passphrase).unwrap();
+        write_identity(&path, &secret, &passphrase).unwrap();
         let opened = open_identity(&node(folder.path(), None), &passphrase).unwrap();
         assert_eq!(opened.public(), secret.public());
         let right = peer_id(&secret.public()).unwrap().to_string();
@@ -378,7 +378,7 @@ mod tests {
         write_secret(&path, &[0; 32], &passphrase).unwrap();
         assert!(matches!(
             open_identity(&node(folder.path(), None), &passphrase),
-            Err(RoleError::Identity(_))
+            Err(RoleError::Keystore(KeystoreError::Identity(_)))
         ));
     }
 

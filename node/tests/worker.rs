@@ -12,7 +12,7 @@ use std::{
 };
 
 use serde_json::Value;
-use veil_node::keystore::{Passphrase, write_secret};
+use veil_node::keystore::{Passphrase, new_identity, write_identity};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -31,7 +31,7 @@ fn folder(folder: &Path) -> String {
     let passphrase = Passphrase::random();
     passphrase.write(&folder.join("passphrase.txt")).unwrap();
     fs::create_dir(folder.join("data")).unwrap();
-    write_secret(&folder.join("data/identity.age"), &[7; 32], &passphrase).unwrap();
+    write_identity(&folder.join("data/identity.age"), &new_identity(), &passphrase).unwrap();
     let (contract, cluster) = ("11".repeat(20), "22".repeat(32));
     let config = format!(
         "[node]\ndata_dir = \"data\"\npassphrase_file = \"passphrase.txt\"\n\

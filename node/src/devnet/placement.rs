@@ -6,7 +6,7 @@ use serde::Serialize;
 use veil_protocol_spec::{
     Blake3Digest, Slot,
     scheduling::{
-        Assignment, Outcome, ReferenceStringOrigin, SlotRecord,
+        Assignment, ClusterState, Outcome, ReferenceStringOrigin, SlotRecord,
     },
 };
 
@@ -167,6 +167,27 @@ impl Devnet {
         Ok(records)
     }
 
+    /// The records of all slots, followed one by one.
+    async fn follow_all(&self) -> Result<(Verifier, Vec<SlotRecord>), DevnetError> {
+        let failed = |slot| move |source| DevnetError::Verify { slot, source };
+        let mut verifier = Verifier::from_chain(&self.admin, self.cluster)
+            .await?
+            .map_err(failed(Slot(0)))?;
+        let records = self.records().await?;
+        for record in &records {
+            verifier.follow(record).map_err(failed(record.manifest.slot))?;
+        }
+        Ok((verifier, records))
+    }
+
+    /// Verifies every certificate here, from nothing; returns the state that they lead to.
+    ///
+    /// # Errors
+    /// [`DevnetError::Verify`].
+    pub async fn verify_certificates(&self) -> Result<ClusterState, DevnetError> {
+        Ok(self.follow_all().await?.0.state().clone())
+    }
+
     /// Verifies every certificate here, waits until they are anchored, and compares what the chain
     /// has with what was verified.
     ///
@@ -178,19 +199,11 @@ impl Devnet {
         replicas: Vec<Place>,
     ) -> Result<Placed, DevnetError> {
         let failed = |slot| move |source| DevnetError::Verify { slot, source };
-        let mut verifier = Verifier::from_chain(&self.admin, self.cluster)
-            .await?
-            .map_err(failed(Slot(0)))?;
-        let records = self.records().await?;
-        let mut completing = Slot(0);
-        for record in &records {
-            let slot = record.manifest.slot;
-            verifier.follow(record).map_err(failed(slot))?;
-            let places = |a: &Assignment| a.job == job && matches!(a.outcome, Outcome::Node(_));
-            if record.assignments.as_slice().iter().any(places) {
-                completing = slot;
-            }
-        }
+        let (verifier, records) = self.follow_all().await?;
+        let places = |a: &Assignment| a.job == job && matches!(a.outcome, Outcome::Node(_));
+        let assigns = |record: &&SlotRecord| record.assignments.as_slice().iter().any(places);
+        let completing = records.iter().rev().find(assigns);
+        let completing = completing.map_or(Slot(0), |record| record.manifest.slot);
         for place in &replicas {
             let placed = verifier.state().replicas().any(|(of, replica, placement)| {
                 of == job

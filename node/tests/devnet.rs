@@ -1,0 +1,149 @@
+//! A whole network in this process, with the real chain and the real engine: placement, the loss and
+//! the return of a worker, an image that nobody serves. Insecure parameters.
+//!
+//! It needs anvil, a Docker engine and the sample image (`cargo xtask setup`); without them it fails
+//! and says so.
+
+#![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
+
+use std::{
+    panic::{AssertUnwindSafe, resume_unwind},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::FutureExt as _;
+use tokio_util::sync::CancellationToken;
+use veil_node::{
+    devnet::{Devnet, DevnetOptions, Event, Place, Tell, sample_image, sample_job},
+    docker::DEFAULT_SOCKET,
+    job_file::JobFile,
+    status::ReplicaStatus,
+};
+use veil_protocol_spec::{Blake3Digest, Committee};
+
+const SET_UP: &str = "this test needs anvil, a Docker engine and the sample image: cargo xtask setup";
+/// For conditions that need a slot; it ends a test that hangs.
+const PATIENCE: Duration = Duration::from_secs(300);
+const REPLICAS: u16 = 3;
+
+fn options() -> DevnetOptions {
+    let socket = std::env::var_os("VEIL_DOCKER_SOCKET").map(PathBuf::from);
+    DevnetOptions {
+        committee: Committee::new(4).unwrap(),
+        workers: 3,
+        parameters: "insecure-test".to_owned(),
+        processes: false,
+        rpc_port: None,
+        docker_socket: socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
+    }
+}
+
+fn image() -> String {
+    sample_image().expect(SET_UP)
+}
+
+fn job(image: &str, replicas: u16) -> JobFile {
+    sample_job(image, replicas).unwrap()
+}
+
+/// Asks until it holds.
+async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let begun = Instant::now();
+    while !holds().await {
+        assert!(begun.elapsed() < PATIENCE, "it never came to this: {what}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// What the worker that has a replica says of it.
+async fn own_replicas(devnet: &Devnet, job: Blake3Digest) -> Vec<ReplicaStatus> {
+    let mut own = Vec::new();
+    for node in devnet.nodes().iter().filter(|node| node.is_started()) {
+        let status = node.status().await.unwrap();
+        let here = |r: &ReplicaStatus| r.job == job && r.worker == Some(node.peer());
+        own.extend(status.replicas.into_iter().filter(here));
+    }
+    own
+}
+
+async fn containers_on(devnet: &Devnet, job: Blake3Digest, worker: &str) -> usize {
+    let counts = devnet.running_by_engine(job).await.unwrap();
+    counts.into_iter().find(|(name, _)| name == worker).unwrap().1
+}
+
+async fn containers(devnet: &Devnet, job: Blake3Digest) -> usize {
+    devnet.running_by_engine(job).await.unwrap().into_iter().map(|(_, count)| count).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_are_placed_moved_and_never_doubled() {
+    let image = image();
+    let folder = tempfile::Builder::new().prefix("veil-").tempdir().unwrap();
+    let tell: Tell = Arc::new(|event| {
+        if let Event::Done(step, seconds) = event {
+            println!("{step}: {seconds:.1} s");
+        }
+    });
+    let stop = CancellationToken::new();
+    let prepared = Devnet::prepare(options(), folder.path(), tell, stop).await;
+    let mut devnet = prepared.unwrap_or_else(|error| panic!("{SET_UP}\n{error}"));
+    let result = AssertUnwindSafe(scenario(&mut devnet, &image)).catch_unwind().await;
+    let ended = devnet.end().await;
+    if let Err(panic) = result {
+        resume_unwind(panic);
+    }
+    ended.unwrap();
+}
+
+async fn scenario(devnet: &mut Devnet, image: &str) {
+    devnet.start_nodes().await.unwrap();
+    let key_set = devnet.make_key().await.unwrap();
+    devnet.await_ready(key_set).await.unwrap();
+
+    // Placement, end to end.
+    let web = devnet.submit(job(image, REPLICAS)).await.unwrap();
+    let running = devnet.await_running(web, REPLICAS).await.unwrap();
+    assert_eq!(running.len(), usize::from(REPLICAS));
+    let placed = devnet.verify(web, running).await.unwrap();
+    assert!(placed.certificate_verified && placed.anchored, "{placed:?}");
+    assert!(placed.insecure_reference_string, "one party made it: the certificate must say so");
+    assert_eq!(placed.replicas_running, usize::from(REPLICAS));
+    let figures = devnet.figures(placed.slot).await.unwrap();
+    for phase in ["collect", "lock", "evaluate", "squash", "decrypt", "sign", "enforce", "anchor"] {
+        assert!(figures.phases.contains_key(phase), "{phase} of {:?}", figures.phases);
+    }
+
+    // A worker goes: its replicas run elsewhere.
+    let lost = placed.replicas[0].worker.clone();
+    devnet.stop_node(&lost).await.unwrap();
+    let moved = devnet.await_running(web, REPLICAS).await.unwrap();
+    assert!(moved.iter().all(|place| place.worker != lost), "{moved:?}");
+    let replaced = devnet.verify_certificates().await.unwrap();
+    assert!(replaced.last_slot() > placed.slot, "no slot re-placed it: {replaced:?}");
+
+    // It returns: what was moved is stopped there, so that nothing runs twice.
+    devnet.start_node(&lost).await.unwrap();
+    until("the moved replicas are stopped where they were", async || {
+        containers_on(devnet, web, &lost).await == 0
+    })
+    .await;
+    let after: Vec<Place> = devnet.await_running(web, REPLICAS).await.unwrap();
+    assert_eq!(after, moved);
+    assert_eq!(containers(devnet, web).await, usize::from(REPLICAS));
+
+    // An image that nobody serves: an error by name, for that replica only.
+    let (name, _) = image.split_once('@').unwrap();
+    let unknown = format!("{name}@sha256:{}", "0".repeat(64));
+    let broken = devnet.submit(job(&unknown, 1)).await.unwrap();
+    until("the replica's error names the image", async || {
+        own_replicas(devnet, broken).await.iter().any(|replica| {
+            let observed = replica.observed.as_ref();
+            observed.is_some_and(|o| !o.running && o.state.contains("does not serve"))
+        })
+    })
+    .await;
+    assert_eq!(devnet.await_running(web, REPLICAS).await.unwrap(), moved);
+    assert_eq!(containers(devnet, broken).await, 0);
+}
