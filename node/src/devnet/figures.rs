@@ -38,7 +38,8 @@ pub struct Memory {
 pub struct Figures {
     /// Seconds by phase of the slot: the longest over the members, of `enforce` over the workers.
     pub phases: BTreeMap<&'static str, f64>,
-    /// Decryption and signing together, in milliseconds.
+    /// Decryption and signing together, in milliseconds, as the member saw it whose evaluation was
+    /// over last: the others' times include waiting for it.
     pub after_evaluation_ms: Option<f64>,
     /// Seconds by step of the set-up.
     pub setup: BTreeMap<&'static str, f64>,
@@ -63,7 +64,8 @@ impl Devnet {
             statuses.push((node.name().to_owned(), node.status().await?));
         }
         let phases = longest(statuses.iter().map(|(_, status)| status), slot);
-        let after = phases.get(Phase::Decrypt.name()).zip(phases.get(Phase::Sign.name()));
+        let after = statuses.iter().filter_map(|(_, status)| after_evaluation(status, slot));
+        let after = after.min_by(f64::total_cmp);
         let workers = statuses.iter().filter(|(_, status)| status.role == Role::Worker);
         let telemetry = workers.map(|(name, status)| {
             let traffic = status.traffic;
@@ -85,7 +87,7 @@ impl Devnet {
             BTreeMap::from([("process", now)])
         };
         Ok(Figures {
-            after_evaluation_ms: after.map(|(decrypt, sign)| (decrypt + sign) * 1000.0),
+            after_evaluation_ms: after.map(|seconds| seconds * 1000.0),
             phases,
             setup: self.steps.iter().copied().collect(),
             telemetry,
@@ -94,6 +96,12 @@ impl Devnet {
             versions: BTreeMap::from([("veil", env!("CARGO_PKG_VERSION").to_owned())]),
         })
     }
+}
+
+/// Seconds of decryption and signing, if the member took part in both.
+fn after_evaluation(status: &Status, slot: Slot) -> Option<f64> {
+    let report = status.slots.iter().find(|report| report.slot == slot)?;
+    Some(report.phases.get(&Phase::Decrypt)? + report.phases.get(&Phase::Sign)?)
 }
 
 fn largest<'a>(statuses: impl Iterator<Item = &'a Status>) -> Memory {

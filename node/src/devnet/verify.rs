@@ -113,7 +113,7 @@ impl Verifier {
             }
         }
         self.state = self.state.follow(record)?;
-        self.bodies.push(record.certificate.body.clone());
+        self.bodies.push(record.certificate.body);
         Ok(())
     }
 

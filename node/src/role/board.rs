@@ -260,11 +260,10 @@ fn peers(cluster: &Cluster) -> PeerCounts {
 
 fn traffic(traffic: &Traffic) -> TrafficStatus {
     let telemetry = traffic.topics.get(&Topic::Telemetry).copied().unwrap_or_default();
-    let all = || traffic.topics.values().chain(traffic.protocols.values()).chain([&traffic.blobs]);
     TrafficStatus {
         telemetry_originated_bytes: telemetry.sent_bytes,
         telemetry_messages: telemetry.sent,
-        sent_bytes: all().map(|count| count.sent_bytes).sum(),
-        received_bytes: all().map(|count| count.received_bytes).sum(),
+        sent_bytes: traffic.wire_sent_bytes,
+        received_bytes: traffic.wire_received_bytes,
     }
 }
