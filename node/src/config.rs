@@ -115,6 +115,7 @@ pub struct ChainSection {
     /// JSON-RPC endpoint.
     pub rpc: String,
     /// The directory contract.
+    #[serde(deserialize_with = "address")]
     pub contract: Address,
     /// The cluster's id.
     pub cluster: ClusterId,
@@ -220,6 +221,16 @@ fn multiaddrs(value: &str) -> Result<Vec<Multiaddr>, String> {
     value.split(',').map(|one| one.trim().parse().map_err(|e| format!("{one}: {e}"))).collect()
 }
 
+/// In any case of its letters: checksummed addresses mix them.
+pub(crate) fn parse_address(text: &str) -> Result<Address, String> {
+    text.to_lowercase().parse().map_err(|error| format!("{text}: {error}"))
+}
+
+fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_address(&text).map_err(serde::de::Error::custom)
+}
+
 /// Relative to the configuration file's folder.
 fn anchor(folder: &Path, path: &mut PathBuf) {
     if path.is_relative() {
@@ -244,9 +255,7 @@ fn finish_chain(
     let files = [chain.keystore.as_mut(), chain.keystore_passphrase_file.as_mut()];
     files.into_iter().flatten().for_each(|file| anchor(folder, file));
     override_with(&mut chain.rpc, env, "VEIL_RPC_URL", |v| Ok(v.to_owned()))?;
-    override_with(&mut chain.contract, env, "VEIL_CONTRACT_ADDRESS", |v| {
-        v.parse().map_err(|e| format!("{v}: {e}"))
-    })?;
+    override_with(&mut chain.contract, env, "VEIL_CONTRACT_ADDRESS", parse_address)?;
     if chain.contract.0 == [0; 20] {
         return Err(ConfigError::Value {
             key: "chain.contract",
@@ -403,7 +412,7 @@ mod tests {
     fn the_environment_wins_and_is_checked() {
         let env = |name: &str| {
             Some(match name {
-                "VEIL_CONTRACT_ADDRESS" => format!("0x{}", "22".repeat(20)),
+                "VEIL_CONTRACT_ADDRESS" => format!("0x{}", "Ab".repeat(20)),
                 "VEIL_LIBP2P_BOOTSTRAP" => "/ip4/10.0.0.1/tcp/1, /ip4/10.0.0.2/tcp/2".to_owned(),
                 "VEIL_ZAMA_PUBLICKEY_FILE" => "/keys/set.bin".to_owned(),
                 "VEIL_NODE_PEERID" => "16Uiu2".to_owned(),
@@ -413,7 +422,7 @@ mod tests {
         };
         // The address in the file is the zero one, which alone would be refused.
         let config = worker(WORKER_SAMPLE, &env).unwrap();
-        assert_eq!(config.chain.contract, Address([0x22; 20]));
+        assert_eq!(config.chain.contract, Address([0xab; 20]));
         assert_eq!(config.network.bootstrap.len(), 2);
         assert_eq!(config.worker.key_set, Some(PathBuf::from("/keys/set.bin")));
         assert_eq!(config.node.peer_id.as_deref(), Some("16Uiu2"));

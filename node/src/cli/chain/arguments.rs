@@ -7,6 +7,7 @@ use veil_protocol_spec::{Address, ChainId, ClusterId};
 use zeroize::Zeroizing;
 
 use super::Failure;
+pub(super) use crate::config::parse_address;
 use crate::chain::{AccountKey, Chain, ChainConfig};
 
 /// How to reach the chain and who pays.
@@ -56,11 +57,6 @@ impl ClusterArgument {
     pub(super) const fn id(&self) -> ClusterId {
         self.cluster
     }
-}
-
-/// In any case of its letters: checksummed addresses mix them.
-pub(super) fn parse_address(text: &str) -> Result<Address, String> {
-    text.to_lowercase().parse().map_err(|error| format!("{error}"))
 }
 
 impl Connection {

@@ -13,7 +13,7 @@ use crate::{
     admin::{self, AdminError},
     chain::{AccountKeyError, Chain, ChainConfig, ChainError},
     cli::{Exit, run::Failure},
-    config::{AnyConfig, ChainSection, ConfigError, process_environment},
+    config::{AnyConfig, ChainSection, ConfigError, parse_address, process_environment},
     devnet::{DevnetError, DevnetFile},
     job_file::JobFileError,
     operator::OperatorError,
@@ -36,7 +36,7 @@ pub(super) struct Target {
     #[arg(long, value_name = "URL")]
     rpc: Option<String>,
     /// The directory contract.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     contract: Option<Address>,
     /// The cluster.
     #[arg(long, value_name = "ID")]
