@@ -52,10 +52,10 @@ pub mod wire;
 /// FROST(secp256k1, Keccak-256), the ciphersuite that the contracts verify.
 pub use frost_secp256k1_evm::Secp256K1Keccak256 as EvmSuite;
 
+pub use certificate::GroupVerifyingKey;
 pub use coordinator::{Coordinator, Timing};
 pub use dkg::{Dkg, DkgError};
 pub use effect::{Completion, Effect, Millis, PersistId, SigningError, coordinator_at};
-pub use certificate::GroupVerifyingKey;
 pub use keys::{
     GroupKeyShare, GroupPublicKey, GroupSignature, InvalidGroupSignature, KeyShareError,
 };

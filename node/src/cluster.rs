@@ -196,7 +196,10 @@ pub struct Cluster {
 
 impl core::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Cluster").field("me", &self.me).field("scope", &self.scope).finish_non_exhaustive()
+        f.debug_struct("Cluster")
+            .field("me", &self.me)
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
     }
 }
 
@@ -209,7 +212,8 @@ impl Cluster {
         options: ClusterOptions,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, ClusterError> {
-        let ClusterOptions { chain, cluster, identity, listen, bootstrap, swim, data_dir } = options;
+        let ClusterOptions { chain, cluster, identity, listen, bootstrap, swim, data_dir } =
+            options;
         let me = PeerIdHash::of(&identity.public());
         let scope = chain.scope(cluster);
         let jobs = Arc::new(Jobs::open(&data_dir.join("jobs.redb"), scope)?);
@@ -312,7 +316,8 @@ impl Cluster {
         let mut peers: Vec<_> = peers.into_iter().filter(|peer| *peer != self.me).collect();
         peers.shuffle(&mut rand::thread_rng());
         for peer in peers {
-            let asked = self.network.request(peer, Protocol::Sync, request.to_wire(), SYNC_DEADLINE);
+            let asked =
+                self.network.request(peer, Protocol::Sync, request.to_wire(), SYNC_DEADLINE);
             let answer = match asked.await {
                 Ok(bytes) => SyncAnswer::from_wire(&bytes),
                 Err(error) => {
@@ -454,7 +459,9 @@ async fn answer_peers(cluster: Arc<Cluster>) {
 fn answer(shelf: &Shelf, jobs: &Jobs, asked: SyncRequest) -> Result<SyncAnswer, String> {
     Ok(match asked {
         SyncRequest::Records { after } => {
-            let Some(ledger) = shelf.ledger.get() else { return Ok(SyncAnswer::Records(Vec::new())) };
+            let Some(ledger) = shelf.ledger.get() else {
+                return Ok(SyncAnswer::Records(Vec::new()));
+            };
             let records = ledger.records_after(after, SyncAnswer::RECORD_BYTES);
             SyncAnswer::Records(records.map_err(|_| "the ledger cannot be read here".to_owned())?)
         }

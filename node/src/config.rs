@@ -33,7 +33,9 @@ pub const OPERATOR_SAMPLE: &str = include_str!("../config/operator.toml");
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{path}: {source}; `veil config sample --role member|worker|operator` prints one to start from")]
+    #[error(
+        "{path}: {source}; `veil config sample --role member|worker|operator` prints one to start from"
+    )]
     Read {
         /// Which.
         path: PathBuf,

@@ -19,9 +19,9 @@
 //! - All workers share one Docker engine and one host, so that what each offers is an invention.
 
 mod error;
+mod figures;
 mod file;
 mod files;
-mod figures;
 mod node;
 mod placement;
 mod verify;
@@ -36,14 +36,13 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_protocol_spec::{
-    Address, ClusterId, Committee, KeySetDigest, PeerIdHash,
-    scheduling::ClusterScope,
+    Address, ClusterId, Committee, KeySetDigest, PeerIdHash, scheduling::ClusterScope,
 };
 
 pub use self::{
     error::DevnetError,
-    file::{DevnetFile, NodeEntry},
     figures::{Figures, Memory, TelemetryFigures},
+    file::{DevnetFile, NodeEntry},
     node::Node,
     placement::{Place, Placed},
     verify::{Verifier, VerifyError},
@@ -437,11 +436,7 @@ fn node_files(
 
 /// A member is admitted by the admin; each node is registered under its own account, or the admin's
 /// if it has none.
-async fn register(
-    admin: &Chain,
-    cluster: ClusterId,
-    node: &NodeFiles,
-) -> Result<(), DevnetError> {
+async fn register(admin: &Chain, cluster: ClusterId, node: &NodeFiles) -> Result<(), DevnetError> {
     let chain = match &node.account {
         Some(account) => admin.with_key(account.clone()),
         None => admin.clone(),

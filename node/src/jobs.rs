@@ -102,10 +102,8 @@ impl Jobs {
                 table.iter()?.map(|entry| Ok(entry?.1.value().to_vec())).collect();
             Ok((database, stored?))
         };
-        let (database, stored) = read().map_err(|e| JobsError::Storage {
-            path: path.to_owned(),
-            detail: e.to_string(),
-        })?;
+        let (database, stored) = read()
+            .map_err(|e| JobsError::Storage { path: path.to_owned(), detail: e.to_string() })?;
         let mut known = Known::default();
         for bytes in stored {
             let job = JobSpec::parse(&bytes)?;
@@ -123,8 +121,7 @@ impl Jobs {
         let waiting = {
             let mut known = self.known();
             known.submissions = listed.iter().map(|(submission, _)| *submission).collect();
-            known.operators =
-                listed.iter().map(|(submission, by)| (submission.job, *by)).collect();
+            known.operators = listed.iter().map(|(submission, by)| (submission.job, *by)).collect();
             core::mem::take(&mut known.waiting)
         };
         for job in waiting {
@@ -173,10 +170,8 @@ impl Jobs {
             writing.commit()?;
             Ok(())
         };
-        store().map_err(|e| JobsError::Storage {
-            path: self.path.clone(),
-            detail: e.to_string(),
-        })?;
+        store()
+            .map_err(|e| JobsError::Storage { path: self.path.clone(), detail: e.to_string() })?;
         known.bodies.insert(digest, job);
         Ok(Offered::New)
     }

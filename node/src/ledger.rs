@@ -66,7 +66,9 @@ pub enum LedgerError {
     )]
     Equivocation(Slot),
     /// A stored record does not decode.
-    #[error("the ledger {path} is damaged: {source}; move it away, and the records are fetched anew")]
+    #[error(
+        "the ledger {path} is damaged: {source}; move it away, and the records are fetched anew"
+    )]
     Damaged {
         /// Which file.
         path: PathBuf,
@@ -163,9 +165,7 @@ impl Ledger {
         record.verify_structure(*committee)?;
         record.lock.verify(*committee, roster)?;
         let slot = record.manifest.slot;
-        group
-            .verify(&record.certificate)
-            .map_err(|source| LedgerError::Signature { slot, source })
+        group.verify(&record.certificate).map_err(|source| LedgerError::Signature { slot, source })
     }
 
     /// Takes a record; `false` if it is known already. Waits for the disk: not for the reactor.
@@ -218,7 +218,11 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError::Storage`], [`LedgerError::Damaged`].
-    pub fn records_after(&self, slot: Slot, max_bytes: usize) -> Result<Vec<SlotRecord>, LedgerError> {
+    pub fn records_after(
+        &self,
+        slot: Slot,
+        max_bytes: usize,
+    ) -> Result<Vec<SlotRecord>, LedgerError> {
         let bytes = || -> Result<_, redb::Error> {
             let table = self.database.begin_read()?.open_table(RECORDS)?;
             let (mut batch, mut total) = (Vec::new(), 0);

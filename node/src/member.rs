@@ -17,12 +17,7 @@ pub mod proposal;
 mod slots;
 mod suspicions;
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
 use tokio_util::sync::CancellationToken;
@@ -31,11 +26,7 @@ use veil_keygen_ceremony::transcript::Transcript;
 use veil_protocol_spec::{CodecError, Epoch as EpochNumber, Wire, scheduling::UnixMillis};
 
 pub use self::machines::MachineError;
-use self::{
-    machines::Machines,
-    slots::Slots,
-    suspicions::Suspicions,
-};
+use self::{machines::Machines, slots::Slots, suspicions::Suspicions};
 use crate::{
     agreement::Timing,
     ceremony::{
@@ -317,4 +308,3 @@ async fn open_share(
     });
     opened.await.map_err(|_| MemberError::Stopped)?
 }
-

@@ -6,9 +6,7 @@ use veil_protocol_spec::{
     Blake3Digest, Committee, KeySetDigest, PeerIdHash, PublicIdentity, Slot, Wire,
     decryption::{LockError, ManifestLock},
     identity::InvalidSignature,
-    scheduling::{
-        Binding, JobSpec, Manifest, SignedSuspicion, SlotRecord, Suspicion, Telemetry,
-    },
+    scheduling::{Binding, JobSpec, Manifest, SignedSuspicion, SlotRecord, Suspicion, Telemetry},
 };
 
 /// A manifest and the votes that lock it: what workers evaluate.
@@ -150,8 +148,7 @@ impl Wire for SyncAnswer {
 #[cfg(test)]
 mod tests {
     use veil_protocol_spec::{
-        Address, ChainId, ClusterId, Epoch, ParticipantIndex, Signature,
-        identity::SecretIdentity,
+        Address, ChainId, ClusterId, Epoch, ParticipantIndex, Signature, identity::SecretIdentity,
         scheduling::ClusterScope,
     };
 

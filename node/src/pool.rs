@@ -248,10 +248,10 @@ mod tests {
         let stale = Refusal::Stale { sender, given: 5, last: 5 };
         assert_eq!(pool.check(&good, NOW), Err(stale.clone()), "replayed");
         assert_eq!(pool.insert(good, (), NOW).unwrap_err(), stale, "raced");
-        let stranger =
-            TelemetryBody { identity: secret(9).public(), ..body(6) }.sign(&secret(9));
+        let stranger = TelemetryBody { identity: secret(9).public(), ..body(6) }.sign(&secret(9));
         assert!(matches!(pool.check(&stranger, NOW), Err(Refusal::NotAWorker(_))));
-        let foreign = TelemetryBody { binding: Binding { epoch: Epoch(1), ..binding() }, ..body(6) };
+        let foreign =
+            TelemetryBody { binding: Binding { epoch: Epoch(1), ..binding() }, ..body(6) };
         assert_eq!(
             pool.check(&foreign.sign(&secret(1)), NOW),
             Err(Refusal::Telemetry(BindingMismatch { field: "epoch" }.into()))

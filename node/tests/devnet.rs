@@ -23,7 +23,8 @@ use veil_node::{
 };
 use veil_protocol_spec::{Blake3Digest, Committee};
 
-const SET_UP: &str = "this test needs anvil, a Docker engine and the sample image: cargo xtask setup";
+const SET_UP: &str =
+    "this test needs anvil, a Docker engine and the sample image: cargo xtask setup";
 /// For conditions that need a slot; it ends a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(300);
 const REPLICAS: u16 = 3;

@@ -144,7 +144,9 @@ impl Chain {
         epoch: Epoch,
     ) -> Result<u32, ChainError> {
         let contract = self.ceremony();
-        let call = || async { contract.attempts(cluster.0.into(), epoch.0).call().block(self.rpc.at).await };
+        let call = || async {
+            contract.attempts(cluster.0.into(), epoch.0).call().block(self.rpc.at).await
+        };
         self.rpc.call("the number of attempts", call).await
     }
 
@@ -159,8 +161,9 @@ impl Chain {
         attempt: Attempt,
     ) -> Result<Option<CeremonyAttempt>, ChainError> {
         let contract = self.ceremony();
-        let call =
-            || async { contract.attemptOf(cluster.0.into(), epoch.0, attempt.0).call().block(self.rpc.at).await };
+        let call = || async {
+            contract.attemptOf(cluster.0.into(), epoch.0, attempt.0).call().block(self.rpc.at).await
+        };
         let found = match self.rpc.call("the attempt", call).await {
             Ok(found) => found,
             Err(ChainError::Refused(Refusal::Ceremony(KeyCeremonyErrors::UnknownAttempt(_)))) => {
@@ -204,7 +207,8 @@ impl Chain {
         epoch: Epoch,
     ) -> Result<Option<PublishedKey>, ChainError> {
         let contract = self.ceremony();
-        let call = || async { contract.keyOf(cluster.0.into(), epoch.0).call().block(self.rpc.at).await };
+        let call =
+            || async { contract.keyOf(cluster.0.into(), epoch.0).call().block(self.rpc.at).await };
         match self.rpc.call("the key", call).await {
             Ok(key) => published(epoch, &key).map(Some),
             Err(ChainError::Refused(Refusal::Ceremony(KeyCeremonyErrors::NoKey(_)))) => Ok(None),

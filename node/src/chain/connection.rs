@@ -242,11 +242,7 @@ impl Chain {
             .ask("a block", || self.rpc.provider.get_block_by_number(number))
             .await?
             .map(|found| found.header.hash.0);
-        if found == Some(block.hash.0) {
-            Ok(())
-        } else {
-            Err(ChainError::UnknownBlock(block))
-        }
+        if found == Some(block.hash.0) { Ok(()) } else { Err(ChainError::UnknownBlock(block)) }
     }
 
     /// The chain.

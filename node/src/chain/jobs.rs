@@ -73,7 +73,9 @@ impl Chain {
         let mut jobs = Vec::new();
         loop {
             let start = from + jobs.len() as u64;
-            let call = || async { contract.jobs(cluster.0.into(), start, PAGE).call().block(self.rpc.at).await };
+            let call = || async {
+                contract.jobs(cluster.0.into(), start, PAGE).call().block(self.rpc.at).await
+            };
             let page = self.rpc.call("the jobs", call).await?;
             jobs.extend(page.iter().zip(start..).map(|(job, position)| SubmittedJob {
                 position,

@@ -71,7 +71,8 @@ impl Chain {
     /// [`ChainError`].
     pub async fn cluster(&self, cluster: ClusterId) -> Result<Cluster, ChainError> {
         let contract = self.registry();
-        let call = || async { contract.clusterOf(cluster.0.into()).call().block(self.rpc.at).await };
+        let call =
+            || async { contract.clusterOf(cluster.0.into()).call().block(self.rpc.at).await };
         let found = self.rpc.call("the cluster", call).await?;
         let committee = Committee::new(found.committeeSize)
             .map_err(|_| ChainError::Unexpected("a committee of another size"))?;
@@ -89,7 +90,9 @@ impl Chain {
     /// [`ChainError`].
     pub async fn cluster_policy(&self, cluster: ClusterId) -> Result<Vec<u8>, ChainError> {
         let contract = self.registry();
-        let call = || async { contract.getClusterPolicy(cluster.0.into()).call().block(self.rpc.at).await };
+        let call = || async {
+            contract.getClusterPolicy(cluster.0.into()).call().block(self.rpc.at).await
+        };
         Ok(self.rpc.call("the cluster's policy", call).await?.to_vec())
     }
 
@@ -213,7 +216,9 @@ impl Chain {
         let (mut nodes, mut from) = (Vec::new(), 0);
         let mut seats = n.participants();
         loop {
-            let call = || async { contract.nodes(cluster.0.into(), from, PAGE).call().block(self.rpc.at).await };
+            let call = || async {
+                contract.nodes(cluster.0.into(), from, PAGE).call().block(self.rpc.at).await
+            };
             let found = self.rpc.call("the cluster's nodes", call).await?;
             for node in &found.page {
                 nodes.push(registered(node, &mut seats)?);

@@ -132,7 +132,9 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, DevnetError> {
         Err(error) => Err(error),
     };
     progress.finish();
-    if ended.is_err() && let Some(temporary) = temporary {
+    if ended.is_err()
+        && let Some(temporary) = temporary
+    {
         // The error may name logs in it.
         eprintln!("left for a look: {}", temporary.keep().display());
     }

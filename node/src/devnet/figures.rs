@@ -80,7 +80,8 @@ impl Devnet {
         });
         let telemetry = telemetry.collect();
         let memory = if self.options.processes {
-            let largest = |role| largest(statuses.iter().map(|(_, s)| s).filter(|s| s.role == role));
+            let largest =
+                |role| largest(statuses.iter().map(|(_, s)| s).filter(|s| s.role == role));
             BTreeMap::from([("member", largest(Role::Member)), ("worker", largest(Role::Worker))])
         } else {
             let now = Memory { rss_bytes: rss_bytes(), peak_rss_bytes: peak_rss_bytes() };

@@ -104,7 +104,9 @@ impl NodeFiles {
         let bootstrap: Result<Vec<_>, _> = others
             .iter()
             .filter(|other| other.role == Role::Member && other.name != self.name)
-            .map(|other| Ok::<_, DevnetError>(format!("{}/p2p/{}", other.listen()[0], other.peer_id()?)))
+            .map(|other| {
+                Ok::<_, DevnetError>(format!("{}/p2p/{}", other.listen()[0], other.peer_id()?))
+            })
             .collect();
         let mut values = chain_values(shared, self.account.is_some());
         values.extend([
@@ -217,9 +219,8 @@ fn fill(sample: &str, values: &[Setting]) -> Result<String, String> {
 /// Ports of 127.0.0.1 that are free for UDP and TCP now. Another program may take one before its
 /// node listens; the node says so then.
 pub(super) fn free_ports(count: usize) -> Result<Vec<u16>, DevnetError> {
-    let failed = |error: std::io::Error| {
-        DevnetError::Options(format!("no free port on 127.0.0.1: {error}"))
-    };
+    let failed =
+        |error: std::io::Error| DevnetError::Options(format!("no free port on 127.0.0.1: {error}"));
     let mut held = Vec::new();
     // Few ports are free for one protocol only, so that this ends soon.
     for _ in 0..count * 10 {

@@ -98,7 +98,8 @@ impl Node {
 
     /// An error if it ended by itself.
     pub(super) fn check(&self) -> Result<(), DevnetError> {
-        let Some(running) = self.running.as_ref().filter(|running| running.task.is_finished()) else {
+        let Some(running) = self.running.as_ref().filter(|running| running.task.is_finished())
+        else {
             return Ok(());
         };
         let why = running.ended.get().cloned();
@@ -163,10 +164,8 @@ impl Node {
     }
 
     fn spawn_process(&self) -> Result<(tokio::process::Child, Option<u32>), DevnetError> {
-        let program = std::env::current_exe().map_err(|source| DevnetError::Io {
-            path: PathBuf::from("/proc/self/exe"),
-            source,
-        })?;
+        let program = std::env::current_exe()
+            .map_err(|source| DevnetError::Io { path: PathBuf::from("/proc/self/exe"), source })?;
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.map_err(DevnetError::io(&self.log))?;
         let errors = log.try_clone().map_err(DevnetError::io(&self.log))?;

@@ -5,9 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use serde::Serialize;
 use veil_protocol_spec::{
     Blake3Digest, Slot,
-    scheduling::{
-        Assignment, ClusterState, Outcome, ReferenceStringOrigin, SlotRecord,
-    },
+    scheduling::{Assignment, ClusterState, Outcome, ReferenceStringOrigin, SlotRecord},
 };
 
 use super::{
@@ -88,7 +86,8 @@ impl Devnet {
         self.wait("placing the job", CERTIFIED, async || {
             let statuses = self.statuses().await;
             let placed = statuses.iter().filter_map(|(_, status)| status.as_ref()).any(|status| {
-                let of_job = |replica: &&ReplicaStatus| replica.job == job && replica.worker.is_some();
+                let of_job =
+                    |replica: &&ReplicaStatus| replica.job == job && replica.worker.is_some();
                 status.replicas.iter().filter(of_job).count() == usize::from(replicas)
             });
             if placed {
@@ -170,9 +169,8 @@ impl Devnet {
     /// The records of all slots, followed one by one.
     async fn follow_all(&self) -> Result<(Verifier, Vec<SlotRecord>), DevnetError> {
         let failed = |slot| move |source| DevnetError::Verify { slot, source };
-        let mut verifier = Verifier::from_chain(&self.admin, self.cluster)
-            .await?
-            .map_err(failed(Slot(0)))?;
+        let mut verifier =
+            Verifier::from_chain(&self.admin, self.cluster).await?.map_err(failed(Slot(0)))?;
         let records = self.records().await?;
         for record in &records {
             verifier.follow(record).map_err(failed(record.manifest.slot))?;

@@ -57,7 +57,10 @@ impl Devnet {
     }
 
     /// Where each node is that is not done yet; nothing if all are.
-    pub(super) async fn outstanding(&self, done: impl Fn(&Node, &Status) -> bool) -> Option<String> {
+    pub(super) async fn outstanding(
+        &self,
+        done: impl Fn(&Node, &Status) -> bool,
+    ) -> Option<String> {
         let mut outstanding = Vec::new();
         for (node, status) in self.statuses().await {
             match status {

@@ -4,16 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
-use veil_protocol_spec::{
-    Committee, ParticipantIndex, Slot, scheduling::AssignmentCertificate,
-};
+use veil_protocol_spec::{Committee, ParticipantIndex, Slot, scheduling::AssignmentCertificate};
 
 use crate::{
-    chain::ChainError,
-    cluster::Cluster,
-    ledger::Ledger,
-    role::StatusBoard,
-    status::Phase,
+    chain::ChainError, cluster::Cluster, ledger::Ledger, role::StatusBoard, status::Phase,
 };
 
 /// Between the members' turns.

@@ -1,6 +1,9 @@
 //! The member's long-running machines and what they report: agreement, decryption, signing.
 
-use std::{path::{Path, PathBuf}, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -18,11 +21,13 @@ use veil_protocol_spec::{
 };
 
 use crate::{
-    agreement::{Agreement, AgreementConfig, Effect as AgreementEffect, PersistId, SetupError, Timing},
+    agreement::{
+        Agreement, AgreementConfig, Effect as AgreementEffect, PersistId, SetupError, Timing,
+    },
     driver::{
-        Channel, Control, DecryptionEffect, DecryptionMachine, Driver, DriverConfig, Effect, Journal,
-        JournalError, Keeper, KeeperError, Links, Machine, Millis, NonceKeeper, NonceStore, P2pLinks,
-        SigningMachine, SigningSchedule, Stopped, Ticket, Verdict,
+        Channel, Control, DecryptionEffect, DecryptionMachine, Driver, DriverConfig, Effect,
+        Journal, JournalError, Keeper, KeeperError, Links, Machine, Millis, NonceKeeper,
+        NonceStore, P2pLinks, SigningMachine, SigningSchedule, Stopped, Ticket, Verdict,
     },
     epoch::Epoch,
 };
@@ -207,20 +212,15 @@ impl Machines {
     ) -> Result<Self, MachineError> {
         let (committee, roster) = (epoch.committee, &epoch.roster);
         let (journal, records) = Journal::open(&folder.join("agreement.redb"))?;
-        let config = AgreementConfig {
-            committee,
-            binding: epoch.binding,
-            roster: roster.clone(),
-            timing,
-        };
+        let config =
+            AgreementConfig { committee, binding: epoch.binding, roster: roster.clone(), timing };
         let agreement = Agreement::new(config, identity.clone(), records)?;
         let me = agreement.participant();
         let (events, agreed) = mpsc::unbounded_channel();
         let machine = AgreementMachine { agreement };
         let (link, incoming) = links.open(Channel::Agreement, roster);
         let config = DriverConfig::new(committee, me);
-        let agreement =
-            Driver::start(config, machine, Forward { journal, events }, link, incoming);
+        let agreement = Driver::start(config, machine, Forward { journal, events }, link, incoming);
 
         let (journal, counted) = Journal::open::<Counted>(&folder.join("decryption.redb"))?;
         let blocks = counted.last().map_or(0, |counted| counted.0);
@@ -279,7 +279,10 @@ impl Machines {
     }
 
     /// Has the group sign the outcome of a slot; begins anew when a session fails.
-    pub(super) async fn sign(&mut self, body: &CertificateBody) -> Result<GroupSignature, SigningError> {
+    pub(super) async fn sign(
+        &mut self,
+        body: &CertificateBody,
+    ) -> Result<GroupSignature, SigningError> {
         let mut failure = SigningError::Over;
         for _ in 0..3 {
             self.signing.open(body.slot).await?;
@@ -367,7 +370,9 @@ impl Signing {
 /// The completed request that belongs to `slot`.
 pub(super) fn completion_of(effect: DecryptionEffect, slot: Slot) -> Option<Box<Completion>> {
     match effect {
-        DecryptionEffect::Complete(completion) if completion.context.slot == slot => Some(completion),
+        DecryptionEffect::Complete(completion) if completion.context.slot == slot => {
+            Some(completion)
+        }
         DecryptionEffect::Complete(_) => None,
         DecryptionEffect::LiarFound { participant, .. } => {
             tracing::error!(%participant, "a member's partial decryption is wrong");

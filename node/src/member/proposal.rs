@@ -203,8 +203,7 @@ impl Facts<'_> {
 
     fn judge_lost(&self, lost: &[LostWorker]) -> Result<(), Objection> {
         for LostWorker { worker, suspicions } in lost {
-            let suspicion =
-                Suspicion { binding: self.binding, slot: self.slot(), worker: *worker };
+            let suspicion = Suspicion { binding: self.binding, slot: self.slot(), worker: *worker };
             for SignedSuspicion { member, signature } in suspicions {
                 let identity = self.roster.get(member.position());
                 let signed = identity
@@ -330,7 +329,10 @@ mod tests {
     fn judged(known: &Known, manifest: &Manifest) -> Result<(), Objection> {
         facts(known).judge(manifest, member(2), |entry| {
             let found = (1..=3).map(candidate).find(|c| c.entry.digest == entry.digest);
-            found.map(|c| Candidate { entry: TelemetryEntry { sender: c.entry.sender, ..*entry }, ..c })
+            found.map(|c| Candidate {
+                entry: TelemetryEntry { sender: c.entry.sender, ..*entry },
+                ..c
+            })
         })
     }
 

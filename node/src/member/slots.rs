@@ -27,8 +27,8 @@ use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, PeerIdHash, Slot, Wire,
     decryption::{ManifestLock, RequestContext},
     scheduling::{
-        AssignmentCertificate, Assignments, BlockRef, CertificateBody, ClusterState, EvaluationBody,
-        Manifest, Outcome, SlotRecord, StateError, TelemetryEntry, UnixMillis,
+        AssignmentCertificate, Assignments, BlockRef, CertificateBody, ClusterState,
+        EvaluationBody, Manifest, Outcome, SlotRecord, StateError, TelemetryEntry, UnixMillis,
     },
 };
 use veil_scheduler::{DecodeError, EvaluateError, SquashError, circuit_id, evaluate};
@@ -168,7 +168,11 @@ impl Slots {
         }
         let Some(LockedManifest { manifest, lock }) = locked.clone() else { return Ok(()) };
         self.board.stage("evaluating", Vec::new());
-        self.publish(Topic::Manifests, LockedManifest { manifest: manifest.clone(), lock: lock.clone() }.to_wire()).await;
+        self.publish(
+            Topic::Manifests,
+            LockedManifest { manifest: manifest.clone(), lock: lock.clone() }.to_wire(),
+        )
+        .await;
         tracing::info!(slot = slot.0, manifest = %lock.manifest, workers = manifest.telemetry.len(), replicas = manifest.pending.len(), "locked");
         let assignments = self.decide(&manifest, &lock, &mut clock).await?;
         self.certify(&manifest, lock, assignments, &mut clock).await?;
@@ -191,9 +195,8 @@ impl Slots {
         let now = unix_now();
         let fresh = self.epoch.pool().fresh(now, now, |_| Slot(0));
         let fresh = fresh.iter().map(|entry| Self::candidate(entry));
-        let fresh = fresh
-            .filter(|c| state.telemetry_counts(&c.entry.sender, c.includes_slot))
-            .collect();
+        let fresh =
+            fresh.filter(|c| state.telemetry_counts(&c.entry.sender, c.includes_slot)).collect();
         Basis {
             workers: view.workers(),
             submissions: view.submissions.iter().map(|(submission, _)| *submission).collect(),
@@ -293,13 +296,15 @@ impl Slots {
             let has = |worker: &PeerIdHash| basis.fresh.iter().any(|c| c.entry.sender == *worker);
             let silent: Vec<_> = {
                 let live = liveness.borrow_and_update();
-                let silent = basis.workers.iter().filter(|worker| live.is_up(worker) && !has(worker));
+                let silent =
+                    basis.workers.iter().filter(|worker| live.is_up(worker) && !has(worker));
                 silent.copied().collect()
             };
             if silent.is_empty() && !basis.fresh.is_empty() {
                 return;
             }
-            let named: Vec<_> = silent.iter().map(|worker| format!("telemetry of {worker}")).collect();
+            let named: Vec<_> =
+                silent.iter().map(|worker| format!("telemetry of {worker}")).collect();
             self.board.stage("collecting telemetry", named);
             tokio::select! {
                 _ = arrivals.changed() => {}
@@ -332,9 +337,14 @@ impl Slots {
                 AgreementEvent::NeedProposal { slot: of, round } if of == slot => {
                     self.propose(slot, round).await?;
                 }
-                AgreementEvent::Validate { slot: of, proposer, digest, manifest, by_quorum, .. }
-                    if of == slot =>
-                {
+                AgreementEvent::Validate {
+                    slot: of,
+                    proposer,
+                    digest,
+                    manifest,
+                    by_quorum,
+                    ..
+                } if of == slot => {
                     // A manifest of an earlier round comes again with its first proposer.
                     let author = if by_quorum { manifest.proposer } else { proposer };
                     let judged = self.judge(&manifest, author, by_quorum).await;
@@ -528,7 +538,8 @@ impl Slots {
         let signature = self.machines.sign(&body).await?;
         clock.finish(Phase::Sign);
         let certificate = AssignmentCertificate { body, signature };
-        let placed = assignments.as_slice().iter().filter(|a| a.outcome != Outcome::Pending).count();
+        let placed =
+            assignments.as_slice().iter().filter(|a| a.outcome != Outcome::Pending).count();
         let report = clock.report();
         report.manifest = Some(lock.manifest);
         report.candidates = manifest.telemetry.len();

@@ -95,8 +95,7 @@ pub(super) async fn suspect(
                 tracing::warn!(%worker, slot = slot.0, "this worker is down");
             }
             suspicions.put(message, slot);
-            if let Err(error) =
-                cluster.network.publish(Topic::Suspicions, message.to_wire()).await
+            if let Err(error) = cluster.network.publish(Topic::Suspicions, message.to_wire()).await
             {
                 tracing::debug!(%error, "a suspicion was not gossiped");
             }

@@ -7,8 +7,8 @@ use veil_protocol_spec::{Address, ChainId, ClusterId};
 use zeroize::Zeroizing;
 
 use super::Failure;
-pub(super) use crate::config::parse_address;
 use crate::chain::{AccountKey, Chain, ChainConfig};
+pub(super) use crate::config::parse_address;
 
 /// How to reach the chain and who pays.
 #[derive(Debug, Args)]

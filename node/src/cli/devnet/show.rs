@@ -28,7 +28,9 @@ impl Progress {
     pub(super) fn new() -> Self {
         let terminal = stderr().is_terminal();
         let bar = if terminal { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix:14} {elapsed} {wide_msg}") {
+        if let Ok(style) =
+            ProgressStyle::with_template("{spinner} {prefix:14} {elapsed} {wide_msg}")
+        {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(200));
@@ -83,14 +85,22 @@ pub(super) fn table(placed: &Placed, figures: &Figures) -> String {
     for place in &placed.replicas {
         let container = place.container.as_deref().unwrap_or("?");
         let container = container.get(..12).unwrap_or(container);
-        let _ = writeln!(text, "  replica {:<3} {:<12} container {container}", place.replica, place.worker);
+        let _ = writeln!(
+            text,
+            "  replica {:<3} {:<12} container {container}",
+            place.replica, place.worker
+        );
     }
     let _ = writeln!(
         text,
         "certificate verified here: {}; root anchored and read back: {}{}",
         yes(placed.certificate_verified),
         yes(placed.anchored),
-        if placed.insecure_reference_string { "\nINSECURE reference string: made by one party" } else { "" }
+        if placed.insecure_reference_string {
+            "\nINSECURE reference string: made by one party"
+        } else {
+            ""
+        }
     );
     let _ = writeln!(text, "\n{:<16}{:>10}", "phase", "seconds");
     for phase in Phase::ALL {

@@ -29,26 +29,25 @@ pub(super) fn rows(statuses: &[Status], access: &Access) -> Vec<Row> {
         return Vec::new();
     };
     let name = |peer: &PeerIdHash| access.devnet.as_ref().map(|devnet| devnet.name_of(peer));
-    let row = |replica: &ReplicaStatus, worker: Option<PeerIdHash>, observed: Option<Observed>| Row {
-        job: replica.job,
-        replica: replica.replica,
-        worker,
-        worker_name: worker.as_ref().and_then(name),
-        assigned: replica.worker.is_some() && replica.worker == worker,
-        running: observed.as_ref().is_some_and(|observed| observed.running),
-        observed,
-        pending_because: replica.pending_because.clone(),
-    };
+    let row =
+        |replica: &ReplicaStatus, worker: Option<PeerIdHash>, observed: Option<Observed>| Row {
+            job: replica.job,
+            replica: replica.replica,
+            worker,
+            worker_name: worker.as_ref().and_then(name),
+            assigned: replica.worker.is_some() && replica.worker == worker,
+            running: observed.as_ref().is_some_and(|observed| observed.running),
+            observed,
+            pending_because: replica.pending_because.clone(),
+        };
     let seen_by = |worker: PeerIdHash, replica: &ReplicaStatus| {
         let status = statuses.iter().find(|status| status.peer == worker)?;
-        let same = |other: &&ReplicaStatus| {
-            (other.job, other.replica) == (replica.job, replica.replica)
-        };
+        let same =
+            |other: &&ReplicaStatus| (other.job, other.replica) == (replica.job, replica.replica);
         status.replicas.iter().find(same)?.observed.clone()
     };
-    let claimed = |replica: &&ReplicaStatus| {
-        replica.worker.is_some() || replica.pending_because.is_some()
-    };
+    let claimed =
+        |replica: &&ReplicaStatus| replica.worker.is_some() || replica.pending_because.is_some();
     let mut rows: Vec<_> = newest
         .replicas
         .iter()
