@@ -5,7 +5,7 @@
 //! 2. While the chain publishes no key: take part in the ceremony that is proposed, attempt after
 //!    attempt ([`crate::ceremony`]).
 //! 3. Check that this member's key share is usable; prepare the epoch.
-//! 4. Catch up on certificates; then [slot after slot](slots).
+//! 4. Catch up on certificates; then slot after slot.
 //!
 //! # State
 //! In the data directory: the ceremony's folders, and `slots/` with the journals of agreement,
