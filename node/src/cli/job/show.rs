@@ -113,14 +113,14 @@ pub(super) fn table(rows: &[Row]) -> String {
 
 pub(super) fn jobs(jobs: &[JobStatus]) -> String {
     let mut text = format!(
-        "{:>8}  {:<64}  {:>6}  {:>8}  {:<9}image\n",
+        "{:>8}  {:<64}  {:>6}  {:>8}  {:<11}image\n",
         "position", "job", "wanted", "assigned", "withdrawn"
     );
     for job in jobs {
         let assigned = job.replicas.iter().filter(|replica| replica.worker.is_some()).count();
         let _ = writeln!(
             text,
-            "{:>8}  {:<64}  {:>6}  {assigned:>8}  {:<9}{}",
+            "{:>8}  {:<64}  {:>6}  {assigned:>8}  {:<11}{}",
             job.position,
             job.job,
             job.wanted.map_or_else(|| "?".to_owned(), |wanted| wanted.to_string()),
