@@ -1,5 +1,5 @@
 //! A whole network in this process, with the real chain and the real engine: placement, the loss and
-//! the return of a worker, an image that nobody serves. Insecure parameters.
+//! the return of a worker and of a member, an image that nobody serves. Insecure parameters.
 //!
 //! It needs anvil, a Docker engine and the sample image (`cargo xtask setup`); without them it fails
 //! and says so.
@@ -133,6 +133,18 @@ async fn scenario(devnet: &mut Devnet, image: &str) {
     let after: Vec<Place> = devnet.await_running(web, REPLICAS).await.unwrap();
     assert_eq!(after, moved);
     assert_eq!(containers(devnet, web).await, usize::from(REPLICAS));
+
+    // A member goes, and the others go on without it. It returns, and catches up.
+    devnet.stop_node("member-2").await.unwrap();
+    let second = devnet.submit(job(image, 1)).await.unwrap();
+    devnet.await_running(second, 1).await.unwrap();
+    devnet.start_node("member-2").await.unwrap();
+    let last = devnet.verify_certificates().await.unwrap().last_slot();
+    until("the member has every certificate", async || {
+        let member = devnet.nodes().iter().find(|node| node.name() == "member-2").unwrap();
+        member.status().await.is_ok_and(|status| status.last_slot == last)
+    })
+    .await;
 
     // An image that nobody serves: an error by name, for that replica only.
     let (name, _) = image.split_once('@').unwrap();
