@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use backon::{ExponentialBuilder, Retryable};
 use rand::seq::SliceRandom;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -40,6 +41,8 @@ use crate::{
 
 /// Views kept for manifests that name an earlier block.
 const KEPT_VIEWS: usize = 64;
+/// How often a block is asked for that this node's endpoint does not have yet.
+const BLOCK_RETRIES: usize = 6;
 /// For one answer of one peer.
 const SYNC_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -111,10 +114,8 @@ impl View {
     }
 
     fn directory(&self) -> Directory {
-        let peers = self.nodes.values().map(|node| Peer {
-            identity: node.identity,
-            roles: Roles { worker: node.roles.worker, member: node.roles.member },
-        });
+        let peers =
+            self.nodes.values().map(|node| Peer { identity: node.identity, roles: node.roles });
         peers.collect()
     }
 }
@@ -281,17 +282,25 @@ impl Cluster {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The view as of a block that somebody named.
+    /// The view as of a block that somebody named. A block that this node's endpoint does not have
+    /// yet is waited for a little: the one who named it may be ahead.
     ///
     /// # Errors
     /// [`ChainError`]; `UnknownBlock` if this node's chain has another block of that number, or
-    /// none yet.
+    /// still none.
     pub async fn view_at(&self, block: BlockRef) -> Result<Arc<View>, ChainError> {
         let known = self.history().iter().find(|view| view.block == block).cloned();
         if let Some(view) = known {
             return Ok(view);
         }
-        self.chain.check_block(block).await?;
+        let backoff = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(200))
+            .with_max_delay(Duration::from_secs(2))
+            .with_max_times(BLOCK_RETRIES)
+            .with_jitter();
+        let behind = |error: &ChainError| matches!(error, ChainError::UnknownBlock(_));
+        let check = || self.chain.check_block(block);
+        check.retry(backoff).when(behind).await?;
         let view = Arc::new(View::read(&self.chain, self.scope.cluster, block).await?);
         self.remember(&view);
         Ok(view)

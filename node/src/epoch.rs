@@ -265,7 +265,8 @@ impl Epoch {
             None => fetch(cluster, &key, &parameters).await?,
         };
         let roster = view.roster.clone();
-        let load = tokio::task::spawn_blocking(move || load(&files, &key, &parameters));
+        let of = parameters.clone();
+        let load = tokio::task::spawn_blocking(move || load(&files, &key, &of));
         let (keys, reference_string, provided) =
             load.await.map_err(|_| EpochError::Published("loading it failed"))??;
         let (digests, files) = provided;
@@ -274,7 +275,6 @@ impl Epoch {
         let _ = cluster.shelf.files.set((binding.key_set, digests));
         let mut pool = Pool::new(binding, telemetry_max_age);
         pool.set_workers(view.workers());
-        let parameters = ParameterSet::by_name(&attempt.parameters, committee)?;
         let epoch = Arc::new(Self {
             binding,
             committee,

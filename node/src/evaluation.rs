@@ -6,31 +6,25 @@
 //!    checked like gossip, but for its age: the committee has decided that it counts.
 //! 3. The circuit, on a thread that may block.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-use backon::{ExponentialBuilder, Retryable};
 use futures::{StreamExt, TryStreamExt, stream};
 use veil_protocol_spec::{
-    Blake3Digest, PeerIdHash,
-    scheduling::{Manifest, Telemetry, TelemetryEntry},
+    Blake3Digest, PeerIdHash, Wire,
+    scheduling::{EvaluationBody, Manifest, Telemetry, TelemetryEntry},
 };
-use veil_scheduler::{EncryptedTelemetry, EvaluateError, Inputs, Outputs, evaluate};
+use veil_scheduler::{EncryptedTelemetry, EvaluateError, Inputs, Outputs, PublicInputs, evaluate};
 
 use crate::{
     chain::ChainError,
     cluster::Cluster,
     epoch::{Epoch, TelemetryRefusal, unix_now},
     messages::{SyncAnswer, SyncRequest},
+    p2p::{PublishError, Topic},
 };
 
 /// Inputs fetched at once.
 const FETCH_AT_ONCE: usize = 4;
-/// Attempts to see the manifest's block, the first left out.
-const BLOCK_RETRIES: usize = 10;
 
 /// Why a manifest was not evaluated.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +61,8 @@ pub struct Evaluated {
     pub outputs: Outputs,
     /// What evaluators compare.
     pub digest: Blake3Digest,
+    /// What decoding the outcome needs again.
+    pub public: PublicInputs,
     /// What the circuit took; getting the inputs is not in it.
     pub seconds: f64,
 }
@@ -85,9 +81,29 @@ pub async fn evaluate_locked(
     let evaluated = tokio::task::spawn_blocking(move || {
         let begun = Instant::now();
         let (outputs, digest) = evaluate(&manifest, &inputs, &key)?;
-        Ok(Evaluated { outputs, digest, seconds: begun.elapsed().as_secs_f64() })
+        let seconds = begun.elapsed().as_secs_f64();
+        Ok(Evaluated { outputs, digest, public: inputs.public, seconds })
     });
     evaluated.await.map_err(|_| EvaluationError::Stopped)?
+}
+
+/// Signs what this node computed and gossips it. Nothing waits for it: others compare.
+pub async fn report(cluster: &Cluster, manifest: &Manifest, outputs: Blake3Digest) {
+    let body = EvaluationBody {
+        binding: manifest.binding,
+        slot: manifest.slot,
+        manifest: manifest.digest(),
+        circuit: manifest.circuit,
+        outputs,
+        identity: cluster.identity.public(),
+    };
+    let report = body.sign(&cluster.identity).to_wire();
+    match cluster.network.publish(Topic::Evaluations, report).await {
+        Ok(()) | Err(PublishError::Duplicate(_)) => {}
+        Err(error) => {
+            tracing::warn!(slot = %manifest.slot, %error, "the evaluation was not reported");
+        }
+    }
 }
 
 /// Everything that a manifest names.
@@ -100,16 +116,7 @@ pub async fn inputs(
     manifest: &Manifest,
 ) -> Result<Inputs, EvaluationError> {
     let mut inputs = Inputs::default();
-    // This node's endpoint may be a block behind that of the proposer.
-    let backoff = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(2))
-        .with_max_times(BLOCK_RETRIES)
-        .with_jitter();
-    let later =
-        |error: &ChainError| error.is_transient() || matches!(error, ChainError::UnknownBlock(_));
-    let viewing = || cluster.view_at(manifest.block);
-    let view = viewing.retry(backoff).when(later).await?;
+    let view = cluster.view_at(manifest.block).await?;
     inputs.public.labels = view
         .workers()
         .iter()

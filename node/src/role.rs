@@ -122,13 +122,19 @@ impl Secrets {
         chain: &ChainSection,
         env: Environment<'_>,
     ) -> Result<Self, RoleError> {
-        let passphrase = match (env("VEIL_PASSPHRASE"), &node.passphrase_file) {
-            (Some(text), _) => Passphrase::new(text),
-            (None, Some(file)) => Passphrase::from_file(file)?,
-            (None, None) => return Err(RoleError::NoPassphrase),
-        };
-        let account = account(chain)?;
-        Ok(Self { passphrase, account })
+        Ok(Self { passphrase: passphrase(node, env)?, account: account(chain)? })
+    }
+}
+
+/// The identity's passphrase: `VEIL_PASSPHRASE` wins over the file.
+///
+/// # Errors
+/// [`RoleError::NoPassphrase`], [`RoleError::Keystore`].
+pub fn passphrase(node: &NodeSection, env: Environment<'_>) -> Result<Passphrase, RoleError> {
+    match (env("VEIL_PASSPHRASE"), &node.passphrase_file) {
+        (Some(text), _) => Ok(Passphrase::new(text)),
+        (None, Some(file)) => Ok(Passphrase::from_file(file)?),
+        (None, None) => Err(RoleError::NoPassphrase),
     }
 }
 

@@ -150,7 +150,7 @@ async fn a_registration_signed_by_another_key_or_for_another_account_is_refused(
                 x: alloy::primitives::U256::from_be_slice(&point[..32]),
                 y: alloy::primitives::U256::from_be_slice(&point[32..]),
             },
-            roles: WORKER.bits(),
+            roles: 1, // the registry's bit for a worker
             organisation: alloy::primitives::B256::right_padding_from(b"example"),
             labels: "zone=eu-1".to_owned(),
         };

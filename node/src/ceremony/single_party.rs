@@ -17,7 +17,7 @@ use veil_protocol_spec::{
 use veil_scheduler::{Origin, ReferenceString as TelemetryString};
 
 use super::{ReferenceString, ReferenceStringError, ReferenceStringSource};
-use crate::{keystore::write_new_with, p2p::Network};
+use crate::{epoch::hash_file, keystore::write_new_with, p2p::Network};
 
 /// A string is about 1 MiB.
 const MAX_BYTES: u64 = 64 << 20;
@@ -58,12 +58,10 @@ fn describe(params: &ParameterSet, path: &Path) -> Result<ReferenceString, Refer
     let file = File::open(path).map_err(|error| shown(&error))?;
     let string = TelemetryString::read(BufReader::new(file), *params.pke())
         .map_err(|error| shown(&error))?;
-    let mut hasher = blake3::Hasher::new();
-    let mut file = File::open(path).map_err(|error| shown(&error))?;
-    let bytes = io::copy(&mut file, &mut hasher).map_err(|error| shown(&error))?;
+    let (file, bytes) = hash_file(path).map_err(|error| shown(&error))?;
     Ok(ReferenceString {
         digest: string.digest(),
-        file: Blake3Digest(*hasher.finalize().as_bytes()),
+        file,
         bytes,
         origin: match string.origin() {
             Origin::Committee => ReferenceStringOrigin::Committee,

@@ -13,9 +13,9 @@ use veil_protocol_spec::{
 
 use super::{
     Chain, ChainError, Cluster, ClusterSettings, Mined, NodeRegistration, RegisteredNode, Rights,
-    Roles,
     connection::evm,
     typed::{Coordinates, compact, labels_text, organisation_word, registration_digest},
+    types::{role_bits, roles_of},
 };
 
 type Contract = NodeRegistryInstance<alloy::providers::DynProvider>;
@@ -182,7 +182,7 @@ impl Chain {
         let message = Registration {
             cluster: cluster.0.into(),
             identity: Point { x, y },
-            roles: registration.roles.bits(),
+            roles: role_bits(registration.roles),
             organisation: organisation_word(&registration.organisation),
             labels: labels_text(registration),
         };
@@ -262,7 +262,7 @@ fn registered(
         .as_ref()
         .try_into()
         .map_err(|_| ChainError::Unexpected("an identity of another length"))?;
-    let roles = Roles::from_bits(node.roles);
+    let roles = roles_of(node.roles);
     // Labels are an operator's text: what is no label is left out, not refused.
     let labels = node.labels.split(',').filter_map(|label| label.parse::<Label>().ok()).collect();
     let organisation = node.organisation.iter().take_while(|byte| **byte != 0);

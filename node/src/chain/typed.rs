@@ -20,7 +20,7 @@ use veil_protocol_spec::{
     scheduling::{ClusterScope, GroupSignature, MerkleTree},
 };
 
-use super::{NodeRegistration, ReferenceString};
+use super::{NodeRegistration, ReferenceString, types::role_bits};
 
 /// A public key or signature that the chain would not take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -131,7 +131,7 @@ pub fn registration_digest(
         cluster: registration.cluster.0.into(),
         peer: PeerIdHash::of(identity).0.into(),
         operator: operator.0.into(),
-        roles: registration.roles.bits(),
+        roles: role_bits(registration.roles),
         organisation: organisation_word(&registration.organisation),
         labels: labels_text(registration),
         nonce,

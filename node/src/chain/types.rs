@@ -7,30 +7,19 @@ use veil_protocol_spec::{
     scheduling::{GroupSignature, Label, ReferenceStringOrigin},
 };
 
-/// What a node is registered for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Roles {
-    /// Runs containers.
-    pub worker: bool,
-    /// May sit in the committee.
-    pub member: bool,
+pub use crate::p2p::Roles;
+
+const WORKER: u8 = 1;
+const MEMBER: u8 = 2;
+
+/// Roles as the registry's bits.
+pub(super) const fn role_bits(roles: Roles) -> u8 {
+    roles.worker as u8 * WORKER + roles.member as u8 * MEMBER
 }
 
-impl Roles {
-    const WORKER: u8 = 1;
-    const MEMBER: u8 = 2;
-
-    /// As the registry's bits.
-    #[must_use]
-    pub const fn bits(self) -> u8 {
-        self.worker as u8 * Self::WORKER + self.member as u8 * Self::MEMBER
-    }
-
-    /// From the registry's bits; unknown ones are ignored.
-    #[must_use]
-    pub const fn from_bits(bits: u8) -> Self {
-        Self { worker: bits & Self::WORKER != 0, member: bits & Self::MEMBER != 0 }
-    }
+/// Roles from the registry's bits; unknown ones are ignored.
+pub(super) const fn roles_of(bits: u8) -> Roles {
+    Roles { worker: bits & WORKER != 0, member: bits & MEMBER != 0 }
 }
 
 /// What an account may do in a cluster, as the registry's bits.

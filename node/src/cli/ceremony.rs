@@ -5,20 +5,20 @@ pub(super) mod join;
 pub(super) mod propose;
 pub(super) mod status;
 
-use std::{env::VarError, fs, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use veil_protocol_spec::identity::SecretIdentity;
-use zeroize::Zeroizing;
 
-use super::{Exit, complain};
+use super::{Exit, node::role_exit};
 use crate::{
     ceremony::{CeremonyError, ChainCommitPoint, CommitPointError},
-    chain::{AccountKey, AccountKeyError, Chain, ChainConfig, ChainError},
+    chain::{Chain, ChainConfig, ChainError},
     config::{ConfigError, MemberConfig, process_environment},
     driver::DataDirError,
-    keystore::{KeystoreError, Passphrase, read_identity},
+    keystore::Passphrase,
     p2p::NetworkError,
+    role::{self, RoleError},
 };
 
 /// What every command takes.
@@ -38,15 +38,7 @@ enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Keystore(#[from] KeystoreError),
-    #[error(
-        "the passphrase is missing: set node.passphrase_file, VEIL_PASSPHRASE_FILE or VEIL_PASSPHRASE"
-    )]
-    NoPassphrase,
-    #[error(transparent)]
-    Account(#[from] AccountKeyError),
-    #[error("{path}: {source}")]
-    Files { path: PathBuf, source: std::io::Error },
+    Role(#[from] RoleError),
     #[error(transparent)]
     Chain(#[from] ChainError),
     #[error(transparent)]
@@ -55,8 +47,6 @@ enum Failure {
         "the identity {0} is not registered as a member of this cluster: `veil chain register --role member` does that"
     )]
     NotRegistered(veil_protocol_spec::PublicIdentity),
-    #[error("the identity has the peer id {found}, but node.peer_id says {expected}")]
-    OtherPeer { expected: String, found: String },
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     #[error(transparent)]
@@ -69,12 +59,15 @@ impl From<CommitPointError> for Failure {
     }
 }
 
-impl Failure {
-    const fn exit(&self) -> (Exit, &'static str) {
+impl super::run::Failure for Failure {
+    fn exit(&self) -> (Exit, &'static str) {
         match self {
-            Self::Config(ConfigError::Read { .. }) | Self::Files { .. } => (Exit::Files, "files"),
-            Self::Config(_) | Self::NoPassphrase | Self::OtherPeer { .. } => (Exit::Usage, "usage"),
-            Self::Keystore(_) | Self::Account(_) => (Exit::Files, "keystore"),
+            Self::Config(ConfigError::Read { .. }) => (Exit::Files, "files"),
+            Self::Config(_) => (Exit::Usage, "usage"),
+            Self::Role(error) => match role_exit(error) {
+                Exit::Usage => (Exit::Usage, "usage"),
+                exit => (exit, "keystore"),
+            },
             Self::DataDir(_) => (Exit::Files, "data_dir"),
             Self::Chain(_) | Self::NotRegistered(_) => (Exit::Failed, "chain"),
             Self::Network(_) => (Exit::Failed, "network"),
@@ -94,27 +87,10 @@ impl Failure {
             },
         }
     }
-
-    fn report(&self, json: bool) -> Exit {
-        let (exit, kind) = self.exit();
-        complain(json, kind, self);
-        exit
-    }
 }
 
-/// Runs a command on a runtime of its own.
 fn run_async(common: &Common, command: impl Future<Output = Result<Exit, Failure>>) -> Exit {
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(source) => {
-            let failure = Failure::Files { path: PathBuf::from("the tokio runtime"), source };
-            return failure.report(common.json);
-        }
-    };
-    let exit = runtime.block_on(command).unwrap_or_else(|failure| failure.report(common.json));
-    // What computes in the background has nothing left to tell.
-    runtime.shutdown_background();
-    exit
+    super::run::run(common.json, command)
 }
 
 fn load(common: &Common) -> Result<MemberConfig, Failure> {
@@ -122,46 +98,16 @@ fn load(common: &Common) -> Result<MemberConfig, Failure> {
 }
 
 fn passphrase(config: &MemberConfig) -> Result<Passphrase, Failure> {
-    match std::env::var("VEIL_PASSPHRASE") {
-        Ok(text) if !text.is_empty() => return Ok(Passphrase::new(text)),
-        Ok(_) | Err(VarError::NotPresent | VarError::NotUnicode(_)) => {}
-    }
-    let file = config.node.passphrase_file.as_ref().ok_or(Failure::NoPassphrase)?;
-    Ok(Passphrase::from_file(file)?)
+    Ok(role::passphrase(&config.node, &process_environment)?)
 }
 
 fn identity(config: &MemberConfig, passphrase: &Passphrase) -> Result<SecretIdentity, Failure> {
-    let path = config.node.identity_file();
-    let identity = read_identity(&path, passphrase)?;
-    if let Some(expected) = &config.node.peer_id {
-        let found = crate::p2p::peer_id(&identity.public());
-        let found = found.map_err(|_| KeystoreError::Identity(path))?.to_string();
-        if found != *expected {
-            return Err(Failure::OtherPeer { expected: expected.clone(), found });
-        }
-    }
-    Ok(identity)
-}
-
-fn account(config: &MemberConfig) -> Result<Option<AccountKey>, Failure> {
-    if let Some(key) = AccountKey::from_environment()? {
-        return Ok(Some(key));
-    }
-    let Some(keystore) = &config.chain.keystore else { return Ok(None) };
-    let passphrase = match &config.chain.keystore_passphrase_file {
-        Some(path) => Zeroizing::new(
-            fs::read_to_string(path)
-                .map_err(|source| Failure::Files { path: path.clone(), source })?,
-        ),
-        None => Zeroizing::default(),
-    };
-    let line = passphrase.lines().next().unwrap_or_default().trim();
-    Ok(Some(AccountKey::from_keystore(keystore, line)?))
+    Ok(role::open_identity(&config.node, passphrase)?)
 }
 
 async fn connect(config: &MemberConfig) -> Result<(Chain, ChainCommitPoint), Failure> {
     let mut chain = ChainConfig::new(config.chain.rpc.clone(), config.chain.contract);
-    chain.key = account(config)?;
+    chain.key = role::account(&config.chain)?;
     let chain = Chain::connect(chain).await?;
     let commit_point = ChainCommitPoint::new(chain.clone(), config.chain.cluster);
     Ok((chain, commit_point))

@@ -171,51 +171,42 @@ enum Failure {
     Exists(PathBuf),
     #[error("{path}: {source}")]
     File { path: PathBuf, source: io::Error },
-    #[error("the async runtime cannot start: {0}")]
-    Runtime(io::Error),
 }
 
 impl Failure {
     fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::File { path: path.to_owned(), source }
     }
+}
 
-    /// How a script sees it.
-    fn kind(&self) -> (&'static str, Exit) {
+impl run::Failure for Failure {
+    fn exit(&self) -> (Exit, &'static str) {
         match self {
-            Self::Chain(error) if error.is_file() => ("files", Exit::Files),
-            Self::Chain(ChainError::Refused(_)) => ("refused", Exit::Failed),
+            Self::Chain(error) if error.is_file() => (Exit::Files, "files"),
+            Self::Chain(ChainError::Refused(_)) => (Exit::Failed, "refused"),
             Self::Chain(ChainError::NoAccount) | Self::Identity(IdentityError::NoPassphrase) => {
-                ("usage", Exit::Usage)
+                (Exit::Usage, "usage")
             }
-            Self::Chain(_) => ("chain", Exit::Failed),
-            Self::Key(AccountKeyError::Malformed(_)) => ("usage", Exit::Usage),
+            Self::Chain(_) => (Exit::Failed, "chain"),
+            Self::Key(AccountKeyError::Malformed(_)) => (Exit::Usage, "usage"),
             Self::Key(_) | Self::Identity(_) | Self::Exists(_) | Self::File { .. } => {
-                ("files", Exit::Files)
+                (Exit::Files, "files")
             }
-            Self::Runtime(_) => ("runtime", Exit::Failed),
         }
     }
 }
 
 pub(super) fn run(command: &Command) -> Exit {
     let json = connection(command).json;
-    let result = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(Failure::Runtime)
-        .and_then(|runtime| runtime.block_on(carry_out(command)));
-    match result {
-        Ok(report) if json => println!("{report}"),
-        Ok(report) => print(&report, 0),
-        Err(failure) => {
-            let (kind, exit) = failure.kind();
-            complain(json, kind, &failure);
-            return exit;
+    run::run(json, async {
+        let report = carry_out(command).await?;
+        if json {
+            println!("{report}")
+        } else {
+            print(&report, 0)
         }
-    }
-    Exit::Done
+        Ok::<_, Failure>(Exit::Done)
+    })
 }
 
 const fn connection(command: &Command) -> &Connection {

@@ -192,7 +192,7 @@ const fn config_exit(error: &ConfigError) -> Exit {
     }
 }
 
-const fn role_exit(error: &RoleError) -> Exit {
+pub(super) const fn role_exit(error: &RoleError) -> Exit {
     match error {
         RoleError::DataDir(_) | RoleError::Keystore(_) | RoleError::PassphraseFile { .. } => {
             Exit::Files

@@ -27,25 +27,24 @@ use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, PeerIdHash, Slot, Wire,
     decryption::{ManifestLock, RequestContext},
     scheduling::{
-        AssignmentCertificate, Assignments, BlockRef, CertificateBody, ClusterState,
-        EvaluationBody, Manifest, Outcome, SlotRecord, StateError, TelemetryEntry, UnixMillis,
+        AssignmentCertificate, Assignments, CertificateBody, ClusterState, EvaluationBody,
+        Manifest, Outcome, SlotRecord, StateError, Submission, TelemetryEntry, UnixMillis,
     },
 };
-use veil_scheduler::{DecodeError, EvaluateError, SquashError, circuit_id, evaluate};
+use veil_scheduler::{DecodeError, PublicInputs, SquashError, circuit_id};
 
 use super::{
     anchor,
     machines::{AgreementEvent, Machines, completion_of},
     proposal::{Candidate, Facts, Objection},
-    suspicions::Suspicions,
+    suspicions::{BySlot, Suspicions},
 };
 use crate::{
     agreement::Judgement,
-    chain::ChainError,
     cluster::{Cluster, View},
     driver::Stopped,
     epoch::{Epoch, unix_now},
-    evaluation::{self, EvaluationError},
+    evaluation::{self, Evaluated, EvaluationError, evaluate_locked},
     follow::Follower,
     ledger::LedgerError,
     messages::LockedManifest,
@@ -70,8 +69,6 @@ pub(super) enum SlotError {
     Start(String),
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
-    #[error(transparent)]
-    Evaluate(#[from] EvaluateError),
     #[error(transparent)]
     Squash(#[from] SquashError),
     #[error("decryption is refused: {0}")]
@@ -105,28 +102,41 @@ pub(super) struct Slots {
     pub(super) telemetry_max_age: UnixMillis,
 }
 
+/// A slot that is locked and not certified yet. What was decrypted is kept: a second try must not
+/// wait for a completion that has been told already.
+struct UnderWay {
+    locked: LockedManifest,
+    decrypted: Option<Decrypted>,
+}
+
+/// What the committee opened, and what it takes to read it.
+#[derive(Clone)]
+struct Decrypted {
+    public: PublicInputs,
+    messages: Vec<u8>,
+}
+
 /// The chain's side of the facts, owned.
 struct Basis {
     view: Arc<View>,
     state: Arc<ClusterState>,
     workers: BTreeSet<PeerIdHash>,
-    submissions: Vec<veil_protocol_spec::scheduling::Submission>,
+    submissions: Vec<Submission>,
     fresh: Vec<Candidate>,
-    suspicions: super::suspicions::BySlot,
+    suspicions: BySlot,
 }
 
 impl Slots {
     pub(super) async fn run(mut self) {
-        // The last slot that was locked here, if it is not certified yet.
-        let mut locked: Option<LockedManifest> = None;
+        let mut under_way: Option<UnderWay> = None;
         loop {
             let state = self.epoch.ledger.state();
             let slot = Slot(state.last_slot().0 + 1);
-            locked = locked.filter(|locked| locked.manifest.slot == slot);
+            under_way = under_way.filter(|under_way| under_way.locked.manifest.slot == slot);
             let mut certificates = self.epoch.ledger.subscribe();
             let (ledger, board) = (Arc::clone(&self.epoch.ledger), Arc::clone(&self.board));
             let ended = tokio::select! {
-                ended = self.slot(slot, &mut locked) => Some(ended),
+                ended = self.slot(slot, &mut under_way) => Some(ended),
                 _ = certificates.wait_for(|state| state.last_slot() >= slot) => None,
             };
             match ended {
@@ -154,29 +164,38 @@ impl Slots {
     async fn slot(
         &mut self,
         slot: Slot,
-        locked: &mut Option<LockedManifest>,
+        under_way: &mut Option<UnderWay>,
     ) -> Result<(), SlotError> {
         let mut clock = SlotClock::start(slot);
-        if locked.is_none() {
-            self.wait_for_work(slot).await;
-            clock = SlotClock::start(slot);
-            self.machines.open_signing(slot).await?;
-            self.collect(slot).await;
-            clock.finish(Phase::Collect);
-            *locked = Some(self.agree(slot).await?);
-            clock.finish(Phase::Lock);
-        }
-        let Some(LockedManifest { manifest, lock }) = locked.clone() else { return Ok(()) };
+        let UnderWay { locked, decrypted } = match under_way {
+            Some(under_way) => under_way,
+            None => {
+                self.wait_for_work(slot).await;
+                clock = SlotClock::start(slot);
+                self.machines.open_signing(slot).await?;
+                self.collect(slot).await;
+                clock.finish(Phase::Collect);
+                let locked = self.agree(slot).await?;
+                clock.finish(Phase::Lock);
+                under_way.insert(UnderWay { locked, decrypted: None })
+            }
+        };
+        let LockedManifest { manifest, lock } = &*locked;
         self.board.stage("evaluating", Vec::new());
-        self.publish(
-            Topic::Manifests,
-            LockedManifest { manifest: manifest.clone(), lock: lock.clone() }.to_wire(),
-        )
-        .await;
-        tracing::info!(slot = slot.0, manifest = %lock.manifest, workers = manifest.telemetry.len(), replicas = manifest.pending.len(), "locked");
-        let assignments = self.decide(&manifest, &lock, &mut clock).await?;
-        self.certify(&manifest, lock, assignments, &mut clock).await?;
-        Ok(())
+        self.publish(Topic::Manifests, locked.to_wire()).await;
+        tracing::info!(
+            slot = slot.0,
+            manifest = %lock.manifest,
+            workers = manifest.telemetry.len(),
+            replicas = manifest.pending.len(),
+            "locked"
+        );
+        let Decrypted { public, messages } = match decrypted {
+            Some(decrypted) => decrypted,
+            None => decrypted.insert(self.decide(manifest, lock, &mut clock).await?),
+        };
+        let assignments = veil_scheduler::decode(manifest, public, messages)?;
+        self.certify(manifest, lock.clone(), assignments, &mut clock).await
     }
 
     // ---- 1: work and telemetry -------------------------------------------------------------
@@ -248,9 +267,6 @@ impl Slots {
         let mut suspicions = self.suspicions.watch();
         loop {
             let view = Arc::clone(&views.borrow_and_update());
-            for job in self.cluster.jobs.missing() {
-                self.cluster.job(job).await;
-            }
             let interval = view.slot_interval;
             let basis = self.basis(view, slot);
             let replicas = |job: &Blake3Digest| self.cluster.jobs.replicas(job);
@@ -280,7 +296,7 @@ impl Slots {
                 _ = views.changed() => {}
                 _ = suspicions.changed() => {}
                 () = again => {}
-                // A body that nobody had a moment ago.
+                // Bodies come by gossip, or are asked for beside this loop.
                 () = tokio::time::sleep(PAUSE), if missing => {}
             }
         }
@@ -391,22 +407,6 @@ impl Slots {
         Ok(())
     }
 
-    async fn view_at(&self, block: BlockRef) -> Result<Arc<View>, Objection> {
-        let mut views = self.cluster.views();
-        loop {
-            match self.cluster.view_at(block).await {
-                Ok(view) => return Ok(view),
-                // This node's endpoint may be a moment behind.
-                Err(ChainError::UnknownBlock(_)) if views.borrow().block.number < block.number => {
-                    if views.changed().await.is_err() {
-                        return Err(Objection::Unknown("the chain".to_owned()));
-                    }
-                }
-                Err(error) => return Err(Objection::Unknown(error.to_string())),
-            }
-        }
-    }
-
     /// "A member votes only for a manifest that includes every live registered worker whose fresh
     /// telemetry it received before the cut-off": here, before the manifest came.
     async fn judge(
@@ -416,7 +416,8 @@ impl Slots {
         by_quorum: bool,
     ) -> Result<(), Objection> {
         let mut basis = self.basis(self.cluster.view(), manifest.slot);
-        basis.view = self.view_at(manifest.block).await?;
+        let view = self.cluster.view_at(manifest.block).await;
+        basis.view = view.map_err(|error| Objection::Unknown(error.to_string()))?;
         basis.workers = basis.view.workers();
         basis.submissions = basis.view.submissions.iter().map(|(s, _)| *s).collect();
         for pending in &manifest.pending {
@@ -448,17 +449,13 @@ impl Slots {
         manifest: &Manifest,
         lock: &ManifestLock,
         clock: &mut SlotClock,
-    ) -> Result<Assignments, SlotError> {
-        let inputs = evaluation::inputs(&self.cluster, &self.epoch, manifest).await?;
+    ) -> Result<Decrypted, SlotError> {
+        let evaluated = evaluate_locked(&self.cluster, &self.epoch, manifest.clone()).await?;
+        let Evaluated { outputs, digest, public, seconds } = evaluated;
         clock.add(Phase::VerifyProofs, self.seconds_of_proofs(manifest));
+        clock.add(Phase::Evaluate, seconds);
+        evaluation::report(&self.cluster, manifest, digest).await;
         clock.restart();
-        let (key, of) = (self.epoch.keys.evaluation.clone(), manifest.clone());
-        let evaluated = tokio::task::spawn_blocking(move || {
-            evaluate(&of, &inputs, &key).map(|(outputs, digest)| (outputs, digest, inputs.public))
-        });
-        let (outputs, digest, public) = evaluated.await??;
-        clock.finish(Phase::Evaluate);
-        self.report(manifest, lock.manifest, digest).await;
         let key = self.epoch.keys.evaluation.clone();
         let squashed = tokio::task::spawn_blocking(move || {
             let squashed = outputs.squash(&key)?;
@@ -467,7 +464,7 @@ impl Slots {
         let blocks: Vec<_> = squashed.await??;
         clock.finish(Phase::Squash);
         if blocks.is_empty() {
-            return Ok(veil_scheduler::decode(manifest, &public, &[])?);
+            return Ok(Decrypted { public, messages: Vec::new() });
         }
         self.board.stage("decrypting", Vec::new());
         while self.machines.decrypted.try_recv().is_ok() {}
@@ -486,10 +483,8 @@ impl Slots {
             let effect = self.machines.decrypted.recv().await.ok_or(Stopped)?;
             if let Some(completion) = completion_of(effect, manifest.slot) {
                 clock.report().liars.clone_from(&completion.combined.liars);
-                let messages = completion.combined.messages();
-                let assignments = veil_scheduler::decode(manifest, &public, &messages)?;
                 clock.finish(Phase::Decrypt);
-                return Ok(assignments);
+                return Ok(Decrypted { public, messages: completion.combined.messages() });
             }
         }
     }
@@ -499,20 +494,6 @@ impl Slots {
         let pool = self.epoch.pool();
         let entries = manifest.telemetry.iter();
         entries.filter_map(|e| Some(pool.get(&e.sender, &e.digest)?.expanded.seconds)).sum()
-    }
-
-    /// Tells the others what this member computed; they compare.
-    async fn report(&self, manifest: &Manifest, digest: Blake3Digest, outputs: Blake3Digest) {
-        let report = EvaluationBody {
-            binding: self.epoch.binding,
-            slot: manifest.slot,
-            manifest: digest,
-            circuit: manifest.circuit,
-            outputs,
-            identity: self.cluster.identity.public(),
-        };
-        let report = report.sign(&self.cluster.identity);
-        self.publish(Topic::Evaluations, report.to_wire()).await;
     }
 
     // ---- 5 and 6: certificate and anchor ---------------------------------------------------
@@ -548,11 +529,17 @@ impl Slots {
         let report = report.clone();
         self.board.slot(manifest.slot, |known| *known = report);
         let record = SlotRecord { manifest: manifest.clone(), lock, assignments, certificate };
-        let ledger = Arc::clone(&self.epoch.ledger);
-        let wire = record.to_wire();
-        tokio::task::spawn_blocking(move || ledger.accept(&record)).await??;
+        // A task of its own: storing the certificate ends this slot, and with it whatever this slot
+        // still has to do, but the others must be told.
+        let (cluster, ledger) = (Arc::clone(&self.cluster), Arc::clone(&self.epoch.ledger));
+        let told = tokio::spawn(async move {
+            let wire = record.to_wire();
+            tokio::task::spawn_blocking(move || ledger.accept(&record)).await??;
+            publish(&cluster, Topic::Certificates, wire).await;
+            Ok::<_, SlotError>(())
+        });
+        told.await??;
         tracing::info!(slot = manifest.slot.0, assigned = placed, "certified");
-        self.publish(Topic::Certificates, wire).await;
         self.spawn_anchor(certificate, manifest.slot);
         Ok(())
     }
@@ -567,8 +554,12 @@ impl Slots {
     }
 
     async fn publish(&self, topic: Topic, bytes: Vec<u8>) {
-        if let Err(error) = self.cluster.network.publish(topic, bytes).await {
-            tracing::debug!(%topic, %error, "not gossiped; peers catch up by asking");
-        }
+        publish(&self.cluster, topic, bytes).await;
+    }
+}
+
+async fn publish(cluster: &Cluster, topic: Topic, bytes: Vec<u8>) {
+    if let Err(error) = cluster.network.publish(topic, bytes).await {
+        tracing::debug!(%topic, %error, "not gossiped; peers catch up by asking");
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use veil_protocol_spec::{PeerIdHash, PublicIdentity};
 
 /// What a registered peer is entitled to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Roles {
     /// It runs jobs and publishes telemetry.
     pub worker: bool,

@@ -22,10 +22,10 @@ use veil_protocol_spec::{
 use crate::{
     cluster::Cluster,
     epoch::Epoch,
-    evaluation::{EvaluationError, evaluate_locked},
+    evaluation::{self, EvaluationError, evaluate_locked},
     follow::Follower,
     messages::LockedManifest,
-    p2p::{Gossip, PublishError, Topic},
+    p2p::{Gossip, Topic},
     role::StatusBoard,
     status::Phase,
 };
@@ -202,25 +202,17 @@ impl Evaluator {
     }
 
     async fn evaluate(&self, manifest: Manifest) -> Result<(), EvaluationError> {
-        let (slot, digest, circuit) = (manifest.slot, manifest.digest(), manifest.circuit);
-        let (candidates, binding) = (manifest.telemetry.len(), manifest.binding);
-        let evaluated = evaluate_locked(&self.cluster, &self.epoch, manifest).await?;
+        let (slot, digest) = (manifest.slot, manifest.digest());
+        let evaluated = evaluate_locked(&self.cluster, &self.epoch, manifest.clone()).await?;
         let (outputs, seconds) = (evaluated.digest, evaluated.seconds);
         tracing::info!(%slot, %outputs, seconds, "evaluated");
         self.board.slot(slot, |report| {
             report.manifest = Some(digest);
-            report.candidates = candidates;
+            report.candidates = manifest.telemetry.len();
             report.phases.insert(Phase::Evaluate, seconds);
         });
         self.compare(slot, self.cluster.me, Claim { manifest: digest, outputs });
-        let identity = self.cluster.identity.public();
-        let body = EvaluationBody { binding, slot, manifest: digest, circuit, outputs, identity };
-        let report = body.sign(&self.cluster.identity).to_wire();
-        match self.cluster.network.publish(Topic::Evaluations, report).await {
-            Ok(()) | Err(PublishError::Duplicate(_)) => {}
-            // A cross-check for others: nothing waits for it.
-            Err(error) => tracing::warn!(%slot, %error, "the evaluation was not reported"),
-        }
+        evaluation::report(&self.cluster, &manifest, outputs).await;
         Ok(())
     }
 }

@@ -110,13 +110,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
 /// The registered nodes as peers.
 async fn directory(chain: &Chain, cluster: ClusterId) -> Result<Directory, Failure> {
     let nodes = chain.nodes(cluster).await?;
-    Ok(nodes
-        .into_iter()
-        .map(|node| Peer {
-            identity: node.identity,
-            roles: Roles { worker: node.roles.worker, member: node.roles.member },
-        })
-        .collect())
+    Ok(nodes.into_iter().map(|node| Peer { identity: node.identity, roles: node.roles }).collect())
 }
 
 /// Keeps the directory in step with the registry.
