@@ -370,6 +370,70 @@ fn another_coordinator_takes_over_and_several_do_not_disturb_each_other() {
     }
 }
 
+/// Nobody has authorised anything; member `me` gathers commitments, of which `lost` go missing.
+fn prepared(shares: &[Arc<GroupKeyShare>], me: ParticipantIndex, lost: usize) -> Network {
+    let mut network = Network::new(shares, &[]);
+    for share in shares {
+        let session = network.session.clone();
+        let signer = SigningSession::new(session, share.clone(), identity(share.index()), []);
+        network.signers.insert(share.index(), signer.unwrap());
+    }
+    network.timers.clear();
+    let session = network.session.clone();
+    let coordinator = Coordinator::prepare(session, me, identity(me), Attempt(0), TIMING, 0);
+    network.coordinators.insert(me, coordinator.unwrap());
+    network.drain(me);
+    let asked: Vec<_> = network.queue.drain(..).skip(lost).collect();
+    for (from, to, message) in asked {
+        assert_eq!(network.signers.get_mut(&to).unwrap().handle(from, &message, 0), Verdict::Valid);
+        network.drain(to);
+    }
+    network.run_until(0);
+    network
+}
+
+fn authorise_all(network: &mut Network, me: ParticipantIndex, ready: &[ParticipantIndex]) {
+    let coordinator = network.coordinators.get_mut(&me).unwrap();
+    coordinator.authorise(MESSAGE, ready.iter().copied(), network.now);
+    network.drain(me);
+    for i in network.session.committee().participants() {
+        network.signers.get_mut(&i).unwrap().authorise(MESSAGE, DEADLINE).unwrap();
+        network.drain(i);
+    }
+}
+
+#[test]
+fn with_commitments_gathered_ahead_one_round_trip_is_left() {
+    for (committee, shares) in committees() {
+        let me = index(committee.n());
+        let threshold = committee.signing_threshold().get();
+        let mut network = prepared(&shares, me, 0);
+        // Whoever is known to be ready signs, though others have committed too.
+        let ready = indices(committee.n() - threshold + 1..=committee.n());
+        authorise_all(&mut network, me, &ready);
+        let packages: Vec<_> = network.queue.iter().map(|(_, to, _)| *to).collect();
+        assert_eq!(packages, ready);
+        let is_package = |m: &SignedMessage| matches!(m.payload.body, Body::Package { .. });
+        assert!(network.queue.iter().all(|(_, _, message)| is_package(message)));
+        network.run();
+        network.assert_signed();
+        assert!(network.journals.keys().copied().eq(ready));
+    }
+}
+
+#[test]
+fn commitments_that_got_lost_are_asked_for_again_with_and_without_a_message() {
+    let (committee, shares) = committees().next().unwrap();
+    let me = index(committee.n());
+    for wait in [0, TIMING.commit] {
+        let mut network = prepared(&shares, me, 2);
+        network.run_until(wait);
+        authorise_all(&mut network, me, &[]);
+        network.run();
+        network.assert_signed();
+    }
+}
+
 #[test]
 fn a_group_of_one_signs_through_the_same_calls() {
     let committee = Committee::new(1).unwrap();

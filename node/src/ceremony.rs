@@ -242,6 +242,11 @@ pub enum CeremonyError {
         "the reference string was made by one party, which could forge proofs with it; this member signs such a publication only with committee.insecure_reference_string = true"
     )]
     InsecureReferenceString,
+    /// The key is published, and what its telemetry proofs rest on is not here.
+    #[error(
+        "the key is published, but the reference string {0} is missing or damaged (see the log); remove the file and run `veil ceremony join` again while participant 1 is there"
+    )]
+    NoReferenceString(PathBuf),
     /// The proof of possession.
     #[error("the proof of possession: {0}")]
     Signing(#[from] SigningError),

@@ -33,10 +33,7 @@ use crate::{
     jobs::{Jobs, JobsError},
     ledger::Ledger,
     messages::{KeyFiles, SyncAnswer, SyncRequest},
-    p2p::{
-        Directory, Multiaddr, Network, NetworkConfig, NetworkError, Peer, Protocol, Roles,
-        SwimConfig,
-    },
+    p2p::{Directory, Multiaddr, Network, NetworkConfig, NetworkError, Peer, Protocol, SwimConfig},
 };
 
 /// Views kept for manifests that name an earlier block.

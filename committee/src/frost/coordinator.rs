@@ -13,9 +13,13 @@
 //! `Package`, `Signature`.
 //!
 //! # Flow
+//! 0. Optional, while the message is not known: [`Coordinator::prepare`] broadcasts a `Request`
+//!    without a message, again and again, and gathers commitments. [`Coordinator::authorise`] names
+//!    the message; with 2t+1 commitments there, one round trip is left.
 //! 1. Broadcast `Request`; wait for commitments until the deadline.
 //! 2. As soon as 2t+1 members that owe nothing have committed, they are the signers: send each the
-//!    package. No more than 2t+1: every further signer would be one more who can stall.
+//!    package. No more than 2t+1: every further signer would be one more who can stall. Of more,
+//!    those that the caller knows to be ready come first.
 //! 3. Check each share as it comes. A wrong one convicts its sender, with evidence.
 //! 4. All shares in: aggregate, broadcast the signature, complete.
 //! 5. A wrong share and nothing outstanding, or the deadline: culprits are excluded for good,
@@ -84,7 +88,10 @@ pub struct Coordinator<C: Ciphersuite = EvmSuite> {
     session: Arc<SessionContext<C>>,
     me: ParticipantIndex,
     identity: SecretIdentity,
-    message: KeccakDigest,
+    /// `None` in step 0.
+    message: Option<KeccakDigest>,
+    /// Chosen first.
+    ready: BTreeSet<ParticipantIndex>,
     timing: Timing,
     attempt: Attempt,
     attempts_left: u32,
@@ -108,6 +115,33 @@ impl<C: Ciphersuite> Coordinator<C> {
         timing: Timing,
         now: Millis,
     ) -> Result<Self, SigningError> {
+        Self::begin(session, me, identity, Some(message), first_attempt, timing, now)
+    }
+
+    /// Step 0.
+    ///
+    /// # Errors
+    /// [`SigningError::WrongKey`] if `identity` is not that of member `me`.
+    pub fn prepare(
+        session: Arc<SessionContext<C>>,
+        me: ParticipantIndex,
+        identity: SecretIdentity,
+        first_attempt: Attempt,
+        timing: Timing,
+        now: Millis,
+    ) -> Result<Self, SigningError> {
+        Self::begin(session, me, identity, None, first_attempt, timing, now)
+    }
+
+    fn begin(
+        session: Arc<SessionContext<C>>,
+        me: ParticipantIndex,
+        identity: SecretIdentity,
+        message: Option<KeccakDigest>,
+        first_attempt: Attempt,
+        timing: Timing,
+        now: Millis,
+    ) -> Result<Self, SigningError> {
         if !session.is_member(me, &identity) {
             return Err(SigningError::WrongKey);
         }
@@ -116,6 +150,7 @@ impl<C: Ciphersuite> Coordinator<C> {
             me,
             identity,
             message,
+            ready: BTreeSet::new(),
             timing,
             attempt: first_attempt,
             attempts_left: timing.max_attempts,
@@ -126,6 +161,25 @@ impl<C: Ciphersuite> Coordinator<C> {
         };
         coordinator.request(now);
         Ok(coordinator)
+    }
+
+    /// The end of step 0: what the group is to sign, and which members are known to be ready for it.
+    /// Without effect if the message is known.
+    pub fn authorise(
+        &mut self,
+        message: KeccakDigest,
+        ready: impl IntoIterator<Item = ParticipantIndex>,
+        now: Millis,
+    ) {
+        if self.message.is_some() || matches!(self.phase, Phase::Over) {
+            return;
+        }
+        self.message = Some(message);
+        self.ready = ready.into_iter().collect();
+        self.choose(now);
+        if matches!(self.phase, Phase::Collecting { .. }) {
+            self.ask(now);
+        }
     }
 
     /// Takes a message that member `from` brought.
@@ -143,8 +197,8 @@ impl<C: Ciphersuite> Coordinator<C> {
         }
         let Payload { coordinator, attempt, .. } = message.payload;
         let verdict = match self.session.open(from, message) {
-            Ok(Parsed::Signature { message, signature }) if message == self.message => {
-                self.finish(signature, Vec::new());
+            Ok(Parsed::Signature { message, signature }) if Some(message) == self.message => {
+                self.finish(message, signature, Vec::new());
                 Verdict::Valid
             }
             Ok(Parsed::Signature { message: asked, .. }) => {
@@ -172,6 +226,9 @@ impl<C: Ciphersuite> Coordinator<C> {
     /// To be called at the time of the last [`Effect::SetTimer`]; earlier calls do nothing.
     pub fn handle_timeout(&mut self, now: Millis) {
         match self.phase {
+            Phase::Collecting { deadline, .. } if now >= deadline && self.message.is_none() => {
+                self.ask(now);
+            }
             Phase::Collecting { deadline, .. } if now >= deadline => {
                 let absentees = self.without_commitment();
                 self.fail_too_few(absentees);
@@ -203,11 +260,18 @@ impl<C: Ciphersuite> Coordinator<C> {
 
     fn request(&mut self, now: Millis) {
         self.attempts_left = self.attempts_left.saturating_sub(1);
-        let deadline = now.saturating_add(self.timing.commit);
-        self.phase = Phase::Collecting { commitments: BTreeMap::new(), deadline };
+        self.phase = Phase::Collecting { commitments: BTreeMap::new(), deadline: now };
+        self.ask(now);
+    }
+
+    /// Asks for the commitments of this attempt; whoever has answered answers the same again.
+    fn ask(&mut self, now: Millis) {
+        let Phase::Collecting { deadline, .. } = &mut self.phase else { return };
+        *deadline = now.saturating_add(self.timing.commit);
+        let at = *deadline;
         let request = self.seal(Body::Request { message: self.message });
         self.effects.push_back(Effect::Broadcast(request));
-        self.effects.push_back(Effect::SetTimer { at: deadline });
+        self.effects.push_back(Effect::SetTimer { at });
     }
 
     fn commitment(&mut self, from: ParticipantIndex, message: &SignedMessage) -> Verdict {
@@ -236,7 +300,7 @@ impl<C: Ciphersuite> Coordinator<C> {
         if !run.signers.contains(&from) || run.shares.contains_key(&from) {
             return Verdict::Skip(Skip::Stale);
         }
-        if signed == self.message && self.session.share_fits(from, &run.package, &share) {
+        if Some(signed) == self.message && self.session.share_fits(from, &run.package, &share) {
             run.shares.insert(from, (share, message.clone()));
             return Verdict::Valid;
         }
@@ -250,15 +314,12 @@ impl<C: Ciphersuite> Coordinator<C> {
             return;
         }
         if let Some(run) = self.runs.values().find(|run| run.shares.len() == run.signers.len()) {
-            match self.aggregate(run) {
-                Some((signature, shares)) => {
-                    let body = Body::Signature {
-                        message: self.message,
-                        signature: signature.as_bytes().to_vec(),
-                    };
-                    let result = self.seal(body);
+            match self.message.zip(self.aggregate(run)) {
+                Some((message, (signature, shares))) => {
+                    let signed = signature.as_bytes().to_vec();
+                    let result = self.seal(Body::Signature { message, signature: signed });
                     self.effects.push_back(Effect::Broadcast(result));
-                    return self.finish(signature, shares);
+                    return self.finish(message, signature, shares);
                 }
                 // Every share was checked, so this is a defect of ours, not a member's fault.
                 None => {
@@ -291,14 +352,16 @@ impl<C: Ciphersuite> Coordinator<C> {
             }
             return;
         }
-        let Phase::Collecting { commitments, .. } = &self.phase else { return };
-        let chosen: Vec<_> = self
-            .eligible()
-            .filter_map(|i| Some((i, commitments.get(&i)?.clone())))
-            .take(self.threshold())
-            .collect();
-        let signers: BTreeSet<_> = chosen.iter().map(|(i, _)| *i).collect();
-        let sent = self.seal(Body::Package { message: self.message, commitments: chosen });
+        let (Phase::Collecting { commitments, .. }, Some(message)) = (&self.phase, self.message)
+        else {
+            return;
+        };
+        let mut in_order: Vec<_> = self.eligible().collect();
+        in_order.sort_by_key(|i| !self.ready.contains(i));
+        let signers: BTreeSet<_> = in_order.into_iter().take(self.threshold()).collect();
+        let chosen: Vec<_> =
+            signers.iter().filter_map(|i| Some((*i, commitments.get(i)?.clone()))).collect();
+        let sent = self.seal(Body::Package { message, commitments: chosen });
         // Parsing what is sent makes certain that the signers parse the same.
         let Ok(Parsed::Package { package, .. }) = self.session.open(self.me, &sent) else {
             return;
@@ -376,9 +439,14 @@ impl<C: Ciphersuite> Coordinator<C> {
         self.session.committee().participants().filter(out).collect()
     }
 
-    fn finish(&mut self, signature: GroupSignature<C>, shares: Vec<SignedMessage>) {
+    fn finish(
+        &mut self,
+        message: KeccakDigest,
+        signature: GroupSignature<C>,
+        shares: Vec<SignedMessage>,
+    ) {
         self.phase = Phase::Over;
-        let completion = Completion { message: self.message, signature, shares };
+        let completion = Completion { message, signature, shares };
         self.effects.push_back(Effect::Complete(Box::new(completion)));
     }
 

@@ -112,7 +112,7 @@ pub enum Skip {
 
 /// A body whose parts have been parsed.
 pub(crate) enum Parsed<C: Ciphersuite> {
-    Request { message: KeccakDigest },
+    Request { message: Option<KeccakDigest> },
     Commitment(SigningCommitments<C>),
     Package { message: KeccakDigest, package: SigningPackage<C> },
     Share { message: KeccakDigest, package: Blake3Digest, share: SignatureShare<C> },

@@ -13,8 +13,11 @@
 //!
 //! # Flow
 //! 1. [`authorise`](SigningSession::authorise): the member has checked for itself what the message
-//!    stands for. Requests that came earlier are answered now.
-//! 2. `Request`: draw fresh nonces, send their commitments to the coordinator.
+//!    stands for. What came earlier for this message is answered now.
+//! 2. `Request`: draw fresh nonces, send their commitments to the coordinator. A request that names
+//!    no message is answered before step 1 too: commitments do not depend on the message, and with
+//!    them ready one round trip is left when it is known (RFC 9591, section 5.1, lets the first
+//!    round be done in advance).
 //! 3. `Package`: it must be for the authorised message and hold this member's commitment of that
 //!    attempt unmodified. Sign, destroy the nonces, emit [`Effect::Persist`].
 //! 4. [`persisted`](SigningSession::persisted): now the share may leave.
@@ -80,7 +83,16 @@ enum Held<C: Ciphersuite> {
 
 struct Early<C: Ciphersuite> {
     requests: BTreeMap<ParticipantIndex, (Attempt, KeccakDigest)>,
+    packages: BTreeMap<ParticipantIndex, EarlyPackage<C>>,
     results: BTreeMap<ParticipantIndex, (KeccakDigest, GroupSignature<C>)>,
+}
+
+/// A package whose coordinator knew the message before this member did.
+struct EarlyPackage<C: Ciphersuite> {
+    attempt: Attempt,
+    message: KeccakDigest,
+    package: SigningPackage<C>,
+    digest: Blake3Digest,
 }
 
 enum State<C: Ciphersuite> {
@@ -140,7 +152,11 @@ impl<C: Ciphersuite> SigningSession<C> {
             share,
             identity,
             signed,
-            state: State::Idle(Early { requests: BTreeMap::new(), results: BTreeMap::new() }),
+            state: State::Idle(Early {
+                requests: BTreeMap::new(),
+                packages: BTreeMap::new(),
+                results: BTreeMap::new(),
+            }),
             live: BTreeMap::new(),
             held: BTreeMap::new(),
             next_persist: 0,
@@ -168,6 +184,7 @@ impl<C: Ciphersuite> SigningSession<C> {
         }
         let State::Idle(early) = &mut self.state else { return Ok(()) };
         let requests = core::mem::take(&mut early.requests);
+        let packages = core::mem::take(&mut early.packages);
         let results = core::mem::take(&mut early.results);
         self.state = State::Signing { message, deadline };
         self.effects.push_back(Effect::SetTimer { at: deadline });
@@ -180,8 +197,13 @@ impl<C: Ciphersuite> SigningSession<C> {
             let me = self.share.index();
             self.persist(message, me, Attempt(0), Vec::new(), Held::Solo(signature));
         } else {
+            // Refused if for another message.
             for (coordinator, (attempt, asked)) in requests {
-                let _ = self.request(coordinator, attempt, asked); // refused if for another message
+                let _ = self.request(coordinator, attempt, Some(asked));
+            }
+            for (coordinator, early) in packages {
+                let EarlyPackage { attempt, message, package, digest } = early;
+                let _ = self.package(coordinator, attempt, message, &package, digest);
             }
         }
         Ok(())
@@ -203,8 +225,15 @@ impl<C: Ciphersuite> SigningSession<C> {
         }
         let attempt = message.payload.attempt;
         let outcome = match (parsed, &mut self.state) {
-            (Parsed::Request { message: asked }, State::Idle(early)) => {
+            (Parsed::Request { message: Some(asked) }, State::Idle(early)) => {
                 early.requests.insert(from, (attempt, asked));
+                Ok(())
+            }
+            (Parsed::Package { message: asked, package }, State::Idle(early)) => {
+                let digest = self.session.digest(&message.payload);
+                early
+                    .packages
+                    .insert(from, EarlyPackage { attempt, message: asked, package, digest });
                 Ok(())
             }
             (Parsed::Signature { message: signed, signature }, State::Idle(early)) => {
@@ -275,22 +304,22 @@ impl<C: Ciphersuite> SigningSession<C> {
         &mut self,
         coordinator: ParticipantIndex,
         attempt: Attempt,
-        asked: KeccakDigest,
+        asked: Option<KeccakDigest>,
     ) -> Result<(), Skip> {
         let message = match &self.state {
-            State::Idle(_) => return Err(Skip::NotAuthorised { asked }),
+            State::Idle(_) => None,
             State::Failed => return Err(Skip::Over),
-            State::Signing { message, .. } => *message,
-            State::Done { message, signature } if *message == asked => {
+            State::Signing { message, .. } => Some(*message),
+            State::Done { message, signature } if asked.is_none_or(|asked| asked == *message) => {
                 let signature = signature.as_bytes().to_vec();
                 let body = Body::Signature { message: *message, signature };
                 let message = self.seal(coordinator, attempt, body);
                 self.effects.push_back(Effect::Send { to: coordinator, message });
                 return Ok(());
             }
-            State::Done { message, .. } => *message,
+            State::Done { message, .. } => Some(*message),
         };
-        if message != asked {
+        if let Some(asked) = asked.filter(|asked| message != Some(*asked)) {
             return Err(Skip::NotAuthorised { asked });
         }
         if self.session.committee().n() == 1 {

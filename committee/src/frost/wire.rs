@@ -66,6 +66,7 @@ pub struct SignedMessage {
 
 impl Wire for SignedMessage {
     const NAME: &'static str = "FROST message";
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = 2048;
 }
 
@@ -90,10 +91,11 @@ impl Wire for Payload {
 /// The five kinds of message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
-    /// Coordinator to all: commit to nonces for this message.
+    /// Coordinator to all: commit to nonces.
     Request {
-        /// What is to be signed.
-        message: KeccakDigest,
+        /// What is to be signed; `None` while that is not known yet, to have the commitments ready
+        /// when it is.
+        message: Option<KeccakDigest>,
     },
     /// Member to coordinator: fresh nonce commitments (FROST round 1).
     Commitment {

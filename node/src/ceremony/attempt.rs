@@ -24,7 +24,7 @@ use veil_protocol_spec::{
 
 use super::{
     AttemptStatus, CeremonyError, FinishedKey, Member, Preflight, Proposal, ReferenceString,
-    ceremony_context,
+    ReferenceStringError, ceremony_context,
     exchange::{Exchange, ExchangeConfig},
     folder::AttemptFolder,
     keeper::{CeremonyEvent, CeremonyKeeper, ExchangeKeeper, ExchangeState},
@@ -205,7 +205,7 @@ async fn take_part<L: Links>(
             return Err(CeremonyError::Preflight(report));
         }
     }
-    let (reference, reference_task) =
+    let (mut reference, reference_task) =
         start_reference(member, proposal, plan, &exchange, state.clone());
     let _reference_task = AbortOnDrop(reference_task);
     let machine = machine(member, plan, messages, clock.now())?;
@@ -232,6 +232,13 @@ async fn take_part<L: Links>(
         reference: reference.clone(),
     };
     let decided = decide(member, proposal, &ceremony, &mut received, publisher, stop).await;
+    // After a restart the key may be published before the reference string is looked at again.
+    let reference = match &decided {
+        Ok(Decision::Completed(_)) => {
+            reference.wait_for(Option::is_some).await.ok().and_then(|reference| *reference)
+        }
+        _ => None,
+    };
     // The abort, or the last answers, shall still reach the others.
     let ended = ceremony.finish(options.timing.drain).await?;
     let _ = exchange.finish(options.timing.drain).await?;
@@ -240,8 +247,9 @@ async fn take_part<L: Links>(
     }
     match decided? {
         Decision::Completed(outcome) => {
-            let reference = *reference.borrow();
-            let reference_string = reference.ok_or(CeremonyError::Interrupted)?;
+            let path = || plan.folder.reference_string();
+            let reference_string =
+                reference.ok_or_else(|| CeremonyError::NoReferenceString(path()))?;
             let key = FinishedKey {
                 epoch: proposal.epoch,
                 attempt: proposal.attempt,
@@ -417,16 +425,27 @@ fn start_reference<L: Links>(
     let (sender, receiver) = watch::channel(None);
     let source = Arc::clone(&member.reference);
     let control = exchange.control();
-    let (params, path) = (plan.params.clone(), plan.folder.reference_string());
+    let (params, folder) = (plan.params.clone(), plan.folder.clone());
+    let path = folder.reference_string();
     let first = plan.setup.participant().get() == 1;
     let from = proposal.roster.first().copied();
     let task = tokio::spawn(async move {
         let result = if first {
             source.make(&params, &path).await
         } else {
-            let _ = control.with(|exchange, now| exchange.ask_reference(now)).await;
-            let named = state.wait_for(|state| state.reference.is_some()).await;
-            let named = named.ok().and_then(|state| state.reference);
+            // Named in a former life: whoever named it may have gone since.
+            let recorded = folder.named_reference_string().unwrap_or_else(|error| {
+                tracing::warn!(%error, "the reference string's name is asked for again");
+                None
+            });
+            let named = match recorded {
+                Some(named) => Some(named),
+                None => {
+                    let _ = control.with(|exchange, now| exchange.ask_reference(now)).await;
+                    let named = state.wait_for(|state| state.reference.is_some()).await;
+                    named.ok().and_then(|state| state.reference)
+                }
+            };
             match (named, from) {
                 (Some(named), Some(from)) => {
                     source.fetch(&params, &named, &from, &path).await.map(|()| named)
@@ -434,6 +453,11 @@ fn start_reference<L: Links>(
                 _ => return,
             }
         };
+        let result = result.and_then(|reference| {
+            let recorded = folder.name_reference_string(&reference);
+            recorded.map_err(|error| ReferenceStringError(error.to_string()))?;
+            Ok(reference)
+        });
         match result {
             Ok(reference) => {
                 if first {

@@ -11,7 +11,7 @@
 //! | `keyset.bin`, `key-share-<j>.age` | the key set; this member's share of the key, encrypted |
 //! | `publication.bin` | the one publication this member signed |
 //! | `nonces.redb`, `restarts` | of the proof of possession |
-//! | `reference-string.bin` | what telemetry proofs rest on |
+//! | `reference-string.bin`, `reference-string.json` | what telemetry proofs rest on; its name |
 //! | `transcript.bin` | every broadcast message, once the key is valid |
 //! | `aborted/messages-<j>.bin` | after an abort: the messages this member holds, as evidence |
 //!
@@ -181,6 +181,26 @@ impl AttemptFolder {
 
     pub(super) fn reference_string(&self) -> PathBuf {
         self.path.join("reference-string.bin")
+    }
+
+    /// Records which reference string this member has, before it signs a publication with it: once
+    /// the key is published, nobody may be left to ask.
+    pub(super) fn name_reference_string(&self, named: &ReferenceString) -> io::Result<()> {
+        let text = serde_json::to_vec_pretty(named).map_err(io::Error::from)?;
+        replace_file(&self.reference_string_name(), &text)
+    }
+
+    /// What [`Self::name_reference_string`] recorded.
+    pub(super) fn named_reference_string(&self) -> io::Result<Option<ReferenceString>> {
+        match fs::read(self.reference_string_name()) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(io::Error::from)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn reference_string_name(&self) -> PathBuf {
+        self.path.join("reference-string.json")
     }
 
     fn seed_file(&self) -> PathBuf {

@@ -118,7 +118,7 @@ impl<L: Links> Publisher<'_, L> {
         // Only the commit point decides when it is too late.
         let forever = u64::MAX;
         driver
-            .with(move |machine, now| machine.authorise(possession, forever, now))
+            .with(move |machine, now| machine.authorise(possession, &[], forever, now))
             .await
             .map_err(|_| stopped())??;
         let completion = outcome.wait_for(Option::is_some).await.map_err(|_| stopped())?.clone();

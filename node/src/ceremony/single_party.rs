@@ -11,9 +11,7 @@ use std::{
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
 use veil_keygen_ceremony::keyset::ParameterSet;
-use veil_protocol_spec::{
-    Blake3Digest, PeerIdHash, PublicIdentity, scheduling::ReferenceStringOrigin,
-};
+use veil_protocol_spec::{PeerIdHash, PublicIdentity, scheduling::ReferenceStringOrigin};
 use veil_scheduler::{Origin, ReferenceString as TelemetryString};
 
 use super::{ReferenceString, ReferenceStringError, ReferenceStringSource};

@@ -276,6 +276,27 @@ async fn a_publisher_that_dies_is_replaced_and_learns_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_missed_the_publication_has_its_key_when_nobody_is_left_to_ask() {
+    let cluster = Cluster::new();
+    let mut running = Vec::new();
+    for j in seats() {
+        running.push(cluster.start(j, 1).await);
+    }
+    // Everybody has signed the publication, so the others need the victim no more.
+    for member in &running {
+        reaches(member, "possession").await;
+    }
+    cluster.kill(seat(4), running.pop().unwrap()).await;
+    let mut keys = Vec::new();
+    for running in running {
+        keys.push(outcome(running).await.unwrap());
+    }
+    let back = outcome(cluster.start(seat(4), 1).await).await.unwrap();
+    assert_eq!(back.key_set, keys[0].key_set);
+    assert_eq!(back.reference_string, keys[0].reference_string);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_attempt_makes_no_key_anywhere() {
     let cluster = Cluster::new();
     let mut running = Vec::new();

@@ -39,6 +39,8 @@ enum Failure {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Role(#[from] RoleError),
+    #[error("{path}: {source}")]
+    Files { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Chain(#[from] ChainError),
     #[error(transparent)]
@@ -62,7 +64,7 @@ impl From<CommitPointError> for Failure {
 impl super::run::Failure for Failure {
     fn exit(&self) -> (Exit, &'static str) {
         match self {
-            Self::Config(ConfigError::Read { .. }) => (Exit::Files, "files"),
+            Self::Config(ConfigError::Read { .. }) | Self::Files { .. } => (Exit::Files, "files"),
             Self::Config(_) => (Exit::Usage, "usage"),
             Self::Role(error) => match role_exit(error) {
                 Exit::Usage => (Exit::Usage, "usage"),

@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use veil_protocol_spec::{Address, ClusterId, Committee, PeerIdHash, scheduling::Label};
 
 use super::{
-    Exit, complain,
+    Exit,
     identity::{IdentityArguments, IdentityError},
+    run,
 };
 use crate::chain::{
     AccountKeyError, Chain, ChainError, ClusterSettings, NodeRegistration, Rights, Roles,

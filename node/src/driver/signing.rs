@@ -2,6 +2,8 @@
 //! its turn.
 //!
 //! # Flow
+//! 0. Optional: [`SigningMachine::prepare`], while the message is not known yet. The first member
+//!    in turn gathers commitments, so that one round trip is left later.
 //! 1. [`SigningMachine::authorise`], through [`Driver::with`](super::Driver::with). What comes
 //!    earlier waits in the signer.
 //! 2. Every message is handed to signer and coordinator; each skips what is for the other. What they
@@ -103,23 +105,46 @@ impl SigningMachine {
         })
     }
 
-    /// This member has checked for itself what the message stands for. Idempotent.
+    /// Step 0. Idempotent, and without effect once the message is known.
+    pub fn prepare(&mut self, now: Millis) {
+        let first = self.turn(0) == self.me && self.session.committee().n() > 1;
+        if !first || self.message.is_some() || self.coordinator.is_some() || self.over {
+            return;
+        }
+        self.coordinate(|session, me, identity, attempt, timing| {
+            Coordinator::prepare(session, me, identity, attempt, timing, now)
+        });
+        self.settle(now);
+    }
+
+    /// This member has checked for itself what the message stands for. Of `ready` it knows that they
+    /// have too, or soon will: as coordinator it takes them first. Idempotent.
     ///
     /// # Errors
     /// [`SigningError::AlreadyAuthorised`] for a second message, [`SigningError::Over`].
     pub fn authorise(
         &mut self,
         message: KeccakDigest,
+        ready: &[ParticipantIndex],
         deadline: Millis,
         now: Millis,
     ) -> Result<(), SigningError> {
         self.signer.authorise(message, deadline)?;
         if self.message.replace(message).is_none() && self.session.committee().n() > 1 {
             self.next = Some((0, now));
+            if let Some(prepared) = &mut self.coordinator {
+                prepared.authorise(message, ready.iter().copied(), now);
+                // Its turn is the first.
+                self.next = Some((1, now + self.schedule.rotation));
+            }
             self.rotate(now);
         }
         self.settle(now);
         Ok(())
+    }
+
+    fn turn(&self, rotation: u64) -> ParticipantIndex {
+        coordinator_at(self.session.committee(), self.session.context().key.slot, rotation)
     }
 
     /// Step 3.
@@ -129,9 +154,25 @@ impl SigningMachine {
             return;
         }
         self.next = Some((rotation + 1, at + self.schedule.rotation));
-        let slot = self.session.context().key.slot;
-        let turn = coordinator_at(self.session.committee(), slot, rotation);
-        if turn != self.me || self.starts == MAX_STARTS {
+        if self.turn(rotation) == self.me {
+            self.coordinate(|session, me, identity, attempt, timing| {
+                Coordinator::start(session, me, identity, message, attempt, timing, now)
+            });
+        }
+    }
+
+    /// Starts a coordinator at an attempt above all that this member has used in this session.
+    fn coordinate(
+        &mut self,
+        start: impl FnOnce(
+            Arc<SessionContext>,
+            ParticipantIndex,
+            SecretIdentity,
+            Attempt,
+            Timing,
+        ) -> Result<Coordinator, SigningError>,
+    ) {
+        if self.starts == MAX_STARTS {
             return;
         }
         let range =
@@ -139,10 +180,8 @@ impl SigningMachine {
         let first = range * u64::from(self.schedule.timing.max_attempts);
         let Ok(first) = u32::try_from(first) else { return };
         self.starts += 1;
-        let session = Arc::clone(&self.session);
-        let identity = self.identity.clone();
-        let timing = self.schedule.timing;
-        match Coordinator::start(session, self.me, identity, message, Attempt(first), timing, now) {
+        let (session, identity) = (Arc::clone(&self.session), self.identity.clone());
+        match start(session, self.me, identity, Attempt(first), self.schedule.timing) {
             Ok(coordinator) => {
                 self.coordinator = Some(coordinator);
                 self.coordinator_timer = None;

@@ -273,20 +273,23 @@ impl Machines {
         })
     }
 
-    /// Gets ready to sign in `slot`: what other members say early waits here.
+    /// Gets ready to sign in `slot`: nonce commitments are gathered while the slot is evaluated, and
+    /// what other members say early waits here.
     pub(super) async fn open_signing(&mut self, slot: Slot) -> Result<(), SigningError> {
         self.signing.open(slot).await
     }
 
-    /// Has the group sign the outcome of a slot; begins anew when a session fails.
+    /// Has the group sign the outcome of a slot; begins anew when a session fails. The members in
+    /// `ready` have evaluated it too.
     pub(super) async fn sign(
         &mut self,
         body: &CertificateBody,
+        ready: &[ParticipantIndex],
     ) -> Result<GroupSignature, SigningError> {
         let mut failure = SigningError::Over;
         for _ in 0..3 {
             self.signing.open(body.slot).await?;
-            match self.signing.sign(body).await {
+            match self.signing.sign(body, ready).await {
                 Ok(signature) => return Ok(signature),
                 Err(error @ SigningError::AlreadyAuthorised { .. }) => return Err(error),
                 Err(error) => {
@@ -345,15 +348,23 @@ impl Signing {
         let (link, incoming) = self.links.open(Channel::Signing, &self.epoch.roster);
         let config = DriverConfig::new(self.epoch.committee, self.share.index());
         let driver = Driver::start(config, machine, keeper, link, incoming);
+        // A driver that has stopped says so when there is something to sign.
+        let _ = driver.with(SigningMachine::prepare).await;
         self.running = Some((slot, driver, outcome));
         Ok(())
     }
 
-    async fn sign(&mut self, body: &CertificateBody) -> Result<GroupSignature, SigningError> {
+    async fn sign(
+        &mut self,
+        body: &CertificateBody,
+        ready: &[ParticipantIndex],
+    ) -> Result<GroupSignature, SigningError> {
         let Some((_, driver, outcome)) = &mut self.running else { return Err(SigningError::Over) };
-        let message = body.signing_digest();
+        let (message, ready) = (body.signing_digest(), ready.to_vec());
         driver
-            .with(move |machine, now| machine.authorise(message, now + SIGNING_DEADLINE, now))
+            .with(move |machine, now| {
+                machine.authorise(message, &ready, now + SIGNING_DEADLINE, now)
+            })
             .await
             .map_err(|Stopped| SigningError::Over)??;
         let outcome = outcome.wait_for(Option::is_some).await.map_err(|_| SigningError::Over)?;

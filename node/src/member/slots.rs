@@ -27,8 +27,8 @@ use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, PeerIdHash, Slot, Wire,
     decryption::{ManifestLock, RequestContext},
     scheduling::{
-        AssignmentCertificate, Assignments, CertificateBody, ClusterState, EvaluationBody,
-        Manifest, Outcome, SlotRecord, StateError, Submission, TelemetryEntry, UnixMillis,
+        AssignmentCertificate, Assignments, CertificateBody, ClusterState, Manifest, Outcome,
+        SlotRecord, StateError, Submission, TelemetryEntry, UnixMillis,
     },
 };
 use veil_scheduler::{DecodeError, PublicInputs, SquashError, circuit_id};
@@ -114,6 +114,8 @@ struct UnderWay {
 struct Decrypted {
     public: PublicInputs,
     messages: Vec<u8>,
+    /// Who took part, and so is ready to sign.
+    participants: Vec<ParticipantIndex>,
 }
 
 /// The chain's side of the facts, owned.
@@ -190,12 +192,12 @@ impl Slots {
             replicas = manifest.pending.len(),
             "locked"
         );
-        let Decrypted { public, messages } = match decrypted {
+        let Decrypted { public, messages, participants } = match decrypted {
             Some(decrypted) => decrypted,
             None => decrypted.insert(self.decide(manifest, lock, &mut clock).await?),
         };
         let assignments = veil_scheduler::decode(manifest, public, messages)?;
-        self.certify(manifest, lock.clone(), assignments, &mut clock).await
+        self.certify(manifest, lock.clone(), assignments, participants, &mut clock).await
     }
 
     // ---- 1: work and telemetry -------------------------------------------------------------
@@ -464,7 +466,7 @@ impl Slots {
         let blocks: Vec<_> = squashed.await??;
         clock.finish(Phase::Squash);
         if blocks.is_empty() {
-            return Ok(Decrypted { public, messages: Vec::new() });
+            return Ok(Decrypted { public, messages: Vec::new(), participants: Vec::new() });
         }
         self.board.stage("decrypting", Vec::new());
         while self.machines.decrypted.try_recv().is_ok() {}
@@ -484,7 +486,8 @@ impl Slots {
             if let Some(completion) = completion_of(effect, manifest.slot) {
                 clock.report().liars.clone_from(&completion.combined.liars);
                 clock.finish(Phase::Decrypt);
-                return Ok(Decrypted { public, messages: completion.combined.messages() });
+                let messages = completion.combined.messages();
+                return Ok(Decrypted { public, messages, participants: completion.participants });
             }
         }
     }
@@ -503,6 +506,7 @@ impl Slots {
         manifest: &Manifest,
         lock: ManifestLock,
         assignments: Assignments,
+        ready: &[ParticipantIndex],
         clock: &mut SlotClock,
     ) -> Result<(), SlotError> {
         self.board.stage("signing", Vec::new());
@@ -516,7 +520,7 @@ impl Slots {
             state_root: state.state_root(),
             reference_string: self.epoch.origin,
         };
-        let signature = self.machines.sign(&body).await?;
+        let signature = self.machines.sign(&body, ready).await?;
         clock.finish(Phase::Sign);
         let certificate = AssignmentCertificate { body, signature };
         let placed =

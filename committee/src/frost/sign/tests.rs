@@ -83,7 +83,7 @@ impl Bench {
     }
 
     fn ask(&self, signer: &mut SigningSession, attempt: u32) -> Option<Vec<u8>> {
-        let request = self.say(attempt, Body::Request { message: MESSAGE });
+        let request = self.say(attempt, Body::Request { message: Some(MESSAGE) });
         assert_eq!(signer.handle(index(4), &request, 0), Verdict::Valid);
         effects(signer).into_iter().find_map(|effect| match effect {
             Effect::Send { message, .. } => match message.payload.body {
@@ -139,7 +139,7 @@ fn the_share_leaves_only_after_the_record_is_stored_and_only_once() {
     assert_eq!(signer.handle(index(4), &package, 1), used);
     let other = bench.package(MESSAGE, [&a, &c, &b]);
     assert_eq!(signer.handle(index(4), &other, 1), used);
-    let request = bench.say(0, Body::Request { message: MESSAGE });
+    let request = bench.say(0, Body::Request { message: Some(MESSAGE) });
     assert_eq!(signer.handle(index(4), &request, 1), used);
     assert!(effects(&mut signer).is_empty());
 }
@@ -197,7 +197,7 @@ fn crafted_packages_are_refused_and_do_not_spend_the_nonce() {
 fn only_authentic_messages_of_this_session_are_opened() {
     let bench = Bench::new(4);
     let mut signer = bench.signer(1, &[]);
-    let request = bench.say(0, Body::Request { message: MESSAGE });
+    let request = bench.say(0, Body::Request { message: Some(MESSAGE) });
     let mut check = |from, message: &SignedMessage, skip| {
         assert_eq!(signer.handle(index(from), message, 0), Verdict::Skip(skip));
     };
@@ -270,7 +270,7 @@ fn no_two_sessions_or_attempts_share_a_nonce() {
             // The same request again is answered with the same commitment.
             assert_eq!(bench.ask(&mut signer, attempt).unwrap(), commitment);
         }
-        let stale = bench.say(0, Body::Request { message: MESSAGE });
+        let stale = bench.say(0, Body::Request { message: Some(MESSAGE) });
         assert_eq!(signer.handle(index(4), &stale, 0), Verdict::Skip(Skip::Stale));
     }
 }
@@ -291,6 +291,34 @@ fn early_requests_wait_for_the_members_own_authorisation() {
     assert_eq!(bench.ask(&mut signer, 0), None);
     signer.authorise(MESSAGE, DEADLINE).unwrap();
     assert!(matches!(effects(&mut signer)[..], [Effect::SetTimer { .. }, Effect::Send { .. }]));
+}
+
+#[test]
+fn commitments_may_be_given_ahead_and_the_share_still_waits_for_the_authorisation() {
+    let bench = Bench::new(4);
+    let ahead = bench.say(0, Body::Request { message: None });
+    let mut signers = [1, 2, 3].map(|i| bench.signer(i, &[]));
+    let [a, b, c] = signers.each_mut().map(|signer| {
+        assert_eq!(signer.handle(index(4), &ahead, 0), Verdict::Valid);
+        let [Effect::Send { message, .. }] = &effects(signer)[..] else { panic!() };
+        let Body::Commitment { commitment } = &message.payload.body else { panic!() };
+        commitment.clone()
+    });
+    let [mut first, mut second, _] = signers;
+    // Known to the coordinator, not to this member: nothing leaves and no nonce is spent.
+    let package = bench.package(MESSAGE, [&a, &b, &c]);
+    for signer in [&mut first, &mut second] {
+        assert_eq!(signer.handle(index(4), &package, 1), Verdict::Valid);
+        assert!(effects(signer).is_empty());
+    }
+    first.authorise(MESSAGE, DEADLINE).unwrap();
+    let [Effect::SetTimer { .. }, Effect::Persist { record, .. }] = &effects(&mut first)[..] else {
+        panic!()
+    };
+    assert_eq!((record.message, &record.commitment), (MESSAGE, &a));
+    // A member that authorises something else signs nothing.
+    second.authorise(OTHER, DEADLINE).unwrap();
+    assert_eq!(effects(&mut second), [Effect::SetTimer { at: DEADLINE }]);
 }
 
 #[test]
@@ -357,7 +385,7 @@ fn two_shares_for_one_slot_convict_and_one_does_not() {
     };
     assert_eq!(double(&first, &second), Ok(index(4)));
     assert!(double(&first, &share(MESSAGE, vec![2; 32])).is_err());
-    assert!(double(&first, &bench.say(0, Body::Request { message: OTHER })).is_err());
+    assert!(double(&first, &bench.say(0, Body::Request { message: Some(OTHER) })).is_err());
     let mut forged = second.clone();
     forged.payload.attempt = Attempt(3);
     assert!(double(&first, &forged).is_err());

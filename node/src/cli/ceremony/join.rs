@@ -17,7 +17,7 @@ use crate::{
     chain::Chain,
     cli::{Exit, report::Reporter},
     driver::{DataDir, P2pLinks},
-    p2p::{Directory, Network, NetworkConfig, Peer, Roles},
+    p2p::{Directory, Network, NetworkConfig, Peer},
 };
 
 #[derive(Debug, Args)]

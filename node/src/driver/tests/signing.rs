@@ -83,7 +83,7 @@ async fn a_dead_coordinator_is_replaced_and_a_second_message_is_refused() {
         let mut config = config(1);
         config.me = me;
         let driver = Driver::start(config, machine.unwrap(), keeper, link, incoming);
-        driver.with(move |m, now| m.authorise(message, 50_000, now)).await.unwrap().unwrap();
+        driver.with(move |m, now| m.authorise(message, &[], 50_000, now)).await.unwrap().unwrap();
         running.push((driver, outcome));
     }
     for (_, outcome) in &mut running {
@@ -107,12 +107,12 @@ async fn a_dead_coordinator_is_replaced_and_a_second_message_is_refused() {
             SCHEDULE,
         )
         .unwrap();
-        let other = machine.authorise(KeccakDigest([8; 32]), 50_000, 0);
+        let other = machine.authorise(KeccakDigest([8; 32]), &[], 50_000, 0);
         if store.records().is_empty() {
             assert_eq!(other, Ok(()), "it was not among the signers");
         } else {
             assert!(matches!(other, Err(SigningError::AlreadyAuthorised { .. })), "{other:?}");
-            assert_eq!(machine.authorise(message, 50_000, 0), Ok(()));
+            assert_eq!(machine.authorise(message, &[], 50_000, 0), Ok(()));
         }
     }
 }
@@ -131,7 +131,7 @@ async fn one_member_alone_signs_for_itself() {
     let config = DriverConfig::new(committee, seat(1));
     let driver = Driver::start(config, machine, keeper, link, incoming);
     let message = KeccakDigest([7; 32]);
-    driver.with(move |m, now| m.authorise(message, 50_000, now)).await.unwrap().unwrap();
+    driver.with(move |m, now| m.authorise(message, &[], 50_000, now)).await.unwrap().unwrap();
     let outcome = in_time(outcome.wait_for(Option::is_some)).await.unwrap().clone();
     let completion = outcome.unwrap().unwrap();
     share.public().verify(message.as_bytes(), &completion.signature).unwrap();
