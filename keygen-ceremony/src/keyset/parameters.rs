@@ -370,6 +370,18 @@ impl ParameterSet {
     /// its words.
     #[must_use]
     pub fn log2_p_fail_with(&self, key_variance: impl Fn(Component) -> f64) -> f64 {
+        let norm = self.compute.max_noise_level.get() as f64;
+        self.log2_p_fail_of(norm * norm, key_variance)
+    }
+
+    /// [`Self::log2_p_fail`] for an input whose noise has the variance of `bootstraps` outputs of a
+    /// bootstrap: what a circuit's own accounting needs of each look-up.
+    #[must_use]
+    pub fn log2_p_fail_at(&self, bootstraps: f64) -> f64 {
+        self.log2_p_fail_of(bootstraps, |c| self.variance(c) as f64 * self.family.amplification())
+    }
+
+    fn log2_p_fail_of(&self, bootstraps: f64, key_variance: impl Fn(Component) -> f64) -> f64 {
         let torus = |c| key_variance(c) * (-128f64).exp2();
         let compute = &self.compute;
         let bootstrap = Bootstrap {
@@ -381,8 +393,7 @@ impl ParameterSet {
             mantissa_bits: 53,
             modulus_log: 64,
         };
-        let norm = compute.max_noise_level.get() as f64;
-        let variance = norm * norm * bootstrap.variance(torus(Component::Bootstrap))
+        let variance = bootstraps * bootstrap.variance(torus(Component::Bootstrap))
             + noise::key_switch(
                 compute.glwe_dimension.0 * compute.polynomial_size.0,
                 compute.ks_base_log.0 as u32,
