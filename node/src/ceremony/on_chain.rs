@@ -28,9 +28,8 @@ impl From<ChainError> for CommitPointError {
     fn from(error: ChainError) -> Self {
         let text = error.to_string();
         match error {
-            ChainError::Unreachable { .. }
-            | ChainError::NotMined { .. }
-            | ChainError::Rpc { .. } => Self::Unreachable(text),
+            ChainError::Rpc { .. } => Self::Unreachable(text),
+            error if error.is_transient() => Self::Unreachable(text),
             _ => Self::Refused(text),
         }
     }

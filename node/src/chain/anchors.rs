@@ -1,8 +1,7 @@
 //! Certificates on chain.
 
 use alloy::{
-    providers::Provider,
-    rpc::types::{BlockNumberOrTag, Filter},
+    rpc::types::{Filter, Log},
     sol_types::SolEvent,
 };
 use veil_contracts::assignment_anchor::{
@@ -21,6 +20,8 @@ use super::{
 };
 
 type Contract = AssignmentAnchorInstance<alloy::providers::DynProvider>;
+
+const WHAT: &str = "the anchored certificates";
 
 impl Chain {
     fn anchors(&self) -> Contract {
@@ -68,7 +69,8 @@ impl Chain {
         hash: KeccakDigest,
     ) -> Result<Option<AnchoredCertificate>, ChainError> {
         let filter = self.anchor_events(cluster).topic3(alloy::primitives::B256::from(hash.0));
-        Ok(self.read_anchor_events(&filter).await?.pop())
+        let found = self.rpc.last_log(WHAT, &filter, self.all_blocks().await?).await?;
+        found.as_ref().map(anchored_certificate).transpose()
     }
 
     /// All anchored certificates of a cluster, oldest first.
@@ -79,7 +81,9 @@ impl Chain {
         &self,
         cluster: ClusterId,
     ) -> Result<Vec<AnchoredCertificate>, ChainError> {
-        self.read_anchor_events(&self.anchor_events(cluster)).await
+        let logs =
+            self.rpc.logs(WHAT, &self.anchor_events(cluster), self.all_blocks().await?).await?;
+        logs.iter().map(anchored_certificate).collect()
     }
 
     /// Confirms that an assignment is deployed; that of the operator of its worker.
@@ -148,34 +152,28 @@ impl Chain {
             .address(evm(self.contracts.assignment_anchor))
             .event_signature(CertificateAnchored::SIGNATURE_HASH)
             .topic1(alloy::primitives::B256::from(cluster.0))
-            .from_block(BlockNumberOrTag::Earliest)
     }
 
-    async fn read_anchor_events(
-        &self,
-        filter: &Filter,
-    ) -> Result<Vec<AnchoredCertificate>, ChainError> {
-        let logs = self
-            .rpc
-            .ask("the anchored certificates", || self.rpc.provider.get_logs(filter))
-            .await?;
-        logs.iter()
-            .map(|log| {
-                let event = log
-                    .log_decode_validate::<CertificateAnchored>()
-                    .map_err(|_| ChainError::Unexpected("an event of another form"))?;
-                let data = event.inner.data;
-                Ok(AnchoredCertificate {
-                    slot: Slot(data.slot),
-                    hash: KeccakDigest(data.hash.0),
-                    assignments_root: KeccakDigest(data.assignmentsRoot.0),
-                    state_root: KeccakDigest(data.stateRoot.0),
-                    reference_string: origin(data.referenceStringOrigin)?,
-                    block: log.block_number.unwrap_or_default(),
-                })
-            })
-            .collect()
+    /// From the first block with events to the last one.
+    async fn all_blocks(&self) -> Result<(u64, u64), ChainError> {
+        let last = self.rpc.latest().await?.header.number;
+        Ok((self.rpc.config.first_block.min(last), last))
     }
+}
+
+fn anchored_certificate(log: &Log) -> Result<AnchoredCertificate, ChainError> {
+    let event = log
+        .log_decode_validate::<CertificateAnchored>()
+        .map_err(|_| ChainError::Unexpected("an event of another form"))?;
+    let data = event.inner.data;
+    Ok(AnchoredCertificate {
+        slot: Slot(data.slot),
+        hash: KeccakDigest(data.hash.0),
+        assignments_root: KeccakDigest(data.assignmentsRoot.0),
+        state_root: KeccakDigest(data.stateRoot.0),
+        reference_string: origin(data.referenceStringOrigin)?,
+        block: log.block_number.unwrap_or_default(),
+    })
 }
 
 fn assignment_arguments(assignment: &Assignment) -> AssignmentArguments {

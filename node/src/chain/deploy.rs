@@ -20,7 +20,8 @@ use veil_protocol_spec::{Address, ChainId};
 
 use super::{
     Chain, ChainConfig, ChainError, Contracts,
-    connection::{Rpc, evm, name_word},
+    connection::{evm, name_word},
+    rpc::Rpc,
     send::Account,
 };
 use crate::keystore::{KeystoreError, write_new};
