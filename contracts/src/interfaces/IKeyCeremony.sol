@@ -114,9 +114,10 @@ interface IKeyCeremony is IVeilContract {
         uint64 deadline,
         bytes32[] roster
     );
-    /// @notice From the next attempt on, this seat (from 1) is another member's.
+    /// @notice From the next attempt on, this seat (from 1) is that of a standby (from 1, in the order
+    /// of the election).
     event SeatReplaced(
-        bytes32 indexed cluster, uint64 indexed epoch, uint8 seat, bytes32 left, bytes32 joined
+        bytes32 indexed cluster, uint64 indexed epoch, uint8 seat, bytes32 left, uint8 standby
     );
     /// @notice The epoch's group may no longer anchor, nor hand over.
     event EpochSuspended(bytes32 indexed cluster, uint64 indexed epoch);
@@ -186,6 +187,8 @@ interface IKeyCeremony is IVeilContract {
     error NoCommittee(bytes32 cluster, uint64 epoch);
     /// @notice The keys given are not those of the committee and its standbys, in order.
     error WrongRoster(bytes32 given, bytes32 expected);
+    /// @notice The point with this x-coordinate is not on the curve.
+    error InvalidIdentityKey(uint256 x);
     /// @notice The committee has used up its attempts: elect another one.
     error TooManyAttempts(uint32 attempts);
     /// @notice Only the last attempt's roster can be changed, and only after it failed.
@@ -205,7 +208,8 @@ interface IKeyCeremony is IVeilContract {
 
     /// @notice Proposes an attempt and freezes its roster. The cluster's admin.
     /// @param identities Keys of the committee (`committeeSize`), then of its standbys (as many as were
-    /// elected, or as are registered and wanted), in order, as before any replacement.
+    /// elected; in an appointed cluster as many as are registered, up to its `standbys`), in order, as
+    /// before any replacement.
     function propose(Proposal calldata proposal, Point[] calldata identities) external;
 
     /// @notice Seats the next standby in place of a member that was absent from the last attempt,
