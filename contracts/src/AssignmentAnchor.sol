@@ -25,43 +25,40 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
     constructor(address directory_, INodeRegistry registry_, IKeyCeremony ceremony_)
         VeilContract(directory_)
     {
-        if (address(registry_).code.length == 0 || address(ceremony_).code.length == 0) {
-            revert MissingContract();
-        }
+        _requireContract(address(registry_));
+        _requireContract(address(ceremony_));
         registry = registry_;
         ceremony = ceremony_;
     }
 
     /// @inheritdoc IAssignmentAnchor
-    function anchor(Certificate calldata certificate, FrostSignature calldata signature)
-        external
-        override
-    {
-        (uint64 epoch, CompressedPoint memory groupKey, bytes32 keySet, uint8 origin) =
-            ceremony.verificationKey(certificate.cluster);
-        if (certificate.epoch != epoch) revert EpochNotInForce(certificate.epoch, epoch);
-        if (certificate.keySet != keySet) revert WrongKeySet(certificate.keySet, keySet);
-        if (certificate.referenceStringOrigin != origin) {
-            revert WrongReferenceStringOrigin(certificate.referenceStringOrigin, origin);
+    function anchor(
+        Certificate calldata certificate,
+        CompressedPoint calldata groupKey,
+        FrostSignature calldata signature
+    ) external override {
+        // What the certificate states of its key must be in force: one word says it all.
+        bytes32 expected = ceremony.verificationHash(certificate.cluster);
+        if (_verificationHash(certificate, groupKey) != expected) {
+            _explain(certificate, groupKey, expected);
         }
         Head storage head = _heads[certificate.cluster];
-        if (certificate.slot <= head.slot) revert SlotNotLater(certificate.slot, head.slot);
-        if (certificate.previous != head.hash) {
-            revert WrongPrevious(certificate.previous, head.hash);
+        bytes32 previous = head.hash;
+        if (certificate.previous != previous) {
+            revert WrongPrevious(certificate.previous, previous);
         }
+        (uint64 last, uint64 count) = (head.slot, head.count);
+        if (certificate.slot <= last) revert SlotNotLater(certificate.slot, last);
         bytes32 hash = hashOf(certificate);
         if (!FrostVerifier.verify(groupKey, hash, signature)) revert WrongGroupSignature();
-        head.hash = hash;
-        head.slot = certificate.slot;
-        head.epoch = epoch;
-        head.count += 1;
+        _heads[certificate.cluster] = Head(hash, certificate.slot, certificate.epoch, count + 1);
         emit CertificateAnchored(
             certificate.cluster,
             certificate.slot,
             hash,
             certificate.assignmentsRoot,
             certificate.stateRoot,
-            origin
+            certificate.referenceStringOrigin
         );
     }
 
@@ -128,6 +125,46 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
     {
         _checkChain(chain);
         return MerkleProof.verifyCalldata(proof, chain[0].assignmentsRoot, leaf);
+    }
+
+    /// @dev As `IKeyCeremony.verificationHash`.
+    function _verificationHash(Certificate calldata certificate, CompressedPoint calldata groupKey)
+        private
+        pure
+        returns (bytes32)
+    {
+        return keccak256(
+            abi.encode(
+                certificate.epoch,
+                certificate.keySet,
+                certificate.referenceStringOrigin,
+                groupKey.x,
+                groupKey.prefix
+            )
+        );
+    }
+
+    /// @dev Says what of the certificate is not in force.
+    function _explain(
+        Certificate calldata certificate,
+        CompressedPoint calldata groupKey,
+        bytes32 expected
+    ) private view {
+        uint64 epochs = ceremony.epochs(certificate.cluster);
+        if (epochs == 0) revert IKeyCeremony.NoKey(certificate.cluster, 0);
+        uint64 epoch = epochs - 1;
+        if (certificate.epoch != epoch) revert EpochNotInForce(certificate.epoch, epoch);
+        if (expected == 0) revert GroupSuspended(epoch);
+        IKeyCeremony.Key memory key = ceremony.keyOf(certificate.cluster, epoch);
+        if (certificate.keySet != key.fheKeyDigest) {
+            revert WrongKeySet(certificate.keySet, key.fheKeyDigest);
+        }
+        if (certificate.referenceStringOrigin != key.referenceStringOrigin) {
+            revert WrongReferenceStringOrigin(
+                certificate.referenceStringOrigin, key.referenceStringOrigin
+            );
+        }
+        revert WrongGroupKey(groupKey.x, key.groupKeyX);
     }
 
     /// @dev Checks that each certificate names the one before it and the last one is the head.

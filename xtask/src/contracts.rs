@@ -12,8 +12,18 @@ use crate::step::{Failed, Step, probe, root};
 
 const NAME: &str = "contracts";
 /// What `contracts/bindings` is made from.
-const CONTRACTS: [&str; 5] =
-    ["Directory", "NodeRegistry", "KeyCeremony", "JobBoard", "AssignmentAnchor"];
+const CONTRACTS: [&str; 10] = [
+    "Timelock",
+    "Directory",
+    "NodeRegistry",
+    "PolicyRegistry",
+    "CommitteeElection",
+    "KeyCeremony",
+    "JobBoard",
+    "AssignmentAnchor",
+    "Disputes",
+    "CheckpointChannel",
+];
 
 fn folder() -> PathBuf {
     root().join("contracts")
