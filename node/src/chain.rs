@@ -32,6 +32,8 @@ pub mod anvil;
 mod ceremonies;
 mod connection;
 mod deploy;
+mod disputes;
+mod elections;
 mod endpoints;
 mod error;
 mod events;
@@ -40,7 +42,9 @@ mod jobs;
 mod key;
 mod logs;
 mod outgoing;
+mod policy;
 mod refusal;
+mod registrations;
 mod registry;
 mod rpc;
 mod send;
@@ -50,19 +54,23 @@ mod types;
 mod watch;
 
 pub use connection::{Chain, ChainConfig, Contracts};
-pub use deploy::{DeployConfig, Deployment};
+pub use deploy::{DeployConfig, DeployOptions, Deployment};
+pub use disputes::CertificateVote;
+pub use elections::{ElectedCommittee, Election, ElectionStatus};
 pub use endpoints::{EndpointStatus, RpcUrls};
 pub use error::ChainError;
 pub use events::ChainEvent;
 pub use follow::Follower;
 pub use key::{AccountKey, AccountKeyError};
+pub use policy::{ClusterImage, ImageLeaf, ImagePart, ImageStatus};
 pub use refusal::Refusal;
 pub use track::Update;
 pub use typed::{
-    InvalidPoint, KeyPublication, abort_digest, registration_digest, verifying_shares_root,
+    InvalidPoint, KeyPublication, abort_digest, absence_digest, registration_digest,
+    verifying_shares_root,
 };
 pub use types::{
-    AnchoredCertificate, AttemptStatus, CeremonyAttempt, Cluster, ClusterSettings, Endorsements,
-    Head, Mined, NodeRegistration, Proposal, PublishedKey, ReferenceString, RegisteredNode, Rights,
-    Roles, SubmittedJob,
+    Allowance, AnchoredCertificate, AttemptStatus, CeremonyAttempt, Cluster, ClusterSettings,
+    Endorsements, Head, Mined, NodeRegistration, Proposal, PublishedKey, ReferenceString,
+    RegisteredNode, Rights, Roles, SubmittedJob,
 };

@@ -90,7 +90,8 @@ impl View {
         if let Some(key) = &key {
             let attempt = chain.ceremony_attempt(cluster, key.epoch, key.attempt).await?;
             let seats = attempt.map(|attempt| attempt.roster).unwrap_or_default();
-            roster = seats.iter().filter_map(|peer| Some(nodes.get(peer)?.identity)).collect();
+            // Also of members that left the registry since.
+            roster = chain.identities(cluster, &seats).await?;
         }
         Ok(Self {
             block,

@@ -55,7 +55,7 @@ use self::{
 use crate::{
     ceremony::{AttemptStatus, ChainCommitPoint, ProposeOptions, propose},
     chain::{
-        AccountKey, Chain, ChainConfig, ChainError, ClusterSettings, NodeRegistration, Rights,
+        AccountKey, Allowance, Chain, ChainConfig, ChainError, ClusterSettings, NodeRegistration,
         Roles,
         anvil::{Anvil, AnvilConfig},
     },
@@ -190,16 +190,14 @@ impl Devnet {
         let clock = Clock::begin(&tell, "registration");
         let cluster = admin
             .register_cluster(&ClusterSettings {
-                salt: [0; 32],
-                committee: options.committee,
-                open_to_workers: true,
                 slot_millis: SLOT_MILLIS,
                 policy: b"spread".to_vec(),
+                ..ClusterSettings::new(options.committee)
             })
             .await?;
         let operator = admin.with_key(account(&anvil, 1)?);
         let submitter = operator.account().ok_or(ChainError::NoAccount)?;
-        admin.set_rights(cluster, submitter, Rights::SUBMIT).await?;
+        admin.set_allowance(cluster, submitter, Allowance::submit_freely()).await?;
         let files = node_files(&options, &folder, &anvil)?;
         let rpc = anvil.url();
         let contract = admin.contracts().directory;
@@ -463,6 +461,7 @@ async fn register(admin: &Chain, cluster: ClusterId, node: &NodeFiles) -> Result
         roles: Roles { worker: !member, member },
         organisation: "devnet".to_owned(),
         labels: Vec::new(),
+        stake: 0,
     };
     chain.register_node(&registration, &node.identity).await?;
     Ok(())

@@ -1,16 +1,17 @@
 //! Certificates on chain.
 
 use alloy::{
+    primitives::U256,
     rpc::types::{Filter, Log},
     sol_types::SolEvent,
 };
 use veil_contracts::assignment_anchor::{
     AssignmentAnchor::{self, AssignmentAnchorInstance, CertificateAnchored},
     IAssignmentAnchor::{Assignment as AssignmentArguments, Certificate},
-    IVeilContract::FrostSignature,
+    IVeilContract::{CompressedPoint, FrostSignature},
 };
 use veil_protocol_spec::{
-    ClusterId, Epoch, KeccakDigest, PeerIdHash, Slot,
+    ClusterId, Epoch, KeccakDigest, PeerIdHash, PublicIdentity, Slot,
     scheduling::{Assignment, AssignmentCertificate, CertificateBody, Outcome},
 };
 
@@ -31,14 +32,21 @@ impl Chain {
     /// Anchors a certificate. It must be the one after [`Self::head`].
     ///
     /// # Errors
-    /// [`ChainError`]; [`Refusal::is_already_anchored`](super::Refusal::is_already_anchored) if
-    /// somebody was faster.
+    /// [`ChainError`]; [`Refusal::is_out_of_order`](super::Refusal::is_out_of_order) if somebody was
+    /// faster.
     pub async fn anchor(&self, certificate: &AssignmentCertificate) -> Result<Mined, ChainError> {
         let arguments = self.arguments(&certificate.body)?;
         let FrostParts { rx, ry, z } = FrostParts::of(&certificate.signature)?;
+        let binding = &certificate.body.binding;
+        let (cluster, epoch) = (binding.scope.cluster, binding.epoch);
+        // An epoch without a key is refused by the contract, by name.
+        let group_key = match self.key(cluster, epoch).await? {
+            Some(key) => compressed_point(&key.group_key),
+            None => CompressedPoint { x: U256::ZERO, prefix: 0 },
+        };
         let request = self
             .anchors()
-            .anchor(arguments, FrostSignature { rx, ry, z })
+            .anchor(arguments, group_key, FrostSignature { rx, ry, z })
             .into_transaction_request();
         Ok(Mined::from_receipt(&self.send("the anchoring of a certificate", request).await?))
     }
@@ -155,7 +163,7 @@ impl Chain {
     }
 
     /// From the first block with events to the last one.
-    async fn all_blocks(&self) -> Result<(u64, u64), ChainError> {
+    pub(super) async fn all_blocks(&self) -> Result<(u64, u64), ChainError> {
         let last = self.rpc.latest().await?.header.number;
         Ok((self.rpc.config.first_block.min(last), last))
     }
@@ -174,6 +182,14 @@ fn anchored_certificate(log: &Log) -> Result<AnchoredCertificate, ChainError> {
         reference_string: origin(data.referenceStringOrigin)?,
         block: log.block_number.unwrap_or_default(),
     })
+}
+
+fn compressed_point(key: &PublicIdentity) -> CompressedPoint {
+    let (prefix, x) = key.0.split_at(1);
+    CompressedPoint {
+        x: U256::from_be_slice(x),
+        prefix: prefix.first().copied().unwrap_or_default(),
+    }
 }
 
 fn assignment_arguments(assignment: &Assignment) -> AssignmentArguments {

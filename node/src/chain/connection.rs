@@ -16,13 +16,14 @@ use veil_protocol_spec::{
 
 use super::{
     AccountKey, ChainError, EndpointStatus, Refusal, RpcUrls,
+    registrations::Registrations,
     rpc::{Rpc, reference},
     send::Account,
     watch::Watcher,
 };
 
 /// The interface version of the contracts that this build speaks.
-pub(super) const INTERFACE_VERSION: u16 = 1;
+pub(super) const INTERFACE_VERSION: u16 = 2;
 
 /// How to reach the contracts.
 #[derive(Clone, Debug)]
@@ -89,26 +90,38 @@ impl ChainConfig {
 pub struct Contracts {
     /// The directory that names the others.
     pub directory: Address,
-    /// Clusters and nodes.
+    /// Clusters, their nodes, and stake.
     pub node_registry: Address,
+    /// Policies, rights, images.
+    pub policy_registry: Address,
+    /// Elections of committees.
+    pub committee_election: Address,
     /// Ceremonies and keys.
     pub key_ceremony: Address,
     /// Job submissions.
     pub job_board: Address,
     /// Certificates.
     pub assignment_anchor: Address,
+    /// Disputes and slashing.
+    pub disputes: Address,
+    /// Checkpoints of frequent slots.
+    pub checkpoint_channel: Address,
 }
 
 impl Contracts {
     /// All of them with their names in the directory.
     #[must_use]
-    pub const fn named(&self) -> [(&'static str, Address); 5] {
+    pub const fn named(&self) -> [(&'static str, Address); 9] {
         [
             ("Directory", self.directory),
             ("NodeRegistry", self.node_registry),
+            ("PolicyRegistry", self.policy_registry),
+            ("CommitteeElection", self.committee_election),
             ("KeyCeremony", self.key_ceremony),
             ("JobBoard", self.job_board),
             ("AssignmentAnchor", self.assignment_anchor),
+            ("Disputes", self.disputes),
+            ("CheckpointChannel", self.checkpoint_channel),
         ]
     }
 }
@@ -120,6 +133,7 @@ pub struct Chain {
     pub(super) rpc: Rpc,
     pub(super) contracts: Contracts,
     pub(super) account: Option<Arc<Account>>,
+    pub(super) registrations: Arc<Registrations>,
     watcher: Arc<Watcher>,
 }
 
@@ -147,7 +161,7 @@ impl Chain {
     pub(super) fn assemble(rpc: Rpc, contracts: Contracts, key: Option<AccountKey>) -> Self {
         let account = key.map(|key| Arc::new(Account::new(key)));
         let watcher = Arc::new(Watcher::start(rpc.clone()));
-        Self { rpc, contracts, account, watcher }
+        Self { rpc, contracts, account, registrations: Arc::default(), watcher }
     }
 
     /// The same connection with another account.
@@ -162,6 +176,7 @@ impl Chain {
     pub fn at(&self, block: BlockRef) -> Self {
         let mut reading = self.clone();
         reading.rpc.at = BlockId::hash(B256::from(block.hash.0));
+        reading.rpc.at_block = Some(block);
         reading
     }
 
@@ -273,13 +288,18 @@ impl Rpc {
             .await
             .map_err(|error| if error.is_transient() { error } else { none() })?;
         check_version("Directory", version)?;
-        let [node_registry, key_ceremony, job_board, assignment_anchor] = [
-            self.find(directory, "NodeRegistry").await?,
-            self.find(directory, "KeyCeremony").await?,
-            self.find(directory, "JobBoard").await?,
-            self.find(directory, "AssignmentAnchor").await?,
-        ];
-        Ok(Contracts { directory, node_registry, key_ceremony, job_board, assignment_anchor })
+        let find = |name| self.find(directory, name);
+        Ok(Contracts {
+            directory,
+            node_registry: find("NodeRegistry").await?,
+            policy_registry: find("PolicyRegistry").await?,
+            committee_election: find("CommitteeElection").await?,
+            key_ceremony: find("KeyCeremony").await?,
+            job_board: find("JobBoard").await?,
+            assignment_anchor: find("AssignmentAnchor").await?,
+            disputes: find("Disputes").await?,
+            checkpoint_channel: find("CheckpointChannel").await?,
+        })
     }
 
     async fn find(&self, directory: Address, name: &'static str) -> Result<Address, ChainError> {

@@ -47,7 +47,17 @@ macro_rules! known {
     };
 }
 
-known!("Directory", "NodeRegistry", "KeyCeremony", "JobBoard", "AssignmentAnchor");
+known!(
+    "Directory",
+    "NodeRegistry",
+    "PolicyRegistry",
+    "CommitteeElection",
+    "KeyCeremony",
+    "JobBoard",
+    "AssignmentAnchor",
+    "Disputes",
+    "CheckpointChannel",
+);
 
 fn events(abi: &str) -> Known {
     // A file that is none is found by the test below.

@@ -27,6 +27,8 @@ pub(super) struct Rpc {
     pub(super) config: Arc<ChainConfig>,
     /// The block that contracts are read at.
     pub(super) at: BlockId,
+    /// The same, if it is a certain one.
+    pub(super) at_block: Option<BlockRef>,
 }
 
 impl Rpc {
@@ -45,6 +47,7 @@ impl Rpc {
             chain_id: ChainId(0),
             config: Arc::new(kept),
             at: BlockId::latest(),
+            at_block: None,
         };
         let found = rpc.ask("the chain id", || rpc.provider.get_chain_id()).await?;
         rpc.chain_id = rpc.endpoints.chain().unwrap_or(ChainId(found));
@@ -53,7 +56,13 @@ impl Rpc {
 
     /// Blocks on top of a block before what is in it is acted on.
     pub(super) fn depth(&self) -> u64 {
-        self.config.depth.unwrap_or_else(|| default_depth(self.chain_id))
+        // A local chain is reorganised by nobody; others may be, for a few blocks.
+        self.config.depth.unwrap_or(if self.is_local() { 0 } else { 3 })
+    }
+
+    /// Whether it is a chain for development: Foundry's, Hardhat's or geth's.
+    pub(super) const fn is_local(&self) -> bool {
+        matches!(self.chain_id, ChainId(31_337 | 1_337))
     }
 
     /// Blocks on top of a transaction's own, itself included, before it counts.
@@ -114,15 +123,6 @@ impl Rpc {
     pub(super) async fn block(&self, number: u64) -> Result<Option<Block>, ChainError> {
         let number = BlockNumberOrTag::Number(number);
         self.ask("a block", || self.provider.get_block_by_number(number)).await
-    }
-}
-
-/// A local chain is not reorganised by anybody else; others may be, for a few blocks.
-const fn default_depth(chain: ChainId) -> u64 {
-    match chain {
-        // Foundry's, Hardhat's and geth's chains for development.
-        ChainId(31_337 | 1_337) => 0,
-        _ => 3,
     }
 }
 

@@ -18,7 +18,7 @@ use veil_contracts::{
     },
 };
 use veil_node::chain::{
-    AccountKey, AttemptStatus, Chain, ChainConfig, ChainError, Refusal, Rights,
+    AccountKey, Allowance, AttemptStatus, Chain, ChainConfig, ChainError, Refusal,
     anvil::{Anvil, AnvilConfig},
     registration_digest,
 };
@@ -29,6 +29,8 @@ use veil_protocol_spec::{
 };
 
 use crate::support::{Group, MEMBER, WORKER, World, identity};
+
+const FREELY: Allowance = Allowance::submit_freely();
 
 /// The refusal that a call ended with.
 fn refusal<T: core::fmt::Debug>(result: Result<T, ChainError>) -> Refusal {
@@ -55,7 +57,7 @@ async fn a_deployed_set_is_found_through_its_directory() {
     assert_eq!(chain.contracts(), world.admin.contracts());
     assert_eq!(chain.chain_id(), ChainId(31337));
     assert!(matches!(
-        chain.set_cluster_policy(world.cluster, b"").await,
+        chain.set_cluster_policy(world.cluster, b"binpack").await,
         Err(ChainError::NoAccount)
     ));
 
@@ -85,8 +87,8 @@ async fn nodes_register_with_proof_of_their_identity_only() {
     let unapproved = operator.register_node(&registration, &identity(1)).await;
     assert_refused!(unapproved, Registry(NodeRegistryErrors::NodeNotApproved(_)));
     assert_refused!(
-        operator.set_rights(world.cluster, operator.account().unwrap(), Rights::SUBMIT).await,
-        Registry(NodeRegistryErrors::NotClusterAdmin(_))
+        operator.set_allowance(world.cluster, operator.account().unwrap(), FREELY).await,
+        Ceremony(CeremonyErrors::NotClusterAdmin(_))
     );
     world.admin.approve_node(peer, operator.account().unwrap()).await.unwrap();
     let mined = operator.register_node(&registration, &identity(1)).await.unwrap();
@@ -101,23 +103,25 @@ async fn nodes_register_with_proof_of_their_identity_only() {
     }
     let nodes = world.admin.nodes(world.cluster).await.unwrap();
     let seats: Vec<_> = nodes.iter().map(|node| node.seat.map(ParticipantIndex::get)).collect();
-    assert_eq!(seats, [Some(1), None, Some(2), Some(3), Some(4), None]);
+    // Members first.
+    assert_eq!(seats, [Some(1), Some(2), Some(3), Some(4), None, None]);
     assert_eq!(nodes[0].peer, peer);
     assert_eq!(nodes[0].identity, identity(1).public());
     assert_eq!(nodes[0].operator, operator.account().unwrap());
-    assert_eq!((nodes[0].roles, nodes[1].roles), (MEMBER, WORKER));
+    assert_eq!((nodes[0].roles, nodes[5].roles), (MEMBER, WORKER));
     assert_eq!(nodes[0].organisation, "example");
     assert_eq!(nodes[0].labels, registration.labels);
 
     // A node that left may come back, later in the order.
     assert_refused!(
-        world.account(3).deregister_node(world.cluster, peer).await,
+        world.account(3).exit_node(world.cluster, peer).await,
         Registry(NodeRegistryErrors::NotNodeOperator(_))
     );
-    operator.deregister_node(world.cluster, peer).await.unwrap();
+    operator.exit_node(world.cluster, peer).await.unwrap();
     assert_eq!(world.admin.node(world.cluster, peer).await.unwrap(), None);
     operator.register_node(&registration, &identity(1)).await.unwrap();
-    assert_eq!(world.admin.nodes(world.cluster).await.unwrap().last().unwrap().peer, peer);
+    let nodes = world.admin.nodes(world.cluster).await.unwrap();
+    assert_eq!(nodes.iter().rfind(|node| node.roles.member).unwrap().peer, peer);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,7 +172,7 @@ async fn a_key_needs_the_signatures_of_all_members_and_of_the_group() {
     let world = world.with_members().await;
     assert_refused!(
         world.account(1).propose_ceremony(&world.proposal(0, 0).await).await,
-        Registry(NodeRegistryErrors::NotClusterAdmin(_))
+        Ceremony(CeremonyErrors::NotClusterAdmin(_))
     );
     world.admin.propose_ceremony(&world.proposal(0, 0).await).await.unwrap();
     assert_refused!(
@@ -299,8 +303,8 @@ async fn certificates_are_anchored_in_order_and_once() {
     eprintln!("gas of anchor, first: {}", mined.gas);
 
     let replay = world.admin.anchor(&certificate).await;
-    assert!(replay.as_ref().unwrap_err().refusal().unwrap().is_already_anchored());
-    assert_refused!(replay, Anchor(AnchorErrors::SlotNotLater(_)));
+    assert!(replay.as_ref().unwrap_err().refusal().unwrap().is_out_of_order());
+    assert_refused!(replay, Anchor(AnchorErrors::WrongPrevious(_)));
     let gap = world.body(0, 5, KeccakDigest([0xee; 32]));
     assert_refused!(
         world.admin.anchor(&group.certify(gap)).await,
@@ -372,13 +376,18 @@ async fn jobs_are_ordered_and_need_a_right() {
     let world = World::new(4).await;
     let (operator, digest) = (world.account(1), Blake3Digest([0x0b; 32]));
     let account = operator.account().unwrap();
-    let refused = operator.submit_job(world.cluster, digest, 0).await;
+    let refused = operator.submit_job(world.cluster, digest, 0, 3).await;
     assert_refused!(refused, Jobs(JobBoardErrors::MissingRight(_)));
-    world.admin.set_rights(world.cluster, account, Rights::SUBMIT).await.unwrap();
-    assert_eq!(world.admin.rights(world.cluster, account).await.unwrap(), Rights::SUBMIT);
-    assert_eq!(operator.submit_job(world.cluster, digest, 0).await.unwrap(), 0);
-    assert_eq!(world.admin.submit_job(world.cluster, digest, 0).await.unwrap(), 1);
-    let replay = operator.submit_job(world.cluster, digest, 0).await;
+    world.admin.set_allowance(world.cluster, account, FREELY).await.unwrap();
+    assert_eq!(world.admin.allowance(world.cluster, account).await.unwrap(), FREELY);
+    let own = world.admin.account().unwrap();
+    let budget = Allowance { leak_bits_per_epoch: 4, ..FREELY };
+    world.admin.set_allowance(world.cluster, own, budget).await.unwrap();
+    assert_eq!(operator.submit_job(world.cluster, digest, 0, 3).await.unwrap(), 0);
+    assert_eq!(world.admin.submit_job(world.cluster, digest, 0, 3).await.unwrap(), 1);
+    let over = world.admin.submit_job(world.cluster, digest, 1, 2).await;
+    assert_refused!(over, Jobs(JobBoardErrors::LeakBudgetExceeded(_)));
+    let replay = operator.submit_job(world.cluster, digest, 0, 3).await;
     assert_refused!(replay, Jobs(JobBoardErrors::WrongNonce(_)));
     assert_eq!(operator.next_job_nonce(world.cluster, account).await.unwrap(), 1);
 
@@ -399,13 +408,13 @@ async fn transactions_of_one_account_may_be_sent_at_once() {
     let accounts: Vec<_> = (1..=12).map(|i| Address([i; 20])).collect();
     let sent = accounts.iter().map(|account| {
         let chain = world.admin.clone();
-        async move { chain.set_rights(world.cluster, *account, Rights::SUBMIT).await }
+        async move { chain.set_allowance(world.cluster, *account, FREELY).await }
     });
     for mined in join_all(sent).await {
         mined.unwrap();
     }
     for account in accounts {
-        assert_eq!(world.admin.rights(world.cluster, account).await.unwrap(), Rights::SUBMIT);
+        assert_eq!(world.admin.allowance(world.cluster, account).await.unwrap(), FREELY);
     }
     let new = tokio::time::timeout(Duration::from_secs(30), changes.wait_for(|now| *now != before));
     assert!(new.await.unwrap().is_ok());
@@ -419,8 +428,8 @@ async fn two_handles_of_one_account_do_not_lose_transactions() {
     for i in 1..=6_u8 {
         let account = Address([i; 20]);
         let handle = &handles[usize::from(i % 2)];
-        handle.set_rights(world.cluster, account, Rights::SUBMIT).await.unwrap();
-        assert_eq!(world.admin.rights(world.cluster, account).await.unwrap(), Rights::SUBMIT);
+        handle.set_allowance(world.cluster, account, FREELY).await.unwrap();
+        assert_eq!(world.admin.allowance(world.cluster, account).await.unwrap(), FREELY);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use veil_node::chain::{
-    Chain, ChainConfig, ChainError, Rights,
+    Allowance, Chain, ChainConfig, ChainError,
     anvil::{Anvil, AnvilConfig},
 };
 use veil_protocol_spec::{Address, ChainId};
@@ -22,7 +22,9 @@ async fn the_next_endpoint_is_used_when_one_fails() {
     let (mut first, mut second) =
         (Proxy::start(&world.anvil.url()).await, Proxy::start(&world.anvil.url()).await);
     let chain = connect(&world, vec![first.url(), second.url()]).await.unwrap();
-    let set = async |i: u8| chain.set_rights(world.cluster, Address([i; 20]), Rights::SUBMIT).await;
+    let set = async |i: u8| {
+        chain.set_allowance(world.cluster, Address([i; 20]), Allowance::submit_freely()).await
+    };
     set(1).await.unwrap();
     assert!(chain.endpoints().iter().all(|endpoint| endpoint.healthy));
 
@@ -47,8 +49,8 @@ async fn the_next_endpoint_is_used_when_one_fails() {
     second.restart().await;
     set(5).await.unwrap();
     for i in [1, 2, 3, 5] {
-        let rights = world.admin.rights(world.cluster, Address([i; 20])).await.unwrap();
-        assert_eq!(rights, Rights::SUBMIT, "{i}");
+        let rights = world.admin.allowance(world.cluster, Address([i; 20])).await.unwrap();
+        assert_eq!(rights, Allowance::submit_freely(), "{i}");
     }
 }
 

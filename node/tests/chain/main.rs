@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps has failed")]
 
 mod contracts;
+mod election;
 mod endpoints;
 mod reorganisation;
 mod support;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use veil_node::chain::{Chain, ChainConfig, ChainError, ChainEvent, Follower, Rights, Update};
+use veil_node::chain::{Allowance, Chain, ChainConfig, ChainError, ChainEvent, Follower, Update};
 use veil_protocol_spec::{Address, scheduling::BlockRef};
 
 use crate::support::{Proxy, World};
@@ -27,7 +27,7 @@ fn text(update: &Update<ChainEvent>) -> String {
         Update::Undone(event) => ('-', event),
         Update::Settled(event) => ('=', event),
     };
-    assert_eq!(event.contract, "NodeRegistry");
+    assert_eq!(event.contract, "PolicyRegistry");
     let account = event.arguments["account"].as_str().unwrap();
     format!("{mark}{}", account[2..4].to_lowercase())
 }
@@ -37,7 +37,11 @@ async fn told(follower: &mut Follower) -> Vec<String> {
 }
 
 async fn grant(world: &World, i: u8) {
-    world.admin.set_rights(world.cluster, Address([i; 20]), Rights::SUBMIT).await.unwrap();
+    world
+        .admin
+        .set_allowance(world.cluster, Address([i; 20]), Allowance::submit_freely())
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +56,10 @@ async fn events_settle_at_the_depth_and_are_undone_before() {
     // The last block, with 0x22, is replaced by an empty one.
     world.reorganise(1).await;
     assert_eq!(told(&mut follower).await, ["-22"]);
-    assert_eq!(world.admin.rights(world.cluster, Address([0x22; 20])).await.unwrap(), Rights::NONE);
+    assert_eq!(
+        world.admin.allowance(world.cluster, Address([0x22; 20])).await.unwrap(),
+        Allowance::NONE
+    );
     grant(&world, 0x33).await;
     world.mine(1).await;
     assert_eq!(told(&mut follower).await, ["+33", "=11"]);

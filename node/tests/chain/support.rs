@@ -61,13 +61,8 @@ impl World {
             ChainConfig::new(anvil.url(), Address([0; 20])).with_key(anvil.key(0).unwrap());
         let (admin, deployment) = Chain::deploy(config).await.unwrap();
         let committee = Committee::new(members).unwrap();
-        let settings = ClusterSettings {
-            salt: [0; 32],
-            committee,
-            open_to_workers: true,
-            slot_millis: 10_000,
-            policy: b"spread".to_vec(),
-        };
+        let settings =
+            ClusterSettings { policy: b"spread".to_vec(), ..ClusterSettings::new(committee) };
         let cluster = admin.register_cluster(&settings).await.unwrap();
         Self { anvil, admin, deployment, cluster, committee }
     }
@@ -80,7 +75,7 @@ impl World {
     pub(crate) fn registration(&self, roles: Roles) -> NodeRegistration {
         let organisation = "example".to_owned();
         let labels = vec!["zone=eu-1".parse().unwrap()];
-        NodeRegistration { cluster: self.cluster, roles, organisation, labels }
+        NodeRegistration { cluster: self.cluster, roles, organisation, labels, stake: 0 }
     }
 
     /// Registers members 1 to n by the admin.

@@ -10,7 +10,7 @@ use alloy::{
     rpc::types::TransactionRequest,
 };
 use veil_contracts::assignment_anchor::AssignmentAnchor::AssignmentAnchorErrors as AnchorErrors;
-use veil_node::chain::{Chain, ChainConfig, ChainError, Refusal, Rights};
+use veil_node::chain::{Allowance, Chain, ChainConfig, ChainError, Refusal};
 use veil_protocol_spec::{Address, scheduling::CertificateBody};
 
 use crate::support::{Group, World, eventually};
@@ -29,11 +29,13 @@ async fn hasty(world: &World, change: impl FnOnce(&mut ChainConfig)) -> Chain {
 /// Starts to give somebody a right.
 fn grant(chain: &Chain, world: &World) -> tokio::task::JoinHandle<Result<(), ChainError>> {
     let (chain, cluster) = (chain.clone(), world.cluster);
-    tokio::spawn(async move { chain.set_rights(cluster, SOMEBODY, Rights::SUBMIT).await.map(drop) })
+    tokio::spawn(async move {
+        chain.set_allowance(cluster, SOMEBODY, Allowance::submit_freely()).await.map(drop)
+    })
 }
 
 async fn granted(world: &World) -> bool {
-    world.admin.rights(world.cluster, SOMEBODY).await.unwrap() == Rights::SUBMIT
+    world.admin.allowance(world.cluster, SOMEBODY).await.unwrap() == Allowance::submit_freely()
 }
 
 /// Hashes of the transactions that wait.
@@ -202,6 +204,6 @@ async fn a_revert_names_the_reason() {
     let error = failed.into_iter().next().unwrap().unwrap_err();
     assert!(matches!(error, ChainError::Reverted { .. }), "{error:?}");
     let reason = error.refusal().unwrap();
-    assert!(matches!(reason, Refusal::Anchor(AnchorErrors::SlotNotLater(_))), "{reason:?}");
-    assert!(reason.is_already_anchored() && error.to_string().contains("is anchored"), "{error}");
+    assert!(matches!(reason, Refusal::Anchor(AnchorErrors::WrongPrevious(_))), "{reason:?}");
+    assert!(reason.is_out_of_order() && error.to_string().contains("anchored already"), "{error}");
 }
