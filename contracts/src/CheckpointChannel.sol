@@ -146,9 +146,7 @@ contract CheckpointChannel is ICheckpointChannel, VeilContract {
     {
         IKeyCeremony.Key memory key = ceremony.keyOf(checkpoint.cluster, checkpoint.epoch);
         bytes32 digest = _typedDigest(keccak256(abi.encode(CHECKPOINT_TYPE, checkpoint)));
-        bool valid = FrostVerifier.verify(
-            key.groupKeyX, key.groupKeyPrefix, digest, signature.rx, signature.ry, signature.z
-        );
+        bool valid = FrostVerifier.verify(key.groupKeyX, key.groupKeyPrefix, digest, signature);
         if (!valid) revert WrongGroupSignature();
     }
 }

@@ -328,7 +328,8 @@ contract Disputes is IDisputes, VeilContract {
             Secp256k1.prefix(verifyingShare.y),
             mulmod(c, Lagrange.coefficient(share.signers, seat), Secp256k1.N),
             share.share,
-            Secp256k1.toAddress(share.commitment.x, share.commitment.y)
+            share.commitment.x,
+            share.commitment.y
         );
     }
 
@@ -337,9 +338,7 @@ contract Disputes is IDisputes, VeilContract {
         bytes32 message,
         FrostSignature calldata signature
     ) private view returns (bool) {
-        return FrostVerifier.verify(
-            key.groupKeyX, key.groupKeyPrefix, message, signature.rx, signature.ry, signature.z
-        );
+        return FrostVerifier.verify(key.groupKeyX, key.groupKeyPrefix, message, signature);
     }
 
     function _checkSignature(
@@ -347,7 +346,7 @@ contract Disputes is IDisputes, VeilContract {
         Point calldata identity,
         bytes32 digest,
         CompactSignature calldata signature
-    ) private pure {
+    ) private view {
         address signer = Secp256k1.addressOf(peer, identity);
         if (!_isSignedBy(signer, digest, signature)) revert WrongMemberSignature(peer);
     }

@@ -200,7 +200,7 @@ contract KeyCeremony is IKeyCeremony, VeilContract {
         bytes32 possession = _typedDigest(keccak256(abi.encode(KEY_POSSESSION_TYPE, structHash)));
         uint256 groupKeyX = publication.groupKey.x;
         uint8 groupKeyPrefix = Secp256k1.prefix(publication.groupKey.y);
-        if (!_verify(groupKeyX, groupKeyPrefix, possession, proofOfPossession)) {
+        if (!FrostVerifier.verify(groupKeyX, groupKeyPrefix, possession, proofOfPossession)) {
             revert WrongProofOfPossession();
         }
         if (publication.epoch > 0) {
@@ -470,17 +470,9 @@ contract KeyCeremony is IKeyCeremony, VeilContract {
         if (from != 0 && block.timestamp >= from) return;
         if (verificationHash[cluster] == 0) revert GroupSuspended(epoch - 1);
         Key storage key = _keys[cluster][epoch - 1];
-        if (!_verify(key.groupKeyX, key.groupKeyPrefix, digest, signature)) {
+        if (!FrostVerifier.verify(key.groupKeyX, key.groupKeyPrefix, digest, signature)) {
             revert WrongHandoverSignature();
         }
-    }
-
-    function _verify(uint256 x, uint8 prefix, bytes32 digest, FrostSignature calldata signature)
-        private
-        view
-        returns (bool)
-    {
-        return FrostVerifier.verify(x, prefix, digest, signature.rx, signature.ry, signature.z);
     }
 
     function _publicationHash(Publication calldata publication) private pure returns (bytes32) {

@@ -331,7 +331,8 @@ contract NodeRegistry is INodeRegistry, VeilContract {
         }
         // The next election is for epoch `epochs`; candidates may be frozen already.
         uint24 activeFrom = epochs == 0 ? 0 : epochs + 1;
-        stake.added += uint88(msg.value);
+        if (epochs == 0) stake.active += uint88(msg.value);
+        else stake.added += uint88(msg.value);
         stake.activeFrom = activeFrom;
         emit StakeIncreased(cluster, peer, msg.value, activeFrom);
     }

@@ -2,8 +2,6 @@
 pragma solidity 0.8.37;
 
 import {Ownable} from "@openzeppelin/contracts/access/Ownable.sol";
-import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
-import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 
 import {IDirectory} from "./interfaces/IDirectory.sol";
 import {IVeilContract} from "./interfaces/IVeilContract.sol";
@@ -18,6 +16,9 @@ abstract contract VeilContract is IVeilContract {
     );
     bytes32 private constant DOMAIN_NAME = keccak256("Veil");
     bytes32 private constant DOMAIN_VERSION = keccak256("1");
+    /// @dev Half of the order of secp256k1, rounded down: the largest s.
+    uint256 private constant HALF_N =
+        0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0;
 
     /// @inheritdoc IVeilContract
     address public immutable override directory;
@@ -64,28 +65,49 @@ abstract contract VeilContract is IVeilContract {
 
     /// @dev EIP-712 digest of a struct's hash. The separator is made anew each time: a fork of the
     /// chain must not accept signatures of the other branch.
-    function _typedDigest(bytes32 structHash) internal view returns (bytes32) {
-        bytes32 separator = keccak256(
-            abi.encode(DOMAIN_TYPE, DOMAIN_NAME, DOMAIN_VERSION, block.chainid, directory)
-        );
-        return MessageHashUtils.toTypedDataHash(separator, structHash);
+    function _typedDigest(bytes32 structHash) internal view returns (bytes32 digest) {
+        (bytes32 kind, bytes32 name, bytes32 version) = (DOMAIN_TYPE, DOMAIN_NAME, DOMAIN_VERSION);
+        address verifying = directory;
+        assembly ("memory-safe") {
+            let m := mload(0x40)
+            mstore(m, kind)
+            mstore(add(m, 0x20), name)
+            mstore(add(m, 0x40), version)
+            mstore(add(m, 0x60), chainid())
+            mstore(add(m, 0x80), verifying)
+            let separator := keccak256(m, 0xa0)
+            mstore(m, shl(240, 0x1901))
+            mstore(add(m, 0x02), separator)
+            mstore(add(m, 0x22), structHash)
+            digest := keccak256(m, 0x42)
+        }
     }
 
-    /// @dev Who made `signature`, with low s; zero if nobody did.
+    /// @dev Who made `signature`, with low s (EIP-2098, EIP-2); zero if nobody did.
     function _signer(bytes32 digest, CompactSignature calldata signature)
         internal
-        pure
-        returns (address)
+        view
+        returns (address signer)
     {
-        (address recovered, ECDSA.RecoverError failure,) =
-            ECDSA.tryRecover(digest, signature.r, signature.vs);
-        return failure == ECDSA.RecoverError.NoError ? recovered : address(0);
+        assembly ("memory-safe") {
+            let vs := calldataload(add(signature, 0x20))
+            let sValue := shr(1, shl(1, vs))
+            let m := mload(0x40)
+            mstore(m, digest)
+            mstore(add(m, 0x20), add(27, shr(255, vs)))
+            mstore(add(m, 0x40), calldataload(signature))
+            mstore(add(m, 0x60), sValue)
+            mstore(0x00, 0)
+            // It returns nothing if it refuses, so that zero stays.
+            pop(staticcall(gas(), 1, m, 0x80, 0x00, 0x20))
+            if iszero(gt(sValue, HALF_N)) { signer := mload(0x00) }
+        }
     }
 
     /// @dev Whether `signature` is by `signer`, with low s.
     function _isSignedBy(address signer, bytes32 digest, CompactSignature calldata signature)
         internal
-        pure
+        view
         returns (bool)
     {
         return signer != address(0) && _signer(digest, signature) == signer;

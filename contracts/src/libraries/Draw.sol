@@ -88,10 +88,9 @@ library Draw {
     {
         assembly ("memory-safe") {
             let place := add(words, 0x20)
-            for { let end := add(place, mul(mload(words), 0x20)) } lt(place, end) { place := add(
-                place,
-                0x20
-            ) } {
+            for { let end := add(place, mul(mload(words), 0x20)) } lt(place, end) {
+                place := add(place, 0x20)
+            } {
                 let own := xor(mload(place), organisation)
                 // All bits but the weight's are equal.
                 if iszero(shr(64, own)) {
