@@ -20,16 +20,26 @@ macro_rules! contracts {
 }
 
 contracts! {
+    /// Governance: the directory's owner.
+    timelock: Timelock = "abi/Timelock.json";
     /// The contracts in force.
     directory: Directory = "abi/Directory.json";
-    /// Clusters and their nodes.
+    /// Clusters, their nodes, and the nodes' stake.
     node_registry: NodeRegistry = "abi/NodeRegistry.json";
+    /// Policies, rights and images of clusters.
+    policy_registry: PolicyRegistry = "abi/PolicyRegistry.json";
+    /// Elections of committees.
+    committee_election: CommitteeElection = "abi/CommitteeElection.json";
     /// The commit point of key ceremonies.
     key_ceremony: KeyCeremony = "abi/KeyCeremony.json";
     /// Ordered job submissions.
     job_board: JobBoard = "abi/JobBoard.json";
     /// The chain of assignment certificates.
     assignment_anchor: AssignmentAnchor = "abi/AssignmentAnchor.json";
+    /// Disputes over what committees and their members signed.
+    disputes: Disputes = "abi/Disputes.json";
+    /// Checkpoints of slots that are too frequent to anchor one by one.
+    checkpoint_channel: CheckpointChannel = "abi/CheckpointChannel.json";
 }
 
 pub mod typed;

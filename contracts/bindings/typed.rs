@@ -51,6 +51,47 @@ alloy::sol! {
         bytes32 reason;
     }
 
+    /// By the identity of a member, that another one was absent from an attempt.
+    #[derive(Debug, PartialEq, Eq)]
+    struct MemberAbsence {
+        bytes32 cluster;
+        uint64 epoch;
+        uint32 attempt;
+        uint8 seat;
+    }
+
+    /// By the identity of a member, for the only certificate of a slot that it helps to sign.
+    #[derive(Debug, PartialEq, Eq)]
+    struct CertificateVote {
+        bytes32 cluster;
+        uint64 epoch;
+        uint64 slot;
+        bytes32 certificate;
+    }
+
+    /// By the identity of a member, for its share of a FROST signature.
+    #[derive(Debug, PartialEq, Eq)]
+    struct FrostShare {
+        bytes32 cluster;
+        uint64 epoch;
+        bytes32 message;
+        uint16 signers;
+        uint256 groupCommitmentX;
+        uint256 groupCommitmentY;
+        uint256 commitmentX;
+        uint256 commitmentY;
+        uint256 share;
+    }
+
+    /// By the group (FROST), for the checkpoint channel.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Checkpoint {
+        bytes32 cluster;
+        uint64 epoch;
+        uint64 sequence;
+        bytes32 root;
+    }
+
     /// Leaf of the tree over a group's verifying shares.
     #[derive(Debug, PartialEq, Eq)]
     struct VerifyingShare {

@@ -20,49 +20,60 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
 
     /// @dev A shown assignment: who may confirm it.
     mapping(bytes32 assignmentHash => address operator) private _proven;
-    mapping(bytes32 cluster => Head) private _heads;
+
+    /// @dev In two words: slot, epoch and count are the lowest three times 64 bits of the second one.
+    struct PackedHead {
+        bytes32 hash;
+        uint256 numbers;
+    }
+
+    mapping(bytes32 cluster => PackedHead) private _heads;
 
     constructor(address directory_, INodeRegistry registry_, IKeyCeremony ceremony_)
         VeilContract(directory_)
     {
-        if (address(registry_).code.length == 0 || address(ceremony_).code.length == 0) {
-            revert MissingContract();
-        }
+        _requireContract(address(registry_));
+        _requireContract(address(ceremony_));
         registry = registry_;
         ceremony = ceremony_;
     }
 
     /// @inheritdoc IAssignmentAnchor
-    function anchor(Certificate calldata certificate, FrostSignature calldata signature)
-        external
-        override
-    {
-        (uint64 epoch, CompressedPoint memory groupKey, bytes32 keySet, uint8 origin) =
-            ceremony.verificationKey(certificate.cluster);
-        if (certificate.epoch != epoch) revert EpochNotInForce(certificate.epoch, epoch);
-        if (certificate.keySet != keySet) revert WrongKeySet(certificate.keySet, keySet);
-        if (certificate.referenceStringOrigin != origin) {
-            revert WrongReferenceStringOrigin(certificate.referenceStringOrigin, origin);
-        }
-        Head storage head = _heads[certificate.cluster];
-        if (certificate.slot <= head.slot) revert SlotNotLater(certificate.slot, head.slot);
+    function anchor(
+        Certificate calldata certificate,
+        CompressedPoint calldata groupKey,
+        FrostSignature calldata signature
+    ) external override {
+        // What the certificate states of its key must be in force: one word says it all.
+        if (!_isInForce(certificate, groupKey)) _explain(certificate, groupKey);
+        PackedHead storage head = _heads[certificate.cluster];
         if (certificate.previous != head.hash) {
             revert WrongPrevious(certificate.previous, head.hash);
         }
-        bytes32 hash = hashOf(certificate);
+        uint256 numbers = head.numbers;
+        uint256 slot;
+        assembly ("memory-safe") {
+            slot := calldataload(add(certificate, 0x60))
+        }
+        if (slot <= uint64(numbers) || slot > type(uint64).max) {
+            revert SlotNotLater(uint64(slot), uint64(numbers));
+        }
+        bytes32 hash = Certificates.digest(block.chainid, directory, certificate);
         if (!FrostVerifier.verify(groupKey, hash, signature)) revert WrongGroupSignature();
         head.hash = hash;
-        head.slot = certificate.slot;
-        head.epoch = epoch;
-        head.count += 1;
-        emit CertificateAnchored(
-            certificate.cluster,
-            certificate.slot,
-            hash,
-            certificate.assignmentsRoot,
-            certificate.stateRoot,
-            origin
-        );
+        assembly ("memory-safe") {
+            // The epoch is a number of 64 bits, being the one in force.
+            let epoch := shl(64, calldataload(add(certificate, 0x20)))
+            let count := shl(128, add(shr(128, numbers), 1))
+            sstore(add(head.slot, 1), or(or(count, epoch), slot))
+        }
+        bytes32 topic = CertificateAnchored.selector;
+        assembly ("memory-safe") {
+            // Its data are the last three fields as they are.
+            let m := mload(0x40)
+            calldatacopy(m, add(certificate, 0xc0), 0x60)
+            log4(m, 0x60, topic, calldataload(certificate), slot, hash)
+        }
     }
 
     /// @inheritdoc IAssignmentAnchor
@@ -106,7 +117,9 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
 
     /// @inheritdoc IAssignmentAnchor
     function headOf(bytes32 cluster) external view override returns (Head memory) {
-        return _heads[cluster];
+        PackedHead storage head = _heads[cluster];
+        uint256 numbers = head.numbers;
+        return Head(head.hash, uint64(numbers), uint64(numbers >> 64), uint64(numbers >> 128));
     }
 
     /// @inheritdoc IAssignmentAnchor
@@ -128,6 +141,49 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
     {
         _checkChain(chain);
         return MerkleProof.verifyCalldata(proof, chain[0].assignmentsRoot, leaf);
+    }
+
+    /// @dev Whether `ceremony.verificationHash(cluster)` is that of what is given.
+    function _isInForce(Certificate calldata certificate, CompressedPoint calldata groupKey)
+        private
+        view
+        returns (bool inForce)
+    {
+        address target = address(ceremony);
+        bytes32 selector = IKeyCeremony.verificationHash.selector;
+        assembly ("memory-safe") {
+            mstore(0x00, selector)
+            mstore(0x04, calldataload(certificate))
+            // It does not revert. If there is not enough gas, something else than a hash stays here.
+            pop(staticcall(gas(), target, 0x00, 0x24, 0x00, 0x20))
+            let m := mload(0x40)
+            calldatacopy(m, add(certificate, 0x20), 0x40) // epoch, key set
+            mstore(add(m, 0x40), calldataload(add(certificate, 0x100))) // origin
+            calldatacopy(add(m, 0x60), groupKey, 0x40)
+            inForce := eq(keccak256(m, 0xa0), mload(0x00))
+        }
+    }
+
+    /// @dev Says what of the certificate is not in force.
+    function _explain(Certificate calldata certificate, CompressedPoint calldata groupKey)
+        private
+        view
+    {
+        uint64 epochs = ceremony.epochs(certificate.cluster);
+        if (epochs == 0) revert IKeyCeremony.NoKey(certificate.cluster, 0);
+        uint64 epoch = epochs - 1;
+        if (certificate.epoch != epoch) revert EpochNotInForce(certificate.epoch, epoch);
+        if (ceremony.isSuspended(certificate.cluster, epoch)) revert GroupSuspended(epoch);
+        IKeyCeremony.Key memory key = ceremony.keyOf(certificate.cluster, epoch);
+        if (certificate.keySet != key.fheKeyDigest) {
+            revert WrongKeySet(certificate.keySet, key.fheKeyDigest);
+        }
+        if (certificate.referenceStringOrigin != key.referenceStringOrigin) {
+            revert WrongReferenceStringOrigin(
+                certificate.referenceStringOrigin, key.referenceStringOrigin
+            );
+        }
+        revert WrongGroupKey(groupKey.x, key.groupKeyX);
     }
 
     /// @dev Checks that each certificate names the one before it and the last one is the head.

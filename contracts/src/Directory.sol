@@ -10,21 +10,38 @@ import {IVeilContract} from "./interfaces/IVeilContract.sol";
 /// @notice See `IDirectory`.
 contract Directory is IDirectory, Ownable2Step {
     /// @inheritdoc IDirectory
-    uint16 public constant override interfaceVersion = 1;
+    uint16 public constant override interfaceVersion = 2;
 
+    /// @notice How long a pause is, in seconds.
+    uint64 public constant PAUSE = 7 days;
+
+    /// @inheritdoc IDirectory
+    address public override guardian;
+    /// @inheritdoc IDirectory
+    uint64 public override pausedUntil;
+
+    /// @dev May publish the first set, which needs this contract's address.
+    address private immutable _deployer;
     Entry[][] private _sets;
     /// @dev By version, then name.
     mapping(uint64 version => mapping(bytes32 name => address)) private _at;
 
-    constructor(address owner_) Ownable(owner_) {}
+    constructor(address owner_, address guardian_) Ownable(owner_) {
+        _deployer = msg.sender;
+        guardian = guardian_;
+        emit GuardianChanged(guardian_);
+    }
+
+    modifier onlyGuardian() {
+        if (msg.sender != guardian && msg.sender != owner()) revert NotGuardian(msg.sender);
+        _;
+    }
 
     /// @inheritdoc IDirectory
-    function publish(Entry[] calldata entries)
-        external
-        override
-        onlyOwner
-        returns (uint64 version)
-    {
+    function publish(Entry[] calldata entries) external override returns (uint64 version) {
+        if (msg.sender != owner() && (msg.sender != _deployer || _sets.length > 0)) {
+            revert NotPublisher(msg.sender);
+        }
         if (entries.length == 0) revert EmptySet();
         Entry[] storage set = _sets.push();
         version = uint64(_sets.length);
@@ -41,6 +58,24 @@ contract Directory is IDirectory, Ownable2Step {
             set.push(entry);
         }
         emit SetPublished(version, entries);
+    }
+
+    /// @inheritdoc IDirectory
+    function setGuardian(address guardian_) external override onlyOwner {
+        guardian = guardian_;
+        emit GuardianChanged(guardian_);
+    }
+
+    /// @inheritdoc IDirectory
+    function pause() external override onlyGuardian {
+        pausedUntil = uint64(block.timestamp) + PAUSE;
+        emit PauseChanged(msg.sender, pausedUntil);
+    }
+
+    /// @inheritdoc IDirectory
+    function unpause() external override onlyGuardian {
+        pausedUntil = 0;
+        emit PauseChanged(msg.sender, 0);
     }
 
     /// @inheritdoc IDirectory

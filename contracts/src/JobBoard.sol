@@ -3,41 +3,68 @@ pragma solidity 0.8.37;
 
 import {VeilContract} from "./VeilContract.sol";
 import {IJobBoard} from "./interfaces/IJobBoard.sol";
-import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
+import {IKeyCeremony} from "./interfaces/IKeyCeremony.sol";
+import {IPolicyRegistry} from "./interfaces/IPolicyRegistry.sol";
 
 /// @title Ordered job submissions
 /// @notice See `IJobBoard`.
 contract JobBoard is IJobBoard, VeilContract {
-    /// @notice The registry's right to submit jobs.
+    /// @notice The policy registry's right to submit jobs.
     uint32 public constant RIGHT_SUBMIT = 1;
 
-    /// @notice Where the rights are.
-    INodeRegistry public immutable registry;
+    /// @notice Where rights and limits are.
+    IPolicyRegistry public immutable policies;
+    /// @notice Where the epochs are.
+    IKeyCeremony public immutable ceremony;
+
+    /// @dev In one word.
+    struct Account {
+        uint64 nonce;
+        uint64 epoch;
+        uint32 jobs;
+        uint32 leakBits;
+    }
 
     mapping(bytes32 cluster => Job[]) private _jobs;
-    mapping(bytes32 cluster => mapping(address operator => uint64)) private _nonces;
+    mapping(bytes32 cluster => mapping(address operator => Account)) private _accounts;
 
-    constructor(address directory_, INodeRegistry registry_) VeilContract(directory_) {
-        if (address(registry_).code.length == 0) revert MissingContract();
-        registry = registry_;
+    constructor(address directory_, IPolicyRegistry policies_, IKeyCeremony ceremony_)
+        VeilContract(directory_)
+    {
+        _requireContract(address(policies_));
+        _requireContract(address(ceremony_));
+        policies = policies_;
+        ceremony = ceremony_;
     }
 
     /// @inheritdoc IJobBoard
-    function submit(bytes32 cluster, bytes32 digest, uint64 nonce)
+    function submit(bytes32 cluster, bytes32 digest, uint64 nonce, uint32 leakBits)
         external
         override
+        whenNotPaused
         returns (uint64 position)
     {
-        if (registry.rightsOf(cluster, msg.sender) & RIGHT_SUBMIT == 0) {
+        IPolicyRegistry.Allowance memory allowed = policies.allowanceOf(cluster, msg.sender);
+        if (allowed.rights & RIGHT_SUBMIT == 0) {
             revert MissingRight(cluster, msg.sender, RIGHT_SUBMIT);
         }
         if (digest == 0) revert EmptyDigest();
-        uint64 expected = _nonces[cluster][msg.sender];
-        if (nonce != expected) revert WrongNonce(nonce, expected);
-        _nonces[cluster][msg.sender] = expected + 1;
+        if (leakBits == 0) revert NoLeakStated();
+        Account memory account = _account(cluster, msg.sender);
+        if (nonce != account.nonce) revert WrongNonce(nonce, account.nonce);
+        if (account.jobs >= allowed.jobsPerEpoch) {
+            revert QuotaExceeded(account.jobs, allowed.jobsPerEpoch);
+        }
+        if (uint256(account.leakBits) + leakBits > allowed.leakBitsPerEpoch) {
+            revert LeakBudgetExceeded(account.leakBits, leakBits, allowed.leakBitsPerEpoch);
+        }
+        account.nonce += 1;
+        account.jobs += 1;
+        account.leakBits += leakBits;
+        _accounts[cluster][msg.sender] = account;
         position = uint64(_jobs[cluster].length);
-        _jobs[cluster].push(Job(digest, msg.sender, false));
-        emit JobSubmitted(cluster, position, msg.sender, digest, nonce);
+        _jobs[cluster].push(Job(digest, msg.sender, false, leakBits));
+        emit JobSubmitted(cluster, position, msg.sender, digest, nonce, leakBits);
     }
 
     /// @inheritdoc IJobBoard
@@ -57,7 +84,18 @@ contract JobBoard is IJobBoard, VeilContract {
 
     /// @inheritdoc IJobBoard
     function nextNonce(bytes32 cluster, address operator) external view override returns (uint64) {
-        return _nonces[cluster][operator];
+        return _accounts[cluster][operator].nonce;
+    }
+
+    /// @inheritdoc IJobBoard
+    function usageOf(bytes32 cluster, address operator)
+        external
+        view
+        override
+        returns (Usage memory)
+    {
+        Account memory account = _account(cluster, operator);
+        return Usage(account.epoch, account.jobs, account.leakBits);
     }
 
     /// @inheritdoc IJobBoard
@@ -73,6 +111,19 @@ contract JobBoard is IJobBoard, VeilContract {
         page = new Job[](end > from ? end - from : 0);
         for (uint256 i = 0; i < page.length; ++i) {
             page[i] = all[from + i];
+        }
+    }
+
+    /// @dev With the usage of the epoch in force: it starts anew with each key.
+    function _account(bytes32 cluster, address operator)
+        private
+        view
+        returns (Account memory account)
+    {
+        account = _accounts[cluster][operator];
+        uint64 epoch = ceremony.epochs(cluster);
+        if (account.epoch != epoch) {
+            (account.epoch, account.jobs, account.leakBits) = (epoch, 0, 0);
         }
     }
 }

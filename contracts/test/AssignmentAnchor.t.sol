@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {IAssignmentAnchor} from "../src/interfaces/IAssignmentAnchor.sol";
+import {IVeilContract} from "../src/interfaces/IVeilContract.sol";
 import {Certificates} from "../src/libraries/Certificates.sol";
 import {Base} from "./Base.sol";
 import {Signer} from "./Signer.sol";
@@ -33,7 +34,13 @@ contract AssignmentAnchorTest is Base {
 
     function anchor(IAssignmentAnchor.Certificate memory c) private returns (bytes32 hash) {
         hash = anchors.hashOf(c);
-        anchors.anchor(c, Signer.sign(GROUP, hash));
+        anchorBy(GROUP, c, hash);
+    }
+
+    function anchorBy(uint256 secret, IAssignmentAnchor.Certificate memory c, bytes32 hash)
+        private
+    {
+        anchors.anchor(c, Signer.key(secret), Signer.sign(secret, hash));
     }
 
     /// @dev External, so that the library gets calldata.
@@ -79,11 +86,11 @@ contract AssignmentAnchorTest is Base {
     function test_gas_of_anchor() external {
         IAssignmentAnchor.Certificate memory c = certificate(1, 0);
         bytes32 hash = anchors.hashOf(c);
-        anchors.anchor(c, Signer.sign(GROUP, hash));
+        anchorBy(GROUP, c, hash);
         vm.snapshotGasLastCall("AssignmentAnchor", "anchor, first");
         c = certificate(2, hash);
         hash = anchors.hashOf(c);
-        anchors.anchor(c, Signer.sign(GROUP, hash));
+        anchorBy(GROUP, c, hash);
         vm.snapshotGasLastCall("AssignmentAnchor", "anchor, later");
         check(anchors.headOf(cluster).count == 2, "count");
     }
@@ -102,10 +109,10 @@ contract AssignmentAnchorTest is Base {
                         IAssignmentAnchor.SlotNotLater.selector, uint64(slots[i]), last
                     )
                 );
-                anchors.anchor(c, Signer.sign(GROUP, hash));
+                anchorBy(GROUP, c, hash);
                 continue;
             }
-            anchors.anchor(c, Signer.sign(GROUP, hash));
+            anchorBy(GROUP, c, hash);
             (head, last, count) = (hash, slots[i], count + 1);
         }
         IAssignmentAnchor.Head memory found = anchors.headOf(cluster);
@@ -117,8 +124,12 @@ contract AssignmentAnchorTest is Base {
         vm.assume(secret != GROUP);
         IAssignmentAnchor.Certificate memory c = certificate(1, 0);
         bytes32 hash = anchors.hashOf(c);
+        vm.expectPartialRevert(IAssignmentAnchor.WrongGroupKey.selector);
+        anchorBy(secret, c, hash);
+        IVeilContract.CompressedPoint memory key = Signer.key(GROUP);
+        IVeilContract.FrostSignature memory signature = Signer.sign(secret, hash);
         vm.expectRevert(abi.encodeWithSelector(IAssignmentAnchor.WrongGroupSignature.selector));
-        anchors.anchor(c, Signer.sign(secret, hash));
+        anchors.anchor(c, key, signature);
     }
 
     function test_a_signature_is_good_for_one_chain() external {
@@ -126,26 +137,26 @@ contract AssignmentAnchorTest is Base {
         bytes32 hash = anchors.hashOf(c);
         vm.chainId(5);
         vm.expectRevert(abi.encodeWithSelector(IAssignmentAnchor.WrongGroupSignature.selector));
-        anchors.anchor(c, Signer.sign(GROUP, hash));
+        anchorBy(GROUP, c, hash);
     }
 
     function test_what_the_certificate_states_must_be_in_force() external {
         IAssignmentAnchor.Certificate memory c = certificate(1, "elsewhere");
         bytes32 hash = anchors.hashOf(c);
         vm.expectPartialRevert(IAssignmentAnchor.WrongPrevious.selector);
-        anchors.anchor(c, Signer.sign(GROUP, hash));
+        anchorBy(GROUP, c, hash);
         c = certificate(1, 0);
         c.epoch = 1;
         vm.expectPartialRevert(IAssignmentAnchor.EpochNotInForce.selector);
-        anchors.anchor(c, Signer.sign(GROUP, hash));
+        anchorBy(GROUP, c, hash);
         c = certificate(1, 0);
         c.keySet = "other";
         vm.expectPartialRevert(IAssignmentAnchor.WrongKeySet.selector);
-        anchors.anchor(c, Signer.sign(GROUP, hash));
+        anchorBy(GROUP, c, hash);
         c = certificate(1, 0);
         c.referenceStringOrigin = 0;
         vm.expectPartialRevert(IAssignmentAnchor.WrongReferenceStringOrigin.selector);
-        anchors.anchor(c, Signer.sign(GROUP, hash));
+        anchorBy(GROUP, c, hash);
     }
 
     function test_an_old_key_never_anchors() external {
@@ -154,12 +165,12 @@ contract AssignmentAnchorTest is Base {
         IAssignmentAnchor.Certificate memory c = certificate(2, first);
         bytes32 hash = anchors.hashOf(c);
         vm.expectPartialRevert(IAssignmentAnchor.EpochNotInForce.selector);
-        anchors.anchor(c, Signer.sign(GROUP, hash));
+        anchorBy(GROUP, c, hash);
         c.epoch = 1;
         hash = anchors.hashOf(c);
-        vm.expectRevert(abi.encodeWithSelector(IAssignmentAnchor.WrongGroupSignature.selector));
-        anchors.anchor(c, Signer.sign(GROUP, hash));
-        anchors.anchor(c, Signer.sign(GROUP + 1, hash));
+        vm.expectPartialRevert(IAssignmentAnchor.WrongGroupKey.selector);
+        anchorBy(GROUP, c, hash);
+        anchorBy(GROUP + 1, c, hash);
     }
 
     function test_deployments_are_confirmed_by_their_workers_operator() external {

@@ -2,51 +2,97 @@
 pragma solidity 0.8.37;
 
 import {AssignmentAnchor} from "../src/AssignmentAnchor.sol";
+import {CheckpointChannel} from "../src/CheckpointChannel.sol";
+import {CommitteeElection} from "../src/CommitteeElection.sol";
 import {Directory} from "../src/Directory.sol";
+import {Disputes} from "../src/Disputes.sol";
 import {JobBoard} from "../src/JobBoard.sol";
 import {KeyCeremony} from "../src/KeyCeremony.sol";
 import {NodeRegistry} from "../src/NodeRegistry.sol";
+import {PolicyRegistry} from "../src/PolicyRegistry.sol";
 import {IDirectory} from "../src/interfaces/IDirectory.sol";
 import {IKeyCeremony} from "../src/interfaces/IKeyCeremony.sol";
 import {INodeRegistry} from "../src/interfaces/INodeRegistry.sol";
+import {IPolicyRegistry} from "../src/interfaces/IPolicyRegistry.sol";
 import {IVeilContract} from "../src/interfaces/IVeilContract.sol";
 import {Signer} from "./Signer.sol";
 import {Vm} from "./Vm.sol";
 
-/// @dev The set, deployed; a cluster whose admin is the test; helpers that sign.
+/// @dev The set, deployed, with the test as its owner; a cluster whose admin is the test and whose
+/// committee is appointed; helpers that sign.
 abstract contract Base {
     Vm internal constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
 
     Directory internal directory;
     NodeRegistry internal registry;
+    PolicyRegistry internal policies;
+    CommitteeElection internal election;
     KeyCeremony internal ceremony;
     JobBoard internal board;
     AssignmentAnchor internal anchors;
+    Disputes internal disputes;
+    CheckpointChannel internal channel;
     bytes32 internal cluster;
+    /// @dev The members 1 to this are registered, and `offset` of them left again.
+    uint256 internal memberCount;
+    uint256 internal offset;
 
     uint8 internal constant WORKER = 1;
     uint8 internal constant MEMBER = 2;
     uint64 internal constant NOW = 1_800_000_000;
+    uint64 internal constant DELAY_BLOCKS = 16;
+    address internal constant GUARDIAN = address(0x6a6d);
+    address internal constant STRANGER = address(0xbad);
     /// @dev The secret key of the group that tests publish.
     uint256 internal constant GROUP = 0x6b0f;
 
     function setUp() public virtual {
         vm.warp(NOW);
-        directory = new Directory(address(this));
+        vm.roll(1000);
+        directory = new Directory(address(this), GUARDIAN);
         registry = new NodeRegistry(address(directory));
-        ceremony = new KeyCeremony(address(directory), registry);
-        board = new JobBoard(address(directory), registry);
+        policies = new PolicyRegistry(address(directory), registry);
+        election = new CommitteeElection(address(directory), registry, DELAY_BLOCKS);
+        ceremony = new KeyCeremony(address(directory), registry, election);
+        board = new JobBoard(address(directory), policies, ceremony);
         anchors = new AssignmentAnchor(address(directory), registry, ceremony);
+        disputes = new Disputes(address(directory), registry, ceremony);
+        channel = new CheckpointChannel(address(directory), policies, ceremony);
         directory.publish(entries());
-        cluster = registry.registerCluster(0, 4, true, 10_000, "policy");
+        cluster = registry.registerCluster(0, settings());
+        policies.setClusterPolicy(cluster, "policy");
+    }
+
+    receive() external payable {}
+
+    function settings() internal view virtual returns (INodeRegistry.Settings memory) {
+        return INodeRegistry.Settings({
+            committeeSize: 4,
+            standbys: 2,
+            seatsPerOrganisation: 0,
+            openToWorkers: true,
+            elected: false,
+            slotMillis: 10_000,
+            memberStake: 0,
+            wideningDelay: 0
+        });
     }
 
     function entries() internal view returns (IDirectory.Entry[] memory list) {
-        list = new IDirectory.Entry[](4);
+        list = new IDirectory.Entry[](8);
         list[0] = IDirectory.Entry("NodeRegistry", address(registry));
-        list[1] = IDirectory.Entry("KeyCeremony", address(ceremony));
-        list[2] = IDirectory.Entry("JobBoard", address(board));
-        list[3] = IDirectory.Entry("AssignmentAnchor", address(anchors));
+        list[1] = IDirectory.Entry("PolicyRegistry", address(policies));
+        list[2] = IDirectory.Entry("CommitteeElection", address(election));
+        list[3] = IDirectory.Entry("KeyCeremony", address(ceremony));
+        list[4] = IDirectory.Entry("JobBoard", address(board));
+        list[5] = IDirectory.Entry("AssignmentAnchor", address(anchors));
+        list[6] = IDirectory.Entry("Disputes", address(disputes));
+        list[7] = IDirectory.Entry("CheckpointChannel", address(channel));
+    }
+
+    /// @dev Lets an account submit jobs.
+    function allow(address account, uint32 jobs, uint32 leakBits) internal {
+        policies.setAllowance(cluster, account, IPolicyRegistry.Allowance(1, jobs, leakBits));
     }
 
     function check(bool condition, string memory what) internal pure {
@@ -124,17 +170,42 @@ abstract contract Base {
 
     /// @dev Registers the node of `secret`, operated by the test.
     function register(uint256 secret, uint8 roles) internal returns (bytes32 peer) {
-        INodeRegistry.Registration memory node = registration(secret, roles);
+        return register(registration(secret, roles), secret, 0);
+    }
+
+    function register(INodeRegistry.Registration memory node, uint256 secret, uint256 stake)
+        internal
+        returns (bytes32 peer)
+    {
         peer = peerOf(secret);
-        uint32 nonce = registry.registrations(cluster, peer);
+        uint32 nonce = registry.registrations(node.cluster, peer);
         bytes32 digest = registrationDigest(node, peer, address(this), nonce);
-        check(registry.register(node, compact(secret, digest)) == peer, "peer");
+        check(registry.register{value: stake}(node, compact(secret, digest)) == peer, "peer");
     }
 
     function registerMembers() internal {
-        for (uint256 i = 1; i <= 4; ++i) {
+        registerMembers(4);
+    }
+
+    function registerMembers(uint256 count) internal {
+        for (uint256 i = 1; i <= count; ++i) {
             register(i, MEMBER);
         }
+        memberCount = count;
+    }
+
+    /// @dev Keys of the first `count` members.
+    function identities(uint256 count) internal view returns (IVeilContract.Point[] memory list) {
+        list = new IVeilContract.Point[](count);
+        for (uint256 i = 0; i < count; ++i) {
+            list[i] = identityKey(offset + i + 1);
+        }
+    }
+
+    /// @dev Proposes with the members that are registered, at most committee and standbys.
+    function propose(IKeyCeremony.Proposal memory p) internal {
+        uint256 count = memberCount - offset;
+        ceremony.propose(p, identities(count > 6 ? 6 : count));
     }
 
     function proposal(uint64 epoch, uint32 attempt)
@@ -143,7 +214,13 @@ abstract contract Base {
         returns (IKeyCeremony.Proposal memory)
     {
         return IKeyCeremony.Proposal(
-            cluster, epoch, attempt, "test", bytes32("parameters"), bytes32("context"), NOW + 3600
+            cluster,
+            epoch,
+            attempt,
+            "test",
+            bytes32("parameters"),
+            bytes32("context"),
+            uint64(block.timestamp) + 3600
         );
     }
 
@@ -160,6 +237,17 @@ abstract contract Base {
         p.transcriptRoot = keccak256("transcript");
         p.referenceStringDigest = keccak256("reference string");
         p.referenceStringOrigin = 1;
+    }
+
+    function absenceDigest(uint64 epoch, uint32 attempt, uint8 seat)
+        internal
+        view
+        returns (bytes32)
+    {
+        bytes32 kind = keccak256(
+            "MemberAbsence(bytes32 cluster,uint64 epoch,uint32 attempt,uint8 seat)"
+        );
+        return typedDigest(keccak256(abi.encode(kind, cluster, epoch, attempt, seat)));
     }
 
     function publicationHash(IKeyCeremony.Publication memory p) internal pure returns (bytes32) {
@@ -183,12 +271,12 @@ abstract contract Base {
 
     function memberSignatures(bytes32 digest)
         internal
-        pure
+        view
         returns (IVeilContract.CompactSignature[] memory list)
     {
         list = new IVeilContract.CompactSignature[](4);
         for (uint256 i = 0; i < 4; ++i) {
-            list[i] = compact(i + 1, digest);
+            list[i] = compact(offset + i + 1, digest);
         }
     }
 
@@ -204,7 +292,7 @@ abstract contract Base {
 
     /// @dev Proposes and publishes the key `group` of an epoch.
     function publish(uint64 epoch, uint256 group, uint256 previous) internal {
-        ceremony.propose(proposal(epoch, 0));
+        propose(proposal(epoch, 0));
         IKeyCeremony.Publication memory p = publication(epoch, 0, group);
         p.cluster = cluster;
         IVeilContract.FrostSignature memory handover;

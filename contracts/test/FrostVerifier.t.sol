@@ -10,9 +10,9 @@ import {Vm} from "./Vm.sol";
 /// @dev So that gas is measured as a contract would spend it.
 contract Harness {
     function verify(
-        IVeilContract.CompressedPoint memory key,
+        IVeilContract.CompressedPoint calldata key,
         bytes32 message,
-        IVeilContract.FrostSignature memory signature
+        IVeilContract.FrostSignature calldata signature
     ) external view returns (bool valid, uint256 gas) {
         gas = gasleft();
         valid = FrostVerifier.verify(key, message, signature);
@@ -86,7 +86,7 @@ contract FrostVerifierTest {
             IVeilContract.FrostSignature memory signature,
             bytes32 challenge
         ) = vector();
-        uint256 c = FrostVerifier.challenge(key, message, signature.rx, signature.ry);
+        uint256 c = FrostVerifier.challenge(key.x, key.prefix, message, signature.rx, signature.ry);
         require(bytes32(c) == challenge, "challenge");
         (bool valid, uint256 gas) = harness.verify(key, message, signature);
         require(valid, "signature");

@@ -32,7 +32,7 @@ contract KeyCeremonyTest is Base {
     }
 
     function test_gas_of_publish() external {
-        ceremony.propose(proposal(0, 0));
+        propose(proposal(0, 0));
         (
             IKeyCeremony.Publication memory p,
             IVeilContract.CompactSignature[] memory members,
@@ -47,7 +47,7 @@ contract KeyCeremonyTest is Base {
     }
 
     function test_each_member_signs_in_its_seat() external {
-        ceremony.propose(proposal(0, 0));
+        propose(proposal(0, 0));
         (
             IKeyCeremony.Publication memory p,
             IVeilContract.CompactSignature[] memory members,
@@ -56,11 +56,22 @@ contract KeyCeremonyTest is Base {
         IVeilContract.FrostSignature memory none;
         IVeilContract.CompactSignature memory first = members[0];
         members[0] = members[1];
+        // Whose they are, so that the sender can name the seat.
+        address[] memory recovered = new address[](4);
+        for (uint256 i = 0; i < 4; ++i) {
+            recovered[i] = vm.createWallet(i == 0 ? 2 : i + 1).account;
+        }
         vm.expectRevert(
-            abi.encodeWithSelector(IKeyCeremony.WrongMemberSignature.selector, uint8(1))
+            abi.encodeWithSelector(IKeyCeremony.WrongMemberSignatures.selector, recovered)
         );
         ceremony.publish(p, members, possession, none);
         members[0] = first;
+        IVeilContract.CompactSignature[] memory few = new IVeilContract.CompactSignature[](3);
+        for (uint256 i = 0; i < 3; ++i) {
+            few[i] = members[i];
+        }
+        vm.expectPartialRevert(IKeyCeremony.WrongNumberOfSignatures.selector);
+        ceremony.publish(p, few, possession, none);
         ceremony.publish(p, members, possession, none);
         vm.expectRevert(abi.encodeWithSelector(IKeyCeremony.AttemptPublished.selector, uint32(0)));
         ceremony.publish(p, members, possession, none);
@@ -68,7 +79,7 @@ contract KeyCeremonyTest is Base {
 
     /// @dev Every field is signed.
     function testFuzz_a_changed_publication_is_refused(uint8 field) external {
-        ceremony.propose(proposal(0, 0));
+        propose(proposal(0, 0));
         (
             IKeyCeremony.Publication memory p,
             IVeilContract.CompactSignature[] memory members,
@@ -82,14 +93,12 @@ contract KeyCeremonyTest is Base {
         if (field == 4) p.referenceStringDigest = 0;
         if (field == 5) p.referenceStringOrigin = 0;
         IVeilContract.FrostSignature memory none;
-        vm.expectRevert(
-            abi.encodeWithSelector(IKeyCeremony.WrongMemberSignature.selector, uint8(1))
-        );
+        vm.expectPartialRevert(IKeyCeremony.WrongMemberSignatures.selector);
         ceremony.publish(p, members, possession, none);
     }
 
     function test_a_key_off_the_curve_is_refused() external {
-        ceremony.propose(proposal(0, 0));
+        propose(proposal(0, 0));
         IKeyCeremony.Publication memory p = publication(0, 0, GROUP);
         p.cluster = cluster;
         p.groupKey.y ^= 1;
@@ -102,7 +111,7 @@ contract KeyCeremonyTest is Base {
         deadline = NOW + 1 + deadline % 7 days;
         IKeyCeremony.Proposal memory given = proposal(0, 0);
         given.deadline = deadline;
-        ceremony.propose(given);
+        propose(given);
         (
             IKeyCeremony.Publication memory p,
             IVeilContract.CompactSignature[] memory members,
@@ -121,9 +130,9 @@ contract KeyCeremonyTest is Base {
     }
 
     function test_an_aborted_attempt_stays_dead_and_the_next_one_may_begin() external {
-        ceremony.propose(proposal(0, 0));
+        propose(proposal(0, 0));
         vm.expectPartialRevert(IKeyCeremony.AttemptStillOpen.selector);
-        ceremony.propose(proposal(0, 1));
+        propose(proposal(0, 1));
         vm.prank(address(0xbad));
         vm.expectPartialRevert(IKeyCeremony.NotAParticipant.selector);
         ceremony.abort(cluster, 0, 0, "why");
@@ -132,12 +141,14 @@ contract KeyCeremonyTest is Base {
             keccak256("CeremonyAbort(bytes32 cluster,uint64 epoch,uint32 attempt,bytes32 reason)");
         bytes32 digest =
             typedDigest(keccak256(abi.encode(kind, cluster, uint64(0), uint32(0), bytes32("why"))));
+        IVeilContract.Point memory key = identityKey(3);
+        IVeilContract.CompactSignature memory signature = compact(3, digest);
         vm.expectPartialRevert(IKeyCeremony.WrongMemberSignature.selector);
-        ceremony.abortSigned(cluster, 0, 0, "why", 2, compact(3, digest));
+        ceremony.abortSigned(cluster, 0, 0, "why", 2, key, signature);
         vm.expectPartialRevert(IKeyCeremony.UnknownSeat.selector);
-        ceremony.abortSigned(cluster, 0, 0, "why", 5, compact(3, digest));
+        ceremony.abortSigned(cluster, 0, 0, "why", 5, key, signature);
         vm.prank(address(0xbad)); // anyone may send it
-        ceremony.abortSigned(cluster, 0, 0, "why", 3, compact(3, digest));
+        ceremony.abortSigned(cluster, 0, 0, "why", 3, key, signature);
         check(statusOf(0) == IKeyCeremony.Status.Aborted, "status");
 
         (
@@ -149,8 +160,8 @@ contract KeyCeremonyTest is Base {
         vm.expectRevert(abi.encodeWithSelector(IKeyCeremony.AttemptAborted.selector, uint32(0)));
         ceremony.publish(p, members, possession, none);
         vm.expectPartialRevert(IKeyCeremony.WrongAttempt.selector);
-        ceremony.propose(proposal(0, 2));
-        ceremony.propose(proposal(0, 1));
+        propose(proposal(0, 2));
+        propose(proposal(0, 1));
         check(ceremony.attempts(cluster, 0) == 2, "attempts");
     }
 
@@ -158,8 +169,8 @@ contract KeyCeremonyTest is Base {
     function test_rollover() external {
         publish(0, GROUP, 0);
         vm.expectPartialRevert(IKeyCeremony.WrongEpoch.selector);
-        ceremony.propose(proposal(0, 1));
-        ceremony.propose(proposal(1, 0));
+        propose(proposal(0, 1));
+        propose(proposal(1, 0));
         check(ceremony.epochs(cluster) == 1, "in force");
 
         IKeyCeremony.Publication memory p = publication(1, 0, GROUP + 1);
@@ -173,5 +184,121 @@ contract KeyCeremonyTest is Base {
         handover = Signer.sign(GROUP, handoverDigest(p));
         ceremony.publish(p, members, possession, handover);
         check(ceremony.epochs(cluster) == 2, "rolled over");
+    }
+
+    /// @dev Only governance, only after the long delay, only for the next epoch.
+    function test_succession_replaces_the_signature_of_a_dead_quorum() external {
+        publish(0, GROUP, 0);
+        vm.prank(STRANGER);
+        vm.expectPartialRevert(IVeilContract.NotGovernance.selector);
+        ceremony.announceSuccession(cluster, 1);
+        vm.expectPartialRevert(IKeyCeremony.WrongEpoch.selector);
+        ceremony.announceSuccession(cluster, 2);
+        ceremony.announceSuccession(cluster, 1);
+        uint64 from = uint64(block.timestamp) + 14 days;
+        check(ceremony.successionFrom(cluster, 1) == from, "from");
+
+        vm.warp(from - 1);
+        propose(proposal(1, 0));
+        IKeyCeremony.Publication memory p = publication(1, 0, GROUP + 1);
+        p.cluster = cluster;
+        IVeilContract.CompactSignature[] memory members =
+            memberSignatures(typedDigest(publicationHash(p)));
+        IVeilContract.FrostSignature memory possession = Signer.sign(GROUP + 1, possessionDigest(p));
+        IVeilContract.FrostSignature memory none;
+        vm.expectRevert(abi.encodeWithSelector(IKeyCeremony.WrongHandoverSignature.selector));
+        ceremony.publish(p, members, possession, none);
+        vm.warp(from);
+        ceremony.publish(p, members, possession, none);
+        check(ceremony.epochs(cluster) == 2, "succeeded");
+
+        ceremony.announceSuccession(cluster, 2);
+        ceremony.withdrawSuccession(cluster, 2);
+        check(ceremony.successionFrom(cluster, 2) == 0, "withdrawn");
+    }
+
+    function absences(uint8 seat, uint8 first, uint8 second)
+        private
+        view
+        returns (IKeyCeremony.Absence[] memory list)
+    {
+        bytes32 digest = absenceDigest(0, 0, seat);
+        list = new IKeyCeremony.Absence[](2);
+        list[0] = IKeyCeremony.Absence(first, identityKey(first), compact(first, digest));
+        list[1] = IKeyCeremony.Absence(second, identityKey(second), compact(second, digest));
+    }
+
+    /// @dev The standby of the order takes the seat of who was absent, with the signatures of t+1.
+    function test_a_standby_replaces_an_absentee_after_a_failed_attempt() external {
+        register(5, MEMBER);
+        register(6, MEMBER);
+        memberCount = 6;
+        propose(proposal(0, 0));
+        IKeyCeremony.Absence[] memory good = absences(2, 1, 3);
+        vm.expectPartialRevert(IKeyCeremony.AttemptNotFailed.selector);
+        ceremony.replaceSeat(cluster, 0, 0, 2, good);
+        ceremony.abort(cluster, 0, 0, "absent");
+
+        IKeyCeremony.Absence[] memory few = new IKeyCeremony.Absence[](1);
+        few[0] = good[0];
+        vm.expectPartialRevert(IKeyCeremony.TooFewAbsences.selector);
+        ceremony.replaceSeat(cluster, 0, 0, 2, few);
+        IKeyCeremony.Absence[] memory bad = absences(2, 3, 1);
+        vm.expectPartialRevert(IKeyCeremony.WrongOrder.selector);
+        ceremony.replaceSeat(cluster, 0, 0, 2, bad);
+        bad = absences(2, 1, 2);
+        vm.expectPartialRevert(IKeyCeremony.WrongOrder.selector);
+        ceremony.replaceSeat(cluster, 0, 0, 2, bad);
+        bad = absences(2, 1, 3);
+        bad[1].signature = bad[0].signature;
+        vm.expectPartialRevert(IKeyCeremony.WrongMemberSignature.selector);
+        ceremony.replaceSeat(cluster, 0, 0, 2, bad);
+
+        vm.prank(STRANGER); // anyone who has the signatures
+        ceremony.replaceSeat(cluster, 0, 0, 2, good);
+        vm.expectPartialRevert(IKeyCeremony.SeatAlreadyReplaced.selector);
+        ceremony.replaceSeat(cluster, 0, 0, 2, good);
+        ceremony.replaceSeat(cluster, 0, 0, 1, absences(1, 3, 4));
+        good = absences(3, 1, 4);
+        vm.expectPartialRevert(IKeyCeremony.NoStandbyLeft.selector);
+        ceremony.replaceSeat(cluster, 0, 0, 3, good);
+
+        propose(proposal(0, 1));
+        bytes32[] memory roster = ceremony.attemptOf(cluster, 0, 1).roster;
+        check(roster[0] == peerOf(6) && roster[1] == peerOf(5), "standbys");
+        check(roster[2] == peerOf(3) && roster[3] == peerOf(4), "others");
+
+        // Those in the seats sign, not those that left.
+        IKeyCeremony.Publication memory p = publication(0, 1, GROUP);
+        p.cluster = cluster;
+        bytes32 digest = typedDigest(publicationHash(p));
+        IVeilContract.CompactSignature[] memory members = memberSignatures(digest);
+        IVeilContract.FrostSignature memory possession = Signer.sign(GROUP, possessionDigest(p));
+        IVeilContract.FrostSignature memory none;
+        vm.expectPartialRevert(IKeyCeremony.WrongMemberSignatures.selector);
+        ceremony.publish(p, members, possession, none);
+        (members[0], members[1]) = (compact(6, digest), compact(5, digest));
+        ceremony.publish(p, members, possession, none);
+        check(ceremony.seatOf(cluster, 0, peerOf(5)) == 2, "seat");
+        check(ceremony.seatOf(cluster, 0, peerOf(2)) == 0, "no seat");
+    }
+
+    function test_the_roster_is_that_of_the_registry() external {
+        IVeilContract.Point[] memory wrong = identities(4);
+        wrong[0] = identityKey(9);
+        IKeyCeremony.Proposal memory given = proposal(0, 0);
+        vm.expectPartialRevert(IKeyCeremony.WrongRoster.selector);
+        ceremony.propose(given, wrong);
+        // The peer has only the parity of y, so that a point off the curve may have its hash.
+        wrong = identities(4);
+        wrong[0].y ^= 2;
+        vm.expectPartialRevert(IKeyCeremony.InvalidIdentityKey.selector);
+        ceremony.propose(given, wrong);
+        wrong = identities(3);
+        vm.expectPartialRevert(IKeyCeremony.WrongRoster.selector);
+        ceremony.propose(given, wrong);
+        registry.requestExit(cluster, peerOf(1));
+        vm.expectPartialRevert(IKeyCeremony.TooFewMembers.selector);
+        ceremony.propose(given, wrong);
     }
 }

@@ -7,7 +7,15 @@ import {Base} from "./Base.sol";
 
 contract NodeRegistryTest is Base {
     event NodeRegistered(
-        bytes32 indexed cluster, bytes32 indexed peer, address indexed operator, uint8 roles
+        bytes32 indexed cluster,
+        bytes32 indexed peer,
+        address indexed operator,
+        uint8 roles,
+        uint32 position,
+        uint256 identityX,
+        uint8 identityPrefix,
+        bytes32 organisation,
+        string labels
     );
 
     /// @dev The identity of protocol-spec/vectors/scheduling.json: secret key 0x01..01.
@@ -17,19 +25,6 @@ contract NodeRegistryTest is Base {
         uint256 secret = 0x0101010101010101010101010101010101010101010101010101010101010101;
         bytes32 peer = register(secret, WORKER);
         check(peer == vm.parseBytes32(string.concat("0x", text)), "peer");
-        string memory identity = vm.parseJsonString(json, ".telemetry.identity");
-        bytes memory key = registry.nodeOf(cluster, peer).identity;
-        check(keccak256(bytes(hexOf(key))) == keccak256(bytes(identity)), "identity");
-    }
-
-    function hexOf(bytes memory data) private pure returns (string memory) {
-        bytes memory digits = "0123456789abcdef";
-        bytes memory text = new bytes(data.length * 2);
-        for (uint256 i = 0; i < data.length; ++i) {
-            text[2 * i] = digits[uint8(data[i]) >> 4];
-            text[2 * i + 1] = digits[uint8(data[i]) & 15];
-        }
-        return string(text);
     }
 
     function test_gas_of_register() external {
@@ -39,16 +34,33 @@ contract NodeRegistryTest is Base {
         bytes32 digest = registrationDigest(node, peerOf(3), address(this), 0);
         registry.register(node, compact(3, digest));
         vm.snapshotGasLastCall("NodeRegistry", "register");
+        // The costly case: a member that the admin admitted, of another account.
+        node = registration(4, MEMBER);
+        digest = registrationDigest(node, peerOf(4), STRANGER, 0);
+        registry.registerNode(peerOf(4), STRANGER);
+        IVeilContract.CompactSignature memory signature = compact(4, digest);
+        vm.prank(STRANGER);
+        registry.register(node, signature);
+        vm.snapshotGasLastCall("NodeRegistry", "register, admitted member");
     }
 
     function test_a_registration_is_announced_and_listed() external {
+        IVeilContract.Point memory key = identityKey(7);
+        uint8 prefix = uint8(2 + key.y % 2);
+        uint8 both = WORKER | MEMBER;
         vm.expectEmit(true, true, true, true);
-        emit NodeRegistered(cluster, peerOf(7), address(this), WORKER | MEMBER);
-        register(7, WORKER | MEMBER);
-        (INodeRegistry.Node[] memory page, uint32 next) = registry.nodes(cluster, 0, 10);
+        emit NodeRegistered(
+            cluster, peerOf(7), address(this), both, 0, key.x, prefix, "example", "zone=a"
+        );
+        register(7, both);
+        (INodeRegistry.Node[] memory page, uint32 next) = registry.nodes(cluster, true, 0, 10);
         check(page.length == 1 && next == 0, "page");
         check(page[0].peer == peerOf(7) && page[0].operator == address(this), "node");
+        check(page[0].roles == both && page[0].stake == 0, "roles");
+        check(page[0].organisationTag == bytes7(keccak256(abi.encode(bytes32("example")))), "tag");
         check(registry.members(cluster).length == 1, "member");
+        (page,) = registry.nodes(cluster, false, 0, 10);
+        check(page.length == 0, "no worker alone");
     }
 
     function testFuzz_a_signature_of_another_key_is_refused(uint256 secret) external {
@@ -67,7 +79,7 @@ contract NodeRegistryTest is Base {
         INodeRegistry.Registration memory node = registration(1, WORKER);
         IVeilContract.CompactSignature memory used =
             compact(1, registrationDigest(node, peer, address(this), 0));
-        registry.deregister(cluster, peer);
+        registry.requestExit(cluster, peer);
         vm.expectPartialRevert(INodeRegistry.WrongIdentitySignature.selector);
         registry.register(node, used);
         register(1, WORKER);
@@ -110,28 +122,51 @@ contract NodeRegistryTest is Base {
     }
 
     function testFuzz_only_supported_committees(uint8 size) external {
+        INodeRegistry.Settings memory given = settings();
+        given.committeeSize = size;
         bool supported = size == 1 || size == 4 || size == 7 || size == 10 || size == 13;
         if (!supported) {
             vm.expectRevert(
                 abi.encodeWithSelector(INodeRegistry.UnsupportedCommitteeSize.selector, size)
             );
         }
-        registry.registerCluster("another", size, false, 1, "");
+        registry.registerCluster("another", given);
     }
 
-    function test_only_the_admin_changes_a_cluster() external {
-        bytes memory refused =
-            abi.encodeWithSelector(INodeRegistry.NotClusterAdmin.selector, cluster, address(0xbad));
-        vm.prank(address(0xbad));
-        vm.expectRevert(refused);
-        registry.setClusterPolicy(cluster, "other");
-        vm.prank(address(0xbad));
-        vm.expectRevert(refused);
-        registry.setRights(cluster, address(0xbad), 1);
-        registry.setClusterPolicy(cluster, "other");
-        check(keccak256(registry.getClusterPolicy(cluster)) == keccak256("other"), "policy");
+    function test_bad_settings_are_refused() external {
+        INodeRegistry.Settings memory given = settings();
+        vm.expectPartialRevert(INodeRegistry.ClusterAlreadyRegistered.selector);
+        registry.registerCluster(0, given);
+        given.slotMillis = 0;
+        vm.expectPartialRevert(INodeRegistry.InvalidSlotTime.selector);
+        registry.registerCluster("another", given);
+        given = settings();
+        given.standbys = 9;
+        vm.expectPartialRevert(INodeRegistry.TooManyStandbys.selector);
+        registry.registerCluster("another", given);
+        given = settings();
+        given.wideningDelay = 31 days;
+        vm.expectPartialRevert(INodeRegistry.InvalidWideningDelay.selector);
+        registry.registerCluster("another", given);
+        given = settings();
+        given.memberStake = type(uint96).max;
+        vm.expectPartialRevert(INodeRegistry.InvalidStake.selector);
+        registry.registerCluster("another", given);
         vm.expectPartialRevert(INodeRegistry.UnknownCluster.selector);
-        registry.setClusterPolicy("none", "other");
+        registry.clusterOf("none");
+    }
+
+    function test_only_the_operator_or_the_admin_takes_a_node_out() external {
+        bytes32 peer = register(1, WORKER);
+        vm.prank(STRANGER);
+        vm.expectPartialRevert(INodeRegistry.NotNodeOperator.selector);
+        registry.requestExit(cluster, peer);
+        registry.requestExit(cluster, peer);
+        vm.expectPartialRevert(INodeRegistry.NodeNotRegistered.selector);
+        registry.requestExit(cluster, peer);
+        check(registry.operatorOf(cluster, peer) == address(0), "operator");
+        vm.expectPartialRevert(INodeRegistry.NodeNotRegistered.selector);
+        registry.nodeOf(cluster, peer);
     }
 
     /// @dev Whatever joins and leaves, the order of those that stayed does not change, and pages of
@@ -144,25 +179,31 @@ contract NodeRegistryTest is Base {
         uint256 members = 5;
         for (uint256 i = 1; i <= 10; ++i) {
             if ((leaving >> i) & 1 == 1) {
-                registry.deregister(cluster, peerOf(i));
+                registry.requestExit(cluster, peerOf(i));
                 if (i % 2 == 0) --members;
             }
         }
         check(registry.members(cluster).length == members, "members");
-        uint256 seen = 1;
+        checkPages(leaving, size, 1);
+        checkPages(leaving, size, 2);
+    }
+
+    /// @dev Odd secrets are workers, even ones members.
+    function checkPages(uint16 leaving, uint32 size, uint256 expected) private view {
+        bool ofMembers = expected == 2;
         uint32 from = 0;
         do {
             INodeRegistry.Node[] memory page;
             uint32 next;
-            (page, next) = registry.nodes(cluster, from, size);
+            (page, next) = registry.nodes(cluster, ofMembers, from, size);
             for (uint256 i = 0; i < page.length; ++i) {
-                while ((leaving >> seen) & 1 == 1) ++seen;
-                check(page[i].peer == peerOf(seen), "order");
-                ++seen;
+                while ((leaving >> expected) & 1 == 1) expected += 2;
+                check(page[i].peer == peerOf(expected), "order");
+                expected += 2;
             }
             from = next;
         } while (from != 0);
-        while (seen <= 10 && (leaving >> seen) & 1 == 1) ++seen;
-        check(seen == 11, "complete");
+        while (expected <= 10 && (leaving >> expected) & 1 == 1) expected += 2;
+        check(expected > 10, "complete");
     }
 }

@@ -24,7 +24,8 @@ library Signer {
         uint256 nonce = uint256(keccak256(abi.encode("nonce", secret, message))) % Secp256k1.N;
         Vm.Wallet memory wallet = vm.createWallet(nonce);
         (signature.rx, signature.ry) = (wallet.publicKeyX, wallet.publicKeyY);
-        uint256 c = FrostVerifier.challenge(key(secret), message, signature.rx, signature.ry);
+        IVeilContract.CompressedPoint memory own = key(secret);
+        uint256 c = FrostVerifier.challenge(own.x, own.prefix, message, signature.rx, signature.ry);
         signature.z = addmod(nonce, mulmod(c, secret, Secp256k1.N), Secp256k1.N);
     }
 }

@@ -11,41 +11,66 @@
 //!
 //! # Flow
 //! [`Chain::connect`] checks chain id and interface versions of what the directory names. Reads are
-//! repeated a bounded number of times when the network fails. A transaction is first tried without
-//! being sent, so that a refusal costs nothing and names its reason; then it is sent under the next
-//! nonce of its account, and followed until it has the configured confirmations.
+//! repeated a bounded number of times when the network fails, and go to the next endpoint if there are
+//! several. A transaction is first tried without being sent, so that a refusal costs nothing and names
+//! its reason; then it is sent under the next nonce of its account, and followed until it has the
+//! configured confirmations: sent again if it is dropped, with a higher fee if it is stuck, and
+//! withdrawn if it takes too long.
+//!
+//! What is acted on is read at [`Chain::settled`] blocks, or comes from a [`Follower`], which tells of
+//! events when they are seen, undone by a reorganisation, and settled.
 //!
 //! # Caveats
 //! - Transactions of one account are numbered by its handle and the clones of it. Two processes
 //!   with one key disturb each other; a nonce that the other one used is read again, a few times.
 //!   Better give every process its own account.
-//! - A block that is replaced later is not noticed: set `confirmations` to what the chain deserves.
+//! - A block that is replaced after the configured depth is not undone: set `depth` and
+//!   `confirmations` to what the chain deserves.
 
 mod anchors;
 pub mod anvil;
 mod ceremonies;
 mod connection;
 mod deploy;
+mod disputes;
+mod elections;
+mod endpoints;
 mod error;
+mod events;
+mod follow;
 mod jobs;
 mod key;
+mod logs;
+mod outgoing;
+mod policy;
 mod refusal;
+mod registrations;
 mod registry;
+mod rpc;
 mod send;
+mod track;
 mod typed;
 mod types;
 mod watch;
 
 pub use connection::{Chain, ChainConfig, Contracts};
-pub use deploy::{DeployConfig, Deployment};
+pub use deploy::{DeployConfig, DeployOptions, Deployment};
+pub use disputes::CertificateVote;
+pub use elections::{ElectedCommittee, Election, ElectionStatus};
+pub use endpoints::{EndpointStatus, RpcUrls};
 pub use error::ChainError;
+pub use events::ChainEvent;
+pub use follow::Follower;
 pub use key::{AccountKey, AccountKeyError};
+pub use policy::{ClusterImage, ImageLeaf, ImagePart, ImageStatus};
 pub use refusal::Refusal;
+pub use track::Update;
 pub use typed::{
-    InvalidPoint, KeyPublication, abort_digest, registration_digest, verifying_shares_root,
+    InvalidPoint, KeyPublication, abort_digest, absence_digest, registration_digest,
+    verifying_shares_root,
 };
 pub use types::{
-    AnchoredCertificate, AttemptStatus, CeremonyAttempt, Cluster, ClusterSettings, Endorsements,
-    Head, Mined, NodeRegistration, Proposal, PublishedKey, ReferenceString, RegisteredNode, Rights,
-    Roles, SubmittedJob,
+    Allowance, AnchoredCertificate, AttemptStatus, CeremonyAttempt, Cluster, ClusterSettings,
+    Endorsements, Head, Mined, NodeRegistration, Proposal, PublishedKey, ReferenceString,
+    RegisteredNode, Rights, Roles, SubmittedJob,
 };

@@ -9,7 +9,8 @@
 //! 3. Another answers [`SyncRequest`]s from what [`Shelf`] holds.
 //!
 //! # Caveats
-//! A view is read at one block, by number, so that two nodes that name a block mean the same facts.
+//! A view is read at one block, by its hash, so that two nodes that name a block mean the same facts.
+//! The block is deep enough to act on ([`Chain::settled`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -74,7 +75,7 @@ impl View {
         cluster: ClusterId,
         block: BlockRef,
     ) -> Result<Self, ChainError> {
-        let chain = chain.at(block.number);
+        let chain = chain.at(block);
         let settings = chain.cluster(cluster).await?;
         let policy = chain.cluster_policy(cluster).await?;
         let nodes: BTreeMap<_, _> =
@@ -89,7 +90,8 @@ impl View {
         if let Some(key) = &key {
             let attempt = chain.ceremony_attempt(cluster, key.epoch, key.attempt).await?;
             let seats = attempt.map(|attempt| attempt.roster).unwrap_or_default();
-            roster = seats.iter().filter_map(|peer| Some(nodes.get(peer)?.identity)).collect();
+            // Also of members that left the registry since.
+            roster = chain.identities(cluster, &seats).await?;
         }
         Ok(Self {
             block,
@@ -303,6 +305,30 @@ impl Cluster {
         Ok(view)
     }
 
+    /// Forgets views of blocks that are no longer in the chain, which a reorganisation deeper than
+    /// the configured depth may have replaced.
+    async fn forget_replaced(&self, now: BlockRef) -> Result<(), ChainError> {
+        let last = self.view().block;
+        if last.number < now.number && self.chain.check_block(last).await.is_ok() || last == now {
+            return Ok(());
+        }
+        let known: Vec<_> = self.history().iter().map(|view| view.block).collect();
+        for block in known {
+            match self.chain.check_block(block).await {
+                Ok(()) => {}
+                Err(ChainError::UnknownBlock(_)) => {
+                    tracing::warn!(
+                        block = block.number,
+                        "a block was replaced; what it said is void"
+                    );
+                    self.history().retain(|view| view.block != block);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     fn remember(&self, view: &Arc<View>) {
         let mut history = self.history();
         if history.len() >= KEPT_VIEWS {
@@ -394,7 +420,7 @@ async fn registered(chain: &Chain, cluster: ClusterId, me: PeerIdHash) -> Result
     let mut changes = chain.changes();
     let mut told = false;
     loop {
-        let (block, _) = chain.block().await?;
+        let block = chain.settled().await?;
         let view = View::read(chain, cluster, block).await?;
         if view.nodes.contains_key(&me) {
             return Ok(view);
@@ -420,7 +446,8 @@ async fn follow_chain(
     while changes.changed().await.is_ok() {
         changes.mark_unchanged();
         let read = async {
-            let (block, _) = cluster.chain.block().await?;
+            let block = cluster.chain.settled().await?;
+            cluster.forget_replaced(block).await?;
             View::read(&cluster.chain, cluster.scope.cluster, block).await
         };
         let view = match read.await {

@@ -2,7 +2,7 @@
 //! real one has, and a job on it.
 //!
 //! # Flow
-//! 1. [`Devnet::prepare`]: the chain is started, contracts are deployed, every node gets a folder as
+//! 1. [`Devnet::prepare`], or [`Devnet::resume`] for a folder with a network: the chain is started, contracts are deployed, every node gets a folder as
 //!    an operator would make it, and is registered.
 //! 2. [`Devnet::start_nodes`]: in this process, or each in its own.
 //! 3. [`Devnet::make_key`]: the ceremony is proposed; the members hold it.
@@ -24,6 +24,7 @@ mod file;
 mod files;
 mod node;
 mod placement;
+mod resume;
 mod verify;
 mod wait;
 
@@ -54,7 +55,8 @@ use self::{
 use crate::{
     ceremony::{AttemptStatus, ChainCommitPoint, ProposeOptions, propose},
     chain::{
-        Chain, ChainConfig, ClusterSettings, NodeRegistration, Rights, Roles,
+        AccountKey, Allowance, Chain, ChainConfig, ChainError, ClusterSettings, NodeRegistration,
+        Roles,
         anvil::{Anvil, AnvilConfig},
     },
     docker::{Docker, Executor, Owner},
@@ -71,6 +73,8 @@ const NODE_UP: Duration = Duration::from_secs(120);
 const CEREMONY: Duration = Duration::from_secs(1800);
 /// For keys to be expanded and telemetry to arrive.
 const READY: Duration = Duration::from_secs(900);
+/// The chain's state in the folder.
+const CHAIN_STATE: &str = "anvil.json";
 /// Accounts of the local chain: 0 is the admin's, 1 the operator's, the rest the nodes'.
 const FIRST_NODE_ACCOUNT: usize = 2;
 
@@ -162,25 +166,23 @@ impl Devnet {
         Docker::connect(&options.docker_socket).await?;
         private_folder(folder)?;
         let folder = folder.canonicalize().map_err(DevnetError::io(folder))?;
-        if folder.join("anvil.json").exists() || folder.join("devnet.json").exists() {
+        if folder.join(CHAIN_STATE).exists() || folder.join("devnet.json").exists() {
             return Err(DevnetError::Options(format!(
-                "{} holds another network: choose an empty folder",
+                "{} holds a network that was not finished: choose an empty folder",
                 folder.display()
             )));
         }
         let mut steps = Vec::new();
 
         let clock = Clock::begin(&tell, "chain");
-        let state = Some(folder.join("anvil.json"));
+        let state = Some(folder.join(CHAIN_STATE));
         let anvil =
             Anvil::start(AnvilConfig { port: options.rpc_port, state, ..AnvilConfig::default() })
                 .await?;
-        let no_account = || DevnetError::Options("the local chain has too few accounts".to_owned());
-        let key = |account| anvil.key(account).ok_or_else(no_account);
         steps.push(clock.done());
 
         let clock = Clock::begin(&tell, "contracts");
-        let config = ChainConfig::new(anvil.url(), Address([0; 20])).with_key(key(0)?);
+        let config = ChainConfig::new(anvil.url(), Address([0; 20])).with_key(account(&anvil, 0)?);
         let (admin, deployment) = Chain::deploy(config).await?;
         deployment.write(&folder.join("deployment.json"))?;
         steps.push(clock.done());
@@ -188,16 +190,14 @@ impl Devnet {
         let clock = Clock::begin(&tell, "registration");
         let cluster = admin
             .register_cluster(&ClusterSettings {
-                salt: [0; 32],
-                committee: options.committee,
-                open_to_workers: true,
                 slot_millis: SLOT_MILLIS,
                 policy: b"spread".to_vec(),
+                ..ClusterSettings::new(options.committee)
             })
             .await?;
-        let operator = admin.with_key(key(1)?);
-        let submitter = operator.account().ok_or_else(no_account)?;
-        admin.set_rights(cluster, submitter, Rights::SUBMIT).await?;
+        let operator = admin.with_key(account(&anvil, 1)?);
+        let submitter = operator.account().ok_or(ChainError::NoAccount)?;
+        admin.set_allowance(cluster, submitter, Allowance::submit_freely()).await?;
         let files = node_files(&options, &folder, &anvil)?;
         let rpc = anvil.url();
         let contract = admin.contracts().directory;
@@ -209,7 +209,8 @@ impl Devnet {
             tell(Event::Detail(&node.name));
         }
         let ask = files.first().map(NodeFiles::admin_socket).unwrap_or_default();
-        let operator_config = write_operator(&folder.join("operator"), &key(1)?, &shared, &ask)?;
+        let operator_config =
+            write_operator(&folder.join("operator"), &account(&anvil, 1)?, &shared, &ask)?;
         let nodes: Vec<_> = files
             .into_iter()
             .map(|files| {
@@ -314,11 +315,15 @@ impl Devnet {
         found.ok_or_else(|| DevnetError::Options(format!("there is no node {name}")))
     }
 
-    /// Proposes the ceremony and waits until the members have published a key.
+    /// Proposes the ceremony and waits until the members have published a key. A network that was
+    /// taken up has its key.
     ///
     /// # Errors
     /// [`DevnetError`].
     pub async fn make_key(&mut self) -> Result<KeySetDigest, DevnetError> {
+        if let Some(key) = self.admin.current_key(self.cluster).await? {
+            return Ok(key.key_set);
+        }
         let clock = Clock::begin(&self.tell, "ceremony");
         let commit_point = ChainCommitPoint::new(self.admin.clone(), self.cluster);
         let options = ProposeOptions {
@@ -402,6 +407,12 @@ impl Devnet {
     }
 }
 
+/// The key of an account of the local chain.
+fn account(anvil: &Anvil, i: usize) -> Result<AccountKey, DevnetError> {
+    let few = || DevnetError::Options("the local chain has too few accounts".to_owned());
+    anvil.key(i).ok_or_else(few)
+}
+
 fn entry(node: &Node) -> Result<NodeEntry, DevnetError> {
     Ok(NodeEntry {
         name: node.name().to_owned(),
@@ -450,6 +461,7 @@ async fn register(admin: &Chain, cluster: ClusterId, node: &NodeFiles) -> Result
         roles: Roles { worker: !member, member },
         organisation: "devnet".to_owned(),
         labels: Vec::new(),
+        stake: 0,
     };
     chain.register_node(&registration, &node.identity).await?;
     Ok(())

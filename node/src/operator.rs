@@ -50,9 +50,15 @@ pub async fn submit(
     let nonce = chain.next_job_nonce(cluster, operator).await?;
     let spec = job.into_spec(chain.scope(cluster), operator, nonce)?;
     let digest = spec.digest();
-    chain.submit_job(cluster, digest, nonce).await?;
+    chain.submit_job(cluster, digest, nonce, leak_bits(&spec)).await?;
     give_body(admin, &spec).await?;
     Ok((digest, spec))
+}
+
+/// What a job's placement may tell about others' load: each replica's answer, placed or pending, is a
+/// bit.
+fn leak_bits(spec: &JobSpec) -> u32 {
+    u32::from(spec.replicas).max(1)
 }
 
 /// Gives a job's body to the node behind `admin`, which passes it on.

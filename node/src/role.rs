@@ -29,7 +29,7 @@ pub use self::board::StatusBoard;
 use crate::{
     admin::{self, AdminError},
     api,
-    chain::{AccountKey, AccountKeyError, Chain, ChainConfig, ChainError, PublishedKey},
+    chain::{AccountKey, AccountKeyError, Chain, ChainError, PublishedKey},
     cluster::{Cluster, ClusterError, ClusterOptions},
     config::{ChainSection, Environment, NetworkSection, NodeSection},
     driver::{DataDir, DataDirError},
@@ -325,11 +325,9 @@ async fn connect(
         .without_max_times()
         .with_jitter()
         .build();
-    board.stage("connecting to the chain", [section.rpc.clone()]);
+    board.stage("connecting to the chain", section.rpc.as_slice().to_vec());
     loop {
-        let mut config = ChainConfig::new(section.rpc.clone(), section.contract);
-        config.key.clone_from(&account);
-        match Chain::connect(config).await {
+        match Chain::connect(section.connection(account.clone())).await {
             Ok(chain) => return Ok(chain),
             Err(error) if error.is_transient() => {
                 tracing::warn!(%error, "waiting for the chain");

@@ -51,13 +51,7 @@ impl Cluster {
         let (chain, deployment) =
             Chain::deploy(config.with_key(anvil.key(0).unwrap())).await.unwrap();
         let cluster = chain
-            .register_cluster(&ClusterSettings {
-                salt: [0; 32],
-                committee: Committee::new(4).unwrap(),
-                open_to_workers: true,
-                slot_millis: 10_000,
-                policy: b"spread".to_vec(),
-            })
+            .register_cluster(&ClusterSettings::new(Committee::new(4).unwrap()))
             .await
             .unwrap();
         for i in 1..=4 {
@@ -66,6 +60,7 @@ impl Cluster {
                 roles: Roles { worker: false, member: true },
                 organisation: format!("organisation {i}"),
                 labels: Vec::new(),
+                stake: 0,
             };
             chain.register_node(&registration, &identity(i)).await.unwrap();
         }

@@ -22,8 +22,7 @@ struct Shell {
 }
 
 impl Shell {
-    /// Runs `veil`; its exit code and the object it printed.
-    fn veil(&self, arguments: &[&str]) -> (i32, Value) {
+    fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_veil"));
         for (name, _) in env::vars_os() {
             if name.to_string_lossy().starts_with("VEIL_") {
@@ -38,7 +37,12 @@ impl Shell {
         ];
         command.envs(set.into_iter().filter(|(_, value)| !value.is_empty()));
         command.env("VEIL_PASSPHRASE", "open sesame").current_dir(self.folder.path());
-        let output = command.args(arguments).arg("--json").output().unwrap();
+        command
+    }
+
+    /// Runs `veil`; its exit code and the object it printed.
+    fn veil(&self, arguments: &[&str]) -> (i32, Value) {
+        let output = self.command().args(arguments).arg("--json").output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let said = serde_json::from_str(&text).unwrap_or(Value::Null);
         (output.status.code().unwrap(), said)
@@ -48,6 +52,14 @@ impl Shell {
         let (code, said) = self.veil(arguments);
         assert_eq!(code, 0, "{arguments:?}: {said}");
         said
+    }
+
+    /// The objects that a command printed, one a line.
+    fn lines(&self, arguments: &[&str]) -> Vec<Value> {
+        let output = self.command().args(arguments).arg("--json").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     fn path(&self, name: &str) -> String {
@@ -126,4 +138,93 @@ async fn from_deployment_to_a_registered_node() {
     let (code, said) = shell.veil(&["chain", "status"]);
     assert_eq!((code, said["kind"].as_str()), (1, Some("chain")));
     assert!(text(&said["error"]).contains("VEIL_RPC_URL"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policy_images_and_an_election() {
+    let anvil = Anvil::start(AnvilConfig::default()).await.unwrap();
+    let mut shell = Shell {
+        // The first endpoint is dead.
+        rpc: format!("http://127.0.0.1:1,{}", anvil.url()),
+        key: KEY.to_owned(),
+        contract: String::new(),
+        cluster: String::new(),
+        folder: tempfile::tempdir().unwrap(),
+    };
+    shell.contract = text(&shell.done(&["chain", "deploy"])["directory"]);
+    let cluster = ["chain", "cluster", "--committee", "4", "--standbys", "1", "--elected"];
+    shell.cluster = text(&shell.done(&cluster)["cluster"]);
+    let status = shell.done(&["chain", "status"]);
+    let healthy: Vec<_> =
+        status["endpoints"].as_array().unwrap().iter().map(|e| &e["healthy"]).collect();
+    assert_eq!(healthy, [false, true]);
+
+    std::fs::write(shell.path("policy"), "spread").unwrap();
+    shell.done(&["chain", "policy", "set", "--file", "policy"]);
+    assert_eq!(shell.done(&["chain", "policy", "get"])["policy"], "spread");
+
+    let digest = |byte: &str| format!("sha256:{}", byte.repeat(32));
+    let manifest = serde_json::json!({
+        "config": {"digest": digest("01")},
+        "layers": [{"digest": digest("02")}, {"digest": digest("03")}],
+    });
+    std::fs::write(shell.path("manifest.json"), manifest.to_string()).unwrap();
+    let layer = digest("03");
+    let prove = ["chain", "image", "prove", "--manifest", "manifest.json", "--part", &layer];
+    assert_eq!(shell.done(&prove)["proven"], false);
+    let image = shell.done(&["chain", "image", "allow", "--manifest", "manifest.json"]);
+    assert_eq!((&image["status"], &image["parts"]), (&"allowed".into(), &3.into()));
+    let proven = shell.done(&prove);
+    assert_eq!((&proven["proven"], &proven["part"]), (&true.into(), &"layer".into()));
+    let image = text(&image["image"]);
+    shell.done(&["chain", "image", "revoke", "--image", &image]);
+    assert_eq!(shell.done(&prove)["proven"], false);
+    let (code, said) = shell.veil(&["chain", "image", "revoke", "--image", &image]);
+    assert_eq!((code, said["kind"].as_str()), (1, Some("refused")));
+    assert!(text(&said["error"]).contains("veil chain image allow"), "{said}");
+
+    let (code, said) = shell.veil(&["chain", "elect", "request"]);
+    assert_eq!(code, 1);
+    assert!(text(&said["error"]).contains("veil chain register"), "{said}");
+    for i in 1..=5 {
+        let file = shell.path(&format!("identity-{i}.age"));
+        shell.done(&["identity", "new", "--out", &file]);
+        let stake = (i * 1_000_000_000_u64).to_string();
+        shell.done(&[
+            "chain",
+            "register",
+            "--identity",
+            &file,
+            "--role",
+            "member",
+            "--stake",
+            &stake,
+        ]);
+    }
+    assert_eq!(shell.done(&["chain", "elect", "request"])["status"], "requested");
+    // Each of these makes a block of the local chain.
+    for _ in 0..2 {
+        let account = format!("0x{}", "11".repeat(20));
+        shell.done(&["chain", "grant", "--account", &account, "--right", "images"]);
+    }
+    let sealed = shell.done(&["chain", "elect", "seal"]);
+    let count = |what: &str| sealed[what].as_array().unwrap().len();
+    assert_eq!(
+        (sealed["status"].as_str(), count("seats"), count("standbys")),
+        (Some("sealed"), 4, 1)
+    );
+    assert_eq!(shell.done(&["chain", "elect", "show"])["seats"], sealed["seats"]);
+    let (code, said) = shell.veil(&["chain", "elect", "seal"]);
+    assert_eq!((code, said["kind"].as_str()), (1, Some("refused")), "{said}");
+
+    let events = shell.lines(&["chain", "watch", "--from", "1", "--once", "--settled"]);
+    let named: Vec<_> = events.iter().map(|event| text(&event["event"])).collect();
+    for name in
+        ["SetPublished", "ClusterRegistered", "NodeRegistered", "ImageRevoked", "CommitteeElected"]
+    {
+        assert!(named.iter().any(|found| found == name), "{name}: {named:?}");
+    }
+    let elected = events.iter().find(|event| event["event"] == "CommitteeElected").unwrap();
+    assert_eq!(elected["arguments"]["seats"], 4);
+    assert_eq!(elected["update"], "settled");
 }

@@ -122,6 +122,10 @@ domains! {
     ASSIGNMENT_CERTIFICATE = "assignment certificate";
     /// Keccak-256 of it is the first word of a leaf of the assignment tree.
     ASSIGNMENT_LEAF = "assignment leaf";
+    /// Keccak-256 of it is the first word of a leaf of an image's tree.
+    IMAGE_LEAF = "image leaf";
+    /// Keccak-256 of it is the first word of what an election's seed is the hash of.
+    ELECTION = "election";
     /// Keccak-256 of it is the first word of a replica's leaf of the state tree.
     STATE_REPLICA_LEAF = "state replica leaf";
     /// Keccak-256 of it is the first word of a worker's leaf of the state tree.

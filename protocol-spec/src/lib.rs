@@ -9,6 +9,7 @@
 //! - [`codec`]: postcard with a version byte, a size limit before decoding, canonical encodings.
 //! - [`identity`]: the secp256k1 keys members sign their messages with.
 //! - [`ceremony`], [`agreement`] and [`decryption`]: the messages of the committee's protocols.
+//! - [`election`]: how a committee is drawn, as the contract draws it.
 //! - [`scheduling`]: `Telemetry`, `JobSpec`, `Manifest`, `AssignmentCertificate`.
 
 pub mod agreement;
@@ -17,6 +18,7 @@ pub mod codec;
 pub mod committee;
 pub mod decryption;
 pub mod domain;
+pub mod election;
 pub mod identity;
 pub mod ids;
 pub mod scheduling;

@@ -34,13 +34,14 @@
 //! Everything here is public: it travels by gossip, and its digests end on chain. Load is only in
 //! the ciphertexts of [`ProvenList`].
 
-mod abi;
+pub(crate) mod abi;
 #[cfg(test)]
 pub(crate) mod arbitrary;
 mod assignment;
 mod binding;
 mod certificate;
 mod image;
+mod image_tree;
 mod job;
 mod job_error;
 mod labels;
@@ -63,6 +64,7 @@ pub use certificate::{
     ReferenceStringOrigin,
 };
 pub use image::{ImageError, ImageReference};
+pub use image_tree::{ImagePart, ImageParts, InvalidImageParts, PartKind};
 pub use job::{
     AntiAffinity, Constraints, FailureDomain, HealthCheck, HealthProbe, JobSpec, LeasePolicy,
     Priority, RestartPolicy, SchedulingPolicy, Strength, limits,

@@ -2,7 +2,11 @@
 //!
 //! The compiler, forge and anvil come from npm, pinned by `contracts/package-lock.json`. What
 //! `cargo build` needs of the contracts, `contracts/abi`, is checked in; here it is made anew and
-//! compared. `VEIL_BLESS=1` writes it, and the gas figures in `contracts/snapshots`, instead.
+//! compared, and so are the storage layouts, the gas figures in `contracts/snapshots`, and the page
+//! that lists them. `VEIL_BLESS=1` writes all of it instead.
+
+mod gas;
+mod layout;
 
 use std::{env, fs, path::PathBuf};
 
@@ -12,8 +16,18 @@ use crate::step::{Failed, Step, probe, root};
 
 const NAME: &str = "contracts";
 /// What `contracts/bindings` is made from.
-const CONTRACTS: [&str; 5] =
-    ["Directory", "NodeRegistry", "KeyCeremony", "JobBoard", "AssignmentAnchor"];
+const CONTRACTS: [&str; 10] = [
+    "Timelock",
+    "Directory",
+    "NodeRegistry",
+    "PolicyRegistry",
+    "CommitteeElection",
+    "KeyCeremony",
+    "JobBoard",
+    "AssignmentAnchor",
+    "Disputes",
+    "CheckpointChannel",
+];
 
 fn folder() -> PathBuf {
     root().join("contracts")
@@ -55,7 +69,7 @@ pub(crate) fn setup() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Format, compilation without warnings, tests with gas figures, ABI.
+/// Format, compilation without warnings, tests with gas figures, and what is checked in of all that.
 pub(crate) fn test() -> Result<(), Failed> {
     let bless = env::var("VEIL_BLESS").is_ok_and(|value| value == "1");
     let forge = native("forge")
@@ -68,34 +82,40 @@ pub(crate) fn test() -> Result<(), Failed> {
     let check = if bless { "false" } else { "true" };
     step(&["test"]).env("FORGE_SNAPSHOT_CHECK", check).run()?;
     for contract in CONTRACTS {
-        compare(contract, bless)?;
+        let built = built(contract)?;
+        let abi = json!({ "abi": built["abi"], "bytecode": built["bytecode"]["object"] });
+        compare(&format!("abi/{contract}.json"), &format!("{abi:#}\n"), bless)?;
     }
-    println!("== {NAME}: contracts/abi is that of the sources");
+    compare("storage.json", &format!("{:#}\n", layout::all()?), bless)?;
+    compare("gas.md", &gas::page()?, bless)?;
+    println!("== {NAME}: abi, storage.json and gas.md are those of the sources");
     Ok(())
 }
 
-/// Compares ABI and bytecode of a contract with what is checked in, or writes them.
-fn compare(contract: &str, bless: bool) -> Result<(), Failed> {
-    let failed = |reason: String| Failed::new(NAME, reason);
-    let read = |path: PathBuf| -> Result<Value, Failed> {
-        let text = fs::read_to_string(&path)
-            .map_err(|error| failed(format!("{}: {error}", path.display())))?;
-        serde_json::from_str(&text).map_err(|error| failed(format!("{}: {error}", path.display())))
-    };
-    let built = read(folder().join(format!("out/{contract}.sol/{contract}.json")))?;
-    let built = json!({ "abi": built["abi"], "bytecode": built["bytecode"]["object"] });
-    let path = folder().join(format!("abi/{contract}.json"));
+/// What forge made of a contract.
+fn built(contract: &str) -> Result<Value, Failed> {
+    read(folder().join(format!("out/{contract}.sol/{contract}.json")))
+}
+
+fn read(path: PathBuf) -> Result<Value, Failed> {
+    let failed = |reason: String| Failed::new(NAME, format!("{}: {reason}", path.display()));
+    let text = fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| failed(error.to_string()))
+}
+
+/// Compares a file in `contracts` with what it should be, or writes it.
+fn compare(file: &str, expected: &str, bless: bool) -> Result<(), Failed> {
+    let path = folder().join(file);
     if bless {
-        let text = format!("{built:#}\n");
-        return fs::write(&path, text)
-            .map_err(|error| failed(format!("{}: {error}", path.display())));
+        return fs::write(&path, expected)
+            .map_err(|error| Failed::new(NAME, format!("{}: {error}", path.display())));
     }
-    if read(path)? == built {
+    if fs::read_to_string(&path).is_ok_and(|found| found == expected) {
         return Ok(());
     }
     let reason = format!(
-        "contracts/abi/{contract}.json is not that of the sources: look at the change, then write \
-         it with VEIL_BLESS=1 cargo xtask contracts"
+        "contracts/{file} is not that of the sources: look at the change, then write it with \
+         VEIL_BLESS=1 cargo xtask contracts"
     );
-    Err(failed(reason))
+    Err(Failed::new(NAME, reason))
 }

@@ -64,6 +64,10 @@ interface IAssignmentAnchor is IVeilContract {
     error WrongKeySet(bytes32 given, bytes32 current);
     /// @notice The certificate states another origin of the reference string than the key has.
     error WrongReferenceStringOrigin(uint8 given, uint8 current);
+    /// @notice The group key given is not that of the epoch.
+    error WrongGroupKey(uint256 given, uint256 current);
+    /// @notice The group was suspended for equivocation: nothing is anchored until the next epoch.
+    error GroupSuspended(uint64 epoch);
     /// @notice The certificate's slot is not after the last one anchored.
     error SlotNotLater(uint64 given, uint64 last);
     /// @notice The certificate does not build on the last one anchored.
@@ -82,7 +86,13 @@ interface IAssignmentAnchor is IVeilContract {
     error NotWorkerOperator(bytes32 assignmentHash, address caller);
 
     /// @notice Anchors the next certificate. Anyone.
-    function anchor(Certificate calldata certificate, FrostSignature calldata signature) external;
+    /// @param groupKey That of the epoch, as `KeyCeremony.keyOf` has it; giving it costs less than
+    /// reading it.
+    function anchor(
+        Certificate calldata certificate,
+        CompressedPoint calldata groupKey,
+        FrostSignature calldata signature
+    ) external;
 
     /// @notice Shows that an assignment is anchored, so that it can be confirmed. Anyone.
     /// @param chain The certificate that has the assignment, then all later ones up to the head.

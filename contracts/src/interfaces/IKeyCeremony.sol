@@ -14,6 +14,16 @@ import {IVeilContract} from "./IVeilContract.sol";
 /// is signed by each member's identity. `KeyPossession(bytes32 publication)` over that struct's hash
 /// is signed with FROST by the new group, `KeyHandover(bytes32 publication)` by the group before it.
 /// `CeremonyAbort(bytes32 cluster,uint64 epoch,uint32 attempt,bytes32 reason)` is signed by a member.
+/// `MemberAbsence(bytes32 cluster,uint64 epoch,uint32 attempt,uint8 seat)` is signed by t+1 members to
+/// replace the one in that seat (from 1) by the next standby after a failed attempt.
+///
+/// The roster of an attempt is the elected committee, or in an appointed cluster the first members in
+/// the order of registration, with the seats replaced so far. Where a member's key is needed, it is an
+/// argument that is compared with the peer.
+///
+/// From epoch 1 on the group before signs the handover. If it cannot, because its quorum is gone or it
+/// was suspended for equivocation, governance may announce a succession, which replaces that signature
+/// after `SUCCESSION_DELAY`.
 interface IKeyCeremony is IVeilContract {
     /// @notice Where an attempt stands.
     enum Status {
@@ -87,10 +97,33 @@ interface IKeyCeremony is IVeilContract {
         bytes32 referenceStringDigest;
     }
 
+    /// @notice That a member was absent, with the signature of another one.
+    struct Absence {
+        /// The signer's seat, from 1.
+        uint8 seat;
+        /// The signer's key.
+        Point identity;
+        CompactSignature signature;
+    }
+
     /// @notice The roster may begin.
     event CeremonyProposed(
-        bytes32 indexed cluster, uint64 indexed epoch, uint32 indexed attempt, uint64 deadline
+        bytes32 indexed cluster,
+        uint64 indexed epoch,
+        uint32 indexed attempt,
+        uint64 deadline,
+        bytes32[] roster
     );
+    /// @notice From the next attempt on, this seat (from 1) is that of a standby (from 1, in the order
+    /// of the election).
+    event SeatReplaced(
+        bytes32 indexed cluster, uint64 indexed epoch, uint8 seat, bytes32 left, uint8 standby
+    );
+    /// @notice The epoch's group may no longer anchor, nor hand over.
+    event EpochSuspended(bytes32 indexed cluster, uint64 indexed epoch);
+    /// @notice From this second (Unix time) on, the epoch's key needs no handover signature; 0 if the
+    /// announcement was withdrawn.
+    event SuccessionAnnounced(bytes32 indexed cluster, uint64 indexed epoch, uint64 from);
     /// @notice The attempt makes no key.
     event CeremonyAborted(
         bytes32 indexed cluster,
@@ -134,8 +167,12 @@ interface IKeyCeremony is IVeilContract {
     error NotAParticipant(address caller);
     /// @notice Seats are counted from 1.
     error UnknownSeat(uint8 seat);
-    /// @notice The signature of the member in this seat (from 1) does not verify.
+    /// @notice The signature of the member in this seat (from 1) does not verify, or the key given is
+    /// not that member's.
     error WrongMemberSignature(uint8 seat);
+    /// @notice The signatures are not those of the members in the order of their seats. Whose they
+    /// are: compare with the addresses of the members' keys.
+    error WrongMemberSignatures(address[] recovered);
     /// @notice All members sign; not more, not fewer.
     error WrongNumberOfSignatures(uint256 given, uint256 expected);
     /// @notice The group key is not on the curve, or cannot be verified against.
@@ -144,13 +181,46 @@ interface IKeyCeremony is IVeilContract {
     error WrongProofOfPossession();
     /// @notice The previous group has not signed.
     error WrongHandoverSignature();
+    /// @notice The group before is suspended: governance has to announce a succession.
+    error GroupSuspended(uint64 epoch);
+    /// @notice The cluster's committees are elected, and the epoch has none yet.
+    error NoCommittee(bytes32 cluster, uint64 epoch);
+    /// @notice The keys given are not those of the committee and its standbys, in order.
+    error WrongRoster(bytes32 given, bytes32 expected);
+    /// @notice The point with this x-coordinate is not on the curve.
+    error InvalidIdentityKey(uint256 x);
+    /// @notice The committee has used up its attempts: elect another one.
+    error TooManyAttempts(uint32 attempts);
+    /// @notice Only the last attempt's roster can be changed, and only after it failed.
+    error AttemptNotFailed(uint32 attempt, Status status);
+    /// @notice All standbys are seated.
+    error NoStandbyLeft();
+    /// @notice The seat was replaced after this attempt.
+    error SeatAlreadyReplaced(uint8 seat);
+    /// @notice t+1 members other than the absent one sign, in ascending order of seats.
+    error TooFewAbsences(uint256 given, uint256 needed);
+    /// @notice Signers are given in strictly ascending order of seats, without the absent one.
+    error WrongOrder(uint8 seat);
     /// @notice Neither 0 (committee) nor 1 (single party).
     error UnknownReferenceStringOrigin(uint8 origin);
     /// @notice The epoch has no key.
     error NoKey(bytes32 cluster, uint64 epoch);
 
     /// @notice Proposes an attempt and freezes its roster. The cluster's admin.
-    function propose(Proposal calldata proposal) external;
+    /// @param identities Keys of the committee (`committeeSize`), then of its standbys (as many as were
+    /// elected; in an appointed cluster as many as are registered, up to its `standbys`), in order, as
+    /// before any replacement.
+    function propose(Proposal calldata proposal, Point[] calldata identities) external;
+
+    /// @notice Seats the next standby in place of a member that was absent from the last attempt,
+    /// which failed. Anyone who has the signatures.
+    function replaceSeat(
+        bytes32 cluster,
+        uint64 epoch,
+        uint32 attempt,
+        uint8 seat,
+        Absence[] calldata absences
+    ) external;
 
     /// @notice Ends an attempt that has not published. The admin, or the operator of a member.
     /// @param reason Digest of why, for the records.
@@ -163,19 +233,33 @@ interface IKeyCeremony is IVeilContract {
         uint32 attempt,
         bytes32 reason,
         uint8 seat,
+        Point calldata identity,
         CompactSignature calldata signature
     ) external;
 
     /// @notice Publishes a key, once per epoch. Anyone who has the signatures.
     /// @param memberSignatures Of all members, in the order of their seats.
     /// @param proofOfPossession By the new group.
-    /// @param handoverSignature By the previous group; ignored for epoch 0.
+    /// @param handoverSignature By the previous group; ignored for epoch 0 and in a succession.
     function publish(
         Publication calldata publication,
         CompactSignature[] calldata memberSignatures,
         FrostSignature calldata proofOfPossession,
         FrostSignature calldata handoverSignature
     ) external;
+
+    /// @notice Ends what the epoch's group may do. The disputes contract.
+    function suspend(bytes32 cluster, uint64 epoch) external;
+
+    /// @notice Announces that the key of `epoch`, the next one, will need no handover signature. The
+    /// directory's owner.
+    function announceSuccession(bytes32 cluster, uint64 epoch) external;
+
+    /// @notice Withdraws the announcement. The directory's owner.
+    function withdrawSuccession(bytes32 cluster, uint64 epoch) external;
+
+    /// @notice From when (Unix time) the epoch's key needs no handover signature; 0 if it does.
+    function successionFrom(bytes32 cluster, uint64 epoch) external view returns (uint64);
 
     /// @notice How many epochs have a key; the current epoch is one less.
     function epochs(bytes32 cluster) external view returns (uint64);
@@ -191,14 +275,17 @@ interface IKeyCeremony is IVeilContract {
     /// @notice The key of an epoch; reverts with `NoKey` if there is none.
     function keyOf(bytes32 cluster, uint64 epoch) external view returns (Key memory);
 
-    /// @notice The part of the current key that a certificate is checked against.
-    function verificationKey(bytes32 cluster)
-        external
-        view
-        returns (
-            uint64 epoch,
-            CompressedPoint memory groupKey,
-            bytes32 fheKeyDigest,
-            uint8 referenceStringOrigin
-        );
+    /// @notice The place of a peer in the roster that made the epoch's key, from 1; 0 if it had none.
+    function seatOf(bytes32 cluster, uint64 epoch, bytes32 peer) external view returns (uint8);
+
+    /// @notice Whether the elected committee of the next epoch has failed as often as it may.
+    function isExhausted(bytes32 cluster, uint64 epoch) external view returns (bool);
+
+    /// @notice Whether the epoch's group was suspended.
+    function isSuspended(bytes32 cluster, uint64 epoch) external view returns (bool);
+
+    /// @notice What a certificate states of its key, and the group key, in one word:
+    /// `keccak256(abi.encode(epoch, fheKeyDigest, referenceStringOrigin, groupKeyX, groupKeyPrefix))` of
+    /// the key in force; 0 before the first key and while its group is suspended.
+    function verificationHash(bytes32 cluster) external view returns (bytes32);
 }

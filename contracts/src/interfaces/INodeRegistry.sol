@@ -3,22 +3,56 @@ pragma solidity 0.8.37;
 
 import {IVeilContract} from "./IVeilContract.sol";
 
-/// @title Clusters and their nodes
+/// @title Clusters, their nodes, and the nodes' stake
 /// @notice A node is a libp2p peer with a secp256k1 identity. Who registers it proves that it holds
 /// the identity's key by a signature over EIP-712 typed data:
 ///
 /// `NodeRegistration(bytes32 cluster,bytes32 peer,address operator,uint8 roles,bytes32 organisation,string labels,uint32 nonce)`
+///
+/// What only readers off chain need (the key, the organisation's name, the labels) is in the event
+/// `NodeRegistered` and not stored: join the nodes of `nodes` with their last such event by peer. A
+/// contract that needs the key takes it as an argument and compares its hash with the peer.
+///
+/// Stake counts from the election of `activeFrom` on: two epochs after the one in which it was added,
+/// or at once before the cluster's first key. A node that leaves is out of the next election at once;
+/// its stake stays slashable until the committees that it may sit in are replaced and their disputes
+/// are closed.
 interface INodeRegistry is IVeilContract {
-    /// @notice What a cluster is registered with.
-    struct Cluster {
-        /// Who may change the cluster; proposes ceremonies and admits nodes.
-        address admin;
+    /// @notice What a cluster is registered with. It never changes.
+    struct Settings {
         /// Size of the committee: 1, 4, 7, 10 or 13.
         uint8 committeeSize;
+        /// Elected or registered spares behind the committee, at most `MAX_STANDBYS`.
+        uint8 standbys;
+        /// Most seats and standby seats of one organisation; 0 for no limit.
+        uint8 seatsPerOrganisation;
         /// Whether workers may register without the admin's approval. Members never may.
         bool openToWorkers;
+        /// Whether committees are elected. If not, they are the first members in the order of
+        /// registration ("appointed": the admin chooses by admitting them).
+        bool elected;
         /// Longest time between two slots while work is pending, in milliseconds.
         uint64 slotMillis;
+        /// Least active stake of a member to be elected, in wei; less than 2^96.
+        uint96 memberStake;
+        /// How long what widens rights or policy is announced before it holds, in seconds.
+        uint32 wideningDelay;
+    }
+
+    /// @notice A registered cluster.
+    struct Cluster {
+        /// Who may change the cluster's policy; proposes ceremonies and admits nodes.
+        address admin;
+        uint8 committeeSize;
+        uint8 standbys;
+        uint8 seatsPerOrganisation;
+        bool openToWorkers;
+        bool elected;
+        uint32 wideningDelay;
+        uint64 slotMillis;
+        uint96 memberStake;
+        /// Unix time.
+        uint64 registeredAt;
     }
 
     /// @notice What registers a node.
@@ -28,7 +62,8 @@ interface INodeRegistry is IVeilContract {
         Point identity;
         /// `ROLE_WORKER`, `ROLE_MEMBER` or both.
         uint8 roles;
-        /// Who runs it, in ASCII, padded with zeros; zero if not said.
+        /// Who runs it, in ASCII, padded with zeros; zero if not said, which counts as one
+        /// organisation.
         bytes32 organisation;
         /// Public labels `key=value`, separated by commas.
         string labels;
@@ -38,37 +73,70 @@ interface INodeRegistry is IVeilContract {
     struct Node {
         /// Keccak-256 of the libp2p peer id.
         bytes32 peer;
-        /// The identity's public key, compressed (33 bytes).
-        bytes identity;
         /// Its account.
         address operator;
         uint8 roles;
-        /// Place in the order of registration, counting nodes that left.
+        /// Place in its list (members, or workers that are not members), counting nodes that left.
         uint32 position;
-        bytes32 organisation;
-        string labels;
+        /// First seven bytes of the Keccak-256 of the organisation's word.
+        bytes7 organisationTag;
+        /// All of its stake, in wei.
+        uint256 stake;
+    }
+
+    /// @notice A node's stake, in wei.
+    struct Stake {
+        /// Counts in elections.
+        uint88 active;
+        /// Counts from the election of epoch `activeFrom` on.
+        uint88 added;
+        uint24 activeFrom;
+        /// If leaving: the epoch whose key ends the last committee that the node may sit in.
+        uint24 exitEpoch;
+        /// If leaving: since when, Unix time.
+        uint32 exitRequestedAt;
+    }
+
+    /// @notice Who may be drawn.
+    struct Candidate {
+        bytes32 peer;
+        bytes7 organisationTag;
+        /// 1 plus the active stake in gwei.
+        uint64 weight;
     }
 
     /// @notice A cluster exists.
-    event ClusterRegistered(
-        bytes32 indexed cluster,
-        address indexed admin,
-        uint8 committeeSize,
-        bool openToWorkers,
-        uint64 slotMillis
-    );
-    /// @notice The cluster's policy is another one now.
-    event ClusterPolicyChanged(bytes32 indexed cluster, bytes32 policyHash, bytes policy);
+    event ClusterRegistered(bytes32 indexed cluster, address indexed admin, Settings settings);
     /// @notice `admin` admits the peer, under this operator, to its clusters; zero withdraws it.
     event NodeApproved(address indexed admin, bytes32 indexed peer, address indexed operator);
-    /// @notice A node joined.
+    /// @notice A node joined. The identity's key is given compressed.
     event NodeRegistered(
-        bytes32 indexed cluster, bytes32 indexed peer, address indexed operator, uint8 roles
+        bytes32 indexed cluster,
+        bytes32 indexed peer,
+        address indexed operator,
+        uint8 roles,
+        uint32 position,
+        uint256 identityX,
+        uint8 identityPrefix,
+        bytes32 organisation,
+        string labels
     );
-    /// @notice A node left.
+    /// @notice A node left. If it has stake, that is in the exit queue: see `ExitRequested`.
     event NodeDeregistered(bytes32 indexed cluster, bytes32 indexed peer);
-    /// @notice What an account may do in a cluster.
-    event RightsChanged(bytes32 indexed cluster, address indexed account, uint32 rights);
+    /// @notice A node has more stake, which counts from the election of this epoch on.
+    event StakeIncreased(
+        bytes32 indexed cluster, bytes32 indexed peer, uint256 amount, uint64 activeFrom
+    );
+    /// @notice A node with stake leaves.
+    event ExitRequested(
+        bytes32 indexed cluster, bytes32 indexed peer, uint256 amount, uint64 exitEpoch
+    );
+    /// @notice The stake went back to its operator.
+    event StakeWithdrawn(
+        bytes32 indexed cluster, bytes32 indexed peer, address indexed operator, uint256 amount
+    );
+    /// @notice Part of the stake went to the disputes contract.
+    event StakeSlashed(bytes32 indexed cluster, bytes32 indexed peer, uint256 amount);
 
     /// @notice The admin has a cluster under this salt already.
     error ClusterAlreadyRegistered(bytes32 cluster);
@@ -76,12 +144,12 @@ interface INodeRegistry is IVeilContract {
     error UnknownCluster(bytes32 cluster);
     /// @notice Committees have 1, 4, 7, 10 or 13 seats.
     error UnsupportedCommitteeSize(uint8 size);
+    /// @notice More standbys than `MAX_STANDBYS`.
+    error TooManyStandbys(uint8 standbys);
     /// @notice The slot time is zero.
     error InvalidSlotTime();
-    /// @notice Only the cluster's admin may do this.
-    error NotClusterAdmin(bytes32 cluster, address caller);
-    /// @notice The policy is longer than `MAX_POLICY_BYTES`.
-    error PolicyTooLong(uint256 length);
+    /// @notice The delay is longer than `MAX_WIDENING_DELAY`.
+    error InvalidWideningDelay(uint32 delay);
     /// @notice The labels are longer than `MAX_LABELS_BYTES`.
     error LabelsTooLong(uint256 length);
     /// @notice Not a point of secp256k1.
@@ -94,50 +162,63 @@ interface INodeRegistry is IVeilContract {
     error NodeAlreadyRegistered(bytes32 cluster, bytes32 peer);
     /// @notice The node is not registered in the cluster.
     error NodeNotRegistered(bytes32 cluster, bytes32 peer);
+    /// @notice The peer was registered in this cluster 255 times: use another identity.
+    error TooManyRegistrations(bytes32 peer);
     /// @notice The admin has not admitted this peer under this operator: `registerNode` does.
     error NodeNotApproved(bytes32 cluster, bytes32 peer, address operator);
     /// @notice Only the node's operator or the cluster's admin may do this.
     error NotNodeOperator(bytes32 cluster, bytes32 peer, address caller);
+    /// @notice No value was sent, or more than a stake can be.
+    error InvalidStake(uint256 amount);
+    /// @notice The node left and its stake is still in the exit queue: `withdraw` first.
+    error ExitPending(bytes32 cluster, bytes32 peer);
+    /// @notice The node has no stake in the exit queue: `requestExit` puts it there.
+    error NoExit(bytes32 cluster, bytes32 peer);
+    /// @notice The stake is still slashable. It is free once epoch `exitEpoch` has a key and
+    /// `DISPUTE_WINDOW` is over after that, or at `latest` (Unix time) whatever happens.
+    error StillSlashable(uint64 exitEpoch, uint64 latest);
+    /// @notice The operator's account did not take the stake.
+    error PaymentFailed(address to);
 
-    /// @notice Registers a cluster; the caller becomes its admin.
+    /// @notice Registers a cluster; the caller becomes its admin. Its policy is uploaded to the
+    /// `PolicyRegistry` next.
     /// @param salt Tells the admin's clusters apart.
-    /// @param policy Scheduling policy, opaque here; its Keccak-256 is in every manifest.
-    function registerCluster(
-        bytes32 salt,
-        uint8 committeeSize,
-        bool openToWorkers,
-        uint64 slotMillis,
-        bytes calldata policy
-    ) external returns (bytes32 cluster);
-
-    /// @notice Replaces the policy. Admin only.
-    function setClusterPolicy(bytes32 cluster, bytes calldata policy) external;
-
-    /// @notice Says what an account may do, as `RIGHT_` bits. Admin only; the admin has all rights.
-    function setRights(bytes32 cluster, address account, uint32 rights) external;
+    function registerCluster(bytes32 salt, Settings calldata settings)
+        external
+        returns (bytes32 cluster);
 
     /// @notice Admits a peer, under an operator's account, to the clusters of the caller. The
     /// operator then completes the registration with `register`, which proves possession of the
     /// identity's key. A zero operator withdraws the admission of a node that has not registered.
     function registerNode(bytes32 peerID, address operator) external;
 
-    /// @notice Registers a node of the caller.
+    /// @notice Registers a node of the caller. The value sent is its stake; none is needed to
+    /// register.
     /// @param signature By the identity, over the typed data above with the caller as operator.
     function register(Registration calldata registration, CompactSignature calldata signature)
         external
+        payable
         returns (bytes32 peer);
 
-    /// @notice Takes a node out of the cluster. Its operator or the admin.
-    function deregister(bytes32 cluster, bytes32 peer) external;
+    /// @notice Adds the value sent to a node's stake. Its operator.
+    function increaseStake(bytes32 cluster, bytes32 peer) external payable;
+
+    /// @notice Takes a node out of the cluster at once; its stake, if any, enters the exit queue. Its
+    /// operator or the admin.
+    function requestExit(bytes32 cluster, bytes32 peer) external;
+
+    /// @notice Pays the stake of a node that left to its operator, when it is no longer slashable.
+    /// Anyone.
+    function withdraw(bytes32 cluster, bytes32 peer) external;
+
+    /// @notice Moves stake to the disputes contract, which alone may call this. Takes what there is.
+    /// @return taken At most `amount`.
+    function slash(bytes32 cluster, bytes32 peer, uint256 amount) external returns (uint256 taken);
 
     /// @notice The id that `registerCluster` gives.
     function clusterId(address admin, bytes32 salt) external view returns (bytes32);
 
     function clusterOf(bytes32 cluster) external view returns (Cluster memory);
-
-    function getClusterPolicy(bytes32 cluster) external view returns (bytes memory);
-
-    function rightsOf(bytes32 cluster, address account) external view returns (uint32);
 
     /// @notice The operator that `admin` admitted the peer under; zero if none.
     function approvedOperator(address admin, bytes32 peer) external view returns (address);
@@ -145,24 +226,28 @@ interface INodeRegistry is IVeilContract {
     /// @notice How often the peer was registered in the cluster: the nonce of the next registration.
     function registrations(bytes32 cluster, bytes32 peer) external view returns (uint32);
 
-    /// @notice The account address of an identity's key, for `ecrecover`; zero if it never registered.
-    function signerOf(bytes32 peer) external view returns (address);
-
     /// @notice The node's operator; zero if it is not registered.
     function operatorOf(bytes32 cluster, bytes32 peer) external view returns (address);
 
     function nodeOf(bytes32 cluster, bytes32 peer) external view returns (Node memory);
 
+    /// @notice The node's stake, also while it leaves.
+    function stakeOf(bytes32 cluster, bytes32 peer) external view returns (Stake memory);
+
     /// @notice Registered nodes in the order of registration, from position `from` on, looking at
     /// `count` positions at most.
+    /// @param members True for members, workers among them; false for workers that are not members.
     /// @return page The nodes.
     /// @return next Where to go on; 0 at the end.
-    function nodes(bytes32 cluster, uint32 from, uint32 count)
+    function nodes(bytes32 cluster, bool members, uint32 from, uint32 count)
         external
         view
         returns (Node[] memory page, uint32 next);
 
     /// @notice Peers of the registered members in the order of registration: the first
-    /// `committeeSize` of them are the committee until committees are elected.
+    /// `committeeSize` of them are an appointed committee, the `standbys` after them its spares.
     function members(bytes32 cluster) external view returns (bytes32[] memory);
+
+    /// @notice Members with enough stake for the election of `epoch`, in the order of registration.
+    function candidates(bytes32 cluster, uint64 epoch) external view returns (Candidate[] memory);
 }

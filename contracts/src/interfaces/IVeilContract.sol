@@ -31,6 +31,13 @@ interface IVeilContract {
         uint256 z;
     }
 
+    /// @notice New work is paused until this second (Unix time). Exits never are.
+    error Paused(uint64 until);
+    /// @notice Only the directory's owner, the timelock, may do this.
+    error NotGovernance(address caller);
+    /// @notice Only the contract of this name in the directory may do this.
+    error NotContract(bytes32 name, address caller);
+
     /// @notice The directory that this contract was deployed for; the `contract` of everything that
     /// is signed.
     function directory() external view returns (address);

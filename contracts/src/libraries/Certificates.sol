@@ -13,23 +13,17 @@ library Certificates {
         uint256 chainId,
         address directory,
         IAssignmentAnchor.Certificate calldata certificate
-    ) internal pure returns (bytes32) {
-        return keccak256(
-            abi.encode(
-                CERTIFICATE,
-                chainId,
-                directory,
-                certificate.cluster,
-                certificate.epoch,
-                certificate.keySet,
-                certificate.slot,
-                certificate.manifest,
-                certificate.previous,
-                certificate.assignmentsRoot,
-                certificate.stateRoot,
-                certificate.referenceStringOrigin
-            )
-        );
+    ) internal pure returns (bytes32 hash) {
+        bytes32 purpose = CERTIFICATE;
+        assembly ("memory-safe") {
+            let m := mload(0x40)
+            mstore(m, purpose)
+            mstore(add(m, 0x20), chainId)
+            mstore(add(m, 0x40), directory)
+            // Nine words, as they are: a number that does not fit its type is in no signed digest.
+            calldatacopy(add(m, 0x60), certificate, 0x120)
+            hash := keccak256(m, 0x180)
+        }
     }
 
     /// @notice The leaf of an assignment, hashed twice so that no inner node passes for one.

@@ -1,7 +1,5 @@
 //! The contracts as the ceremony's commit point.
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
 use veil_committee::frost::{self, GroupPublicKey};
 use veil_protocol_spec::{
@@ -28,9 +26,8 @@ impl From<ChainError> for CommitPointError {
     fn from(error: ChainError) -> Self {
         let text = error.to_string();
         match error {
-            ChainError::Unreachable { .. }
-            | ChainError::NotMined { .. }
-            | ChainError::Rpc { .. } => Self::Unreachable(text),
+            ChainError::Rpc { .. } => Self::Unreachable(text),
+            error if error.is_transient() => Self::Unreachable(text),
             _ => Self::Refused(text),
         }
     }
@@ -53,17 +50,7 @@ impl ChainCommitPoint {
         &self,
         roster: &[PeerIdHash],
     ) -> Result<Vec<PublicIdentity>, CommitPointError> {
-        let nodes = self.chain.nodes(self.cluster).await?;
-        let known: BTreeMap<PeerIdHash, PublicIdentity> =
-            nodes.into_iter().map(|node| (node.peer, node.identity)).collect();
-        let identity = |peer: &PeerIdHash| {
-            known.get(peer).copied().ok_or_else(|| {
-                CommitPointError::Refused(format!(
-                    "member {peer} of the ceremony is no longer registered; the cluster's admin aborts the attempt and proposes another"
-                ))
-            })
-        };
-        roster.iter().map(identity).collect()
+        Ok(self.chain.identities(self.cluster, roster).await?)
     }
 
     async fn attempt(

@@ -1,17 +1,17 @@
 //! Certificates on chain.
 
 use alloy::{
-    providers::Provider,
-    rpc::types::{BlockNumberOrTag, Filter},
+    primitives::U256,
+    rpc::types::{Filter, Log},
     sol_types::SolEvent,
 };
 use veil_contracts::assignment_anchor::{
     AssignmentAnchor::{self, AssignmentAnchorInstance, CertificateAnchored},
     IAssignmentAnchor::{Assignment as AssignmentArguments, Certificate},
-    IVeilContract::FrostSignature,
+    IVeilContract::{CompressedPoint, FrostSignature},
 };
 use veil_protocol_spec::{
-    ClusterId, Epoch, KeccakDigest, PeerIdHash, Slot,
+    ClusterId, Epoch, KeccakDigest, PeerIdHash, PublicIdentity, Slot,
     scheduling::{Assignment, AssignmentCertificate, CertificateBody, Outcome},
 };
 
@@ -22,6 +22,8 @@ use super::{
 
 type Contract = AssignmentAnchorInstance<alloy::providers::DynProvider>;
 
+const WHAT: &str = "the anchored certificates";
+
 impl Chain {
     fn anchors(&self) -> Contract {
         AssignmentAnchor::new(evm(self.contracts.assignment_anchor), self.rpc.provider.clone())
@@ -30,14 +32,21 @@ impl Chain {
     /// Anchors a certificate. It must be the one after [`Self::head`].
     ///
     /// # Errors
-    /// [`ChainError`]; [`Refusal::is_already_anchored`](super::Refusal::is_already_anchored) if
-    /// somebody was faster.
+    /// [`ChainError`]; [`Refusal::is_out_of_order`](super::Refusal::is_out_of_order) if somebody was
+    /// faster.
     pub async fn anchor(&self, certificate: &AssignmentCertificate) -> Result<Mined, ChainError> {
         let arguments = self.arguments(&certificate.body)?;
         let FrostParts { rx, ry, z } = FrostParts::of(&certificate.signature)?;
+        let binding = &certificate.body.binding;
+        let (cluster, epoch) = (binding.scope.cluster, binding.epoch);
+        // An epoch without a key is refused by the contract, by name.
+        let group_key = match self.key(cluster, epoch).await? {
+            Some(key) => compressed_point(&key.group_key),
+            None => CompressedPoint { x: U256::ZERO, prefix: 0 },
+        };
         let request = self
             .anchors()
-            .anchor(arguments, FrostSignature { rx, ry, z })
+            .anchor(arguments, group_key, FrostSignature { rx, ry, z })
             .into_transaction_request();
         Ok(Mined::from_receipt(&self.send("the anchoring of a certificate", request).await?))
     }
@@ -68,7 +77,8 @@ impl Chain {
         hash: KeccakDigest,
     ) -> Result<Option<AnchoredCertificate>, ChainError> {
         let filter = self.anchor_events(cluster).topic3(alloy::primitives::B256::from(hash.0));
-        Ok(self.read_anchor_events(&filter).await?.pop())
+        let found = self.rpc.last_log(WHAT, &filter, self.all_blocks().await?).await?;
+        found.as_ref().map(anchored_certificate).transpose()
     }
 
     /// All anchored certificates of a cluster, oldest first.
@@ -79,7 +89,9 @@ impl Chain {
         &self,
         cluster: ClusterId,
     ) -> Result<Vec<AnchoredCertificate>, ChainError> {
-        self.read_anchor_events(&self.anchor_events(cluster)).await
+        let logs =
+            self.rpc.logs(WHAT, &self.anchor_events(cluster), self.all_blocks().await?).await?;
+        logs.iter().map(anchored_certificate).collect()
     }
 
     /// Confirms that an assignment is deployed; that of the operator of its worker.
@@ -148,33 +160,35 @@ impl Chain {
             .address(evm(self.contracts.assignment_anchor))
             .event_signature(CertificateAnchored::SIGNATURE_HASH)
             .topic1(alloy::primitives::B256::from(cluster.0))
-            .from_block(BlockNumberOrTag::Earliest)
     }
 
-    async fn read_anchor_events(
-        &self,
-        filter: &Filter,
-    ) -> Result<Vec<AnchoredCertificate>, ChainError> {
-        let logs = self
-            .rpc
-            .ask("the anchored certificates", || self.rpc.provider.get_logs(filter))
-            .await?;
-        logs.iter()
-            .map(|log| {
-                let event = log
-                    .log_decode_validate::<CertificateAnchored>()
-                    .map_err(|_| ChainError::Unexpected("an event of another form"))?;
-                let data = event.inner.data;
-                Ok(AnchoredCertificate {
-                    slot: Slot(data.slot),
-                    hash: KeccakDigest(data.hash.0),
-                    assignments_root: KeccakDigest(data.assignmentsRoot.0),
-                    state_root: KeccakDigest(data.stateRoot.0),
-                    reference_string: origin(data.referenceStringOrigin)?,
-                    block: log.block_number.unwrap_or_default(),
-                })
-            })
-            .collect()
+    /// From the first block with events to the last one.
+    pub(super) async fn all_blocks(&self) -> Result<(u64, u64), ChainError> {
+        let last = self.rpc.latest().await?.header.number;
+        Ok((self.rpc.config.first_block.min(last), last))
+    }
+}
+
+fn anchored_certificate(log: &Log) -> Result<AnchoredCertificate, ChainError> {
+    let event = log
+        .log_decode_validate::<CertificateAnchored>()
+        .map_err(|_| ChainError::Unexpected("an event of another form"))?;
+    let data = event.inner.data;
+    Ok(AnchoredCertificate {
+        slot: Slot(data.slot),
+        hash: KeccakDigest(data.hash.0),
+        assignments_root: KeccakDigest(data.assignmentsRoot.0),
+        state_root: KeccakDigest(data.stateRoot.0),
+        reference_string: origin(data.referenceStringOrigin)?,
+        block: log.block_number.unwrap_or_default(),
+    })
+}
+
+fn compressed_point(key: &PublicIdentity) -> CompressedPoint {
+    let (prefix, x) = key.0.split_at(1);
+    CompressedPoint {
+        x: U256::from_be_slice(x),
+        prefix: prefix.first().copied().unwrap_or_default(),
     }
 }
 

@@ -29,6 +29,9 @@ const NPM_PACKAGES: [&str; 4] =
 /// How long it may take to start, in milliseconds.
 const START_MILLIS: u64 = 30_000;
 
+/// Between two writes of the state, in seconds.
+const STATE_SECONDS: &str = "30";
+
 /// Why there is no local chain.
 #[derive(Debug, thiserror::Error)]
 pub enum AnvilError {
@@ -52,7 +55,8 @@ pub enum AnvilError {
 pub struct AnvilConfig {
     /// The port on 127.0.0.1; a free one if none is given.
     pub port: Option<u16>,
-    /// A file from which the state is read, if it exists, and to which it is written at the end.
+    /// A file from which the state is read, if it exists, with blocks, transactions and events, and to
+    /// which it is written at the end and every half minute.
     pub state: Option<PathBuf>,
     /// Another chain id than 31337.
     pub chain_id: Option<ChainId>,
@@ -122,7 +126,9 @@ fn start(program: &Path, config: &AnvilConfig) -> Result<Anvil, String> {
         .arg("20")
         .timeout(START_MILLIS);
     if let Some(path) = &config.state {
+        // Written at the end, and now and then, in case that the parent is killed.
         builder = builder.arg("--state").arg(path.as_os_str());
+        builder = builder.arg("--state-interval").arg(STATE_SECONDS);
     }
     if let Some(chain) = config.chain_id {
         builder = builder.chain_id(chain.0);

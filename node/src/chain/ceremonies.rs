@@ -2,7 +2,7 @@
 
 use alloy::primitives::U256;
 use veil_contracts::key_ceremony::{
-    IKeyCeremony::{Key, Proposal as ProposalArguments, Publication},
+    IKeyCeremony::{Absence, Key, Proposal as ProposalArguments, Publication},
     IVeilContract::{CompactSignature, FrostSignature, Point},
     KeyCeremony::{self, KeyCeremonyErrors, KeyCeremonyInstance},
 };
@@ -13,10 +13,10 @@ use veil_protocol_spec::{
 };
 
 use super::{
-    AttemptStatus, CeremonyAttempt, Chain, ChainError, Endorsements, KeyPublication, Mined,
-    Proposal, PublishedKey, ReferenceString, Refusal,
+    AttemptStatus, CeremonyAttempt, Chain, ChainError, ElectedCommittee, Endorsements,
+    InvalidPoint, KeyPublication, Mined, Proposal, PublishedKey, ReferenceString, Refusal,
     connection::evm,
-    typed::{Coordinates, FrostParts, abort_digest, compact, compressed},
+    typed::{Coordinates, FrostParts, abort_digest, absence_digest, compact, compressed},
 };
 
 type Contract = KeyCeremonyInstance<alloy::providers::DynProvider>;
@@ -26,7 +26,33 @@ impl Chain {
         KeyCeremony::new(evm(self.contracts.key_ceremony), self.rpc.provider.clone())
     }
 
-    /// Proposes an attempt and freezes its roster; the cluster's admin's.
+    /// Keys of the committee of an epoch and of its standbys, before any replacement: those elected, or
+    /// in an appointed cluster the first members in the order of registration. Where there are too few,
+    /// the contract says so by name.
+    async fn next_committee(
+        &self,
+        cluster: ClusterId,
+        epoch: Epoch,
+    ) -> Result<Vec<Point>, ChainError> {
+        let settings = self.cluster(cluster).await?;
+        let keys = if settings.elected {
+            match self.committee(cluster, epoch).await? {
+                Some(ElectedCommittee { seats, standbys }) => {
+                    self.identities(cluster, &[seats, standbys].concat()).await?
+                }
+                None => Vec::new(),
+            }
+        } else {
+            let members = self.nodes(cluster).await?.into_iter().filter(|node| node.roles.member);
+            let wanted = settings.committee.n() + usize::from(settings.standbys);
+            members.take(wanted).map(|node| node.identity).collect()
+        };
+        let point = |key| Coordinates::of(key).map(|Coordinates { x, y }| Point { x, y });
+        Ok(keys.iter().map(point).collect::<Result<_, _>>()?)
+    }
+
+    /// Proposes an attempt and freezes its roster; the cluster's admin's. The roster is the elected
+    /// committee, or in an appointed cluster the first members, with the seats replaced so far.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -40,7 +66,8 @@ impl Chain {
             context: proposal.context.into(),
             deadline: proposal.deadline,
         };
-        let request = self.ceremony().propose(arguments).into_transaction_request();
+        let identities = self.next_committee(proposal.cluster, proposal.epoch).await?;
+        let request = self.ceremony().propose(arguments, identities).into_transaction_request();
         Ok(Mined::from_receipt(&self.send("the proposal of a ceremony", request).await?))
     }
 
@@ -76,6 +103,7 @@ impl Chain {
     ) -> Result<Mined, ChainError> {
         let digest = abort_digest(&self.scope(cluster), epoch, attempt, &reason);
         let (r, vs) = compact(&identity, &digest, signature)?;
+        let Coordinates { x, y } = Coordinates::of(&identity)?;
         let request = self
             .ceremony()
             .abortSigned(
@@ -84,10 +112,44 @@ impl Chain {
                 attempt.0,
                 reason.0.into(),
                 seat.get(),
+                Point { x, y },
                 CompactSignature { r, vs },
             )
             .into_transaction_request();
         Ok(Mined::from_receipt(&self.send("the abort of a ceremony", request).await?))
+    }
+
+    /// Seats the next standby in place of a member that was absent from the last attempt, which failed.
+    /// `witnesses`: t+1 other members by ascending seat, with their signatures over
+    /// [`absence_digest`](super::absence_digest).
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn replace_seat(
+        &self,
+        cluster: ClusterId,
+        (epoch, attempt): (Epoch, Attempt),
+        seat: ParticipantIndex,
+        witnesses: &[(ParticipantIndex, PublicIdentity, Signature)],
+    ) -> Result<Mined, ChainError> {
+        let digest = absence_digest(&self.scope(cluster), (epoch, attempt), seat);
+        let absences = witnesses
+            .iter()
+            .map(|(seat, identity, signature)| {
+                let Coordinates { x, y } = Coordinates::of(identity)?;
+                let (r, vs) = compact(identity, &digest, signature)?;
+                Ok(Absence {
+                    seat: seat.get(),
+                    identity: Point { x, y },
+                    signature: CompactSignature { r, vs },
+                })
+            })
+            .collect::<Result<Vec<_>, InvalidPoint>>()?;
+        let request = self
+            .ceremony()
+            .replaceSeat(cluster.0.into(), epoch.0, attempt.0, seat.get(), absences)
+            .into_transaction_request();
+        Ok(Mined::from_receipt(&self.send("the replacement of a seat", request).await?))
     }
 
     /// Publishes a key with all signatures. `roster` is the attempt's, as identities in the order

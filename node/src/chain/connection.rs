@@ -1,57 +1,79 @@
 //! The handle on the chain: connecting, checking, reading.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use alloy::{
-    primitives::Address as EvmAddress,
-    providers::{DynProvider, Provider, ProviderBuilder},
-    rpc::types::{BlockId, BlockNumberOrTag},
-    transports::http::reqwest::{Client, Url},
+    primitives::{Address as EvmAddress, B256},
+    providers::Provider,
+    rpc::types::BlockId,
 };
-use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::watch;
 use veil_contracts::directory::Directory;
 use veil_protocol_spec::{
-    Address, ChainId, ClusterId, KeccakDigest,
+    Address, ChainId, ClusterId,
     scheduling::{BlockRef, ClusterScope},
 };
 
-use super::{AccountKey, ChainError, Refusal, send::Account, watch::Watcher};
+use super::{
+    AccountKey, ChainError, EndpointStatus, Refusal, RpcUrls,
+    registrations::Registrations,
+    rpc::{Rpc, reference},
+    send::Account,
+    watch::Watcher,
+};
 
 /// The interface version of the contracts that this build speaks.
-pub(super) const INTERFACE_VERSION: u16 = 1;
+pub(super) const INTERFACE_VERSION: u16 = 2;
 
 /// How to reach the contracts.
 #[derive(Clone, Debug)]
 pub struct ChainConfig {
-    /// URL of a JSON-RPC endpoint.
-    pub rpc: String,
+    /// JSON-RPC endpoints, all of one chain.
+    pub rpc: RpcUrls,
     /// Address of the directory (`VEIL_CONTRACT_ADDRESS`).
     pub directory: Address,
     /// The chain expected; any if none is given.
     pub chain_id: Option<ChainId>,
     /// Who sends transactions; reading works without.
     pub key: Option<AccountKey>,
-    /// Blocks on top of a transaction's own, itself included, before it counts: 1 or more.
-    pub confirmations: u64,
+    /// Blocks on top of a transaction's own, itself included, before it counts: 1 or more. If none is
+    /// given: one more than `depth`.
+    pub confirmations: Option<u64>,
+    /// Blocks on top of a block before what is in it is acted on, since it may be replaced until
+    /// then. If none is given: 0 on a local chain (31337, 1337), 3 on others.
+    pub depth: Option<u64>,
     /// How long to wait for a transaction.
     pub deadline: Duration,
+    /// How long a transaction may wait before its fee is raised.
+    pub stuck_after: Duration,
+    /// The most that is paid for a unit of gas, in wei.
+    pub max_fee_per_gas: u128,
     /// How often to ask for new blocks.
     pub poll: Duration,
+    /// The block from which on events are looked for: that of the deployment, or any before it.
+    pub first_block: u64,
+    /// Blocks whose events are asked for at once; fewer if an endpoint gives less.
+    pub log_range: u64,
 }
 
 impl ChainConfig {
-    /// With the defaults: one confirmation, 60 s, asking twice a second.
+    /// With the defaults: confirmations and depth by the chain, 60 s, fees raised after 20 s up to 500 gwei, asking twice
+    /// a second, events from the first block on in ranges of 5,000.
     #[must_use]
-    pub fn new(rpc: impl Into<String>, directory: Address) -> Self {
+    pub fn new(rpc: impl Into<RpcUrls>, directory: Address) -> Self {
         Self {
             rpc: rpc.into(),
             directory,
             chain_id: None,
             key: None,
-            confirmations: 1,
+            confirmations: None,
+            depth: None,
             deadline: Duration::from_secs(60),
+            stuck_after: Duration::from_secs(20),
+            max_fee_per_gas: 500_000_000_000,
             poll: Duration::from_millis(500),
+            first_block: 0,
+            log_range: 5_000,
         }
     }
 
@@ -68,14 +90,40 @@ impl ChainConfig {
 pub struct Contracts {
     /// The directory that names the others.
     pub directory: Address,
-    /// Clusters and nodes.
+    /// Clusters, their nodes, and stake.
     pub node_registry: Address,
+    /// Policies, rights, images.
+    pub policy_registry: Address,
+    /// Elections of committees.
+    pub committee_election: Address,
     /// Ceremonies and keys.
     pub key_ceremony: Address,
     /// Job submissions.
     pub job_board: Address,
     /// Certificates.
     pub assignment_anchor: Address,
+    /// Disputes and slashing.
+    pub disputes: Address,
+    /// Checkpoints of frequent slots.
+    pub checkpoint_channel: Address,
+}
+
+impl Contracts {
+    /// All of them with their names in the directory.
+    #[must_use]
+    pub const fn named(&self) -> [(&'static str, Address); 9] {
+        [
+            ("Directory", self.directory),
+            ("NodeRegistry", self.node_registry),
+            ("PolicyRegistry", self.policy_registry),
+            ("CommitteeElection", self.committee_election),
+            ("KeyCeremony", self.key_ceremony),
+            ("JobBoard", self.job_board),
+            ("AssignmentAnchor", self.assignment_anchor),
+            ("Disputes", self.disputes),
+            ("CheckpointChannel", self.checkpoint_channel),
+        ]
+    }
 }
 
 /// A handle on the contracts of one directory. Clones share the connection and the account's
@@ -85,117 +133,17 @@ pub struct Chain {
     pub(super) rpc: Rpc,
     pub(super) contracts: Contracts,
     pub(super) account: Option<Arc<Account>>,
+    pub(super) registrations: Arc<Registrations>,
     watcher: Arc<Watcher>,
-}
-
-/// The connection without contracts.
-#[derive(Clone)]
-pub(super) struct Rpc {
-    pub(super) url: Arc<str>,
-    pub(super) provider: DynProvider,
-    pub(super) chain_id: ChainId,
-    pub(super) confirmations: u64,
-    pub(super) deadline: Duration,
-    pub(super) poll: Duration,
-    /// The block that contracts are read at.
-    pub(super) at: BlockId,
 }
 
 impl core::fmt::Debug for Chain {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Chain")
-            .field("url", &self.rpc.url)
+            .field("rpc", &self.rpc.config.rpc)
             .field("chain_id", &self.rpc.chain_id)
             .field("directory", &self.contracts.directory)
             .finish_non_exhaustive()
-    }
-}
-
-/// How long one request may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a request is repeated when the network fails.
-const RETRIES: usize = 4;
-
-impl Rpc {
-    pub(super) async fn connect(config: &ChainConfig) -> Result<Self, ChainError> {
-        let invalid = |detail: String| ChainError::InvalidUrl { url: config.rpc.clone(), detail };
-        let url: Url =
-            config.rpc.parse().map_err(|error| invalid(format!("not a URL: {error}")))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(invalid("only http and https are spoken".to_owned()));
-        }
-        let mut client = Client::builder().timeout(REQUEST_TIMEOUT);
-        // A proxy is for the world outside.
-        if matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
-            client = client.no_proxy();
-        }
-        let client = client.build().map_err(|error| invalid(error.to_string()))?;
-        let provider = ProviderBuilder::new()
-            .disable_recommended_fillers()
-            .connect_reqwest(client, url)
-            .erased();
-        let mut rpc = Self {
-            url: config.rpc.as_str().into(),
-            provider,
-            chain_id: ChainId(0),
-            confirmations: config.confirmations.max(1),
-            deadline: config.deadline,
-            poll: config.poll,
-            at: BlockId::latest(),
-        };
-        let found = rpc.ask("the chain id", || rpc.provider.get_chain_id()).await?;
-        rpc.chain_id = ChainId(found);
-        match config.chain_id {
-            Some(expected) if expected != rpc.chain_id => {
-                Err(ChainError::WrongChain { expected, found: rpc.chain_id })
-            }
-            _ => Ok(rpc),
-        }
-    }
-
-    /// Repeats a request a bounded number of times while nobody answers.
-    pub(super) async fn ask<T, F>(
-        &self,
-        what: &'static str,
-        request: impl Fn() -> F,
-    ) -> Result<T, ChainError>
-    where
-        F: IntoFuture<Output = Result<T, alloy::transports::TransportError>>,
-    {
-        self.repeat(|| async {
-            request().await.map_err(|error| ChainError::transport(&self.url, what, &error))
-        })
-        .await
-    }
-
-    /// The same for a call of a contract.
-    pub(super) async fn call<T, F>(
-        &self,
-        what: &'static str,
-        call: impl Fn() -> F,
-    ) -> Result<T, ChainError>
-    where
-        F: Future<Output = Result<T, alloy::contract::Error>>,
-    {
-        self.repeat(|| async {
-            call().await.map_err(|error| ChainError::call(&self.url, what, &error))
-        })
-        .await
-    }
-
-    async fn repeat<T, F>(&self, mut request: impl FnMut() -> F) -> Result<T, ChainError>
-    where
-        F: Future<Output = Result<T, ChainError>>,
-    {
-        let backoff = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(100))
-            .with_max_delay(Duration::from_secs(2))
-            .with_max_times(RETRIES)
-            .with_jitter();
-        (|| request())
-            .retry(backoff)
-            .when(|error| matches!(error, ChainError::Unreachable { .. }))
-            .await
     }
 }
 
@@ -213,7 +161,7 @@ impl Chain {
     pub(super) fn assemble(rpc: Rpc, contracts: Contracts, key: Option<AccountKey>) -> Self {
         let account = key.map(|key| Arc::new(Account::new(key)));
         let watcher = Arc::new(Watcher::start(rpc.clone()));
-        Self { rpc, contracts, account, watcher }
+        Self { rpc, contracts, account, registrations: Arc::default(), watcher }
     }
 
     /// The same connection with another account.
@@ -222,12 +170,13 @@ impl Chain {
         Self { account: Some(Arc::new(Account::new(key))), ..self.clone() }
     }
 
-    /// The same connection, reading the contracts as of one block: nodes that read at the same block
-    /// read the same.
+    /// The same connection, reading the contracts as of one block, by its hash: nodes that read at
+    /// the same block read the same.
     #[must_use]
-    pub fn at(&self, block: u64) -> Self {
+    pub fn at(&self, block: BlockRef) -> Self {
         let mut reading = self.clone();
-        reading.rpc.at = BlockId::number(block);
+        reading.rpc.at = BlockId::hash(B256::from(block.hash.0));
+        reading.rpc.at_block = Some(block);
         reading
     }
 
@@ -236,13 +185,12 @@ impl Chain {
     /// # Errors
     /// [`ChainError::UnknownBlock`] if it has another one of that number, or none yet.
     pub async fn check_block(&self, block: BlockRef) -> Result<(), ChainError> {
-        let number = BlockNumberOrTag::Number(block.number);
-        let found = self
-            .rpc
-            .ask("a block", || self.rpc.provider.get_block_by_number(number))
-            .await?
-            .map(|found| found.header.hash.0);
-        if found == Some(block.hash.0) { Ok(()) } else { Err(ChainError::UnknownBlock(block)) }
+        let found = self.rpc.block(block.number).await?;
+        if found.is_some_and(|found| reference(&found) == block) {
+            Ok(())
+        } else {
+            Err(ChainError::UnknownBlock(block))
+        }
     }
 
     /// The chain.
@@ -269,10 +217,22 @@ impl Chain {
         self.account.as_ref().map(|account| account.address())
     }
 
-    /// Number of the last block seen. It changes with every new block, for as long as a clone of
-    /// this handle lives; what was read before may be out of date then.
+    /// How the endpoints fare, in the order of configuration.
     #[must_use]
-    pub fn changes(&self) -> watch::Receiver<u64> {
+    pub fn endpoints(&self) -> Vec<EndpointStatus> {
+        self.rpc.endpoints.status()
+    }
+
+    /// Blocks on top of a block before what is in it is acted on.
+    #[must_use]
+    pub fn depth(&self) -> u64 {
+        self.rpc.depth()
+    }
+
+    /// The last block seen. It changes with every new block, and when the last one is replaced, for
+    /// as long as a clone of this handle lives; what was read before may be out of date then.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<BlockRef> {
         self.watcher.subscribe()
     }
 
@@ -281,16 +241,23 @@ impl Chain {
     /// # Errors
     /// [`ChainError`].
     pub async fn block(&self) -> Result<(BlockRef, u64), ChainError> {
-        let block = self
-            .rpc
-            .ask("the last block", || {
-                self.rpc.provider.get_block_by_number(BlockNumberOrTag::Latest)
-            })
-            .await?
-            .ok_or(ChainError::Unexpected("no last block"))?;
-        let header = &block.header;
-        let reference = BlockRef { number: header.number, hash: KeccakDigest(header.hash.0) };
-        Ok((reference, header.timestamp))
+        let block = self.rpc.latest().await?;
+        Ok((reference(&block), block.header.timestamp))
+    }
+
+    /// The last block that is deep enough to act on ([`ChainConfig::depth`]).
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn settled(&self) -> Result<BlockRef, ChainError> {
+        let last = self.rpc.latest().await?;
+        let depth = self.rpc.depth();
+        if depth == 0 {
+            return Ok(reference(&last));
+        }
+        let number = last.header.number.saturating_sub(depth);
+        let found = self.rpc.block(number).await?;
+        found.as_ref().map(reference).ok_or(ChainError::Unexpected("a chain with a gap"))
     }
 
     pub(super) fn check_scope(&self, scope: &ClusterScope) -> Result<(), ChainError> {
@@ -321,13 +288,18 @@ impl Rpc {
             .await
             .map_err(|error| if error.is_transient() { error } else { none() })?;
         check_version("Directory", version)?;
-        let [node_registry, key_ceremony, job_board, assignment_anchor] = [
-            self.find(directory, "NodeRegistry").await?,
-            self.find(directory, "KeyCeremony").await?,
-            self.find(directory, "JobBoard").await?,
-            self.find(directory, "AssignmentAnchor").await?,
-        ];
-        Ok(Contracts { directory, node_registry, key_ceremony, job_board, assignment_anchor })
+        let find = |name| self.find(directory, name);
+        Ok(Contracts {
+            directory,
+            node_registry: find("NodeRegistry").await?,
+            policy_registry: find("PolicyRegistry").await?,
+            committee_election: find("CommitteeElection").await?,
+            key_ceremony: find("KeyCeremony").await?,
+            job_board: find("JobBoard").await?,
+            assignment_anchor: find("AssignmentAnchor").await?,
+            disputes: find("Disputes").await?,
+            checkpoint_channel: find("CheckpointChannel").await?,
+        })
     }
 
     async fn find(&self, directory: Address, name: &'static str) -> Result<Address, ChainError> {

@@ -8,19 +8,22 @@ use alloy::{
 };
 use veil_protocol_spec::{Address, ChainId, KeccakDigest, scheduling::BlockRef};
 
-use super::{InvalidPoint, Refusal};
+use super::{
+    InvalidPoint, Refusal,
+    endpoints::{Fault, NoEndpoint},
+};
 
 /// Why the chain could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
-    /// No answer, in spite of repetition.
+    /// No endpoint answers, in spite of repetition.
     #[error(
         "the chain's RPC {url} does not answer ({detail}): check --rpc or VEIL_RPC_URL, and that the node behind it runs"
     )]
     Unreachable {
-        /// Where.
+        /// Where; several are separated by commas.
         url: String,
-        /// What the transport said.
+        /// What each did.
         detail: String,
     },
     /// The address of the RPC is none.
@@ -40,8 +43,12 @@ pub enum ChainError {
         detail: String,
     },
     /// Another chain than expected.
-    #[error("the RPC serves chain {found}, not {expected}: point VEIL_RPC_URL at the right chain")]
+    #[error(
+        "the RPC {url} serves chain {found}, not {expected}: point VEIL_RPC_URL or --rpc at the right chain"
+    )]
     WrongChain {
+        /// The endpoint.
+        url: String,
         /// Configured.
         expected: ChainId,
         /// Served.
@@ -105,14 +112,52 @@ pub enum ChainError {
         /// How long was waited.
         seconds: u64,
     },
+    /// Not in the chain in time, and certain never to get there.
+    #[error(
+        "transaction 0x{transaction} was not in the chain after {seconds} s and is withdrawn: nothing was done; repeat, with a longer --timeout if the chain is slow"
+    )]
+    Withdrawn {
+        /// Its hash.
+        transaction: KeccakDigest,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// Another transaction has its place.
+    #[error(
+        "transaction 0x{transaction} lost its place (nonce {nonce}) to another one of the same account: nothing was done; repeat, and give each program an account of its own"
+    )]
+    Displaced {
+        /// Its hash.
+        transaction: KeccakDigest,
+        /// Its place among the account's.
+        nonce: u64,
+    },
+    /// The network forgot it and does not take it again.
+    #[error(
+        "transaction 0x{transaction} was dropped and is not taken again ({detail}): nothing was done so far; repeat"
+    )]
+    Dropped {
+        /// Its hash.
+        transaction: KeccakDigest,
+        /// What the node said.
+        detail: String,
+    },
     /// In the chain without effect, although it passed the trial.
     #[error(
-        "transaction 0x{transaction} had no effect: the chain's state changed in between; look at it and repeat"
+        "transaction 0x{transaction} had no effect, since the chain's state changed in between{}: nothing was done; look at it and repeat",
+        .reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default()
     )]
     Reverted {
         /// Its hash.
         transaction: KeccakDigest,
+        /// The contract's reason, if it can be told afterwards.
+        reason: Option<Box<Refusal>>,
     },
+    /// The chain replaced a block that was taken for settled.
+    #[error(
+        "block {} was replaced although it was deep enough to act on: raise chain.depth, and start again from an earlier block", .0.number
+    )]
+    DeepReorganisation(BlockRef),
     /// The contracts gave a value that they never should.
     #[error("the contracts gave {0}, which this build does not understand: update it")]
     Unexpected(&'static str),
@@ -142,7 +187,15 @@ impl ChainError {
     /// Whether it may work when tried again later, without any change.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::NotMined { .. })
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::NotMined { .. }
+                | Self::Withdrawn { .. }
+                | Self::Displaced { .. }
+                | Self::Dropped { .. }
+                | Self::Reverted { reason: None, .. }
+        )
     }
 
     /// Whether a file was at fault.
@@ -153,42 +206,65 @@ impl ChainError {
 
     /// The contract's reason, if one refused.
     #[must_use]
-    pub const fn refusal(&self) -> Option<&Refusal> {
+    pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Refused(refusal) => Some(refusal),
+            Self::Reverted { reason, .. } => reason.as_deref(),
             _ => None,
         }
     }
 
-    pub(super) fn transport(url: &str, what: &'static str, error: &TransportError) -> Self {
+    pub(super) fn transport(what: &'static str, error: &TransportError) -> Self {
         match error {
             RpcError::ErrorResp(payload) => match payload.as_revert_data() {
                 Some(data) => Refusal::decode(&data).into(),
                 None => Self::Rpc { what, detail: payload.message.to_string() },
             },
-            RpcError::Transport(TransportErrorKind::HttpError(http)) => {
-                Self::Unreachable { url: url.to_owned(), detail: format!("HTTP {}", http.status) }
-            }
-            RpcError::Transport(kind) => {
-                Self::Unreachable { url: url.to_owned(), detail: root_cause(kind) }
+            RpcError::Transport(TransportErrorKind::Custom(custom)) => {
+                match custom.downcast_ref::<NoEndpoint>() {
+                    Some(NoEndpoint(faults)) => Self::no_endpoint(faults),
+                    None => Self::Rpc { what, detail: root_cause(custom.as_ref()) },
+                }
             }
             RpcError::DeserError { .. } | RpcError::NullResp => {
-                Self::Rpc { what, detail: "an answer that is no JSON-RPC".to_owned() }
+                Self::Rpc { what, detail: "an answer of another form than asked for".to_owned() }
             }
             other => Self::Rpc { what, detail: other.to_string() },
         }
     }
 
-    pub(super) fn call(url: &str, what: &'static str, error: &contract::Error) -> Self {
+    fn no_endpoint(faults: &[(String, Fault)]) -> Self {
+        // Waiting does not help if all are of another chain.
+        let other_chain = |(_, fault): &(String, Fault)| matches!(fault, Fault::OtherChain { .. });
+        if let Some((url, &Fault::OtherChain { expected, found })) = faults
+            .first()
+            .map(|(url, fault)| (url, fault))
+            .filter(|_| faults.iter().all(other_chain))
+        {
+            return Self::WrongChain { url: url.clone(), expected, found };
+        }
+        let url = faults.iter().map(|(url, _)| url.as_str()).collect::<Vec<_>>().join(", ");
+        let detail = match faults {
+            [(_, fault)] => fault.to_string(),
+            several => several
+                .iter()
+                .map(|(url, fault)| format!("{url}: {fault}"))
+                .collect::<Vec<_>>()
+                .join("; "),
+        };
+        Self::Unreachable { url, detail }
+    }
+
+    pub(super) fn call(what: &'static str, error: &contract::Error) -> Self {
         match error {
-            contract::Error::TransportError(error) => Self::transport(url, what, error),
+            contract::Error::TransportError(error) => Self::transport(what, error),
             other => Self::Rpc { what, detail: other.to_string() },
         }
     }
 }
 
 /// The innermost error: "connection refused" rather than "error sending request".
-fn root_cause(error: &dyn core::error::Error) -> String {
+pub(super) fn root_cause(error: &dyn core::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;

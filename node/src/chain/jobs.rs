@@ -15,7 +15,8 @@ impl Chain {
         JobBoard::new(evm(self.contracts.job_board), self.rpc.provider.clone())
     }
 
-    /// Submits a job; its nonce is [`Self::next_job_nonce`].
+    /// Submits a job; its nonce is [`Self::next_job_nonce`]. `leak_bits`: what its placement may tell
+    /// about others' load, at least 1.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -24,10 +25,11 @@ impl Chain {
         cluster: ClusterId,
         digest: Blake3Digest,
         nonce: u64,
+        leak_bits: u32,
     ) -> Result<u64, ChainError> {
         let request = self
             .job_board()
-            .submit(cluster.0.into(), digest.0.into(), nonce)
+            .submit(cluster.0.into(), digest.0.into(), nonce, leak_bits)
             .into_transaction_request();
         let receipt = self.send("the submission of a job", request).await?;
         let event = receipt.decoded_log::<JobSubmitted>();
@@ -82,6 +84,7 @@ impl Chain {
                 digest: Blake3Digest(job.digest.0),
                 operator: Address(job.operator.0.0),
                 cancelled: job.cancelled,
+                leak_bits: job.leakBits,
             }));
             if (page.len() as u64) < PAGE {
                 return Ok(jobs);

@@ -1,19 +1,20 @@
 //! Clusters and nodes.
 
-use alloy::primitives::{B256, U256};
+use alloy::primitives::{B256, U256, aliases::U96};
 use veil_contracts::node_registry::{
-    INodeRegistry::{Node, Registration},
+    INodeRegistry::{Node, Registration, Settings},
     IVeilContract::{CompactSignature, Point},
-    NodeRegistry::{self, NodeRegistryInstance},
+    NodeRegistry::{self, NodeRegistryErrors, NodeRegistryInstance},
 };
 use veil_protocol_spec::{
-    Address, ClusterId, Committee, ParticipantIndex, PeerIdHash, PublicIdentity,
-    identity::SecretIdentity, scheduling::Label,
+    Address, ClusterId, Committee, ParticipantIndex, PeerIdHash, identity::SecretIdentity,
 };
 
 use super::{
-    Chain, ChainError, Cluster, ClusterSettings, Mined, NodeRegistration, RegisteredNode, Rights,
+    Chain, ChainError, Cluster, ClusterSettings, Mined, NodeRegistration, Refusal, RegisteredNode,
     connection::evm,
+    registrations::Known,
+    rpc::reference,
     typed::{Coordinates, compact, labels_text, organisation_word, registration_digest},
     types::{role_bits, roles_of},
 };
@@ -28,7 +29,8 @@ impl Chain {
         NodeRegistry::new(evm(self.contracts.node_registry), self.rpc.provider.clone())
     }
 
-    /// Registers a cluster of which this account is the admin.
+    /// Registers a cluster of which this account is the admin, and uploads its policy. What an earlier
+    /// call with the same settings has done already is not done again.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -36,19 +38,54 @@ impl Chain {
         &self,
         settings: &ClusterSettings,
     ) -> Result<ClusterId, ChainError> {
-        let contract = self.registry();
-        let request = contract
-            .registerCluster(
-                settings.salt.into(),
-                u8::from(settings.committee),
-                settings.open_to_workers,
-                settings.slot_millis,
-                settings.policy.clone().into(),
-            )
-            .into_transaction_request();
-        self.send("the registration of a cluster", request).await?;
         let admin = self.account().ok_or(ChainError::NoAccount)?;
-        self.cluster_id(admin, settings.salt).await
+        let cluster = self.cluster_id(admin, settings.salt).await?;
+        if !self.has_begun(cluster, settings).await? {
+            let wanted = Settings {
+                committeeSize: u8::from(settings.committee),
+                standbys: settings.standbys,
+                seatsPerOrganisation: settings.seats_per_organisation,
+                openToWorkers: settings.open_to_workers,
+                elected: settings.elected,
+                slotMillis: settings.slot_millis,
+                memberStake: U96::saturating_from(settings.member_stake),
+                wideningDelay: settings.widening_delay,
+            };
+            let request = self
+                .registry()
+                .registerCluster(settings.salt.into(), wanted)
+                .into_transaction_request();
+            self.send("the registration of a cluster", request).await?;
+        }
+        if !settings.policy.is_empty() {
+            self.set_cluster_policy(cluster, &settings.policy).await?;
+        }
+        Ok(cluster)
+    }
+
+    /// Whether the cluster is registered with these settings and lacks only its policy.
+    async fn has_begun(
+        &self,
+        cluster: ClusterId,
+        settings: &ClusterSettings,
+    ) -> Result<bool, ChainError> {
+        let found = match self.cluster(cluster).await {
+            Ok(found) => found,
+            Err(ChainError::Refused(Refusal::Registry(NodeRegistryErrors::UnknownCluster(_)))) => {
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        let same = found.committee == settings.committee
+            && found.standbys == settings.standbys
+            && found.seats_per_organisation == settings.seats_per_organisation
+            && found.open_to_workers == settings.open_to_workers
+            && found.elected == settings.elected
+            && found.slot_millis == settings.slot_millis
+            && found.member_stake == settings.member_stake
+            && found.widening_delay == settings.widening_delay;
+        let without_policy = self.cluster_policy(cluster).await?.is_empty();
+        Ok(same && without_policy && !settings.policy.is_empty())
     }
 
     /// The id of the cluster that `admin` registered, or would register, under `salt`.
@@ -79,63 +116,14 @@ impl Chain {
         Ok(Cluster {
             admin: Address(found.admin.0.0),
             committee,
+            standbys: found.standbys,
+            seats_per_organisation: found.seatsPerOrganisation,
             open_to_workers: found.openToWorkers,
+            elected: found.elected,
             slot_millis: found.slotMillis,
+            member_stake: found.memberStake.saturating_to(),
+            widening_delay: found.wideningDelay,
         })
-    }
-
-    /// The cluster's policy; manifests name its Keccak-256.
-    ///
-    /// # Errors
-    /// [`ChainError`].
-    pub async fn cluster_policy(&self, cluster: ClusterId) -> Result<Vec<u8>, ChainError> {
-        let contract = self.registry();
-        let call = || async {
-            contract.getClusterPolicy(cluster.0.into()).call().block(self.rpc.at).await
-        };
-        Ok(self.rpc.call("the cluster's policy", call).await?.to_vec())
-    }
-
-    /// Replaces the policy; the admin's.
-    ///
-    /// # Errors
-    /// [`ChainError`].
-    pub async fn set_cluster_policy(
-        &self,
-        cluster: ClusterId,
-        policy: &[u8],
-    ) -> Result<Mined, ChainError> {
-        let policy = policy.to_vec().into();
-        let request =
-            self.registry().setClusterPolicy(cluster.0.into(), policy).into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the change of the policy", request).await?))
-    }
-
-    /// Says what an account may do in the cluster; the admin's.
-    ///
-    /// # Errors
-    /// [`ChainError`].
-    pub async fn set_rights(
-        &self,
-        cluster: ClusterId,
-        account: Address,
-        rights: Rights,
-    ) -> Result<Mined, ChainError> {
-        let request = self
-            .registry()
-            .setRights(cluster.0.into(), evm(account), rights.0)
-            .into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the change of rights", request).await?))
-    }
-
-    /// What an account may do in the cluster; the admin may do everything.
-    ///
-    /// # Errors
-    /// [`ChainError`].
-    pub async fn rights(&self, cluster: ClusterId, account: Address) -> Result<Rights, ChainError> {
-        let contract = self.registry();
-        let call = || async { contract.rightsOf(cluster.0.into(), evm(account)).call().await };
-        Ok(Rights(self.rpc.call("an account's rights", call).await?))
     }
 
     /// Admits a peer under an operator's account to the clusters of which this account is the
@@ -186,48 +174,92 @@ impl Chain {
             organisation: organisation_word(&registration.organisation),
             labels: labels_text(registration),
         };
-        let request =
-            contract.register(message, CompactSignature { r, vs }).into_transaction_request();
+        let request = contract
+            .register(message, CompactSignature { r, vs })
+            .value(U256::from(registration.stake))
+            .into_transaction_request();
         Ok(Mined::from_receipt(&self.send("the registration of a node", request).await?))
     }
 
-    /// Takes a node out of the cluster; its operator's or the admin's.
+    /// Adds to a node's stake, in wei; its operator's.
     ///
     /// # Errors
     /// [`ChainError`].
-    pub async fn deregister_node(
+    pub async fn increase_stake(
+        &self,
+        cluster: ClusterId,
+        peer: PeerIdHash,
+        stake: u128,
+    ) -> Result<Mined, ChainError> {
+        let request = self
+            .registry()
+            .increaseStake(cluster.0.into(), peer.0.into())
+            .value(U256::from(stake))
+            .into_transaction_request();
+        Ok(Mined::from_receipt(&self.send("the increase of a stake", request).await?))
+    }
+
+    /// Takes a node out of the cluster; its operator's or the admin's. Its stake enters the exit queue.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn exit_node(
         &self,
         cluster: ClusterId,
         peer: PeerIdHash,
     ) -> Result<Mined, ChainError> {
         let request =
-            self.registry().deregister(cluster.0.into(), peer.0.into()).into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the deregistration of a node", request).await?))
+            self.registry().requestExit(cluster.0.into(), peer.0.into()).into_transaction_request();
+        Ok(Mined::from_receipt(&self.send("the exit of a node", request).await?))
     }
 
-    /// The cluster's nodes in the order of registration. Pages are of one block each, so that a
-    /// list longer than a page may mix two states.
+    /// Pays the stake of a node that left to its operator, when it can no longer be slashed.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn withdraw_stake(
+        &self,
+        cluster: ClusterId,
+        peer: PeerIdHash,
+    ) -> Result<Mined, ChainError> {
+        let request =
+            self.registry().withdraw(cluster.0.into(), peer.0.into()).into_transaction_request();
+        Ok(Mined::from_receipt(&self.send("the withdrawal of a stake", request).await?))
+    }
+
+    /// The cluster's nodes, members first, each in the order of registration; all as of one block.
     ///
     /// # Errors
     /// [`ChainError`].
     pub async fn nodes(&self, cluster: ClusterId) -> Result<Vec<RegisteredNode>, ChainError> {
-        let n = self.cluster(cluster).await?.committee;
+        let Some(block) = self.rpc.at_block else {
+            let last = reference(&self.rpc.latest().await?);
+            return Box::pin(self.at(last).nodes(cluster)).await;
+        };
+        let settings = self.cluster(cluster).await?;
+        let known = self.registrations(cluster, block).await?;
         let contract = self.registry();
-        let (mut nodes, mut from) = (Vec::new(), 0);
-        let mut seats = n.participants();
-        loop {
-            let call = || async {
-                contract.nodes(cluster.0.into(), from, PAGE).call().block(self.rpc.at).await
-            };
-            let found = self.rpc.call("the cluster's nodes", call).await?;
-            for node in &found.page {
-                nodes.push(registered(node, &mut seats)?);
+        let mut seats =
+            settings.committee.participants().take(if settings.elected { 0 } else { usize::MAX });
+        let mut nodes = Vec::new();
+        for members in [true, false] {
+            let mut from = 0;
+            loop {
+                let call = || async {
+                    let page = contract.nodes(cluster.0.into(), members, from, PAGE);
+                    page.call().block(self.rpc.at).await
+                };
+                let found = self.rpc.call("the cluster's nodes", call).await?;
+                for node in &found.page {
+                    nodes.push(registered(node, &known, &mut seats)?);
+                }
+                if found.next == 0 {
+                    break;
+                }
+                from = found.next;
             }
-            if found.next == 0 {
-                return Ok(nodes);
-            }
-            from = found.next;
         }
+        Ok(nodes)
     }
 
     /// One node, or none if the peer is not registered in the cluster.
@@ -255,27 +287,22 @@ impl Chain {
 
 fn registered(
     node: &Node,
+    known: &Known,
     seats: &mut impl Iterator<Item = ParticipantIndex>,
 ) -> Result<RegisteredNode, ChainError> {
-    let identity: [u8; 33] = node
-        .identity
-        .as_ref()
-        .try_into()
-        .map_err(|_| ChainError::Unexpected("an identity of another length"))?;
-    let roles = roles_of(node.roles);
-    // Labels are an operator's text: what is no label is left out, not refused.
-    let labels = node.labels.split(',').filter_map(|label| label.parse::<Label>().ok()).collect();
-    let organisation = node.organisation.iter().take_while(|byte| **byte != 0);
+    let (peer, roles) = (PeerIdHash(node.peer.0), roles_of(node.roles));
+    let told = known
+        .of(peer, roles, node.position)
+        .ok_or(ChainError::Unexpected("a node without the event of its registration"))?;
     Ok(RegisteredNode {
-        peer: PeerIdHash(node.peer.0),
-        identity: PublicIdentity(identity),
+        peer,
+        identity: told.identity,
         roles,
         operator: Address(node.operator.0.0),
-        organisation: organisation
-            .map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '?' })
-            .collect(),
-        labels,
+        organisation: told.organisation.clone(),
+        labels: told.labels.clone(),
         position: node.position,
+        stake: node.stake.saturating_to(),
         seat: if roles.member { seats.next() } else { None },
     })
 }

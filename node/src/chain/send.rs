@@ -2,48 +2,62 @@
 //!
 //! # Flow
 //! 1. Estimate: the node executes the call on its newest state. A refusal ends here, by name.
-//! 2. Under the account's lock: take the next nonce, sign, hand the bytes to the node. The same
-//!    bytes are repeated while nobody answers; a node that has them already says so.
-//! 3. Ask for the receipt until it has the confirmations or the deadline is past.
+//! 2. Under the account's lock: take the next nonce, sign, hand the bytes to the node. A node that
+//!    has them already says so.
+//! 3. [`Outgoing`] follows the transaction until it has its confirmations, repeats it when the
+//!    network forgot it, raises its fee when it is stuck, and withdraws it at the deadline.
 //!
 //! # Caveats
-//! If it stays unclear in step 2 whether the node took the bytes, the counter is read from the node
-//! again before the next transaction.
+//! - A nonce that another process used for a transaction of its own leaves ours without effect: it is
+//!   sent again under the next one, a few times.
+//! - If it stays unclear in step 2 whether the node took the bytes, step 3 finds out.
 
-use std::time::Duration;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use alloy::{
     consensus::TxEnvelope,
     eips::eip2718::Encodable2718,
     network::{EthereumWallet, NetworkTransactionBuilder, TransactionBuilder},
     primitives::B256,
-    providers::Provider,
+    providers::{Provider, utils::Eip1559Estimation},
     rpc::types::{TransactionReceipt, TransactionRequest},
 };
-use tokio::{
-    sync::Mutex,
-    time::{Instant, sleep},
-};
-use tracing::debug;
+use tokio::sync::Mutex;
+use tracing::{debug, warn};
 use veil_protocol_spec::{Address, KeccakDigest};
 
 use super::{
-    AccountKey, Chain, ChainError, Mined,
-    connection::{Rpc, evm},
+    AccountKey, Chain, ChainError, Mined, Refusal, connection::evm, outgoing::Outgoing, rpc::Rpc,
 };
+
+/// How many nonces are tried for a transaction.
+const TRIES: usize = 4;
 
 /// The account of a handle and its clones.
 pub(super) struct Account {
     key: AccountKey,
     wallet: EthereumWallet,
-    /// The next nonce, if it is certain.
+    /// The next nonce, which is certain only while transactions are under way.
     next: Mutex<Option<u64>>,
+    under_way: Arc<AtomicUsize>,
+}
+
+/// Counts a transaction as under way.
+pub(super) struct UnderWay(Arc<AtomicUsize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Account {
     pub(super) fn new(key: AccountKey) -> Self {
         let wallet = EthereumWallet::from(key.0.clone());
-        Self { key, wallet, next: Mutex::new(None) }
+        Self { key, wallet, next: Mutex::new(None), under_way: Arc::default() }
     }
 
     pub(super) fn address(&self) -> Address {
@@ -58,21 +72,25 @@ impl Account {
         request: TransactionRequest,
     ) -> Result<TransactionReceipt, ChainError> {
         let request = request.with_from(evm(self.address())).with_chain_id(rpc.chain_id.0);
-        let gas = self.estimate(rpc, what, &request).await?;
-        let fees = rpc.ask("the fees", || rpc.provider.estimate_eip1559_fees()).await?;
-        let request = request
+        let mut tries = 0;
+        let receipt = loop {
+            tries += 1;
+            let gas = self.estimate(rpc, what, &request).await?;
             // Between estimate and inclusion the state may make it dearer.
-            .with_gas_limit(gas + gas / 5)
-            .with_max_fee_per_gas(fees.max_fee_per_gas)
-            .with_max_priority_fee_per_gas(fees.max_priority_fee_per_gas);
-        let hash = self.submit(rpc, what, request).await?;
-        debug!(what, transaction = %hash, "sent");
-        let receipt = await_receipt(rpc, hash).await?;
+            let request = request.clone().with_gas_limit(gas + gas / 5);
+            match self.submit(rpc, what, request).await?.included().await {
+                Err(ChainError::Displaced { nonce, .. }) if tries < TRIES => {
+                    debug!(what, nonce, "another transaction has this nonce; sending again");
+                }
+                ended => break ended?,
+            }
+        };
         if receipt.status() {
-            Ok(receipt)
-        } else {
-            Err(ChainError::Reverted { transaction: KeccakDigest(hash.0) })
+            return Ok(receipt);
         }
+        let transaction = KeccakDigest(receipt.transaction_hash.0);
+        let reason = self.reason(rpc, request, &receipt).await.map(Box::new);
+        Err(ChainError::Reverted { transaction, reason })
     }
 
     async fn estimate(
@@ -81,73 +99,129 @@ impl Account {
         what: &'static str,
         request: &TransactionRequest,
     ) -> Result<u64, ChainError> {
-        rpc.ask(what, || rpc.provider.estimate_gas(request.clone())).await.map_err(|error| {
-            match error {
-                ChainError::Rpc { detail, .. } if is_about_funds(&detail) => {
-                    ChainError::Funds { account: self.address(), detail }
-                }
-                other => other,
-            }
-        })
+        let asked = rpc.ask(what, || rpc.provider.estimate_gas(request.clone()));
+        asked.await.map_err(|error| self.funds(error))
     }
 
-    /// Signs under the next nonce and hands the bytes to the node. A nonce that somebody else used
-    /// in the meantime is read again.
-    async fn submit(
+    /// Why a transaction had no effect, by repeating its call on the state that it left.
+    async fn reason(
         &self,
         rpc: &Rpc,
+        request: TransactionRequest,
+        receipt: &TransactionReceipt,
+    ) -> Option<Refusal> {
+        let block = receipt.block_number?.into();
+        let asked = rpc.ask("a reason", || rpc.provider.call(request.clone()).block(block));
+        match asked.await {
+            Err(ChainError::Refused(refusal)) => Some(refusal),
+            _ => None,
+        }
+    }
+
+    /// Step 2.
+    async fn submit<'a>(
+        &'a self,
+        rpc: &'a Rpc,
         what: &'static str,
         request: TransactionRequest,
-    ) -> Result<B256, ChainError> {
+    ) -> Result<Outgoing<'a>, ChainError> {
+        let fees = rpc.ask("the fees", || rpc.provider.estimate_eip1559_fees()).await?;
         let mut next = self.next.lock().await;
         let mut tries = 0;
         loop {
             tries += 1;
             // Cleared first: a caller that is cancelled in between leaves the counter uncertain.
-            let nonce = match next.take() {
+            let certain = next.take().filter(|_| self.under_way.load(Ordering::Relaxed) > 0);
+            let nonce = match certain {
                 Some(nonce) => nonce,
-                None => self.nonce(rpc).await?,
+                None => self.pending_count(rpc).await?,
             };
             let request = request.clone().with_nonce(nonce);
-            let envelope: TxEnvelope = request.build(&self.wallet).await.map_err(|error| {
-                ChainError::Rpc { what, detail: format!("it cannot be signed: {error}") }
-            })?;
-            let (hash, bytes) = (*envelope.tx_hash(), envelope.encoded_2718());
-            let sent = rpc
-                .ask(what, || async {
-                    let sent = rpc.provider.send_raw_transaction(&bytes).await;
-                    sent.map(|pending| *pending.tx_hash())
-                })
-                .await;
-            match sent {
-                Ok(_) => {}
-                Err(ChainError::Rpc { detail, .. }) if is_known(&detail) => {}
+            let (hash, bytes) = self.sign(what, request.clone(), fees).await?;
+            match broadcast(rpc, what, &bytes).await {
+                Ok(()) => {}
+                Err(error @ ChainError::Unreachable { .. }) => {
+                    warn!(what, transaction = %hash, %error, "it is unclear whether it was taken");
+                }
                 Err(ChainError::Rpc { detail, .. }) if is_taken(&detail) && tries < TRIES => {
                     continue;
                 }
-                Err(ChainError::Rpc { detail, .. }) if is_about_funds(&detail) => {
-                    return Err(ChainError::Funds { account: self.address(), detail });
-                }
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.funds(error)),
             }
+            debug!(what, transaction = %hash, nonce, "sent");
             *next = Some(nonce + 1);
-            return Ok(hash);
+            self.under_way.fetch_add(1, Ordering::Relaxed);
+            let under_way = UnderWay(Arc::clone(&self.under_way));
+            return Ok(Outgoing::new(
+                (self, rpc, what),
+                (request, nonce, fees),
+                (hash, bytes),
+                under_way,
+            ));
         }
     }
 
-    async fn nonce(&self, rpc: &Rpc) -> Result<u64, ChainError> {
+    /// A signed transaction: its hash and its bytes.
+    pub(super) async fn sign(
+        &self,
+        what: &'static str,
+        request: TransactionRequest,
+        fees: Eip1559Estimation,
+    ) -> Result<(B256, Vec<u8>), ChainError> {
+        let request = request
+            .with_max_fee_per_gas(fees.max_fee_per_gas)
+            .with_max_priority_fee_per_gas(fees.max_priority_fee_per_gas);
+        let envelope: TxEnvelope = request.build(&self.wallet).await.map_err(|error| {
+            ChainError::Rpc { what, detail: format!("it cannot be signed: {error}") }
+        })?;
+        Ok((*envelope.tx_hash(), envelope.encoded_2718()))
+    }
+
+    /// How many transactions of the account are in the chain or on their way.
+    async fn pending_count(&self, rpc: &Rpc) -> Result<u64, ChainError> {
         let address = evm(self.address());
         rpc.ask("the account's transaction count", || {
             rpc.provider.get_transaction_count(address).pending()
         })
         .await
     }
+
+    /// How many are in the chain.
+    pub(super) async fn mined_count(&self, rpc: &Rpc) -> Result<u64, ChainError> {
+        let address = evm(self.address());
+        rpc.ask("the account's transaction count", || {
+            rpc.provider.get_transaction_count(address).latest()
+        })
+        .await
+    }
+
+    /// Tells a lack of funds from other refusals.
+    pub(super) fn funds(&self, error: ChainError) -> ChainError {
+        match error {
+            ChainError::Rpc { detail, .. } if is_about_funds(&detail) => {
+                ChainError::Funds { account: self.address(), detail }
+            }
+            other => other,
+        }
+    }
 }
 
-/// How many nonces are tried for a transaction.
-const TRIES: usize = 4;
+/// Hands bytes to the node; the same bytes may be handed over again.
+pub(super) async fn broadcast(
+    rpc: &Rpc,
+    what: &'static str,
+    bytes: &[u8],
+) -> Result<(), ChainError> {
+    let sent =
+        rpc.ask(what, || async { rpc.provider.send_raw_transaction(bytes).await.map(drop) }).await;
+    match sent {
+        Err(ChainError::Rpc { detail, .. }) if is_known(&detail) => Ok(()),
+        sent => sent,
+    }
+}
 
-fn is_taken(detail: &str) -> bool {
+/// Whether a node says that something else has the nonce.
+pub(super) fn is_taken(detail: &str) -> bool {
     let detail = detail.to_lowercase();
     detail.contains("nonce too low") || detail.contains("replacement transaction underpriced")
 }
@@ -159,32 +233,6 @@ fn is_known(detail: &str) -> bool {
 
 fn is_about_funds(detail: &str) -> bool {
     detail.to_lowercase().contains("insufficient funds")
-}
-
-async fn await_receipt(rpc: &Rpc, hash: B256) -> Result<TransactionReceipt, ChainError> {
-    let start = Instant::now();
-    let mut pause = Duration::from_millis(10);
-    loop {
-        let asked = rpc.ask("a receipt", || rpc.provider.get_transaction_receipt(hash)).await;
-        // While nobody answers, the deadline below decides.
-        let receipt = match asked {
-            Ok(receipt) => receipt,
-            Err(error) if error.is_transient() => None,
-            Err(error) => return Err(error),
-        };
-        if let Some((block, receipt)) = receipt.and_then(|r| Some((r.block_number?, r))) {
-            let last = rpc.ask("the last block", || rpc.provider.get_block_number()).await?;
-            if last + 1 >= block + rpc.confirmations {
-                return Ok(receipt);
-            }
-        }
-        if start.elapsed() >= rpc.deadline {
-            let transaction = KeccakDigest(hash.0);
-            return Err(ChainError::NotMined { transaction, seconds: rpc.deadline.as_secs() });
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(rpc.poll);
-    }
 }
 
 impl Chain {

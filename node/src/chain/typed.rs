@@ -15,12 +15,12 @@ use alloy::{
 use veil_committee::frost::GroupPublicKey;
 use veil_contracts::typed;
 use veil_protocol_spec::{
-    Address, Attempt, Blake3Digest, Epoch, KeccakDigest, KeySetDigest, PeerIdHash, PublicIdentity,
-    Signature,
+    Address, Attempt, Blake3Digest, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
+    PeerIdHash, PublicIdentity, Signature,
     scheduling::{ClusterScope, GroupSignature, MerkleTree},
 };
 
-use super::{NodeRegistration, ReferenceString, types::role_bits};
+use super::{CertificateVote, NodeRegistration, ReferenceString, types::role_bits};
 
 /// A public key or signature that the chain would not take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -154,6 +154,32 @@ pub fn abort_digest(
         reason: reason.0.into(),
     };
     digest(scope, &message)
+}
+
+/// What a member signs to say that another one, in `seat`, was absent from an attempt.
+#[must_use]
+pub fn absence_digest(
+    scope: &ClusterScope,
+    (epoch, attempt): (Epoch, Attempt),
+    seat: ParticipantIndex,
+) -> [u8; 32] {
+    let message = typed::MemberAbsence {
+        cluster: scope.cluster.0.into(),
+        epoch: epoch.0,
+        attempt: attempt.0,
+        seat: seat.get(),
+    };
+    digest(scope, &message)
+}
+
+pub(super) fn vote_digest(vote: &CertificateVote) -> [u8; 32] {
+    let message = typed::CertificateVote {
+        cluster: vote.scope.cluster.0.into(),
+        epoch: vote.epoch.0,
+        slot: vote.slot.0,
+        certificate: vote.certificate.0.into(),
+    };
+    digest(&vote.scope, &message)
 }
 
 /// Text in one word, padded with zeros; what does not fit is cut off (callers check).

@@ -22,7 +22,7 @@ pub(super) const fn roles_of(bits: u8) -> Roles {
     Roles { worker: bits & WORKER != 0, member: bits & MEMBER != 0 }
 }
 
-/// What an account may do in a cluster, as the registry's bits.
+/// What an account may do in a cluster, as the contracts' bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rights(pub u32);
 
@@ -31,6 +31,42 @@ impl Rights {
     pub const NONE: Self = Self(0);
     /// Submit jobs.
     pub const SUBMIT: Self = Self(1);
+    /// Allow and revoke images.
+    pub const IMAGES: Self = Self(2);
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of `other` are among these.
+    #[must_use]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// What an account may do in a cluster, and how much of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Allowance {
+    /// What.
+    pub rights: Rights,
+    /// Jobs in one epoch.
+    pub jobs_per_epoch: u32,
+    /// Bits that the placement of these jobs may tell about others' load, in one epoch.
+    pub leak_bits_per_epoch: u32,
+}
+
+impl Allowance {
+    /// Nothing.
+    pub const NONE: Self = Self { rights: Rights::NONE, jobs_per_epoch: 0, leak_bits_per_epoch: 0 };
+
+    /// To submit jobs, without a limit that anybody would reach.
+    #[must_use]
+    pub const fn submit_freely() -> Self {
+        Self { rights: Rights::SUBMIT, jobs_per_epoch: u32::MAX, leak_bits_per_epoch: u32::MAX }
+    }
 }
 
 /// What a cluster is registered with.
@@ -40,12 +76,43 @@ pub struct ClusterSettings {
     pub salt: [u8; 32],
     /// Size of the committee.
     pub committee: Committee,
+    /// Spares behind the committee.
+    pub standbys: u8,
+    /// Most seats and standby seats of one organisation; 0 for no limit.
+    pub seats_per_organisation: u8,
     /// Whether workers may register without the admin's approval. Members never may.
     pub open_to_workers: bool,
+    /// Whether committees are elected by stake; if not, they are the first members in the order of
+    /// registration.
+    pub elected: bool,
     /// Longest time between slots while work is pending.
     pub slot_millis: u64,
-    /// Scheduling policy, opaque to the chain.
+    /// Least active stake of a member to be elected, in wei.
+    pub member_stake: u128,
+    /// Seconds for which what widens rights or policy is announced before it holds.
+    pub widening_delay: u32,
+    /// Scheduling policy, opaque to the chain; empty for none.
     pub policy: Vec<u8>,
+}
+
+impl ClusterSettings {
+    /// An appointed committee without spares; workers join as they like; what widens holds at once; a
+    /// slot every 10 s.
+    #[must_use]
+    pub const fn new(committee: Committee) -> Self {
+        Self {
+            salt: [0; 32],
+            committee,
+            standbys: 0,
+            seats_per_organisation: 0,
+            open_to_workers: true,
+            elected: false,
+            slot_millis: 10_000,
+            member_stake: 0,
+            widening_delay: 0,
+            policy: Vec::new(),
+        }
+    }
 }
 
 /// A registered cluster.
@@ -55,10 +122,20 @@ pub struct Cluster {
     pub admin: Address,
     /// Size of the committee.
     pub committee: Committee,
+    /// Spares behind the committee.
+    pub standbys: u8,
+    /// Most seats of one organisation; 0 for no limit.
+    pub seats_per_organisation: u8,
     /// Whether workers may register without the admin's approval.
     pub open_to_workers: bool,
+    /// Whether committees are elected.
+    pub elected: bool,
     /// Longest time between slots while work is pending.
     pub slot_millis: u64,
+    /// Least active stake of a member to be elected, in wei.
+    pub member_stake: u128,
+    /// Seconds for which what widens is announced.
+    pub widening_delay: u32,
 }
 
 /// What a node is registered with; identity and operator are the callers'.
@@ -72,6 +149,8 @@ pub struct NodeRegistration {
     pub organisation: String,
     /// Public labels.
     pub labels: Vec<Label>,
+    /// Stake that is sent along, in wei.
+    pub stake: u128,
 }
 
 /// A node of a cluster.
@@ -89,10 +168,13 @@ pub struct RegisteredNode {
     pub organisation: String,
     /// Public labels.
     pub labels: Vec<Label>,
-    /// Place in the order of registration.
+    /// Place in the order of registration, members and other workers counted apart.
     pub position: u32,
-    /// Its seat in the committee of the next ceremony: the first n members in the order of
-    /// registration. The seats of an attempt are [`CeremonyAttempt::roster`].
+    /// All of its stake, in wei.
+    pub stake: u128,
+    /// Its seat in an appointed committee: the first n members in the order of registration; none where
+    /// committees are elected ([`ElectedCommittee`]). The seats of an attempt are
+    /// [`CeremonyAttempt::roster`].
     pub seat: Option<ParticipantIndex>,
 }
 
@@ -201,6 +283,8 @@ pub struct SubmittedJob {
     pub operator: Address,
     /// Whether its submitter cancelled it.
     pub cancelled: bool,
+    /// Bits that its placement may tell about others' load, as its submitter states.
+    pub leak_bits: u32,
 }
 
 /// The last anchored certificate of a cluster.

@@ -1,41 +1,39 @@
 //! New blocks, told to whoever watches.
 
-use alloy::providers::Provider;
 use tokio::{sync::watch, task::JoinHandle};
-use tracing::{debug, warn};
+use tracing::{info, warn};
+use veil_protocol_spec::{KeccakDigest, scheduling::BlockRef};
 
-use super::connection::Rpc;
+use super::rpc::{Rpc, reference};
 
-/// Asks for the last block's number until it is dropped.
+/// Asks for the last block until it is dropped.
 pub(super) struct Watcher {
-    last: watch::Receiver<u64>,
+    last: watch::Receiver<BlockRef>,
     task: JoinHandle<()>,
 }
 
 impl Watcher {
     pub(super) fn start(rpc: Rpc) -> Self {
-        let (sender, last) = watch::channel(0);
+        let none = BlockRef { number: 0, hash: KeccakDigest([0; 32]) };
+        let (sender, last) = watch::channel(none);
         let task = tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(rpc.poll);
+            let mut ticks = tokio::time::interval(rpc.config.poll);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             let mut reachable = true;
             loop {
                 ticks.tick().await;
-                match rpc.provider.get_block_number().await {
-                    Ok(number) => {
+                match rpc.latest().await {
+                    Ok(block) => {
                         if !reachable {
-                            debug!(url = %rpc.url, "the chain answers again");
+                            info!(url = rpc.endpoints.current(), "the chain answers again");
                         }
                         reachable = true;
-                        sender.send_if_modified(|last| {
-                            let changed = *last != number;
-                            *last = number;
-                            changed
-                        });
+                        let now = reference(&block);
+                        sender.send_if_modified(|last| core::mem::replace(last, now) != now);
                     }
                     Err(error) => {
                         if reachable {
-                            warn!(url = %rpc.url, %error, "the chain does not answer; asking on");
+                            warn!(%error, "asking on");
                         }
                         reachable = false;
                     }
@@ -45,7 +43,7 @@ impl Watcher {
         Self { last, task }
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<BlockRef> {
         self.last.clone()
     }
 }

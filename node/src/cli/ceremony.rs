@@ -13,7 +13,7 @@ use veil_protocol_spec::identity::SecretIdentity;
 use super::{Exit, node::role_exit};
 use crate::{
     ceremony::{CeremonyError, ChainCommitPoint, CommitPointError},
-    chain::{Chain, ChainConfig, ChainError},
+    chain::{Chain, ChainError},
     config::{ConfigError, MemberConfig, process_environment},
     driver::DataDirError,
     keystore::Passphrase,
@@ -108,9 +108,7 @@ fn identity(config: &MemberConfig, passphrase: &Passphrase) -> Result<SecretIden
 }
 
 async fn connect(config: &MemberConfig) -> Result<(Chain, ChainCommitPoint), Failure> {
-    let mut chain = ChainConfig::new(config.chain.rpc.clone(), config.chain.contract);
-    chain.key = role::account(&config.chain)?;
-    let chain = Chain::connect(chain).await?;
+    let chain = Chain::connect(config.chain.connection(role::account(&config.chain)?)).await?;
     let commit_point = ChainCommitPoint::new(chain.clone(), config.chain.cluster);
     Ok((chain, commit_point))
 }

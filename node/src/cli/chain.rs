@@ -1,7 +1,11 @@
 //! `veil chain`.
 
 mod arguments;
+mod elect;
+mod image;
+mod policy;
 mod status;
+mod watch;
 
 use std::{
     fs, io,
@@ -11,7 +15,9 @@ use std::{
 use alloy::primitives::keccak256;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use veil_protocol_spec::{Address, ClusterId, Committee, PeerIdHash, scheduling::Label};
+use veil_protocol_spec::{
+    Address, ClusterId, Committee, KeccakDigest, PeerIdHash, scheduling::Label,
+};
 
 use super::{
     Exit,
@@ -19,7 +25,8 @@ use super::{
     run,
 };
 use crate::chain::{
-    AccountKeyError, Chain, ChainError, ClusterSettings, NodeRegistration, Rights, Roles,
+    AccountKeyError, Allowance, Chain, ChainError, ClusterSettings, DeployOptions,
+    NodeRegistration, Rights, Roles,
 };
 use arguments::{ClusterArgument, Connection, Contract};
 
@@ -31,12 +38,27 @@ pub(super) enum Command {
     Cluster(NewCluster),
     /// Admit a node, under its operator's account, to the clusters of this account.
     Approve(Approve),
-    /// Let an account submit jobs, or no longer.
+    /// Say what an account may do, and how much of it.
     Grant(Grant),
     /// Register a node of this account, proving possession of its identity.
     Register(Register),
-    /// Take a node out of the cluster.
-    Deregister(Deregister),
+    /// Add to a node's stake.
+    Stake(Stake),
+    /// Take a node out of the cluster; its stake enters the exit queue.
+    Exit(NodeArguments),
+    /// Pay the stake of a node that left to its operator.
+    Withdraw(NodeArguments),
+    /// Show or replace the cluster's policy.
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Allow, revoke and prove images.
+    #[command(subcommand)]
+    Image(image::Command),
+    /// Elect the committee of the next epoch.
+    #[command(subcommand)]
+    Elect(elect::Command),
+    /// Print the contracts' events as they come, one a line.
+    Watch(watch::Arguments),
     /// Show the contracts, and a cluster with its nodes, key and last certificate.
     Status(Status),
 }
@@ -46,6 +68,17 @@ pub(super) struct Deploy {
     /// The deployment file to write; nothing is overwritten.
     #[arg(long, value_name = "FILE", default_value = "veil-deployment.json")]
     out: PathBuf,
+    /// Seconds between a decision of governance and its effect; if not given, none on a local chain and
+    /// two days on others.
+    #[arg(long, value_name = "S")]
+    timelock_delay: Option<u64>,
+    /// Who may pause new work; this account if not given.
+    #[arg(long, value_name = "ADDRESS", value_parser = arguments::parse_address)]
+    guardian: Option<Address>,
+    /// Blocks between the request of an election and the block that decides it; if not given, 1 on a
+    /// local chain and 128 on others.
+    #[arg(long, value_name = "BLOCKS")]
+    election_delay: Option<u64>,
     #[command(flatten)]
     connection: Connection,
 }
@@ -58,6 +91,21 @@ pub(super) struct NewCluster {
     /// Size of the committee: 4, 7, 10 or 13, or 1 for development.
     #[arg(long, default_value = "4", value_parser = parse_committee)]
     committee: Committee,
+    /// Spares behind the committee.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    standbys: u8,
+    /// Elect committees by stake; if not given, they are the first members in the order of registration.
+    #[arg(long)]
+    elected: bool,
+    /// Most seats of one organisation; 0 for no limit.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seats_per_organisation: u8,
+    /// Least stake of a member to be elected, in wei.
+    #[arg(long, default_value_t = 0, value_name = "WEI")]
+    member_stake: u128,
+    /// Seconds for which what widens rights or policy is announced before it holds.
+    #[arg(long, default_value_t = 0, value_name = "S")]
+    widening_delay: u32,
     /// Admit workers only with the admin's approval, as members always are.
     #[arg(long)]
     closed: bool,
@@ -94,13 +142,28 @@ pub(super) struct Grant {
     /// The account.
     #[arg(long, value_name = "ADDRESS", value_parser = arguments::parse_address)]
     account: Address,
-    /// Take the right away.
-    #[arg(long)]
+    /// What it may do; may be given twice.
+    #[arg(long, value_enum, default_values = ["submit"])]
+    right: Vec<Right>,
+    /// Jobs in one epoch.
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    jobs: u32,
+    /// Bits that the placement of these jobs may tell about others' load, in one epoch.
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    leak_bits: u32,
+    /// Take everything away.
+    #[arg(long, conflicts_with_all = ["right", "jobs", "leak_bits"])]
     revoke: bool,
     #[command(flatten)]
     contract: Contract,
     #[command(flatten)]
     connection: Connection,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Right {
+    Submit,
+    Images,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -124,6 +187,9 @@ pub(super) struct Register {
     /// A public label, key=value; may be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<Label>,
+    /// Stake to send along, in wei.
+    #[arg(long, default_value_t = 0, value_name = "WEI")]
+    stake: u128,
     #[command(flatten)]
     contract: Contract,
     #[command(flatten)]
@@ -131,7 +197,16 @@ pub(super) struct Register {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Deregister {
+pub(super) struct Stake {
+    /// How much, in wei.
+    #[arg(long, value_name = "WEI")]
+    amount: u128,
+    #[command(flatten)]
+    node: NodeArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NodeArguments {
     #[command(flatten)]
     cluster: ClusterArgument,
     /// The node's peer id hash.
@@ -172,6 +247,8 @@ enum Failure {
     Exists(PathBuf),
     #[error("{path}: {source}")]
     File { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Usage(String),
 }
 
 impl Failure {
@@ -189,7 +266,7 @@ impl run::Failure for Failure {
                 (Exit::Usage, "usage")
             }
             Self::Chain(_) => (Exit::Failed, "chain"),
-            Self::Key(AccountKeyError::Malformed(_)) => (Exit::Usage, "usage"),
+            Self::Key(AccountKeyError::Malformed(_)) | Self::Usage(_) => (Exit::Usage, "usage"),
             Self::Key(_) | Self::Identity(_) | Self::Exists(_) | Self::File { .. } => {
                 (Exit::Files, "files")
             }
@@ -200,6 +277,9 @@ impl run::Failure for Failure {
 pub(super) fn run(command: &Command) -> Exit {
     let json = connection(command).json;
     run::run(json, async {
+        if let Command::Watch(arguments) = command {
+            return watch::run(arguments).await;
+        }
         let report = carry_out(command).await?;
         if json {
             println!("{report}")
@@ -217,7 +297,12 @@ const fn connection(command: &Command) -> &Connection {
         Command::Approve(a) => &a.connection,
         Command::Grant(a) => &a.connection,
         Command::Register(a) => &a.connection,
-        Command::Deregister(a) => &a.connection,
+        Command::Stake(a) => &a.node.connection,
+        Command::Exit(a) | Command::Withdraw(a) => &a.connection,
+        Command::Policy(a) => a.connection(),
+        Command::Image(a) => a.connection(),
+        Command::Elect(a) => a.connection(),
+        Command::Watch(a) => &a.connection,
         Command::Status(a) => &a.connection,
     }
 }
@@ -237,29 +322,66 @@ async fn carry_out(command: &Command) -> Result<Value, Failure> {
         }
         Command::Grant(arguments) => {
             let chain = arguments.contract.connect(&arguments.connection).await?;
-            let rights = if arguments.revoke { Rights::NONE } else { Rights::SUBMIT };
+            let rights = arguments.right.iter().fold(Rights::NONE, |all, right| {
+                all.and(match right {
+                    Right::Submit => Rights::SUBMIT,
+                    Right::Images => Rights::IMAGES,
+                })
+            });
+            let allowance = if arguments.revoke {
+                Allowance::NONE
+            } else {
+                Allowance {
+                    rights,
+                    jobs_per_epoch: arguments.jobs,
+                    leak_bits_per_epoch: arguments.leak_bits,
+                }
+            };
             let cluster = arguments.cluster.id();
-            let mined = chain.set_rights(cluster, arguments.account, rights).await?;
+            let mined = chain.set_allowance(cluster, arguments.account, allowance).await?;
+            let now = chain.allowance(cluster, arguments.account).await?;
             Ok(json!({
                 "account": format!("0x{}", arguments.account),
-                "may_submit": !arguments.revoke,
+                "may_submit": now.rights.has(Rights::SUBMIT),
+                "may_allow_images": now.rights.has(Rights::IMAGES),
+                "jobs_per_epoch": now.jobs_per_epoch,
+                "leak_bits_per_epoch": now.leak_bits_per_epoch,
+                "announced": now != allowance,
                 "transaction": format!("0x{}", mined.transaction),
             }))
         }
         Command::Register(arguments) => register(arguments).await,
-        Command::Deregister(arguments) => {
-            let chain = arguments.contract.connect(&arguments.connection).await?;
-            let cluster = arguments.cluster.id();
-            let mined = chain.deregister_node(cluster, arguments.peer).await?;
-            Ok(json!({
-                "peer": format!("0x{}", arguments.peer),
-                "transaction": format!("0x{}", mined.transaction),
-            }))
+        Command::Stake(Stake { amount, node }) => {
+            let chain = node.contract.connect(&node.connection).await?;
+            let mined = chain.increase_stake(node.cluster.id(), node.peer, *amount).await?;
+            Ok(node.report(mined.transaction))
         }
+        Command::Exit(node) => {
+            let chain = node.contract.connect(&node.connection).await?;
+            Ok(node.report(chain.exit_node(node.cluster.id(), node.peer).await?.transaction))
+        }
+        Command::Withdraw(node) => {
+            let chain = node.contract.connect(&node.connection).await?;
+            Ok(node.report(chain.withdraw_stake(node.cluster.id(), node.peer).await?.transaction))
+        }
+        Command::Policy(command) => policy::carry_out(command).await,
+        Command::Image(command) => image::carry_out(command).await,
+        Command::Elect(command) => elect::carry_out(command).await,
+        // It prints as it goes.
+        Command::Watch(_) => Ok(Value::Null),
         Command::Status(arguments) => {
             let chain = arguments.contract.connect(&arguments.connection).await?;
             Ok(status::describe(&chain, arguments.cluster).await?)
         }
+    }
+}
+
+impl NodeArguments {
+    fn report(&self, transaction: KeccakDigest) -> Value {
+        json!({
+            "peer": format!("0x{}", self.peer),
+            "transaction": format!("0x{transaction}"),
+        })
     }
 }
 
@@ -269,7 +391,12 @@ async fn deploy(arguments: &Deploy) -> Result<Value, Failure> {
         return Err(Failure::Exists(arguments.out.clone()));
     }
     let config = arguments.connection.config(Address([0; 20]))?;
-    let (_, deployment) = Chain::deploy(config).await?;
+    let options = DeployOptions {
+        timelock_delay: arguments.timelock_delay,
+        guardian: arguments.guardian,
+        election_delay: arguments.election_delay,
+    };
+    let (_, deployment) = Chain::deploy_with(config, options).await?;
     deployment.write(&arguments.out)?;
     let mut report = json!(deployment);
     report["file"] = json!(arguments.out);
@@ -285,7 +412,12 @@ async fn cluster(arguments: &NewCluster) -> Result<Value, Failure> {
     let settings = ClusterSettings {
         salt: keccak256(&arguments.name).0,
         committee: arguments.committee,
+        standbys: arguments.standbys,
+        seats_per_organisation: arguments.seats_per_organisation,
         open_to_workers: !arguments.closed,
+        elected: arguments.elected,
+        member_stake: arguments.member_stake,
+        widening_delay: arguments.widening_delay,
         slot_millis: arguments.slot_millis,
         policy,
     };
@@ -294,6 +426,8 @@ async fn cluster(arguments: &NewCluster) -> Result<Value, Failure> {
         "cluster": format!("0x{cluster}"),
         "name": arguments.name,
         "committee": arguments.committee.n(),
+        "standbys": arguments.standbys,
+        "elected": arguments.elected,
         "open_to_workers": !arguments.closed,
     }))
 }
@@ -309,12 +443,14 @@ async fn register(arguments: &Register) -> Result<Value, Failure> {
         },
         organisation: arguments.organisation.clone(),
         labels: arguments.label.clone(),
+        stake: arguments.stake,
     };
     let mined = chain.register_node(&registration, &identity).await?;
     Ok(json!({
         "cluster": format!("0x{}", registration.cluster),
         "peer": format!("0x{}", PeerIdHash::of(&identity.public())),
         "roles": status::roles(registration.roles),
+        "stake_wei": registration.stake.to_string(),
         "transaction": format!("0x{}", mined.transaction),
         "gas": mined.gas,
     }))

@@ -52,7 +52,8 @@ pub(super) struct Arguments {
     /// End everything once the job is placed, verified and anchored.
     #[arg(long)]
     exit_after_placement: bool,
-    /// An empty or new folder for everything; it is left there. Keep the path short.
+    /// A folder for everything; it is left there. If it holds a network that was ended, that network
+    /// goes on, with its chain. Keep the path short.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
     /// Port of the local chain's RPC on 127.0.0.1.
@@ -121,7 +122,12 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, DevnetError> {
     progress.say(&format!("folder: {}", folder.display()));
     let told = Arc::clone(&progress);
     let tell: Tell = Arc::new(move |event| told.take(event));
-    let prepared = Devnet::prepare(options, &folder, tell, stop.clone()).await;
+    let prepared = if Devnet::is_kept(&folder) {
+        progress.say("the folder holds a network, which goes on");
+        Devnet::resume(options, &folder, tell, stop.clone()).await
+    } else {
+        Devnet::prepare(options, &folder, tell, stop.clone()).await
+    };
     let ended = match prepared {
         Ok(mut devnet) => {
             let done = serve(&mut devnet, arguments, job, &folder, &progress, &stop).await;

@@ -1,10 +1,16 @@
 //! A local chain with Veil's contracts, identities, and groups that sign.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use alloy::{
+    network::Ethereum,
     providers::{Provider, ProviderBuilder, ext::AnvilApi},
-    rpc::types::anvil::MineOptions,
+    rpc::types::anvil::{MineOptions, ReorgOptions},
 };
 use frost_core::{
     Identifier, SigningKey, SigningPackage, aggregate,
@@ -12,6 +18,10 @@ use frost_core::{
     round1, round2,
 };
 use rand::rngs::OsRng;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, JoinSet},
+};
 use veil_committee::frost::{Dkg, EvmSuite, GroupKeyShare, GroupPublicKey, dkg::Packages};
 use veil_node::chain::{
     Chain, ChainConfig, ClusterSettings, Deployment, Endorsements, KeyPublication,
@@ -51,13 +61,8 @@ impl World {
             ChainConfig::new(anvil.url(), Address([0; 20])).with_key(anvil.key(0).unwrap());
         let (admin, deployment) = Chain::deploy(config).await.unwrap();
         let committee = Committee::new(members).unwrap();
-        let settings = ClusterSettings {
-            salt: [0; 32],
-            committee,
-            open_to_workers: true,
-            slot_millis: 10_000,
-            policy: b"spread".to_vec(),
-        };
+        let settings =
+            ClusterSettings { policy: b"spread".to_vec(), ..ClusterSettings::new(committee) };
         let cluster = admin.register_cluster(&settings).await.unwrap();
         Self { anvil, admin, deployment, cluster, committee }
     }
@@ -70,7 +75,7 @@ impl World {
     pub(crate) fn registration(&self, roles: Roles) -> NodeRegistration {
         let organisation = "example".to_owned();
         let labels = vec!["zone=eu-1".parse().unwrap()];
-        NodeRegistration { cluster: self.cluster, roles, organisation, labels }
+        NodeRegistration { cluster: self.cluster, roles, organisation, labels, stake: 0 }
     }
 
     /// Registers members 1 to n by the admin.
@@ -155,15 +160,84 @@ impl World {
         }
     }
 
+    /// Straight to the local chain.
+    pub(crate) fn provider(&self) -> impl Provider + AnvilApi<Ethereum> + use<> {
+        ProviderBuilder::new()
+            .disable_recommended_fillers()
+            .connect_http(self.anvil.url().parse().unwrap())
+    }
+
     /// Lets the chain's clock run.
     pub(crate) async fn pass(&self, seconds: u64) {
-        let provider = ProviderBuilder::new().connect_http(self.anvil.url().parse().unwrap());
-        provider.anvil_increase_time(seconds).await.unwrap();
-        provider
-            .evm_mine(Some(MineOptions::Options { timestamp: None, blocks: Some(1) }))
-            .await
-            .unwrap();
-        provider.get_block_number().await.unwrap();
+        self.provider().anvil_increase_time(seconds).await.unwrap();
+        self.mine(1).await;
+    }
+
+    /// Adds blocks.
+    pub(crate) async fn mine(&self, blocks: u64) {
+        let options = MineOptions::Options { timestamp: None, blocks: Some(blocks) };
+        self.provider().evm_mine(Some(options)).await.unwrap();
+    }
+
+    /// Replaces the last blocks by empty ones.
+    pub(crate) async fn reorganise(&self, depth: u64) {
+        let options = ReorgOptions { depth, tx_block_pairs: Vec::new() };
+        self.provider().anvil_reorg(options).await.unwrap();
+    }
+}
+
+/// Asks again until there is an answer.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A way to an endpoint that can be closed and opened again.
+pub(crate) struct Proxy {
+    target: SocketAddr,
+    address: SocketAddr,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    pub(crate) async fn start(target: &str) -> Self {
+        let target = target.trim_start_matches("http://").parse().unwrap();
+        let mut proxy = Self { target, address: "127.0.0.1:0".parse().unwrap(), task: None };
+        proxy.restart().await;
+        proxy
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) async fn restart(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.address = listener.local_addr().unwrap();
+        let target = self.target;
+        self.task = Some(tokio::spawn(async move {
+            // They end with this task.
+            let mut connections = JoinSet::new();
+            while let Ok((mut from, _)) = listener.accept().await {
+                connections.spawn(async move {
+                    let Ok(mut to) = TcpStream::connect(target).await else { return };
+                    let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+                });
+            }
+        }));
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+            let _ = task.await;
+        }
     }
 }
 

@@ -7,42 +7,42 @@ use sha3::{Digest, Keccak256};
 use crate::ids::{Address, KeccakDigest};
 
 /// Keccak-256 of `bytes`.
-pub(super) fn keccak(bytes: &[u8]) -> KeccakDigest {
+pub(crate) fn keccak(bytes: &[u8]) -> KeccakDigest {
     KeccakDigest(Keccak256::digest(bytes).into())
 }
 
 /// Words appended in the order of the Solidity arguments.
 #[derive(Default)]
-pub(super) struct Words(Vec<u8>);
+pub(crate) struct Words(Vec<u8>);
 
 impl Words {
     /// A first word that names the purpose: Keccak-256 of a separator of [`crate::domain`].
-    pub(super) fn purpose(domain: &str) -> Self {
+    pub(crate) fn purpose(domain: &str) -> Self {
         Self::default().bytes32(keccak(domain.as_bytes()).as_bytes())
     }
 
     /// `bytes32`: as it is.
-    pub(super) fn bytes32(mut self, word: &[u8; 32]) -> Self {
+    pub(crate) fn bytes32(mut self, word: &[u8; 32]) -> Self {
         self.0.extend_from_slice(word);
         self
     }
 
     /// `uint8` to `uint64`: big-endian, zero-extended on the left.
-    pub(super) fn uint(mut self, value: u64) -> Self {
+    pub(crate) fn uint(mut self, value: u64) -> Self {
         self.0.extend_from_slice(&[0; 24]);
         self.0.extend_from_slice(&value.to_be_bytes());
         self
     }
 
     /// `address`: zero-extended on the left.
-    pub(super) fn address(mut self, address: &Address) -> Self {
+    pub(crate) fn address(mut self, address: &Address) -> Self {
         self.0.extend_from_slice(&[0; 12]);
         self.0.extend_from_slice(address.as_bytes());
         self
     }
 
     /// `keccak256(abi.encode(...))` of the words so far.
-    pub(super) fn keccak(&self) -> KeccakDigest {
+    pub(crate) fn keccak(&self) -> KeccakDigest {
         keccak(&self.0)
     }
 }

@@ -7,15 +7,15 @@ use veil_protocol_spec::{Address, ChainId, ClusterId};
 use zeroize::Zeroizing;
 
 use super::Failure;
-use crate::chain::{AccountKey, Chain, ChainConfig};
+use crate::chain::{AccountKey, Chain, ChainConfig, RpcUrls};
 pub(super) use crate::config::parse_address;
 
 /// How to reach the chain and who pays.
 #[derive(Debug, Args)]
 pub(super) struct Connection {
-    /// JSON-RPC of the chain.
+    /// JSON-RPC endpoints of the chain, separated by commas; the next is used when one fails.
     #[arg(long, env = "VEIL_RPC_URL", default_value = "http://127.0.0.1:8545", value_name = "URL")]
-    rpc: String,
+    rpc: RpcUrls,
     /// The chain id expected; any if not given.
     #[arg(long, env = "VEIL_CHAIN_ID", value_name = "N")]
     chain_id: Option<u64>,
@@ -26,10 +26,17 @@ pub(super) struct Connection {
     /// File whose first line is the keystore's passphrase; VEIL_CHAIN_PASSPHRASE may hold it instead.
     #[arg(long, env = "VEIL_CHAIN_PASSPHRASE_FILE", value_name = "FILE")]
     keystore_passphrase_file: Option<PathBuf>,
-    /// Blocks until a transaction counts, its own included.
-    #[arg(long, env = "VEIL_CONFIRMATIONS", default_value = "1", value_name = "N")]
-    confirmations: u64,
-    /// Seconds to wait for a transaction.
+    /// Blocks until a transaction counts, its own included; one more than --depth if not given.
+    #[arg(long, env = "VEIL_CONFIRMATIONS", value_name = "N")]
+    confirmations: Option<u64>,
+    /// Blocks on top of a block before what is in it is acted on; if not given, 0 on a local chain
+    /// and 3 on others.
+    #[arg(long, env = "VEIL_CHAIN_DEPTH", value_name = "N")]
+    depth: Option<u64>,
+    /// The most to pay for a unit of gas.
+    #[arg(long, default_value = "500", value_name = "GWEI")]
+    max_fee_gwei: u64,
+    /// Seconds to wait for a transaction; then it is withdrawn.
     #[arg(long, default_value = "120", value_name = "S")]
     timeout: u64,
     /// Print one JSON object.
@@ -65,6 +72,8 @@ impl Connection {
             chain_id: self.chain_id.map(ChainId),
             key: self.key()?,
             confirmations: self.confirmations,
+            depth: self.depth,
+            max_fee_per_gas: u128::from(self.max_fee_gwei) * 1_000_000_000,
             deadline: Duration::from_secs(self.timeout),
             ..ChainConfig::new(self.rpc.clone(), directory)
         })

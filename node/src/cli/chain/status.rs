@@ -23,9 +23,15 @@ pub(super) async fn describe(
         "block_time": time,
         "directory": format!("0x{}", contracts.directory),
         "node_registry": format!("0x{}", contracts.node_registry),
+        "policy_registry": format!("0x{}", contracts.policy_registry),
+        "committee_election": format!("0x{}", contracts.committee_election),
         "key_ceremony": format!("0x{}", contracts.key_ceremony),
         "job_board": format!("0x{}", contracts.job_board),
         "assignment_anchor": format!("0x{}", contracts.assignment_anchor),
+        "disputes": format!("0x{}", contracts.disputes),
+        "checkpoint_channel": format!("0x{}", contracts.checkpoint_channel),
+        "endpoints": chain.endpoints(),
+        "depth": chain.depth(),
     });
     if let Some(account) = chain.account() {
         report["account"] = json!(format!("0x{account}"));
@@ -50,6 +56,7 @@ async fn describe_cluster(chain: &Chain, id: ClusterId) -> Result<Value, ChainEr
                 "seat": node.seat.map(|seat| seat.get()),
                 "operator": format!("0x{}", node.operator),
                 "organisation": node.organisation,
+                "stake_wei": node.stake.to_string(),
                 "labels": node.labels.iter().map(ToString::to_string).collect::<Vec<_>>(),
             })
         })
@@ -61,6 +68,11 @@ async fn describe_cluster(chain: &Chain, id: ClusterId) -> Result<Value, ChainEr
         "id": format!("0x{id}"),
         "admin": format!("0x{}", settings.admin),
         "committee": settings.committee.n(),
+        "standbys": settings.standbys,
+        "elected": settings.elected,
+        "seats_per_organisation": settings.seats_per_organisation,
+        "member_stake_wei": settings.member_stake.to_string(),
+        "widening_delay": settings.widening_delay,
         "open_to_workers": settings.open_to_workers,
         "slot_millis": settings.slot_millis,
         "nodes": nodes,
@@ -71,6 +83,11 @@ async fn describe_cluster(chain: &Chain, id: ClusterId) -> Result<Value, ChainEr
             "reference_string": key.reference_string.origin,
             "published_at": key.published_at,
         })),
+        "election": if settings.elected {
+            super::elect::describe(chain, id, next).await?
+        } else {
+            Value::Null
+        },
         "ceremony": attempt(chain, id, next).await?,
         "jobs": chain.jobs(id, 0).await?.len(),
         "last_certificate": head.map(|head| json!({

@@ -11,7 +11,7 @@ use veil_protocol_spec::{Address, ClusterId};
 
 use crate::{
     admin::{self, AdminError},
-    chain::{AccountKeyError, Chain, ChainConfig, ChainError},
+    chain::{AccountKeyError, Chain, ChainError, RpcUrls},
     cli::{Exit, run::Failure},
     config::{AnyConfig, ChainSection, ConfigError, parse_address, process_environment},
     devnet::{DevnetError, DevnetFile},
@@ -32,9 +32,9 @@ pub(super) struct Target {
     /// A node's admin socket.
     #[arg(long, value_name = "SOCKET")]
     admin: Option<PathBuf>,
-    /// JSON-RPC endpoint of the chain.
+    /// JSON-RPC endpoints of the chain, separated by commas.
     #[arg(long, value_name = "URL")]
-    rpc: Option<String>,
+    rpc: Option<RpcUrls>,
     /// The directory contract.
     #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     contract: Option<Address>,
@@ -112,13 +112,7 @@ impl Target {
         if let (None, Some(rpc), Some(contract), Some(cluster)) =
             (&section, &self.rpc, self.contract, self.cluster)
         {
-            section = Some(ChainSection {
-                rpc: rpc.clone(),
-                contract,
-                cluster,
-                keystore: None,
-                keystore_passphrase_file: None,
-            });
+            section = Some(ChainSection::new(rpc.clone(), contract, cluster));
         } else if let Some(section) = &mut section {
             section.rpc = self.rpc.clone().unwrap_or_else(|| section.rpc.clone());
             section.contract = self.contract.unwrap_or(section.contract);
@@ -132,8 +126,7 @@ impl Access {
     /// The chain, with the account that is configured, if one is.
     pub(super) async fn chain(&self) -> Result<(Chain, ClusterId), JobFailure> {
         let section = self.section.as_ref().ok_or(JobFailure::NoChain)?;
-        let mut config = ChainConfig::new(section.rpc.clone(), section.contract);
-        config.key = account(section)?;
+        let config = section.connection(account(section)?);
         Ok((Chain::connect(config).await?, section.cluster))
     }
 

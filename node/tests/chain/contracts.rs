@@ -1,11 +1,4 @@
-//! The client and the contracts on a real local chain: deployment, registration, ceremonies,
-//! certificates, jobs, and what happens when the chain is away. It needs anvil; without it these
-//! tests fail and say how to get it.
-
-#![allow(clippy::unwrap_used, reason = "a test that unwraps has failed")]
-
-#[path = "chain/support.rs"]
-mod support;
+//! Deployment, registration, ceremonies, certificates, jobs.
 
 use std::time::Duration;
 
@@ -14,7 +7,6 @@ use alloy::{
     signers::{SignerSync, local::PrivateKeySigner},
 };
 use futures::future::join_all;
-use support::{Group, MEMBER, WORKER, World, identity};
 use veil_contracts::{
     assignment_anchor::AssignmentAnchor::AssignmentAnchorErrors as AnchorErrors,
     job_board::JobBoard::JobBoardErrors,
@@ -24,17 +16,23 @@ use veil_contracts::{
         IVeilContract::{CompactSignature, Point},
         NodeRegistry::{self, NodeRegistryErrors},
     },
+    policy_registry::PolicyRegistry::PolicyRegistryErrors as PolicyErrors,
 };
 use veil_node::chain::{
-    AccountKey, AttemptStatus, Chain, ChainConfig, ChainError, Refusal, Rights,
+    AccountKey, Allowance, AttemptStatus, Chain, ChainConfig, ChainError, ClusterSettings,
+    ImageLeaf, ImagePart, ImageStatus, NodeRegistration, Refusal, Rights,
     anvil::{Anvil, AnvilConfig},
     registration_digest,
 };
 use veil_protocol_spec::{
-    Address, Attempt, Blake3Digest, ChainId, Epoch, KeccakDigest, ParticipantIndex, PeerIdHash,
-    Signature, Slot,
+    Address, Attempt, Blake3Digest, ChainId, Committee, Epoch, KeccakDigest, ParticipantIndex,
+    PeerIdHash, Signature, Slot,
     scheduling::{Assignment, Assignments, CertificateBody, Outcome, ReplicaIndex},
 };
+
+use crate::support::{Group, MEMBER, WORKER, World, identity};
+
+const FREELY: Allowance = Allowance::submit_freely();
 
 /// The refusal that a call ended with.
 fn refusal<T: core::fmt::Debug>(result: Result<T, ChainError>) -> Refusal {
@@ -61,7 +59,7 @@ async fn a_deployed_set_is_found_through_its_directory() {
     assert_eq!(chain.contracts(), world.admin.contracts());
     assert_eq!(chain.chain_id(), ChainId(31337));
     assert!(matches!(
-        chain.set_cluster_policy(world.cluster, b"").await,
+        chain.set_cluster_policy(world.cluster, b"binpack").await,
         Err(ChainError::NoAccount)
     ));
 
@@ -76,7 +74,7 @@ async fn a_deployed_set_is_found_through_its_directory() {
         );
     }
     for url in ["not a url", "ftp://127.0.0.1:1"] {
-        let config = ChainConfig { rpc: url.to_owned(), ..config.clone() };
+        let config = ChainConfig { rpc: url.into(), ..config.clone() };
         assert!(matches!(Chain::connect(config).await, Err(ChainError::InvalidUrl { .. })));
     }
 }
@@ -91,8 +89,8 @@ async fn nodes_register_with_proof_of_their_identity_only() {
     let unapproved = operator.register_node(&registration, &identity(1)).await;
     assert_refused!(unapproved, Registry(NodeRegistryErrors::NodeNotApproved(_)));
     assert_refused!(
-        operator.set_rights(world.cluster, operator.account().unwrap(), Rights::SUBMIT).await,
-        Registry(NodeRegistryErrors::NotClusterAdmin(_))
+        operator.set_allowance(world.cluster, operator.account().unwrap(), FREELY).await,
+        Ceremony(CeremonyErrors::NotClusterAdmin(_))
     );
     world.admin.approve_node(peer, operator.account().unwrap()).await.unwrap();
     let mined = operator.register_node(&registration, &identity(1)).await.unwrap();
@@ -107,23 +105,25 @@ async fn nodes_register_with_proof_of_their_identity_only() {
     }
     let nodes = world.admin.nodes(world.cluster).await.unwrap();
     let seats: Vec<_> = nodes.iter().map(|node| node.seat.map(ParticipantIndex::get)).collect();
-    assert_eq!(seats, [Some(1), None, Some(2), Some(3), Some(4), None]);
+    // Members first.
+    assert_eq!(seats, [Some(1), Some(2), Some(3), Some(4), None, None]);
     assert_eq!(nodes[0].peer, peer);
     assert_eq!(nodes[0].identity, identity(1).public());
     assert_eq!(nodes[0].operator, operator.account().unwrap());
-    assert_eq!((nodes[0].roles, nodes[1].roles), (MEMBER, WORKER));
+    assert_eq!((nodes[0].roles, nodes[5].roles), (MEMBER, WORKER));
     assert_eq!(nodes[0].organisation, "example");
     assert_eq!(nodes[0].labels, registration.labels);
 
     // A node that left may come back, later in the order.
     assert_refused!(
-        world.account(3).deregister_node(world.cluster, peer).await,
+        world.account(3).exit_node(world.cluster, peer).await,
         Registry(NodeRegistryErrors::NotNodeOperator(_))
     );
-    operator.deregister_node(world.cluster, peer).await.unwrap();
+    operator.exit_node(world.cluster, peer).await.unwrap();
     assert_eq!(world.admin.node(world.cluster, peer).await.unwrap(), None);
     operator.register_node(&registration, &identity(1)).await.unwrap();
-    assert_eq!(world.admin.nodes(world.cluster).await.unwrap().last().unwrap().peer, peer);
+    let nodes = world.admin.nodes(world.cluster).await.unwrap();
+    assert_eq!(nodes.iter().rfind(|node| node.roles.member).unwrap().peer, peer);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,7 +174,7 @@ async fn a_key_needs_the_signatures_of_all_members_and_of_the_group() {
     let world = world.with_members().await;
     assert_refused!(
         world.account(1).propose_ceremony(&world.proposal(0, 0).await).await,
-        Registry(NodeRegistryErrors::NotClusterAdmin(_))
+        Ceremony(CeremonyErrors::NotClusterAdmin(_))
     );
     world.admin.propose_ceremony(&world.proposal(0, 0).await).await.unwrap();
     assert_refused!(
@@ -305,8 +305,8 @@ async fn certificates_are_anchored_in_order_and_once() {
     eprintln!("gas of anchor, first: {}", mined.gas);
 
     let replay = world.admin.anchor(&certificate).await;
-    assert!(replay.as_ref().unwrap_err().refusal().unwrap().is_already_anchored());
-    assert_refused!(replay, Anchor(AnchorErrors::SlotNotLater(_)));
+    assert!(replay.as_ref().unwrap_err().refusal().unwrap().is_out_of_order());
+    assert_refused!(replay, Anchor(AnchorErrors::WrongPrevious(_)));
     let gap = world.body(0, 5, KeccakDigest([0xee; 32]));
     assert_refused!(
         world.admin.anchor(&group.certify(gap)).await,
@@ -378,13 +378,18 @@ async fn jobs_are_ordered_and_need_a_right() {
     let world = World::new(4).await;
     let (operator, digest) = (world.account(1), Blake3Digest([0x0b; 32]));
     let account = operator.account().unwrap();
-    let refused = operator.submit_job(world.cluster, digest, 0).await;
+    let refused = operator.submit_job(world.cluster, digest, 0, 3).await;
     assert_refused!(refused, Jobs(JobBoardErrors::MissingRight(_)));
-    world.admin.set_rights(world.cluster, account, Rights::SUBMIT).await.unwrap();
-    assert_eq!(world.admin.rights(world.cluster, account).await.unwrap(), Rights::SUBMIT);
-    assert_eq!(operator.submit_job(world.cluster, digest, 0).await.unwrap(), 0);
-    assert_eq!(world.admin.submit_job(world.cluster, digest, 0).await.unwrap(), 1);
-    let replay = operator.submit_job(world.cluster, digest, 0).await;
+    world.admin.set_allowance(world.cluster, account, FREELY).await.unwrap();
+    assert_eq!(world.admin.allowance(world.cluster, account).await.unwrap(), FREELY);
+    let own = world.admin.account().unwrap();
+    let budget = Allowance { leak_bits_per_epoch: 4, ..FREELY };
+    world.admin.set_allowance(world.cluster, own, budget).await.unwrap();
+    assert_eq!(operator.submit_job(world.cluster, digest, 0, 3).await.unwrap(), 0);
+    assert_eq!(world.admin.submit_job(world.cluster, digest, 0, 3).await.unwrap(), 1);
+    let over = world.admin.submit_job(world.cluster, digest, 1, 2).await;
+    assert_refused!(over, Jobs(JobBoardErrors::LeakBudgetExceeded(_)));
+    let replay = operator.submit_job(world.cluster, digest, 0, 3).await;
     assert_refused!(replay, Jobs(JobBoardErrors::WrongNonce(_)));
     assert_eq!(operator.next_job_nonce(world.cluster, account).await.unwrap(), 1);
 
@@ -405,15 +410,15 @@ async fn transactions_of_one_account_may_be_sent_at_once() {
     let accounts: Vec<_> = (1..=12).map(|i| Address([i; 20])).collect();
     let sent = accounts.iter().map(|account| {
         let chain = world.admin.clone();
-        async move { chain.set_rights(world.cluster, *account, Rights::SUBMIT).await }
+        async move { chain.set_allowance(world.cluster, *account, FREELY).await }
     });
     for mined in join_all(sent).await {
         mined.unwrap();
     }
     for account in accounts {
-        assert_eq!(world.admin.rights(world.cluster, account).await.unwrap(), Rights::SUBMIT);
+        assert_eq!(world.admin.allowance(world.cluster, account).await.unwrap(), FREELY);
     }
-    let new = tokio::time::timeout(Duration::from_secs(30), changes.wait_for(|n| *n > before));
+    let new = tokio::time::timeout(Duration::from_secs(30), changes.wait_for(|now| *now != before));
     assert!(new.await.unwrap().is_ok());
 }
 
@@ -425,8 +430,8 @@ async fn two_handles_of_one_account_do_not_lose_transactions() {
     for i in 1..=6_u8 {
         let account = Address([i; 20]);
         let handle = &handles[usize::from(i % 2)];
-        handle.set_rights(world.cluster, account, Rights::SUBMIT).await.unwrap();
-        assert_eq!(world.admin.rights(world.cluster, account).await.unwrap(), Rights::SUBMIT);
+        handle.set_allowance(world.cluster, account, FREELY).await.unwrap();
+        assert_eq!(world.admin.allowance(world.cluster, account).await.unwrap(), FREELY);
     }
 }
 
@@ -450,6 +455,17 @@ async fn a_chain_that_went_away_is_named_and_its_state_survives() {
     deployment.write(&file).unwrap();
     assert_eq!(veil_node::chain::Deployment::read(&file).unwrap(), deployment);
     assert!(deployment.write(&file).unwrap_err().is_file());
+    let cluster = chain.register_cluster(&ClusterSettings::new(Committee::new(1).unwrap())).await;
+    let cluster = cluster.unwrap();
+    let registration = NodeRegistration {
+        cluster,
+        roles: WORKER,
+        organisation: String::new(),
+        labels: vec!["zone=eu-1".parse().unwrap()],
+        stake: 7,
+    };
+    chain.register_node(&registration, &identity(1)).await.unwrap();
+    let nodes = chain.nodes(cluster).await.unwrap();
     drop(anvil);
     let error = chain.block().await.unwrap_err();
     assert!(matches!(error, ChainError::Unreachable { .. }) && error.is_transient(), "{error:?}");
@@ -458,4 +474,73 @@ async fn a_chain_that_went_away_is_named_and_its_state_survives() {
     let directory = chain.contracts().directory;
     let again = Chain::connect(ChainConfig::new(anvil.url(), directory)).await.unwrap();
     assert_eq!(again.contracts(), chain.contracts());
+    // With its events, from which the keys and labels of nodes are read.
+    assert_eq!(again.nodes(cluster).await.unwrap(), nodes);
+    assert_eq!((nodes[0].stake, nodes[0].labels.len()), (7, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_proved_by_its_parts_until_it_is_revoked() {
+    let world = World::new(4).await;
+    let (admin, cluster) = (&world.admin, world.cluster);
+    let leaf = |part, byte| ImageLeaf { part, digest: [byte; 32] };
+    let parts = [
+        leaf(ImagePart::Config, 1),
+        leaf(ImagePart::Layer, 2),
+        leaf(ImagePart::Layer, 3),
+        leaf(ImagePart::Signature, 4),
+    ];
+    let (manifest, tree) = ([0x1a; 32], ImageLeaf::tree(&parts));
+    assert!(admin.is_image_allowed(cluster, manifest).await.unwrap(), "not restricted yet");
+    let stranger = world.account(3);
+    let refused = refusal(stranger.allow_image(cluster, manifest, tree.root()).await);
+    assert!(refused.to_string().contains("--right images"), "{refused}");
+    let images = Allowance { rights: Rights::IMAGES, ..Allowance::NONE };
+    admin.set_allowance(cluster, stranger.account().unwrap(), images).await.unwrap();
+    stranger.allow_image(cluster, manifest, tree.root()).await.unwrap();
+    assert_eq!(admin.image(cluster, manifest).await.unwrap().status, ImageStatus::Allowed);
+    assert!(!admin.is_image_allowed(cluster, [0x1b; 32]).await.unwrap(), "restricted now");
+    for (i, part) in parts.iter().enumerate() {
+        let proof = tree.proof(i).unwrap();
+        assert!(admin.verify_image_part(cluster, manifest, *part, &proof).await.unwrap(), "{i}");
+        let other = leaf(ImagePart::Layer, 9);
+        assert!(!admin.verify_image_part(cluster, manifest, other, &proof).await.unwrap());
+    }
+    stranger.revoke_image(cluster, manifest).await.unwrap();
+    let proof = tree.proof(0).unwrap();
+    assert!(!admin.verify_image_part(cluster, manifest, parts[0], &proof).await.unwrap());
+    assert!(!admin.is_image_allowed(cluster, manifest).await.unwrap());
+    assert_refused!(
+        stranger.revoke_image(cluster, manifest).await,
+        Policy(PolicyErrors::ImageNotAllowed(_))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_widens_is_announced_and_a_begun_cluster_is_finished() {
+    let world = World::new(4).await;
+    let settings = ClusterSettings {
+        salt: [3; 32],
+        widening_delay: 3600,
+        policy: Vec::new(),
+        ..ClusterSettings::new(world.committee)
+    };
+    let cluster = world.admin.register_cluster(&settings).await.unwrap();
+    let again = world.admin.register_cluster(&settings).await;
+    assert_refused!(again, Registry(NodeRegistryErrors::ClusterAlreadyRegistered(_)));
+    // As if the upload of the policy had failed the first time.
+    let settings = ClusterSettings { policy: b"spread".to_vec(), ..settings };
+    assert_eq!(world.admin.register_cluster(&settings).await.unwrap(), cluster);
+    assert_eq!(world.admin.cluster_policy(cluster).await.unwrap(), b"spread");
+
+    // Young clusters have nobody to warn; this one is old now.
+    world.pass(4000).await;
+    world.admin.set_cluster_policy(cluster, b"binpack").await.unwrap();
+    assert_eq!(world.admin.cluster_policy(cluster).await.unwrap(), b"spread");
+    let (announced, from) = world.admin.announced_policy(cluster).await.unwrap().unwrap();
+    assert_eq!(announced, b"binpack");
+    let (_, now) = world.admin.block().await.unwrap();
+    assert!(from > now, "{from} {now}");
+    world.pass(3700).await;
+    assert_eq!(world.admin.cluster_policy(cluster).await.unwrap(), b"binpack");
 }

@@ -1,0 +1,157 @@
+//! Disputes: proofs of what members and groups should not have signed.
+
+use alloy::primitives::U256;
+use veil_contracts::disputes::{
+    Disputes::{self, DisputesInstance},
+    IAssignmentAnchor::Certificate,
+    IDisputes::Vote,
+    IVeilContract::{CompactSignature, FrostSignature, Point},
+};
+use veil_protocol_spec::{
+    Address, ClusterId, Epoch, KeccakDigest, PeerIdHash, PublicIdentity, Signature, Slot,
+    scheduling::{AssignmentCertificate, ClusterScope},
+};
+
+use super::{
+    Chain, ChainError, Mined,
+    connection::evm,
+    typed::{Coordinates, FrostParts, compact, vote_digest},
+};
+
+type Contract = DisputesInstance<alloy::providers::DynProvider>;
+
+/// What a member signs for the only certificate of a slot that it takes part in signing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CertificateVote {
+    /// Chain, directory, cluster.
+    pub scope: ClusterScope,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The slot.
+    pub slot: Slot,
+    /// Hash of the certificate.
+    pub certificate: KeccakDigest,
+}
+
+impl CertificateVote {
+    /// What the member's identity signs.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        vote_digest(self)
+    }
+}
+
+impl Chain {
+    fn disputes(&self) -> Contract {
+        Disputes::new(evm(self.contracts.disputes), self.rpc.provider.clone())
+    }
+
+    /// Shows that a member voted for two certificates of one slot; it loses stake, part of which is
+    /// this account's to claim.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn report_equivocation(
+        &self,
+        (vote, signature): (&CertificateVote, &Signature),
+        (other, other_signature): (&CertificateVote, &Signature),
+        member: &PublicIdentity,
+    ) -> Result<Mined, ChainError> {
+        self.check_scope(&vote.scope)?;
+        let Coordinates { x, y } = Coordinates::of(member)?;
+        let signed = |vote: &CertificateVote, signature| {
+            compact(member, &vote.digest(), signature).map(|(r, vs)| CompactSignature { r, vs })
+        };
+        let arguments = Vote {
+            cluster: vote.scope.cluster.0.into(),
+            epoch: vote.epoch.0,
+            slot: vote.slot.0,
+            certificate: vote.certificate.0.into(),
+        };
+        let request = self
+            .disputes()
+            .reportEquivocation(
+                arguments,
+                other.certificate.0.into(),
+                Point { x, y },
+                signed(vote, signature)?,
+                signed(other, other_signature)?,
+            )
+            .into_transaction_request();
+        Ok(Mined::from_receipt(&self.send("the report of an equivocation", request).await?))
+    }
+
+    /// Shows that a group signed two certificates of one slot, which suspends it.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn report_group_equivocation(
+        &self,
+        one: &AssignmentCertificate,
+        other: &AssignmentCertificate,
+    ) -> Result<Mined, ChainError> {
+        let (a, signature_a) = self.signed(one)?;
+        let (b, signature_b) = self.signed(other)?;
+        let request = self
+            .disputes()
+            .reportGroupEquivocation(a, signature_a, b, signature_b)
+            .into_transaction_request();
+        Ok(Mined::from_receipt(&self.send("the report of an equivocation", request).await?))
+    }
+
+    fn signed(
+        &self,
+        certificate: &AssignmentCertificate,
+    ) -> Result<(Certificate, FrostSignature), ChainError> {
+        let body = &certificate.body;
+        self.check_scope(&body.binding.scope)?;
+        let FrostParts { rx, ry, z } = FrostParts::of(&certificate.signature)?;
+        let arguments = Certificate {
+            cluster: body.binding.scope.cluster.0.into(),
+            epoch: body.binding.epoch.0,
+            keySet: body.binding.key_set.0.into(),
+            slot: body.slot.0,
+            manifest: body.manifest.0.into(),
+            previous: body.previous.0.into(),
+            assignmentsRoot: body.assignments_root.0.into(),
+            stateRoot: body.state_root.0.into(),
+            referenceStringOrigin: body.reference_string as u8,
+        };
+        Ok((arguments, FrostSignature { rx, ry, z }))
+    }
+
+    /// What a member has lost in an epoch, in wei.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn lost_stake(
+        &self,
+        cluster: ClusterId,
+        epoch: Epoch,
+        peer: PeerIdHash,
+    ) -> Result<U256, ChainError> {
+        let contract = self.disputes();
+        let call =
+            || async { contract.lostBy(cluster.0.into(), epoch.0, peer.0.into()).call().await };
+        self.rpc.call("a member's losses", call).await
+    }
+
+    /// What an account may claim of rewards, bonds and slashed stake, in wei.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn claimable(&self, account: Address) -> Result<U256, ChainError> {
+        let contract = self.disputes();
+        let call = || async { contract.owedTo(evm(account)).call().await };
+        self.rpc.call("what an account may claim", call).await
+    }
+
+    /// Pays an account what it may claim.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn claim(&self, account: Address) -> Result<Mined, ChainError> {
+        let request = self.disputes().claim(evm(account)).into_transaction_request();
+        Ok(Mined::from_receipt(&self.send("a claim", request).await?))
+    }
+}

@@ -1,0 +1,217 @@
+//! Elections of committees.
+//!
+//! # Flow
+//! 1. [`Chain::request_election`] freezes the candidates and fixes a block that is not there yet.
+//! 2. When it is there and another one on top, [`Chain::seal_election`] proves its prevrandao by its
+//!    header in RLP, with the candidates of the event.
+//! 3. [`Chain::committee`] reads who was drawn, of the event, checked against the hash on chain.
+//!
+//! All of it may be done by anyone.
+
+use alloy::{
+    primitives::{B256, keccak256},
+    providers::Provider,
+    rlp::Encodable,
+    rpc::types::{BlockNumberOrTag, Filter},
+    sol_types::SolEvent,
+};
+use serde::Serialize;
+use veil_contracts::committee_election::{
+    CommitteeElection::{self, CommitteeElected, CommitteeElectionInstance, ElectionRequested},
+    INodeRegistry::Candidate,
+};
+use veil_protocol_spec::{ClusterId, Epoch, KeccakDigest, PeerIdHash};
+
+use super::{Chain, ChainError, Mined, connection::evm};
+
+type Contract = CommitteeElectionInstance<alloy::providers::DynProvider>;
+
+/// Where an election stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ElectionStatus {
+    /// Not requested.
+    None,
+    /// Candidates and block are fixed.
+    Requested,
+    /// The committee is drawn.
+    Sealed,
+    /// Too few seats could be filled.
+    Failed,
+}
+
+/// The election of one epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Election {
+    /// Where it stands.
+    pub status: ElectionStatus,
+    /// How often it was requested.
+    pub round: u32,
+    /// The block whose prevrandao decides.
+    pub random_block: u64,
+    /// Seats that are filled, once it is sealed.
+    pub seats: u8,
+    /// Standby seats that are filled, once it is sealed.
+    pub standbys: u8,
+    /// Keccak-256 over the drawn peers, seats first; zero before.
+    pub committee_hash: KeccakDigest,
+}
+
+/// A drawn committee.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ElectedCommittee {
+    /// Participant j at position j-1.
+    pub seats: Vec<PeerIdHash>,
+    /// In the order in which they replace others.
+    pub standbys: Vec<PeerIdHash>,
+}
+
+impl Chain {
+    fn election_contract(&self) -> Contract {
+        CommitteeElection::new(evm(self.contracts.committee_election), self.rpc.provider.clone())
+    }
+
+    /// Freezes the candidates of the next epoch, and fixes the block that decides.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn request_election(
+        &self,
+        cluster: ClusterId,
+        epoch: Epoch,
+    ) -> Result<Mined, ChainError> {
+        let request =
+            self.election_contract().request(cluster.0.into(), epoch.0).into_transaction_request();
+        Ok(Mined::from_receipt(&self.send("the request of an election", request).await?))
+    }
+
+    /// Draws the committee, by the header of the deciding block.
+    ///
+    /// # Errors
+    /// [`ChainError`]; `TooEarly` of the contract while the block is not there.
+    pub async fn seal_election(
+        &self,
+        cluster: ClusterId,
+        epoch: Epoch,
+    ) -> Result<Mined, ChainError> {
+        let election = self.election(cluster, epoch).await?;
+        let candidates = self.candidates(cluster, epoch, election.round).await?;
+        let header = self.header(election.random_block).await?;
+        let request = self
+            .election_contract()
+            .seal(cluster.0.into(), epoch.0, candidates, header.into())
+            .into_transaction_request();
+        Ok(Mined::from_receipt(&self.send("the sealing of an election", request).await?))
+    }
+
+    /// Fixes another block, if the one before can no longer be proved.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn expire_election(
+        &self,
+        cluster: ClusterId,
+        epoch: Epoch,
+    ) -> Result<Mined, ChainError> {
+        let request =
+            self.election_contract().expire(cluster.0.into(), epoch.0).into_transaction_request();
+        Ok(Mined::from_receipt(&self.send("the renewal of an election", request).await?))
+    }
+
+    /// Where an election stands.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn election(&self, cluster: ClusterId, epoch: Epoch) -> Result<Election, ChainError> {
+        let contract = self.election_contract();
+        let call = || async {
+            contract.electionOf(cluster.0.into(), epoch.0).call().block(self.rpc.at).await
+        };
+        let found = self.rpc.call("the election", call).await?;
+        Ok(Election {
+            status: match found.status {
+                0 => ElectionStatus::None,
+                1 => ElectionStatus::Requested,
+                2 => ElectionStatus::Sealed,
+                3 => ElectionStatus::Failed,
+                _ => return Err(ChainError::Unexpected("another status of an election")),
+            },
+            round: found.round,
+            random_block: found.randomBlock,
+            seats: found.seats,
+            standbys: found.standbys,
+            committee_hash: KeccakDigest(found.committeeHash.0),
+        })
+    }
+
+    /// The committee that was drawn for an epoch, if its election is sealed.
+    ///
+    /// # Errors
+    /// [`ChainError`]; `Unexpected` if the events do not fit the hash on chain.
+    pub async fn committee(
+        &self,
+        cluster: ClusterId,
+        epoch: Epoch,
+    ) -> Result<Option<ElectedCommittee>, ChainError> {
+        let election = self.election(cluster, epoch).await?;
+        if election.status != ElectionStatus::Sealed {
+            return Ok(None);
+        }
+        let filter = self.election_events(cluster, epoch, CommitteeElected::SIGNATURE_HASH);
+        let found = self.rpc.last_log("the committee", &filter, self.all_blocks().await?).await?;
+        let found = found.ok_or(ChainError::Unexpected("a committee without its event"))?;
+        let event = found
+            .log_decode_validate::<CommitteeElected>()
+            .map_err(|_| ChainError::Unexpected("an event of another form"))?
+            .inner
+            .data;
+        let words: Vec<u8> = event.peers.iter().flat_map(|peer| peer.0).collect();
+        if keccak256(words).0 != election.committee_hash.0 {
+            return Err(ChainError::Unexpected("a committee that does not fit its hash"));
+        }
+        let mut seats: Vec<_> = event.peers.iter().map(|peer| PeerIdHash(peer.0)).collect();
+        let standbys = seats.split_off(usize::from(election.seats).min(seats.len()));
+        Ok(Some(ElectedCommittee { seats, standbys }))
+    }
+
+    /// The frozen candidates of a round.
+    async fn candidates(
+        &self,
+        cluster: ClusterId,
+        epoch: Epoch,
+        round: u32,
+    ) -> Result<Vec<Candidate>, ChainError> {
+        let filter = self.election_events(cluster, epoch, ElectionRequested::SIGNATURE_HASH);
+        let found = self.rpc.last_log("the candidates", &filter, self.all_blocks().await?).await?;
+        let event = found.map(|log| log.log_decode_validate::<ElectionRequested>()).transpose();
+        let event = event.map_err(|_| ChainError::Unexpected("an event of another form"))?;
+        match event.map(|event| event.inner.data) {
+            Some(event) if event.round == round => Ok(event.candidates),
+            // Not requested: the contract says so by name.
+            None if round == 0 => Ok(Vec::new()),
+            _ => Err(ChainError::Unexpected("an election without the event of its request")),
+        }
+    }
+
+    /// A block's header in RLP; empty if the block is not there.
+    async fn header(&self, number: u64) -> Result<Vec<u8>, ChainError> {
+        let tag = BlockNumberOrTag::Number(number);
+        let asked = self.rpc.ask("a header", || self.rpc.provider.get_block_by_number(tag));
+        let Some(block) = asked.await? else { return Ok(Vec::new()) };
+        let mut header = Vec::new();
+        block.header.inner.encode(&mut header);
+        if keccak256(&header) == block.header.hash {
+            Ok(header)
+        } else {
+            Err(ChainError::Unexpected("a header whose encoding has another hash"))
+        }
+    }
+
+    fn election_events(&self, cluster: ClusterId, epoch: Epoch, event: B256) -> Filter {
+        Filter::new()
+            .address(evm(self.contracts.committee_election))
+            .event_signature(event)
+            .topic1(B256::from(cluster.0))
+            .topic2(B256::left_padding_from(&epoch.0.to_be_bytes()))
+    }
+}

@@ -1,0 +1,126 @@
+//! Reading events in bounded ranges: endpoints refuse ranges that are too long or hold too much.
+
+use alloy::{
+    providers::Provider,
+    rpc::types::{Filter, Log},
+};
+use tracing::debug;
+
+use super::{ChainError, rpc::Rpc};
+
+/// Blocks to ask for at once: less after a refusal, more again after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Range {
+    now: u64,
+    most: u64,
+}
+
+impl Range {
+    fn new(most: u64) -> Self {
+        let most = most.max(1);
+        Self { now: most, most }
+    }
+
+    /// After an answer.
+    fn grow(&mut self) {
+        self.now = self.now.saturating_mul(2).min(self.most);
+    }
+
+    /// After a refusal of `asked` blocks; whether less can be asked for.
+    const fn shrink(&mut self, asked: u64) -> bool {
+        self.now = if asked > 1 { asked / 2 } else { 1 };
+        asked > 1
+    }
+}
+
+impl Rpc {
+    /// All events of blocks `from` to `to`, oldest first.
+    pub(super) async fn logs(
+        &self,
+        what: &'static str,
+        filter: &Filter,
+        (from, to): (u64, u64),
+    ) -> Result<Vec<Log>, ChainError> {
+        let (mut start, mut range) = (from, Range::new(self.config.log_range));
+        let mut logs = Vec::new();
+        while start <= to {
+            let end = to.min(start.saturating_add(range.now - 1));
+            match self.range(what, filter, (start, end)).await {
+                Ok(found) => {
+                    logs.extend(found);
+                    start = end + 1;
+                    range.grow();
+                }
+                Err(error) => self.refused(error, &mut range, end - start + 1)?,
+            }
+        }
+        Ok(logs)
+    }
+
+    /// The last event of blocks `from` to `to`, looked for from the end.
+    pub(super) async fn last_log(
+        &self,
+        what: &'static str,
+        filter: &Filter,
+        (from, to): (u64, u64),
+    ) -> Result<Option<Log>, ChainError> {
+        let (mut end, mut range) = (to, Range::new(self.config.log_range));
+        loop {
+            let start = from.max((end + 1).saturating_sub(range.now));
+            match self.range(what, filter, (start, end)).await {
+                Ok(mut found) => {
+                    if let Some(last) = found.pop() {
+                        return Ok(Some(last));
+                    }
+                    if start <= from {
+                        return Ok(None);
+                    }
+                    end = start - 1;
+                    range.grow();
+                }
+                Err(error) => self.refused(error, &mut range, end - start + 1)?,
+            }
+        }
+    }
+
+    async fn range(
+        &self,
+        what: &'static str,
+        filter: &Filter,
+        (start, end): (u64, u64),
+    ) -> Result<Vec<Log>, ChainError> {
+        let filter = filter.clone().from_block(start).to_block(end);
+        self.ask(what, || self.provider.get_logs(&filter)).await
+    }
+
+    /// A refusal may mean that it was too much at once; endpoints have no common word for it.
+    fn refused(&self, error: ChainError, range: &mut Range, asked: u64) -> Result<(), ChainError> {
+        match error {
+            ChainError::Rpc { what, detail } => {
+                if !range.shrink(asked) {
+                    return Err(ChainError::Rpc { what, detail });
+                }
+                debug!(what, detail, blocks = range.now, "asking for less at once");
+                Ok(())
+            }
+            other => Err(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_shrink_to_one_and_grow_to_the_most() {
+        let mut range = Range::new(100);
+        assert!(range.shrink(7));
+        assert_eq!(range.now, 3);
+        assert!(range.shrink(3) && !range.shrink(1));
+        assert_eq!(range.now, 1);
+        (0..10).for_each(|_| range.grow());
+        assert_eq!(range, Range::new(100));
+        assert_eq!(Range::new(0).now, 1);
+    }
+}

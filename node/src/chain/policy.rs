@@ -1,0 +1,279 @@
+//! Policies, rights and images of clusters.
+
+use alloy::{
+    primitives::{B256, U256, keccak256},
+    sol_types::SolValue,
+};
+use serde::{Deserialize, Serialize};
+use veil_contracts::policy_registry::{
+    IPolicyRegistry::Allowance as AllowanceArguments,
+    PolicyRegistry::{self, PolicyRegistryInstance},
+};
+use veil_protocol_spec::{Address, ClusterId, KeccakDigest, scheduling::MerkleTree};
+
+use super::{Allowance, Chain, ChainError, Mined, Rights, connection::evm};
+
+type Contract = PolicyRegistryInstance<alloy::providers::DynProvider>;
+
+/// What a part of an image is, numbered as the contract does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImagePart {
+    /// Its configuration.
+    Config,
+    /// One of its layers.
+    Layer,
+    /// A signature of it.
+    Signature,
+}
+
+/// A part of an image: what it is, and the SHA-256 by which registries name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ImageLeaf {
+    /// What it is.
+    pub part: ImagePart,
+    /// SHA-256 of its bytes.
+    pub digest: [u8; 32],
+}
+
+impl ImageLeaf {
+    /// Keccak-256 of Keccak-256 of the ABI encoding of label, kind and digest.
+    #[must_use]
+    pub fn leaf(&self) -> KeccakDigest {
+        let label = keccak256("veil v1 image leaf");
+        let inner =
+            keccak256((label, U256::from(self.part as u8), B256::from(self.digest)).abi_encode());
+        KeccakDigest(keccak256(inner).0)
+    }
+
+    /// The tree over the parts of an image, in the order of its manifest.
+    #[must_use]
+    pub fn tree(parts: &[Self]) -> MerkleTree {
+        MerkleTree::new(parts.iter().map(Self::leaf).collect())
+    }
+}
+
+/// What the chain knows of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageStatus {
+    /// Nothing.
+    Unknown,
+    /// It will be allowed.
+    Announced,
+    /// It may run.
+    Allowed,
+    /// It may no longer run.
+    Revoked,
+}
+
+/// An image of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterImage {
+    /// Whether it may run.
+    pub status: ImageStatus,
+    /// From when on, Unix time.
+    pub allowed_from: u64,
+    /// Root over its parts.
+    pub root: KeccakDigest,
+}
+
+impl Chain {
+    fn policies(&self) -> Contract {
+        PolicyRegistry::new(evm(self.contracts.policy_registry), self.rpc.provider.clone())
+    }
+
+    /// The cluster's policy in force, empty before the first; manifests name its Keccak-256.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn cluster_policy(&self, cluster: ClusterId) -> Result<Vec<u8>, ChainError> {
+        let contract = self.policies();
+        let call = || async {
+            contract.getClusterPolicy(cluster.0.into()).call().block(self.rpc.at).await
+        };
+        Ok(self.rpc.call("the cluster's policy", call).await?.to_vec())
+    }
+
+    /// The policy that is announced and from when (Unix time) it holds, if one is.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn announced_policy(
+        &self,
+        cluster: ClusterId,
+    ) -> Result<Option<(Vec<u8>, u64)>, ChainError> {
+        let contract = self.policies();
+        let call = || async { contract.announcedPolicy(cluster.0.into()).call().await };
+        let found = self.rpc.call("the announced policy", call).await?;
+        Ok((!found.policy.is_empty()).then(|| (found.policy.to_vec(), found.from)))
+    }
+
+    /// Uploads the policy; the admin's. The first holds at once, later ones after the cluster's delay.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn set_cluster_policy(
+        &self,
+        cluster: ClusterId,
+        policy: &[u8],
+    ) -> Result<Mined, ChainError> {
+        let policy = policy.to_vec().into();
+        let request =
+            self.policies().setClusterPolicy(cluster.0.into(), policy).into_transaction_request();
+        Ok(Mined::from_receipt(&self.send("the change of the policy", request).await?))
+    }
+
+    /// Says what an account may do; the admin's. What is narrower holds at once, the rest after the
+    /// cluster's delay.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn set_allowance(
+        &self,
+        cluster: ClusterId,
+        account: Address,
+        allowance: Allowance,
+    ) -> Result<Mined, ChainError> {
+        let arguments = AllowanceArguments {
+            rights: allowance.rights.0,
+            jobsPerEpoch: allowance.jobs_per_epoch,
+            leakBitsPerEpoch: allowance.leak_bits_per_epoch,
+        };
+        let request = self
+            .policies()
+            .setAllowance(cluster.0.into(), evm(account), arguments)
+            .into_transaction_request();
+        Ok(Mined::from_receipt(&self.send("the change of rights", request).await?))
+    }
+
+    /// What an account may do now. The admin has all rights, and the quotas that it was given.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn allowance(
+        &self,
+        cluster: ClusterId,
+        account: Address,
+    ) -> Result<Allowance, ChainError> {
+        let contract = self.policies();
+        let call = || async {
+            contract.allowanceOf(cluster.0.into(), evm(account)).call().block(self.rpc.at).await
+        };
+        let found = self.rpc.call("an account's rights", call).await?;
+        Ok(Allowance {
+            rights: Rights(found.rights),
+            jobs_per_epoch: found.jobsPerEpoch,
+            leak_bits_per_epoch: found.leakBitsPerEpoch,
+        })
+    }
+
+    /// Announces an image, or allows it at once if nothing is delayed. `manifest`: its SHA-256; `root`:
+    /// [`ImageLeaf::tree`].
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn allow_image(
+        &self,
+        cluster: ClusterId,
+        manifest: [u8; 32],
+        root: KeccakDigest,
+    ) -> Result<Mined, ChainError> {
+        let request = self
+            .policies()
+            .allowImage(cluster.0.into(), manifest.into(), root.0.into())
+            .into_transaction_request();
+        Ok(Mined::from_receipt(&self.send("the announcement of an image", request).await?))
+    }
+
+    /// Revokes an image at once.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn revoke_image(
+        &self,
+        cluster: ClusterId,
+        manifest: [u8; 32],
+    ) -> Result<Mined, ChainError> {
+        let request = self
+            .policies()
+            .revokeImage(cluster.0.into(), manifest.into())
+            .into_transaction_request();
+        Ok(Mined::from_receipt(&self.send("the revocation of an image", request).await?))
+    }
+
+    /// What is known of an image.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn image(
+        &self,
+        cluster: ClusterId,
+        manifest: [u8; 32],
+    ) -> Result<ClusterImage, ChainError> {
+        let contract = self.policies();
+        let call = || async {
+            contract.imageOf(cluster.0.into(), manifest.into()).call().block(self.rpc.at).await
+        };
+        let found = self.rpc.call("an image", call).await?;
+        Ok(ClusterImage {
+            status: match found.status {
+                0 => ImageStatus::Unknown,
+                1 => ImageStatus::Announced,
+                2 => ImageStatus::Allowed,
+                3 => ImageStatus::Revoked,
+                _ => return Err(ChainError::Unexpected("another status of an image")),
+            },
+            allowed_from: found.allowedFrom,
+            root: KeccakDigest(found.root.0),
+        })
+    }
+
+    /// Whether the cluster runs an image: it is allowed, or no image was ever announced.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn is_image_allowed(
+        &self,
+        cluster: ClusterId,
+        manifest: [u8; 32],
+    ) -> Result<bool, ChainError> {
+        let contract = self.policies();
+        let call = || async {
+            contract
+                .isImageAllowed(cluster.0.into(), manifest.into())
+                .call()
+                .block(self.rpc.at)
+                .await
+        };
+        self.rpc.call("an image", call).await
+    }
+
+    /// Asks the contract whether an image is allowed and has a part.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn verify_image_part(
+        &self,
+        cluster: ClusterId,
+        manifest: [u8; 32],
+        leaf: ImageLeaf,
+        proof: &[KeccakDigest],
+    ) -> Result<bool, ChainError> {
+        let contract = self.policies();
+        let proof: Vec<_> = proof.iter().map(|node| B256::from(node.0)).collect();
+        let call = || async {
+            contract
+                .verifyImagePart(
+                    cluster.0.into(),
+                    manifest.into(),
+                    leaf.part as u8,
+                    leaf.digest.into(),
+                    proof.clone(),
+                )
+                .call()
+                .await
+        };
+        self.rpc.call("a part of an image", call).await
+    }
+}

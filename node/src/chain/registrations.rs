@@ -1,0 +1,139 @@
+//! What the registry tells in events only: nodes' keys, organisations and labels.
+//!
+//! # State
+//! Every registration ever seen, and up to which block. It grows with the registrations, and is read
+//! anew if that block is no longer in the chain.
+//!
+//! # Caveats
+//! A key belongs to its peer, or is left out: the peer is its hash. Organisation and labels are as
+//! good as the endpoint that told them.
+
+use std::collections::HashMap;
+
+use alloy::{rpc::types::Filter, sol_types::SolEvent};
+use tokio::sync::Mutex;
+use veil_contracts::node_registry::NodeRegistry::NodeRegistered;
+use veil_protocol_spec::{
+    ClusterId, PeerIdHash, PublicIdentity,
+    scheduling::{BlockRef, Label},
+};
+
+use super::{
+    Chain, ChainError,
+    connection::evm,
+    rpc::reference,
+    typed::compressed,
+    types::{Roles, roles_of},
+};
+
+const WHAT: &str = "the registrations of nodes";
+
+/// What was told when a node was registered.
+#[derive(Clone, Debug)]
+pub(super) struct Registered {
+    pub(super) identity: PublicIdentity,
+    pub(super) organisation: String,
+    pub(super) labels: Vec<Label>,
+}
+
+/// A place in the order of registration is given once, members and other workers counted apart.
+type Place = (PeerIdHash, bool, u32);
+
+#[derive(Clone, Debug, Default)]
+struct Of {
+    upto: Option<BlockRef>,
+    by_place: HashMap<Place, Registered>,
+    keys: HashMap<PeerIdHash, PublicIdentity>,
+}
+
+/// See the [module documentation](self).
+#[derive(Debug, Default)]
+pub(super) struct Registrations(Mutex<HashMap<ClusterId, Of>>);
+
+/// The registrations of a cluster up to a block, and perhaps later ones.
+pub(super) struct Known(Of);
+
+impl Known {
+    pub(super) fn of(&self, peer: PeerIdHash, roles: Roles, position: u32) -> Option<&Registered> {
+        self.0.by_place.get(&(peer, roles.member, position))
+    }
+
+    /// The key of a peer that is registered or once was.
+    pub(super) fn key(&self, peer: &PeerIdHash) -> Option<PublicIdentity> {
+        self.0.keys.get(peer).copied()
+    }
+}
+
+impl Chain {
+    /// Reads what is new up to `block`.
+    pub(super) async fn registrations(
+        &self,
+        cluster: ClusterId,
+        block: BlockRef,
+    ) -> Result<Known, ChainError> {
+        let mut all = self.registrations.0.lock().await;
+        let known = all.entry(cluster).or_default();
+        if let Some(upto) = known.upto.filter(|upto| *upto != block) {
+            match self.check_block(upto).await {
+                Ok(()) => {}
+                Err(ChainError::UnknownBlock(_)) => *known = Of::default(),
+                Err(error) => return Err(error),
+            }
+        }
+        let from = known.upto.map_or(self.rpc.config.first_block, |upto| upto.number + 1);
+        if from <= block.number {
+            let filter = Filter::new()
+                .address(evm(self.contracts.node_registry))
+                .event_signature(NodeRegistered::SIGNATURE_HASH)
+                .topic1(alloy::primitives::B256::from(cluster.0));
+            for log in self.rpc.logs(WHAT, &filter, (from, block.number)).await? {
+                let event = log
+                    .log_decode_validate::<NodeRegistered>()
+                    .map_err(|_| ChainError::Unexpected("an event of another form"))?;
+                known.take(&event.inner.data);
+            }
+            known.upto = Some(block);
+        }
+        Ok(Known(known.clone()))
+    }
+
+    /// Keys of peers that are registered or once were, in the same order.
+    ///
+    /// # Errors
+    /// [`ChainError`]; `Unexpected` if one never was.
+    pub async fn identities(
+        &self,
+        cluster: ClusterId,
+        peers: &[PeerIdHash],
+    ) -> Result<Vec<PublicIdentity>, ChainError> {
+        let block = match self.rpc.at_block {
+            Some(block) => block,
+            None => reference(&self.rpc.latest().await?),
+        };
+        let known = self.registrations(cluster, block).await?;
+        let keys: Option<Vec<_>> = peers.iter().map(|peer| known.key(peer)).collect();
+        keys.ok_or(ChainError::Unexpected("a member that was never registered"))
+    }
+}
+
+impl Of {
+    fn take(&mut self, event: &NodeRegistered) {
+        let peer = PeerIdHash(event.peer.0);
+        let identity = compressed(event.identityPrefix, event.identityX);
+        if PeerIdHash::of(&identity) != peer {
+            tracing::warn!(%peer, "a registration with another peer's key is left out");
+            return;
+        }
+        // Labels are an operator's text: what is no label is left out, not refused.
+        let labels = event.labels.split(',').filter_map(|label| label.parse().ok()).collect();
+        let organisation = event.organisation.iter().take_while(|byte| **byte != 0);
+        let organisation = organisation
+            .map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '?' })
+            .collect();
+        self.keys.insert(peer, identity);
+        self.by_place.insert(
+            (peer, roles_of(event.roles).member, event.position),
+            Registered { identity, organisation, labels },
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! The connection without contracts: asking, and asking again.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use alloy::{
+    providers::{DynProvider, Provider, ProviderBuilder},
+    rpc::{
+        client::RpcClient,
+        types::{Block, BlockId, BlockNumberOrTag},
+    },
+};
+use backon::{ExponentialBuilder, Retryable};
+use veil_protocol_spec::{ChainId, KeccakDigest, scheduling::BlockRef};
+
+use super::{ChainConfig, ChainError, endpoints::Endpoints};
+
+/// How often a request is repeated when nobody answers.
+const RETRIES: usize = 4;
+
+/// See the [module documentation](self). Clones share the endpoints.
+#[derive(Clone)]
+pub(super) struct Rpc {
+    pub(super) endpoints: Endpoints,
+    pub(super) provider: DynProvider,
+    pub(super) chain_id: ChainId,
+    /// Everything else that was configured.
+    pub(super) config: Arc<ChainConfig>,
+    /// The block that contracts are read at.
+    pub(super) at: BlockId,
+    /// The same, if it is a certain one.
+    pub(super) at_block: Option<BlockRef>,
+}
+
+impl Rpc {
+    pub(super) async fn connect(config: &ChainConfig) -> Result<Self, ChainError> {
+        let endpoints = Endpoints::new(&config.rpc, config.chain_id)?;
+        let provider = ProviderBuilder::new()
+            .disable_recommended_fillers()
+            .connect_client(RpcClient::new(endpoints.clone(), false))
+            .erased();
+        let mut kept = config.clone();
+        // The account has its own place.
+        kept.key = None;
+        let mut rpc = Self {
+            endpoints,
+            provider,
+            chain_id: ChainId(0),
+            config: Arc::new(kept),
+            at: BlockId::latest(),
+            at_block: None,
+        };
+        let found = rpc.ask("the chain id", || rpc.provider.get_chain_id()).await?;
+        rpc.chain_id = rpc.endpoints.chain().unwrap_or(ChainId(found));
+        Ok(rpc)
+    }
+
+    /// Blocks on top of a block before what is in it is acted on.
+    pub(super) fn depth(&self) -> u64 {
+        // A local chain is reorganised by nobody; others may be, for a few blocks.
+        self.config.depth.unwrap_or(if self.is_local() { 0 } else { 3 })
+    }
+
+    /// Whether it is a chain for development: Foundry's, Hardhat's or geth's.
+    pub(super) const fn is_local(&self) -> bool {
+        matches!(self.chain_id, ChainId(31_337 | 1_337))
+    }
+
+    /// Blocks on top of a transaction's own, itself included, before it counts.
+    pub(super) fn confirmations(&self) -> u64 {
+        self.config.confirmations.unwrap_or_else(|| self.depth() + 1).max(1)
+    }
+
+    /// Repeats a request a bounded number of times while nobody answers.
+    pub(super) async fn ask<T, F>(
+        &self,
+        what: &'static str,
+        request: impl Fn() -> F,
+    ) -> Result<T, ChainError>
+    where
+        F: IntoFuture<Output = Result<T, alloy::transports::TransportError>>,
+    {
+        self.repeat(|| async {
+            request().await.map_err(|error| ChainError::transport(what, &error))
+        })
+        .await
+    }
+
+    /// The same for a call of a contract.
+    pub(super) async fn call<T, F>(
+        &self,
+        what: &'static str,
+        call: impl Fn() -> F,
+    ) -> Result<T, ChainError>
+    where
+        F: Future<Output = Result<T, alloy::contract::Error>>,
+    {
+        self.repeat(|| async { call().await.map_err(|error| ChainError::call(what, &error)) }).await
+    }
+
+    async fn repeat<T, F>(&self, mut request: impl FnMut() -> F) -> Result<T, ChainError>
+    where
+        F: Future<Output = Result<T, ChainError>>,
+    {
+        let backoff = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(100))
+            .with_max_delay(Duration::from_secs(2))
+            .with_max_times(RETRIES)
+            .with_jitter();
+        (|| request())
+            .retry(backoff)
+            .when(|error| matches!(error, ChainError::Unreachable { .. }))
+            .await
+    }
+
+    /// The last block.
+    pub(super) async fn latest(&self) -> Result<Block, ChainError> {
+        let asked = self
+            .ask("the last block", || self.provider.get_block_by_number(BlockNumberOrTag::Latest));
+        asked.await?.ok_or(ChainError::Unexpected("no last block"))
+    }
+
+    /// The block of a number, if the chain is that long.
+    pub(super) async fn block(&self, number: u64) -> Result<Option<Block>, ChainError> {
+        let number = BlockNumberOrTag::Number(number);
+        self.ask("a block", || self.provider.get_block_by_number(number)).await
+    }
+}
+
+/// Number and hash of a block.
+pub(super) fn reference(block: &Block) -> BlockRef {
+    BlockRef { number: block.header.number, hash: KeccakDigest(block.header.hash.0) }
+}

@@ -1,0 +1,176 @@
+//! What a follower of the chain remembers: the blocks that may still be replaced, with their events.
+//!
+//! # Inputs
+//! [`Track::extend`]: the next block. [`Track::undo`]: the last one is no longer in the chain.
+//! [`Track::settle`]: everything remembered is deep enough.
+//!
+//! # Effects
+//! [`Update`]s in the order in which they hold. Each event is `Seen`, and then either `Undone`, in the
+//! reverse order, or `Settled`. One that is deep enough when it is read is `Settled` at once.
+
+use std::collections::VecDeque;
+
+use veil_protocol_spec::{KeccakDigest, scheduling::BlockRef};
+
+/// What happened to an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update<E> {
+    /// In the chain, but it may be undone.
+    Seen(E),
+    /// No longer in the chain: its block was replaced.
+    Undone(E),
+    /// Deep enough to act on.
+    Settled(E),
+}
+
+/// A block and the events in it.
+#[derive(Clone, Debug)]
+pub(super) struct Block<E> {
+    pub(super) at: BlockRef,
+    pub(super) parent: KeccakDigest,
+    pub(super) events: Vec<E>,
+}
+
+/// See the [module documentation](self).
+#[derive(Debug)]
+pub(super) struct Track<E> {
+    depth: u64,
+    settled: BlockRef,
+    /// On top of `settled`, oldest first.
+    recent: VecDeque<Block<E>>,
+}
+
+impl<E: Clone> Track<E> {
+    /// From a block on that is never undone.
+    pub(super) const fn new(settled: BlockRef, depth: u64) -> Self {
+        Self { depth, settled, recent: VecDeque::new() }
+    }
+
+    /// The last block that is deep enough.
+    pub(super) const fn settled(&self) -> BlockRef {
+        self.settled
+    }
+
+    /// The last block.
+    pub(super) fn tip(&self) -> BlockRef {
+        self.recent.back().map_or(self.settled, |block| block.at)
+    }
+
+    /// The block of a number, if it is remembered.
+    pub(super) fn at(&self, number: u64) -> Option<BlockRef> {
+        let recent = self.recent.iter().map(|block| block.at);
+        recent.chain([self.settled]).find(|block| block.number == number)
+    }
+
+    /// Takes the next block; returns it if it is not on top of the last one.
+    pub(super) fn extend(&mut self, block: Block<E>) -> Result<Vec<Update<E>>, Block<E>> {
+        let tip = self.tip();
+        if block.parent != tip.hash || block.at.number != tip.number + 1 {
+            return Err(block);
+        }
+        let mut updates = Vec::new();
+        if self.depth > 0 {
+            updates.extend(block.events.iter().cloned().map(Update::Seen));
+        }
+        self.recent.push_back(block);
+        while self.recent.len() as u64 > self.depth {
+            updates.extend(self.settle_first());
+        }
+        Ok(updates)
+    }
+
+    /// Forgets the last block; nothing if all that is left is settled.
+    pub(super) fn undo(&mut self) -> Option<Vec<Update<E>>> {
+        let block = self.recent.pop_back()?;
+        Some(block.events.into_iter().rev().map(Update::Undone).collect())
+    }
+
+    /// Takes all remembered blocks for settled, and then `to`, a later one.
+    pub(super) fn settle(&mut self, to: BlockRef) -> Vec<Update<E>> {
+        let mut updates = Vec::new();
+        while !self.recent.is_empty() {
+            updates.extend(self.settle_first());
+        }
+        self.settled = to;
+        updates
+    }
+
+    fn settle_first(&mut self) -> Vec<Update<E>> {
+        let Some(block) = self.recent.pop_front() else { return Vec::new() };
+        self.settled = block.at;
+        block.events.into_iter().map(Update::Settled).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use Update::{Seen, Settled, Undone};
+
+    use super::*;
+
+    fn at(number: u64, fork: u8) -> BlockRef {
+        BlockRef { number, hash: KeccakDigest([fork ^ number as u8; 32]) }
+    }
+
+    /// Block `number` of a fork on top of `parent`, with two events.
+    fn block(number: u64, fork: u8, parent: u8) -> Block<String> {
+        let events = ["a", "b"].map(|name| format!("{number}{name}/{fork}")).to_vec();
+        Block { at: at(number, fork), parent: at(number - 1, parent).hash, events }
+    }
+
+    fn texts(updates: Vec<Update<String>>) -> Vec<String> {
+        let text = |update| match update {
+            Seen(event) => format!("+{event}"),
+            Undone(event) => format!("-{event}"),
+            Settled(event) => format!("={event}"),
+        };
+        updates.into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn events_are_seen_then_settled() {
+        let mut track = Track::new(at(10, 0), 2);
+        assert_eq!(texts(track.extend(block(11, 0, 0)).unwrap()), ["+11a/0", "+11b/0"]);
+        track.extend(block(12, 0, 0)).unwrap();
+        let third = texts(track.extend(block(13, 0, 0)).unwrap());
+        assert_eq!(third, ["+13a/0", "+13b/0", "=11a/0", "=11b/0"]);
+        assert_eq!((track.settled(), track.tip()), (at(11, 0), at(13, 0)));
+        assert_eq!(track.at(12), Some(at(12, 0)));
+        assert_eq!(track.at(10), None);
+    }
+
+    #[test]
+    fn replaced_events_are_undone_in_reverse_and_never_settled() {
+        let mut track = Track::new(at(10, 0), 3);
+        for number in 11..=13 {
+            track.extend(block(number, 0, 0)).unwrap();
+        }
+        // 12 and 13 are replaced.
+        assert!(track.extend(block(14, 64, 64)).is_err());
+        assert_eq!(texts(track.undo().unwrap()), ["-13b/0", "-13a/0"]);
+        assert_eq!(texts(track.undo().unwrap()), ["-12b/0", "-12a/0"]);
+        let mut told = Vec::new();
+        told.extend(texts(track.extend(block(12, 64, 0)).unwrap()));
+        for number in 13..=16 {
+            told.extend(texts(track.extend(block(number, 64, 64)).unwrap()));
+        }
+        assert!(told.contains(&"=11a/0".to_owned()) && told.contains(&"=12a/64".to_owned()));
+        assert!(!told.iter().any(|text| text == "=12a/0" || text == "=13a/0"), "{told:?}");
+    }
+
+    #[test]
+    fn with_depth_nought_everything_is_settled_at_once_and_nothing_can_be_undone() {
+        let mut track = Track::new(at(10, 0), 0);
+        assert_eq!(texts(track.extend(block(11, 0, 0)).unwrap()), ["=11a/0", "=11b/0"]);
+        assert!(track.undo().is_none());
+    }
+
+    #[test]
+    fn a_gap_is_no_next_block() {
+        let mut track = Track::new(at(10, 0), 2);
+        assert!(track.extend(block(12, 0, 0)).is_err());
+        track.extend(block(11, 0, 0)).unwrap();
+        assert_eq!(texts(track.settle(at(40, 0))), ["=11a/0", "=11b/0"]);
+        assert_eq!(track.tip(), at(40, 0));
+    }
+}

@@ -1,0 +1,95 @@
+//! `veil chain policy`.
+
+use std::{fs, path::PathBuf};
+
+use alloy::{hex, primitives::keccak256};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{
+    Failure,
+    arguments::{ClusterArgument, Connection, Contract},
+};
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Command {
+    /// Show the policy in force, and the one that is announced.
+    Get(Get),
+    /// Replace the policy; the first holds at once, later ones after the cluster's delay.
+    Set(Set),
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Get {
+    /// Write the policy's bytes here as well.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArgument,
+    #[command(flatten)]
+    contract: Contract,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Set {
+    /// File with the policy.
+    #[arg(long, value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    cluster: ClusterArgument,
+    #[command(flatten)]
+    contract: Contract,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Command {
+    pub(super) const fn connection(&self) -> &Connection {
+        match self {
+            Self::Get(a) => &a.connection,
+            Self::Set(a) => &a.connection,
+        }
+    }
+}
+
+fn shown(policy: &[u8]) -> Value {
+    json!({
+        "policy": std::str::from_utf8(policy).ok(),
+        "policy_hex": hex::encode(policy),
+        "policy_hash": keccak256(policy).to_string(),
+    })
+}
+
+pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
+    match command {
+        Command::Get(arguments) => {
+            let chain = arguments.contract.connect(&arguments.connection).await?;
+            let cluster = arguments.cluster.id();
+            let policy = chain.cluster_policy(cluster).await?;
+            if let Some(path) = &arguments.out {
+                fs::write(path, &policy).map_err(Failure::file(path))?;
+            }
+            let mut report = shown(&policy);
+            if let Some((announced, from)) = chain.announced_policy(cluster).await? {
+                report["announced"] = shown(&announced);
+                report["announced"]["from"] = json!(from);
+            }
+            Ok(report)
+        }
+        Command::Set(arguments) => {
+            let path = &arguments.file;
+            let policy = fs::read(path).map_err(Failure::file(path))?;
+            let chain = arguments.contract.connect(&arguments.connection).await?;
+            let cluster = arguments.cluster.id();
+            let mined = chain.set_cluster_policy(cluster, &policy).await?;
+            let announced = chain.announced_policy(cluster).await?;
+            Ok(json!({
+                "policy_hash": keccak256(&policy).to_string(),
+                "from": announced.map(|(_, from)| from),
+                "transaction": format!("0x{}", mined.transaction),
+            }))
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! `veil chain watch`: the contracts' events, one a line.
+
+use clap::Args;
+use serde_json::json;
+
+use super::{
+    Exit, Failure,
+    arguments::{Connection, Contract},
+};
+use crate::chain::{ChainEvent, Update};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Arguments {
+    /// The first block to look at; the next one if not given.
+    #[arg(long, value_name = "BLOCK")]
+    from: Option<u64>,
+    /// Only events that are deep enough to act on.
+    #[arg(long)]
+    settled: bool,
+    /// End when everything there is has been printed.
+    #[arg(long)]
+    once: bool,
+    #[command(flatten)]
+    contract: Contract,
+    #[command(flatten)]
+    pub(super) connection: Connection,
+}
+
+pub(super) async fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    let chain = arguments.contract.connect(&arguments.connection).await?;
+    let from = match arguments.from {
+        Some(from) => from,
+        None => chain.block().await?.0.number + 1,
+    };
+    let mut follower = chain.follow(chain.block_before(from).await?);
+    let show = |update: &Update<ChainEvent>| {
+        if !arguments.settled || matches!(update, Update::Settled(_)) {
+            println!("{}", line(update, arguments.connection.json));
+        }
+    };
+    if arguments.once {
+        follower.catch_up().await?.iter().for_each(show);
+        return Ok(Exit::Done);
+    }
+    loop {
+        show(&follower.next().await?);
+    }
+}
+
+fn line(update: &Update<ChainEvent>, as_json: bool) -> String {
+    let (what, event) = match update {
+        Update::Seen(event) => ("seen", event),
+        Update::Undone(event) => ("undone", event),
+        Update::Settled(event) => ("settled", event),
+    };
+    if as_json {
+        let object = json!({
+            "update": what,
+            "contract": event.contract,
+            "event": event.name,
+            "block": event.block.number,
+            "block_hash": format!("0x{}", event.block.hash),
+            "transaction": format!("0x{}", event.transaction),
+            "index": event.index,
+            "arguments": event.arguments,
+        });
+        return object.to_string();
+    }
+    let arguments = event.arguments.iter().map(|(name, value)| format!("{name}={value}"));
+    let arguments: Vec<_> = arguments.collect();
+    format!(
+        "{what:8} block {:<8} {}.{} {}",
+        event.block.number,
+        event.contract,
+        event.name,
+        arguments.join(" ")
+    )
+}

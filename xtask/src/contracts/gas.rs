@@ -1,0 +1,98 @@
+//! The page that lists gas against the figures that the contracts were designed for.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::{NAME, folder, read};
+use crate::step::Failed;
+
+/// Snapshot file, entry, and the most that it may cost.
+const LIMITS: [(&str, &str, u64); 7] = [
+    ("FrostVerifier", "verify", 4_200),
+    ("AssignmentAnchor", "anchor, later", 50_000),
+    ("NodeRegistry", "register", 90_000),
+    ("CommitteeElection", "seal, 7 and 2 of 32", 190_000),
+    ("CommitteeElection", "seal, 13 and 4 of 128", 600_000),
+    ("KeyCeremony", "publish, 4 members", 250_000),
+    ("KeyCeremony", "publish, 4 members, with handover", 250_000),
+];
+
+/// What is measured without a limit, for those who pay it.
+const OTHERS: [(&str, &str); 9] = [
+    ("NodeRegistry", "register, admitted member"),
+    ("AssignmentAnchor", "anchor, first"),
+    ("CommitteeElection", "request, 7 and 2 of 32"),
+    ("CommitteeElection", "request, 13 and 4 of 128"),
+    ("CheckpointChannel", "post, first"),
+    ("CheckpointChannel", "post, later"),
+    ("JobBoard", "submit, first"),
+    ("JobBoard", "submit, later"),
+    ("Disputes", "report of a wrong share"),
+];
+
+const HEAD: &str = "# Gas
+
+Written by `VEIL_BLESS=1 cargo xtask contracts` from `snapshots/`, and compared by `cargo xtask contracts`;
+not to be edited. Whole transactions with cold storage and calldata (solc's optimiser, no `via_ir`),
+except the verification of a FROST signature, which is the library's call alone. `register` is without a
+transfer of stake; an election's `seal` has the proof of prevrandao and the draw; keys are published for
+4 members.
+
+";
+
+/// The page. Fails if a limit is exceeded.
+pub(super) fn page() -> Result<String, Failed> {
+    let mut text = String::from(HEAD);
+    text.push_str("| what | gas | limit |\n|---|---:|---:|\n");
+    let mut exceeded = Vec::new();
+    for (file, entry, limit) in LIMITS {
+        let gas = figure(file, entry)?;
+        _ = writeln!(text, "| `{file}`: {entry} | {} | {} |", grouped(gas), grouped(limit));
+        if gas > limit {
+            exceeded.push(format!("{file}, {entry}: {gas} instead of at most {limit}"));
+        }
+    }
+    for (file, entry) in OTHERS {
+        _ = writeln!(text, "| `{file}`: {entry} | {} | |", grouped(figure(file, entry)?));
+    }
+    if exceeded.is_empty() {
+        return Ok(text);
+    }
+    Err(Failed::new(NAME, format!("gas limits are exceeded: {}", exceeded.join("; "))))
+}
+
+fn figure(file: &str, entry: &str) -> Result<u64, Failed> {
+    let path = folder().join(format!("snapshots/{file}.json"));
+    let snapshot = read(path)?;
+    let gas = snapshot.get(entry).and_then(Value::as_str).and_then(|gas| gas.parse().ok());
+    gas.ok_or_else(|| Failed::new(NAME, format!("snapshots/{file}.json has no gas of '{entry}'")))
+}
+
+/// With commas between thousands.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let first = digits.len() % 3;
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i != 0 && i % 3 == first {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::grouped;
+
+    #[test]
+    fn thousands_are_grouped() {
+        let cases = [(0, "0"), (999, "999"), (4_200, "4,200"), (49_986, "49,986")];
+        for (number, text) in cases {
+            assert_eq!(grouped(number), text);
+        }
+        assert_eq!(grouped(1_234_567), "1,234,567");
+    }
+}
