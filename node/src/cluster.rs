@@ -26,7 +26,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use veil_protocol_spec::{
     Address, Blake3Digest, ClusterId, Committee, KeccakDigest, PeerIdHash, PublicIdentity, Wire,
     identity::SecretIdentity,
-    scheduling::{BlockRef, ClusterScope, JobSpec, Submission, Telemetry},
+    scheduling::{
+        BlockRef, ClusterPolicy, ClusterScope, JobSpec, PolicyError, Submission, Telemetry,
+    },
 };
 
 use crate::{
@@ -53,6 +55,8 @@ pub struct View {
     pub committee: Committee,
     /// Digest of the cluster's policy.
     pub policy: KeccakDigest,
+    /// The policy; the default before the cluster has one, an error if it is of another build's form.
+    pub rules: Result<ClusterPolicy, PolicyError>,
     /// Longest time between slots while work is pending.
     pub slot_interval: Duration,
     /// Registered nodes.
@@ -97,6 +101,10 @@ impl View {
             block,
             committee: settings.committee,
             policy: KeccakDigest(alloy::primitives::keccak256(&policy).0),
+            rules: match policy.as_slice() {
+                [] => Ok(ClusterPolicy::default()),
+                policy => ClusterPolicy::parse(policy),
+            },
             slot_interval: Duration::from_millis(settings.slot_millis),
             nodes,
             submissions,

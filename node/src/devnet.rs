@@ -37,7 +37,8 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_protocol_spec::{
-    Address, ClusterId, Committee, KeySetDigest, PeerIdHash, scheduling::ClusterScope,
+    Address, ClusterId, Committee, KeySetDigest, PeerIdHash, Wire,
+    scheduling::{ClusterPolicy, ClusterScope},
 };
 
 pub use self::{
@@ -191,7 +192,7 @@ impl Devnet {
         let cluster = admin
             .register_cluster(&ClusterSettings {
                 slot_millis: SLOT_MILLIS,
-                policy: b"spread".to_vec(),
+                policy: ClusterPolicy::default().to_wire(),
                 ..ClusterSettings::new(options.committee)
             })
             .await?;

@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use futures::{StreamExt, TryStreamExt, stream};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Wire,
-    scheduling::{EvaluationBody, Manifest, Telemetry, TelemetryEntry},
+    scheduling::{EvaluationBody, Manifest, PolicyError, Telemetry, TelemetryEntry},
 };
 use veil_scheduler::{EncryptedTelemetry, EvaluateError, Inputs, Outputs, PublicInputs, evaluate};
 
@@ -46,6 +46,12 @@ pub enum EvaluationError {
     /// Its proof does not hold: more than t members have locked something they did not verify.
     #[error("the manifest names telemetry that must not be computed on: {0}")]
     Telemetry(#[from] TelemetryRefusal),
+    /// The policy is not of this build's form, or needs what is not distributed yet.
+    #[error("the cluster's policy: {0}; `veil chain policy set` replaces it")]
+    Policy(#[from] PolicyError),
+    /// A state that this node does not have.
+    #[error("the certificate that the manifest builds on is not here yet")]
+    Behind,
     /// The circuit.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
@@ -122,6 +128,12 @@ pub async fn inputs(
         .iter()
         .filter_map(|w| Some((*w, view.nodes.get(w)?.labels.clone())))
         .collect();
+    inputs.public.policy = view.rules.clone()?;
+    let state = epoch.ledger.state();
+    if state.last_certificate() != manifest.previous {
+        return Err(EvaluationError::Behind);
+    }
+    inputs.public.previous = state.previous(manifest).collect();
     let jobs: BTreeSet<_> = manifest.pending.iter().map(|pending| pending.job).collect();
     inputs.public.jobs = stream::iter(jobs)
         .map(async |digest| match cluster.job(digest).await {

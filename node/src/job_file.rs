@@ -19,8 +19,9 @@ use veil_protocol_spec::{
     Address,
     scheduling::{
         AntiAffinity, ClusterScope, Constraints, CpuUnits, DiskUnits, FailureDomain, GpuUnits,
-        HealthCheck, ImageReference, JobError, JobSpec, Label, LeasePolicy, MemoryUnits, Priority,
-        RequestTooLarge, ResourceRequest, Resources, RestartPolicy, SchedulingPolicy, Strength,
+        HealthCheck, ImageReference, JobError, JobSpec, Label, LabelKey, LatencyClass, LeasePolicy,
+        MemoryUnits, Priority, RequestTooLarge, ResourceRequest, Resources, RestartPolicy,
+        SchedulingPolicy, Strength,
     },
 };
 
@@ -33,6 +34,9 @@ pub enum JobFileError {
     /// More than can be asked for.
     #[error("resources: {0}")]
     Resources(#[from] RequestTooLarge),
+    /// A failure domain alone says nothing.
+    #[error("failure_domain needs anti_affinity = \"soft\" or \"hard\" beside it")]
+    DomainWithoutStrength,
     /// A rule of job specifications.
     #[error(transparent)]
     Job(#[from] JobError),
@@ -80,6 +84,16 @@ pub struct JobFile {
     /// Keeps replicas on different workers.
     #[serde(default)]
     pub anti_affinity: Option<Strength>,
+    /// Keeps replicas on workers with different values of this label, instead of on different
+    /// workers.
+    #[serde(default)]
+    pub failure_domain: Option<LabelKey>,
+    /// Slowest latency class that will do: 0 (up to 5 ms) to 3 (any).
+    #[serde(default)]
+    pub max_latency: Option<LatencyClass>,
+    /// A replica goes back to the worker that had it last, if it can.
+    #[serde(default)]
+    pub prefer_previous: bool,
     /// The worker must carry these.
     #[serde(default)]
     pub allow: Vec<Label>,
@@ -142,9 +156,12 @@ impl JobFile {
             disk: DiskUnits::covering(disk_gib.saturating_mul(GIB))?,
             gpu: GpuUnits::covering(gpus)?,
         };
-        let anti_affinity = self
-            .anti_affinity
-            .map(|strength| AntiAffinity { strength, domain: FailureDomain::Worker });
+        let domain = self.failure_domain.map_or(FailureDomain::Worker, FailureDomain::Label);
+        let anti_affinity = match (self.anti_affinity, &domain) {
+            (Some(strength), _) => Some(AntiAffinity { strength, domain }),
+            (None, FailureDomain::Worker) => None,
+            (None, FailureDomain::Label(_)) => return Err(JobFileError::DomainWithoutStrength),
+        };
         let job = JobSpec {
             scope,
             operator,
@@ -156,7 +173,13 @@ impl JobFile {
             replicas: self.replicas,
             priority: self.priority,
             policy: self.policy,
-            constraints: Constraints { allow: self.allow, deny: self.deny, anti_affinity },
+            constraints: Constraints {
+                allow: self.allow,
+                deny: self.deny,
+                anti_affinity,
+                max_latency: self.max_latency,
+                prefer_previous: self.prefer_previous,
+            },
             lease: self.lease,
             restart: self.restart,
             health: self.health,
@@ -193,6 +216,21 @@ mod tests {
         assert_eq!((request.cpu, request.memory), (CpuUnits(2), MemoryUnits(2)));
         assert_eq!((job.replicas, job.nonce), (1, 7));
         assert_eq!(job.restart, RestartPolicy::Always);
+    }
+
+    #[test]
+    fn constraints_reach_the_specification() {
+        let text = "anti_affinity = \"hard\"\nfailure_domain = \"region\"\nmax_latency = 1\nprefer_previous = true\npolicy = \"cost\"";
+        let job = JobFile::parse(&file(text)).unwrap();
+        let job = job.into_spec(scope(), Address([3; 20]), 0).unwrap();
+        let apart = job.constraints.anti_affinity.unwrap();
+        assert_eq!(apart.domain, FailureDomain::Label("region".parse().unwrap()));
+        assert_eq!(job.constraints.max_latency, LatencyClass::new(1).ok());
+        assert!(job.constraints.prefer_previous && job.policy == SchedulingPolicy::Cost);
+        let alone = JobFile::parse(&file("failure_domain = \"region\"")).unwrap();
+        let refused = alone.into_spec(scope(), Address([3; 20]), 0);
+        assert!(matches!(refused, Err(JobFileError::DomainWithoutStrength)));
+        assert!(JobFile::parse(&file("max_latency = 4")).is_err());
     }
 
     #[test]

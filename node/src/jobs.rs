@@ -17,7 +17,7 @@ use std::{
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use veil_protocol_spec::{
     Address, Blake3Digest, Wire,
-    scheduling::{ClusterScope, JobError, JobSpec, Submission},
+    scheduling::{ClusterScope, JobError, JobSpec, ResourceRequest, Submission},
 };
 
 const BODIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("job bodies v1");
@@ -182,10 +182,15 @@ impl Jobs {
         self.known().bodies.get(digest).cloned()
     }
 
-    /// How many replicas a job wants, if its body is known.
+    /// How many replicas a job wants, if its body is known. One whose request is encrypted wants
+    /// none: until the winner of a placement is told the clear figures, no worker could set its
+    /// container's limits.
     #[must_use]
     pub fn replicas(&self, digest: &Blake3Digest) -> Option<u16> {
-        self.known().bodies.get(digest).map(|job| job.replicas)
+        self.known().bodies.get(digest).map(|job| match job.request {
+            ResourceRequest::Clear(_) => job.replicas,
+            _ => 0,
+        })
     }
 
     /// Jobs that the chain lists and wants, whose body is not known here.

@@ -33,6 +33,7 @@ pub mod messages;
 pub mod misbehaviour;
 pub mod operator;
 pub mod p2p;
+pub mod policy_file;
 pub mod pool;
 pub mod role;
 pub mod share_files;

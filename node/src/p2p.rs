@@ -38,6 +38,7 @@ mod hostile_tests;
 mod identity;
 mod kind;
 mod request;
+mod round_trips;
 mod swim;
 mod traffic;
 
@@ -58,6 +59,7 @@ use veil_protocol_spec::{Blake3Digest, PeerIdHash};
 
 use self::{
     actor::Command,
+    round_trips::RoundTrips,
     traffic::{Counters, Wire},
 };
 pub use self::{
@@ -113,6 +115,7 @@ struct Inner {
     addresses: watch::Receiver<Vec<Multiaddr>>,
     directory: watch::Receiver<Arc<Directory>>,
     counters: Counters,
+    round_trips: RoundTrips,
     wire: Wire,
     blobs: blob::Blobs,
     queue: usize,
@@ -182,6 +185,12 @@ impl Network {
     pub fn traffic(&self) -> Traffic {
         let (wire_sent_bytes, wire_received_bytes) = self.inner.wire.totals();
         Traffic { wire_sent_bytes, wire_received_bytes, ..self.inner.counters.lock().clone() }
+    }
+
+    /// The median round trip to the connected peers, as libp2p's ping measures it.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.inner.round_trips.median()
     }
 
     /// Publishes a message to all subscribers of a topic; this node's own do not get it.

@@ -199,7 +199,7 @@ impl<T> Pool<T> {
 #[cfg(test)]
 mod tests {
     use veil_protocol_spec::{
-        Address, ChainId, ClusterId, Epoch, KeySetDigest,
+        Address, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest,
         identity::SecretIdentity,
         scheduling::{BindingMismatch, ClusterScope, ProvenList, TelemetryBody},
     };
@@ -228,6 +228,7 @@ mod tests {
             sequence,
             includes_slot: Slot(0),
             sampled_at: NOW,
+            policy: KeccakDigest([7; 32]),
             list: ProvenList::new(vec![1]).unwrap(),
         }
     }

@@ -23,9 +23,10 @@
 //! - GPUs are not sampled: none are offered.
 
 mod free;
+mod gpus;
 mod sampler;
 
 pub use self::{
     free::{CpuMeasure, Kept, Offer},
-    sampler::{Sample, Sampler, Unreadable},
+    sampler::{Sample, Sampler, SecretReading, Standing, Unreadable},
 };

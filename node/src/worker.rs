@@ -173,6 +173,7 @@ async fn contain(
         epoch: Arc::clone(epoch),
         executor,
         sampler,
+        standing: section.offer.standing(),
         sequence,
         interval: section.telemetry_interval(),
         included: including,

@@ -159,9 +159,9 @@ async fn policy_images_and_an_election() {
         status["endpoints"].as_array().unwrap().iter().map(|e| &e["healthy"]).collect();
     assert_eq!(healthy, [false, true]);
 
-    std::fs::write(shell.path("policy"), "spread").unwrap();
+    std::fs::write(shell.path("policy"), "min_candidates = 2\n").unwrap();
     shell.done(&["chain", "policy", "set", "--file", "policy"]);
-    assert_eq!(shell.done(&["chain", "policy", "get"])["policy"], "spread");
+    assert_eq!(shell.done(&["chain", "policy", "get"])["policy"]["min_candidates"], 2);
 
     let digest = |byte: &str| format!("sha256:{}", byte.repeat(32));
     let manifest = serde_json::json!({

@@ -58,6 +58,7 @@ fn telemetry() -> Telemetry {
         sequence: 300,
         includes_slot: Slot(6),
         sampled_at: UnixMillis(1_760_000_000_000),
+        policy: KeccakDigest([0x70; 32]),
         list: ProvenList::new((0..48).collect()).unwrap(),
     }
     .sign(&secret(1))

@@ -8,7 +8,7 @@ mod status;
 mod watch;
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -28,6 +28,7 @@ use crate::chain::{
     AccountKeyError, Allowance, Chain, ChainError, ClusterSettings, DeployOptions,
     NodeRegistration, Rights, Roles,
 };
+use crate::policy_file::PolicyFileError;
 use arguments::{ClusterArgument, Connection, Contract};
 
 #[derive(Debug, Subcommand)]
@@ -112,7 +113,7 @@ pub(super) struct NewCluster {
     /// Longest time between slots while work is pending, in milliseconds.
     #[arg(long, default_value = "10000", value_name = "MS")]
     slot_millis: u64,
-    /// File with the scheduling policy.
+    /// File with the scheduling policy; `veil config sample --role policy` prints one.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     #[command(flatten)]
@@ -247,6 +248,8 @@ enum Failure {
     Exists(PathBuf),
     #[error("{path}: {source}")]
     File { path: PathBuf, source: io::Error },
+    #[error("{path}: {source}")]
+    Policy { path: PathBuf, source: PolicyFileError },
     #[error("{0}")]
     Usage(String),
 }
@@ -266,7 +269,9 @@ impl run::Failure for Failure {
                 (Exit::Usage, "usage")
             }
             Self::Chain(_) => (Exit::Failed, "chain"),
-            Self::Key(AccountKeyError::Malformed(_)) | Self::Usage(_) => (Exit::Usage, "usage"),
+            Self::Policy { .. } | Self::Key(AccountKeyError::Malformed(_)) | Self::Usage(_) => {
+                (Exit::Usage, "usage")
+            }
             Self::Key(_) | Self::Identity(_) | Self::Exists(_) | Self::File { .. } => {
                 (Exit::Files, "files")
             }
@@ -405,7 +410,7 @@ async fn deploy(arguments: &Deploy) -> Result<Value, Failure> {
 
 async fn cluster(arguments: &NewCluster) -> Result<Value, Failure> {
     let policy = match &arguments.policy {
-        Some(path) => fs::read(path).map_err(Failure::file(path))?,
+        Some(path) => policy::read(path)?,
         None => Vec::new(),
     };
     let chain = arguments.contract.connect(&arguments.connection).await?;

@@ -6,8 +6,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::{Exit, complain};
-use crate::config::{
-    AnyConfig, ConfigError, MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE, process_environment,
+use crate::{
+    config::{
+        AnyConfig, ConfigError, MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE, process_environment,
+    },
+    policy_file::POLICY_SAMPLE,
 };
 
 #[derive(Debug, Subcommand)]
@@ -27,6 +30,8 @@ pub(super) enum Role {
     Member,
     Worker,
     Operator,
+    /// No role: a cluster's policy.
+    Policy,
 }
 
 #[derive(Debug, Args)]
@@ -46,6 +51,7 @@ pub(super) fn run(command: &Command) -> Exit {
                 Role::Member => MEMBER_SAMPLE,
                 Role::Worker => WORKER_SAMPLE,
                 Role::Operator => OPERATOR_SAMPLE,
+                Role::Policy => POLICY_SAMPLE,
             };
             print!("{sample}");
             Exit::Done

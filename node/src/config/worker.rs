@@ -3,8 +3,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use serde::Deserialize;
+use veil_protocol_spec::scheduling::{PriceClass, WorkerPriority};
 
-use crate::telemetry::{CpuMeasure, Kept, Offer};
+use crate::telemetry::{CpuMeasure, Kept, Offer, Standing};
 
 /// `[worker.offer]`: the most a worker offers; the host's own capacity where nothing is said.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -22,8 +23,14 @@ pub struct OfferSection {
     pub reserve_memory_mib: Option<u64>,
     /// Disk that is never lent.
     pub reserve_disk_gib: Option<u64>,
+    /// GPUs.
+    pub gpus: Option<u64>,
     /// Whether CPU that others use counts as free.
     pub cpu_measure: CpuMeasure,
+    /// What is taken for it: 0 is cheapest. Sent encrypted.
+    pub price: PriceClass,
+    /// How much it wants to be used: 3 first. Sent encrypted.
+    pub priority: WorkerPriority,
 }
 
 impl OfferSection {
@@ -37,6 +44,7 @@ impl OfferSection {
             cpu_millicores: self.cpu_millicores.unwrap_or(all.cpu_millicores),
             memory_bytes: mib(self.memory_mib, all.memory_bytes),
             disk_bytes: gib(self.disk_gib, all.disk_bytes),
+            gpus: self.gpus.unwrap_or(all.gpus),
             reserve: Kept {
                 cpu_millicores: self.reserve_cpu_millicores.unwrap_or(kept.cpu_millicores),
                 memory_bytes: mib(self.reserve_memory_mib, kept.memory_bytes),
@@ -44,6 +52,12 @@ impl OfferSection {
             },
             cpu_measure: self.cpu_measure,
         }
+    }
+
+    /// What the operator says of the worker.
+    #[must_use]
+    pub const fn standing(&self) -> Standing {
+        Standing { price: self.price, priority: self.priority }
     }
 }
 

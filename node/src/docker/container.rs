@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig,
+    ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigLogConfig,
     RestartPolicy as EnginePolicy, RestartPolicyNameEnum,
 };
 use veil_protocol_spec::scheduling::{
-    HealthCheck, HealthProbe, JobSpec, LeasePolicy, ResourceRequest, Resources, RestartPolicy,
+    GpuUnits, HealthCheck, HealthProbe, JobSpec, LeasePolicy, ResourceRequest, Resources,
+    RestartPolicy,
 };
 
 use super::{DesiredReplica, Owner, ReplicaError, ReplicaId, labels};
@@ -38,9 +39,6 @@ pub(super) fn body(
 ) -> Result<ContainerCreateBody, ReplicaError> {
     let spec = &*desired.spec;
     let reserved = reserved(spec)?;
-    if reserved.gpu.0 > 0 {
-        return Err(ReplicaError::Gpu(reserved.gpu.0));
-    }
     let unless_empty = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
     // u16 units: at most 2^42 bytes and 2^23 millicores, both far within i64.
     let memory = reserved.memory.amount().cast_signed();
@@ -54,6 +52,7 @@ pub(super) fn body(
         security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
         restart_policy: Some(restart_policy(spec)),
         publish_all_ports: Some(false),
+        device_requests: gpus(reserved.gpu),
         log_config: Some(HostConfigLogConfig {
             typ: Some("local".to_owned()),
             config: Some(HashMap::from([
@@ -71,6 +70,17 @@ pub(super) fn body(
         healthcheck: Some(health_check(spec.health.as_ref())),
         host_config: Some(host),
         ..ContainerCreateBody::default()
+    })
+}
+
+/// The engine picks devices through NVIDIA's container toolkit; without that it refuses by name.
+fn gpus(count: GpuUnits) -> Option<Vec<DeviceRequest>> {
+    (count.0 > 0).then(|| {
+        vec![DeviceRequest {
+            count: Some(i64::from(count.0)),
+            capabilities: Some(vec![vec!["gpu".to_owned()]]),
+            ..DeviceRequest::default()
+        }]
     })
 }
 

@@ -113,9 +113,6 @@ pub enum ReplicaError {
         /// The name.
         name: String,
     },
-    /// GPUs are not offered by this build.
-    #[error("the job asks for {0} GPUs; this worker cannot give any to a container")]
-    Gpu(u16),
     /// The request is in a form that only the circuit can read.
     #[error("the job's request is in a form this worker cannot turn into limits; update it")]
     Request,

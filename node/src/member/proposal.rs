@@ -27,6 +27,8 @@ pub struct Candidate {
     pub includes_slot: Slot,
     /// When it was sampled.
     pub sampled_at: UnixMillis,
+    /// In which policy's scale.
+    pub policy: KeccakDigest,
 }
 
 /// What a member knows when it proposes or judges.
@@ -119,6 +121,11 @@ impl Facts<'_> {
             .collect()
     }
 
+    /// Fresh telemetry in the scale of the manifest's policy.
+    fn usable(&self) -> impl Iterator<Item = &Candidate> {
+        self.fresh.iter().filter(|candidate| candidate.policy == self.policy)
+    }
+
     /// Whether a slot would change anything: a replica wants a place, or one is to leave.
     #[must_use]
     pub fn has_work(&self) -> bool {
@@ -140,7 +147,7 @@ impl Facts<'_> {
         let lost = self.lost();
         let gone: BTreeSet<_> = lost.iter().map(|lost| lost.worker).collect();
         let NextReplicas { pending, running, .. } = self.next_replicas(&gone);
-        let candidates = self.fresh.iter().map(|candidate| candidate.entry);
+        let candidates = self.usable().map(|candidate| candidate.entry);
         let mut telemetry: Vec<_> =
             candidates.filter(|entry| !gone.contains(&entry.sender)).collect();
         telemetry.sort_by_key(|entry| entry.sender);
@@ -194,7 +201,7 @@ impl Facts<'_> {
         let listed = |worker: &PeerIdHash| {
             manifest.telemetry.binary_search_by_key(worker, |entry| entry.sender).is_ok()
         };
-        let mut mine = self.fresh.iter().map(|candidate| candidate.entry.sender);
+        let mut mine = self.usable().map(|candidate| candidate.entry.sender);
         if let Some(left_out) = mine.find(|worker| !listed(worker) && !lost.contains(worker)) {
             return Err(Objection::LeftOut(left_out));
         }
@@ -233,6 +240,7 @@ impl Facts<'_> {
                 "it does not include what was assigned to the worker",
             ),
             (found.sampled_at >= self.not_before, "it is too old"),
+            (found.policy == self.policy, "it is in the scale of another policy"),
         ];
         match counts.into_iter().find(|(holds, _)| !holds) {
             Some((_, reason)) => Err(Objection::Telemetry { worker, reason }),
@@ -267,7 +275,8 @@ mod tests {
 
     fn candidate(byte: u8) -> Candidate {
         let entry = TelemetryEntry { sender: worker(byte), digest: Blake3Digest([byte; 32]) };
-        Candidate { entry, includes_slot: Slot(0), sampled_at: NOW }
+        let policy = KeccakDigest([8; 32]);
+        Candidate { entry, includes_slot: Slot(0), sampled_at: NOW, policy }
     }
 
     struct Known {
@@ -413,6 +422,12 @@ mod tests {
         assert_eq!(judge(&known, Some(old)), Err(too_old));
         let ahead = Candidate { includes_slot: Slot(1), ..candidate(1) };
         assert!(matches!(judge(&known, Some(ahead)), Err(Objection::Telemetry { .. })));
+        let other = Candidate { policy: KeccakDigest([1; 32]), ..candidate(1) };
+        let reason = "it is in the scale of another policy";
+        let refused = Objection::Telemetry { worker: worker(1), reason };
+        assert_eq!(judge(&known, Some(other)), Err(refused));
+        known.fresh[0] = other;
+        assert_eq!(facts(&known).propose(member(2)).telemetry.len(), 2);
         known.workers.remove(&worker(1));
         let reason = "it is not a registered worker";
         assert_eq!(

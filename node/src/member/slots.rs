@@ -208,6 +208,7 @@ impl Slots {
             entry: TelemetryEntry { sender: body.sender(), digest: entry.digest },
             includes_slot: body.includes_slot,
             sampled_at: body.sampled_at,
+            policy: body.policy,
         }
     }
 

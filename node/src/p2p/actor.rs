@@ -16,6 +16,7 @@ use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm, connection_limits,
     gossipsub::{MessageAcceptance, MessageId, PublishError as GossipError},
+    ping,
     request_response::{OutboundRequestId, ResponseChannel},
     swarm::{
         ConnectionId, NetworkBehaviour,
@@ -34,6 +35,7 @@ use super::{
     gate::Gate,
     gossip::{Gossipsub, Topics},
     request::{Answer, Call, IN_FLIGHT, Requests},
+    round_trips::RoundTrips,
     swim,
     traffic::Counters,
 };
@@ -98,6 +100,7 @@ struct Behaviour {
     gate: Gate,
     limits: connection_limits::Behaviour,
     gossip: Gossipsub,
+    ping: ping::Behaviour,
     requests: Requests,
     swim: Requests,
     streams: libp2p_stream::Behaviour,
@@ -148,6 +151,7 @@ struct Actor {
     connected: watch::Sender<BTreeSet<PeerIdHash>>,
     addresses: watch::Sender<Vec<Multiaddr>>,
     counters: Counters,
+    round_trips: RoundTrips,
     last_refusal_log: Option<Instant>,
 }
 

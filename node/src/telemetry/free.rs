@@ -13,6 +13,8 @@ pub struct Offer {
     pub memory_bytes: u64,
     /// Disk in bytes, of the file system that the engine keeps containers on.
     pub disk_bytes: u64,
+    /// GPUs, whole devices.
+    pub gpus: u64,
     /// What is never lent.
     pub reserve: Kept,
     /// Whether CPU that others use counts.
@@ -25,6 +27,7 @@ impl Default for Offer {
             cpu_millicores: u64::MAX,
             memory_bytes: u64::MAX,
             disk_bytes: u64::MAX,
+            gpus: u64::MAX,
             reserve: Kept::default(),
             cpu_measure: CpuMeasure::default(),
         }
@@ -68,12 +71,14 @@ pub(super) struct Level {
     pub(super) others: u64,
 }
 
-/// The host's resources: millicores, bytes, bytes.
+/// The host's resources: millicores, bytes, bytes, devices.
 #[derive(Clone, Copy)]
 pub(super) struct Host {
     pub(super) cpu: Level,
     pub(super) memory: Level,
     pub(super) disk: Level,
+    /// Devices; whether others use them is not looked at.
+    pub(super) gpus: u64,
 }
 
 /// What is free in whole units, rounded down.
@@ -103,7 +108,7 @@ pub(super) fn free(offer: &Offer, host: &Host, reserved: &Resources) -> Resource
             disk_bytes,
             reserved.disk.amount(),
         )),
-        gpu: GpuUnits(0),
+        gpu: GpuUnits::within(host.gpus.min(offer.gpus).saturating_sub(reserved.gpu.amount())),
     }
 }
 
@@ -121,7 +126,7 @@ mod tests {
 
     fn host(total: u64, others: u64) -> Host {
         let level = |unit| Level { total: total * unit, others: others * unit };
-        Host { cpu: level(1000), memory: level(GIB), disk: level(GIB) }
+        Host { cpu: level(1000), memory: level(GIB), disk: level(GIB), gpus: 8 }
     }
 
     fn reserved(cores: u64) -> Resources {
@@ -138,6 +143,7 @@ mod tests {
             cpu_millicores: most * 1000,
             memory_bytes: most * GIB,
             disk_bytes: most * GIB,
+            gpus: 0,
             reserve: Kept {
                 cpu_millicores: kept * 1000,
                 memory_bytes: kept * GIB,
@@ -171,6 +177,15 @@ mod tests {
         let offer = Offer { cpu_measure: CpuMeasure::Reservations, ..offer(100, 1) };
         let found = free(&offer, &host(16, 16), &reserved(3));
         assert_eq!((found.cpu, found.memory), (reserved(12).cpu, MemoryUnits(0)));
+    }
+
+    #[test]
+    fn gpus_are_whole_devices_below_the_offer_less_the_reserved() {
+        let held = Resources { gpu: GpuUnits(2), ..Resources::default() };
+        for (offered, expected) in [(u64::MAX, 6), (5, 3), (1, 0)] {
+            let offer = Offer { gpus: offered, ..offer(100, 0) };
+            assert_eq!(free(&offer, &host(16, 0), &held).gpu, GpuUnits(expected));
+        }
     }
 
     #[test]

@@ -11,11 +11,14 @@ use sysinfo::{
     ProcessesToUpdate, System,
 };
 use tokio::time::{Instant, sleep_until};
-use veil_protocol_spec::scheduling::Resources;
+use veil_protocol_spec::scheduling::{
+    LatencyClass, PriceClass, Reading, Resources, Scale, WorkerPriority,
+};
 
 use super::{
     Offer,
     free::{Host, Level, free},
+    gpus::Gpus,
 };
 use crate::docker::Held;
 
@@ -37,6 +40,52 @@ impl fmt::Debug for Sample {
     }
 }
 
+/// What a worker's operator says of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// What is taken for it.
+    pub price: PriceClass,
+    /// How much it wants to be used.
+    pub priority: WorkerPriority,
+}
+
+impl Sample {
+    /// What is encrypted, in the cluster's scale. `round_trip`: the median to its peers.
+    #[must_use]
+    pub fn reading(
+        &self,
+        scale: &Scale,
+        standing: &Standing,
+        round_trip: Option<Duration>,
+    ) -> SecretReading {
+        let micros = round_trip.map(|t| u64::try_from(t.as_micros()).unwrap_or(u64::MAX));
+        SecretReading(Reading {
+            free: scale.free(&self.0),
+            latency: LatencyClass::of_micros(micros),
+            price: standing.price,
+            priority: standing.priority,
+        })
+    }
+}
+
+/// A reading in clear: for the encryption and nothing else.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SecretReading(Reading);
+
+impl SecretReading {
+    /// What to encrypt. Neither log it nor send it.
+    #[must_use]
+    pub const fn expose(&self) -> &Reading {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretReading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretReading(secret)")
+    }
+}
+
 /// The system does not say how busy it is.
 #[derive(Debug, thiserror::Error)]
 #[error("this machine's load cannot be read: {0}; a worker needs Linux with /proc mounted")]
@@ -47,15 +96,16 @@ pub struct Sampler {
     offer: Offer,
     /// Where the engine keeps containers.
     data: PathBuf,
+    gpus: Gpus,
     system: System,
     process: Option<Pid>,
-    read: Reading,
+    read: CpuReading,
     /// Millicores that others use, smoothed.
     load: Option<u64>,
 }
 
 /// When the CPU was read, and how much the worker's containers had used by then.
-struct Reading {
+struct CpuReading {
     at: Instant,
     containers: Option<Duration>,
 }
@@ -76,9 +126,10 @@ impl Sampler {
         let mut sampler = Self {
             offer,
             data: data.to_owned(),
+            gpus: Gpus::open(),
             system: System::new()?,
             process: sysinfo::get_current_pid().ok(),
-            read: Reading { at: Instant::now(), containers: None },
+            read: CpuReading { at: Instant::now(), containers: None },
             load: None,
         };
         sampler.refresh();
@@ -108,6 +159,7 @@ impl Sampler {
                     .saturating_sub(held.memory_bytes),
             },
             disk: self.disk(),
+            gpus: self.gpus.count(),
         };
         Sample(free(&self.offer, &host, &held.reserved))
     }
@@ -163,6 +215,7 @@ mod tests {
         cpu_millicores: u64::MAX,
         memory_bytes: u64::MAX,
         disk_bytes: u64::MAX,
+        gpus: u64::MAX,
         reserve: Kept { cpu_millicores: 0, memory_bytes: 0, disk_bytes: 0 },
         cpu_measure: CpuMeasure::Load,
     };
@@ -178,7 +231,7 @@ mod tests {
             assert!(memory > MemoryUnits(0));
             assert!(memory <= MemoryUnits::within(sampler.system.total_memory()));
             assert!(disk.amount() <= sampler.disk().total);
-            assert_eq!(gpu.0, 0);
+            assert_eq!(u64::from(gpu.0), sampler.gpus.count());
         }
     }
 
@@ -204,6 +257,9 @@ mod tests {
         let mut sampler = Sampler::new(ALL, Path::new("/")).unwrap();
         let sample = sampler.sample(&Held::default()).await;
         assert_eq!(format!("{sample:?}"), "Sample(secret)");
+        let reading = sample.reading(&Scale::default(), &Standing::default(), None);
+        assert_eq!(format!("{reading:?}"), "SecretReading(secret)");
+        assert_eq!(reading.expose().latency, LatencyClass::of_micros(None));
         let shown = format!("{sampler:?}");
         assert!(!shown.contains("load") && !shown.contains("system"), "{shown}");
     }

@@ -1,7 +1,7 @@
 //! This worker's own telemetry: sampled, encrypted, proven, signed, gossiped.
 //!
 //! # Flow
-//! At an interval, as soon as the executor knows the replicas of a new slot, since a message that does
+//! At an interval, when the cluster's policy changes, as soon as the executor knows the replicas of a new slot, since a message that does
 //! not include them does not count, and when containers have made room. The clear sample does not outlive its encryption.
 
 use std::{
@@ -13,9 +13,9 @@ use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::watch;
 use veil_protocol_spec::{
     Slot, Wire,
-    scheduling::{ProofMetadata, Telemetry, TelemetryBody},
+    scheduling::{PolicyError, ProofMetadata, Telemetry, TelemetryBody},
 };
-use veil_scheduler::{TelemetryListError, encrypt};
+use veil_scheduler::{ListError, encrypt};
 
 use super::sequence::{Sequence, SequenceError};
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     docker::{DockerError, Executor},
     epoch::{Epoch, TelemetryRefusal, unix_now},
     p2p::{PublishError, Topic},
-    telemetry::Sampler,
+    telemetry::{Sampler, Standing},
 };
 
 /// After a failure.
@@ -39,9 +39,11 @@ enum ReportError {
     #[error(transparent)]
     Sequence(#[from] SequenceError),
     #[error(transparent)]
-    Encrypt(#[from] TelemetryListError),
+    Encrypt(#[from] ListError),
     #[error(transparent)]
     Publish(#[from] PublishError),
+    #[error("the cluster's policy: {0}; `veil chain policy set` replaces it")]
+    Policy(#[from] PolicyError),
     #[error("the node is stopping")]
     Stopped,
 }
@@ -52,6 +54,8 @@ pub(super) struct Reporter {
     pub(super) epoch: Arc<Epoch>,
     pub(super) executor: Arc<Executor>,
     pub(super) sampler: Sampler,
+    /// What its operator says of it.
+    pub(super) standing: Standing,
     pub(super) sequence: Sequence,
     pub(super) interval: Duration,
     /// The last slot whose replicas the executor knows.
@@ -73,8 +77,15 @@ impl Reporter {
                     AGAIN.min(self.interval)
                 }
             };
-            if let Ok(Err(_)) = tokio::time::timeout(wait, self.included.changed()).await {
-                return;
+            let policy = self.cluster.view().policy;
+            let mut views = self.cluster.views();
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                changed = self.included.changed() => if changed.is_err() {
+                    return;
+                },
+                // What was sent before is in another scale.
+                Ok(_) = views.wait_for(|view| view.policy != policy) => {}
             }
         }
     }
@@ -85,17 +96,22 @@ impl Reporter {
         let held = self.executor.held().await?;
         let sampled_at = unix_now();
         let sample = self.sampler.sample(&held).await;
+        let view = self.cluster.view();
+        let (policy, scale) = (view.policy, view.rules.clone()?.scale);
+        let round_trip = self.cluster.network.round_trip();
+        let reading = sample.reading(&scale, &self.standing, round_trip);
         let epoch = Arc::clone(&self.epoch);
         let (binding, sequence) = (epoch.binding, self.sequence.take()?);
         let metadata =
             ProofMetadata::new(&binding.scope, &binding.key_set, &self.cluster.me, sequence);
         let begun = Instant::now();
         let encrypting = tokio::task::spawn_blocking(move || {
-            encrypt(sample.expose(), &epoch.keys.public, &epoch.reference_string, &metadata)
+            encrypt(reading.expose(), &epoch.keys.public, &epoch.reference_string, &metadata)
         });
         let list = encrypting.await.map_err(|_| ReportError::Stopped)??;
         let identity = self.cluster.identity.public();
-        let body = TelemetryBody { binding, identity, sequence, includes_slot, sampled_at, list };
+        let body =
+            TelemetryBody { binding, identity, sequence, includes_slot, sampled_at, policy, list };
         let telemetry = body.sign(&self.cluster.identity);
         tracing::debug!(
             sequence,

@@ -76,6 +76,9 @@ pub struct ClusterState {
     replicas: BTreeMap<(Blake3Digest, ReplicaIndex), Placement>,
     /// The last slot that assigned something to a worker.
     booked: BTreeMap<PeerIdHash, Slot>,
+    /// Where the replicas that the last slot left pending had their place, if they had one. It
+    /// follows from the certificates, so it is not part of the root.
+    last: BTreeMap<(Blake3Digest, ReplicaIndex), PeerIdHash>,
 }
 
 impl Default for ClusterState {
@@ -86,14 +89,19 @@ impl Default for ClusterState {
             last_certificate: CertificateBody::NO_PREVIOUS,
             replicas: BTreeMap::new(),
             booked: BTreeMap::new(),
+            last: BTreeMap::new(),
         }
     }
 }
 
 impl Wire for ClusterState {
     const NAME: &'static str = "ClusterState";
-    // Replicas of 77 bytes and as many workers of 42.
-    const MAX_BYTES: usize = 64 + MAX_RUNNING * (32 + 3 + 32 + 10) + MAX_RUNNING * (32 + 10);
+    const VERSION: u8 = 2;
+    // Replicas of 77 bytes, as many workers of 42, pending replicas of 67.
+    const MAX_BYTES: usize = 64
+        + MAX_RUNNING * (32 + 3 + 32 + 10)
+        + MAX_RUNNING * (32 + 10)
+        + MAX_PENDING * (32 + 3 + 32);
 }
 
 /// Why a manifest, its outcome or its certificate does not continue the state.
@@ -300,7 +308,22 @@ impl ClusterState {
         if replicas.len() > MAX_RUNNING {
             return Err(StateError::TooManyRunning(replicas.len()));
         }
-        Ok(Self { last_slot: slot, last_certificate: self.last_certificate, replicas, booked })
+        let last = self.previous(manifest).filter(|(of, _)| !replicas.contains_key(of)).collect();
+        let last_certificate = self.last_certificate;
+        Ok(Self { last_slot: slot, last_certificate, replicas, booked, last })
+    }
+
+    /// Where the pending replicas of a manifest that builds on this state had their place, as far as
+    /// they had one: what a job that prefers it goes back to.
+    pub fn previous<'a>(
+        &'a self,
+        manifest: &'a Manifest,
+    ) -> impl Iterator<Item = ((Blake3Digest, ReplicaIndex), PeerIdHash)> + 'a {
+        manifest.pending.iter().filter_map(|pending| {
+            let of = (pending.job, pending.replica);
+            let place = self.replicas.get(&of).map(|placement| placement.worker);
+            Some((of, place.or_else(|| self.last.get(&of).copied())?))
+        })
     }
 
     /// Closes the slot that was applied with its certificate.

@@ -22,7 +22,10 @@ use crate::{
     codec::Wire,
     domain::{self, hash_parts},
     identity::{InvalidSignature, SecretIdentity},
-    ids::{Address, Blake3Digest, KeySetDigest, PeerIdHash, PublicIdentity, Signature, Slot},
+    ids::{
+        Address, Blake3Digest, KeccakDigest, KeySetDigest, PeerIdHash, PublicIdentity, Signature,
+        Slot,
+    },
 };
 
 /// tfhe's `ProvenCompactCiphertextList` in safe serialization: opaque here, 1 byte to 128 KiB (six
@@ -163,6 +166,9 @@ pub struct TelemetryBody {
     pub includes_slot: Slot,
     /// When the sample was taken.
     pub sampled_at: UnixMillis,
+    /// Digest of the policy in whose scale it was quantised; a manifest under another one cannot use
+    /// it.
+    pub policy: KeccakDigest,
     /// The encrypted reading and its proof.
     pub list: ProvenList,
 }
@@ -179,11 +185,13 @@ pub struct Telemetry {
 
 impl Wire for TelemetryBody {
     const NAME: &'static str = "TelemetryBody";
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = ProvenList::MAX_BYTES + 512;
 }
 
 impl Wire for Telemetry {
     const NAME: &'static str = "Telemetry";
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = TelemetryBody::MAX_BYTES + 64;
 }
 
@@ -264,6 +272,7 @@ mod tests {
             sequence: 7,
             includes_slot: Slot(3),
             sampled_at: UnixMillis(1_700_000_000_000),
+            policy: KeccakDigest([0x70; 32]),
             list: ProvenList::new(vec![0xc7; 100]).unwrap(),
         }
     }

@@ -1,15 +1,20 @@
 //! `veil chain policy`.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use alloy::{hex, primitives::keccak256};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use veil_protocol_spec::{Wire as _, scheduling::ClusterPolicy};
 
 use super::{
     Failure,
     arguments::{ClusterArgument, Connection, Contract},
 };
+use crate::policy_file;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
@@ -34,7 +39,7 @@ pub(in crate::cli) struct Get {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Set {
-    /// File with the policy.
+    /// File with the policy; `veil config sample --role policy` prints one.
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
@@ -54,9 +59,16 @@ impl Command {
     }
 }
 
+/// A policy file as the chain keeps it.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let text = fs::read_to_string(path).map_err(Failure::file(path))?;
+    let policy = policy_file::parse(&text);
+    Ok(policy.map_err(|source| Failure::Policy { path: path.to_owned(), source })?.to_wire())
+}
+
 fn shown(policy: &[u8]) -> Value {
     json!({
-        "policy": std::str::from_utf8(policy).ok(),
+        "policy": ClusterPolicy::parse(policy).ok().as_ref().map(policy_file::shown),
         "policy_hex": hex::encode(policy),
         "policy_hash": keccak256(policy).to_string(),
     })
@@ -80,7 +92,7 @@ pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
         }
         Command::Set(arguments) => {
             let path = &arguments.file;
-            let policy = fs::read(path).map_err(Failure::file(path))?;
+            let policy = read(path)?;
             let chain = arguments.contract.connect(&arguments.connection).await?;
             let cluster = arguments.cluster.id();
             let mined = chain.set_cluster_policy(cluster, &policy).await?;

@@ -34,6 +34,12 @@ impl Actor {
     pub(super) fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => {
+                let hash = self.swarm.behaviour().gate.hash_of(&event.peer);
+                if let (Some(hash), Ok(round_trip)) = (hash, event.result) {
+                    self.round_trips.took(hash, round_trip);
+                }
+            }
             SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => self.on_request(false, event),
             SwarmEvent::Behaviour(BehaviourEvent::Swim(event)) => self.on_request(true, event),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
@@ -90,6 +96,7 @@ impl Actor {
         let talks = link.talks;
         self.links.remove(&peer);
         if let Some(hash) = self.swarm.behaviour().gate.hash_of(&peer) {
+            self.round_trips.forget(&hash);
             if dialer && !talks {
                 tracing::warn!(
                     peer = %hash,

@@ -13,7 +13,7 @@ use libp2p::{
     Multiaddr, Swarm, SwarmBuilder,
     connection_limits::{self, ConnectionLimits},
     multiaddr::Protocol as Part,
-    noise,
+    noise, ping,
     swarm::SwarmEvent,
     tcp, yamux,
 };
@@ -30,7 +30,9 @@ use crate::p2p::{
     gate::{Gate, split_peer},
     gossip, identity,
     kind::scope_tag,
-    request, swim,
+    request,
+    round_trips::RoundTrips,
+    swim,
     traffic::{Counters, Wire},
 };
 
@@ -67,6 +69,7 @@ fn swarm(
         gate,
         limits: connection_limits::Behaviour::new(limits),
         gossip: gossip::behaviour(&key, &scope, topics, directory.len())?,
+        ping: ping::Behaviour::new(ping::Config::new()),
         requests: request::behaviour(&scope, false),
         swim: request::behaviour(&scope, true),
         streams: libp2p_stream::Behaviour::new(),
@@ -100,6 +103,7 @@ pub(in crate::p2p) async fn start(
     let peer_id = *swarm.local_peer_id();
 
     let counters = Counters::default();
+    let round_trips = RoundTrips::default();
     let (commands, command_queue) = mpsc::unbounded_channel();
     let (to_swim, swim_queue) = mpsc::channel(SWIM_QUEUE);
     let (connected_sender, connected) = watch::channel(BTreeSet::new());
@@ -124,6 +128,7 @@ pub(in crate::p2p) async fn start(
         connected: connected_sender,
         addresses: address_sender,
         counters: counters.clone(),
+        round_trips: round_trips.clone(),
         last_refusal_log: None,
     };
     actor.listen(&config.listen).await?;
@@ -166,6 +171,7 @@ pub(in crate::p2p) async fn start(
         addresses,
         directory,
         counters,
+        round_trips,
         wire: Wire::new(registry),
         blobs,
         queue: config.limits.queue.max(1),

@@ -1,0 +1,164 @@
+//! A cluster's policy as people write it: TOML, with units in usual measures.
+
+use core::num::NonZeroU16;
+
+use serde::Deserialize;
+use veil_protocol_spec::{
+    Wire as _,
+    scheduling::{
+        ClusterPolicy, CpuUnits, DiskUnits, GpuUnits, MemoryUnits, PolicyError, PolicyWeights,
+        Scale, Weights,
+    },
+};
+
+/// A commented file with every key.
+pub const POLICY_SAMPLE: &str = include_str!("../config/policy.toml");
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Why a policy file is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyFileError {
+    /// Not the expected structure; names line and key.
+    #[error("the policy file: {0}")]
+    Parse(String),
+    /// A unit that is no multiple of what jobs are counted in.
+    #[error("unit.{key} = {value}: it must be a multiple of {step}, from {step} to {max}")]
+    Unit {
+        /// Which.
+        key: &'static str,
+        /// As given.
+        value: u64,
+        /// What jobs are counted in.
+        step: u64,
+        /// The largest.
+        max: u64,
+    },
+    /// A rule of policies.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    min_candidates: u16,
+    max_workers: u16,
+    unit: Unit,
+    weights: Weights,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Unit {
+    cpu_millicores: u64,
+    memory_mib: u64,
+    disk_gib: u64,
+    gpus: u64,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        let ClusterPolicy { min_candidates, max_workers, .. } = ClusterPolicy::default();
+        Self { min_candidates, max_workers, unit: Unit::default(), weights: Weights::default() }
+    }
+}
+
+impl Default for Unit {
+    fn default() -> Self {
+        Self::of(&Scale::default())
+    }
+}
+
+impl Unit {
+    fn of(scale: &Scale) -> Self {
+        Self {
+            cpu_millicores: u64::from(scale.cpu.get()) * CpuUnits::UNIT,
+            memory_mib: u64::from(scale.memory.get()) * MemoryUnits::UNIT / MIB,
+            disk_gib: u64::from(scale.disk.get()) * DiskUnits::UNIT / GIB,
+            gpus: u64::from(scale.gpu.get()) * GpuUnits::UNIT,
+        }
+    }
+
+    fn scale(&self) -> Result<Scale, PolicyFileError> {
+        let unit = |key, value: u64, step: u64| {
+            let count = u16::try_from(value / step).ok().and_then(NonZeroU16::new);
+            let max = u64::from(u16::MAX) * step;
+            let refused = PolicyFileError::Unit { key, value, step, max };
+            count.filter(|_| value.is_multiple_of(step)).ok_or(refused)
+        };
+        Ok(Scale {
+            cpu: unit("cpu_millicores", self.cpu_millicores, CpuUnits::UNIT)?,
+            memory: unit("memory_mib", self.memory_mib, MemoryUnits::UNIT / MIB)?,
+            disk: unit("disk_gib", self.disk_gib, DiskUnits::UNIT / GIB)?,
+            gpu: unit("gpus", self.gpus, GpuUnits::UNIT)?,
+        })
+    }
+}
+
+/// Reads a policy file.
+///
+/// # Errors
+/// [`PolicyFileError`].
+pub fn parse(text: &str) -> Result<ClusterPolicy, PolicyFileError> {
+    let file: File = toml::from_str(text).map_err(|e| PolicyFileError::Parse(e.to_string()))?;
+    let policy = ClusterPolicy {
+        scale: file.unit.scale()?,
+        min_candidates: file.min_candidates,
+        max_workers: file.max_workers,
+        weights: PolicyWeights::Public(file.weights),
+    };
+    Ok(ClusterPolicy::parse(&policy.to_wire())?)
+}
+
+/// For output: the policy in the measures of the file; the weights' digest if they are encrypted.
+#[must_use]
+pub fn shown(policy: &ClusterPolicy) -> serde_json::Value {
+    let unit = Unit::of(&policy.scale);
+    serde_json::json!({
+        "min_candidates": policy.min_candidates,
+        "max_workers": policy.max_workers,
+        "unit": {
+            "cpu_millicores": unit.cpu_millicores,
+            "memory_mib": unit.memory_mib,
+            "disk_gib": unit.disk_gib,
+            "gpus": unit.gpus,
+        },
+        "weights": policy.weights,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_is_the_default_with_and_without_its_commented_keys() {
+        let keys = POLICY_SAMPLE.lines().map(|line| match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => key,
+            _ => line,
+        });
+        let long = keys.collect::<Vec<_>>().join("\n");
+        assert_eq!(parse(POLICY_SAMPLE).unwrap(), ClusterPolicy::default());
+        assert_eq!(parse(&long).unwrap(), ClusterPolicy::default());
+        assert_eq!(parse("").unwrap(), ClusterPolicy::default());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let policy = parse("min_candidates = 3\n[unit]\ncpu_millicores = 500").unwrap();
+        assert_eq!((policy.min_candidates, policy.scale.cpu.get()), (3, 5));
+        for (text, named) in [
+            ("max_worker = 3", "max_worker"),
+            ("max_workers = 0", "at most 0 workers"),
+            ("[unit]\ncpu_millicores = 250", "multiple of 100"),
+            ("[unit]\nmemory_mib = 0", "from 64"),
+            ("[unit]\ndisk_gib = 65536", "disk_gib"),
+            ("[weights]\nprice = 3", "out of range"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(named), "{text}: {error}");
+        }
+    }
+}
