@@ -30,8 +30,8 @@ use veil_protocol_spec::{
     scheduling::{Binding, ReferenceStringOrigin, Telemetry, UnixMillis},
 };
 use veil_scheduler::{
-    EncryptedTelemetry, EvaluationKey, KeyError, ReferenceString, ReferenceStringError,
-    TelemetryListError, verify_and_expand,
+    EncryptedTelemetry, EvaluationKey, KeyError, ListError, ReferenceString, ReferenceStringError,
+    verify_and_expand,
 };
 
 use crate::{
@@ -122,7 +122,7 @@ pub enum TelemetryRefusal {
         /// Whose.
         sender: PeerIdHash,
         /// What is wrong.
-        source: TelemetryListError,
+        source: ListError,
     },
 }
 
@@ -346,7 +346,7 @@ impl Epoch {
             Ok(verified) => verified,
             // Whatever makes tfhe panic is no telemetry.
             Err(error) if error.is_panic() => {
-                let source = TelemetryListError::Malformed("verifying it panicked".to_owned());
+                let source = ListError::Malformed("verifying it panicked".to_owned());
                 return Err(TelemetryRefusal::List { sender, source });
             }
             // The runtime is shutting down.

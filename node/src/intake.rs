@@ -10,7 +10,7 @@ use veil_protocol_spec::{
     Wire,
     scheduling::{JobSpec, Telemetry},
 };
-use veil_scheduler::TelemetryListError;
+use veil_scheduler::ListError;
 
 use crate::{
     cluster::Cluster,
@@ -67,7 +67,7 @@ const fn is_fault(refusal: &TelemetryRefusal) -> bool {
     match refusal {
         TelemetryRefusal::Message(refusal) => matches!(refusal, Refusal::Telemetry(_)),
         TelemetryRefusal::List { source, .. } => {
-            matches!(source, TelemetryListError::Proof | TelemetryListError::Malformed(_))
+            matches!(source, ListError::Proof | ListError::Malformed(_))
         }
     }
 }
@@ -145,8 +145,8 @@ mod tests {
         assert!(is_fault(&message(TelemetryError::from(InvalidSignature).into())));
         let other = BindingMismatch { field: "cluster" };
         assert!(is_fault(&message(TelemetryError::from(other).into())));
-        assert!(is_fault(&list(TelemetryListError::Proof)));
-        assert!(is_fault(&list(TelemetryListError::Malformed(String::new()))));
+        assert!(is_fault(&list(ListError::Proof)));
+        assert!(is_fault(&list(ListError::Malformed(String::new()))));
         for lag in [
             Refusal::NotAWorker(sender),
             Refusal::Stale { sender, given: 1, last: 1 },
@@ -155,6 +155,6 @@ mod tests {
         ] {
             assert!(!is_fault(&message(lag)));
         }
-        assert!(!is_fault(&list(TelemetryListError::Expand(String::new()))));
+        assert!(!is_fault(&list(ListError::Expand(String::new()))));
     }
 }

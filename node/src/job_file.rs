@@ -156,7 +156,12 @@ impl JobFile {
             replicas: self.replicas,
             priority: self.priority,
             policy: self.policy,
-            constraints: Constraints { allow: self.allow, deny: self.deny, anti_affinity },
+            constraints: Constraints {
+                allow: self.allow,
+                deny: self.deny,
+                anti_affinity,
+                ..Constraints::default()
+            },
             lease: self.lease,
             restart: self.restart,
             health: self.health,

@@ -354,7 +354,14 @@ fn count(circuit: &Circuit<'_>, rules: &JobRules, placed: &mut Placed, selected:
                 count
             }
         });
-        let sum = before.map_or_else(|| won.clone(), |before| before.plus(&won));
+        let sum = match before {
+            None => won,
+            // What both carry together must still enter a look-up.
+            Some(before) => {
+                let won = circuit.refresh_above(MAX_VARIANCE - COUNT_VARIANCE, won);
+                before.plus(&won)
+            }
+        };
         *count = Some(circuit.refresh_above(COUNT_VARIANCE, sum));
     });
     if rules.hard {

@@ -220,6 +220,7 @@ fn run_in_clear(
             let mut worker = Worker::blank();
             let free = reading.free.to_array().into_iter().enumerate();
             free.for_each(|(resource, units)| worker.set_free(resource, pair(units)));
+            worker.split_in_clear();
             worker.classes = Some(Digit::clear(reading.latency.get() + 4 * reading.price.get()));
             worker.priority = Some(Digit::clear(reading.priority.get()));
             worker

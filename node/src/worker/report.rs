@@ -13,9 +13,9 @@ use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::watch;
 use veil_protocol_spec::{
     Slot, Wire,
-    scheduling::{ProofMetadata, Telemetry, TelemetryBody},
+    scheduling::{ProofMetadata, Reading, Scale, Telemetry, TelemetryBody},
 };
-use veil_scheduler::{TelemetryListError, encrypt};
+use veil_scheduler::{ListError, encrypt};
 
 use super::sequence::{Sequence, SequenceError};
 use crate::{
@@ -39,7 +39,7 @@ enum ReportError {
     #[error(transparent)]
     Sequence(#[from] SequenceError),
     #[error(transparent)]
-    Encrypt(#[from] TelemetryListError),
+    Encrypt(#[from] ListError),
     #[error(transparent)]
     Publish(#[from] PublishError),
     #[error("the node is stopping")]
@@ -89,9 +89,12 @@ impl Reporter {
         let (binding, sequence) = (epoch.binding, self.sequence.take()?);
         let metadata =
             ProofMetadata::new(&binding.scope, &binding.key_set, &self.cluster.me, sequence);
+        // As in `PublicInputs`: the default policy.
+        let reading =
+            Reading { free: Scale::default().free(sample.expose()), ..Reading::default() };
         let begun = Instant::now();
         let encrypting = tokio::task::spawn_blocking(move || {
-            encrypt(sample.expose(), &epoch.keys.public, &epoch.reference_string, &metadata)
+            encrypt(&reading, &epoch.keys.public, &epoch.reference_string, &metadata)
         });
         let list = encrypting.await.map_err(|_| ReportError::Stopped)??;
         let identity = self.cluster.identity.public();
