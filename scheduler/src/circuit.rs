@@ -16,13 +16,13 @@
 //!
 //! # Lower bound
 //! A look-up reads one digit, so each of the 8 digits that a request of four resources is compared
-//! with takes at least one (7 if the best of the dominant resource is known to be enough); a match
-//! has to look at both digits of the score to compare them, and a choice between two unknown digits
-//! of 4 bits by an unknown bit is no negacyclic function of any one sum of them, so it takes two
-//! each: 2 + 4. A bit to each worker takes at least one look-up for every 15 outcomes, and masking
-//! one. That is about 15 for `spread` in this style of circuit, against which one replica takes
-//! 15.7 (13.7 without splitting, which [`crate::verify_and_expand`] does for CPU and memory before
-//! the manifest is known), and 16 for `bin_pack`, against 18.7 (16.7).
+//! with takes at least one (6 if it is known that the most of the dominant resource is enough); a
+//! match has to look at both digits of the score to compare them, and a choice between two unknown
+//! digits of 4 bits by an unknown bit is no negacyclic function of any one sum of them, so it takes
+//! two each: 2 + 4. Telling every worker takes 2/3, masking one. That is 13.7 for `spread` in this
+//! style of circuit, where 14.0 are made (16 workers; 14.1 with 64), and 15.7 for `bin_pack`, where
+//! 16.8 are made: with four flags one more gathers them. Splitting CPU and memory is done when a
+//! list is expanded, before the manifest is known ([`crate::verify_and_expand`]).
 
 use std::collections::BTreeMap;
 
@@ -47,6 +47,9 @@ const UNFIT: i64 = 8;
 const COUNT_VARIANCE: u32 = MAX_VARIANCE - 6;
 /// What the selection may carry into a deduction: the weight 2 on a borrow takes 4.
 const SELECTION_VARIANCE: u32 = MAX_VARIANCE - 4;
+
+/// The first resources, which every job asks for: they are expanded and split with their list.
+pub(crate) const SPLIT: usize = 2;
 
 /// What the circuit knows of workers besides their readings.
 pub(crate) struct Confidential {
@@ -95,7 +98,16 @@ impl Worker {
         let zero = || Digit::clear(0);
         let mut worker = Self::default();
         (0..RESOURCES).for_each(|resource| worker.set_free(resource, [zero(), zero()]));
+        worker.split_in_clear();
         Self { classes: Some(zero()), priority: Some(zero()), ..worker }
+    }
+
+    /// In clear, what the expansion of a list does before a slot begins.
+    pub(crate) fn split_in_clear(&mut self) {
+        for resource in 0..SPLIT {
+            let view = View::new(&Circuit::in_clear(), self.free(resource));
+            self.set_view(resource, view);
+        }
     }
 
     pub(crate) fn free(&self, resource: usize) -> &[Digit; 2] {
@@ -189,7 +201,9 @@ pub(crate) fn run(
         };
         let is_needed = |worker: usize, resource: usize| last_use[worker][resource] > Some(number);
         let somewhere = (0..workers.len()).any(|w| (0..RESOURCES).any(|r| is_needed(w, r)));
-        if let (Some(request), true) = (confidential.requests.get_mut(&step.job), somewhere) {
+        if let (Need::Encrypted, true, Some(request)) =
+            (rules.need, somewhere, confidential.requests.get_mut(&step.job))
+        {
             request.halve(circuit);
         }
         let request = confidential.requests.get(&step.job);
@@ -340,7 +354,14 @@ fn count(circuit: &Circuit<'_>, rules: &JobRules, placed: &mut Placed, selected:
                 count
             }
         });
-        let sum = before.map_or_else(|| won.clone(), |before| before.plus(&won));
+        let sum = match before {
+            None => won,
+            // What both carry together must still enter a look-up.
+            Some(before) => {
+                let won = circuit.refresh_above(MAX_VARIANCE - COUNT_VARIANCE, won);
+                before.plus(&won)
+            }
+        };
         *count = Some(circuit.refresh_above(COUNT_VARIANCE, sum));
     });
     if rules.hard {

@@ -51,6 +51,7 @@ use veil_protocol_spec::{
 };
 
 use crate::{
+    circuit::SPLIT,
     fit::RequestDigits,
     key::EvaluationKey,
     lookup::{Circuit, Digit},
@@ -61,8 +62,6 @@ use crate::{
 
 /// Version of the layout above.
 pub const LAYOUT_VERSION: u8 = 2;
-/// The first resources, which every job asks for.
-const ALWAYS: usize = 2;
 /// Positions of what follows the quantities in telemetry.
 const CLASSES: usize = 2 * RESOURCES;
 const PRIORITY: usize = CLASSES + 1;
@@ -375,7 +374,7 @@ impl EncryptedTelemetry {
     fn expand(list: CompactCiphertextList, key: &EvaluationKey) -> Result<Self, String> {
         let mut telemetry = Self { key: key.id(), list, expanded: Vec::new() };
         let circuit = Circuit::new(key);
-        telemetry.expanded = (0..ALWAYS)
+        telemetry.expanded = (0..SPLIT)
             .map(|resource| {
                 let digits = telemetry.quantity(resource, key)?;
                 let view = View::new(&circuit, &digits);

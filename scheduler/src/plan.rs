@@ -279,8 +279,9 @@ impl Plan {
         &self.refusals
     }
 
-    /// The look-ups of the circuit, without those that expand lists: what the slot will cost, known
-    /// before anything is evaluated.
+    /// The look-ups of the circuit, without those that expand lists (for each telemetry 8, and one
+    /// for each digit of disk, GPUs, classes and priority that a job looks at): what the slot will
+    /// cost, known before anything is evaluated.
     #[must_use]
     pub fn cost(&self) -> Ledger {
         let circuit = Circuit::in_clear();

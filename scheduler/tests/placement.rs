@@ -182,7 +182,7 @@ fn encrypted_requests_and_weights() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 8, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 3, max_shrink_iters: 4, ..Default::default() })]
 
     /// Many more cases run in clear, in the crate's unit tests.
     #[test]

@@ -27,8 +27,8 @@ pub(super) fn name(owner: &Owner, id: &ReplicaId) -> String {
 
 /// What the job asks for, in clear.
 pub(super) fn reserved(spec: &JobSpec) -> Result<Resources, ReplicaError> {
-    match spec.request {
-        ResourceRequest::Clear(resources) => Ok(resources),
+    match &spec.request {
+        ResourceRequest::Clear(resources) => Ok(*resources),
         _ => Err(ReplicaError::Request),
     }
 }
