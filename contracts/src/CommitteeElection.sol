@@ -26,6 +26,8 @@ contract CommitteeElection is ICommitteeElection, VeilContract {
         VeilContract(directory_)
     {
         _requireContract(address(registry_));
+        // The deciding block must not be there when it is fixed, or the caller would know it.
+        if (delayBlocks_ == 0) revert TooEarly(uint64(block.number), block.number);
         registry = registry_;
         delayBlocks = delayBlocks_;
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {CommitteeElection} from "../src/CommitteeElection.sol";
 import {ICommitteeElection} from "../src/interfaces/ICommitteeElection.sol";
 import {IKeyCeremony} from "../src/interfaces/IKeyCeremony.sol";
 import {INodeRegistry} from "../src/interfaces/INodeRegistry.sol";
@@ -110,6 +111,10 @@ contract CommitteeElectionTest is Base {
         bytes32 hash = keccak256(abi.encodePacked(peers));
         check(election.electionOf(cluster, 0).committeeHash == hash, "committee");
         IKeyCeremony.Proposal memory given = proposal(0, 0);
+        given.deadline = uint64(block.timestamp) + 599;
+        vm.expectPartialRevert(IKeyCeremony.InvalidDeadline.selector);
+        ceremony.propose(given, keys);
+        given = proposal(0, 0);
         ceremony.propose(given, keys);
         bytes32[] memory roster = ceremony.attemptOf(cluster, 0, 0).roster;
         for (uint256 i = 0; i < 4; ++i) {
@@ -141,6 +146,35 @@ contract CommitteeElectionTest is Base {
         vm.expectPartialRevert(ICommitteeElection.AlreadyRequested.selector);
         election.request(cluster, 0);
         check(!ceremony.isExhausted(cluster, 0), "anew");
+    }
+
+    /// @dev The admin proposes, but cannot end an elected committee's attempt and so use them up.
+    function test_only_members_abort_an_elected_committees_attempt() external {
+        address admin = address(0xad);
+        INodeRegistry.Settings memory given = settings();
+        (given.elected, given.standbys) = (true, 0);
+        vm.prank(admin);
+        cluster = registry.registerCluster(0, given);
+        for (uint256 i = 1; i <= 4; ++i) {
+            vm.prank(admin);
+            registry.registerNode(peerOf(i), address(this));
+            register(i, MEMBER);
+        }
+        (INodeRegistry.Candidate[] memory list, uint64 number) = request();
+        bytes memory header = mine(number, "random");
+        election.seal(cluster, 0, list, header);
+        uint256[] memory drawn = election.draw(seed("random", 1), list, 4, 0);
+        IVeilContract.Point[] memory keys = new IVeilContract.Point[](4);
+        for (uint256 i = 0; i < 4; ++i) {
+            keys[i] = identityKey(drawn[i] + 1);
+        }
+        IKeyCeremony.Proposal memory p = proposal(0, 0);
+        vm.prank(admin);
+        ceremony.propose(p, keys);
+        vm.prank(admin);
+        vm.expectPartialRevert(IKeyCeremony.NotAParticipant.selector);
+        ceremony.abort(cluster, 0, 0, "again");
+        ceremony.abort(cluster, 0, 0, "a member"); // whose operator this is
     }
 
     function test_an_unsealed_election_gets_another_block() external {
@@ -201,6 +235,8 @@ contract CommitteeElectionTest is Base {
     }
 
     function test_who_cannot_hold_an_election() external {
+        vm.expectPartialRevert(ICommitteeElection.TooEarly.selector);
+        new CommitteeElection(address(directory), registry, 0);
         vm.expectPartialRevert(ICommitteeElection.NotElected.selector);
         election.request(cluster, 0);
         elected(4, 0, 0);

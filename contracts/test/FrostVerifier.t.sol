@@ -93,6 +93,61 @@ contract FrostVerifierTest {
         vm.snapshotValue("FrostVerifier", "verify", gas);
     }
 
+    /// @dev protocol-spec/vectors/frost_committees.json: 40 signatures by the Rust crate, 2t+1 of
+    /// n = 4, 7, 10 and 13.
+    function test_signatures_of_all_committees_verify() external view {
+        string memory json = vm.readFile("../protocol-spec/vectors/frost_committees.json");
+        for (uint256 i = 0; i < 40; ++i) {
+            string memory place = string.concat(".signatures[", vm.toString(i), "]");
+            (
+                IVeilContract.CompressedPoint memory key,
+                bytes32 message,
+                IVeilContract.FrostSignature memory signature
+            ) = signatureOf(json, place);
+            require(verify(key, message, signature), place);
+            require(!verify(key, ~message, signature), place);
+            signature.z = Secp256k1.N - signature.z;
+            require(!verify(key, message, signature), place);
+        }
+    }
+
+    /// @dev protocol-spec/vectors/frost_contracts.json: what `Signer` signs, the Rust crate verifies.
+    function test_what_these_tests_sign_is_what_the_rust_crate_verifies() external view {
+        string memory json = vm.readFile("../protocol-spec/vectors/frost_contracts.json");
+        for (uint256 i = 0; i < 4; ++i) {
+            string memory place = string.concat(".signatures[", vm.toString(i), "]");
+            (
+                IVeilContract.CompressedPoint memory key,
+                bytes32 message,
+                IVeilContract.FrostSignature memory signature
+            ) = signatureOf(json, place);
+            uint256 secret = uint256(keccak256(abi.encode(i))) % Secp256k1.N;
+            IVeilContract.CompressedPoint memory own = Signer.key(secret);
+            require(message == keccak256(abi.encode(secret)), "message");
+            require(own.x == key.x && own.prefix == key.prefix, "key");
+            IVeilContract.FrostSignature memory signed = Signer.sign(secret, message);
+            require(keccak256(abi.encode(signed)) == keccak256(abi.encode(signature)), "signature");
+        }
+    }
+
+    function signatureOf(string memory json, string memory place)
+        private
+        pure
+        returns (
+            IVeilContract.CompressedPoint memory key,
+            bytes32 message,
+            IVeilContract.FrostSignature memory signature
+        )
+    {
+        key = compressed(vm.parseJsonBytes(json, string.concat(place, ".group_key")));
+        message = vm.parseJsonBytes32(json, string.concat(place, ".message"));
+        IVeilContract.CompressedPoint memory r =
+            compressed(vm.parseJsonBytes(json, string.concat(place, ".signature_R")));
+        signature.rx = r.x;
+        signature.ry = lift(r);
+        signature.z = uint256(vm.parseJsonBytes32(json, string.concat(place, ".signature_z")));
+    }
+
     function test_changed_signatures_do_not_verify() external view {
         (
             IVeilContract.CompressedPoint memory key,

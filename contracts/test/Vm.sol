@@ -53,10 +53,6 @@ interface Vm {
         external
         pure
         returns (bytes32[] memory);
-    function parseJsonBytesArray(string calldata json, string calldata key)
-        external
-        pure
-        returns (bytes[] memory);
     function toString(uint256 value) external pure returns (string memory);
     function parseBytes32(string calldata text) external pure returns (bytes32);
     function snapshotValue(string calldata group, string calldata name, uint256 value) external;

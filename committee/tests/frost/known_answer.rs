@@ -73,16 +73,21 @@ fn unhex(text: &str) -> Vec<u8> {
     (0..digits.len()).step_by(2).map(byte).collect()
 }
 
-/// A threshold signature, 3 of 4, reproducible since every draw is from a seed (the one use of
-/// seeded nonces: the key is public).
+/// A threshold signature, 3 of 4.
 fn answer() -> serde_json::Value {
-    let mut rng = ChaCha20Rng::seed_from_u64(0x5eed);
-    let message: [u8; 32] = Keccak256::digest(b"veil frost known answer").into();
+    signature(0x5eed, 4, &Keccak256::digest(b"veil frost known answer").into())
+}
+
+/// A signature by 2t+1 of n = 3t+1, reproducible since every draw is from a seed (the one use of
+/// seeded nonces: the key is public).
+fn signature(seed: u64, n: u16, message: &[u8; 32]) -> serde_json::Value {
+    let mut rng = ChaCha20Rng::seed_from_u64(seed);
+    let quorum = 2 * ((n - 1) / 3) + 1;
     let (shares, group) =
-        generate_with_dealer::<EvmSuite, _>(4, 3, IdentifierList::Default, &mut rng).unwrap();
+        generate_with_dealer::<EvmSuite, _>(n, quorum, IdentifierList::Default, &mut rng).unwrap();
     let signers: BTreeMap<_, _> = shares
         .into_iter()
-        .take(3)
+        .take(usize::from(quorum))
         .map(|(i, share)| {
             let key = KeyPackage::try_from(share).unwrap();
             let (nonces, commitments) = round1::commit(key.signing_share(), &mut rng);
@@ -90,7 +95,7 @@ fn answer() -> serde_json::Value {
         })
         .collect();
     let commitments = signers.iter().map(|(i, (_, _, commitments))| (*i, *commitments));
-    let package = frost_core::SigningPackage::new(commitments.collect(), &message);
+    let package = frost_core::SigningPackage::new(commitments.collect(), message);
     let sign = |key, nonces| round2::sign(&package, nonces, key).unwrap();
     let shares = signers.iter().map(|(i, (key, nonces, _))| (*i, sign(key, nonces))).collect();
     let signature = aggregate(&package, &shares, &group).unwrap().serialize().unwrap();
@@ -98,27 +103,65 @@ fn answer() -> serde_json::Value {
     let (r, z) = signature.split_at(33);
     serde_json::json!({
         "group_key": hex(&key),
-        "message": hex(&message),
+        "message": hex(message),
         "signature_R": hex(r),
         "signature_z": hex(z),
-        "challenge": hex(&challenge(r, &key, &message).to_bytes()),
+        "challenge": hex(&challenge(r, &key, message).to_bytes()),
     })
 }
 
-#[test]
-fn the_verification_equation_of_the_contracts_holds() {
+/// The vector `file`, which has to be `expected`, or is written with `VEIL_BLESS=1`.
+fn stored(file: &str, expected: &serde_json::Value) -> serde_json::Value {
     let path =
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../protocol-spec/vectors/frost.json");
-    let expected = answer();
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../protocol-spec/vectors").join(file);
     if std::env::var("VEIL_BLESS").is_ok_and(|bless| bless == "1") {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let text = serde_json::to_string_pretty(&expected).unwrap();
+        let text = serde_json::to_string_pretty(expected).unwrap();
         fs::write(&path, text + "\n").unwrap();
     }
     let text = fs::read_to_string(&path).expect("run once with VEIL_BLESS=1");
     let stored: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(stored, expected, "{}: VEIL_BLESS=1 rewrites it", path.display());
+    assert_eq!(&stored, expected, "{}: VEIL_BLESS=1 rewrites it", path.display());
+    stored
+}
 
+/// 40 signatures of committees of all sizes, for the contracts to verify.
+#[test]
+fn signatures_of_all_committees_are_vectors_of_the_contracts() {
+    let signatures: Vec<_> = (0..40_u64)
+        .map(|i| {
+            let n = [4, 7, 10, 13][i as usize % 4];
+            signature(i, n, &Keccak256::digest(i.to_be_bytes()).into())
+        })
+        .collect();
+    stored("frost_committees.json", &serde_json::json!({ "signatures": signatures }));
+}
+
+/// What the contracts' tests sign with (`contracts/test/Signer.sol`) is taken by the library: forge
+/// checks that it signs these values, and here they verify.
+#[test]
+fn signatures_of_the_contracts_tests_verify() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../protocol-spec/vectors/frost_contracts.json");
+    let vector: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let signatures = vector["signatures"].as_array().unwrap();
+    assert_eq!(signatures.len(), 4);
+    for one in signatures {
+        let field = |name: &str| unhex(one[name].as_str().unwrap());
+        let key = frost_core::VerifyingKey::<EvmSuite>::deserialize(&field("group_key")).unwrap();
+        let bytes = [field("signature_R"), field("signature_z")].concat();
+        let mut signature = frost_core::Signature::deserialize(&bytes).unwrap();
+        assert!(key.verify(&field("message"), &signature).is_ok());
+        assert!(key.verify(b"another message", &signature).is_err());
+        signature = frost_core::Signature::new(*signature.R(), *signature.z() + Scalar::ONE);
+        assert!(key.verify(&field("message"), &signature).is_err());
+    }
+}
+
+#[test]
+fn the_verification_equation_of_the_contracts_holds() {
+    let stored = stored("frost.json", &answer());
     let field = |name: &str| unhex(stored[name].as_str().unwrap());
     let (key, message) = (field("group_key"), field("message"));
     let (r, z) = (field("signature_R"), field("signature_z"));

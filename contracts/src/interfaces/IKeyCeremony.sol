@@ -149,7 +149,8 @@ interface IKeyCeremony is IVeilContract {
     error WrongAttempt(uint32 given, uint32 expected);
     /// @notice The attempt before this one may still publish: wait for its deadline or abort it.
     error AttemptStillOpen(uint32 attempt, uint64 deadline);
-    /// @notice The deadline is past, or further away than `MAX_DURATION`.
+    /// @notice The deadline is past, further away than `MAX_DURATION`, or, for an elected committee, nearer
+    /// than `MIN_DURATION`.
     error InvalidDeadline(uint64 deadline, uint64 latest);
     /// @notice Not enough members are registered.
     error TooFewMembers(uint256 registered, uint8 needed);
@@ -163,7 +164,7 @@ interface IKeyCeremony is IVeilContract {
     error AttemptExpired(uint32 attempt, uint64 deadline);
     /// @notice The attempt has published its key.
     error AttemptPublished(uint32 attempt);
-    /// @notice Neither the admin nor the operator of a member of this attempt.
+    /// @notice Not the operator of a member of this attempt, nor the admin of an appointed committee.
     error NotAParticipant(address caller);
     /// @notice Seats are counted from 1.
     error UnknownSeat(uint8 seat);
@@ -222,7 +223,8 @@ interface IKeyCeremony is IVeilContract {
         Absence[] calldata absences
     ) external;
 
-    /// @notice Ends an attempt that has not published. The admin, or the operator of a member.
+    /// @notice Ends an attempt that has not published. The operator of a member, or the admin if the
+    /// committee is appointed.
     /// @param reason Digest of why, for the records.
     function abort(bytes32 cluster, uint64 epoch, uint32 attempt, bytes32 reason) external;
 

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {VeilContract} from "./VeilContract.sol";
+import {ICommitteeElection} from "./interfaces/ICommitteeElection.sol";
+import {IKeyCeremony} from "./interfaces/IKeyCeremony.sol";
+import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
+import {Secp256k1} from "./libraries/Secp256k1.sol";
+
+/// @title Attempts of ceremonies and who sits in them
+/// @notice The part of `IKeyCeremony` that comes before there is a key.
+abstract contract Attempts is IKeyCeremony, VeilContract {
+    /// @notice EIP-712 type of what members sign to replace one that was absent.
+    bytes32 public constant MEMBER_ABSENCE_TYPE =
+        keccak256("MemberAbsence(bytes32 cluster,uint64 epoch,uint32 attempt,uint8 seat)");
+    /// @notice Most attempts of an elected committee; then another one is elected. An appointed one is
+    /// the admin's to change.
+    uint32 public constant MAX_ATTEMPTS = 8;
+
+    /// @notice Where the clusters and their nodes are.
+    INodeRegistry public immutable registry;
+    /// @notice Where elected committees are.
+    ICommitteeElection public immutable election;
+
+    /// @dev Status `Expired` is never stored: it follows from the deadline.
+    struct Record {
+        Status status;
+        uint64 deadline;
+        uint8 standbys;
+        bytes32 parametersDigest;
+        bytes32 context;
+        /// Keccak-256 of the words of the members' addresses: what their signatures are checked by.
+        bytes32 signersHash;
+        string parameters;
+        bytes32[] roster;
+    }
+
+    /// @dev The committee that tries to make an epoch's key.
+    struct Committee {
+        /// Keccak-256 of its peers and its standbys'.
+        bytes32 hash;
+        /// The election's round; 0 if appointed.
+        uint32 round;
+        uint32 firstAttempt;
+        /// Seats replaced after the attempt before `replacedBefore`, as bits.
+        uint32 replacedBefore;
+        uint16 replacedNow;
+        /// Seats (from 1) that the standbys have, in order.
+        uint8[] replaced;
+    }
+
+    mapping(bytes32 cluster => mapping(uint64 epoch => Record[])) internal _attempts;
+    mapping(bytes32 cluster => mapping(uint64 epoch => Committee)) private _committees;
+
+    constructor(address directory_, INodeRegistry registry_, ICommitteeElection election_)
+        VeilContract(directory_)
+    {
+        _requireContract(address(registry_));
+        _requireContract(address(election_));
+        registry = registry_;
+        election = election_;
+    }
+
+    /// @inheritdoc IKeyCeremony
+    function replaceSeat(
+        bytes32 cluster,
+        uint64 epoch,
+        uint32 attempt,
+        uint8 seat,
+        Absence[] calldata absences
+    ) external override {
+        Record storage record = _failed(cluster, epoch, attempt);
+        if (seat == 0 || seat > record.roster.length) revert UnknownSeat(seat);
+        bytes32 digest =
+            _typedDigest(keccak256(abi.encode(MEMBER_ABSENCE_TYPE, cluster, epoch, attempt, seat)));
+        _checkAbsences(record, seat, digest, absences);
+
+        Committee storage committee = _committees[cluster][epoch];
+        if (committee.replacedBefore != attempt + 1) {
+            (committee.replacedBefore, committee.replacedNow) = (attempt + 1, 0);
+        }
+        uint16 bit = uint16(1) << seat;
+        if (committee.replacedNow & bit != 0) revert SeatAlreadyReplaced(seat);
+        if (committee.replaced.length >= record.standbys) revert NoStandbyLeft();
+        committee.replacedNow |= bit;
+        committee.replaced.push(seat);
+        bytes32 left = record.roster[seat - 1];
+        emit SeatReplaced(cluster, epoch, seat, left, uint8(committee.replaced.length));
+    }
+
+    /// @inheritdoc IKeyCeremony
+    function attempts(bytes32 cluster, uint64 epoch) external view override returns (uint32) {
+        return uint32(_attempts[cluster][epoch].length);
+    }
+
+    /// @inheritdoc IKeyCeremony
+    function attemptOf(bytes32 cluster, uint64 epoch, uint32 attempt)
+        external
+        view
+        override
+        returns (Attempt memory)
+    {
+        Record storage record = _existing(cluster, epoch, attempt);
+        return Attempt({
+            status: _status(record),
+            deadline: record.deadline,
+            parameters: record.parameters,
+            parametersDigest: record.parametersDigest,
+            context: record.context,
+            roster: record.roster
+        });
+    }
+
+    /// @inheritdoc IKeyCeremony
+    function isExhausted(bytes32 cluster, uint64 epoch) external view override returns (bool) {
+        Committee storage committee = _committees[cluster][epoch];
+        Record[] storage list = _attempts[cluster][epoch];
+        uint256 tried = list.length - committee.firstAttempt;
+        if (tried < MAX_ATTEMPTS || _status(list[list.length - 1]) == Status.Proposed) {
+            return false;
+        }
+        // A committee elected since has not tried yet.
+        return committee.round == election.electionOf(cluster, epoch).round;
+    }
+
+    /// @dev Seats the committee, with its standbys in the replaced seats.
+    function _seat(
+        Record storage record,
+        Proposal calldata proposal,
+        Point[] calldata identities,
+        INodeRegistry.Cluster memory settings
+    ) internal {
+        uint256 n = settings.committeeSize;
+        uint256[] memory places = new uint256[](n);
+        for (uint256 i = 0; i < n; ++i) {
+            places[i] = i;
+        }
+        uint8[] memory replaced = _choose(proposal, _hashOfPeers(identities), settings);
+        for (uint256 k = 0; k < replaced.length; ++k) {
+            places[replaced[k] - 1] = n + k;
+        }
+        address[] memory signers = new address[](n);
+        for (uint256 i = 0; i < n; ++i) {
+            Point calldata identity = identities[places[i]];
+            bytes32 peer = Secp256k1.peerIdHash(identity);
+            signers[i] = Secp256k1.addressOf(peer, identity);
+            if (signers[i] == address(0)) revert InvalidIdentityKey(identity.x);
+            record.roster.push(peer);
+        }
+        record.signersHash = keccak256(abi.encodePacked(signers));
+        record.standbys = uint8(identities.length - n);
+    }
+
+    /// @dev Checks that the committee is the one to try.
+    /// @return The seats that its standbys have.
+    function _choose(
+        Proposal calldata proposal,
+        bytes32 given,
+        INodeRegistry.Cluster memory settings
+    ) private returns (uint8[] memory) {
+        (bytes32 expected, uint32 round) = settings.elected
+            ? _elected(proposal.cluster, proposal.epoch)
+            : (_appointed(proposal.cluster, settings.committeeSize, settings.standbys), 0);
+        if (given != expected) revert WrongRoster(given, expected);
+        Committee storage committee = _committees[proposal.cluster][proposal.epoch];
+        if (committee.hash != given || committee.round != round) {
+            (committee.hash, committee.round) = (given, round);
+            committee.firstAttempt = proposal.attempt;
+            delete committee.replaced;
+        }
+        uint32 tried = proposal.attempt - committee.firstAttempt;
+        if (settings.elected && tried >= MAX_ATTEMPTS) revert TooManyAttempts(tried);
+        return committee.replaced;
+    }
+
+    function _hashOfPeers(Point[] calldata identities) private pure returns (bytes32) {
+        bytes32[] memory peers = new bytes32[](identities.length);
+        for (uint256 i = 0; i < peers.length; ++i) {
+            peers[i] = Secp256k1.peerIdHash(identities[i]);
+        }
+        return keccak256(abi.encodePacked(peers));
+    }
+
+    /// @dev Hash of the peers of the elected committee and its standbys.
+    function _elected(bytes32 cluster, uint64 epoch)
+        private
+        view
+        returns (bytes32 hash, uint32 round)
+    {
+        ICommitteeElection.Election memory elected = election.electionOf(cluster, epoch);
+        if (elected.status != ICommitteeElection.Status.Sealed) revert NoCommittee(cluster, epoch);
+        return (elected.committeeHash, elected.round);
+    }
+
+    /// @dev Hash of the peers of the first registered members.
+    function _appointed(bytes32 cluster, uint256 n, uint256 standbys)
+        private
+        view
+        returns (bytes32)
+    {
+        bytes32[] memory peers = registry.members(cluster);
+        if (peers.length < n) revert TooFewMembers(peers.length, uint8(n));
+        if (peers.length > n + standbys) {
+            assembly ("memory-safe") {
+                mstore(peers, add(n, standbys)) // the others are not asked
+            }
+        }
+        return keccak256(abi.encodePacked(peers));
+    }
+
+    /// @dev The signatures are right if they recover to the addresses of the roster in order: one word
+    /// to read, whatever the size of the committee.
+    function _checkMembers(
+        Record storage record,
+        bytes32 digest,
+        CompactSignature[] calldata signatures
+    ) internal view {
+        address[] memory recovered = new address[](signatures.length);
+        for (uint256 i = 0; i < recovered.length; ++i) {
+            recovered[i] = _signer(digest, signatures[i]);
+        }
+        if (keccak256(abi.encodePacked(recovered)) == record.signersHash) return;
+        uint256 n = record.roster.length;
+        if (signatures.length != n) revert WrongNumberOfSignatures(signatures.length, n);
+        revert WrongMemberSignatures(recovered);
+    }
+
+    /// @dev t + 1 members say so: at least one of them is honest.
+    function _checkAbsences(
+        Record storage record,
+        uint8 absent,
+        bytes32 digest,
+        Absence[] calldata absences
+    ) private view {
+        uint256 needed = (record.roster.length - 1) / 3 + 1;
+        if (absences.length < needed) revert TooFewAbsences(absences.length, needed);
+        uint8 last = 0;
+        for (uint256 i = 0; i < absences.length; ++i) {
+            Absence calldata absence = absences[i];
+            if (absence.seat <= last || absence.seat == absent) revert WrongOrder(absence.seat);
+            last = absence.seat;
+            _checkMember(record, last, absence.identity, digest, absence.signature);
+        }
+    }
+
+    /// @dev Checks a signature by the member in `seat`, whose key has to be given.
+    function _checkMember(
+        Record storage record,
+        uint8 seat,
+        Point calldata identity,
+        bytes32 digest,
+        CompactSignature calldata signature
+    ) internal view returns (address signer) {
+        if (seat == 0 || seat > record.roster.length) {
+            revert UnknownSeat(seat);
+        }
+        signer = Secp256k1.addressOf(record.roster[seat - 1], identity);
+        if (!_isSignedBy(signer, digest, signature)) revert WrongMemberSignature(seat);
+    }
+
+    function _isOperator(bytes32 cluster, Record storage record) internal view returns (bool) {
+        for (uint256 i = 0; i < record.roster.length; ++i) {
+            if (registry.operatorOf(cluster, record.roster[i]) == msg.sender) return true;
+        }
+        return false;
+    }
+
+    function _status(Record storage record) internal view returns (Status) {
+        bool late = record.status == Status.Proposed && block.timestamp > record.deadline;
+        return late ? Status.Expired : record.status;
+    }
+
+    function _existing(bytes32 cluster, uint64 epoch, uint32 attempt)
+        private
+        view
+        returns (Record storage)
+    {
+        Record[] storage list = _attempts[cluster][epoch];
+        if (attempt >= list.length) revert UnknownAttempt(cluster, epoch, attempt);
+        return list[attempt];
+    }
+
+    /// @dev The last attempt, if it failed.
+    function _failed(bytes32 cluster, uint64 epoch, uint32 attempt)
+        private
+        view
+        returns (Record storage record)
+    {
+        record = _existing(cluster, epoch, attempt);
+        Status status = _status(record);
+        bool failed = status == Status.Aborted || status == Status.Expired;
+        if (!failed || attempt + 1 != _attempts[cluster][epoch].length) {
+            revert AttemptNotFailed(attempt, status);
+        }
+    }
+
+    /// @dev The attempt, if it may still be published or aborted.
+    function _open(bytes32 cluster, uint64 epoch, uint32 attempt)
+        internal
+        view
+        returns (Record storage record)
+    {
+        record = _existing(cluster, epoch, attempt);
+        Status status = _status(record);
+        if (status == Status.Aborted) revert AttemptAborted(attempt);
+        if (status == Status.Expired) revert AttemptExpired(attempt, record.deadline);
+        if (status == Status.Published) revert AttemptPublished(attempt);
+    }
+}
