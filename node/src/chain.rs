@@ -62,7 +62,7 @@ pub use error::ChainError;
 pub use events::ChainEvent;
 pub use follow::Follower;
 pub use key::{AccountKey, AccountKeyError};
-pub use policy::{ClusterImage, ImageLeaf, ImagePart, ImageStatus};
+pub use policy::{ClusterImage, ImageStatus};
 pub use refusal::Refusal;
 pub use track::Update;
 pub use typed::{

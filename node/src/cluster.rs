@@ -13,7 +13,7 @@
 //! The block is deep enough to act on ([`Chain::settled`]).
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::VecDeque,
     path::PathBuf,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
@@ -24,20 +24,22 @@ use rand::seq::SliceRandom;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use veil_protocol_spec::{
-    Address, Blake3Digest, ClusterId, Committee, KeccakDigest, PeerIdHash, PublicIdentity, Wire,
+    Blake3Digest, ClusterId, PeerIdHash, Wire,
     identity::SecretIdentity,
-    scheduling::{
-        BlockRef, ClusterPolicy, ClusterScope, JobSpec, PolicyError, Submission, Telemetry,
-    },
+    scheduling::{BlockRef, ClusterScope, JobSpec, Telemetry},
 };
 
 use crate::{
-    chain::{Chain, ChainError, PublishedKey, RegisteredNode},
+    chain::{Chain, ChainError},
     jobs::{Jobs, JobsError},
     ledger::Ledger,
     messages::{KeyFiles, SyncAnswer, SyncRequest},
-    p2p::{Directory, Multiaddr, Network, NetworkConfig, NetworkError, Peer, Protocol, SwimConfig},
+    p2p::{Directory, Multiaddr, Network, NetworkConfig, NetworkError, Protocol, SwimConfig},
 };
+
+mod view;
+
+pub use view::View;
 
 /// Views kept for manifests that name an earlier block.
 const KEPT_VIEWS: usize = 64;
@@ -45,87 +47,6 @@ const KEPT_VIEWS: usize = 64;
 const BLOCK_RETRIES: usize = 6;
 /// For one answer of one peer.
 const SYNC_DEADLINE: Duration = Duration::from_secs(20);
-
-/// What the chain says of a cluster as of one block.
-#[derive(Clone, Debug)]
-pub struct View {
-    /// The block.
-    pub block: BlockRef,
-    /// Size of the committee.
-    pub committee: Committee,
-    /// Digest of the cluster's policy.
-    pub policy: KeccakDigest,
-    /// The policy; the default before the cluster has one, an error if it is of another build's form.
-    pub rules: Result<ClusterPolicy, PolicyError>,
-    /// Longest time between slots while work is pending.
-    pub slot_interval: Duration,
-    /// Registered nodes.
-    pub nodes: BTreeMap<PeerIdHash, RegisteredNode>,
-    /// Submissions and who made them.
-    pub submissions: Vec<(Submission, Address)>,
-    /// The key in force, if there is one.
-    pub key: Option<PublishedKey>,
-    /// Identities of the key's committee, participant 1 first.
-    pub roster: Vec<PublicIdentity>,
-}
-
-impl View {
-    /// Reads all of it at `block`.
-    ///
-    /// # Errors
-    /// [`ChainError`].
-    pub async fn read(
-        chain: &Chain,
-        cluster: ClusterId,
-        block: BlockRef,
-    ) -> Result<Self, ChainError> {
-        let chain = chain.at(block);
-        let settings = chain.cluster(cluster).await?;
-        let policy = chain.cluster_policy(cluster).await?;
-        let nodes: BTreeMap<_, _> =
-            chain.nodes(cluster).await?.into_iter().map(|node| (node.peer, node)).collect();
-        let submissions = chain.jobs(cluster, 0).await?.into_iter().map(|job| {
-            let (position, cancelled) = (job.position, job.cancelled);
-            (Submission { position, job: job.digest, cancelled }, job.operator)
-        });
-        let submissions = submissions.collect();
-        let key = chain.current_key(cluster).await?;
-        let mut roster = Vec::new();
-        if let Some(key) = &key {
-            let attempt = chain.ceremony_attempt(cluster, key.epoch, key.attempt).await?;
-            let seats = attempt.map(|attempt| attempt.roster).unwrap_or_default();
-            // Also of members that left the registry since.
-            roster = chain.identities(cluster, &seats).await?;
-        }
-        Ok(Self {
-            block,
-            committee: settings.committee,
-            policy: KeccakDigest(alloy::primitives::keccak256(&policy).0),
-            rules: match policy.as_slice() {
-                [] => Ok(ClusterPolicy::default()),
-                policy => ClusterPolicy::parse(policy),
-            },
-            slot_interval: Duration::from_millis(settings.slot_millis),
-            nodes,
-            submissions,
-            key,
-            roster,
-        })
-    }
-
-    /// Registered workers.
-    #[must_use]
-    pub fn workers(&self) -> BTreeSet<PeerIdHash> {
-        let workers = self.nodes.values().filter(|node| node.roles.worker);
-        workers.map(|node| node.peer).collect()
-    }
-
-    fn directory(&self) -> Directory {
-        let peers =
-            self.nodes.values().map(|node| Peer { identity: node.identity, roles: node.roles });
-        peers.collect()
-    }
-}
 
 /// Finds telemetry by its digest.
 pub type FindTelemetry = Box<dyn Fn(&Blake3Digest) -> Option<Telemetry> + Send + Sync>;

@@ -4,7 +4,8 @@
 //! 1. [`Chain::request_election`] freezes the candidates and fixes a block that is not there yet.
 //! 2. When it is there and another one on top, [`Chain::seal_election`] proves its prevrandao by its
 //!    header in RLP, with the candidates of the event.
-//! 3. [`Chain::committee`] reads who was drawn, of the event, checked against the hash on chain.
+//! 3. [`Chain::committee`] reads who was drawn, of the event, checked against the hash on chain;
+//!    [`Chain::verify_election`] repeats the draw.
 //!
 //! All of it may be done by anyone.
 
@@ -20,7 +21,7 @@ use veil_contracts::committee_election::{
     CommitteeElection::{self, CommitteeElected, CommitteeElectionInstance, ElectionRequested},
     INodeRegistry::Candidate,
 };
-use veil_protocol_spec::{ClusterId, Epoch, KeccakDigest, PeerIdHash};
+use veil_protocol_spec::{ClusterId, Epoch, KeccakDigest, PeerIdHash, election};
 
 use super::{Chain, ChainError, Mined, connection::evm};
 
@@ -157,14 +158,7 @@ impl Chain {
         if election.status != ElectionStatus::Sealed {
             return Ok(None);
         }
-        let filter = self.election_events(cluster, epoch, CommitteeElected::SIGNATURE_HASH);
-        let found = self.rpc.last_log("the committee", &filter, self.all_blocks().await?).await?;
-        let found = found.ok_or(ChainError::Unexpected("a committee without its event"))?;
-        let event = found
-            .log_decode_validate::<CommitteeElected>()
-            .map_err(|_| ChainError::Unexpected("an event of another form"))?
-            .inner
-            .data;
+        let event = self.elected(cluster, epoch).await?;
         let words: Vec<u8> = event.peers.iter().flat_map(|peer| peer.0).collect();
         if keccak256(words).0 != election.committee_hash.0 {
             return Err(ChainError::Unexpected("a committee that does not fit its hash"));
@@ -172,6 +166,50 @@ impl Chain {
         let mut seats: Vec<_> = event.peers.iter().map(|peer| PeerIdHash(peer.0)).collect();
         let standbys = seats.split_off(usize::from(election.seats).min(seats.len()));
         Ok(Some(ElectedCommittee { seats, standbys }))
+    }
+
+    /// Repeats the draw of a sealed election off chain, from the frozen candidates and the proven
+    /// prevrandao: whether it gives the same committee.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn verify_election(
+        &self,
+        cluster: ClusterId,
+        epoch: Epoch,
+    ) -> Result<bool, ChainError> {
+        let Some(committee) = self.committee(cluster, epoch).await? else { return Ok(false) };
+        let event = self.elected(cluster, epoch).await?;
+        let settings = self.cluster(cluster).await?;
+        let candidates: Vec<_> = self
+            .candidates(cluster, epoch, event.round)
+            .await?
+            .iter()
+            .map(|candidate| election::Candidate {
+                peer: PeerIdHash(candidate.peer.0),
+                organisation: election::OrganisationTag(candidate.organisationTag.0),
+                weight: candidate.weight,
+            })
+            .collect();
+        let seed = election::seed(&event.prevRandao.0, &self.scope(cluster), epoch, event.round);
+        let count = settings.committee.n() + usize::from(settings.standbys);
+        let limit = usize::from(settings.seats_per_organisation);
+        let drawn = election::draw(&seed, &candidates, count, limit);
+        let drawn = drawn.into_iter().filter_map(|at| candidates.get(at)).map(|one| one.peer);
+        Ok(drawn.eq(committee.seats.iter().chain(&committee.standbys).copied()))
+    }
+
+    async fn elected(
+        &self,
+        cluster: ClusterId,
+        epoch: Epoch,
+    ) -> Result<CommitteeElected, ChainError> {
+        let filter = self.election_events(cluster, epoch, CommitteeElected::SIGNATURE_HASH);
+        let found = self.rpc.last_log("the committee", &filter, self.all_blocks().await?).await?;
+        let found = found.ok_or(ChainError::Unexpected("a committee without its event"))?;
+        let event = found.log_decode_validate::<CommitteeElected>();
+        let event = event.map_err(|_| ChainError::Unexpected("an event of another form"))?;
+        Ok(event.inner.data)
     }
 
     /// The frozen candidates of a round.

@@ -1,57 +1,16 @@
 //! Policies, rights and images of clusters.
 
-use alloy::{
-    primitives::{B256, U256, keccak256},
-    sol_types::SolValue,
-};
-use serde::{Deserialize, Serialize};
+use alloy::primitives::B256;
+use serde::Serialize;
 use veil_contracts::policy_registry::{
     IPolicyRegistry::Allowance as AllowanceArguments,
     PolicyRegistry::{self, PolicyRegistryInstance},
 };
-use veil_protocol_spec::{Address, ClusterId, KeccakDigest, scheduling::MerkleTree};
+use veil_protocol_spec::{Address, ClusterId, KeccakDigest, scheduling::ImagePart};
 
 use super::{Allowance, Chain, ChainError, Mined, Rights, connection::evm};
 
 type Contract = PolicyRegistryInstance<alloy::providers::DynProvider>;
-
-/// What a part of an image is, numbered as the contract does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ImagePart {
-    /// Its configuration.
-    Config,
-    /// One of its layers.
-    Layer,
-    /// A signature of it.
-    Signature,
-}
-
-/// A part of an image: what it is, and the SHA-256 by which registries name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ImageLeaf {
-    /// What it is.
-    pub part: ImagePart,
-    /// SHA-256 of its bytes.
-    pub digest: [u8; 32],
-}
-
-impl ImageLeaf {
-    /// Keccak-256 of Keccak-256 of the ABI encoding of label, kind and digest.
-    #[must_use]
-    pub fn leaf(&self) -> KeccakDigest {
-        let label = keccak256("veil v1 image leaf");
-        let inner =
-            keccak256((label, U256::from(self.part as u8), B256::from(self.digest)).abi_encode());
-        KeccakDigest(keccak256(inner).0)
-    }
-
-    /// The tree over the parts of an image, in the order of its manifest.
-    #[must_use]
-    pub fn tree(parts: &[Self]) -> MerkleTree {
-        MerkleTree::new(parts.iter().map(Self::leaf).collect())
-    }
-}
 
 /// What the chain knows of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -169,7 +128,7 @@ impl Chain {
     }
 
     /// Announces an image, or allows it at once if nothing is delayed. `manifest`: its SHA-256; `root`:
-    /// [`ImageLeaf::tree`].
+    /// of [`ImageParts`](veil_protocol_spec::scheduling::ImageParts).
     ///
     /// # Errors
     /// [`ChainError`].
@@ -257,7 +216,7 @@ impl Chain {
         &self,
         cluster: ClusterId,
         manifest: [u8; 32],
-        leaf: ImageLeaf,
+        part: ImagePart,
         proof: &[KeccakDigest],
     ) -> Result<bool, ChainError> {
         let contract = self.policies();
@@ -267,8 +226,8 @@ impl Chain {
                 .verifyImagePart(
                     cluster.0.into(),
                     manifest.into(),
-                    leaf.part as u8,
-                    leaf.digest.into(),
+                    part.kind as u8,
+                    part.digest.into(),
                     proof.clone(),
                 )
                 .call()

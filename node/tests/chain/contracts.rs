@@ -16,11 +16,10 @@ use veil_contracts::{
         IVeilContract::{CompactSignature, Point},
         NodeRegistry::{self, NodeRegistryErrors},
     },
-    policy_registry::PolicyRegistry::PolicyRegistryErrors as PolicyErrors,
 };
 use veil_node::chain::{
     AccountKey, Allowance, AttemptStatus, Chain, ChainConfig, ChainError, ClusterSettings,
-    ImageLeaf, ImagePart, ImageStatus, NodeRegistration, Refusal, Rights,
+    NodeRegistration, Refusal,
     anvil::{Anvil, AnvilConfig},
     registration_digest,
 };
@@ -30,17 +29,9 @@ use veil_protocol_spec::{
     scheduling::{Assignment, Assignments, CertificateBody, Outcome, ReplicaIndex},
 };
 
-use crate::support::{Group, MEMBER, WORKER, World, identity};
+use crate::support::{Group, MEMBER, WORKER, World, identity, refusal};
 
 const FREELY: Allowance = Allowance::submit_freely();
-
-/// The refusal that a call ended with.
-fn refusal<T: core::fmt::Debug>(result: Result<T, ChainError>) -> Refusal {
-    match result {
-        Err(ChainError::Refused(refusal)) => refusal,
-        other => panic!("not refused by a contract: {other:?}"),
-    }
-}
 
 macro_rules! assert_refused {
     ($result:expr, $kind:ident($pattern:pat)) => {
@@ -477,70 +468,4 @@ async fn a_chain_that_went_away_is_named_and_its_state_survives() {
     // With its events, from which the keys and labels of nodes are read.
     assert_eq!(again.nodes(cluster).await.unwrap(), nodes);
     assert_eq!((nodes[0].stake, nodes[0].labels.len()), (7, 1));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_image_is_proved_by_its_parts_until_it_is_revoked() {
-    let world = World::new(4).await;
-    let (admin, cluster) = (&world.admin, world.cluster);
-    let leaf = |part, byte| ImageLeaf { part, digest: [byte; 32] };
-    let parts = [
-        leaf(ImagePart::Config, 1),
-        leaf(ImagePart::Layer, 2),
-        leaf(ImagePart::Layer, 3),
-        leaf(ImagePart::Signature, 4),
-    ];
-    let (manifest, tree) = ([0x1a; 32], ImageLeaf::tree(&parts));
-    assert!(admin.is_image_allowed(cluster, manifest).await.unwrap(), "not restricted yet");
-    let stranger = world.account(3);
-    let refused = refusal(stranger.allow_image(cluster, manifest, tree.root()).await);
-    assert!(refused.to_string().contains("--right images"), "{refused}");
-    let images = Allowance { rights: Rights::IMAGES, ..Allowance::NONE };
-    admin.set_allowance(cluster, stranger.account().unwrap(), images).await.unwrap();
-    stranger.allow_image(cluster, manifest, tree.root()).await.unwrap();
-    assert_eq!(admin.image(cluster, manifest).await.unwrap().status, ImageStatus::Allowed);
-    assert!(!admin.is_image_allowed(cluster, [0x1b; 32]).await.unwrap(), "restricted now");
-    for (i, part) in parts.iter().enumerate() {
-        let proof = tree.proof(i).unwrap();
-        assert!(admin.verify_image_part(cluster, manifest, *part, &proof).await.unwrap(), "{i}");
-        let other = leaf(ImagePart::Layer, 9);
-        assert!(!admin.verify_image_part(cluster, manifest, other, &proof).await.unwrap());
-    }
-    stranger.revoke_image(cluster, manifest).await.unwrap();
-    let proof = tree.proof(0).unwrap();
-    assert!(!admin.verify_image_part(cluster, manifest, parts[0], &proof).await.unwrap());
-    assert!(!admin.is_image_allowed(cluster, manifest).await.unwrap());
-    assert_refused!(
-        stranger.revoke_image(cluster, manifest).await,
-        Policy(PolicyErrors::ImageNotAllowed(_))
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_widens_is_announced_and_a_begun_cluster_is_finished() {
-    let world = World::new(4).await;
-    let settings = ClusterSettings {
-        salt: [3; 32],
-        widening_delay: 3600,
-        policy: Vec::new(),
-        ..ClusterSettings::new(world.committee)
-    };
-    let cluster = world.admin.register_cluster(&settings).await.unwrap();
-    let again = world.admin.register_cluster(&settings).await;
-    assert_refused!(again, Registry(NodeRegistryErrors::ClusterAlreadyRegistered(_)));
-    // As if the upload of the policy had failed the first time.
-    let settings = ClusterSettings { policy: b"spread".to_vec(), ..settings };
-    assert_eq!(world.admin.register_cluster(&settings).await.unwrap(), cluster);
-    assert_eq!(world.admin.cluster_policy(cluster).await.unwrap(), b"spread");
-
-    // Young clusters have nobody to warn; this one is old now.
-    world.pass(4000).await;
-    world.admin.set_cluster_policy(cluster, b"binpack").await.unwrap();
-    assert_eq!(world.admin.cluster_policy(cluster).await.unwrap(), b"spread");
-    let (announced, from) = world.admin.announced_policy(cluster).await.unwrap().unwrap();
-    assert_eq!(announced, b"binpack");
-    let (_, now) = world.admin.block().await.unwrap();
-    assert!(from > now, "{from} {now}");
-    world.pass(3700).await;
-    assert_eq!(world.admin.cluster_policy(cluster).await.unwrap(), b"binpack");
 }

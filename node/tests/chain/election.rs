@@ -8,7 +8,7 @@ use veil_contracts::{
     key_ceremony::KeyCeremony::KeyCeremonyErrors as CeremonyErrors,
 };
 use veil_node::chain::{
-    AttemptStatus, CertificateVote, ChainError, ClusterSettings, ElectedCommittee, ElectionStatus,
+    AttemptStatus, CertificateVote, ClusterSettings, ElectedCommittee, ElectionStatus,
     Endorsements, KeyPublication, NodeRegistration, Refusal, absence_digest,
 };
 use veil_protocol_spec::{
@@ -18,7 +18,7 @@ use veil_protocol_spec::{
     scheduling::{Assignment, Assignments, CertificateBody, Outcome, ReplicaIndex},
 };
 
-use crate::support::{Group, MEMBER, World, identity};
+use crate::support::{Group, MEMBER, World, identity, refusal};
 
 const MEMBERS: u8 = 10;
 const ETHER: u128 = 1_000_000_000_000_000_000;
@@ -31,14 +31,6 @@ fn identity_of(peer: &PeerIdHash) -> SecretIdentity {
 
 fn seat(i: u8) -> ParticipantIndex {
     ParticipantIndex::new(i).unwrap()
-}
-
-/// The refusal that a call ended with.
-fn refusal<T: core::fmt::Debug>(result: Result<T, ChainError>) -> Refusal {
-    match result {
-        Err(ChainError::Refused(refusal)) => refusal,
-        other => panic!("not refused by a contract: {other:?}"),
-    }
 }
 
 /// Ten members with stake, in three organisations, of which none may have more than three of the six
@@ -82,6 +74,7 @@ async fn elect(world: &World, epoch: u64) -> ElectedCommittee {
     eprintln!("gas of seal, 4 seats and 2 standbys of 10: {}", mined.gas);
     let committee = anyone.committee(cluster, epoch).await.unwrap().unwrap();
     assert_eq!((committee.seats.len(), committee.standbys.len()), (4, 2));
+    assert!(anyone.verify_election(cluster, epoch).await.unwrap(), "the draw off chain");
     let drawn: BTreeSet<_> = committee.seats.iter().chain(&committee.standbys).collect();
     assert_eq!(drawn.len(), 6, "nobody twice");
     committee

@@ -6,6 +6,7 @@
 mod contracts;
 mod election;
 mod endpoints;
+mod policy;
 mod reorganisation;
 mod support;
 mod transactions;

@@ -24,8 +24,8 @@ use tokio::{
 };
 use veil_committee::frost::{Dkg, EvmSuite, GroupKeyShare, GroupPublicKey, dkg::Packages};
 use veil_node::chain::{
-    Chain, ChainConfig, ClusterSettings, Deployment, Endorsements, KeyPublication,
-    NodeRegistration, Proposal, ReferenceString, Roles,
+    Chain, ChainConfig, ChainError, ClusterSettings, Deployment, Endorsements, KeyPublication,
+    NodeRegistration, Proposal, ReferenceString, Refusal, Roles,
     anvil::{Anvil, AnvilConfig},
 };
 use veil_protocol_spec::{
@@ -183,6 +183,14 @@ impl World {
     pub(crate) async fn reorganise(&self, depth: u64) {
         let options = ReorgOptions { depth, tx_block_pairs: Vec::new() };
         self.provider().anvil_reorg(options).await.unwrap();
+    }
+}
+
+/// The refusal that a call ended with.
+pub(crate) fn refusal<T: core::fmt::Debug>(result: Result<T, ChainError>) -> Refusal {
+    match result {
+        Err(ChainError::Refused(refusal)) => refusal,
+        other => panic!("not refused by a contract: {other:?}"),
     }
 }
 

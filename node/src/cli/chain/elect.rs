@@ -86,6 +86,7 @@ pub(super) async fn describe(
             |peers: &[PeerIdHash]| peers.iter().map(|peer| format!("0x{peer}")).collect::<Vec<_>>();
         report["seats"] = json!(texts(&committee.seats));
         report["standbys"] = json!(texts(&committee.standbys));
+        report["verified"] = json!(chain.verify_election(cluster, epoch).await?);
     }
     Ok(report)
 }

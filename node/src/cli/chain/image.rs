@@ -7,13 +7,15 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use veil_protocol_spec::KeccakDigest;
+use veil_protocol_spec::{
+    KeccakDigest,
+    scheduling::{ImagePart, ImageParts, PartKind},
+};
 
 use super::{
     Failure,
     arguments::{ClusterArgument, Connection, Contract},
 };
-use crate::chain::{ImageLeaf, ImagePart};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
@@ -111,7 +113,7 @@ struct Descriptor {
 
 impl Manifest {
     /// Digest of the manifest, and its parts in order: configuration, layers, signatures.
-    fn read(&self) -> Result<([u8; 32], Vec<ImageLeaf>), Failure> {
+    fn read(&self) -> Result<([u8; 32], ImageParts), Failure> {
         let bytes = fs::read(&self.manifest).map_err(Failure::file(&self.manifest))?;
         let refused =
             |reason: String| Failure::Usage(format!("{}: {reason}", self.manifest.display()));
@@ -120,16 +122,17 @@ impl Manifest {
                 "not the manifest of one image ({error}); of an index, take the manifest of one platform"
             ))
         })?;
-        let leaf = |part, text: &str| {
-            Ok::<_, Failure>(ImageLeaf { part, digest: parse_digest(text).map_err(refused)? })
+        let part = |kind, text: &str| {
+            Ok::<_, Failure>(ImagePart { kind, digest: parse_digest(text).map_err(refused)? })
         };
-        let mut parts = vec![leaf(ImagePart::Config, &fields.config.digest)?];
+        let mut parts = vec![part(PartKind::Config, &fields.config.digest)?];
         for layer in &fields.layers {
-            parts.push(leaf(ImagePart::Layer, &layer.digest)?);
+            parts.push(part(PartKind::Layer, &layer.digest)?);
         }
         let signature =
-            |digest: &[u8; 32]| ImageLeaf { part: ImagePart::Signature, digest: *digest };
+            |digest: &[u8; 32]| ImagePart { kind: PartKind::Signature, digest: *digest };
         parts.extend(self.signature.iter().map(signature));
+        let parts = ImageParts::new(parts).map_err(|error| refused(error.to_string()))?;
         Ok((Sha256::digest(&bytes).into(), parts))
     }
 }
@@ -138,7 +141,7 @@ pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
     match command {
         Command::Allow(Allow { image, place }) => {
             let (manifest, parts) = image.read()?;
-            let root = ImageLeaf::tree(&parts).root();
+            let root = parts.tree().root();
             let chain = place.contract.connect(&place.connection).await?;
             let cluster = place.cluster.id();
             let mined = chain.allow_image(cluster, manifest, root).await?;
@@ -146,7 +149,7 @@ pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
             Ok(json!({
                 "image": shown(manifest),
                 "root": format!("0x{root}"),
-                "parts": parts.len(),
+                "parts": parts.as_slice().len(),
                 "status": now.status,
                 "allowed_from": now.allowed_from,
                 "transaction": format!("0x{}", mined.transaction),
@@ -163,19 +166,19 @@ pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
         }
         Command::Prove(Prove { image, part, place }) => {
             let (manifest, parts) = image.read()?;
-            let position = parts.iter().position(|leaf| leaf.digest == *part);
-            let leaf = position.and_then(|at| parts.get(at));
+            let position = parts.as_slice().iter().position(|leaf| leaf.digest == *part);
+            let leaf = position.and_then(|at| parts.as_slice().get(at));
             let none =
                 || Failure::Usage(format!("{} is no part of {}", shown(*part), shown(manifest)));
             let (position, leaf) = position.zip(leaf).ok_or_else(none)?;
-            let proof = ImageLeaf::tree(&parts).proof(position).ok_or_else(none)?;
+            let proof = parts.tree().proof(position).ok_or_else(none)?;
             let chain = place.contract.connect(&place.connection).await?;
             let cluster = place.cluster.id();
             let proven = chain.verify_image_part(cluster, manifest, *leaf, &proof).await?;
             let text = |node: &KeccakDigest| format!("0x{node}");
             Ok(json!({
                 "image": shown(manifest),
-                "part": leaf.part,
+                "part": leaf.kind,
                 "digest": shown(*part),
                 "proof": proof.iter().map(text).collect::<Vec<_>>(),
                 "status": chain.image(cluster, manifest).await?.status,
@@ -213,8 +216,9 @@ mod tests {
         fs::write(&path, text.to_string()).unwrap();
         let manifest = Manifest { manifest: path.clone(), signature: vec![[4; 32]] };
         let (_, parts) = manifest.read().unwrap();
-        let found: Vec<_> = parts.iter().map(|leaf| (leaf.part, leaf.digest[0])).collect();
-        use ImagePart::{Config, Layer, Signature};
+        let found: Vec<_> =
+            parts.as_slice().iter().map(|leaf| (leaf.kind, leaf.digest[0])).collect();
+        use PartKind::{Config, Layer, Signature};
         assert_eq!(found, [(Config, 1), (Layer, 2), (Layer, 3), (Signature, 4)]);
         fs::write(&path, "{\"manifests\": []}").unwrap();
         assert!(manifest.read().unwrap_err().to_string().contains("one platform"));
