@@ -10,12 +10,12 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use serde::Serialize;
 use tfhe::{get_pbs_count, reset_pbs_count};
+use veil_benches::usage::Stopwatch;
 use veil_keygen_ceremony::keyset::{
     Layout, ParameterSet, assemble, decode_block,
     reference::{self, ClearKeys},
     squashed_blocks,
 };
-use veil_node::usage::Stopwatch;
 use veil_protocol_spec::{
     Address, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeccakDigest, KeySetDigest,
     ParticipantIndex, PeerIdHash, Slot,
