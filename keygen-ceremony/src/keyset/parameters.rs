@@ -366,15 +366,25 @@ impl ParameterSet {
         self.log2_p_fail_with(|c| self.key_variance(c))
     }
 
+    /// [`Self::log2_p_fail`] for an input with `units` times the variance that a bootstrap leaves: the
+    /// sum of the squared weights of a linear combination of fresh ciphertexts.
+    #[must_use]
+    pub fn log2_p_fail_at(&self, units: f64) -> f64 {
+        let noise = self.look_up_noise_with(|component| self.key_variance(component));
+        noise.log2_p_fail(units, self.entry_half_width())
+    }
+
     /// [`Self::log2_p_fail`] for keys of which each component has the given variance, in units of
     /// its words.
     #[must_use]
     pub fn log2_p_fail_with(&self, key_variance: impl Fn(Component) -> f64) -> f64 {
-        let compute = &self.compute;
-        let norm = compute.max_noise_level.get() as f64;
-        // One entry of the look-up table spans 1/(2 * 16) of the torus: 4 bits and the padding.
-        let entries = 2 * compute.message_modulus.0 * compute.carry_modulus.0;
-        self.look_up_noise_with(key_variance).log2_p_fail(norm * norm, 0.5 / entries as f64)
+        let norm = self.compute.max_noise_level.get() as f64;
+        self.look_up_noise_with(key_variance).log2_p_fail(norm * norm, self.entry_half_width())
+    }
+
+    /// Half of 1/(2 * 16) of the torus: an entry of a look-up table for 4 bits and the padding.
+    fn entry_half_width(&self) -> f64 {
+        0.5 / (2 * self.compute.message_modulus.0 * self.compute.carry_modulus.0) as f64
     }
 
     /// (M/r) sigma^2 of a component in units of its words: what the committee's keys carry.
