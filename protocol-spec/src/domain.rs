@@ -96,7 +96,13 @@ domains! {
     MANIFEST = "manifest";
     /// What tfhe's proof of a telemetry list binds.
     TELEMETRY_PROOF = "telemetry proof";
-    /// Digest of the reference string of telemetry proofs.
+    /// What tfhe's proof of an encrypted request binds.
+    REQUEST_PROOF = "request proof";
+    /// What tfhe's proof of a policy's encrypted weights binds.
+    WEIGHTS_PROOF = "weights proof";
+    /// Digest of a policy's encrypted weights.
+    ENCRYPTED_WEIGHTS = "encrypted weights";
+    /// Digest of the reference string of the proofs of encrypted lists.
     REFERENCE_STRING = "reference string";
     /// Tells evaluation keys apart, by their compact public key.
     EVALUATION_KEY = "evaluation key";

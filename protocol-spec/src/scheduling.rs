@@ -15,6 +15,8 @@
 //! |---|---|---|
 //! | [`Telemetry`] | BLAKE3 of [`TelemetryBody`] | the worker's identity |
 //! | [`JobSpec`] | BLAKE3 | the transaction that submits the digest |
+//! | [`ClusterPolicy`] | Keccak-256 of the bytes on chain | the transaction that sets it |
+//! | [`EncryptedWeights`] | BLAKE3 | the policy that names it |
 //! | [`Manifest`] | BLAKE3 | 2t+1 members, by the agreement that locks it |
 //! | [`EvaluationReport`] | BLAKE3 of [`EvaluationBody`] | the evaluator's identity |
 //! | [`CertificateBody`] | Keccak-256 | the committee's FROST key |
@@ -44,6 +46,8 @@ mod job_error;
 mod labels;
 mod manifest;
 mod merkle;
+mod policy;
+mod quantities;
 mod record;
 mod report;
 mod resources;
@@ -71,10 +75,16 @@ pub use manifest::{
     SuspicionError, TelemetryEntry,
 };
 pub use merkle::{MerkleTree, verify_inclusion};
+pub use policy::{ClusterPolicy, EncryptedWeights, PolicyError, PolicyWeights, Weight, Weights};
+pub use quantities::{
+    LatencyClass, OutOfRange, PriceClass, Quantities, Quantity, Reading, Resource, Scale,
+    WorkerPriority,
+};
 pub use record::{RecordError, SlotRecord};
 pub use report::{EvaluationBody, EvaluationReport, ReportError};
 pub use resources::{
-    CpuUnits, DiskUnits, GpuUnits, MemoryUnits, RequestTooLarge, ResourceRequest, Resources,
+    CpuUnits, DiskUnits, EncryptedRequest, GpuUnits, MemoryUnits, RequestTooLarge, ResourceRequest,
+    Resources,
 };
 pub use state::{ClusterState, NextReplicas, Placement, StateError, Submission};
 pub use telemetry::{

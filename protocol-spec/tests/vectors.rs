@@ -87,6 +87,8 @@ fn job() -> JobSpec {
                 strength: Strength::Soft,
                 domain: FailureDomain::Label("zone".parse().unwrap()),
             }),
+            max_latency: Some(LatencyClass::new(2).unwrap()),
+            prefer_previous: true,
         },
         lease: LeasePolicy::Exclusive { seconds: 300 },
         restart: RestartPolicy::OnFailure { max_retries: 5 },

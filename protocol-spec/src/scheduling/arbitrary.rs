@@ -67,6 +67,8 @@ pub(crate) fn job() -> JobSpec {
                 strength: Strength::Hard,
                 domain: FailureDomain::Label("zone".parse().unwrap()),
             }),
+            max_latency: Some(LatencyClass::new(2).unwrap()),
+            prefer_previous: true,
         },
         lease: LeasePolicy::Exclusive { seconds: 120 },
         restart: RestartPolicy::OnFailure { max_retries: 3 },

@@ -10,6 +10,10 @@
 //! # Caveats
 //! Constraints narrow the candidates, and with few candidates "pending" says something about each
 //! of them; the cluster's policy sets the smallest candidate set, not this type.
+//!
+//! # Encrypted requests
+//! The list in a job is proven for operator and nonce ([`JobSpec::request_metadata`]); whoever
+//! copies it into a job of its own has a list that does not verify.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +22,9 @@ use super::{
     image::ImageReference,
     job_error::JobError,
     labels::{Label, LabelKey},
+    quantities::LatencyClass,
     resources::ResourceRequest,
+    telemetry::{ProofMetadata, ProvenList},
 };
 use crate::{
     codec::Wire,
@@ -57,17 +63,19 @@ pub mod limits {
 #[serde(transparent)]
 pub struct Priority(pub u8);
 
-/// How the circuit scores the workers that have room.
+/// How the circuit scores the workers that have room, the dominant resource of the request
+/// deciding: the one of which it takes the largest share of 191 units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SchedulingPolicy {
-    /// The worker with the most room left.
+    /// The worker with the most left.
     Spread,
-    /// The worker with the least room left.
+    /// The worker with the least left.
     BinPack,
-    /// In turn, jobs of higher priority first.
+    /// The worker whose own priority is highest; among equals in turn, by slot and replica.
     PriorityRoundRobin,
-    /// The cheapest worker by the cluster's weights, latency included.
+    /// The cheapest worker by the cluster's weights of price and latency; combine it with
+    /// [`Constraints::max_latency`].
     Cost,
 }
 
@@ -101,7 +109,7 @@ pub struct AntiAffinity {
     pub domain: FailureDomain,
 }
 
-/// Which workers a job may go to.
+/// Which workers a job may go to. The type of a GPU is a label like any other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Constraints {
@@ -112,6 +120,11 @@ pub struct Constraints {
     pub deny: Vec<Label>,
     /// Keeps the job's own replicas apart.
     pub anti_affinity: Option<AntiAffinity>,
+    /// Slowest latency class that will do.
+    pub max_latency: Option<LatencyClass>,
+    /// Whether a replica goes back to the worker that held it last, if that one has room and no
+    /// hard rule forbids it: what need not move does not.
+    pub prefer_previous: bool,
 }
 
 /// What a worker does that is cut off from the committee.
@@ -215,7 +228,8 @@ pub struct JobSpec {
 
 impl Wire for JobSpec {
     const NAME: &'static str = "JobSpec";
-    const MAX_BYTES: usize = 32 * 1024;
+    const VERSION: u8 = 2;
+    const MAX_BYTES: usize = 32 * 1024 + ProvenList::MAX_BYTES;
 }
 
 impl JobSpec {
@@ -227,6 +241,20 @@ impl JobSpec {
         let job = Self::from_wire(bytes)?;
         job.validate()?;
         Ok(job)
+    }
+
+    /// What the proof of an encrypted request must bind; `None` for a request in clear.
+    #[must_use]
+    pub fn request_metadata(&self) -> Option<ProofMetadata> {
+        match &self.request {
+            ResourceRequest::Clear(_) => None,
+            ResourceRequest::Encrypted(request) => Some(ProofMetadata::for_request(
+                &self.scope,
+                &request.key_set,
+                &self.operator,
+                self.nonce,
+            )),
+        }
     }
 
     /// What the operator submits on chain, and what manifests and certificates name.

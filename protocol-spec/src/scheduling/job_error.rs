@@ -77,12 +77,13 @@ impl JobSpec {
         if !limits::REPLICAS.contains(&self.replicas) {
             return Err(JobError::Replicas(self.replicas));
         }
-        let ResourceRequest::Clear(resources) = &self.request;
-        if resources.cpu.0 == 0 {
-            return Err(JobError::EmptyRequest("CPU"));
-        }
-        if resources.memory.0 == 0 {
-            return Err(JobError::EmptyRequest("memory"));
+        if let ResourceRequest::Clear(resources) = &self.request {
+            if resources.cpu.0 == 0 {
+                return Err(JobError::EmptyRequest("CPU"));
+            }
+            if resources.memory.0 == 0 {
+                return Err(JobError::EmptyRequest("memory"));
+            }
         }
         self.validate_arguments()?;
         self.validate_labels()?;
@@ -169,7 +170,7 @@ mod tests {
     use crate::{
         codec::Wire,
         scheduling::{
-            arbitrary::{assert_wire, job, labels},
+            arbitrary::{assert_wire, binding, job, labels},
             *,
         },
     };
@@ -212,6 +213,27 @@ mod tests {
         };
         assert_eq!(refused(|j| j.request = request(0, 1)), JobError::EmptyRequest("CPU"));
         assert_eq!(refused(|j| j.request = request(1, 0)), JobError::EmptyRequest("memory"));
+    }
+
+    #[test]
+    fn an_encrypted_request_is_bound_to_its_job() {
+        assert_eq!(job().request_metadata(), None);
+        let encrypted = |nonce| JobSpec {
+            nonce,
+            request: ResourceRequest::Encrypted(EncryptedRequest {
+                key_set: binding().key_set,
+                dominant: Resource::Memory,
+                list: ProvenList::new(vec![3; ProvenList::MAX_BYTES]).unwrap(),
+            }),
+            ..job()
+        };
+        let job = encrypted(1);
+        assert_eq!(JobSpec::parse(&job.to_wire()), Ok(job.clone()));
+        assert_ne!(encrypted(2).request_metadata(), job.request_metadata());
+        assert_ne!(
+            ProofMetadata::for_weights(&job.scope, &binding().key_set, &job.operator, 1),
+            job.request_metadata().unwrap()
+        );
     }
 
     #[test]

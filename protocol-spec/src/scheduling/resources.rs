@@ -1,8 +1,8 @@
-//! Quantities in the coarse units in which telemetry and requests are compared.
+//! Resources in the units of job specifications, container limits and samples.
 //!
-//! Each is a u16 count of units, because a circuit compares them as u16; coarse, because every
-//! placed or pending answer is a bit about somebody's load. A request is rounded **up** and a
-//! worker's free capacity **down**, so that whatever fits in units fits.
+//! Each is a u16 count of units. A request is rounded **up** and a worker's free capacity **down**,
+//! so that whatever fits in units fits. Circuits compute on the coarser
+//! [`Quantities`](super::Quantities) that a cluster's [`Scale`](super::Scale) makes of these.
 //!
 //! | | unit | largest |
 //! |---|---|---|
@@ -14,6 +14,9 @@
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use super::{quantities::Resource, telemetry::ProvenList};
+use crate::ids::KeySetDigest;
 
 /// A request beyond what the unit can count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,17 +104,34 @@ pub struct Resources {
     pub gpu: GpuUnits,
 }
 
-/// How a job states what it needs.
+/// A request that only the circuit sees: quantities of the cluster's scale, rounded up, encrypted
+/// and proven by the operator under [`ProofMetadata::for_request`](super::ProofMetadata).
 ///
-/// Today in clear. An encrypted request will be a further variant, and always a proven one: an
-/// unproven ciphertext that enters a circuit is a key-extraction oracle. A build that does not know
-/// a variant refuses the job as malformed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// # Caveats
+/// The limits of the container are not here: the winner must learn them from the operator, as it
+/// learns secrets, after the certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncryptedRequest {
+    /// The key set it is encrypted under; a reshared key keeps it.
+    pub key_set: KeySetDigest,
+    /// In which resource workers are compared; of a public request it follows from the request.
+    pub dominant: Resource,
+    /// The quantities and their proof.
+    pub list: ProvenList,
+}
+
+/// How a job states what it needs. An unproven ciphertext that enters a circuit is a
+/// key-extraction oracle, so an encrypted request is always a proven one. A build that does not
+/// know a variant refuses the job as malformed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ResourceRequest {
     /// Public figures.
     Clear(Resources),
+    /// For the circuit only.
+    Encrypted(EncryptedRequest),
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! A worker's load, encrypted and proven.
 //!
 //! # Flow
-//! 1. The worker samples its free capacity and quantises it with
-//!    [`CpuUnits`](super::CpuUnits) and its siblings, rounding down.
-//! 2. It encrypts the units as one compact list and proves the list well-formed, with
+//! 1. The worker samples its free capacity, quantises it with the cluster's
+//!    [`Scale`](super::Scale), rounding down, and adds its classes: a [`Reading`](super::Reading).
+//! 2. It encrypts the reading as one compact list and proves the list well-formed, with
 //!    [`TelemetryBody::proof_metadata`] as the metadata of tfhe's proof.
 //! 3. It signs the body and gossips it.
 //! 4. A receiver decodes, calls [`Telemetry::verify`], verifies the proof, and caches the message
@@ -22,7 +22,7 @@ use crate::{
     codec::Wire,
     domain::{self, hash_parts},
     identity::{InvalidSignature, SecretIdentity},
-    ids::{Blake3Digest, KeySetDigest, PeerIdHash, PublicIdentity, Signature, Slot},
+    ids::{Address, Blake3Digest, KeySetDigest, PeerIdHash, PublicIdentity, Signature, Slot},
 };
 
 /// tfhe's `ProvenCompactCiphertextList` in safe serialization: opaque here, 1 byte to 128 KiB (six
@@ -80,10 +80,10 @@ impl fmt::Debug for ProvenList {
     }
 }
 
-/// The bytes tfhe's proof of a telemetry list binds, so that a list copied by another worker, or
-/// sent again under another number, does not verify: a digest of purpose, chain, contract,
-/// cluster, key set, sender and sequence number. The epoch is left out: a resharing keeps the key
-/// and with it the proof's meaning.
+/// The bytes tfhe's proof of a list binds, so that a list copied by another sender, sent again
+/// under another number, or used for another purpose, does not verify: a digest of purpose, chain,
+/// contract, cluster, key set, sender and sequence number. The epoch is left out: a resharing keeps
+/// the key and with it the proof's meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProofMetadata([u8; 32]);
 
@@ -96,15 +96,47 @@ impl ProofMetadata {
         sender: &PeerIdHash,
         sequence: u64,
     ) -> Self {
+        Self::of(domain::TELEMETRY_PROOF, scope, key_set, sender.as_bytes(), sequence)
+    }
+
+    /// The metadata of the request in the job that `operator` submits with `nonce`.
+    #[must_use]
+    pub fn for_request(
+        scope: &ClusterScope,
+        key_set: &KeySetDigest,
+        operator: &Address,
+        nonce: u64,
+    ) -> Self {
+        Self::of(domain::REQUEST_PROOF, scope, key_set, operator.as_bytes(), nonce)
+    }
+
+    /// The metadata of the weights that `author` encrypts with `nonce`.
+    #[must_use]
+    pub fn for_weights(
+        scope: &ClusterScope,
+        key_set: &KeySetDigest,
+        author: &Address,
+        nonce: u64,
+    ) -> Self {
+        Self::of(domain::WEIGHTS_PROOF, scope, key_set, author.as_bytes(), nonce)
+    }
+
+    fn of(
+        purpose: &str,
+        scope: &ClusterScope,
+        key_set: &KeySetDigest,
+        sender: &[u8],
+        number: u64,
+    ) -> Self {
         Self(hash_parts(
-            domain::TELEMETRY_PROOF,
+            purpose,
             &[
                 &scope.chain_id.0.to_le_bytes(),
                 scope.contract.as_bytes(),
                 scope.cluster.as_bytes(),
                 key_set.as_bytes(),
-                sender.as_bytes(),
-                &sequence.to_le_bytes(),
+                sender,
+                &number.to_le_bytes(),
             ],
         ))
     }
@@ -131,7 +163,7 @@ pub struct TelemetryBody {
     pub includes_slot: Slot,
     /// When the sample was taken.
     pub sampled_at: UnixMillis,
-    /// The encrypted units and their proof.
+    /// The encrypted reading and its proof.
     pub list: ProvenList,
 }
 
