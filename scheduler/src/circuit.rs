@@ -1,96 +1,204 @@
-//! The circuit: a [`Plan`] run on encrypted capacities.
+//! The circuit: a [`Plan`] run on encrypted readings.
 //!
 //! # Per replica and candidate
-//! 1. **Fit**: for every requested resource, the borrows of free - request, digit by digit from the
-//!    lowest digit of the request that is not 0. A digit minus a clear digit minus a borrow is -16
-//!    to 15, the borrow is its sign: one look-up. The borrow out of the top digit says that it
-//!    does not fit.
-//! 2. **Level**: 0 if something does not fit or hard anti-affinity forbids, else 7 minus the count
-//!    of the job's replicas: one look-up, or two with earlier replicas in the slot.
-//! 3. **Room**: the largest of what each digit stands for.
-//! 4. **Selection**: [`crate::select`].
-//! 5. **Deduction**, if a later replica can see it: with s the selection, b the borrows and r the
-//!    request's digits, digit j changes by s (16 b_j - r_j - b_(j-1)): one look-up for each digit.
+//! 1. **Fit** ([`crate::fit`]): 2 look-ups for a resource, 1 if the low digit of the request is 0.
+//!    For `spread` the dominant resource is left out: the winner has the most of it, so that it is
+//!    enough to check the winner's.
+//! 2. **Score** ([`crate::score`]): linear in the free digits but for 2 look-ups that split them.
+//! 3. **Mask**: the score's upper part and what speaks against the worker: one look-up. If a count
+//!    of replicas or a previous worker decides first, a level takes its place: one or two look-ups.
+//! 4. **Selection** ([`crate::select`]): 6 look-ups a match, 2/3 for the way down.
+//! 5. **Deduction**, if a later replica can see it: one look-up for each resource.
 //! 6. **Output**: the winner's number in digits of 4 bits.
 //!
 //! Under hard anti-affinity no replica of the job can go where an earlier one went, so fits and
-//! rooms are computed once for the job and the deduction is made after its last replica.
+//! scores are computed once for the job and the deduction is made after its last replica.
+//!
+//! # Lower bound
+//! A look-up reads one digit, so each of the 8 digits that a request of four resources is compared
+//! with takes at least one (7 if the best of the dominant resource is known to be enough); a match
+//! has to look at both digits of the score to compare them, and a choice between two unknown digits
+//! of 4 bits by an unknown bit is no negacyclic function of any one sum of them, so it takes two
+//! each: 2 + 4. A bit to each worker takes at least one look-up for every 15 outcomes, and masking
+//! one. That is about 15 for `spread` in this style of circuit, against which one replica takes
+//! 15.7 (13.7 without splitting, which [`crate::verify_and_expand`] does for CPU and memory before
+//! the manifest is known), and 16 for `bin_pack`, against 18.7 (16.7).
+
+use std::collections::BTreeMap;
 
 use rayon::prelude::*;
+use veil_protocol_spec::{
+    Blake3Digest,
+    scheduling::{PolicyWeights, SchedulingPolicy},
+};
 
 use crate::{
-    key::EvaluationKey,
-    lookup::{Digit, MAX_VARIANCE, Table},
-    plan::{MAX_COUNT, Plan, Step, digit_room},
-    select::{self, Contender},
-    telemetry::{DIGITS, RESOURCES, digits},
+    fit::{self, Fit, RequestDigits, deduct, masked},
+    lookup::{Circuit, Digit, MAX_VARIANCE, Table, sum},
+    plan::{Plan, Step},
+    rules::{JobRules, Need, RESOURCES},
+    score::{Score, View, score},
+    select::{self, Condition, Contender},
 };
 
 /// An infeasible candidate, above a count of at most 7.
 const UNFIT: i64 = 8;
-/// Highest level: feasible and without a replica of the job.
-const MAX_LEVEL: i64 = 7;
-/// What a capacity's digit may gather over deductions; one borrow joins it in a look-up.
-const CAPACITY_VARIANCE: u32 = MAX_VARIANCE - 1;
-/// What the selection may carry into a deduction: weights 2 and 4 on two borrows take 20 of 25.
-const SELECTION_VARIANCE: u32 = 5;
-/// What a count may carry into a level: the flag [`UNFIT`] joins it.
-const COUNT_VARIANCE: u32 = MAX_VARIANCE - 1;
+/// What counts and flags may carry into a look-up with what joins them there.
+const COUNT_VARIANCE: u32 = MAX_VARIANCE - 6;
+/// What the selection may carry into a deduction: the weight 2 on a borrow takes 4.
+const SELECTION_VARIANCE: u32 = MAX_VARIANCE - 4;
 
-/// Free capacity; absent for a resource that no job asks for.
-pub(crate) type Capacity = [Option<[Digit; DIGITS]>; RESOURCES];
-
-/// One worker while a slot is evaluated.
-struct Worker {
-    free: Capacity,
-    /// Of the current job, as long as `free` does not change.
-    fit: Option<Fit>,
-    /// Of the current job: replicas placed in this slot. It exists from the second step on.
-    placed: Option<Digit>,
+/// What the circuit knows of workers besides their readings.
+pub(crate) struct Confidential {
+    /// Encrypted requests by job.
+    pub(crate) requests: BTreeMap<Blake3Digest, RequestDigits>,
+    /// Encrypted weights: price, latency.
+    pub(crate) weights: Option<[Digit; 2]>,
 }
 
-/// What a request means for a worker.
-struct Fit {
-    /// By resource, then digit; absent below the request's lowest digit.
-    borrows: [[Option<Digit>; DIGITS]; RESOURCES],
-    /// Number of resources that do not suffice.
-    lacking: Digit,
-    room: Option<Digit>,
+impl Confidential {
+    /// Zeros in clear, to count look-ups with.
+    pub(crate) fn blank(plan: &Plan) -> Self {
+        let zero = || Digit::clear(0);
+        let pair = || [zero(), zero()];
+        let encrypted = |step: &&Step| matches!(plan.rules(step).need, Need::Encrypted);
+        Self {
+            requests: plan
+                .steps
+                .iter()
+                .filter(encrypted)
+                .map(|step| (step.job, RequestDigits::new([pair(), pair(), pair(), pair()])))
+                .collect(),
+            weights: matches!(plan.policy.weights, PolicyWeights::Encrypted(_)).then(pair),
+        }
+    }
+}
+
+/// One worker while a slot is evaluated.
+#[derive(Default)]
+pub(crate) struct Worker {
+    /// Low and high digit; absent for a resource that no job asks for.
+    free: [Option<[Digit; 2]>; RESOURCES],
+    /// Of `free` as it is.
+    views: [Option<View>; RESOURCES],
+    /// Latency class + 4 * price class; absent if no job looks at it.
+    pub(crate) classes: Option<Digit>,
+    /// Own priority; absent if no job looks at it.
+    pub(crate) priority: Option<Digit>,
+    /// Of the current job, as long as `free` does not change.
+    known: Option<(Fit, Score)>,
+}
+
+impl Worker {
+    /// Zeros in clear, to count look-ups with.
+    pub(crate) fn blank() -> Self {
+        let zero = || Digit::clear(0);
+        let mut worker = Self::default();
+        (0..RESOURCES).for_each(|resource| worker.set_free(resource, [zero(), zero()]));
+        Self { classes: Some(zero()), priority: Some(zero()), ..worker }
+    }
+
+    pub(crate) fn free(&self, resource: usize) -> &[Digit; 2] {
+        self.free[resource].as_ref().expect("every requested resource is expanded")
+    }
+
+    pub(crate) fn set_free(&mut self, resource: usize, digits: [Digit; 2]) {
+        self.free[resource] = Some(digits);
+        self.views[resource] = None;
+    }
+
+    /// With what is known of the digits already.
+    pub(crate) fn set_view(&mut self, resource: usize, view: View) {
+        self.views[resource] = Some(view);
+    }
+
+    pub(crate) fn view(&mut self, circuit: &Circuit<'_>, resource: usize) -> View {
+        match &self.views[resource] {
+            Some(view) => view.clone(),
+            None => {
+                let view = View::new(circuit, self.free(resource));
+                self.views[resource] = Some(view.clone());
+                view
+            }
+        }
+    }
+
+    /// What [`score`] will need and is not known yet.
+    fn missing_view(&self, circuit: &Circuit<'_>, rules: &JobRules) -> Option<View> {
+        let by_quantity =
+            matches!(rules.policy, SchedulingPolicy::Spread | SchedulingPolicy::BinPack);
+        let missing = by_quantity && self.views[rules.dominant].is_none();
+        missing.then(|| View::new(circuit, self.free(rules.dominant)))
+    }
+
+    pub(crate) fn classes(&self) -> &Digit {
+        self.classes.as_ref().expect("classes are expanded if a job looks at them")
+    }
+
+    pub(crate) fn priority(&self) -> &Digit {
+        self.priority.as_ref().expect("priorities are expanded if a job looks at them")
+    }
+}
+
+/// Replicas of the current job placed in this slot.
+struct Placed {
+    /// By failure domain; absent if none can be there.
+    by_domain: Vec<Option<Digit>>,
+    /// Largest possible count: public.
+    largest: i64,
+    /// By worker, under hard anti-affinity.
+    by_worker: Vec<Option<Digit>>,
 }
 
 /// The output digits by position in the manifest's pending list.
-pub(crate) fn run(plan: &Plan, capacities: Vec<Capacity>, key: &EvaluationKey) -> Vec<Vec<Digit>> {
-    let mut workers: Vec<_> =
-        capacities.into_iter().map(|free| Worker { free, fit: None, placed: None }).collect();
+pub(crate) fn run(
+    plan: &Plan,
+    mut workers: Vec<Worker>,
+    confidential: &mut Confidential,
+    circuit: &Circuit<'_>,
+) -> Vec<Vec<Digit>> {
     let last_use = last_use(plan);
     let mut outputs = vec![Vec::new(); plan.replicas];
-    // How large a count of placed replicas can be: public.
-    let mut largest_count = 0;
+    let mut placed = Placed { by_domain: Vec::new(), largest: 0, by_worker: Vec::new() };
     for (number, step) in plan.steps.iter().enumerate() {
-        if !step.candidates.is_empty() {
-            let won = select::winner(key, contenders(key, step, &mut workers));
-            let mut selected = vec![None; workers.len()];
-            step.candidates.iter().zip(won).for_each(|(worker, won)| selected[*worker] = Some(won));
-            outputs[step.position] = numbers(key, plan, step, &selected);
-            if !step.last_of_job || step.hard {
-                largest_count = count(key, step, &mut workers, &selected, largest_count);
-            }
-            let is_needed =
-                |worker: usize, resource: usize| last_use[worker][resource] > Some(number);
-            if !step.hard {
-                deduct(key, step, &mut workers, &selected, is_needed);
-            } else if step.last_of_job {
-                let placed: Vec<_> = workers.iter().map(|worker| worker.placed.clone()).collect();
-                deduct(key, step, &mut workers, &placed, is_needed);
-            }
+        let rules = plan.rules(step);
+        if step.first_of_job {
+            workers.iter_mut().for_each(|worker| worker.known = None);
+            placed = Placed {
+                by_domain: vec![None; rules.running.len()],
+                largest: 0,
+                by_worker: vec![None; workers.len()],
+            };
         }
-        if step.last_of_job {
-            largest_count = 0;
-            workers.iter_mut().for_each(|worker| {
-                worker.placed = None;
-                worker.fit = None;
-            });
+        if step.candidates.is_empty() {
+            continue;
         }
+        let contenders = contenders(circuit, plan, step, confidential, &mut workers, &placed);
+        let won = select::winner(circuit, contenders, &condition(rules, step, confidential));
+        let mut selected = vec![None; workers.len()];
+        step.candidates.iter().zip(won).for_each(|(worker, won)| selected[*worker] = Some(won));
+        outputs[step.position] = numbers(circuit, plan, step, &selected);
+        outputs[step.position].iter().for_each(|digit| circuit.output(digit));
+        if !step.last_of_job || rules.hard {
+            count(circuit, rules, &mut placed, &selected);
+        }
+        let taken = match (rules.hard, step.last_of_job) {
+            (false, _) => &selected,
+            (true, true) => &placed.by_worker,
+            (true, false) => continue,
+        };
+        let is_needed = |worker: usize, resource: usize| last_use[worker][resource] > Some(number);
+        let somewhere = (0..workers.len()).any(|w| (0..RESOURCES).any(|r| is_needed(w, r)));
+        if let (Some(request), true) = (confidential.requests.get_mut(&step.job), somewhere) {
+            request.halve(circuit);
+        }
+        let request = confidential.requests.get(&step.job);
+        workers.par_iter_mut().zip(taken).enumerate().for_each(|(index, (worker, won))| {
+            let (Some((fit, _)), Some(won)) = (worker.known.take(), won) else { return };
+            let won = circuit.refresh_above(SELECTION_VARIANCE, won.clone());
+            let is_needed = |resource| is_needed(index, resource);
+            deduct(circuit, rules.need, request, &fit, &won, worker, is_needed);
+        });
     }
     outputs
 }
@@ -99,9 +207,10 @@ pub(crate) fn run(plan: &Plan, capacities: Vec<Capacity>, key: &EvaluationKey) -
 fn last_use(plan: &Plan) -> Vec<[Option<usize>; RESOURCES]> {
     let mut last_use = vec![[None; RESOURCES]; plan.workers];
     for (number, step) in plan.steps.iter().enumerate() {
+        let need = plan.rules(step).need;
         for worker in &step.candidates {
-            for (last, request) in last_use[*worker].iter_mut().zip(step.request) {
-                if request > 0 {
+            for (resource, last) in last_use[*worker].iter_mut().enumerate() {
+                if need.of(resource) {
                     *last = Some(number);
                 }
             }
@@ -110,192 +219,164 @@ fn last_use(plan: &Plan) -> Vec<[Option<usize>; RESOURCES]> {
     last_use
 }
 
-fn contenders(key: &EvaluationKey, step: &Step, workers: &mut [Worker]) -> Vec<Contender> {
-    let is_candidate = membership(step, workers.len());
-    let mut levels: Vec<_> = workers
+fn condition<'a>(rules: &JobRules, step: &Step, confidential: &'a Confidential) -> Condition<'a> {
+    if !rules.dominant_is_checked_last(step.leveled) {
+        return Condition::Feasible;
+    }
+    match (rules.need, confidential.requests.get(&step.job)) {
+        (Need::Clear(request), _) => {
+            let units = request[rules.dominant];
+            Condition::AtLeast([units & 0xf, units >> 4])
+        }
+        (Need::Encrypted, Some(request)) => {
+            Condition::AtLeastEncrypted(&request.digits[rules.dominant])
+        }
+        (Need::Encrypted, None) => unreachable!("requests are checked before a circuit runs"),
+    }
+}
+
+fn contenders(
+    circuit: &Circuit<'_>,
+    plan: &Plan,
+    step: &Step,
+    confidential: &Confidential,
+    workers: &mut [Worker],
+    placed: &Placed,
+) -> Vec<Contender> {
+    let rules = plan.rules(step);
+    let request = confidential.requests.get(&step.job);
+    let mut is_candidate = vec![false; workers.len()];
+    step.candidates.iter().for_each(|worker| is_candidate[*worker] = true);
+    let mut contenders: Vec<_> = workers
         .par_iter_mut()
-        .zip(&step.running)
-        .zip(&is_candidate)
-        .map(|((worker, running), is_candidate)| {
+        .zip(is_candidate)
+        .enumerate()
+        .map(|(index, (worker, is_candidate))| {
             if !is_candidate {
                 return None;
             }
-            if worker.fit.is_none() {
-                worker.fit = Some(fit(key, step, &worker.free));
+            if worker.known.is_none() {
+                let (fit, view) = rayon::join(
+                    || fit::fit(circuit, rules, step.leveled, request, worker),
+                    || worker.missing_view(circuit, rules),
+                );
+                if let Some(view) = view {
+                    worker.set_view(rules.dominant, view);
+                }
+                let score = score(circuit, rules, &plan.policy.weights, confidential, worker);
+                worker.known = Some((fit, score));
             }
-            contender(key, step, worker, *running)
+            let (fit, Score { top, mid, low }) = worker.known.clone()?;
+            let placed = placed.by_domain.get(rules.domains[index]).and_then(Option::as_ref);
+            let (level, top) = if step.leveled {
+                (Some(level(circuit, rules, step, index, &fit, placed)), top)
+            } else {
+                let top = masked(circuit, &top, fit.unfit.as_ref());
+                (
+                    None,
+                    match placed.filter(|_| rules.hard) {
+                        None => top,
+                        // Multiples of 3 and the same plus 1.
+                        Some(placed) => circuit.look_up(
+                            &top.plus(placed),
+                            &Table::new(|x| if x % 3 == 0 { x } else { 0 }),
+                        ),
+                    },
+                )
+            };
+            Some(Contender { level, top, mid, low })
         })
         .collect();
-    step.candidates.iter().filter_map(|worker| levels.get_mut(*worker)?.take()).collect()
+    step.candidates.iter().filter_map(|worker| contenders.get_mut(*worker)?.take()).collect()
 }
 
-fn membership(step: &Step, workers: usize) -> Vec<bool> {
-    let mut is_candidate = vec![false; workers];
-    step.candidates.iter().for_each(|worker| is_candidate[*worker] = true);
-    is_candidate
-}
-
-fn contender(key: &EvaluationKey, step: &Step, worker: &Worker, running: u16) -> Option<Contender> {
-    let Fit { lacking, room, .. } = worker.fit.as_ref()?;
-    let running = i64::from(running);
-    let level = |count: i64| {
-        if step.hard && count > 0 { 0 } else { MAX_LEVEL - count.min(i64::from(MAX_COUNT)) }
-    };
-    let level = match &worker.placed {
-        None => {
-            let table = Table::new(|lacking| if lacking > 0 { 0 } else { level(running) });
-            key.look_up(lacking, &table)
-        }
-        Some(placed) => {
-            let unfit =
-                key.look_up(lacking, &Table::new(|lacking| if lacking > 0 { UNFIT } else { 0 }));
-            let table = Table::new(|x| if x >= UNFIT { 0 } else { level(running + x) });
-            key.look_up(&unfit.plus(placed), &table)
-        }
-    };
-    Some(Contender { level, room: room.clone() })
-}
-
-fn fit(key: &EvaluationKey, step: &Step, free: &Capacity) -> Fit {
-    let (borrows, room) = rayon::join(
-        || {
-            let of_resource: Vec<_> = free
-                .par_iter()
-                .zip(&step.request)
-                .map(|(free, request)| borrows(key, free.as_ref(), *request))
-                .collect();
-            let mut all: [[Option<Digit>; DIGITS]; RESOURCES] = Default::default();
-            all.iter_mut().zip(of_resource).for_each(|(slot, borrows)| *slot = borrows);
-            all
-        },
-        || {
-            let request = step.request[step.dominant];
-            free[step.dominant].as_ref().and_then(|free| room(key, free, request))
-        },
-    );
-    // Every job asks for CPU, so there is at least one.
-    let lacking = borrows
-        .iter()
-        .filter_map(|of_resource| of_resource[DIGITS - 1].clone())
-        .reduce(|sum, borrow| sum.plus(&borrow))
-        .expect("a job requests at least one unit of CPU");
-    Fit { borrows, lacking, room }
-}
-
-/// The borrows of free - request.
-fn borrows(
-    key: &EvaluationKey,
-    free: Option<&[Digit; DIGITS]>,
-    request: u16,
-) -> [Option<Digit>; DIGITS] {
-    let mut borrows: [Option<Digit>; DIGITS] = Default::default();
-    let (Some(free), true) = (free, request > 0) else { return borrows };
-    // -1/2 for 0 to 15 and 1/2 for -16 to -1; half a step above that is the borrow.
-    let sign = Table::halves(|_| -1);
-    let mut borrow: Option<Digit> = None;
-    for (position, (digit, need)) in free.iter().zip(digits(request)).enumerate() {
-        if borrow.is_none() && need == 0 {
-            continue;
-        }
-        let mut difference = digit.plus_constant(-i64::from(need));
-        if let Some(borrow) = &borrow {
-            difference = difference.minus(borrow);
-        }
-        let next = key.look_up(&difference, &sign).plus_halves(1);
-        borrows[position] = Some(next.clone());
-        borrow = Some(next);
-    }
-    borrows
-}
-
-fn room(key: &EvaluationKey, free: &[Digit; DIGITS], request: u16) -> Option<Digit> {
-    let rooms: Vec<_> = free
-        .par_iter()
-        .enumerate()
-        .filter_map(|(position, digit)| {
-            let table = Table::new(|x| i64::from(digit_room(x, position, request)));
-            (!table.is_zero()).then(|| key.look_up(digit, &table))
-        })
-        .collect();
-    rooms.into_iter().reduce(|best, room| select::larger(key, &best, &room))
-}
-
-/// Adds the step's winner to the counts; returns the largest possible count.
-fn count(
-    key: &EvaluationKey,
+/// 0 if infeasible, else [`JobRules::level`].
+fn level(
+    circuit: &Circuit<'_>,
+    rules: &JobRules,
     step: &Step,
-    workers: &mut [Worker],
-    selected: &[Option<Digit>],
-    largest: i64,
-) -> i64 {
+    worker: usize,
+    fit: &Fit,
+    placed: Option<&Digit>,
+) -> Digit {
+    let level = |count: i64| i64::from(rules.level(worker, step.previous, count as u16));
+    let against = match placed.filter(|_| rules.hard) {
+        None => fit.unfit.clone(),
+        Some(placed) => sum(fit.unfit.iter().chain([placed])),
+    };
+    match (against, placed.filter(|_| !rules.hard)) {
+        (None, None) => unreachable!("with levels every resource is checked, and CPU is requested"),
+        (Some(against), None) => {
+            let table = Table::new(|count| if count > 0 { 0 } else { level(0) });
+            circuit.look_up(&against, &table)
+        }
+        (None, Some(placed)) => circuit.look_up(placed, &Table::new(level)),
+        (Some(against), Some(placed)) => {
+            let unfit = circuit.any(&against, UNFIT);
+            let table = Table::new(|x| if x >= UNFIT { 0 } else { level(x) });
+            circuit.look_up(&unfit.plus(placed), &table)
+        }
+    }
+}
+
+/// Adds the step's winner to the counts.
+fn count(circuit: &Circuit<'_>, rules: &JobRules, placed: &mut Placed, selected: &[Option<Digit>]) {
     // One more must stay below the flag of an infeasible candidate. Levels are alike from
     // `MAX_COUNT` on, so nothing is lost.
     let limit = UNFIT - 1;
-    let saturate = !step.hard && largest == limit;
-    workers.par_iter_mut().zip(selected).for_each(|(worker, won)| {
-        let Some(won) = won else { return };
-        let before = worker.placed.take().map(|placed| {
+    let mut won: Vec<Vec<Digit>> = vec![Vec::new(); placed.by_domain.len()];
+    for (selected, domain) in selected.iter().zip(&rules.domains) {
+        if let (Some(selected), Some(won)) = (selected, won.get_mut(*domain)) {
+            won.push(selected.clone());
+        }
+    }
+    let saturate = !rules.hard && placed.largest == limit;
+    placed.by_domain.par_iter_mut().zip(won).for_each(|(count, won)| {
+        let Some(won) = flags(circuit, won) else { return };
+        let before = count.take().map(|count| {
             if saturate {
-                key.look_up(&placed, &Table::new(|x| x.min(limit - 1)))
+                circuit.look_up(&count, &Table::new(|x| x.min(limit - 1)))
             } else {
-                key.refresh_above(COUNT_VARIANCE.saturating_sub(won.variance()), placed)
+                count
             }
         });
-        worker.placed = Some(before.map_or_else(|| won.clone(), |before| before.plus(won)));
+        let sum = before.map_or_else(|| won.clone(), |before| before.plus(&won));
+        *count = Some(circuit.refresh_above(COUNT_VARIANCE, sum));
     });
-    // Under hard anti-affinity nobody wins twice.
-    if step.hard { 1 } else { limit.min(largest + 1) }
+    if rules.hard {
+        placed.by_worker.par_iter_mut().zip(selected).for_each(|(placed, selected)| {
+            let Some(selected) = selected else { return };
+            let sum = placed.take().map_or_else(|| selected.clone(), |sum| sum.plus(selected));
+            *placed = Some(circuit.refresh_above(COUNT_VARIANCE, sum));
+        });
+        placed.largest = 1;
+    } else {
+        placed.largest = limit.min(placed.largest + 1);
+    }
 }
 
-/// Takes the request from the capacity of whoever was selected, where a later step looks.
-fn deduct(
-    key: &EvaluationKey,
-    step: &Step,
-    workers: &mut [Worker],
-    selected: &[Option<Digit>],
-    is_needed: impl Fn(usize, usize) -> bool + Sync,
-) {
-    workers.par_iter_mut().zip(selected).enumerate().for_each(|(index, (worker, selected))| {
-        let (Some(fit), Some(selected)) = (worker.fit.take(), selected) else { return };
-        let selected = key.refresh_above(SELECTION_VARIANCE, selected.clone());
-        for (resource, free) in worker.free.iter_mut().enumerate() {
-            let request = step.request[resource];
-            if let (Some(free), true) = (free, request > 0 && is_needed(index, resource)) {
-                take(key, free, request, &fit.borrows[resource], &selected);
+/// The sum of flags of which at most one is set; in a tree, since it may be of all workers.
+fn flags(circuit: &Circuit<'_>, mut flags: Vec<Digit>) -> Option<Digit> {
+    loop {
+        let mut sums: Vec<Digit> = Vec::new();
+        for flag in flags {
+            match sums.last_mut() {
+                Some(sum) if sum.variance() + flag.variance() <= COUNT_VARIANCE => {
+                    *sum = sum.plus(&flag);
+                }
+                _ => sums.push(flag),
             }
         }
-    });
-}
-
-fn take(
-    key: &EvaluationKey,
-    free: &mut [Digit; DIGITS],
-    request: u16,
-    borrows: &[Option<Digit>; DIGITS],
-    selected: &Digit,
-) {
-    let request = digits(request);
-    free.par_iter_mut().enumerate().for_each(|(position, digit)| {
-        let below = position.checked_sub(1).and_then(|below| borrows[below].as_ref());
-        let Some(own) = &borrows[position] else { return };
-        let mut index = selected.clone();
-        if let Some(below) = below {
-            index = index.plus(&below.times(2));
+        if sums.len() <= 1 {
+            return sums.pop();
         }
-        // Whoever is selected has enough: no borrow leaves its top digit.
-        if position + 1 < DIGITS {
-            index = index.plus(&own.times(4));
-        }
-        let need = i64::from(request[position]);
-        let change = key
-            .look_up(&index, &Table::new(|x| (x & 1) * (16 * (x >> 2 & 1) - need - (x >> 1 & 1))));
-        *digit = key.refresh_above(CAPACITY_VARIANCE - 1, digit.clone()).plus(&change);
-    });
+        flags = sums.par_iter().map(|sum| circuit.refresh(sum)).collect();
+    }
 }
 
 /// 1 plus the winner's position in the telemetry, or 0, in digits of 4 bits.
 fn numbers(
-    key: &EvaluationKey,
+    circuit: &Circuit<'_>,
     plan: &Plan,
     step: &Step,
     selected: &[Option<Digit>],
@@ -303,32 +384,41 @@ fn numbers(
     (0..plan.digits_per_replica())
         .into_par_iter()
         .filter_map(|position| {
-            let groups = groups(step, selected, position);
+            let groups = groups(circuit, step, selected, position);
             let found: Vec<_> = groups
                 .par_iter()
                 .map(|(sum, values)| {
                     let value = |x: i64| {
                         let group = usize::try_from(x - 1).ok().and_then(|x| values.get(x));
-                        group.map_or(0, |value| i64::from(*value))
+                        group.copied().unwrap_or(0)
                     };
-                    key.look_up(sum, &Table::new(value))
+                    circuit.look_up(sum, &Table::new(value))
                 })
                 .collect();
             // At most one of them is not 0.
-            found.into_iter().reduce(|sum, value| {
-                key.refresh_above(MAX_VARIANCE - value.variance(), sum).plus(&value)
-            })
+            flags(circuit, found)
         })
         .collect()
 }
 
-/// Selections gathered with weights 1, 2, 3, ... for as long as the noise allows, and which digit
-/// each weight stands for.
-fn groups(step: &Step, selected: &[Option<Digit>], position: usize) -> Vec<(Digit, Vec<u8>)> {
-    let mut groups: Vec<(Digit, Vec<u8>)> = Vec::new();
+/// Selections by the value of the output digit that they stand for, gathered with weights 1, 2, 3,
+/// ... for as long as the noise allows, and which value each weight stands for.
+fn groups(
+    circuit: &Circuit<'_>,
+    step: &Step,
+    selected: &[Option<Digit>],
+    position: usize,
+) -> Vec<(Digit, Vec<i64>)> {
+    let mut by_value: BTreeMap<i64, Vec<Digit>> = BTreeMap::new();
     for worker in &step.candidates {
-        let Some(selected) = selected.get(*worker).and_then(Option::as_ref) else { continue };
-        let value = ((worker + 1) >> (4 * position)) as u8 & 0xf;
+        let value = (worker + 1) as i64 >> (4 * position) & 0xf;
+        if let (1.., Some(Some(selected))) = (value, selected.get(*worker)) {
+            by_value.entry(value).or_default().push(selected.clone());
+        }
+    }
+    let mut groups: Vec<(Digit, Vec<i64>)> = Vec::new();
+    for (value, selected) in by_value {
+        let Some(selected) = flags(circuit, selected) else { continue };
         if let Some((sum, values)) = groups.last_mut() {
             let weighted = selected.times(values.len() as u32 + 1);
             if sum.variance() + weighted.variance() <= MAX_VARIANCE {
@@ -337,7 +427,7 @@ fn groups(step: &Step, selected: &[Option<Digit>], position: usize) -> Vec<(Digi
                 continue;
             }
         }
-        groups.push((selected.clone(), vec![value]));
+        groups.push((selected, vec![value]));
     }
     groups
 }

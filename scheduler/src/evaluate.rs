@@ -5,25 +5,31 @@ use std::{collections::BTreeMap, sync::Arc};
 use rayon::prelude::*;
 use veil_protocol_spec::{
     Blake3Digest,
-    scheduling::{CircuitId, Manifest},
+    scheduling::{CircuitId, Manifest, PolicyWeights, SchedulingPolicy},
 };
 
 use crate::{
-    circuit::{self, Capacity},
+    circuit::{self, Confidential, Worker},
     fingerprint::circuit_id,
     key::EvaluationKey,
+    lists::{EncryptedQuantities, EncryptedTelemetry, ExpandedWeights},
+    lookup::Circuit,
     outputs::Outputs,
     plan::{Plan, PlanError, PublicInputs},
-    telemetry::{EncryptedTelemetry, RESOURCES},
+    rules::{Need, RESOURCES},
 };
 
 /// What a manifest names, in full.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
-    /// Jobs and labels.
+    /// Policy, jobs and labels.
     pub public: PublicInputs,
     /// Expanded telemetry by the digest of its message, as the manifest names it.
     pub telemetry: BTreeMap<Blake3Digest, Arc<EncryptedTelemetry>>,
+    /// Expanded requests of the pending jobs that encrypt them, by the job's digest.
+    pub requests: BTreeMap<Blake3Digest, Arc<EncryptedQuantities>>,
+    /// Expanded weights, if the policy encrypts them.
+    pub weights: Option<Arc<ExpandedWeights>>,
 }
 
 /// Why a manifest is not evaluated.
@@ -46,19 +52,23 @@ pub enum EvaluateError {
     /// The message has not arrived, or was not expanded.
     #[error("telemetry {0} is in the manifest but missing: fetch and expand it before evaluating")]
     MissingTelemetry(Blake3Digest),
+    /// A job encrypts its request and that was not expanded.
+    #[error("the encrypted request of job {0} is missing: verify and expand it before evaluating")]
+    MissingRequest(Blake3Digest),
+    /// The policy encrypts its weights, a job needs them, and they were not expanded.
+    #[error("the policy's weights {0} are missing: fetch and expand them before evaluating")]
+    MissingWeights(Blake3Digest),
     /// Expanded under another key set.
-    #[error(
-        "telemetry {telemetry} was expanded under key {found}, the evaluation key is {expected}"
-    )]
+    #[error("{list} was expanded under key {found}, the evaluation key is {expected}")]
     OtherKey {
-        /// The message.
-        telemetry: Blake3Digest,
-        /// Of the telemetry.
+        /// Digest of the telemetry, of the job with the request, or of the weights.
+        list: Blake3Digest,
+        /// Of the list.
         found: Blake3Digest,
         /// Of the evaluation.
         expected: Blake3Digest,
     },
-    /// tfhe did not switch a resource to the evaluation key.
+    /// tfhe did not switch a message to the evaluation key.
     #[error("telemetry {telemetry} cannot be expanded: {reason}")]
     Expand {
         /// The message.
@@ -85,8 +95,14 @@ pub fn evaluate(
         return Err(EvaluateError::Circuit { expected: manifest.circuit, found });
     }
     let plan = Plan::new(manifest, &inputs.public)?;
-    let requested: [bool; RESOURCES] =
-        core::array::from_fn(|r| plan.steps.iter().any(|step| step.request[r] > 0));
+    let same_key = |list: Blake3Digest, found: Blake3Digest| {
+        let expected = key.id();
+        if found == expected {
+            Ok(())
+        } else {
+            Err(EvaluateError::OtherKey { list, found, expected })
+        }
+    };
     let telemetry = manifest
         .telemetry
         .iter()
@@ -94,32 +110,84 @@ pub fn evaluate(
             let digest = entry.digest;
             let telemetry =
                 inputs.telemetry.get(&digest).ok_or(EvaluateError::MissingTelemetry(digest))?;
-            let (found, expected) = (telemetry.key(), key.id());
-            if found != expected {
-                return Err(EvaluateError::OtherKey { telemetry: digest, found, expected });
-            }
-            Ok((digest, telemetry))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let capacities = telemetry
-        .into_par_iter()
-        .map(|(digest, telemetry)| {
-            let mut capacity = Capacity::default();
-            for (resource, slot) in capacity.iter_mut().enumerate() {
-                if requested[resource] {
-                    let digits = telemetry.digits(resource, key);
-                    *slot =
-                        Some(digits.map_err(|reason| EvaluateError::Expand {
-                            telemetry: digest,
-                            reason,
-                        })?);
-                }
-            }
-            Ok(capacity)
+            same_key(digest, telemetry.key())?;
+            Ok((digest, &**telemetry))
         })
         .collect::<Result<Vec<_>, EvaluateError>>()?;
-    let digits = circuit::run(&plan, capacities, key).into_iter().flatten().collect();
-    let outputs = Outputs::new(key.id(), digits);
+    let mut confidential = confidential(&plan, inputs, same_key)?;
+    let used = Used::by(&plan);
+    let workers = telemetry
+        .into_par_iter()
+        .map(|(digest, telemetry)| {
+            let expanded = used.expand(telemetry, key);
+            expanded.map_err(|reason| EvaluateError::Expand { telemetry: digest, reason })
+        })
+        .collect::<Result<Vec<_>, EvaluateError>>()?;
+    let circuit = Circuit::new(key);
+    let digits = circuit::run(&plan, workers, &mut confidential, &circuit);
+    let digits = digits.into_iter().flatten().collect();
+    let outputs = Outputs::new(key.id(), digits, circuit.ledger());
     let digest = outputs.digest(manifest);
     Ok((outputs, digest))
+}
+
+fn confidential(
+    plan: &Plan,
+    inputs: &Inputs,
+    same_key: impl Fn(Blake3Digest, Blake3Digest) -> Result<(), EvaluateError>,
+) -> Result<Confidential, EvaluateError> {
+    let open = || plan.steps.iter().filter(|step| !step.candidates.is_empty());
+    let mut requests = BTreeMap::new();
+    for step in open().filter(|step| matches!(plan.rules(step).need, Need::Encrypted)) {
+        let request =
+            inputs.requests.get(&step.job).ok_or(EvaluateError::MissingRequest(step.job))?;
+        same_key(step.job, request.key())?;
+        requests.insert(step.job, request.digits().clone());
+    }
+    let by_cost = open().any(|step| plan.rules(step).policy == SchedulingPolicy::Cost);
+    let weights = match plan.policy.weights {
+        PolicyWeights::Encrypted(digest) if by_cost => {
+            let weights = inputs.weights.as_ref().ok_or(EvaluateError::MissingWeights(digest))?;
+            same_key(digest, weights.key())?;
+            Some(weights.digits().clone())
+        }
+        PolicyWeights::Encrypted(_) | PolicyWeights::Public(_) => None,
+    };
+    Ok(Confidential { requests, weights })
+}
+
+/// What a slot looks at.
+struct Used {
+    resources: [bool; RESOURCES],
+    classes: bool,
+    priority: bool,
+}
+
+impl Used {
+    fn by(plan: &Plan) -> Self {
+        let any = |uses: &dyn Fn(&crate::rules::JobRules) -> bool| plan.rules.iter().any(uses);
+        let by = |policy| move |rules: &crate::rules::JobRules| rules.policy == policy;
+        Self {
+            resources: core::array::from_fn(|resource| any(&|rules| rules.need.of(resource))),
+            classes: any(&by(SchedulingPolicy::Cost)) || any(&|rules| rules.max_latency.is_some()),
+            priority: any(&by(SchedulingPolicy::PriorityRoundRobin)),
+        }
+    }
+
+    fn expand(
+        &self,
+        telemetry: &EncryptedTelemetry,
+        key: &EvaluationKey,
+    ) -> Result<Worker, String> {
+        let mut worker = Worker::default();
+        for resource in (0..RESOURCES).filter(|resource| self.resources[*resource]) {
+            worker.set_free(resource, telemetry.quantity(resource, key)?);
+            if let Some(view) = telemetry.view(resource) {
+                worker.set_view(resource, view);
+            }
+        }
+        worker.classes = self.classes.then(|| telemetry.classes(key)).transpose()?;
+        worker.priority = self.priority.then(|| telemetry.priority(key)).transpose()?;
+        Ok(worker)
+    }
 }

@@ -30,10 +30,10 @@ use veil_protocol_spec::{
     scheduling::CircuitId,
 };
 
-use crate::telemetry::LAYOUT_VERSION;
+use crate::lists::LAYOUT_VERSION;
 
 /// Version of the circuit's text: what it computes, and in which order.
-pub const CIRCUIT_VERSION: u32 = 1;
+pub const CIRCUIT_VERSION: u32 = 2;
 /// As pinned in the workspace; a test compares.
 const TFHE: &str = "1.8.2";
 /// The FFT plan that the workspace forces; a test compares.

@@ -21,6 +21,7 @@ use veil_protocol_spec::{
 
 use crate::{
     key::EvaluationKey,
+    ledger::Ledger,
     lookup::Digit,
     plan::{Plan, PlanError, PublicInputs},
 };
@@ -30,11 +31,18 @@ use crate::{
 pub struct Outputs {
     key: Blake3Digest,
     digits: Vec<Digit>,
+    ledger: Ledger,
 }
 
 impl Outputs {
-    pub(crate) fn new(key: Blake3Digest, digits: Vec<Digit>) -> Self {
-        Self { key, digits }
+    pub(crate) const fn new(key: Blake3Digest, digits: Vec<Digit>, ledger: Ledger) -> Self {
+        Self { key, digits, ledger }
+    }
+
+    /// The look-ups that were made; those of [`Plan::cost`].
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Number of blocks to squash and to decrypt.
@@ -61,8 +69,8 @@ impl Outputs {
         hasher.update(manifest.as_bytes());
         hasher.update(self.key.as_bytes());
         hasher.update(&(self.digits.len() as u64).to_le_bytes());
-        for digit in &self.digits {
-            let words: &[u64] = digit.ciphertext().ct.as_ref();
+        for ciphertext in self.digits.iter().filter_map(Digit::ciphertext) {
+            let words: &[u64] = ciphertext.ct.as_ref();
             hasher.update(&(words.len() as u64).to_le_bytes());
             for word in words {
                 hasher.update(&word.to_le_bytes());
@@ -79,12 +87,14 @@ impl Outputs {
         if self.key != key.id() {
             return Err(SquashError::OtherKey { expected: self.key, found: key.id() });
         }
-        let squash = |digit: &Digit| {
+        let squash = |ciphertext| {
             key.squashing_key()
-                .checked_squash_ciphertext_noise(digit.ciphertext(), key.server_key())
+                .checked_squash_ciphertext_noise(ciphertext, key.server_key())
                 .map_err(|error| SquashError::Tfhe(error.to_string()))
         };
-        self.digits.par_iter().map(squash).collect::<Result<_, _>>().map(SquashedOutputs)
+        // Outputs of an evaluation under a key are all encrypted.
+        let ciphertexts: Vec<_> = self.digits.iter().filter_map(Digit::ciphertext).collect();
+        ciphertexts.into_par_iter().map(squash).collect::<Result<_, _>>().map(SquashedOutputs)
     }
 }
 
@@ -216,7 +226,7 @@ fn decode_plan(
                 if !step.candidates.contains(&worker) {
                     return Err(DecodeError::NoCandidate { job, replica, number });
                 }
-                if step.hard && !taken.insert((job, worker)) {
+                if plan.rules(step).hard && !taken.insert((job, plan.rules(step).domains[worker])) {
                     return Err(DecodeError::Together { job, number });
                 }
                 Outcome::Node(entry.sender)

@@ -1,8 +1,8 @@
 //! Everything about a slot's placement that is public: which replica is placed when, which workers
 //! may take it, what it asks for, and in which order equal workers are preferred.
 //!
-//! The circuit and its cleartext twin run the same plan; they differ only in whether free
-//! capacities are encrypted.
+//! The circuit and its cleartext twin run the same plan; they differ only in whether readings,
+//! requests and weights are encrypted.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
@@ -10,45 +10,32 @@ use veil_protocol_spec::{
     Blake3Digest, PeerIdHash,
     domain::{self, hash_parts},
     scheduling::{
-        AntiAffinity, FailureDomain, JobError, JobSpec, Label, Manifest, ReplicaIndex,
-        ReplicaState, ResourceRequest, SchedulingPolicy, Strength,
+        ClusterPolicy, JobError, JobSpec, Label, Manifest, ReplicaIndex, ReplicaState,
+        RequestTooLarge,
     },
 };
 
-use crate::telemetry::{RESOURCES, digits, quantities};
-
-/// Replicas of a job on one worker beyond which `spread` no longer tells workers apart.
-pub(crate) const MAX_COUNT: u16 = 6;
-/// Highest class of [`room`].
-pub(crate) const MAX_ROOM: u32 = 7;
-/// Units of memory that weigh as much as one unit of CPU: 2.5 GiB for a core.
-const MEMORY_PER_CPU: u32 = 4;
-
-/// The class of rule 4.2 of [`Plan`]. It is the largest of what each digit stands for alone, which
-/// is how the circuit computes it.
-pub(crate) fn room(free: u16, request: u16) -> u32 {
-    digits(free)
-        .into_iter()
-        .enumerate()
-        .map(|(position, digit)| digit_room(digit.into(), position, request))
-        .max()
-        .unwrap_or(0)
-}
-
-/// [`room`] of a quantity with this one digit that is not 0.
-pub(crate) fn digit_room(digit: i64, position: usize, request: u16) -> u32 {
-    let fits = (digit << (4 * position)) / i64::from(request.max(1));
-    fits.checked_ilog2().unwrap_or(0).min(MAX_ROOM)
-}
+use crate::{
+    circuit::{self, Confidential, Worker},
+    ledger::Ledger,
+    lookup::Circuit,
+    rules::JobRules,
+};
 
 /// What is public besides the manifest.
 #[derive(Clone, Debug, Default)]
 pub struct PublicInputs {
+    /// The policy whose digest the manifest names; that it is that one is the caller's check, as
+    /// for everything that is read from the chain at the manifest's block.
+    pub policy: ClusterPolicy,
     /// The jobs of the pending replicas, by digest.
     pub jobs: BTreeMap<Blake3Digest, JobSpec>,
     /// The workers' labels as the registry holds them at the manifest's block; none for a worker
     /// that is not here.
     pub labels: BTreeMap<PeerIdHash, Vec<Label>>,
+    /// The worker that held a pending replica last, by the certificates that the manifest builds
+    /// on; none for a replica that is not here.
+    pub previous: BTreeMap<(Blake3Digest, ReplicaIndex), PeerIdHash>,
 }
 
 /// Why a manifest cannot be evaluated.
@@ -76,25 +63,42 @@ pub enum PlanError {
         /// The replica.
         replica: ReplicaIndex,
     },
-    /// The circuit does not know the policy yet.
-    #[error("job {job} asks for policy {policy:?}: this circuit places by `spread` only")]
-    UnsupportedPolicy {
-        /// The job.
-        job: Blake3Digest,
-        /// What it asks for.
-        policy: SchedulingPolicy,
-    },
-    /// The circuit keeps replicas apart by worker only.
-    #[error("job {job} keeps replicas apart by a label: this circuit does so by worker only")]
-    UnsupportedFailureDomain {
-        /// The job.
-        job: Blake3Digest,
-    },
-    /// The circuit compares with clear requests only.
+    /// The job states its request in a way that came after this circuit.
     #[error("job {job} states its request in a form this circuit does not know")]
     UnsupportedRequest {
         /// The job.
         job: Blake3Digest,
+    },
+    /// More workers than the policy allows.
+    #[error("the manifest has {found} workers: the policy allows {max}")]
+    TooManyWorkers {
+        /// In the manifest.
+        found: usize,
+        /// By the policy.
+        max: usize,
+    },
+    /// One worker has two messages.
+    #[error("worker {0} is twice in the manifest's telemetry, or out of order")]
+    DuplicateWorker(PeerIdHash),
+}
+
+/// Why the pending replicas of a job are not evaluated, which is public. They stay pending, and
+/// other jobs are not affected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No worker can ever have that much by the cluster's scale.
+    #[error("its request is beyond what a worker can offer: {0}")]
+    TooLarge(RequestTooLarge),
+    /// The answer would tell too much about each of so few.
+    #[error(
+        "its constraints leave {found} workers, the policy asks for {min}: loosen them, since the \
+         answer would tell too much about so few"
+    )]
+    TooFewCandidates {
+        /// By labels, draining and hard anti-affinity.
+        found: usize,
+        /// By the policy.
+        min: usize,
     },
 }
 
@@ -103,18 +107,17 @@ pub enum PlanError {
 pub(crate) struct Step {
     /// Position in the manifest's pending list.
     pub(crate) position: usize,
-    /// Submission number: which job.
-    pub(crate) submission: u64,
+    pub(crate) job: Blake3Digest,
     /// Positions in the manifest's telemetry, in the order of preference among equals.
     pub(crate) candidates: Vec<usize>,
-    /// Units of each resource.
-    pub(crate) request: [u16; RESOURCES],
-    /// Which resource [`room`] is measured in.
-    pub(crate) dominant: usize,
-    /// Whether two replicas of the job must not share a worker.
-    pub(crate) hard: bool,
-    /// Replicas of the job that run on each worker of the telemetry and stay there.
-    pub(crate) running: Vec<u16>,
+    /// What all replicas of the job have in common: position in [`Plan::rules`].
+    pub(crate) rules: usize,
+    /// Whether levels above feasibility decide before the score.
+    pub(crate) leveled: bool,
+    /// The worker that it goes back to if it can.
+    pub(crate) previous: Option<usize>,
+    /// Whether no earlier step is for the same job.
+    pub(crate) first_of_job: bool,
     /// Whether no later step is for the same job.
     pub(crate) last_of_job: bool,
 }
@@ -124,38 +127,51 @@ pub(crate) struct Step {
 /// # Rules
 /// 1. Jobs of higher priority first, then by submission, then by replica.
 /// 2. A worker is a candidate if the manifest has its telemetry, its labels satisfy the job's
-///    constraints, it is not being drained, and, under hard anti-affinity, it runs no replica of
-///    the job that stays.
+///    constraints, it is not being drained, and, under hard anti-affinity, no replica of the job
+///    that stays runs in its failure domain. Jobs with constraints that leave too few candidates,
+///    or with requests beyond the cluster's scale, are [refused](Self::refusals).
 /// 3. A candidate is feasible if each resource has at least what is requested, after what earlier
-///    replicas of this slot took, and, under hard anti-affinity, no earlier replica of the job went
-///    there.
-/// 4. `spread` takes, of the feasible candidates, the one
-///    1. with the fewest replicas of the job, running and placed in this slot, 6 or more counting
-///       alike; soft anti-affinity follows from this;
-///    2. then with the most room: how many times the request can be doubled within what is free,
-///       at most 7 times, after the free units are rounded down to their leading hexadecimal digit.
-///       Only one resource counts, CPU or memory, whichever the request takes more of at 2.5 GiB of
-///       memory for a core;
-///    3. then the first in the order of a digest over the manifest, the job, the replica and the
+///    replicas of this slot took, its latency class is not above the job's, and, under hard
+///    anti-affinity, no earlier replica of the job went to its failure domain.
+/// 4. Of the feasible candidates the one is taken that is first
+///    1. by level: the worker that held the replica last, if the job prefers it; then, under soft
+///       anti-affinity, the fewest replicas of the job in the failure domain, running and placed in
+///       this slot, 5 or more counting alike;
+///    2. by score. `spread`: the most units free of the dominant resource, the one of which the
+///       request takes the most units; `bin_pack`: the fewest; `priority_round_robin`: the highest
+///       own priority; `cost`: the smallest weighted sum of price and latency class;
+///    3. in an order that is public: for `priority_round_robin` that of the telemetry, beginning at
+///       slot plus step; else that of a digest over the manifest, the job, the replica and the
 ///       worker, so that nobody is preferred for long.
 /// 5. Without a feasible candidate the replica stays pending.
 #[derive(Debug)]
 pub struct Plan {
     /// In the order of evaluation.
     pub(crate) steps: Vec<Step>,
+    pub(crate) rules: Vec<JobRules>,
+    pub(crate) policy: ClusterPolicy,
     /// Telemetry entries.
     pub(crate) workers: usize,
     /// Pending replicas.
     pub(crate) replicas: usize,
+    refusals: BTreeMap<Blake3Digest, Refusal>,
 }
 
 impl Plan {
     /// Derives the plan of a manifest, which must be [valid](Manifest::validate).
     ///
     /// # Errors
-    /// [`PlanError`] if a job is missing or asks for what the circuit cannot do.
+    /// [`PlanError`] if a job is missing, is not what the manifest says, or asks for what the
+    /// circuit cannot do, or if the workers are too many or not distinct.
     pub fn new(manifest: &Manifest, public: &PublicInputs) -> Result<Self, PlanError> {
-        let digest = manifest.digest();
+        let (found, max) = (manifest.telemetry.len(), usize::from(public.policy.max_workers));
+        if found > max {
+            return Err(PlanError::TooManyWorkers { found, max });
+        }
+        let mut pairs = manifest.telemetry.iter().zip(manifest.telemetry.iter().skip(1));
+        if let Some((_, twice)) = pairs.find(|(a, b)| a.sender >= b.sender) {
+            return Err(PlanError::DuplicateWorker(twice.sender));
+        }
         let draining: BTreeSet<_> = manifest
             .running
             .iter()
@@ -175,47 +191,102 @@ impl Plan {
         // Stable: within a priority the manifest's order stays.
         ordered.sort_by_key(|(_, _, job)| core::cmp::Reverse(job.priority));
 
-        let mut rules: BTreeMap<Blake3Digest, JobRules> = BTreeMap::new();
+        let mut by_job: BTreeMap<Blake3Digest, usize> = BTreeMap::new();
+        let mut rules: Vec<JobRules> = Vec::new();
+        let mut refusals = BTreeMap::new();
         let mut steps: Vec<Step> = Vec::with_capacity(ordered.len());
+        let digest = manifest.digest();
+        let mut turn = manifest.slot.0;
         for (position, pending, job) in ordered {
-            let of_job = match rules.entry(pending.job) {
-                Entry::Occupied(entry) => entry.into_mut(),
+            let of_job = match by_job.entry(pending.job) {
+                Entry::Occupied(entry) => *entry.get(),
                 Entry::Vacant(entry) => {
-                    entry.insert(JobRules::new(pending.job, job, manifest, public, &draining)?)
+                    let (new, refusal) =
+                        JobRules::new(pending.job, job, manifest, public, &draining)?;
+                    refusals.extend(refusal.map(|refusal| (pending.job, refusal)));
+                    rules.push(new);
+                    *entry.insert(rules.len() - 1)
                 }
             };
             if pending.replica.0 >= job.replicas {
                 let (job, replica) = (pending.job, pending.replica);
                 return Err(PlanError::NoSuchReplica { job, replica });
             }
-            let mut candidates = of_job.candidates.clone();
-            candidates.sort_by_cached_key(|worker| {
-                let sender = manifest.telemetry.get(*worker).map(|entry| entry.sender);
-                hash_parts(
-                    domain::TIE_BREAK,
-                    &[
-                        digest.as_bytes(),
-                        pending.job.as_bytes(),
-                        &pending.replica.0.to_le_bytes(),
-                        sender.as_ref().map_or(&[][..], |sender| sender.as_bytes()),
-                    ],
-                )
-            });
-            if let Some(previous) = steps.last_mut() {
-                previous.last_of_job = previous.submission != pending.submission;
+            let Some(of_this) = rules.get(of_job) else { continue };
+            let mut candidates = of_this.candidates.clone();
+            if of_this.in_turn {
+                let start = turn % candidates.len().max(1) as u64;
+                candidates.rotate_left(start as usize);
+                turn = turn.wrapping_add(1);
+            } else {
+                candidates.sort_by_cached_key(|worker| {
+                    let sender = manifest.telemetry.get(*worker).map(|entry| entry.sender);
+                    hash_parts(
+                        domain::TIE_BREAK,
+                        &[
+                            digest.as_bytes(),
+                            pending.job.as_bytes(),
+                            &pending.replica.0.to_le_bytes(),
+                            sender.as_ref().map_or(&[][..], |sender| sender.as_bytes()),
+                        ],
+                    )
+                });
             }
+            let previous = public
+                .previous
+                .get(&(pending.job, pending.replica))
+                .filter(|_| job.constraints.prefer_previous)
+                .and_then(|worker| {
+                    manifest.telemetry.binary_search_by_key(worker, |entry| entry.sender).ok()
+                })
+                .filter(|worker| candidates.contains(worker));
+            let first_of_job = steps.last().is_none_or(|step| step.job != pending.job);
+            if let Some(step) = steps.last_mut() {
+                step.last_of_job = first_of_job;
+            }
+            let counts = of_this.soft && (of_this.runs_somewhere() || !first_of_job);
             steps.push(Step {
                 position,
-                submission: pending.submission,
+                job: pending.job,
                 candidates,
-                request: of_job.request,
-                dominant: of_job.dominant,
-                hard: of_job.hard,
-                running: of_job.running.clone(),
+                rules: of_job,
+                leveled: counts || previous.is_some(),
+                previous,
+                first_of_job,
                 last_of_job: true,
             });
         }
-        Ok(Self { steps, workers: manifest.telemetry.len(), replicas: manifest.pending.len() })
+        // Under hard anti-affinity what a step finds out is used by the job's later steps.
+        for (index, rules) in rules.iter().enumerate().filter(|(_, rules)| rules.hard) {
+            let leveled = steps.iter().any(|step| step.rules == index && step.leveled);
+            let same_job = steps.iter_mut().filter(|step| step.rules == index);
+            same_job.for_each(|step| step.leveled = leveled);
+            debug_assert!(!rules.soft);
+        }
+        Ok(Self {
+            steps,
+            rules,
+            policy: public.policy,
+            workers: manifest.telemetry.len(),
+            replicas: manifest.pending.len(),
+            refusals,
+        })
+    }
+
+    /// Jobs whose replicas stay pending by public rules alone, and why.
+    #[must_use]
+    pub const fn refusals(&self) -> &BTreeMap<Blake3Digest, Refusal> {
+        &self.refusals
+    }
+
+    /// The look-ups of the circuit, without those that expand lists: what the slot will cost, known
+    /// before anything is evaluated.
+    #[must_use]
+    pub fn cost(&self) -> Ledger {
+        let circuit = Circuit::in_clear();
+        let workers = (0..self.workers).map(|_| Worker::blank()).collect();
+        circuit::run(self, workers, &mut Confidential::blank(self), &circuit);
+        circuit.ledger()
     }
 
     /// Digits of 4 bits in which the outcome of one replica is given: 0 for pending, else 1 plus
@@ -232,101 +303,8 @@ impl Plan {
         let open = self.steps.iter().filter(|step| !step.candidates.is_empty()).count();
         open * self.digits_per_replica()
     }
-}
 
-/// What all replicas of a job have in common.
-struct JobRules {
-    request: [u16; RESOURCES],
-    dominant: usize,
-    hard: bool,
-    running: Vec<u16>,
-    candidates: Vec<usize>,
-}
-
-impl JobRules {
-    fn new(
-        digest: Blake3Digest,
-        job: &JobSpec,
-        manifest: &Manifest,
-        public: &PublicInputs,
-        draining: &BTreeSet<PeerIdHash>,
-    ) -> Result<Self, PlanError> {
-        if job.digest() != digest {
-            return Err(PlanError::WrongJob(digest));
-        }
-        job.validate().map_err(|error| PlanError::InvalidJob { job: digest, error })?;
-        if job.policy != SchedulingPolicy::Spread {
-            return Err(PlanError::UnsupportedPolicy { job: digest, policy: job.policy });
-        }
-        let hard = match &job.constraints.anti_affinity {
-            None => false,
-            Some(AntiAffinity { strength, domain: FailureDomain::Worker }) => {
-                *strength == Strength::Hard
-            }
-            Some(AntiAffinity { domain: FailureDomain::Label(_), .. }) => {
-                return Err(PlanError::UnsupportedFailureDomain { job: digest });
-            }
-        };
-        let request = match &job.request {
-            ResourceRequest::Clear(resources) => quantities(resources),
-            _ => return Err(PlanError::UnsupportedRequest { job: digest }),
-        };
-        let [cpu, memory, ..] = request;
-        let dominant = usize::from(u32::from(memory) > MEMORY_PER_CPU * u32::from(cpu));
-        let mut running = vec![0u16; manifest.telemetry.len()];
-        for replica in &manifest.running {
-            if replica.job != digest || replica.state != ReplicaState::Serving {
-                continue;
-            }
-            let worker = manifest.telemetry.binary_search_by_key(&replica.worker, |t| t.sender);
-            if let Some(count) = worker.ok().and_then(|worker| running.get_mut(worker)) {
-                *count = count.saturating_add(1);
-            }
-        }
-        let candidates = manifest
-            .telemetry
-            .iter()
-            .zip(&running)
-            .enumerate()
-            .filter(|(_, (entry, running))| {
-                let labels = public.labels.get(&entry.sender).map_or(&[][..], Vec::as_slice);
-                let excluded = draining.contains(&entry.sender) || hard && **running > 0;
-                !excluded && satisfies(labels, job)
-            })
-            .map(|(worker, _)| worker)
-            .collect();
-        Ok(Self { request, dominant, hard, running, candidates })
-    }
-}
-
-/// For every key that `allow` names, one of its values; nothing that `deny` names.
-fn satisfies(labels: &[Label], job: &JobSpec) -> bool {
-    let (allow, deny) = (&job.constraints.allow, &job.constraints.deny);
-    let allowed = |key| allow.iter().any(|label| label.key == key && labels.contains(label));
-    allow.iter().all(|label| allowed(label.key.clone()))
-        && !labels.iter().any(|label| deny.contains(label))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn room_counts_doublings_of_the_leading_digit() {
-        assert_eq!(room(4, 5), 0);
-        assert_eq!(room(5, 5), 0);
-        assert_eq!(room(9, 5), 0);
-        assert_eq!(room(10, 5), 1);
-        assert_eq!(room(0x1f, 5), room(0x10, 5));
-        assert_eq!(room(u16::MAX, 1), MAX_ROOM);
-        assert_eq!(room(u16::MAX, u16::MAX), 0);
-    }
-
-    #[test]
-    fn more_free_is_never_less_room() {
-        for request in [1, 2, 5, 15, 16, 17, 300, 4096, u16::MAX] {
-            let rooms: Vec<_> = (0..=u16::MAX).map(|free| room(free, request)).collect();
-            assert!(rooms.is_sorted(), "request {request}");
-        }
+    pub(crate) fn rules(&self, step: &Step) -> &JobRules {
+        &self.rules[step.rules]
     }
 }

@@ -21,8 +21,8 @@ use veil_protocol_spec::{
     domain::{self, hash_parts},
 };
 
-use crate::telemetry::MESSAGES;
-
+/// Most messages of a list that it serves: more than any list of today has.
+const MESSAGES: usize = 16;
 /// Longest accepted file: about 1 MiB at production size.
 const MAX_BYTES: u64 = 64 << 20;
 /// First byte of the file.
@@ -55,7 +55,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A reference string, sized for one telemetry list.
+/// A reference string, sized for lists of up to 16 messages of 4 bits.
 pub struct ReferenceString {
     crs: CompactPkeCrs,
     origin: Origin,

@@ -4,7 +4,7 @@
 
 mod harness;
 
-use harness::{Cluster, Keys, job, resources};
+use harness::{Cluster, Keys, job, reading, resources};
 use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_protocol_spec::scheduling::Strength;
 use veil_scheduler::evaluate;
@@ -12,7 +12,7 @@ use veil_scheduler::evaluate;
 #[test]
 fn threads_do_not_change_the_digest() {
     let keys = Keys::test();
-    let free = vec![resources(30, 70), resources(0, 9), resources(300, 40), resources(31, 70)];
+    let free = vec![reading(30, 70), reading(0, 9), reading(190, 40), reading(31, 70)];
     let jobs = vec![
         job(1, resources(5, 8), 3, Some(Strength::Soft)),
         job(2, resources(9, 3), 2, Some(Strength::Hard)),
@@ -37,7 +37,7 @@ fn evaluations_under_two_keys_at_once_do_not_mix() {
     let first = Keys::test();
     let second = Keys::new(ParameterSet::insecure_test(), 2);
     let cluster = || {
-        let free = vec![resources(30, 70), resources(12, 9), resources(31, 20)];
+        let free = vec![reading(30, 70), reading(12, 9), reading(31, 20)];
         Cluster::new(free, vec![job(1, resources(5, 8), 3, Some(Strength::Soft))], 1)
     };
     let clusters = [cluster().encrypt(first), cluster().encrypt(&second)];

@@ -4,14 +4,15 @@
 
 mod harness;
 
-use harness::{Cluster, Keys, job, metadata, resources};
+use harness::{Cluster, Keys, encrypted_job, job, metadata, quantities, reading, resources};
 use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_protocol_spec::scheduling::{
-    Assignments, Outcome, ProvenList, SchedulingPolicy, Strength,
+    Assignments, Outcome, PolicyWeights, ProvenList, SchedulingPolicy, Strength, Weights,
 };
 use veil_scheduler::{
-    DecodeError, EvaluateError, Origin, PlanError, ReferenceString, ReferenceStringError,
-    SquashError, TelemetryListError, decode, encrypt, evaluate, verify, verify_and_expand,
+    DecodeError, EvaluateError, ListError, Origin, Plan, PlanError, ReferenceString,
+    ReferenceStringError, Refusal, SquashError, cleartext, decode, encrypt, encrypt_request,
+    encrypt_weights, evaluate, verify, verify_and_expand, verify_request, verify_weights,
 };
 
 #[test]
@@ -19,21 +20,21 @@ fn only_the_proven_list_verifies() {
     let keys = Keys::test();
     let other = Keys::new(ParameterSet::insecure_test(), 2);
     let (key, string) = (&keys.public_key, &keys.reference_string);
-    let list = encrypt(&resources(1, 2), key, string, &metadata(7)).unwrap();
+    let list = encrypt(&reading(1, 2), key, string, &metadata(7)).unwrap();
     verify(&list, &metadata(7), key, string).unwrap();
-    let proof = |result| matches!(result, Err(TelemetryListError::Proof));
+    let proof = |result| matches!(result, Err(ListError::Proof));
     assert!(proof(verify(&list, &metadata(8), key, string)), "another sequence number");
     assert!(proof(verify(&list, &metadata(7), &other.public_key, string)), "another key");
     assert!(proof(verify(&list, &metadata(7), key, &other.reference_string)), "another string");
     let refused = verify_and_expand(&list, &metadata(8), string, &keys.evaluation);
-    assert!(matches!(refused, Err(TelemetryListError::Proof)));
+    assert!(matches!(refused, Err(ListError::Proof)));
 }
 
 #[test]
 fn no_changed_byte_and_no_shortened_list_is_accepted() {
     let keys = Keys::test();
     let (key, string) = (&keys.public_key, &keys.reference_string);
-    let list = encrypt(&resources(1, 2), key, string, &metadata(7)).unwrap();
+    let list = encrypt(&reading(1, 2), key, string, &metadata(7)).unwrap();
     let bytes = list.as_bytes();
     for position in (0..bytes.len()).step_by(bytes.len() / 40) {
         let mut changed = bytes.to_vec();
@@ -44,7 +45,7 @@ fn no_changed_byte_and_no_shortened_list_is_accepted() {
     for len in [1, 16, bytes.len() / 2, bytes.len() - 1] {
         let short = ProvenList::new(bytes[..len].to_vec()).unwrap();
         let refused = verify(&short, &metadata(7), key, string);
-        assert!(matches!(refused, Err(TelemetryListError::Malformed(_))), "{len} bytes");
+        assert!(matches!(refused, Err(ListError::Malformed(_))), "{len} bytes");
     }
 }
 
@@ -52,7 +53,7 @@ fn no_changed_byte_and_no_shortened_list_is_accepted() {
 fn a_list_under_other_parameters_is_refused_before_its_proof() {
     let keys = Keys::test();
     let list =
-        encrypt(&resources(1, 2), &keys.public_key, &keys.reference_string, &metadata(7)).unwrap();
+        encrypt(&reading(1, 2), &keys.public_key, &keys.reference_string, &metadata(7)).unwrap();
     let committee = veil_protocol_spec::Committee::new(4).unwrap();
     let parameters = *ParameterSet::production(committee).pke();
     let private = tfhe::shortint::CompactPrivateKey::new(parameters);
@@ -62,7 +63,7 @@ fn a_list_under_other_parameters_is_refused_before_its_proof() {
         tfhe::Tag::default(),
     );
     let refused = verify(&list, &metadata(7), &public, &keys.reference_string);
-    assert!(matches!(refused, Err(TelemetryListError::Malformed(_))));
+    assert!(matches!(refused, Err(ListError::Malformed(_))));
 }
 
 #[test]
@@ -75,7 +76,7 @@ fn a_reference_string_reads_back_and_says_who_made_it() {
     let parameters = *keys.parameters.pke();
     let read = ReferenceString::read(&bytes[..], parameters).unwrap();
     assert_eq!((read.digest(), read.origin()), (string.digest(), string.origin()));
-    let list = encrypt(&resources(1, 2), &keys.public_key, &read, &metadata(1)).unwrap();
+    let list = encrypt(&reading(1, 2), &keys.public_key, &read, &metadata(1)).unwrap();
     verify(&list, &metadata(1), &keys.public_key, string).unwrap();
 
     let refused = |bytes: &[u8]| ReferenceString::read(bytes, parameters).unwrap_err();
@@ -97,7 +98,7 @@ fn a_reference_string_reads_back_and_says_who_made_it() {
 fn manifests_that_the_circuit_cannot_evaluate() {
     let keys = Keys::test();
     let spec = job(1, resources(1, 1), 1, None);
-    let cluster = || Cluster::new(vec![resources(5, 5)], vec![spec.clone()], 1);
+    let cluster = || Cluster::new(vec![reading(5, 5)], vec![spec.clone()], 1);
     let refusal = |cluster: Cluster| {
         evaluate(&cluster.manifest, &cluster.inputs, &keys.evaluation).unwrap_err()
     };
@@ -122,11 +123,26 @@ fn manifests_that_the_circuit_cannot_evaluate() {
     let invalid = Cluster::new(vec![], vec![invalid], 1);
     assert!(matches!(refusal(invalid), EvaluateError::Plan(PlanError::InvalidJob { .. })));
 
-    let mut packed = spec.clone();
-    packed.policy = SchedulingPolicy::BinPack;
-    let packed = Cluster::new(vec![], vec![packed], 1);
-    let refused = refusal(packed);
-    assert!(matches!(refused, EvaluateError::Plan(PlanError::UnsupportedPolicy { .. })));
+    let mut crowded = cluster();
+    crowded.inputs.public.policy.max_workers = 0;
+    let expected = PlanError::TooManyWorkers { found: 1, max: 0 };
+    assert_eq!(refusal(crowded), EvaluateError::Plan(expected));
+
+    let mut twice = cluster();
+    twice.manifest.telemetry = vec![twice.manifest.telemetry[0]; 2];
+    let expected = PlanError::DuplicateWorker(harness::worker(0));
+    assert_eq!(refusal(twice), EvaluateError::Plan(expected));
+
+    let sealed = encrypted_job(keys, 9, quantities([1, 1, 0, 0]), 1);
+    let unopened = Cluster::new(vec![reading(5, 5)], vec![sealed.clone()], 1).encrypt(keys);
+    assert_eq!(refusal(unopened), EvaluateError::MissingRequest(sealed.digest()));
+
+    let mut by_cost = spec.clone();
+    by_cost.policy = SchedulingPolicy::Cost;
+    let mut unweighted = Cluster::new(vec![reading(5, 5)], vec![by_cost], 1).encrypt(keys);
+    let weights = veil_protocol_spec::Blake3Digest([4; 32]);
+    unweighted.inputs.public.policy.weights = PolicyWeights::Encrypted(weights);
+    assert_eq!(refusal(unweighted), EvaluateError::MissingWeights(weights));
 
     let mut beyond = cluster();
     beyond.manifest.pending[0].replica.0 = 1;
@@ -143,13 +159,47 @@ fn manifests_that_the_circuit_cannot_evaluate() {
 }
 
 #[test]
+fn refused_jobs_stay_pending_and_do_not_harm_others() {
+    let keys = Keys::test();
+    let huge = job(1, resources(192, 1), 1, None);
+    let mut lonely = job(2, resources(1, 1), 1, None);
+    lonely.constraints.allow = vec!["zone=a".parse().unwrap()];
+    let good = job(3, resources(1, 1), 1, None);
+    let jobs = vec![huge.clone(), lonely.clone(), good];
+    let mut cluster = Cluster::new(vec![reading(5, 5)], jobs, 1).encrypt(keys);
+    cluster.inputs.public.labels.insert(harness::worker(0), vec!["zone=a".parse().unwrap()]);
+    cluster.inputs.public.policy.min_candidates = 2;
+    let plan = Plan::new(&cluster.manifest, &cluster.inputs.public).unwrap();
+    assert!(matches!(plan.refusals()[&huge.digest()], Refusal::TooLarge(_)));
+    let expected = Refusal::TooFewCandidates { found: 1, min: 2 };
+    assert_eq!(plan.refusals()[&lonely.digest()], expected);
+    let (outputs, _) = evaluate(&cluster.manifest, &cluster.inputs, &keys.evaluation).unwrap();
+    assert_eq!(keys.decrypt(&outputs), [1]);
+    let placed = cleartext::place(&plan, &cluster.readings, &cluster.secrets);
+    assert_eq!(placed, [None, None, Some(0)]);
+}
+
+#[test]
+fn lists_of_one_purpose_do_not_serve_another() {
+    let keys = Keys::test();
+    let (key, string) = (&keys.public_key, &keys.reference_string);
+    let request = encrypt_request(&quantities([1; 4]), key, string, &metadata(1)).unwrap();
+    verify_request(&request, &metadata(1), key, string).unwrap();
+    assert!(verify(&request, &metadata(1), key, string).is_err());
+    let weights = encrypt_weights(&Weights::default(), key, string, &metadata(1)).unwrap();
+    verify_weights(&weights, &metadata(1), key, string).unwrap();
+    assert!(verify_request(&weights, &metadata(1), key, string).is_err());
+    assert!(verify_weights(&weights, &metadata(2), key, string).is_err());
+}
+
+#[test]
 fn plaintexts_that_are_no_outcome() {
     let spec = job(1, resources(1, 1), 2, Some(Strength::Hard));
     let mut away = spec.clone();
     away.nonce = 2;
     away.replicas = 1;
     away.constraints.allow = vec!["zone=a".parse().unwrap()];
-    let mut cluster = Cluster::new(vec![resources(5, 5); 3], vec![spec.clone(), away.clone()], 1);
+    let mut cluster = Cluster::new(vec![reading(5, 5); 3], vec![spec.clone(), away.clone()], 1);
     cluster.inputs.public.labels.insert(harness::worker(2), vec!["zone=a".parse().unwrap()]);
     let decode = |blocks: &[u8]| decode(&cluster.manifest, &cluster.inputs.public, blocks);
     assert_eq!(decode(&[1]), Err(DecodeError::Count { found: 1, expected: 3 }));

@@ -18,15 +18,17 @@ use veil_protocol_spec::{
     Address, Blake3Digest, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
     PeerIdHash, Slot,
     scheduling::{
-        AntiAffinity, Binding, BlockRef, ClusterScope, Constraints, CpuUnits, DiskUnits,
-        FailureDomain, GpuUnits, JobSpec, LeasePolicy, Manifest, MemoryUnits, PendingReplica,
-        Priority, ProofMetadata, ReplicaIndex, ReplicaState, ResourceRequest, Resources,
-        RestartPolicy, RunningReplica, SchedulingPolicy, Strength, TelemetryEntry,
+        AntiAffinity, Binding, BlockRef, ClusterPolicy, ClusterScope, Constraints, CpuUnits,
+        DiskUnits, EncryptedRequest, EncryptedWeights, FailureDomain, GpuUnits, JobSpec,
+        LeasePolicy, Manifest, MemoryUnits, PendingReplica, PolicyWeights, Priority, ProofMetadata,
+        Quantities, Reading, ReplicaIndex, ReplicaState, Resource, ResourceRequest, Resources,
+        RestartPolicy, RunningReplica, Scale, SchedulingPolicy, Strength, TelemetryEntry, Weights,
     },
 };
 use veil_scheduler::{
-    EncryptedTelemetry, EvaluationKey, Inputs, Outputs, ReferenceString, circuit_id, encrypt,
-    verify_and_expand,
+    EncryptedTelemetry, EvaluationKey, Inputs, Outputs, ReferenceString, circuit_id, cleartext,
+    encrypt, encrypt_request, encrypt_weights, verify_and_expand, verify_and_expand_request,
+    verify_and_expand_weights,
 };
 
 /// Everything about one key set, secret keys included.
@@ -56,9 +58,9 @@ impl Keys {
         KEYS.get_or_init(|| Self::new(ParameterSet::insecure_test(), 1))
     }
 
-    pub(crate) fn expand(&self, free: &Resources) -> EncryptedTelemetry {
+    pub(crate) fn expand(&self, reading: &Reading) -> EncryptedTelemetry {
         let metadata = metadata(1);
-        let list = encrypt(free, &self.public_key, &self.reference_string, &metadata).unwrap();
+        let list = encrypt(reading, &self.public_key, &self.reference_string, &metadata).unwrap();
         verify_and_expand(&list, &metadata, &self.reference_string, &self.evaluation).unwrap()
     }
 
@@ -94,6 +96,15 @@ pub(crate) fn resources(cpu: u16, memory: u16) -> Resources {
         disk: DiskUnits(0),
         gpu: GpuUnits(0),
     }
+}
+
+/// With nothing else free; the units are those of [`Scale::FINEST`].
+pub(crate) fn reading(cpu: u8, memory: u8) -> Reading {
+    Reading { free: quantities([cpu, memory, 0, 0]), ..Reading::default() }
+}
+
+pub(crate) fn quantities(units: [u8; 4]) -> Quantities {
+    Quantities::from_array(units).unwrap()
 }
 
 pub(crate) fn worker(index: usize) -> PeerIdHash {
@@ -135,13 +146,14 @@ pub(crate) fn job(
 pub(crate) struct Cluster {
     pub(crate) manifest: Manifest,
     pub(crate) inputs: Inputs,
-    pub(crate) free: Vec<Resources>,
+    pub(crate) readings: Vec<Reading>,
+    pub(crate) secrets: cleartext::Secrets,
 }
 
 impl Cluster {
     /// `slot` only varies the manifest's digest, and with it the order among equals.
-    pub(crate) fn new(free: Vec<Resources>, jobs: Vec<JobSpec>, slot: u64) -> Self {
-        let telemetry = (0..free.len())
+    pub(crate) fn new(readings: Vec<Reading>, jobs: Vec<JobSpec>, slot: u64) -> Self {
+        let telemetry = (0..readings.len())
             .map(|index| TelemetryEntry {
                 sender: worker(index),
                 digest: Blake3Digest(worker(index + 1).0),
@@ -173,8 +185,9 @@ impl Cluster {
             lost: Vec::new(),
         };
         let mut inputs = Inputs::default();
+        inputs.public.policy = ClusterPolicy { scale: Scale::FINEST, ..ClusterPolicy::default() };
         inputs.public.jobs = jobs.into_iter().map(|job| (job.digest(), job)).collect();
-        Self { manifest, inputs, free }
+        Self { manifest, inputs, readings, secrets: cleartext::Secrets::default() }
     }
 
     /// A replica that runs already and is no longer pending.
@@ -198,10 +211,54 @@ impl Cluster {
             .manifest
             .telemetry
             .iter()
-            .zip(&self.free)
-            .map(|(entry, free)| (entry.digest, Arc::new(keys.expand(free))))
+            .zip(&self.readings)
+            .map(|(entry, reading)| (entry.digest, Arc::new(keys.expand(reading))))
             .collect();
         self.inputs.telemetry = telemetry;
         self
     }
+
+    /// The policy's weights, encrypted by somebody.
+    pub(crate) fn with_encrypted_weights(mut self, keys: &Keys, weights: Weights) -> Self {
+        let Binding { scope, key_set, .. } = binding();
+        let metadata = ProofMetadata::for_weights(&scope, &key_set, &Address([9; 20]), 1);
+        let (key, string) = (&keys.public_key, &keys.reference_string);
+        let list = encrypt_weights(&weights, key, string, &metadata).unwrap();
+        let expanded =
+            verify_and_expand_weights(&list, &metadata, string, &keys.evaluation).unwrap();
+        let sealed = EncryptedWeights { scope, key_set, author: Address([9; 20]), nonce: 1, list };
+        assert_eq!(sealed.proof_metadata(), metadata);
+        self.inputs.public.policy.weights = PolicyWeights::Encrypted(sealed.digest());
+        self.inputs.weights = Some(Arc::new(expanded));
+        self.secrets.weights = weights;
+        self
+    }
+
+    /// The encrypted request of a job that [`encrypted_job`] made.
+    pub(crate) fn with_request(mut self, keys: &Keys, job: &JobSpec, request: Quantities) -> Self {
+        let ResourceRequest::Encrypted(sealed) = &job.request else { panic!("in clear") };
+        let metadata = job.request_metadata().unwrap();
+        let string = &keys.reference_string;
+        let expanded =
+            verify_and_expand_request(&sealed.list, &metadata, string, &keys.evaluation).unwrap();
+        self.inputs.requests.insert(job.digest(), Arc::new(expanded));
+        self.secrets.requests.insert(job.digest(), request);
+        self
+    }
+}
+
+/// Like [`job`], with its request encrypted.
+pub(crate) fn encrypted_job(
+    keys: &Keys,
+    nonce: u64,
+    request: Quantities,
+    replicas: u16,
+) -> JobSpec {
+    let base = job(nonce, resources(1, 1), replicas, None);
+    let Binding { scope, key_set, .. } = binding();
+    let metadata = ProofMetadata::for_request(&scope, &key_set, &base.operator, nonce);
+    let (key, string) = (&keys.public_key, &keys.reference_string);
+    let list = encrypt_request(&request, key, string, &metadata).unwrap();
+    let sealed = EncryptedRequest { key_set, dominant: Resource::Cpu, list };
+    JobSpec { request: ResourceRequest::Encrypted(sealed), ..base }
 }
