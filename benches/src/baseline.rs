@@ -4,8 +4,7 @@
 //!
 //! # Rules
 //! 1. A node is feasible if each of the four resources has at least what is requested.
-//! 2. Its score is the CPU plus the memory that would be left; the highest wins, the first of
-//!    equals.
+//! 2. Its score is the CPU plus the memory that would be left; the highest wins, the last of equals.
 //! 3. Replicas of one job: [`Apart::Soft`] prefers nodes without one, [`Apart::Hard`] excludes the
 //!    others.
 //! 4. A winner's capacity is reduced before the next decision.
@@ -24,7 +23,7 @@ use tfhe::{
 pub const RESOURCES: usize = 4;
 /// Nodes that can be told apart by an index of 8 bits, with 0 for none.
 pub const MAX_NODES: usize = 255;
-/// Above every sum of two quantities and 1.
+/// Above every sum of two quantities.
 const PREFERENCE: u16 = 512;
 
 /// What each of a job's replicas needs.
@@ -125,14 +124,13 @@ pub fn place(mut free: Vec<[FheUint8; RESOURCES]>, jobs: &[Job]) -> Vec<FheUint8
 }
 
 fn choose(free: &[[FheUint8; RESOURCES]], job: &Job, taken: &[Option<FheBool>]) -> FheUint8 {
-    let none = FheUint16::encrypt_trivial(0u16);
-    let mut best_score = none.clone();
+    let mut best_score = FheUint16::encrypt_trivial(0u16);
     let mut best = FheUint8::encrypt_trivial(0u8);
     for (index, (free, taken)) in free.iter().zip(taken).enumerate() {
         let mut fits = job.request.fits(free);
         let cpu = FheUint16::cast_from(job.request.leaves(&free[0], 0));
         let memory = FheUint16::cast_from(job.request.leaves(&free[1], 1));
-        let mut score = cpu + memory + 1u16;
+        let mut score = cpu + memory;
         match (job.apart, taken) {
             (Apart::Hard, Some(taken)) => fits &= !taken,
             (Apart::Soft, Some(taken)) => {
@@ -141,8 +139,7 @@ fn choose(free: &[[FheUint8; RESOURCES]], job: &Job, taken: &[Option<FheBool>]) 
             }
             _ => {}
         }
-        let score = fits.if_then_else(&score, &none);
-        let better = score.gt(&best_score);
+        let better = fits & score.ge(&best_score);
         best_score = better.if_then_else(&score, &best_score);
         best = better.if_then_else(&FheUint8::encrypt_trivial(number(index)), &best);
     }
@@ -212,11 +209,11 @@ pub mod clear {
                         continue;
                     }
                     let left = |r: usize| u16::from(free[r] - job.request[r]);
-                    let mut score = left(0) + left(1) + 1;
+                    let mut score = left(0) + left(1);
                     if job.apart == Apart::Soft && replica > 0 && !taken[index] {
                         score += PREFERENCE;
                     }
-                    if score > best.0 {
+                    if score >= best.0 {
                         best = (score, index + 1);
                     }
                 }

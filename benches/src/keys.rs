@@ -4,10 +4,19 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use tfhe::{
     CompactCiphertextList, CompactPublicKey, FheUint2, ServerKey,
-    core_crypto::prelude::{LweCiphertextOwned, LweKeyswitchKeyOwned},
-    integer::ciphertext::IntegerCiphertext as _,
+    core_crypto::prelude::{
+        ContiguousEntityContainer as _, LweCiphertext, LweCiphertextList, LweCiphertextOwned,
+        LweKeyswitchKeyOwned, expand_lwe_compact_ciphertext_list, keyswitch_lwe_ciphertext,
+    },
+    integer::{
+        ciphertext::IntegerCiphertext as _,
+        key_switching_key::KeySwitchingKeyMaterial as IntegerMaterial,
+    },
     prelude::CiphertextList as _,
-    shortint::{self, Ciphertext, atomic_pattern::AtomicPatternServerKey},
+    shortint::{
+        self, Ciphertext, atomic_pattern::AtomicPatternServerKey,
+        key_switching_key::KeySwitchingKeyMaterial as BlockMaterial,
+    },
     with_server_key_as_context,
 };
 use veil_keygen_ceremony::keyset::{
@@ -119,13 +128,22 @@ impl Keys {
         f64::from(self.noise.groups()) * bound * (bound + 1.0) / 3.0
     }
 
-    /// Gives `f` the server key of blocks. The only copy of the server key is taken apart and put
-    /// together again: taking a clone apart would copy all of it.
+    /// Gives `f` the server key of blocks, and the switch from the public key to it. The only copy of
+    /// the server key is taken apart and put together again: taking a clone apart would copy all of
+    /// it.
     #[must_use]
-    pub fn with_block_key<T>(self, f: impl FnOnce(&shortint::ServerKey) -> T) -> (Self, T) {
+    pub fn with_parts<T>(
+        self,
+        f: impl FnOnce(&shortint::ServerKey, Option<&LweKeyswitchKeyOwned<u64>>) -> T,
+    ) -> (Self, T) {
         let (integer, pke, compress, decompress, squash, squash_compress, random, oprf, other, tag) =
             self.server_key.into_raw_parts();
-        let result = f(integer.as_ref());
+        let pke = pke.map(|pke| pke.into_raw_parts().into_raw_parts());
+        let result = f(integer.as_ref(), pke.as_ref().map(|(key, ..)| key));
+        let pke = pke.map(|(key, shift, choice, pattern)| {
+            let blocks = BlockMaterial::from_raw_parts(key, shift, choice, pattern);
+            IntegerMaterial::from_raw_parts(blocks)
+        });
         let server_key = ServerKey::from_raw_parts(
             integer,
             pke,
@@ -139,6 +157,29 @@ impl Keys {
             tag,
         );
         (Self { server_key, ..self }, result)
+    }
+
+    /// What the first look-ups of a compact list get: `count` encryptions of 2 bits with the public
+    /// key, switched to the big key with `switch`, the second part of [`Self::with_parts`].
+    #[must_use]
+    pub fn list_inputs(
+        public_key: &CompactPublicKey,
+        switch: &LweKeyswitchKeyOwned<u64>,
+        count: usize,
+    ) -> Vec<LweCiphertextOwned<u64>> {
+        let (public_key, _) = public_key.clone().into_raw_parts();
+        let public_key = public_key.into_raw_parts();
+        let list = public_key.encrypt_iter((0..count as u64).map(|x| x % 4)).ct_list;
+        let modulus = list.ciphertext_modulus();
+        let mut expanded =
+            LweCiphertextList::new(0, list.lwe_size(), list.lwe_ciphertext_count(), modulus);
+        expand_lwe_compact_ciphertext_list(&mut expanded, &list);
+        let to_big_key = |input| {
+            let mut output = LweCiphertext::new(0, switch.output_lwe_size(), modulus);
+            keyswitch_lwe_ciphertext(switch, &input, &mut output);
+            output
+        };
+        expanded.iter().map(to_big_key).collect()
     }
 }
 

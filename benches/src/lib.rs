@@ -7,6 +7,7 @@ pub mod baseline;
 pub mod cluster;
 pub mod keys;
 pub mod noise;
+pub mod placement;
 pub mod simulation;
 pub mod usage;
 

@@ -6,13 +6,15 @@
 use rayon::prelude::*;
 use tfhe::{
     core_crypto::prelude::{
-        CiphertextModulusLog, LweCiphertext, LweCiphertextOwned, LweKeyswitchKeyOwned,
-        ModulusSwitchedLweCiphertext, keyswitch_lwe_ciphertext,
+        CiphertextModulusLog, DynamicDistribution, LweCiphertext, LweCiphertextOwned,
+        LweKeyswitchKeyOwned, ModulusSwitchedLweCiphertext, keyswitch_lwe_ciphertext,
         lwe_ciphertext_centered_binary_modulus_switch,
     },
     shortint::{self, Ciphertext},
 };
-use veil_keygen_ceremony::keyset::{KeyName, reference::ClearKeys};
+use veil_keygen_ceremony::keyset::{
+    Component, KeyName, ParameterSet, noise::key_switch, reference::ClearKeys,
+};
 
 use crate::keys::phase;
 
@@ -184,6 +186,43 @@ impl Pool {
             sum
         })
     }
+}
+
+/// Weights whose squares add up to `variance`, the largest first.
+#[must_use]
+pub fn weights(mut variance: u32) -> Vec<i64> {
+    let mut weights = Vec::new();
+    while variance > 0 {
+        let weight = variance.isqrt();
+        weights.push(weight.into());
+        variance -= weight * weight;
+    }
+    weights
+}
+
+/// Variance of what the first look-up of a list gets, relative to the torus: an encryption with the
+/// compact public key (the key's noise times the encryptor's binary mask, the encryptor's own noise
+/// times the binary key, and a word of its own), and its switch to the big key.
+#[must_use]
+pub fn list_input(parameters: &ParameterSet, key_variance: impl Fn(Component) -> f64) -> f64 {
+    let pke = parameters.pke();
+    let dimension = pke.encryption_lwe_dimension.0 as f64;
+    let encryptor = match pke.encryption_noise_distribution {
+        DynamicDistribution::TUniform(uniform) => {
+            ((2 * uniform.bound_log2() + 1) as f64).exp2() / 6.0 + 1.0 / 6.0
+        }
+        DynamicDistribution::Gaussian(gaussian) => gaussian.std.powi(2) * 128f64.exp2(),
+    };
+    let public_key = key_variance(Component::CompactPublicKey);
+    let encryption = dimension / 2.0 * (public_key + encryptor) + encryptor;
+    let switch = parameters.pke_key_switching();
+    let switched = key_switch(
+        pke.encryption_lwe_dimension.0,
+        switch.ks_base_log.0 as u32,
+        switch.ks_level.0 as u32,
+        key_variance(Component::PublicKeySwitch) * (-128f64).exp2(),
+    );
+    encryption * (-128f64).exp2() + switched
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use clap::Parser;
 use rayon::prelude::*;
 use serde::Serialize;
 use veil_benches::simulation::{
-    BestFit, LeastLoaded, Placer, Quantised, Report, SimulationError, Workload, run,
+    BestFit, LeastLoaded, PlaceError, Placer, Quantised, Report, Workload, run,
 };
-use veil_protocol_spec::scheduling::SchedulingPolicy;
+use veil_protocol_spec::scheduling::{RequestTooLarge, SchedulingPolicy};
 
 /// By how much less work than exact placement is tolerated.
 const TOLERANCE: f64 = 0.03;
@@ -71,23 +71,29 @@ impl Comparison {
     }
 }
 
-type MakePlacer = fn() -> Box<dyn Placer>;
+type MakePlacer = fn(&Workload) -> Result<Box<dyn Placer>, RequestTooLarge>;
 
 /// A policy's exact counterpart, and the policy.
 const PAIRS: [(MakePlacer, MakePlacer); 2] = [
-    (|| Box::new(LeastLoaded), || Box::new(Quantised::new("spread", SchedulingPolicy::Spread))),
-    (|| Box::new(BestFit), || Box::new(Quantised::new("binpack", SchedulingPolicy::BinPack))),
+    (
+        |_| Ok(Box::new(LeastLoaded)),
+        |day| Ok(Box::new(Quantised::new("spread", SchedulingPolicy::Spread, day)?)),
+    ),
+    (
+        |_| Ok(Box::new(BestFit)),
+        |day| Ok(Box::new(Quantised::new("binpack", SchedulingPolicy::BinPack, day)?)),
+    ),
 ];
 
-fn measure(arguments: &Arguments) -> Result<Figures, SimulationError> {
+fn measure(arguments: &Arguments) -> Result<Figures, PlaceError> {
     let mut comparisons = Vec::new();
     for load in &arguments.loads {
         let days: Vec<_> = (0..arguments.seeds)
             .into_par_iter()
             .map(|seed| Workload::synthetic(seed, arguments.machines.into(), *load))
             .collect();
-        let all = |make: MakePlacer| -> Result<Vec<Report>, SimulationError> {
-            days.par_iter().map(|day| run(day, make().as_mut())).collect()
+        let all = |make: MakePlacer| -> Result<Vec<Report>, PlaceError> {
+            days.par_iter().map(|day| Ok(run(day, make(day)?.as_mut())?)).collect()
         };
         for (exact, quantised) in PAIRS {
             comparisons.push(Comparison::new(*load, all(exact)?, all(quantised)?));

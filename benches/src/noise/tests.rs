@@ -12,11 +12,18 @@ fn measured_noise_is_what_the_formulas_say() {
         let first = keys.fresh_blocks(4).unwrap();
         let predicted =
             keys.parameters.look_up_noise_with(|component| keys.key_variance(component));
-        let (keys, (switch, pool)) = keys.with_block_key(|key| {
-            (key_switch(key).unwrap().clone(), Pool::bootstrap(key, &first, 3000))
+        let public_key = keys.public_key.clone();
+        let (keys, (switch, pool, lists)) = keys.with_parts(|key, from_public_key| {
+            let lists = Keys::list_inputs(&public_key, from_public_key.unwrap(), 1000);
+            (key_switch(key).unwrap().clone(), Pool::bootstrap(key, &first, 3000), lists)
         });
         let polynomial = keys.parameters.compute().polynomial_size.0;
         let meter = Meter::new(&keys.clear, &switch, polynomial);
+        let first = list_input(&keys.parameters, |component| keys.key_variance(component));
+        let mut sample = Sample::default();
+        lists.iter().for_each(|input| sample.add(&meter.measure(input)));
+        let ratio = sample.variance().input / first;
+        assert!((0.5..1.5).contains(&ratio), "{noise:?}, list: {ratio} of the prediction");
         for weights in [&[1][..], &[1, 2], &[4, -2, 2, 1]] {
             let units: i64 = weights.iter().map(|weight| weight * weight).sum();
             let mut sample = Sample::default();
@@ -34,4 +41,14 @@ fn measured_noise_is_what_the_formulas_say() {
             }
         }
     }
+}
+
+#[test]
+fn weights_have_the_variance_asked_for() {
+    for variance in 0..=25 {
+        let sum: i64 = weights(variance).iter().map(|weight| weight * weight).sum();
+        assert_eq!(sum, variance.into());
+    }
+    assert_eq!(weights(25), [5]);
+    assert_eq!(weights(23), [4, 2, 1, 1, 1]);
 }

@@ -1,14 +1,15 @@
 //! What the circuit decides: its cleartext twin on quantised capacities.
 
-use std::collections::BTreeMap;
-
 use veil_protocol_spec::scheduling::{
-    CpuUnits, DiskUnits, GpuUnits, MemoryUnits, RequestTooLarge, ResourceRequest, Resources,
-    SchedulingPolicy,
+    ClusterPolicy, CpuUnits, DiskUnits, GpuUnits, MemoryUnits, Reading, RequestTooLarge,
+    ResourceRequest, Resources, Scale, SchedulingPolicy,
 };
-use veil_scheduler::{Plan, PublicInputs, cleartext};
+use veil_scheduler::{
+    Plan, PublicInputs,
+    cleartext::{self, Secrets},
+};
 
-use super::{Amounts, Placement, Placer, View};
+use super::{Amounts, Placement, Placer, View, Workload};
 use crate::cluster::{job, manifest};
 
 const MIB: u64 = 1 << 20;
@@ -19,13 +20,24 @@ const GIB: u64 = 1 << 30;
 pub struct Quantised {
     name: &'static str,
     policy: SchedulingPolicy,
+    scale: Scale,
 }
 
 impl Quantised {
-    /// `policy` under a name of the reader's.
-    #[must_use]
-    pub const fn new(name: &'static str, policy: SchedulingPolicy) -> Self {
-        Self { name, policy }
+    /// `policy` under a name of the reader's, in the finest scale in which every job of the workload
+    /// can be stated, as an operator who knows the jobs would choose it.
+    ///
+    /// # Errors
+    /// [`RequestTooLarge`] if no scale can state them.
+    pub fn new(
+        name: &'static str,
+        policy: SchedulingPolicy,
+        workload: &Workload,
+    ) -> Result<Self, RequestTooLarge> {
+        let largest = workload.arrivals.iter().fold(Amounts::default(), |largest, arrival| {
+            Amounts(core::array::from_fn(|i| largest.0[i].max(arrival.request.0[i])))
+        });
+        Ok(Self { name, policy, scale: Scale::covering(&covering(&largest)?) })
     }
 }
 
@@ -36,7 +48,7 @@ impl Placer for Quantised {
 
     fn place(&mut self, view: &View<'_>) -> Placement {
         // A job that no unit can count is no job for this cluster: it stays outside the manifest.
-        let requests: Vec<_> = view.requests.iter().map(|request| covering(request).ok()).collect();
+        let requests: Vec<_> = view.requests.iter().map(|one| covering(one).ok()).collect();
         let jobs: Vec<_> = requests
             .iter()
             .flatten()
@@ -47,12 +59,18 @@ impl Placer for Quantised {
             .collect();
         let manifest = manifest(view.capacity.len(), &jobs, view.slot + 1);
         let public = PublicInputs {
+            policy: ClusterPolicy { scale: self.scale, ..ClusterPolicy::default() },
             jobs: jobs.into_iter().map(|job| (job.digest(), job)).collect(),
-            labels: BTreeMap::new(),
+            ..PublicInputs::default()
         };
         let plan = Plan::new(&manifest, &public)?;
-        let free: Vec<_> = view.free.iter().map(within).collect();
-        let mut placed = cleartext::place(&plan, &free).into_iter();
+        let readings: Vec<_> = view
+            .free
+            .iter()
+            .map(|free| Reading { free: self.scale.free(&within(free)), ..Reading::default() })
+            .collect();
+        let placed = cleartext::place(&plan, &readings, &Secrets::default());
+        let mut placed = placed.into_iter();
         Ok(requests.iter().map(|request| request.and_then(|_| placed.next().flatten())).collect())
     }
 }

@@ -46,6 +46,10 @@ impl Placer for Undecided {
     }
 }
 
+fn spread(day: &Workload) -> Quantised {
+    Quantised::new("spread", SchedulingPolicy::Spread, day).unwrap()
+}
+
 #[test]
 fn a_placer_that_breaks_a_capacity_is_found() {
     let one = workload(&[4, 64], vec![arrival(0, 600, 3), arrival(0, 600, 2)]);
@@ -102,7 +106,7 @@ fn a_day_is_determined_by_its_seed() {
     assert_eq!(day(1).arrivals, day(1).arrivals);
     assert_ne!(day(1).arrivals, day(2).arrivals);
     let run = |seed| {
-        let mut placer = Quantised::new("spread", SchedulingPolicy::Spread);
+        let mut placer = spread(&day(seed));
         format!("{:?}", run(&day(seed), &mut placer).unwrap())
     };
     assert_eq!(run(1), run(1));
@@ -131,7 +135,7 @@ proptest! {
         let mut placers: [Box<dyn Placer>; 3] = [
             Box::new(BestFit),
             Box::new(LeastLoaded),
-            Box::new(Quantised::new("spread", SchedulingPolicy::Spread)),
+            Box::new(spread(&day)),
         ];
         for placer in &mut placers {
             let report = run(&day, placer.as_mut()).unwrap();
