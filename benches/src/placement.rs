@@ -126,8 +126,8 @@ pub struct CircuitFigures {
     pub output_digest: Blake3Digest,
     /// Whether the decrypted outcome is that of the cleartext twin.
     pub agrees_with_twin: bool,
-    /// Whether the look-ups are those that the plan foretold.
-    pub costs_as_foretold: bool,
+    /// What the plan says that the evaluation takes at most.
+    pub pbs_by_plan: u64,
 }
 
 /// A slot by the stock API.
@@ -135,7 +135,7 @@ pub struct CircuitFigures {
 pub struct StockFigures {
     /// Look-ups.
     pub pbs: u64,
-    /// For each worker and replica.
+    /// For each worker and replica, or each bid.
     pub pbs_per_node_job: f64,
     /// Wall time.
     pub seconds: f64,
@@ -224,6 +224,42 @@ fn stock(slot: &Slot, keys: &Keys) -> Result<StockFigures, Failure> {
         seconds,
         core_seconds,
         agrees_with_twin: found == baseline::clear::place(rows, &in_clear),
+    })
+}
+
+/// The highest of random bids of 16 bits and its number, by the stock API. The server key of `keys`
+/// is in use on this thread meanwhile.
+///
+/// # Errors
+/// If there are more bids than the baseline can number, or tfhe fails.
+pub fn run_stock_bids(count: u16, keys: &Keys) -> Result<StockFigures, Failure> {
+    if usize::from(count) > MAX_NODES {
+        return Err(format!("the baseline numbers {MAX_NODES} bids").into());
+    }
+    let mut rng = ChaCha20Rng::seed_from_u64(2);
+    let clear: Vec<u16> = (0..count).map(|_| rng.r#gen()).collect();
+    set_server_key(keys.server_key.clone());
+    let result = stock_bids(&clear, keys);
+    unset_server_key();
+    result
+}
+
+fn stock_bids(clear: &[u16], keys: &Keys) -> Result<StockFigures, Failure> {
+    let bids = baseline::encrypt_bids(clear, &keys.public_key)?;
+    reset_pbs_count();
+    let watch = Stopwatch::start();
+    let (highest, winner) = baseline::highest_bid(&bids);
+    let (seconds, core_seconds, pbs) = (watch.wall(), watch.cpu(), get_pbs_count());
+    let (highest, ..) = highest.into_raw_parts();
+    let (winner, ..) = winner.into_raw_parts();
+    let decrypt = |blocks| keys.decrypt_integer(blocks);
+    let found = (decrypt(highest.blocks()) as u16, decrypt(winner.blocks()) as usize);
+    Ok(StockFigures {
+        pbs,
+        pbs_per_node_job: pbs as f64 / clear.len().max(1) as f64,
+        seconds,
+        core_seconds,
+        agrees_with_twin: found == baseline::clear::highest_bid(clear),
     })
 }
 
@@ -352,7 +388,7 @@ impl Bench<'_> {
                 .collect(),
             output_digest,
             agrees_with_twin: found == expected,
-            costs_as_foretold: plan.cost() == *outputs.ledger(),
+            pbs_by_plan: plan.cost().look_ups(),
         })
     }
 
@@ -407,5 +443,47 @@ impl Bench<'_> {
             jobs.push(job);
         }
         Ok((jobs, requests, figures))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use veil_keygen_ceremony::keyset::ParameterSet;
+
+    use super::*;
+    use crate::keys::NoiseOf;
+
+    /// Small slots of every kind give the twin's outcome, by the circuit and by the baseline.
+    #[test]
+    fn what_is_measured_is_right() {
+        let keys = Keys::generate(ParameterSet::insecure_test(), 5, NoiseOf::OneGroup).unwrap();
+        let slot = |policy, replicas, apart, encrypted_requests| Slot {
+            nodes: 5,
+            jobs: 2,
+            replicas,
+            policy,
+            apart,
+            encrypted_requests,
+        };
+        let slots = [
+            slot(SchedulingPolicy::Spread, 1, None, false),
+            slot(SchedulingPolicy::BinPack, 2, Some(Strength::Hard), false),
+            slot(SchedulingPolicy::Spread, 2, Some(Strength::Soft), true),
+        ];
+        for slot in &slots {
+            let stock = run_stock(slot, &keys).unwrap();
+            assert!(stock.agrees_with_twin && stock.pbs > 0, "{slot:?}");
+        }
+        assert!(run_stock_bids(7, &keys).unwrap().agrees_with_twin);
+        let key = EvaluationKey::new(keys.public_key.clone(), keys.server_key).unwrap();
+        let string = ReferenceString::generate_insecure(*keys.parameters.pke()).unwrap();
+        let (clear, public_key) = (&keys.clear, &keys.public_key);
+        let bench = Bench { clear, public_key, key: &key, string: &string };
+        for slot in &slots {
+            let circuit = bench.run(slot).unwrap();
+            assert!(circuit.agrees_with_twin, "{slot:?}");
+            assert!(circuit.pbs <= circuit.pbs_by_plan, "{slot:?}");
+            assert!(circuit.pbs > 0 && circuit.request.is_some() == slot.encrypted_requests);
+        }
     }
 }
