@@ -1,5 +1,15 @@
-//! Inputs of the benches: committees whose keys are random, made by one party. Timing depends on
-//! their sizes alone.
+//! What the benches and the commands that print figures have in common: committees whose keys are
+//! random, made by one party (timing depends on their sizes alone), a key set with its secret side,
+//! made-up clusters, the stock baseline of the circuits, a meter of noise, and a simulator of
+//! placement.
+
+pub mod baseline;
+pub mod cluster;
+pub mod keys;
+pub mod noise;
+pub mod placement;
+pub mod simulation;
+pub mod usage;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;

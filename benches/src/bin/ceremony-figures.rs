@@ -15,7 +15,10 @@ use serde::Serialize;
 use tfhe::{
     Tag, core_crypto::prelude::NormalizedHammingWeightBound, xof_key_set::CompressedXofKeySet,
 };
-use veil_benches::{MemberKeys, member};
+use veil_benches::{
+    MemberKeys, member,
+    usage::{Stopwatch, peak_rss_bytes},
+};
 use veil_committee::{
     code::Opening,
     prf::SetKey,
@@ -28,7 +31,6 @@ use veil_keygen_ceremony::{
     keyset::{Bodies, Layout, ParameterSet, SectionBody, assemble, keyset_digest},
     shares::{BitShares, BodyOpening, BodyShares, KeyBits, open_bits},
 };
-use veil_node::usage::{Stopwatch, peak_rss_bytes};
 use veil_protocol_spec::{
     Attempt, CeremonyId, Committee, ParticipantIndex,
     ceremony::{Header, Stream, StreamRoot},

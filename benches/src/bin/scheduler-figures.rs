@@ -1,38 +1,28 @@
-//! What one placement costs: proofs, look-ups (PBS), seconds, core-seconds (others use the machine as
-//! well). One job with some replicas is placed
-//! on some workers, under the parameters of a committee of four and a key made by one party.
-//! `--json` prints it for machines. Exits with 1 if the decrypted outcome is not the twin's.
+//! What a slot costs: proofs, look-ups (PBS), seconds, core-seconds (others use the machine as well),
+//! memory; and the same decisions written with tfhe's stock API, under the same key and in the same
+//! run. The parameters are those of a committee of four, the key is made by one party.
+//!
+//! Exits with 1 if the decrypted outcome is not the cleartext twin's.
 
-use std::{process::ExitCode, sync::Arc};
+use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha20Rng;
+use peak_alloc::PeakAlloc;
 use serde::Serialize;
-use tfhe::{get_pbs_count, reset_pbs_count};
-use veil_keygen_ceremony::keyset::{
-    Layout, ParameterSet, assemble, decode_block,
-    reference::{self, ClearKeys},
-    squashed_blocks,
+use veil_benches::{
+    keys::{Keys, NoiseOf},
+    placement::{Bench, CircuitFigures, Failure, Slot, StockFigures, run_stock, run_stock_bids},
 };
-use veil_node::usage::Stopwatch;
+use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_protocol_spec::{
-    Address, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeccakDigest, KeySetDigest,
-    ParticipantIndex, PeerIdHash, Slot,
-    scheduling::{
-        AntiAffinity, Binding, BlockRef, ClusterScope, Constraints, CpuUnits, DiskUnits,
-        FailureDomain, GpuUnits, JobSpec, LeasePolicy, Manifest, MemoryUnits, PendingReplica,
-        Priority, ProofMetadata, ReplicaIndex, ResourceRequest, Resources, RestartPolicy,
-        SchedulingPolicy, Strength, TelemetryEntry,
-    },
+    Committee,
+    scheduling::{SchedulingPolicy, Strength},
 };
-use veil_scheduler::{
-    EvaluationKey, Inputs, Plan, ReferenceString, circuit_id, cleartext, encrypt, evaluate, verify,
-    verify_and_expand,
-};
+use veil_scheduler::{EvaluationKey, ReferenceString};
 
-/// Different telemetry lists; with more workers they repeat, since proving is not what is measured.
-const LISTS: usize = 4;
+/// Counts what is allocated.
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Apart {
@@ -41,205 +31,193 @@ enum Apart {
     Hard,
 }
 
-/// Cost of one placement under production parameters.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Policy {
+    Spread,
+    Binpack,
+    PriorityRoundRobin,
+    Cost,
+}
+
+/// Cost of a slot under the parameters of a committee of four.
 #[derive(Parser)]
 struct Arguments {
     /// Workers.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     nodes: u16,
-    /// Replicas of the job.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// Jobs in the slot; each but the last is deducted from its winner's capacity.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: u16,
+    /// Replicas of each job.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     replicas: u16,
-    /// Anti-affinity across workers.
-    #[arg(long, value_enum, default_value = "soft")]
-    apart: Apart,
+    /// How a worker is chosen.
+    #[arg(long, value_enum, default_value = "spread")]
+    policy: Policy,
+    /// Anti-affinity across workers; soft if there are replicas, else none.
+    #[arg(long, value_enum)]
+    apart: Option<Apart>,
+    /// Encrypt what the jobs ask for.
+    #[arg(long)]
+    encrypted_requests: bool,
+    /// Parameters of the key: "production" or "insecure-test". Counts of look-ups are the same under
+    /// both, times are not.
+    #[arg(long, default_value = "production")]
+    parameters: String,
+    /// Leave out the stock API, which takes minutes for large slots.
+    #[arg(long)]
+    no_baseline: bool,
+    /// Also measure the winner of so many bids of 16 bits by the stock API.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=255))]
+    bids: Option<u16>,
+    /// Threads; all cores if it is not given.
+    #[arg(long)]
+    threads: Option<usize>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Serialize)]
-struct Figures {
-    nodes: u16,
-    replicas: u16,
-    threads: usize,
-    list_bytes: usize,
-    prove_core_seconds: f64,
-    verify_core_seconds: f64,
-    /// One list, after its verification.
-    expand_core_seconds: f64,
-    pbs_per_list: u64,
-    evaluate_seconds: f64,
-    evaluate_core_seconds: f64,
-    pbs: u64,
-    pbs_per_replica_and_node: f64,
-    squashed_blocks: usize,
-    squash_seconds: f64,
-    squash_core_seconds: f64,
-    agrees_with_twin: bool,
-}
-
-fn cluster(arguments: &Arguments) -> (Manifest, JobSpec) {
-    let binding = Binding {
-        scope: ClusterScope {
-            chain_id: ChainId(1),
-            contract: Address([1; 20]),
-            cluster: ClusterId([2; 32]),
-        },
-        key_set: KeySetDigest([3; 32]),
-        epoch: Epoch(1),
-    };
-    let strength = match arguments.apart {
-        Apart::None => None,
-        Apart::Soft => Some(Strength::Soft),
-        Apart::Hard => Some(Strength::Hard),
-    };
-    let job = JobSpec {
-        scope: binding.scope,
-        operator: Address([5; 20]),
-        nonce: 1,
-        image: format!("localhost/app@sha256:{}", "ab".repeat(32)).parse().expect("a valid image"),
-        command: Vec::new(),
-        args: Vec::new(),
-        request: ResourceRequest::Clear(resources(5, 8)),
-        replicas: arguments.replicas,
-        priority: Priority(0),
-        policy: SchedulingPolicy::Spread,
-        constraints: Constraints {
-            anti_affinity: strength
-                .map(|strength| AntiAffinity { strength, domain: FailureDomain::Worker }),
-            ..Constraints::default()
-        },
-        lease: LeasePolicy::Keep,
-        restart: RestartPolicy::Always,
-        health: None,
-    };
-    let id = |index: u16| {
-        let mut id = [0; 32];
-        id[..2].copy_from_slice(&index.to_be_bytes());
-        id
-    };
-    let manifest = Manifest {
-        binding,
-        slot: Slot(1),
-        proposer: ParticipantIndex::try_from(1).expect("1 is an index"),
-        previous: KeccakDigest([0; 32]),
-        block: BlockRef { number: 1, hash: KeccakDigest([6; 32]) },
-        policy: KeccakDigest([7; 32]),
-        circuit: circuit_id(),
-        telemetry: (0..arguments.nodes)
-            .map(|index| TelemetryEntry {
-                sender: PeerIdHash(id(index)),
-                digest: Blake3Digest(id(index)),
-            })
-            .collect(),
-        pending: (0..arguments.replicas)
-            .map(|replica| PendingReplica {
-                submission: 0,
-                job: job.digest(),
-                replica: ReplicaIndex(replica),
-            })
-            .collect(),
-        running: Vec::new(),
-        lost: Vec::new(),
-    };
-    (manifest, job)
-}
-
-const fn resources(cpu: u16, memory: u16) -> Resources {
-    Resources {
-        cpu: CpuUnits(cpu),
-        memory: MemoryUnits(memory),
-        disk: DiskUnits(0),
-        gpu: GpuUnits(0),
+impl Arguments {
+    fn slot(&self) -> Slot {
+        let apart = self.apart.unwrap_or(if self.replicas > 1 { Apart::Soft } else { Apart::None });
+        Slot {
+            nodes: self.nodes,
+            jobs: self.jobs,
+            replicas: self.replicas,
+            policy: match self.policy {
+                Policy::Spread => SchedulingPolicy::Spread,
+                Policy::Binpack => SchedulingPolicy::BinPack,
+                Policy::PriorityRoundRobin => SchedulingPolicy::PriorityRoundRobin,
+                Policy::Cost => SchedulingPolicy::Cost,
+            },
+            apart: match apart {
+                Apart::None => None,
+                Apart::Soft => Some(Strength::Soft),
+                Apart::Hard => Some(Strength::Hard),
+            },
+            encrypted_requests: self.encrypted_requests,
+        }
     }
 }
 
-fn measure(arguments: &Arguments) -> Result<Figures, Box<dyn std::error::Error>> {
-    let parameters = ParameterSet::production(Committee::new(4)?);
-    let layout = Layout::of(&parameters);
-    let mut rng = ChaCha20Rng::from_seed([1; 32]);
-    let clear = ClearKeys::random(&layout, &mut rng);
-    let bodies = reference::bodies(&parameters, &layout, &[2; 32], &clear, &[3; 32]);
-    let key_set = assemble(&parameters, [2; 32], bodies)?;
-    let (public_key, server_key) = key_set.decompress().into_raw_parts();
+#[derive(Serialize)]
+struct Figures {
+    parameters: &'static str,
+    nodes: u16,
+    jobs: u16,
+    replicas: u16,
+    policy: SchedulingPolicy,
+    encrypted_requests: bool,
+    threads: usize,
+    #[serde(flatten)]
+    circuit: CircuitFigures,
+    stock: Option<StockFigures>,
+    /// Core-seconds of the stock API over those of the circuit.
+    ratio_vs_stock: Option<f64>,
+    /// The same of look-ups.
+    pbs_ratio_vs_stock: Option<f64>,
+    bids: Option<u16>,
+    /// The winner of the bids.
+    stock_bids: Option<StockFigures>,
+}
+
+fn measure(arguments: &Arguments) -> Result<Figures, Failure> {
+    let slot = arguments.slot();
+    let parameters = ParameterSet::by_name(&arguments.parameters, Committee::new(4)?)?;
+    let keys = Keys::generate(parameters, 1, NoiseOf::OneGroup)?;
+    let stock = if arguments.no_baseline { None } else { Some(run_stock(&slot, &keys)?) };
+    let stock_bids = arguments.bids.map(|bids| run_stock_bids(bids, &keys)).transpose()?;
+    let Keys { parameters, clear, public_key, server_key, .. } = keys;
     let key = EvaluationKey::new(public_key.clone(), server_key)?;
     let string = ReferenceString::generate_insecure(*parameters.pke())?;
-
-    let (manifest, job) = cluster(arguments);
-    let lists = LISTS.min(arguments.nodes.into());
-    let free: Vec<_> =
-        (0..lists).map(|_| resources(rng.gen_range(5..400), rng.gen_range(8..900))).collect();
-    let Binding { scope, key_set: key_set_digest, .. } = manifest.binding;
-    let metadata = ProofMetadata::new(&scope, &key_set_digest, &PeerIdHash([0; 32]), 1);
-    let watch = Stopwatch::start();
-    let proven = free
-        .iter()
-        .map(|free| encrypt(free, &public_key, &string, &metadata))
-        .collect::<Result<Vec<_>, _>>()?;
-    let prove_core_seconds = watch.cpu() / lists as f64;
-    let watch = Stopwatch::start();
-    proven.iter().try_for_each(|list| verify(list, &metadata, &public_key, &string))?;
-    let verify_core_seconds = watch.cpu() / lists as f64;
-    reset_pbs_count();
-    let watch = Stopwatch::start();
-    let expanded = proven
-        .iter()
-        .map(|list| verify_and_expand(list, &metadata, &string, &key).map(Arc::new))
-        .collect::<Result<Vec<_>, _>>()?;
-    let expand_core_seconds = (watch.cpu() / lists as f64 - verify_core_seconds).max(0.0);
-    let pbs_per_list = get_pbs_count() / lists as u64;
-
-    let mut inputs = Inputs::default();
-    inputs.public.jobs.insert(job.digest(), job);
-    let repeated = manifest.telemetry.iter().zip(expanded.iter().cycle());
-    inputs.telemetry = repeated.map(|(entry, list)| (entry.digest, Arc::clone(list))).collect();
-    reset_pbs_count();
-    let watch = Stopwatch::start();
-    let (outputs, _) = evaluate(&manifest, &inputs, &key)?;
-    let (evaluate_seconds, evaluate_core_seconds) = (watch.wall(), watch.cpu());
-    let pbs = get_pbs_count();
-    let watch = Stopwatch::start();
-    let squashed = outputs.squash(&key)?;
-    let (squash_seconds, squash_core_seconds) = (watch.wall(), watch.cpu());
-
-    let plan = Plan::new(&manifest, &inputs.public)?;
-    let all_free: Vec<_> = free.iter().copied().cycle().take(arguments.nodes.into()).collect();
-    let expected: Vec<_> = cleartext::place(&plan, &all_free)
-        .into_iter()
-        .map(|worker| worker.map_or(0, |worker| worker + 1))
-        .collect();
-    let blocks: Vec<_> = squashed.as_slice().iter().flat_map(squashed_blocks).collect();
-    let digits: Option<Vec<_>> =
-        blocks.iter().map(|block| decode_block(clear.phase(block))).collect();
-    let found: Vec<usize> = digits
-        .unwrap_or_default()
-        .chunks(plan.digits_per_replica())
-        .map(|digits| digits.iter().rev().fold(0, |sum, digit| sum << 4 | usize::from(*digit)))
-        .collect();
-    let cells = f64::from(arguments.nodes) * f64::from(arguments.replicas);
+    let bench = Bench { clear: &clear, public_key: &public_key, key: &key, string: &string };
+    let circuit = bench.run(&slot)?;
     Ok(Figures {
-        nodes: arguments.nodes,
-        replicas: arguments.replicas,
+        parameters: parameters.name(),
+        nodes: slot.nodes,
+        jobs: slot.jobs,
+        replicas: slot.replicas,
+        policy: slot.policy,
+        encrypted_requests: slot.encrypted_requests,
         threads: rayon::current_num_threads(),
-        list_bytes: proven.first().map_or(0, |list| list.as_bytes().len()),
-        prove_core_seconds,
-        verify_core_seconds,
-        expand_core_seconds,
-        pbs_per_list,
-        evaluate_seconds,
-        evaluate_core_seconds,
-        pbs,
-        pbs_per_replica_and_node: pbs as f64 / cells,
-        squashed_blocks: outputs.len(),
-        squash_seconds,
-        squash_core_seconds,
-        agrees_with_twin: found == expected,
+        ratio_vs_stock: stock.map(|stock| stock.core_seconds / circuit.core_seconds),
+        pbs_ratio_vs_stock: stock.map(|stock| stock.pbs as f64 / circuit.pbs as f64),
+        bids: arguments.bids,
+        stock_bids,
+        circuit,
+        stock,
     })
+}
+
+fn print(figures: &Figures) {
+    let Figures { nodes, jobs, replicas, threads, circuit, .. } = figures;
+    println!(
+        "{jobs} jobs of {replicas} replicas by {:?} on {nodes} workers, {} requests, {threads} threads",
+        figures.policy,
+        if figures.encrypted_requests { "encrypted" } else { "public" },
+    );
+    let lists = [("telemetry", Some(&circuit.telemetry)), ("request", circuit.request.as_ref())];
+    for (name, list) in lists {
+        let Some(list) = list else { continue };
+        println!(
+            "{name} list {} bytes; core-seconds: prove {:.2}, verify {:.2}, expand {:.2} ({} PBS)",
+            list.bytes,
+            list.prove_core_seconds,
+            list.verify_core_seconds,
+            list.expand_core_seconds,
+            list.pbs,
+        );
+    }
+    println!(
+        "evaluate {:.2} s, {:.2} core-seconds, {} PBS, {:.1} for each worker and replica, {} in a \
+         row; {} more to expand late",
+        circuit.seconds,
+        circuit.core_seconds,
+        circuit.pbs,
+        circuit.pbs_per_node_job,
+        circuit.depth,
+        circuit.pbs_of_late_expansion,
+    );
+    println!("memory beyond the keys {} KiB a worker", circuit.memory_bytes_per_node >> 10);
+    println!(
+        "squash {} blocks in {:.2} s, {:.2} core-seconds",
+        circuit.squashed_blocks, circuit.squash_seconds, circuit.squash_core_seconds,
+    );
+    if let (Some(stock), Some(ratio), Some(pbs_ratio)) =
+        (&figures.stock, figures.ratio_vs_stock, figures.pbs_ratio_vs_stock)
+    {
+        println!(
+            "stock API {:.2} s, {:.2} core-seconds, {} PBS, {:.1} for each worker and replica: \
+             {ratio:.1} times the core-seconds, {pbs_ratio:.1} times the PBS",
+            stock.seconds, stock.core_seconds, stock.pbs, stock.pbs_per_node_job,
+        );
+    }
+    if let (Some(bids), Some(stock)) = (figures.bids, &figures.stock_bids) {
+        println!(
+            "winner of {bids} bids by the stock API: {:.2} s, {:.2} core-seconds, {} PBS",
+            stock.seconds, stock.core_seconds, stock.pbs,
+        );
+    }
+    for capacity in &circuit.capacity {
+        println!(
+            "a slot of {} s has time for {} workers x replicas",
+            capacity.slot_seconds, capacity.node_jobs
+        );
+    }
+    println!("output digest {}", circuit.output_digest);
+    println!("agrees with the cleartext twin: {}", circuit.agrees_with_twin);
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(threads) = arguments.threads {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+        if let Err(error) = pool {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    }
     let figures = match measure(&arguments) {
         Ok(figures) => figures,
         Err(error) => {
@@ -253,28 +231,12 @@ fn main() -> ExitCode {
             Err(error) => eprintln!("{error}"),
         }
     } else {
-        let Figures { nodes, replicas, threads, .. } = figures;
-        println!("{replicas} replicas on {nodes} workers, {threads} threads");
-        println!(
-            "list {} bytes; core-seconds: prove {:.2}, verify {:.2}, expand {:.2} ({} PBS)",
-            figures.list_bytes,
-            figures.prove_core_seconds,
-            figures.verify_core_seconds,
-            figures.expand_core_seconds,
-            figures.pbs_per_list,
-        );
-        println!(
-            "evaluate {:.2} s, {:.2} core-seconds, {} PBS, {:.1} for each replica and worker",
-            figures.evaluate_seconds,
-            figures.evaluate_core_seconds,
-            figures.pbs,
-            figures.pbs_per_replica_and_node,
-        );
-        println!(
-            "squash {} blocks in {:.2} s, {:.2} core-seconds",
-            figures.squashed_blocks, figures.squash_seconds, figures.squash_core_seconds,
-        );
-        println!("agrees with the cleartext twin: {}", figures.agrees_with_twin);
+        print(&figures);
     }
-    if figures.agrees_with_twin { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let agree = figures.circuit.agrees_with_twin
+        && [figures.stock, figures.stock_bids]
+            .into_iter()
+            .flatten()
+            .all(|stock| stock.agrees_with_twin);
+    if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

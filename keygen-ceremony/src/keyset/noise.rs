@@ -70,6 +70,33 @@ pub fn centered_modulus_switch(input_dimension: usize, polynomial_size: usize) -
     input_dimension as f64 * (q.powi(-2) / 24.0 + two_n.powi(-2) / 48.0)
 }
 
+/// Where the noise of a look-up comes from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LookUpNoise {
+    /// What one bootstrap leaves in its output.
+    pub bootstrap: f64,
+    /// What the switch to the small key adds.
+    pub key_switch: f64,
+    /// What the switch to modulus 2N adds.
+    pub modulus_switch: f64,
+}
+
+impl LookUpNoise {
+    /// Variance after both switches of an input whose noise has `units` times the variance that a
+    /// bootstrap leaves: the sum of the squared weights of a linear combination of fresh ciphertexts.
+    #[must_use]
+    pub fn variance(&self, units: f64) -> f64 {
+        units * self.bootstrap + self.key_switch + self.modulus_switch
+    }
+
+    /// log2 of the probability that such a look-up finds another entry, if the nearest wrong one
+    /// begins `half_width` of the torus away: 1/64 for 16 entries.
+    #[must_use]
+    pub fn log2_p_fail(&self, units: f64, half_width: f64) -> f64 {
+        log2_gaussian_tail(half_width, self.variance(units))
+    }
+}
+
 /// log2 of the probability that a centred Gaussian leaves [-half_width, half_width].
 #[must_use]
 pub fn log2_gaussian_tail(half_width: f64, variance: f64) -> f64 {

@@ -36,7 +36,7 @@ use veil_protocol_spec::{
     domain::{PARAMETERS_DIGEST, hash_parts},
 };
 
-use super::noise::{self, Bootstrap};
+use super::noise::{self, Bootstrap, LookUpNoise};
 
 /// A part of the public key material, in mask-stream order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -363,7 +363,15 @@ impl ParameterSet {
     /// every key; by the formulas of [`noise`].
     #[must_use]
     pub fn log2_p_fail(&self) -> f64 {
-        self.log2_p_fail_with(|c| self.variance(c) as f64 * self.family.amplification())
+        self.log2_p_fail_with(|c| self.key_variance(c))
+    }
+
+    /// [`Self::log2_p_fail`] for an input with `units` times the variance that a bootstrap leaves: the
+    /// sum of the squared weights of a linear combination of fresh ciphertexts.
+    #[must_use]
+    pub fn log2_p_fail_at(&self, units: f64) -> f64 {
+        let noise = self.look_up_noise_with(|component| self.key_variance(component));
+        noise.log2_p_fail(units, self.entry_half_width())
     }
 
     /// [`Self::log2_p_fail`] for keys of which each component has the given variance, in units of
@@ -371,17 +379,24 @@ impl ParameterSet {
     #[must_use]
     pub fn log2_p_fail_with(&self, key_variance: impl Fn(Component) -> f64) -> f64 {
         let norm = self.compute.max_noise_level.get() as f64;
-        self.log2_p_fail_of(norm * norm, key_variance)
+        self.look_up_noise_with(key_variance).log2_p_fail(norm * norm, self.entry_half_width())
     }
 
-    /// [`Self::log2_p_fail`] for an input whose noise has the variance of `bootstraps` outputs of a
-    /// bootstrap: what a circuit's own accounting needs of each look-up.
+    /// Half of 1/(2 * 16) of the torus: an entry of a look-up table for 4 bits and the padding.
+    fn entry_half_width(&self) -> f64 {
+        0.5 / (2 * self.compute.message_modulus.0 * self.compute.carry_modulus.0) as f64
+    }
+
+    /// (M/r) sigma^2 of a component in units of its words: what the committee's keys carry.
     #[must_use]
-    pub fn log2_p_fail_at(&self, bootstraps: f64) -> f64 {
-        self.log2_p_fail_of(bootstraps, |c| self.variance(c) as f64 * self.family.amplification())
+    pub fn key_variance(&self, component: Component) -> f64 {
+        self.variance(component) as f64 * self.family.amplification()
     }
 
-    fn log2_p_fail_of(&self, bootstraps: f64, key_variance: impl Fn(Component) -> f64) -> f64 {
+    /// Where the noise of a look-up comes from, for keys of which each component has the given
+    /// variance, in units of its words.
+    #[must_use]
+    pub fn look_up_noise_with(&self, key_variance: impl Fn(Component) -> f64) -> LookUpNoise {
         let torus = |c| key_variance(c) * (-128f64).exp2();
         let compute = &self.compute;
         let bootstrap = Bootstrap {
@@ -393,17 +408,19 @@ impl ParameterSet {
             mantissa_bits: 53,
             modulus_log: 64,
         };
-        let variance = bootstraps * bootstrap.variance(torus(Component::Bootstrap))
-            + noise::key_switch(
+        LookUpNoise {
+            bootstrap: bootstrap.variance(torus(Component::Bootstrap)),
+            key_switch: noise::key_switch(
                 compute.glwe_dimension.0 * compute.polynomial_size.0,
                 compute.ks_base_log.0 as u32,
                 compute.ks_level.0 as u32,
                 torus(Component::KeySwitch),
-            )
-            + noise::centered_modulus_switch(compute.lwe_dimension.0, compute.polynomial_size.0);
-        // One entry of the look-up table spans 1/(2 * 16) of the torus: 4 bits and the padding.
-        let entries = 2 * compute.message_modulus.0 * compute.carry_modulus.0;
-        noise::log2_gaussian_tail(0.5 / entries as f64, variance)
+            ),
+            modulus_switch: noise::centered_modulus_switch(
+                compute.lwe_dimension.0,
+                compute.polynomial_size.0,
+            ),
+        }
     }
 
     /// log2 of the standard deviation of a squashed ciphertext's noise, in units of its 128-bit
@@ -420,7 +437,7 @@ impl ParameterSet {
             mantissa_bits: 106,
             modulus_log: 128,
         };
-        let key = self.variance(Component::NoiseSquashing) as f64 * self.family.amplification();
+        let key = self.key_variance(Component::NoiseSquashing);
         128.0 + bootstrap.variance(key * (-256f64).exp2()).log2() / 2.0
     }
 

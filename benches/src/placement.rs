@@ -1,0 +1,489 @@
+//! One slot, measured: lists proven, verified and expanded, the circuit evaluated and squashed, its
+//! outcome decrypted and compared with the twin's; and the same decisions by the stock API.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use peak_alloc::PeakAlloc;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use rayon::prelude::*;
+use serde::Serialize;
+use tfhe::{
+    CompactPublicKey, get_pbs_count, integer::ciphertext::IntegerCiphertext as _, reset_pbs_count,
+    set_server_key, unset_server_key,
+};
+use veil_keygen_ceremony::keyset::{decode_block, squashed_blocks};
+use veil_protocol_spec::{
+    Blake3Digest, PeerIdHash,
+    scheduling::{
+        CpuUnits, DiskUnits, EncryptedRequest, GpuUnits, JobSpec, MemoryUnits, ProofMetadata,
+        Quantities, Reading, Resource, ResourceRequest, Resources, Scale, SchedulingPolicy,
+        Strength,
+    },
+};
+use veil_scheduler::{
+    EvaluationKey, Inputs, Plan, PublicInputs, ReferenceString, cleartext, encrypt,
+    encrypt_request, evaluate, verify, verify_and_expand, verify_and_expand_request,
+};
+
+use crate::{
+    baseline::{self, Apart, MAX_NODES, Request},
+    cluster::{self, binding},
+    keys::Keys,
+    usage::Stopwatch,
+};
+
+/// Different telemetry lists; with more workers they repeat, since proving is not what is measured.
+const LISTS: usize = 4;
+/// What each replica asks for: all four resources.
+const REQUEST: [u8; 4] = [6, 9, 3, 1];
+/// Seconds of slots whose capacity is stated.
+const SLOTS: [u32; 3] = [10, 30, 60];
+
+/// What any of this may end with.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What is placed.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    /// Workers.
+    pub nodes: u16,
+    /// Jobs, all alike.
+    pub jobs: u16,
+    /// Replicas of each.
+    pub replicas: u16,
+    /// How a worker is chosen.
+    pub policy: SchedulingPolicy,
+    /// Anti-affinity across workers.
+    pub apart: Option<Strength>,
+    /// Whether requests are encrypted.
+    pub encrypted_requests: bool,
+}
+
+impl Slot {
+    /// Replicas of all jobs, times workers.
+    #[must_use]
+    pub fn decisions(&self) -> f64 {
+        f64::from(self.nodes) * f64::from(self.jobs) * f64::from(self.replicas)
+    }
+}
+
+/// Proven lists, each once.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ListFigures {
+    /// Bytes of one.
+    pub bytes: usize,
+    /// To encrypt and prove one.
+    pub prove_core_seconds: f64,
+    /// To verify one.
+    pub verify_core_seconds: f64,
+    /// To expand one after its verification.
+    pub expand_core_seconds: f64,
+    /// Look-ups to expand one.
+    pub pbs: u64,
+}
+
+/// Workers times replicas that a slot of some length has time for on this machine.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Capacity {
+    /// Length.
+    pub slot_seconds: u32,
+    /// Workers times replicas.
+    pub node_jobs: u64,
+}
+
+/// A slot by the circuit.
+#[derive(Clone, Debug, Serialize)]
+pub struct CircuitFigures {
+    /// Telemetry.
+    pub telemetry: ListFigures,
+    /// Requests, if they are encrypted.
+    pub request: Option<ListFigures>,
+    /// Look-ups of the evaluation.
+    pub pbs: u64,
+    /// For each worker and replica.
+    pub pbs_per_node_job: f64,
+    /// Look-ups that expand, within the evaluation, what only some jobs ask for.
+    pub pbs_of_late_expansion: u64,
+    /// Most look-ups one after the other.
+    pub depth: u32,
+    /// Wall time of the evaluation.
+    pub seconds: f64,
+    /// Processor time of the evaluation.
+    pub core_seconds: f64,
+    /// Largest allocation of the evaluation beyond what is there before, with one expanded list for
+    /// each worker, by worker; 0 if the process does not count its allocations.
+    pub memory_bytes_per_node: u64,
+    /// Blocks that the committee decrypts.
+    pub squashed_blocks: usize,
+    /// Wall time of squashing.
+    pub squash_seconds: f64,
+    /// Processor time of squashing.
+    pub squash_core_seconds: f64,
+    /// What fits into a slot, squashing included.
+    pub capacity: Vec<Capacity>,
+    /// What evaluators compare.
+    pub output_digest: Blake3Digest,
+    /// Whether the decrypted outcome is that of the cleartext twin.
+    pub agrees_with_twin: bool,
+    /// What the plan says that the evaluation takes at most.
+    pub pbs_by_plan: u64,
+}
+
+/// A slot by the stock API.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct StockFigures {
+    /// Look-ups.
+    pub pbs: u64,
+    /// For each worker and replica, or each bid.
+    pub pbs_per_node_job: f64,
+    /// Wall time.
+    pub seconds: f64,
+    /// Processor time.
+    pub core_seconds: f64,
+    /// Whether the decrypted outcome is that of its own twin.
+    pub agrees_with_twin: bool,
+}
+
+/// Free capacities by worker, repeating after [`LISTS`].
+fn readings(slot: &Slot) -> Vec<Reading> {
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let different: Vec<_> = (0..LISTS.min(slot.nodes.into()))
+        .map(|_| {
+            let units = core::array::from_fn(|_| rng.gen_range(0..=150));
+            // A third of the workers lacks something.
+            Reading {
+                free: Quantities::from_array(units).unwrap_or_default(),
+                ..Reading::default()
+            }
+        })
+        .collect();
+    different.into_iter().cycle().take(slot.nodes.into()).collect()
+}
+
+/// What has the given quantities on the finest scale.
+const fn resources([cpu, memory, disk, gpu]: [u8; 4]) -> Resources {
+    Resources {
+        cpu: CpuUnits(cpu as u16),
+        memory: MemoryUnits(memory as u16),
+        disk: DiskUnits(disk as u16),
+        gpu: GpuUnits(gpu as u16),
+    }
+}
+
+/// Runs the slot with the stock API. The server key of `keys` is in use on this thread meanwhile.
+///
+/// # Errors
+/// If there are more workers than the baseline can number, or tfhe fails.
+pub fn run_stock(slot: &Slot, keys: &Keys) -> Result<StockFigures, Failure> {
+    if usize::from(slot.nodes) > MAX_NODES {
+        return Err(format!("the baseline numbers {MAX_NODES} workers: --no-baseline").into());
+    }
+    set_server_key(keys.server_key.clone());
+    let result = stock(slot, keys);
+    unset_server_key();
+    result
+}
+
+fn stock(slot: &Slot, keys: &Keys) -> Result<StockFigures, Failure> {
+    let rows: Vec<_> = readings(slot).iter().map(|reading| reading.free.to_array()).collect();
+    let different = baseline::encrypt(&rows[..LISTS.min(rows.len())], &keys.public_key)?;
+    let free = different.iter().cloned().cycle().take(rows.len()).collect();
+    let apart = match slot.apart {
+        None => Apart::No,
+        Some(Strength::Soft) => Apart::Soft,
+        Some(Strength::Hard) => Apart::Hard,
+    };
+    let replicas = slot.replicas.into();
+    let jobs = (0..slot.jobs)
+        .map(|_| {
+            let request = if slot.encrypted_requests {
+                let mut row = baseline::encrypt(&[REQUEST], &keys.public_key)?;
+                Request::Encrypted(row.remove(0))
+            } else {
+                Request::Clear(REQUEST)
+            };
+            Ok(baseline::Job { request, replicas, apart })
+        })
+        .collect::<Result<Vec<_>, tfhe::Error>>()?;
+    let in_clear: Vec<_> = (0..slot.jobs)
+        .map(|_| baseline::clear::Job { request: REQUEST, replicas, apart })
+        .collect();
+    reset_pbs_count();
+    let watch = Stopwatch::start();
+    let winners = baseline::place(free, &jobs);
+    let (seconds, core_seconds, pbs) = (watch.wall(), watch.cpu(), get_pbs_count());
+    let decrypt = |winner: tfhe::FheUint8| {
+        let (blocks, ..) = winner.into_raw_parts();
+        keys.decrypt_integer(blocks.blocks()) as usize
+    };
+    let found: Vec<_> = winners.into_iter().map(decrypt).collect();
+    Ok(StockFigures {
+        pbs,
+        pbs_per_node_job: pbs as f64 / slot.decisions(),
+        seconds,
+        core_seconds,
+        agrees_with_twin: found == baseline::clear::place(rows, &in_clear),
+    })
+}
+
+/// The highest of random bids of 16 bits and its number, by the stock API. The server key of `keys`
+/// is in use on this thread meanwhile.
+///
+/// # Errors
+/// If there are more bids than the baseline can number, or tfhe fails.
+pub fn run_stock_bids(count: u16, keys: &Keys) -> Result<StockFigures, Failure> {
+    if usize::from(count) > MAX_NODES {
+        return Err(format!("the baseline numbers {MAX_NODES} bids").into());
+    }
+    let mut rng = ChaCha20Rng::seed_from_u64(2);
+    let clear: Vec<u16> = (0..count).map(|_| rng.r#gen()).collect();
+    set_server_key(keys.server_key.clone());
+    let result = stock_bids(&clear, keys);
+    unset_server_key();
+    result
+}
+
+fn stock_bids(clear: &[u16], keys: &Keys) -> Result<StockFigures, Failure> {
+    let bids = baseline::encrypt_bids(clear, &keys.public_key)?;
+    reset_pbs_count();
+    let watch = Stopwatch::start();
+    let (highest, winner) = baseline::highest_bid(&bids);
+    let (seconds, core_seconds, pbs) = (watch.wall(), watch.cpu(), get_pbs_count());
+    let (highest, ..) = highest.into_raw_parts();
+    let (winner, ..) = winner.into_raw_parts();
+    let decrypt = |blocks| keys.decrypt_integer(blocks);
+    let found = (decrypt(highest.blocks()) as u16, decrypt(winner.blocks()) as usize);
+    Ok(StockFigures {
+        pbs,
+        pbs_per_node_job: pbs as f64 / clear.len().max(1) as f64,
+        seconds,
+        core_seconds,
+        agrees_with_twin: found == baseline::clear::highest_bid(clear),
+    })
+}
+
+/// What circuits run with, and what checks them.
+pub struct Bench<'a> {
+    /// Secret keys.
+    pub clear: &'a veil_keygen_ceremony::keyset::reference::ClearKeys,
+    /// What lists are encrypted with.
+    pub public_key: &'a CompactPublicKey,
+    /// What circuits are evaluated with.
+    pub key: &'a EvaluationKey,
+    /// What proofs refer to.
+    pub string: &'a ReferenceString,
+}
+
+impl Bench<'_> {
+    /// Encrypts and expands everything, evaluates, squashes, decrypts and compares.
+    ///
+    /// # Errors
+    /// Whatever a step refuses.
+    pub fn run(&self, slot: &Slot) -> Result<CircuitFigures, Failure> {
+        let readings = readings(slot);
+        let (jobs, requests, request) = self.jobs(slot)?;
+        let manifest = cluster::manifest(slot.nodes.into(), &jobs, 1);
+        let metadata =
+            ProofMetadata::new(&binding().scope, &binding().key_set, &PeerIdHash([0; 32]), 1);
+        let different = &readings[..LISTS.min(readings.len())];
+        let watch = Stopwatch::start();
+        let proven = different
+            .iter()
+            .map(|reading| encrypt(reading, self.public_key, self.string, &metadata))
+            .collect::<Result<Vec<_>, _>>()?;
+        let lists = proven.len() as f64;
+        let prove_core_seconds = watch.cpu() / lists;
+        let watch = Stopwatch::start();
+        for list in &proven {
+            verify(list, &metadata, self.public_key, self.string)?;
+        }
+        let verify_core_seconds = watch.cpu() / lists;
+        let before_lists = PeakAlloc.current_usage();
+        reset_pbs_count();
+        let watch = Stopwatch::start();
+        let expanded = proven
+            .iter()
+            .map(|list| verify_and_expand(list, &metadata, self.string, self.key).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        let telemetry = ListFigures {
+            bytes: proven.first().map_or(0, |list| list.as_bytes().len()),
+            prove_core_seconds,
+            verify_core_seconds,
+            expand_core_seconds: (watch.cpu() / lists - verify_core_seconds).max(0.0),
+            pbs: get_pbs_count() / proven.len() as u64,
+        };
+        let list_memory =
+            PeakAlloc.current_usage().saturating_sub(before_lists) / expanded.len().max(1);
+
+        let mut inputs = Inputs {
+            public: PublicInputs {
+                policy: veil_protocol_spec::scheduling::ClusterPolicy {
+                    scale: Scale::FINEST,
+                    ..Default::default()
+                },
+                jobs: jobs.iter().map(|job| (job.digest(), job.clone())).collect(),
+                ..PublicInputs::default()
+            },
+            requests,
+            ..Inputs::default()
+        };
+        let repeated = manifest.telemetry.iter().zip(expanded.iter().cycle());
+        inputs.telemetry = repeated.map(|(entry, list)| (entry.digest, Arc::clone(list))).collect();
+        let plan = Plan::new(&manifest, &inputs.public)?;
+
+        let before = PeakAlloc.current_usage();
+        PeakAlloc.reset_peak_usage();
+        reset_pbs_count();
+        let watch = Stopwatch::start();
+        let (outputs, output_digest) = evaluate(&manifest, &inputs, self.key)?;
+        let (seconds, core_seconds) = (watch.wall(), watch.cpu());
+        let all_pbs = get_pbs_count();
+        let memory = PeakAlloc.peak_usage().saturating_sub(before) / usize::from(slot.nodes);
+        let watch = Stopwatch::start();
+        let squashed = outputs.squash(self.key)?;
+        let (squash_seconds, squash_core_seconds) = (watch.wall(), watch.cpu());
+
+        let secrets = cleartext::Secrets {
+            requests: inputs
+                .requests
+                .keys()
+                .map(|job| (*job, Quantities::from_array(REQUEST).unwrap_or_default()))
+                .collect(),
+            ..cleartext::Secrets::default()
+        };
+        let expected: Vec<_> = cleartext::place(&plan, &readings, &secrets)
+            .into_iter()
+            .map(|worker| worker.map_or(0, |worker| worker + 1))
+            .collect();
+        let blocks: Vec<_> = squashed.as_slice().iter().flat_map(squashed_blocks).collect();
+        let digits: Option<Vec<_>> =
+            blocks.par_iter().map(|block| decode_block(self.clear.phase(block))).collect();
+        let found: Vec<usize> = digits
+            .unwrap_or_default()
+            .chunks(plan.digits_per_replica())
+            .map(|digits| digits.iter().rev().fold(0, |sum, digit| sum << 4 | usize::from(*digit)))
+            .collect();
+        let pbs = outputs.ledger().look_ups();
+        let per_decision = (seconds + squash_seconds) / slot.decisions();
+        Ok(CircuitFigures {
+            telemetry,
+            request,
+            pbs,
+            pbs_per_node_job: pbs as f64 / slot.decisions(),
+            pbs_of_late_expansion: all_pbs.saturating_sub(pbs),
+            depth: outputs.ledger().depth(),
+            seconds,
+            core_seconds,
+            memory_bytes_per_node: (memory + list_memory) as u64,
+            squashed_blocks: outputs.len(),
+            squash_seconds,
+            squash_core_seconds,
+            capacity: SLOTS
+                .into_iter()
+                .map(|slot_seconds| Capacity {
+                    slot_seconds,
+                    node_jobs: (f64::from(slot_seconds) / per_decision) as u64,
+                })
+                .collect(),
+            output_digest,
+            agrees_with_twin: found == expected,
+            pbs_by_plan: plan.cost().look_ups(),
+        })
+    }
+
+    #[allow(clippy::type_complexity, reason = "three parts of one slot, used once")]
+    fn jobs(
+        &self,
+        slot: &Slot,
+    ) -> Result<
+        (
+            Vec<JobSpec>,
+            BTreeMap<Blake3Digest, Arc<veil_scheduler::EncryptedQuantities>>,
+            Option<ListFigures>,
+        ),
+        Failure,
+    > {
+        let job =
+            |nonce, request| cluster::job(nonce, request, slot.replicas, slot.policy, slot.apart);
+        let clear = || ResourceRequest::Clear(resources(REQUEST));
+        if !slot.encrypted_requests {
+            let jobs = (0..u64::from(slot.jobs)).map(|nonce| job(nonce, clear())).collect();
+            return Ok((jobs, BTreeMap::new(), None));
+        }
+        let mut jobs = Vec::new();
+        let mut requests = BTreeMap::new();
+        let mut figures = None;
+        for nonce in 0..u64::from(slot.jobs) {
+            let operator = job(nonce, clear()).operator;
+            let binding = binding();
+            let metadata =
+                ProofMetadata::for_request(&binding.scope, &binding.key_set, &operator, nonce);
+            let quantities = Quantities::from_array(REQUEST)?;
+            let watch = Stopwatch::start();
+            let list = encrypt_request(&quantities, self.public_key, self.string, &metadata)?;
+            let prove_core_seconds = watch.cpu();
+            let watch = Stopwatch::start();
+            veil_scheduler::verify_request(&list, &metadata, self.public_key, self.string)?;
+            let verify_core_seconds = watch.cpu();
+            reset_pbs_count();
+            let watch = Stopwatch::start();
+            let expanded = verify_and_expand_request(&list, &metadata, self.string, self.key)?;
+            figures = Some(ListFigures {
+                bytes: list.as_bytes().len(),
+                prove_core_seconds,
+                verify_core_seconds,
+                expand_core_seconds: (watch.cpu() - verify_core_seconds).max(0.0),
+                pbs: get_pbs_count(),
+            });
+            let request =
+                EncryptedRequest { key_set: binding.key_set, dominant: Resource::Memory, list };
+            let job = job(nonce, ResourceRequest::Encrypted(request));
+            requests.insert(job.digest(), Arc::new(expanded));
+            jobs.push(job);
+        }
+        Ok((jobs, requests, figures))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use veil_keygen_ceremony::keyset::ParameterSet;
+
+    use super::*;
+    use crate::keys::NoiseOf;
+
+    /// Small slots of every kind give the twin's outcome, by the circuit and by the baseline.
+    #[test]
+    fn what_is_measured_is_right() {
+        let keys = Keys::generate(ParameterSet::insecure_test(), 5, NoiseOf::OneGroup).unwrap();
+        let slot = |policy, replicas, apart, encrypted_requests| Slot {
+            nodes: 5,
+            jobs: 2,
+            replicas,
+            policy,
+            apart,
+            encrypted_requests,
+        };
+        let slots = [
+            slot(SchedulingPolicy::Spread, 1, None, false),
+            slot(SchedulingPolicy::BinPack, 2, Some(Strength::Hard), false),
+            slot(SchedulingPolicy::Spread, 2, Some(Strength::Soft), true),
+        ];
+        for slot in &slots {
+            let stock = run_stock(slot, &keys).unwrap();
+            assert!(stock.agrees_with_twin && stock.pbs > 0, "{slot:?}");
+        }
+        assert!(run_stock_bids(7, &keys).unwrap().agrees_with_twin);
+        let key = EvaluationKey::new(keys.public_key.clone(), keys.server_key).unwrap();
+        let string = ReferenceString::generate_insecure(*keys.parameters.pke()).unwrap();
+        let (clear, public_key) = (&keys.clear, &keys.public_key);
+        let bench = Bench { clear, public_key, key: &key, string: &string };
+        for slot in &slots {
+            let circuit = bench.run(slot).unwrap();
+            assert!(circuit.agrees_with_twin, "{slot:?}");
+            assert!(circuit.pbs <= circuit.pbs_by_plan, "{slot:?}");
+            assert!(circuit.pbs > 0 && circuit.request.is_some() == slot.encrypted_requests);
+        }
+    }
+}

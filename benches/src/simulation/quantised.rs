@@ -1,0 +1,96 @@
+//! What the circuit decides: its cleartext twin on quantised capacities.
+
+use veil_protocol_spec::scheduling::{
+    ClusterPolicy, CpuUnits, DiskUnits, GpuUnits, MemoryUnits, Reading, RequestTooLarge,
+    ResourceRequest, Resources, Scale, SchedulingPolicy,
+};
+use veil_scheduler::{
+    Plan, PublicInputs,
+    cleartext::{self, Secrets},
+};
+
+use super::{Amounts, Placement, Placer, View, Workload};
+use crate::cluster::{job, manifest};
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// A policy of the circuit.
+#[derive(Debug)]
+pub struct Quantised {
+    name: &'static str,
+    policy: SchedulingPolicy,
+    scale: Scale,
+}
+
+impl Quantised {
+    /// `policy` under a name of the reader's, in the finest scale in which every job of the workload
+    /// can be stated, as an operator who knows the jobs would choose it.
+    ///
+    /// # Errors
+    /// [`RequestTooLarge`] if no scale can state them.
+    pub fn new(
+        name: &'static str,
+        policy: SchedulingPolicy,
+        workload: &Workload,
+    ) -> Result<Self, RequestTooLarge> {
+        let largest = workload.arrivals.iter().fold(Amounts::default(), |largest, arrival| {
+            Amounts(core::array::from_fn(|i| largest.0[i].max(arrival.request.0[i])))
+        });
+        Ok(Self { name, policy, scale: Scale::covering(&covering(&largest)?) })
+    }
+}
+
+impl Placer for Quantised {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn place(&mut self, view: &View<'_>) -> Placement {
+        // A job that no unit can count is no job for this cluster: it stays outside the manifest.
+        let requests: Vec<_> = view.requests.iter().map(|one| covering(one).ok()).collect();
+        let jobs: Vec<_> = requests
+            .iter()
+            .flatten()
+            .zip(0..)
+            .map(|(request, nonce)| {
+                job(nonce, ResourceRequest::Clear(*request), 1, self.policy, None)
+            })
+            .collect();
+        let manifest = manifest(view.capacity.len(), &jobs, view.slot + 1);
+        let public = PublicInputs {
+            policy: ClusterPolicy { scale: self.scale, ..ClusterPolicy::default() },
+            jobs: jobs.into_iter().map(|job| (job.digest(), job)).collect(),
+            ..PublicInputs::default()
+        };
+        let plan = Plan::new(&manifest, &public)?;
+        let readings: Vec<_> = view
+            .free
+            .iter()
+            .map(|free| Reading { free: self.scale.free(&within(free)), ..Reading::default() })
+            .collect();
+        let placed = cleartext::place(&plan, &readings, &Secrets::default());
+        let mut placed = placed.into_iter();
+        Ok(requests.iter().map(|request| request.and_then(|_| placed.next().flatten())).collect())
+    }
+}
+
+fn covering(request: &Amounts) -> Result<Resources, RequestTooLarge> {
+    let [cpu, memory, disk, gpu] = request.0;
+    Ok(Resources {
+        cpu: CpuUnits::covering(cpu)?,
+        memory: MemoryUnits::covering(memory * MIB)?,
+        disk: DiskUnits::covering(disk * GIB)?,
+        gpu: GpuUnits::covering(gpu)?,
+    })
+}
+
+fn within(free: &Amounts) -> Resources {
+    let [cpu, memory, disk, gpu] = free.0;
+    Resources {
+        cpu: CpuUnits::within(cpu),
+        memory: MemoryUnits::within(memory * MIB),
+        disk: DiskUnits::within(disk * GIB),
+        gpu: GpuUnits::within(gpu),
+    }
+}
