@@ -190,18 +190,22 @@ async fn a_revert_names_the_reason() {
     world.publish(0, &group, None).await;
     let certificate = group.certify(world.body(0, 1, CertificateBody::NO_PREVIOUS));
     world.provider().anvil_set_auto_mine(false).await.unwrap();
-    // Both pass the trial; one of them is too late in their block.
-    let sent = [3, 4].map(|i| {
-        let (chain, certificate) = (world.account(i), certificate.clone());
-        tokio::spawn(async move { chain.anchor(&certificate).await })
-    });
-    let both = async || (waiting(&world).await.len() == 2).then_some(());
-    eventually("both transactions", both).await;
+    let chain = world.account(3);
+    let sent = tokio::spawn(async move { chain.anchor(&certificate).await });
+    let provider = world.provider();
+    let hash = first_waiting(&world).await;
+    let ours = provider.get_transaction_by_hash(hash).await.unwrap().unwrap();
+    // The same by somebody who pays more, and so comes first in the block.
+    let other = TransactionRequest::default()
+        .with_from(world.account(4).account().unwrap().0.into())
+        .with_to(ours.to().unwrap())
+        .with_input(ours.input().clone())
+        .with_gas_limit(500_000)
+        .with_max_fee_per_gas(100_000_000_000)
+        .with_max_priority_fee_per_gas(50_000_000_000);
+    let _ = provider.send_transaction(other).await.unwrap();
     world.mine(1).await;
-    let ended = futures::future::join_all(sent).await.into_iter().map(Result::unwrap);
-    let (anchored, failed): (Vec<_>, Vec<_>) = ended.partition(Result::is_ok);
-    assert_eq!((anchored.len(), failed.len()), (1, 1));
-    let error = failed.into_iter().next().unwrap().unwrap_err();
+    let error = sent.await.unwrap().unwrap_err();
     assert!(matches!(error, ChainError::Reverted { .. }), "{error:?}");
     let reason = error.refusal().unwrap();
     assert!(matches!(reason, Refusal::Anchor(AnchorErrors::WrongPrevious(_))), "{reason:?}");
