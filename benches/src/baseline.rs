@@ -31,7 +31,7 @@ pub enum Request {
     /// Public.
     Clear([u8; RESOURCES]),
     /// Known to the operator alone.
-    Encrypted([FheUint8; RESOURCES]),
+    Encrypted(Box<[FheUint8; RESOURCES]>),
 }
 
 /// Whether replicas of one job share a node.
@@ -151,7 +151,10 @@ impl Request {
         let [cpu, memory, disk, gpu] = free;
         match self {
             Self::Clear([a, b, c, d]) => cpu.ge(*a) & memory.ge(*b) & disk.ge(*c) & gpu.ge(*d),
-            Self::Encrypted([a, b, c, d]) => cpu.ge(a) & memory.ge(b) & disk.ge(c) & gpu.ge(d),
+            Self::Encrypted(request) => {
+                let [a, b, c, d] = &**request;
+                cpu.ge(a) & memory.ge(b) & disk.ge(c) & gpu.ge(d)
+            }
         }
     }
 
@@ -285,7 +288,7 @@ mod tests {
                 .map(|request| {
                     let request = if encrypted {
                         let mut row = encrypt(&[*request], &keys.public_key).unwrap();
-                        Request::Encrypted(row.remove(0))
+                        Request::Encrypted(Box::new(row.remove(0)))
                     } else {
                         Request::Clear(*request)
                     };

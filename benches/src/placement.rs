@@ -199,7 +199,7 @@ fn stock(slot: &Slot, keys: &Keys) -> Result<StockFigures, Failure> {
         .map(|_| {
             let request = if slot.encrypted_requests {
                 let mut row = baseline::encrypt(&[REQUEST], &keys.public_key)?;
-                Request::Encrypted(row.remove(0))
+                Request::Encrypted(Box::new(row.remove(0)))
             } else {
                 Request::Clear(REQUEST)
             };

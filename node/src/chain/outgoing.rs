@@ -284,7 +284,6 @@ fn raised(before: Eip1559Estimation, now: Eip1559Estimation) -> Eip1559Estimatio
             .max(now.max_fee_per_gas)
             .max(max_priority_fee_per_gas),
         max_priority_fee_per_gas,
-        ..before
     }
 }
 
