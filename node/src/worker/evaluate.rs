@@ -170,6 +170,9 @@ impl Evaluator {
         while next.changed().await.is_ok() {
             let Some(manifest) = next.borrow_and_update().clone() else { continue };
             let slot = manifest.slot;
+            if manifest.telemetry.is_empty() {
+                continue; // nothing to evaluate: what is pending stays so
+            }
             if !self.continues(&manifest).await {
                 tracing::info!(%slot, "not evaluated: decided meanwhile, or built on a certificate that is not here");
                 continue;
