@@ -7,7 +7,7 @@ use veil_protocol_spec::{
     Wire as _,
     scheduling::{
         ClusterPolicy, CpuUnits, DiskUnits, GpuUnits, MemoryUnits, PolicyError, PolicyWeights,
-        Scale, Weights,
+        Scale, Weight, Weights,
     },
 };
 
@@ -46,7 +46,21 @@ struct File {
     min_candidates: u16,
     max_workers: u16,
     unit: Unit,
-    weights: Weights,
+    weights: FileWeights,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileWeights {
+    price: Weight,
+    latency: Weight,
+}
+
+impl Default for FileWeights {
+    fn default() -> Self {
+        let Weights { price, latency } = Weights::default();
+        Self { price, latency }
+    }
 }
 
 #[derive(Deserialize)]
@@ -61,7 +75,7 @@ struct Unit {
 impl Default for File {
     fn default() -> Self {
         let ClusterPolicy { min_candidates, max_workers, .. } = ClusterPolicy::default();
-        Self { min_candidates, max_workers, unit: Unit::default(), weights: Weights::default() }
+        Self { min_candidates, max_workers, unit: Unit::default(), weights: FileWeights::default() }
     }
 }
 
@@ -103,11 +117,12 @@ impl Unit {
 /// [`PolicyFileError`].
 pub fn parse(text: &str) -> Result<ClusterPolicy, PolicyFileError> {
     let file: File = toml::from_str(text).map_err(|e| PolicyFileError::Parse(e.to_string()))?;
+    let FileWeights { price, latency } = file.weights;
     let policy = ClusterPolicy {
         scale: file.unit.scale()?,
         min_candidates: file.min_candidates,
         max_workers: file.max_workers,
-        weights: PolicyWeights::Public(file.weights),
+        weights: PolicyWeights::Public(Weights { price, latency }),
     };
     Ok(ClusterPolicy::parse(&policy.to_wire())?)
 }
