@@ -20,6 +20,7 @@ fn place(cluster: Cluster) -> Vec<Option<usize>> {
     let expected = cleartext::place(&plan, &readings, &secrets);
     let (outputs, digest) = evaluate(&manifest, &inputs, &keys.evaluation).unwrap();
     assert_eq!(outputs.digest(&manifest), digest);
+    assert_eq!(outputs.ledger(), &plan.cost(), "what was made is what the plan says");
     let blocks = keys.decrypt(&outputs);
     let assignments = decode(&manifest, &inputs.public, &blocks).unwrap();
     let found: Vec<_> = manifest
