@@ -49,6 +49,10 @@ pub enum EvaluateError {
     /// The public part.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Replicas are pending and nobody could take them: they stay pending, which is public, and
+    /// [`decode`](crate::decode) of no blocks says so.
+    #[error("replicas are pending, but the manifest has no telemetry: no worker to place them on")]
+    NoWorkers,
     /// The message has not arrived, or was not expanded.
     #[error("telemetry {0} is in the manifest but missing: fetch and expand it before evaluating")]
     MissingTelemetry(Blake3Digest),
@@ -95,6 +99,9 @@ pub fn evaluate(
         return Err(EvaluateError::Circuit { expected: manifest.circuit, found });
     }
     let plan = Plan::new(manifest, &inputs.public)?;
+    if manifest.telemetry.is_empty() && !manifest.pending.is_empty() {
+        return Err(EvaluateError::NoWorkers);
+    }
     let same_key = |list: Blake3Digest, found: Blake3Digest| {
         let expected = key.id();
         if found == expected {

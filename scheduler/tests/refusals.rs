@@ -159,6 +159,23 @@ fn manifests_that_the_circuit_cannot_evaluate() {
 }
 
 #[test]
+fn without_workers_nothing_is_evaluated_and_all_stays_pending() {
+    let keys = Keys::test();
+    let cluster = Cluster::new(vec![], vec![job(1, resources(1, 1), 2, None)], 1);
+    let refused = evaluate(&cluster.manifest, &cluster.inputs, &keys.evaluation).unwrap_err();
+    assert_eq!(refused, EvaluateError::NoWorkers);
+    let plan = Plan::new(&cluster.manifest, &cluster.inputs.public).unwrap();
+    assert_eq!(cleartext::place(&plan, &[], &cluster.secrets), [None; 2]);
+    let decoded = decode(&cluster.manifest, &cluster.inputs.public, &[]).unwrap();
+    assert_eq!(decoded.as_slice().len(), 2);
+    assert!(decoded.as_slice().iter().all(|a| a.outcome == Outcome::Pending));
+    // Nothing pending is no reason to refuse.
+    let idle = Cluster::new(vec![], vec![], 1);
+    let (outputs, _) = evaluate(&idle.manifest, &idle.inputs, &keys.evaluation).unwrap();
+    assert!(outputs.is_empty());
+}
+
+#[test]
 fn refused_jobs_stay_pending_and_do_not_harm_others() {
     let keys = Keys::test();
     let huge = job(1, resources(192, 1), 1, None);
