@@ -35,7 +35,7 @@ use super::{
 
 const WHAT: &str = "the contracts' events";
 
-/// Follows the events of all contracts of a set. See the [module documentation](self).
+/// Follows the events of all contracts of a set.
 #[derive(Debug)]
 pub struct Follower {
     chain: Chain,

@@ -173,7 +173,7 @@ pub struct RegisteredNode {
     /// All of its stake, in wei.
     pub stake: u128,
     /// Its seat in an appointed committee: the first n members in the order of registration; none where
-    /// committees are elected ([`ElectedCommittee`]). The seats of an attempt are
+    /// committees are elected ([`super::ElectedCommittee`]). The seats of an attempt are
     /// [`CeremonyAttempt::roster`].
     pub seat: Option<ParticipantIndex>,
 }
