@@ -100,6 +100,8 @@ domains! {
     REQUEST_PROOF = "request proof";
     /// What tfhe's proof of a policy's encrypted weights binds.
     WEIGHTS_PROOF = "weights proof";
+    /// What tfhe's proof of an encrypted bid binds.
+    BID_PROOF = "bid proof";
     /// Digest of a policy's encrypted weights.
     ENCRYPTED_WEIGHTS = "encrypted weights";
     /// Digest of the reference string of the proofs of encrypted lists.

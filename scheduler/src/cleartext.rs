@@ -98,6 +98,14 @@ pub fn choose(
         .map(|(worker, _)| worker)
 }
 
+/// The position of the highest bid, the first of equals: what [`crate::auction::winner`] decides.
+/// `None` without bids.
+#[must_use]
+pub fn best_bid(bids: &[u16]) -> Option<usize> {
+    // max_by_key takes the last of equals: make that the first in order.
+    bids.iter().enumerate().rev().max_by_key(|(_, bid)| **bid).map(|(position, _)| position)
+}
+
 fn fits(free: &[u8; RESOURCES], request: &[u8; RESOURCES]) -> bool {
     free.iter().zip(request).all(|(free, need)| free >= need)
 }

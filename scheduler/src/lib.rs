@@ -11,6 +11,8 @@
 //! The rules of placement are those of [`Plan`]; [`cleartext::place`] decides by them on clear
 //! readings.
 //!
+//! Apart from slots, [`auction::winner`] gives the encrypted number of the highest of encrypted bids.
+//!
 //! # Determinism
 //! The digest of the outputs is the same for every evaluator with the same [`circuit_id`],
 //! whatever the number of threads: the order of operations on each ciphertext is fixed by the
@@ -31,6 +33,7 @@
 //! that. A failure is a wrong placement, refused by [`decode`] if it is no candidate; it is the
 //! same for every evaluator.
 
+pub mod auction;
 mod circuit;
 pub mod cleartext;
 mod evaluate;
@@ -55,8 +58,9 @@ pub use key::{EvaluationKey, KeyError};
 pub use ledger::Ledger;
 pub use lists::{
     EncryptedQuantities, EncryptedTelemetry, ExpandedWeights, LAYOUT_VERSION, ListError, encrypt,
-    encrypt_request, encrypt_weights, verify, verify_and_expand, verify_and_expand_request,
-    verify_and_expand_weights, verify_request, verify_weights,
+    encrypt_bid, encrypt_request, encrypt_weights, verify, verify_and_expand,
+    verify_and_expand_bid, verify_and_expand_request, verify_and_expand_weights, verify_bid,
+    verify_request, verify_weights,
 };
 pub use outputs::{DecodeError, Outputs, SquashError, SquashedOutputs, decode};
 pub use plan::{Plan, PlanError, PublicInputs, Refusal};

@@ -10,6 +10,7 @@
 //! | telemetry | CPU, memory, disk, GPU: low and high digit each; latency class + 4 * price class; own priority |
 //! | request | CPU, memory, disk, GPU: low and high digit each |
 //! | weights | of price; of latency |
+//! | bid | 4 digits, least significant first |
 //!
 //! High digits beyond 11 count as 11 (a quantity is at most 191), priorities beyond 3 as 3, weights
 //! beyond 2 as 2. Version and kind are the last two bytes of the metadata that the proof binds
@@ -51,6 +52,7 @@ use veil_protocol_spec::{
 };
 
 use crate::{
+    auction::EncryptedBid,
     circuit::SPLIT,
     fit::RequestDigits,
     key::EvaluationKey,
@@ -72,6 +74,7 @@ enum Kind {
     Telemetry = 0,
     Request = 1,
     Weights = 2,
+    Bid = 3,
 }
 
 impl Kind {
@@ -80,6 +83,7 @@ impl Kind {
             Self::Telemetry => PRIORITY + 1,
             Self::Request => 2 * RESOURCES,
             Self::Weights => 2,
+            Self::Bid => 4,
         }
     }
 
@@ -87,6 +91,7 @@ impl Kind {
     fn table(self, position: usize) -> fn(u64) -> u64 {
         match (self, position) {
             (Self::Telemetry, PRIORITY) => |x| x.min(3),
+            (Self::Bid, _) => |x| x,
             (Self::Telemetry | Self::Request, _) if position % 2 == 1 => |x| x.min(MAX_HIGH as u64),
             (Self::Weights, _) => |x| x.min(2),
             _ => |x| x,
@@ -192,6 +197,20 @@ pub fn encrypt_weights(
     seal(Kind::Weights, &messages, public_key, reference_string, metadata)
 }
 
+/// Encrypts a bid. `metadata` is that of [`ProofMetadata::for_bid`].
+///
+/// # Errors
+/// [`ListError::Encrypt`] if key and reference string do not fit each other.
+pub fn encrypt_bid(
+    bid: u16,
+    public_key: &tfhe::CompactPublicKey,
+    reference_string: &ReferenceString,
+    metadata: &ProofMetadata,
+) -> Result<ProvenList, ListError> {
+    let messages = [0, 4, 8, 12].map(|shift| u64::from(bid >> shift & 0xf));
+    seal(Kind::Bid, &messages, public_key, reference_string, metadata)
+}
+
 fn seal(
     kind: Kind,
     messages: &[u64],
@@ -284,6 +303,8 @@ verify! {
     verify_request: Kind::Request;
     /// Checks the form and the proof of encrypted weights.
     verify_weights: Kind::Weights;
+    /// Checks the form and the proof of an encrypted bid.
+    verify_bid: Kind::Bid;
 }
 
 /// [`verify`], then the switch to the evaluation key.
@@ -333,6 +354,23 @@ pub fn verify_and_expand_weights(
     let digits = cast(Kind::Weights, &list, &[0, 1], key).map_err(ListError::Expand)?;
     let digits = digits.try_into().map_err(|_| ListError::Expand(LOST.to_owned()))?;
     Ok(ExpandedWeights { key: key.id(), digits })
+}
+
+/// [`verify_bid`], then the switch to the evaluation key, and the look-ups that every bid needs:
+/// [`EncryptedBid::EXPANSION_LOOK_UPS`].
+///
+/// # Errors
+/// As of [`verify_bid`], or [`ListError::Expand`].
+pub fn verify_and_expand_bid(
+    list: &ProvenList,
+    metadata: &ProofMetadata,
+    reference_string: &ReferenceString,
+    key: &EvaluationKey,
+) -> Result<EncryptedBid, ListError> {
+    let list = verified(Kind::Bid, list, metadata, key.public_key(), reference_string)?;
+    let digits = cast(Kind::Bid, &list, &[0, 1, 2, 3], key).map_err(ListError::Expand)?;
+    let digits: [Digit; 4] = digits.try_into().map_err(|_| ListError::Expand(LOST.to_owned()))?;
+    Ok(EncryptedBid::new(key.id(), digits, &Circuit::new(key)))
 }
 
 const LOST: &str = "tfhe lost a message";

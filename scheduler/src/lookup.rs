@@ -42,17 +42,17 @@ use crate::{
 
 /// Entries of a table: 4 bits.
 const ENTRIES: usize = 16;
-/// Half a message step: 1/2 of 1/32 of the torus.
-const HALF_STEP: u32 = 58;
-/// Half steps of the torus.
-const HALVES: i64 = 64;
+/// An eighth of a message step: 1/8 of 1/32 of the torus.
+const EIGHTH_STEP: u32 = 56;
+/// Eighths of a step in the torus.
+const EIGHTHS: i64 = 256;
 /// Largest variance that may enter a look-up: linear combinations of 2-norm 5.
 pub(crate) const MAX_VARIANCE: u32 = 25;
 
 #[derive(Clone)]
 enum Value {
     Encrypted(Ciphertext),
-    /// Half steps, 0 to 63.
+    /// Eighths of a step, 0 to 255.
     Clear(i64),
 }
 
@@ -74,7 +74,7 @@ impl Digit {
 
     /// A digit of a circuit that runs in clear, with the noise that it would have if fresh.
     pub(crate) const fn clear(value: u8) -> Self {
-        Self { value: Value::Clear(2 * value as i64), variance: 1, depth: 0 }
+        Self { value: Value::Clear(8 * value as i64), variance: 1, depth: 0 }
     }
 
     /// `None` in clear.
@@ -90,7 +90,7 @@ impl Digit {
     pub(crate) const fn in_clear(&self) -> Option<i64> {
         match &self.value {
             Value::Encrypted(_) => None,
-            Value::Clear(halves) => Some(*halves / 2),
+            Value::Clear(eighths) => Some(*eighths / 8),
         }
     }
 
@@ -106,7 +106,7 @@ impl Digit {
             (Value::Encrypted(a), Value::Encrypted(b)) => {
                 lwe_ciphertext_sub_assign(&mut a.ct, &b.ct);
             }
-            (Value::Clear(a), Value::Clear(b)) => *a = (*a + sign * *b).rem_euclid(HALVES),
+            (Value::Clear(a), Value::Clear(b)) => *a = (*a + sign * *b).rem_euclid(EIGHTHS),
             // A circuit has a key or it has none.
             (Value::Clear(_), Value::Encrypted(_)) | (Value::Encrypted(_), Value::Clear(_)) => {
                 unreachable!("a clear digit meets an encrypted one")
@@ -126,18 +126,23 @@ impl Digit {
     }
 
     pub(crate) fn plus_constant(&self, constant: i64) -> Self {
-        self.plus_halves(2 * constant)
+        self.plus_eighths(8 * constant)
     }
 
     /// Adds `halves` half steps.
     pub(crate) fn plus_halves(&self, halves: i64) -> Self {
+        self.plus_eighths(4 * halves)
+    }
+
+    /// Adds `eighths` eighths of a step.
+    pub(crate) fn plus_eighths(&self, eighths: i64) -> Self {
         let mut sum = self.clone();
         match &mut sum.value {
             Value::Encrypted(ciphertext) => {
-                let plaintext = Plaintext((halves as u64).wrapping_mul(1 << HALF_STEP));
+                let plaintext = Plaintext((eighths as u64).wrapping_mul(1 << EIGHTH_STEP));
                 lwe_ciphertext_plaintext_add_assign(&mut ciphertext.ct, plaintext);
             }
-            Value::Clear(value) => *value = (*value + halves).rem_euclid(HALVES),
+            Value::Clear(value) => *value = (*value + eighths).rem_euclid(EIGHTHS),
         }
         sum
     }
@@ -149,7 +154,7 @@ impl Digit {
                 let clear = Cleartext(u64::from(factor));
                 lwe_ciphertext_cleartext_mul_assign(&mut ciphertext.ct, clear);
             }
-            Value::Clear(value) => *value = (*value * i64::from(factor)).rem_euclid(HALVES),
+            Value::Clear(value) => *value = (*value * i64::from(factor)).rem_euclid(EIGHTHS),
         }
         product.variance *= factor * factor;
         product
@@ -160,7 +165,7 @@ impl Digit {
         let mut negated = self.clone();
         match &mut negated.value {
             Value::Encrypted(ciphertext) => lwe_ciphertext_opposite_assign(&mut ciphertext.ct),
-            Value::Clear(value) => *value = (-*value).rem_euclid(HALVES),
+            Value::Clear(value) => *value = (-*value).rem_euclid(EIGHTHS),
         }
         negated.plus_constant(constant)
     }
@@ -173,7 +178,7 @@ pub(crate) fn sum<'a>(digits: impl IntoIterator<Item = &'a Digit>) -> Option<Dig
     Some(digits.fold(first, |sum, digit| sum.plus(digit)))
 }
 
-/// What a look-up gives for 0 to 15, in half steps; for -16 to -1 it gives the negation of what
+/// What a look-up gives for 0 to 15, in eighths of a step; for -16 to -1 it gives the negation of what
 /// it gives 16 further up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Table([i64; ENTRIES]);
@@ -186,6 +191,11 @@ impl Table {
 
     /// `f(x)` half steps for x.
     pub(crate) fn halves(f: impl Fn(i64) -> i64) -> Self {
+        Self::eighths(|x| 4 * f(x))
+    }
+
+    /// `f(x)` eighths of a step for x.
+    pub(crate) fn eighths(f: impl Fn(i64) -> i64) -> Self {
         Self(core::array::from_fn(|x| f(x as i64)))
     }
 
@@ -195,14 +205,22 @@ impl Table {
     /// If the table cannot be negacyclic: an error of the circuit's author, who calls this with
     /// constants.
     pub(crate) fn of_points(points: impl IntoIterator<Item = (i64, i64)>) -> Self {
+        Self::of_points_in_eighths(points.into_iter().map(|(x, value)| (x, 8 * value)))
+    }
+
+    /// The same with values in eighths of a step.
+    ///
+    /// # Panics
+    /// As of [`Self::of_points`].
+    pub(crate) fn of_points_in_eighths(points: impl IntoIterator<Item = (i64, i64)>) -> Self {
         let mut entries = [None; ENTRIES];
         for (x, value) in points {
             let x = x.rem_euclid(32);
-            let (entry, halves) = if x < 16 { (x, 2 * value) } else { (x - 16, -2 * value) };
-            let halves = halves.rem_euclid(HALVES);
+            let (entry, eighths) = if x < 16 { (x, value) } else { (x - 16, -value) };
+            let eighths = eighths.rem_euclid(EIGHTHS);
             let slot = &mut entries[entry as usize];
-            assert!(slot.is_none_or(|other| other == halves), "two values at point {x}");
-            *slot = Some(halves);
+            assert!(slot.is_none_or(|other| other == eighths), "two values at point {x}");
+            *slot = Some(eighths);
         }
         Self(entries.map(Option::unwrap_or_default))
     }
@@ -256,7 +274,7 @@ impl<'a> Circuit<'a> {
                 let accumulator = accumulator(server_key, table);
                 Value::Encrypted(server_key.apply_lookup_table(ciphertext, &accumulator))
             }
-            (Value::Clear(halves), _) => clear(*halves, table, 0),
+            (Value::Clear(eighths), _) => clear(*eighths, table, 0),
             (Value::Encrypted(_), None) => unreachable!("an encrypted digit in a clear circuit"),
         };
         Digit { value, variance: 1, depth }
@@ -265,13 +283,23 @@ impl<'a> Circuit<'a> {
     /// Two functions of one digit in one bootstrap: the first is what `table` gives at the digit,
     /// the second what it gives 8 further up.
     pub(crate) fn look_up_two(&self, digit: &Digit, table: &Table) -> [Digit; 2] {
+        self.look_up_two_apart(8, digit, table)
+    }
+
+    /// The same with the second function `distance` entries further up.
+    pub(crate) fn look_up_two_apart(
+        &self,
+        distance: usize,
+        digit: &Digit,
+        table: &Table,
+    ) -> [Digit; 2] {
         let depth = self.record(digit);
         let values = match (&digit.value, self.key) {
             (Value::Encrypted(ciphertext), Some(key)) => {
                 let server_key = key.server_key();
                 let LookupTableOwned { acc, degree } = accumulator(server_key, table);
                 let many = ManyLookupTableOwned {
-                    sample_extraction_stride: acc.polynomial_size().0 / 2,
+                    sample_extraction_stride: acc.polynomial_size().0 / ENTRIES * distance,
                     acc,
                     input_max_degree: MaxDegree::new(ENTRIES as u64 - 1),
                     per_function_output_degree: vec![degree; 2],
@@ -283,7 +311,9 @@ impl<'a> Circuit<'a> {
                 };
                 outputs.map(Value::Encrypted)
             }
-            (Value::Clear(halves), _) => [0, 8].map(|offset| clear(*halves, table, offset)),
+            (Value::Clear(eighths), _) => {
+                [0, distance as i64].map(|offset| clear(*eighths, table, offset))
+            }
             (Value::Encrypted(_), None) => unreachable!("an encrypted digit in a clear circuit"),
         };
         values.map(|value| Digit { value, variance: 1, depth })
@@ -321,9 +351,9 @@ impl<'a> Circuit<'a> {
     }
 }
 
-fn clear(halves: i64, table: &Table, offset: i64) -> Value {
-    assert!(halves % 2 == 0, "a look-up between two entries");
-    Value::Clear(table.at(halves / 2 + offset).rem_euclid(HALVES))
+fn clear(eighths: i64, table: &Table, offset: i64) -> Value {
+    assert!(eighths % 8 == 0, "a look-up between two entries");
+    Value::Clear(table.at(eighths / 8 + offset).rem_euclid(EIGHTHS))
 }
 
 fn accumulator(server_key: &shortint::ServerKey, table: &Table) -> LookupTableOwned {
@@ -332,8 +362,8 @@ fn accumulator(server_key: &shortint::ServerKey, table: &Table) -> LookupTableOw
     let mut body = accumulator.acc.get_mut_body();
     let body = body.as_mut();
     let width = body.len() / ENTRIES;
-    for (entry, halves) in body.chunks_mut(width).zip(&table.0) {
-        entry.fill((*halves as u64).wrapping_mul(1 << HALF_STEP));
+    for (entry, eighths) in body.chunks_mut(width).zip(&table.0) {
+        entry.fill((*eighths as u64).wrapping_mul(1 << EIGHTH_STEP));
     }
     // An entry is centred on its message: its lower half lies below, and for 0 that is past
     // the end of the polynomial, where the sign turns.

@@ -124,6 +124,17 @@ impl ProofMetadata {
         Self::of(domain::WEIGHTS_PROOF, scope, key_set, author.as_bytes(), nonce)
     }
 
+    /// The metadata of the bid that `bidder` makes in the auction with `number`.
+    #[must_use]
+    pub fn for_bid(
+        scope: &ClusterScope,
+        key_set: &KeySetDigest,
+        bidder: &Address,
+        number: u64,
+    ) -> Self {
+        Self::of(domain::BID_PROOF, scope, key_set, bidder.as_bytes(), number)
+    }
+
     fn of(
         purpose: &str,
         scope: &ClusterScope,
