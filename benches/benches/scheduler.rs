@@ -1,5 +1,6 @@
-//! The steps of a slot under the parameters and the keys of one committee of four, on all cores.
-//! Read `elem/s` as lists, decisions (a replica on a worker), blocks or bids per second.
+//! The steps of a slot and of an auction under the parameters and the keys of one committee of four,
+//! on all cores, by the circuits and by the stock API. Read `elem/s` as lists, decisions (a replica on
+//! a worker), blocks or bids per second.
 //!
 //! Keys take about ten seconds to make and 2 GB to hold.
 
@@ -11,13 +12,27 @@ use rand_chacha::ChaCha20Rng;
 use tfhe::{set_server_key, unset_server_key};
 use veil_benches::{
     baseline::{self, Apart, Request},
+    cluster::binding,
+    inputs::Kept,
     keys::{Keys, NoiseOf},
+    placement::{Bench, Failure, Slot},
 };
 use veil_keygen_ceremony::keyset::ParameterSet;
-use veil_protocol_spec::Committee;
+use veil_protocol_spec::{
+    Blake3Digest, Committee, PeerIdHash,
+    scheduling::{Binding, ProofMetadata, Reading, SchedulingPolicy},
+};
+use veil_scheduler::{EvaluationKey, auction, encrypt, evaluate, verify, verify_and_expand};
 
 /// Workers in an iteration.
 const WORKERS: usize = 4;
+
+fn bench<T>(c: &mut Criterion, op: &str, name: &str, elements: usize, mut run: impl FnMut() -> T) {
+    let mut group = c.benchmark_group(op);
+    group.throughput(Throughput::Elements(elements as u64));
+    group.bench_function(format!("{name} x{elements}"), |b| b.iter(|| black_box(run())));
+    group.finish();
+}
 
 /// The stock API, which needs the server key to be set.
 fn stock(c: &mut Criterion, name: &str, keys: &Keys) {
@@ -28,21 +43,50 @@ fn stock(c: &mut Criterion, name: &str, keys: &Keys) {
     let job =
         baseline::Job { request: Request::Clear([10, 20, 30, 0]), replicas: 1, apart: Apart::No };
     let jobs = [job];
-    let mut group = c.benchmark_group("baseline::place");
-    group.throughput(Throughput::Elements(WORKERS as u64));
-    group.bench_function(format!("{name} workers={WORKERS}"), |b| {
-        b.iter(|| black_box(baseline::place(free.clone(), &jobs)));
-    });
-    group.finish();
+    bench(c, "baseline::place", name, WORKERS, || baseline::place(free.clone(), &jobs));
     let bids: Vec<_> = (0..WORKERS).map(|_| rng.r#gen()).collect();
     let bids = baseline::encrypt_bids(&bids, &keys.public_key).expect("a list of bids");
-    let mut group = c.benchmark_group("baseline::highest_bid");
-    group.throughput(Throughput::Elements(WORKERS as u64));
-    group.bench_function(format!("{name} bids={WORKERS}"), |b| {
-        b.iter(|| black_box(baseline::highest_bid(&bids)));
-    });
-    group.finish();
+    bench(c, "baseline::highest_bid", name, WORKERS, || baseline::highest_bid(&bids));
     unset_server_key();
+}
+
+fn circuit(c: &mut Criterion, name: &str, keys: Keys) -> Result<(), Failure> {
+    let Keys { parameters, clear, public_key, server_key, .. } = keys;
+    let key = EvaluationKey::new(public_key.clone(), server_key)?;
+    let kept = Kept::default();
+    let string = kept.reference_string(&parameters)?;
+    let (clear, public_key) = (&clear, &public_key);
+    let prepare = Bench { clear, public_key, key: &key, string: &string, kept: &kept };
+
+    let Binding { scope, key_set, .. } = binding();
+    let metadata = ProofMetadata::new(&scope, &key_set, &PeerIdHash([0; 32]), 1);
+    let reading = Reading::default();
+    let list = encrypt(&reading, public_key, &string, &metadata)?;
+    bench(c, "lists::encrypt", name, 1, || encrypt(&reading, public_key, &string, &metadata));
+    bench(c, "lists::verify", name, 1, || verify(&list, &metadata, public_key, &string));
+    bench(c, "expanded::verify_and_expand", name, 1, || {
+        verify_and_expand(&list, &metadata, &string, &key)
+    });
+
+    let slot = Slot {
+        nodes: WORKERS as u16,
+        jobs: 1,
+        replicas: 1,
+        policy: SchedulingPolicy::Spread,
+        apart: None,
+        encrypted_requests: false,
+    };
+    let prepared = prepare.prepare(&slot)?;
+    let run = || evaluate(&prepared.manifest, &prepared.inputs, &key);
+    bench(c, "evaluate::evaluate", name, WORKERS, run);
+    let (outputs, _) = run()?;
+    bench(c, "outputs::squash", name, outputs.len(), || outputs.squash(&key));
+
+    let bids = prepare.prepare_bids(WORKERS as u16)?;
+    let bids: Vec<_> = bids.iter().collect();
+    let auction = Blake3Digest([0; 32]);
+    bench(c, "auction::winner", name, WORKERS, || auction::winner(&auction, &bids, &key));
+    Ok(())
 }
 
 fn main() {
@@ -56,5 +100,6 @@ fn main() {
         .without_plots()
         .configure_from_args();
     stock(&mut c, &committee.to_string(), &keys);
+    circuit(&mut c, &committee.to_string(), keys).expect("the lists are those of the key");
     c.final_summary();
 }

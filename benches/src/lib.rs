@@ -3,8 +3,10 @@
 //! made-up clusters, the stock baseline of the circuits, a meter of noise, and a simulator of
 //! placement.
 
+pub mod auction;
 pub mod baseline;
 pub mod cluster;
+pub mod inputs;
 pub mod keys;
 pub mod noise;
 pub mod placement;

@@ -14,15 +14,10 @@
 //! Under hard anti-affinity no replica of the job can go where an earlier one went, so fits and
 //! scores are computed once for the job and the deduction is made after its last replica.
 //!
-//! # Lower bound
-//! A look-up reads one digit, so each of the 8 digits that a request of four resources is compared
-//! with takes at least one (6 if it is known that the most of the dominant resource is enough); a
-//! match has to look at both digits of the score to compare them, and a choice between two unknown
-//! digits of 4 bits by an unknown bit is no negacyclic function of any one sum of them, so it takes
-//! two each: 2 + 4. Telling every worker takes 2/3, masking one. That is 13.7 for `spread` in this
-//! style of circuit, where 14.0 are made (16 workers; 14.1 with 64), and 15.7 for `bin_pack`, where
-//! 16.8 are made: with four flags one more gathers them. Splitting CPU and memory is done when a
-//! list is expanded, before the manifest is known ([`crate::verify_and_expand`]).
+//! [`Plan::lower_bound`] says what this style of circuit takes at least: 13.25 for `spread` with four
+//! resources on 16 workers, where 14.0 are made, and 15.06 for `bin_pack`, where 16.75 are made: with
+//! four flags one more gathers them. Splitting CPU and memory is done when a list is expanded, before
+//! the manifest is known ([`crate::verify_and_expand`]).
 
 use std::collections::BTreeMap;
 
@@ -218,7 +213,7 @@ pub(crate) fn run(
 }
 
 /// The last step that looks at a resource of a worker.
-fn last_use(plan: &Plan) -> Vec<[Option<usize>; RESOURCES]> {
+pub(crate) fn last_use(plan: &Plan) -> Vec<[Option<usize>; RESOURCES]> {
     let mut last_use = vec![[None; RESOURCES]; plan.workers];
     for (number, step) in plan.steps.iter().enumerate() {
         let need = plan.rules(step).need;

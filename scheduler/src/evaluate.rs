@@ -10,9 +10,9 @@ use veil_protocol_spec::{
 
 use crate::{
     circuit::{self, Confidential, Worker},
+    expanded::{EncryptedQuantities, EncryptedTelemetry, ExpandedWeights},
     fingerprint::circuit_id,
     key::EvaluationKey,
-    lists::{EncryptedQuantities, EncryptedTelemetry, ExpandedWeights},
     lookup::Circuit,
     outputs::Outputs,
     plan::{Plan, PlanError, PublicInputs},

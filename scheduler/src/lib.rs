@@ -34,9 +34,11 @@
 //! same for every evaluator.
 
 pub mod auction;
+mod bound;
 mod circuit;
 pub mod cleartext;
 mod evaluate;
+mod expanded;
 mod fingerprint;
 mod fit;
 mod key;
@@ -52,15 +54,18 @@ mod select;
 #[cfg(test)]
 mod tests;
 
+pub use auction::EncryptedBid;
 pub use evaluate::{EvaluateError, Inputs, evaluate};
+pub use expanded::{
+    EncryptedQuantities, EncryptedTelemetry, ExpandedWeights, verify_and_expand,
+    verify_and_expand_bid, verify_and_expand_request, verify_and_expand_weights,
+};
 pub use fingerprint::{CIRCUIT_VERSION, circuit_id};
 pub use key::{EvaluationKey, KeyError};
 pub use ledger::Ledger;
 pub use lists::{
-    EncryptedQuantities, EncryptedTelemetry, ExpandedWeights, LAYOUT_VERSION, ListError, encrypt,
-    encrypt_bid, encrypt_request, encrypt_weights, verify, verify_and_expand,
-    verify_and_expand_bid, verify_and_expand_request, verify_and_expand_weights, verify_bid,
-    verify_request, verify_weights,
+    LAYOUT_VERSION, ListError, encrypt, encrypt_bid, encrypt_request, encrypt_weights, verify,
+    verify_bid, verify_request, verify_weights,
 };
 pub use outputs::{DecodeError, Outputs, SquashError, SquashedOutputs, decode};
 pub use plan::{Plan, PlanError, PublicInputs, Refusal};

@@ -27,7 +27,8 @@ use crate::{
 };
 
 /// The encrypted outcome of a slot: [`Plan::output_digits`] digits, by the manifest's pending
-/// list, of each replica the least significant first.
+/// list, of each replica the least significant first. Or that of an
+/// [auction](crate::auction::winner).
 pub struct Outputs {
     key: Blake3Digest,
     digits: Vec<Digit>,
@@ -39,7 +40,7 @@ impl Outputs {
         Self { key, digits, ledger }
     }
 
-    /// The look-ups that were made; those of [`Plan::cost`].
+    /// The look-ups that were made; those of [`Plan::cost`] or [`crate::auction::cost`].
     #[must_use]
     pub const fn ledger(&self) -> &Ledger {
         &self.ledger
@@ -64,9 +65,9 @@ impl Outputs {
         self.digest_under(&manifest.digest())
     }
 
-    pub(crate) fn digest_under(&self, manifest: &Blake3Digest) -> Blake3Digest {
+    pub(crate) fn digest_under(&self, agreed: &Blake3Digest) -> Blake3Digest {
         let mut hasher = blake3::Hasher::new_derive_key(domain::CIRCUIT_OUTPUTS);
-        hasher.update(manifest.as_bytes());
+        hasher.update(agreed.as_bytes());
         hasher.update(self.key.as_bytes());
         hasher.update(&(self.digits.len() as u64).to_le_bytes());
         for ciphertext in self.digits.iter().filter_map(Digit::ciphertext) {

@@ -370,6 +370,45 @@ fn look_ups_per_worker_and_job() {
     }
 }
 
+#[test]
+fn the_lower_bound_is_near() {
+    let figures = |workers, jobs: u16, wanted: &Wanted| {
+        let wanted = vec![wanted.clone(); jobs.into()];
+        let (plan, _) = slot(workers, &wanted, &[], Some(Weights::default()));
+        (plan.lower_bound(), plan.cost().look_ups())
+    };
+    // 6 to fit, 1 to mask, 6 a match, 2/3 down; bin_pack 2 more to fit, 3 less in the last match.
+    let spread = Wanted::new(FOUR, 1, SchedulingPolicy::Spread);
+    assert_eq!(figures(16, 1, &spread).0, 16 * 7 + 15 * 6 + 10);
+    let bin_pack = Wanted::new(FOUR, 1, SchedulingPolicy::BinPack);
+    assert_eq!(figures(16, 1, &bin_pack).0, 16 * 9 + 15 * 6 - 3 + 10);
+    for policy in [
+        SchedulingPolicy::Spread,
+        SchedulingPolicy::BinPack,
+        SchedulingPolicy::PriorityRoundRobin,
+        SchedulingPolicy::Cost,
+    ] {
+        for (encrypted, apart, jobs, replicas) in [
+            (false, None, 1, 1),
+            (false, None, 4, 1),
+            (true, None, 4, 1),
+            (false, Some((Strength::Soft, false)), 2, 3),
+            (false, Some((Strength::Hard, true)), 2, 3),
+        ] {
+            let wanted = Wanted { encrypted, apart, ..Wanted::new(FOUR, replicas, policy) };
+            for workers in [1, 2, 16, 64] {
+                let (bound, cost) = figures(workers, jobs, &wanted);
+                println!(
+                    "{policy:?} {encrypted} {apart:?} {jobs}x{replicas} N={workers}: {cost} / {bound}"
+                );
+                assert!(bound <= cost, "{cost} below the bound of {bound}");
+                // One worker has no match, and of little that is done much is not in the bound.
+                assert!(workers < 16 || cost as f64 <= 1.3 * bound as f64, "{cost} over {bound}");
+            }
+        }
+    }
+}
+
 /// Four jobs on the largest cluster: the union over all look-ups of the slot.
 #[test]
 fn the_failure_probability_of_a_slot_is_stated() {

@@ -4,21 +4,23 @@
 //!
 //! Exits with 1 if the decrypted outcome is not the cleartext twin's.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, ValueEnum};
 use peak_alloc::PeakAlloc;
 use serde::Serialize;
 use veil_benches::{
+    auction::{AuctionFigures, run_stock_bids},
+    inputs::Kept,
     keys::{Keys, NoiseOf},
-    placement::{Bench, CircuitFigures, Failure, Slot, StockFigures, run_stock, run_stock_bids},
+    placement::{Bench, CircuitFigures, Failure, ListFigures, Slot, StockFigures, run_stock},
 };
 use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_protocol_spec::{
     Committee,
     scheduling::{SchedulingPolicy, Strength},
 };
-use veil_scheduler::{EvaluationKey, ReferenceString};
+use veil_scheduler::EvaluationKey;
 
 /// Counts what is allocated.
 #[global_allocator]
@@ -67,9 +69,13 @@ struct Arguments {
     /// Leave out the stock API, which takes minutes for large slots.
     #[arg(long)]
     no_baseline: bool,
-    /// Also measure the winner of so many bids of 16 bits by the stock API.
+    /// Also measure the winner of so many encrypted bids of 16 bits.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=255))]
     bids: Option<u16>,
+    /// Keep the encrypted lists in this directory and take them from there next time: runs with the
+    /// same options then print the same output digest, whatever the number of threads.
+    #[arg(long, value_name = "DIR")]
+    inputs: Option<PathBuf>,
     /// Threads; all cores if it is not given.
     #[arg(long)]
     threads: Option<usize>,
@@ -119,7 +125,10 @@ struct Figures {
     pbs_ratio_vs_stock: Option<f64>,
     bids: Option<u16>,
     /// The winner of the bids.
-    stock_bids: Option<StockFigures>,
+    auction: Option<AuctionFigures>,
+    stock_auction: Option<StockFigures>,
+    /// Core-seconds of the stock API over those of the auction.
+    auction_ratio_vs_stock: Option<f64>,
 }
 
 fn measure(arguments: &Arguments) -> Result<Figures, Failure> {
@@ -127,12 +136,16 @@ fn measure(arguments: &Arguments) -> Result<Figures, Failure> {
     let parameters = ParameterSet::by_name(&arguments.parameters, Committee::new(4)?)?;
     let keys = Keys::generate(parameters, 1, NoiseOf::OneGroup)?;
     let stock = if arguments.no_baseline { None } else { Some(run_stock(&slot, &keys)?) };
-    let stock_bids = arguments.bids.map(|bids| run_stock_bids(bids, &keys)).transpose()?;
+    let bids = arguments.bids.filter(|_| !arguments.no_baseline);
+    let stock_auction = bids.map(|bids| run_stock_bids(bids, &keys)).transpose()?;
     let Keys { parameters, clear, public_key, server_key, .. } = keys;
     let key = EvaluationKey::new(public_key.clone(), server_key)?;
-    let string = ReferenceString::generate_insecure(*parameters.pke())?;
-    let bench = Bench { clear: &clear, public_key: &public_key, key: &key, string: &string };
+    let kept = Kept::new(arguments.inputs.clone())?;
+    let string = kept.reference_string(&parameters)?;
+    let (clear, public_key) = (&clear, &public_key);
+    let bench = Bench { clear, public_key, key: &key, string: &string, kept: &kept };
     let circuit = bench.run(&slot)?;
+    let auction = arguments.bids.map(|bids| bench.run_bids(bids)).transpose()?;
     Ok(Figures {
         parameters: parameters.name(),
         nodes: slot.nodes,
@@ -144,10 +157,23 @@ fn measure(arguments: &Arguments) -> Result<Figures, Failure> {
         ratio_vs_stock: stock.map(|stock| stock.core_seconds / circuit.core_seconds),
         pbs_ratio_vs_stock: stock.map(|stock| stock.pbs as f64 / circuit.pbs as f64),
         bids: arguments.bids,
-        stock_bids,
+        auction_ratio_vs_stock: auction
+            .as_ref()
+            .zip(stock_auction)
+            .map(|(auction, stock)| stock.core_seconds / auction.core_seconds),
+        auction,
+        stock_auction,
         circuit,
         stock,
     })
+}
+
+fn print_list(name: &str, list: &ListFigures) {
+    let prove = list.prove_core_seconds.map_or_else(|| "-".to_owned(), |s| format!("{s:.2}"));
+    println!(
+        "{name} list {} bytes; core-seconds: prove {prove}, verify {:.2}, expand {:.2} ({} PBS)",
+        list.bytes, list.verify_core_seconds, list.expand_core_seconds, list.pbs,
+    );
 }
 
 fn print(figures: &Figures) {
@@ -157,25 +183,16 @@ fn print(figures: &Figures) {
         figures.policy,
         if figures.encrypted_requests { "encrypted" } else { "public" },
     );
-    let lists = [("telemetry", Some(&circuit.telemetry)), ("request", circuit.request.as_ref())];
-    for (name, list) in lists {
-        let Some(list) = list else { continue };
-        println!(
-            "{name} list {} bytes; core-seconds: prove {:.2}, verify {:.2}, expand {:.2} ({} PBS)",
-            list.bytes,
-            list.prove_core_seconds,
-            list.verify_core_seconds,
-            list.expand_core_seconds,
-            list.pbs,
-        );
-    }
+    print_list("telemetry", &circuit.telemetry);
+    circuit.request.iter().for_each(|request| print_list("request", request));
     println!(
-        "evaluate {:.2} s, {:.2} core-seconds, {} PBS, {:.1} for each worker and replica, {} in a \
-         row; {} more to expand late",
+        "evaluate {:.2} s, {:.2} core-seconds, {} PBS, {:.1} for each worker and replica, {:.2} of \
+         the lower bound, {} in a row; {} more to expand late",
         circuit.seconds,
         circuit.core_seconds,
         circuit.pbs,
         circuit.pbs_per_node_job,
+        circuit.pbs_over_lower_bound,
         circuit.depth,
         circuit.pbs_of_late_expansion,
     );
@@ -193,9 +210,21 @@ fn print(figures: &Figures) {
             stock.seconds, stock.core_seconds, stock.pbs, stock.pbs_per_node_job,
         );
     }
-    if let (Some(bids), Some(stock)) = (figures.bids, &figures.stock_bids) {
+    if let (Some(bids), Some(auction)) = (figures.bids, &figures.auction) {
+        print_list("bid", &auction.bid);
         println!(
-            "winner of {bids} bids by the stock API: {:.2} s, {:.2} core-seconds, {} PBS",
+            "winner of {bids} bids {:.2} s, {:.2} core-seconds, {} PBS, {} in a row, digest {}",
+            auction.seconds,
+            auction.core_seconds,
+            auction.pbs,
+            auction.depth,
+            auction.output_digest,
+        );
+    }
+    if let (Some(stock), Some(ratio)) = (&figures.stock_auction, figures.auction_ratio_vs_stock) {
+        println!(
+            "winner by the stock API {:.2} s, {:.2} core-seconds, {} PBS: {ratio:.1} times the \
+             core-seconds",
             stock.seconds, stock.core_seconds, stock.pbs,
         );
     }
@@ -233,10 +262,9 @@ fn main() -> ExitCode {
     } else {
         print(&figures);
     }
+    let stock = [figures.stock, figures.stock_auction].into_iter().flatten();
     let agree = figures.circuit.agrees_with_twin
-        && [figures.stock, figures.stock_bids]
-            .into_iter()
-            .flatten()
-            .all(|stock| stock.agrees_with_twin);
+        && figures.auction.is_none_or(|auction| auction.agrees_with_twin)
+        && stock.into_iter().all(|stock| stock.agrees_with_twin);
     if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

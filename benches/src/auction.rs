@@ -1,0 +1,166 @@
+//! The winner of encrypted bids of 16 bits, by the circuit and by the stock API.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use rayon::prelude::*;
+use serde::Serialize;
+use tfhe::{
+    get_pbs_count, integer::ciphertext::IntegerCiphertext as _, reset_pbs_count, set_server_key,
+    unset_server_key,
+};
+use veil_keygen_ceremony::keyset::{decode_block, squashed_blocks};
+use veil_protocol_spec::{Address, Blake3Digest, scheduling::ProofMetadata};
+use veil_scheduler::{
+    EncryptedBid, auction, circuit_id, cleartext, encrypt_bid, verify_and_expand_bid, verify_bid,
+};
+
+use crate::{
+    baseline::{self, MAX_NODES},
+    cluster::binding,
+    keys::Keys,
+    placement::{Bench, Failure, ListFigures, StockFigures, mean},
+    usage::Stopwatch,
+};
+
+/// Different lists; with more bids they repeat, since proving is not what is measured.
+const LISTS: usize = 8;
+
+/// An auction by the circuit.
+#[derive(Clone, Debug, Serialize)]
+pub struct AuctionFigures {
+    /// A bid.
+    pub bid: ListFigures,
+    /// Look-ups, without those that expand bids.
+    pub pbs: u64,
+    /// For each bid.
+    pub pbs_per_bid: f64,
+    /// Most look-ups one after the other.
+    pub depth: u32,
+    /// Wall time.
+    pub seconds: f64,
+    /// Processor time.
+    pub core_seconds: f64,
+    /// Blocks that the committee decrypts.
+    pub squashed_blocks: usize,
+    /// What evaluators compare.
+    pub output_digest: Blake3Digest,
+    /// Whether the decrypted winner is that of the cleartext twin.
+    pub agrees_with_twin: bool,
+}
+
+/// `different` random bids, repeating.
+fn bids(count: u16, different: usize) -> Vec<u16> {
+    let mut rng = ChaCha20Rng::seed_from_u64(2);
+    let drawn: Vec<u16> = (0..different).map(|_| rng.r#gen()).collect();
+    drawn.into_iter().cycle().take(count.into()).collect()
+}
+
+/// The highest of random bids and its number, by the stock API. The server key of `keys` is in use
+/// on this thread meanwhile.
+///
+/// # Errors
+/// If there are more bids than the baseline can number, or tfhe fails.
+pub fn run_stock_bids(count: u16, keys: &Keys) -> Result<StockFigures, Failure> {
+    if usize::from(count) > MAX_NODES {
+        return Err(format!("the baseline numbers {MAX_NODES} bids").into());
+    }
+    set_server_key(keys.server_key.clone());
+    let result = stock_bids(&bids(count, count.into()), keys);
+    unset_server_key();
+    result
+}
+
+fn stock_bids(clear: &[u16], keys: &Keys) -> Result<StockFigures, Failure> {
+    let bids = baseline::encrypt_bids(clear, &keys.public_key)?;
+    reset_pbs_count();
+    let watch = Stopwatch::start();
+    let (highest, winner) = baseline::highest_bid(&bids);
+    let (seconds, core_seconds, pbs) = (watch.wall(), watch.cpu(), get_pbs_count());
+    let (highest, ..) = highest.into_raw_parts();
+    let (winner, ..) = winner.into_raw_parts();
+    let decrypt = |blocks| keys.decrypt_integer(blocks);
+    let found = (decrypt(highest.blocks()) as u16, decrypt(winner.blocks()) as usize);
+    Ok(StockFigures {
+        pbs,
+        pbs_per_node_job: pbs as f64 / clear.len().max(1) as f64,
+        seconds,
+        core_seconds,
+        agrees_with_twin: found == baseline::clear::highest_bid(clear),
+    })
+}
+
+impl Bench<'_> {
+    /// Encrypts, verifies and expands different bids, with what one took.
+    fn expanded_bids(&self, clear: &[u16]) -> Result<(Vec<EncryptedBid>, ListFigures), Failure> {
+        let binding = binding();
+        let mut proven = Vec::new();
+        let mut proofs = Vec::new();
+        for (number, bid) in clear.iter().enumerate() {
+            let bidder = Address([number as u8; 20]);
+            let metadata = ProofMetadata::for_bid(&binding.scope, &binding.key_set, &bidder, 1);
+            let (list, core_seconds) =
+                self.kept.list(&format!("bid-{number}"), self.string, || {
+                    encrypt_bid(*bid, self.public_key, self.string, &metadata)
+                })?;
+            proofs.extend(core_seconds);
+            proven.push((list, metadata));
+        }
+        let watch = Stopwatch::start();
+        for (list, metadata) in &proven {
+            verify_bid(list, metadata, self.public_key, self.string)?;
+        }
+        let verify_core_seconds = watch.cpu() / proven.len() as f64;
+        reset_pbs_count();
+        let watch = Stopwatch::start();
+        let expanded = proven
+            .iter()
+            .map(|(list, metadata)| verify_and_expand_bid(list, metadata, self.string, self.key))
+            .collect::<Result<Vec<_>, _>>()?;
+        let bid = ListFigures {
+            bytes: proven.first().map_or(0, |(list, _)| list.as_bytes().len()),
+            prove_core_seconds: mean(&proofs),
+            verify_core_seconds,
+            expand_core_seconds: (watch.cpu() / proven.len() as f64 - verify_core_seconds).max(0.0),
+            pbs: get_pbs_count() / proven.len() as u64,
+        };
+        Ok((expanded, bid))
+    }
+
+    /// Random bids, expanded.
+    ///
+    /// # Errors
+    /// Whatever a step refuses.
+    pub fn prepare_bids(&self, count: u16) -> Result<Vec<EncryptedBid>, Failure> {
+        Ok(self.expanded_bids(&bids(count, count.into()))?.0)
+    }
+
+    /// Encrypts and expands random bids, finds the winner, decrypts and compares.
+    ///
+    /// # Errors
+    /// Whatever a step refuses.
+    pub fn run_bids(&self, count: u16) -> Result<AuctionFigures, Failure> {
+        let clear = bids(count, LISTS.min(count.into()));
+        let (expanded, bid) = self.expanded_bids(&clear[..LISTS.min(clear.len())])?;
+        let bids: Vec<&EncryptedBid> = expanded.iter().cycle().take(count.into()).collect();
+        let watch = Stopwatch::start();
+        let (outputs, output_digest) = auction::winner(&circuit_id().fingerprint, &bids, self.key)?;
+        let (seconds, core_seconds) = (watch.wall(), watch.cpu());
+        let squashed = outputs.squash(self.key)?;
+        let blocks: Vec<_> = squashed.as_slice().iter().flat_map(squashed_blocks).collect();
+        let digits: Option<Vec<_>> =
+            blocks.par_iter().map(|block| decode_block(self.clear.phase(block))).collect();
+        let found = auction::decode(&digits.unwrap_or_default(), bids.len());
+        let pbs = outputs.ledger().look_ups();
+        Ok(AuctionFigures {
+            bid,
+            pbs,
+            pbs_per_bid: pbs as f64 / f64::from(count),
+            depth: outputs.ledger().depth(),
+            seconds,
+            core_seconds,
+            squashed_blocks: outputs.len(),
+            output_digest,
+            agrees_with_twin: found.ok() == cleartext::best_bid(&clear),
+        })
+    }
+}
