@@ -129,10 +129,15 @@ async fn from_deployment_to_a_registered_node() {
     shell.key = String::new();
     let (passphrase, keystore) = (shell.path("passphrase"), shell.path(&name));
     let by = ["--keystore", &keystore, "--keystore-passphrase-file", &passphrase];
-    let grant = [&["chain", "grant", "--account", &operator], &by[..]].concat();
-    assert_eq!(shell.done(&grant)["may_submit"], true);
-    let (code, said) = shell.veil(&["chain", "grant", "--account", &operator]);
-    assert_eq!((code, said["kind"].as_str()), (2, Some("usage")), "no account");
+    // Without --account: to who signs.
+    let granted = shell.done(&[&["chain", "grant"], &by[..]].concat());
+    let admin = PrivateKeySigner::from_slice(&hex::decode(KEY).unwrap()).unwrap();
+    assert_eq!(text(&granted["account"]), admin.address().to_string().to_lowercase());
+    assert_eq!(granted["may_submit"], true);
+    for grant in [&["chain", "grant"][..], &["chain", "grant", "--account", &operator]] {
+        let (code, said) = shell.veil(grant);
+        assert_eq!((code, said["kind"].as_str()), (2, Some("usage")), "nobody signs");
+    }
 
     drop(anvil);
     let (code, said) = shell.veil(&["chain", "status"]);

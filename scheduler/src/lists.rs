@@ -77,7 +77,6 @@ impl Kind {
     pub(crate) fn table(self, position: usize) -> fn(u64) -> u64 {
         match (self, position) {
             (Self::Telemetry, PRIORITY) => |x| x.min(3),
-            (Self::Bid, _) => |x| x,
             (Self::Telemetry | Self::Request, _) if position % 2 == 1 => |x| x.min(MAX_HIGH as u64),
             (Self::Weights, _) => |x| x.min(2),
             _ => |x| x,

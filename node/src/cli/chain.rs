@@ -140,9 +140,10 @@ pub(super) struct Approve {
 pub(super) struct Grant {
     #[command(flatten)]
     cluster: ClusterArgument,
-    /// The account.
+    /// The account; the one that signs if it is not given: an admin may submit nothing either until
+    /// it says so.
     #[arg(long, value_name = "ADDRESS", value_parser = arguments::parse_address)]
-    account: Address,
+    account: Option<Address>,
     /// What it may do; may be given twice.
     #[arg(long, value_enum, default_values = ["submit"])]
     right: Vec<Right>,
@@ -343,10 +344,13 @@ async fn carry_out(command: &Command) -> Result<Value, Failure> {
                 }
             };
             let cluster = arguments.cluster.id();
-            let mined = chain.set_allowance(cluster, arguments.account, allowance).await?;
-            let now = chain.allowance(cluster, arguments.account).await?;
+            let account = arguments.account.or_else(|| chain.account()).ok_or_else(|| {
+                Failure::Usage("nobody signs: give --keystore, or set VEIL_CHAIN_KEY".to_owned())
+            })?;
+            let mined = chain.set_allowance(cluster, account, allowance).await?;
+            let now = chain.allowance(cluster, account).await?;
             Ok(json!({
-                "account": format!("0x{}", arguments.account),
+                "account": format!("0x{account}"),
                 "may_submit": now.rights.has(Rights::SUBMIT),
                 "may_allow_images": now.rights.has(Rights::IMAGES),
                 "jobs_per_epoch": now.jobs_per_epoch,

@@ -230,10 +230,12 @@ mod tests {
         let job = encrypted(1);
         assert_eq!(JobSpec::parse(&job.to_wire()), Ok(job.clone()));
         assert_ne!(encrypted(2).request_metadata(), job.request_metadata());
-        assert_ne!(
-            ProofMetadata::for_weights(&job.scope, &binding().key_set, &job.operator, 1),
-            job.request_metadata().unwrap()
-        );
+        for of_another_purpose in [ProofMetadata::for_weights, ProofMetadata::for_bid] {
+            assert_ne!(
+                of_another_purpose(&job.scope, &binding().key_set, &job.operator, 1),
+                job.request_metadata().unwrap()
+            );
+        }
     }
 
     #[test]
