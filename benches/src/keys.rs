@@ -159,27 +159,38 @@ impl Keys {
         (Self { server_key, ..self }, result)
     }
 
-    /// What the first look-ups of a compact list get: `count` encryptions of 2 bits with the public
-    /// key, switched to the big key with `switch`, the second part of [`Self::with_parts`].
-    #[must_use]
+    /// What the first look-ups of compact lists get: at least `count` encryptions of 4 bits with the
+    /// public key, switched to the big key with `switch`, the second part of [`Self::with_parts`].
+    /// Noise within a list depends on one mask of its encryptor, and on where in the list: lists are
+    /// as long as the key, and as many as it takes. Their seeds are fixed.
+    ///
+    /// # Errors
+    /// What tfhe says.
     pub fn list_inputs(
         public_key: &CompactPublicKey,
         switch: &LweKeyswitchKeyOwned<u64>,
         count: usize,
-    ) -> Vec<LweCiphertextOwned<u64>> {
+    ) -> Result<Vec<LweCiphertextOwned<u64>>, tfhe::Error> {
         let (public_key, _) = public_key.clone().into_raw_parts();
         let public_key = public_key.into_raw_parts();
-        let list = public_key.encrypt_iter((0..count as u64).map(|x| x % 4)).ct_list;
-        let modulus = list.ciphertext_modulus();
-        let mut expanded =
-            LweCiphertextList::new(0, list.lwe_size(), list.lwe_ciphertext_count(), modulus);
-        expand_lwe_compact_ciphertext_list(&mut expanded, &list);
-        let to_big_key = |input| {
-            let mut output = LweCiphertext::new(0, switch.output_lwe_size(), modulus);
-            keyswitch_lwe_ciphertext(switch, &input, &mut output);
-            output
-        };
-        expanded.iter().map(to_big_key).collect()
+        let length = public_key.parameters().encryption_lwe_dimension.0;
+        let mut inputs = Vec::new();
+        for seed in 0..count.div_ceil(length) as u128 {
+            let messages = (0..length as u64).map(|x| x % 16);
+            let list =
+                public_key.encrypt_iter_with_modulus_seeded(messages, 16, &seed.to_le_bytes())?;
+            let list = list.ct_list;
+            let modulus = list.ciphertext_modulus();
+            let mut expanded =
+                LweCiphertextList::new(0, list.lwe_size(), list.lwe_ciphertext_count(), modulus);
+            expand_lwe_compact_ciphertext_list(&mut expanded, &list);
+            inputs.extend(expanded.iter().map(|input| {
+                let mut output = LweCiphertext::new(0, switch.output_lwe_size(), modulus);
+                keyswitch_lwe_ciphertext(switch, &input, &mut output);
+                output
+            }));
+        }
+        Ok(inputs)
     }
 }
 

@@ -9,10 +9,12 @@ use std::{
     time::Instant,
 };
 
-/// The root of the workspace.
+/// The root of the workspace: of the one that cargo runs this for, since checkouts that share a build
+/// directory may share the binary.
 pub(crate) fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here).to_path_buf()
+    let here = env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    here.parent().map_or_else(|| here.clone(), Path::to_path_buf)
 }
 
 /// A step that did not succeed, and what is known about why.
@@ -45,10 +47,21 @@ impl Step {
         Self::spawning(name, program, OsStr::new(program), args)
     }
 
-    /// With the cargo that runs this.
+    /// With the cargo that runs this, but without what that said of this package: build scripts
+    /// that look at it (ring's) would run again, and everything above them be compiled again, each
+    /// time that `cargo xtask test` follows a `cargo test`.
     pub(crate) fn cargo(name: &'static str, args: &[&str]) -> Self {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        Self::spawning(name, "cargo", &cargo, args)
+        let mut step = Self::spawning(name, "cargo", &cargo, args);
+        for (key, _) in env::vars_os() {
+            let of_package = |key: &str| {
+                ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|prefix| key.starts_with(prefix))
+            };
+            if key.to_str().is_some_and(of_package) {
+                step.command.env_remove(&key);
+            }
+        }
+        step
     }
 
     fn spawning(name: &'static str, shown: &str, program: &OsStr, args: &[&str]) -> Self {

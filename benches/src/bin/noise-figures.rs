@@ -179,6 +179,7 @@ fn measure(arguments: &Arguments) -> Result<Figures, Box<dyn std::error::Error>>
         Some((key_switch(key)?.clone(), Pool::bootstrap(key, &first, samples), lists))
     });
     let (switch, pool, lists) = parts.ok_or("the key set has no switch from its public key")?;
+    let lists = lists?;
     let compute = keys.parameters.compute();
     let meter = Meter::new(&keys.clear, &switch, compute.polynomial_size.0);
     let formulas = keys.parameters.look_up_noise_with(|component| keys.key_variance(component));

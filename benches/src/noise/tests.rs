@@ -14,7 +14,7 @@ fn measured_noise_is_what_the_formulas_say() {
             keys.parameters.look_up_noise_with(|component| keys.key_variance(component));
         let public_key = keys.public_key.clone();
         let (keys, (switch, pool, lists)) = keys.with_parts(|key, from_public_key| {
-            let lists = Keys::list_inputs(&public_key, from_public_key.unwrap(), 1000);
+            let lists = Keys::list_inputs(&public_key, from_public_key.unwrap(), 4000).unwrap();
             (key_switch(key).unwrap().clone(), Pool::bootstrap(key, &first, 3000), lists)
         });
         let polynomial = keys.parameters.compute().polynomial_size.0;
@@ -23,6 +23,7 @@ fn measured_noise_is_what_the_formulas_say() {
         let mut sample = Sample::default();
         lists.iter().for_each(|input| sample.add(&meter.measure(input)));
         let ratio = sample.variance().input / first;
+        println!("{noise:?}, list: {ratio}");
         assert!((0.5..1.5).contains(&ratio), "{noise:?}, list: {ratio} of the prediction");
         for weights in [&[1][..], &[1, 2], &[4, -2, 2, 1]] {
             let units: i64 = weights.iter().map(|weight| weight * weight).sum();
