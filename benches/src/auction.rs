@@ -2,13 +2,11 @@
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
-use rayon::prelude::*;
 use serde::Serialize;
 use tfhe::{
     get_pbs_count, integer::ciphertext::IntegerCiphertext as _, reset_pbs_count, set_server_key,
     unset_server_key,
 };
-use veil_keygen_ceremony::keyset::{decode_block, squashed_blocks};
 use veil_protocol_spec::{Address, Blake3Digest, scheduling::ProofMetadata};
 use veil_scheduler::{
     EncryptedBid, auction, circuit_id, cleartext, encrypt_bid, verify_and_expand_bid, verify_bid,
@@ -17,8 +15,9 @@ use veil_scheduler::{
 use crate::{
     baseline::{self, MAX_NODES},
     cluster::binding,
+    inputs::{ListFigures, Lists},
     keys::Keys,
-    placement::{Bench, Failure, ListFigures, StockFigures, mean},
+    placement::{Bench, Failure, StockFigures},
     usage::Stopwatch,
 };
 
@@ -93,37 +92,19 @@ impl Bench<'_> {
     /// Encrypts, verifies and expands different bids, with what one took.
     fn expanded_bids(&self, clear: &[u16]) -> Result<(Vec<EncryptedBid>, ListFigures), Failure> {
         let binding = binding();
-        let mut proven = Vec::new();
-        let mut proofs = Vec::new();
-        for (number, bid) in clear.iter().enumerate() {
+        let metadata = |number: usize| {
             let bidder = Address([number as u8; 20]);
-            let metadata = ProofMetadata::for_bid(&binding.scope, &binding.key_set, &bidder, 1);
-            let (list, core_seconds) =
-                self.kept.list(&format!("bid-{number}"), self.string, || {
-                    encrypt_bid(*bid, self.public_key, self.string, &metadata)
-                })?;
-            proofs.extend(core_seconds);
-            proven.push((list, metadata));
-        }
-        let watch = Stopwatch::start();
-        for (list, metadata) in &proven {
-            verify_bid(list, metadata, self.public_key, self.string)?;
-        }
-        let verify_core_seconds = watch.cpu() / proven.len() as f64;
-        reset_pbs_count();
-        let watch = Stopwatch::start();
-        let expanded = proven
-            .iter()
-            .map(|(list, metadata)| verify_and_expand_bid(list, metadata, self.string, self.key))
-            .collect::<Result<Vec<_>, _>>()?;
-        let bid = ListFigures {
-            bytes: proven.first().map_or(0, |(list, _)| list.as_bytes().len()),
-            prove_core_seconds: mean(&proofs),
-            verify_core_seconds,
-            expand_core_seconds: (watch.cpu() / proven.len() as f64 - verify_core_seconds).max(0.0),
-            pbs: get_pbs_count() / proven.len() as u64,
+            ProofMetadata::for_bid(&binding.scope, &binding.key_set, &bidder, 1)
         };
-        Ok((expanded, bid))
+        let (key, string) = (self.public_key, self.string);
+        let Lists { expanded, figures, .. } = self.lists(
+            "bid",
+            clear.len(),
+            |number| encrypt_bid(clear[number], key, string, &metadata(number)),
+            |number, list| verify_bid(list, &metadata(number), key, string),
+            |number, list| verify_and_expand_bid(list, &metadata(number), string, self.key),
+        )?;
+        Ok((expanded, figures))
     }
 
     /// Random bids, expanded.
@@ -139,17 +120,15 @@ impl Bench<'_> {
     /// # Errors
     /// Whatever a step refuses.
     pub fn run_bids(&self, count: u16) -> Result<AuctionFigures, Failure> {
-        let clear = bids(count, LISTS.min(count.into()));
-        let (expanded, bid) = self.expanded_bids(&clear[..LISTS.min(clear.len())])?;
+        let different = LISTS.min(count.into());
+        let clear = bids(count, different);
+        let (expanded, bid) = self.expanded_bids(&clear[..different])?;
         let bids: Vec<&EncryptedBid> = expanded.iter().cycle().take(count.into()).collect();
         let watch = Stopwatch::start();
         let (outputs, output_digest) = auction::winner(&circuit_id().fingerprint, &bids, self.key)?;
         let (seconds, core_seconds) = (watch.wall(), watch.cpu());
         let squashed = outputs.squash(self.key)?;
-        let blocks: Vec<_> = squashed.as_slice().iter().flat_map(squashed_blocks).collect();
-        let digits: Option<Vec<_>> =
-            blocks.par_iter().map(|block| decode_block(self.clear.phase(block))).collect();
-        let found = auction::decode(&digits.unwrap_or_default(), bids.len());
+        let found = auction::decode(&self.decrypt(&squashed), bids.len());
         let pbs = outputs.ledger().look_ups();
         Ok(AuctionFigures {
             bid,

@@ -1,5 +1,5 @@
-//! Proven lists that outlive a process, so that another one evaluates the same bits: ciphertexts
-//! come from the system's randomness.
+//! Proven lists: what each step of one takes, and lists that outlive a process, so that another one
+//! evaluates the same bits (ciphertexts come from the system's randomness).
 
 use std::{
     fs::{self, File},
@@ -7,11 +7,85 @@ use std::{
     path::PathBuf,
 };
 
+use peak_alloc::PeakAlloc;
+use serde::Serialize;
+use tfhe::{get_pbs_count, reset_pbs_count};
 use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_protocol_spec::scheduling::ProvenList;
-use veil_scheduler::ReferenceString;
+use veil_scheduler::{ListError, ReferenceString};
 
-use crate::{placement::Failure, usage::Stopwatch};
+use crate::{
+    placement::{Bench, Failure},
+    usage::Stopwatch,
+};
+
+/// Proven lists of one kind, each once.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ListFigures {
+    /// Bytes of one.
+    pub bytes: usize,
+    /// To encrypt and prove one; absent if all were kept from an earlier run.
+    pub prove_core_seconds: Option<f64>,
+    /// To verify one.
+    pub verify_core_seconds: f64,
+    /// To expand one after its verification.
+    pub expand_core_seconds: f64,
+    /// Look-ups to expand one.
+    pub pbs: u64,
+    /// Of one expanded; 0 if the process does not count its allocations.
+    pub expanded_memory_bytes: u64,
+}
+
+/// Lists as they are sent and expanded, and what one took.
+pub(crate) struct Lists<T> {
+    pub(crate) proven: Vec<ProvenList>,
+    pub(crate) expanded: Vec<T>,
+    pub(crate) figures: ListFigures,
+}
+
+impl Bench<'_> {
+    /// Proves `count` lists called `name`, verifies them, then expands them.
+    pub(crate) fn lists<T>(
+        &self,
+        name: &str,
+        count: usize,
+        prove: impl Fn(usize) -> Result<ProvenList, ListError>,
+        verify: impl Fn(usize, &ProvenList) -> Result<(), ListError>,
+        verify_and_expand: impl Fn(usize, &ProvenList) -> Result<T, ListError>,
+    ) -> Result<Lists<T>, Failure> {
+        let mut proven = Vec::new();
+        let mut proofs = Vec::new();
+        for number in 0..count {
+            let name = format!("{name}-{number}");
+            let (list, core_seconds) = self.kept.list(&name, self.string, || prove(number))?;
+            proofs.extend(core_seconds);
+            proven.push(list);
+        }
+        let lists = count.max(1) as f64;
+        let watch = Stopwatch::start();
+        proven.iter().enumerate().try_for_each(|(number, list)| verify(number, list))?;
+        let verify_core_seconds = watch.cpu() / lists;
+        let memory = PeakAlloc.current_usage();
+        reset_pbs_count();
+        let watch = Stopwatch::start();
+        let expanded = proven
+            .iter()
+            .enumerate()
+            .map(|(number, list)| verify_and_expand(number, list))
+            .collect::<Result<Vec<_>, _>>()?;
+        let figures = ListFigures {
+            bytes: proven.first().map_or(0, |list| list.as_bytes().len()),
+            prove_core_seconds: (!proofs.is_empty())
+                .then(|| proofs.iter().sum::<f64>() / proofs.len() as f64),
+            verify_core_seconds,
+            expand_core_seconds: (watch.cpu() / lists - verify_core_seconds).max(0.0),
+            pbs: get_pbs_count() / count.max(1) as u64,
+            expanded_memory_bytes: (PeakAlloc.current_usage().saturating_sub(memory) / count.max(1))
+                as u64,
+        };
+        Ok(Lists { proven, expanded, figures })
+    }
+}
 
 /// A directory of what was encrypted before; nothing is kept without one.
 #[derive(Clone, Debug, Default)]
@@ -52,14 +126,11 @@ impl Kept {
     }
 
     /// The list called `name` under `string`, and the core-seconds that `prove` took if it is new.
-    ///
-    /// # Errors
-    /// Whatever `prove` fails with, or the file.
-    pub fn list<E: Into<Failure>>(
+    fn list(
         &self,
         name: &str,
         string: &ReferenceString,
-        prove: impl FnOnce() -> Result<ProvenList, E>,
+        prove: impl FnOnce() -> Result<ProvenList, ListError>,
     ) -> Result<(ProvenList, Option<f64>), Failure> {
         // Named by the string, and so by the parameters: a list under another would be refused.
         let path = self.path(&format!("{name}-{}.list", string.digest()));
@@ -67,7 +138,7 @@ impl Kept {
             return Ok((ProvenList::new(fs::read(path)?)?, None));
         }
         let watch = Stopwatch::start();
-        let list = prove().map_err(Into::into)?;
+        let list = prove()?;
         let core_seconds = watch.cpu();
         if let Some(path) = path {
             fs::write(path, list.as_bytes())?;

@@ -161,8 +161,8 @@ impl Keys {
 
     /// What the first look-ups of compact lists get: at least `count` encryptions of 4 bits with the
     /// public key, switched to the big key with `switch`, the second part of [`Self::with_parts`].
-    /// Noise within a list depends on one mask of its encryptor, and on where in the list: lists are
-    /// as long as the key, and as many as it takes. Their seeds are fixed.
+    /// Noise within a list depends on one mask of its encryptor and on the place in the list: 64
+    /// places all over a list are taken, of as many lists as it takes. Their seeds are fixed.
     ///
     /// # Errors
     /// What tfhe says.
@@ -174,8 +174,9 @@ impl Keys {
         let (public_key, _) = public_key.clone().into_raw_parts();
         let public_key = public_key.into_raw_parts();
         let length = public_key.parameters().encryption_lwe_dimension.0;
+        let places = length.min(64);
         let mut inputs = Vec::new();
-        for seed in 0..count.div_ceil(length) as u128 {
+        for seed in 0..count.div_ceil(places) as u128 {
             let messages = (0..length as u64).map(|x| x % 16);
             let list =
                 public_key.encrypt_iter_with_modulus_seeded(messages, 16, &seed.to_le_bytes())?;
@@ -184,7 +185,7 @@ impl Keys {
             let mut expanded =
                 LweCiphertextList::new(0, list.lwe_size(), list.lwe_ciphertext_count(), modulus);
             expand_lwe_compact_ciphertext_list(&mut expanded, &list);
-            inputs.extend(expanded.iter().map(|input| {
+            inputs.extend(expanded.iter().step_by(length / places).map(|input| {
                 let mut output = LweCiphertext::new(0, switch.output_lwe_size(), modulus);
                 keyswitch_lwe_ciphertext(switch, &input, &mut output);
                 output

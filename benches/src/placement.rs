@@ -22,14 +22,15 @@ use veil_protocol_spec::{
     },
 };
 use veil_scheduler::{
-    EvaluationKey, Inputs, Plan, PublicInputs, ReferenceString, cleartext, encrypt,
-    encrypt_request, evaluate, verify, verify_and_expand, verify_and_expand_request,
+    EvaluationKey, Inputs, Plan, PublicInputs, ReferenceString, SquashedOutputs, cleartext,
+    encrypt, encrypt_request, evaluate, verify, verify_and_expand, verify_and_expand_request,
+    verify_request,
 };
 
 use crate::{
     baseline::{self, Apart, MAX_NODES, Request},
     cluster::{self, binding},
-    inputs::Kept,
+    inputs::{Kept, ListFigures, Lists},
     keys::Keys,
     usage::Stopwatch,
 };
@@ -67,21 +68,6 @@ impl Slot {
     pub fn decisions(&self) -> f64 {
         f64::from(self.nodes) * f64::from(self.jobs) * f64::from(self.replicas)
     }
-}
-
-/// Proven lists, each once.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct ListFigures {
-    /// Bytes of one.
-    pub bytes: usize,
-    /// To encrypt and prove one; absent if all were kept from an earlier run.
-    pub prove_core_seconds: Option<f64>,
-    /// To verify one.
-    pub verify_core_seconds: f64,
-    /// To expand one after its verification.
-    pub expand_core_seconds: f64,
-    /// Look-ups to expand one.
-    pub pbs: u64,
 }
 
 /// Workers times replicas that a slot of some length has time for on this machine.
@@ -232,11 +218,6 @@ fn stock(slot: &Slot, keys: &Keys) -> Result<StockFigures, Failure> {
     })
 }
 
-/// `None` of nothing.
-pub(crate) fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-}
-
 /// What circuits run with, and what checks them.
 pub struct Bench<'a> {
     /// Secret keys.
@@ -260,10 +241,17 @@ pub struct Prepared {
     readings: Vec<Reading>,
     telemetry: ListFigures,
     request: Option<ListFigures>,
-    list_memory: usize,
 }
 
 impl Bench<'_> {
+    /// The digits that the committee would decrypt; none if one of them is no digit.
+    pub(crate) fn decrypt(&self, squashed: &SquashedOutputs) -> Vec<u8> {
+        let blocks: Vec<_> = squashed.as_slice().iter().flat_map(squashed_blocks).collect();
+        let digits: Option<_> =
+            blocks.par_iter().map(|block| decode_block(self.clear.phase(block))).collect();
+        digits.unwrap_or_default()
+    }
+
     /// Encrypts, verifies and expands the lists of a slot.
     ///
     /// # Errors
@@ -274,40 +262,13 @@ impl Bench<'_> {
         let manifest = cluster::manifest(slot.nodes.into(), &jobs, 1);
         let metadata =
             ProofMetadata::new(&binding().scope, &binding().key_set, &PeerIdHash([0; 32]), 1);
-        let different = &readings[..LISTS.min(readings.len())];
-        let mut proven = Vec::new();
-        let mut proofs = Vec::new();
-        for (number, reading) in different.iter().enumerate() {
-            let (list, core_seconds) =
-                self.kept.list(&format!("telemetry-{number}"), self.string, || {
-                    encrypt(reading, self.public_key, self.string, &metadata)
-                })?;
-            proofs.extend(core_seconds);
-            proven.push(list);
-        }
-        let lists = proven.len() as f64;
-        let watch = Stopwatch::start();
-        for list in &proven {
-            verify(list, &metadata, self.public_key, self.string)?;
-        }
-        let verify_core_seconds = watch.cpu() / lists;
-        let before_lists = PeakAlloc.current_usage();
-        reset_pbs_count();
-        let watch = Stopwatch::start();
-        let expanded = proven
-            .iter()
-            .map(|list| verify_and_expand(list, &metadata, self.string, self.key).map(Arc::new))
-            .collect::<Result<Vec<_>, _>>()?;
-        let telemetry = ListFigures {
-            bytes: proven.first().map_or(0, |list| list.as_bytes().len()),
-            prove_core_seconds: mean(&proofs),
-            verify_core_seconds,
-            expand_core_seconds: (watch.cpu() / lists - verify_core_seconds).max(0.0),
-            pbs: get_pbs_count() / proven.len() as u64,
-        };
-        let list_memory =
-            PeakAlloc.current_usage().saturating_sub(before_lists) / expanded.len().max(1);
-
+        let Lists { expanded, figures: telemetry, .. } = self.lists(
+            "telemetry",
+            LISTS.min(readings.len()),
+            |number| encrypt(&readings[number], self.public_key, self.string, &metadata),
+            |_, list| verify(list, &metadata, self.public_key, self.string),
+            |_, list| verify_and_expand(list, &metadata, self.string, self.key).map(Arc::new),
+        )?;
         let mut inputs = Inputs {
             public: PublicInputs {
                 policy: veil_protocol_spec::scheduling::ClusterPolicy {
@@ -322,7 +283,7 @@ impl Bench<'_> {
         };
         let repeated = manifest.telemetry.iter().zip(expanded.iter().cycle());
         inputs.telemetry = repeated.map(|(entry, list)| (entry.digest, Arc::clone(list))).collect();
-        Ok(Prepared { manifest, inputs, readings, telemetry, request, list_memory })
+        Ok(Prepared { manifest, inputs, readings, telemetry, request })
     }
 
     /// Encrypts and expands everything, evaluates, squashes, decrypts and compares.
@@ -330,8 +291,7 @@ impl Bench<'_> {
     /// # Errors
     /// Whatever a step refuses.
     pub fn run(&self, slot: &Slot) -> Result<CircuitFigures, Failure> {
-        let Prepared { manifest, inputs, readings, telemetry, request, list_memory } =
-            self.prepare(slot)?;
+        let Prepared { manifest, inputs, readings, telemetry, request } = self.prepare(slot)?;
         let plan = Plan::new(&manifest, &inputs.public)?;
         let before = PeakAlloc.current_usage();
         PeakAlloc.reset_peak_usage();
@@ -357,11 +317,8 @@ impl Bench<'_> {
             .into_iter()
             .map(|worker| worker.map_or(0, |worker| worker + 1))
             .collect();
-        let blocks: Vec<_> = squashed.as_slice().iter().flat_map(squashed_blocks).collect();
-        let digits: Option<Vec<_>> =
-            blocks.par_iter().map(|block| decode_block(self.clear.phase(block))).collect();
-        let found: Vec<usize> = digits
-            .unwrap_or_default()
+        let found: Vec<usize> = self
+            .decrypt(&squashed)
             .chunks(plan.digits_per_replica())
             .map(|digits| digits.iter().rev().fold(0, |sum, digit| sum << 4 | usize::from(*digit)))
             .collect();
@@ -376,7 +333,7 @@ impl Bench<'_> {
             depth: outputs.ledger().depth(),
             seconds,
             core_seconds,
-            memory_bytes_per_node: (memory + list_memory) as u64,
+            memory_bytes_per_node: memory as u64 + telemetry.expanded_memory_bytes,
             squashed_blocks: outputs.len(),
             squash_seconds,
             squash_core_seconds,
@@ -414,39 +371,33 @@ impl Bench<'_> {
             let jobs = (0..u64::from(slot.jobs)).map(|nonce| job(nonce, clear())).collect();
             return Ok((jobs, BTreeMap::new(), None));
         }
-        let mut jobs = Vec::new();
-        let mut requests = BTreeMap::new();
-        let mut figures = None;
-        for nonce in 0..u64::from(slot.jobs) {
-            let operator = job(nonce, clear()).operator;
-            let binding = binding();
-            let metadata =
-                ProofMetadata::for_request(&binding.scope, &binding.key_set, &operator, nonce);
-            let quantities = Quantities::from_array(REQUEST)?;
-            let (list, prove_core_seconds) =
-                self.kept.list(&format!("request-{nonce}"), self.string, || {
-                    encrypt_request(&quantities, self.public_key, self.string, &metadata)
-                })?;
-            let watch = Stopwatch::start();
-            veil_scheduler::verify_request(&list, &metadata, self.public_key, self.string)?;
-            let verify_core_seconds = watch.cpu();
-            reset_pbs_count();
-            let watch = Stopwatch::start();
-            let expanded = verify_and_expand_request(&list, &metadata, self.string, self.key)?;
-            figures = Some(ListFigures {
-                bytes: list.as_bytes().len(),
-                prove_core_seconds,
-                verify_core_seconds,
-                expand_core_seconds: (watch.cpu() - verify_core_seconds).max(0.0),
-                pbs: get_pbs_count(),
-            });
-            let request =
-                EncryptedRequest { key_set: binding.key_set, dominant: Resource::Memory, list };
-            let job = job(nonce, ResourceRequest::Encrypted(request));
-            requests.insert(job.digest(), Arc::new(expanded));
-            jobs.push(job);
-        }
-        Ok((jobs, requests, figures))
+        let binding = binding();
+        let metadata: Vec<_> = (0..u64::from(slot.jobs))
+            .map(|nonce| {
+                let operator = job(nonce, clear()).operator;
+                ProofMetadata::for_request(&binding.scope, &binding.key_set, &operator, nonce)
+            })
+            .collect();
+        let quantities = Quantities::from_array(REQUEST)?;
+        let (key, string) = (self.public_key, self.string);
+        let Lists { proven, expanded, figures } = self.lists(
+            "request",
+            slot.jobs.into(),
+            |nonce| encrypt_request(&quantities, key, string, &metadata[nonce]),
+            |nonce, list| verify_request(list, &metadata[nonce], key, string),
+            |nonce, list| verify_and_expand_request(list, &metadata[nonce], string, self.key),
+        )?;
+        let jobs: Vec<_> = (0..)
+            .zip(proven)
+            .map(|(nonce, list)| {
+                let key_set = binding.key_set;
+                let request = EncryptedRequest { key_set, dominant: Resource::Memory, list };
+                job(nonce, ResourceRequest::Encrypted(request))
+            })
+            .collect();
+        let requests = jobs.iter().map(JobSpec::digest).zip(expanded.into_iter().map(Arc::new));
+        let requests = requests.collect();
+        Ok((jobs, requests, Some(figures)))
     }
 }
 

@@ -432,6 +432,14 @@ mod tests {
     }
 
     #[test]
+    fn look_ups_of_an_expansion() {
+        let circuit = Circuit::in_clear();
+        Contender::new([0; 4].map(Digit::clear), &circuit);
+        // One more for each digit of the list: the switch to the evaluation key.
+        assert_eq!(circuit.ledger().look_ups() + 4, EncryptedBid::EXPANSION_LOOK_UPS);
+    }
+
+    #[test]
     fn refusals() {
         assert_eq!(cost(0), Err(AuctionError::NoBid));
         assert_eq!(cost(256), Err(AuctionError::TooMany(256)));

@@ -178,8 +178,8 @@ pub(crate) fn sum<'a>(digits: impl IntoIterator<Item = &'a Digit>) -> Option<Dig
     Some(digits.fold(first, |sum, digit| sum.plus(digit)))
 }
 
-/// What a look-up gives for 0 to 15, in eighths of a step; for -16 to -1 it gives the negation of what
-/// it gives 16 further up.
+/// What a look-up gives for 0 to 15, in eighths of a step; for -16 to -1 it gives the negation of
+/// what it gives 16 further up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Table([i64; ENTRIES]);
 

@@ -39,8 +39,8 @@ fn expanded(keys: &Keys, bids: &[u16]) -> Vec<EncryptedBid> {
 fn assert_agrees(keys: &Keys, bids: &[u16], counts: &[usize]) {
     let encrypted = expanded(keys, bids);
     for count in counts {
-        let (bids, encrypted) = (&bids[..*count], encrypted.iter().take(*count));
-        let encrypted: Vec<_> = encrypted.collect();
+        let bids = &bids[..*count];
+        let encrypted: Vec<_> = encrypted.iter().take(*count).collect();
         let (outputs, _) = auction::winner(&AUCTION, &encrypted, &keys.evaluation).unwrap();
         assert_eq!(outputs.ledger(), &auction::cost(*count).unwrap());
         let winner = auction::decode(&keys.decrypt(&outputs), *count).unwrap();

@@ -6,8 +6,11 @@ use veil_keygen_ceremony::{
     keyset::ParameterSet, machine::Timing, seed::CeremonySeed, setup::Setup,
 };
 use veil_protocol_spec::{
-    Address, Attempt, ChainId, ClusterId, Committee, Epoch, ParticipantIndex,
-    ceremony::CeremonyParameters, identity::SecretIdentity, scheduling::ClusterScope,
+    Address, Attempt, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeccakDigest,
+    ParticipantIndex, Slot,
+    ceremony::CeremonyParameters,
+    identity::SecretIdentity,
+    scheduling::{Binding, BlockRef, CircuitId, ClusterScope, Manifest},
 };
 
 /// The cluster of every test.
@@ -69,4 +72,27 @@ pub fn setup(
     let params = ParameterSet::insecure_test();
     let setup = Setup::new(parameters.clone(), params, attempt, identity, timing);
     Arc::new(setup.expect("the roster holds this identity and the parameters are these"))
+}
+
+/// A manifest without content; `variant` tells two by one proposer apart.
+#[must_use]
+pub fn manifest(
+    binding: Binding,
+    slot: Slot,
+    proposer: ParticipantIndex,
+    variant: u64,
+) -> Manifest {
+    Manifest {
+        binding,
+        slot,
+        proposer,
+        previous: KeccakDigest([1; 32]),
+        block: BlockRef { number: variant, hash: KeccakDigest([2; 32]) },
+        policy: KeccakDigest([3; 32]),
+        circuit: CircuitId { version: 1, fingerprint: Blake3Digest([4; 32]) },
+        telemetry: Vec::new(),
+        pending: Vec::new(),
+        running: Vec::new(),
+        lost: Vec::new(),
+    }
 }

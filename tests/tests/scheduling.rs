@@ -7,13 +7,12 @@ use std::sync::Arc;
 
 use veil_keygen_ceremony::keyset::{ParameterSet, decode_block, squashed_blocks};
 use veil_protocol_spec::{
-    Address, Blake3Digest, KeccakDigest, ParticipantIndex, PeerIdHash, Slot,
+    Address, Blake3Digest, PeerIdHash, Slot,
     scheduling::{
-        AntiAffinity, Binding, BlockRef, ClusterPolicy, Constraints, CpuUnits, DiskUnits,
-        FailureDomain, GpuUnits, JobSpec, LeasePolicy, Manifest, MemoryUnits, Outcome,
-        PendingReplica, Priority, ProofMetadata, Quantities, Reading, ReplicaIndex,
-        ResourceRequest, Resources, RestartPolicy, Scale, SchedulingPolicy, Strength,
-        TelemetryEntry,
+        AntiAffinity, Binding, ClusterPolicy, Constraints, CpuUnits, DiskUnits, FailureDomain,
+        GpuUnits, JobSpec, LeasePolicy, Manifest, MemoryUnits, Outcome, PendingReplica, Priority,
+        ProofMetadata, Quantities, Reading, ReplicaIndex, ResourceRequest, Resources,
+        RestartPolicy, Scale, SchedulingPolicy, Strength, TelemetryEntry,
     },
 };
 use veil_scheduler::{
@@ -96,22 +95,13 @@ fn a_slot_under_a_ceremonys_key_is_what_the_twin_says() {
         };
         [of(0), of(1)]
     });
+    let binding =
+        Binding { scope: fixtures::SCOPE, key_set: finished.digest, epoch: finished.epoch() };
     let manifest = Manifest {
-        binding: Binding {
-            scope: fixtures::SCOPE,
-            key_set: finished.digest,
-            epoch: finished.epoch(),
-        },
-        slot: Slot(1),
-        proposer: ParticipantIndex::try_from(1).unwrap(),
-        previous: KeccakDigest([0; 32]),
-        block: BlockRef { number: 1, hash: KeccakDigest([6; 32]) },
-        policy: KeccakDigest([7; 32]),
         circuit: circuit_id(),
         telemetry,
         pending: pending.collect(),
-        running: Vec::new(),
-        lost: Vec::new(),
+        ..fixtures::manifest(binding, Slot(1), member(1), 1)
     };
 
     let (outputs, _) = evaluate(&manifest, &inputs, &key).unwrap();

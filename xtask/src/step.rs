@@ -53,13 +53,11 @@ impl Step {
     pub(crate) fn cargo(name: &'static str, args: &[&str]) -> Self {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut step = Self::spawning(name, "cargo", &cargo, args);
-        for (key, _) in env::vars_os() {
-            let of_package = |key: &str| {
-                ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|prefix| key.starts_with(prefix))
-            };
-            if key.to_str().is_some_and(of_package) {
-                step.command.env_remove(&key);
-            }
+        let of_package = |key: &str| {
+            ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|prefix| key.starts_with(prefix))
+        };
+        for (key, _) in env::vars_os().filter(|(key, _)| key.to_str().is_some_and(of_package)) {
+            step.command.env_remove(key);
         }
         step
     }

@@ -11,11 +11,11 @@ use veil_node::agreement::{
     Agreement, AgreementConfig, Effect, Judgement, PersistId, Record, Timing,
 };
 use veil_protocol_spec::{
-    Blake3Digest, Committee, KeccakDigest, ParticipantIndex, Slot, Wire,
+    Blake3Digest, Committee, ParticipantIndex, Slot, Wire,
     agreement::{AgreementMessage, SignedVote, Vote, VoteKind, proposer},
     ceremony::Bytes,
     decryption::ManifestLock,
-    scheduling::{BlockRef, CircuitId, Manifest},
+    scheduling::Manifest,
 };
 
 use super::{AgreementCrash, AgreementPlan, AgreementReport, binding, roster};
@@ -33,21 +33,8 @@ const FETCH: Millis = 2_000;
 /// Virtual time after which a run counts as stuck.
 const LIMIT: Millis = 3_600_000;
 
-/// A manifest without content; `variant` tells two by one proposer apart.
 fn manifest(slot: Slot, proposer: ParticipantIndex, variant: u64) -> Manifest {
-    Manifest {
-        binding: binding(),
-        slot,
-        proposer,
-        previous: KeccakDigest([1; 32]),
-        block: BlockRef { number: variant, hash: KeccakDigest([2; 32]) },
-        policy: KeccakDigest([3; 32]),
-        circuit: CircuitId { version: 1, fingerprint: Blake3Digest([4; 32]) },
-        telemetry: Vec::new(),
-        pending: Vec::new(),
-        running: Vec::new(),
-        lost: Vec::new(),
-    }
+    fixtures::manifest(binding(), slot, proposer, variant)
 }
 
 enum Event {
