@@ -27,13 +27,13 @@ use veil_protocol_spec::{
     Blake3Digest, ClusterId, PeerIdHash, Wire,
     identity::SecretIdentity,
     scheduling::{BlockRef, ClusterScope, JobSpec, Telemetry},
+    sync::{KeyFiles, SyncAnswer, SyncRequest},
 };
 
 use crate::{
     chain::{Chain, ChainError},
     jobs::{Jobs, JobsError},
     ledger::Ledger,
-    messages::{KeyFiles, SyncAnswer, SyncRequest},
     p2p::{Directory, Multiaddr, Network, NetworkConfig, NetworkError, Protocol, SwimConfig},
 };
 

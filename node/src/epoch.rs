@@ -28,6 +28,7 @@ use veil_keygen_ceremony::keyset::{
 use veil_protocol_spec::{
     Blake3Digest, Committee, KeySetDigest, PeerIdHash, PublicIdentity,
     scheduling::{Binding, ReferenceStringOrigin, Telemetry, UnixMillis},
+    sync::{KeyFiles, SyncAnswer, SyncRequest},
 };
 use veil_scheduler::{
     EncryptedTelemetry, EvaluationKey, KeyError, ListError, ReferenceString, ReferenceStringError,
@@ -38,7 +39,6 @@ use crate::{
     chain::{ChainError, PublishedKey},
     cluster::{Cluster, View},
     ledger::{Ledger, LedgerError, Trust},
-    messages::{KeyFiles, SyncAnswer, SyncRequest},
     p2p::FetchError,
     pool::{Pool, Refusal, Verified},
 };

@@ -18,13 +18,13 @@ use tokio::sync::{Notify, watch};
 use veil_protocol_spec::{
     PeerIdHash, Wire,
     scheduling::{SlotRecord, StateError, UnixMillis},
+    sync::{SyncAnswer, SyncRequest},
 };
 
 use crate::{
     cluster::Cluster,
     epoch::{Epoch, unix_now},
     ledger::LedgerError,
-    messages::{SyncAnswer, SyncRequest},
     p2p::{Gossip, Protocol, Topic},
 };
 

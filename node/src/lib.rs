@@ -29,7 +29,6 @@ pub mod jobs;
 pub mod keystore;
 pub mod ledger;
 pub mod member;
-pub mod messages;
 pub mod misbehaviour;
 pub mod operator;
 pub mod p2p;
