@@ -5,7 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use veil_committee::{
     decryption::{Completion, DecryptionCounter, Decryptor, WrongMembership},
@@ -16,7 +15,7 @@ use veil_committee::{
 };
 use veil_node_storage::journal::{Journal, JournalError};
 use veil_protocol_spec::{
-    ParticipantIndex, Slot, Wire,
+    ParticipantIndex, Slot,
     identity::SecretIdentity,
     scheduling::{Binding, CertificateBody, GroupSignature},
 };
@@ -133,19 +132,9 @@ impl Keeper<AgreementMachine> for Forward<AgreementEvent> {
     }
 }
 
-/// The number of decrypted blocks as it is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Counted(u64);
-
-impl Wire for Counted {
-    const NAME: &'static str = "decryption counter";
-    const MAX_BYTES: usize = 16;
-}
-
 impl Keeper<DecryptionMachine> for Forward<DecryptionEffect> {
     fn persist(&mut self, records: &[DecryptionCounter]) -> Result<(), KeeperError> {
-        let counted: Vec<_> = records.iter().map(|counter| Counted(counter.blocks)).collect();
-        self.journal.append(&counted).map_err(KeeperError::new)
+        self.journal.append(records).map_err(KeeperError::new)
     }
 
     fn carry_out(
@@ -208,13 +197,13 @@ impl Machines {
         let config = DriverConfig::new(committee, me);
         let agreement = Driver::start(config, machine, Forward { journal, events }, link, incoming);
 
-        let (journal, counted) = Journal::open::<Counted>(&folder.join("decryption.redb"))?;
-        let blocks = counted.last().map_or(0, |counted| counted.0);
+        let (journal, counters) =
+            Journal::open::<DecryptionCounter>(&folder.join("decryption.redb"))?;
         let decryptor = Decryptor::new(
             share.decryptor(),
             identity.clone(),
             roster.clone(),
-            DecryptionCounter { blocks },
+            counters.last().copied().unwrap_or_default(),
         )?;
         let (events, decrypted) = mpsc::unbounded_channel();
         let (link, incoming) = links.open(Channel::Decryption, roster);
