@@ -13,6 +13,7 @@ use veil_committee::{
     },
     key_share::{KeyShare, KeyShareError},
 };
+use veil_node_storage::journal::{Journal, JournalError};
 use veil_protocol_spec::{
     ParticipantIndex, Slot,
     identity::SecretIdentity,
@@ -25,8 +26,8 @@ use crate::{
     },
     driver::{
         Channel, Control, DecryptionEffect, DecryptionMachine, Driver, DriverConfig, Effect,
-        Journal, JournalError, Keeper, KeeperError, Links, Machine, Millis, NonceKeeper,
-        NonceStore, P2pLinks, SigningMachine, SigningSchedule, Stopped, Ticket, Verdict,
+        Keeper, KeeperError, Links, Machine, Millis, NonceKeeper, NonceStore, P2pLinks,
+        SigningMachine, SigningSchedule, Stopped, Ticket, Verdict,
     },
     epoch::Epoch,
 };
@@ -174,21 +175,6 @@ const SIGNING_STEP: Millis = 5_000;
 /// After which a session is given up and begun anew.
 const SIGNING_DEADLINE: Millis = 120_000;
 
-/// A number that grows with every call, stored before use.
-fn count_restart(path: &Path) -> std::io::Result<u32> {
-    let before = match std::fs::read_to_string(path) {
-        Ok(text) => text.trim().parse::<u32>().map_err(std::io::Error::other)?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(error),
-    };
-    let now = before + 1;
-    let temporary = path.with_extension("partial");
-    std::fs::write(&temporary, now.to_string())?;
-    std::fs::File::open(&temporary)?.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    Ok(now)
-}
-
 impl Machines {
     /// Sets them up from what is stored in `folder`, and starts them.
     pub(super) fn start(
@@ -230,7 +216,7 @@ impl Machines {
         );
 
         let path = folder.join("restarts");
-        let restarts = count_restart(&path)
+        let restarts = count_up(&path)
             .map_err(|source| MachineError::Restarts { path: path.clone(), source })?;
         let signing = Signing {
             restarts: path,
@@ -296,7 +282,7 @@ impl Machines {
 impl Signing {
     /// Members answer a coordinator's later attempts only, so a new session begins above the old.
     fn renew(&mut self) -> Result<(), SigningError> {
-        self.schedule.restarts = count_restart(&self.restarts).map_err(|error| {
+        self.schedule.restarts = count_up(&self.restarts).map_err(|error| {
             tracing::error!(path = %self.restarts.display(), %error, "the restart counter is not stored");
             SigningError::NotPersisted
         })?;
