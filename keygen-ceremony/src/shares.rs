@@ -443,7 +443,7 @@ fn open_element<W: Word, const D: usize>(
     shares: &[&[u8]],
     at: usize,
 ) -> Result<Element<W, D>, Inconsistent> {
-    let mut elements = [Element::ZERO(); veil_protocol_spec::committee::MAX_PARTICIPANTS];
+    let mut elements = [Element::ZERO(); veil_protocol_spec::MAX_PARTICIPANTS];
     for (element, bytes) in elements.iter_mut().zip(shares) {
         *element = read_element(bytes, at);
     }
