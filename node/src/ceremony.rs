@@ -30,7 +30,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use backon::{ExponentialBuilder, Retryable};
 use tokio_util::sync::CancellationToken;
 use veil_committee::{
-    frost::{self, SigningError},
+    frost::{self, SigningError, SigningSchedule},
     key_share::KeyShareError,
 };
 use veil_keygen_ceremony::{
@@ -42,7 +42,7 @@ use veil_protocol_spec::{
 };
 
 use crate::{
-    driver::{DataDir, DataDirError, DriverError, JournalError, Links, SigningSchedule},
+    driver::{DataDir, DataDirError, DriverError, JournalError, Transports},
     keystore::{KeystoreError, Passphrase},
 };
 
@@ -130,13 +130,13 @@ pub struct MemberOptions {
 }
 
 /// A member, ready to take part.
-pub struct Member<L: Links> {
+pub struct Member<T: Transports> {
     /// What it was told.
     pub options: MemberOptions,
     /// Its data directory, locked.
     pub data: Arc<DataDir>,
     /// The network.
-    pub links: L,
+    pub transports: T,
     /// The chain.
     pub chain: Arc<dyn CommitPointChain>,
     /// Where the reference string comes from.
@@ -268,8 +268,8 @@ impl CeremonyError {
 ///
 /// # Errors
 /// [`CeremonyError`] of the last attempt.
-pub async fn join<L: Links>(
-    member: &Member<L>,
+pub async fn join<T: Transports>(
+    member: &Member<T>,
     attempts: u32,
     stop: &CancellationToken,
 ) -> Result<FinishedKey, CeremonyError> {
@@ -285,8 +285,8 @@ pub async fn join<L: Links>(
     result
 }
 
-async fn join_attempts<L: Links>(
-    member: &Member<L>,
+async fn join_attempts<T: Transports>(
+    member: &Member<T>,
     attempts: u32,
     stop: &CancellationToken,
 ) -> Result<FinishedKey, CeremonyError> {
@@ -319,7 +319,7 @@ async fn join_attempts<L: Links>(
     }
 }
 
-async fn latest<L: Links>(member: &Member<L>) -> Result<Proposal, CeremonyError> {
+async fn latest<T: Transports>(member: &Member<T>) -> Result<Proposal, CeremonyError> {
     let backoff = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(500))
         .with_max_times(5)
@@ -327,7 +327,7 @@ async fn latest<L: Links>(member: &Member<L>) -> Result<Proposal, CeremonyError>
     Ok((|| member.chain.latest()).retry(backoff).when(CommitPointError::is_transient).await?)
 }
 
-async fn next_attempt<L: Links>(member: &Member<L>, failed: &Proposal) -> Proposal {
+async fn next_attempt<T: Transports>(member: &Member<T>, failed: &Proposal) -> Proposal {
     loop {
         tokio::time::sleep(member.options.timing.poll).await;
         match member.chain.latest().await {

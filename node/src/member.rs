@@ -35,7 +35,7 @@ use crate::{
     },
     chain::PublishedKey,
     config::MemberConfig,
-    driver::P2pLinks,
+    driver::P2pTransports,
     epoch::MaterialFiles,
     follow::Follower,
     intake,
@@ -126,8 +126,8 @@ async fn serve(
     passphrase: &Passphrase,
 ) -> Result<(), MemberError> {
     let cluster = &node.cluster;
-    let links = P2pLinks::new(cluster.network.clone());
-    let (key, finished) = obtain_key(config, node, passphrase, &links).await?;
+    let transports = P2pTransports::new(cluster.network.clone());
+    let (key, finished) = obtain_key(config, node, passphrase, &transports).await?;
     let share = open_share(node, passphrase, &finished, &key).await?;
     let files = MaterialFiles {
         key_set: finished.key_set_file(),
@@ -146,7 +146,8 @@ async fn serve(
         propose: config.committee.propose_timeout_seconds.saturating_mul(1000),
         ..Timing::default()
     };
-    let machines = Machines::start(&epoch, &links, &folder, &cluster.identity, &share, timing)?;
+    let machines =
+        Machines::start(&epoch, &transports, &folder, &cluster.identity, &share, timing)?;
     drop(share);
     let suspicions = Arc::new(Suspicions::default());
     let (me, parts) = (machines.me, || (Arc::clone(cluster), Arc::clone(&epoch)));
@@ -178,12 +179,12 @@ async fn obtain_key(
     config: &MemberConfig,
     node: &Running,
     passphrase: &Passphrase,
-    links: &P2pLinks,
+    transports: &P2pTransports,
 ) -> Result<(PublishedKey, FinishedKey), MemberError> {
     let cluster = &node.cluster;
     let mut views = cluster.views();
     if views.borrow().key.is_none() {
-        take_part(config, node, passphrase, links).await?;
+        take_part(config, node, passphrase, transports).await?;
     }
     // The chain has it; this node's view may be a moment behind.
     let published = views.wait_for(|view| view.key.is_some()).await.map(|view| view.key);
@@ -195,7 +196,7 @@ async fn obtain_key(
         Some(finished) => Ok((key, finished)),
         None if ongoing(cluster, &key) => {
             // FINISH was signed before a restart, and the key was published meanwhile.
-            let finished = take_part(config, node, passphrase, links).await?;
+            let finished = take_part(config, node, passphrase, transports).await?;
             Ok((key, finished))
         }
         None => Err(MemberError::NoShare(key.epoch)),
@@ -212,7 +213,7 @@ async fn take_part(
     config: &MemberConfig,
     node: &Running,
     passphrase: &Passphrase,
-    links: &P2pLinks,
+    transports: &P2pTransports,
 ) -> Result<FinishedKey, MemberError> {
     let cluster = &node.cluster;
     let chain = ChainCommitPoint::new(cluster.chain.clone(), cluster.scope.cluster);
@@ -228,7 +229,7 @@ async fn take_part(
             timing: CeremonyTiming::default(),
         },
         data: Arc::clone(&node.data),
-        links: links.clone(),
+        transports: transports.clone(),
         chain: Arc::new(chain),
         reference: Arc::new(SinglePartyReference::new(cluster.network.clone())),
         status,

@@ -23,7 +23,7 @@ pub enum FaultName {
     BadShareToOne,
     /// Never sends a message: the others abort at the deadline.
     Silent,
-    /// A wrong partial decryption: corrected, the liar named.
+    /// A wrong partial decryption: corrected, the culprit named.
     WrongPartialDecryption,
     /// Asks for the decryption of a crafted ciphertext: refused, as in every proof.
     CraftedCiphertext,

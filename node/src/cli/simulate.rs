@@ -210,7 +210,7 @@ fn simulate(arguments: &Arguments) -> Result<(Value, Exit), Failure> {
     let exit = match shown {
         Ok(shown) => {
             report["verified"] = json!(shown.verified);
-            report["liars"] = json!(shown.liars);
+            report["culprits"] = json!(shown.culprits);
             report["proof"] = json!(shown);
             Exit::Done
         }
@@ -365,7 +365,7 @@ fn print(json: bool, report: &Value) {
     if !report["error"].is_null() {
         println!("error            {}", text("error"));
     }
-    if report["liars"].as_array().is_some_and(|liars| !liars.is_empty()) {
-        println!("liars            {}", report["liars"]);
+    if report["culprits"].as_array().is_some_and(|culprits| !culprits.is_empty()) {
+        println!("culprits         {}", report["culprits"]);
     }
 }

@@ -1,12 +1,30 @@
-//! The key ceremony as a [`Machine`].
+//! The key ceremony as a [`Machine`], until it implements that itself.
 
+use std::ops::{Deref, DerefMut};
+
+use veil_committee_machine::{Effect, Machine, Millis, PersistId, Verdict};
 use veil_keygen_ceremony::{
-    machine::{self, AbortReport, Ceremony, Outcome, Record},
+    machine::{self, AbortReport, Ceremony, Fault, Outcome, Record, Skip},
     transcript::FinishCertificate,
 };
 use veil_protocol_spec::ParticipantIndex;
 
-use super::{Effect, Machine, Millis, Ticket, Verdict};
+/// A [`Ceremony`].
+pub struct KeyCeremony(pub Ceremony);
+
+impl Deref for KeyCeremony {
+    type Target = Ceremony;
+
+    fn deref(&self) -> &Ceremony {
+        &self.0
+    }
+}
+
+impl DerefMut for KeyCeremony {
+    fn deref_mut(&mut self) -> &mut Ceremony {
+        &mut self.0
+    }
+}
 
 /// What only the ceremony has done.
 #[derive(Clone, Debug)]
@@ -23,34 +41,41 @@ pub enum CeremonyEffect {
     Abort(Box<AbortReport>),
 }
 
-impl Machine for Ceremony {
+impl Machine for KeyCeremony {
     type Record = Record;
     type Special = CeremonyEffect;
+    type Skip = Skip;
+    type Fault = Fault;
 
-    fn handle(&mut self, from: ParticipantIndex, bytes: &[u8], now: Millis) -> Verdict {
-        match self.handle(from, bytes, now) {
+    fn handle(
+        &mut self,
+        from: ParticipantIndex,
+        bytes: &[u8],
+        now: Millis,
+    ) -> Verdict<Skip, Fault> {
+        match self.0.handle(from, bytes, now) {
             machine::Verdict::Valid => Verdict::Valid,
-            machine::Verdict::Skip(_) => Verdict::Skip,
-            machine::Verdict::Fault(fault) => Verdict::Fault(fault.to_string()),
+            machine::Verdict::Skip(skip) => Verdict::Skip(skip),
+            machine::Verdict::Fault(fault) => Verdict::Fault(fault),
         }
     }
 
     fn handle_timeout(&mut self, now: Millis) {
-        self.handle_timeout(now);
+        self.0.handle_timeout(now);
     }
 
     fn poll_timeout(&self) -> Option<Millis> {
-        self.poll_timeout()
+        self.0.poll_timeout()
     }
 
     fn work(&mut self, now: Millis) -> bool {
-        self.work(now)
+        self.0.work(now)
     }
 
     fn poll_effect(&mut self) -> Option<Effect<Record, CeremonyEffect>> {
-        Some(match self.poll_effect()? {
-            machine::Effect::Persist(record) => Effect::Persist(Ticket(0), record),
-            machine::Effect::Send(to, bytes) => Effect::Send(to, bytes),
+        Some(match self.0.poll_effect()? {
+            machine::Effect::Persist(record) => Effect::Persist { id: PersistId(0), record },
+            machine::Effect::Send(to, bytes) => Effect::Send { to, bytes },
             machine::Effect::Broadcast(bytes) => Effect::Broadcast(bytes),
             machine::Effect::EraseSeed => Effect::Special(CeremonyEffect::EraseSeed),
             machine::Effect::EraseKeyShare => Effect::Special(CeremonyEffect::EraseKeyShare),

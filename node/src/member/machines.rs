@@ -8,12 +8,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use veil_committee::{
-    decryption::{Completion, DecryptionCounter, Decryptor, WrongMembership},
+    decryption::{Completion, DecryptionCounter, DecryptionEffect, Decryptor, WrongMembership},
     frost::{
         self, GroupKeyShare, Purpose, SessionContext, SigningContext, SigningError, SigningKeyId,
+        SigningMachine, SigningSchedule,
     },
     key_share::{KeyShare, KeyShareError},
 };
+use veil_committee_machine::{Effect, Machine, Millis, PersistId, Verdict};
 use veil_protocol_spec::{
     ParticipantIndex, Slot, Wire,
     identity::SecretIdentity,
@@ -21,13 +23,10 @@ use veil_protocol_spec::{
 };
 
 use crate::{
-    agreement::{
-        Agreement, AgreementConfig, Effect as AgreementEffect, PersistId, SetupError, Timing,
-    },
+    agreement::{self, Agreement, AgreementConfig, Effect as AgreementEffect, SetupError, Timing},
     driver::{
-        Channel, Control, DecryptionEffect, DecryptionMachine, Driver, DriverConfig, Effect,
-        Journal, JournalError, Keeper, KeeperError, Links, Machine, Millis, NonceKeeper,
-        NonceStore, P2pLinks, SigningMachine, SigningSchedule, Stopped, Ticket, Verdict,
+        Channel, Control, Driver, DriverConfig, Host, HostError, Journal, JournalError, NonceHost,
+        NonceStore, P2pTransports, SigningOutcome, Stopped, Transports,
     },
     epoch::Epoch,
 };
@@ -75,15 +74,21 @@ impl AgreementMachine {
 }
 
 impl Machine for AgreementMachine {
-    type Record = crate::agreement::Record;
+    type Record = agreement::Record;
     type Special = AgreementEvent;
+    type Skip = agreement::Skip;
+    type Fault = String;
 
-    fn handle(&mut self, from: ParticipantIndex, bytes: &[u8], now: Millis) -> Verdict {
-        use crate::agreement::Verdict as Said;
+    fn handle(
+        &mut self,
+        from: ParticipantIndex,
+        bytes: &[u8],
+        now: Millis,
+    ) -> Verdict<agreement::Skip, String> {
         match self.agreement.handle(from, bytes, now) {
-            Said::Valid => Verdict::Valid,
-            Said::Skip(_) => Verdict::Skip,
-            Said::Fault(fault) => {
+            agreement::Verdict::Valid => Verdict::Valid,
+            agreement::Verdict::Skip(skip) => Verdict::Skip(skip),
+            agreement::Verdict::Fault(fault) => {
                 Verdict::Fault(format!("participant {}: {}", fault.culprit, fault.kind))
             }
         }
@@ -99,15 +104,17 @@ impl Machine for AgreementMachine {
 
     fn poll_effect(&mut self) -> Option<Effect<Self::Record, AgreementEvent>> {
         Some(match self.agreement.poll_effect()? {
-            AgreementEffect::Persist { id, record } => Effect::Persist(Ticket(id.0), *record),
+            AgreementEffect::Persist { id, record } => {
+                Effect::Persist { id: PersistId(id.0), record: *record }
+            }
             AgreementEffect::Broadcast(bytes) => Effect::Broadcast(bytes.into()),
-            AgreementEffect::Send { to, bytes } => Effect::Send(to, bytes.into()),
+            AgreementEffect::Send { to, bytes } => Effect::Send { to, bytes: bytes.into() },
             other => Effect::Special(other),
         })
     }
 
-    fn persisted(&mut self, ticket: Ticket) {
-        self.agreement.persisted(PersistId(ticket.0));
+    fn persisted(&mut self, id: PersistId) {
+        self.agreement.persisted(agreement::PersistId(id.0));
     }
 }
 
@@ -117,16 +124,16 @@ struct Forward<E> {
     events: mpsc::UnboundedSender<E>,
 }
 
-impl Keeper<AgreementMachine> for Forward<AgreementEvent> {
-    fn persist(&mut self, records: &[crate::agreement::Record]) -> Result<(), KeeperError> {
-        self.journal.append(records).map_err(KeeperError::new)
+impl Host<AgreementMachine> for Forward<AgreementEvent> {
+    fn persist(&mut self, records: &[agreement::Record]) -> Result<(), HostError> {
+        self.journal.append(records).map_err(HostError::new)
     }
 
     fn carry_out(
         &mut self,
         event: AgreementEvent,
         _machine: &AgreementMachine,
-    ) -> Result<(), KeeperError> {
+    ) -> Result<(), HostError> {
         let _ = self.events.send(event); // the member has stopped
         Ok(())
     }
@@ -141,17 +148,17 @@ impl Wire for Counted {
     const MAX_BYTES: usize = 16;
 }
 
-impl Keeper<DecryptionMachine> for Forward<DecryptionEffect> {
-    fn persist(&mut self, records: &[DecryptionCounter]) -> Result<(), KeeperError> {
+impl Host<Decryptor> for Forward<DecryptionEffect> {
+    fn persist(&mut self, records: &[DecryptionCounter]) -> Result<(), HostError> {
         let counted: Vec<_> = records.iter().map(|counter| Counted(counter.blocks)).collect();
-        self.journal.append(&counted).map_err(KeeperError::new)
+        self.journal.append(&counted).map_err(HostError::new)
     }
 
     fn carry_out(
         &mut self,
         effect: DecryptionEffect,
-        _machine: &DecryptionMachine,
-    ) -> Result<(), KeeperError> {
+        _machine: &Decryptor,
+    ) -> Result<(), HostError> {
         let _ = self.events.send(effect); // the member has stopped
         Ok(())
     }
@@ -162,22 +169,22 @@ pub(super) struct Machines {
     pub(super) me: ParticipantIndex,
     pub(super) agreement: Control<AgreementMachine>,
     pub(super) agreed: mpsc::UnboundedReceiver<AgreementEvent>,
-    pub(super) decryption: Control<DecryptionMachine>,
+    pub(super) decryption: Control<Decryptor>,
     pub(super) decrypted: mpsc::UnboundedReceiver<DecryptionEffect>,
     _agreement: Driver<AgreementMachine, Forward<AgreementEvent>>,
-    _decryption: Driver<DecryptionMachine, Forward<DecryptionEffect>>,
+    _decryption: Driver<Decryptor, Forward<DecryptionEffect>>,
     signing: Signing,
 }
 
 struct Signing {
     restarts: PathBuf,
-    links: P2pLinks,
+    transports: P2pTransports,
     epoch: Arc<Epoch>,
     share: Arc<GroupKeyShare>,
     identity: SecretIdentity,
     nonces: NonceStore,
     schedule: SigningSchedule,
-    running: Option<(Slot, Driver<SigningMachine, NonceKeeper>, crate::driver::SigningOutcome)>,
+    running: Option<(Slot, Driver<SigningMachine, NonceHost>, SigningOutcome)>,
 }
 
 /// Between the coordinators' turns, and for each of their steps.
@@ -204,7 +211,7 @@ impl Machines {
     /// Sets them up from what is stored in `folder`, and starts them.
     pub(super) fn start(
         epoch: &Arc<Epoch>,
-        links: &P2pLinks,
+        transports: &P2pTransports,
         folder: &Path,
         identity: &SecretIdentity,
         share: &KeyShare,
@@ -218,9 +225,10 @@ impl Machines {
         let me = agreement.participant();
         let (events, agreed) = mpsc::unbounded_channel();
         let machine = AgreementMachine { agreement };
-        let (link, incoming) = links.open(Channel::Agreement, roster);
+        let (transport, incoming) = transports.open(Channel::Agreement, roster);
         let config = DriverConfig::new(committee, me);
-        let agreement = Driver::start(config, machine, Forward { journal, events }, link, incoming);
+        let agreement =
+            Driver::start(config, machine, Forward { journal, events }, transport, incoming);
 
         let (journal, counted) = Journal::open::<Counted>(&folder.join("decryption.redb"))?;
         let blocks = counted.last().map_or(0, |counted| counted.0);
@@ -231,21 +239,16 @@ impl Machines {
             DecryptionCounter { blocks },
         )?;
         let (events, decrypted) = mpsc::unbounded_channel();
-        let (link, incoming) = links.open(Channel::Decryption, roster);
-        let decryption = Driver::start(
-            config,
-            DecryptionMachine::new(decryptor),
-            Forward { journal, events },
-            link,
-            incoming,
-        );
+        let (transport, incoming) = transports.open(Channel::Decryption, roster);
+        let decryption =
+            Driver::start(config, decryptor, Forward { journal, events }, transport, incoming);
 
         let path = folder.join("restarts");
         let restarts = count_restart(&path)
             .map_err(|source| MachineError::Restarts { path: path.clone(), source })?;
         let signing = Signing {
             restarts: path,
-            links: links.clone(),
+            transports: transports.clone(),
             epoch: Arc::clone(epoch),
             share: Arc::new(share.frost()?),
             identity: identity.clone(),
@@ -344,10 +347,10 @@ impl Signing {
             &records,
             self.schedule,
         )?;
-        let (keeper, outcome) = NonceKeeper::new(self.nonces.clone());
-        let (link, incoming) = self.links.open(Channel::Signing, &self.epoch.roster);
+        let (host, outcome) = NonceHost::new(self.nonces.clone());
+        let (transport, incoming) = self.transports.open(Channel::Signing, &self.epoch.roster);
         let config = DriverConfig::new(self.epoch.committee, self.share.index());
-        let driver = Driver::start(config, machine, keeper, link, incoming);
+        let driver = Driver::start(config, machine, host, transport, incoming);
         // A driver that has stopped says so when there is something to sign.
         let _ = driver.with(SigningMachine::prepare).await;
         self.running = Some((slot, driver, outcome));
@@ -385,8 +388,8 @@ pub(super) fn completion_of(effect: DecryptionEffect, slot: Slot) -> Option<Box<
             Some(completion)
         }
         DecryptionEffect::Complete(_) => None,
-        DecryptionEffect::LiarFound { participant, .. } => {
-            tracing::error!(%participant, "a member's partial decryption is wrong");
+        DecryptionEffect::WrongShare { culprit, .. } => {
+            tracing::error!(%culprit, "a member's partial decryption is wrong");
             None
         }
         DecryptionEffect::Refused { from, reason, .. } => {

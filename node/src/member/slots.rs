@@ -483,14 +483,11 @@ impl Slots {
             manifest: lock.manifest,
         };
         let (outputs, lock) = (RecomputedOutputs { context, blocks }, lock.clone());
-        self.machines
-            .decryption
-            .with(move |m, now| m.decryptor().authorise(outputs, &lock, now))
-            .await??;
+        self.machines.decryption.with(move |m, now| m.authorise(outputs, &lock, now)).await??;
         loop {
             let effect = self.machines.decrypted.recv().await.ok_or(Stopped)?;
             if let Some(completion) = completion_of(effect, manifest.slot) {
-                clock.report().liars.clone_from(&completion.combined.liars);
+                clock.report().culprits.clone_from(&completion.combined.culprits);
                 clock.finish(Phase::Decrypt);
                 let messages = completion.combined.messages();
                 return Ok(Decrypted { public, messages, participants: completion.participants });

@@ -16,7 +16,7 @@ use crate::{
     },
     chain::Chain,
     cli::{Exit, report::Reporter},
-    driver::{DataDir, P2pLinks},
+    driver::{DataDir, P2pTransports},
     p2p::{Directory, Network, NetworkConfig, Peer},
 };
 
@@ -75,7 +75,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
             timing: CeremonyTiming::default(),
         },
         data,
-        links: P2pLinks::new(network.clone()),
+        transports: P2pTransports::new(network.clone()),
         chain: Arc::new(commit_point),
         reference: Arc::new(SinglePartyReference::new(network.clone())),
         status: status.clone(),
