@@ -33,10 +33,8 @@
 //! here tolerates loss. A message that is in the queue already is not queued twice.
 
 mod config;
-mod data_dir;
 mod error;
 mod host;
-mod journal;
 mod key_ceremony;
 #[cfg(test)]
 pub(crate) mod memory;
@@ -50,11 +48,8 @@ mod tests;
 mod transport;
 
 pub use config::{Clock, DriverConfig, QueueLimits};
-pub(crate) use data_dir::sync_folder;
-pub use data_dir::{DataDir, DataDirError, erase_file};
 pub use error::{DriverError, Stopped};
 pub use host::{Host, HostError};
-pub use journal::{Journal, JournalError};
 pub use key_ceremony::{CeremonyEffect, KeyCeremony};
 pub use nonces::{ConflictingNonce, NonceHost, NonceStore, SigningOutcome};
 pub use p2p_transport::{P2pTransport, P2pTransports};

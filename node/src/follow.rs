@@ -15,6 +15,7 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt, stream};
 use rand::{Rng, seq::SliceRandom};
 use tokio::sync::{Notify, watch};
+use veil_node_storage::ledger::LedgerError;
 use veil_protocol_spec::{
     PeerIdHash, Wire,
     scheduling::{SlotRecord, StateError, UnixMillis},
@@ -23,7 +24,6 @@ use veil_protocol_spec::{
 use crate::{
     cluster::Cluster,
     epoch::{Epoch, unix_now},
-    ledger::LedgerError,
     messages::{SyncAnswer, SyncRequest},
     p2p::{Gossip, Protocol, Topic},
 };

@@ -6,6 +6,7 @@ use veil_keygen_ceremony::{
     machine::{AbortReport, Outcome, Progress, Record, Stage},
     transcript::{FinishCertificate, Transcript},
 };
+use veil_node_storage::{journal::Journal, keystore::Passphrase};
 use veil_protocol_spec::{
     Attempt, Signature,
     ceremony::{CeremonyParameters, Round, SignedMessage},
@@ -17,8 +18,7 @@ use super::{
     folder::AttemptFolder,
 };
 use crate::{
-    driver::{CeremonyEffect, Host, HostError, Journal, KeyCeremony},
-    keystore::Passphrase,
+    driver::{CeremonyEffect, Host, HostError, KeyCeremony},
     simulate::stage_name,
 };
 

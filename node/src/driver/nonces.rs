@@ -8,12 +8,10 @@ use std::{
 
 use tokio::sync::watch;
 use veil_committee::frost::{Completion, NonceRecord, SigningEffect, SigningError, SigningMachine};
+use veil_node_storage::journal::{Journal, JournalError};
 use veil_protocol_spec::KeccakDigest;
 
-use super::{
-    host::{Host, HostError},
-    journal::{Journal, JournalError},
-};
+use super::host::{Host, HostError};
 
 /// The records of spent nonces; a cheap handle.
 #[derive(Clone, Debug)]

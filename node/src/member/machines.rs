@@ -16,6 +16,10 @@ use veil_committee::{
     key_share::{KeyShare, KeyShareError},
 };
 use veil_committee_machine::{Effect, Machine, Millis, PersistId, Verdict};
+use veil_node_storage::{
+    durable::count_up,
+    journal::{Journal, JournalError},
+};
 use veil_protocol_spec::{
     ParticipantIndex, Slot, Wire,
     identity::SecretIdentity,
@@ -25,8 +29,8 @@ use veil_protocol_spec::{
 use crate::{
     agreement::{self, Agreement, AgreementConfig, Effect as AgreementEffect, SetupError, Timing},
     driver::{
-        Channel, Control, Driver, DriverConfig, Host, HostError, Journal, JournalError, NonceHost,
-        NonceStore, P2pTransports, SigningOutcome, Stopped, Transports,
+        Channel, Control, Driver, DriverConfig, Host, HostError, NonceHost, NonceStore,
+        P2pTransports, SigningOutcome, Stopped, Transports,
     },
     epoch::Epoch,
 };
@@ -192,21 +196,6 @@ const SIGNING_STEP: Millis = 5_000;
 /// After which a session is given up and begun anew.
 const SIGNING_DEADLINE: Millis = 120_000;
 
-/// A number that grows with every call, stored before use.
-fn count_restart(path: &Path) -> std::io::Result<u32> {
-    let before = match std::fs::read_to_string(path) {
-        Ok(text) => text.trim().parse::<u32>().map_err(std::io::Error::other)?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(error),
-    };
-    let now = before + 1;
-    let temporary = path.with_extension("partial");
-    std::fs::write(&temporary, now.to_string())?;
-    std::fs::File::open(&temporary)?.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    Ok(now)
-}
-
 impl Machines {
     /// Sets them up from what is stored in `folder`, and starts them.
     pub(super) fn start(
@@ -244,7 +233,7 @@ impl Machines {
             Driver::start(config, decryptor, Forward { journal, events }, transport, incoming);
 
         let path = folder.join("restarts");
-        let restarts = count_restart(&path)
+        let restarts = count_up(&path)
             .map_err(|source| MachineError::Restarts { path: path.clone(), source })?;
         let signing = Signing {
             restarts: path,
@@ -310,7 +299,7 @@ impl Machines {
 impl Signing {
     /// Members answer a coordinator's later attempts only, so a new session begins above the old.
     fn renew(&mut self) -> Result<(), SigningError> {
-        self.schedule.restarts = count_restart(&self.restarts).map_err(|error| {
+        self.schedule.restarts = count_up(&self.restarts).map_err(|error| {
             tracing::error!(path = %self.restarts.display(), %error, "the restart counter is not stored");
             SigningError::NotPersisted
         })?;
