@@ -59,10 +59,9 @@
 //! #     decryption::{ManifestLock, RequestContext}, identity::SecretIdentity,
 //! #     scheduling::{Binding, ClusterScope},
 //! # };
-//! use veil_committee::decryption::{
-//!     DecryptionCounter, DecryptionEffect, Decryptor, RecomputedOutputs,
-//! };
+//! use veil_committee::decryption::{DecryptionEffect, Decryptor, RecomputedOutputs};
 //! use veil_committee_machine::{Effect, Machine};
+//! use veil_protocol_spec::decryption::DecryptionCounter;
 //!
 //! # let scope = ClusterScope {
 //! #     chain_id: ChainId(1), contract: Address([2; 20]), cluster: ClusterId([3; 32]),
@@ -111,8 +110,8 @@ use veil_protocol_spec::{
     Blake3Digest, Committee, ParticipantIndex, PublicIdentity,
     ceremony::Bytes,
     decryption::{
-        DecryptionMessage, DecryptionPayload, MAX_BLOCKS_PER_REQUEST, ManifestLock, RequestContext,
-        RequestId,
+        DecryptionCounter, DecryptionMessage, DecryptionPayload, MAX_BLOCKS_PER_REQUEST,
+        ManifestLock, RequestContext, RequestId,
     },
     identity::SecretIdentity,
     scheduling::Binding,
@@ -120,8 +119,8 @@ use veil_protocol_spec::{
 
 pub use self::authorisations::MAX_SLOTS;
 pub use self::effect::{
-    Completion, DecryptionCounter, DecryptionEffect, Evidence, Fault, InvalidEvidence,
-    RecomputedOutputs, Refusal, RequestStatus, Retry, Skip, WrongMembership, wrong_shares,
+    Completion, DecryptionEffect, Evidence, Fault, InvalidEvidence, RecomputedOutputs, Refusal,
+    RequestStatus, Retry, Skip, WrongMembership, wrong_shares,
 };
 use self::{
     authorisations::Authorisations,

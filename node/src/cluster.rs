@@ -31,11 +31,11 @@ use veil_protocol_spec::{
     Blake3Digest, ClusterId, PeerIdHash, Wire,
     identity::SecretIdentity,
     scheduling::{BlockRef, ClusterScope, JobSpec, Telemetry},
+    sync::{KeyFiles, SyncAnswer, SyncRequest},
 };
 
 use crate::{
     chain::{Chain, ChainError},
-    messages::{KeyFiles, SyncAnswer, SyncRequest},
     p2p::{Directory, Multiaddr, Network, NetworkConfig, NetworkError, Protocol, SwimConfig},
 };
 

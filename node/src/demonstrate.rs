@@ -13,7 +13,7 @@ use tfhe::{
 };
 use veil_committee::{
     decrypt::SquashedBlock,
-    decryption::{DecryptionCounter, DecryptionEffect, Decryptor, RecomputedOutputs},
+    decryption::{DecryptionEffect, Decryptor, RecomputedOutputs},
     key_share::KeyShare,
 };
 use veil_committee_machine::{Effect, Machine, Verdict};
@@ -21,7 +21,10 @@ use veil_keygen_ceremony::keyset::{DecodeError, decode_blocks, squashed_blocks};
 use veil_protocol_spec::{
     Address, Blake3Digest, ChainId, ClusterId, Committee, ParticipantIndex, Slot, Wire,
     ceremony::Bytes,
-    decryption::{DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext, RequestId},
+    decryption::{
+        DecryptionCounter, DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext,
+        RequestId,
+    },
     domain,
     identity::SecretIdentity,
     scheduling::{Binding, ClusterScope},

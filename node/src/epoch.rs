@@ -32,6 +32,7 @@ use veil_node_storage::{
 use veil_protocol_spec::{
     Blake3Digest, Committee, KeySetDigest, PeerIdHash, PublicIdentity,
     scheduling::{Binding, ReferenceStringOrigin, Telemetry, UnixMillis},
+    sync::{KeyFiles, SyncAnswer, SyncRequest},
 };
 use veil_scheduler::{
     EncryptedTelemetry, EvaluationKey, KeyError, ListError, ReferenceString, ReferenceStringError,
@@ -41,7 +42,6 @@ use veil_scheduler::{
 use crate::{
     chain::{ChainError, PublishedKey},
     cluster::{Cluster, View},
-    messages::{KeyFiles, SyncAnswer, SyncRequest},
     p2p::FetchError,
     pool::{Pool, Refusal, Verified},
 };

@@ -19,12 +19,12 @@ use veil_node_storage::ledger::LedgerError;
 use veil_protocol_spec::{
     PeerIdHash, Wire,
     scheduling::{SlotRecord, StateError, UnixMillis},
+    sync::{SyncAnswer, SyncRequest},
 };
 
 use crate::{
     cluster::Cluster,
     epoch::{Epoch, unix_now},
-    messages::{SyncAnswer, SyncRequest},
     p2p::{Gossip, Protocol, Topic},
 };
 

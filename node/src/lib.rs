@@ -24,7 +24,6 @@ pub mod follow;
 pub mod intake;
 pub mod job_file;
 pub mod member;
-pub mod messages;
 pub mod misbehaviour;
 pub mod operator;
 pub mod p2p;

@@ -19,9 +19,7 @@ use tfhe::{
 };
 use veil_committee::{
     decrypt::SquashedBlock,
-    decryption::{
-        Completion, DecryptionCounter, DecryptionEffect, Decryptor, RecomputedOutputs, Skip,
-    },
+    decryption::{Completion, DecryptionEffect, Decryptor, RecomputedOutputs, Skip},
     key_share::KeyShare,
 };
 use veil_committee_machine::{Effect, EffectOf, Machine, PersistId};
@@ -29,7 +27,10 @@ use veil_keygen_ceremony::keyset::{decode_blocks, squashed_blocks};
 use veil_protocol_spec::{
     Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, Slot, Wire,
     ceremony::CeremonyParameters,
-    decryption::{DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext, RequestId},
+    decryption::{
+        DecryptionCounter, DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext,
+        RequestId,
+    },
     identity::SecretIdentity,
     scheduling::Binding,
 };

@@ -29,14 +29,6 @@ pub struct RecomputedOutputs {
     pub blocks: Vec<SquashedBlock>,
 }
 
-/// How much a key has been used. It lives with the key share and is carried over a restart; a new
-/// key or epoch starts at zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DecryptionCounter {
-    /// Blocks decrypted so far under this key and epoch.
-    pub blocks: u64,
-}
-
 /// When members that did not answer are asked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use veil_committee_machine::{Effect, Machine, Millis, PersistId, Verdict};
 use veil_protocol_spec::{
     ParticipantIndex, Wire,
-    decryption::{DecryptionMessage, DecryptionPayload, RequestId},
+    decryption::{DecryptionCounter, DecryptionMessage, DecryptionPayload, RequestId},
 };
 
 use super::{
     Decryptor, MAX_ANSWERS, MAX_COMPLETE, MAX_EARLY, ask_at,
-    effect::{DecryptionCounter, DecryptionEffect, Fault, Skip},
+    effect::{DecryptionEffect, Fault, Skip},
     request::{DecryptorEffect, DecryptorVerdict, Own, Request, repeated},
 };
 

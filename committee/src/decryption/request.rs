@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use veil_committee_machine::{Effect, Millis, PersistId, Verdict};
 use veil_protocol_spec::{
     Committee, ParticipantIndex,
-    decryption::{DecryptionMessage, DecryptionPayload, RequestContext, RequestId},
+    decryption::{
+        DecryptionCounter, DecryptionMessage, DecryptionPayload, RequestContext, RequestId,
+    },
 };
 
-use super::effect::{
-    Completion, DecryptionCounter, DecryptionEffect, Evidence, Fault, RequestStatus, Skip,
-};
+use super::effect::{Completion, DecryptionEffect, Evidence, Fault, RequestStatus, Skip};
 use crate::decrypt::combine;
 
 /// What the decryption machine gives back.

@@ -5,10 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use veil_committee::{
-    decryption::{Completion, DecryptionCounter, DecryptionEffect, Decryptor, WrongMembership},
+    decryption::{Completion, DecryptionEffect, Decryptor, WrongMembership},
     frost::{
         self, GroupKeyShare, Purpose, SessionContext, SigningContext, SigningError, SigningKeyId,
         SigningMachine, SigningSchedule,
@@ -21,7 +20,8 @@ use veil_node_storage::{
     journal::{Journal, JournalError},
 };
 use veil_protocol_spec::{
-    ParticipantIndex, Slot, Wire,
+    ParticipantIndex, Slot,
+    decryption::DecryptionCounter,
     identity::SecretIdentity,
     scheduling::{Binding, CertificateBody, GroupSignature},
 };
@@ -143,19 +143,9 @@ impl Host<AgreementMachine> for Forward<AgreementEvent> {
     }
 }
 
-/// The number of decrypted blocks as it is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Counted(u64);
-
-impl Wire for Counted {
-    const NAME: &'static str = "decryption counter";
-    const MAX_BYTES: usize = 16;
-}
-
 impl Host<Decryptor> for Forward<DecryptionEffect> {
     fn persist(&mut self, records: &[DecryptionCounter]) -> Result<(), HostError> {
-        let counted: Vec<_> = records.iter().map(|counter| Counted(counter.blocks)).collect();
-        self.journal.append(&counted).map_err(HostError::new)
+        self.journal.append(records).map_err(HostError::new)
     }
 
     fn carry_out(
@@ -219,13 +209,13 @@ impl Machines {
         let agreement =
             Driver::start(config, machine, Forward { journal, events }, transport, incoming);
 
-        let (journal, counted) = Journal::open::<Counted>(&folder.join("decryption.redb"))?;
-        let blocks = counted.last().map_or(0, |counted| counted.0);
+        let (journal, counters) =
+            Journal::open::<DecryptionCounter>(&folder.join("decryption.redb"))?;
         let decryptor = Decryptor::new(
             share.decryptor(),
             identity.clone(),
             roster.clone(),
-            DecryptionCounter { blocks },
+            counters.last().copied().unwrap_or_default(),
         )?;
         let (events, decrypted) = mpsc::unbounded_channel();
         let (transport, incoming) = transports.open(Channel::Decryption, roster);

@@ -31,6 +31,7 @@ use veil_protocol_spec::{
         AssignmentCertificate, Assignments, CertificateBody, ClusterState, Manifest, Outcome,
         SlotRecord, StateError, Submission, TelemetryEntry, UnixMillis,
     },
+    sync::LockedManifest,
 };
 use veil_scheduler::{DecodeError, PublicInputs, SquashError, circuit_id};
 
@@ -47,7 +48,6 @@ use crate::{
     epoch::{Epoch, unix_now},
     evaluation::{self, Evaluated, EvaluationError, evaluate_locked},
     follow::Follower,
-    messages::LockedManifest,
     p2p::Topic,
     role::StatusBoard,
     status::{Phase, SlotClock},
