@@ -22,6 +22,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use axum::Router;
 use tokio_util::sync::CancellationToken;
 use veil_committee::key_share::{KeyShare, KeyShareError, test_ciphertext};
+use veil_committee_agreement::Timing;
 use veil_keygen_ceremony::transcript::Transcript;
 use veil_node_storage::keystore::{KeystoreError, Passphrase, read_key_share};
 use veil_protocol_spec::{CodecError, Epoch as EpochNumber, Wire, scheduling::UnixMillis};
@@ -30,7 +31,6 @@ pub use self::machines::MachineError;
 
 use self::{machines::Machines, slots::Slots, suspicions::Suspicions};
 use crate::{
-    agreement::Timing,
     ceremony::{
         self, CeremonyError, CeremonyTiming, ChainCommitPoint, CommitPointError, FinishedKey,
         MemberOptions, SinglePartyReference, StatusBoard,

@@ -14,20 +14,21 @@ use veil_committee::{
     },
     key_share::{KeyShare, KeyShareError},
 };
-use veil_committee_machine::{Effect, Machine, Millis, PersistId, Verdict};
+use veil_committee_agreement::{Agreement, AgreementConfig, AgreementEffect, SetupError, Timing};
+use veil_committee_machine::Millis;
 use veil_node_storage::{
     durable::count_up,
     journal::{Journal, JournalError},
 };
 use veil_protocol_spec::{
     ParticipantIndex, Slot,
+    agreement::record::Record,
     decryption::DecryptionCounter,
     identity::SecretIdentity,
     scheduling::{Binding, CertificateBody, GroupSignature},
 };
 
 use crate::{
-    agreement::{self, Agreement, AgreementConfig, Effect as AgreementEffect, SetupError, Timing},
     driver::{
         Channel, Control, Driver, DriverConfig, Host, HostError, NonceHost, NonceStore,
         P2pTransports, SigningOutcome, Stopped, Transports,
@@ -63,81 +64,18 @@ pub enum MachineError {
     },
 }
 
-/// What only agreement has done.
-pub(super) type AgreementEvent = AgreementEffect;
-
-/// [`Agreement`] behind the driver's interface.
-pub(super) struct AgreementMachine {
-    agreement: Agreement,
-}
-
-impl AgreementMachine {
-    pub(super) fn agreement(&mut self) -> &mut Agreement {
-        &mut self.agreement
-    }
-}
-
-impl Machine for AgreementMachine {
-    type Record = agreement::Record;
-    type Special = AgreementEvent;
-    type Skip = agreement::Skip;
-    type Fault = String;
-
-    fn handle(
-        &mut self,
-        from: ParticipantIndex,
-        bytes: &[u8],
-        now: Millis,
-    ) -> Verdict<agreement::Skip, String> {
-        match self.agreement.handle(from, bytes, now) {
-            agreement::Verdict::Valid => Verdict::Valid,
-            agreement::Verdict::Skip(skip) => Verdict::Skip(skip),
-            agreement::Verdict::Fault(fault) => {
-                Verdict::Fault(format!("participant {}: {}", fault.culprit, fault.kind))
-            }
-        }
-    }
-
-    fn handle_timeout(&mut self, now: Millis) {
-        self.agreement.handle_timeout(now);
-    }
-
-    fn poll_timeout(&self) -> Option<Millis> {
-        self.agreement.poll_timeout()
-    }
-
-    fn poll_effect(&mut self) -> Option<Effect<Self::Record, AgreementEvent>> {
-        Some(match self.agreement.poll_effect()? {
-            AgreementEffect::Persist { id, record } => {
-                Effect::Persist { id: PersistId(id.0), record: *record }
-            }
-            AgreementEffect::Broadcast(bytes) => Effect::Broadcast(bytes.into()),
-            AgreementEffect::Send { to, bytes } => Effect::Send { to, bytes: bytes.into() },
-            other => Effect::Special(other),
-        })
-    }
-
-    fn persisted(&mut self, id: PersistId) {
-        self.agreement.persisted(agreement::PersistId(id.0));
-    }
-}
-
 /// Stores records, and passes on what happened.
 struct Forward<E> {
     journal: Journal,
     events: mpsc::UnboundedSender<E>,
 }
 
-impl Host<AgreementMachine> for Forward<AgreementEvent> {
-    fn persist(&mut self, records: &[agreement::Record]) -> Result<(), HostError> {
+impl Host<Agreement> for Forward<AgreementEffect> {
+    fn persist(&mut self, records: &[Record]) -> Result<(), HostError> {
         self.journal.append(records).map_err(HostError::new)
     }
 
-    fn carry_out(
-        &mut self,
-        event: AgreementEvent,
-        _machine: &AgreementMachine,
-    ) -> Result<(), HostError> {
+    fn carry_out(&mut self, event: AgreementEffect, _machine: &Agreement) -> Result<(), HostError> {
         let _ = self.events.send(event); // the member has stopped
         Ok(())
     }
@@ -161,11 +99,11 @@ impl Host<Decryptor> for Forward<DecryptionEffect> {
 /// The machines of one epoch.
 pub(super) struct Machines {
     pub(super) me: ParticipantIndex,
-    pub(super) agreement: Control<AgreementMachine>,
-    pub(super) agreed: mpsc::UnboundedReceiver<AgreementEvent>,
+    pub(super) agreement: Control<Agreement>,
+    pub(super) agreed: mpsc::UnboundedReceiver<AgreementEffect>,
     pub(super) decryption: Control<Decryptor>,
     pub(super) decrypted: mpsc::UnboundedReceiver<DecryptionEffect>,
-    _agreement: Driver<AgreementMachine, Forward<AgreementEvent>>,
+    _agreement: Driver<Agreement, Forward<AgreementEffect>>,
     _decryption: Driver<Decryptor, Forward<DecryptionEffect>>,
     signing: Signing,
 }
@@ -203,11 +141,10 @@ impl Machines {
         let agreement = Agreement::new(config, identity.clone(), records)?;
         let me = agreement.participant();
         let (events, agreed) = mpsc::unbounded_channel();
-        let machine = AgreementMachine { agreement };
         let (transport, incoming) = transports.open(Channel::Agreement, roster);
         let config = DriverConfig::new(committee, me);
         let agreement =
-            Driver::start(config, machine, Forward { journal, events }, transport, incoming);
+            Driver::start(config, agreement, Forward { journal, events }, transport, incoming);
 
         let (journal, counters) =
             Journal::open::<DecryptionCounter>(&folder.join("decryption.redb"))?;
