@@ -23,6 +23,9 @@ use backon::{ExponentialBuilder, Retryable};
 use rand::seq::SliceRandom;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use veil_node_p2p::{
+    Directory, Multiaddr, Network, NetworkConfig, NetworkError, Protocol, SwimConfig,
+};
 use veil_protocol_spec::{
     Blake3Digest, ClusterId, PeerIdHash, Wire,
     identity::SecretIdentity,
@@ -34,7 +37,6 @@ use crate::{
     jobs::{Jobs, JobsError},
     ledger::Ledger,
     messages::{KeyFiles, SyncAnswer, SyncRequest},
-    p2p::{Directory, Multiaddr, Network, NetworkConfig, NetworkError, Protocol, SwimConfig},
 };
 
 mod view;

@@ -25,6 +25,7 @@ use veil_committee::frost::GroupVerifyingKey;
 use veil_keygen_ceremony::keyset::{
     KeySetError, ParameterSet, UnknownParameters, key_set_size_limit, read_key_set_with_digest,
 };
+use veil_node_p2p::FetchError;
 use veil_protocol_spec::{
     Blake3Digest, Committee, KeySetDigest, PeerIdHash, PublicIdentity,
     scheduling::{Binding, ReferenceStringOrigin, Telemetry, UnixMillis},
@@ -39,7 +40,6 @@ use crate::{
     cluster::{Cluster, View},
     ledger::{Ledger, LedgerError, Trust},
     messages::{KeyFiles, SyncAnswer, SyncRequest},
-    p2p::FetchError,
     pool::{Pool, Refusal, Verified},
 };
 

@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
+use veil_node_p2p::{Gossip, Topic};
 use veil_protocol_spec::{
     Wire,
     scheduling::{JobSpec, Telemetry},
@@ -16,7 +17,6 @@ use crate::{
     cluster::Cluster,
     epoch::{Epoch, TelemetryRefusal},
     jobs::{JobsError, Offered},
-    p2p::{Gossip, Topic},
     pool::Refusal,
 };
 

@@ -32,7 +32,6 @@ pub mod member;
 pub mod messages;
 pub mod misbehaviour;
 pub mod operator;
-pub mod p2p;
 pub mod policy_file;
 pub mod pool;
 pub mod role;

@@ -23,6 +23,7 @@ use axum::Router;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use veil_node_p2p::{InvalidIdentity, SwimConfig, peer_id};
 use veil_protocol_spec::{identity::SecretIdentity, scheduling::UnixMillis};
 
 pub use self::board::StatusBoard;
@@ -35,7 +36,6 @@ use crate::{
     driver::{DataDir, DataDirError},
     epoch::{Epoch, EpochError, MaterialFiles},
     keystore::{KeystoreError, Passphrase, read_identity},
-    p2p::{InvalidIdentity, SwimConfig, peer_id},
     status::Role,
 };
 

@@ -20,8 +20,8 @@ use veil_node::{
     },
     driver::DataDir,
     keystore::{Passphrase, write_identity},
-    p2p::peer_id,
 };
+use veil_node_p2p::peer_id;
 use veil_protocol_spec::{Address, ClusterId, Committee, identity::SecretIdentity};
 
 /// anvil's accounts of that number, known to everybody.

@@ -8,6 +8,7 @@ pub(super) mod status;
 use std::path::PathBuf;
 
 use clap::Args;
+use veil_node_p2p::NetworkError;
 use veil_protocol_spec::identity::SecretIdentity;
 
 use super::{Exit, node::role_exit};
@@ -17,7 +18,6 @@ use crate::{
     config::{ConfigError, MemberConfig, process_environment},
     driver::DataDirError,
     keystore::Passphrase,
-    p2p::NetworkError,
     role::{self, RoleError},
 };
 

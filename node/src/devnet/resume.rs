@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use libp2p::{Multiaddr, multiaddr::Protocol};
 use tokio_util::sync::CancellationToken;
+use veil_node_p2p::{Multiaddr, multiaddr::Protocol};
 
 use super::{
     CHAIN_STATE, Clock, Devnet, DevnetError, DevnetFile, DevnetOptions, Event, FIRST_NODE_ACCOUNT,

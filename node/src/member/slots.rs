@@ -23,6 +23,7 @@ use std::{
 
 use veil_committee::decryption::{RecomputedOutputs, Refusal};
 use veil_keygen_ceremony::keyset::squashed_blocks;
+use veil_node_p2p::Topic;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, PeerIdHash, Slot, Wire,
     decryption::{ManifestLock, RequestContext},
@@ -48,7 +49,6 @@ use crate::{
     follow::Follower,
     ledger::LedgerError,
     messages::LockedManifest,
-    p2p::Topic,
     role::StatusBoard,
     status::{Phase, SlotClock},
 };

@@ -11,6 +11,7 @@ use std::{
 
 use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::watch;
+use veil_node_p2p::{PublishError, Topic};
 use veil_protocol_spec::{
     Slot, Wire,
     scheduling::{PolicyError, ProofMetadata, Telemetry, TelemetryBody},
@@ -22,7 +23,6 @@ use crate::{
     cluster::Cluster,
     docker::{DockerError, Executor},
     epoch::{Epoch, TelemetryRefusal, unix_now},
-    p2p::{PublishError, Topic},
     telemetry::{Sampler, Standing},
 };
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use veil_node::p2p::{Network, NetworkConfig, NetworkError, Protocol, RequestError};
+use veil_node_p2p::{Network, NetworkConfig, NetworkError, Protocol, RequestError};
 
 use crate::cluster::{
     QUIC, TCP, cluster, config, connected, directory, eventually, id, registered, scope, secret,

@@ -21,7 +21,7 @@ use tokio::{
 use veil_protocol_spec::{Blake3Digest, PeerIdHash};
 
 use super::{BUFFER, Blobs, HEAD_BYTES, STALL, Status, VERSION};
-use crate::p2p::{Directory, identity::peer_id};
+use crate::{Directory, identity::peer_id};
 
 /// After a round in which no peer delivered.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -68,13 +68,13 @@ pub enum FetchError {
     },
 }
 
-/// What to fetch, see [`crate::p2p::Network::fetch`].
-pub(in crate::p2p) struct Fetch<'a> {
-    pub(in crate::p2p) from: &'a [PeerIdHash],
-    pub(in crate::p2p) digest: Blake3Digest,
-    pub(in crate::p2p) into: &'a Path,
-    pub(in crate::p2p) max_bytes: u64,
-    pub(in crate::p2p) deadline: Duration,
+/// What to fetch, see [`crate::Network::fetch`].
+pub(crate) struct Fetch<'a> {
+    pub(crate) from: &'a [PeerIdHash],
+    pub(crate) digest: Blake3Digest,
+    pub(crate) into: &'a Path,
+    pub(crate) max_bytes: u64,
+    pub(crate) deadline: Duration,
 }
 
 /// Why one peer did not deliver.
@@ -103,8 +103,8 @@ enum Trouble {
 }
 
 impl Blobs {
-    /// See [`crate::p2p::Network::fetch`].
-    pub(in crate::p2p) async fn fetch(
+    /// See [`crate::Network::fetch`].
+    pub(crate) async fn fetch(
         &self,
         directory: &watch::Receiver<Arc<Directory>>,
         fetch: Fetch<'_>,

@@ -4,27 +4,27 @@ use std::time::Instant;
 
 /// How fast a bucket fills, and how full it gets.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rate {
-    pub(super) per_second: u32,
-    pub(super) burst: u32,
+pub(crate) struct Rate {
+    pub(crate) per_second: u32,
+    pub(crate) burst: u32,
 }
 
 /// SWIM sends some twenty messages a second between two peers at the default timings.
-pub(super) const SWIM: Rate = Rate { per_second: 200, burst: 400 };
+pub(crate) const SWIM: Rate = Rate { per_second: 200, burst: 400 };
 
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     tokens: f64,
     at: Instant,
 }
 
 impl Budget {
-    pub(super) fn full(rate: Rate, now: Instant) -> Self {
+    pub(crate) fn full(rate: Rate, now: Instant) -> Self {
         Self { tokens: f64::from(rate.burst), at: now }
     }
 
     /// Takes one token; `false` if there is none.
-    pub(super) fn take(&mut self, rate: Rate, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, rate: Rate, now: Instant) -> bool {
         let gained = now.duration_since(self.at).as_secs_f64() * f64::from(rate.per_second);
         self.tokens = (self.tokens + gained).min(f64::from(rate.burst));
         self.at = now;

@@ -29,7 +29,7 @@ const SWIM_DEADLINE: Duration = Duration::from_secs(5);
 /// bounds the memory that a peer can make this node take.
 const STREAMS: usize = 128;
 /// Requests to one peer at the same time; both directions and a few stragglers fit.
-pub(super) const IN_FLIGHT: usize = 48;
+pub(crate) const IN_FLIGHT: usize = 48;
 
 /// Why a request has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,9 +105,9 @@ impl Incoming {
 /// The way back to the peer that asked. Dropping it refuses the request.
 #[derive(Debug)]
 pub struct Responder {
-    pub(super) protocol: Protocol,
-    pub(super) channel: ResponseChannel<Answer>,
-    pub(super) commands: mpsc::UnboundedSender<Command>,
+    pub(crate) protocol: Protocol,
+    pub(crate) channel: ResponseChannel<Answer>,
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
 }
 
 impl Responder {
@@ -128,7 +128,7 @@ impl Responder {
         self.send(Answer::Refused(reason));
     }
 
-    pub(super) fn send(self, answer: Answer) {
+    pub(crate) fn send(self, answer: Answer) {
         let Self { protocol, channel, commands } = self;
         // Fails only when the network has stopped, which closes the channel to the peer as well.
         let _ = commands.send(Command::Respond { protocol, channel, answer });
@@ -137,7 +137,7 @@ impl Responder {
 
 /// A request as read from the wire.
 #[derive(Debug)]
-pub(super) enum Call {
+pub(crate) enum Call {
     Read(Protocol, Vec<u8>),
     TooLarge,
     Malformed,
@@ -146,7 +146,7 @@ pub(super) enum Call {
 /// An answer as written to the wire; the discriminants are its tags.
 #[derive(Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Done(Vec<u8>) = 0,
     Refused(String) = 1,
     Unsupported = 2,
@@ -157,7 +157,7 @@ pub(super) enum Answer {
 
 impl Answer {
     /// The answer as the caller sees it.
-    pub(super) fn into_result(
+    pub(crate) fn into_result(
         self,
         peer: PeerIdHash,
         protocol: Protocol,
@@ -175,13 +175,13 @@ impl Answer {
 
 /// The framing. `swim` tells which of the two behaviours it serves.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Frames {
+pub(crate) struct Frames {
     swim: bool,
 }
 
-pub(super) type Requests = request_response::Behaviour<Frames>;
+pub(crate) type Requests = request_response::Behaviour<Frames>;
 
-pub(super) fn behaviour(scope: &str, swim: bool) -> Requests {
+pub(crate) fn behaviour(scope: &str, swim: bool) -> Requests {
     let name = if swim { "swim" } else { "request" };
     // The scope is hexadecimal, so the name always starts with a slash as libp2p asks.
     let protocol = StreamProtocol::try_from_owned(format!("/veil/{scope}/{name}/1"));

@@ -63,19 +63,19 @@ impl Gossip {
         self.verdict.give(MessageAcceptance::Ignore);
     }
 
-    pub(super) fn new(author: PeerIdHash, bytes: Arc<[u8]>, verdict: Arc<Verdict>) -> Self {
+    pub(crate) fn new(author: PeerIdHash, bytes: Arc<[u8]>, verdict: Arc<Verdict>) -> Self {
         Self { author, bytes, verdict }
     }
 }
 
 /// The one verdict on a message, shared by its subscribers.
 #[derive(Debug)]
-pub(super) struct Verdict {
-    pub(super) topic: Topic,
-    pub(super) message: MessageId,
-    pub(super) relay: PeerId,
-    pub(super) given: AtomicBool,
-    pub(super) commands: mpsc::UnboundedSender<Command>,
+pub(crate) struct Verdict {
+    pub(crate) topic: Topic,
+    pub(crate) message: MessageId,
+    pub(crate) relay: PeerId,
+    pub(crate) given: AtomicBool,
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
 }
 
 impl Verdict {
@@ -126,10 +126,10 @@ pub enum PublishError {
 
 /// The topics of one cluster.
 #[derive(Clone, Debug)]
-pub(super) struct Topics([(Topic, IdentTopic, TopicHash); Topic::ALL.len()]);
+pub(crate) struct Topics([(Topic, IdentTopic, TopicHash); Topic::ALL.len()]);
 
 impl Topics {
-    pub(super) fn new(scope: &str) -> Self {
+    pub(crate) fn new(scope: &str) -> Self {
         Self(Topic::ALL.map(|topic| {
             let name = IdentTopic::new(format!("/veil/{scope}/{topic}/1"));
             let hash = name.hash();
@@ -137,20 +137,20 @@ impl Topics {
         }))
     }
 
-    pub(super) fn ident(&self, topic: Topic) -> &IdentTopic {
+    pub(crate) fn ident(&self, topic: Topic) -> &IdentTopic {
         &self.0[topic as usize].1
     }
 
-    pub(super) fn find(&self, hash: &TopicHash) -> Option<Topic> {
+    pub(crate) fn find(&self, hash: &TopicHash) -> Option<Topic> {
         self.0.iter().find(|(_, _, known)| known == hash).map(|(topic, ..)| *topic)
     }
 }
 
-pub(super) type Gossipsub =
+pub(crate) type Gossipsub =
     gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>;
 
 /// Gossipsub for a cluster of `peers` registered peers now; the mesh works from one to a hundred.
-pub(super) fn behaviour(
+pub(crate) fn behaviour(
     key: &Keypair,
     scope: &str,
     topics: &Topics,

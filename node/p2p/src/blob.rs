@@ -26,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use veil_protocol_spec::Blake3Digest;
 
 use super::traffic::Counters;
-pub(super) use fetch::Fetch;
+pub(crate) use fetch::Fetch;
 pub use fetch::{FetchError, Progress};
 
 const VERSION: u8 = 1;
@@ -47,7 +47,7 @@ enum Status {
 
 /// The files this node offers, and its way to those of others.
 #[derive(Clone)]
-pub(super) struct Blobs {
+pub(crate) struct Blobs {
     protocol: StreamProtocol,
     control: Control,
     offers: Arc<Mutex<HashMap<Blake3Digest, PathBuf>>>,
@@ -56,7 +56,7 @@ pub(super) struct Blobs {
 }
 
 impl Blobs {
-    pub(super) fn new(scope: &str, control: Control, counters: Counters, serves: usize) -> Self {
+    pub(crate) fn new(scope: &str, control: Control, counters: Counters, serves: usize) -> Self {
         let name = format!("/veil/{scope}/blob/1");
         let protocol = StreamProtocol::try_from_owned(name);
         // The name starts with a slash, which is all that is asked of it.
@@ -69,12 +69,12 @@ impl Blobs {
         self.offers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn provide(&self, digest: Blake3Digest, path: PathBuf) {
+    pub(crate) fn provide(&self, digest: Blake3Digest, path: PathBuf) {
         self.offers().insert(digest, path);
     }
 
     /// Serves until it is stopped.
-    pub(super) fn serve(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+    pub(crate) fn serve(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         let mut incoming = match self.control.clone().accept(self.protocol.clone()) {
             Ok(incoming) => incoming,
             Err(error) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use veil_node::p2p::{Network, Protocol, RequestError};
+use veil_node_p2p::{Network, Protocol, RequestError};
 
 use crate::cluster::{QUIC, TCP, cluster, config, connected, id, registered, start, within};
 

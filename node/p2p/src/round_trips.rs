@@ -10,7 +10,7 @@ use veil_protocol_spec::PeerIdHash;
 
 /// The shared round trips.
 #[derive(Clone, Debug, Default)]
-pub(super) struct RoundTrips(Arc<Mutex<BTreeMap<PeerIdHash, Duration>>>);
+pub(crate) struct RoundTrips(Arc<Mutex<BTreeMap<PeerIdHash, Duration>>>);
 
 impl RoundTrips {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerIdHash, Duration>> {
@@ -18,16 +18,16 @@ impl RoundTrips {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn took(&self, peer: PeerIdHash, round_trip: Duration) {
+    pub(crate) fn took(&self, peer: PeerIdHash, round_trip: Duration) {
         self.lock().insert(peer, round_trip);
     }
 
-    pub(super) fn forget(&self, peer: &PeerIdHash) {
+    pub(crate) fn forget(&self, peer: &PeerIdHash) {
         self.lock().remove(peer);
     }
 
     /// The upper median, so that with two peers the slower one counts.
-    pub(super) fn median(&self) -> Option<Duration> {
+    pub(crate) fn median(&self) -> Option<Duration> {
         let mut all: Vec<_> = self.lock().values().copied().collect();
         all.sort_unstable();
         all.get(all.len() / 2).copied()

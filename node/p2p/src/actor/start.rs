@@ -23,13 +23,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use veil_protocol_spec::PeerIdHash;
 
 use super::{Actor, Behaviour};
-use crate::p2p::{
-    Directory, Inner, Liveness, Network, NetworkConfig, NetworkError,
+use crate::{
+    Directory, Liveness, NetworkConfig, NetworkError,
     blob::Blobs,
     dialer::Dialer,
     gate::{Gate, split_peer},
     gossip, identity,
     kind::scope_tag,
+    network::{Inner, Network},
     request,
     round_trips::RoundTrips,
     swim,
@@ -90,7 +91,7 @@ fn swarm(
     Ok(swarm)
 }
 
-pub(in crate::p2p) async fn start(
+pub(crate) async fn start(
     config: NetworkConfig,
     directory: watch::Receiver<Arc<Directory>>,
 ) -> Result<Network, NetworkError> {

@@ -47,15 +47,15 @@ pub struct Traffic {
 
 /// libp2p's counters of all bytes. It gives them out as text only.
 #[derive(Clone, Debug)]
-pub(super) struct Wire(Arc<Registry>);
+pub(crate) struct Wire(Arc<Registry>);
 
 impl Wire {
-    pub(super) fn new(registry: Registry) -> Self {
+    pub(crate) fn new(registry: Registry) -> Self {
         Self(Arc::new(registry))
     }
 
     /// Sent and received.
-    pub(super) fn totals(&self) -> (u64, u64) {
+    pub(crate) fn totals(&self) -> (u64, u64) {
         let mut lines = String::new();
         // Writing to a string does not fail.
         let _ = text::encode(&mut lines, &self.0);
@@ -72,30 +72,30 @@ impl Wire {
 
 /// The shared counters.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Counters(Arc<Mutex<Traffic>>);
+pub(crate) struct Counters(Arc<Mutex<Traffic>>);
 
 impl Counters {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Traffic> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Traffic> {
         // Counters are valid whatever happened to another holder.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn topic(&self, topic: Topic, change: impl FnOnce(&mut Count)) {
+    pub(crate) fn topic(&self, topic: Topic, change: impl FnOnce(&mut Count)) {
         change(self.lock().topics.entry(topic).or_default());
     }
 
-    pub(super) fn protocol(&self, protocol: Protocol, change: impl FnOnce(&mut Count)) {
+    pub(crate) fn protocol(&self, protocol: Protocol, change: impl FnOnce(&mut Count)) {
         change(self.lock().protocols.entry(protocol).or_default());
     }
 }
 
 impl Count {
-    pub(super) fn send(&mut self, bytes: usize) {
+    pub(crate) fn send(&mut self, bytes: usize) {
         self.sent += 1;
         self.sent_bytes += bytes as u64;
     }
 
-    pub(super) fn receive(&mut self, bytes: usize) {
+    pub(crate) fn receive(&mut self, bytes: usize) {
         self.received += 1;
         self.received_bytes += bytes as u64;
     }

@@ -139,14 +139,14 @@ impl Protocol {
         }
     }
 
-    pub(super) fn from_tag(tag: u8) -> Option<Self> {
+    pub(crate) fn from_tag(tag: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|protocol| *protocol as u8 == tag)
     }
 }
 
 /// Enough for the signed records of some sixty peers, so that one answer to a newcomer names a
 /// whole cluster; streams, unlike datagrams, need not fit a packet.
-pub(super) const SWIM_BYTES: usize = 16 * KIB;
+pub(crate) const SWIM_BYTES: usize = 16 * KIB;
 
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -156,7 +156,7 @@ impl fmt::Display for Protocol {
 
 /// Sixteen bytes that stand for one cluster in topic and protocol names: peers of another one have
 /// no name in common with ours.
-pub(super) fn scope_tag(scope: &ClusterScope) -> String {
+pub(crate) fn scope_tag(scope: &ClusterScope) -> String {
     let parts: [&[u8]; 3] =
         [&scope.chain_id.0.to_le_bytes(), scope.contract.as_bytes(), scope.cluster.as_bytes()];
     let hash = hash_parts(domain::NETWORK_SCOPE, &parts);

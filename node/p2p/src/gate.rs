@@ -25,7 +25,7 @@ use super::{Directory, identity::peer_id};
 /// The peer is not registered in this cluster.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("peer {0} is not registered in this cluster")]
-pub(super) struct NotRegistered(pub(super) PeerId);
+pub(crate) struct NotRegistered(pub(crate) PeerId);
 
 #[derive(Debug)]
 struct Entry {
@@ -35,7 +35,7 @@ struct Entry {
 
 /// See the module's text.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(crate) struct Gate {
     me: PeerId,
     /// Registered peers, this node included.
     entries: HashMap<PeerId, Entry>,
@@ -47,7 +47,7 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(me: PeerId, bootstrap: Vec<(PeerId, Multiaddr)>) -> Self {
+    pub(crate) fn new(me: PeerId, bootstrap: Vec<(PeerId, Multiaddr)>) -> Self {
         Self {
             me,
             entries: HashMap::new(),
@@ -59,7 +59,7 @@ impl Gate {
     }
 
     /// Takes over the directory; connections of peers that are gone from it are closed.
-    pub(super) fn update(&mut self, directory: &Directory) {
+    pub(crate) fn update(&mut self, directory: &Directory) {
         let mut old: HashMap<PeerId, Entry> = std::mem::take(&mut self.entries);
         self.by_hash.clear();
         for (hash, peer) in directory.iter() {
@@ -80,16 +80,16 @@ impl Gate {
         }
     }
 
-    pub(super) fn hash_of(&self, peer: &PeerId) -> Option<PeerIdHash> {
+    pub(crate) fn hash_of(&self, peer: &PeerId) -> Option<PeerIdHash> {
         self.entries.get(peer).map(|entry| entry.hash)
     }
 
-    pub(super) fn peer_of(&self, hash: &PeerIdHash) -> Option<PeerId> {
+    pub(crate) fn peer_of(&self, hash: &PeerIdHash) -> Option<PeerId> {
         self.by_hash.get(hash).copied()
     }
 
     /// What the peer itself says of where it can be reached.
-    pub(super) fn learn(&mut self, peer: &PeerIdHash, addresses: Vec<Multiaddr>) {
+    pub(crate) fn learn(&mut self, peer: &PeerIdHash, addresses: Vec<Multiaddr>) {
         let id = self.by_hash.get(peer);
         if let Some(entry) = id.and_then(|id| self.entries.get_mut(id)) {
             entry.addresses = addresses;
@@ -97,7 +97,7 @@ impl Gate {
     }
 
     /// Registered peers that can be dialled, without this node.
-    pub(super) fn reachable(&self) -> impl Iterator<Item = PeerId> {
+    pub(crate) fn reachable(&self) -> impl Iterator<Item = PeerId> {
         self.entries
             .iter()
             .filter(|(peer, entry)| {
@@ -118,7 +118,7 @@ impl Gate {
 }
 
 /// Splits `/…/p2p/<peer id>` into address and peer id.
-pub(super) fn split_peer(address: &Multiaddr) -> Option<(PeerId, Multiaddr)> {
+pub(crate) fn split_peer(address: &Multiaddr) -> Option<(PeerId, Multiaddr)> {
     let mut address = address.clone();
     match address.pop() {
         Some(Part::P2p(peer)) if !address.is_empty() => Some((peer, address)),

@@ -17,18 +17,18 @@ struct Backoff {
 
 /// The state of all redials.
 #[derive(Debug, Default)]
-pub(super) struct Dialer {
+pub(crate) struct Dialer {
     waiting: HashMap<PeerId, Backoff>,
 }
 
 impl Dialer {
     /// Whether it is time to dial this peer.
-    pub(super) fn is_due(&self, peer: &PeerId, now: Instant) -> bool {
+    pub(crate) fn is_due(&self, peer: &PeerId, now: Instant) -> bool {
         self.waiting.get(peer).is_none_or(|backoff| backoff.next <= now)
     }
 
     /// A dial starts: the next one waits, longer each time.
-    pub(super) fn attempt(&mut self, peer: PeerId, now: Instant) {
+    pub(crate) fn attempt(&mut self, peer: PeerId, now: Instant) {
         let backoff = self.waiting.entry(peer).or_insert(Backoff { failures: 0, next: now });
         let step = FIRST.saturating_mul(1 << backoff.failures.min(8)).min(LONGEST);
         backoff.failures = backoff.failures.saturating_add(1);
@@ -36,12 +36,12 @@ impl Dialer {
     }
 
     /// The peer talks to this node, or states new addresses: the next dial may come at once.
-    pub(super) fn reset(&mut self, peer: &PeerId) {
+    pub(crate) fn reset(&mut self, peer: &PeerId) {
         self.waiting.remove(peer);
     }
 
     /// Forgets peers that are no longer registered.
-    pub(super) fn retain(&mut self, registered: impl Fn(&PeerId) -> bool) {
+    pub(crate) fn retain(&mut self, registered: impl Fn(&PeerId) -> bool) {
         self.waiting.retain(|peer, _| registered(peer));
     }
 }

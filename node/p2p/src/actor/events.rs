@@ -16,7 +16,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use veil_protocol_spec::PeerIdHash;
 
 use super::{Actor, BehaviourEvent, Call, Pending};
-use crate::p2p::{
+use crate::{
     Gossip, Incoming, Limits, Protocol, RequestError, Responder,
     budget::{self, Budget, Rate},
     gate::NotRegistered,

@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use veil_protocol_spec::PeerIdHash;
 
-pub(super) use self::start::start;
+pub(crate) use self::start::start;
 use super::{
     Directory, Gossip, Incoming, Limits, Protocol, PublishError, RequestError, Topic,
     budget::Budget,
@@ -51,7 +51,7 @@ const WAITING: usize = 1024;
 /// The queue has no bound of its own: each entry comes from a caller that waits for its reply, or
 /// from a message that was counted against a bounded queue when it came in.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(crate) enum Command {
     Publish {
         topic: Topic,
         bytes: Vec<u8>,

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use rand::{RngCore, SeedableRng, rngs::StdRng};
-use veil_node::p2p::{FetchError, Network, Progress};
+use veil_node_p2p::{FetchError, Network, Progress};
 use veil_protocol_spec::{Blake3Digest, PeerIdHash};
 
 use crate::cluster::{DEADLINE, QUIC, TCP, cluster, connected, id};

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::timeout};
-use veil_node::p2p::{
+use veil_node_p2p::{
     Directory, Health, Liveness, Multiaddr, Network, NetworkConfig, Peer, PublishError, Roles,
     SwimConfig, Topic,
 };

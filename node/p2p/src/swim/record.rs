@@ -18,7 +18,7 @@ use veil_protocol_spec::{
     identity::SecretIdentity,
 };
 
-use crate::p2p::Directory;
+use crate::Directory;
 
 const MAX_ADDRESSES: usize = 8;
 const MAX_ADDRESS_BYTES: usize = 256;
@@ -220,9 +220,9 @@ mod tests {
 
     fn codec(registered: &[&Record]) -> (RecordCodec, Record) {
         let own = record(1);
-        let directory = Directory::from_iter(registered.iter().map(|record| crate::p2p::Peer {
+        let directory = Directory::from_iter(registered.iter().map(|record| crate::Peer {
             identity: record.identity,
-            roles: crate::p2p::Roles::default(),
+            roles: crate::Roles::default(),
         }));
         let (_, directory) = watch::channel(Arc::new(directory));
         let shared = Arc::new(Mutex::new(own.clone()));

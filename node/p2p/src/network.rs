@@ -1,46 +1,4 @@
-//! The peer-to-peer network of one cluster, over libp2p.
-//!
-//! # Roles
-//! Every node, worker or committee member, runs one [`Network`]. Who may take part is in the
-//! [`Directory`], which a reader of the chain publishes on a watch channel; connections of others
-//! are refused when they are established, and closed when a peer leaves the directory.
-//!
-//! # Flow
-//! - Transports: QUIC, and TCP with Noise and yamux, under the node's secp256k1 identity.
-//! - [`Network::publish`] and [`Network::subscribe`]: gossip on the [`Topic`]s of the cluster.
-//! - [`Network::request`] and [`Network::serve`]: one message, one answer, on a [`Protocol`].
-//! - [`Network::provide`] and [`Network::fetch`]: files by digest, resumed after interruptions.
-//! - [`Network::liveness`]: SWIM. It also spreads the signed addresses of all peers, so that one
-//!   reachable bootstrap peer is enough to join.
-//!
-//! # State
-//! One task owns the libp2p swarm and is driven by commands; one owns the SWIM membership. A
-//! [`Network`] is a handle to both; when the last one is dropped, they stop. Nothing is on disk
-//! except what [`Network::fetch`] writes.
-//!
-//! # Caveats
-//! - SWIM is not Byzantine-robust: a registered peer can spread a false suspicion, which its victim
-//!   refutes. Whoever acts on `Down` needs t+1 members' signed suspicion.
-//! - A slow subscriber loses gossip, a slow server has requests refused; the swarm never waits.
-//! - A restarted node must start with a clock that is not behind that of its previous start,
-//!   otherwise its peers take its new membership record for an old one.
-
-mod actor;
-mod blob;
-mod budget;
-mod config;
-mod dialer;
-mod directory;
-mod gate;
-mod gossip;
-#[cfg(test)]
-mod hostile_tests;
-mod identity;
-mod kind;
-mod request;
-mod round_trips;
-mod swim;
-mod traffic;
+//! The handle to a running network.
 
 use core::{fmt, time::Duration};
 use std::{
@@ -49,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-pub use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -57,71 +15,43 @@ use tokio_util::{
 };
 use veil_protocol_spec::{Blake3Digest, PeerIdHash};
 
-use self::{
-    actor::Command,
-    round_trips::RoundTrips,
-    traffic::{Counters, Wire},
-};
-pub use self::{
-    blob::{FetchError, Progress},
-    config::{Limits, NetworkConfig, SwimConfig},
-    directory::{Directory, Peer, Roles},
+use crate::{
+    actor::{self, Command},
+    blob::{Blobs, Fetch, FetchError, Progress},
+    config::NetworkConfig,
+    directory::Directory,
+    error::NetworkError,
     gossip::{Gossip, PublishError},
-    identity::{InvalidIdentity, peer_id, public_identity},
     kind::{Protocol, Topic},
-    request::{Incoming, MAX_DEADLINE, RequestError, Responder},
-    swim::{Health, Liveness},
-    traffic::{Count, Traffic},
+    request::{Incoming, MAX_DEADLINE, RequestError},
+    round_trips::RoundTrips,
+    swim::{self, Liveness},
+    traffic::{Counters, Traffic, Wire},
 };
-
-/// Why the network did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum NetworkError {
-    /// An address to listen on does not work.
-    #[error("cannot listen on {address}: {reason}; change `listen` or free the port")]
-    Listen {
-        /// The address.
-        address: Multiaddr,
-        /// What libp2p says.
-        reason: String,
-    },
-    /// A bootstrap address does not say whose it is.
-    #[error("the bootstrap address {0} must end in /p2p/<peer id>, as the peer's log states it")]
-    Bootstrap(Multiaddr),
-    /// A transport does not start.
-    #[error("cannot start the transports: {0}")]
-    Transport(String),
-    /// A setting of gossipsub is refused.
-    #[error("cannot start gossip: {0}")]
-    Gossip(String),
-    /// The node's key is not one libp2p takes.
-    #[error("the identity is not a secp256k1 key")]
-    Identity,
-}
 
 /// A running network; cheap to clone.
 #[derive(Clone)]
 pub struct Network {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    me: PeerIdHash,
-    peer_id: PeerId,
-    commands: mpsc::UnboundedSender<Command>,
-    swim: mpsc::Sender<swim::Input>,
-    liveness: watch::Receiver<Liveness>,
-    connected: watch::Receiver<BTreeSet<PeerIdHash>>,
-    addresses: watch::Receiver<Vec<Multiaddr>>,
-    directory: watch::Receiver<Arc<Directory>>,
-    counters: Counters,
-    round_trips: RoundTrips,
-    wire: Wire,
-    blobs: blob::Blobs,
-    queue: usize,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-    _stop_on_drop: DropGuard,
+pub(crate) struct Inner {
+    pub(crate) me: PeerIdHash,
+    pub(crate) peer_id: PeerId,
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
+    pub(crate) swim: mpsc::Sender<swim::Input>,
+    pub(crate) liveness: watch::Receiver<Liveness>,
+    pub(crate) connected: watch::Receiver<BTreeSet<PeerIdHash>>,
+    pub(crate) addresses: watch::Receiver<Vec<Multiaddr>>,
+    pub(crate) directory: watch::Receiver<Arc<Directory>>,
+    pub(crate) counters: Counters,
+    pub(crate) round_trips: RoundTrips,
+    pub(crate) wire: Wire,
+    pub(crate) blobs: Blobs,
+    pub(crate) queue: usize,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    pub(crate) _stop_on_drop: DropGuard,
 }
 
 impl fmt::Debug for Network {
@@ -275,7 +205,7 @@ impl Network {
         deadline: Duration,
         progress: impl FnMut(Progress) + Send,
     ) -> Result<u64, FetchError> {
-        let fetch = blob::Fetch { from, digest, into, max_bytes, deadline };
+        let fetch = Fetch { from, digest, into, max_bytes, deadline };
         self.inner.blobs.fetch(&self.inner.directory, fetch, progress).await
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use veil_node::p2p::{Health, Network, Protocol};
+use veil_node_p2p::{Health, Network, Protocol};
 
 use crate::cluster::{
     QUIC, TCP, cluster, config, connected, health, id, registered, start, within,

@@ -79,7 +79,7 @@ impl Liveness {
 
 /// What the task is told.
 #[derive(Debug)]
-pub(super) enum Input {
+pub(crate) enum Input {
     /// A connection to a registered peer is open.
     Connected(PeerIdHash),
     /// A SWIM message.
@@ -89,15 +89,15 @@ pub(super) enum Input {
 }
 
 /// What the task is started with.
-pub(super) struct Start {
-    pub(super) identity: SecretIdentity,
-    pub(super) scope: String,
-    pub(super) addresses: Vec<Multiaddr>,
-    pub(super) config: SwimConfig,
-    pub(super) directory: watch::Receiver<Arc<Directory>>,
-    pub(super) connected: watch::Receiver<BTreeSet<PeerIdHash>>,
-    pub(super) commands: mpsc::UnboundedSender<Command>,
-    pub(super) liveness: watch::Sender<Liveness>,
+pub(crate) struct Start {
+    pub(crate) identity: SecretIdentity,
+    pub(crate) scope: String,
+    pub(crate) addresses: Vec<Multiaddr>,
+    pub(crate) config: SwimConfig,
+    pub(crate) directory: watch::Receiver<Arc<Directory>>,
+    pub(crate) connected: watch::Receiver<BTreeSet<PeerIdHash>>,
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
+    pub(crate) liveness: watch::Sender<Liveness>,
 }
 
 type Machine = Foca<Record, RecordCodec, ChaCha20Rng, NoCustomBroadcast>;
@@ -116,7 +116,7 @@ struct Swim {
 }
 
 /// Runs until it is stopped.
-pub(super) async fn run(start: Start, mut inputs: mpsc::Receiver<Input>, stop: CancellationToken) {
+pub(crate) async fn run(start: Start, mut inputs: mpsc::Receiver<Input>, stop: CancellationToken) {
     let mut directory = start.directory.clone();
     let mut join_again = tokio::time::interval(start.config.probe_period * JOIN_PERIODS);
     join_again.set_missed_tick_behavior(MissedTickBehavior::Delay);

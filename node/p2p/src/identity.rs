@@ -30,7 +30,7 @@ pub fn public_identity(peer: &PeerId) -> Option<PublicIdentity> {
 }
 
 /// The libp2p key pair. libp2p keeps its own copy of the key for the life of the network.
-pub(super) fn keypair(identity: &SecretIdentity) -> Option<Keypair> {
+pub(crate) fn keypair(identity: &SecretIdentity) -> Option<Keypair> {
     let mut bytes = identity.expose();
     // `try_from_bytes` zeroizes what it is given.
     let secret = secp256k1::SecretKey::try_from_bytes(bytes.as_mut_slice()).ok()?;
@@ -39,6 +39,7 @@ pub(super) fn keypair(identity: &SecretIdentity) -> Option<Keypair> {
 
 #[cfg(test)]
 mod tests {
+    use sha3::{Digest, Keccak256};
     use veil_protocol_spec::PeerIdHash;
 
     use super::*;
@@ -49,9 +50,8 @@ mod tests {
         let peer = keypair(&secret).unwrap().public().to_peer_id();
         assert_eq!(peer_id(&secret.public()), Ok(peer));
         assert_eq!(public_identity(&peer), Some(secret.public()));
-        let bytes: [u8; 39] = peer.to_bytes().try_into().unwrap();
-        let hash = alloy::primitives::keccak256(bytes);
-        assert_eq!(PeerIdHash::of(&secret.public()).0, hash.0);
+        let hash = Keccak256::digest(peer.to_bytes());
+        assert_eq!(PeerIdHash::of(&secret.public()).0, <[u8; 32]>::from(hash));
     }
 
     #[test]

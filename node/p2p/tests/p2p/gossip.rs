@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use veil_node::p2p::{Gossip, Network, PublishError, Topic};
+use veil_node_p2p::{Gossip, Network, PublishError, Topic};
 
 use crate::cluster::{
     QUIC, TCP, cluster, config, connected, id, publish, registered, scope, start, within,
@@ -126,11 +126,11 @@ async fn another_cluster_shares_nothing() {
     connected(&b, &[1]).await;
 
     let _queue = a.subscribe(Topic::Telemetry);
-    let _served = a.serve(veil_node::p2p::Protocol::Sync);
+    let _served = a.serve(veil_node_p2p::Protocol::Sync);
     let request =
-        b.request(id(1), veil_node::p2p::Protocol::Sync, vec![1], Duration::from_secs(60)).await;
+        b.request(id(1), veil_node_p2p::Protocol::Sync, vec![1], Duration::from_secs(60)).await;
     assert!(
-        matches!(request, Err(veil_node::p2p::RequestError::Unsupported(peer, _)) if peer == id(1)),
+        matches!(request, Err(veil_node_p2p::RequestError::Unsupported(peer, _)) if peer == id(1)),
         "{request:?}"
     );
     // The request came back after a full negotiation, so subscriptions would have, too.
@@ -162,9 +162,9 @@ async fn a_slow_subscriber_loses_messages_and_holds_up_nobody() {
     };
     within("a full queue", flood).await;
     // b still answers while its subscriber sleeps.
-    let mut served = b.serve(veil_node::p2p::Protocol::Signing);
+    let mut served = b.serve(veil_node_p2p::Protocol::Signing);
     tokio::spawn(async move { served.recv().await.unwrap().respond(vec![9]) });
-    let protocol = veil_node::p2p::Protocol::Signing;
+    let protocol = veil_node_p2p::Protocol::Signing;
     let answer = a.request(id(2), protocol, vec![1], Duration::from_secs(60)).await;
     assert_eq!(answer, Ok(vec![9]));
     assert!(unread.recv().await.is_some());
