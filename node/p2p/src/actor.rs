@@ -15,9 +15,9 @@ use std::{
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm, connection_limits,
-    gossipsub::{MessageAcceptance, MessageId, PublishError as GossipError},
+    gossipsub::PublishError as GossipError,
     ping,
-    request_response::{OutboundRequestId, ResponseChannel},
+    request_response::OutboundRequestId,
     swarm::{
         ConnectionId, NetworkBehaviour,
         dial_opts::{DialOpts, PeerCondition},
@@ -27,13 +27,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use veil_protocol_spec::PeerIdHash;
 
-pub(crate) use self::start::start;
-use super::{
-    Directory, Gossip, Incoming, Limits, Protocol, PublishError, RequestError, Topic,
+use crate::{
     budget::Budget,
+    command::{Command, Gossip, Incoming},
+    config::Limits,
     dialer::Dialer,
+    directory::Directory,
+    error::{PublishError, RequestError},
     gate::Gate,
     gossip::{Gossipsub, Topics},
+    kind::{Protocol, Topic},
     request::{Answer, Call, IN_FLIGHT, Requests},
     round_trips::RoundTrips,
     swim,
@@ -45,54 +48,6 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// Requests to one peer that wait for their turn.
 const WAITING: usize = 1024;
-
-/// What handles, verdicts and the SWIM task ask of the swarm.
-///
-/// The queue has no bound of its own: each entry comes from a caller that waits for its reply, or
-/// from a message that was counted against a bounded queue when it came in.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Publish {
-        topic: Topic,
-        bytes: Vec<u8>,
-        reply: oneshot::Sender<Result<(), PublishError>>,
-    },
-    Subscribe {
-        topic: Topic,
-        queue: mpsc::Sender<Gossip>,
-    },
-    Verdict {
-        message: MessageId,
-        relay: PeerId,
-        acceptance: MessageAcceptance,
-    },
-    Request {
-        to: PeerIdHash,
-        protocol: Protocol,
-        bytes: Vec<u8>,
-        reply: oneshot::Sender<Result<Vec<u8>, RequestError>>,
-    },
-    Serve {
-        protocol: Protocol,
-        queue: mpsc::Sender<Incoming>,
-    },
-    Respond {
-        protocol: Protocol,
-        channel: ResponseChannel<Answer>,
-        answer: Answer,
-    },
-    /// A peer states where it can be dialled.
-    Learn {
-        peer: PeerIdHash,
-        addresses: Vec<Multiaddr>,
-    },
-    /// A peer has started again: its connections, but for the one that it is known to use or else
-    /// the newest, lead nowhere.
-    Restarted {
-        peer: PeerIdHash,
-        keep: Option<ConnectionId>,
-    },
-}
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {

@@ -4,7 +4,7 @@
 //! file's length and the bytes from there. Nothing in a stream is trusted: the client checks the
 //! digest of the whole.
 
-mod fetch;
+pub(crate) mod fetch;
 
 use std::{
     collections::HashMap,
@@ -25,9 +25,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use veil_protocol_spec::Blake3Digest;
 
-use super::traffic::Counters;
-pub(crate) use fetch::Fetch;
-pub use fetch::{FetchError, Progress};
+use crate::traffic::Counters;
 
 const VERSION: u8 = 1;
 const REQUEST_BYTES: usize = 1 + 32 + 8;

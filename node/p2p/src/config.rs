@@ -5,7 +5,7 @@ use core::time::Duration;
 use libp2p::Multiaddr;
 use veil_protocol_spec::{identity::SecretIdentity, scheduling::ClusterScope};
 
-/// Everything that [`super::Network::start`] needs beside the directory.
+/// Everything that [`Network::start`](crate::Network::start) needs beside the directory.
 #[derive(Clone, Debug)]
 pub struct NetworkConfig {
     /// The node's key, also its libp2p key.

@@ -20,7 +20,7 @@ use libp2p::{
 };
 use veil_protocol_spec::PeerIdHash;
 
-use super::{Directory, identity::peer_id};
+use crate::{directory::Directory, identity::peer_id};
 
 /// The peer is not registered in this cluster.
 #[derive(Clone, Copy, Debug, thiserror::Error)]

@@ -5,124 +5,23 @@
 //! author: otherwise whoever is first to repeat a message under its own name could have the
 //! original dropped as a duplicate.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use libp2p::{
     PeerId,
     gossipsub::{
-        self, IdentTopic, MessageAcceptance, MessageAuthenticity, MessageId, PeerScoreParams,
-        PeerScoreThresholds, TopicHash, TopicScoreParams, ValidationMode,
-        WhitelistSubscriptionFilter,
+        self, IdentTopic, MessageAuthenticity, MessageId, PeerScoreParams, PeerScoreThresholds,
+        TopicHash, TopicScoreParams, ValidationMode, WhitelistSubscriptionFilter,
     },
     identity::Keypair,
 };
-use tokio::sync::mpsc;
-use veil_protocol_spec::PeerIdHash;
 
-use super::{NetworkError, Topic, actor::Command};
+use crate::{error::NetworkError, kind::Topic};
 
 /// What a gossip frame adds to a message: author, topic, sequence number, signature.
 const ENVELOPE: usize = 1024;
 /// Up to this many registered peers when the node starts, a message goes to all of them at once.
 const FLOOD_PEERS: usize = 32;
-
-/// A message from a topic, signed by a registered author.
-///
-/// Say what it is worth: [`accept`](Self::accept) lets it travel on, [`reject`](Self::reject)
-/// counts against the peer that sent it, and dropping it ignores it. With several subscribers the
-/// first verdict counts.
-#[derive(Debug)]
-pub struct Gossip {
-    /// Who wrote it; not necessarily who passed it on.
-    pub author: PeerIdHash,
-    /// The message.
-    pub bytes: Arc<[u8]>,
-    verdict: Arc<Verdict>,
-}
-
-impl Gossip {
-    /// The message is valid: pass it on.
-    pub fn accept(&self) {
-        self.verdict.give(MessageAcceptance::Accept);
-    }
-
-    /// The message breaks a rule that the peer which passed it on could have checked.
-    pub fn reject(&self, reason: &str) {
-        tracing::warn!(author = %self.author, topic = %self.verdict.topic, reason, "rejected gossip");
-        self.verdict.give(MessageAcceptance::Reject);
-    }
-
-    /// The message is of no use to anyone now (late, or already known); nobody is to blame.
-    pub fn ignore(&self) {
-        self.verdict.give(MessageAcceptance::Ignore);
-    }
-
-    pub(crate) fn new(author: PeerIdHash, bytes: Arc<[u8]>, verdict: Arc<Verdict>) -> Self {
-        Self { author, bytes, verdict }
-    }
-}
-
-/// The one verdict on a message, shared by its subscribers.
-#[derive(Debug)]
-pub(crate) struct Verdict {
-    pub(crate) topic: Topic,
-    pub(crate) message: MessageId,
-    pub(crate) relay: PeerId,
-    pub(crate) given: AtomicBool,
-    pub(crate) commands: mpsc::UnboundedSender<Command>,
-}
-
-impl Verdict {
-    fn give(&self, acceptance: MessageAcceptance) {
-        if !self.given.swap(true, Ordering::Relaxed) {
-            let (message, relay) = (self.message.clone(), self.relay);
-            // Fails only when the network has stopped, and then nothing travels on.
-            let _ = self.commands.send(Command::Verdict { message, relay, acceptance });
-        }
-    }
-}
-
-impl Drop for Verdict {
-    fn drop(&mut self) {
-        self.give(MessageAcceptance::Ignore);
-    }
-}
-
-/// Why a message was not published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// Longer than the topic allows.
-    #[error("{len} bytes are more than the {max} that the topic {topic} allows")]
-    TooLarge {
-        /// The topic.
-        topic: Topic,
-        /// Bytes given.
-        len: usize,
-        /// Bytes allowed.
-        max: usize,
-    },
-    /// No connected peer subscribes to the topic.
-    #[error("no connected peer listens on the topic {0}; check the bootstrap peers")]
-    NoPeers(Topic),
-    /// The same bytes were published within the last two minutes.
-    #[error("this message was already published on the topic {0}")]
-    Duplicate(Topic),
-    /// The queues to all peers are full.
-    #[error("the connections to all peers on the topic {0} are congested; try again later")]
-    Congested(Topic),
-    /// The message could not be signed.
-    #[error("the message could not be signed")]
-    Signing,
-    /// The network was stopped.
-    #[error("the network was stopped")]
-    Stopped,
-}
 
 /// The topics of one cluster.
 #[derive(Clone, Debug)]

@@ -16,9 +16,14 @@ use veil_protocol_spec::{
     scheduling::ClusterScope,
 };
 
-use super::{
-    Directory, Network, NetworkConfig, Peer, Protocol, RequestError, Roles, Topic, gossip::Topics,
-    identity, kind::scope_tag,
+use crate::{
+    config::NetworkConfig,
+    directory::{Directory, Peer, Roles},
+    error::RequestError,
+    gossip::Topics,
+    identity,
+    kind::{Protocol, Topic, scope_tag},
+    network::Network,
 };
 
 const DEADLINE: Duration = Duration::from_secs(120);

@@ -28,6 +28,7 @@
 mod actor;
 mod blob;
 mod budget;
+mod command;
 mod config;
 mod dialer;
 mod directory;
@@ -47,15 +48,15 @@ mod traffic;
 pub use libp2p::{Multiaddr, PeerId, multiaddr};
 
 pub use self::{
-    blob::{FetchError, Progress},
+    blob::fetch::{FetchError, Progress},
+    command::{Gossip, Incoming, Responder},
     config::{Limits, NetworkConfig, SwimConfig},
     directory::{Directory, Peer, Roles},
-    error::NetworkError,
-    gossip::{Gossip, PublishError},
+    error::{NetworkError, PublishError, RequestError},
     identity::{InvalidIdentity, peer_id, public_identity},
     kind::{Protocol, Topic},
     network::Network,
-    request::{Incoming, MAX_DEADLINE, RequestError, Responder},
+    request::MAX_DEADLINE,
     swim::{Health, Liveness},
     traffic::{Count, Traffic},
 };

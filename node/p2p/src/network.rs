@@ -16,14 +16,15 @@ use tokio_util::{
 use veil_protocol_spec::{Blake3Digest, PeerIdHash};
 
 use crate::{
-    actor::{self, Command},
-    blob::{Blobs, Fetch, FetchError, Progress},
-    config::NetworkConfig,
+    blob::{
+        Blobs,
+        fetch::{Fetch, FetchError, Progress},
+    },
+    command::{Command, Gossip, Incoming},
     directory::Directory,
-    error::NetworkError,
-    gossip::{Gossip, PublishError},
+    error::{PublishError, RequestError},
     kind::{Protocol, Topic},
-    request::{Incoming, MAX_DEADLINE, RequestError},
+    request::MAX_DEADLINE,
     round_trips::RoundTrips,
     swim::{self, Liveness},
     traffic::{Counters, Traffic, Wire},
@@ -61,18 +62,6 @@ impl fmt::Debug for Network {
 }
 
 impl Network {
-    /// Starts listening and joins the cluster through the bootstrap peers. Returns when all listen
-    /// addresses are bound; connections follow on their own.
-    ///
-    /// # Errors
-    /// [`NetworkError`] if an address, the identity or a bootstrap address is no good.
-    pub async fn start(
-        config: NetworkConfig,
-        directory: watch::Receiver<Arc<Directory>>,
-    ) -> Result<Self, NetworkError> {
-        actor::start(config, directory).await
-    }
-
     /// This node.
     #[must_use]
     pub fn me(&self) -> PeerIdHash {
@@ -138,7 +127,7 @@ impl Network {
     }
 
     /// Messages on a topic from now on. Each subscriber gets all of them; one that lets its queue
-    /// ([`Limits::queue`]) fill up loses those that do not fit.
+    /// ([`Limits::queue`](crate::Limits::queue)) fill up loses those that do not fit.
     #[must_use = "an unread queue fills up"]
     pub fn subscribe(&self, topic: Topic) -> mpsc::Receiver<Gossip> {
         let (queue, receiver) = mpsc::channel(self.inner.queue);

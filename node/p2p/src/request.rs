@@ -12,15 +12,14 @@ use async_trait::async_trait;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{
     StreamProtocol,
-    request_response::{self, Codec, ProtocolSupport, ResponseChannel},
+    request_response::{self, Codec, ProtocolSupport},
 };
-use tokio::sync::mpsc;
 use veil_protocol_spec::PeerIdHash;
 
-use super::{Protocol, actor::Command};
+use crate::{error::RequestError, kind::Protocol};
 
 const VERSION: u8 = 1;
-const MAX_REASON: usize = 256;
+pub(crate) const MAX_REASON: usize = 256;
 const CHUNK: usize = 64 * 1024;
 /// Longest deadline of a request.
 pub const MAX_DEADLINE: Duration = Duration::from_secs(300);
@@ -30,110 +29,6 @@ const SWIM_DEADLINE: Duration = Duration::from_secs(5);
 const STREAMS: usize = 128;
 /// Requests to one peer at the same time; both directions and a few stragglers fit.
 pub(crate) const IN_FLIGHT: usize = 48;
-
-/// Why a request has no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// The peer is not in the directory.
-    #[error("peer {0} is not registered in this cluster")]
-    NotRegistered(PeerIdHash),
-    /// No connection, and none could be made.
-    #[error("peer {0} cannot be reached: no known address answers")]
-    NotConnected(PeerIdHash),
-    /// The peer closes connections before anything is exchanged.
-    #[error("peer {0} closes the connection at once: is this node registered where it looks?")]
-    Shunned(PeerIdHash),
-    /// No answer within the deadline; the peer may have acted on the request nevertheless.
-    #[error("peer {0} did not answer in time")]
-    Timeout(PeerIdHash),
-    /// The connection broke; the peer may have acted on the request nevertheless.
-    #[error("the connection to peer {0} broke before the answer: {1}")]
-    Broken(PeerIdHash, String),
-    /// Longer than the protocol allows; nothing was sent, or the peer said so.
-    #[error("the message is longer than the {max} bytes that the protocol {protocol} allows")]
-    TooLarge {
-        /// The protocol.
-        protocol: Protocol,
-        /// Bytes allowed.
-        max: usize,
-    },
-    /// The peer does not serve the protocol: it has another role, cluster or version.
-    #[error("peer {0} does not serve the protocol {1}")]
-    Unsupported(PeerIdHash, Protocol),
-    /// The peer has more requests than it can take, from all or from this node.
-    #[error("peer {0} is busy; ask again later")]
-    Busy(PeerIdHash),
-    /// The peer refused to answer.
-    #[error("peer {peer} refused: {reason}")]
-    Refused {
-        /// Who.
-        peer: PeerIdHash,
-        /// In the peer's words; empty if it gave none.
-        reason: String,
-    },
-    /// The answer breaks the framing.
-    #[error("peer {0} sent an answer that is not in the format of this protocol version")]
-    Malformed(PeerIdHash),
-    /// The network was stopped.
-    #[error("the network was stopped")]
-    Stopped,
-}
-
-/// A request from a registered peer. Dropping the responder refuses it.
-#[derive(Debug)]
-pub struct Incoming {
-    /// Who asks.
-    pub from: PeerIdHash,
-    /// The request.
-    pub bytes: Vec<u8>,
-    /// Takes the answer.
-    pub responder: Responder,
-}
-
-impl Incoming {
-    /// Answers.
-    pub fn respond(self, bytes: Vec<u8>) {
-        self.responder.respond(bytes);
-    }
-
-    /// Refuses, with a reason for the peer's log.
-    pub fn refuse(self, reason: impl Into<String>) {
-        self.responder.refuse(reason);
-    }
-}
-
-/// The way back to the peer that asked. Dropping it refuses the request.
-#[derive(Debug)]
-pub struct Responder {
-    pub(crate) protocol: Protocol,
-    pub(crate) channel: ResponseChannel<Answer>,
-    pub(crate) commands: mpsc::UnboundedSender<Command>,
-}
-
-impl Responder {
-    /// Answers.
-    pub fn respond(self, bytes: Vec<u8>) {
-        let protocol = self.protocol;
-        if bytes.len() > protocol.max_response() {
-            tracing::error!(%protocol, bytes = bytes.len(), "an answer is too long to be sent");
-            return self.refuse("the answer is too long");
-        }
-        self.send(Answer::Done(bytes));
-    }
-
-    /// Refuses, with a reason for the peer's log (cut after 256 bytes).
-    pub fn refuse(self, reason: impl Into<String>) {
-        let mut reason = reason.into();
-        reason.truncate(reason.floor_char_boundary(MAX_REASON));
-        self.send(Answer::Refused(reason));
-    }
-
-    pub(crate) fn send(self, answer: Answer) {
-        let Self { protocol, channel, commands } = self;
-        // Fails only when the network has stopped, which closes the channel to the peer as well.
-        let _ = commands.send(Command::Respond { protocol, channel, answer });
-    }
-}
 
 /// A request as read from the wire.
 #[derive(Debug)]

@@ -29,7 +29,13 @@ use tokio_util::sync::CancellationToken;
 use veil_protocol_spec::{PeerIdHash, identity::SecretIdentity, scheduling::UnixMillis};
 
 use self::record::{Record, RecordCodec, Signer};
-use super::{Directory, Protocol, RequestError, SwimConfig, actor::Command, kind::SWIM_BYTES};
+use crate::{
+    command::Command,
+    config::SwimConfig,
+    directory::Directory,
+    error::RequestError,
+    kind::{Protocol, SWIM_BYTES},
+};
 
 const REMEMBER_DOWN: Duration = Duration::from_secs(24 * 60 * 60);
 /// Connected peers that are not up are greeted again after this many probe periods: the first

@@ -11,7 +11,7 @@ use std::{
 
 use prometheus_client::{encoding::text, registry::Registry};
 
-use super::{Protocol, Topic};
+use crate::kind::{Protocol, Topic};
 
 /// Messages and bytes of one topic or protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Count {
     pub dropped: u64,
 }
 
-/// What went through a [`super::Network`] since its start.
+/// What went through a [`Network`](crate::Network) since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// By gossip topic.

@@ -15,13 +15,15 @@ use libp2p::{
 use tokio::sync::mpsc::error::TrySendError;
 use veil_protocol_spec::PeerIdHash;
 
-use super::{Actor, BehaviourEvent, Call, Pending};
+use super::{Actor, BehaviourEvent, Pending};
 use crate::{
-    Gossip, Incoming, Limits, Protocol, RequestError, Responder,
     budget::{self, Budget, Rate},
+    command::{Gossip, Incoming, Responder, Verdict},
+    config::Limits,
+    error::RequestError,
     gate::NotRegistered,
-    gossip::Verdict,
-    request::Answer,
+    kind::Protocol,
+    request::{Answer, Call},
     swim,
 };
 

@@ -24,16 +24,18 @@ use veil_protocol_spec::PeerIdHash;
 
 use super::{Actor, Behaviour};
 use crate::{
-    Directory, Liveness, NetworkConfig, NetworkError,
     blob::Blobs,
+    config::NetworkConfig,
     dialer::Dialer,
+    directory::Directory,
+    error::NetworkError,
     gate::{Gate, split_peer},
     gossip, identity,
     kind::scope_tag,
     network::{Inner, Network},
     request,
     round_trips::RoundTrips,
-    swim,
+    swim::{self, Liveness},
     traffic::{Counters, Wire},
 };
 
@@ -91,98 +93,105 @@ fn swarm(
     Ok(swarm)
 }
 
-pub(crate) async fn start(
-    config: NetworkConfig,
-    directory: watch::Receiver<Arc<Directory>>,
-) -> Result<Network, NetworkError> {
-    let scope = scope_tag(&config.scope);
-    let topics = gossip::Topics::new(&scope);
-    let now = directory.borrow().clone();
-    let mut registry = Registry::default();
-    let swarm = swarm(&config, &now, &topics, &mut registry)?;
-    let streams = swarm.behaviour().streams.new_control();
-    let peer_id = *swarm.local_peer_id();
+impl Network {
+    /// Starts listening and joins the cluster through the bootstrap peers. Returns when all listen
+    /// addresses are bound; connections follow on their own.
+    ///
+    /// # Errors
+    /// [`NetworkError`] if an address, the identity or a bootstrap address is invalid.
+    pub async fn start(
+        config: NetworkConfig,
+        directory: watch::Receiver<Arc<Directory>>,
+    ) -> Result<Self, NetworkError> {
+        let scope = scope_tag(&config.scope);
+        let topics = gossip::Topics::new(&scope);
+        let now = directory.borrow().clone();
+        let mut registry = Registry::default();
+        let swarm = swarm(&config, &now, &topics, &mut registry)?;
+        let streams = swarm.behaviour().streams.new_control();
+        let peer_id = *swarm.local_peer_id();
 
-    let counters = Counters::default();
-    let round_trips = RoundTrips::default();
-    let (commands, command_queue) = mpsc::unbounded_channel();
-    let (to_swim, swim_queue) = mpsc::channel(SWIM_QUEUE);
-    let (connected_sender, connected) = watch::channel(BTreeSet::new());
-    let (address_sender, addresses) = watch::channel(Vec::new());
-    let (liveness_sender, liveness) = watch::channel(Liveness::default());
-    let mut actor = Actor {
-        swarm,
-        topics,
-        limits: config.limits,
-        directory: directory.clone(),
-        commands: command_queue,
-        commands_back: commands.clone(),
-        to_swim: to_swim.clone(),
-        subscribers: HashMap::new(),
-        servers: HashMap::new(),
-        pending: HashMap::new(),
-        lanes: HashMap::new(),
-        links: HashMap::new(),
-        shunned_by: BTreeSet::new(),
-        budgets: HashMap::new(),
-        dialer: Dialer::default(),
-        connected: connected_sender,
-        addresses: address_sender,
-        counters: counters.clone(),
-        round_trips: round_trips.clone(),
-        last_refusal_log: None,
-    };
-    actor.listen(&config.listen).await?;
+        let counters = Counters::default();
+        let round_trips = RoundTrips::default();
+        let (commands, command_queue) = mpsc::unbounded_channel();
+        let (to_swim, swim_queue) = mpsc::channel(SWIM_QUEUE);
+        let (connected_sender, connected) = watch::channel(BTreeSet::new());
+        let (address_sender, addresses) = watch::channel(Vec::new());
+        let (liveness_sender, liveness) = watch::channel(Liveness::default());
+        let mut actor = Actor {
+            swarm,
+            topics,
+            limits: config.limits,
+            directory: directory.clone(),
+            commands: command_queue,
+            commands_back: commands.clone(),
+            to_swim: to_swim.clone(),
+            subscribers: HashMap::new(),
+            servers: HashMap::new(),
+            pending: HashMap::new(),
+            lanes: HashMap::new(),
+            links: HashMap::new(),
+            shunned_by: BTreeSet::new(),
+            budgets: HashMap::new(),
+            dialer: Dialer::default(),
+            connected: connected_sender,
+            addresses: address_sender,
+            counters: counters.clone(),
+            round_trips: round_trips.clone(),
+            last_refusal_log: None,
+        };
+        actor.listen(&config.listen).await?;
 
-    let announced = if config.announce.is_empty() {
-        addresses.borrow().clone()
-    } else {
-        config.announce.clone()
-    };
-    // A record names its peer already.
-    let announced: Vec<Multiaddr> = announced
-        .into_iter()
-        .map(|address| split_peer(&address).map_or(address, |(_, address)| address))
-        .collect();
-    let membership = swim::Start {
-        identity: config.identity.clone(),
-        scope: scope.clone(),
-        addresses: announced,
-        config: config.swim,
-        directory: directory.clone(),
-        connected: connected.clone(),
-        commands: commands.clone(),
-        liveness: liveness_sender,
-    };
-    let stop = CancellationToken::new();
-    let tasks = TaskTracker::new();
-    let blobs = Blobs::new(&scope, streams, counters.clone(), config.limits.blob_serves);
-    tasks.spawn(swim::run(membership, swim_queue, stop.clone()));
-    blobs.serve(&tasks, &stop);
-    tasks.spawn(actor.run(stop.clone()));
-    tasks.close();
+        let announced = if config.announce.is_empty() {
+            addresses.borrow().clone()
+        } else {
+            config.announce.clone()
+        };
+        // A record names its peer already.
+        let announced: Vec<Multiaddr> = announced
+            .into_iter()
+            .map(|address| split_peer(&address).map_or(address, |(_, address)| address))
+            .collect();
+        let membership = swim::Start {
+            identity: config.identity.clone(),
+            scope: scope.clone(),
+            addresses: announced,
+            config: config.swim,
+            directory: directory.clone(),
+            connected: connected.clone(),
+            commands: commands.clone(),
+            liveness: liveness_sender,
+        };
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let blobs = Blobs::new(&scope, streams, counters.clone(), config.limits.blob_serves);
+        tasks.spawn(swim::run(membership, swim_queue, stop.clone()));
+        blobs.serve(&tasks, &stop);
+        tasks.spawn(actor.run(stop.clone()));
+        tasks.close();
 
-    let inner = Inner {
-        me: PeerIdHash::of(&config.identity.public()),
-        peer_id,
-        commands,
-        swim: to_swim,
-        liveness,
-        connected,
-        addresses,
-        directory,
-        counters,
-        round_trips,
-        wire: Wire::new(registry),
-        blobs,
-        queue: config.limits.queue.max(1),
-        tasks,
-        _stop_on_drop: stop.clone().drop_guard(),
-        stop,
-    };
-    let network = Network { inner: Arc::new(inner) };
-    tracing::info!(me = %network.me(), id = %peer_id, "the network is up");
-    Ok(network)
+        let inner = Inner {
+            me: PeerIdHash::of(&config.identity.public()),
+            peer_id,
+            commands,
+            swim: to_swim,
+            liveness,
+            connected,
+            addresses,
+            directory,
+            counters,
+            round_trips,
+            wire: Wire::new(registry),
+            blobs,
+            queue: config.limits.queue.max(1),
+            tasks,
+            _stop_on_drop: stop.clone().drop_guard(),
+            stop,
+        };
+        let network = Self { inner: Arc::new(inner) };
+        tracing::info!(me = %network.me(), id = %peer_id, "the network is up");
+        Ok(network)
+    }
 }
 
 impl Actor {

@@ -21,7 +21,7 @@ use tokio::{
 use veil_protocol_spec::{Blake3Digest, PeerIdHash};
 
 use super::{BUFFER, Blobs, HEAD_BYTES, STALL, Status, VERSION};
-use crate::{Directory, identity::peer_id};
+use crate::{directory::Directory, identity::peer_id};
 
 /// After a round in which no peer delivered.
 const PAUSE: Duration = Duration::from_millis(500);

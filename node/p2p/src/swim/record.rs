@@ -18,7 +18,7 @@ use veil_protocol_spec::{
     identity::SecretIdentity,
 };
 
-use crate::Directory;
+use crate::directory::Directory;
 
 const MAX_ADDRESSES: usize = 8;
 const MAX_ADDRESS_BYTES: usize = 256;
@@ -217,13 +217,15 @@ impl Codec<Record> for RecordCodec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::directory::{Peer, Roles};
 
     fn codec(registered: &[&Record]) -> (RecordCodec, Record) {
         let own = record(1);
-        let directory = Directory::from_iter(registered.iter().map(|record| crate::Peer {
-            identity: record.identity,
-            roles: crate::Roles::default(),
-        }));
+        let directory = Directory::from_iter(
+            registered
+                .iter()
+                .map(|record| Peer { identity: record.identity, roles: Roles::default() }),
+        );
         let (_, directory) = watch::channel(Arc::new(directory));
         let shared = Arc::new(Mutex::new(own.clone()));
         (
