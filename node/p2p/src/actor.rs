@@ -36,7 +36,7 @@ use crate::{
     error::{PublishError, RequestError},
     gate::Gate,
     gossip::{Gossipsub, Topics},
-    kind::{Protocol, Topic},
+    kind::{Lane, Protocol, Topic},
     request::{Answer, Call, IN_FLIGHT, Requests},
     round_trips::RoundTrips,
     swim,
@@ -77,10 +77,10 @@ struct Pending {
     reply: oneshot::Sender<Result<Vec<u8>, RequestError>>,
 }
 
-/// Requests to one peer on one of the two behaviours. libp2p drops what exceeds its own limit of
+/// Requests to one peer on one lane. libp2p drops what exceeds its own limit of
 /// streams without a word, so this stays below it.
 #[derive(Debug, Default)]
-struct Lane {
+struct LaneQueue {
     in_flight: usize,
     waiting: VecDeque<(Pending, Vec<u8>)>,
 }
@@ -96,12 +96,12 @@ struct Actor {
     to_swim: mpsc::Sender<swim::Input>,
     subscribers: HashMap<Topic, Vec<mpsc::Sender<Gossip>>>,
     servers: HashMap<Protocol, mpsc::Sender<Incoming>>,
-    pending: HashMap<(bool, OutboundRequestId), Pending>,
-    lanes: HashMap<(bool, PeerId), Lane>,
+    pending: HashMap<(Lane, OutboundRequestId), Pending>,
+    lanes: HashMap<(Lane, PeerId), LaneQueue>,
     links: HashMap<PeerId, Link>,
     /// Peers that closed the last connection before they said anything.
     shunned_by: BTreeSet<PeerIdHash>,
-    budgets: HashMap<(bool, PeerId), Budget>,
+    budgets: HashMap<(Lane, PeerId), Budget>,
     dialer: Dialer,
     connected: watch::Sender<BTreeSet<PeerIdHash>>,
     addresses: watch::Sender<Vec<Multiaddr>>,
@@ -180,7 +180,7 @@ impl Actor {
                     let len = bytes.len();
                     self.counters.protocol(protocol, |count| count.send(len));
                 }
-                let behaviour = self.swarm.behaviour_mut().lane(protocol == Protocol::Swim);
+                let behaviour = self.swarm.behaviour_mut().requests_on(protocol.lane());
                 // An error means that the peer has gone or given up.
                 let _ = behaviour.send_response(channel, answer);
             }
@@ -234,42 +234,42 @@ impl Actor {
             let _ = pending.reply.send(Err(error)); // the caller may have given up
             return;
         };
-        let swim = pending.protocol == Protocol::Swim;
-        if swim && !self.links.contains_key(&peer) {
+        let lane = pending.protocol.lane();
+        if lane == Lane::Swim && !self.links.contains_key(&peer) {
             // A probe of a peer that is away is lost; connecting is the dialer's business.
             let _ = pending.reply.send(Err(RequestError::NotConnected(pending.to)));
             return;
         }
-        let lane = self.lanes.entry((swim, peer)).or_default();
-        if lane.in_flight < IN_FLIGHT {
+        let queue = self.lanes.entry((lane, peer)).or_default();
+        if queue.in_flight < IN_FLIGHT {
             self.send(peer, pending, bytes);
-        } else if !swim && lane.waiting.len() < WAITING {
-            lane.waiting.push_back((pending, bytes));
+        } else if lane == Lane::Bulk && queue.waiting.len() < WAITING {
+            queue.waiting.push_back((pending, bytes));
         } else {
             let _ = pending.reply.send(Err(RequestError::Busy(pending.to)));
         }
     }
 
     fn send(&mut self, peer: PeerId, pending: Pending, bytes: Vec<u8>) {
-        let swim = pending.protocol == Protocol::Swim;
+        let lane = pending.protocol.lane();
         let len = bytes.len();
         self.counters.protocol(pending.protocol, |count| count.send(len));
         let call = Call::Read(pending.protocol, bytes);
-        let id = self.swarm.behaviour_mut().lane(swim).send_request(&peer, call);
-        self.pending.insert((swim, id), pending);
-        self.lanes.entry((swim, peer)).or_default().in_flight += 1;
+        let id = self.swarm.behaviour_mut().requests_on(lane).send_request(&peer, call);
+        self.pending.insert((lane, id), pending);
+        self.lanes.entry((lane, peer)).or_default().in_flight += 1;
     }
 
     /// A request has come to its end: the next one that somebody still waits for may go.
-    fn finish(&mut self, swim: bool, peer: PeerId, id: OutboundRequestId) -> Option<Pending> {
-        let finished = self.pending.remove(&(swim, id))?;
-        if let Entry::Occupied(mut entry) = self.lanes.entry((swim, peer)) {
-            let lane = entry.get_mut();
-            lane.in_flight = lane.in_flight.saturating_sub(1);
-            lane.waiting.retain(|(pending, _)| !pending.reply.is_closed());
-            match lane.waiting.pop_front() {
+    fn finish(&mut self, lane: Lane, peer: PeerId, id: OutboundRequestId) -> Option<Pending> {
+        let finished = self.pending.remove(&(lane, id))?;
+        if let Entry::Occupied(mut entry) = self.lanes.entry((lane, peer)) {
+            let queue = entry.get_mut();
+            queue.in_flight = queue.in_flight.saturating_sub(1);
+            queue.waiting.retain(|(pending, _)| !pending.reply.is_closed());
+            match queue.waiting.pop_front() {
                 Some((pending, bytes)) => self.send(peer, pending, bytes),
-                None if lane.in_flight == 0 => drop(entry.remove()),
+                None if queue.in_flight == 0 => drop(entry.remove()),
                 None => {}
             }
         }
@@ -278,7 +278,10 @@ impl Actor {
 }
 
 impl Behaviour {
-    fn lane(&mut self, swim: bool) -> &mut Requests {
-        if swim { &mut self.swim } else { &mut self.requests }
+    fn requests_on(&mut self, lane: Lane) -> &mut Requests {
+        match lane {
+            Lane::Swim => &mut self.swim,
+            Lane::Bulk => &mut self.requests,
+        }
     }
 }

@@ -139,9 +139,25 @@ impl Protocol {
         }
     }
 
+    pub(crate) const fn lane(self) -> Lane {
+        match self {
+            Self::Swim => Lane::Swim,
+            _ => Lane::Bulk,
+        }
+    }
+
     pub(crate) fn from_tag(tag: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|protocol| *protocol as u8 == tag)
     }
+}
+
+/// The libp2p behaviour that carries a protocol. SWIM has its own, so that bulk requests cannot use
+/// up the streams that liveness depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Lane {
+    Swim,
+    /// All other protocols.
+    Bulk,
 }
 
 /// Enough for the signed records of some sixty peers, so that one answer to a newcomer names a

@@ -2,8 +2,7 @@
 //!
 //! A frame is a version byte, a tag byte (the protocol of a request, the outcome of an answer), a
 //! length as four bytes (little endian), the body. Version, tag and length are checked before
-//! memory is taken for the body. All protocols but SWIM share one libp2p behaviour; SWIM has its
-//! own, so that bulk requests cannot use up the streams that liveness depends on.
+//! memory is taken for the body. Each [`Lane`] has its own libp2p behaviour.
 
 use core::time::Duration;
 use std::io;
@@ -16,7 +15,10 @@ use libp2p::{
 };
 use veil_protocol_spec::PeerIdHash;
 
-use crate::{error::RequestError, kind::Protocol};
+use crate::{
+    error::RequestError,
+    kind::{Lane, Protocol},
+};
 
 const VERSION: u8 = 1;
 pub(crate) const MAX_REASON: usize = 256;
@@ -68,24 +70,26 @@ impl Answer {
     }
 }
 
-/// The framing. `swim` tells which of the two behaviours it serves.
+/// The framing on one lane.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frames {
-    swim: bool,
+    lane: Lane,
 }
 
 pub(crate) type Requests = request_response::Behaviour<Frames>;
 
-pub(crate) fn behaviour(scope: &str, swim: bool) -> Requests {
-    let name = if swim { "swim" } else { "request" };
+pub(crate) fn behaviour(scope: &str, lane: Lane) -> Requests {
+    let (name, deadline) = match lane {
+        Lane::Swim => ("swim", SWIM_DEADLINE),
+        Lane::Bulk => ("request", MAX_DEADLINE),
+    };
     // The scope is hexadecimal, so the name always starts with a slash as libp2p asks.
     let protocol = StreamProtocol::try_from_owned(format!("/veil/{scope}/{name}/1"));
-    let deadline = if swim { SWIM_DEADLINE } else { MAX_DEADLINE };
     let config = request_response::Config::default()
         .with_request_timeout(deadline)
         .with_max_concurrent_streams(STREAMS);
     let protocols = protocol.into_iter().map(|protocol| (protocol, ProtocolSupport::Full));
-    Requests::with_codec(Frames { swim }, protocols, config)
+    Requests::with_codec(Frames { lane }, protocols, config)
 }
 
 fn malformed() -> io::Error {
@@ -137,8 +141,7 @@ impl Codec for Frames {
         T: AsyncRead + Unpin + Send,
     {
         let (version, tag, len) = read_head(io).await?;
-        let protocol =
-            Protocol::from_tag(tag).filter(|protocol| (*protocol == Protocol::Swim) == self.swim);
+        let protocol = Protocol::from_tag(tag).filter(|protocol| protocol.lane() == self.lane);
         match protocol {
             Some(protocol) if version == VERSION && len <= protocol.max_request() => {
                 Ok(Call::Read(protocol, read_body(io, len).await?))
@@ -159,10 +162,10 @@ impl Codec for Frames {
             }
             head => head?,
         };
-        let max = match tag {
-            0 if self.swim => Protocol::Swim.max_response(),
-            0 => Protocol::Sync.max_response(), // the longest; the caller checks its own
-            1 => MAX_REASON,
+        let max = match (tag, self.lane) {
+            (0, Lane::Swim) => Protocol::Swim.max_response(),
+            (0, Lane::Bulk) => Protocol::Sync.max_response(), // the longest; the caller checks its own
+            (1, _) => MAX_REASON,
             _ => 0,
         };
         if version != VERSION || len > max {

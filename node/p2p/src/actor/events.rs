@@ -22,7 +22,7 @@ use crate::{
     config::Limits,
     error::RequestError,
     gate::NotRegistered,
-    kind::Protocol,
+    kind::{Lane, Protocol},
     request::{Answer, Call},
     swim,
 };
@@ -42,8 +42,12 @@ impl Actor {
                     self.round_trips.took(hash, round_trip);
                 }
             }
-            SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => self.on_request(false, event),
-            SwarmEvent::Behaviour(BehaviourEvent::Swim(event)) => self.on_request(true, event),
+            SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => {
+                self.on_request(Lane::Bulk, event)
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Swim(event)) => {
+                self.on_request(Lane::Swim, event)
+            }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
                 self.on_connected(peer_id, connection_id);
             }
@@ -203,7 +207,7 @@ impl Actor {
         });
     }
 
-    fn on_request(&mut self, swim: bool, event: RequestEvent) {
+    fn on_request(&mut self, lane: Lane, event: RequestEvent) {
         match event {
             RequestEvent::Message { peer, connection_id, message, .. } => {
                 self.on_talk(peer);
@@ -212,7 +216,7 @@ impl Actor {
                         self.on_call(peer, connection_id, request, channel);
                     }
                     Message::Response { request_id, response } => {
-                        let Some(pending) = self.finish(swim, peer, request_id) else {
+                        let Some(pending) = self.finish(lane, peer, request_id) else {
                             return;
                         };
                         let Pending { to, protocol, reply } = pending;
@@ -225,7 +229,7 @@ impl Actor {
                 }
             }
             RequestEvent::OutboundFailure { peer, request_id, error, .. } => {
-                if let Some(pending) = self.finish(swim, peer, request_id) {
+                if let Some(pending) = self.finish(lane, peer, request_id) {
                     let error = self.explain(pending.to, pending.protocol, &error);
                     let _ = pending.reply.send(Err(error)); // the caller may have given up
                 }
@@ -272,7 +276,7 @@ impl Actor {
         let responder = Responder { protocol, channel, commands };
         let len = bytes.len();
         if protocol == Protocol::Swim {
-            if !self.within_budget(true, peer) {
+            if !self.within_budget(Lane::Swim, peer) {
                 self.counters.protocol(protocol, |count| count.dropped += 1);
                 return responder.send(Answer::Busy);
             }
@@ -282,7 +286,7 @@ impl Actor {
             let _ = self.to_swim.try_send(swim::Input::Packet { from, connection, bytes });
             return;
         }
-        let within_budget = self.within_budget(false, peer);
+        let within_budget = self.within_budget(Lane::Bulk, peer);
         let server = self.servers.get(&protocol);
         let refused = match server {
             None => Some((Answer::Unsupported, responder)),
@@ -305,11 +309,14 @@ impl Actor {
         }
     }
 
-    fn within_budget(&mut self, swim: bool, peer: PeerId) -> bool {
+    fn within_budget(&mut self, lane: Lane, peer: PeerId) -> bool {
         let Limits { requests_per_second: per_second, request_burst: burst, .. } = self.limits;
-        let rate = if swim { budget::SWIM } else { Rate { per_second, burst } };
+        let rate = match lane {
+            Lane::Swim => budget::SWIM,
+            Lane::Bulk => Rate { per_second, burst },
+        };
         let now = Instant::now();
-        let budget = self.budgets.entry((swim, peer));
+        let budget = self.budgets.entry((lane, peer));
         budget.or_insert_with(|| Budget::full(rate, now)).take(rate, now)
     }
 

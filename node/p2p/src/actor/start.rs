@@ -31,7 +31,7 @@ use crate::{
     error::NetworkError,
     gate::{Gate, split_peer},
     gossip, identity,
-    kind::scope_tag,
+    kind::{Lane, scope_tag},
     network::{Inner, Network},
     request,
     round_trips::RoundTrips,
@@ -73,8 +73,8 @@ fn swarm(
         limits: connection_limits::Behaviour::new(limits),
         gossip: gossip::behaviour(&key, &scope, topics, directory.len())?,
         ping: ping::Behaviour::new(ping::Config::new()),
-        requests: request::behaviour(&scope, false),
-        swim: request::behaviour(&scope, true),
+        requests: request::behaviour(&scope, Lane::Bulk),
+        swim: request::behaviour(&scope, Lane::Swim),
         streams: libp2p_stream::Behaviour::new(),
     };
     let tcp = tcp::Config::default().nodelay(true);
