@@ -23,6 +23,7 @@ use backon::{ExponentialBuilder, Retryable};
 use rand::seq::SliceRandom;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use veil_node_chain::{Chain, ChainError};
 use veil_protocol_spec::{
     Blake3Digest, ClusterId, PeerIdHash, Wire,
     identity::SecretIdentity,
@@ -30,7 +31,6 @@ use veil_protocol_spec::{
 };
 
 use crate::{
-    chain::{Chain, ChainError},
     jobs::{Jobs, JobsError},
     ledger::Ledger,
     messages::{KeyFiles, SyncAnswer, SyncRequest},

@@ -36,8 +36,13 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 use veil_keygen_ceremony::keyset::ParameterSet;
+use veil_node_chain::{
+    AccountKey, Allowance, Chain, ChainConfig, ChainError, ClusterSettings, NodeRegistration,
+    anvil::{Anvil, AnvilConfig},
+};
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeySetDigest, PeerIdHash, Wire,
+    registry::Roles,
     scheduling::{ClusterPolicy, ClusterScope},
 };
 
@@ -55,14 +60,9 @@ use self::{
 };
 use crate::{
     ceremony::{AttemptStatus, ChainCommitPoint, ProposeOptions, propose},
-    chain::{
-        AccountKey, Allowance, Chain, ChainConfig, ChainError, ClusterSettings, NodeRegistration,
-        Roles,
-        anvil::{Anvil, AnvilConfig},
-    },
     docker::{Docker, Executor, Owner},
     job_file::JobFile,
-    keystore::new_identity,
+    keystore::{new_identity, write_new},
     status::Role,
 };
 
@@ -185,7 +185,8 @@ impl Devnet {
         let clock = Clock::begin(&tell, "contracts");
         let config = ChainConfig::new(anvil.url(), Address([0; 20])).with_key(account(&anvil, 0)?);
         let (admin, deployment) = Chain::deploy(config).await?;
-        deployment.write(&folder.join("deployment.json"))?;
+        let file = folder.join("deployment.json");
+        write_new(&file, 0o644, deployment.to_text().as_bytes())?;
         steps.push(clock.done());
 
         let clock = Clock::begin(&tell, "registration");

@@ -25,6 +25,7 @@ use veil_committee::frost::GroupVerifyingKey;
 use veil_keygen_ceremony::keyset::{
     KeySetError, ParameterSet, UnknownParameters, key_set_size_limit, read_key_set_with_digest,
 };
+use veil_node_chain::{ChainError, PublishedKey};
 use veil_protocol_spec::{
     Blake3Digest, Committee, KeySetDigest, PeerIdHash, PublicIdentity,
     scheduling::{Binding, ReferenceStringOrigin, Telemetry, UnixMillis},
@@ -35,7 +36,6 @@ use veil_scheduler::{
 };
 
 use crate::{
-    chain::{ChainError, PublishedKey},
     cluster::{Cluster, View},
     ledger::{Ledger, LedgerError, Trust},
     messages::{KeyFiles, SyncAnswer, SyncRequest},

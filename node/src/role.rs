@@ -23,13 +23,13 @@ use axum::Router;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use veil_node_chain::{AccountKey, AccountKeyError, Chain, ChainError, PublishedKey};
 use veil_protocol_spec::{identity::SecretIdentity, scheduling::UnixMillis};
 
 pub use self::board::StatusBoard;
 use crate::{
     admin::{self, AdminError},
     api,
-    chain::{AccountKey, AccountKeyError, Chain, ChainError, PublishedKey},
     cluster::{Cluster, ClusterError, ClusterOptions},
     config::{ChainSection, Environment, NetworkSection, NodeSection},
     driver::{DataDir, DataDirError},

@@ -14,15 +14,17 @@ use std::{
 use serde_json::Value;
 use veil_node::{
     ceremony::read_status,
-    chain::{
-        Chain, ChainConfig, ClusterSettings, NodeRegistration, Roles,
-        anvil::{Anvil, AnvilConfig},
-    },
     driver::DataDir,
     keystore::{Passphrase, write_identity},
     p2p::peer_id,
 };
-use veil_protocol_spec::{Address, ClusterId, Committee, identity::SecretIdentity};
+use veil_node_chain::{
+    Chain, ChainConfig, ClusterSettings, NodeRegistration,
+    anvil::{Anvil, AnvilConfig},
+};
+use veil_protocol_spec::{
+    Address, ClusterId, Committee, identity::SecretIdentity, registry::Roles,
+};
 
 /// anvil's accounts of that number, known to everybody.
 const ACCOUNTS: [&str; 4] = [

@@ -10,6 +10,7 @@
 //! - [`identity`]: the secp256k1 keys members sign their messages with.
 //! - [`ceremony`], [`agreement`] and [`decryption`]: the messages of the committee's protocols.
 //! - [`election`]: how a committee is drawn, as the contract draws it.
+//! - [`registry`]: what the registry on chain says of a node.
 //! - [`scheduling`]: `Telemetry`, `JobSpec`, `Manifest`, `AssignmentCertificate`.
 
 pub mod agreement;
@@ -21,6 +22,7 @@ pub mod domain;
 pub mod election;
 pub mod identity;
 pub mod ids;
+pub mod registry;
 pub mod scheduling;
 
 pub use codec::{CodecError, Wire};

@@ -8,12 +8,12 @@ pub(super) mod status;
 use std::path::PathBuf;
 
 use clap::Args;
+use veil_node_chain::{Chain, ChainError};
 use veil_protocol_spec::identity::SecretIdentity;
 
 use super::{Exit, node::role_exit};
 use crate::{
     ceremony::{CeremonyError, ChainCommitPoint, CommitPointError},
-    chain::{Chain, ChainError},
     config::{ConfigError, MemberConfig, process_environment},
     driver::DataDirError,
     keystore::Passphrase,

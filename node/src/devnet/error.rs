@@ -2,16 +2,12 @@
 
 use std::{io, path::PathBuf};
 
+use veil_node_chain::{AccountKeyError, ChainError, anvil::AnvilError};
+
 use super::verify::VerifyError;
 use crate::{
-    admin::AdminError,
-    ceremony::CeremonyError,
-    chain::{AccountKeyError, ChainError, anvil::AnvilError},
-    config::ConfigError,
-    docker::DockerError,
-    job_file::JobFileError,
-    keystore::KeystoreError,
-    operator::OperatorError,
+    admin::AdminError, ceremony::CeremonyError, config::ConfigError, docker::DockerError,
+    job_file::JobFileError, keystore::KeystoreError, operator::OperatorError,
 };
 
 /// Why there is no cluster, or no placement.

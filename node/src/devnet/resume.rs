@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use tokio_util::sync::CancellationToken;
+use veil_node_chain::{
+    Chain, ChainConfig,
+    anvil::{Anvil, AnvilConfig},
+};
 
 use super::{
     CHAIN_STATE, Clock, Devnet, DevnetError, DevnetFile, DevnetOptions, Event, FIRST_NODE_ACCOUNT,
     Node, NodeEntry, Tell, account, files::NodeFiles,
 };
 use crate::{
-    chain::{
-        Chain, ChainConfig,
-        anvil::{Anvil, AnvilConfig},
-    },
     config::{MemberConfig, WorkerConfig},
     docker::Docker,
     keystore::{Passphrase, read_identity},

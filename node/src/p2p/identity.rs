@@ -39,7 +39,7 @@ pub(super) fn keypair(identity: &SecretIdentity) -> Option<Keypair> {
 
 #[cfg(test)]
 mod tests {
-    use veil_protocol_spec::PeerIdHash;
+    use veil_protocol_spec::{PeerIdHash, scheduling::keccak};
 
     use super::*;
 
@@ -50,7 +50,7 @@ mod tests {
         assert_eq!(peer_id(&secret.public()), Ok(peer));
         assert_eq!(public_identity(&peer), Some(secret.public()));
         let bytes: [u8; 39] = peer.to_bytes().try_into().unwrap();
-        let hash = alloy::primitives::keccak256(bytes);
+        let hash = keccak(&bytes);
         assert_eq!(PeerIdHash::of(&secret.public()).0, hash.0);
     }
 

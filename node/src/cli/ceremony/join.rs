@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use veil_node_chain::Chain;
 use veil_protocol_spec::{ClusterId, PeerIdHash, scheduling::ReferenceStringOrigin};
 
 use super::{Common, Failure, connect, identity, load, passphrase, run_async};
@@ -14,7 +15,6 @@ use crate::{
         CeremonyError, CeremonyStatus, CeremonyTiming, FinishedKey, Member, MemberOptions,
         SinglePartyReference, StatusBoard, join, unix_seconds,
     },
-    chain::Chain,
     cli::{Exit, report::Reporter},
     driver::{DataDir, P2pLinks},
     p2p::{Directory, Network, NetworkConfig, Peer},

@@ -10,7 +10,7 @@ use alloy::{
     rpc::types::TransactionRequest,
 };
 use veil_contracts::assignment_anchor::AssignmentAnchor::AssignmentAnchorErrors as AnchorErrors;
-use veil_node::chain::{Allowance, Chain, ChainConfig, ChainError, Refusal};
+use veil_node_chain::{Allowance, Chain, ChainConfig, ChainError, Refusal};
 use veil_protocol_spec::{Address, scheduling::CertificateBody};
 
 use crate::support::{Group, World, eventually};

@@ -7,7 +7,7 @@ use veil_contracts::{
     committee_election::CommitteeElection::CommitteeElectionErrors as ElectionErrors,
     key_ceremony::KeyCeremony::KeyCeremonyErrors as CeremonyErrors,
 };
-use veil_node::chain::{
+use veil_node_chain::{
     AttemptStatus, CertificateVote, ClusterSettings, ElectedCommittee, ElectionStatus,
     Endorsements, KeyPublication, NodeRegistration, Refusal, absence_digest,
 };

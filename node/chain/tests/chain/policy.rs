@@ -4,7 +4,7 @@ use veil_contracts::{
     node_registry::NodeRegistry::NodeRegistryErrors,
     policy_registry::PolicyRegistry::PolicyRegistryErrors as PolicyErrors,
 };
-use veil_node::chain::{Allowance, ClusterSettings, ImageStatus, Refusal, Rights};
+use veil_node_chain::{Allowance, ClusterSettings, ImageStatus, Refusal, Rights};
 use veil_protocol_spec::scheduling::{ImagePart, ImageParts, PartKind};
 
 use crate::support::{World, refusal};

@@ -4,10 +4,9 @@ use serde::{Deserialize, Serialize};
 use veil_protocol_spec::{
     Address, Attempt, Blake3Digest, ClusterId, Committee, Epoch, KeccakDigest, KeySetDigest,
     ParticipantIndex, PeerIdHash, PublicIdentity, Signature, Slot,
+    registry::Roles,
     scheduling::{GroupSignature, Label, ReferenceStringOrigin},
 };
-
-pub use crate::p2p::Roles;
 
 const WORKER: u8 = 1;
 const MEMBER: u8 = 2;

@@ -1,14 +1,12 @@
 //! Deploying the whole set, and the file that says where it is.
 
-use std::path::Path;
-
 use alloy::{
     network::TransactionBuilder,
     primitives::{Address as EvmAddress, Bytes, U256},
     rpc::types::TransactionRequest,
     sol_types::SolValue,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use veil_contracts::{
     assignment_anchor::AssignmentAnchor,
     checkpoint_channel::CheckpointChannel,
@@ -29,7 +27,6 @@ use super::{
     rpc::Rpc,
     send::Account,
 };
-use crate::keystore::{KeystoreError, write_new};
 
 /// How to reach the chain to deploy to; its `directory` is ignored, its `key` owns the directory.
 pub type DeployConfig = ChainConfig;
@@ -54,8 +51,7 @@ const TIMELOCK_SECONDS: u64 = 2 * 24 * 3600;
 const ELECTION_BLOCKS: u64 = 128;
 
 /// Where a set is, as `veil chain deploy` writes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Deployment {
     /// The chain.
     pub chain_id: ChainId,
@@ -88,29 +84,11 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// Writes it as JSON, not over an existing file.
-    ///
-    /// # Errors
-    /// [`ChainError::File`].
-    pub fn write(&self, path: &Path) -> Result<(), ChainError> {
-        let text = serde_json::to_string_pretty(self).unwrap_or_default() + "\n";
-        write_new(path, 0o644, text.as_bytes()).map_err(|error| ChainError::File {
-            path: path.to_owned(),
-            source: match error {
-                KeystoreError::Io { source, .. } => source,
-                other => std::io::Error::other(other.to_string()),
-            },
-        })
-    }
-
-    /// Reads what [`Self::write`] wrote.
-    ///
-    /// # Errors
-    /// [`ChainError::File`].
-    pub fn read(path: &Path) -> Result<Self, ChainError> {
-        let file = |source| ChainError::File { path: path.to_owned(), source };
-        let text = std::fs::read_to_string(path).map_err(file)?;
-        serde_json::from_str(&text).map_err(|error| file(error.into()))
+    /// As JSON, one field a line.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        // Text and numbers under names always serialize.
+        serde_json::to_string_pretty(self).expect("a flat record is JSON") + "\n"
     }
 }
 

@@ -72,5 +72,5 @@ pub use typed::{
 pub use types::{
     Allowance, AnchoredCertificate, AttemptStatus, CeremonyAttempt, Cluster, ClusterSettings,
     Endorsements, Head, Mined, NodeRegistration, Proposal, PublishedKey, ReferenceString,
-    RegisteredNode, Rights, Roles, SubmittedJob,
+    RegisteredNode, Rights, SubmittedJob,
 };

@@ -15,15 +15,12 @@ use tokio::sync::Mutex;
 use veil_contracts::node_registry::NodeRegistry::NodeRegistered;
 use veil_protocol_spec::{
     ClusterId, PeerIdHash, PublicIdentity,
+    registry::Roles,
     scheduling::{BlockRef, Label},
 };
 
 use super::{
-    Chain, ChainError,
-    connection::evm,
-    rpc::reference,
-    typed::compressed,
-    types::{Roles, roles_of},
+    Chain, ChainError, connection::evm, rpc::reference, typed::compressed, types::roles_of,
 };
 
 const WHAT: &str = "the registrations of nodes";

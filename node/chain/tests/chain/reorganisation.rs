@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use veil_node::chain::{Allowance, Chain, ChainConfig, ChainError, ChainEvent, Follower, Update};
+use veil_node_chain::{Allowance, Chain, ChainConfig, ChainError, ChainEvent, Follower, Update};
 use veil_protocol_spec::{Address, scheduling::BlockRef};
 
 use crate::support::{Proxy, World};

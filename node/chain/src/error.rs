@@ -1,7 +1,5 @@
 //! What can go wrong between this node and the chain; every message says what to do next.
 
-use std::{io, path::PathBuf};
-
 use alloy::{
     contract,
     transports::{RpcError, TransportError, TransportErrorKind},
@@ -173,14 +171,6 @@ pub enum ChainError {
     /// A certificate or publication of another chain, directory or cluster.
     #[error("this belongs to another chain or directory than the client is connected to")]
     OtherScope,
-    /// The deployment file cannot be written or read.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
 }
 
 impl ChainError {
@@ -196,12 +186,6 @@ impl ChainError {
                 | Self::Dropped { .. }
                 | Self::Reverted { reason: None, .. }
         )
-    }
-
-    /// Whether a file was at fault.
-    #[must_use]
-    pub const fn is_file(&self) -> bool {
-        matches!(self, Self::File { .. })
     }
 
     /// The contract's reason, if one refused.

@@ -23,15 +23,16 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 use veil_committee::frost::{Dkg, EvmSuite, GroupKeyShare, GroupPublicKey, dkg::Packages};
-use veil_node::chain::{
+use veil_node_chain::{
     Chain, ChainConfig, ChainError, ClusterSettings, Deployment, Endorsements, KeyPublication,
-    NodeRegistration, Proposal, ReferenceString, Refusal, Roles,
+    NodeRegistration, Proposal, ReferenceString, Refusal,
     anvil::{Anvil, AnvilConfig},
 };
 use veil_protocol_spec::{
     Address, Attempt, Blake3Digest, ClusterId, Committee, Epoch, KeccakDigest, KeySetDigest,
     PublicIdentity, Slot,
     identity::SecretIdentity,
+    registry::Roles,
     scheduling::{
         AssignmentCertificate, Binding, CertificateBody, GroupSignature, MerkleTree,
         ReferenceStringOrigin,

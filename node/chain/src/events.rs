@@ -40,7 +40,7 @@ macro_rules! known {
             HashMap::from([$((
                 $contract,
                 events(include_str!(concat!(
-                    env!("CARGO_MANIFEST_DIR"), "/../contracts/abi/", $contract, ".json"
+                    env!("CARGO_MANIFEST_DIR"), "/../../contracts/abi/", $contract, ".json"
                 ))),
             )),*])
         });

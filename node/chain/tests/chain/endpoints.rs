@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use veil_node::chain::{
+use veil_node_chain::{
     Allowance, Chain, ChainConfig, ChainError,
     anvil::{Anvil, AnvilConfig},
 };
