@@ -66,7 +66,7 @@ impl Cluster {
             };
             chain.register_node(&registration, &identity(i)).await.unwrap();
         }
-        let directory = deployment.directory.to_lowercase().parse().unwrap();
+        let directory = deployment.contracts.directory;
         let folder = tempfile::tempdir().unwrap();
         let this = Self { anvil, folder, directory, cluster, parameters };
         let ports: Vec<u16> = (0..4).map(|_| free_port()).collect();

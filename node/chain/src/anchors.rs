@@ -1,7 +1,8 @@
 //! Certificates on chain.
 
 use alloy::{
-    primitives::U256,
+    primitives::{B256, U256},
+    providers::DynProvider,
     rpc::types::{Filter, Log},
     sol_types::SolEvent,
 };
@@ -15,12 +16,17 @@ use veil_protocol_spec::{
     scheduling::{Assignment, AssignmentCertificate, CertificateBody, Outcome},
 };
 
-use super::{
-    AnchoredCertificate, Chain, ChainError, Head, Mined, ceremonies::origin, connection::evm,
-    typed::FrostParts,
+use crate::{
+    address::evm,
+    ceremonies::origin,
+    certificate::certificate_arguments,
+    connection::Chain,
+    error::ChainError,
+    point::FrostParts,
+    types::{AnchoredCertificate, Head, Mined},
 };
 
-type Contract = AssignmentAnchorInstance<alloy::providers::DynProvider>;
+type Contract = AssignmentAnchorInstance<DynProvider>;
 
 const WHAT: &str = "the anchored certificates";
 
@@ -32,8 +38,8 @@ impl Chain {
     /// Anchors a certificate. It must be the one after [`Self::head`].
     ///
     /// # Errors
-    /// [`ChainError`]; [`Refusal::is_out_of_order`](super::Refusal::is_out_of_order) if somebody was
-    /// faster.
+    /// [`ChainError`]; [`Refusal::is_out_of_order`](crate::Refusal::is_out_of_order) if another account
+    /// was faster.
     pub async fn anchor(&self, certificate: &AssignmentCertificate) -> Result<Mined, ChainError> {
         let arguments = self.arguments(&certificate.body)?;
         let FrostParts { rx, ry, z } = FrostParts::of(&certificate.signature)?;
@@ -48,7 +54,7 @@ impl Chain {
             .anchors()
             .anchor(arguments, group_key, FrostSignature { rx, ry, z })
             .into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the anchoring of a certificate", request).await?))
+        self.transact("the anchoring of a certificate", request).await
     }
 
     /// The last certificate anchored, or none before the first.
@@ -76,8 +82,8 @@ impl Chain {
         cluster: ClusterId,
         hash: KeccakDigest,
     ) -> Result<Option<AnchoredCertificate>, ChainError> {
-        let filter = self.anchor_events(cluster).topic3(alloy::primitives::B256::from(hash.0));
-        let found = self.rpc.last_log(WHAT, &filter, self.all_blocks().await?).await?;
+        let filter = self.anchor_events(cluster).topic3(B256::from(hash.0));
+        let found = self.rpc.last_log(WHAT, &filter, self.rpc.all_blocks().await?).await?;
         found.as_ref().map(anchored_certificate).transpose()
     }
 
@@ -90,7 +96,7 @@ impl Chain {
         cluster: ClusterId,
     ) -> Result<Vec<AnchoredCertificate>, ChainError> {
         let logs =
-            self.rpc.logs(WHAT, &self.anchor_events(cluster), self.all_blocks().await?).await?;
+            self.rpc.logs(WHAT, &self.anchor_events(cluster), self.rpc.all_blocks().await?).await?;
         logs.iter().map(anchored_certificate).collect()
     }
 
@@ -113,7 +119,7 @@ impl Chain {
             .anchors()
             .confirmDeployment(certificates, assignment_arguments(assignment), proof)
             .into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the confirmation of a deployment", request).await?))
+        self.transact("the confirmation of a deployment", request).await
     }
 
     /// Asks the contract whether an assignment is in an anchored certificate.
@@ -142,30 +148,14 @@ impl Chain {
 
     fn arguments(&self, body: &CertificateBody) -> Result<Certificate, ChainError> {
         self.check_scope(&body.binding.scope)?;
-        Ok(Certificate {
-            cluster: body.binding.scope.cluster.0.into(),
-            epoch: body.binding.epoch.0,
-            keySet: body.binding.key_set.0.into(),
-            slot: body.slot.0,
-            manifest: body.manifest.0.into(),
-            previous: body.previous.0.into(),
-            assignmentsRoot: body.assignments_root.0.into(),
-            stateRoot: body.state_root.0.into(),
-            referenceStringOrigin: body.reference_string as u8,
-        })
+        Ok(certificate_arguments!(Certificate, body))
     }
 
     fn anchor_events(&self, cluster: ClusterId) -> Filter {
         Filter::new()
             .address(evm(self.contracts.assignment_anchor))
             .event_signature(CertificateAnchored::SIGNATURE_HASH)
-            .topic1(alloy::primitives::B256::from(cluster.0))
-    }
-
-    /// From the first block with events to the last one.
-    pub(super) async fn all_blocks(&self) -> Result<(u64, u64), ChainError> {
-        let last = self.rpc.latest().await?.header.number;
-        Ok((self.rpc.config.first_block.min(last), last))
+            .topic1(B256::from(cluster.0))
     }
 }
 

@@ -18,7 +18,7 @@ use alloy::{
 };
 use veil_protocol_spec::ChainId;
 
-use super::AccountKey;
+use crate::key::AccountKey;
 
 /// Environment variable with the program's path.
 const PROGRAM_VARIABLE: &str = "VEIL_ANVIL";

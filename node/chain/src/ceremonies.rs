@@ -1,6 +1,6 @@
 //! Ceremonies and the keys that they publish.
 
-use alloy::primitives::U256;
+use alloy::{primitives::U256, providers::DynProvider};
 use veil_contracts::key_ceremony::{
     IKeyCeremony::{Absence, Key, Proposal as ProposalArguments, Publication},
     IVeilContract::{CompactSignature, FrostSignature, Point},
@@ -12,14 +12,21 @@ use veil_protocol_spec::{
     scheduling::{GroupSignature, ReferenceStringOrigin},
 };
 
-use super::{
-    AttemptStatus, CeremonyAttempt, Chain, ChainError, ElectedCommittee, Endorsements,
-    InvalidPoint, KeyPublication, Mined, Proposal, PublishedKey, ReferenceString, Refusal,
-    connection::evm,
-    typed::{Coordinates, FrostParts, abort_digest, absence_digest, compact, compressed},
+use crate::{
+    address::evm,
+    connection::Chain,
+    elections::ElectedCommittee,
+    error::ChainError,
+    point::{Coordinates, FrostParts, InvalidPoint, compact, compressed},
+    refusal::Refusal,
+    typed::{KeyPublication, abort_digest, absence_digest},
+    types::{
+        AttemptStatus, CeremonyAttempt, Endorsements, Mined, Proposal, PublishedKey,
+        ReferenceString,
+    },
 };
 
-type Contract = KeyCeremonyInstance<alloy::providers::DynProvider>;
+type Contract = KeyCeremonyInstance<DynProvider>;
 
 impl Chain {
     fn ceremony(&self) -> Contract {
@@ -68,7 +75,7 @@ impl Chain {
         };
         let identities = self.next_committee(proposal.cluster, proposal.epoch).await?;
         let request = self.ceremony().propose(arguments, identities).into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the proposal of a ceremony", request).await?))
+        self.transact("the proposal of a ceremony", request).await
     }
 
     /// Ends an attempt that has not published; the admin's, or that of a member's operator.
@@ -86,7 +93,7 @@ impl Chain {
             .ceremony()
             .abort(cluster.0.into(), epoch.0, attempt.0, reason.0.into())
             .into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the abort of a ceremony", request).await?))
+        self.transact("the abort of a ceremony", request).await
     }
 
     /// The same with a member's signature over [`abort_digest`], sent by anyone.
@@ -116,12 +123,12 @@ impl Chain {
                 CompactSignature { r, vs },
             )
             .into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the abort of a ceremony", request).await?))
+        self.transact("the abort of a ceremony", request).await
     }
 
     /// Seats the next standby in place of a member that was absent from the last attempt, which failed.
     /// `witnesses`: t+1 other members by ascending seat, with their signatures over
-    /// [`absence_digest`](super::absence_digest).
+    /// [`absence_digest`].
     ///
     /// # Errors
     /// [`ChainError`].
@@ -149,7 +156,7 @@ impl Chain {
             .ceremony()
             .replaceSeat(cluster.0.into(), epoch.0, attempt.0, seat.get(), absences)
             .into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the replacement of a seat", request).await?))
+        self.transact("the replacement of a seat", request).await
     }
 
     /// Publishes a key with all signatures. `roster` is the attempt's, as identities in the order
@@ -193,7 +200,7 @@ impl Chain {
             .ceremony()
             .publish(arguments, signatures, possession, handover)
             .into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the publication of a key", request).await?))
+        self.transact("the publication of a key", request).await
     }
 
     /// How many attempts were proposed for an epoch: the number of the next one.
@@ -299,7 +306,7 @@ fn frost(signature: &GroupSignature) -> Result<FrostSignature, ChainError> {
 }
 
 /// As the contracts number it.
-pub(super) const fn origin(number: u8) -> Result<ReferenceStringOrigin, ChainError> {
+pub(crate) const fn origin(number: u8) -> Result<ReferenceStringOrigin, ChainError> {
     match number {
         0 => Ok(ReferenceStringOrigin::Committee),
         1 => Ok(ReferenceStringOrigin::SingleParty),

@@ -1,139 +1,34 @@
 //! The handle on the chain: connecting, checking, reading.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use alloy::{
-    primitives::{Address as EvmAddress, B256},
-    providers::Provider,
-    rpc::types::BlockId,
-};
+use alloy::{primitives::B256, rpc::types::BlockId};
 use tokio::sync::watch;
-use veil_contracts::directory::Directory;
 use veil_protocol_spec::{
     Address, ChainId, ClusterId,
     scheduling::{BlockRef, ClusterScope},
 };
 
-use super::{
-    AccountKey, ChainError, EndpointStatus, Refusal, RpcUrls,
+use crate::{
+    account::Account,
+    config::ChainConfig,
+    contracts::Contracts,
+    endpoints::EndpointStatus,
+    error::ChainError,
+    key::AccountKey,
     registrations::Registrations,
     rpc::{Rpc, reference},
-    send::Account,
     watch::Watcher,
 };
-
-/// The interface version of the contracts that this build speaks.
-pub(super) const INTERFACE_VERSION: u16 = 2;
-
-/// How to reach the contracts.
-#[derive(Clone, Debug)]
-pub struct ChainConfig {
-    /// JSON-RPC endpoints, all of one chain.
-    pub rpc: RpcUrls,
-    /// Address of the directory (`VEIL_CONTRACT_ADDRESS`).
-    pub directory: Address,
-    /// The chain expected; any if none is given.
-    pub chain_id: Option<ChainId>,
-    /// Who sends transactions; reading works without.
-    pub key: Option<AccountKey>,
-    /// Blocks on top of a transaction's own, itself included, before it counts: 1 or more. If none is
-    /// given: one more than `depth`.
-    pub confirmations: Option<u64>,
-    /// Blocks on top of a block before what is in it is acted on, since it may be replaced until
-    /// then. If none is given: 0 on a local chain (31337, 1337), 3 on others.
-    pub depth: Option<u64>,
-    /// How long to wait for a transaction.
-    pub deadline: Duration,
-    /// How long a transaction may wait before its fee is raised.
-    pub stuck_after: Duration,
-    /// The most that is paid for a unit of gas, in wei.
-    pub max_fee_per_gas: u128,
-    /// How often to ask for new blocks.
-    pub poll: Duration,
-    /// The block from which on events are looked for: that of the deployment, or any before it.
-    pub first_block: u64,
-    /// Blocks whose events are asked for at once; fewer if an endpoint gives less.
-    pub log_range: u64,
-}
-
-impl ChainConfig {
-    /// With the defaults: confirmations and depth by the chain, 60 s, fees raised after 20 s up to 500 gwei, asking twice
-    /// a second, events from the first block on in ranges of 5,000.
-    #[must_use]
-    pub fn new(rpc: impl Into<RpcUrls>, directory: Address) -> Self {
-        Self {
-            rpc: rpc.into(),
-            directory,
-            chain_id: None,
-            key: None,
-            confirmations: None,
-            depth: None,
-            deadline: Duration::from_secs(60),
-            stuck_after: Duration::from_secs(20),
-            max_fee_per_gas: 500_000_000_000,
-            poll: Duration::from_millis(500),
-            first_block: 0,
-            log_range: 5_000,
-        }
-    }
-
-    /// The same with an account.
-    #[must_use]
-    pub fn with_key(mut self, key: AccountKey) -> Self {
-        self.key = Some(key);
-        self
-    }
-}
-
-/// Addresses of the set in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Contracts {
-    /// The directory that names the others.
-    pub directory: Address,
-    /// Clusters, their nodes, and stake.
-    pub node_registry: Address,
-    /// Policies, rights, images.
-    pub policy_registry: Address,
-    /// Elections of committees.
-    pub committee_election: Address,
-    /// Ceremonies and keys.
-    pub key_ceremony: Address,
-    /// Job submissions.
-    pub job_board: Address,
-    /// Certificates.
-    pub assignment_anchor: Address,
-    /// Disputes and slashing.
-    pub disputes: Address,
-    /// Checkpoints of frequent slots.
-    pub checkpoint_channel: Address,
-}
-
-impl Contracts {
-    /// All of them with their names in the directory.
-    #[must_use]
-    pub const fn named(&self) -> [(&'static str, Address); 9] {
-        [
-            ("Directory", self.directory),
-            ("NodeRegistry", self.node_registry),
-            ("PolicyRegistry", self.policy_registry),
-            ("CommitteeElection", self.committee_election),
-            ("KeyCeremony", self.key_ceremony),
-            ("JobBoard", self.job_board),
-            ("AssignmentAnchor", self.assignment_anchor),
-            ("Disputes", self.disputes),
-            ("CheckpointChannel", self.checkpoint_channel),
-        ]
-    }
-}
 
 /// A handle on the contracts of one directory. Clones share the connection and the account's
 /// transaction count.
 #[derive(Clone)]
 pub struct Chain {
-    pub(super) rpc: Rpc,
-    pub(super) contracts: Contracts,
-    pub(super) account: Option<Arc<Account>>,
-    pub(super) registrations: Arc<Registrations>,
+    pub(crate) rpc: Rpc,
+    pub(crate) contracts: Contracts,
+    pub(crate) account: Option<Arc<Account>>,
+    pub(crate) registrations: Arc<Registrations>,
     watcher: Arc<Watcher>,
 }
 
@@ -158,7 +53,7 @@ impl Chain {
         Ok(Self::assemble(rpc, contracts, config.key))
     }
 
-    pub(super) fn assemble(rpc: Rpc, contracts: Contracts, key: Option<AccountKey>) -> Self {
+    pub(crate) fn assemble(rpc: Rpc, contracts: Contracts, key: Option<AccountKey>) -> Self {
         let account = key.map(|key| Arc::new(Account::new(key)));
         let watcher = Arc::new(Watcher::start(rpc.clone()));
         Self { rpc, contracts, account, registrations: Arc::default(), watcher }
@@ -185,12 +80,7 @@ impl Chain {
     /// # Errors
     /// [`ChainError::UnknownBlock`] if it has another one of that number, or none yet.
     pub async fn check_block(&self, block: BlockRef) -> Result<(), ChainError> {
-        let found = self.rpc.block(block.number).await?;
-        if found.is_some_and(|found| reference(&found) == block) {
-            Ok(())
-        } else {
-            Err(ChainError::UnknownBlock(block))
-        }
+        self.rpc.check_block(block).await
     }
 
     /// The chain.
@@ -260,72 +150,7 @@ impl Chain {
         found.as_ref().map(reference).ok_or(ChainError::Unexpected("a chain with a gap"))
     }
 
-    pub(super) fn check_scope(&self, scope: &ClusterScope) -> Result<(), ChainError> {
+    pub(crate) fn check_scope(&self, scope: &ClusterScope) -> Result<(), ChainError> {
         if *scope == self.scope(scope.cluster) { Ok(()) } else { Err(ChainError::OtherScope) }
-    }
-}
-
-pub(super) fn evm(address: Address) -> EvmAddress {
-    EvmAddress::new(address.0)
-}
-
-/// A contract's name in the directory.
-pub(super) fn name_word(name: &str) -> alloy::primitives::B256 {
-    super::typed::organisation_word(name)
-}
-
-impl Rpc {
-    async fn contracts(&self, directory: Address) -> Result<Contracts, ChainError> {
-        let address = evm(directory);
-        let code = self.ask("the directory", || self.provider.get_code_at(address)).await?;
-        let none = || ChainError::NoDirectory { address: directory, chain: self.chain_id };
-        if code.is_empty() {
-            return Err(none());
-        }
-        let contract = Directory::new(address, &self.provider);
-        let version = self
-            .call("the directory", || async { contract.interfaceVersion().call().await })
-            .await
-            .map_err(|error| if error.is_transient() { error } else { none() })?;
-        check_version("Directory", version)?;
-        let find = |name| self.find(directory, name);
-        Ok(Contracts {
-            directory,
-            node_registry: find("NodeRegistry").await?,
-            policy_registry: find("PolicyRegistry").await?,
-            committee_election: find("CommitteeElection").await?,
-            key_ceremony: find("KeyCeremony").await?,
-            job_board: find("JobBoard").await?,
-            assignment_anchor: find("AssignmentAnchor").await?,
-            disputes: find("Disputes").await?,
-            checkpoint_channel: find("CheckpointChannel").await?,
-        })
-    }
-
-    async fn find(&self, directory: Address, name: &'static str) -> Result<Address, ChainError> {
-        let contract = Directory::new(evm(directory), &self.provider);
-        let address = self
-            .call(name, || async { contract.contractOf(name_word(name)).call().await })
-            .await
-            .map_err(|error| match error.refusal() {
-                Some(Refusal::Directory(_)) => ChainError::Incomplete { directory, contract: name },
-                // Some other contract, which does not know the question.
-                Some(_) => ChainError::NoDirectory { address: directory, chain: self.chain_id },
-                None => error,
-            })?;
-        // All contracts have this function in common.
-        let contract = Directory::new(address, &self.provider);
-        let version =
-            self.call(name, || async { contract.interfaceVersion().call().await }).await?;
-        check_version(name, version)?;
-        Ok(Address(address.0.0))
-    }
-}
-
-fn check_version(contract: &'static str, found: u16) -> Result<(), ChainError> {
-    if found == INTERFACE_VERSION {
-        Ok(())
-    } else {
-        Err(ChainError::Version { contract, found, supported: INTERFACE_VERSION })
     }
 }

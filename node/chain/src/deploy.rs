@@ -21,11 +21,14 @@ use veil_contracts::{
 };
 use veil_protocol_spec::{Address, ChainId};
 
-use super::{
-    Chain, ChainConfig, ChainError, Contracts,
-    connection::{evm, name_word},
+use crate::{
+    account::Account,
+    address::{address, evm, name_word},
+    config::ChainConfig,
+    connection::Chain,
+    contracts::{Contracts, checksummed},
+    error::ChainError,
     rpc::Rpc,
-    send::Account,
 };
 
 /// How to reach the chain to deploy to; its `directory` is ignored, its `key` owns the directory.
@@ -55,26 +58,12 @@ const ELECTION_BLOCKS: u64 = 128;
 pub struct Deployment {
     /// The chain.
     pub chain_id: ChainId,
-    /// `VEIL_CONTRACT_ADDRESS`.
-    pub directory: String,
+    /// The contracts; the directory is `VEIL_CONTRACT_ADDRESS`.
+    #[serde(flatten)]
+    pub contracts: Contracts,
     /// The directory's owner: governance.
-    pub timelock: String,
-    /// Clusters, nodes, stake.
-    pub node_registry: String,
-    /// Policies, rights, images.
-    pub policy_registry: String,
-    /// Elections.
-    pub committee_election: String,
-    /// Ceremonies and keys.
-    pub key_ceremony: String,
-    /// Job submissions.
-    pub job_board: String,
-    /// Certificates.
-    pub assignment_anchor: String,
-    /// Disputes.
-    pub disputes: String,
-    /// Checkpoints.
-    pub checkpoint_channel: String,
+    #[serde(serialize_with = "checksummed")]
+    pub timelock: Address,
     /// The block of the first transaction: `chain.first_block`.
     pub first_block: u64,
     /// The block of the last transaction.
@@ -143,15 +132,15 @@ impl Chain {
         let channel = deployer.create(&CheckpointChannel::BYTECODE, with_policies).await?;
 
         let contracts = Contracts {
-            directory: ours(directory),
-            node_registry: ours(registry),
-            policy_registry: ours(policies),
-            committee_election: ours(election),
-            key_ceremony: ours(ceremony),
-            job_board: ours(board),
-            assignment_anchor: ours(anchor),
-            disputes: ours(disputes),
-            checkpoint_channel: ours(channel),
+            directory: address(directory),
+            node_registry: address(registry),
+            policy_registry: address(policies),
+            committee_election: address(election),
+            key_ceremony: address(ceremony),
+            job_board: address(board),
+            assignment_anchor: address(anchor),
+            disputes: address(disputes),
+            checkpoint_channel: address(channel),
         };
         let set = contracts.named().into_iter().filter(|(_, at)| *at != contracts.directory);
         let entry = |(name, at)| Entry { name: name_word(name), location: evm(at) };
@@ -160,30 +149,17 @@ impl Chain {
             .into_transaction_request();
         deployer.send("the publication of the set", publish).await?;
 
-        let text = |address: Address| evm(address).to_string();
         let (first_block, block) = deployer.blocks.unwrap_or_default();
         let deployment = Deployment {
             chain_id: rpc.chain_id,
-            directory: text(contracts.directory),
-            timelock: timelock.to_string(),
-            node_registry: text(contracts.node_registry),
-            policy_registry: text(contracts.policy_registry),
-            committee_election: text(contracts.committee_election),
-            key_ceremony: text(contracts.key_ceremony),
-            job_board: text(contracts.job_board),
-            assignment_anchor: text(contracts.assignment_anchor),
-            disputes: text(contracts.disputes),
-            checkpoint_channel: text(contracts.checkpoint_channel),
+            contracts,
+            timelock: address(timelock),
             first_block,
             block,
             gas: deployer.gas,
         };
         Ok((Self::assemble(rpc, contracts, Some(key)), deployment))
     }
-}
-
-fn ours(address: EvmAddress) -> Address {
-    Address(address.0.0)
 }
 
 struct Deployer<'a> {

@@ -1,6 +1,6 @@
 //! Disputes: proofs of what members and groups should not have signed.
 
-use alloy::primitives::U256;
+use alloy::{primitives::U256, providers::DynProvider};
 use veil_contracts::disputes::{
     Disputes::{self, DisputesInstance},
     IAssignmentAnchor::Certificate,
@@ -8,38 +8,21 @@ use veil_contracts::disputes::{
     IVeilContract::{CompactSignature, FrostSignature, Point},
 };
 use veil_protocol_spec::{
-    Address, ClusterId, Epoch, KeccakDigest, PeerIdHash, PublicIdentity, Signature, Slot,
-    scheduling::{AssignmentCertificate, ClusterScope},
+    Address, ClusterId, Epoch, PeerIdHash, PublicIdentity, Signature,
+    scheduling::AssignmentCertificate,
 };
 
-use super::{
-    Chain, ChainError, Mined,
-    connection::evm,
-    typed::{Coordinates, FrostParts, compact, vote_digest},
+use crate::{
+    address::evm,
+    certificate::certificate_arguments,
+    connection::Chain,
+    error::ChainError,
+    point::{Coordinates, FrostParts, compact},
+    typed::CertificateVote,
+    types::Mined,
 };
 
-type Contract = DisputesInstance<alloy::providers::DynProvider>;
-
-/// What a member signs for the only certificate of a slot that it takes part in signing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CertificateVote {
-    /// Chain, directory, cluster.
-    pub scope: ClusterScope,
-    /// The epoch.
-    pub epoch: Epoch,
-    /// The slot.
-    pub slot: Slot,
-    /// Hash of the certificate.
-    pub certificate: KeccakDigest,
-}
-
-impl CertificateVote {
-    /// What the member's identity signs.
-    #[must_use]
-    pub fn digest(&self) -> [u8; 32] {
-        vote_digest(self)
-    }
-}
+type Contract = DisputesInstance<DynProvider>;
 
 impl Chain {
     fn disputes(&self) -> Contract {
@@ -78,7 +61,7 @@ impl Chain {
                 signed(other, other_signature)?,
             )
             .into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the report of an equivocation", request).await?))
+        self.transact("the report of an equivocation", request).await
     }
 
     /// Shows that a group signed two certificates of one slot, which suspends it.
@@ -96,7 +79,7 @@ impl Chain {
             .disputes()
             .reportGroupEquivocation(a, signature_a, b, signature_b)
             .into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the report of an equivocation", request).await?))
+        self.transact("the report of an equivocation", request).await
     }
 
     fn signed(
@@ -106,17 +89,7 @@ impl Chain {
         let body = &certificate.body;
         self.check_scope(&body.binding.scope)?;
         let FrostParts { rx, ry, z } = FrostParts::of(&certificate.signature)?;
-        let arguments = Certificate {
-            cluster: body.binding.scope.cluster.0.into(),
-            epoch: body.binding.epoch.0,
-            keySet: body.binding.key_set.0.into(),
-            slot: body.slot.0,
-            manifest: body.manifest.0.into(),
-            previous: body.previous.0.into(),
-            assignmentsRoot: body.assignments_root.0.into(),
-            stateRoot: body.state_root.0.into(),
-            referenceStringOrigin: body.reference_string as u8,
-        };
+        let arguments = certificate_arguments!(Certificate, body);
         Ok((arguments, FrostSignature { rx, ry, z }))
     }
 
@@ -152,6 +125,6 @@ impl Chain {
     /// [`ChainError`].
     pub async fn claim(&self, account: Address) -> Result<Mined, ChainError> {
         let request = self.disputes().claim(evm(account)).into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("a claim", request).await?))
+        self.transact("a claim", request).await
     }
 }

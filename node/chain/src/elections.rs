@@ -11,7 +11,7 @@
 
 use alloy::{
     primitives::{B256, keccak256},
-    providers::Provider,
+    providers::{DynProvider, Provider},
     rlp::Encodable,
     rpc::types::{BlockNumberOrTag, Filter},
     sol_types::SolEvent,
@@ -23,9 +23,9 @@ use veil_contracts::committee_election::{
 };
 use veil_protocol_spec::{ClusterId, Epoch, KeccakDigest, PeerIdHash, election};
 
-use super::{Chain, ChainError, Mined, connection::evm};
+use crate::{address::evm, connection::Chain, error::ChainError, types::Mined};
 
-type Contract = CommitteeElectionInstance<alloy::providers::DynProvider>;
+type Contract = CommitteeElectionInstance<DynProvider>;
 
 /// Where an election stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -83,7 +83,7 @@ impl Chain {
     ) -> Result<Mined, ChainError> {
         let request =
             self.election_contract().request(cluster.0.into(), epoch.0).into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the request of an election", request).await?))
+        self.transact("the request of an election", request).await
     }
 
     /// Draws the committee, by the header of the deciding block.
@@ -102,7 +102,7 @@ impl Chain {
             .election_contract()
             .seal(cluster.0.into(), epoch.0, candidates, header.into())
             .into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the sealing of an election", request).await?))
+        self.transact("the sealing of an election", request).await
     }
 
     /// Fixes another block, if the one before can no longer be proved.
@@ -116,7 +116,7 @@ impl Chain {
     ) -> Result<Mined, ChainError> {
         let request =
             self.election_contract().expire(cluster.0.into(), epoch.0).into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the renewal of an election", request).await?))
+        self.transact("the renewal of an election", request).await
     }
 
     /// Where an election stands.
@@ -205,7 +205,8 @@ impl Chain {
         epoch: Epoch,
     ) -> Result<CommitteeElected, ChainError> {
         let filter = self.election_events(cluster, epoch, CommitteeElected::SIGNATURE_HASH);
-        let found = self.rpc.last_log("the committee", &filter, self.all_blocks().await?).await?;
+        let found =
+            self.rpc.last_log("the committee", &filter, self.rpc.all_blocks().await?).await?;
         let found = found.ok_or(ChainError::Unexpected("a committee without its event"))?;
         let event = found.log_decode_validate::<CommitteeElected>();
         let event = event.map_err(|_| ChainError::Unexpected("an event of another form"))?;
@@ -220,7 +221,8 @@ impl Chain {
         round: u32,
     ) -> Result<Vec<Candidate>, ChainError> {
         let filter = self.election_events(cluster, epoch, ElectionRequested::SIGNATURE_HASH);
-        let found = self.rpc.last_log("the candidates", &filter, self.all_blocks().await?).await?;
+        let found =
+            self.rpc.last_log("the candidates", &filter, self.rpc.all_blocks().await?).await?;
         let event = found.map(|log| log.log_decode_validate::<ElectionRequested>()).transpose();
         let event = event.map_err(|_| ChainError::Unexpected("an event of another form"))?;
         match event.map(|event| event.inner.data) {

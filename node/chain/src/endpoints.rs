@@ -47,7 +47,10 @@ use tower_service::Service;
 use tracing::{info, warn};
 use veil_protocol_spec::ChainId;
 
-use super::{ChainError, error::root_cause};
+use crate::{
+    error::{ChainError, root_cause},
+    fault::{Fault, NoEndpoint},
+};
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -123,36 +126,6 @@ pub struct EndpointStatus {
     pub fault: Option<String>,
 }
 
-/// What an endpoint did wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// Nothing that is an answer.
-    Silent(String),
-    /// It serves another chain.
-    OtherChain {
-        /// That of the others, or the configured one.
-        expected: ChainId,
-        /// Its own.
-        found: ChainId,
-    },
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Silent(detail) => f.write_str(detail),
-            Self::OtherChain { expected, found } => {
-                write!(f, "it serves chain {found}, not {expected}")
-            }
-        }
-    }
-}
-
-/// No endpoint answered: each one's URL and what it did.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("no endpoint answers")]
-pub(super) struct NoEndpoint(pub(super) Vec<(String, Fault)>);
-
 #[derive(Default)]
 struct Health {
     /// Its chain id was right since its last failure.
@@ -178,12 +151,12 @@ struct Shared {
 
 /// The transport. Clones share the endpoints' health.
 #[derive(Clone)]
-pub(super) struct Endpoints(Arc<Shared>);
+pub(crate) struct Endpoints(Arc<Shared>);
 
 impl Endpoints {
     /// # Errors
     /// [`ChainError::InvalidUrl`].
-    pub(super) fn new(urls: &RpcUrls, expected: Option<ChainId>) -> Result<Self, ChainError> {
+    pub(crate) fn new(urls: &RpcUrls, expected: Option<ChainId>) -> Result<Self, ChainError> {
         let endpoints: Result<Vec<_>, _> = urls.0.iter().map(|url| Endpoint::new(url)).collect();
         let endpoints = endpoints?;
         if endpoints.is_empty() {
@@ -195,17 +168,17 @@ impl Endpoints {
     }
 
     /// The chain that all endpoints have to serve, once one has answered.
-    pub(super) fn chain(&self) -> Option<ChainId> {
+    pub(crate) fn chain(&self) -> Option<ChainId> {
         self.0.chain.get().copied()
     }
 
     /// URL of the endpoint in use.
-    pub(super) fn current(&self) -> &str {
+    pub(crate) fn current(&self) -> &str {
         let current = self.0.current.load(Ordering::Relaxed);
         self.0.endpoints.get(current).map_or("", |endpoint| &endpoint.url)
     }
 
-    pub(super) fn status(&self) -> Vec<EndpointStatus> {
+    pub(crate) fn status(&self) -> Vec<EndpointStatus> {
         let status = |endpoint: &Endpoint| {
             let fault = endpoint.health().fault.as_ref().map(ToString::to_string);
             EndpointStatus { url: endpoint.url.clone(), healthy: fault.is_none(), fault }

@@ -6,9 +6,10 @@ use alloy::{
 };
 use veil_protocol_spec::{Address, ChainId, KeccakDigest, scheduling::BlockRef};
 
-use super::{
-    InvalidPoint, Refusal,
-    endpoints::{Fault, NoEndpoint},
+use crate::{
+    fault::{Fault, NoEndpoint},
+    point::InvalidPoint,
+    refusal::Refusal,
 };
 
 /// Why the chain could not be read or written.
@@ -198,7 +199,7 @@ impl ChainError {
         }
     }
 
-    pub(super) fn transport(what: &'static str, error: &TransportError) -> Self {
+    pub(crate) fn transport(what: &'static str, error: &TransportError) -> Self {
         match error {
             RpcError::ErrorResp(payload) => match payload.as_revert_data() {
                 Some(data) => Refusal::decode(&data).into(),
@@ -239,7 +240,7 @@ impl ChainError {
         Self::Unreachable { url, detail }
     }
 
-    pub(super) fn call(what: &'static str, error: &contract::Error) -> Self {
+    pub(crate) fn call(what: &'static str, error: &contract::Error) -> Self {
         match error {
             contract::Error::TransportError(error) => Self::transport(what, error),
             other => Self::Rpc { what, detail: other.to_string() },
@@ -248,7 +249,7 @@ impl ChainError {
 }
 
 /// The innermost error: "connection refused" rather than "error sending request".
-pub(super) fn root_cause(error: &dyn core::error::Error) -> String {
+pub(crate) fn root_cause(error: &dyn core::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;

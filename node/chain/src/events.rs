@@ -10,7 +10,9 @@ use alloy::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use veil_protocol_spec::{KeccakDigest, scheduling::BlockRef};
+use veil_protocol_spec::{KeccakDigest, hex, scheduling::BlockRef};
+
+use crate::contracts::INTERFACES;
 
 /// An event of a contract.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -33,31 +35,9 @@ pub struct ChainEvent {
 /// Events by the contract that has them.
 type Known = HashMap<B256, Event>;
 
-macro_rules! known {
-    ($($contract:literal),* $(,)?) => {
-        /// The checked-in interfaces.
-        static KNOWN: LazyLock<HashMap<&'static str, Known>> = LazyLock::new(|| {
-            HashMap::from([$((
-                $contract,
-                events(include_str!(concat!(
-                    env!("CARGO_MANIFEST_DIR"), "/../../contracts/abi/", $contract, ".json"
-                ))),
-            )),*])
-        });
-    };
-}
-
-known!(
-    "Directory",
-    "NodeRegistry",
-    "PolicyRegistry",
-    "CommitteeElection",
-    "KeyCeremony",
-    "JobBoard",
-    "AssignmentAnchor",
-    "Disputes",
-    "CheckpointChannel",
-);
+/// Of all contracts, by their names.
+static KNOWN: LazyLock<HashMap<&'static str, Known>> =
+    LazyLock::new(|| INTERFACES.iter().map(|(name, abi)| (*name, events(abi))).collect());
 
 fn events(abi: &str) -> Known {
     // A file that is none is found by the test below.
@@ -68,7 +48,7 @@ fn events(abi: &str) -> Known {
 
 impl ChainEvent {
     /// Reads an event of a contract; none if this build does not know it.
-    pub(super) fn decode(contract: &'static str, log: &Log) -> Option<Self> {
+    pub(crate) fn decode(contract: &'static str, log: &Log) -> Option<Self> {
         let event = KNOWN.get(contract)?.get(log.topic0()?)?;
         let decoded = event.decode_log(log.data()).ok()?;
         let (mut indexed, mut body) = (decoded.indexed.into_iter(), decoded.body.into_iter());
@@ -93,7 +73,7 @@ impl ChainEvent {
 
 /// A value as JSON.
 fn plain(value: &DynSolValue) -> Value {
-    let hexadecimal = |bytes: &[u8]| json!(format!("0x{}", alloy::hex::encode(bytes)));
+    let hexadecimal = |bytes: &[u8]| json!(format!("0x{}", hex(bytes)));
     match value {
         DynSolValue::Bool(value) => json!(value),
         DynSolValue::Int(value, _) => json!(value.to_string()),

@@ -26,11 +26,13 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 use veil_protocol_spec::{KeccakDigest, scheduling::BlockRef};
 
-use super::{
-    Chain, ChainError, ChainEvent, Update,
-    connection::evm,
+use crate::{
+    address::evm,
+    connection::Chain,
+    error::ChainError,
+    events::ChainEvent,
     rpc::reference,
-    track::{Block, Track},
+    track::{Block, Track, Update},
 };
 
 const WHAT: &str = "the contracts' events";

@@ -1,11 +1,17 @@
 //! The order of job submissions.
 
+use alloy::providers::DynProvider;
 use veil_contracts::job_board::JobBoard::{self, JobBoardInstance, JobSubmitted};
 use veil_protocol_spec::{Address, Blake3Digest, ClusterId};
 
-use super::{Chain, ChainError, Mined, SubmittedJob, connection::evm};
+use crate::{
+    address::{address, evm},
+    connection::Chain,
+    error::ChainError,
+    types::{Mined, SubmittedJob},
+};
 
-type Contract = JobBoardInstance<alloy::providers::DynProvider>;
+type Contract = JobBoardInstance<DynProvider>;
 
 /// Jobs read in one call.
 const PAGE: u64 = 256;
@@ -45,7 +51,7 @@ impl Chain {
     pub async fn cancel_job(&self, cluster: ClusterId, position: u64) -> Result<Mined, ChainError> {
         let request =
             self.job_board().cancel(cluster.0.into(), position).into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the cancellation of a job", request).await?))
+        self.transact("the cancellation of a job", request).await
     }
 
     /// The nonce of an operator's next job.
@@ -82,7 +88,7 @@ impl Chain {
             jobs.extend(page.iter().zip(start..).map(|(job, position)| SubmittedJob {
                 position,
                 digest: Blake3Digest(job.digest.0),
-                operator: Address(job.operator.0.0),
+                operator: address(job.operator),
                 cancelled: job.cancelled,
                 leak_bits: job.leakBits,
             }));

@@ -15,7 +15,7 @@ const KEY_VARIABLE: &str = "VEIL_CHAIN_KEY";
 /// # Security
 /// Zeroized on drop (by `k256`), never printed.
 #[derive(Clone)]
-pub struct AccountKey(pub(super) PrivateKeySigner);
+pub struct AccountKey(pub(crate) PrivateKeySigner);
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]

@@ -27,46 +27,56 @@
 //! - A block that is replaced after the configured depth is not undone: set `depth` and
 //!   `confirmations` to what the chain deserves.
 
+mod account;
+mod address;
 mod anchors;
 pub mod anvil;
+mod broadcast;
 mod ceremonies;
+mod certificate;
+mod config;
 mod connection;
+mod contracts;
 mod deploy;
 mod disputes;
 mod elections;
 mod endpoints;
 mod error;
 mod events;
+mod fault;
 mod follow;
 mod jobs;
 mod key;
 mod logs;
 mod outgoing;
+mod point;
 mod policy;
 mod refusal;
 mod registrations;
 mod registry;
 mod rpc;
-mod send;
 mod track;
+mod transact;
 mod typed;
 mod types;
 mod watch;
 
-pub use connection::{Chain, ChainConfig, Contracts};
+pub use config::ChainConfig;
+pub use connection::Chain;
+pub use contracts::Contracts;
 pub use deploy::{DeployConfig, DeployOptions, Deployment};
-pub use disputes::CertificateVote;
 pub use elections::{ElectedCommittee, Election, ElectionStatus};
 pub use endpoints::{EndpointStatus, RpcUrls};
 pub use error::ChainError;
 pub use events::ChainEvent;
 pub use follow::Follower;
 pub use key::{AccountKey, AccountKeyError};
+pub use point::InvalidPoint;
 pub use policy::{ClusterImage, ImageStatus};
 pub use refusal::Refusal;
 pub use track::Update;
 pub use typed::{
-    InvalidPoint, KeyPublication, abort_digest, absence_digest, registration_digest,
+    CertificateVote, KeyPublication, abort_digest, absence_digest, registration_digest,
     verifying_shares_root,
 };
 pub use types::{

@@ -6,7 +6,7 @@ use alloy::{
 };
 use tracing::debug;
 
-use super::{ChainError, rpc::Rpc};
+use crate::{error::ChainError, rpc::Rpc};
 
 /// Blocks to ask for at once: less after a refusal, more again after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +34,14 @@ impl Range {
 }
 
 impl Rpc {
+    /// From the first block with events to the last one.
+    pub(crate) async fn all_blocks(&self) -> Result<(u64, u64), ChainError> {
+        let last = self.latest().await?.header.number;
+        Ok((self.config.first_block.min(last), last))
+    }
+
     /// All events of blocks `from` to `to`, oldest first.
-    pub(super) async fn logs(
+    pub(crate) async fn logs(
         &self,
         what: &'static str,
         filter: &Filter,
@@ -58,7 +64,7 @@ impl Rpc {
     }
 
     /// The last event of blocks `from` to `to`, looked for from the end.
-    pub(super) async fn last_log(
+    pub(crate) async fn last_log(
         &self,
         what: &'static str,
         filter: &Filter,

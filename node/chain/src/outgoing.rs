@@ -26,24 +26,25 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 use veil_protocol_spec::KeccakDigest;
 
-use super::{
-    ChainError,
-    connection::evm,
+use crate::{
+    account::{Account, InFlight},
+    address::evm,
+    broadcast::{broadcast, is_taken},
+    error::ChainError,
     rpc::Rpc,
-    send::{Account, UnderWay, broadcast, is_taken},
 };
 
-/// Gas of a transaction that does nothing.
-const NOTHING_GAS: u64 = 21_000;
+/// Gas of a transaction that does nothing: the intrinsic gas.
+const INTRINSIC_GAS: u64 = 21_000;
 /// Longest wait for a withdrawal.
-const WITHDRAWAL: Duration = Duration::from_secs(30);
-/// First pause between two looks; it doubles up to the configured one.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-/// Looks between two questions whether the network still knows it.
-const LOOKS_PER_CHECK: u32 = 4;
+const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// First interval between two polls; it doubles up to the configured one.
+const FIRST_POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Every how many polls the network is asked whether it still has the transaction.
+const POLLS_PER_CHECK: u32 = 4;
 
 /// See the [module documentation](self).
-pub(super) struct Outgoing<'a> {
+pub(crate) struct Outgoing<'a> {
     account: &'a Account,
     rpc: &'a Rpc,
     what: &'static str,
@@ -59,7 +60,7 @@ pub(super) struct Outgoing<'a> {
     since: Instant,
     /// The version that does nothing.
     withdrawal: Option<B256>,
-    _under_way: UnderWay,
+    _in_flight: InFlight,
 }
 
 /// What the chain has of it.
@@ -71,11 +72,11 @@ enum Found {
 }
 
 impl<'a> Outgoing<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         (account, rpc, what): (&'a Account, &'a Rpc, &'static str),
         (request, nonce, fees): (TransactionRequest, u64, Eip1559Estimation),
         (hash, bytes): (B256, Vec<u8>),
-        under_way: UnderWay,
+        in_flight: InFlight,
     ) -> Self {
         Self {
             account,
@@ -88,7 +89,7 @@ impl<'a> Outgoing<'a> {
             bytes,
             since: Instant::now(),
             withdrawal: None,
-            _under_way: under_way,
+            _in_flight: in_flight,
         }
     }
 
@@ -96,7 +97,7 @@ impl<'a> Outgoing<'a> {
     ///
     /// # Errors
     /// [`ChainError`]. `Displaced` and `Withdrawn`: certainly without effect.
-    pub(super) async fn included(mut self) -> Result<TransactionReceipt, ChainError> {
+    pub(crate) async fn included(mut self) -> Result<TransactionReceipt, ChainError> {
         let deadline = self.rpc.config.deadline;
         if let Some(receipt) = self.follow(deadline).await? {
             return Ok(receipt);
@@ -107,7 +108,7 @@ impl<'a> Outgoing<'a> {
         if let Err(error) = self.withdraw().await {
             warn!(what = self.what, %transaction, %error, "it cannot be withdrawn");
         }
-        match self.follow(deadline.min(WITHDRAWAL)).await? {
+        match self.follow(deadline.min(WITHDRAWAL_TIMEOUT)).await? {
             Some(receipt) if Some(receipt.transaction_hash) == self.withdrawal => {
                 Err(ChainError::Withdrawn { transaction, seconds })
             }
@@ -126,10 +127,10 @@ impl<'a> Outgoing<'a> {
         patience: Duration,
     ) -> Result<Option<TransactionReceipt>, ChainError> {
         let start = Instant::now();
-        let (mut pause, mut looks) = (FIRST_PAUSE, 0_u32);
+        let (mut interval, mut polls) = (FIRST_POLL_INTERVAL, 0_u32);
         loop {
-            looks += 1;
-            match self.look(looks.is_multiple_of(LOOKS_PER_CHECK)).await {
+            polls += 1;
+            match self.poll(polls.is_multiple_of(POLLS_PER_CHECK)).await {
                 Ok(Some(receipt)) => return Ok(Some(receipt)),
                 Ok(None) | Err(ChainError::Unreachable { .. }) => {}
                 Err(error) => return Err(error),
@@ -137,16 +138,17 @@ impl<'a> Outgoing<'a> {
             if start.elapsed() >= patience {
                 return Ok(None);
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(self.rpc.config.poll);
+            sleep(interval).await;
+            interval = (interval * 2).min(self.rpc.config.poll);
         }
     }
 
-    async fn look(&mut self, check: bool) -> Result<Option<TransactionReceipt>, ChainError> {
+    /// Steps 1 to 3 once. The network is asked whether it has the transaction only if `check`.
+    async fn poll(&mut self, check: bool) -> Result<Option<TransactionReceipt>, ChainError> {
         match self.find().await? {
             Found::Confirmed(receipt) => return Ok(Some(*receipt)),
             Found::Shallow => {}
-            Found::Nothing => self.tend(check).await?,
+            Found::Nothing => self.keep_alive(check).await?,
         }
         Ok(None)
     }
@@ -172,7 +174,7 @@ impl<'a> Outgoing<'a> {
     }
 
     /// Steps 2 and 3.
-    async fn tend(&mut self, check: bool) -> Result<(), ChainError> {
+    async fn keep_alive(&mut self, check: bool) -> Result<(), ChainError> {
         if check {
             self.check_known().await?;
         }
@@ -200,9 +202,9 @@ impl<'a> Outgoing<'a> {
         info!(what = self.what, %transaction, "the network has dropped it; sending it again");
         let refused = match broadcast(rpc, self.what, &self.bytes).await {
             Ok(()) => return Ok(()),
-            // Another version of it is known, or another transaction: the next look tells.
+            // Another version of it is known, or another transaction: the next poll tells.
             Err(ChainError::Rpc { detail, .. }) if is_taken(&detail) => return Ok(()),
-            Err(error) => match self.account.funds(error) {
+            Err(error) => match self.account.explain(error) {
                 ChainError::Rpc { detail, .. } => detail,
                 other => return Err(other),
             },
@@ -241,7 +243,7 @@ impl<'a> Outgoing<'a> {
             .with_value(U256::ZERO)
             .with_chain_id(self.rpc.chain_id.0)
             .with_nonce(self.nonce)
-            .with_gas_limit(NOTHING_GAS);
+            .with_gas_limit(INTRINSIC_GAS);
         self.replace(nothing.clone(), fees).await?;
         self.withdrawal = self.versions.last().copied();
         // What is raised from now on is the withdrawal.
@@ -256,9 +258,9 @@ impl<'a> Outgoing<'a> {
     ) -> Result<(), ChainError> {
         let (hash, bytes) = self.account.sign(self.what, request, fees).await?;
         match broadcast(self.rpc, self.what, &bytes).await {
-            // Mined meanwhile, or raised by too little: the next look tells.
+            // Mined meanwhile, or raised by too little: the next poll tells.
             Err(ChainError::Rpc { detail, .. }) if is_taken(&detail) => return Ok(()),
-            sent => sent.map_err(|error| self.account.funds(error))?,
+            sent => sent.map_err(|error| self.account.explain(error))?,
         }
         (self.fees, self.bytes, self.since) = (fees, bytes, Instant::now());
         self.versions.push(hash);

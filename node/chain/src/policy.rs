@@ -1,6 +1,6 @@
 //! Policies, rights and images of clusters.
 
-use alloy::primitives::B256;
+use alloy::{primitives::B256, providers::DynProvider};
 use serde::Serialize;
 use veil_contracts::policy_registry::{
     IPolicyRegistry::Allowance as AllowanceArguments,
@@ -8,9 +8,14 @@ use veil_contracts::policy_registry::{
 };
 use veil_protocol_spec::{Address, ClusterId, KeccakDigest, scheduling::ImagePart};
 
-use super::{Allowance, Chain, ChainError, Mined, Rights, connection::evm};
+use crate::{
+    address::evm,
+    connection::Chain,
+    error::ChainError,
+    types::{Allowance, Mined, Rights},
+};
 
-type Contract = PolicyRegistryInstance<alloy::providers::DynProvider>;
+type Contract = PolicyRegistryInstance<DynProvider>;
 
 /// What the chain knows of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -80,7 +85,7 @@ impl Chain {
         let policy = policy.to_vec().into();
         let request =
             self.policies().setClusterPolicy(cluster.0.into(), policy).into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the change of the policy", request).await?))
+        self.transact("the change of the policy", request).await
     }
 
     /// Says what an account may do; the admin's. What is narrower holds at once, the rest after the
@@ -103,7 +108,7 @@ impl Chain {
             .policies()
             .setAllowance(cluster.0.into(), evm(account), arguments)
             .into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the change of rights", request).await?))
+        self.transact("the change of rights", request).await
     }
 
     /// What an account may do now. The admin has all rights, and the quotas that it was given.
@@ -142,7 +147,7 @@ impl Chain {
             .policies()
             .allowImage(cluster.0.into(), manifest.into(), root.0.into())
             .into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the announcement of an image", request).await?))
+        self.transact("the announcement of an image", request).await
     }
 
     /// Revokes an image at once.
@@ -158,7 +163,7 @@ impl Chain {
             .policies()
             .revokeImage(cluster.0.into(), manifest.into())
             .into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the revocation of an image", request).await?))
+        self.transact("the revocation of an image", request).await
     }
 
     /// What is known of an image.

@@ -1,27 +1,26 @@
 //! The contracts' custom errors as sentences with the next step.
 
+mod committees;
+mod governance;
+mod nodes;
+mod words;
+mod work;
+
 use core::fmt;
 
-use alloy::{
-    primitives::{Address, B256},
-    sol_types::SolInterface,
-};
+use alloy::sol_types::SolInterface;
 use veil_contracts::{
     assignment_anchor::AssignmentAnchor::AssignmentAnchorErrors as Anchor,
     checkpoint_channel::CheckpointChannel::CheckpointChannelErrors as Checkpoints,
     committee_election::CommitteeElection::CommitteeElectionErrors as Election,
-    directory::Directory::DirectoryErrors, disputes::Disputes::DisputesErrors as Disputes,
-    job_board::JobBoard::JobBoardErrors as Jobs,
+    directory::Directory::DirectoryErrors as Directory,
+    disputes::Disputes::DisputesErrors as Disputes, job_board::JobBoard::JobBoardErrors as Jobs,
     key_ceremony::KeyCeremony::KeyCeremonyErrors as Ceremony,
     node_registry::NodeRegistry::NodeRegistryErrors as Registry,
     policy_registry::PolicyRegistry::PolicyRegistryErrors as Policy,
     timelock::Timelock::TimelockErrors as Timelock,
 };
-
-mod committees;
-mod governance;
-mod nodes;
-mod work;
+use veil_protocol_spec::hex;
 
 use self::{
     committees::{ceremony, disputes, election},
@@ -50,7 +49,7 @@ pub enum Refusal {
     /// The checkpoint channel.
     Checkpoints(Checkpoints),
     /// The directory.
-    Directory(DirectoryErrors),
+    Directory(Directory),
     /// Governance.
     Timelock(Timelock),
     /// None of this build's errors: the first four bytes, if there were as many.
@@ -60,7 +59,7 @@ pub enum Refusal {
 impl Refusal {
     /// Reads what a call reverted with. Contracts that call one another pass errors on, so all
     /// are tried. Errors that several have mean the same; they come back as the first one's.
-    pub(super) fn decode(data: &[u8]) -> Self {
+    pub(crate) fn decode(data: &[u8]) -> Self {
         fn read<E: SolInterface>(data: &[u8], wrap: impl Fn(E) -> Refusal) -> Option<Refusal> {
             E::abi_decode_validate(data).ok().map(wrap)
         }
@@ -116,89 +115,9 @@ impl fmt::Display for Refusal {
             Self::Timelock(error) => timelock(error),
             Self::Unknown(selector) => format!(
                 "a contract refused for a reason this build does not know (0x{}): update it",
-                alloy::hex::encode(selector)
+                hex(selector)
             ),
         };
         f.write_str(&text)
     }
-}
-
-/// Enough of a digest to recognise it.
-fn short(word: &B256) -> String {
-    format!("{:.10}...", word.to_string())
-}
-
-fn account(address: &Address) -> String {
-    address.to_string()
-}
-
-fn unix(seconds: u64) -> String {
-    format!("{seconds} (Unix time)")
-}
-
-fn not_admin(cluster: &B256, caller: &Address) -> String {
-    format!(
-        "account {} is not the admin of cluster {}: use the admin's key",
-        account(caller),
-        short(cluster)
-    )
-}
-
-fn missing_right(address: &Address, right: u32) -> String {
-    let (what, flag) = match right {
-        1 => ("submit jobs to", "submit"),
-        2 => ("allow or revoke images of", "images"),
-        _ => ("do this in", "submit or images"),
-    };
-    format!(
-        "account {} may not {what} this cluster: its admin runs `veil chain grant --right {flag}`",
-        account(address)
-    )
-}
-
-/// What every contract may say.
-fn common(what: &Common) -> String {
-    match what {
-        Common::MissingContract => {
-            "a contract that this one needs is not deployed: deploy the set with `veil chain deploy`"
-                .to_owned()
-        }
-        Common::Paused(until) => format!(
-            "the guardian has paused new work until {}: wait; `veil chain status` shows it, and nodes may still leave",
-            unix(*until)
-        ),
-        Common::NotGovernance(caller) => format!(
-            "account {} is not the timelock, which alone may do this: propose it there",
-            account(caller)
-        ),
-        Common::NotContract(name, caller) => {
-            let name = name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte));
-            format!(
-                "{} is not the {} of the set in force, which alone may do this",
-                account(caller),
-                name.collect::<String>()
-            )
-        }
-        Common::GroupSuspended(epoch) => format!(
-            "the group of epoch {epoch} is suspended for equivocation, and neither anchors nor hands over: make a new key, after governance has announced a succession"
-        ),
-        Common::NoKey(epoch) => format!(
-            "there is no key for epoch {epoch} yet: run a ceremony, beginning with `veil ceremony propose`"
-        ),
-        Common::PaymentFailed(to) => format!(
-            "account {} does not take payments: its operator has to make it payable",
-            account(to)
-        ),
-    }
-}
-
-/// What several contracts say alike.
-enum Common {
-    MissingContract,
-    Paused(u64),
-    NotGovernance(Address),
-    NotContract(B256, Address),
-    GroupSuspended(u64),
-    NoKey(u64),
-    PaymentFailed(Address),
 }

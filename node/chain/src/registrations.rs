@@ -10,27 +10,26 @@
 
 use std::collections::HashMap;
 
-use alloy::{rpc::types::Filter, sol_types::SolEvent};
+use alloy::{primitives::B256, rpc::types::Filter, sol_types::SolEvent};
 use tokio::sync::Mutex;
+use tracing::warn;
 use veil_contracts::node_registry::NodeRegistry::NodeRegistered;
 use veil_protocol_spec::{
-    ClusterId, PeerIdHash, PublicIdentity,
+    Address, ClusterId, PeerIdHash, PublicIdentity,
     registry::Roles,
     scheduling::{BlockRef, Label},
 };
 
-use super::{
-    Chain, ChainError, connection::evm, rpc::reference, typed::compressed, types::roles_of,
-};
+use crate::{address::evm, error::ChainError, point::compressed, rpc::Rpc, types::roles_of};
 
 const WHAT: &str = "the registrations of nodes";
 
 /// What was told when a node was registered.
 #[derive(Clone, Debug)]
-pub(super) struct Registered {
-    pub(super) identity: PublicIdentity,
-    pub(super) organisation: String,
-    pub(super) labels: Vec<Label>,
+pub(crate) struct Registered {
+    pub(crate) identity: PublicIdentity,
+    pub(crate) organisation: String,
+    pub(crate) labels: Vec<Label>,
 }
 
 /// A place in the order of registration is given once, members and other workers counted apart.
@@ -45,80 +44,64 @@ struct Of {
 
 /// See the [module documentation](self).
 #[derive(Debug, Default)]
-pub(super) struct Registrations(Mutex<HashMap<ClusterId, Of>>);
+pub(crate) struct Registrations(Mutex<HashMap<ClusterId, Of>>);
 
 /// The registrations of a cluster up to a block, and perhaps later ones.
-pub(super) struct Known(Of);
+pub(crate) struct Known(Of);
 
 impl Known {
-    pub(super) fn of(&self, peer: PeerIdHash, roles: Roles, position: u32) -> Option<&Registered> {
+    pub(crate) fn of(&self, peer: PeerIdHash, roles: Roles, position: u32) -> Option<&Registered> {
         self.0.by_place.get(&(peer, roles.member, position))
     }
 
     /// The key of a peer that is registered or once was.
-    pub(super) fn key(&self, peer: &PeerIdHash) -> Option<PublicIdentity> {
+    pub(crate) fn key(&self, peer: &PeerIdHash) -> Option<PublicIdentity> {
         self.0.keys.get(peer).copied()
     }
 }
 
-impl Chain {
-    /// Reads what is new up to `block`.
-    pub(super) async fn registrations(
+impl Registrations {
+    /// What the registry's events state up to `block`; reads those that are new.
+    pub(crate) async fn up_to(
         &self,
+        rpc: &Rpc,
+        registry: Address,
         cluster: ClusterId,
         block: BlockRef,
     ) -> Result<Known, ChainError> {
-        let mut all = self.registrations.0.lock().await;
+        let mut all = self.0.lock().await;
         let known = all.entry(cluster).or_default();
         if let Some(upto) = known.upto.filter(|upto| *upto != block) {
-            match self.check_block(upto).await {
+            match rpc.check_block(upto).await {
                 Ok(()) => {}
                 Err(ChainError::UnknownBlock(_)) => *known = Of::default(),
                 Err(error) => return Err(error),
             }
         }
-        let from = known.upto.map_or(self.rpc.config.first_block, |upto| upto.number + 1);
+        let from = known.upto.map_or(rpc.config.first_block, |upto| upto.number + 1);
         if from <= block.number {
             let filter = Filter::new()
-                .address(evm(self.contracts.node_registry))
+                .address(evm(registry))
                 .event_signature(NodeRegistered::SIGNATURE_HASH)
-                .topic1(alloy::primitives::B256::from(cluster.0));
-            for log in self.rpc.logs(WHAT, &filter, (from, block.number)).await? {
+                .topic1(B256::from(cluster.0));
+            for log in rpc.logs(WHAT, &filter, (from, block.number)).await? {
                 let event = log
                     .log_decode_validate::<NodeRegistered>()
                     .map_err(|_| ChainError::Unexpected("an event of another form"))?;
-                known.take(&event.inner.data);
+                known.record(&event.inner.data);
             }
             known.upto = Some(block);
         }
         Ok(Known(known.clone()))
     }
-
-    /// Keys of peers that are registered or once were, in the same order.
-    ///
-    /// # Errors
-    /// [`ChainError`]; `Unexpected` if one never was.
-    pub async fn identities(
-        &self,
-        cluster: ClusterId,
-        peers: &[PeerIdHash],
-    ) -> Result<Vec<PublicIdentity>, ChainError> {
-        let block = match self.rpc.at_block {
-            Some(block) => block,
-            None => reference(&self.rpc.latest().await?),
-        };
-        let known = self.registrations(cluster, block).await?;
-        let keys: Option<Vec<_>> = peers.iter().map(|peer| known.key(peer)).collect();
-        keys.ok_or(ChainError::Unexpected("a member that was never registered"))
-    }
 }
 
 impl Of {
-    fn take(&mut self, event: &NodeRegistered) {
+    fn record(&mut self, event: &NodeRegistered) {
         let peer = PeerIdHash(event.peer.0);
         let identity = compressed(event.identityPrefix, event.identityX);
         if PeerIdHash::of(&identity) != peer {
-            tracing::warn!(%peer, "a registration with another peer's key is left out");
+            warn!(%peer, "a registration with another peer's key is left out");
             return;
         }
         // Labels are an operator's text: what is no label is left out, not refused.

@@ -1,25 +1,34 @@
 //! Clusters and nodes.
 
-use alloy::primitives::{B256, U256, aliases::U96};
+use alloy::{
+    primitives::{B256, U256, aliases::U96},
+    providers::{DynProvider, Provider},
+};
 use veil_contracts::node_registry::{
     INodeRegistry::{Node, Registration, Settings},
     IVeilContract::{CompactSignature, Point},
     NodeRegistry::{self, NodeRegistryErrors, NodeRegistryInstance},
 };
 use veil_protocol_spec::{
-    Address, ClusterId, Committee, ParticipantIndex, PeerIdHash, identity::SecretIdentity,
+    Address, ClusterId, Committee, ParticipantIndex, PeerIdHash, PublicIdentity,
+    identity::SecretIdentity, scheduling::BlockRef,
 };
 
-use super::{
-    Chain, ChainError, Cluster, ClusterSettings, Mined, NodeRegistration, Refusal, RegisteredNode,
-    connection::evm,
+use crate::{
+    address::{address, evm, name_word},
+    connection::Chain,
+    error::ChainError,
+    point::{Coordinates, compact},
+    refusal::Refusal,
     registrations::Known,
     rpc::reference,
-    typed::{Coordinates, compact, labels_text, organisation_word, registration_digest},
-    types::{role_bits, roles_of},
+    typed::{labels_text, registration_digest},
+    types::{
+        Cluster, ClusterSettings, Mined, NodeRegistration, RegisteredNode, role_bits, roles_of,
+    },
 };
 
-type Contract = NodeRegistryInstance<alloy::providers::DynProvider>;
+type Contract = NodeRegistryInstance<DynProvider>;
 
 /// Nodes read in one call.
 const PAGE: u32 = 64;
@@ -114,7 +123,7 @@ impl Chain {
         let committee = Committee::new(found.committeeSize)
             .map_err(|_| ChainError::Unexpected("a committee of another size"))?;
         Ok(Cluster {
-            admin: Address(found.admin.0.0),
+            admin: address(found.admin),
             committee,
             standbys: found.standbys,
             seats_per_organisation: found.seatsPerOrganisation,
@@ -138,7 +147,7 @@ impl Chain {
     ) -> Result<Mined, ChainError> {
         let request =
             self.registry().registerNode(peer.0.into(), evm(operator)).into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the admission of a node", request).await?))
+        self.transact("the admission of a node", request).await
     }
 
     /// Registers a node of this account, proving possession of its identity.
@@ -171,14 +180,14 @@ impl Chain {
             cluster: cluster.0.into(),
             identity: Point { x, y },
             roles: role_bits(registration.roles),
-            organisation: organisation_word(&registration.organisation),
+            organisation: name_word(&registration.organisation),
             labels: labels_text(registration),
         };
         let request = contract
             .register(message, CompactSignature { r, vs })
             .value(U256::from(registration.stake))
             .into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the registration of a node", request).await?))
+        self.transact("the registration of a node", request).await
     }
 
     /// Adds to a node's stake, in wei; its operator's.
@@ -196,7 +205,7 @@ impl Chain {
             .increaseStake(cluster.0.into(), peer.0.into())
             .value(U256::from(stake))
             .into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the increase of a stake", request).await?))
+        self.transact("the increase of a stake", request).await
     }
 
     /// Takes a node out of the cluster; its operator's or the admin's. Its stake enters the exit queue.
@@ -210,7 +219,7 @@ impl Chain {
     ) -> Result<Mined, ChainError> {
         let request =
             self.registry().requestExit(cluster.0.into(), peer.0.into()).into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the exit of a node", request).await?))
+        self.transact("the exit of a node", request).await
     }
 
     /// Pays the stake of a node that left to its operator, when it can no longer be slashed.
@@ -224,7 +233,7 @@ impl Chain {
     ) -> Result<Mined, ChainError> {
         let request =
             self.registry().withdraw(cluster.0.into(), peer.0.into()).into_transaction_request();
-        Ok(Mined::from_receipt(&self.send("the withdrawal of a stake", request).await?))
+        self.transact("the withdrawal of a stake", request).await
     }
 
     /// The cluster's nodes, members first, each in the order of registration; all as of one block.
@@ -279,9 +288,34 @@ impl Chain {
     /// # Errors
     /// [`ChainError`].
     pub async fn balance(&self, account: Address) -> Result<U256, ChainError> {
-        use alloy::providers::Provider;
-        let address = evm(account);
-        self.rpc.ask("a balance", || self.rpc.provider.get_balance(address)).await
+        let owner = evm(account);
+        self.rpc.ask("a balance", || self.rpc.provider.get_balance(owner)).await
+    }
+
+    /// Keys of peers that are registered or once were, in the same order.
+    ///
+    /// # Errors
+    /// [`ChainError`]; `Unexpected` if one never was.
+    pub async fn identities(
+        &self,
+        cluster: ClusterId,
+        peers: &[PeerIdHash],
+    ) -> Result<Vec<PublicIdentity>, ChainError> {
+        let block = match self.rpc.at_block {
+            Some(block) => block,
+            None => reference(&self.rpc.latest().await?),
+        };
+        let known = self.registrations(cluster, block).await?;
+        let keys: Option<Vec<_>> = peers.iter().map(|peer| known.key(peer)).collect();
+        keys.ok_or(ChainError::Unexpected("a member that was never registered"))
+    }
+
+    async fn registrations(
+        &self,
+        cluster: ClusterId,
+        block: BlockRef,
+    ) -> Result<Known, ChainError> {
+        self.registrations.up_to(&self.rpc, self.contracts.node_registry, cluster, block).await
     }
 }
 
@@ -298,7 +332,7 @@ fn registered(
         peer,
         identity: told.identity,
         roles,
-        operator: Address(node.operator.0.0),
+        operator: address(node.operator),
         organisation: told.organisation.clone(),
         labels: told.labels.clone(),
         position: node.position,

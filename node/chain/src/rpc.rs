@@ -12,27 +12,27 @@ use alloy::{
 use backon::{ExponentialBuilder, Retryable};
 use veil_protocol_spec::{ChainId, KeccakDigest, scheduling::BlockRef};
 
-use super::{ChainConfig, ChainError, endpoints::Endpoints};
+use crate::{config::ChainConfig, endpoints::Endpoints, error::ChainError};
 
 /// How often a request is repeated when nobody answers.
 const RETRIES: usize = 4;
 
 /// See the [module documentation](self). Clones share the endpoints.
 #[derive(Clone)]
-pub(super) struct Rpc {
-    pub(super) endpoints: Endpoints,
-    pub(super) provider: DynProvider,
-    pub(super) chain_id: ChainId,
+pub(crate) struct Rpc {
+    pub(crate) endpoints: Endpoints,
+    pub(crate) provider: DynProvider,
+    pub(crate) chain_id: ChainId,
     /// Everything else that was configured.
-    pub(super) config: Arc<ChainConfig>,
+    pub(crate) config: Arc<ChainConfig>,
     /// The block that contracts are read at.
-    pub(super) at: BlockId,
+    pub(crate) at: BlockId,
     /// The same, if it is a certain one.
-    pub(super) at_block: Option<BlockRef>,
+    pub(crate) at_block: Option<BlockRef>,
 }
 
 impl Rpc {
-    pub(super) async fn connect(config: &ChainConfig) -> Result<Self, ChainError> {
+    pub(crate) async fn connect(config: &ChainConfig) -> Result<Self, ChainError> {
         let endpoints = Endpoints::new(&config.rpc, config.chain_id)?;
         let provider = ProviderBuilder::new()
             .disable_recommended_fillers()
@@ -55,23 +55,23 @@ impl Rpc {
     }
 
     /// Blocks on top of a block before what is in it is acted on.
-    pub(super) fn depth(&self) -> u64 {
+    pub(crate) fn depth(&self) -> u64 {
         // A local chain is reorganised by nobody; others may be, for a few blocks.
         self.config.depth.unwrap_or(if self.is_local() { 0 } else { 3 })
     }
 
     /// Whether it is a chain for development: Foundry's, Hardhat's or geth's.
-    pub(super) const fn is_local(&self) -> bool {
+    pub(crate) const fn is_local(&self) -> bool {
         matches!(self.chain_id, ChainId(31_337 | 1_337))
     }
 
     /// Blocks on top of a transaction's own, itself included, before it counts.
-    pub(super) fn confirmations(&self) -> u64 {
+    pub(crate) fn confirmations(&self) -> u64 {
         self.config.confirmations.unwrap_or_else(|| self.depth() + 1).max(1)
     }
 
     /// Repeats a request a bounded number of times while nobody answers.
-    pub(super) async fn ask<T, F>(
+    pub(crate) async fn ask<T, F>(
         &self,
         what: &'static str,
         request: impl Fn() -> F,
@@ -86,7 +86,7 @@ impl Rpc {
     }
 
     /// The same for a call of a contract.
-    pub(super) async fn call<T, F>(
+    pub(crate) async fn call<T, F>(
         &self,
         what: &'static str,
         call: impl Fn() -> F,
@@ -113,20 +113,33 @@ impl Rpc {
     }
 
     /// The last block.
-    pub(super) async fn latest(&self) -> Result<Block, ChainError> {
+    pub(crate) async fn latest(&self) -> Result<Block, ChainError> {
         let asked = self
             .ask("the last block", || self.provider.get_block_by_number(BlockNumberOrTag::Latest));
         asked.await?.ok_or(ChainError::Unexpected("no last block"))
     }
 
+    /// Whether this node's chain holds the block.
+    ///
+    /// # Errors
+    /// [`ChainError::UnknownBlock`] if it has another one of that number, or none yet.
+    pub(crate) async fn check_block(&self, block: BlockRef) -> Result<(), ChainError> {
+        let found = self.block(block.number).await?;
+        if found.is_some_and(|found| reference(&found) == block) {
+            Ok(())
+        } else {
+            Err(ChainError::UnknownBlock(block))
+        }
+    }
+
     /// The block of a number, if the chain is that long.
-    pub(super) async fn block(&self, number: u64) -> Result<Option<Block>, ChainError> {
+    pub(crate) async fn block(&self, number: u64) -> Result<Option<Block>, ChainError> {
         let number = BlockNumberOrTag::Number(number);
         self.ask("a block", || self.provider.get_block_by_number(number)).await
     }
 }
 
 /// Number and hash of a block.
-pub(super) fn reference(block: &Block) -> BlockRef {
+pub(crate) fn reference(block: &Block) -> BlockRef {
     BlockRef { number: block.header.number, hash: KeccakDigest(block.header.hash.0) }
 }

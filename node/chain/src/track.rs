@@ -25,15 +25,15 @@ pub enum Update<E> {
 
 /// A block and the events in it.
 #[derive(Clone, Debug)]
-pub(super) struct Block<E> {
-    pub(super) at: BlockRef,
-    pub(super) parent: KeccakDigest,
-    pub(super) events: Vec<E>,
+pub(crate) struct Block<E> {
+    pub(crate) at: BlockRef,
+    pub(crate) parent: KeccakDigest,
+    pub(crate) events: Vec<E>,
 }
 
 /// See the [module documentation](self).
 #[derive(Debug)]
-pub(super) struct Track<E> {
+pub(crate) struct Track<E> {
     depth: u64,
     settled: BlockRef,
     /// On top of `settled`, oldest first.
@@ -42,28 +42,28 @@ pub(super) struct Track<E> {
 
 impl<E: Clone> Track<E> {
     /// From a block on that is never undone.
-    pub(super) const fn new(settled: BlockRef, depth: u64) -> Self {
+    pub(crate) const fn new(settled: BlockRef, depth: u64) -> Self {
         Self { depth, settled, recent: VecDeque::new() }
     }
 
     /// The last block that is deep enough.
-    pub(super) const fn settled(&self) -> BlockRef {
+    pub(crate) const fn settled(&self) -> BlockRef {
         self.settled
     }
 
     /// The last block.
-    pub(super) fn tip(&self) -> BlockRef {
+    pub(crate) fn tip(&self) -> BlockRef {
         self.recent.back().map_or(self.settled, |block| block.at)
     }
 
     /// The block of a number, if it is remembered.
-    pub(super) fn at(&self, number: u64) -> Option<BlockRef> {
+    pub(crate) fn at(&self, number: u64) -> Option<BlockRef> {
         let recent = self.recent.iter().map(|block| block.at);
         recent.chain([self.settled]).find(|block| block.number == number)
     }
 
     /// Takes the next block; returns it if it is not on top of the last one.
-    pub(super) fn extend(&mut self, block: Block<E>) -> Result<Vec<Update<E>>, Block<E>> {
+    pub(crate) fn extend(&mut self, block: Block<E>) -> Result<Vec<Update<E>>, Block<E>> {
         let tip = self.tip();
         if block.parent != tip.hash || block.at.number != tip.number + 1 {
             return Err(block);
@@ -80,13 +80,13 @@ impl<E: Clone> Track<E> {
     }
 
     /// Forgets the last block; nothing if all that is left is settled.
-    pub(super) fn undo(&mut self) -> Option<Vec<Update<E>>> {
+    pub(crate) fn undo(&mut self) -> Option<Vec<Update<E>>> {
         let block = self.recent.pop_back()?;
         Some(block.events.into_iter().rev().map(Update::Undone).collect())
     }
 
     /// Takes all remembered blocks for settled, and then `to`, a later one.
-    pub(super) fn settle(&mut self, to: BlockRef) -> Vec<Update<E>> {
+    pub(crate) fn settle(&mut self, to: BlockRef) -> Vec<Update<E>> {
         let mut updates = Vec::new();
         while !self.recent.is_empty() {
             updates.extend(self.settle_first());

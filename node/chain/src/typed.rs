@@ -1,37 +1,24 @@
-//! The digests that identities and groups sign for the chain (EIP-712), and the forms in which the
-//! contracts take their signatures and keys.
+//! What identities and groups sign for the chain (EIP-712).
 //!
 //! The signing domain is `Veil`, version `1`, the chain, and the directory's address.
 
 use alloy::{
-    primitives::{B256, U256, keccak256},
-    signers::k256::{
-        PublicKey,
-        ecdsa::{RecoveryId, Signature as EcdsaSignature, VerifyingKey},
-        elliptic_curve::sec1::ToEncodedPoint,
-    },
+    primitives::{U256, keccak256},
     sol_types::{Eip712Domain, SolStruct},
 };
 use veil_committee::frost::GroupPublicKey;
 use veil_contracts::typed;
 use veil_protocol_spec::{
     Address, Attempt, Blake3Digest, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
-    PeerIdHash, PublicIdentity, Signature,
-    scheduling::{ClusterScope, GroupSignature, MerkleTree},
+    PeerIdHash, PublicIdentity, Slot,
+    scheduling::{ClusterScope, MerkleTree},
 };
 
-use super::{CertificateVote, NodeRegistration, ReferenceString, types::role_bits};
-
-/// A public key or signature that the chain would not take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidPoint {
-    /// Not a compressed point of secp256k1.
-    #[error("{0} is not a compressed secp256k1 public key")]
-    Key(PublicIdentity),
-    /// Not a signature by this identity over this digest.
-    #[error("a signature does not verify under identity {0}")]
-    Signature(PublicIdentity),
-}
+use crate::{
+    address::name_word,
+    point::{Coordinates, InvalidPoint, point},
+    types::{NodeRegistration, ReferenceString, role_bits},
+};
 
 fn domain(scope: &ClusterScope) -> Eip712Domain {
     Eip712Domain {
@@ -45,77 +32,6 @@ fn domain(scope: &ClusterScope) -> Eip712Domain {
 
 fn digest(scope: &ClusterScope, message: &impl SolStruct) -> [u8; 32] {
     message.eip712_signing_hash(&domain(scope)).0
-}
-
-/// An affine point as two big-endian coordinates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Coordinates {
-    pub(super) x: U256,
-    pub(super) y: U256,
-}
-
-impl Coordinates {
-    /// # Errors
-    /// [`InvalidPoint::Key`].
-    pub(super) fn of(key: &PublicIdentity) -> Result<Self, InvalidPoint> {
-        let point =
-            PublicKey::from_sec1_bytes(key.as_bytes()).map_err(|_| InvalidPoint::Key(*key))?;
-        let encoded = point.to_encoded_point(false);
-        let (x, y) = (encoded.x().ok_or(InvalidPoint::Key(*key))?, encoded.y());
-        let y = y.ok_or(InvalidPoint::Key(*key))?;
-        Ok(Self { x: U256::from_be_slice(x), y: U256::from_be_slice(y) })
-    }
-}
-
-/// A compressed point as the contracts store it.
-pub(super) fn compressed(prefix: u8, x: U256) -> PublicIdentity {
-    let mut bytes = [0; 33];
-    let (first, rest) = bytes.split_at_mut(1);
-    first.copy_from_slice(&[prefix]);
-    rest.copy_from_slice(&x.to_be_bytes::<32>());
-    PublicIdentity(bytes)
-}
-
-/// A FROST signature with R uncompressed.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct FrostParts {
-    pub(super) rx: U256,
-    pub(super) ry: U256,
-    pub(super) z: U256,
-}
-
-impl FrostParts {
-    /// # Errors
-    /// [`InvalidPoint::Key`] if R is no point.
-    pub(super) fn of(signature: &GroupSignature) -> Result<Self, InvalidPoint> {
-        let (r, z) = signature.0.split_at(33);
-        let mut compressed = [0; 33];
-        compressed.copy_from_slice(r);
-        let r = Coordinates::of(&PublicIdentity(compressed))?;
-        Ok(Self { rx: r.x, ry: r.y, z: U256::from_be_slice(z) })
-    }
-}
-
-/// An ECDSA signature in the form of EIP-2098: r, then the parity of R's y and s.
-///
-/// # Errors
-/// [`InvalidPoint`] if it is not by `signer` over `digest`.
-pub(super) fn compact(
-    signer: &PublicIdentity,
-    digest: &[u8; 32],
-    signature: &Signature,
-) -> Result<(B256, B256), InvalidPoint> {
-    let invalid = InvalidPoint::Signature(*signer);
-    let parsed = EcdsaSignature::from_slice(signature.as_bytes()).map_err(|_| invalid)?;
-    let key = VerifyingKey::from_sec1_bytes(signer.as_bytes()).map_err(|_| invalid)?;
-    let recovery =
-        RecoveryId::trial_recovery_from_prehash(&key, digest, &parsed).map_err(|_| invalid)?;
-    let (r, s) = signature.0.split_at(32);
-    let mut vs = B256::from_slice(s);
-    if recovery.is_y_odd() {
-        vs.0[0] |= 0x80;
-    }
-    Ok((B256::from_slice(r), vs))
 }
 
 /// What an identity signs to be registered as a node of `operator`.
@@ -132,7 +48,7 @@ pub fn registration_digest(
         peer: PeerIdHash::of(identity).0.into(),
         operator: operator.0.into(),
         roles: role_bits(registration.roles),
-        organisation: organisation_word(&registration.organisation),
+        organisation: name_word(&registration.organisation),
         labels: labels_text(registration),
         nonce,
     };
@@ -172,28 +88,36 @@ pub fn absence_digest(
     digest(scope, &message)
 }
 
-pub(super) fn vote_digest(vote: &CertificateVote) -> [u8; 32] {
-    let message = typed::CertificateVote {
-        cluster: vote.scope.cluster.0.into(),
-        epoch: vote.epoch.0,
-        slot: vote.slot.0,
-        certificate: vote.certificate.0.into(),
-    };
-    digest(&vote.scope, &message)
-}
-
-/// Text in one word, padded with zeros; what does not fit is cut off (callers check).
-pub(super) fn organisation_word(text: &str) -> B256 {
-    let mut word = [0; 32];
-    for (to, from) in word.iter_mut().zip(text.bytes()) {
-        *to = from;
-    }
-    word.into()
-}
-
 /// Labels as the registry has them.
-pub(super) fn labels_text(registration: &NodeRegistration) -> String {
+pub(crate) fn labels_text(registration: &NodeRegistration) -> String {
     registration.labels.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// What a member signs for the only certificate of a slot that it takes part in signing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CertificateVote {
+    /// Chain, directory, cluster.
+    pub scope: ClusterScope,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The slot.
+    pub slot: Slot,
+    /// Hash of the certificate.
+    pub certificate: KeccakDigest,
+}
+
+impl CertificateVote {
+    /// What the member's identity signs.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let message = typed::CertificateVote {
+            cluster: self.scope.cluster.0.into(),
+            epoch: self.epoch.0,
+            slot: self.slot.0,
+            certificate: self.certificate.0.into(),
+        };
+        digest(&self.scope, &message)
+    }
 }
 
 /// A key as a finished ceremony publishes it; its digests are what members and groups sign.
@@ -295,9 +219,4 @@ pub fn verifying_shares_root(group: &GroupPublicKey) -> Result<KeccakDigest, Inv
         leaves.push(KeccakDigest(keccak256(leaf).0));
     }
     Ok(MerkleTree::new(leaves).root())
-}
-
-/// Compressed bytes as the type; of another length, as a key that is no point.
-fn point(bytes: &[u8]) -> PublicIdentity {
-    PublicIdentity(bytes.try_into().unwrap_or([0; 33]))
 }

@@ -12,12 +12,12 @@ const WORKER: u8 = 1;
 const MEMBER: u8 = 2;
 
 /// Roles as the registry's bits.
-pub(super) const fn role_bits(roles: Roles) -> u8 {
+pub(crate) const fn role_bits(roles: Roles) -> u8 {
     roles.worker as u8 * WORKER + roles.member as u8 * MEMBER
 }
 
 /// Roles from the registry's bits; unknown ones are ignored.
-pub(super) const fn roles_of(bits: u8) -> Roles {
+pub(crate) const fn roles_of(bits: u8) -> Roles {
     Roles { worker: bits & WORKER != 0, member: bits & MEMBER != 0 }
 }
 
@@ -172,7 +172,7 @@ pub struct RegisteredNode {
     /// All of its stake, in wei.
     pub stake: u128,
     /// Its seat in an appointed committee: the first n members in the order of registration; none where
-    /// committees are elected ([`super::ElectedCommittee`]). The seats of an attempt are
+    /// committees are elected ([`crate::ElectedCommittee`]). The seats of an attempt are
     /// [`CeremonyAttempt::roster`].
     pub seat: Option<ParticipantIndex>,
 }
@@ -240,13 +240,13 @@ pub struct ReferenceString {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endorsements {
     /// Of participant j at position j-1, over
-    /// [`KeyPublication::member_digest`](super::KeyPublication::member_digest).
+    /// [`KeyPublication::member_digest`](crate::KeyPublication::member_digest).
     pub members: Vec<Signature>,
     /// By the new group over
-    /// [`KeyPublication::possession_digest`](super::KeyPublication::possession_digest).
+    /// [`KeyPublication::possession_digest`](crate::KeyPublication::possession_digest).
     pub possession: GroupSignature,
     /// By the group before over
-    /// [`KeyPublication::handover_digest`](super::KeyPublication::handover_digest); none for epoch 0.
+    /// [`KeyPublication::handover_digest`](crate::KeyPublication::handover_digest); none for epoch 0.
     pub handover: Option<GroupSignature>,
 }
 

@@ -4,16 +4,16 @@ use tokio::{sync::watch, task::JoinHandle};
 use tracing::{info, warn};
 use veil_protocol_spec::{KeccakDigest, scheduling::BlockRef};
 
-use super::rpc::{Rpc, reference};
+use crate::rpc::{Rpc, reference};
 
 /// Asks for the last block until it is dropped.
-pub(super) struct Watcher {
+pub(crate) struct Watcher {
     last: watch::Receiver<BlockRef>,
     task: JoinHandle<()>,
 }
 
 impl Watcher {
-    pub(super) fn start(rpc: Rpc) -> Self {
+    pub(crate) fn start(rpc: Rpc) -> Self {
         let none = BlockRef { number: 0, hash: KeccakDigest([0; 32]) };
         let (sender, last) = watch::channel(none);
         let task = tokio::spawn(async move {
@@ -43,7 +43,7 @@ impl Watcher {
         Self { last, task }
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<BlockRef> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<BlockRef> {
         self.last.clone()
     }
 }

@@ -1,6 +1,12 @@
 //! Those of elections, ceremonies and disputes.
 
-use super::{Ceremony, Common, Disputes, Election, account, common, not_admin, short};
+use veil_contracts::{
+    committee_election::CommitteeElection::CommitteeElectionErrors as Election,
+    disputes::Disputes::DisputesErrors as Disputes,
+    key_ceremony::KeyCeremony::KeyCeremonyErrors as Ceremony,
+};
+
+use super::words::{Common, account, common, not_admin, short};
 
 pub(super) fn ceremony(error: &Ceremony) -> String {
     match error {

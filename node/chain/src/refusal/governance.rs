@@ -1,35 +1,39 @@
 //! Those of the directory, of policies and of the timelock.
 
-use super::{
-    Common, DirectoryErrors, Policy, Timelock, account, common, missing_right, not_admin, short,
+use veil_contracts::{
+    directory::Directory::DirectoryErrors as Directory,
+    policy_registry::PolicyRegistry::PolicyRegistryErrors as Policy,
+    timelock::Timelock::TimelockErrors as Timelock,
 };
 
-pub(super) fn directory(error: &DirectoryErrors) -> String {
+use super::words::{Common, account, common, missing_right, not_admin, short};
+
+pub(super) fn directory(error: &Directory) -> String {
     match error {
-        DirectoryErrors::UnknownVersion(e) => {
+        Directory::UnknownVersion(e) => {
             format!("the directory has no version {}", e.version)
         }
-        DirectoryErrors::UnknownContract(_) => {
+        Directory::UnknownContract(_) => {
             "the directory's set has no such contract: deploy a set with `veil chain deploy`"
                 .to_owned()
         }
-        DirectoryErrors::DuplicateName(_) => "two contracts of one name in a set".to_owned(),
-        DirectoryErrors::ForeignContract(e) => format!(
+        Directory::DuplicateName(_) => "two contracts of one name in a set".to_owned(),
+        Directory::ForeignContract(e) => format!(
             "{} is no contract of this directory: deploy the set with `veil chain deploy`",
             account(&e.location)
         ),
-        DirectoryErrors::NotPublisher(e) => format!(
+        Directory::NotPublisher(e) => format!(
             "account {} may not publish a set: the timelock does, or for the first set who deployed the directory",
             account(&e.caller)
         ),
-        DirectoryErrors::NotGuardian(e) => {
+        Directory::NotGuardian(e) => {
             format!("account {} is neither the guardian nor the timelock", account(&e.caller))
         }
-        DirectoryErrors::EmptySet(_) => "a set names at least one contract".to_owned(),
-        DirectoryErrors::OwnableUnauthorizedAccount(e) => {
+        Directory::EmptySet(_) => "a set names at least one contract".to_owned(),
+        Directory::OwnableUnauthorizedAccount(e) => {
             format!("account {} does not own the directory", account(&e.account))
         }
-        DirectoryErrors::OwnableInvalidOwner(_) => "the directory needs an owner".to_owned(),
+        Directory::OwnableInvalidOwner(_) => "the directory needs an owner".to_owned(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The node registry's.
 
-use super::{Common, Registry, account, common, short, unix};
+use veil_contracts::node_registry::NodeRegistry::NodeRegistryErrors as Registry;
+
+use super::words::{Common, account, common, short, unix};
 
 pub(super) fn registry(error: &Registry) -> String {
     match error {

@@ -1,6 +1,12 @@
 //! Those of jobs, certificates and checkpoints.
 
-use super::{Anchor, Checkpoints, Common, Jobs, account, common, missing_right, short, unix};
+use veil_contracts::{
+    assignment_anchor::AssignmentAnchor::AssignmentAnchorErrors as Anchor,
+    checkpoint_channel::CheckpointChannel::CheckpointChannelErrors as Checkpoints,
+    job_board::JobBoard::JobBoardErrors as Jobs,
+};
+
+use super::words::{Common, account, common, missing_right, short, unix};
 
 pub(super) fn jobs(error: &Jobs) -> String {
     match error {
