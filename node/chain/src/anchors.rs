@@ -28,7 +28,8 @@ use crate::{
 
 type Contract = AssignmentAnchorInstance<DynProvider>;
 
-const WHAT: &str = "the anchored certificates";
+/// Names the request in errors.
+const CERTIFICATES: &str = "the anchored certificates";
 
 impl Chain {
     fn anchors(&self) -> Contract {
@@ -45,7 +46,7 @@ impl Chain {
         let FrostParts { rx, ry, z } = FrostParts::of(&certificate.signature)?;
         let binding = &certificate.body.binding;
         let (cluster, epoch) = (binding.scope.cluster, binding.epoch);
-        // An epoch without a key is refused by the contract, by name.
+        // The contract refuses an epoch without a key, by name.
         let group_key = match self.key(cluster, epoch).await? {
             Some(key) => compressed_point(&key.group_key),
             None => CompressedPoint { x: U256::ZERO, prefix: 0 },
@@ -73,7 +74,7 @@ impl Chain {
         }))
     }
 
-    /// Looks an anchored certificate up by its hash, among the events.
+    /// The anchored certificate of a hash, from the events.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -83,7 +84,7 @@ impl Chain {
         hash: KeccakDigest,
     ) -> Result<Option<AnchoredCertificate>, ChainError> {
         let filter = self.anchor_events(cluster).topic3(B256::from(hash.0));
-        let found = self.rpc.last_log(WHAT, &filter, self.rpc.all_blocks().await?).await?;
+        let found = self.rpc.last_log(CERTIFICATES, &filter, self.rpc.all_blocks().await?).await?;
         found.as_ref().map(anchored_certificate).transpose()
     }
 
@@ -95,12 +96,14 @@ impl Chain {
         &self,
         cluster: ClusterId,
     ) -> Result<Vec<AnchoredCertificate>, ChainError> {
-        let logs =
-            self.rpc.logs(WHAT, &self.anchor_events(cluster), self.rpc.all_blocks().await?).await?;
+        let logs = self
+            .rpc
+            .logs(CERTIFICATES, &self.anchor_events(cluster), self.rpc.all_blocks().await?)
+            .await?;
         logs.iter().map(anchored_certificate).collect()
     }
 
-    /// Confirms that an assignment is deployed; that of the operator of its worker.
+    /// Confirms that an assignment is deployed; only the operator of its worker may.
     ///
     /// `chain` is the certificate that has the assignment and all later ones up to the head;
     /// `proof` is [`MerkleTree::proof`](veil_protocol_spec::scheduling::MerkleTree::proof).

@@ -1,11 +1,11 @@
 //! A local chain: Foundry's anvil as a child process on loopback, ended when dropped.
 //!
-//! The program is looked for at `VEIL_ANVIL`, in `contracts/node_modules` of the working folder and
-//! of all folders above it and above this program, and in `PATH`. `cargo xtask setup` installs it.
+//! The program is searched at `VEIL_ANVIL`, in `contracts/node_modules` of the working folder and of all
+//! folders above it and above this program, and in `PATH`. `cargo xtask setup` installs it.
 //!
 //! # Caveats
-//! - The accounts' keys are known to everybody: they are made from Foundry's test phrase.
-//! - A parent that is killed cannot end its child: look for `anvil` processes then.
+//! - Everybody knows the accounts' keys: Foundry's test phrase gives them.
+//! - A parent that is killed cannot end its child: end the `anvil` process by hand then.
 
 use std::{
     env,
@@ -22,32 +22,26 @@ use crate::key::AccountKey;
 
 /// Environment variable with the program's path.
 const PROGRAM_VARIABLE: &str = "VEIL_ANVIL";
-/// Where npm puts the native program; the one in `.bin` is a script around it that would not pass
-/// signals on.
+/// Where npm installs the native program. The one in `.bin` is a script that does not pass signals on.
 const NPM_PACKAGES: [&str; 4] =
     ["anvil-linux-amd64", "anvil-linux-arm64", "anvil-darwin-amd64", "anvil-darwin-arm64"];
-/// How long it may take to start, in milliseconds.
-const START_MILLIS: u64 = 30_000;
-
+/// How long the program may take to start, in milliseconds.
+const START_TIMEOUT_MILLIS: u64 = 30_000;
 /// Between two writes of the state, in seconds.
-const STATE_SECONDS: &str = "30";
+const STATE_INTERVAL_SECONDS: &str = "30";
 
-/// Why there is no local chain.
+/// Why a local chain did not start.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum AnvilError {
     /// The program is not installed.
     #[error(
         "anvil, the local chain, is not installed: run `cargo xtask setup` in Veil's checkout, or set VEIL_ANVIL to its path"
     )]
     Missing,
-    /// It does not start.
+    /// The program does not start.
     #[error("{program} does not start: {detail}")]
-    Start {
-        /// Which program.
-        program: PathBuf,
-        /// What is wrong.
-        detail: String,
-    },
+    Start { program: PathBuf, detail: String },
 }
 
 /// How to start a local chain.
@@ -55,10 +49,10 @@ pub enum AnvilError {
 pub struct AnvilConfig {
     /// The port on 127.0.0.1; a free one if none is given.
     pub port: Option<u16>,
-    /// A file from which the state is read, if it exists, with blocks, transactions and events, and to
-    /// which it is written at the end and every half minute.
+    /// The file that holds the state: blocks, transactions, events. It is read at the start if it exists,
+    /// and written at the end and every half minute.
     pub state: Option<PathBuf>,
-    /// Another chain id than 31337.
+    /// The chain id; 31337 if none is given.
     pub chain_id: Option<ChainId>,
     /// Seconds between blocks; a block per transaction if none is given.
     pub block_seconds: Option<u64>,
@@ -71,7 +65,7 @@ pub struct Anvil {
 }
 
 impl Anvil {
-    /// Starts one and waits until it listens.
+    /// Starts a chain and waits until it listens.
     ///
     /// # Errors
     /// [`AnvilError`].
@@ -79,14 +73,14 @@ impl Anvil {
         let program = find().ok_or(AnvilError::Missing)?;
         let started = program.clone();
         let failed = |detail: String| AnvilError::Start { program: program.clone(), detail };
-        // The library waits for the first lines on a thread.
+        // alloy blocks until the program has printed its first lines.
         tokio::task::spawn_blocking(move || start(&started, &config))
             .await
             .map_err(|error| failed(error.to_string()))?
             .map_err(failed)
     }
 
-    /// URL of its RPC.
+    /// URL of its JSON-RPC.
     #[must_use]
     pub fn url(&self) -> String {
         self.instance.endpoint()
@@ -98,13 +92,13 @@ impl Anvil {
         ChainId(self.instance.chain_id())
     }
 
-    /// Process id of the child.
+    /// The child's process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.instance.child().id()
     }
 
-    /// Keys of its funded accounts.
+    /// The keys of its 20 funded accounts.
     #[must_use]
     pub fn keys(&self) -> Vec<AccountKey> {
         let keys = self.instance.keys().iter();
@@ -124,11 +118,11 @@ fn start(program: &Path, config: &AnvilConfig) -> Result<Anvil, String> {
         .port(config.port.unwrap_or(0))
         .arg("--accounts")
         .arg("20")
-        .timeout(START_MILLIS);
+        .timeout(START_TIMEOUT_MILLIS);
     if let Some(path) = &config.state {
-        // Written at the end, and now and then, in case that the parent is killed.
+        // Written at intervals too, since a killed parent writes nothing at the end.
         builder = builder.arg("--state").arg(path.as_os_str());
-        builder = builder.arg("--state-interval").arg(STATE_SECONDS);
+        builder = builder.arg("--state-interval").arg(STATE_INTERVAL_SECONDS);
     }
     if let Some(chain) = config.chain_id {
         builder = builder.chain_id(chain.0);
@@ -140,7 +134,7 @@ fn start(program: &Path, config: &AnvilConfig) -> Result<Anvil, String> {
     Ok(Anvil { instance })
 }
 
-/// The first program found.
+/// The first program found in the order of the module documentation.
 fn find() -> Option<PathBuf> {
     if let Some(path) = env::var_os(PROGRAM_VARIABLE) {
         return Some(path.into());

@@ -34,8 +34,8 @@ impl Chain {
     }
 
     /// Keys of the committee of an epoch and of its standbys, before any replacement: those elected, or
-    /// in an appointed cluster the first members in the order of registration. Where there are too few,
-    /// the contract says so by name.
+    /// in an appointed cluster the first members in the order of registration. If there are too few, the
+    /// contract refuses them by name.
     async fn next_committee(
         &self,
         cluster: ClusterId,
@@ -58,7 +58,7 @@ impl Chain {
         Ok(keys.iter().map(point).collect::<Result<_, _>>()?)
     }
 
-    /// Proposes an attempt and freezes its roster; the cluster's admin's. The roster is the elected
+    /// Proposes an attempt and freezes its roster; only the cluster's admin may. The roster is the elected
     /// committee, or in an appointed cluster the first members, with the seats replaced so far.
     ///
     /// # Errors
@@ -78,7 +78,7 @@ impl Chain {
         self.transact("the proposal of a ceremony", request).await
     }
 
-    /// Ends an attempt that has not published; the admin's, or that of a member's operator.
+    /// Ends an attempt that has not published; only the admin and the members' operators may.
     ///
     /// # Errors
     /// [`ChainError`]; [`Refusal::is_attempt_over`] if it is over already.
@@ -96,7 +96,7 @@ impl Chain {
         self.transact("the abort of a ceremony", request).await
     }
 
-    /// The same with a member's signature over [`abort_digest`], sent by anyone.
+    /// The same with a member's signature over [`abort_digest`]; anyone may send it.
     ///
     /// # Errors
     /// As [`Self::abort_ceremony`].
@@ -256,7 +256,7 @@ impl Chain {
         }))
     }
 
-    /// The epoch in force, or none before the first key.
+    /// The active epoch, or none before the first key.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -285,7 +285,7 @@ impl Chain {
         }
     }
 
-    /// The key in force, if there is one.
+    /// The active key, if there is one.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -305,7 +305,7 @@ fn frost(signature: &GroupSignature) -> Result<FrostSignature, ChainError> {
     Ok(FrostSignature { rx, ry, z })
 }
 
-/// As the contracts number it.
+/// The origin of the CRS that the contracts give a number.
 pub(crate) const fn origin(number: u8) -> Result<ReferenceStringOrigin, ChainError> {
     match number {
         0 => Ok(ReferenceStringOrigin::Committee),

@@ -13,15 +13,15 @@ pub struct ChainConfig {
     pub rpc: RpcUrls,
     /// Address of the directory (`VEIL_CONTRACT_ADDRESS`).
     pub directory: Address,
-    /// The chain expected; any if none is given.
+    /// The chain that the endpoints have to serve; any if none is given.
     pub chain_id: Option<ChainId>,
-    /// Who sends transactions; reading works without.
+    /// The account that sends transactions; reading needs none.
     pub key: Option<AccountKey>,
-    /// Blocks on top of a transaction's own, itself included, before it counts: 1 or more. If none is
-    /// given: one more than `depth`.
+    /// Confirmations before a transaction counts: the number of blocks from its own to the last, 1 or
+    /// more. If none is given: one more than `depth`.
     pub confirmations: Option<u64>,
-    /// Blocks on top of a block before what is in it is acted on, since it may be replaced until
-    /// then. If none is given: 0 on a local chain (31337, 1337), 3 on others.
+    /// Blocks on top of a block before callers act on it, since it may be replaced until then. If none is
+    /// given: 0 on a local chain (31337, 1337), 3 on others.
     pub depth: Option<u64>,
     /// How long to wait for a transaction.
     pub deadline: Duration,
@@ -29,17 +29,18 @@ pub struct ChainConfig {
     pub stuck_after: Duration,
     /// The most that is paid for a unit of gas, in wei.
     pub max_fee_per_gas: u128,
-    /// How often to ask for new blocks.
+    /// The interval between two requests for the last block.
     pub poll: Duration,
-    /// The block from which on events are looked for: that of the deployment, or any before it.
+    /// The first block that is searched for events: that of the deployment, or any before it.
     pub first_block: u64,
-    /// Blocks whose events are asked for at once; fewer if an endpoint gives less.
+    /// The most blocks whose events one request asks for; fewer if an endpoint refuses as many.
     pub log_range: u64,
 }
 
 impl ChainConfig {
-    /// With the defaults: confirmations and depth by the chain, 60 s, fees raised after 20 s up to 500 gwei, asking twice
-    /// a second, events from the first block on in ranges of 5,000.
+    /// With the defaults: confirmations and depth by the chain, a deadline of 60 s, fees raised after 20 s
+    /// up to 500 gwei, a request for the last block every 500 ms, events from the first block on in ranges
+    /// of 5,000.
     #[must_use]
     pub fn new(rpc: impl Into<RpcUrls>, directory: Address) -> Self {
         Self {

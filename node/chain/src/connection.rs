@@ -83,44 +83,44 @@ impl Chain {
         self.rpc.check_block(block).await
     }
 
-    /// The chain.
+    /// The chain's EIP-155 id.
     #[must_use]
     pub const fn chain_id(&self) -> ChainId {
         self.rpc.chain_id
     }
 
-    /// Where the contracts are.
+    /// The contracts' addresses.
     #[must_use]
     pub const fn contracts(&self) -> &Contracts {
         &self.contracts
     }
 
-    /// What messages of this cluster name.
+    /// The scope that messages and signatures of a cluster name.
     #[must_use]
     pub const fn scope(&self, cluster: ClusterId) -> ClusterScope {
         ClusterScope { chain_id: self.rpc.chain_id, contract: self.contracts.directory, cluster }
     }
 
-    /// Who sends this handle's transactions.
+    /// The account that sends this handle's transactions.
     #[must_use]
     pub fn account(&self) -> Option<Address> {
         self.account.as_ref().map(|account| account.address())
     }
 
-    /// How the endpoints fare, in the order of configuration.
+    /// The state of the endpoints, in the order of configuration.
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         self.rpc.endpoints.status()
     }
 
-    /// Blocks on top of a block before what is in it is acted on.
+    /// Blocks on top of a block before callers act on it ([`ChainConfig::depth`]).
     #[must_use]
     pub fn depth(&self) -> u64 {
         self.rpc.depth()
     }
 
-    /// The last block seen. It changes with every new block, and when the last one is replaced, for
-    /// as long as a clone of this handle lives; what was read before may be out of date then.
+    /// The last block seen. It changes with every new block, and when the last one is replaced, as long
+    /// as a clone of this handle lives. After a change, what was read before may be out of date.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<BlockRef> {
         self.watcher.subscribe()

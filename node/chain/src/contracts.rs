@@ -74,6 +74,7 @@ contracts! {
     checkpoint_channel: "CheckpointChannel",
 }
 
+/// Writes an address in the form of EIP-55, with `0x`.
 pub(crate) fn checksummed<S: Serializer>(
     address: &Address,
     serializer: S,
@@ -86,15 +87,15 @@ impl Rpc {
     pub(crate) async fn contracts(&self, directory: Address) -> Result<Contracts, ChainError> {
         let at = evm(directory);
         let code = self.ask("the directory", || self.provider.get_code_at(at)).await?;
-        let none = || ChainError::NoDirectory { address: directory, chain: self.chain_id };
+        let no_directory = || ChainError::NoDirectory { address: directory, chain: self.chain_id };
         if code.is_empty() {
-            return Err(none());
+            return Err(no_directory());
         }
         let contract = Directory::new(at, &self.provider);
         let version = self
             .call("the directory", || async { contract.interfaceVersion().call().await })
             .await
-            .map_err(|error| if error.is_transient() { error } else { none() })?;
+            .map_err(|error| if error.is_transient() { error } else { no_directory() })?;
         check_version("Directory", version)?;
         Contracts::find(self, directory).await
     }
@@ -106,7 +107,7 @@ impl Rpc {
             .await
             .map_err(|error| match error.refusal() {
                 Some(Refusal::Directory(_)) => ChainError::Incomplete { directory, contract: name },
-                // Some other contract, which does not know the question.
+                // Another contract, which has no such function.
                 Some(_) => ChainError::NoDirectory { address: directory, chain: self.chain_id },
                 None => error,
             })?;

@@ -1,4 +1,4 @@
-//! Deploying the whole set, and the file that says where it is.
+//! Deploying the whole set of contracts, and the record of where it is.
 
 use alloy::{
     network::TransactionBuilder,
@@ -34,11 +34,11 @@ use crate::{
 /// How to reach the chain to deploy to; its `directory` is ignored, its `key` owns the directory.
 pub type DeployConfig = ChainConfig;
 
-/// What a set is deployed with; it cannot be changed later, except by the timelock itself.
+/// The options of a set. Only the timelock can change them later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeployOptions {
-    /// Seconds between a decision of governance and its effect. If none is given: none on a local
-    /// chain, two days on others.
+    /// Seconds between a decision of governance and its effect. If none is given: 0 on a local chain, two
+    /// days on others.
     pub timelock_delay: Option<u64>,
     /// Who may pause new work; the deployer if none is given.
     pub guardian: Option<Address>,
@@ -48,12 +48,12 @@ pub struct DeployOptions {
     pub election_delay: Option<u64>,
 }
 
-/// Two days.
-const TIMELOCK_SECONDS: u64 = 2 * 24 * 3600;
-/// Four epochs of Ethereum.
-const ELECTION_BLOCKS: u64 = 128;
+/// The timelock's delay on a chain that is not local: two days.
+const DEFAULT_TIMELOCK_SECONDS: u64 = 2 * 24 * 3600;
+/// The delay of an election on a chain that is not local: four epochs of Ethereum.
+const DEFAULT_ELECTION_BLOCKS: u64 = 128;
 
-/// Where a set is, as `veil chain deploy` writes it.
+/// Where a set is: the record that `veil chain deploy` writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Deployment {
     /// The chain.
@@ -64,7 +64,7 @@ pub struct Deployment {
     /// The directory's owner: governance.
     #[serde(serialize_with = "checksummed")]
     pub timelock: Address,
-    /// The block of the first transaction: `chain.first_block`.
+    /// The block of the first transaction: a node's `chain.first_block`.
     pub first_block: u64,
     /// The block of the last transaction.
     pub block: u64,
@@ -73,11 +73,10 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// As JSON, one field a line.
+    /// The record as JSON, one field a line.
     #[must_use]
     pub fn to_text(&self) -> String {
-        // Text and numbers under names always serialize.
-        serde_json::to_string_pretty(self).expect("a flat record is JSON") + "\n"
+        serde_json::to_string_pretty(self).expect("texts and numbers under names are JSON") + "\n"
     }
 }
 
@@ -104,8 +103,10 @@ impl Chain {
         let account = Account::new(key.clone());
         let mut deployer = Deployer { rpc: &rpc, account: &account, gas: 0, blocks: None };
         let local = rpc.is_local();
-        let seconds = options.timelock_delay.unwrap_or(if local { 0 } else { TIMELOCK_SECONDS });
-        let blocks = options.election_delay.unwrap_or(if local { 1 } else { ELECTION_BLOCKS });
+        let seconds =
+            options.timelock_delay.unwrap_or(if local { 0 } else { DEFAULT_TIMELOCK_SECONDS });
+        let blocks =
+            options.election_delay.unwrap_or(if local { 1 } else { DEFAULT_ELECTION_BLOCKS });
 
         let own = evm(account.address());
         let guardian = options.guardian.map_or(own, evm);
@@ -166,7 +167,7 @@ struct Deployer<'a> {
     rpc: &'a Rpc,
     account: &'a Account,
     gas: u64,
-    /// Of the first and of the last transaction.
+    /// The blocks of the first and of the last transaction.
     blocks: Option<(u64, u64)>,
 }
 

@@ -1,4 +1,4 @@
-//! Disputes: proofs of what members and groups should not have signed.
+//! Disputes: proofs that a member or a group signed two certificates of one slot.
 
 use alloy::{primitives::U256, providers::DynProvider};
 use veil_contracts::disputes::{
@@ -29,8 +29,8 @@ impl Chain {
         Disputes::new(evm(self.contracts.disputes), self.rpc.provider.clone())
     }
 
-    /// Shows that a member voted for two certificates of one slot; it loses stake, part of which is
-    /// this account's to claim.
+    /// Proves that a member voted for two certificates of one slot. The member loses stake, of which this
+    /// account may claim a part.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -64,7 +64,7 @@ impl Chain {
         self.transact("the report of an equivocation", request).await
     }
 
-    /// Shows that a group signed two certificates of one slot, which suspends it.
+    /// Proves that a group signed two certificates of one slot, which suspends the group.
     ///
     /// # Errors
     /// [`ChainError`].

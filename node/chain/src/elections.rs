@@ -1,13 +1,13 @@
 //! Elections of committees.
 //!
 //! # Flow
-//! 1. [`Chain::request_election`] freezes the candidates and fixes a block that is not there yet.
-//! 2. When it is there and another one on top, [`Chain::seal_election`] proves its prevrandao by its
+//! 1. [`Chain::request_election`] freezes the candidates and fixes a future block.
+//! 2. When that block and another one on top exist, [`Chain::seal_election`] proves its prevrandao by its
 //!    header in RLP, with the candidates of the event.
-//! 3. [`Chain::committee`] reads who was drawn, of the event, checked against the hash on chain;
-//!    [`Chain::verify_election`] repeats the draw.
+//! 3. [`Chain::committee`] reads the drawn peers from the event and checks them against the hash on
+//!    chain; [`Chain::verify_election`] repeats the draw.
 //!
-//! All of it may be done by anyone.
+//! Any account may do each step.
 
 use alloy::{
     primitives::{B256, keccak256},
@@ -50,11 +50,11 @@ pub struct Election {
     pub round: u32,
     /// The block whose prevrandao decides.
     pub random_block: u64,
-    /// Seats that are filled, once it is sealed.
+    /// Filled seats; 0 before it is sealed.
     pub seats: u8,
-    /// Standby seats that are filled, once it is sealed.
+    /// Filled standby seats; 0 before it is sealed.
     pub standbys: u8,
-    /// Keccak-256 over the drawn peers, seats first; zero before.
+    /// Keccak-256 over the drawn peers, seats first; zero before it is sealed.
     pub committee_hash: KeccakDigest,
 }
 
@@ -72,7 +72,7 @@ impl Chain {
         CommitteeElection::new(evm(self.contracts.committee_election), self.rpc.provider.clone())
     }
 
-    /// Freezes the candidates of the next epoch, and fixes the block that decides.
+    /// Freezes the candidates of the next epoch, and fixes the deciding block.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -89,7 +89,7 @@ impl Chain {
     /// Draws the committee, by the header of the deciding block.
     ///
     /// # Errors
-    /// [`ChainError`]; `TooEarly` of the contract while the block is not there.
+    /// [`ChainError`]; `TooEarly` of the contract while the block does not exist.
     pub async fn seal_election(
         &self,
         cluster: ClusterId,
@@ -105,7 +105,7 @@ impl Chain {
         self.transact("the sealing of an election", request).await
     }
 
-    /// Fixes another block, if the one before can no longer be proved.
+    /// Fixes another deciding block, if the one before can no longer be proved.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -145,7 +145,7 @@ impl Chain {
         })
     }
 
-    /// The committee that was drawn for an epoch, if its election is sealed.
+    /// The committee drawn for an epoch, if its election is sealed.
     ///
     /// # Errors
     /// [`ChainError`]; `Unexpected` if the events do not fit the hash on chain.
@@ -227,13 +227,13 @@ impl Chain {
         let event = event.map_err(|_| ChainError::Unexpected("an event of another form"))?;
         match event.map(|event| event.inner.data) {
             Some(event) if event.round == round => Ok(event.candidates),
-            // Not requested: the contract says so by name.
+            // Not requested: the contract refuses by name.
             None if round == 0 => Ok(Vec::new()),
             _ => Err(ChainError::Unexpected("an election without the event of its request")),
         }
     }
 
-    /// A block's header in RLP; empty if the block is not there.
+    /// A block's header in RLP; empty if the block does not exist.
     async fn header(&self, number: u64) -> Result<Vec<u8>, ChainError> {
         let tag = BlockNumberOrTag::Number(number);
         let asked = self.rpc.ask("a header", || self.rpc.provider.get_block_by_number(tag));

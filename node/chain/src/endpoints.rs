@@ -2,20 +2,20 @@
 //!
 //! # Flow of a request
 //! 1. The endpoint that answered last is asked first, then the others in the order of configuration;
-//!    those that rest come last.
+//!    those in backoff come last.
 //! 2. Before its first request, and again after a failure, an endpoint is asked for its chain id. One
 //!    of another chain than the first that answered, or than the configured one, is refused by name.
-//! 3. An endpoint that fails rests for a while, longer each time; the next one is asked.
-//! 4. When all have failed, the error says what each one did.
+//! 3. An endpoint that fails goes into backoff, longer each time; the next one is asked.
+//! 4. When all have failed, the error names the fault of each one.
 //!
 //! # State
-//! Per endpoint: failures in a row, until when it rests, what it did wrong. It lives as long as the
+//! Per endpoint: failures in a row, the end of its backoff, its fault. It lives as long as the
 //! connection.
 //!
 //! # Caveats
-//! An answer that says no is an answer: what the chain refuses, every endpoint refuses. Endpoints may
-//! lag behind one another; the one in use is kept for as long as it answers, so that the chain does
-//! not seem to go back and forth.
+//! A refusal is an answer: what the chain refuses, every endpoint refuses. Endpoints may lag behind one
+//! another; the one in use is kept as long as it answers, because otherwise the chain would seem to go
+//! back and forth.
 
 use std::{
     fmt,
@@ -52,17 +52,17 @@ use crate::{
     fault::{Fault, NoEndpoint},
 };
 
-/// How long one request may take.
+/// Longest time for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an endpoint may take to accept a connection.
+/// Longest time for an endpoint to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Rest after the first failure in a row; it doubles up to the longest.
-const FIRST_REST: Duration = Duration::from_millis(500);
-/// Longest rest; also that of an endpoint of another chain.
-const LONGEST_REST: Duration = Duration::from_secs(60);
+/// Backoff after the first failure in a row; each further failure doubles it.
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+/// Longest backoff; also that of an endpoint of another chain.
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 /// URLs of JSON-RPC endpoints of one chain, in the order in which they are tried. As text: separated
-/// by commas. In a configuration file: one text, or a list of them.
+/// by commas. In a configuration file: one text, or a list of texts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct RpcUrls(Vec<String>);
@@ -115,23 +115,23 @@ impl<'de> Deserialize<'de> for RpcUrls {
     }
 }
 
-/// How an endpoint fares.
+/// The state of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EndpointStatus {
-    /// Its URL, without path and query: they may hold a provider's key.
+    /// Its URL without path and query, which may hold a provider's key.
     pub url: String,
-    /// Whether it answered last, or was not asked yet.
+    /// Whether its last request got an answer, or none was made yet.
     pub healthy: bool,
-    /// What it did wrong when it was last asked.
+    /// What it did wrong at its last request.
     pub fault: Option<String>,
 }
 
 #[derive(Default)]
 struct Health {
-    /// Its chain id was right since its last failure.
+    /// Whether its chain id was checked since its last failure.
     checked: bool,
     failures: u32,
-    rests_until: Option<Instant>,
+    backoff_until: Option<Instant>,
     fault: Option<Fault>,
 }
 
@@ -145,7 +145,7 @@ struct Shared {
     endpoints: Vec<Endpoint>,
     /// Fixed by the configuration, or by the first endpoint that answers.
     chain: OnceLock<ChainId>,
-    /// Which one answered last.
+    /// The one that answered last.
     current: AtomicUsize,
 }
 
@@ -160,7 +160,7 @@ impl Endpoints {
         let endpoints: Result<Vec<_>, _> = urls.0.iter().map(|url| Endpoint::new(url)).collect();
         let endpoints = endpoints?;
         if endpoints.is_empty() {
-            let detail = "none is given".to_owned();
+            let detail = "no URL is given".to_owned();
             return Err(ChainError::InvalidUrl { url: String::new(), detail });
         }
         let chain = expected.map_or_else(OnceLock::new, OnceLock::from);
@@ -191,9 +191,9 @@ impl Endpoints {
         let (current, now) = (self.0.current.load(Ordering::Relaxed), Instant::now());
         let mut order: Vec<_> = self.0.endpoints.iter().enumerate().collect();
         order.sort_by_key(|(index, endpoint)| {
-            let rest = endpoint.health().rests_until.filter(|until| *until > now);
+            let backoff = endpoint.health().backoff_until.filter(|until| *until > now);
             // The sort keeps the configured order among equals.
-            (rest, *index != current)
+            (backoff, *index != current)
         });
         order
     }
@@ -221,11 +221,11 @@ impl Endpoint {
         let invalid = |detail: String| ChainError::InvalidUrl { url: text.to_owned(), detail };
         let url: Url = text.parse().map_err(|error| invalid(format!("not a URL: {error}")))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(invalid("only http and https are spoken".to_owned()));
+            return Err(invalid("only http and https are supported".to_owned()));
         }
         let mut client =
             Client::builder().timeout(REQUEST_TIMEOUT).connect_timeout(CONNECT_TIMEOUT);
-        // A proxy is for the world outside.
+        // A proxy is for other machines.
         if matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
             client = client.no_proxy();
         }
@@ -249,7 +249,7 @@ impl Endpoint {
             if !checked {
                 self.check(chain).await?;
             }
-            self.http.clone().call(packet.clone()).await.map_err(|error| silent(&error))
+            self.http.clone().call(packet.clone()).await.map_err(|error| no_answer(&error))
         };
         match answer.await {
             Ok(answer) => {
@@ -270,7 +270,7 @@ impl Endpoint {
     async fn check(&self, chain: &OnceLock<ChainId>) -> Result<(), Fault> {
         let client = RpcClient::new(self.http.clone(), true);
         let found = client.request_noparams::<U64>("eth_chainId").await;
-        let found = ChainId(found.map_err(|error| silent(&error))?.to());
+        let found = ChainId(found.map_err(|error| no_answer(&error))?.to());
         let expected = *chain.get_or_init(|| found);
         if expected == found { Ok(()) } else { Err(Fault::OtherChain { expected, found }) }
     }
@@ -278,20 +278,20 @@ impl Endpoint {
     fn fail(&self, fault: Fault) {
         let mut health = self.health();
         if health.fault.as_ref() != Some(&fault) {
-            warn!(url = self.url, %fault, "an endpoint of the chain is of no use now");
+            warn!(url = self.url, %fault, "an endpoint of the chain has failed");
         }
-        let rest = match &fault {
-            Fault::OtherChain { .. } => LONGEST_REST,
-            Fault::Silent(_) => FIRST_REST.saturating_mul(1 << health.failures.min(10)),
+        let backoff = match &fault {
+            Fault::OtherChain { .. } => MAX_BACKOFF,
+            Fault::NoAnswer(_) => FIRST_BACKOFF.saturating_mul(1 << health.failures.min(10)),
         };
         health.checked = false;
         health.failures += 1;
-        health.rests_until = Some(Instant::now() + rest.min(LONGEST_REST));
+        health.backoff_until = Some(Instant::now() + backoff.min(MAX_BACKOFF));
         health.fault = Some(fault);
     }
 }
 
-/// The URL without what may be a key: providers put theirs into user, path or query.
+/// The URL without user, path and query, where providers put keys.
 fn public(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
@@ -299,9 +299,9 @@ fn public(url: &Url) -> String {
     format!("{}://{host}{port}{more}", url.scheme())
 }
 
-/// What was no answer. A body that is no JSON-RPC is none either.
-fn silent(error: &TransportError) -> Fault {
-    Fault::Silent(match error {
+/// The fault of a request without an answer. A body that is not JSON-RPC counts as none.
+fn no_answer(error: &TransportError) -> Fault {
+    Fault::NoAnswer(match error {
         TransportError::Transport(TransportErrorKind::HttpError(http)) => {
             format!("HTTP {}", http.status)
         }
@@ -309,7 +309,7 @@ fn silent(error: &TransportError) -> Fault {
             error, ..
         }) => format!("HTTP {}", error.status),
         TransportError::Transport(kind) => root_cause(kind),
-        TransportError::DeserError { .. } => "an answer that is no JSON-RPC".to_owned(),
+        TransportError::DeserError { .. } => "an answer that is not JSON-RPC".to_owned(),
         other => other.to_string(),
     })
 }
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_a_key_is_not_shown() {
+    fn keys_in_urls_are_not_shown() {
         let shown = |text: &str| public(&text.parse().unwrap());
         assert_eq!(shown("http://127.0.0.1:8545"), "http://127.0.0.1:8545");
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What can go wrong between this node and the chain; every message says what to do next.
+//! What can fail between this node and the chain; every message says what to do next.
 
 use alloy::{
     contract,
@@ -14,168 +14,101 @@ use crate::{
 
 /// Why the chain could not be read or written.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum ChainError {
-    /// No endpoint answers, in spite of repetition.
+    /// No endpoint answers, although the request was repeated; `url` names them all.
     #[error(
         "the chain's RPC {url} does not answer ({detail}): check --rpc or VEIL_RPC_URL, and that the node behind it runs"
     )]
-    Unreachable {
-        /// Where; several are separated by commas.
-        url: String,
-        /// What each did.
-        detail: String,
-    },
-    /// The address of the RPC is none.
+    Unreachable { url: String, detail: String },
+    /// The text is not the URL of an RPC.
     #[error("{url} is not the URL of an RPC ({detail}): give one such as http://127.0.0.1:8545")]
-    InvalidUrl {
-        /// What was given.
-        url: String,
-        /// What is wrong.
-        detail: String,
-    },
-    /// An answer that says no, without a reason of the contracts.
+    InvalidUrl { url: String, detail: String },
+    /// The endpoint refused a request, without an error of the contracts.
     #[error("the chain's RPC refused {what}: {detail}")]
-    Rpc {
-        /// What was asked.
-        what: &'static str,
-        /// What it said.
-        detail: String,
-    },
-    /// Another chain than expected.
+    Rpc { what: &'static str, detail: String },
+    /// The endpoint serves another chain than the configured one.
     #[error(
         "the RPC {url} serves chain {found}, not {expected}: point VEIL_RPC_URL or --rpc at the right chain"
     )]
-    WrongChain {
-        /// The endpoint.
-        url: String,
-        /// Configured.
-        expected: ChainId,
-        /// Served.
-        found: ChainId,
-    },
-    /// No directory at the configured address.
+    WrongChain { url: String, expected: ChainId, found: ChainId },
+    /// The configured address holds no directory.
     #[error(
         "there is no directory of Veil at 0x{address} on chain {chain}: check VEIL_CONTRACT_ADDRESS, or deploy one with `veil chain deploy`"
     )]
-    NoDirectory {
-        /// Where it should be.
-        address: Address,
-        /// On which chain.
-        chain: ChainId,
-    },
-    /// The directory does not name a contract.
+    NoDirectory { address: Address, chain: ChainId },
+    /// The directory does not name a contract of the set.
     #[error(
         "the directory 0x{directory} names no {contract}: its owner publishes a complete set, or deploy one with `veil chain deploy`"
     )]
-    Incomplete {
-        /// Which directory.
-        directory: Address,
-        /// What is missing.
-        contract: &'static str,
-    },
-    /// Contracts of another version.
+    Incomplete { directory: Address, contract: &'static str },
+    /// A contract has another interface version than this build.
     #[error(
         "{contract} has interface version {found}; this build speaks {supported}: update the older side"
     )]
-    Version {
-        /// Which contract.
-        contract: &'static str,
-        /// Its version.
-        found: u16,
-        /// Of this build.
-        supported: u16,
-    },
-    /// A contract said no.
+    Version { contract: &'static str, found: u16, supported: u16 },
+    /// A contract refused.
     #[error("{0}")]
     Refused(#[from] Refusal),
-    /// Sending needs an account.
+    /// The handle has no account to send with.
     #[error(
         "this needs an account's key: set VEIL_CHAIN_KEY, or give a JSON keystore with --keystore and its passphrase"
     )]
     NoAccount,
-    /// Not enough to pay for gas.
+    /// The account cannot pay for gas and value.
     #[error("account 0x{account} cannot pay for the transaction ({detail}): fund it and repeat")]
-    Funds {
-        /// Which account.
-        account: Address,
-        /// What the node said.
-        detail: String,
-    },
-    /// Sent, but not in the chain in time. It may still get there.
+    Funds { account: Address, detail: String },
+    /// A transaction is not in the chain at the deadline. It may still get there.
     #[error(
-        "transaction 0x{transaction} is not in the chain after {seconds} s; it may still get there: look at `veil chain status` before repeating"
+        "transaction 0x{transaction} is not in the chain after {seconds} s; it may still get there: check `veil chain status` before repeating"
     )]
-    NotMined {
-        /// Its hash.
-        transaction: KeccakDigest,
-        /// How long was waited.
-        seconds: u64,
-    },
-    /// Not in the chain in time, and certain never to get there.
+    NotMined { transaction: KeccakDigest, seconds: u64 },
+    /// A transaction was not in the chain at the deadline and never gets there: another one has its nonce.
     #[error(
-        "transaction 0x{transaction} was not in the chain after {seconds} s and is withdrawn: nothing was done; repeat, with a longer --timeout if the chain is slow"
+        "transaction 0x{transaction} was not in the chain after {seconds} s and is withdrawn: nothing changed; repeat, with a longer --timeout if the chain is slow"
     )]
-    Withdrawn {
-        /// Its hash.
-        transaction: KeccakDigest,
-        /// How long was waited.
-        seconds: u64,
-    },
-    /// Another transaction has its place.
+    Withdrawn { transaction: KeccakDigest, seconds: u64 },
+    /// Another transaction of the account has the nonce.
     #[error(
-        "transaction 0x{transaction} lost its place (nonce {nonce}) to another one of the same account: nothing was done; repeat, and give each program an account of its own"
+        "transaction 0x{transaction} lost its place (nonce {nonce}) to another one of the same account: nothing changed; repeat, and give each program an account of its own"
     )]
-    Displaced {
-        /// Its hash.
-        transaction: KeccakDigest,
-        /// Its place among the account's.
-        nonce: u64,
-    },
-    /// The network forgot it and does not take it again.
+    Displaced { transaction: KeccakDigest, nonce: u64 },
+    /// The network dropped a transaction and does not accept it again.
     #[error(
-        "transaction 0x{transaction} was dropped and is not taken again ({detail}): nothing was done so far; repeat"
+        "transaction 0x{transaction} was dropped and is not accepted again ({detail}): nothing changed so far; repeat"
     )]
-    Dropped {
-        /// Its hash.
-        transaction: KeccakDigest,
-        /// What the node said.
-        detail: String,
-    },
-    /// In the chain without effect, although it passed the trial.
+    Dropped { transaction: KeccakDigest, detail: String },
+    /// A transaction is in the chain without effect, although its estimate succeeded. The reason is the
+    /// contract's, if repeating the call gives one.
     #[error(
-        "transaction 0x{transaction} had no effect, since the chain's state changed in between{}: nothing was done; look at it and repeat",
+        "transaction 0x{transaction} had no effect, because the chain's state changed before it{}: check that state and repeat",
         .reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default()
     )]
-    Reverted {
-        /// Its hash.
-        transaction: KeccakDigest,
-        /// The contract's reason, if it can be told afterwards.
-        reason: Option<Box<Refusal>>,
-    },
-    /// The chain replaced a block that was taken for settled.
+    Reverted { transaction: KeccakDigest, reason: Option<Box<Refusal>> },
+    /// The chain replaced a block that counted as settled.
     #[error(
         "block {} was replaced although it was deep enough to act on: raise chain.depth, and start again from an earlier block", .0.number
     )]
     DeepReorganisation(BlockRef),
-    /// The contracts gave a value that they never should.
+    /// The contracts gave a value that this build does not know.
     #[error("the contracts gave {0}, which this build does not understand: update it")]
     Unexpected(&'static str),
-    /// A block that is not in this node's chain.
+    /// The block is not in the chain that the endpoint serves.
     #[error("block {} with hash {} is not in the chain seen here: the endpoint is behind, or the block was replaced", .0.number, .0.hash)]
     UnknownBlock(BlockRef),
-    /// A key or signature that the chain would refuse.
+    /// The chain would refuse a key or signature.
     #[error(transparent)]
     Point(#[from] InvalidPoint),
-    /// A text that does not fit.
+    /// An organisation's name is too long, or not ASCII.
     #[error("an organisation's name has at most 32 bytes of ASCII")]
     Organisation,
-    /// A certificate or publication of another chain, directory or cluster.
+    /// A certificate or publication is of another chain or directory.
     #[error("this belongs to another chain or directory than the client is connected to")]
     OtherScope,
 }
 
 impl ChainError {
-    /// Whether it may work when tried again later, without any change.
+    /// Whether the same call may succeed later without any change.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         matches!(
@@ -219,7 +152,7 @@ impl ChainError {
     }
 
     fn no_endpoint(faults: &[(String, Fault)]) -> Self {
-        // Waiting does not help if all are of another chain.
+        // Waiting does not help if all serve another chain.
         let other_chain = |(_, fault): &(String, Fault)| matches!(fault, Fault::OtherChain { .. });
         if let Some((url, &Fault::OtherChain { expected, found })) = faults
             .first()

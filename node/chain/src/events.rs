@@ -1,4 +1,4 @@
-//! Events of the contracts by name, for people and for programs outside.
+//! Events of the contracts by name, for people and for other programs.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -23,7 +23,7 @@ pub struct ChainEvent {
     pub name: String,
     /// The block it is in.
     pub block: BlockRef,
-    /// The transaction.
+    /// Hash of the transaction that emitted it.
     pub transaction: KeccakDigest,
     /// Its place among the block's events.
     pub index: u64,
@@ -32,22 +32,22 @@ pub struct ChainEvent {
     pub arguments: Map<String, Value>,
 }
 
-/// Events by the contract that has them.
+/// A contract's events by their first topic.
 type Known = HashMap<B256, Event>;
 
-/// Of all contracts, by their names.
+/// The events of all contracts, by the contracts' names.
 static KNOWN: LazyLock<HashMap<&'static str, Known>> =
     LazyLock::new(|| INTERFACES.iter().map(|(name, abi)| (*name, events(abi))).collect());
 
 fn events(abi: &str) -> Known {
-    // A file that is none is found by the test below.
+    // A test below reads every checked-in file.
     let abi = serde_json::from_str::<ContractObject>(abi).ok().and_then(|object| object.abi);
     let abi = abi.unwrap_or_default();
     abi.events().map(|event| (event.selector(), event.clone())).collect()
 }
 
 impl ChainEvent {
-    /// Reads an event of a contract; none if this build does not know it.
+    /// Reads an event of a contract; `None` if this build does not know it.
     pub(crate) fn decode(contract: &'static str, log: &Log) -> Option<Self> {
         let event = KNOWN.get(contract)?.get(log.topic0()?)?;
         let decoded = event.decode_log(log.data()).ok()?;
@@ -71,7 +71,7 @@ impl ChainEvent {
     }
 }
 
-/// A value as JSON.
+/// A value of an event as JSON.
 fn plain(value: &DynSolValue) -> Value {
     let hexadecimal = |bytes: &[u8]| json!(format!("0x{}", hex(bytes)));
     match value {

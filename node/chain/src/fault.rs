@@ -7,13 +7,13 @@ use veil_protocol_spec::ChainId;
 /// What an endpoint did wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Nothing that is an answer.
-    Silent(String),
+    /// It gave no answer, or one that is not JSON-RPC.
+    NoAnswer(String),
     /// It serves another chain.
     OtherChain {
-        /// That of the others, or the configured one.
+        /// The chain of the other endpoints, or the configured one.
         expected: ChainId,
-        /// Its own.
+        /// The chain that it serves.
         found: ChainId,
     },
 }
@@ -21,7 +21,7 @@ pub(crate) enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Silent(detail) => f.write_str(detail),
+            Self::NoAnswer(detail) => f.write_str(detail),
             Self::OtherChain { expected, found } => {
                 write!(f, "it serves chain {found}, not {expected}")
             }
@@ -29,7 +29,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// No endpoint answered: each one's URL and what it did.
+/// No endpoint answered: each one's URL and its fault.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("no endpoint answers")]
 pub(crate) struct NoEndpoint(pub(crate) Vec<(String, Fault)>);

@@ -1,19 +1,22 @@
 //! Following the contracts' events, through reorganisations and after absences.
 //!
 //! # Flow of a step
-//! 1. Ask for the last block. As long as the last block remembered is no longer in the chain, its
-//!    events are undone, back to the common ancestor.
-//! 2. What is deep enough already is read in bounded ranges and is settled at once: this is how an
-//!    absence is caught up with.
-//! 3. Blocks above are read one by one, by hash, so that events and block belong together; each has to
-//!    build on the one before. Events are seen, and settled when enough blocks are on top.
+//! 1. Read the last block. While the last block remembered is not in the chain, undo its events, back to
+//!    the common ancestor.
+//! 2. Read blocks that are deep enough in bounded ranges, and settle their events at once: so the
+//!    follower catches up after an absence.
+//! 3. Read the blocks above one by one, by hash, which ties events to their block. Each has to build on
+//!    the one before. Their events are seen, and settled when enough blocks are on top.
 //!
 //! # State
-//! [`Follower::position`] is all that has to be kept to go on after a restart.
+//! The blocks that may still be replaced, with their events.
+//!
+//! # Restart
+//! A caller stores [`Follower::position`] and follows on from it: events above it are reported again.
 //!
 //! # Caveats
-//! A settled block that is replaced after all ends the following with
-//! [`ChainError::DeepReorganisation`]: what was acted on cannot be undone here.
+//! If the chain replaces a settled block, the follower ends with [`ChainError::DeepReorganisation`]:
+//! callers have acted on its events.
 
 use std::collections::VecDeque;
 
@@ -35,7 +38,8 @@ use crate::{
     track::{Block, Track, Update},
 };
 
-const WHAT: &str = "the contracts' events";
+/// Names the request in errors.
+const EVENTS: &str = "the contracts' events";
 
 /// Follows the events of all contracts of a set.
 #[derive(Debug)]
@@ -47,10 +51,10 @@ pub struct Follower {
     changes: watch::Receiver<BlockRef>,
 }
 
-/// Whether a step has changed anything.
+/// Whether a step read anything new.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
-    Done,
+    Progress,
     UpToDate,
 }
 
@@ -84,43 +88,45 @@ impl Chain {
 }
 
 impl Follower {
-    /// The last settled block: to go on from after a restart.
+    /// The last settled block: where to follow on after a restart.
     #[must_use]
     pub const fn position(&self) -> BlockRef {
         self.track.settled()
     }
 
-    /// The next update; waits for one. While nobody answers it waits on.
+    /// Waits for the next update, also while no endpoint answers.
     ///
     /// # Errors
-    /// [`ChainError`]; it may be asked again unless it is `DeepReorganisation`.
+    /// [`ChainError`]; after all but `DeepReorganisation` the call may be repeated.
     pub async fn next(&mut self) -> Result<Update<ChainEvent>, ChainError> {
         loop {
             if let Some(update) = self.updates.pop_front() {
                 return Ok(update);
             }
-            // Before the step, so that a block that comes during it is not missed.
+            // Before the step: a block that comes during it ends the wait below.
             self.changes.mark_unchanged();
             match self.step().await {
-                Ok(Step::Done) => continue,
+                Ok(Step::Progress) => continue,
                 Ok(Step::UpToDate) => {}
-                Err(error @ ChainError::Unreachable { .. }) => warn!(%error, "following on later"),
+                Err(error @ ChainError::Unreachable { .. }) => {
+                    warn!(%error, "no endpoint answers; following on later")
+                }
                 Err(error) => return Err(error),
             }
             let poll = self.chain.rpc.config.poll;
-            // Asked again without a change as well: an endpoint may have lagged behind.
+            // Without a change too, since an endpoint may have lagged behind.
             if let Ok(Err(_)) = tokio::time::timeout(poll * 4, self.changes.changed()).await {
                 return Err(ChainError::Unexpected("the end of the block watch"));
             }
         }
     }
 
-    /// What there is now, without waiting for more.
+    /// All updates up to the last block, without waiting for more.
     ///
     /// # Errors
-    /// As [`Self::next`], and if nobody answers.
+    /// As [`Self::next`], and [`ChainError::Unreachable`] if no endpoint answers.
     pub async fn catch_up(&mut self) -> Result<Vec<Update<ChainEvent>>, ChainError> {
-        while self.step().await? == Step::Done {}
+        while self.step().await? == Step::Progress {}
         Ok(self.updates.drain(..).collect())
     }
 
@@ -171,11 +177,11 @@ impl Follower {
         let from = self.track.tip().number + 1;
         let to = deep.min(from.saturating_add(rpc.config.log_range.max(1) - 1));
         let Some(end) = rpc.block(to).await? else { return Ok(Step::UpToDate) };
-        let logs = rpc.logs(WHAT, &self.filter, (from, to)).await?;
+        let logs = rpc.logs(EVENTS, &self.filter, (from, to)).await?;
         let events = logs.iter().filter_map(|log| self.event(log)).collect::<Vec<_>>();
         self.updates.extend(self.track.settle(reference(&end)));
         self.updates.extend(events.into_iter().map(Update::Settled));
-        Ok(Step::Done)
+        Ok(Step::Progress)
     }
 
     /// Step 3.
@@ -189,17 +195,17 @@ impl Follower {
         };
         let Some(next) = next else { return Ok(Step::UpToDate) };
         let filter = self.filter.clone().at_block_hash(next.header.hash);
-        let logs = rpc.ask(WHAT, || rpc.provider.get_logs(&filter)).await?;
+        let logs = rpc.ask(EVENTS, || rpc.provider.get_logs(&filter)).await?;
         let block = Block {
             at: reference(&next),
             parent: KeccakDigest(next.header.parent_hash.0),
             events: logs.iter().filter_map(|log| self.event(log)).collect(),
         };
-        // If it does not fit, a block was replaced in between: the next step finds out.
+        // If it does not build on the tip, a block was replaced in between: the next step undoes it.
         if let Ok(updates) = self.track.extend(block) {
             self.updates.extend(updates);
         }
-        Ok(Step::Done)
+        Ok(Step::Progress)
     }
 
     fn event(&self, log: &Log) -> Option<ChainEvent> {
@@ -208,7 +214,7 @@ impl Follower {
         let event = ChainEvent::decode(contract, log);
         if event.is_none() {
             let topic = log.topic0().copied().unwrap_or(B256::ZERO);
-            warn!(contract, %topic, "an event that this build does not know");
+            warn!(contract, %topic, "unknown event: update this build");
         }
         event
     }

@@ -13,16 +13,16 @@ use crate::{
 
 type Contract = JobBoardInstance<DynProvider>;
 
-/// Jobs read in one call.
-const PAGE: u64 = 256;
+/// Jobs that one call reads.
+const JOBS_PER_CALL: u64 = 256;
 
 impl Chain {
     fn job_board(&self) -> Contract {
         JobBoard::new(evm(self.contracts.job_board), self.rpc.provider.clone())
     }
 
-    /// Submits a job; its nonce is [`Self::next_job_nonce`]. `leak_bits`: what its placement may tell
-    /// about others' load, at least 1.
+    /// Submits a job and gives its position; its nonce is [`Self::next_job_nonce`]. `leak_bits`: the bits
+    /// that its placement may reveal about others' load, at least 1.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -68,7 +68,7 @@ impl Chain {
         self.rpc.call("an operator's nonce", call).await
     }
 
-    /// All jobs from position `from` on, cancelled ones too.
+    /// All jobs from position `from` on, with the cancelled ones.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -82,7 +82,11 @@ impl Chain {
         loop {
             let start = from + jobs.len() as u64;
             let call = || async {
-                contract.jobs(cluster.0.into(), start, PAGE).call().block(self.rpc.at).await
+                contract
+                    .jobs(cluster.0.into(), start, JOBS_PER_CALL)
+                    .call()
+                    .block(self.rpc.at)
+                    .await
             };
             let page = self.rpc.call("the jobs", call).await?;
             jobs.extend(page.iter().zip(start..).map(|(job, position)| SubmittedJob {
@@ -92,7 +96,7 @@ impl Chain {
                 cancelled: job.cancelled,
                 leak_bits: job.leakBits,
             }));
-            if (page.len() as u64) < PAGE {
+            if (page.len() as u64) < JOBS_PER_CALL {
                 return Ok(jobs);
             }
         }

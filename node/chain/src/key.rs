@@ -1,7 +1,10 @@
-//! The Ethereum key of an operator: from the environment or an encrypted JSON keystore, never from
-//! a flag, which other users of the machine could read.
+//! The Ethereum key of an operator: from the environment or an encrypted JSON keystore. Never from a
+//! flag, because other users of the machine can read flags.
 
-use std::{env, path::Path};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use alloy::signers::local::PrivateKeySigner;
 use veil_protocol_spec::Address;
@@ -13,31 +16,27 @@ const KEY_VARIABLE: &str = "VEIL_CHAIN_KEY";
 /// An account's signing key.
 ///
 /// # Security
-/// Zeroized on drop (by `k256`), never printed.
+/// `k256` zeroizes it on drop; `Debug` redacts it.
 #[derive(Clone)]
 pub struct AccountKey(pub(crate) PrivateKeySigner);
 
-/// Why there is no key.
+/// Why a key cannot be read or written.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum AccountKeyError {
-    /// Not a key.
+    /// The text or the bytes are not a key.
     #[error("{0} does not hold a key: 64 hexadecimal digits, with or without 0x")]
     Malformed(String),
-    /// The keystore does not open.
+    /// The keystore cannot be read, decrypted or written.
     #[error("{path}: {detail}: check the file and its passphrase")]
-    Keystore {
-        /// Which file.
-        path: std::path::PathBuf,
-        /// What is wrong.
-        detail: String,
-    },
+    Keystore { path: PathBuf, detail: String },
 }
 
 impl AccountKey {
-    /// From raw bytes.
+    /// From the big-endian bytes of the secret scalar.
     ///
     /// # Errors
-    /// [`AccountKeyError::Malformed`] for bytes that are no secp256k1 secret key.
+    /// [`AccountKeyError::Malformed`] for zero, and for the order of secp256k1 or more.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, AccountKeyError> {
         PrivateKeySigner::from_slice(bytes)
             .map(Self)
@@ -88,7 +87,7 @@ impl AccountKey {
             .map_err(|error| failed(error.to_string()))
     }
 
-    /// Whose key it is.
+    /// The account's address.
     #[must_use]
     pub fn address(&self) -> Address {
         Address(self.0.address().0.0)
@@ -122,6 +121,6 @@ mod tests {
         let key = AccountKey::from_keystore(&path, "right").unwrap();
         assert_eq!(key.address(), written.address());
         assert!(AccountKey::from_keystore(&path, "wrong").is_err());
-        assert!(AccountKey::from_keystore(&folder.path().join("none"), "right").is_err());
+        assert!(AccountKey::from_keystore(&folder.path().join("missing"), "right").is_err());
     }
 }

@@ -8,7 +8,7 @@ use tracing::debug;
 
 use crate::{error::ChainError, rpc::Rpc};
 
-/// Blocks to ask for at once: less after a refusal, more again after an answer.
+/// How many blocks one request asks for: half after a refusal, twice as many after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Range {
     now: u64,
@@ -26,7 +26,7 @@ impl Range {
         self.now = self.now.saturating_mul(2).min(self.most);
     }
 
-    /// After a refusal of `asked` blocks; whether less can be asked for.
+    /// After a refusal of `asked` blocks. Whether a request can ask for fewer.
     const fn shrink(&mut self, asked: u64) -> bool {
         self.now = if asked > 1 { asked / 2 } else { 1 };
         asked > 1
@@ -34,7 +34,7 @@ impl Range {
 }
 
 impl Rpc {
-    /// From the first block with events to the last one.
+    /// The range from the first block with events to the last block.
     pub(crate) async fn all_blocks(&self) -> Result<(u64, u64), ChainError> {
         let last = self.latest().await?.header.number;
         Ok((self.config.first_block.min(last), last))
@@ -63,7 +63,7 @@ impl Rpc {
         Ok(logs)
     }
 
-    /// The last event of blocks `from` to `to`, looked for from the end.
+    /// The last event of blocks `from` to `to`, searched from the end.
     pub(crate) async fn last_log(
         &self,
         what: &'static str,
@@ -99,14 +99,18 @@ impl Rpc {
         self.ask(what, || self.provider.get_logs(&filter)).await
     }
 
-    /// A refusal may mean that it was too much at once; endpoints have no common word for it.
+    /// Shrinks the range after a refusal, which may mean that the range was too long: endpoints have no
+    /// common error for it.
+    ///
+    /// # Errors
+    /// The error given, if it is not a refusal or the range cannot shrink.
     fn refused(&self, error: ChainError, range: &mut Range, asked: u64) -> Result<(), ChainError> {
         match error {
             ChainError::Rpc { what, detail } => {
                 if !range.shrink(asked) {
                     return Err(ChainError::Rpc { what, detail });
                 }
-                debug!(what, detail, blocks = range.now, "asking for less at once");
+                debug!(what, detail, blocks = range.now, "asking for fewer blocks at once");
                 Ok(())
             }
             other => Err(other),

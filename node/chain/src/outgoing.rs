@@ -1,18 +1,17 @@
-//! A transaction that was handed to the network, until it is certain what became of it.
+//! A transaction in flight, until its outcome is certain.
 //!
 //! # Flow
-//! 1. Ask for a receipt of each version of it. One that is deep enough ends the wait; one that a
-//!    reorganisation took away is waited for again.
-//! 2. While there is none, look whether the network still knows it. If it was dropped, the same bytes
-//!    are sent again, unless its nonce has been used for another transaction.
-//! 3. If it waits longer than it should, it is replaced by a version with a higher fee under the same
-//!    nonce (EIP-1559: both fees rise by an eighth or to what is asked now), up to the fee allowed.
-//! 4. At the deadline a transaction to the account itself takes its place. Whichever of the two gets
-//!    into the chain, it is certain what happened.
+//! 1. Read the receipt of each version of it. One with enough confirmations ends the wait; after a
+//!    reorganisation that removes it the wait goes on.
+//! 2. While there is no receipt, ask whether the network still has it. If the network dropped it, send the
+//!    same bytes again, unless another transaction has used its nonce.
+//! 3. If it waits longer than configured, replace it by a version with a higher fee under the same nonce
+//!    (EIP-1559: both fees rise by an eighth, or to the present price), up to the fee allowed.
+//! 4. At the deadline, replace it by a transaction to the account itself. One of the two gets into the
+//!    chain, and the outcome is certain.
 //!
 //! # Caveats
-//! If in step 4 neither gets into the chain in time, the outcome stays open:
-//! [`ChainError::NotMined`].
+//! If in step 4 neither gets into the chain in time, the outcome stays open: [`ChainError::NotMined`].
 
 use std::time::Duration;
 
@@ -48,25 +47,25 @@ pub(crate) struct Outgoing<'a> {
     account: &'a Account,
     rpc: &'a Rpc,
     what: &'static str,
-    /// Without fees.
+    /// The request without fees.
     request: TransactionRequest,
     nonce: u64,
     fees: Eip1559Estimation,
-    /// Of all versions, the newest last.
+    /// The hashes of all versions, the newest last.
     versions: Vec<B256>,
-    /// Of the newest version.
+    /// The bytes of the newest version.
     bytes: Vec<u8>,
     /// When the newest version was sent.
     since: Instant,
-    /// The version that does nothing.
+    /// The hash of the version that does nothing.
     withdrawal: Option<B256>,
     _in_flight: InFlight,
 }
 
-/// What the chain has of it.
+/// What the chain has of a transaction.
 enum Found {
     Nothing,
-    /// In a block that is not deep enough.
+    /// A receipt with too few confirmations.
     Shallow,
     Confirmed(Box<TransactionReceipt>),
 }
@@ -106,7 +105,7 @@ impl<'a> Outgoing<'a> {
         let transaction = self.newest();
         let seconds = deadline.as_secs();
         if let Err(error) = self.withdraw().await {
-            warn!(what = self.what, %transaction, %error, "it cannot be withdrawn");
+            warn!(what = self.what, %transaction, %error, "the transaction cannot be withdrawn");
         }
         match self.follow(deadline.min(WITHDRAWAL_TIMEOUT)).await? {
             Some(receipt) if Some(receipt.transaction_hash) == self.withdrawal => {
@@ -121,7 +120,7 @@ impl<'a> Outgoing<'a> {
         KeccakDigest(self.versions.last().copied().unwrap_or_default().0)
     }
 
-    /// Steps 1 to 3 for as long as given. While nobody answers, the time given decides.
+    /// Steps 1 to 3 for at most `patience`, also while no endpoint answers.
     async fn follow(
         &mut self,
         patience: Duration,
@@ -193,23 +192,23 @@ impl<'a> Outgoing<'a> {
         }
         let transaction = self.newest();
         if self.account.mined_count(rpc).await? > self.nonce {
-            // It may have got there since step 1.
+            // The transaction may have got there since step 1.
             return match self.find().await? {
                 Found::Nothing => Err(ChainError::Displaced { transaction, nonce: self.nonce }),
                 _ => Ok(()),
             };
         }
-        info!(what = self.what, %transaction, "the network has dropped it; sending it again");
+        info!(what = self.what, %transaction, "the network dropped the transaction; sending it again");
         let refused = match broadcast(rpc, self.what, &self.bytes).await {
             Ok(()) => return Ok(()),
-            // Another version of it is known, or another transaction: the next poll tells.
+            // The network has another version of it, or another transaction: the next poll finds out.
             Err(ChainError::Rpc { detail, .. }) if is_taken(&detail) => return Ok(()),
             Err(error) => match self.account.explain(error) {
                 ChainError::Rpc { detail, .. } => detail,
                 other => return Err(other),
             },
         };
-        // It may be too cheap by now.
+        // The refusal may mean that it is too cheap by now.
         match self.raise().await {
             Ok(true) => Ok(()),
             Ok(false) | Err(ChainError::Rpc { .. }) => {
@@ -219,17 +218,17 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// Step 3. Whether a higher fee is allowed.
+    /// Step 3. Whether the fee could be raised.
     async fn raise(&mut self) -> Result<bool, ChainError> {
         self.since = Instant::now();
         let Some(fees) = self.higher_fees().await? else {
             let allowed = self.rpc.config.max_fee_per_gas;
-            warn!(what = self.what, transaction = %self.newest(), allowed, "stuck, and more than the fee allowed is asked");
+            warn!(what = self.what, transaction = %self.newest(), allowed, "stuck, and the present price exceeds the fee allowed");
             return Ok(false);
         };
         let before = self.newest();
         self.replace(self.request.clone(), fees).await?;
-        info!(what = self.what, %before, now = %self.newest(), max_fee = fees.max_fee_per_gas, "stuck; its fee was raised");
+        info!(what = self.what, %before, now = %self.newest(), max_fee = fees.max_fee_per_gas, "stuck; raised its fee");
         Ok(true)
     }
 
@@ -246,7 +245,7 @@ impl<'a> Outgoing<'a> {
             .with_gas_limit(INTRINSIC_GAS);
         self.replace(nothing.clone(), fees).await?;
         self.withdrawal = self.versions.last().copied();
-        // What is raised from now on is the withdrawal.
+        // From now on step 3 raises the fee of the withdrawal.
         self.request = nothing;
         Ok(())
     }
@@ -258,7 +257,7 @@ impl<'a> Outgoing<'a> {
     ) -> Result<(), ChainError> {
         let (hash, bytes) = self.account.sign(self.what, request, fees).await?;
         match broadcast(self.rpc, self.what, &bytes).await {
-            // Mined meanwhile, or raised by too little: the next poll tells.
+            // A version was mined meanwhile, or the raise was too small: the next poll finds out.
             Err(ChainError::Rpc { detail, .. }) if is_taken(&detail) => return Ok(()),
             sent => sent.map_err(|error| self.account.explain(error))?,
         }
@@ -267,7 +266,7 @@ impl<'a> Outgoing<'a> {
         Ok(())
     }
 
-    /// Fees that replace the present ones, if they are allowed.
+    /// Fees high enough for a replacement, if they are allowed.
     async fn higher_fees(&self) -> Result<Option<Eip1559Estimation>, ChainError> {
         let rpc = self.rpc;
         let now = rpc.ask("the fees", || rpc.provider.estimate_eip1559_fees()).await?;
@@ -276,7 +275,7 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// An eighth more, or what is asked now: nodes take a replacement from a tenth more on.
+/// An eighth more, or the present price: nodes accept a replacement from a tenth more on.
 fn raised(before: Eip1559Estimation, now: Eip1559Estimation) -> Eip1559Estimation {
     let more = |fee: u128| fee + fee / 8 + 1;
     let max_priority_fee_per_gas =

@@ -1,4 +1,4 @@
-//! Public keys and signatures in the forms in which the contracts take them.
+//! Public keys and signatures in the forms that the contracts accept.
 
 use alloy::{
     primitives::{B256, U256},
@@ -10,13 +10,13 @@ use alloy::{
 };
 use veil_protocol_spec::{PublicIdentity, Signature, scheduling::GroupSignature};
 
-/// A public key or signature that the chain would not take.
+/// A public key or signature that the chain would refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPoint {
-    /// Not a compressed point of secp256k1.
+    /// The bytes are not a compressed point of secp256k1.
     #[error("{0} is not a compressed secp256k1 public key")]
     Key(PublicIdentity),
-    /// Not a signature by this identity over this digest.
+    /// The signature is not by this identity over this digest.
     #[error("a signature does not verify under identity {0}")]
     Signature(PublicIdentity),
 }
@@ -60,7 +60,7 @@ pub(crate) struct FrostParts {
 
 impl FrostParts {
     /// # Errors
-    /// [`InvalidPoint::Key`] if R is no point.
+    /// [`InvalidPoint::Key`] if R is not a point.
     pub(crate) fn of(signature: &GroupSignature) -> Result<Self, InvalidPoint> {
         let (r, z) = signature.0.split_at(33);
         let mut compressed = [0; 33];
@@ -92,7 +92,7 @@ pub(crate) fn compact(
     Ok((B256::from_slice(r), vs))
 }
 
-/// Compressed bytes as the type; of another length, as a key that is no point.
+/// Compressed bytes as the type. Bytes of another length become a key that is not a point.
 pub(crate) fn point(bytes: &[u8]) -> PublicIdentity {
     PublicIdentity(bytes.try_into().unwrap_or([0; 33]))
 }

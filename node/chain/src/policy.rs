@@ -17,13 +17,13 @@ use crate::{
 
 type Contract = PolicyRegistryInstance<DynProvider>;
 
-/// What the chain knows of an image.
+/// The state of an image in a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageStatus {
-    /// Nothing.
+    /// The chain does not know it.
     Unknown,
-    /// It will be allowed.
+    /// It will be allowed from an announced time on.
     Announced,
     /// It may run.
     Allowed,
@@ -36,7 +36,7 @@ pub enum ImageStatus {
 pub struct ClusterImage {
     /// Whether it may run.
     pub status: ImageStatus,
-    /// From when on, Unix time.
+    /// The Unix time from which on it may run.
     pub allowed_from: u64,
     /// Root over its parts.
     pub root: KeccakDigest,
@@ -47,7 +47,7 @@ impl Chain {
         PolicyRegistry::new(evm(self.contracts.policy_registry), self.rpc.provider.clone())
     }
 
-    /// The cluster's policy in force, empty before the first; manifests name its Keccak-256.
+    /// The cluster's active policy, empty before the first; manifests name its Keccak-256.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -59,7 +59,7 @@ impl Chain {
         Ok(self.rpc.call("the cluster's policy", call).await?.to_vec())
     }
 
-    /// The policy that is announced and from when (Unix time) it holds, if one is.
+    /// The announced policy and the Unix time from which on it is active, if there is one.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -73,7 +73,8 @@ impl Chain {
         Ok((!found.policy.is_empty()).then(|| (found.policy.to_vec(), found.from)))
     }
 
-    /// Uploads the policy; the admin's. The first holds at once, later ones after the cluster's delay.
+    /// Uploads the policy; only the admin may. The first is active at once, later ones after the cluster's
+    /// delay.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -88,8 +89,8 @@ impl Chain {
         self.transact("the change of the policy", request).await
     }
 
-    /// Says what an account may do; the admin's. What is narrower holds at once, the rest after the
-    /// cluster's delay.
+    /// Sets an account's rights and quotas; only the admin may. Narrower ones hold at once, wider ones after
+    /// the cluster's delay.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -111,7 +112,7 @@ impl Chain {
         self.transact("the change of rights", request).await
     }
 
-    /// What an account may do now. The admin has all rights, and the quotas that it was given.
+    /// An account's rights and quotas. The admin has all rights, and the quotas that it was given.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -132,8 +133,8 @@ impl Chain {
         })
     }
 
-    /// Announces an image, or allows it at once if nothing is delayed. `manifest`: its SHA-256; `root`:
-    /// of [`ImageParts`](veil_protocol_spec::scheduling::ImageParts).
+    /// Announces an image, or allows it at once if the cluster has no delay. `manifest`: SHA-256 of its
+    /// manifest; `root`: the root of its [`ImageParts`](veil_protocol_spec::scheduling::ImageParts).
     ///
     /// # Errors
     /// [`ChainError`].
@@ -166,7 +167,7 @@ impl Chain {
         self.transact("the revocation of an image", request).await
     }
 
-    /// What is known of an image.
+    /// The state of an image, and the root over its parts.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -193,7 +194,7 @@ impl Chain {
         })
     }
 
-    /// Whether the cluster runs an image: it is allowed, or no image was ever announced.
+    /// Whether the cluster may run an image: it is allowed, or no image was ever announced.
     ///
     /// # Errors
     /// [`ChainError`].

@@ -34,7 +34,7 @@ use self::{
 pub enum Refusal {
     /// The node registry.
     Registry(Registry),
-    /// The commit point of ceremonies.
+    /// The ceremonies' commit point.
     Ceremony(Ceremony),
     /// The anchor.
     Anchor(Anchor),
@@ -52,13 +52,14 @@ pub enum Refusal {
     Directory(Directory),
     /// Governance.
     Timelock(Timelock),
-    /// None of this build's errors: the first four bytes, if there were as many.
+    /// An error that this build does not know: the first four bytes of the data, zeros if there are fewer.
     Unknown([u8; 4]),
 }
 
 impl Refusal {
-    /// Reads what a call reverted with. Contracts that call one another pass errors on, so all
-    /// are tried. Errors that several have mean the same; they come back as the first one's.
+    /// Decodes the data of a revert. Contracts that call one another pass errors on, so the errors of all
+    /// contracts are tried. An error that several contracts have means the same in each; it is decoded as
+    /// the first one's.
     pub(crate) fn decode(data: &[u8]) -> Self {
         fn read<E: SolInterface>(data: &[u8], wrap: impl Fn(E) -> Refusal) -> Option<Refusal> {
             E::abi_decode_validate(data).ok().map(wrap)
@@ -76,8 +77,8 @@ impl Refusal {
             .unwrap_or_else(|| Self::Unknown(data.first_chunk().copied().unwrap_or_default()))
     }
 
-    /// Whether the attempt was ended by a participant, by its deadline, or by its publication: what
-    /// a member that tries to publish or abort late is told.
+    /// Whether a participant, the deadline or the publication has ended the attempt: the answer to a
+    /// member that publishes or aborts too late.
     #[must_use]
     pub const fn is_attempt_over(&self) -> bool {
         matches!(
@@ -90,8 +91,8 @@ impl Refusal {
         )
     }
 
-    /// Whether the certificate is not the next one: it or a later one is anchored already, as all but
-    /// the first of several members that anchor are told, or an earlier one is missing.
+    /// Whether the certificate is not the next one: an earlier one is missing, or it or a later one is
+    /// anchored already. If several members anchor at once, all but the first get this answer.
     #[must_use]
     pub const fn is_out_of_order(&self) -> bool {
         matches!(self, Self::Anchor(Anchor::SlotNotLater(_) | Anchor::WrongPrevious(_)))

@@ -20,7 +20,7 @@ use crate::{
     error::ChainError,
     point::{Coordinates, compact},
     refusal::Refusal,
-    registrations::Known,
+    registrations::ClusterRegistrations,
     rpc::reference,
     typed::{labels_text, registration_digest},
     types::{
@@ -30,16 +30,16 @@ use crate::{
 
 type Contract = NodeRegistryInstance<DynProvider>;
 
-/// Nodes read in one call.
-const PAGE: u32 = 64;
+/// Nodes that one call reads.
+const NODES_PER_CALL: u32 = 64;
 
 impl Chain {
     fn registry(&self) -> Contract {
         NodeRegistry::new(evm(self.contracts.node_registry), self.rpc.provider.clone())
     }
 
-    /// Registers a cluster of which this account is the admin, and uploads its policy. What an earlier
-    /// call with the same settings has done already is not done again.
+    /// Registers a cluster of which this account becomes the admin, and uploads its policy. If an earlier
+    /// call with the same settings was interrupted, this one does the rest.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -49,7 +49,7 @@ impl Chain {
     ) -> Result<ClusterId, ChainError> {
         let admin = self.account().ok_or(ChainError::NoAccount)?;
         let cluster = self.cluster_id(admin, settings.salt).await?;
-        if !self.has_begun(cluster, settings).await? {
+        if !self.lacks_only_policy(cluster, settings).await? {
             let wanted = Settings {
                 committeeSize: u8::from(settings.committee),
                 standbys: settings.standbys,
@@ -73,7 +73,7 @@ impl Chain {
     }
 
     /// Whether the cluster is registered with these settings and lacks only its policy.
-    async fn has_begun(
+    async fn lacks_only_policy(
         &self,
         cluster: ClusterId,
         settings: &ClusterSettings,
@@ -111,7 +111,7 @@ impl Chain {
         Ok(ClusterId(self.rpc.call("a cluster's id", call).await?.0))
     }
 
-    /// What a cluster was registered with.
+    /// A cluster's settings and its admin.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -190,7 +190,7 @@ impl Chain {
         self.transact("the registration of a node", request).await
     }
 
-    /// Adds to a node's stake, in wei; its operator's.
+    /// Adds to a node's stake, in wei; only its operator may.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -208,7 +208,8 @@ impl Chain {
         self.transact("the increase of a stake", request).await
     }
 
-    /// Takes a node out of the cluster; its operator's or the admin's. Its stake enters the exit queue.
+    /// Takes a node out of the cluster; only its operator and the admin may. Its stake enters the exit
+    /// queue.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -222,7 +223,7 @@ impl Chain {
         self.transact("the exit of a node", request).await
     }
 
-    /// Pays the stake of a node that left to its operator, when it can no longer be slashed.
+    /// Pays the stake of a node that left to its operator, once it can no longer be slashed.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -255,7 +256,7 @@ impl Chain {
             let mut from = 0;
             loop {
                 let call = || async {
-                    let page = contract.nodes(cluster.0.into(), members, from, PAGE);
+                    let page = contract.nodes(cluster.0.into(), members, from, NODES_PER_CALL);
                     page.call().block(self.rpc.at).await
                 };
                 let found = self.rpc.call("the cluster's nodes", call).await?;
@@ -283,7 +284,7 @@ impl Chain {
         Ok(self.nodes(cluster).await?.into_iter().find(|node| node.peer == peer))
     }
 
-    /// What an account owns, in wei.
+    /// An account's balance, in wei.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -314,27 +315,27 @@ impl Chain {
         &self,
         cluster: ClusterId,
         block: BlockRef,
-    ) -> Result<Known, ChainError> {
+    ) -> Result<ClusterRegistrations, ChainError> {
         self.registrations.up_to(&self.rpc, self.contracts.node_registry, cluster, block).await
     }
 }
 
 fn registered(
     node: &Node,
-    known: &Known,
+    known: &ClusterRegistrations,
     seats: &mut impl Iterator<Item = ParticipantIndex>,
 ) -> Result<RegisteredNode, ChainError> {
     let (peer, roles) = (PeerIdHash(node.peer.0), roles_of(node.roles));
-    let told = known
+    let stated = known
         .of(peer, roles, node.position)
         .ok_or(ChainError::Unexpected("a node without the event of its registration"))?;
     Ok(RegisteredNode {
         peer,
-        identity: told.identity,
+        identity: stated.identity,
         roles,
         operator: address(node.operator),
-        organisation: told.organisation.clone(),
-        labels: told.labels.clone(),
+        organisation: stated.organisation.clone(),
+        labels: stated.labels.clone(),
         position: node.position,
         stake: node.stake.saturating_to(),
         seat: if roles.member { seats.next() } else { None },

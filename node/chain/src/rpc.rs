@@ -1,4 +1,4 @@
-//! The connection without contracts: asking, and asking again.
+//! The connection without contracts: requests, and their repetition.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -14,8 +14,8 @@ use veil_protocol_spec::{ChainId, KeccakDigest, scheduling::BlockRef};
 
 use crate::{config::ChainConfig, endpoints::Endpoints, error::ChainError};
 
-/// How often a request is repeated when nobody answers.
-const RETRIES: usize = 4;
+/// How often a request is repeated while no endpoint answers.
+const MAX_RETRIES: usize = 4;
 
 /// See the [module documentation](self). Clones share the endpoints.
 #[derive(Clone)]
@@ -23,11 +23,11 @@ pub(crate) struct Rpc {
     pub(crate) endpoints: Endpoints,
     pub(crate) provider: DynProvider,
     pub(crate) chain_id: ChainId,
-    /// Everything else that was configured.
+    /// The configuration without the account.
     pub(crate) config: Arc<ChainConfig>,
-    /// The block that contracts are read at.
+    /// The block at which contracts are read.
     pub(crate) at: BlockId,
-    /// The same, if it is a certain one.
+    /// The same, if it is one block and not always the last.
     pub(crate) at_block: Option<BlockRef>,
 }
 
@@ -39,7 +39,7 @@ impl Rpc {
             .connect_client(RpcClient::new(endpoints.clone(), false))
             .erased();
         let mut kept = config.clone();
-        // The account has its own place.
+        // `Account` holds the key.
         kept.key = None;
         let mut rpc = Self {
             endpoints,
@@ -54,9 +54,9 @@ impl Rpc {
         Ok(rpc)
     }
 
-    /// Blocks on top of a block before what is in it is acted on.
+    /// Blocks on top of a block before callers act on it.
     pub(crate) fn depth(&self) -> u64 {
-        // A local chain is reorganised by nobody; others may be, for a few blocks.
+        // Nothing reorganises a local chain; another one may be reorganised by a few blocks.
         self.config.depth.unwrap_or(if self.is_local() { 0 } else { 3 })
     }
 
@@ -65,12 +65,16 @@ impl Rpc {
         matches!(self.chain_id, ChainId(31_337 | 1_337))
     }
 
-    /// Blocks on top of a transaction's own, itself included, before it counts.
+    /// Confirmations before a transaction counts.
     pub(crate) fn confirmations(&self) -> u64 {
         self.config.confirmations.unwrap_or_else(|| self.depth() + 1).max(1)
     }
 
-    /// Repeats a request a bounded number of times while nobody answers.
+    /// Makes a request, and repeats it a bounded number of times while no endpoint answers. `what` names it
+    /// in errors.
+    ///
+    /// # Errors
+    /// [`ChainError`].
     pub(crate) async fn ask<T, F>(
         &self,
         what: &'static str,
@@ -86,6 +90,9 @@ impl Rpc {
     }
 
     /// The same for a call of a contract.
+    ///
+    /// # Errors
+    /// [`ChainError`].
     pub(crate) async fn call<T, F>(
         &self,
         what: &'static str,
@@ -104,7 +111,7 @@ impl Rpc {
         let backoff = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(100))
             .with_max_delay(Duration::from_secs(2))
-            .with_max_times(RETRIES)
+            .with_max_times(MAX_RETRIES)
             .with_jitter();
         (|| request())
             .retry(backoff)

@@ -1,12 +1,12 @@
-//! What a follower of the chain remembers: the blocks that may still be replaced, with their events.
+//! The blocks that a follower remembers since they may still be replaced, with their events.
 //!
 //! # Inputs
-//! [`Track::extend`]: the next block. [`Track::undo`]: the last one is no longer in the chain.
-//! [`Track::settle`]: everything remembered is deep enough.
+//! [`Track::extend`]: the next block. [`Track::undo`]: the last block is no longer in the chain.
+//! [`Track::settle`]: all remembered blocks are deep enough.
 //!
 //! # Effects
-//! [`Update`]s in the order in which they hold. Each event is `Seen`, and then either `Undone`, in the
-//! reverse order, or `Settled`. One that is deep enough when it is read is `Settled` at once.
+//! [`Update`]s in the order in which they hold. Each event is `Seen`, and then either `Undone`, in
+//! reverse order, or `Settled`. An event that is deep enough when it is read is `Settled` at once.
 
 use std::collections::VecDeque;
 
@@ -15,11 +15,11 @@ use veil_protocol_spec::{KeccakDigest, scheduling::BlockRef};
 /// What happened to an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update<E> {
-    /// In the chain, but it may be undone.
+    /// It is in the chain, and may be undone.
     Seen(E),
-    /// No longer in the chain: its block was replaced.
+    /// It is no longer in the chain: its block was replaced.
     Undone(E),
-    /// Deep enough to act on.
+    /// It is deep enough to act on.
     Settled(E),
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Track<E> {
 }
 
 impl<E: Clone> Track<E> {
-    /// From a block on that is never undone.
+    /// Starts on top of a block that is never undone.
     pub(crate) const fn new(settled: BlockRef, depth: u64) -> Self {
         Self { depth, settled, recent: VecDeque::new() }
     }
@@ -62,7 +62,10 @@ impl<E: Clone> Track<E> {
         recent.chain([self.settled]).find(|block| block.number == number)
     }
 
-    /// Takes the next block; returns it if it is not on top of the last one.
+    /// Accepts the next block.
+    ///
+    /// # Errors
+    /// The block itself, if it is not on top of the last one.
     pub(crate) fn extend(&mut self, block: Block<E>) -> Result<Vec<Update<E>>, Block<E>> {
         let tip = self.tip();
         if block.parent != tip.hash || block.at.number != tip.number + 1 {
@@ -79,13 +82,13 @@ impl<E: Clone> Track<E> {
         Ok(updates)
     }
 
-    /// Forgets the last block; nothing if all that is left is settled.
+    /// Removes the last block; `None` if only settled ones are left.
     pub(crate) fn undo(&mut self) -> Option<Vec<Update<E>>> {
         let block = self.recent.pop_back()?;
         Some(block.events.into_iter().rev().map(Update::Undone).collect())
     }
 
-    /// Takes all remembered blocks for settled, and then `to`, a later one.
+    /// Settles all remembered blocks, and then `to`, a later one.
     pub(crate) fn settle(&mut self, to: BlockRef) -> Vec<Update<E>> {
         let mut updates = Vec::new();
         while !self.recent.is_empty() {
@@ -149,17 +152,17 @@ mod tests {
         assert!(track.extend(block(14, 64, 64)).is_err());
         assert_eq!(texts(track.undo().unwrap()), ["-13b/0", "-13a/0"]);
         assert_eq!(texts(track.undo().unwrap()), ["-12b/0", "-12a/0"]);
-        let mut told = Vec::new();
-        told.extend(texts(track.extend(block(12, 64, 0)).unwrap()));
+        let mut updates = Vec::new();
+        updates.extend(texts(track.extend(block(12, 64, 0)).unwrap()));
         for number in 13..=16 {
-            told.extend(texts(track.extend(block(number, 64, 64)).unwrap()));
+            updates.extend(texts(track.extend(block(number, 64, 64)).unwrap()));
         }
-        assert!(told.contains(&"=11a/0".to_owned()) && told.contains(&"=12a/64".to_owned()));
-        assert!(!told.iter().any(|text| text == "=12a/0" || text == "=13a/0"), "{told:?}");
+        assert!(updates.contains(&"=11a/0".to_owned()) && updates.contains(&"=12a/64".to_owned()));
+        assert!(!updates.iter().any(|text| text == "=12a/0" || text == "=13a/0"), "{updates:?}");
     }
 
     #[test]
-    fn with_depth_nought_everything_is_settled_at_once_and_nothing_can_be_undone() {
+    fn at_depth_zero_events_settle_at_once_and_cannot_be_undone() {
         let mut track = Track::new(at(10, 0), 0);
         assert_eq!(texts(track.extend(block(11, 0, 0)).unwrap()), ["=11a/0", "=11b/0"]);
         assert!(track.undo().is_none());

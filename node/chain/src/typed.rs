@@ -34,7 +34,8 @@ fn digest(scope: &ClusterScope, message: &impl SolStruct) -> [u8; 32] {
     message.eip712_signing_hash(&domain(scope)).0
 }
 
-/// What an identity signs to be registered as a node of `operator`.
+/// The digest that an identity signs to be registered as a node of `operator`. `nonce`: how often it was
+/// registered in the cluster before.
 #[must_use]
 pub fn registration_digest(
     scope: &ClusterScope,
@@ -55,7 +56,7 @@ pub fn registration_digest(
     digest(scope, &message)
 }
 
-/// What a member signs to abort an attempt.
+/// The digest that a member signs to abort an attempt.
 #[must_use]
 pub fn abort_digest(
     scope: &ClusterScope,
@@ -72,7 +73,7 @@ pub fn abort_digest(
     digest(scope, &message)
 }
 
-/// What a member signs to say that another one, in `seat`, was absent from an attempt.
+/// The digest that a member signs to state that another one, in `seat`, was absent from an attempt.
 #[must_use]
 pub fn absence_digest(
     scope: &ClusterScope,
@@ -88,12 +89,12 @@ pub fn absence_digest(
     digest(scope, &message)
 }
 
-/// Labels as the registry has them.
+/// Labels as the registry stores them.
 pub(crate) fn labels_text(registration: &NodeRegistration) -> String {
     registration.labels.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// What a member signs for the only certificate of a slot that it takes part in signing.
+/// A member's vote for a certificate, the only one of its slot that the member takes part in signing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CertificateVote {
     /// Chain, directory, cluster.
@@ -107,7 +108,7 @@ pub struct CertificateVote {
 }
 
 impl CertificateVote {
-    /// What the member's identity signs.
+    /// The digest that the member's identity signs.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let message = typed::CertificateVote {
@@ -137,7 +138,7 @@ pub struct KeyPublication {
     pub key_set: KeySetDigest,
     /// Root of the ceremony's transcript.
     pub transcript_root: Blake3Digest,
-    /// What telemetry proofs rest on.
+    /// The CRS of telemetry proofs.
     pub reference_string: ReferenceString,
 }
 
@@ -145,7 +146,7 @@ impl KeyPublication {
     /// The publication of what a ceremony made.
     ///
     /// # Errors
-    /// [`InvalidPoint`] for a group key that is no point of secp256k1.
+    /// [`InvalidPoint`] for a verifying share that is not a point of secp256k1.
     pub fn new(
         scope: ClusterScope,
         (epoch, attempt): (Epoch, Attempt),
@@ -167,7 +168,7 @@ impl KeyPublication {
     }
 
     fn message(&self) -> typed::KeyPublication {
-        // A key that is no point gives a digest that the chain refuses with the key.
+        // A key that is not a point gives a digest that the chain refuses with the key.
         let key = Coordinates::of(&self.group_key);
         let (x, y) = key.map_or((U256::ZERO, U256::ZERO), |key| (key.x, key.y));
         typed::KeyPublication {
@@ -184,20 +185,20 @@ impl KeyPublication {
         }
     }
 
-    /// What each member's identity signs.
+    /// The digest that each member's identity signs.
     #[must_use]
     pub fn member_digest(&self) -> [u8; 32] {
         digest(&self.scope, &self.message())
     }
 
-    /// What the new group signs.
+    /// The digest that the new group signs.
     #[must_use]
     pub fn possession_digest(&self) -> KeccakDigest {
         let publication = self.message().eip712_hash_struct();
         KeccakDigest(digest(&self.scope, &typed::KeyPossession { publication }))
     }
 
-    /// What the group before signs.
+    /// The digest that the group of the epoch before signs.
     #[must_use]
     pub fn handover_digest(&self) -> KeccakDigest {
         let publication = self.message().eip712_hash_struct();
@@ -209,7 +210,7 @@ impl KeyPublication {
 /// `VerifyingShare(uint8 index,uint256 x,uint256 y)`, hashed once more.
 ///
 /// # Errors
-/// [`InvalidPoint`] for a share that is no point of secp256k1.
+/// [`InvalidPoint`] for a share that is not a point of secp256k1.
 pub fn verifying_shares_root(group: &GroupPublicKey) -> Result<KeccakDigest, InvalidPoint> {
     let mut leaves = Vec::new();
     for index in group.committee().participants() {

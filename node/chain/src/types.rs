@@ -1,4 +1,4 @@
-//! What is read from and written to the chain, in the types of the protocol.
+//! What callers read from and write to the chain, in the types of the protocol.
 
 use serde::{Deserialize, Serialize};
 use veil_protocol_spec::{
@@ -8,25 +8,27 @@ use veil_protocol_spec::{
     scheduling::{GroupSignature, Label, ReferenceStringOrigin},
 };
 
-const WORKER: u8 = 1;
-const MEMBER: u8 = 2;
+/// The registry's bit for a worker.
+const WORKER_BIT: u8 = 1;
+/// The registry's bit for a member.
+const MEMBER_BIT: u8 = 2;
 
 /// Roles as the registry's bits.
 pub(crate) const fn role_bits(roles: Roles) -> u8 {
-    roles.worker as u8 * WORKER + roles.member as u8 * MEMBER
+    roles.worker as u8 * WORKER_BIT + roles.member as u8 * MEMBER_BIT
 }
 
 /// Roles from the registry's bits; unknown ones are ignored.
 pub(crate) const fn roles_of(bits: u8) -> Roles {
-    Roles { worker: bits & WORKER != 0, member: bits & MEMBER != 0 }
+    Roles { worker: bits & WORKER_BIT != 0, member: bits & MEMBER_BIT != 0 }
 }
 
-/// What an account may do in a cluster, as the contracts' bits.
+/// An account's rights in a cluster, as the contracts' bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rights(pub u32);
 
 impl Rights {
-    /// Nothing.
+    /// No right.
     pub const NONE: Self = Self(0);
     /// Submit jobs.
     pub const SUBMIT: Self = Self(1);
@@ -46,32 +48,32 @@ impl Rights {
     }
 }
 
-/// What an account may do in a cluster, and how much of it.
+/// An account's rights in a cluster, and its quotas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Allowance {
-    /// What.
+    /// The rights.
     pub rights: Rights,
     /// Jobs in one epoch.
     pub jobs_per_epoch: u32,
-    /// Bits that the placement of these jobs may tell about others' load, in one epoch.
+    /// Bits that the placement of these jobs may reveal about others' load, in one epoch.
     pub leak_bits_per_epoch: u32,
 }
 
 impl Allowance {
-    /// Nothing.
+    /// No right, no quota.
     pub const NONE: Self = Self { rights: Rights::NONE, jobs_per_epoch: 0, leak_bits_per_epoch: 0 };
 
-    /// To submit jobs, without a limit that anybody would reach.
+    /// The right to submit jobs, with the largest quotas.
     #[must_use]
     pub const fn submit_freely() -> Self {
         Self { rights: Rights::SUBMIT, jobs_per_epoch: u32::MAX, leak_bits_per_epoch: u32::MAX }
     }
 }
 
-/// What a cluster is registered with.
+/// The settings with which a cluster is registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterSettings {
-    /// Tells the clusters of one admin apart; zero for the first, say.
+    /// Distinguishes the clusters of one admin.
     pub salt: [u8; 32],
     /// Size of the committee.
     pub committee: Committee,
@@ -88,14 +90,14 @@ pub struct ClusterSettings {
     pub slot_millis: u64,
     /// Least active stake of a member to be elected, in wei.
     pub member_stake: u128,
-    /// Seconds for which what widens rights or policy is announced before it holds.
+    /// Seconds from the announcement of wider rights, or of another policy, until it is active.
     pub widening_delay: u32,
     /// Scheduling policy, opaque to the chain; empty for none.
     pub policy: Vec<u8>,
 }
 
 impl ClusterSettings {
-    /// An appointed committee without spares; workers join as they like; what widens holds at once; a
+    /// An appointed committee without spares; workers join without approval; changes are active at once; a
     /// slot every 10 s.
     #[must_use]
     pub const fn new(committee: Committee) -> Self {
@@ -117,7 +119,7 @@ impl ClusterSettings {
 /// A registered cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cluster {
-    /// Who may change it.
+    /// The account that may change it.
     pub admin: Address,
     /// Size of the committee.
     pub committee: Committee,
@@ -133,18 +135,18 @@ pub struct Cluster {
     pub slot_millis: u64,
     /// Least active stake of a member to be elected, in wei.
     pub member_stake: u128,
-    /// Seconds for which what widens is announced.
+    /// Seconds from the announcement of wider rights, or of another policy, until it is active.
     pub widening_delay: u32,
 }
 
-/// What a node is registered with; identity and operator are the callers'.
+/// What a node is registered with, beside its identity and its operator's account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRegistration {
     /// The cluster to join.
     pub cluster: ClusterId,
-    /// For what.
+    /// The roles that it asks for.
     pub roles: Roles,
-    /// Who runs it: at most 32 bytes of text, or empty.
+    /// The organisation that runs it: at most 32 bytes of ASCII, or empty.
     pub organisation: String,
     /// Public labels.
     pub labels: Vec<Label>,
@@ -159,11 +161,11 @@ pub struct RegisteredNode {
     pub peer: PeerIdHash,
     /// Its key.
     pub identity: PublicIdentity,
-    /// For what it is registered.
+    /// The roles that it is registered for.
     pub roles: Roles,
     /// The account that registered it.
     pub operator: Address,
-    /// Who runs it; empty if not said.
+    /// The organisation that runs it; empty if not stated.
     pub organisation: String,
     /// Public labels.
     pub labels: Vec<Label>,
@@ -171,24 +173,24 @@ pub struct RegisteredNode {
     pub position: u32,
     /// All of its stake, in wei.
     pub stake: u128,
-    /// Its seat in an appointed committee: the first n members in the order of registration; none where
+    /// Its seat in an appointed committee: the first n members in the order of registration. `None` where
     /// committees are elected ([`crate::ElectedCommittee`]). The seats of an attempt are
     /// [`CeremonyAttempt::roster`].
     pub seat: Option<ParticipantIndex>,
 }
 
-/// What an attempt of a ceremony is proposed with.
+/// The proposal of a ceremony's attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposal {
     /// The cluster.
     pub cluster: ClusterId,
-    /// The epoch that gets a key: 0, then one more each time.
+    /// The epoch that gets a key: 0 for the first, then one more each time.
     pub epoch: Epoch,
-    /// 0, then one more each time.
+    /// 0 for the epoch's first attempt, then one more each time.
     pub attempt: Attempt,
     /// Name of the FHE parameter set.
     pub parameters: String,
-    /// Its digest.
+    /// Digest of the parameter set.
     pub parameters_digest: Blake3Digest,
     /// The context in the ceremony's parameters.
     pub context: [u8; 32],
@@ -204,7 +206,7 @@ pub enum AttemptStatus {
     Proposed,
     /// A participant ended it.
     Aborted,
-    /// Its deadline is past.
+    /// Its deadline has passed.
     Expired,
     /// It made the epoch's key.
     Published,
@@ -219,7 +221,7 @@ pub struct CeremonyAttempt {
     pub deadline: u64,
     /// Name of the FHE parameter set.
     pub parameters: String,
-    /// Its digest.
+    /// Digest of the parameter set.
     pub parameters_digest: Blake3Digest,
     /// The context in the ceremony's parameters.
     pub context: [u8; 32],
@@ -227,30 +229,30 @@ pub struct CeremonyAttempt {
     pub roster: Vec<PeerIdHash>,
 }
 
-/// The reference string that telemetry proofs rest on.
+/// The reference string (CRS) of telemetry proofs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReferenceString {
     /// Digest of its bytes.
     pub digest: Blake3Digest,
-    /// Who made it.
+    /// Whether the committee or a single party made it.
     pub origin: ReferenceStringOrigin,
 }
 
-/// Everything that makes a key valid on chain.
+/// The signatures that make a key valid on chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endorsements {
-    /// Of participant j at position j-1, over
+    /// Signature of participant j at position j-1, over
     /// [`KeyPublication::member_digest`](crate::KeyPublication::member_digest).
     pub members: Vec<Signature>,
-    /// By the new group over
+    /// Signature by the new group over
     /// [`KeyPublication::possession_digest`](crate::KeyPublication::possession_digest).
     pub possession: GroupSignature,
-    /// By the group before over
+    /// Signature by the group of the epoch before over
     /// [`KeyPublication::handover_digest`](crate::KeyPublication::handover_digest); none for epoch 0.
     pub handover: Option<GroupSignature>,
 }
 
-/// A key in force, now or in an earlier epoch.
+/// The key of an epoch, active now or before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishedKey {
     /// Its epoch.
@@ -265,9 +267,9 @@ pub struct PublishedKey {
     pub key_set: KeySetDigest,
     /// Root of the ceremony's transcript.
     pub transcript_root: Blake3Digest,
-    /// What telemetry proofs rest on.
+    /// The CRS of telemetry proofs.
     pub reference_string: ReferenceString,
-    /// Unix time.
+    /// Unix time of its publication, in seconds.
     pub published_at: u64,
 }
 
@@ -278,11 +280,11 @@ pub struct SubmittedJob {
     pub position: u64,
     /// Digest of its specification.
     pub digest: Blake3Digest,
-    /// Who submitted it.
+    /// The account that submitted it.
     pub operator: Address,
     /// Whether its submitter cancelled it.
     pub cancelled: bool,
-    /// Bits that its placement may tell about others' load, as its submitter states.
+    /// Bits that its placement may reveal about others' load, as its submitter states.
     pub leak_bits: u32,
 }
 
@@ -299,7 +301,7 @@ pub struct Head {
     pub count: u64,
 }
 
-/// An anchored certificate as its event tells.
+/// An anchored certificate as its event states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnchoredCertificate {
     /// Its slot.
@@ -310,9 +312,9 @@ pub struct AnchoredCertificate {
     pub assignments_root: KeccakDigest,
     /// Root of the state after it.
     pub state_root: KeccakDigest,
-    /// What its telemetry proofs rest on.
+    /// The origin of the CRS of its telemetry proofs.
     pub reference_string: ReferenceStringOrigin,
-    /// The block it is in.
+    /// Number of its block.
     pub block: u64,
 }
 
@@ -321,8 +323,8 @@ pub struct AnchoredCertificate {
 pub struct Mined {
     /// Hash of the transaction.
     pub transaction: KeccakDigest,
-    /// Its block.
+    /// Number of its block.
     pub block: u64,
-    /// What it cost.
+    /// The gas that it used.
     pub gas: u64,
 }

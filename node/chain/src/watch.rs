@@ -1,4 +1,4 @@
-//! New blocks, told to whoever watches.
+//! A task that reports new blocks on a watch channel.
 
 use tokio::{sync::watch, task::JoinHandle};
 use tracing::{info, warn};
@@ -6,7 +6,7 @@ use veil_protocol_spec::{KeccakDigest, scheduling::BlockRef};
 
 use crate::rpc::{Rpc, reference};
 
-/// Asks for the last block until it is dropped.
+/// Polls the last block until it is dropped.
 pub(crate) struct Watcher {
     last: watch::Receiver<BlockRef>,
     task: JoinHandle<()>,
@@ -33,7 +33,7 @@ impl Watcher {
                     }
                     Err(error) => {
                         if reachable {
-                            warn!(%error, "asking on");
+                            warn!(%error, "the last block cannot be read; repeating");
                         }
                         reachable = false;
                     }

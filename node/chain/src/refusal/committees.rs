@@ -1,4 +1,4 @@
-//! Those of elections, ceremonies and disputes.
+//! Errors of elections, ceremonies and disputes as sentences.
 
 use veil_contracts::{
     committee_election::CommitteeElection::CommitteeElectionErrors as Election,
@@ -68,7 +68,7 @@ pub(super) fn ceremony(error: &Ceremony) -> String {
             "the previous group's signature does not verify: have it sign the handover".to_owned()
         }
         Ceremony::UnknownReferenceStringOrigin(e) => {
-            format!("{} is no origin of a reference string", e.origin)
+            format!("{} is not an origin of a reference string", e.origin)
         }
         Ceremony::NoKey(e) => common(&Common::NoKey(e.epoch)),
         Ceremony::WrongMemberSignatures(e) => format!(
@@ -76,7 +76,7 @@ pub(super) fn ceremony(error: &Ceremony) -> String {
             e.recovered.len()
         ),
         Ceremony::InvalidIdentityKey(_) => {
-            "a member's key is no point of secp256k1: propose the attempt again".to_owned()
+            "a member's key is not a point of secp256k1: propose the attempt again".to_owned()
         }
         Ceremony::GroupSuspended(e) => common(&Common::GroupSuspended(e.epoch)),
         Ceremony::NoCommittee(e) => format!(
@@ -84,7 +84,7 @@ pub(super) fn ceremony(error: &Ceremony) -> String {
             e.epoch
         ),
         Ceremony::WrongRoster(_) => {
-            "the keys given are not those of the committee and its standbys: look at `veil chain elect show` and repeat".to_owned()
+            "the keys given are not those of the committee and its standbys: check them with `veil chain elect show` and repeat".to_owned()
         }
         Ceremony::TooManyAttempts(e) => format!(
             "the committee has used up its {} attempts: elect another one with `veil chain elect request`",
@@ -152,7 +152,7 @@ pub(super) fn election(error: &Election) -> String {
             "the header is not that of the deciding block: the block was replaced, or the endpoint has fields that this build does not know; repeat".to_owned()
         }
         Election::MalformedHeader(_) => {
-            "the header is none of a block with prevrandao: this chain cannot elect".to_owned()
+            "the header has no prevrandao: this chain cannot elect".to_owned()
         }
         Election::NotExpired(e) => format!(
             "block {} can still be proved: `veil chain elect seal`",
@@ -191,7 +191,7 @@ pub(super) fn disputes(error: &Disputes) -> String {
             format!("the signers {:#b} are no quorum with the member in it", e.signers)
         }
         Disputes::MalformedShare(_) => {
-            "a point is not on the curve, or the share is no number below the order".to_owned()
+            "a point is not on the curve, or the share is not below the order".to_owned()
         }
         Disputes::ShareIsValid(_) => "the share is right: there is nothing to punish".to_owned(),
         Disputes::WrongBond(e) => format!("a challenge needs a bond of {} wei", e.expected),

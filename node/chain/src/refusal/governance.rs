@@ -1,4 +1,4 @@
-//! Those of the directory, of policies and of the timelock.
+//! Errors of the directory, of policies and of the timelock as sentences.
 
 use veil_contracts::{
     directory::Directory::DirectoryErrors as Directory,
@@ -19,7 +19,7 @@ pub(super) fn directory(error: &Directory) -> String {
         }
         Directory::DuplicateName(_) => "two contracts of one name in a set".to_owned(),
         Directory::ForeignContract(e) => format!(
-            "{} is no contract of this directory: deploy the set with `veil chain deploy`",
+            "{} is not a contract of this directory: deploy the set with `veil chain deploy`",
             account(&e.location)
         ),
         Directory::NotPublisher(e) => format!(
@@ -83,7 +83,7 @@ pub(super) fn timelock(error: &Timelock) -> String {
             short(&e.operationId)
         ),
         Timelock::FailedCall(_) => {
-            "what the timelock called has failed: look at the operation's target".to_owned()
+            "what the timelock called has failed: check the operation's target".to_owned()
         }
     }
 }

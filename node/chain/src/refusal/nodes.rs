@@ -1,4 +1,4 @@
-//! The node registry's.
+//! Errors of the node registry as sentences.
 
 use veil_contracts::node_registry::NodeRegistry::NodeRegistryErrors as Registry;
 
@@ -23,7 +23,7 @@ pub(super) fn registry(error: &Registry) -> String {
             format!("labels of {} bytes are too long: 1024 at most", e.length)
         }
         Registry::InvalidIdentityKey(_) => {
-            "the identity's key is no point of secp256k1: make one with `veil identity new`"
+            "the identity's key is not a point of secp256k1: make one with `veil identity new`"
                 .to_owned()
         }
         Registry::WrongIdentitySignature(e) => format!(
@@ -31,7 +31,7 @@ pub(super) fn registry(error: &Registry) -> String {
             short(&e.peer)
         ),
         Registry::UnknownRoles(e) => {
-            format!("{} is no set of roles: give --role worker, member or both", e.roles)
+            format!("{} is not a set of roles: give --role worker, member or both", e.roles)
         }
         Registry::NodeAlreadyRegistered(e) => format!(
             "peer {} is registered in this cluster already: `veil chain status` shows it",
@@ -62,7 +62,7 @@ pub(super) fn registry(error: &Registry) -> String {
             short(&e.peer)
         ),
         Registry::InvalidStake(e) => format!(
-            "{} wei is no stake: give more than nothing, and less than 2^88 wei, with --stake",
+            "{} wei is not a stake: give more than 0, and less than 2^88 wei, with --stake",
             e.amount
         ),
         Registry::ExitPending(e) => format!(

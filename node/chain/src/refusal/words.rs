@@ -1,8 +1,8 @@
-//! What several contracts say alike, and how accounts, digests and times are written.
+//! Sentences for errors that several contracts share, and the forms of accounts, digests and times.
 
 use alloy::primitives::{Address, B256};
 
-/// What several contracts say alike.
+/// Errors that several contracts share.
 pub(super) enum Common {
     MissingContract,
     Paused(u64),
@@ -13,7 +13,7 @@ pub(super) enum Common {
     PaymentFailed(Address),
 }
 
-/// Enough of a digest to recognise it.
+/// The first digits of a digest, enough to recognise it.
 pub(super) fn short(word: &B256) -> String {
     format!("{:.10}...", word.to_string())
 }
@@ -46,7 +46,7 @@ pub(super) fn missing_right(address: &Address, right: u32) -> String {
     )
 }
 
-/// What every contract may say.
+/// The sentence for a shared error.
 pub(super) fn common(what: &Common) -> String {
     match what {
         Common::MissingContract => {
@@ -64,7 +64,7 @@ pub(super) fn common(what: &Common) -> String {
         Common::NotContract(name, caller) => {
             let name = name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte));
             format!(
-                "{} is not the {} of the set in force, which alone may do this",
+                "{} is not the {} of the active set, which alone may do this",
                 account(caller),
                 name.collect::<String>()
             )
@@ -76,7 +76,7 @@ pub(super) fn common(what: &Common) -> String {
             "there is no key for epoch {epoch} yet: run a ceremony, beginning with `veil ceremony propose`"
         ),
         Common::PaymentFailed(to) => format!(
-            "account {} does not take payments: its operator has to make it payable",
+            "account {} does not accept payments: its operator has to make it payable",
             account(to)
         ),
     }

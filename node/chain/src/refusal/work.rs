@@ -1,4 +1,4 @@
-//! Those of jobs, certificates and checkpoints.
+//! Errors of jobs, certificates and checkpoints as sentences.
 
 use veil_contracts::{
     assignment_anchor::AssignmentAnchor::AssignmentAnchorErrors as Anchor,
@@ -27,10 +27,10 @@ pub(super) fn jobs(error: &Jobs) -> String {
             e.used, e.allowed
         ),
         Jobs::LeakBudgetExceeded(e) => format!(
-            "the job may tell {} bits about others' load, and {} of the account's {} are used in this epoch: ask for fewer replicas, wait for the next epoch, or ask the admin for `veil chain grant --leak-bits`",
+            "the job may reveal {} bits about others' load, and {} of the account's {} are used in this epoch: ask for fewer replicas, wait for the next epoch, or ask the admin for `veil chain grant --leak-bits`",
             e.stated, e.used, e.allowed
         ),
-        Jobs::NoLeakStated(_) => "a job tells at least one bit".to_owned(),
+        Jobs::NoLeakStated(_) => "a job states that it reveals at least one bit".to_owned(),
         Jobs::MissingContract(_) => common(&Common::MissingContract),
         Jobs::Paused(e) => common(&Common::Paused(e.until)),
         Jobs::NotGovernance(e) => common(&Common::NotGovernance(e.caller)),
@@ -41,10 +41,10 @@ pub(super) fn jobs(error: &Jobs) -> String {
 pub(super) fn anchor(error: &Anchor) -> String {
     match error {
         Anchor::EpochNotInForce(e) => {
-            format!("the certificate is of epoch {}; epoch {} is in force", e.given, e.current)
+            format!("the certificate is of epoch {}; epoch {} is active", e.given, e.current)
         }
         Anchor::WrongKeySet(e) => format!(
-            "the certificate is under key set {}; {} is in force",
+            "the certificate is under key set {}; {} is active",
             short(&e.given),
             short(&e.current)
         ),
@@ -75,7 +75,7 @@ pub(super) fn anchor(error: &Anchor) -> String {
             format!("peer {} is not a registered worker", short(&e.worker))
         }
         Anchor::UnprovenAssignment(e) => format!(
-            "nobody has shown assignment {} to be anchored yet: prove it first",
+            "assignment {} is not proven to be anchored yet: prove it first",
             short(&e.assignmentHash)
         ),
         Anchor::NotWorkerOperator(e) => format!(
@@ -84,7 +84,7 @@ pub(super) fn anchor(error: &Anchor) -> String {
             short(&e.assignmentHash)
         ),
         Anchor::WrongGroupKey(_) => {
-            "the group key given is not that of the epoch in force: a new key was published in between; repeat".to_owned()
+            "the group key given is not that of the active epoch: a new key was published in between; repeat".to_owned()
         }
         Anchor::GroupSuspended(e) => common(&Common::GroupSuspended(e.epoch)),
         Anchor::NoKey(e) => common(&Common::NoKey(e.epoch)),
@@ -98,7 +98,7 @@ pub(super) fn anchor(error: &Anchor) -> String {
 pub(super) fn checkpoints(error: &Checkpoints) -> String {
     match error {
         Checkpoints::EpochNotInForce(e) => {
-            format!("the checkpoint is of epoch {}; epoch {} is in force", e.given, e.current)
+            format!("the checkpoint is of epoch {}; epoch {} is active", e.given, e.current)
         }
         Checkpoints::SequenceNotLater(e) => {
             format!("checkpoint {} is not after {}, the last one", e.given, e.last)

@@ -236,7 +236,7 @@ async fn an_attempt_that_was_aborted_or_has_expired_makes_no_key() {
     let stranger = world.account(5);
     let abort = stranger.abort_ceremony(world.cluster, Epoch(0), Attempt(0), reason).await;
     assert_refused!(abort, Ceremony(CeremonyErrors::NotAParticipant(_)));
-    // A member's signature works whoever sends it.
+    // Any account may send a member's signature.
     let scope = world.admin.scope(world.cluster);
     let digest = veil_node_chain::abort_digest(&scope, Epoch(0), Attempt(0), &reason);
     let seat = ParticipantIndex::new(3).unwrap();
@@ -409,14 +409,14 @@ async fn transactions_of_one_account_may_be_sent_at_once() {
     for account in accounts {
         assert_eq!(world.admin.allowance(world.cluster, account).await.unwrap(), FREELY);
     }
-    let new = tokio::time::timeout(Duration::from_secs(30), changes.wait_for(|now| *now != before));
+    let new = tokio::time::timeout(Duration::from_secs(60), changes.wait_for(|now| *now != before));
     assert!(new.await.unwrap().is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_handles_of_one_account_do_not_lose_transactions() {
     let world = World::new(4).await;
-    // Each counts for itself, as two processes would.
+    // Each handle counts its nonces, as two processes would.
     let handles = [world.account(0), world.account(0)];
     for i in 1..=6_u8 {
         let account = Address([i; 20]);
@@ -427,7 +427,7 @@ async fn two_handles_of_one_account_do_not_lose_transactions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_without_funds_is_told_so() {
+async fn an_account_without_funds_is_named() {
     let world = World::new(4).await;
     let poor = world.admin.with_key(AccountKey::from_bytes(&[0x77; 32]).unwrap());
     let error = poor.register_node(&world.registration(WORKER), &identity(1)).await.unwrap_err();

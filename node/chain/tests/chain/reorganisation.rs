@@ -1,5 +1,5 @@
-//! Following the contracts' events: settled at a depth, undone before it, caught up with after an
-//! absence.
+//! Following the contracts' events: they settle at a depth, may be undone before, and are caught up with
+//! after an absence.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn text(update: &Update<ChainEvent>) -> String {
     format!("{mark}{}", account[2..4].to_lowercase())
 }
 
-async fn told(follower: &mut Follower) -> Vec<String> {
+async fn updates(follower: &mut Follower) -> Vec<String> {
     follower.catch_up().await.unwrap().iter().map(text).collect()
 }
 
@@ -50,21 +50,21 @@ async fn events_settle_at_the_depth_and_are_undone_before() {
     let (chain, mut follower) = follow(&world, world.anvil.url(), 100).await;
     grant(&world, 0x11).await;
     grant(&world, 0x22).await;
-    assert_eq!(told(&mut follower).await, ["+11", "+22"]);
+    assert_eq!(updates(&mut follower).await, ["+11", "+22"]);
     let settled_before = chain.settled().await.unwrap();
 
     // The last block, with 0x22, is replaced by an empty one.
     world.reorganise(1).await;
-    assert_eq!(told(&mut follower).await, ["-22"]);
+    assert_eq!(updates(&mut follower).await, ["-22"]);
     assert_eq!(
         world.admin.allowance(world.cluster, Address([0x22; 20])).await.unwrap(),
         Allowance::NONE
     );
     grant(&world, 0x33).await;
     world.mine(1).await;
-    assert_eq!(told(&mut follower).await, ["+33", "=11"]);
+    assert_eq!(updates(&mut follower).await, ["+33", "=11"]);
     world.mine(3).await;
-    assert_eq!(told(&mut follower).await, ["=33"]);
+    assert_eq!(updates(&mut follower).await, ["=33"]);
     // What is acted on was never replaced.
     chain.check_block(settled_before).await.unwrap();
 
@@ -73,10 +73,10 @@ async fn events_settle_at_the_depth_and_are_undone_before() {
     world.reorganise(2).await;
     assert_ne!(chain.block().await.unwrap().0, before);
     assert!(chain.check_block(before).await.is_err());
-    assert_eq!(told(&mut follower).await, [""; 0]);
+    assert_eq!(updates(&mut follower).await, [""; 0]);
     grant(&world, 0x44).await;
     world.mine(3).await;
-    assert_eq!(told(&mut follower).await, ["=44"], "deep enough when it is read");
+    assert_eq!(updates(&mut follower).await, ["=44"], "deep enough when it is read");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,7 +85,7 @@ async fn a_replacement_deeper_than_the_depth_is_an_error() {
     let (_, mut follower) = follow(&world, world.anvil.url(), 100).await;
     grant(&world, 0x11).await;
     world.mine(4).await;
-    assert!(told(&mut follower).await.contains(&"=11".to_owned()));
+    assert!(updates(&mut follower).await.contains(&"=11".to_owned()));
     world.reorganise(5).await;
     let error = follower.catch_up().await.unwrap_err();
     assert!(matches!(error, ChainError::DeepReorganisation(_)), "{error:?}");
@@ -95,22 +95,22 @@ async fn a_replacement_deeper_than_the_depth_is_an_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_happened_during_an_absence_is_caught_up_with_in_order() {
     let world = World::new(4).await;
-    let mut proxy = Proxy::start(&world.anvil.url()).await;
+    let proxy = Proxy::start(&world.anvil.url()).await;
     let (chain, mut follower) = follow(&world, proxy.url(), 3).await;
     grant(&world, 0x10).await;
-    assert_eq!(told(&mut follower).await, ["+10"]);
+    assert_eq!(updates(&mut follower).await, ["+10"]);
     let position = follower.position();
 
-    proxy.stop().await;
+    proxy.close();
     let error = follower.catch_up().await.unwrap_err();
     assert!(error.is_transient(), "{error:?}");
     for i in 0x11..=0x1f {
         grant(&world, i).await;
         world.mine(1).await;
     }
-    proxy.restart().await;
+    proxy.open();
     let expected: Vec<_> = (0x10..=0x1e).map(|i| format!("={i:x}")).collect();
-    let caught = told(&mut follower).await;
+    let caught = updates(&mut follower).await;
     let settled: Vec<_> = caught.iter().filter(|text| text.starts_with('=')).cloned().collect();
     assert_eq!(settled, expected);
     assert!(caught.contains(&"+1f".to_owned()), "{caught:?}");
@@ -118,16 +118,16 @@ async fn what_happened_during_an_absence_is_caught_up_with_in_order() {
     // After a restart, from where it was.
     let mut again = chain.follow(position);
     let settled: Vec<_> =
-        told(&mut again).await.into_iter().filter(|text| text.starts_with('=')).collect();
+        updates(&mut again).await.into_iter().filter(|text| text.starts_with('=')).collect();
     assert_eq!(settled, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_waiting_follower_is_told() {
+async fn a_waiting_follower_gets_the_update() {
     let world = World::new(4).await;
     let (_, mut follower) = follow(&world, world.anvil.url(), 100).await;
     let waiting = tokio::spawn(async move { follower.next().await });
     grant(&world, 0x11).await;
-    let update = tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+    let update = tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap();
     assert_eq!(text(&update.unwrap().unwrap()), "+11");
 }

@@ -20,7 +20,8 @@ use frost_core::{
 use rand::rngs::OsRng;
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::{JoinHandle, JoinSet},
+    sync::watch,
+    task::JoinSet,
 };
 use veil_committee::frost::{Dkg, EvmSuite, GroupKeyShare, GroupPublicKey, dkg::Packages};
 use veil_node_chain::{
@@ -161,14 +162,14 @@ impl World {
         }
     }
 
-    /// Straight to the local chain.
+    /// A provider of the local chain itself, beside the client under test.
     pub(crate) fn provider(&self) -> impl Provider + AnvilApi<Ethereum> + use<> {
         ProviderBuilder::new()
             .disable_recommended_fillers()
             .connect_http(self.anvil.url().parse().unwrap())
     }
 
-    /// Lets the chain's clock run.
+    /// Moves the chain's clock on.
     pub(crate) async fn pass(&self, seconds: u64) {
         self.provider().anvil_increase_time(seconds).await.unwrap();
         self.mine(1).await;
@@ -195,58 +196,63 @@ pub(crate) fn refusal<T: core::fmt::Debug>(result: Result<T, ChainError>) -> Ref
     }
 }
 
-/// Asks again until there is an answer.
-pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+/// Polls until there is an answer. Only for states that stay until the test ends them.
+pub(crate) async fn eventually<T>(what: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
-        if let Some(found) = look().await {
+        if let Some(found) = poll().await {
             return found;
         }
-        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
+        assert!(start.elapsed() < Duration::from_secs(120), "waited in vain for {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// A way to an endpoint that can be closed and opened again.
+/// A way to an endpoint that can be closed and opened again. While it is closed, connections end without
+/// an answer; its port stays bound, so that no other program gets it.
 pub(crate) struct Proxy {
-    target: SocketAddr,
     address: SocketAddr,
-    task: Option<JoinHandle<()>>,
+    open: watch::Sender<bool>,
+    _connections: JoinSet<()>,
 }
 
 impl Proxy {
     pub(crate) async fn start(target: &str) -> Self {
-        let target = target.trim_start_matches("http://").parse().unwrap();
-        let mut proxy = Self { target, address: "127.0.0.1:0".parse().unwrap(), task: None };
-        proxy.restart().await;
-        proxy
+        let target: SocketAddr = target.trim_start_matches("http://").parse().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (open, opened) = watch::channel(true);
+        let mut accepting = JoinSet::new();
+        accepting.spawn(async move {
+            // They end with this task.
+            let mut connections = JoinSet::new();
+            while let Ok((mut from, _)) = listener.accept().await {
+                let mut opened = opened.clone();
+                connections.spawn(async move {
+                    if !*opened.borrow() {
+                        return;
+                    }
+                    let Ok(mut to) = TcpStream::connect(target).await else { return };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut from, &mut to) => {}
+                        _ = opened.wait_for(|open| !open) => {}
+                    }
+                });
+            }
+        });
+        Self { address, open, _connections: accepting }
     }
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub(crate) async fn restart(&mut self) {
-        let listener = TcpListener::bind(self.address).await.unwrap();
-        self.address = listener.local_addr().unwrap();
-        let target = self.target;
-        self.task = Some(tokio::spawn(async move {
-            // They end with this task.
-            let mut connections = JoinSet::new();
-            while let Ok((mut from, _)) = listener.accept().await {
-                connections.spawn(async move {
-                    let Ok(mut to) = TcpStream::connect(target).await else { return };
-                    let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
-                });
-            }
-        }));
+    pub(crate) fn open(&self) {
+        self.open.send_replace(true);
     }
 
-    pub(crate) async fn stop(&mut self) {
-        if let Some(task) = self.task.take() {
-            task.abort();
-            let _ = task.await;
-        }
+    pub(crate) fn close(&self) {
+        self.open.send_replace(false);
     }
 }
 

@@ -9,13 +9,14 @@ use alloy::{
     providers::{Provider, ext::AnvilApi},
     rpc::types::TransactionRequest,
 };
+use tokio::task::JoinHandle;
 use veil_contracts::assignment_anchor::AssignmentAnchor::AssignmentAnchorErrors as AnchorErrors;
-use veil_node_chain::{Allowance, Chain, ChainConfig, ChainError, Refusal};
+use veil_node_chain::{Allowance, Chain, ChainConfig, ChainError, Mined, Refusal};
 use veil_protocol_spec::{Address, scheduling::CertificateBody};
 
 use crate::support::{Group, World, eventually};
 
-const SOMEBODY: Address = Address([0x51; 20]);
+const ACCOUNT: Address = Address([0x51; 20]);
 
 /// The admin's handle with shorter times.
 async fn hasty(world: &World, change: impl FnOnce(&mut ChainConfig)) -> Chain {
@@ -26,16 +27,16 @@ async fn hasty(world: &World, change: impl FnOnce(&mut ChainConfig)) -> Chain {
     Chain::connect(config).await.unwrap()
 }
 
-/// Starts to give somebody a right.
-fn grant(chain: &Chain, world: &World) -> tokio::task::JoinHandle<Result<(), ChainError>> {
+/// Starts to give an account a right.
+fn grant(chain: &Chain, world: &World) -> JoinHandle<Result<Mined, ChainError>> {
     let (chain, cluster) = (chain.clone(), world.cluster);
-    tokio::spawn(async move {
-        chain.set_allowance(cluster, SOMEBODY, Allowance::submit_freely()).await.map(drop)
-    })
+    tokio::spawn(
+        async move { chain.set_allowance(cluster, ACCOUNT, Allowance::submit_freely()).await },
+    )
 }
 
 async fn granted(world: &World) -> bool {
-    world.admin.allowance(world.cluster, SOMEBODY).await.unwrap() == Allowance::submit_freely()
+    world.admin.allowance(world.cluster, ACCOUNT).await.unwrap() == Allowance::submit_freely()
 }
 
 /// Hashes of the transactions that wait.
@@ -111,18 +112,19 @@ async fn the_fee_of_a_stuck_transaction_is_raised() {
     provider.anvil_set_next_block_base_fee_per_gas(dear).await.unwrap();
     world.mine(1).await;
     assert!(provider.get_transaction_receipt(first).await.unwrap().is_none(), "it was mined");
-    let raised = eventually("a higher fee", async || {
-        assert!(!sent.is_finished(), "it ended without");
-        let newest = waiting(&world).await.into_iter().find(|hash| *hash != first)?;
-        let newest = provider.get_transaction_by_hash(newest).await.unwrap()?;
-        world.mine(1).await;
-        provider.get_transaction_receipt(*newest.inner.tx_hash()).await.unwrap()?;
-        Some(newest)
+    eventually("a higher fee", async || {
+        waiting(&world).await.iter().any(|hash| *hash != first).then_some(())
     })
     .await;
+    eventually("its block", async || {
+        world.mine(1).await;
+        sent.is_finished().then_some(())
+    })
+    .await;
+    let mined = sent.await.unwrap().unwrap().transaction;
+    let raised = provider.get_transaction_by_hash(mined.0.into()).await.unwrap().unwrap();
     assert_eq!(raised.nonce(), before.nonce(), "the same place");
     assert!(raised.max_fee_per_gas() > before.max_fee_per_gas() * 9 / 8);
-    sent.await.unwrap().unwrap();
     assert!(granted(&world).await);
 }
 
@@ -146,21 +148,19 @@ async fn no_more_is_paid_than_allowed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_takes_too_long_is_withdrawn() {
     let world = World::new(4).await;
-    let chain = hasty(&world, |config| config.deadline = Duration::from_secs(1)).await;
+    let chain = hasty(&world, |config| config.deadline = Duration::from_secs(5)).await;
     let provider = world.provider();
     provider.anvil_set_auto_mine(false).await.unwrap();
     let sent = grant(&chain, &world);
-    let first = first_waiting(&world).await;
-    eventually("the withdrawal", async || {
-        waiting(&world).await.into_iter().find(|hash| *hash != first)
-    })
-    .await;
-    world.mine(1).await;
+    first_waiting(&world).await;
+    // From now on the withdrawal fits into a block, and the transaction does not.
+    provider.anvil_set_block_gas_limit(30_000).await.unwrap();
+    provider.anvil_set_interval_mining(1).await.unwrap();
     let error = sent.await.unwrap().unwrap_err();
     assert!(matches!(error, ChainError::Withdrawn { .. }) && error.is_transient(), "{error:?}");
-    assert!(!granted(&world).await, "nothing was done");
+    assert!(!granted(&world).await, "nothing changed");
     // And the account goes on.
-    provider.anvil_set_auto_mine(true).await.unwrap();
+    provider.anvil_set_block_gas_limit(30_000_000).await.unwrap();
     grant(&chain, &world).await.unwrap().unwrap();
     assert!(granted(&world).await);
 }
@@ -195,7 +195,7 @@ async fn a_revert_names_the_reason() {
     let provider = world.provider();
     let hash = first_waiting(&world).await;
     let ours = provider.get_transaction_by_hash(hash).await.unwrap().unwrap();
-    // The same by somebody who pays more, and so comes first in the block.
+    // The same by another account that pays more, and so comes first in the block.
     let other = TransactionRequest::default()
         .with_from(world.account(4).account().unwrap().0.into())
         .with_to(ours.to().unwrap())
