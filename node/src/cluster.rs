@@ -24,17 +24,19 @@ use rand::seq::SliceRandom;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use veil_node_chain::{Chain, ChainError};
+use veil_node_storage::{
+    jobs::{Jobs, JobsError},
+    ledger::Ledger,
+};
 use veil_protocol_spec::{
     Blake3Digest, ClusterId, PeerIdHash, Wire,
     identity::SecretIdentity,
     scheduling::{BlockRef, ClusterScope, JobSpec, Telemetry},
+    sync::{KeyFiles, SyncAnswer, SyncRequest},
 };
 
-use crate::{
-    jobs::{Jobs, JobsError},
-    ledger::Ledger,
-    messages::{KeyFiles, SyncAnswer, SyncRequest},
-    p2p::{Directory, Multiaddr, Network, NetworkConfig, NetworkError, Protocol, SwimConfig},
+use crate::p2p::{
+    Directory, Multiaddr, Network, NetworkConfig, NetworkError, Protocol, SwimConfig,
 };
 
 mod view;

@@ -40,6 +40,8 @@ use veil_node_chain::{
     AccountKey, Allowance, Chain, ChainConfig, ChainError, ClusterSettings, NodeRegistration,
     anvil::{Anvil, AnvilConfig},
 };
+use veil_node_containers::{Docker, Executor, Owner};
+use veil_node_storage::{durable::write_new, keystore::new_identity};
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeySetDigest, PeerIdHash, Wire,
     registry::Roles,
@@ -54,15 +56,14 @@ pub use self::{
     placement::{Place, Placed},
     verify::{Verifier, VerifyError},
 };
+
 use self::{
     files::{NodeFiles, Shared, free_ports, private_folder, write_operator},
     wait::Look,
 };
 use crate::{
     ceremony::{AttemptStatus, ChainCommitPoint, ProposeOptions, propose},
-    docker::{Docker, Executor, Owner},
     job_file::JobFile,
-    keystore::{new_identity, write_new},
     status::Role,
 };
 

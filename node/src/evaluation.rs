@@ -13,13 +13,13 @@ use veil_node_chain::ChainError;
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Wire,
     scheduling::{EvaluationBody, Manifest, PolicyError, Telemetry, TelemetryEntry},
+    sync::{SyncAnswer, SyncRequest},
 };
 use veil_scheduler::{EncryptedTelemetry, EvaluateError, Inputs, Outputs, PublicInputs, evaluate};
 
 use crate::{
     cluster::Cluster,
     epoch::{Epoch, TelemetryRefusal, unix_now},
-    messages::{SyncAnswer, SyncRequest},
     p2p::{PublishError, Topic},
 };
 

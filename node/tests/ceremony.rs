@@ -12,15 +12,14 @@ use std::{
 };
 
 use serde_json::Value;
-use veil_node::{
-    ceremony::read_status,
-    driver::DataDir,
-    keystore::{Passphrase, write_identity},
-    p2p::peer_id,
-};
+use veil_node::{ceremony::read_status, p2p::peer_id};
 use veil_node_chain::{
     Chain, ChainConfig, ClusterSettings, NodeRegistration,
     anvil::{Anvil, AnvilConfig},
+};
+use veil_node_storage::{
+    data_dir::DataDir,
+    keystore::{Passphrase, write_identity},
 };
 use veil_protocol_spec::{
     Address, ClusterId, Committee, identity::SecretIdentity, registry::Roles,

@@ -9,14 +9,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use veil_node_chain::{Chain, ChainError};
+use veil_node_storage::{data_dir::DataDirError, keystore::Passphrase};
 use veil_protocol_spec::identity::SecretIdentity;
 
 use super::{Exit, node::role_exit};
 use crate::{
     ceremony::{CeremonyError, ChainCommitPoint, CommitPointError},
     config::{ConfigError, MemberConfig, process_environment},
-    driver::DataDirError,
-    keystore::Passphrase,
     p2p::NetworkError,
     role::{self, RoleError},
 };

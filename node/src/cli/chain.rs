@@ -18,6 +18,7 @@ use veil_node_chain::{
     AccountKeyError, Allowance, Chain, ChainError, ClusterSettings, DeployOptions,
     NodeRegistration, Rights,
 };
+use veil_node_storage::durable::{WriteNewError, write_new};
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeccakDigest, PeerIdHash,
     registry::Roles,
@@ -29,10 +30,7 @@ use super::{
     identity::{IdentityArguments, IdentityError},
     run,
 };
-use crate::{
-    keystore::{KeystoreError, write_new},
-    policy_file::PolicyFileError,
-};
+use crate::policy_file::PolicyFileError;
 use arguments::{ClusterArgument, Connection, Contract};
 
 #[derive(Debug, Subcommand)]
@@ -250,7 +248,7 @@ enum Failure {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(transparent)]
-    Write(#[from] KeystoreError),
+    Write(#[from] WriteNewError),
     #[error("{0} exists already: give another --out, or use that deployment")]
     Exists(PathBuf),
     #[error("{path}: {source}")]

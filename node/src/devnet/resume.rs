@@ -8,6 +8,8 @@ use veil_node_chain::{
     Chain, ChainConfig,
     anvil::{Anvil, AnvilConfig},
 };
+use veil_node_containers::Docker;
+use veil_node_storage::keystore::{Passphrase, read_identity};
 
 use super::{
     CHAIN_STATE, Clock, Devnet, DevnetError, DevnetFile, DevnetOptions, Event, FIRST_NODE_ACCOUNT,
@@ -15,8 +17,6 @@ use super::{
 };
 use crate::{
     config::{MemberConfig, WorkerConfig},
-    docker::Docker,
-    keystore::{Passphrase, read_identity},
     status::Role,
 };
 
