@@ -23,6 +23,10 @@ use backon::{ExponentialBuilder, Retryable};
 use rand::seq::SliceRandom;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use veil_node_chain::{Chain, ChainError};
+use veil_node_p2p::{
+    Directory, Multiaddr, Network, NetworkConfig, NetworkError, Protocol, SwimConfig,
+};
 use veil_node_storage::{
     jobs::{Jobs, JobsError},
     ledger::Ledger,
@@ -32,11 +36,6 @@ use veil_protocol_spec::{
     identity::SecretIdentity,
     scheduling::{BlockRef, ClusterScope, JobSpec, Telemetry},
     sync::{KeyFiles, SyncAnswer, SyncRequest},
-};
-
-use crate::{
-    chain::{Chain, ChainError},
-    p2p::{Directory, Multiaddr, Network, NetworkConfig, NetworkError, Protocol, SwimConfig},
 };
 
 mod view;

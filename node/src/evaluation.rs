@@ -9,6 +9,8 @@
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use futures::{StreamExt, TryStreamExt, stream};
+use veil_node_chain::ChainError;
+use veil_node_p2p::{PublishError, Topic};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Wire,
     scheduling::{EvaluationBody, Manifest, PolicyError, Telemetry, TelemetryEntry},
@@ -17,10 +19,8 @@ use veil_protocol_spec::{
 use veil_scheduler::{EncryptedTelemetry, EvaluateError, Inputs, Outputs, PublicInputs, evaluate};
 
 use crate::{
-    chain::ChainError,
     cluster::Cluster,
     epoch::{Epoch, TelemetryRefusal, unix_now},
-    p2p::{PublishError, Topic},
 };
 
 /// Inputs fetched at once.

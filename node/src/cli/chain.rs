@@ -12,21 +12,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use alloy::primitives::keccak256;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
+use veil_node_chain::{
+    AccountKeyError, Allowance, Chain, ChainError, ClusterSettings, DeployOptions,
+    NodeRegistration, Rights,
+};
+use veil_node_storage::durable::{WriteNewError, write_new};
 use veil_protocol_spec::{
-    Address, ClusterId, Committee, KeccakDigest, PeerIdHash, scheduling::Label,
+    Address, ClusterId, Committee, KeccakDigest, PeerIdHash,
+    registry::Roles,
+    scheduling::{Label, keccak},
 };
 
 use super::{
     Exit,
     identity::{IdentityArguments, IdentityError},
     run,
-};
-use crate::chain::{
-    AccountKeyError, Allowance, Chain, ChainError, ClusterSettings, DeployOptions,
-    NodeRegistration, Rights, Roles,
 };
 use crate::policy_file::PolicyFileError;
 use arguments::{ClusterArgument, Connection, Contract};
@@ -245,6 +247,8 @@ enum Failure {
     Key(#[from] AccountKeyError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Write(#[from] WriteNewError),
     #[error("{0} exists already: give another --out, or use that deployment")]
     Exists(PathBuf),
     #[error("{path}: {source}")]
@@ -264,7 +268,6 @@ impl Failure {
 impl run::Failure for Failure {
     fn exit(&self) -> (Exit, &'static str) {
         match self {
-            Self::Chain(error) if error.is_file() => (Exit::Files, "files"),
             Self::Chain(ChainError::Refused(_)) => (Exit::Failed, "refused"),
             Self::Chain(ChainError::NoAccount) | Self::Identity(IdentityError::NoPassphrase) => {
                 (Exit::Usage, "usage")
@@ -273,9 +276,11 @@ impl run::Failure for Failure {
             Self::Policy { .. } | Self::Key(AccountKeyError::Malformed(_)) | Self::Usage(_) => {
                 (Exit::Usage, "usage")
             }
-            Self::Key(_) | Self::Identity(_) | Self::Exists(_) | Self::File { .. } => {
-                (Exit::Files, "files")
-            }
+            Self::Key(_)
+            | Self::Identity(_)
+            | Self::Write(_)
+            | Self::Exists(_)
+            | Self::File { .. } => (Exit::Files, "files"),
         }
     }
 }
@@ -406,7 +411,7 @@ async fn deploy(arguments: &Deploy) -> Result<Value, Failure> {
         election_delay: arguments.election_delay,
     };
     let (_, deployment) = Chain::deploy_with(config, options).await?;
-    deployment.write(&arguments.out)?;
+    write_new(&arguments.out, 0o644, deployment.to_text().as_bytes())?;
     let mut report = json!(deployment);
     report["file"] = json!(arguments.out);
     Ok(report)
@@ -419,7 +424,7 @@ async fn cluster(arguments: &NewCluster) -> Result<Value, Failure> {
     };
     let chain = arguments.contract.connect(&arguments.connection).await?;
     let settings = ClusterSettings {
-        salt: keccak256(&arguments.name).0,
+        salt: keccak(arguments.name.as_bytes()).0,
         committee: arguments.committee,
         standbys: arguments.standbys,
         seats_per_organisation: arguments.seats_per_organisation,

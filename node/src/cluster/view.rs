@@ -5,14 +5,11 @@ use std::{
     time::Duration,
 };
 
+use veil_node_chain::{Chain, ChainError, PublishedKey, RegisteredNode};
+use veil_node_p2p::{Directory, Peer};
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeccakDigest, PeerIdHash, PublicIdentity,
-    scheduling::{BlockRef, ClusterPolicy, PolicyError, Submission},
-};
-
-use crate::{
-    chain::{Chain, ChainError, PublishedKey, RegisteredNode},
-    p2p::{Directory, Peer},
+    scheduling::{BlockRef, ClusterPolicy, PolicyError, Submission, keccak},
 };
 
 /// What the chain says of a cluster as of one block.
@@ -69,7 +66,7 @@ impl View {
         Ok(Self {
             block,
             committee: settings.committee,
-            policy: KeccakDigest(alloy::primitives::keccak256(&policy).0),
+            policy: keccak(&policy),
             rules: match policy.as_slice() {
                 [] => Ok(ClusterPolicy::default()),
                 policy => ClusterPolicy::parse(policy),

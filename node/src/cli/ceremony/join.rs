@@ -6,6 +6,8 @@ use clap::Args;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use veil_node_chain::Chain;
+use veil_node_p2p::{Directory, Network, NetworkConfig, Peer};
 use veil_node_storage::data_dir::DataDir;
 use veil_protocol_spec::{ClusterId, PeerIdHash, scheduling::ReferenceStringOrigin};
 
@@ -15,10 +17,8 @@ use crate::{
         CeremonyError, CeremonyStatus, CeremonyTiming, FinishedKey, Member, MemberOptions,
         SinglePartyReference, StatusBoard, join, unix_seconds,
     },
-    chain::Chain,
     cli::{Exit, report::Reporter},
     driver::P2pTransports,
-    p2p::{Directory, Network, NetworkConfig, Peer},
 };
 
 #[derive(Debug, Args)]

@@ -3,11 +3,11 @@
 use std::{env, fs, path::PathBuf, time::Duration};
 
 use clap::Args;
+use veil_node_chain::{AccountKey, Chain, ChainConfig, RpcUrls};
 use veil_protocol_spec::{Address, ChainId, ClusterId};
 use zeroize::Zeroizing;
 
 use super::Failure;
-use crate::chain::{AccountKey, Chain, ChainConfig, RpcUrls};
 pub(super) use crate::config::parse_address;
 
 /// How to reach the chain and who pays.

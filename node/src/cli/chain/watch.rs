@@ -2,12 +2,12 @@
 
 use clap::Args;
 use serde_json::json;
+use veil_node_chain::{ChainEvent, Update};
 
 use super::{
     Exit, Failure,
     arguments::{Connection, Contract},
 };
-use crate::chain::{ChainEvent, Update};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Arguments {

@@ -7,11 +7,11 @@ use std::{
 
 use clap::Args;
 use futures::future::join_all;
+use veil_node_chain::{AccountKeyError, Chain, ChainError, RpcUrls};
 use veil_protocol_spec::{Address, ClusterId};
 
 use crate::{
     admin::{self, AdminError},
-    chain::{AccountKeyError, Chain, ChainError, RpcUrls},
     cli::{Exit, run::Failure},
     config::{AnyConfig, ChainSection, ConfigError, parse_address, process_environment},
     devnet::{DevnetError, DevnetFile},
