@@ -14,7 +14,7 @@ use veil_protocol_spec::{
 };
 use zeroize::Zeroizing;
 
-use crate::{setup::Setup, shares::MemberKeys};
+use crate::{setup::Setup, shares::keys::MemberKeys};
 
 /// Makes the key share, with this member's partial decryption of the test ciphertext of
 /// (`key_set`, `root`).

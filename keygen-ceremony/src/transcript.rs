@@ -26,12 +26,14 @@ use veil_protocol_spec::{
 };
 
 use crate::{
-    contributions::{Context, slots_of},
+    contributions::{Context, groups_of},
     keyset::{Bodies, ParameterSet, assemble, keyset_digest},
-    machine::Timing,
     proof,
-    setup::Setup,
-    shares::{BodyOpening, is_bit_image, open_bits},
+    setup::{Setup, Timing},
+    shares::{
+        bits::is_bit_image,
+        opening::{BodyOpening, InconsistentShares, open_bits},
+    },
     store::ChunkStore,
 };
 
@@ -348,8 +350,8 @@ fn check_keys(setup: &Setup, rounds: &ByRound<'_>) -> Result<([u8; 32], Vec<u8>)
     let mut confirmed = BTreeMap::new();
     for ((j, confirm), (_, commit)) in confirms.iter().zip(&commits) {
         let (confirm, commit): (&Confirm, &Commit) = (confirm, commit);
-        let slots = slots_of(setup.committee(), *j);
-        if commit.contributions.len() != slots.len() || confirm.keys.len() != slots.len() {
+        let groups = groups_of(setup.committee(), *j);
+        if commit.contributions.len() != groups.len() || confirm.keys.len() != groups.len() {
             let detail = "another number of key sets than it belongs to".to_owned();
             return Err(
                 AbortReason::InvalidMessage { accused: *j, round: Round::Confirm, detail }.into()
@@ -358,8 +360,8 @@ fn check_keys(setup: &Setup, rounds: &ByRound<'_>) -> Result<([u8; 32], Vec<u8>)
         if context.public_seed_commitment(*j, &confirm.public_seed) != commit.public_seed {
             return Err(AbortReason::WrongSeedReveal { accused: *j }.into());
         }
-        for (slot, key) in slots.into_iter().zip(&confirm.keys) {
-            if *confirmed.entry(slot).or_insert(*key) != *key {
+        for (group, key) in groups.into_iter().zip(&confirm.keys) {
+            if *confirmed.entry(group).or_insert(*key) != *key {
                 return Err(AbortReason::KeyMismatch { with: vec![*j] }.into());
             }
         }
@@ -393,15 +395,11 @@ fn open_streams<const D: usize>(
     for (index, chunk) in (0u32..).zip(setup.plan.of(Stream::Bits)) {
         let shares = load(setup, rounds, store, Stream::Bits, index)?;
         let views: Vec<_> = shares.iter().map(Vec::as_slice).collect();
-        let inconsistent = |element: usize| AbortReason::InconsistentShares {
-            stream: Stream::Bits,
-            index,
-            element: element as u32,
-        };
+        let inconsistent = |error| inconsistent(Stream::Bits, index, error);
         opened.clear();
         open_bits(&opening, chunk, &views, &mut opened).map_err(inconsistent)?;
-        if let Some(bit) = opened.iter().position(|v| !is_bit_image(*v)) {
-            return Err(inconsistent(bit).into());
+        if let Some(element) = opened.iter().position(|v| !is_bit_image(*v)) {
+            return Err(inconsistent(InconsistentShares { element }).into());
         }
         done += 1;
         progress(done, total);
@@ -412,17 +410,17 @@ fn open_streams<const D: usize>(
         let shares = load(setup, rounds, store, Stream::Bodies, index)?;
         let views: Vec<_> = shares.iter().map(Vec::as_slice).collect();
         let section = &setup.layout.sections[chunk.section];
-        opening.open(section, chunk, &views, &mut bodies.sections[chunk.section]).map_err(
-            |element| AbortReason::InconsistentShares {
-                stream: Stream::Bodies,
-                index,
-                element: element as u32,
-            },
-        )?;
+        opening
+            .open(section, chunk, &views, &mut bodies.sections[chunk.section])
+            .map_err(|error| inconsistent(Stream::Bodies, index, error))?;
         done += 1;
         progress(done, total);
     }
     Ok(bodies)
+}
+
+const fn inconsistent(stream: Stream, index: u32, error: InconsistentShares) -> AbortReason {
+    AbortReason::InconsistentShares { stream, index, element: error.element as u32 }
 }
 
 /// One chunk of every member, checked against its root.

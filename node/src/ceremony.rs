@@ -34,8 +34,8 @@ use veil_committee::{
     key_share::KeyShareError,
 };
 use veil_keygen_ceremony::{
-    machine::{AbortReport, ResumeError, Timing},
-    setup::SetupError,
+    machine::{AbortReport, ResumeError},
+    setup::{SetupError, Timing},
 };
 use veil_protocol_spec::{
     Attempt, Epoch, domain, identity::SecretIdentity, scheduling::ClusterScope,

@@ -62,7 +62,6 @@ pub(crate) use data_dir::sync_folder;
 pub use data_dir::{DataDir, DataDirError, erase_file};
 pub use decryption::{DecryptionEffect, DecryptionMachine};
 pub use journal::{Journal, JournalError};
-pub use key_ceremony::CeremonyEffect;
 pub use link::{Channel, Inbound, Link, LinkError, Links};
 pub use nonces::{ConflictingNonce, NonceKeeper, NonceStore, SigningOutcome};
 pub use outbox::QueueLimits;

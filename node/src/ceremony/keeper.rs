@@ -2,7 +2,7 @@
 
 use tokio::sync::{mpsc, watch};
 use veil_keygen_ceremony::{
-    machine::{AbortReport, Ceremony, Outcome, Progress, Record, Stage},
+    machine::{AbortReport, Ceremony, CeremonyEffect, Outcome, Progress, Record, Stage},
     transcript::{FinishCertificate, Transcript},
 };
 use veil_protocol_spec::{
@@ -16,9 +16,8 @@ use super::{
     folder::AttemptFolder,
 };
 use crate::{
-    driver::{CeremonyEffect, Journal, Keeper, KeeperError, Millis},
+    driver::{Journal, Keeper, KeeperError, Millis},
     keystore::Passphrase,
-    simulate::stage_name,
 };
 
 /// What the ceremony's keeper tells the attempt.
@@ -108,7 +107,7 @@ impl Keeper<Ceremony> for CeremonyKeeper {
             return;
         }
         let Progress { stage, done, total, outstanding } = progress.clone();
-        self.status.step(&stage_name(stage), (done, total), outstanding);
+        self.status.step(stage.name(), (done, total), outstanding);
         self.shown = Some(progress);
     }
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use veil_keygen_ceremony::{
     keyset::ParameterSet,
-    machine::{Ceremony, CommitPoint, Record, Timing},
+    machine::{Ceremony, CeremonyEffect, CommitPoint, Record},
     seed::CeremonySeed,
-    setup::Setup,
+    setup::{Setup, Timing},
     store::MemoryStore,
 };
 use veil_protocol_spec::{
