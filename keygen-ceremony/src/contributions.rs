@@ -50,9 +50,9 @@ pub fn groups_of(committee: Committee, member: ParticipantIndex) -> Vec<KeyGroup
 /// Names an attempt in everything that is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
-    /// The ceremony.
+    /// The ceremony that the keys are for.
     pub ceremony: CeremonyId,
-    /// Its attempt.
+    /// The attempt; another one has other keys.
     pub attempt: Attempt,
 }
 

@@ -207,7 +207,7 @@ impl Ceremony {
         self.state.stage()
     }
 
-    /// The participant.
+    /// The participant that this machine advances.
     #[must_use]
     pub fn participant(&self) -> ParticipantIndex {
         self.setup.me

@@ -1,5 +1,5 @@
 //! Step 10: "each member proves that its share is usable: a partial decryption of a public test
-//! ciphertext that lies on the common polynomial".
+//! ciphertext that lies on the common polynomial". Such a share is *verified*.
 
 use veil_committee::{
     code::{Opening, decode},

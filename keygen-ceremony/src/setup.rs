@@ -121,13 +121,13 @@ impl Setup {
         Ok(Self { id: parameters.id(), parameters, attempt, me, params, layout, plan, timing })
     }
 
-    /// The committee.
+    /// Size and thresholds of the committee.
     #[must_use]
     pub const fn committee(&self) -> Committee {
         self.parameters.committee
     }
 
-    /// This participant.
+    /// The participant whose setup this is.
     #[must_use]
     pub const fn participant(&self) -> ParticipantIndex {
         self.me
@@ -145,7 +145,7 @@ impl Setup {
         &self.params
     }
 
-    /// The attempt.
+    /// The attempt that the member takes part in.
     #[must_use]
     pub const fn attempt(&self) -> Attempt {
         self.attempt

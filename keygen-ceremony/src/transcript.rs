@@ -55,11 +55,11 @@ pub fn transcript_root(
 /// The FINISH signatures of all n members over one root: what makes a key valid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinishCertificate {
-    /// The ceremony.
+    /// The ceremony that made the key.
     pub ceremony: CeremonyId,
-    /// Its attempt.
+    /// The attempt that finished.
     pub attempt: Attempt,
-    /// The transcript's root.
+    /// The transcript's root, over which all signed.
     pub root: Blake3Digest,
     /// Signature of participant j at position j-1.
     pub signatures: Vec<Signature>,
@@ -95,7 +95,7 @@ pub struct Transcript {
     pub parameters: CeremonyParameters,
     /// The attempt that finished.
     pub attempt: Attempt,
-    /// The messages.
+    /// One message of each member in each round, without deals.
     pub messages: Vec<SignedMessage>,
 }
 
@@ -104,8 +104,10 @@ impl Wire for Transcript {
     const MAX_BYTES: usize = 8 << 20;
 }
 
-/// A transcript that proves nothing.
+/// Why a transcript proves nothing. Each names the message or chunk at fault: get it from another
+/// member, or believe nothing of this ceremony.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum TranscriptError {
     /// The ceremony's parameters are inconsistent or unknown here.
     #[error("the ceremony's parameters: {0}")]
@@ -114,20 +116,10 @@ pub enum TranscriptError {
     #[error(
         "the transcript does not hold exactly one {round} message of participant {sender} where it belongs"
     )]
-    Order {
-        /// Round of the expected message.
-        round: Round,
-        /// Its sender.
-        sender: ParticipantIndex,
-    },
+    Order { round: Round, sender: ParticipantIndex },
     /// A signature does not verify, or a message belongs elsewhere.
     #[error("the {round} message of participant {sender} is not signed by it for this attempt")]
-    Signature {
-        /// Round.
-        round: Round,
-        /// Sender.
-        sender: ParticipantIndex,
-    },
+    Signature { round: Round, sender: ParticipantIndex },
     /// What an honest member would have aborted for.
     #[error("{0}")]
     Invalid(AbortReason),
@@ -135,26 +127,12 @@ pub enum TranscriptError {
     #[error(
         "chunk {index} of the {stream:?} stream of participant {sender} is missing or cannot be read"
     )]
-    MissingChunk {
-        /// Stream.
-        stream: Stream,
-        /// Whose.
-        sender: ParticipantIndex,
-        /// Which.
-        index: u32,
-    },
+    MissingChunk { stream: Stream, sender: ParticipantIndex, index: u32 },
     /// A chunk is not the one whose digest was signed.
     #[error(
         "chunk {index} of the {stream:?} stream of participant {sender} does not match its signed root"
     )]
-    WrongChunk {
-        /// Stream.
-        stream: Stream,
-        /// Whose.
-        sender: ParticipantIndex,
-        /// Which.
-        index: u32,
-    },
+    WrongChunk { stream: Stream, sender: ParticipantIndex, index: u32 },
     /// FINISH was signed over another root.
     #[error("participant {0} signed FINISH over another transcript")]
     OtherRoot(ParticipantIndex),
@@ -172,9 +150,9 @@ pub struct Verified {
     pub key_set: CompressedXofKeySet,
     /// Its digest, as signed by all.
     pub digest: KeySetDigest,
-    /// The parameter set.
+    /// The FHE parameter set of the key.
     pub params: ParameterSet,
-    /// The FINISH signatures.
+    /// All n FINISH signatures, verified.
     pub certificate: FinishCertificate,
     /// Canonical bytes of the FROST group's public key package.
     pub frost_group: Vec<u8>,
@@ -183,7 +161,7 @@ pub struct Verified {
 type ByRound<'a> = BTreeMap<Round, Vec<&'a SignedMessage>>;
 
 impl Transcript {
-    /// Checks everything; `progress` is told chunks done and chunks in all.
+    /// Checks everything; `progress` gets the number of chunks done and of chunks in all.
     ///
     /// # Errors
     /// [`TranscriptError`] names the first thing that is wrong.

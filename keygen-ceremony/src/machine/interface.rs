@@ -103,13 +103,13 @@ pub enum CeremonyEffect {
     EraseKeyShare,
     /// Bring to the commit point.
     Publish(Box<FinishCertificate>),
-    /// The attempt succeeded.
+    /// The attempt succeeded: the key is valid.
     Complete(Box<Outcome>),
-    /// The attempt failed.
+    /// The attempt failed: this member has no key of it.
     Abort(Box<AbortReport>),
 }
 
-/// A finished attempt.
+/// What a finished attempt made.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Digest of the key set.
