@@ -5,6 +5,7 @@ use veil_keygen_ceremony::{
     machine::{AbortReport, Ceremony, CeremonyEffect, Outcome, Progress, Record, Stage},
     transcript::{FinishCertificate, Transcript},
 };
+use veil_node_storage::{journal::Journal, keystore::Passphrase};
 use veil_protocol_spec::{
     Attempt, Signature,
     ceremony::{CeremonyParameters, Round, SignedMessage},
@@ -15,10 +16,7 @@ use super::{
     exchange::{Exchange, ExchangeEffect},
     folder::AttemptFolder,
 };
-use crate::{
-    driver::{Journal, Keeper, KeeperError, Millis},
-    keystore::Passphrase,
-};
+use crate::driver::{Keeper, KeeperError, Millis};
 
 /// What the ceremony's keeper tells the attempt.
 #[derive(Debug)]
