@@ -34,8 +34,8 @@ use veil_committee::{
     key_share::KeyShareError,
 };
 use veil_keygen_ceremony::{
-    machine::{AbortReport, ResumeError, Timing},
-    setup::SetupError,
+    machine::{AbortReport, ResumeError},
+    setup::{SetupError, Timing},
 };
 use veil_node_storage::{
     data_dir::{DataDir, DataDirError},

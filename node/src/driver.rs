@@ -35,7 +35,6 @@
 mod config;
 mod error;
 mod host;
-mod key_ceremony;
 #[cfg(test)]
 pub(crate) mod memory;
 mod nonces;
@@ -50,7 +49,6 @@ mod transport;
 pub use config::{Clock, DriverConfig, QueueLimits};
 pub use error::{DriverError, Stopped};
 pub use host::{Host, HostError};
-pub use key_ceremony::{CeremonyEffect, KeyCeremony};
 pub use nonces::{ConflictingNonce, NonceHost, NonceStore, SigningOutcome};
 pub use p2p_transport::{P2pTransport, P2pTransports};
 pub use run::Ended;

@@ -32,7 +32,7 @@ use super::{
     preflight::{Needs, own_facts},
     publish::Publisher,
 };
-use crate::driver::{Channel, Clock, Driver, DriverConfig, KeyCeremony, QueueLimits, Transports};
+use crate::driver::{Ceremony, Channel, Clock, Driver, DriverConfig, QueueLimits, Transports};
 
 /// Everything fixed about an attempt, checked.
 struct Plan {
@@ -222,7 +222,7 @@ async fn take_part<T: Transports>(
         shown: None,
     };
     let (transport, incoming) = member.transports.open(Channel::Ceremony, &proposal.roster);
-    let ceremony = Driver::start(config, KeyCeremony(machine), host, transport, incoming);
+    let ceremony = Driver::start(config, machine, host, transport, incoming);
     let publisher = || Publisher {
         member,
         proposal,
@@ -307,7 +307,7 @@ fn machine<T: Transports>(
 async fn decide<'a, T: Transports>(
     member: &Member<T>,
     proposal: &Proposal,
-    ceremony: &Driver<KeyCeremony, CeremonyHost>,
+    ceremony: &Driver<Ceremony, CeremonyHost>,
     events: &mut mpsc::UnboundedReceiver<CeremonyEvent>,
     publisher: impl Fn() -> Publisher<'a, T>,
     stop: &CancellationToken,

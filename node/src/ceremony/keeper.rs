@@ -3,7 +3,7 @@
 use tokio::sync::{mpsc, watch};
 use veil_committee_machine::Millis;
 use veil_keygen_ceremony::{
-    machine::{AbortReport, Outcome, Progress, Record, Stage},
+    machine::{AbortReport, Ceremony, CeremonyEffect, Outcome, Progress, Record, Stage},
     transcript::{FinishCertificate, Transcript},
 };
 use veil_node_storage::{journal::Journal, keystore::Passphrase};
@@ -17,10 +17,7 @@ use super::{
     exchange::{Exchange, ExchangeEffect},
     folder::AttemptFolder,
 };
-use crate::{
-    driver::{CeremonyEffect, Host, HostError, KeyCeremony},
-    simulate::stage_name,
-};
+use crate::driver::{Host, HostError};
 
 /// What the ceremony's host tells the attempt.
 #[derive(Debug)]
@@ -42,7 +39,7 @@ pub(super) struct CeremonyHost {
 }
 
 impl CeremonyHost {
-    fn transcript(&self, machine: &KeyCeremony) -> Transcript {
+    fn transcript(&self, machine: &Ceremony) -> Transcript {
         let messages = machine.broadcasts().filter(|m| m.header.round != Round::Abort);
         self.transcript_of(messages.cloned().collect())
     }
@@ -52,7 +49,7 @@ impl CeremonyHost {
     }
 }
 
-impl Host<KeyCeremony> for CeremonyHost {
+impl Host<Ceremony> for CeremonyHost {
     fn persist(&mut self, records: &[Record]) -> Result<(), HostError> {
         let mut messages = Vec::new();
         for record in records {
@@ -73,11 +70,7 @@ impl Host<KeyCeremony> for CeremonyHost {
         self.journal.append(messages).map_err(HostError::new)
     }
 
-    fn carry_out(
-        &mut self,
-        effect: CeremonyEffect,
-        machine: &KeyCeremony,
-    ) -> Result<(), HostError> {
+    fn carry_out(&mut self, effect: CeremonyEffect, machine: &Ceremony) -> Result<(), HostError> {
         let event = match effect {
             CeremonyEffect::EraseSeed => {
                 return self.folder.erase_seed().map_err(HostError::new);
@@ -105,13 +98,13 @@ impl Host<KeyCeremony> for CeremonyHost {
         Ok(())
     }
 
-    fn observe(&mut self, machine: &KeyCeremony, _now: Millis) {
+    fn observe(&mut self, machine: &Ceremony, _now: Millis) {
         let progress = machine.progress();
         if self.shown.as_ref() == Some(&progress) || progress.stage == Stage::AwaitCommitPoint {
             return;
         }
         let Progress { stage, done, total, outstanding } = progress.clone();
-        self.status.step(&stage_name(stage), (done, total), outstanding);
+        self.status.step(stage.name(), (done, total), outstanding);
         self.shown = Some(progress);
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     archive::{self, ArchiveError},
     demonstrate::demonstrate,
     misbehaviour::FaultName,
-    simulate::{Options, SimulateError, Simulation, run as run_simulation, stage_name},
+    simulate::{Options, SimulateError, Simulation, run as run_simulation},
     usage::Stopwatch,
 };
 
@@ -291,7 +291,7 @@ fn aborts(simulation: &Simulation) -> Value {
             let report = ending.as_ref().err()?;
             Some(json!({
                 "participant": j,
-                "detected_in": stage_name(report.stage),
+                "detected_in": report.stage.name(),
                 "reason": report.reason,
                 "message": report.reason.to_string(),
                 "accused": report.reason.accused(),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use veil_keygen_ceremony::{
     keyset::ParameterSet,
-    machine::{Ceremony, CommitPoint, Record, Timing},
+    machine::{Ceremony, CeremonyEffect, CommitPoint, Record},
     seed::CeremonySeed,
-    setup::Setup,
+    setup::{Setup, Timing},
     store::MemoryStore,
 };
 use veil_protocol_spec::{
@@ -37,7 +37,7 @@ impl Disk {
     }
 }
 
-impl Host<KeyCeremony> for Disk {
+impl Host<Ceremony> for Disk {
     fn persist(&mut self, records: &[Record]) -> Result<(), HostError> {
         for record in records {
             self.count()?;
@@ -46,7 +46,7 @@ impl Host<KeyCeremony> for Disk {
         Ok(())
     }
 
-    fn carry_out(&mut self, effect: CeremonyEffect, _: &KeyCeremony) -> Result<(), HostError> {
+    fn carry_out(&mut self, effect: CeremonyEffect, _: &Ceremony) -> Result<(), HostError> {
         self.count()?;
         match effect {
             CeremonyEffect::EraseSeed => self.seed_erased = true,
@@ -110,7 +110,7 @@ async fn member(network: MemoryNetwork, j: ParticipantIndex, deaths: Vec<u32>) -
         config.me = j;
         let published = Arc::clone(&disk.published);
         let certificate = Arc::clone(&disk.certificate);
-        let driver = Driver::start(config, KeyCeremony(machine), disk, transport, incoming);
+        let driver = Driver::start(config, machine, disk, transport, incoming);
         loop {
             tokio::select! {
                 () = published.notified() => {}
