@@ -13,6 +13,7 @@ use veil_node_p2p::{PublishError, Topic};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Wire,
     scheduling::{EvaluationBody, Manifest, PolicyError, Telemetry, TelemetryEntry},
+    sync::{SyncAnswer, SyncRequest},
 };
 use veil_scheduler::{EncryptedTelemetry, EvaluateError, Inputs, Outputs, PublicInputs, evaluate};
 
@@ -20,7 +21,6 @@ use crate::{
     chain::ChainError,
     cluster::Cluster,
     epoch::{Epoch, TelemetryRefusal, unix_now},
-    messages::{SyncAnswer, SyncRequest},
 };
 
 /// Inputs fetched at once.

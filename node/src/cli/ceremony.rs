@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use veil_node_p2p::NetworkError;
+use veil_node_storage::{data_dir::DataDirError, keystore::Passphrase};
 use veil_protocol_spec::identity::SecretIdentity;
 
 use super::{Exit, node::role_exit};
@@ -16,8 +17,6 @@ use crate::{
     ceremony::{CeremonyError, ChainCommitPoint, CommitPointError},
     chain::{Chain, ChainError},
     config::{ConfigError, MemberConfig, process_environment},
-    driver::DataDirError,
-    keystore::Passphrase,
     role::{self, RoleError},
 };
 

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
-use veil_node_p2p::{Multiaddr, multiaddr::Protocol};
+use veil_node_containers::Docker;
+use veil_node_p2p::Multiaddr;
+use veil_node_p2p::multiaddr::Protocol;
+use veil_node_storage::keystore::{Passphrase, read_identity};
 
 use super::{
     CHAIN_STATE, Clock, Devnet, DevnetError, DevnetFile, DevnetOptions, Event, FIRST_NODE_ACCOUNT,
@@ -15,8 +18,6 @@ use crate::{
         anvil::{Anvil, AnvilConfig},
     },
     config::{MemberConfig, WorkerConfig},
-    docker::Docker,
-    keystore::{Passphrase, read_identity},
     status::Role,
 };
 

@@ -18,6 +18,7 @@ use veil_node_p2p::{Gossip, Topic};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Slot, Wire,
     scheduling::{EvaluationBody, EvaluationReport, Manifest},
+    sync::LockedManifest,
 };
 
 use crate::{
@@ -25,7 +26,6 @@ use crate::{
     epoch::Epoch,
     evaluation::{self, EvaluationError, evaluate_locked},
     follow::Follower,
-    messages::LockedManifest,
     role::StatusBoard,
     status::Phase,
 };

@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use veil_node_p2p::{Directory, Network, NetworkConfig, Peer};
+use veil_node_storage::data_dir::DataDir;
 use veil_protocol_spec::{ClusterId, PeerIdHash, scheduling::ReferenceStringOrigin};
 
 use super::{Common, Failure, connect, identity, load, passphrase, run_async};
@@ -17,7 +18,7 @@ use crate::{
     },
     chain::Chain,
     cli::{Exit, report::Reporter},
-    driver::{DataDir, P2pLinks},
+    driver::P2pLinks,
 };
 
 #[derive(Debug, Args)]
