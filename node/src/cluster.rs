@@ -24,6 +24,9 @@ use rand::seq::SliceRandom;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use veil_node_chain::{Chain, ChainError};
+use veil_node_p2p::{
+    Directory, Multiaddr, Network, NetworkConfig, NetworkError, Protocol, SwimConfig,
+};
 use veil_node_storage::{
     jobs::{Jobs, JobsError},
     ledger::Ledger,
@@ -33,10 +36,6 @@ use veil_protocol_spec::{
     identity::SecretIdentity,
     scheduling::{BlockRef, ClusterScope, JobSpec, Telemetry},
     sync::{KeyFiles, SyncAnswer, SyncRequest},
-};
-
-use crate::p2p::{
-    Directory, Multiaddr, Network, NetworkConfig, NetworkError, Protocol, SwimConfig,
 };
 
 mod view;

@@ -12,11 +12,12 @@ use std::{
 };
 
 use serde_json::Value;
-use veil_node::{ceremony::read_status, p2p::peer_id};
+use veil_node::ceremony::read_status;
 use veil_node_chain::{
     Chain, ChainConfig, ClusterSettings, NodeRegistration,
     anvil::{Anvil, AnvilConfig},
 };
+use veil_node_p2p::peer_id;
 use veil_node_storage::{
     data_dir::DataDir,
     keystore::{Passphrase, write_identity},

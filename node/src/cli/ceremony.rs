@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use veil_node_chain::{Chain, ChainError};
+use veil_node_p2p::NetworkError;
 use veil_node_storage::{data_dir::DataDirError, keystore::Passphrase};
 use veil_protocol_spec::identity::SecretIdentity;
 
@@ -16,7 +17,6 @@ use super::{Exit, node::role_exit};
 use crate::{
     ceremony::{CeremonyError, ChainCommitPoint, CommitPointError},
     config::{ConfigError, MemberConfig, process_environment},
-    p2p::NetworkError,
     role::{self, RoleError},
 };
 

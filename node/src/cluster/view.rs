@@ -6,12 +6,11 @@ use std::{
 };
 
 use veil_node_chain::{Chain, ChainError, PublishedKey, RegisteredNode};
+use veil_node_p2p::{Directory, Peer};
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeccakDigest, PeerIdHash, PublicIdentity,
     scheduling::{BlockRef, ClusterPolicy, PolicyError, Submission, keccak},
 };
-
-use crate::p2p::{Directory, Peer};
 
 /// What the chain says of a cluster as of one block.
 #[derive(Clone, Debug)]
