@@ -218,7 +218,7 @@ impl Endpoint {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(invalid("only http and https are supported".to_owned()));
         }
-        // For TLS; in vain, and no error, if the process has chosen already.
+        // For TLS. It fails, which is not an error, if the process has chosen a provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut client =
             Client::builder().timeout(REQUEST_TIMEOUT).connect_timeout(CONNECT_TIMEOUT);

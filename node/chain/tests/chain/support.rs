@@ -7,17 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use alloy::{
-    network::Ethereum,
-    providers::{Provider, ProviderBuilder, ext::AnvilApi},
-    rpc::types::anvil::{MineOptions, ReorgOptions},
-};
+use alloy::providers::{Provider, ProviderBuilder};
 use frost_core::{
     Identifier, SigningKey, SigningPackage, aggregate,
     keys::{KeyPackage, SigningShare, VerifyingShare},
     round1, round2,
 };
 use rand::rngs::OsRng;
+use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -163,28 +160,42 @@ impl World {
     }
 
     /// A provider of the local chain itself, beside the client under test.
-    pub(crate) fn provider(&self) -> impl Provider + AnvilApi<Ethereum> + use<> {
+    pub(crate) fn provider(&self) -> impl Provider + use<> {
         ProviderBuilder::new()
             .disable_recommended_fillers()
             .connect_http(self.anvil.url().parse().unwrap())
     }
 
+    /// Calls a method that only anvil has.
+    pub(crate) async fn control(&self, method: &'static str, parameters: Value) {
+        let done = self.provider().raw_request::<_, Value>(method.into(), parameters).await;
+        done.unwrap();
+    }
+
+    /// Whether each transaction gets a block at once.
+    pub(crate) async fn automine(&self, automine: bool) {
+        self.control("anvil_setAutomine", json!([automine])).await;
+    }
+
+    /// Transactions that use more gas do not fit into a block.
+    pub(crate) async fn limit_blocks(&self, gas: u64) {
+        self.control("evm_setBlockGasLimit", json!([gas])).await;
+    }
+
     /// Moves the chain's clock on.
     pub(crate) async fn pass(&self, seconds: u64) {
-        self.provider().anvil_increase_time(seconds).await.unwrap();
+        self.control("evm_increaseTime", json!([seconds])).await;
         self.mine(1).await;
     }
 
     /// Adds blocks.
     pub(crate) async fn mine(&self, blocks: u64) {
-        let options = MineOptions::Options { timestamp: None, blocks: Some(blocks) };
-        self.provider().evm_mine(Some(options)).await.unwrap();
+        self.control("evm_mine", json!([{ "timestamp": null, "blocks": blocks }])).await;
     }
 
     /// Replaces the last blocks by empty ones.
     pub(crate) async fn reorganise(&self, depth: u64) {
-        let options = ReorgOptions { depth, tx_block_pairs: Vec::new() };
-        self.provider().anvil_reorg(options).await.unwrap();
+        self.control("anvil_reorg", json!({ "depth": depth, "tx_block_pairs": [] })).await;
     }
 }
 

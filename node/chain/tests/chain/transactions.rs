@@ -6,9 +6,10 @@ use alloy::{
     consensus::Transaction as _,
     network::TransactionBuilder,
     primitives::{B256, U256},
-    providers::{Provider, ext::AnvilApi},
+    providers::Provider,
     rpc::types::TransactionRequest,
 };
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use veil_contracts::assignment_anchor::AssignmentAnchor::AssignmentAnchorErrors as AnchorErrors;
 use veil_node_chain::{Allowance, Chain, ChainConfig, ChainError, Mined, Refusal};
@@ -42,7 +43,7 @@ async fn granted(world: &World) -> bool {
 /// Hashes of the transactions that wait.
 async fn waiting(world: &World) -> Vec<B256> {
     let provider = world.provider();
-    let content = provider.raw_request::<_, serde_json::Value>("txpool_content".into(), ());
+    let content = provider.raw_request::<_, Value>("txpool_content".into(), ());
     let content = content.await.unwrap();
     let pending = content["pending"].as_object().unwrap();
     let of_accounts = pending.values().flat_map(|of| of.as_object().unwrap().values());
@@ -57,10 +58,10 @@ async fn first_waiting(world: &World) -> B256 {
 async fn a_dropped_transaction_is_sent_again() {
     let world = World::new(4).await;
     let chain = hasty(&world, |_| {}).await;
-    world.provider().anvil_set_auto_mine(false).await.unwrap();
+    world.automine(false).await;
     let sent = grant(&chain, &world);
     let hash = first_waiting(&world).await;
-    world.provider().anvil_drop_transaction(hash).await.unwrap();
+    world.control("anvil_dropTransaction", json!([hash])).await;
     let again = first_waiting(&world).await;
     assert_eq!(hash, again, "the same bytes");
     world.mine(1).await;
@@ -73,7 +74,7 @@ async fn a_transaction_whose_place_another_one_took_is_sent_under_the_next() {
     let world = World::new(4).await;
     let chain = hasty(&world, |_| {}).await;
     let provider = world.provider();
-    provider.anvil_set_auto_mine(false).await.unwrap();
+    world.automine(false).await;
     let sent = grant(&chain, &world);
     let hash = first_waiting(&world).await;
     let nonce = provider.get_transaction_by_hash(hash).await.unwrap().unwrap().nonce();
@@ -103,13 +104,13 @@ async fn the_fee_of_a_stuck_transaction_is_raised() {
     let world = World::new(4).await;
     let chain = hasty(&world, |config| config.stuck_after = Duration::from_millis(500)).await;
     let provider = world.provider();
-    provider.anvil_set_auto_mine(false).await.unwrap();
+    world.automine(false).await;
     let sent = grant(&chain, &world);
     let first = first_waiting(&world).await;
     let before = provider.get_transaction_by_hash(first).await.unwrap().unwrap();
     // A block that the transaction is too cheap for.
     let dear = before.max_fee_per_gas() * 3;
-    provider.anvil_set_next_block_base_fee_per_gas(dear).await.unwrap();
+    world.control("anvil_setNextBlockBaseFeePerGas", json!([U256::from(dear)])).await;
     world.mine(1).await;
     assert!(provider.get_transaction_receipt(first).await.unwrap().is_none(), "it was mined");
     eventually("a higher fee", async || {
@@ -137,7 +138,7 @@ async fn no_more_is_paid_than_allowed() {
         config.max_fee_per_gas = 1; // wei
     })
     .await;
-    world.provider().anvil_set_auto_mine(false).await.unwrap();
+    world.automine(false).await;
     let sent = grant(&chain, &world);
     let first = first_waiting(&world).await;
     let error = sent.await.unwrap().unwrap_err();
@@ -149,18 +150,17 @@ async fn no_more_is_paid_than_allowed() {
 async fn a_transaction_that_takes_too_long_is_withdrawn() {
     let world = World::new(4).await;
     let chain = hasty(&world, |config| config.deadline = Duration::from_secs(5)).await;
-    let provider = world.provider();
-    provider.anvil_set_auto_mine(false).await.unwrap();
+    world.automine(false).await;
     let sent = grant(&chain, &world);
     first_waiting(&world).await;
     // From now on the withdrawal fits into a block, and the transaction does not.
-    provider.anvil_set_block_gas_limit(30_000).await.unwrap();
-    provider.anvil_set_interval_mining(1).await.unwrap();
+    world.limit_blocks(30_000).await;
+    world.control("anvil_setIntervalMining", json!([1])).await;
     let error = sent.await.unwrap().unwrap_err();
     assert!(matches!(error, ChainError::Withdrawn { .. }) && error.is_transient(), "{error:?}");
     assert!(!granted(&world).await, "nothing changed");
     // And the account goes on.
-    provider.anvil_set_block_gas_limit(30_000_000).await.unwrap();
+    world.limit_blocks(30_000_000).await;
     grant(&chain, &world).await.unwrap().unwrap();
     assert!(granted(&world).await);
 }
@@ -189,7 +189,7 @@ async fn a_revert_names_the_reason() {
     let group = Group::generate(world.committee);
     world.publish(0, &group, None).await;
     let certificate = group.certify(world.body(0, 1, CertificateBody::NO_PREVIOUS));
-    world.provider().anvil_set_auto_mine(false).await.unwrap();
+    world.automine(false).await;
     let chain = world.account(3);
     let sent = tokio::spawn(async move { chain.anchor(&certificate).await });
     let provider = world.provider();
