@@ -17,6 +17,10 @@ use veil_node::{
     keystore::{Passphrase, read_key_share},
 };
 
+#[path = "cli/closed_pipe.rs"]
+mod closed_pipe;
+#[path = "support/idle_worker.rs"]
+mod idle_worker;
 #[path = "cli/key_shares.rs"]
 mod key_shares;
 

@@ -6,9 +6,11 @@ use clap::Args;
 use veil_protocol_spec::{Address, ChainId, ClusterId};
 use zeroize::Zeroizing;
 
-use super::Failure;
-use crate::chain::{AccountKey, Chain, ChainConfig, RpcUrls};
 pub(super) use crate::config::parse_address;
+use crate::{
+    chain::{AccountKey, Chain, ChainConfig, RpcUrls},
+    cli::failure::Failure,
+};
 
 /// How to reach the chain and who pays.
 #[derive(Debug, Args)]

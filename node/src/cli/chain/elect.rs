@@ -4,11 +4,11 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use veil_protocol_spec::{ClusterId, Epoch, PeerIdHash};
 
-use super::{
-    Failure,
-    arguments::{ClusterArgument, Connection, Contract},
+use super::arguments::{ClusterArgument, Connection, Contract};
+use crate::{
+    chain::{Chain, ChainError},
+    cli::failure::Failure,
 };
-use crate::chain::{Chain, ChainError};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
