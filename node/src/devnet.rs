@@ -50,7 +50,7 @@ pub use self::{
     verify::{Verifier, VerifyError},
 };
 use self::{
-    files::{NodeFiles, Shared, free_ports, private_folder, write_operator},
+    files::{NodeFiles, Shared, free_addresses, private_folder, write_operator},
     wait::Look,
 };
 use crate::{
@@ -433,15 +433,15 @@ fn node_files(
 ) -> Result<Vec<NodeFiles>, DevnetError> {
     let members = (1..=options.committee.n()).map(|i| (Role::Member, format!("member-{i}")));
     let workers = (1..=options.workers).map(|i| (Role::Worker, format!("worker-{i}")));
-    let ports = free_ports(options.committee.n() + options.workers)?;
-    let named = members.chain(workers).zip(ports).zip(FIRST_NODE_ACCOUNT..);
-    let files = named.map(|(((role, name), port), account)| NodeFiles {
+    let addresses = free_addresses(options.committee.n() + options.workers)?;
+    let named = members.chain(workers).zip(addresses).zip(FIRST_NODE_ACCOUNT..);
+    let files = named.map(|(((role, name), listen), account)| NodeFiles {
         folder: folder.join(&name),
         name,
         role,
         identity: new_identity(),
         account: anvil.key(account), // more nodes than accounts: a worker can do without
-        port,
+        listen,
     });
     Ok(files.collect())
 }

@@ -26,7 +26,7 @@ use veil_protocol_spec::{Blake3Digest, Committee};
 const SET_UP: &str =
     "this test needs anvil, a Docker engine and the sample image: cargo xtask setup";
 /// For conditions that need a slot; it ends a test that hangs.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(1200);
 const REPLICAS: u16 = 3;
 
 fn options() -> DevnetOptions {
@@ -49,7 +49,7 @@ fn job(image: &str, replicas: u16) -> JobFile {
     sample_job(image, replicas).unwrap()
 }
 
-/// Asks until it holds.
+/// Asks until it holds; for what stays so, since between two looks anything may pass.
 async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let begun = Instant::now();
     while !holds().await {
@@ -142,7 +142,7 @@ async fn scenario(devnet: &mut Devnet, image: &str) {
     let last = devnet.verify_certificates().await.unwrap().last_slot();
     until("the member has every certificate", async || {
         let member = devnet.nodes().iter().find(|node| node.name() == "member-2").unwrap();
-        member.status().await.is_ok_and(|status| status.last_slot == last)
+        member.status().await.is_ok_and(|status| status.last_slot >= last)
     })
     .await;
 

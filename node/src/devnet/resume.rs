@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use libp2p::{Multiaddr, multiaddr::Protocol};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -112,20 +111,12 @@ async fn node_files(entry: NodeEntry) -> Result<NodeFiles, DevnetError> {
         read_identity(&files.1, &Passphrase::from_file(&files.0)?)
     });
     let identity = opened.await.map_err(|_| DevnetError::Interrupted)??;
-    let port = listen.iter().find_map(port);
     Ok(NodeFiles {
         name: entry.name,
         role: entry.role,
         folder,
         identity,
         account: None,
-        port: port.unwrap_or_default(),
-    })
-}
-
-fn port(address: &Multiaddr) -> Option<u16> {
-    address.iter().find_map(|part| match part {
-        Protocol::Udp(port) | Protocol::Tcp(port) => Some(port),
-        _ => None,
+        listen: listen.iter().map(ToString::to_string).collect(),
     })
 }
