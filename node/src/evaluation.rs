@@ -9,9 +9,11 @@
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use futures::{StreamExt, TryStreamExt, stream};
+use veil_node_p2p::{PublishError, Topic};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Wire,
     scheduling::{EvaluationBody, Manifest, PolicyError, Telemetry, TelemetryEntry},
+    sync::{SyncAnswer, SyncRequest},
 };
 use veil_scheduler::{EncryptedTelemetry, EvaluateError, Inputs, Outputs, PublicInputs, evaluate};
 
@@ -19,8 +21,6 @@ use crate::{
     chain::ChainError,
     cluster::Cluster,
     epoch::{Epoch, TelemetryRefusal, unix_now},
-    messages::{SyncAnswer, SyncRequest},
-    p2p::{PublishError, Topic},
 };
 
 /// Inputs fetched at once.

@@ -6,6 +6,8 @@
 use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
+use veil_node_p2p::{Gossip, Topic};
+use veil_node_storage::jobs::{JobsError, Offered};
 use veil_protocol_spec::{
     Wire,
     scheduling::{JobSpec, Telemetry},
@@ -15,8 +17,6 @@ use veil_scheduler::ListError;
 use crate::{
     cluster::Cluster,
     epoch::{Epoch, TelemetryRefusal},
-    jobs::{JobsError, Offered},
-    p2p::{Gossip, Topic},
     pool::Refusal,
 };
 

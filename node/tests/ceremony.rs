@@ -19,9 +19,9 @@ use veil_node::{
         Chain, ChainConfig, ClusterSettings, NodeRegistration, Roles,
         anvil::{Anvil, AnvilConfig},
     },
-    keystore::{Passphrase, write_identity},
-    p2p::peer_id,
 };
+use veil_node_p2p::peer_id;
+use veil_node_storage::keystore::{Passphrase, write_identity};
 use veil_protocol_spec::{Address, ClusterId, Committee, identity::SecretIdentity};
 
 /// anvil's accounts of that number, known to everybody.

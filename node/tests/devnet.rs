@@ -16,11 +16,11 @@ use std::{
 use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use veil_node::{
-    devnet::{Devnet, DevnetOptions, Event, Place, Tell, sample_image, sample_job},
-    docker::DEFAULT_SOCKET,
+    devnet::{Devnet, DevnetOptions, Event, EventHandler, Place, sample_image, sample_job},
     job_file::JobFile,
     status::ReplicaStatus,
 };
+use veil_node_containers::DEFAULT_SOCKET;
 use veil_protocol_spec::{Blake3Digest, Committee};
 
 const SET_UP: &str =
@@ -82,13 +82,13 @@ async fn containers(devnet: &Devnet, job: Blake3Digest) -> usize {
 async fn replicas_are_placed_moved_and_never_doubled() {
     let image = image();
     let folder = tempfile::Builder::new().prefix("veil-").tempdir().unwrap();
-    let tell: Tell = Arc::new(|event| {
+    let on_event: EventHandler = Arc::new(|event| {
         if let Event::Done(step, seconds) = event {
             println!("{step}: {seconds:.1} s");
         }
     });
     let stop = CancellationToken::new();
-    let prepared = Devnet::prepare(options(), folder.path(), tell, stop).await;
+    let prepared = Devnet::prepare(options(), folder.path(), on_event, stop).await;
     let mut devnet = prepared.unwrap_or_else(|error| panic!("{SET_UP}\n{error}"));
     let result = AssertUnwindSafe(scenario(&mut devnet, &image)).catch_unwind().await;
     let ended = devnet.end().await;

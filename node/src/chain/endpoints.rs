@@ -33,14 +33,9 @@ use alloy::{
         client::RpcClient,
         json_rpc::{RequestPacket, ResponsePacket},
     },
-    transports::{
-        TransportError, TransportErrorKind, TransportFut,
-        http::{
-            Http,
-            reqwest::{Client, Url},
-        },
-    },
+    transports::{TransportError, TransportErrorKind, TransportFut, http::Http},
 };
+use reqwest::{Client, Url};
 use serde::{Deserialize, Deserializer, Serialize};
 use tokio::time::Instant;
 use tower_service::Service;
@@ -250,6 +245,8 @@ impl Endpoint {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(invalid("only http and https are spoken".to_owned()));
         }
+        // For TLS; in vain, and no error, if the process has chosen already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut client =
             Client::builder().timeout(REQUEST_TIMEOUT).connect_timeout(CONNECT_TIMEOUT);
         // A proxy is for the world outside.

@@ -8,6 +8,7 @@ pub(super) mod status;
 use std::path::PathBuf;
 
 use clap::Args;
+use veil_node_storage::keystore::Passphrase;
 use veil_protocol_spec::identity::SecretIdentity;
 
 use super::failure::Failure;
@@ -15,7 +16,6 @@ use crate::{
     ceremony::ChainCommitPoint,
     chain::Chain,
     config::{MemberConfig, process_environment},
-    keystore::Passphrase,
     role,
 };
 

@@ -11,6 +11,7 @@ use std::{
 use clap::{Args, builder::PossibleValuesParser};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use veil_node_containers::DEFAULT_SOCKET;
 use veil_protocol_spec::Committee;
 
 use self::show::{Progress, write_table};
@@ -20,8 +21,7 @@ use super::{
     run::{block_on, conclude, log_to_file, stop_on_signals},
 };
 use crate::{
-    devnet::{Devnet, DevnetError, DevnetOptions, Tell, sample_image, sample_job},
-    docker::DEFAULT_SOCKET,
+    devnet::{Devnet, DevnetError, DevnetOptions, EventHandler, sample_image, sample_job},
     job_file::JobFile,
 };
 
@@ -103,13 +103,13 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     progress.say("WARNING: one member makes the reference string of the telemetry proofs, and could forge proofs; certificates say so");
     progress.say(&format!("folder: {}", folder.display()));
-    let told = Arc::clone(&progress);
-    let tell: Tell = Arc::new(move |event| told.take(event));
+    let shown = Arc::clone(&progress);
+    let on_event: EventHandler = Arc::new(move |event| shown.on_event(event));
     let prepared = if Devnet::is_kept(&folder) {
         progress.say("the folder holds a network, which goes on");
-        Devnet::resume(options, &folder, tell, stop.clone()).await
+        Devnet::resume(options, &folder, on_event, stop.clone()).await
     } else {
-        Devnet::prepare(options, &folder, tell, stop.clone()).await
+        Devnet::prepare(options, &folder, on_event, stop.clone()).await
     };
     let ended = match prepared {
         Ok(mut devnet) => {

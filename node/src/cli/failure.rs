@@ -4,6 +4,9 @@
 use core::fmt;
 use std::{io, path::Path, process::ExitCode};
 
+use veil_node_p2p::NetworkError;
+use veil_node_storage::{data_dir::DataDirError, keystore::KeystoreError};
+
 use crate::{
     admin::AdminError,
     archive::ArchiveError,
@@ -11,12 +14,9 @@ use crate::{
     chain::{AccountKeyError, ChainError},
     config::ConfigError,
     devnet::DevnetError,
-    driver::DataDirError,
     job_file::JobFileError,
-    keystore::KeystoreError,
     member::MemberError,
     operator::OperatorError,
-    p2p::NetworkError,
     role::RoleError,
     simulate::SimulateError,
     worker::WorkerError,

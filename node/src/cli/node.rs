@@ -22,7 +22,7 @@ use crate::{
     worker,
 };
 
-/// What a worker can be told.
+/// Commands about a worker.
 #[derive(Debug, Subcommand)]
 pub(super) enum Worker {
     /// Run a worker in this process until it is interrupted.
@@ -31,7 +31,7 @@ pub(super) enum Worker {
     Status(Ask),
 }
 
-/// What a committee member can be told.
+/// Commands about a committee member.
 #[derive(Debug, Subcommand)]
 pub(super) enum Member {
     /// Run a member in this process until it is interrupted: take part in the key ceremony if there

@@ -1,5 +1,4 @@
-//! What every command goes through: its runtime, its logs, the signals that stop it, its failure
-//! told.
+//! What every command goes through: its runtime, its logs, the signals that stop it, its failure.
 
 use std::{
     env,
@@ -92,18 +91,18 @@ pub(super) fn stop_on_signals() -> Result<CancellationToken, Failure> {
     let stop = CancellationToken::new();
     let (mut interrupt, mut terminate) =
         (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
-    let told = stop.clone();
+    let stopping = stop.clone();
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            if told.is_cancelled() {
+            if stopping.is_cancelled() {
                 std::process::exit(130);
             }
             tracing::info!("stopping; once more to stop at once");
-            told.cancel();
+            stopping.cancel();
         }
     });
     Ok(stop)

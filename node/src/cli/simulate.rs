@@ -16,6 +16,7 @@ use tfhe::{
 };
 use veil_committee::key_share::KeyShare;
 use veil_keygen_ceremony::keyset::{Layout, ParameterSet};
+use veil_node_storage::keystore::Passphrase;
 use veil_protocol_spec::Committee;
 
 use super::{
@@ -27,7 +28,6 @@ use super::{
 use crate::{
     archive,
     demonstrate::demonstrate,
-    keystore::Passphrase,
     misbehaviour::FaultName,
     simulate::{Options, Simulation, run as run_simulation, stage_name},
     usage::Stopwatch,

@@ -14,9 +14,11 @@ use std::{
 };
 
 use tokio::sync::watch;
+use veil_node_p2p::{Gossip, Topic};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Slot, Wire,
     scheduling::{EvaluationBody, EvaluationReport, Manifest},
+    sync::LockedManifest,
 };
 
 use crate::{
@@ -24,8 +26,6 @@ use crate::{
     epoch::Epoch,
     evaluation::{self, EvaluationError, evaluate_locked},
     follow::Follower,
-    messages::LockedManifest,
-    p2p::{Gossip, Topic},
     role::StatusBoard,
     status::Phase,
 };

@@ -11,6 +11,8 @@ use std::{
 
 use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::watch;
+use veil_node_containers::{DockerError, Executor};
+use veil_node_p2p::{PublishError, Topic};
 use veil_protocol_spec::{
     Slot, Wire,
     scheduling::{PolicyError, ProofMetadata, Telemetry, TelemetryBody},
@@ -20,9 +22,7 @@ use veil_scheduler::{ListError, encrypt};
 use super::sequence::{Sequence, SequenceError};
 use crate::{
     cluster::Cluster,
-    docker::{DockerError, Executor},
     epoch::{Epoch, TelemetryRefusal, unix_now},
-    p2p::{PublishError, Topic},
     telemetry::{Sampler, Standing},
 };
 

@@ -1,7 +1,5 @@
 //! Deployment, registration, ceremonies, certificates, jobs.
 
-use std::time::Duration;
-
 use alloy::{
     providers::ProviderBuilder,
     signers::{SignerSync, local::PrivateKeySigner},
@@ -29,7 +27,7 @@ use veil_protocol_spec::{
     scheduling::{Assignment, Assignments, CertificateBody, Outcome, ReplicaIndex},
 };
 
-use crate::support::{Group, MEMBER, WORKER, World, identity, refusal};
+use crate::support::{Group, MEMBER, PATIENCE, WORKER, World, identity, refusal};
 
 const FREELY: Allowance = Allowance::submit_freely();
 
@@ -409,7 +407,7 @@ async fn transactions_of_one_account_may_be_sent_at_once() {
     for account in accounts {
         assert_eq!(world.admin.allowance(world.cluster, account).await.unwrap(), FREELY);
     }
-    let new = tokio::time::timeout(Duration::from_secs(30), changes.wait_for(|now| *now != before));
+    let new = tokio::time::timeout(PATIENCE, changes.wait_for(|now| *now != before));
     assert!(new.await.unwrap().is_ok());
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use veil_node::chain::{Allowance, Chain, ChainConfig, ChainError, ChainEvent, Follower, Update};
 use veil_protocol_spec::{Address, scheduling::BlockRef};
 
-use crate::support::{Proxy, World};
+use crate::support::{PATIENCE, Proxy, World};
 
 /// A handle that acts on what is three blocks deep.
 async fn follow(world: &World, url: String, log_range: u64) -> (Chain, Follower) {
@@ -128,6 +128,6 @@ async fn a_waiting_follower_is_told() {
     let (_, mut follower) = follow(&world, world.anvil.url(), 100).await;
     let waiting = tokio::spawn(async move { follower.next().await });
     grant(&world, 0x11).await;
-    let update = tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+    let update = tokio::time::timeout(PATIENCE, waiting).await.unwrap();
     assert_eq!(text(&update.unwrap().unwrap()), "+11");
 }

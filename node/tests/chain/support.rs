@@ -194,14 +194,17 @@ pub(crate) fn refusal<T: core::fmt::Debug>(result: Result<T, ChainError>) -> Ref
     }
 }
 
-/// Asks again until there is an answer.
+/// Ends a test that hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Asks again until there is an answer, which stays: between two questions anything may pass.
 pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

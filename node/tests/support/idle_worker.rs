@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use veil_node::keystore::{Passphrase, new_identity, write_identity};
+use veil_node_storage::keystore::{Passphrase, new_identity, write_identity};
 
 /// Ends a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(600);

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde_json::json;
+use veil_node_storage::data_dir::{DataDir, DataDirError};
 
 use super::{Common, connect, identity, load, passphrase};
 use crate::{
@@ -11,7 +12,6 @@ use crate::{
         output,
         run::{block_on, conclude},
     },
-    driver::{DataDir, DataDirError},
 };
 
 #[derive(Debug, Args)]

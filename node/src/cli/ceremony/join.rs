@@ -6,6 +6,8 @@ use clap::Args;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use veil_node_p2p::{Directory, Network, NetworkConfig, Peer};
+use veil_node_storage::data_dir::DataDir;
 use veil_protocol_spec::{ClusterId, PeerIdHash, scheduling::ReferenceStringOrigin};
 
 use super::{Common, connect, identity, load, passphrase};
@@ -21,8 +23,7 @@ use crate::{
         report::Reporter,
         run::{block_on, conclude},
     },
-    driver::{DataDir, P2pLinks},
-    p2p::{Directory, Network, NetworkConfig, Peer},
+    driver::P2pLinks,
 };
 
 #[derive(Debug, Args)]

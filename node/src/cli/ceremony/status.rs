@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use clap::Args;
 use serde_json::{Value, json};
+use veil_node_storage::data_dir::DataDir;
 
 use super::{Common, connect, load};
 use crate::{
@@ -17,7 +18,6 @@ use crate::{
         output,
         run::{block_on, conclude},
     },
-    driver::DataDir,
 };
 
 #[derive(Debug, Args)]

@@ -37,7 +37,7 @@ impl Progress {
         Self { bar, terminal, step: Mutex::new(("", None)) }
     }
 
-    pub(super) fn take(&self, event: Event<'_>) {
+    pub(super) fn on_event(&self, event: Event<'_>) {
         match event {
             Event::Step(step) => self.stage(step),
             Event::Detail(detail) => self.detail(detail),

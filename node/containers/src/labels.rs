@@ -1,0 +1,69 @@
+//! What a container says about itself.
+
+use std::collections::HashMap;
+
+use veil_protocol_spec::scheduling::{
+    CpuUnits, DiskUnits, GpuUnits, MemoryUnits, ReplicaIndex, Resources,
+};
+
+use crate::replica::{DesiredReplica, Owner, ReplicaId};
+
+const CLUSTER: &str = "veil.cluster";
+const WORKER: &str = "veil.worker";
+const JOB: &str = "veil.job";
+const REPLICA: &str = "veil.replica";
+const SLOT: &str = "veil.slot";
+const CERTIFICATE: &str = "veil.certificate";
+/// Reserved units: CPU, memory, disk, GPU.
+const RESERVED: &str = "veil.reserved";
+
+/// Chain, contract and cluster: the same worker may serve clusters of one name on two chains.
+fn cluster(owner: &Owner) -> String {
+    let scope = &owner.scope;
+    format!("{}/{}/{}", scope.chain_id, scope.contract, scope.cluster)
+}
+
+/// The labels that only `owner`'s containers carry, as a filter.
+pub(crate) fn filter(owner: &Owner) -> HashMap<String, Vec<String>> {
+    let labels =
+        vec![format!("{CLUSTER}={}", cluster(owner)), format!("{WORKER}={}", owner.worker)];
+    HashMap::from([("label".to_owned(), labels)])
+}
+
+pub(crate) fn of(
+    owner: &Owner,
+    desired: &DesiredReplica,
+    reserved: &Resources,
+) -> HashMap<String, String> {
+    let Resources { cpu, memory, disk, gpu } = reserved;
+    let id = desired.id();
+    [
+        (CLUSTER, cluster(owner)),
+        (WORKER, owner.worker.to_string()),
+        (JOB, id.job.to_string()),
+        (REPLICA, id.replica.to_string()),
+        (SLOT, desired.placement.slot.to_string()),
+        (CERTIFICATE, desired.placement.certificate.to_string()),
+        (RESERVED, format!("{},{},{},{}", cpu.0, memory.0, disk.0, gpu.0)),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect()
+}
+
+/// Which replica, and what it holds. None if the labels are not what [`of`] writes.
+pub(crate) fn read(labels: &HashMap<String, String>) -> Option<(ReplicaId, Resources)> {
+    let id = ReplicaId {
+        job: labels.get(JOB)?.parse().ok()?,
+        replica: ReplicaIndex(labels.get(REPLICA)?.parse().ok()?),
+    };
+    let mut units = labels.get(RESERVED)?.split(',').map(str::parse);
+    let mut next = || units.next()?.ok();
+    let reserved = Resources {
+        cpu: CpuUnits(next()?),
+        memory: MemoryUnits(next()?),
+        disk: DiskUnits(next()?),
+        gpu: GpuUnits(next()?),
+    };
+    Some((id, reserved))
+}

@@ -1,0 +1,53 @@
+//! Containers: what is assigned is made to run, what is not is stopped.
+//!
+//! # Flow
+//! 1. [`Docker::connect`] finds the engine behind a socket.
+//! 2. [`Executor::reconcile`] takes the replicas that the last certificate places on this worker and
+//!    makes the engine match: stops what is not desired, pulls by digest, creates, starts, and starts
+//!    again what has exited, as the job's restart policy says. It is called at the start, after every
+//!    certificate, and at an interval; what already matches is left alone.
+//! 3. [`Executor::observe`] says what really runs, apart from what is claimed.
+//! 4. [`Executor::held`] says what the containers hold of the machine, for telemetry.
+//! 5. Without certificates, [`lapsed`] says what has to stop.
+//!
+//! # State
+//! The labels of the containers are the state: a container belongs to the worker and cluster in its
+//! labels, and is never touched by others. So several workers can share one engine, and a restarted
+//! worker knows its containers. A container's name follows from the replica, so that the engine
+//! itself refuses a second one. In memory are only the last desired set, errors, counts of restarts
+//! and the results of probes.
+//!
+//! # How containers are confined
+//! CPU and memory limits as requested, no swap beyond, at most 512 processes, all capabilities
+//! dropped, no new privileges, no published ports, log files bounded. The root file system stays
+//! writable, because most images need it; it vanishes with the container.
+//!
+//! # Caveats
+//! - Disk is not limited: the engine cannot on most file systems. It counts in placement only.
+//! - An exclusive lease is enforced by the worker. If the worker's process dies and the engine
+//!   lives, the container lives too, until the worker is back; the engine itself never starts such
+//!   a container again, not even after a reboot.
+//! - No passwords for registries yet: images are pulled as anybody can.
+//! - A command without arguments replaces the image's own arguments too; that is how engines do it.
+
+mod container;
+mod engine;
+mod error;
+mod executor;
+mod held;
+mod image;
+mod labels;
+mod lease;
+mod observe;
+mod probe;
+mod replica;
+
+pub use self::{
+    engine::{DEFAULT_SOCKET, Deadlines, Docker},
+    error::{DockerError, ReplicaError},
+    executor::{Executor, ReconcileReport},
+    held::Held,
+    lease::lapsed,
+    observe::{Observed, ObservedReplica},
+    replica::{DesiredReplica, Owner, Placement, ReplicaId},
+};

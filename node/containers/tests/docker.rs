@@ -1,0 +1,234 @@
+//! Containers on the real engine, pulled from the real registry.
+//!
+//! `cargo xtask setup --docker` starts both; without them these tests fail and say so. Every test is
+//! a worker of its own on the shared engine.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "docker/common.rs"]
+mod common;
+#[path = "docker/failures.rs"]
+mod failures;
+#[path = "docker/health.rs"]
+mod health;
+
+use std::time::Duration;
+
+use bollard::{
+    models::{ContainerCreateBody, ContainerSummary},
+    query_parameters::CreateContainerOptionsBuilder,
+};
+use common::{SLEEP, job, replicas, until, with_worker};
+use tokio::time::timeout;
+use veil_node_containers::{Docker, Executor, Observed, lapsed};
+use veil_protocol_spec::scheduling::{CpuUnits, LeasePolicy, MemoryUnits, RestartPolicy};
+
+#[tokio::test]
+async fn replicas_run_confined_and_labelled_and_a_second_time_changes_nothing() {
+    with_worker(async |worker| {
+        let desired = replicas(job(&SLEEP), 2);
+        let report = worker.reconcile(&desired).await;
+        assert!(report.failed.is_empty(), "{report:?}");
+        assert_eq!(report.started, [desired[0].id(), desired[1].id()]);
+        let before = worker.containers().await;
+        assert_eq!(before.len(), 2);
+        for container in &before {
+            let seen =
+                worker.engine.inspect_container(container.id.as_deref().unwrap(), None).await;
+            let seen = seen.unwrap();
+            let host = seen.host_config.unwrap();
+            assert_eq!(host.nano_cpus, Some(200_000_000));
+            assert_eq!(host.memory, Some(64 << 20));
+            assert_eq!(host.memory_swap, Some(64 << 20));
+            assert_eq!(host.pids_limit, Some(512));
+            assert_eq!(host.privileged, Some(false));
+            assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
+            assert_eq!(host.security_opt, Some(vec!["no-new-privileges:true".to_owned()]));
+            assert!(host.port_bindings.unwrap_or_default().is_empty());
+            let labels = seen.config.unwrap().labels.unwrap();
+            assert_eq!(labels["veil.worker"], worker.owner.worker.to_string());
+            assert!(labels["veil.cluster"].ends_with(&worker.owner.scope.cluster.to_string()));
+            assert_eq!(labels["veil.job"], desired[0].id().job.to_string());
+            assert_eq!(labels["veil.slot"], "7");
+            assert_eq!(labels["veil.certificate"], "ce".repeat(32));
+        }
+        let report = worker.reconcile(&desired).await;
+        assert!(report.is_unchanged(), "{report:?}");
+        assert_eq!(report.kept.len(), 2);
+        let ids = |list: &[ContainerSummary]| -> Vec<_> {
+            list.iter().map(|container| (container.id.clone(), container.created)).collect()
+        };
+        assert_eq!(ids(&worker.containers().await), ids(&before));
+        let held = worker.executor.held().await.unwrap();
+        assert_eq!((held.reserved.cpu, held.reserved.memory), (CpuUnits(4), MemoryUnits(2)));
+        assert!(held.memory_bytes > 0 && held.memory_bytes < held.reserved.memory.amount());
+        assert!(!held.cpu_time.is_zero());
+        for replica in worker.executor.observe().await.unwrap() {
+            assert_eq!(replica.observed, Observed::Running);
+            assert_eq!(replica.claimed, Some(desired[0].placement));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_no_longer_desired_is_stopped_and_nothing_else() {
+    with_worker(async |worker| {
+        let desired = replicas(job(&SLEEP), 2);
+        let foreign = worker.create_beside(None).await;
+        worker.engine.start_container(&foreign, None).await.unwrap();
+        assert_eq!(worker.reconcile(&desired).await.started.len(), 2);
+        let report = worker.reconcile(&desired[1..]).await;
+        let foreign_runs = worker.engine.inspect_container(&foreign, None).await;
+        assert_eq!(foreign_runs.unwrap().state.unwrap().running, Some(true));
+        assert_eq!(report.stopped, [desired[0].id()]);
+        assert_eq!(report.kept, [desired[1].id()]);
+        worker.container().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn workers_that_share_an_engine_do_not_touch_each_other() {
+    with_worker(async |one| {
+        with_worker(async |other| {
+            let desired = replicas(job(&SLEEP), 1);
+            assert_eq!(one.reconcile(&desired).await.started.len(), 1);
+            assert_eq!(other.reconcile(&desired).await.started.len(), 1);
+            assert_eq!(one.reconcile(&[]).await.stopped.len(), 1);
+            assert_eq!(other.container().await.state.unwrap().running, Some(true));
+            assert!(other.reconcile(&desired).await.is_unchanged());
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_restarted_worker_knows_its_containers() {
+    with_worker(async |worker| {
+        let desired = replicas(job(&SLEEP), 2);
+        assert_eq!(worker.reconcile(&desired).await.started.len(), 2);
+        let docker = Docker::connect(&common::socket()).await.unwrap();
+        let restarted = Executor::new(docker, worker.owner);
+        let report = restarted.reconcile(&desired[..1]).await.unwrap();
+        assert_eq!((report.kept.len(), report.stopped.len()), (1, 1), "{report:?}");
+        assert!(report.started.is_empty() && report.restarted.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_killed_container_runs_again() {
+    with_worker(async |worker| {
+        let mut spec = job(&SLEEP);
+        spec.restart = RestartPolicy::Always;
+        let desired = replicas(spec, 1);
+        assert_eq!(worker.reconcile(&desired).await.started.len(), 1);
+        let id = worker.container().await.id.unwrap();
+        // Killed through the engine, which takes it as an order and does not start it again.
+        worker.engine.kill_container(&id, None).await.unwrap();
+        until(async || worker.observed().await == Observed::Exited { code: 137 }).await;
+        assert_eq!(worker.reconcile(&desired).await.restarted, [desired[0].id()]);
+        let seen = worker.container().await;
+        assert_eq!(seen.id, Some(id));
+        assert_eq!(seen.state.unwrap().running, Some(true));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_engine_restarts_what_fails_as_often_as_the_job_allows() {
+    with_worker(async |worker| {
+        let mut spec = job(&["sh", "-c", "exit 3"]);
+        spec.restart = RestartPolicy::OnFailure { max_retries: 2 };
+        let desired = replicas(spec, 1);
+        assert_eq!(worker.reconcile(&desired).await.started.len(), 1);
+        until(async || {
+            let seen = worker.container().await;
+            let exited = worker.observed().await == Observed::Exited { code: 3 };
+            seen.restart_count == Some(2) && exited
+        })
+        .await;
+        assert!(worker.reconcile(&desired).await.is_unchanged());
+        assert_eq!(worker.observed().await, Observed::Exited { code: 3 });
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_done_stays_done() {
+    with_worker(async |worker| {
+        let desired = replicas(job(&["true"]), 1);
+        assert_eq!(worker.reconcile(&desired).await.started.len(), 1);
+        worker.until_observed(Observed::Exited { code: 0 }).await;
+        assert!(worker.reconcile(&desired).await.is_unchanged());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn with_an_exclusive_lease_only_the_worker_restarts() {
+    with_worker(async |worker| {
+        let mut spec = job(&["sh", "-c", "exit 3"]);
+        spec.lease = LeasePolicy::Exclusive { seconds: 60 };
+        spec.restart = RestartPolicy::OnFailure { max_retries: 1 };
+        let desired = replicas(spec, 1);
+        assert_eq!(worker.reconcile(&desired).await.started.len(), 1);
+        worker.until_observed(Observed::Exited { code: 3 }).await;
+        assert_eq!(worker.reconcile(&desired).await.restarted.len(), 1);
+        worker.until_observed(Observed::Exited { code: 3 }).await;
+        assert_eq!(worker.container().await.restart_count, Some(0));
+        assert!(worker.reconcile(&desired).await.is_unchanged());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_container_that_was_created_only_is_adopted() {
+    with_worker(async |worker| {
+        let desired = replicas(job(&SLEEP), 1);
+        assert_eq!(worker.reconcile(&desired).await.started.len(), 1);
+        let seen = worker.container().await;
+        assert_eq!(worker.reconcile(&[]).await.stopped.len(), 1);
+        // As a worker leaves it that dies between the two calls.
+        let name = seen.name.unwrap();
+        let options = CreateContainerOptionsBuilder::new().name(name.trim_start_matches('/'));
+        let body = ContainerCreateBody {
+            image: Some(common::image()),
+            cmd: Some(SLEEP.map(str::to_owned).to_vec()),
+            labels: seen.config.unwrap().labels,
+            ..ContainerCreateBody::default()
+        };
+        let id = worker.engine.create_container(Some(options.build()), body).await.unwrap().id;
+        assert_eq!(worker.reconcile(&desired).await.started, [desired[0].id()]);
+        assert_eq!(worker.container().await.id, Some(id));
+        assert_eq!(worker.observed().await, Observed::Running);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reconciling_can_be_cut_off_anywhere() {
+    with_worker(async |worker| {
+        for milliseconds in [1, 3, 10, 20, 30, 45, 60, 80, 100, 150, 200, 300] {
+            let desired = replicas(job(&SLEEP), 1);
+            let cut_off = Duration::from_millis(milliseconds);
+            let _ = timeout(cut_off, worker.executor.reconcile(&desired)).await;
+            let report = worker.reconcile(&desired).await;
+            assert!(report.failed.is_empty() && report.busy.is_empty(), "{report:?}");
+            assert_eq!(worker.container().await.state.unwrap().running, Some(true));
+        }
+    })
+    .await;
+}
+
+#[test]
+fn an_exclusive_lease_lapses_and_the_other_kind_never_does() {
+    let mut exclusive = job(&SLEEP);
+    exclusive.lease = LeasePolicy::Exclusive { seconds: 60 };
+    let desired = [replicas(exclusive, 1), replicas(job(&SLEEP), 1)].concat();
+    assert_eq!(lapsed(&desired, Duration::from_secs(59)), []);
+    assert_eq!(lapsed(&desired, Duration::from_secs(60)), [desired[0].id()]);
+    assert_eq!(lapsed(&desired, Duration::MAX), [desired[0].id()]);
+}

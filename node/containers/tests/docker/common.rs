@@ -1,0 +1,203 @@
+//! The real engine, the real registry, and one worker per test.
+
+use std::{
+    env,
+    panic::{AssertUnwindSafe, resume_unwind},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bollard::{
+    models::{ContainerCreateBody, ContainerInspectResponse, ContainerSummary},
+    query_parameters::{
+        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    },
+};
+use futures::FutureExt as _;
+use tokio::time::{Instant, sleep};
+use veil_node_containers::{
+    DEFAULT_SOCKET, Deadlines, DesiredReplica, Docker, Executor, Observed, Owner, Placement,
+    ReconcileReport,
+};
+use veil_protocol_spec::{
+    Address, ChainId, ClusterId, KeccakDigest, PeerIdHash, Slot,
+    scheduling::{
+        ClusterScope, Constraints, CpuUnits, JobSpec, LeasePolicy, MemoryUnits, Priority,
+        ReplicaIndex, ResourceRequest, Resources, RestartPolicy, SchedulingPolicy,
+    },
+};
+
+const SET_UP: &str = "these tests need a Docker engine and a registry: cargo xtask setup --docker";
+/// No test needs nearly as long; it ends a test that hangs.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Label of what a test starts beside its worker, with the worker's name: of this test alone, on an
+/// engine that other runs use too.
+const BESIDE: &str = "veil.test.beside";
+pub(crate) const SLEEP: [&str; 2] = ["sleep", "3600"];
+
+pub(crate) fn socket() -> PathBuf {
+    let host = env::var("DOCKER_HOST").ok();
+    let host = host.as_deref().and_then(|host| host.strip_prefix("unix://")).map(PathBuf::from);
+    env::var_os("VEIL_DOCKER_SOCKET").map(PathBuf::from).or(host).unwrap_or(DEFAULT_SOCKET.into())
+}
+
+/// The sample image by digest, as the set-up left it.
+pub(crate) fn image() -> String {
+    let note = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("setup/sample-image");
+    std::fs::read_to_string(&note).unwrap_or_else(|error| {
+        panic!("{SET_UP} ({}: {error})", note.display());
+    })
+}
+
+/// A worker with an identity of its own on the shared engine.
+pub(crate) struct Worker {
+    pub(crate) engine: bollard::Docker,
+    pub(crate) owner: Owner,
+    pub(crate) executor: Executor,
+}
+
+impl Worker {
+    pub(crate) async fn new(deadlines: Deadlines) -> Self {
+        let docker = Docker::connect_with(&socket(), deadlines)
+            .await
+            .unwrap_or_else(|error| panic!("{SET_UP}\n{error}"));
+        let path = socket();
+        let engine = bollard::Docker::connect_with_unix(
+            path.to_str().unwrap(),
+            60,
+            bollard::API_DEFAULT_VERSION,
+        );
+        let engine = engine.unwrap().negotiate_version().await.unwrap();
+        let owner = Owner { scope: scope(), worker: PeerIdHash(rand::random()) };
+        Self { engine, owner, executor: Executor::new(docker, owner) }
+    }
+
+    pub(crate) async fn reconcile(&self, desired: &[DesiredReplica]) -> ReconcileReport {
+        self.executor.reconcile(desired).await.unwrap()
+    }
+
+    /// The worker's containers, by asking the engine itself.
+    pub(crate) async fn containers(&self) -> Vec<ContainerSummary> {
+        self.labelled("veil.worker").await
+    }
+
+    async fn labelled(&self, label: &str) -> Vec<ContainerSummary> {
+        let label = format!("{label}={}", self.owner.worker);
+        let filters = [("label", vec![label])].into_iter().collect();
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        self.engine.list_containers(Some(options)).await.unwrap()
+    }
+
+    /// The worker's only container.
+    pub(crate) async fn container(&self) -> ContainerInspectResponse {
+        let containers = self.containers().await;
+        assert_eq!(containers.len(), 1, "{containers:?}");
+        let id = containers[0].id.as_deref().unwrap();
+        self.engine.inspect_container(id, None).await.unwrap()
+    }
+
+    /// Makes a container that is not the worker's; it goes with the test.
+    pub(crate) async fn create_beside(&self, name: Option<&str>) -> String {
+        let options = name.map(|name| CreateContainerOptionsBuilder::new().name(name).build());
+        let label = (BESIDE.to_owned(), self.owner.worker.to_string());
+        let body = ContainerCreateBody {
+            image: Some(image()),
+            cmd: Some(SLEEP.map(str::to_owned).to_vec()),
+            labels: Some([label].into()),
+            ..ContainerCreateBody::default()
+        };
+        self.engine.create_container(options, body).await.unwrap().id
+    }
+
+    async fn remove_beside(&self) {
+        for container in self.labelled(BESIDE).await {
+            let remove = RemoveContainerOptionsBuilder::new().force(true).build();
+            let id = container.id.unwrap();
+            self.engine.remove_container(&id, Some(remove)).await.unwrap();
+        }
+    }
+
+    /// What is observed of the worker's only replica.
+    pub(crate) async fn observed(&self) -> Observed {
+        let observed = self.executor.observe().await.unwrap();
+        assert_eq!(observed.len(), 1, "{observed:?}");
+        observed[0].observed
+    }
+
+    pub(crate) async fn until_observed(&self, expected: Observed) {
+        until(async || self.observed().await == expected).await;
+    }
+}
+
+/// Runs `test` with a worker, and removes the worker's containers whatever happens.
+pub(crate) async fn with_worker(test: impl AsyncFnOnce(&Worker)) {
+    with_deadlines(Deadlines { grace: Duration::from_secs(1), ..Deadlines::default() }, test).await;
+}
+
+pub(crate) async fn with_deadlines(deadlines: Deadlines, test: impl AsyncFnOnce(&Worker)) {
+    let worker = Worker::new(deadlines).await;
+    let result = AssertUnwindSafe(test(&worker)).catch_unwind().await;
+    let cleaned = worker.executor.reconcile(&[]).await;
+    worker.remove_beside().await;
+    if let Err(panic) = result {
+        resume_unwind(panic);
+    }
+    assert!(cleaned.unwrap().failed.is_empty());
+    assert_eq!(worker.containers().await, []);
+}
+
+/// Asks until it holds; for what stays so, since between two looks anything may pass.
+pub(crate) async fn until(holds: impl AsyncFn() -> bool) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < PATIENCE, "it never came to that");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+pub(crate) fn scope() -> ClusterScope {
+    ClusterScope {
+        chain_id: ChainId(31_337),
+        contract: Address([0xc0; 20]),
+        cluster: ClusterId([0xc1; 32]),
+    }
+}
+
+/// A job with the sample image that does what `args` say to busybox, and is never started again.
+pub(crate) fn job(args: &[&str]) -> JobSpec {
+    JobSpec {
+        scope: scope(),
+        operator: Address([1; 20]),
+        nonce: rand::random(),
+        image: image().parse().unwrap(),
+        command: Vec::new(),
+        args: args.iter().map(|&arg| arg.to_owned()).collect(),
+        request: ResourceRequest::Clear(Resources {
+            cpu: CpuUnits(2),
+            memory: MemoryUnits(1),
+            ..Resources::default()
+        }),
+        replicas: 2,
+        priority: Priority::default(),
+        policy: SchedulingPolicy::Spread,
+        constraints: Constraints::default(),
+        lease: LeasePolicy::Keep,
+        restart: RestartPolicy::Never,
+        health: None,
+    }
+}
+
+/// The first `count` replicas of `job`.
+pub(crate) fn replicas(job: JobSpec, count: u16) -> Vec<DesiredReplica> {
+    job.validate().unwrap();
+    let spec = Arc::new(job);
+    let placement = Placement { slot: Slot(7), certificate: KeccakDigest([0xce; 32]) };
+    (0..count)
+        .map(|index| DesiredReplica {
+            replica: ReplicaIndex(index),
+            spec: Arc::clone(&spec),
+            placement,
+        })
+        .collect()
+}

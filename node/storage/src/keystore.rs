@@ -1,0 +1,304 @@
+//! Secrets on disk: encrypted with a passphrase (age, scrypt) from the first write, written to a
+//! temporary file that is made durable and then renamed, never over an existing file.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use age::{
+    scrypt,
+    secrecy::{ExposeSecret, SecretString},
+};
+use rand::{RngCore, rngs::OsRng};
+use veil_committee::key_share::{KeyShare, KeyShareError};
+use veil_protocol_spec::identity::{InvalidSecretKey, SecretIdentity};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::durable::{WriteNewError, write_new};
+
+/// A passphrase, and whether it was made up by this program.
+#[derive(Clone)]
+pub struct Passphrase {
+    secret: SecretString,
+    random: bool,
+}
+
+impl core::fmt::Debug for Passphrase {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Passphrase(<redacted>)")
+    }
+}
+
+/// Only the owner reads a secret.
+const SECRET_MODE: u32 = 0o600;
+/// Scrypt work factor for passphrases of 256 random bits, which need no stretching.
+const RANDOM_WORK_FACTOR: u8 = 10;
+
+/// Why a secret cannot be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum KeystoreError {
+    /// There is a file already.
+    #[error("{0} exists already; it is not overwritten: move it away or choose another folder")]
+    Exists(PathBuf),
+    /// The file cannot be written or read.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The passphrase is wrong or the file is damaged.
+    #[error("{path} does not decrypt: wrong passphrase, or the file is damaged ({detail})")]
+    Decrypt {
+        /// Which file.
+        path: PathBuf,
+        /// What age said.
+        detail: String,
+    },
+    /// Encryption failed.
+    #[error("{path} cannot be encrypted: {detail}")]
+    Encrypt {
+        /// Which file.
+        path: PathBuf,
+        /// What age said.
+        detail: String,
+    },
+    /// The content is no usable key share.
+    #[error("{path}: {source}")]
+    KeyShare {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: KeyShareError,
+    },
+    /// The content is no identity.
+    #[error("{0} holds no identity: make one with `veil identity new`")]
+    Identity(PathBuf),
+    /// An empty passphrase file.
+    #[error("{0} holds no passphrase")]
+    EmptyPassphrase(PathBuf),
+}
+
+impl From<WriteNewError> for KeystoreError {
+    fn from(error: WriteNewError) -> Self {
+        match error {
+            WriteNewError::Exists(path) => Self::Exists(path),
+            WriteNewError::Io { path, source } => Self::Io { path, source },
+        }
+    }
+}
+
+impl Passphrase {
+    /// One given by a person.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self { secret: SecretString::from(text), random: false }
+    }
+
+    /// The first line of a file.
+    ///
+    /// # Errors
+    /// [`KeystoreError::Io`], [`KeystoreError::EmptyPassphrase`].
+    pub fn from_file(path: &Path) -> Result<Self, KeystoreError> {
+        let text = fs::read_to_string(path).map(Zeroizing::new).map_err(|e| io_error(path, e))?;
+        match text.lines().next().map(str::trim) {
+            Some(line) if !line.is_empty() => Ok(Self::new(line.to_owned())),
+            _ => Err(KeystoreError::EmptyPassphrase(path.to_owned())),
+        }
+    }
+
+    /// 256 random bits as hexadecimal digits.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut bytes = Zeroizing::new([0u8; 32]);
+        OsRng.fill_bytes(&mut *bytes);
+        let text = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        Self { secret: SecretString::from(text), random: true }
+    }
+
+    /// Writes it to a file that only its owner can read.
+    ///
+    /// # Errors
+    /// [`KeystoreError`].
+    pub fn write(&self, path: &Path) -> Result<(), KeystoreError> {
+        let mut line = Zeroizing::new(self.secret.expose_secret().as_bytes().to_vec());
+        line.push(b'\n');
+        Ok(write_new(path, SECRET_MODE, &line)?)
+    }
+}
+
+fn io_error(path: &Path, source: io::Error) -> KeystoreError {
+    KeystoreError::Io { path: path.to_owned(), source }
+}
+
+/// Encrypts and writes a secret.
+///
+/// # Errors
+/// [`KeystoreError`].
+pub fn write_secret(
+    path: &Path,
+    secret: &[u8],
+    passphrase: &Passphrase,
+) -> Result<(), KeystoreError> {
+    let mut recipient = scrypt::Recipient::new(passphrase.secret.clone());
+    if passphrase.random {
+        recipient.set_work_factor(RANDOM_WORK_FACTOR);
+    }
+    let encrypted = age::encrypt(&recipient, secret).map_err(|error| KeystoreError::Encrypt {
+        path: path.to_owned(),
+        detail: error.to_string(),
+    })?;
+    Ok(write_new(path, SECRET_MODE, &encrypted)?)
+}
+
+/// Reads and decrypts a secret.
+///
+/// # Errors
+/// [`KeystoreError`].
+pub fn read_secret(
+    path: &Path,
+    passphrase: &Passphrase,
+) -> Result<Zeroizing<Vec<u8>>, KeystoreError> {
+    let encrypted = fs::read(path).map_err(|error| io_error(path, error))?;
+    let identity = scrypt::Identity::new(passphrase.secret.clone());
+    age::decrypt(&identity, &encrypted).map(Zeroizing::new).map_err(|error| {
+        KeystoreError::Decrypt { path: path.to_owned(), detail: error.to_string() }
+    })
+}
+
+/// Writes a key share.
+///
+/// # Errors
+/// [`KeystoreError`].
+pub fn write_key_share(
+    path: &Path,
+    share: &KeyShare,
+    passphrase: &Passphrase,
+) -> Result<(), KeystoreError> {
+    let mut bytes = share.to_bytes();
+    let result = write_secret(path, &bytes, passphrase);
+    bytes.zeroize();
+    result
+}
+
+/// Reads a key share.
+///
+/// # Errors
+/// [`KeystoreError`].
+pub fn read_key_share(path: &Path, passphrase: &Passphrase) -> Result<KeyShare, KeystoreError> {
+    let bytes = read_secret(path, passphrase)?;
+    KeyShare::from_bytes(&bytes)
+        .map_err(|source| KeystoreError::KeyShare { path: path.to_owned(), source })
+}
+
+/// First byte of a stored identity.
+const IDENTITY_VERSION: u8 = 1;
+
+/// Writes an identity.
+///
+/// # Errors
+/// [`KeystoreError`].
+pub fn write_identity(
+    path: &Path,
+    identity: &SecretIdentity,
+    passphrase: &Passphrase,
+) -> Result<(), KeystoreError> {
+    // Reserved at once: a buffer that grows leaves copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(33));
+    bytes.push(IDENTITY_VERSION);
+    bytes.extend_from_slice(identity.expose().as_slice());
+    write_secret(path, &bytes, passphrase)
+}
+
+/// Reads an identity.
+///
+/// # Errors
+/// [`KeystoreError`].
+pub fn read_identity(
+    path: &Path,
+    passphrase: &Passphrase,
+) -> Result<SecretIdentity, KeystoreError> {
+    let bytes = read_secret(path, passphrase)?;
+    let key = match bytes.split_first() {
+        Some((&IDENTITY_VERSION, key)) => <&[u8; 32]>::try_from(key).ok(),
+        _ => None,
+    };
+    let identity = key.ok_or(InvalidSecretKey).and_then(SecretIdentity::from_bytes);
+    identity.map_err(|_| KeystoreError::Identity(path.to_owned()))
+}
+
+/// A new identity from the operating system's randomness.
+#[must_use]
+pub fn new_identity() -> SecretIdentity {
+    let mut bytes = Zeroizing::new([0; 32]);
+    loop {
+        OsRng.fill_bytes(bytes.as_mut_slice());
+        // All but one value in 2^128 is a key.
+        if let Ok(identity) = SecretIdentity::from_bytes(&bytes) {
+            return identity;
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_round_trip_and_damage_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret.age");
+        let passphrase = Passphrase::random();
+        write_secret(&path, b"the secret", &passphrase).unwrap();
+        assert_eq!(read_secret(&path, &passphrase).unwrap().as_slice(), b"the secret");
+        let other = Passphrase::random();
+        assert!(matches!(read_secret(&path, &other), Err(KeystoreError::Decrypt { .. })));
+        let bytes = fs::read(&path).unwrap();
+        assert!(!bytes.windows(10).any(|window| window == b"the secret"));
+        for at in [0, bytes.len() / 2, bytes.len() - 1] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            fs::write(&path, damaged).unwrap();
+            assert!(matches!(read_secret(&path, &passphrase), Err(KeystoreError::Decrypt { .. })));
+        }
+        fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
+        assert!(matches!(read_secret(&path, &passphrase), Err(KeystoreError::Decrypt { .. })));
+    }
+
+    #[test]
+    fn a_secret_overwrites_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret.age");
+        let passphrase = Passphrase::random();
+        write_secret(&path, b"first", &passphrase).unwrap();
+        let second = write_secret(&path, b"second", &passphrase);
+        assert!(matches!(second, Err(KeystoreError::Exists(_))));
+        assert_eq!(read_secret(&path, &passphrase).unwrap().as_slice(), b"first");
+        let missing = folder.path().join("no such folder/file");
+        let refused = write_secret(&missing, b"", &passphrase);
+        assert!(matches!(refused, Err(KeystoreError::Io { .. })));
+    }
+
+    #[test]
+    fn identities_round_trip_and_other_secrets_are_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, passphrase) = (folder.path().join("identity.age"), Passphrase::random());
+        let identity = new_identity();
+        write_identity(&path, &identity, &passphrase).unwrap();
+        assert_eq!(read_identity(&path, &passphrase).unwrap().public(), identity.public());
+        for (name, wrong) in [("zero", &[1, 0][..]), ("version", &[2; 33]), ("empty", &[])] {
+            let path = folder.path().join(name);
+            write_secret(&path, wrong, &passphrase).unwrap();
+            let refused = read_identity(&path, &passphrase);
+            assert!(matches!(refused, Err(KeystoreError::Identity(_))), "{name}");
+        }
+    }
+
+    #[test]
+    fn printing_redacts() {
+        assert_eq!(format!("{:?}", Passphrase::new("hunter2".into())), "Passphrase(<redacted>)");
+    }
+}

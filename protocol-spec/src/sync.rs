@@ -1,0 +1,193 @@
+//! How nodes keep up with each other: gossip that carries two of the protocol's messages together,
+//! and the requests of a node that was away.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    codec::Wire,
+    committee::Committee,
+    decryption::{LockError, ManifestLock},
+    identity::InvalidSignature,
+    ids::{Blake3Digest, KeySetDigest, PeerIdHash, PublicIdentity, Slot},
+    scheduling::{Binding, JobSpec, Manifest, SignedSuspicion, SlotRecord, Suspicion, Telemetry},
+};
+
+/// A manifest and the votes that lock it: what workers evaluate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedManifest {
+    /// The inputs.
+    pub manifest: Manifest,
+    /// 2t+1 votes for them.
+    pub lock: ManifestLock,
+}
+
+impl Wire for LockedManifest {
+    const NAME: &'static str = "LockedManifest";
+    const MAX_BYTES: usize = Manifest::MAX_BYTES + ManifestLock::MAX_BYTES;
+}
+
+/// The lock is not for the manifest beside it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LockedManifestError {
+    /// The votes do not make a lock.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The lock names another manifest, slot or cluster.
+    #[error("the lock is not for this manifest")]
+    OtherManifest,
+}
+
+impl LockedManifest {
+    /// # Errors
+    /// [`LockedManifestError`] unless 2t+1 members voted for exactly this manifest.
+    pub fn verify(
+        &self,
+        committee: Committee,
+        roster: &[PublicIdentity],
+    ) -> Result<(), LockedManifestError> {
+        let Self { manifest, lock } = self;
+        if (lock.binding, lock.slot, lock.manifest)
+            != (manifest.binding, manifest.slot, manifest.digest())
+        {
+            return Err(LockedManifestError::OtherManifest);
+        }
+        Ok(lock.verify(committee, roster)?)
+    }
+}
+
+/// A member's signed suspicion that a worker is lost, as it is gossiped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SuspicionMessage {
+    /// The slot whose manifest may count it.
+    pub slot: Slot,
+    /// The worker that the member considers lost.
+    pub worker: PeerIdHash,
+    /// The member and its signature over the [`Suspicion`].
+    pub signed: SignedSuspicion,
+}
+
+impl Wire for SuspicionMessage {
+    const NAME: &'static str = "SuspicionMessage";
+    const MAX_BYTES: usize = 256;
+}
+
+impl SuspicionMessage {
+    /// # Errors
+    /// [`InvalidSignature`] if the member did not sign this for `binding`.
+    pub fn verify(
+        &self,
+        binding: Binding,
+        roster: &[PublicIdentity],
+    ) -> Result<(), InvalidSignature> {
+        let suspicion = Suspicion { binding, slot: self.slot, worker: self.worker };
+        let identity = roster.get(self.signed.member.position()).ok_or(InvalidSignature)?;
+        identity.verify(suspicion.digest().as_bytes(), &self.signed.signature)
+    }
+}
+
+/// The files that every node of a cluster needs, by the BLAKE3 digest of their bytes, under which
+/// peers provide them. What they mean is checked against the chain after fetching.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyFiles {
+    /// The key set.
+    pub key_set: Blake3Digest,
+    /// Its length in bytes.
+    pub key_set_bytes: u64,
+    /// The reference string of the telemetry proofs.
+    pub reference_string: Blake3Digest,
+    /// Its length in bytes.
+    pub reference_string_bytes: u64,
+}
+
+/// A request to one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SyncRequest {
+    /// The records after a slot, as many as fit.
+    Records {
+        /// The last slot that the sender has.
+        after: Slot,
+    },
+    /// Telemetry that a manifest names, by its digest.
+    Telemetry(Blake3Digest),
+    /// A job's body, by its digest.
+    Job(Blake3Digest),
+    /// The files of a key set and its reference string.
+    KeyFiles(KeySetDigest),
+}
+
+impl Wire for SyncRequest {
+    const NAME: &'static str = "SyncRequest";
+    const MAX_BYTES: usize = 64;
+}
+
+/// The answer to a [`SyncRequest`]; `None` if the peer does not have what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SyncAnswer {
+    /// The records, oldest first.
+    Records(Vec<SlotRecord>),
+    /// The worker's message.
+    Telemetry(Option<Box<Telemetry>>),
+    /// The job's body.
+    Job(Option<Box<JobSpec>>),
+    /// Digests and lengths of the files.
+    KeyFiles(Option<KeyFiles>),
+}
+
+impl SyncAnswer {
+    /// Bytes of records put into one answer, unless a single one is longer.
+    pub const RECORD_BYTES: usize = 2 << 20;
+}
+
+impl Wire for SyncAnswer {
+    const NAME: &'static str = "SyncAnswer";
+    const MAX_BYTES: usize = 64 + Self::RECORD_BYTES + SlotRecord::MAX_BYTES;
+    // Never hashed, and re-encoding megabytes only to compare costs.
+    const CHECK_CANONICAL: bool = false;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::{Epoch, ParticipantIndex, Signature},
+        scheduling::arbitrary::{binding, secret},
+    };
+
+    #[test]
+    fn a_suspicion_counts_for_its_slot_worker_and_cluster_only() {
+        let secret = secret(1);
+        let roster = [secret.public()];
+        let (slot, worker) = (Slot(4), PeerIdHash([9; 32]));
+        let suspicion = Suspicion { binding: binding(), slot, worker };
+        let signature = secret.sign(suspicion.digest().as_bytes());
+        let member = ParticipantIndex::new(1).unwrap();
+        let good = SuspicionMessage { slot, worker, signed: SignedSuspicion { member, signature } };
+        assert_eq!(good.verify(binding(), &roster), Ok(()));
+        assert_eq!(SuspicionMessage::from_wire(&good.to_wire()), Ok(good));
+        let later = SuspicionMessage { slot: Slot(5), ..good };
+        assert!(later.verify(binding(), &roster).is_err());
+        let other = Binding { epoch: Epoch(binding().epoch.0 + 1), ..binding() };
+        assert!(good.verify(other, &roster).is_err());
+        let outsider = SignedSuspicion { member: ParticipantIndex::new(2).unwrap(), signature };
+        assert!(SuspicionMessage { signed: outsider, ..good }.verify(binding(), &roster).is_err());
+        let forged = SignedSuspicion { member, signature: Signature([7; 64]) };
+        assert!(SuspicionMessage { signed: forged, ..good }.verify(binding(), &roster).is_err());
+    }
+
+    #[test]
+    fn requests_and_answers_round_trip() {
+        for request in [
+            SyncRequest::Records { after: Slot(u64::MAX) },
+            SyncRequest::Telemetry(Blake3Digest([1; 32])),
+            SyncRequest::Job(Blake3Digest([2; 32])),
+            SyncRequest::KeyFiles(KeySetDigest([3; 32])),
+        ] {
+            assert_eq!(SyncRequest::from_wire(&request.to_wire()), Ok(request));
+        }
+        let answer = SyncAnswer::Job(None);
+        assert_eq!(SyncAnswer::from_wire(&answer.to_wire()), Ok(answer));
+    }
+}
