@@ -23,6 +23,7 @@ use backon::{ExponentialBuilder, Retryable};
 use rand::seq::SliceRandom;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use veil_node_chain::{Chain, ChainError};
 use veil_node_p2p::{
     Directory, Multiaddr, Network, NetworkConfig, NetworkError, Protocol, SwimConfig,
 };
@@ -36,8 +37,6 @@ use veil_protocol_spec::{
     scheduling::{BlockRef, ClusterScope, JobSpec, Telemetry},
     sync::{KeyFiles, SyncAnswer, SyncRequest},
 };
-
-use crate::chain::{Chain, ChainError};
 
 mod view;
 

@@ -36,10 +36,15 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 use veil_keygen_ceremony::keyset::ParameterSet;
+use veil_node_chain::{
+    AccountKey, Allowance, Chain, ChainConfig, ChainError, ClusterSettings, NodeRegistration,
+    anvil::{Anvil, AnvilConfig},
+};
 use veil_node_containers::{Docker, Executor, Owner};
-use veil_node_storage::keystore::new_identity;
+use veil_node_storage::{durable::write_new, keystore::new_identity};
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeySetDigest, PeerIdHash, Wire,
+    registry::Roles,
     scheduling::{ClusterPolicy, ClusterScope},
 };
 
@@ -58,11 +63,6 @@ use self::{
 };
 use crate::{
     ceremony::{AttemptStatus, ChainCommitPoint, ProposeOptions, propose},
-    chain::{
-        AccountKey, Allowance, Chain, ChainConfig, ChainError, ClusterSettings, NodeRegistration,
-        Roles,
-        anvil::{Anvil, AnvilConfig},
-    },
     job_file::JobFile,
     status::Role,
 };
@@ -186,7 +186,8 @@ impl Devnet {
         let timer = StepTimer::start(&on_event, "contracts");
         let config = ChainConfig::new(anvil.url(), Address([0; 20])).with_key(account(&anvil, 0)?);
         let (admin, deployment) = Chain::deploy(config).await?;
-        deployment.write(&folder.join("deployment.json"))?;
+        let file = folder.join("deployment.json");
+        write_new(&file, 0o644, deployment.to_text().as_bytes())?;
         steps.push(timer.done());
 
         let timer = StepTimer::start(&on_event, "registration");

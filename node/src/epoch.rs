@@ -25,6 +25,7 @@ use veil_committee::frost::GroupVerifyingKey;
 use veil_keygen_ceremony::keyset::{
     KeySetError, ParameterSet, UnknownParameters, key_set_size_limit, read_key_set_with_digest,
 };
+use veil_node_chain::{ChainError, PublishedKey};
 use veil_node_p2p::FetchError;
 use veil_node_storage::{
     ledger::{Ledger, LedgerError},
@@ -41,7 +42,6 @@ use veil_scheduler::{
 };
 
 use crate::{
-    chain::{ChainError, PublishedKey},
     cluster::{Cluster, View},
     pool::{Pool, Refusal, Verified},
 };

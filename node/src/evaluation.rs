@@ -9,6 +9,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use futures::{StreamExt, TryStreamExt, stream};
+use veil_node_chain::ChainError;
 use veil_node_p2p::{PublishError, Topic};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Wire,
@@ -18,7 +19,6 @@ use veil_protocol_spec::{
 use veil_scheduler::{EncryptedTelemetry, EvaluateError, Inputs, Outputs, PublicInputs, evaluate};
 
 use crate::{
-    chain::ChainError,
     cluster::Cluster,
     epoch::{Epoch, TelemetryRefusal, unix_now},
 };

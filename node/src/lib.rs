@@ -11,7 +11,6 @@ pub mod agreement;
 pub mod api;
 pub mod archive;
 pub mod ceremony;
-pub mod chain;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -23,6 +23,7 @@ use axum::Router;
 use tokio_util::sync::CancellationToken;
 use veil_committee::key_share::{KeyShare, KeyShareError, test_ciphertext};
 use veil_keygen_ceremony::transcript::Transcript;
+use veil_node_chain::PublishedKey;
 use veil_node_storage::keystore::{KeystoreError, Passphrase, read_key_share};
 use veil_protocol_spec::{CodecError, Epoch as EpochNumber, Wire, scheduling::UnixMillis};
 
@@ -35,7 +36,6 @@ use crate::{
         self, CeremonyError, CeremonyTiming, ChainCommitPoint, CommitPointError, FinishedKey,
         MemberOptions, SinglePartyReference, StatusBoard,
     },
-    chain::PublishedKey,
     config::MemberConfig,
     driver::P2pLinks,
     epoch::MaterialFiles,

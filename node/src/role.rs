@@ -23,6 +23,7 @@ use axum::Router;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use veil_node_chain::{AccountKey, AccountKeyError, Chain, ChainError, PublishedKey};
 use veil_node_p2p::{InvalidIdentity, SwimConfig, peer_id};
 use veil_node_storage::{
     data_dir::{DataDir, DataDirError},
@@ -35,7 +36,6 @@ pub use self::board::StatusBoard;
 use crate::{
     admin::{self, AdminError},
     api,
-    chain::{AccountKey, AccountKeyError, Chain, ChainError, PublishedKey},
     cluster::{Cluster, ClusterError, ClusterOptions},
     config::{ChainSection, Environment, NetworkSection, NodeSection},
     epoch::{Epoch, EpochError, MaterialFiles},

@@ -13,16 +13,16 @@ use std::{
 };
 
 use serde_json::Value;
-use veil_node::{
-    ceremony::read_status,
-    chain::{
-        Chain, ChainConfig, ClusterSettings, NodeRegistration, Roles,
-        anvil::{Anvil, AnvilConfig},
-    },
+use veil_node::ceremony::read_status;
+use veil_node_chain::{
+    Chain, ChainConfig, ClusterSettings, NodeRegistration,
+    anvil::{Anvil, AnvilConfig},
 };
 use veil_node_p2p::peer_id;
 use veil_node_storage::keystore::{Passphrase, write_identity};
-use veil_protocol_spec::{Address, ClusterId, Committee, identity::SecretIdentity};
+use veil_protocol_spec::{
+    Address, ClusterId, Committee, identity::SecretIdentity, registry::Roles,
+};
 
 /// anvil's accounts of that number, known to everybody.
 const ACCOUNTS: [&str; 4] = [
@@ -64,7 +64,7 @@ impl Cluster {
             };
             chain.register_node(&registration, &identity(i)).await.unwrap();
         }
-        let directory = deployment.directory.to_lowercase().parse().unwrap();
+        let directory = deployment.contracts.directory;
         let folder = tempfile::tempdir().unwrap();
         let this = Self { anvil, folder, directory, cluster, parameters };
         for i in 1..=4 {

@@ -2,6 +2,9 @@
 
 use async_trait::async_trait;
 use veil_committee::frost::{self, GroupPublicKey};
+use veil_node_chain::{
+    Chain, ChainError, Endorsements, KeyPublication, ReferenceString, abort_digest,
+};
 use veil_protocol_spec::{
     Attempt, Blake3Digest, ClusterId, Epoch, KeccakDigest, ParticipantIndex, PeerIdHash,
     PublicIdentity, Signature, Wire, identity::SecretIdentity, scheduling::GroupSignature,
@@ -10,9 +13,6 @@ use veil_protocol_spec::{
 use super::{
     AttemptStatus, CommitPointChain, CommitPointError, NewAttempt, Proposal, Publication,
     unix_seconds,
-};
-use crate::chain::{
-    self, Chain, ChainError, Endorsements, KeyPublication, ReferenceString, abort_digest,
 };
 
 /// A cluster's ceremonies on chain.
@@ -57,14 +57,14 @@ impl ChainCommitPoint {
         &self,
         epoch: Epoch,
         attempt: Attempt,
-    ) -> Result<(chain::CeremonyAttempt, AttemptStatus), CommitPointError> {
+    ) -> Result<(veil_node_chain::CeremonyAttempt, AttemptStatus), CommitPointError> {
         let found = self.chain.ceremony_attempt(self.cluster, epoch, attempt).await?;
         let found = found.ok_or(CommitPointError::NotProposed { epoch })?;
         let status = match found.status {
-            chain::AttemptStatus::Proposed => AttemptStatus::Proposed,
-            chain::AttemptStatus::Aborted => AttemptStatus::Aborted,
-            chain::AttemptStatus::Expired => AttemptStatus::Expired,
-            chain::AttemptStatus::Published => {
+            veil_node_chain::AttemptStatus::Proposed => AttemptStatus::Proposed,
+            veil_node_chain::AttemptStatus::Aborted => AttemptStatus::Aborted,
+            veil_node_chain::AttemptStatus::Expired => AttemptStatus::Expired,
+            veil_node_chain::AttemptStatus::Published => {
                 let key = self.chain.key(self.cluster, epoch).await?.ok_or_else(|| {
                     CommitPointError::Unreachable("its key is not to be seen yet".to_owned())
                 })?;
@@ -145,7 +145,7 @@ impl CommitPointChain for ChainCommitPoint {
         // The chain's clock decides; a local chain's may lag behind until its next block.
         let (_, time) = self.chain.block().await?;
         let deadline = time.max(unix_seconds()) + attempt.duration.as_secs();
-        let proposal = chain::Proposal {
+        let proposal = veil_node_chain::Proposal {
             cluster: self.cluster,
             epoch: attempt.epoch,
             attempt: attempt.attempt,

@@ -8,13 +8,13 @@ pub(super) mod status;
 use std::path::PathBuf;
 
 use clap::Args;
+use veil_node_chain::Chain;
 use veil_node_storage::keystore::Passphrase;
 use veil_protocol_spec::identity::SecretIdentity;
 
 use super::failure::Failure;
 use crate::{
     ceremony::ChainCommitPoint,
-    chain::Chain,
     config::{MemberConfig, process_environment},
     role,
 };

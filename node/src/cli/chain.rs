@@ -12,11 +12,14 @@ use std::{
     path::PathBuf,
 };
 
-use alloy::primitives::keccak256;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
+use veil_node_chain::{Allowance, Chain, ClusterSettings, DeployOptions, NodeRegistration, Rights};
+use veil_node_storage::durable::write_new;
 use veil_protocol_spec::{
-    Address, ClusterId, Committee, KeccakDigest, PeerIdHash, scheduling::Label,
+    Address, ClusterId, Committee, KeccakDigest, PeerIdHash,
+    registry::Roles,
+    scheduling::{Label, keccak},
 };
 
 use self::arguments::{ClusterArgument, Connection, Contract};
@@ -25,9 +28,6 @@ use super::{
     identity::IdentityArguments,
     output,
     run::{block_on, conclude},
-};
-use crate::chain::{
-    Allowance, Chain, ClusterSettings, DeployOptions, NodeRegistration, Rights, Roles,
 };
 
 #[derive(Debug, Subcommand)]
@@ -362,7 +362,7 @@ async fn deploy(arguments: &Deploy) -> Result<Value, Failure> {
         election_delay: arguments.election_delay,
     };
     let (_, deployment) = Chain::deploy_with(config, options).await?;
-    deployment.write(&arguments.out)?;
+    write_new(&arguments.out, 0o644, deployment.to_text().as_bytes())?;
     let mut report = json!(deployment);
     report["file"] = json!(arguments.out);
     Ok(report)
@@ -375,7 +375,7 @@ async fn cluster(arguments: &NewCluster) -> Result<Value, Failure> {
     };
     let chain = arguments.contract.connect(&arguments.connection).await?;
     let settings = ClusterSettings {
-        salt: keccak256(&arguments.name).0,
+        salt: keccak(arguments.name.as_bytes()).0,
         committee: arguments.committee,
         standbys: arguments.standbys,
         seats_per_organisation: arguments.seats_per_organisation,

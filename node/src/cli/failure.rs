@@ -4,14 +4,14 @@
 use core::fmt;
 use std::{io, path::Path, process::ExitCode};
 
+use veil_node_chain::{AccountKeyError, ChainError};
 use veil_node_p2p::NetworkError;
-use veil_node_storage::{data_dir::DataDirError, keystore::KeystoreError};
+use veil_node_storage::{data_dir::DataDirError, durable::WriteNewError, keystore::KeystoreError};
 
 use crate::{
     admin::AdminError,
     archive::ArchiveError,
     ceremony::{CeremonyError, CommitPointError},
-    chain::{AccountKeyError, ChainError},
     config::ConfigError,
     devnet::DevnetError,
     job_file::JobFileError,
@@ -81,6 +81,12 @@ impl From<ConfigError> for Failure {
     }
 }
 
+impl From<WriteNewError> for Failure {
+    fn from(error: WriteNewError) -> Self {
+        Self::new(Exit::Files, "files", error)
+    }
+}
+
 impl From<KeystoreError> for Failure {
     fn from(error: KeystoreError) -> Self {
         Self::new(Exit::Files, "keystore", error)
@@ -107,7 +113,6 @@ impl From<ChainError> for Failure {
         match error {
             ChainError::Refused(_) => Self::new(Exit::Failed, "refused", error),
             ChainError::NoAccount => Self::usage(error),
-            error if error.is_file() => Self::new(Exit::Files, "files", error),
             error => Self::new(Exit::Failed, "chain", error),
         }
     }

@@ -118,13 +118,15 @@ fn show(json: bool, public: &PublicIdentity) -> Result<Exit, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use veil_protocol_spec::scheduling::keccak;
+
     use super::*;
 
     #[test]
     fn the_hash_is_that_of_the_peer_id() {
         let public = new_identity().public();
         let id = peer_id(&public).unwrap();
-        let hash = alloy::primitives::keccak256(id.to_bytes());
+        let hash = keccak(&id.to_bytes());
         assert_eq!(hash.0, PeerIdHash::of(&public).0);
     }
 }

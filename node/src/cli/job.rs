@@ -15,7 +15,7 @@ use super::{
     output,
     run::{block_on, conclude},
 };
-use crate::{chain::ChainError, job_file::JobFile, operator};
+use crate::{job_file::JobFile, operator};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

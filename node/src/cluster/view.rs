@@ -5,13 +5,12 @@ use std::{
     time::Duration,
 };
 
+use veil_node_chain::{Chain, ChainError, PublishedKey, RegisteredNode};
 use veil_node_p2p::{Directory, Peer};
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeccakDigest, PeerIdHash, PublicIdentity,
-    scheduling::{BlockRef, ClusterPolicy, PolicyError, Submission},
+    scheduling::{BlockRef, ClusterPolicy, PolicyError, Submission, keccak},
 };
-
-use crate::chain::{Chain, ChainError, PublishedKey, RegisteredNode};
 
 /// What the chain says of a cluster as of one block.
 #[derive(Clone, Debug)]
@@ -67,7 +66,7 @@ impl View {
         Ok(Self {
             block,
             committee: settings.committee,
-            policy: KeccakDigest(alloy::primitives::keccak256(&policy).0),
+            policy: keccak(&policy),
             rules: match policy.as_slice() {
                 [] => Ok(ClusterPolicy::default()),
                 policy => ClusterPolicy::parse(policy),

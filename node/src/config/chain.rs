@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use veil_node_chain::{AccountKey, ChainConfig, RpcUrls};
 use veil_protocol_spec::{Address, ChainId, ClusterId};
-
-use crate::chain::{AccountKey, ChainConfig, RpcUrls};
 
 /// `[chain]`.
 #[derive(Clone, Debug, Deserialize)]

@@ -2,16 +2,13 @@
 
 use std::{io, path::PathBuf};
 
+use veil_node_chain::{AccountKeyError, ChainError, anvil::AnvilError};
 use veil_node_containers::DockerError;
-use veil_node_storage::keystore::KeystoreError;
+use veil_node_storage::{durable::WriteNewError, keystore::KeystoreError};
 
 use super::verify::VerifyError;
 use crate::{
-    admin::AdminError,
-    ceremony::CeremonyError,
-    chain::{AccountKeyError, ChainError, anvil::AnvilError},
-    config::ConfigError,
-    job_file::JobFileError,
+    admin::AdminError, ceremony::CeremonyError, config::ConfigError, job_file::JobFileError,
     operator::OperatorError,
 };
 
@@ -36,6 +33,9 @@ pub enum DevnetError {
     /// A secret on disk.
     #[error(transparent)]
     Keystore(#[from] KeystoreError),
+    /// The record of the deployment.
+    #[error(transparent)]
+    Write(#[from] WriteNewError),
     /// A node's configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),

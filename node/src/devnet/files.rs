@@ -11,13 +11,13 @@ use std::{
 
 use rand::Rng as _;
 use toml::Value;
+use veil_node_chain::AccountKey;
 use veil_node_p2p::peer_id;
 use veil_node_storage::keystore::{Passphrase, write_identity};
 use veil_protocol_spec::{Address, ClusterId, identity::SecretIdentity};
 
 use super::{DevnetError, DevnetOptions};
 use crate::{
-    chain::AccountKey,
     config::{MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE},
     status::Role,
 };

@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
+use veil_node_chain::{
+    Chain, ChainConfig,
+    anvil::{Anvil, AnvilConfig},
+};
 use veil_node_containers::Docker;
 use veil_node_p2p::Multiaddr;
 use veil_node_p2p::multiaddr::Protocol;
@@ -13,10 +17,6 @@ use super::{
     FIRST_NODE_ACCOUNT, Node, NodeEntry, StepTimer, account, files::NodeFiles,
 };
 use crate::{
-    chain::{
-        Chain, ChainConfig,
-        anvil::{Anvil, AnvilConfig},
-    },
     config::{MemberConfig, WorkerConfig},
     status::Role,
 };

@@ -7,6 +7,7 @@
 //! is a leaf under the signed root.
 
 use veil_committee::frost::{GroupVerifyingKey, InvalidGroupSignature};
+use veil_node_chain::{Chain, ChainError};
 use veil_protocol_spec::{
     ClusterId, Committee, PublicIdentity,
     decryption::LockError,
@@ -16,10 +17,7 @@ use veil_protocol_spec::{
     },
 };
 
-use crate::{
-    chain::{Chain, ChainError},
-    cluster::View,
-};
+use crate::cluster::View;
 
 /// Why a record is not what the cluster decided.
 #[derive(Debug, thiserror::Error)]

@@ -3,17 +3,14 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
+use veil_node_chain::{ChainError, Mined};
 use veil_node_storage::ledger::LedgerError;
 use veil_protocol_spec::{
     Blake3Digest, Slot,
     scheduling::{Assignment, Outcome, ReplicaIndex},
 };
 
-use crate::{
-    chain::{ChainError, Mined},
-    cluster::Cluster,
-    epoch::Epoch,
-};
+use crate::{cluster::Cluster, epoch::Epoch};
 
 /// How long to wait until the slot's root is anchored.
 const ANCHORED: Duration = Duration::from_secs(600);

@@ -16,7 +16,7 @@ use veil_protocol_spec::{
     Address, Attempt, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeccakDigest,
     ParticipantIndex, PublicIdentity, Signature, Wire,
     identity::SecretIdentity,
-    scheduling::{ClusterScope, ReferenceStringOrigin},
+    scheduling::{ClusterScope, ReferenceStringOrigin, keccak},
 };
 
 use crate::ceremony::*;
@@ -88,7 +88,7 @@ impl TestChain {
 
 fn digest(kind: &[u8], publication: &Publication) -> KeccakDigest {
     let bytes = [kind, &ceremony_context(&scope()), &publication.to_wire()].concat();
-    KeccakDigest(alloy::primitives::keccak256(bytes).0)
+    keccak(&bytes)
 }
 
 #[async_trait]

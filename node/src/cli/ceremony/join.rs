@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use veil_node_chain::{Chain, ChainError};
 use veil_node_p2p::{Directory, Network, NetworkConfig, Peer};
 use veil_node_storage::data_dir::DataDir;
 use veil_protocol_spec::{ClusterId, PeerIdHash, scheduling::ReferenceStringOrigin};
@@ -16,7 +17,6 @@ use crate::{
         CeremonyError, CeremonyStatus, CeremonyTiming, FinishedKey, Member, MemberOptions,
         SinglePartyReference, StatusBoard, join, unix_seconds,
     },
-    chain::{Chain, ChainError},
     cli::{
         failure::{Exit, Failure},
         output::{self, Reader},

@@ -3,14 +3,12 @@
 use std::{env, fs, path::PathBuf, time::Duration};
 
 use clap::Args;
+use veil_node_chain::{AccountKey, Chain, ChainConfig, RpcUrls};
 use veil_protocol_spec::{Address, ChainId, ClusterId};
 use zeroize::Zeroizing;
 
+use crate::cli::failure::Failure;
 pub(super) use crate::config::parse_address;
-use crate::{
-    chain::{AccountKey, Chain, ChainConfig, RpcUrls},
-    cli::failure::Failure,
-};
 
 /// How to reach the chain and who pays.
 #[derive(Debug, Args)]

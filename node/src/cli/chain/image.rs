@@ -2,13 +2,12 @@
 
 use std::{fs, path::PathBuf};
 
-use alloy::hex;
 use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use veil_protocol_spec::{
-    KeccakDigest,
+    KeccakDigest, hex, read_hex,
     scheduling::{ImagePart, ImageParts, PartKind},
 };
 
@@ -88,13 +87,13 @@ fn parse_digest(text: &str) -> Result<[u8; 32], String> {
     let digits = text.rsplit_once("sha256:").map(|(_, digits)| digits);
     let digits = digits.ok_or_else(|| format!("{text} is no digest: sha256: and 64 digits"))?;
     let mut digest = [0; 32];
-    hex::decode_to_slice(digits, &mut digest)
+    read_hex(digits, &mut digest)
         .map_err(|_| format!("{text} is no digest: sha256: and 64 hexadecimal digits"))?;
     Ok(digest)
 }
 
 fn shown(digest: [u8; 32]) -> String {
-    format!("sha256:{}", hex::encode(digest))
+    format!("sha256:{}", hex(&digest))
 }
 
 /// What a manifest of Docker or OCI says that matters here.

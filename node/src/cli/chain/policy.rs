@@ -5,10 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use alloy::{hex, primitives::keccak256};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use veil_protocol_spec::{Wire as _, scheduling::ClusterPolicy};
+use veil_protocol_spec::{
+    Wire as _, hex,
+    scheduling::{ClusterPolicy, keccak},
+};
 
 use super::arguments::{ClusterArgument, Connection, Contract};
 use crate::{cli::failure::Failure, policy_file};
@@ -67,8 +69,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 fn shown(policy: &[u8]) -> Value {
     json!({
         "policy": ClusterPolicy::parse(policy).ok().as_ref().map(policy_file::shown),
-        "policy_hex": hex::encode(policy),
-        "policy_hash": keccak256(policy).to_string(),
+        "policy_hex": hex(policy),
+        "policy_hash": format!("0x{}", keccak(policy)),
     })
 }
 
@@ -96,7 +98,7 @@ pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
             let mined = chain.set_cluster_policy(cluster, &policy).await?;
             let announced = chain.announced_policy(cluster).await?;
             Ok(json!({
-                "policy_hash": keccak256(&policy).to_string(),
+                "policy_hash": format!("0x{}", keccak(&policy)),
                 "from": announced.map(|(_, from)| from),
                 "transaction": format!("0x{}", mined.transaction),
             }))

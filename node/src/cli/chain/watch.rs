@@ -2,14 +2,12 @@
 
 use clap::Args;
 use serde_json::json;
+use veil_node_chain::{ChainEvent, Update};
 
 use super::arguments::{Connection, Contract};
-use crate::{
-    chain::{ChainEvent, Update},
-    cli::{
-        failure::{Exit, Failure},
-        output::{self, Reader},
-    },
+use crate::cli::{
+    failure::{Exit, Failure},
+    output::{self, Reader},
 };
 
 #[derive(Debug, Args)]

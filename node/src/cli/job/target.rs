@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use futures::future::join_all;
+use veil_node_chain::{Chain, RpcUrls};
 use veil_protocol_spec::{Address, ClusterId};
 
 use crate::{
     admin,
-    chain::{Chain, RpcUrls},
     cli::failure::Failure,
     config::{AnyConfig, ChainSection, parse_address, process_environment},
     devnet::DevnetFile,
