@@ -30,12 +30,12 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use backon::{ExponentialBuilder, Retryable};
 use tokio_util::sync::CancellationToken;
 use veil_committee::{
-    frost::{self, SigningError},
+    frost::{self, SigningError, SigningSchedule},
     key_share::KeyShareError,
 };
 use veil_keygen_ceremony::{
-    machine::{AbortReport, ResumeError, Timing},
-    setup::SetupError,
+    machine::{AbortReport, ResumeError},
+    setup::{SetupError, Timing},
 };
 use veil_node_storage::{
     data_dir::{DataDir, DataDirError},
@@ -46,7 +46,7 @@ use veil_protocol_spec::{
     Attempt, Epoch, domain, identity::SecretIdentity, scheduling::ClusterScope,
 };
 
-use crate::driver::{DriverError, Links, SigningSchedule};
+use crate::driver::{DriverError, Transports};
 
 mod attempt;
 mod commit_point;
@@ -132,13 +132,13 @@ pub struct MemberOptions {
 }
 
 /// A member, ready to take part.
-pub struct Member<L: Links> {
+pub struct Member<T: Transports> {
     /// What it was told.
     pub options: MemberOptions,
     /// Its data directory, locked.
     pub data: Arc<DataDir>,
     /// The network.
-    pub links: L,
+    pub transports: T,
     /// The chain.
     pub chain: Arc<dyn CommitPointChain>,
     /// Where the reference string comes from.
@@ -270,8 +270,8 @@ impl CeremonyError {
 ///
 /// # Errors
 /// [`CeremonyError`] of the last attempt.
-pub async fn join<L: Links>(
-    member: &Member<L>,
+pub async fn join<T: Transports>(
+    member: &Member<T>,
     attempts: u32,
     stop: &CancellationToken,
 ) -> Result<FinishedKey, CeremonyError> {
@@ -287,8 +287,8 @@ pub async fn join<L: Links>(
     result
 }
 
-async fn join_attempts<L: Links>(
-    member: &Member<L>,
+async fn join_attempts<T: Transports>(
+    member: &Member<T>,
     attempts: u32,
     stop: &CancellationToken,
 ) -> Result<FinishedKey, CeremonyError> {
@@ -321,7 +321,7 @@ async fn join_attempts<L: Links>(
     }
 }
 
-async fn latest<L: Links>(member: &Member<L>) -> Result<Proposal, CeremonyError> {
+async fn latest<T: Transports>(member: &Member<T>) -> Result<Proposal, CeremonyError> {
     let backoff = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(500))
         .with_max_times(5)
@@ -329,7 +329,7 @@ async fn latest<L: Links>(member: &Member<L>) -> Result<Proposal, CeremonyError>
     Ok((|| member.chain.latest()).retry(backoff).when(CommitPointError::is_transient).await?)
 }
 
-async fn next_attempt<L: Links>(member: &Member<L>, failed: &Proposal) -> Proposal {
+async fn next_attempt<T: Transports>(member: &Member<T>, failed: &Proposal) -> Proposal {
     loop {
         tokio::time::sleep(member.options.timing.poll).await;
         match member.chain.latest().await {

@@ -1,5 +1,5 @@
 //! Proof that a ceremony made a working key: encrypt with the public key, compute, bootstrap, squash,
-//! and decrypt with every number of members from 2t+1 to n, and with t of them lying.
+//! and decrypt with every number of members from 2t+1 to n, and with t wrong shares among them.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -13,14 +13,18 @@ use tfhe::{
 };
 use veil_committee::{
     decrypt::SquashedBlock,
-    decryption::{DecryptionCounter, Decryptor, Effect, RecomputedOutputs, Verdict},
+    decryption::{DecryptionEffect, Decryptor, RecomputedOutputs},
     key_share::KeyShare,
 };
+use veil_committee_machine::{Effect, Machine, Verdict};
 use veil_keygen_ceremony::keyset::{DecodeError, decode_blocks, squashed_blocks};
 use veil_protocol_spec::{
     Address, Blake3Digest, ChainId, ClusterId, Committee, ParticipantIndex, Slot, Wire,
     ceremony::Bytes,
-    decryption::{DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext, RequestId},
+    decryption::{
+        DecryptionCounter, DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext,
+        RequestId,
+    },
     domain,
     identity::SecretIdentity,
     scheduling::{Binding, ClusterScope},
@@ -31,7 +35,7 @@ use crate::{misbehaviour::FaultName, usage::Stopwatch};
 /// What was shown.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Demonstration {
-    /// Everything decrypted to the right value and every liar was named.
+    /// Everything decrypted to the right value and every culprit was named.
     pub verified: bool,
     /// Seconds to decompress the key set.
     pub decompress_seconds: f64,
@@ -43,14 +47,14 @@ pub struct Demonstration {
     pub blocks: usize,
     /// Number of members of each decryption, all right.
     pub decrypted_with: Vec<usize>,
-    /// Members that sent a wrong share in the run with liars.
+    /// Members that sent a wrong share in the run with t culprits.
     pub wrong_shares_by: Vec<ParticipantIndex>,
-    /// Members whom the others named there.
+    /// Members that the others named there.
     pub named: Vec<ParticipantIndex>,
     /// Members that refused the last participant's request for a crafted ciphertext: all others.
     pub crafted_refused_by: Vec<ParticipantIndex>,
-    /// Members named in the run in which only the last participant lied, if that was asked for.
-    pub liars: Vec<ParticipantIndex>,
+    /// Members named in the run in which only the last participant's share was wrong, if that was asked for.
+    pub culprits: Vec<ParticipantIndex>,
 }
 
 /// What went wrong.
@@ -81,12 +85,12 @@ pub enum DemonstrateError {
     /// A member refused what it should decrypt.
     #[error("participant {0} refused an authorised decryption: {1}")]
     Refused(ParticipantIndex, String),
-    /// The named liars are not those that lied.
-    #[error("participants {found:?} were named, but {expected:?} lied")]
-    Liars {
+    /// The culprits named are not those whose shares were wrong.
+    #[error("participants {found:?} were named, but the shares of {expected:?} were wrong")]
+    Culprits {
         /// Named.
         found: Vec<ParticipantIndex>,
-        /// Lied.
+        /// Sent wrong shares.
         expected: Vec<ParticipantIndex>,
     },
     /// Somebody answered a crafted request.
@@ -178,27 +182,30 @@ pub fn demonstrate(
     let everybody: Vec<ParticipantIndex> = committee.participants().collect();
     for count in committee.signing_threshold().get()..=committee.n() {
         progress(&format!("decrypting with {count} of {} members", committee.n()));
-        let liars = bench.decrypt(&everybody[committee.n() - count..], &[], &values)?;
-        if !liars.is_empty() {
-            return Err(DemonstrateError::Liars { found: liars, expected: Vec::new() });
+        let culprits = bench.decrypt(&everybody[committee.n() - count..], &[], &values)?;
+        if !culprits.is_empty() {
+            return Err(DemonstrateError::Culprits { found: culprits, expected: Vec::new() });
         }
         shown.decrypted_with.push(count);
     }
     let t = committee.max_faulty().get();
-    let lying = &everybody[committee.n() - t..];
+    let faulty = &everybody[committee.n() - t..];
     progress(&format!("decrypting with {t} wrong shares"));
-    let named = bench.decrypt(&everybody, lying, &values)?;
-    if named != lying {
-        return Err(DemonstrateError::Liars { found: named, expected: lying.to_vec() });
+    let named = bench.decrypt(&everybody, faulty, &values)?;
+    if named != faulty {
+        return Err(DemonstrateError::Culprits { found: named, expected: faulty.to_vec() });
     }
-    shown.wrong_shares_by = lying.to_vec();
+    shown.wrong_shares_by = faulty.to_vec();
     shown.named = named;
     if fault == Some(FaultName::WrongPartialDecryption) {
         progress("decrypting with the last member's fault");
-        let lying = &everybody[committee.n() - 1..];
-        shown.liars = bench.decrypt(&everybody, lying, &values)?;
-        if shown.liars != lying {
-            return Err(DemonstrateError::Liars { found: shown.liars, expected: lying.to_vec() });
+        let faulty = &everybody[committee.n() - 1..];
+        shown.culprits = bench.decrypt(&everybody, faulty, &values)?;
+        if shown.culprits != faulty {
+            return Err(DemonstrateError::Culprits {
+                found: shown.culprits,
+                expected: faulty.to_vec(),
+            });
         }
     }
     progress("asking for a crafted ciphertext");
@@ -268,12 +275,12 @@ impl<'a> Bench<'a> {
         ManifestLock { binding, slot, round, manifest, votes }
     }
 
-    /// Decrypts the blocks with some members, of which some lie; checks the values; returns whom the
+    /// Decrypts the blocks with some members, of which some send wrong shares; checks the values; returns whom the
     /// honest ones named.
     fn decrypt(
         &mut self,
         with: &[ParticipantIndex],
-        lying: &[ParticipantIndex],
+        faulty: &[ParticipantIndex],
         values: &[Value],
     ) -> Result<Vec<ParticipantIndex>, DemonstrateError> {
         self.slot += 1;
@@ -283,7 +290,8 @@ impl<'a> Bench<'a> {
             .iter()
             .map(|j| Ok((*j, self.decryptor(*j)?)))
             .collect::<Result<Vec<_>, DemonstrateError>>()?;
-        let mut network: VecDeque<(ParticipantIndex, ParticipantIndex, Vec<u8>)> = VecDeque::new();
+        let mut network: VecDeque<(ParticipantIndex, ParticipantIndex, Arc<[u8]>)> =
+            VecDeque::new();
         let mut phases = None;
         let mut named = Vec::new();
         for (j, member) in &mut members {
@@ -298,22 +306,26 @@ impl<'a> Bench<'a> {
                     match effect {
                         Effect::Persist { id, .. } => member.persisted(id),
                         Effect::Broadcast(bytes) => {
-                            let bytes = if lying.contains(j) {
-                                falsify(&bytes, &self.identities[j.position()])
+                            let bytes = if faulty.contains(j) {
+                                falsify(&bytes, &self.identities[j.position()]).into()
                             } else {
                                 bytes
                             };
                             let others = with.iter().filter(|to| *to != j);
-                            network.extend(others.map(|to| (*j, *to, bytes.clone())));
+                            network.extend(others.map(|to| (*j, *to, Arc::clone(&bytes))));
                         }
                         Effect::Send { to, bytes } => network.push_back((*j, to, bytes)),
-                        Effect::Complete(done) if !lying.contains(j) => {
+                        Effect::Special(DecryptionEffect::Complete(done))
+                            if !faulty.contains(j) =>
+                        {
                             phases = Some(done.combined.phases);
                         }
-                        Effect::LiarFound { participant, .. } if !lying.contains(j) => {
-                            named.push(participant);
+                        Effect::Special(DecryptionEffect::WrongShare { culprit, .. })
+                            if !faulty.contains(j) =>
+                        {
+                            named.push(culprit);
                         }
-                        _ => {}
+                        Effect::Special(_) => {}
                     }
                 }
             }
@@ -370,7 +382,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// The same partial decryption with one flipped bit, signed by the liar.
+/// The same partial decryption with one flipped bit, signed by its sender.
 fn falsify(bytes: &[u8], identity: &SecretIdentity) -> Vec<u8> {
     let Ok(message) = DecryptionMessage::from_wire(bytes) else { return bytes.to_vec() };
     let DecryptionPayload::Partial(Bytes(mut share)) = message.payload else {

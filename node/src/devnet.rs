@@ -24,14 +24,14 @@ mod file;
 mod files;
 mod node;
 mod placement;
+mod progress;
 mod resume;
 mod verify;
 mod wait;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio_util::sync::CancellationToken;
@@ -54,11 +54,13 @@ pub use self::{
     file::{DevnetFile, NodeEntry},
     node::Node,
     placement::{Place, Placed},
+    progress::{Event, EventHandler},
     verify::{Verifier, VerifyError},
 };
 
 use self::{
     files::{NodeFiles, Shared, free_addresses, private_folder, write_operator},
+    progress::StepTimer,
     wait::Polled,
 };
 use crate::{
@@ -97,20 +99,6 @@ pub struct DevnetOptions {
     pub docker_socket: PathBuf,
 }
 
-/// What happens on the way.
-#[derive(Clone, Copy, Debug)]
-pub enum Event<'a> {
-    /// A step begins.
-    Step(&'static str),
-    /// Where it is.
-    Detail(&'a str),
-    /// It is done, after so many seconds.
-    Done(&'static str, f64),
-}
-
-/// Is called with each event.
-pub type EventHandler = Arc<dyn Fn(Event<'_>) + Send + Sync>;
-
 /// A network, as far as it has come.
 pub struct Devnet {
     options: DevnetOptions,
@@ -128,26 +116,6 @@ pub struct Devnet {
 impl core::fmt::Debug for Devnet {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Devnet").field("folder", &self.folder).finish_non_exhaustive()
-    }
-}
-
-/// Times a step.
-struct StepTimer {
-    on_event: EventHandler,
-    step: &'static str,
-    begun: Instant,
-}
-
-impl StepTimer {
-    fn start(on_event: &EventHandler, step: &'static str) -> Self {
-        on_event(Event::Step(step));
-        Self { on_event: Arc::clone(on_event), step, begun: Instant::now() }
-    }
-
-    fn done(self) -> (&'static str, f64) {
-        let seconds = self.begun.elapsed().as_secs_f64();
-        (self.on_event)(Event::Done(self.step, seconds));
-        (self.step, seconds)
     }
 }
 

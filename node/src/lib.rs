@@ -7,7 +7,6 @@
 //! - [`cli`]: arguments, output, exit codes.
 
 pub mod admin;
-pub mod agreement;
 pub mod api;
 pub mod archive;
 pub mod ceremony;

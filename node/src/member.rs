@@ -22,6 +22,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use axum::Router;
 use tokio_util::sync::CancellationToken;
 use veil_committee::key_share::{KeyShare, KeyShareError, test_ciphertext};
+use veil_committee_agreement::Timing;
 use veil_keygen_ceremony::transcript::Transcript;
 use veil_node_chain::PublishedKey;
 use veil_node_storage::keystore::{KeystoreError, Passphrase, read_key_share};
@@ -31,13 +32,12 @@ pub use self::machines::MachineError;
 
 use self::{machines::Machines, slots::Slots, suspicions::Suspicions};
 use crate::{
-    agreement::Timing,
     ceremony::{
         self, CeremonyError, CeremonyTiming, ChainCommitPoint, CommitPointError, FinishedKey,
         MemberOptions, SinglePartyReference, StatusBoard,
     },
     config::MemberConfig,
-    driver::P2pLinks,
+    driver::P2pTransports,
     epoch::MaterialFiles,
     follow::Follower,
     intake,
@@ -127,8 +127,8 @@ async fn serve(
     passphrase: &Passphrase,
 ) -> Result<(), MemberError> {
     let cluster = &node.cluster;
-    let links = P2pLinks::new(cluster.network.clone());
-    let (key, finished) = obtain_key(config, node, passphrase, &links).await?;
+    let transports = P2pTransports::new(cluster.network.clone());
+    let (key, finished) = obtain_key(config, node, passphrase, &transports).await?;
     let share = open_share(node, passphrase, &finished, &key).await?;
     let files = MaterialFiles {
         key_set: finished.key_set_file(),
@@ -147,7 +147,8 @@ async fn serve(
         propose: config.committee.propose_timeout_seconds.saturating_mul(1000),
         ..Timing::default()
     };
-    let machines = Machines::start(&epoch, &links, &folder, &cluster.identity, &share, timing)?;
+    let machines =
+        Machines::start(&epoch, &transports, &folder, &cluster.identity, &share, timing)?;
     drop(share);
     let suspicions = Arc::new(Suspicions::default());
     let (me, parts) = (machines.me, || (Arc::clone(cluster), Arc::clone(&epoch)));
@@ -179,12 +180,12 @@ async fn obtain_key(
     config: &MemberConfig,
     node: &Running,
     passphrase: &Passphrase,
-    links: &P2pLinks,
+    transports: &P2pTransports,
 ) -> Result<(PublishedKey, FinishedKey), MemberError> {
     let cluster = &node.cluster;
     let mut views = cluster.views();
     if views.borrow().key.is_none() {
-        take_part(config, node, passphrase, links).await?;
+        take_part(config, node, passphrase, transports).await?;
     }
     // The chain has it; this node's view may be a moment behind.
     let published = views.wait_for(|view| view.key.is_some()).await.map(|view| view.key);
@@ -196,7 +197,7 @@ async fn obtain_key(
         Some(finished) => Ok((key, finished)),
         None if ongoing(cluster, &key) => {
             // FINISH was signed before a restart, and the key was published meanwhile.
-            let finished = take_part(config, node, passphrase, links).await?;
+            let finished = take_part(config, node, passphrase, transports).await?;
             Ok((key, finished))
         }
         None => Err(MemberError::NoShare(key.epoch)),
@@ -213,7 +214,7 @@ async fn take_part(
     config: &MemberConfig,
     node: &Running,
     passphrase: &Passphrase,
-    links: &P2pLinks,
+    transports: &P2pTransports,
 ) -> Result<FinishedKey, MemberError> {
     let cluster = &node.cluster;
     let chain = ChainCommitPoint::new(cluster.chain.clone(), cluster.scope.cluster);
@@ -229,7 +230,7 @@ async fn take_part(
             timing: CeremonyTiming::default(),
         },
         data: Arc::clone(&node.data),
-        links: links.clone(),
+        transports: transports.clone(),
         chain: Arc::new(chain),
         reference: Arc::new(SinglePartyReference::new(cluster.network.clone())),
         status,

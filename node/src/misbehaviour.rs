@@ -5,7 +5,11 @@
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use veil_keygen_ceremony::{machine::Effect, store::ChunkStore};
+use veil_committee_machine::Effect;
+use veil_keygen_ceremony::{
+    machine::{CeremonyEffect, Record},
+    store::ChunkStore,
+};
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, Wire,
     ceremony::{CeremonyMessage, Payload, Round, SignedMessage, Stream, StreamRoot},
@@ -23,7 +27,7 @@ pub enum FaultName {
     BadShareToOne,
     /// Never sends a message: the others abort at the deadline.
     Silent,
-    /// A wrong partial decryption: corrected, the liar named.
+    /// A wrong partial decryption: corrected, the culprit named.
     WrongPartialDecryption,
     /// Asks for the decryption of a crafted ciphertext: refused, as in every proof.
     CraftedCiphertext,
@@ -52,9 +56,12 @@ const CHUNK: u32 = 0;
 
 impl Misbehaviour {
     /// What is sent instead of an effect's message; `None` if nothing.
-    pub(crate) fn rewrite(&mut self, effect: Effect) -> Option<Effect> {
+    pub(crate) fn rewrite(
+        &mut self,
+        effect: Effect<Record, CeremonyEffect>,
+    ) -> Option<Effect<Record, CeremonyEffect>> {
         if self.fault == FaultName::Silent
-            && matches!(effect, Effect::Send(..) | Effect::Broadcast(_))
+            && matches!(effect, Effect::Send { .. } | Effect::Broadcast(_))
         {
             return None;
         }
@@ -63,7 +70,9 @@ impl Misbehaviour {
             // the malicious member keeps that to itself and goes on answering.
             Effect::Broadcast(bytes) if is_abort(&bytes) => return None,
             Effect::Broadcast(bytes) => Effect::Broadcast(self.rewrite_bytes(None, bytes)),
-            Effect::Send(to, bytes) => Effect::Send(to, self.rewrite_bytes(Some(to), bytes)),
+            Effect::Send { to, bytes } => {
+                Effect::Send { to, bytes: self.rewrite_bytes(Some(to), bytes) }
+            }
             other => other,
         })
     }

@@ -7,13 +7,12 @@ use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 use rand::{RngCore, rngs::OsRng};
 use rayon::prelude::*;
 use serde::Serialize;
+use veil_committee_machine::{Effect, Machine, Millis, Verdict};
 use veil_keygen_ceremony::{
     keyset::ParameterSet,
-    machine::{
-        AbortReport, Ceremony, CommitPoint, Effect, Millis, Outcome, Stage, Timing, Verdict,
-    },
+    machine::{AbortReport, Ceremony, CeremonyEffect, CommitPoint, Outcome, Stage},
     seed::CeremonySeed,
-    setup::{Setup, SetupError},
+    setup::{Setup, SetupError, Timing},
     transcript::{FinishCertificate, Transcript},
 };
 use veil_protocol_spec::{
@@ -235,7 +234,7 @@ pub fn run(
     let mut published: Option<Box<FinishCertificate>> = None;
     let mut now = 0;
     loop {
-        let before = stage_name(members[0].machine.stage());
+        let before = members[0].machine.stage().name();
         members.par_iter_mut().for_each(|member| member.step(now));
         for i in 0..members.len() {
             while let Some(effect) = members[i].machine.poll_effect() {
@@ -246,7 +245,7 @@ pub fn run(
                 };
                 members[i].busy = true;
                 match effect {
-                    Some(Effect::Send(to, bytes)) => {
+                    Some(Effect::Send { to, bytes }) => {
                         bytes_sent[i] += bytes.len() as u64;
                         members[to.position()].inbox.push((me, bytes));
                     }
@@ -258,19 +257,21 @@ pub fn run(
                             }
                         }
                     }
-                    Some(Effect::Publish(certificate)) => published = Some(certificate),
-                    Some(Effect::Complete(outcome)) => endings[i] = Some(Ok(*outcome)),
-                    Some(Effect::Abort(report)) => endings[i] = Some(Err(report)),
+                    Some(Effect::Special(effect)) => match effect {
+                        CeremonyEffect::Publish(certificate) => published = Some(certificate),
+                        CeremonyEffect::Complete(outcome) => endings[i] = Some(Ok(*outcome)),
+                        CeremonyEffect::Abort(report) => endings[i] = Some(Err(report)),
+                        CeremonyEffect::EraseSeed | CeremonyEffect::EraseKeyShare => {}
+                    },
                     // The machines' memory is the disk of this process: nothing here survives it.
-                    Some(Effect::Persist(_) | Effect::EraseSeed | Effect::EraseKeyShare) | None => {
-                    }
+                    Some(Effect::Persist { .. }) | None => {}
                 }
             }
         }
         record(&mut stages, before, &mut stage_watch);
         let done = members.iter().map(|member| chunks_done(&member.machine, &chunks)).sum();
         progress(&SimulationProgress {
-            stage: stage_name(members[0].machine.stage()),
+            stage: members[0].machine.stage().name().to_owned(),
             done,
             total,
         });
@@ -323,31 +324,16 @@ fn expire(members: &mut [Member]) {
     members.iter_mut().for_each(|member| member.machine.handle_commit_point(CommitPoint::Expired));
 }
 
-fn record(stages: &mut Vec<(String, StageTime)>, name: String, watch: &mut Stopwatch) {
+fn record(stages: &mut Vec<(String, StageTime)>, name: &str, watch: &mut Stopwatch) {
     let (wall, cpu) = (watch.wall(), watch.cpu());
     *watch = Stopwatch::start();
-    let position = stages.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
-        stages.push((name, StageTime::default()));
+    let position = stages.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+        stages.push((name.to_owned(), StageTime::default()));
         stages.len() - 1
     });
     let time = &mut stages[position].1;
     time.wall_seconds += wall;
     time.cpu_seconds += cpu;
-}
-
-/// The name of a stage in progress and reports.
-#[must_use]
-pub fn stage_name(stage: Stage) -> String {
-    let stream = |stream: Stream| if stream == Stream::Bits { "bits" } else { "bodies" };
-    match stage {
-        Stage::Collect(round) => round.name().to_owned(),
-        Stage::Produce(s, _) => format!("compute-{}", stream(s)),
-        Stage::Open(s, _) => format!("open-{}", stream(s)),
-        Stage::Assemble => "assemble".to_owned(),
-        Stage::AwaitCommitPoint => "commit-point".to_owned(),
-        Stage::Completed => "completed".to_owned(),
-        Stage::Aborted => "aborted".to_owned(),
-    }
 }
 
 /// Chunks that a member has computed and opened.

@@ -94,7 +94,7 @@ pub struct SlotReport {
     /// Replicas that did not.
     pub pending: usize,
     /// Members whose partial decryption was wrong.
-    pub liars: Vec<ParticipantIndex>,
+    pub culprits: Vec<ParticipantIndex>,
     /// Nodes whose evaluation gave another digest than this one's.
     pub disagree: Vec<PeerIdHash>,
     /// The transaction that anchored it, if this process sent or saw it.

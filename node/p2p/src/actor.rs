@@ -1,7 +1,7 @@
 //! The task that owns the libp2p swarm.
 //!
-//! It takes commands from the handles, passes what arrives to subscribers and servers without ever
-//! waiting for them, and keeps a connection to every registered peer it knows an address of.
+//! It takes commands from the handles and hands messages to subscribers and servers; it never waits
+//! for them. It keeps a connection to every registered peer whose address it knows.
 
 mod events;
 mod start;
@@ -37,21 +37,21 @@ use crate::{
     gate::Gate,
     gossip::{Gossipsub, Topics},
     kind::{Lane, Protocol, Topic},
-    request::{Answer, Call, IN_FLIGHT, Requests},
+    request::{Answer, Call, MAX_IN_FLIGHT, Requests},
     round_trips::RoundTrips,
     swim,
     traffic::Counters,
 };
 
-/// How often missing connections are looked for.
-const TICK: Duration = Duration::from_millis(250);
+/// How often the task looks for registered peers to dial.
+const DIAL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Requests to one peer that wait for their turn.
-const WAITING: usize = 1024;
+/// Requests to one peer that wait until others are answered.
+const MAX_WAITING: usize = 1024;
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
-    // First, so that it decides before the others see a connection.
+    // The first field: it decides before the others see a connection.
     gate: Gate,
     limits: connection_limits::Behaviour,
     gossip: Gossipsub,
@@ -65,7 +65,7 @@ struct Behaviour {
 #[derive(Debug, Default)]
 struct Link {
     connections: Vec<ConnectionId>,
-    /// It has said something on one of them.
+    /// The peer has sent a message on one of them.
     talks: bool,
 }
 
@@ -77,8 +77,8 @@ struct Pending {
     reply: oneshot::Sender<Result<Vec<u8>, RequestError>>,
 }
 
-/// Requests to one peer on one lane. libp2p drops what exceeds its own limit of
-/// streams without a word, so this stays below it.
+/// Requests to one peer on one lane. libp2p silently drops requests beyond its own limit of streams,
+/// so `in_flight` stays below it.
 #[derive(Debug, Default)]
 struct LaneQueue {
     in_flight: usize,
@@ -91,7 +91,7 @@ struct Actor {
     limits: Limits,
     directory: watch::Receiver<Arc<Directory>>,
     commands: mpsc::UnboundedReceiver<Command>,
-    /// For the verdicts and responders that are handed out.
+    /// For the verdicts and responders that the task hands out.
     commands_back: mpsc::UnboundedSender<Command>,
     to_swim: mpsc::Sender<swim::Input>,
     subscribers: HashMap<Topic, Vec<mpsc::Sender<Gossip>>>,
@@ -99,7 +99,7 @@ struct Actor {
     pending: HashMap<(Lane, OutboundRequestId), Pending>,
     lanes: HashMap<(Lane, PeerId), LaneQueue>,
     links: HashMap<PeerId, Link>,
-    /// Peers that closed the last connection before they said anything.
+    /// Peers that closed the last connection before they sent a message.
     shunned_by: BTreeSet<PeerIdHash>,
     budgets: HashMap<(Lane, PeerId), Budget>,
     dialer: Dialer,
@@ -112,7 +112,7 @@ struct Actor {
 
 impl Actor {
     async fn run(mut self, stop: CancellationToken) {
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = tokio::time::interval(DIAL_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -137,7 +137,7 @@ impl Actor {
         self.dial_missing();
     }
 
-    /// Dials every registered peer that has an address and no connection, when its turn has come.
+    /// Dials every registered peer that has an address, no connection, and no backoff that runs.
     fn dial_missing(&mut self) {
         let now = Instant::now();
         let due: Vec<PeerId> = self
@@ -236,14 +236,14 @@ impl Actor {
         };
         let lane = pending.protocol.lane();
         if lane == Lane::Swim && !self.links.contains_key(&peer) {
-            // A probe of a peer that is away is lost; connecting is the dialer's business.
+            // A probe of an unconnected peer is lost; only the dialer connects.
             let _ = pending.reply.send(Err(RequestError::NotConnected(pending.to)));
             return;
         }
         let queue = self.lanes.entry((lane, peer)).or_default();
-        if queue.in_flight < IN_FLIGHT {
+        if queue.in_flight < MAX_IN_FLIGHT {
             self.send(peer, pending, bytes);
-        } else if lane == Lane::Bulk && queue.waiting.len() < WAITING {
+        } else if lane == Lane::Bulk && queue.waiting.len() < MAX_WAITING {
             queue.waiting.push_back((pending, bytes));
         } else {
             let _ = pending.reply.send(Err(RequestError::Busy(pending.to)));
@@ -260,7 +260,7 @@ impl Actor {
         self.lanes.entry((lane, peer)).or_default().in_flight += 1;
     }
 
-    /// A request has come to its end: the next one that somebody still waits for may go.
+    /// A request has ended: sends the next one whose caller still waits.
     fn finish(&mut self, lane: Lane, peer: PeerId, id: OutboundRequestId) -> Option<Pending> {
         let finished = self.pending.remove(&(lane, id))?;
         if let Entry::Occupied(mut entry) = self.lanes.entry((lane, peer)) {

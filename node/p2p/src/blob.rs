@@ -1,8 +1,8 @@
-//! Files by digest: bulk streams that go on where they stopped.
+//! Files by digest, over streams that resume at an offset: the serving side.
 //!
-//! The client opens a stream, names a BLAKE3 digest and an offset; the server answers with the
-//! file's length and the bytes from there. Nothing in a stream is trusted: the client checks the
-//! digest of the whole.
+//! The client opens a stream and sends a BLAKE3 digest and an offset; the server answers with the
+//! file's length and the bytes from there. The client trusts nothing in a stream: it checks the
+//! digest of the whole file.
 
 pub(crate) mod fetch;
 
@@ -30,20 +30,20 @@ use crate::traffic::Counters;
 const VERSION: u8 = 1;
 const REQUEST_BYTES: usize = 1 + 32 + 8;
 const HEAD_BYTES: usize = 1 + 1 + 8;
-const BUFFER: usize = 256 * 1024;
-/// How long either side waits for the other to go on.
-const STALL: Duration = Duration::from_secs(20);
+const BUFFER_BYTES: usize = 256 * 1024;
+/// How long either side waits for the other's next bytes.
+const STALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// First byte of an answer after the version.
+/// The byte of an answer after the version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Status {
-    Here = 0,
+    Found = 0,
     Unknown = 1,
     Busy = 2,
 }
 
-/// The files this node offers, and its way to those of others.
+/// The files that this node offers, and what it needs to fetch those of others.
 #[derive(Clone)]
 pub(crate) struct Blobs {
     protocol: StreamProtocol,
@@ -57,7 +57,7 @@ impl Blobs {
     pub(crate) fn new(scope: &str, control: Control, counters: Counters, serves: usize) -> Self {
         let name = format!("/veil/{scope}/blob/1");
         let protocol = StreamProtocol::try_from_owned(name);
-        // The name starts with a slash, which is all that is asked of it.
+        // libp2p refuses only a name without a leading slash.
         let protocol = protocol.unwrap_or(StreamProtocol::new("/veil/blob/1"));
         let serves = Arc::new(Semaphore::new(serves));
         Self { protocol, control, offers: Arc::default(), serves, counters }
@@ -71,7 +71,7 @@ impl Blobs {
         self.offers().insert(digest, path);
     }
 
-    /// Serves until it is stopped.
+    /// Serves the offered files until `stop`.
     pub(crate) fn serve(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         let mut incoming = match self.control.clone().accept(self.protocol.clone()) {
             Ok(incoming) => incoming,
@@ -88,7 +88,7 @@ impl Blobs {
                 serving.spawn(async move {
                     let served = stop.run_until_cancelled(blobs.answer(stream)).await;
                     if let Some(Err(error)) = served {
-                        tracing::debug!(%peer, %error, "a bulk stream broke");
+                        tracing::debug!(%peer, %error, "a file stream broke");
                     }
                 });
             }
@@ -97,7 +97,7 @@ impl Blobs {
 
     async fn answer(&self, mut stream: Stream) -> io::Result<()> {
         let mut request = [0; REQUEST_BYTES];
-        timeout(STALL, stream.read_exact(&mut request)).await??;
+        timeout(STALL_TIMEOUT, stream.read_exact(&mut request)).await??;
         let [version, rest @ ..] = request;
         let (mut digest, mut offset) = ([0; 32], [0; 8]);
         digest.copy_from_slice(&rest[..32]);
@@ -114,34 +114,34 @@ impl Blobs {
         let mut file = match tokio::fs::File::open(&path).await {
             Ok(file) => file,
             Err(error) => {
-                tracing::error!(path = %path.display(), %error, "an offered file is gone");
+                tracing::error!(path = %path.display(), %error, "an offered file cannot be opened");
                 return refuse(&mut stream, Status::Unknown).await;
             }
         };
         let length = file.metadata().await?.len();
         file.seek(io::SeekFrom::Start(offset.min(length))).await?;
-        send_head(&mut stream, Status::Here, length).await?;
+        send_head(&mut stream, Status::Found, length).await?;
 
-        let mut buffer = vec![0; BUFFER];
+        let mut buffer = vec![0; BUFFER_BYTES];
         let mut sent = 0;
         loop {
             let read = file.read(&mut buffer).await?;
             let Some(chunk) = buffer.get(..read).filter(|chunk| !chunk.is_empty()) else { break };
-            timeout(STALL, stream.write_all(chunk)).await??;
+            timeout(STALL_TIMEOUT, stream.write_all(chunk)).await??;
             sent += chunk.len();
         }
         self.counters.lock().blobs.send(sent);
-        timeout(STALL, stream.close()).await?
+        timeout(STALL_TIMEOUT, stream.close()).await?
     }
 }
 
 async fn refuse(stream: &mut Stream, status: Status) -> io::Result<()> {
     send_head(stream, status, 0).await?;
-    timeout(STALL, stream.close()).await?
+    timeout(STALL_TIMEOUT, stream.close()).await?
 }
 
 async fn send_head(stream: &mut Stream, status: Status, length: u64) -> io::Result<()> {
     let mut head = vec![VERSION, status as u8];
     head.extend_from_slice(&length.to_le_bytes());
-    timeout(STALL, stream.write_all(&head)).await?
+    timeout(STALL_TIMEOUT, stream.write_all(&head)).await?
 }

@@ -1,4 +1,4 @@
-//! What a peer may still ask for: a token bucket.
+//! Rate limit of a peer's requests: a token bucket.
 
 use std::time::Instant;
 
@@ -9,8 +9,8 @@ pub(crate) struct Rate {
     pub(crate) burst: u32,
 }
 
-/// SWIM sends some twenty messages a second between two peers at the default timings.
-pub(crate) const SWIM: Rate = Rate { per_second: 200, burst: 400 };
+/// At the default timings SWIM sends some twenty messages a second between two peers.
+pub(crate) const SWIM_RATE: Rate = Rate { per_second: 200, burst: 400 };
 
 #[derive(Debug)]
 pub(crate) struct Budget {

@@ -1,5 +1,5 @@
-//! What is asked of the swarm, and what arrives from it and carries a way back: a verdict on
-//! gossip, an answer to a request.
+//! Commands to the task that owns the swarm, and the messages whose receiver sends one: gossip gets
+//! a verdict, a request gets an answer.
 
 use std::sync::{
     Arc,
@@ -18,13 +18,13 @@ use veil_protocol_spec::PeerIdHash;
 use crate::{
     error::{PublishError, RequestError},
     kind::{Protocol, Topic},
-    request::{Answer, MAX_REASON},
+    request::{Answer, MAX_REASON_BYTES},
 };
 
-/// What handles, verdicts and the SWIM task ask of the swarm.
+/// A command of a handle, of a message's receiver, or of the SWIM task.
 ///
-/// The queue has no bound of its own: each entry comes from a caller that waits for its reply, or
-/// from a message that was counted against a bounded queue when it came in.
+/// The queue of commands has no bound of its own: each entry comes from a caller that waits for its
+/// reply, or from a message that a bounded queue counted when it arrived.
 #[derive(Debug)]
 pub(crate) enum Command {
     Publish {
@@ -56,13 +56,13 @@ pub(crate) enum Command {
         channel: ResponseChannel<Answer>,
         answer: Answer,
     },
-    /// A peer states where it can be dialled.
+    /// A peer states the addresses to dial it at.
     Learn {
         peer: PeerIdHash,
         addresses: Vec<Multiaddr>,
     },
-    /// A peer has started again: its connections, but for the one that it is known to use or else
-    /// the newest, lead nowhere.
+    /// A peer has restarted: its connections are dead, except `keep`, which it is known to use, or
+    /// else the newest.
     Restarted {
         peer: PeerIdHash,
         keep: Option<ConnectionId>,
@@ -71,31 +71,32 @@ pub(crate) enum Command {
 
 /// A message from a topic, signed by a registered author.
 ///
-/// Say what it is worth: [`accept`](Self::accept) lets it travel on, [`reject`](Self::reject)
-/// counts against the peer that sent it, and dropping it ignores it. With several subscribers the
-/// first verdict counts.
+/// Its receiver gives a verdict: [`accept`](Self::accept) relays the message, and
+/// [`reject`](Self::reject) counts against the peer that sent it. A dropped message is ignored. With
+/// several subscribers the first verdict counts.
 #[derive(Debug)]
 pub struct Gossip {
-    /// Who wrote it; not necessarily who passed it on.
+    /// The peer that signed it, which need not be the one that relayed it.
     pub author: PeerIdHash,
-    /// The message.
+    /// The message, at most [`Topic::max_bytes`] long; not decoded or checked.
     pub bytes: Arc<[u8]>,
     verdict: Arc<Verdict>,
 }
 
 impl Gossip {
-    /// The message is valid: pass it on.
+    /// Relays the message: it is valid.
     pub fn accept(&self) {
         self.verdict.give(MessageAcceptance::Accept);
     }
 
-    /// The message breaks a rule that the peer which passed it on could have checked.
+    /// Drops the message, and counts it against the peer that relayed it: it breaks a rule that
+    /// this peer could have checked.
     pub fn reject(&self, reason: &str) {
         tracing::warn!(author = %self.author, topic = %self.verdict.topic, reason, "rejected gossip");
         self.verdict.give(MessageAcceptance::Reject);
     }
 
-    /// The message is of no use to anyone now (late, or already known); nobody is to blame.
+    /// Drops the message and blames nobody: it is late, or already known.
     pub fn ignore(&self) {
         self.verdict.give(MessageAcceptance::Ignore);
     }
@@ -119,7 +120,7 @@ impl Verdict {
     fn give(&self, acceptance: MessageAcceptance) {
         if !self.given.swap(true, Ordering::Relaxed) {
             let (message, relay) = (self.message.clone(), self.relay);
-            // Fails only when the network has stopped, and then nothing travels on.
+            // Fails only when the network has stopped, which relays nothing any more.
             let _ = self.commands.send(Command::Verdict { message, relay, acceptance });
         }
     }
@@ -131,24 +132,24 @@ impl Drop for Verdict {
     }
 }
 
-/// A request from a registered peer. Dropping the responder refuses it.
+/// A request from a registered peer.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Who asks.
+    /// The peer that asks; its connection proves that it holds the key.
     pub from: PeerIdHash,
-    /// The request.
+    /// The request, at most [`Protocol::max_request`] long; not decoded or checked.
     pub bytes: Vec<u8>,
-    /// Takes the answer.
+    /// The way back, for a server that answers later; dropping it refuses the request.
     pub responder: Responder,
 }
 
 impl Incoming {
-    /// Answers.
+    /// See [`Responder::respond`].
     pub fn respond(self, bytes: Vec<u8>) {
         self.responder.respond(bytes);
     }
 
-    /// Refuses, with a reason for the peer's log.
+    /// See [`Responder::refuse`].
     pub fn refuse(self, reason: impl Into<String>) {
         self.responder.refuse(reason);
     }
@@ -163,7 +164,7 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// Answers.
+    /// Answers. An answer longer than [`Protocol::max_response`] becomes a refusal.
     pub fn respond(self, bytes: Vec<u8>) {
         let protocol = self.protocol;
         if bytes.len() > protocol.max_response() {
@@ -173,10 +174,10 @@ impl Responder {
         self.send(Answer::Done(bytes));
     }
 
-    /// Refuses, with a reason for the peer's log (cut after 256 bytes).
+    /// Refuses, with a reason for the peer's log (cut after 256 bytes of UTF-8).
     pub fn refuse(self, reason: impl Into<String>) {
         let mut reason = reason.into();
-        reason.truncate(reason.floor_char_boundary(MAX_REASON));
+        reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
         self.send(Answer::Refused(reason));
     }
 

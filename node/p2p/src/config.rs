@@ -1,4 +1,4 @@
-//! What the network is started with.
+//! Settings of a network.
 
 use core::time::Duration;
 
@@ -17,10 +17,10 @@ pub struct NetworkConfig {
     pub listen: Vec<Multiaddr>,
     /// Where others reach this node, if not at the addresses it listens on (NAT, DNS names).
     pub announce: Vec<Multiaddr>,
-    /// Peers to dial first, each ending in `/p2p/<peer id>`. One that is up is enough: the others
-    /// are learned from it.
+    /// Addresses to dial first, each ending in `/p2p/<peer id>`. One that answers is enough: SWIM
+    /// learns the others from it.
     pub bootstrap: Vec<Multiaddr>,
-    /// Failure detection.
+    /// Timings of failure detection.
     pub swim: SwimConfig,
     /// Bounds on what peers can make this node do.
     pub limits: Limits,
@@ -47,11 +47,11 @@ impl NetworkConfig {
 pub struct SwimConfig {
     /// One peer is probed per period.
     pub probe_period: Duration,
-    /// How long a probe may take before others are asked to probe; less than half a period.
+    /// How long an answer to a probe may take before other peers are asked; less than half a period.
     pub probe_rtt: Duration,
-    /// How many others are asked.
+    /// How many other peers are then asked to probe.
     pub indirect_probes: usize,
-    /// How long a suspected peer has to object before it counts as down.
+    /// How long a suspected peer may refute the suspicion before it counts as down.
     pub suspicion: Duration,
 }
 
@@ -69,15 +69,15 @@ impl Default for SwimConfig {
 /// Bounds on what peers can make this node do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests that one peer may make per second, in the long run.
+    /// Requests per second of one peer, on average.
     pub requests_per_second: u32,
-    /// Requests that one peer may make at once.
+    /// Requests of one peer at once.
     pub request_burst: u32,
-    /// Messages that wait for a subscriber or server before further ones are dropped or refused.
+    /// Messages that wait for one subscriber or server; further ones are dropped or refused.
     pub queue: usize,
-    /// Bulk streams served at the same time.
+    /// Files served at the same time; a further one is refused as busy.
     pub blob_serves: usize,
-    /// Connections in total.
+    /// Connections to all peers together.
     pub connections: u32,
 }
 

@@ -1,4 +1,4 @@
-//! When to dial whom again: exponential backoff with jitter, for as long as a peer is registered.
+//! When to dial a peer again: exponential backoff with jitter, as long as the peer is registered.
 
 use core::time::Duration;
 use std::{collections::HashMap, time::Instant};
@@ -6,8 +6,8 @@ use std::{collections::HashMap, time::Instant};
 use libp2p::PeerId;
 use rand::Rng;
 
-const FIRST: Duration = Duration::from_millis(250);
-const LONGEST: Duration = Duration::from_secs(15);
+const FIRST_REDIAL_DELAY: Duration = Duration::from_millis(250);
+const MAX_REDIAL_DELAY: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Copy, Debug)]
 struct Backoff {
@@ -15,7 +15,7 @@ struct Backoff {
     next: Instant,
 }
 
-/// The state of all redials.
+/// The backoff of each peer that was dialled in vain.
 #[derive(Debug, Default)]
 pub(crate) struct Dialer {
     waiting: HashMap<PeerId, Backoff>,
@@ -27,15 +27,16 @@ impl Dialer {
         self.waiting.get(peer).is_none_or(|backoff| backoff.next <= now)
     }
 
-    /// A dial starts: the next one waits, longer each time.
+    /// Records a dial: each one delays the next one longer.
     pub(crate) fn attempt(&mut self, peer: PeerId, now: Instant) {
         let backoff = self.waiting.entry(peer).or_insert(Backoff { failures: 0, next: now });
-        let step = FIRST.saturating_mul(1 << backoff.failures.min(8)).min(LONGEST);
+        let step =
+            FIRST_REDIAL_DELAY.saturating_mul(1 << backoff.failures.min(8)).min(MAX_REDIAL_DELAY);
         backoff.failures = backoff.failures.saturating_add(1);
         backoff.next = now + step.mul_f64(rand::thread_rng().gen_range(0.5..1.0));
     }
 
-    /// The peer talks to this node, or states new addresses: the next dial may come at once.
+    /// Ends the backoff: the peer has sent a message or stated new addresses.
     pub(crate) fn reset(&mut self, peer: &PeerId) {
         self.waiting.remove(peer);
     }
@@ -57,12 +58,12 @@ mod tests {
         assert!(dialer.is_due(&peer, now));
         dialer.attempt(peer, now);
         assert!(!dialer.is_due(&peer, now));
-        assert!(dialer.is_due(&peer, now + FIRST));
+        assert!(dialer.is_due(&peer, now + FIRST_REDIAL_DELAY));
         for _ in 0..40 {
             dialer.attempt(peer, now);
         }
-        assert!(!dialer.is_due(&peer, now + LONGEST / 2 - Duration::from_millis(1)));
-        assert!(dialer.is_due(&peer, now + LONGEST));
+        assert!(!dialer.is_due(&peer, now + MAX_REDIAL_DELAY / 2 - Duration::from_millis(1)));
+        assert!(dialer.is_due(&peer, now + MAX_REDIAL_DELAY));
         dialer.reset(&peer);
         assert!(dialer.is_due(&peer, now));
     }

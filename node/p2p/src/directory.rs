@@ -1,4 +1,4 @@
-//! Who is registered: the cluster's peers as the chain states them.
+//! The registered peers of a cluster, as the chain states them.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use veil_protocol_spec::{PeerIdHash, PublicIdentity};
 /// A registered peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its key; the libp2p peer id follows from it.
+    /// Its key, from which its libp2p peer id and its [`PeerIdHash`] follow.
     pub identity: PublicIdentity,
-    /// What it may do.
+    /// What it is entitled to do.
     pub roles: Roles,
 }
 
-/// The registered peers of a cluster. Whoever reads the chain publishes a new one on a watch
-/// channel; the network connects to those who came and disconnects those who went.
+/// The registered peers of a cluster. The reader of the chain publishes a new directory on a watch
+/// channel; the network connects to the peers that joined it and disconnects those that left it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directory {
     peers: BTreeMap<PeerIdHash, Peer>,
@@ -39,30 +39,20 @@ impl Directory {
         self.peers.iter()
     }
 
-    /// The registered workers.
-    pub fn workers(&self) -> impl Iterator<Item = (&PeerIdHash, &Peer)> {
-        self.iter().filter(|(_, peer)| peer.roles.worker)
-    }
-
-    /// The committee.
-    pub fn members(&self) -> impl Iterator<Item = (&PeerIdHash, &Peer)> {
-        self.iter().filter(|(_, peer)| peer.roles.member)
-    }
-
     /// Number of registered peers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.peers.len()
     }
 
-    /// Whether nobody is registered.
+    /// Whether no peer is registered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.peers.is_empty()
     }
 }
 
-/// The id of a peer is computed from its key here, so that the two cannot disagree.
+/// Computes the id of each peer from its key: the two cannot disagree.
 impl FromIterator<Peer> for Directory {
     fn from_iter<I: IntoIterator<Item = Peer>>(peers: I) -> Self {
         let peers = peers.into_iter().map(|peer| (PeerIdHash::of(&peer.identity), peer));

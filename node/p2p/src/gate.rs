@@ -1,7 +1,7 @@
 //! The registry gate and the address book, as a libp2p behaviour.
 //!
-//! Refuses connections, in either direction, of peers that are not in the directory; closes those
-//! of peers that have left it; tells the swarm where a peer can be dialled.
+//! It refuses connections, in either direction, with peers that are not in the directory, closes
+//! those with peers that have left it, and gives the swarm the addresses of a peer to dial.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -33,14 +33,14 @@ struct Entry {
     addresses: Vec<Multiaddr>,
 }
 
-/// See the module's text.
+/// The registered peers, their addresses, and the connections to close.
 #[derive(Debug)]
 pub(crate) struct Gate {
     me: PeerId,
     /// Registered peers, this node included.
     entries: HashMap<PeerId, Entry>,
     by_hash: BTreeMap<PeerIdHash, PeerId>,
-    /// Addresses from the configuration: tried besides those a peer states.
+    /// Addresses from the configuration, tried beside those that a peer states.
     bootstrap: Vec<(PeerId, Multiaddr)>,
     close: VecDeque<PeerId>,
     waker: Option<Waker>,
@@ -58,7 +58,7 @@ impl Gate {
         }
     }
 
-    /// Takes over the directory; connections of peers that are gone from it are closed.
+    /// Replaces the directory, and closes the connections of peers that have left it.
     pub(crate) fn update(&mut self, directory: &Directory) {
         let mut old: HashMap<PeerId, Entry> = std::mem::take(&mut self.entries);
         self.by_hash.clear();
@@ -88,7 +88,7 @@ impl Gate {
         self.by_hash.get(hash).copied()
     }
 
-    /// What the peer itself says of where it can be reached.
+    /// Replaces the addresses that the peer itself states.
     pub(crate) fn learn(&mut self, peer: &PeerIdHash, addresses: Vec<Multiaddr>) {
         let id = self.by_hash.get(peer);
         if let Some(entry) = id.and_then(|id| self.entries.get_mut(id)) {
@@ -96,7 +96,7 @@ impl Gate {
         }
     }
 
-    /// Registered peers that can be dialled, without this node.
+    /// The registered peers with a known address, without this node.
     pub(crate) fn reachable(&self) -> impl Iterator<Item = PeerId> {
         self.entries
             .iter()

@@ -1,9 +1,9 @@
 //! Gossip: topics of one cluster over gossipsub.
 //!
-//! Messages are signed by their author and checked by libp2p; what they say is checked by the
-//! subscriber, whose verdict decides whether the message travels on. A message id covers the
-//! author: otherwise whoever is first to repeat a message under its own name could have the
-//! original dropped as a duplicate.
+//! The author signs a message and libp2p checks the signature. The subscriber checks the content,
+//! and its verdict decides whether the message is relayed. A message id covers the author:
+//! otherwise a peer that repeats a message under its own name could make others drop the original as
+//! a duplicate.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use libp2p::{
 
 use crate::{error::NetworkError, kind::Topic};
 
-/// What a gossip frame adds to a message: author, topic, sequence number, signature.
-const ENVELOPE: usize = 1024;
-/// Up to this many registered peers when the node starts, a message goes to all of them at once.
-const FLOOD_PEERS: usize = 32;
+/// A gossip frame adds this much to a message at most: author, topic, sequence number, signature.
+const ENVELOPE_BYTES: usize = 1024;
+/// A node that starts with at most this many registered peers sends its messages to all of them.
+const MAX_FLOOD_PEERS: usize = 32;
 
 /// The topics of one cluster.
 #[derive(Clone, Debug)]
@@ -48,7 +48,8 @@ impl Topics {
 pub(crate) type Gossipsub =
     gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>;
 
-/// Gossipsub for a cluster of `peers` registered peers now; the mesh works from one to a hundred.
+/// Gossipsub for a cluster that has `peers` registered peers at the start; its mesh works for one to
+/// a hundred.
 pub(crate) fn behaviour(
     key: &Keypair,
     scope: &str,
@@ -60,17 +61,18 @@ pub(crate) fn behaviour(
         .protocol_id_prefix(format!("/veil/{scope}/meshsub"))
         .validation_mode(ValidationMode::Strict)
         .validate_messages()
-        .max_transmit_size(Topic::Certificates.max_bytes() + ENVELOPE)
+        .max_transmit_size(Topic::Certificates.max_bytes() + ENVELOPE_BYTES)
         .message_id_fn(message_id)
-        .flood_publish(peers <= FLOOD_PEERS)
+        .flood_publish(peers <= MAX_FLOOD_PEERS)
         .duplicate_cache_time(Duration::from_secs(120))
-        // A telemetry proof takes up to half a second of a busy CPU: a verdict may take a minute.
+        // A subscriber checks telemetry proofs, up to half a second of a busy CPU each: a verdict
+        // may take a minute.
         .history_length(60)
         .history_gossip(3)
         .publish_queue_duration(Duration::from_secs(10))
         .forward_queue_duration(Duration::from_secs(10));
     for (topic, _, hash) in &topics.0 {
-        config.max_transmit_size_for_topic(topic.max_bytes() + ENVELOPE, hash.clone());
+        config.max_transmit_size_for_topic(topic.max_bytes() + ENVELOPE_BYTES, hash.clone());
     }
     let config = config.build().map_err(|e| NetworkError::Gossip(e.to_string()))?;
 
@@ -82,7 +84,7 @@ pub(crate) fn behaviour(
     )
     .map_err(|e| NetworkError::Gossip(e.to_owned()))?;
 
-    // Only rejected messages count against a peer. Several peers on one address are normal.
+    // Only rejected messages count against a peer. Several peers may share one address.
     let score = PeerScoreParams { ip_colocation_factor_weight: 0.0, ..Default::default() };
     behaviour
         .with_peer_score(score, PeerScoreThresholds::default())

@@ -47,7 +47,7 @@ fn id(node: u8) -> PeerIdHash {
     PeerIdHash::of(&secret(node).public())
 }
 
-/// The victim 1, its honest peer 2; 3 is registered for the hostile one. The sender keeps the
+/// The victim 1 and its honest peer 2; the hostile peer 3 is registered too. The sender keeps the
 /// directory alive.
 async fn cluster() -> (Network, Network, watch::Sender<Arc<Directory>>) {
     let roles = Roles::default();
@@ -138,7 +138,7 @@ async fn malformed_frames_are_refused_and_harm_nobody() {
         ("request", frame(1, tag(Protocol::Ceremony), u32::MAX), Some(4)),
         ("request", frame(1, tag(Protocol::Signing), 8193), Some(4)),
         ("swim", frame(1, tag(Protocol::Swim), 1 << 20), Some(4)),
-        // Shorter than it says.
+        // Shorter than its length.
         ("request", frame(1, tag(Protocol::Ceremony), 100), None),
         ("request", vec![1, 1], None),
         ("request", vec![], None),
@@ -155,7 +155,7 @@ async fn malformed_frames_are_refused_and_harm_nobody() {
             None => assert!(read.is_err() || answer.is_empty(), "{lane} {bytes:?}"),
         }
     }
-    // A membership message that is not one is confirmed, as all are, and thrown away.
+    // A malformed membership message is confirmed, like all, and ignored.
     let mut stream = control.open_stream(victim.peer_id(), name("swim")).await.unwrap();
     let mut junk = frame(1, tag(Protocol::Swim), 40);
     junk.extend_from_slice(&[0xff; 40]);
@@ -179,7 +179,7 @@ async fn oversized_gossip_is_refused_and_harms_nobody() {
     let topics = Topics::new(&scope);
     let topic = topics.ident(Topic::Evaluations).clone();
 
-    // Until the victim's subscription has arrived there is nobody to send to.
+    // Publishing fails until the victim's subscription arrives.
     let publish = async {
         loop {
             swarm.select_next_some().await;
@@ -220,7 +220,7 @@ async fn an_answer_that_breaks_the_framing_is_named() {
             let (_, mut stream) = incoming.next().await.unwrap();
             stream.write_all(answer).await.unwrap();
             stream.close().await.unwrap();
-            // Until the asker is done, else the stream is reset under the answer.
+            // Waits for the asker to finish: a dropped stream would reset the answer.
             let _ = stream.read_to_end(&mut Vec::new()).await;
         }
     });
@@ -240,7 +240,7 @@ async fn a_directory_entry_off_the_curve_is_skipped() {
     let directory = watch::Sender::new(Arc::new(Directory::from_iter(peers)));
     let config = NetworkConfig::new(secret(1), SCOPE);
     let network = Network::start(config, directory.subscribe()).await.unwrap();
-    let nobody = PeerIdHash::of(&PublicIdentity([0; 33]));
-    let result = network.request(nobody, Protocol::Sync, vec![], DEADLINE).await;
-    assert_eq!(result, Err(RequestError::NotRegistered(nobody)));
+    let invalid = PeerIdHash::of(&PublicIdentity([0; 33]));
+    let result = network.request(invalid, Protocol::Sync, vec![], DEADLINE).await;
+    assert_eq!(result, Err(RequestError::NotRegistered(invalid)));
 }

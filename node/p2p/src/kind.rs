@@ -1,4 +1,4 @@
-//! What travels: the gossip topics and request protocols, with their size limits.
+//! Gossip topics and request protocols, with their size limits.
 
 use core::fmt;
 
@@ -70,7 +70,7 @@ impl fmt::Display for Topic {
     }
 }
 
-/// A request protocol: one message there, one answer back, between two registered peers.
+/// A request protocol: one message and one answer, between two registered peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Protocol {
@@ -84,7 +84,7 @@ pub enum Protocol {
     Signing = 4,
     /// Certificates, manifests and telemetry that a peer has missed.
     Sync = 5,
-    /// Liveness; used by the network itself.
+    /// Liveness; only the network itself uses it.
     Swim = 6,
     /// Votes to publish a key set on chain.
     Publication = 7,
@@ -116,7 +116,7 @@ impl Protocol {
         }
     }
 
-    /// Longest request in bytes, checked before memory is taken for it.
+    /// Longest request in bytes, checked before memory is allocated for it.
     #[must_use]
     pub const fn max_request(self) -> usize {
         match self {
@@ -151,8 +151,8 @@ impl Protocol {
     }
 }
 
-/// The libp2p behaviour that carries a protocol. SWIM has its own, so that bulk requests cannot use
-/// up the streams that liveness depends on.
+/// The libp2p behaviour that carries a protocol. SWIM has its own: bulk requests must not use up
+/// the streams that liveness depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Lane {
     Swim,
@@ -160,8 +160,8 @@ pub(crate) enum Lane {
     Bulk,
 }
 
-/// Enough for the signed records of some sixty peers, so that one answer to a newcomer names a
-/// whole cluster; streams, unlike datagrams, need not fit a packet.
+/// Longest SWIM message: one answer to a newcomer holds the signed records of some sixty peers, the
+/// whole of most clusters. Streams, unlike datagrams, need not fit into a packet.
 pub(crate) const SWIM_BYTES: usize = 16 * KIB;
 
 impl fmt::Display for Protocol {
@@ -170,8 +170,8 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// Sixteen bytes that stand for one cluster in topic and protocol names: peers of another one have
-/// no name in common with ours.
+/// The name of one cluster in topic and protocol names, 16 bytes in hexadecimal: peers of two
+/// clusters have no name in common.
 pub(crate) fn scope_tag(scope: &ClusterScope) -> String {
     let parts: [&[u8]; 3] =
         [&scope.chain_id.0.to_le_bytes(), scope.contract.as_bytes(), scope.cluster.as_bytes()];

@@ -62,7 +62,7 @@ impl fmt::Debug for Network {
 }
 
 impl Network {
-    /// This node.
+    /// The id of this node.
     #[must_use]
     pub fn me(&self) -> PeerIdHash {
         self.inner.me
@@ -74,20 +74,20 @@ impl Network {
         self.inner.peer_id
     }
 
-    /// Where this node listens, with ports resolved, each ending in `/p2p/<peer id>`: what another
-    /// node takes as bootstrap address.
+    /// The addresses that this node listens on, with resolved ports, each ending in
+    /// `/p2p/<peer id>`: another node can use them as bootstrap addresses.
     #[must_use]
     pub fn addresses(&self) -> Vec<Multiaddr> {
         self.inner.addresses.borrow().clone()
     }
 
-    /// The registered peers, as the network was last told.
+    /// The registered peers, as the reader of the chain published them last.
     #[must_use]
     pub fn directory(&self) -> watch::Receiver<Arc<Directory>> {
         self.inner.directory.clone()
     }
 
-    /// Peers with an open connection.
+    /// The peers with an open connection.
     #[must_use]
     pub fn connected(&self) -> watch::Receiver<BTreeSet<PeerIdHash>> {
         self.inner.connected.clone()
@@ -99,7 +99,7 @@ impl Network {
         self.inner.liveness.clone()
     }
 
-    /// What was sent and received since the start.
+    /// The traffic since the start.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         let (wire_sent_bytes, wire_received_bytes) = self.inner.wire.totals();
@@ -112,10 +112,10 @@ impl Network {
         self.inner.round_trips.median()
     }
 
-    /// Publishes a message to all subscribers of a topic; this node's own do not get it.
+    /// Publishes a message to the subscribers of a topic on all other nodes.
     ///
     /// # Errors
-    /// [`PublishError`]; in particular `NoPeers` as long as nobody is connected.
+    /// [`PublishError`]; `NoPeers` as long as no connected peer subscribes to the topic.
     pub async fn publish(&self, topic: Topic, bytes: Vec<u8>) -> Result<(), PublishError> {
         let (len, max) = (bytes.len(), topic.max_bytes());
         if len > max {
@@ -126,8 +126,8 @@ impl Network {
         answer.await.unwrap_or(Err(PublishError::Stopped))
     }
 
-    /// Messages on a topic from now on. Each subscriber gets all of them; one that lets its queue
-    /// ([`Limits::queue`](crate::Limits::queue)) fill up loses those that do not fit.
+    /// The messages on a topic from now on. Each subscriber gets all of them, but loses those that
+    /// find its queue ([`Limits::queue`](crate::Limits::queue)) full.
     #[must_use = "an unread queue fills up"]
     pub fn subscribe(&self, topic: Topic) -> mpsc::Receiver<Gossip> {
         let (queue, receiver) = mpsc::channel(self.inner.queue);
@@ -159,8 +159,8 @@ impl Network {
         }
     }
 
-    /// Takes over the requests on a protocol, from now on; an earlier server of the protocol on
-    /// this node gets no more. Requests that find the queue full are refused as busy.
+    /// The requests on a protocol from now on; an earlier server of the protocol on this node gets
+    /// no more. Requests that find the queue full are refused as busy.
     #[must_use = "an unread queue fills up"]
     pub fn serve(&self, protocol: Protocol) -> mpsc::Receiver<Incoming> {
         let (queue, receiver) = mpsc::channel(self.inner.queue);
@@ -169,18 +169,18 @@ impl Network {
     }
 
     /// Offers a file to the registered peers under the BLAKE3 digest of its content. The file must
-    /// stay as it is.
+    /// not change from then on.
     pub fn provide(&self, digest: Blake3Digest, path: PathBuf) {
         self.inner.blobs.provide(digest, path);
     }
 
     /// Fetches the file with this digest from any of the peers in `from` and puts it at `into`.
     ///
-    /// What has arrived is kept in `<into>.part`, so that the next attempt, also one after a
-    /// restart or with another peer, goes on from there. The whole is checked against `digest`
-    /// before it appears under its name. A file longer than `max_bytes` is refused before it is
-    /// transferred. Peers are tried in the order of `from`, again and again until the deadline;
-    /// callers should not all ask the same one first.
+    /// The bytes that have arrived stay in `<into>.part`: the next attempt resumes there, also after
+    /// a restart or with another peer. The whole file is checked against `digest` before it is
+    /// renamed to `into`. A file longer than `max_bytes` is refused before its transfer. Peers are
+    /// tried in the order of `from`, in rounds until the deadline; callers should not all ask the
+    /// same peer first.
     ///
     /// # Errors
     /// [`FetchError`] when the deadline passes, when every peer gave wrong content, or when the
@@ -198,8 +198,8 @@ impl Network {
         self.inner.blobs.fetch(&self.inner.directory, fetch, progress).await
     }
 
-    /// Says goodbye: the peers count this node as down at once instead of after a suspicion.
-    /// Everything but SWIM goes on, so that work in progress can be finished.
+    /// Leaves gracefully: the peers count this node as down at once, without a suspicion first. All
+    /// but SWIM continues, for work in progress to finish.
     pub async fn leave(&self) {
         let (done, left) = oneshot::channel();
         if self.inner.swim.send(swim::Input::Leave(done)).await.is_ok() {
@@ -207,8 +207,8 @@ impl Network {
         }
     }
 
-    /// Stops all tasks and waits until they have, so that the ports are free again. Other handles
-    /// get `Stopped` from then on.
+    /// Stops all tasks and waits for their end; then the ports are free again. Other handles get
+    /// `Stopped` from then on.
     pub async fn stop(&self) {
         self.inner.stop.cancel();
         self.inner.tasks.wait().await;

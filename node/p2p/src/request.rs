@@ -2,7 +2,7 @@
 //!
 //! A frame is a version byte, a tag byte (the protocol of a request, the outcome of an answer), a
 //! length as four bytes (little endian), the body. Version, tag and length are checked before
-//! memory is taken for the body. Each [`Lane`] has its own libp2p behaviour.
+//! memory is allocated for the body. Each [`Lane`] has its own libp2p behaviour.
 
 use core::time::Duration;
 use std::io;
@@ -21,16 +21,18 @@ use crate::{
 };
 
 const VERSION: u8 = 1;
-pub(crate) const MAX_REASON: usize = 256;
-const CHUNK: usize = 64 * 1024;
-/// Longest deadline of a request.
+pub(crate) const MAX_REASON_BYTES: usize = 256;
+const READ_CHUNK_BYTES: usize = 64 * 1024;
+/// Longest deadline of a request; [`Network::request`](crate::Network::request) cuts longer ones.
 pub const MAX_DEADLINE: Duration = Duration::from_secs(300);
+/// A probe without an answer is lost long before this; the deadline frees its stream.
 const SWIM_DEADLINE: Duration = Duration::from_secs(5);
 /// Streams of one connection, both directions together; with the size limit of a protocol, this
 /// bounds the memory that a peer can make this node take.
-const STREAMS: usize = 128;
-/// Requests to one peer at the same time; both directions and a few stragglers fit.
-pub(crate) const IN_FLIGHT: usize = 48;
+const STREAMS_PER_CONNECTION: usize = 128;
+/// Requests to one peer at the same time; those of both directions and a few that have timed out
+/// here but not there fit into [`STREAMS_PER_CONNECTION`].
+pub(crate) const MAX_IN_FLIGHT: usize = 48;
 
 /// A request as read from the wire.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ pub(crate) enum Call {
     Malformed,
 }
 
-/// An answer as written to the wire; the discriminants are its tags.
+/// An answer as written to the wire; the discriminants are the tags.
 #[derive(Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Answer {
@@ -53,7 +55,7 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
-    /// The answer as the caller sees it.
+    /// The answer as the caller gets it.
     pub(crate) fn into_result(
         self,
         peer: PeerIdHash,
@@ -83,17 +85,17 @@ pub(crate) fn behaviour(scope: &str, lane: Lane) -> Requests {
         Lane::Swim => ("swim", SWIM_DEADLINE),
         Lane::Bulk => ("request", MAX_DEADLINE),
     };
-    // The scope is hexadecimal, so the name always starts with a slash as libp2p asks.
+    // libp2p refuses only a name without a leading slash.
     let protocol = StreamProtocol::try_from_owned(format!("/veil/{scope}/{name}/1"));
     let config = request_response::Config::default()
         .with_request_timeout(deadline)
-        .with_max_concurrent_streams(STREAMS);
+        .with_max_concurrent_streams(STREAMS_PER_CONNECTION);
     let protocols = protocol.into_iter().map(|protocol| (protocol, ProtocolSupport::Full));
     Requests::with_codec(Frames { lane }, protocols, config)
 }
 
 fn malformed() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "a frame of another version or format")
+    io::Error::new(io::ErrorKind::InvalidData, "the frame has another version or format")
 }
 
 async fn read_head<T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<(u8, u8, usize)> {
@@ -104,10 +106,10 @@ async fn read_head<T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<(u8, u
 }
 
 async fn read_body<T: AsyncRead + Unpin + Send>(io: &mut T, len: usize) -> io::Result<Vec<u8>> {
-    // Grows with what arrives, so that a length alone does not take memory. `read_to_end` would
-    // zero all spare capacity each time it waits, which for long bodies takes most of the time.
+    // The body grows with what arrives: a length alone takes no memory. `read_to_end` would zero all
+    // spare capacity each time it waits, which takes most of the time for long bodies.
     let mut body = Vec::new();
-    let mut chunk = vec![0; len.min(CHUNK)];
+    let mut chunk = vec![0; len.min(READ_CHUNK_BYTES)];
     while body.len() < len {
         let wanted = chunk.len().min(len - body.len());
         let read = io.read(&mut chunk[..wanted]).await?;
@@ -156,7 +158,7 @@ impl Codec for Frames {
         T: AsyncRead + Unpin + Send,
     {
         let (version, tag, len) = match read_head(io).await {
-            // The peer closed the stream without an answer: it dropped the responder.
+            // The peer has dropped the responder, which closes the stream without an answer.
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 return Ok(Answer::Refused(String::new()));
             }
@@ -165,7 +167,7 @@ impl Codec for Frames {
         let max = match (tag, self.lane) {
             (0, Lane::Swim) => Protocol::Swim.max_response(),
             (0, Lane::Bulk) => Protocol::Sync.max_response(), // the longest; the caller checks its own
-            (1, _) => MAX_REASON,
+            (1, _) => MAX_REASON_BYTES,
             _ => 0,
         };
         if version != VERSION || len > max {

@@ -1,4 +1,4 @@
-//! How far the peers are: libp2p's ping, the last answer of each connected one.
+//! Round trips to the connected peers: the last one of each, as libp2p's ping measures it.
 
 use std::{
     collections::BTreeMap,
@@ -14,11 +14,11 @@ pub(crate) struct RoundTrips(Arc<Mutex<BTreeMap<PeerIdHash, Duration>>>);
 
 impl RoundTrips {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerIdHash, Duration>> {
-        // Valid whatever happened to another holder.
+        // Each entry is valid on its own, also after the panic of another holder.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn took(&self, peer: PeerIdHash, round_trip: Duration) {
+    pub(crate) fn record(&self, peer: PeerIdHash, round_trip: Duration) {
         self.lock().insert(peer, round_trip);
     }
 
@@ -26,7 +26,7 @@ impl RoundTrips {
         self.lock().remove(peer);
     }
 
-    /// The upper median, so that with two peers the slower one counts.
+    /// The upper median: of two peers the slower one counts.
     pub(crate) fn median(&self) -> Option<Duration> {
         let mut all: Vec<_> = self.lock().values().copied().collect();
         all.sort_unstable();
@@ -39,11 +39,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_slower_half_decides_and_who_left_does_not_count() {
+    fn the_median_is_the_upper_one_of_the_connected_peers() {
         let trips = RoundTrips::default();
         assert_eq!(trips.median(), None);
         for (peer, millis) in [(1, 5), (2, 40), (3, 9), (1, 7)] {
-            trips.took(PeerIdHash([peer; 32]), Duration::from_millis(millis));
+            trips.record(PeerIdHash([peer; 32]), Duration::from_millis(millis));
         }
         assert_eq!(trips.median(), Some(Duration::from_millis(9)));
         trips.forget(&PeerIdHash([3; 32]));

@@ -1,9 +1,9 @@
-//! SWIM: who is alive, and where. The protocol is `foca`'s; this module carries its messages,
-//! keeps its timers, and says what it knows.
+//! SWIM: which peers are alive, and at which addresses. `foca` implements the protocol; this module
+//! sends its messages, keeps its timers, and publishes its view.
 //!
 //! A message is one [`Protocol::Swim`] request with an empty answer, sent only over a connection
-//! that exists; SWIM expects loss. Every record is signed by the peer it is about (`record`).
-//! `foca` has no notification for suspicions; they are read from its membership after each step.
+//! that exists; SWIM expects loss. Each peer signs its own record (`record`). `foca` does not notify
+//! of suspicions: this module reads them from its membership after each step.
 
 mod record;
 
@@ -37,64 +37,66 @@ use crate::{
     kind::{Protocol, SWIM_BYTES},
 };
 
-const REMEMBER_DOWN: Duration = Duration::from_secs(24 * 60 * 60);
-/// Connected peers that are not up are greeted again after this many probe periods: the first
-/// greeting may have been lost.
-const JOIN_PERIODS: u32 = 5;
-/// How long a goodbye may take to reach those it is sent to.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// How long SWIM remembers a dead peer.
+const FORGET_DOWN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// This node announces itself again to connected peers that are not up after this many probe
+/// periods: the first announcement may have been lost.
+const ANNOUNCE_PERIODS: u32 = 5;
+/// How long peers may take to confirm that this node leaves.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What SWIM knows of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It answers.
+    /// The peer answers.
     Alive,
-    /// It did not answer a probe and may still object.
+    /// The peer did not answer a probe and may still refute the suspicion.
     Suspect,
-    /// It was declared dead, or it left.
+    /// The peer was declared dead, or it left.
     Down {
         /// When this node learned it, by its own clock.
         since: UnixMillis,
     },
 }
 
-/// The state of the other registered peers. A peer that was never seen is not in it.
+/// The health of the other registered peers, as SWIM knows it. A peer that was never seen is not in
+/// it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Liveness {
     peers: BTreeMap<PeerIdHash, Health>,
 }
 
 impl Liveness {
-    /// What is known of one peer; `None` if it was never seen.
+    /// The health of one peer; `None` if it was never seen.
     #[must_use]
     pub fn get(&self, peer: &PeerIdHash) -> Option<Health> {
         self.peers.get(peer).copied()
     }
 
-    /// Whether the peer is alive or only suspected.
+    /// Whether the peer is alive, or suspected but not yet down.
     #[must_use]
     pub fn is_up(&self, peer: &PeerIdHash) -> bool {
         matches!(self.get(peer), Some(Health::Alive | Health::Suspect))
     }
 
-    /// All known peers.
+    /// All peers that were seen, in the order of their ids.
     pub fn iter(&self) -> btree_map::Iter<'_, PeerIdHash, Health> {
         self.peers.iter()
     }
 }
 
-/// What the task is told.
+/// An input of the task.
 #[derive(Debug)]
 pub(crate) enum Input {
     /// A connection to a registered peer is open.
     Connected(PeerIdHash),
-    /// A SWIM message.
+    /// A SWIM message has arrived.
     Packet { from: PeerIdHash, connection: ConnectionId, bytes: Vec<u8> },
-    /// Say goodbye, then confirm.
+    /// Leave, then confirm.
     Leave(oneshot::Sender<()>),
 }
 
-/// What the task is started with.
+/// The arguments of [`run`].
 pub(crate) struct Start {
     pub(crate) identity: SecretIdentity,
     pub(crate) scope: String,
@@ -121,11 +123,11 @@ struct Swim {
     liveness: watch::Sender<Liveness>,
 }
 
-/// Runs until it is stopped.
+/// Runs the membership until `stop`.
 pub(crate) async fn run(start: Start, mut inputs: mpsc::Receiver<Input>, stop: CancellationToken) {
     let mut directory = start.directory.clone();
-    let mut join_again = tokio::time::interval(start.config.probe_period * JOIN_PERIODS);
-    join_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut announce_again = tokio::time::interval(start.config.probe_period * ANNOUNCE_PERIODS);
+    announce_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut swim = Swim::new(start);
     loop {
         let next_timer = swim.timers.keys().next().map(|(at, _)| *at);
@@ -138,21 +140,21 @@ pub(crate) async fn run(start: Start, mut inputs: mpsc::Receiver<Input>, stop: C
         tokio::select! {
             () = stop.cancelled() => return,
             () = timer => swim.fire_timers(),
-            _ = join_again.tick() => swim.join_again(),
+            _ = announce_again.tick() => swim.announce_again(),
             Ok(()) = directory.changed() => {}
             input = inputs.recv() => match input {
                 None => return,
                 Some(Input::Leave(done)) => {
                     swim.leave().await;
-                    let _ = done.send(()); // nobody waits for it any more
-                    // What others say from now on is not for a node that has left.
+                    let _ = done.send(()); // the caller may have given up
+                    // A node that has left ignores all further messages.
                     inputs.close();
                     stop.cancelled().await;
                     return;
                 }
-                Some(Input::Connected(peer)) => swim.connected(&peer),
+                Some(Input::Connected(peer)) => swim.announce_to(&peer),
                 Some(Input::Packet { from, connection, bytes }) => {
-                    swim.packet(from, connection, &bytes);
+                    swim.on_packet(from, connection, &bytes);
                 }
             },
         }
@@ -160,7 +162,8 @@ pub(crate) async fn run(start: Start, mut inputs: mpsc::Receiver<Input>, stop: C
     }
 }
 
-fn now() -> UnixMillis {
+/// The time of this node's clock.
+fn unix_millis() -> UnixMillis {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMillis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }
@@ -174,7 +177,7 @@ fn machine_config(config: &SwimConfig) -> foca::Config {
         num_indirect_probes: several(config.indirect_probes),
         max_transmissions: NonZeroU8::MIN.saturating_add(9),
         suspect_to_down_after: config.suspicion,
-        remove_down_after: Some(REMEMBER_DOWN),
+        remove_down_after: Some(FORGET_DOWN_AFTER),
         max_packet_size: several(SWIM_BYTES),
         notify_down_members: true,
         periodic_announce: periodic(config.probe_period * 30, 1),
@@ -187,9 +190,9 @@ impl Swim {
     fn new(start: Start) -> Self {
         let Start { identity, scope, addresses, config, directory, connected, commands, liveness } =
             start;
-        // A restart has a later clock, so that the new record wins over the one of the last run.
+        // The clock is later than at the previous start: the new record wins over the previous one.
         let signer = Signer { identity, scope: scope.clone() };
-        let own = Record::own(signer, now().0, &addresses);
+        let own = Record::own(signer, unix_millis().0, &addresses);
         let me = own.peer();
         let shared = Arc::new(Mutex::new(own.clone()));
         let own_shared = Arc::clone(&shared);
@@ -212,29 +215,29 @@ impl Swim {
         }
     }
 
-    fn connected(&mut self, peer: &PeerIdHash) {
+    fn announce_to(&mut self, peer: &PeerIdHash) {
         let Some(identity) = self.directory.borrow().get(peer).map(|peer| peer.identity) else {
             return;
         };
         let result = self.foca.announce(Record::addressee(identity), &mut self.effects);
-        self.settle(result, None);
+        self.drain_effects(result, None);
     }
 
-    fn join_again(&mut self) {
+    fn announce_again(&mut self) {
         let known = self.liveness.borrow().clone();
         let missing: Vec<PeerIdHash> =
             self.connected.borrow().iter().filter(|peer| !known.is_up(peer)).copied().collect();
         for peer in missing {
-            self.connected(&peer);
+            self.announce_to(&peer);
         }
     }
 
-    fn packet(&mut self, from: PeerIdHash, connection: ConnectionId, bytes: &[u8]) {
+    fn on_packet(&mut self, from: PeerIdHash, connection: ConnectionId, bytes: &[u8]) {
         let header: Result<foca::Header<Record>, _> = PostcardCodec.decode_header(bytes);
         match header {
             Ok(header) if header.src.peer() == from => {
                 let result = self.foca.handle_data(bytes, &mut self.effects);
-                self.settle(result, Some((from, connection)));
+                self.drain_effects(result, Some((from, connection)));
             }
             Ok(_) => tracing::warn!(%from, "refused a membership message in another peer's name"),
             Err(_) => tracing::warn!(%from, "refused a malformed membership message"),
@@ -246,12 +249,12 @@ impl Swim {
         while let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now) {
             let timer = entry.remove();
             let result = self.foca.handle_timer(timer, &mut self.effects);
-            self.settle(result, None);
+            self.drain_effects(result, None);
         }
     }
 
-    /// Carries out what the machine asked for in a step.
-    fn settle(
+    /// Carries out the effects of a step.
+    fn drain_effects(
         &mut self,
         result: Result<(), foca::Error>,
         cause: Option<(PeerIdHash, ConnectionId)>,
@@ -259,7 +262,7 @@ impl Swim {
         if let Err(error) = result {
             match cause {
                 Some((from, _)) => tracing::warn!(%from, %error, "refused a membership message"),
-                None => tracing::debug!(%error, "membership step"),
+                None => tracing::debug!(%error, "a membership step failed"),
             }
         }
         while let Some((after, timer)) = self.effects.to_schedule() {
@@ -267,14 +270,14 @@ impl Swim {
             self.timers.insert((Instant::now() + after, self.timer_count), timer);
         }
         while let Some(notification) = self.effects.to_notify() {
-            self.notified(notification, cause);
+            self.on_notification(notification, cause);
         }
         while let Some((to, bytes)) = self.effects.to_send() {
             self.send(to.peer(), bytes.to_vec());
         }
     }
 
-    fn notified(
+    fn on_notification(
         &mut self,
         notification: OwnedNotification<Record>,
         cause: Option<(PeerIdHash, ConnectionId)>,
@@ -290,15 +293,14 @@ impl Swim {
                     return; // an earlier run of this node
                 }
                 if !record.is_same_run(&before) {
-                    // Connections to the previous run are dead, though the transport may take a
-                    // while to notice.
+                    // Connections to the previous run are dead, but the transport may notice it late.
                     let from_itself = cause.filter(|(from, _)| *from == peer);
                     let keep = from_itself.map(|(_, connection)| connection);
                     self.command(Command::Restarted { peer, keep });
                 }
                 self.command(Command::Learn { peer, addresses: record.addresses() });
             }
-            // Its connections are left alone: it may only be overloaded, with bulk under way.
+            // Its connections stay: it may be overloaded only, and transfer bulk.
             OwnedNotification::MemberDown(record) => {
                 tracing::warn!(peer = %record.peer(), "peer is down");
             }
@@ -313,15 +315,15 @@ impl Swim {
 
     async fn leave(&mut self) {
         if let Err(error) = self.foca.leave_cluster(&mut self.effects) {
-            tracing::warn!(%error, "could not say goodbye");
+            tracing::warn!(%error, "could not leave gracefully");
         }
-        let mut goodbyes = Vec::new();
+        let mut confirmations = Vec::new();
         while let Some((to, bytes)) = self.effects.to_send() {
-            goodbyes.push(self.send(to.peer(), bytes.to_vec()));
+            confirmations.push(self.send(to.peer(), bytes.to_vec()));
         }
-        let arrived = futures::future::join_all(goodbyes);
-        if tokio::time::timeout(GOODBYE, arrived).await.is_err() {
-            tracing::warn!("not every peer confirmed the goodbye in time");
+        let confirmed = futures::future::join_all(confirmations);
+        if tokio::time::timeout(LEAVE_TIMEOUT, confirmed).await.is_err() {
+            tracing::warn!("not every peer confirmed in time that this node leaves");
         }
     }
 
@@ -339,7 +341,7 @@ impl Swim {
         let _ = self.commands.send(command); // fails only when the network has stopped
     }
 
-    /// Tells the watchers if anything has changed.
+    /// Publishes the liveness if it has changed.
     fn publish(&mut self) {
         let directory = self.directory.borrow_and_update().clone();
         let mut states = BTreeMap::new();
@@ -356,11 +358,11 @@ impl Swim {
                     (State::Alive, _) => Health::Alive,
                     (State::Suspect, _) => Health::Suspect,
                     (State::Down, Some(down @ Health::Down { .. })) => down,
-                    (State::Down, _) => Health::Down { since: now() },
+                    (State::Down, _) => Health::Down { since: unix_millis() },
                 };
                 peers.insert(*peer, health);
             }
-            // A peer that was down for so long that SWIM forgot it is still down.
+            // A peer that SWIM has forgotten after a long time down is still down.
             for (peer, health) in &liveness.peers {
                 if matches!(health, Health::Down { .. }) && directory.contains(peer) {
                     peers.entry(*peer).or_insert(*health);

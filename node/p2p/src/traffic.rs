@@ -1,8 +1,8 @@
-//! Counters of what was sent and received.
+//! Counters of messages and bytes.
 //!
-//! By topic and protocol they count payloads at this node's edge: what it originates and what is
-//! meant for it. What gossip forwards for others and what the transports add is in the totals, which
-//! libp2p counts below its multiplexers (TCP's and QUIC's own headers are not).
+//! The counters of topics and protocols count the payloads that this node originates and those that
+//! are addressed to it. The totals also count what gossip relays for others and what the transports
+//! add: libp2p measures them below its multiplexers, without the headers of TCP and QUIC.
 
 use std::{
     collections::BTreeMap,
@@ -18,34 +18,34 @@ use crate::kind::{Protocol, Topic};
 pub struct Count {
     /// Messages published, or requests made and answers given.
     pub sent: u64,
-    /// Their bytes.
+    /// Payload bytes of `sent`.
     pub sent_bytes: u64,
     /// Messages delivered, or requests served and answers received.
     pub received: u64,
-    /// Their bytes.
+    /// Payload bytes of `received`.
     pub received_bytes: u64,
     /// Messages dropped or requests refused because a local queue or a peer's budget was full.
     pub dropped: u64,
 }
 
-/// What went through a [`Network`](crate::Network) since its start.
+/// The traffic of a [`Network`](crate::Network) since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// By gossip topic.
+    /// Gossip of each topic that was used.
     pub topics: BTreeMap<Topic, Count>,
-    /// By request protocol.
+    /// Requests and answers of each protocol that was used.
     pub protocols: BTreeMap<Protocol, Count>,
-    /// Bulk streams.
+    /// Files served (`sent`) and fetched (`received`).
     pub blobs: Count,
     /// Connections refused because the peer is not registered.
     pub refused_connections: u64,
-    /// All bytes sent on all connections.
+    /// Bytes sent on all connections together.
     pub wire_sent_bytes: u64,
-    /// All bytes received on all connections.
+    /// Bytes received on all connections together.
     pub wire_received_bytes: u64,
 }
 
-/// libp2p's counters of all bytes. It gives them out as text only.
+/// libp2p's counters of all bytes, which it exports only as text.
 #[derive(Clone, Debug)]
 pub(crate) struct Wire(Arc<Registry>);
 
@@ -54,7 +54,7 @@ impl Wire {
         Self(Arc::new(registry))
     }
 
-    /// Sent and received.
+    /// Bytes sent and bytes received.
     pub(crate) fn totals(&self) -> (u64, u64) {
         let mut lines = String::new();
         // Writing to a string does not fail.
@@ -76,7 +76,7 @@ pub(crate) struct Counters(Arc<Mutex<Traffic>>);
 
 impl Counters {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Traffic> {
-        // Counters are valid whatever happened to another holder.
+        // Each counter is valid on its own, also after the panic of another holder.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

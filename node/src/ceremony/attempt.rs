@@ -28,11 +28,11 @@ use super::{
     ReferenceStringError, ceremony_context,
     exchange::{Exchange, ExchangeConfig},
     folder::AttemptFolder,
-    keeper::{CeremonyEvent, CeremonyKeeper, ExchangeKeeper, ExchangeState},
+    keeper::{CeremonyEvent, CeremonyHost, ExchangeHost, ExchangeState},
     preflight::{Needs, own_facts},
     publish::Publisher,
 };
-use crate::driver::{Channel, Clock, Driver, DriverConfig, Links, QueueLimits};
+use crate::driver::{Ceremony, Channel, Clock, Driver, DriverConfig, QueueLimits, Transports};
 
 /// Everything fixed about an attempt, checked.
 struct Plan {
@@ -49,7 +49,7 @@ enum Decision {
 }
 
 /// Checks a proposal before anything is done for it.
-fn plan<L: Links>(member: &Member<L>, proposal: &Proposal) -> Result<Plan, CeremonyError> {
+fn plan<T: Transports>(member: &Member<T>, proposal: &Proposal) -> Result<Plan, CeremonyError> {
     let refuse = |reason: String| Err(CeremonyError::Proposal(reason));
     let options = &member.options;
     if proposal.context != ceremony_context(&options.scope) {
@@ -97,8 +97,8 @@ fn plan<L: Links>(member: &Member<L>, proposal: &Proposal) -> Result<Plan, Cerem
 }
 
 /// Takes part in an attempt until the chain has decided.
-pub(super) async fn run<L: Links>(
-    member: &Member<L>,
+pub(super) async fn run<T: Transports>(
+    member: &Member<T>,
     proposal: &Proposal,
     stop: &CancellationToken,
 ) -> Result<FinishedKey, CeremonyError> {
@@ -144,8 +144,8 @@ async fn erase(folder: &AttemptFolder) -> Result<(), CeremonyError> {
     }
 }
 
-async fn take_part<L: Links>(
-    member: &Member<L>,
+async fn take_part<T: Transports>(
+    member: &Member<T>,
     proposal: &Proposal,
     plan: &Plan,
     stop: &CancellationToken,
@@ -174,8 +174,8 @@ async fn take_part<L: Links>(
         retry: options.timing.machine.retry,
     });
     let (sender, mut state) = watch::channel(ExchangeState::default());
-    let (link, incoming) = member.links.open(Channel::Publication, &proposal.roster);
-    let exchange = Driver::start(config, exchange, ExchangeKeeper(sender), link, incoming);
+    let (transport, incoming) = member.transports.open(Channel::Publication, &proposal.roster);
+    let exchange = Driver::start(config, exchange, ExchangeHost(sender), transport, incoming);
     if fresh {
         let needs = Needs::of(plan.setup.committee(), &plan.params);
         let origin = member.reference.origin();
@@ -211,7 +211,7 @@ async fn take_part<L: Links>(
     let _reference_task = AbortOnDrop(reference_task);
     let machine = machine(member, plan, messages, clock.now())?;
     let (events, mut received) = mpsc::unbounded_channel();
-    let keeper = CeremonyKeeper {
+    let host = CeremonyHost {
         folder: plan.folder.clone(),
         journal,
         passphrase: options.passphrase.clone(),
@@ -221,8 +221,8 @@ async fn take_part<L: Links>(
         status: member.status.clone(),
         shown: None,
     };
-    let (link, incoming) = member.links.open(Channel::Ceremony, &proposal.roster);
-    let ceremony = Driver::start(config, machine, keeper, link, incoming);
+    let (transport, incoming) = member.transports.open(Channel::Ceremony, &proposal.roster);
+    let ceremony = Driver::start(config, machine, host, transport, incoming);
     let publisher = || Publisher {
         member,
         proposal,
@@ -274,8 +274,8 @@ async fn take_part<L: Links>(
 }
 
 /// A fresh machine, or one that goes on from its records.
-fn machine<L: Links>(
-    member: &Member<L>,
+fn machine<T: Transports>(
+    member: &Member<T>,
     plan: &Plan,
     messages: Vec<SignedMessage>,
     now: u64,
@@ -304,12 +304,12 @@ fn machine<L: Links>(
 }
 
 /// Lets the machine, the publication and the chain run until the attempt is decided.
-async fn decide<'a, L: Links>(
-    member: &Member<L>,
+async fn decide<'a, T: Transports>(
+    member: &Member<T>,
     proposal: &Proposal,
-    ceremony: &Driver<Ceremony, CeremonyKeeper>,
+    ceremony: &Driver<Ceremony, CeremonyHost>,
     events: &mut mpsc::UnboundedReceiver<CeremonyEvent>,
-    publisher: impl Fn() -> Publisher<'a, L>,
+    publisher: impl Fn() -> Publisher<'a, T>,
     stop: &CancellationToken,
 ) -> Result<Decision, CeremonyError> {
     let mut certificate: Option<FinishCertificate> = None;
@@ -380,7 +380,7 @@ async fn decide<'a, L: Links>(
     }
 }
 
-async fn tell_chain<L: Links>(member: &Member<L>, proposal: &Proposal, report: &AbortReport) {
+async fn tell_chain<T: Transports>(member: &Member<T>, proposal: &Proposal, report: &AbortReport) {
     use veil_protocol_spec::ceremony::AbortReason;
     // It comes from there.
     if !matches!(report.reason, AbortReason::Expired) {
@@ -389,8 +389,8 @@ async fn tell_chain<L: Links>(member: &Member<L>, proposal: &Proposal, report: &
 }
 
 /// Ends the attempt for everybody. If that fails the attempt expires.
-pub(super) async fn abort_on_chain<L: Links>(
-    member: &Member<L>,
+pub(super) async fn abort_on_chain<T: Transports>(
+    member: &Member<T>,
     proposal: &Proposal,
     reason: &str,
 ) {
@@ -406,8 +406,8 @@ pub(super) async fn abort_on_chain<L: Links>(
     }
 }
 
-fn seat<L: Links>(
-    member: &Member<L>,
+fn seat<T: Transports>(
+    member: &Member<T>,
     proposal: &Proposal,
 ) -> Option<veil_protocol_spec::ParticipantIndex> {
     let public = member.options.identity.public();
@@ -416,11 +416,11 @@ fn seat<L: Links>(
 }
 
 /// Gets the reference string while the ceremony runs.
-fn start_reference<L: Links>(
-    member: &Member<L>,
+fn start_reference<T: Transports>(
+    member: &Member<T>,
     proposal: &Proposal,
     plan: &Plan,
-    exchange: &Driver<Exchange, ExchangeKeeper>,
+    exchange: &Driver<Exchange, ExchangeHost>,
     mut state: watch::Receiver<ExchangeState>,
 ) -> (watch::Receiver<Option<ReferenceString>>, AbortHandle) {
     let (sender, receiver) = watch::channel(None);

@@ -12,16 +12,39 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use veil_committee_machine::{Effect, Machine, Millis, Verdict};
 use veil_protocol_spec::{
-    Attempt, CeremonyId, Committee, KeccakDigest, ParticipantIndex, PublicIdentity, Signature,
-    Wire,
+    Attempt, CeremonyId, CodecError, Committee, KeccakDigest, ParticipantIndex, PublicIdentity,
+    Signature, Wire,
     publication::{ExchangeBody, ExchangeMessage, Facts, ReferenceString},
 };
 
 use super::preflight::Answer;
-use crate::driver::{Effect, Machine, Millis, Verdict};
 
-/// What the exchange tells its owner.
+/// Why a message is left aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ExchangeSkip {
+    /// Of another ceremony or attempt.
+    OtherAttempt,
+    /// Facts that answer no question of this member.
+    NotAsked,
+}
+
+/// Why a message counts against its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ExchangeFault {
+    /// Too long, of another version, or not a publication message.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The reference string from somebody else than participant 1.
+    #[error("only participant 1 names the reference string")]
+    NotTheFirst,
+    /// A signature that does not verify.
+    #[error("its signature of the publication is wrong")]
+    Signature,
+}
+
+/// What the exchange tells its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ExchangeEffect {
     /// Everybody's facts are here.
@@ -147,7 +170,7 @@ impl Exchange {
         let ExchangeConfig { ceremony, attempt, .. } = self.config;
         let bytes = ExchangeMessage { ceremony, attempt, body }.to_wire().into();
         self.effects.push_back(match to {
-            Some(to) => Effect::Send(to, bytes),
+            Some(to) => Effect::Send { to, bytes },
             None => Effect::Broadcast(bytes),
         });
     }
@@ -211,14 +234,21 @@ impl Exchange {
 impl Machine for Exchange {
     type Record = ();
     type Special = ExchangeEffect;
+    type Skip = ExchangeSkip;
+    type Fault = ExchangeFault;
 
-    fn handle(&mut self, from: ParticipantIndex, bytes: &[u8], now: Millis) -> Verdict {
+    fn handle(
+        &mut self,
+        from: ParticipantIndex,
+        bytes: &[u8],
+        now: Millis,
+    ) -> Verdict<ExchangeSkip, ExchangeFault> {
         let message = match ExchangeMessage::from_wire(bytes) {
             Ok(message) => message,
-            Err(error) => return Verdict::Fault(error.to_string()),
+            Err(error) => return Verdict::Fault(error.into()),
         };
         if (message.ceremony, message.attempt) != (self.config.ceremony, self.config.attempt) {
-            return Verdict::Skip;
+            return Verdict::Skip(ExchangeSkip::OtherAttempt);
         }
         match message.body {
             ExchangeBody::AskFacts(asked) => {
@@ -228,7 +258,9 @@ impl Machine for Exchange {
             ExchangeBody::Facts(asked, theirs, facts) => {
                 // An answer to no question of this member would be timed wrongly.
                 let wall = self.wall(now);
-                let Some(round_trip) = wall.checked_sub(asked) else { return Verdict::Skip };
+                let Some(round_trip) = wall.checked_sub(asked) else {
+                    return Verdict::Skip(ExchangeSkip::NotAsked);
+                };
                 let middle = i128::from(asked) + i128::from(round_trip / 2);
                 let difference = i128::from(theirs) - middle;
                 let clock_difference = difference.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
@@ -242,7 +274,7 @@ impl Machine for Exchange {
             }
             ExchangeBody::Reference(reference) => {
                 if from.get() != 1 {
-                    return Verdict::Fault("only participant 1 names the reference string".into());
+                    return Verdict::Fault(ExchangeFault::NotTheFirst);
                 }
                 if self.reference.is_none() && self.want_reference {
                     self.reference = Some(reference);
@@ -260,7 +292,7 @@ impl Machine for Exchange {
                 let valid =
                     identity.is_some_and(|i| i.verify(digest.as_bytes(), &signature).is_ok());
                 if !valid {
-                    return Verdict::Fault("its signature of the publication is wrong".into());
+                    return Verdict::Fault(ExchangeFault::Signature);
                 }
                 self.signatures.insert(from, (digest, signature));
                 self.check_signatures();

@@ -1,8 +1,9 @@
-//! Keepers of the machines around a ceremony.
+//! Hosts of the machines around a ceremony.
 
 use tokio::sync::{mpsc, watch};
+use veil_committee_machine::Millis;
 use veil_keygen_ceremony::{
-    machine::{AbortReport, Ceremony, Outcome, Progress, Record, Stage},
+    machine::{AbortReport, Ceremony, CeremonyEffect, Outcome, Progress, Record, Stage},
     transcript::{FinishCertificate, Transcript},
 };
 use veil_node_storage::{journal::Journal, keystore::Passphrase};
@@ -16,12 +17,9 @@ use super::{
     exchange::{Exchange, ExchangeEffect},
     folder::AttemptFolder,
 };
-use crate::{
-    driver::{CeremonyEffect, Keeper, KeeperError, Millis},
-    simulate::stage_name,
-};
+use crate::driver::{Host, HostError};
 
-/// What the ceremony's keeper tells the attempt.
+/// What the ceremony's host tells the attempt.
 #[derive(Debug)]
 pub(super) enum CeremonyEvent {
     Publish(Box<FinishCertificate>),
@@ -29,7 +27,7 @@ pub(super) enum CeremonyEvent {
     Abort(Box<AbortReport>),
 }
 
-pub(super) struct CeremonyKeeper {
+pub(super) struct CeremonyHost {
     pub(super) folder: AttemptFolder,
     pub(super) journal: Journal,
     pub(super) passphrase: Passphrase,
@@ -40,7 +38,7 @@ pub(super) struct CeremonyKeeper {
     pub(super) shown: Option<Progress>,
 }
 
-impl CeremonyKeeper {
+impl CeremonyHost {
     fn transcript(&self, machine: &Ceremony) -> Transcript {
         let messages = machine.broadcasts().filter(|m| m.header.round != Round::Abort);
         self.transcript_of(messages.cloned().collect())
@@ -51,41 +49,39 @@ impl CeremonyKeeper {
     }
 }
 
-impl Keeper<Ceremony> for CeremonyKeeper {
-    fn persist(&mut self, records: &[Record]) -> Result<(), KeeperError> {
+impl Host<Ceremony> for CeremonyHost {
+    fn persist(&mut self, records: &[Record]) -> Result<(), HostError> {
         let mut messages = Vec::new();
         for record in records {
             match record {
                 Record::Message(message) => messages.push(&**message),
                 // Files of their own; what comes before and after them keeps its order.
                 Record::KeySet(key_set) => {
-                    self.folder.write_key_set(key_set).map_err(KeeperError::new)?;
+                    self.folder.write_key_set(key_set).map_err(HostError::new)?;
                 }
                 Record::KeyShare(share) => {
-                    self.folder
-                        .write_key_share(share, &self.passphrase)
-                        .map_err(KeeperError::new)?;
+                    self.folder.write_key_share(share, &self.passphrase).map_err(HostError::new)?;
                 }
             }
         }
         if messages.is_empty() {
             return Ok(());
         }
-        self.journal.append(messages).map_err(KeeperError::new)
+        self.journal.append(messages).map_err(HostError::new)
     }
 
-    fn carry_out(&mut self, effect: CeremonyEffect, machine: &Ceremony) -> Result<(), KeeperError> {
+    fn carry_out(&mut self, effect: CeremonyEffect, machine: &Ceremony) -> Result<(), HostError> {
         let event = match effect {
             CeremonyEffect::EraseSeed => {
-                return self.folder.erase_seed().map_err(KeeperError::new);
+                return self.folder.erase_seed().map_err(HostError::new);
             }
             CeremonyEffect::EraseKeyShare => {
-                return self.folder.erase_key_share().map_err(KeeperError::new);
+                return self.folder.erase_key_share().map_err(HostError::new);
             }
             CeremonyEffect::Publish(certificate) => CeremonyEvent::Publish(certificate),
             CeremonyEffect::Complete(outcome) => {
                 let transcript = self.transcript(machine);
-                self.folder.write_transcript(&transcript).map_err(KeeperError::new)?;
+                self.folder.write_transcript(&transcript).map_err(HostError::new)?;
                 CeremonyEvent::Complete(outcome)
             }
             CeremonyEffect::Abort(report) => {
@@ -108,7 +104,7 @@ impl Keeper<Ceremony> for CeremonyKeeper {
             return;
         }
         let Progress { stage, done, total, outstanding } = progress.clone();
-        self.status.step(&stage_name(stage), (done, total), outstanding);
+        self.status.step(stage.name(), (done, total), outstanding);
         self.shown = Some(progress);
     }
 }
@@ -121,14 +117,14 @@ pub(super) struct ExchangeState {
     pub(super) signatures: Option<Vec<Signature>>,
 }
 
-pub(super) struct ExchangeKeeper(pub(super) watch::Sender<ExchangeState>);
+pub(super) struct ExchangeHost(pub(super) watch::Sender<ExchangeState>);
 
-impl Keeper<Exchange> for ExchangeKeeper {
-    fn persist(&mut self, _records: &[()]) -> Result<(), KeeperError> {
+impl Host<Exchange> for ExchangeHost {
+    fn persist(&mut self, _records: &[()]) -> Result<(), HostError> {
         Ok(())
     }
 
-    fn carry_out(&mut self, effect: ExchangeEffect, _: &Exchange) -> Result<(), KeeperError> {
+    fn carry_out(&mut self, effect: ExchangeEffect, _: &Exchange) -> Result<(), HostError> {
         self.0.send_modify(|state| match effect {
             ExchangeEffect::AllFacts => state.all_facts = true,
             ExchangeEffect::Reference(reference) => state.reference = Some(reference),

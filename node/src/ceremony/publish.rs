@@ -15,7 +15,10 @@ use std::{sync::Arc, time::Duration};
 use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::watch;
 use veil_committee::{
-    frost::{GroupSignature, Purpose, SessionContext, SigningContext, SigningKeyId},
+    frost::{
+        GroupSignature, Purpose, SessionContext, SigningContext, SigningKeyId, SigningMachine,
+        SigningSchedule,
+    },
     key_share::KeyShare,
 };
 use veil_keygen_ceremony::transcript::FinishCertificate;
@@ -25,17 +28,14 @@ use super::{
     AttemptStatus, CeremonyError, CommitPointError, Member, Proposal, Publication, ReferenceString,
     commit_point, exchange::Exchange, folder::AttemptFolder, keeper::ExchangeState,
 };
-use crate::driver::{
-    Channel, Control, Driver, DriverConfig, Links, NonceKeeper, NonceStore, SigningMachine,
-    SigningSchedule,
-};
+use crate::driver::{Channel, Control, Driver, DriverConfig, NonceHost, NonceStore, Transports};
 
 /// Tries to publish by one member, before it leaves it to the others.
 const PUBLISH_TRIES: u32 = 5;
 
 /// What the publication of an attempt needs.
-pub(super) struct Publisher<'a, L: Links> {
-    pub(super) member: &'a Member<L>,
+pub(super) struct Publisher<'a, T: Transports> {
+    pub(super) member: &'a Member<T>,
     pub(super) proposal: &'a Proposal,
     pub(super) folder: &'a AttemptFolder,
     pub(super) config: DriverConfig,
@@ -44,7 +44,7 @@ pub(super) struct Publisher<'a, L: Links> {
     pub(super) reference: watch::Receiver<Option<ReferenceString>>,
 }
 
-impl<L: Links> Publisher<'_, L> {
+impl<T: Transports> Publisher<'_, T> {
     /// Runs until it is dropped, when the attempt is decided; returns only what makes going on
     /// useless.
     pub(super) async fn run(
@@ -117,9 +117,10 @@ impl<L: Links> Publisher<'_, L> {
             &store.records(),
             schedule,
         )?;
-        let (keeper, mut outcome) = NonceKeeper::new(store);
-        let (link, incoming) = self.member.links.open(Channel::Signing, &self.proposal.roster);
-        let driver = Driver::start(self.config, machine, keeper, link, incoming);
+        let (host, mut outcome) = NonceHost::new(store);
+        let (transport, incoming) =
+            self.member.transports.open(Channel::Signing, &self.proposal.roster);
+        let driver = Driver::start(self.config, machine, host, transport, incoming);
         // Only the commit point decides when it is too late.
         let forever = u64::MAX;
         driver

@@ -13,7 +13,7 @@ use veil_protocol_spec::{
 
 use self::doubles::{TestChain, TestSource, identity, roster, scope, timing};
 use super::*;
-use crate::driver::memory::{MemoryLinks, MemoryNetwork};
+use crate::driver::memory::{MemoryNetwork, MemoryTransports};
 
 mod doubles;
 mod p2p;
@@ -62,7 +62,7 @@ impl Cluster {
         self.data_dir(j).join(format!("ceremony/epoch-0-attempt-{attempt}"))
     }
 
-    async fn member(&self, j: ParticipantIndex, chain: TestChain) -> Member<MemoryLinks> {
+    async fn member(&self, j: ParticipantIndex, chain: TestChain) -> Member<MemoryTransports> {
         // A killed member's thread lets go of its files a moment later.
         let path = self.data_dir(j);
         let data = eventually("the data directory is free", || DataDir::lock(&path).ok()).await;
@@ -82,7 +82,7 @@ impl Cluster {
                 timing: self.timing,
             },
             data: Arc::new(data),
-            links: self.network.of(j),
+            transports: self.network.of(j),
             chain: Arc::new(chain),
             reference: Arc::new(self.source.clone()),
             status: StatusBoard::default(),

@@ -29,7 +29,7 @@ use crate::{
     archive,
     demonstrate::demonstrate,
     misbehaviour::FaultName,
-    simulate::{Options, Simulation, run as run_simulation, stage_name},
+    simulate::{Options, Simulation, run as run_simulation},
     usage::Stopwatch,
 };
 
@@ -175,7 +175,7 @@ fn simulate(arguments: &Arguments) -> Result<(Value, Exit), Failure> {
     let exit = match shown {
         Ok(shown) => {
             report["verified"] = json!(shown.verified);
-            report["liars"] = json!(shown.liars);
+            report["culprits"] = json!(shown.culprits);
             report["proof"] = json!(shown);
             Exit::Done
         }
@@ -256,7 +256,7 @@ fn aborts(simulation: &Simulation) -> Value {
             let report = ending.as_ref().err()?;
             Some(json!({
                 "participant": j,
-                "detected_in": stage_name(report.stage),
+                "detected_in": report.stage.name(),
                 "reason": report.reason,
                 "message": report.reason.to_string(),
                 "accused": report.reason.accused(),
@@ -327,8 +327,8 @@ fn write_report(out: &mut dyn Write, report: &Value) -> io::Result<()> {
     if !report["error"].is_null() {
         writeln!(out, "error            {}", text("error"))?;
     }
-    if report["liars"].as_array().is_some_and(|liars| !liars.is_empty()) {
-        writeln!(out, "liars            {}", report["liars"])?;
+    if report["culprits"].as_array().is_some_and(|culprits| !culprits.is_empty()) {
+        writeln!(out, "culprits         {}", report["culprits"])?;
     }
     Ok(())
 }

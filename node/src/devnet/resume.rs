@@ -14,7 +14,7 @@ use veil_node_storage::keystore::{Passphrase, read_identity};
 
 use super::{
     CHAIN_STATE, Devnet, DevnetError, DevnetFile, DevnetOptions, Event, EventHandler,
-    FIRST_NODE_ACCOUNT, Node, NodeEntry, StepTimer, account, files::NodeFiles,
+    FIRST_NODE_ACCOUNT, Node, NodeEntry, account, files::NodeFiles, progress::StepTimer,
 };
 use crate::{
     config::{MemberConfig, WorkerConfig},

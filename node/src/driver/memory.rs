@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::mpsc;
 use veil_protocol_spec::{ParticipantIndex, PublicIdentity};
 
-use super::{Channel, Inbound, Link, LinkError, Links};
+use super::transport::{Channel, Inbound, Transport, TransportError, Transports};
 
 type Inboxes = BTreeMap<(ParticipantIndex, Channel), mpsc::Sender<Inbound>>;
 
@@ -30,8 +30,8 @@ impl MemoryNetwork {
     }
 
     /// A participant's end.
-    pub(crate) fn of(&self, me: ParticipantIndex) -> MemoryLinks {
-        MemoryLinks { network: self.clone(), me }
+    pub(crate) fn of(&self, me: ParticipantIndex) -> MemoryTransports {
+        MemoryTransports { network: self.clone(), me }
     }
 
     /// Takes a participant down; opening a channel brings it up again.
@@ -45,40 +45,40 @@ impl MemoryNetwork {
 }
 
 #[derive(Clone)]
-pub(crate) struct MemoryLinks {
+pub(crate) struct MemoryTransports {
     network: MemoryNetwork,
     me: ParticipantIndex,
 }
 
-impl Links for MemoryLinks {
-    type Link = MemoryLink;
+impl Transports for MemoryTransports {
+    type Transport = MemoryTransport;
 
     fn open(
         &self,
         channel: Channel,
         _roster: &[PublicIdentity],
-    ) -> (MemoryLink, mpsc::Receiver<Inbound>) {
+    ) -> (MemoryTransport, mpsc::Receiver<Inbound>) {
         let (sender, receiver) = mpsc::channel(16);
         self.network.inboxes.lock().unwrap().insert((self.me, channel), sender);
-        (MemoryLink { network: self.network.clone(), me: self.me, channel }, receiver)
+        (MemoryTransport { network: self.network.clone(), me: self.me, channel }, receiver)
     }
 }
 
 #[derive(Clone)]
-pub(crate) struct MemoryLink {
+pub(crate) struct MemoryTransport {
     network: MemoryNetwork,
     me: ParticipantIndex,
     channel: Channel,
 }
 
-impl Link for MemoryLink {
-    async fn send(&self, to: ParticipantIndex, bytes: Arc<[u8]>) -> Result<(), LinkError> {
+impl Transport for MemoryTransport {
+    async fn send(&self, to: ParticipantIndex, bytes: Arc<[u8]>) -> Result<(), TransportError> {
         let count = self.network.sent.fetch_add(1, Ordering::Relaxed) + 1;
         if self.network.lose_every > 0 && count.is_multiple_of(self.network.lose_every) {
             return Ok(());
         }
         let inbox = self.network.inboxes.lock().unwrap().get(&(to, self.channel)).cloned();
-        let down = || LinkError::Unreachable { to, detail: "it is down".to_owned() };
+        let down = || TransportError::Unreachable { to, detail: "it is down".to_owned() };
         let inbox = inbox.ok_or_else(down)?;
         inbox.send((self.me, bytes.to_vec())).await.map_err(|_| down())
     }

@@ -7,10 +7,11 @@ use std::{
 };
 
 use tokio::sync::watch;
-use veil_committee::frost::{Completion, NonceRecord, SigningError};
+use veil_committee::frost::{Completion, NonceRecord, SigningEffect, SigningError, SigningMachine};
+use veil_node_storage::journal::{Journal, JournalError};
 use veil_protocol_spec::KeccakDigest;
 
-use super::{Journal, JournalError, Keeper, KeeperError, SigningEffect, SigningMachine};
+use super::host::{Host, HostError};
 
 /// The records of spent nonces; a cheap handle.
 #[derive(Clone, Debug)]
@@ -43,14 +44,14 @@ impl NonceStore {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).records.clone()
     }
 
-    fn append(&self, records: &[NonceRecord]) -> Result<(), KeeperError> {
+    fn append(&self, records: &[NonceRecord]) -> Result<(), HostError> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for record in records {
             if let Some(known) = inner.records.iter().find(|known| known.conflicts_with(record)) {
-                return Err(KeeperError::new(ConflictingNonce(known.message)));
+                return Err(HostError::new(ConflictingNonce(known.message)));
             }
         }
-        inner.journal.append(records).map_err(KeeperError::new)?;
+        inner.journal.append(records).map_err(HostError::new)?;
         inner.records.extend_from_slice(records);
         Ok(())
     }
@@ -59,14 +60,14 @@ impl NonceStore {
 /// How a signing session ended, once it has.
 pub type SigningOutcome = watch::Receiver<Option<Result<Box<Completion>, SigningError>>>;
 
-/// The keeper of one signing session.
+/// Hosts one signing session.
 #[derive(Debug)]
-pub struct NonceKeeper {
+pub struct NonceHost {
     store: NonceStore,
     outcome: watch::Sender<Option<Result<Box<Completion>, SigningError>>>,
 }
 
-impl NonceKeeper {
+impl NonceHost {
     /// The outcome appears in the receiver.
     #[must_use]
     pub fn new(store: NonceStore) -> (Self, SigningOutcome) {
@@ -75,8 +76,8 @@ impl NonceKeeper {
     }
 }
 
-impl Keeper<SigningMachine> for NonceKeeper {
-    fn persist(&mut self, records: &[NonceRecord]) -> Result<(), KeeperError> {
+impl Host<SigningMachine> for NonceHost {
+    fn persist(&mut self, records: &[NonceRecord]) -> Result<(), HostError> {
         self.store.append(records)
     }
 
@@ -84,7 +85,7 @@ impl Keeper<SigningMachine> for NonceKeeper {
         &mut self,
         effect: SigningEffect,
         _machine: &SigningMachine,
-    ) -> Result<(), KeeperError> {
+    ) -> Result<(), HostError> {
         match effect {
             SigningEffect::Complete(completion) => {
                 self.outcome.send_replace(Some(Ok(completion)));

@@ -6,7 +6,6 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use backon::{ExponentialBuilder, Retryable};
@@ -17,35 +16,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use veil_protocol_spec::ParticipantIndex;
 
-use super::{DriverConfig, Link, LinkError};
-
-/// How much may wait for one participant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueLimits {
-    /// Bytes in the queue; one message always fits.
-    pub bytes: usize,
-    /// Messages in the queue.
-    pub messages: usize,
-    /// Messages that wait for their acknowledgement at once.
-    pub in_flight: usize,
-    /// Tries after the first.
-    pub retries: usize,
-    /// Pause before the first of them; it doubles each time, with jitter.
-    pub pause: Duration,
-}
-
-impl Default for QueueLimits {
-    /// 32 MiB hold four times the chunks that a ceremony asks for ahead.
-    fn default() -> Self {
-        Self {
-            bytes: 32 << 20,
-            messages: 4096,
-            in_flight: 4,
-            retries: 3,
-            pause: Duration::from_millis(200),
-        }
-    }
-}
+use super::{
+    config::{DriverConfig, QueueLimits},
+    transport::{Transport, TransportError},
+};
 
 #[derive(Default)]
 struct Queue {
@@ -96,13 +70,13 @@ impl Outbox {
         Some(bytes)
     }
 
-    async fn deliver(self: Arc<Self>, link: impl Link, drain: CancellationToken) {
+    async fn deliver(self: Arc<Self>, transport: impl Transport, drain: CancellationToken) {
         let mut in_flight = JoinSet::new();
         loop {
             while in_flight.len() < self.limits.in_flight
                 && let Some(bytes) = self.pop()
             {
-                in_flight.spawn(send(link.clone(), self.to, bytes, self.limits));
+                in_flight.spawn(send(transport.clone(), self.to, bytes, self.limits));
             }
             let idle = in_flight.is_empty();
             if idle && drain.is_cancelled() {
@@ -117,22 +91,29 @@ impl Outbox {
     }
 }
 
-async fn send(link: impl Link, to: ParticipantIndex, bytes: Arc<[u8]>, limits: QueueLimits) {
+async fn send(
+    transport: impl Transport,
+    to: ParticipantIndex,
+    bytes: Arc<[u8]>,
+    limits: QueueLimits,
+) {
     let backoff = ExponentialBuilder::default()
         .with_min_delay(limits.pause)
         .with_max_times(limits.retries)
         .with_jitter();
-    let sent =
-        (|| link.send(to, Arc::clone(&bytes))).retry(backoff).when(LinkError::is_transient).await;
+    let sent = (|| transport.send(to, Arc::clone(&bytes)))
+        .retry(backoff)
+        .when(TransportError::is_transient)
+        .await;
     if let Err(error) = sent {
         tracing::debug!(%to, bytes = bytes.len(), %error, "not delivered; the machine asks again");
     }
 }
 
 /// A queue and a sending task for every other participant.
-pub(super) fn start<L: Link>(
+pub(super) fn start<L: Transport>(
     config: &DriverConfig,
-    link: &L,
+    transport: &L,
     drain: &CancellationToken,
     dropped: &Arc<AtomicU64>,
 ) -> (Vec<Arc<Outbox>>, Vec<JoinHandle<()>>) {
@@ -146,7 +127,7 @@ pub(super) fn start<L: Link>(
                 more: Notify::new(),
                 dropped: Arc::clone(dropped),
             });
-            let task = tokio::spawn(Arc::clone(&outbox).deliver(link.clone(), drain.clone()));
+            let task = tokio::spawn(Arc::clone(&outbox).deliver(transport.clone(), drain.clone()));
             (outbox, task)
         })
         .unzip()

@@ -1,13 +1,13 @@
 //! The thread that a machine lives on.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use tokio::{runtime::Handle, sync::mpsc, sync::mpsc::error::TryRecvError};
 use tokio_util::sync::CancellationToken;
+use veil_committee_machine::{Effect, Machine, Millis, PersistId, Verdict};
 
 use super::{
-    Command, DriverConfig, DriverError, Effect, Ended, Inbound, Keeper, Machine, Millis, Ticket,
-    Verdict, outbox::Outbox,
+    config::DriverConfig, error::DriverError, host::Host, outbox::Outbox, transport::Inbound,
 };
 
 /// Messages taken before the next piece of work.
@@ -15,10 +15,29 @@ const BATCH: usize = 64;
 /// Shortest sleep, should a machine name a time that has passed and stay with it.
 const SHORTEST_SLEEP: Millis = 20;
 
-pub(super) struct Thread<M: Machine, K> {
+/// What runs on the machine's thread between its inputs.
+pub(super) type Command<M> = Box<dyn FnOnce(&mut M, Millis) + Send>;
+
+/// What is left when a driver has ended.
+pub struct Ended<M, H> {
+    /// The machine as it was.
+    pub machine: M,
+    /// Its host.
+    pub host: H,
+    /// Why it ended, if nobody told it to.
+    pub error: Option<DriverError>,
+}
+
+impl<M, H> fmt::Debug for Ended<M, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ended").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+pub(super) struct Thread<M: Machine, H> {
     pub(super) config: DriverConfig,
     pub(super) machine: M,
-    pub(super) keeper: K,
+    pub(super) host: H,
     pub(super) incoming: mpsc::Receiver<Inbound>,
     pub(super) commands: mpsc::Receiver<Command<M>>,
     pub(super) outboxes: Vec<Arc<Outbox>>,
@@ -33,14 +52,14 @@ enum Wake<M> {
     Stop,
 }
 
-impl<M: Machine, K: Keeper<M>> Thread<M, K> {
-    pub(super) fn run(mut self) -> Ended<M, K> {
+impl<M: Machine, H: Host<M>> Thread<M, H> {
+    pub(super) fn run(mut self) -> Ended<M, H> {
         let error = self.serve().err();
         if let Some(error) = &error {
             tracing::error!(%error, "a machine stopped");
         }
-        let Self { machine, keeper, .. } = self;
-        Ended { machine, keeper, error }
+        let Self { machine, host, .. } = self;
+        Ended { machine, host, error }
     }
 
     fn serve(&mut self) -> Result<(), DriverError> {
@@ -65,7 +84,7 @@ impl<M: Machine, K: Keeper<M>> Thread<M, K> {
             self.timeout()?;
             let more = self.machine.work(self.config.clock.now());
             self.carry_out_all()?;
-            self.keeper.observe(&self.machine, self.config.clock.now());
+            self.host.observe(&self.machine, self.config.clock.now());
             if !more {
                 self.sleep(links_open)?;
             }
@@ -75,8 +94,14 @@ impl<M: Machine, K: Keeper<M>> Thread<M, K> {
 
     fn take(&mut self, (from, bytes): Inbound) -> Result<(), DriverError> {
         let now = self.config.clock.now();
-        if let Verdict::Fault(reason) = self.machine.handle(from, &bytes, now) {
-            tracing::warn!(participant = %from, reason, "a message was refused");
+        match self.machine.handle(from, &bytes, now) {
+            Verdict::Valid => {}
+            Verdict::Skip(reason) => {
+                tracing::trace!(participant = %from, ?reason, "a message was left aside");
+            }
+            Verdict::Fault(reason) => {
+                tracing::warn!(participant = %from, %reason, "a message was refused");
+            }
         }
         self.carry_out_all()
     }
@@ -124,13 +149,13 @@ impl<M: Machine, K: Keeper<M>> Thread<M, K> {
         let mut held = None;
         while let Some(effect) = held.take().or_else(|| self.machine.poll_effect()) {
             match effect {
-                Effect::Persist(ticket, record) => {
-                    let mut tickets = vec![ticket];
+                Effect::Persist { id, record } => {
+                    let mut ids = vec![id];
                     let mut records = vec![record];
                     loop {
                         match self.machine.poll_effect() {
-                            Some(Effect::Persist(ticket, record)) => {
-                                tickets.push(ticket);
+                            Some(Effect::Persist { id, record }) => {
+                                ids.push(id);
                                 records.push(record);
                             }
                             other => {
@@ -139,9 +164,9 @@ impl<M: Machine, K: Keeper<M>> Thread<M, K> {
                             }
                         }
                     }
-                    self.persist(&tickets, &records)?;
+                    self.persist(&ids, &records)?;
                 }
-                Effect::Send(to, bytes) => {
+                Effect::Send { to, bytes } => {
                     if let Some(outbox) = self.outboxes.iter().find(|outbox| outbox.to() == to) {
                         outbox.push(bytes);
                     }
@@ -150,7 +175,7 @@ impl<M: Machine, K: Keeper<M>> Thread<M, K> {
                     self.outboxes.iter().for_each(|outbox| outbox.push(Arc::clone(&bytes)));
                 }
                 Effect::Special(effect) => {
-                    self.keeper.carry_out(effect, &self.machine).map_err(DriverError::Effect)?;
+                    self.host.carry_out(effect, &self.machine).map_err(DriverError::Effect)?;
                 }
             }
         }
@@ -158,16 +183,16 @@ impl<M: Machine, K: Keeper<M>> Thread<M, K> {
     }
 
     /// "`Persist` completes before any later effect."
-    fn persist(&mut self, tickets: &[Ticket], records: &[M::Record]) -> Result<(), DriverError> {
-        match self.keeper.persist(records) {
+    fn persist(&mut self, ids: &[PersistId], records: &[M::Record]) -> Result<(), DriverError> {
+        match self.host.persist(records) {
             Ok(()) => {
-                tickets.iter().for_each(|ticket| self.machine.persisted(*ticket));
+                ids.iter().for_each(|id| self.machine.persisted(*id));
                 Ok(())
             }
             Err(error) => {
                 let mut goes_on = true;
-                for ticket in tickets {
-                    goes_on &= self.machine.persist_failed(*ticket);
+                for id in ids {
+                    goes_on &= self.machine.persist_failed(*id);
                 }
                 if !goes_on {
                     return Err(DriverError::Persist(error));

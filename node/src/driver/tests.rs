@@ -5,11 +5,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
+use veil_committee_machine::{Effect, Machine, Millis, PersistId, Verdict};
 use veil_protocol_spec::{Committee, ParticipantIndex};
 
 use super::{
-    memory::{MemoryLinks, MemoryNetwork},
+    memory::{MemoryNetwork, MemoryTransport, MemoryTransports},
     *,
 };
 
@@ -31,7 +32,7 @@ fn config(index: u8) -> DriverConfig {
 struct Parrot {
     effects: std::collections::VecDeque<Effect<u32, u32>>,
     heard: Vec<(ParticipantIndex, Vec<u8>)>,
-    persisted: Vec<Ticket>,
+    persisted: Vec<PersistId>,
     survives: bool,
     due: Option<Millis>,
     woken: Vec<Millis>,
@@ -42,8 +43,15 @@ struct Parrot {
 impl Machine for Parrot {
     type Record = u32;
     type Special = u32;
+    type Skip = ();
+    type Fault = String;
 
-    fn handle(&mut self, from: ParticipantIndex, bytes: &[u8], _now: Millis) -> Verdict {
+    fn handle(
+        &mut self,
+        from: ParticipantIndex,
+        bytes: &[u8],
+        _now: Millis,
+    ) -> Verdict<(), String> {
         self.heard.push((from, bytes.to_vec()));
         Verdict::Valid
     }
@@ -66,11 +74,11 @@ impl Machine for Parrot {
         self.effects.pop_front()
     }
 
-    fn persisted(&mut self, ticket: Ticket) {
-        self.persisted.push(ticket);
+    fn persisted(&mut self, id: PersistId) {
+        self.persisted.push(id);
     }
 
-    fn persist_failed(&mut self, _ticket: Ticket) -> bool {
+    fn persist_failed(&mut self, _id: PersistId) -> bool {
         self.survives
     }
 }
@@ -79,21 +87,21 @@ impl Machine for Parrot {
 type Log = Arc<Mutex<Vec<String>>>;
 
 #[derive(Clone, Default)]
-struct LoggingKeeper {
+struct LoggingHost {
     log: Log,
     fails: bool,
 }
 
-impl Keeper<Parrot> for LoggingKeeper {
-    fn persist(&mut self, records: &[u32]) -> Result<(), KeeperError> {
+impl Host<Parrot> for LoggingHost {
+    fn persist(&mut self, records: &[u32]) -> Result<(), HostError> {
         if self.fails {
-            return Err(KeeperError::new("the disk is full"));
+            return Err(HostError::new("the disk is full"));
         }
         self.log.lock().unwrap().push(format!("persist {records:?}"));
         Ok(())
     }
 
-    fn carry_out(&mut self, effect: u32, _machine: &Parrot) -> Result<(), KeeperError> {
+    fn carry_out(&mut self, effect: u32, _machine: &Parrot) -> Result<(), HostError> {
         self.log.lock().unwrap().push(format!("special {effect}"));
         Ok(())
     }
@@ -101,16 +109,16 @@ impl Keeper<Parrot> for LoggingKeeper {
 
 /// Logs what is sent; optionally nobody is there.
 #[derive(Clone, Default)]
-struct LoggingLink {
+struct LoggingTransport {
     log: Log,
     dead: Option<ParticipantIndex>,
     sent: Arc<Notify>,
 }
 
-impl Link for LoggingLink {
-    async fn send(&self, to: ParticipantIndex, bytes: Arc<[u8]>) -> Result<(), LinkError> {
+impl Transport for LoggingTransport {
+    async fn send(&self, to: ParticipantIndex, bytes: Arc<[u8]>) -> Result<(), TransportError> {
         if self.dead == Some(to) {
-            return Err(LinkError::Unreachable { to, detail: "dead".to_owned() });
+            return Err(TransportError::Unreachable { to, detail: "dead".to_owned() });
         }
         self.log.lock().unwrap().push(format!("send {to} {}", bytes[0]));
         self.sent.notify_one();
@@ -118,12 +126,16 @@ impl Link for LoggingLink {
     }
 }
 
-fn open(links: &MemoryLinks) -> (memory::MemoryLink, mpsc::Receiver<Inbound>) {
-    links.open(Channel::Ceremony, &[])
+fn open(transports: &MemoryTransports) -> (MemoryTransport, mpsc::Receiver<Inbound>) {
+    transports.open(Channel::Ceremony, &[])
 }
 
-fn message(byte: u8) -> Arc<[u8]> {
-    vec![byte].into()
+fn send(to: u8, byte: u8) -> Effect<u32, u32> {
+    Effect::Send { to: seat(to), bytes: vec![byte].into() }
+}
+
+const fn persist(id: u64, record: u32) -> Effect<u32, u32> {
+    Effect::Persist { id: PersistId(id), record }
 }
 
 async fn in_time<T>(future: impl Future<Output = T>) -> T {
@@ -133,27 +145,27 @@ async fn in_time<T>(future: impl Future<Output = T>) -> T {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_is_durable_before_anything_after_it_happens() {
     let log = Log::default();
-    let keeper = LoggingKeeper { log: Arc::clone(&log), fails: false };
-    let link = LoggingLink { log: Arc::clone(&log), ..LoggingLink::default() };
+    let host = LoggingHost { log: Arc::clone(&log), fails: false };
+    let transport = LoggingTransport { log: Arc::clone(&log), ..LoggingTransport::default() };
     let (_sender, incoming) = mpsc::channel(1);
     let machine = Parrot {
         effects: [
-            Effect::Persist(Ticket(1), 10),
-            Effect::Persist(Ticket(2), 20),
-            Effect::Send(seat(2), message(1)),
+            persist(1, 10),
+            persist(2, 20),
+            send(2, 1),
             Effect::Special(5),
-            Effect::Persist(Ticket(3), 30),
+            persist(3, 30),
             Effect::Special(6),
         ]
         .into(),
         ..Parrot::default()
     };
-    let driver = Driver::start(config(1), machine, keeper, link, incoming);
+    let driver = Driver::start(config(1), machine, host, transport, incoming);
     // A command is taken when the effects before it are done.
     driver.with(|_, _| ()).await.unwrap();
     let ended = driver.finish(Duration::from_secs(10)).await.unwrap();
     assert!(ended.error.is_none());
-    assert_eq!(ended.machine.persisted, [Ticket(1), Ticket(2), Ticket(3)]);
+    assert_eq!(ended.machine.persisted, [1, 2, 3].map(PersistId));
     let log = log.lock().unwrap();
     let place = |what: &str| log.iter().position(|entry| entry == what).expect(what);
     assert_eq!(place("persist [10, 20]"), 0, "{log:?}");
@@ -164,12 +176,12 @@ async fn a_record_is_durable_before_anything_after_it_happens() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_depends_on_a_lost_record_is_never_sent() {
     let log = Log::default();
-    let link = LoggingLink { log: Arc::clone(&log), ..LoggingLink::default() };
-    let effects = [Effect::Persist(Ticket(0), 1), Effect::Send(seat(2), message(1))];
-    let keeper = LoggingKeeper { fails: true, ..LoggingKeeper::default() };
+    let transport = LoggingTransport { log: Arc::clone(&log), ..LoggingTransport::default() };
+    let effects = [persist(0, 1), send(2, 1)];
+    let host = LoggingHost { fails: true, ..LoggingHost::default() };
     let (_sender, incoming) = mpsc::channel(1);
     let machine = Parrot { effects: effects.into(), ..Parrot::default() };
-    let driver = Driver::start(config(1), machine, keeper, link, incoming);
+    let driver = Driver::start(config(1), machine, host, transport, incoming);
     in_time(driver.ended()).await;
     assert_eq!(driver.with(|_, _| ()).await, Err(Stopped));
     let ended = driver.finish(Duration::from_secs(10)).await.unwrap();
@@ -184,10 +196,11 @@ async fn a_dead_participant_holds_up_nobody_and_its_queue_is_bounded() {
     let network = MemoryNetwork::default();
     let mut config = config(1);
     config.queues.bytes = 4 << 20;
-    let (link, incoming) = open(&network.of(seat(1)));
+    let (transport, incoming) = open(&network.of(seat(1)));
     // Participant 2 is up, 3 and 4 are not.
     let (_, mut second) = open(&network.of(seat(2)));
-    let driver = Driver::start(config, Parrot::default(), LoggingKeeper::default(), link, incoming);
+    let driver =
+        Driver::start(config, Parrot::default(), LoggingHost::default(), transport, incoming);
     const CHUNK: usize = 1 << 20;
     for i in 0..32u8 {
         driver
@@ -210,12 +223,13 @@ async fn the_same_message_waits_once() {
     let mut config = config(1);
     config.queues.in_flight = 1;
     config.queues.retries = 1000;
-    let (link, incoming) = open(&network.of(seat(1)));
-    let driver = Driver::start(config, Parrot::default(), LoggingKeeper::default(), link, incoming);
+    let (transport, incoming) = open(&network.of(seat(1)));
+    let driver =
+        Driver::start(config, Parrot::default(), LoggingHost::default(), transport, incoming);
     for byte in [1, 2, 2, 3, 2, 3] {
         driver
             .with(move |machine, _| {
-                machine.effects.push_back(Effect::Send(seat(2), message(byte)));
+                machine.effects.push_back(send(2, byte));
             })
             .await
             .unwrap();
@@ -233,11 +247,11 @@ async fn the_same_message_waits_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_and_timeouts_are_taken_between_pieces_of_work() {
     let network = MemoryNetwork::default();
-    let (link, incoming) = open(&network.of(seat(1)));
+    let (transport, incoming) = open(&network.of(seat(1)));
     let machine = Parrot { pieces: u32::MAX, due: Some(1), ..Parrot::default() };
-    let driver = Driver::start(config(1), machine, LoggingKeeper::default(), link, incoming);
+    let driver = Driver::start(config(1), machine, LoggingHost::default(), transport, incoming);
     let (other, _) = open(&network.of(seat(2)));
-    other.send(seat(1), message(9)).await.unwrap();
+    other.send(seat(1), vec![9].into()).await.unwrap();
     in_time(async {
         loop {
             let (heard, woken, pieces) = driver

@@ -7,27 +7,31 @@ use std::{
 
 use tokio::sync::mpsc;
 use veil_committee::{
-    decryption::{Completion, DecryptionCounter, Decryptor, WrongMembership},
+    decryption::{Completion, DecryptionEffect, Decryptor, WrongMembership},
     frost::{
         self, GroupKeyShare, Purpose, SessionContext, SigningContext, SigningError, SigningKeyId,
+        SigningMachine, SigningSchedule,
     },
     key_share::{KeyShare, KeyShareError},
 };
-use veil_node_storage::journal::{Journal, JournalError};
+use veil_committee_agreement::{Agreement, AgreementConfig, AgreementEffect, SetupError, Timing};
+use veil_committee_machine::Millis;
+use veil_node_storage::{
+    durable::count_up,
+    journal::{Journal, JournalError},
+};
 use veil_protocol_spec::{
     ParticipantIndex, Slot,
+    agreement::record::Record,
+    decryption::DecryptionCounter,
     identity::SecretIdentity,
     scheduling::{Binding, CertificateBody, GroupSignature},
 };
 
 use crate::{
-    agreement::{
-        Agreement, AgreementConfig, Effect as AgreementEffect, PersistId, SetupError, Timing,
-    },
     driver::{
-        Channel, Control, DecryptionEffect, DecryptionMachine, Driver, DriverConfig, Effect,
-        Keeper, KeeperError, Links, Machine, Millis, NonceKeeper, NonceStore, P2pLinks,
-        SigningMachine, SigningSchedule, Stopped, Ticket, Verdict,
+        Channel, Control, Driver, DriverConfig, Host, HostError, NonceHost, NonceStore,
+        P2pTransports, SigningOutcome, Stopped, Transports,
     },
     epoch::Epoch,
 };
@@ -60,88 +64,33 @@ pub enum MachineError {
     },
 }
 
-/// What only agreement has done.
-pub(super) type AgreementEvent = AgreementEffect;
-
-/// [`Agreement`] behind the driver's interface.
-pub(super) struct AgreementMachine {
-    agreement: Agreement,
-}
-
-impl AgreementMachine {
-    pub(super) fn agreement(&mut self) -> &mut Agreement {
-        &mut self.agreement
-    }
-}
-
-impl Machine for AgreementMachine {
-    type Record = crate::agreement::Record;
-    type Special = AgreementEvent;
-
-    fn handle(&mut self, from: ParticipantIndex, bytes: &[u8], now: Millis) -> Verdict {
-        use crate::agreement::Verdict as Said;
-        match self.agreement.handle(from, bytes, now) {
-            Said::Valid => Verdict::Valid,
-            Said::Skip(_) => Verdict::Skip,
-            Said::Fault(fault) => {
-                Verdict::Fault(format!("participant {}: {}", fault.culprit, fault.kind))
-            }
-        }
-    }
-
-    fn handle_timeout(&mut self, now: Millis) {
-        self.agreement.handle_timeout(now);
-    }
-
-    fn poll_timeout(&self) -> Option<Millis> {
-        self.agreement.poll_timeout()
-    }
-
-    fn poll_effect(&mut self) -> Option<Effect<Self::Record, AgreementEvent>> {
-        Some(match self.agreement.poll_effect()? {
-            AgreementEffect::Persist { id, record } => Effect::Persist(Ticket(id.0), *record),
-            AgreementEffect::Broadcast(bytes) => Effect::Broadcast(bytes.into()),
-            AgreementEffect::Send { to, bytes } => Effect::Send(to, bytes.into()),
-            other => Effect::Special(other),
-        })
-    }
-
-    fn persisted(&mut self, ticket: Ticket) {
-        self.agreement.persisted(PersistId(ticket.0));
-    }
-}
-
 /// Stores records, and passes on what happened.
 struct Forward<E> {
     journal: Journal,
     events: mpsc::UnboundedSender<E>,
 }
 
-impl Keeper<AgreementMachine> for Forward<AgreementEvent> {
-    fn persist(&mut self, records: &[crate::agreement::Record]) -> Result<(), KeeperError> {
-        self.journal.append(records).map_err(KeeperError::new)
+impl Host<Agreement> for Forward<AgreementEffect> {
+    fn persist(&mut self, records: &[Record]) -> Result<(), HostError> {
+        self.journal.append(records).map_err(HostError::new)
     }
 
-    fn carry_out(
-        &mut self,
-        event: AgreementEvent,
-        _machine: &AgreementMachine,
-    ) -> Result<(), KeeperError> {
+    fn carry_out(&mut self, event: AgreementEffect, _machine: &Agreement) -> Result<(), HostError> {
         let _ = self.events.send(event); // the member has stopped
         Ok(())
     }
 }
 
-impl Keeper<DecryptionMachine> for Forward<DecryptionEffect> {
-    fn persist(&mut self, records: &[DecryptionCounter]) -> Result<(), KeeperError> {
-        self.journal.append(records).map_err(KeeperError::new)
+impl Host<Decryptor> for Forward<DecryptionEffect> {
+    fn persist(&mut self, records: &[DecryptionCounter]) -> Result<(), HostError> {
+        self.journal.append(records).map_err(HostError::new)
     }
 
     fn carry_out(
         &mut self,
         effect: DecryptionEffect,
-        _machine: &DecryptionMachine,
-    ) -> Result<(), KeeperError> {
+        _machine: &Decryptor,
+    ) -> Result<(), HostError> {
         let _ = self.events.send(effect); // the member has stopped
         Ok(())
     }
@@ -150,24 +99,24 @@ impl Keeper<DecryptionMachine> for Forward<DecryptionEffect> {
 /// The machines of one epoch.
 pub(super) struct Machines {
     pub(super) me: ParticipantIndex,
-    pub(super) agreement: Control<AgreementMachine>,
-    pub(super) agreed: mpsc::UnboundedReceiver<AgreementEvent>,
-    pub(super) decryption: Control<DecryptionMachine>,
+    pub(super) agreement: Control<Agreement>,
+    pub(super) agreed: mpsc::UnboundedReceiver<AgreementEffect>,
+    pub(super) decryption: Control<Decryptor>,
     pub(super) decrypted: mpsc::UnboundedReceiver<DecryptionEffect>,
-    _agreement: Driver<AgreementMachine, Forward<AgreementEvent>>,
-    _decryption: Driver<DecryptionMachine, Forward<DecryptionEffect>>,
+    _agreement: Driver<Agreement, Forward<AgreementEffect>>,
+    _decryption: Driver<Decryptor, Forward<DecryptionEffect>>,
     signing: Signing,
 }
 
 struct Signing {
     restarts: PathBuf,
-    links: P2pLinks,
+    transports: P2pTransports,
     epoch: Arc<Epoch>,
     share: Arc<GroupKeyShare>,
     identity: SecretIdentity,
     nonces: NonceStore,
     schedule: SigningSchedule,
-    running: Option<(Slot, Driver<SigningMachine, NonceKeeper>, crate::driver::SigningOutcome)>,
+    running: Option<(Slot, Driver<SigningMachine, NonceHost>, SigningOutcome)>,
 }
 
 /// Between the coordinators' turns, and for each of their steps.
@@ -179,7 +128,7 @@ impl Machines {
     /// Sets them up from what is stored in `folder`, and starts them.
     pub(super) fn start(
         epoch: &Arc<Epoch>,
-        links: &P2pLinks,
+        transports: &P2pTransports,
         folder: &Path,
         identity: &SecretIdentity,
         share: &KeyShare,
@@ -192,10 +141,10 @@ impl Machines {
         let agreement = Agreement::new(config, identity.clone(), records)?;
         let me = agreement.participant();
         let (events, agreed) = mpsc::unbounded_channel();
-        let machine = AgreementMachine { agreement };
-        let (link, incoming) = links.open(Channel::Agreement, roster);
+        let (transport, incoming) = transports.open(Channel::Agreement, roster);
         let config = DriverConfig::new(committee, me);
-        let agreement = Driver::start(config, machine, Forward { journal, events }, link, incoming);
+        let agreement =
+            Driver::start(config, agreement, Forward { journal, events }, transport, incoming);
 
         let (journal, counters) =
             Journal::open::<DecryptionCounter>(&folder.join("decryption.redb"))?;
@@ -206,21 +155,16 @@ impl Machines {
             counters.last().copied().unwrap_or_default(),
         )?;
         let (events, decrypted) = mpsc::unbounded_channel();
-        let (link, incoming) = links.open(Channel::Decryption, roster);
-        let decryption = Driver::start(
-            config,
-            DecryptionMachine::new(decryptor),
-            Forward { journal, events },
-            link,
-            incoming,
-        );
+        let (transport, incoming) = transports.open(Channel::Decryption, roster);
+        let decryption =
+            Driver::start(config, decryptor, Forward { journal, events }, transport, incoming);
 
         let path = folder.join("restarts");
         let restarts = count_up(&path)
             .map_err(|source| MachineError::Restarts { path: path.clone(), source })?;
         let signing = Signing {
             restarts: path,
-            links: links.clone(),
+            transports: transports.clone(),
             epoch: Arc::clone(epoch),
             share: Arc::new(share.frost()?),
             identity: identity.clone(),
@@ -319,10 +263,10 @@ impl Signing {
             &records,
             self.schedule,
         )?;
-        let (keeper, outcome) = NonceKeeper::new(self.nonces.clone());
-        let (link, incoming) = self.links.open(Channel::Signing, &self.epoch.roster);
+        let (host, outcome) = NonceHost::new(self.nonces.clone());
+        let (transport, incoming) = self.transports.open(Channel::Signing, &self.epoch.roster);
         let config = DriverConfig::new(self.epoch.committee, self.share.index());
-        let driver = Driver::start(config, machine, keeper, link, incoming);
+        let driver = Driver::start(config, machine, host, transport, incoming);
         // A driver that has stopped says so when there is something to sign.
         let _ = driver.with(SigningMachine::prepare).await;
         self.running = Some((slot, driver, outcome));
@@ -360,8 +304,8 @@ pub(super) fn completion_of(effect: DecryptionEffect, slot: Slot) -> Option<Box<
             Some(completion)
         }
         DecryptionEffect::Complete(_) => None,
-        DecryptionEffect::LiarFound { participant, .. } => {
-            tracing::error!(%participant, "a member's partial decryption is wrong");
+        DecryptionEffect::WrongShare { culprit, .. } => {
+            tracing::error!(%culprit, "a member's partial decryption is wrong");
             None
         }
         DecryptionEffect::Refused { from, reason, .. } => {

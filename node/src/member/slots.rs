@@ -22,6 +22,7 @@ use std::{
 };
 
 use veil_committee::decryption::{RecomputedOutputs, Refusal};
+use veil_committee_agreement::{AgreementEffect, Validity};
 use veil_keygen_ceremony::keyset::squashed_blocks;
 use veil_node_p2p::Topic;
 use veil_node_storage::ledger::LedgerError;
@@ -38,12 +39,11 @@ use veil_scheduler::{DecodeError, PublicInputs, SquashError, circuit_id};
 
 use super::{
     anchor,
-    machines::{AgreementEvent, Machines, completion_of},
+    machines::{Machines, completion_of},
     proposal::{Candidate, Facts, Objection},
     suspicions::{BySlot, Suspicions},
 };
 use crate::{
-    agreement::Judgement,
     cluster::{Cluster, View},
     driver::Stopped,
     epoch::{Epoch, unix_now},
@@ -342,10 +342,10 @@ impl Slots {
         self.board.stage("agreeing on the manifest", Vec::new());
         // What an earlier slot left behind.
         while self.machines.agreed.try_recv().is_ok() {}
-        let started = self.machines.agreement.with(move |m, now| m.agreement().start(slot, now));
+        let started = self.machines.agreement.with(move |m, now| m.start(slot, now));
         if let Err(error) = started.await? {
             // Started before, and left because of an error: it is under way still.
-            let under_way = self.machines.agreement.with(move |m, _| m.agreement().slot()).await?;
+            let under_way = self.machines.agreement.with(move |m, _| m.slot()).await?;
             if under_way != slot {
                 return Err(SlotError::Start(error.to_string()));
             }
@@ -353,10 +353,10 @@ impl Slots {
         loop {
             let event = self.machines.agreed.recv().await.ok_or(Stopped)?;
             match event {
-                AgreementEvent::NeedProposal { slot: of, round } if of == slot => {
+                AgreementEffect::GetValue { slot: of, round } if of == slot => {
                     self.propose(slot, round).await?;
                 }
-                AgreementEvent::Validate {
+                AgreementEffect::Validate {
                     slot: of,
                     proposer,
                     digest,
@@ -370,24 +370,23 @@ impl Slots {
                     if let Err(objection) = &judged {
                         tracing::warn!(slot = slot.0, %proposer, %digest, %objection, "a manifest is refused");
                     }
-                    let judgement =
-                        if judged.is_ok() { Judgement::Sound } else { Judgement::Refused };
+                    let validity = if judged.is_ok() { Validity::Valid } else { Validity::Invalid };
                     self.machines
                         .agreement
-                        .with(move |m, now| m.agreement().validated(digest, judgement, now))
+                        .with(move |m, now| m.validated(digest, validity, now))
                         .await?;
                 }
-                AgreementEvent::Locked { lock, manifest } if lock.slot == slot => {
+                AgreementEffect::Locked { lock, manifest } if lock.slot == slot => {
                     return Ok(LockedManifest { manifest: *manifest, lock: *lock });
                 }
-                AgreementEvent::Equivocated { member, .. } => {
-                    tracing::error!(%member, "a member said two things in one place");
+                AgreementEffect::Equivocated { culprit, .. } => {
+                    tracing::error!(%culprit, "a member signed two messages for one place");
                 }
-                AgreementEvent::Wanted { slot: ahead } => {
+                AgreementEffect::Behind { slot: ahead } => {
                     tracing::info!(slot = ahead.0, "the others are ahead; catching up");
                     self.follower.is_behind();
                 }
-                AgreementEvent::Abstaining { reason, .. } => {
+                AgreementEffect::Abstained { reason, .. } => {
                     tracing::warn!(slot = slot.0, reason, "this member does not vote in this slot");
                 }
                 _ => {}
@@ -402,7 +401,7 @@ impl Slots {
         let proposed = self
             .machines
             .agreement
-            .with(move |m, now| m.agreement().propose(slot, round, manifest, now))
+            .with(move |m, now| m.propose(slot, round, manifest, now))
             .await?;
         if let Err(error) = proposed {
             tracing::warn!(slot = slot.0, round, %error, "this member's proposal was not taken");
@@ -483,14 +482,11 @@ impl Slots {
             manifest: lock.manifest,
         };
         let (outputs, lock) = (RecomputedOutputs { context, blocks }, lock.clone());
-        self.machines
-            .decryption
-            .with(move |m, now| m.decryptor().authorise(outputs, &lock, now))
-            .await??;
+        self.machines.decryption.with(move |m, now| m.authorise(outputs, &lock, now)).await??;
         loop {
             let effect = self.machines.decrypted.recv().await.ok_or(Stopped)?;
             if let Some(completion) = completion_of(effect, manifest.slot) {
-                clock.report().liars.clone_from(&completion.combined.liars);
+                clock.report().culprits.clone_from(&completion.combined.culprits);
                 clock.finish(Phase::Decrypt);
                 let messages = completion.combined.messages();
                 return Ok(Decrypted { public, messages, participants: completion.participants });

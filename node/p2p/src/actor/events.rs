@@ -1,4 +1,4 @@
-//! What the swarm reports.
+//! Events of the swarm.
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -17,7 +17,7 @@ use veil_protocol_spec::PeerIdHash;
 
 use super::{Actor, BehaviourEvent, Pending};
 use crate::{
-    budget::{self, Budget, Rate},
+    budget::{Budget, Rate, SWIM_RATE},
     command::{Gossip, Incoming, Responder, Verdict},
     config::Limits,
     error::RequestError,
@@ -27,8 +27,8 @@ use crate::{
     swim,
 };
 
-/// Refusals are logged at most this often, so that a stranger cannot fill the log.
-const REFUSAL_LOG: Duration = Duration::from_secs(1);
+/// The shortest time between two logged refusals: an unregistered peer cannot fill the log.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 type RequestEvent = request_response::Event<Call, Answer>;
 
@@ -39,7 +39,7 @@ impl Actor {
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => {
                 let hash = self.swarm.behaviour().gate.hash_of(&event.peer);
                 if let (Some(hash), Ok(round_trip)) = (hash, event.result) {
-                    self.round_trips.took(hash, round_trip);
+                    self.round_trips.record(hash, round_trip);
                 }
             }
             SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => {
@@ -88,7 +88,7 @@ impl Actor {
         if first {
             tracing::info!(peer = %hash, id = %peer, "connected");
         }
-        // Under overload this may be lost; periodic announcements make up for it.
+        // SWIM announces itself again later if its queue is full now.
         let _ = self.to_swim.try_send(swim::Input::Connected(hash));
         self.publish_connected();
     }
@@ -116,7 +116,7 @@ impl Actor {
         self.publish_connected();
     }
 
-    /// The peer has said something: it takes this node for registered.
+    /// The peer has sent a message: this node is in its directory.
     fn on_talk(&mut self, peer: PeerId) {
         if let Some(link) = self.links.get_mut(&peer).filter(|link| !link.talks) {
             link.talks = true;
@@ -144,7 +144,7 @@ impl Actor {
         };
         self.counters.lock().refused_connections += 1;
         let now = Instant::now();
-        if self.last_refusal_log.is_some_and(|last| now - last < REFUSAL_LOG) {
+        if self.last_refusal_log.is_some_and(|last| now - last < REFUSAL_LOG_INTERVAL) {
             return;
         }
         self.last_refusal_log = Some(now);
@@ -174,8 +174,8 @@ impl Actor {
         let author = message.source.and_then(|author| gate.hash_of(&author));
         let topic = self.topics.find(&message.topic);
         let (Some(author), Some(topic)) = (author, topic) else {
-            // The relay may know of a registration that has not reached this node.
-            tracing::debug!(%relay, "ignored gossip of an author who is not registered");
+            // The relay may know a registration that this node has not read yet.
+            tracing::debug!(%relay, "ignored gossip of an unregistered author");
             self.swarm.behaviour_mut().gossip.report_message_validation_result(
                 &id,
                 &relay,
@@ -270,7 +270,7 @@ impl Actor {
             Call::Malformed => return self.turn_away(peer, channel, Answer::Malformed),
         };
         let Some(from) = self.swarm.behaviour().gate.hash_of(&peer) else {
-            return; // it left the directory a moment ago; its connection is being closed
+            return; // the peer has just left the directory; the gate closes its connection
         };
         let commands = self.commands_back.clone();
         let responder = Responder { protocol, channel, commands };
@@ -282,7 +282,7 @@ impl Actor {
             }
             self.counters.protocol(protocol, |count| count.receive(len));
             responder.send(Answer::Done(Vec::new()));
-            // SWIM expects loss, so a full queue needs no answer.
+            // SWIM expects loss: a full queue needs no answer.
             let _ = self.to_swim.try_send(swim::Input::Packet { from, connection, bytes });
             return;
         }
@@ -312,7 +312,7 @@ impl Actor {
     fn within_budget(&mut self, lane: Lane, peer: PeerId) -> bool {
         let Limits { requests_per_second: per_second, request_burst: burst, .. } = self.limits;
         let rate = match lane {
-            Lane::Swim => budget::SWIM,
+            Lane::Swim => SWIM_RATE,
             Lane::Bulk => Rate { per_second, burst },
         };
         let now = Instant::now();

@@ -1,4 +1,4 @@
-//! Putting the parts together.
+//! Starts the tasks of a network.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -39,13 +39,15 @@ use crate::{
     traffic::{Counters, Wire},
 };
 
-/// How long binding the listen addresses may take.
-const BIND: Duration = Duration::from_secs(10);
-/// Connections are kept; SWIM and the transports find out when one is dead.
-const IDLE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// Two by simultaneous dials, one more each after a restart of either side.
+/// How long it may take to bind the listen addresses.
+const BIND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Idle connections stay open; SWIM and the transports notice when one is dead.
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Simultaneous dials make two; a restart of either side adds one each.
 const CONNECTIONS_PER_PEER: u32 = 4;
-const HANDSHAKES: u32 = 64;
+/// Incoming connections that have not proved their identity yet.
+const MAX_PENDING_INCOMING: u32 = 64;
+/// SWIM messages that wait for the membership task; further ones are lost, as SWIM expects.
 const SWIM_QUEUE: usize = 1024;
 
 fn swarm(
@@ -67,7 +69,7 @@ fn swarm(
     let limits = ConnectionLimits::default()
         .with_max_established(Some(config.limits.connections))
         .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER))
-        .with_max_pending_incoming(Some(HANDSHAKES));
+        .with_max_pending_incoming(Some(MAX_PENDING_INCOMING));
     let behaviour = Behaviour {
         gate,
         limits: connection_limits::Behaviour::new(limits),
@@ -88,7 +90,7 @@ fn swarm(
         .with_bandwidth_metrics(registry)
         .with_behaviour(|_| behaviour)
         .map_err(|e| transport(&e))?
-        .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE))
+        .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE_CONNECTION_TIMEOUT))
         .build();
     Ok(swarm)
 }
@@ -147,7 +149,7 @@ impl Network {
         } else {
             config.announce.clone()
         };
-        // A record names its peer already.
+        // A membership record already names its peer.
         let announced: Vec<Multiaddr> = announced
             .into_iter()
             .map(|address| split_peer(&address).map_or(address, |(_, address)| address))
@@ -195,7 +197,7 @@ impl Network {
 }
 
 impl Actor {
-    /// Binds all addresses; returns when each listener has reported one.
+    /// Binds all addresses. Returns when each listener has reported one.
     async fn listen(&mut self, listen: &[Multiaddr]) -> Result<(), NetworkError> {
         let failed = |address: &Multiaddr, reason: String| NetworkError::Listen {
             address: address.clone(),
@@ -226,19 +228,19 @@ impl Actor {
             }
             Ok(())
         };
-        match tokio::time::timeout(BIND, bound).await {
+        match tokio::time::timeout(BIND_TIMEOUT, bound).await {
             Ok(bound) => bound,
             Err(_) => {
                 let address = waiting.into_values().next().cloned();
                 let address = address.unwrap_or_else(Multiaddr::empty);
-                Err(failed(&address, "no answer from the system".to_owned()))
+                Err(failed(&address, "the system did not answer in time".to_owned()))
             }
         }
     }
 }
 
-/// libp2p lets several sockets share a TCP port, so that two nodes with the same port would each
-/// get some of the connections; the system refuses that to a socket that does not ask for it.
+/// libp2p lets several sockets share a TCP port: two nodes with the same port would each get some of
+/// the connections. The system refuses a taken port to a socket that does not ask to share it.
 fn check_port(address: &Multiaddr) -> io::Result<()> {
     let parts: Vec<_> = address.iter().collect();
     let socket = match parts.as_slice() {

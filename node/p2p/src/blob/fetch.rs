@@ -1,4 +1,4 @@
-//! The fetching side.
+//! Files by digest: the fetching side.
 
 use std::{
     collections::BTreeSet,
@@ -20,55 +20,40 @@ use tokio::{
 };
 use veil_protocol_spec::{Blake3Digest, PeerIdHash};
 
-use super::{BUFFER, Blobs, HEAD_BYTES, STALL, Status, VERSION};
+use super::{BUFFER_BYTES, Blobs, HEAD_BYTES, STALL_TIMEOUT, Status, VERSION};
 use crate::{directory::Directory, identity::peer_id};
 
-/// After a round in which no peer delivered.
-const PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause after a round in which no peer delivered.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// How far a fetch is.
+/// Progress of a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes on disk.
+    /// Bytes received so far, those of earlier attempts included.
     pub bytes: u64,
-    /// Bytes in all, as the serving peer states it.
+    /// Length of the file, as the serving peer states it.
     pub total: u64,
-    /// Who serves.
+    /// The serving peer.
     pub peer: PeerIdHash,
 }
 
 /// Why a file was not fetched.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the sentence of a variant says what its fields are")]
 pub enum FetchError {
-    /// The deadline passed. What has arrived is kept for the next attempt.
-    #[error("{digest} did not arrive in time ({bytes} bytes so far); last trouble: {last}")]
-    Deadline {
-        /// What was wanted.
-        digest: Blake3Digest,
-        /// Bytes on disk.
-        bytes: u64,
-        /// What went wrong last.
-        last: String,
-    },
-    /// Every peer gave content with another digest.
+    /// The deadline passed after `bytes` bytes of the file, which stay for the next attempt; `last` is
+    /// the last error of a peer.
+    #[error("{digest} did not arrive in time ({bytes} bytes so far); last error: {last}")]
+    Deadline { digest: Blake3Digest, bytes: u64, last: String },
+    /// Every peer that was asked, all of `peers`, sent content with another digest.
     #[error("{digest} is offered with wrong content by {peers:?}; ask other peers")]
-    Corrupted {
-        /// What was wanted.
-        digest: Blake3Digest,
-        /// Who gave something else.
-        peers: Vec<PeerIdHash>,
-    },
-    /// The file cannot be written here.
+    Corrupted { digest: Blake3Digest, peers: Vec<PeerIdHash> },
+    /// This node cannot write the unfinished file at `path`.
     #[error("cannot write {path}: {source}")]
-    Local {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
+    Local { path: PathBuf, source: io::Error },
 }
 
-/// What to fetch, see [`crate::Network::fetch`].
+/// The arguments of [`Network::fetch`](crate::Network::fetch).
 pub(crate) struct Fetch<'a> {
     pub(crate) from: &'a [PeerIdHash],
     pub(crate) digest: Blake3Digest,
@@ -77,9 +62,9 @@ pub(crate) struct Fetch<'a> {
     pub(crate) deadline: Duration,
 }
 
-/// Why one peer did not deliver.
+/// Why an attempt with one peer failed.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+enum AttemptError {
     #[error("peer {0} is not registered")]
     NotRegistered(PeerIdHash),
     #[error("peer {0} cannot be reached: {1}")]
@@ -90,20 +75,20 @@ enum Trouble {
     Busy(PeerIdHash),
     #[error("peer {0} states a length of {1}, more than is allowed or less than was received")]
     Length(PeerIdHash, u64),
-    #[error("peer {0} does not keep to the protocol")]
+    #[error("peer {0} violates the protocol")]
     Protocol(PeerIdHash),
     #[error("the stream from peer {0} broke: {1}")]
     Broken(PeerIdHash, io::Error),
     #[error("peer {0} gave wrong content")]
     Content(PeerIdHash),
-    #[error("what came from several peers is wrong as a whole; starting over")]
+    #[error("the parts from several peers are wrong as a whole; starting over")]
     Mixed,
     #[error("cannot write: {0}")]
     Local(#[source] io::Error),
 }
 
 impl Blobs {
-    /// See [`crate::Network::fetch`].
+    /// See [`Network::fetch`](crate::Network::fetch).
     pub(crate) async fn fetch(
         &self,
         directory: &watch::Receiver<Arc<Directory>>,
@@ -113,36 +98,36 @@ impl Blobs {
         let end = Instant::now() + fetch.deadline;
         let digest = fetch.digest;
         let mut part = Part::of(fetch.into);
-        let mut liars = BTreeSet::new();
+        let mut culprits = BTreeSet::new();
         let mut last = String::from("no peer was tried");
         loop {
             for &peer in fetch.from {
-                if liars.contains(&peer) {
+                if culprits.contains(&peer) {
                     continue;
                 }
                 let attempt = self.attempt(directory, &fetch, peer, &mut part, &mut progress);
-                let trouble = match timeout_at(end, attempt).await {
+                let error = match timeout_at(end, attempt).await {
                     Ok(Ok(bytes)) => return Ok(bytes),
-                    Ok(Err(Trouble::Local(source))) => {
+                    Ok(Err(AttemptError::Local(source))) => {
                         return Err(FetchError::Local { path: part.path, source });
                     }
-                    Ok(Err(trouble)) => trouble,
+                    Ok(Err(error)) => error,
                     Err(_) => {
                         let bytes = part.len().await.unwrap_or_default();
                         return Err(FetchError::Deadline { digest, bytes, last });
                     }
                 };
-                tracing::warn!(%digest, %trouble, "a fetch goes on elsewhere");
-                last = trouble.to_string();
-                if matches!(trouble, Trouble::Content(_)) {
-                    liars.insert(peer);
+                tracing::warn!(%digest, %error, "a fetch tries the next peer");
+                last = error.to_string();
+                if matches!(error, AttemptError::Content(_)) {
+                    culprits.insert(peer);
                 }
             }
-            if fetch.from.iter().all(|peer| liars.contains(peer)) {
-                let peers = liars.into_iter().collect();
+            if fetch.from.iter().all(|peer| culprits.contains(peer)) {
+                let peers = culprits.into_iter().collect();
                 return Err(FetchError::Corrupted { digest, peers });
             }
-            let pause = PAUSE.mul_f64(rand::thread_rng().gen_range(0.5..1.0));
+            let pause = RETRY_DELAY.mul_f64(rand::thread_rng().gen_range(0.5..1.0));
             if Instant::now() + pause >= end {
                 let bytes = part.len().await.unwrap_or_default();
                 return Err(FetchError::Deadline { digest, bytes, last });
@@ -159,63 +144,63 @@ impl Blobs {
         peer: PeerIdHash,
         part: &mut Part,
         progress: &mut (impl FnMut(Progress) + Send),
-    ) -> Result<u64, Trouble> {
+    ) -> Result<u64, AttemptError> {
         let identity = directory.borrow().get(&peer).map(|peer| peer.identity);
         let id = identity.and_then(|identity| peer_id(&identity).ok());
-        let id = id.ok_or(Trouble::NotRegistered(peer))?;
-        part.begin(peer).await.map_err(Trouble::Local)?;
-        let mut have = part.len().await.map_err(Trouble::Local)?;
+        let id = id.ok_or(AttemptError::NotRegistered(peer))?;
+        part.begin(peer).await.map_err(AttemptError::Local)?;
+        let mut have = part.len().await.map_err(AttemptError::Local)?;
 
         let mut control = self.control.clone();
-        let opened = timeout(STALL, control.open_stream(id, self.protocol.clone())).await;
-        let unreachable = |reason: String| Trouble::Unreachable(peer, reason);
+        let opened = timeout(STALL_TIMEOUT, control.open_stream(id, self.protocol.clone())).await;
+        let unreachable = |reason: String| AttemptError::Unreachable(peer, reason);
         let mut stream = opened
             .map_err(|_| unreachable("no answer".to_owned()))?
             .map_err(|e| unreachable(e.to_string()))?;
         let total = ask(&mut stream, fetch.digest, have, peer).await?;
         if total > fetch.max_bytes || total < have {
-            // Less than we have: somebody's content is wrong. The next attempt starts over.
+            // Less than is here: the content of some peer is wrong. The next attempt starts over.
             part.distrust();
-            return Err(Trouble::Length(peer, total));
+            return Err(AttemptError::Length(peer, total));
         }
 
-        let mut file = part.open().await.map_err(Trouble::Local)?;
-        let mut buffer = vec![0; BUFFER];
+        let mut file = part.open().await.map_err(AttemptError::Local)?;
+        let mut buffer = vec![0; BUFFER_BYTES];
         let before = have;
         while have < total {
             progress(Progress { bytes: have, total, peer });
-            let read = timeout(STALL, stream.read(&mut buffer)).await;
+            let read = timeout(STALL_TIMEOUT, stream.read(&mut buffer)).await;
             let read = read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-            let broken = |e| Trouble::Broken(peer, e);
+            let broken = |e| AttemptError::Broken(peer, e);
             let chunk = match read {
                 Ok(0) => Err(broken(io::ErrorKind::UnexpectedEof.into())),
                 Ok(read) => Ok(buffer.get(..read).unwrap_or_default()),
                 Err(e) => Err(broken(e)),
             };
-            // What has arrived counts even if the stream breaks now.
+            // A broken stream does not lose what has arrived.
             if chunk.is_err() {
-                file.flush().await.map_err(Trouble::Local)?;
+                file.flush().await.map_err(AttemptError::Local)?;
             }
             let chunk = chunk?;
             if have + chunk.len() as u64 > total {
-                return Err(Trouble::Protocol(peer));
+                return Err(AttemptError::Protocol(peer));
             }
-            file.write_all(chunk).await.map_err(Trouble::Local)?;
+            file.write_all(chunk).await.map_err(AttemptError::Local)?;
             have += chunk.len() as u64;
         }
         progress(Progress { bytes: have, total, peer });
-        file.sync_all().await.map_err(Trouble::Local)?;
+        file.sync_all().await.map_err(AttemptError::Local)?;
         drop(file);
         self.counters.lock().blobs.receive(usize::try_from(have - before).unwrap_or(usize::MAX));
 
-        if part.digest().await.map_err(Trouble::Local)? == fetch.digest {
-            fs::rename(&part.path, fetch.into).await.map_err(Trouble::Local)?;
+        if part.digest().await.map_err(AttemptError::Local)? == fetch.digest {
+            fs::rename(&part.path, fetch.into).await.map_err(AttemptError::Local)?;
             return Ok(total);
         }
         let alone = part.is_from_one_peer(peer);
         part.distrust();
-        part.discard().await.map_err(Trouble::Local)?;
-        if alone { Err(Trouble::Content(peer)) } else { Err(Trouble::Mixed) }
+        part.discard().await.map_err(AttemptError::Local)?;
+        if alone { Err(AttemptError::Content(peer)) } else { Err(AttemptError::Mixed) }
     }
 }
 
@@ -224,7 +209,7 @@ async fn ask(
     digest: Blake3Digest,
     offset: u64,
     peer: PeerIdHash,
-) -> Result<u64, Trouble> {
+) -> Result<u64, AttemptError> {
     let mut request = vec![VERSION];
     request.extend_from_slice(digest.as_bytes());
     request.extend_from_slice(&offset.to_le_bytes());
@@ -234,30 +219,32 @@ async fn ask(
         stream.flush().await?;
         stream.read_exact(&mut head).await
     };
-    let exchanged = timeout(STALL, exchange).await;
+    let exchanged = timeout(STALL_TIMEOUT, exchange).await;
     exchanged
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .map_err(|e| Trouble::Broken(peer, e))?;
+        .map_err(|e| AttemptError::Broken(peer, e))?;
     let [version, status, length @ ..] = head;
     match status {
-        _ if version != VERSION => Err(Trouble::Protocol(peer)),
-        s if s == Status::Here as u8 => Ok(u64::from_le_bytes(length)),
-        s if s == Status::Unknown as u8 => Err(Trouble::Unknown(peer)),
-        s if s == Status::Busy as u8 => Err(Trouble::Busy(peer)),
-        _ => Err(Trouble::Protocol(peer)),
+        _ if version != VERSION => Err(AttemptError::Protocol(peer)),
+        s if s == Status::Found as u8 => Ok(u64::from_le_bytes(length)),
+        s if s == Status::Unknown as u8 => Err(AttemptError::Unknown(peer)),
+        s if s == Status::Busy as u8 => Err(AttemptError::Busy(peer)),
+        _ => Err(AttemptError::Protocol(peer)),
     }
 }
 
-/// The unfinished file. While all is well, several peers may add to it; once the whole turned out
-/// wrong, each peer starts over, so that the next wrong content names its author.
+/// The unfinished file. At first several peers may add to it. Once the whole has turned out wrong,
+/// each peer starts over: the next wrong content then has one culprit.
 struct Part {
     path: PathBuf,
-    /// Who wrote to it; unknown if it is from an earlier run.
+    /// The peers whose bytes are in it.
     sources: Sources,
+    /// Whether a peer may add to the bytes of another.
     trusting: bool,
 }
 
 enum Sources {
+    /// Unknown: an earlier run of this node wrote it.
     EarlierRun,
     Peers(BTreeSet<PeerIdHash>),
 }
@@ -277,7 +264,7 @@ impl Part {
         }
     }
 
-    /// `peer` is about to write.
+    /// Records that `peer` is about to write.
     async fn begin(&mut self, peer: PeerIdHash) -> io::Result<()> {
         if !self.trusting && !self.is_from_one_peer(peer) {
             self.discard().await?;
@@ -310,7 +297,7 @@ impl Part {
         OpenOptions::new().create(true).append(true).open(&self.path).await
     }
 
-    /// Hashing a gigabyte takes a while, so it gets a thread of its own.
+    /// The hash of a gigabyte takes a while: it gets a thread of its own.
     async fn digest(&self) -> io::Result<Blake3Digest> {
         let path = self.path.clone();
         let hash = tokio::task::spawn_blocking(move || {

@@ -1,4 +1,4 @@
-//! A peer's record in the membership: who, since when, where; signed by the peer itself.
+//! A peer's record in the membership: its key, its start and its addresses, signed by itself.
 
 use std::{
     collections::HashMap,
@@ -23,29 +23,28 @@ use crate::directory::Directory;
 const MAX_ADDRESSES: usize = 8;
 const MAX_ADDRESS_BYTES: usize = 256;
 
-/// See the module's text. Two records are the same member if key and generation agree.
+/// The record of one peer. Two records are the same member if key and generation agree.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Record {
     identity: PublicIdentity,
-    /// Grows with every start of the peer and every time it has to refute its own death.
+    /// Grows with every start of the peer and every time it refutes its own death.
     generation: Generation,
     /// Binary multiaddresses without the peer id.
     addresses: Vec<Vec<u8>>,
     signature: Signature,
-    /// Only in a node's own record, to sign the next generation.
+    /// Signs the next generation; only a node's own record has it.
     #[serde(skip)]
     signer: Option<Arc<Signer>>,
 }
 
-/// Signs records of one node in one cluster.
+/// Signs the records of one node in one cluster.
 #[derive(Debug)]
 pub(super) struct Signer {
     pub(super) identity: SecretIdentity,
     pub(super) scope: String,
 }
 
-/// When the peer started, in milliseconds by its own clock, and how often it was declared dead
-/// since.
+/// The start of the peer in milliseconds of its own clock, and how often it was declared dead since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Generation {
     started: u64,
@@ -77,14 +76,14 @@ impl Record {
         record
     }
 
-    /// Stands for a peer of which only the key is known, as the addressee of a first message.
+    /// The addressee of a first message to a peer, whose record is not known yet.
     pub(super) fn addressee(identity: PublicIdentity) -> Self {
         let signature = Signature([0; 64]);
         let generation = Generation { started: 0, deaths: 0 };
         Self { identity, generation, addresses: Vec::new(), signature, signer: None }
     }
 
-    /// The peer.
+    /// The id of the peer.
     pub(super) fn peer(&self) -> PeerIdHash {
         PeerIdHash::of(&self.identity)
     }
@@ -94,12 +93,12 @@ impl Record {
         (self.identity, self.generation.started) == (other.identity, other.generation.started)
     }
 
-    /// Unlike `==`, which is about the member, this is about every byte.
+    /// Compares every byte, while `==` compares the member.
     fn is_identical(&self, other: &Self) -> bool {
         self == other && self.addresses == other.addresses && self.signature == other.signature
     }
 
-    /// Where it can be dialled; what does not parse is left out.
+    /// The addresses to dial, without those that do not parse.
     pub(super) fn addresses(&self) -> Vec<Multiaddr> {
         let addresses = self.addresses.iter();
         addresses.filter_map(|bytes| Multiaddr::try_from(bytes.clone()).ok()).collect()
@@ -156,12 +155,12 @@ pub(super) enum RecordError {
     Signature(PeerIdHash),
 }
 
-/// Checks every record as it is decoded.
+/// Checks every record when it decodes it.
 pub(super) struct RecordCodec {
     pub(super) scope: String,
     pub(super) own: Arc<Mutex<Record>>,
     pub(super) directory: watch::Receiver<Arc<Directory>>,
-    /// The last record of each registered peer whose signature was good: most messages repeat it.
+    /// The last record of each registered peer with a valid signature: most messages repeat it.
     pub(super) checked: HashMap<PublicIdentity, Record>,
 }
 
@@ -188,7 +187,7 @@ impl Codec<Record> for RecordCodec {
 
     fn decode_header(&mut self, buf: impl Buf) -> Result<Header<Record>, RecordError> {
         let header: Header<Record> = PostcardCodec.decode_header(buf)?;
-        // The other records of a header only say where to send something; the gate checks that.
+        // The other records of a header only address messages; the gate checks those.
         self.check(&header.src)?;
         Ok(header)
     }
@@ -204,8 +203,8 @@ impl Codec<Record> for RecordCodec {
     fn decode_member(&mut self, buf: impl Buf) -> Result<Member<Record>, RecordError> {
         let member: Member<Record> = PostcardCodec.decode_member(buf)?;
         if !self.directory.borrow().contains(&member.id().peer()) {
-            // The sender may have seen a registration that this node has not, so this is no reason
-            // to refuse the message. That this node itself is alive is news to nobody.
+            // The sender may know a registration that this node has not read yet: the message stays
+            // valid. This node's own record takes the place of the unknown one and changes nothing.
             let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
             return Ok(Member::alive(own.clone()));
         }

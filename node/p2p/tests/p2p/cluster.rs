@@ -11,7 +11,7 @@ use veil_protocol_spec::{
     Address, ChainId, ClusterId, PeerIdHash, identity::SecretIdentity, scheduling::ClusterScope,
 };
 
-/// Far more than anything takes, so that only a fault runs into it.
+/// Far more than any step takes: only a fault reaches it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
 
 pub(crate) const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
@@ -60,7 +60,7 @@ pub(crate) async fn start(
     config: NetworkConfig,
     directory: &watch::Sender<Arc<Directory>>,
 ) -> Network {
-    // `RUST_LOG` shows what the networks do; an error means that another test has set it up.
+    // `RUST_LOG` shows what the networks do; an error means that another test has set up the log.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_test_writer()
@@ -94,14 +94,14 @@ pub(crate) async fn connected(network: &Network, peers: &[u8]) {
     within("connecting", all).await.unwrap();
 }
 
-/// Waits until what is known of a peer is what `is` asks for.
+/// Waits until the health of a peer, as `network` knows it, satisfies `is`.
 pub(crate) async fn health(network: &Network, peer: u8, is: impl Fn(Option<Health>) -> bool) {
     let mut watch = network.liveness();
     let known = watch.wait_for(|liveness: &Liveness| is(liveness.get(&id(peer))));
     within("liveness", known).await.unwrap();
 }
 
-/// Polls until `condition` holds.
+/// Polls until `condition` holds; once true, it must stay true.
 pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let poll = async {
         while !condition() {
@@ -111,7 +111,7 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     within(what, poll).await;
 }
 
-/// Publishes, again as long as no subscriber is known.
+/// Publishes, and tries again as long as no subscriber is known.
 pub(crate) async fn publish(network: &Network, topic: Topic, bytes: &[u8]) {
     let published = async {
         loop {

@@ -8,8 +8,8 @@ use veil_protocol_spec::{Blake3Digest, PeerIdHash};
 
 use crate::cluster::{DEADLINE, QUIC, TCP, cluster, connected, id};
 
-/// Longer than all windows of a connection together, so that a server that stops early has not
-/// sent everything.
+/// Longer than all windows of a connection together: a server that stops early has not sent
+/// everything.
 const LEN: usize = 64 << 20;
 
 fn content(seed: u64) -> (Vec<u8>, Blake3Digest) {
@@ -41,8 +41,8 @@ async fn takes_over(listen: &str) {
     first.provide(digest, source.clone());
     second.provide(digest, source);
 
-    // The first server is stopped in the middle: nothing else is asked, so the fetch fails, and
-    // what has arrived stays.
+    // The test stops the only server that it asks, in the middle: the fetch fails, and what has
+    // arrived stays.
     let into = folder.path().join("fetched");
     let mut stopped = false;
     let stop_midway = |progress: Progress| {
@@ -58,7 +58,7 @@ async fn takes_over(listen: &str) {
     assert!(arrived > 1 << 20 && (arrived as usize) < LEN, "{arrived}");
     assert!(!into.exists());
 
-    // A later fetch goes on from there with the second server, although the first is asked first.
+    // A later fetch asks the first server in vain and resumes there with the second.
     let mut seen = Vec::new();
     let len = fetch(client, &[id(2), id(3)], digest, &into, DEADLINE, |p| seen.push(p)).await;
     assert_eq!(len.unwrap(), LEN as u64);
@@ -81,7 +81,7 @@ async fn another_server_takes_over_over_tcp() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_content_names_its_server() {
     let (networks, _directory) = cluster(&[1, 2, 3], QUIC).await;
-    let [client, liar, honest] = &networks[..] else { panic!("three nodes") };
+    let [client, culprit, honest] = &networks[..] else { panic!("three nodes") };
     connected(client, &[2, 3]).await;
     let folder = tempfile::tempdir().unwrap();
     let (bytes, digest) = content(2);
@@ -91,7 +91,7 @@ async fn wrong_content_names_its_server() {
     let bad = folder.path().join("bad");
     std::fs::write(&good, &bytes).unwrap();
     std::fs::write(&bad, &wrong).unwrap();
-    liar.provide(digest, bad);
+    culprit.provide(digest, bad);
     honest.provide(digest, good);
 
     let into = folder.path().join("fetched");
@@ -102,7 +102,7 @@ async fn wrong_content_names_its_server() {
     );
     assert!(!into.exists());
 
-    // What is left of an earlier run is wrong: it is found out, and the fetch succeeds all the same.
+    // The part of an earlier run is wrong: the fetch notices it and still succeeds.
     std::fs::write(folder.path().join("fetched.part"), &wrong[..LEN * 3 / 4]).unwrap();
     let len = fetch(client, &[id(2), id(3)], digest, &into, DEADLINE, |_| ()).await;
     assert_eq!(len.unwrap(), LEN as u64);

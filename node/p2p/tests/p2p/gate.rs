@@ -9,18 +9,18 @@ use crate::cluster::{
     start, within,
 };
 
-/// A node that is not registered is refused, learns why, and gets in once it is registered.
-async fn refuses_strangers(listen: &str) {
+/// The host refuses an unregistered node, which learns why, and accepts it once it is registered.
+async fn refuses_unregistered(listen: &str) {
     let (networks, theirs) = cluster(&[1, 2], listen).await;
     let host = networks.first().unwrap();
     connected(host, &[2]).await;
 
     let own_view = registered(&[1, 2, 3]);
-    let stranger = start(config(3, listen, &host.addresses()), &own_view).await;
+    let unregistered = start(config(3, listen, &host.addresses()), &own_view).await;
     let asked = async {
         loop {
             let request =
-                stranger.request(id(1), Protocol::Sync, vec![], Duration::from_secs(30)).await;
+                unregistered.request(id(1), Protocol::Sync, vec![], Duration::from_secs(30)).await;
             match request {
                 Err(RequestError::Shunned(peer)) => return peer,
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -32,8 +32,8 @@ async fn refuses_strangers(listen: &str) {
     eventually("the host counts it", || host.traffic().refused_connections > 0).await;
     assert!(!host.connected().borrow().contains(&id(3)));
     assert!(host.connected().borrow().contains(&id(2)), "others are unaffected");
-    let to_stranger = host.request(id(3), Protocol::Sync, vec![], Duration::from_secs(5)).await;
-    assert_eq!(to_stranger, Err(RequestError::NotRegistered(id(3))));
+    let to_unregistered = host.request(id(3), Protocol::Sync, vec![], Duration::from_secs(5)).await;
+    assert_eq!(to_unregistered, Err(RequestError::NotRegistered(id(3))));
 
     theirs.send_replace(directory(&[1, 2, 3]));
     connected(host, &[3]).await;
@@ -50,12 +50,12 @@ async fn refuses_strangers(listen: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unregistered_peers_are_refused_over_quic() {
-    refuses_strangers(QUIC).await;
+    refuses_unregistered(QUIC).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unregistered_peers_are_refused_over_tcp() {
-    refuses_strangers(TCP).await;
+    refuses_unregistered(TCP).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,18 +8,18 @@ use std::{
     time::Duration,
 };
 
-use veil_node_p2p::{Gossip, Network, PublishError, Topic};
+use veil_node_p2p::{Gossip, Network, Protocol, PublishError, RequestError, Topic};
 
 use crate::cluster::{
     QUIC, TCP, cluster, config, connected, id, publish, registered, scope, start, within,
 };
 
-/// The first node publishes numbered messages until each of the others has received one; they
-/// pass on what they get.
+/// The first node publishes numbered messages until each of the others has received one; they accept
+/// all.
 async fn reaches_all(listen: &str) {
     let nodes = [1, 2, 3, 4, 5];
     let (networks, _directory) = cluster(&nodes, listen).await;
-    // Only the bootstrap peer was given: the other addresses come by SWIM.
+    // Each node is given only the bootstrap peer: SWIM spreads the other addresses.
     for (network, node) in networks.iter().zip(nodes) {
         let others: Vec<u8> = nodes.into_iter().filter(|other| *other != node).collect();
         connected(network, &others).await;
@@ -66,12 +66,11 @@ async fn gossip_reaches_all_of_five_over_tcp() {
     reaches_all(TCP).await;
 }
 
-/// In a line a - b - c, what b accepts reaches c, and what b does not accept goes no further.
+/// In a line a - b - c, b relays to c what it accepts, and nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_accepted_messages_travel_on() {
-    // a and c each have only b in their directory, so that they never connect; b must relay. For c
-    // to take a's message a must be registered there: it is, but c cannot dial it, since a's
-    // address is announced as one where nobody listens.
+    // b must relay because a and c cannot connect: both announce an address that nobody listens on.
+    // All three are registered, as c would ignore a message of an unregistered author.
     let directory = registered(&[1, 2, 3]);
     let b = start(config(2, TCP, &[]), &directory).await;
     let line = |node| {
@@ -94,7 +93,7 @@ async fn only_accepted_messages_travel_on() {
             }
         }
     });
-    // The last message is accepted; when it has reached c, so have all that were passed on.
+    // b accepts the last message; when it has reached c, so have all others that b relayed.
     let exchange = async {
         for number in 0.. {
             publish(&a, Topic::Jobs, format!("no {number}").as_bytes()).await;
@@ -126,11 +125,10 @@ async fn another_cluster_shares_nothing() {
     connected(&b, &[1]).await;
 
     let _queue = a.subscribe(Topic::Telemetry);
-    let _served = a.serve(veil_node_p2p::Protocol::Sync);
-    let request =
-        b.request(id(1), veil_node_p2p::Protocol::Sync, vec![1], Duration::from_secs(60)).await;
+    let _served = a.serve(Protocol::Sync);
+    let request = b.request(id(1), Protocol::Sync, vec![1], Duration::from_secs(60)).await;
     assert!(
-        matches!(request, Err(veil_node_p2p::RequestError::Unsupported(peer, _)) if peer == id(1)),
+        matches!(request, Err(RequestError::Unsupported(peer, _)) if peer == id(1)),
         "{request:?}"
     );
     // The request came back after a full negotiation, so subscriptions would have, too.
@@ -162,9 +160,9 @@ async fn a_slow_subscriber_loses_messages_and_holds_up_nobody() {
     };
     within("a full queue", flood).await;
     // b still answers while its subscriber sleeps.
-    let mut served = b.serve(veil_node_p2p::Protocol::Signing);
+    let mut served = b.serve(Protocol::Signing);
     tokio::spawn(async move { served.recv().await.unwrap().respond(vec![9]) });
-    let protocol = veil_node_p2p::Protocol::Signing;
+    let protocol = Protocol::Signing;
     let answer = a.request(id(2), protocol, vec![1], Duration::from_secs(60)).await;
     assert_eq!(answer, Ok(vec![9]));
     assert!(unread.recv().await.is_some());

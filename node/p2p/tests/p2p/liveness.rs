@@ -1,6 +1,6 @@
 //! SWIM.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::time::Duration;
 
 use veil_node_p2p::{Health, Network, Protocol};
 
@@ -30,7 +30,7 @@ async fn notices_stop_and_restart(listen: &str) {
     for network in &networks[..3] {
         health(network, 4, down).await;
     }
-    // On a new port; the others learn it from the new record.
+    // The node has a new port; the others learn it from the new record.
     let again = start(config(4, listen, &networks[1].addresses()), &directory).await;
     for network in &networks[..3] {
         health(network, 4, alive).await;
@@ -51,13 +51,17 @@ async fn a_stopped_node_is_down_and_alive_again_after_a_restart_over_tcp() {
     notices_stop_and_restart(TCP).await;
 }
 
-/// A node whose process is killed sends nothing more; it comes back at its old address, while the
-/// other side may still hold connections to the previous run.
+/// An address of the loopback network that belongs to this run: no other test takes a port there
+/// while the node is away.
+fn own_loopback() -> String {
+    let [a, b, c] = rand::random::<[u8; 3]>();
+    format!("127.{}.{b}.{}", a.max(1), c.clamp(1, 254))
+}
+
+/// A killed node sends nothing more; it comes back at its old address, while the other node may
+/// still hold connections to the previous run.
 async fn comes_back_after_a_kill(listen: &str) {
-    // On an address that only this process has: between the two runs nobody else takes the port.
-    let [_, high, middle, low] = std::process::id().to_be_bytes();
-    let own = Ipv4Addr::new(127, 64 | high, middle, low);
-    let listen = &listen.replace("127.0.0.1", &own.to_string());
+    let listen = &listen.replace("127.0.0.1", &own_loopback());
     let directory = registered(&[1, 2]);
     let a = start(config(1, listen, &[]), &directory).await;
     let bootstrap = a.addresses();
@@ -69,12 +73,12 @@ async fn comes_back_after_a_kill(listen: &str) {
     let mut address = killed.addresses().remove(0);
     address.pop();
     health(&a, 2, alive).await;
-    // Dropped tasks cannot say goodbye, on any layer.
+    // Dropped tasks send nothing more, on any layer.
     process.shutdown_background();
 
     let again = async {
         loop {
-            // The port is free once the runtime is gone.
+            // The port is free once the runtime has ended.
             let config = config(2, &address.to_string(), &bootstrap);
             match Network::start(config, directory.subscribe()).await {
                 Ok(network) => return network,
@@ -111,13 +115,13 @@ async fn a_killed_node_comes_back_at_its_old_address_over_tcp() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_goodbye_needs_no_suspicion() {
+async fn a_graceful_leave_needs_no_suspicion() {
     let directory = registered(&[1, 2, 3]);
     let mut networks = Vec::new();
     for node in [1, 2, 3] {
         let bootstrap = networks.first().map(Network::addresses);
         let mut config = config(node, QUIC, &bootstrap.unwrap_or_default());
-        // A suspicion would take longer than this test may.
+        // A suspicion would last longer than the deadline of this test.
         config.swim.suspicion = Duration::from_secs(3600);
         networks.push(start(config, &directory).await);
     }

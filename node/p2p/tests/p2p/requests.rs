@@ -6,7 +6,7 @@ use veil_node_p2p::{Network, Protocol, RequestError};
 
 use crate::cluster::{QUIC, TCP, cluster, config, connected, id, registered, start, within};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(300);
 
 async fn pair(listen: &str) -> (Network, Network) {
     let (mut networks, _directory) = cluster(&[1, 2], listen).await;
@@ -27,14 +27,14 @@ async fn answers_bulk(listen: &str) {
             request.respond(bytes);
         }
     });
-    // As in a ceremony: the longest messages, more than go at the same time.
+    // As in a ceremony: messages of the greatest length, more than may be in flight at once.
     let longest: Vec<u8> = (0..Protocol::Ceremony.max_request()).map(|i| i as u8).collect();
     let requests = (0..80).map(|_| a.request(id(2), Protocol::Ceremony, longest.clone(), LONG));
     let answers = within("bulk", futures::future::join_all(requests)).await;
     let mut reversed = longest;
     reversed.reverse();
     for answer in answers {
-        // Two mebibytes are too much for a message of a failed comparison.
+        // `assert_eq` would print two mebibytes.
         assert!(answer.map_err(|e| panic!("{e}")) == Ok::<_, RequestError>(reversed.clone()));
     }
     let count = b.traffic().protocols[&Protocol::Ceremony];
@@ -64,7 +64,7 @@ async fn each_failure_has_its_name() {
     assert_eq!(ask(protocol, vec![1], LONG).await, Err(RequestError::Unsupported(id(2), protocol)));
 
     let mut served = b.serve(protocol);
-    // By what they say: one whose time is up may get here late, or not at all.
+    // By content, not by order: a request that has timed out arrives late, or not at all.
     let server = tokio::spawn(async move {
         let mut kept = Vec::new();
         loop {
@@ -88,7 +88,7 @@ async fn each_failure_has_its_name() {
     assert_eq!(late, Err(RequestError::Timeout(id(2))));
     assert_eq!(ask(protocol, vec![4], LONG).await, refused("the answer is too long"));
     drop(within("server", server).await.unwrap());
-    // The server is gone, and with it its queue.
+    // The server has ended, and its queue with it.
     assert_eq!(ask(protocol, vec![5], LONG).await, Err(RequestError::Unsupported(id(2), protocol)));
 }
 

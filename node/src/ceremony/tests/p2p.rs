@@ -3,7 +3,7 @@
 use tokio::sync::watch;
 
 use super::*;
-use crate::driver::P2pLinks;
+use crate::driver::P2pTransports;
 use veil_node_p2p::{Directory, Multiaddr, Network, NetworkConfig, Peer, Roles};
 
 struct Node {
@@ -22,8 +22,8 @@ async fn start(cluster: &Cluster, j: ParticipantIndex, bootstrap: &[Multiaddr]) 
     let network = Network::start(config, directory).await.unwrap();
     let member = cluster.member(j, cluster.chain.of(j)).await;
     let Member { options, data, chain, reference, status, .. } = member;
-    let links = P2pLinks::new(network.clone());
-    let member = Member { options, data, links, chain, reference, status: status.clone() };
+    let transports = P2pTransports::new(network.clone());
+    let member = Member { options, data, transports, chain, reference, status: status.clone() };
     let task = tokio::spawn(async move { join(&member, 1, &CancellationToken::new()).await });
     Node { network, running: Running { task, status }, _directory: sender }
 }

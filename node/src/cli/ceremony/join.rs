@@ -23,7 +23,7 @@ use crate::{
         report::Reporter,
         run::{block_on, conclude},
     },
-    driver::P2pLinks,
+    driver::P2pTransports,
 };
 
 #[derive(Debug, Args)]
@@ -85,7 +85,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
             timing: CeremonyTiming::default(),
         },
         data,
-        links: P2pLinks::new(network.clone()),
+        transports: P2pTransports::new(network.clone()),
         chain: Arc::new(commit_point),
         reference: Arc::new(SinglePartyReference::new(network.clone())),
         status: status.clone(),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use veil_keygen_ceremony::{
     keyset::ParameterSet,
-    machine::{Ceremony, CommitPoint, Record, Timing},
+    machine::{Ceremony, CeremonyEffect, CommitPoint, Record},
     seed::CeremonySeed,
-    setup::Setup,
+    setup::{Setup, Timing},
     store::MemoryStore,
 };
 use veil_protocol_spec::{
@@ -28,17 +28,17 @@ struct Disk {
 }
 
 impl Disk {
-    fn count(&mut self) -> Result<(), KeeperError> {
+    fn count(&mut self) -> Result<(), HostError> {
         self.effects += 1;
         if self.dies_after == Some(self.effects) {
-            return Err(KeeperError::new("killed"));
+            return Err(HostError::new("killed"));
         }
         Ok(())
     }
 }
 
-impl Keeper<Ceremony> for Disk {
-    fn persist(&mut self, records: &[Record]) -> Result<(), KeeperError> {
+impl Host<Ceremony> for Disk {
+    fn persist(&mut self, records: &[Record]) -> Result<(), HostError> {
         for record in records {
             self.count()?;
             self.records.push(record.clone());
@@ -46,7 +46,7 @@ impl Keeper<Ceremony> for Disk {
         Ok(())
     }
 
-    fn carry_out(&mut self, effect: CeremonyEffect, _: &Ceremony) -> Result<(), KeeperError> {
+    fn carry_out(&mut self, effect: CeremonyEffect, _: &Ceremony) -> Result<(), HostError> {
         self.count()?;
         match effect {
             CeremonyEffect::EraseSeed => self.seed_erased = true,
@@ -105,12 +105,12 @@ async fn member(network: MemoryNetwork, j: ParticipantIndex, deaths: Vec<u32>) -
                 Ceremony::resume(setup(j), identity(j), seed, store, records, 0).unwrap()
             }
         };
-        let (link, incoming) = open(&network.of(j));
+        let (transport, incoming) = open(&network.of(j));
         let mut config = config(1);
         config.me = j;
         let published = Arc::clone(&disk.published);
         let certificate = Arc::clone(&disk.certificate);
-        let driver = Driver::start(config, machine, disk, link, incoming);
+        let driver = Driver::start(config, machine, disk, transport, incoming);
         loop {
             tokio::select! {
                 () = published.notified() => {}
@@ -129,7 +129,7 @@ async fn member(network: MemoryNetwork, j: ParticipantIndex, deaths: Vec<u32>) -
             network.kill(j);
             driver.kill().await.unwrap()
         };
-        disk = ended.keeper;
+        disk = ended.host;
         if let Some(key_set) = disk.key_set {
             assert!(ended.error.is_none());
             assert!(ended.machine.key_share().is_some());

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use rand::rngs::OsRng;
 use veil_committee::frost::{
     self, EvmSuite, GroupKeyShare, Purpose, SessionContext, SigningContext, SigningError,
-    SigningKeyId, coordinator_at, dkg::Dkg,
+    SigningKeyId, SigningMachine, SigningSchedule, coordinator_at, dkg::Dkg,
 };
 use veil_protocol_spec::{
     Address, ChainId, ClusterId, Epoch, KeccakDigest, Slot, identity::SecretIdentity,
@@ -78,11 +78,11 @@ async fn a_dead_coordinator_is_replaced_and_a_second_message_is_refused() {
             &store.records(),
             SCHEDULE,
         );
-        let (keeper, outcome) = NonceKeeper::new(store);
-        let (link, incoming) = network.of(me).open(Channel::Signing, &[]);
+        let (host, outcome) = NonceHost::new(store);
+        let (transport, incoming) = network.of(me).open(Channel::Signing, &[]);
         let mut config = config(1);
         config.me = me;
-        let driver = Driver::start(config, machine.unwrap(), keeper, link, incoming);
+        let driver = Driver::start(config, machine.unwrap(), host, transport, incoming);
         driver.with(move |m, now| m.authorise(message, &[], 50_000, now)).await.unwrap().unwrap();
         running.push((driver, outcome));
     }
@@ -126,10 +126,10 @@ async fn one_member_alone_signs_for_itself() {
     let store = NonceStore::open(&folder.path().join("nonces.redb")).unwrap();
     let machine =
         SigningMachine::new(session, Arc::clone(&share), identity(seat(1)), &[], SCHEDULE).unwrap();
-    let (keeper, mut outcome) = NonceKeeper::new(store.clone());
-    let (link, incoming) = MemoryNetwork::default().of(seat(1)).open(Channel::Signing, &[]);
+    let (host, mut outcome) = NonceHost::new(store.clone());
+    let (transport, incoming) = MemoryNetwork::default().of(seat(1)).open(Channel::Signing, &[]);
     let config = DriverConfig::new(committee, seat(1));
-    let driver = Driver::start(config, machine, keeper, link, incoming);
+    let driver = Driver::start(config, machine, host, transport, incoming);
     let message = KeccakDigest([7; 32]);
     driver.with(move |m, now| m.authorise(message, &[], 50_000, now)).await.unwrap().unwrap();
     let outcome = in_time(outcome.wait_for(Option::is_some)).await.unwrap().clone();

@@ -7,13 +7,13 @@ use bft::{
 };
 use veil_protocol_spec::{
     Committee, Signature,
-    agreement::{self, SignedProposal, SignedVote, VoteKind},
+    agreement::{
+        self, SignedProposal, SignedVote, VoteKind,
+        record::{Entry, Step},
+    },
 };
 
-use super::{
-    context::{Ballot, Ctx, Height, ManifestId, Member, Proposed},
-    record::{Entry, Step},
-};
+use super::context::{Ballot, Ctx, Height, ManifestId, Member, Proposed};
 
 /// A kind of vote as it is sent.
 pub(super) const fn kind_to_wire(kind: VoteType) -> VoteKind {
@@ -89,10 +89,10 @@ pub(super) fn entry(input: &Input<Ctx>) -> Option<Entry> {
         Input::Vote(vote) => Entry::Vote(signed_vote_to_wire(vote)),
         Input::Proposal(proposal) => Entry::Proposal(signed_proposal(proposal)),
         Input::PolkaCertificate(certificate) => Entry::Polka(polka_to_wire(certificate)),
-        Input::ProposedValue(value, _) => Entry::Judged {
+        Input::ProposedValue(value, _) => Entry::Validated {
             round: value.round.as_u32().unwrap_or_default(),
             manifest: value.value.0,
-            sound: value.validity.is_valid(),
+            valid: value.validity.is_valid(),
         },
         Input::TimeoutElapsed(timeout) => {
             let step = match timeout.kind {

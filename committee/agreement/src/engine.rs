@@ -1,7 +1,7 @@
 //! Malachite's consensus core as a plain function: an input goes in, a list of outputs comes out.
 //!
 //! The core is a generator that yields an effect and waits for the answer. Every effect is answered
-//! at once here: signatures are made and checked, everything else is noted for the caller. So no
+//! at once here: signatures are made and checked, everything else is recorded for the caller. So no
 //! call waits for anything, and the core's state is a function of the inputs it was given.
 
 use std::{
@@ -20,7 +20,10 @@ use bft::{
 };
 use veil_protocol_spec::{
     Blake3Digest, Committee, ParticipantIndex, PublicIdentity, Signature, Slot,
-    agreement::{self, Proposal, SignedProposal, SignedVote, VoteKind},
+    agreement::{
+        self, Proposal, SignedProposal, SignedVote, VoteKind,
+        record::{Entry, Step},
+    },
     decryption::ManifestLock,
     identity::SecretIdentity,
     scheduling::Binding,
@@ -32,7 +35,6 @@ use super::{
         commit_to_wire, entry, polka, polka_to_wire, proposal_from_wire, proposal_to_wire,
         round_to_wire, signed_proposal, signed_vote_to_wire, vote_from_wire, vote_to_wire,
     },
-    record::{Entry, Step},
 };
 
 /// Who agrees, and on what deployment.
@@ -53,14 +55,14 @@ pub(super) enum Output {
     Proposal(SignedProposal),
     Polka(Vec<SignedVote>),
     Round(Vec<SignedVote>),
-    NeedProposal(u32),
+    GetValue(u32),
     Schedule(Timeout),
     Cancel(Timeout),
     CancelAll,
     Decide(ManifestLock),
 }
 
-/// The core can not go on in this slot.
+/// The core cannot go on in this slot.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Stopped(String);
@@ -72,11 +74,11 @@ struct Contradiction;
 
 pub(super) struct Engine {
     state: State<Ctx>,
-    desk: Desk,
+    handler: EffectHandler,
 }
 
 /// Answers the core's effects.
-struct Desk {
+struct EffectHandler {
     members: Members,
     identity: SecretIdentity,
     /// What was voted in this slot. The core does not contradict itself; this makes certain.
@@ -91,11 +93,11 @@ impl Engine {
         let params = Params {
             address: Member(members.me),
             threshold_params: bft::ThresholdParams::default(),
-            // Proposals arrive with their manifest, but its soundness is said later.
+            // Proposals arrive with their manifest, but its validity is said later.
             value_payload: ValuePayload::ProposalAndParts,
             enabled: true,
         };
-        let desk = Desk {
+        let handler = EffectHandler {
             members,
             identity,
             voted: BTreeMap::new(),
@@ -103,14 +105,14 @@ impl Engine {
             outputs: Vec::new(),
         };
         // Messages of later slots are kept by the machine, not by the core.
-        let state = State::new(ctx, Height::default(), desk.voters(), params, 1, 1);
-        Self { state, desk }
+        let state = State::new(ctx, Height::default(), handler.voters(), params, 1, 1);
+        Self { state, handler }
     }
 
     /// Begins a slot anew.
     pub(super) fn start(&mut self, slot: Slot) -> Result<Vec<Output>, Stopped> {
-        self.desk.voted.clear();
-        self.desk.proposed.clear();
+        self.handler.voted.clear();
+        self.handler.proposed.clear();
         self.begin(slot, false)
     }
 
@@ -118,11 +120,11 @@ impl Engine {
     pub(super) fn replay(&mut self, slot: Slot, entries: &[Entry]) -> Result<Vec<Output>, Stopped> {
         for entry in entries {
             match entry {
-                Entry::Vote(SignedVote { vote, .. }) if vote.voter == self.desk.members.me => {
-                    self.desk.voted.entry((vote.round, vote.kind)).or_insert(vote.manifest);
+                Entry::Vote(SignedVote { vote, .. }) if vote.voter == self.handler.members.me => {
+                    self.handler.voted.entry((vote.round, vote.kind)).or_insert(vote.manifest);
                 }
                 Entry::Proposal(SignedProposal { proposal, .. }) if self.is_mine(proposal) => {
-                    self.desk.proposed.entry(proposal.round).or_insert(*proposal);
+                    self.handler.proposed.entry(proposal.round).or_insert(*proposal);
                 }
                 _ => {}
             }
@@ -144,19 +146,19 @@ impl Engine {
     }
 
     fn begin(&mut self, slot: Slot, again: bool) -> Result<Vec<Output>, Stopped> {
-        let voters = self.desk.voters();
+        let voters = self.handler.voters();
         self.process(Input::StartHeight(Height(slot), voters, again, None, Default::default()))
     }
 
     fn input(&self, slot: Slot, entry: &Entry) -> Option<Input<Ctx>> {
-        let committee = self.desk.members.committee;
+        let committee = self.handler.members.committee;
         Some(match entry {
             Entry::Started | Entry::Manifest(_) | Entry::Decided(_) => return None,
             Entry::Vote(vote) => Input::Vote(vote_from_wire(vote)),
             Entry::Proposal(proposal) => Input::Proposal(proposal_from_wire(committee, proposal)),
             Entry::Polka(votes) => Input::PolkaCertificate(polka(votes)?),
-            Entry::Judged { round, manifest, sound } => {
-                self.judged_input(slot, *round, *manifest, *sound)
+            Entry::Validated { round, manifest, valid } => {
+                self.validated_input(slot, *round, *manifest, *valid)
             }
             Entry::Timeout(step, round) => {
                 let kind = match step {
@@ -169,21 +171,21 @@ impl Engine {
         })
     }
 
-    fn judged_input(
+    fn validated_input(
         &self,
         slot: Slot,
         round: u32,
         manifest: Blake3Digest,
-        sound: bool,
+        valid: bool,
     ) -> Input<Ctx> {
-        let committee = self.desk.members.committee;
+        let committee = self.handler.members.committee;
         let value = ProposedValue {
             height: Height(slot),
             round: Round::new(round),
             valid_round: Round::Nil,
             proposer: Member(agreement::proposer(committee, slot, round)),
             value: ManifestId(manifest),
-            validity: Validity::from_bool(sound),
+            validity: Validity::from_bool(valid),
         };
         Input::ProposedValue(value, ValueOrigin::Consensus)
     }
@@ -193,17 +195,17 @@ impl Engine {
     }
 
     pub(super) fn proposal(&mut self, proposal: &SignedProposal) -> Result<Vec<Output>, Stopped> {
-        let committee = self.desk.members.committee;
+        let committee = self.handler.members.committee;
         self.process(Input::Proposal(proposal_from_wire(committee, proposal)))
     }
 
-    pub(super) fn judged(
+    pub(super) fn validated(
         &mut self,
         round: u32,
         manifest: Blake3Digest,
-        sound: bool,
+        valid: bool,
     ) -> Result<Vec<Output>, Stopped> {
-        self.process(self.judged_input(self.slot(), round, manifest, sound))
+        self.process(self.validated_input(self.slot(), round, manifest, valid))
     }
 
     /// The votes must be in one place, of distinct members and enough, as the machine has checked.
@@ -217,7 +219,7 @@ impl Engine {
     /// As [`Self::polka`]. Precommits of 2t+1 members end their round; any other votes begin theirs.
     pub(super) fn round_proof(&mut self, votes: &[SignedVote]) -> Result<Vec<Output>, Stopped> {
         let Some(SignedVote { vote: first, .. }) = votes.first() else { return Ok(Vec::new()) };
-        let quorum = self.desk.members.committee.signing_threshold().get();
+        let quorum = self.handler.members.committee.signing_threshold().get();
         let precommits = votes.iter().all(|v| v.vote.kind == VoteKind::Precommit);
         let kind = if precommits && votes.len() >= quorum {
             RoundCertificateType::Precommit
@@ -245,14 +247,14 @@ impl Engine {
     }
 
     fn process(&mut self, input: Input<Ctx>) -> Result<Vec<Output>, Stopped> {
-        let desk = &mut self.desk;
+        let handler = &mut self.handler;
         let result: Result<(), Error<Ctx>> = process!(
             input: input,
             state: &mut self.state,
             metrics: &(),
-            with: effect => desk.answer(effect)
+            with: effect => handler.handle(effect)
         );
-        let outputs = mem::take(&mut desk.outputs);
+        let outputs = mem::take(&mut handler.outputs);
         result.map(|()| outputs).map_err(|error| Stopped(error.to_string()))
     }
 
@@ -267,14 +269,14 @@ impl Engine {
     /// Whether this member is to propose now and has not.
     pub(super) fn needs_proposal(&self) -> bool {
         let round = self.round();
-        let proposer = agreement::proposer(self.desk.members.committee, self.slot(), round);
-        let turn = proposer == self.desk.members.me && self.state.driver.step_is_propose();
-        turn && !self.desk.proposed.contains_key(&round)
+        let proposer = agreement::proposer(self.handler.members.committee, self.slot(), round);
+        let turn = proposer == self.handler.members.me && self.state.driver.step_is_propose();
+        turn && !self.handler.proposed.contains_key(&round)
     }
 
     fn is_mine(&self, proposal: &Proposal) -> bool {
         let Proposal { slot, round, .. } = *proposal;
-        agreement::proposer(self.desk.members.committee, slot, round) == self.desk.members.me
+        agreement::proposer(self.handler.members.committee, slot, round) == self.handler.members.me
     }
 
     pub(super) fn has_vote(&self, vote: &SignedVote) -> bool {
@@ -293,14 +295,14 @@ impl Engine {
 
     /// The lock that the precommits here make, whatever this member holds of the manifest.
     pub(super) fn lock(&self, manifest: Blake3Digest) -> Option<ManifestLock> {
-        let quorum = self.desk.members.committee.signing_threshold().get();
+        let quorum = self.handler.members.committee.signing_threshold().get();
         self.state.driver.votes().all_rounds().iter().find_map(|(round, votes)| {
             let precommits = votes.precommits_for_value(&ManifestId(manifest));
             (precommits.len() >= quorum).then(|| {
                 let votes =
                     precommits.iter().map(|v| (v.message.validator_address().0, v.signature));
                 let round = round.as_u32().unwrap_or_default();
-                self.desk.lock_of(self.slot(), round, manifest, votes.collect())
+                self.handler.lock_of(self.slot(), round, manifest, votes.collect())
             })
         })
     }
@@ -325,12 +327,12 @@ impl Engine {
         let voted = |member: &Member| {
             votes.is_some_and(|votes| votes.get_vote(VoteType::Precommit, member).is_some())
         };
-        let all = self.desk.members.committee.participants();
+        let all = self.handler.members.committee.participants();
         all.filter(|member| !voted(&Member(*member))).collect()
     }
 }
 
-impl Desk {
+impl EffectHandler {
     fn voters(&self) -> Voters {
         let members = self.members.committee.participants().zip(&self.members.roster);
         let voter = |(member, identity): (_, &PublicIdentity)| Voter {
@@ -340,12 +342,12 @@ impl Desk {
         Voters(members.map(voter).collect())
     }
 
-    fn answer(&mut self, effect: Effect<Ctx>) -> Result<Resume<Ctx>, Contradiction> {
+    fn handle(&mut self, effect: Effect<Ctx>) -> Result<Resume<Ctx>, Contradiction> {
         Ok(match effect {
             Effect::SignVote(ballot, resume) => {
                 let vote = vote_to_wire(&ballot);
-                let said = self.voted.entry((vote.round, vote.kind)).or_insert(vote.manifest);
-                if *said != vote.manifest {
+                let voted = self.voted.entry((vote.round, vote.kind)).or_insert(vote.manifest);
+                if *voted != vote.manifest {
                     return Err(Contradiction);
                 }
                 let signature = vote.sign(&self.members.binding, &self.identity).signature;
@@ -353,8 +355,8 @@ impl Desk {
             }
             Effect::SignProposal(proposed, resume) => {
                 let proposal = proposal_to_wire(&proposed);
-                let said = self.proposed.entry(proposal.round).or_insert(proposal);
-                if *said != proposal {
+                let proposed_before = self.proposed.entry(proposal.round).or_insert(proposal);
+                if *proposed_before != proposal {
                     return Err(Contradiction);
                 }
                 let signature = proposal.sign(&self.members.binding, &self.identity).signature;
@@ -386,14 +388,14 @@ impl Desk {
             Effect::VerifyVoteExtension(.., resume) => resume.resume_with(Ok(())),
             Effect::ExtendVote(.., resume) => resume.resume_with(None),
             other => {
-                self.note(other);
+                self.record(other);
                 Resume::Continue
             }
         })
     }
 
-    /// Effects that are answered with nothing.
-    fn note(&mut self, effect: Effect<Ctx>) {
+    /// Records an effect that needs no answer.
+    fn record(&mut self, effect: Effect<Ctx>) {
         let output = match effect {
             Effect::WalAppend(_, input, _) => match entry(&input) {
                 Some(entry) => Output::Append(entry),
@@ -415,7 +417,7 @@ impl Desk {
                 Output::Round(round_to_wire(&certificate))
             }
             Effect::GetValue(_, round, _, _) => {
-                Output::NeedProposal(round.as_u32().unwrap_or_default())
+                Output::GetValue(round.as_u32().unwrap_or_default())
             }
             Effect::ScheduleTimeout(timeout, _) => Output::Schedule(timeout),
             Effect::CancelTimeout(timeout, _) => Output::Cancel(timeout),
@@ -474,9 +476,9 @@ impl Desk {
 pub(super) fn is_proof(members: &Members, votes: &[SignedVote], needed: usize) -> bool {
     let Some(SignedVote { vote: first, .. }) = votes.first() else { return false };
     let voters: BTreeSet<_> = votes.iter().map(|v| v.vote.voter).collect();
-    let sound = |v: &SignedVote| {
+    let valid = |v: &SignedVote| {
         (v.vote.slot, v.vote.round) == (first.slot, first.round)
             && v.verify(&members.binding, &members.roster).is_ok()
     };
-    voters.len() == votes.len() && votes.len() >= needed && votes.iter().all(sound)
+    voters.len() == votes.len() && votes.len() >= needed && votes.iter().all(valid)
 }

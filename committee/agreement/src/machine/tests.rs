@@ -1,13 +1,15 @@
 //! The machine against hand-made messages. Whole committees are in the tests crate.
 
+use veil_committee_machine::EffectOf;
 use veil_protocol_spec::{
-    Address, ChainId, ClusterId, CodecError, Epoch, KeccakDigest, KeySetDigest,
+    Address, ChainId, ClusterId, CodecError, Committee, Epoch, KeccakDigest, KeySetDigest,
     agreement::{Proposal, SignedProposal, SignedVote, Vote, VoteKind},
-    decryption::LockError,
-    scheduling::{BlockRef, CircuitId, ClusterScope, ManifestError},
+    decryption::{LockError, ManifestLock},
+    scheduling::{Binding, BlockRef, CircuitId, ClusterScope, ManifestError},
 };
 
 use super::*;
+use crate::effect::FaultKind;
 
 mod restart;
 
@@ -44,18 +46,18 @@ fn machine(j: u8, records: Vec<Record>) -> Agreement {
 fn started() -> Agreement {
     let mut machine = machine(3, Vec::new());
     machine.start(SLOT, 0).unwrap();
-    let (_, effects) = settle(&mut machine);
+    let (_, effects) = drain_all(&mut machine);
     assert_eq!(effects, []);
     machine
 }
 
 /// Stores and drains: the records, and everything else.
-fn settle(machine: &mut Agreement) -> (Vec<Record>, Vec<Effect>) {
+fn drain_all(machine: &mut Agreement) -> (Vec<Record>, Vec<EffectOf<Agreement>>) {
     let (mut records, mut effects) = (Vec::new(), Vec::new());
     while let Some(effect) = machine.poll_effect() {
         match effect {
             Effect::Persist { id, record } => {
-                records.push(*record);
+                records.push(record);
                 machine.persisted(id);
             }
             other => effects.push(other),
@@ -112,8 +114,8 @@ fn lock(manifest: &Manifest, voters: &[u8]) -> ManifestLock {
     ManifestLock { binding, slot: SLOT, round: 0, manifest: manifest.digest(), votes }
 }
 
-fn said(effects: &[Effect]) -> Vec<(VoteKind, Option<Blake3Digest>)> {
-    let vote = |effect: &Effect| match effect {
+fn voted(effects: &[EffectOf<Agreement>]) -> Vec<(VoteKind, Option<Blake3Digest>)> {
+    let vote = |effect: &EffectOf<Agreement>| match effect {
         Effect::Broadcast(bytes) => match AgreementMessage::from_wire(bytes) {
             Ok(AgreementMessage::Vote(signed)) => Some((signed.vote.kind, signed.vote.manifest)),
             _ => None,
@@ -184,13 +186,16 @@ fn slots_only_go_forward() {
 #[test]
 fn nothing_leaves_before_its_record_is_stored() {
     let mut machine = started();
-    let sound = manifest(SLOT, 1);
-    assert_eq!(machine.handle(member(1), &proposal(&sound.to_wire(), 0, 1), 0), Verdict::Valid);
+    let valid = manifest(SLOT, 1);
+    assert_eq!(machine.handle(member(1), &proposal(&valid.to_wire(), 0, 1), 0), Verdict::Valid);
     let Some(Effect::Persist { id: first, .. }) = machine.poll_effect() else { panic!() };
     assert_eq!(machine.poll_effect(), None);
     machine.persisted(first);
-    assert!(matches!(machine.poll_effect(), Some(Effect::Validate { by_quorum: false, .. })));
-    machine.validated(sound.digest(), Judgement::Sound, 0);
+    assert!(matches!(
+        machine.poll_effect(),
+        Some(Effect::Special(AgreementEffect::Validate { by_quorum: false, .. }))
+    ));
+    machine.validated(valid.digest(), Validity::Valid, 0);
     let Some(Effect::Persist { id: second, .. }) = machine.poll_effect() else { panic!() };
     // What comes later waits, too, even if it changes nothing.
     let ask = AgreementMessage::Ask { slot: SLOT, round: 0, held: Vec::new() }.to_wire();
@@ -198,18 +203,18 @@ fn nothing_leaves_before_its_record_is_stored() {
     machine.persisted(first);
     assert_eq!(machine.poll_effect(), None);
     machine.persisted(second);
-    let (_, effects) = settle(&mut machine);
-    assert_eq!(said(&effects), [(VoteKind::Prevote, Some(sound.digest()))]);
+    let (_, effects) = drain_all(&mut machine);
+    assert_eq!(voted(&effects), [(VoteKind::Prevote, Some(valid.digest()))]);
     assert!(matches!(effects[1], Effect::Send { to, .. } if to == member(2)));
 }
 
 #[test]
 fn messages_that_are_not_taken_are_named() {
     let mut machine = started();
-    let sound = manifest(SLOT, 1);
-    let bytes = sound.to_wire();
-    let prevote = |j| vote(0, VoteKind::Prevote, Some(&sound), j);
-    assert_eq!(skipped(&mut machine, 5, &prevote(1)), Skip::Stranger(member(5)));
+    let valid = manifest(SLOT, 1);
+    let bytes = valid.to_wire();
+    let prevote = |j| vote(0, VoteKind::Prevote, Some(&valid), j);
+    assert_eq!(skipped(&mut machine, 5, &prevote(1)), Skip::NotAMember(member(5)));
     assert_eq!(skipped(&mut machine, 3, &prevote(1)), Skip::Own);
     assert_eq!(skipped(&mut machine, 1, &prevote(3)), Skip::Own);
     let long = vec![1; AgreementMessage::MAX_BYTES + 1];
@@ -217,7 +222,7 @@ fn messages_that_are_not_taken_are_named() {
     assert!(matches!(refused, Skip::Codec(CodecError::TooLong { .. })));
     assert!(matches!(skipped(&mut machine, 1, &[1, 99]), Skip::Codec(_)));
 
-    let mut forged = signed(SLOT, 0, VoteKind::Prevote, Some(&sound), 1);
+    let mut forged = signed(SLOT, 0, VoteKind::Prevote, Some(&valid), 1);
     forged.vote.voter = member(2);
     let forged = AgreementMessage::Vote(forged).to_wire();
     assert_eq!(skipped(&mut machine, 2, &forged), Skip::BadSignature);
@@ -242,12 +247,12 @@ fn messages_that_are_not_taken_are_named() {
 #[test]
 fn proofs_must_prove() {
     let mut machine = started();
-    let sound = manifest(SLOT, 1);
-    let prevote = |j| signed(SLOT, 1, VoteKind::Prevote, Some(&sound), j);
+    let valid = manifest(SLOT, 1);
+    let prevote = |j| signed(SLOT, 1, VoteKind::Prevote, Some(&valid), j);
     let polka = |votes: &[SignedVote]| AgreementMessage::Polka(votes.to_vec()).to_wire();
     let round = |votes: &[SignedVote]| AgreementMessage::Round(votes.to_vec()).to_wire();
     let nil = |j| signed(SLOT, 1, VoteKind::Prevote, None, j);
-    let elsewhere = signed(SLOT, 2, VoteKind::Prevote, Some(&sound), 4);
+    let elsewhere = signed(SLOT, 2, VoteKind::Prevote, Some(&valid), 4);
     let mut forged = prevote(4);
     forged.signature = prevote(2).signature;
     for wrong in [
@@ -270,18 +275,18 @@ fn proofs_must_prove() {
     assert_eq!(machine.handle(member(1), &round(&[prevote(1), nil(2)]), 0), Verdict::Valid);
     assert_eq!(machine.status().unwrap().round, 1);
     let proof = polka(&[prevote(1), prevote(2), prevote(4)]);
-    // Member 2 has said nothing before, so its two words convict it.
+    // Member 2 has not voted before, so its two votes convict it.
     assert!(matches!(machine.handle(member(1), &proof, 0), Verdict::Fault(_)));
 }
 
 #[test]
-fn an_unsound_manifest_is_its_proposers_fault() {
-    let unsound = Manifest { slot: Slot(0), ..manifest(SLOT, 1) };
+fn an_invalid_manifest_is_its_proposers_fault() {
+    let invalid = Manifest { slot: Slot(0), ..manifest(SLOT, 1) };
     let elsewhere = Manifest { slot: Slot(5), ..manifest(SLOT, 1) };
     let mut foreign = manifest(SLOT, 1);
     foreign.binding.epoch = Epoch(6);
     for (bytes, kind) in [
-        (unsound.to_wire(), FaultKind::Manifest(ManifestError::SlotZero)),
+        (invalid.to_wire(), FaultKind::Manifest(ManifestError::SlotZero)),
         (elsewhere.to_wire(), FaultKind::Elsewhere("slot")),
         (foreign.to_wire(), FaultKind::Elsewhere("epoch")),
     ] {
@@ -289,25 +294,30 @@ fn an_unsound_manifest_is_its_proposers_fault() {
         let verdict = machine.handle(member(2), &proposal(&bytes, 0, 1), 0);
         assert_eq!(verdict, Verdict::Fault(Box::new(Fault { culprit: member(1), kind })));
         // It is voted down at once; nobody is asked.
-        let (_, effects) = settle(&mut machine);
-        assert_eq!(said(&effects), [(VoteKind::Prevote, None)]);
-        assert!(!effects.iter().any(|e| matches!(e, Effect::Validate { .. })));
+        let (_, effects) = drain_all(&mut machine);
+        assert_eq!(voted(&effects), [(VoteKind::Prevote, None)]);
+        assert!(
+            !effects.iter().any(|e| matches!(e, Effect::Special(AgreementEffect::Validate { .. })))
+        );
     }
 }
 
 #[test]
-fn two_words_in_one_place_are_reported_once() {
+fn two_votes_in_one_place_are_reported_once() {
     let mut machine = started();
-    let sound = manifest(SLOT, 1);
-    let first = vote(0, VoteKind::Prevote, Some(&sound), 2);
+    let valid = manifest(SLOT, 1);
+    let first = vote(0, VoteKind::Prevote, Some(&valid), 2);
     assert_eq!(machine.handle(member(2), &first, 0), Verdict::Valid);
-    settle(&mut machine);
+    drain_all(&mut machine);
     let second = vote(0, VoteKind::Prevote, None, 2);
     for reports in [1, 0] {
         let Verdict::Fault(fault) = machine.handle(member(2), &second, 0) else { panic!() };
         assert_eq!(fault.culprit, member(2));
-        let (_, effects) = settle(&mut machine);
-        let reported = effects.iter().filter(|e| matches!(e, Effect::Equivocated { .. })).count();
+        let (_, effects) = drain_all(&mut machine);
+        let reported = effects
+            .iter()
+            .filter(|e| matches!(e, Effect::Special(AgreementEffect::Equivocated { .. })))
+            .count();
         assert_eq!(reported, reports);
     }
     // A round has two proposals at most: one, and the one that convicts.
@@ -323,37 +333,39 @@ fn two_words_in_one_place_are_reported_once() {
 }
 
 #[test]
-fn a_refused_manifest_is_judged_again_when_a_quorum_votes_for_it() {
+fn an_invalid_manifest_is_validated_again_when_a_quorum_votes_for_it() {
     let mut machine = started();
-    let sound = manifest(SLOT, 1);
-    assert_eq!(machine.handle(member(1), &proposal(&sound.to_wire(), 0, 1), 0), Verdict::Valid);
-    machine.validated(sound.digest(), Judgement::Refused, 0);
-    let (_, effects) = settle(&mut machine);
-    assert_eq!(said(&effects), [(VoteKind::Prevote, None)]);
+    let valid = manifest(SLOT, 1);
+    assert_eq!(machine.handle(member(1), &proposal(&valid.to_wire(), 0, 1), 0), Verdict::Valid);
+    machine.validated(valid.digest(), Validity::Invalid, 0);
+    let (_, effects) = drain_all(&mut machine);
+    assert_eq!(voted(&effects), [(VoteKind::Prevote, None)]);
     for j in [1, 2, 4] {
-        let prevote = vote(0, VoteKind::Prevote, Some(&sound), j);
+        let prevote = vote(0, VoteKind::Prevote, Some(&valid), j);
         assert_eq!(machine.handle(member(j), &prevote, 0), Verdict::Valid);
     }
-    let (_, effects) = settle(&mut machine);
-    let asked = |e: &&Effect| matches!(e, Effect::Validate { by_quorum: true, .. });
+    let (_, effects) = drain_all(&mut machine);
+    let asked = |e: &&EffectOf<Agreement>| {
+        matches!(e, Effect::Special(AgreementEffect::Validate { by_quorum: true, .. }))
+    };
     assert_eq!(effects.iter().filter(asked).count(), 1);
-    machine.validated(sound.digest(), Judgement::Sound, 0);
-    let (_, effects) = settle(&mut machine);
-    assert_eq!(said(&effects), [(VoteKind::Precommit, Some(sound.digest()))]);
-    // Sound stays sound.
-    machine.validated(sound.digest(), Judgement::Refused, 0);
-    assert_eq!(settle(&mut machine), (Vec::new(), Vec::new()));
+    machine.validated(valid.digest(), Validity::Valid, 0);
+    let (_, effects) = drain_all(&mut machine);
+    assert_eq!(voted(&effects), [(VoteKind::Precommit, Some(valid.digest()))]);
+    // Valid stays valid.
+    machine.validated(valid.digest(), Validity::Invalid, 0);
+    assert_eq!(drain_all(&mut machine), (Vec::new(), Vec::new()));
 }
 
 #[test]
 fn a_lock_is_a_decision() {
-    let sound = manifest(SLOT, 1);
-    let bytes = Bytes(sound.to_wire());
+    let valid = manifest(SLOT, 1);
+    let bytes = Bytes(valid.to_wire());
     let decision = |lock: ManifestLock| AgreementMessage::Decision(lock, bytes.clone()).to_wire();
     let mut machine = started();
-    let few = skipped(&mut machine, 1, &decision(lock(&sound, &[1, 2])));
+    let few = skipped(&mut machine, 1, &decision(lock(&valid, &[1, 2])));
     assert_eq!(few, Skip::Lock(LockError::TooFew { given: 2, needed: 3 }));
-    let mut foreign = lock(&sound, &[1, 2, 4]);
+    let mut foreign = lock(&valid, &[1, 2, 4]);
     foreign.binding.epoch = Epoch(6);
     assert!(matches!(skipped(&mut machine, 1, &decision(foreign)), Skip::Binding(_)));
     let mut other = manifest(SLOT, 1);
@@ -363,25 +375,26 @@ fn a_lock_is_a_decision() {
 
     // This member has refused the manifest; the others' lock stands all the same.
     assert_eq!(machine.handle(member(1), &proposal(&bytes.0, 0, 1), 0), Verdict::Valid);
-    machine.validated(sound.digest(), Judgement::Refused, 0);
-    settle(&mut machine);
-    let sound_lock = lock(&sound, &[1, 2, 4]);
-    let message = decision(sound_lock.clone());
+    machine.validated(valid.digest(), Validity::Invalid, 0);
+    drain_all(&mut machine);
+    let valid_lock = lock(&valid, &[1, 2, 4]);
+    let message = decision(valid_lock.clone());
     assert_eq!(machine.handle(member(2), &message, 0), Verdict::Valid);
-    let (records, effects) = settle(&mut machine);
-    let locked = Effect::Locked { lock: Box::new(sound_lock), manifest: Box::new(sound.clone()) };
-    assert_eq!(effects, [locked]);
+    let (records, effects) = drain_all(&mut machine);
+    let locked =
+        AgreementEffect::Locked { lock: Box::new(valid_lock), manifest: Box::new(valid.clone()) };
+    assert_eq!(effects, [Effect::Special(locked)]);
     assert_eq!((machine.poll_timeout(), records.len()), (None, 1));
-    let late = vote(0, VoteKind::Precommit, Some(&sound), 4);
+    let late = vote(0, VoteKind::Precommit, Some(&valid), 4);
     assert_eq!(skipped(&mut machine, 4, &late), Skip::Decided(SLOT));
 
     // It answers others with it, in later slots too, but not all the time.
     machine.start(Slot(5), 0).unwrap();
-    settle(&mut machine);
+    drain_all(&mut machine);
     let ask = AgreementMessage::Ask { slot: SLOT, round: 0, held: Vec::new() }.to_wire();
     assert_eq!(machine.handle(member(1), &ask, 0), Verdict::Valid);
-    let (_, effects) = settle(&mut machine);
-    assert_eq!(effects, [Effect::Send { to: member(1), bytes: message }]);
+    let (_, effects) = drain_all(&mut machine);
+    assert_eq!(effects, [Effect::Send { to: member(1), bytes: message.into() }]);
     assert_eq!(skipped(&mut machine, 1, &ask), Skip::TooOften);
 }
 
@@ -391,14 +404,17 @@ fn messages_of_a_later_slot_wait_for_it_and_call_for_it() {
     let nil =
         |slot, j| AgreementMessage::Vote(signed(slot, 0, VoteKind::Prevote, None, j)).to_wire();
     assert_eq!(skipped(&mut machine, 1, &nil(Slot(9), 1)), Skip::Ahead(Slot(9)));
-    assert_eq!(settle(&mut machine).1, []);
+    assert_eq!(drain_all(&mut machine).1, []);
     // One member may lie about where it is, t+1 may not.
     assert_eq!(skipped(&mut machine, 2, &nil(Slot(7), 2)), Skip::Ahead(Slot(7)));
-    assert_eq!(settle(&mut machine).1, [Effect::Wanted { slot: Slot(7) }]);
+    assert_eq!(
+        drain_all(&mut machine).1,
+        [Effect::Special(AgreementEffect::Behind { slot: Slot(7) })]
+    );
     assert_eq!(skipped(&mut machine, 4, &nil(Slot(7), 4)), Skip::Ahead(Slot(7)));
-    assert_eq!(settle(&mut machine).1, []);
+    assert_eq!(drain_all(&mut machine).1, []);
     machine.start(Slot(7), 0).unwrap();
-    settle(&mut machine);
+    drain_all(&mut machine);
     assert_eq!(skipped(&mut machine, 4, &nil(Slot(7), 4)), Skip::Duplicate);
 }
 
@@ -406,8 +422,8 @@ fn messages_of_a_later_slot_wait_for_it_and_call_for_it() {
 fn only_the_proposer_proposes_and_only_once() {
     let mut machine = machine(1, Vec::new());
     machine.start(SLOT, 0).unwrap();
-    let need = Effect::NeedProposal { slot: SLOT, round: 0 };
-    assert_eq!(settle(&mut machine).1, [need]);
+    let get = AgreementEffect::GetValue { slot: SLOT, round: 0 };
+    assert_eq!(drain_all(&mut machine).1, [Effect::Special(get)]);
     let bytes = manifest(SLOT, 1).to_wire();
     let not_now = |slot, round| Err(ProposeError::NotNow { slot, round });
     let refused = machine.propose(SLOT, 0, vec![1], 0);
@@ -419,9 +435,9 @@ fn only_the_proposer_proposes_and_only_once() {
     assert_eq!(refused, Err(ProposeError::Elsewhere("slot")));
     assert_eq!(machine.propose(SLOT, 1, bytes.clone(), 0), not_now(SLOT, 1));
     assert_eq!(machine.propose(SLOT, 0, bytes.clone(), 0), Ok(()));
-    let (_, effects) = settle(&mut machine);
+    let (_, effects) = drain_all(&mut machine);
     let digest = manifest(SLOT, 1).digest();
-    assert_eq!(said(&effects), [(VoteKind::Prevote, Some(digest))]);
+    assert_eq!(voted(&effects), [(VoteKind::Prevote, Some(digest))]);
     assert_eq!(machine.propose(SLOT, 0, bytes.clone(), 0), not_now(SLOT, 0));
     assert_eq!(started().propose(SLOT, 0, manifest(SLOT, 3).to_wire(), 0), not_now(SLOT, 0));
 }

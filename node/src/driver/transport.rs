@@ -10,22 +10,22 @@ pub type Inbound = (ParticipantIndex, Vec<u8>);
 
 /// Carries bytes to participants; a cheap handle. What the others send comes through the bounded
 /// channel that belongs to it.
-pub trait Link: Clone + Send + Sync + 'static {
+pub trait Transport: Clone + Send + Sync + 'static {
     /// Completes when the other side has taken the bytes, which is the flow control.
     fn send(
         &self,
         to: ParticipantIndex,
         bytes: Arc<[u8]>,
-    ) -> impl Future<Output = Result<(), LinkError>> + Send;
+    ) -> impl Future<Output = Result<(), TransportError>> + Send;
 }
 
 /// Why bytes did not arrive, or may not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
+pub enum TransportError {
     /// Not connected, no answer in time, the connection broke: worth another try.
     #[error("participant {to} cannot be reached: {detail}")]
     Unreachable {
-        /// Whom.
+        /// The participant.
         to: ParticipantIndex,
         /// What the transport said.
         detail: String,
@@ -33,14 +33,14 @@ pub enum LinkError {
     /// The other side, or this one, refuses such a message: no use in trying again.
     #[error("the message to participant {to} was refused: {detail}")]
     Refused {
-        /// Whom.
+        /// The participant.
         to: ParticipantIndex,
         /// What the transport said.
         detail: String,
     },
 }
 
-impl LinkError {
+impl TransportError {
     /// Whether another try may help.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
@@ -48,7 +48,7 @@ impl LinkError {
     }
 }
 
-/// What kind of machine a link is for; each has a protocol of its own.
+/// The kind of machine that a transport is for; each has a protocol of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Channel {
     /// The key ceremony.
@@ -63,10 +63,10 @@ pub enum Channel {
     Agreement,
 }
 
-/// Where links come from.
-pub trait Links: Clone + Send + Sync + 'static {
-    /// Its links.
-    type Link: Link;
+/// Where transports come from.
+pub trait Transports: Clone + Send + Sync + 'static {
+    /// One of them.
+    type Transport: Transport;
 
     /// Opens a channel between the members of a roster, identities by seat. What comes in goes to
     /// the receiver that was made last for the channel; an earlier one ends.
@@ -74,5 +74,5 @@ pub trait Links: Clone + Send + Sync + 'static {
         &self,
         channel: Channel,
         roster: &[PublicIdentity],
-    ) -> (Self::Link, mpsc::Receiver<Inbound>);
+    ) -> (Self::Transport, mpsc::Receiver<Inbound>);
 }

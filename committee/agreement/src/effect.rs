@@ -7,52 +7,25 @@ use veil_protocol_spec::{
     scheduling::{BindingMismatch, Manifest, ManifestError},
 };
 
-use super::record::Record;
-
-/// Milliseconds of the driver's clock; any origin, never backwards.
-pub type Millis = u64;
-
-/// Number of an [`Effect::Persist`] within its machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PersistId(pub u64);
-
-/// What the driver is to do, in this order.
+/// What only agreement asks of its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Store durably, then call [`Agreement::persisted`](super::Agreement::persisted). Nothing that
-    /// follows from it is given out before. If it cannot be stored, drop the machine: this member
-    /// is silent from then on, which harms nobody.
-    Persist {
-        /// What to acknowledge with.
-        id: PersistId,
-        /// What to store.
-        record: Box<Record>,
-    },
-    /// Deliver to every other member.
-    Broadcast(Vec<u8>),
-    /// Deliver to one member.
-    Send {
-        /// To whom.
-        to: ParticipantIndex,
-        /// What.
-        bytes: Vec<u8>,
-    },
-    /// It is this member's turn: call [`Agreement::propose`](super::Agreement::propose) before the
+pub enum AgreementEffect {
+    /// It is this member's turn: call [`Agreement::propose`](super::machine::Agreement::propose) before the
     /// round's time is over.
-    NeedProposal {
-        /// For which slot.
+    GetValue {
+        /// The slot to propose for.
         slot: Slot,
-        /// In which round.
+        /// The round to propose in.
         round: u32,
     },
-    /// Check a manifest and call [`Agreement::validated`](super::Agreement::validated). Its
-    /// structure, slot and binding are checked.
+    /// Validate a manifest and call [`Agreement::validated`](super::machine::Agreement::validated).
+    /// Its structure, slot and binding are checked already.
     Validate {
-        /// For which slot.
+        /// The slot it is for.
         slot: Slot,
-        /// In which round it was proposed.
+        /// The round in which it was proposed.
         round: u32,
-        /// By whom.
+        /// The member that proposed it.
         proposer: ParticipantIndex,
         /// Its digest.
         digest: Blake3Digest,
@@ -67,41 +40,29 @@ pub enum Effect {
     Locked {
         /// 2t+1 members' votes.
         lock: Box<ManifestLock>,
-        /// What they are for.
+        /// The manifest that the votes are for.
         manifest: Box<Manifest>,
     },
-    /// A member said two things in one place.
+    /// A member signed two different messages for one place.
     Equivocated {
-        /// Who.
-        member: ParticipantIndex,
+        /// The member.
+        culprit: ParticipantIndex,
         /// The proof.
         evidence: Box<Equivocation>,
     },
     /// t+1 members are in a later slot, so an honest one is: catch up on certificates and start it.
-    Wanted {
+    Behind {
         /// The earliest slot that all of them have reached.
         slot: Slot,
     },
     /// This member casts no more votes in this slot, since its records do not say for certain what
     /// it voted; it waits for the others' decision.
-    Abstaining {
-        /// In which slot.
+    Abstained {
+        /// The slot in which it abstains.
         slot: Slot,
-        /// Why.
+        /// What its records lack or contradict.
         reason: String,
     },
-}
-
-/// What became of a message.
-#[must_use]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Taken up.
-    Valid,
-    /// Left aside; nobody is to blame, or nobody can be proved to be.
-    Skip(Skip),
-    /// Punishable, and provably so.
-    Fault(Box<Fault>),
 }
 
 /// Why a message was left aside.
@@ -110,9 +71,9 @@ pub enum Skip {
     /// Too long, of another version, or no agreement message.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// Brought or signed by nobody of this committee.
+    /// Brought or signed by somebody outside this committee.
     #[error("participant {0} is not of this committee")]
-    Stranger(ParticipantIndex),
+    NotAMember(ParticipantIndex),
     /// This member's own message came back.
     #[error("the message is this member's own")]
     Own,
@@ -145,7 +106,7 @@ pub enum Skip {
     Decided(Slot),
     /// Only a decision counts.
     #[error("this member abstains in slot {0} and waits for its decision")]
-    Abstaining(Slot),
+    Abstained(Slot),
     /// Too far ahead in the slot.
     #[error("round {0} is too far ahead")]
     FarRound(u32),
@@ -158,35 +119,36 @@ pub enum Skip {
 }
 
 /// A member and what it did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("participant {culprit}: {kind}")]
 pub struct Fault {
-    /// Who.
+    /// The member.
     pub culprit: ParticipantIndex,
-    /// What.
+    /// What it did.
     pub kind: FaultKind,
 }
 
 /// What a member did.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FaultKind {
-    /// Two words in one place; [`Equivocation::convict`] convinces third parties.
-    #[error("it said two things in one place")]
+    /// Two different messages for one place; [`Equivocation::convict`] convinces third parties.
+    #[error("it signed two different messages for one place")]
     Equivocation(Box<Equivocation>),
-    /// It signed a proposal of something that is no sound manifest.
-    #[error("it proposed an unsound manifest: {0}")]
+    /// It signed a proposal of an invalid manifest.
+    #[error("it proposed an invalid manifest: {0}")]
     Manifest(ManifestError),
     /// It signed a proposal of a manifest for something else.
     #[error("it proposed a manifest of another {0}")]
     Elsewhere(&'static str),
 }
 
-/// What the owner says of a manifest.
+/// What the host says of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Judgement {
-    /// Sound: this member may vote for it.
-    Sound,
-    /// Refused: this member votes for none in this round.
-    Refused,
+pub enum Validity {
+    /// This member may vote for it.
+    Valid,
+    /// This member votes for none in this round.
+    Invalid,
 }
 
 /// Why a slot is not started.
@@ -216,28 +178,12 @@ pub enum ProposeError {
         /// The round asked for.
         round: u32,
     },
-    /// The bytes are no sound manifest.
-    #[error("the manifest is not sound: {0}")]
+    /// The bytes are not a valid manifest.
+    #[error("the manifest is invalid: {0}")]
     Manifest(#[from] ManifestError),
     /// Of another slot, cluster or proposer.
     #[error("the manifest is of another {0}")]
     Elsewhere(&'static str),
-}
-
-/// The configuration does not fit together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SetupError {
-    /// Roster and committee differ in size.
-    #[error("the roster has {found} identities: a committee of {expected} needs as many")]
-    Roster {
-        /// Given.
-        found: usize,
-        /// Needed.
-        expected: usize,
-    },
-    /// The identity is not in the roster.
-    #[error("this identity is not in the committee's roster: check the keystore and the epoch")]
-    NotAMember,
 }
 
 /// Where the slot stands.
@@ -247,12 +193,12 @@ pub struct AgreementStatus {
     pub slot: Slot,
     /// The round.
     pub round: u32,
-    /// Who proposes in it.
+    /// The member that proposes in it.
     pub proposer: ParticipantIndex,
     /// Digest of the locked manifest.
     pub locked: Option<Blake3Digest>,
-    /// Whose precommit of this round is not here.
+    /// Members whose precommit of this round is not here.
     pub outstanding: Vec<ParticipantIndex>,
     /// Whether this member abstains.
-    pub abstaining: bool,
+    pub abstained: bool,
 }

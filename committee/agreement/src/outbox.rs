@@ -2,22 +2,26 @@
 
 use std::{collections::VecDeque, mem};
 
-use veil_protocol_spec::{Slot, scheduling::Binding};
-
-use super::{
-    effect::{Effect, PersistId},
-    record::{Entry, Record},
+use veil_committee_machine::{Effect, PersistId};
+use veil_protocol_spec::{
+    Slot,
+    agreement::record::{Entry, Record},
+    scheduling::Binding,
 };
+
+use super::effect::AgreementEffect;
+
+type Staged = Effect<Record, AgreementEffect>;
 
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     next: u64,
-    /// Of the input that is being taken in.
+    /// Changes of the present input.
     entries: Vec<Entry>,
-    staged: Vec<Effect>,
+    staged: Vec<Staged>,
     /// Waiting for their record, oldest first.
-    held: VecDeque<(PersistId, Vec<Effect>)>,
-    ready: VecDeque<Effect>,
+    held: VecDeque<(PersistId, Vec<Staged>)>,
+    ready: VecDeque<Staged>,
 }
 
 impl Outbox {
@@ -25,7 +29,7 @@ impl Outbox {
         self.entries.push(entry);
     }
 
-    pub(super) fn stage(&mut self, effect: Effect) {
+    pub(super) fn stage(&mut self, effect: Staged) {
         self.staged.push(effect);
     }
 
@@ -41,7 +45,7 @@ impl Outbox {
         }
         let id = PersistId(self.next);
         self.next += 1;
-        let record = Box::new(Record { binding, slot, entries: mem::take(&mut self.entries) });
+        let record = Record { binding, slot, entries: mem::take(&mut self.entries) };
         self.ready.push_back(Effect::Persist { id, record });
         self.held.push_back((id, staged));
     }
@@ -53,7 +57,7 @@ impl Outbox {
         }
     }
 
-    pub(super) fn pop(&mut self) -> Option<Effect> {
+    pub(super) fn pop(&mut self) -> Option<Staged> {
         self.ready.pop_front()
     }
 }

@@ -1,22 +1,23 @@
-//! What other members say.
+//! Messages of other members.
 
 use std::sync::Arc;
 
+use veil_committee_machine::{Effect, Millis};
 use veil_protocol_spec::{
-    ParticipantIndex, Slot, Wire,
+    Blake3Digest, ParticipantIndex, Slot, Wire,
     agreement::{
-        AgreementMessage, Equivocation, MAX_HELD, MAX_VOTES, SignedProposal, SignedVote, VoteKind,
+        self, AgreementMessage, Equivocation, MAX_HELD, MAX_VOTES, SignedProposal, SignedVote,
+        VoteKind, record::Entry,
     },
     ceremony::Bytes,
     decryption::ManifestLock,
     scheduling::Manifest,
 };
 
-use super::{
-    Agreement,
-    effect::{Effect, Fault, FaultKind, Millis, Skip, Verdict},
+use super::Agreement;
+use crate::{
+    effect::{AgreementEffect, Fault, FaultKind, Skip},
     engine::is_proof,
-    record::Entry,
     run::digest_of,
 };
 
@@ -31,20 +32,10 @@ const MAX_EARLY_BYTES: usize = Manifest::MAX_BYTES + (64 << 10);
 type Outcome = Result<Option<Fault>, Skip>;
 
 impl Agreement {
-    /// Takes what peer `from` brought; the transport has authenticated it.
-    pub fn handle(&mut self, from: ParticipantIndex, bytes: &[u8], now: Millis) -> Verdict {
-        let outcome = self.take(from, bytes, now);
-        self.flush();
-        match outcome {
-            Ok(None) => Verdict::Valid,
-            Ok(Some(fault)) => Verdict::Fault(Box::new(fault)),
-            Err(skip) => Verdict::Skip(skip),
-        }
-    }
-
-    fn take(&mut self, from: ParticipantIndex, bytes: &[u8], now: Millis) -> Outcome {
+    /// Accepts what peer `from` brought; the transport has authenticated it.
+    pub(super) fn accept(&mut self, from: ParticipantIndex, bytes: &[u8], now: Millis) -> Outcome {
         if !self.members.committee.contains(from) {
-            return Err(Skip::Stranger(from));
+            return Err(Skip::NotAMember(from));
         }
         if from == self.members.me {
             return Err(Skip::Own);
@@ -72,16 +63,16 @@ impl Agreement {
             return Err(Skip::Decided(slot));
         }
         if let AgreementMessage::Decision(lock, bytes) = message {
-            return self.take_decision(lock, bytes).map(|()| None);
+            return self.accept_decision(lock, bytes).map(|()| None);
         }
-        if run.abstaining {
-            return Err(Skip::Abstaining(slot));
+        if run.abstained {
+            return Err(Skip::Abstained(slot));
         }
         match message {
-            AgreementMessage::Proposal(signed, bytes) => self.take_proposal(signed, bytes, now),
-            AgreementMessage::Vote(vote) => self.take_vote(vote, now),
-            AgreementMessage::Polka(votes) => self.take_polka(&votes, now),
-            AgreementMessage::Round(votes) => self.take_round(&votes, now),
+            AgreementMessage::Proposal(signed, bytes) => self.accept_proposal(signed, bytes, now),
+            AgreementMessage::Vote(vote) => self.accept_vote(vote, now),
+            AgreementMessage::Polka(votes) => self.accept_polka(&votes, now),
+            AgreementMessage::Round(votes) => self.accept_round(&votes, now),
             AgreementMessage::Ask { .. } | AgreementMessage::Decision(..) => Ok(None),
         }
     }
@@ -101,17 +92,17 @@ impl Agreement {
         slots.sort_unstable_by(|a, b| b.cmp(a));
         let honest = self.members.committee.max_faulty().get();
         if let Some(&slot) = slots.get(honest)
-            && slot > self.last.max(self.wanted)
+            && slot > self.last.max(self.behind)
         {
-            self.wanted = slot;
-            self.out.stage(Effect::Wanted { slot });
+            self.behind = slot;
+            self.out.stage(Effect::Special(AgreementEffect::Behind { slot }));
         }
     }
 
-    fn take_vote(&mut self, vote: SignedVote, now: Millis) -> Outcome {
+    fn accept_vote(&mut self, vote: SignedVote, now: Millis) -> Outcome {
         let voter = vote.vote.voter;
         if !self.members.committee.contains(voter) {
-            return Err(Skip::Stranger(voter));
+            return Err(Skip::NotAMember(voter));
         }
         if voter == self.members.me {
             return Err(Skip::Own);
@@ -121,7 +112,7 @@ impl Agreement {
             return Err(Skip::Duplicate);
         }
         vote.verify(&self.members.binding, &self.members.roster).map_err(|_| Skip::BadSignature)?;
-        let fault = self.note(&vote);
+        let fault = self.record_vote(&vote);
         let outputs = self.engine.vote(&vote);
         self.absorb(outputs, now);
         Ok(fault)
@@ -134,21 +125,22 @@ impl Agreement {
         Ok(())
     }
 
-    /// Notes a vote that is signed.
-    fn note(&mut self, vote: &SignedVote) -> Option<Fault> {
-        let evidence = self.run.as_mut()?.note_vote(vote)?;
+    /// Records a vote that is signed.
+    fn record_vote(&mut self, vote: &SignedVote) -> Option<Fault> {
+        let evidence = self.run.as_mut()?.record_vote(vote)?;
         Some(self.report(vote.vote.voter, evidence))
     }
 
-    fn report(&mut self, member: ParticipantIndex, evidence: Equivocation) -> Fault {
+    fn report(&mut self, culprit: ParticipantIndex, evidence: Equivocation) -> Fault {
         let evidence = Box::new(evidence);
-        if self.run.as_mut().is_some_and(|run| run.reported.insert(member)) {
-            self.out.stage(Effect::Equivocated { member, evidence: evidence.clone() });
+        if self.run.as_mut().is_some_and(|run| run.reported.insert(culprit)) {
+            let effect = AgreementEffect::Equivocated { culprit, evidence: evidence.clone() };
+            self.out.stage(Effect::Special(effect));
         }
-        Fault { culprit: member, kind: FaultKind::Equivocation(evidence) }
+        Fault { culprit, kind: FaultKind::Equivocation(evidence) }
     }
 
-    fn take_proposal(&mut self, signed: SignedProposal, bytes: Bytes, now: Millis) -> Outcome {
+    fn accept_proposal(&mut self, signed: SignedProposal, bytes: Bytes, now: Millis) -> Outcome {
         let proposal = signed.proposal;
         let (round, digest) = (proposal.round, proposal.manifest);
         self.check_round(round)?;
@@ -156,7 +148,7 @@ impl Agreement {
             return Err(Skip::OtherManifest);
         }
         let committee = self.members.committee;
-        let proposer = veil_protocol_spec::agreement::proposer(committee, proposal.slot, round);
+        let proposer = agreement::proposer(committee, proposal.slot, round);
         if proposer == self.members.me {
             return Err(Skip::Own);
         }
@@ -185,17 +177,17 @@ impl Agreement {
         self.absorb(outputs, now);
         if new && self.active(proposal.slot).is_some() {
             if fault.is_some() {
-                let outputs = self.engine.judged(round, digest, false);
+                let outputs = self.engine.validated(round, digest, false);
                 self.absorb(outputs, now);
             } else {
-                self.ask_owner(digest, false);
+                self.request_validation(digest, false);
             }
         }
         let equivocation = other.map(|evidence| self.report(proposer, evidence));
         Ok(equivocation.or(fault))
     }
 
-    fn take_polka(&mut self, votes: &[SignedVote], now: Millis) -> Outcome {
+    fn accept_polka(&mut self, votes: &[SignedVote], now: Millis) -> Outcome {
         let manifest = votes.first().and_then(|first| first.vote.manifest);
         let for_one = manifest.is_some()
             && votes
@@ -205,18 +197,18 @@ impl Agreement {
         if !for_one || !self.proves(votes, quorum) {
             return Err(Skip::NoProof);
         }
-        let fault = self.note_all(votes);
+        let fault = self.record_votes(votes);
         let outputs = self.engine.polka(votes);
         self.absorb(outputs, now);
         Ok(fault)
     }
 
-    fn take_round(&mut self, votes: &[SignedVote], now: Millis) -> Outcome {
+    fn accept_round(&mut self, votes: &[SignedVote], now: Millis) -> Outcome {
         let honest = self.members.committee.reconstruction_threshold().get();
         if !self.proves(votes, honest) {
             return Err(Skip::NoProof);
         }
-        let fault = self.note_all(votes);
+        let fault = self.record_votes(votes);
         let outputs = self.engine.round_proof(votes);
         self.absorb(outputs, now);
         Ok(fault)
@@ -226,13 +218,13 @@ impl Agreement {
         votes.len() <= MAX_VOTES && is_proof(&self.members, votes, needed)
     }
 
-    fn note_all(&mut self, votes: &[SignedVote]) -> Option<Fault> {
-        let faults: Vec<_> = votes.iter().filter_map(|vote| self.note(vote)).collect();
+    fn record_votes(&mut self, votes: &[SignedVote]) -> Option<Fault> {
+        let faults: Vec<_> = votes.iter().filter_map(|vote| self.record_vote(vote)).collect();
         faults.into_iter().next()
     }
 
-    /// A lock is a decision, whatever this member has seen and thought itself.
-    fn take_decision(&mut self, lock: ManifestLock, bytes: Bytes) -> Result<(), Skip> {
+    /// A lock is a decision, whatever this member has seen and what its host said.
+    fn accept_decision(&mut self, lock: ManifestLock, bytes: Bytes) -> Result<(), Skip> {
         lock.binding.check(&self.members.binding)?;
         lock.verify(self.members.committee, &self.members.roster)?;
         let Some(run) = &mut self.run else { return Ok(()) };
@@ -247,13 +239,13 @@ impl Agreement {
         Ok(())
     }
 
-    /// Tells a member that is stuck what it may lack.
+    /// Answers a member that is stuck with what it may lack.
     fn answer(
         &mut self,
         from: ParticipantIndex,
         slot: Slot,
         round: u32,
-        held: &[veil_protocol_spec::Blake3Digest],
+        held: &[Blake3Digest],
         now: Millis,
     ) -> Result<(), Skip> {
         let pause = self.timing.retry / 2;
@@ -264,17 +256,17 @@ impl Agreement {
         if let Some((_, decision)) = self.decisions.iter().find(|(decided, _)| *decided == slot) {
             answers.push(Arc::clone(decision));
         } else if let Some(run) = self.run.as_ref().filter(|run| run.slot == slot) {
-            let mut tell = |message: AgreementMessage| answers.push(message.to_wire().into());
+            let mut give = |message: AgreementMessage| answers.push(message.to_wire().into());
             let mine = self.engine.round();
             if mine > round
                 && let Some(votes) = self.engine.round_entered()
             {
-                tell(AgreementMessage::Round(votes));
+                give(AgreementMessage::Round(votes));
             }
             let polka = self.engine.best_polka();
             let locked = polka.as_ref().and_then(|votes| votes.first()).map(|v| v.vote);
             if let Some(votes) = polka {
-                tell(AgreementMessage::Polka(votes));
+                give(AgreementMessage::Polka(votes));
             }
             let mut rounds = vec![round, mine];
             rounds.extend(locked.map(|vote| vote.round));
@@ -295,7 +287,7 @@ impl Agreement {
                 });
             for signed in lacking {
                 if let Some(held) = run.held.get(&signed.proposal.manifest) {
-                    tell(AgreementMessage::Proposal(*signed, held.bytes.clone()));
+                    give(AgreementMessage::Proposal(*signed, held.bytes.clone()));
                 }
             }
         } else {
@@ -303,7 +295,7 @@ impl Agreement {
         }
         self.answered.insert(from, now);
         for bytes in answers {
-            self.out.stage(Effect::Send { to: from, bytes: bytes.to_vec() });
+            self.out.stage(Effect::Send { to: from, bytes });
         }
         Ok(())
     }

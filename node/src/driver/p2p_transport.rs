@@ -1,5 +1,5 @@
-//! Links over the peer-to-peer network: a message is a request, and its empty answer says that the
-//! other side's machine has room for the next one.
+//! Transports over the peer-to-peer network: a message is a request, and its empty answer says that
+//! the other side's machine has room for the next one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,18 +7,18 @@ use tokio::sync::mpsc;
 use veil_node_p2p::{Network, Protocol, RequestError};
 use veil_protocol_spec::{ParticipantIndex, PeerIdHash, PublicIdentity};
 
-use super::{Channel, Inbound, Link, LinkError, Links};
+use super::transport::{Channel, Inbound, Transport, TransportError, Transports};
 
 /// Messages between the network and a machine. Each may be a chunk of 2 MiB.
 const QUEUE: usize = 16;
 /// A machine may compute for a while before it takes its next message.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// The links of this node.
+/// The transports of this node.
 #[derive(Clone, Debug)]
-pub struct P2pLinks(Network);
+pub struct P2pTransports(Network);
 
-impl P2pLinks {
+impl P2pTransports {
     /// Over this network.
     #[must_use]
     pub const fn new(network: Network) -> Self {
@@ -36,14 +36,14 @@ const fn protocol(channel: Channel) -> Protocol {
     }
 }
 
-impl Links for P2pLinks {
-    type Link = P2pLink;
+impl Transports for P2pTransports {
+    type Transport = P2pTransport;
 
     fn open(
         &self,
         channel: Channel,
         roster: &[PublicIdentity],
-    ) -> (P2pLink, mpsc::Receiver<Inbound>) {
+    ) -> (P2pTransport, mpsc::Receiver<Inbound>) {
         let protocol = protocol(channel);
         let roster: Arc<[PeerIdHash]> = roster.iter().map(PeerIdHash::of).collect();
         let (sender, receiver) = mpsc::channel(QUEUE);
@@ -71,32 +71,32 @@ impl Links for P2pLinks {
                 }
             }
         });
-        (P2pLink { network: self.0.clone(), protocol, roster }, receiver)
+        (P2pTransport { network: self.0.clone(), protocol, roster }, receiver)
     }
 }
 
-/// A link to the members of one roster on one protocol.
+/// Carries messages to the members of one roster on one protocol.
 #[derive(Clone, Debug)]
-pub struct P2pLink {
+pub struct P2pTransport {
     network: Network,
     protocol: Protocol,
     roster: Arc<[PeerIdHash]>,
 }
 
-impl Link for P2pLink {
-    async fn send(&self, to: ParticipantIndex, bytes: Arc<[u8]>) -> Result<(), LinkError> {
+impl Transport for P2pTransport {
+    async fn send(&self, to: ParticipantIndex, bytes: Arc<[u8]>) -> Result<(), TransportError> {
         let Some(peer) = self.roster.get(to.position()) else {
-            return Err(LinkError::Refused { to, detail: "no such participant".to_owned() });
+            return Err(TransportError::Refused { to, detail: "no such participant".to_owned() });
         };
         let sent = self.network.request(*peer, self.protocol, bytes.to_vec(), DEADLINE).await;
         sent.map(drop).map_err(|error| {
             let detail = error.to_string();
             match error {
                 RequestError::TooLarge { .. } | RequestError::Stopped => {
-                    LinkError::Refused { to, detail }
+                    TransportError::Refused { to, detail }
                 }
                 // A peer that refuses or does not serve the protocol may be about to.
-                _ => LinkError::Unreachable { to, detail },
+                _ => TransportError::Unreachable { to, detail },
             }
         })
     }

@@ -12,18 +12,18 @@ use super::effect::Refusal;
 /// Slots of which it is known what was authorised; older ones are refused.
 pub const MAX_SLOTS: usize = 4096;
 
-/// The last [`MAX_SLOTS`] slots.
+/// What the last [`MAX_SLOTS`] slots were authorised for.
 #[derive(Default)]
-pub(super) struct Slots {
-    taken: BTreeMap<Slot, (Blake3Digest, RequestId)>,
+pub(super) struct Authorisations {
+    by_slot: BTreeMap<Slot, (Blake3Digest, RequestId)>,
     oldest: Slot,
 }
 
-impl Slots {
+impl Authorisations {
     /// Whether these outputs are the slot's already.
     pub(super) fn check(&self, context: &RequestContext, id: RequestId) -> Result<bool, Refusal> {
         let slot = context.slot;
-        match self.taken.get(&slot) {
+        match self.by_slot.get(&slot) {
             Some((_, request)) if *request == id => Ok(true),
             Some((manifest, request)) => {
                 Err(Refusal::SlotTaken { slot, manifest: *manifest, request: *request })
@@ -33,10 +33,10 @@ impl Slots {
         }
     }
 
-    pub(super) fn take(&mut self, context: &RequestContext, id: RequestId) {
-        self.taken.insert(context.slot, (context.manifest, id));
-        if self.taken.len() > MAX_SLOTS
-            && let Some((slot, _)) = self.taken.pop_first()
+    pub(super) fn record(&mut self, context: &RequestContext, id: RequestId) {
+        self.by_slot.insert(context.slot, (context.manifest, id));
+        if self.by_slot.len() > MAX_SLOTS
+            && let Some((slot, _)) = self.by_slot.pop_first()
         {
             self.oldest = Slot(slot.0.saturating_add(1));
         }
@@ -44,7 +44,7 @@ impl Slots {
 
     /// Whether the outputs were authorised here once.
     pub(super) fn knows(&self, id: RequestId) -> bool {
-        self.taken.values().any(|(_, request)| *request == id)
+        self.by_slot.values().any(|(_, request)| *request == id)
     }
 }
 
@@ -62,22 +62,22 @@ mod tests {
             let context = RequestContext { key_set, epoch: Epoch(0), slot: Slot(slot), manifest };
             (context, RequestId::of(&context, &[]))
         };
-        let mut slots = Slots::default();
+        let mut authorised = Authorisations::default();
         for slot in 10..10 + MAX_SLOTS as u64 {
             let (context, id) = place(slot);
-            assert_eq!(slots.check(&context, id), Ok(false));
-            slots.take(&context, id);
-            assert_eq!(slots.check(&context, id), Ok(true));
+            assert_eq!(authorised.check(&context, id), Ok(false));
+            authorised.record(&context, id);
+            assert_eq!(authorised.check(&context, id), Ok(true));
         }
         let (context, id) = place(11);
         let (other, other_id) = (place(12).1, place(10));
         let taken = Refusal::SlotTaken { slot: Slot(11), manifest: context.manifest, request: id };
-        assert_eq!(slots.check(&context, other), Err(taken));
-        assert!(slots.knows(other_id.1));
+        assert_eq!(authorised.check(&context, other), Err(taken));
+        assert!(authorised.knows(other_id.1));
         let (next, next_id) = place(1 << 20);
-        slots.take(&next, next_id);
+        authorised.record(&next, next_id);
         let old = Refusal::OldSlot { slot: Slot(10), oldest: Slot(11) };
-        assert_eq!(slots.check(&other_id.0, other_id.1), Err(old));
-        assert_eq!(slots.check(&context, id), Ok(true));
+        assert_eq!(authorised.check(&other_id.0, other_id.1), Err(old));
+        assert_eq!(authorised.check(&context, id), Ok(true));
     }
 }
