@@ -15,6 +15,10 @@ use tempfile::TempDir;
 use veil_node::archive::{self, ArchiveError};
 use veil_node_storage::keystore::{Passphrase, read_key_share};
 
+#[path = "cli/closed_pipe.rs"]
+mod closed_pipe;
+#[path = "support/idle_worker.rs"]
+mod idle_worker;
 #[path = "cli/key_shares.rs"]
 mod key_shares;
 

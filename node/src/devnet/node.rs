@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How long a node may take to leave before it is ended by force.
-const LEAVE: Duration = Duration::from_secs(30);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A node and, if it was started, what runs it.
 #[derive(Debug)]
@@ -190,7 +190,7 @@ impl Node {
     }
 
     /// Tells it to leave; [`Self::stopped`] waits for it.
-    pub(super) fn tell_to_stop(&self) {
+    pub(super) fn request_stop(&self) {
         if let Some(running) = &self.running {
             running.stop.cancel();
         }
@@ -199,7 +199,7 @@ impl Node {
     /// Waits until it has left. One that takes too long is ended.
     pub(super) async fn stopped(&mut self) {
         let Some(mut running) = self.running.take() else { return };
-        if tokio::time::timeout(LEAVE * 2, &mut running.task).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT * 2, &mut running.task).await.is_err() {
             tracing::warn!(node = self.name(), "does not stop and is ended");
             running.task.abort();
         }
@@ -224,7 +224,7 @@ async fn attend(
     if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGTERM); // it may have ended meanwhile
     }
-    if tokio::time::timeout(LEAVE, child.wait()).await.is_err() {
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, child.wait()).await.is_err() {
         let _ = child.kill().await; // also waits for it
     }
     let _ = ended.set("it stopped".to_owned());

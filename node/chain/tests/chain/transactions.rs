@@ -7,7 +7,7 @@ use alloy::{
     network::TransactionBuilder,
     primitives::{B256, U256},
     providers::Provider,
-    rpc::types::TransactionRequest,
+    rpc::types::{Transaction, TransactionRequest},
 };
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -40,18 +40,22 @@ async fn granted(world: &World) -> bool {
     world.admin.allowance(world.cluster, ACCOUNT).await.unwrap() == Allowance::submit_freely()
 }
 
-/// Hashes of the transactions that wait.
-async fn waiting(world: &World) -> Vec<B256> {
+/// The transactions that wait, whole: one that is replaced meanwhile could not be asked for by hash.
+async fn waiting(world: &World) -> Vec<Transaction> {
     let provider = world.provider();
     let content = provider.raw_request::<_, Value>("txpool_content".into(), ());
     let content = content.await.unwrap();
     let pending = content["pending"].as_object().unwrap();
     let of_accounts = pending.values().flat_map(|of| of.as_object().unwrap().values());
-    of_accounts.map(|found| found["hash"].as_str().unwrap().parse().unwrap()).collect()
+    of_accounts.map(|found| serde_json::from_value(found.clone()).unwrap()).collect()
 }
 
-async fn first_waiting(world: &World) -> B256 {
-    eventually("a waiting transaction", async || waiting(world).await.first().copied()).await
+async fn first_waiting(world: &World) -> Transaction {
+    eventually("a waiting transaction", async || waiting(world).await.into_iter().next()).await
+}
+
+fn hash(transaction: &Transaction) -> B256 {
+    *transaction.inner.tx_hash()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,10 +64,10 @@ async fn a_dropped_transaction_is_sent_again() {
     let chain = hasty(&world, |_| {}).await;
     world.automine(false).await;
     let sent = grant(&chain, &world);
-    let hash = first_waiting(&world).await;
-    world.control("anvil_dropTransaction", json!([hash])).await;
+    let first = hash(&first_waiting(&world).await);
+    world.control("anvil_dropTransaction", json!([first])).await;
     let again = first_waiting(&world).await;
-    assert_eq!(hash, again, "the same bytes");
+    assert_eq!(hash(&again), first, "the same bytes");
     world.mine(1).await;
     sent.await.unwrap().unwrap();
     assert!(granted(&world).await);
@@ -76,8 +80,7 @@ async fn a_transaction_whose_place_another_one_took_is_sent_under_the_next() {
     let provider = world.provider();
     world.automine(false).await;
     let sent = grant(&chain, &world);
-    let hash = first_waiting(&world).await;
-    let nonce = provider.get_transaction_by_hash(hash).await.unwrap().unwrap().nonce();
+    let nonce = first_waiting(&world).await.nonce();
     // Another program with the same key. It pays more, so that it replaces ours.
     let admin = chain.account().unwrap().0.into();
     let other = TransactionRequest::default()
@@ -106,15 +109,15 @@ async fn the_fee_of_a_stuck_transaction_is_raised() {
     let provider = world.provider();
     world.automine(false).await;
     let sent = grant(&chain, &world);
-    let first = first_waiting(&world).await;
-    let before = provider.get_transaction_by_hash(first).await.unwrap().unwrap();
+    let before = first_waiting(&world).await;
+    let first = hash(&before);
     // A block that the transaction is too cheap for.
     let dear = before.max_fee_per_gas() * 3;
     world.control("anvil_setNextBlockBaseFeePerGas", json!([U256::from(dear)])).await;
     world.mine(1).await;
     assert!(provider.get_transaction_receipt(first).await.unwrap().is_none(), "it was mined");
     eventually("a higher fee", async || {
-        waiting(&world).await.iter().any(|hash| *hash != first).then_some(())
+        waiting(&world).await.iter().any(|waits| hash(waits) != first).then_some(())
     })
     .await;
     eventually("its block", async || {
@@ -140,9 +143,10 @@ async fn no_more_is_paid_than_allowed() {
     .await;
     world.automine(false).await;
     let sent = grant(&chain, &world);
-    let first = first_waiting(&world).await;
+    let first = hash(&first_waiting(&world).await);
     let error = sent.await.unwrap().unwrap_err();
-    assert_eq!(waiting(&world).await, [first], "neither raised nor withdrawn");
+    let still: Vec<_> = waiting(&world).await.iter().map(hash).collect();
+    assert_eq!(still, [first], "neither raised nor withdrawn");
     assert!(matches!(error, ChainError::NotMined { .. }) && error.is_transient(), "{error:?}");
 }
 
@@ -193,8 +197,7 @@ async fn a_revert_names_the_reason() {
     let chain = world.account(3);
     let sent = tokio::spawn(async move { chain.anchor(&certificate).await });
     let provider = world.provider();
-    let hash = first_waiting(&world).await;
-    let ours = provider.get_transaction_by_hash(hash).await.unwrap().unwrap();
+    let ours = first_waiting(&world).await;
     // The same by another account that pays more, and so comes first in the block.
     let other = TransactionRequest::default()
         .with_from(world.account(4).account().unwrap().0.into())

@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use veil_committee::frost::{GroupPublicKey, GroupSignature};
 use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_protocol_spec::{
@@ -41,12 +41,20 @@ pub(super) struct TestChain {
     seat: Option<ParticipantIndex>,
     /// Hangs when it is to publish, like a member that dies then; tells so.
     pub(super) hangs: Option<Arc<Notify>>,
+    /// Takes publications, of any member.
+    publishes: Arc<watch::Sender<bool>>,
 }
 
 impl TestChain {
     pub(super) fn new() -> Self {
         let state = ChainState { attempts: Vec::new(), published_by: None };
-        Self { state: Arc::new(Mutex::new(state)), seat: None, hangs: None }
+        let publishes = Arc::new(watch::Sender::new(true));
+        Self { state: Arc::new(Mutex::new(state)), seat: None, hangs: None, publishes }
+    }
+
+    /// As long as it does not publish, no ceremony ends by itself: its steps can be looked at.
+    pub(super) fn publishes(&self, publishes: bool) {
+        self.publishes.send_replace(publishes);
     }
 
     pub(super) fn of(&self, seat: ParticipantIndex) -> Self {
@@ -133,6 +141,7 @@ impl CommitPointChain for TestChain {
             told.notify_one();
             std::future::pending::<()>().await;
         }
+        let _ = self.publishes.subscribe().wait_for(|publishes| *publishes).await;
         let refused = |why: &str| Err(CommitPointError::Refused(why.to_owned()));
         let mut state = self.state.lock().unwrap();
         let attempt = &mut state.attempts[publication.attempt.0 as usize];
@@ -230,16 +239,16 @@ pub(super) fn roster() -> Vec<PublicIdentity> {
 /// Short where waiting is the point, long where it is not.
 pub(super) fn timing() -> CeremonyTiming {
     CeremonyTiming {
-        machine: Timing { round: 60_000, retry: 200 },
-        preflight: Duration::from_secs(60),
+        machine: Timing { round: 600_000, retry: 200 },
+        preflight: Duration::from_secs(600),
         poll: Duration::from_millis(50),
         publish_backoff: Duration::from_millis(300),
         signing: SigningSchedule {
-            rotation: 500,
-            timing: frost::Timing { commit: 1_000, share: 1_000, max_attempts: 8 },
+            rotation: 2_000,
+            timing: frost::Timing { commit: 5_000, share: 5_000, max_attempts: 8 },
             restarts: 0,
         },
         drain: Duration::from_secs(2),
-        next_attempt: Duration::from_secs(60),
+        next_attempt: Duration::from_secs(600),
     }
 }

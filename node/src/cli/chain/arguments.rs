@@ -7,7 +7,7 @@ use veil_node_chain::{AccountKey, Chain, ChainConfig, RpcUrls};
 use veil_protocol_spec::{Address, ChainId, ClusterId};
 use zeroize::Zeroizing;
 
-use super::Failure;
+use crate::cli::failure::Failure;
 pub(super) use crate::config::parse_address;
 
 /// How to reach the chain and who pays.

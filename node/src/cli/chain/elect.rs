@@ -5,10 +5,8 @@ use serde_json::{Value, json};
 use veil_node_chain::{Chain, ChainError};
 use veil_protocol_spec::{ClusterId, Epoch, PeerIdHash};
 
-use super::{
-    Failure,
-    arguments::{ClusterArgument, Connection, Contract},
-};
+use super::arguments::{ClusterArgument, Connection, Contract};
+use crate::cli::failure::Failure;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {

@@ -11,10 +11,8 @@ use veil_protocol_spec::{
     scheduling::{ImagePart, ImageParts, PartKind},
 };
 
-use super::{
-    Failure,
-    arguments::{ClusterArgument, Connection, Contract},
-};
+use super::arguments::{ClusterArgument, Connection, Contract};
+use crate::cli::failure::Failure;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
@@ -115,7 +113,7 @@ impl Manifest {
     fn read(&self) -> Result<([u8; 32], ImageParts), Failure> {
         let bytes = fs::read(&self.manifest).map_err(Failure::file(&self.manifest))?;
         let refused =
-            |reason: String| Failure::Usage(format!("{}: {reason}", self.manifest.display()));
+            |reason: String| Failure::usage(format!("{}: {reason}", self.manifest.display()));
         let fields: Fields = serde_json::from_slice(&bytes).map_err(|error| {
             refused(format!(
                 "not the manifest of one image ({error}); of an index, take the manifest of one platform"
@@ -168,7 +166,7 @@ pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
             let position = parts.as_slice().iter().position(|leaf| leaf.digest == *part);
             let leaf = position.and_then(|at| parts.as_slice().get(at));
             let none =
-                || Failure::Usage(format!("{} is no part of {}", shown(*part), shown(manifest)));
+                || Failure::usage(format!("{} is no part of {}", shown(*part), shown(manifest)));
             let (position, leaf) = position.zip(leaf).ok_or_else(none)?;
             let proof = parts.tree().proof(position).ok_or_else(none)?;
             let chain = place.contract.connect(&place.connection).await?;

@@ -12,11 +12,8 @@ use veil_protocol_spec::{
     scheduling::{ClusterPolicy, keccak},
 };
 
-use super::{
-    Failure,
-    arguments::{ClusterArgument, Connection, Contract},
-};
-use crate::policy_file;
+use super::arguments::{ClusterArgument, Connection, Contract};
+use crate::{cli::failure::Failure, policy_file};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
@@ -64,8 +61,9 @@ impl Command {
 /// A policy file as the chain keeps it.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let text = fs::read_to_string(path).map_err(Failure::file(path))?;
-    let policy = policy_file::parse(&text);
-    Ok(policy.map_err(|source| Failure::Policy { path: path.to_owned(), source })?.to_wire())
+    let policy = policy_file::parse(&text)
+        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    Ok(policy.to_wire())
 }
 
 fn shown(policy: &[u8]) -> Value {
