@@ -23,10 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    setup,
-    step::{Failed, Step, probe, root},
-};
+use crate::step::{Failed, Step, is_root, probe, root};
 
 const NAME: &str = "containers";
 const REPOSITORY: &str = "veil-demo/web";
@@ -166,7 +163,7 @@ impl Engine {
                 ),
             ));
         }
-        if !setup::is_root() {
+        if !is_root() {
             return Err(Failed::new(
                 NAME,
                 "no engine answers, and starting one needs root; run `sudo dockerd`, or this as \

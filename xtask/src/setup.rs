@@ -11,7 +11,7 @@
 use crate::{
     containers::{self, Containers},
     contracts,
-    step::{Failed, Step, probe},
+    step::{Failed, Step, is_root, probe},
 };
 
 const NAME: &str = "setup";
@@ -70,10 +70,6 @@ pub(crate) fn containers(mut missing: Vec<String>) -> Result<Containers, Failed>
     }
     let reason = format!("not allowed or not able to install; run:\n  {}", missing.join("\n  "));
     Err(Failed::new(NAME, reason))
-}
-
-pub(crate) fn is_root() -> bool {
-    probe("id", &["-u"]).as_deref() == Some("0")
 }
 
 fn may_install() -> bool {
