@@ -57,9 +57,11 @@ use veil_protocol_spec::{
     scheduling::Binding,
 };
 
+pub use veil_protocol_spec::decryption::DecryptionCounter;
+
 pub use self::effect::{
-    Completion, DecryptionCounter, Effect, Evidence, Fault, InvalidEvidence, RecomputedOutputs,
-    Refusal, RequestStatus, Retry, Skip, Verdict, WrongMembership, wrong_shares,
+    Completion, Effect, Evidence, Fault, InvalidEvidence, RecomputedOutputs, Refusal,
+    RequestStatus, Retry, Skip, Verdict, WrongMembership, wrong_shares,
 };
 pub use self::slots::MAX_SLOTS;
 use self::{

@@ -17,10 +17,10 @@ use axum::{
     routing::get,
 };
 use serde::{Deserialize, Serialize};
+use veil_node_storage::jobs::Offered;
 use veil_protocol_spec::{Blake3Digest, Slot, Wire, scheduling::JobSpec};
 
 use crate::{
-    jobs::Offered,
     p2p::{PublishError, Topic},
     role::StatusBoard,
 };

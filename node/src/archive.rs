@@ -24,11 +24,14 @@ use veil_keygen_ceremony::{
     },
     transcript::{Transcript, TranscriptError, Verified},
 };
+use veil_node_storage::{
+    durable::{write_new, write_new_with},
+    keystore::{KeystoreError, Passphrase, write_key_share},
+};
 use veil_protocol_spec::{CodecError, KeySetDigest, Wire, ceremony::Stream};
 
 use crate::{
     demonstrate::{DemonstrateError, exercise_public},
-    keystore::{KeystoreError, Passphrase, write_key_share, write_new, write_new_with},
     share_files::ShareFiles,
     simulate::Simulation,
 };
@@ -132,9 +135,11 @@ pub fn write_finished(
         }
     }
     let path = folder.join("keyset.bin");
-    write_new_with(&path, 0o644, |file| write_key_set(key_set, file).map_err(io::Error::other))?;
+    write_new_with(&path, 0o644, |file| write_key_set(key_set, file).map_err(io::Error::other))
+        .map_err(KeystoreError::from)?;
     let transcript = simulation.transcript(&simulation.members[0]);
-    write_new(&folder.join("transcript.bin"), 0o644, &transcript.to_wire())?;
+    write_new(&folder.join("transcript.bin"), 0o644, &transcript.to_wire())
+        .map_err(KeystoreError::from)?;
     Ok(())
 }
 
@@ -147,7 +152,8 @@ pub fn write_aborted(folder: &Path, simulation: &Simulation) -> Result<(), Archi
     fs::create_dir_all(&folder).map_err(io_error(&folder))?;
     for member in &simulation.members {
         let path = folder.join(format!("messages-{}.bin", member.participant()));
-        write_new(&path, 0o644, &simulation.transcript(member).to_wire())?;
+        write_new(&path, 0o644, &simulation.transcript(member).to_wire())
+            .map_err(KeystoreError::from)?;
     }
     Ok(())
 }

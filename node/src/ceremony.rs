@@ -37,14 +37,16 @@ use veil_keygen_ceremony::{
     machine::{AbortReport, ResumeError, Timing},
     setup::SetupError,
 };
+use veil_node_storage::{
+    data_dir::{DataDir, DataDirError},
+    journal::JournalError,
+    keystore::{KeystoreError, Passphrase},
+};
 use veil_protocol_spec::{
     Attempt, Epoch, domain, identity::SecretIdentity, scheduling::ClusterScope,
 };
 
-use crate::{
-    driver::{DataDir, DataDirError, DriverError, JournalError, Links, SigningSchedule},
-    keystore::{KeystoreError, Passphrase},
-};
+use crate::driver::{DriverError, Links, SigningSchedule};
 
 mod attempt;
 mod commit_point;

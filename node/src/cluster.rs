@@ -23,17 +23,19 @@ use backon::{ExponentialBuilder, Retryable};
 use rand::seq::SliceRandom;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use veil_node_storage::{
+    jobs::{Jobs, JobsError},
+    ledger::Ledger,
+};
 use veil_protocol_spec::{
     Blake3Digest, ClusterId, PeerIdHash, Wire,
     identity::SecretIdentity,
     scheduling::{BlockRef, ClusterScope, JobSpec, Telemetry},
+    sync::{KeyFiles, SyncAnswer, SyncRequest},
 };
 
 use crate::{
     chain::{Chain, ChainError},
-    jobs::{Jobs, JobsError},
-    ledger::Ledger,
-    messages::{KeyFiles, SyncAnswer, SyncRequest},
     p2p::{Directory, Multiaddr, Network, NetworkConfig, NetworkError, Protocol, SwimConfig},
 };
 

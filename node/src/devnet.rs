@@ -36,6 +36,8 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 use veil_keygen_ceremony::keyset::ParameterSet;
+use veil_node_containers::{Docker, Executor, Owner};
+use veil_node_storage::keystore::new_identity;
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeySetDigest, PeerIdHash, Wire,
     scheduling::{ClusterPolicy, ClusterScope},
@@ -49,6 +51,7 @@ pub use self::{
     placement::{Place, Placed},
     verify::{Verifier, VerifyError},
 };
+
 use self::{
     files::{NodeFiles, Shared, free_ports, private_folder, write_operator},
     wait::Look,
@@ -60,9 +63,7 @@ use crate::{
         Roles,
         anvil::{Anvil, AnvilConfig},
     },
-    docker::{Docker, Executor, Owner},
     job_file::JobFile,
-    keystore::new_identity,
     status::Role,
 };
 

@@ -43,9 +43,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use veil_protocol_spec::{Committee, ParticipantIndex};
 
-mod data_dir;
 mod decryption;
-mod journal;
 mod key_ceremony;
 mod link;
 #[cfg(test)]
@@ -58,10 +56,7 @@ mod signing;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use data_dir::sync_folder;
-pub use data_dir::{DataDir, DataDirError, erase_file};
 pub use decryption::{DecryptionEffect, DecryptionMachine};
-pub use journal::{Journal, JournalError};
 pub use key_ceremony::CeremonyEffect;
 pub use link::{Channel, Inbound, Link, LinkError, Links};
 pub use nonces::{ConflictingNonce, NonceKeeper, NonceStore, SigningOutcome};

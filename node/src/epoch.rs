@@ -25,9 +25,14 @@ use veil_committee::frost::GroupVerifyingKey;
 use veil_keygen_ceremony::keyset::{
     KeySetError, ParameterSet, UnknownParameters, key_set_size_limit, read_key_set_with_digest,
 };
+use veil_node_storage::{
+    ledger::{Ledger, LedgerError},
+    trust::Trust,
+};
 use veil_protocol_spec::{
     Blake3Digest, Committee, KeySetDigest, PeerIdHash, PublicIdentity,
     scheduling::{Binding, ReferenceStringOrigin, Telemetry, UnixMillis},
+    sync::{KeyFiles, SyncAnswer, SyncRequest},
 };
 use veil_scheduler::{
     EncryptedTelemetry, EvaluationKey, KeyError, ListError, ReferenceString, ReferenceStringError,
@@ -37,8 +42,6 @@ use veil_scheduler::{
 use crate::{
     chain::{ChainError, PublishedKey},
     cluster::{Cluster, View},
-    ledger::{Ledger, LedgerError, Trust},
-    messages::{KeyFiles, SyncAnswer, SyncRequest},
     p2p::FetchError,
     pool::{Pool, Refusal, Verified},
 };
@@ -211,16 +214,6 @@ fn expand(
     Ok(keys)
 }
 
-/// BLAKE3 and length of a file.
-///
-/// # Errors
-/// What the system says.
-pub fn hash_file(path: &Path) -> io::Result<(Blake3Digest, u64)> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path)?)?;
-    Ok((Blake3Digest(*hasher.finalize().as_bytes()), fs::metadata(path)?.len()))
-}
-
 impl Epoch {
     /// See the [module documentation](self). Fetching waits until some peer has the files.
     ///
@@ -258,7 +251,7 @@ impl Epoch {
             .map_err(|_| EpochError::Published("the group key is no point of the curve"))?;
         let trust = Trust { binding, committee, roster: view.roster.clone(), group };
         let path = cluster.data_dir.join("ledger.redb");
-        let ledger = Arc::new(Ledger::open(&path, trust)?);
+        let ledger = Arc::new(Ledger::open(&path, TrustList::from_iter([(Slot(1), trust)]))?);
         let _ = cluster.shelf.ledger.set(Arc::clone(&ledger)); // set once: there is one epoch
         let files = match own {
             Some(files) => files,

@@ -12,6 +12,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Wire,
     scheduling::{EvaluationBody, Manifest, PolicyError, Telemetry, TelemetryEntry},
+    sync::{SyncAnswer, SyncRequest},
 };
 use veil_scheduler::{EncryptedTelemetry, EvaluateError, Inputs, Outputs, PublicInputs, evaluate};
 
@@ -19,7 +20,6 @@ use crate::{
     chain::ChainError,
     cluster::Cluster,
     epoch::{Epoch, TelemetryRefusal, unix_now},
-    messages::{SyncAnswer, SyncRequest},
     p2p::{PublishError, Topic},
 };
 

@@ -15,16 +15,16 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt, stream};
 use rand::{Rng, seq::SliceRandom};
 use tokio::sync::{Notify, watch};
+use veil_node_storage::ledger::LedgerError;
 use veil_protocol_spec::{
     PeerIdHash, Wire,
     scheduling::{SlotRecord, StateError, UnixMillis},
+    sync::{SyncAnswer, SyncRequest},
 };
 
 use crate::{
     cluster::Cluster,
     epoch::{Epoch, unix_now},
-    ledger::LedgerError,
-    messages::{SyncAnswer, SyncRequest},
     p2p::{Gossip, Protocol, Topic},
 };
 

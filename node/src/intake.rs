@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
+use veil_node_storage::jobs::{JobsError, Offered};
 use veil_protocol_spec::{
     Wire,
     scheduling::{JobSpec, Telemetry},
@@ -15,7 +16,6 @@ use veil_scheduler::ListError;
 use crate::{
     cluster::Cluster,
     epoch::{Epoch, TelemetryRefusal},
-    jobs::{JobsError, Offered},
     p2p::{Gossip, Topic},
     pool::Refusal,
 };

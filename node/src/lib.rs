@@ -1,6 +1,5 @@
 //! The only I/O of Veil: files, the keystore, the command line.
 //!
-//! - [`keystore`]: key shares, encrypted from the first write;
 //! - [`share_files`]: the share streams of a ceremony as files;
 //! - [`simulate`]: all members of a ceremony in one process, and [`misbehaviour`] for its faults;
 //! - [`demonstrate`]: proof that a key set works, with threshold decryption;
@@ -18,18 +17,13 @@ pub mod cluster;
 pub mod config;
 pub mod demonstrate;
 pub mod devnet;
-pub mod docker;
 pub mod driver;
 pub mod epoch;
 pub mod evaluation;
 pub mod follow;
 pub mod intake;
 pub mod job_file;
-pub mod jobs;
-pub mod keystore;
-pub mod ledger;
 pub mod member;
-pub mod messages;
 pub mod misbehaviour;
 pub mod operator;
 pub mod p2p;

@@ -23,9 +23,11 @@ use axum::Router;
 use tokio_util::sync::CancellationToken;
 use veil_committee::key_share::{KeyShare, KeyShareError, test_ciphertext};
 use veil_keygen_ceremony::transcript::Transcript;
+use veil_node_storage::keystore::{KeystoreError, Passphrase, read_key_share};
 use veil_protocol_spec::{CodecError, Epoch as EpochNumber, Wire, scheduling::UnixMillis};
 
 pub use self::machines::MachineError;
+
 use self::{machines::Machines, slots::Slots, suspicions::Suspicions};
 use crate::{
     agreement::Timing,
@@ -39,7 +41,6 @@ use crate::{
     epoch::MaterialFiles,
     follow::Follower,
     intake,
-    keystore::{KeystoreError, Passphrase, read_key_share},
     role::{RoleError, Running, Secrets, Sections},
     status::Role,
 };

@@ -23,18 +23,21 @@ use axum::Router;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use veil_node_storage::{
+    data_dir::{DataDir, DataDirError},
+    keystore::{KeystoreError, Passphrase, read_identity},
+};
 use veil_protocol_spec::{identity::SecretIdentity, scheduling::UnixMillis};
 
 pub use self::board::StatusBoard;
+
 use crate::{
     admin::{self, AdminError},
     api,
     chain::{AccountKey, AccountKeyError, Chain, ChainError, PublishedKey},
     cluster::{Cluster, ClusterError, ClusterOptions},
     config::{ChainSection, Environment, NetworkSection, NodeSection},
-    driver::{DataDir, DataDirError},
     epoch::{Epoch, EpochError, MaterialFiles},
-    keystore::{KeystoreError, Passphrase, read_identity},
     p2p::{InvalidIdentity, SwimConfig, peer_id},
     status::Role,
 };
@@ -354,8 +357,9 @@ pub fn link_to(target: &Path, link: &Path) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use veil_node_storage::keystore::{write_identity, write_secret};
+
     use super::*;
-    use crate::keystore::{write_identity, write_secret};
 
     fn node(folder: &Path, peer_id: Option<String>) -> NodeSection {
         NodeSection { data_dir: folder.to_owned(), identity: None, passphrase_file: None, peer_id }

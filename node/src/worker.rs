@@ -25,12 +25,15 @@ use axum::Router;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use veil_node_containers::{Docker, DockerError, Executor, Owner};
 use veil_protocol_spec::{
     Slot,
     scheduling::{ClusterState, UnixMillis},
 };
 
 pub use self::sequence::SequenceError;
+pub use crate::role::Secrets;
+
 use self::{
     enforce::Enforcer,
     evaluate::{Evaluator, Results},
@@ -38,10 +41,8 @@ use self::{
     report::Reporter,
     sequence::Sequence,
 };
-pub use crate::role::Secrets;
 use crate::{
     config::{WorkerConfig, WorkerSection},
-    docker::{Docker, DockerError, Executor, Owner},
     epoch::Epoch,
     follow::Follower,
     intake,

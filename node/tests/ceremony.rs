@@ -18,9 +18,11 @@ use veil_node::{
         Chain, ChainConfig, ClusterSettings, NodeRegistration, Roles,
         anvil::{Anvil, AnvilConfig},
     },
-    driver::DataDir,
-    keystore::{Passphrase, write_identity},
     p2p::peer_id,
+};
+use veil_node_storage::{
+    data_dir::DataDir,
+    keystore::{Passphrase, write_identity},
 };
 use veil_protocol_spec::{Address, ClusterId, Committee, identity::SecretIdentity};
 

@@ -12,10 +12,8 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
-use veil_node::{
-    archive::{self, ArchiveError},
-    keystore::{Passphrase, read_key_share},
-};
+use veil_node::archive::{self, ArchiveError};
+use veil_node_storage::keystore::{Passphrase, read_key_share};
 
 #[path = "cli/key_shares.rs"]
 mod key_shares;

@@ -17,10 +17,10 @@ use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use veil_node::{
     devnet::{Devnet, DevnetOptions, Event, Place, Tell, sample_image, sample_job},
-    docker::DEFAULT_SOCKET,
     job_file::JobFile,
     status::ReplicaStatus,
 };
+use veil_node_containers::DEFAULT_SOCKET;
 use veil_protocol_spec::{Blake3Digest, Committee};
 
 const SET_UP: &str =

@@ -9,9 +9,9 @@ use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_node::{
     archive,
     demonstrate::demonstrate,
-    keystore::Passphrase,
     simulate::{Options, run},
 };
+use veil_node_storage::keystore::Passphrase;
 use veil_protocol_spec::Committee;
 
 #[test]

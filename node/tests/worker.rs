@@ -12,7 +12,7 @@ use std::{
 };
 
 use serde_json::Value;
-use veil_node::keystore::{Passphrase, new_identity, write_identity};
+use veil_node_storage::keystore::{Passphrase, new_identity, write_identity};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 

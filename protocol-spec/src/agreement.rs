@@ -7,6 +7,8 @@
 //! Everything is signed for one [`Binding`], slot and round. Proposals carry the manifest itself;
 //! votes name it by digest.
 
+pub mod record;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{

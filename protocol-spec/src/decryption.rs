@@ -201,3 +201,16 @@ impl DecryptionMessage {
         )
     }
 }
+
+/// How much a key has been used. It lives with the key share and is carried over a restart; a new
+/// key or epoch starts at zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DecryptionCounter {
+    /// Blocks decrypted so far under this key and epoch.
+    pub blocks: u64,
+}
+
+impl Wire for DecryptionCounter {
+    const NAME: &'static str = "decryption counter";
+    const MAX_BYTES: usize = 16;
+}

@@ -1,4 +1,5 @@
-//! Known-answer vectors: one fixed sample of every scheduling message, its encoding and digests.
+//! Known-answer vectors: a fixed sample of every message of a slot, of what nodes tell each other
+//! beside those, and of what a member stores, each with its encoding and its digests.
 //!
 //! A difference means that this build would not understand, or not sign, what another one sent:
 //! raise the type's `Wire::VERSION` or put it right. `VEIL_BLESS=1 cargo test --release -p
@@ -9,12 +10,18 @@ use std::{env, fmt::Write as _, fs, path::Path};
 
 use serde_json::{Value, json};
 use veil_protocol_spec::{
-    Address, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeccakDigest, KeySetDigest,
-    ParticipantIndex, PeerIdHash, Slot, Wire,
-    agreement::{AgreementMessage, Proposal, Vote, VoteKind},
+    Address, Attempt, Blake3Digest, CeremonyId, ChainId, ClusterId, Committee, Epoch, KeccakDigest,
+    KeySetDigest, ParticipantIndex, PeerIdHash, PublicIdentity, Signature, Slot, Wire,
+    agreement::{
+        AgreementMessage, Proposal, Vote, VoteKind,
+        record::{Entry, Record, Step},
+    },
     ceremony::Bytes,
+    decryption::{DecryptionCounter, ManifestLock},
     identity::SecretIdentity,
+    publication::{ExchangeBody, ExchangeMessage, Facts, Publication, ReferenceString},
     scheduling::*,
+    sync::{KeyFiles, LockedManifest, SuspicionMessage, SyncAnswer, SyncRequest},
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -198,12 +205,95 @@ fn proposal() -> Proposal {
     Proposal { slot: Slot(7), round: 3, locked_in: Some(1), manifest: manifest().digest() }
 }
 
+/// The votes of three of four members for [`manifest`].
+fn lock() -> ManifestLock {
+    let (slot, round, manifest) = (Slot(7), 3, manifest().digest());
+    let digest = ManifestLock::vote_digest(&binding(), slot, round, &manifest);
+    let vote = |i: u8| (ParticipantIndex::new(i).unwrap(), secret(0x10 + i).sign(&digest));
+    ManifestLock { binding: binding(), slot, round, manifest, votes: [1, 2, 4].map(vote).to_vec() }
+}
+
+fn roster() -> Vec<PublicIdentity> {
+    (1..=4).map(|i| secret(0x10 + i).public()).collect()
+}
+
+fn locked_manifest() -> LockedManifest {
+    LockedManifest { manifest: manifest(), lock: lock() }
+}
+
+fn suspicion() -> SuspicionMessage {
+    let LostWorker { worker, suspicions } = manifest().lost.remove(0);
+    SuspicionMessage { slot: Slot(7), worker, signed: suspicions[0] }
+}
+
+fn slot_record() -> SlotRecord {
+    let (assignments, certificate) = (assignments(), certificate());
+    SlotRecord { manifest: manifest(), lock: lock(), assignments, certificate }
+}
+
+fn key_files() -> KeyFiles {
+    KeyFiles {
+        key_set: Blake3Digest([0xa1; 32]),
+        key_set_bytes: 140_000_000,
+        reference_string: Blake3Digest([0xa2; 32]),
+        reference_string_bytes: 9_000_000,
+    }
+}
+
+fn reference_string() -> ReferenceString {
+    ReferenceString {
+        digest: Blake3Digest([0xa3; 32]),
+        file: Blake3Digest([0xa2; 32]),
+        bytes: 9_000_000,
+        origin: ReferenceStringOrigin::SingleParty,
+    }
+}
+
+fn publication() -> Publication {
+    Publication {
+        epoch: Epoch(4),
+        attempt: Attempt(1),
+        group: (0..200).collect(),
+        key_set: binding().key_set,
+        transcript_root: Blake3Digest([0xa4; 32]),
+        reference_string: reference_string().digest,
+        reference_string_origin: reference_string().origin,
+    }
+}
+
+fn agreement_record() -> Record {
+    let vote = vote(VoteKind::Prevote, Some(manifest().digest())).sign(&binding(), &secret(0x12));
+    let entries = vec![
+        Entry::Started,
+        Entry::Manifest(Bytes(manifest().to_wire())),
+        Entry::Vote(vote),
+        Entry::Proposal(proposal().sign(&binding(), &secret(0x13))),
+        Entry::Polka(vec![vote; 3]),
+        Entry::Judged { round: 3, manifest: manifest().digest(), sound: true },
+        Entry::Timeout(Step::Propose, 0),
+        Entry::Timeout(Step::Prevote, 1),
+        Entry::Timeout(Step::Precommit, 2),
+        Entry::Decided(lock()),
+    ];
+    Record { binding: binding(), slot: Slot(7), entries }
+}
+
+/// The encoding, after a round trip.
+fn encoding<T: Wire + PartialEq + std::fmt::Debug>(value: &T) -> String {
+    let bytes = value.to_wire();
+    assert_eq!(T::from_wire(&bytes).as_ref(), Ok(value));
+    hex(&bytes)
+}
+
 #[test]
 fn the_samples_are_sound() {
     assert_eq!(telemetry().verify(&binding()), Ok(()));
     assert_eq!(job().validate(), Ok(()));
     assert_eq!(manifest().validate(Committee::new(4).unwrap()), Ok(()));
     assert_eq!(report().verify(&binding()), Ok(()));
+    let committee = Committee::new(4).unwrap();
+    assert_eq!(locked_manifest().verify(committee, &roster()), Ok(()));
+    assert_eq!(suspicion().verify(binding(), &roster()), Ok(()));
 }
 
 #[test]
@@ -262,6 +352,74 @@ fn scheduling() {
                     Bytes(vec![1, 2, 3]),
                 ).to_wire()),
             },
+        }),
+    );
+}
+
+#[test]
+fn sync() {
+    compare(
+        "sync.json",
+        &json!({
+            "locked_manifest": encoding(&locked_manifest()),
+            "suspicion_message": encoding(&suspicion()),
+            "sync_request": {
+                "records": encoding(&SyncRequest::Records { after: Slot(6) }),
+                "telemetry": encoding(&SyncRequest::Telemetry(telemetry().body.digest())),
+                "job": encoding(&SyncRequest::Job(job().digest())),
+                "key_files": encoding(&SyncRequest::KeyFiles(binding().key_set)),
+            },
+            "sync_answer": {
+                "records": encoding(&SyncAnswer::Records(vec![slot_record()])),
+                "telemetry": encoding(&SyncAnswer::Telemetry(Some(telemetry().into()))),
+                "no_telemetry": encoding(&SyncAnswer::Telemetry(None)),
+                "job": encoding(&SyncAnswer::Job(Some(job().into()))),
+                "no_job": encoding(&SyncAnswer::Job(None)),
+                "key_files": encoding(&SyncAnswer::KeyFiles(Some(key_files()))),
+                "no_key_files": encoding(&SyncAnswer::KeyFiles(None)),
+            },
+        }),
+    );
+}
+
+#[test]
+fn publications() {
+    let facts = Facts {
+        version: "0.1.0".into(),
+        fingerprint: Blake3Digest([0xa5; 32]),
+        free_disk: 500_000_000_000,
+        free_memory: 16 << 30,
+        accepts_single_party: true,
+    };
+    let exchange = |body| {
+        let (ceremony, attempt) = (CeremonyId([0xa6; 32]), Attempt(1));
+        encoding(&ExchangeMessage { ceremony, attempt, body })
+    };
+    let now = 1_760_000_000_000;
+    let signature = ExchangeBody::Signature(KeccakDigest([0xa7; 32]), Signature([0xa8; 64]));
+    compare(
+        "publication.json",
+        &json!({
+            "exchange_message": {
+                "ask_facts": exchange(ExchangeBody::AskFacts(now)),
+                "facts": exchange(ExchangeBody::Facts(now, now + 20, facts)),
+                "ask_reference": exchange(ExchangeBody::AskReference),
+                "reference": exchange(ExchangeBody::Reference(reference_string())),
+                "ask_signature": exchange(ExchangeBody::AskSignature),
+                "signature": exchange(signature),
+            },
+            "publication": encoding(&publication()),
+        }),
+    );
+}
+
+#[test]
+fn stored() {
+    compare(
+        "stored.json",
+        &json!({
+            "agreement_record": encoding(&agreement_record()),
+            "decryption_counter": encoding(&DecryptionCounter { blocks: 70_000 }),
         }),
     );
 }

@@ -4,8 +4,8 @@ use veil_protocol_spec::{
     Blake3Digest, CodecError, Epoch, KeySetDigest, ParticipantIndex, Slot,
     committee::Committee,
     decryption::{
-        DecryptionMessage, DecryptionPayload, LockError, MAX_BLOCKS_PER_REQUEST, RequestContext,
-        RequestId,
+        DecryptionCounter, DecryptionMessage, DecryptionPayload, LockError, MAX_BLOCKS_PER_REQUEST,
+        RequestContext, RequestId,
     },
     ids::PublicIdentity,
 };
@@ -29,14 +29,6 @@ pub struct RecomputedOutputs {
     pub context: RequestContext,
     /// All of the slot's output blocks, in the circuit's order.
     pub blocks: Vec<SquashedBlock>,
-}
-
-/// How much a key has been used. It lives with the key share and is carried over a restart; a new
-/// key or epoch starts at zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DecryptionCounter {
-    /// Blocks decrypted so far under this key and epoch.
-    pub blocks: u64,
 }
 
 /// When members that did not answer are asked again.

@@ -16,6 +16,7 @@ use veil_keygen_ceremony::{
     setup::Setup,
     transcript::FinishCertificate,
 };
+use veil_node_storage::journal::Journal;
 use veil_protocol_spec::{
     Blake3Digest, Committee,
     ceremony::{CeremonyParameters, Round, SignedMessage},
@@ -31,7 +32,7 @@ use super::{
     preflight::{Needs, own_facts},
     publish::Publisher,
 };
-use crate::driver::{Channel, Clock, Driver, DriverConfig, Journal, Links, QueueLimits};
+use crate::driver::{Channel, Clock, Driver, DriverConfig, Links, QueueLimits};
 
 /// Everything fixed about an attempt, checked.
 struct Plan {

@@ -6,12 +6,11 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use veil_committee::frost::{GroupPublicKey, GroupSignature};
 use veil_keygen_ceremony::transcript::FinishCertificate;
+pub use veil_protocol_spec::publication::Publication;
 use veil_protocol_spec::{
     Attempt, Blake3Digest, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex, PublicIdentity,
-    Signature, Wire, identity::SecretIdentity, scheduling::ReferenceStringOrigin,
+    Signature, Wire, identity::SecretIdentity, publication::ReferenceString,
 };
-
-use super::ReferenceString;
 
 /// An attempt as it was proposed, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,47 +82,22 @@ pub struct NewAttempt {
     pub duration: Duration,
 }
 
-/// What all members sign and one of them publishes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Publication {
-    /// The epoch.
-    pub epoch: Epoch,
-    /// The attempt.
-    pub attempt: Attempt,
-    /// Canonical bytes of the FROST group's [`GroupPublicKey`].
-    pub group: Vec<u8>,
-    /// The FHE key set.
-    pub key_set: KeySetDigest,
-    /// Root of the transcript.
-    pub transcript_root: Blake3Digest,
-    /// Digest of the reference string that telemetry proofs rest on.
-    pub reference_string: Blake3Digest,
-    /// Who made it.
-    pub reference_string_origin: ReferenceStringOrigin,
-}
-
-impl Wire for Publication {
-    const NAME: &'static str = "key publication";
-    const MAX_BYTES: usize = 4096;
-}
-
-impl Publication {
-    pub(super) fn new(
-        epoch: Epoch,
-        certificate: &FinishCertificate,
-        key_set: KeySetDigest,
-        group: &GroupPublicKey,
-        reference: &ReferenceString,
-    ) -> Self {
-        Self {
-            epoch,
-            attempt: certificate.attempt,
-            group: group.to_wire(),
-            key_set,
-            transcript_root: certificate.root,
-            reference_string: reference.digest,
-            reference_string_origin: reference.origin,
-        }
+/// The publication of an attempt's key.
+pub(super) fn publication(
+    epoch: Epoch,
+    certificate: &FinishCertificate,
+    key_set: KeySetDigest,
+    group: &GroupPublicKey,
+    reference: &ReferenceString,
+) -> Publication {
+    Publication {
+        epoch,
+        attempt: certificate.attempt,
+        group: group.to_wire(),
+        key_set,
+        transcript_root: certificate.root,
+        reference_string: reference.digest,
+        reference_string_origin: reference.origin,
     }
 }
 

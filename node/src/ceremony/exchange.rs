@@ -12,49 +12,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use serde::{Deserialize, Serialize};
 use veil_protocol_spec::{
-    Attempt, CeremonyId, Committee, KeccakDigest, ParticipantIndex, PublicIdentity, Signature, Wire,
+    Attempt, CeremonyId, Committee, KeccakDigest, ParticipantIndex, PublicIdentity, Signature,
+    Wire,
+    publication::{ExchangeBody, ExchangeMessage, Facts, ReferenceString},
 };
 
-use super::{
-    ReferenceString,
-    preflight::{Answer, Facts},
-};
+use super::preflight::Answer;
 use crate::driver::{Effect, Machine, Millis, Verdict};
-
-/// A message of the publication protocol, for one attempt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ExchangeMessage {
-    /// The ceremony.
-    pub(super) ceremony: CeremonyId,
-    /// Its attempt.
-    pub(super) attempt: Attempt,
-    /// What is said.
-    pub(super) body: ExchangeBody,
-}
-
-/// What is said.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum ExchangeBody {
-    /// Asks for facts; with the asker's clock, Unix milliseconds.
-    AskFacts(u64),
-    /// The asker's clock as it was asked, this member's own, its facts.
-    Facts(u64, u64, Facts),
-    /// Asks participant 1 for the reference string's name.
-    AskReference,
-    /// The reference string's name, from participant 1.
-    Reference(ReferenceString),
-    /// Asks for the signature under the publication.
-    AskSignature,
-    /// The sender's signature over a publication's digest.
-    Signature(KeccakDigest, Signature),
-}
-
-impl Wire for ExchangeMessage {
-    const NAME: &'static str = "publication message";
-    const MAX_BYTES: usize = 1024;
-}
 
 /// What the exchange tells its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]

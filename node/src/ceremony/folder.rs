@@ -30,6 +30,10 @@ use serde::{Deserialize, Serialize};
 use tfhe::xof_key_set::CompressedXofKeySet;
 use veil_committee::key_share::KeyShare;
 use veil_keygen_ceremony::{keyset::write_key_set, seed::CeremonySeed, transcript::Transcript};
+use veil_node_storage::{
+    durable::{erase_file, replace, write_new, write_new_with},
+    keystore::{KeystoreError, Passphrase, read_secret, write_key_share, write_secret},
+};
 use veil_protocol_spec::{
     Attempt, Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, Wire,
     ceremony::CeremonyParameters,
@@ -37,13 +41,6 @@ use veil_protocol_spec::{
 use zeroize::Zeroizing;
 
 use super::{CeremonyError, Publication, ReferenceString};
-use crate::{
-    driver::{erase_file, sync_folder},
-    keystore::{
-        KeystoreError, Passphrase, read_secret, write_key_share, write_new, write_new_with,
-        write_secret,
-    },
-};
 
 /// The files of one attempt.
 #[derive(Clone, Debug)]
@@ -91,7 +88,7 @@ impl FinishedKey {
 
     pub(super) fn save(&self, data_dir: &Path) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(self).map_err(io::Error::from)?;
-        replace_file(&Self::file(data_dir, self.epoch), &text)
+        replace(&Self::file(data_dir, self.epoch), &text)
     }
 
     /// The key set, `tfhe` safe serialization.
@@ -117,16 +114,6 @@ impl FinishedKey {
     pub fn reference_string_file(&self) -> PathBuf {
         self.folder.join("reference-string.bin")
     }
-}
-
-/// Writes a small file completely or not at all, over a former one.
-fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("partial");
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    sync_folder(path)
 }
 
 fn files(path: &Path) -> impl FnOnce(io::Error) -> CeremonyError {
@@ -161,7 +148,8 @@ impl AttemptFolder {
             Ok(bytes) if bytes == parameters.to_wire() => Ok(()),
             Ok(_) => Err(CeremonyError::OtherProposal(self.path.clone())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(write_new(&path, 0o644, &parameters.to_wire())?)
+                write_new(&path, 0o644, &parameters.to_wire()).map_err(KeystoreError::from)?;
+                Ok(())
             }
             Err(error) => Err(files(&path)(error)),
         }
@@ -187,7 +175,7 @@ impl AttemptFolder {
     /// the key is published, nobody may be left to ask.
     pub(super) fn name_reference_string(&self, named: &ReferenceString) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(named).map_err(io::Error::from)?;
-        replace_file(&self.reference_string_name(), &text)
+        replace(&self.reference_string_name(), &text)
     }
 
     /// What [`Self::name_reference_string`] recorded.
@@ -242,7 +230,7 @@ impl AttemptFolder {
     /// Leaves a mark, so that a lost journal does not make this member begin anew with other
     /// messages than it has sent.
     pub(super) fn erase_seed(&self) -> io::Result<()> {
-        replace_file(&self.erased_mark(), b"")?;
+        replace(&self.erased_mark(), b"")?;
         erase_file(&self.seed_file())
     }
 
@@ -267,7 +255,8 @@ impl AttemptFolder {
             let mut buffered = io::BufWriter::with_capacity(1 << 20, file);
             write_key_set(key_set, &mut buffered).map_err(io::Error::other)?;
             buffered.flush()
-        })
+        })?;
+        Ok(())
     }
 
     /// As [`Self::write_key_set`].
@@ -287,7 +276,7 @@ impl AttemptFolder {
     ) -> Result<Option<KeyShare>, KeystoreError> {
         let path = self.key_share_file();
         if path.exists() {
-            crate::keystore::read_key_share(&path, passphrase).map(Some)
+            veil_node_storage::keystore::read_key_share(&path, passphrase).map(Some)
         } else {
             Ok(None)
         }
@@ -296,7 +285,7 @@ impl AttemptFolder {
     pub(super) fn write_transcript(&self, transcript: &Transcript) -> Result<(), KeystoreError> {
         let path = self.path.join("transcript.bin");
         remove(&path)?;
-        write_new(&path, 0o644, &transcript.to_wire())
+        Ok(write_new(&path, 0o644, &transcript.to_wire())?)
     }
 
     pub(super) fn write_evidence(&self, transcript: &Transcript) -> Result<(), KeystoreError> {
@@ -304,7 +293,7 @@ impl AttemptFolder {
         let path = folder.join(format!("messages-{}.bin", self.me));
         fs::create_dir_all(&folder).map_err(|source| KeystoreError::Io { path: folder, source })?;
         remove(&path)?;
-        write_new(&path, 0o644, &transcript.to_wire())
+        Ok(write_new(&path, 0o644, &transcript.to_wire())?)
     }
 
     /// Records the publication that this member is about to sign; it signs no other in this attempt.
@@ -314,7 +303,8 @@ impl AttemptFolder {
             Ok(bytes) if bytes == publication.to_wire() => Ok(()),
             Ok(_) => Err(CeremonyError::OtherPublication(path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(write_new(&path, 0o644, &publication.to_wire())?)
+                write_new(&path, 0o644, &publication.to_wire()).map_err(KeystoreError::from)?;
+                Ok(())
             }
             Err(error) => Err(files(&path)(error)),
         }
@@ -328,7 +318,7 @@ impl AttemptFolder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(files(&path)(error)),
         };
-        replace_file(&path, starts.to_string().as_bytes()).map_err(files(&path))?;
+        replace(&path, starts.to_string().as_bytes()).map_err(files(&path))?;
         Ok(starts)
     }
 

@@ -5,6 +5,7 @@ use veil_keygen_ceremony::{
     machine::{AbortReport, Ceremony, Outcome, Progress, Record, Stage},
     transcript::{FinishCertificate, Transcript},
 };
+use veil_node_storage::{journal::Journal, keystore::Passphrase};
 use veil_protocol_spec::{
     Attempt, Signature,
     ceremony::{CeremonyParameters, Round, SignedMessage},
@@ -16,8 +17,7 @@ use super::{
     folder::AttemptFolder,
 };
 use crate::{
-    driver::{CeremonyEffect, Journal, Keeper, KeeperError, Millis},
-    keystore::Passphrase,
+    driver::{CeremonyEffect, Keeper, KeeperError, Millis},
     simulate::stage_name,
 };
 

@@ -15,20 +15,7 @@ use veil_protocol_spec::{
     scheduling::ReferenceStringOrigin,
 };
 
-/// What a member says of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
-    /// Version of its program.
-    pub version: String,
-    /// [`build_fingerprint`].
-    pub fingerprint: Blake3Digest,
-    /// Bytes free where its data directory is.
-    pub free_disk: u64,
-    /// Bytes of memory available.
-    pub free_memory: u64,
-    /// Whether it accepts a reference string that one party made.
-    pub accepts_single_party: bool,
-}
+pub use veil_protocol_spec::publication::Facts;
 
 /// What members that compute the same bytes have in common: program version, protocol versions, the
 /// FHE parameter set.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use veil_keygen_ceremony::keyset::ParameterSet;
+use veil_node_storage::data_dir::DataDir;
 use veil_protocol_spec::{
     Attempt, Blake3Digest, Committee, Epoch, ParticipantIndex, domain, identity::SecretIdentity,
     scheduling::ClusterScope,
@@ -12,7 +13,6 @@ use super::{
     AttemptStatus, CeremonyError, CommitPointChain, CommitPointError, NewAttempt, ceremony_context,
     folder::AttemptFolder,
 };
-use crate::driver::DataDir;
 
 /// What is proposed.
 #[derive(Clone, Debug)]

@@ -23,7 +23,7 @@ use veil_protocol_spec::{Signature, Slot, scheduling::ReferenceStringOrigin};
 
 use super::{
     AttemptStatus, CeremonyError, CommitPointError, Member, Proposal, Publication, ReferenceString,
-    exchange::Exchange, folder::AttemptFolder, keeper::ExchangeState,
+    commit_point, exchange::Exchange, folder::AttemptFolder, keeper::ExchangeState,
 };
 use crate::driver::{
     Channel, Control, Driver, DriverConfig, Links, NonceKeeper, NonceStore, SigningMachine,
@@ -75,8 +75,13 @@ impl<L: Links> Publisher<'_, L> {
         let group_share = share.frost().map_err(CeremonyError::KeyShare)?;
         let key_set = share.origin().key_set;
         let group = group_share.public().clone();
-        let publication =
-            Publication::new(self.proposal.epoch, certificate, key_set, &group, &reference);
+        let publication = commit_point::publication(
+            self.proposal.epoch,
+            certificate,
+            key_set,
+            &group,
+            &reference,
+        );
         let digest = self.member.chain.publication_digest(&publication)?;
         self.folder.bind_publication(&publication)?;
         let signature = self.member.options.identity.sign(digest.as_bytes());

@@ -4,22 +4,9 @@
 use std::path::Path;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 use veil_keygen_ceremony::keyset::ParameterSet;
-use veil_protocol_spec::{Blake3Digest, PublicIdentity, scheduling::ReferenceStringOrigin};
-
-/// A reference string by its digest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReferenceString {
-    /// What is published: of the string itself.
-    pub digest: Blake3Digest,
-    /// BLAKE3 of its file, by which it is fetched.
-    pub file: Blake3Digest,
-    /// Length of its file.
-    pub bytes: u64,
-    /// Who made it.
-    pub origin: ReferenceStringOrigin,
-}
+pub use veil_protocol_spec::publication::ReferenceString;
+use veil_protocol_spec::{PublicIdentity, scheduling::ReferenceStringOrigin};
 
 /// Where a member gets the reference string from.
 ///

@@ -151,10 +151,8 @@ pub(super) async fn keep_file(mut status: watch::Receiver<CeremonyStatus>, data_
 
 pub(super) fn write(path: &Path, status: &CeremonyStatus) -> io::Result<()> {
     let text = serde_json::to_vec_pretty(status).map_err(io::Error::from)?;
-    let temporary = path.with_extension("partial");
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    fs::write(&temporary, text)?;
-    fs::rename(&temporary, path)
+    durable::replace(path, &text)
 }

@@ -5,7 +5,11 @@ use std::{fs, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use veil_protocol_spec::{Committee, ParticipantIndex, ceremony::AbortReason};
+use veil_node_storage::journal::Journal;
+use veil_protocol_spec::{
+    Committee, ParticipantIndex,
+    ceremony::{AbortReason, SignedMessage},
+};
 
 use self::doubles::{TestChain, TestSource, identity, roster, scope, timing};
 use super::*;
@@ -64,7 +68,8 @@ impl Cluster {
         let data = eventually("the data directory is free", || DataDir::lock(&path).ok()).await;
         let journal = self.attempt_folder(j, 0).join("journal.redb");
         eventually("the journal is free", || {
-            (!journal.exists() || redb::Database::open(&journal).is_ok()).then_some(())
+            let open = || Journal::open::<SignedMessage>(&journal).is_ok();
+            (!journal.exists() || open()).then_some(())
         })
         .await;
         Member {
@@ -186,7 +191,8 @@ async fn four_members_make_one_key_and_anyone_can_verify_it() {
     for (j, key) in seats().zip(&keys) {
         assert_eq!(cluster.secrets(j, 0), (false, true), "the seed is gone, the share is there");
         let share =
-            crate::keystore::read_key_share(&key.key_share_file(), &cluster.passphrase).unwrap();
+            veil_node_storage::keystore::read_key_share(&key.key_share_file(), &cluster.passphrase)
+                .unwrap();
         assert_eq!(share.origin().key_set, key.key_set);
         assert_eq!(FinishedKey::load(&cluster.data_dir(j), key.epoch).unwrap().as_ref(), Some(key));
     }

@@ -21,6 +21,7 @@ use veil_contracts::{
     policy_registry::PolicyRegistry,
     timelock::Timelock,
 };
+use veil_node_storage::{durable::write_new, keystore::KeystoreError};
 use veil_protocol_spec::{Address, ChainId};
 
 use super::{
@@ -29,7 +30,6 @@ use super::{
     rpc::Rpc,
     send::Account,
 };
-use crate::keystore::{KeystoreError, write_new};
 
 /// How to reach the chain to deploy to; its `directory` is ignored, its `key` owns the directory.
 pub type DeployConfig = ChainConfig;

@@ -7,7 +7,7 @@ use veil_protocol_spec::{
     scheduling::{GroupSignature, Label, ReferenceStringOrigin},
 };
 
-pub use crate::p2p::Roles;
+pub use veil_protocol_spec::registry::Roles;
 
 const WORKER: u8 = 1;
 const MEMBER: u8 = 2;

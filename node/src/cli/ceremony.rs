@@ -8,6 +8,7 @@ pub(super) mod status;
 use std::path::PathBuf;
 
 use clap::Args;
+use veil_node_storage::{data_dir::DataDirError, keystore::Passphrase};
 use veil_protocol_spec::identity::SecretIdentity;
 
 use super::{Exit, node::role_exit};
@@ -15,8 +16,6 @@ use crate::{
     ceremony::{CeremonyError, ChainCommitPoint, CommitPointError},
     chain::{Chain, ChainError},
     config::{ConfigError, MemberConfig, process_environment},
-    driver::DataDirError,
-    keystore::Passphrase,
     p2p::NetworkError,
     role::{self, RoleError},
 };

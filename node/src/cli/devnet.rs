@@ -11,6 +11,7 @@ use std::{
 use clap::{Args, builder::PossibleValuesParser};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use veil_node_containers::DEFAULT_SOCKET;
 use veil_protocol_spec::Committee;
 
 use self::show::{Progress, table};
@@ -21,7 +22,6 @@ use super::{
 };
 use crate::{
     devnet::{Devnet, DevnetError, DevnetOptions, Tell},
-    docker::DEFAULT_SOCKET,
     job_file::JobFile,
 };
 

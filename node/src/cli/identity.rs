@@ -5,10 +5,12 @@ use std::{env, path::PathBuf};
 use clap::{Args, Subcommand};
 use libp2p::{PeerId, identity};
 use serde_json::{Value, json};
+use veil_node_storage::keystore::{
+    KeystoreError, Passphrase, new_identity, read_identity, write_identity,
+};
 use veil_protocol_spec::{PeerIdHash, PublicIdentity, identity::SecretIdentity};
 
 use super::{Exit, complain};
-use crate::keystore::{KeystoreError, Passphrase, new_identity, read_identity, write_identity};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

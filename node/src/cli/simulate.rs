@@ -10,13 +10,13 @@ use tfhe::{
 };
 use veil_committee::key_share::KeyShare;
 use veil_keygen_ceremony::keyset::{Layout, ParameterSet};
+use veil_node_storage::keystore::{KeystoreError, Passphrase};
 use veil_protocol_spec::Committee;
 
 use super::{Exit, complain, report::Reporter};
 use crate::{
     archive::{self, ArchiveError},
     demonstrate::demonstrate,
-    keystore::{KeystoreError, Passphrase},
     misbehaviour::FaultName,
     simulate::{Options, SimulateError, Simulation, run as run_simulation, stage_name},
     usage::Stopwatch,

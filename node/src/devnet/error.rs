@@ -2,15 +2,16 @@
 
 use std::{io, path::PathBuf};
 
+use veil_node_containers::DockerError;
+use veil_node_storage::keystore::KeystoreError;
+
 use super::verify::VerifyError;
 use crate::{
     admin::AdminError,
     ceremony::CeremonyError,
     chain::{AccountKeyError, ChainError, anvil::AnvilError},
     config::ConfigError,
-    docker::DockerError,
     job_file::JobFileError,
-    keystore::KeystoreError,
     operator::OperatorError,
 };
 

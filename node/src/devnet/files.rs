@@ -10,13 +10,13 @@ use std::{
 
 use libp2p::Multiaddr;
 use toml::Value;
+use veil_node_storage::keystore::{Passphrase, write_identity};
 use veil_protocol_spec::{Address, ClusterId, identity::SecretIdentity};
 
 use super::{DevnetError, DevnetOptions};
 use crate::{
     chain::AccountKey,
     config::{MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE},
-    keystore::{Passphrase, write_identity},
     p2p::peer_id,
     status::Role,
 };

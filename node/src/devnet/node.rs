@@ -15,13 +15,13 @@ use nix::{
 use tokio::{process::Command, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
+use veil_node_storage::keystore::Passphrase;
 use veil_protocol_spec::PeerIdHash;
 
 use super::{DevnetError, files::NodeFiles};
 use crate::{
     admin,
     config::{MemberConfig, WorkerConfig},
-    keystore::Passphrase,
     member,
     role::Secrets,
     status::{Role, Status},

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use serde::Serialize;
+use veil_node_containers::{Docker, Executor, Observed, Owner};
 use veil_protocol_spec::{
     Blake3Digest, Slot,
     scheduling::{Assignment, ClusterState, Outcome, ReferenceStringOrigin, SlotRecord},
@@ -15,7 +16,6 @@ use super::{
 };
 use crate::{
     admin::{self, AdminError},
-    docker::{Docker, Executor, Observed, Owner},
     job_file::JobFile,
     operator,
     status::{ReplicaStatus, Role, Status},
@@ -141,7 +141,7 @@ impl Devnet {
         for node in self.of_role(Role::Worker) {
             let owner = Owner { scope: self.scope(), worker: node.peer() };
             let observed = Executor::new(docker.clone(), owner).observe().await?;
-            let runs = |seen: &&crate::docker::ObservedReplica| {
+            let runs = |seen: &&veil_node_containers::ObservedReplica| {
                 seen.id.job == job && seen.observed == Observed::Running
             };
             counts.push((node.name().to_owned(), observed.iter().filter(runs).count()));

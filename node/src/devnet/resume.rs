@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use tokio_util::sync::CancellationToken;
+use veil_node_containers::Docker;
+use veil_node_storage::keystore::{Passphrase, read_identity};
 
 use super::{
     CHAIN_STATE, Clock, Devnet, DevnetError, DevnetFile, DevnetOptions, Event, FIRST_NODE_ACCOUNT,
@@ -15,8 +17,6 @@ use crate::{
         anvil::{Anvil, AnvilConfig},
     },
     config::{MemberConfig, WorkerConfig},
-    docker::Docker,
-    keystore::{Passphrase, read_identity},
     status::Role,
 };
 

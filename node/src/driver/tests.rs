@@ -14,7 +14,6 @@ use super::{
 };
 
 mod ceremony;
-mod journal;
 mod signing;
 
 fn seat(index: u8) -> ParticipantIndex {

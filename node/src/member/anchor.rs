@@ -4,11 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
+use veil_node_storage::ledger::Ledger;
 use veil_protocol_spec::{Committee, ParticipantIndex, Slot, scheduling::AssignmentCertificate};
 
-use crate::{
-    chain::ChainError, cluster::Cluster, ledger::Ledger, role::StatusBoard, status::Phase,
-};
+use crate::{chain::ChainError, cluster::Cluster, role::StatusBoard, status::Phase};
 
 /// Between the members' turns.
 const TURN: Duration = Duration::from_secs(15);

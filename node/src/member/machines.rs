@@ -5,7 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use veil_committee::{
     decryption::{Completion, DecryptionCounter, Decryptor, WrongMembership},
@@ -14,8 +13,9 @@ use veil_committee::{
     },
     key_share::{KeyShare, KeyShareError},
 };
+use veil_node_storage::journal::{Journal, JournalError};
 use veil_protocol_spec::{
-    ParticipantIndex, Slot, Wire,
+    ParticipantIndex, Slot,
     identity::SecretIdentity,
     scheduling::{Binding, CertificateBody, GroupSignature},
 };
@@ -26,8 +26,8 @@ use crate::{
     },
     driver::{
         Channel, Control, DecryptionEffect, DecryptionMachine, Driver, DriverConfig, Effect,
-        Journal, JournalError, Keeper, KeeperError, Links, Machine, Millis, NonceKeeper,
-        NonceStore, P2pLinks, SigningMachine, SigningSchedule, Stopped, Ticket, Verdict,
+        Keeper, KeeperError, Links, Machine, Millis, NonceKeeper, NonceStore, P2pLinks,
+        SigningMachine, SigningSchedule, Stopped, Ticket, Verdict,
     },
     epoch::Epoch,
 };
@@ -132,19 +132,9 @@ impl Keeper<AgreementMachine> for Forward<AgreementEvent> {
     }
 }
 
-/// The number of decrypted blocks as it is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Counted(u64);
-
-impl Wire for Counted {
-    const NAME: &'static str = "decryption counter";
-    const MAX_BYTES: usize = 16;
-}
-
 impl Keeper<DecryptionMachine> for Forward<DecryptionEffect> {
     fn persist(&mut self, records: &[DecryptionCounter]) -> Result<(), KeeperError> {
-        let counted: Vec<_> = records.iter().map(|counter| Counted(counter.blocks)).collect();
-        self.journal.append(&counted).map_err(KeeperError::new)
+        self.journal.append(records).map_err(KeeperError::new)
     }
 
     fn carry_out(
@@ -185,21 +175,6 @@ const SIGNING_STEP: Millis = 5_000;
 /// After which a session is given up and begun anew.
 const SIGNING_DEADLINE: Millis = 120_000;
 
-/// A number that grows with every call, stored before use.
-fn count_restart(path: &Path) -> std::io::Result<u32> {
-    let before = match std::fs::read_to_string(path) {
-        Ok(text) => text.trim().parse::<u32>().map_err(std::io::Error::other)?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(error),
-    };
-    let now = before + 1;
-    let temporary = path.with_extension("partial");
-    std::fs::write(&temporary, now.to_string())?;
-    std::fs::File::open(&temporary)?.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    Ok(now)
-}
-
 impl Machines {
     /// Sets them up from what is stored in `folder`, and starts them.
     pub(super) fn start(
@@ -222,13 +197,13 @@ impl Machines {
         let config = DriverConfig::new(committee, me);
         let agreement = Driver::start(config, machine, Forward { journal, events }, link, incoming);
 
-        let (journal, counted) = Journal::open::<Counted>(&folder.join("decryption.redb"))?;
-        let blocks = counted.last().map_or(0, |counted| counted.0);
+        let (journal, counters) =
+            Journal::open::<DecryptionCounter>(&folder.join("decryption.redb"))?;
         let decryptor = Decryptor::new(
             share.decryptor(),
             identity.clone(),
             roster.clone(),
-            DecryptionCounter { blocks },
+            counters.last().copied().unwrap_or_default(),
         )?;
         let (events, decrypted) = mpsc::unbounded_channel();
         let (link, incoming) = links.open(Channel::Decryption, roster);
@@ -241,7 +216,7 @@ impl Machines {
         );
 
         let path = folder.join("restarts");
-        let restarts = count_restart(&path)
+        let restarts = count_up(&path)
             .map_err(|source| MachineError::Restarts { path: path.clone(), source })?;
         let signing = Signing {
             restarts: path,
@@ -307,7 +282,7 @@ impl Machines {
 impl Signing {
     /// Members answer a coordinator's later attempts only, so a new session begins above the old.
     fn renew(&mut self) -> Result<(), SigningError> {
-        self.schedule.restarts = count_restart(&self.restarts).map_err(|error| {
+        self.schedule.restarts = count_up(&self.restarts).map_err(|error| {
             tracing::error!(path = %self.restarts.display(), %error, "the restart counter is not stored");
             SigningError::NotPersisted
         })?;

@@ -23,6 +23,7 @@ use std::{
 
 use veil_committee::decryption::{RecomputedOutputs, Refusal};
 use veil_keygen_ceremony::keyset::squashed_blocks;
+use veil_node_storage::ledger::LedgerError;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, PeerIdHash, Slot, Wire,
     decryption::{ManifestLock, RequestContext},
@@ -30,6 +31,7 @@ use veil_protocol_spec::{
         AssignmentCertificate, Assignments, CertificateBody, ClusterState, Manifest, Outcome,
         SlotRecord, StateError, Submission, TelemetryEntry, UnixMillis,
     },
+    sync::LockedManifest,
 };
 use veil_scheduler::{DecodeError, PublicInputs, SquashError, circuit_id};
 
@@ -46,8 +48,6 @@ use crate::{
     epoch::{Epoch, unix_now},
     evaluation::{self, Evaluated, EvaluationError, evaluate_locked},
     follow::Follower,
-    ledger::LedgerError,
-    messages::LockedManifest,
     p2p::Topic,
     role::StatusBoard,
     status::{Phase, SlotClock},

@@ -14,12 +14,12 @@ use tokio::sync::watch;
 use veil_protocol_spec::{
     ParticipantIndex, PeerIdHash, Slot, Wire,
     scheduling::{SignedSuspicion, Suspicion},
+    sync::SuspicionMessage,
 };
 
 use crate::{
     cluster::Cluster,
     epoch::Epoch,
-    messages::SuspicionMessage,
     p2p::{Gossip, Health, Topic},
 };
 

@@ -2,17 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+pub use veil_protocol_spec::registry::Roles;
 use veil_protocol_spec::{PeerIdHash, PublicIdentity};
-
-/// What a registered peer is entitled to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Roles {
-    /// It runs jobs and publishes telemetry.
-    pub worker: bool,
-    /// It is on the committee of the current epoch.
-    pub member: bool,
-}
 
 /// A registered peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

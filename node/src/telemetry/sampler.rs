@@ -11,6 +11,7 @@ use sysinfo::{
     ProcessesToUpdate, System,
 };
 use tokio::time::{Instant, sleep_until};
+use veil_node_containers::Held;
 use veil_protocol_spec::scheduling::{
     LatencyClass, PriceClass, Reading, Resources, Scale, WorkerPriority,
 };
@@ -20,7 +21,6 @@ use super::{
     free::{Host, Level, free},
     gpus::Gpus,
 };
-use crate::docker::Held;
 
 /// Free capacity, in clear: for the encryption and nothing else.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl fmt::Debug for Sampler {
 
 impl Sampler {
     /// Takes a first reading of the CPU. `data` is the engine's
-    /// [`data_root`](crate::docker::Docker::data_root).
+    /// [`data_root`](veil_node_containers::Docker::data_root).
     ///
     /// # Errors
     /// [`Unreadable`].

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
+use veil_node_storage::ledger::LedgerError;
 use veil_protocol_spec::{
     Blake3Digest, Slot,
     scheduling::{Assignment, Outcome, ReplicaIndex},
@@ -12,7 +13,6 @@ use crate::{
     chain::{ChainError, Mined},
     cluster::Cluster,
     epoch::Epoch,
-    ledger::LedgerError,
 };
 
 /// How long to wait until the slot's root is anchored.

@@ -22,6 +22,9 @@ use std::{
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::watch;
+use veil_node_containers::{
+    self, DesiredReplica, DockerError, Executor, Placement, ReconcileReport, lapsed,
+};
 use veil_protocol_spec::{
     Blake3Digest, KeccakDigest, Slot,
     scheduling::{ClusterState, ReplicaIndex, UnixMillis},
@@ -30,7 +33,6 @@ use veil_protocol_spec::{
 use super::{confirm, lease::LastContact};
 use crate::{
     cluster::Cluster,
-    docker::{self, DesiredReplica, DockerError, Executor, Placement, ReconcileReport, lapsed},
     epoch::{Epoch, unix_now},
     role::StatusBoard,
     status::{Observed, Phase},

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Slot, Wire,
     scheduling::{EvaluationBody, EvaluationReport, Manifest},
+    sync::LockedManifest,
 };
 
 use crate::{
@@ -24,7 +25,6 @@ use crate::{
     epoch::Epoch,
     evaluation::{self, EvaluationError, evaluate_locked},
     follow::Follower,
-    messages::LockedManifest,
     p2p::{Gossip, Topic},
     role::StatusBoard,
     status::Phase,

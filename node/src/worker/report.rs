@@ -11,6 +11,7 @@ use std::{
 
 use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::watch;
+use veil_node_containers::{DockerError, Executor};
 use veil_protocol_spec::{
     Slot, Wire,
     scheduling::{PolicyError, ProofMetadata, Telemetry, TelemetryBody},
@@ -20,7 +21,6 @@ use veil_scheduler::{ListError, encrypt};
 use super::sequence::{Sequence, SequenceError};
 use crate::{
     cluster::Cluster,
-    docker::{DockerError, Executor},
     epoch::{Epoch, TelemetryRefusal, unix_now},
     p2p::{PublishError, Topic},
     telemetry::{Sampler, Standing},

@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use veil_node_storage::durable::replace;
+
 use crate::epoch::unix_now;
 
 /// Numbers reserved with one write.
@@ -61,28 +63,13 @@ impl Sequence {
     pub(super) fn take(&mut self) -> Result<u64, SequenceError> {
         if self.next >= self.reserved {
             let reserved = self.next.saturating_add(RANGE);
-            replace(&self.path, &reserved.to_string())
+            replace(&self.path, reserved.to_string().as_bytes())
                 .map_err(|source| SequenceError { path: self.path.clone(), source })?;
             self.reserved = reserved;
         }
         let number = self.next;
         self.next += 1;
         Ok(number)
-    }
-}
-
-/// Replaces a file's content, completely or not at all, and durably.
-pub(super) fn replace(path: &Path, content: &str) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".partial");
-    let temporary = PathBuf::from(temporary);
-    let mut file = fs::File::create(&temporary)?;
-    io::Write::write_all(&mut file, content.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        Some(folder) => fs::File::open(folder)?.sync_all(),
-        None => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 use veil_committee::key_share::{KeyShare, KeyShareError};
-use veil_node::keystore::{KeystoreError, Passphrase, read_key_share, write_secret};
+use veil_node_storage::keystore::{KeystoreError, Passphrase, read_key_share, write_secret};
 use veil_protocol_spec::ParticipantIndex;
 
 use crate::finished;

@@ -2,12 +2,12 @@
 
 use clap::Args;
 use serde_json::json;
+use veil_node_storage::data_dir::{DataDir, DataDirError};
 
 use super::{Common, Failure, connect, identity, load, passphrase, run_async};
 use crate::{
     ceremony::{abort, erase_failed_attempt},
     cli::Exit,
-    driver::{DataDir, DataDirError},
 };
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use veil_node_storage::data_dir::DataDir;
 use veil_protocol_spec::{ClusterId, PeerIdHash, scheduling::ReferenceStringOrigin};
 
 use super::{Common, Failure, connect, identity, load, passphrase, run_async};
@@ -16,7 +17,7 @@ use crate::{
     },
     chain::Chain,
     cli::{Exit, report::Reporter},
-    driver::{DataDir, P2pLinks},
+    driver::P2pLinks,
     p2p::{Directory, Network, NetworkConfig, Peer},
 };
 

@@ -5,6 +5,7 @@ use std::io;
 
 use clap::Args;
 use serde_json::{Value, json};
+use veil_node_storage::data_dir::DataDir;
 
 use super::{Common, Failure, connect, load, run_async};
 use crate::{
@@ -13,7 +14,6 @@ use crate::{
         status_file, unix_seconds,
     },
     cli::Exit,
-    driver::DataDir,
 };
 
 #[derive(Debug, Args)]

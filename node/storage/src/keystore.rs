@@ -2,9 +2,7 @@
 //! temporary file that is made durable and then renamed, never over an existing file.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +14,8 @@ use rand::{RngCore, rngs::OsRng};
 use veil_committee::key_share::{KeyShare, KeyShareError};
 use veil_protocol_spec::identity::{InvalidSecretKey, SecretIdentity};
 use zeroize::{Zeroize, Zeroizing};
+
+use crate::durable::{WriteNewError, write_new};
 
 /// A passphrase, and whether it was made up by this program.
 #[derive(Clone)]
@@ -30,6 +30,8 @@ impl core::fmt::Debug for Passphrase {
     }
 }
 
+/// Only the owner reads a secret.
+const SECRET_MODE: u32 = 0o600;
 /// Scrypt work factor for passphrases of 256 random bits, which need no stretching.
 const RANDOM_WORK_FACTOR: u8 = 10;
 
@@ -79,6 +81,15 @@ pub enum KeystoreError {
     EmptyPassphrase(PathBuf),
 }
 
+impl From<WriteNewError> for KeystoreError {
+    fn from(error: WriteNewError) -> Self {
+        match error {
+            WriteNewError::Exists(path) => Self::Exists(path),
+            WriteNewError::Io { path, source } => Self::Io { path, source },
+        }
+    }
+}
+
 impl Passphrase {
     /// One given by a person.
     #[must_use]
@@ -114,56 +125,12 @@ impl Passphrase {
     pub fn write(&self, path: &Path) -> Result<(), KeystoreError> {
         let mut line = Zeroizing::new(self.secret.expose_secret().as_bytes().to_vec());
         line.push(b'\n');
-        write_new(path, 0o600, &line)
+        Ok(write_new(path, SECRET_MODE, &line)?)
     }
 }
 
 fn io_error(path: &Path, source: io::Error) -> KeystoreError {
     KeystoreError::Io { path: path.to_owned(), source }
-}
-
-/// Writes a file that does not exist yet, completely or not at all: a temporary file beside it is
-/// written, synced, and linked into place.
-///
-/// # Errors
-/// [`KeystoreError::Exists`], [`KeystoreError::Io`] (a full disk, say); nothing is left behind then.
-pub fn write_new(path: &Path, mode: u32, content: &[u8]) -> Result<(), KeystoreError> {
-    write_new_with(path, mode, |file| file.write_all(content))
-}
-
-/// The same for content that is written piece by piece.
-///
-/// # Errors
-/// As [`write_new`].
-pub fn write_new_with(
-    path: &Path,
-    mode: u32,
-    content: impl FnOnce(&mut fs::File) -> io::Result<()>,
-) -> Result<(), KeystoreError> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".partial");
-    let temporary = PathBuf::from(temporary);
-    let result = (|| {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
-            .open(&temporary)?;
-        content(&mut file)?;
-        file.sync_all()?;
-        // Unlike rename, this fails if the target exists.
-        fs::hard_link(&temporary, path)?;
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::File::open(folder)?.sync_all()?;
-        }
-        Ok(())
-    })();
-    let _ = fs::remove_file(&temporary);
-    result.map_err(|error: io::Error| match error.kind() {
-        io::ErrorKind::AlreadyExists => KeystoreError::Exists(path.to_owned()),
-        _ => io_error(path, error),
-    })
 }
 
 /// Encrypts and writes a secret.
@@ -183,7 +150,7 @@ pub fn write_secret(
         path: path.to_owned(),
         detail: error.to_string(),
     })?;
-    write_new(path, 0o600, &encrypted)
+    Ok(write_new(path, SECRET_MODE, &encrypted)?)
 }
 
 /// Reads and decrypts a secret.
@@ -302,15 +269,17 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_overwritten_and_nothing_is_left_behind() {
+    fn a_secret_overwrites_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        write_new(&path, 0o600, b"first").unwrap();
-        assert!(matches!(write_new(&path, 0o600, b"second"), Err(KeystoreError::Exists(_))));
-        assert_eq!(fs::read(&path).unwrap(), b"first");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let path = folder.path().join("secret.age");
+        let passphrase = Passphrase::random();
+        write_secret(&path, b"first", &passphrase).unwrap();
+        let second = write_secret(&path, b"second", &passphrase);
+        assert!(matches!(second, Err(KeystoreError::Exists(_))));
+        assert_eq!(read_secret(&path, &passphrase).unwrap().as_slice(), b"first");
         let missing = folder.path().join("no such folder/file");
-        assert!(matches!(write_new(&missing, 0o600, b""), Err(KeystoreError::Io { .. })));
+        let refused = write_secret(&missing, b"", &passphrase);
+        assert!(matches!(refused, Err(KeystoreError::Io { .. })));
     }
 
     #[test]

@@ -10,25 +10,30 @@ use backon::{ExponentialBuilder, Retryable as _};
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as State};
 use futures::{StreamExt as _, future::join_all, stream};
 
-use super::{
-    DesiredReplica, Docker, DockerError, Observed, ObservedReplica, Owner, ReplicaError, ReplicaId,
-    container, labels, observe, probe::Prober,
+use crate::{
+    container,
+    engine::Docker,
+    error::{DockerError, ReplicaError},
+    labels,
+    observe::{self, Observed, ObservedReplica},
+    probe::Prober,
+    replica::{DesiredReplica, Owner, ReplicaId},
 };
 
 /// Containers worked on at once.
-pub(super) const CONCURRENT: usize = 8;
+pub(crate) const CONCURRENT: usize = 8;
 
 /// Keeps the containers of one worker in one cluster.
 pub struct Executor {
-    pub(super) docker: Docker,
-    pub(super) owner: Owner,
+    pub(crate) docker: Docker,
+    pub(crate) owner: Owner,
     memory: Mutex<Memory>,
 }
 
 /// What cannot be read from the engine.
 #[derive(Default)]
-pub(super) struct Memory {
-    pub(super) desired: BTreeMap<ReplicaId, DesiredReplica>,
+pub(crate) struct Memory {
+    pub(crate) desired: BTreeMap<ReplicaId, DesiredReplica>,
     /// What a running reconciliation is at work on; true while it waits for the image.
     busy: BTreeMap<ReplicaId, bool>,
     errors: BTreeMap<ReplicaId, String>,
@@ -95,7 +100,7 @@ impl Executor {
         Self { docker, owner, memory: Mutex::default() }
     }
 
-    pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
+    pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -5,7 +5,10 @@ use std::fmt;
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, HealthStatusEnum};
 use serde::Serialize;
 
-use super::{Placement, ReplicaId, probe::Health};
+use crate::{
+    probe::Health,
+    replica::{Placement, ReplicaId},
+};
 
 /// The state of a replica's container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -69,7 +72,7 @@ pub struct ObservedReplica {
 }
 
 /// Reads the engine's answer; `probed` is the worker's own probe, if the job has one.
-pub(super) fn state(container: &ContainerInspectResponse, probed: Option<Health>) -> Observed {
+pub(crate) fn state(container: &ContainerInspectResponse, probed: Option<Health>) -> Observed {
     use ContainerStateStatusEnum as Status;
     let Some(state) = &container.state else { return Observed::Dead };
     match state.status {

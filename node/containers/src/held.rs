@@ -6,7 +6,13 @@ use bollard::{models::ContainerStatsResponse, query_parameters::StatsOptionsBuil
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use veil_protocol_spec::scheduling::Resources;
 
-use super::{Docker, DockerError, Executor, container, executor::CONCURRENT, labels};
+use crate::{
+    container,
+    engine::Docker,
+    error::DockerError,
+    executor::{CONCURRENT, Executor},
+    labels,
+};
 
 /// What is reserved for a worker's replicas, and what they use of it.
 #[derive(Clone, Copy, Default)]

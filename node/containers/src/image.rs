@@ -8,14 +8,17 @@ use futures::StreamExt as _;
 use tokio::time::timeout;
 use veil_protocol_spec::scheduling::ImageReference;
 
-use super::{Docker, DockerError, ReplicaError};
+use crate::{
+    engine::Docker,
+    error::{DockerError, ReplicaError},
+};
 
 const CALL: &str = "pull";
 const ATTEMPTS: usize = 3;
 
 impl Docker {
     /// Makes sure that the engine has `image`: pulls it if it has not, and compares the digest.
-    pub(super) async fn ensure_image(&self, image: &ImageReference) -> Result<(), ReplicaError> {
+    pub(crate) async fn ensure_image(&self, image: &ImageReference) -> Result<(), ReplicaError> {
         match self.image(image.as_str()).await {
             Ok(_) => {}
             Err(error) if error.status() == Some(404) => self.pull(image).await?,

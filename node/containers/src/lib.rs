@@ -40,75 +40,14 @@ mod labels;
 mod lease;
 mod observe;
 mod probe;
-
-use core::fmt;
-use std::sync::Arc;
-
-use veil_protocol_spec::{
-    Blake3Digest, KeccakDigest, PeerIdHash, Slot,
-    scheduling::{ClusterScope, JobSpec, ReplicaIndex},
-};
+mod replica;
 
 pub use self::{
-    engine::{Deadlines, Docker},
+    engine::{DEFAULT_SOCKET, Deadlines, Docker},
     error::{DockerError, ReplicaError},
     executor::{Executor, ReconcileReport},
     held::Held,
     lease::lapsed,
     observe::{Observed, ObservedReplica},
+    replica::{DesiredReplica, Owner, Placement, ReplicaId},
 };
-
-/// Where an engine listens unless configured otherwise.
-pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
-
-/// One replica of one job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ReplicaId {
-    /// [`JobSpec::digest`].
-    pub job: Blake3Digest,
-    /// Which of its replicas.
-    pub replica: ReplicaIndex,
-}
-
-impl fmt::Display for ReplicaId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.job, self.replica)
-    }
-}
-
-/// Whose containers these are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
-    /// The cluster.
-    pub scope: ClusterScope,
-    /// The worker in it.
-    pub worker: PeerIdHash,
-}
-
-/// What placed a replica here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Placement {
-    /// The slot.
-    pub slot: Slot,
-    /// Digest of the slot's certificate.
-    pub certificate: KeccakDigest,
-}
-
-/// A replica that is to run here.
-#[derive(Clone, Debug)]
-pub struct DesiredReplica {
-    /// Which of the job's replicas.
-    pub replica: ReplicaIndex,
-    /// The job, validated.
-    pub spec: Arc<JobSpec>,
-    /// What says so.
-    pub placement: Placement,
-}
-
-impl DesiredReplica {
-    /// The replica's name in the cluster.
-    #[must_use]
-    pub fn id(&self) -> ReplicaId {
-        ReplicaId { job: self.spec.digest(), replica: self.replica }
-    }
-}

@@ -1,11 +1,14 @@
-//! What nodes say to each other beside the protocol's own messages: gossip that carries two of those
-//! together, and the questions of a node that was away.
+//! How nodes keep up with each other: gossip that carries two of the protocol's messages together,
+//! and the requests of a node that was away.
 
 use serde::{Deserialize, Serialize};
-use veil_protocol_spec::{
-    Blake3Digest, Committee, KeySetDigest, PeerIdHash, PublicIdentity, Slot, Wire,
+
+use crate::{
+    codec::Wire,
+    committee::Committee,
     decryption::{LockError, ManifestLock},
     identity::InvalidSignature,
+    ids::{Blake3Digest, KeySetDigest, PeerIdHash, PublicIdentity, Slot},
     scheduling::{Binding, JobSpec, Manifest, SignedSuspicion, SlotRecord, Suspicion, Telemetry},
 };
 
@@ -24,13 +27,13 @@ impl Wire for LockedManifest {
     const MAX_BYTES: usize = Manifest::MAX_BYTES + ManifestLock::MAX_BYTES;
 }
 
-/// A lock that is not for the manifest beside it.
+/// The lock is not for the manifest beside it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LockedManifestError {
-    /// The votes are no lock.
+    /// The votes do not make a lock.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// For another manifest, slot or cluster.
+    /// The lock names another manifest, slot or cluster.
     #[error("the lock is not for this manifest")]
     OtherManifest,
 }
@@ -53,15 +56,15 @@ impl LockedManifest {
     }
 }
 
-/// A member's word that a worker is lost, as it is gossiped.
+/// A member's signed suspicion that a worker is lost, as it is gossiped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SuspicionMessage {
-    /// For which slot.
+    /// The slot whose manifest may count it.
     pub slot: Slot,
-    /// Which worker.
+    /// The worker that the member considers lost.
     pub worker: PeerIdHash,
-    /// Who says so.
+    /// The member and its signature over the [`Suspicion`].
     pub signed: SignedSuspicion,
 }
 
@@ -99,19 +102,19 @@ pub struct KeyFiles {
     pub reference_string_bytes: u64,
 }
 
-/// A question to one peer.
+/// A request to one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SyncRequest {
     /// The records after a slot, as many as fit.
     Records {
-        /// The last one that the asker has.
+        /// The last slot that the sender has.
         after: Slot,
     },
-    /// Telemetry that a manifest names.
+    /// Telemetry that a manifest names, by its digest.
     Telemetry(Blake3Digest),
-    /// A job's body.
+    /// A job's body, by its digest.
     Job(Blake3Digest),
-    /// Where to get key set and reference string.
+    /// The files of a key set and its reference string.
     KeyFiles(KeySetDigest),
 }
 
@@ -120,16 +123,16 @@ impl Wire for SyncRequest {
     const MAX_BYTES: usize = 64;
 }
 
-/// The answer; nothing where the peer does not have it.
+/// The answer to a [`SyncRequest`]; `None` if the peer does not have what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SyncAnswer {
-    /// Oldest first.
+    /// The records, oldest first.
     Records(Vec<SlotRecord>),
-    /// The message.
+    /// The worker's message.
     Telemetry(Option<Box<Telemetry>>),
-    /// The body.
+    /// The job's body.
     Job(Option<Box<JobSpec>>),
-    /// The digests.
+    /// Digests and lengths of the files.
     KeyFiles(Option<KeyFiles>),
 }
 
@@ -147,25 +150,15 @@ impl Wire for SyncAnswer {
 
 #[cfg(test)]
 mod tests {
-    use veil_protocol_spec::{
-        Address, ChainId, ClusterId, Epoch, ParticipantIndex, Signature, identity::SecretIdentity,
-        scheduling::ClusterScope,
-    };
-
     use super::*;
-
-    fn binding() -> Binding {
-        let scope = ClusterScope {
-            chain_id: ChainId(1),
-            contract: Address([1; 20]),
-            cluster: ClusterId([2; 32]),
-        };
-        Binding { scope, key_set: KeySetDigest([3; 32]), epoch: Epoch(0) }
-    }
+    use crate::{
+        ids::{Epoch, ParticipantIndex, Signature},
+        scheduling::arbitrary::{binding, secret},
+    };
 
     #[test]
     fn a_suspicion_counts_for_its_slot_worker_and_cluster_only() {
-        let secret = SecretIdentity::from_bytes(&[1; 32]).unwrap();
+        let secret = secret(1);
         let roster = [secret.public()];
         let (slot, worker) = (Slot(4), PeerIdHash([9; 32]));
         let suspicion = Suspicion { binding: binding(), slot, worker };
@@ -176,16 +169,16 @@ mod tests {
         assert_eq!(SuspicionMessage::from_wire(&good.to_wire()), Ok(good));
         let later = SuspicionMessage { slot: Slot(5), ..good };
         assert!(later.verify(binding(), &roster).is_err());
-        let other = Binding { epoch: Epoch(1), ..binding() };
+        let other = Binding { epoch: Epoch(binding().epoch.0 + 1), ..binding() };
         assert!(good.verify(other, &roster).is_err());
-        let stranger = SignedSuspicion { member: ParticipantIndex::new(2).unwrap(), signature };
-        assert!(SuspicionMessage { signed: stranger, ..good }.verify(binding(), &roster).is_err());
+        let outsider = SignedSuspicion { member: ParticipantIndex::new(2).unwrap(), signature };
+        assert!(SuspicionMessage { signed: outsider, ..good }.verify(binding(), &roster).is_err());
         let forged = SignedSuspicion { member, signature: Signature([7; 64]) };
         assert!(SuspicionMessage { signed: forged, ..good }.verify(binding(), &roster).is_err());
     }
 
     #[test]
-    fn questions_and_answers_round_trip() {
+    fn requests_and_answers_round_trip() {
         for request in [
             SyncRequest::Records { after: Slot(u64::MAX) },
             SyncRequest::Telemetry(Blake3Digest([1; 32])),

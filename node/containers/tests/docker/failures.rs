@@ -7,7 +7,7 @@ use bollard::{
     query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder},
 };
 use tokio::net::TcpListener;
-use veil_node::docker::{Deadlines, Docker, DockerError, Observed, ReplicaError};
+use veil_node_containers::{Deadlines, Docker, DockerError, Observed, ReplicaError};
 use veil_protocol_spec::scheduling::{CpuUnits, GpuUnits, JobSpec, ResourceRequest, Resources};
 
 use crate::common::{image, job, replicas, until, with_deadlines, with_worker};

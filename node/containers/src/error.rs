@@ -59,7 +59,7 @@ impl DockerError {
         }
     }
 
-    pub(super) fn from_call(call: &'static str, error: bollard::errors::Error) -> Self {
+    pub(crate) fn from_call(call: &'static str, error: bollard::errors::Error) -> Self {
         match error {
             bollard::errors::Error::DockerResponseServerError { status_code, message } => {
                 Self::Refused { call, status: status_code, message }

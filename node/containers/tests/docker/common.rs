@@ -14,7 +14,7 @@ use bollard::{
 };
 use futures::FutureExt as _;
 use tokio::time::{Instant, sleep};
-use veil_node::docker::{
+use veil_node_containers::{
     DEFAULT_SOCKET, Deadlines, DesiredReplica, Docker, Executor, Observed, Owner, Placement,
     ReconcileReport,
 };

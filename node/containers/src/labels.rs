@@ -6,7 +6,7 @@ use veil_protocol_spec::scheduling::{
     CpuUnits, DiskUnits, GpuUnits, MemoryUnits, ReplicaIndex, Resources,
 };
 
-use super::{DesiredReplica, Owner, ReplicaId};
+use crate::replica::{DesiredReplica, Owner, ReplicaId};
 
 const CLUSTER: &str = "veil.cluster";
 const WORKER: &str = "veil.worker";
@@ -24,13 +24,13 @@ fn cluster(owner: &Owner) -> String {
 }
 
 /// The labels that only `owner`'s containers carry, as a filter.
-pub(super) fn filter(owner: &Owner) -> HashMap<String, Vec<String>> {
+pub(crate) fn filter(owner: &Owner) -> HashMap<String, Vec<String>> {
     let labels =
         vec![format!("{CLUSTER}={}", cluster(owner)), format!("{WORKER}={}", owner.worker)];
     HashMap::from([("label".to_owned(), labels)])
 }
 
-pub(super) fn of(
+pub(crate) fn of(
     owner: &Owner,
     desired: &DesiredReplica,
     reserved: &Resources,
@@ -52,7 +52,7 @@ pub(super) fn of(
 }
 
 /// Which replica, and what it holds. None if the labels are not what [`of`] writes.
-pub(super) fn read(labels: &HashMap<String, String>) -> Option<(ReplicaId, Resources)> {
+pub(crate) fn read(labels: &HashMap<String, String>) -> Option<(ReplicaId, Resources)> {
     let id = ReplicaId {
         job: labels.get(JOB)?.parse().ok()?,
         replica: ReplicaIndex(labels.get(REPLICA)?.parse().ok()?),

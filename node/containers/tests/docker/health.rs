@@ -1,6 +1,6 @@
 //! Health checks: by the engine for commands, by the worker for ports.
 
-use veil_node::docker::Observed;
+use veil_node_containers::Observed;
 use veil_protocol_spec::scheduling::{HealthCheck, HealthProbe, JobSpec};
 
 use crate::common::{job, replicas, with_worker};

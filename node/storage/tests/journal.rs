@@ -5,7 +5,11 @@ use std::fs;
 use serde::{Deserialize, Serialize};
 use veil_protocol_spec::Wire;
 
-use super::super::{DataDir, DataDirError, Journal, JournalError, erase_file};
+use veil_node_storage::{
+    data_dir::{DataDir, DataDirError},
+    durable::erase_file,
+    journal::{Journal, JournalError},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry(u64, Vec<u8>);

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use veil_protocol_spec::scheduling::LeasePolicy;
 
-use super::{DesiredReplica, ReplicaId};
+use crate::replica::{DesiredReplica, ReplicaId};
 
 /// The replicas whose lease is over when the last verified certificate is `age` old: to be left out
-/// of the next [`reconcile`](super::Executor::reconcile). The age must span restarts of the worker
+/// of the next [`reconcile`](crate::Executor::reconcile). The age must span restarts of the worker
 /// and count from when the committee signed, not from when the certificate arrived.
 #[must_use]
 pub fn lapsed(desired: &[DesiredReplica], age: Duration) -> Vec<ReplicaId> {

@@ -1,12 +1,13 @@
 //! The chain of certificates on disk, and the cluster's state that follows from it.
 //!
 //! # Flow
-//! [`Ledger::accept`] takes a slot's record from whoever brings it: it checks that the parts belong
+//! [`Ledger::accept`] takes a slot's record from any bringer: it checks that the parts belong
 //! together, that 2t+1 members locked the manifest, that the committee's group signed the
-//! certificate, and that it continues the chain; stores it durably; then tells the subscribers.
+//! certificate, and that it continues the chain; stores it durably; then notifies the subscribers.
 //!
 //! # State
-//! One redb file, records by slot. On opening, every record is checked as if a peer had brought it.
+//! One redb file: records by slot, and the first conflicting record of a slot, which is evidence
+//! against the committee. On opening, every record is checked as if a peer had brought it.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,31 +16,26 @@ use std::{
 
 use redb::{Database, ReadableDatabase, TableDefinition};
 use tokio::sync::watch;
-use veil_committee::frost::{GroupVerifyingKey, InvalidGroupSignature};
+use veil_committee::frost::InvalidGroupSignature;
 use veil_protocol_spec::{
-    CodecError, Committee, PublicIdentity, Slot, Wire,
+    CodecError, Slot, Wire,
     decryption::LockError,
-    scheduling::{Binding, BindingMismatch, ClusterState, RecordError, SlotRecord, StateError},
+    scheduling::{BindingMismatch, ClusterState, RecordError, SlotRecord, StateError},
 };
 
-const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("slot records v1");
+use crate::trust::{Trust, TrustList};
 
-/// What a certificate is checked against: all of it is on chain.
-#[derive(Clone, Debug)]
-pub struct Trust {
-    /// Cluster, key set and epoch.
-    pub binding: Binding,
-    /// Size of the committee.
-    pub committee: Committee,
-    /// Identities of participants 1, 2, ...
-    pub roster: Vec<PublicIdentity>,
-    /// The committee's verifying key.
-    pub group: GroupVerifyingKey,
-}
+type Table = TableDefinition<'static, u64, &'static [u8]>;
+
+const RECORDS: Table = TableDefinition::new("slot records v1");
+const CONFLICTS: Table = TableDefinition::new("conflicting slot records v1");
 
 /// Why a record is not taken, or the ledger cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
+    /// Of a slot before the first epoch that this node knows.
+    #[error("no committee is known that could certify slot {0}")]
+    NoCommittee(Slot),
     /// Of another cluster, key set or epoch.
     #[error(transparent)]
     Binding(#[from] BindingMismatch),
@@ -62,7 +58,7 @@ pub enum LedgerError {
     State(#[from] StateError),
     /// Another record of a slot that is certified already: more than t members signed twice.
     #[error(
-        "two certificates are signed for slot {0}: more than t members are dishonest; both are kept for the dispute, nothing is enforced"
+        "two certificates are signed for slot {0}: more than t members are dishonest; both records are kept for the dispute, and the second is not enforced"
     )]
     Equivocation(Slot),
     /// A stored record does not decode.
@@ -88,9 +84,9 @@ pub enum LedgerError {
 /// See the [module documentation](self).
 pub struct Ledger {
     path: PathBuf,
-    trust: Trust,
+    trust: TrustList,
     database: Database,
-    /// Held while a record is checked and stored, so that two bringers do not interleave.
+    /// Held while a record is checked and stored: two bringers must not interleave.
     accepting: Mutex<()>,
     state: watch::Sender<Arc<ClusterState>>,
 }
@@ -106,7 +102,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub fn open(path: &Path, trust: Trust) -> Result<Self, LedgerError> {
+    pub fn open(path: &Path, trust: TrustList) -> Result<Self, LedgerError> {
         let storage = |detail: &dyn core::fmt::Display| LedgerError::Storage {
             path: path.to_owned(),
             detail: detail.to_string(),
@@ -114,6 +110,7 @@ impl Ledger {
         let database = Database::create(path).map_err(|e| storage(&e))?;
         let writing = database.begin_write().map_err(|e| storage(&e))?;
         writing.open_table(RECORDS).map_err(|e| storage(&e))?;
+        writing.open_table(CONFLICTS).map_err(|e| storage(&e))?;
         writing.commit().map_err(|e| storage(&e))?;
         let ledger = Self {
             path: path.to_owned(),
@@ -137,19 +134,13 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// What certificates are checked against.
-    #[must_use]
-    pub const fn trust(&self) -> &Trust {
-        &self.trust
-    }
-
     /// The state after the last record.
     #[must_use]
     pub fn state(&self) -> Arc<ClusterState> {
         Arc::clone(&self.state.borrow())
     }
 
-    /// Tells of every new state.
+    /// Notifies of every new state.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Arc<ClusterState>> {
         self.state.subscribe()
@@ -160,19 +151,21 @@ impl Ledger {
     }
 
     fn check(&self, record: &SlotRecord) -> Result<(), LedgerError> {
-        let Trust { binding, committee, roster, group } = &self.trust;
+        let slot = record.manifest.slot;
+        let trust = self.trust.at(slot).ok_or(LedgerError::NoCommittee(slot))?;
+        let Trust { binding, committee, roster, group } = trust;
         record.manifest.binding.check(binding)?;
         record.verify_structure(*committee)?;
         record.lock.verify(*committee, roster)?;
-        let slot = record.manifest.slot;
         group.verify(&record.certificate).map_err(|source| LedgerError::Signature { slot, source })
     }
 
     /// Takes a record; `false` if it is known already. Waits for the disk: not for the reactor.
     ///
     /// # Errors
-    /// [`LedgerError`]; nothing has changed then. A record after a gap is
-    /// [`StateError::Previous`]: fetch what lies between first.
+    /// [`LedgerError`]; the chain has not changed then. A record after a gap is
+    /// [`StateError::Previous`]: fetch what lies between first. A second, different certificate of
+    /// a slot is [`LedgerError::Equivocation`], and kept as [`Self::conflict`].
     pub fn accept(&self, record: &SlotRecord) -> Result<bool, LedgerError> {
         let _one_at_a_time = self.accepting.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = record.manifest.slot;
@@ -181,19 +174,27 @@ impl Ledger {
                 return Ok(false);
             }
             self.check(record)?;
+            if self.conflict(slot)?.is_none() {
+                self.store(CONFLICTS, record)?;
+            }
             return Err(LedgerError::Equivocation(slot));
         }
         self.check(record)?;
         let state = self.state().follow(record)?;
+        self.store(RECORDS, record)?;
+        self.state.send_replace(Arc::new(state));
+        Ok(true)
+    }
+
+    fn store(&self, table: Table, record: &SlotRecord) -> Result<(), LedgerError> {
         let store = || -> Result<(), redb::Error> {
             let writing = self.database.begin_write()?;
-            writing.open_table(RECORDS)?.insert(slot.0, record.to_wire().as_slice())?;
+            let bytes = record.to_wire();
+            writing.open_table(table)?.insert(record.manifest.slot.0, bytes.as_slice())?;
             writing.commit()?;
             Ok(())
         };
-        store().map_err(|e| self.storage(&e))?;
-        self.state.send_replace(Arc::new(state));
-        Ok(true)
+        store().map_err(|e| self.storage(&e))
     }
 
     /// The record of a slot.
@@ -201,8 +202,21 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Storage`], [`LedgerError::Damaged`].
     pub fn record(&self, slot: Slot) -> Result<Option<SlotRecord>, LedgerError> {
+        self.read(RECORDS, slot)
+    }
+
+    /// Another record of the same slot, certified by the same committee: with [`Self::record`] the
+    /// proof that more than t members signed twice.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    pub fn conflict(&self, slot: Slot) -> Result<Option<SlotRecord>, LedgerError> {
+        self.read(CONFLICTS, slot)
+    }
+
+    fn read(&self, table: Table, slot: Slot) -> Result<Option<SlotRecord>, LedgerError> {
         let bytes = || -> Result<_, redb::Error> {
-            let table = self.database.begin_read()?.open_table(RECORDS)?;
+            let table = self.database.begin_read()?.open_table(table)?;
             Ok(table.get(slot.0)?.map(|entry| entry.value().to_vec()))
         };
         let bytes = bytes().map_err(|e| self.storage(&e))?;

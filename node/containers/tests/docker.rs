@@ -22,7 +22,7 @@ use bollard::{
 };
 use common::{job, replicas, until, with_worker};
 use tokio::time::timeout;
-use veil_node::docker::{Docker, Executor, Observed, lapsed};
+use veil_node_containers::{Docker, Executor, Observed, lapsed};
 use veil_protocol_spec::scheduling::{CpuUnits, LeasePolicy, MemoryUnits, RestartPolicy};
 
 const SLEEP: [&str; 2] = ["sleep", "3600"];

@@ -25,11 +25,14 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use veil_protocol_spec::scheduling::{HealthCheck, HealthProbe};
 
-use super::{DesiredReplica, Docker, ReplicaId};
+use crate::{
+    engine::Docker,
+    replica::{DesiredReplica, ReplicaId},
+};
 
 /// What the probes so far amount to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Health {
+pub(crate) enum Health {
     Starting,
     Healthy,
     Unhealthy,
@@ -37,7 +40,7 @@ pub(super) enum Health {
 
 /// The probes of all replicas that the worker itself has to probe.
 #[derive(Default)]
-pub(super) struct Prober {
+pub(crate) struct Prober {
     probes: BTreeMap<ReplicaId, Probe>,
 }
 
@@ -49,7 +52,7 @@ struct Probe {
 
 impl Prober {
     /// Probes `running` (replica and id of its container) and nothing else.
-    pub(super) fn set(&mut self, docker: &Docker, running: &[(&DesiredReplica, String)]) {
+    pub(crate) fn set(&mut self, docker: &Docker, running: &[(&DesiredReplica, String)]) {
         let probed: BTreeMap<_, _> = running
             .iter()
             .filter_map(|(desired, container)| {
@@ -66,7 +69,7 @@ impl Prober {
         }
     }
 
-    pub(super) fn health(&self, id: &ReplicaId) -> Option<Health> {
+    pub(crate) fn health(&self, id: &ReplicaId) -> Option<Health> {
         self.probes
             .get(id)
             .map(|probe| *probe.health.lock().unwrap_or_else(PoisonError::into_inner))

@@ -11,7 +11,11 @@ use veil_protocol_spec::scheduling::{
     RestartPolicy,
 };
 
-use super::{DesiredReplica, Owner, ReplicaError, ReplicaId, labels};
+use crate::{
+    error::ReplicaError,
+    labels,
+    replica::{DesiredReplica, Owner, ReplicaId},
+};
 
 /// Enough for any ordinary server, and no fork bomb.
 const MAX_PROCESSES: i64 = 512;
@@ -19,21 +23,21 @@ const NANOSECONDS_PER_SECOND: i64 = 1_000_000_000;
 const NANO_CPUS_PER_MILLICORE: i64 = 1_000_000;
 
 /// The same for the same replica on the same worker, so that the engine refuses a second one.
-pub(super) fn name(owner: &Owner, id: &ReplicaId) -> String {
+pub(crate) fn name(owner: &Owner, id: &ReplicaId) -> String {
     // The job's digest covers its cluster. `veil.job` has all of it.
     let (worker, job) = (owner.worker.to_string(), id.job.to_string());
     format!("veil-{:.8}-{job:.16}-{}", worker, id.replica)
 }
 
 /// What the job asks for, in clear.
-pub(super) fn reserved(spec: &JobSpec) -> Result<Resources, ReplicaError> {
+pub(crate) fn reserved(spec: &JobSpec) -> Result<Resources, ReplicaError> {
     match &spec.request {
         ResourceRequest::Clear(resources) => Ok(*resources),
         _ => Err(ReplicaError::Request),
     }
 }
 
-pub(super) fn body(
+pub(crate) fn body(
     owner: &Owner,
     desired: &DesiredReplica,
 ) -> Result<ContainerCreateBody, ReplicaError> {
@@ -104,7 +108,7 @@ fn restart_policy(spec: &JobSpec) -> EnginePolicy {
 }
 
 /// Whether an exited container is to be started again, after `restarts` of it.
-pub(super) fn starts_again(policy: RestartPolicy, exit_code: i64, restarts: u64) -> bool {
+pub(crate) fn starts_again(policy: RestartPolicy, exit_code: i64, restarts: u64) -> bool {
     match policy {
         RestartPolicy::Never => false,
         RestartPolicy::OnFailure { max_retries } => {

@@ -13,7 +13,10 @@ use bollard::{
 };
 use tokio::time::timeout;
 
-use super::{DockerError, Owner, labels};
+use crate::{error::DockerError, labels, replica::Owner};
+
+/// Where an engine listens unless configured otherwise.
+pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
 /// How long the engine may take.
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +48,8 @@ impl Default for Deadlines {
 /// A Docker engine that has answered; clones share it.
 #[derive(Clone, Debug)]
 pub struct Docker {
-    pub(super) client: bollard::Docker,
-    pub(super) deadlines: Deadlines,
+    pub(crate) client: bollard::Docker,
+    pub(crate) deadlines: Deadlines,
 }
 
 impl Docker {
@@ -82,7 +85,7 @@ impl Docker {
         }
     }
 
-    pub(super) async fn within<T>(
+    pub(crate) async fn within<T>(
         call: &'static str,
         deadline: Duration,
         future: impl Future<Output = Result<T, Error>>,
@@ -94,22 +97,22 @@ impl Docker {
     }
 
     /// All containers of `owner`, whatever their state.
-    pub(super) async fn list(&self, owner: &Owner) -> Result<Vec<ContainerSummary>, DockerError> {
+    pub(crate) async fn list(&self, owner: &Owner) -> Result<Vec<ContainerSummary>, DockerError> {
         let filter = labels::filter(owner);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filter).build();
         Self::within("list", self.deadlines.call, self.client.list_containers(Some(options))).await
     }
 
-    pub(super) async fn inspect(&self, id: &str) -> Result<ContainerInspectResponse, DockerError> {
+    pub(crate) async fn inspect(&self, id: &str) -> Result<ContainerInspectResponse, DockerError> {
         Self::within("inspect", self.deadlines.call, self.client.inspect_container(id, None)).await
     }
 
-    pub(super) async fn image(&self, name: &str) -> Result<ImageInspect, DockerError> {
+    pub(crate) async fn image(&self, name: &str) -> Result<ImageInspect, DockerError> {
         Self::within("inspect image", self.deadlines.call, self.client.inspect_image(name)).await
     }
 
     /// The id of the new container.
-    pub(super) async fn create(
+    pub(crate) async fn create(
         &self,
         name: &str,
         body: ContainerCreateBody,
@@ -119,12 +122,12 @@ impl Docker {
         Ok(Self::within("create", self.deadlines.call, creating).await?.id)
     }
 
-    pub(super) async fn start(&self, id: &str) -> Result<(), DockerError> {
+    pub(crate) async fn start(&self, id: &str) -> Result<(), DockerError> {
         Self::within("start", self.deadlines.call, self.client.start_container(id, None)).await
     }
 
     /// Stops with grace, then removes. What is already gone is no error.
-    pub(super) async fn stop_and_remove(&self, id: &str) -> Result<(), DockerError> {
+    pub(crate) async fn stop_and_remove(&self, id: &str) -> Result<(), DockerError> {
         let grace = self.deadlines.grace;
         let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::new().t(seconds).build();
@@ -135,7 +138,7 @@ impl Docker {
     }
 
     /// Removes at once, running or not. What is already gone is no error.
-    pub(super) async fn remove(&self, id: &str) -> Result<(), DockerError> {
+    pub(crate) async fn remove(&self, id: &str) -> Result<(), DockerError> {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         let removing = self.client.remove_container(id, Some(options));
         gone_is_fine(Self::within("remove", self.deadlines.call, removing).await)

@@ -208,10 +208,15 @@ impl Jobs {
 
 #[cfg(test)]
 mod tests {
-    use veil_protocol_spec::{ChainId, ClusterId};
+    use veil_protocol_spec::{
+        ChainId, ClusterId,
+        scheduling::{
+            Constraints, CpuUnits, LeasePolicy, Priority, Resources, RestartPolicy,
+            SchedulingPolicy,
+        },
+    };
 
     use super::*;
-    use crate::job_file::JobFile;
 
     fn scope() -> ClusterScope {
         let (contract, cluster) = (Address([1; 20]), ClusterId([2; 32]));
@@ -220,10 +225,22 @@ mod tests {
 
     fn job(nonce: u64) -> JobSpec {
         let digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
-        let text = format!(
-            "image = \"a/b@sha256:{digest}\"\nreplicas = 2\n[resources]\ncpu_millicores = 1\nmemory_mib = 1\n"
-        );
-        JobFile::parse(&text).unwrap().into_spec(scope(), Address([3; 20]), nonce).unwrap()
+        JobSpec {
+            scope: scope(),
+            operator: Address([3; 20]),
+            nonce,
+            image: format!("a/b@sha256:{digest}").parse().unwrap(),
+            command: Vec::new(),
+            args: Vec::new(),
+            request: ResourceRequest::Clear(Resources { cpu: CpuUnits(1), ..Resources::default() }),
+            replicas: 2,
+            priority: Priority::default(),
+            policy: SchedulingPolicy::Spread,
+            constraints: Constraints::default(),
+            lease: LeasePolicy::Keep,
+            restart: RestartPolicy::Always,
+            health: None,
+        }
     }
 
     fn listed(position: u64, job: &JobSpec, by: Address) -> (Submission, Address) {

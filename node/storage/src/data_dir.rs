@@ -1,17 +1,17 @@
-//! The folder that one process has for itself, and files that are destroyed.
+//! The folder that one process has for itself.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Seek, SeekFrom, Write},
+    io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 /// Tries to lock a directory.
-const TRIES: u32 = 10;
-/// Between two of them.
-const PAUSE: Duration = Duration::from_millis(20);
+const LOCK_TRIES: u32 = 10;
+/// Between two tries.
+const LOCK_RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// A data directory, locked for as long as this value lives.
 #[derive(Debug)]
@@ -55,10 +55,10 @@ impl DataDir {
             .open(path.join("lock"))
             .map_err(io)?;
         // Whoever asks whether it is locked holds it for an instant.
-        for _ in 0..TRIES {
+        for _ in 0..LOCK_TRIES {
             match lock.try_lock() {
                 Ok(()) => return Ok(Self { path: path.to_owned(), _lock: lock }),
-                Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_RETRY_DELAY),
                 Err(TryLockError::Error(source)) => return Err(io(source)),
             }
         }
@@ -78,34 +78,5 @@ impl DataDir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
-    }
-}
-
-/// Destroys a file: overwrites it, makes that durable, and removes it. A file that is not there is
-/// fine. On copy-on-write file systems and flash the old bytes may stay on the medium; they are
-/// encrypted for that reason.
-///
-/// # Errors
-/// Whatever the system says.
-pub fn erase_file(path: &Path) -> io::Result<()> {
-    let mut file = match OpenOptions::new().write(true).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        opened => opened?,
-    };
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(0))?;
-    io::copy(&mut io::Read::take(io::repeat(0), length), &mut file)?;
-    file.flush()?;
-    file.sync_all()?;
-    drop(file);
-    fs::remove_file(path)?;
-    sync_folder(path)
-}
-
-/// Makes the entries of the folder of `path` durable.
-pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
-    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
     }
 }

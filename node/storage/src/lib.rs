@@ -1,0 +1,38 @@
+//! What a node keeps on disk.
+//!
+//! # Modules
+//! - [`keystore`]: identities, key shares and passphrases, encrypted from the first write;
+//! - [`journal`]: the records of a machine, in order, bound into a chain;
+//! - [`ledger`]: the chain of certificates, and the cluster's state that follows from it;
+//! - [`trust`]: what certificates are checked against, by first slot;
+//! - [`jobs`]: the bodies of submitted jobs;
+//! - [`data_dir`]: the folder that one process has for itself;
+//! - [`durable`]: files that survive a power cut, and files that are destroyed.
+//!
+//! # Flow
+//! Each store is opened once, checks what it finds, and names what is damaged. A write is durable
+//! before the call returns, so callers wait for the disk: asynchronous ones on a blocking thread.
+//!
+//! # Restart
+//! Opening is the restart: nothing else is needed, and nothing is repaired silently.
+//!
+//! # Example
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use veil_node_storage::{data_dir::DataDir, durable};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let data = DataDir::lock(folder.path())?;
+//! assert!(DataDir::lock(folder.path()).is_err(), "one process, one folder");
+//! let counter = data.path().join("restarts");
+//! assert_eq!([durable::count_up(&counter)?, durable::count_up(&counter)?], [1, 2]);
+//! # Ok(()) }
+//! ```
+
+pub mod data_dir;
+pub mod durable;
+pub mod jobs;
+pub mod journal;
+pub mod keystore;
+pub mod ledger;
+pub mod trust;
