@@ -1,8 +1,8 @@
-//! What steps cost: time on the clock, and time of processors.
+//! What steps cost: wall time and CPU time.
 //!
-//! Processor time is that of the children that have ended and of theirs, as the kernel counts them
-//! (`getrusage`). It hardly depends on what else the machine does, which time on the clock does.
-//! Services that outlive a step, such as a Docker engine, are in nobody's account.
+//! CPU time is that of the child processes that have ended and of theirs (`getrusage`). It hardly depends
+//! on other work of the machine; wall time does. Services that outlive a step, such as a Docker engine,
+//! are not counted.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ use nix::sys::{
 
 use crate::step::Failed;
 
-/// What has been used, or is used between two moments.
+/// What has been used so far, or between two moments.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cost {
     wall: Duration,
@@ -50,7 +50,7 @@ impl fmt::Display for Cost {
     }
 }
 
-/// Runs from its start to each reading.
+/// Measures from its start to each reading.
 pub(crate) struct Meter {
     start: Instant,
     before: Cost,
@@ -67,7 +67,7 @@ impl Meter {
     }
 }
 
-/// Of all children so far. A kernel that does not tell costs the figures, not the run.
+/// CPU time of all children so far. If the kernel refuses, figures are zero, and the run goes on.
 fn children() -> Cost {
     let of = |time: TimeVal| {
         Duration::from_micros(u64::try_from(time.num_microseconds()).unwrap_or_default())
@@ -82,14 +82,14 @@ fn children() -> Cost {
     )
 }
 
-/// The account of a run: what each of its steps has cost.
-pub(crate) struct Account {
+/// What each step of a run has cost.
+pub(crate) struct CostReport {
     total: Meter,
     steps: Vec<(&'static str, Cost)>,
 }
 
-impl Account {
-    pub(crate) fn open() -> Self {
+impl CostReport {
+    pub(crate) fn start() -> Self {
         Self { total: Meter::start(), steps: Vec::new() }
     }
 
@@ -97,8 +97,8 @@ impl Account {
         self.steps.is_empty()
     }
 
-    /// Runs a step, and writes down what it costs, whether it succeeds or not.
-    pub(crate) fn enter(
+    /// Runs a step, and records what it costs, whether it succeeds or not.
+    pub(crate) fn measure(
         &mut self,
         name: &'static str,
         step: impl FnOnce() -> Result<(), Failed>,
@@ -110,7 +110,7 @@ impl Account {
     }
 }
 
-impl fmt::Display for Account {
+impl fmt::Display for CostReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = |name: &str, cost: &Cost| {
             writeln!(
@@ -129,7 +129,7 @@ impl fmt::Display for Account {
     }
 }
 
-/// Above the columns of an [`Account`].
+/// Above the columns of an [`CostReport`].
 pub(crate) const COLUMNS: &str = "step                        wall s    user s  system s     CPU s";
 
 #[cfg(test)]
@@ -138,7 +138,7 @@ mod tests {
     use crate::step::Step;
 
     #[test]
-    fn processor_time_of_children_is_measured() {
+    fn cpu_time_of_children_is_measured() {
         let meter = Meter::start();
         let busy = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
         Step::new("busy", "sh", &["-c", busy]).quiet().run().ok().unwrap();
@@ -147,11 +147,11 @@ mod tests {
     }
 
     #[test]
-    fn failed_steps_are_in_the_account() {
-        let mut account = Account::open();
-        account.enter("good", || Ok(())).ok().unwrap();
-        assert!(account.enter("bad", || Err(Failed::new("bad", "so"))).is_err());
-        let text = account.to_string();
+    fn failed_steps_are_reported() {
+        let mut report = CostReport::start();
+        report.measure("good", || Ok(())).ok().unwrap();
+        assert!(report.measure("bad", || Err(Failed::new("bad", "so"))).is_err());
+        let text = report.to_string();
         let names: Vec<_> = text.lines().map(|line| line.split(' ').next().unwrap()).collect();
         assert_eq!(names, ["good", "bad", "total"]);
         assert!(text.lines().all(|line| line.len() == COLUMNS.len()), "{text}");

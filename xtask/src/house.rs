@@ -1,8 +1,7 @@
-//! The rules of the house, checked without compiling anything: which crate may know which, which files
-//! import each other, how long they are, and under which licences and in how many versions
-//! dependencies come.
+//! The rules of the house: which crate may know which, that no files import each other, how long files
+//! may be, and which licences and second versions dependencies may have. Checking compiles nothing.
 //!
-//! Every rule has a name, which is printed with what breaks it. There are no exceptions.
+//! Each rule has a name, which is printed with every violation. There is no list of exceptions.
 
 mod circles;
 mod dependencies;
@@ -21,55 +20,54 @@ use crate::step::{Failed, root};
 
 const NAME: &str = "house";
 
-/// A rule, and what breaks it.
+/// What breaks a rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Broken {
+struct Violation {
     rule: &'static str,
     what: String,
 }
 
-impl Broken {
+impl Violation {
     const fn new(rule: &'static str, what: String) -> Self {
         Self { rule, what }
     }
 }
 
-/// Checks all rules, and tells everything that breaks one.
+/// Checks all rules, and prints every violation.
 pub(crate) fn check() -> Result<(), Failed> {
-    println!("\n== {NAME}: crates and files against their rules");
+    println!("\n== {NAME}: checks crates and files against the rules of CONTRIBUTING.md");
     let graph = Graph::read()?;
     let root = root();
     let unreadable = |error: std::io::Error| Failed::new(NAME, error.to_string());
     let deny = root.join("deny.toml");
     let deny = fs::read_to_string(&deny)
         .map_err(|error| Failed::new(NAME, format!("{}: {error}", deny.display())))?;
-    let policy = Policy::parse(&deny).map_err(|error| {
-        Failed::new(NAME, format!("deny.toml is not what is read of it: {error}"))
-    })?;
+    let policy =
+        Policy::parse(&deny).map_err(|error| Failed::new(NAME, format!("deny.toml: {error}")))?;
     let roots: Vec<PathBuf> =
         graph.members().flat_map(|(_, package)| package.roots.iter().map(PathBuf::from)).collect();
-    let mut broken = layering::check(table::HOUSE, &graph);
-    broken.extend(circles::check(&roots, &root).map_err(unreadable)?);
-    broken.extend(length::check(&root, &root).map_err(unreadable)?);
-    broken.extend(dependencies::licences(&policy, &graph));
-    broken.extend(dependencies::duplicates(&policy, &graph));
-    for Broken { rule, what } in &broken {
+    let mut violations = layering::check(table::HOUSE, &graph);
+    violations.extend(circles::check(&roots, &root).map_err(unreadable)?);
+    violations.extend(length::check(&root, &root).map_err(unreadable)?);
+    violations.extend(dependencies::licences(&policy, &graph));
+    violations.extend(dependencies::duplicates(&policy, &graph));
+    for Violation { rule, what } in &violations {
         eprintln!("{rule}: {what}");
     }
-    let mut rules: Vec<_> = broken.iter().map(|broken| broken.rule).collect();
+    let mut rules: Vec<_> = violations.iter().map(|violation| violation.rule).collect();
     rules.dedup();
     if rules.is_empty() {
         println!(
-            "== {NAME}: {} crates and {} packages keep to the rules",
+            "== {NAME}: {} crates and {} packages keep the rules",
             graph.members().count(),
             graph.packages.len()
         );
         return Ok(());
     }
-    Err(Failed::new(NAME, format!("broken: {} (see CONTRIBUTING.md)", rules.join(", "))))
+    Err(Failed::new(NAME, format!("broken rules: {} (see CONTRIBUTING.md)", rules.join(", "))))
 }
 
-/// The name of the crate of the workspace that is `given` by its name or by its folder.
+/// The workspace's crate of this name, or in this folder.
 pub(crate) fn package(given: &str) -> Result<String, Failed> {
     let graph = Graph::read()?;
     let of_folder = format!("veil-{}", given.trim_end_matches('/').replace('/', "-"));
@@ -77,7 +75,8 @@ pub(crate) fn package(given: &str) -> Result<String, Failed> {
     match names.iter().find(|name| **name == given || **name == of_folder) {
         Some(name) => Ok((*name).to_owned()),
         None => {
-            let reason = format!("{given} is no crate; there are {}", names.join(", "));
+            let reason =
+                format!("{given} is no crate of the workspace; these are: {}", names.join(", "));
             Err(Failed::new(NAME, reason))
         }
     }

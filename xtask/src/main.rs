@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    cost::{Account, COLUMNS},
+    cost::{COLUMNS, CostReport},
     step::{Failed, Step},
 };
 
@@ -66,21 +66,21 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let mut account = Account::open();
+    let mut report = CostReport::start();
     let result = match Cli::parse().command {
         Command::Setup { docker: true } => setup::containers(Vec::new()).map(|_| ()),
         Command::Setup { docker: false } => setup::run().map(|_| ()),
         Command::Demo { stay, args } => demo::run(stay, &args),
         Command::Check { package } => {
-            Scope::of(package).and_then(|scope| check(&scope, &mut account))
+            Scope::of(package).and_then(|scope| check(&scope, &mut report))
         }
         Command::Contracts => contracts::test(),
         Command::Test { package, full } => {
-            Scope::of(package).and_then(|scope| test(&scope, full, &mut account))
+            Scope::of(package).and_then(|scope| test(&scope, full, &mut report))
         }
     };
-    if !account.is_empty() {
-        println!("\n{COLUMNS}\n{account}");
+    if !report.is_empty() {
+        println!("\n{COLUMNS}\n{report}");
     }
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -112,27 +112,27 @@ impl Scope {
     }
 }
 
-fn check(scope: &Scope, account: &mut Account) -> Result<(), Failed> {
-    account.enter("format", || Step::cargo("format", &["fmt", "--all", "--", "--check"]).run())?;
-    account.enter("house", house::check)?;
-    account.enter("clippy", || {
+fn check(scope: &Scope, report: &mut CostReport) -> Result<(), Failed> {
+    report.measure("format", || Step::cargo("format", &["fmt", "--all", "--", "--check"]).run())?;
+    report.measure("house", house::check)?;
+    report.measure("clippy", || {
         scope.cargo("clippy", "clippy", &["--all-targets", "--", "-D", "warnings"]).run()
     })?;
-    account.enter("documentation", || {
+    report.measure("documentation", || {
         let step = scope.cargo("documentation", "doc", &["--no-deps"]);
         step.env("RUSTDOCFLAGS", "-D warnings").run()
     })
 }
 
-fn test(scope: &Scope, full: bool, account: &mut Account) -> Result<(), Failed> {
-    check(scope, account)?;
+fn test(scope: &Scope, full: bool, report: &mut CostReport) -> Result<(), Failed> {
+    check(scope, report)?;
     if matches!(scope, Scope::Workspace) {
-        account.enter("contracts", contracts::test)?;
+        report.measure("contracts", contracts::test)?;
     }
-    account.enter("tests", || {
+    report.measure("tests", || {
         let tests = scope.cargo("tests", "test", &[]);
         // Property tests draw the same cases on every machine, so that a commit passes or fails for
-        // everybody; `--full` and whoever sets the variable search further.
+        // everybody; `--full`, and the variable, search further.
         match full || std::env::var_os("PROPTEST_RNG_SEED").is_some() {
             true => tests,
             false => tests.env("PROPTEST_RNG_SEED", "1"),
@@ -140,13 +140,13 @@ fn test(scope: &Scope, full: bool, account: &mut Account) -> Result<(), Failed> 
         .run()
     })?;
     if full {
-        account.enter("production-size tests", || {
+        report.measure("production-size tests", || {
             // --tests leaves out documentation examples, of which the ignored ones are not tests.
             let ignored = ["--tests", "--", "--ignored", "--test-threads=1"];
             scope.cargo("production-size tests", "test", &ignored).run()
         })?;
         if matches!(scope, Scope::Workspace) {
-            account.enter("benches build", || {
+            report.measure("benches build", || {
                 Step::cargo("benches build", &["bench", "--workspace", "--no-run"]).run()
             })?;
         }

@@ -10,15 +10,15 @@ use std::{
 
 use crate::cost::Meter;
 
-/// The root of the workspace: of the one that cargo runs this for, since checkouts that share a build
-/// directory may share the binary.
+/// The root of the workspace that cargo runs this for: checkouts that share a build directory may share
+/// the binary too.
 pub(crate) fn root() -> PathBuf {
     let here = env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     here.parent().map_or_else(|| here.clone(), Path::to_path_buf)
 }
 
-/// A step that did not succeed, and what is known about why.
+/// A step that failed, and why.
 pub(crate) struct Failed {
     step: String,
     reason: String,
@@ -49,9 +49,9 @@ impl Step {
         Self::spawning(name, program, OsStr::new(program), args)
     }
 
-    /// With the cargo that runs this, but without what that said of this package: build scripts
-    /// that look at it (ring's) would run again, and everything above them be compiled again, each
-    /// time that `cargo xtask test` follows a `cargo test`.
+    /// Runs the cargo that runs this, without the variables that describe this package: build scripts
+    /// that read them (ring's) would run again, and cargo would compile everything above them again,
+    /// each time that `cargo xtask test` follows a `cargo test`.
     pub(crate) fn cargo(name: &'static str, args: &[&str]) -> Self {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut step = Self::spawning(name, "cargo", &cargo, args);

@@ -7,20 +7,20 @@ use std::{
 };
 
 use super::{
-    Broken,
+    Violation,
     imports::{Import, imports},
 };
 
 pub(super) const CIRCLE: &str = "no-import-circle";
 
-/// The circles among the files of each root; paths are told from `base`.
-pub(super) fn check(roots: &[PathBuf], base: &Path) -> io::Result<Vec<Broken>> {
-    let mut broken = Vec::new();
+/// The circles among the files of each root file; paths are relative to `base`.
+pub(super) fn check(roots: &[PathBuf], base: &Path) -> io::Result<Vec<Violation>> {
+    let mut violations = Vec::new();
     for root in roots {
         let imports = imports(root)?;
-        broken.extend(circles(&imports).iter().map(|circle| told(circle, base)));
+        violations.extend(circles(&imports).iter().map(|circle| violation(circle, base)));
     }
-    Ok(broken)
+    Ok(violations)
 }
 
 /// The imports that each circle consists of.
@@ -56,7 +56,7 @@ fn reach<'a>(next: &BTreeMap<&'a Path, BTreeSet<&'a Path>>, from: &Path) -> BTre
     reached
 }
 
-fn told(circle: &[&Import], base: &Path) -> Broken {
+fn violation(circle: &[&Import], base: &Path) -> Violation {
     let short = |path: &Path| path.strip_prefix(base).unwrap_or(path).display().to_string();
     let files: BTreeSet<_> = circle.iter().map(|import| short(&import.from)).collect();
     let mut names: BTreeMap<(String, usize, String), Vec<&str>> = BTreeMap::new();
@@ -71,7 +71,7 @@ fn told(circle: &[&Import], base: &Path) -> Broken {
         })
         .collect();
     let files: Vec<_> = files.into_iter().collect();
-    Broken::new(CIRCLE, format!("{} import each other:{}", files.join(", "), lines.concat()))
+    Violation::new(CIRCLE, format!("{} import each other:{}", files.join(", "), lines.concat()))
 }
 
 #[cfg(test)]
@@ -80,20 +80,20 @@ mod tests {
 
     use super::*;
 
-    /// What is broken in a crate of these files.
-    fn broken(files: &[(&str, &str)]) -> Vec<String> {
+    /// The violations in a crate of these files.
+    fn found(files: &[(&str, &str)]) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
         for (name, source) in files {
             fs::write(folder.path().join(name), source).unwrap();
         }
-        let broken = check(&[folder.path().join("lib.rs")], folder.path()).unwrap();
-        assert!(broken.iter().all(|broken| broken.rule == CIRCLE));
-        broken.into_iter().map(|broken| broken.what).collect()
+        let violations = check(&[folder.path().join("lib.rs")], folder.path()).unwrap();
+        assert!(violations.iter().all(|violation| violation.rule == CIRCLE));
+        violations.into_iter().map(|violation| violation.what).collect()
     }
 
     #[test]
     fn two_files_that_import_each_other_are_a_circle() {
-        let found = broken(&[
+        let found = found(&[
             ("lib.rs", "mod a;\nmod b;\nmod c;"),
             ("a.rs", "use crate::b::{Y, Z};"),
             ("b.rs", "\nuse super::a::X;"),
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn circles_that_do_not_meet_are_told_apart() {
-        let found = broken(&[
+        let found = found(&[
             ("lib.rs", "mod a; mod b; mod c; mod d; mod e;"),
             ("a.rs", "use crate::b::X;"),
             ("b.rs", "use crate::c::X;"),
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_module_may_use_what_it_declares_and_be_used_by_it() {
-        let found = broken(&[
+        let found = found(&[
             ("lib.rs", "mod a; pub use a::X; pub struct Y;"),
             ("a.rs", "use crate::Y; pub struct X(Y);"),
         ]);

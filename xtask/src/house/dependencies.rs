@@ -1,11 +1,11 @@
-//! What dependencies must be like. The lists are those of `deny.toml`, which `cargo deny check` reads
-//! too.
+//! Licences and versions of dependencies, against the lists of `deny.toml`, which `cargo deny check`
+//! reads too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::{Broken, licence, metadata::Graph};
+use super::{Violation, licence, metadata::Graph};
 
 pub(super) const LICENCE: &str = "licence";
 pub(super) const VERSIONS: &str = "one-version";
@@ -52,9 +52,9 @@ impl Policy {
     }
 }
 
-/// Packages whose licence is not allowed, and licences that are allowed to nobody's use.
-pub(super) fn licences(policy: &Policy, graph: &Graph) -> Vec<Broken> {
-    let mut broken = Vec::new();
+/// Packages whose licence is not allowed.
+pub(super) fn licences(policy: &Policy, graph: &Graph) -> Vec<Violation> {
+    let mut violations = Vec::new();
     for package in graph.packages.values().filter(|package| !package.is_member) {
         let expression = package.licence.as_deref().unwrap_or_default();
         let allowed = |name: &str| {
@@ -66,18 +66,18 @@ pub(super) fn licences(policy: &Policy, graph: &Graph) -> Vec<Broken> {
         };
         if !licence::is_met(expression, &allowed) {
             let what = format!(
-                "{} {} comes under `{expression}`, which deny.toml does not allow",
+                "{} {} has the licence `{expression}`, which deny.toml does not allow",
                 package.name, package.version
             );
-            broken.push(Broken::new(LICENCE, what));
+            violations.push(Violation::new(LICENCE, what));
         }
     }
-    broken
+    violations
 }
 
-/// Packages that come in several versions, all of them but one not in the list; and what is in the
-/// list and is no second version any more. So the list can grow on purpose only, and shrinks by itself.
-pub(super) fn duplicates(policy: &Policy, graph: &Graph) -> Vec<Broken> {
+/// Packages with several versions of which more than one is not listed, and listed versions that are no
+/// second version any more: the list grows on purpose only, and has to shrink.
+pub(super) fn duplicates(policy: &Policy, graph: &Graph) -> Vec<Violation> {
     let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for package in graph.packages.values() {
         versions.entry(&package.name).or_default().insert(&package.version);
@@ -88,17 +88,17 @@ pub(super) fn duplicates(policy: &Policy, graph: &Graph) -> Vec<Broken> {
         .iter()
         .map(|skip| skip.package.split_once('@').unwrap_or((&skip.package, "")))
         .collect();
-    let mut broken = Vec::new();
+    let mut violations = Vec::new();
     for (name, versions) in &versions {
         let others: Vec<_> =
             versions.iter().filter(|version| !listed.contains(&(*name, **version))).collect();
         if others.len() > 1 {
             let what = format!(
-                "{name} comes in versions {}; `cargo tree -i {name}@...` says why; list what cannot \
-                 be avoided in deny.toml",
+                "{name} has the versions {}: avoid one (`cargo tree -i {name}@<version>` shows what \
+                 needs it), or list it in deny.toml",
                 versions.iter().copied().collect::<Vec<_>>().join(", ")
             );
-            broken.push(Broken::new(VERSIONS, what));
+            violations.push(Violation::new(VERSIONS, what));
         }
     }
     for (name, version) in listed {
@@ -107,10 +107,10 @@ pub(super) fn duplicates(policy: &Policy, graph: &Graph) -> Vec<Broken> {
             .is_some_and(|versions| versions.contains(version) && versions.len() > 1);
         if !is_second {
             let what = format!("{name}@{version} is no second version: remove it from deny.toml");
-            broken.push(Broken::new(VERSIONS, what));
+            violations.push(Violation::new(VERSIONS, what));
         }
     }
-    broken
+    violations
 }
 
 #[cfg(test)]
@@ -140,14 +140,14 @@ mod tests {
     }
 
     #[test]
-    fn licences_that_are_not_allowed_are_told() {
+    fn licences_that_are_not_allowed_are_refused() {
         let policy = Policy::parse(POLICY).unwrap();
         let sound = graph(&[("a", "1.0.0", "MIT/X"), ("tfhe", "1.0.0", "BSD-3-Clause-Clear")]);
         assert_eq!(licences(&policy, &sound), []);
         let unsound = graph(&[("a", "1.0.0", "BSD-3-Clause-Clear"), ("b", "1.0.0", "")]);
-        let broken = licences(&policy, &unsound);
-        assert_eq!(broken.len(), 2);
-        assert!(broken.iter().all(|broken| broken.rule == LICENCE));
+        let violations = licences(&policy, &unsound);
+        assert_eq!(violations.len(), 2);
+        assert!(violations.iter().all(|violation| violation.rule == LICENCE));
     }
 
     #[test]
@@ -156,9 +156,9 @@ mod tests {
         let versions = |versions: &[(&str, &str)]| {
             let packages: Vec<_> =
                 versions.iter().map(|(name, version)| (*name, *version, "MIT")).collect();
-            let broken = duplicates(&policy, &graph(&packages));
-            assert!(broken.iter().all(|broken| broken.rule == VERSIONS));
-            broken.len()
+            let violations = duplicates(&policy, &graph(&packages));
+            assert!(violations.iter().all(|violation| violation.rule == VERSIONS));
+            violations.len()
         };
         assert_eq!(versions(&[("rand", "0.8.0"), ("rand", "0.9.0")]), 0);
         assert_eq!(versions(&[("rand", "0.8.0"), ("rand", "0.9.0"), ("rand", "0.10.0")]), 1);

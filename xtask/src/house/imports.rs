@@ -2,18 +2,18 @@
 //!
 //! # Flow
 //! 1. From a root file, `mod name;` leads to the file of each module, as the compiler goes.
-//!    What is behind `#[cfg(test)]` is not followed: tests may look anywhere.
+//!    Items behind `#[cfg(test)]` are left out: tests may import from anywhere.
 //! 2. In each file, every path that starts with `crate`, `self` or `super`, in an import or elsewhere,
 //!    is followed through the modules as far as they go. The last one's file is imported.
 //!
 //! # What counts
-//! - A path to a name that a module passes on (`pub use`) is an import of that module's file: the name
-//!   is to be imported from where it is defined.
-//! - A module's path into modules beneath it does not count. It declares them, and passes their names
-//!   on; they are one part of the house. Their paths to it do count.
+//! - A path to a name that a module re-exports is an import of that module's file: import the name from
+//!   the module that defines it.
+//! - A module's path into modules beneath it does not count: it declares them and re-exports their names.
+//!   Their paths to it do count.
 //!
 //! # Caveats
-//! Paths that macros put together are not seen, and neither are other crates' paths to this one.
+//! It does not see paths that macros assemble.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,7 +39,7 @@ pub(super) struct Import {
 /// The modules of one root file.
 #[derive(Debug, Default)]
 struct Modules {
-    /// File of each, and whether it is a module of its own there, or the file's.
+    /// The file that each module is in, its own or that of a module around it.
     files: BTreeMap<ModulePath, PathBuf>,
     paths: Vec<Found>,
 }
@@ -203,7 +203,7 @@ impl<'a> Reader<'a> {
                 "crate" | "self" | "super" if self.peek(1) == "::" => {
                     self.path(&module(), &mut Vec::new());
                 }
-                // How far something is visible is no import.
+                // A visibility is no import.
                 "pub" if self.next_is(&["pub", "(", "in"]) => {
                     self.at += 3;
                     while !matches!(self.peek(0), ")" | "") {
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_may_look_anywhere() {
+    fn tests_may_import_from_anywhere() {
         let found = among(&[
             ("lib.rs", "mod a; mod b;"),
             ("a.rs", "#[cfg(test)] mod tests;\n#[cfg(test)]\nfn x() { crate::b::x(); }"),

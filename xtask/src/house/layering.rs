@@ -1,6 +1,6 @@
-//! Dependencies against the table.
+//! The dependencies of crates, against the table of the house.
 //!
-//! - [`UNLISTED`]: each crate of the workspace has a row, and each row a crate.
+//! - [`UNLISTED`]: each crate of the workspace has a row, and each row has a crate.
 //! - [`ARROW`]: a crate depends on the crates that its row names, and on no other of the workspace.
 //!   Its tests may know whatever lies beneath it, and what its row names for them.
 //! - [`WORLD`]: a package of an outside world is a dependency only of crates of that world; of tests
@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Broken,
+    Violation,
     metadata::{Graph, Kind, Package},
     table::{FHE, IO, Kind as Role, RUNTIME, Row, UNDER_ENCRYPTION, WITH_RUNTIME_BENEATH},
 };
@@ -23,28 +23,37 @@ pub(super) const WORLD: &str = "one-outside-world";
 pub(super) const PURE: &str = "no-io-beneath-protocol";
 pub(super) const FHE_FREE: &str = "no-tfhe-beneath";
 
-/// Everything in `graph` that `house` does not have.
-pub(super) fn check(house: &[Row], graph: &Graph) -> Vec<Broken> {
-    let mut broken = Vec::new();
+/// Everything in `graph` that `house` does not allow.
+pub(super) fn check(house: &[Row], graph: &Graph) -> Vec<Violation> {
+    let mut violations = Vec::new();
     for row in house {
         if !graph.members().any(|(_, package)| package.name == row.name) {
-            broken.push(Broken::new(UNLISTED, format!("{} has a row, and is no crate", row.name)));
+            violations
+                .push(Violation::new(UNLISTED, format!("{} has a row, and is no crate", row.name)));
         }
     }
     for (id, package) in graph.members() {
         match house.iter().find(|row| row.name == package.name) {
             Some(row) => {
-                arrows(house, graph, row, package, &mut broken);
-                trees(graph, row, id, &mut broken);
+                arrows(house, graph, row, package, &mut violations);
+                trees(graph, row, id, &mut violations);
             }
-            None => broken.push(Broken::new(UNLISTED, format!("{} has no row", package.name))),
+            None => {
+                violations.push(Violation::new(UNLISTED, format!("{} has no row", package.name)))
+            }
         }
     }
-    broken
+    violations
 }
 
-/// The rules on what a crate names itself.
-fn arrows(house: &[Row], graph: &Graph, row: &Row, package: &Package, broken: &mut Vec<Broken>) {
+/// The rules on direct dependencies.
+fn arrows(
+    house: &[Row],
+    graph: &Graph,
+    row: &Row,
+    package: &Package,
+    violations: &mut Vec<Violation>,
+) {
     let beneath = beneath(house, row);
     for edge in &package.edges {
         let name = graph.name(&edge.to);
@@ -55,7 +64,7 @@ fn arrows(house: &[Row], graph: &Graph, row: &Row, package: &Package, broken: &m
                 && (beneath.contains(name) || row.tests.contains(&name) || name == row.name);
         if is_ours && !may_know {
             let what = format!("{} {for_tests}depends on {name}", row.name);
-            broken.push(Broken::new(ARROW, what));
+            violations.push(Violation::new(ARROW, what));
         }
         let owners: Vec<_> = house.iter().filter(|row| is_of(row.world, name)).collect();
         let owns = |name: &str| owners.iter().any(|row| row.name == name);
@@ -67,28 +76,29 @@ fn arrows(house: &[Row], graph: &Graph, row: &Row, package: &Package, broken: &m
                 row.name,
                 owners.join(", ")
             );
-            broken.push(Broken::new(WORLD, what));
+            violations.push(Violation::new(WORLD, what));
         }
         if row.kind == Role::Protocol && is_of(&[RUNTIME], name) {
-            broken.push(Broken::new(PURE, format!("{} {for_tests}depends on {name}", row.name)));
+            violations
+                .push(Violation::new(PURE, format!("{} {for_tests}depends on {name}", row.name)));
         }
     }
 }
 
-/// The rules on what comes with the packages that a crate names.
-fn trees(graph: &Graph, row: &Row, id: &str, broken: &mut Vec<Broken>) {
+/// The rules on direct and indirect dependencies.
+fn trees(graph: &Graph, row: &Row, id: &str, violations: &mut Vec<Violation>) {
     let above = graph.reach(id, |_| true);
     let mut forbid = |rule, forbidden: &[&str]| {
-        // One way is enough: the others end once it is cut, or are the next to be told.
+        // One path is enough: the next run finds the next one.
         if let Some(found) = above.keys().find(|id| is_of(forbidden, graph.name(id))) {
-            let mut way = vec![graph.name(found)];
+            let mut path = vec![graph.name(found)];
             let mut at = found;
             while let Some(next) = above.get(at) {
-                way.push(graph.name(next));
+                path.push(graph.name(next));
                 at = next;
             }
-            way.reverse();
-            broken.push(Broken::new(rule, way.join(" -> ")));
+            path.reverse();
+            violations.push(Violation::new(rule, path.join(" -> ")));
         }
     };
     if row.kind == Role::Protocol {
@@ -127,8 +137,8 @@ mod tests {
     use super::*;
     use crate::house::{metadata::tests::graph, table::HOUSE};
 
-    /// Some rows of the house, as packages that keep to it.
-    const SOUND: &[(&str, &[&str], &[&str])] = &[
+    /// Packages that keep the rules.
+    const VALID: &[(&str, &[&str], &[&str])] = &[
         ("veil-protocol-spec", &["serde"], &["proptest"]),
         ("veil-committee", &["veil-protocol-spec", "frost-core"], &[]),
         ("veil-committee-agreement", &["veil-protocol-spec", "arc-malachitebft-core"], &[]),
@@ -141,13 +151,13 @@ mod tests {
         ("veil-node-core", &["veil-scheduler", "veil-node-chain", "axum"], &["alloy"]),
     ];
 
-    /// The rules that are broken when `extra` comes to [`SOUND`].
+    /// The violations when `extra` is added to [`VALID`].
     fn rules(extra: &[(&str, &[&str], &[&str])]) -> Vec<(&'static str, String)> {
-        let graph = graph(&[SOUND, extra].concat());
+        let graph = graph(&[VALID, extra].concat());
         check(HOUSE, &graph)
             .into_iter()
-            .filter(|broken| !broken.what.ends_with("is no crate")) // a part of the house is enough
-            .map(|broken| (broken.rule, broken.what))
+            .filter(|violation| !violation.what.ends_with("is no crate")) // the packages are a part of the house
+            .map(|violation| (violation.rule, violation.what))
             .collect()
     }
 
@@ -158,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_house_breaks_nothing() {
+    fn valid_packages_break_no_rule() {
         assert_eq!(rules(&[]), []);
     }
 
@@ -208,8 +218,8 @@ mod tests {
         let (rule, what) = one(("veil-attic", &[], &[]));
         assert_eq!((rule, what.as_str()), (UNLISTED, "veil-attic has no row"));
         let row = HOUSE.iter().find(|row| row.name == "veil-protocol-spec").unwrap();
-        let broken = check(&[*row], &Graph::default());
-        assert_eq!(broken[0].what, "veil-protocol-spec has a row, and is no crate");
+        let violations = check(&[*row], &Graph::default());
+        assert_eq!(violations[0].what, "veil-protocol-spec has a row, and is no crate");
     }
 
     #[test]

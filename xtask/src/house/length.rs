@@ -1,18 +1,18 @@
-//! How long a source file may be. Vectors and what is generated are no source files.
+//! How long a source file may be. Vectors and generated files are not source files.
 
 use std::{fs, io, path::Path};
 
-use super::Broken;
+use super::Violation;
 
 pub(super) const LENGTH: &str = "file-length";
 const MOST_LINES: usize = 500;
 const SOURCES: [&str; 2] = ["rs", "sol"];
-/// What tools write, and what others wrote.
+/// Folders that tools write.
 const OTHERS: [&str; 5] = ["target", "node_modules", "out", "cache", "vectors"];
 
-/// The source files beneath `folder` that are too long; paths are told from `base`.
-pub(super) fn check(folder: &Path, base: &Path) -> io::Result<Vec<Broken>> {
-    let mut broken = Vec::new();
+/// The source files beneath `folder` that are too long; paths are relative to `base`.
+pub(super) fn check(folder: &Path, base: &Path) -> io::Result<Vec<Violation>> {
+    let mut violations = Vec::new();
     let mut open = vec![folder.to_owned()];
     while let Some(folder) = open.pop() {
         for entry in fs::read_dir(&folder)? {
@@ -26,14 +26,15 @@ pub(super) fn check(folder: &Path, base: &Path) -> io::Result<Vec<Broken>> {
                 let lines = fs::read_to_string(&path)?.lines().count();
                 if lines > MOST_LINES {
                     let path = path.strip_prefix(base).unwrap_or(&path).display();
-                    let what = format!("{path} has {lines} lines, and may have {MOST_LINES}");
-                    broken.push(Broken::new(LENGTH, what));
+                    let what =
+                        format!("{path} has {lines} lines; split it, {MOST_LINES} are allowed");
+                    violations.push(Violation::new(LENGTH, what));
                 }
             }
         }
     }
-    broken.sort();
-    Ok(broken)
+    violations.sort();
+    Ok(violations)
 }
 
 #[cfg(test)]
@@ -59,12 +60,12 @@ mod tests {
             fs::write(base.join(file), "\n".repeat(lines)).unwrap();
         }
         let found = check(base, base).unwrap();
-        let told: Vec<_> = found.iter().map(|broken| broken.what.as_str()).collect();
+        let found_texts: Vec<_> = found.iter().map(|violation| violation.what.as_str()).collect();
         let expected = [
-            "Long.sol has 502 lines, and may have 500",
-            "a/long.rs has 501 lines, and may have 500",
+            "Long.sol has 502 lines; split it, 500 are allowed",
+            "a/long.rs has 501 lines; split it, 500 are allowed",
         ];
-        assert_eq!(told, expected);
-        assert!(found.iter().all(|broken| broken.rule == LENGTH));
+        assert_eq!(found_texts, expected);
+        assert!(found.iter().all(|violation| violation.rule == LENGTH));
     }
 }

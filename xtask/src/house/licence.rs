@@ -1,7 +1,6 @@
 //! Licence expressions, as crates state them: SPDX, or the older `MIT/Apache-2.0`.
 
-/// Whether a licence under which `expression` may be taken is among those that are `allowed`. What
-/// cannot be read is not.
+/// Whether the `allowed` licences fulfil `expression`. They do not fulfil one that cannot be parsed.
 pub(super) fn is_met(expression: &str, allowed: &dyn Fn(&str) -> bool) -> bool {
     let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let words: Vec<_> = spaced.split_whitespace().collect();
@@ -53,7 +52,7 @@ mod tests {
     use super::is_met;
 
     #[test]
-    fn expressions_are_read() {
+    fn expressions_are_parsed() {
         let allowed = |name: &str| ["MIT", "ISC", "A WITH E"].contains(&name);
         for met in
             ["MIT", "GPL-3.0 OR MIT", "MIT/GPL-3.0", "(MIT OR GPL-3.0) AND ISC", "A WITH E OR B"]

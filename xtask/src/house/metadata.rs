@@ -1,10 +1,10 @@
-//! Which package depends on which, as `cargo metadata` says it.
+//! Which package depends on which, from `cargo metadata`.
 //!
 //! # Flow
 //! 1. `cargo metadata` lists packages and resolved dependencies, for the platform of [`PLATFORM`] only.
-//! 2. Dependencies that are optional and that no enabled feature asks for are dropped: Cargo.lock
-//!    names them, and no build compiles them.
-//! 3. What the workspace's members do not reach then is dropped too.
+//! 2. Optional dependencies that no enabled feature asks for are dropped: Cargo.lock lists them, but no
+//!    build compiles them.
+//! 3. Packages that no member of the workspace reaches then are dropped too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::step::{Failed, Step};
 
 const NAME: &str = "metadata";
-/// What Veil is built for; other platforms' packages need not be downloaded to be judged.
+/// What Veil is built for. Packages for other platforms need not be downloaded.
 const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 
 /// Why a package is needed.
@@ -38,7 +38,7 @@ pub(super) struct Edge {
 pub(super) struct Package {
     pub(super) name: String,
     pub(super) version: String,
-    /// As SPDX expression, or as older crates write it.
+    /// An SPDX expression, or the older form with a slash.
     pub(super) licence: Option<String>,
     pub(super) edges: BTreeSet<Edge>,
     /// The root file of each library, program, test and bench.
@@ -109,8 +109,8 @@ impl Graph {
         self.packages.get(id).map_or("", |package| package.name.as_str())
     }
 
-    /// Every package beneath `from`, and which one is above it on a shortest way. Edges of `from` count
-    /// if `follow` says so, those of others if they are not for tests.
+    /// Every package beneath `from`, each with the one above it on a shortest path. `follow` decides which
+    /// edges of `from` count; those of others count unless they are for tests.
     pub(super) fn reach(
         &self,
         from: &str,
@@ -160,7 +160,7 @@ impl Listed {
         let declared = self.dependencies.iter().filter(|declared| {
             let renamed =
                 declared.rename.as_ref().is_none_or(|rename| rename.replace('-', "_") == dep.name);
-            // What tests of others need is not compiled.
+            // Packages for other packages' tests are not compiled.
             declared.name == name && renamed && (is_member || declared.kind() != Kind::Dev)
         });
         let asked = |alias: &str| {

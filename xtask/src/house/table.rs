@@ -1,17 +1,17 @@
 //! The table of the house: one crate, one outside world; every arrow points down.
 //!
-//! There is no list of exceptions. A new edge is a line here, and a reason in the commit.
+//! There is no list of exceptions. A new dependency is a line here, with the reason in the commit.
 
-/// What a crate is for, and with it what it must not have beneath it.
+/// The role of a crate, which decides what must not be in its dependency tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Decides, and does no I/O: the protocol and its machines.
+    /// The protocol and its machines: no I/O.
     Protocol,
-    /// Does I/O with one outside world, for those above it. Builds without tfhe.
+    /// I/O with one outside world. Builds without tfhe.
     Edge,
-    /// Brings edges and protocol together: what runs on a machine.
+    /// Joins edges and protocol: what runs on a machine.
     Product,
-    /// For those who develop Veil; what they run is not the product.
+    /// For development; no part of the product.
     Tool,
 }
 
@@ -46,13 +46,13 @@ const AGREEMENT: &[&str] = &["arc-malachitebft"];
 const THRESHOLD: &[&str] = &["frost"];
 const COMMAND_LINE: &[&str] = &["clap", "indicatif"];
 
-/// Packages that decide nothing and wait for the outside: none in the tree of a protocol crate.
+/// Packages that do I/O: none in the tree of a protocol crate.
 pub(super) const IO: &[&str] =
     &["tokio", "libp2p", "alloy", "bollard", "axum", "hyper", "reqwest", "redb"];
 /// The runtime in [`IO`]: agreement has it in its tree, because Malachite's core does
 /// (`docs/adr/0006-agreement.md`). No protocol crate depends on it itself.
 pub(super) const RUNTIME: &str = "tokio";
-/// What takes minutes to compile, and does no I/O.
+/// Homomorphic encryption, which takes minutes to compile.
 pub(super) const FHE: &str = "tfhe";
 /// Protocol crates that compute under encryption; all others build without [`FHE`].
 pub(super) const UNDER_ENCRYPTION: &[&str] = &["veil-keygen-ceremony", "veil-scheduler"];
@@ -96,7 +96,7 @@ pub(super) const HOUSE: &[Row] = &[
         &["veil-committee", "veil-committee-machine", "veil-protocol-spec"],
     ),
     row(Protocol, "veil-scheduler-plan", NONE, &["veil-protocol-spec"]),
-    // Its tests compute under keys that a ceremony made.
+    // Its tests use keys that a ceremony made.
     row(Protocol, "veil-scheduler", NONE, &["veil-protocol-spec", "veil-scheduler-plan"])
         .with_tests_of(&["veil-keygen-ceremony"]),
     row(Edge, "veil-contracts", CHAIN, &[]),

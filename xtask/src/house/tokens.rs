@@ -1,6 +1,6 @@
-//! Rust source as words and signs, as far as finding imports takes it.
+//! Tokens of Rust source, as far as finding imports needs them.
 
-/// A word or a sign, and the line that it stands on, from 1.
+/// A token, and its line, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token<'a> {
     /// An identifier, a number, `::`, a text in its quotes, or one letter.
@@ -99,7 +99,7 @@ mod tests {
     use super::tokens;
 
     #[test]
-    fn what_comments_and_texts_hold_is_no_code() {
+    fn comments_and_texts_are_no_code() {
         let source = r##"
             use a::b; // use c::d;
             /* use /* e */ f; */ let x: &'static str = "use g \" ;" ;
