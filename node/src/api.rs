@@ -17,13 +17,11 @@ use axum::{
     routing::get,
 };
 use serde::{Deserialize, Serialize};
+use veil_node_p2p::{PublishError, Topic};
 use veil_node_storage::jobs::Offered;
 use veil_protocol_spec::{Blake3Digest, Slot, Wire, scheduling::JobSpec};
 
-use crate::{
-    p2p::{PublishError, Topic},
-    role::StatusBoard,
-};
+use crate::role::StatusBoard;
 
 /// What became of a job's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -23,6 +23,9 @@ use backon::{ExponentialBuilder, Retryable};
 use rand::seq::SliceRandom;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use veil_node_p2p::{
+    Directory, Multiaddr, Network, NetworkConfig, NetworkError, Protocol, SwimConfig,
+};
 use veil_node_storage::{
     jobs::{Jobs, JobsError},
     ledger::Ledger,
@@ -34,10 +37,7 @@ use veil_protocol_spec::{
     sync::{KeyFiles, SyncAnswer, SyncRequest},
 };
 
-use crate::{
-    chain::{Chain, ChainError},
-    p2p::{Directory, Multiaddr, Network, NetworkConfig, NetworkError, Protocol, SwimConfig},
-};
+use crate::chain::{Chain, ChainError};
 
 mod view;
 

@@ -14,8 +14,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use libp2p::Multiaddr;
 use serde::Deserialize;
+use veil_node_p2p::Multiaddr;
 use veil_protocol_spec::Address;
 
 pub use self::{

@@ -25,6 +25,7 @@ use veil_committee::frost::GroupVerifyingKey;
 use veil_keygen_ceremony::keyset::{
     KeySetError, ParameterSet, UnknownParameters, key_set_size_limit, read_key_set_with_digest,
 };
+use veil_node_p2p::FetchError;
 use veil_node_storage::{
     ledger::{Ledger, LedgerError},
     trust::Trust,
@@ -42,7 +43,6 @@ use veil_scheduler::{
 use crate::{
     chain::{ChainError, PublishedKey},
     cluster::{Cluster, View},
-    p2p::FetchError,
     pool::{Pool, Refusal, Verified},
 };
 

@@ -9,6 +9,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use futures::{StreamExt, TryStreamExt, stream};
+use veil_node_p2p::{PublishError, Topic};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Wire,
     scheduling::{EvaluationBody, Manifest, PolicyError, Telemetry, TelemetryEntry},
@@ -20,7 +21,6 @@ use crate::{
     chain::ChainError,
     cluster::Cluster,
     epoch::{Epoch, TelemetryRefusal, unix_now},
-    p2p::{PublishError, Topic},
 };
 
 /// Inputs fetched at once.

@@ -15,6 +15,7 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt, stream};
 use rand::{Rng, seq::SliceRandom};
 use tokio::sync::{Notify, watch};
+use veil_node_p2p::{Gossip, Protocol, Topic};
 use veil_node_storage::ledger::LedgerError;
 use veil_protocol_spec::{
     PeerIdHash, Wire,
@@ -25,7 +26,6 @@ use veil_protocol_spec::{
 use crate::{
     cluster::Cluster,
     epoch::{Epoch, unix_now},
-    p2p::{Gossip, Protocol, Topic},
 };
 
 /// Between two rounds of asking while all is well.

@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
+use veil_node_p2p::{Gossip, Topic};
 use veil_node_storage::jobs::{JobsError, Offered};
 use veil_protocol_spec::{
     Wire,
@@ -16,7 +17,6 @@ use veil_scheduler::ListError;
 use crate::{
     cluster::Cluster,
     epoch::{Epoch, TelemetryRefusal},
-    p2p::{Gossip, Topic},
     pool::Refusal,
 };
 

@@ -26,7 +26,6 @@ pub mod job_file;
 pub mod member;
 pub mod misbehaviour;
 pub mod operator;
-pub mod p2p;
 pub mod policy_file;
 pub mod pool;
 pub mod role;

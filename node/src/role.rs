@@ -23,6 +23,7 @@ use axum::Router;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use veil_node_p2p::{InvalidIdentity, SwimConfig, peer_id};
 use veil_node_storage::{
     data_dir::{DataDir, DataDirError},
     keystore::{KeystoreError, Passphrase, read_identity},
@@ -38,7 +39,6 @@ use crate::{
     cluster::{Cluster, ClusterError, ClusterOptions},
     config::{ChainSection, Environment, NetworkSection, NodeSection},
     epoch::{Epoch, EpochError, MaterialFiles},
-    p2p::{InvalidIdentity, SwimConfig, peer_id},
     status::Role,
 };
 

@@ -18,8 +18,8 @@ use veil_node::{
         Chain, ChainConfig, ClusterSettings, NodeRegistration, Roles,
         anvil::{Anvil, AnvilConfig},
     },
-    p2p::peer_id,
 };
+use veil_node_p2p::peer_id;
 use veil_node_storage::{
     data_dir::DataDir,
     keystore::{Passphrase, write_identity},

@@ -11,12 +11,12 @@ use std::{
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
 use veil_keygen_ceremony::keyset::ParameterSet;
+use veil_node_p2p::Network;
 use veil_node_storage::durable::{hash_file, write_new_with};
 use veil_protocol_spec::{PeerIdHash, PublicIdentity, scheduling::ReferenceStringOrigin};
 use veil_scheduler::{Origin, ReferenceString as TelemetryString};
 
 use super::{ReferenceString, ReferenceStringError, ReferenceStringSource};
-use crate::p2p::Network;
 
 /// A string is about 1 MiB.
 const MAX_BYTES: u64 = 64 << 20;

@@ -8,6 +8,7 @@ pub(super) mod status;
 use std::path::PathBuf;
 
 use clap::Args;
+use veil_node_p2p::NetworkError;
 use veil_node_storage::{data_dir::DataDirError, keystore::Passphrase};
 use veil_protocol_spec::identity::SecretIdentity;
 
@@ -16,7 +17,6 @@ use crate::{
     ceremony::{CeremonyError, ChainCommitPoint, CommitPointError},
     chain::{Chain, ChainError},
     config::{ConfigError, MemberConfig, process_environment},
-    p2p::NetworkError,
     role::{self, RoleError},
 };
 

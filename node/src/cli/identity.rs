@@ -3,8 +3,8 @@
 use std::{env, path::PathBuf};
 
 use clap::{Args, Subcommand};
-use libp2p::{PeerId, identity};
 use serde_json::{Value, json};
+use veil_node_p2p::peer_id;
 use veil_node_storage::keystore::{
     KeystoreError, Passphrase, new_identity, read_identity, write_identity,
 };
@@ -113,16 +113,10 @@ fn make(arguments: &New) -> Result<PublicIdentity, IdentityError> {
     Ok(identity.public())
 }
 
-/// The peer id as libp2p prints it.
-fn peer_id(public: &PublicIdentity) -> Option<PeerId> {
-    let key = identity::secp256k1::PublicKey::try_from_bytes(public.as_bytes()).ok()?;
-    Some(identity::PublicKey::from(key).to_peer_id())
-}
-
 fn describe(public: &PublicIdentity) -> Value {
     json!({
         "identity": public.to_string(),
-        "peer_id": peer_id(public).map(|id| id.to_string()),
+        "peer_id": peer_id(public).ok().map(|id| id.to_string()),
         "peer_id_hash": format!("0x{}", PeerIdHash::of(public)),
     })
 }

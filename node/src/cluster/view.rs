@@ -5,15 +5,13 @@ use std::{
     time::Duration,
 };
 
+use veil_node_p2p::{Directory, Peer};
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeccakDigest, PeerIdHash, PublicIdentity,
     scheduling::{BlockRef, ClusterPolicy, PolicyError, Submission},
 };
 
-use crate::{
-    chain::{Chain, ChainError, PublishedKey, RegisteredNode},
-    p2p::{Directory, Peer},
-};
+use crate::chain::{Chain, ChainError, PublishedKey, RegisteredNode};
 
 /// What the chain says of a cluster as of one block.
 #[derive(Clone, Debug)]

@@ -8,8 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use libp2p::Multiaddr;
 use toml::Value;
+use veil_node_p2p::{Multiaddr, peer_id};
 use veil_node_storage::keystore::{Passphrase, write_identity};
 use veil_protocol_spec::{Address, ClusterId, identity::SecretIdentity};
 
@@ -17,7 +17,6 @@ use super::{DevnetError, DevnetOptions};
 use crate::{
     chain::AccountKey,
     config::{MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE},
-    p2p::peer_id,
     status::Role,
 };
 
@@ -69,7 +68,7 @@ impl NodeFiles {
     }
 
     fn listen(&self) -> [Multiaddr; 2] {
-        use libp2p::multiaddr::Protocol::{Ip4, QuicV1, Tcp, Udp};
+        use veil_node_p2p::multiaddr::Protocol::{Ip4, QuicV1, Tcp, Udp};
         let here = Multiaddr::empty().with(Ip4(Ipv4Addr::LOCALHOST));
         [here.clone().with(Udp(self.port)).with(QuicV1), here.with(Tcp(self.port))]
     }

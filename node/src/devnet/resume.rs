@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use libp2p::{Multiaddr, multiaddr::Protocol};
 use tokio_util::sync::CancellationToken;
 use veil_node_containers::Docker;
+use veil_node_p2p::Multiaddr;
+use veil_node_p2p::multiaddr::Protocol;
 use veil_node_storage::keystore::{Passphrase, read_identity};
 
 use super::{

@@ -4,10 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
+use veil_node_p2p::{Network, Protocol, RequestError};
 use veil_protocol_spec::{ParticipantIndex, PeerIdHash, PublicIdentity};
 
 use super::{Channel, Inbound, Link, LinkError, Links};
-use crate::p2p::{Network, Protocol, RequestError};
 
 /// Messages between the network and a machine. Each may be a chunk of 2 MiB.
 const QUEUE: usize = 16;

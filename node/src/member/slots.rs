@@ -23,6 +23,7 @@ use std::{
 
 use veil_committee::decryption::{RecomputedOutputs, Refusal};
 use veil_keygen_ceremony::keyset::squashed_blocks;
+use veil_node_p2p::Topic;
 use veil_node_storage::ledger::LedgerError;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, PeerIdHash, Slot, Wire,
@@ -48,7 +49,6 @@ use crate::{
     epoch::{Epoch, unix_now},
     evaluation::{self, Evaluated, EvaluationError, evaluate_locked},
     follow::Follower,
-    p2p::Topic,
     role::StatusBoard,
     status::{Phase, SlotClock},
 };

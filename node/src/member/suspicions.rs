@@ -11,17 +11,14 @@ use std::{
 };
 
 use tokio::sync::watch;
+use veil_node_p2p::{Gossip, Health, Topic};
 use veil_protocol_spec::{
     ParticipantIndex, PeerIdHash, Slot, Wire,
     scheduling::{SignedSuspicion, Suspicion},
     sync::SuspicionMessage,
 };
 
-use crate::{
-    cluster::Cluster,
-    epoch::Epoch,
-    p2p::{Gossip, Health, Topic},
-};
+use crate::{cluster::Cluster, epoch::Epoch};
 
 /// Suspicions for one slot, by worker and member.
 pub(super) type BySlot = BTreeMap<PeerIdHash, BTreeMap<ParticipantIndex, SignedSuspicion>>;

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
+use veil_node_p2p::{Health, InvalidIdentity, PeerId, Topic, Traffic, peer_id};
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, PeerIdHash, PublicIdentity, Slot,
     scheduling::{ClusterState, Outcome, ReplicaIndex},
@@ -13,7 +14,6 @@ use veil_protocol_spec::{
 use crate::{
     cluster::Cluster,
     epoch::Epoch,
-    p2p::{Health, InvalidIdentity, PeerId, Topic, Traffic, peer_id},
     status::{
         JobStatus, KEPT_SLOTS, Observed, PeerCounts, ReplicaStatus, Role, SlotReport, Status,
         TrafficStatus, rss_bytes,

@@ -14,6 +14,7 @@ use std::{
 };
 
 use tokio::sync::watch;
+use veil_node_p2p::{Gossip, Topic};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Slot, Wire,
     scheduling::{EvaluationBody, EvaluationReport, Manifest},
@@ -25,7 +26,6 @@ use crate::{
     epoch::Epoch,
     evaluation::{self, EvaluationError, evaluate_locked},
     follow::Follower,
-    p2p::{Gossip, Topic},
     role::StatusBoard,
     status::Phase,
 };

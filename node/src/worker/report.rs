@@ -12,6 +12,7 @@ use std::{
 use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::watch;
 use veil_node_containers::{DockerError, Executor};
+use veil_node_p2p::{PublishError, Topic};
 use veil_protocol_spec::{
     Slot, Wire,
     scheduling::{PolicyError, ProofMetadata, Telemetry, TelemetryBody},
@@ -22,7 +23,6 @@ use super::sequence::{Sequence, SequenceError};
 use crate::{
     cluster::Cluster,
     epoch::{Epoch, TelemetryRefusal, unix_now},
-    p2p::{PublishError, Topic},
     telemetry::{Sampler, Standing},
 };
 

@@ -3,10 +3,8 @@
 use tokio::sync::watch;
 
 use super::*;
-use crate::{
-    driver::P2pLinks,
-    p2p::{Directory, Multiaddr, Network, NetworkConfig, Peer, Roles},
-};
+use crate::driver::P2pLinks;
+use veil_node_p2p::{Directory, Multiaddr, Network, NetworkConfig, Peer, Roles};
 
 struct Node {
     network: Network,

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use veil_node_p2p::{Directory, Network, NetworkConfig, Peer};
 use veil_node_storage::data_dir::DataDir;
 use veil_protocol_spec::{ClusterId, PeerIdHash, scheduling::ReferenceStringOrigin};
 
@@ -18,7 +19,6 @@ use crate::{
     chain::Chain,
     cli::{Exit, report::Reporter},
     driver::P2pLinks,
-    p2p::{Directory, Network, NetworkConfig, Peer},
 };
 
 #[derive(Debug, Args)]
