@@ -16,7 +16,8 @@ use veil_protocol_spec::{
     scheduling::{EvaluationBody, Manifest, PolicyError, Telemetry, TelemetryEntry},
     sync::{SyncAnswer, SyncRequest},
 };
-use veil_scheduler::{EncryptedTelemetry, EvaluateError, Inputs, Outputs, PublicInputs, evaluate};
+use veil_scheduler::{EncryptedTelemetry, EvaluateError, Inputs, Outputs, evaluate};
+use veil_scheduler_plan::inputs::PublicInputs;
 
 use crate::{
     cluster::Cluster,

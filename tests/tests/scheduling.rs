@@ -16,9 +16,9 @@ use veil_protocol_spec::{
     },
 };
 use veil_scheduler::{
-    EvaluationKey, Inputs, Plan, ReferenceString, circuit_id, cleartext, decode, encrypt, evaluate,
-    verify_and_expand,
+    EvaluationKey, Inputs, ReferenceString, circuit_id, encrypt, evaluate, verify_and_expand,
 };
+use veil_scheduler_plan::{cleartext, outcome::decode, plan::Plan};
 use veil_tests::{
     decryption::{DecryptionPlan, finished_ceremony},
     fixtures,

@@ -35,7 +35,11 @@ use veil_protocol_spec::{
     },
     sync::LockedManifest,
 };
-use veil_scheduler::{DecodeError, PublicInputs, SquashError, circuit_id};
+use veil_scheduler::{SquashError, circuit_id};
+use veil_scheduler_plan::{
+    inputs::PublicInputs,
+    outcome::{DecodeError, decode},
+};
 
 use super::{
     anchor,
@@ -196,7 +200,7 @@ impl Slots {
             Some(decrypted) => decrypted,
             None => decrypted.insert(self.decide(manifest, lock, &mut clock).await?),
         };
-        let assignments = veil_scheduler::decode(manifest, public, messages)?;
+        let assignments = decode(manifest, public, messages)?;
         self.certify(manifest, lock.clone(), assignments, participants, &mut clock).await
     }
 

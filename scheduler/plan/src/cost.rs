@@ -2,28 +2,30 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::lookup::MAX_VARIANCE;
+/// Largest variance that may enter a look-up, in those of bootstraps: linear combinations of 2-norm
+/// 5, for which the parameters' failure probability is computed.
+pub const MAX_VARIANCE: u32 = 25;
 
 const BINS: usize = MAX_VARIANCE as usize + 1;
 
-/// The look-ups of one run of a circuit. It depends on the public inputs alone, so that
-/// [`Plan::cost`](crate::Plan::cost) gives it without a key.
+/// The look-ups of one run of a circuit. They depend on the public inputs alone, so
+/// [`Plan::cost`](crate::plan::Plan::cost) gives them without a key.
 ///
 /// A look-up is one key switch and one programmable bootstrap, whatever the number of its outputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ledger {
+pub struct Cost {
     by_variance: [u64; BINS],
     squashed: [u64; BINS],
     depth: u32,
 }
 
-impl Default for Ledger {
+impl Default for Cost {
     fn default() -> Self {
         Self { by_variance: [0; BINS], squashed: [0; BINS], depth: 0 }
     }
 }
 
-impl Ledger {
+impl Cost {
     /// Number of look-ups.
     #[must_use]
     pub fn look_ups(&self) -> u64 {
@@ -70,7 +72,7 @@ impl Ledger {
     }
 }
 
-/// A [`Ledger`] that several threads write.
+/// A [`Cost`] that several threads write.
 pub(crate) struct Counter {
     by_variance: [AtomicU64; BINS],
     squashed: [AtomicU64; BINS],
@@ -78,7 +80,7 @@ pub(crate) struct Counter {
 }
 
 impl Counter {
-    pub(crate) fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             by_variance: [const { AtomicU64::new(0) }; BINS],
             squashed: [const { AtomicU64::new(0) }; BINS],
@@ -99,10 +101,10 @@ impl Counter {
         self.depth.fetch_max(depth, Ordering::Relaxed);
     }
 
-    pub(crate) fn ledger(&self) -> Ledger {
+    pub(crate) fn cost(&self) -> Cost {
         let load =
             |bins: &[AtomicU64; BINS]| bins.each_ref().map(|bin| bin.load(Ordering::Relaxed));
-        Ledger {
+        Cost {
             by_variance: load(&self.by_variance),
             squashed: load(&self.squashed),
             depth: self.depth.load(Ordering::Relaxed),
@@ -121,12 +123,12 @@ mod tests {
             counter.record(2, 1);
         }
         counter.record(25, 3);
-        let ledger = counter.ledger();
-        assert_eq!((ledger.look_ups(), ledger.depth()), (5, 3));
-        assert_eq!(ledger.by_variance().collect::<Vec<_>>(), [(2, 4), (25, 1)]);
+        let cost = counter.cost();
+        assert_eq!((cost.look_ups(), cost.depth()), (5, 3));
+        assert_eq!(cost.by_variance().collect::<Vec<_>>(), [(2, 4), (25, 1)]);
         // 4 * 2^-10 + 2^-8 = 2^-7.
-        let log2 = ledger.log2_failure(|v| if v < 3.0 { -10.0 } else { -8.0 });
+        let log2 = cost.log2_failure(|v| if v < 3.0 { -10.0 } else { -8.0 });
         assert!((log2 + 7.0).abs() < 1e-9, "{log2}");
-        assert_eq!(Ledger::default().log2_failure(|_| -1.0), f64::NEG_INFINITY);
+        assert_eq!(Cost::default().log2_failure(|_| -1.0), f64::NEG_INFINITY);
     }
 }

@@ -7,100 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use veil_protocol_spec::{
-    Blake3Digest, PeerIdHash,
+    Blake3Digest,
     domain::{self, hash_parts},
-    scheduling::{
-        ClusterPolicy, JobError, JobSpec, Label, Manifest, ReplicaIndex, ReplicaState,
-        RequestTooLarge,
-    },
+    scheduling::{ClusterPolicy, Manifest, PolicyWeights, ReplicaState, SchedulingPolicy},
 };
 
 use crate::{
-    circuit::{self, Confidential, Worker},
-    ledger::Ledger,
-    lookup::Circuit,
-    rules::JobRules,
+    inputs::{JobRefusal, PlanError, PublicInputs},
+    rules::{JobRules, Need, RESOURCES},
 };
-
-/// What is public besides the manifest.
-#[derive(Clone, Debug, Default)]
-pub struct PublicInputs {
-    /// The policy whose digest the manifest names; that it is that one is the caller's check, as
-    /// for everything that is read from the chain at the manifest's block.
-    pub policy: ClusterPolicy,
-    /// The jobs of the pending replicas, by digest.
-    pub jobs: BTreeMap<Blake3Digest, JobSpec>,
-    /// The workers' labels as the registry holds them at the manifest's block; none for a worker
-    /// that is not here.
-    pub labels: BTreeMap<PeerIdHash, Vec<Label>>,
-    /// The worker that held a pending replica last, by the certificates that the manifest builds
-    /// on; none for a replica that is not here.
-    pub previous: BTreeMap<(Blake3Digest, ReplicaIndex), PeerIdHash>,
-}
-
-/// Why a manifest cannot be evaluated.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// The body of a pending job has not arrived.
-    #[error("job {0} is pending but its body is missing: fetch it before evaluating")]
-    MissingJob(Blake3Digest),
-    /// The body under this digest is another job's.
-    #[error("the body held for job {0} has another digest")]
-    WrongJob(Blake3Digest),
-    /// The body breaks the rules of a job.
-    #[error("job {job} is not valid: {error}")]
-    InvalidJob {
-        /// The job.
-        job: Blake3Digest,
-        /// The first broken rule.
-        error: JobError,
-    },
-    /// The job has fewer replicas.
-    #[error("job {job} has no replica {replica}")]
-    NoSuchReplica {
-        /// The job.
-        job: Blake3Digest,
-        /// The replica.
-        replica: ReplicaIndex,
-    },
-    /// The job states its request in a way that came after this circuit.
-    #[error("job {job} states its request in a form this circuit does not know")]
-    UnsupportedRequest {
-        /// The job.
-        job: Blake3Digest,
-    },
-    /// More workers than the policy allows.
-    #[error("the manifest has {found} workers: the policy allows {max}")]
-    TooManyWorkers {
-        /// In the manifest.
-        found: usize,
-        /// By the policy.
-        max: usize,
-    },
-    /// One worker has two messages.
-    #[error("worker {0} is twice in the manifest's telemetry, or out of order")]
-    DuplicateWorker(PeerIdHash),
-}
-
-/// Why the pending replicas of a job are not evaluated, which is public. They stay pending, and
-/// other jobs are not affected.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// No worker can ever have that much by the cluster's scale.
-    #[error("its request is beyond what a worker can offer: {0}")]
-    TooLarge(RequestTooLarge),
-    /// The answer would tell too much about each of so few.
-    #[error(
-        "its constraints leave {found} workers, the policy asks for {min}: loosen them, since the \
-         answer would tell too much about so few"
-    )]
-    TooFewCandidates {
-        /// By labels, draining and hard anti-affinity.
-        found: usize,
-        /// By the policy.
-        min: usize,
-    },
-}
 
 /// One replica to be placed.
 #[derive(Debug)]
@@ -154,7 +69,18 @@ pub struct Plan {
     pub(crate) workers: usize,
     /// Pending replicas.
     pub(crate) replicas: usize,
-    refusals: BTreeMap<Blake3Digest, Refusal>,
+    refusals: BTreeMap<Blake3Digest, JobRefusal>,
+}
+
+/// What a slot's circuit reads of each worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// CPU, memory, disk, GPU.
+    pub resources: [bool; RESOURCES],
+    /// Latency and price class.
+    pub classes: bool,
+    /// Own priority.
+    pub priority: bool,
 }
 
 impl Plan {
@@ -275,19 +201,8 @@ impl Plan {
 
     /// Jobs whose replicas stay pending by public rules alone, and why.
     #[must_use]
-    pub const fn refusals(&self) -> &BTreeMap<Blake3Digest, Refusal> {
+    pub const fn refusals(&self) -> &BTreeMap<Blake3Digest, JobRefusal> {
         &self.refusals
-    }
-
-    /// The look-ups of the circuit, without those that expand lists (for each telemetry 8, and one
-    /// for each digit of disk, GPUs, classes and priority that a job looks at): what the slot will
-    /// cost, known before anything is evaluated.
-    #[must_use]
-    pub fn cost(&self) -> Ledger {
-        let circuit = Circuit::in_clear();
-        let workers = (0..self.workers).map(|_| Worker::blank()).collect();
-        circuit::run(self, workers, &mut Confidential::blank(self), &circuit);
-        circuit.ledger()
     }
 
     /// Digits of 4 bits in which the outcome of one replica is given: 0 for pending, else 1 plus
@@ -301,8 +216,41 @@ impl Plan {
     /// and that is public.
     #[must_use]
     pub fn output_digits(&self) -> usize {
-        let open = self.steps.iter().filter(|step| !step.candidates.is_empty()).count();
-        open * self.digits_per_replica()
+        self.open().count() * self.digits_per_replica()
+    }
+
+    /// The jobs whose encrypted requests the circuit needs.
+    pub fn encrypted_requests(&self) -> impl Iterator<Item = Blake3Digest> + '_ {
+        let encrypted = |step: &&Step| matches!(self.rules(step).need, Need::Encrypted);
+        let of_jobs = self.open().filter(|step| step.first_of_job);
+        of_jobs.filter(encrypted).map(|step| step.job)
+    }
+
+    /// The digest of the encrypted weights, if the circuit needs them.
+    #[must_use]
+    pub fn encrypted_weights(&self) -> Option<Blake3Digest> {
+        let by_cost = |step: &Step| self.rules(step).policy == SchedulingPolicy::Cost;
+        match self.policy.weights {
+            PolicyWeights::Encrypted(digest) if self.open().any(by_cost) => Some(digest),
+            PolicyWeights::Encrypted(_) | PolicyWeights::Public(_) => None,
+        }
+    }
+
+    /// What the circuit reads of a worker.
+    #[must_use]
+    pub fn used(&self) -> Used {
+        let any = |uses: &dyn Fn(&JobRules) -> bool| self.rules.iter().any(uses);
+        let by = |policy| move |rules: &JobRules| rules.policy == policy;
+        Used {
+            resources: core::array::from_fn(|resource| any(&|rules| rules.need.of(resource))),
+            classes: any(&by(SchedulingPolicy::Cost)) || any(&|rules| rules.max_latency.is_some()),
+            priority: any(&by(SchedulingPolicy::PriorityRoundRobin)),
+        }
+    }
+
+    /// The steps that someone could take.
+    fn open(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().filter(|step| !step.candidates.is_empty())
     }
 
     pub(crate) fn rules(&self, step: &Step) -> &JobRules {

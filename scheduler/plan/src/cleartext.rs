@@ -1,6 +1,6 @@
 //! The cleartext twin: the decision of the circuit, written as one would write it without
-//! encryption. Tests hold the two against each other; the simulator and `veil job plan` can use it
-//! where readings are known.
+//! encryption. Tests hold the two against each other; simulators use the twin where readings are
+//! known.
 
 use std::collections::BTreeMap;
 
@@ -98,7 +98,7 @@ pub fn choose(
         .map(|(worker, _)| worker)
 }
 
-/// The position of the highest bid, the first of equals: what [`crate::auction::winner`] decides.
+/// The position of the highest bid, the first of equals: what the scheduler's auction decides.
 /// `None` without bids.
 #[must_use]
 pub fn best_bid(bids: &[u16]) -> Option<usize> {

@@ -13,11 +13,13 @@
 
 use rayon::prelude::*;
 
-use crate::{
-    circuit::Worker,
-    lookup::{Circuit, Digit, Table, sum},
-    rules::{JobRules, Need, RESOURCES},
+use super::{
+    digit::{Digit, Value, sum},
+    lookup::Circuit,
+    table::Table,
+    worker::{Fit, RequestDigits, Worker},
 };
+use crate::rules::{JobRules, Need, RESOURCES};
 
 /// Where flags of 4 and the upper parts of a score, 0, 3, 6 and 9, find room side by side, the
 /// padding bit used: for up to three flags.
@@ -27,46 +29,14 @@ const FLAGS: usize = 3;
 /// What a digit may gather over deductions: it enters comparisons of two workers.
 const CAPACITY_VARIANCE: u32 = 8;
 
-/// An encrypted request, once per job.
-#[derive(Clone)]
-pub(crate) struct RequestDigits {
-    /// By resource: low and high digit.
-    pub(crate) digits: [[Digit; 2]; RESOURCES],
-    /// Half of them, for deductions.
-    halves: Option<[[Digit; 2]; RESOURCES]>,
-}
-
-impl RequestDigits {
-    pub(crate) const fn new(digits: [[Digit; 2]; RESOURCES]) -> Self {
-        Self { digits, halves: None }
-    }
-
-    /// Computes what only deductions need.
-    pub(crate) fn halve(&mut self, circuit: &Circuit<'_>) {
-        if self.halves.is_none() {
-            let half = |digit: &Digit| circuit.look_up(digit, &Table::halves(|x| x));
-            self.halves = Some(self.digits.each_ref().map(|pair| pair.each_ref().map(half)));
-        }
-    }
-}
-
-/// What a request means for a worker.
-#[derive(Clone)]
-pub(crate) struct Fit {
-    /// By resource, out of the low digit; absent where it is 0 or not known yet.
-    borrows: [Option<Digit>; RESOURCES],
-    /// How much speaks against the worker: 0 if it fits. Absent if nothing can.
-    pub(crate) unfit: Option<Digit>,
-}
-
 /// `leveled` says which form [`Fit::unfit`] takes: a count of up to 5, or a multiple of [`FLAG`].
-pub(crate) fn fit(
-    circuit: &Circuit<'_>,
+pub(super) fn fit<V: Value>(
+    circuit: &Circuit<'_, V>,
     rules: &JobRules,
     leveled: bool,
-    request: Option<&RequestDigits>,
-    worker: &Worker,
-) -> Fit {
+    request: Option<&RequestDigits<V>>,
+    worker: &Worker<V>,
+) -> Fit<V> {
     let skipped = rules.dominant_is_checked_last(leveled).then_some(rules.dominant);
     let checked: Vec<_> =
         (0..RESOURCES).filter(|r| rules.need.of(*r) && skipped != Some(*r)).collect();
@@ -106,18 +76,18 @@ pub(crate) fn fit(
         Some(count) if many && !leveled => Some(circuit.any(&count, FLAG)),
         other => other,
     };
-    let mut borrows: [Option<Digit>; RESOURCES] = Default::default();
+    let mut borrows: [Option<Digit<V>>; RESOURCES] = Default::default();
     checked.iter().zip(flags).for_each(|(resource, (borrow, _))| borrows[*resource] = borrow);
     Fit { borrows, unfit }
 }
 
-fn low_borrow(
-    circuit: &Circuit<'_>,
+fn low_borrow<V: Value>(
+    circuit: &Circuit<'_, V>,
     need: Need,
-    request: Option<&RequestDigits>,
-    worker: &Worker,
+    request: Option<&RequestDigits<V>>,
+    worker: &Worker<V>,
     resource: usize,
-) -> Option<Digit> {
+) -> Option<Digit<V>> {
     let [low, _] = worker.free(resource);
     match (need, request) {
         (Need::Clear(need), _) => {
@@ -132,7 +102,11 @@ fn low_borrow(
 
 /// Of the upper part of a score, 0, 3, 6 or 9, and [`Fit::unfit`] in multiples of [`FLAG`]: 3 more,
 /// or 0 if unfit.
-pub(crate) fn masked(circuit: &Circuit<'_>, top: &Digit, unfit: Option<&Digit>) -> Digit {
+pub(super) fn masked<V: Value>(
+    circuit: &Circuit<'_, V>,
+    top: &Digit<V>,
+    unfit: Option<&Digit<V>>,
+) -> Digit<V> {
     let Some(unfit) = unfit else { return top.plus_constant(3) };
     // What is not named is 0: every sum with a flag, those past the padding bit included.
     let table = Table::of_points([(0, 3), (3, 6), (6, 9), (9, 12)]);
@@ -140,13 +114,13 @@ pub(crate) fn masked(circuit: &Circuit<'_>, top: &Digit, unfit: Option<&Digit>) 
 }
 
 /// Takes the request from `worker` if `won` is 1, of the resources that are needed later.
-pub(crate) fn deduct(
-    circuit: &Circuit<'_>,
+pub(super) fn deduct<V: Value>(
+    circuit: &Circuit<'_, V>,
     need: Need,
-    request: Option<&RequestDigits>,
-    fit: &Fit,
-    won: &Digit,
-    worker: &mut Worker,
+    request: Option<&RequestDigits<V>>,
+    fit: &Fit<V>,
+    won: &Digit<V>,
+    worker: &mut Worker<V>,
     is_needed: impl Fn(usize) -> bool + Sync,
 ) {
     let taken: Vec<_> =
@@ -189,12 +163,12 @@ pub(crate) fn deduct(
 }
 
 /// By how much the two digits change; the low one not at all if the request's is 0.
-fn changes(
-    circuit: &Circuit<'_>,
+fn changes<V: Value>(
+    circuit: &Circuit<'_, V>,
     need: u8,
-    won: &Digit,
-    borrow: Option<&Digit>,
-) -> (Option<Digit>, Digit) {
+    won: &Digit<V>,
+    borrow: Option<&Digit<V>>,
+) -> (Option<Digit<V>>, Digit<V>) {
     let (low, high) = (i64::from(need & 0xf), i64::from(need >> 4));
     let Some(borrow) = borrow else {
         return (None, circuit.look_up(won, &Table::new(|x| if x == 1 { -high } else { 0 })));
@@ -205,15 +179,15 @@ fn changes(
     (Some(change_low), change_high)
 }
 
-fn take_encrypted(
-    circuit: &Circuit<'_>,
-    [low, high]: [&Digit; 2],
-    request: &RequestDigits,
+fn take_encrypted<V: Value>(
+    circuit: &Circuit<'_, V>,
+    [low, high]: [&Digit<V>; 2],
+    request: &RequestDigits<V>,
     resource: usize,
-    won: &Digit,
-    turned: &Digit,
-    borrow: Option<Digit>,
-) -> (Digit, Digit) {
+    won: &Digit<V>,
+    turned: &Digit<V>,
+    borrow: Option<Digit<V>>,
+) -> (Digit<V>, Digit<V>) {
     let (Some(halves), Some(borrow)) = (&request.halves, borrow) else {
         unreachable!("an encrypted request is halved before deductions, and always has a borrow")
     };

@@ -1,13 +1,13 @@
-//! The circuit: a [`Plan`] run on encrypted readings.
+//! The circuit: a [`Plan`] run on digits, which are ciphertexts or [numbers](in_clear).
 //!
 //! # Per replica and candidate
-//! 1. **Fit** ([`crate::fit`]): 2 look-ups for a resource, 1 if the low digit of the request is 0.
+//! 1. **Fit** (`fit.rs`): 2 look-ups for a resource, 1 if the low digit of the request is 0.
 //!    For `spread` the dominant resource is left out: the winner has the most of it, so that it is
 //!    enough to check the winner's.
-//! 2. **Score** ([`crate::score`]): linear in the free digits but for 2 look-ups that split them.
+//! 2. **Score** (`score.rs`): linear in the free digits but for 2 look-ups that split them.
 //! 3. **Mask**: the score's upper part and what speaks against the worker: one look-up. If a count
 //!    of replicas or a previous worker decides first, a level takes its place: one or two look-ups.
-//! 4. **Selection** ([`crate::select`]): 6 look-ups a match, 2/3 for the way down.
+//! 4. **Selection** (`select.rs`): 6 look-ups a match, 2/3 for the way down.
 //! 5. **Deduction**, if a later replica can see it: one look-up for each resource.
 //! 6. **Output**: the winner's number in digits of 4 bits.
 //!
@@ -16,25 +16,35 @@
 //!
 //! [`Plan::lower_bound`] says what this style of circuit takes at least: 13.25 for `spread` with four
 //! resources on 16 workers, where 14.0 are made, and 15.06 for `bin_pack`, where 16.75 are made: with
-//! four flags one more gathers them. Splitting CPU and memory is done when a list is expanded, before
-//! the manifest is known ([`crate::verify_and_expand`]).
+//! four flags one more gathers them. The expansion of a list splits CPU and memory before the
+//! manifest is known.
+
+pub mod digit;
+mod fit;
+pub mod in_clear;
+pub mod lookup;
+mod score;
+mod select;
+pub mod table;
+pub mod worker;
 
 use std::collections::BTreeMap;
 
-use rayon::prelude::*;
-use veil_protocol_spec::{
-    Blake3Digest,
-    scheduling::{PolicyWeights, SchedulingPolicy},
+use self::{
+    digit::{Digit, Value, sum},
+    fit::{deduct, masked},
+    lookup::Circuit,
+    score::score,
+    select::{Condition, Contender},
+    table::Table,
+    worker::{Confidential, Fit, Score, Worker},
 };
-
 use crate::{
-    fit::{self, Fit, RequestDigits, deduct, masked},
-    lookup::{Circuit, Digit, MAX_VARIANCE, Table, sum},
+    cost::MAX_VARIANCE,
     plan::{Plan, Step},
     rules::{JobRules, Need, RESOURCES},
-    score::{Score, View, score},
-    select::{self, Condition, Contender},
 };
+use rayon::prelude::*;
 
 /// An infeasible candidate, above a count of at most 7.
 const UNFIT: i64 = 8;
@@ -43,127 +53,23 @@ const COUNT_VARIANCE: u32 = MAX_VARIANCE - 6;
 /// What the selection may carry into a deduction: the weight 2 on a borrow takes 4.
 const SELECTION_VARIANCE: u32 = MAX_VARIANCE - 4;
 
-/// The first resources, which every job asks for: they are expanded and split with their list.
-pub(crate) const SPLIT: usize = 2;
-
-/// What the circuit knows of workers besides their readings.
-pub(crate) struct Confidential {
-    /// Encrypted requests by job.
-    pub(crate) requests: BTreeMap<Blake3Digest, RequestDigits>,
-    /// Encrypted weights: price, latency.
-    pub(crate) weights: Option<[Digit; 2]>,
-}
-
-impl Confidential {
-    /// Zeros in clear, to count look-ups with.
-    pub(crate) fn blank(plan: &Plan) -> Self {
-        let zero = || Digit::clear(0);
-        let pair = || [zero(), zero()];
-        let encrypted = |step: &&Step| matches!(plan.rules(step).need, Need::Encrypted);
-        Self {
-            requests: plan
-                .steps
-                .iter()
-                .filter(encrypted)
-                .map(|step| (step.job, RequestDigits::new([pair(), pair(), pair(), pair()])))
-                .collect(),
-            weights: matches!(plan.policy.weights, PolicyWeights::Encrypted(_)).then(pair),
-        }
-    }
-}
-
-/// One worker while a slot is evaluated.
-#[derive(Default)]
-pub(crate) struct Worker {
-    /// Low and high digit; absent for a resource that no job asks for.
-    free: [Option<[Digit; 2]>; RESOURCES],
-    /// Of `free` as it is.
-    views: [Option<View>; RESOURCES],
-    /// Latency class + 4 * price class; absent if no job looks at it.
-    pub(crate) classes: Option<Digit>,
-    /// Own priority; absent if no job looks at it.
-    pub(crate) priority: Option<Digit>,
-    /// Of the current job, as long as `free` does not change.
-    known: Option<(Fit, Score)>,
-}
-
-impl Worker {
-    /// Zeros in clear, to count look-ups with.
-    pub(crate) fn blank() -> Self {
-        let zero = || Digit::clear(0);
-        let mut worker = Self::default();
-        (0..RESOURCES).for_each(|resource| worker.set_free(resource, [zero(), zero()]));
-        worker.split_in_clear();
-        Self { classes: Some(zero()), priority: Some(zero()), ..worker }
-    }
-
-    /// In clear, what the expansion of a list does before a slot begins.
-    pub(crate) fn split_in_clear(&mut self) {
-        for resource in 0..SPLIT {
-            let view = View::new(&Circuit::in_clear(), self.free(resource));
-            self.set_view(resource, view);
-        }
-    }
-
-    pub(crate) fn free(&self, resource: usize) -> &[Digit; 2] {
-        self.free[resource].as_ref().expect("every requested resource is expanded")
-    }
-
-    pub(crate) fn set_free(&mut self, resource: usize, digits: [Digit; 2]) {
-        self.free[resource] = Some(digits);
-        self.views[resource] = None;
-    }
-
-    /// With what is known of the digits already.
-    pub(crate) fn set_view(&mut self, resource: usize, view: View) {
-        self.views[resource] = Some(view);
-    }
-
-    pub(crate) fn view(&mut self, circuit: &Circuit<'_>, resource: usize) -> View {
-        match &self.views[resource] {
-            Some(view) => view.clone(),
-            None => {
-                let view = View::new(circuit, self.free(resource));
-                self.views[resource] = Some(view.clone());
-                view
-            }
-        }
-    }
-
-    /// What [`score`] will need and is not known yet.
-    fn missing_view(&self, circuit: &Circuit<'_>, rules: &JobRules) -> Option<View> {
-        let by_quantity =
-            matches!(rules.policy, SchedulingPolicy::Spread | SchedulingPolicy::BinPack);
-        let missing = by_quantity && self.views[rules.dominant].is_none();
-        missing.then(|| View::new(circuit, self.free(rules.dominant)))
-    }
-
-    pub(crate) fn classes(&self) -> &Digit {
-        self.classes.as_ref().expect("classes are expanded if a job looks at them")
-    }
-
-    pub(crate) fn priority(&self) -> &Digit {
-        self.priority.as_ref().expect("priorities are expanded if a job looks at them")
-    }
-}
-
 /// Replicas of the current job placed in this slot.
-struct Placed {
+struct Placed<V> {
     /// By failure domain; absent if none can be there.
-    by_domain: Vec<Option<Digit>>,
+    by_domain: Vec<Option<Digit<V>>>,
     /// Largest possible count: public.
     largest: i64,
     /// By worker, under hard anti-affinity.
-    by_worker: Vec<Option<Digit>>,
+    by_worker: Vec<Option<Digit<V>>>,
 }
 
 /// The output digits by position in the manifest's pending list.
-pub(crate) fn run(
+pub fn run<V: Value>(
     plan: &Plan,
-    mut workers: Vec<Worker>,
-    confidential: &mut Confidential,
-    circuit: &Circuit<'_>,
-) -> Vec<Vec<Digit>> {
+    mut workers: Vec<Worker<V>>,
+    confidential: &mut Confidential<V>,
+    circuit: &Circuit<'_, V>,
+) -> Vec<Vec<Digit<V>>> {
     let last_use = last_use(plan);
     let mut outputs = vec![Vec::new(); plan.replicas];
     let mut placed = Placed { by_domain: Vec::new(), largest: 0, by_worker: Vec::new() };
@@ -228,7 +134,11 @@ pub(crate) fn last_use(plan: &Plan) -> Vec<[Option<usize>; RESOURCES]> {
     last_use
 }
 
-fn condition<'a>(rules: &JobRules, step: &Step, confidential: &'a Confidential) -> Condition<'a> {
+fn condition<'a, V>(
+    rules: &JobRules,
+    step: &Step,
+    confidential: &'a Confidential<V>,
+) -> Condition<'a, V> {
     if !rules.dominant_is_checked_last(step.leveled) {
         return Condition::Feasible;
     }
@@ -244,14 +154,14 @@ fn condition<'a>(rules: &JobRules, step: &Step, confidential: &'a Confidential) 
     }
 }
 
-fn contenders(
-    circuit: &Circuit<'_>,
+fn contenders<V: Value>(
+    circuit: &Circuit<'_, V>,
     plan: &Plan,
     step: &Step,
-    confidential: &Confidential,
-    workers: &mut [Worker],
-    placed: &Placed,
-) -> Vec<Contender> {
+    confidential: &Confidential<V>,
+    workers: &mut [Worker<V>],
+    placed: &Placed<V>,
+) -> Vec<Contender<V>> {
     let rules = plan.rules(step);
     let request = confidential.requests.get(&step.job);
     let mut is_candidate = vec![false; workers.len()];
@@ -300,14 +210,14 @@ fn contenders(
 }
 
 /// 0 if infeasible, else [`JobRules::level`].
-fn level(
-    circuit: &Circuit<'_>,
+fn level<V: Value>(
+    circuit: &Circuit<'_, V>,
     rules: &JobRules,
     step: &Step,
     worker: usize,
-    fit: &Fit,
-    placed: Option<&Digit>,
-) -> Digit {
+    fit: &Fit<V>,
+    placed: Option<&Digit<V>>,
+) -> Digit<V> {
     let level = |count: i64| i64::from(rules.level(worker, step.previous, count as u16));
     let against = match placed.filter(|_| rules.hard) {
         None => fit.unfit.clone(),
@@ -329,11 +239,16 @@ fn level(
 }
 
 /// Adds the step's winner to the counts.
-fn count(circuit: &Circuit<'_>, rules: &JobRules, placed: &mut Placed, selected: &[Option<Digit>]) {
+fn count<V: Value>(
+    circuit: &Circuit<'_, V>,
+    rules: &JobRules,
+    placed: &mut Placed<V>,
+    selected: &[Option<Digit<V>>],
+) {
     // One more must stay below the flag of an infeasible candidate. Levels are alike from
     // `MAX_COUNT` on, so nothing is lost.
     let limit = UNFIT - 1;
-    let mut won: Vec<Vec<Digit>> = vec![Vec::new(); placed.by_domain.len()];
+    let mut won: Vec<Vec<Digit<V>>> = vec![Vec::new(); placed.by_domain.len()];
     for (selected, domain) in selected.iter().zip(&rules.domains) {
         if let (Some(selected), Some(won)) = (selected, won.get_mut(*domain)) {
             won.push(selected.clone());
@@ -372,9 +287,9 @@ fn count(circuit: &Circuit<'_>, rules: &JobRules, placed: &mut Placed, selected:
 }
 
 /// The sum of flags of which at most one is set; in a tree, since it may be of all workers.
-fn flags(circuit: &Circuit<'_>, mut flags: Vec<Digit>) -> Option<Digit> {
+fn flags<V: Value>(circuit: &Circuit<'_, V>, mut flags: Vec<Digit<V>>) -> Option<Digit<V>> {
     loop {
-        let mut sums: Vec<Digit> = Vec::new();
+        let mut sums: Vec<Digit<V>> = Vec::new();
         for flag in flags {
             match sums.last_mut() {
                 Some(sum) if sum.variance() + flag.variance() <= COUNT_VARIANCE => {
@@ -391,12 +306,12 @@ fn flags(circuit: &Circuit<'_>, mut flags: Vec<Digit>) -> Option<Digit> {
 }
 
 /// 1 plus the winner's position in the telemetry, or 0, in digits of 4 bits.
-fn numbers(
-    circuit: &Circuit<'_>,
+fn numbers<V: Value>(
+    circuit: &Circuit<'_, V>,
     plan: &Plan,
     step: &Step,
-    selected: &[Option<Digit>],
-) -> Vec<Digit> {
+    selected: &[Option<Digit<V>>],
+) -> Vec<Digit<V>> {
     (0..plan.digits_per_replica())
         .into_par_iter()
         .filter_map(|position| {
@@ -419,20 +334,20 @@ fn numbers(
 
 /// Selections by the value of the output digit that they stand for, gathered with weights 1, 2, 3,
 /// ... for as long as the noise allows, and which value each weight stands for.
-fn groups(
-    circuit: &Circuit<'_>,
+fn groups<V: Value>(
+    circuit: &Circuit<'_, V>,
     step: &Step,
-    selected: &[Option<Digit>],
+    selected: &[Option<Digit<V>>],
     position: usize,
-) -> Vec<(Digit, Vec<i64>)> {
-    let mut by_value: BTreeMap<i64, Vec<Digit>> = BTreeMap::new();
+) -> Vec<(Digit<V>, Vec<i64>)> {
+    let mut by_value: BTreeMap<i64, Vec<Digit<V>>> = BTreeMap::new();
     for worker in &step.candidates {
         let value = (worker + 1) as i64 >> (4 * position) & 0xf;
         if let (1.., Some(Some(selected))) = (value, selected.get(*worker)) {
             by_value.entry(value).or_default().push(selected.clone());
         }
     }
-    let mut groups: Vec<(Digit, Vec<i64>)> = Vec::new();
+    let mut groups: Vec<(Digit<V>, Vec<i64>)> = Vec::new();
     for (value, selected) in by_value {
         let Some(selected) = flags(circuit, selected) else { continue };
         if let Some((sum, values)) = groups.last_mut() {

@@ -18,12 +18,28 @@
 use veil_protocol_spec::scheduling::{PolicyWeights, SchedulingPolicy};
 
 use crate::{
-    circuit::last_use,
+    circuit::{
+        self, last_use,
+        lookup::Circuit,
+        worker::{Confidential, Worker},
+    },
+    cost::Cost,
     plan::{Plan, Step},
     rules::{JobRules, Need, RESOURCES},
 };
 
 impl Plan {
+    /// The look-ups of the circuit, without those that expand lists (for each telemetry 8, and one
+    /// for each digit of disk, GPUs, classes and priority that a job looks at): what the slot will
+    /// cost, known before anything is evaluated.
+    #[must_use]
+    pub fn cost(&self) -> Cost {
+        let circuit = Circuit::in_clear();
+        let workers = (0..self.workers).map(|_| Worker::blank()).collect();
+        circuit::run(self, workers, &mut Confidential::blank(self), &circuit);
+        circuit.cost()
+    }
+
     /// A lower bound of [`Self::cost`] in look-ups for circuits of this style, by the table in the
     /// source of this module: each step of the plan counted apart.
     #[must_use]

@@ -10,10 +10,10 @@ use veil_protocol_spec::{
     },
 };
 
-use crate::plan::{PlanError, PublicInputs, Refusal};
+use crate::inputs::{JobRefusal, PlanError, PublicInputs};
 
 /// Resources that are counted.
-pub(crate) const RESOURCES: usize = 4;
+pub const RESOURCES: usize = 4;
 
 /// What a job asks for.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,7 @@ impl JobRules {
         manifest: &Manifest,
         public: &PublicInputs,
         draining: &BTreeSet<PeerIdHash>,
-    ) -> Result<(Self, Option<Refusal>), PlanError> {
+    ) -> Result<(Self, Option<JobRefusal>), PlanError> {
         if job.digest() != digest {
             return Err(PlanError::WrongJob(digest));
         }
@@ -78,7 +78,7 @@ impl JobRules {
                     let request = quantities.to_array();
                     (Need::Clear(request), largest(request), None)
                 }
-                Err(error) => (Need::Clear([0; 4]), 0, Some(Refusal::TooLarge(error))),
+                Err(error) => (Need::Clear([0; 4]), 0, Some(JobRefusal::TooLarge(error))),
             },
             ResourceRequest::Encrypted(request) => {
                 (Need::Encrypted, request.dominant.position(), None)
@@ -126,7 +126,7 @@ impl JobRules {
         let (found, min) = (candidates.len(), usize::from(public.policy.min_candidates));
         let too_few = constrained && found < min;
         let refusal =
-            too_large.or_else(|| too_few.then_some(Refusal::TooFewCandidates { found, min }));
+            too_large.or_else(|| too_few.then_some(JobRefusal::TooFewCandidates { found, min }));
         if refusal.is_some() {
             candidates.clear();
         }

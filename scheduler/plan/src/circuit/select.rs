@@ -4,7 +4,7 @@
 //! Neighbours meet round by round. With borrows from the lowest digit up, one look-up per digit
 //! compares them, the last one says whether the left one won; then each part of the better one is
 //! chosen by one look-up. A choice is right + (left - right) * won: where digits have few values,
-//! difference and selector fit into one table side by side (see [`crate::lookup`]). So high digits
+//! difference and selector fit into one table side by side (see [`super::lookup`]). So high digits
 //! are kept as 3 * 4 and low ones as 4 * 4 values:
 //!
 //! | part | values | stands for |
@@ -24,7 +24,12 @@
 
 use rayon::prelude::*;
 
-use crate::lookup::{Circuit, Digit, Table};
+use super::{
+    digit::{Digit, Value},
+    lookup::Circuit,
+    table::Table,
+    worker::Low,
+};
 
 /// What the selector is worth: where choices of 2, 3 and 4 values all find room.
 const WON: i64 = 7;
@@ -35,44 +40,33 @@ const PART_VARIANCE: u32 = 12;
 /// The same for `top` under a level: its selector is tripled.
 const CHOSEN_TOP_VARIANCE: u32 = 8;
 
-/// A low digit in parts.
-#[derive(Clone)]
-pub(crate) struct Low {
-    /// All of it, 0 to 15.
-    pub(crate) whole: Digit,
-    /// 0, 2, 4 or 6: twice the upper 2 bits.
-    pub(crate) upper: Digit,
-    /// 0 to 3: the lower 2 bits.
-    pub(crate) lower: Digit,
-}
-
 /// What contenders are compared by, see the module's table.
 #[derive(Clone)]
-pub(crate) struct Contender {
-    pub(crate) level: Option<Digit>,
-    pub(crate) top: Digit,
-    pub(crate) mid: Digit,
-    pub(crate) low: Option<Low>,
+pub(super) struct Contender<V> {
+    pub(super) level: Option<Digit<V>>,
+    pub(super) top: Digit<V>,
+    pub(super) mid: Digit<V>,
+    pub(super) low: Option<Low<V>>,
 }
 
 /// What the best contender must satisfy to win at all.
-pub(crate) enum Condition<'a> {
+pub(super) enum Condition<'a, V> {
     /// That it is feasible.
     Feasible,
     /// That and a score of at least these two digits, the low one first: in clear.
     AtLeast([u8; 2]),
     /// The same, encrypted.
-    AtLeastEncrypted(&'a [Digit; 2]),
+    AtLeastEncrypted(&'a [Digit<V>; 2]),
 }
 
 /// For each contender 1 if it won, else 0; all 0 if the best one does not satisfy `condition`.
-pub(crate) fn winner(
-    circuit: &Circuit<'_>,
-    contenders: Vec<Contender>,
-    condition: &Condition<'_>,
-) -> Vec<Digit> {
+pub(super) fn winner<V: Value>(
+    circuit: &Circuit<'_, V>,
+    contenders: Vec<Contender<V>>,
+    condition: &Condition<'_, V>,
+) -> Vec<Digit<V>> {
     // By round: who won each match, and how many played.
-    let mut rounds: Vec<(Vec<Digit>, usize)> = Vec::new();
+    let mut rounds: Vec<(Vec<Digit<V>>, usize)> = Vec::new();
     let mut playing = contenders;
     while playing.len() > 1 {
         let (count, last) = (playing.len(), playing.len() == 2);
@@ -104,14 +98,14 @@ pub(crate) fn winner(
 }
 
 /// `scale` if the best contender may win, else 0.
-fn satisfies(
-    circuit: &Circuit<'_>,
-    best: &Contender,
-    condition: &Condition<'_>,
+fn satisfies<V: Value>(
+    circuit: &Circuit<'_, V>,
+    best: &Contender<V>,
+    condition: &Condition<'_, V>,
     scale: i64,
-) -> Digit {
+) -> Digit<V> {
     let feasible = best.level.as_ref().unwrap_or(&best.top);
-    let needed: [Digit; 2];
+    let needed: [Digit<V>; 2];
     let enough = match (condition, &best.low) {
         (Condition::AtLeast([low, high]), Some(own)) => {
             let borrow =
@@ -135,7 +129,7 @@ fn satisfies(
 }
 
 /// Refreshes what has gathered too much noise over the rounds.
-fn prepare(circuit: &Circuit<'_>, contender: Contender) -> Contender {
+fn prepare<V: Value>(circuit: &Circuit<'_, V>, contender: Contender<V>) -> Contender<V> {
     let Contender { mut level, mut top, mut mid, mut low } = contender;
     if let Some(digit) = level.take() {
         level = Some(circuit.refresh_above(PART_VARIANCE, digit));
@@ -155,12 +149,12 @@ fn prepare(circuit: &Circuit<'_>, contender: Contender) -> Contender {
 
 /// The better one, and [`WON`] if it is the left one, else 0. If its score no longer matters, only
 /// the part that says whether it is feasible is right.
-fn play(
-    circuit: &Circuit<'_>,
-    left: &Contender,
-    right: &Contender,
+fn play<V: Value>(
+    circuit: &Circuit<'_, V>,
+    left: &Contender<V>,
+    right: &Contender<V>,
     score_matters: bool,
-) -> (Contender, Digit) {
+) -> (Contender<V>, Digit<V>) {
     let tops = left.top.minus(&right.top);
     let mids = left.mid.minus(&right.mid);
     let levels = left.level.as_ref().zip(right.level.as_ref());
@@ -188,7 +182,7 @@ fn play(
         };
         return (better, won);
     }
-    let choose = |difference: &Digit, selector: &Digit, table: &Table| {
+    let choose = |difference: &Digit<V>, selector: &Digit<V>, table: &Table| {
         circuit.look_up(&difference.plus(selector), table)
     };
     let ((mid, top), low) = rayon::join(
@@ -226,13 +220,13 @@ fn choice(most: i64, scale: i64, selector: i64) -> Table {
 
 /// From the winner's round to the one below: by one look-up each match's flag becomes those of its
 /// two sides.
-fn one_round_down(
-    circuit: &Circuit<'_>,
-    flags: &[Digit],
-    won: &[Digit],
+fn one_round_down<V: Value>(
+    circuit: &Circuit<'_, V>,
+    flags: &[Digit<V>],
+    won: &[Digit<V>],
     count: usize,
     scale: i64,
-) -> Vec<Digit> {
+) -> Vec<Digit<V>> {
     let mut below: Vec<_> = flags
         .par_iter()
         .zip(won)
@@ -243,31 +237,36 @@ fn one_round_down(
 }
 
 /// The flag of whoever had nobody to play against.
-fn bye(
-    circuit: &Circuit<'_>,
-    flags: &[Digit],
+fn bye<V: Value>(
+    circuit: &Circuit<'_, V>,
+    flags: &[Digit<V>],
     matches: usize,
     count: usize,
     scale: i64,
-) -> Option<Digit> {
+) -> Option<Digit<V>> {
     let flag = flags.get(matches).filter(|_| count % 2 == 1)?;
     Some(if scale == FLAG { flag.clone() } else { circuit.any(flag, scale) })
 }
 
 /// Left and right side of one match.
-fn sides(circuit: &Circuit<'_>, flag: &Digit, won: &Digit, scale: i64) -> [Digit; 2] {
+fn sides<V: Value>(
+    circuit: &Circuit<'_, V>,
+    flag: &Digit<V>,
+    won: &Digit<V>,
+    scale: i64,
+) -> [Digit<V>; 2] {
     // Flag and outcome: 0, 4, 7 or 11; different modulo 8, so that the functions do not meet.
     let table = Table::of_points([(FLAG + WON, scale), (FLAG + 8, scale)]);
     circuit.look_up_two(&flag.plus(won), &table)
 }
 
-fn two_rounds_down(
-    circuit: &Circuit<'_>,
-    flags: &[Digit],
-    (upper, upper_count): &(Vec<Digit>, usize),
-    (lower, lower_count): &(Vec<Digit>, usize),
+fn two_rounds_down<V: Value>(
+    circuit: &Circuit<'_, V>,
+    flags: &[Digit<V>],
+    (upper, upper_count): &(Vec<Digit<V>>, usize),
+    (lower, lower_count): &(Vec<Digit<V>>, usize),
     scale: i64,
-) -> Vec<Digit> {
+) -> Vec<Digit<V>> {
     // Who played in the upper round, by position there: the match that it came from, the flag of
     // the match that it went on to, and which side it was.
     let mut below: Vec<_> = (0..*upper_count)
@@ -362,7 +361,7 @@ mod tests {
                     })
                     .map(|(index, _)| index);
                 let expected: Vec<_> = (0..count).map(|i| i64::from(Some(i) == best)).collect();
-                let found: Vec<_> = flags.iter().map(|flag| flag.in_clear().unwrap()).collect();
+                let found: Vec<_> = flags.iter().map(|flag| flag.steps()).collect();
                 assert_eq!(found, expected, "{count} contenders, variant {variant}");
             }
         }
