@@ -36,11 +36,13 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 use veil_keygen_ceremony::keyset::ParameterSet;
+use veil_node_ceremony::{AttemptStatus, ChainCommitPoint, ProposeOptions, propose};
 use veil_node_chain::{
     AccountKey, Allowance, Chain, ChainConfig, ChainError, ClusterSettings, NodeRegistration,
     anvil::{Anvil, AnvilConfig},
 };
 use veil_node_containers::{Docker, Executor, Owner};
+use veil_node_core::{job_file::JobFile, status::Role};
 use veil_node_storage::{durable::write_new, keystore::new_identity};
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeySetDigest, PeerIdHash, Wire,
@@ -62,11 +64,6 @@ use self::{
     files::{NodeFiles, Shared, free_addresses, private_folder, write_operator},
     progress::StepTimer,
     wait::Polled,
-};
-use crate::{
-    ceremony::{AttemptStatus, ChainCommitPoint, ProposeOptions, propose},
-    job_file::JobFile,
-    status::Role,
 };
 
 /// Longest time between slots while work is pending.

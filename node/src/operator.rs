@@ -3,12 +3,11 @@
 use std::path::Path;
 
 use veil_node_chain::{Chain, ChainError};
-use veil_protocol_spec::{Blake3Digest, ClusterId, scheduling::JobSpec};
-
-use crate::{
+use veil_node_core::{
     admin::{self, AdminError},
     job_file::{JobFile, JobFileError},
 };
+use veil_protocol_spec::{Blake3Digest, ClusterId, scheduling::JobSpec};
 
 /// Why a job is not submitted or stopped.
 #[derive(Debug, thiserror::Error)]

@@ -13,7 +13,7 @@ use std::{
 };
 
 use serde_json::Value;
-use veil_node::ceremony::read_status;
+use veil_node_ceremony::read_status;
 use veil_node_chain::{
     Chain, ChainConfig, ClusterSettings, NodeRegistration,
     anvil::{Anvil, AnvilConfig},

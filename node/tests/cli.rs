@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
-use veil_node::archive::{self, ArchiveError};
+use veil_node_ceremony::offline::archive::{self, ArchiveError};
 use veil_node_storage::keystore::{Passphrase, read_key_share};
 
 #[path = "cli/closed_pipe.rs"]

@@ -15,12 +15,11 @@ use std::{
 
 use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
-use veil_node::{
-    devnet::{Devnet, DevnetOptions, Event, EventHandler, Place, sample_image, sample_job},
-    job_file::JobFile,
-    status::ReplicaStatus,
+use veil_node::devnet::{
+    Devnet, DevnetOptions, Event, EventHandler, Place, sample_image, sample_job,
 };
 use veil_node_containers::DEFAULT_SOCKET;
+use veil_node_core::{job_file::JobFile, status::ReplicaStatus};
 use veil_protocol_spec::{Blake3Digest, Committee};
 
 const SET_UP: &str =

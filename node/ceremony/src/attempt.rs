@@ -1,38 +1,15 @@
 //! One attempt of one member, from the proposal to the chain's decision.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::{Duration, SystemTime, UNIX_EPOCH}};
 
-use tokio::{
-    sync::{mpsc, watch},
-    task::AbortHandle,
-};
+use tokio::{sync::{mpsc, watch}, task::AbortHandle};
 use tokio_util::sync::CancellationToken;
-use veil_keygen_ceremony::{
-    keyset::ParameterSet,
-    machine::{AbortReport, Ceremony, CommitPoint, Outcome, Record, ResumeError},
-    setup::Setup,
-    transcript::FinishCertificate,
-};
+use veil_keygen_ceremony::{keyset::ParameterSet, machine::{AbortReport, Ceremony, CommitPoint, Outcome, Record, ResumeError}, setup::Setup, transcript::FinishCertificate};
 use veil_node_storage::journal::Journal;
-use veil_protocol_spec::{
-    Blake3Digest, Committee,
-    ceremony::{CeremonyParameters, Round, SignedMessage},
-    domain,
-};
+use veil_protocol_spec::{Blake3Digest, Committee, ceremony::{CeremonyParameters, Round, SignedMessage}, domain, publication::ReferenceString};
+use veil_node_driver::{Ceremony, Channel, Clock, Driver, DriverConfig, QueueLimits, Transports};
 
-use super::{
-    AttemptStatus, CeremonyError, FinishedKey, Member, Preflight, Proposal, ReferenceString,
-    ReferenceStringError, ceremony_context,
-    exchange::{Exchange, ExchangeConfig},
-    folder::AttemptFolder,
-    keeper::{CeremonyEvent, CeremonyHost, ExchangeHost, ExchangeState},
-    preflight::{Needs, own_facts},
-    publish::Publisher,
-};
-use crate::driver::{Ceremony, Channel, Clock, Driver, DriverConfig, QueueLimits, Transports};
+use crate::{commit_point::{AttemptStatus, Proposal}, error::CeremonyError, exchange::{Exchange, ExchangeConfig}, folder::{AttemptFolder, FinishedKey}, host::{CeremonyEvent, CeremonyHost, ExchangeHost, ExchangeState}, options::{Member, ceremony_context}, preflight::{Needs, Preflight, own_facts}, publish::Publisher, reference_string::ReferenceStringError};
 
 /// Everything fixed about an attempt, checked.
 struct Plan {
@@ -97,7 +74,7 @@ fn plan<T: Transports>(member: &Member<T>, proposal: &Proposal) -> Result<Plan, 
 }
 
 /// Takes part in an attempt until the chain has decided.
-pub(super) async fn run<T: Transports>(
+pub(crate) async fn run<T: Transports>(
     member: &Member<T>,
     proposal: &Proposal,
     stop: &CancellationToken,
@@ -170,7 +147,7 @@ async fn take_part<T: Transports>(
         me,
         roster: proposal.roster.clone(),
         facts: facts.clone(),
-        clock_zero: unix_millis().saturating_sub(clock.now()),
+        clock_zero: unix_now().0.saturating_sub(clock.now()),
         retry: options.timing.machine.retry,
     });
     let (sender, mut state) = watch::channel(ExchangeState::default());
@@ -389,7 +366,7 @@ async fn tell_chain<T: Transports>(member: &Member<T>, proposal: &Proposal, repo
 }
 
 /// Ends the attempt for everybody. If that fails the attempt expires.
-pub(super) async fn abort_on_chain<T: Transports>(
+pub(crate) async fn abort_on_chain<T: Transports>(
     member: &Member<T>,
     proposal: &Proposal,
     reason: &str,
@@ -482,7 +459,3 @@ impl Drop for AbortOnDrop {
     }
 }
 
-fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}

@@ -25,7 +25,7 @@ pub struct Proposal {
     pub parameters_digest: Blake3Digest,
     /// Identities in the order of their seats.
     pub roster: Vec<PublicIdentity>,
-    /// [`super::ceremony_context`] of the cluster that it is for.
+    /// [`crate::options::ceremony_context`] of the cluster that it is for.
     pub context: [u8; 32],
     /// Last second, Unix time on the chain's clock, at which the key may be published.
     pub deadline: u64,
@@ -76,14 +76,14 @@ pub struct NewAttempt {
     pub parameters: String,
     /// Its digest.
     pub parameters_digest: Blake3Digest,
-    /// [`super::ceremony_context`].
+    /// [`crate::options::ceremony_context`].
     pub context: [u8; 32],
     /// From now on the chain's clock.
     pub duration: Duration,
 }
 
 /// The publication of an attempt's key.
-pub(super) fn publication(
+pub(crate) fn publication(
     epoch: Epoch,
     certificate: &FinishCertificate,
     key_set: KeySetDigest,

@@ -13,17 +13,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use veil_committee_machine::{Effect, Machine, Millis, Verdict};
-use veil_protocol_spec::{
-    Attempt, CeremonyId, CodecError, Committee, KeccakDigest, ParticipantIndex, PublicIdentity,
-    Signature, Wire,
-    publication::{ExchangeBody, ExchangeMessage, Facts, ReferenceString},
-};
-
-use super::preflight::Answer;
+use veil_protocol_spec::{Attempt, CeremonyId, CodecError, Committee, KeccakDigest, ParticipantIndex, PublicIdentity, Signature, Wire, publication::{Answer, ExchangeBody, ExchangeMessage, Facts, ReferenceString}};
 
 /// Why a message is left aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ExchangeSkip {
+pub(crate) enum ExchangeSkip {
     /// Of another ceremony or attempt.
     OtherAttempt,
     /// Facts that answer no question of this member.
@@ -32,7 +26,7 @@ pub(super) enum ExchangeSkip {
 
 /// Why a message counts against its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ExchangeFault {
+pub(crate) enum ExchangeFault {
     /// Too long, of another version, or not a publication message.
     #[error(transparent)]
     Codec(#[from] CodecError),
@@ -46,7 +40,7 @@ pub(super) enum ExchangeFault {
 
 /// What the exchange tells its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ExchangeEffect {
+pub(crate) enum ExchangeEffect {
     /// Everybody's facts are here.
     AllFacts,
     /// Participant 1 has named the reference string.
@@ -59,27 +53,27 @@ pub(super) enum ExchangeEffect {
 
 /// What an exchange is for.
 #[derive(Clone, Debug)]
-pub(super) struct ExchangeConfig {
+pub(crate) struct ExchangeConfig {
     /// The ceremony.
-    pub(super) ceremony: CeremonyId,
+    pub(crate) ceremony: CeremonyId,
     /// Its attempt.
-    pub(super) attempt: Attempt,
+    pub(crate) attempt: Attempt,
     /// Size of the committee.
-    pub(super) committee: Committee,
+    pub(crate) committee: Committee,
     /// This participant.
-    pub(super) me: ParticipantIndex,
+    pub(crate) me: ParticipantIndex,
     /// Identities by seat.
-    pub(super) roster: Vec<PublicIdentity>,
+    pub(crate) roster: Vec<PublicIdentity>,
     /// This member's facts.
-    pub(super) facts: Facts,
+    pub(crate) facts: Facts,
     /// Unix milliseconds when the driver's clock was at zero.
-    pub(super) clock_zero: u64,
+    pub(crate) clock_zero: u64,
     /// Before it asks again.
-    pub(super) retry: Millis,
+    pub(crate) retry: Millis,
 }
 
 /// See the [module documentation](self).
-pub(super) struct Exchange {
+pub(crate) struct Exchange {
     config: ExchangeConfig,
     want_facts: bool,
     answers: BTreeMap<ParticipantIndex, Answer>,
@@ -96,7 +90,7 @@ pub(super) struct Exchange {
 impl Exchange {
     /// Answers from the start; asks for nothing yet.
     #[must_use]
-    pub(super) const fn new(config: ExchangeConfig) -> Self {
+    pub(crate) const fn new(config: ExchangeConfig) -> Self {
         Self {
             config,
             want_facts: false,
@@ -113,7 +107,7 @@ impl Exchange {
     }
 
     /// Asks everybody for facts; then [`ExchangeEffect::AllFacts`].
-    pub(super) fn ask_facts(&mut self, now: Millis) {
+    pub(crate) fn ask_facts(&mut self, now: Millis) {
         self.want_facts = true;
         self.check_facts();
         self.ask(now);
@@ -121,24 +115,24 @@ impl Exchange {
 
     /// The answers so far.
     #[must_use]
-    pub(super) const fn answers(&self) -> &BTreeMap<ParticipantIndex, Answer> {
+    pub(crate) const fn answers(&self) -> &BTreeMap<ParticipantIndex, Answer> {
         &self.answers
     }
 
     /// Participant 1's reference string is ready for the others.
-    pub(super) const fn announce(&mut self, reference: ReferenceString) {
+    pub(crate) const fn announce(&mut self, reference: ReferenceString) {
         self.reference = Some(reference);
     }
 
     /// Asks participant 1 for the reference string; then [`ExchangeEffect::Reference`].
-    pub(super) fn ask_reference(&mut self, now: Millis) {
+    pub(crate) fn ask_reference(&mut self, now: Millis) {
         self.want_reference = true;
         self.ask(now);
     }
 
     /// Gives this member's signature to the others and asks for theirs; then
     /// [`ExchangeEffect::Signed`].
-    pub(super) fn offer(&mut self, digest: KeccakDigest, signature: Signature, now: Millis) {
+    pub(crate) fn offer(&mut self, digest: KeccakDigest, signature: Signature, now: Millis) {
         self.publication = Some((digest, signature));
         self.say(None, ExchangeBody::Signature(digest, signature));
         self.check_signatures();
@@ -147,7 +141,7 @@ impl Exchange {
 
     /// Members whose signature under this member's publication is missing.
     #[must_use]
-    pub(super) fn unsigned(&self) -> Vec<ParticipantIndex> {
+    pub(crate) fn unsigned(&self) -> Vec<ParticipantIndex> {
         let mine = self.publication.as_ref().map(|(digest, _)| digest);
         let signed = |j: &ParticipantIndex| {
             self.signatures.get(j).is_some_and(|(digest, _)| Some(digest) == mine)
@@ -157,7 +151,7 @@ impl Exchange {
 
     /// Members whose facts are missing.
     #[must_use]
-    pub(super) fn unanswered(&self) -> Vec<ParticipantIndex> {
+    pub(crate) fn unanswered(&self) -> Vec<ParticipantIndex> {
         self.others().filter(|j| !self.answers.contains_key(j)).collect()
     }
 

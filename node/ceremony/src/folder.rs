@@ -18,33 +18,22 @@
 //! `veil ceremony verify` takes the folder of a completed attempt: a member has opened everybody's
 //! streams, so nothing is missing.
 
-use std::{
-    fs,
-    io::{self, Write},
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, io::{self, Write}, path::{Path, PathBuf}, sync::Arc};
 
 use rand::{RngCore, rngs::OsRng};
 use serde::{Deserialize, Serialize};
 use tfhe::xof_key_set::CompressedXofKeySet;
 use veil_committee::key_share::KeyShare;
 use veil_keygen_ceremony::{keyset::write_key_set, seed::CeremonySeed, transcript::Transcript};
-use veil_node_storage::{
-    durable::{erase_file, replace, write_new, write_new_with},
-    keystore::{KeystoreError, Passphrase, read_secret, write_key_share, write_secret},
-};
-use veil_protocol_spec::{
-    Attempt, Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, Wire,
-    ceremony::CeremonyParameters,
-};
+use veil_node_storage::{durable::{erase_file, replace, write_new, write_new_with}, keystore::{KeystoreError, Passphrase, read_secret, write_key_share, write_secret}};
+use veil_protocol_spec::{Attempt, Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, Wire, ceremony::CeremonyParameters, publication::{Publication, ReferenceString}};
 use zeroize::Zeroizing;
 
-use super::{CeremonyError, Publication, ReferenceString};
+use crate::error::CeremonyError;
 
 /// The files of one attempt.
 #[derive(Clone, Debug)]
-pub(super) struct AttemptFolder {
+pub(crate) struct AttemptFolder {
     path: PathBuf,
     me: ParticipantIndex,
 }
@@ -86,7 +75,7 @@ impl FinishedKey {
         }
     }
 
-    pub(super) fn save(&self, data_dir: &Path) -> io::Result<()> {
+    pub(crate) fn save(&self, data_dir: &Path) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(self).map_err(io::Error::from)?;
         replace(&Self::file(data_dir, self.epoch), &text)
     }
@@ -122,7 +111,7 @@ fn files(path: &Path) -> impl FnOnce(io::Error) -> CeremonyError {
 }
 
 impl AttemptFolder {
-    pub(super) fn of(
+    pub(crate) fn of(
         data_dir: &Path,
         epoch: Epoch,
         attempt: Attempt,
@@ -132,16 +121,16 @@ impl AttemptFolder {
         Self { path: data_dir.join("ceremony").join(name), me }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn exists(&self) -> bool {
+    pub(crate) fn exists(&self) -> bool {
         self.path.is_dir()
     }
 
     /// Makes the folder, or checks that it belongs to the same proposal.
-    pub(super) fn prepare(&self, parameters: &CeremonyParameters) -> Result<(), CeremonyError> {
+    pub(crate) fn prepare(&self, parameters: &CeremonyParameters) -> Result<(), CeremonyError> {
         fs::create_dir_all(&self.path).map_err(files(&self.path))?;
         let path = self.path.join("parameters.bin");
         match fs::read(&path) {
@@ -155,31 +144,31 @@ impl AttemptFolder {
         }
     }
 
-    pub(super) fn journal(&self) -> PathBuf {
+    pub(crate) fn journal(&self) -> PathBuf {
         self.path.join("journal.redb")
     }
 
-    pub(super) fn nonces(&self) -> PathBuf {
+    pub(crate) fn nonces(&self) -> PathBuf {
         self.path.join("nonces.redb")
     }
 
-    pub(super) fn shares(&self) -> PathBuf {
+    pub(crate) fn shares(&self) -> PathBuf {
         self.path.join("shares")
     }
 
-    pub(super) fn reference_string(&self) -> PathBuf {
+    pub(crate) fn reference_string(&self) -> PathBuf {
         self.path.join("reference-string.bin")
     }
 
     /// Records which reference string this member has, before it signs a publication with it: once
     /// the key is published, nobody may be left to ask.
-    pub(super) fn name_reference_string(&self, named: &ReferenceString) -> io::Result<()> {
+    pub(crate) fn name_reference_string(&self, named: &ReferenceString) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(named).map_err(io::Error::from)?;
         replace(&self.reference_string_name(), &text)
     }
 
     /// What [`Self::name_reference_string`] recorded.
-    pub(super) fn named_reference_string(&self) -> io::Result<Option<ReferenceString>> {
+    pub(crate) fn named_reference_string(&self) -> io::Result<Option<ReferenceString>> {
         match fs::read(self.reference_string_name()) {
             Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(io::Error::from)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -201,7 +190,7 @@ impl AttemptFolder {
 
     /// "The seed is persisted before the first send": the stored one, or a fresh one from the
     /// operating system, stored.
-    pub(super) fn seed(&self, passphrase: &Passphrase) -> Result<CeremonySeed, CeremonyError> {
+    pub(crate) fn seed(&self, passphrase: &Passphrase) -> Result<CeremonySeed, CeremonyError> {
         if let Some(seed) = self.stored_seed(passphrase)? {
             return Ok(seed);
         }
@@ -211,7 +200,7 @@ impl AttemptFolder {
         Ok(CeremonySeed::new(*bytes))
     }
 
-    pub(super) fn stored_seed(
+    pub(crate) fn stored_seed(
         &self,
         passphrase: &Passphrase,
     ) -> Result<Option<CeremonySeed>, CeremonyError> {
@@ -229,12 +218,12 @@ impl AttemptFolder {
 
     /// Leaves a mark, so that a lost journal does not make this member begin anew with other
     /// messages than it has sent.
-    pub(super) fn erase_seed(&self) -> io::Result<()> {
+    pub(crate) fn erase_seed(&self) -> io::Result<()> {
         replace(&self.erased_mark(), b"")?;
         erase_file(&self.seed_file())
     }
 
-    pub(super) fn seed_is_erased(&self) -> bool {
+    pub(crate) fn seed_is_erased(&self) -> bool {
         self.erased_mark().exists()
     }
 
@@ -242,13 +231,13 @@ impl AttemptFolder {
         self.path.join("seed-erased")
     }
 
-    pub(super) fn erase_key_share(&self) -> io::Result<()> {
+    pub(crate) fn erase_key_share(&self) -> io::Result<()> {
         erase_file(&self.key_share_file())
     }
 
     /// The key set goes to disk before FINISH is signed. One that is there is of a former life,
     /// which did not sign.
-    pub(super) fn write_key_set(&self, key_set: &CompressedXofKeySet) -> Result<(), KeystoreError> {
+    pub(crate) fn write_key_set(&self, key_set: &CompressedXofKeySet) -> Result<(), KeystoreError> {
         let path = self.path.join("keyset.bin");
         remove(&path)?;
         write_new_with(&path, 0o644, |file| {
@@ -260,7 +249,7 @@ impl AttemptFolder {
     }
 
     /// As [`Self::write_key_set`].
-    pub(super) fn write_key_share(
+    pub(crate) fn write_key_share(
         &self,
         share: &KeyShare,
         passphrase: &Passphrase,
@@ -270,7 +259,7 @@ impl AttemptFolder {
         write_key_share(&path, share, passphrase)
     }
 
-    pub(super) fn key_share(
+    pub(crate) fn key_share(
         &self,
         passphrase: &Passphrase,
     ) -> Result<Option<KeyShare>, KeystoreError> {
@@ -282,13 +271,13 @@ impl AttemptFolder {
         }
     }
 
-    pub(super) fn write_transcript(&self, transcript: &Transcript) -> Result<(), KeystoreError> {
+    pub(crate) fn write_transcript(&self, transcript: &Transcript) -> Result<(), KeystoreError> {
         let path = self.path.join("transcript.bin");
         remove(&path)?;
         Ok(write_new(&path, 0o644, &transcript.to_wire())?)
     }
 
-    pub(super) fn write_evidence(&self, transcript: &Transcript) -> Result<(), KeystoreError> {
+    pub(crate) fn write_evidence(&self, transcript: &Transcript) -> Result<(), KeystoreError> {
         let folder = self.path.join("aborted");
         let path = folder.join(format!("messages-{}.bin", self.me));
         fs::create_dir_all(&folder).map_err(|source| KeystoreError::Io { path: folder, source })?;
@@ -297,7 +286,7 @@ impl AttemptFolder {
     }
 
     /// Records the publication that this member is about to sign; it signs no other in this attempt.
-    pub(super) fn bind_publication(&self, publication: &Publication) -> Result<(), CeremonyError> {
+    pub(crate) fn bind_publication(&self, publication: &Publication) -> Result<(), CeremonyError> {
         let path = self.path.join("publication.bin");
         match fs::read(&path) {
             Ok(bytes) if bytes == publication.to_wire() => Ok(()),
@@ -311,7 +300,7 @@ impl AttemptFolder {
     }
 
     /// Counts the lives of this member in the attempt.
-    pub(super) fn count_start(&self) -> Result<u32, CeremonyError> {
+    pub(crate) fn count_start(&self) -> Result<u32, CeremonyError> {
         let path = self.path.join("restarts");
         let starts = match fs::read_to_string(&path) {
             Ok(text) => text.trim().parse::<u32>().unwrap_or(u32::MAX / 2).saturating_add(1),
@@ -323,17 +312,17 @@ impl AttemptFolder {
     }
 
     /// After an attempt that made no key: nothing secret of it stays.
-    pub(super) fn erase_secrets(&self) -> io::Result<()> {
+    pub(crate) fn erase_secrets(&self) -> io::Result<()> {
         self.erase_seed()?;
         self.erase_key_share()
     }
 
-    pub(super) fn open_shares(
+    pub(crate) fn open_shares(
         &self,
         setup: &veil_keygen_ceremony::setup::Setup,
-    ) -> Result<crate::share_files::MemberShareFiles, CeremonyError> {
+    ) -> Result<crate::offline::share_files::MemberShareFiles, CeremonyError> {
         let folder = self.shares();
-        let files_ = crate::share_files::ShareFiles::open_or_create(
+        let files_ = crate::offline::share_files::ShareFiles::open_or_create(
             &folder,
             setup.committee(),
             setup.plan(),

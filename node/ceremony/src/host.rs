@@ -2,40 +2,30 @@
 
 use tokio::sync::{mpsc, watch};
 use veil_committee_machine::Millis;
-use veil_keygen_ceremony::{
-    machine::{AbortReport, Ceremony, CeremonyEffect, Outcome, Progress, Record, Stage},
-    transcript::{FinishCertificate, Transcript},
-};
+use veil_keygen_ceremony::{machine::{AbortReport, Ceremony, CeremonyEffect, Outcome, Progress, Record, Stage}, transcript::{FinishCertificate, Transcript}};
 use veil_node_storage::{journal::Journal, keystore::Passphrase};
-use veil_protocol_spec::{
-    Attempt, Signature,
-    ceremony::{CeremonyParameters, Round, SignedMessage},
-};
+use veil_protocol_spec::{Attempt, Signature, ceremony::{CeremonyParameters, Round, SignedMessage}, publication::ReferenceString};
+use veil_node_driver::{Host, HostError};
 
-use super::{
-    ReferenceString, StatusBoard,
-    exchange::{Exchange, ExchangeEffect},
-    folder::AttemptFolder,
-};
-use crate::driver::{Host, HostError};
+use crate::{exchange::{Exchange, ExchangeEffect}, folder::AttemptFolder, status::StatusBoard};
 
 /// What the ceremony's host tells the attempt.
 #[derive(Debug)]
-pub(super) enum CeremonyEvent {
+pub(crate) enum CeremonyEvent {
     Publish(Box<FinishCertificate>),
     Complete(Box<Outcome>),
     Abort(Box<AbortReport>),
 }
 
-pub(super) struct CeremonyHost {
-    pub(super) folder: AttemptFolder,
-    pub(super) journal: Journal,
-    pub(super) passphrase: Passphrase,
-    pub(super) parameters: CeremonyParameters,
-    pub(super) attempt: Attempt,
-    pub(super) events: mpsc::UnboundedSender<CeremonyEvent>,
-    pub(super) status: StatusBoard,
-    pub(super) shown: Option<Progress>,
+pub(crate) struct CeremonyHost {
+    pub(crate) folder: AttemptFolder,
+    pub(crate) journal: Journal,
+    pub(crate) passphrase: Passphrase,
+    pub(crate) parameters: CeremonyParameters,
+    pub(crate) attempt: Attempt,
+    pub(crate) events: mpsc::UnboundedSender<CeremonyEvent>,
+    pub(crate) status: StatusBoard,
+    pub(crate) shown: Option<Progress>,
 }
 
 impl CeremonyHost {
@@ -111,13 +101,13 @@ impl Host<Ceremony> for CeremonyHost {
 
 /// What the exchange has brought so far.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ExchangeState {
-    pub(super) all_facts: bool,
-    pub(super) reference: Option<ReferenceString>,
-    pub(super) signatures: Option<Vec<Signature>>,
+pub(crate) struct ExchangeState {
+    pub(crate) all_facts: bool,
+    pub(crate) reference: Option<ReferenceString>,
+    pub(crate) signatures: Option<Vec<Signature>>,
 }
 
-pub(super) struct ExchangeHost(pub(super) watch::Sender<ExchangeState>);
+pub(crate) struct ExchangeHost(pub(crate) watch::Sender<ExchangeState>);
 
 impl Host<Exchange> for ExchangeHost {
     fn persist(&mut self, _records: &[()]) -> Result<(), HostError> {

@@ -14,40 +14,31 @@ use std::{sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::watch;
-use veil_committee::{
-    frost::{
-        GroupSignature, Purpose, SessionContext, SigningContext, SigningKeyId, SigningMachine,
-        SigningSchedule,
-    },
-    key_share::KeyShare,
-};
+use veil_committee::{frost::{GroupSignature, Purpose, SessionContext, SigningContext, SigningKeyId, SigningMachine, SigningSchedule}, key_share::KeyShare};
 use veil_keygen_ceremony::transcript::FinishCertificate;
-use veil_protocol_spec::{Signature, Slot, scheduling::ReferenceStringOrigin};
+use veil_protocol_spec::{Signature, Slot, publication::{Publication, ReferenceString}, scheduling::ReferenceStringOrigin};
+use veil_node_driver::{Channel, Control, Driver, DriverConfig, NonceHost, NonceStore, Transports};
 
-use super::{
-    AttemptStatus, CeremonyError, CommitPointError, Member, Proposal, Publication, ReferenceString,
-    commit_point, exchange::Exchange, folder::AttemptFolder, keeper::ExchangeState,
-};
-use crate::driver::{Channel, Control, Driver, DriverConfig, NonceHost, NonceStore, Transports};
+use crate::{commit_point::{self, AttemptStatus, CommitPointError, Proposal}, error::CeremonyError, exchange::Exchange, folder::AttemptFolder, host::ExchangeState, options::Member};
 
 /// Tries to publish by one member, before it leaves it to the others.
 const PUBLISH_TRIES: u32 = 5;
 
 /// What the publication of an attempt needs.
-pub(super) struct Publisher<'a, T: Transports> {
-    pub(super) member: &'a Member<T>,
-    pub(super) proposal: &'a Proposal,
-    pub(super) folder: &'a AttemptFolder,
-    pub(super) config: DriverConfig,
-    pub(super) exchange: Control<Exchange>,
-    pub(super) state: watch::Receiver<ExchangeState>,
-    pub(super) reference: watch::Receiver<Option<ReferenceString>>,
+pub(crate) struct Publisher<'a, T: Transports> {
+    pub(crate) member: &'a Member<T>,
+    pub(crate) proposal: &'a Proposal,
+    pub(crate) folder: &'a AttemptFolder,
+    pub(crate) config: DriverConfig,
+    pub(crate) exchange: Control<Exchange>,
+    pub(crate) state: watch::Receiver<ExchangeState>,
+    pub(crate) reference: watch::Receiver<Option<ReferenceString>>,
 }
 
 impl<T: Transports> Publisher<'_, T> {
     /// Runs until it is dropped, when the attempt is decided; returns only what makes going on
     /// useless.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         mut self,
         certificate: &FinishCertificate,
         share: Arc<KeyShare>,

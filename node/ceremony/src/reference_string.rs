@@ -13,7 +13,7 @@ use veil_protocol_spec::{PublicIdentity, scheduling::ReferenceStringOrigin};
 /// # Security
 /// Until the committee makes it together, one party does, and could forge proofs. A member that was
 /// not told to accept that refuses to sign the publication; see
-/// [`MemberOptions::insecure_reference_string`](super::MemberOptions).
+/// [`MemberOptions::insecure_reference_string`](crate::options::MemberOptions).
 #[async_trait]
 pub trait ReferenceStringSource: Send + Sync + 'static {
     /// Who made, or will make, the strings of this source.

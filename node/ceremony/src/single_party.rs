@@ -1,22 +1,17 @@
 //! A reference string that participant 1 makes alone, with tfhe's generator: **insecure**, and the
 //! only way until the committee makes it together.
 
-use std::{
-    fs::File,
-    io::{self, BufReader},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs::File, io::{self, BufReader}, path::{Path, PathBuf}, time::Duration};
 
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
 use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_node_p2p::Network;
 use veil_node_storage::durable::{hash_file, write_new_with};
-use veil_protocol_spec::{PeerIdHash, PublicIdentity, scheduling::ReferenceStringOrigin};
+use veil_protocol_spec::{PeerIdHash, PublicIdentity, publication::ReferenceString, scheduling::ReferenceStringOrigin};
 use veil_scheduler::{Origin, ReferenceString as TelemetryString};
 
-use super::{ReferenceString, ReferenceStringError, ReferenceStringSource};
+use crate::reference_string::{ReferenceStringError, ReferenceStringSource};
 
 /// A string is about 1 MiB.
 const MAX_BYTES: u64 = 64 << 20;
@@ -33,7 +28,7 @@ pub struct SinglePartyReference {
 
 impl SinglePartyReference {
     /// Over this network. The member must accept it loudly:
-    /// [`MemberOptions::insecure_reference_string`](super::MemberOptions::insecure_reference_string).
+    /// [`MemberOptions::insecure_reference_string`](crate::options::MemberOptions::insecure_reference_string).
     #[must_use]
     pub const fn new(network: Network) -> Self {
         Self { network }

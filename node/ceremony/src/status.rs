@@ -5,7 +5,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -61,7 +61,7 @@ impl StatusBoard {
         self.0.borrow().clone()
     }
 
-    pub(super) fn begin(
+    pub(crate) fn begin(
         &self,
         epoch: Epoch,
         attempt: Attempt,
@@ -78,7 +78,7 @@ impl StatusBoard {
         });
     }
 
-    pub(super) fn step(
+    pub(crate) fn step(
         &self,
         step: &str,
         (done, total): (u32, u32),
@@ -101,7 +101,7 @@ impl StatusBoard {
         });
     }
 
-    pub(super) fn end(&self, outcome: &str) {
+    pub(crate) fn end(&self, outcome: &str) {
         self.0.send_modify(|status| {
             status.outcome = Some(outcome.to_owned());
             status.outstanding.clear();
@@ -112,7 +112,7 @@ impl StatusBoard {
 /// Seconds since 1970 by this machine's clock.
 #[must_use]
 pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    unix_now().0 / 1000
 }
 
 /// The status file of a data directory.
@@ -132,7 +132,7 @@ pub fn read_status(data_dir: &Path) -> io::Result<CeremonyStatus> {
 
 /// Writes the status to its file whenever it changes, a few times a second at most, until the board
 /// is gone. The file is information only: that it cannot be written stops nothing.
-pub(super) async fn keep_file(mut status: watch::Receiver<CeremonyStatus>, data_dir: PathBuf) {
+pub(crate) async fn keep_file(mut status: watch::Receiver<CeremonyStatus>, data_dir: PathBuf) {
     const PAUSE: Duration = Duration::from_millis(300);
     let path = status_file(&data_dir);
     loop {
@@ -149,7 +149,7 @@ pub(super) async fn keep_file(mut status: watch::Receiver<CeremonyStatus>, data_
     }
 }
 
-pub(super) fn write(path: &Path, status: &CeremonyStatus) -> io::Result<()> {
+pub(crate) fn write(path: &Path, status: &CeremonyStatus) -> io::Result<()> {
     let text = serde_json::to_vec_pretty(status).map_err(io::Error::from)?;
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;

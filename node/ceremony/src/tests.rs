@@ -6,14 +6,11 @@ use std::{fs, future::Future, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use veil_node_storage::journal::Journal;
-use veil_protocol_spec::{
-    Committee, ParticipantIndex,
-    ceremony::{AbortReason, SignedMessage},
-};
+use veil_protocol_spec::{Committee, ParticipantIndex, ceremony::{AbortReason, SignedMessage}};
+use veil_node_driver::memory::{MemoryNetwork, MemoryTransports};
 
 use self::doubles::{TestChain, TestSource, identity, roster, scope, timing};
 use super::*;
-use crate::driver::memory::{MemoryNetwork, MemoryTransports};
 
 mod doubles;
 mod p2p;
@@ -202,7 +199,7 @@ async fn four_members_make_one_key_and_anyone_can_verify_it() {
         assert_eq!(share.origin().key_set, key.key_set);
         assert_eq!(FinishedKey::load(&cluster.data_dir(j), key.epoch).unwrap().as_ref(), Some(key));
     }
-    let verified = crate::archive::verify(&keys[1].folder, |_, _| {}).unwrap();
+    let verified = crate::offline::archive::verify(&keys[1].folder, |_, _| {}).unwrap();
     assert_eq!(verified.digest, keys[0].key_set);
     assert_eq!(verified.certificate.root, transcript_root);
     assert_eq!(

@@ -21,7 +21,7 @@ use veil_node_p2p::{PublishError, Topic};
 use veil_node_storage::jobs::Offered;
 use veil_protocol_spec::{Blake3Digest, Slot, Wire, scheduling::JobSpec};
 
-use crate::role::StatusBoard;
+use crate::board::StatusBoard;
 
 /// What became of a job's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

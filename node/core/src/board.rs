@@ -6,6 +6,7 @@ use std::{
 };
 
 use veil_node_p2p::{Health, InvalidIdentity, PeerId, Topic, Traffic, peer_id};
+use veil_node_process::{peak_rss_bytes, rss_bytes};
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, PeerIdHash, PublicIdentity, Slot,
     scheduling::{ClusterState, Outcome, ReplicaIndex},
@@ -16,9 +17,8 @@ use crate::{
     epoch::Epoch,
     status::{
         JobStatus, KEPT_SLOTS, Observed, PeerCounts, ReplicaStatus, Role, SlotReport, Status,
-        TrafficStatus, rss_bytes,
+        TrafficStatus,
     },
-    usage::peak_rss_bytes,
 };
 
 type Replica = (Blake3Digest, ReplicaIndex);

@@ -332,7 +332,7 @@ impl WorkerConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::Offer;
+    use crate::offer::Offer;
 
     const NOTHING: Environment<'static> = &|_| None;
 

@@ -22,6 +22,7 @@ use std::{
 use tfhe::CompactPublicKey;
 use tokio::sync::watch;
 use veil_committee::frost::GroupVerifyingKey;
+use veil_committee_slot::pool::{Pool, Refusal, Verified};
 use veil_keygen_ceremony::keyset::{
     KeySetError, ParameterSet, UnknownParameters, key_set_size_limit, read_key_set_with_digest,
 };
@@ -41,10 +42,7 @@ use veil_scheduler::{
     verify_and_expand,
 };
 
-use crate::{
-    cluster::{Cluster, View},
-    pool::{Pool, Refusal, Verified},
-};
+use crate::cluster::{Cluster, View};
 
 /// Longest reference string file; at production size it has about a megabyte.
 const MAX_REFERENCE_STRING_BYTES: u64 = 64 << 20;
@@ -180,13 +178,6 @@ pub struct Epoch {
 
 /// What this process has expanded, by digest.
 static EXPANDED: Mutex<BTreeMap<KeySetDigest, Weak<Keys>>> = Mutex::new(BTreeMap::new());
-
-/// Milliseconds since the Unix epoch, by this machine's clock.
-#[must_use]
-pub fn unix_now() -> UnixMillis {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    UnixMillis(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
-}
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> EpochError {
     let path = path.to_owned();

@@ -11,6 +11,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use futures::{StreamExt, TryStreamExt, stream};
 use veil_node_chain::ChainError;
 use veil_node_p2p::{PublishError, Topic};
+use veil_node_process::unix_now;
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Wire,
     scheduling::{EvaluationBody, Manifest, PolicyError, Telemetry, TelemetryEntry},
@@ -21,7 +22,7 @@ use veil_scheduler_plan::inputs::PublicInputs;
 
 use crate::{
     cluster::Cluster,
-    epoch::{Epoch, TelemetryRefusal, unix_now},
+    epoch::{Epoch, TelemetryRefusal},
 };
 
 /// Inputs fetched at once.

@@ -16,6 +16,7 @@ use futures::{StreamExt, stream};
 use rand::{Rng, seq::SliceRandom};
 use tokio::sync::{Notify, watch};
 use veil_node_p2p::{Gossip, Protocol, Topic};
+use veil_node_process::unix_now;
 use veil_node_storage::ledger::LedgerError;
 use veil_protocol_spec::{
     PeerIdHash, Wire,
@@ -23,10 +24,7 @@ use veil_protocol_spec::{
     sync::{SyncAnswer, SyncRequest},
 };
 
-use crate::{
-    cluster::Cluster,
-    epoch::{Epoch, unix_now},
-};
+use crate::{cluster::Cluster, epoch::Epoch};
 
 /// Between two rounds of asking while all is well.
 const INTERVAL: Duration = Duration::from_secs(10);

@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
+use veil_committee_slot::pool::Refusal;
 use veil_node_p2p::{Gossip, Topic};
 use veil_node_storage::jobs::{JobsError, Offered};
 use veil_protocol_spec::{
@@ -17,7 +18,6 @@ use veil_scheduler::ListError;
 use crate::{
     cluster::Cluster,
     epoch::{Epoch, TelemetryRefusal},
-    pool::Refusal,
 };
 
 /// Between two attempts to get a body that no peer had.

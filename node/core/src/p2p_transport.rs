@@ -4,10 +4,9 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
+use veil_node_driver::{Channel, Inbound, Transport, TransportError, Transports};
 use veil_node_p2p::{Network, Protocol, RequestError};
 use veil_protocol_spec::{ParticipantIndex, PeerIdHash, PublicIdentity};
-
-use super::transport::{Channel, Inbound, Transport, TransportError, Transports};
 
 /// Messages between the network and a machine. Each may be a chunk of 2 MiB.
 const QUEUE: usize = 16;

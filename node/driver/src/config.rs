@@ -1,31 +1,10 @@
 //! Whose machine runs, on which clock, and how much may wait for the others.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use veil_committee_machine::Millis;
 use veil_protocol_spec::{Committee, ParticipantIndex};
 
-/// Milliseconds since some start, never backwards. Machines of one process may share one.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock(Instant);
-
-impl Clock {
-    /// Starts at zero now.
-    #[must_use]
-    pub fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    /// Milliseconds since the start.
-    #[must_use]
-    pub fn now(&self) -> Millis {
-        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    pub(crate) fn at(&self, millis: Millis) -> Option<Instant> {
-        self.0.checked_add(std::time::Duration::from_millis(millis))
-    }
-}
+use crate::clock::Clock;
 
 /// Whose machine it is, and how much may wait for the others.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! Why a driver stops, or has stopped.
 
-use super::host::HostError;
+use crate::host::HostError;
 
 /// Why a driver stopped by itself.
 #[derive(Debug, thiserror::Error)]

@@ -32,25 +32,25 @@
 //! ([`Driver::dropped`]). Waiting instead could make two members wait for each other; every machine
 //! here tolerates loss. A message that is in the queue already is not queued twice.
 
+mod clock;
 mod config;
 mod error;
 mod host;
-#[cfg(test)]
-pub(crate) mod memory;
+#[cfg(any(test, feature = "testing"))]
+pub mod memory;
 mod nonces;
 mod outbox;
-mod p2p_transport;
 mod run;
 mod running;
 #[cfg(test)]
 mod tests;
 mod transport;
 
-pub use config::{Clock, DriverConfig, QueueLimits};
+pub use clock::Clock;
+pub use config::{DriverConfig, QueueLimits};
 pub use error::{DriverError, Stopped};
 pub use host::{Host, HostError};
 pub use nonces::{ConflictingNonce, NonceHost, NonceStore, SigningOutcome};
-pub use p2p_transport::{P2pTransport, P2pTransports};
 pub use run::Ended;
 pub use running::{Control, Driver};
 pub use transport::{Channel, Inbound, Transport, TransportError, Transports};

@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::mpsc;
 use veil_protocol_spec::{ParticipantIndex, PublicIdentity};
 
-use super::transport::{Channel, Inbound, Transport, TransportError, Transports};
+use crate::transport::{Channel, Inbound, Transport, TransportError, Transports};
 
 type Inboxes = BTreeMap<(ParticipantIndex, Channel), mpsc::Sender<Inbound>>;
 

@@ -11,7 +11,7 @@ use veil_committee::frost::{Completion, NonceRecord, SigningEffect, SigningError
 use veil_node_storage::journal::{Journal, JournalError};
 use veil_protocol_spec::KeccakDigest;
 
-use super::host::{Host, HostError};
+use crate::host::{Host, HostError};
 
 /// The records of spent nonces; a cheap handle.
 #[derive(Clone, Debug)]

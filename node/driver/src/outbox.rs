@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use veil_protocol_spec::ParticipantIndex;
 
-use super::{
+use crate::{
     config::{DriverConfig, QueueLimits},
     transport::{Transport, TransportError},
 };
@@ -28,7 +28,7 @@ struct Queue {
 }
 
 /// The queue for one participant.
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     to: ParticipantIndex,
     limits: QueueLimits,
     queue: Mutex<Queue>,
@@ -37,12 +37,12 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) const fn to(&self) -> ParticipantIndex {
+    pub(crate) const fn to(&self) -> ParticipantIndex {
         self.to
     }
 
     /// Queues a message, unless the same one waits already.
-    pub(super) fn push(&self, bytes: Arc<[u8]>) {
+    pub(crate) fn push(&self, bytes: Arc<[u8]>) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.waiting.contains(&bytes) {
             return;
@@ -111,7 +111,7 @@ async fn send(
 }
 
 /// A queue and a sending task for every other participant.
-pub(super) fn start<L: Transport>(
+pub(crate) fn start<L: Transport>(
     config: &DriverConfig,
     transport: &L,
     drain: &CancellationToken,

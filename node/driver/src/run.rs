@@ -2,11 +2,14 @@
 
 use std::{fmt, sync::Arc};
 
-use tokio::{runtime::Handle, sync::mpsc, sync::mpsc::error::TryRecvError};
+use tokio::{
+    runtime::Handle,
+    sync::mpsc::{self, error::TryRecvError},
+};
 use tokio_util::sync::CancellationToken;
 use veil_committee_machine::{Effect, Machine, Millis, PersistId, Verdict};
 
-use super::{
+use crate::{
     config::DriverConfig, error::DriverError, host::Host, outbox::Outbox, transport::Inbound,
 };
 
@@ -16,7 +19,7 @@ const BATCH: usize = 64;
 const SHORTEST_SLEEP: Millis = 20;
 
 /// What runs on the machine's thread between its inputs.
-pub(super) type Command<M> = Box<dyn FnOnce(&mut M, Millis) + Send>;
+pub(crate) type Command<M> = Box<dyn FnOnce(&mut M, Millis) + Send>;
 
 /// What is left when a driver has ended.
 pub struct Ended<M, H> {
@@ -34,15 +37,15 @@ impl<M, H> fmt::Debug for Ended<M, H> {
     }
 }
 
-pub(super) struct Thread<M: Machine, H> {
-    pub(super) config: DriverConfig,
-    pub(super) machine: M,
-    pub(super) host: H,
-    pub(super) incoming: mpsc::Receiver<Inbound>,
-    pub(super) commands: mpsc::Receiver<Command<M>>,
-    pub(super) outboxes: Vec<Arc<Outbox>>,
-    pub(super) stop: CancellationToken,
-    pub(super) runtime: Handle,
+pub(crate) struct Thread<M: Machine, H> {
+    pub(crate) config: DriverConfig,
+    pub(crate) machine: M,
+    pub(crate) host: H,
+    pub(crate) incoming: mpsc::Receiver<Inbound>,
+    pub(crate) commands: mpsc::Receiver<Command<M>>,
+    pub(crate) outboxes: Vec<Arc<Outbox>>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) runtime: Handle,
 }
 
 enum Wake<M> {
@@ -53,7 +56,7 @@ enum Wake<M> {
 }
 
 impl<M: Machine, H: Host<M>> Thread<M, H> {
-    pub(super) fn run(mut self) -> Ended<M, H> {
+    pub(crate) fn run(mut self) -> Ended<M, H> {
         let error = self.serve().err();
         if let Some(error) = &error {
             tracing::error!(%error, "a machine stopped");

@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use veil_committee_machine::{Machine, Millis};
 
-use super::{
+use crate::{
     config::DriverConfig,
     error::{DriverError, Stopped},
     host::Host,

@@ -5,10 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
 use veil_node_chain::ChainError;
+use veil_node_core::{board::StatusBoard, cluster::Cluster, status::Phase};
 use veil_node_storage::ledger::Ledger;
 use veil_protocol_spec::{Committee, ParticipantIndex, Slot, scheduling::AssignmentCertificate};
-
-use crate::{cluster::Cluster, role::StatusBoard, status::Phase};
 
 /// Between the members' turns.
 const TURN: Duration = Duration::from_secs(15);
@@ -16,7 +15,7 @@ const TURN: Duration = Duration::from_secs(15);
 const RETRIES: usize = 3;
 
 /// Sees to it that the certificate of `slot`, and those before it, are anchored.
-pub(super) async fn anchor(
+pub(crate) async fn anchor(
     cluster: &Arc<Cluster>,
     ledger: &Arc<Ledger>,
     committee: Committee,

@@ -16,6 +16,11 @@ use veil_committee::{
 };
 use veil_committee_agreement::{Agreement, AgreementConfig, AgreementEffect, SetupError, Timing};
 use veil_committee_machine::Millis;
+use veil_node_core::{P2pTransports, epoch::Epoch};
+use veil_node_driver::{
+    Channel, Control, Driver, DriverConfig, Host, HostError, NonceHost, NonceStore, SigningOutcome,
+    Stopped, Transports,
+};
 use veil_node_storage::{
     durable::count_up,
     journal::{Journal, JournalError},
@@ -26,14 +31,6 @@ use veil_protocol_spec::{
     decryption::DecryptionCounter,
     identity::SecretIdentity,
     scheduling::{Binding, CertificateBody, GroupSignature},
-};
-
-use crate::{
-    driver::{
-        Channel, Control, Driver, DriverConfig, Host, HostError, NonceHost, NonceStore,
-        P2pTransports, SigningOutcome, Stopped, Transports,
-    },
-    epoch::Epoch,
 };
 
 /// Why the machines cannot be set up.
@@ -97,12 +94,12 @@ impl Host<Decryptor> for Forward<DecryptionEffect> {
 }
 
 /// The machines of one epoch.
-pub(super) struct Machines {
-    pub(super) me: ParticipantIndex,
-    pub(super) agreement: Control<Agreement>,
-    pub(super) agreed: mpsc::UnboundedReceiver<AgreementEffect>,
-    pub(super) decryption: Control<Decryptor>,
-    pub(super) decrypted: mpsc::UnboundedReceiver<DecryptionEffect>,
+pub(crate) struct Machines {
+    pub(crate) me: ParticipantIndex,
+    pub(crate) agreement: Control<Agreement>,
+    pub(crate) agreed: mpsc::UnboundedReceiver<AgreementEffect>,
+    pub(crate) decryption: Control<Decryptor>,
+    pub(crate) decrypted: mpsc::UnboundedReceiver<DecryptionEffect>,
     _agreement: Driver<Agreement, Forward<AgreementEffect>>,
     _decryption: Driver<Decryptor, Forward<DecryptionEffect>>,
     signing: Signing,
@@ -126,7 +123,7 @@ const SIGNING_DEADLINE: Millis = 120_000;
 
 impl Machines {
     /// Sets them up from what is stored in `folder`, and starts them.
-    pub(super) fn start(
+    pub(crate) fn start(
         epoch: &Arc<Epoch>,
         transports: &P2pTransports,
         folder: &Path,
@@ -194,13 +191,13 @@ impl Machines {
 
     /// Gets ready to sign in `slot`: nonce commitments are gathered while the slot is evaluated, and
     /// what other members say early waits here.
-    pub(super) async fn open_signing(&mut self, slot: Slot) -> Result<(), SigningError> {
+    pub(crate) async fn open_signing(&mut self, slot: Slot) -> Result<(), SigningError> {
         self.signing.open(slot).await
     }
 
     /// Has the group sign the outcome of a slot; begins anew when a session fails. The members in
     /// `ready` have evaluated it too.
-    pub(super) async fn sign(
+    pub(crate) async fn sign(
         &mut self,
         body: &CertificateBody,
         ready: &[ParticipantIndex],
@@ -298,7 +295,7 @@ impl Signing {
 }
 
 /// The completed request that belongs to `slot`.
-pub(super) fn completion_of(effect: DecryptionEffect, slot: Slot) -> Option<Box<Completion>> {
+pub(crate) fn completion_of(effect: DecryptionEffect, slot: Slot) -> Option<Box<Completion>> {
     match effect {
         DecryptionEffect::Complete(completion) if completion.context.slot == slot => {
             Some(completion)

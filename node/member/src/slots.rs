@@ -23,8 +23,19 @@ use std::{
 
 use veil_committee::decryption::{RecomputedOutputs, Refusal};
 use veil_committee_agreement::{AgreementEffect, Validity};
+use veil_committee_slot::manifest::{Candidate, Facts, Objection};
 use veil_keygen_ceremony::keyset::squashed_blocks;
+use veil_node_core::{
+    board::StatusBoard,
+    cluster::{Cluster, View},
+    epoch::Epoch,
+    evaluation::{self, Evaluated, EvaluationError, evaluate_locked},
+    follow::Follower,
+    status::{Phase, SlotClock},
+};
+use veil_node_driver::Stopped;
 use veil_node_p2p::Topic;
+use veil_node_process::unix_now;
 use veil_node_storage::ledger::LedgerError;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, PeerIdHash, Slot, Wire,
@@ -41,20 +52,10 @@ use veil_scheduler_plan::{
     outcome::{DecodeError, decode},
 };
 
-use super::{
+use crate::{
     anchor,
     machines::{Machines, completion_of},
-    proposal::{Candidate, Facts, Objection},
     suspicions::{BySlot, Suspicions},
-};
-use crate::{
-    cluster::{Cluster, View},
-    driver::Stopped,
-    epoch::{Epoch, unix_now},
-    evaluation::{self, Evaluated, EvaluationError, evaluate_locked},
-    follow::Follower,
-    role::StatusBoard,
-    status::{Phase, SlotClock},
 };
 
 /// Longest wait for telemetry of workers that are alive but silent.
@@ -66,7 +67,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// Why a slot does not go on; it is tried again.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SlotError {
+pub(crate) enum SlotError {
     #[error(transparent)]
     Stopped(#[from] Stopped),
     #[error("agreement cannot start: {0}")]
@@ -96,14 +97,14 @@ impl From<tokio::task::JoinError> for SlotError {
 }
 
 /// See the [module documentation](self).
-pub(super) struct Slots {
-    pub(super) cluster: Arc<Cluster>,
-    pub(super) epoch: Arc<Epoch>,
-    pub(super) machines: Machines,
-    pub(super) suspicions: Arc<Suspicions>,
-    pub(super) follower: Arc<Follower>,
-    pub(super) board: Arc<StatusBoard>,
-    pub(super) telemetry_max_age: UnixMillis,
+pub(crate) struct Slots {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) epoch: Arc<Epoch>,
+    pub(crate) machines: Machines,
+    pub(crate) suspicions: Arc<Suspicions>,
+    pub(crate) follower: Arc<Follower>,
+    pub(crate) board: Arc<StatusBoard>,
+    pub(crate) telemetry_max_age: UnixMillis,
 }
 
 /// A slot that is locked and not certified yet. What was decrypted is kept: a second try must not
@@ -133,7 +134,7 @@ struct Basis {
 }
 
 impl Slots {
-    pub(super) async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut under_way: Option<UnderWay> = None;
         loop {
             let state = self.epoch.ledger.state();
@@ -206,7 +207,9 @@ impl Slots {
 
     // ---- 1: work and telemetry -------------------------------------------------------------
 
-    fn candidate(entry: &crate::pool::Verified<crate::epoch::Expanded>) -> Candidate {
+    fn candidate(
+        entry: &veil_committee_slot::pool::Verified<veil_node_core::epoch::Expanded>,
+    ) -> Candidate {
         let body = &entry.telemetry.body;
         Candidate {
             entry: TelemetryEntry { sender: body.sender(), digest: entry.digest },

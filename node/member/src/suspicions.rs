@@ -11,6 +11,7 @@ use std::{
 };
 
 use tokio::sync::watch;
+use veil_node_core::{cluster::Cluster, epoch::Epoch};
 use veil_node_p2p::{Gossip, Health, Topic};
 use veil_protocol_spec::{
     ParticipantIndex, PeerIdHash, Slot, Wire,
@@ -18,17 +19,15 @@ use veil_protocol_spec::{
     sync::SuspicionMessage,
 };
 
-use crate::{cluster::Cluster, epoch::Epoch};
-
 /// Suspicions for one slot, by worker and member.
-pub(super) type BySlot = BTreeMap<PeerIdHash, BTreeMap<ParticipantIndex, SignedSuspicion>>;
+pub(crate) type BySlot = BTreeMap<PeerIdHash, BTreeMap<ParticipantIndex, SignedSuspicion>>;
 
 /// How often a suspicion that lasts is gossiped again, for members that missed it.
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// See the [module documentation](self).
 #[derive(Debug)]
-pub(super) struct Suspicions {
+pub(crate) struct Suspicions {
     by_slot: Mutex<BTreeMap<Slot, BySlot>>,
     changed: watch::Sender<u64>,
 }
@@ -41,13 +40,13 @@ impl Default for Suspicions {
 
 impl Suspicions {
     /// Those for one slot.
-    pub(super) fn of(&self, slot: Slot) -> BySlot {
+    pub(crate) fn of(&self, slot: Slot) -> BySlot {
         let by_slot = self.by_slot.lock().unwrap_or_else(PoisonError::into_inner);
         by_slot.get(&slot).cloned().unwrap_or_default()
     }
 
     /// Tells of every new one.
-    pub(super) fn watch(&self) -> watch::Receiver<u64> {
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
@@ -68,7 +67,7 @@ fn next_slot(epoch: &Epoch) -> Slot {
 }
 
 /// Signs and gossips suspicions of the registered workers that are down.
-pub(super) async fn suspect(
+pub(crate) async fn suspect(
     cluster: Arc<Cluster>,
     epoch: Arc<Epoch>,
     me: ParticipantIndex,
@@ -106,7 +105,7 @@ pub(super) async fn suspect(
 }
 
 /// Takes the others' suspicions.
-pub(super) async fn listen(cluster: Arc<Cluster>, epoch: Arc<Epoch>, suspicions: Arc<Suspicions>) {
+pub(crate) async fn listen(cluster: Arc<Cluster>, epoch: Arc<Epoch>, suspicions: Arc<Suspicions>) {
     let mut gossip = cluster.network.subscribe(Topic::Suspicions);
     while let Some(message) = gossip.recv().await {
         take(&epoch, &suspicions, &message);

@@ -8,16 +8,16 @@ pub(super) mod status;
 use std::path::PathBuf;
 
 use clap::Args;
+use veil_node_ceremony::ChainCommitPoint;
 use veil_node_chain::Chain;
+use veil_node_core::{
+    config::{MemberConfig, process_environment},
+    lifecycle,
+};
 use veil_node_storage::keystore::Passphrase;
 use veil_protocol_spec::identity::SecretIdentity;
 
 use super::failure::Failure;
-use crate::{
-    ceremony::ChainCommitPoint,
-    config::{MemberConfig, process_environment},
-    role,
-};
 
 /// What every command takes.
 #[derive(Debug, Args)]

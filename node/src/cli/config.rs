@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
+use veil_node_core::{
+    config::{AnyConfig, MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE, process_environment},
+    policy_file::POLICY_SAMPLE,
+};
 
 use super::{
     failure::{Exit, Failure},
     output,
     run::conclude,
-};
-use crate::{
-    config::{AnyConfig, MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE, process_environment},
-    policy_file::POLICY_SAMPLE,
 };
 
 #[derive(Debug, Subcommand)]

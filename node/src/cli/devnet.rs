@@ -12,6 +12,7 @@ use clap::{Args, builder::PossibleValuesParser};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use veil_node_containers::DEFAULT_SOCKET;
+use veil_node_core::job_file::JobFile;
 use veil_protocol_spec::Committee;
 
 use self::show::{Progress, write_table};
@@ -20,10 +21,7 @@ use super::{
     output::{self, Reader},
     run::{block_on, conclude, log_to_file, stop_on_signals},
 };
-use crate::{
-    devnet::{Devnet, DevnetError, DevnetOptions, EventHandler, sample_image, sample_job},
-    job_file::JobFile,
-};
+use crate::devnet::{Devnet, DevnetError, DevnetOptions, EventHandler, sample_image, sample_job};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -4,23 +4,20 @@
 use core::fmt;
 use std::{io, path::Path, process::ExitCode};
 
+use veil_node_ceremony::{
+    CeremonyError, CommitPointError,
+    offline::{archive::ArchiveError, simulate::SimulateError},
+};
 use veil_node_chain::{AccountKeyError, ChainError};
+use veil_node_core::{
+    admin::AdminError, config::ConfigError, job_file::JobFileError, lifecycle::RoleError,
+};
+use veil_node_member::MemberError;
 use veil_node_p2p::NetworkError;
 use veil_node_storage::{data_dir::DataDirError, durable::WriteNewError, keystore::KeystoreError};
+use veil_node_worker::WorkerError;
 
-use crate::{
-    admin::AdminError,
-    archive::ArchiveError,
-    ceremony::{CeremonyError, CommitPointError},
-    config::ConfigError,
-    devnet::DevnetError,
-    job_file::JobFileError,
-    member::MemberError,
-    operator::OperatorError,
-    role::RoleError,
-    simulate::SimulateError,
-    worker::WorkerError,
-};
+use crate::{devnet::DevnetError, operator::OperatorError};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use std::{fs, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use veil_node_core::job_file::JobFile;
 use veil_protocol_spec::Blake3Digest;
 
 use self::target::Target;
@@ -15,7 +16,7 @@ use super::{
     output,
     run::{block_on, conclude},
 };
-use crate::{job_file::JobFile, operator};
+use crate::operator;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -7,19 +7,19 @@ use std::{
 
 use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
+use veil_node_core::{
+    admin,
+    config::{AnyConfig, MemberConfig, WorkerConfig, process_environment},
+    lifecycle::Secrets,
+    status::Status,
+};
+use veil_node_member;
+use veil_node_worker;
 
 use super::{
     failure::{Exit, Failure},
     output,
     run::{block_on, conclude, log_to_stderr, stop_on_signals},
-};
-use crate::{
-    admin,
-    config::{AnyConfig, MemberConfig, WorkerConfig, process_environment},
-    member,
-    role::Secrets,
-    status::Status,
-    worker,
 };
 
 /// Commands about a worker.

@@ -16,6 +16,13 @@ use tfhe::{
 };
 use veil_committee::key_share::KeyShare;
 use veil_keygen_ceremony::keyset::{Layout, ParameterSet};
+use veil_node_ceremony::offline::{
+    archive,
+    demonstrate::demonstrate,
+    misbehaviour::FaultName,
+    simulate::{Options, Simulation, run as run_simulation},
+};
+use veil_node_process::Stopwatch;
 use veil_node_storage::keystore::Passphrase;
 use veil_protocol_spec::Committee;
 
@@ -24,13 +31,6 @@ use super::{
     output,
     report::Reporter,
     run::conclude,
-};
-use crate::{
-    archive,
-    demonstrate::demonstrate,
-    misbehaviour::FaultName,
-    simulate::{Options, Simulation, run as run_simulation},
-    usage::Stopwatch,
 };
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
+use veil_node_ceremony::offline::archive;
 
 use super::{
     failure::{Exit, Failure},
@@ -11,7 +12,6 @@ use super::{
     report::Reporter,
     run::conclude,
 };
-use crate::archive;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use veil_node_core::status::Role;
 use veil_protocol_spec::{Address, ChainId, ClusterId, PeerIdHash};
 
 use super::DevnetError;
-use crate::status::Role;
 
 const FILE_NAME: &str = "devnet.json";
 

@@ -12,15 +12,15 @@ use std::{
 use rand::Rng as _;
 use toml::Value;
 use veil_node_chain::AccountKey;
+use veil_node_core::{
+    config::{MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE},
+    status::Role,
+};
 use veil_node_p2p::peer_id;
 use veil_node_storage::keystore::{Passphrase, write_identity};
 use veil_protocol_spec::{Address, ClusterId, identity::SecretIdentity};
 
 use super::{DevnetError, DevnetOptions};
-use crate::{
-    config::{MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE},
-    status::Role,
-};
 
 /// Below the ports that Linux, BSD and macOS give to outgoing connections.
 const NODE_PORTS: Range<u16> = 20_000..32_000;

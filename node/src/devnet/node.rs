@@ -15,18 +15,18 @@ use nix::{
 use tokio::{process::Command, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
+use veil_node_core::{
+    admin,
+    config::{MemberConfig, WorkerConfig},
+    lifecycle::Secrets,
+    status::{Role, Status},
+};
+use veil_node_member;
 use veil_node_storage::keystore::Passphrase;
+use veil_node_worker;
 use veil_protocol_spec::PeerIdHash;
 
 use super::{DevnetError, files::NodeFiles};
-use crate::{
-    admin,
-    config::{MemberConfig, WorkerConfig},
-    member,
-    role::Secrets,
-    status::{Role, Status},
-    worker,
-};
 
 /// How long a node may take to leave before it is ended by force.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);

@@ -4,6 +4,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde::Serialize;
 use veil_node_containers::{Docker, Executor, Observed, Owner};
+use veil_node_core::{
+    admin::{self, AdminError},
+    job_file::JobFile,
+    status::{ReplicaStatus, Role, Status},
+};
 use veil_protocol_spec::{
     Blake3Digest, Slot,
     scheduling::{Assignment, ClusterState, Outcome, ReferenceStringOrigin, SlotRecord},
@@ -14,12 +19,7 @@ use super::{
     verify::{Verifier, VerifyError},
     wait::{Polled, describe},
 };
-use crate::{
-    admin::{self, AdminError},
-    job_file::JobFile,
-    operator,
-    status::{ReplicaStatus, Role, Status},
-};
+use crate::operator;
 
 /// For a slot, from the submission on.
 const CERTIFICATE_TIMEOUT: Duration = Duration::from_secs(900);

@@ -8,17 +8,16 @@ use veil_node_chain::{
     anvil::{Anvil, AnvilConfig},
 };
 use veil_node_containers::Docker;
-use veil_node_p2p::Multiaddr;
-use veil_node_p2p::multiaddr::Protocol;
+use veil_node_core::{
+    config::{MemberConfig, WorkerConfig},
+    status::Role,
+};
+use veil_node_p2p::{Multiaddr, multiaddr::Protocol};
 use veil_node_storage::keystore::{Passphrase, read_identity};
 
 use super::{
     CHAIN_STATE, Devnet, DevnetError, DevnetFile, DevnetOptions, Event, EventHandler,
     FIRST_NODE_ACCOUNT, Node, NodeEntry, account, files::NodeFiles, progress::StepTimer,
-};
-use crate::{
-    config::{MemberConfig, WorkerConfig},
-    status::Role,
 };
 
 impl Devnet {

@@ -8,6 +8,7 @@
 
 use veil_committee::frost::{GroupVerifyingKey, InvalidGroupSignature};
 use veil_node_chain::{Chain, ChainError};
+use veil_node_core::cluster::View;
 use veil_protocol_spec::{
     ClusterId, Committee, PublicIdentity,
     decryption::LockError,
@@ -16,8 +17,6 @@ use veil_protocol_spec::{
         StateError, verify_inclusion,
     },
 };
-
-use crate::cluster::View;
 
 /// Why a record is not what the cluster decided.
 #[derive(Debug, thiserror::Error)]

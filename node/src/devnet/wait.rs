@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use veil_node_core::status::{Role, Status};
 
 use super::{Devnet, DevnetError, Event, node::Node};
-use crate::status::{Role, Status};
 
 /// Between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);

@@ -4,13 +4,12 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
 use veil_node_chain::{ChainError, Mined};
+use veil_node_core::{cluster::Cluster, epoch::Epoch};
 use veil_node_storage::ledger::LedgerError;
 use veil_protocol_spec::{
     Blake3Digest, Slot,
     scheduling::{Assignment, Outcome, ReplicaIndex},
 };
-
-use crate::{cluster::Cluster, epoch::Epoch};
 
 /// How long to wait until the slot's root is anchored.
 const ANCHORED: Duration = Duration::from_secs(600);
@@ -36,7 +35,7 @@ enum ConfirmError {
 }
 
 /// Confirms in the background, if there is an account.
-pub(super) fn spawn(
+pub(crate) fn spawn(
     cluster: &Arc<Cluster>,
     epoch: &Arc<Epoch>,
     slot: Slot,

@@ -25,18 +25,19 @@ use tokio::sync::watch;
 use veil_node_containers::{
     self, DesiredReplica, DockerError, Executor, Placement, ReconcileReport, lapsed,
 };
+use veil_node_core::{
+    board::StatusBoard,
+    cluster::Cluster,
+    epoch::Epoch,
+    status::{Observed, Phase},
+};
+use veil_node_process::unix_now;
 use veil_protocol_spec::{
     Blake3Digest, KeccakDigest, Slot,
     scheduling::{ClusterState, ReplicaIndex, UnixMillis},
 };
 
-use super::{confirm, lease::LastContact};
-use crate::{
-    cluster::Cluster,
-    epoch::{Epoch, unix_now},
-    role::StatusBoard,
-    status::{Observed, Phase},
-};
+use crate::{confirm, lease::LastContact};
 
 /// Between two reconciliations without a new state.
 const TICK: Duration = Duration::from_secs(10);
@@ -50,15 +51,15 @@ const BODIES: Duration = Duration::from_secs(30);
 type Replica = (Blake3Digest, ReplicaIndex);
 
 /// See the [module documentation](self).
-pub(super) struct Enforcer {
-    pub(super) cluster: Arc<Cluster>,
-    pub(super) epoch: Arc<Epoch>,
-    pub(super) board: Arc<StatusBoard>,
-    pub(super) executor: Arc<Executor>,
-    pub(super) contact: watch::Receiver<Option<UnixMillis>>,
-    pub(super) last_contact: LastContact,
+pub(crate) struct Enforcer {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) epoch: Arc<Epoch>,
+    pub(crate) board: Arc<StatusBoard>,
+    pub(crate) executor: Arc<Executor>,
+    pub(crate) contact: watch::Receiver<Option<UnixMillis>>,
+    pub(crate) last_contact: LastContact,
     /// The last slot whose replicas the executor knows; changes too when room has become free.
-    pub(super) included: watch::Sender<Option<Slot>>,
+    pub(crate) included: watch::Sender<Option<Slot>>,
 }
 
 /// The replicas that the executor is to run, and why the others of this worker are not among them.
@@ -76,7 +77,7 @@ struct Enforcing {
 
 impl Enforcer {
     /// Runs until it is dropped; containers stay as they are then.
-    pub(super) async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut states = self.epoch.ledger.subscribe();
         let executor = Arc::clone(&self.executor);
         let mut running: FuturesUnordered<BoxFuture<'_, Result<ReconcileReport, DockerError>>> =

@@ -14,20 +14,19 @@ use std::{
 };
 
 use tokio::sync::watch;
+use veil_node_core::{
+    board::StatusBoard,
+    cluster::Cluster,
+    epoch::Epoch,
+    evaluation::{self, EvaluationError, evaluate_locked},
+    follow::Follower,
+    status::Phase,
+};
 use veil_node_p2p::{Gossip, Topic};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Slot, Wire,
     scheduling::{EvaluationBody, EvaluationReport, Manifest},
     sync::LockedManifest,
-};
-
-use crate::{
-    cluster::Cluster,
-    epoch::Epoch,
-    evaluation::{self, EvaluationError, evaluate_locked},
-    follow::Follower,
-    role::StatusBoard,
-    status::Phase,
 };
 
 /// How many slots back reports are compared.
@@ -36,17 +35,17 @@ const COMPARED: u64 = 16;
 const CAUGHT_UP: Duration = Duration::from_secs(30);
 
 /// See the [module documentation](self).
-pub(super) struct Evaluator {
-    pub(super) cluster: Arc<Cluster>,
-    pub(super) epoch: Arc<Epoch>,
-    pub(super) board: Arc<StatusBoard>,
-    pub(super) follower: Arc<Follower>,
-    pub(super) results: Mutex<Results>,
+pub(crate) struct Evaluator {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) epoch: Arc<Epoch>,
+    pub(crate) board: Arc<StatusBoard>,
+    pub(crate) follower: Arc<Follower>,
+    pub(crate) results: Mutex<Results>,
 }
 
 /// The last results, by slot and evaluator.
 #[derive(Debug, Default)]
-pub(super) struct Results(BTreeMap<Slot, BTreeMap<PeerIdHash, Claim>>);
+pub(crate) struct Results(BTreeMap<Slot, BTreeMap<PeerIdHash, Claim>>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Claim {
@@ -81,7 +80,7 @@ impl Results {
 
 impl Evaluator {
     /// Runs until it is dropped.
-    pub(super) async fn run(self) {
+    pub(crate) async fn run(self) {
         let mut manifests = self.cluster.network.subscribe(Topic::Manifests);
         let mut reports = self.cluster.network.subscribe(Topic::Evaluations);
         let (newest, next) = watch::channel(None::<Manifest>);

@@ -10,20 +10,19 @@ use std::{
     time::Duration,
 };
 
+use veil_node_storage::durable::replace;
 use veil_protocol_spec::scheduling::UnixMillis;
-
-use super::sequence::replace;
 
 /// See the [module documentation](self).
 #[derive(Debug)]
-pub(super) struct LastContact {
+pub(crate) struct LastContact {
     path: PathBuf,
     at: Option<UnixMillis>,
 }
 
 impl LastContact {
     /// What is on disk; nothing if that cannot be read.
-    pub(super) fn open(path: &Path) -> Self {
+    pub(crate) fn open(path: &Path) -> Self {
         let text = fs::read_to_string(path).unwrap_or_default();
         Self { path: path.to_owned(), at: text.trim().parse().ok().map(UnixMillis) }
     }
@@ -32,16 +31,16 @@ impl LastContact {
     ///
     /// # Errors
     /// What the system says; the contact counts for this process then, not for the next.
-    pub(super) fn renew(&mut self, at: UnixMillis) -> io::Result<()> {
+    pub(crate) fn renew(&mut self, at: UnixMillis) -> io::Result<()> {
         if self.at >= Some(at) {
             return Ok(());
         }
         self.at = Some(at);
-        replace(&self.path, &at.0.to_string())
+        replace(&self.path, at.0.to_string().as_bytes())
     }
 
     /// How old the contact is; longer than any lease if there never was one.
-    pub(super) fn age(&self, now: UnixMillis) -> Duration {
+    pub(crate) fn age(&self, now: UnixMillis) -> Duration {
         self.at.map_or(Duration::MAX, |at| Duration::from_millis(now.0.saturating_sub(at.0)))
     }
 }

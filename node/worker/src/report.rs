@@ -12,18 +12,22 @@ use std::{
 use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::watch;
 use veil_node_containers::{DockerError, Executor};
+use veil_node_core::{
+    cluster::Cluster,
+    epoch::{Epoch, TelemetryRefusal},
+    offer::Standing,
+};
 use veil_node_p2p::{PublishError, Topic};
+use veil_node_process::unix_now;
 use veil_protocol_spec::{
     Slot, Wire,
     scheduling::{PolicyError, ProofMetadata, Telemetry, TelemetryBody},
 };
 use veil_scheduler::{ListError, encrypt};
 
-use super::sequence::{Sequence, SequenceError};
 use crate::{
-    cluster::Cluster,
-    epoch::{Epoch, TelemetryRefusal, unix_now},
-    telemetry::{Sampler, Standing},
+    sequence::{Sequence, SequenceError},
+    telemetry::Sampler,
 };
 
 /// After a failure.
@@ -49,22 +53,22 @@ enum ReportError {
 }
 
 /// See the [module documentation](self).
-pub(super) struct Reporter {
-    pub(super) cluster: Arc<Cluster>,
-    pub(super) epoch: Arc<Epoch>,
-    pub(super) executor: Arc<Executor>,
-    pub(super) sampler: Sampler,
+pub(crate) struct Reporter {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) epoch: Arc<Epoch>,
+    pub(crate) executor: Arc<Executor>,
+    pub(crate) sampler: Sampler,
     /// What its operator says of it.
-    pub(super) standing: Standing,
-    pub(super) sequence: Sequence,
-    pub(super) interval: Duration,
+    pub(crate) standing: Standing,
+    pub(crate) sequence: Sequence,
+    pub(crate) interval: Duration,
     /// The last slot whose replicas the executor knows.
-    pub(super) included: watch::Receiver<Option<Slot>>,
+    pub(crate) included: watch::Receiver<Option<Slot>>,
 }
 
 impl Reporter {
     /// Runs until it is dropped.
-    pub(super) async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         // The first message waits until the executor has seen the state.
         if self.included.wait_for(Option::is_some).await.is_err() {
             return;

@@ -10,16 +10,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use veil_node_process::unix_now;
 use veil_node_storage::durable::replace;
-
-use crate::epoch::unix_now;
 
 /// Numbers reserved with one write.
 const RANGE: u64 = 256;
 
 /// See the [module documentation](self).
 #[derive(Debug)]
-pub(super) struct Sequence {
+pub(crate) struct Sequence {
     path: PathBuf,
     next: u64,
     reserved: u64,
@@ -40,7 +39,7 @@ impl Sequence {
     ///
     /// # Errors
     /// [`SequenceError`].
-    pub(super) fn open(path: &Path) -> Result<Self, SequenceError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, SequenceError> {
         Self::open_at(path, unix_now().0)
     }
 
@@ -60,7 +59,7 @@ impl Sequence {
     ///
     /// # Errors
     /// [`SequenceError`]; no number is used up then.
-    pub(super) fn take(&mut self) -> Result<u64, SequenceError> {
+    pub(crate) fn take(&mut self) -> Result<u64, SequenceError> {
         if self.next >= self.reserved {
             let reserved = self.next.saturating_add(RANGE);
             replace(&self.path, reserved.to_string().as_bytes())

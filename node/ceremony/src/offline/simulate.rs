@@ -8,26 +8,12 @@ use rand::{RngCore, rngs::OsRng};
 use rayon::prelude::*;
 use serde::Serialize;
 use veil_committee_machine::{Effect, Machine, Millis, Verdict};
-use veil_keygen_ceremony::{
-    keyset::ParameterSet,
-    machine::{AbortReport, Ceremony, CeremonyEffect, CommitPoint, Outcome, Stage},
-    seed::CeremonySeed,
-    setup::{Setup, SetupError, Timing},
-    transcript::{FinishCertificate, Transcript},
-};
-use veil_protocol_spec::{
-    Attempt, Committee, Epoch, ParticipantIndex,
-    ceremony::{CeremonyParameters, Stream},
-    domain,
-    identity::SecretIdentity,
-};
+use veil_keygen_ceremony::{keyset::ParameterSet, machine::{AbortReport, Ceremony, CeremonyEffect, CommitPoint, Outcome, Stage}, seed::CeremonySeed, setup::{Setup, SetupError, Timing}, transcript::{FinishCertificate, Transcript}};
+use veil_protocol_spec::{Attempt, Committee, Epoch, ParticipantIndex, ceremony::{CeremonyParameters, Stream}, domain, identity::SecretIdentity};
 use zeroize::Zeroizing;
+use veil_node_process::{Stopwatch, peak_rss_bytes};
 
-use crate::{
-    misbehaviour::{FaultName, Misbehaviour},
-    share_files::ShareFiles,
-    usage::{Stopwatch, peak_rss_bytes},
-};
+use crate::offline::{misbehaviour::{FaultName, Misbehaviour}, share_files::ShareFiles};
 
 /// What to simulate.
 #[derive(Clone, Debug)]

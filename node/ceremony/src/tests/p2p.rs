@@ -1,10 +1,10 @@
 //! The same over real sockets on loopback.
 
 use tokio::sync::watch;
+use veil_node_core::P2pTransports;
+use veil_node_p2p::{Directory, Multiaddr, Network, NetworkConfig, Peer, Roles};
 
 use super::*;
-use crate::driver::P2pTransports;
-use veil_node_p2p::{Directory, Multiaddr, Network, NetworkConfig, Peer, Roles};
 
 struct Node {
     network: Network,

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use serde::Deserialize;
 use veil_protocol_spec::scheduling::{PriceClass, WorkerPriority};
 
-use crate::telemetry::{CpuMeasure, Kept, Offer, Standing};
+use crate::offer::{CpuMeasure, Kept, Offer, Standing};
 
 /// `[worker.offer]`: the most a worker offers; the host's own capacity where nothing is said.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]

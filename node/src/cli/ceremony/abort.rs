@@ -2,16 +2,14 @@
 
 use clap::Args;
 use serde_json::json;
+use veil_node_ceremony::{abort, erase_failed_attempt};
 use veil_node_storage::data_dir::{DataDir, DataDirError};
 
 use super::{Common, connect, identity, load, passphrase};
-use crate::{
-    ceremony::{abort, erase_failed_attempt},
-    cli::{
-        failure::{Exit, Failure},
-        output,
-        run::{block_on, conclude},
-    },
+use crate::cli::{
+    failure::{Exit, Failure},
+    output,
+    run::{block_on, conclude},
 };
 
 #[derive(Debug, Args)]

@@ -6,24 +6,22 @@ use clap::Args;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use veil_node_ceremony::{
+    CeremonyError, CeremonyStatus, CeremonyTiming, FinishedKey, Member, MemberOptions,
+    SinglePartyReference, StatusBoard, join, unix_seconds,
+};
 use veil_node_chain::{Chain, ChainError};
+use veil_node_core::P2pTransports;
 use veil_node_p2p::{Directory, Network, NetworkConfig, Peer};
 use veil_node_storage::data_dir::DataDir;
 use veil_protocol_spec::{ClusterId, PeerIdHash, scheduling::ReferenceStringOrigin};
 
 use super::{Common, connect, identity, load, passphrase};
-use crate::{
-    ceremony::{
-        CeremonyError, CeremonyStatus, CeremonyTiming, FinishedKey, Member, MemberOptions,
-        SinglePartyReference, StatusBoard, join, unix_seconds,
-    },
-    cli::{
-        failure::{Exit, Failure},
-        output::{self, Reader},
-        report::Reporter,
-        run::{block_on, conclude},
-    },
-    driver::P2pTransports,
+use crate::cli::{
+    failure::{Exit, Failure},
+    output::{self, Reader},
+    report::Reporter,
+    run::{block_on, conclude},
 };
 
 #[derive(Debug, Args)]

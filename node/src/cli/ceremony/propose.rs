@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
+use veil_node_ceremony::{AttemptStatus, ProposeOptions, Proposed, propose};
 
 use super::{Common, connect, load};
-use crate::{
-    ceremony::{AttemptStatus, ProposeOptions, Proposed, propose},
-    cli::{
-        failure::{Exit, Failure},
-        output,
-        run::{block_on, conclude},
-    },
+use crate::cli::{
+    failure::{Exit, Failure},
+    output,
+    run::{block_on, conclude},
 };
 
 #[derive(Debug, Args)]

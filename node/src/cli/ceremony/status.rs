@@ -5,19 +5,17 @@ use std::io::{self, Write};
 
 use clap::Args;
 use serde_json::{Value, json};
+use veil_node_ceremony::{
+    AttemptStatus, CeremonyStatus, CommitPointChain, CommitPointError, Proposal, read_status,
+    status_file, unix_seconds,
+};
 use veil_node_storage::data_dir::DataDir;
 
 use super::{Common, connect, load};
-use crate::{
-    ceremony::{
-        AttemptStatus, CeremonyStatus, CommitPointChain, CommitPointError, Proposal, read_status,
-        status_file, unix_seconds,
-    },
-    cli::{
-        failure::{Exit, Failure},
-        output,
-        run::{block_on, conclude},
-    },
+use crate::cli::{
+    failure::{Exit, Failure},
+    output,
+    run::{block_on, conclude},
 };
 
 #[derive(Debug, Args)]

@@ -7,8 +7,9 @@ use veil_node_chain::{AccountKey, Chain, ChainConfig, RpcUrls};
 use veil_protocol_spec::{Address, ChainId, ClusterId};
 use zeroize::Zeroizing;
 
+pub(super) use veil_node_core::config::parse_address;
+
 use crate::cli::failure::Failure;
-pub(super) use crate::config::parse_address;
 
 /// How to reach the chain and who pays.
 #[derive(Debug, Args)]

@@ -7,13 +7,14 @@ use std::{
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use veil_node_core::policy_file;
 use veil_protocol_spec::{
     Wire as _, hex,
     scheduling::{ClusterPolicy, keccak},
 };
 
 use super::arguments::{ClusterArgument, Connection, Contract};
-use crate::{cli::failure::Failure, policy_file};
+use crate::cli::failure::Failure;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {

@@ -7,11 +7,11 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
+use veil_node_core::status::Phase;
 
 use crate::{
     cli::output,
     devnet::{Event, Figures, Placed},
-    status::Phase,
 };
 
 /// Between two lines about one step where there is no terminal.

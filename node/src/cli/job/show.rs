@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
+use veil_node_core::status::{JobStatus, Observed, ReplicaStatus, Status};
 use veil_protocol_spec::{Blake3Digest, PeerIdHash, scheduling::ReplicaIndex};
 
 use super::target::Access;
-use crate::status::{JobStatus, Observed, ReplicaStatus, Status};
 
 /// One replica in the table.
 #[derive(Clone, Debug, Serialize)]

@@ -5,16 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use futures::future::join_all;
 use veil_node_chain::{Chain, RpcUrls};
-use veil_protocol_spec::{Address, ClusterId};
-
-use crate::{
+use veil_node_core::{
     admin,
-    cli::failure::Failure,
     config::{AnyConfig, ChainSection, parse_address, process_environment},
-    devnet::DevnetFile,
-    role::account,
+    lifecycle::account,
     status::{JobStatus, Status},
 };
+use veil_protocol_spec::{Address, ClusterId};
+
+use crate::{cli::failure::Failure, devnet::DevnetFile};
 
 #[derive(Debug, Args)]
 pub(super) struct Target {

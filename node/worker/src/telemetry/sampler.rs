@@ -40,6 +40,20 @@ impl fmt::Debug for Sample {
     }
 }
 
+impl Sample {
+    /// The units to encrypt. Neither log them nor send them.
+    #[must_use]
+    pub const fn expose(&self) -> &Resources {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sample(secret)")
+    }
+}
+
 /// What a worker's operator says of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
@@ -207,9 +221,9 @@ impl Sampler {
 #[cfg(test)]
 mod tests {
     use veil_protocol_spec::scheduling::{CpuUnits, MemoryUnits};
+    use veil_node_core::offer::{CpuMeasure, Kept};
 
     use super::*;
-    use crate::telemetry::{CpuMeasure, Kept};
 
     const ALL: Offer = Offer {
         cpu_millicores: u64::MAX,

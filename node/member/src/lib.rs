@@ -1,9 +1,9 @@
 //! A committee member at work: `veil committee run`.
 //!
 //! # Flow
-//! 1. Join the cluster ([`crate::role`]).
+//! 1. Join the cluster ([`veil_node_core::lifecycle`]).
 //! 2. While the chain publishes no key: take part in the ceremony that is proposed, attempt after
-//!    attempt ([`crate::ceremony`]).
+//!    attempt ([`veil_node_ceremony`]).
 //! 3. Check that this member's key share is usable; prepare the epoch.
 //! 4. Catch up on certificates; then slot after slot.
 //!
@@ -13,7 +13,6 @@
 
 mod anchor;
 mod machines;
-pub mod proposal;
 mod slots;
 mod suspicions;
 
@@ -24,26 +23,26 @@ use tokio_util::sync::CancellationToken;
 use veil_committee::key_share::{KeyShare, KeyShareError, test_ciphertext};
 use veil_committee_agreement::Timing;
 use veil_keygen_ceremony::transcript::Transcript;
+use veil_node_ceremony::{
+    self, CeremonyError, CeremonyTiming, ChainCommitPoint, CommitPointError, FinishedKey,
+    MemberOptions, SinglePartyReference, StatusBoard,
+};
 use veil_node_chain::PublishedKey;
+use veil_node_core::{
+    P2pTransports,
+    config::MemberConfig,
+    epoch::MaterialFiles,
+    follow::Follower,
+    ingress,
+    lifecycle::{RoleError, Running, Secrets, Sections},
+    status::Role,
+};
 use veil_node_storage::keystore::{KeystoreError, Passphrase, read_key_share};
 use veil_protocol_spec::{CodecError, Epoch as EpochNumber, Wire, scheduling::UnixMillis};
 
 pub use self::machines::MachineError;
 
 use self::{machines::Machines, slots::Slots, suspicions::Suspicions};
-use crate::{
-    ceremony::{
-        self, CeremonyError, CeremonyTiming, ChainCommitPoint, CommitPointError, FinishedKey,
-        MemberOptions, SinglePartyReference, StatusBoard,
-    },
-    config::MemberConfig,
-    driver::P2pTransports,
-    epoch::MaterialFiles,
-    follow::Follower,
-    intake,
-    role::{RoleError, Running, Secrets, Sections},
-    status::Role,
-};
 
 /// Attempts of a ceremony that a member takes part in before it waits for an operator.
 const ATTEMPTS: u32 = 8;
@@ -205,7 +204,7 @@ async fn obtain_key(
 }
 
 /// Whether this member has records of the attempt that made the key.
-fn ongoing(cluster: &crate::cluster::Cluster, key: &PublishedKey) -> bool {
+fn ongoing(cluster: &veil_node_core::cluster::Cluster, key: &PublishedKey) -> bool {
     let name = format!("epoch-{}-attempt-{}", key.epoch, key.attempt);
     cluster.data_dir.join("ceremony").join(name).is_dir()
 }

@@ -1,9 +1,9 @@
 //! A worker at work.
 //!
 //! # Flow
-//! 1. The steps of both roles up to the epoch: [`crate::role`].
-//! 2. From then on, side by side: certificates ([`crate::follow`]), telemetry of others and bodies of
-//!    jobs ([`crate::intake`]), locked manifests (`evaluate`).
+//! 1. The steps of both roles up to the epoch: [`veil_node_core::lifecycle`].
+//! 2. From then on, side by side: certificates ([`veil_node_core::follow`]), telemetry of others and bodies of
+//!    jobs ([`veil_node_core::ingress`]), locked manifests (`evaluate`).
 //! 3. When the Docker engine answers and the worker has caught up: containers (`enforce`) and its own
 //!    telemetry (`report`). Without an engine the worker offers nothing, and does the rest.
 //! 4. On a stop it says goodbye. Containers stay: their leases decide.
@@ -26,13 +26,22 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use veil_node_containers::{Docker, DockerError, Executor, Owner};
+use veil_node_core::{
+    board::StatusBoard,
+    config::{WorkerConfig, WorkerSection},
+    epoch::Epoch,
+    follow::Follower,
+    ingress,
+    lifecycle::{RoleError, Running, Sections, link_to},
+    status::Role,
+};
 use veil_protocol_spec::{
     Slot,
     scheduling::{ClusterState, UnixMillis},
 };
 
 pub use self::sequence::SequenceError;
-pub use crate::role::Secrets;
+pub use veil_node_core::lifecycle::Secrets;
 
 use self::{
     enforce::Enforcer,
@@ -41,15 +50,7 @@ use self::{
     report::Reporter,
     sequence::Sequence,
 };
-use crate::{
-    config::{WorkerConfig, WorkerSection},
-    epoch::Epoch,
-    follow::Follower,
-    intake,
-    role::{RoleError, Running, Sections, StatusBoard, link_to},
-    status::Role,
-    telemetry::{Sampler, Unreadable},
-};
+use crate::telemetry::{Sampler, Unreadable};
 
 /// Telemetry of others counts for this long after it was sampled.
 const TELEMETRY_MAX_AGE: UnixMillis = UnixMillis(120_000);
