@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -16,8 +16,9 @@ use crate::transport::{Channel, Inbound, Transport, TransportError, Transports};
 
 type Inboxes = BTreeMap<(ParticipantIndex, Channel), mpsc::Sender<Inbound>>;
 
-#[derive(Clone, Default)]
-pub(crate) struct MemoryNetwork {
+/// The network of one test; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryNetwork {
     inboxes: Arc<Mutex<Inboxes>>,
     /// Every message whose number is a multiple of it is lost; 0 loses none.
     lose_every: usize,
@@ -25,27 +26,37 @@ pub(crate) struct MemoryNetwork {
 }
 
 impl MemoryNetwork {
-    pub(crate) fn losing(every: usize) -> Self {
+    fn inboxes(&self) -> MutexGuard<'_, Inboxes> {
+        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A network that loses every message whose number is a multiple of `every`.
+    #[must_use]
+    pub fn losing(every: usize) -> Self {
         Self { lose_every: every, ..Self::default() }
     }
 
     /// A participant's end.
-    pub(crate) fn of(&self, me: ParticipantIndex) -> MemoryTransports {
+    #[must_use]
+    pub fn of(&self, me: ParticipantIndex) -> MemoryTransports {
         MemoryTransports { network: self.clone(), me }
     }
 
     /// Takes a participant down; opening a channel brings it up again.
-    pub(crate) fn kill(&self, me: ParticipantIndex) {
-        self.inboxes.lock().unwrap().retain(|(j, _), _| *j != me);
+    pub fn kill(&self, me: ParticipantIndex) {
+        self.inboxes().retain(|(j, _), _| *j != me);
     }
 
-    pub(crate) fn sent(&self) -> usize {
+    /// Messages sent so far, lost ones included.
+    #[must_use]
+    pub fn sent(&self) -> usize {
         self.sent.load(Ordering::Relaxed)
     }
 }
 
-#[derive(Clone)]
-pub(crate) struct MemoryTransports {
+/// All channels of one participant.
+#[derive(Clone, Debug)]
+pub struct MemoryTransports {
     network: MemoryNetwork,
     me: ParticipantIndex,
 }
@@ -59,13 +70,14 @@ impl Transports for MemoryTransports {
         _roster: &[PublicIdentity],
     ) -> (MemoryTransport, mpsc::Receiver<Inbound>) {
         let (sender, receiver) = mpsc::channel(16);
-        self.network.inboxes.lock().unwrap().insert((self.me, channel), sender);
+        self.network.inboxes().insert((self.me, channel), sender);
         (MemoryTransport { network: self.network.clone(), me: self.me, channel }, receiver)
     }
 }
 
-#[derive(Clone)]
-pub(crate) struct MemoryTransport {
+/// One channel of one participant.
+#[derive(Clone, Debug)]
+pub struct MemoryTransport {
     network: MemoryNetwork,
     me: ParticipantIndex,
     channel: Channel,
@@ -77,7 +89,7 @@ impl Transport for MemoryTransport {
         if self.network.lose_every > 0 && count.is_multiple_of(self.network.lose_every) {
             return Ok(());
         }
-        let inbox = self.network.inboxes.lock().unwrap().get(&(to, self.channel)).cloned();
+        let inbox = self.network.inboxes().get(&(to, self.channel)).cloned();
         let down = || TransportError::Unreachable { to, detail: "it is down".to_owned() };
         let inbox = inbox.ok_or_else(down)?;
         inbox.send((self.me, bytes.to_vec())).await.map_err(|_| down())
