@@ -55,9 +55,8 @@ mod resources;
 mod state;
 mod telemetry;
 
+pub use abi::keccak;
 pub use assignment::{Assignment, AssignmentError, Assignments, MAX_ASSIGNMENTS, Outcome};
-// Until its users import it from the ids.
-pub use crate::ids::ReplicaIndex;
 pub use binding::{Binding, BindingMismatch, ClusterScope, UnixMillis};
 pub use certificate::{
     AssignmentCertificate, CertificateBody, ChainError, GroupSignature, InvalidGroupSignature,

@@ -1,0 +1,327 @@
+//! Events of the swarm.
+
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    gossipsub::{self, MessageAcceptance, MessageId},
+    multiaddr::Protocol as Part,
+    request_response::{self, Message, OutboundFailure, ResponseChannel},
+    swarm::{ConnectionId, DialError, ListenError, SwarmEvent},
+};
+use tokio::sync::mpsc::error::TrySendError;
+use veil_protocol_spec::PeerIdHash;
+
+use super::{Actor, BehaviourEvent, Pending};
+use crate::{
+    budget::{Budget, Rate, SWIM_RATE},
+    command::{Gossip, Incoming, Responder, Verdict},
+    config::Limits,
+    error::RequestError,
+    gate::NotRegistered,
+    kind::{Lane, Protocol},
+    request::{Answer, Call},
+    swim,
+};
+
+/// The shortest time between two logged refusals: an unregistered peer cannot fill the log.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+type RequestEvent = request_response::Event<Call, Answer>;
+
+impl Actor {
+    pub(super) fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => {
+                let hash = self.swarm.behaviour().gate.hash_of(&event.peer);
+                if let (Some(hash), Ok(round_trip)) = (hash, event.result) {
+                    self.round_trips.record(hash, round_trip);
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => {
+                self.on_request(Lane::Bulk, event)
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Swim(event)) => {
+                self.on_request(Lane::Swim, event)
+            }
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
+                self.on_connected(peer_id, connection_id);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, endpoint, cause, .. } => {
+                let reason = cause.map(|cause| cause.to_string()).unwrap_or_default();
+                self.on_closed(peer_id, connection_id, endpoint.is_dialer(), &reason);
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. }
+                if !matches!(error, DialError::DialPeerConditionFalse(_)) =>
+            {
+                tracing::debug!(%peer, %error, "could not connect");
+            }
+            SwarmEvent::IncomingConnectionError { error, send_back_addr, .. } => {
+                self.on_refused(error, &send_back_addr);
+            }
+            SwarmEvent::NewListenAddr { address, .. } => {
+                let address = address.with(Part::P2p(*self.swarm.local_peer_id()));
+                tracing::info!(%address, "listening");
+                self.addresses.send_modify(|addresses| addresses.push(address));
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                let address = address.with(Part::P2p(*self.swarm.local_peer_id()));
+                self.addresses.send_modify(|addresses| addresses.retain(|known| *known != address));
+            }
+            SwarmEvent::ListenerClosed { reason: Err(error), .. }
+            | SwarmEvent::ListenerError { error, .. } => {
+                tracing::error!(%error, "a listener failed");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connected(&mut self, peer: PeerId, connection: ConnectionId) {
+        let link = self.links.entry(peer).or_default();
+        link.connections.push(connection);
+        let first = link.connections.len() == 1;
+        let Some(hash) = self.swarm.behaviour().gate.hash_of(&peer) else { return };
+        if first {
+            tracing::info!(peer = %hash, id = %peer, "connected");
+        }
+        // SWIM announces itself again later if its queue is full now.
+        let _ = self.to_swim.try_send(swim::Input::Connected(hash));
+        self.publish_connected();
+    }
+
+    fn on_closed(&mut self, peer: PeerId, connection: ConnectionId, dialer: bool, reason: &str) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.connections.retain(|known| *known != connection);
+        if !link.connections.is_empty() {
+            return;
+        }
+        let talks = link.talks;
+        self.links.remove(&peer);
+        if let Some(hash) = self.swarm.behaviour().gate.hash_of(&peer) {
+            self.round_trips.forget(&hash);
+            if dialer && !talks {
+                tracing::warn!(
+                    peer = %hash,
+                    "the peer closes connections at once: is this node registered where it looks?"
+                );
+                self.shunned_by.insert(hash);
+            } else {
+                tracing::info!(peer = %hash, reason, "disconnected");
+            }
+        }
+        self.publish_connected();
+    }
+
+    /// The peer has sent a message: this node is in its directory.
+    fn on_talk(&mut self, peer: PeerId) {
+        if let Some(link) = self.links.get_mut(&peer).filter(|link| !link.talks) {
+            link.talks = true;
+            self.dialer.reset(&peer);
+            if let Some(hash) = self.swarm.behaviour().gate.hash_of(&peer) {
+                self.shunned_by.remove(&hash);
+            }
+        }
+    }
+
+    fn publish_connected(&self) {
+        let gate = &self.swarm.behaviour().gate;
+        let connected = self.links.keys().filter_map(|peer| gate.hash_of(peer)).collect();
+        self.connected.send_if_modified(|known| {
+            let changed = *known != connected;
+            *known = connected;
+            changed
+        });
+    }
+
+    fn on_refused(&mut self, error: ListenError, from: &Multiaddr) {
+        let ListenError::Denied { cause } = error else {
+            tracing::debug!(%from, %error, "an incoming connection failed");
+            return;
+        };
+        self.counters.lock().refused_connections += 1;
+        let now = Instant::now();
+        if self.last_refusal_log.is_some_and(|last| now - last < REFUSAL_LOG_INTERVAL) {
+            return;
+        }
+        self.last_refusal_log = Some(now);
+        match cause.downcast::<NotRegistered>() {
+            Ok(NotRegistered(peer)) => {
+                tracing::warn!(%peer, %from, "refused a connection: the peer is not registered");
+            }
+            Err(cause) => tracing::warn!(%from, %cause, "refused a connection"),
+        }
+    }
+
+    fn on_gossip(&mut self, event: gossipsub::Event) {
+        match event {
+            gossipsub::Event::Message { propagation_source, message_id, message } => {
+                self.on_message(propagation_source, message_id, message);
+            }
+            gossipsub::Event::Subscribed { peer_id, .. } => self.on_talk(peer_id),
+            gossipsub::Event::SlowPeer { peer_id, .. } => {
+                tracing::warn!(peer = %peer_id, "gossip to this peer is delayed or dropped");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_message(&mut self, relay: PeerId, id: MessageId, message: gossipsub::Message) {
+        let gate = &self.swarm.behaviour().gate;
+        let author = message.source.and_then(|author| gate.hash_of(&author));
+        let topic = self.topics.find(&message.topic);
+        let (Some(author), Some(topic)) = (author, topic) else {
+            // The relay may know a registration that this node has not read yet.
+            tracing::debug!(%relay, "ignored gossip of an unregistered author");
+            self.swarm.behaviour_mut().gossip.report_message_validation_result(
+                &id,
+                &relay,
+                MessageAcceptance::Ignore,
+            );
+            return;
+        };
+        let verdict = Arc::new(Verdict {
+            topic,
+            message: id,
+            relay,
+            given: AtomicBool::new(false),
+            commands: self.commands_back.clone(),
+        });
+        let bytes: Arc<[u8]> = message.data.into();
+        self.counters.topic(topic, |count| count.receive(bytes.len()));
+        let counters = &self.counters;
+        self.subscribers.entry(topic).or_default().retain(|queue| {
+            let gossip = Gossip::new(author, Arc::clone(&bytes), Arc::clone(&verdict));
+            match queue.try_send(gossip) {
+                Ok(()) => true,
+                Err(TrySendError::Closed(_)) => false,
+                Err(TrySendError::Full(_)) => {
+                    tracing::warn!(%topic, "a slow subscriber lost a message");
+                    counters.topic(topic, |count| count.dropped += 1);
+                    true
+                }
+            }
+        });
+    }
+
+    fn on_request(&mut self, lane: Lane, event: RequestEvent) {
+        match event {
+            RequestEvent::Message { peer, connection_id, message, .. } => {
+                self.on_talk(peer);
+                match message {
+                    Message::Request { request, channel, .. } => {
+                        self.on_call(peer, connection_id, request, channel);
+                    }
+                    Message::Response { request_id, response } => {
+                        let Some(pending) = self.finish(lane, peer, request_id) else {
+                            return;
+                        };
+                        let Pending { to, protocol, reply } = pending;
+                        let result = response.into_result(to, protocol);
+                        if let Ok(bytes) = &result {
+                            self.counters.protocol(protocol, |count| count.receive(bytes.len()));
+                        }
+                        let _ = reply.send(result); // the caller may have given up
+                    }
+                }
+            }
+            RequestEvent::OutboundFailure { peer, request_id, error, .. } => {
+                if let Some(pending) = self.finish(lane, peer, request_id) {
+                    let error = self.explain(pending.to, pending.protocol, &error);
+                    let _ = pending.reply.send(Err(error)); // the caller may have given up
+                }
+            }
+            RequestEvent::InboundFailure { peer, error, .. } => {
+                tracing::debug!(%peer, %error, "a request was not answered");
+            }
+            RequestEvent::ResponseSent { .. } => {}
+        }
+    }
+
+    fn explain(&self, to: PeerIdHash, protocol: Protocol, error: &OutboundFailure) -> RequestError {
+        match error {
+            OutboundFailure::DialFailure | OutboundFailure::ConnectionClosed
+                if self.shunned_by.contains(&to) =>
+            {
+                RequestError::Shunned(to)
+            }
+            OutboundFailure::DialFailure => RequestError::NotConnected(to),
+            OutboundFailure::Timeout => RequestError::Timeout(to),
+            OutboundFailure::UnsupportedProtocols => RequestError::Unsupported(to, protocol),
+            OutboundFailure::ConnectionClosed | OutboundFailure::Io(_) => {
+                RequestError::Broken(to, error.to_string())
+            }
+        }
+    }
+
+    fn on_call(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        call: Call,
+        channel: ResponseChannel<Answer>,
+    ) {
+        let (protocol, bytes) = match call {
+            Call::Read(protocol, bytes) => (protocol, bytes),
+            Call::TooLarge => return self.turn_away(peer, channel, Answer::TooLarge),
+            Call::Malformed => return self.turn_away(peer, channel, Answer::Malformed),
+        };
+        let Some(from) = self.swarm.behaviour().gate.hash_of(&peer) else {
+            return; // the peer has just left the directory; the gate closes its connection
+        };
+        let commands = self.commands_back.clone();
+        let responder = Responder { protocol, channel, commands };
+        let len = bytes.len();
+        if protocol == Protocol::Swim {
+            if !self.within_budget(Lane::Swim, peer) {
+                self.counters.protocol(protocol, |count| count.dropped += 1);
+                return responder.send(Answer::Busy);
+            }
+            self.counters.protocol(protocol, |count| count.receive(len));
+            responder.send(Answer::Done(Vec::new()));
+            // SWIM expects loss: a full queue needs no answer.
+            let _ = self.to_swim.try_send(swim::Input::Packet { from, connection, bytes });
+            return;
+        }
+        let within_budget = self.within_budget(Lane::Bulk, peer);
+        let server = self.servers.get(&protocol);
+        let refused = match server {
+            None => Some((Answer::Unsupported, responder)),
+            Some(_) if !within_budget => Some((Answer::Busy, responder)),
+            Some(queue) => match queue.try_send(Incoming { from, bytes, responder }) {
+                Ok(()) => None,
+                Err(TrySendError::Full(request)) => Some((Answer::Busy, request.responder)),
+                Err(TrySendError::Closed(request)) => {
+                    Some((Answer::Unsupported, request.responder))
+                }
+            },
+        };
+        self.counters.protocol(protocol, |count| match &refused {
+            None => count.receive(len),
+            Some(_) => count.dropped += 1,
+        });
+        if let Some((answer, responder)) = refused {
+            tracing::debug!(%from, %protocol, ?answer, "refused a request");
+            responder.send(answer);
+        }
+    }
+
+    fn within_budget(&mut self, lane: Lane, peer: PeerId) -> bool {
+        let Limits { requests_per_second: per_second, request_burst: burst, .. } = self.limits;
+        let rate = match lane {
+            Lane::Swim => SWIM_RATE,
+            Lane::Bulk => Rate { per_second, burst },
+        };
+        let now = Instant::now();
+        let budget = self.budgets.entry((lane, peer));
+        budget.or_insert_with(|| Budget::full(rate, now)).take(rate, now)
+    }
+
+    fn turn_away(&mut self, peer: PeerId, channel: ResponseChannel<Answer>, answer: Answer) {
+        tracing::warn!(%peer, ?answer, "refused a request");
+        let _ = self.swarm.behaviour_mut().requests.send_response(channel, answer);
+    }
+}

@@ -1,0 +1,252 @@
+//! Starts the tasks of a network.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, Swarm, SwarmBuilder,
+    connection_limits::{self, ConnectionLimits},
+    multiaddr::Protocol as Part,
+    noise, ping,
+    swarm::SwarmEvent,
+    tcp, yamux,
+};
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use veil_protocol_spec::PeerIdHash;
+
+use super::{Actor, Behaviour};
+use crate::{
+    blob::Blobs,
+    config::NetworkConfig,
+    dialer::Dialer,
+    directory::Directory,
+    error::NetworkError,
+    gate::{Gate, split_peer},
+    gossip, identity,
+    kind::{Lane, scope_tag},
+    network::{Inner, Network},
+    request,
+    round_trips::RoundTrips,
+    swim::{self, Liveness},
+    traffic::{Counters, Wire},
+};
+
+/// How long it may take to bind the listen addresses.
+const BIND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Idle connections stay open; SWIM and the transports notice when one is dead.
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Simultaneous dials make two; a restart of either side adds one each.
+const CONNECTIONS_PER_PEER: u32 = 4;
+/// Incoming connections that have not proved their identity yet.
+const MAX_PENDING_INCOMING: u32 = 64;
+/// SWIM messages that wait for the membership task; further ones are lost, as SWIM expects.
+const SWIM_QUEUE: usize = 1024;
+
+fn swarm(
+    config: &NetworkConfig,
+    directory: &Directory,
+    topics: &gossip::Topics,
+    registry: &mut Registry,
+) -> Result<Swarm<Behaviour>, NetworkError> {
+    let transport = |error: &dyn core::fmt::Display| NetworkError::Transport(error.to_string());
+    let key = identity::keypair(&config.identity).ok_or(NetworkError::Identity)?;
+    let bootstrap = config
+        .bootstrap
+        .iter()
+        .map(|address| split_peer(address).ok_or_else(|| NetworkError::Bootstrap(address.clone())))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut gate = Gate::new(key.public().to_peer_id(), bootstrap);
+    gate.update(directory);
+    let scope = scope_tag(&config.scope);
+    let limits = ConnectionLimits::default()
+        .with_max_established(Some(config.limits.connections))
+        .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER))
+        .with_max_pending_incoming(Some(MAX_PENDING_INCOMING));
+    let behaviour = Behaviour {
+        gate,
+        limits: connection_limits::Behaviour::new(limits),
+        gossip: gossip::behaviour(&key, &scope, topics, directory.len())?,
+        ping: ping::Behaviour::new(ping::Config::new()),
+        requests: request::behaviour(&scope, Lane::Bulk),
+        swim: request::behaviour(&scope, Lane::Swim),
+        streams: libp2p_stream::Behaviour::new(),
+    };
+    let tcp = tcp::Config::default().nodelay(true);
+    let swarm = SwarmBuilder::with_existing_identity(key)
+        .with_tokio()
+        .with_tcp(tcp, noise::Config::new, yamux::Config::default)
+        .map_err(|e| transport(&e))?
+        .with_quic()
+        .with_dns()
+        .map_err(|e| transport(&e))?
+        .with_bandwidth_metrics(registry)
+        .with_behaviour(|_| behaviour)
+        .map_err(|e| transport(&e))?
+        .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE_CONNECTION_TIMEOUT))
+        .build();
+    Ok(swarm)
+}
+
+impl Network {
+    /// Starts listening and joins the cluster through the bootstrap peers. Returns when all listen
+    /// addresses are bound; connections follow on their own.
+    ///
+    /// # Errors
+    /// [`NetworkError`] if an address, the identity or a bootstrap address is invalid.
+    pub async fn start(
+        config: NetworkConfig,
+        directory: watch::Receiver<Arc<Directory>>,
+    ) -> Result<Self, NetworkError> {
+        let scope = scope_tag(&config.scope);
+        let topics = gossip::Topics::new(&scope);
+        let now = directory.borrow().clone();
+        let mut registry = Registry::default();
+        let swarm = swarm(&config, &now, &topics, &mut registry)?;
+        let streams = swarm.behaviour().streams.new_control();
+        let peer_id = *swarm.local_peer_id();
+
+        let counters = Counters::default();
+        let round_trips = RoundTrips::default();
+        let (commands, command_queue) = mpsc::unbounded_channel();
+        let (to_swim, swim_queue) = mpsc::channel(SWIM_QUEUE);
+        let (connected_sender, connected) = watch::channel(BTreeSet::new());
+        let (address_sender, addresses) = watch::channel(Vec::new());
+        let (liveness_sender, liveness) = watch::channel(Liveness::default());
+        let mut actor = Actor {
+            swarm,
+            topics,
+            limits: config.limits,
+            directory: directory.clone(),
+            commands: command_queue,
+            commands_back: commands.clone(),
+            to_swim: to_swim.clone(),
+            subscribers: HashMap::new(),
+            servers: HashMap::new(),
+            pending: HashMap::new(),
+            lanes: HashMap::new(),
+            links: HashMap::new(),
+            shunned_by: BTreeSet::new(),
+            budgets: HashMap::new(),
+            dialer: Dialer::default(),
+            connected: connected_sender,
+            addresses: address_sender,
+            counters: counters.clone(),
+            round_trips: round_trips.clone(),
+            last_refusal_log: None,
+        };
+        actor.listen(&config.listen).await?;
+
+        let announced = if config.announce.is_empty() {
+            addresses.borrow().clone()
+        } else {
+            config.announce.clone()
+        };
+        // A membership record already names its peer.
+        let announced: Vec<Multiaddr> = announced
+            .into_iter()
+            .map(|address| split_peer(&address).map_or(address, |(_, address)| address))
+            .collect();
+        let membership = swim::Start {
+            identity: config.identity.clone(),
+            scope: scope.clone(),
+            addresses: announced,
+            config: config.swim,
+            directory: directory.clone(),
+            connected: connected.clone(),
+            commands: commands.clone(),
+            liveness: liveness_sender,
+        };
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let blobs = Blobs::new(&scope, streams, counters.clone(), config.limits.blob_serves);
+        tasks.spawn(swim::run(membership, swim_queue, stop.clone()));
+        blobs.serve(&tasks, &stop);
+        tasks.spawn(actor.run(stop.clone()));
+        tasks.close();
+
+        let inner = Inner {
+            me: PeerIdHash::of(&config.identity.public()),
+            peer_id,
+            commands,
+            swim: to_swim,
+            liveness,
+            connected,
+            addresses,
+            directory,
+            counters,
+            round_trips,
+            wire: Wire::new(registry),
+            blobs,
+            queue: config.limits.queue.max(1),
+            tasks,
+            _stop_on_drop: stop.clone().drop_guard(),
+            stop,
+        };
+        let network = Self { inner: Arc::new(inner) };
+        tracing::info!(me = %network.me(), id = %peer_id, "the network is up");
+        Ok(network)
+    }
+}
+
+impl Actor {
+    /// Binds all addresses. Returns when each listener has reported one.
+    async fn listen(&mut self, listen: &[Multiaddr]) -> Result<(), NetworkError> {
+        let failed = |address: &Multiaddr, reason: String| NetworkError::Listen {
+            address: address.clone(),
+            reason,
+        };
+        let mut waiting = HashMap::new();
+        for address in listen {
+            check_port(address).map_err(|e| failed(address, e.to_string()))?;
+            let listener = self.swarm.listen_on(address.clone());
+            let listener = listener.map_err(|e| failed(address, e.to_string()))?;
+            waiting.insert(listener, address);
+        }
+        let bound = async {
+            while !waiting.is_empty() {
+                let event = self.swarm.select_next_some().await;
+                match &event {
+                    SwarmEvent::NewListenAddr { listener_id, .. } => {
+                        waiting.remove(listener_id);
+                    }
+                    SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
+                        if let Some(address) = waiting.get(listener_id) {
+                            return Err(failed(address, format!("{reason:?}")));
+                        }
+                    }
+                    _ => {}
+                }
+                self.on_event(event);
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(BIND_TIMEOUT, bound).await {
+            Ok(bound) => bound,
+            Err(_) => {
+                let address = waiting.into_values().next().cloned();
+                let address = address.unwrap_or_else(Multiaddr::empty);
+                Err(failed(&address, "the system did not answer in time".to_owned()))
+            }
+        }
+    }
+}
+
+/// libp2p lets several sockets share a TCP port: two nodes with the same port would each get some of
+/// the connections. The system refuses a taken port to a socket that does not ask to share it.
+fn check_port(address: &Multiaddr) -> io::Result<()> {
+    let parts: Vec<_> = address.iter().collect();
+    let socket = match parts.as_slice() {
+        [Part::Ip4(ip), Part::Tcp(port)] => SocketAddr::from((*ip, *port)),
+        [Part::Ip6(ip), Part::Tcp(port)] => SocketAddr::from((*ip, *port)),
+        _ => return Ok(()),
+    };
+    TcpListener::bind(socket).map(drop)
+}
