@@ -12,6 +12,7 @@ use veil_node_driver::memory::{MemoryNetwork, MemoryTransports};
 use self::doubles::{TestChain, TestSource, identity, roster, scope, timing};
 use super::*;
 
+mod crashes;
 mod doubles;
 mod p2p;
 
