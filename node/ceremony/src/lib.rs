@@ -58,5 +58,5 @@ pub use self::{
     propose::{ProposeOptions, Proposed, abort, erase_failed_attempt, propose},
     reference_string::{ReferenceStringError, ReferenceStringSource},
     single_party::SinglePartyReference,
-    status::{CeremonyStatus, StatusBoard, read_status, status_file, unix_seconds},
+    status::{CeremonyProgress, CeremonyStatus, read_status, status_file, unix_seconds},
 };

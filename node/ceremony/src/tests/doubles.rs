@@ -19,7 +19,7 @@ use veil_protocol_spec::{
     scheduling::{ClusterScope, ReferenceStringOrigin, keccak},
 };
 
-use crate::ceremony::*;
+use crate::*;
 
 pub(super) fn scope() -> ClusterScope {
     ClusterScope {
