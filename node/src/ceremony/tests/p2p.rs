@@ -4,7 +4,8 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::driver::P2pLinks;
-use veil_node_p2p::{Directory, Multiaddr, Network, NetworkConfig, Peer, Roles};
+use veil_node_p2p::{Directory, Multiaddr, Network, NetworkConfig, Peer};
+use veil_protocol_spec::registry::Roles;
 
 struct Node {
     network: Network,
