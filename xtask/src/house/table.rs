@@ -56,8 +56,11 @@ pub(super) const RUNTIME: &str = "tokio";
 pub(super) const FHE: &str = "tfhe";
 /// Protocol crates that compute under encryption; all others build without [`FHE`].
 pub(super) const UNDER_ENCRYPTION: &[&str] = &["veil-keygen-ceremony", "veil-scheduler"];
-/// The protocol crate that may have [`RUNTIME`] in its tree.
-pub(super) const WITH_RUNTIME_BENEATH: &str = "veil-committee-agreement";
+/// The protocol crate that has Malachite's core beneath it.
+pub(super) const AGREEMENT_CRATE: &str = "veil-committee-agreement";
+/// What Malachite's core brings into that crate's tree: the runtime, which it does not start, and the
+/// type of peer ids, which does no I/O.
+pub(super) const BENEATH_AGREEMENT: &[&str] = &[RUNTIME, "libp2p-identity"];
 
 const fn row(
     kind: Kind,
