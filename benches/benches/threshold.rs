@@ -156,15 +156,17 @@ fn decryption(c: &mut Criterion) {
             move || drop(black_box(member.partial(blocks)))
         });
     }
-    for (name, with_liars) in [("decrypt::combine", false), ("decrypt::combine_t_liars", true)] {
+    for (name, with_culprits) in
+        [("decrypt::combine", false), ("decrypt::combine_t_culprits", true)]
+    {
         per_committee(c, name, BLOCKS, |committee| {
             let mut partials: Vec<_> = decryptors(committee)
                 .iter()
                 .map(|m| (m.participant(), m.partial(&blocks).expect("blocks of the dimension")))
                 .collect();
-            if with_liars {
-                let liars = partials.iter_mut().take(committee.max_faulty().get());
-                liars.flat_map(|(_, bytes)| bytes).for_each(|byte| *byte ^= 2);
+            if with_culprits {
+                let culprits = partials.iter_mut().take(committee.max_faulty().get());
+                culprits.flat_map(|(_, bytes)| bytes).for_each(|byte| *byte ^= 2);
             }
             move || {
                 let views: Vec<_> = partials.iter().map(|(j, b)| (*j, b.as_slice())).collect();

@@ -9,8 +9,9 @@ use tfhe::{
 };
 use veil_protocol_spec::{Address, Blake3Digest, scheduling::ProofMetadata};
 use veil_scheduler::{
-    EncryptedBid, auction, circuit_id, cleartext, encrypt_bid, verify_and_expand_bid, verify_bid,
+    EncryptedBid, auction, circuit_id, encrypt_bid, verify_and_expand_bid, verify_bid,
 };
+use veil_scheduler_plan::cleartext;
 
 use crate::{
     baseline::{self, MAX_NODES},
@@ -129,12 +130,12 @@ impl Bench<'_> {
         let (seconds, core_seconds) = (watch.wall(), watch.cpu());
         let squashed = outputs.squash(self.key)?;
         let found = auction::decode(&self.decrypt(&squashed), bids.len());
-        let pbs = outputs.ledger().look_ups();
+        let pbs = outputs.cost().look_ups();
         Ok(AuctionFigures {
             bid,
             pbs,
             pbs_per_bid: pbs as f64 / f64::from(count),
-            depth: outputs.ledger().depth(),
+            depth: outputs.cost().depth(),
             seconds,
             core_seconds,
             squashed_blocks: outputs.len(),

@@ -22,10 +22,10 @@ use veil_protocol_spec::{
     },
 };
 use veil_scheduler::{
-    EvaluationKey, Inputs, Plan, PublicInputs, ReferenceString, SquashedOutputs, cleartext,
-    encrypt, encrypt_request, evaluate, verify, verify_and_expand, verify_and_expand_request,
-    verify_request,
+    EvaluationKey, Inputs, ReferenceString, SquashedOutputs, encrypt, encrypt_request, evaluate,
+    verify, verify_and_expand, verify_and_expand_request, verify_request,
 };
+use veil_scheduler_plan::{cleartext, inputs::PublicInputs, plan::Plan};
 
 use crate::{
     baseline::{self, Apart, MAX_NODES, Request},
@@ -322,7 +322,7 @@ impl Bench<'_> {
             .chunks(plan.digits_per_replica())
             .map(|digits| digits.iter().rev().fold(0, |sum, digit| sum << 4 | usize::from(*digit)))
             .collect();
-        let pbs = outputs.ledger().look_ups();
+        let pbs = outputs.cost().look_ups();
         let per_decision = (seconds + squash_seconds) / slot.decisions();
         Ok(CircuitFigures {
             telemetry,
@@ -330,7 +330,7 @@ impl Bench<'_> {
             pbs,
             pbs_per_node_job: pbs as f64 / slot.decisions(),
             pbs_of_late_expansion: all_pbs.saturating_sub(pbs),
-            depth: outputs.ledger().depth(),
+            depth: outputs.cost().depth(),
             seconds,
             core_seconds,
             memory_bytes_per_node: memory as u64 + telemetry.expanded_memory_bytes,

@@ -356,9 +356,9 @@ mod tests {
                 let mut shares = share(secret, 2 * t, committee, &mut rng);
                 let opening = Opening::new(committee, 2 * t);
                 prop_assert_eq!(opening.open(&shares), Ok(secret));
-                let liars = 1 + rng.next_u64() as usize % t;
+                let culprits = 1 + rng.next_u64() as usize % t;
                 let start = rng.next_u64() as usize % committee.n();
-                for i in 0..liars {
+                for i in 0..culprits {
                     shares[(start + i) % committee.n()] += error(&mut rng);
                 }
                 prop_assert_eq!(opening.open(&shares), Err(Inconsistent));

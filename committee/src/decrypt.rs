@@ -259,13 +259,13 @@ impl PartialDecryptor {
     }
 }
 
-/// Phases opened from partial decryptions, and who lied.
+/// Phases opened from partial decryptions, and whose shares were wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Combined {
     /// m 2^123 + e + E per block.
     pub phases: Vec<u128>,
     /// Participants with a wrong share in at least one element, ascending.
-    pub liars: Vec<ParticipantIndex>,
+    pub culprits: Vec<ParticipantIndex>,
 }
 
 impl Combined {
@@ -303,19 +303,19 @@ fn combine_degree<const D: usize>(
     blocks: usize,
 ) -> Result<Combined, NotYet> {
     let len = partial_len(committee, blocks);
-    let (usable, wrong): (Vec<_>, Vec<_>) =
+    let (well_formed, wrong): (Vec<_>, Vec<_>) =
         partials.iter().partition(|(_, bytes)| bytes.len() == len);
-    let mut is_liar = [false; 16];
-    wrong.iter().for_each(|(j, _)| is_liar[j.position()] = true);
+    let mut is_culprit = [false; 16];
+    wrong.iter().for_each(|(j, _)| is_culprit[j.position()] = true);
     let needed = committee.signing_threshold().get();
-    let received = usable.len();
+    let received = well_formed.len();
     if received < needed {
         return Err(NotYet { needed, received });
     }
     // Shares believed so far come first: one interpolation serves all elements while the first t+1
     // are right.
     let degree = committee.max_faulty().get();
-    let mut order: Vec<(ParticipantIndex, &[u8])> = usable;
+    let mut order: Vec<(ParticipantIndex, &[u8])> = well_formed;
     let mut fast = FastPath::<D>::new(&order, degree);
     let mut phases = Vec::with_capacity(blocks + D);
     for at in 0..len / (16 * D) {
@@ -325,18 +325,18 @@ fn combine_degree<const D: usize>(
             Some(decoded) => decoded,
             None => {
                 let decoded = decode(committee, &shares)?;
-                decoded.wrong.iter().for_each(|j| is_liar[j.position()] = true);
-                order.sort_by_key(|(j, _)| is_liar[j.position()]);
+                decoded.wrong.iter().for_each(|j| is_culprit[j.position()] = true);
+                order.sort_by_key(|(j, _)| is_culprit[j.position()]);
                 fast = FastPath::new(&order, degree);
                 decoded
             }
         };
-        wrong.iter().for_each(|j| is_liar[j.position()] = true);
+        wrong.iter().for_each(|j| is_culprit[j.position()] = true);
         phases.extend(value.0);
     }
     phases.truncate(blocks);
-    let liars = committee.participants().filter(|j| is_liar[j.position()]).collect();
-    Ok(Combined { phases, liars })
+    let culprits = committee.participants().filter(|j| is_culprit[j.position()]).collect();
+    Ok(Combined { phases, culprits })
 }
 
 fn read_element<const D: usize>(bytes: &[u8], at: usize) -> Element<u128, D> {

@@ -11,21 +11,29 @@
 //! asks its receiver for its share and counts only from the member that signed it. No message
 //! carries a ciphertext.
 //!
+//! # Inputs and effects
+//! Inputs are those of every [`Machine`](veil_committee_machine::Machine), and
+//! [`authorise`](Decryptor::authorise) and [`forget`](Decryptor::forget). The record is the
+//! [`DecryptionCounter`]; the effects of its own are [`DecryptionEffect`]. The order of calls is that
+//! of [every machine](veil_committee_machine#call-order).
+//!
 //! # Flow
 //! 1. [`authorise`](Decryptor::authorise): the member has recomputed the outputs from the locked
-//!    manifest. Check lock, key, epoch, size and budget; compute the share; count its blocks; emit
-//!    [`Effect::Persist`].
-//! 2. [`persisted`](Decryptor::persisted): now the share may leave; [`Effect::Broadcast`].
-//! 3. `Partial`: keep the first of each sender. As soon as 2t+1 agree, [`Effect::Complete`], with
-//!    [`Effect::LiarFound`] for each share that does not; the same for one that comes later.
-//! 4. [`handle_timeout`](Decryptor::handle_timeout): ask those whose shares are outstanding, in
-//!    rounds, then name them in [`Effect::Outstanding`]. The request stays open.
-//! 5. `Request`: answer with this member's share of outputs that it authorised itself; anything
-//!    else is [`Effect::Refused`] and computed never.
+//!    manifest. Check lock, key, epoch, size and budget; compute the share; count its blocks;
+//!    persist the counter.
+//! 2. `persisted`: now the share may leave, to all. If the counter cannot be stored the share stays,
+//!    its blocks stay counted, and the shares of the others may complete the request.
+//! 3. `Partial`: keep the first of each sender. As soon as 2t+1 agree,
+//!    [`DecryptionEffect::Complete`], with [`DecryptionEffect::WrongShare`] for each share that does
+//!    not; the same for one that comes later.
+//! 4. `handle_timeout`: ask those whose shares are outstanding, in rounds, then name them in
+//!    [`DecryptionEffect::Outstanding`]. The request stays open.
+//! 5. `Request`: answer with this member's share of outputs that it authorised itself; refuse
+//!    anything else ([`DecryptionEffect::Refused`]) and never compute it.
 //!
 //! # State
-//! Kept here are open requests (at most [`MAX_OPEN`]), complete ones for answers and for late liars
-//! (the last [`MAX_COMPLETE`], or until [`forget`](Decryptor::forget)), what was authorised in the
+//! Kept here are open requests (at most [`MAX_OPEN`]), complete ones for answers and to judge late
+//! shares (the last [`MAX_COMPLETE`], or until [`forget`](Decryptor::forget)), what was authorised in the
 //! last [`MAX_SLOTS`] slots, and shares that came before step 1 (the last [`MAX_EARLY`] of each
 //! sender, only if it brought them itself; what is dropped is asked for again).
 //!
@@ -35,43 +43,90 @@
 //! outputs, so the same bytes are sent again. What earlier slots were authorised for is not stored:
 //! that a slot's outputs cannot change over a restart rests on their being recomputed.
 //!
-//! # Call order
-//! After every input drain [`poll_effect`](Decryptor::poll_effect), and do what comes out in order.
+//! # Caveats
 //! The machine is deterministic: same inputs, same effects.
+//!
+//! # Example
+//! A committee of one, whose share of the key is the key:
+//!
+//! ```
+//! # use veil_committee::{
+//! #     decrypt::{PartialDecryptor, SquashedBlock},
+//! #     prf::SetKey, ring::Element, subsets::key_sets,
+//! # };
+//! # use veil_protocol_spec::{
+//! #     Address, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeySetDigest, Slot,
+//! #     decryption::{ManifestLock, RequestContext}, identity::SecretIdentity,
+//! #     scheduling::{Binding, ClusterScope},
+//! # };
+//! use veil_committee::decryption::{DecryptionEffect, Decryptor, RecomputedOutputs};
+//! use veil_committee_machine::{Effect, Machine};
+//! use veil_protocol_spec::decryption::DecryptionCounter;
+//!
+//! # let scope = ClusterScope {
+//! #     chain_id: ChainId(1), contract: Address([2; 20]), cluster: ClusterId([3; 32]),
+//! # };
+//! # let binding = Binding { scope, key_set: KeySetDigest([4; 32]), epoch: Epoch(0) };
+//! # let committee = Committee::new(1).unwrap();
+//! # let me = committee.participants().next().unwrap();
+//! # let identity = SecretIdentity::from_bytes(&[1; 32]).unwrap();
+//! # let key = [Element::<u128, 1>::ONE(); 8];
+//! # let keys: Vec<_> =
+//! #     key_sets(committee).into_iter().map(|set| (set, SetKey::new([5; 32]))).collect();
+//! # let (Binding { key_set, epoch, .. }, slot, manifest) = (binding, Slot(7), Blake3Digest([6; 32]));
+//! # let share = PartialDecryptor::new(committee, me, &key, &keys, &key_set, epoch);
+//! # let digest = ManifestLock::vote_digest(&binding, slot, 0, &manifest);
+//! # let votes = vec![(me, identity.sign(&digest))];
+//! # let lock = ManifestLock { binding, slot, round: 0, manifest, votes };
+//! let roster = vec![identity.public()];
+//! let mut machine = Decryptor::new(share, identity, roster, DecryptionCounter::default()).unwrap();
+//!
+//! // This member evaluated the locked manifest: one block, which encrypts 5.
+//! let blocks = vec![SquashedBlock { mask: vec![0; 8], body: 5 << 123 }];
+//! let context = RequestContext { key_set, epoch, slot, manifest };
+//! machine.authorise(RecomputedOutputs { context, blocks }, &lock, 0).unwrap();
+//!
+//! // Nothing leaves before the counter is durable.
+//! let Some(Effect::Persist { id, record }) = machine.poll_effect() else { panic!() };
+//! assert_eq!((record.blocks, machine.poll_effect()), (1, None));
+//! machine.persisted(id);
+//! assert!(matches!(machine.poll_effect(), Some(Effect::Broadcast(_))));
+//! let Some(Effect::Special(DecryptionEffect::Complete(done))) = machine.poll_effect() else {
+//!     panic!()
+//! };
+//! assert_eq!(done.combined.messages(), [5]);
+//! ```
 
+mod authorisations;
 pub mod effect;
+mod machine;
 mod request;
-mod slots;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use rayon::prelude::*;
+use veil_committee_machine::{Effect, Millis, PersistId};
 use veil_protocol_spec::{
-    Blake3Digest, Committee, ParticipantIndex, PublicIdentity, Wire,
+    Blake3Digest, Committee, ParticipantIndex, PublicIdentity,
     ceremony::Bytes,
     decryption::{
-        DecryptionMessage, DecryptionPayload, MAX_BLOCKS_PER_REQUEST, ManifestLock, RequestContext,
-        RequestId,
+        DecryptionCounter, DecryptionMessage, DecryptionPayload, MAX_BLOCKS_PER_REQUEST,
+        ManifestLock, RequestContext, RequestId,
     },
     identity::SecretIdentity,
     scheduling::Binding,
 };
 
-pub use veil_protocol_spec::decryption::DecryptionCounter;
-
+pub use self::authorisations::MAX_SLOTS;
 pub use self::effect::{
-    Completion, Effect, Evidence, Fault, InvalidEvidence, RecomputedOutputs, Refusal,
-    RequestStatus, Retry, Skip, Verdict, WrongMembership, wrong_shares,
+    Completion, DecryptionEffect, Evidence, Fault, InvalidEvidence, RecomputedOutputs, Refusal,
+    RequestStatus, Retry, Skip, WrongMembership, wrong_shares,
 };
-pub use self::slots::MAX_SLOTS;
 use self::{
-    request::{Own, Request, repeated},
-    slots::Slots,
+    authorisations::Authorisations,
+    request::{DecryptorEffect, Own, Request},
 };
-use crate::{
-    decrypt::{Flooding, PartialDecryptor},
-    frost::{Millis, PersistId},
-};
+use crate::decrypt::{Flooding, PartialDecryptor};
 
 /// Requests that may wait for other members at a time.
 pub const MAX_OPEN: usize = 64;
@@ -94,11 +149,10 @@ pub struct Decryptor {
     counter: DecryptionCounter,
     requests: BTreeMap<RequestId, Request>,
     complete: VecDeque<RequestId>,
-    slots: Slots,
+    authorised: Authorisations,
     early: BTreeMap<ParticipantIndex, VecDeque<DecryptionMessage>>,
-    timer: Option<Millis>,
     next_persist: u64,
-    effects: VecDeque<Effect>,
+    effects: VecDeque<DecryptorEffect>,
 }
 
 impl Decryptor {
@@ -128,9 +182,8 @@ impl Decryptor {
             counter,
             requests: BTreeMap::new(),
             complete: VecDeque::new(),
-            slots: Slots::default(),
+            authorised: Authorisations::default(),
             early: BTreeMap::new(),
-            timer: None,
             next_persist: 0,
             effects: VecDeque::new(),
         })
@@ -149,7 +202,7 @@ impl Decryptor {
         self.decryptor.committee()
     }
 
-    /// Whose machine it is.
+    /// The member that runs this machine.
     #[must_use]
     pub const fn participant(&self) -> ParticipantIndex {
         self.decryptor.participant()
@@ -185,12 +238,11 @@ impl Decryptor {
         }
         let digests: Vec<Blake3Digest> = blocks.par_iter().map(|block| block.digest()).collect();
         let id = RequestId::of(&context, &digests);
-        let counted = self.slots.check(&context, id)?;
+        let counted = self.authorised.check(&context, id)?;
         if let Some(request) = self.requests.get_mut(&id) {
             if !request.complete && request.ask_at.is_none() {
                 request.asked = 0;
                 request.ask_at = Some(ask_at(&self.decryptor, self.retry, now));
-                self.set_timer();
             }
         } else {
             let open = self.requests.len() - self.complete.len();
@@ -213,7 +265,7 @@ impl Decryptor {
             // "State the number of decryptions a key is good for and count them." (`decryption.md`,
             // "Flooding")
             self.counter.blocks = total;
-            self.slots.take(&context, id);
+            self.authorised.record(&context, id);
         }
         let me = self.participant();
         let share = DecryptionPayload::Partial(Bytes(share));
@@ -227,9 +279,8 @@ impl Decryptor {
             request
         });
         request.own = Own::Held(persist, Box::new(share));
-        self.effects.push_back(Effect::Persist { id: persist, counter: self.counter });
-        self.take_early(id);
-        self.set_timer();
+        self.effects.push_back(Effect::Persist { id: persist, record: self.counter });
+        self.accept_early(id);
         Ok(id)
     }
 
@@ -251,197 +302,11 @@ impl Decryptor {
         Ok(lock.verify(self.committee(), &self.roster)?)
     }
 
-    /// Takes what peer `from` brought; the transport has authenticated it.
-    pub fn handle(&mut self, from: ParticipantIndex, bytes: &[u8], now: Millis) -> Verdict {
-        if self.timer.is_some_and(|at| now >= at) {
-            self.handle_timeout(now);
-        }
-        let message = match self.open(from, bytes) {
-            Ok(message) => message,
-            Err(skip) => return Verdict::Skip(skip),
-        };
-        match message.payload {
-            DecryptionPayload::Partial(_) => self.partial(from, message),
-            DecryptionPayload::Request => match self.answer(from, message.request) {
-                Ok(()) => Verdict::Valid,
-                Err(reason) => {
-                    let request = message.request;
-                    self.effects.push_back(Effect::Refused { from, request, reason });
-                    Verdict::Skip(reason)
-                }
-            },
-        }
-    }
-
-    /// "Everything from outside has a size limit before decoding, a version, a signature where it
-    /// matters, a named refusal." (`decryption.md`)
-    fn open(&self, from: ParticipantIndex, bytes: &[u8]) -> Result<DecryptionMessage, Skip> {
-        if !self.committee().contains(from) {
-            return Err(Skip::Stranger(from));
-        }
-        let message = DecryptionMessage::from_wire(bytes)?;
-        let sender = message.sender;
-        if !self.committee().contains(sender) {
-            return Err(Skip::Stranger(sender));
-        }
-        if sender == self.participant() {
-            return Err(Skip::Own);
-        }
-        if sender != from && message.payload == DecryptionPayload::Request {
-            return Err(Skip::RelayedRequest);
-        }
-        let identity = self.roster.get(sender.position()).ok_or(Skip::Stranger(sender))?;
-        message.verify(identity).map_err(|_| Skip::BadSignature)?;
-        Ok(message)
-    }
-
-    /// Step 3.
-    fn partial(&mut self, from: ParticipantIndex, message: DecryptionMessage) -> Verdict {
-        let id = message.request;
-        if let Some(request) = self.requests.get(&id) {
-            if let Some(verdict) = request.repeated(&message) {
-                return verdict;
-            }
-            self.add(message);
-            return Verdict::Valid;
-        }
-        if self.is_forgotten(id) {
-            return Verdict::Skip(Skip::Forgotten);
-        }
-        // Only from the sender itself, so that replaying a member's old shares cannot push out
-        // those that it sends now.
-        if from != message.sender {
-            return Verdict::Skip(Skip::RelayedEarly);
-        }
-        let early = self.early.entry(from).or_default();
-        if let Some(first) = early.iter().find(|first| first.request == id) {
-            return repeated(first, &message);
-        }
-        if early.len() >= MAX_EARLY {
-            early.pop_front();
-        }
-        early.push_back(message);
-        Verdict::Valid
-    }
-
-    /// Step 5.
-    fn answer(&mut self, from: ParticipantIndex, id: RequestId) -> Result<(), Skip> {
-        let (me, forgotten) = (self.participant(), self.is_forgotten(id));
-        let Some(request) = self.requests.get_mut(&id) else {
-            return Err(if forgotten { Skip::Forgotten } else { Skip::NotAuthorised });
-        };
-        let bytes = request.answer(me, from, MAX_ANSWERS)?.to_wire();
-        self.effects.push_back(Effect::Send { to: from, bytes });
-        Ok(())
-    }
-
-    /// Whether the outputs were authorised here once and are no longer kept.
-    fn is_forgotten(&self, id: RequestId) -> bool {
-        !self.requests.contains_key(&id) && self.slots.knows(id)
-    }
-
-    fn take_early(&mut self, id: RequestId) {
-        let mut ready = Vec::new();
-        for early in self.early.values_mut() {
-            if let Some(at) = early.iter().position(|message| message.request == id) {
-                ready.extend(early.remove(at));
-            }
-        }
-        for message in ready {
-            let first = self.requests.get(&id).is_some_and(|r| r.repeated(&message).is_none());
-            if first {
-                self.add(message);
-            }
-        }
-    }
-
-    fn add(&mut self, message: DecryptionMessage) {
-        let (id, committee) = (message.request, self.committee());
-        let Some(request) = self.requests.get_mut(&id) else { return };
-        let before = request.complete;
-        let effects = request.add(message, committee);
-        let completed = request.complete && !before;
-        self.effects.extend(effects);
-        if completed {
-            self.complete.push_back(id);
-            if self.complete.len() > MAX_COMPLETE
-                && let Some(oldest) = self.complete.pop_front()
-            {
-                self.requests.remove(&oldest);
-            }
-        }
-    }
-
-    /// Step 2: the counter is on disk. Unknown ids are ignored.
-    pub fn persisted(&mut self, id: PersistId) {
-        let Some(request) = self.held(id) else { return };
-        let Own::Held(_, share) = core::mem::replace(&mut request.own, Own::Sent) else { return };
-        self.effects.push_back(Effect::Broadcast(share.to_wire()));
-        self.add(*share);
-    }
-
-    /// The counter cannot be stored: the share stays here. Its blocks stay counted.
-    /// [`authorise`](Self::authorise) with the same outputs tries again; meanwhile the shares of
-    /// the others may complete the request.
-    pub fn persist_failed(&mut self, id: PersistId) {
-        if let Some(request) = self.held(id) {
-            request.own = Own::NotPersisted;
-        }
-    }
-
-    fn held(&mut self, id: PersistId) -> Option<&mut Request> {
-        self.requests.values_mut().find(|r| matches!(&r.own, Own::Held(held, _) if *held == id))
-    }
-
-    /// Step 4. To be called at the time of the last [`Effect::SetTimer`]; earlier calls do nothing.
-    ///
-    /// "Every wait has a deadline; every retry a bound and jitter; every outstanding party is named
-    /// in `status`." (`decryption.md`)
-    pub fn handle_timeout(&mut self, now: Millis) {
-        let (committee, me) = (self.committee(), self.participant());
-        let next = ask_at(&self.decryptor, self.retry, now);
-        for request in self.requests.values_mut() {
-            if request.ask_at.is_none_or(|at| now < at) {
-                continue;
-            }
-            let outstanding = request.outstanding(committee);
-            if request.asked >= self.retry.rounds {
-                request.ask_at = None;
-                let (request, participants) = (request.id, outstanding);
-                self.effects.push_back(Effect::Outstanding { request, participants });
-                continue;
-            }
-            request.asked += 1;
-            request.ask_at = Some(next);
-            let payload = DecryptionPayload::Request;
-            let ask = DecryptionMessage::sign(request.id, me, payload, &self.identity).to_wire();
-            for to in outstanding.into_iter().filter(|to| *to != me) {
-                self.effects.push_back(Effect::Send { to, bytes: ask.clone() });
-            }
-        }
-        self.timer = None;
-        self.set_timer();
-    }
-
-    /// The timer of the request that is due first.
-    fn set_timer(&mut self) {
-        let due = self.requests.values().filter_map(|request| request.ask_at).min();
-        if let Some(at) = due.filter(|at| self.timer.is_none_or(|timer| timer != *at)) {
-            self.timer = Some(at);
-            self.effects.push_back(Effect::SetTimer { at });
-        }
-    }
-
     /// Drops a request and all shares of it, complete or not; a share that has not left stays here.
     /// What its slot was authorised for is still known.
     pub fn forget(&mut self, request: RequestId) {
         self.requests.remove(&request);
         self.complete.retain(|id| *id != request);
-    }
-
-    /// The next thing to do, if any.
-    pub fn poll_effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
     }
 
     /// Where every request kept stands, by slot.
@@ -454,7 +319,7 @@ impl Decryptor {
     }
 
     /// The signed shares of a request, this member's included, by sender: with them
-    /// [`wrong_shares`] proves who lied.
+    /// [`wrong_shares`] convicts the senders of wrong ones.
     pub fn partials(&self, request: RequestId) -> impl Iterator<Item = &DecryptionMessage> {
         self.requests.get(&request).into_iter().flat_map(Request::partials)
     }

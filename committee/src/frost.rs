@@ -13,11 +13,12 @@
 //! 2. [`keys`]: [`GroupPublicKey`], [`GroupKeyShare`], [`GroupSignature`].
 //! 3. [`wire`]: messages, nonce records, evidence.
 //! 4. [`session`]: what the machines of one session share; verdicts; conviction.
-//! 5. [`sign`]: the machine of a signer; [`coordinator`]: the machine that collects;
-//!    [`effect`]: what both give back.
+//! 5. [`sign`]: the machine of a signer; [`coordinator`]: the machine that collects; [`effect`]: how
+//!    they end.
+//! 6. [`signing`]: the machine of a member, made of these two. This is the one to run.
 //!
-//! The machines are sans-io: messages and `now` are arguments, effects come out. The one exception
-//! is the signers' nonces, which come from the operating system and never from a seed.
+//! The machines have no I/O ([`Machine`](veil_committee_machine::Machine)). The one exception is the
+//! signers' nonces, which come from the operating system and never from a seed.
 //!
 //! The ciphersuite is a type parameter everywhere, [`EvmSuite`] by default.
 //!
@@ -47,6 +48,7 @@ pub mod effect;
 pub mod keys;
 pub mod session;
 pub mod sign;
+pub mod signing;
 pub mod wire;
 
 /// FROST(secp256k1, Keccak-256), the ciphersuite that the contracts verify.
@@ -55,10 +57,11 @@ pub use frost_secp256k1_evm::Secp256K1Keccak256 as EvmSuite;
 pub use certificate::GroupVerifyingKey;
 pub use coordinator::{Coordinator, Timing};
 pub use dkg::{Dkg, DkgError};
-pub use effect::{Completion, Effect, Millis, PersistId, SigningError, coordinator_at};
+pub use effect::{Completion, SessionEffect, SigningError, coordinator_at};
 pub use keys::{
     GroupKeyShare, GroupPublicKey, GroupSignature, InvalidGroupSignature, KeyShareError,
 };
-pub use session::{Fault, SessionContext, Skip, Verdict};
+pub use session::{Fault, SessionContext, SessionVerdict, Skip};
 pub use sign::SigningSession;
+pub use signing::{SigningEffect, SigningMachine, SigningSchedule};
 pub use wire::{Evidence, NonceRecord, Purpose, SignedMessage, SigningContext, SigningKeyId};

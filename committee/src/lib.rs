@@ -5,7 +5,7 @@
 //!   [`code`]: the Reed-Solomon code of the shares, with error detection and location.
 //! - [`subsets`]: replicated-key sets and noise groups; [`prf`]: what their keys expand to;
 //!   [`randomness`]: PRSS, PRZS and noise shares.
-//! - [`decrypt`]: partial decryption with noise flooding, and combining with the liars named;
+//! - [`decrypt`]: partial decryption with noise flooding, and combining with the culprits named;
 //!   [`decryption`]: the sans-io machine around it, which decrypts only what it recomputed.
 //! - [`key_share`]: what a member keeps of the key ceremony, and its form on disk.
 //! - [`frost`]: the committee's signatures.

@@ -11,12 +11,13 @@ use std::{
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use veil_committee::frost::{
-    Completion, Coordinator, Dkg, Effect, EvmSuite, GroupKeyShare, Millis, NonceRecord, Purpose,
-    SessionContext, SignedMessage, SigningContext, SigningError, SigningKeyId, SigningSession,
-    Timing, Verdict, coordinator_at,
+    Completion, Coordinator, Dkg, EvmSuite, GroupKeyShare, NonceRecord, Purpose, SessionContext,
+    SessionEffect, SignedMessage, SigningContext, SigningError, SigningKeyId, SigningSession,
+    Timing, coordinator_at,
     dkg::Packages,
     wire::{Body, Payload},
 };
+use veil_committee_machine::{Effect, Machine, Millis, Verdict};
 use veil_protocol_spec::{
     Address, Attempt, ChainId, ClusterId, Committee, Epoch, KeccakDigest, ParticipantIndex, Slot,
     Wire, identity::SecretIdentity,
@@ -90,7 +91,6 @@ struct Network {
     journals: BTreeMap<ParticipantIndex, Vec<NonceRecord>>,
     queue: VecDeque<(ParticipantIndex, ParticipantIndex, SignedMessage)>,
     delayed: VecDeque<(ParticipantIndex, ParticipantIndex, SignedMessage)>,
-    timers: BTreeSet<Millis>,
     now: Millis,
     signed: BTreeMap<ParticipantIndex, Completion>,
     collected: Option<Completion>,
@@ -107,7 +107,6 @@ impl Network {
             plans: plans.iter().map(|(i, plan)| (index(*i), *plan)).collect(),
             queue: VecDeque::new(),
             delayed: VecDeque::new(),
-            timers: BTreeSet::new(),
             now: 0,
             signed: BTreeMap::new(),
             collected: None,
@@ -148,44 +147,42 @@ impl Network {
     fn drain(&mut self, me: ParticipantIndex) {
         while let Some(effect) = self.signers.get_mut(&me).unwrap().poll_effect() {
             match effect {
-                Effect::Complete(completion) => {
+                Effect::Send { to, bytes } => self.post(me, to, &bytes),
+                Effect::Broadcast(bytes) => self.post_to_all(me, &bytes),
+                Effect::Persist { id, record } => {
+                    let record = NonceRecord::from_wire(&record.to_wire()).unwrap();
+                    self.journals.entry(me).or_default().push(record);
+                    self.signers.get_mut(&me).unwrap().persisted(id);
+                }
+                Effect::Special(SessionEffect::Complete(completion)) => {
                     assert!(self.signed.insert(me, *completion).is_none());
                 }
-                effect => self.carry_out(me, effect),
+                Effect::Special(SessionEffect::Failed(_)) => {}
             }
         }
-        while let Some(effect) = self.coordinators.get_mut(&me).and_then(Coordinator::poll_effect) {
+        while let Some(effect) = self.coordinators.get_mut(&me).and_then(Machine::poll_effect) {
             match effect {
-                Effect::Complete(completion) => self.collected = Some(*completion),
-                Effect::Fail(error) => self.failed = Some(error),
-                effect => self.carry_out(me, effect),
+                Effect::Send { to, bytes } => self.post(me, to, &bytes),
+                Effect::Broadcast(bytes) => self.post_to_all(me, &bytes),
+                Effect::Persist { record, .. } => match record {},
+                Effect::Special(SessionEffect::Complete(completion)) => {
+                    self.collected = Some(*completion);
+                }
+                Effect::Special(SessionEffect::Failed(error)) => self.failed = Some(error),
             }
         }
     }
 
-    fn carry_out(&mut self, me: ParticipantIndex, effect: Effect) {
-        match effect {
-            Effect::Send { to, message } => self.post(me, to, message),
-            Effect::Broadcast(message) => {
-                for to in self.session.committee().participants() {
-                    self.post(me, to, message.clone());
-                }
-            }
-            Effect::Persist { id, record } => {
-                let record = NonceRecord::from_wire(&record.to_wire()).unwrap();
-                self.journals.entry(me).or_default().push(record);
-                self.signers.get_mut(&me).unwrap().persisted(id);
-            }
-            Effect::SetTimer { at } => {
-                self.timers.insert(at);
-            }
-            Effect::Fail(_) | Effect::Complete(_) => {}
+    /// To the member's own other machine too.
+    fn post_to_all(&mut self, from: ParticipantIndex, bytes: &[u8]) {
+        for to in self.session.committee().participants() {
+            self.post(from, to, bytes);
         }
     }
 
     /// Sends, as the sender's plan has it.
-    fn post(&mut self, from: ParticipantIndex, to: ParticipantIndex, message: SignedMessage) {
-        let mut message = SignedMessage::from_wire(&message.to_wire()).unwrap();
+    fn post(&mut self, from: ParticipantIndex, to: ParticipantIndex, bytes: &[u8]) {
+        let mut message = SignedMessage::from_wire(bytes).unwrap();
         let reseal = |body: Body| {
             let payload = Payload { body, ..message.payload.clone() };
             self.session.seal(&identity(from), payload)
@@ -216,22 +213,18 @@ impl Network {
     fn run_until(&mut self, end: Millis) {
         loop {
             while let Some((from, to, message)) = self.queue.pop_front() {
-                let signer = self.signers.get_mut(&to).unwrap();
-                let verdict = signer.handle(from, &message, self.now);
+                let (signer, bytes) = (self.signers.get_mut(&to).unwrap(), message.to_wire());
+                let verdict = signer.handle(from, &bytes, self.now);
                 assert!(!matches!(verdict, Verdict::Fault(_)) || self.plan(from) != Plan::Honest);
                 if let Some(coordinator) = self.coordinators.get_mut(&to)
-                    && let Verdict::Fault(fault) = coordinator.handle(from, &message, self.now)
+                    && let Verdict::Fault(fault) = coordinator.handle(from, &bytes, self.now)
                 {
                     assert_ne!(self.plan(fault.culprit), Plan::Honest);
                     assert_eq!(self.session.convict(&fault.evidence), Ok(fault.culprit));
                 }
                 self.drain(to);
             }
-            let Some(now) = self.timers.pop_first() else { return };
-            if now > end {
-                self.timers.insert(now);
-                return;
-            }
+            let Some(now) = self.next_timeout().filter(|at| *at <= end) else { return };
             self.now = now;
             for me in self.session.committee().participants() {
                 self.signers.get_mut(&me).unwrap().handle_timeout(now);
@@ -243,6 +236,11 @@ impl Network {
             // Shares that come after the deadline they missed.
             self.queue.extend(self.delayed.drain(..));
         }
+    }
+
+    fn next_timeout(&self) -> Option<Millis> {
+        let signers = self.signers.values().filter_map(Machine::poll_timeout);
+        signers.chain(self.coordinators.values().filter_map(Machine::poll_timeout)).min()
     }
 
     /// Everybody that listens has the one valid signature, and its signers are on record.
@@ -378,14 +376,16 @@ fn prepared(shares: &[Arc<GroupKeyShare>], me: ParticipantIndex, lost: usize) ->
         let signer = SigningSession::new(session, share.clone(), identity(share.index()), []);
         network.signers.insert(share.index(), signer.unwrap());
     }
-    network.timers.clear();
     let session = network.session.clone();
     let coordinator = Coordinator::prepare(session, me, identity(me), Attempt(0), TIMING, 0);
     network.coordinators.insert(me, coordinator.unwrap());
     network.drain(me);
     let asked: Vec<_> = network.queue.drain(..).skip(lost).collect();
     for (from, to, message) in asked {
-        assert_eq!(network.signers.get_mut(&to).unwrap().handle(from, &message, 0), Verdict::Valid);
+        assert_eq!(
+            network.signers.get_mut(&to).unwrap().handle(from, &message.to_wire(), 0),
+            Verdict::Valid
+        );
         network.drain(to);
     }
     network.run_until(0);
@@ -452,7 +452,7 @@ fn restart_after_commitment(shares: &[Arc<GroupKeyShare>], restarting: usize) ->
     network.coordinate(index(4));
     for _ in shares {
         let (from, to, message) = network.queue.pop_front().unwrap();
-        let verdict = network.signers.get_mut(&to).unwrap().handle(from, &message, 0);
+        let verdict = network.signers.get_mut(&to).unwrap().handle(from, &message.to_wire(), 0);
         assert_eq!(verdict, Verdict::Valid);
         network.drain(to);
     }

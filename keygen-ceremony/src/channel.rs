@@ -43,7 +43,7 @@ impl ChannelKey {
         Self { secret, public: public.to_bytes().to_vec() }
     }
 
-    /// 1216 bytes.
+    /// The encapsulation key: 1216 bytes.
     #[must_use]
     pub fn public(&self) -> &[u8] {
         &self.public

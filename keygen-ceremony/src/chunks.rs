@@ -32,7 +32,7 @@ pub struct Chunk {
     pub count: usize,
     /// Ring elements in it.
     pub elements: usize,
-    /// Bytes it has.
+    /// Length in bytes.
     pub bytes: usize,
 }
 

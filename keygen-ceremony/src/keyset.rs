@@ -11,7 +11,7 @@
 //! 2. [`Layout`] lists the sections of the key set in mask-stream order; a row of a section is
 //!    `<mask, key> + gadget + noise`, and [`Section::gadget`] says which gadget.
 //! 3. [`MaskStream`] expands the public seed into the masks, at any position.
-//! 4. Whoever computes the bodies (the ceremony, or [`mod@reference`] in tests) fills [`Bodies`].
+//! 4. The ceremony (or [`mod@reference`], in tests) computes the bodies and fills [`Bodies`].
 //! 5. [`assemble`] moves them into a `tfhe::xof_key_set::CompressedXofKeySet`, whose
 //!    [`keyset_digest`] goes on chain; [`write_key_set`] and [`read_key_set`] store it.
 //! 6. [`squashed_blocks`] takes apart the ciphertexts that the committee decrypts.

@@ -1,5 +1,5 @@
 //! Step 10: "each member proves that its share is usable: a partial decryption of a public test
-//! ciphertext that lies on the common polynomial".
+//! ciphertext that lies on the common polynomial". Such a share is *verified*.
 
 use veil_committee::{
     code::{Opening, decode},
@@ -14,7 +14,7 @@ use veil_protocol_spec::{
 };
 use zeroize::Zeroizing;
 
-use crate::{setup::Setup, shares::MemberKeys};
+use crate::{setup::Setup, shares::keys::MemberKeys};
 
 /// Makes the key share, with this member's partial decryption of the test ciphertext of
 /// (`key_set`, `root`).

@@ -20,7 +20,7 @@ impl CeremonySeed {
         Self(bytes)
     }
 
-    /// For the keystore.
+    /// The seed itself, for the keystore.
     #[must_use]
     pub const fn expose(&self) -> &[u8; 32] {
         &self.0

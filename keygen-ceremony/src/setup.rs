@@ -1,5 +1,6 @@
-//! What a machine is told at construction.
+//! What a member is told at construction: who takes part, under which parameters, how long it waits.
 
+use veil_committee_machine::Millis;
 use veil_protocol_spec::{
     Attempt, Blake3Digest, CeremonyId, Committee, ParticipantIndex, Wire,
     ceremony::{CeremonyParameters, DealPlaintext, RosterError, Stream},
@@ -10,11 +11,39 @@ use zeroize::Zeroizing;
 use crate::{
     channel::{ChannelError, seal},
     chunks::ChunkPlan,
-    contributions::{Context, slots_of},
+    contributions::{Context, groups_of},
     keyset::{Layout, ParameterSet},
-    machine::{Skip, Timing},
     seed::CeremonySeed,
 };
+
+/// How long a member waits. Virtual or real, the round time must cover what the slowest member
+/// computes within a round: its whole share stream before `bits-root` and `bodies-root`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// For the messages of a round, or for progress within a stream.
+    pub round: Millis,
+    /// Before it asks again for what is missing.
+    pub retry: Millis,
+}
+
+/// Why a message is left aside. Nobody is to blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Skip {
+    /// Seen before.
+    Duplicate,
+    /// Of another ceremony.
+    OtherCeremony,
+    /// Of an earlier or later attempt.
+    OtherAttempt,
+    /// Meant for another participant.
+    NotForMe,
+    /// A chunk that this member does not ask for now.
+    NotWanted,
+    /// A request for something that this member does not have.
+    NotHere,
+    /// The attempt has ended for this member.
+    Done,
+}
 
 /// One participant's view of one attempt, all public.
 #[derive(Clone, Debug)]
@@ -29,20 +58,20 @@ pub struct Setup {
     pub(crate) timing: Timing,
 }
 
-/// A setup that cannot be.
+/// Why a member cannot take part in an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SetupError {
-    /// The roster is wrong.
+    /// The roster does not have n distinct identities.
     #[error(transparent)]
     Roster(#[from] RosterError),
-    /// Not the parameter set that the ceremony was called for.
+    /// The ceremony was called for another parameter set.
     #[error(
         "the ceremony is for parameters {called} ({digest}), which are not those of this build under that name; all members must run the same version"
     )]
     Parameters {
-        /// Name in the ceremony's parameters.
+        /// Name of the parameter set in the ceremony's parameters.
         called: String,
-        /// Digest there.
+        /// Digest of the parameter set in the ceremony's parameters.
         digest: Blake3Digest,
     },
     /// This identity is not on the roster.
@@ -92,13 +121,13 @@ impl Setup {
         Ok(Self { id: parameters.id(), parameters, attempt, me, params, layout, plan, timing })
     }
 
-    /// The committee.
+    /// Size and thresholds of the committee.
     #[must_use]
     pub const fn committee(&self) -> Committee {
         self.parameters.committee
     }
 
-    /// This participant.
+    /// The participant whose setup this is.
     #[must_use]
     pub const fn participant(&self) -> ParticipantIndex {
         self.me
@@ -116,7 +145,7 @@ impl Setup {
         &self.params
     }
 
-    /// The attempt.
+    /// The attempt that the member takes part in.
     #[must_use]
     pub const fn attempt(&self) -> Attempt {
         self.attempt
@@ -165,10 +194,11 @@ impl Setup {
         data
     }
 
-    /// The deal for one recipient, sealed: contributions to all slots that contain both.
+    /// The deal for one recipient, sealed: contributions to all key groups that contain both, and the
+    /// recipient's FROST round-2 package.
     ///
     /// # Errors
-    /// [`ChannelError`] if the recipient's channel key is none.
+    /// [`ChannelError::PublicKey`] if `channel_key` is not an encapsulation key.
     pub fn seal_deal(
         &self,
         seed: &CeremonySeed,
@@ -177,10 +207,10 @@ impl Setup {
         frost_round2: Vec<u8>,
     ) -> Result<Vec<u8>, ChannelError> {
         let context = self.context();
-        let contributions = slots_of(self.committee(), self.me)
+        let contributions = groups_of(self.committee(), self.me)
             .into_iter()
-            .filter(|slot| slot.members.contains(recipient))
-            .map(|slot| *context.contribution(seed, slot))
+            .filter(|group| group.members.contains(recipient))
+            .map(|group| *context.contribution(seed, group))
             .collect();
         let plaintext = Zeroizing::new(DealPlaintext { contributions, frost_round2 }.to_wire());
         let randomness = Zeroizing::new(seed.sealing(&self.id, self.attempt, recipient));

@@ -26,12 +26,14 @@ use veil_protocol_spec::{
 };
 
 use crate::{
-    contributions::{Context, slots_of},
+    contributions::{Context, groups_of},
     keyset::{Bodies, ParameterSet, assemble, keyset_digest},
-    machine::Timing,
     proof,
-    setup::Setup,
-    shares::{BodyOpening, is_bit_image, open_bits},
+    setup::{Setup, Timing},
+    shares::{
+        bits::is_bit_image,
+        opening::{BodyOpening, InconsistentShares, open_bits},
+    },
     store::ChunkStore,
 };
 
@@ -53,11 +55,11 @@ pub fn transcript_root(
 /// The FINISH signatures of all n members over one root: what makes a key valid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinishCertificate {
-    /// The ceremony.
+    /// The ceremony that made the key.
     pub ceremony: CeremonyId,
-    /// Its attempt.
+    /// The attempt that finished.
     pub attempt: Attempt,
-    /// The transcript's root.
+    /// The transcript's root, over which all signed.
     pub root: Blake3Digest,
     /// Signature of participant j at position j-1.
     pub signatures: Vec<Signature>,
@@ -93,7 +95,7 @@ pub struct Transcript {
     pub parameters: CeremonyParameters,
     /// The attempt that finished.
     pub attempt: Attempt,
-    /// The messages.
+    /// One message of each member in each round, without deals.
     pub messages: Vec<SignedMessage>,
 }
 
@@ -102,8 +104,10 @@ impl Wire for Transcript {
     const MAX_BYTES: usize = 8 << 20;
 }
 
-/// A transcript that proves nothing.
+/// Why a transcript proves nothing. Each names the message or chunk at fault: get it from another
+/// member, or believe nothing of this ceremony.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum TranscriptError {
     /// The ceremony's parameters are inconsistent or unknown here.
     #[error("the ceremony's parameters: {0}")]
@@ -112,20 +116,10 @@ pub enum TranscriptError {
     #[error(
         "the transcript does not hold exactly one {round} message of participant {sender} where it belongs"
     )]
-    Order {
-        /// Round of the expected message.
-        round: Round,
-        /// Its sender.
-        sender: ParticipantIndex,
-    },
+    Order { round: Round, sender: ParticipantIndex },
     /// A signature does not verify, or a message belongs elsewhere.
     #[error("the {round} message of participant {sender} is not signed by it for this attempt")]
-    Signature {
-        /// Round.
-        round: Round,
-        /// Sender.
-        sender: ParticipantIndex,
-    },
+    Signature { round: Round, sender: ParticipantIndex },
     /// What an honest member would have aborted for.
     #[error("{0}")]
     Invalid(AbortReason),
@@ -133,26 +127,12 @@ pub enum TranscriptError {
     #[error(
         "chunk {index} of the {stream:?} stream of participant {sender} is missing or cannot be read"
     )]
-    MissingChunk {
-        /// Stream.
-        stream: Stream,
-        /// Whose.
-        sender: ParticipantIndex,
-        /// Which.
-        index: u32,
-    },
+    MissingChunk { stream: Stream, sender: ParticipantIndex, index: u32 },
     /// A chunk is not the one whose digest was signed.
     #[error(
         "chunk {index} of the {stream:?} stream of participant {sender} does not match its signed root"
     )]
-    WrongChunk {
-        /// Stream.
-        stream: Stream,
-        /// Whose.
-        sender: ParticipantIndex,
-        /// Which.
-        index: u32,
-    },
+    WrongChunk { stream: Stream, sender: ParticipantIndex, index: u32 },
     /// FINISH was signed over another root.
     #[error("participant {0} signed FINISH over another transcript")]
     OtherRoot(ParticipantIndex),
@@ -170,9 +150,9 @@ pub struct Verified {
     pub key_set: CompressedXofKeySet,
     /// Its digest, as signed by all.
     pub digest: KeySetDigest,
-    /// The parameter set.
+    /// The FHE parameter set of the key.
     pub params: ParameterSet,
-    /// The FINISH signatures.
+    /// All n FINISH signatures, verified.
     pub certificate: FinishCertificate,
     /// Canonical bytes of the FROST group's public key package.
     pub frost_group: Vec<u8>,
@@ -181,7 +161,7 @@ pub struct Verified {
 type ByRound<'a> = BTreeMap<Round, Vec<&'a SignedMessage>>;
 
 impl Transcript {
-    /// Checks everything; `progress` is told chunks done and chunks in all.
+    /// Checks everything; `progress` gets the number of chunks done and of chunks in all.
     ///
     /// # Errors
     /// [`TranscriptError`] names the first thing that is wrong.
@@ -348,8 +328,8 @@ fn check_keys(setup: &Setup, rounds: &ByRound<'_>) -> Result<([u8; 32], Vec<u8>)
     let mut confirmed = BTreeMap::new();
     for ((j, confirm), (_, commit)) in confirms.iter().zip(&commits) {
         let (confirm, commit): (&Confirm, &Commit) = (confirm, commit);
-        let slots = slots_of(setup.committee(), *j);
-        if commit.contributions.len() != slots.len() || confirm.keys.len() != slots.len() {
+        let groups = groups_of(setup.committee(), *j);
+        if commit.contributions.len() != groups.len() || confirm.keys.len() != groups.len() {
             let detail = "another number of key sets than it belongs to".to_owned();
             return Err(
                 AbortReason::InvalidMessage { accused: *j, round: Round::Confirm, detail }.into()
@@ -358,8 +338,8 @@ fn check_keys(setup: &Setup, rounds: &ByRound<'_>) -> Result<([u8; 32], Vec<u8>)
         if context.public_seed_commitment(*j, &confirm.public_seed) != commit.public_seed {
             return Err(AbortReason::WrongSeedReveal { accused: *j }.into());
         }
-        for (slot, key) in slots.into_iter().zip(&confirm.keys) {
-            if *confirmed.entry(slot).or_insert(*key) != *key {
+        for (group, key) in groups.into_iter().zip(&confirm.keys) {
+            if *confirmed.entry(group).or_insert(*key) != *key {
                 return Err(AbortReason::KeyMismatch { with: vec![*j] }.into());
             }
         }
@@ -393,15 +373,11 @@ fn open_streams<const D: usize>(
     for (index, chunk) in (0u32..).zip(setup.plan.of(Stream::Bits)) {
         let shares = load(setup, rounds, store, Stream::Bits, index)?;
         let views: Vec<_> = shares.iter().map(Vec::as_slice).collect();
-        let inconsistent = |element: usize| AbortReason::InconsistentShares {
-            stream: Stream::Bits,
-            index,
-            element: element as u32,
-        };
+        let inconsistent = |error| inconsistent(Stream::Bits, index, error);
         opened.clear();
         open_bits(&opening, chunk, &views, &mut opened).map_err(inconsistent)?;
-        if let Some(bit) = opened.iter().position(|v| !is_bit_image(*v)) {
-            return Err(inconsistent(bit).into());
+        if let Some(element) = opened.iter().position(|v| !is_bit_image(*v)) {
+            return Err(inconsistent(InconsistentShares { element }).into());
         }
         done += 1;
         progress(done, total);
@@ -412,17 +388,17 @@ fn open_streams<const D: usize>(
         let shares = load(setup, rounds, store, Stream::Bodies, index)?;
         let views: Vec<_> = shares.iter().map(Vec::as_slice).collect();
         let section = &setup.layout.sections[chunk.section];
-        opening.open(section, chunk, &views, &mut bodies.sections[chunk.section]).map_err(
-            |element| AbortReason::InconsistentShares {
-                stream: Stream::Bodies,
-                index,
-                element: element as u32,
-            },
-        )?;
+        opening
+            .open(section, chunk, &views, &mut bodies.sections[chunk.section])
+            .map_err(|error| inconsistent(Stream::Bodies, index, error))?;
         done += 1;
         progress(done, total);
     }
     Ok(bodies)
+}
+
+const fn inconsistent(stream: Stream, index: u32, error: InconsistentShares) -> AbortReason {
+    AbortReason::InconsistentShares { stream, index, element: error.element as u32 }
 }
 
 /// One chunk of every member, checked against its root.

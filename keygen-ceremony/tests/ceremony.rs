@@ -7,11 +7,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use veil_committee_machine::{Effect, Machine};
 use veil_keygen_ceremony::{
     keyset::ParameterSet,
-    machine::{Ceremony, CommitPoint, Effect, Outcome, Stage, Timing},
+    machine::{Ceremony, CeremonyEffect, CommitPoint, Outcome, Stage},
     seed::CeremonySeed,
-    setup::Setup,
+    setup::{Setup, Timing},
     store::{ChunkStore, MemoryStore, StoreError},
     transcript::Transcript,
 };
@@ -91,17 +92,25 @@ fn run(committee: Committee) -> Run {
             busy |= member.work(0);
             while let Some(effect) = member.poll_effect() {
                 match effect {
-                    Effect::Send(to, bytes) => queue.push_back((me, to, bytes)),
+                    Effect::Send { to, bytes } => queue.push_back((me, to, bytes)),
                     Effect::Broadcast(bytes) => queue.extend(
                         committee
                             .participants()
                             .filter(|j| *j != me)
                             .map(|to| (me, to, Arc::clone(&bytes))),
                     ),
-                    Effect::Publish(published) => certificate = Some(published),
-                    Effect::Complete(outcome) => outcomes[me.position()] = Some(*outcome),
-                    Effect::Abort(report) => panic!("participant {me}: {report:?}"),
-                    Effect::Persist(_) | Effect::EraseSeed | Effect::EraseKeyShare => {}
+                    Effect::Special(CeremonyEffect::Publish(published)) => {
+                        certificate = Some(published);
+                    }
+                    Effect::Special(CeremonyEffect::Complete(outcome)) => {
+                        outcomes[me.position()] = Some(*outcome);
+                    }
+                    Effect::Special(CeremonyEffect::Abort(report)) => {
+                        panic!("participant {me}: {report:?}");
+                    }
+                    Effect::Persist { .. }
+                    | Effect::Special(CeremonyEffect::EraseSeed | CeremonyEffect::EraseKeyShare) => {
+                    }
                 }
             }
         }

@@ -1,13 +1,26 @@
 //! The command line of `veil`. Every command prints one object with `--json`; exit codes: 0 done, 1
 //! the protocol or a verification failed, 2 wrong arguments, 3 files could not be read or written.
+//!
+//! # Flow
+//! A command is a module with its arguments and `run`. It works, in [`run::block_on`] if it waits for
+//! others, prints through [`output`], and ends with an `Exit` or a `Failure`, which [`run::conclude`]
+//! tells.
+
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they panic when the reader has left; `output` does not"
+)]
 
 mod ceremony;
 mod chain;
 mod config;
 mod devnet;
+mod failure;
 mod identity;
 mod job;
 mod node;
+mod output;
 mod report;
 mod run;
 mod simulate;
@@ -92,35 +105,6 @@ impl Cli {
             Command::Status(arguments) => node::status(&arguments),
         }
         .into()
-    }
-}
-
-/// How a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Exit {
-    Done,
-    Failed,
-    Usage,
-    Files,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Usage => 2,
-            Exit::Files => 3,
-        })
-    }
-}
-
-/// Prints an error the way every command does.
-fn complain(json: bool, kind: &str, error: &dyn core::fmt::Display) {
-    if json {
-        println!("{}", serde_json::json!({ "error": error.to_string(), "kind": kind }));
-    } else {
-        eprintln!("error: {error}");
     }
 }
 

@@ -24,22 +24,29 @@ mod file;
 mod files;
 mod node;
 mod placement;
+mod progress;
 mod resume;
 mod verify;
 mod wait;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio_util::sync::CancellationToken;
 use veil_keygen_ceremony::keyset::ParameterSet;
+use veil_node_ceremony::{AttemptStatus, ChainCommitPoint, ProposeOptions, propose};
+use veil_node_chain::{
+    AccountKey, Allowance, Chain, ChainConfig, ChainError, ClusterSettings, NodeRegistration,
+    anvil::{Anvil, AnvilConfig},
+};
 use veil_node_containers::{Docker, Executor, Owner};
-use veil_node_storage::keystore::new_identity;
+use veil_node_core::{job_file::JobFile, status::Role};
+use veil_node_storage::{durable::write_new, keystore::new_identity};
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeySetDigest, PeerIdHash, Wire,
+    registry::Roles,
     scheduling::{ClusterPolicy, ClusterScope},
 };
 
@@ -49,32 +56,24 @@ pub use self::{
     file::{DevnetFile, NodeEntry},
     node::Node,
     placement::{Place, Placed},
+    progress::{Event, EventHandler},
     verify::{Verifier, VerifyError},
 };
 
 use self::{
-    files::{NodeFiles, Shared, free_ports, private_folder, write_operator},
-    wait::Look,
-};
-use crate::{
-    ceremony::{AttemptStatus, ChainCommitPoint, ProposeOptions, propose},
-    chain::{
-        AccountKey, Allowance, Chain, ChainConfig, ChainError, ClusterSettings, NodeRegistration,
-        Roles,
-        anvil::{Anvil, AnvilConfig},
-    },
-    job_file::JobFile,
-    status::Role,
+    files::{NodeFiles, Shared, free_addresses, private_folder, write_operator},
+    progress::StepTimer,
+    wait::Polled,
 };
 
 /// Longest time between slots while work is pending.
 const SLOT_MILLIS: u64 = 5_000;
 /// For a node to answer after its start.
-const NODE_UP: Duration = Duration::from_secs(120);
+const NODE_START_TIMEOUT: Duration = Duration::from_secs(120);
 /// For an attempt of the ceremony.
-const CEREMONY: Duration = Duration::from_secs(1800);
+const CEREMONY_TIMEOUT: Duration = Duration::from_secs(1800);
 /// For keys to be expanded and telemetry to arrive.
-const READY: Duration = Duration::from_secs(900);
+const READY_TIMEOUT: Duration = Duration::from_secs(900);
 /// The chain's state in the folder.
 const CHAIN_STATE: &str = "anvil.json";
 /// Accounts of the local chain: 0 is the admin's, 1 the operator's, the rest the nodes'.
@@ -97,25 +96,11 @@ pub struct DevnetOptions {
     pub docker_socket: PathBuf,
 }
 
-/// What is told on the way.
-#[derive(Clone, Copy, Debug)]
-pub enum Event<'a> {
-    /// A step begins.
-    Step(&'static str),
-    /// Where it is.
-    Detail(&'a str),
-    /// It is done, after so many seconds.
-    Done(&'static str, f64),
-}
-
-/// Takes what is told.
-pub type Tell = Arc<dyn Fn(Event<'_>) + Send + Sync>;
-
 /// A network, as far as it has come.
 pub struct Devnet {
     options: DevnetOptions,
     folder: PathBuf,
-    tell: Tell,
+    on_event: EventHandler,
     stop: CancellationToken,
     anvil: Anvil,
     admin: Chain,
@@ -131,26 +116,6 @@ impl core::fmt::Debug for Devnet {
     }
 }
 
-/// Times the steps and tells about them.
-struct Clock {
-    tell: Tell,
-    step: &'static str,
-    begun: Instant,
-}
-
-impl Clock {
-    fn begin(tell: &Tell, step: &'static str) -> Self {
-        tell(Event::Step(step));
-        Self { tell: Arc::clone(tell), step, begun: Instant::now() }
-    }
-
-    fn done(self) -> (&'static str, f64) {
-        let seconds = self.begun.elapsed().as_secs_f64();
-        (self.tell)(Event::Done(self.step, seconds));
-        (self.step, seconds)
-    }
-}
-
 impl Devnet {
     /// Step 1 of the [module documentation](self). `folder` is new or empty; `stop` ends every wait.
     ///
@@ -159,7 +124,7 @@ impl Devnet {
     pub async fn prepare(
         options: DevnetOptions,
         folder: &Path,
-        tell: Tell,
+        on_event: EventHandler,
         stop: CancellationToken,
     ) -> Result<Self, DevnetError> {
         ParameterSet::by_name(&options.parameters, options.committee)
@@ -176,20 +141,21 @@ impl Devnet {
         }
         let mut steps = Vec::new();
 
-        let clock = Clock::begin(&tell, "chain");
+        let timer = StepTimer::start(&on_event, "chain");
         let state = Some(folder.join(CHAIN_STATE));
         let anvil =
             Anvil::start(AnvilConfig { port: options.rpc_port, state, ..AnvilConfig::default() })
                 .await?;
-        steps.push(clock.done());
+        steps.push(timer.done());
 
-        let clock = Clock::begin(&tell, "contracts");
+        let timer = StepTimer::start(&on_event, "contracts");
         let config = ChainConfig::new(anvil.url(), Address([0; 20])).with_key(account(&anvil, 0)?);
         let (admin, deployment) = Chain::deploy(config).await?;
-        deployment.write(&folder.join("deployment.json"))?;
-        steps.push(clock.done());
+        let file = folder.join("deployment.json");
+        write_new(&file, 0o644, deployment.to_text().as_bytes())?;
+        steps.push(timer.done());
 
-        let clock = Clock::begin(&tell, "registration");
+        let timer = StepTimer::start(&on_event, "registration");
         let cluster = admin
             .register_cluster(&ClusterSettings {
                 slot_millis: SLOT_MILLIS,
@@ -208,7 +174,7 @@ impl Devnet {
             node.write_secrets()?;
             node.write_config(&shared, &files)?;
             register(&admin, cluster, node).await?;
-            tell(Event::Detail(&node.name));
+            on_event(Event::Detail(&node.name));
         }
         let ask = files.first().map(NodeFiles::admin_socket).unwrap_or_default();
         let operator_config =
@@ -231,8 +197,8 @@ impl Devnet {
             nodes: entries?,
         }
         .write(&folder)?;
-        steps.push(clock.done());
-        Ok(Self { options, folder, tell, stop, anvil, admin, operator, cluster, nodes, steps })
+        steps.push(timer.done());
+        Ok(Self { options, folder, on_event, stop, anvil, admin, operator, cluster, nodes, steps })
     }
 
     /// The cluster.
@@ -271,7 +237,7 @@ impl Devnet {
     /// # Errors
     /// [`DevnetError`].
     pub async fn start_nodes(&mut self) -> Result<(), DevnetError> {
-        let clock = Clock::begin(&self.tell, "nodes");
+        let timer = StepTimer::start(&self.on_event, "nodes");
         for i in 0..self.nodes.len() {
             self.nodes[i].start(self.options.processes)?;
             if self.options.processes {
@@ -279,14 +245,14 @@ impl Devnet {
             }
         }
         self.await_up().await?;
-        self.steps.push(clock.done());
+        self.steps.push(timer.done());
         Ok(())
     }
 
     /// Waits until every started node answers.
     async fn await_up(&self) -> Result<(), DevnetError> {
-        self.wait("starting the nodes", NODE_UP, async || {
-            Ok(self.outstanding(|_, _| true).await.map_or(Look::Done(()), Look::Outstanding))
+        self.wait("starting the nodes", NODE_START_TIMEOUT, async || {
+            Ok(self.outstanding(|_, _| true).await.map_or(Polled::Done(()), Polled::Outstanding))
         })
         .await
     }
@@ -301,13 +267,13 @@ impl Devnet {
         self.await_up().await
     }
 
-    /// Stops one node, which says goodbye; its containers go on.
+    /// Stops one node, which leaves gracefully; its containers go on.
     ///
     /// # Errors
     /// [`DevnetError::Options`] if there is no node of that name.
     pub async fn stop_node(&mut self, name: &str) -> Result<(), DevnetError> {
         let node = self.node_mut(name)?;
-        node.tell_to_stop();
+        node.request_stop();
         node.stopped().await;
         Ok(())
     }
@@ -326,21 +292,21 @@ impl Devnet {
         if let Some(key) = self.admin.current_key(self.cluster).await? {
             return Ok(key.key_set);
         }
-        let clock = Clock::begin(&self.tell, "ceremony");
+        let timer = StepTimer::start(&self.on_event, "ceremony");
         let commit_point = ChainCommitPoint::new(self.admin.clone(), self.cluster);
         let options = ProposeOptions {
             scope: self.scope(),
             committee: self.options.committee,
             parameters: self.options.parameters.clone(),
-            duration: CEREMONY,
+            duration: CEREMONY_TIMEOUT,
             attempts: 1,
             wait: true,
             poll: Duration::from_millis(500),
         };
         let held = propose(&commit_point, &options, |_| {});
-        let watched = self.wait("the ceremony", CEREMONY * 3, async || {
+        let watched = self.wait("the ceremony", CEREMONY_TIMEOUT * 3, async || {
             let at = self.outstanding(|node, _| node.role() == Role::Worker).await;
-            Ok::<Look<()>, _>(Look::Outstanding(at.unwrap_or_default()))
+            Ok::<Polled<()>, _>(Polled::Outstanding(at.unwrap_or_default()))
         });
         let proposed = tokio::select! {
             proposed = held => proposed?,
@@ -355,7 +321,7 @@ impl Devnet {
                 self.folder.display()
             )));
         };
-        self.steps.push(clock.done());
+        self.steps.push(timer.done());
         Ok(key_set)
     }
 
@@ -364,17 +330,17 @@ impl Devnet {
     /// # Errors
     /// [`DevnetError`].
     pub async fn await_ready(&mut self, key_set: KeySetDigest) -> Result<(), DevnetError> {
-        let clock = Clock::begin(&self.tell, "readiness");
+        let timer = StepTimer::start(&self.on_event, "readiness");
         let others = self.nodes.iter().filter(|node| node.is_started()).count() - 1;
-        self.wait("getting ready", READY, async || {
+        self.wait("getting ready", READY_TIMEOUT, async || {
             let outstanding = self.outstanding(|node, status| {
                 let sends = node.role() == Role::Member || status.traffic.telemetry_messages > 0;
                 status.key_set == Some(key_set) && status.peers.alive >= others && sends
             });
-            Ok(outstanding.await.map_or(Look::Done(()), Look::Outstanding))
+            Ok(outstanding.await.map_or(Polled::Done(()), Polled::Outstanding))
         })
         .await?;
-        self.steps.push(clock.done());
+        self.steps.push(timer.done());
         Ok(())
     }
 
@@ -383,7 +349,7 @@ impl Devnet {
     /// # Errors
     /// [`DevnetError::Docker`] if containers may be left; the rest has ended even so.
     pub async fn end(mut self) -> Result<(), DevnetError> {
-        self.nodes.iter().for_each(Node::tell_to_stop);
+        self.nodes.iter().for_each(Node::request_stop);
         for node in &mut self.nodes {
             node.stopped().await;
         }
@@ -434,15 +400,15 @@ fn node_files(
 ) -> Result<Vec<NodeFiles>, DevnetError> {
     let members = (1..=options.committee.n()).map(|i| (Role::Member, format!("member-{i}")));
     let workers = (1..=options.workers).map(|i| (Role::Worker, format!("worker-{i}")));
-    let ports = free_ports(options.committee.n() + options.workers)?;
-    let named = members.chain(workers).zip(ports).zip(FIRST_NODE_ACCOUNT..);
-    let files = named.map(|(((role, name), port), account)| NodeFiles {
+    let addresses = free_addresses(options.committee.n() + options.workers)?;
+    let named = members.chain(workers).zip(addresses).zip(FIRST_NODE_ACCOUNT..);
+    let files = named.map(|(((role, name), listen), account)| NodeFiles {
         folder: folder.join(&name),
         name,
         role,
         identity: new_identity(),
         account: anvil.key(account), // more nodes than accounts: a worker can do without
-        port,
+        listen,
     });
     Ok(files.collect())
 }

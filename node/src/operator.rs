@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use veil_protocol_spec::{Blake3Digest, ClusterId, scheduling::JobSpec};
-
-use crate::{
+use veil_node_chain::{Chain, ChainError};
+use veil_node_core::{
     admin::{self, AdminError},
-    chain::{Chain, ChainError},
     job_file::{JobFile, JobFileError},
 };
+use veil_protocol_spec::{Blake3Digest, ClusterId, scheduling::JobSpec};
 
 /// Why a job is not submitted or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +81,7 @@ pub async fn stop(
 ) -> Result<usize, OperatorError> {
     let operator = chain.account().ok_or(ChainError::NoAccount)?;
     let submitted = chain.jobs(cluster, 0).await?;
-    let own = |one: &&crate::chain::SubmittedJob| {
+    let own = |one: &&veil_node_chain::SubmittedJob| {
         one.digest == job && one.operator == operator && !one.cancelled
     };
     let mut stopped = 0;

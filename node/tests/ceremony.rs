@@ -5,26 +5,24 @@
 
 use std::{
     fs,
-    net::UdpSocket,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
-use veil_node::{
-    ceremony::read_status,
-    chain::{
-        Chain, ChainConfig, ClusterSettings, NodeRegistration, Roles,
-        anvil::{Anvil, AnvilConfig},
-    },
+use veil_node_ceremony::read_status;
+use veil_node_chain::{
+    Chain, ChainConfig, ClusterSettings, NodeRegistration,
+    anvil::{Anvil, AnvilConfig},
 };
 use veil_node_p2p::peer_id;
-use veil_node_storage::{
-    data_dir::DataDir,
-    keystore::{Passphrase, write_identity},
+use veil_node_storage::keystore::{Passphrase, write_identity};
+use veil_protocol_spec::{
+    Address, ClusterId, Committee, identity::SecretIdentity, registry::Roles,
 };
-use veil_protocol_spec::{Address, ClusterId, Committee, identity::SecretIdentity};
 
 /// anvil's accounts of that number, known to everybody.
 const ACCOUNTS: [&str; 4] = [
@@ -66,17 +64,16 @@ impl Cluster {
             };
             chain.register_node(&registration, &identity(i)).await.unwrap();
         }
-        let directory = deployment.directory.to_lowercase().parse().unwrap();
+        let directory = deployment.contracts.directory;
         let folder = tempfile::tempdir().unwrap();
         let this = Self { anvil, folder, directory, cluster, parameters };
-        let ports: Vec<u16> = (0..4).map(|_| free_port()).collect();
         for i in 1..=4 {
-            this.configure(i, &ports);
+            this.configure(i);
         }
         this
     }
 
-    fn configure(&self, i: u8, ports: &[u16]) {
+    fn configure(&self, i: u8) {
         let home = self.home(i);
         fs::create_dir_all(home.join("data")).unwrap();
         fs::write(home.join("passphrase.txt"), "correct horse\n").unwrap();
@@ -85,17 +82,16 @@ impl Cluster {
         let bootstrap: Vec<String> = (1..=2)
             .filter(|j| *j != i)
             .map(|j| {
-                let port = ports[usize::from(j) - 1];
                 let peer = peer_id(&identity(j).public()).unwrap();
-                format!("\"/ip4/127.0.0.1/udp/{port}/quic-v1/p2p/{peer}\"")
+                format!("\"{}/p2p/{peer}\"", address(j))
             })
             .collect();
         let text = format!(
             "[node]\ndata_dir = \"data\"\npassphrase_file = \"passphrase.txt\"\n\
-             [network]\nlisten = [\"/ip4/127.0.0.1/udp/{}/quic-v1\"]\nbootstrap = [{}]\n\
+             [network]\nlisten = [\"{}\"]\nbootstrap = [{}]\n\
              [chain]\nrpc = \"{}\"\ncontract = \"0x{}\"\ncluster = \"0x{}\"\n\
              [committee]\nparameters = \"{}\"\ninsecure_reference_string = true\n",
-            ports[usize::from(i) - 1],
+            address(i),
             bootstrap.join(", "),
             self.anvil.url(),
             self.directory,
@@ -132,13 +128,37 @@ impl Cluster {
         self.command(i, verb).args(more).output().unwrap()
     }
 
+    fn log(&self, i: u8) -> String {
+        fs::read_to_string(self.home(i).join("log")).unwrap_or_default()
+    }
+
     fn logs(&self) -> String {
-        (1..=4)
-            .map(|i| {
-                let log = fs::read_to_string(self.home(i).join("log")).unwrap_or_default();
-                format!("--- member {i}\n{log}")
-            })
-            .collect()
+        (1..=4).map(|i| format!("--- member {i}\n{}", self.log(i))).collect()
+    }
+
+    /// Whether the chain puts transactions into blocks. As long as it does not, an attempt that is
+    /// proposed stays so: neither a key nor an abort gets there.
+    fn mine(&self, mines: bool) {
+        self.rpc("evm_setAutomine", &format!("[{mines}]"));
+        if mines {
+            self.rpc("evm_mine", "[]"); // what waits
+        }
+    }
+
+    fn rpc(&self, method: &str, parameters: &str) {
+        let url = self.anvil.url();
+        let host = url.trim_start_matches("http://");
+        let body = format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"{method}\",\"params\":{parameters}}}"
+        );
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\nconnection: close"
+        );
+        let mut stream = TcpStream::connect(host).unwrap();
+        write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("\"result\""), "{method}: {answer}");
     }
 }
 
@@ -175,8 +195,12 @@ impl Drop for Process {
     }
 }
 
-fn free_port() -> u16 {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Where a member listens: at a loopback address that only this process has, so that tests beside
+/// this one take none of its ports.
+fn address(member: u8) -> String {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let host = Ipv4Addr::new(127, 64 | a, b, c);
+    format!("/ip4/{host}/udp/{}/quic-v1", 20_000 + u16::from(member))
 }
 
 fn parse(output: &Output) -> Value {
@@ -184,15 +208,16 @@ fn parse(output: &Output) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
+/// For conditions that stay.
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let late = Instant::now() + Duration::from_secs(120);
+    let late = Instant::now() + Duration::from_secs(1200);
     while !condition() {
         assert!(Instant::now() < late, "{what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// Whether a member has sent something of the ceremony.
+/// Whether a member has sent something of the ceremony, which is not over: nothing is mined.
 fn started(data_dir: &Path) -> bool {
     let status = read_status(data_dir).unwrap_or_default();
     assert_eq!(status.outcome, None);
@@ -219,20 +244,22 @@ async fn one_key(parameters: &'static str) {
     let proposed = cluster.run(1, "propose", &["--duration", "3000"]);
     assert!(proposed.status.success(), "{proposed:?}");
     assert_eq!(parse(&proposed)["attempt"], 0);
+    cluster.mine(false);
     let mut members: Vec<Process> = (1..=4).map(|i| cluster.join(i)).collect();
     let data_dir = cluster.home(3).join("data");
-    let watched = data_dir.clone();
-    let begun = move || wait_until("member 3 has begun", || started(&watched));
+    let begun = move || wait_until("member 3 has begun", || started(&data_dir));
     tokio::task::spawn_blocking(begun).await.unwrap();
     members.remove(2).kill();
     let status = parse(&cluster.run(3, "status", &[]));
     assert_eq!(status["member"]["running"], false, "{status}");
     assert_eq!(status["chain"]["status"], "proposed", "{status}");
+    let before = cluster.log(3).len();
     members.insert(2, cluster.join(3));
-    let held = || DataDir::is_locked(&data_dir);
-    wait_until("member 3 runs again", held);
+    // It listens once it has its data directory.
+    wait_until("member 3 runs again", || cluster.log(3)[before..].contains("listening on"));
     let second = cluster.run(3, "join", &[]);
     assert_eq!(second.status.code(), Some(3), "one process per data directory");
+    cluster.mine(true);
 
     let mut digests = Vec::new();
     for (i, member) in members.into_iter().enumerate() {

@@ -4,9 +4,12 @@
 
 use std::{env, path::Path, process::Command};
 
-use alloy::{hex, signers::local::PrivateKeySigner};
 use serde_json::Value;
-use veil_node::chain::anvil::{Anvil, AnvilConfig};
+use veil_node_chain::{
+    AccountKey,
+    anvil::{Anvil, AnvilConfig},
+};
+use veil_protocol_spec::read_hex;
 
 /// The first key of Foundry's test phrase, known to everybody.
 const KEY: &str = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
@@ -67,6 +70,12 @@ impl Shell {
     }
 }
 
+fn account(key: &str) -> AccountKey {
+    let mut bytes = [0; 32];
+    read_hex(key, &mut bytes).unwrap();
+    AccountKey::from_bytes(&bytes).unwrap()
+}
+
 fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
@@ -102,8 +111,7 @@ async fn from_deployment_to_a_registered_node() {
     let (code, said) = shell.veil(&register);
     assert_eq!(code, 1);
     assert!(text(&said["error"]).contains("veil chain approve"), "{said}");
-    let operator = PrivateKeySigner::from_slice(&hex::decode(OTHER_KEY).unwrap()).unwrap();
-    let operator = operator.address().to_string().to_lowercase();
+    let operator = format!("0x{}", account(OTHER_KEY).address());
     shell.key = KEY.to_owned();
     let peer = text(&made["peer_id_hash"]);
     shell.done(&["chain", "approve", "--peer", &peer, "--operator", &operator]);
@@ -117,22 +125,16 @@ async fn from_deployment_to_a_registered_node() {
     assert_eq!(status["cluster"]["key"], Value::Null);
 
     // From an encrypted keystore, with its passphrase in a file.
-    let (_, name) = PrivateKeySigner::encrypt_keystore(
-        shell.folder.path(),
-        &mut rand::thread_rng(),
-        hex::decode(KEY).unwrap(),
-        "the passphrase",
-        None,
-    )
-    .unwrap();
+    let admin = account(KEY);
+    let keystore = shell.path("account.json");
+    admin.write_keystore(Path::new(&keystore), "the passphrase").unwrap();
     std::fs::write(shell.path("passphrase"), "the passphrase\n").unwrap();
     shell.key = String::new();
-    let (passphrase, keystore) = (shell.path("passphrase"), shell.path(&name));
+    let passphrase = shell.path("passphrase");
     let by = ["--keystore", &keystore, "--keystore-passphrase-file", &passphrase];
     // Without --account: to who signs.
     let granted = shell.done(&[&["chain", "grant"], &by[..]].concat());
-    let admin = PrivateKeySigner::from_slice(&hex::decode(KEY).unwrap()).unwrap();
-    assert_eq!(text(&granted["account"]), admin.address().to_string().to_lowercase());
+    assert_eq!(text(&granted["account"]), format!("0x{}", admin.address()));
     assert_eq!(granted["may_submit"], true);
     for grant in [&["chain", "grant"][..], &["chain", "grant", "--account", &operator]] {
         let (code, said) = shell.veil(grant);

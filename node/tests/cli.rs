@@ -12,9 +12,13 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
-use veil_node::archive::{self, ArchiveError};
+use veil_node_ceremony::offline::archive::{self, ArchiveError};
 use veil_node_storage::keystore::{Passphrase, read_key_share};
 
+#[path = "cli/closed_pipe.rs"]
+mod closed_pipe;
+#[path = "support/idle_worker.rs"]
+mod idle_worker;
 #[path = "cli/key_shares.rs"]
 mod key_shares;
 
@@ -131,7 +135,7 @@ const REPORT: &[&str] = &[
 fn a_simulation_leaves_a_folder_that_verifies() {
     let (_place, folder, report) = finished();
     has_keys(&report, REPORT);
-    has_keys(&report, &["liars", "proof"]);
+    has_keys(&report, &["culprits", "proof"]);
     assert_eq!(report["outcome"], "completed");
     assert_eq!(report["verified"], true);
     assert_eq!(report["insecure"], true);
@@ -258,25 +262,25 @@ fn a_bad_share_to_one_is_repaired() {
         assert_eq!(refusal["by"], 1, "{report}");
         assert!(refusal["why"].as_str().unwrap().contains("participant 4"), "{report}");
     }
-    assert_eq!(report["liars"], serde_json::json!([]));
+    assert_eq!(report["culprits"], serde_json::json!([]));
 }
 
 #[test]
-fn a_wrong_partial_decryption_names_the_liar() {
+fn a_wrong_partial_decryption_names_the_culprit() {
     let report = completed_despite("wrong-partial-decryption");
-    assert_eq!(report["liars"], serde_json::json!([4]));
+    assert_eq!(report["culprits"], serde_json::json!([4]));
     // With t = 2 two lie in the run that is part of every proof; only one has the fault.
     let said = simulate(7, &["--fault", "wrong-partial-decryption"]);
     let report = said.json();
     assert_eq!(report["proof"]["named"], serde_json::json!([6, 7]));
-    assert_eq!(report["liars"], serde_json::json!([7]));
+    assert_eq!(report["culprits"], serde_json::json!([7]));
 }
 
 #[test]
 fn a_crafted_ciphertext_is_refused() {
     let report = completed_despite("crafted-ciphertext");
     assert_eq!(report["proof"]["crafted_refused_by"], serde_json::json!([1, 2, 3]));
-    assert_eq!(report["liars"], serde_json::json!([]));
+    assert_eq!(report["culprits"], serde_json::json!([]));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use veil_committee::key_share::KeyShare;
 use veil_keygen_ceremony::keyset::ParameterSet;
-use veil_node::{
+use veil_node_ceremony::offline::{
     archive,
     demonstrate::demonstrate,
     simulate::{Options, run},

@@ -36,7 +36,7 @@ pub fn proposer(committee: Committee, slot: Slot, round: u32) -> ParticipantInde
 /// The two votes of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum VoteKind {
-    /// The manifest is sound and may be locked.
+    /// The manifest is valid and may be locked.
     Prevote,
     /// 2t+1 members prevoted for it.
     Precommit,

@@ -166,11 +166,21 @@ pub struct InvalidHex {
     expected: usize,
 }
 
+/// `bytes` as lower-case hexadecimal digits, without `0x`.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
-fn read_hex(s: &str, out: &mut [u8]) -> Result<(), InvalidHex> {
+/// Fills `out` from exactly twice as many hexadecimal digits, with or without `0x` before them.
+///
+/// # Errors
+/// [`InvalidHex`] for another number of digits, or another character; `out` may be partly filled then.
+pub fn read_hex(s: &str, out: &mut [u8]) -> Result<(), InvalidHex> {
     let error = InvalidHex { expected: out.len() };
     let digits = s.strip_prefix("0x").unwrap_or(s).as_bytes();
     if digits.len() != out.len() * 2 {

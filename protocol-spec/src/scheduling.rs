@@ -55,6 +55,7 @@ mod resources;
 mod state;
 mod telemetry;
 
+pub use abi::keccak;
 pub use assignment::{
     Assignment, AssignmentError, Assignments, MAX_ASSIGNMENTS, Outcome, ReplicaIndex,
 };

@@ -269,7 +269,7 @@ fn agreement_record() -> Record {
         Entry::Vote(vote),
         Entry::Proposal(proposal().sign(&binding(), &secret(0x13))),
         Entry::Polka(vec![vote; 3]),
-        Entry::Judged { round: 3, manifest: manifest().digest(), sound: true },
+        Entry::Validated { round: 3, manifest: manifest().digest(), valid: true },
         Entry::Timeout(Step::Propose, 0),
         Entry::Timeout(Step::Prevote, 1),
         Entry::Timeout(Step::Precommit, 2),

@@ -19,10 +19,19 @@
 use rayon::prelude::*;
 use veil_protocol_spec::Blake3Digest;
 
+use veil_scheduler_plan::{
+    circuit::{
+        digit::{Digit, Value},
+        in_clear::Clear,
+        lookup::Circuit,
+        table::Table,
+    },
+    cost::Cost,
+};
+
 use crate::{
+    encrypted::{Encrypted, EncryptedDigit},
     key::EvaluationKey,
-    ledger::Ledger,
-    lookup::{Circuit, Digit, Table},
     outputs::Outputs,
 };
 
@@ -60,7 +69,7 @@ pub enum AuctionError {
 /// A bid under an evaluation key, from a list whose proof holds.
 pub struct EncryptedBid {
     key: Blake3Digest,
-    contender: Contender,
+    contender: Contender<Encrypted>,
 }
 
 impl core::fmt::Debug for EncryptedBid {
@@ -73,7 +82,11 @@ impl EncryptedBid {
     /// Look-ups of an expansion, 4 of them the switch to the evaluation key.
     pub const EXPANSION_LOOK_UPS: u64 = 15;
 
-    pub(crate) fn new(key: Blake3Digest, digits: [Digit; 4], circuit: &Circuit<'_>) -> Self {
+    pub(crate) fn new(
+        key: Blake3Digest,
+        digits: [EncryptedDigit; 4],
+        circuit: &Circuit<'_, Encrypted>,
+    ) -> Self {
         Self { key, contender: Contender::new(digits, circuit) }
     }
 
@@ -86,37 +99,37 @@ impl EncryptedBid {
 
 /// A digit of a bid, and the scale it has: a quarter doubled so often.
 #[derive(Clone)]
-struct Part {
-    scaled: Digit,
+struct Part<V> {
+    scaled: Digit<V>,
     doublings: u32,
     /// In whole steps.
-    whole: Digit,
+    whole: Digit<V>,
 }
 
-impl Part {
+impl<V: Value> Part<V> {
     /// Eighths of a step that 1 is worth.
     const fn scale(&self) -> i64 {
         2 << self.doublings
     }
 
     /// A quarter of `whole`, which is itself taken over.
-    fn quarter(circuit: &Circuit<'_>, whole: Digit) -> Self {
+    fn quarter(circuit: &Circuit<'_, V>, whole: Digit<V>) -> Self {
         Self::of(circuit, whole, 0)
     }
 
-    fn of(circuit: &Circuit<'_>, whole: Digit, doublings: u32) -> Self {
+    fn of(circuit: &Circuit<'_, V>, whole: Digit<V>, doublings: u32) -> Self {
         let scaled = circuit.look_up(&whole, &Table::eighths(|x| x * (2 << doublings)));
         Self { scaled, doublings, whole }
     }
 
     /// At a scale of a half or 1.
-    fn scaled(scaled: Digit, doublings: u32) -> Self {
+    fn scaled(scaled: Digit<V>, doublings: u32) -> Self {
         let whole = if doublings == 1 { scaled.times(2) } else { scaled.clone() };
         Self { scaled, doublings, whole }
     }
 
     /// Through a round without a match. `low` is 3 bits.
-    fn pass(self, circuit: &Circuit<'_>, low: bool, last: bool) -> Self {
+    fn pass(self, circuit: &Circuit<'_, V>, low: bool, last: bool) -> Self {
         match (self.doublings, low) {
             _ if last => self,
             (0, _) => {
@@ -130,20 +143,20 @@ impl Part {
 }
 
 #[derive(Clone)]
-struct Contender {
+struct Contender<V> {
     /// Digits to compare instead of `parts`, the lowest first.
-    leaf: Option<[Digit; 4]>,
+    leaf: Option<[Digit<V>; 4]>,
     /// The lowest first.
-    parts: Vec<Part>,
+    parts: Vec<Part<V>>,
     /// Twice the digits of 2 bits of the position, the lowest first; absent if it is 0.
-    index: Vec<Option<Digit>>,
+    index: Vec<Option<Digit<V>>>,
     /// The outcome of a round that is in no digit yet; absent if there was no match.
-    outcome: Option<Digit>,
+    outcome: Option<Digit<V>>,
 }
 
-impl Contender {
-    fn new(digits: [Digit; 4], circuit: &Circuit<'_>) -> Self {
-        let part = |digit: &Digit, f: fn(i64) -> i64| circuit.look_up(digit, &Table::new(f));
+impl<V: Value> Contender<V> {
+    fn new(digits: [Digit<V>; 4], circuit: &Circuit<'_, V>) -> Self {
+        let part = |digit: &Digit<V>, f: fn(i64) -> i64| circuit.look_up(digit, &Table::new(f));
         let [first, second, third, top] = &digits;
         let wholes = [
             part(first, |x| x & 7),
@@ -156,7 +169,7 @@ impl Contender {
         Self { leaf: Some(digits), parts, index: Vec::new(), outcome: None }
     }
 
-    fn pass(self, circuit: &Circuit<'_>, odd: bool, last: bool) -> Self {
+    fn pass(self, circuit: &Circuit<'_, V>, odd: bool, last: bool) -> Self {
         let Self { parts, mut index, outcome, .. } = self;
         let parts = parts
             .into_par_iter()
@@ -189,7 +202,7 @@ pub fn winner(
     let circuit = Circuit::new(key);
     let contenders = bids.iter().map(|bid| bid.contender.clone()).collect();
     let digits = run(&circuit, contenders)?;
-    let outputs = Outputs::new(expected, digits.into(), circuit.ledger());
+    let outputs = Outputs::new(expected, digits.into(), circuit.cost());
     let digest = outputs.digest_under(auction);
     Ok((outputs, digest))
 }
@@ -198,16 +211,16 @@ pub fn winner(
 ///
 /// # Errors
 /// [`AuctionError`] if there are none or too many.
-pub fn cost(bids: usize) -> Result<Ledger, AuctionError> {
+pub fn cost(bids: usize) -> Result<Cost, AuctionError> {
     if bids > MAX_BIDS {
         return Err(AuctionError::TooMany(bids));
     }
     let circuit = Circuit::in_clear();
     run(&circuit, (0..bids).map(|_| in_clear(0)).collect())?;
-    Ok(circuit.ledger())
+    Ok(circuit.cost())
 }
 
-fn in_clear(bid: u16) -> Contender {
+fn in_clear(bid: u16) -> Contender<Clear> {
     let digits = [0, 4, 8, 12].map(|shift| Digit::clear((bid >> shift & 0xf) as u8));
     Contender::new(digits, &Circuit::in_clear())
 }
@@ -223,7 +236,10 @@ pub fn decode(blocks: &[u8], bids: usize) -> Result<usize, AuctionError> {
     number.checked_sub(1).filter(|position| *position < bids).ok_or_else(refused)
 }
 
-fn run(circuit: &Circuit<'_>, bids: Vec<Contender>) -> Result<[Digit; 2], AuctionError> {
+fn run<V: Value>(
+    circuit: &Circuit<'_, V>,
+    bids: Vec<Contender<V>>,
+) -> Result<[Digit<V>; 2], AuctionError> {
     let any = bids.first().ok_or(AuctionError::NoBid)?.parts[LOW].whole.clone();
     if bids.len() > MAX_BIDS {
         return Err(AuctionError::TooMany(bids.len()));
@@ -268,7 +284,13 @@ fn run(circuit: &Circuit<'_>, bids: Vec<Contender>) -> Result<[Digit; 2], Auctio
 }
 
 /// The better one; `left` is how many are left after this round.
-fn play(circuit: &Circuit<'_>, a: &Contender, b: &Contender, odd: bool, left: usize) -> Contender {
+fn play<V: Value>(
+    circuit: &Circuit<'_, V>,
+    a: &Contender<V>,
+    b: &Contender<V>,
+    odd: bool,
+    left: usize,
+) -> Contender<V> {
     let differences: Vec<_> =
         a.parts.iter().zip(&b.parts).map(|(a, b)| a.whole.minus(&b.whole)).collect();
     let compared: Vec<_> = match (&a.leaf, &b.leaf) {
@@ -276,7 +298,7 @@ fn play(circuit: &Circuit<'_>, a: &Contender, b: &Contender, odd: bool, left: us
         _ => differences.clone(),
     };
     let last = compared.len() - 1;
-    let mut borrow: Option<Digit> = None;
+    let mut borrow: Option<Digit<V>> = None;
     for (position, difference) in compared.iter().enumerate() {
         let rest = borrow.map_or_else(|| difference.clone(), |borrow| difference.minus(&borrow));
         borrow = Some(if position < last {
@@ -307,14 +329,14 @@ fn play(circuit: &Circuit<'_>, a: &Contender, b: &Contender, odd: bool, left: us
     Contender { leaf: None, parts, index, outcome: (!odd).then_some(won) }
 }
 
-fn choose_part(
-    circuit: &Circuit<'_>,
-    [a, b]: [&Part; 2],
-    difference: &Digit,
-    won: &Digit,
+fn choose_part<V: Value>(
+    circuit: &Circuit<'_, V>,
+    [a, b]: [&Part<V>; 2],
+    difference: &Digit<V>,
+    won: &Digit<V>,
     low: bool,
     last: bool,
-) -> Part {
+) -> Part<V> {
     let scale = a.scale();
     let sum = a.scaled.plus(&b.scaled);
     if !low {
@@ -341,7 +363,11 @@ fn choose_part(
 }
 
 /// The index digit of the winner.
-fn choose_index(circuit: &Circuit<'_>, pair: [&Option<Digit>; 2], won: &Digit) -> Option<Digit> {
+fn choose_index<V: Value>(
+    circuit: &Circuit<'_, V>,
+    pair: [&Option<Digit<V>>; 2],
+    won: &Digit<V>,
+) -> Option<Digit<V>> {
     let difference = match pair {
         [Some(a), Some(b)] => a.minus(b),
         [Some(a), None] => a.clone(),
@@ -355,9 +381,9 @@ fn choose_index(circuit: &Circuit<'_>, pair: [&Option<Digit>; 2], won: &Digit) -
 
 /// Twice the digit of 2 bits that two rounds make: the outcomes on the left and on the right, and
 /// that between them. Whoever had no match is on the left.
-fn pair(circuit: &Circuit<'_>, outcomes: [Option<&Digit>; 3]) -> Option<Digit> {
+fn pair<V: Value>(circuit: &Circuit<'_, V>, outcomes: [Option<&Digit<V>>; 3]) -> Option<Digit<V>> {
     let weights = [1, 2, 4];
-    let mut sum: Option<Digit> = None;
+    let mut sum: Option<Digit<V>> = None;
     for (outcome, weight) in outcomes.into_iter().zip(weights) {
         if let Some(outcome) = outcome {
             let weighted = outcome.times(weight);
@@ -381,15 +407,16 @@ mod tests {
     use proptest::prelude::*;
     use veil_keygen_ceremony::keyset::ParameterSet;
 
+    use veil_scheduler_plan::cleartext::best_bid;
+
     use super::*;
-    use crate::cleartext::best_bid;
 
     fn assert_agrees(bids: &[u16]) {
         let circuit = Circuit::in_clear();
         let digits = run(&circuit, bids.iter().map(|bid| in_clear(*bid)).collect()).unwrap();
-        let blocks = digits.map(|digit| digit.in_clear().unwrap() as u8);
+        let blocks = digits.map(|digit| digit.steps() as u8);
         assert_eq!(decode(&blocks, bids.len()).ok(), best_bid(bids), "{bids:?}");
-        assert_eq!(circuit.ledger(), cost(bids.len()).unwrap());
+        assert_eq!(circuit.cost(), cost(bids.len()).unwrap());
     }
 
     #[test]
@@ -418,14 +445,14 @@ mod tests {
 
     #[test]
     fn look_ups_of_93_bids() {
-        let ledger = cost(93).unwrap();
-        println!("{} look-ups, {} in a row", ledger.look_ups(), ledger.depth());
-        assert!(ledger.look_ups() <= 11 * 93, "{}", ledger.look_ups());
+        let cost = cost(93).unwrap();
+        println!("{} look-ups, {} in a row", cost.look_ups(), cost.depth());
+        assert!(cost.look_ups() <= 11 * 93, "{}", cost.look_ups());
         for members in [4, 7, 10, 13] {
             let committee = veil_protocol_spec::Committee::new(members).unwrap();
             let parameters = ParameterSet::production(committee);
-            let worst = parameters.log2_p_fail_at(ledger.largest_variance().into());
-            let all = ledger.log2_failure(|v| parameters.log2_p_fail_at(v));
+            let worst = parameters.log2_p_fail_at(cost.largest_variance().into());
+            let all = cost.log2_failure(|v| parameters.log2_p_fail_at(v));
             println!("n={members}: 2^{worst:.1} for the worst look-up, 2^{all:.1} for all");
             assert!(worst <= -128.0 && all <= -120.0, "n={members}: {worst} {all}");
         }
@@ -436,7 +463,7 @@ mod tests {
         let circuit = Circuit::in_clear();
         Contender::new([0; 4].map(Digit::clear), &circuit);
         // One more for each digit of the list: the switch to the evaluation key.
-        assert_eq!(circuit.ledger().look_ups() + 4, EncryptedBid::EXPANSION_LOOK_UPS);
+        assert_eq!(circuit.cost().look_ups() + 4, EncryptedBid::EXPANSION_LOOK_UPS);
     }
 
     #[test]

@@ -5,18 +5,24 @@ use std::{collections::BTreeMap, sync::Arc};
 use rayon::prelude::*;
 use veil_protocol_spec::{
     Blake3Digest,
-    scheduling::{CircuitId, Manifest, PolicyWeights, SchedulingPolicy},
+    scheduling::{CircuitId, Manifest},
+};
+use veil_scheduler_plan::{
+    circuit::{
+        self,
+        lookup::Circuit,
+        worker::{Confidential, Worker},
+    },
+    inputs::{PlanError, PublicInputs},
+    plan::{Plan, Used},
 };
 
 use crate::{
-    circuit::{self, Confidential, Worker},
+    encrypted::Encrypted,
     expanded::{EncryptedQuantities, EncryptedTelemetry, ExpandedWeights},
     fingerprint::circuit_id,
     key::EvaluationKey,
-    lookup::Circuit,
     outputs::Outputs,
-    plan::{Plan, PlanError, PublicInputs},
-    rules::{Need, RESOURCES},
 };
 
 /// What a manifest names, in full.
@@ -50,7 +56,7 @@ pub enum EvaluateError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// Replicas are pending and nobody could take them: they stay pending, which is public, and
-    /// [`decode`](crate::decode) of no blocks says so.
+    /// [`decode`](veil_scheduler_plan::outcome::decode) of no blocks says so.
     #[error("replicas are pending, but the manifest has no telemetry: no worker to place them on")]
     NoWorkers,
     /// The message has not arrived, or was not expanded.
@@ -122,18 +128,18 @@ pub fn evaluate(
         })
         .collect::<Result<Vec<_>, EvaluateError>>()?;
     let mut confidential = confidential(&plan, inputs, same_key)?;
-    let used = Used::by(&plan);
+    let used = plan.used();
     let workers = telemetry
         .into_par_iter()
         .map(|(digest, telemetry)| {
-            let expanded = used.expand(telemetry, key);
+            let expanded = expand(&used, telemetry, key);
             expanded.map_err(|reason| EvaluateError::Expand { telemetry: digest, reason })
         })
         .collect::<Result<Vec<_>, EvaluateError>>()?;
     let circuit = Circuit::new(key);
     let digits = circuit::run(&plan, workers, &mut confidential, &circuit);
     let digits = digits.into_iter().flatten().collect();
-    let outputs = Outputs::new(key.id(), digits, circuit.ledger());
+    let outputs = Outputs::new(key.id(), digits, circuit.cost());
     let digest = outputs.digest(manifest);
     Ok((outputs, digest))
 }
@@ -142,59 +148,43 @@ fn confidential(
     plan: &Plan,
     inputs: &Inputs,
     same_key: impl Fn(Blake3Digest, Blake3Digest) -> Result<(), EvaluateError>,
-) -> Result<Confidential, EvaluateError> {
-    let open = || plan.steps.iter().filter(|step| !step.candidates.is_empty());
-    let mut requests = BTreeMap::new();
-    for step in open().filter(|step| matches!(plan.rules(step).need, Need::Encrypted)) {
-        let request =
-            inputs.requests.get(&step.job).ok_or(EvaluateError::MissingRequest(step.job))?;
-        same_key(step.job, request.key())?;
-        requests.insert(step.job, request.digits().clone());
-    }
-    let by_cost = open().any(|step| plan.rules(step).policy == SchedulingPolicy::Cost);
-    let weights = match plan.policy.weights {
-        PolicyWeights::Encrypted(digest) if by_cost => {
+) -> Result<Confidential<Encrypted>, EvaluateError> {
+    let requests = plan
+        .encrypted_requests()
+        .map(|job| {
+            let request = inputs.requests.get(&job).ok_or(EvaluateError::MissingRequest(job))?;
+            same_key(job, request.key())?;
+            Ok((job, request.digits().clone()))
+        })
+        .collect::<Result<_, EvaluateError>>()?;
+    let weights = plan
+        .encrypted_weights()
+        .map(|digest| {
             let weights = inputs.weights.as_ref().ok_or(EvaluateError::MissingWeights(digest))?;
             same_key(digest, weights.key())?;
-            Some(weights.digits().clone())
-        }
-        PolicyWeights::Encrypted(_) | PolicyWeights::Public(_) => None,
-    };
+            Ok::<_, EvaluateError>(weights.digits().clone())
+        })
+        .transpose()?;
     Ok(Confidential { requests, weights })
 }
 
-/// What a slot looks at.
-struct Used {
-    resources: [bool; RESOURCES],
-    classes: bool,
-    priority: bool,
-}
-
-impl Used {
-    fn by(plan: &Plan) -> Self {
-        let any = |uses: &dyn Fn(&crate::rules::JobRules) -> bool| plan.rules.iter().any(uses);
-        let by = |policy| move |rules: &crate::rules::JobRules| rules.policy == policy;
-        Self {
-            resources: core::array::from_fn(|resource| any(&|rules| rules.need.of(resource))),
-            classes: any(&by(SchedulingPolicy::Cost)) || any(&|rules| rules.max_latency.is_some()),
-            priority: any(&by(SchedulingPolicy::PriorityRoundRobin)),
+/// A worker as far as the slot looks at it.
+fn expand(
+    used: &Used,
+    telemetry: &EncryptedTelemetry,
+    key: &EvaluationKey,
+) -> Result<Worker<Encrypted>, String> {
+    let mut worker = Worker::default();
+    for (resource, used) in used.resources.into_iter().enumerate() {
+        if !used {
+            continue;
+        }
+        worker.set_free(resource, telemetry.quantity(resource, key)?);
+        if let Some(view) = telemetry.view(resource) {
+            worker.set_view(resource, view);
         }
     }
-
-    fn expand(
-        &self,
-        telemetry: &EncryptedTelemetry,
-        key: &EvaluationKey,
-    ) -> Result<Worker, String> {
-        let mut worker = Worker::default();
-        for resource in (0..RESOURCES).filter(|resource| self.resources[*resource]) {
-            worker.set_free(resource, telemetry.quantity(resource, key)?);
-            if let Some(view) = telemetry.view(resource) {
-                worker.set_view(resource, view);
-            }
-        }
-        worker.classes = self.classes.then(|| telemetry.classes(key)).transpose()?;
-        worker.priority = self.priority.then(|| telemetry.priority(key)).transpose()?;
-        Ok(worker)
-    }
+    worker.classes = used.classes.then(|| telemetry.classes(key)).transpose()?;
+    worker.priority = used.priority.then(|| telemetry.priority(key)).transpose()?;
+    Ok(worker)
 }

@@ -12,16 +12,18 @@ use veil_protocol_spec::{
     Blake3Digest,
     scheduling::{ProofMetadata, ProvenList},
 };
+use veil_scheduler_plan::circuit::{
+    digit::Digit,
+    lookup::Circuit,
+    worker::{RequestDigits, SPLIT, View},
+};
 
 use crate::{
     auction::EncryptedBid,
-    circuit::SPLIT,
-    fit::RequestDigits,
+    encrypted::{Encrypted, EncryptedDigit},
     key::EvaluationKey,
     lists::{CLASSES, Kind, ListError, PRIORITY, verified},
-    lookup::{Circuit, Digit},
     reference_string::ReferenceString,
-    score::View,
 };
 
 /// [`verify`](crate::verify), then the switch to the evaluation key.
@@ -86,7 +88,8 @@ pub fn verify_and_expand_bid(
 ) -> Result<EncryptedBid, ListError> {
     let list = verified(Kind::Bid, list, metadata, key.public_key(), reference_string)?;
     let digits = cast(Kind::Bid, &list, &[0, 1, 2, 3], key).map_err(ListError::Expand)?;
-    let digits: [Digit; 4] = digits.try_into().map_err(|_| ListError::Expand(LOST.to_owned()))?;
+    let digits: [EncryptedDigit; 4] =
+        digits.try_into().map_err(|_| ListError::Expand(LOST.to_owned()))?;
     Ok(EncryptedBid::new(key.id(), digits, &Circuit::new(key)))
 }
 
@@ -98,7 +101,7 @@ fn cast(
     list: &CompactCiphertextList,
     positions: &[usize],
     key: &EvaluationKey,
-) -> Result<Vec<Digit>, String> {
+) -> Result<Vec<EncryptedDigit>, String> {
     let tables: Vec<_> = (0..kind.messages()).map(|position| kind.table(position)).collect();
     // A message without a function is left out.
     let functions: Vec<_> = tables
@@ -114,7 +117,7 @@ fn cast(
         functions: Some(&functions),
     };
     let digits = list.expand(casting_mode).map_err(|error| error.to_string())?;
-    Ok(digits.into_iter().map(Digit::fresh).collect())
+    Ok(digits.into_iter().map(|digit| Digit::fresh(Encrypted(digit))).collect())
 }
 
 /// A worker's reading under an evaluation key, from a list whose proof holds.
@@ -122,7 +125,7 @@ pub struct EncryptedTelemetry {
     key: Blake3Digest,
     list: CompactCiphertextList,
     /// Of the first resources, with what the selection needs of them.
-    expanded: Vec<([Digit; 2], View)>,
+    expanded: Vec<([EncryptedDigit; 2], View<Encrypted>)>,
 }
 
 impl EncryptedTelemetry {
@@ -150,7 +153,7 @@ impl EncryptedTelemetry {
         &self,
         resource: usize,
         key: &EvaluationKey,
-    ) -> Result<[Digit; 2], String> {
+    ) -> Result<[EncryptedDigit; 2], String> {
         match self.expanded.get(resource) {
             Some((digits, _)) => Ok(digits.clone()),
             None => cast(Kind::Telemetry, &self.list, &[2 * resource, 2 * resource + 1], key)?
@@ -160,21 +163,21 @@ impl EncryptedTelemetry {
     }
 
     /// What the selection needs of a resource, if it is computed already.
-    pub(crate) fn view(&self, resource: usize) -> Option<View> {
+    pub(crate) fn view(&self, resource: usize) -> Option<View<Encrypted>> {
         self.expanded.get(resource).map(|(_, view)| view.clone())
     }
 
     /// Latency and price class in one digit.
-    pub(crate) fn classes(&self, key: &EvaluationKey) -> Result<Digit, String> {
+    pub(crate) fn classes(&self, key: &EvaluationKey) -> Result<EncryptedDigit, String> {
         self.one(CLASSES, key)
     }
 
     /// Own priority.
-    pub(crate) fn priority(&self, key: &EvaluationKey) -> Result<Digit, String> {
+    pub(crate) fn priority(&self, key: &EvaluationKey) -> Result<EncryptedDigit, String> {
         self.one(PRIORITY, key)
     }
 
-    fn one(&self, position: usize, key: &EvaluationKey) -> Result<Digit, String> {
+    fn one(&self, position: usize, key: &EvaluationKey) -> Result<EncryptedDigit, String> {
         let mut digits = cast(Kind::Telemetry, &self.list, &[position], key)?;
         digits.pop().ok_or_else(|| LOST.to_owned())
     }
@@ -183,7 +186,7 @@ impl EncryptedTelemetry {
 /// An encrypted request under an evaluation key, from a list whose proof holds.
 pub struct EncryptedQuantities {
     key: Blake3Digest,
-    digits: RequestDigits,
+    digits: RequestDigits<Encrypted>,
 }
 
 impl EncryptedQuantities {
@@ -193,7 +196,7 @@ impl EncryptedQuantities {
         self.key
     }
 
-    pub(crate) const fn digits(&self) -> &RequestDigits {
+    pub(crate) const fn digits(&self) -> &RequestDigits<Encrypted> {
         &self.digits
     }
 }
@@ -201,7 +204,7 @@ impl EncryptedQuantities {
 /// Encrypted weights under an evaluation key, from a list whose proof holds.
 pub struct ExpandedWeights {
     key: Blake3Digest,
-    digits: [Digit; 2],
+    digits: [EncryptedDigit; 2],
 }
 
 impl ExpandedWeights {
@@ -211,7 +214,7 @@ impl ExpandedWeights {
         self.key
     }
 
-    pub(crate) const fn digits(&self) -> &[Digit; 2] {
+    pub(crate) const fn digits(&self) -> &[EncryptedDigit; 2] {
         &self.digits
     }
 }

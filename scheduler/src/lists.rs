@@ -46,7 +46,9 @@ use tfhe::{
 use tfhe_versionable::VersionsDispatch;
 use veil_protocol_spec::scheduling::{ProofMetadata, ProvenList, Quantities, Reading, Weights};
 
-use crate::{reference_string::ReferenceString, rules::RESOURCES, score::MAX_HIGH};
+use veil_scheduler_plan::{circuit::worker::MAX_HIGH, rules::RESOURCES};
+
+use crate::reference_string::ReferenceString;
 
 /// Version of the layout above.
 pub const LAYOUT_VERSION: u8 = 2;

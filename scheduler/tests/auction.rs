@@ -13,8 +13,9 @@ use veil_protocol_spec::{
 use veil_scheduler::{
     EncryptedBid, ListError,
     auction::{self, AuctionError},
-    cleartext, encrypt_bid, verify_and_expand_bid, verify_bid,
+    encrypt_bid, verify_and_expand_bid, verify_bid,
 };
+use veil_scheduler_plan::cleartext;
 
 const AUCTION: Blake3Digest = Blake3Digest([7; 32]);
 
@@ -42,7 +43,7 @@ fn assert_agrees(keys: &Keys, bids: &[u16], counts: &[usize]) {
         let bids = &bids[..*count];
         let encrypted: Vec<_> = encrypted.iter().take(*count).collect();
         let (outputs, _) = auction::winner(&AUCTION, &encrypted, &keys.evaluation).unwrap();
-        assert_eq!(outputs.ledger(), &auction::cost(*count).unwrap());
+        assert_eq!(outputs.cost(), &auction::cost(*count).unwrap());
         let winner = auction::decode(&keys.decrypt(&outputs), *count).unwrap();
         assert_eq!(Some(winner), cleartext::best_bid(bids), "{bids:?}");
     }

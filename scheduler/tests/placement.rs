@@ -10,7 +10,8 @@ use veil_protocol_spec::scheduling::{
     DiskUnits, GpuUnits, LatencyClass, Outcome, PriceClass, Priority, Reading, ReplicaIndex,
     ReplicaState, Resources, SchedulingPolicy, Strength, Weight, Weights, WorkerPriority,
 };
-use veil_scheduler::{Plan, cleartext, decode, evaluate};
+use veil_scheduler::evaluate;
+use veil_scheduler_plan::{cleartext, outcome::decode, plan::Plan};
 
 /// Evaluates, squashes, decrypts and decodes; must be what the twin says, which is returned.
 fn place(cluster: Cluster) -> Vec<Option<usize>> {
@@ -20,7 +21,7 @@ fn place(cluster: Cluster) -> Vec<Option<usize>> {
     let expected = cleartext::place(&plan, &readings, &secrets);
     let (outputs, digest) = evaluate(&manifest, &inputs, &keys.evaluation).unwrap();
     assert_eq!(outputs.digest(&manifest), digest);
-    assert_eq!(outputs.ledger(), &plan.cost(), "what was made is what the plan says");
+    assert_eq!(outputs.cost(), &plan.cost(), "what was made is what the plan says");
     let blocks = keys.decrypt(&outputs);
     let assignments = decode(&manifest, &inputs.public, &blocks).unwrap();
     let found: Vec<_> = manifest

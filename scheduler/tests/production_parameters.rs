@@ -7,7 +7,8 @@ mod harness;
 use harness::{Cluster, Keys, job, reading, resources};
 use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_protocol_spec::{Committee, scheduling::Strength};
-use veil_scheduler::{Plan, cleartext, decode, evaluate};
+use veil_scheduler::evaluate;
+use veil_scheduler_plan::{cleartext, outcome::decode, plan::Plan};
 
 #[test]
 fn three_replicas_are_placed_and_decrypted() {
@@ -23,7 +24,7 @@ fn three_replicas_are_placed_and_decrypted() {
     let (outputs, _) = evaluate(&cluster.manifest, &cluster.inputs, &keys.evaluation).unwrap();
     let blocks = keys.decrypt(&outputs);
     assert_eq!(blocks, expected);
-    assert_eq!(outputs.ledger(), &plan.cost());
+    assert_eq!(outputs.cost(), &plan.cost());
     let log2 = plan.cost().log2_failure(|v| keys.parameters.log2_p_fail_at(v));
     assert!(log2 < -120.0, "{log2}");
     let mut sorted = blocks.clone();

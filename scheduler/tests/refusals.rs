@@ -10,9 +10,15 @@ use veil_protocol_spec::scheduling::{
     Assignments, Outcome, PolicyWeights, ProvenList, SchedulingPolicy, Strength, Weights,
 };
 use veil_scheduler::{
-    DecodeError, EvaluateError, ListError, Origin, Plan, PlanError, ReferenceString,
-    ReferenceStringError, Refusal, SquashError, cleartext, decode, encrypt, encrypt_request,
-    encrypt_weights, evaluate, verify, verify_and_expand, verify_request, verify_weights,
+    EvaluateError, ListError, Origin, ReferenceString, ReferenceStringError, SquashError, encrypt,
+    encrypt_request, encrypt_weights, evaluate, verify, verify_and_expand, verify_request,
+    verify_weights,
+};
+use veil_scheduler_plan::{
+    cleartext,
+    inputs::{JobRefusal, PlanError},
+    outcome::{DecodeError, decode},
+    plan::Plan,
 };
 
 #[test]
@@ -187,8 +193,8 @@ fn refused_jobs_stay_pending_and_do_not_harm_others() {
     cluster.inputs.public.labels.insert(harness::worker(0), vec!["zone=a".parse().unwrap()]);
     cluster.inputs.public.policy.min_candidates = 2;
     let plan = Plan::new(&cluster.manifest, &cluster.inputs.public).unwrap();
-    assert!(matches!(plan.refusals()[&huge.digest()], Refusal::TooLarge(_)));
-    let expected = Refusal::TooFewCandidates { found: 1, min: 2 };
+    assert!(matches!(plan.refusals()[&huge.digest()], JobRefusal::TooLarge(_)));
+    let expected = JobRefusal::TooFewCandidates { found: 1, min: 2 };
     assert_eq!(plan.refusals()[&lonely.digest()], expected);
     let (outputs, _) = evaluate(&cluster.manifest, &cluster.inputs, &keys.evaluation).unwrap();
     assert_eq!(keys.decrypt(&outputs), [1]);

@@ -48,9 +48,9 @@ pub struct AgreementPlan {
     slots: u64,
     conditions: Conditions,
     silent: BTreeSet<ParticipantIndex>,
-    double_talkers: BTreeSet<ParticipantIndex>,
+    equivocators: BTreeSet<ParticipantIndex>,
     refused: BTreeSet<ParticipantIndex>,
-    picky: BTreeSet<ParticipantIndex>,
+    strict: BTreeSet<ParticipantIndex>,
     crashes: Vec<AgreementCrash>,
 }
 
@@ -63,9 +63,9 @@ impl AgreementPlan {
             slots: 1,
             conditions: Conditions::default(),
             silent: BTreeSet::new(),
-            double_talkers: BTreeSet::new(),
+            equivocators: BTreeSet::new(),
             refused: BTreeSet::new(),
-            picky: BTreeSet::new(),
+            strict: BTreeSet::new(),
             crashes: Vec::new(),
         }
     }
@@ -91,10 +91,10 @@ impl AgreementPlan {
         self
     }
 
-    /// A member that tells one half of the others something else, in proposals and votes.
+    /// A member that sends one half of the others different proposals and votes.
     #[must_use]
-    pub fn double_talker(mut self, j: u8) -> Self {
-        self.double_talkers.insert(member(j));
+    pub fn equivocator(mut self, j: u8) -> Self {
+        self.equivocators.insert(member(j));
         self
     }
 
@@ -107,8 +107,8 @@ impl AgreementPlan {
 
     /// A member that refuses all manifests but its own for what it received itself.
     #[must_use]
-    pub fn picky(mut self, j: u8) -> Self {
-        self.picky.insert(member(j));
+    pub fn strict(mut self, j: u8) -> Self {
+        self.strict.insert(member(j));
         self
     }
 
@@ -120,7 +120,7 @@ impl AgreementPlan {
     }
 
     fn is_honest(&self, j: ParticipantIndex) -> bool {
-        !self.silent.contains(&j) && !self.double_talkers.contains(&j)
+        !self.silent.contains(&j) && !self.equivocators.contains(&j)
     }
 
     /// Runs until every honest member has decided every slot, or for an hour of virtual time.

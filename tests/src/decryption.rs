@@ -19,15 +19,18 @@ use tfhe::{
 };
 use veil_committee::{
     decrypt::SquashedBlock,
-    decryption::{Completion, DecryptionCounter, Decryptor, Effect, RecomputedOutputs, Skip},
-    frost::PersistId,
+    decryption::{Completion, DecryptionEffect, Decryptor, RecomputedOutputs, Skip},
     key_share::KeyShare,
 };
+use veil_committee_machine::{Effect, EffectOf, Machine, PersistId};
 use veil_keygen_ceremony::keyset::{decode_blocks, squashed_blocks};
 use veil_protocol_spec::{
     Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, Slot, Wire,
     ceremony::CeremonyParameters,
-    decryption::{DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext, RequestId},
+    decryption::{
+        DecryptionCounter, DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext,
+        RequestId,
+    },
     identity::SecretIdentity,
     scheduling::Binding,
 };
@@ -79,10 +82,10 @@ pub fn finished_ceremony(n: u8, seed: u64) -> Finished {
 pub struct DecryptionPlan {
     /// Members that are away.
     pub absent: Vec<ParticipantIndex>,
-    /// Members that lie, and how.
-    pub liars: Vec<(ParticipantIndex, WrongPartial)>,
+    /// Members that send wrong shares, and how.
+    pub culprits: Vec<(ParticipantIndex, WrongPartial)>,
     /// Members that ask for the decryption of a crafted ciphertext.
-    pub crafty: Vec<ParticipantIndex>,
+    pub decryption_probers: Vec<ParticipantIndex>,
     /// The network.
     pub conditions: Conditions,
 }
@@ -95,25 +98,25 @@ impl DecryptionPlan {
         self
     }
 
-    /// A member that lies.
+    /// A member that sends wrong shares.
     #[must_use]
-    pub fn liar(mut self, j: u8, how: WrongPartial) -> Self {
-        self.liars.push((member(j), how));
+    pub fn culprit(mut self, j: u8, how: WrongPartial) -> Self {
+        self.culprits.push((member(j), how));
         self
     }
 
     /// A member that asks for a bit of the key.
     #[must_use]
-    pub fn crafty(mut self, j: u8) -> Self {
-        self.crafty.push(member(j));
+    pub fn decryption_prober(mut self, j: u8) -> Self {
+        self.decryption_probers.push(member(j));
         self
     }
 
     /// The members that are there and follow the protocol.
     #[must_use]
     pub fn is_honest(&self, j: ParticipantIndex) -> bool {
-        let lies = self.liars.iter().any(|(liar, _)| *liar == j);
-        !lies && !self.crafty.contains(&j) && !self.absent.contains(&j)
+        let is_culprit = self.culprits.iter().any(|(culprit, _)| *culprit == j);
+        !is_culprit && !self.decryption_probers.contains(&j) && !self.absent.contains(&j)
     }
 }
 
@@ -124,8 +127,8 @@ pub struct DecryptingMember {
     pub participant: ParticipantIndex,
     /// The outcome.
     pub completion: Option<Completion>,
-    /// Whom it found lying.
-    pub liars: BTreeSet<ParticipantIndex>,
+    /// Members whose shares it found wrong.
+    pub culprits: BTreeSet<ParticipantIndex>,
     /// Whom it gave up on.
     pub outstanding: Vec<ParticipantIndex>,
     /// What it refused: to whom, what, why.
@@ -259,7 +262,7 @@ impl Finished {
                 .map(|participant| DecryptingMember {
                     participant,
                     completion: None,
-                    liars: BTreeSet::new(),
+                    culprits: BTreeSet::new(),
                     outstanding: Vec::new(),
                     refused: Vec::new(),
                     shared: BTreeSet::new(),
@@ -312,7 +315,7 @@ impl Room<'_> {
                         let authorised = machine.authorise(outputs, &lock, now);
                         authorised.expect("the outputs are of this key and locked");
                     });
-                    if self.plan.crafty.contains(&j) {
+                    if self.plan.decryption_probers.contains(&j) {
                         self.ask_for_a_key_bit(j);
                     }
                 }
@@ -335,14 +338,20 @@ impl Room<'_> {
     fn input(&mut self, j: ParticipantIndex, input: impl FnOnce(&mut Decryptor)) {
         let Some(machine) = &mut self.machines[j.position()] else { return };
         input(machine);
-        while let Some(effect) =
-            self.machines[j.position()].as_mut().and_then(Decryptor::poll_effect)
+        while let Some(effect) = self.machines[j.position()].as_mut().and_then(Machine::poll_effect)
         {
             self.carry_out(j, effect);
         }
+        let due = self.machines[j.position()].as_ref().and_then(Machine::poll_timeout);
+        if due != self.timers[j.position()] {
+            self.timers[j.position()] = due;
+            if let Some(at) = due {
+                self.agenda.at(at, Event::Timer(j));
+            }
+        }
     }
 
-    fn carry_out(&mut self, j: ParticipantIndex, effect: Effect) {
+    fn carry_out(&mut self, j: ParticipantIndex, effect: EffectOf<Decryptor>) {
         let member = &mut self.members[j.position()];
         match effect {
             Effect::Persist { id, .. } => {
@@ -350,21 +359,19 @@ impl Room<'_> {
             }
             Effect::Broadcast(bytes) => self.broadcast(j, &bytes),
             Effect::Send { to, bytes } => self.send(j, to, &bytes),
-            Effect::SetTimer { at } => {
-                self.timers[j.position()] = Some(at);
-                self.agenda.at(at, Event::Timer(j));
-            }
-            Effect::Complete(completion) => {
-                member.liars.extend(&completion.combined.liars);
+            Effect::Special(DecryptionEffect::Complete(completion)) => {
+                member.culprits.extend(&completion.combined.culprits);
                 member.completion = Some(*completion);
             }
-            Effect::LiarFound { participant, .. } => {
-                member.liars.insert(participant);
+            Effect::Special(DecryptionEffect::WrongShare { culprit, .. }) => {
+                member.culprits.insert(culprit);
             }
-            Effect::Refused { from, request, reason } => {
+            Effect::Special(DecryptionEffect::Refused { from, request, reason }) => {
                 member.refused.push((from, request, reason));
             }
-            Effect::Outstanding { participants, .. } => member.outstanding = participants,
+            Effect::Special(DecryptionEffect::Outstanding { participants, .. }) => {
+                member.outstanding = participants;
+            }
         }
     }
 
@@ -380,7 +387,8 @@ impl Room<'_> {
             && let DecryptionPayload::Partial(_) = message.payload
         {
             self.members[from.position()].shared.insert(message.request);
-            if let Some((_, how)) = self.plan.liars.iter().find(|(liar, _)| *liar == from) {
+            if let Some((_, how)) = self.plan.culprits.iter().find(|(culprit, _)| *culprit == from)
+            {
                 bytes = how.instead(message, to, &self.finished.identity(from)).to_wire();
             }
         }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use veil_keygen_ceremony::{
-    keyset::ParameterSet, machine::Timing, seed::CeremonySeed, setup::Setup,
+    keyset::ParameterSet,
+    seed::CeremonySeed,
+    setup::{Setup, Timing},
 };
 use veil_protocol_spec::{
     Address, Attempt, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeccakDigest,

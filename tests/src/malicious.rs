@@ -23,16 +23,20 @@ mod wrong_share;
 use std::{collections::VecDeque, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use veil_committee_machine as face;
 use veil_keygen_ceremony::{
-    machine::{Ceremony, CommitPoint, Effect, Verdict},
+    machine::{Ceremony, CeremonyEffect, CommitPoint, Fault, Record},
     seed::CeremonySeed,
-    setup::Setup,
+    setup::{Setup, Skip},
 };
 use veil_protocol_spec::{
     ParticipantIndex, Wire,
     ceremony::{CeremonyMessage, Header, Payload, Round, SignedMessage, Stream},
     identity::SecretIdentity,
 };
+
+type Verdict = face::Verdict<Skip, Fault>;
+type Effect = face::Effect<Record, CeremonyEffect>;
 
 pub use self::{bad_deal::BadDeal, wrong_confirm::WrongConfirm, wrong_proof::WrongProof};
 use crate::{disk::SharedStore, network::Millis};
@@ -228,11 +232,11 @@ pub(crate) trait Machine {
 
 impl Machine for Ceremony {
     fn handle(&mut self, from: ParticipantIndex, bytes: &[u8], now: Millis) -> Verdict {
-        self.handle(from, bytes, now)
+        face::Machine::handle(self, from, bytes, now)
     }
 
     fn handle_timeout(&mut self, now: Millis) {
-        self.handle_timeout(now);
+        face::Machine::handle_timeout(self, now);
     }
 
     fn handle_commit_point(&mut self, decision: CommitPoint) {
@@ -240,11 +244,11 @@ impl Machine for Ceremony {
     }
 
     fn work(&mut self, now: Millis) -> bool {
-        self.work(now)
+        face::Machine::work(self, now)
     }
 
     fn poll_effect(&mut self) -> Option<Effect> {
-        self.poll_effect()
+        face::Machine::poll_effect(self)
     }
 
     fn ceremony(&self) -> &Ceremony {
@@ -277,7 +281,8 @@ impl MaliciousMember {
             Ok(message) => self.misbehaviour.other(&self.insider, to, message),
             Err(_) => return,
         };
-        self.outgoing.extend(replaced.into_iter().map(|bytes| Effect::Send(to, bytes.into())));
+        self.outgoing
+            .extend(replaced.into_iter().map(|bytes| Effect::Send { to, bytes: bytes.into() }));
     }
 }
 
@@ -287,12 +292,12 @@ impl Machine for MaliciousMember {
             self.misbehaviour.hear(&message, bytes);
         }
         self.insider.now = now;
-        self.honest.handle(from, bytes, now)
+        face::Machine::handle(&mut self.honest, from, bytes, now)
     }
 
     fn handle_timeout(&mut self, now: Millis) {
         self.insider.now = now;
-        self.honest.handle_timeout(now);
+        face::Machine::handle_timeout(&mut self.honest, now);
     }
 
     fn handle_commit_point(&mut self, decision: CommitPoint) {
@@ -301,7 +306,7 @@ impl Machine for MaliciousMember {
 
     fn work(&mut self, now: Millis) -> bool {
         self.insider.now = now;
-        self.honest.work(now)
+        face::Machine::work(&mut self.honest, now)
     }
 
     fn poll_effect(&mut self) -> Option<Effect> {
@@ -309,13 +314,13 @@ impl Machine for MaliciousMember {
             if let Some(effect) = self.outgoing.pop_front() {
                 return Some(effect);
             }
-            match self.honest.poll_effect()? {
-                Effect::Send(to, bytes) => self.replace(to, &bytes),
+            match face::Machine::poll_effect(&mut self.honest)? {
+                Effect::Send { to, bytes } => self.replace(to, &bytes),
                 Effect::Broadcast(bytes) => {
                     let others: Vec<_> = self.insider.setup.others().collect();
                     others.into_iter().for_each(|to| self.replace(to, &bytes));
                 }
-                Effect::Publish(_) if !self.misbehaviour.publishes() => {}
+                Effect::Special(CeremonyEffect::Publish(_)) if !self.misbehaviour.publishes() => {}
                 other => return Some(other),
             }
         }

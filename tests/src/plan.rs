@@ -17,7 +17,7 @@
 //! ```
 
 use serde::{Deserialize, Serialize};
-use veil_keygen_ceremony::machine::{Stage, Timing};
+use veil_keygen_ceremony::{machine::Stage, setup::Timing};
 use veil_protocol_spec::{
     Committee, ParticipantIndex,
     ceremony::{Round, Stream},

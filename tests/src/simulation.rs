@@ -6,8 +6,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use veil_committee_machine::{Effect, Machine as _, Verdict};
 use veil_keygen_ceremony::{
-    machine::{AbortReport, Ceremony, Effect, Record, Stage, Verdict},
+    machine::{AbortReport, Ceremony, CeremonyEffect, Record, Stage},
     setup::Setup,
     transcript::FinishCertificate,
 };
@@ -364,28 +365,34 @@ impl World<'_> {
 
     // ---- effects ---------------------------------------------------------------------------
 
-    fn carry_out(&mut self, j: ParticipantIndex, effect: Effect) {
+    fn carry_out(&mut self, j: ParticipantIndex, effect: Effect<Record, CeremonyEffect>) {
         self.members[j.position()].carried_out += 1;
         match effect {
-            Effect::Persist(record) => self.members[j.position()].disk.records.push(record),
-            Effect::Send(to, bytes) => self.send(j, to, &bytes),
+            Effect::Persist { record, .. } => self.members[j.position()].disk.records.push(record),
+            Effect::Send { to, bytes } => self.send(j, to, &bytes),
             Effect::Broadcast(bytes) => {
                 let others: Vec<_> = self.members[j.position()].setup.others().collect();
                 others.into_iter().for_each(|to| self.send(j, to, &bytes));
             }
-            Effect::EraseSeed => self.members[j.position()].disk.seed = None,
-            Effect::EraseKeyShare => {
+            Effect::Special(effect) => self.carry_out_special(j, effect),
+        }
+    }
+
+    fn carry_out_special(&mut self, j: ParticipantIndex, effect: CeremonyEffect) {
+        match effect {
+            CeremonyEffect::EraseSeed => self.members[j.position()].disk.seed = None,
+            CeremonyEffect::EraseKeyShare => {
                 let records = &mut self.members[j.position()].disk.records;
                 records.retain(|record| !matches!(record, Record::KeyShare(_)));
             }
-            Effect::Publish(certificate) => {
+            CeremonyEffect::Publish(certificate) => {
                 let at = self.links.commit_point(j, self.agenda.now());
                 self.agenda.at(at, Event::Publish(j, certificate));
             }
-            Effect::Complete(outcome) => {
+            CeremonyEffect::Complete(outcome) => {
                 self.members[j.position()].ending = Some(Ending::Completed(*outcome));
             }
-            Effect::Abort(report) => {
+            CeremonyEffect::Abort(report) => {
                 self.members[j.position()].ending = Some(Ending::Aborted(report));
             }
         }

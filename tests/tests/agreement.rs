@@ -84,7 +84,7 @@ fn a_refused_manifest_is_never_locked() {
 fn members_that_received_something_else_follow_the_quorum() {
     let mut appeals = 0;
     for seed in 0..10 {
-        let report = AgreementPlan::new(4).slots(4).picky(3).conditions(rough(100)).run(seed);
+        let report = AgreementPlan::new(4).slots(4).strict(3).conditions(rough(100)).run(seed);
         report.assert_agreed();
         appeals += report.appeals;
     }
@@ -92,18 +92,18 @@ fn members_that_received_something_else_follow_the_quorum() {
 }
 
 #[test]
-fn a_double_talker_splits_nobody_and_is_convicted() {
+fn an_equivocator_splits_nobody_and_is_convicted() {
     let mut convicted = 0;
     for seed in 0..20 {
         let conditions = if seed % 2 == 0 { Conditions::default() } else { rough(100) };
-        let liar = 1 + (seed % 4) as u8;
-        let plan = AgreementPlan::new(4).slots(5).double_talker(liar).conditions(conditions);
+        let culprit = 1 + (seed % 4) as u8;
+        let plan = AgreementPlan::new(4).slots(5).equivocator(culprit).conditions(conditions);
         let report = plan.run(seed);
         report.assert_agreed();
-        convicted += usize::from(report.convicted.contains(&member(liar)));
+        convicted += usize::from(report.convicted.contains(&member(culprit)));
     }
     assert!(convicted > 10, "{convicted} of 20");
-    let plan = AgreementPlan::new(7).slots(5).double_talker(2).double_talker(5);
+    let plan = AgreementPlan::new(7).slots(5).equivocator(2).equivocator(5);
     let report = plan.run(1);
     report.assert_agreed();
     assert!(!report.convicted.is_empty());
@@ -181,8 +181,8 @@ fn everything_at_once() {
             .slots(3)
             .conditions(rough(100))
             .silent(1 + (seed % 7) as u8)
-            .double_talker(1 + ((seed + 3) % 7) as u8)
-            .picky(1 + ((seed + 5) % 7) as u8)
+            .equivocator(1 + ((seed + 3) % 7) as u8)
+            .strict(1 + ((seed + 5) % 7) as u8)
             .crash(1 + ((seed + 1) % 7) as u8, 4 + seed, 1_000)
             .crash(1 + ((seed + 2) % 7) as u8, 2 * seed, 3_000);
         plan.run(seed).assert_agreed();
@@ -194,16 +194,16 @@ fn random_misfortunes_do_no_harm() {
     for seed in 0..40 {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let mut any = || 1 + rng.gen_range(0..4u8);
-        let (first, second, third, liar, picky) = (any(), any(), any(), any(), any());
+        let (first, second, third, faulty, strict) = (any(), any(), any(), any(), any());
         let from = rng.gen_range(0..3_000);
         let until = 3_000 + rng.gen_range(0..8_000);
         let partition = Partition { groups: groups(&[&[first, second], &[third]]), from, until };
         let conditions = Conditions { partitions: vec![partition], ..rough(rng.gen_range(0..250)) };
         let mut plan = AgreementPlan::new(4).slots(3).conditions(conditions);
         plan = match seed % 3 {
-            0 => plan.silent(liar),
-            1 => plan.double_talker(liar),
-            _ => plan.picky(picky),
+            0 => plan.silent(faulty),
+            1 => plan.equivocator(faulty),
+            _ => plan.strict(strict),
         };
         for _ in 0..rng.gen_range(0..10) {
             let (j, away) = (1 + rng.gen_range(0..4), rng.gen_range(10..6_000));

@@ -8,8 +8,9 @@ use std::collections::HashSet;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use veil_keygen_ceremony::{
-    contributions::{Context, SplitKeys, slots_of},
+    contributions::{Context, SplitKeys, groups_of},
     machine::{CommitPoint, Record, Stage},
+    setup::Timing,
     store::ChunkStore,
     transcript::Transcript,
 };
@@ -160,7 +161,7 @@ fn a_transcript_with_an_altered_chunk_is_rejected() {
         &report.parameters,
         report.attempt,
         &fixtures::identity(5, ParticipantIndex::new(1).unwrap()),
-        veil_keygen_ceremony::machine::Timing { round: 1, retry: 1 },
+        Timing { round: 1, retry: 1 },
     );
     let mut store = report.members[0].disk.store.clone();
     let mut rng = ChaCha20Rng::seed_from_u64(5);
@@ -205,23 +206,21 @@ impl Secrets {
             known.push((format!("seed of {j}"), *seed.expose()));
             let identity = fixtures::identity(report.seed, j);
             known.push((format!("identity of {j}"), *identity.expose()));
-            let mut slot_keys = Vec::new();
-            for slot in slots_of(committee, j) {
-                let parts: Vec<_> = slot
+            let mut shared = Vec::new();
+            for group in groups_of(committee, j) {
+                let parts: Vec<_> = group
                     .members
                     .iter()
-                    .map(|i| context.contribution(&fixtures::ceremony_seed(report.seed, i), slot))
+                    .map(|i| context.contribution(&fixtures::ceremony_seed(report.seed, i), group))
                     .collect();
-                let mine = context.contribution(&seed, slot);
-                known.push((format!("contribution of {j} to {slot:?}"), *mine));
-                let key = context.slot_key(slot, &parts);
-                known.push((format!("key of {slot:?}"), *key.expose()));
-                slot_keys.push((slot, key));
+                let mine = context.contribution(&seed, group);
+                known.push((format!("contribution of {j} to {group:?}"), *mine));
+                let key = context.shared_key(group, &parts);
+                known.push((format!("key of {group:?}"), *key.expose()));
+                shared.push((group, key));
             }
-            for (kind, keys) in [("dkg", &SplitKeys::new(&slot_keys).dkg)] {
-                for (set, key) in keys {
-                    known.push((format!("{kind} key of {set:?}"), *key.expose()));
-                }
+            for (set, key) in &SplitKeys::new(&shared).streams.dkg {
+                known.push((format!("dkg key of {set:?}"), *key.expose()));
             }
         }
         let starts = known.iter().map(|(_, secret)| *secret.first_chunk().unwrap()).collect();
@@ -230,15 +229,15 @@ impl Secrets {
 
     fn dec_of(report: &Report, j: ParticipantIndex) -> Vec<[u8; 32]> {
         let context = Context { ceremony: report.parameters.id(), attempt: report.attempt };
-        let slot_keys: Vec<_> = slots_of(report.plan.committee, j)
+        let shared: Vec<_> = groups_of(report.plan.committee, j)
             .into_iter()
-            .map(|slot| {
-                let seeds = slot.members.iter().map(|i| fixtures::ceremony_seed(report.seed, i));
-                let parts: Vec<_> = seeds.map(|seed| context.contribution(&seed, slot)).collect();
-                (slot, context.slot_key(slot, &parts))
+            .map(|group| {
+                let seeds = group.members.iter().map(|i| fixtures::ceremony_seed(report.seed, i));
+                let parts: Vec<_> = seeds.map(|seed| context.contribution(&seed, group)).collect();
+                (group, context.shared_key(group, &parts))
             })
             .collect();
-        SplitKeys::new(&slot_keys).dec.iter().map(|(_, key)| *key.expose()).collect()
+        SplitKeys::new(&shared).dec.iter().map(|(_, key)| *key.expose()).collect()
     }
 
     fn find(&self, bytes: &[u8]) -> Option<&str> {

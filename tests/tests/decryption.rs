@@ -1,4 +1,4 @@
-//! Threshold decryption with the key shares of a ceremony: t liars change nothing and are named, and
+//! Threshold decryption with the key shares of a ceremony: t culprits change nothing and are named, and
 //! nobody decrypts what it has not recomputed.
 
 #![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
@@ -21,24 +21,24 @@ use veil_tests::{
 
 const VALUE: u16 = 0xbeef;
 
-/// All honest members have the plaintext and name the liars, and nobody else.
+/// All honest members have the plaintext and name the culprits, and nobody else.
 fn assert_decrypts(report: &DecryptionReport, plan: &DecryptionPlan, seed: u64) {
-    let liars: Vec<_> = plan.liars.iter().map(|(j, _)| *j).collect();
+    let culprits: Vec<_> = plan.culprits.iter().map(|(j, _)| *j).collect();
     for member in report.members.iter().filter(|m| plan.is_honest(m.participant)) {
         assert_eq!(member.value(), Some(u128::from(VALUE)), "seed {seed}, {plan:?}\n{report:?}");
         assert!(
-            member.liars.iter().all(|j| liars.contains(j)),
+            member.culprits.iter().all(|j| culprits.contains(j)),
             "seed {seed}, {plan:?}\n{report:?}"
         );
         assert!(
-            liars.iter().all(|j| member.liars.contains(j)),
+            culprits.iter().all(|j| member.culprits.contains(j)),
             "seed {seed}, {plan:?}\n{report:?}"
         );
     }
 }
 
 #[test]
-fn t_liars_are_named_and_change_nothing() {
+fn t_culprits_are_named_and_change_nothing() {
     let lies = [
         WrongPartial::Bit(0),
         WrongPartial::Bit(127),
@@ -52,8 +52,8 @@ fn t_liars_are_named_and_change_nothing() {
         let blocks = finished.encrypt(VALUE);
         for (seed, lie) in (0..).zip(lies) {
             for first in [1, n - t + 1] {
-                let plan =
-                    (first..first + t).fold(DecryptionPlan::default(), |plan, j| plan.liar(j, lie));
+                let plan = (first..first + t)
+                    .fold(DecryptionPlan::default(), |plan, j| plan.culprit(j, lie));
                 let report = finished.decrypt(&blocks, &plan, seed);
                 assert_decrypts(&report, &plan, seed);
                 assert_eq!(report.trace, finished.decrypt(&blocks, &plan, seed).trace);
@@ -87,7 +87,7 @@ fn a_bad_network_only_delays() {
 fn without_a_quorum_nothing_is_decrypted() {
     let finished = finished_ceremony(4, 12);
     let blocks = finished.encrypt(VALUE);
-    let plan = DecryptionPlan::default().absent(2).liar(3, WrongPartial::Everything);
+    let plan = DecryptionPlan::default().absent(2).culprit(3, WrongPartial::Everything);
     let report = finished.decrypt(&blocks, &plan, 1);
     for j in [1, 4].map(member) {
         assert_eq!(report.member(j).completion, None);
@@ -115,28 +115,28 @@ fn every_subset_gives_the_right_plaintext_or_none() {
             .iter()
             .map(|share| share.decryptor().partial(&blocks).unwrap())
             .collect();
-        for liars in subsets(n, t) {
+        for culprits in subsets(n, t) {
             let mut shares = right.clone();
-            for (i, liar) in liars.iter().enumerate() {
-                // All liars shift the plaintext in the same way.
-                shares[liar.position()][15] ^= 0x08;
-                shares[liar.position()][16] ^= i as u8;
+            for (i, culprit) in culprits.iter().enumerate() {
+                // All culprits shift the plaintext in the same way.
+                shares[culprit.position()][15] ^= 0x08;
+                shares[culprit.position()][16] ^= i as u8;
             }
             for size in needed..=usize::from(n) {
                 for subset in subsets(n, size) {
                     let given: Vec<_> =
                         subset.iter().map(|j| (*j, shares[j.position()].as_slice())).collect();
-                    let lying: Vec<_> =
-                        liars.iter().filter(|j| subset.contains(j)).copied().collect();
-                    let place = format!("n = {n}, shares of {subset:?}, {liars:?} lie");
+                    let wrong: Vec<_> =
+                        culprits.iter().filter(|j| subset.contains(j)).copied().collect();
+                    let place = format!("n = {n}, shares of {subset:?}, {culprits:?} lie");
                     match combine(committee, &given, blocks.len()) {
                         Ok(combined) => {
                             let value = decode_blocks(&combined.phases);
                             assert_eq!(value, Ok(u128::from(VALUE)), "{place}");
-                            assert_eq!(combined.liars, lying, "{place}");
-                            assert!(size - lying.len() >= needed, "{place}");
+                            assert_eq!(combined.culprits, wrong, "{place}");
+                            assert!(size - wrong.len() >= needed, "{place}");
                         }
-                        Err(_) => assert!(size - lying.len() < needed, "{place}"),
+                        Err(_) => assert!(size - wrong.len() < needed, "{place}"),
                     }
                 }
             }
@@ -186,7 +186,7 @@ fn a_crafted_ciphertext_is_decrypted_by_nobody() {
         let blocks = finished.encrypt(VALUE);
         let (_, request) = crafted_request(&finished);
         for seed in 0..4 {
-            let plan = DecryptionPlan::default().crafty(2);
+            let plan = DecryptionPlan::default().decryption_prober(2);
             let report = finished.decrypt(&blocks, &plan, seed);
             // The slot's own outputs are decrypted as always.
             assert_decrypts(&report, &plan, seed);

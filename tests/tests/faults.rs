@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
 
 use proptest::prelude::*;
-use veil_keygen_ceremony::machine::{
-    Ceremony, CommitPoint, Effect, Record, ResumeError, Stage, Timing,
+use veil_committee_machine::{Effect, Machine};
+use veil_keygen_ceremony::{
+    machine::{Ceremony, CommitPoint, Record, ResumeError, Stage},
+    setup::Timing,
 };
 use veil_protocol_spec::ceremony::{AbortReason, Round, Stream};
 use veil_tests::{
@@ -123,7 +125,7 @@ fn a_member_resumes_only_with_its_seed() {
     let mut machine = resume(Some(fixtures::ceremony_seed(8, j))).unwrap();
     assert_eq!(machine.stage(), Stage::Produce(Stream::Bits, 0));
     while let Some(effect) = machine.poll_effect() {
-        assert!(matches!(effect, Effect::Send(..) | Effect::Broadcast(_)), "{effect:?}");
+        assert!(matches!(effect, Effect::Send { .. } | Effect::Broadcast(_)), "{effect:?}");
     }
 }
 

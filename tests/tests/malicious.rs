@@ -251,7 +251,7 @@ fn malformed_messages_are_refused_and_do_nothing() {
             };
             assert!(count(|fault| matches!(fault, Refused::Malformed(_))) > 20);
             assert!(count(|fault| matches!(fault, Refused::Signature(_))) > 10);
-            assert!(count(|fault| matches!(fault, Refused::Stranger(_))) > 5);
+            assert!(count(|fault| matches!(fault, Refused::NotAMember(_))) > 5);
             assert!(count(|fault| matches!(fault, Refused::Form(_))) > 5);
         }
     }

@@ -16,9 +16,9 @@ use veil_protocol_spec::{
     },
 };
 use veil_scheduler::{
-    EvaluationKey, Inputs, Plan, ReferenceString, circuit_id, cleartext, decode, encrypt, evaluate,
-    verify_and_expand,
+    EvaluationKey, Inputs, ReferenceString, circuit_id, encrypt, evaluate, verify_and_expand,
 };
+use veil_scheduler_plan::{cleartext, outcome::decode, plan::Plan};
 use veil_tests::{
     decryption::{DecryptionPlan, finished_ceremony},
     fixtures,
@@ -107,7 +107,7 @@ fn a_slot_under_a_ceremonys_key_is_what_the_twin_says() {
     let (outputs, _) = evaluate(&manifest, &inputs, &key).unwrap();
     let squashed = outputs.squash(&key).unwrap();
     let blocks: Vec<_> = squashed.as_slice().iter().flat_map(squashed_blocks).collect();
-    let plan = DecryptionPlan::default().liar(2, WrongPartial::Bit(120));
+    let plan = DecryptionPlan::default().culprit(2, WrongPartial::Bit(120));
     let report = finished.decrypt(&blocks, &plan, 1);
 
     let plan = Plan::new(&manifest, &inputs.public).unwrap();
@@ -129,6 +129,6 @@ fn a_slot_under_a_ceremonys_key_is_what_the_twin_says() {
             });
             assert_eq!(found.outcome, outcome, "{j}: {pending:?}");
         }
-        assert_eq!(report.member(j).liars, [member(2)].into());
+        assert_eq!(report.member(j).culprits, [member(2)].into());
     }
 }

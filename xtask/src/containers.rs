@@ -3,13 +3,13 @@
 //! - [`install`] installs what is missing (as root, with apt-get); [`start`] starts `dockerd` if no
 //!   engine answers and a registry on loopback if none answers, then builds and pushes the sample
 //!   image.
-//! - Idempotent: what answers is used as it is. Both services outlive this command; their logs and
-//!   the registry's data are in `setup` in the target directory.
-//! - The image's reference by digest is left in `setup/sample-image` for tests and [`crate::demo`].
+//! - Idempotent: a service that answers is used as it is. Both services outlive this command; their
+//!   logs and the registry's data are in `setup` in the target directory.
+//! - `setup/sample-image` holds the image's reference by digest, for tests and [`crate::demo`].
 //!
-//! `DOCKER_HOST` or its twin `VEIL_DOCKER_SOCKET` chooses the engine, and then none is started;
+//! `DOCKER_HOST` or its twin `VEIL_DOCKER_SOCKET` chooses the engine; this starts none then.
 //! `VEIL_REGISTRY` (`127.0.0.1:<port>`) chooses the registry's address. Engines accept a registry
-//! in 127.0.0.0/8 without TLS, so nothing has to be configured there.
+//! in 127.0.0.0/8 without TLS, so that it needs no configuration.
 
 use std::{
     env,
@@ -23,10 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    setup,
-    step::{Failed, Step, probe, root},
-};
+use crate::step::{Failed, Step, is_root, probe, root};
 
 const NAME: &str = "containers";
 const REPOSITORY: &str = "veil-demo/web";
@@ -35,7 +32,7 @@ const BUSYBOX: &str = "/bin/busybox";
 const READY: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
 
-/// What there is to run on, and to run.
+/// The engine to run on, and the image to run.
 pub(crate) struct Containers {
     /// The sample image by digest.
     pub(crate) image: String,
@@ -46,8 +43,8 @@ pub(crate) struct Containers {
 /// A program, the arguments on which it succeeds, and the Debian package that has it.
 type Program<'a> = (&'a str, &'a [&'a str], &'a str);
 
-/// Installs the programs that are missing, or adds to `missing` how to.
-pub(crate) fn install(may: bool, missing: &mut Vec<String>) -> Result<(), Failed> {
+/// Installs the programs that are missing if it may, or adds the command that would to `missing`.
+pub(crate) fn install(may_install: bool, missing: &mut Vec<String>) -> Result<(), Failed> {
     println!(
         "== {NAME}: checks for a Docker engine, a registry on loopback and a static busybox; \
          installs and starts what is missing"
@@ -70,7 +67,7 @@ pub(crate) fn install(may: bool, missing: &mut Vec<String>) -> Result<(), Failed
         return Ok(());
     }
     let list = packages.join(" ");
-    if !may {
+    if !may_install {
         missing.push(format!("sudo apt-get update && sudo apt-get install -y {list}"));
         return Ok(());
     }
@@ -93,16 +90,16 @@ pub(crate) fn install(may: bool, missing: &mut Vec<String>) -> Result<(), Failed
     }
 }
 
-/// Starts what does not answer, and makes sure that there is an image to run.
+/// Starts the services that do not answer, then builds and pushes the sample image.
 pub(crate) fn start() -> Result<Containers, Failed> {
     let host = docker_host()?;
     let engine = Engine { host: host.clone() };
     engine.start_if_silent()?;
     let registry = start_registry(&candidates()?)?;
     let image = engine.publish_sample(registry)?;
-    let note = folder()?.join("sample-image");
-    write(&note, &image)?;
-    println!("== {NAME}: sample image {image}\n   noted in {}", note.display());
+    let record = folder()?.join("sample-image");
+    write(&record, &image)?;
+    println!("== {NAME}: sample image {image}\n   recorded in {}", record.display());
     let socket = host.and_then(|host| host.strip_prefix("unix://").map(str::to_owned));
     Ok(Containers { image, socket })
 }
@@ -123,7 +120,7 @@ fn write(path: &Path, text: &str) -> Result<(), Failed> {
     fs::write(path, text).map_err(|error| cannot("write", path, &error))
 }
 
-/// The engine that the environment chooses, as the Docker client takes it.
+/// The engine that the environment chooses, in the form that the Docker client takes.
 fn docker_host() -> Result<Option<String>, Failed> {
     let given = |name| env::var(name).ok().filter(|value| !value.is_empty());
     let socket = given("VEIL_DOCKER_SOCKET").map(|path| format!("unix://{path}"));
@@ -166,7 +163,7 @@ impl Engine {
                 ),
             ));
         }
-        if !setup::is_root() {
+        if !is_root() {
             return Err(Failed::new(
                 NAME,
                 "no engine answers, and starting one needs root; run `sudo dockerd`, or this as \
@@ -176,7 +173,7 @@ impl Engine {
         let mut service = Service::start("dockerd", &[], "dockerd")?;
         let version = service.wait(|| self.version())?;
         println!("Docker engine: started, version {version}");
-        service.say_how_to_stop();
+        service.print_how_to_stop();
         Ok(())
     }
 
@@ -211,7 +208,7 @@ impl Engine {
     }
 }
 
-/// Copies contents and mode only if they differ: a new time would be a new image.
+/// Copies contents and mode only if they differ: a new modification time makes a new image.
 fn copy(from: &Path, to: &Path) -> Result<(), Failed> {
     let contents = fs::read(from).map_err(|error| cannot("read", from, &error))?;
     if fs::read(to).is_ok_and(|there| there == contents) {
@@ -225,10 +222,10 @@ fn copy(from: &Path, to: &Path) -> Result<(), Failed> {
 enum Found {
     Registry,
     Other,
-    Nothing,
+    Silent,
 }
 
-/// The addresses that may serve the registry, best first.
+/// The addresses to try for the registry, in this order.
 fn candidates() -> Result<Vec<SocketAddr>, Failed> {
     let Ok(given) = env::var("VEIL_REGISTRY") else {
         return Ok((5000..5010).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect());
@@ -244,7 +241,7 @@ fn candidates() -> Result<Vec<SocketAddr>, Failed> {
 
 fn registry_at(address: SocketAddr) -> Found {
     let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(2)) else {
-        return Found::Nothing;
+        return Found::Silent;
     };
     let deadline = Some(Duration::from_secs(2));
     let mut answer = [0; 512];
@@ -253,7 +250,7 @@ fn registry_at(address: SocketAddr) -> Found {
         .and_then(|()| stream.write_all(b"GET /v2/ HTTP/1.0\r\nHost: localhost\r\n\r\n"))
         .and_then(|()| stream.read(&mut answer));
     let head = answered.map(|len| String::from_utf8_lossy(&answer[..len]).to_lowercase());
-    // One that wants a password is of no use here.
+    // A registry that asks for a password answers 401, and is not usable here.
     let usable = head.is_ok_and(|head| {
         head.lines().next().is_some_and(|status| status.contains(" 200"))
             && head.contains("docker-distribution-api-version")
@@ -269,10 +266,10 @@ fn start_registry(candidates: &[SocketAddr]) -> Result<SocketAddr, Failed> {
         println!("registry: answers at {address}");
         return Ok(address);
     }
-    let address = first(Found::Nothing).ok_or_else(|| {
+    let address = first(Found::Silent).ok_or_else(|| {
         Failed::new(
             NAME,
-            "something that is no open registry has the ports tried; give a free one with \
+            "another service has each of the ports tried; name a free one with \
              VEIL_REGISTRY=127.0.0.1:<port>",
         )
     })?;
@@ -290,11 +287,11 @@ fn start_registry(candidates: &[SocketAddr]) -> Result<SocketAddr, Failed> {
     let mut service = Service::start("docker-registry", &args, &name)?;
     service.wait(|| (registry_at(address) == Found::Registry).then_some(()))?;
     println!("registry: started at {address}");
-    service.say_how_to_stop();
+    service.print_how_to_stop();
     Ok(address)
 }
 
-/// A background process that outlives this one.
+/// A background process, which outlives this one.
 struct Service {
     program: &'static str,
     log: PathBuf,
@@ -319,7 +316,7 @@ impl Service {
         Ok(Self { program, log: path, child })
     }
 
-    /// Asks `ready` until it answers; ends early if the process does.
+    /// Polls `ready` until it answers, the process ends, or [`READY`] has passed.
     fn wait<T>(&mut self, ready: impl Fn() -> Option<T>) -> Result<T, Failed> {
         let start = Instant::now();
         let reason = loop {
@@ -343,7 +340,7 @@ impl Service {
         Err(Failed::new(NAME, reason))
     }
 
-    fn say_how_to_stop(&self) {
+    fn print_how_to_stop(&self) {
         println!(
             "   it keeps running; stop it with `kill {}`; log: {}",
             self.child.id(),

@@ -1,9 +1,9 @@
-//! The contracts: their tools, their tests, and what the Rust side has of them.
+//! The contracts: their tools, their tests, and the files that the Rust side takes from them.
 //!
-//! The compiler, forge and anvil come from npm, pinned by `contracts/package-lock.json`. What
-//! `cargo build` needs of the contracts, `contracts/abi`, is checked in; here it is made anew and
-//! compared, and so are the storage layouts, the gas figures in `contracts/snapshots`, and the page
-//! that lists them. `VEIL_BLESS=1` writes all of it instead.
+//! The compiler, forge and anvil come from npm, pinned by `contracts/package-lock.json`. The bindings
+//! are made from `contracts/abi`, which is checked in, so that `cargo build` needs no compiler of
+//! contracts. [`test`] makes it again and compares, and does the same with the storage layouts, the gas
+//! figures in `contracts/snapshots`, and the page that lists them. `VEIL_BLESS=1` writes them instead.
 
 mod gas;
 mod layout;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::step::{Failed, Step, probe, root};
 
 const NAME: &str = "contracts";
-/// What `contracts/bindings` is made from.
+/// The contracts that have bindings.
 const CONTRACTS: [&str; 10] = [
     "Timelock",
     "Directory",
@@ -33,7 +33,7 @@ fn folder() -> PathBuf {
     root().join("contracts")
 }
 
-/// The program itself; npm's script around it hides how it ended.
+/// Path of the program itself: npm's script around it hides its exit code.
 fn native(tool: &str) -> Option<String> {
     let packages = fs::read_dir(folder().join("node_modules/@foundry-rs")).ok()?;
     let prefix = format!("{tool}-");
@@ -45,10 +45,10 @@ fn native(tool: &str) -> Option<String> {
         .map(|program| program.to_string_lossy().into_owned())
 }
 
-/// Installs forge, anvil, solc and OpenZeppelin's contracts beside the sources, if the ones there
-/// are not those of the lock file. Needs npm.
+/// Installs the forge, anvil, solc and OpenZeppelin contracts of the lock file beside the sources,
+/// unless they are installed. Needs npm.
 pub(crate) fn setup() -> Result<(), Failed> {
-    // It fails if a package is missing or has another version.
+    // `npm ls` fails if a package is missing or has another version.
     let installed = probe("npm", &["ls", "--prefix", "contracts"]).is_some();
     let runs = |tool: &str| probe(&native(tool)?, &["--version"]);
     if let (true, Some(forge), Some(anvil)) = (installed, runs("forge"), runs("anvil")) {
@@ -56,7 +56,7 @@ pub(crate) fn setup() -> Result<(), Failed> {
         return Ok(());
     }
     println!("contracts: forge, anvil, solc or libraries missing; installs them in contracts/");
-    // Nothing of the packages' own scripts has to run: the platform's package has the binaries.
+    // The packages' own scripts need not run: the platform's package has the binaries.
     Step::new(NAME, "npm", &["ci", "--ignore-scripts"]).within("contracts").run()?;
     match (runs("forge"), runs("anvil")) {
         (Some(forge), Some(anvil)) => println!("contracts: installed, {forge}; {anvil}"),
@@ -69,7 +69,7 @@ pub(crate) fn setup() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Format, compilation without warnings, tests with gas figures, and what is checked in of all that.
+/// Checks the format, compiles, tests with gas figures, and compares the files that are checked in.
 pub(crate) fn test() -> Result<(), Failed> {
     let bless = env::var("VEIL_BLESS").is_ok_and(|value| value == "1");
     let forge = native("forge")
@@ -88,11 +88,11 @@ pub(crate) fn test() -> Result<(), Failed> {
     }
     compare("storage.json", &format!("{:#}\n", layout::all()?), bless)?;
     compare("gas.md", &gas::page()?, bless)?;
-    println!("== {NAME}: abi, storage.json and gas.md are those of the sources");
+    println!("== {NAME}: abi, storage.json and gas.md match the sources");
     Ok(())
 }
 
-/// What forge made of a contract.
+/// The artifact that forge compiled of a contract.
 fn built(contract: &str) -> Result<Value, Failed> {
     read(folder().join(format!("out/{contract}.sol/{contract}.json")))
 }
@@ -103,7 +103,7 @@ fn read(path: PathBuf) -> Result<Value, Failed> {
     serde_json::from_str(&text).map_err(|error| failed(error.to_string()))
 }
 
-/// Compares a file in `contracts` with what it should be, or writes it.
+/// Compares a file in `contracts` with what is expected, or writes it.
 fn compare(file: &str, expected: &str, bless: bool) -> Result<(), Failed> {
     let path = folder().join(file);
     if bless {
@@ -114,7 +114,7 @@ fn compare(file: &str, expected: &str, bless: bool) -> Result<(), Failed> {
         return Ok(());
     }
     let reason = format!(
-        "contracts/{file} is not that of the sources: look at the change, then write it with \
+        "contracts/{file} differs from what the sources give: review the change, then write it with \
          VEIL_BLESS=1 cargo xtask contracts"
     );
     Err(Failed::new(NAME, reason))

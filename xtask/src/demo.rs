@@ -1,4 +1,4 @@
-//! The main job with one command: sets up what is missing, then runs a cluster with a sample job.
+//! One command that sets up what is missing, then runs a cluster with a sample job.
 
 use crate::{
     setup,
@@ -7,8 +7,7 @@ use crate::{
 
 const NAME: &str = "demo";
 
-/// Sets up and runs `veil devnet`, which ends after the placement unless it is to `stay`; `args`
-/// are passed on.
+/// Sets up and runs `veil devnet`, which ends after the placement unless `stay`; passes `args` on.
 pub(crate) fn run(stay: bool, args: &[String]) -> Result<(), Failed> {
     let containers = setup::run()?;
     let line = command_line(&containers.image, stay, args);
@@ -20,7 +19,7 @@ pub(crate) fn run(stay: bool, args: &[String]) -> Result<(), Failed> {
     .run()
 }
 
-/// What cargo is given. What `args` say themselves is not said twice.
+/// The arguments of cargo. An option that `args` contain is not added.
 fn command_line<'a>(image: &'a str, stay: bool, args: &'a [String]) -> Vec<&'a str> {
     let mut line = vec!["run", "--release", "--bin", "veil", "--", "devnet"];
     if !args.iter().any(|arg| arg == "--image" || arg.starts_with("--image=")) {

@@ -1,16 +1,17 @@
 //! Set-up, tests and checks of Veil: `cargo xtask <command>`.
 //!
-//! Every step is announced with its command line and followed by the time it took; the first one
-//! that fails is named and ends the run. Exit codes: 0 all steps passed, 1 a step failed, 2 the
-//! command line is wrong.
+//! Each step is announced with its command line and followed by what it cost; the first one that fails
+//! is named and ends the run. A run of several steps ends with a table of their costs. Exit codes: 0 all
+//! steps passed, 1 a step failed, 2 the command line is wrong.
 //!
 //! Everything that compiles runs with `--release`, so that tfhe is compiled once for tests, benches
 //! and the binary, and checked once for clippy and rustdoc; see `docs/adr/0002-release-profile.md`.
 
 mod containers;
 mod contracts;
+mod cost;
 mod demo;
-mod layering;
+mod house;
 mod setup;
 mod step;
 
@@ -18,7 +19,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::step::{Failed, Step};
+use crate::{
+    cost::{COLUMNS, CostReport},
+    step::{Failed, Step},
+};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set-up, tests and checks of Veil")]
@@ -44,12 +48,17 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Before a commit: format, clippy, documentation, layering.
-    Check,
+    /// Before a commit: format, rules of the house, clippy, documentation.
+    Check {
+        /// Clippy and documentation of one crate only, such as `veil-node-p2p` or `node/p2p`.
+        package: Option<String>,
+    },
     /// Format, compile and test the contracts, and compare what the Rust side has of them.
     Contracts,
     /// `check`, then all tests.
     Test {
+        /// Those of one crate only, such as `veil-node-p2p` or `node/p2p`.
+        package: Option<String>,
         /// Also the production-size tests (`#[ignore]`d, one at a time) and the benches' build.
         #[arg(long)]
         full: bool,
@@ -57,14 +66,22 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let mut report = CostReport::start();
     let result = match Cli::parse().command {
         Command::Setup { docker: true } => setup::containers(Vec::new()).map(|_| ()),
         Command::Setup { docker: false } => setup::run().map(|_| ()),
         Command::Demo { stay, args } => demo::run(stay, &args),
-        Command::Check => check(),
+        Command::Check { package } => {
+            Scope::of(package).and_then(|scope| check(&scope, &mut report))
+        }
         Command::Contracts => contracts::test(),
-        Command::Test { full } => test(full),
+        Command::Test { package, full } => {
+            Scope::of(package).and_then(|scope| test(&scope, full, &mut report))
+        }
     };
+    if !report.is_empty() {
+        println!("\n{COLUMNS}\n{report}");
+    }
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
@@ -74,38 +91,65 @@ fn main() -> ExitCode {
     }
 }
 
-fn check() -> Result<(), Failed> {
-    Step::cargo("format", &["fmt", "--all", "--", "--check"]).run()?;
-    layering::check()?;
-    Step::cargo(
-        "clippy",
-        &["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"],
-    )
-    .run()?;
-    Step::cargo("documentation", &["doc", "--release", "--workspace", "--no-deps"])
-        .env("RUSTDOCFLAGS", "-D warnings")
-        .run()
+/// What is compiled and tested: everything, or one crate.
+enum Scope {
+    Workspace,
+    Package(String),
 }
 
-fn test(full: bool) -> Result<(), Failed> {
-    check()?;
-    contracts::test()?;
-    let tests = Step::cargo("tests", &["test", "--release", "--workspace"]);
-    // Property tests draw the same cases on every machine, so that a commit passes or fails for
-    // everybody; `--full` and whoever sets the variable search further.
-    let tests = match full || std::env::var_os("PROPTEST_RNG_SEED").is_some() {
-        true => tests,
-        false => tests.env("PROPTEST_RNG_SEED", "1"),
-    };
-    tests.run()?;
+impl Scope {
+    fn of(package: Option<String>) -> Result<Self, Failed> {
+        package.map_or(Ok(Self::Workspace), |given| house::package(&given).map(Self::Package))
+    }
+
+    /// The cargo step `command`, of this scope, with `options`.
+    fn cargo(&self, name: &'static str, command: &str, options: &[&str]) -> Step {
+        let scope = match self {
+            Self::Workspace => &["--workspace"][..],
+            Self::Package(package) => &["--package", package],
+        };
+        Step::cargo(name, &[&[command, "--release"], scope, options].concat())
+    }
+}
+
+fn check(scope: &Scope, report: &mut CostReport) -> Result<(), Failed> {
+    report.measure("format", || Step::cargo("format", &["fmt", "--all", "--", "--check"]).run())?;
+    report.measure("house", house::check)?;
+    report.measure("clippy", || {
+        scope.cargo("clippy", "clippy", &["--all-targets", "--", "-D", "warnings"]).run()
+    })?;
+    report.measure("documentation", || {
+        let step = scope.cargo("documentation", "doc", &["--no-deps"]);
+        step.env("RUSTDOCFLAGS", "-D warnings").run()
+    })
+}
+
+fn test(scope: &Scope, full: bool, report: &mut CostReport) -> Result<(), Failed> {
+    check(scope, report)?;
+    if matches!(scope, Scope::Workspace) {
+        report.measure("contracts", contracts::test)?;
+    }
+    report.measure("tests", || {
+        let tests = scope.cargo("tests", "test", &[]);
+        // Property tests draw the same cases on every machine, so that a commit passes or fails for
+        // everybody; `--full`, and the variable, search further.
+        match full || std::env::var_os("PROPTEST_RNG_SEED").is_some() {
+            true => tests,
+            false => tests.env("PROPTEST_RNG_SEED", "1"),
+        }
+        .run()
+    })?;
     if full {
-        // --tests leaves out documentation examples, of which the ignored ones are not tests.
-        Step::cargo(
-            "production-size tests",
-            &["test", "--release", "--workspace", "--tests", "--", "--ignored", "--test-threads=1"],
-        )
-        .run()?;
-        Step::cargo("benches build", &["bench", "--workspace", "--no-run"]).run()?;
+        report.measure("production-size tests", || {
+            // --tests leaves out documentation examples, of which the ignored ones are not tests.
+            let ignored = ["--tests", "--", "--ignored", "--test-threads=1"];
+            scope.cargo("production-size tests", "test", &ignored).run()
+        })?;
+        if matches!(scope, Scope::Workspace) {
+            report.measure("benches build", || {
+                Step::cargo("benches build", &["bench", "--workspace", "--no-run"]).run()
+            })?;
+        }
     }
     Ok(())
 }

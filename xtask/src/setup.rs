@@ -6,19 +6,20 @@
 //!   `contracts/node_modules`.
 //! - a Docker engine, a local registry and a sample image, see [`mod@containers`].
 //!
-//! Idempotent: what is there is reported and left alone.
+//! Idempotent: it reports a tool that is installed, and does not touch it.
 
 use crate::{
     containers::{self, Containers},
     contracts,
-    step::{Failed, Step, probe},
+    step::{Failed, Step, is_root, probe},
 };
 
 const NAME: &str = "setup";
 
 pub(crate) fn run() -> Result<Containers, Failed> {
     println!(
-        "== {NAME}: checks for rustfmt, clippy, a C compiler, Node.js, the tools of the contracts, a Docker engine and a registry; installs what is missing"
+        "== {NAME}: checks for rustfmt, clippy, a C compiler, Node.js, the tools of the contracts, \
+         a Docker engine and a registry; installs what is missing"
     );
     let mut missing = Vec::new();
     for (component, args) in
@@ -58,11 +59,12 @@ pub(crate) fn run() -> Result<Containers, Failed> {
         contracts::setup()?;
     }
     let containers = containers(missing)?;
-    println!("== {NAME}: everything needed is there; next: cargo xtask test");
+    println!("== {NAME}: all tools are installed; next: cargo xtask test");
     Ok(containers)
 }
 
-/// The part of [`run`] that containers need. `missing` is what else could not be installed.
+/// The part of [`run`] that containers need. `missing` has the commands for what could not be
+/// installed before.
 pub(crate) fn containers(mut missing: Vec<String>) -> Result<Containers, Failed> {
     containers::install(may_install(), &mut missing)?;
     if missing.is_empty() {
@@ -72,23 +74,19 @@ pub(crate) fn containers(mut missing: Vec<String>) -> Result<Containers, Failed>
     Err(Failed::new(NAME, reason))
 }
 
-pub(crate) fn is_root() -> bool {
-    probe("id", &["-u"]).as_deref() == Some("0")
-}
-
 fn may_install() -> bool {
     is_root() && probe("apt-get", &["--version"]).is_some()
 }
 
 type CommandLine<'a> = (&'a str, &'a [&'a str]);
 
-/// Reports `what` if `check` succeeds, else runs `install` if it `may`, else adds its lines to
+/// Reports `what` if `check` succeeds; else runs `install` if it may; else adds its commands to
 /// `missing`.
 fn require(
     what: &str,
     check: CommandLine<'_>,
     install: &[CommandLine<'_>],
-    may: bool,
+    may_install: bool,
     missing: &mut Vec<String>,
 ) -> Result<(), Failed> {
     if let Some(version) = probe(check.0, check.1) {
@@ -96,7 +94,7 @@ fn require(
         return Ok(());
     }
     println!("{what}: missing (`{} {}` fails)", check.0, check.1.join(" "));
-    if !may {
+    if !may_install {
         missing.extend(install.iter().map(|(program, args)| {
             let sudo = if *program == "apt-get" { "sudo " } else { "" };
             format!("{sudo}{program} {}", args.join(" "))

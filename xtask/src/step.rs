@@ -1,4 +1,4 @@
-//! One announced and timed command.
+//! One announced and measured command.
 
 use std::{
     env,
@@ -6,18 +6,19 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Instant,
 };
 
-/// The root of the workspace: of the one that cargo runs this for, since checkouts that share a build
-/// directory may share the binary.
+use crate::cost::Meter;
+
+/// The root of the workspace that cargo runs this for: checkouts that share a build directory may share
+/// the binary too.
 pub(crate) fn root() -> PathBuf {
     let here = env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     here.parent().map_or_else(|| here.clone(), Path::to_path_buf)
 }
 
-/// A step that did not succeed, and what is known about why.
+/// A step that failed, and why.
 pub(crate) struct Failed {
     step: String,
     reason: String,
@@ -40,6 +41,7 @@ pub(crate) struct Step {
     name: &'static str,
     line: String,
     command: Command,
+    is_quiet: bool,
 }
 
 impl Step {
@@ -47,9 +49,9 @@ impl Step {
         Self::spawning(name, program, OsStr::new(program), args)
     }
 
-    /// With the cargo that runs this, but without what that said of this package: build scripts
-    /// that look at it (ring's) would run again, and everything above them be compiled again, each
-    /// time that `cargo xtask test` follows a `cargo test`.
+    /// Runs the cargo that runs this, without the variables that describe this package: build scripts
+    /// that read them (ring's) would run again, and cargo would compile everything above them again,
+    /// each time that `cargo xtask test` follows a `cargo test`.
     pub(crate) fn cargo(name: &'static str, args: &[&str]) -> Self {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut step = Self::spawning(name, "cargo", &cargo, args);
@@ -65,7 +67,7 @@ impl Step {
     fn spawning(name: &'static str, shown: &str, program: &OsStr, args: &[&str]) -> Self {
         let mut command = Command::new(program);
         command.args(args).current_dir(root());
-        Self { name, line: [&[shown], args].concat().join(" "), command }
+        Self { name, line: [&[shown], args].concat().join(" "), command, is_quiet: false }
     }
 
     pub(crate) fn env(mut self, key: &str, value: &str) -> Self {
@@ -81,6 +83,12 @@ impl Step {
         self
     }
 
+    /// Announced only if it fails.
+    pub(crate) const fn quiet(mut self) -> Self {
+        self.is_quiet = true;
+        self
+    }
+
     /// Runs it, its output going to the terminal.
     pub(crate) fn run(self) -> Result<(), Failed> {
         self.finish(Stdio::inherit()).map(|_| ())
@@ -92,24 +100,32 @@ impl Step {
     }
 
     fn finish(mut self, stdout: Stdio) -> Result<String, Failed> {
-        println!("\n== {}: {}", self.name, self.line);
-        let start = Instant::now();
+        if !self.is_quiet {
+            println!("\n== {}: {}", self.name, self.line);
+        }
+        let meter = Meter::start();
         let child = self.command.stdout(stdout).stderr(Stdio::inherit()).spawn();
         let output =
             child.and_then(Child::wait_with_output).map_err(|error| self.not_started(&error))?;
-        let seconds = start.elapsed().as_secs_f64();
+        let cost = meter.read();
         if !output.status.success() {
-            let reason =
-                format!("`{}` ended with {} after {seconds:.1} s", self.line, output.status);
+            let reason = format!("`{}` ended with {} after {cost}", self.line, output.status);
             return Err(Failed::new(self.name, reason));
         }
-        println!("== {}: done in {seconds:.1} s", self.name);
+        if !self.is_quiet {
+            println!("== {}: done in {cost}", self.name);
+        }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     fn not_started(&self, error: &io::Error) -> Failed {
         Failed::new(self.name, format!("`{}` cannot be started: {error}", self.line))
     }
+}
+
+/// Whether this may install system packages and start services.
+pub(crate) fn is_root() -> bool {
+    probe("id", &["-u"]).as_deref() == Some("0")
 }
 
 /// The first line that `program args` prints, if it runs and succeeds.

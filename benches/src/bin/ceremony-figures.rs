@@ -16,7 +16,7 @@ use tfhe::{
     Tag, core_crypto::prelude::NormalizedHammingWeightBound, xof_key_set::CompressedXofKeySet,
 };
 use veil_benches::{
-    MemberKeys, member,
+    member,
     usage::{Stopwatch, peak_rss_bytes},
 };
 use veil_committee::{
@@ -29,7 +29,12 @@ use veil_committee::{
 use veil_keygen_ceremony::{
     chunks::{Chunk, ChunkPlan},
     keyset::{Bodies, Layout, ParameterSet, SectionBody, assemble, keyset_digest},
-    shares::{BitShares, BodyOpening, BodyShares, KeyBits, open_bits},
+    shares::{
+        bits::{BitShares, KeyBits},
+        bodies::BodyShares,
+        keys::StreamKeys,
+        opening::{BodyOpening, open_bits},
+    },
 };
 use veil_protocol_spec::{
     Attempt, CeremonyId, Committee, ParticipantIndex,
@@ -195,14 +200,17 @@ fn timed<T>(sum: &mut f64, op: impl FnOnce() -> T) -> T {
 }
 
 /// Set keys and noise-group keys of every participant.
-fn all_keys(committee: Committee, rng: &mut ChaCha20Rng) -> Vec<(MemberKeys, MemberKeys)> {
+fn all_keys(committee: Committee, rng: &mut ChaCha20Rng) -> Vec<StreamKeys> {
     let (sets, family) = (key_sets(committee), NoiseGroups::of(committee));
     let mut random =
         |count: usize| -> Vec<SetKey> { (0..count).map(|_| SetKey::new(rng.r#gen())).collect() };
     let (set_keys, group_keys) = (random(sets.len()), random(family.groups().len()));
     committee
         .participants()
-        .map(|j| (keys_of(&sets, j, &set_keys), keys_of(family.groups(), j, &group_keys)))
+        .map(|j| StreamKeys {
+            dkg: keys_of(&sets, j, &set_keys),
+            noise: keys_of(family.groups(), j, &group_keys),
+        })
         .collect()
 }
 
@@ -238,7 +246,7 @@ fn bits<const D: usize>(
     committee: Committee,
     layout: &Layout,
     plan: &ChunkPlan,
-    keys: &[(MemberKeys, MemberKeys)],
+    keys: &[StreamKeys],
     once: &mut Once,
 ) -> Result<(Part, Vec<KeyBits<D>>), String> {
     let (me, count) = (member(committee), layout.total_key_bits());
@@ -246,9 +254,9 @@ fn bits<const D: usize>(
     let drawn: Vec<_> = committee
         .participants()
         .zip(keys)
-        .map(|(j, (sets, _))| {
+        .map(|(j, keys)| {
             let sum = if j == me { &mut once.draw_bits } else { &mut ignored };
-            (j, timed(sum, || BitShares::<D>::draw(committee, j, sets, count)))
+            (j, timed(sum, || BitShares::<D>::draw(committee, j, keys, count)))
         })
         .collect();
     let opening = Opening::new(committee, 2 * committee.max_faulty().get());
@@ -259,14 +267,14 @@ fn bits<const D: usize>(
         timed(&mut work.hash, || hash_all(committee, Stream::Bits, index, &bytes));
         let views: Vec<_> = bytes.iter().map(Vec::as_slice).collect();
         timed(&mut work.open, || open_bits(&opening, chunk, &views, &mut opened))
-            .map_err(|at| format!("chunk {index} of the bits does not open at element {at}"))?;
+            .map_err(|error| format!("chunk {index} of the bits: {error}"))?;
     }
     let bits = drawn
         .into_iter()
         .map(|(j, shares)| {
             let sum = if j == me { &mut once.derive_bits } else { &mut ignored };
-            let shares = timed(sum, || shares.into_bits(&opened))
-                .map_err(|bit| format!("the opened value of bit {bit} is no r^2 + r"))?;
+            let shares =
+                timed(sum, || shares.into_bits(&opened)).map_err(|error| error.to_string())?;
             Ok(KeyBits::new(layout, shares))
         })
         .collect::<Result<_, String>>()?;
@@ -299,9 +307,8 @@ fn section<const D: usize>(
         let bytes = produce_all(members, me, &mut work.produce, |shares| shares.chunk(chunk));
         timed(&mut work.hash, || hash_all(committee, Stream::Bodies, index, &bytes));
         let views: Vec<_> = bytes.iter().map(Vec::as_slice).collect();
-        timed(&mut work.open, || opening.open(section, chunk, &views, body)).map_err(|at| {
-            format!("chunk {index} of the {} does not open at element {at}", section.component)
-        })?;
+        timed(&mut work.open, || opening.open(section, chunk, &views, body))
+            .map_err(|error| format!("chunk {index} of the {}: {error}", section.component))?;
     }
     let sampled: Vec<Chunk> = sample.iter().map(|i| all[*i]).collect();
     Ok(Part::new(section.component.name(), &all, &sampled, work))
@@ -323,11 +330,9 @@ fn measure<const D: usize>(committee: Committee) -> Result<Figures, String> {
         .participants()
         .zip(&keys)
         .zip(&bits)
-        .map(|((j, (sets, groups)), bits)| {
+        .map(|((j, keys), bits)| {
             let sum = if j == me { &mut once.prepare_bodies } else { &mut ignored };
-            let new = || {
-                BodyShares::new(committee, j, &params, &layout, bits, (sets, groups), &public_seed)
-            };
+            let new = || BodyShares::new(committee, j, &params, &layout, bits, keys, &public_seed);
             (j, timed(sum, new))
         })
         .collect();

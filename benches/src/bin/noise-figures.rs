@@ -20,7 +20,7 @@ use veil_protocol_spec::{
         Strength,
     },
 };
-use veil_scheduler::{Ledger, Plan, PublicInputs};
+use veil_scheduler_plan::{cost::Cost, inputs::PublicInputs, plan::Plan};
 
 /// log2 of the failure probability that no look-up may exceed.
 const LIMIT: f64 = -128.0;
@@ -110,7 +110,7 @@ struct Figures {
 }
 
 /// The slots whose look-ups are counted: each policy, alone, with soft and with hard anti-affinity.
-fn ledgers(arguments: &Arguments) -> Result<Vec<Ledger>, Box<dyn std::error::Error>> {
+fn costs(arguments: &Arguments) -> Result<Vec<Cost>, Box<dyn std::error::Error>> {
     let policies = [
         SchedulingPolicy::Spread,
         SchedulingPolicy::BinPack,
@@ -123,7 +123,7 @@ fn ledgers(arguments: &Arguments) -> Result<Vec<Ledger>, Box<dyn std::error::Err
         disk: DiskUnits(4),
         gpu: GpuUnits(1),
     };
-    let mut ledgers = Vec::new();
+    let mut costs = Vec::new();
     for policy in policies {
         for (apart, replicas) in [(None, 1), (Some(Strength::Soft), 3), (Some(Strength::Hard), 3)] {
             let jobs: Vec<_> = (0..u64::from(arguments.jobs))
@@ -137,10 +137,10 @@ fn ledgers(arguments: &Arguments) -> Result<Vec<Ledger>, Box<dyn std::error::Err
                 jobs: jobs.into_iter().map(|job| (job.digest(), job)).collect(),
                 ..PublicInputs::default()
             };
-            ledgers.push(Plan::new(&manifest, &public)?.cost());
+            costs.push(Plan::new(&manifest, &public)?.cost());
         }
     }
-    Ok(ledgers)
+    Ok(costs)
 }
 
 fn kind(
@@ -193,10 +193,10 @@ fn measure(arguments: &Arguments) -> Result<Figures, Box<dyn std::error::Error>>
     };
     let half_entry = 0.5 / (2 * compute.message_modulus.0 * compute.carry_modulus.0) as f64;
 
-    let ledgers = ledgers(arguments)?;
+    let costs = costs(arguments)?;
     let mut by_variance = BTreeMap::new();
     for (variance, count) in
-        ledgers.iter().flat_map(|ledger| ledger.by_variance().chain(ledger.squashed_by_variance()))
+        costs.iter().flat_map(|cost| cost.by_variance().chain(cost.squashed_by_variance()))
     {
         *by_variance.entry(variance).or_insert(0) += count;
     }
@@ -221,11 +221,11 @@ fn measure(arguments: &Arguments) -> Result<Figures, Box<dyn std::error::Error>>
                 .keys()
                 .map(|variance| (*variance, parameters.log2_p_fail_at(f64::from(*variance))))
                 .collect();
-            let failure = |ledger: &Ledger| ledger.log2_failure(|v| parameters.log2_p_fail_at(v));
+            let failure = |cost: &Cost| cost.log2_failure(|v| parameters.log2_p_fail_at(v));
             Profile {
                 members: committee.n() as u16,
                 log2_worst: log2_look_up.values().copied().fold(f64::NEG_INFINITY, f64::max),
-                log2_slot: ledgers.iter().map(failure).fold(f64::NEG_INFINITY, f64::max),
+                log2_slot: costs.iter().map(failure).fold(f64::NEG_INFINITY, f64::max),
                 log2_look_up,
             }
         })
@@ -235,8 +235,8 @@ fn measure(arguments: &Arguments) -> Result<Figures, Box<dyn std::error::Error>>
         noise_groups: noise.groups(),
         nodes: arguments.nodes,
         jobs: arguments.jobs,
-        look_ups: ledgers.iter().map(Ledger::look_ups).max().unwrap_or(0),
-        depth: ledgers.iter().map(Ledger::depth).max().unwrap_or(0),
+        look_ups: costs.iter().map(Cost::look_ups).max().unwrap_or(0),
+        depth: costs.iter().map(Cost::depth).max().unwrap_or(0),
         agrees: kinds.iter().all(|kind| kind.agrees),
         below_limit: profiles.iter().all(|profile| profile.log2_worst <= LIMIT),
         kinds,

@@ -4,9 +4,10 @@ use veil_protocol_spec::scheduling::{
     ClusterPolicy, CpuUnits, DiskUnits, GpuUnits, MemoryUnits, Reading, RequestTooLarge,
     ResourceRequest, Resources, Scale, SchedulingPolicy,
 };
-use veil_scheduler::{
-    Plan, PublicInputs,
+use veil_scheduler_plan::{
     cleartext::{self, Secrets},
+    inputs::PublicInputs,
+    plan::Plan,
 };
 
 use super::{Amounts, Placement, Placer, View, Workload};

@@ -121,6 +121,12 @@ pub enum Verdict<S, F> {
     Fault(F),
 }
 
+/// The effects of a machine.
+pub type EffectOf<M> = Effect<<M as Machine>::Record, <M as Machine>::Special>;
+
+/// The verdicts of a machine.
+pub type VerdictOf<M> = Verdict<<M as Machine>::Skip, <M as Machine>::Fault>;
+
 /// A machine without I/O; see the [crate](self) for the order of calls.
 pub trait Machine: Send + 'static {
     /// What it stores for a restart.

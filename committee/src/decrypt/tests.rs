@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[test]
-fn every_number_of_partials_decrypts_and_t_liars_are_named() {
+fn every_number_of_partials_decrypts_and_t_culprits_are_named() {
     for committee in Committee::ALL {
         let mut rng = ChaCha20Rng::seed_from_u64(committee.n() as u64);
         let key: Vec<u128> = (0..DIMENSION).map(|_| rng.gen_range(0..2)).collect();
@@ -26,7 +26,7 @@ fn every_number_of_partials_decrypts_and_t_liars_are_named() {
         let quorum = committee.signing_threshold().get();
         for count in quorum..=committee.n() {
             let combined = view(&partials, count).unwrap();
-            assert_eq!((combined.messages(), combined.liars), (messages.clone(), vec![]));
+            assert_eq!((combined.messages(), combined.culprits), (messages.clone(), vec![]));
         }
         assert!(view(&partials, quorum - 1).is_err());
         let t = committee.max_faulty().get();
@@ -39,8 +39,8 @@ fn every_number_of_partials_decrypts_and_t_liars_are_named() {
             }
         }
         let combined = view(&partials, committee.n()).unwrap();
-        let liars: Vec<_> = committee.participants().skip(committee.n() - t).collect();
-        assert_eq!((combined.messages(), combined.liars), (messages, liars));
+        let culprits: Vec<_> = committee.participants().skip(committee.n() - t).collect();
+        assert_eq!((combined.messages(), combined.culprits), (messages, culprits));
     }
 }
 

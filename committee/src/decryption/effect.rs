@@ -1,19 +1,17 @@
 //! What goes into and comes out of the decryption machine: outputs, effects, verdicts, refusals.
 
+use veil_committee_machine::Millis;
 use veil_protocol_spec::{
     Blake3Digest, CodecError, Epoch, KeySetDigest, ParticipantIndex, Slot,
     committee::Committee,
     decryption::{
-        DecryptionCounter, DecryptionMessage, DecryptionPayload, LockError, MAX_BLOCKS_PER_REQUEST,
-        RequestContext, RequestId,
+        DecryptionMessage, DecryptionPayload, LockError, MAX_BLOCKS_PER_REQUEST, RequestContext,
+        RequestId,
     },
     ids::PublicIdentity,
 };
 
-use crate::{
-    decrypt::{Combined, SquashedBlock, WrongDimension, combine},
-    frost::{Millis, PersistId},
-};
+use crate::decrypt::{Combined, SquashedBlock, WrongDimension, combine};
 
 /// The squashed outputs of one slot, as this member computed them.
 ///
@@ -36,7 +34,7 @@ pub struct RecomputedOutputs {
 pub struct Retry {
     /// Milliseconds between two rounds of asking; members are staggered by up to a quarter of it.
     pub interval: Millis,
-    /// Rounds of asking, then [`Effect::Outstanding`].
+    /// Rounds of asking, then [`DecryptionEffect::Outstanding`].
     pub rounds: u32,
 }
 
@@ -46,59 +44,37 @@ impl Default for Retry {
     }
 }
 
-/// What the driver is to do, in this order.
+/// What only decryption asks of its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Store the counter durably, then call `persisted`, or `persist_failed` if that is impossible.
-    /// A counter is never smaller than the one before.
-    Persist {
-        /// What to acknowledge with.
-        id: PersistId,
-        /// What to store.
-        counter: DecryptionCounter,
-    },
-    /// Deliver to every other member.
-    Broadcast(Vec<u8>),
-    /// Deliver to one member.
-    Send {
-        /// To whom.
-        to: ParticipantIndex,
-        /// What.
-        bytes: Vec<u8>,
-    },
-    /// Call `handle_timeout` at this time; it replaces the timer set before.
-    SetTimer {
-        /// When.
-        at: Millis,
-    },
+pub enum DecryptionEffect {
     /// The outputs are decrypted.
     Complete(Box<Completion>),
     /// A member's share of a request that is complete is wrong. It may be this member's own, whose
     /// key share is damaged then. [`wrong_shares`] convinces third parties, given all of
     /// [`super::Decryptor::partials`].
-    LiarFound {
-        /// Of which request.
+    WrongShare {
+        /// The request that the share belongs to.
         request: RequestId,
-        /// Who.
-        participant: ParticipantIndex,
-        /// Its signed share.
-        evidence: DecryptionMessage,
+        /// The share's sender.
+        culprit: ParticipantIndex,
+        /// The signed share.
+        evidence: Box<DecryptionMessage>,
     },
     /// For the log: a member asked for something that is not given to it.
     Refused {
-        /// Who asked.
+        /// The member that asked.
         from: ParticipantIndex,
-        /// For what.
+        /// The request it named.
         request: RequestId,
-        /// Why not, as in the verdict.
+        /// The reason, as in the verdict.
         reason: Skip,
     },
-    /// For the log and for `status`: these were asked often enough and have not answered. The
-    /// request stays; it completes if enough of them answer after all.
+    /// For the log and for `status`: these members were asked often enough and have not answered.
+    /// The request stays; it completes if enough of them answer after all.
     Outstanding {
-        /// Which request.
+        /// The request that waits.
         request: RequestId,
-        /// Who.
+        /// The members that have not sent their share, in ascending order.
         participants: Vec<ParticipantIndex>,
     },
 }
@@ -106,11 +82,11 @@ pub enum Effect {
 /// A decrypted request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// Which.
+    /// The request.
     pub request: RequestId,
     /// What it belongs to.
     pub context: RequestContext,
-    /// Phases (messages through [`Combined::messages`]) and liars.
+    /// Phases (messages through [`Combined::messages`]) and the senders of wrong shares.
     pub combined: Combined,
     /// Participants whose shares agree with the outcome: 2t+1 at least.
     pub participants: Vec<ParticipantIndex>,
@@ -119,18 +95,18 @@ pub struct Completion {
 /// Where a request stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestStatus {
-    /// Which.
+    /// The request.
     pub request: RequestId,
     /// What it belongs to.
     pub context: RequestContext,
     /// Blocks to decrypt.
     pub blocks: usize,
-    /// Whose shares are here.
+    /// Members whose shares are here.
     pub received: Vec<ParticipantIndex>,
-    /// Whose are not; this member itself until its counter is stored.
+    /// Members whose shares are not; this member itself until its counter is stored.
     pub outstanding: Vec<ParticipantIndex>,
-    /// Whose were wrong, as far as known.
-    pub liars: Vec<ParticipantIndex>,
+    /// Members whose shares were wrong, as far as known.
+    pub culprits: Vec<ParticipantIndex>,
     /// Whether it is decrypted.
     pub complete: bool,
     /// Whether this member's share is withheld because the counter could not be stored.
@@ -139,27 +115,15 @@ pub struct RequestStatus {
     pub asked: u32,
 }
 
-/// What became of a message.
-#[must_use]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Taken up. A share may still turn out wrong: [`Effect::LiarFound`].
-    Valid,
-    /// Left aside; nobody is to blame, or nobody can be proved to be.
-    Skip(Skip),
-    /// Punishable, and provably so.
-    Fault(Box<Fault>),
-}
-
 /// Why a message was left aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Skip {
     /// Too long, of another version, or not a decryption message.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// Brought or signed by nobody of this committee.
+    /// Brought or signed by somebody outside this committee.
     #[error("participant {0} is not of this committee")]
-    Stranger(ParticipantIndex),
+    NotAMember(ParticipantIndex),
     /// This member's own message came back.
     #[error("the message is this member's own")]
     Own,
@@ -190,9 +154,10 @@ pub enum Skip {
 }
 
 /// A member and the proof against it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("participant {culprit} sent two different shares for one request")]
 pub struct Fault {
-    /// Who.
+    /// The member.
     pub culprit: ParticipantIndex,
     /// The proof.
     pub evidence: Evidence,
@@ -273,7 +238,7 @@ pub fn wrong_shares(
     lengths.sort_unstable();
     let blocks = lengths.get(lengths.len() / 2).ok_or(InvalidEvidence)? / 16;
     let combined = combine(committee, &shares, blocks).map_err(|_| InvalidEvidence)?;
-    if combined.phases.is_empty() { Err(InvalidEvidence) } else { Ok(combined.liars) }
+    if combined.phases.is_empty() { Err(InvalidEvidence) } else { Ok(combined.culprits) }
 }
 
 /// Why outputs are not decrypted. Nothing was computed and nothing counted.
@@ -352,7 +317,7 @@ pub enum Refusal {
     /// Too many requests wait for other members.
     #[error("{open} requests wait for other members' shares already: forget one first")]
     TooManyOpen {
-        /// How many.
+        /// Requests that wait.
         open: usize,
     },
 }
@@ -371,7 +336,7 @@ pub enum WrongMembership {
     /// Another member's identity.
     #[error("the identity is not participant {me}'s in the roster")]
     Identity {
-        /// Whose key share it is.
+        /// The member whose key share it is.
         me: ParticipantIndex,
     },
 }

@@ -1,17 +1,22 @@
-//! One authorised request: whose shares are here, what they open, who lied.
+//! One authorised request: whose shares are here, what they open, whose are wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use veil_committee_machine::{Effect, Millis, PersistId, Verdict};
 use veil_protocol_spec::{
     Committee, ParticipantIndex,
-    decryption::{DecryptionMessage, DecryptionPayload, RequestContext, RequestId},
+    decryption::{
+        DecryptionCounter, DecryptionMessage, DecryptionPayload, RequestContext, RequestId,
+    },
 };
 
-use super::effect::{Completion, Effect, Evidence, Fault, RequestStatus, Skip, Verdict};
-use crate::{
-    decrypt::combine,
-    frost::{Millis, PersistId},
-};
+use super::effect::{Completion, DecryptionEffect, Evidence, Fault, RequestStatus, Skip};
+use crate::decrypt::combine;
+
+/// What the decryption machine gives back.
+pub(super) type DecryptorEffect = Effect<DecryptionCounter, DecryptionEffect>;
+/// What the decryption machine says of a message.
+pub(super) type DecryptorVerdict = Verdict<Skip, Box<Fault>>;
 
 /// This member's own share.
 pub(super) enum Own {
@@ -30,7 +35,7 @@ pub(super) struct Request {
     pub(super) own: Own,
     /// The first share of each sender.
     partials: BTreeMap<ParticipantIndex, DecryptionMessage>,
-    liars: BTreeSet<ParticipantIndex>,
+    culprits: BTreeSet<ParticipantIndex>,
     pub(super) complete: bool,
     pub(super) asked: u32,
     /// When to ask next; never again if `None`.
@@ -46,7 +51,7 @@ impl Request {
             blocks,
             own: Own::NotPersisted,
             partials: BTreeMap::new(),
-            liars: BTreeSet::new(),
+            culprits: BTreeSet::new(),
             complete: false,
             asked: 0,
             ask_at: None,
@@ -63,19 +68,23 @@ impl Request {
     }
 
     /// What the sender's first share makes of another by it; `None` if there is no first.
-    pub(super) fn repeated(&self, message: &DecryptionMessage) -> Option<Verdict> {
+    pub(super) fn repeated(&self, message: &DecryptionMessage) -> Option<DecryptorVerdict> {
         self.partials.get(&message.sender).map(|first| repeated(first, message))
     }
 
-    /// Takes a sender's first share up.
-    pub(super) fn add(&mut self, message: DecryptionMessage, committee: Committee) -> Vec<Effect> {
+    /// Accepts a sender's first share.
+    pub(super) fn add(
+        &mut self,
+        message: DecryptionMessage,
+        committee: Committee,
+    ) -> Vec<DecryptionEffect> {
         self.partials.insert(message.sender, message);
         self.combine(committee)
     }
 
     /// "Decode as soon as 2t+1 shares agree, correct up to t errors, name the members whose share
     /// was wrong" (`decryption.md`, step 4). After that, later shares are checked in the same way.
-    fn combine(&mut self, committee: Committee) -> Vec<Effect> {
+    fn combine(&mut self, committee: Committee) -> Vec<DecryptionEffect> {
         if self.partials.len() < committee.signing_threshold().get() {
             return Vec::new();
         }
@@ -90,20 +99,20 @@ impl Request {
         let Ok(combined) = combine(committee, &shares, self.blocks) else { return Vec::new() };
         let mut effects = Vec::new();
         let new: Vec<_> =
-            combined.liars.iter().copied().filter(|j| !self.liars.contains(j)).collect();
-        self.liars.extend(&new);
+            combined.culprits.iter().copied().filter(|j| !self.culprits.contains(j)).collect();
+        self.culprits.extend(&new);
         if !self.complete {
             self.complete = true;
             self.ask_at = None;
             let participants =
-                self.partials.keys().copied().filter(|j| !self.liars.contains(j)).collect();
+                self.partials.keys().copied().filter(|j| !self.culprits.contains(j)).collect();
             let (request, context) = (self.id, self.context);
             let completion = Completion { request, context, combined, participants };
-            effects.push(Effect::Complete(Box::new(completion)));
+            effects.push(DecryptionEffect::Complete(Box::new(completion)));
         }
-        for participant in new {
-            if let Some(evidence) = self.partials.get(&participant).cloned() {
-                effects.push(Effect::LiarFound { request: self.id, participant, evidence });
+        for culprit in new {
+            if let Some(evidence) = self.partials.get(&culprit).cloned().map(Box::new) {
+                effects.push(DecryptionEffect::WrongShare { request: self.id, culprit, evidence });
             }
         }
         effects
@@ -132,7 +141,7 @@ impl Request {
             blocks: self.blocks,
             received: self.partials.keys().copied().collect(),
             outstanding: self.outstanding(committee),
-            liars: self.liars.iter().copied().collect(),
+            culprits: self.culprits.iter().copied().collect(),
             complete: self.complete,
             not_persisted: matches!(self.own, Own::NotPersisted),
             asked: self.asked,
@@ -142,7 +151,7 @@ impl Request {
 
 /// A second share by one sender for one request: a repetition, or proof against it. Both are
 /// authentic.
-pub(super) fn repeated(first: &DecryptionMessage, second: &DecryptionMessage) -> Verdict {
+pub(super) fn repeated(first: &DecryptionMessage, second: &DecryptionMessage) -> DecryptorVerdict {
     if first.payload == second.payload {
         return Verdict::Skip(Skip::Duplicate);
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
-use veil_protocol_spec::{Address, ChainId, ClusterId, Slot, scheduling::ClusterScope};
+use veil_committee_machine::{EffectOf, Machine, Verdict};
+use veil_protocol_spec::{Address, ChainId, ClusterId, Slot, Wire, scheduling::ClusterScope};
 
 use super::*;
 use crate::{
@@ -27,8 +28,8 @@ struct Bench {
     machines: Vec<Decryptor>,
 }
 
-/// What a member's machine gave back, sends and persists left out.
-type Outcome = Vec<Vec<Effect>>;
+/// The effects of each member's machine that only decryption has.
+type Outcome = Vec<Vec<DecryptionEffect>>;
 
 impl Bench {
     fn new(n: u8) -> Self {
@@ -83,13 +84,14 @@ impl Bench {
                     match effect {
                         Effect::Persist { id, .. } => machine.persisted(id),
                         Effect::Broadcast(bytes) => {
-                            let bytes = tamper(*from, bytes);
+                            let bytes = tamper(*from, bytes.to_vec());
                             let others = present.iter().filter(|to| *to != from);
                             network.extend(others.map(|to| (*from, *to, bytes.clone())));
                         }
-                        Effect::Send { to, bytes } => network.push_back((*from, to, bytes)),
-                        Effect::SetTimer { .. } => {}
-                        other => outcome[from.position()].push(other),
+                        Effect::Send { to, bytes } => {
+                            network.push_back((*from, to, bytes.to_vec()));
+                        }
+                        Effect::Special(effect) => outcome[from.position()].push(effect),
                     }
                 }
             }
@@ -155,24 +157,33 @@ fn signed(request: RequestId, j: u8, payload: DecryptionPayload) -> DecryptionMe
     DecryptionMessage::sign(request, index(j), payload, &identity(index(j)))
 }
 
-fn drain(machine: &mut Decryptor) -> Vec<Effect> {
+fn drain(machine: &mut Decryptor) -> Vec<EffectOf<Decryptor>> {
     core::iter::from_fn(|| machine.poll_effect()).collect()
 }
 
-fn completion(effects: &[Effect]) -> Option<&Completion> {
+/// Drains the machine; what it sends and stores is dropped.
+fn specials(machine: &mut Decryptor) -> Vec<DecryptionEffect> {
+    let special = |effect| match effect {
+        Effect::Special(effect) => Some(effect),
+        _ => None,
+    };
+    drain(machine).into_iter().filter_map(special).collect()
+}
+
+fn completion(effects: &[DecryptionEffect]) -> Option<&Completion> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Complete(completion) => Some(&**completion),
+        DecryptionEffect::Complete(completion) => Some(&**completion),
         _ => None,
     })
 }
 
-fn liars_found(effects: &[Effect]) -> BTreeSet<ParticipantIndex> {
+fn culprits_found(effects: &[DecryptionEffect]) -> BTreeSet<ParticipantIndex> {
     effects
         .iter()
         .filter_map(|effect| match effect {
-            Effect::LiarFound { request, participant, evidence } => {
-                assert_eq!((evidence.request, evidence.sender), (*request, *participant));
-                Some(*participant)
+            DecryptionEffect::WrongShare { request, culprit, evidence } => {
+                assert_eq!((evidence.request, evidence.sender), (*request, *culprit));
+                Some(*culprit)
             }
             _ => None,
         })
@@ -193,7 +204,7 @@ fn every_number_of_members_from_a_quorum_on_decrypts() {
                 assert_eq!(completion.request, id(&outputs));
                 assert_eq!(completion.context, outputs.context);
                 assert_eq!(completion.combined.messages(), MESSAGES);
-                assert_eq!(completion.combined.liars, []);
+                assert_eq!(completion.combined.culprits, []);
                 assert_eq!(completion.participants.len(), quorum);
                 let status = bench.machines[j.position()].status().pop().unwrap();
                 assert!(status.complete && status.received.len() == count, "{status:?}");
@@ -224,8 +235,8 @@ fn fewer_members_open_nothing_and_the_others_are_named() {
     }
 }
 
-/// One lies about one element, one about all, the others send rubbish of another length.
-fn lie(request: RequestId, j: ParticipantIndex, bytes: &[u8]) -> Vec<u8> {
+/// One changes one element, one all of them, the others send bytes of another length.
+fn falsify(request: RequestId, j: ParticipantIndex, bytes: &[u8]) -> Vec<u8> {
     let message = DecryptionMessage::from_wire(bytes).unwrap();
     let DecryptionPayload::Partial(Bytes(mut share)) = message.payload else { unreachable!() };
     match j.get() {
@@ -238,29 +249,29 @@ fn lie(request: RequestId, j: ParticipantIndex, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn t_liars_are_named_with_evidence_that_convinces_others() {
+fn t_culprits_are_named_with_evidence_that_convinces_others() {
     for n in [4, 7, 13] {
         let mut bench = Bench::new(n);
         let (committee, roster) = (bench.committee, roster(bench.committee));
-        let liars: BTreeSet<_> =
+        let culprits: BTreeSet<_> =
             committee.participants().take(committee.max_faulty().get()).collect();
         let everybody: Vec<_> = committee.participants().collect();
         let outputs = bench.outputs(1);
         let request = id(&outputs);
         let outcome = bench.run(&outputs, &everybody, |from, bytes| {
-            if liars.contains(&from) { lie(request, from, &bytes) } else { bytes }
+            if culprits.contains(&from) { falsify(request, from, &bytes) } else { bytes }
         });
-        for j in everybody.iter().filter(|j| !liars.contains(j)) {
+        for j in everybody.iter().filter(|j| !culprits.contains(j)) {
             let effects = &outcome[j.position()];
             let completion = completion(effects).unwrap();
             assert_eq!(completion.combined.messages(), MESSAGES);
-            assert!(completion.participants.iter().all(|j| !liars.contains(j)));
-            assert_eq!(liars_found(effects), liars, "seen by {j}");
+            assert!(completion.participants.iter().all(|j| !culprits.contains(j)));
+            assert_eq!(culprits_found(effects), culprits, "seen by {j}");
             let machine = &bench.machines[j.position()];
-            assert_eq!(BTreeSet::from_iter(machine.status()[0].liars.clone()), liars);
+            assert_eq!(BTreeSet::from_iter(machine.status()[0].culprits.clone()), culprits);
             let shares: Vec<_> = machine.partials(request).cloned().collect();
             let convicted = wrong_shares(committee, &roster, &shares).unwrap();
-            assert_eq!(BTreeSet::from_iter(convicted), liars);
+            assert_eq!(BTreeSet::from_iter(convicted), culprits);
         }
     }
 }
@@ -274,17 +285,17 @@ fn a_wrong_share_that_comes_late_is_named_and_a_right_one_is_not() {
         let share = bench.share(j, &outputs).to_wire();
         assert_eq!(bench.at(1).handle(index(j), &share, 1), Verdict::Valid);
     }
-    let effects = drain(bench.at(1));
+    let effects = specials(bench.at(1));
     assert_eq!(completion(&effects).unwrap().participants.len(), 5);
-    assert!(liars_found(&effects).is_empty());
-    let evidence = bench.wrong_share(6, &outputs, 0);
+    assert!(culprits_found(&effects).is_empty());
+    let evidence = Box::new(bench.wrong_share(6, &outputs, 0));
     assert_eq!(bench.at(1).handle(index(6), &evidence.to_wire(), 2), Verdict::Valid);
-    let found = Effect::LiarFound { request, participant: index(6), evidence };
-    assert_eq!(drain(bench.at(1)), [found]);
+    let found = DecryptionEffect::WrongShare { request, culprit: index(6), evidence };
+    assert_eq!(specials(bench.at(1)), [found]);
     let share = bench.share(7, &outputs).to_wire();
     assert_eq!(bench.at(1).handle(index(7), &share, 3), Verdict::Valid);
     assert_eq!(drain(bench.at(1)), []);
-    assert_eq!(bench.at(1).status()[0].liars, [index(6)]);
+    assert_eq!(bench.at(1).status()[0].culprits, [index(6)]);
 }
 
 #[test]
@@ -300,7 +311,7 @@ fn a_member_with_a_damaged_key_share_finds_itself() {
     let outcome = bench.run(&outputs, &everybody, |_, bytes| bytes);
     for effects in outcome {
         assert_eq!(completion(&effects).unwrap().combined.messages(), MESSAGES);
-        assert_eq!(liars_found(&effects), BTreeSet::from([index(1)]));
+        assert_eq!(culprits_found(&effects), BTreeSet::from([index(1)]));
     }
 }
 

@@ -5,12 +5,18 @@
 //! still counts.
 //!
 //! # Roles
-//! Any member, beside its own [`SigningSession`](super::SigningSession), whose messages reach it
-//! like everybody else's.
+//! Any member, beside its own [`SigningSession`](super::SigningSession). What it sends to all
+//! members is for that one too, and what that one sends to it reaches it like everybody else's
+//! messages: the host of both hands these over ([`signing`](super::signing)).
 //!
 //! # Messages
 //! In: `Commitment`, `Share`, `Signature` (another coordinator was faster). Out: `Request`,
 //! `Package`, `Signature`.
+//!
+//! # Inputs and effects
+//! Inputs are those of every [`Machine`], and [`authorise`](Coordinator::authorise) after
+//! [`prepare`](Coordinator::prepare). It stores nothing; the effect of its own is [`SessionEffect`].
+//! The order of calls is that of [every machine](veil_committee_machine#call-order).
 //!
 //! # Flow
 //! 0. Optional, while the message is not known: [`Coordinator::prepare`] broadcasts a `Request`
@@ -39,19 +45,21 @@
 use core::fmt;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    convert::Infallible,
     sync::Arc,
 };
 
 use frost_core::{
     CheaterDetection, Ciphersuite, SigningPackage, aggregate_custom, round2::SignatureShare,
 };
-use veil_protocol_spec::{Attempt, KeccakDigest, ParticipantIndex, identity::SecretIdentity};
+use veil_committee_machine::{Effect, Machine, Millis, Verdict};
+use veil_protocol_spec::{Attempt, KeccakDigest, ParticipantIndex, Wire, identity::SecretIdentity};
 
 use super::{
     EvmSuite,
-    effect::{Completion, Effect, Millis, SigningError},
+    effect::{Completion, SessionEffect, SigningError},
     keys::{GroupSignature, identifier},
-    session::{Fault, Parsed, SessionContext, Skip, Verdict},
+    session::{Fault, Parsed, SessionContext, SessionVerdict, Skip},
     wire::{Body, Evidence, Payload, SignedMessage},
 };
 
@@ -98,7 +106,7 @@ pub struct Coordinator<C: Ciphersuite = EvmSuite> {
     phase: Phase,
     runs: BTreeMap<Attempt, Run<C>>,
     culprits: BTreeMap<ParticipantIndex, Evidence>,
-    effects: VecDeque<Effect<C>>,
+    effects: VecDeque<Effect<Infallible, SessionEffect<C>>>,
 }
 
 impl<C: Ciphersuite> Coordinator<C> {
@@ -183,12 +191,12 @@ impl<C: Ciphersuite> Coordinator<C> {
     }
 
     /// Takes a message that member `from` brought.
-    pub fn handle(
+    pub(super) fn receive(
         &mut self,
         from: ParticipantIndex,
         message: &SignedMessage,
         now: Millis,
-    ) -> Verdict {
+    ) -> SessionVerdict {
         if matches!(self.phase, Phase::Over) {
             return Verdict::Skip(Skip::Over);
         }
@@ -223,26 +231,6 @@ impl<C: Ciphersuite> Coordinator<C> {
         verdict
     }
 
-    /// To be called at the time of the last [`Effect::SetTimer`]; earlier calls do nothing.
-    pub fn handle_timeout(&mut self, now: Millis) {
-        match self.phase {
-            Phase::Collecting { deadline, .. } if now >= deadline && self.message.is_none() => {
-                self.ask(now);
-            }
-            Phase::Collecting { deadline, .. } if now >= deadline => {
-                let absentees = self.without_commitment();
-                self.fail_too_few(absentees);
-            }
-            Phase::Signing { deadline } if now >= deadline => self.retry(now),
-            Phase::Collecting { .. } | Phase::Signing { .. } | Phase::Over => {}
-        }
-    }
-
-    /// The next thing to do, if any.
-    pub fn poll_effect(&mut self) -> Option<Effect<C>> {
-        self.effects.pop_front()
-    }
-
     /// Members convicted so far, with the proof against each.
     #[must_use]
     pub const fn culprits(&self) -> &BTreeMap<ParticipantIndex, Evidence> {
@@ -268,13 +256,15 @@ impl<C: Ciphersuite> Coordinator<C> {
     fn ask(&mut self, now: Millis) {
         let Phase::Collecting { deadline, .. } = &mut self.phase else { return };
         *deadline = now.saturating_add(self.timing.commit);
-        let at = *deadline;
-        let request = self.seal(Body::Request { message: self.message });
-        self.effects.push_back(Effect::Broadcast(request));
-        self.effects.push_back(Effect::SetTimer { at });
+        self.broadcast(Body::Request { message: self.message });
     }
 
-    fn commitment(&mut self, from: ParticipantIndex, message: &SignedMessage) -> Verdict {
+    fn broadcast(&mut self, body: Body) {
+        let message = self.seal(body);
+        self.effects.push_back(Effect::Broadcast(message.to_wire().into()));
+    }
+
+    fn commitment(&mut self, from: ParticipantIndex, message: &SignedMessage) -> SessionVerdict {
         let (Phase::Collecting { commitments, .. }, Body::Commitment { commitment }) =
             (&mut self.phase, &message.payload.body)
         else {
@@ -295,7 +285,7 @@ impl<C: Ciphersuite> Coordinator<C> {
         signed: KeccakDigest,
         share: SignatureShare<C>,
         message: &SignedMessage,
-    ) -> Verdict {
+    ) -> SessionVerdict {
         let Some(run) = self.runs.get_mut(&attempt) else { return Verdict::Skip(Skip::Stale) };
         if !run.signers.contains(&from) || run.shares.contains_key(&from) {
             return Verdict::Skip(Skip::Stale);
@@ -317,8 +307,7 @@ impl<C: Ciphersuite> Coordinator<C> {
             match self.message.zip(self.aggregate(run)) {
                 Some((message, (signature, shares))) => {
                     let signed = signature.as_bytes().to_vec();
-                    let result = self.seal(Body::Signature { message, signature: signed });
-                    self.effects.push_back(Effect::Broadcast(result));
+                    self.broadcast(Body::Signature { message, signature: signed });
                     return self.finish(message, signature, shares);
                 }
                 // Every share was checked, so this is a defect of ours, not a member's fault.
@@ -366,14 +355,13 @@ impl<C: Ciphersuite> Coordinator<C> {
         let Ok(Parsed::Package { package, .. }) = self.session.open(self.me, &sent) else {
             return;
         };
+        let bytes: Arc<[u8]> = sent.to_wire().into();
         for &to in &signers {
-            self.effects.push_back(Effect::Send { to, message: sent.clone() });
+            self.effects.push_back(Effect::Send { to, bytes: Arc::clone(&bytes) });
         }
         let run = Run { signers, package, sent, shares: BTreeMap::new(), expired: false };
         self.runs.insert(self.attempt, run);
-        let deadline = now.saturating_add(self.timing.share);
-        self.phase = Phase::Signing { deadline };
-        self.effects.push_back(Effect::SetTimer { at: deadline });
+        self.phase = Phase::Signing { deadline: now.saturating_add(self.timing.share) };
     }
 
     /// Step 4. Aggregation verifies the signature; cheater detection is a second line behind
@@ -447,7 +435,7 @@ impl<C: Ciphersuite> Coordinator<C> {
     ) {
         self.phase = Phase::Over;
         let completion = Completion { message, signature, shares };
-        self.effects.push_back(Effect::Complete(Box::new(completion)));
+        self.effects.push_back(Effect::Special(SessionEffect::Complete(Box::new(completion))));
     }
 
     /// Step 6.
@@ -458,7 +446,46 @@ impl<C: Ciphersuite> Coordinator<C> {
 
     fn fail(&mut self, error: SigningError) {
         self.phase = Phase::Over;
-        self.effects.push_back(Effect::Fail(error));
+        self.effects.push_back(Effect::Special(SessionEffect::Failed(error)));
+    }
+}
+
+impl<C: Ciphersuite> Machine for Coordinator<C> {
+    type Record = Infallible;
+    type Special = SessionEffect<C>;
+    type Skip = Skip;
+    type Fault = Box<Fault>;
+
+    fn handle(&mut self, from: ParticipantIndex, bytes: &[u8], now: Millis) -> SessionVerdict {
+        match SignedMessage::from_wire(bytes) {
+            Ok(message) => self.receive(from, &message, now),
+            Err(error) => Verdict::Skip(error.into()),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Millis) {
+        match self.phase {
+            Phase::Collecting { deadline, .. } if now >= deadline && self.message.is_none() => {
+                self.ask(now);
+            }
+            Phase::Collecting { deadline, .. } if now >= deadline => {
+                let absentees = self.without_commitment();
+                self.fail_too_few(absentees);
+            }
+            Phase::Signing { deadline } if now >= deadline => self.retry(now),
+            Phase::Collecting { .. } | Phase::Signing { .. } | Phase::Over => {}
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Millis> {
+        match self.phase {
+            Phase::Collecting { deadline, .. } | Phase::Signing { deadline } => Some(deadline),
+            Phase::Over => None,
+        }
+    }
+
+    fn poll_effect(&mut self) -> Option<Effect<Infallible, SessionEffect<C>>> {
+        self.effects.pop_front()
     }
 }
 

@@ -1,49 +1,17 @@
-//! What the machines of a signing session give back to their driver: effects, the outcome, errors.
+//! How the machines of a signing session end: the signature, or why there is none.
 
 use frost_core::Ciphersuite;
 use veil_protocol_spec::{Committee, KeccakDigest, ParticipantIndex, Slot};
 
-use super::{
-    EvmSuite,
-    keys::GroupSignature,
-    wire::{NonceRecord, SignedMessage},
-};
+use super::{EvmSuite, keys::GroupSignature, wire::SignedMessage};
 
-/// Milliseconds of the driver's clock; any origin, never backwards.
-pub type Millis = u64;
-
-/// Number of an [`Effect::Persist`] within its machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PersistId(pub u64);
-
-/// What the driver is to do, in this order.
+/// How a signer or a coordinator ends. It is the only effect that other machines do not have.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Effect<C: Ciphersuite = EvmSuite> {
-    /// Deliver to one member, maybe to a machine of this very member.
-    Send {
-        /// To whom.
-        to: ParticipantIndex,
-        /// What.
-        message: SignedMessage,
-    },
-    /// Deliver to every member, this one included.
-    Broadcast(SignedMessage),
-    /// Store durably, refusing a record that conflicts with a stored one; then call `persisted`.
-    Persist {
-        /// What to acknowledge with.
-        id: PersistId,
-        /// What to store.
-        record: NonceRecord,
-    },
-    /// Call `handle_timeout` at this time; it replaces the timer set before.
-    SetTimer {
-        /// When.
-        at: Millis,
-    },
+pub enum SessionEffect<C: Ciphersuite = EvmSuite> {
     /// The signature; nothing follows but answers to latecomers.
     Complete(Box<Completion<C>>),
     /// No signature from this machine; nothing follows.
-    Fail(SigningError),
+    Failed(SigningError),
 }
 
 /// The outcome of a session.
@@ -98,7 +66,7 @@ pub enum SigningError {
     /// Every attempt failed.
     #[error("{attempts} attempts failed: at fault {culprits:?}, silent {absentees:?}")]
     OutOfAttempts {
-        /// How many.
+        /// Attempts made.
         attempts: u32,
         /// Convicted in this session.
         culprits: Vec<ParticipantIndex>,
@@ -108,7 +76,7 @@ pub enum SigningError {
 }
 
 impl SigningError {
-    /// Who is provably at fault.
+    /// Members that are provably at fault.
     #[must_use]
     pub fn culprits(&self) -> &[ParticipantIndex] {
         match self {
@@ -122,7 +90,7 @@ impl SigningError {
         }
     }
 
-    /// Who did not answer; silence alone convicts nobody.
+    /// Members that did not answer; silence alone convicts nobody.
     #[must_use]
     pub fn absentees(&self) -> &[ParticipantIndex] {
         match self {

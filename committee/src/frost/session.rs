@@ -13,8 +13,9 @@ use frost_core::{
     Ciphersuite, SigningPackage, round1::SigningCommitments, round2::SignatureShare,
     verify_signature_share,
 };
+use veil_committee_machine::Verdict;
 use veil_protocol_spec::{
-    Blake3Digest, Committee, KeccakDigest, ParticipantIndex, PublicIdentity, Wire,
+    Blake3Digest, CodecError, Committee, KeccakDigest, ParticipantIndex, PublicIdentity, Wire,
     domain::{FROST_MESSAGE, hash_parts},
     identity::SecretIdentity,
 };
@@ -48,22 +49,14 @@ pub struct WrongRoster {
 #[error("the evidence does not prove a fault in this session")]
 pub struct InvalidEvidence;
 
-/// What became of a message.
-#[must_use]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Taken up.
-    Valid,
-    /// Left aside; nobody is to blame, or nobody can be proved to be.
-    Skip(Skip),
-    /// Punishable, and provably so.
-    Fault(Box<Fault>),
-}
+/// What a signer or a coordinator says of a message.
+pub type SessionVerdict = Verdict<Skip, Box<Fault>>;
 
 /// A member and the proof against it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("participant {culprit} is provably at fault in this session")]
 pub struct Fault {
-    /// Who.
+    /// The member.
     pub culprit: ParticipantIndex,
     /// The proof.
     pub evidence: Evidence,
@@ -72,6 +65,9 @@ pub struct Fault {
 /// Why a message was left aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Skip {
+    /// Too long, of another version, or not a signing message.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
     /// For another session.
     #[error("the message is for another session")]
     OtherSession,
@@ -90,7 +86,7 @@ pub enum Skip {
     /// Not the message this member authorised.
     #[error("refused: this member has not authorised {asked}")]
     NotAuthorised {
-        /// What was to be signed.
+        /// The message that was to be signed.
         asked: KeccakDigest,
     },
     /// A package without this member's commitment.
@@ -179,7 +175,7 @@ impl<C: Ciphersuite> SessionContext<C> {
         &self,
         from: ParticipantIndex,
         message: &SignedMessage,
-    ) -> Result<Parsed<C>, Verdict> {
+    ) -> Result<Parsed<C>, SessionVerdict> {
         if message.payload.from != from {
             return Err(Verdict::Skip(Skip::WrongSender));
         }

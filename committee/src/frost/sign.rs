@@ -9,7 +9,12 @@
 //! # Messages
 //! In: `Request`, `Package`, `Signature`. Out: `Commitment`, `Share`; `Signature` to whoever asks
 //! after the end. See [`wire::Body`](super::wire::Body). A member that also coordinates hands what
-//! it receives to both machines; each skips what is for the other.
+//! it receives to both machines, and what one of them sends to the other
+//! ([`signing`](super::signing)); each skips what is for the other.
+//!
+//! # Inputs and effects
+//! Inputs are those of every [`Machine`], and [`authorise`](SigningSession::authorise). The record
+//! is the [`NonceRecord`]; the effect of its own is [`SessionEffect`].
 //!
 //! # Flow
 //! 1. [`authorise`](SigningSession::authorise): the member has checked for itself what the message
@@ -19,10 +24,10 @@
 //!    them ready one round trip is left when it is known (RFC 9591, section 5.1, lets the first
 //!    round be done in advance).
 //! 3. `Package`: it must be for the authorised message and hold this member's commitment of that
-//!    attempt unmodified. Sign, destroy the nonces, emit [`Effect::Persist`].
-//! 4. [`persisted`](SigningSession::persisted): now the share may leave.
+//!    attempt unmodified. Sign, destroy the nonces, persist the record.
+//! 4. `persisted`: now the share may leave.
 //! 5. `Signature`: it verifies under the group key for the authorised message;
-//!    [`Effect::Complete`].
+//!    [`SessionEffect::Complete`].
 //!
 //! For n = 1 the machine signs by itself in step 1 and completes in step 4.
 //!
@@ -33,14 +38,12 @@
 //! another message than the recorded one cannot be authorised.
 //!
 //! # Call order
-//! After every input drain [`poll_effect`](SigningSession::poll_effect). Several sessions may run
-//! at once, but one for each [`SigningContext`](super::SigningContext); the store refuses records
-//! that conflict ([`NonceRecord::conflicts_with`]), which guards against a second one.
+//! That of [every machine](veil_committee_machine#call-order). Several sessions may run at once, but
+//! one for each [`SigningContext`](super::SigningContext); the store refuses records that conflict
+//! ([`NonceRecord::conflicts_with`]), which guards against a second one.
 //!
 //! # Caveats
-//! A silent coordinator costs time, not safety. The driver rotates: the member at
-//! [`coordinator_at`](super::coordinator_at)`(committee, slot, k)` starts a coordinator of its own k rotation intervals
-//! after it authorised the message, unless it has seen the signature by then.
+//! A silent coordinator costs time, not safety: [`signing`](super::signing) rotates.
 
 use core::fmt;
 use std::{
@@ -54,15 +57,16 @@ use frost_core::{
     round2,
 };
 use rand::rngs::OsRng;
+use veil_committee_machine::{Effect, Machine, Millis, PersistId, Verdict};
 use veil_protocol_spec::{
-    Attempt, Blake3Digest, KeccakDigest, ParticipantIndex, identity::SecretIdentity,
+    Attempt, Blake3Digest, KeccakDigest, ParticipantIndex, Wire, identity::SecretIdentity,
 };
 
 use super::{
     EvmSuite,
-    effect::{Completion, Effect, Millis, PersistId, SigningError},
+    effect::{Completion, SessionEffect, SigningError},
     keys::{GroupKeyShare, GroupSignature, identifier},
-    session::{Parsed, SessionContext, Skip, Verdict},
+    session::{Fault, Parsed, SessionContext, SessionVerdict, Skip},
     wire::{Body, NonceRecord, Payload, SignedMessage},
 };
 
@@ -124,7 +128,7 @@ pub struct SigningSession<C: Ciphersuite = EvmSuite> {
     live: BTreeMap<ParticipantIndex, Live<C>>,
     held: BTreeMap<PersistId, Held<C>>,
     next_persist: u64,
-    effects: VecDeque<Effect<C>>,
+    effects: VecDeque<Effect<NonceRecord, SessionEffect<C>>>,
 }
 
 impl<C: Ciphersuite> SigningSession<C> {
@@ -187,7 +191,6 @@ impl<C: Ciphersuite> SigningSession<C> {
         let packages = core::mem::take(&mut early.packages);
         let results = core::mem::take(&mut early.results);
         self.state = State::Signing { message, deadline };
-        self.effects.push_back(Effect::SetTimer { at: deadline });
         if let Some((_, signature)) = results.into_values().find(|(signed, _)| *signed == message) {
             let _ = self.complete(message, signature); // it is for this message
             return Ok(());
@@ -210,19 +213,17 @@ impl<C: Ciphersuite> SigningSession<C> {
     }
 
     /// Takes a message that member `from` brought.
-    pub fn handle(
+    pub(super) fn receive(
         &mut self,
         from: ParticipantIndex,
         message: &SignedMessage,
         now: Millis,
-    ) -> Verdict {
+    ) -> SessionVerdict {
         let parsed = match self.session.open(from, message) {
             Ok(parsed) => parsed,
             Err(verdict) => return verdict,
         };
-        if matches!(self.state, State::Signing { deadline, .. } if now >= deadline) {
-            self.handle_timeout(now);
-        }
+        self.handle_timeout(now);
         let attempt = message.payload.attempt;
         let outcome = match (parsed, &mut self.state) {
             (Parsed::Request { message: Some(asked) }, State::Idle(early)) => {
@@ -253,45 +254,13 @@ impl<C: Ciphersuite> SigningSession<C> {
         outcome.map_or_else(Verdict::Skip, |()| Verdict::Valid)
     }
 
-    /// To be called at the time of the last [`Effect::SetTimer`]; earlier calls do nothing.
-    pub fn handle_timeout(&mut self, now: Millis) {
-        if matches!(self.state, State::Signing { deadline, .. } if now >= deadline) {
-            self.end(State::Failed);
-            self.effects.push_back(Effect::Fail(SigningError::Deadline));
-        }
+    fn fail(&mut self, error: SigningError) {
+        self.end(State::Failed);
+        self.effects.push_back(Effect::Special(SessionEffect::Failed(error)));
     }
 
-    /// Step 4: the record is on disk. Unknown ids, and those of a session that has ended
-    /// meanwhile, are ignored.
-    pub fn persisted(&mut self, id: PersistId) {
-        match self.held.remove(&id) {
-            Some(Held::Share { to, message }) => {
-                self.effects.push_back(Effect::Send { to, message });
-            }
-            Some(Held::Solo(signature)) => {
-                let State::Signing { message, .. } = self.state else { return };
-                let bytes = signature.as_bytes().to_vec();
-                let body = Body::Signature { message, signature: bytes };
-                let result = self.seal(self.share.index(), Attempt(0), body);
-                self.effects.push_back(Effect::Broadcast(result));
-                let _ = self.complete(message, signature);
-            }
-            None => {}
-        }
-    }
-
-    /// The store has refused the record or cannot be written: the share stays here and the session
-    /// ends.
-    pub fn persist_failed(&mut self, id: PersistId) {
-        if self.held.contains_key(&id) {
-            self.end(State::Failed);
-            self.effects.push_back(Effect::Fail(SigningError::NotPersisted));
-        }
-    }
-
-    /// The next thing to do, if any.
-    pub fn poll_effect(&mut self) -> Option<Effect<C>> {
-        self.effects.pop_front()
+    fn send(&mut self, to: ParticipantIndex, message: &SignedMessage) {
+        self.effects.push_back(Effect::Send { to, bytes: message.to_wire().into() });
     }
 
     fn seal(&self, coordinator: ParticipantIndex, attempt: Attempt, body: Body) -> SignedMessage {
@@ -314,7 +283,7 @@ impl<C: Ciphersuite> SigningSession<C> {
                 let signature = signature.as_bytes().to_vec();
                 let body = Body::Signature { message: *message, signature };
                 let message = self.seal(coordinator, attempt, body);
-                self.effects.push_back(Effect::Send { to: coordinator, message });
+                self.send(coordinator, &message);
                 return Ok(());
             }
             State::Done { message, .. } => Some(*message),
@@ -329,7 +298,7 @@ impl<C: Ciphersuite> SigningSession<C> {
             return match (live.attempt == attempt, &live.nonces) {
                 (true, Some(_)) => {
                     let message = live.commitment.clone();
-                    self.effects.push_back(Effect::Send { to: coordinator, message });
+                    self.send(coordinator, &message);
                     Ok(())
                 }
                 (true, None) => Err(Skip::NonceUsed),
@@ -343,9 +312,8 @@ impl<C: Ciphersuite> SigningSession<C> {
         // The commitment to a nonce is the identity with probability 2^-256.
         let commitment = commitment.serialize().map_err(|_| Skip::NonceUsed)?;
         let commitment = self.seal(coordinator, attempt, Body::Commitment { commitment });
-        let message = commitment.clone();
+        self.send(coordinator, &commitment);
         self.live.insert(coordinator, Live { attempt, nonces: Some(nonces), commitment });
-        self.effects.push_back(Effect::Send { to: coordinator, message });
         Ok(())
     }
 
@@ -415,7 +383,7 @@ impl<C: Ciphersuite> SigningSession<C> {
         }
         self.end(State::Done { message: signed, signature: signature.clone() });
         let completion = Completion { message: signed, signature, shares: Vec::new() };
-        self.effects.push_back(Effect::Complete(Box::new(completion)));
+        self.effects.push_back(Effect::Special(SessionEffect::Complete(Box::new(completion))));
         Ok(())
     }
 
@@ -424,6 +392,62 @@ impl<C: Ciphersuite> SigningSession<C> {
         self.state = state;
         self.live.clear();
         self.held.clear();
+    }
+}
+
+impl<C: Ciphersuite> Machine for SigningSession<C> {
+    type Record = NonceRecord;
+    type Special = SessionEffect<C>;
+    type Skip = Skip;
+    type Fault = Box<Fault>;
+
+    fn handle(&mut self, from: ParticipantIndex, bytes: &[u8], now: Millis) -> SessionVerdict {
+        match SignedMessage::from_wire(bytes) {
+            Ok(message) => self.receive(from, &message, now),
+            Err(error) => Verdict::Skip(error.into()),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Millis) {
+        if self.poll_timeout().is_some_and(|deadline| now >= deadline) {
+            self.fail(SigningError::Deadline);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Millis> {
+        match self.state {
+            State::Signing { deadline, .. } => Some(deadline),
+            State::Idle(_) | State::Done { .. } | State::Failed => None,
+        }
+    }
+
+    fn poll_effect(&mut self) -> Option<Effect<NonceRecord, SessionEffect<C>>> {
+        self.effects.pop_front()
+    }
+
+    /// Step 4. Unknown ids, and those of a session that has ended meanwhile, are ignored.
+    fn persisted(&mut self, id: PersistId) {
+        match self.held.remove(&id) {
+            Some(Held::Share { to, message }) => self.send(to, &message),
+            Some(Held::Solo(signature)) => {
+                let State::Signing { message, .. } = self.state else { return };
+                let bytes = signature.as_bytes().to_vec();
+                let body = Body::Signature { message, signature: bytes };
+                let result = self.seal(self.share.index(), Attempt(0), body);
+                self.effects.push_back(Effect::Broadcast(result.to_wire().into()));
+                let _ = self.complete(message, signature);
+            }
+            None => {}
+        }
+    }
+
+    /// The store has refused the record or cannot be written: the share stays here and the session
+    /// ends with [`SigningError::NotPersisted`].
+    fn persist_failed(&mut self, id: PersistId) -> bool {
+        if self.held.contains_key(&id) {
+            self.fail(SigningError::NotPersisted);
+        }
+        true
     }
 }
 

@@ -68,7 +68,7 @@ fn a_stored_share_reads_back_and_is_usable() {
         let committee = Committee::new(n).unwrap();
         let proofs: Vec<_> =
             shares.iter().map(|s| (s.origin().participant, s.test_share())).collect();
-        assert_eq!(combine(committee, &proofs, 1).unwrap().liars, []);
+        assert_eq!(combine(committee, &proofs, 1).unwrap().culprits, []);
     }
 }
 

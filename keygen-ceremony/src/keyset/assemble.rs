@@ -117,30 +117,21 @@ impl Bodies {
 
 /// The bodies are not those of a key set with these parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum AssembleError {
     /// Some component is missing, or there are too many.
     #[error("a key set has {expected} components, but the bodies of {found} were given")]
-    WrongSections {
-        /// Sections of the layout.
-        expected: usize,
-        /// Sections given.
-        found: usize,
-    },
+    WrongSections { expected: usize, found: usize },
     /// Truncated, too long, or in words of the wrong size.
     #[error(
         "the {component} has {expected} body words of {} bits, but {found} of {} bits were given",
         expected_width.bits(), found_width.bits()
     )]
     WrongLength {
-        /// Which component.
         component: Component,
-        /// Words of the layout.
         expected: usize,
-        /// Their size.
         expected_width: Width,
-        /// Words given.
         found: usize,
-        /// Their size.
         found_width: Width,
     },
     /// tfhe does not accept the result under the configuration of the parameters.

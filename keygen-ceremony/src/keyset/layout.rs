@@ -28,7 +28,7 @@ pub enum Width {
 }
 
 impl Width {
-    /// w.
+    /// w, the bits of a word.
     #[must_use]
     pub const fn bits(self) -> u32 {
         match self {
@@ -37,7 +37,7 @@ impl Width {
         }
     }
 
-    /// w / 8.
+    /// w / 8, the bytes of a word.
     #[must_use]
     pub const fn bytes(self) -> usize {
         self.bits() as usize / 8
@@ -136,7 +136,7 @@ pub enum Gadget {
 /// `row_len` body words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Section {
-    /// Which component.
+    /// The part of the key set that its rows make.
     pub component: Component,
     /// What its rows encrypt.
     pub kind: SectionKind,

@@ -98,9 +98,9 @@ impl fmt::Display for Component {
 /// themselves are in `ceremony.md`, section 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct NoiseFamily {
-    /// M.
+    /// M, the number of groups.
     pub groups: u32,
-    /// r, at least 1.
+    /// r, the groups that every t members miss; at least 1.
     pub honest: u32,
 }
 

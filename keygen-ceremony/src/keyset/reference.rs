@@ -2,8 +2,8 @@
 //! from clear key bits.
 //!
 //! It is the oracle that the ceremony's bodies are tested against, and the stock path that its
-//! cost is compared with. Whoever calls it holds the whole secret key, which is what Veil exists
-//! to avoid. The arithmetic is the definition of [`super::Layout`] taken literally: a key bit is 0
+//! cost is compared with. Its caller holds the whole secret key, which is what Veil exists to
+//! avoid. The arithmetic is the definition of [`super::Layout`] taken literally: a key bit is 0
 //! or 1, so a product with a key is a sum of rotated masks.
 
 use core::fmt;

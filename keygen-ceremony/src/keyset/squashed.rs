@@ -50,20 +50,15 @@ pub fn squashed_blocks(value: &impl SquashedNoise) -> Vec<SquashedBlock> {
 
 /// The phases are not those of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum DecodeError {
     /// The padding bit of a block is set: the ciphertext overflowed, the key is another one, or a
     /// wrong phase was reconstructed.
     #[error("block {block} does not decode to 4 bits: wrong key, or the ciphertext overflowed")]
-    Padding {
-        /// Index of the block.
-        block: usize,
-    },
+    Padding { block: usize },
     /// More blocks than fit 128 bits.
     #[error("{blocks} blocks do not fit an integer of 128 bits")]
-    TooLong {
-        /// Number of blocks.
-        blocks: usize,
-    },
+    TooLong { blocks: usize },
 }
 
 /// The 4 bits nearest to a phase, or `None` if its padding bit is set.

@@ -1,5 +1,6 @@
-//! What goes into a ceremony machine and what comes out.
+//! What goes into a ceremony machine and what comes out, beside messages and time.
 
+use core::fmt;
 use std::sync::Arc;
 
 use tfhe::xof_key_set::CompressedXofKeySet;
@@ -10,19 +11,6 @@ use veil_protocol_spec::{
 };
 
 use crate::transcript::FinishCertificate;
-
-/// Milliseconds on a monotonic clock.
-pub type Millis = u64;
-
-/// How long a member waits. Virtual or real, the round time must cover what the slowest member
-/// computes within a round: its whole share stream before `bits-root` and `bodies-root`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    /// For the messages of a round, or for progress within a stream, in milliseconds.
-    pub round: Millis,
-    /// Before it asks again for what is missing.
-    pub retry: Millis,
-}
 
 /// What a member waits for or does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +23,7 @@ pub enum Stage {
     Open(Stream, u32),
     /// Assembles the key set and proves its share.
     Assemble,
-    /// All n FINISH signatures are there; waits for the commit point.
+    /// Has all n FINISH signatures, and waits for the commit point.
     AwaitCommitPoint,
     /// The key is valid.
     Completed,
@@ -43,68 +31,46 @@ pub enum Stage {
     Aborted,
 }
 
-/// Why a message was ignored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Skip {
-    /// Seen before.
-    Duplicate,
-    /// Of another ceremony.
-    OtherCeremony,
-    /// Of an earlier or later attempt.
-    OtherAttempt,
-    /// Meant for another participant.
-    NotForMe,
-    /// A chunk that is not wanted (any more).
-    NotWanted,
-    /// A request for something this member does not have.
-    NotHere,
-    /// This member is done with the attempt.
-    Done,
+impl Stage {
+    /// The name used in progress and reports. Chunks of one stream have the same.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Collect(round) => round.name(),
+            Self::Produce(Stream::Bits, _) => "compute-bits",
+            Self::Produce(Stream::Bodies, _) => "compute-bodies",
+            Self::Open(Stream::Bits, _) => "open-bits",
+            Self::Open(Stream::Bodies, _) => "open-bodies",
+            Self::Assemble => "assemble",
+            Self::AwaitCommitPoint => "commit-point",
+            Self::Completed => "completed",
+            Self::Aborted => "aborted",
+        }
+    }
 }
 
-/// Why a message counts against its bringer.
+/// Why a message counts against the peer that brought it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Fault {
-    /// Not a message.
+    /// The bytes are not a message.
     #[error(transparent)]
     Malformed(#[from] CodecError),
-    /// Names a sender outside the committee.
+    /// The message names a sender outside the committee.
     #[error("participant {0} is not in the committee")]
-    Stranger(ParticipantIndex),
+    NotAMember(ParticipantIndex),
     /// The signature is not the sender's.
     #[error("the signature of participant {0} does not verify")]
     Signature(ParticipantIndex),
-    /// A payload that does not belong to the round, or a recipient where there is none.
+    /// The payload does not belong to the round, or there is a recipient where there must be none.
     #[error("the {0} message has the wrong form")]
     Form(Round),
-    /// Two messages signed for one round: evidence is kept and the attempt aborted.
+    /// Two messages are signed for one round: evidence is kept and the attempt aborted.
     #[error("participant {sender} signed two different {round} messages")]
-    Equivocation {
-        /// Who.
-        sender: ParticipantIndex,
-        /// In which round.
-        round: Round,
-    },
-    /// Bytes that do not match the signed root.
+    Equivocation { sender: ParticipantIndex, round: Round },
+    /// The bytes do not match the root that the chunk's sender signed.
     #[error("chunk {index} of participant {sender} does not match its root")]
-    Chunk {
-        /// Whose stream.
-        sender: ParticipantIndex,
-        /// Which chunk.
-        index: u32,
-    },
-}
-
-/// What became of a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Verdict {
-    /// Taken.
-    Valid,
-    /// Ignored; nobody's fault.
-    Skip(Skip),
-    /// Refused; its bringer, or the signer it names, misbehaves.
-    Fault(Fault),
+    Chunk { sender: ParticipantIndex, index: u32 },
 }
 
 /// What a restart needs.
@@ -114,12 +80,12 @@ pub enum Record {
     Message(Box<SignedMessage>),
     /// The key set, before FINISH.
     KeySet(Arc<CompressedXofKeySet>),
-    /// The key share, before FINISH; secret, to be encrypted by the keeper.
+    /// The key share, before FINISH; secret, to be encrypted by the host.
     KeyShare(Arc<KeyShare>),
 }
 
-impl core::fmt::Debug for Record {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Message(message) => write!(f, "Message({:?})", message.header),
             Self::KeySet(_) => f.write_str("KeySet"),
@@ -128,28 +94,22 @@ impl core::fmt::Debug for Record {
     }
 }
 
-/// What the driver carries out.
+/// What the host carries out for a ceremony beside storing and sending.
 #[derive(Clone, Debug)]
-pub enum Effect {
-    /// To be durable before any later effect.
-    Persist(Record),
-    /// To one participant.
-    Send(ParticipantIndex, Arc<[u8]>),
-    /// To all other participants.
-    Broadcast(Arc<[u8]>),
+pub enum CeremonyEffect {
     /// Destroy the persisted seed: FINISH is signed.
     EraseSeed,
-    /// Destroy the persisted key share: FINISH was signed, but the attempt made no key.
+    /// Destroy the persisted key share: the attempt made no key.
     EraseKeyShare,
     /// Bring to the commit point.
     Publish(Box<FinishCertificate>),
-    /// The attempt succeeded.
+    /// The attempt succeeded: the key is valid.
     Complete(Box<Outcome>),
-    /// The attempt failed.
+    /// The attempt failed: this member has no key of it.
     Abort(Box<AbortReport>),
 }
 
-/// A finished attempt.
+/// What a finished attempt made.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Digest of the key set.
@@ -161,9 +121,9 @@ pub struct Outcome {
 /// A failed attempt, as this member saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AbortReport {
-    /// Why.
+    /// The reason of this member's own ABORT, or the commit point's.
     pub reason: AbortReason,
-    /// At which stage.
+    /// What this member did when it gave up.
     pub stage: Stage,
     /// Signed messages that show it, where there are such.
     pub evidence: Vec<SignedMessage>,
@@ -191,7 +151,7 @@ pub struct Progress {
     pub outstanding: Vec<ParticipantIndex>,
 }
 
-/// Records that cannot be resumed from.
+/// Why a member cannot go on from its records.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResumeError {
     /// They hold no FINISH and no ABORT of this member, and there is no seed.

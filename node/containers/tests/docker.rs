@@ -16,16 +16,12 @@ use std::time::Duration;
 
 use bollard::{
     models::{ContainerCreateBody, ContainerSummary},
-    query_parameters::{
-        CreateContainerOptions, CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder,
-    },
+    query_parameters::CreateContainerOptionsBuilder,
 };
-use common::{job, replicas, until, with_worker};
+use common::{SLEEP, job, replicas, until, with_worker};
 use tokio::time::timeout;
 use veil_node_containers::{Docker, Executor, Observed, lapsed};
 use veil_protocol_spec::scheduling::{CpuUnits, LeasePolicy, MemoryUnits, RestartPolicy};
-
-const SLEEP: [&str; 2] = ["sleep", "3600"];
 
 #[tokio::test]
 async fn replicas_run_confined_and_labelled_and_a_second_time_changes_nothing() {
@@ -79,26 +75,11 @@ async fn replicas_run_confined_and_labelled_and_a_second_time_changes_nothing() 
 async fn what_is_no_longer_desired_is_stopped_and_nothing_else() {
     with_worker(async |worker| {
         let desired = replicas(job(&SLEEP), 2);
-        let foreign = worker
-            .engine
-            .create_container(
-                None::<CreateContainerOptions>,
-                ContainerCreateBody {
-                    image: Some(common::image()),
-                    cmd: Some(SLEEP.map(str::to_owned).to_vec()),
-                    ..ContainerCreateBody::default()
-                },
-            )
-            .await
-            .unwrap()
-            .id;
+        let foreign = worker.create_beside(None).await;
         worker.engine.start_container(&foreign, None).await.unwrap();
         assert_eq!(worker.reconcile(&desired).await.started.len(), 2);
         let report = worker.reconcile(&desired[1..]).await;
         let foreign_runs = worker.engine.inspect_container(&foreign, None).await;
-        let remove = RemoveContainerOptionsBuilder::new();
-        let remove = remove.force(true).build();
-        worker.engine.remove_container(&foreign, Some(remove)).await.unwrap();
         assert_eq!(foreign_runs.unwrap().state.unwrap().running, Some(true));
         assert_eq!(report.stopped, [desired[0].id()]);
         assert_eq!(report.kept, [desired[1].id()]);

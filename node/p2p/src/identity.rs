@@ -1,5 +1,4 @@
-//! The three forms of a node's key: the identity of the protocol, the libp2p peer id, and the hash
-//! of it in the registry.
+//! One key, three spellings: the project's identity, the libp2p peer id, the registry's hash.
 
 use libp2p::{
     PeerId,
@@ -7,7 +6,7 @@ use libp2p::{
 };
 use veil_protocol_spec::{PublicIdentity, identity::SecretIdentity};
 
-/// The bytes are not a compressed secp256k1 point: no peer can have them as its key.
+/// Bytes that are no compressed secp256k1 point, so that no peer can have them as its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is not a secp256k1 public key; check the registry entry of this node")]
 pub struct InvalidIdentity(pub PublicIdentity);
@@ -15,18 +14,17 @@ pub struct InvalidIdentity(pub PublicIdentity);
 /// The libp2p peer id of an identity.
 ///
 /// # Errors
-/// [`InvalidIdentity`] if the bytes are not a point of the curve.
+/// [`InvalidIdentity`] if the bytes are no curve point.
 pub fn peer_id(identity: &PublicIdentity) -> Result<PeerId, InvalidIdentity> {
     let key = secp256k1::PublicKey::try_from_bytes(identity.as_bytes())
         .map_err(|_| InvalidIdentity(*identity))?;
     Ok(PublicKey::from(key).to_peer_id())
 }
 
-/// The libp2p key pair; `None` if libp2p refuses the key. libp2p keeps its own copy of the key for
-/// the life of the network.
+/// The libp2p key pair. libp2p keeps its own copy of the key for the life of the network.
 pub(crate) fn keypair(identity: &SecretIdentity) -> Option<Keypair> {
     let mut bytes = identity.expose();
-    // `try_from_bytes` zeroizes its argument.
+    // `try_from_bytes` zeroizes what it is given.
     let secret = secp256k1::SecretKey::try_from_bytes(bytes.as_mut_slice()).ok()?;
     Some(secp256k1::Keypair::from(secret).into())
 }
@@ -39,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_three_forms_agree() {
+    fn the_three_spellings_agree() {
         let secret = SecretIdentity::from_bytes(&[7; 32]).unwrap();
         let peer = keypair(&secret).unwrap().public().to_peer_id();
         assert_eq!(peer_id(&secret.public()), Ok(peer));
@@ -48,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_off_the_curve_are_not_a_peer() {
+    fn bytes_off_the_curve_are_no_peer() {
         let nobody = PublicIdentity([0; 33]);
         assert_eq!(peer_id(&nobody), Err(InvalidIdentity(nobody)));
     }

@@ -11,7 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, btree_map},
     num::{NonZeroU8, NonZeroUsize},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use foca::{
@@ -26,6 +26,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
+use veil_node_process::unix_now;
 use veil_protocol_spec::{PeerIdHash, identity::SecretIdentity, scheduling::UnixMillis};
 
 use self::record::{Record, RecordCodec, Signer};
@@ -162,12 +163,6 @@ pub(crate) async fn run(start: Start, mut inputs: mpsc::Receiver<Input>, stop: C
     }
 }
 
-/// The time of this node's clock.
-fn unix_millis() -> UnixMillis {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
-}
-
 fn machine_config(config: &SwimConfig) -> foca::Config {
     let several = |n| NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN);
     let periodic = |frequency, n| Some(PeriodicParams { frequency, num_members: several(n) });
@@ -192,7 +187,7 @@ impl Swim {
             start;
         // The clock is later than at the previous start: the new record wins over the previous one.
         let signer = Signer { identity, scope: scope.clone() };
-        let own = Record::own(signer, unix_millis().0, &addresses);
+        let own = Record::own(signer, unix_now().0, &addresses);
         let me = own.peer();
         let shared = Arc::new(Mutex::new(own.clone()));
         let own_shared = Arc::clone(&shared);
@@ -358,7 +353,7 @@ impl Swim {
                     (State::Alive, _) => Health::Alive,
                     (State::Suspect, _) => Health::Suspect,
                     (State::Down, Some(down @ Health::Down { .. })) => down,
-                    (State::Down, _) => Health::Down { since: unix_millis() },
+                    (State::Down, _) => Health::Down { since: unix_now() },
                 };
                 peers.insert(*peer, health);
             }

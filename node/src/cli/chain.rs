@@ -8,28 +8,27 @@ mod status;
 mod watch;
 
 use std::{
-    io,
-    path::{Path, PathBuf},
+    io::{self, Write},
+    path::PathBuf,
 };
 
-use alloy::primitives::keccak256;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
+use veil_node_chain::{Allowance, Chain, ClusterSettings, DeployOptions, NodeRegistration, Rights};
+use veil_node_storage::durable::write_new;
 use veil_protocol_spec::{
-    Address, ClusterId, Committee, KeccakDigest, PeerIdHash, scheduling::Label,
+    Address, ClusterId, Committee, KeccakDigest, PeerIdHash,
+    registry::Roles,
+    scheduling::{Label, keccak},
 };
 
+use self::arguments::{ClusterArgument, Connection, Contract};
 use super::{
-    Exit,
-    identity::{IdentityArguments, IdentityError},
-    run,
+    failure::{Exit, Failure},
+    identity::IdentityArguments,
+    output,
+    run::{block_on, conclude},
 };
-use crate::chain::{
-    AccountKeyError, Allowance, Chain, ChainError, ClusterSettings, DeployOptions,
-    NodeRegistration, Rights, Roles,
-};
-use crate::policy_file::PolicyFileError;
-use arguments::{ClusterArgument, Connection, Contract};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -236,64 +235,17 @@ fn parse_committee(text: &str) -> Result<Committee, String> {
     Committee::new(n).map_err(|error| error.to_string())
 }
 
-/// Why a command ended early.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Chain(#[from] ChainError),
-    #[error(transparent)]
-    Key(#[from] AccountKeyError),
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    #[error("{0} exists already: give another --out, or use that deployment")]
-    Exists(PathBuf),
-    #[error("{path}: {source}")]
-    File { path: PathBuf, source: io::Error },
-    #[error("{path}: {source}")]
-    Policy { path: PathBuf, source: PolicyFileError },
-    #[error("{0}")]
-    Usage(String),
-}
-
-impl Failure {
-    fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::File { path: path.to_owned(), source }
-    }
-}
-
-impl run::Failure for Failure {
-    fn exit(&self) -> (Exit, &'static str) {
-        match self {
-            Self::Chain(error) if error.is_file() => (Exit::Files, "files"),
-            Self::Chain(ChainError::Refused(_)) => (Exit::Failed, "refused"),
-            Self::Chain(ChainError::NoAccount) | Self::Identity(IdentityError::NoPassphrase) => {
-                (Exit::Usage, "usage")
-            }
-            Self::Chain(_) => (Exit::Failed, "chain"),
-            Self::Policy { .. } | Self::Key(AccountKeyError::Malformed(_)) | Self::Usage(_) => {
-                (Exit::Usage, "usage")
-            }
-            Self::Key(_) | Self::Identity(_) | Self::Exists(_) | Self::File { .. } => {
-                (Exit::Files, "files")
-            }
-        }
-    }
-}
-
 pub(super) fn run(command: &Command) -> Exit {
     let json = connection(command).json;
-    run::run(json, async {
+    let ended = block_on(async {
         if let Command::Watch(arguments) = command {
             return watch::run(arguments).await;
         }
         let report = carry_out(command).await?;
-        if json {
-            println!("{report}")
-        } else {
-            print(&report, 0)
-        }
-        Ok::<_, Failure>(Exit::Done)
-    })
+        output::show(json, &report, |out| write_report(out, &report, 0))?;
+        Ok(Exit::Done)
+    });
+    conclude(json, ended)
 }
 
 const fn connection(command: &Command) -> &Connection {
@@ -345,7 +297,7 @@ async fn carry_out(command: &Command) -> Result<Value, Failure> {
             };
             let cluster = arguments.cluster.id();
             let account = arguments.account.or_else(|| chain.account()).ok_or_else(|| {
-                Failure::Usage("nobody signs: give --keystore, or set VEIL_CHAIN_KEY".to_owned())
+                Failure::usage("nobody signs: give --keystore, or set VEIL_CHAIN_KEY")
             })?;
             let mined = chain.set_allowance(cluster, account, allowance).await?;
             let now = chain.allowance(cluster, account).await?;
@@ -397,7 +349,11 @@ impl NodeArguments {
 async fn deploy(arguments: &Deploy) -> Result<Value, Failure> {
     // Before anything is paid for.
     if arguments.out.exists() {
-        return Err(Failure::Exists(arguments.out.clone()));
+        let message = format!(
+            "{} exists already: give another --out, or use that deployment",
+            arguments.out.display()
+        );
+        return Err(Failure::new(Exit::Files, "files", message));
     }
     let config = arguments.connection.config(Address([0; 20]))?;
     let options = DeployOptions {
@@ -406,7 +362,7 @@ async fn deploy(arguments: &Deploy) -> Result<Value, Failure> {
         election_delay: arguments.election_delay,
     };
     let (_, deployment) = Chain::deploy_with(config, options).await?;
-    deployment.write(&arguments.out)?;
+    write_new(&arguments.out, 0o644, deployment.to_text().as_bytes())?;
     let mut report = json!(deployment);
     report["file"] = json!(arguments.out);
     Ok(report)
@@ -419,7 +375,7 @@ async fn cluster(arguments: &NewCluster) -> Result<Value, Failure> {
     };
     let chain = arguments.contract.connect(&arguments.connection).await?;
     let settings = ClusterSettings {
-        salt: keccak256(&arguments.name).0,
+        salt: keccak(arguments.name.as_bytes()).0,
         committee: arguments.committee,
         standbys: arguments.standbys,
         seats_per_organisation: arguments.seats_per_organisation,
@@ -466,27 +422,28 @@ async fn register(arguments: &Register) -> Result<Value, Failure> {
 }
 
 /// The report for a person: a line per value, lists and objects indented.
-fn print(report: &Value, indent: usize) {
+fn write_report(out: &mut dyn Write, report: &Value, indent: usize) -> io::Result<()> {
     for (key, value) in report.as_object().into_iter().flatten() {
         let name = format!("{:indent$}{}", "", key.replace('_', " "));
         match value {
-            Value::Null => println!("{name:24} -"),
-            Value::String(text) => println!("{name:24} {text}"),
+            Value::Null => writeln!(out, "{name:24} -")?,
+            Value::String(text) => writeln!(out, "{name:24} {text}")?,
             Value::Object(_) => {
-                println!("{name}");
-                print(value, indent + 2);
+                writeln!(out, "{name}")?;
+                write_report(out, value, indent + 2)?;
             }
             Value::Array(items) if items.iter().any(Value::is_object) => {
                 for (item, i) in items.iter().zip(1..) {
-                    println!("{name} {i}");
-                    print(item, indent + 2);
+                    writeln!(out, "{name} {i}")?;
+                    write_report(out, item, indent + 2)?;
                 }
             }
             Value::Array(items) => {
                 let items: Vec<_> = items.iter().filter_map(Value::as_str).collect();
-                println!("{name:24} {}", items.join(", "));
+                writeln!(out, "{name:24} {}", items.join(", "))?;
             }
-            other => println!("{name:24} {other}"),
+            other => writeln!(out, "{name:24} {other}")?,
         }
     }
+    Ok(())
 }

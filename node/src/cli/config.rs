@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
-
-use super::{Exit, complain};
-use crate::{
-    config::{
-        AnyConfig, ConfigError, MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE, process_environment,
-    },
+use veil_node_core::{
+    config::{AnyConfig, MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE, process_environment},
     policy_file::POLICY_SAMPLE,
+};
+
+use super::{
+    failure::{Exit, Failure},
+    output,
+    run::conclude,
 };
 
 #[derive(Debug, Subcommand)]
@@ -46,48 +48,35 @@ pub(super) struct Check {
 
 pub(super) fn run(command: &Command) -> Exit {
     match command {
-        Command::Sample { role } => {
-            let sample = match role {
-                Role::Member => MEMBER_SAMPLE,
-                Role::Worker => WORKER_SAMPLE,
-                Role::Operator => OPERATOR_SAMPLE,
-                Role::Policy => POLICY_SAMPLE,
-            };
-            print!("{sample}");
-            Exit::Done
-        }
-        Command::Check(arguments) => check(arguments),
+        Command::Sample { role } => conclude(false, sample(*role)),
+        Command::Check(arguments) => conclude(arguments.json, check(arguments)),
     }
 }
 
-fn check(arguments: &Check) -> Exit {
-    match AnyConfig::load(&arguments.file, &process_environment) {
-        Ok(config) if arguments.json => {
-            let chain = config.chain();
-            println!(
-                "{}",
-                json!({
-                    "valid": true,
-                    "role": config.role(),
-                    "admin_socket": config.admin_socket(),
-                    "rpc": chain.rpc,
-                    "contract": chain.contract,
-                    "cluster": chain.cluster,
-                })
-            );
-            Exit::Done
-        }
-        Ok(config) => {
-            println!("{}: sound, for a {}", arguments.file.display(), config.role());
-            Exit::Done
-        }
-        Err(error) => {
-            let exit = match error {
-                ConfigError::Read { .. } => Exit::Files,
-                _ => Exit::Usage,
-            };
-            complain(arguments.json, "config", &error);
-            exit
-        }
-    }
+fn sample(role: Role) -> Result<Exit, Failure> {
+    let sample = match role {
+        Role::Member => MEMBER_SAMPLE,
+        Role::Worker => WORKER_SAMPLE,
+        Role::Operator => OPERATOR_SAMPLE,
+        Role::Policy => POLICY_SAMPLE,
+    };
+    output::print(|out| write!(out, "{sample}")).map(|_| Exit::Done)
+}
+
+fn check(arguments: &Check) -> Result<Exit, Failure> {
+    let config = AnyConfig::load(&arguments.file, &process_environment)
+        .map_err(|error| Failure { kind: "config", ..error.into() })?;
+    let chain = config.chain();
+    let object = json!({
+        "valid": true,
+        "role": config.role(),
+        "admin_socket": config.admin_socket(),
+        "rpc": chain.rpc,
+        "contract": chain.contract,
+        "cluster": chain.cluster,
+    });
+    output::show(arguments.json, &object, |out| {
+        writeln!(out, "{}: sound, for a {}", arguments.file.display(), config.role())
+    })?;
+    Ok(Exit::Done)
 }

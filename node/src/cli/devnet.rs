@@ -12,18 +12,16 @@ use clap::{Args, builder::PossibleValuesParser};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use veil_node_containers::DEFAULT_SOCKET;
+use veil_node_core::job_file::JobFile;
 use veil_protocol_spec::Committee;
 
-use self::show::{Progress, table};
+use self::show::{Progress, write_table};
 use super::{
-    Exit,
-    node::stop_on_signals,
-    run::{Failure, log_to_file, run as run_async},
+    failure::{Exit, Failure},
+    output::{self, Reader},
+    run::{block_on, conclude, log_to_file, stop_on_signals},
 };
-use crate::{
-    devnet::{Devnet, DevnetError, DevnetOptions, Tell},
-    job_file::JobFile,
-};
+use crate::devnet::{Devnet, DevnetError, DevnetOptions, EventHandler, sample_image, sample_job};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -67,29 +65,14 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-impl Failure for DevnetError {
-    fn exit(&self) -> (Exit, &'static str) {
-        match self {
-            Self::Options(_) | Self::Job(_) | Self::Config(_) => (Exit::Usage, "usage"),
-            Self::Deadline { .. } => (Exit::Failed, "deadline"),
-            Self::NodeEnded { .. } => (Exit::Failed, "node"),
-            Self::Verify { .. } => (Exit::Failed, "verification"),
-            Self::Interrupted => (Exit::Failed, "interrupted"),
-            error if error.is_io() => (Exit::Files, "files"),
-            _ => (Exit::Failed, "devnet"),
-        }
-    }
-}
-
 pub(super) fn run(arguments: &Arguments) -> Exit {
-    run_async(arguments.json, carry_out(arguments))
+    conclude(arguments.json, block_on(carry_out(arguments)))
 }
 
-async fn carry_out(arguments: &Arguments) -> Result<Exit, DevnetError> {
-    let usage = |error: &dyn core::fmt::Display| DevnetError::Options(error.to_string());
-    let members: u8 = arguments.members.parse().map_err(|error| usage(&error))?;
+async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
+    let members = arguments.members.parse::<u8>().map_err(Failure::usage)?;
     let options = DevnetOptions {
-        committee: Committee::new(members).map_err(|error| usage(&error))?,
+        committee: Committee::new(members).map_err(Failure::usage)?,
         workers: arguments.workers.into(),
         parameters: arguments.parameters.clone(),
         processes: arguments.processes,
@@ -103,16 +86,14 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, DevnetError> {
             tempfile::Builder::new()
                 .prefix("veil-devnet-")
                 .tempdir()
-                .map_err(|source| DevnetError::Io { path: env::temp_dir(), source })?,
+                .map_err(Failure::file(&env::temp_dir()))?,
         ),
     };
     let folder = arguments.keep.as_deref().or(temporary.as_ref().map(|dir| dir.path()));
     let folder = folder.map(Path::to_owned).unwrap_or_default();
-    fs::create_dir_all(&folder)
-        .and_then(|()| log_to_file(&folder.join("devnet.log")))
-        .map_err(|source| DevnetError::Io { path: folder.clone(), source })?;
-    let stop = stop_on_signals()
-        .map_err(|source| DevnetError::Io { path: PathBuf::from("signals"), source })?;
+    fs::create_dir_all(&folder).map_err(Failure::file(&folder))?;
+    log_to_file(&folder.join("devnet.log"))?;
+    let stop = stop_on_signals()?;
 
     let progress = Arc::new(Progress::new());
     if arguments.parameters == "insecure-test" {
@@ -120,29 +101,29 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, DevnetError> {
     }
     progress.say("WARNING: one member makes the reference string of the telemetry proofs, and could forge proofs; certificates say so");
     progress.say(&format!("folder: {}", folder.display()));
-    let told = Arc::clone(&progress);
-    let tell: Tell = Arc::new(move |event| told.take(event));
+    let shown = Arc::clone(&progress);
+    let on_event: EventHandler = Arc::new(move |event| shown.on_event(event));
     let prepared = if Devnet::is_kept(&folder) {
         progress.say("the folder holds a network, which goes on");
-        Devnet::resume(options, &folder, tell, stop.clone()).await
+        Devnet::resume(options, &folder, on_event, stop.clone()).await
     } else {
-        Devnet::prepare(options, &folder, tell, stop.clone()).await
+        Devnet::prepare(options, &folder, on_event, stop.clone()).await
     };
     let ended = match prepared {
         Ok(mut devnet) => {
             let done = serve(&mut devnet, arguments, job, &folder, &progress, &stop).await;
             progress.stage("ending");
             let ended = devnet.end().await;
-            done.and_then(|exit| ended.map(|()| exit))
+            done.and_then(|exit| Ok(ended.map(|()| exit)?))
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     };
     progress.finish();
     if ended.is_err()
         && let Some(temporary) = temporary
     {
         // The error may name logs in it.
-        eprintln!("left for a look: {}", temporary.keep().display());
+        output::note(format!("left for a look: {}", temporary.keep().display()));
     }
     ended
 }
@@ -155,7 +136,7 @@ async fn serve(
     folder: &Path,
     progress: &Progress,
     stop: &CancellationToken,
-) -> Result<Exit, DevnetError> {
+) -> Result<Exit, Failure> {
     let replicas = job.replicas;
     devnet.start_nodes().await?;
     let key_set = devnet.make_key().await?;
@@ -174,12 +155,8 @@ async fn serve(
         report.insert("parameters".to_owned(), json!(arguments.parameters));
         report.insert("processes".to_owned(), json!(arguments.processes));
     }
-    if arguments.json {
-        println!("{report}");
-    } else {
-        println!("{}", table(&placed, &figures));
-    }
-    if arguments.exit_after_placement {
+    let reader = output::show(arguments.json, &report, |out| write_table(out, &placed, &figures))?;
+    if arguments.exit_after_placement || reader == Reader::Left {
         return Ok(Exit::Done);
     }
     progress.say(&format!(
@@ -190,20 +167,15 @@ async fn serve(
     Ok(Exit::Done)
 }
 
-fn job(arguments: &Arguments) -> Result<JobFile, DevnetError> {
+fn job(arguments: &Arguments) -> Result<JobFile, Failure> {
     if let Some(path) = &arguments.job {
-        let text = fs::read_to_string(path)
-            .map_err(|source| DevnetError::Io { path: path.clone(), source })?;
-        return Ok(JobFile::parse(&text)?);
+        let text = fs::read_to_string(path).map_err(Failure::file(path))?;
+        return Ok(JobFile::parse(&text).map_err(DevnetError::from)?);
     }
-    let image = match &arguments.image {
-        Some(image) => image.clone(),
-        None => crate::devnet::sample_image().ok_or_else(|| {
-            DevnetError::Options(
-                "no image to run: `cargo xtask demo` makes one and runs this command, or give one with --image"
-                    .to_owned(),
-            )
-        })?,
-    };
-    crate::devnet::sample_job(&image, arguments.replicas)
+    let image = arguments.image.clone().or_else(sample_image).ok_or_else(|| {
+        Failure::usage(
+            "no image to run: `cargo xtask demo` makes one and runs this command, or give one with --image",
+        )
+    })?;
+    Ok(sample_job(&image, arguments.replicas)?)
 }

@@ -5,12 +5,14 @@ use std::{env, path::PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use veil_node_p2p::peer_id;
-use veil_node_storage::keystore::{
-    KeystoreError, Passphrase, new_identity, read_identity, write_identity,
-};
+use veil_node_storage::keystore::{Passphrase, new_identity, read_identity, write_identity};
 use veil_protocol_spec::{PeerIdHash, PublicIdentity, identity::SecretIdentity};
 
-use super::{Exit, complain};
+use super::{
+    failure::{Exit, Failure},
+    output,
+    run::conclude,
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -58,55 +60,35 @@ pub(super) struct IdentityArguments {
     passphrase: PassphraseArguments,
 }
 
-/// Why there is no identity.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum IdentityError {
-    #[error(transparent)]
-    Keystore(#[from] KeystoreError),
-    #[error("no passphrase: give --passphrase-file, or set VEIL_PASSPHRASE")]
-    NoPassphrase,
-}
-
 impl PassphraseArguments {
-    pub(super) fn read(&self) -> Result<Passphrase, IdentityError> {
+    pub(super) fn read(&self) -> Result<Passphrase, Failure> {
         if let Some(file) = &self.passphrase_file {
             return Ok(Passphrase::from_file(file)?);
         }
         match env::var("VEIL_PASSPHRASE") {
             Ok(text) if !text.is_empty() => Ok(Passphrase::new(text)),
-            _ => Err(IdentityError::NoPassphrase),
+            _ => {
+                Err(Failure::usage("no passphrase: give --passphrase-file, or set VEIL_PASSPHRASE"))
+            }
         }
     }
 }
 
 impl IdentityArguments {
-    pub(super) fn read(&self) -> Result<SecretIdentity, IdentityError> {
+    pub(super) fn read(&self) -> Result<SecretIdentity, Failure> {
         Ok(read_identity(&self.identity, &self.passphrase.read()?)?)
     }
 }
 
 pub(super) fn run(command: &Command) -> Exit {
-    let (json, result) = match command {
+    let (json, identity) = match command {
         Command::New(arguments) => (arguments.json, make(arguments)),
         Command::Show(arguments) => (arguments.json, arguments.identity.read().map(|i| i.public())),
     };
-    match result {
-        Ok(public) => {
-            print(json, &public);
-            Exit::Done
-        }
-        Err(error @ IdentityError::NoPassphrase) => {
-            complain(json, "usage", &error);
-            Exit::Usage
-        }
-        Err(error) => {
-            complain(json, "files", &error);
-            Exit::Files
-        }
-    }
+    conclude(json, identity.and_then(|public| show(json, &public)))
 }
 
-fn make(arguments: &New) -> Result<PublicIdentity, IdentityError> {
+fn make(arguments: &New) -> Result<PublicIdentity, Failure> {
     let passphrase = arguments.passphrase.read()?;
     let identity = new_identity();
     write_identity(&arguments.out, &identity, &passphrase)?;
@@ -121,28 +103,30 @@ fn describe(public: &PublicIdentity) -> Value {
     })
 }
 
-fn print(json: bool, public: &PublicIdentity) {
+fn show(json: bool, public: &PublicIdentity) -> Result<Exit, Failure> {
     let described = describe(public);
-    if json {
-        println!("{described}");
-        return;
-    }
-    for (name, key) in
-        [("identity", "identity"), ("peer id", "peer_id"), ("peer id hash", "peer_id_hash")]
-    {
-        println!("{name:14} {}", described[key].as_str().unwrap_or("-"));
-    }
+    output::show(json, &described, |out| {
+        for (name, key) in
+            [("identity", "identity"), ("peer id", "peer_id"), ("peer id hash", "peer_id_hash")]
+        {
+            writeln!(out, "{name:14} {}", described[key].as_str().unwrap_or("-"))?;
+        }
+        Ok(())
+    })?;
+    Ok(Exit::Done)
 }
 
 #[cfg(test)]
 mod tests {
+    use veil_protocol_spec::scheduling::keccak;
+
     use super::*;
 
     #[test]
     fn the_hash_is_that_of_the_peer_id() {
         let public = new_identity().public();
         let id = peer_id(&public).unwrap();
-        let hash = alloy::primitives::keccak256(id.to_bytes());
+        let hash = keccak(&id.to_bytes());
         assert_eq!(hash.0, PeerIdHash::of(&public).0);
     }
 }

@@ -7,11 +7,16 @@ use std::{fs, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use veil_node_core::job_file::JobFile;
 use veil_protocol_spec::Blake3Digest;
 
-use self::target::{JobFailure, Target};
-use super::{Exit, run::run as run_async};
-use crate::{job_file::JobFile, operator};
+use self::target::Target;
+use super::{
+    failure::{Exit, Failure},
+    output,
+    run::{block_on, conclude},
+};
+use crate::operator;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -62,40 +67,38 @@ pub(super) struct One {
 }
 
 pub(super) fn run(command: &Command) -> Exit {
-    match command {
-        Command::Submit(arguments) => run_async(arguments.target.json, submit(arguments)),
-        Command::Status(arguments) => run_async(arguments.target.json, status(arguments)),
-        Command::List(arguments) => run_async(arguments.target.json, list(&arguments.target)),
-        Command::Stop(arguments) => run_async(arguments.target.json, stop(arguments)),
-    }
+    let (target, ended) = match command {
+        Command::Submit(arguments) => (&arguments.target, block_on(submit(arguments))),
+        Command::Status(arguments) => (&arguments.target, block_on(status(arguments))),
+        Command::List(arguments) => (&arguments.target, block_on(list(&arguments.target))),
+        Command::Stop(arguments) => (&arguments.target, block_on(stop(arguments))),
+    };
+    conclude(target.json, ended)
 }
 
-async fn submit(arguments: &Submit) -> Result<Exit, JobFailure> {
+async fn submit(arguments: &Submit) -> Result<Exit, Failure> {
     let path = &arguments.file;
-    let text = fs::read_to_string(path)
-        .map_err(|source| JobFailure::File { path: path.clone(), source })?;
+    let text = fs::read_to_string(path).map_err(Failure::file(path))?;
     let job = JobFile::parse(&text)?;
     let access = arguments.target.resolve()?;
     let (chain, cluster) = access.chain().await?;
     let socket = access.first_socket()?;
     let digest = match arguments.nonce {
         Some(nonce) => {
-            let account = chain.account().ok_or(crate::chain::ChainError::NoAccount)?;
+            let account = chain.account().ok_or(veil_node_chain::ChainError::NoAccount)?;
             let spec = job.into_spec(chain.scope(cluster), account, nonce)?;
             operator::give_body(socket, &spec).await?;
             spec.digest()
         }
         None => operator::submit(&chain, cluster, socket, job).await?.0,
     };
-    if arguments.target.json {
-        println!("{}", json!({ "job": digest }));
-    } else {
-        println!("{digest}");
-    }
+    output::show(arguments.target.json, &json!({ "job": digest }), |out| {
+        writeln!(out, "{digest}")
+    })?;
     Ok(Exit::Done)
 }
 
-async fn status(arguments: &Ask) -> Result<Exit, JobFailure> {
+async fn status(arguments: &Ask) -> Result<Exit, Failure> {
     let access = arguments.target.resolve()?;
     let statuses = access.statuses().await?;
     let wanted = |job: &Blake3Digest| {
@@ -104,34 +107,27 @@ async fn status(arguments: &Ask) -> Result<Exit, JobFailure> {
     };
     let rows: Vec<_> =
         show::rows(&statuses, &access).into_iter().filter(|row| wanted(&row.job)).collect();
-    if arguments.target.json {
-        let running = rows.iter().filter(|row| row.running).count();
-        println!("{}", json!({ "replicas_running": running, "replicas": rows }));
-    } else {
-        print!("{}", show::table(&rows));
-    }
+    let running = rows.iter().filter(|row| row.running).count();
+    let object = json!({ "replicas_running": running, "replicas": rows });
+    output::show(arguments.target.json, &object, |out| show::write_rows(out, &rows))?;
     Ok(Exit::Done)
 }
 
-async fn list(target: &Target) -> Result<Exit, JobFailure> {
+async fn list(target: &Target) -> Result<Exit, Failure> {
     let access = target.resolve()?;
     let jobs = access.jobs().await?;
-    if target.json {
-        println!("{}", json!({ "jobs": jobs }));
-    } else {
-        print!("{}", show::jobs(&jobs));
-    }
+    output::show(target.json, &json!({ "jobs": jobs }), |out| show::write_jobs(out, &jobs))?;
     Ok(Exit::Done)
 }
 
-async fn stop(arguments: &One) -> Result<Exit, JobFailure> {
+async fn stop(arguments: &One) -> Result<Exit, Failure> {
     let access = arguments.target.resolve()?;
     let (chain, cluster) = access.chain().await?;
     let stopped = operator::stop(&chain, cluster, arguments.job).await?;
-    if arguments.target.json {
-        println!("{}", json!({ "job": arguments.job, "submissions_withdrawn": stopped }));
-    } else {
-        println!("{} is withdrawn; its containers stop after the next certificate", arguments.job);
-    }
+    let object = json!({ "job": arguments.job, "submissions_withdrawn": stopped });
+    output::show(arguments.target.json, &object, |out| {
+        let job = arguments.job;
+        writeln!(out, "{job} is withdrawn; its containers stop after the next certificate")
+    })?;
     Ok(Exit::Done)
 }

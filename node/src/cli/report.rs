@@ -8,6 +8,8 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::output;
+
 /// Tells a person how far a long job is, on standard error.
 pub(super) struct Reporter {
     bar: ProgressBar,
@@ -44,13 +46,13 @@ impl Reporter {
         if self.terminal {
             self.bar.set_message(stage.to_owned());
         } else {
-            eprintln!("{stage}");
+            output::note(stage);
         }
     }
 
     /// A line that stays.
     pub(super) fn say(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| output::note(line));
     }
 
     pub(super) fn finish(&self) {

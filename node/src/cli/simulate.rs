@@ -1,8 +1,17 @@
 //! `veil ceremony simulate`.
 
-use std::{env::VarError, fs, path::PathBuf, sync::Arc};
+use std::{
+    env::{self, VarError},
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use clap::{Args, builder::PossibleValuesParser};
+use clap::{
+    Args,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tfhe::{
@@ -10,16 +19,21 @@ use tfhe::{
 };
 use veil_committee::key_share::KeyShare;
 use veil_keygen_ceremony::keyset::{Layout, ParameterSet};
-use veil_node_storage::keystore::{KeystoreError, Passphrase};
-use veil_protocol_spec::Committee;
-
-use super::{Exit, complain, report::Reporter};
-use crate::{
-    archive::{self, ArchiveError},
+use veil_node_ceremony::offline::{
+    archive,
     demonstrate::demonstrate,
     misbehaviour::FaultName,
-    simulate::{Options, SimulateError, Simulation, run as run_simulation, stage_name},
-    usage::Stopwatch,
+    simulate::{Options, Simulation, run as run_simulation},
+};
+use veil_node_process::Stopwatch;
+use veil_node_storage::keystore::Passphrase;
+use veil_protocol_spec::Committee;
+
+use super::{
+    failure::{Exit, Failure},
+    output,
+    report::Reporter,
+    run::conclude,
 };
 
 #[derive(Debug, Args)]
@@ -43,7 +57,7 @@ pub(super) struct Arguments {
     #[arg(long, env = "VEIL_PASSPHRASE_FILE", value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
     /// Misbehaviour of the last member.
-    #[arg(long, value_enum, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = fault_names())]
     fault: Option<FaultName>,
     /// Skip making the same key set with stock tfhe for comparison.
     #[arg(long)]
@@ -51,6 +65,16 @@ pub(super) struct Arguments {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+/// The names of faults, each with its help.
+fn fault_names() -> impl TypedValueParser<Value = FaultName> {
+    let values =
+        FaultName::ALL.map(|fault| PossibleValue::new(fault.name()).help(fault.description()));
+    PossibleValuesParser::new(values).try_map(|name| {
+        let known = FaultName::ALL.into_iter().find(|fault| fault.name() == name);
+        known.ok_or_else(|| format!("{name} is not the name of a fault"))
+    })
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,59 +95,19 @@ struct Comparison {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Exit {
-    match simulate(arguments) {
-        Ok((report, exit)) => {
-            print(arguments.json, &report);
-            exit
-        }
-        Err(failure) => {
-            complain(arguments.json, failure.kind, &failure.message);
-            failure.exit
-        }
-    }
+    conclude(arguments.json, carry_out(arguments))
 }
 
-struct Failure {
-    exit: Exit,
-    kind: &'static str,
-    message: String,
-}
-
-impl Failure {
-    fn usage(error: &dyn core::fmt::Display) -> Self {
-        Self { exit: Exit::Usage, kind: "usage", message: error.to_string() }
-    }
-}
-
-impl From<ArchiveError> for Failure {
-    fn from(error: ArchiveError) -> Self {
-        let (exit, kind) =
-            if error.is_io() { (Exit::Files, "files") } else { (Exit::Failed, "archive") };
-        Self { exit, kind, message: error.to_string() }
-    }
-}
-
-impl From<KeystoreError> for Failure {
-    fn from(error: KeystoreError) -> Self {
-        Self { exit: Exit::Files, kind: "keystore", message: error.to_string() }
-    }
-}
-
-impl From<SimulateError> for Failure {
-    fn from(error: SimulateError) -> Self {
-        let exit = match error {
-            SimulateError::Shares(_) => Exit::Files,
-            SimulateError::Setup(_) | SimulateError::FaultAlone => Exit::Usage,
-        };
-        Self { exit, kind: "simulate", message: error.to_string() }
-    }
+fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
+    let (report, exit) = simulate(arguments)?;
+    output::show(arguments.json, &report, |out| write_report(out, &report))?;
+    Ok(exit)
 }
 
 fn simulate(arguments: &Arguments) -> Result<(Value, Exit), Failure> {
-    let members: u8 = arguments.members.parse().map_err(|error| Failure::usage(&error))?;
-    let committee = Committee::new(members).map_err(|error| Failure::usage(&error))?;
-    let params = ParameterSet::by_name(&arguments.parameters, committee)
-        .map_err(|error| Failure::usage(&error))?;
+    let members = arguments.members.parse::<u8>().map_err(Failure::usage)?;
+    let committee = Committee::new(members).map_err(Failure::usage)?;
+    let params = ParameterSet::by_name(&arguments.parameters, committee).map_err(Failure::usage)?;
     let reporter = Reporter::new();
     if params.is_insecure() {
         reporter.say("WARNING: insecure test parameters: the key protects nothing");
@@ -140,10 +124,7 @@ fn simulate(arguments: &Arguments) -> Result<(Value, Exit), Failure> {
     }
     let scratch = match &arguments.out {
         Some(_) => None,
-        None => Some(
-            tempfile::tempdir()
-                .map_err(|source| ArchiveError::Io { path: std::env::temp_dir(), source })?,
-        ),
+        None => Some(tempfile::tempdir().map_err(Failure::file(&env::temp_dir()))?),
     };
     let folder = arguments.out.as_deref().or(scratch.as_ref().map(|dir| dir.path()));
     let folder = folder.map(PathBuf::from).unwrap_or_default();
@@ -172,11 +153,8 @@ fn simulate(arguments: &Arguments) -> Result<(Value, Exit), Failure> {
     }
     let key_set = simulation.members.first().and_then(|member| member.key_set().cloned());
     let Some(key_set) = key_set else {
-        return Err(Failure {
-            exit: Exit::Failed,
-            kind: "internal",
-            message: "a completed member holds no key set".to_owned(),
-        });
+        let message = "a completed member holds no key set: this is a defect, report it";
+        return Err(Failure::new(Exit::Failed, "internal", message));
     };
     if arguments.out.is_some() {
         reporter.stage("writing the folder");
@@ -210,7 +188,7 @@ fn simulate(arguments: &Arguments) -> Result<(Value, Exit), Failure> {
     let exit = match shown {
         Ok(shown) => {
             report["verified"] = json!(shown.verified);
-            report["liars"] = json!(shown.liars);
+            report["culprits"] = json!(shown.culprits);
             report["proof"] = json!(shown);
             Exit::Done
         }
@@ -231,17 +209,17 @@ fn given_passphrase(arguments: &Arguments) -> Result<Option<Passphrase>, Failure
     if let Some(file) = &arguments.passphrase_file {
         return Ok(Some(Passphrase::from_file(file)?));
     }
-    match std::env::var("VEIL_PASSPHRASE") {
+    match env::var("VEIL_PASSPHRASE") {
         Ok(text) if !text.is_empty() => Ok(Some(Passphrase::new(text))),
         Ok(_) | Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(Failure::usage(&"VEIL_PASSPHRASE is not UTF-8")),
+        Err(VarError::NotUnicode(_)) => Err(Failure::usage("VEIL_PASSPHRASE is not UTF-8")),
     }
 }
 
-fn write_summary(out: &std::path::Path, report: &Value) -> Result<(), Failure> {
+fn write_summary(out: &Path, report: &Value) -> Result<(), Failure> {
     let path = out.join("ceremony.json");
     let text = format!("{report:#}\n");
-    fs::write(&path, text).map_err(|source| ArchiveError::Io { path, source }.into())
+    fs::write(&path, text).map_err(Failure::file(&path))
 }
 
 fn merge(report: &mut Value, more: &Value) {
@@ -291,7 +269,7 @@ fn aborts(simulation: &Simulation) -> Value {
             let report = ending.as_ref().err()?;
             Some(json!({
                 "participant": j,
-                "detected_in": stage_name(report.stage),
+                "detected_in": report.stage.name(),
                 "reason": report.reason,
                 "message": report.reason.to_string(),
                 "accused": report.reason.accused(),
@@ -330,42 +308,40 @@ fn compare(params: &ParameterSet, cpu_per_member: Option<f64>) -> Option<Compari
     Some(Comparison { stock_cpu_seconds, stock_wall_seconds, ratio_cpu_per_member })
 }
 
-fn print(json: bool, report: &Value) {
-    if json {
-        println!("{report}");
-        return;
-    }
+fn write_report(out: &mut dyn Write, report: &Value) -> io::Result<()> {
     let text = |key: &str| match &report[key] {
         Value::String(text) => text.clone(),
         Value::Null => "-".to_owned(),
         other => other.to_string(),
     };
-    println!("outcome          {}", text("outcome"));
-    println!("committee        n={} t={}", text("members"), text("max_faulty"));
-    println!(
+    writeln!(out, "outcome          {}", text("outcome"))?;
+    writeln!(out, "committee        n={} t={}", text("members"), text("max_faulty"))?;
+    writeln!(
+        out,
         "parameters       {} ({} bits, p_fail 2^{})",
         text("parameters"),
         text("security_bits"),
         text("log2_p_fail")
-    );
-    println!("key set          {}", text("keyset_digest"));
-    println!("CPU per member   {} s", text("cpu_seconds_per_member"));
-    println!("  of stock tfhe  {}", text("ratio_cpu_per_member"));
-    println!("sent per member  {} bytes", text("bytes_sent_per_member"));
-    println!("peak memory      {} bytes", text("peak_rss_bytes"));
+    )?;
+    writeln!(out, "key set          {}", text("keyset_digest"))?;
+    writeln!(out, "CPU per member   {} s", text("cpu_seconds_per_member"))?;
+    writeln!(out, "  of stock tfhe  {}", text("ratio_cpu_per_member"))?;
+    writeln!(out, "sent per member  {} bytes", text("bytes_sent_per_member"))?;
+    writeln!(out, "peak memory      {} bytes", text("peak_rss_bytes"))?;
     if let Some(stages) = report["rounds"].as_object() {
         for (name, time) in stages {
-            println!("  {name:20} {:8.3} s", time["wall_seconds"].as_f64().unwrap_or(0.0));
+            writeln!(out, "  {name:20} {:8.3} s", time["wall_seconds"].as_f64().unwrap_or(0.0))?;
         }
     }
     for abort in report["aborts"].as_array().into_iter().flatten() {
-        println!("participant {}: {}", abort["participant"], abort["message"]);
+        writeln!(out, "participant {}: {}", abort["participant"], abort["message"])?;
     }
-    println!("verified         {}", text("verified"));
+    writeln!(out, "verified         {}", text("verified"))?;
     if !report["error"].is_null() {
-        println!("error            {}", text("error"));
+        writeln!(out, "error            {}", text("error"))?;
     }
-    if report["liars"].as_array().is_some_and(|liars| !liars.is_empty()) {
-        println!("liars            {}", report["liars"]);
+    if report["culprits"].as_array().is_some_and(|culprits| !culprits.is_empty()) {
+        writeln!(out, "culprits         {}", report["culprits"])?;
     }
+    Ok(())
 }

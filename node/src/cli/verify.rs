@@ -4,9 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
+use veil_node_ceremony::offline::archive;
 
-use super::{Exit, complain, report::Reporter};
-use crate::archive;
+use super::{
+    failure::{Exit, Failure},
+    output,
+    report::Reporter,
+    run::conclude,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -18,46 +23,43 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Exit {
+    conclude(arguments.json, verify(arguments))
+}
+
+fn verify(arguments: &Arguments) -> Result<Exit, Failure> {
     let reporter = Reporter::new();
     let result = archive::verify(&arguments.dir, |done, total| {
         reporter.at("checking the share streams", done.into(), total.into());
     });
     reporter.finish();
-    match result {
-        Ok(verified) => {
-            if verified.params.is_insecure() {
-                reporter.say("WARNING: insecure test parameters: the key protects nothing");
-            }
-            if arguments.json {
-                println!(
-                    "{}",
-                    json!({
-                        "verified": true,
-                        "keyset_digest": verified.digest,
-                        "transcript_root": verified.certificate.root,
-                        "ceremony_id": verified.certificate.ceremony,
-                        "attempt": verified.certificate.attempt,
-                        "members": verified.certificate.signatures.len(),
-                        "parameters": verified.params.name(),
-                        "insecure": verified.params.is_insecure(),
-                    })
-                );
-            } else {
-                println!("verified: key set {}", verified.digest);
-            }
-            Exit::Done
-        }
-        Err(error) if error.is_io() => {
-            complain(arguments.json, "files", &error);
-            Exit::Files
-        }
+    let verified = match result {
+        Ok(verified) => verified,
+        Err(error) if error.is_io() => return Err(error.into()),
         Err(error) => {
+            let object = json!({ "verified": false, "error": error.to_string() });
             if arguments.json {
-                println!("{}", json!({ "verified": false, "error": error.to_string() }));
+                output::show(true, &object, |_| Ok(()))?;
             } else {
-                eprintln!("error: not verified: {error}");
+                output::note(format!("error: not verified: {error}"));
             }
-            Exit::Failed
+            return Ok(Exit::Failed);
         }
+    };
+    if verified.params.is_insecure() {
+        reporter.say("WARNING: insecure test parameters: the key protects nothing");
     }
+    let object = json!({
+        "verified": true,
+        "keyset_digest": verified.digest,
+        "transcript_root": verified.certificate.root,
+        "ceremony_id": verified.certificate.ceremony,
+        "attempt": verified.certificate.attempt,
+        "members": verified.certificate.signatures.len(),
+        "parameters": verified.params.name(),
+        "insecure": verified.params.is_insecure(),
+    });
+    output::show(arguments.json, &object, |out| {
+        writeln!(out, "verified: key set {}", verified.digest)
+    })?;
+    Ok(Exit::Done)
 }

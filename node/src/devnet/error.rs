@@ -2,18 +2,14 @@
 
 use std::{io, path::PathBuf};
 
+use veil_node_ceremony::CeremonyError;
+use veil_node_chain::{AccountKeyError, ChainError, anvil::AnvilError};
 use veil_node_containers::DockerError;
-use veil_node_storage::keystore::KeystoreError;
+use veil_node_core::{admin::AdminError, config::ConfigError, job_file::JobFileError};
+use veil_node_storage::{durable::WriteNewError, keystore::KeystoreError};
 
 use super::verify::VerifyError;
-use crate::{
-    admin::AdminError,
-    ceremony::CeremonyError,
-    chain::{AccountKeyError, ChainError, anvil::AnvilError},
-    config::ConfigError,
-    job_file::JobFileError,
-    operator::OperatorError,
-};
+use crate::operator::OperatorError;
 
 /// Why there is no cluster, or no placement.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +32,9 @@ pub enum DevnetError {
     /// A secret on disk.
     #[error(transparent)]
     Keystore(#[from] KeystoreError),
+    /// The record of the deployment.
+    #[error(transparent)]
+    Write(#[from] WriteNewError),
     /// A node's configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),

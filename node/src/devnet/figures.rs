@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use veil_node_core::status::{Phase, Role, Status};
+use veil_node_process::{peak_rss_bytes, rss_bytes};
 use veil_protocol_spec::{Slot, scheduling::CircuitId};
 
 use super::{Devnet, DevnetError};
-use crate::{
-    status::{Phase, Role, Status, rss_bytes},
-    usage::peak_rss_bytes,
-};
 
 /// Bytes of one worker.
 #[derive(Clone, Copy, Debug, Serialize)]

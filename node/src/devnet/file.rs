@@ -4,12 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use veil_node_core::status::Role;
 use veil_protocol_spec::{Address, ChainId, ClusterId, PeerIdHash};
 
 use super::DevnetError;
-use crate::status::Role;
 
-const NAME: &str = "devnet.json";
+const FILE_NAME: &str = "devnet.json";
 
 /// One node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ impl DevnetFile {
     /// # Errors
     /// [`DevnetError::Io`].
     pub fn write(&self, folder: &Path) -> Result<(), DevnetError> {
-        let path = folder.join(NAME);
+        let path = folder.join(FILE_NAME);
         let text = serde_json::to_string_pretty(self).unwrap_or_default() + "\n";
         std::fs::write(&path, text).map_err(DevnetError::io(&path))
     }
@@ -63,7 +63,7 @@ impl DevnetFile {
     /// # Errors
     /// [`DevnetError::Io`], also if it is not what [`Self::write`] writes.
     pub fn read(folder: &Path) -> Result<Self, DevnetError> {
-        let path = folder.join(NAME);
+        let path = folder.join(FILE_NAME);
         let text = std::fs::read_to_string(&path).map_err(DevnetError::io(&path))?;
         serde_json::from_str(&text).map_err(|error| DevnetError::io(&path)(error.into()))
     }

@@ -5,21 +5,25 @@ use std::{
     collections::HashSet,
     fs,
     net::{Ipv4Addr, TcpListener, UdpSocket},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
+use rand::Rng as _;
 use toml::Value;
-use veil_node_p2p::{Multiaddr, peer_id};
+use veil_node_chain::AccountKey;
+use veil_node_core::{
+    config::{MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE},
+    status::Role,
+};
+use veil_node_p2p::peer_id;
 use veil_node_storage::keystore::{Passphrase, write_identity};
 use veil_protocol_spec::{Address, ClusterId, identity::SecretIdentity};
 
 use super::{DevnetError, DevnetOptions};
-use crate::{
-    chain::AccountKey,
-    config::{MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE},
-    status::Role,
-};
 
+/// Below the ports that Linux, BSD and macOS give to outgoing connections.
+const NODE_PORTS: Range<u16> = 20_000..32_000;
 /// Longest path of a Unix socket.
 const SOCKET_PATH_BYTES: usize = 107;
 
@@ -31,7 +35,8 @@ pub(super) struct NodeFiles {
     pub(super) folder: PathBuf,
     pub(super) identity: SecretIdentity,
     pub(super) account: Option<AccountKey>,
-    pub(super) port: u16,
+    /// Multiaddresses, the one that others bootstrap from first.
+    pub(super) listen: Vec<String>,
 }
 
 /// What all nodes share.
@@ -67,12 +72,6 @@ impl NodeFiles {
         Ok(peer.map_err(|error| DevnetError::Options(error.to_string()))?.to_string())
     }
 
-    fn listen(&self) -> [Multiaddr; 2] {
-        use veil_node_p2p::multiaddr::Protocol::{Ip4, QuicV1, Tcp, Udp};
-        let here = Multiaddr::empty().with(Ip4(Ipv4Addr::LOCALHOST));
-        [here.clone().with(Udp(self.port)).with(QuicV1), here.with(Tcp(self.port))]
-    }
-
     /// Makes the folder with the secrets in it.
     pub(super) fn write_secrets(&self) -> Result<(), DevnetError> {
         let socket = self.admin_socket();
@@ -100,18 +99,18 @@ impl NodeFiles {
         shared: &Shared<'_>,
         others: &[NodeFiles],
     ) -> Result<(), DevnetError> {
-        let bootstrap: Result<Vec<_>, _> = others
-            .iter()
-            .filter(|other| other.role == Role::Member && other.name != self.name)
-            .map(|other| {
-                Ok::<_, DevnetError>(format!("{}/p2p/{}", other.listen()[0], other.peer_id()?))
-            })
-            .collect();
+        let mut bootstrap = Vec::new();
+        for other in others {
+            if other.role == Role::Member && other.name != self.name {
+                let peer = other.peer_id()?;
+                bootstrap.extend(other.listen.first().map(|at| format!("{at}/p2p/{peer}")));
+            }
+        }
         let mut values = chain_values(shared, self.account.is_some());
         values.extend([
             ("node", "peer_id", Value::from(self.peer_id()?)),
-            ("network", "listen", Value::from(self.listen().map(|a| a.to_string()).to_vec())),
-            ("network", "bootstrap", Value::from(bootstrap?)),
+            ("network", "listen", Value::from(self.listen.clone())),
+            ("network", "bootstrap", Value::from(bootstrap)),
         ]);
         let sample = match self.role {
             Role::Member => {
@@ -215,27 +214,35 @@ fn fill(sample: &str, values: &[Setting]) -> Result<String, String> {
     }
 }
 
-/// Ports of 127.0.0.1 that are free for UDP and TCP now. Another program may take one before its
-/// node listens; the node says so then.
-pub(super) fn free_ports(count: usize) -> Result<Vec<u16>, DevnetError> {
-    let failed =
-        |error: std::io::Error| DevnetError::Options(format!("no free port on 127.0.0.1: {error}"));
-    let mut held = Vec::new();
-    // Few ports are free for one protocol only, so that this ends soon.
-    for _ in 0..count * 10 {
-        if held.len() == count {
-            break;
-        }
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
-        let port = tcp.local_addr().map_err(failed)?.port();
-        if let Ok(udp) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) {
-            held.push((port, tcp, udp));
-        }
+/// Where so many nodes can listen, each over QUIC and TCP: multiaddresses that are free now.
+///
+/// Nodes listen some time after this, and again after a restart, so that no other program, another
+/// network above all, should take a port meanwhile. Each network therefore has a loopback address of
+/// its own, where the system has more than one, and ports that the system gives to nobody by itself.
+pub(super) fn free_addresses(count: usize) -> Result<Vec<Vec<String>>, DevnetError> {
+    let own = Ipv4Addr::new(127, octet(), octet(), octet());
+    let host = match UdpSocket::bind((own, 0)) {
+        Ok(_) => own,
+        Err(_) => Ipv4Addr::LOCALHOST,
+    };
+    let is_free = |port: &u16| {
+        let at = (host, *port);
+        TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok()
+    };
+    let first = rand::thread_rng().gen_range(NODE_PORTS);
+    let ports = (first..NODE_PORTS.end).chain(NODE_PORTS.start..first);
+    let listen =
+        |port| vec![format!("/ip4/{host}/udp/{port}/quic-v1"), format!("/ip4/{host}/tcp/{port}")];
+    let found: Vec<_> = ports.filter(is_free).take(count).map(listen).collect();
+    if found.len() < count {
+        return Err(DevnetError::Options(format!("fewer than {count} free ports on {host}")));
     }
-    if held.len() < count {
-        return Err(DevnetError::Options(format!("fewer than {count} free ports on 127.0.0.1")));
-    }
-    Ok(held.into_iter().map(|(port, ..)| port).collect())
+    Ok(found)
+}
+
+/// Of an address that is neither a network's first nor its last.
+fn octet() -> u8 {
+    rand::thread_rng().gen_range(1..255)
 }
 
 #[cfg(test)]
@@ -251,8 +258,8 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_distinct() {
-        let ports = free_ports(8).unwrap();
-        assert_eq!(ports.iter().collect::<HashSet<_>>().len(), 8);
+    fn networks_listen_at_addresses_of_their_own() {
+        let networks: Vec<_> = (0..8).flat_map(|_| free_addresses(17).unwrap()).flatten().collect();
+        assert_eq!(networks.iter().collect::<HashSet<_>>().len(), 8 * 17 * 2);
     }
 }

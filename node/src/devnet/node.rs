@@ -15,21 +15,19 @@ use nix::{
 use tokio::{process::Command, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
+use veil_node_core::{
+    admin,
+    config::{MemberConfig, WorkerConfig},
+    lifecycle::Secrets,
+    status::{Role, Status},
+};
 use veil_node_storage::keystore::Passphrase;
 use veil_protocol_spec::PeerIdHash;
 
 use super::{DevnetError, files::NodeFiles};
-use crate::{
-    admin,
-    config::{MemberConfig, WorkerConfig},
-    member,
-    role::Secrets,
-    status::{Role, Status},
-    worker,
-};
 
 /// How long a node may take to leave before it is ended by force.
-const LEAVE: Duration = Duration::from_secs(30);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A node and, if it was started, what runs it.
 #[derive(Debug)]
@@ -144,7 +142,7 @@ impl Node {
                 let config = MemberConfig::load(&file, &nothing)?;
                 tokio::spawn(
                     async move {
-                        let result = member::run(&config, secrets, stop).await;
+                        let result = veil_node_member::run(&config, secrets, stop).await;
                         let _ = ended.set(said(result.map_err(|e| e.to_string())));
                     }
                     .instrument(span),
@@ -154,7 +152,7 @@ impl Node {
                 let config = WorkerConfig::load(&file, &nothing)?;
                 tokio::spawn(
                     async move {
-                        let result = worker::run(&config, secrets, stop).await;
+                        let result = veil_node_worker::run(&config, secrets, stop).await;
                         let _ = ended.set(said(result.map_err(|e| e.to_string())));
                     }
                     .instrument(span),
@@ -190,7 +188,7 @@ impl Node {
     }
 
     /// Tells it to leave; [`Self::stopped`] waits for it.
-    pub(super) fn tell_to_stop(&self) {
+    pub(super) fn request_stop(&self) {
         if let Some(running) = &self.running {
             running.stop.cancel();
         }
@@ -199,7 +197,7 @@ impl Node {
     /// Waits until it has left. One that takes too long is ended.
     pub(super) async fn stopped(&mut self) {
         let Some(mut running) = self.running.take() else { return };
-        if tokio::time::timeout(LEAVE * 2, &mut running.task).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT * 2, &mut running.task).await.is_err() {
             tracing::warn!(node = self.name(), "does not stop and is ended");
             running.task.abort();
         }
@@ -224,7 +222,7 @@ async fn attend(
     if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGTERM); // it may have ended meanwhile
     }
-    if tokio::time::timeout(LEAVE, child.wait()).await.is_err() {
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, child.wait()).await.is_err() {
         let _ = child.kill().await; // also waits for it
     }
     let _ = ended.set("it stopped".to_owned());

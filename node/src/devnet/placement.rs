@@ -4,6 +4,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde::Serialize;
 use veil_node_containers::{Docker, Executor, Observed, Owner};
+use veil_node_core::{
+    admin::{self, AdminError},
+    job_file::JobFile,
+    status::{ReplicaStatus, Role, Status},
+};
 use veil_protocol_spec::{
     Blake3Digest, Slot,
     scheduling::{Assignment, ClusterState, Outcome, ReferenceStringOrigin, SlotRecord},
@@ -12,21 +17,16 @@ use veil_protocol_spec::{
 use super::{
     Devnet, DevnetError,
     verify::{Verifier, VerifyError},
-    wait::{Look, describe},
+    wait::{Polled, describe},
 };
-use crate::{
-    admin::{self, AdminError},
-    job_file::JobFile,
-    operator,
-    status::{ReplicaStatus, Role, Status},
-};
+use crate::operator;
 
 /// For a slot, from the submission on.
-const CERTIFIED: Duration = Duration::from_secs(900);
+const CERTIFICATE_TIMEOUT: Duration = Duration::from_secs(900);
 /// For images and containers.
-const RUNNING: Duration = Duration::from_secs(600);
+const CONTAINERS_TIMEOUT: Duration = Duration::from_secs(600);
 /// For the root to be on chain.
-const ANCHORED: Duration = Duration::from_secs(300);
+const ANCHOR_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A job's replicas, placed, verified, anchored.
 #[derive(Clone, Debug, Serialize)]
@@ -83,7 +83,7 @@ impl Devnet {
         job: Blake3Digest,
         replicas: u16,
     ) -> Result<Vec<Place>, DevnetError> {
-        self.wait("placing the job", CERTIFIED, async || {
+        self.wait("placing the job", CERTIFICATE_TIMEOUT, async || {
             let statuses = self.statuses().await;
             let placed = statuses.iter().filter_map(|(_, status)| status.as_ref()).any(|status| {
                 let of_job =
@@ -91,14 +91,14 @@ impl Devnet {
                 status.replicas.iter().filter(of_job).count() == usize::from(replicas)
             });
             if placed {
-                return Ok(Look::Done(()));
+                return Ok(Polled::Done(()));
             }
             let at: Vec<_> =
                 statuses.iter().map(|(node, status)| describe(node, status.as_ref())).collect();
-            Ok(Look::Outstanding(at.join("; ")))
+            Ok(Polled::Outstanding(at.join("; ")))
         })
         .await?;
-        self.wait("starting the containers", RUNNING, async || {
+        self.wait("starting the containers", CONTAINERS_TIMEOUT, async || {
             let statuses = self.statuses().await;
             let (mut places, mut missing) = (Vec::new(), Vec::new());
             for (node, status) in &statuses {
@@ -119,11 +119,11 @@ impl Devnet {
             let running: BTreeSet<_> = places.iter().map(|place| place.replica).collect();
             if missing.is_empty() && running.len() == usize::from(replicas) {
                 places.sort_by_key(|place| place.replica);
-                return Ok(Look::Done(places));
+                return Ok(Polled::Done(places));
             }
             let expected = (0..replicas).filter(|replica| !running.contains(replica));
             missing.extend(expected.map(|replica| format!("replica {replica}")));
-            Ok(Look::Outstanding(missing.join("; ")))
+            Ok(Polled::Outstanding(missing.join("; ")))
         })
         .await
     }
@@ -250,10 +250,10 @@ impl Devnet {
         let failed = |source| DevnetError::Verify { slot, source };
         let body = record.certificate.body;
         let anchored = self
-            .wait("anchoring the certificate", ANCHORED, async || {
+            .wait("anchoring the certificate", ANCHOR_TIMEOUT, async || {
                 Ok(match self.admin.anchored(self.cluster, body.hash()).await? {
-                    Some(anchored) => Look::Done(anchored),
-                    None => Look::Outstanding(format!("the anchor of slot {slot}")),
+                    Some(anchored) => Polled::Done(anchored),
+                    None => Polled::Outstanding(format!("the anchor of slot {slot}")),
                 })
             })
             .await?;

@@ -3,22 +3,20 @@
 use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
+use veil_node_chain::{
+    Chain, ChainConfig,
+    anvil::{Anvil, AnvilConfig},
+};
 use veil_node_containers::Docker;
-use veil_node_p2p::Multiaddr;
-use veil_node_p2p::multiaddr::Protocol;
+use veil_node_core::{
+    config::{MemberConfig, WorkerConfig},
+    status::Role,
+};
 use veil_node_storage::keystore::{Passphrase, read_identity};
 
 use super::{
-    CHAIN_STATE, Clock, Devnet, DevnetError, DevnetFile, DevnetOptions, Event, FIRST_NODE_ACCOUNT,
-    Node, NodeEntry, Tell, account, files::NodeFiles,
-};
-use crate::{
-    chain::{
-        Chain, ChainConfig,
-        anvil::{Anvil, AnvilConfig},
-    },
-    config::{MemberConfig, WorkerConfig},
-    status::Role,
+    CHAIN_STATE, Devnet, DevnetError, DevnetFile, DevnetOptions, Event, EventHandler,
+    FIRST_NODE_ACCOUNT, Node, NodeEntry, account, files::NodeFiles, progress::StepTimer,
 };
 
 impl Devnet {
@@ -36,7 +34,7 @@ impl Devnet {
     pub async fn resume(
         options: DevnetOptions,
         folder: &Path,
-        tell: Tell,
+        on_event: EventHandler,
         stop: CancellationToken,
     ) -> Result<Self, DevnetError> {
         Docker::connect(&options.docker_socket).await?;
@@ -45,26 +43,26 @@ impl Devnet {
         let port = check(&options, &file)?;
         let mut steps = Vec::new();
 
-        let clock = Clock::begin(&tell, "chain");
+        let timer = StepTimer::start(&on_event, "chain");
         let state = Some(folder.join(CHAIN_STATE));
         let anvil =
             Anvil::start(AnvilConfig { port: Some(port), state, ..AnvilConfig::default() }).await?;
         let config = ChainConfig::new(anvil.url(), file.contract).with_key(account(&anvil, 0)?);
         let admin = Chain::connect(config).await?;
         let operator = admin.with_key(account(&anvil, 1)?);
-        steps.push(clock.done());
+        steps.push(timer.done());
 
-        let clock = Clock::begin(&tell, "identities");
+        let timer = StepTimer::start(&on_event, "identities");
         let mut nodes = Vec::new();
         for (entry, i) in file.nodes.iter().zip(FIRST_NODE_ACCOUNT..) {
             let mut files = node_files(entry.clone()).await?;
             files.account = anvil.key(i);
-            tell(Event::Detail(&files.name));
+            on_event(Event::Detail(&files.name));
             nodes.push(Node::new(files, entry.log.clone()));
         }
-        steps.push(clock.done());
+        steps.push(timer.done());
         let cluster = file.cluster;
-        Ok(Self { options, folder, tell, stop, anvil, admin, operator, cluster, nodes, steps })
+        Ok(Self { options, folder, on_event, stop, anvil, admin, operator, cluster, nodes, steps })
     }
 }
 
@@ -113,20 +111,12 @@ async fn node_files(entry: NodeEntry) -> Result<NodeFiles, DevnetError> {
         read_identity(&files.1, &Passphrase::from_file(&files.0)?)
     });
     let identity = opened.await.map_err(|_| DevnetError::Interrupted)??;
-    let port = listen.iter().find_map(port);
     Ok(NodeFiles {
         name: entry.name,
         role: entry.role,
         folder,
         identity,
         account: None,
-        port: port.unwrap_or_default(),
-    })
-}
-
-fn port(address: &Multiaddr) -> Option<u16> {
-    address.iter().find_map(|part| match part {
-        Protocol::Udp(port) | Protocol::Tcp(port) => Some(port),
-        _ => None,
+        listen: listen.iter().map(ToString::to_string).collect(),
     })
 }

@@ -7,6 +7,8 @@
 //! is a leaf under the signed root.
 
 use veil_committee::frost::{GroupVerifyingKey, InvalidGroupSignature};
+use veil_node_chain::{Chain, ChainError};
+use veil_node_core::cluster::View;
 use veil_protocol_spec::{
     ClusterId, Committee, PublicIdentity,
     decryption::LockError,
@@ -14,11 +16,6 @@ use veil_protocol_spec::{
         Binding, BindingMismatch, CertificateBody, ClusterState, RecordError, SlotRecord,
         StateError, verify_inclusion,
     },
-};
-
-use crate::{
-    chain::{Chain, ChainError},
-    cluster::View,
 };
 
 /// Why a record is not what the cluster decided.

@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use veil_node_core::status::{Role, Status};
 
 use super::{Devnet, DevnetError, Event, node::Node};
-use crate::status::{Role, Status};
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(250);
+/// Between two polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What a look found.
-pub(super) enum Look<T> {
+/// What a poll found.
+pub(super) enum Polled<T> {
     /// It has come.
     Done(T),
     /// Who or what is outstanding.
@@ -19,22 +19,22 @@ pub(super) enum Look<T> {
 }
 
 impl Devnet {
-    /// Looks until it has come. A node that ends meanwhile ends the wait.
+    /// Polls until it has come. A node that ends meanwhile ends the wait.
     pub(super) async fn wait<T>(
         &self,
         what: &'static str,
         deadline: Duration,
-        look: impl AsyncFn() -> Result<Look<T>, DevnetError>,
+        poll: impl AsyncFn() -> Result<Polled<T>, DevnetError>,
     ) -> Result<T, DevnetError> {
         let begun = Instant::now();
         let mut outstanding = String::new();
         loop {
             self.nodes.iter().try_for_each(Node::check)?;
-            match look().await? {
-                Look::Done(found) => return Ok(found),
-                Look::Outstanding(now) => {
+            match poll().await? {
+                Polled::Done(found) => return Ok(found),
+                Polled::Outstanding(now) => {
                     if now != outstanding {
-                        (self.tell)(Event::Detail(&now));
+                        (self.on_event)(Event::Detail(&now));
                         outstanding = now;
                     }
                 }
@@ -44,7 +44,7 @@ impl Devnet {
                 return Err(DevnetError::Deadline { what, seconds, outstanding, logs });
             }
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
                 () = self.stop.cancelled() => return Err(DevnetError::Interrupted),
             }
         }

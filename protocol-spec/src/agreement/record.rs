@@ -43,13 +43,13 @@ pub enum Entry {
     /// Proof of 2t+1 prevotes.
     Polka(Vec<SignedVote>),
     /// Whether the manifest is valid.
-    Judged {
+    Validated {
         /// Round in which it was proposed.
         round: u32,
         /// Its digest.
         manifest: Blake3Digest,
-        /// The host's verdict.
-        sound: bool,
+        /// What the host said.
+        valid: bool,
     },
     /// A time-out that counted, with its round.
     Timeout(Step, u32),
@@ -92,7 +92,7 @@ mod tests {
             Entry::Vote(vote),
             Entry::Proposal(proposal.sign(&binding(), &secret(1))),
             Entry::Polka(vec![vote; 2]),
-            Entry::Judged { round, manifest, sound: true },
+            Entry::Validated { round, manifest, valid: true },
             Entry::Timeout(Step::Precommit, round),
             Entry::Decided(lock),
         ];

@@ -6,8 +6,9 @@ use sha3::{Digest, Keccak256};
 
 use crate::ids::{Address, KeccakDigest};
 
-/// Keccak-256 of `bytes`.
-pub(crate) fn keccak(bytes: &[u8]) -> KeccakDigest {
+/// Keccak-256 of `bytes`, as the EVM computes it.
+#[must_use]
+pub fn keccak(bytes: &[u8]) -> KeccakDigest {
     KeccakDigest(Keccak256::digest(bytes).into())
 }
 

@@ -26,10 +26,11 @@ use veil_protocol_spec::{
     },
 };
 use veil_scheduler::{
-    EncryptedTelemetry, EvaluationKey, Inputs, Outputs, ReferenceString, circuit_id, cleartext,
-    encrypt, encrypt_request, encrypt_weights, verify_and_expand, verify_and_expand_request,
+    EncryptedTelemetry, EvaluationKey, Inputs, Outputs, ReferenceString, circuit_id, encrypt,
+    encrypt_request, encrypt_weights, verify_and_expand, verify_and_expand_request,
     verify_and_expand_weights,
 };
+use veil_scheduler_plan::cleartext;
 
 /// Everything about one key set, secret keys included.
 pub(crate) struct Keys {

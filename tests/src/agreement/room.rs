@@ -1,4 +1,4 @@
-//! The members of one run, their owners, disks and network.
+//! The members of one run, their hosts, disks and network.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,12 +7,11 @@ use std::{
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
-use veil_node::agreement::{
-    Agreement, AgreementConfig, Effect, Judgement, PersistId, Record, Timing,
-};
+use veil_committee_agreement::{Agreement, AgreementConfig, AgreementEffect, Timing, Validity};
+use veil_committee_machine::{Effect, EffectOf, Machine, PersistId};
 use veil_protocol_spec::{
     Blake3Digest, Committee, ParticipantIndex, Slot, Wire,
-    agreement::{AgreementMessage, SignedVote, Vote, VoteKind, proposer},
+    agreement::{AgreementMessage, SignedVote, Vote, VoteKind, proposer, record::Record},
     ceremony::Bytes,
     decryption::ManifestLock,
     scheduling::Manifest,
@@ -26,9 +25,9 @@ use crate::{
 
 /// Virtual time until a record is on disk.
 const DISK: Millis = 3;
-/// Virtual time in which an owner writes or judges a manifest.
-const OWNER: Millis = 15;
-/// Virtual time in which an owner fetches certificates when it learns that it is behind.
+/// Virtual time in which a host writes or validates a manifest.
+const HOST: Millis = 15;
+/// Virtual time in which a host fetches certificates when it learns that it is behind.
 const FETCH: Millis = 2_000;
 /// Virtual time after which a run counts as stuck.
 const LIMIT: Millis = 3_600_000;
@@ -40,9 +39,9 @@ fn manifest(slot: Slot, proposer: ParticipantIndex, variant: u64) -> Manifest {
 enum Event {
     Start(ParticipantIndex, u64, Slot),
     Deliver { from: ParticipantIndex, to: ParticipantIndex, bytes: Arc<[u8]> },
-    Stored(ParticipantIndex, u64, PersistId, Box<Record>),
+    Stored(ParticipantIndex, u64, PersistId, Record),
     Propose(ParticipantIndex, u64, Slot, u32),
-    Judge(ParticipantIndex, u64, Blake3Digest, Judgement),
+    Validated(ParticipantIndex, u64, Blake3Digest, Validity),
     Timer(ParticipantIndex, u64),
     CatchUp(ParticipantIndex, u64, Slot),
     Return(ParticipantIndex),
@@ -176,8 +175,8 @@ impl Room {
                     let _ = machine.propose(slot, round, bytes, now);
                 });
             }
-            Event::Judge(j, life, digest, judgement) => {
-                self.input(j, life, |machine| machine.validated(digest, judgement, now));
+            Event::Validated(j, life, digest, validity) => {
+                self.input(j, life, |machine| machine.validated(digest, validity, now));
             }
             Event::Timer(j, life) => {
                 if self.nodes[j.position()].timer == Some(now) {
@@ -213,7 +212,7 @@ impl Room {
         let Some(machine) = node.machine.as_mut().filter(|_| node.life == life) else { return };
         input(machine);
         while let Some(effect) =
-            self.nodes[j.position()].machine.as_mut().and_then(Agreement::poll_effect)
+            self.nodes[j.position()].machine.as_mut().and_then(Machine::poll_effect)
         {
             if self.crashes(j) {
                 return;
@@ -221,7 +220,7 @@ impl Room {
             self.carry_out(j, life, effect);
         }
         let node = &mut self.nodes[j.position()];
-        let due = node.machine.as_ref().and_then(Agreement::poll_timeout);
+        let due = node.machine.as_ref().and_then(Machine::poll_timeout);
         if due != node.timer {
             node.timer = due.map(|at| at.max(self.agenda.now()));
             if let Some(at) = node.timer {
@@ -243,7 +242,7 @@ impl Room {
         true
     }
 
-    fn carry_out(&mut self, j: ParticipantIndex, life: u64, effect: Effect) {
+    fn carry_out(&mut self, j: ParticipantIndex, life: u64, effect: EffectOf<Agreement>) {
         let now = self.agenda.now();
         match effect {
             Effect::Persist { id, record } => {
@@ -255,28 +254,35 @@ impl Room {
                 }
             }
             Effect::Send { to, bytes } => self.send(j, to, &bytes),
-            Effect::NeedProposal { slot, round } => {
-                self.agenda.at(now + OWNER, Event::Propose(j, life, slot, round));
+            Effect::Special(effect) => self.carry_out_special(j, life, effect),
+        }
+    }
+
+    fn carry_out_special(&mut self, j: ParticipantIndex, life: u64, effect: AgreementEffect) {
+        let now = self.agenda.now();
+        match effect {
+            AgreementEffect::GetValue { slot, round } => {
+                self.agenda.at(now + HOST, Event::Propose(j, life, slot, round));
             }
-            Effect::Validate { digest, manifest, by_quorum, .. } => {
+            AgreementEffect::Validate { digest, manifest, by_quorum, .. } => {
                 self.appeals += u64::from(by_quorum);
                 let hard = self.plan.refused.contains(&manifest.proposer);
-                let soft = self.plan.picky.contains(&j) && !by_quorum;
-                let judgement = if hard || soft { Judgement::Refused } else { Judgement::Sound };
-                self.agenda.at(now + OWNER, Event::Judge(j, life, digest, judgement));
+                let soft = self.plan.strict.contains(&j) && !by_quorum;
+                let validity = if hard || soft { Validity::Invalid } else { Validity::Valid };
+                self.agenda.at(now + HOST, Event::Validated(j, life, digest, validity));
             }
-            Effect::Locked { lock, manifest } => self.locked(j, life, *lock, *manifest),
-            Effect::Equivocated { member, evidence } => {
+            AgreementEffect::Locked { lock, manifest } => self.locked(j, life, *lock, *manifest),
+            AgreementEffect::Equivocated { culprit, evidence } => {
                 let roster = roster(self.committee, self.seed);
                 let convicted = evidence.convict(&binding(), self.committee, &roster);
-                assert_eq!(convicted, Ok(member), "seed {}", self.seed);
-                assert!(!self.plan.is_honest(member), "seed {}: {member} is honest", self.seed);
-                self.convicted.insert(member);
+                assert_eq!(convicted, Ok(culprit), "seed {}", self.seed);
+                assert!(!self.plan.is_honest(culprit), "seed {}: {culprit} is honest", self.seed);
+                self.convicted.insert(culprit);
             }
-            Effect::Wanted { slot } => {
+            AgreementEffect::Behind { slot } => {
                 self.agenda.at(now + FETCH, Event::CatchUp(j, life, slot));
             }
-            Effect::Abstaining { reason, .. } => self.abstained.push((j, reason)),
+            AgreementEffect::Abstained { reason, .. } => self.abstained.push((j, reason)),
         }
     }
 
@@ -297,8 +303,8 @@ impl Room {
     }
 
     fn send(&mut self, from: ParticipantIndex, to: ParticipantIndex, bytes: &[u8]) {
-        let bytes: Arc<[u8]> = if self.plan.double_talkers.contains(&from) {
-            self.double_talk(from, to, bytes).into()
+        let bytes: Arc<[u8]> = if self.plan.equivocators.contains(&from) {
+            self.equivocate(from, to, bytes).into()
         } else {
             self.listen(from, bytes);
             bytes.into()
@@ -329,7 +335,7 @@ impl Room {
     }
 
     /// The even ones are told something else.
-    fn double_talk(&self, from: ParticipantIndex, to: ParticipantIndex, bytes: &[u8]) -> Vec<u8> {
+    fn equivocate(&self, from: ParticipantIndex, to: ParticipantIndex, bytes: &[u8]) -> Vec<u8> {
         let identity = fixtures::identity(self.seed, from);
         let other = |slot| manifest(slot, from, 666).to_wire();
         let digest = |slot| manifest(slot, from, 666).digest();

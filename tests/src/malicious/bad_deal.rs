@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use veil_committee::frost::{EvmSuite, dkg::Dkg};
 use veil_keygen_ceremony::{
     channel::seal,
-    contributions::{Context, slots_of},
+    contributions::{Context, groups_of},
 };
 use veil_protocol_spec::{
     ParticipantIndex, Wire,
@@ -47,10 +47,10 @@ impl BadDealer {
         let (setup, seed, me) = (&insider.setup, &insider.seed, insider.me());
         let (ceremony, attempt) = (setup.parameters().id(), setup.attempt());
         let context = Context { ceremony, attempt };
-        let contributions = slots_of(setup.committee(), me)
+        let contributions = groups_of(setup.committee(), me)
             .into_iter()
-            .filter(|slot| slot.members.contains(self.to))
-            .map(|slot| *context.contribution(seed, slot))
+            .filter(|group| group.members.contains(self.to))
+            .map(|group| *context.contribution(seed, group))
             .collect();
         let mut rng = ChaCha20Rng::from_seed(seed.derive(&ceremony, attempt, "frost", b""));
         let (frost, _) = Dkg::<EvmSuite>::start(setup.committee(), me, &mut rng).ok()?;

@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use veil_keygen_ceremony::machine::{Ceremony, Effect};
+use veil_committee_machine::{Effect, Machine as _};
+use veil_keygen_ceremony::machine::Ceremony;
 use veil_protocol_spec::{
     Attempt, ParticipantIndex,
     ceremony::{CeremonyMessage, CeremonyParameters, SignedMessage},

@@ -18,7 +18,7 @@ const LIMITS: [(&str, &str, u64); 7] = [
     ("KeyCeremony", "publish, 4 members, with handover", 250_000),
 ];
 
-/// What is measured without a limit, for those who pay it.
+/// Measured without a limit, for those who pay it.
 const OTHERS: [(&str, &str); 9] = [
     ("NodeRegistry", "register, admitted member"),
     ("AssignmentAnchor", "anchor, first"),

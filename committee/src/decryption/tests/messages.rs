@@ -1,5 +1,7 @@
 //! Messages that come early, twice, relayed, late, damaged, or not at all.
 
+use std::sync::Arc;
+
 use veil_protocol_spec::CodecError;
 
 use super::*;
@@ -27,12 +29,12 @@ fn of_two_different_shares_the_first_counts_and_both_convict() {
         }
         let share = bench.share(3, &outputs).to_wire();
         assert_eq!(bench.at(1).handle(index(3), &share, 0), Verdict::Valid);
-        let effects = drain(bench.at(1));
+        let effects = specials(bench.at(1));
         if !early {
             assert_eq!(completion(&effects).unwrap().combined.messages(), MESSAGES);
         }
         let status = &bench.at(1).status()[slot as usize - 1];
-        assert!(status.complete && status.liars.is_empty(), "{status:?}");
+        assert!(status.complete && status.culprits.is_empty(), "{status:?}");
     }
 }
 
@@ -104,10 +106,10 @@ fn what_is_no_message_of_a_member_is_left_aside() {
     forged.request = RequestId(Blake3Digest([1; 32]));
     assert_eq!(skipped(2, &forged.to_wire()), Skip::BadSignature);
 
-    assert_eq!(skipped(13, &share.to_wire()), Skip::Stranger(index(13)));
-    let mut stranger = share.clone();
-    stranger.sender = index(5);
-    assert_eq!(skipped(2, &stranger.to_wire()), Skip::Stranger(index(5)));
+    assert_eq!(skipped(13, &share.to_wire()), Skip::NotAMember(index(13)));
+    let mut outsider = share.clone();
+    outsider.sender = index(5);
+    assert_eq!(skipped(2, &outsider.to_wire()), Skip::NotAMember(index(5)));
     let own = signed(request, 1, DecryptionPayload::Partial(Bytes(vec![0; 96])));
     assert_eq!(skipped(2, &own.to_wire()), Skip::Own);
     let ask = signed(request, 2, DecryptionPayload::Request);
@@ -149,9 +151,9 @@ fn early_shares_are_used_later_within_bounds() {
     bench.at(1).authorise(all[4].clone(), &lock, 0).unwrap();
     bench.at(1).persisted(PersistId(1));
     let effects = drain(bench.at(1));
-    assert_eq!(completion(&effects).unwrap().combined.messages(), MESSAGES);
-    let broadcast = effects.iter().position(|e| matches!(e, Effect::Broadcast(_)));
-    let complete = effects.iter().position(|e| matches!(e, Effect::Complete(_)));
+    let position = |is: fn(&EffectOf<Decryptor>) -> bool| effects.iter().position(is).unwrap();
+    let broadcast = position(|e| matches!(e, Effect::Broadcast(_)));
+    let complete = position(|e| matches!(e, Effect::Special(DecryptionEffect::Complete(_))));
     assert!(broadcast < complete, "others wait for the share");
 }
 
@@ -166,35 +168,38 @@ fn absent_members_are_asked_in_rounds_and_then_named() {
     let share = bench.share(2, &outputs).to_wire();
     assert_eq!(bench.at(1).handle(index(2), &share, 0), Verdict::Valid);
     bench.at(1).handle_timeout(1_999);
-    let ask = signed(request, 1, DecryptionPayload::Request).to_wire();
-    assert_eq!(drain(bench.at(1)), [Effect::SetTimer { at: 2_000 }]);
+    let ask: Arc<[u8]> = signed(request, 1, DecryptionPayload::Request).to_wire().into();
+    assert_eq!(drain(bench.at(1)), []);
+    assert_eq!(bench.at(1).poll_timeout(), Some(2_000));
     let mut now = 2_000;
     for round in 1..=3 {
         bench.at(1).handle_timeout(now);
-        let mut expected: Vec<_> =
+        let expected: Vec<_> =
             (3..=7).map(|j| Effect::Send { to: index(j), bytes: ask.clone() }).collect();
-        now += 100;
-        expected.push(Effect::SetTimer { at: now });
         assert_eq!(drain(bench.at(1)), expected);
+        now += 100;
+        assert_eq!(bench.at(1).poll_timeout(), Some(now));
         assert_eq!(bench.at(1).status()[0].asked, round);
     }
     bench.at(1).handle_timeout(now);
     let participants: Vec<_> = (3..=7).map(index).collect();
-    let outstanding = Effect::Outstanding { request, participants: participants.clone() };
-    assert_eq!(drain(bench.at(1)), [outstanding]);
+    let outstanding = DecryptionEffect::Outstanding { request, participants: participants.clone() };
+    assert_eq!(drain(bench.at(1)), [Effect::Special(outstanding)]);
+    assert_eq!(bench.at(1).poll_timeout(), None);
     bench.at(1).handle_timeout(now + 100_000);
     assert_eq!(drain(bench.at(1)), []);
     assert_eq!(bench.at(1).status()[0].outstanding, participants);
     // Authorising again asks again.
     let lock = bench.lock(1);
     bench.at(1).authorise(outputs.clone(), &lock, now).unwrap();
-    assert_eq!(drain(bench.at(1)), [Effect::SetTimer { at: now + 100 }]);
+    assert_eq!(drain(bench.at(1)), []);
+    assert_eq!(bench.at(1).poll_timeout(), Some(now + 100));
     // It was not dropped.
     for j in 3..=5 {
         let share = bench.share(j, &outputs).to_wire();
         assert_eq!(bench.at(1).handle(index(j), &share, now), Verdict::Valid);
     }
-    assert!(completion(&drain(bench.at(1))).is_some());
+    assert!(completion(&specials(bench.at(1))).is_some());
     bench.at(1).handle_timeout(now + 100);
     assert_eq!(drain(bench.at(1)), []);
 }
@@ -204,7 +209,7 @@ fn whoever_asks_gets_the_share_alone_and_not_without_end() {
     let mut bench = Bench::new(4);
     let outputs = bench.outputs(1);
     let request = bench.start(1, &outputs);
-    let bytes = bench.share(1, &outputs).to_wire();
+    let bytes: Arc<[u8]> = bench.share(1, &outputs).to_wire().into();
     let ask = |j| signed(request, j, DecryptionPayload::Request).to_wire();
     for _ in 0..MAX_ANSWERS {
         assert_eq!(bench.at(1).handle(index(2), &ask(2), 0), Verdict::Valid);
@@ -212,14 +217,20 @@ fn whoever_asks_gets_the_share_alone_and_not_without_end() {
     }
     let reason = Skip::TooOften(MAX_ANSWERS);
     assert_eq!(bench.at(1).handle(index(2), &ask(2), 0), Verdict::Skip(reason));
-    assert_eq!(drain(bench.at(1)), [Effect::Refused { from: index(2), request, reason }]);
+    assert_eq!(
+        specials(bench.at(1)),
+        [DecryptionEffect::Refused { from: index(2), request, reason }]
+    );
     assert_eq!(bench.at(1).handle(index(3), &ask(3), 0), Verdict::Valid);
 
     bench.at(1).forget(request);
     drain(bench.at(1));
     assert_eq!(bench.at(1).handle(index(3), &ask(3), 0), Verdict::Skip(Skip::Forgotten));
     let reason = Skip::Forgotten;
-    assert_eq!(drain(bench.at(1)), [Effect::Refused { from: index(3), request, reason }]);
+    assert_eq!(
+        specials(bench.at(1)),
+        [DecryptionEffect::Refused { from: index(3), request, reason }]
+    );
     let share = bench.share(2, &outputs).to_wire();
     assert_eq!(bench.at(1).handle(index(2), &share, 0), Verdict::Skip(Skip::Forgotten));
 }

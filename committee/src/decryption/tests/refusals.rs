@@ -148,15 +148,16 @@ fn a_crafted_block_is_never_computed() {
     block.mask[17] = 1 << 127;
     let crafted = RecomputedOutputs { context: context(1), blocks: vec![block] };
     let ask = signed(id(&crafted), 2, DecryptionPayload::Request).to_wire();
-    let refused = |reason| Effect::Refused { from: index(2), request: id(&crafted), reason };
+    let refused =
+        |reason| DecryptionEffect::Refused { from: index(2), request: id(&crafted), reason };
 
     let verdict = bench.at(1).handle(index(2), &ask, 0);
     assert_eq!(verdict, Verdict::Skip(Skip::NotAuthorised));
-    assert_eq!(drain(bench.at(1)), [refused(Skip::NotAuthorised)]);
+    assert_eq!(specials(bench.at(1)), [refused(Skip::NotAuthorised)]);
     bench.start(1, &outputs);
     let verdict = bench.at(1).handle(index(2), &ask, 0);
     assert_eq!(verdict, Verdict::Skip(Skip::NotAuthorised));
-    assert_eq!(drain(bench.at(1)), [refused(Skip::NotAuthorised)]);
+    assert_eq!(specials(bench.at(1)), [refused(Skip::NotAuthorised)]);
     assert_eq!(bench.at(1).counter().blocks, 5);
 }
 
@@ -191,17 +192,17 @@ fn nothing_leaves_before_the_counter_is_stored() {
     let machine = bench.at(1);
     machine.authorise(outputs.clone(), &lock, 0).unwrap();
     let counter = DecryptionCounter { blocks: 5 };
-    let persist = Effect::Persist { id: PersistId(0), counter };
-    assert_eq!(drain(machine), [persist, Effect::SetTimer { at: 2_000 }]);
-    let refused =
-        Effect::Refused { from: index(2), request: id(&outputs), reason: Skip::NotPersisted };
+    assert_eq!(drain(machine), [Effect::Persist { id: PersistId(0), record: counter }]);
+    assert_eq!(machine.poll_timeout(), Some(2_000));
+    let (request, reason) = (id(&outputs), Skip::NotPersisted);
+    let refused = DecryptionEffect::Refused { from: index(2), request, reason };
     assert_eq!(machine.handle(index(2), &ask, 0), Verdict::Skip(Skip::NotPersisted));
-    assert_eq!(drain(machine), [refused]);
+    assert_eq!(specials(machine), [refused]);
     assert_eq!(machine.status()[0].outstanding.len(), 4);
     machine.persisted(PersistId(7)); // of nothing
     assert_eq!(drain(machine), []);
     machine.persisted(PersistId(0));
-    assert_eq!(drain(machine), [Effect::Broadcast(own.to_wire())]);
+    assert_eq!(drain(machine), [Effect::Broadcast(own.to_wire().into())]);
     machine.persisted(PersistId(0));
     assert_eq!(drain(machine), []);
 }
@@ -215,7 +216,7 @@ fn a_share_whose_counter_cannot_be_stored_stays() {
     let machine = bench.at(1);
     machine.authorise(outputs.clone(), &lock, 0).unwrap();
     drain(machine);
-    machine.persist_failed(PersistId(0));
+    assert!(machine.persist_failed(PersistId(0)));
     machine.persisted(PersistId(0));
     assert_eq!(drain(machine), []);
     assert!(machine.status()[0].not_persisted);
@@ -227,13 +228,13 @@ fn a_share_whose_counter_cannot_be_stored_stays() {
     for (j, share) in (2..).zip(&others) {
         assert_eq!(machine.handle(index(j), share, 0), Verdict::Valid);
     }
-    assert_eq!(completion(&drain(machine)).unwrap().combined.messages(), MESSAGES);
+    assert_eq!(completion(&specials(machine)).unwrap().combined.messages(), MESSAGES);
     // Once more, now with a disk: counted once.
     machine.authorise(outputs, &lock, 0).unwrap();
     let counter = DecryptionCounter { blocks: 5 };
-    assert_eq!(drain(machine), [Effect::Persist { id: PersistId(1), counter }]);
+    assert_eq!(drain(machine), [Effect::Persist { id: PersistId(1), record: counter }]);
     machine.persisted(PersistId(1));
-    assert_eq!(drain(machine), [Effect::Broadcast(own.to_wire())]);
+    assert_eq!(drain(machine), [Effect::Broadcast(own.to_wire().into())]);
 }
 
 #[test]

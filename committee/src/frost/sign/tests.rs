@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
+use veil_committee_machine::EffectOf;
 use veil_protocol_spec::{Address, ChainId, ClusterId, Committee, Epoch, Slot};
 
 use super::*;
@@ -84,9 +85,9 @@ impl Bench {
 
     fn ask(&self, signer: &mut SigningSession, attempt: u32) -> Option<Vec<u8>> {
         let request = self.say(attempt, Body::Request { message: Some(MESSAGE) });
-        assert_eq!(signer.handle(index(4), &request, 0), Verdict::Valid);
+        assert_eq!(hand(signer, 4, &request, 0), Verdict::Valid);
         effects(signer).into_iter().find_map(|effect| match effect {
-            Effect::Send { message, .. } => match message.payload.body {
+            Effect::Send { bytes, .. } => match body(&bytes) {
                 Body::Commitment { commitment } => Some(commitment),
                 _ => None,
             },
@@ -101,8 +102,25 @@ impl Bench {
     }
 }
 
-fn effects(signer: &mut SigningSession) -> Vec<Effect> {
+fn effects(signer: &mut SigningSession) -> Vec<EffectOf<SigningSession>> {
     core::iter::from_fn(|| signer.poll_effect()).collect()
+}
+
+fn hand(
+    signer: &mut SigningSession,
+    from: u8,
+    message: &SignedMessage,
+    now: Millis,
+) -> SessionVerdict {
+    signer.handle(index(from), &message.to_wire(), now)
+}
+
+fn body(bytes: &[u8]) -> Body {
+    SignedMessage::from_wire(bytes).unwrap().payload.body
+}
+
+fn failed(error: SigningError) -> [EffectOf<SigningSession>; 1] {
+    [Effect::Special(SessionEffect::Failed(error))]
 }
 
 /// Members 1, 2, 3 authorised and asked, with their commitments.
@@ -121,26 +139,26 @@ fn the_share_leaves_only_after_the_record_is_stored_and_only_once() {
     let bench = Bench::new(4);
     let (mut signer, [a, b, c]) = asked(&bench);
     let package = bench.package(MESSAGE, [&a, &b, &c]);
-    assert_eq!(signer.handle(index(4), &package, 1), Verdict::Valid);
+    assert_eq!(hand(&mut signer, 4, &package, 1), Verdict::Valid);
     let [Effect::Persist { id, record }] = &effects(&mut signer)[..] else { panic!() };
     assert_eq!((record.message, &record.commitment), (MESSAGE, &a));
     assert!(effects(&mut signer).is_empty());
     signer.persisted(PersistId(99));
     assert!(effects(&mut signer).is_empty());
     signer.persisted(*id);
-    let [Effect::Send { to, message }] = &effects(&mut signer)[..] else { panic!() };
-    assert!(matches!(message.payload.body, Body::Share { message: MESSAGE, .. }));
+    let [Effect::Send { to, bytes }] = &effects(&mut signer)[..] else { panic!() };
+    assert!(matches!(body(bytes), Body::Share { message: MESSAGE, .. }));
     assert_eq!(*to, index(4));
     signer.persisted(*id);
     assert!(effects(&mut signer).is_empty());
 
     // The same package again, and the same nonce in another package.
     let used = Verdict::Skip(Skip::NonceUsed);
-    assert_eq!(signer.handle(index(4), &package, 1), used);
+    assert_eq!(hand(&mut signer, 4, &package, 1), used);
     let other = bench.package(MESSAGE, [&a, &c, &b]);
-    assert_eq!(signer.handle(index(4), &other, 1), used);
+    assert_eq!(hand(&mut signer, 4, &other, 1), used);
     let request = bench.say(0, Body::Request { message: Some(MESSAGE) });
-    assert_eq!(signer.handle(index(4), &request, 1), used);
+    assert_eq!(hand(&mut signer, 4, &request, 1), used);
     assert!(effects(&mut signer).is_empty());
 }
 
@@ -149,10 +167,10 @@ fn a_record_that_is_not_stored_ends_the_session_without_a_share() {
     let bench = Bench::new(4);
     let (mut signer, [a, b, c]) = asked(&bench);
     let package = bench.package(MESSAGE, [&a, &b, &c]);
-    assert_eq!(signer.handle(index(4), &package, 1), Verdict::Valid);
+    assert_eq!(hand(&mut signer, 4, &package, 1), Verdict::Valid);
     effects(&mut signer);
-    signer.persist_failed(PersistId(0));
-    assert_eq!(effects(&mut signer), [Effect::Fail(SigningError::NotPersisted)]);
+    assert!(signer.persist_failed(PersistId(0)));
+    assert_eq!(effects(&mut signer), failed(SigningError::NotPersisted));
     signer.persisted(PersistId(0));
     assert!(effects(&mut signer).is_empty());
 }
@@ -162,7 +180,7 @@ fn crafted_packages_are_refused_and_do_not_spend_the_nonce() {
     let bench = Bench::new(4);
     let (mut signer, [a, b, c]) = asked(&bench);
     let mut check = |package: SignedMessage, refusal| {
-        assert_eq!(signer.handle(index(4), &package, 1), Verdict::Skip(refusal));
+        assert_eq!(hand(&mut signer, 4, &package, 1), Verdict::Skip(refusal));
         assert!(effects(&mut signer).is_empty());
     };
     check(bench.package(MESSAGE, [&b, &a, &c]), Skip::CommitmentModified);
@@ -184,13 +202,13 @@ fn crafted_packages_are_refused_and_do_not_spend_the_nonce() {
     no_point[2].1.truncate(70);
     for commitments in [other_attempt[..2].to_vec(), twice, no_point] {
         let package = bench.say(0, Body::Package { message: MESSAGE, commitments });
-        let Verdict::Fault(fault) = signer.handle(index(4), &package, 1) else { panic!() };
+        let Verdict::Fault(fault) = hand(&mut signer, 4, &package, 1) else { panic!() };
         assert_eq!(fault.culprit, index(4));
         assert_eq!(bench.session.convict(&fault.evidence), Ok(index(4)));
     }
     // The nonce is still there for the honest package.
     let package = bench.package(MESSAGE, [&a, &b, &c]);
-    assert_eq!(signer.handle(index(4), &package, 1), Verdict::Valid);
+    assert_eq!(hand(&mut signer, 4, &package, 1), Verdict::Valid);
 }
 
 #[test]
@@ -199,7 +217,7 @@ fn only_authentic_messages_of_this_session_are_opened() {
     let mut signer = bench.signer(1, &[]);
     let request = bench.say(0, Body::Request { message: Some(MESSAGE) });
     let mut check = |from, message: &SignedMessage, skip| {
-        assert_eq!(signer.handle(index(from), message, 0), Verdict::Skip(skip));
+        assert_eq!(hand(&mut signer, from, message, 0), Verdict::Skip(skip));
     };
     check(3, &request, Skip::WrongSender);
     check(
@@ -222,6 +240,8 @@ fn only_authentic_messages_of_this_session_are_opened() {
     let foreign = SessionContext::new(foreign, group, members).unwrap();
     let replayed = foreign.seal(&identity(index(4)), request.payload.clone());
     check(4, &replayed, Skip::BadSignature);
+    let verdict = signer.handle(index(4), &[], 0);
+    assert!(matches!(verdict, Verdict::Skip(Skip::Codec(_))), "{verdict:?}");
 }
 
 #[test]
@@ -232,7 +252,7 @@ fn a_second_message_for_the_slot_is_refused_even_after_a_restart() {
     assert_eq!(signer.authorise(OTHER, DEADLINE), refused);
     assert_eq!(signer.authorise(MESSAGE, DEADLINE), Ok(()));
     let package = bench.package(MESSAGE, [&a, &b, &c]);
-    assert_eq!(signer.handle(index(4), &package, 1), Verdict::Valid);
+    assert_eq!(hand(&mut signer, 4, &package, 1), Verdict::Valid);
     let [Effect::Persist { record, .. }] = &effects(&mut signer)[..] else { panic!() };
     let record = record.clone();
     drop(signer);
@@ -241,9 +261,9 @@ fn a_second_message_for_the_slot_is_refused_even_after_a_restart() {
     assert_eq!(restarted.authorise(OTHER, DEADLINE), refused);
     assert_eq!(restarted.authorise(MESSAGE, DEADLINE), Ok(()));
     // The nonces of its former life are gone; a request gets new ones.
-    assert_eq!(restarted.handle(index(4), &package, 2), Verdict::Skip(Skip::NonceUsed));
+    assert_eq!(hand(&mut restarted, 4, &package, 2), Verdict::Skip(Skip::NonceUsed));
     assert_ne!(bench.ask(&mut restarted, 0).unwrap(), a);
-    assert_eq!(restarted.handle(index(4), &package, 2), Verdict::Skip(Skip::CommitmentModified));
+    assert_eq!(hand(&mut restarted, 4, &package, 2), Verdict::Skip(Skip::CommitmentModified));
 
     // Records of other slots do not matter; two messages for one do.
     let elsewhere = NonceRecord { context: context(6), ..record.clone() };
@@ -271,7 +291,7 @@ fn no_two_sessions_or_attempts_share_a_nonce() {
             assert_eq!(bench.ask(&mut signer, attempt).unwrap(), commitment);
         }
         let stale = bench.say(0, Body::Request { message: Some(MESSAGE) });
-        assert_eq!(signer.handle(index(4), &stale, 0), Verdict::Skip(Skip::Stale));
+        assert_eq!(hand(&mut signer, 4, &stale, 0), Verdict::Skip(Skip::Stale));
     }
 }
 
@@ -286,11 +306,12 @@ fn early_requests_wait_for_the_members_own_authorisation() {
     let mut signer = bench.signer(1, &[]);
     assert_eq!(bench.ask(&mut signer, 0), None);
     signer.authorise(OTHER, DEADLINE).unwrap();
-    assert_eq!(effects(&mut signer), [Effect::SetTimer { at: DEADLINE }]);
+    assert_eq!(effects(&mut signer), []);
+    assert_eq!(signer.poll_timeout(), Some(DEADLINE));
     let mut signer = bench.signer(1, &[]);
     assert_eq!(bench.ask(&mut signer, 0), None);
     signer.authorise(MESSAGE, DEADLINE).unwrap();
-    assert!(matches!(effects(&mut signer)[..], [Effect::SetTimer { .. }, Effect::Send { .. }]));
+    assert!(matches!(effects(&mut signer)[..], [Effect::Send { .. }]));
 }
 
 #[test]
@@ -299,26 +320,24 @@ fn commitments_may_be_given_ahead_and_the_share_still_waits_for_the_authorisatio
     let ahead = bench.say(0, Body::Request { message: None });
     let mut signers = [1, 2, 3].map(|i| bench.signer(i, &[]));
     let [a, b, c] = signers.each_mut().map(|signer| {
-        assert_eq!(signer.handle(index(4), &ahead, 0), Verdict::Valid);
-        let [Effect::Send { message, .. }] = &effects(signer)[..] else { panic!() };
-        let Body::Commitment { commitment } = &message.payload.body else { panic!() };
-        commitment.clone()
+        assert_eq!(hand(signer, 4, &ahead, 0), Verdict::Valid);
+        let [Effect::Send { bytes, .. }] = &effects(signer)[..] else { panic!() };
+        let Body::Commitment { commitment } = body(bytes) else { panic!() };
+        commitment
     });
     let [mut first, mut second, _] = signers;
     // Known to the coordinator, not to this member: nothing leaves and no nonce is spent.
     let package = bench.package(MESSAGE, [&a, &b, &c]);
     for signer in [&mut first, &mut second] {
-        assert_eq!(signer.handle(index(4), &package, 1), Verdict::Valid);
+        assert_eq!(hand(signer, 4, &package, 1), Verdict::Valid);
         assert!(effects(signer).is_empty());
     }
     first.authorise(MESSAGE, DEADLINE).unwrap();
-    let [Effect::SetTimer { .. }, Effect::Persist { record, .. }] = &effects(&mut first)[..] else {
-        panic!()
-    };
+    let [Effect::Persist { record, .. }] = &effects(&mut first)[..] else { panic!() };
     assert_eq!((record.message, &record.commitment), (MESSAGE, &a));
     // A member that authorises something else signs nothing.
     second.authorise(OTHER, DEADLINE).unwrap();
-    assert_eq!(effects(&mut second), [Effect::SetTimer { at: DEADLINE }]);
+    assert_eq!(effects(&mut second), []);
 }
 
 #[test]
@@ -328,9 +347,10 @@ fn the_deadline_ends_the_session() {
     signer.handle_timeout(DEADLINE - 1);
     assert!(effects(&mut signer).is_empty());
     signer.handle_timeout(DEADLINE);
-    assert_eq!(effects(&mut signer), [Effect::Fail(SigningError::Deadline)]);
+    assert_eq!(effects(&mut signer), failed(SigningError::Deadline));
+    assert_eq!(signer.poll_timeout(), None);
     let package = bench.package(MESSAGE, [&a, &b, &c]);
-    assert_eq!(signer.handle(index(4), &package, DEADLINE), Verdict::Skip(Skip::Over));
+    assert_eq!(hand(&mut signer, 4, &package, DEADLINE), Verdict::Skip(Skip::Over));
     assert_eq!(signer.authorise(MESSAGE, 2 * DEADLINE), Err(SigningError::Over));
 }
 
@@ -339,13 +359,11 @@ fn a_designated_decryptor_signs_under_the_same_equation() {
     let bench = Bench::new(1);
     let mut signer = bench.signer(1, &[]);
     signer.authorise(MESSAGE, DEADLINE).unwrap();
-    let [Effect::SetTimer { .. }, Effect::Persist { id, record }] = &effects(&mut signer)[..]
-    else {
-        panic!()
-    };
+    let [Effect::Persist { id, record }] = &effects(&mut signer)[..] else { panic!() };
     assert_eq!(record.message, MESSAGE);
     signer.persisted(*id);
-    let [Effect::Broadcast(result), Effect::Complete(completion)] = &effects(&mut signer)[..]
+    let [Effect::Broadcast(result), Effect::Special(SessionEffect::Complete(completion))] =
+        &effects(&mut signer)[..]
     else {
         panic!()
     };
@@ -356,7 +374,7 @@ fn a_designated_decryptor_signs_under_the_same_equation() {
     let mut other = bench.signer(1, &[]);
     assert_eq!(other.handle(index(1), result, 0), Verdict::Valid);
     other.authorise(MESSAGE, DEADLINE).unwrap();
-    assert!(matches!(effects(&mut other)[..], [_, Effect::Complete(_)]));
+    assert!(matches!(effects(&mut other)[..], [Effect::Special(SessionEffect::Complete(_))]));
 }
 
 #[test]

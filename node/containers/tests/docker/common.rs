@@ -9,8 +9,10 @@ use std::{
 };
 
 use bollard::{
-    models::{ContainerInspectResponse, ContainerSummary},
-    query_parameters::ListContainersOptionsBuilder,
+    models::{ContainerCreateBody, ContainerInspectResponse, ContainerSummary},
+    query_parameters::{
+        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    },
 };
 use futures::FutureExt as _;
 use tokio::time::{Instant, sleep};
@@ -28,7 +30,11 @@ use veil_protocol_spec::{
 
 const SET_UP: &str = "these tests need a Docker engine and a registry: cargo xtask setup --docker";
 /// No test needs nearly as long; it ends a test that hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Label of what a test starts beside its worker, with the worker's name: of this test alone, on an
+/// engine that other runs use too.
+const BESIDE: &str = "veil.test.beside";
+pub(crate) const SLEEP: [&str; 2] = ["sleep", "3600"];
 
 pub(crate) fn socket() -> PathBuf {
     let host = env::var("DOCKER_HOST").ok();
@@ -73,7 +79,11 @@ impl Worker {
 
     /// The worker's containers, by asking the engine itself.
     pub(crate) async fn containers(&self) -> Vec<ContainerSummary> {
-        let label = format!("veil.worker={}", self.owner.worker);
+        self.labelled("veil.worker").await
+    }
+
+    async fn labelled(&self, label: &str) -> Vec<ContainerSummary> {
+        let label = format!("{label}={}", self.owner.worker);
         let filters = [("label", vec![label])].into_iter().collect();
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         self.engine.list_containers(Some(options)).await.unwrap()
@@ -85,6 +95,27 @@ impl Worker {
         assert_eq!(containers.len(), 1, "{containers:?}");
         let id = containers[0].id.as_deref().unwrap();
         self.engine.inspect_container(id, None).await.unwrap()
+    }
+
+    /// Makes a container that is not the worker's; it goes with the test.
+    pub(crate) async fn create_beside(&self, name: Option<&str>) -> String {
+        let options = name.map(|name| CreateContainerOptionsBuilder::new().name(name).build());
+        let label = (BESIDE.to_owned(), self.owner.worker.to_string());
+        let body = ContainerCreateBody {
+            image: Some(image()),
+            cmd: Some(SLEEP.map(str::to_owned).to_vec()),
+            labels: Some([label].into()),
+            ..ContainerCreateBody::default()
+        };
+        self.engine.create_container(options, body).await.unwrap().id
+    }
+
+    async fn remove_beside(&self) {
+        for container in self.labelled(BESIDE).await {
+            let remove = RemoveContainerOptionsBuilder::new().force(true).build();
+            let id = container.id.unwrap();
+            self.engine.remove_container(&id, Some(remove)).await.unwrap();
+        }
     }
 
     /// What is observed of the worker's only replica.
@@ -108,6 +139,7 @@ pub(crate) async fn with_deadlines(deadlines: Deadlines, test: impl AsyncFnOnce(
     let worker = Worker::new(deadlines).await;
     let result = AssertUnwindSafe(test(&worker)).catch_unwind().await;
     let cleaned = worker.executor.reconcile(&[]).await;
+    worker.remove_beside().await;
     if let Err(panic) = result {
         resume_unwind(panic);
     }
@@ -115,7 +147,7 @@ pub(crate) async fn with_deadlines(deadlines: Deadlines, test: impl AsyncFnOnce(
     assert_eq!(worker.containers().await, []);
 }
 
-/// Asks until it holds.
+/// Asks until it holds; for what stays so, since between two looks anything may pass.
 pub(crate) async fn until(holds: impl AsyncFn() -> bool) {
     let start = Instant::now();
     while !holds().await {

@@ -2,17 +2,13 @@
 
 use std::{os::unix::net::UnixListener, time::Duration};
 
-use bollard::{
-    models::ContainerCreateBody,
-    query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder},
-};
 use tokio::net::TcpListener;
-use veil_node_containers::{Deadlines, Docker, DockerError, Observed, ReplicaError};
+use veil_node_containers::{
+    Deadlines, DesiredReplica, Docker, DockerError, Observed, ReplicaError,
+};
 use veil_protocol_spec::scheduling::{CpuUnits, GpuUnits, JobSpec, ResourceRequest, Resources};
 
-use crate::common::{image, job, replicas, until, with_deadlines, with_worker};
-
-const SLEEP: [&str; 2] = ["sleep", "3600"];
+use crate::common::{SLEEP, image, job, replicas, until, with_deadlines, with_worker};
 
 fn with_image(image: String) -> JobSpec {
     JobSpec { image: image.parse().unwrap(), ..job(&SLEEP) }
@@ -60,7 +56,8 @@ async fn a_digest_that_the_registry_lacks_is_named_and_the_others_run() {
 #[tokio::test]
 async fn a_registry_that_is_not_there_is_named_after_a_few_attempts() {
     with_worker(async |worker| {
-        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        // A port that only the system may listen at, and nothing does.
+        let gone = "127.0.0.1:1";
         let desired = replicas(with_image(format!("{gone}/app@sha256:{}", "ab".repeat(32))), 1);
         let report = worker.reconcile(&desired).await;
         let (_, error) = &report.failed[0];
@@ -69,8 +66,16 @@ async fn a_registry_that_is_not_there_is_named_after_a_few_attempts() {
     .await;
 }
 
+/// A registry that accepts connections (the kernel does) and never says anything, and a replica of an
+/// image of it.
+async fn silent_registry() -> (TcpListener, Vec<DesiredReplica>) {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = silent.local_addr().unwrap();
+    (silent, replicas(with_image(format!("{at}/app@sha256:{}", "ab".repeat(32))), 1))
+}
+
 #[tokio::test]
-async fn a_pull_that_hangs_holds_up_nothing_and_ends() {
+async fn a_pull_that_hangs_ends() {
     let deadlines = Deadlines {
         pull: Duration::from_secs(3),
         stall: Duration::from_secs(2),
@@ -78,15 +83,29 @@ async fn a_pull_that_hangs_holds_up_nothing_and_ends() {
         ..Deadlines::default()
     };
     with_deadlines(deadlines, async |worker| {
-        // Accepts connections (the kernel does) and never says anything.
-        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let registry = silent.local_addr().unwrap();
-        let stuck = replicas(with_image(format!("{registry}/app@sha256:{}", "ab".repeat(32))), 1);
+        let (_silent, stuck) = silent_registry().await;
+        let report = worker.reconcile(&stuck).await;
+        let (_, error) = &report.failed[0];
+        assert!(matches!(**error, ReplicaError::Pull { .. }), "{error:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pull_that_hangs_holds_up_nothing() {
+    // It hangs until the registry is gone.
+    let hour = Duration::from_secs(3600);
+    let grace = Duration::from_secs(1);
+    let deadlines = Deadlines { pull: hour, stall: hour, grace, ..Deadlines::default() };
+    with_deadlines(deadlines, async |worker| {
+        let (silent, stuck) = silent_registry().await;
         let good = replicas(job(&SLEEP), 1);
         let first = worker.reconcile(&stuck);
         let second = async {
             until(async || worker.observed().await == Observed::Pulling).await;
-            worker.reconcile(&[stuck.clone(), good.clone()].concat()).await
+            let report = worker.reconcile(&[stuck.clone(), good.clone()].concat()).await;
+            drop(silent);
+            report
         };
         let (first, second) = tokio::join!(first, second);
         assert_eq!((second.started, second.busy), (vec![good[0].id()], vec![stuck[0].id()]));
@@ -136,13 +155,9 @@ async fn a_foreign_container_with_the_name_is_left_alone() {
         assert_eq!(worker.reconcile(&desired).await.started.len(), 1);
         let name = worker.container().await.name.unwrap().trim_start_matches('/').to_owned();
         assert_eq!(worker.reconcile(&[]).await.stopped.len(), 1);
-        let options = CreateContainerOptionsBuilder::new().name(&name).build();
-        let body = ContainerCreateBody { image: Some(image()), ..ContainerCreateBody::default() };
-        let foreign = worker.engine.create_container(Some(options), body).await.unwrap().id;
+        let foreign = worker.create_beside(Some(&name)).await;
         let report = worker.reconcile(&desired).await;
         let still_there = worker.engine.inspect_container(&foreign, None).await;
-        let remove = RemoveContainerOptionsBuilder::new().force(true).build();
-        worker.engine.remove_container(&foreign, Some(remove)).await.unwrap();
         assert!(still_there.is_ok());
         let (_, error) = &report.failed[0];
         assert!(

@@ -2,12 +2,14 @@
 
 use clap::Args;
 use serde_json::json;
+use veil_node_ceremony::{abort, erase_failed_attempt};
 use veil_node_storage::data_dir::{DataDir, DataDirError};
 
-use super::{Common, Failure, connect, identity, load, passphrase, run_async};
-use crate::{
-    ceremony::{abort, erase_failed_attempt},
-    cli::Exit,
+use super::{Common, connect, identity, load, passphrase};
+use crate::cli::{
+    failure::{Exit, Failure},
+    output,
+    run::{block_on, conclude},
 };
 
 #[derive(Debug, Args)]
@@ -20,7 +22,7 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(in crate::cli) fn run(arguments: &Arguments) -> Exit {
-    run_async(&arguments.common, carry_out(arguments))
+    conclude(arguments.common.json, block_on(carry_out(arguments)))
 }
 
 async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
@@ -39,16 +41,14 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
         Err(error) => return Err(error.into()),
     };
     let (epoch, attempt, _) = aborted;
-    if arguments.common.json {
-        println!(
-            "{}",
-            json!({ "epoch": epoch, "attempt": attempt, "status": "aborted", "erased": erased })
-        );
-    } else {
-        println!("epoch {epoch} attempt {attempt}: aborted on chain");
+    let object =
+        json!({ "epoch": epoch, "attempt": attempt, "status": "aborted", "erased": erased });
+    output::show(arguments.common.json, &object, |out| {
+        writeln!(out, "epoch {epoch} attempt {attempt}: aborted on chain")?;
         if !erased {
-            println!("the running member sees that and destroys its secrets");
+            writeln!(out, "the running member sees that and destroys its secrets")?;
         }
-    }
+        Ok(())
+    })?;
     Ok(Exit::Done)
 }

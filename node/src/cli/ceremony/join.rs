@@ -6,19 +6,22 @@ use clap::Args;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use veil_node_ceremony::{
+    CeremonyError, CeremonyProgress, CeremonyStatus, CeremonyTiming, FinishedKey, Member,
+    MemberOptions, SinglePartyReference, join, unix_seconds,
+};
+use veil_node_chain::{Chain, ChainError};
+use veil_node_core::P2pTransports;
 use veil_node_p2p::{Directory, Network, NetworkConfig, Peer};
 use veil_node_storage::data_dir::DataDir;
 use veil_protocol_spec::{ClusterId, PeerIdHash, scheduling::ReferenceStringOrigin};
 
-use super::{Common, Failure, connect, identity, load, passphrase, run_async};
-use crate::{
-    ceremony::{
-        CeremonyError, CeremonyStatus, CeremonyTiming, FinishedKey, Member, MemberOptions,
-        SinglePartyReference, StatusBoard, join, unix_seconds,
-    },
-    chain::Chain,
-    cli::{Exit, report::Reporter},
-    driver::P2pLinks,
+use super::{Common, connect, identity, load, passphrase};
+use crate::cli::{
+    failure::{Exit, Failure},
+    output::{self, Reader},
+    report::Reporter,
+    run::{block_on, conclude},
 };
 
 #[derive(Debug, Args)]
@@ -31,10 +34,10 @@ pub(in crate::cli) struct Arguments {
 }
 
 /// Between two lines about what a step waits for.
-const REMIND: Duration = Duration::from_secs(30);
+const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 
 pub(in crate::cli) fn run(arguments: &Arguments) -> Exit {
-    run_async(&arguments.common, carry_out(arguments))
+    conclude(arguments.common.json, block_on(carry_out(arguments)))
 }
 
 async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
@@ -48,7 +51,11 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     let registered = directory(&chain, cluster).await?;
     let me = PeerIdHash::of(&identity.public());
     if !registered.get(&me).is_some_and(|peer| peer.roles.member) {
-        return Err(Failure::NotRegistered(identity.public()));
+        let message = format!(
+            "the identity {} is not registered as a member of this cluster: `veil chain register --role member` does that",
+            identity.public()
+        );
+        return Err(Failure::new(Exit::Failed, "chain", message));
     }
     let (sender, directory) = watch::channel(Arc::new(registered));
     let following = tokio::spawn(follow(chain, cluster, sender));
@@ -65,7 +72,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
             "WARNING: insecure reference string: participant 1 alone makes it, and could forge telemetry proofs",
         );
     }
-    let status = StatusBoard::default();
+    let status = CeremonyProgress::default();
     let member = Member {
         options: MemberOptions {
             identity,
@@ -76,7 +83,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
             timing: CeremonyTiming::default(),
         },
         data,
-        links: P2pLinks::new(network.clone()),
+        transports: P2pTransports::new(network.clone()),
         chain: Arc::new(commit_point),
         reference: Arc::new(SinglePartyReference::new(network.clone())),
         status: status.clone(),
@@ -104,12 +111,12 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     network.leave().await;
     reporter.finish();
     let key = joined?;
-    print(arguments.common.json, &key);
+    show_key(arguments.common.json, &key)?;
     Ok(Exit::Done)
 }
 
 /// The registered nodes as peers.
-async fn directory(chain: &Chain, cluster: ClusterId) -> Result<Directory, Failure> {
+async fn directory(chain: &Chain, cluster: ClusterId) -> Result<Directory, ChainError> {
     let nodes = chain.nodes(cluster).await?;
     Ok(nodes.into_iter().map(|node| Peer { identity: node.identity, roles: node.roles }).collect())
 }
@@ -132,9 +139,9 @@ async fn follow(chain: Chain, cluster: ClusterId, sender: watch::Sender<Arc<Dire
 }
 
 /// Shows progress until it is dropped.
-async fn show(reporter: &Reporter, board: &StatusBoard) {
+async fn show(reporter: &Reporter, board: &CeremonyProgress) {
     let mut status = board.subscribe();
-    let mut remind = tokio::time::interval(REMIND);
+    let mut remind = tokio::time::interval(REMINDER_INTERVAL);
     loop {
         tokio::select! {
             changed = status.changed() => {
@@ -162,29 +169,24 @@ fn waiting(status: &CeremonyStatus) -> String {
     format!("{} since {seconds} s, waiting for participants {}", status.step, who.join(", "))
 }
 
-fn print(json: bool, key: &FinishedKey) {
+fn show_key(json: bool, key: &FinishedKey) -> Result<Reader, Failure> {
     let reference = &key.reference_string;
-    if json {
-        println!(
-            "{}",
-            json!({
-                "outcome": "completed",
-                "epoch": key.epoch,
-                "attempt": key.attempt,
-                "participant": key.participant,
-                "keyset_digest": key.key_set,
-                "transcript_root": key.transcript_root,
-                "reference_string_digest": reference.digest,
-                "reference_string_insecure":
-                    reference.origin == ReferenceStringOrigin::SingleParty,
-                "folder": key.folder,
-            })
-        );
-        return;
-    }
-    println!("key set      {}", key.key_set);
-    println!("epoch        {} (attempt {})", key.epoch, key.attempt);
-    println!("participant  {}", key.participant);
-    println!("folder       {}", key.folder.display());
-    println!("verify with  veil ceremony verify {}", key.folder.display());
+    let object = json!({
+        "outcome": "completed",
+        "epoch": key.epoch,
+        "attempt": key.attempt,
+        "participant": key.participant,
+        "keyset_digest": key.key_set,
+        "transcript_root": key.transcript_root,
+        "reference_string_digest": reference.digest,
+        "reference_string_insecure": reference.origin == ReferenceStringOrigin::SingleParty,
+        "folder": key.folder,
+    });
+    output::show(json, &object, |out| {
+        writeln!(out, "key set      {}", key.key_set)?;
+        writeln!(out, "epoch        {} (attempt {})", key.epoch, key.attempt)?;
+        writeln!(out, "participant  {}", key.participant)?;
+        writeln!(out, "folder       {}", key.folder.display())?;
+        writeln!(out, "verify with  veil ceremony verify {}", key.folder.display())
+    })
 }

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
+use veil_node_ceremony::{AttemptStatus, ProposeOptions, Proposed, propose};
 
-use super::{Common, Failure, connect, load, run_async};
-use crate::{
-    ceremony::{AttemptStatus, ProposeOptions, Proposed, propose},
-    cli::Exit,
+use super::{Common, connect, load};
+use crate::cli::{
+    failure::{Exit, Failure},
+    output,
+    run::{block_on, conclude},
 };
 
 #[derive(Debug, Args)]
@@ -27,7 +29,7 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(in crate::cli) fn run(arguments: &Arguments) -> Exit {
-    run_async(&arguments.common, carry_out(arguments))
+    conclude(arguments.common.json, block_on(carry_out(arguments)))
 }
 
 async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
@@ -45,35 +47,35 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     let json = arguments.common.json;
     let shown = |proposed: &Proposed| {
         if !json {
-            eprintln!("epoch {} attempt {}: {}", proposed.epoch, proposed.attempt, name(proposed));
+            output::note(line(proposed));
         }
     };
     let proposed = propose(&commit_point, &options, shown).await?;
-    if json {
-        println!(
-            "{}",
-            json!({
-                "epoch": proposed.epoch,
-                "attempt": proposed.attempt,
-                "status": name(&proposed),
-                "keyset_digest": match proposed.status {
-                    AttemptStatus::Published { key_set, .. } => Some(key_set),
-                    _ => None,
-                },
-            })
-        );
-    } else if arguments.wait {
-        println!("epoch {} attempt {}: {}", proposed.epoch, proposed.attempt, name(&proposed));
-    } else {
-        println!(
-            "epoch {} attempt {} is proposed; each member runs `veil ceremony join`",
-            proposed.epoch, proposed.attempt
-        );
-    }
+    let object = json!({
+        "epoch": proposed.epoch,
+        "attempt": proposed.attempt,
+        "status": proposed.status.name(),
+        "keyset_digest": match proposed.status {
+            AttemptStatus::Published { key_set, .. } => Some(key_set),
+            _ => None,
+        },
+    });
+    output::show(json, &object, |out| {
+        if arguments.wait {
+            writeln!(out, "{}", line(&proposed))
+        } else {
+            writeln!(
+                out,
+                "epoch {} attempt {} is proposed; each member runs `veil ceremony join`",
+                proposed.epoch, proposed.attempt
+            )
+        }
+    })?;
     let failed = matches!(proposed.status, AttemptStatus::Aborted | AttemptStatus::Expired);
     Ok(if failed { Exit::Failed } else { Exit::Done })
 }
 
-const fn name(proposed: &Proposed) -> &'static str {
-    proposed.status.name()
+fn line(proposed: &Proposed) -> String {
+    let Proposed { epoch, attempt, status, .. } = proposed;
+    format!("epoch {epoch} attempt {attempt}: {}", status.name())
 }

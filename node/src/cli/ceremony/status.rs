@@ -1,19 +1,21 @@
 //! `veil ceremony status`: which step, who is outstanding, since when; from the files of a member
 //! that takes part, or did, and from the chain.
 
-use std::io;
+use std::io::{self, Write};
 
 use clap::Args;
 use serde_json::{Value, json};
+use veil_node_ceremony::{
+    AttemptStatus, CeremonyStatus, CommitPointChain, CommitPointError, Proposal, read_status,
+    status_file, unix_seconds,
+};
 use veil_node_storage::data_dir::DataDir;
 
-use super::{Common, Failure, connect, load, run_async};
-use crate::{
-    ceremony::{
-        AttemptStatus, CeremonyStatus, CommitPointChain, CommitPointError, Proposal, read_status,
-        status_file, unix_seconds,
-    },
-    cli::Exit,
+use super::{Common, connect, load};
+use crate::cli::{
+    failure::{Exit, Failure},
+    output,
+    run::{block_on, conclude},
 };
 
 #[derive(Debug, Args)]
@@ -23,7 +25,7 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(in crate::cli) fn run(arguments: &Arguments) -> Exit {
-    run_async(&arguments.common, carry_out(arguments))
+    conclude(arguments.common.json, block_on(carry_out(arguments)))
 }
 
 async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
@@ -32,7 +34,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     let local = match read_status(data_dir) {
         Ok(status) => Some(status),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(source) => return Err(Failure::Files { path: status_file(data_dir), source }),
+        Err(error) => return Err(Failure::file(&status_file(data_dir))(error)),
     };
     let running = DataDir::is_locked(data_dir);
     // Without the chain the local part is still worth knowing.
@@ -42,14 +44,13 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
             Err(CommitPointError::NotProposed { .. }) => Ok(None),
             Err(error) => Err(error.to_string()),
         },
-        Err(error) => Err(error.to_string()),
+        Err(failure) => Err(failure.message),
     };
     let exit = if chain.is_err() { Exit::Failed } else { Exit::Done };
-    if arguments.common.json {
-        println!("{}", as_json(&chain, local.as_ref(), running));
-    } else {
-        print(&chain, local.as_ref(), running);
-    }
+    let object = as_json(&chain, local.as_ref(), running);
+    output::show(arguments.common.json, &object, |out| {
+        write_status(out, &chain, local.as_ref(), running)
+    })?;
     Ok(exit)
 }
 
@@ -96,10 +97,15 @@ fn as_json(chain: &OnChain, local: Option<&CeremonyStatus>, running: bool) -> Va
     })
 }
 
-fn print(chain: &OnChain, local: Option<&CeremonyStatus>, running: bool) {
+fn write_status(
+    out: &mut dyn Write,
+    chain: &OnChain,
+    local: Option<&CeremonyStatus>,
+    running: bool,
+) -> io::Result<()> {
     match chain {
-        Err(error) => eprintln!("error: {error}"),
-        Ok(None) => println!("chain   no ceremony is proposed: `veil ceremony propose`"),
+        Err(error) => output::note(format!("error: {error}")),
+        Ok(None) => writeln!(out, "chain   no ceremony is proposed: `veil ceremony propose`")?,
         Ok(Some(proposal)) => {
             let left = proposal.deadline.saturating_sub(unix_seconds());
             let until = if proposal.status == AttemptStatus::Proposed {
@@ -107,17 +113,17 @@ fn print(chain: &OnChain, local: Option<&CeremonyStatus>, running: bool) {
             } else {
                 String::new()
             };
-            println!(
+            writeln!(
+                out,
                 "chain   epoch {} attempt {}: {}{until}",
                 proposal.epoch,
                 proposal.attempt,
                 proposal.status.name()
-            );
+            )?;
         }
     }
     let Some(local) = local else {
-        println!("member  has not taken part yet: `veil ceremony join`");
-        return;
+        return writeln!(out, "member  has not taken part yet: `veil ceremony join`");
     };
     let since = unix_seconds().saturating_sub(local.since);
     let state = match (&local.outcome, running) {
@@ -129,10 +135,12 @@ fn print(chain: &OnChain, local: Option<&CeremonyStatus>, running: bool) {
         ),
     };
     let participant = local.participant.map_or_else(String::new, |j| format!(" participant {j}"));
-    println!("member {participant} epoch {} attempt {}: {state}", local.epoch, local.attempt);
+    let (epoch, attempt) = (local.epoch, local.attempt);
+    writeln!(out, "member {participant} epoch {epoch} attempt {attempt}: {state}")?;
     let proposal = chain.as_ref().ok().and_then(Option::as_ref);
     for missing in outstanding(proposal, local) {
         let identity = missing["identity"].as_str().unwrap_or_default();
-        println!("waiting for participant {} {identity}", missing["participant"]);
+        writeln!(out, "waiting for participant {} {identity}", missing["participant"])?;
     }
+    Ok(())
 }

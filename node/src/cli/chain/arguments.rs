@@ -3,12 +3,13 @@
 use std::{env, fs, path::PathBuf, time::Duration};
 
 use clap::Args;
+use veil_node_chain::{AccountKey, Chain, ChainConfig, RpcUrls};
 use veil_protocol_spec::{Address, ChainId, ClusterId};
 use zeroize::Zeroizing;
 
-use super::Failure;
-use crate::chain::{AccountKey, Chain, ChainConfig, RpcUrls};
-pub(super) use crate::config::parse_address;
+pub(super) use veil_node_core::config::parse_address;
+
+use crate::cli::failure::Failure;
 
 /// How to reach the chain and who pays.
 #[derive(Debug, Args)]

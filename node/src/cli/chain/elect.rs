@@ -2,13 +2,11 @@
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use veil_node_chain::{Chain, ChainError};
 use veil_protocol_spec::{ClusterId, Epoch, PeerIdHash};
 
-use super::{
-    Failure,
-    arguments::{ClusterArgument, Connection, Contract},
-};
-use crate::chain::{Chain, ChainError};
+use super::arguments::{ClusterArgument, Connection, Contract};
+use crate::cli::failure::Failure;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {

@@ -2,20 +2,17 @@
 
 use std::{fs, path::PathBuf};
 
-use alloy::hex;
 use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use veil_protocol_spec::{
-    KeccakDigest,
+    KeccakDigest, hex, read_hex,
     scheduling::{ImagePart, ImageParts, PartKind},
 };
 
-use super::{
-    Failure,
-    arguments::{ClusterArgument, Connection, Contract},
-};
+use super::arguments::{ClusterArgument, Connection, Contract};
+use crate::cli::failure::Failure;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
@@ -90,13 +87,13 @@ fn parse_digest(text: &str) -> Result<[u8; 32], String> {
     let digits = text.rsplit_once("sha256:").map(|(_, digits)| digits);
     let digits = digits.ok_or_else(|| format!("{text} is no digest: sha256: and 64 digits"))?;
     let mut digest = [0; 32];
-    hex::decode_to_slice(digits, &mut digest)
+    read_hex(digits, &mut digest)
         .map_err(|_| format!("{text} is no digest: sha256: and 64 hexadecimal digits"))?;
     Ok(digest)
 }
 
 fn shown(digest: [u8; 32]) -> String {
-    format!("sha256:{}", hex::encode(digest))
+    format!("sha256:{}", hex(&digest))
 }
 
 /// What a manifest of Docker or OCI says that matters here.
@@ -116,7 +113,7 @@ impl Manifest {
     fn read(&self) -> Result<([u8; 32], ImageParts), Failure> {
         let bytes = fs::read(&self.manifest).map_err(Failure::file(&self.manifest))?;
         let refused =
-            |reason: String| Failure::Usage(format!("{}: {reason}", self.manifest.display()));
+            |reason: String| Failure::usage(format!("{}: {reason}", self.manifest.display()));
         let fields: Fields = serde_json::from_slice(&bytes).map_err(|error| {
             refused(format!(
                 "not the manifest of one image ({error}); of an index, take the manifest of one platform"
@@ -169,7 +166,7 @@ pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
             let position = parts.as_slice().iter().position(|leaf| leaf.digest == *part);
             let leaf = position.and_then(|at| parts.as_slice().get(at));
             let none =
-                || Failure::Usage(format!("{} is no part of {}", shown(*part), shown(manifest)));
+                || Failure::usage(format!("{} is no part of {}", shown(*part), shown(manifest)));
             let (position, leaf) = position.zip(leaf).ok_or_else(none)?;
             let proof = parts.tree().proof(position).ok_or_else(none)?;
             let chain = place.contract.connect(&place.connection).await?;
@@ -221,6 +218,6 @@ mod tests {
         use PartKind::{Config, Layer, Signature};
         assert_eq!(found, [(Config, 1), (Layer, 2), (Layer, 3), (Signature, 4)]);
         fs::write(&path, "{\"manifests\": []}").unwrap();
-        assert!(manifest.read().unwrap_err().to_string().contains("one platform"));
+        assert!(manifest.read().unwrap_err().message.contains("one platform"));
     }
 }

@@ -5,16 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use alloy::{hex, primitives::keccak256};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use veil_protocol_spec::{Wire as _, scheduling::ClusterPolicy};
-
-use super::{
-    Failure,
-    arguments::{ClusterArgument, Connection, Contract},
+use veil_node_core::policy_file;
+use veil_protocol_spec::{
+    Wire as _, hex,
+    scheduling::{ClusterPolicy, keccak},
 };
-use crate::policy_file;
+
+use super::arguments::{ClusterArgument, Connection, Contract};
+use crate::cli::failure::Failure;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
@@ -62,15 +62,16 @@ impl Command {
 /// A policy file as the chain keeps it.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let text = fs::read_to_string(path).map_err(Failure::file(path))?;
-    let policy = policy_file::parse(&text);
-    Ok(policy.map_err(|source| Failure::Policy { path: path.to_owned(), source })?.to_wire())
+    let policy = policy_file::parse(&text)
+        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    Ok(policy.to_wire())
 }
 
 fn shown(policy: &[u8]) -> Value {
     json!({
         "policy": ClusterPolicy::parse(policy).ok().as_ref().map(policy_file::shown),
-        "policy_hex": hex::encode(policy),
-        "policy_hash": keccak256(policy).to_string(),
+        "policy_hex": hex(policy),
+        "policy_hash": format!("0x{}", keccak(policy)),
     })
 }
 
@@ -98,7 +99,7 @@ pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
             let mined = chain.set_cluster_policy(cluster, &policy).await?;
             let announced = chain.announced_policy(cluster).await?;
             Ok(json!({
-                "policy_hash": keccak256(&policy).to_string(),
+                "policy_hash": format!("0x{}", keccak(&policy)),
                 "from": announced.map(|(_, from)| from),
                 "transaction": format!("0x{}", mined.transaction),
             }))

@@ -1,9 +1,8 @@
 //! `veil chain status`.
 
 use serde_json::{Value, json};
-use veil_protocol_spec::{Attempt, ClusterId, Epoch};
-
-use crate::chain::{Chain, ChainError, Roles};
+use veil_node_chain::{Chain, ChainError};
+use veil_protocol_spec::{Attempt, ClusterId, Epoch, registry::Roles};
 
 /// Names of the roles.
 pub(super) fn roles(roles: Roles) -> Vec<&'static str> {

@@ -2,12 +2,13 @@
 
 use clap::Args;
 use serde_json::json;
+use veil_node_chain::{ChainEvent, Update};
 
-use super::{
-    Exit, Failure,
-    arguments::{Connection, Contract},
+use super::arguments::{Connection, Contract};
+use crate::cli::{
+    failure::{Exit, Failure},
+    output::{self, Reader},
 };
-use crate::chain::{ChainEvent, Update};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Arguments {
@@ -34,17 +35,21 @@ pub(super) async fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     };
     let mut follower = chain.follow(chain.block_before(from).await?);
     let show = |update: &Update<ChainEvent>| {
-        if !arguments.settled || matches!(update, Update::Settled(_)) {
-            println!("{}", line(update, arguments.connection.json));
+        if arguments.settled && !matches!(update, Update::Settled(_)) {
+            return Ok(Reader::Reads);
         }
+        output::print(|out| writeln!(out, "{}", line(update, arguments.connection.json)))
     };
     if arguments.once {
-        follower.catch_up().await?.iter().for_each(show);
+        for update in follower.catch_up().await? {
+            if show(&update)? == Reader::Left {
+                break;
+            }
+        }
         return Ok(Exit::Done);
     }
-    loop {
-        show(&follower.next().await?);
-    }
+    while show(&follower.next().await?)? == Reader::Reads {}
+    Ok(Exit::Done)
 }
 
 fn line(update: &Update<ChainEvent>, as_json: bool) -> String {

@@ -1,21 +1,21 @@
 //! Progress on standard error, and the table at the end.
 
 use std::{
-    fmt::Write as _,
-    io::{IsTerminal as _, stderr},
+    io::{self, IsTerminal as _, Write, stderr},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
+use veil_node_core::status::Phase;
 
 use crate::{
+    cli::output,
     devnet::{Event, Figures, Placed},
-    status::Phase,
 };
 
 /// Between two lines about one step where there is no terminal.
-const LINE: Duration = Duration::from_secs(10);
+const DETAIL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A spinner on a terminal, lines otherwise.
 pub(super) struct Progress {
@@ -37,7 +37,7 @@ impl Progress {
         Self { bar, terminal, step: Mutex::new(("", None)) }
     }
 
-    pub(super) fn take(&self, event: Event<'_>) {
+    pub(super) fn on_event(&self, event: Event<'_>) {
         match event {
             Event::Step(step) => self.stage(step),
             Event::Detail(detail) => self.detail(detail),
@@ -52,7 +52,7 @@ impl Progress {
             self.bar.set_message("");
             self.bar.reset_elapsed();
         } else {
-            eprintln!("{stage} ...");
+            output::note(format!("{stage} ..."));
         }
     }
 
@@ -62,15 +62,15 @@ impl Progress {
             return;
         }
         let mut step = self.step.lock().unwrap_or_else(PoisonError::into_inner);
-        if step.1.is_none_or(|last| last.elapsed() >= LINE) {
+        if step.1.is_none_or(|last| last.elapsed() >= DETAIL_INTERVAL) {
             step.1 = Some(Instant::now());
-            eprintln!("{}: {detail}", step.0);
+            output::note(format!("{}: {detail}", step.0));
         }
     }
 
     /// A line that stays.
     pub(super) fn say(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| output::note(line));
     }
 
     pub(super) fn finish(&self) {
@@ -79,20 +79,19 @@ impl Progress {
 }
 
 /// What a person reads at the end.
-pub(super) fn table(placed: &Placed, figures: &Figures) -> String {
-    let mut text = format!("\njob {} is placed by slot {}:\n", placed.job, placed.slot);
-    // Writing to a string does not fail.
+pub(super) fn write_table(
+    out: &mut dyn Write,
+    placed: &Placed,
+    figures: &Figures,
+) -> io::Result<()> {
+    writeln!(out, "\njob {} is placed by slot {}:", placed.job, placed.slot)?;
     for place in &placed.replicas {
         let container = place.container.as_deref().unwrap_or("?");
         let container = container.get(..12).unwrap_or(container);
-        let _ = writeln!(
-            text,
-            "  replica {:<3} {:<12} container {container}",
-            place.replica, place.worker
-        );
+        writeln!(out, "  replica {:<3} {:<12} container {container}", place.replica, place.worker)?;
     }
-    let _ = writeln!(
-        text,
+    writeln!(
+        out,
         "certificate verified here: {}; root anchored and read back: {}{}",
         yes(placed.certificate_verified),
         yes(placed.anchored),
@@ -101,33 +100,33 @@ pub(super) fn table(placed: &Placed, figures: &Figures) -> String {
         } else {
             ""
         }
-    );
-    let _ = writeln!(text, "\n{:<16}{:>10}", "phase", "seconds");
+    )?;
+    writeln!(out, "\n{:<16}{:>10}", "phase", "seconds")?;
     for phase in Phase::ALL {
         let seconds = figures.phases.get(phase.name());
         let seconds = seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.3}"));
-        let _ = writeln!(text, "{:<16}{seconds:>10}", phase.name());
+        writeln!(out, "{:<16}{seconds:>10}", phase.name())?;
     }
     if let Some(after) = figures.after_evaluation_ms {
-        let _ = writeln!(text, "after evaluation: {after:.0} ms to decrypt and sign");
+        writeln!(out, "after evaluation: {after:.0} ms to decrypt and sign")?;
     }
     for (worker, bytes) in &figures.telemetry {
-        let _ = writeln!(
-            text,
+        writeln!(
+            out,
             "{worker}: {} bytes of telemetry per interval; {} sent, {} received in all",
             bytes.originated_bytes_per_interval, bytes.sent_bytes, bytes.received_bytes
-        );
+        )?;
     }
     for (role, memory) in &figures.memory {
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-        let _ = writeln!(
-            text,
+        writeln!(
+            out,
             "memory of a {role}: {:.2} GiB, at most {:.2} GiB",
             gib(memory.rss_bytes),
             gib(memory.peak_rss_bytes)
-        );
+        )?;
     }
-    text
+    writeln!(out)
 }
 
 const fn yes(yes: bool) -> &'static str {

@@ -1,12 +1,12 @@
 //! Tables of jobs and replicas.
 
-use std::fmt::Write as _;
+use std::io::{self, Write};
 
 use serde::Serialize;
+use veil_node_core::status::{JobStatus, Observed, ReplicaStatus, Status};
 use veil_protocol_spec::{Blake3Digest, PeerIdHash, scheduling::ReplicaIndex};
 
 use super::target::Access;
-use crate::status::{JobStatus, Observed, ReplicaStatus, Status};
 
 /// One replica in the table.
 #[derive(Clone, Debug, Serialize)]
@@ -80,11 +80,12 @@ fn short(text: &str) -> &str {
     text.get(..12).unwrap_or(text)
 }
 
-pub(super) fn table(rows: &[Row]) -> String {
-    let mut text = format!(
-        "{:<14}{:>7}  {:<14}{:<10}{:<22}because\n",
+pub(super) fn write_rows(out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:<14}{:>7}  {:<14}{:<10}{:<22}because",
         "job", "replica", "worker", "assigned", "observed"
-    );
+    )?;
     for row in rows {
         let worker = row.worker_name.clone().or_else(|| row.worker.map(|peer| peer.to_string()));
         let worker = worker.unwrap_or_else(|| "-".to_owned());
@@ -98,35 +99,35 @@ pub(super) fn table(rows: &[Row]) -> String {
             (false, Some(_)) => "no",
             (false, None) => "pending",
         };
-        // Writing to a string does not fail.
-        let _ = writeln!(
-            text,
+        writeln!(
+            out,
             "{:<14}{:>7}  {:<14}{assigned:<10}{observed:<22}{}",
             short(&row.job.to_string()),
             row.replica,
             short(&worker),
             row.pending_because.as_deref().unwrap_or_default()
-        );
+        )?;
     }
-    text
+    Ok(())
 }
 
-pub(super) fn jobs(jobs: &[JobStatus]) -> String {
-    let mut text = format!(
-        "{:>8}  {:<64}  {:>6}  {:>8}  {:<11}image\n",
+pub(super) fn write_jobs(out: &mut dyn Write, jobs: &[JobStatus]) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:>8}  {:<64}  {:>6}  {:>8}  {:<11}image",
         "position", "job", "wanted", "assigned", "withdrawn"
-    );
+    )?;
     for job in jobs {
         let assigned = job.replicas.iter().filter(|replica| replica.worker.is_some()).count();
-        let _ = writeln!(
-            text,
+        writeln!(
+            out,
             "{:>8}  {:<64}  {:>6}  {assigned:>8}  {:<11}{}",
             job.position,
             job.job,
             job.wanted.map_or_else(|| "?".to_owned(), |wanted| wanted.to_string()),
             if job.cancelled { "yes" } else { "no" },
             job.image.as_deref().unwrap_or("body not known here")
-        );
+        )?;
     }
-    text
+    Ok(())
 }

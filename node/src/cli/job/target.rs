@@ -1,25 +1,19 @@
 //! Which node is asked, and which chain and account are used.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use futures::future::join_all;
-use veil_protocol_spec::{Address, ClusterId};
-
-use crate::{
-    admin::{self, AdminError},
-    chain::{AccountKeyError, Chain, ChainError, RpcUrls},
-    cli::{Exit, run::Failure},
-    config::{AnyConfig, ChainSection, ConfigError, parse_address, process_environment},
-    devnet::{DevnetError, DevnetFile},
-    job_file::JobFileError,
-    operator::OperatorError,
-    role::{RoleError, account},
+use veil_node_chain::{Chain, RpcUrls};
+use veil_node_core::{
+    admin,
+    config::{AnyConfig, ChainSection, parse_address, process_environment},
+    lifecycle::account,
     status::{JobStatus, Status},
 };
+use veil_protocol_spec::{Address, ClusterId};
+
+use crate::{cli::failure::Failure, devnet::DevnetFile};
 
 #[derive(Debug, Args)]
 pub(super) struct Target {
@@ -46,46 +40,12 @@ pub(super) struct Target {
     pub(super) json: bool,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum JobFailure {
-    #[error("{path}: {source}")]
-    File { path: PathBuf, source: io::Error },
-    #[error(transparent)]
-    JobFile(#[from] JobFileError),
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Devnet(#[from] DevnetError),
-    #[error("which node? give --config, --devnet or --admin")]
-    NoNode,
-    #[error("which chain? give --config or --devnet, or --rpc, --contract and --cluster")]
-    NoChain,
-    #[error(transparent)]
-    Admin(#[from] AdminError),
-    #[error(transparent)]
-    Chain(#[from] ChainError),
-    #[error(transparent)]
-    Account(#[from] AccountKeyError),
-    #[error(transparent)]
-    Role(#[from] RoleError),
-    #[error(transparent)]
-    Operator(#[from] OperatorError),
+fn no_node() -> Failure {
+    Failure::usage("which node? give --config, --devnet or --admin")
 }
 
-impl Failure for JobFailure {
-    fn exit(&self) -> (Exit, &'static str) {
-        match self {
-            Self::File { .. } | Self::Devnet(_) | Self::Config(ConfigError::Read { .. }) => {
-                (Exit::Files, "files")
-            }
-            Self::JobFile(_) | Self::Operator(OperatorError::Job(_)) => (Exit::Usage, "job"),
-            Self::Config(_) => (Exit::Usage, "config"),
-            Self::NoNode | Self::NoChain => (Exit::Usage, "usage"),
-            Self::Account(_) | Self::Role(_) => (Exit::Files, "keystore"),
-            Self::Admin(_) | Self::Operator(OperatorError::Body { .. }) => (Exit::Failed, "node"),
-            Self::Chain(_) | Self::Operator(_) => (Exit::Failed, "chain"),
-        }
-    }
+fn no_chain() -> Failure {
+    Failure::usage("which chain? give --config or --devnet, or --rpc, --contract and --cluster")
 }
 
 /// Where to go.
@@ -96,7 +56,7 @@ pub(super) struct Access {
 }
 
 impl Target {
-    pub(super) fn resolve(&self) -> Result<Access, JobFailure> {
+    pub(super) fn resolve(&self) -> Result<Access, Failure> {
         let devnet = self.devnet.as_deref().map(DevnetFile::read).transpose()?;
         let file = devnet.as_ref().map(|devnet| &devnet.operator).or(self.config.as_ref());
         let config = file.map(|file| AnyConfig::load(file, &process_environment)).transpose()?;
@@ -124,20 +84,20 @@ impl Target {
 
 impl Access {
     /// The chain, with the account that is configured, if one is.
-    pub(super) async fn chain(&self) -> Result<(Chain, ClusterId), JobFailure> {
-        let section = self.section.as_ref().ok_or(JobFailure::NoChain)?;
+    pub(super) async fn chain(&self) -> Result<(Chain, ClusterId), Failure> {
+        let section = self.section.as_ref().ok_or_else(no_chain)?;
         let config = section.connection(account(section)?);
         Ok((Chain::connect(config).await?, section.cluster))
     }
 
-    pub(super) fn first_socket(&self) -> Result<&Path, JobFailure> {
-        self.sockets.first().map(PathBuf::as_path).ok_or(JobFailure::NoNode)
+    pub(super) fn first_socket(&self) -> Result<&Path, Failure> {
+        self.sockets.first().map(PathBuf::as_path).ok_or_else(no_node)
     }
 
     /// What every node that answers says; one must.
-    pub(super) async fn statuses(&self) -> Result<Vec<Status>, JobFailure> {
+    pub(super) async fn statuses(&self) -> Result<Vec<Status>, Failure> {
         let asked = self.sockets.iter().map(|socket| admin::get(socket, "/v1/status"));
-        let (mut statuses, mut error) = (Vec::new(), JobFailure::NoNode);
+        let (mut statuses, mut error) = (Vec::new(), no_node());
         for answer in join_all(asked).await {
             match answer {
                 Ok(status) => statuses.push(status),
@@ -148,8 +108,8 @@ impl Access {
     }
 
     /// The jobs, from the first node that answers.
-    pub(super) async fn jobs(&self) -> Result<Vec<JobStatus>, JobFailure> {
-        let mut error = JobFailure::NoNode;
+    pub(super) async fn jobs(&self) -> Result<Vec<JobStatus>, Failure> {
+        let mut error = no_node();
         for socket in &self.sockets {
             match admin::get(socket, "/v1/jobs").await {
                 Ok(jobs) => return Ok(jobs),

@@ -1,0 +1,17 @@
+//! The slot: what a manifest must say, and the telemetry that it can name.
+//!
+//! # Roles
+//! The proposer of a round writes a [manifest] from what it knows; the other members compare it with
+//! what they know. Both are functions of a [`LocalView`](manifest::LocalView): no I/O, no clock.
+//!
+//! # Flow
+//! 1. Telemetry that arrives is checked, verified and kept in a [`Pool`](pool::Pool).
+//! 2. The proposer calls [`LocalView::propose`](manifest::LocalView::propose).
+//! 3. Every other member calls [`LocalView::validate`](manifest::LocalView::validate), and votes by
+//!    what it says.
+//!
+//! # State and restart
+//! The pool is in memory only: workers send telemetry again at an interval.
+
+pub mod manifest;
+pub mod pool;

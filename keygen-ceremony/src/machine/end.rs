@@ -1,0 +1,91 @@
+//! How an attempt ends for a member: by its ABORT, or by the commit point's decision.
+
+use veil_protocol_spec::ceremony::{AbortReason, Payload, Round};
+
+use super::{
+    Ceremony,
+    failure::{Failed, Failure},
+    interface::{AbortReport, CeremonyEffect, CommitPoint, Outcome, Stage},
+    state::{Finished, State},
+};
+use crate::transcript::FinishCertificate;
+
+/// The commit point says that the key is valid. (If it says that the attempt expired, the key share
+/// is gone because it was erased: a restart alone cannot tell.)
+const NO_KEY_SHARE: &str =
+    "FINISH was signed but the key share is missing from the records; restore it from backup";
+
+impl Ceremony {
+    /// What the commit point decided. Before this member signed FINISH only expiry has an effect.
+    pub fn handle_commit_point(&mut self, decision: CommitPoint) {
+        let signed_root = self.log.finish_root(self.setup.me);
+        match decision {
+            _ if self.has_ended() => {}
+            CommitPoint::Published(certificate) => {
+                if let State::Finish(key) | State::AwaitCommitPoint(key) = &mut self.state
+                    && signed_root == Some(certificate.root)
+                    && certificate.verify(&self.setup.parameters).is_ok()
+                {
+                    let key = core::mem::take(key);
+                    self.complete(key, *certificate);
+                }
+            }
+            CommitPoint::Expired if signed_root.is_some() => {
+                self.fail(self.stage(), AbortReason::Expired);
+            }
+            CommitPoint::Expired => self.abort(AbortReason::Expired),
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.state, State::Completed(_) | State::Aborted)
+    }
+
+    /// Signs ABORT, unless FINISH was signed: "a member signs either ABORT or FINISH(root), persisted
+    /// before sending, never both".
+    pub(super) fn abort(&mut self, reason: AbortReason) {
+        if !self.has_ended() && self.log.finish_root(self.setup.me).is_none() {
+            self.end(Failure::Abort(reason).of(self.stage()));
+        }
+    }
+
+    /// Ends the attempt after a step that failed. No step fails after FINISH.
+    pub(super) fn end(&mut self, Failed { stage, failure }: Failed) {
+        let reason = match failure {
+            Failure::Abort(reason) => {
+                let abort = Payload::Abort(reason.clone());
+                match self.send_own(Round::Abort, None, abort) {
+                    Ok(()) => reason,
+                    Err(failure) => failure.reason(),
+                }
+            }
+            diverged @ Failure::Diverged(_) => diverged.reason(),
+        };
+        self.fail(stage, reason);
+    }
+
+    /// The state that is left erases the secrets that it holds: everything that, with the
+    /// transcript, would recompute what must not be recomputed.
+    fn fail(&mut self, stage: Stage, reason: AbortReason) {
+        self.state = State::Aborted;
+        self.deadline = None;
+        self.next_retry = None;
+        if self.key_share_made {
+            self.ask(CeremonyEffect::EraseKeyShare);
+        }
+        let evidence = core::mem::take(&mut self.evidence);
+        self.ask(CeremonyEffect::Abort(Box::new(AbortReport { reason, stage, evidence })));
+    }
+
+    fn complete(&mut self, key: Finished, certificate: FinishCertificate) {
+        let Some(key_share) = &key.key_share else {
+            let detail = NO_KEY_SHARE.to_owned();
+            return self.fail(self.stage(), AbortReason::Local { detail });
+        };
+        let outcome = Outcome { key_set: key_share.origin().key_set, certificate };
+        self.state = State::Completed(key);
+        self.deadline = None;
+        self.next_retry = None;
+        self.ask(CeremonyEffect::Complete(Box::new(outcome)));
+    }
+}

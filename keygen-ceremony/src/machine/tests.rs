@@ -1,0 +1,291 @@
+//! A stage that is left erases what it held, and an input that does not belong to a stage changes
+//! nothing. Whole ceremonies, with faults, are in the `tests` crate.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use veil_committee::prf::SetKey;
+use veil_committee_machine::{Effect, Machine, Verdict};
+use veil_protocol_spec::{
+    Attempt, Blake3Digest, Committee, Epoch, ParticipantIndex, Wire,
+    ceremony::{AbortReason, Bytes, CeremonyMessage, CeremonyParameters, ChunkId, Round, Stream},
+    identity::SecretIdentity,
+};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
+
+use super::{
+    Ceremony,
+    interface::{CeremonyEffect, CommitPoint, Stage},
+    state::State,
+};
+use crate::{
+    chunks::Chunk,
+    engine::{BitStream, BodyOpener, BodyStream, OpenBitsError},
+    keyset::{ParameterSet, Section, SectionBody},
+    seed::CeremonySeed,
+    setup::{Setup, Skip, Timing},
+    shares::{bits::DeriveError, keys::StreamKeys, opening::InconsistentShares},
+    store::MemoryStore,
+    transcript::FinishCertificate,
+};
+
+const TIMING: Timing = Timing { round: 10_000, retry: 1_000 };
+
+/// Four members whose messages arrive in order and at once.
+struct Members {
+    machines: Vec<Ceremony>,
+    queue: VecDeque<(ParticipantIndex, ParticipantIndex, Arc<[u8]>)>,
+    certificate: Option<Box<FinishCertificate>>,
+}
+
+impl Members {
+    fn new() -> Self {
+        let (committee, params) = (Committee::ALL[1], ParameterSet::insecure_test());
+        let identities: Vec<_> = committee
+            .participants()
+            .map(|j| SecretIdentity::from_bytes(&[j.get(); 32]).unwrap())
+            .collect();
+        let parameters = CeremonyParameters {
+            committee,
+            parameters: params.name().to_owned(),
+            parameters_digest: params.digest(),
+            roster: identities.iter().map(SecretIdentity::public).collect(),
+            epoch: Epoch(0),
+            context: [7; 32],
+        };
+        let machine = |(seed, identity): (u8, &SecretIdentity)| {
+            let (parameters, params) = (parameters.clone(), params.clone());
+            let setup = Setup::new(parameters, params, Attempt(0), identity, TIMING).unwrap();
+            let store = Box::<MemoryStore>::default();
+            let seed = CeremonySeed::new([seed; 32]);
+            Ceremony::new(Arc::new(setup), identity.clone(), seed, store, 0)
+        };
+        let machines = (100..).zip(&identities).map(machine).collect();
+        Self { machines, queue: VecDeque::new(), certificate: None }
+    }
+
+    fn first(&mut self) -> &mut Ceremony {
+        &mut self.machines[0]
+    }
+
+    /// One message, or a piece of work of each member, or the commit point's decision. `false` when
+    /// nothing is left to do.
+    fn step(&mut self) -> bool {
+        let mut worked = false;
+        if let Some((from, to, bytes)) = self.queue.pop_front() {
+            let _ = self.machines[to.position()].handle(from, &bytes, 0);
+            worked = true;
+        } else {
+            self.machines.iter_mut().for_each(|machine| worked |= machine.work(0));
+        }
+        for machine in &mut self.machines {
+            let me = machine.participant();
+            while let Some(effect) = machine.poll_effect() {
+                match effect {
+                    Effect::Send { to, bytes } => self.queue.push_back((me, to, bytes)),
+                    Effect::Broadcast(bytes) => {
+                        let others = machine.setup.others();
+                        self.queue.extend(others.map(|to| (me, to, Arc::clone(&bytes))));
+                    }
+                    Effect::Special(CeremonyEffect::Publish(certificate)) => {
+                        self.certificate = Some(certificate);
+                    }
+                    Effect::Persist { .. } | Effect::Special(_) => {}
+                }
+            }
+        }
+        worked || !self.queue.is_empty()
+    }
+
+    /// Goes on until the first member is in a stage.
+    fn until(mut self, stage: impl Fn(Stage) -> bool) -> Self {
+        while !stage(self.first().stage()) {
+            if !self.step() {
+                let certificate = self.certificate.take().expect("the stage is never entered");
+                let decision = CommitPoint::Published(certificate);
+                self.machines.iter_mut().for_each(|m| m.handle_commit_point(decision.clone()));
+            }
+        }
+        self
+    }
+}
+
+/// Stands in the place of shares, and counts how often it is dropped.
+struct Probe(Arc<AtomicUsize>);
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl BitStream for Probe {
+    fn chunk(&self, _: &Chunk) -> Vec<u8> {
+        unreachable!("the stage is left")
+    }
+    fn open(&mut self, _: &Chunk, _: &[&[u8]]) -> Result<(), OpenBitsError> {
+        unreachable!("the stage is left")
+    }
+    fn derive_keys(
+        self: Box<Self>,
+        _: &StreamKeys,
+        _: &[u8; 32],
+    ) -> Result<Box<dyn BodyStream>, DeriveError> {
+        unreachable!("the stage is left")
+    }
+}
+
+impl BodyStream for Probe {
+    fn chunk(&self, _: &Chunk) -> Vec<u8> {
+        unreachable!("the stage is left")
+    }
+    fn finish(self: Box<Self>) -> Box<dyn BodyOpener> {
+        unreachable!("the stage is left")
+    }
+}
+
+impl BodyOpener for Probe {
+    fn open(
+        &self,
+        _: &Section,
+        _: &Chunk,
+        _: &[&[u8]],
+        _: &mut SectionBody,
+    ) -> Result<(), InconsistentShares> {
+        unreachable!("the stage is left")
+    }
+    fn into_squash_share(self: Box<Self>) -> Zeroizing<Vec<u128>> {
+        unreachable!("the stage is left")
+    }
+}
+
+/// Puts a probe in the place of the stage's shares; `false` if it holds none.
+fn plant(state: &mut State, dropped: &Arc<AtomicUsize>) -> bool {
+    let probe = Box::new(Probe(Arc::clone(dropped)));
+    match state {
+        State::ProduceBits(_, secrets)
+        | State::BitsRoot(secrets)
+        | State::BitsRootEcho(secrets)
+        | State::OpenBits(_, secrets) => secrets.stream = probe,
+        State::ProduceBodies(_, secrets) => secrets.stream = probe,
+        State::BodiesRoot(secrets)
+        | State::BodiesRootEcho(secrets)
+        | State::OpenBodies(_, _, secrets)
+        | State::Assemble(_, secrets) => secrets.opener = probe,
+        _ => return false,
+    }
+    true
+}
+
+#[test]
+fn an_abort_and_a_drop_erase_the_shares_of_every_stage() {
+    let streams = [Stream::Bits, Stream::Bodies];
+    let stages = streams
+        .iter()
+        .flat_map(|stream| [Stage::Produce(*stream, 0), Stage::Produce(*stream, 1)])
+        .chain(streams.iter().flat_map(|stream| [Stage::Open(*stream, 0), Stage::Open(*stream, 1)]))
+        .chain(streams.iter().map(|stream| Stage::Collect(stream.root_round())))
+        .chain([Stage::Collect(Round::BitsRootEcho), Stage::Collect(Round::BodiesRootEcho)])
+        .chain([Stage::Assemble]);
+    for stage in stages {
+        for abort in [true, false] {
+            let dropped = Arc::new(AtomicUsize::new(0));
+            let mut members = Members::new().until(|now| now == stage);
+            assert!(plant(&mut members.first().state, &dropped), "{stage:?}");
+            assert_eq!(dropped.load(Ordering::Relaxed), 0, "{stage:?}");
+            if abort {
+                members.first().handle_commit_point(CommitPoint::Expired);
+                assert!(matches!(members.first().state, State::Aborted), "{stage:?}");
+            } else {
+                drop(members);
+            }
+            assert_eq!(dropped.load(Ordering::Relaxed), 1, "{stage:?}");
+        }
+    }
+}
+
+/// The attempt that expires after FINISH leaves no key share in the machine either.
+#[test]
+fn an_attempt_that_expires_gives_its_key_share_up() {
+    for stage in [Stage::Collect(Round::Prove), Stage::Collect(Round::Finish)] {
+        let mut members = Members::new().until(|now| now == stage);
+        let first = members.first();
+        let key_share = Arc::downgrade(first.key_share().unwrap());
+        while first.poll_effect().is_some() {}
+        first.handle_commit_point(CommitPoint::Expired);
+        let effects: Vec<_> = core::iter::from_fn(|| first.poll_effect()).collect();
+        let erases = |effect: &Effect<_, _>| {
+            matches!(effect, Effect::Special(CeremonyEffect::EraseKeyShare))
+        };
+        assert!(effects.iter().any(erases), "{stage:?}");
+        drop(effects);
+        assert!(key_share.upgrade().is_none(), "{stage:?}");
+        assert!(first.key_share().is_none() && first.key_set().is_none());
+    }
+}
+
+/// What the early stages hold erases itself; the compiler checks it.
+#[test]
+fn seeds_and_keys_are_zeroized_on_drop() {
+    const fn is_erased<T: ZeroizeOnDrop>() {}
+    is_erased::<CeremonySeed>();
+    is_erased::<SetKey>();
+    is_erased::<Zeroizing<Vec<u128>>>();
+}
+
+/// In every stage: nothing that belongs to another one has an effect.
+#[test]
+fn untimely_inputs_change_nothing() {
+    let mut members = Members::new();
+    let mut seen = Vec::new();
+    loop {
+        let stage = members.first().stage();
+        if seen.last() != Some(&stage) {
+            seen.push(stage);
+            refuse_untimely_inputs(members.first());
+        }
+        if stage == Stage::Completed {
+            break;
+        }
+        members = members.until(|now| now != stage);
+    }
+    assert!(seen.len() > 18, "{seen:?}");
+}
+
+fn refuse_untimely_inputs(machine: &mut Ceremony) {
+    let (stage, peer) = (machine.stage(), ParticipantIndex::new(2).unwrap());
+    let (ceremony, attempt) = (machine.setup.id, machine.setup.attempt);
+    let closed = match stage {
+        Stage::Open(Stream::Bits, _) => Stream::Bodies,
+        _ => Stream::Bits,
+    };
+    let id = |stream, index| ChunkId { ceremony, attempt, stream, sender: peer, index };
+    let chunk = |id| CeremonyMessage::Chunk { id, bytes: Bytes(vec![1; 32]) };
+    let mut given = |message: CeremonyMessage| machine.handle(peer, &message.to_wire(), 0);
+    if !matches!(stage, Stage::Open(Stream::Bodies, _)) {
+        assert_eq!(given(chunk(id(closed, 0))), Verdict::Skip(Skip::NotWanted), "{stage:?}");
+    }
+    let beyond = chunk(id(Stream::Bodies, u32::MAX));
+    assert_eq!(given(beyond), Verdict::Skip(Skip::NotWanted), "{stage:?}");
+    let unknown = CeremonyMessage::ChunkRequest(id(Stream::Bits, u32::MAX));
+    assert_eq!(given(unknown), Verdict::Skip(Skip::NotHere), "{stage:?}");
+    let sender = ParticipantIndex::new(3).unwrap();
+    let abort = CeremonyMessage::Request { ceremony, attempt, round: Round::Abort, sender };
+    assert_eq!(given(abort), Verdict::Skip(Skip::NotHere), "{stage:?}");
+    machine.handle_timeout(0);
+    let (root, signatures) = (Blake3Digest([1; 32]), Vec::new());
+    let forged = FinishCertificate { ceremony, attempt, root, signatures };
+    machine.handle_commit_point(CommitPoint::Published(Box::new(forged)));
+    if machine.has_ended() {
+        machine.handle_commit_point(CommitPoint::Expired);
+        machine.abort(AbortReason::Expired);
+        assert!(!machine.work(0));
+    }
+    assert!(machine.poll_effect().is_none(), "{stage:?}");
+    assert_eq!(machine.stage(), stage);
+}

@@ -1,0 +1,127 @@
+//! Why a member has no key, or not yet.
+
+use std::{io, path::PathBuf};
+
+use veil_committee::{frost::SigningError, key_share::KeyShareError};
+use veil_keygen_ceremony::{
+    machine::{AbortReport, ResumeError},
+    setup::SetupError,
+};
+use veil_node_driver::DriverError;
+use veil_node_storage::{data_dir::DataDirError, journal::JournalError, keystore::KeystoreError};
+use veil_protocol_spec::{Attempt, Epoch};
+
+use crate::{
+    commit_point::{AttemptStatus, CommitPointError},
+    preflight::Preflight,
+};
+
+/// Why a member has no key, or not yet.
+#[derive(Debug, thiserror::Error)]
+pub enum CeremonyError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// A journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A secret, or a file beside it.
+    #[error(transparent)]
+    Keystore(#[from] KeystoreError),
+    /// Other files.
+    #[error("{path}: {source}")]
+    Files {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The chain.
+    #[error(transparent)]
+    Chain(#[from] CommitPointError),
+    /// The proposal is not one to take part in.
+    #[error("the proposed ceremony is refused: {0}")]
+    Proposal(String),
+    /// The setup that the proposal gives.
+    #[error("the proposed ceremony is refused: {0}")]
+    Setup(#[from] SetupError),
+    /// It is decided already.
+    #[error(
+        "attempt {attempt} of epoch {epoch} is over ({status:?}); the cluster's admin runs `veil ceremony propose` for the next one"
+    )]
+    OutOfDate {
+        /// The epoch.
+        epoch: Epoch,
+        /// The attempt.
+        attempt: Attempt,
+        /// Where it stands.
+        status: AttemptStatus,
+    },
+    /// The folder belongs to another proposal with the same numbers.
+    #[error(
+        "{0} is of another ceremony with the same epoch and attempt (the chain was set back, or the roster changed); move it away to take part in this one"
+    )]
+    OtherProposal(PathBuf),
+    /// Somebody cannot take part.
+    #[error("not everybody is ready; nothing was started:\n{0}")]
+    Preflight(Preflight),
+    /// The records do not allow to go on.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// The driver stopped.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The attempt made no key.
+    #[error(
+        "the attempt made no key: {}; its share was destroyed. `veil ceremony propose` starts the next one",
+        .0.reason
+    )]
+    Aborted(Box<AbortReport>),
+    /// There is a key that this member has no share of.
+    #[error(
+        "the epoch's key was published, but this data directory holds no part of that ceremony: use the directory that took part, or restore it from backup"
+    )]
+    PublishedWithoutMe,
+    /// The chain has another transcript than this member.
+    #[error(
+        "the chain published another transcript than this member signed; do not use the key share, and keep the data directory as evidence"
+    )]
+    OtherTranscript,
+    /// FINISH was signed, but the share is not there.
+    #[error(
+        "FINISH was signed but the key share is missing: restore the data directory from backup"
+    )]
+    NoKeyShare,
+    /// The key share.
+    #[error(transparent)]
+    KeyShare(KeyShareError),
+    /// A second publication for one attempt.
+    #[error(
+        "{0} holds another publication that this member signed in this attempt; it signs no second one"
+    )]
+    OtherPublication(PathBuf),
+    /// The publication's reference string was made by one party.
+    #[error(
+        "the reference string was made by one party, which could forge proofs with it; this member signs such a publication only with committee.insecure_reference_string = true"
+    )]
+    InsecureReferenceString,
+    /// The key is published, and what its telemetry proofs rest on is not here.
+    #[error(
+        "the key is published, but the reference string {0} is missing or damaged (see the log); remove the file and run `veil ceremony join` again while participant 1 is there"
+    )]
+    NoReferenceString(PathBuf),
+    /// The proof of possession.
+    #[error("the proof of possession: {0}")]
+    Signing(#[from] SigningError),
+    /// Told to stop.
+    #[error("stopped before the attempt was decided; `veil ceremony join` goes on with it")]
+    Interrupted,
+}
+
+impl CeremonyError {
+    /// Whether the attempt is over while the next one may succeed.
+    #[must_use]
+    pub const fn ends_attempt(&self) -> bool {
+        matches!(self, Self::Aborted(_) | Self::OutOfDate { .. })
+    }
+}

@@ -1,0 +1,356 @@
+//! What a member has of an attempt on disk, in `ceremony/epoch-<e>-attempt-<a>` of its data
+//! directory:
+//!
+//! | file | what |
+//! |---|---|
+//! | `parameters.bin` | what the members agreed on; another proposal under the same numbers is refused |
+//! | `seed.age` | the seed, encrypted; destroyed at FINISH |
+//! | `seed-erased` | says that the seed was destroyed |
+//! | `journal.redb` | messages taken and sent |
+//! | `shares/` | share streams of all members |
+//! | `keyset.bin`, `key-share-<j>.age` | the key set; this member's share of the key, encrypted |
+//! | `publication.bin` | the one publication this member signed |
+//! | `nonces.redb`, `restarts` | of the proof of possession |
+//! | `reference-string.bin`, `reference-string.json` | what telemetry proofs rest on; its name |
+//! | `transcript.bin` | every broadcast message, once the key is valid |
+//! | `aborted/messages-<j>.bin` | after an abort: the messages this member holds, as evidence |
+//!
+//! `veil ceremony verify` takes the folder of a completed attempt: a member has opened everybody's
+//! streams, so nothing is missing.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rand::{RngCore, rngs::OsRng};
+use serde::{Deserialize, Serialize};
+use tfhe::xof_key_set::CompressedXofKeySet;
+use veil_committee::key_share::KeyShare;
+use veil_keygen_ceremony::{keyset::write_key_set, seed::CeremonySeed, transcript::Transcript};
+use veil_node_storage::{
+    durable::{erase_file, replace, write_new, write_new_with},
+    keystore::{KeystoreError, Passphrase, read_secret, write_key_share, write_secret},
+};
+use veil_protocol_spec::{
+    Attempt, Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, Wire,
+    ceremony::CeremonyParameters,
+    publication::{Publication, ReferenceString},
+};
+use zeroize::Zeroizing;
+
+use crate::error::CeremonyError;
+
+/// The files of one attempt.
+#[derive(Clone, Debug)]
+pub(crate) struct AttemptFolder {
+    path: PathBuf,
+    me: ParticipantIndex,
+}
+
+/// A key that this member holds a share of, as recorded when the chain said that it is valid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FinishedKey {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The attempt that made it.
+    pub attempt: Attempt,
+    /// This participant.
+    pub participant: ParticipantIndex,
+    /// The key set.
+    pub key_set: KeySetDigest,
+    /// Root of the transcript.
+    pub transcript_root: Blake3Digest,
+    /// What telemetry proofs rest on.
+    pub reference_string: ReferenceString,
+    /// The attempt's folder.
+    pub folder: PathBuf,
+}
+
+impl FinishedKey {
+    fn file(data_dir: &Path, epoch: Epoch) -> PathBuf {
+        data_dir.join("ceremony").join(format!("epoch-{epoch}.json"))
+    }
+
+    /// The key of an epoch, if this member took part in its ceremony and saw it end.
+    ///
+    /// # Errors
+    /// What the system says; `InvalidData` for a damaged file.
+    pub fn load(data_dir: &Path, epoch: Epoch) -> io::Result<Option<Self>> {
+        match fs::read(Self::file(data_dir, epoch)) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(io::Error::from)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn save(&self, data_dir: &Path) -> io::Result<()> {
+        let text = serde_json::to_vec_pretty(self).map_err(io::Error::from)?;
+        replace(&Self::file(data_dir, self.epoch), &text)
+    }
+
+    /// The key set, `tfhe` safe serialization.
+    #[must_use]
+    pub fn key_set_file(&self) -> PathBuf {
+        self.folder.join("keyset.bin")
+    }
+
+    /// The key share, encrypted.
+    #[must_use]
+    pub fn key_share_file(&self) -> PathBuf {
+        self.folder.join(format!("key-share-{}.age", self.participant))
+    }
+
+    /// The transcript.
+    #[must_use]
+    pub fn transcript_file(&self) -> PathBuf {
+        self.folder.join("transcript.bin")
+    }
+
+    /// The reference string.
+    #[must_use]
+    pub fn reference_string_file(&self) -> PathBuf {
+        self.folder.join("reference-string.bin")
+    }
+}
+
+fn files(path: &Path) -> impl FnOnce(io::Error) -> CeremonyError {
+    let path = path.to_owned();
+    move |source| CeremonyError::Files { path, source }
+}
+
+impl AttemptFolder {
+    pub(crate) fn of(
+        data_dir: &Path,
+        epoch: Epoch,
+        attempt: Attempt,
+        me: ParticipantIndex,
+    ) -> Self {
+        let name = format!("epoch-{epoch}-attempt-{attempt}");
+        Self { path: data_dir.join("ceremony").join(name), me }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn exists(&self) -> bool {
+        self.path.is_dir()
+    }
+
+    /// Makes the folder, or checks that it belongs to the same proposal.
+    pub(crate) fn prepare(&self, parameters: &CeremonyParameters) -> Result<(), CeremonyError> {
+        fs::create_dir_all(&self.path).map_err(files(&self.path))?;
+        let path = self.path.join("parameters.bin");
+        match fs::read(&path) {
+            Ok(bytes) if bytes == parameters.to_wire() => Ok(()),
+            Ok(_) => Err(CeremonyError::OtherProposal(self.path.clone())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                write_new(&path, 0o644, &parameters.to_wire()).map_err(KeystoreError::from)?;
+                Ok(())
+            }
+            Err(error) => Err(files(&path)(error)),
+        }
+    }
+
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.path.join("journal.redb")
+    }
+
+    pub(crate) fn nonces(&self) -> PathBuf {
+        self.path.join("nonces.redb")
+    }
+
+    pub(crate) fn shares(&self) -> PathBuf {
+        self.path.join("shares")
+    }
+
+    pub(crate) fn reference_string(&self) -> PathBuf {
+        self.path.join("reference-string.bin")
+    }
+
+    /// Records which reference string this member has, before it signs a publication with it: once
+    /// the key is published, nobody may be left to ask.
+    pub(crate) fn name_reference_string(&self, named: &ReferenceString) -> io::Result<()> {
+        let text = serde_json::to_vec_pretty(named).map_err(io::Error::from)?;
+        replace(&self.reference_string_name(), &text)
+    }
+
+    /// What [`Self::name_reference_string`] recorded.
+    pub(crate) fn named_reference_string(&self) -> io::Result<Option<ReferenceString>> {
+        match fs::read(self.reference_string_name()) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(io::Error::from)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn reference_string_name(&self) -> PathBuf {
+        self.path.join("reference-string.json")
+    }
+
+    fn seed_file(&self) -> PathBuf {
+        self.path.join("seed.age")
+    }
+
+    fn key_share_file(&self) -> PathBuf {
+        self.path.join(format!("key-share-{}.age", self.me))
+    }
+
+    /// "The seed is persisted before the first send": the stored one, or a fresh one from the
+    /// operating system, stored.
+    pub(crate) fn seed(&self, passphrase: &Passphrase) -> Result<CeremonySeed, CeremonyError> {
+        if let Some(seed) = self.stored_seed(passphrase)? {
+            return Ok(seed);
+        }
+        let mut bytes = Zeroizing::new([0; 32]);
+        OsRng.fill_bytes(&mut *bytes);
+        write_secret(&self.seed_file(), &*bytes, passphrase)?;
+        Ok(CeremonySeed::new(*bytes))
+    }
+
+    pub(crate) fn stored_seed(
+        &self,
+        passphrase: &Passphrase,
+    ) -> Result<Option<CeremonySeed>, CeremonyError> {
+        let path = self.seed_file();
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = read_secret(&path, passphrase)?;
+        let bytes: [u8; 32] = bytes.as_slice().try_into().map_err(|_| KeystoreError::Decrypt {
+            path,
+            detail: "it holds no ceremony seed".to_owned(),
+        })?;
+        Ok(Some(CeremonySeed::new(bytes)))
+    }
+
+    /// Leaves a mark, so that a lost journal does not make this member begin anew with other
+    /// messages than it has sent.
+    pub(crate) fn erase_seed(&self) -> io::Result<()> {
+        replace(&self.erased_mark(), b"")?;
+        erase_file(&self.seed_file())
+    }
+
+    pub(crate) fn seed_is_erased(&self) -> bool {
+        self.erased_mark().exists()
+    }
+
+    fn erased_mark(&self) -> PathBuf {
+        self.path.join("seed-erased")
+    }
+
+    pub(crate) fn erase_key_share(&self) -> io::Result<()> {
+        erase_file(&self.key_share_file())
+    }
+
+    /// The key set goes to disk before FINISH is signed. One that is there is of a former life,
+    /// which did not sign.
+    pub(crate) fn write_key_set(&self, key_set: &CompressedXofKeySet) -> Result<(), KeystoreError> {
+        let path = self.path.join("keyset.bin");
+        remove(&path)?;
+        write_new_with(&path, 0o644, |file| {
+            let mut buffered = io::BufWriter::with_capacity(1 << 20, file);
+            write_key_set(key_set, &mut buffered).map_err(io::Error::other)?;
+            buffered.flush()
+        })?;
+        Ok(())
+    }
+
+    /// As [`Self::write_key_set`].
+    pub(crate) fn write_key_share(
+        &self,
+        share: &KeyShare,
+        passphrase: &Passphrase,
+    ) -> Result<(), KeystoreError> {
+        let path = self.key_share_file();
+        remove(&path)?;
+        write_key_share(&path, share, passphrase)
+    }
+
+    pub(crate) fn key_share(
+        &self,
+        passphrase: &Passphrase,
+    ) -> Result<Option<KeyShare>, KeystoreError> {
+        let path = self.key_share_file();
+        if path.exists() {
+            veil_node_storage::keystore::read_key_share(&path, passphrase).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    pub(crate) fn write_transcript(&self, transcript: &Transcript) -> Result<(), KeystoreError> {
+        let path = self.path.join("transcript.bin");
+        remove(&path)?;
+        Ok(write_new(&path, 0o644, &transcript.to_wire())?)
+    }
+
+    pub(crate) fn write_evidence(&self, transcript: &Transcript) -> Result<(), KeystoreError> {
+        let folder = self.path.join("aborted");
+        let path = folder.join(format!("messages-{}.bin", self.me));
+        fs::create_dir_all(&folder).map_err(|source| KeystoreError::Io { path: folder, source })?;
+        remove(&path)?;
+        Ok(write_new(&path, 0o644, &transcript.to_wire())?)
+    }
+
+    /// Records the publication that this member is about to sign; it signs no other in this attempt.
+    pub(crate) fn bind_publication(&self, publication: &Publication) -> Result<(), CeremonyError> {
+        let path = self.path.join("publication.bin");
+        match fs::read(&path) {
+            Ok(bytes) if bytes == publication.to_wire() => Ok(()),
+            Ok(_) => Err(CeremonyError::OtherPublication(path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                write_new(&path, 0o644, &publication.to_wire()).map_err(KeystoreError::from)?;
+                Ok(())
+            }
+            Err(error) => Err(files(&path)(error)),
+        }
+    }
+
+    /// Counts the lives of this member in the attempt.
+    pub(crate) fn count_start(&self) -> Result<u32, CeremonyError> {
+        let path = self.path.join("restarts");
+        let starts = match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse::<u32>().unwrap_or(u32::MAX / 2).saturating_add(1),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(files(&path)(error)),
+        };
+        replace(&path, starts.to_string().as_bytes()).map_err(files(&path))?;
+        Ok(starts)
+    }
+
+    /// After an attempt that made no key: nothing secret of it stays.
+    pub(crate) fn erase_secrets(&self) -> io::Result<()> {
+        self.erase_seed()?;
+        self.erase_key_share()
+    }
+
+    pub(crate) fn open_shares(
+        &self,
+        setup: &veil_keygen_ceremony::setup::Setup,
+    ) -> Result<crate::offline::share_files::MemberShareFiles, CeremonyError> {
+        let folder = self.shares();
+        let files_ = crate::offline::share_files::ShareFiles::open_or_create(
+            &folder,
+            setup.committee(),
+            setup.plan(),
+        )
+        .map_err(files(&folder))?;
+        // Chunks from before a restart count, since the machine compares what it reads with the
+        // signed roots; its own it computes again.
+        Ok(Arc::clone(&files_).reader())
+    }
+}
+
+fn remove(path: &Path) -> Result<(), KeystoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(KeystoreError::Io { path: path.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}

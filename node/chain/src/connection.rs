@@ -1,0 +1,156 @@
+//! The handle on the chain: connecting, checking, reading.
+
+use std::sync::Arc;
+
+use alloy::{primitives::B256, rpc::types::BlockId};
+use tokio::sync::watch;
+use veil_protocol_spec::{
+    Address, ChainId, ClusterId,
+    scheduling::{BlockRef, ClusterScope},
+};
+
+use crate::{
+    account::Account,
+    config::ChainConfig,
+    contracts::Contracts,
+    endpoints::EndpointStatus,
+    error::ChainError,
+    key::AccountKey,
+    registrations::Registrations,
+    rpc::{Rpc, reference},
+    watch::Watcher,
+};
+
+/// A handle on the contracts of one directory. Clones share the connection and the account's
+/// transaction count.
+#[derive(Clone)]
+pub struct Chain {
+    pub(crate) rpc: Rpc,
+    pub(crate) contracts: Contracts,
+    pub(crate) account: Option<Arc<Account>>,
+    pub(crate) registrations: Arc<Registrations>,
+    watcher: Arc<Watcher>,
+}
+
+impl core::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Chain")
+            .field("rpc", &self.rpc.config.rpc)
+            .field("chain_id", &self.rpc.chain_id)
+            .field("directory", &self.contracts.directory)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Chain {
+    /// Connects and checks that the directory names contracts that this build speaks.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn connect(config: ChainConfig) -> Result<Self, ChainError> {
+        let rpc = Rpc::connect(&config).await?;
+        let contracts = rpc.contracts(config.directory).await?;
+        Ok(Self::assemble(rpc, contracts, config.key))
+    }
+
+    pub(crate) fn assemble(rpc: Rpc, contracts: Contracts, key: Option<AccountKey>) -> Self {
+        let account = key.map(|key| Arc::new(Account::new(key)));
+        let watcher = Arc::new(Watcher::start(rpc.clone()));
+        Self { rpc, contracts, account, registrations: Arc::default(), watcher }
+    }
+
+    /// The same connection with another account.
+    #[must_use]
+    pub fn with_key(&self, key: AccountKey) -> Self {
+        Self { account: Some(Arc::new(Account::new(key))), ..self.clone() }
+    }
+
+    /// The same connection, reading the contracts as of one block, by its hash: nodes that read at
+    /// the same block read the same.
+    #[must_use]
+    pub fn at(&self, block: BlockRef) -> Self {
+        let mut reading = self.clone();
+        reading.rpc.at = BlockId::hash(B256::from(block.hash.0));
+        reading.rpc.at_block = Some(block);
+        reading
+    }
+
+    /// Whether this node's chain holds the block.
+    ///
+    /// # Errors
+    /// [`ChainError::UnknownBlock`] if it has another one of that number, or none yet.
+    pub async fn check_block(&self, block: BlockRef) -> Result<(), ChainError> {
+        self.rpc.check_block(block).await
+    }
+
+    /// The chain's EIP-155 id.
+    #[must_use]
+    pub const fn chain_id(&self) -> ChainId {
+        self.rpc.chain_id
+    }
+
+    /// The contracts' addresses.
+    #[must_use]
+    pub const fn contracts(&self) -> &Contracts {
+        &self.contracts
+    }
+
+    /// The scope that messages and signatures of a cluster name.
+    #[must_use]
+    pub const fn scope(&self, cluster: ClusterId) -> ClusterScope {
+        ClusterScope { chain_id: self.rpc.chain_id, contract: self.contracts.directory, cluster }
+    }
+
+    /// The account that sends this handle's transactions.
+    #[must_use]
+    pub fn account(&self) -> Option<Address> {
+        self.account.as_ref().map(|account| account.address())
+    }
+
+    /// The state of the endpoints, in the order of configuration.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<EndpointStatus> {
+        self.rpc.endpoints.status()
+    }
+
+    /// Blocks on top of a block before callers act on it ([`ChainConfig::depth`]).
+    #[must_use]
+    pub fn depth(&self) -> u64 {
+        self.rpc.depth()
+    }
+
+    /// The last block seen. It changes with every new block, and when the last one is replaced, as long
+    /// as a clone of this handle lives. After a change, what was read before may be out of date.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<BlockRef> {
+        self.watcher.subscribe()
+    }
+
+    /// The last block and its time (Unix, seconds).
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn block(&self) -> Result<(BlockRef, u64), ChainError> {
+        let block = self.rpc.latest().await?;
+        Ok((reference(&block), block.header.timestamp))
+    }
+
+    /// The last block that is deep enough to act on ([`ChainConfig::depth`]).
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn settled(&self) -> Result<BlockRef, ChainError> {
+        let last = self.rpc.latest().await?;
+        let depth = self.rpc.depth();
+        if depth == 0 {
+            return Ok(reference(&last));
+        }
+        let number = last.header.number.saturating_sub(depth);
+        let found = self.rpc.block(number).await?;
+        found.as_ref().map(reference).ok_or(ChainError::Unexpected("a chain with a gap"))
+    }
+
+    pub(crate) fn check_scope(&self, scope: &ClusterScope) -> Result<(), ChainError> {
+        if *scope == self.scope(scope.cluster) { Ok(()) } else { Err(ChainError::OtherScope) }
+    }
+}

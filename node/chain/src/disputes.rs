@@ -1,0 +1,130 @@
+//! Disputes: proofs that a member or a group signed two certificates of one slot.
+
+use alloy::{primitives::U256, providers::DynProvider};
+use veil_contracts::disputes::{
+    Disputes::{self, DisputesInstance},
+    IAssignmentAnchor::Certificate,
+    IDisputes::Vote,
+    IVeilContract::{CompactSignature, FrostSignature, Point},
+};
+use veil_protocol_spec::{
+    Address, ClusterId, Epoch, PeerIdHash, PublicIdentity, Signature,
+    scheduling::AssignmentCertificate,
+};
+
+use crate::{
+    address::evm,
+    certificate::certificate_arguments,
+    connection::Chain,
+    error::ChainError,
+    point::{Coordinates, FrostParts, compact},
+    typed::CertificateVote,
+    types::Mined,
+};
+
+type Contract = DisputesInstance<DynProvider>;
+
+impl Chain {
+    fn disputes(&self) -> Contract {
+        Disputes::new(evm(self.contracts.disputes), self.rpc.provider.clone())
+    }
+
+    /// Proves that a member voted for two certificates of one slot. The member loses stake, of which this
+    /// account may claim a part.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn report_equivocation(
+        &self,
+        (vote, signature): (&CertificateVote, &Signature),
+        (other, other_signature): (&CertificateVote, &Signature),
+        member: &PublicIdentity,
+    ) -> Result<Mined, ChainError> {
+        self.check_scope(&vote.scope)?;
+        let Coordinates { x, y } = Coordinates::of(member)?;
+        let signed = |vote: &CertificateVote, signature| {
+            compact(member, &vote.digest(), signature).map(|(r, vs)| CompactSignature { r, vs })
+        };
+        let arguments = Vote {
+            cluster: vote.scope.cluster.0.into(),
+            epoch: vote.epoch.0,
+            slot: vote.slot.0,
+            certificate: vote.certificate.0.into(),
+        };
+        let request = self
+            .disputes()
+            .reportEquivocation(
+                arguments,
+                other.certificate.0.into(),
+                Point { x, y },
+                signed(vote, signature)?,
+                signed(other, other_signature)?,
+            )
+            .into_transaction_request();
+        self.transact("the report of an equivocation", request).await
+    }
+
+    /// Proves that a group signed two certificates of one slot, which suspends the group.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn report_group_equivocation(
+        &self,
+        one: &AssignmentCertificate,
+        other: &AssignmentCertificate,
+    ) -> Result<Mined, ChainError> {
+        let (a, signature_a) = self.signed(one)?;
+        let (b, signature_b) = self.signed(other)?;
+        let request = self
+            .disputes()
+            .reportGroupEquivocation(a, signature_a, b, signature_b)
+            .into_transaction_request();
+        self.transact("the report of an equivocation", request).await
+    }
+
+    fn signed(
+        &self,
+        certificate: &AssignmentCertificate,
+    ) -> Result<(Certificate, FrostSignature), ChainError> {
+        let body = &certificate.body;
+        self.check_scope(&body.binding.scope)?;
+        let FrostParts { rx, ry, z } = FrostParts::of(&certificate.signature)?;
+        let arguments = certificate_arguments!(Certificate, body);
+        Ok((arguments, FrostSignature { rx, ry, z }))
+    }
+
+    /// What a member has lost in an epoch, in wei.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn lost_stake(
+        &self,
+        cluster: ClusterId,
+        epoch: Epoch,
+        peer: PeerIdHash,
+    ) -> Result<U256, ChainError> {
+        let contract = self.disputes();
+        let call =
+            || async { contract.lostBy(cluster.0.into(), epoch.0, peer.0.into()).call().await };
+        self.rpc.call("a member's losses", call).await
+    }
+
+    /// What an account may claim of rewards, bonds and slashed stake, in wei.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn claimable(&self, account: Address) -> Result<U256, ChainError> {
+        let contract = self.disputes();
+        let call = || async { contract.owedTo(evm(account)).call().await };
+        self.rpc.call("what an account may claim", call).await
+    }
+
+    /// Pays an account what it may claim.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn claim(&self, account: Address) -> Result<Mined, ChainError> {
+        let request = self.disputes().claim(evm(account)).into_transaction_request();
+        self.transact("a claim", request).await
+    }
+}

@@ -1,0 +1,124 @@
+//! The contracts' custom errors as sentences with the next step.
+
+mod committees;
+mod governance;
+mod nodes;
+mod words;
+mod work;
+
+use core::fmt;
+
+use alloy::sol_types::SolInterface;
+use veil_contracts::{
+    assignment_anchor::AssignmentAnchor::AssignmentAnchorErrors as Anchor,
+    checkpoint_channel::CheckpointChannel::CheckpointChannelErrors as Checkpoints,
+    committee_election::CommitteeElection::CommitteeElectionErrors as Election,
+    directory::Directory::DirectoryErrors as Directory,
+    disputes::Disputes::DisputesErrors as Disputes, job_board::JobBoard::JobBoardErrors as Jobs,
+    key_ceremony::KeyCeremony::KeyCeremonyErrors as Ceremony,
+    node_registry::NodeRegistry::NodeRegistryErrors as Registry,
+    policy_registry::PolicyRegistry::PolicyRegistryErrors as Policy,
+    timelock::Timelock::TimelockErrors as Timelock,
+};
+use veil_protocol_spec::hex;
+
+use self::{
+    committees::{ceremony, disputes, election},
+    governance::{directory, policy, timelock},
+    nodes::registry,
+    work::{anchor, checkpoints, jobs},
+};
+
+/// Why a contract refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The node registry.
+    Registry(Registry),
+    /// The ceremonies' commit point.
+    Ceremony(Ceremony),
+    /// The anchor.
+    Anchor(Anchor),
+    /// The job board.
+    Jobs(Jobs),
+    /// Policies, rights and images.
+    Policy(Policy),
+    /// Elections of committees.
+    Election(Election),
+    /// Disputes.
+    Disputes(Disputes),
+    /// The checkpoint channel.
+    Checkpoints(Checkpoints),
+    /// The directory.
+    Directory(Directory),
+    /// Governance.
+    Timelock(Timelock),
+    /// An error that this build does not know: the first four bytes of the data, zeros if there are fewer.
+    Unknown([u8; 4]),
+}
+
+impl Refusal {
+    /// Decodes the data of a revert. Contracts that call one another pass errors on, so the errors of all
+    /// contracts are tried. An error that several contracts have means the same in each; it is decoded as
+    /// the first one's.
+    pub(crate) fn decode(data: &[u8]) -> Self {
+        fn read<E: SolInterface>(data: &[u8], wrap: impl Fn(E) -> Refusal) -> Option<Refusal> {
+            E::abi_decode_validate(data).ok().map(wrap)
+        }
+        read(data, Self::Registry)
+            .or_else(|| read(data, Self::Ceremony))
+            .or_else(|| read(data, Self::Anchor))
+            .or_else(|| read(data, Self::Jobs))
+            .or_else(|| read(data, Self::Policy))
+            .or_else(|| read(data, Self::Election))
+            .or_else(|| read(data, Self::Disputes))
+            .or_else(|| read(data, Self::Checkpoints))
+            .or_else(|| read(data, Self::Directory))
+            .or_else(|| read(data, Self::Timelock))
+            .unwrap_or_else(|| Self::Unknown(data.first_chunk().copied().unwrap_or_default()))
+    }
+
+    /// Whether a participant, the deadline or the publication has ended the attempt: the answer to a
+    /// member that publishes or aborts too late.
+    #[must_use]
+    pub const fn is_attempt_over(&self) -> bool {
+        matches!(
+            self,
+            Self::Ceremony(
+                Ceremony::AttemptAborted(_)
+                    | Ceremony::AttemptExpired(_)
+                    | Ceremony::AttemptPublished(_)
+            )
+        )
+    }
+
+    /// Whether the certificate is not the next one: an earlier one is missing, or it or a later one is
+    /// anchored already. If several members anchor at once, all but the first get this answer.
+    #[must_use]
+    pub const fn is_out_of_order(&self) -> bool {
+        matches!(self, Self::Anchor(Anchor::SlotNotLater(_) | Anchor::WrongPrevious(_)))
+    }
+}
+
+impl core::error::Error for Refusal {}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Self::Registry(error) => registry(error),
+            Self::Ceremony(error) => ceremony(error),
+            Self::Anchor(error) => anchor(error),
+            Self::Jobs(error) => jobs(error),
+            Self::Policy(error) => policy(error),
+            Self::Election(error) => election(error),
+            Self::Disputes(error) => disputes(error),
+            Self::Checkpoints(error) => checkpoints(error),
+            Self::Directory(error) => directory(error),
+            Self::Timelock(error) => timelock(error),
+            Self::Unknown(selector) => format!(
+                "a contract refused for a reason this build does not know (0x{}): update it",
+                hex(selector)
+            ),
+        };
+        f.write_str(&text)
+    }
+}

@@ -1,0 +1,87 @@
+//! Errors of the node registry as sentences.
+
+use veil_contracts::node_registry::NodeRegistry::NodeRegistryErrors as Registry;
+
+use super::words::{Common, account, common, short, unix};
+
+pub(super) fn registry(error: &Registry) -> String {
+    match error {
+        Registry::ClusterAlreadyRegistered(e) => format!(
+            "cluster {} is registered already: use it, or register one under another name",
+            short(&e.cluster)
+        ),
+        Registry::UnknownCluster(e) => format!(
+            "there is no cluster {}: check --cluster, or register it with `veil chain cluster`",
+            short(&e.cluster)
+        ),
+        Registry::UnsupportedCommitteeSize(e) => format!(
+            "a committee of {} is not supported: choose 4, 7, 10 or 13, or 1 for development",
+            e.size
+        ),
+        Registry::InvalidSlotTime(_) => "a slot takes at least one millisecond".to_owned(),
+        Registry::LabelsTooLong(e) => {
+            format!("labels of {} bytes are too long: 1024 at most", e.length)
+        }
+        Registry::InvalidIdentityKey(_) => {
+            "the identity's key is not a point of secp256k1: make one with `veil identity new`"
+                .to_owned()
+        }
+        Registry::WrongIdentitySignature(e) => format!(
+            "the registration of peer {} is not signed by that identity for this account: sign it with the identity's own key file, by `veil chain register`",
+            short(&e.peer)
+        ),
+        Registry::UnknownRoles(e) => {
+            format!("{} is not a set of roles: give --role worker, member or both", e.roles)
+        }
+        Registry::NodeAlreadyRegistered(e) => format!(
+            "peer {} is registered in this cluster already: `veil chain status` shows it",
+            short(&e.peer)
+        ),
+        Registry::NodeNotRegistered(e) => format!(
+            "peer {} is not registered in this cluster: `veil chain register` does that",
+            short(&e.peer)
+        ),
+        Registry::NodeNotApproved(e) => format!(
+            "the cluster's admin has not admitted peer {} under account {}: the admin runs `veil chain approve`",
+            short(&e.peer),
+            account(&e.operator)
+        ),
+        Registry::NotNodeOperator(e) => format!(
+            "account {} neither registered peer {} nor is the cluster's admin",
+            account(&e.caller),
+            short(&e.peer)
+        ),
+        Registry::TooManyStandbys(e) => {
+            format!("{} standby seats are too many: give fewer with --standbys", e.standbys)
+        }
+        Registry::InvalidWideningDelay(e) => {
+            format!("a delay of {} s is too long: give a shorter --widening-delay", e.delay)
+        }
+        Registry::TooManyRegistrations(e) => format!(
+            "peer {} was registered in this cluster 255 times: make another identity with `veil identity new`",
+            short(&e.peer)
+        ),
+        Registry::InvalidStake(e) => format!(
+            "{} wei is not a stake: give more than 0, and less than 2^88 wei, with --stake",
+            e.amount
+        ),
+        Registry::ExitPending(e) => format!(
+            "peer {} left and its stake is still in the exit queue: `veil chain withdraw` first",
+            short(&e.peer)
+        ),
+        Registry::NoExit(e) => format!(
+            "peer {} has no stake in the exit queue: `veil chain exit` puts it there",
+            short(&e.peer)
+        ),
+        Registry::StillSlashable(e) => format!(
+            "the stake can still be slashed: repeat when the disputes of epoch {} are closed, or after {} in any case",
+            e.exitEpoch.saturating_sub(1),
+            unix(e.latest)
+        ),
+        Registry::PaymentFailed(e) => common(&Common::PaymentFailed(e.to)),
+        Registry::MissingContract(_) => common(&Common::MissingContract),
+        Registry::Paused(e) => common(&Common::Paused(e.until)),
+        Registry::NotGovernance(e) => common(&Common::NotGovernance(e.caller)),
+        Registry::NotContract(e) => common(&Common::NotContract(e.name, e.caller)),
+    }
+}

@@ -1,0 +1,132 @@
+//! Errors of jobs, certificates and checkpoints as sentences.
+
+use veil_contracts::{
+    assignment_anchor::AssignmentAnchor::AssignmentAnchorErrors as Anchor,
+    checkpoint_channel::CheckpointChannel::CheckpointChannelErrors as Checkpoints,
+    job_board::JobBoard::JobBoardErrors as Jobs,
+};
+
+use super::words::{Common, account, common, missing_right, short, unix};
+
+pub(super) fn jobs(error: &Jobs) -> String {
+    match error {
+        Jobs::MissingRight(e) => missing_right(&e.account, e.right),
+        Jobs::WrongNonce(e) => {
+            format!("the nonce of the next job is {}, not {}", e.expected, e.given)
+        }
+        Jobs::UnknownJob(e) => format!("there is no job {}", e.position),
+        Jobs::NotSubmitter(e) => format!(
+            "account {} did not submit job {}: only who did may cancel it",
+            account(&e.caller),
+            e.position
+        ),
+        Jobs::AlreadyCancelled(e) => format!("job {} is cancelled already", e.position),
+        Jobs::EmptyDigest(_) => "a job has a digest".to_owned(),
+        Jobs::QuotaExceeded(e) => format!(
+            "the account has submitted {} of {} jobs of this epoch: wait for the next epoch, or ask the admin for `veil chain grant --jobs`",
+            e.used, e.allowed
+        ),
+        Jobs::LeakBudgetExceeded(e) => format!(
+            "the job may reveal {} bits about others' load, and {} of the account's {} are used in this epoch: ask for fewer replicas, wait for the next epoch, or ask the admin for `veil chain grant --leak-bits`",
+            e.stated, e.used, e.allowed
+        ),
+        Jobs::NoLeakStated(_) => "a job states that it reveals at least one bit".to_owned(),
+        Jobs::MissingContract(_) => common(&Common::MissingContract),
+        Jobs::Paused(e) => common(&Common::Paused(e.until)),
+        Jobs::NotGovernance(e) => common(&Common::NotGovernance(e.caller)),
+        Jobs::NotContract(e) => common(&Common::NotContract(e.name, e.caller)),
+    }
+}
+
+pub(super) fn anchor(error: &Anchor) -> String {
+    match error {
+        Anchor::EpochNotInForce(e) => {
+            format!("the certificate is of epoch {}; epoch {} is active", e.given, e.current)
+        }
+        Anchor::WrongKeySet(e) => format!(
+            "the certificate is under key set {}; {} is active",
+            short(&e.given),
+            short(&e.current)
+        ),
+        Anchor::WrongReferenceStringOrigin(e) => format!(
+            "the certificate states origin {} of the reference string; the key was published with {}",
+            e.given, e.current
+        ),
+        Anchor::SlotNotLater(e) => {
+            format!("slot {} is not after slot {}, which is anchored", e.given, e.last)
+        }
+        Anchor::WrongPrevious(e) => format!(
+            "the certificate builds on {}, the last one anchored is {}: it is anchored already, or those in between come first",
+            short(&e.given),
+            short(&e.head)
+        ),
+        Anchor::WrongGroupSignature(_) => {
+            "the certificate is not signed by the group of its epoch".to_owned()
+        }
+        Anchor::NotAnchored(e) => format!(
+            "certificate {} is not below the head {}: anchor it, or show all later ones too",
+            short(&e.hash),
+            short(&e.head)
+        ),
+        Anchor::NotIncluded(e) => {
+            format!("assignment {} is not under root {}", short(&e.assignmentHash), short(&e.root))
+        }
+        Anchor::NoSuchWorker(e) => {
+            format!("peer {} is not a registered worker", short(&e.worker))
+        }
+        Anchor::UnprovenAssignment(e) => format!(
+            "assignment {} is not proven to be anchored yet: prove it first",
+            short(&e.assignmentHash)
+        ),
+        Anchor::NotWorkerOperator(e) => format!(
+            "account {} is not the operator of the worker of assignment {}",
+            account(&e.caller),
+            short(&e.assignmentHash)
+        ),
+        Anchor::WrongGroupKey(_) => {
+            "the group key given is not that of the active epoch: a new key was published in between; repeat".to_owned()
+        }
+        Anchor::GroupSuspended(e) => common(&Common::GroupSuspended(e.epoch)),
+        Anchor::NoKey(e) => common(&Common::NoKey(e.epoch)),
+        Anchor::MissingContract(_) => common(&Common::MissingContract),
+        Anchor::Paused(e) => common(&Common::Paused(e.until)),
+        Anchor::NotGovernance(e) => common(&Common::NotGovernance(e.caller)),
+        Anchor::NotContract(e) => common(&Common::NotContract(e.name, e.caller)),
+    }
+}
+
+pub(super) fn checkpoints(error: &Checkpoints) -> String {
+    match error {
+        Checkpoints::EpochNotInForce(e) => {
+            format!("the checkpoint is of epoch {}; epoch {} is active", e.given, e.current)
+        }
+        Checkpoints::SequenceNotLater(e) => {
+            format!("checkpoint {} is not after {}, the last one", e.given, e.last)
+        }
+        Checkpoints::WrongGroupSignature(_) => {
+            "the checkpoint is not signed by the group of its epoch".to_owned()
+        }
+        Checkpoints::ItemOverdue(e) => format!(
+            "item {} was to be included until {}: post a checkpoint that includes it",
+            short(&e.item),
+            unix(e.deadline)
+        ),
+        Checkpoints::NotIncluded(e) => {
+            format!("item {} is not under root {}", short(&e.item), short(&e.root))
+        }
+        Checkpoints::NotWaiting(e) => format!("item {} is not waiting", short(&e.item)),
+        Checkpoints::AlreadyForced(e) => {
+            format!("item {} was put on chain before", short(&e.item))
+        }
+        Checkpoints::TooManyWaiting(e) => {
+            format!("{} items are waiting, as many as may: wait for a checkpoint", e.waiting)
+        }
+        Checkpoints::MissingRight(e) => missing_right(&e.account, e.right),
+        Checkpoints::GroupSuspended(e) => common(&Common::GroupSuspended(e.epoch)),
+        Checkpoints::NoKey(e) => common(&Common::NoKey(e.epoch)),
+        Checkpoints::MissingContract(_) => common(&Common::MissingContract),
+        Checkpoints::Paused(e) => common(&Common::Paused(e.until)),
+        Checkpoints::NotGovernance(e) => common(&Common::NotGovernance(e.caller)),
+        Checkpoints::NotContract(e) => common(&Common::NotContract(e.name, e.caller)),
+    }
+}

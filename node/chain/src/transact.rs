@@ -1,0 +1,163 @@
+//! Sending a transaction and waiting for it.
+//!
+//! # Flow
+//! 1. Estimate: the node executes the call on its newest state. A refusal ends here, by name.
+//! 2. Reserve the account's next nonce, sign, hand the bytes to the node. A node that has them already
+//!    says so.
+//! 3. [`Outgoing`] follows the transaction until it has its confirmations: it sends it again when the
+//!    network dropped it, raises its fee when it is stuck, and withdraws it at the deadline.
+//!
+//! # Caveats
+//! - A nonce that another process used for a transaction of its own leaves ours without effect: it is
+//!   sent again under the next one, [`MAX_NONCES`] times.
+//! - If it stays unclear in step 2 whether the node accepted the bytes, step 3 finds out.
+
+use alloy::{
+    network::TransactionBuilder,
+    providers::Provider,
+    rpc::types::{TransactionReceipt, TransactionRequest},
+};
+use tracing::{debug, warn};
+use veil_protocol_spec::KeccakDigest;
+
+use crate::{
+    account::Account,
+    address::evm,
+    broadcast::{broadcast, is_taken},
+    connection::Chain,
+    error::ChainError,
+    outgoing::Outgoing,
+    refusal::Refusal,
+    rpc::Rpc,
+    types::Mined,
+};
+
+/// How many nonces are tried for a transaction.
+const MAX_NONCES: usize = 4;
+
+impl Account {
+    /// Sends a transaction and waits for its confirmations. `what` names it in errors.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub(crate) async fn send(
+        &self,
+        rpc: &Rpc,
+        what: &'static str,
+        request: TransactionRequest,
+    ) -> Result<TransactionReceipt, ChainError> {
+        let request = request.with_from(evm(self.address())).with_chain_id(rpc.chain_id.0);
+        let mut tries = 0;
+        let receipt = loop {
+            tries += 1;
+            let gas = self.estimate(rpc, what, &request).await?;
+            // Between estimate and inclusion the state may make it dearer.
+            let request = request.clone().with_gas_limit(gas + gas / 5);
+            match self.submit(rpc, what, request).await?.included().await {
+                Err(ChainError::Displaced { nonce, .. }) if tries < MAX_NONCES => {
+                    debug!(what, nonce, "another transaction has this nonce; sending again");
+                }
+                ended => break ended?,
+            }
+        };
+        if receipt.status() {
+            return Ok(receipt);
+        }
+        let transaction = KeccakDigest(receipt.transaction_hash.0);
+        let reason = self.reason(rpc, request, &receipt).await.map(Box::new);
+        Err(ChainError::Reverted { transaction, reason })
+    }
+
+    /// Step 1.
+    async fn estimate(
+        &self,
+        rpc: &Rpc,
+        what: &'static str,
+        request: &TransactionRequest,
+    ) -> Result<u64, ChainError> {
+        let asked = rpc.ask(what, || rpc.provider.estimate_gas(request.clone()));
+        asked.await.map_err(|error| self.explain(error))
+    }
+
+    /// Step 2.
+    async fn submit<'a>(
+        &'a self,
+        rpc: &'a Rpc,
+        what: &'static str,
+        request: TransactionRequest,
+    ) -> Result<Outgoing<'a>, ChainError> {
+        let fees = rpc.ask("the fees", || rpc.provider.estimate_eip1559_fees()).await?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let reserved = self.reserve_nonce(rpc).await?;
+            let nonce = reserved.nonce();
+            let request = request.clone().with_nonce(nonce);
+            let (hash, bytes) = self.sign(what, request.clone(), fees).await?;
+            match broadcast(rpc, what, &bytes).await {
+                Ok(()) => {}
+                Err(error @ ChainError::Unreachable { .. }) => {
+                    warn!(what, transaction = %hash, %error, "the node may or may not have accepted it");
+                }
+                Err(ChainError::Rpc { detail, .. }) if is_taken(&detail) && tries < MAX_NONCES => {
+                    continue;
+                }
+                Err(error) => return Err(self.explain(error)),
+            }
+            debug!(what, transaction = %hash, nonce, "sent");
+            return Ok(Outgoing::new(
+                (self, rpc, what),
+                (request, nonce, fees),
+                (hash, bytes),
+                reserved.used(),
+            ));
+        }
+    }
+
+    /// Why a transaction had no effect, by repeating its call on the state that it left.
+    async fn reason(
+        &self,
+        rpc: &Rpc,
+        request: TransactionRequest,
+        receipt: &TransactionReceipt,
+    ) -> Option<Refusal> {
+        let block = receipt.block_number?.into();
+        let asked = rpc.ask("a reason", || rpc.provider.call(request.clone()).block(block));
+        match asked.await {
+            Err(ChainError::Refused(refusal)) => Some(refusal),
+            _ => None,
+        }
+    }
+}
+
+impl Chain {
+    /// Sends a transaction by the handle's account and waits for its confirmations.
+    ///
+    /// # Errors
+    /// [`ChainError`]; `NoAccount` if the handle has none.
+    pub(crate) async fn send(
+        &self,
+        what: &'static str,
+        request: TransactionRequest,
+    ) -> Result<TransactionReceipt, ChainError> {
+        let account = self.account.as_ref().ok_or(ChainError::NoAccount)?;
+        account.send(&self.rpc, what, request).await
+    }
+
+    /// The same where the receipt's events are not needed.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub(crate) async fn transact(
+        &self,
+        what: &'static str,
+        request: TransactionRequest,
+    ) -> Result<Mined, ChainError> {
+        let receipt = self.send(what, request).await?;
+        Ok(Mined {
+            transaction: KeccakDigest(receipt.transaction_hash.0),
+            block: receipt.block_number.unwrap_or_default(),
+            gas: receipt.gas_used,
+        })
+    }
+}

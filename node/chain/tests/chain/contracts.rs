@@ -1,0 +1,471 @@
+//! Deployment, registration, ceremonies, certificates, jobs.
+
+use std::time::Duration;
+
+use alloy::{
+    providers::ProviderBuilder,
+    signers::{SignerSync, local::PrivateKeySigner},
+};
+use futures::future::join_all;
+use veil_contracts::{
+    assignment_anchor::AssignmentAnchor::AssignmentAnchorErrors as AnchorErrors,
+    job_board::JobBoard::JobBoardErrors,
+    key_ceremony::KeyCeremony::KeyCeremonyErrors as CeremonyErrors,
+    node_registry::{
+        INodeRegistry::Registration,
+        IVeilContract::{CompactSignature, Point},
+        NodeRegistry::{self, NodeRegistryErrors},
+    },
+};
+use veil_node_chain::{
+    AccountKey, Allowance, AttemptStatus, Chain, ChainConfig, ChainError, ClusterSettings,
+    NodeRegistration, Refusal,
+    anvil::{Anvil, AnvilConfig},
+    registration_digest,
+};
+use veil_protocol_spec::{
+    Address, Attempt, Blake3Digest, ChainId, Committee, Epoch, KeccakDigest, ParticipantIndex,
+    PeerIdHash, Signature, Slot,
+    scheduling::{Assignment, Assignments, CertificateBody, Outcome, ReplicaIndex},
+};
+
+use crate::support::{Group, MEMBER, WORKER, World, identity, refusal};
+
+const FREELY: Allowance = Allowance::submit_freely();
+
+macro_rules! assert_refused {
+    ($result:expr, $kind:ident($pattern:pat)) => {
+        let refusal = refusal($result);
+        assert!(matches!(refusal, Refusal::$kind($pattern)), "{refusal:?}");
+        assert!(!refusal.to_string().is_empty());
+    };
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployed_set_is_found_through_its_directory() {
+    let world = World::new(4).await;
+    let directory = world.deployment.contracts.directory;
+    let config = ChainConfig::new(world.anvil.url(), directory);
+    let chain = Chain::connect(config.clone()).await.unwrap();
+    assert_eq!(chain.contracts(), world.admin.contracts());
+    assert_eq!(chain.chain_id(), ChainId(31337));
+    assert!(matches!(
+        chain.set_cluster_policy(world.cluster, b"binpack").await,
+        Err(ChainError::NoAccount)
+    ));
+
+    let other = ChainConfig { chain_id: Some(ChainId(1)), ..config.clone() };
+    assert!(matches!(Chain::connect(other).await, Err(ChainError::WrongChain { .. })));
+    for wrong in [Address([9; 20]), chain.contracts().job_board] {
+        let config = ChainConfig { directory: wrong, ..config.clone() };
+        let error = Chain::connect(config).await.unwrap_err();
+        assert!(
+            matches!(error, ChainError::NoDirectory { .. } | ChainError::Incomplete { .. }),
+            "{error:?}"
+        );
+    }
+    for url in ["not a url", "ftp://127.0.0.1:1"] {
+        let config = ChainConfig { rpc: url.into(), ..config.clone() };
+        assert!(matches!(Chain::connect(config).await, Err(ChainError::InvalidUrl { .. })));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_register_with_proof_of_their_identity_only() {
+    let world = World::new(4).await;
+    assert_eq!(world.admin.cluster_policy(world.cluster).await.unwrap(), b"spread");
+    let operator = world.account(1);
+    let (peer, registration) = (PeerIdHash::of(&identity(1).public()), world.registration(MEMBER));
+
+    let unapproved = operator.register_node(&registration, &identity(1)).await;
+    assert_refused!(unapproved, Registry(NodeRegistryErrors::NodeNotApproved(_)));
+    assert_refused!(
+        operator.set_allowance(world.cluster, operator.account().unwrap(), FREELY).await,
+        Ceremony(CeremonyErrors::NotClusterAdmin(_))
+    );
+    world.admin.approve_node(peer, operator.account().unwrap()).await.unwrap();
+    let mined = operator.register_node(&registration, &identity(1)).await.unwrap();
+    eprintln!("gas of register: {}", mined.gas);
+    let again = operator.register_node(&registration, &identity(1)).await;
+    assert_refused!(again, Registry(NodeRegistryErrors::NodeAlreadyRegistered(_)));
+
+    // An open cluster takes workers without approval, and lists all in the order of registration.
+    world.account(2).register_node(&world.registration(WORKER), &identity(8)).await.unwrap();
+    for i in 2..=5 {
+        world.admin.register_node(&registration, &identity(i)).await.unwrap();
+    }
+    let nodes = world.admin.nodes(world.cluster).await.unwrap();
+    let seats: Vec<_> = nodes.iter().map(|node| node.seat.map(ParticipantIndex::get)).collect();
+    // Members first.
+    assert_eq!(seats, [Some(1), Some(2), Some(3), Some(4), None, None]);
+    assert_eq!(nodes[0].peer, peer);
+    assert_eq!(nodes[0].identity, identity(1).public());
+    assert_eq!(nodes[0].operator, operator.account().unwrap());
+    assert_eq!((nodes[0].roles, nodes[5].roles), (MEMBER, WORKER));
+    assert_eq!(nodes[0].organisation, "example");
+    assert_eq!(nodes[0].labels, registration.labels);
+
+    // A node that left may come back, later in the order.
+    assert_refused!(
+        world.account(3).exit_node(world.cluster, peer).await,
+        Registry(NodeRegistryErrors::NotNodeOperator(_))
+    );
+    operator.exit_node(world.cluster, peer).await.unwrap();
+    assert_eq!(world.admin.node(world.cluster, peer).await.unwrap(), None);
+    operator.register_node(&registration, &identity(1)).await.unwrap();
+    let nodes = world.admin.nodes(world.cluster).await.unwrap();
+    assert_eq!(nodes.iter().rfind(|node| node.roles.member).unwrap().peer, peer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_signed_by_another_key_or_for_another_account_is_refused() {
+    let world = World::new(4).await;
+    let provider = ProviderBuilder::new().connect_http(world.anvil.url().parse().unwrap());
+    let registry = world.admin.contracts().node_registry;
+    let contract = NodeRegistry::new(registry.0.into(), provider);
+    let registration = world.registration(WORKER);
+    let public = identity(1).public();
+    let sender = Address([5; 20]);
+    let attempt = async |key: [u8; 32], operator: Address| {
+        let scope = world.admin.scope(world.cluster);
+        let digest = registration_digest(&scope, &registration, &public, &operator, 0);
+        let signer = PrivateKeySigner::from_slice(&key).unwrap();
+        let owner = PrivateKeySigner::from_slice(&*identity(1).expose()).unwrap();
+        let signature = signer.sign_hash_sync(&digest.into()).unwrap();
+        let point = owner.public_key();
+        let mut vs = signature.s();
+        vs.set_bit(255, signature.v());
+        let message = Registration {
+            cluster: world.cluster.0.into(),
+            identity: Point {
+                x: alloy::primitives::U256::from_be_slice(&point[..32]),
+                y: alloy::primitives::U256::from_be_slice(&point[32..]),
+            },
+            roles: 1, // the registry's bit for a worker
+            organisation: alloy::primitives::B256::right_padding_from(b"example"),
+            labels: "zone=eu-1".to_owned(),
+        };
+        let compact = CompactSignature { r: signature.r().into(), vs: vs.into() };
+        let call = contract.register(message, compact).from(sender.0.into());
+        call.call().await.map_err(|error| error.as_decoded_interface_error::<NodeRegistryErrors>())
+    };
+    let wrong = |result| matches!(result, Err(Some(NodeRegistryErrors::WrongIdentitySignature(_))));
+    assert!(wrong(attempt([2; 32], sender).await.map(|_| ())), "another key");
+    assert!(wrong(attempt([1; 32], Address([6; 20])).await.map(|_| ())), "another account");
+    assert!(attempt([1; 32], sender).await.is_ok(), "the right one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_needs_the_signatures_of_all_members_and_of_the_group() {
+    let world = World::new(4).await;
+    assert_refused!(
+        world.admin.propose_ceremony(&world.proposal(0, 0).await).await,
+        Ceremony(CeremonyErrors::TooFewMembers(_))
+    );
+    let world = world.with_members().await;
+    assert_refused!(
+        world.account(1).propose_ceremony(&world.proposal(0, 0).await).await,
+        Ceremony(CeremonyErrors::NotClusterAdmin(_))
+    );
+    world.admin.propose_ceremony(&world.proposal(0, 0).await).await.unwrap();
+    assert_refused!(
+        world.admin.propose_ceremony(&world.proposal(0, 1).await).await,
+        Ceremony(CeremonyErrors::AttemptStillOpen(_))
+    );
+    let attempt = world.admin.ceremony_attempt(world.cluster, Epoch(0), Attempt(0)).await.unwrap();
+    let attempt = attempt.unwrap();
+    assert_eq!(attempt.status, AttemptStatus::Proposed);
+    assert_eq!(attempt.roster, world.roster().iter().map(PeerIdHash::of).collect::<Vec<_>>());
+
+    let (group, stranger) = (Group::generate(world.committee), Group::generate(world.committee));
+    let publication = world.publication(0, 0, &group);
+    let good = world.endorse(&publication, &group, None);
+    let publish = async |endorsements: &_| {
+        world.admin.publish_key(&publication, &world.roster(), endorsements).await
+    };
+    let mut bad = good.clone();
+    bad.members.pop();
+    assert_refused!(publish(&bad).await, Ceremony(CeremonyErrors::WrongNumberOfSignatures(_)));
+    let mut bad = good.clone();
+    bad.members[2] = Signature(good.members[1].0);
+    assert!(matches!(publish(&bad).await, Err(ChainError::Point(_))));
+    let mut bad = good.clone();
+    bad.possession = stranger.sign(publication.possession_digest());
+    assert_refused!(publish(&bad).await, Ceremony(CeremonyErrors::WrongProofOfPossession(_)));
+    // The signatures of another publication.
+    let mut other = publication;
+    other.transcript_root = Blake3Digest([0xff; 32]);
+    bad.possession = group.sign(other.possession_digest());
+    assert_refused!(publish(&bad).await, Ceremony(CeremonyErrors::WrongProofOfPossession(_)));
+    assert_eq!(world.admin.current_key(world.cluster).await.unwrap(), None);
+
+    let mined = publish(&good).await.unwrap();
+    eprintln!("gas of publish, n = 4: {}", mined.gas);
+    let key = world.admin.current_key(world.cluster).await.unwrap().unwrap();
+    assert_eq!(key.group_key, publication.group_key);
+    assert_eq!(key.key_set, publication.key_set);
+    assert_eq!(key.reference_string, publication.reference_string);
+    assert_eq!(key.verifying_shares_root, publication.verifying_shares_root);
+
+    let again = publish(&good).await;
+    assert!(again.as_ref().unwrap_err().refusal().unwrap().is_attempt_over());
+    assert_refused!(again, Ceremony(CeremonyErrors::AttemptPublished(_)));
+    let reason = Blake3Digest([1; 32]);
+    let late = world.admin.abort_ceremony(world.cluster, Epoch(0), Attempt(0), reason).await;
+    assert_refused!(late, Ceremony(CeremonyErrors::AttemptPublished(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_was_aborted_or_has_expired_makes_no_key() {
+    let world = World::new(4).await.with_members().await;
+    let group = Group::generate(world.committee);
+    let reason = Blake3Digest([1; 32]);
+    let publish = async |attempt| {
+        let publication = world.publication(0, attempt, &group);
+        let endorsements = world.endorse(&publication, &group, None);
+        world.admin.publish_key(&publication, &world.roster(), &endorsements).await
+    };
+    let status = async |attempt| {
+        let found = world.admin.ceremony_attempt(world.cluster, Epoch(0), Attempt(attempt)).await;
+        found.unwrap().map(|attempt| attempt.status)
+    };
+    assert_eq!(status(0).await, None);
+    assert_refused!(publish(0).await, Ceremony(CeremonyErrors::UnknownAttempt(_)));
+
+    world.admin.propose_ceremony(&world.proposal(0, 0).await).await.unwrap();
+    let stranger = world.account(5);
+    let abort = stranger.abort_ceremony(world.cluster, Epoch(0), Attempt(0), reason).await;
+    assert_refused!(abort, Ceremony(CeremonyErrors::NotAParticipant(_)));
+    // Any account may send a member's signature.
+    let scope = world.admin.scope(world.cluster);
+    let digest = veil_node_chain::abort_digest(&scope, Epoch(0), Attempt(0), &reason);
+    let seat = ParticipantIndex::new(3).unwrap();
+    stranger
+        .abort_ceremony_signed(
+            world.cluster,
+            (Epoch(0), Attempt(0)),
+            reason,
+            (seat, identity(3).public()),
+            &identity(3).sign(&digest),
+        )
+        .await
+        .unwrap();
+    assert_eq!(status(0).await, Some(AttemptStatus::Aborted));
+    assert_refused!(publish(0).await, Ceremony(CeremonyErrors::AttemptAborted(_)));
+
+    world.admin.propose_ceremony(&world.proposal(0, 1).await).await.unwrap();
+    world.pass(4000).await;
+    assert_eq!(status(1).await, Some(AttemptStatus::Expired));
+    assert_refused!(publish(1).await, Ceremony(CeremonyErrors::AttemptExpired(_)));
+    assert_eq!(world.admin.ceremony_attempts(world.cluster, Epoch(0)).await.unwrap(), 2);
+
+    world.admin.propose_ceremony(&world.proposal(0, 2).await).await.unwrap();
+    publish(2).await.unwrap();
+    assert_eq!(status(2).await, Some(AttemptStatus::Published));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_anchored_in_order_and_once() {
+    let world = World::new(4).await.with_members().await;
+    let group = Group::generate(world.committee);
+    let worker = identity(9);
+    let owner = world.account(3);
+    owner.register_node(&world.registration(WORKER), &worker).await.unwrap();
+
+    let mut first = world.body(0, 3, CertificateBody::NO_PREVIOUS);
+    let assignment = Assignment {
+        job: Blake3Digest([0x0b; 32]),
+        replica: ReplicaIndex(0),
+        outcome: Outcome::Node(PeerIdHash::of(&worker.public())),
+    };
+    let pending = Assignment { replica: ReplicaIndex(1), outcome: Outcome::Pending, ..assignment };
+    let tree = Assignments::try_from(vec![assignment, pending]).unwrap().tree();
+    first.assignments_root = tree.root();
+    let too_early = world.admin.anchor(&group.certify(first)).await;
+    assert_refused!(too_early, Ceremony(CeremonyErrors::NoKey(_)));
+    world.publish(0, &group, None).await;
+
+    let stranger = Group::generate(world.committee);
+    assert_refused!(
+        world.admin.anchor(&stranger.certify(first)).await,
+        Anchor(AnchorErrors::WrongGroupSignature(_))
+    );
+    assert_eq!(world.admin.head(world.cluster).await.unwrap(), None);
+    let certificate = group.certify(first);
+    let mined = world.admin.anchor(&certificate).await.unwrap();
+    eprintln!("gas of anchor, first: {}", mined.gas);
+
+    let replay = world.admin.anchor(&certificate).await;
+    assert!(replay.as_ref().unwrap_err().refusal().unwrap().is_out_of_order());
+    assert_refused!(replay, Anchor(AnchorErrors::WrongPrevious(_)));
+    let gap = world.body(0, 5, KeccakDigest([0xee; 32]));
+    assert_refused!(
+        world.admin.anchor(&group.certify(gap)).await,
+        Anchor(AnchorErrors::WrongPrevious(_))
+    );
+    let mut wrong = world.body(0, 4, first.hash());
+    wrong.binding.epoch = Epoch(1);
+    assert_refused!(
+        world.admin.anchor(&group.certify(wrong)).await,
+        Anchor(AnchorErrors::EpochNotInForce(_))
+    );
+
+    let second = world.body(0, 4, first.hash());
+    let mined = world.account(6).anchor(&group.certify(second)).await.unwrap();
+    eprintln!("gas of anchor, later: {}", mined.gas);
+    let head = world.admin.head(world.cluster).await.unwrap().unwrap();
+    assert_eq!((head.hash, head.slot, head.count), (second.hash(), Slot(4), 2));
+    let anchored = world.admin.anchored(world.cluster, first.hash()).await.unwrap().unwrap();
+    assert_eq!((anchored.slot, anchored.assignments_root), (Slot(3), tree.root()));
+    assert_eq!(world.admin.anchored_certificates(world.cluster).await.unwrap().len(), 2);
+    assert_eq!(world.admin.anchored(world.cluster, gap.hash()).await.unwrap(), None);
+
+    let (chain, proof) = ([first, second], tree.proof(0).unwrap());
+    assert!(world.admin.verify_inclusion(&chain, &assignment, &proof).await.unwrap());
+    assert!(!world.admin.verify_inclusion(&chain, &pending, &proof).await.unwrap());
+    assert_refused!(
+        world.admin.confirm_deployment(&chain, &assignment, &proof).await,
+        Anchor(AnchorErrors::NotWorkerOperator(_))
+    );
+    assert_refused!(
+        owner.confirm_deployment(&[first], &assignment, &proof).await,
+        Anchor(AnchorErrors::NotAnchored(_))
+    );
+    owner.confirm_deployment(&chain, &assignment, &proof).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_epoch_needs_the_consent_of_the_group_before() {
+    let world = World::new(1).await.with_members().await;
+    let (first, second) = (Group::generate(world.committee), Group::generate(world.committee));
+    eprintln!("gas of publish, n = 1: {}", world.publish(0, &first, None).await);
+    let certificate = world.body(0, 1, CertificateBody::NO_PREVIOUS);
+    world.admin.anchor(&first.certify(certificate)).await.unwrap();
+
+    world.admin.propose_ceremony(&world.proposal(1, 0).await).await.unwrap();
+    let publication = world.publication(1, 0, &second);
+    for wrong in [None, Some(&second)] {
+        let endorsements = world.endorse(&publication, &second, wrong);
+        assert_refused!(
+            world.admin.publish_key(&publication, &world.roster(), &endorsements).await,
+            Ceremony(CeremonyErrors::WrongHandoverSignature(_))
+        );
+    }
+    let endorsements = world.endorse(&publication, &second, Some(&first));
+    world.admin.publish_key(&publication, &world.roster(), &endorsements).await.unwrap();
+    assert_eq!(world.admin.current_epoch(world.cluster).await.unwrap(), Some(Epoch(1)));
+
+    let late = world.body(0, 2, certificate.hash());
+    assert_refused!(
+        world.admin.anchor(&first.certify(late)).await,
+        Anchor(AnchorErrors::EpochNotInForce(_))
+    );
+    let next = world.body(1, 2, certificate.hash());
+    world.admin.anchor(&second.certify(next)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_ordered_and_need_a_right() {
+    let world = World::new(4).await;
+    let (operator, digest) = (world.account(1), Blake3Digest([0x0b; 32]));
+    let account = operator.account().unwrap();
+    let refused = operator.submit_job(world.cluster, digest, 0, 3).await;
+    assert_refused!(refused, Jobs(JobBoardErrors::MissingRight(_)));
+    world.admin.set_allowance(world.cluster, account, FREELY).await.unwrap();
+    assert_eq!(world.admin.allowance(world.cluster, account).await.unwrap(), FREELY);
+    let own = world.admin.account().unwrap();
+    let budget = Allowance { leak_bits_per_epoch: 4, ..FREELY };
+    world.admin.set_allowance(world.cluster, own, budget).await.unwrap();
+    assert_eq!(operator.submit_job(world.cluster, digest, 0, 3).await.unwrap(), 0);
+    assert_eq!(world.admin.submit_job(world.cluster, digest, 0, 3).await.unwrap(), 1);
+    let over = world.admin.submit_job(world.cluster, digest, 1, 2).await;
+    assert_refused!(over, Jobs(JobBoardErrors::LeakBudgetExceeded(_)));
+    let replay = operator.submit_job(world.cluster, digest, 0, 3).await;
+    assert_refused!(replay, Jobs(JobBoardErrors::WrongNonce(_)));
+    assert_eq!(operator.next_job_nonce(world.cluster, account).await.unwrap(), 1);
+
+    let foreign = operator.cancel_job(world.cluster, 1).await;
+    assert_refused!(foreign, Jobs(JobBoardErrors::NotSubmitter(_)));
+    operator.cancel_job(world.cluster, 0).await.unwrap();
+    let jobs = world.admin.jobs(world.cluster, 0).await.unwrap();
+    let shown: Vec<_> = jobs.iter().map(|job| (job.position, job.cancelled)).collect();
+    assert_eq!(shown, [(0, true), (1, false)]);
+    assert_eq!(world.admin.jobs(world.cluster, 2).await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_of_one_account_may_be_sent_at_once() {
+    let world = World::new(4).await;
+    let mut changes = world.admin.changes();
+    let before = *changes.borrow_and_update();
+    let accounts: Vec<_> = (1..=12).map(|i| Address([i; 20])).collect();
+    let sent = accounts.iter().map(|account| {
+        let chain = world.admin.clone();
+        async move { chain.set_allowance(world.cluster, *account, FREELY).await }
+    });
+    for mined in join_all(sent).await {
+        mined.unwrap();
+    }
+    for account in accounts {
+        assert_eq!(world.admin.allowance(world.cluster, account).await.unwrap(), FREELY);
+    }
+    let new = tokio::time::timeout(Duration::from_secs(60), changes.wait_for(|now| *now != before));
+    assert!(new.await.unwrap().is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_handles_of_one_account_do_not_lose_transactions() {
+    let world = World::new(4).await;
+    // Each handle counts its nonces, as two processes would.
+    let handles = [world.account(0), world.account(0)];
+    for i in 1..=6_u8 {
+        let account = Address([i; 20]);
+        let handle = &handles[usize::from(i % 2)];
+        handle.set_allowance(world.cluster, account, FREELY).await.unwrap();
+        assert_eq!(world.admin.allowance(world.cluster, account).await.unwrap(), FREELY);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_without_funds_is_named() {
+    let world = World::new(4).await;
+    let poor = world.admin.with_key(AccountKey::from_bytes(&[0x77; 32]).unwrap());
+    let error = poor.register_node(&world.registration(WORKER), &identity(1)).await.unwrap_err();
+    assert!(matches!(error, ChainError::Funds { .. }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_went_away_is_named_and_its_state_survives() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = Some(folder.path().join("state.json"));
+    let anvil = Anvil::start(AnvilConfig { state: state.clone(), ..AnvilConfig::default() });
+    let anvil = anvil.await.unwrap();
+    let config = ChainConfig::new(anvil.url(), Address([0; 20])).with_key(anvil.key(0).unwrap());
+    let (chain, deployment) = Chain::deploy(config).await.unwrap();
+    let written: serde_json::Value = serde_json::from_str(&deployment.to_text()).unwrap();
+    let directory = written["directory"].as_str().unwrap().to_lowercase();
+    assert_eq!(directory, format!("0x{}", deployment.contracts.directory));
+    assert!(written["checkpoint_channel"].is_string() && written["timelock"].is_string());
+    let cluster = chain.register_cluster(&ClusterSettings::new(Committee::new(1).unwrap())).await;
+    let cluster = cluster.unwrap();
+    let registration = NodeRegistration {
+        cluster,
+        roles: WORKER,
+        organisation: String::new(),
+        labels: vec!["zone=eu-1".parse().unwrap()],
+        stake: 7,
+    };
+    chain.register_node(&registration, &identity(1)).await.unwrap();
+    let nodes = chain.nodes(cluster).await.unwrap();
+    drop(anvil);
+    let error = chain.block().await.unwrap_err();
+    assert!(matches!(error, ChainError::Unreachable { .. }) && error.is_transient(), "{error:?}");
+
+    let anvil = Anvil::start(AnvilConfig { state, ..AnvilConfig::default() }).await.unwrap();
+    let directory = chain.contracts().directory;
+    let again = Chain::connect(ChainConfig::new(anvil.url(), directory)).await.unwrap();
+    assert_eq!(again.contracts(), chain.contracts());
+    // With its events, from which the keys and labels of nodes are read.
+    assert_eq!(again.nodes(cluster).await.unwrap(), nodes);
+    assert_eq!((nodes[0].stake, nodes[0].labels.len()), (7, 1));
+}

@@ -1,0 +1,157 @@
+//! What a running process answers on its admin socket, whatever its role.
+//!
+//! | route | |
+//! |---|---|
+//! | `GET /v1/status` | [`Status`](crate::status::Status) |
+//! | `GET /v1/jobs` | list of [`JobStatus`](crate::status::JobStatus) |
+//! | `POST /v1/jobs` | takes a [`JobSpec`] and gossips it; answers [`JobOffered`] |
+//! | `GET /v1/slots/{slot}` | the [`SlotRecord`](veil_protocol_spec::scheduling::SlotRecord) |
+//! | `GET /v1/slots/{slot}/conflict` | another record that the committee signed for the same slot |
+
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::{Deserialize, Serialize};
+use veil_node_p2p::{PublishError, Topic};
+use veil_node_storage::{
+    jobs::Offered,
+    ledger::{Ledger, LedgerError},
+};
+use veil_protocol_spec::{
+    Blake3Digest, Slot, Wire,
+    scheduling::{JobSpec, SlotRecord},
+};
+
+use crate::report::{Joined, Reporter};
+
+/// What became of a job's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobOffered {
+    /// Its digest, which the chain must list.
+    pub job: Blake3Digest,
+    /// Whether the chain lists it as this node sees it.
+    pub listed: bool,
+}
+
+/// The routes of both roles.
+pub fn router(reporter: Reporter) -> Router {
+    Router::new()
+        .route("/v1/status", get(async |State(of): Answers| Json(of.status())))
+        .route("/v1/jobs", get(async |State(of): Answers| Json(of.jobs())).post(offer))
+        .route("/v1/slots/{slot}", get(record))
+        .route("/v1/slots/{slot}/conflict", get(conflict))
+        .with_state(reporter)
+}
+
+type Answers = State<Reporter>;
+
+/// A refusal in the form that [`crate::admin`] passes on.
+pub fn refuse(code: StatusCode, error: &dyn core::fmt::Display) -> Response {
+    (code, Json(serde_json::json!({ "error": error.to_string() }))).into_response()
+}
+
+async fn offer(State(reporter): Answers, Json(job): Json<JobSpec>) -> Response {
+    let Some(Joined { network, jobs, .. }) = reporter.joined() else {
+        return refuse(StatusCode::CONFLICT, &"this node has not joined its cluster yet");
+    };
+    let (digest, bytes) = (job.digest(), job.to_wire());
+    let offered = tokio::task::spawn_blocking(move || jobs.offer(job)).await;
+    let offered = match offered {
+        Ok(Ok(offered)) => offered,
+        Ok(Err(error)) => return refuse(StatusCode::BAD_REQUEST, &error),
+        Err(_) => return refuse(StatusCode::SERVICE_UNAVAILABLE, &"the node is stopping"),
+    };
+    match network.publish(Topic::Jobs, bytes).await {
+        // Whoever misses the gossip asks for the body once the chain lists its digest.
+        Ok(()) | Err(PublishError::Duplicate(_) | PublishError::NoPeers(_)) => {}
+        Err(error) => tracing::warn!(%error, job = %digest, "a job's body was not gossiped"),
+    }
+    Json(JobOffered { job: digest, listed: offered != Offered::Waiting }).into_response()
+}
+
+async fn record(answers: Answers, Path(slot): Path<u64>) -> Response {
+    let missing = format!("slot {slot} is not certified here");
+    read(&answers.0, move |ledger| ledger.record(Slot(slot)), missing).await
+}
+
+async fn conflict(answers: Answers, Path(slot): Path<u64>) -> Response {
+    let missing = format!("this node knows one certificate of slot {slot} at most");
+    read(&answers.0, move |ledger| ledger.conflict(Slot(slot)), missing).await
+}
+
+async fn read(
+    reporter: &Reporter,
+    query: impl FnOnce(&Ledger) -> Result<Option<SlotRecord>, LedgerError> + Send + 'static,
+    missing: String,
+) -> Response {
+    let Some(epoch) = reporter.epoch() else {
+        return refuse(StatusCode::NOT_FOUND, &"this node knows no certificates yet");
+    };
+    match tokio::task::spawn_blocking(move || query(&epoch.ledger)).await {
+        Ok(Ok(Some(record))) => Json(record).into_response(),
+        Ok(Ok(None)) => refuse(StatusCode::NOT_FOUND, &missing),
+        Ok(Err(error)) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
+        Err(_) => refuse(StatusCode::SERVICE_UNAVAILABLE, &"the node is stopping"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::watch;
+    use tokio_util::sync::CancellationToken;
+    use veil_protocol_spec::{
+        Address, ChainId, ClusterId, identity::SecretIdentity, scheduling::ClusterScope,
+    };
+
+    use super::*;
+    use crate::{
+        admin::{self, AdminError},
+        job_file::JobFile,
+        progress::Progress,
+        status::{JobStatus, Role, Status},
+    };
+
+    /// A job survives the way through JSON: it has the digest that was submitted.
+    #[test]
+    fn a_job_keeps_its_digest_through_json() {
+        let (contract, cluster) = (Address([1; 20]), ClusterId([2; 32]));
+        let scope = ClusterScope { chain_id: ChainId(31_337), contract, cluster };
+        let digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+        let text = format!(
+            "image = \"a/b@sha256:{digest}\"\nreplicas = 2\nanti_affinity = \"soft\"\n[resources]\ncpu_millicores = 1\nmemory_mib = 1\n"
+        );
+        let job = JobFile::parse(&text).unwrap().into_spec(scope, Address([3; 20]), 4).unwrap();
+        let json = serde_json::to_string(&job).unwrap();
+        let back: JobSpec = serde_json::from_str(&json).unwrap();
+        assert_eq!((back.digest(), back), (job.digest(), job));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_has_not_joined_answers_and_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("admin.sock");
+        let identity = SecretIdentity::from_bytes(&[7; 32]).unwrap().public();
+        let progress = Arc::new(Progress::new(Role::Worker, &identity).unwrap());
+        let (joined, epoch) = (watch::Sender::new(None), watch::Sender::new(None));
+        let reporter = Reporter::new(Arc::clone(&progress), joined.subscribe(), epoch.subscribe());
+        progress.stage("waiting for the chain", ["http://127.0.0.1:1".to_owned()]);
+        let stop = CancellationToken::new();
+        let serving = admin::serve(socket.clone(), router(reporter), stop.clone()).await.unwrap();
+        let status: Status = admin::get(&socket, "/v1/status").await.unwrap();
+        assert_eq!(status.stage, "waiting for the chain");
+        assert_eq!(status.waiting_for, ["http://127.0.0.1:1"]);
+        assert_eq!((status.role, status.last_slot), (Role::Worker, Slot(0)));
+        let jobs: Vec<JobStatus> = admin::get(&socket, "/v1/jobs").await.unwrap();
+        assert!(jobs.is_empty());
+        let record = admin::get::<serde_json::Value>(&socket, "/v1/slots/1").await;
+        assert!(matches!(record, Err(AdminError::Refused(why)) if why.contains("no certificates")));
+        stop.cancel();
+        serving.await.unwrap();
+    }
+}

@@ -1,0 +1,450 @@
+//! Configuration files, one for each role, and their environment twins.
+//!
+//! `config/member.toml` and `config/worker.toml` in this package list every key with its meaning and
+//! default; `veil config sample` prints them. A file is parsed whole or refused: unknown keys are
+//! errors that name the key, and so is a value that cannot be meant. What an environment variable
+//! says wins over the file.
+
+mod chain;
+mod operator;
+mod worker;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use veil_node_p2p::Multiaddr;
+use veil_protocol_spec::Address;
+
+pub use self::{
+    chain::ChainSection,
+    operator::{AnyConfig, OperatorConfig, OperatorSection},
+    worker::{OfferSection, WorkerSection},
+};
+
+/// The commented sample for a committee member.
+pub const MEMBER_SAMPLE: &str = include_str!("../config/member.toml");
+/// The commented sample for a worker.
+pub const WORKER_SAMPLE: &str = include_str!("../config/worker.toml");
+/// The commented sample for an operator.
+pub const OPERATOR_SAMPLE: &str = include_str!("../config/operator.toml");
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error(
+        "{path}: {source}; `veil config sample --role member|worker|operator` prints one to start from"
+    )]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not the expected structure; names line and key.
+    #[error("{path}: {detail}")]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// Line, key and reason.
+        detail: String,
+    },
+    /// A value out of range.
+    #[error("`{key}`: {reason}")]
+    Value {
+        /// The key, dotted.
+        key: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An environment variable that does not parse.
+    #[error("environment variable {variable}: {reason}")]
+    Environment {
+        /// Which.
+        variable: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// `[node]`: what every role needs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSection {
+    /// Where keys, journals and the key set live.
+    pub data_dir: PathBuf,
+    /// The identity file; `identity.age` in the data directory by default.
+    #[serde(default)]
+    pub identity: Option<PathBuf>,
+    /// First line: the passphrase.
+    #[serde(default)]
+    pub passphrase_file: Option<PathBuf>,
+    /// The libp2p peer id that the identity must have.
+    #[serde(default)]
+    pub peer_id: Option<String>,
+}
+
+impl NodeSection {
+    /// Where the identity is.
+    #[must_use]
+    pub fn identity_file(&self) -> PathBuf {
+        self.identity.clone().unwrap_or_else(|| self.data_dir.join("identity.age"))
+    }
+
+    /// The socket on which the running process answers the command line.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.data_dir.join("admin.sock")
+    }
+}
+
+/// `[network]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkSection {
+    /// Where to listen.
+    pub listen: Vec<Multiaddr>,
+    /// Whom to find the others through.
+    #[serde(default)]
+    pub bootstrap: Vec<Multiaddr>,
+}
+
+/// `[committee]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CommitteeSection {
+    /// Accept a reference string made by one party.
+    pub insecure_reference_string: bool,
+    /// Name of the FHE parameter set that a ceremony may use.
+    pub parameters: String,
+    /// How long telemetry stays good.
+    pub telemetry_max_age_seconds: u64,
+    /// How long a proposer may take.
+    pub propose_timeout_seconds: u64,
+}
+
+impl Default for CommitteeSection {
+    fn default() -> Self {
+        Self {
+            insecure_reference_string: false,
+            parameters: "production".to_owned(),
+            telemetry_max_age_seconds: 120,
+            propose_timeout_seconds: 10,
+        }
+    }
+}
+
+/// A committee member's file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberConfig {
+    /// What every role needs.
+    pub node: NodeSection,
+    /// Peers.
+    pub network: NetworkSection,
+    /// Contracts.
+    pub chain: ChainSection,
+    /// The member's own.
+    #[serde(default)]
+    pub committee: CommitteeSection,
+}
+
+/// A worker's file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerConfig {
+    /// What every role needs.
+    pub node: NodeSection,
+    /// Peers.
+    pub network: NetworkSection,
+    /// Contracts.
+    pub chain: ChainSection,
+    /// The worker's own.
+    #[serde(default)]
+    pub worker: WorkerSection,
+}
+
+/// Looks up an environment variable; a parameter, so that tests need not change the process's own.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The process's environment.
+#[must_use]
+pub fn process_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn from_env<T>(
+    env: Environment<'_>,
+    variable: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<T>, ConfigError> {
+    let reason = |reason| ConfigError::Environment { variable, reason };
+    env(variable).map(|value| parse(&value).map_err(reason)).transpose()
+}
+
+fn override_with<T>(
+    target: &mut T,
+    env: Environment<'_>,
+    variable: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<(), ConfigError> {
+    if let Some(value) = from_env(env, variable, parse)? {
+        *target = value;
+    }
+    Ok(())
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "the shape of a parser")]
+fn path(value: &str) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(value))
+}
+
+fn multiaddrs(value: &str) -> Result<Vec<Multiaddr>, String> {
+    value.split(',').map(|one| one.trim().parse().map_err(|e| format!("{one}: {e}"))).collect()
+}
+
+/// In any case of its letters: checksummed addresses mix them.
+pub fn parse_address(text: &str) -> Result<Address, String> {
+    text.to_lowercase().parse().map_err(|error| format!("{text}: {error}"))
+}
+
+fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_address(&text).map_err(serde::de::Error::custom)
+}
+
+/// Relative to the configuration file's folder.
+fn anchor(folder: &Path, path: &mut PathBuf) {
+    if path.is_relative() {
+        *path = folder.join(&*path);
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(file: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text)
+        .map_err(|e| ConfigError::Parse { path: file.to_owned(), detail: e.to_string() })
+}
+
+fn read(file: &Path) -> Result<String, ConfigError> {
+    fs::read_to_string(file).map_err(|source| ConfigError::Read { path: file.to_owned(), source })
+}
+
+fn finish_chain(
+    folder: &Path,
+    env: Environment<'_>,
+    chain: &mut ChainSection,
+) -> Result<(), ConfigError> {
+    let files = [chain.keystore.as_mut(), chain.keystore_passphrase_file.as_mut()];
+    files.into_iter().flatten().for_each(|file| anchor(folder, file));
+    override_with(&mut chain.rpc, env, "VEIL_RPC_URL", |v| Ok(v.into()))?;
+    override_with(&mut chain.contract, env, "VEIL_CONTRACT_ADDRESS", parse_address)?;
+    if chain.contract.0 == [0; 20] {
+        return Err(ConfigError::Value {
+            key: "chain.contract",
+            reason: "the directory contract's address; `veil chain deploy` prints it".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn finish_common(
+    folder: &Path,
+    env: Environment<'_>,
+    node: &mut NodeSection,
+    network: &mut NetworkSection,
+    chain: &mut ChainSection,
+) -> Result<(), ConfigError> {
+    let files = [Some(&mut node.data_dir), node.identity.as_mut(), node.passphrase_file.as_mut()];
+    files.into_iter().flatten().for_each(|file| anchor(folder, file));
+    override_with(&mut node.passphrase_file, env, "VEIL_PASSPHRASE_FILE", |v| path(v).map(Some))?;
+    override_with(&mut node.peer_id, env, "VEIL_NODE_PEERID", |v| Ok(Some(v.to_owned())))?;
+    override_with(&mut network.bootstrap, env, "VEIL_LIBP2P_BOOTSTRAP", multiaddrs)?;
+    if network.listen.is_empty() {
+        return Err(ConfigError::Value {
+            key: "network.listen",
+            reason: "at least one address, for example /ip4/0.0.0.0/udp/4001/quic-v1".to_owned(),
+        });
+    }
+    finish_chain(folder, env, chain)
+}
+
+fn at_least_one(key: &'static str, value: u64) -> Result<(), ConfigError> {
+    if value == 0 {
+        return Err(ConfigError::Value { key, reason: "must be at least 1".to_owned() });
+    }
+    Ok(())
+}
+
+impl MemberConfig {
+    /// Reads a file and applies the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(file: &Path, env: Environment<'_>) -> Result<Self, ConfigError> {
+        Self::parse(file, &read(file)?, env)
+    }
+
+    /// The same from the text of `file`.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(file: &Path, text: &str, env: Environment<'_>) -> Result<Self, ConfigError> {
+        let mut config: Self = parse(file, text)?;
+        let folder = file.parent().unwrap_or_else(|| Path::new("."));
+        let Self { node, network, chain, committee } = &mut config;
+        finish_common(folder, env, node, network, chain)?;
+        at_least_one("committee.telemetry_max_age_seconds", committee.telemetry_max_age_seconds)?;
+        at_least_one("committee.propose_timeout_seconds", committee.propose_timeout_seconds)?;
+        Ok(config)
+    }
+}
+
+impl WorkerConfig {
+    /// Reads a file and applies the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(file: &Path, env: Environment<'_>) -> Result<Self, ConfigError> {
+        Self::parse(file, &read(file)?, env)
+    }
+
+    /// The same from the text of `file`.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(file: &Path, text: &str, env: Environment<'_>) -> Result<Self, ConfigError> {
+        let mut config: Self = parse(file, text)?;
+        let folder = file.parent().unwrap_or_else(|| Path::new("."));
+        let Self { node, network, chain, worker } = &mut config;
+        finish_common(folder, env, node, network, chain)?;
+        anchor(folder, &mut worker.docker_socket);
+        worker.key_set.as_mut().into_iter().for_each(|file| anchor(folder, file));
+        override_with(&mut worker.docker_socket, env, "VEIL_DOCKER_SOCKET", path)?;
+        override_with(&mut worker.key_set, env, "VEIL_ZAMA_PUBLICKEY_FILE", |v| path(v).map(Some))?;
+        at_least_one("worker.telemetry_interval_seconds", worker.telemetry_interval_seconds)?;
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::offer::Offer;
+
+    const NOTHING: Environment<'static> = &|_| None;
+
+    fn with_contract(sample: &str) -> String {
+        sample.replace(
+            "0x0000000000000000000000000000000000000000\"",
+            &format!("0x{}\"", "11".repeat(20)),
+        )
+    }
+
+    fn member(text: &str, env: Environment<'_>) -> Result<MemberConfig, ConfigError> {
+        MemberConfig::parse(Path::new("/etc/veil/member.toml"), text, env)
+    }
+
+    fn worker(text: &str, env: Environment<'_>) -> Result<WorkerConfig, ConfigError> {
+        WorkerConfig::parse(Path::new("/etc/veil/worker.toml"), text, env)
+    }
+
+    /// What a comment shows as a default is the default: with all of them taken in, nothing changes.
+    #[test]
+    fn the_samples_parse_with_and_without_their_commented_keys() {
+        let uncommented = |sample: &str| {
+            let lines = sample.lines().map(|line| match line.strip_prefix('#') {
+                Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => key,
+                _ => line,
+            });
+            lines
+                .collect::<Vec<_>>()
+                .join("\n")
+                .replace("16Uiu2HAm...", "16Uiu2HAmPLe7Mzm8TsYUubgCAW1aJoeFScxrLj8ppHFivPo97bUZ")
+        };
+        let sample = with_contract(MEMBER_SAMPLE);
+        let (short, long) =
+            (member(&sample, NOTHING).unwrap(), member(&uncommented(&sample), NOTHING).unwrap());
+        assert_eq!(format!("{:?}", short.committee), format!("{:?}", long.committee));
+        assert_eq!(short.node.identity_file(), long.node.identity_file());
+        let sample = with_contract(WORKER_SAMPLE);
+        let (short, long) =
+            (worker(&sample, NOTHING).unwrap(), worker(&uncommented(&sample), NOTHING).unwrap());
+        assert_eq!(short.worker.docker_socket, long.worker.docker_socket);
+        assert_eq!(short.worker.telemetry_interval(), long.worker.telemetry_interval());
+        assert_eq!(long.worker.key_set, Some(PathBuf::from("/etc/veil/keyset.bin")));
+        assert_eq!(long.worker.offer.memory_mib, Some(8192));
+        assert_eq!(short.worker.offer.offer(), Offer::default());
+        let (default, long) = (Offer::default(), long.worker.offer.offer());
+        assert_eq!((long.reserve, long.cpu_measure), (default.reserve, default.cpu_measure));
+        assert_eq!((long.memory_bytes, long.disk_bytes), (8 << 30, 100 << 30));
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_by_name() {
+        let text =
+            with_contract(WORKER_SAMPLE).replace("[worker.offer]", "nonsense = 1\n[worker.offer]");
+        let error = worker(&text, NOTHING).unwrap_err().to_string();
+        assert!(error.contains("nonsense"), "{error}");
+        let text = format!("{}\n[commitee]\n", with_contract(MEMBER_SAMPLE));
+        let error = member(&text, NOTHING).unwrap_err().to_string();
+        assert!(error.contains("commitee"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_wins_and_is_checked() {
+        let env = |name: &str| {
+            Some(match name {
+                "VEIL_CONTRACT_ADDRESS" => format!("0x{}", "Ab".repeat(20)),
+                "VEIL_LIBP2P_BOOTSTRAP" => "/ip4/10.0.0.1/tcp/1, /ip4/10.0.0.2/tcp/2".to_owned(),
+                "VEIL_ZAMA_PUBLICKEY_FILE" => "/keys/set.bin".to_owned(),
+                "VEIL_NODE_PEERID" => "16Uiu2".to_owned(),
+                "VEIL_DOCKER_SOCKET" => "/run/docker.sock".to_owned(),
+                _ => return None,
+            })
+        };
+        // The address in the file is the zero one, which alone would be refused.
+        let config = worker(WORKER_SAMPLE, &env).unwrap();
+        assert_eq!(config.chain.contract, Address([0xab; 20]));
+        assert_eq!(config.network.bootstrap.len(), 2);
+        assert_eq!(config.worker.key_set, Some(PathBuf::from("/keys/set.bin")));
+        assert_eq!(config.node.peer_id.as_deref(), Some("16Uiu2"));
+        assert_eq!(config.worker.docker_socket, PathBuf::from("/run/docker.sock"));
+        let broken = |name: &str| (name == "VEIL_LIBP2P_BOOTSTRAP").then(|| "nowhere".to_owned());
+        assert!(matches!(
+            worker(&with_contract(WORKER_SAMPLE), &broken),
+            Err(ConfigError::Environment { variable: "VEIL_LIBP2P_BOOTSTRAP", .. })
+        ));
+    }
+
+    #[test]
+    fn values_that_cannot_be_meant_are_refused() {
+        assert!(matches!(
+            member(MEMBER_SAMPLE, NOTHING),
+            Err(ConfigError::Value { key: "chain.contract", .. })
+        ));
+        let none = with_contract(MEMBER_SAMPLE).replace(
+            r#"listen = ["/ip4/0.0.0.0/udp/4001/quic-v1", "/ip4/0.0.0.0/tcp/4001"]"#,
+            "listen = []",
+        );
+        assert!(matches!(
+            member(&none, NOTHING),
+            Err(ConfigError::Value { key: "network.listen", .. })
+        ));
+        let zero = with_contract(WORKER_SAMPLE)
+            .replace("#telemetry_interval_seconds = 30", "telemetry_interval_seconds = 0");
+        assert!(matches!(
+            worker(&zero, NOTHING),
+            Err(ConfigError::Value { key: "worker.telemetry_interval_seconds", .. })
+        ));
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let config = member(&with_contract(MEMBER_SAMPLE), NOTHING).unwrap();
+        assert_eq!(config.node.data_dir, PathBuf::from("/etc/veil/data"));
+        assert_eq!(config.node.admin_socket(), PathBuf::from("/etc/veil/data/admin.sock"));
+    }
+}

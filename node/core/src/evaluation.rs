@@ -1,0 +1,210 @@
+//! From a locked manifest to the encrypted outcome, getting what is missing on the way.
+//!
+//! # Flow
+//! 1. Labels as of the manifest's block, from the chain.
+//! 2. Bodies of the pending jobs and telemetry, from this node or from peers. Telemetry from a peer is
+//!    checked like gossip, but for its age: the committee has decided that it counts.
+//! 3. The circuit, on a thread that may block.
+
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use veil_node_chain::ChainError;
+use veil_node_p2p::{Network, PublishError, Topic};
+use veil_node_process::unix_now;
+use veil_node_storage::jobs::Jobs;
+use veil_protocol_spec::{
+    Blake3Digest, PeerIdHash, Wire,
+    identity::SecretIdentity,
+    scheduling::{EvaluationBody, JobSpec, Manifest, PolicyError, Telemetry, TelemetryEntry},
+    sync::{SyncAnswer, SyncRequest},
+};
+use veil_scheduler::{EncryptedTelemetry, EvaluateError, Inputs, Outputs, evaluate};
+use veil_scheduler_plan::inputs::PublicInputs;
+
+use crate::{
+    cluster::{Peers, Views},
+    epoch::{ActiveEpoch, TelemetryRefusal},
+};
+
+/// Inputs fetched at once.
+const FETCH_AT_ONCE: usize = 4;
+
+/// Why a manifest was not evaluated.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluationError {
+    /// The registry as of the manifest's block.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// A body that nobody has.
+    #[error("no peer has the body of job {0}, which the manifest lists as pending")]
+    NoJob(Blake3Digest),
+    /// A message that nobody has.
+    #[error("no peer has telemetry {digest} of {sender}, which the manifest names")]
+    NoTelemetry {
+        /// Whose.
+        sender: PeerIdHash,
+        /// Which.
+        digest: Blake3Digest,
+    },
+    /// Its proof does not hold: more than t members have locked something they did not verify.
+    #[error("the manifest names telemetry that must not be computed on: {0}")]
+    Telemetry(#[from] TelemetryRefusal),
+    /// The policy is not of this build's form, or needs what is not distributed yet.
+    #[error("the cluster's policy: {0}; `veil chain policy set` replaces it")]
+    Policy(#[from] PolicyError),
+    /// A state that this node does not have.
+    #[error("the certificate that the manifest builds on is not here yet")]
+    Behind,
+    /// The circuit.
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
+    /// The runtime is shutting down.
+    #[error("the evaluation was cut off")]
+    Stopped,
+}
+
+/// An evaluated manifest.
+#[derive(Debug)]
+pub struct Evaluated {
+    /// The encrypted outcome.
+    pub outputs: Outputs,
+    /// What evaluators compare.
+    pub digest: Blake3Digest,
+    /// What decoding the outcome needs again.
+    pub public: PublicInputs,
+    /// What the circuit took; getting the inputs is not in it.
+    pub seconds: f64,
+}
+
+/// Where the inputs of a manifest come from: this node, else its peers.
+#[derive(Clone)]
+pub struct InputSource {
+    /// The chain.
+    pub views: Views,
+    /// The other nodes.
+    pub peers: Peers,
+    /// Bodies of jobs.
+    pub jobs: Arc<Jobs>,
+    /// Telemetry, certificates, the evaluation key.
+    pub epoch: Arc<ActiveEpoch>,
+}
+
+impl InputSource {
+    /// Evaluates a manifest whose lock, or proposal, the caller has checked.
+    ///
+    /// # Errors
+    /// [`EvaluationError`].
+    pub async fn evaluate(&self, manifest: Manifest) -> Result<Evaluated, EvaluationError> {
+        let inputs = self.inputs(&manifest).await?;
+        let key = self.epoch.keys.evaluation.clone();
+        let evaluated = tokio::task::spawn_blocking(move || {
+            let begun = Instant::now();
+            let (outputs, digest) = evaluate(&manifest, &inputs, &key)?;
+            let seconds = begun.elapsed().as_secs_f64();
+            Ok(Evaluated { outputs, digest, public: inputs.public, seconds })
+        });
+        evaluated.await.map_err(|_| EvaluationError::Stopped)?
+    }
+
+    /// Everything that a manifest names.
+    ///
+    /// # Errors
+    /// [`EvaluationError`].
+    pub async fn inputs(&self, manifest: &Manifest) -> Result<Inputs, EvaluationError> {
+        let mut inputs = Inputs::default();
+        let view = self.views.at(manifest.block).await?;
+        inputs.public.labels = view
+            .workers()
+            .iter()
+            .filter_map(|w| Some((*w, view.nodes.get(w)?.labels.clone())))
+            .collect();
+        inputs.public.policy = view.rules.clone()?;
+        let state = self.epoch.ledger.state();
+        if state.last_certificate() != manifest.previous {
+            return Err(EvaluationError::Behind);
+        }
+        inputs.public.previous = state.previous(manifest).collect();
+        let jobs: BTreeSet<_> = manifest.pending.iter().map(|pending| pending.job).collect();
+        inputs.public.jobs = stream::iter(jobs)
+            .map(async |digest| match self.job(digest).await {
+                Some(job) => Ok((digest, job)),
+                None => Err(EvaluationError::NoJob(digest)),
+            })
+            .buffer_unordered(FETCH_AT_ONCE)
+            .try_collect()
+            .await?;
+        inputs.telemetry = stream::iter(manifest.telemetry.iter().copied())
+            .map(async |entry| Ok((entry.digest, self.telemetry(entry).await?)))
+            .buffer_unordered(FETCH_AT_ONCE)
+            .try_collect::<_>()
+            .await
+            .map_err(|error: EvaluationError| error)?;
+        Ok(inputs)
+    }
+
+    /// The body of a job.
+    pub async fn job(&self, digest: Blake3Digest) -> Option<JobSpec> {
+        self.peers.job(&self.jobs, digest).await
+    }
+
+    /// The ciphertexts of one telemetry message.
+    ///
+    /// # Errors
+    /// [`EvaluationError`].
+    pub async fn telemetry(
+        &self,
+        entry: TelemetryEntry,
+    ) -> Result<Arc<EncryptedTelemetry>, EvaluationError> {
+        let TelemetryEntry { sender, digest } = entry;
+        let Self { peers, epoch, .. } = self;
+        if let Some(known) = epoch.pool().get(&sender, &digest) {
+            return Ok(Arc::clone(&known.expanded.telemetry));
+        }
+        let fits = |peer: PeerIdHash, answer: SyncAnswer| -> Option<Telemetry> {
+            let SyncAnswer::Telemetry(Some(telemetry)) = answer else { return None };
+            let right = telemetry.body.sender() == sender && telemetry.body.digest() == digest;
+            if !right || telemetry.verify(&epoch.binding).is_err() {
+                tracing::warn!(%peer, %digest, "the peer brought other telemetry than asked for");
+                return None;
+            }
+            Some(*telemetry)
+        };
+        let request = SyncRequest::Telemetry(digest);
+        // Members must have it: they locked it. Its sender may have it, and so may others.
+        let found = match peers.ask(peers.members(), request, fits).await {
+            Some(found) => Some(found),
+            None => peers.ask(peers.others(), request, fits).await,
+        };
+        let found = found.ok_or(EvaluationError::NoTelemetry { sender, digest })?;
+        let (message, expanded) = epoch.expand(found).await?;
+        let telemetry = Arc::clone(&expanded.telemetry);
+        // Refused if a later message of the sender is there, which does not matter here.
+        let _ = epoch.pool().insert(message, expanded, unix_now());
+        Ok(telemetry)
+    }
+}
+
+/// Signs what this node computed and gossips it. Nothing waits for it: others compare.
+pub async fn report(
+    network: &Network,
+    identity: &SecretIdentity,
+    manifest: &Manifest,
+    outputs: Blake3Digest,
+) {
+    let body = EvaluationBody {
+        binding: manifest.binding,
+        slot: manifest.slot,
+        manifest: manifest.digest(),
+        circuit: manifest.circuit,
+        outputs,
+        identity: identity.public(),
+    };
+    let report = body.sign(identity).to_wire();
+    match network.publish(Topic::Evaluations, report).await {
+        Ok(()) | Err(PublishError::Duplicate(_)) => {}
+        Err(error) => {
+            tracing::warn!(slot = %manifest.slot, %error, "the evaluation was not reported");
+        }
+    }
+}

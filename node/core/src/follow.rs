@@ -1,0 +1,202 @@
+//! Following the chain of certificates: by gossip, and by asking the members for what was missed.
+//!
+//! # Flow
+//! 1. [`Follower::catch_up`] asks every member of the key's committee for the records after the last
+//!    one here, until they have no more.
+//! 2. [`Follower::run`] takes records from gossip. One that does not continue what is here makes it
+//!    catch up, and so does an interval, so that lost gossip heals.
+//!
+//! # State
+//! [`Follower::contact`] is when this node last knew itself up to date: 2t+1 members said that they
+//! know nothing newer. At least one honest member among them would have signed a newer certificate.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream};
+use rand::{Rng, seq::SliceRandom};
+use tokio::sync::{Notify, watch};
+use veil_node_p2p::{Gossip, Network, Protocol, Topic};
+use veil_node_process::unix_now;
+use veil_node_storage::ledger::LedgerError;
+use veil_protocol_spec::{
+    PeerIdHash, Wire,
+    scheduling::{SlotRecord, StateError, UnixMillis},
+    sync::{SyncAnswer, SyncRequest},
+};
+
+use crate::epoch::ActiveEpoch;
+
+/// Between two rounds of asking while all is well.
+const SYNC_INTERVAL: Duration = Duration::from_secs(10);
+/// Between two rounds until the first contact: members that start now refuse to answer.
+const FIRST_CONTACT_INTERVAL: Duration = Duration::from_secs(1);
+/// Least time between two rounds, however many callers ask for one.
+const MIN_SYNC_INTERVAL: Duration = Duration::from_millis(250);
+/// For one answer.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+/// Members asked at once.
+const ASKED_AT_ONCE: usize = 4;
+
+/// See the [module documentation](self).
+pub struct Follower {
+    network: Network,
+    epoch: Arc<ActiveEpoch>,
+    behind: Notify,
+    contact: watch::Sender<Option<UnixMillis>>,
+}
+
+impl core::fmt::Debug for Follower {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Follower").field("contact", &*self.contact.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Follower {
+    /// Asks nobody yet.
+    #[must_use]
+    pub fn new(network: &Network, epoch: &Arc<ActiveEpoch>) -> Arc<Self> {
+        Arc::new(Self {
+            network: network.clone(),
+            epoch: Arc::clone(epoch),
+            behind: Notify::new(),
+            contact: watch::Sender::new(None),
+        })
+    }
+
+    /// When this node last knew itself up to date: the time before the members were asked.
+    #[must_use]
+    pub fn contact(&self) -> watch::Receiver<Option<UnixMillis>> {
+        self.contact.subscribe()
+    }
+
+    /// Something names a certificate that is not here: makes [`Self::run`] ask for it.
+    pub fn is_behind(&self) {
+        self.behind.notify_one();
+    }
+
+    /// Asks all members once. Whether 2t+1 of them said that this node is up to date.
+    pub async fn catch_up(&self) -> bool {
+        let asked_at = unix_now();
+        let mut members: Vec<_> = self.epoch.roster.iter().map(PeerIdHash::of).collect();
+        members.shuffle(&mut rand::thread_rng());
+        let answers = stream::iter(members)
+            .map(|member| async move { member == self.network.me() || self.follow(member).await })
+            .buffer_unordered(ASKED_AT_ONCE)
+            .filter(|up_to_date| std::future::ready(*up_to_date))
+            .count()
+            .await;
+        let up_to_date = answers >= self.epoch.committee.signing_threshold().get();
+        if up_to_date {
+            self.contact.send_replace(Some(asked_at));
+        }
+        up_to_date
+    }
+
+    /// Takes records from one member until it has no more; false if it fails before.
+    async fn follow(&self, member: PeerIdHash) -> bool {
+        loop {
+            let after = self.epoch.ledger.state().last_slot();
+            let request = SyncRequest::Records { after }.to_wire();
+            let asked = self.network.request(member, Protocol::Sync, request, ANSWER_DEADLINE);
+            let answer = match asked.await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    tracing::debug!(%member, %error, "no records");
+                    return false;
+                }
+            };
+            let records = match SyncAnswer::from_wire(&answer) {
+                Ok(SyncAnswer::Records(records)) => records,
+                Ok(_) => {
+                    tracing::warn!(%member, "the member did not answer with records");
+                    return false;
+                }
+                Err(error) => {
+                    tracing::warn!(%member, %error, "records were refused");
+                    return false;
+                }
+            };
+            if records.is_empty() {
+                return true;
+            }
+            for record in records {
+                let slot = record.manifest.slot;
+                if let Err(error) = self.accept(record).await {
+                    // Another member may have brought a later one meanwhile; else it is to blame.
+                    if self.epoch.ledger.state().last_slot() < slot {
+                        tracing::warn!(%member, %slot, %error, "a record was refused");
+                        return false;
+                    }
+                }
+            }
+            if self.epoch.ledger.state().last_slot() <= after {
+                tracing::warn!(%member, "the member brings records that are known");
+                return false;
+            }
+        }
+    }
+
+    async fn accept(&self, record: SlotRecord) -> Result<bool, LedgerError> {
+        let ledger = Arc::clone(&self.epoch.ledger);
+        let slot = record.manifest.slot;
+        let accepted = tokio::task::spawn_blocking(move || ledger.accept(&record)).await;
+        let Ok(accepted) = accepted else {
+            // Only if the runtime is shutting down.
+            std::future::pending().await
+        };
+        if matches!(accepted, Ok(true)) {
+            tracing::info!(%slot, "certificate verified");
+        }
+        accepted
+    }
+
+    /// Follows until the node stops. Asks the members at once.
+    pub async fn run(self: Arc<Self>) {
+        let mut records = self.network.subscribe(Topic::Certificates);
+        let asking = async {
+            loop {
+                self.catch_up().await;
+                let interval = match *self.contact.borrow() {
+                    Some(_) => SYNC_INTERVAL,
+                    None => FIRST_CONTACT_INTERVAL,
+                };
+                // Spread: the nodes of a cluster must not ask all at once.
+                let wait = interval.mul_f64(rand::thread_rng().gen_range(0.75..1.25));
+                tokio::time::sleep(MIN_SYNC_INTERVAL).await;
+                let _ = tokio::time::timeout(wait, self.behind.notified()).await;
+            }
+        };
+        let listening = async {
+            while let Some(gossip) = records.recv().await {
+                self.on_record(gossip).await;
+            }
+        };
+        tokio::join!(asking, listening);
+    }
+
+    async fn on_record(&self, gossip: Gossip) {
+        let record = match SlotRecord::from_wire(&gossip.bytes) {
+            Ok(record) => record,
+            Err(error) => return gossip.reject(&error.to_string()),
+        };
+        match self.accept(record).await {
+            Ok(true) => gossip.accept(),
+            Ok(false) => gossip.ignore(),
+            // Signed by the committee, and this node misses what lies between.
+            Err(LedgerError::State(StateError::Previous { .. })) => {
+                gossip.accept();
+                self.is_behind();
+            }
+            // Signed twice: every node should learn of it. The ledger keeps both records.
+            Err(error @ LedgerError::Equivocation(_)) => {
+                tracing::error!(%error, author = %gossip.author, "the committee is not to be trusted");
+                gossip.accept();
+            }
+            Err(error @ (LedgerError::Storage { .. } | LedgerError::Damaged { .. })) => {
+                tracing::error!(%error, "a certificate cannot be kept");
+                gossip.ignore();
+            }
+            Err(error) => gossip.reject(&error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What every node of a cluster does, whatever its role.
+//!
+//! # Roles
+//! Committee members and workers start here and stop here; what only one of them does is in
+//! `veil-node-member` and `veil-node-worker`.
+//!
+//! # Flow
+//! 1. [`config`]: one TOML file per process; [`lifecycle`]: identity, data directory, admin socket.
+//! 2. [`cluster`]: follows the chain, joins the network, answers peers that were away.
+//! 3. [`epoch`]: what follows from the active key; [`follow`]: certificates; [`ingress`]: telemetry
+//!    and jobs from gossip; [`evaluation`]: the circuit on the locked inputs.
+//! 4. [`progress`] and [`report`]: how far the node is; [`api`] and [`admin`]: what it answers locally;
+//!    [`sync`]: what it answers to peers.
+//!
+//! # State and restart
+//! Everything that outlives the process is in the stores of `veil-node-storage` below the data
+//! directory, and in the files that [`epoch`] fetches once.
+
+pub mod admin;
+pub mod api;
+pub mod cluster;
+pub mod config;
+pub mod epoch;
+pub mod evaluation;
+pub mod follow;
+pub mod ingress;
+pub mod job_file;
+pub mod lifecycle;
+pub mod offer;
+pub mod policy_file;
+pub mod progress;
+pub mod report;
+pub mod status;
+pub mod sync;
+
+mod p2p_transport;
+
+pub use p2p_transport::{P2pTransport, P2pTransports};

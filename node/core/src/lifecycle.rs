@@ -1,0 +1,410 @@
+//! What a member's and a worker's process have in common: taking their data directory, answering the
+//! command line, joining the cluster, waiting for the active key.
+//!
+//! # Flow
+//! 1. [`Secrets::load`] reads what the configuration names, before anything is started.
+//! 2. [`Node::start`] locks the data directory, opens the identity, answers on the admin socket
+//!    from then on, connects to the chain and joins the cluster.
+//! 3. [`Node::active_key`] and [`Node::prepare`] lead to the [`ActiveEpoch`].
+//! 4. [`Node::leave`] leaves gracefully and ends everything.
+//!
+//! # State
+//! [`Progress`] holds how far the process is. The epoch is a watched value: it begins as none.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use veil_node_chain::{AccountKey, AccountKeyError, Chain, ChainError, PublishedKey};
+use veil_node_p2p::{InvalidIdentity, SwimConfig, peer_id};
+use veil_node_storage::{
+    data_dir::{DataDir, DataDirError},
+    keystore::{KeystoreError, Passphrase, read_identity},
+};
+use veil_protocol_spec::{identity::SecretIdentity, scheduling::UnixMillis};
+
+use crate::{
+    admin::{self, AdminError},
+    api,
+    cluster::{Cluster, ClusterError, ClusterOptions},
+    config::{ChainSection, Environment, NetworkSection, NodeSection},
+    epoch::{ActiveEpoch, EpochError, MaterialFiles},
+    progress::Progress,
+    report::{Joined, Reporter},
+    status::Role,
+    sync::SyncSource,
+};
+
+/// Longest wait between two attempts to reach the chain at the start.
+const CHAIN_RETRY: Duration = Duration::from_secs(10);
+
+/// Why a process of either role ends.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The identity file or a passphrase file.
+    #[error(transparent)]
+    Keystore(#[from] KeystoreError),
+    /// No passphrase is configured.
+    #[error(
+        "no passphrase for the identity: set `node.passphrase_file` in the configuration, VEIL_PASSPHRASE_FILE or VEIL_PASSPHRASE"
+    )]
+    NoPassphrase,
+    /// A keystore without a passphrase.
+    #[error("`chain.keystore` is set: set `chain.keystore_passphrase_file` too")]
+    NoKeystorePassphrase,
+    /// A passphrase file that cannot be read.
+    #[error("{path}: {source}")]
+    PassphraseFile {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not a point of the curve.
+    #[error(transparent)]
+    InvalidIdentity(#[from] InvalidIdentity),
+    /// Another identity than the configuration expects.
+    #[error(
+        "the identity in {path} has the peer id {found}, the configuration expects {expected}: name the right file in `node.identity`, or correct `node.peer_id`"
+    )]
+    OtherPeer {
+        /// Which file.
+        path: PathBuf,
+        /// By the configuration.
+        expected: String,
+        /// Of the file.
+        found: String,
+    },
+    /// The account's key.
+    #[error(transparent)]
+    Account(#[from] AccountKeyError),
+    /// The chain.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// Joining.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The admin socket.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The active key.
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
+    /// Told to stop before it was up.
+    #[error("stopped before the node was up")]
+    Stopped,
+}
+
+/// What a process needs besides its configuration.
+#[derive(Clone, Debug)]
+pub struct Secrets {
+    /// Of the identity.
+    pub passphrase: Passphrase,
+    /// Pays for transactions.
+    pub account: Option<AccountKey>,
+}
+
+impl Secrets {
+    /// Reads what configuration and environment name: `VEIL_PASSPHRASE` wins over the file,
+    /// `VEIL_CHAIN_KEY` over the keystore.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn load(
+        node: &NodeSection,
+        chain: &ChainSection,
+        env: Environment<'_>,
+    ) -> Result<Self, StartError> {
+        Ok(Self { passphrase: passphrase(node, env)?, account: account(chain)? })
+    }
+}
+
+/// The identity's passphrase: `VEIL_PASSPHRASE` wins over the file.
+///
+/// # Errors
+/// [`StartError::NoPassphrase`], [`StartError::Keystore`].
+pub fn passphrase(node: &NodeSection, env: Environment<'_>) -> Result<Passphrase, StartError> {
+    match (env("VEIL_PASSPHRASE"), &node.passphrase_file) {
+        (Some(text), _) => Ok(Passphrase::new(text)),
+        (None, Some(file)) => Ok(Passphrase::from_file(file)?),
+        (None, None) => Err(StartError::NoPassphrase),
+    }
+}
+
+/// The account's key: `VEIL_CHAIN_KEY` wins over the keystore; none if neither is set.
+///
+/// # Errors
+/// [`StartError`].
+pub fn account(chain: &ChainSection) -> Result<Option<AccountKey>, StartError> {
+    if let Some(key) = AccountKey::from_environment()? {
+        return Ok(Some(key));
+    }
+    let Some(keystore) = &chain.keystore else { return Ok(None) };
+    let file = chain.keystore_passphrase_file.as_ref().ok_or(StartError::NoKeystorePassphrase)?;
+    let text = std::fs::read_to_string(file)
+        .map(zeroize::Zeroizing::new)
+        .map_err(|source| StartError::PassphraseFile { path: file.clone(), source })?;
+    let first = text.lines().next().unwrap_or_default();
+    Ok(Some(AccountKey::from_keystore(keystore, first)?))
+}
+
+/// The sections that both roles' configurations have.
+#[derive(Clone, Copy, Debug)]
+pub struct Sections<'a> {
+    /// Files.
+    pub node: &'a NodeSection,
+    /// Peers.
+    pub network: &'a NetworkSection,
+    /// Contracts.
+    pub chain: &'a ChainSection,
+}
+
+/// Opens the identity and checks it against the peer id that is expected, if one is.
+///
+/// # Errors
+/// [`StartError`].
+pub fn open_identity(
+    node: &NodeSection,
+    passphrase: &Passphrase,
+) -> Result<SecretIdentity, StartError> {
+    let path = node.identity_file();
+    let identity = read_identity(&path, passphrase)?;
+    let found = peer_id(&identity.public())?.to_string();
+    match &node.peer_id {
+        Some(expected) if *expected != found => {
+            Err(StartError::OtherPeer { path, expected: expected.clone(), found })
+        }
+        _ => Ok(identity),
+    }
+}
+
+/// A process that has joined its cluster.
+pub struct Node {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// How far it is.
+    pub progress: Arc<Progress>,
+    /// Cancelled from outside when the process is to stop.
+    pub stop: CancellationToken,
+    epoch: watch::Sender<Option<Arc<ActiveEpoch>>>,
+    admin: JoinHandle<()>,
+    admin_stop: CancellationToken,
+    /// The data directory, locked.
+    pub data: Arc<DataDir>,
+}
+
+impl Node {
+    /// Steps up to having joined. `routes` are answered on the admin socket beside those of both
+    /// roles.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(
+        role: Role,
+        sections: Sections<'_>,
+        secrets: Secrets,
+        routes: Router,
+        stop: CancellationToken,
+    ) -> Result<Self, StartError> {
+        let Sections { node, network, chain: on_chain } = sections;
+        let data = DataDir::lock(&node.data_dir)?;
+        let opening = (node.clone(), secrets.passphrase);
+        // The passphrase is stretched for a second or so.
+        let opened = tokio::task::spawn_blocking(move || open_identity(&opening.0, &opening.1));
+        let identity = opened.await.map_err(|_| StartError::Stopped)??;
+        let progress = Arc::new(Progress::new(role, &identity.public())?);
+        let admin_stop = CancellationToken::new();
+        let (joined, epoch) = (watch::Sender::new(None), watch::Sender::new(None));
+        let reporter = Reporter::new(Arc::clone(&progress), joined.subscribe(), epoch.subscribe());
+        let router = api::router(reporter).merge(routes);
+        let admin = admin::serve(node.admin_socket(), router, admin_stop.clone()).await?;
+        let joining = async {
+            let chain = connect(on_chain, secrets.account, &progress).await?;
+            progress
+                .stage("waiting for the registry to list this node", [progress.peer().to_string()]);
+            let options = ClusterOptions {
+                chain,
+                cluster: on_chain.cluster,
+                identity,
+                listen: network.listen.clone(),
+                bootstrap: network.bootstrap.clone(),
+                swim: SwimConfig::default(),
+                data_dir: node.data_dir.clone(),
+            };
+            // Its own token: on a stop the work ends in order, after the peers are told.
+            Ok::<_, StartError>(Cluster::join(options, CancellationToken::new()).await?)
+        };
+        let ended = tokio::select! {
+            ended = joining => ended,
+            () = stop.cancelled() => Err(StartError::Stopped),
+        };
+        let cluster = match ended {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                admin_stop.cancel();
+                let _ = admin.await; // only a panic in a handler could make it fail
+                return Err(error);
+            }
+        };
+        joined.send_replace(Some(Joined::from(&cluster)));
+        let source = SyncSource::new(Arc::clone(&cluster.jobs), epoch.subscribe());
+        cluster.tasks.spawn(source.serve(cluster.network.clone()));
+        Ok(Self { cluster, progress, stop, epoch, admin, admin_stop, data: Arc::new(data) })
+    }
+
+    /// Waits for an active key whose committee is registered; nothing if told to stop.
+    pub async fn active_key(&self) -> Option<PublishedKey> {
+        self.progress.stage("waiting for an active key: the committee's ceremony makes it", []);
+        let mut views = self.cluster.views.subscribe();
+        let known = async {
+            loop {
+                {
+                    let view = views.borrow_and_update();
+                    if let Some(key) = view.key.filter(|_| view.roster.len() == view.committee.n())
+                    {
+                        return Some(key);
+                    }
+                }
+                views.changed().await.ok()?;
+            }
+        };
+        tokio::select! {
+            key = known => key,
+            () = self.stop.cancelled() => None,
+        }
+    }
+
+    /// Prepares what follows from the key, and keeps it in step with the registry; nothing if told
+    /// to stop.
+    ///
+    /// # Errors
+    /// [`StartError::ActiveEpoch`].
+    pub async fn prepare(
+        &self,
+        key: PublishedKey,
+        own: Option<MaterialFiles>,
+        accept_insecure: bool,
+        telemetry_max_age: UnixMillis,
+    ) -> Result<Option<Arc<ActiveEpoch>>, StartError> {
+        self.progress.stage("getting key set and reference string, and expanding them", []);
+        let cluster = &self.cluster;
+        let prepared = ActiveEpoch::prepare(cluster, key, own, accept_insecure, telemetry_max_age);
+        let epoch = tokio::select! {
+            epoch = prepared => epoch?,
+            () = self.stop.cancelled() => return Ok(None),
+        };
+        self.epoch.send_replace(Some(Arc::clone(&epoch)));
+        let (mut views, following) = (cluster.views.subscribe(), Arc::clone(&epoch));
+        cluster.tasks.spawn(async move {
+            while views.changed().await.is_ok() {
+                let view = Arc::clone(&views.borrow_and_update());
+                following.follow(&view);
+            }
+        });
+        Ok(Some(epoch))
+    }
+
+    /// Leaves gracefully, ends every task, closes the admin socket.
+    pub async fn leave(self) {
+        self.progress.stage("leaving", []);
+        self.cluster.leave().await;
+        self.admin_stop.cancel();
+        let _ = self.admin.await; // only a panic in a handler could make it fail
+    }
+}
+
+/// Connects to the chain. An RPC that does not answer is waited for: nodes may start in any order.
+async fn connect(
+    section: &ChainSection,
+    account: Option<AccountKey>,
+    progress: &Progress,
+) -> Result<Chain, ChainError> {
+    let mut delays = ExponentialBuilder::default()
+        .with_max_delay(CHAIN_RETRY)
+        .without_max_times()
+        .with_jitter()
+        .build();
+    progress.stage("connecting to the chain", section.rpc.as_slice().to_vec());
+    loop {
+        match Chain::connect(section.connection(account.clone())).await {
+            Ok(chain) => return Ok(chain),
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, "waiting for the chain");
+                progress.stage("waiting for the chain", [error.to_string()]);
+                tokio::time::sleep(delays.next().unwrap_or(CHAIN_RETRY)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Makes `link` point to `target`, replacing an earlier link, not a file.
+///
+/// # Errors
+/// What the system says.
+pub fn link_to(target: &Path, link: &Path) -> std::io::Result<()> {
+    match std::fs::symlink_metadata(link) {
+        Ok(found) if found.is_symlink() => std::fs::remove_file(link)?,
+        Ok(_) => return Ok(()),
+        Err(_) => {}
+    }
+    std::os::unix::fs::symlink(std::path::absolute(target)?, link)
+}
+
+#[cfg(test)]
+mod tests {
+    use veil_node_storage::keystore::{write_identity, write_secret};
+
+    use super::*;
+
+    fn node(folder: &Path, peer_id: Option<String>) -> NodeSection {
+        NodeSection { data_dir: folder.to_owned(), identity: None, passphrase_file: None, peer_id }
+    }
+
+    #[test]
+    fn an_identity_is_checked_before_anything_is_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity.age");
+        let passphrase = Passphrase::random();
+        let secret = SecretIdentity::from_bytes(&[7; 32]).unwrap();
+        write_identity(&path, &secret, &passphrase).unwrap();
+        let opened = open_identity(&node(folder.path(), None), &passphrase).unwrap();
+        assert_eq!(opened.public(), secret.public());
+        let right = peer_id(&secret.public()).unwrap().to_string();
+        assert!(open_identity(&node(folder.path(), Some(right)), &passphrase).is_ok());
+        let other = SecretIdentity::from_bytes(&[8; 32]).unwrap();
+        let other = peer_id(&other.public()).unwrap().to_string();
+        assert!(matches!(
+            open_identity(&node(folder.path(), Some(other)), &passphrase),
+            Err(StartError::OtherPeer { .. })
+        ));
+        std::fs::remove_file(&path).unwrap();
+        write_secret(&path, &[0; 32], &passphrase).unwrap();
+        assert!(matches!(
+            open_identity(&node(folder.path(), None), &passphrase),
+            Err(StartError::Keystore(KeystoreError::Identity(_)))
+        ));
+    }
+
+    #[test]
+    fn a_link_gives_way_to_another_and_a_file_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two, link] = ["one", "two", "link"].map(|name| folder.path().join(name));
+        std::fs::write(&one, "1").unwrap();
+        std::fs::write(&two, "2").unwrap();
+        link_to(&one, &link).unwrap();
+        link_to(&two, &link).unwrap();
+        assert_eq!(std::fs::read_to_string(&link).unwrap(), "2");
+        link_to(&two, &one).unwrap();
+        assert_eq!(std::fs::read_to_string(&one).unwrap(), "1");
+    }
+}

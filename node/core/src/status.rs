@@ -1,0 +1,268 @@
+//! What a running process says of itself: the answer to `veil status` and `veil job status`, and what
+//! the one-machine network reads its figures from. Field names are those of the JSON output,
+//! documented in `docs/json.md`.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use serde::{Deserialize, Serialize};
+use veil_protocol_spec::{
+    Address, Blake3Digest, KeccakDigest, KeySetDigest, ParticipantIndex, PeerIdHash, Slot,
+    scheduling::ReplicaIndex,
+};
+
+/// Slots whose reports are kept.
+pub const KEPT_SLOTS: usize = 64;
+
+/// What a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// A committee member.
+    Member,
+    /// A worker.
+    Worker,
+}
+
+/// The steps of a slot, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// From work being pending until telemetry and registry allow a proposal.
+    Collect,
+    /// Verifying and expanding the telemetry that the manifest names; runs as telemetry arrives.
+    VerifyProofs,
+    /// Until 2t+1 members signed one manifest.
+    Lock,
+    /// Computing the placement on ciphertexts.
+    Evaluate,
+    /// Squashing the outputs' noise.
+    Squash,
+    /// Threshold decryption.
+    Decrypt,
+    /// The FROST signature.
+    Sign,
+    /// Until the containers run.
+    Enforce,
+    /// Until the root is on chain.
+    Anchor,
+}
+
+impl Phase {
+    /// All, in order.
+    pub const ALL: [Self; 9] = [
+        Self::Collect,
+        Self::VerifyProofs,
+        Self::Lock,
+        Self::Evaluate,
+        Self::Squash,
+        Self::Decrypt,
+        Self::Sign,
+        Self::Enforce,
+        Self::Anchor,
+    ];
+
+    /// As in the JSON output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Collect => "collect",
+            Self::VerifyProofs => "verify_proofs",
+            Self::Lock => "lock",
+            Self::Evaluate => "evaluate",
+            Self::Squash => "squash",
+            Self::Decrypt => "decrypt",
+            Self::Sign => "sign",
+            Self::Enforce => "enforce",
+            Self::Anchor => "anchor",
+        }
+    }
+}
+
+/// One slot as this process saw it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SlotReport {
+    /// Which.
+    pub slot: Slot,
+    /// The locked manifest, once there is one.
+    pub manifest: Option<Blake3Digest>,
+    /// Seconds in each phase that is over.
+    pub phases: BTreeMap<Phase, f64>,
+    /// Workers with telemetry in the manifest.
+    pub candidates: usize,
+    /// Replicas that got a place.
+    pub assigned: usize,
+    /// Replicas that did not.
+    pub pending: usize,
+    /// Members whose partial decryption was wrong.
+    pub culprits: Vec<ParticipantIndex>,
+    /// Nodes whose evaluation gave another digest than this one's.
+    pub disagree: Vec<PeerIdHash>,
+    /// The transaction that anchored it, if this process sent or saw it.
+    pub anchored_in_block: Option<u64>,
+}
+
+/// Times the phases of one slot; a phase ends when the next begins.
+#[derive(Debug)]
+pub struct SlotClock {
+    report: SlotReport,
+    since: Instant,
+}
+
+impl SlotClock {
+    /// Begins with the first phase.
+    #[must_use]
+    pub fn start(slot: Slot) -> Self {
+        Self { report: SlotReport { slot, ..SlotReport::default() }, since: Instant::now() }
+    }
+
+    /// `phase` is over, and the next begins.
+    pub fn finish(&mut self, phase: Phase) {
+        *self.report.phases.entry(phase).or_default() += self.since.elapsed().as_secs_f64();
+        self.since = Instant::now();
+    }
+
+    /// `phase` took this long, beside the others.
+    pub fn add(&mut self, phase: Phase, seconds: f64) {
+        *self.report.phases.entry(phase).or_default() += seconds;
+    }
+
+    /// The next phase begins now; what passed since the last one ended counts nowhere.
+    pub fn restart(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// The rest of the report.
+    pub fn report(&mut self) -> &mut SlotReport {
+        &mut self.report
+    }
+}
+
+/// What a container does, as the worker sees it; nothing is known of others' containers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// Docker's state, or why there is none.
+    pub state: String,
+    /// Whether it runs and, if there is a health check, is healthy.
+    pub running: bool,
+    /// Docker's id.
+    pub container: Option<String>,
+}
+
+/// One replica: what the certificates say, and beside it what is seen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// The job.
+    pub job: Blake3Digest,
+    /// Which of its replicas.
+    pub replica: ReplicaIndex,
+    /// Where it is assigned to; nowhere while pending.
+    pub worker: Option<PeerIdHash>,
+    /// Why it is pending, as far as that may be said.
+    pub pending_because: Option<String>,
+    /// Only of this process's own replicas.
+    pub observed: Option<Observed>,
+}
+
+/// One submitted job.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// Digest of its specification.
+    pub job: Blake3Digest,
+    /// Place in the chain's order.
+    pub position: u64,
+    /// Who submitted it.
+    pub operator: Address,
+    /// Whether it was withdrawn.
+    pub cancelled: bool,
+    /// What it runs; nothing while its body is not known here.
+    pub image: Option<String>,
+    /// Replicas wanted; nothing while its body is not known here.
+    pub wanted: Option<u16>,
+    /// Its replicas.
+    pub replicas: Vec<ReplicaStatus>,
+}
+
+/// Bytes over the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficStatus {
+    /// Payload this process originated: telemetry only.
+    pub telemetry_originated_bytes: u64,
+    /// Telemetry messages originated.
+    pub telemetry_messages: u64,
+    /// Everything sent, relayed gossip included.
+    pub sent_bytes: u64,
+    /// Everything received.
+    pub received_bytes: u64,
+}
+
+/// Peers by liveness.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerCounts {
+    /// Registered, this process left out.
+    pub registered: usize,
+    /// Answering.
+    pub alive: usize,
+    /// Confirmed gone.
+    pub down: usize,
+}
+
+/// The whole answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// What it is.
+    pub role: Role,
+    /// Of the binary.
+    pub version: String,
+    /// libp2p peer id.
+    pub peer_id: String,
+    /// Its hash in the registry.
+    pub peer: PeerIdHash,
+    /// Where it listens.
+    pub addresses: Vec<String>,
+    /// What it does.
+    pub stage: String,
+    /// What or whom it waits for.
+    pub waiting_for: Vec<String>,
+    /// A member's seat.
+    pub participant: Option<ParticipantIndex>,
+    /// The key set in force.
+    pub key_set: Option<KeySetDigest>,
+    /// Whether telemetry proofs rest on a reference string that one party made.
+    pub insecure_reference_string: bool,
+    /// Last certified slot.
+    pub last_slot: Slot,
+    /// Hash of the last certificate.
+    pub certificate: Option<KeccakDigest>,
+    /// Others.
+    pub peers: PeerCounts,
+    /// Recent slots, oldest first.
+    pub slots: Vec<SlotReport>,
+    /// All replicas of the cluster.
+    pub replicas: Vec<ReplicaStatus>,
+    /// Network.
+    pub traffic: TrafficStatus,
+    /// Resident memory now, in bytes.
+    pub rss_bytes: u64,
+    /// Largest resident memory so far, in bytes.
+    pub peak_rss_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_add_up_under_their_names() {
+        let mut clock = SlotClock::start(Slot(3));
+        clock.finish(Phase::Collect);
+        clock.add(Phase::Anchor, 1.5);
+        clock.add(Phase::Anchor, 0.5);
+        let json = serde_json::to_value(clock.report()).unwrap();
+        assert_eq!(json["slot"], 3);
+        assert_eq!(json["phases"]["anchor"], 2.0);
+        assert!(json["phases"]["collect"].as_f64().is_some());
+        for phase in Phase::ALL {
+            assert_eq!(serde_json::to_value(phase).unwrap(), phase.name());
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! A committee member at work: `veil committee run`.
+//!
+//! # Flow
+//! 1. Join the cluster ([`veil_node_core::lifecycle`]).
+//! 2. While the chain publishes no key: take part in the ceremony that is proposed, attempt after
+//!    attempt ([`veil_node_ceremony`]).
+//! 3. Check that this member's key share is usable; prepare the epoch.
+//! 4. Catch up on certificates; then slot after slot.
+//!
+//! # State
+//! In the data directory: the ceremony's folders, and `slots/` with the journals of agreement,
+//! decryption and signing.
+
+mod anchor;
+mod error;
+mod local_view;
+mod protocols;
+mod slot_loop;
+mod suspicions;
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::Router;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use veil_committee::key_share::{KeyShare, KeyShareError, test_ciphertext};
+use veil_committee_agreement::Timing;
+use veil_keygen_ceremony::transcript::Transcript;
+use veil_node_ceremony::{
+    CeremonyError, CeremonyProgress, CeremonyTiming, ChainCommitPoint, CommitPointError,
+    FinishedKey, MemberOptions, SinglePartyReference,
+};
+use veil_node_chain::PublishedKey;
+use veil_node_core::{
+    P2pTransports,
+    config::MemberConfig,
+    epoch::MaterialFiles,
+    evaluation::InputSource,
+    follow::Follower,
+    ingress,
+    lifecycle::{Node, Secrets, Sections, StartError},
+    status::Role,
+};
+use veil_node_storage::keystore::{KeystoreError, Passphrase, read_key_share};
+use veil_protocol_spec::{CodecError, Epoch as EpochNumber, Wire, scheduling::UnixMillis};
+
+pub use self::protocols::ProtocolError;
+
+use self::{anchor::Anchorer, protocols::Protocols, slot_loop::SlotLoop, suspicions::Suspicions};
+
+/// Attempts of a ceremony that a member takes part in before it waits for an operator.
+const ATTEMPTS: u32 = 8;
+/// Between two looks for a proposal.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a member stops.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// Joining.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The ceremony.
+    #[error(transparent)]
+    Ceremony(#[from] CeremonyError),
+    /// The chain has a key that this member has no share of.
+    #[error(
+        "the chain publishes a key for epoch {0}, but this data directory holds no share of it: use the directory that took part in the ceremony, or restore it from backup"
+    )]
+    NoShare(EpochNumber),
+    /// The key share's file.
+    #[error(transparent)]
+    Keystore(#[from] KeystoreError),
+    /// The key share itself.
+    #[error("the key share cannot be used: {0}")]
+    KeyShare(#[from] KeyShareError),
+    /// The ceremony's transcript, which the check of the key share needs.
+    #[error("{path}: {source}; restore the data directory from backup")]
+    Transcript {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: CodecError,
+    },
+    /// Agreement, decryption, signing.
+    #[error(transparent)]
+    Protocols(#[from] ProtocolError),
+    /// A file.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Told to stop.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// Runs a member until `stop`, or until it cannot go on.
+///
+/// # Errors
+/// [`MemberError`]; being told to stop is none.
+pub async fn run(
+    config: &MemberConfig,
+    secrets: Secrets,
+    stop: CancellationToken,
+) -> Result<(), MemberError> {
+    let sections = Sections { node: &config.node, network: &config.network, chain: &config.chain };
+    let passphrase = secrets.passphrase.clone();
+    let node = Node::start(Role::Member, sections, secrets, Router::new(), stop.clone());
+    let node = match node.await {
+        Err(StartError::Stopped) => return Ok(()),
+        joined => joined?,
+    };
+    let served = tokio::select! {
+        served = serve(config, &node, &passphrase) => served,
+        () = stop.cancelled() => Ok(()),
+    };
+    node.leave().await;
+    match served {
+        Err(MemberError::Stopped | MemberError::Ceremony(CeremonyError::Interrupted)) => Ok(()),
+        served => served,
+    }
+}
+
+async fn serve(
+    config: &MemberConfig,
+    node: &Node,
+    passphrase: &Passphrase,
+) -> Result<(), MemberError> {
+    let cluster = &node.cluster;
+    let transports = P2pTransports::new(cluster.network.clone());
+    let (key, finished) = obtain_key(config, node, passphrase, &transports).await?;
+    let share = open_share(node, passphrase, &finished, &key).await?;
+    let files = MaterialFiles {
+        key_set: finished.key_set_file(),
+        reference_string: finished.reference_string_file(),
+    };
+    let max_age = UnixMillis(config.committee.telemetry_max_age_seconds.saturating_mul(1000));
+    let insecure = config.committee.insecure_reference_string;
+    let Some(epoch) = node.prepare(key, Some(files), insecure, max_age).await? else {
+        return Ok(());
+    };
+
+    let folder = cluster.data_dir.join("slots");
+    std::fs::create_dir_all(&folder)
+        .map_err(|source| MemberError::Io { path: folder.clone(), source })?;
+    let timing = Timing {
+        propose: config.committee.propose_timeout_seconds.saturating_mul(1000),
+        ..Timing::default()
+    };
+    let protocols =
+        Protocols::start(&epoch, &transports, &folder, &cluster.identity, &share, timing)?;
+    drop(share);
+    let suspicions = Arc::new(Suspicions::default());
+    let (network, tasks) = (&cluster.network, &cluster.tasks);
+    tasks.spawn(suspicions::listen(network.clone(), Arc::clone(&epoch), Arc::clone(&suspicions)));
+    tasks.spawn(suspicions::suspect(
+        network.clone(),
+        cluster.views.clone(),
+        cluster.identity.clone(),
+        Arc::clone(&epoch),
+        protocols.me,
+        Arc::clone(&suspicions),
+    ));
+    tasks.spawn(ingress::telemetry(network.clone(), tasks.clone(), Arc::clone(&epoch)));
+    let (views, peers) = (cluster.views.clone(), cluster.peers.clone());
+    let jobs = Arc::clone(&cluster.jobs);
+    tasks.spawn(ingress::jobs(network.clone(), views.clone(), peers.clone(), Arc::clone(&jobs)));
+    let follower = Follower::new(network, &epoch);
+    tasks.spawn(Arc::clone(&follower).run());
+    let slots = SlotLoop {
+        network: network.clone(),
+        identity: cluster.identity.clone(),
+        inputs: InputSource { views, peers, jobs, epoch: Arc::clone(&epoch) },
+        anchorer: Anchorer {
+            chain: cluster.chain.clone(),
+            cluster: cluster.scope.cluster,
+            ledger: Arc::clone(&epoch.ledger),
+            committee: epoch.committee,
+            me: protocols.me,
+            progress: Arc::clone(&node.progress),
+            tasks: tasks.clone(),
+        },
+        follower,
+        epoch,
+        protocols,
+        suspicions,
+        progress: Arc::clone(&node.progress),
+        telemetry_max_age: max_age,
+    };
+    slots.run().await;
+    // Only a protocol that failed ends the loop; its reason is in the log and in the status.
+    node.stop.cancelled().await;
+    Ok(())
+}
+
+/// The key in force and this member's part of it, from an earlier run or from a ceremony.
+async fn obtain_key(
+    config: &MemberConfig,
+    node: &Node,
+    passphrase: &Passphrase,
+    transports: &P2pTransports,
+) -> Result<(PublishedKey, FinishedKey), MemberError> {
+    let cluster = &node.cluster;
+    let mut views = cluster.views.subscribe();
+    if views.borrow().key.is_none() {
+        take_part(config, node, passphrase, transports).await?;
+    }
+    // The chain has it; this node's view may be a moment behind.
+    let published = views.wait_for(|view| view.key.is_some()).await.map(|view| view.key);
+    let key = published.ok().flatten().ok_or(MemberError::Stopped)?;
+    let folder = cluster.data_dir.join("ceremony");
+    let finished = FinishedKey::load(&cluster.data_dir, key.epoch)
+        .map_err(|source| MemberError::Io { path: folder, source })?;
+    match finished.filter(|finished| finished.key_set == key.key_set) {
+        Some(finished) => Ok((key, finished)),
+        None if ongoing(cluster, &key) => {
+            // FINISH was signed before a restart, and the key was published meanwhile.
+            let finished = take_part(config, node, passphrase, transports).await?;
+            Ok((key, finished))
+        }
+        None => Err(MemberError::NoShare(key.epoch)),
+    }
+}
+
+/// Whether this member has records of the attempt that made the key.
+fn ongoing(cluster: &veil_node_core::cluster::Cluster, key: &PublishedKey) -> bool {
+    let name = format!("epoch-{}-attempt-{}", key.epoch, key.attempt);
+    cluster.data_dir.join("ceremony").join(name).is_dir()
+}
+
+async fn take_part(
+    config: &MemberConfig,
+    node: &Node,
+    passphrase: &Passphrase,
+    transports: &P2pTransports,
+) -> Result<FinishedKey, MemberError> {
+    let cluster = &node.cluster;
+    let chain = ChainCommitPoint::new(cluster.chain.clone(), cluster.scope.cluster);
+    let status = CeremonyProgress::default();
+    let _watching = watch_ceremony(node, &status);
+    let member = veil_node_ceremony::Member {
+        options: MemberOptions {
+            identity: cluster.identity.clone(),
+            passphrase: passphrase.clone(),
+            scope: cluster.scope,
+            parameters: config.committee.parameters.clone(),
+            insecure_reference_string: config.committee.insecure_reference_string,
+            timing: CeremonyTiming::default(),
+        },
+        data: Arc::clone(&node.data),
+        transports: transports.clone(),
+        chain: Arc::new(chain),
+        reference: Arc::new(SinglePartyReference::new(cluster.network.clone())),
+        status,
+    };
+    let mut changes = cluster.chain.changes();
+    loop {
+        match veil_node_ceremony::join(&member, ATTEMPTS, &node.stop).await {
+            Ok(finished) => return Ok(finished),
+            Err(CeremonyError::Chain(CommitPointError::NotProposed { .. })) => {
+                node.progress.stage("waiting for a ceremony to be proposed", Vec::new());
+                tokio::select! {
+                    changed = changes.changed() => changed.map_err(|_| MemberError::Stopped)?,
+                    () = tokio::time::sleep(POLL_INTERVAL) => {}
+                }
+            }
+            Err(error @ (CeremonyError::OutOfDate { .. } | CeremonyError::Aborted(_))) => {
+                tracing::warn!(%error, "this attempt made no key; waiting for the next");
+                node.progress.stage("waiting for the next attempt", vec![error.to_string()]);
+                changes.changed().await.map_err(|_| MemberError::Stopped)?;
+            }
+            Err(CeremonyError::Preflight(report)) => {
+                tracing::warn!(%report, "not everybody is ready; looking again");
+                node.progress.stage("pre-flight", vec![report.to_string()]);
+                tokio::time::sleep(POLL_INTERVAL).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Shows the ceremony's steps as this process's stage until the ceremony's status is dropped.
+fn watch_ceremony(node: &Node, status: &CeremonyProgress) -> AbortOnDropHandle<()> {
+    let (mut steps, progress) = (status.subscribe(), Arc::clone(&node.progress));
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        while steps.changed().await.is_ok() {
+            let now = steps.borrow_and_update().clone();
+            if now.step.is_empty() {
+                continue;
+            }
+            let mut stage = format!("ceremony attempt {}: {}", now.attempt, now.step);
+            if now.total > 1 {
+                stage.push_str(&format!(" {}/{}", now.done, now.total));
+            }
+            progress.progress(&stage, now.outstanding.iter().map(|j| format!("participant {j}")));
+        }
+    }))
+}
+
+/// "A member proves at the end and at each start that its share is usable."
+async fn open_share(
+    node: &Node,
+    passphrase: &Passphrase,
+    finished: &FinishedKey,
+    key: &PublishedKey,
+) -> Result<KeyShare, MemberError> {
+    node.progress.stage("opening the key share", Vec::new());
+    let (finished, passphrase, key_set) = (finished.clone(), passphrase.clone(), key.key_set);
+    let opened = tokio::task::spawn_blocking(move || {
+        let path = finished.transcript_file();
+        let bytes = std::fs::read(&path)
+            .map_err(|source| MemberError::Io { path: path.clone(), source })?;
+        let transcript = Transcript::from_wire(&bytes)
+            .map_err(|source| MemberError::Transcript { path, source })?;
+        let share = read_key_share(&finished.key_share_file(), &passphrase)?;
+        let test = test_ciphertext(&key_set, &transcript.proof_root(), share.dimension());
+        share.verify_usable(&test)?;
+        Ok::<_, MemberError>(share)
+    });
+    opened.await.map_err(|_| MemberError::Stopped)?
+}

@@ -1,0 +1,88 @@
+//! This process as the operating system sees it: processor time, memory, the time of day.
+//!
+//! Protocol crates take time as an argument; the hosts above them read it here and nowhere else.
+//!
+//! ```
+//! use veil_node_process::{Stopwatch, peak_rss_bytes, unix_now};
+//!
+//! let watch = Stopwatch::start();
+//! assert!(unix_now().0 > 0 && peak_rss_bytes() > 0);
+//! assert!(watch.wall() >= 0.0 && watch.cpu() >= 0.0);
+//! ```
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike,
+};
+use veil_protocol_spec::scheduling::UnixMillis;
+
+/// Milliseconds since 1970 by this machine's clock; 0 if that is set before then.
+#[must_use]
+pub fn unix_now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// CPU time of all threads, user and system.
+#[must_use]
+pub fn cpu_time() -> Duration {
+    getrusage(UsageWho::RUSAGE_SELF).map_or(Duration::ZERO, |usage| {
+        let microseconds =
+            usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+        Duration::from_micros(microseconds.unsigned_abs())
+    })
+}
+
+/// Largest resident set so far, in bytes.
+#[must_use]
+pub fn peak_rss_bytes() -> u64 {
+    getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.max_rss().unsigned_abs() * 1024)
+}
+
+/// Wall and CPU time since it was started.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch {
+    wall: Instant,
+    cpu: Duration,
+}
+
+impl Stopwatch {
+    /// Starts.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { wall: Instant::now(), cpu: cpu_time() }
+    }
+
+    /// Wall seconds.
+    #[must_use]
+    pub fn wall(&self) -> f64 {
+        self.wall.elapsed().as_secs_f64()
+    }
+
+    /// CPU seconds of the process.
+    #[must_use]
+    pub fn cpu(&self) -> f64 {
+        cpu_time().saturating_sub(self.cpu).as_secs_f64()
+    }
+}
+
+/// Resident memory of this process now, in bytes; 0 where the system does not say.
+#[must_use]
+pub fn rss_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * 4096
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_memory() {
+        assert!(rss_bytes() > 1 << 20);
+        assert!(peak_rss_bytes() >= 1 << 20);
+    }
+}

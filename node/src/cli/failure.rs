@@ -1,0 +1,247 @@
+//! How a command ends: one set of exit codes, and one table that gives each cause its code and its
+//! word, whichever command meets it.
+
+use core::fmt;
+use std::{io, path::Path, process::ExitCode};
+
+use veil_node_ceremony::{
+    CeremonyError, CommitPointError,
+    offline::{archive::ArchiveError, simulate::SimulateError},
+};
+use veil_node_chain::{AccountKeyError, ChainError};
+use veil_node_core::{
+    admin::AdminError, config::ConfigError, job_file::JobFileError, lifecycle::StartError,
+};
+use veil_node_member::MemberError;
+use veil_node_p2p::NetworkError;
+use veil_node_storage::{data_dir::DataDirError, durable::WriteNewError, keystore::KeystoreError};
+use veil_node_worker::WorkerError;
+
+use crate::{devnet::DevnetError, operator::OperatorError};
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// 0: done.
+    Done,
+    /// 1: the protocol, the chain or a verification failed.
+    Failed,
+    /// 2: arguments, a configuration or a job file are wrong.
+    Usage,
+    /// 3: files could not be read or written.
+    Files,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Files => 3,
+        })
+    }
+}
+
+/// Why a command did not do its work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) exit: Exit,
+    /// The word for scripts: `kind` in the JSON output, listed in `docs/json.md`.
+    pub(super) kind: &'static str,
+    /// The cause, and what to do next.
+    pub(super) message: String,
+}
+
+impl Failure {
+    pub(super) fn new(exit: Exit, kind: &'static str, message: impl fmt::Display) -> Self {
+        Self { exit, kind, message: message.to_string() }
+    }
+
+    /// The arguments ask for something that cannot be.
+    pub(super) fn usage(message: impl fmt::Display) -> Self {
+        Self::new(Exit::Usage, "usage", message)
+    }
+
+    /// The system refuses a file.
+    pub(super) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::new(Exit::Files, "files", format!("{}: {error}", path.display()))
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::Read { .. } => Self::new(Exit::Files, "files", error),
+            error => Self::new(Exit::Usage, "config", error),
+        }
+    }
+}
+
+impl From<WriteNewError> for Failure {
+    fn from(error: WriteNewError) -> Self {
+        Self::new(Exit::Files, "files", error)
+    }
+}
+
+impl From<KeystoreError> for Failure {
+    fn from(error: KeystoreError) -> Self {
+        Self::new(Exit::Files, "keystore", error)
+    }
+}
+
+impl From<AccountKeyError> for Failure {
+    fn from(error: AccountKeyError) -> Self {
+        match error {
+            AccountKeyError::Malformed(_) => Self::usage(error),
+            error => Self::new(Exit::Files, "keystore", error),
+        }
+    }
+}
+
+impl From<DataDirError> for Failure {
+    fn from(error: DataDirError) -> Self {
+        Self::new(Exit::Files, "data_dir", error)
+    }
+}
+
+impl From<ChainError> for Failure {
+    fn from(error: ChainError) -> Self {
+        match error {
+            ChainError::Refused(_) => Self::new(Exit::Failed, "refused", error),
+            ChainError::NoAccount => Self::usage(error),
+            error => Self::new(Exit::Failed, "chain", error),
+        }
+    }
+}
+
+impl From<AdminError> for Failure {
+    fn from(error: AdminError) -> Self {
+        Self::new(Exit::Failed, "node", error)
+    }
+}
+
+impl From<NetworkError> for Failure {
+    fn from(error: NetworkError) -> Self {
+        Self::new(Exit::Failed, "network", error)
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::DataDir(error) => error.into(),
+            StartError::Account(error) => error.into(),
+            StartError::Keystore(_) | StartError::PassphraseFile { .. } => {
+                Self::new(Exit::Files, "keystore", error)
+            }
+            StartError::NoPassphrase
+            | StartError::NoKeystorePassphrase
+            | StartError::OtherPeer { .. } => Self::usage(error),
+            error => Self::new(Exit::Failed, "node", error),
+        }
+    }
+}
+
+impl From<WorkerError> for Failure {
+    fn from(error: WorkerError) -> Self {
+        match error {
+            WorkerError::Start(error) => error.into(),
+            WorkerError::KeySet { .. } | WorkerError::Sequence(_) => {
+                Self::new(Exit::Files, "files", error)
+            }
+            WorkerError::Unreadable(_) => Self::new(Exit::Failed, "node", error),
+        }
+    }
+}
+
+impl From<MemberError> for Failure {
+    fn from(error: MemberError) -> Self {
+        match error {
+            MemberError::Start(error) => error.into(),
+            MemberError::Ceremony(error) => error.into(),
+            MemberError::Keystore(error) => error.into(),
+            MemberError::Io { .. } => Self::new(Exit::Files, "files", error),
+            error => Self::new(Exit::Failed, "node", error),
+        }
+    }
+}
+
+impl From<CommitPointError> for Failure {
+    fn from(error: CommitPointError) -> Self {
+        CeremonyError::from(error).into()
+    }
+}
+
+impl From<CeremonyError> for Failure {
+    fn from(error: CeremonyError) -> Self {
+        let (exit, kind) = match &error {
+            CeremonyError::DataDir(_)
+            | CeremonyError::Journal(_)
+            | CeremonyError::Keystore(_)
+            | CeremonyError::Files { .. } => (Exit::Files, "files"),
+            CeremonyError::Chain(_) => (Exit::Failed, "chain"),
+            CeremonyError::Preflight(_) => (Exit::Failed, "preflight"),
+            CeremonyError::Proposal(_)
+            | CeremonyError::Setup(_)
+            | CeremonyError::OutOfDate { .. } => (Exit::Failed, "proposal"),
+            CeremonyError::Aborted(_) => (Exit::Failed, "aborted"),
+            CeremonyError::Interrupted => (Exit::Failed, "interrupted"),
+            _ => (Exit::Failed, "ceremony"),
+        };
+        Self::new(exit, kind, error)
+    }
+}
+
+impl From<SimulateError> for Failure {
+    fn from(error: SimulateError) -> Self {
+        match error {
+            SimulateError::Shares(_) => Self::new(Exit::Files, "files", error),
+            SimulateError::Setup(_) | SimulateError::FaultAlone => Self::usage(error),
+        }
+    }
+}
+
+impl From<ArchiveError> for Failure {
+    fn from(error: ArchiveError) -> Self {
+        if error.is_io() {
+            Self::new(Exit::Files, "files", error)
+        } else {
+            Self::new(Exit::Failed, "archive", error)
+        }
+    }
+}
+
+impl From<JobFileError> for Failure {
+    fn from(error: JobFileError) -> Self {
+        Self::new(Exit::Usage, "job", error)
+    }
+}
+
+impl From<OperatorError> for Failure {
+    fn from(error: OperatorError) -> Self {
+        match error {
+            OperatorError::Job(error) => error.into(),
+            OperatorError::Chain(error) => error.into(),
+            OperatorError::Body { .. } => Self::new(Exit::Failed, "node", error),
+            OperatorError::NoSuchJob(_) => Self::new(Exit::Failed, "chain", error),
+        }
+    }
+}
+
+impl From<DevnetError> for Failure {
+    fn from(error: DevnetError) -> Self {
+        let (exit, kind) = match &error {
+            DevnetError::Options(_) | DevnetError::Job(_) | DevnetError::Config(_) => {
+                (Exit::Usage, "usage")
+            }
+            DevnetError::Deadline { .. } => (Exit::Failed, "deadline"),
+            DevnetError::NodeEnded { .. } => (Exit::Failed, "node"),
+            DevnetError::Verify { .. } => (Exit::Failed, "verification"),
+            DevnetError::Interrupted => (Exit::Failed, "interrupted"),
+            error if error.is_io() => (Exit::Files, "files"),
+            _ => (Exit::Failed, "devnet"),
+        };
+        Self::new(exit, kind, error)
+    }
+}

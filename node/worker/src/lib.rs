@@ -1,0 +1,254 @@
+//! A worker: `veil worker run`.
+//!
+//! # Flow
+//! 1. The steps of both roles up to the epoch: [`veil_node_core::lifecycle`].
+//! 2. From then on, side by side: certificates ([`veil_node_core::follow`]), telemetry of others and
+//!    bodies of jobs ([`veil_node_core::ingress`]), locked manifests (`evaluate`).
+//! 3. When the Docker engine answers and the worker has caught up: containers (`enforce`) and its own
+//!    telemetry (`report`). Without an engine the worker offers nothing, and does the rest.
+//! 4. On a stop it leaves gracefully. Containers stay: their leases decide.
+//!
+//! # State
+//! In the data directory: the ledger, the bodies of jobs, the key set, the highest telemetry number
+//! (`sequence`), the last contact with the committee (`lease`). What runs is the engine's to say.
+
+mod confirm;
+mod enforce;
+mod evaluate;
+mod lease;
+mod report;
+mod sequence;
+pub mod telemetry;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use axum::Router;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use veil_node_containers::{Docker, DockerError, Executor, Owner};
+use veil_node_core::{
+    config::{WorkerConfig, WorkerSection},
+    epoch::ActiveEpoch,
+    evaluation::InputSource,
+    follow::Follower,
+    ingress,
+    lifecycle::{Node, Secrets, Sections, StartError, link_to},
+    progress::Progress,
+    status::Role,
+};
+use veil_protocol_spec::{
+    Slot,
+    scheduling::{ClusterState, UnixMillis},
+};
+
+pub use self::sequence::SequenceError;
+
+use self::telemetry::{Sampler, Unreadable};
+use self::{
+    confirm::Confirmer,
+    enforce::Enforcer,
+    evaluate::{Evaluator, Results},
+    lease::LastContact,
+    report::Reporter,
+    sequence::Sequence,
+};
+
+/// Telemetry of others counts for this long after it was sampled.
+const TELEMETRY_MAX_AGE: UnixMillis = UnixMillis(120_000);
+/// How long to try to catch up before containers are reconciled with what is known.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait between two attempts to reach the engine.
+const DOCKER_RETRY: Duration = Duration::from_secs(10);
+
+/// Why a worker ends.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// What both roles need.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The key set that was brought by hand.
+    #[error("worker.key_set = {path}: {source}")]
+    KeySet {
+        /// Where it should be.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Its telemetry numbers.
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
+    /// The host.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+}
+
+/// Runs a worker until `stop`.
+///
+/// # Errors
+/// [`WorkerError`]; not for what heals by waiting, which the status names.
+pub async fn run(
+    config: &WorkerConfig,
+    secrets: Secrets,
+    stop: CancellationToken,
+) -> Result<(), WorkerError> {
+    let WorkerConfig { node, network, chain, worker } = config;
+    let sections = Sections { node, network, chain };
+    let node = match Node::start(Role::Worker, sections, secrets, Router::new(), stop).await {
+        Ok(node) => node,
+        Err(StartError::Stopped) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let ended = work(&node, worker).await;
+    node.leave().await;
+    ended
+}
+
+async fn work(node: &Node, section: &WorkerSection) -> Result<(), WorkerError> {
+    let Some(key) = node.active_key().await else { return Ok(()) };
+    let cluster = &node.cluster;
+    if !cluster.views.current().workers().contains(&cluster.me) {
+        tracing::warn!(
+            "the registry lists this node without the role of a worker: nothing will be placed here"
+        );
+    }
+    if let Some(given) = &section.key_set {
+        // Where it would be if it had been fetched; its digest is checked like a fetched one's.
+        let link = cluster.data_dir.join(format!("keyset-{}.bin", key.key_set));
+        std::fs::metadata(given)
+            .and_then(|_| link_to(given, &link))
+            .map_err(|source| WorkerError::KeySet { path: given.clone(), source })?;
+    }
+    let insecure = section.insecure_reference_string;
+    let prepared = node.prepare(key, None, insecure, TELEMETRY_MAX_AGE).await?;
+    let Some(epoch) = prepared else { return Ok(()) };
+
+    let network = &cluster.network;
+    let follower = Follower::new(network, &epoch);
+    let tasks = &cluster.tasks;
+    tasks.spawn(Arc::clone(&follower).run());
+    tasks.spawn(ingress::telemetry(network.clone(), tasks.clone(), Arc::clone(&epoch)));
+    let (views, peers) = (cluster.views.clone(), cluster.peers.clone());
+    tasks.spawn(ingress::jobs(network.clone(), views, peers, Arc::clone(&cluster.jobs)));
+    tasks.spawn(record_slots(Arc::clone(&epoch), Arc::clone(&node.progress)));
+    let evaluator = Evaluator {
+        network: network.clone(),
+        identity: cluster.identity.clone(),
+        inputs: InputSource {
+            views: cluster.views.clone(),
+            peers: cluster.peers.clone(),
+            jobs: Arc::clone(&cluster.jobs),
+            epoch: Arc::clone(&epoch),
+        },
+        epoch: Arc::clone(&epoch),
+        progress: Arc::clone(&node.progress),
+        follower: Arc::clone(&follower),
+        results: std::sync::Mutex::new(Results::default()),
+    };
+    tasks.spawn(evaluator.run());
+    tokio::select! {
+        ended = contain(node, section, &epoch, &follower) => ended,
+        () = node.stop.cancelled() => Ok(()),
+    }
+}
+
+/// Containers and what is said of them.
+async fn contain(
+    node: &Node,
+    section: &WorkerSection,
+    epoch: &Arc<ActiveEpoch>,
+    follower: &Follower,
+) -> Result<(), WorkerError> {
+    let (cluster, progress) = (&node.cluster, &node.progress);
+    let sequence = Sequence::open(&cluster.data_dir.join("telemetry-sequence"))?;
+    let last_contact = LastContact::open(&cluster.data_dir.join("last-contact"));
+    let (docker, data_root) = engine(section, progress).await;
+    let sampler = Sampler::new(section.offer.offer(), &data_root)?;
+    // What was placed elsewhere while this worker was away must not be started again here.
+    progress.stage("catching up with the committee", []);
+    let mut contact = follower.contact();
+    if tokio::time::timeout(CATCH_UP_TIMEOUT, contact.wait_for(Option::is_some)).await.is_err() {
+        tracing::warn!("the committee cannot be reached; going by the last certificate known here");
+    }
+    let owner = Owner { scope: cluster.scope, worker: cluster.me };
+    let executor = Arc::new(Executor::new(docker, owner));
+    let (included, including) = watch::channel(None::<Slot>);
+    let enforcer = Enforcer {
+        me: cluster.me,
+        peers: cluster.peers.clone(),
+        jobs: Arc::clone(&cluster.jobs),
+        epoch: Arc::clone(epoch),
+        progress: Arc::clone(progress),
+        confirmer: Confirmer {
+            chain: cluster.chain.clone(),
+            cluster: cluster.scope.cluster,
+            me: cluster.me,
+            views: cluster.views.clone(),
+            ledger: Arc::clone(&epoch.ledger),
+            tasks: cluster.tasks.clone(),
+        },
+        executor: Arc::clone(&executor),
+        contact,
+        last_contact,
+        included,
+    };
+    let reporter = Reporter {
+        network: cluster.network.clone(),
+        views: cluster.views.clone(),
+        identity: cluster.identity.clone(),
+        epoch: Arc::clone(epoch),
+        executor,
+        sampler,
+        standing: section.offer.standing(),
+        sequence,
+        interval: section.telemetry_interval(),
+        included: including,
+    };
+    tokio::join!(enforcer.run(), reporter.run());
+    Ok(())
+}
+
+/// Waits for an engine.
+async fn engine(section: &WorkerSection, progress: &Progress) -> (Docker, PathBuf) {
+    let mut delays = ExponentialBuilder::default()
+        .with_max_delay(DOCKER_RETRY)
+        .without_max_times()
+        .with_jitter()
+        .build();
+    loop {
+        let connecting = async {
+            let docker = Docker::connect(&section.docker_socket).await?;
+            let data_root = docker.data_root().await?;
+            Ok::<_, DockerError>((docker, data_root))
+        };
+        match connecting.await {
+            Ok(found) => return found,
+            Err(error) => {
+                tracing::warn!(%error, "waiting for the Docker engine");
+                progress.stage("waiting for the Docker engine", [error.to_string()]);
+                tokio::time::sleep(delays.next().unwrap_or(DOCKER_RETRY)).await;
+            }
+        }
+    }
+}
+
+/// Puts what each new record says into the slot's report.
+async fn record_slots(epoch: Arc<ActiveEpoch>, progress: Arc<Progress>) {
+    let mut states = epoch.ledger.subscribe();
+    while states.changed().await.is_ok() {
+        let slot = ClusterState::last_slot(&states.borrow_and_update());
+        let ledger = Arc::clone(&epoch.ledger);
+        let read = tokio::task::spawn_blocking(move || ledger.record(slot)).await;
+        let Ok(Ok(Some(record))) = read else { continue };
+        let placed = record.assignments.as_slice().iter();
+        let placed =
+            placed.filter(|a| a.outcome != veil_protocol_spec::scheduling::Outcome::Pending);
+        let (all, assigned) = (record.assignments.as_slice().len(), placed.count());
+        progress.slot(slot, |report| {
+            report.manifest = Some(record.certificate.body.manifest);
+            report.candidates = record.manifest.telemetry.len();
+            report.assigned = assigned;
+            report.pending = all - assigned;
+        });
+    }
+}

@@ -1,0 +1,68 @@
+//! What a plan is made from besides the manifest, and why there is none.
+
+use std::collections::BTreeMap;
+
+use veil_protocol_spec::{
+    Blake3Digest, PeerIdHash,
+    scheduling::{ClusterPolicy, JobError, JobSpec, Label, ReplicaIndex, RequestTooLarge},
+};
+
+/// What is public besides the manifest.
+#[derive(Clone, Debug, Default)]
+pub struct PublicInputs {
+    /// The policy whose digest the manifest names. The caller checks that it is that one, as it
+    /// checks everything that it reads from the chain at the manifest's block.
+    pub policy: ClusterPolicy,
+    /// The jobs of the pending replicas, by digest.
+    pub jobs: BTreeMap<Blake3Digest, JobSpec>,
+    /// The workers' labels as the registry holds them at the manifest's block; none for a worker
+    /// that is not here.
+    pub labels: BTreeMap<PeerIdHash, Vec<Label>>,
+    /// The worker that held a pending replica last, by the certificates that the manifest builds
+    /// on; none for a replica that is not here.
+    pub previous: BTreeMap<(Blake3Digest, ReplicaIndex), PeerIdHash>,
+}
+
+/// Why a manifest cannot be evaluated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum PlanError {
+    /// The body of a pending job has not arrived.
+    #[error("job {0} is pending but its body is missing: fetch it before evaluating")]
+    MissingJob(Blake3Digest),
+    /// The body under this digest is another job's.
+    #[error("the body held for job {0} has another digest")]
+    WrongJob(Blake3Digest),
+    /// The body breaks the rules of a job; `error` is the first broken one.
+    #[error("job {job} is not valid: {error}")]
+    InvalidJob { job: Blake3Digest, error: JobError },
+    /// The manifest names a replica that the job does not have.
+    #[error("job {job} has no replica {replica}")]
+    NoSuchReplica { job: Blake3Digest, replica: ReplicaIndex },
+    /// The job states its request in a way that came after this circuit.
+    #[error("job {job} states its request in a form this circuit does not know")]
+    UnsupportedRequest { job: Blake3Digest },
+    /// The manifest has more workers than the policy allows.
+    #[error("the manifest has {found} workers: the policy allows {max}")]
+    TooManyWorkers { found: usize, max: usize },
+    /// One worker has two messages.
+    #[error("worker {0} is twice in the manifest's telemetry, or out of order")]
+    DuplicateWorker(PeerIdHash),
+}
+
+/// Why the pending replicas of a job are not evaluated, which is public. They stay pending, and
+/// other jobs are not affected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum JobRefusal {
+    /// No worker can ever have that much by the cluster's scale.
+    #[error("its request is beyond what a worker can offer: {0}")]
+    TooLarge(RequestTooLarge),
+    /// Labels, draining and hard anti-affinity leave so few workers that the answer would tell too
+    /// much about each of them.
+    #[error(
+        "its constraints leave {found} workers, the policy asks for {min}: loosen them, since the \
+         answer would tell too much about so few"
+    )]
+    TooFewCandidates { found: usize, min: usize },
+}

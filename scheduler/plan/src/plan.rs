@@ -1,0 +1,259 @@
+//! Everything about a slot's placement that is public: which replica is placed when, which workers
+//! may take it, what it asks for, and in which order equal workers are preferred.
+//!
+//! The circuit and its cleartext twin run the same plan; they differ only in whether readings,
+//! requests and weights are encrypted.
+
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+
+use veil_protocol_spec::{
+    Blake3Digest,
+    domain::{self, hash_parts},
+    scheduling::{ClusterPolicy, Manifest, PolicyWeights, ReplicaState, SchedulingPolicy},
+};
+
+use crate::{
+    inputs::{JobRefusal, PlanError, PublicInputs},
+    rules::{JobRules, Need, RESOURCES},
+};
+
+/// One replica to be placed.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// Position in the manifest's pending list.
+    pub(crate) position: usize,
+    pub(crate) job: Blake3Digest,
+    /// Positions in the manifest's telemetry, in the order of preference among equals.
+    pub(crate) candidates: Vec<usize>,
+    /// What all replicas of the job have in common: position in [`Plan::rules`].
+    pub(crate) rules: usize,
+    /// Whether levels above feasibility decide before the score.
+    pub(crate) leveled: bool,
+    /// The worker that it goes back to if it can.
+    pub(crate) previous: Option<usize>,
+    /// Whether no earlier step is for the same job.
+    pub(crate) first_of_job: bool,
+    /// Whether no later step is for the same job.
+    pub(crate) last_of_job: bool,
+}
+
+/// The public part of a slot's placement.
+///
+/// # Rules
+/// 1. Jobs of higher priority first, then by submission, then by replica.
+/// 2. A worker is a candidate if the manifest has its telemetry, its labels satisfy the job's
+///    constraints, it is not being drained, and, under hard anti-affinity, no replica of the job
+///    that stays runs in its failure domain. Jobs with constraints that leave too few candidates,
+///    or with requests beyond the cluster's scale, are [refused](Self::refusals).
+/// 3. A candidate is feasible if each resource has at least what is requested, after what earlier
+///    replicas of this slot took, its latency class is not above the job's, and, under hard
+///    anti-affinity, no earlier replica of the job went to its failure domain.
+/// 4. Of the feasible candidates the one is taken that is first
+///    1. by level: the worker that held the replica last, if the job prefers it; then, under soft
+///       anti-affinity, the fewest replicas of the job in the failure domain, running and placed in
+///       this slot, 5 or more counting alike;
+///    2. by score. `spread`: the most units free of the dominant resource, the one of which the
+///       request takes the most units; `bin_pack`: the fewest; `priority_round_robin`: the highest
+///       own priority; `cost`: the smallest weighted sum of price and latency class;
+///    3. in an order that is public: for `priority_round_robin` that of the telemetry, beginning at
+///       slot plus step; else that of a digest over the manifest, the job, the replica and the
+///       worker, so that nobody is preferred for long.
+/// 5. Without a feasible candidate the replica stays pending.
+#[derive(Debug)]
+pub struct Plan {
+    /// In the order of evaluation.
+    pub(crate) steps: Vec<Step>,
+    pub(crate) rules: Vec<JobRules>,
+    pub(crate) policy: ClusterPolicy,
+    /// Telemetry entries.
+    pub(crate) workers: usize,
+    /// Pending replicas.
+    pub(crate) replicas: usize,
+    refusals: BTreeMap<Blake3Digest, JobRefusal>,
+}
+
+/// What a slot's circuit reads of each worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// CPU, memory, disk, GPU.
+    pub resources: [bool; RESOURCES],
+    /// Latency and price class.
+    pub classes: bool,
+    /// Own priority.
+    pub priority: bool,
+}
+
+impl Plan {
+    /// Derives the plan of a manifest, which must be [valid](Manifest::validate).
+    ///
+    /// # Errors
+    /// [`PlanError`] if a job is missing, is not what the manifest says, or asks for what the
+    /// circuit cannot do, or if the workers are too many or not distinct.
+    pub fn new(manifest: &Manifest, public: &PublicInputs) -> Result<Self, PlanError> {
+        let (found, max) = (manifest.telemetry.len(), usize::from(public.policy.max_workers));
+        if found > max {
+            return Err(PlanError::TooManyWorkers { found, max });
+        }
+        let mut pairs = manifest.telemetry.iter().zip(manifest.telemetry.iter().skip(1));
+        if let Some((_, twice)) = pairs.find(|(a, b)| a.sender >= b.sender) {
+            return Err(PlanError::DuplicateWorker(twice.sender));
+        }
+        let draining: BTreeSet<_> = manifest
+            .running
+            .iter()
+            .filter(|running| running.state == ReplicaState::Draining)
+            .map(|running| running.worker)
+            .collect();
+        let mut ordered = manifest
+            .pending
+            .iter()
+            .enumerate()
+            .map(|(position, pending)| {
+                let job =
+                    public.jobs.get(&pending.job).ok_or(PlanError::MissingJob(pending.job))?;
+                Ok((position, pending, job))
+            })
+            .collect::<Result<Vec<_>, PlanError>>()?;
+        // Stable: within a priority the manifest's order stays.
+        ordered.sort_by_key(|(_, _, job)| core::cmp::Reverse(job.priority));
+
+        let mut by_job: BTreeMap<Blake3Digest, usize> = BTreeMap::new();
+        let mut rules: Vec<JobRules> = Vec::new();
+        let mut refusals = BTreeMap::new();
+        let mut steps: Vec<Step> = Vec::with_capacity(ordered.len());
+        let digest = manifest.digest();
+        let mut turn = manifest.slot.0;
+        for (position, pending, job) in ordered {
+            let of_job = match by_job.entry(pending.job) {
+                Entry::Occupied(entry) => *entry.get(),
+                Entry::Vacant(entry) => {
+                    let (new, refusal) =
+                        JobRules::new(pending.job, job, manifest, public, &draining)?;
+                    refusals.extend(refusal.map(|refusal| (pending.job, refusal)));
+                    rules.push(new);
+                    *entry.insert(rules.len() - 1)
+                }
+            };
+            if pending.replica.0 >= job.replicas {
+                let (job, replica) = (pending.job, pending.replica);
+                return Err(PlanError::NoSuchReplica { job, replica });
+            }
+            let Some(of_this) = rules.get(of_job) else { continue };
+            let mut candidates = of_this.candidates.clone();
+            if of_this.in_turn {
+                let start = turn % candidates.len().max(1) as u64;
+                candidates.rotate_left(start as usize);
+                turn = turn.wrapping_add(1);
+            } else {
+                candidates.sort_by_cached_key(|worker| {
+                    let sender = manifest.telemetry.get(*worker).map(|entry| entry.sender);
+                    hash_parts(
+                        domain::TIE_BREAK,
+                        &[
+                            digest.as_bytes(),
+                            pending.job.as_bytes(),
+                            &pending.replica.0.to_le_bytes(),
+                            sender.as_ref().map_or(&[][..], |sender| sender.as_bytes()),
+                        ],
+                    )
+                });
+            }
+            let previous = public
+                .previous
+                .get(&(pending.job, pending.replica))
+                .filter(|_| job.constraints.prefer_previous)
+                .and_then(|worker| {
+                    manifest.telemetry.binary_search_by_key(worker, |entry| entry.sender).ok()
+                })
+                .filter(|worker| candidates.contains(worker));
+            let first_of_job = steps.last().is_none_or(|step| step.job != pending.job);
+            if let Some(step) = steps.last_mut() {
+                step.last_of_job = first_of_job;
+            }
+            let counts = of_this.soft && (of_this.runs_somewhere() || !first_of_job);
+            steps.push(Step {
+                position,
+                job: pending.job,
+                candidates,
+                rules: of_job,
+                leveled: counts || previous.is_some(),
+                previous,
+                first_of_job,
+                last_of_job: true,
+            });
+        }
+        // Under hard anti-affinity what a step finds out is used by the job's later steps.
+        for (index, rules) in rules.iter().enumerate().filter(|(_, rules)| rules.hard) {
+            let leveled = steps.iter().any(|step| step.rules == index && step.leveled);
+            let same_job = steps.iter_mut().filter(|step| step.rules == index);
+            same_job.for_each(|step| step.leveled = leveled);
+            debug_assert!(!rules.soft);
+        }
+        Ok(Self {
+            steps,
+            rules,
+            policy: public.policy,
+            workers: manifest.telemetry.len(),
+            replicas: manifest.pending.len(),
+            refusals,
+        })
+    }
+
+    /// Jobs whose replicas stay pending by public rules alone, and why.
+    #[must_use]
+    pub const fn refusals(&self) -> &BTreeMap<Blake3Digest, JobRefusal> {
+        &self.refusals
+    }
+
+    /// Digits of 4 bits in which the outcome of one replica is given: 0 for pending, else 1 plus
+    /// the worker's position in the manifest's telemetry.
+    #[must_use]
+    pub fn digits_per_replica(&self) -> usize {
+        (1..).find(|digits| self.workers < 1 << (4 * digits)).unwrap_or(1)
+    }
+
+    /// Output digits of the circuit. Replicas without any candidate have none: they are pending,
+    /// and that is public.
+    #[must_use]
+    pub fn output_digits(&self) -> usize {
+        self.open().count() * self.digits_per_replica()
+    }
+
+    /// The jobs whose encrypted requests the circuit needs.
+    pub fn encrypted_requests(&self) -> impl Iterator<Item = Blake3Digest> + '_ {
+        let encrypted = |step: &&Step| matches!(self.rules(step).need, Need::Encrypted);
+        let of_jobs = self.open().filter(|step| step.first_of_job);
+        of_jobs.filter(encrypted).map(|step| step.job)
+    }
+
+    /// The digest of the encrypted weights, if the circuit needs them.
+    #[must_use]
+    pub fn encrypted_weights(&self) -> Option<Blake3Digest> {
+        let by_cost = |step: &Step| self.rules(step).policy == SchedulingPolicy::Cost;
+        match self.policy.weights {
+            PolicyWeights::Encrypted(digest) if self.open().any(by_cost) => Some(digest),
+            PolicyWeights::Encrypted(_) | PolicyWeights::Public(_) => None,
+        }
+    }
+
+    /// What the circuit reads of a worker.
+    #[must_use]
+    pub fn used(&self) -> Used {
+        let any = |uses: &dyn Fn(&JobRules) -> bool| self.rules.iter().any(uses);
+        let by = |policy| move |rules: &JobRules| rules.policy == policy;
+        Used {
+            resources: core::array::from_fn(|resource| any(&|rules| rules.need.of(resource))),
+            classes: any(&by(SchedulingPolicy::Cost)) || any(&|rules| rules.max_latency.is_some()),
+            priority: any(&by(SchedulingPolicy::PriorityRoundRobin)),
+        }
+    }
+
+    /// The steps that someone could take.
+    fn open(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().filter(|step| !step.candidates.is_empty())
+    }
+
+    pub(crate) fn rules(&self, step: &Step) -> &JobRules {
+        &self.rules[step.rules]
+    }
+}

@@ -1,0 +1,225 @@
+//! What all replicas of a job have in common, as far as it is public.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use veil_protocol_spec::{
+    Blake3Digest, PeerIdHash,
+    scheduling::{
+        AntiAffinity, FailureDomain, JobSpec, Label, LabelKey, LatencyClass, Manifest,
+        ReplicaState, ResourceRequest, SchedulingPolicy, Strength,
+    },
+};
+
+use crate::inputs::{JobRefusal, PlanError, PublicInputs};
+
+/// Resources that are counted.
+pub const RESOURCES: usize = 4;
+
+/// What a job asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Need {
+    /// Quantities.
+    Clear([u8; RESOURCES]),
+    /// Only the circuit knows.
+    Encrypted,
+}
+
+impl Need {
+    /// Whether the resource has to be looked at.
+    pub(crate) fn of(self, resource: usize) -> bool {
+        match self {
+            Self::Clear(request) => request.get(resource).is_some_and(|request| *request > 0),
+            Self::Encrypted => true,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct JobRules {
+    pub(crate) policy: SchedulingPolicy,
+    pub(crate) need: Need,
+    /// The resource that `spread` and `bin_pack` compare by.
+    pub(crate) dominant: usize,
+    pub(crate) max_latency: Option<LatencyClass>,
+    /// Whether two replicas of the job must not share a failure domain.
+    pub(crate) hard: bool,
+    /// Whether they should not.
+    pub(crate) soft: bool,
+    /// Whether equal candidates are taken in turn.
+    pub(crate) in_turn: bool,
+    /// The failure domain of each worker; with as many domains as there are workers, each is one.
+    pub(crate) domains: Vec<usize>,
+    /// By failure domain: replicas of the job that run there and stay.
+    pub(crate) running: Vec<u16>,
+    /// Positions in the manifest's telemetry, ascending.
+    pub(crate) candidates: Vec<usize>,
+}
+
+/// Highest level: the worker that held the replica last.
+pub(crate) const PREVIOUS_LEVEL: u8 = 7;
+/// Counts of replicas in a failure domain from which on soft anti-affinity sees no difference.
+pub(crate) const MAX_COUNT: u16 = 5;
+
+impl JobRules {
+    pub(crate) fn new(
+        digest: Blake3Digest,
+        job: &JobSpec,
+        manifest: &Manifest,
+        public: &PublicInputs,
+        draining: &BTreeSet<PeerIdHash>,
+    ) -> Result<(Self, Option<JobRefusal>), PlanError> {
+        if job.digest() != digest {
+            return Err(PlanError::WrongJob(digest));
+        }
+        job.validate().map_err(|error| PlanError::InvalidJob { job: digest, error })?;
+        let (need, dominant, too_large) = match &job.request {
+            ResourceRequest::Clear(resources) => match public.policy.scale.request(resources) {
+                Ok(quantities) => {
+                    let request = quantities.to_array();
+                    (Need::Clear(request), largest(request), None)
+                }
+                Err(error) => (Need::Clear([0; 4]), 0, Some(JobRefusal::TooLarge(error))),
+            },
+            ResourceRequest::Encrypted(request) => {
+                (Need::Encrypted, request.dominant.position(), None)
+            }
+            _ => return Err(PlanError::UnsupportedRequest { job: digest }),
+        };
+        let anti_affinity = job.constraints.anti_affinity.as_ref();
+        let is = |wanted| anti_affinity.is_some_and(|rule| rule.strength == wanted);
+        let labels = |worker: &PeerIdHash| public.labels.get(worker).map_or(&[][..], Vec::as_slice);
+        let domains = domains(anti_affinity, manifest, labels);
+        let mut running = vec![0u16; domains.iter().max().map_or(0, |last| last + 1)];
+        for replica in &manifest.running {
+            if replica.job != digest || replica.state != ReplicaState::Serving {
+                continue;
+            }
+            let worker = manifest.telemetry.binary_search_by_key(&replica.worker, |t| t.sender);
+            // A replica whose worker sent no telemetry counts in its failure domain all the same.
+            let domain = match worker {
+                Ok(worker) => domains.get(worker).copied(),
+                Err(_) => same_domain(anti_affinity, labels(&replica.worker), |wanted| {
+                    let carries = |t: &&veil_protocol_spec::scheduling::TelemetryEntry| {
+                        labels(&t.sender).contains(wanted)
+                    };
+                    let found = manifest.telemetry.iter().position(|t| carries(&t));
+                    found.and_then(|worker| domains.get(worker).copied())
+                }),
+            };
+            if let Some(count) = domain.and_then(|domain| running.get_mut(domain)) {
+                *count = count.saturating_add(1);
+            }
+        }
+        let hard = is(Strength::Hard);
+        let mut candidates: Vec<_> = manifest
+            .telemetry
+            .iter()
+            .zip(&domains)
+            .enumerate()
+            .filter(|(_, (entry, domain))| {
+                let taken = hard && running.get(**domain).is_some_and(|count| *count > 0);
+                !draining.contains(&entry.sender) && !taken && satisfies(labels(&entry.sender), job)
+            })
+            .map(|(worker, _)| worker)
+            .collect();
+        let constrained = !job.constraints.allow.is_empty() || !job.constraints.deny.is_empty();
+        let (found, min) = (candidates.len(), usize::from(public.policy.min_candidates));
+        let too_few = constrained && found < min;
+        let refusal =
+            too_large.or_else(|| too_few.then_some(JobRefusal::TooFewCandidates { found, min }));
+        if refusal.is_some() {
+            candidates.clear();
+        }
+        let rules = Self {
+            policy: job.policy,
+            need,
+            dominant,
+            max_latency: job.constraints.max_latency.filter(|max| max.get() < LatencyClass::MAX),
+            hard,
+            soft: is(Strength::Soft),
+            in_turn: job.policy == SchedulingPolicy::PriorityRoundRobin,
+            domains,
+            running,
+            candidates,
+        };
+        Ok((rules, refusal))
+    }
+
+    /// Whether a replica of the job stays where it is.
+    pub(crate) fn runs_somewhere(&self) -> bool {
+        self.running.iter().any(|count| *count > 0)
+    }
+
+    /// The level of a feasible worker with `placed` replicas of the job placed in its failure
+    /// domain in this slot, 1 to 7.
+    pub(crate) fn level(&self, worker: usize, previous: Option<usize>, placed: u16) -> u8 {
+        if previous == Some(worker) {
+            return PREVIOUS_LEVEL;
+        }
+        let running = self.domains.get(worker).and_then(|domain| self.running.get(*domain));
+        let count =
+            if self.soft { placed.saturating_add(running.copied().unwrap_or(0)) } else { 0 };
+        PREVIOUS_LEVEL - 1 - count.min(MAX_COUNT) as u8
+    }
+
+    /// Whether the dominant resource is compared anyway, by which the best worker has the most of
+    /// it: then only the winner's needs to be checked.
+    pub(crate) fn dominant_is_checked_last(&self, leveled: bool) -> bool {
+        self.policy == SchedulingPolicy::Spread && !leveled
+    }
+}
+
+/// The first resource of which `request` takes the most.
+pub(crate) fn largest(request: [u8; RESOURCES]) -> usize {
+    let most = request.iter().max();
+    request.iter().position(|units| Some(units) == most).unwrap_or(0)
+}
+
+/// The failure domain of each worker, counted from 0 without gaps.
+fn domains<'a>(
+    rule: Option<&AntiAffinity>,
+    manifest: &Manifest,
+    labels: impl Fn(&PeerIdHash) -> &'a [Label],
+) -> Vec<usize> {
+    let key = rule.and_then(|rule| match &rule.domain {
+        FailureDomain::Worker => None,
+        FailureDomain::Label(key) => Some(key),
+    });
+    let mut by_value: BTreeMap<&Label, usize> = BTreeMap::new();
+    let mut next = 0;
+    let mut new = || {
+        next += 1;
+        next - 1
+    };
+    manifest
+        .telemetry
+        .iter()
+        .map(|entry| match key.and_then(|key| of_key(labels(&entry.sender), key)) {
+            None => new(),
+            Some(label) => *by_value.entry(label).or_insert_with(&mut new),
+        })
+        .collect()
+}
+
+fn of_key<'a>(labels: &'a [Label], key: &LabelKey) -> Option<&'a Label> {
+    labels.iter().find(|label| label.key == *key)
+}
+
+fn same_domain(
+    rule: Option<&AntiAffinity>,
+    labels: &[Label],
+    find: impl Fn(&Label) -> Option<usize>,
+) -> Option<usize> {
+    match rule.map(|rule| &rule.domain) {
+        Some(FailureDomain::Label(key)) => find(of_key(labels, key)?),
+        Some(FailureDomain::Worker) | None => None,
+    }
+}
+
+/// For every key that `allow` names, one of its values; nothing that `deny` names.
+fn satisfies(labels: &[Label], job: &JobSpec) -> bool {
+    let (allow, deny) = (&job.constraints.allow, &job.constraints.deny);
+    let allowed = |key| allow.iter().any(|label| label.key == key && labels.contains(label));
+    allow.iter().all(|label| allowed(label.key.clone()))
+        && !labels.iter().any(|label| deny.contains(label))
+}

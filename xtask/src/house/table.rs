@@ -1,0 +1,239 @@
+//! The table of the house: one crate, one outside world; every arrow points down.
+//!
+//! There is no list of exceptions. A new dependency is a line here, with the reason in the commit.
+
+/// The role of a crate, which decides what must not be in its dependency tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The protocol and its machines: no I/O.
+    Protocol,
+    /// I/O with one outside world. Builds without tfhe.
+    Edge,
+    /// Joins edges and protocol: what runs on a machine.
+    Product,
+    /// For development; no part of the product.
+    Tool,
+}
+
+/// One crate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// Crates of the workspace that it may depend on.
+    pub(super) knows: &'static [&'static str],
+    /// Its outside world: packages that only crates of the same world may depend on. A name stands for
+    /// everything that starts with it, as in `libp2p-core`.
+    pub(super) world: &'static [&'static str],
+    /// Crates of the workspace that its tests may know beside whatever lies beneath.
+    pub(super) tests: &'static [&'static str],
+}
+
+impl Row {
+    const fn with_tests_of(mut self, tests: &'static [&'static str]) -> Self {
+        self.tests = tests;
+        self
+    }
+}
+
+const NONE: &[&str] = &[];
+const CHAIN: &[&str] = &["alloy", "reqwest", "rustls"];
+const NETWORK: &[&str] = &["libp2p", "foca"];
+const CONTAINERS: &[&str] = &["bollard"];
+const STORAGE: &[&str] = &["redb", "age"];
+const HTTP: &[&str] = &["axum"];
+const AGREEMENT: &[&str] = &["arc-malachitebft"];
+const THRESHOLD: &[&str] = &["frost"];
+const COMMAND_LINE: &[&str] = &["clap", "indicatif"];
+
+/// Packages that do I/O: none in the tree of a protocol crate.
+pub(super) const IO: &[&str] =
+    &["tokio", "libp2p", "alloy", "bollard", "axum", "hyper", "reqwest", "redb"];
+/// The runtime in [`IO`]: agreement has it in its tree, because Malachite's core does
+/// (`docs/adr/0006-agreement.md`). No protocol crate depends on it itself.
+pub(super) const RUNTIME: &str = "tokio";
+/// Homomorphic encryption, which takes minutes to compile.
+pub(super) const FHE: &str = "tfhe";
+/// Protocol crates that compute under encryption; all others build without [`FHE`].
+pub(super) const UNDER_ENCRYPTION: &[&str] = &["veil-keygen-ceremony", "veil-scheduler"];
+/// The protocol crate that may have [`RUNTIME`] in its tree.
+pub(super) const WITH_RUNTIME_BENEATH: &str = "veil-committee-agreement";
+
+const fn row(
+    kind: Kind,
+    name: &'static str,
+    world: &'static [&'static str],
+    knows: &'static [&'static str],
+) -> Row {
+    Row { name, kind, knows, world, tests: &[] }
+}
+
+use Kind::{Edge, Product, Protocol, Tool};
+
+/// The whole house, lowest first.
+pub(super) const HOUSE: &[Row] = &[
+    // One set of dependency features for every package; it has no code.
+    row(Tool, "veil-workspace-hack", NONE, &[]),
+    row(Protocol, "veil-protocol-spec", NONE, &["veil-workspace-hack"]),
+    row(Protocol, "veil-committee-machine", NONE, &["veil-protocol-spec"]),
+    row(Protocol, "veil-committee", THRESHOLD, &["veil-committee-machine", "veil-protocol-spec"]),
+    row(
+        Protocol,
+        "veil-committee-agreement",
+        AGREEMENT,
+        &["veil-committee-machine", "veil-protocol-spec"],
+    ),
+    row(
+        Protocol,
+        "veil-committee-slot",
+        NONE,
+        &["veil-committee-machine", "veil-protocol-spec", "veil-scheduler-plan"],
+    ),
+    row(
+        Protocol,
+        "veil-keygen-ceremony",
+        NONE,
+        &["veil-committee", "veil-committee-machine", "veil-protocol-spec"],
+    ),
+    row(Protocol, "veil-scheduler-plan", NONE, &["veil-protocol-spec"]),
+    // Its tests use keys that a ceremony made.
+    row(Protocol, "veil-scheduler", NONE, &["veil-protocol-spec", "veil-scheduler-plan"])
+        .with_tests_of(&["veil-keygen-ceremony"]),
+    row(Edge, "veil-contracts", CHAIN, &[]),
+    row(Edge, "veil-node-storage", STORAGE, &["veil-committee", "veil-protocol-spec"]),
+    row(
+        Edge,
+        "veil-node-driver",
+        NONE,
+        &["veil-committee", "veil-committee-machine", "veil-node-storage", "veil-protocol-spec"],
+    ),
+    row(Edge, "veil-node-p2p", NETWORK, &["veil-protocol-spec"]),
+    row(
+        Edge,
+        "veil-node-chain",
+        CHAIN,
+        &["veil-committee", "veil-contracts", "veil-protocol-spec"],
+    ),
+    row(Edge, "veil-node-containers", CONTAINERS, &["veil-protocol-spec"]),
+    row(
+        Product,
+        "veil-node-core",
+        HTTP,
+        &[
+            "veil-committee",
+            "veil-committee-slot",
+            "veil-keygen-ceremony",
+            "veil-node-chain",
+            "veil-node-driver",
+            "veil-node-p2p",
+            "veil-node-storage",
+            "veil-protocol-spec",
+            "veil-scheduler",
+            "veil-scheduler-plan",
+        ],
+    ),
+    row(
+        Product,
+        "veil-node-ceremony",
+        NONE,
+        &[
+            "veil-committee",
+            "veil-committee-machine",
+            "veil-keygen-ceremony",
+            "veil-node-chain",
+            "veil-node-driver",
+            "veil-node-p2p",
+            "veil-node-storage",
+            "veil-protocol-spec",
+            "veil-scheduler",
+        ],
+    ),
+    row(
+        Product,
+        "veil-node-member",
+        NONE,
+        &[
+            "veil-committee",
+            "veil-committee-agreement",
+            "veil-committee-machine",
+            "veil-committee-slot",
+            "veil-keygen-ceremony",
+            "veil-node-ceremony",
+            "veil-node-chain",
+            "veil-node-core",
+            "veil-node-driver",
+            "veil-node-p2p",
+            "veil-node-storage",
+            "veil-protocol-spec",
+            "veil-scheduler",
+            "veil-scheduler-plan",
+        ],
+    ),
+    row(
+        Product,
+        "veil-node-worker",
+        NONE,
+        &[
+            "veil-committee",
+            "veil-keygen-ceremony",
+            "veil-node-chain",
+            "veil-node-containers",
+            "veil-node-core",
+            "veil-node-p2p",
+            "veil-node-storage",
+            "veil-protocol-spec",
+            "veil-scheduler",
+            "veil-scheduler-plan",
+        ],
+    ),
+    row(
+        Product,
+        "veil-node",
+        COMMAND_LINE,
+        &[
+            "veil-committee",
+            "veil-keygen-ceremony",
+            "veil-node-ceremony",
+            "veil-node-chain",
+            "veil-node-containers",
+            "veil-node-core",
+            "veil-node-driver",
+            "veil-node-member",
+            "veil-node-p2p",
+            "veil-node-storage",
+            "veil-node-worker",
+            "veil-protocol-spec",
+            "veil-scheduler",
+        ],
+    ),
+    row(
+        Tool,
+        "veil-tests",
+        NONE,
+        &[
+            "veil-committee",
+            "veil-committee-agreement",
+            "veil-committee-machine",
+            "veil-committee-slot",
+            "veil-keygen-ceremony",
+            "veil-protocol-spec",
+            "veil-scheduler",
+            "veil-scheduler-plan",
+        ],
+    ),
+    // Its figures are printed by programs with a command line of their own.
+    row(
+        Tool,
+        "veil-benches",
+        COMMAND_LINE,
+        &[
+            "veil-committee",
+            "veil-committee-machine",
+            "veil-keygen-ceremony",
+            "veil-protocol-spec",
+            "veil-scheduler",
+            "veil-scheduler-plan",
+        ],
+    ),
+    row(Tool, "xtask", COMMAND_LINE, &[]),
+];
