@@ -219,7 +219,7 @@ impl Cluster {
         self
     }
 
-    /// The policy's weights, encrypted by somebody.
+    /// The policy's weights, encrypted by their author.
     pub(crate) fn with_encrypted_weights(mut self, keys: &Keys, weights: Weights) -> Self {
         let Binding { scope, key_set, .. } = binding();
         let metadata = ProofMetadata::for_weights(&scope, &key_set, &Address([9; 20]), 1);
