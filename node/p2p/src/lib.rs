@@ -42,9 +42,10 @@
 //! use std::{sync::Arc, time::Duration};
 //!
 //! use tokio::sync::watch;
-//! use veil_node_p2p::{Directory, Network, NetworkConfig, Peer, Protocol, Roles};
+//! use veil_node_p2p::{Directory, Network, NetworkConfig, Peer, Protocol};
 //! use veil_protocol_spec::{
-//!     Address, ChainId, ClusterId, identity::SecretIdentity, scheduling::ClusterScope,
+//!     Address, ChainId, ClusterId, identity::SecretIdentity, registry::Roles,
+//!     scheduling::ClusterScope,
 //! };
 //!
 //! # #[tokio::main]
@@ -106,7 +107,7 @@ pub use self::{
     blob::fetch::{FetchError, Progress},
     command::{Gossip, Incoming, Responder},
     config::{Limits, NetworkConfig, SwimConfig},
-    directory::{Directory, Peer, Roles},
+    directory::{Directory, Peer},
     error::{NetworkError, PublishError, RequestError},
     identity::{InvalidIdentity, peer_id},
     kind::{Protocol, Topic},
