@@ -7,6 +7,7 @@ use tfhe::{
     get_pbs_count, integer::ciphertext::IntegerCiphertext as _, reset_pbs_count, set_server_key,
     unset_server_key,
 };
+use veil_node_process::Stopwatch;
 use veil_protocol_spec::{Address, Blake3Digest, scheduling::ProofMetadata};
 use veil_scheduler::{
     EncryptedBid, auction, circuit_id, encrypt_bid, verify_and_expand_bid, verify_bid,
@@ -20,7 +21,6 @@ use crate::{
     inputs::{ListFigures, Lists},
     keys::Keys,
     placement::{Bench, StockFigures},
-    usage::Stopwatch,
 };
 
 /// Different lists; with more bids they repeat, since proving is not what is measured.

@@ -11,10 +11,11 @@ use peak_alloc::PeakAlloc;
 use serde::Serialize;
 use tfhe::{get_pbs_count, reset_pbs_count};
 use veil_keygen_ceremony::keyset::ParameterSet;
+use veil_node_process::Stopwatch;
 use veil_protocol_spec::scheduling::ProvenList;
 use veil_scheduler::{ListError, ReferenceString};
 
-use crate::{failure::Failure, usage::Stopwatch};
+use crate::failure::Failure;
 
 /// Proven lists of one kind, each once.
 #[derive(Clone, Copy, Debug, Serialize)]

@@ -31,7 +31,6 @@ pub mod keys;
 pub mod noise;
 pub mod placement;
 pub mod simulation;
-pub mod usage;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;

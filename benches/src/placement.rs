@@ -13,6 +13,7 @@ use tfhe::{
     set_server_key, unset_server_key,
 };
 use veil_keygen_ceremony::keyset::{decode_block, squashed_blocks};
+use veil_node_process::Stopwatch;
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash,
     scheduling::{
@@ -33,7 +34,6 @@ use crate::{
     failure::Failure,
     inputs::{Kept, ListFigures, Lists},
     keys::Keys,
-    usage::Stopwatch,
 };
 
 /// Different telemetry lists; with more workers they repeat, since proving is not what is measured.

@@ -12,8 +12,7 @@ pub mod record;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ceremony::Bytes,
-    codec::Wire,
+    codec::{Bytes, Wire},
     committee::Committee,
     decryption::ManifestLock,
     domain::{self, hash_parts},

@@ -18,6 +18,3 @@ pub use message::{CeremonyMessage, ChunkId, MAX_CHUNK_BYTES, MAX_SIGNED_BYTES, S
 pub use parameters::{CeremonyParameters, RosterError};
 pub use payload::{Commit, Confirm, Deal, DealPlaintext, Echo, Finish, Payload, Prove, StreamRoot};
 pub use round::{Round, Stream};
-
-// Until its users import it from the codec.
-pub use crate::codec::Bytes;

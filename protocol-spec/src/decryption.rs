@@ -6,8 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ceremony::Bytes,
-    codec::Wire,
+    codec::{Bytes, Wire},
     committee::Committee,
     domain,
     identity::{InvalidSignature, SecretIdentity},

@@ -12,12 +12,12 @@ use crate::ids::ParticipantIndex;
 pub enum AbortReason {
     /// A message did not come before the deadline.
     #[error("no {round} message from participants {missing:?} before the deadline")]
-    Silent { round: Round, missing: Vec<ParticipantIndex> },
+    MissingMessage { round: Round, missing: Vec<ParticipantIndex> },
     /// A chunk came neither from its member nor from a relay; `index` is the first missing one.
     #[error(
         "no chunk {index} of the {stream:?} stream from participants {missing:?} before the deadline"
     )]
-    Starved { stream: Stream, index: u32, missing: Vec<ParticipantIndex> },
+    MissingChunk { stream: Stream, index: u32, missing: Vec<ParticipantIndex> },
     /// A participant signed two different messages for one round.
     #[error("participant {accused} signed two different {round} messages")]
     Equivocation { accused: ParticipantIndex, round: Round },
@@ -66,7 +66,9 @@ impl AbortReason {
     #[must_use]
     pub fn accused(&self) -> Vec<ParticipantIndex> {
         match self {
-            Self::Silent { missing, .. } | Self::Starved { missing, .. } => missing.clone(),
+            Self::MissingMessage { missing, .. } | Self::MissingChunk { missing, .. } => {
+                missing.clone()
+            }
             Self::Equivocation { accused, .. }
             | Self::EchoMismatch { accused, .. }
             | Self::InvalidMessage { accused, .. }
