@@ -19,6 +19,7 @@ use veil_protocol_spec::{
 use self::doubles::{TestChain, TestSource, identity, roster, scope, timing};
 use super::*;
 
+mod crashes;
 mod doubles;
 mod p2p;
 

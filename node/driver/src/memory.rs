@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -16,8 +16,8 @@ use crate::transport::{Channel, Inbound, Transport, TransportError, Transports};
 
 type Inboxes = BTreeMap<(ParticipantIndex, Channel), mpsc::Sender<Inbound>>;
 
-/// The network of one test; cheap to clone.
-#[derive(Clone, Debug, Default)]
+/// What connects the participants of one process; a cheap handle.
+#[derive(Clone, Default)]
 pub struct MemoryNetwork {
     inboxes: Arc<Mutex<Inboxes>>,
     /// Every message whose number is a multiple of it is lost; 0 loses none.
@@ -26,17 +26,13 @@ pub struct MemoryNetwork {
 }
 
 impl MemoryNetwork {
-    fn inboxes(&self) -> MutexGuard<'_, Inboxes> {
-        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A network that loses every message whose number is a multiple of `every`.
+    /// A network that loses each message whose number is a multiple of `every`.
     #[must_use]
     pub fn losing(every: usize) -> Self {
         Self { lose_every: every, ..Self::default() }
     }
 
-    /// A participant's end.
+    /// The transports of one participant.
     #[must_use]
     pub fn of(&self, me: ParticipantIndex) -> MemoryTransports {
         MemoryTransports { network: self.clone(), me }
@@ -44,7 +40,7 @@ impl MemoryNetwork {
 
     /// Takes a participant down; opening a channel brings it up again.
     pub fn kill(&self, me: ParticipantIndex) {
-        self.inboxes().retain(|(j, _), _| *j != me);
+        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner).retain(|(j, _), _| *j != me);
     }
 
     /// Messages sent so far, lost ones included.
@@ -54,8 +50,8 @@ impl MemoryNetwork {
     }
 }
 
-/// All channels of one participant.
-#[derive(Clone, Debug)]
+/// The transports of one participant.
+#[derive(Clone)]
 pub struct MemoryTransports {
     network: MemoryNetwork,
     me: ParticipantIndex,
@@ -70,13 +66,17 @@ impl Transports for MemoryTransports {
         _roster: &[PublicIdentity],
     ) -> (MemoryTransport, mpsc::Receiver<Inbound>) {
         let (sender, receiver) = mpsc::channel(16);
-        self.network.inboxes().insert((self.me, channel), sender);
+        self.network
+            .inboxes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert((self.me, channel), sender);
         (MemoryTransport { network: self.network.clone(), me: self.me, channel }, receiver)
     }
 }
 
-/// One channel of one participant.
-#[derive(Clone, Debug)]
+/// Carries the messages of one participant on one channel.
+#[derive(Clone)]
 pub struct MemoryTransport {
     network: MemoryNetwork,
     me: ParticipantIndex,
@@ -89,7 +89,13 @@ impl Transport for MemoryTransport {
         if self.network.lose_every > 0 && count.is_multiple_of(self.network.lose_every) {
             return Ok(());
         }
-        let inbox = self.network.inboxes().get(&(to, self.channel)).cloned();
+        let inbox = self
+            .network
+            .inboxes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&(to, self.channel))
+            .cloned();
         let down = || TransportError::Unreachable { to, detail: "it is down".to_owned() };
         let inbox = inbox.ok_or_else(down)?;
         inbox.send((self.me, bytes.to_vec())).await.map_err(|_| down())

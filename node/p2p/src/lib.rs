@@ -55,7 +55,8 @@
 //!     contract: Address([1; 20]),
 //!     cluster: ClusterId([1; 32]),
 //! };
-//! let (first, second) = (SecretIdentity::from_bytes(&[1; 32])?, SecretIdentity::from_bytes(&[2; 32])?);
+//! let first = SecretIdentity::from_bytes(&[1; 32])?;
+//! let second = SecretIdentity::from_bytes(&[2; 32])?;
 //! let roles = Roles { worker: true, member: false };
 //! let peers = [&first, &second].map(|identity| Peer { identity: identity.public(), roles });
 //! let (_publisher, directory) = watch::channel(Arc::new(Directory::from_iter(peers)));
