@@ -108,7 +108,7 @@ use rayon::prelude::*;
 use veil_committee_machine::{Effect, Millis, PersistId};
 use veil_protocol_spec::{
     Blake3Digest, Committee, ParticipantIndex, PublicIdentity,
-    ceremony::Bytes,
+    codec::Bytes,
     decryption::{
         DecryptionCounter, DecryptionMessage, DecryptionPayload, MAX_BLOCKS_PER_REQUEST,
         ManifestLock, RequestContext, RequestId,

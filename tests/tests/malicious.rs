@@ -168,7 +168,7 @@ fn chunks_that_nobody_gets_are_named() {
     for stream in [Stream::Bits, Stream::Bodies] {
         let victims = [1, 3, 4].map(member).to_vec();
         aborts(&Behaviour::Starve { stream, of: member(CULPRIT), victims }, |reason| {
-            matches!(reason, AbortReason::Starved { stream: s, index: 0, missing }
+            matches!(reason, AbortReason::MissingChunk { stream: s, index: 0, missing }
                 if *s == stream && *missing == culprit())
         });
     }
@@ -215,7 +215,7 @@ fn silence_in_any_round_is_named() {
                     report.assert_aborted(|reason| *reason == AbortReason::Expired);
                 }
                 _ => report.assert_aborted(|reason| {
-                    *reason == AbortReason::Silent { round, missing: culprit() }
+                    *reason == AbortReason::MissingMessage { round, missing: culprit() }
                 }),
             }
         }
@@ -304,7 +304,7 @@ fn t_members_of_a_larger_committee_are_named_together() {
         let report = silent(round).malicious(5, Behaviour::Silent { round }).run(1);
         report.assert_aborted(|reason| {
             let missing = vec![member(2), member(5)];
-            *reason == AbortReason::Silent { round, missing }
+            *reason == AbortReason::MissingMessage { round, missing }
         });
     }
     let wrong = || Behaviour::WrongProof(WrongProof::TestShare);

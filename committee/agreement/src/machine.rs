@@ -13,7 +13,7 @@ use veil_protocol_spec::{
         self, AgreementMessage, MAX_HELD,
         record::{Entry, Record},
     },
-    ceremony::Bytes,
+    codec::Bytes,
     identity::SecretIdentity,
     scheduling::Manifest,
 };

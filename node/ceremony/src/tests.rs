@@ -6,7 +6,11 @@ use std::{fs, future::Future, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use veil_node_driver::memory::{MemoryNetwork, MemoryTransports};
-use veil_node_storage::journal::Journal;
+use veil_node_storage::{
+    data_dir::{DataDir, DataDirError},
+    journal::Journal,
+    keystore::Passphrase,
+};
 use veil_protocol_spec::{
     Committee, ParticipantIndex,
     ceremony::{AbortReason, SignedMessage},

@@ -17,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -203,8 +202,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Steps up to having joined. `routes` are answered on the admin socket beside those of both
-    /// roles.
+    /// Steps up to having joined.
     ///
     /// # Errors
     /// [`StartError`].
@@ -212,7 +210,6 @@ impl Node {
         role: Role,
         sections: Sections<'_>,
         secrets: Secrets,
-        routes: Router,
         stop: CancellationToken,
     ) -> Result<Self, StartError> {
         let Sections { node, network, chain: on_chain } = sections;
@@ -225,7 +222,7 @@ impl Node {
         let admin_stop = CancellationToken::new();
         let (joined, epoch) = (watch::Sender::new(None), watch::Sender::new(None));
         let reporter = Reporter::new(Arc::clone(&progress), joined.subscribe(), epoch.subscribe());
-        let router = api::router(reporter).merge(routes);
+        let router = api::router(reporter);
         let admin = admin::serve(node.admin_socket(), router, admin_stop.clone()).await?;
         let joining = async {
             let chain = connect(on_chain, secrets.account, &progress).await?;

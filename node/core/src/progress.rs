@@ -6,9 +6,7 @@ use std::{
 };
 
 use veil_node_p2p::{InvalidIdentity, PeerId, peer_id};
-use veil_protocol_spec::{
-    Blake3Digest, PeerIdHash, PublicIdentity, Slot, scheduling::ReplicaIndex,
-};
+use veil_protocol_spec::{Blake3Digest, PeerIdHash, PublicIdentity, ReplicaIndex, Slot};
 
 use crate::status::{KEPT_SLOTS, Observed, Role, SlotReport};
 

@@ -20,7 +20,6 @@ mod suspicions;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use axum::Router;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use veil_committee::key_share::{KeyShare, KeyShareError, test_ciphertext};
 use veil_committee_agreement::Timing;
@@ -107,7 +106,7 @@ pub async fn run(
 ) -> Result<(), MemberError> {
     let sections = Sections { node: &config.node, network: &config.network, chain: &config.chain };
     let passphrase = secrets.passphrase.clone();
-    let node = Node::start(Role::Member, sections, secrets, Router::new(), stop.clone());
+    let node = Node::start(Role::Member, sections, secrets, stop.clone());
     let node = match node.await {
         Err(StartError::Stopped) => return Ok(()),
         joined => joined?,

@@ -65,7 +65,7 @@ impl ViewSnapshot {
     }
 
     /// The same with the chain as of another block.
-    pub(crate) fn as_of(self, view: Arc<View>) -> Self {
+    pub(crate) fn with_chain(self, view: Arc<View>) -> Self {
         Self {
             workers: view.workers(),
             submissions: view.submissions.iter().map(|(submission, _)| *submission).collect(),

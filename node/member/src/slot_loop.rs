@@ -344,7 +344,7 @@ impl SlotLoop {
         let received = self.snapshot(self.inputs.views.current(), manifest.slot);
         let view = self.inputs.views.at(manifest.block).await;
         let view = view.map_err(|error| InvalidManifest::Unknown(error.to_string()))?;
-        let mut snapshot = received.as_of(view);
+        let mut snapshot = received.with_chain(view);
         for pending in &manifest.pending {
             if self.inputs.job(pending.job).await.is_none() {
                 return Err(InvalidManifest::Unknown(format!("the body of job {}", pending.job)));

@@ -7,8 +7,8 @@ use veil_node_chain::{Chain, ChainError, Mined};
 use veil_node_core::cluster::{Tasks, Views};
 use veil_node_storage::ledger::{Ledger, LedgerError};
 use veil_protocol_spec::{
-    Blake3Digest, ClusterId, PeerIdHash, Slot,
-    scheduling::{Assignment, Outcome, ReplicaIndex},
+    Blake3Digest, ClusterId, PeerIdHash, ReplicaIndex, Slot,
+    scheduling::{Assignment, Outcome},
 };
 
 /// How long to wait until the slot's root is anchored.

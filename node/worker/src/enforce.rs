@@ -34,8 +34,8 @@ use veil_node_core::{
 use veil_node_process::unix_now;
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
-    Blake3Digest, KeccakDigest, PeerIdHash, Slot,
-    scheduling::{ClusterState, ReplicaIndex, UnixMillis},
+    Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
+    scheduling::{ClusterState, UnixMillis},
 };
 
 use crate::{confirm::Confirmer, lease::LastContact};

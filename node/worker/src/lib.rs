@@ -22,7 +22,6 @@ pub mod telemetry;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use axum::Router;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -94,7 +93,7 @@ pub async fn run(
 ) -> Result<(), WorkerError> {
     let WorkerConfig { node, network, chain, worker } = config;
     let sections = Sections { node, network, chain };
-    let node = match Node::start(Role::Worker, sections, secrets, Router::new(), stop).await {
+    let node = match Node::start(Role::Worker, sections, secrets, stop).await {
         Ok(node) => node,
         Err(StartError::Stopped) => return Ok(()),
         Err(error) => return Err(error.into()),

@@ -21,7 +21,7 @@ use veil_keygen_ceremony::keyset::{DecodeError, decode_blocks, squashed_blocks};
 use veil_node_process::Stopwatch;
 use veil_protocol_spec::{
     Address, Blake3Digest, ChainId, ClusterId, Committee, ParticipantIndex, Slot, Wire,
-    ceremony::Bytes,
+    codec::Bytes,
     decryption::{
         DecryptionCounter, DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext,
         RequestId,
