@@ -244,7 +244,7 @@ pub fn wrong_shares(
 /// Why outputs are not decrypted. Nothing was computed and nothing counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
-pub enum Refusal {
+pub enum AuthoriseError {
     /// The outputs are under another key than this member's share.
     #[error("the outputs are under key set {asked}; this member's key share is of {mine}")]
     OtherKeySet { mine: KeySetDigest, asked: KeySetDigest },
