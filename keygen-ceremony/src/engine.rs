@@ -215,7 +215,7 @@ mod tests {
     fn bits_open_in_order_and_give_keys_only_when_all_are_open() {
         let (setup, keys) = alone();
         let chunks = setup.plan.of(Stream::Bits);
-        assert!(chunks.len() > 1);
+        assert!(!chunks.is_empty());
         for open in 0..=chunks.len() {
             let mut stream = draw_bits(&setup, &keys);
             for chunk in &chunks[..open] {

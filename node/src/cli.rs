@@ -2,9 +2,9 @@
 //! the protocol or a verification failed, 2 wrong arguments, 3 files could not be read or written.
 //!
 //! # Flow
-//! A command is a module with its arguments and `run`. It works, in [`run::block_on`] if it waits for
-//! others, prints through [`output`], and ends with an `Exit` or a `Failure`, which [`run::conclude`]
-//! tells.
+//! A command is a module with its arguments and `run`. It works, in `run::block_on` if it waits for
+//! others, prints through `output`, and ends with an `Exit` or a `Failure`, which `run::conclude`
+//! reports.
 
 #![deny(
     clippy::print_stdout,

@@ -2,7 +2,7 @@
 //!
 //! The compiler, forge and anvil come from npm, pinned by `contracts/package-lock.json`. The bindings
 //! are made from `contracts/abi`, which is checked in, so that `cargo build` needs no compiler of
-//! contracts. [`test`] makes it again and compares, and does the same with the storage layouts, the gas
+//! contracts. [`test()`] makes it again and compares, and does the same with the storage layouts, the gas
 //! figures in `contracts/snapshots`, and the page that lists them. `VEIL_BLESS=1` writes them instead.
 
 mod gas;

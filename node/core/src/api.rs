@@ -5,7 +5,7 @@
 //! | `GET /v1/status` | [`Status`](crate::status::Status) |
 //! | `GET /v1/jobs` | list of [`JobStatus`](crate::status::JobStatus) |
 //! | `POST /v1/jobs` | takes a [`JobSpec`] and gossips it; answers [`JobOffered`] |
-//! | `GET /v1/slots/{slot}` | the [`SlotRecord`](veil_protocol_spec::scheduling::SlotRecord) |
+//! | `GET /v1/slots/{slot}` | the [`SlotRecord`] |
 //! | `GET /v1/slots/{slot}/conflict` | another record that the committee signed for the same slot |
 
 use axum::{

@@ -284,7 +284,7 @@ impl Node {
     /// to stop.
     ///
     /// # Errors
-    /// [`StartError::ActiveEpoch`].
+    /// [`StartError::Epoch`].
     pub async fn prepare(
         &self,
         key: PublishedKey,

@@ -1,7 +1,7 @@
 //! Answers peers that were away: records, telemetry, bodies of jobs, digests of key files.
 //!
 //! # Flow
-//! [`serve`] takes [`SyncRequest`]s from the network. Jobs come from the job store; everything else
+//! [`SyncSource::serve`] takes [`SyncRequest`]s from the network. Jobs come from the job store; everything else
 //! belongs to the epoch, and is refused until there is one: an empty answer would say that nothing
 //! newer exists.
 
