@@ -33,7 +33,7 @@ mod restart;
 /// Slots whose decision is kept for members that ask.
 pub const KEPT_DECISIONS: usize = 4;
 
-/// One member's machine; see the [crate](crate).
+/// One member's machine; see the [crate].
 pub struct Agreement {
     members: Members,
     timing: Timing,
