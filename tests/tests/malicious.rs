@@ -286,7 +286,7 @@ fn finish_over_another_root_makes_no_key_and_two_roots_do_not_split_the_group() 
             report.assert_safe();
         }
     }
-    // Only the liar has all signatures, and publishes them.
+    // Only the culprit has all signatures, and publishes them.
     for report in reports(&Behaviour::FinishInSecret) {
         report.assert_completed();
     }

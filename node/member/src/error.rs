@@ -1,6 +1,6 @@
 //! Why a slot does not go on.
 
-use veil_committee::decryption::Refusal;
+use veil_committee::decryption::AuthoriseError;
 use veil_node_core::evaluation::EvaluationError;
 use veil_node_driver::Stopped;
 use veil_node_storage::ledger::LedgerError;
@@ -20,7 +20,7 @@ pub(crate) enum SlotError {
     #[error(transparent)]
     Squash(#[from] SquashError),
     #[error("decryption is refused: {0}")]
-    Refused(#[from] Refusal),
+    Refused(#[from] AuthoriseError),
     #[error(transparent)]
     Decode(#[from] DecodeError),
     #[error(transparent)]

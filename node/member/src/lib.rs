@@ -4,7 +4,7 @@
 //! 1. Join the cluster ([`veil_node_core::lifecycle`]).
 //! 2. While the chain publishes no key: take part in the ceremony that is proposed, attempt after
 //!    attempt ([`veil_node_ceremony`]).
-//! 3. Check that this member's key share is usable; prepare the epoch.
+//! 3. Verify this member's key share; prepare the epoch.
 //! 4. Catch up on certificates; then slot after slot.
 //!
 //! # State
@@ -315,7 +315,7 @@ async fn open_share(
             .map_err(|source| MemberError::Transcript { path, source })?;
         let share = read_key_share(&finished.key_share_file(), &passphrase)?;
         let test = test_ciphertext(&key_set, &transcript.proof_root(), share.dimension());
-        share.verify_usable(&test)?;
+        share.verify(&test)?;
         Ok::<_, MemberError>(share)
     });
     opened.await.map_err(|_| MemberError::Stopped)?
