@@ -13,9 +13,10 @@ use tfhe::{set_server_key, unset_server_key};
 use veil_benches::{
     baseline::{self, Apart, Request},
     cluster::binding,
+    failure::Failure,
     inputs::Kept,
     keys::{Keys, NoiseOf},
-    placement::{Bench, Failure, Slot},
+    placement::{Bench, Slot},
 };
 use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_protocol_spec::{

@@ -7,6 +7,7 @@ use tfhe::{
     get_pbs_count, integer::ciphertext::IntegerCiphertext as _, reset_pbs_count, set_server_key,
     unset_server_key,
 };
+use veil_node_process::Stopwatch;
 use veil_protocol_spec::{Address, Blake3Digest, scheduling::ProofMetadata};
 use veil_scheduler::{
     EncryptedBid, auction, circuit_id, encrypt_bid, verify_and_expand_bid, verify_bid,
@@ -16,10 +17,10 @@ use veil_scheduler_plan::cleartext;
 use crate::{
     baseline::{self, MAX_NODES},
     cluster::binding,
+    failure::Failure,
     inputs::{ListFigures, Lists},
     keys::Keys,
-    placement::{Bench, Failure, StockFigures},
-    usage::Stopwatch,
+    placement::{Bench, StockFigures},
 };
 
 /// Different lists; with more bids they repeat, since proving is not what is measured.
@@ -28,21 +29,21 @@ const LISTS: usize = 8;
 /// An auction by the circuit.
 #[derive(Clone, Debug, Serialize)]
 pub struct AuctionFigures {
-    /// A bid.
+    /// One bid.
     pub bid: ListFigures,
     /// Look-ups, without those that expand bids.
     pub pbs: u64,
-    /// For each bid.
+    /// Look-ups for each bid.
     pub pbs_per_bid: f64,
     /// Most look-ups one after the other.
     pub depth: u32,
-    /// Wall time.
+    /// Wall seconds of the decision.
     pub seconds: f64,
-    /// Processor time.
+    /// Core-seconds of the decision.
     pub core_seconds: f64,
     /// Blocks that the committee decrypts.
     pub squashed_blocks: usize,
-    /// What evaluators compare.
+    /// The digest that evaluators compare.
     pub output_digest: Blake3Digest,
     /// Whether the decrypted winner is that of the cleartext twin.
     pub agrees_with_twin: bool,
@@ -98,7 +99,8 @@ impl Bench<'_> {
             ProofMetadata::for_bid(&binding.scope, &binding.key_set, &bidder, 1)
         };
         let (key, string) = (self.public_key, self.string);
-        let Lists { expanded, figures, .. } = self.lists(
+        let Lists { expanded, figures, .. } = self.kept.lists(
+            self.string,
             "bid",
             clear.len(),
             |number| encrypt_bid(clear[number], key, string, &metadata(number)),
@@ -111,7 +113,7 @@ impl Bench<'_> {
     /// Random bids, expanded.
     ///
     /// # Errors
-    /// Whatever a step refuses.
+    /// The error of the first step that fails.
     pub fn prepare_bids(&self, count: u16) -> Result<Vec<EncryptedBid>, Failure> {
         Ok(self.expanded_bids(&bids(count, count.into()))?.0)
     }
@@ -119,7 +121,7 @@ impl Bench<'_> {
     /// Encrypts and expands random bids, finds the winner, decrypts and compares.
     ///
     /// # Errors
-    /// Whatever a step refuses.
+    /// The error of the first step that fails.
     pub fn run_bids(&self, count: u16) -> Result<AuctionFigures, Failure> {
         let different = LISTS.min(count.into());
         let clear = bids(count, different);

@@ -28,30 +28,30 @@ const PREFERENCE: u16 = 512;
 
 /// What each of a job's replicas needs.
 pub enum Request {
-    /// Public.
+    /// The quantities are public.
     Clear([u8; RESOURCES]),
-    /// Known to the operator alone.
+    /// Only the operator knows the quantities.
     Encrypted(Box<[FheUint8; RESOURCES]>),
 }
 
 /// Whether replicas of one job share a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Apart {
-    /// They may.
+    /// They may share one.
     No,
-    /// Only if there is no other.
+    /// They share one only if no other has room.
     Soft,
-    /// Never.
+    /// They never share one.
     Hard,
 }
 
-/// A job.
+/// A job as the baseline places it.
 pub struct Job {
-    /// For each replica.
+    /// What each replica needs.
     pub request: Request,
-    /// How many.
+    /// The number of replicas.
     pub replicas: usize,
-    /// Where.
+    /// Whether they share a node.
     pub apart: Apart,
 }
 
@@ -59,7 +59,7 @@ pub struct Job {
 /// the server key to be set, as everything below.
 ///
 /// # Errors
-/// What tfhe says.
+/// tfhe's error if it does not encrypt or expand.
 pub fn encrypt(
     rows: &[[u8; RESOURCES]],
     public_key: &CompactPublicKey,
@@ -78,7 +78,7 @@ pub fn encrypt(
 /// Bids, encrypted with the public key and expanded.
 ///
 /// # Errors
-/// What tfhe says.
+/// tfhe's error if it does not encrypt or expand.
 pub fn encrypt_bids(bids: &[u16], public_key: &CompactPublicKey) -> Result<Vec<FheUint16>, Error> {
     let mut builder = CompactCiphertextList::builder(public_key);
     builder.extend(bids.iter().copied());
@@ -190,11 +190,11 @@ pub mod clear {
 
     /// A job with a public request.
     pub struct Job {
-        /// For each replica.
+        /// What each replica needs.
         pub request: [u8; RESOURCES],
-        /// How many.
+        /// The number of replicas.
         pub replicas: usize,
-        /// Where.
+        /// Whether they share a node.
         pub apart: Apart,
     }
 

@@ -2,11 +2,11 @@
 
 use veil_protocol_spec::{
     Address, Blake3Digest, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
-    PeerIdHash, Slot,
+    PeerIdHash, ReplicaIndex, Slot,
     scheduling::{
         AntiAffinity, Binding, BlockRef, ClusterScope, Constraints, FailureDomain, JobSpec,
-        LeasePolicy, Manifest, PendingReplica, Priority, ReplicaIndex, ResourceRequest,
-        RestartPolicy, SchedulingPolicy, Strength, TelemetryEntry,
+        LeasePolicy, Manifest, PendingReplica, Priority, ResourceRequest, RestartPolicy,
+        SchedulingPolicy, Strength, TelemetryEntry,
     },
 };
 use veil_scheduler::circuit_id;

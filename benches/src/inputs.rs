@@ -11,28 +11,26 @@ use peak_alloc::PeakAlloc;
 use serde::Serialize;
 use tfhe::{get_pbs_count, reset_pbs_count};
 use veil_keygen_ceremony::keyset::ParameterSet;
+use veil_node_process::Stopwatch;
 use veil_protocol_spec::scheduling::ProvenList;
 use veil_scheduler::{ListError, ReferenceString};
 
-use crate::{
-    placement::{Bench, Failure},
-    usage::Stopwatch,
-};
+use crate::failure::Failure;
 
 /// Proven lists of one kind, each once.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ListFigures {
-    /// Bytes of one.
+    /// Bytes of one list.
     pub bytes: usize,
-    /// To encrypt and prove one; absent if all were kept from an earlier run.
+    /// Core-seconds to encrypt and prove one; absent if all were kept from an earlier run.
     pub prove_core_seconds: Option<f64>,
-    /// To verify one.
+    /// Core-seconds to verify one.
     pub verify_core_seconds: f64,
-    /// To expand one after its verification.
+    /// Core-seconds to expand one after its verification.
     pub expand_core_seconds: f64,
     /// Look-ups to expand one.
     pub pbs: u64,
-    /// Of one expanded; 0 if the process does not count its allocations.
+    /// Memory of one that is expanded; 0 if the process does not count its allocations.
     pub expanded_memory_bytes: u64,
 }
 
@@ -43,10 +41,28 @@ pub(crate) struct Lists<T> {
     pub(crate) figures: ListFigures,
 }
 
-impl Bench<'_> {
-    /// Proves `count` lists called `name`, verifies them, then expands them.
+/// A directory of what was encrypted before; nothing is kept without one.
+#[derive(Clone, Debug, Default)]
+pub struct Kept(Option<PathBuf>);
+
+impl Kept {
+    /// In `directory`, which is created if it does not exist.
+    ///
+    /// # Errors
+    /// If it cannot be created.
+    pub fn new(directory: Option<PathBuf>) -> Result<Self, Failure> {
+        if let Some(directory) = &directory {
+            fs::create_dir_all(directory)
+                .map_err(|error| format!("{}: {error}", directory.display()))?;
+        }
+        Ok(Self(directory))
+    }
+
+    /// Proves `count` lists called `name` under `string`, or takes those that are kept, verifies
+    /// them, then expands them.
     pub(crate) fn lists<T>(
         &self,
+        string: &ReferenceString,
         name: &str,
         count: usize,
         prove: impl Fn(usize) -> Result<ProvenList, ListError>,
@@ -57,7 +73,7 @@ impl Bench<'_> {
         let mut proofs = Vec::new();
         for number in 0..count {
             let name = format!("{name}-{number}");
-            let (list, core_seconds) = self.kept.list(&name, self.string, || prove(number))?;
+            let (list, core_seconds) = self.list(&name, string, || prove(number))?;
             proofs.extend(core_seconds);
             proven.push(list);
         }
@@ -84,24 +100,6 @@ impl Bench<'_> {
                 as u64,
         };
         Ok(Lists { proven, expanded, figures })
-    }
-}
-
-/// A directory of what was encrypted before; nothing is kept without one.
-#[derive(Clone, Debug, Default)]
-pub struct Kept(Option<PathBuf>);
-
-impl Kept {
-    /// In `directory`, which is created if it does not exist.
-    ///
-    /// # Errors
-    /// If it cannot be created.
-    pub fn new(directory: Option<PathBuf>) -> Result<Self, Failure> {
-        if let Some(directory) = &directory {
-            fs::create_dir_all(directory)
-                .map_err(|error| format!("{}: {error}", directory.display()))?;
-        }
-        Ok(Self(directory))
     }
 
     fn path(&self, name: &str) -> Option<PathBuf> {

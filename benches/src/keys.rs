@@ -46,13 +46,13 @@ impl NoiseOf {
 
 /// A key set and the secret keys behind it. No committee is involved and nothing is protected.
 pub struct Keys {
-    /// Under these parameters.
+    /// The parameters that the keys are made for.
     pub parameters: ParameterSet,
-    /// The secret side.
+    /// The secret keys.
     pub clear: ClearKeys,
-    /// What telemetry is encrypted with.
+    /// The key that telemetry is encrypted with.
     pub public_key: CompactPublicKey,
-    /// What circuits are evaluated with.
+    /// The key that circuits are evaluated with.
     pub server_key: ServerKey,
     noise: NoiseOf,
 }
@@ -101,7 +101,7 @@ impl Keys {
     /// Blocks that hold 1, encrypted with the public key and expanded.
     ///
     /// # Errors
-    /// What tfhe says.
+    /// tfhe's error.
     pub fn fresh_blocks(&self, count: usize) -> Result<Vec<Ciphertext>, tfhe::Error> {
         let mut builder = CompactCiphertextList::builder(&self.public_key);
         for _ in 0..count {
@@ -165,7 +165,7 @@ impl Keys {
     /// places all over a list are taken, of as many lists as it takes. Their seeds are fixed.
     ///
     /// # Errors
-    /// What tfhe says.
+    /// tfhe's error.
     pub fn list_inputs(
         public_key: &CompactPublicKey,
         switch: &LweKeyswitchKeyOwned<u64>,

@@ -1,17 +1,36 @@
-//! What the benches and the commands that print figures have in common: committees whose keys are
-//! random, made by one party (timing depends on their sizes alone), a key set with its secret side,
-//! made-up clusters, the stock baseline of the circuits, a meter of noise, and a simulator of
-//! placement.
+//! What keys, openings, circuits and placements cost, and how good the placements are.
+//!
+//! # Role
+//! The criterion benches and the binaries that print figures share this crate: committees whose keys
+//! are random, made by one party (timing depends on their sizes alone), a key set with its secret
+//! side, made-up clusters, the stock baseline of the circuits, a meter of noise, and a simulator of
+//! placement. Nothing of it is in the product.
+//!
+//! # Flow
+//! - `benches/threshold.rs`, `threshold-figures`: [`decryptors`] of each committee open
+//!   [`squashed_blocks`]. `ceremony-figures`: whole ceremonies.
+//! - `benches/scheduler.rs`, `scheduler-figures`: [`keys`] make a key set, [`inputs`] prove lists,
+//!   [`placement`] and [`auction`] evaluate them beside the [`baseline`], and compare with the
+//!   cleartext twin.
+//! - `noise-figures`: [`noise`] compares measured with predicted variances.
+//! - `placement-quality`: [`simulation`] places the same arrivals by exact and by quantised figures.
+//!
+//! # State and restart
+//! [`inputs::Kept`] keeps a run's reference string and lists in a directory, which a later run reads
+//! to evaluate the same bits. Everything else is made anew from fixed seeds.
+//!
+//! # Caveats
+//! Seconds depend on the machine and on what else it does: compare figures of one run only.
 
 pub mod auction;
 pub mod baseline;
 pub mod cluster;
+pub mod failure;
 pub mod inputs;
 pub mod keys;
 pub mod noise;
 pub mod placement;
 pub mod simulation;
-pub mod usage;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;

@@ -13,6 +13,7 @@ use tfhe::{
     set_server_key, unset_server_key,
 };
 use veil_keygen_ceremony::keyset::{decode_block, squashed_blocks};
+use veil_node_process::Stopwatch;
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash,
     scheduling::{
@@ -30,9 +31,9 @@ use veil_scheduler_plan::{cleartext, inputs::PublicInputs, plan::Plan};
 use crate::{
     baseline::{self, Apart, MAX_NODES, Request},
     cluster::{self, binding},
+    failure::Failure,
     inputs::{Kept, ListFigures, Lists},
     keys::Keys,
-    usage::Stopwatch,
 };
 
 /// Different telemetry lists; with more workers they repeat, since proving is not what is measured.
@@ -42,19 +43,16 @@ const REQUEST: [u8; 4] = [6, 9, 3, 1];
 /// Seconds of slots whose capacity is stated.
 const SLOTS: [u32; 3] = [10, 30, 60];
 
-/// What any of this may end with.
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-/// What is placed.
+/// The jobs of a slot, and the workers that they are placed on.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
-    /// Workers.
+    /// Number of workers.
     pub nodes: u16,
-    /// Jobs, all alike.
+    /// Number of jobs, all alike.
     pub jobs: u16,
-    /// Replicas of each.
+    /// Replicas of each job.
     pub replicas: u16,
-    /// How a worker is chosen.
+    /// Which of the workers with room is preferred.
     pub policy: SchedulingPolicy,
     /// Anti-affinity across workers.
     pub apart: Option<Strength>,
@@ -73,47 +71,47 @@ impl Slot {
 /// Workers times replicas that a slot of some length has time for on this machine.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Capacity {
-    /// Length.
+    /// Length of the slot.
     pub slot_seconds: u32,
-    /// Workers times replicas.
+    /// Workers times replicas that it has time for.
     pub node_jobs: u64,
 }
 
 /// A slot by the circuit.
 #[derive(Clone, Debug, Serialize)]
 pub struct CircuitFigures {
-    /// Telemetry.
+    /// One worker's telemetry.
     pub telemetry: ListFigures,
     /// Requests, if they are encrypted.
     pub request: Option<ListFigures>,
     /// Look-ups of the evaluation.
     pub pbs: u64,
-    /// For each worker and replica.
+    /// Look-ups for each worker and replica.
     pub pbs_per_node_job: f64,
     /// Look-ups that expand, within the evaluation, what only some jobs ask for.
     pub pbs_of_late_expansion: u64,
     /// Most look-ups one after the other.
     pub depth: u32,
-    /// Wall time of the evaluation.
+    /// Wall seconds of the evaluation.
     pub seconds: f64,
-    /// Processor time of the evaluation.
+    /// Core-seconds of the evaluation.
     pub core_seconds: f64,
     /// Largest allocation of the evaluation beyond what is there before, with one expanded list for
     /// each worker, by worker; 0 if the process does not count its allocations.
     pub memory_bytes_per_node: u64,
     /// Blocks that the committee decrypts.
     pub squashed_blocks: usize,
-    /// Wall time of squashing.
+    /// Wall seconds of squashing.
     pub squash_seconds: f64,
-    /// Processor time of squashing.
+    /// Core-seconds of squashing.
     pub squash_core_seconds: f64,
     /// What fits into a slot, squashing included.
     pub capacity: Vec<Capacity>,
-    /// What evaluators compare.
+    /// The digest that evaluators compare.
     pub output_digest: Blake3Digest,
     /// Whether the decrypted outcome is that of the cleartext twin.
     pub agrees_with_twin: bool,
-    /// What the plan says that the evaluation takes: the same.
+    /// Look-ups of the evaluation by its plan: equal to `pbs`.
     pub pbs_by_plan: u64,
     /// What circuits of this style take at least.
     pub lower_bound_pbs: u64,
@@ -124,13 +122,13 @@ pub struct CircuitFigures {
 /// A slot by the stock API.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct StockFigures {
-    /// Look-ups.
+    /// Look-ups of the decision.
     pub pbs: u64,
-    /// For each worker and replica, or each bid.
+    /// Look-ups for each worker and replica, or each bid.
     pub pbs_per_node_job: f64,
-    /// Wall time.
+    /// Wall seconds of the decision.
     pub seconds: f64,
-    /// Processor time.
+    /// Core-seconds of the decision.
     pub core_seconds: f64,
     /// Whether the decrypted outcome is that of its own twin.
     pub agrees_with_twin: bool,
@@ -220,23 +218,23 @@ fn stock(slot: &Slot, keys: &Keys) -> Result<StockFigures, Failure> {
 
 /// What circuits run with, and what checks them.
 pub struct Bench<'a> {
-    /// Secret keys.
+    /// The secret keys that outcomes are decrypted with.
     pub clear: &'a veil_keygen_ceremony::keyset::reference::ClearKeys,
-    /// What lists are encrypted with.
+    /// The key that lists are encrypted with.
     pub public_key: &'a CompactPublicKey,
-    /// What circuits are evaluated with.
+    /// The key that circuits are evaluated with.
     pub key: &'a EvaluationKey,
-    /// What proofs refer to.
+    /// The reference string of the proofs.
     pub string: &'a ReferenceString,
-    /// Where lists are kept.
+    /// Lists of an earlier run.
     pub kept: &'a Kept,
 }
 
 /// A slot with everything encrypted, proven, verified and expanded.
 pub struct Prepared {
-    /// What is evaluated.
+    /// The manifest to evaluate.
     pub manifest: Manifest,
-    /// On what.
+    /// Everything that the manifest names.
     pub inputs: Inputs,
     readings: Vec<Reading>,
     telemetry: ListFigures,
@@ -255,14 +253,15 @@ impl Bench<'_> {
     /// Encrypts, verifies and expands the lists of a slot.
     ///
     /// # Errors
-    /// Whatever a step refuses.
+    /// The error of the first step that fails.
     pub fn prepare(&self, slot: &Slot) -> Result<Prepared, Failure> {
         let readings = readings(slot);
         let (jobs, requests, request) = self.jobs(slot)?;
         let manifest = cluster::manifest(slot.nodes.into(), &jobs, 1);
         let metadata =
             ProofMetadata::new(&binding().scope, &binding().key_set, &PeerIdHash([0; 32]), 1);
-        let Lists { expanded, figures: telemetry, .. } = self.lists(
+        let Lists { expanded, figures: telemetry, .. } = self.kept.lists(
+            self.string,
             "telemetry",
             LISTS.min(readings.len()),
             |number| encrypt(&readings[number], self.public_key, self.string, &metadata),
@@ -289,7 +288,7 @@ impl Bench<'_> {
     /// Encrypts and expands everything, evaluates, squashes, decrypts and compares.
     ///
     /// # Errors
-    /// Whatever a step refuses.
+    /// The error of the first step that fails.
     pub fn run(&self, slot: &Slot) -> Result<CircuitFigures, Failure> {
         let Prepared { manifest, inputs, readings, telemetry, request } = self.prepare(slot)?;
         let plan = Plan::new(&manifest, &inputs.public)?;
@@ -380,7 +379,8 @@ impl Bench<'_> {
             .collect();
         let quantities = Quantities::from_array(REQUEST)?;
         let (key, string) = (self.public_key, self.string);
-        let Lists { proven, expanded, figures } = self.lists(
+        let Lists { proven, expanded, figures } = self.kept.lists(
+            self.string,
             "request",
             slot.jobs.into(),
             |nonce| encrypt_request(&quantities, key, string, &metadata[nonce]),

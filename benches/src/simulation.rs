@@ -50,7 +50,7 @@ impl Amounts {
         Some(left)
     }
 
-    /// The sum.
+    /// The sum of two amounts.
     #[must_use]
     pub fn with(&self, other: &Self) -> Self {
         Self(core::array::from_fn(|i| self.0[i] + other.0[i]))
@@ -72,7 +72,7 @@ pub type Placement = Result<Vec<Option<usize>>, PlaceError>;
 /// What a policy decides from.
 #[derive(Debug)]
 pub struct View<'a> {
-    /// From 0.
+    /// The number of the slot, from 0.
     pub slot: u64,
     /// Capacity of every machine.
     pub capacity: &'a [Amounts],
@@ -84,7 +84,7 @@ pub struct View<'a> {
 
 /// A policy of placement.
 pub trait Placer {
-    /// In one word or two.
+    /// The policy in one word or two.
     fn name(&self) -> &'static str;
 
     /// Decides on the batch. Later jobs must take into account what earlier ones took.
@@ -96,23 +96,14 @@ pub trait Placer {
 
 /// Why a day ended early.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum SimulationError {
     /// A placer chose a machine without room, or none that exists.
     #[error("slot {slot}: machine {machine} has no room for what was placed there")]
-    Overcommitted {
-        /// When.
-        slot: u64,
-        /// Which.
-        machine: usize,
-    },
+    Overcommitted { slot: u64, machine: usize },
     /// A placer did not decide.
     #[error("slot {slot}: {source}")]
-    Placer {
-        /// When.
-        slot: u64,
-        /// Why.
-        source: PlaceError,
-    },
+    Placer { slot: u64, source: PlaceError },
 }
 
 /// Runs `workload` with `placer`.

@@ -78,7 +78,7 @@ pub struct Decoded<W, const D: usize> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no 2t+1 = {needed} of the {received} shares received agree")]
 pub struct NotYet {
-    /// 2t+1.
+    /// Shares that must agree, 2t+1.
     pub needed: usize,
     /// Distinct shares given.
     pub received: usize,

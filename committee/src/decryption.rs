@@ -32,10 +32,10 @@
 //!    anything else ([`DecryptionEffect::Refused`]) and never compute it.
 //!
 //! # State
-//! Kept here are open requests (at most [`MAX_OPEN`]), complete ones for answers and to judge late
-//! shares (the last [`MAX_COMPLETE`], or until [`forget`](Decryptor::forget)), what was authorised in the
-//! last [`MAX_SLOTS`] slots, and shares that came before step 1 (the last [`MAX_EARLY`] of each
-//! sender, only if it brought them itself; what is dropped is asked for again).
+//! The machine keeps open requests (at most [`MAX_OPEN`]); complete ones, for answers and to judge
+//! late shares (the last [`MAX_COMPLETE`], or until [`forget`](Decryptor::forget)); what was
+//! authorised in the last [`MAX_SLOTS`] slots; and shares that came before step 1 (the last
+//! [`MAX_EARLY`] of each sender, only if it brought them itself; what is dropped is asked for again).
 //!
 //! # Restart
 //! Make a new machine with the stored [`DecryptionCounter`] and authorise the slots that are not
@@ -108,7 +108,7 @@ use rayon::prelude::*;
 use veil_committee_machine::{Effect, Millis, PersistId};
 use veil_protocol_spec::{
     Blake3Digest, Committee, ParticipantIndex, PublicIdentity,
-    ceremony::Bytes,
+    codec::Bytes,
     decryption::{
         DecryptionCounter, DecryptionMessage, DecryptionPayload, MAX_BLOCKS_PER_REQUEST,
         ManifestLock, RequestContext, RequestId,
@@ -119,8 +119,8 @@ use veil_protocol_spec::{
 
 pub use self::authorisations::MAX_SLOTS;
 pub use self::effect::{
-    Completion, DecryptionEffect, Evidence, Fault, InvalidEvidence, RecomputedOutputs, Refusal,
-    RequestStatus, Retry, Skip, WrongMembership, wrong_shares,
+    AuthoriseError, Completion, DecryptionEffect, Evidence, Fault, InvalidEvidence,
+    RecomputedOutputs, RequestStatus, Retry, Skip, WrongMembership, wrong_shares,
 };
 use self::{
     authorisations::Authorisations,
@@ -224,17 +224,17 @@ impl Decryptor {
     /// withheld because the counter could not be stored, or asking had ended, that starts again.
     ///
     /// # Errors
-    /// Every way in which the outputs are not to be decrypted, see [`Refusal`].
+    /// Every way in which the outputs are not to be decrypted, see [`AuthoriseError`].
     pub fn authorise(
         &mut self,
         outputs: RecomputedOutputs,
         lock: &ManifestLock,
         now: Millis,
-    ) -> Result<RequestId, Refusal> {
+    ) -> Result<RequestId, AuthoriseError> {
         let RecomputedOutputs { context, blocks } = outputs;
         self.check_context(&context, lock)?;
         if !(1..=MAX_BLOCKS_PER_REQUEST).contains(&blocks.len()) {
-            return Err(Refusal::BlockCount { given: blocks.len() });
+            return Err(AuthoriseError::BlockCount { given: blocks.len() });
         }
         let digests: Vec<Blake3Digest> = blocks.par_iter().map(|block| block.digest()).collect();
         let id = RequestId::of(&context, &digests);
@@ -247,7 +247,7 @@ impl Decryptor {
         } else {
             let open = self.requests.len() - self.complete.len();
             if open >= MAX_OPEN {
-                return Err(Refusal::TooManyOpen { open });
+                return Err(AuthoriseError::TooManyOpen { open });
             }
         }
         if self.requests.get(&id).is_some_and(|r| !matches!(r.own, Own::NotPersisted)) {
@@ -257,7 +257,7 @@ impl Decryptor {
         let budget = self.budget();
         let total = used.saturating_add(asked);
         if !counted && total > budget {
-            return Err(Refusal::Budget { used, asked, budget });
+            return Err(AuthoriseError::Budget { used, asked, budget });
         }
         let share = self.decryptor.partial(&blocks)?;
         // Nothing fails from here on.
@@ -285,19 +285,23 @@ impl Decryptor {
     }
 
     /// "No partial decryption leaves before the 2t+1 lock is seen." (`decryption.md`, step 2)
-    fn check_context(&self, context: &RequestContext, lock: &ManifestLock) -> Result<(), Refusal> {
+    fn check_context(
+        &self,
+        context: &RequestContext,
+        lock: &ManifestLock,
+    ) -> Result<(), AuthoriseError> {
         let key_set = self.decryptor.key_set();
         if context.key_set != key_set {
-            return Err(Refusal::OtherKeySet { mine: key_set, asked: context.key_set });
+            return Err(AuthoriseError::OtherKeySet { mine: key_set, asked: context.key_set });
         }
         let epoch = self.decryptor.epoch();
         if context.epoch != epoch {
-            return Err(Refusal::OtherEpoch { mine: epoch, asked: context.epoch });
+            return Err(AuthoriseError::OtherEpoch { mine: epoch, asked: context.epoch });
         }
         let ManifestLock { binding: Binding { key_set, epoch, .. }, slot, manifest, .. } = *lock;
         let locked = RequestContext { key_set, epoch, slot, manifest };
         if locked != *context {
-            return Err(Refusal::OtherLock(locked));
+            return Err(AuthoriseError::OtherLock(locked));
         }
         Ok(lock.verify(self.committee(), &self.roster)?)
     }

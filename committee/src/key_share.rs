@@ -51,7 +51,7 @@ pub struct KeyShareOrigin {
     pub attempt: Attempt,
     /// The committee.
     pub committee: Committee,
-    /// Whose it is.
+    /// The member whose share it is.
     pub participant: ParticipantIndex,
     /// The epoch it is for.
     pub epoch: Epoch,
@@ -74,75 +74,47 @@ pub struct KeyShare {
     test_share: Vec<u8>,
 }
 
-/// Why bytes are not a usable key share of this member.
+/// Why bytes are not a key share of this member, or not one that decrypts rightly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum KeyShareError {
-    /// Some other file.
+    /// The bytes are of some other file.
     #[error("not a key share: it does not begin with \"veil key share\"")]
     NotAKeyShare,
-    /// Of another version.
+    /// The share is of a version that this build does not read.
     #[error(
         "the key share has version {version}; this build reads {supported}: use that of its time"
     )]
-    Version {
-        /// Version found.
-        version: u8,
-        /// Version of this build.
-        supported: u8,
-    },
-    /// Cut off.
+    Version { version: u8, supported: u8 },
+    /// The share is cut off.
     #[error("the key share is truncated: {given} of {expected} bytes; restore it from its backup")]
-    Truncated {
-        /// Bytes given.
-        given: usize,
-        /// Bytes it says it has, or its least.
-        expected: usize,
-    },
-    /// Something follows.
+    Truncated { given: usize, expected: usize },
+    /// Something follows the share.
     #[error("{given} bytes, but the key share ends after {expected}; restore it from its backup")]
-    TooLong {
-        /// Bytes given.
-        given: usize,
-        /// Bytes it says it has, or its most.
-        expected: usize,
-    },
-    /// Bits have flipped.
+    TooLong { given: usize, expected: usize },
+    /// Bits have changed.
     #[error("the key share's checksum is wrong, so it is damaged: restore it from its backup")]
     Checksum,
     /// Intact, but it cannot have come from a ceremony.
     #[error("the key share's {0} is impossible")]
     Malformed(&'static str),
-    /// From another ceremony.
+    /// The share is from another ceremony than expected.
     #[error("this key share is from ceremony {found}, not from ceremony {expected}")]
-    OtherCeremony {
-        /// Asked for.
-        expected: CeremonyId,
-        /// Its own.
-        found: CeremonyId,
-    },
-    /// Of another committee or member.
+    OtherCeremony { expected: CeremonyId, found: CeremonyId },
+    /// The share is of another committee or member than expected.
     #[error(
         "this is the key share of participant {found_participant} with {found_committee}, \
          not of participant {participant} with {committee}"
     )]
     OtherMember {
-        /// Asked for.
         committee: Committee,
-        /// Asked for.
         participant: ParticipantIndex,
-        /// Its own.
         found_committee: Committee,
-        /// Its own.
         found_participant: ParticipantIndex,
     },
-    /// Of another key.
+    /// The share is of another key than expected.
     #[error("this key share is of key set {found}, not of key set {expected}")]
-    OtherKeySet {
-        /// Asked for.
-        expected: KeySetDigest,
-        /// Its own.
-        found: KeySetDigest,
-    },
+    OtherKeySet { expected: KeySetDigest, found: KeySetDigest },
     /// The test ciphertext is not under this key.
     #[error("the test ciphertext does not fit the key share: {0}")]
     Dimension(#[from] WrongDimension),
@@ -151,8 +123,8 @@ pub enum KeyShareError {
         "the key share does not reproduce its test decryption, so its decryptions would be wrong: \
          restore it from its backup"
     )]
-    NotUsable,
-    /// The signing part.
+    NotVerified,
+    /// The signing part does not fit.
     #[error("the key share's FROST part: {0}")]
     Frost(#[from] FrostShareError),
 }
@@ -280,10 +252,10 @@ impl KeyShare {
     /// the common polynomial was checked by all members in the ceremony.
     ///
     /// # Errors
-    /// [`KeyShareError::NotUsable`], [`KeyShareError::Dimension`].
-    pub fn verify_usable(&self, test: &SquashedBlock) -> Result<(), KeyShareError> {
+    /// [`KeyShareError::NotVerified`], [`KeyShareError::Dimension`].
+    pub fn verify(&self, test: &SquashedBlock) -> Result<(), KeyShareError> {
         let share = self.decryptor().partial(core::slice::from_ref(test))?;
-        if share == self.test_share { Ok(()) } else { Err(KeyShareError::NotUsable) }
+        if share == self.test_share { Ok(()) } else { Err(KeyShareError::NotVerified) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Key generation and signing among n members in one loop, with silent and lying ones; and the
+//! Key generation and signing among n members in one loop, with silent and faulty ones; and the
 //! known answer that the contracts' tests verify too.
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps has failed")]

@@ -17,9 +17,9 @@ use veil_protocol_spec::{
     Address, Attempt, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeySetDigest,
     ParticipantIndex, Slot, Wire,
     ceremony::{
-        Bytes, CeremonyParameters, Finish, Header, Payload, Round, SignedMessage, Stream,
-        StreamRoot,
+        CeremonyParameters, Finish, Header, Payload, Round, SignedMessage, Stream, StreamRoot,
     },
+    codec::Bytes,
     decryption::{DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext, RequestId},
     identity::SecretIdentity,
     scheduling::{Binding, ClusterScope},

@@ -285,9 +285,9 @@ impl Machine for Ceremony {
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             let Progress { stage, outstanding: missing, .. } = self.progress();
             match stage {
-                Stage::Collect(round) => self.abort(AbortReason::Silent { round, missing }),
+                Stage::Collect(round) => self.abort(AbortReason::MissingMessage { round, missing }),
                 Stage::Open(stream, index) => {
-                    self.abort(AbortReason::Starved { stream, index, missing });
+                    self.abort(AbortReason::MissingChunk { stream, index, missing });
                 }
                 // They wait for nobody, and have no deadline.
                 Stage::Produce(..)

@@ -12,13 +12,12 @@ pub mod record;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ceremony::Bytes,
-    codec::Wire,
-    committee::{Committee, MAX_PARTICIPANTS},
+    codec::{Bytes, Wire},
+    committee::Committee,
     decryption::ManifestLock,
     domain::{self, hash_parts},
     identity::{InvalidSignature, SecretIdentity},
-    ids::{Blake3Digest, ParticipantIndex, PublicIdentity, Signature, Slot},
+    ids::{Blake3Digest, MAX_PARTICIPANTS, ParticipantIndex, PublicIdentity, Signature, Slot},
     scheduling::{Binding, Manifest},
 };
 
@@ -45,33 +44,33 @@ pub enum VoteKind {
 /// A member's vote in one round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Vote {
-    /// The slot.
+    /// The slot that is decided.
     pub slot: Slot,
-    /// The round.
+    /// The round, from 0.
     pub round: u32,
-    /// Which of the round's two.
+    /// Which of the round's two votes it is.
     pub kind: VoteKind,
-    /// Digest of the manifest; `None` for none of this round's.
+    /// Digest of the manifest; `None` for no manifest of this round.
     pub manifest: Option<Blake3Digest>,
-    /// Who votes.
+    /// The member that votes.
     pub voter: ParticipantIndex,
 }
 
 /// A signed [`Vote`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SignedVote {
-    /// What is signed.
+    /// The signed part.
     pub vote: Vote,
-    /// By the voter over [`Vote::digest`].
+    /// Made by the voter over [`Vote::digest`].
     pub signature: Signature,
 }
 
 /// A proposal without the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Proposal {
-    /// The slot.
+    /// The slot that is decided.
     pub slot: Slot,
-    /// The round.
+    /// The round, from 0.
     pub round: u32,
     /// The earlier round in which 2t+1 members prevoted for this manifest, if it is proposed again.
     pub locked_in: Option<u32>,
@@ -82,9 +81,9 @@ pub struct Proposal {
 /// A [`Proposal`] signed by the round's [`proposer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SignedProposal {
-    /// What is signed.
+    /// The signed part.
     pub proposal: Proposal,
-    /// By the round's proposer over [`Proposal::digest`].
+    /// Made by the round's proposer over [`Proposal::digest`].
     pub signature: Signature,
 }
 
@@ -93,20 +92,20 @@ pub struct SignedProposal {
 pub enum AgreementMessage {
     /// A proposal and the manifest's encoding.
     Proposal(SignedProposal, Bytes),
-    /// A vote.
+    /// A signed vote.
     Vote(SignedVote),
     /// Proof that 2t+1 members prevoted for one manifest in one round.
     Polka(Vec<SignedVote>),
     /// Proof that a round was reached: 2t+1 precommits of the round before, or t+1 votes of it.
     Round(Vec<SignedVote>),
-    /// The sender is stuck in this round and holds these manifests. Whoever knows more answers:
-    /// with the decision, or with the proposals and proofs that the sender lacks.
+    /// The sender is stuck in this round and holds these manifests. A member that knows more
+    /// answers: with the decision, or with the proposals and proofs that the sender lacks.
     Ask {
-        /// The slot.
+        /// The slot that the sender is in.
         slot: Slot,
-        /// The sender's round.
+        /// The round that the sender is in.
         round: u32,
-        /// Digests of the manifests it holds.
+        /// Digests of the manifests that the sender holds.
         held: Vec<Blake3Digest>,
     },
     /// The slot is decided: 2t+1 precommits and the manifest's encoding.
@@ -145,7 +144,7 @@ impl Vote {
 
 impl SignedVote {
     /// # Errors
-    /// [`InvalidSignature`] if the voter is a stranger or did not sign.
+    /// [`InvalidSignature`] if the voter is not a member or did not sign.
     pub fn verify(
         &self,
         binding: &Binding,
@@ -197,16 +196,16 @@ impl SignedProposal {
     }
 }
 
-/// Proof that a member lied to the agreement; it convinces third parties.
+/// Portable evidence that a member equivocated in the agreement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Equivocation {
-    /// Two votes of one kind in one round.
+    /// The member cast two votes of one kind in one round.
     Votes(SignedVote, SignedVote),
-    /// Two proposals in one round.
+    /// The proposer made two proposals in one round.
     Proposals(SignedProposal, SignedProposal),
 }
 
-/// Evidence that proves nothing.
+/// Evidence does not prove a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the evidence does not prove a fault")]
 pub struct InvalidEvidence;
@@ -217,11 +216,11 @@ impl Wire for Equivocation {
 }
 
 impl Equivocation {
-    /// Checks the evidence and says against whom it is. An honest member cannot be convicted: it
+    /// Checks the evidence and names the culprit. An honest member cannot be convicted: it
     /// stores a vote or proposal before it sends it and never signs another in its place.
     ///
     /// # Errors
-    /// [`InvalidEvidence`] if it proves nothing.
+    /// [`InvalidEvidence`] if it does not prove a fault.
     pub fn convict(
         &self,
         binding: &Binding,
@@ -333,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn only_two_different_words_in_one_place_convict() {
+    fn only_two_different_statements_in_one_place_convict() {
         let convict =
             |evidence: &Equivocation| evidence.convict(&binding(), committee(), &roster());
         let signed = |kind, manifest| vote(kind, manifest).sign(&binding(), &secret(3));

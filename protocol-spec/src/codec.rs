@@ -4,7 +4,9 @@
 //! left over, and that encoding the value again gives the same bytes (postcard's varints have more
 //! than one spelling; a digest must not).
 
-use serde::{Serialize, de::DeserializeOwned};
+use core::fmt;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// A type with a versioned, size-limited, canonical encoding.
 pub trait Wire: Serialize + DeserializeOwned {
@@ -14,15 +16,17 @@ pub trait Wire: Serialize + DeserializeOwned {
     const VERSION: u8 = 1;
     /// Longest accepted encoding in bytes, version byte included.
     const MAX_BYTES: usize;
-    /// Whether decoding refuses a second spelling of a value; only for types that are never hashed
-    /// may it not.
+    /// Whether decoding refuses a second spelling of a value. Only a type that is never hashed may
+    /// say no.
     const CHECK_CANONICAL: bool = true;
 
     /// The canonical encoding.
+    ///
+    /// # Panics
+    /// If the type's `Serialize` fails, as one without a known length does. None of this crate's
+    /// does; a default in its place would give all values one digest.
     fn to_wire(&self) -> Vec<u8> {
-        let buffer = vec![Self::VERSION];
-        // Serialising these plain data types into memory has no failing path.
-        postcard::to_extend(self, buffer).unwrap_or_default()
+        encode_after(vec![Self::VERSION], self)
     }
 
     /// Parses a canonical encoding.
@@ -47,41 +51,69 @@ pub trait Wire: Serialize + DeserializeOwned {
     }
 }
 
-/// Why bytes from outside are not a message.
+/// The postcard encoding of a value of this crate, for digests that no [`Wire`] type gives.
+///
+/// # Panics
+/// As of [`Wire::to_wire`].
+pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    encode_after(Vec::new(), value)
+}
+
+fn encode_after<T: Serialize + ?Sized>(buffer: Vec<u8>, value: &T) -> Vec<u8> {
+    postcard::to_extend(value, buffer).expect("plain data of known length is written into memory")
+}
+
+/// Why bytes from outside are not the expected message, which `name` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum CodecError {
-    /// Refused before decoding.
+    /// The bytes are refused before decoding.
     #[error("{name} of {len} bytes is longer than the {max} allowed")]
-    TooLong {
-        /// What was expected.
-        name: &'static str,
-        /// Bytes received.
-        len: usize,
-        /// Bytes allowed.
-        max: usize,
-    },
-    /// Written by another version of the protocol.
+    TooLong { name: &'static str, len: usize, max: usize },
+    /// Another version of the protocol wrote them.
     #[error("{name} has version {version}; this build speaks {supported}: update the older side")]
-    Version {
-        /// What was expected.
-        name: &'static str,
-        /// Version received.
-        version: u8,
-        /// Version of this build.
-        supported: u8,
-    },
-    /// Truncated, or not the expected structure.
+    Version { name: &'static str, version: u8, supported: u8 },
+    /// They are truncated, or have another structure.
     #[error("{name} is malformed or truncated")]
-    Malformed {
-        /// What was expected.
-        name: &'static str,
-    },
-    /// Trailing bytes, or a second spelling of the same value.
+    Malformed { name: &'static str },
+    /// Bytes are left over, or the value has another, canonical spelling.
     #[error("{name} is not in canonical form")]
-    NotCanonical {
-        /// What was expected.
-        name: &'static str,
-    },
+    NotCanonical { name: &'static str },
+}
+
+/// Bytes that serde treats as one piece.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Bytes(pub Vec<u8>);
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Bytes;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Bytes, E> {
+                Ok(Bytes(bytes.to_vec()))
+            }
+        }
+        deserializer.deserialize_bytes(Visitor)
+    }
 }
 
 #[cfg(test)]

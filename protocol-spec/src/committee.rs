@@ -6,9 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::ParticipantIndex;
 
-/// Largest committee of any profile.
-pub const MAX_PARTICIPANTS: usize = 13;
-
 /// A committee size that Veil runs: n = 3t+1 in {4, 7, 10, 13}, or n = 1, t = 0 (the "designated
 /// decryptor", for development).
 ///
@@ -22,7 +19,7 @@ pub const MAX_PARTICIPANTS: usize = 13;
 #[serde(try_from = "u8", into = "u8")]
 pub struct Committee(u8);
 
-/// The number of participants is none of the supported sizes.
+/// The number of participants is not a supported size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a committee of {0} is not supported: choose 4, 7, 10 or 13 (n = 3t+1), or 1 for development"
@@ -73,7 +70,7 @@ impl Committee {
         }
     }
 
-    /// Number of participants.
+    /// The number of participants.
     #[must_use]
     pub const fn n(self) -> usize {
         self.0 as usize

@@ -6,8 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ceremony::Bytes,
-    codec::Wire,
+    codec::{Bytes, Wire},
     committee::Committee,
     domain,
     identity::{InvalidSignature, SecretIdentity},
@@ -25,7 +24,7 @@ pub struct RequestContext {
     pub key_set: KeySetDigest,
     /// Epoch of the committee.
     pub epoch: Epoch,
-    /// The slot.
+    /// The slot that computed them.
     pub slot: Slot,
     /// Digest of the slot's locked manifest.
     pub manifest: Blake3Digest,
@@ -59,12 +58,12 @@ impl RequestId {
 ///
 /// The votes are the precommits of the agreement's deciding round, so the lock costs no message of
 /// its own. A slot may have locks of several rounds, but never for two manifests while at most t
-/// members lie.
+/// members are corrupt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestLock {
     /// Cluster, key set and epoch.
     pub binding: Binding,
-    /// The slot.
+    /// The slot that is locked.
     pub slot: Slot,
     /// Round of the agreement in which the votes were cast.
     pub round: u32,
@@ -74,23 +73,19 @@ pub struct ManifestLock {
     pub votes: Vec<(ParticipantIndex, Signature)>,
 }
 
-/// Votes that are no lock.
+/// Why votes are not a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum LockError {
-    /// Not in strictly ascending order, or by a stranger.
+    /// The voters are not members in strictly ascending order.
     #[error("the votes are not by distinct participants in ascending order")]
     Voters,
-    /// A signature that does not verify.
+    /// A vote's signature does not verify.
     #[error("participant {0} did not sign this vote")]
     Signature(ParticipantIndex),
-    /// Too few.
+    /// There are fewer than 2t+1 votes.
     #[error("{given} votes are no lock: {needed} are needed")]
-    TooFew {
-        /// Votes given.
-        given: usize,
-        /// 2t+1.
-        needed: usize,
-    },
+    TooFew { given: usize, needed: usize },
 }
 
 impl ManifestLock {
@@ -149,11 +144,11 @@ pub enum DecryptionPayload {
 /// A signed decryption message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecryptionMessage {
-    /// Which outputs.
+    /// The outputs that it is about.
     pub request: RequestId,
-    /// Who signed it.
+    /// The participant that signs it.
     pub sender: ParticipantIndex,
-    /// What it says.
+    /// The request or the contribution.
     pub payload: DecryptionPayload,
     /// The sender's signature over all of the above.
     pub signature: Signature,
@@ -165,7 +160,7 @@ impl Wire for DecryptionMessage {
 }
 
 impl DecryptionMessage {
-    /// Signs a message.
+    /// Signs as `sender`, whose secret key `identity` must be.
     #[must_use]
     pub fn sign(
         request: RequestId,

@@ -4,7 +4,7 @@
 //! BLAKE3 asks), used for one purpose only. A label is never reused across ceremonies, attempts or
 //! purposes: the ids are part of the hashed input wherever a value belongs to one of them.
 
-/// `blake3::Hasher::new_derive_key` over length-prefixed parts, so that no two lists of parts
+/// `blake3::Hasher::new_derive_key` over parts, each after its length: no two lists of parts
 /// collide.
 #[must_use]
 pub fn hash_parts(domain: &str, parts: &[&[u8]]) -> [u8; 32] {
@@ -104,7 +104,7 @@ domains! {
     BID_PROOF = "bid proof";
     /// Digest of a policy's encrypted weights.
     ENCRYPTED_WEIGHTS = "encrypted weights";
-    /// Digest of the reference string of the proofs of encrypted lists.
+    /// Digest of the common reference string (CRS) of the proofs of encrypted lists.
     REFERENCE_STRING = "reference string";
     /// Tells evaluation keys apart, by their compact public key.
     EVALUATION_KEY = "evaluation key";
@@ -114,7 +114,7 @@ domains! {
     CIRCUIT_OUTPUTS = "circuit outputs";
     /// The order in which equally good workers are preferred for one replica.
     TIE_BREAK = "tie break";
-    /// What a member signs when it holds a worker for lost.
+    /// What a member signs when it considers a worker lost.
     WORKER_SUSPICION = "worker suspicion";
     /// The part of topic and protocol names that stands for one cluster.
     NETWORK_SCOPE = "network scope";

@@ -1,5 +1,5 @@
 //! How a committee is drawn from prevrandao: the twin of the contract's draw
-//! (`ICommitteeElection`), so that anybody can check an election, or foresee what sealing gives.
+//! (`ICommitteeElection`), by which anyone checks an election, or foresees what sealing gives.
 //!
 //! # Roles
 //! Candidates are the members with enough stake, frozen on chain in the order of registration before
@@ -33,7 +33,7 @@ use crate::{
 pub struct OrganisationTag(pub [u8; 7]);
 
 impl OrganisationTag {
-    /// Of the organisation's name in ASCII, padded with zeros to one word.
+    /// The tag of an organisation's name in ASCII, padded with zeros to one word.
     #[must_use]
     pub fn of(word: &[u8; 32]) -> Self {
         let KeccakDigest([a, b, c, d, e, f, g, ..]) = keccak(word);
@@ -41,13 +41,13 @@ impl OrganisationTag {
     }
 }
 
-/// Who may be drawn.
+/// A member that may be drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Candidate {
     /// Hash of its peer id.
     pub peer: PeerIdHash,
-    /// Whose it is.
+    /// The organisation that runs it.
     pub organisation: OrganisationTag,
     /// One plus its active stake in gwei.
     pub weight: u64,
@@ -126,7 +126,7 @@ mod tests {
     }
 
     proptest! {
-        /// Nobody twice, no organisation beyond its limit, and all seats filled that can be.
+        /// No candidate twice, no organisation beyond its limit, and all seats filled that can be.
         #[test]
         fn a_draw_is_without_replacement_and_within_the_limits(
             random: [u8; 32],
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_drawn_from_nobody() {
+    fn no_candidates_give_no_draw() {
         assert!(draw(&KeccakDigest([1; 32]), &[], 4, 0).is_empty());
         assert!(draw(&KeccakDigest([1; 32]), &[candidate(1, 1, 0)], 4, 0).is_empty());
     }

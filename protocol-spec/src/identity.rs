@@ -21,12 +21,12 @@ use crate::ids::{PublicIdentity, Signature};
 #[derive(Clone)]
 pub struct SecretIdentity(SigningKey);
 
-/// Bytes that are no secp256k1 secret key (zero, or not below the group order).
+/// Bytes are not a secp256k1 secret key: zero, or not below the group order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a secp256k1 secret key")]
 pub struct InvalidSecretKey;
 
-/// A signature that does not verify, or a public identity that is not a curve point.
+/// A signature does not verify, or a public identity is not a curve point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the signature does not verify under this identity")]
 pub struct InvalidSignature;
@@ -44,7 +44,7 @@ impl SecretIdentity {
         Zeroizing::new(self.0.to_bytes().into())
     }
 
-    /// The public side.
+    /// The identity that verifies this key's signatures.
     #[must_use]
     pub fn public(&self) -> PublicIdentity {
         let mut bytes = [0; 33];
@@ -73,7 +73,7 @@ impl fmt::Debug for SecretIdentity {
 
 impl PublicIdentity {
     /// # Errors
-    /// [`InvalidSignature`] if `self` is no curve point or `signature` is not by it over `digest`.
+    /// [`InvalidSignature`] if `self` is not a curve point or `signature` is not by it over `digest`.
     pub fn verify(&self, digest: &[u8; 32], signature: &Signature) -> Result<(), InvalidSignature> {
         let key = VerifyingKey::from_sec1_bytes(&self.0).map_err(|_| InvalidSignature)?;
         let signature = EcdsaSignature::from_slice(&signature.0).map_err(|_| InvalidSignature)?;

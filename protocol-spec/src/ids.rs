@@ -4,14 +4,15 @@ use core::{fmt, num::NonZeroU8};
 
 use serde::{Deserialize, Serialize};
 
-use crate::committee::MAX_PARTICIPANTS;
+/// Largest committee of any profile.
+pub const MAX_PARTICIPANTS: usize = 13;
 
 /// A committee member's 1-based share index, never zero: alpha_0 = 0 is where the secret lies.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 pub struct ParticipantIndex(NonZeroU8);
 
-/// A share index outside 1..=13.
+/// A share index is outside 1..=13.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is not a participant index: they run from 1 to {MAX_PARTICIPANTS}")]
 pub struct InvalidParticipantIndex(pub u8);
@@ -33,13 +34,13 @@ impl ParticipantIndex {
         }
     }
 
-    /// 1-based.
+    /// The 1-based index.
     #[must_use]
     pub const fn get(self) -> u8 {
         self.0.get()
     }
 
-    /// 0-based, for indexing.
+    /// The 0-based position, for indexing.
     #[must_use]
     pub const fn position(self) -> usize {
         self.0.get() as usize - 1
@@ -97,6 +98,8 @@ number! {
     Slot(u64);
     /// EIP-155 chain id.
     ChainId(u64);
+    /// Which of a job's replicas, from 0.
+    ReplicaIndex(u16);
 }
 
 macro_rules! bytes {
@@ -107,7 +110,7 @@ macro_rules! bytes {
         pub struct $name(#[serde(with = "hex_or_bytes")] pub [u8; $len]);
 
         impl $name {
-            /// The bytes.
+            /// The raw bytes.
             #[must_use]
             pub const fn as_bytes(&self) -> &[u8; $len] {
                 &self.0
@@ -159,7 +162,7 @@ bytes! {
     KeccakDigest[32];
 }
 
-/// Text that is not the hexadecimal form of an identifier.
+/// A text is not the hexadecimal form of an identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected} bytes as {} hexadecimal digits, with or without 0x", expected * 2)]
 pub struct InvalidHex {

@@ -1,6 +1,7 @@
 //! The protocol of Veil as types. The text is beside this crate in `ceremony.md`, `agreement.md` and
 //! `decryption.md`; a step quoted in code is a numbered step of one of those.
 //!
+//! # Role
 //! Everything that crosses a wire, is hashed, signed or stored is defined here and nowhere else:
 //!
 //! - [`ids`]: newtypes for every index, id and digest; [`committee`]: sizes and thresholds. They
@@ -13,6 +14,30 @@
 //! - [`election`]: how a committee is drawn, as the contract draws it.
 //! - [`scheduling`]: `Telemetry`, `JobSpec`, `Manifest`, `AssignmentCertificate`.
 //! - [`registry`]: what the chain says of a node; [`sync`]: how nodes keep up with each other.
+//!
+//! # Flow
+//! Bytes from outside meet, in this order, a size limit, a version, a structure and the canonical
+//! form ([`Wire::from_wire`]), then the rules that span fields (`parse` or `validate`), then
+//! signatures (`verify`). Every refusal has a name.
+//!
+//! # State and restart
+//! None. The types that members store ([`agreement::record`], [`decryption::DecryptionCounter`],
+//! [`scheduling::ClusterState`], [`scheduling::SlotRecord`]) are encoded like the messages;
+//! `vectors/` pins them all.
+//!
+//! # Example
+//! ```
+//! use veil_protocol_spec::{CodecError, Slot, Wire, sync::SyncRequest};
+//!
+//! let request = SyncRequest::Records { after: Slot(7) };
+//! let bytes = request.to_wire();
+//! // Version 1, the first variant, the slot.
+//! assert_eq!(bytes, [1, 0, 7]);
+//! assert_eq!(SyncRequest::from_wire(&bytes), Ok(request));
+//! // A second spelling of the same number is refused.
+//! let refused = SyncRequest::from_wire(&[1, 0, 0x87, 0]);
+//! assert_eq!(refused, Err(CodecError::NotCanonical { name: "SyncRequest" }));
+//! ```
 
 pub mod agreement;
 pub mod ceremony;

@@ -15,9 +15,9 @@ use crate::{
 /// A message of the publication protocol, for one attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExchangeMessage {
-    /// The ceremony.
+    /// The ceremony that it belongs to.
     pub ceremony: CeremonyId,
-    /// Its attempt.
+    /// The attempt that it belongs to.
     pub attempt: Attempt,
     /// The request or answer.
     pub body: ExchangeBody,

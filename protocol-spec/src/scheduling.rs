@@ -27,8 +27,8 @@
 //! # Two levels of checking
 //! Decoding alone gives a well-formed value (sizes, canonical form, valid names and references).
 //! `parse` decodes and then applies the rules that span fields; use it for whatever comes from
-//! outside. Neither needs a clock, the chain or a key set: freshness, membership, signatures by
-//! the committee and proofs are checked by whoever holds those.
+//! outside. Neither needs a clock, the chain or a key set: the caller, which has those, checks
+//! freshness, membership, signatures by the committee and proofs.
 //!
 //! # Caveats
 //! Everything here is public: it travels by gossip, and its digests end on chain. Load is only in
@@ -43,7 +43,7 @@ mod certificate;
 mod image;
 mod image_tree;
 mod job;
-mod job_error;
+mod job_rules;
 mod labels;
 mod manifest;
 mod merkle;
@@ -56,9 +56,7 @@ mod state;
 mod telemetry;
 
 pub use abi::keccak;
-pub use assignment::{
-    Assignment, AssignmentError, Assignments, MAX_ASSIGNMENTS, Outcome, ReplicaIndex,
-};
+pub use assignment::{Assignment, AssignmentError, Assignments, MAX_ASSIGNMENTS, Outcome};
 pub use binding::{Binding, BindingMismatch, ClusterScope, UnixMillis};
 pub use certificate::{
     AssignmentCertificate, CertificateBody, ChainError, GroupSignature, InvalidGroupSignature,
@@ -67,10 +65,9 @@ pub use certificate::{
 pub use image::{ImageError, ImageReference};
 pub use image_tree::{ImagePart, ImageParts, InvalidImageParts, PartKind};
 pub use job::{
-    AntiAffinity, Constraints, FailureDomain, HealthCheck, HealthProbe, JobSpec, LeasePolicy,
-    Priority, RestartPolicy, SchedulingPolicy, Strength, limits,
+    AntiAffinity, Constraints, FailureDomain, HealthCheck, HealthProbe, JobError, JobSpec,
+    LeasePolicy, Priority, RestartPolicy, SchedulingPolicy, Strength, limits,
 };
-pub use job_error::JobError;
 pub use labels::{InvalidLabel, Label, LabelKey, LabelValue};
 pub use manifest::{
     BlockRef, CircuitId, LostWorker, MAX_LOST, MAX_PENDING, MAX_RUNNING, MAX_TELEMETRY, Manifest,
@@ -80,14 +77,13 @@ pub use manifest::{
 pub use merkle::{MerkleTree, verify_inclusion};
 pub use policy::{ClusterPolicy, EncryptedWeights, PolicyError, PolicyWeights, Weight, Weights};
 pub use quantities::{
-    LatencyClass, OutOfRange, PriceClass, Quantities, Quantity, Reading, Resource, Scale,
-    WorkerPriority,
+    LatencyClass, OutOfRange, PriceClass, Quantities, Quantity, Reading, Scale, WorkerPriority,
 };
 pub use record::{RecordError, SlotRecord};
 pub use report::{EvaluationBody, EvaluationReport, ReportError};
 pub use resources::{
-    CpuUnits, DiskUnits, EncryptedRequest, GpuUnits, MemoryUnits, RequestTooLarge, ResourceRequest,
-    Resources,
+    CpuUnits, DiskUnits, EncryptedRequest, GpuUnits, MemoryUnits, RequestTooLarge, Resource,
+    ResourceRequest, Resources,
 };
 pub use state::{ClusterState, NextReplicas, Placement, StateError, Submission};
 pub use telemetry::{

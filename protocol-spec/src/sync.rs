@@ -16,9 +16,9 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockedManifest {
-    /// The inputs.
+    /// The slot's inputs.
     pub manifest: Manifest,
-    /// 2t+1 votes for them.
+    /// 2t+1 votes for the manifest.
     pub lock: ManifestLock,
 }
 
@@ -92,7 +92,7 @@ impl SuspicionMessage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyFiles {
-    /// The key set.
+    /// The FHE key set.
     pub key_set: Blake3Digest,
     /// Its length in bytes.
     pub key_set_bytes: u64,

@@ -11,12 +11,13 @@ use std::{env, fmt::Write as _, fs, path::Path};
 use serde_json::{Value, json};
 use veil_protocol_spec::{
     Address, Attempt, Blake3Digest, CeremonyId, ChainId, ClusterId, Committee, Epoch, KeccakDigest,
-    KeySetDigest, ParticipantIndex, PeerIdHash, PublicIdentity, Signature, Slot, Wire,
+    KeySetDigest, ParticipantIndex, PeerIdHash, PublicIdentity, ReplicaIndex, Signature, Slot,
+    Wire,
     agreement::{
         AgreementMessage, Proposal, Vote, VoteKind,
         record::{Entry, Record, Step},
     },
-    ceremony::Bytes,
+    codec::Bytes,
     decryption::{DecryptionCounter, ManifestLock},
     identity::SecretIdentity,
     publication::{ExchangeBody, ExchangeMessage, Facts, Publication, ReferenceString},

@@ -44,24 +44,18 @@ const LOW: usize = 4;
 
 /// Why there is no winner.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum AuctionError {
-    /// Nobody bids.
-    #[error("there is no bid, so that nobody can win")]
+    /// There is no bid.
+    #[error("there is no bid to choose from")]
     NoBid,
-    /// More than can be numbered.
+    /// There are more bids than the circuit can number.
     #[error("{0} bids: an auction takes at most {MAX_BIDS}")]
     TooMany(usize),
-    /// Expanded under another key set.
+    /// A bid, counted from 0, is expanded under another key set.
     #[error("bid {position} was expanded under key {found}, the evaluation key is {expected}")]
-    OtherKey {
-        /// In the given order, from 0.
-        position: usize,
-        /// Of the bid.
-        found: Blake3Digest,
-        /// Of the evaluation.
-        expected: Blake3Digest,
-    },
-    /// Decrypted blocks that are no number of a bid.
+    OtherKey { position: usize, found: Blake3Digest, expected: Blake3Digest },
+    /// Decrypted blocks are not the number of a bid.
     #[error("decrypted blocks {0:?} are no number of a bid: wrong request decrypted?")]
     NoSuchBid(Vec<u8>),
 }
@@ -380,7 +374,7 @@ fn choose_index<V: Value>(
 }
 
 /// Twice the digit of 2 bits that two rounds make: the outcomes on the left and on the right, and
-/// that between them. Whoever had no match is on the left.
+/// that between them. A contender without a match is on the left.
 fn pair<V: Value>(circuit: &Circuit<'_, V>, outcomes: [Option<&Digit<V>>; 3]) -> Option<Digit<V>> {
     let weights = [1, 2, 4];
     let mut sum: Option<Digit<V>> = None;

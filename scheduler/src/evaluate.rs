@@ -40,52 +40,36 @@ pub struct Inputs {
 
 /// Why a manifest is not evaluated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum EvaluateError {
-    /// Locked for another circuit.
+    /// The manifest is locked for another circuit.
     #[error(
         "the manifest is for circuit {}.{}, this build has {}.{}: run the version the cluster is on",
         expected.version, expected.fingerprint, found.version, found.fingerprint
     )]
-    Circuit {
-        /// By the manifest.
-        expected: CircuitId,
-        /// Of this build on this machine.
-        found: CircuitId,
-    },
-    /// The public part.
+    Circuit { expected: CircuitId, found: CircuitId },
+    /// The public inputs give no plan.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// Replicas are pending and nobody could take them: they stay pending, which is public, and
+    /// Replicas are pending and no worker sent telemetry: they stay pending, which is public, and
     /// [`decode`](veil_scheduler_plan::outcome::decode) of no blocks says so.
     #[error("replicas are pending, but the manifest has no telemetry: no worker to place them on")]
     NoWorkers,
-    /// The message has not arrived, or was not expanded.
+    /// A telemetry message has not arrived, or is not expanded.
     #[error("telemetry {0} is in the manifest but missing: fetch and expand it before evaluating")]
     MissingTelemetry(Blake3Digest),
-    /// A job encrypts its request and that was not expanded.
+    /// A job encrypts its request, and that is not expanded.
     #[error("the encrypted request of job {0} is missing: verify and expand it before evaluating")]
     MissingRequest(Blake3Digest),
-    /// The policy encrypts its weights, a job needs them, and they were not expanded.
+    /// The policy encrypts its weights, a job needs them, and they are not expanded.
     #[error("the policy's weights {0} are missing: fetch and expand them before evaluating")]
     MissingWeights(Blake3Digest),
-    /// Expanded under another key set.
+    /// A list (telemetry, the request of a job, or weights) is expanded under another key set.
     #[error("{list} was expanded under key {found}, the evaluation key is {expected}")]
-    OtherKey {
-        /// Digest of the telemetry, of the job with the request, or of the weights.
-        list: Blake3Digest,
-        /// Of the list.
-        found: Blake3Digest,
-        /// Of the evaluation.
-        expected: Blake3Digest,
-    },
-    /// tfhe did not switch a message to the evaluation key.
+    OtherKey { list: Blake3Digest, found: Blake3Digest, expected: Blake3Digest },
+    /// tfhe does not switch a message to the evaluation key.
     #[error("telemetry {telemetry} cannot be expanded: {reason}")]
-    Expand {
-        /// The message.
-        telemetry: Blake3Digest,
-        /// What tfhe says.
-        reason: String,
-    },
+    Expand { telemetry: Blake3Digest, reason: String },
 }
 
 /// Evaluates a [valid](Manifest::validate) manifest on all cores, and returns the encrypted outcome

@@ -30,21 +30,17 @@ struct Parts {
     squashing_key: NoiseSquashingKey,
 }
 
-/// A key set that the circuits cannot use.
+/// Why the circuits cannot use a key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum KeyError {
-    /// The circuits are written for blocks of 2 bits of message and 2 bits of carry.
+    /// Blocks are not of 2 bits of message and 2 bits of carry.
     #[error("blocks of {message} x {carry}: the circuits need 4 x 4; use a parameter set of Veil")]
-    Blocks {
-        /// Message modulus.
-        message: u64,
-        /// Carry modulus.
-        carry: u64,
-    },
+    Blocks { message: u64, carry: u64 },
     /// A part is not in the key set.
     #[error("the key set has no {0}; use a key set made by a Veil ceremony")]
     Missing(&'static str),
-    /// tfhe would evaluate with a number of threads in the result.
+    /// The number of threads would change the result.
     #[error("the key set's bootstrap is not deterministic; use a parameter set of Veil")]
     NotDeterministic,
 }

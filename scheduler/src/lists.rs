@@ -19,7 +19,7 @@
 //! key.
 //!
 //! # Flow
-//! 1. Whoever encrypts calls [`encrypt`], [`encrypt_request`], [`encrypt_weights`] or
+//! 1. The sender calls [`encrypt`], [`encrypt_request`], [`encrypt_weights`] or
 //!    [`encrypt_bid`].
 //! 2. A receiver verifies before it relays or stores: [`verify`], [`verify_request`],
 //!    [`verify_weights`], [`verify_bid`].
@@ -125,16 +125,16 @@ impl ParameterSetConformant for List {
 /// Why a list cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
-    /// tfhe did not encrypt.
+    /// tfhe does not encrypt.
     #[error("the list cannot be encrypted: {0}")]
     Encrypt(String),
-    /// Truncated, no list of the layout, or made for other parameters.
+    /// The list is truncated, not of the layout, or made for other parameters.
     #[error("the list is malformed or made for other parameters: {0}")]
     Malformed(String),
-    /// Forged, copied, replayed, or proven for another purpose, key, string or layout.
+    /// The proof is forged, copied, replayed, or for another purpose, key, string or layout.
     #[error("the proof does not hold for this purpose, sender, number and key")]
     Proof,
-    /// tfhe did not expand a list whose proof holds.
+    /// tfhe does not expand a list whose proof holds.
     #[error("the list cannot be expanded: {0}")]
     Expand(String),
 }

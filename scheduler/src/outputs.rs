@@ -1,7 +1,7 @@
 //! What the circuit puts out; [`decode`](veil_scheduler_plan::outcome::decode) says what its digits mean.
 //!
 //! # Caveats
-//! Whoever decrypts learns every outcome. To reveal to each worker its own entry only, the circuit
+//! The committee learns every outcome. To reveal to each worker its own entry only, the circuit
 //! would have to put out the one-hot selection, which it has before it computes the number.
 
 use core::fmt;
@@ -94,16 +94,12 @@ impl fmt::Debug for Outputs {
 
 /// Why outputs were not squashed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum SquashError {
-    /// Another key set.
+    /// The outputs are evaluated under another key set.
     #[error("the outputs were evaluated under key {expected}, not {found}")]
-    OtherKey {
-        /// Evaluated under.
-        expected: Blake3Digest,
-        /// Given.
-        found: Blake3Digest,
-    },
-    /// tfhe refused.
+    OtherKey { expected: Blake3Digest, found: Blake3Digest },
+    /// tfhe does not squash.
     #[error("tfhe did not squash: {0}")]
     Tfhe(String),
 }

@@ -1,8 +1,8 @@
-//! The reference string that telemetry proofs are made and verified with.
+//! The common reference string (CRS) that telemetry proofs are made and verified with.
 //!
 //! # Caveats
-//! Whoever knows the exponent a string was made from can prove anything, and a list that nobody
-//! really proved is a key-extraction oracle. tfhe's own generator draws that exponent on one
+//! A party that knows the exponent behind a string can prove anything, and a list with a forged
+//! proof is a key-extraction oracle. tfhe's own generator draws that exponent on one
 //! machine: [`ReferenceString::generate_insecure`] is for development, and [`Origin::SingleParty`]
 //! belongs into logs and certificates. The origin written in a file is a claim; what counts is
 //! that the digest is the one that the cluster agreed on.
@@ -62,22 +62,22 @@ pub struct ReferenceString {
     digest: Blake3Digest,
 }
 
-/// Why there is no reference string.
+/// Why a reference string cannot be made, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum ReferenceStringError {
-    /// tfhe did not make or write one.
+    /// tfhe does not make or write it.
     #[error("the reference string cannot be made or written: {0}")]
     Tfhe(String),
-    /// The file's beginning is not one.
-    #[error("this is no reference string; fetch it again")]
+    /// The file does not begin as one.
+    #[error("this is not a reference string; fetch it again")]
     Malformed,
-    /// Written by another version.
+    /// Another version wrote it.
     #[error("reference string of version {0}, this build reads {VERSION}: update the older side")]
     Version(u8),
-    /// Truncated, too long, or made for other parameters or another list length.
+    /// It is truncated, too long, or made for other parameters or another list length.
     #[error("the reference string is damaged or made for other parameters: {0}")]
     Refused(String),
-    /// The file or the connection failed.
+    /// The file or the connection fails.
     #[error("the reference string cannot be read or written: {0}")]
     Io(#[from] std::io::Error),
 }

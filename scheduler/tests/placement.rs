@@ -6,9 +6,12 @@ mod harness;
 
 use harness::{Cluster, Keys, encrypted_job, job, quantities, reading, resources, worker};
 use proptest::prelude::*;
-use veil_protocol_spec::scheduling::{
-    DiskUnits, GpuUnits, LatencyClass, Outcome, PriceClass, Priority, Reading, ReplicaIndex,
-    ReplicaState, Resources, SchedulingPolicy, Strength, Weight, Weights, WorkerPriority,
+use veil_protocol_spec::{
+    ReplicaIndex,
+    scheduling::{
+        DiskUnits, GpuUnits, LatencyClass, Outcome, PriceClass, Priority, Reading, ReplicaState,
+        Resources, SchedulingPolicy, Strength, Weight, Weights, WorkerPriority,
+    },
 };
 use veil_scheduler::evaluate;
 use veil_scheduler_plan::{cleartext, outcome::decode, plan::Plan};

@@ -15,6 +15,9 @@ use veil_protocol_spec::{
     scheduling::{Binding, BlockRef, CircuitId, ClusterScope, Manifest},
 };
 
+/// The attempt that is simulated; relics are of others.
+pub(crate) const ATTEMPT: Attempt = Attempt(1);
+
 /// The cluster of every test.
 pub const SCOPE: ClusterScope = ClusterScope {
     chain_id: ChainId(31_337),

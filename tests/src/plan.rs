@@ -26,8 +26,6 @@ use veil_protocol_spec::{
 use crate::{
     malicious::Behaviour,
     network::{Conditions, Millis, Partition},
-    report::Report,
-    simulation,
 };
 
 /// Participant `index`, counted from one.
@@ -198,12 +196,6 @@ impl Plan {
     pub const fn wiretapped(mut self) -> Self {
         self.wiretap = true;
         self
-    }
-
-    /// Runs one attempt. The same plan and seed always give the same report.
-    #[must_use]
-    pub fn run(&self, seed: u64) -> Report {
-        simulation::run(self, seed)
     }
 
     /// For a failure message, and back: [`Self::from_json`].

@@ -193,7 +193,8 @@ impl Report {
         let bad = |j: &ParticipantIndex| self.plan.behaviour(*j).is_some();
         let fair = match reason {
             AbortReason::PeerAborted { .. } | AbortReason::Expired => true,
-            AbortReason::Silent { missing, .. } | AbortReason::Starved { missing, .. } => {
+            AbortReason::MissingMessage { missing, .. }
+            | AbortReason::MissingChunk { missing, .. } => {
                 !self.plan.is_good_network() || missing.iter().all(bad)
             }
             AbortReason::EchoMismatch { accused, echoed_by, .. } => bad(accused) || bad(echoed_by),

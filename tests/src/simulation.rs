@@ -13,7 +13,7 @@ use veil_keygen_ceremony::{
     transcript::FinishCertificate,
 };
 use veil_protocol_spec::{
-    Attempt, Blake3Digest, ParticipantIndex, Wire,
+    Blake3Digest, ParticipantIndex, Wire,
     ceremony::{CeremonyMessage, CeremonyParameters, Payload, Round, SignedMessage},
     identity::SecretIdentity,
 };
@@ -21,7 +21,7 @@ use veil_protocol_spec::{
 use crate::{
     commit_point::{Refused, SimulatedChain},
     disk::Disk,
-    fixtures,
+    fixtures::{self, ATTEMPT},
     malicious::{Behaviour, Insider, Machine, MaliciousMember, replay},
     network::{Agenda, Links, Millis},
     plan::{Plan, StageName, When},
@@ -32,8 +32,6 @@ use crate::{
 const WORK: Millis = 1;
 /// Virtual time after the deadline by which everything must have come to rest.
 const REST: Millis = 600_000;
-/// The attempt that is simulated; relics are of others.
-pub(crate) const ATTEMPT: Attempt = Attempt(1);
 
 enum Event {
     Deliver { from: ParticipantIndex, to: ParticipantIndex, bytes: Arc<[u8]> },
@@ -77,8 +75,15 @@ struct World<'a> {
     wire: Vec<(ParticipantIndex, Arc<[u8]>)>,
 }
 
-/// Runs one attempt under a plan.
-pub(crate) fn run(plan: &Plan, seed: u64) -> Report {
+impl Plan {
+    /// Runs one attempt. The same plan and seed always give the same report.
+    #[must_use]
+    pub fn run(&self, seed: u64) -> Report {
+        run(self, seed)
+    }
+}
+
+fn run(plan: &Plan, seed: u64) -> Report {
     let parameters = fixtures::parameters(plan.committee, seed);
     let links = Links::new(plan.committee, plan.conditions(), fixtures::draw(seed, "network", 0));
     let members = plan.committee.participants().map(|j| Member::new(plan, seed, &parameters, j));

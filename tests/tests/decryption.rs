@@ -5,7 +5,7 @@
 
 use veil_committee::{
     decrypt::{LOG2_DELTA, SquashedBlock, combine},
-    decryption::{RecomputedOutputs, Refusal, Skip},
+    decryption::{AuthoriseError, RecomputedOutputs, Skip},
 };
 use veil_keygen_ceremony::keyset::decode_blocks;
 use veil_protocol_spec::{
@@ -211,18 +211,18 @@ fn a_lock_authorises_one_evaluation() {
     let short = finished.lock(&context, [1, 2].map(member).into_iter());
     assert_eq!(
         machine.authorise(outputs(), &short, 0),
-        Err(Refusal::Lock(LockError::TooFew { given: 2, needed: 3 }))
+        Err(AuthoriseError::Lock(LockError::TooFew { given: 2, needed: 3 }))
     );
     let mut forged = finished.full_lock(&context);
     forged.votes[1].1 = forged.votes[0].1;
     let refused = machine.authorise(outputs(), &forged, 0);
-    assert_eq!(refused, Err(Refusal::Lock(LockError::Signature(member(2)))));
+    assert_eq!(refused, Err(AuthoriseError::Lock(LockError::Signature(member(2)))));
     let refused = machine.authorise(outputs(), &finished.full_lock(&other), 0);
-    assert!(matches!(refused, Err(Refusal::OtherLock { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(AuthoriseError::OtherLock { .. })), "{refused:?}");
 
     let lock = finished.full_lock(&context);
     let real = RecomputedOutputs { context, blocks: finished.encrypt(VALUE) };
     machine.authorise(real, &lock, 0).unwrap();
     let refused = machine.authorise(outputs(), &lock, 0);
-    assert!(matches!(refused, Err(Refusal::SlotTaken { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(AuthoriseError::SlotTaken { .. })), "{refused:?}");
 }

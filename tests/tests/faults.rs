@@ -83,8 +83,8 @@ fn a_member_that_crashes_in_any_stage_resumes_and_all_complete() {
                 report.assert_aborted(|reason| {
                     matches!(
                         reason,
-                        AbortReason::Silent { .. }
-                            | AbortReason::Starved { .. }
+                        AbortReason::MissingMessage { .. }
+                            | AbortReason::MissingChunk { .. }
                             | AbortReason::Expired
                     )
                 });
@@ -167,7 +167,7 @@ fn a_member_that_crashes_after_the_attempt_failed_comes_back_to_that() {
             for away in [Some(1_000), None] {
                 let report = silent(round).crash(2, at, away).run(1);
                 report.assert_aborted(|reason| {
-                    matches!(reason, AbortReason::Silent { .. } | AbortReason::Expired)
+                    matches!(reason, AbortReason::MissingMessage { .. } | AbortReason::Expired)
                 });
                 assert_eq!(report.member(member(2)).resumed, 1);
             }
@@ -189,7 +189,10 @@ fn a_short_partition_heals_and_a_long_one_ends_the_attempt() {
         for from in [0, 60, 150] {
             let report = Plan::new(4).with(halves(from, 400_000)).run(seed);
             report.assert_aborted(|reason| {
-                matches!(reason, AbortReason::Silent { .. } | AbortReason::Starved { .. })
+                matches!(
+                    reason,
+                    AbortReason::MissingMessage { .. } | AbortReason::MissingChunk { .. }
+                )
             });
         }
     }

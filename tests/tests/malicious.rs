@@ -168,7 +168,7 @@ fn chunks_that_nobody_gets_are_named() {
     for stream in [Stream::Bits, Stream::Bodies] {
         let victims = [1, 3, 4].map(member).to_vec();
         aborts(&Behaviour::Starve { stream, of: member(CULPRIT), victims }, |reason| {
-            matches!(reason, AbortReason::Starved { stream: s, index: 0, missing }
+            matches!(reason, AbortReason::MissingChunk { stream: s, index: 0, missing }
                 if *s == stream && *missing == culprit())
         });
     }
@@ -215,7 +215,7 @@ fn silence_in_any_round_is_named() {
                     report.assert_aborted(|reason| *reason == AbortReason::Expired);
                 }
                 _ => report.assert_aborted(|reason| {
-                    *reason == AbortReason::Silent { round, missing: culprit() }
+                    *reason == AbortReason::MissingMessage { round, missing: culprit() }
                 }),
             }
         }
@@ -286,7 +286,7 @@ fn finish_over_another_root_makes_no_key_and_two_roots_do_not_split_the_group() 
             report.assert_safe();
         }
     }
-    // Only the liar has all signatures, and publishes them.
+    // Only the culprit has all signatures, and publishes them.
     for report in reports(&Behaviour::FinishInSecret) {
         report.assert_completed();
     }
@@ -304,7 +304,7 @@ fn t_members_of_a_larger_committee_are_named_together() {
         let report = silent(round).malicious(5, Behaviour::Silent { round }).run(1);
         report.assert_aborted(|reason| {
             let missing = vec![member(2), member(5)];
-            *reason == AbortReason::Silent { round, missing }
+            *reason == AbortReason::MissingMessage { round, missing }
         });
     }
     let wrong = || Behaviour::WrongProof(WrongProof::TestShare);

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use veil_keygen_ceremony::keyset::{ParameterSet, decode_block, squashed_blocks};
 use veil_protocol_spec::{
-    Address, Blake3Digest, PeerIdHash, Slot,
+    Address, Blake3Digest, PeerIdHash, ReplicaIndex, Slot,
     scheduling::{
         AntiAffinity, Binding, ClusterPolicy, Constraints, CpuUnits, DiskUnits, FailureDomain,
         GpuUnits, JobSpec, LeasePolicy, Manifest, MemoryUnits, Outcome, PendingReplica, Priority,
-        ProofMetadata, Quantities, Reading, ReplicaIndex, ResourceRequest, Resources,
-        RestartPolicy, Scale, SchedulingPolicy, Strength, TelemetryEntry,
+        ProofMetadata, Quantities, Reading, ResourceRequest, Resources, RestartPolicy, Scale,
+        SchedulingPolicy, Strength, TelemetryEntry,
     },
 };
 use veil_scheduler::{

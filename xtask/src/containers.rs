@@ -23,7 +23,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::step::{Failed, Step, is_root, probe, root};
+use crate::{
+    failed::Failed,
+    step::{Step, is_root, probe, root},
+};
 
 const NAME: &str = "containers";
 const REPOSITORY: &str = "veil-demo/web";

@@ -12,7 +12,10 @@ use std::{env, fs, path::PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::step::{Failed, Step, probe, root};
+use crate::{
+    failed::Failed,
+    step::{Step, probe, root},
+};
 
 const NAME: &str = "contracts";
 /// The contracts that have bindings.

@@ -15,7 +15,7 @@ use nix::sys::{
     time::{TimeVal, TimeValLike as _},
 };
 
-use crate::step::Failed;
+use crate::failed::Failed;
 
 /// What has been used so far, or between two moments.
 #[derive(Clone, Copy, Debug, Default)]

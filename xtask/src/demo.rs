@@ -1,9 +1,6 @@
 //! One command that sets up what is missing, then runs a cluster with a sample job.
 
-use crate::{
-    setup,
-    step::{Failed, Step},
-};
+use crate::{failed::Failed, setup, step::Step};
 
 const NAME: &str = "demo";
 

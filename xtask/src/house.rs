@@ -16,7 +16,7 @@ mod tokens;
 use std::{fs, path::PathBuf};
 
 use self::{dependencies::Policy, metadata::Graph};
-use crate::step::{Failed, root};
+use crate::{failed::Failed, step::root};
 
 const NAME: &str = "house";
 

@@ -11,6 +11,7 @@ mod containers;
 mod contracts;
 mod cost;
 mod demo;
+mod failed;
 mod house;
 mod setup;
 mod step;
@@ -21,7 +22,8 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     cost::{COLUMNS, CostReport},
-    step::{Failed, Step},
+    failed::Failed,
+    step::Step,
 };
 
 #[derive(Parser)]

@@ -11,7 +11,8 @@
 use crate::{
     containers::{self, Containers},
     contracts,
-    step::{Failed, Step, is_root, probe},
+    failed::Failed,
+    step::{Step, is_root, probe},
 };
 
 const NAME: &str = "setup";

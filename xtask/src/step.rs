@@ -3,12 +3,12 @@
 use std::{
     env,
     ffi::OsStr,
-    fmt, io,
+    io,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
-use crate::cost::Meter;
+use crate::{cost::Meter, failed::Failed};
 
 /// The root of the workspace that cargo runs this for: checkouts that share a build directory may share
 /// the binary too.
@@ -16,24 +16,6 @@ pub(crate) fn root() -> PathBuf {
     let here = env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     here.parent().map_or_else(|| here.clone(), Path::to_path_buf)
-}
-
-/// A step that failed, and why.
-pub(crate) struct Failed {
-    step: String,
-    reason: String,
-}
-
-impl Failed {
-    pub(crate) fn new(step: &str, reason: impl Into<String>) -> Self {
-        Self { step: step.to_owned(), reason: reason.into() }
-    }
-}
-
-impl fmt::Display for Failed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "step `{}` failed: {}", self.step, self.reason)
-    }
 }
 
 /// A command in the workspace's root.

@@ -15,10 +15,7 @@ use serde::Serialize;
 use tfhe::{
     Tag, core_crypto::prelude::NormalizedHammingWeightBound, xof_key_set::CompressedXofKeySet,
 };
-use veil_benches::{
-    member,
-    usage::{Stopwatch, peak_rss_bytes},
-};
+use veil_benches::member;
 use veil_committee::{
     code::Opening,
     prf::SetKey,
@@ -36,6 +33,7 @@ use veil_keygen_ceremony::{
         opening::{BodyOpening, open_bits},
     },
 };
+use veil_node_process::{Stopwatch, peak_rss_bytes};
 use veil_protocol_spec::{
     Attempt, CeremonyId, Committee, ParticipantIndex,
     ceremony::{Header, Stream, StreamRoot},

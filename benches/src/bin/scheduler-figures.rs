@@ -11,9 +11,10 @@ use peak_alloc::PeakAlloc;
 use serde::Serialize;
 use veil_benches::{
     auction::{AuctionFigures, run_stock_bids},
+    failure::Failure,
     inputs::{Kept, ListFigures},
     keys::{Keys, NoiseOf},
-    placement::{Bench, CircuitFigures, Failure, Slot, StockFigures, run_stock},
+    placement::{Bench, CircuitFigures, Slot, StockFigures, run_stock},
 };
 use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_protocol_spec::{

@@ -1,4 +1,4 @@
-//! What a day came to.
+//! The figures of a day.
 
 use serde::Serialize;
 

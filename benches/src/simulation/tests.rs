@@ -77,7 +77,7 @@ fn capacity_returns_when_a_job_ends() {
 }
 
 #[test]
-fn whoever_waits_for_too_long_is_rejected() {
+fn a_job_that_waits_for_too_long_is_rejected() {
     let day =
         workload(&[4], vec![arrival(0, 80_000, 4), arrival(1, 60, 1), arrival(86_350, 60, 9)]);
     let report = run(&day, &mut LeastLoaded).unwrap();

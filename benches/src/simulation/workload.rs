@@ -37,18 +37,18 @@ pub struct Arrival {
     pub at: u64,
     /// How long it runs once placed.
     pub seconds: u64,
-    /// What it needs.
+    /// What it takes of a machine.
     pub request: Amounts,
 }
 
 /// A cluster and what arrives there in a day.
 #[derive(Clone, Debug)]
 pub struct Workload {
-    /// What each machine has.
+    /// The capacity of each machine.
     pub machines: Vec<Amounts>,
-    /// By time.
+    /// Jobs in the order of their arrival.
     pub arrivals: Vec<Arrival>,
-    /// From one placement to the next.
+    /// Seconds from one placement to the next.
     pub slot_seconds: u64,
     /// Jobs placed in one slot at most.
     pub batch: usize,

@@ -21,15 +21,11 @@ pub struct AgreementConfig {
 
 /// The configuration does not fit together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum SetupError {
     /// Roster and committee differ in size.
     #[error("the roster has {found} identities: a committee of {expected} needs as many")]
-    Roster {
-        /// Identities given.
-        found: usize,
-        /// Identities needed.
-        expected: usize,
-    },
+    Roster { found: usize, expected: usize },
     /// The identity is not in the roster.
     #[error("this identity is not in the committee's roster: check the keystore and the epoch")]
     NotAMember,

@@ -86,13 +86,13 @@ pub enum Skip {
     /// The lock is for something else.
     #[error(transparent)]
     Binding(#[from] BindingMismatch),
-    /// No lock.
+    /// The votes do not make a lock.
     #[error(transparent)]
     Lock(#[from] LockError),
     /// The encoding is of another manifest than the one that is signed.
     #[error("the manifest beside the message is not the one that the message names")]
     OtherManifest,
-    /// Taken up before.
+    /// The same message was accepted before.
     #[error("the message is a repetition")]
     Duplicate,
     /// Of a slot before this one, and not asking for its outcome.
@@ -153,31 +153,23 @@ pub enum Validity {
 
 /// Why a slot is not started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum StartError {
     /// Slots count from 1.
     #[error("slot 0 is before the first slot")]
     SlotZero,
     /// Slots only go forward: votes of this one may have left already.
     #[error("slot {slot} is not after slot {last}, which was started here before")]
-    NotAfter {
-        /// The slot asked for.
-        slot: Slot,
-        /// The last one started.
-        last: Slot,
-    },
+    NotAfter { slot: Slot, last: Slot },
 }
 
 /// Why a manifest is not proposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum ProposeError {
     /// Another slot or round, decided, or proposed already.
     #[error("it is not this member's turn to propose in round {round} of slot {slot} any more")]
-    NotNow {
-        /// The slot asked for.
-        slot: Slot,
-        /// The round asked for.
-        round: u32,
-    },
+    NotNow { slot: Slot, round: u32 },
     /// The bytes are not a valid manifest.
     #[error("the manifest is invalid: {0}")]
     Manifest(#[from] ManifestError),

@@ -65,7 +65,7 @@ pub(super) enum Output {
 /// The core cannot go on in this slot.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Stopped(String);
+pub(super) struct CoreError(String);
 
 /// This member would contradict what it has signed.
 #[derive(Debug, thiserror::Error)]
@@ -110,14 +110,18 @@ impl Engine {
     }
 
     /// Begins a slot anew.
-    pub(super) fn start(&mut self, slot: Slot) -> Result<Vec<Output>, Stopped> {
+    pub(super) fn start(&mut self, slot: Slot) -> Result<Vec<Output>, CoreError> {
         self.handler.voted.clear();
         self.handler.proposed.clear();
         self.begin(slot, false)
     }
 
     /// Begins a slot that was begun before a restart, and takes in again what was stored of it.
-    pub(super) fn replay(&mut self, slot: Slot, entries: &[Entry]) -> Result<Vec<Output>, Stopped> {
+    pub(super) fn replay(
+        &mut self,
+        slot: Slot,
+        entries: &[Entry],
+    ) -> Result<Vec<Output>, CoreError> {
         for entry in entries {
             match entry {
                 Entry::Vote(SignedVote { vote, .. }) if vote.voter == self.handler.members.me => {
@@ -135,9 +139,9 @@ impl Engine {
         for input in inputs {
             match self.process(input) {
                 Ok(more) => outputs.extend(more),
-                Err(stopped) => {
+                Err(error) => {
                     self.state.reset_entries_index();
-                    return Err(stopped);
+                    return Err(error);
                 }
             }
         }
@@ -145,7 +149,7 @@ impl Engine {
         Ok(outputs)
     }
 
-    fn begin(&mut self, slot: Slot, again: bool) -> Result<Vec<Output>, Stopped> {
+    fn begin(&mut self, slot: Slot, again: bool) -> Result<Vec<Output>, CoreError> {
         let voters = self.handler.voters();
         self.process(Input::StartHeight(Height(slot), voters, again, None, Default::default()))
     }
@@ -190,11 +194,11 @@ impl Engine {
         Input::ProposedValue(value, ValueOrigin::Consensus)
     }
 
-    pub(super) fn vote(&mut self, vote: &SignedVote) -> Result<Vec<Output>, Stopped> {
+    pub(super) fn vote(&mut self, vote: &SignedVote) -> Result<Vec<Output>, CoreError> {
         self.process(Input::Vote(vote_from_wire(vote)))
     }
 
-    pub(super) fn proposal(&mut self, proposal: &SignedProposal) -> Result<Vec<Output>, Stopped> {
+    pub(super) fn proposal(&mut self, proposal: &SignedProposal) -> Result<Vec<Output>, CoreError> {
         let committee = self.handler.members.committee;
         self.process(Input::Proposal(proposal_from_wire(committee, proposal)))
     }
@@ -204,12 +208,12 @@ impl Engine {
         round: u32,
         manifest: Blake3Digest,
         valid: bool,
-    ) -> Result<Vec<Output>, Stopped> {
+    ) -> Result<Vec<Output>, CoreError> {
         self.process(self.validated_input(self.slot(), round, manifest, valid))
     }
 
     /// The votes must be in one place, of distinct members and enough, as the machine has checked.
-    pub(super) fn polka(&mut self, votes: &[SignedVote]) -> Result<Vec<Output>, Stopped> {
+    pub(super) fn polka(&mut self, votes: &[SignedVote]) -> Result<Vec<Output>, CoreError> {
         match polka(votes) {
             Some(certificate) => self.process(Input::PolkaCertificate(certificate)),
             None => Ok(Vec::new()),
@@ -217,7 +221,7 @@ impl Engine {
     }
 
     /// As [`Self::polka`]. Precommits of 2t+1 members end their round; any other votes begin theirs.
-    pub(super) fn round_proof(&mut self, votes: &[SignedVote]) -> Result<Vec<Output>, Stopped> {
+    pub(super) fn round_proof(&mut self, votes: &[SignedVote]) -> Result<Vec<Output>, CoreError> {
         let Some(SignedVote { vote: first, .. }) = votes.first() else { return Ok(Vec::new()) };
         let quorum = self.handler.members.committee.signing_threshold().get();
         let precommits = votes.iter().all(|v| v.vote.kind == VoteKind::Precommit);
@@ -232,7 +236,7 @@ impl Engine {
         self.process(Input::RoundCertificate(certificate))
     }
 
-    pub(super) fn timeout(&mut self, timeout: Timeout) -> Result<Vec<Output>, Stopped> {
+    pub(super) fn timeout(&mut self, timeout: Timeout) -> Result<Vec<Output>, CoreError> {
         self.process(Input::TimeoutElapsed(timeout))
     }
 
@@ -240,13 +244,13 @@ impl Engine {
         &mut self,
         round: u32,
         manifest: Blake3Digest,
-    ) -> Result<Vec<Output>, Stopped> {
+    ) -> Result<Vec<Output>, CoreError> {
         let (height, round) = (Height(self.slot()), Round::new(round));
         let value = LocallyProposedValue::new(height, round, ManifestId(manifest));
         self.process(Input::Propose(value))
     }
 
-    fn process(&mut self, input: Input<Ctx>) -> Result<Vec<Output>, Stopped> {
+    fn process(&mut self, input: Input<Ctx>) -> Result<Vec<Output>, CoreError> {
         let handler = &mut self.handler;
         let result: Result<(), Error<Ctx>> = process!(
             input: input,
@@ -255,7 +259,7 @@ impl Engine {
             with: effect => handler.handle(effect)
         );
         let outputs = mem::take(&mut handler.outputs);
-        result.map(|()| outputs).map_err(|error| Stopped(error.to_string()))
+        result.map(|()| outputs).map_err(|error| CoreError(error.to_string()))
     }
 
     pub(super) fn slot(&self) -> Slot {

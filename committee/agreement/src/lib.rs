@@ -113,9 +113,9 @@ pub mod config;
 mod context;
 mod convert;
 pub mod effect;
+mod effect_queue;
 mod engine;
 pub mod machine;
-mod outbox;
 mod run;
 
 pub use config::{AgreementConfig, SetupError, Timing};

@@ -13,7 +13,7 @@ use veil_protocol_spec::{
         self, AgreementMessage, MAX_HELD,
         record::{Entry, Record},
     },
-    ceremony::Bytes,
+    codec::Bytes,
     identity::SecretIdentity,
     scheduling::Manifest,
 };
@@ -21,8 +21,8 @@ use veil_protocol_spec::{
 use crate::{
     config::{AgreementConfig, SetupError, Timing},
     effect::{AgreementEffect, AgreementStatus, Fault, ProposeError, Skip, StartError, Validity},
+    effect_queue::EffectQueue,
     engine::{Engine, Members},
-    outbox::Outbox,
     run::{Run, digest_of},
 };
 
@@ -43,7 +43,7 @@ pub struct Agreement {
     /// The last slot that was started here.
     last: Slot,
     run: Option<Run>,
-    out: Outbox,
+    out: EffectQueue,
     /// Messages of slots that have not started here, by who brought them.
     early: BTreeMap<ParticipantIndex, VecDeque<(Slot, Vec<u8>)>>,
     /// The latest slot each member has shown to be in.
@@ -95,7 +95,7 @@ impl Agreement {
             resume,
             last,
             run: None,
-            out: Outbox::default(),
+            out: EffectQueue::default(),
             early: BTreeMap::new(),
             reached: BTreeMap::new(),
             behind: Slot(0),

@@ -7,7 +7,7 @@ use veil_committee_machine::Millis;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, Slot,
     agreement::{Equivocation, SignedProposal, SignedVote, VoteKind},
-    ceremony::Bytes,
+    codec::Bytes,
     domain,
     scheduling::Manifest,
 };

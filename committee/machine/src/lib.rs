@@ -113,11 +113,11 @@ pub enum Effect<R, S> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict<S, F> {
-    /// Taken.
+    /// The message is accepted.
     Valid,
-    /// Left aside; nobody is to blame, or nobody can be proved to be.
+    /// The message is left aside; nobody is to blame, or nobody can be proved to be.
     Skip(S),
-    /// Refused: the sender, or the signer it names, misbehaves.
+    /// The message is refused: its sender, or a signer that it names, misbehaves.
     Fault(F),
 }
 
@@ -138,7 +138,7 @@ pub trait Machine: Send + 'static {
     /// Why it refuses a message; printed in the log.
     type Fault: fmt::Display;
 
-    /// Takes an encoded message from an authenticated participant.
+    /// Accepts an encoded message from an authenticated participant.
     fn handle(
         &mut self,
         from: ParticipantIndex,

@@ -4,9 +4,9 @@
 //! telemetry it received before the cut-off." (architecture, slot step 3)
 //!
 //! # Flow
-//! [`Facts`] are taken once for each manifest, as of the block that it names. [`Facts::propose`]
+//! [`LocalView`] are taken once for each manifest, as of the block that it names. [`LocalView::propose`]
 //! gives the only manifest they allow, up to the choice of telemetry among messages of one worker;
-//! [`Facts::judge`] names the first difference as an [`Objection`].
+//! [`LocalView::validate`] names the first difference as an [`InvalidManifest`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ use veil_protocol_spec::{
 
 /// One checked telemetry message, as far as a manifest cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub struct TelemetryRef {
     /// Its sender and digest.
     pub entry: TelemetryEntry,
     /// The last slot whose assignments it includes.
@@ -31,8 +31,8 @@ pub struct Candidate {
     pub policy: KeccakDigest,
 }
 
-/// What a member knows when it proposes or judges.
-pub struct Facts<'a> {
+/// What a member knows when it proposes or validates.
+pub struct LocalView<'a> {
     /// Cluster, key set and epoch.
     pub binding: Binding,
     /// Size of the committee.
@@ -54,7 +54,7 @@ pub struct Facts<'a> {
     /// The circuit of this build.
     pub circuit: CircuitId,
     /// Fresh telemetry that came before the cut-off, one message for each worker.
-    pub fresh: &'a [Candidate],
+    pub fresh: &'a [TelemetryRef],
     /// Suspicions for this slot that verify, by worker and member.
     pub suspicions: &'a BTreeMap<PeerIdHash, BTreeMap<ParticipantIndex, SignedSuspicion>>,
     /// Oldest sample that counts.
@@ -63,7 +63,7 @@ pub struct Facts<'a> {
 
 /// Why a manifest is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Objection {
+pub enum InvalidManifest {
     /// Its structure.
     #[error(transparent)]
     Structure(#[from] ManifestError),
@@ -89,12 +89,12 @@ pub enum Objection {
         /// Why.
         reason: &'static str,
     },
-    /// Something this member would have to know to judge.
+    /// Something this member would have to know to validate it.
     #[error("this member could not get {0}")]
     Unknown(String),
 }
 
-impl Facts<'_> {
+impl LocalView<'_> {
     fn slot(&self) -> Slot {
         Slot(self.state.last_slot().0 + 1)
     }
@@ -122,7 +122,7 @@ impl Facts<'_> {
     }
 
     /// Fresh telemetry in the scale of the manifest's policy.
-    fn usable(&self) -> impl Iterator<Item = &Candidate> {
+    fn eligible(&self) -> impl Iterator<Item = &TelemetryRef> {
         self.fresh.iter().filter(|candidate| candidate.policy == self.policy)
     }
 
@@ -147,7 +147,7 @@ impl Facts<'_> {
         let lost = self.lost();
         let gone: BTreeSet<_> = lost.iter().map(|lost| lost.worker).collect();
         let NextReplicas { pending, running, .. } = self.next_replicas(&gone);
-        let candidates = self.usable().map(|candidate| candidate.entry);
+        let candidates = self.eligible().map(|candidate| candidate.entry);
         let mut telemetry: Vec<_> =
             candidates.filter(|entry| !gone.contains(&entry.sender)).collect();
         telemetry.sort_by_key(|entry| entry.sender);
@@ -170,18 +170,18 @@ impl Facts<'_> {
     /// this member has checked, by its digest.
     ///
     /// # Errors
-    /// The first [`Objection`].
-    pub fn judge(
+    /// The first [`InvalidManifest`].
+    pub fn validate(
         &self,
         manifest: &Manifest,
         proposer: ParticipantIndex,
-        candidate: impl Fn(&TelemetryEntry) -> Option<Candidate>,
-    ) -> Result<(), Objection> {
+        candidate: impl Fn(&TelemetryEntry) -> Option<TelemetryRef>,
+    ) -> Result<(), InvalidManifest> {
         manifest.validate(self.committee)?;
         let lost: BTreeSet<_> = manifest.lost.iter().map(|lost| lost.worker).collect();
         let next = self.next_replicas(&lost);
         if let Some(job) = next.unknown.first() {
-            return Err(Objection::Unknown(format!("the body of job {job}")));
+            return Err(InvalidManifest::Unknown(format!("the body of job {job}")));
         }
         let agrees = [
             (manifest.binding == self.binding, "cluster, key set or epoch"),
@@ -195,20 +195,20 @@ impl Facts<'_> {
             (manifest.running == next.running, "list of running replicas"),
         ];
         if let Some((_, what)) = agrees.into_iter().find(|(same, _)| !same) {
-            return Err(Objection::Differs(what));
+            return Err(InvalidManifest::Differs(what));
         }
-        self.judge_lost(&manifest.lost)?;
+        self.validate_lost(&manifest.lost)?;
         let listed = |worker: &PeerIdHash| {
             manifest.telemetry.binary_search_by_key(worker, |entry| entry.sender).is_ok()
         };
-        let mut mine = self.usable().map(|candidate| candidate.entry.sender);
+        let mut mine = self.eligible().map(|candidate| candidate.entry.sender);
         if let Some(left_out) = mine.find(|worker| !listed(worker) && !lost.contains(worker)) {
-            return Err(Objection::LeftOut(left_out));
+            return Err(InvalidManifest::LeftOut(left_out));
         }
-        manifest.telemetry.iter().try_for_each(|entry| self.judge_telemetry(entry, &candidate))
+        manifest.telemetry.iter().try_for_each(|entry| self.validate_telemetry(entry, &candidate))
     }
 
-    fn judge_lost(&self, lost: &[LostWorker]) -> Result<(), Objection> {
+    fn validate_lost(&self, lost: &[LostWorker]) -> Result<(), InvalidManifest> {
         for LostWorker { worker, suspicions } in lost {
             let suspicion = Suspicion { binding: self.binding, slot: self.slot(), worker: *worker };
             for SignedSuspicion { member, signature } in suspicions {
@@ -216,21 +216,24 @@ impl Facts<'_> {
                 let signed = identity
                     .is_some_and(|id| id.verify(suspicion.digest().as_bytes(), signature).is_ok());
                 if !signed {
-                    return Err(Objection::Suspicion { worker: *worker, member: *member });
+                    return Err(InvalidManifest::Suspicion { worker: *worker, member: *member });
                 }
             }
         }
         Ok(())
     }
 
-    fn judge_telemetry(
+    fn validate_telemetry(
         &self,
         entry: &TelemetryEntry,
-        candidate: impl Fn(&TelemetryEntry) -> Option<Candidate>,
-    ) -> Result<(), Objection> {
+        candidate: impl Fn(&TelemetryEntry) -> Option<TelemetryRef>,
+    ) -> Result<(), InvalidManifest> {
         let worker = entry.sender;
         let Some(found) = candidate(entry) else {
-            return Err(Objection::Unknown(format!("telemetry {} of {worker}", entry.digest)));
+            return Err(InvalidManifest::Unknown(format!(
+                "telemetry {} of {worker}",
+                entry.digest
+            )));
         };
         let counts = [
             (self.workers.contains(&worker), "it is not a registered worker"),
@@ -243,7 +246,7 @@ impl Facts<'_> {
             (found.policy == self.policy, "it is in the scale of another policy"),
         ];
         match counts.into_iter().find(|(holds, _)| !holds) {
-            Some((_, reason)) => Err(Objection::Telemetry { worker, reason }),
+            Some((_, reason)) => Err(InvalidManifest::Telemetry { worker, reason }),
             None => Ok(()),
         }
     }
@@ -273,10 +276,10 @@ mod tests {
         PeerIdHash([byte; 32])
     }
 
-    fn candidate(byte: u8) -> Candidate {
+    fn candidate(byte: u8) -> TelemetryRef {
         let entry = TelemetryEntry { sender: worker(byte), digest: Blake3Digest([byte; 32]) };
         let policy = KeccakDigest([8; 32]);
-        Candidate { entry, includes_slot: Slot(0), sampled_at: NOW, policy }
+        TelemetryRef { entry, includes_slot: Slot(0), sampled_at: NOW, policy }
     }
 
     struct Known {
@@ -284,7 +287,7 @@ mod tests {
         state: ClusterState,
         workers: BTreeSet<PeerIdHash>,
         submissions: Vec<Submission>,
-        fresh: Vec<Candidate>,
+        fresh: Vec<TelemetryRef>,
         suspicions: BTreeMap<PeerIdHash, BTreeMap<ParticipantIndex, SignedSuspicion>>,
     }
 
@@ -308,8 +311,8 @@ mod tests {
         Binding { scope, key_set: KeySetDigest([3; 32]), epoch: Epoch(0) }
     }
 
-    fn facts(known: &Known) -> Facts<'_> {
-        Facts {
+    fn local_view(known: &Known) -> LocalView<'_> {
+        LocalView {
             binding: binding(),
             committee: Committee::new(4).unwrap(),
             roster: &known.roster,
@@ -335,10 +338,10 @@ mod tests {
     }
 
     /// Judged by a member that has received what the proposer has.
-    fn judged(known: &Known, manifest: &Manifest) -> Result<(), Objection> {
-        facts(known).judge(manifest, member(2), |entry| {
+    fn validated(known: &Known, manifest: &Manifest) -> Result<(), InvalidManifest> {
+        local_view(known).validate(manifest, member(2), |entry| {
             let found = (1..=3).map(candidate).find(|c| c.entry.digest == entry.digest);
-            found.map(|c| Candidate {
+            found.map(|c| TelemetryRef {
                 entry: TelemetryEntry { sender: c.entry.sender, ..*entry },
                 ..c
             })
@@ -348,26 +351,26 @@ mod tests {
     #[test]
     fn what_one_proposes_the_others_accept() {
         let known = known();
-        let manifest = facts(&known).propose(member(2));
+        let manifest = local_view(&known).propose(member(2));
         assert_eq!((manifest.telemetry.len(), manifest.pending.len()), (3, 2));
-        assert_eq!(judged(&known, &manifest), Ok(()));
-        assert!(facts(&known).has_work());
-        let wrong = facts(&known).judge(&manifest, member(3), |_| None);
-        assert_eq!(wrong, Err(Objection::Differs("proposer")));
+        assert_eq!(validated(&known, &manifest), Ok(()));
+        assert!(local_view(&known).has_work());
+        let wrong = local_view(&known).validate(&manifest, member(3), |_| None);
+        assert_eq!(wrong, Err(InvalidManifest::Differs("proposer")));
     }
 
     #[test]
     fn a_worker_cannot_be_left_out() {
         let known = known();
-        let mut manifest = facts(&known).propose(member(2));
+        let mut manifest = local_view(&known).propose(member(2));
         let gone = manifest.telemetry.remove(1).sender;
-        assert_eq!(judged(&known, &manifest), Err(Objection::LeftOut(gone)));
+        assert_eq!(validated(&known, &manifest), Err(InvalidManifest::LeftOut(gone)));
     }
 
     #[test]
     fn nothing_can_be_changed() {
         let known = known();
-        let good = facts(&known).propose(member(2));
+        let good = local_view(&known).propose(member(2));
         type Change = fn(&mut Manifest);
         let changes: [(&str, Change); 6] = [
             ("slot", |m| m.slot = Slot(2)),
@@ -380,7 +383,7 @@ mod tests {
         for (what, change) in changes {
             let mut manifest = good.clone();
             change(&mut manifest);
-            assert_eq!(judged(&known, &manifest), Err(Objection::Differs(what)));
+            assert_eq!(validated(&known, &manifest), Err(InvalidManifest::Differs(what)));
         }
     }
 
@@ -388,51 +391,51 @@ mod tests {
     fn a_worker_is_lost_when_enough_members_say_so() {
         let mut known = known();
         suspect(&mut known, worker(2), &[1]);
-        assert_eq!(facts(&known).propose(member(2)).lost, []);
+        assert_eq!(local_view(&known).propose(member(2)).lost, []);
         suspect(&mut known, worker(2), &[3, 4]);
-        let manifest = facts(&known).propose(member(2));
+        let manifest = local_view(&known).propose(member(2));
         assert_eq!(manifest.lost.len(), 1);
         assert_eq!(manifest.lost[0].suspicions.len(), 2, "exactly t+1");
         assert_eq!(manifest.telemetry.len(), 2);
-        assert_eq!(judged(&known, &manifest), Ok(()));
+        assert_eq!(validated(&known, &manifest), Ok(()));
 
         let mut forged = manifest;
         forged.lost[0].suspicions[1].signature.0[5] ^= 1;
-        let objection = Objection::Suspicion { worker: worker(2), member: member(3) };
-        assert_eq!(judged(&known, &forged), Err(objection));
+        let invalid = InvalidManifest::Suspicion { worker: worker(2), member: member(3) };
+        assert_eq!(validated(&known, &forged), Err(invalid));
     }
 
     #[test]
     fn a_lost_worker_that_runs_nothing_and_offers_nothing_is_not_mentioned() {
         let mut known = known();
         suspect(&mut known, worker(9), &[1, 2]);
-        assert_eq!(facts(&known).propose(member(2)).lost, []);
+        assert_eq!(local_view(&known).propose(member(2)).lost, []);
     }
 
     #[test]
     fn telemetry_must_be_known_registered_and_fresh() {
         let mut known = known();
-        let manifest = facts(&known).propose(member(2));
-        let judge = |known: &Known, found: Option<Candidate>| {
-            facts(known).judge(&manifest, member(2), |_| found)
+        let manifest = local_view(&known).propose(member(2));
+        let validate = |known: &Known, found: Option<TelemetryRef>| {
+            local_view(known).validate(&manifest, member(2), |_| found)
         };
-        assert!(matches!(judge(&known, None), Err(Objection::Unknown(_))));
-        let old = Candidate { sampled_at: UnixMillis(1), ..candidate(1) };
-        let too_old = Objection::Telemetry { worker: worker(1), reason: "it is too old" };
-        assert_eq!(judge(&known, Some(old)), Err(too_old));
-        let ahead = Candidate { includes_slot: Slot(1), ..candidate(1) };
-        assert!(matches!(judge(&known, Some(ahead)), Err(Objection::Telemetry { .. })));
-        let other = Candidate { policy: KeccakDigest([1; 32]), ..candidate(1) };
+        assert!(matches!(validate(&known, None), Err(InvalidManifest::Unknown(_))));
+        let old = TelemetryRef { sampled_at: UnixMillis(1), ..candidate(1) };
+        let too_old = InvalidManifest::Telemetry { worker: worker(1), reason: "it is too old" };
+        assert_eq!(validate(&known, Some(old)), Err(too_old));
+        let ahead = TelemetryRef { includes_slot: Slot(1), ..candidate(1) };
+        assert!(matches!(validate(&known, Some(ahead)), Err(InvalidManifest::Telemetry { .. })));
+        let other = TelemetryRef { policy: KeccakDigest([1; 32]), ..candidate(1) };
         let reason = "it is in the scale of another policy";
-        let refused = Objection::Telemetry { worker: worker(1), reason };
-        assert_eq!(judge(&known, Some(other)), Err(refused));
+        let refused = InvalidManifest::Telemetry { worker: worker(1), reason };
+        assert_eq!(validate(&known, Some(other)), Err(refused));
         known.fresh[0] = other;
-        assert_eq!(facts(&known).propose(member(2)).telemetry.len(), 2);
+        assert_eq!(local_view(&known).propose(member(2)).telemetry.len(), 2);
         known.workers.remove(&worker(1));
         let reason = "it is not a registered worker";
         assert_eq!(
-            judge(&known, Some(candidate(1))),
-            Err(Objection::Telemetry { worker: worker(1), reason })
+            validate(&known, Some(candidate(1))),
+            Err(InvalidManifest::Telemetry { worker: worker(1), reason })
         );
     }
 
@@ -440,8 +443,8 @@ mod tests {
     fn without_submissions_there_is_nothing_to_do() {
         let mut known = known();
         known.submissions.clear();
-        assert!(!facts(&known).has_work());
+        assert!(!local_view(&known).has_work());
         known.submissions = vec![Submission { position: 1, job: JOB, cancelled: true }];
-        assert!(!facts(&known).has_work());
+        assert!(!local_view(&known).has_work());
     }
 }

@@ -7,7 +7,7 @@ use veil_protocol_spec::{
     decryption::{RequestContext, RequestId},
 };
 
-use super::effect::Refusal;
+use super::effect::AuthoriseError;
 
 /// Slots of which it is known what was authorised; older ones are refused.
 pub const MAX_SLOTS: usize = 4096;
@@ -21,14 +21,20 @@ pub(super) struct Authorisations {
 
 impl Authorisations {
     /// Whether these outputs are the slot's already.
-    pub(super) fn check(&self, context: &RequestContext, id: RequestId) -> Result<bool, Refusal> {
+    pub(super) fn check(
+        &self,
+        context: &RequestContext,
+        id: RequestId,
+    ) -> Result<bool, AuthoriseError> {
         let slot = context.slot;
         match self.by_slot.get(&slot) {
             Some((_, request)) if *request == id => Ok(true),
             Some((manifest, request)) => {
-                Err(Refusal::SlotTaken { slot, manifest: *manifest, request: *request })
+                Err(AuthoriseError::SlotTaken { slot, manifest: *manifest, request: *request })
             }
-            None if slot < self.oldest => Err(Refusal::OldSlot { slot, oldest: self.oldest }),
+            None if slot < self.oldest => {
+                Err(AuthoriseError::OldSlot { slot, oldest: self.oldest })
+            }
             None => Ok(false),
         }
     }
@@ -71,12 +77,13 @@ mod tests {
         }
         let (context, id) = place(11);
         let (other, other_id) = (place(12).1, place(10));
-        let taken = Refusal::SlotTaken { slot: Slot(11), manifest: context.manifest, request: id };
+        let taken =
+            AuthoriseError::SlotTaken { slot: Slot(11), manifest: context.manifest, request: id };
         assert_eq!(authorised.check(&context, other), Err(taken));
         assert!(authorised.knows(other_id.1));
         let (next, next_id) = place(1 << 20);
         authorised.record(&next, next_id);
-        let old = Refusal::OldSlot { slot: Slot(10), oldest: Slot(11) };
+        let old = AuthoriseError::OldSlot { slot: Slot(10), oldest: Slot(11) };
         assert_eq!(authorised.check(&other_id.0, other_id.1), Err(old));
         assert_eq!(authorised.check(&context, id), Ok(true));
     }

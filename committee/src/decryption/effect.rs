@@ -19,7 +19,7 @@ use crate::decrypt::{Combined, SquashedBlock, WrongDimension, combine};
 /// "A member decrypts only what it recomputed itself from the locked manifest, bit for bit"
 /// (`decryption.md`, "What is decrypted"); "a caller-supplied squashed (or pre-squash) ciphertext is never
 /// touched: with a = 2^127 e_i, b = 0 it would return bit i of the key" (there).
-/// Whoever makes this value answers for that. It has no decoding on purpose: nothing that came from
+/// The caller that makes this value answers for that. It has no decoding on purpose: nothing that came from
 /// a wire, a disk or a caller may become one, only what this process evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecomputedOutputs {
@@ -130,7 +130,7 @@ pub enum Skip {
     /// Not signed by the member it names.
     #[error("the message's signature does not verify")]
     BadSignature,
-    /// Taken up before.
+    /// The same share was accepted before.
     #[error("the message is a repetition")]
     Duplicate,
     /// Requests count only from the member that makes them.
@@ -142,7 +142,7 @@ pub enum Skip {
     /// Not what this member recomputed from a locked manifest.
     #[error("refused: this member has not recomputed these outputs from a locked manifest")]
     NotAuthorised,
-    /// Decrypted and forgotten.
+    /// The outputs are decrypted and forgotten.
     #[error("these outputs were decrypted and are no longer kept")]
     Forgotten,
     /// The counter is not stored yet; the share goes to all as soon as it is.
@@ -168,9 +168,9 @@ pub struct Fault {
 pub enum Evidence {
     /// Two different shares for one request. The first one counts.
     TwoPartials {
-        /// Came first.
+        /// The share that came first.
         first: DecryptionMessage,
-        /// Came later.
+        /// The share that came later.
         second: DecryptionMessage,
     },
 }
@@ -243,100 +243,59 @@ pub fn wrong_shares(
 
 /// Why outputs are not decrypted. Nothing was computed and nothing counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Under another key.
+#[allow(missing_docs, reason = "the messages name the fields")]
+pub enum AuthoriseError {
+    /// The outputs are under another key than this member's share.
     #[error("the outputs are under key set {asked}; this member's key share is of {mine}")]
-    OtherKeySet {
-        /// This member's.
-        mine: KeySetDigest,
-        /// The outputs'.
-        asked: KeySetDigest,
-    },
-    /// Of another committee.
+    OtherKeySet { mine: KeySetDigest, asked: KeySetDigest },
+    /// The outputs are of another committee than this member's.
     #[error("the outputs are of epoch {asked}; this member's key share is of epoch {mine}")]
-    OtherEpoch {
-        /// This member's.
-        mine: Epoch,
-        /// The outputs'.
-        asked: Epoch,
-    },
+    OtherEpoch { mine: Epoch, asked: Epoch },
     /// The votes are for another manifest, slot, epoch or key set.
     #[error(
         "the lock is for manifest {} in slot {} of epoch {} under key set {}, \
          not for the one these outputs come from", .0.manifest, .0.slot, .0.epoch, .0.key_set
     )]
     OtherLock(RequestContext),
-    /// The votes are no lock.
+    /// The votes do not make a lock.
     #[error("no decryption without a locked manifest: {0}")]
     Lock(#[from] LockError),
     /// Nothing to decrypt, or too much at once.
     #[error("{given} blocks in one request; 1 to {MAX_BLOCKS_PER_REQUEST} are possible")]
-    BlockCount {
-        /// Blocks given.
-        given: usize,
-    },
-    /// A block that is not under this key.
+    BlockCount { given: usize },
+    /// A block has another size than blocks under this key.
     #[error(transparent)]
     Dimension(#[from] WrongDimension),
-    /// "A lock authorises one evaluation."
+    /// "A lock authorises one evaluation": these are the manifest and outputs authorised in the slot.
     #[error(
         "slot {slot} is taken by outputs {} of manifest {manifest}, and a lock authorises one \
          evaluation: if the manifest is the same, this build does not evaluate bit for bit; if \
          not, more than t members voted twice",
         .request.0
     )]
-    SlotTaken {
-        /// The slot.
-        slot: Slot,
-        /// The manifest authorised in it.
-        manifest: Blake3Digest,
-        /// The outputs authorised in it.
-        request: RequestId,
-    },
-    /// Too long ago to know what was authorised.
+    SlotTaken { slot: Slot, manifest: Blake3Digest, request: RequestId },
+    /// The slot is too long ago to know what was authorised in it.
     #[error("slot {slot} is too old: outputs are decrypted from slot {oldest} on")]
-    OldSlot {
-        /// The slot.
-        slot: Slot,
-        /// The oldest slot possible.
-        oldest: Slot,
-    },
-    /// The key is used up.
+    OldSlot { slot: Slot, oldest: Slot },
+    /// The key is used up; the numbers are blocks.
     #[error(
         "this key has decrypted {used} of {budget} blocks and {asked} more would exceed that: \
          reshare, or make a new key"
     )]
-    Budget {
-        /// Blocks decrypted so far.
-        used: u64,
-        /// Blocks asked for.
-        asked: u64,
-        /// Blocks the key is good for.
-        budget: u64,
-    },
+    Budget { used: u64, asked: u64, budget: u64 },
     /// Too many requests wait for other members.
     #[error("{open} requests wait for other members' shares already: forget one first")]
-    TooManyOpen {
-        /// Requests that wait.
-        open: usize,
-    },
+    TooManyOpen { open: usize },
 }
 
 /// A roster or identity that is not the key share's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum WrongMembership {
-    /// Not n identities.
+    /// The roster does not have n identities.
     #[error("{given} member identities for a committee of {committee}")]
-    Roster {
-        /// Identities given.
-        given: usize,
-        /// The committee.
-        committee: Committee,
-    },
-    /// Another member's identity.
+    Roster { given: usize, committee: Committee },
+    /// The identity is another member's.
     #[error("the identity is not participant {me}'s in the roster")]
-    Identity {
-        /// The member whose key share it is.
-        me: ParticipantIndex,
-    },
+    Identity { me: ParticipantIndex },
 }

@@ -81,7 +81,7 @@ struct Run<C: Ciphersuite> {
     /// The package as sent, for evidence.
     sent: SignedMessage,
     shares: BTreeMap<ParticipantIndex, (SignatureShare<C>, SignedMessage)>,
-    /// Its deadline has passed: whoever has not answered owes its share.
+    /// Its deadline has passed: a signer that has not answered owes its share.
     expired: bool,
 }
 
@@ -252,7 +252,7 @@ impl<C: Ciphersuite> Coordinator<C> {
         self.ask(now);
     }
 
-    /// Asks for the commitments of this attempt; whoever has answered answers the same again.
+    /// Asks for the commitments of this attempt; members that have answered answer the same again.
     fn ask(&mut self, now: Millis) {
         let Phase::Collecting { deadline, .. } = &mut self.phase else { return };
         *deadline = now.saturating_add(self.timing.commit);

@@ -58,50 +58,32 @@ const ROUND2_VERSION: u8 = 1;
 
 /// Why key generation did not yield a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum DkgError {
     /// The index is outside the committee.
     #[error("participant {index} is not in a committee of {committee}")]
-    NotAMember {
-        /// The index.
-        index: ParticipantIndex,
-        /// The committee.
-        committee: Committee,
-    },
-    /// Packages are outstanding.
+    NotAMember { index: ParticipantIndex, committee: Committee },
+    /// Packages of the round, 1 or 2, are outstanding.
     #[error("FROST round {round}: no package from {from:?} yet")]
-    Missing {
-        /// 1 or 2.
-        round: u8,
-        /// Who owes one.
-        from: Vec<ParticipantIndex>,
-    },
+    Missing { round: u8, from: Vec<ParticipantIndex> },
     /// A package from oneself or from outside the committee: a mistake of the caller.
     #[error("FROST round {round}: {from:?} may not send a package to this member")]
-    Unexpected {
-        /// 1 or 2.
-        round: u8,
-        /// The senders given.
-        from: Vec<ParticipantIndex>,
-    },
-    /// Malformed, of the wrong degree, or without a valid proof of knowledge.
+    Unexpected { round: u8, from: Vec<ParticipantIndex> },
+    /// Packages are malformed, of the wrong degree, or without a valid proof of knowledge; all
+    /// their senders are named.
     #[error("FROST round 1: invalid package from {culprits:?}")]
-    InvalidRound1 {
-        /// All such senders.
-        culprits: Vec<ParticipantIndex>,
-    },
-    /// Malformed, or not on the polynomial its sender committed to.
+    InvalidRound1 { culprits: Vec<ParticipantIndex> },
+    /// Shares are malformed, or not on the polynomial that their sender committed to; all their
+    /// senders are named.
     #[error("FROST round 2: invalid share from {culprits:?}")]
-    InvalidRound2 {
-        /// All such senders.
-        culprits: Vec<ParticipantIndex>,
-    },
+    InvalidRound2 { culprits: Vec<ParticipantIndex> },
     /// A chance of 2^-250, or a defect: the sum of honest values has no encoding.
     #[error("FROST key generation failed without a culprit ({0}): start another attempt")]
     Degenerate(String),
 }
 
 impl DkgError {
-    /// Who is provably or, for round 2, allegedly at fault.
+    /// Members that are provably or, for round 2, allegedly at fault.
     #[must_use]
     pub fn culprits(&self) -> Vec<ParticipantIndex> {
         match self {
@@ -276,7 +258,7 @@ impl<C: Ciphersuite> Round2Secret<C> {
     }
 }
 
-/// The group key that round-1 packages of all n members make, for whoever checks a transcript.
+/// The group key that round-1 packages of all n members make, for those who check a transcript.
 ///
 /// # Errors
 /// As [`Round1Secret::receive`].

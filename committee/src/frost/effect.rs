@@ -17,7 +17,7 @@ pub enum SessionEffect<C: Ciphersuite = EvmSuite> {
 /// The outcome of a session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion<C: Ciphersuite = EvmSuite> {
-    /// What was signed.
+    /// The message that was signed.
     pub message: KeccakDigest,
     /// The signature.
     pub signature: GroupSignature<C>,
@@ -27,15 +27,11 @@ pub struct Completion<C: Ciphersuite = EvmSuite> {
 
 /// Why there is no signature.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum SigningError {
-    /// Step 1 with a second message.
+    /// A second message was to be authorised.
     #[error("{authorised} is authorised for this slot already; {asked} is not signed beside it")]
-    AlreadyAuthorised {
-        /// The first message.
-        authorised: KeccakDigest,
-        /// The second.
-        asked: KeccakDigest,
-    },
+    AlreadyAuthorised { authorised: KeccakDigest, asked: KeccakDigest },
     /// The key share is of another group, or the identity is not that member's.
     #[error("the key share or identity does not belong to this session's group")]
     WrongKey,
@@ -51,26 +47,21 @@ pub enum SigningError {
     /// No coordinator brought a signature before the deadline.
     #[error("no group signature before the deadline")]
     Deadline,
-    /// Too few members are left.
+    /// Too few members are left. The evidence against the culprits is with the coordinator; the
+    /// absentees did not answer in time.
     #[error(
         "fewer than {needed} members left to sign: at fault {culprits:?}, silent {absentees:?}"
     )]
     TooFewSigners {
-        /// 2t+1.
         needed: usize,
-        /// Convicted in this session; their evidence is with the coordinator.
         culprits: Vec<ParticipantIndex>,
-        /// Did not answer in time.
         absentees: Vec<ParticipantIndex>,
     },
-    /// Every attempt failed.
+    /// Every attempt failed; culprits and absentees as above.
     #[error("{attempts} attempts failed: at fault {culprits:?}, silent {absentees:?}")]
     OutOfAttempts {
-        /// Attempts made.
         attempts: u32,
-        /// Convicted in this session.
         culprits: Vec<ParticipantIndex>,
-        /// Did not answer in time.
         absentees: Vec<ParticipantIndex>,
     },
 }

@@ -227,21 +227,17 @@ pub struct GroupKeyShare<C: Ciphersuite = EvmSuite> {
 
 /// Why stored bytes are not the share a member should hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum KeyShareError {
-    /// Truncated, of another version, or no key.
+    /// The bytes are truncated, of another version, or not a key.
     #[error("the signing key share is damaged: restore it from the keystore's backup")]
     Malformed,
     /// The public part is damaged.
     #[error("the public part of the signing key share is damaged")]
     Public(#[from] CodecError),
-    /// A share of another committee or member.
+    /// The share is of another committee or member.
     #[error("this is the signing key share of member {index} of a committee of {committee}")]
-    OtherMember {
-        /// Whose it is.
-        index: ParticipantIndex,
-        /// Of which committee.
-        committee: Committee,
-    },
+    OtherMember { index: ParticipantIndex, committee: Committee },
     /// The secret does not belong to the member's verifying share.
     #[error("the signing key share does not match the group's public key")]
     Mismatch,

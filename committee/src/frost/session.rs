@@ -68,7 +68,7 @@ pub enum Skip {
     /// Too long, of another version, or not a signing message.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// For another session.
+    /// The message is for another session.
     #[error("the message is for another session")]
     OtherSession,
     /// Not from the peer that brought it, or not from a member.
@@ -163,7 +163,7 @@ impl<C: Ciphersuite> SessionContext<C> {
         Blake3Digest(hash_parts(FROST_MESSAGE, &parts))
     }
 
-    /// Signs a payload.
+    /// Signs a payload for this session.
     #[must_use]
     pub fn seal(&self, identity: &SecretIdentity, payload: Payload) -> SignedMessage {
         let signature = identity.sign(&self.digest(&payload).0);

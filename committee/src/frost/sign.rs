@@ -7,8 +7,8 @@
 //! [`Coordinator`](super::Coordinator); it sees nothing secret and can only waste time.
 //!
 //! # Messages
-//! In: `Request`, `Package`, `Signature`. Out: `Commitment`, `Share`; `Signature` to whoever asks
-//! after the end. See [`wire::Body`](super::wire::Body). A member that also coordinates hands what
+//! In: `Request`, `Package`, `Signature`. Out: `Commitment`, `Share`; `Signature` to members that
+//! ask after the end. See [`wire::Body`](super::wire::Body). A member that also coordinates hands what
 //! it receives to both machines, and what one of them sends to the other
 //! ([`signing`](super::signing)); each skips what is for the other.
 //!

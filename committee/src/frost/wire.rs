@@ -27,7 +27,7 @@ pub enum Purpose {
 /// The place that a group signature fills. A member signs one message for it and no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SigningKeyId {
-    /// What for.
+    /// What the signature is for.
     pub purpose: Purpose,
     /// The signing committee's epoch.
     pub epoch: Epoch,
@@ -56,9 +56,9 @@ impl Wire for SigningContext {
 /// A message between members, signed by its sender.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedMessage {
-    /// For which session.
+    /// The session it is for.
     pub key: SigningKeyId,
-    /// What is said.
+    /// The signed content.
     pub payload: Payload,
     /// By [`Payload::from`], over context, group key and payload.
     pub signature: Signature,
@@ -73,13 +73,13 @@ impl Wire for SignedMessage {
 /// The signed content of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payload {
-    /// Who collects in this attempt.
+    /// The member that collects in this attempt.
     pub coordinator: ParticipantIndex,
     /// The coordinator's attempt.
     pub attempt: Attempt,
-    /// Who speaks.
+    /// The sender.
     pub from: ParticipantIndex,
-    /// What.
+    /// What the sender says.
     pub body: Body,
 }
 
@@ -120,7 +120,7 @@ pub enum Body {
     },
     /// Anyone to anyone: the result.
     Signature {
-        /// What was signed.
+        /// The message that was signed.
         message: KeccakDigest,
         /// [`GroupSignature`](super::GroupSignature) bytes.
         signature: Vec<u8>,
@@ -131,13 +131,13 @@ pub enum Body {
 /// for the same [`SigningKeyId`] could be asked for again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NonceRecord {
-    /// For which session.
+    /// The session it is for.
     pub context: SigningContext,
     /// The only message this member will ever sign there.
     pub message: KeccakDigest,
-    /// Who collected.
+    /// The member that collected.
     pub coordinator: ParticipantIndex,
-    /// In which attempt.
+    /// The coordinator's attempt.
     pub attempt: Attempt,
     /// The spent nonce's commitments; empty for a designated decryptor, whose Schnorr nonce exists
     /// only while it signs.
@@ -158,7 +158,7 @@ impl NonceRecord {
     }
 }
 
-/// Proof of misbehaviour that convinces whoever knows the context, the group key and the members'
+/// Proof of misbehaviour that convinces those who know the context, the group key and the members'
 /// identities; see [`SessionContext::convict`](super::SessionContext::convict).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Evidence {
@@ -174,9 +174,9 @@ pub enum Evidence {
     },
     /// Two shares for one place and two messages.
     DoubleShare {
-        /// One.
+        /// One of the shares.
         first: SignedMessage,
-        /// The other.
+        /// The share for the other message.
         second: SignedMessage,
     },
 }

@@ -63,7 +63,7 @@ impl KeyShare {
     /// # Errors
     /// Every way in which the bytes are not a key share, see [`KeyShareError`]. Whose it is, and
     /// that it works, is for [`check_belongs`](Self::check_belongs) and
-    /// [`verify_usable`](Self::verify_usable).
+    /// [`verify`](Self::verify).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeyShareError> {
         let given = bytes.len();
         if given > MAX_KEY_SHARE_BYTES {

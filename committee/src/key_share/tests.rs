@@ -54,7 +54,7 @@ fn shares(n: u8) -> Vec<KeyShare> {
 }
 
 #[test]
-fn a_stored_share_reads_back_and_is_usable() {
+fn a_stored_share_reads_back_and_is_verified() {
     for n in [1, 4, 7, 10, 13] {
         let shares = shares(n);
         for share in &shares {
@@ -62,7 +62,7 @@ fn a_stored_share_reads_back_and_is_usable() {
             let read = KeyShare::from_bytes(&bytes).unwrap();
             assert_eq!(read.origin(), share.origin());
             assert_eq!((read.dimension(), read.to_bytes()), (DIMENSION, bytes));
-            assert_eq!(read.verify_usable(&test()), Ok(()));
+            assert_eq!(read.verify(&test()), Ok(()));
         }
         // The test shares lie on one polynomial.
         let committee = Committee::new(n).unwrap();
@@ -197,17 +197,17 @@ fn a_share_from_elsewhere_is_named() {
 }
 
 #[test]
-fn a_share_that_computes_something_else_is_not_usable() {
+fn a_share_that_computes_something_else_is_not_verified() {
     let mut share = shares(4).remove(0);
     let other = test_ciphertext(&KEY_SET, &Blake3Digest([5; 32]), DIMENSION);
-    assert_eq!(share.verify_usable(&other), Err(KeyShareError::NotUsable));
+    assert_eq!(share.verify(&other), Err(KeyShareError::NotVerified));
     let short = test_ciphertext(&KEY_SET, &Blake3Digest([4; 32]), DIMENSION - 1);
-    assert!(matches!(share.verify_usable(&short), Err(KeyShareError::Dimension(_))));
+    assert!(matches!(share.verify(&short), Err(KeyShareError::Dimension(_))));
     share.share[7] ^= 1;
-    assert_eq!(share.verify_usable(&test()), Err(KeyShareError::NotUsable));
+    assert_eq!(share.verify(&test()), Err(KeyShareError::NotVerified));
     share.share[7] ^= 1;
     share.dec[0].1 = SetKey::new([0; 32]);
-    assert_eq!(share.verify_usable(&test()), Err(KeyShareError::NotUsable));
+    assert_eq!(share.verify(&test()), Err(KeyShareError::NotVerified));
 }
 
 #[test]

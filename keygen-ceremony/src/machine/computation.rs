@@ -5,9 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use veil_committee_machine::Millis;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex,
-    ceremony::{
-        AbortReason, Bytes, Finish, Payload, Prove, Round, SignedMessage, Stream, StreamRoot,
-    },
+    ceremony::{AbortReason, Finish, Payload, Prove, Round, SignedMessage, Stream, StreamRoot},
+    codec::Bytes,
 };
 
 use super::{

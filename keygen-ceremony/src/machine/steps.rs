@@ -12,9 +12,8 @@ use veil_committee::{
 use veil_committee_machine::Millis;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, Wire,
-    ceremony::{
-        AbortReason, Bytes, Commit, Confirm, Deal, DealPlaintext, Echo, Payload, Round, Stream,
-    },
+    ceremony::{AbortReason, Commit, Confirm, Deal, DealPlaintext, Echo, Payload, Round, Stream},
+    codec::Bytes,
 };
 use zeroize::Zeroizing;
 

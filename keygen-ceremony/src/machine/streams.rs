@@ -3,7 +3,8 @@
 use veil_committee_machine::{Millis, Verdict};
 use veil_protocol_spec::{
     ParticipantIndex,
-    ceremony::{AbortReason, Bytes, CeremonyMessage, ChunkId, Payload, Stream, StreamRoot},
+    ceremony::{AbortReason, CeremonyMessage, ChunkId, Payload, Stream, StreamRoot},
+    codec::Bytes,
 };
 
 use super::{Ceremony, failure::Failure, interface::Fault};

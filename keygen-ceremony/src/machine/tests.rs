@@ -13,7 +13,8 @@ use veil_committee::prf::SetKey;
 use veil_committee_machine::{Effect, Machine, Verdict};
 use veil_protocol_spec::{
     Attempt, Blake3Digest, Committee, Epoch, ParticipantIndex, Wire,
-    ceremony::{AbortReason, Bytes, CeremonyMessage, CeremonyParameters, ChunkId, Round, Stream},
+    ceremony::{AbortReason, CeremonyMessage, CeremonyParameters, ChunkId, Round, Stream},
+    codec::Bytes,
     identity::SecretIdentity,
 };
 use zeroize::{ZeroizeOnDrop, Zeroizing};

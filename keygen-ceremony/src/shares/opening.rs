@@ -5,7 +5,7 @@ use veil_committee::{
     code::{Inconsistent, Opening},
     ring::{Element, Word},
 };
-use veil_protocol_spec::{Committee, committee::MAX_PARTICIPANTS};
+use veil_protocol_spec::{Committee, MAX_PARTICIPANTS};
 
 use super::encoding::read_element;
 use crate::{

@@ -1,15 +1,39 @@
 //! One attempt of one member, from the proposal to the chain's decision.
 
-use std::{sync::Arc, time::{Duration, SystemTime, UNIX_EPOCH}};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::{mpsc, watch}, task::AbortHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::AbortHandle,
+};
 use tokio_util::sync::CancellationToken;
-use veil_keygen_ceremony::{keyset::ParameterSet, machine::{AbortReport, Ceremony, CommitPoint, Outcome, Record, ResumeError}, setup::Setup, transcript::FinishCertificate};
+use veil_keygen_ceremony::{
+    keyset::ParameterSet,
+    machine::{AbortReport, Ceremony, CommitPoint, Outcome, Record, ResumeError},
+    setup::Setup,
+    transcript::FinishCertificate,
+};
+use veil_node_driver::{Channel, Clock, Driver, DriverConfig, QueueLimits, Transports};
+use veil_node_process::unix_now;
 use veil_node_storage::journal::Journal;
-use veil_protocol_spec::{Blake3Digest, Committee, ceremony::{CeremonyParameters, Round, SignedMessage}, domain, publication::ReferenceString};
-use veil_node_driver::{Ceremony, Channel, Clock, Driver, DriverConfig, QueueLimits, Transports};
+use veil_protocol_spec::{
+    Blake3Digest, Committee,
+    ceremony::{CeremonyParameters, Round, SignedMessage},
+    domain,
+    publication::ReferenceString,
+};
 
-use crate::{commit_point::{AttemptStatus, Proposal}, error::CeremonyError, exchange::{Exchange, ExchangeConfig}, folder::{AttemptFolder, FinishedKey}, host::{CeremonyEvent, CeremonyHost, ExchangeHost, ExchangeState}, options::{Member, ceremony_context}, preflight::{Needs, Preflight, own_facts}, publish::Publisher, reference_string::ReferenceStringError};
+use crate::{
+    commit_point::{AttemptStatus, Proposal},
+    error::CeremonyError,
+    exchange::{Exchange, ExchangeConfig},
+    folder::{AttemptFolder, FinishedKey},
+    host::{CeremonyEvent, CeremonyHost, ExchangeHost, ExchangeState},
+    options::{Member, ceremony_context},
+    preflight::{Needs, Preflight, own_facts},
+    publish::Publisher,
+    reference_string::ReferenceStringError,
+};
 
 /// Everything fixed about an attempt, checked.
 struct Plan {
@@ -458,4 +482,3 @@ impl Drop for AbortOnDrop {
         self.0.abort();
     }
 }
-

@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use veil_committee::frost::{GroupPublicKey, GroupSignature};
 use veil_keygen_ceremony::transcript::FinishCertificate;
-pub use veil_protocol_spec::publication::Publication;
 use veil_protocol_spec::{
     Attempt, Blake3Digest, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex, PublicIdentity,
-    Signature, Wire, identity::SecretIdentity, publication::ReferenceString,
+    Signature, Wire,
+    identity::SecretIdentity,
+    publication::{Publication, ReferenceString},
 };
 
 /// An attempt as it was proposed, and where it stands.

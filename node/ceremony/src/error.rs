@@ -8,9 +8,7 @@ use veil_keygen_ceremony::{
     setup::SetupError,
 };
 use veil_node_driver::DriverError;
-use veil_node_storage::{
-    data_dir::DataDirError, journal::JournalError, keystore::KeystoreError,
-};
+use veil_node_storage::{data_dir::DataDirError, journal::JournalError, keystore::KeystoreError};
 use veil_protocol_spec::{Attempt, Epoch};
 
 use crate::{

@@ -13,7 +13,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use veil_committee_machine::{Effect, Machine, Millis, Verdict};
-use veil_protocol_spec::{Attempt, CeremonyId, CodecError, Committee, KeccakDigest, ParticipantIndex, PublicIdentity, Signature, Wire, publication::{Answer, ExchangeBody, ExchangeMessage, Facts, ReferenceString}};
+use veil_protocol_spec::{
+    Attempt, CeremonyId, CodecError, Committee, KeccakDigest, ParticipantIndex, PublicIdentity,
+    Signature, Wire,
+    publication::{ExchangeBody, ExchangeMessage, Facts, ReferenceString},
+};
+
+use crate::preflight::Answer;
 
 /// Why a message is left aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,15 +18,27 @@
 //! `veil ceremony verify` takes the folder of a completed attempt: a member has opened everybody's
 //! streams, so nothing is missing.
 
-use std::{fs, io::{self, Write}, path::{Path, PathBuf}, sync::Arc};
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rand::{RngCore, rngs::OsRng};
 use serde::{Deserialize, Serialize};
 use tfhe::xof_key_set::CompressedXofKeySet;
 use veil_committee::key_share::KeyShare;
 use veil_keygen_ceremony::{keyset::write_key_set, seed::CeremonySeed, transcript::Transcript};
-use veil_node_storage::{durable::{erase_file, replace, write_new, write_new_with}, keystore::{KeystoreError, Passphrase, read_secret, write_key_share, write_secret}};
-use veil_protocol_spec::{Attempt, Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, Wire, ceremony::CeremonyParameters, publication::{Publication, ReferenceString}};
+use veil_node_storage::{
+    durable::{erase_file, replace, write_new, write_new_with},
+    keystore::{KeystoreError, Passphrase, read_secret, write_key_share, write_secret},
+};
+use veil_protocol_spec::{
+    Attempt, Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, Wire,
+    ceremony::CeremonyParameters,
+    publication::{Publication, ReferenceString},
+};
 use zeroize::Zeroizing;
 
 use crate::error::CeremonyError;

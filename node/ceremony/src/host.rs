@@ -2,12 +2,23 @@
 
 use tokio::sync::{mpsc, watch};
 use veil_committee_machine::Millis;
-use veil_keygen_ceremony::{machine::{AbortReport, Ceremony, CeremonyEffect, Outcome, Progress, Record, Stage}, transcript::{FinishCertificate, Transcript}};
-use veil_node_storage::{journal::Journal, keystore::Passphrase};
-use veil_protocol_spec::{Attempt, Signature, ceremony::{CeremonyParameters, Round, SignedMessage}, publication::ReferenceString};
+use veil_keygen_ceremony::{
+    machine::{AbortReport, Ceremony, CeremonyEffect, Outcome, Progress, Record, Stage},
+    transcript::{FinishCertificate, Transcript},
+};
 use veil_node_driver::{Host, HostError};
+use veil_node_storage::{journal::Journal, keystore::Passphrase};
+use veil_protocol_spec::{
+    Attempt, Signature,
+    ceremony::{CeremonyParameters, Round, SignedMessage},
+    publication::ReferenceString,
+};
 
-use crate::{exchange::{Exchange, ExchangeEffect}, folder::AttemptFolder, status::StatusBoard};
+use crate::{
+    exchange::{Exchange, ExchangeEffect},
+    folder::AttemptFolder,
+    status::CeremonyProgress,
+};
 
 /// What the ceremony's host tells the attempt.
 #[derive(Debug)]
@@ -24,7 +35,7 @@ pub(crate) struct CeremonyHost {
     pub(crate) parameters: CeremonyParameters,
     pub(crate) attempt: Attempt,
     pub(crate) events: mpsc::UnboundedSender<CeremonyEvent>,
-    pub(crate) status: StatusBoard,
+    pub(crate) status: CeremonyProgress,
     pub(crate) shown: Option<Progress>,
 }
 

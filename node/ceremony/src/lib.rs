@@ -52,11 +52,9 @@ pub use self::{
     join::join,
     on_chain::ChainCommitPoint,
     options::{CeremonyTiming, Member, MemberOptions, ceremony_context},
-    preflight::{
-        Facts, Needs, Preflight, PreflightFault, PreflightRow, build_fingerprint, own_facts,
-    },
+    preflight::{Needs, Preflight, PreflightFault, PreflightRow, build_fingerprint, own_facts},
     propose::{ProposeOptions, Proposed, abort, erase_failed_attempt, propose},
     reference_string::{ReferenceStringError, ReferenceStringSource},
     single_party::SinglePartyReference,
-    status::{CeremonyStatus, StatusBoard, read_status, status_file, unix_seconds},
+    status::{CeremonyProgress, CeremonyStatus, read_status, status_file, unix_seconds},
 };

@@ -2,10 +2,19 @@
 
 use async_trait::async_trait;
 use veil_committee::frost::{self, GroupPublicKey};
-use veil_node_chain::{Chain, ChainError, Endorsements, KeyPublication, ReferenceString, abort_digest};
-use veil_protocol_spec::{Attempt, Blake3Digest, ClusterId, Epoch, KeccakDigest, ParticipantIndex, PeerIdHash, PublicIdentity, Signature, Wire, identity::SecretIdentity, publication::Publication, scheduling::GroupSignature};
+use veil_node_chain::{
+    Chain, ChainError, Endorsements, KeyPublication, ReferenceString, abort_digest,
+};
+use veil_protocol_spec::{
+    Attempt, Blake3Digest, ClusterId, Epoch, KeccakDigest, ParticipantIndex, PeerIdHash,
+    PublicIdentity, Signature, Wire, identity::SecretIdentity, publication::Publication,
+    scheduling::GroupSignature,
+};
 
-use crate::{commit_point::{AttemptStatus, CommitPointChain, CommitPointError, NewAttempt, Proposal}, status::unix_seconds};
+use crate::{
+    commit_point::{AttemptStatus, CommitPointChain, CommitPointError, NewAttempt, Proposal},
+    status::unix_seconds,
+};
 
 /// A cluster's ceremonies on chain.
 #[derive(Clone)]

@@ -9,7 +9,8 @@ use veil_node_storage::{data_dir::DataDir, keystore::Passphrase};
 use veil_protocol_spec::{domain, identity::SecretIdentity, scheduling::ClusterScope};
 
 use crate::{
-    commit_point::CommitPointChain, reference_string::ReferenceStringSource, status::StatusBoard,
+    commit_point::CommitPointChain, reference_string::ReferenceStringSource,
+    status::CeremonyProgress,
 };
 
 /// How long a member waits for what.
@@ -80,7 +81,7 @@ pub struct Member<T: Transports> {
     /// Where the reference string comes from.
     pub reference: Arc<dyn ReferenceStringSource>,
     /// Shows how far it is.
-    pub status: StatusBoard,
+    pub status: CeremonyProgress,
 }
 
 /// What ties a ceremony's messages to one deployment.

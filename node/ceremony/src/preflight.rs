@@ -12,10 +12,9 @@ use veil_protocol_spec::{
     Blake3Digest, Committee, ParticipantIndex, PublicIdentity, Wire,
     ceremony::{CeremonyMessage, CeremonyParameters},
     domain,
+    publication::Facts,
     scheduling::ReferenceStringOrigin,
 };
-
-pub use veil_protocol_spec::publication::Facts;
 
 /// What members that compute the same bytes have in common: program version, protocol versions, the
 /// FHE parameter set.

@@ -4,9 +4,17 @@ use std::time::Duration;
 
 use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_node_storage::data_dir::DataDir;
-use veil_protocol_spec::{Attempt, Blake3Digest, Committee, Epoch, ParticipantIndex, domain, identity::SecretIdentity, scheduling::ClusterScope};
+use veil_protocol_spec::{
+    Attempt, Blake3Digest, Committee, Epoch, ParticipantIndex, domain, identity::SecretIdentity,
+    scheduling::ClusterScope,
+};
 
-use crate::{commit_point::{AttemptStatus, CommitPointChain, CommitPointError, NewAttempt}, error::CeremonyError, folder::AttemptFolder, options::ceremony_context};
+use crate::{
+    commit_point::{AttemptStatus, CommitPointChain, CommitPointError, NewAttempt},
+    error::CeremonyError,
+    folder::AttemptFolder,
+    options::ceremony_context,
+};
 
 /// What is proposed.
 #[derive(Clone, Debug)]

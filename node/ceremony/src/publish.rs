@@ -14,12 +14,29 @@ use std::{sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::watch;
-use veil_committee::{frost::{GroupSignature, Purpose, SessionContext, SigningContext, SigningKeyId, SigningMachine, SigningSchedule}, key_share::KeyShare};
+use veil_committee::{
+    frost::{
+        GroupSignature, Purpose, SessionContext, SigningContext, SigningKeyId, SigningMachine,
+        SigningSchedule,
+    },
+    key_share::KeyShare,
+};
 use veil_keygen_ceremony::transcript::FinishCertificate;
-use veil_protocol_spec::{Signature, Slot, publication::{Publication, ReferenceString}, scheduling::ReferenceStringOrigin};
 use veil_node_driver::{Channel, Control, Driver, DriverConfig, NonceHost, NonceStore, Transports};
+use veil_protocol_spec::{
+    Signature, Slot,
+    publication::{Publication, ReferenceString},
+    scheduling::ReferenceStringOrigin,
+};
 
-use crate::{commit_point::{self, AttemptStatus, CommitPointError, Proposal}, error::CeremonyError, exchange::Exchange, folder::AttemptFolder, host::ExchangeState, options::Member};
+use crate::{
+    commit_point::{self, AttemptStatus, CommitPointError, Proposal},
+    error::CeremonyError,
+    exchange::Exchange,
+    folder::AttemptFolder,
+    host::ExchangeState,
+    options::Member,
+};
 
 /// Tries to publish by one member, before it leaves it to the others.
 const PUBLISH_TRIES: u32 = 5;

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use veil_keygen_ceremony::keyset::ParameterSet;
-pub use veil_protocol_spec::publication::ReferenceString;
-use veil_protocol_spec::{PublicIdentity, scheduling::ReferenceStringOrigin};
+use veil_protocol_spec::{
+    PublicIdentity, publication::ReferenceString, scheduling::ReferenceStringOrigin,
+};
 
 /// Where a member gets the reference string from.
 ///

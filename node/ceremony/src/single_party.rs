@@ -1,14 +1,21 @@
 //! A reference string that participant 1 makes alone, with tfhe's generator: **insecure**, and the
 //! only way until the committee makes it together.
 
-use std::{fs::File, io::{self, BufReader}, path::{Path, PathBuf}, time::Duration};
+use std::{
+    fs::File,
+    io::{self, BufReader},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
 use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_node_p2p::Network;
 use veil_node_storage::durable::{hash_file, write_new_with};
-use veil_protocol_spec::{PeerIdHash, PublicIdentity, publication::ReferenceString, scheduling::ReferenceStringOrigin};
+use veil_protocol_spec::{
+    PeerIdHash, PublicIdentity, publication::ReferenceString, scheduling::ReferenceStringOrigin,
+};
 use veil_scheduler::{Origin, ReferenceString as TelemetryString};
 
 use crate::reference_string::{ReferenceStringError, ReferenceStringSource};

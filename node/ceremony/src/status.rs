@@ -10,6 +10,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use veil_node_process::unix_now;
+use veil_node_storage::durable::replace;
 use veil_protocol_spec::{Attempt, Epoch, ParticipantIndex};
 
 /// Where one member stands in an attempt.
@@ -40,15 +42,15 @@ pub struct CeremonyStatus {
 
 /// Shows a member's status.
 #[derive(Clone, Debug)]
-pub struct StatusBoard(Arc<watch::Sender<CeremonyStatus>>);
+pub struct CeremonyProgress(Arc<watch::Sender<CeremonyStatus>>);
 
-impl Default for StatusBoard {
+impl Default for CeremonyProgress {
     fn default() -> Self {
         Self(Arc::new(watch::Sender::new(CeremonyStatus::default())))
     }
 }
 
-impl StatusBoard {
+impl CeremonyProgress {
     /// Follows the status.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<CeremonyStatus> {
@@ -154,5 +156,5 @@ pub(crate) fn write(path: &Path, status: &CeremonyStatus) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    durable::replace(path, &text)
+    replace(path, &text)
 }

@@ -5,13 +5,21 @@ use std::{fs, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use veil_node_storage::journal::Journal;
-use veil_protocol_spec::{Committee, ParticipantIndex, ceremony::{AbortReason, SignedMessage}};
 use veil_node_driver::memory::{MemoryNetwork, MemoryTransports};
+use veil_node_storage::{
+    data_dir::{DataDir, DataDirError},
+    journal::Journal,
+    keystore::Passphrase,
+};
+use veil_protocol_spec::{
+    Committee, ParticipantIndex,
+    ceremony::{AbortReason, SignedMessage},
+};
 
 use self::doubles::{TestChain, TestSource, identity, roster, scope, timing};
 use super::*;
 
+mod crashes;
 mod doubles;
 mod p2p;
 
@@ -26,7 +34,7 @@ struct Cluster {
 
 struct Running {
     task: JoinHandle<Result<FinishedKey, CeremonyError>>,
-    status: StatusBoard,
+    status: CeremonyProgress,
 }
 
 fn seats() -> impl Iterator<Item = ParticipantIndex> {
@@ -82,7 +90,7 @@ impl Cluster {
             transports: self.network.of(j),
             chain: Arc::new(chain),
             reference: Arc::new(self.source.clone()),
-            status: StatusBoard::default(),
+            status: CeremonyProgress::default(),
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use veil_protocol_spec::scheduling::{
-    CpuUnits, DiskUnits, GpuUnits, MemoryUnits, ReplicaIndex, Resources,
+use veil_protocol_spec::{
+    ReplicaIndex,
+    scheduling::{CpuUnits, DiskUnits, GpuUnits, MemoryUnits, Resources},
 };
 
 use crate::replica::{DesiredReplica, Owner, ReplicaId};

@@ -4,8 +4,8 @@ use core::fmt;
 use std::sync::Arc;
 
 use veil_protocol_spec::{
-    Blake3Digest, KeccakDigest, PeerIdHash, Slot,
-    scheduling::{ClusterScope, JobSpec, ReplicaIndex},
+    Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
+    scheduling::{ClusterScope, JobSpec},
 };
 
 /// One replica of one job.

@@ -6,8 +6,7 @@
 //! | `GET /v1/jobs` | list of [`JobStatus`](crate::status::JobStatus) |
 //! | `POST /v1/jobs` | takes a [`JobSpec`] and gossips it; answers [`JobOffered`] |
 //! | `GET /v1/slots/{slot}` | the [`SlotRecord`](veil_protocol_spec::scheduling::SlotRecord) |
-
-use std::sync::Arc;
+//! | `GET /v1/slots/{slot}/conflict` | another record that the committee signed for the same slot |
 
 use axum::{
     Json, Router,
@@ -18,10 +17,16 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use veil_node_p2p::{PublishError, Topic};
-use veil_node_storage::jobs::Offered;
-use veil_protocol_spec::{Blake3Digest, Slot, Wire, scheduling::JobSpec};
+use veil_node_storage::{
+    jobs::Offered,
+    ledger::{Ledger, LedgerError},
+};
+use veil_protocol_spec::{
+    Blake3Digest, Slot, Wire,
+    scheduling::{JobSpec, SlotRecord},
+};
 
-use crate::board::StatusBoard;
+use crate::report::{Joined, Reporter};
 
 /// What became of a job's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,34 +38,34 @@ pub struct JobOffered {
 }
 
 /// The routes of both roles.
-pub fn router(board: Arc<StatusBoard>) -> Router {
+pub fn router(reporter: Reporter) -> Router {
     Router::new()
-        .route("/v1/status", get(async |State(board): Board| Json(board.status())))
-        .route("/v1/jobs", get(async |State(board): Board| Json(board.jobs())).post(offer))
+        .route("/v1/status", get(async |State(of): Answers| Json(of.status())))
+        .route("/v1/jobs", get(async |State(of): Answers| Json(of.jobs())).post(offer))
         .route("/v1/slots/{slot}", get(record))
-        .with_state(board)
+        .route("/v1/slots/{slot}/conflict", get(conflict))
+        .with_state(reporter)
 }
 
-type Board = State<Arc<StatusBoard>>;
+type Answers = State<Reporter>;
 
 /// A refusal in the form that [`crate::admin`] passes on.
 pub fn refuse(code: StatusCode, error: &dyn core::fmt::Display) -> Response {
     (code, Json(serde_json::json!({ "error": error.to_string() }))).into_response()
 }
 
-async fn offer(State(board): Board, Json(job): Json<JobSpec>) -> Response {
-    let Some(cluster) = board.cluster().cloned() else {
+async fn offer(State(reporter): Answers, Json(job): Json<JobSpec>) -> Response {
+    let Some(Joined { network, jobs, .. }) = reporter.joined() else {
         return refuse(StatusCode::CONFLICT, &"this node has not joined its cluster yet");
     };
     let (digest, bytes) = (job.digest(), job.to_wire());
-    let jobs = Arc::clone(&cluster.jobs);
     let offered = tokio::task::spawn_blocking(move || jobs.offer(job)).await;
     let offered = match offered {
         Ok(Ok(offered)) => offered,
         Ok(Err(error)) => return refuse(StatusCode::BAD_REQUEST, &error),
         Err(_) => return refuse(StatusCode::SERVICE_UNAVAILABLE, &"the node is stopping"),
     };
-    match cluster.network.publish(Topic::Jobs, bytes).await {
+    match network.publish(Topic::Jobs, bytes).await {
         // Whoever misses the gossip asks for the body once the chain lists its digest.
         Ok(()) | Err(PublishError::Duplicate(_) | PublishError::NoPeers(_)) => {}
         Err(error) => tracing::warn!(%error, job = %digest, "a job's body was not gossiped"),
@@ -68,16 +73,27 @@ async fn offer(State(board): Board, Json(job): Json<JobSpec>) -> Response {
     Json(JobOffered { job: digest, listed: offered != Offered::Waiting }).into_response()
 }
 
-async fn record(State(board): Board, Path(slot): Path<u64>) -> Response {
-    let Some(epoch) = board.epoch().cloned() else {
+async fn record(answers: Answers, Path(slot): Path<u64>) -> Response {
+    let missing = format!("slot {slot} is not certified here");
+    read(&answers.0, move |ledger| ledger.record(Slot(slot)), missing).await
+}
+
+async fn conflict(answers: Answers, Path(slot): Path<u64>) -> Response {
+    let missing = format!("this node knows one certificate of slot {slot} at most");
+    read(&answers.0, move |ledger| ledger.conflict(Slot(slot)), missing).await
+}
+
+async fn read(
+    reporter: &Reporter,
+    query: impl FnOnce(&Ledger) -> Result<Option<SlotRecord>, LedgerError> + Send + 'static,
+    missing: String,
+) -> Response {
+    let Some(epoch) = reporter.epoch() else {
         return refuse(StatusCode::NOT_FOUND, &"this node knows no certificates yet");
     };
-    let read = tokio::task::spawn_blocking(move || epoch.ledger.record(Slot(slot))).await;
-    match read {
+    match tokio::task::spawn_blocking(move || query(&epoch.ledger)).await {
         Ok(Ok(Some(record))) => Json(record).into_response(),
-        Ok(Ok(None)) => {
-            refuse(StatusCode::NOT_FOUND, &format_args!("slot {slot} is not certified here"))
-        }
+        Ok(Ok(None)) => refuse(StatusCode::NOT_FOUND, &missing),
         Ok(Err(error)) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
         Err(_) => refuse(StatusCode::SERVICE_UNAVAILABLE, &"the node is stopping"),
     }
@@ -85,6 +101,9 @@ async fn record(State(board): Board, Path(slot): Path<u64>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::watch;
     use tokio_util::sync::CancellationToken;
     use veil_protocol_spec::{
         Address, ChainId, ClusterId, identity::SecretIdentity, scheduling::ClusterScope,
@@ -94,6 +113,7 @@ mod tests {
     use crate::{
         admin::{self, AdminError},
         job_file::JobFile,
+        progress::Progress,
         status::{JobStatus, Role, Status},
     };
 
@@ -117,10 +137,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("admin.sock");
         let identity = SecretIdentity::from_bytes(&[7; 32]).unwrap().public();
-        let board = Arc::new(StatusBoard::new(Role::Worker, &identity).unwrap());
-        board.stage("waiting for the chain", ["http://127.0.0.1:1".to_owned()]);
+        let progress = Arc::new(Progress::new(Role::Worker, &identity).unwrap());
+        let (joined, epoch) = (watch::Sender::new(None), watch::Sender::new(None));
+        let reporter = Reporter::new(Arc::clone(&progress), joined.subscribe(), epoch.subscribe());
+        progress.stage("waiting for the chain", ["http://127.0.0.1:1".to_owned()]);
         let stop = CancellationToken::new();
-        let serving = admin::serve(socket.clone(), router(board), stop.clone()).await.unwrap();
+        let serving = admin::serve(socket.clone(), router(reporter), stop.clone()).await.unwrap();
         let status: Status = admin::get(&socket, "/v1/status").await.unwrap();
         assert_eq!(status.stage, "waiting for the chain");
         assert_eq!(status.waiting_for, ["http://127.0.0.1:1"]);

@@ -207,7 +207,7 @@ fn multiaddrs(value: &str) -> Result<Vec<Multiaddr>, String> {
 }
 
 /// In any case of its letters: checksummed addresses mix them.
-pub(crate) fn parse_address(text: &str) -> Result<Address, String> {
+pub fn parse_address(text: &str) -> Result<Address, String> {
     text.to_lowercase().parse().map_err(|error| format!("{text}: {error}"))
 }
 

@@ -2,7 +2,7 @@
 //! the reference string, the telemetry received so far.
 //!
 //! # Flow
-//! [`Epoch::prepare`]: takes the key that the chain publishes; finds key set and reference string on
+//! [`ActiveEpoch::prepare`]: takes the key that the chain publishes; finds key set and reference string on
 //! disk, or fetches them from peers and checks them against the chain; expands the key set; opens
 //! the ledger.
 //!
@@ -12,7 +12,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io::{self, BufReader},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -28,12 +28,14 @@ use veil_keygen_ceremony::keyset::{
 };
 use veil_node_chain::{ChainError, PublishedKey};
 use veil_node_p2p::FetchError;
+use veil_node_process::unix_now;
 use veil_node_storage::{
+    durable::hash_file,
     ledger::{Ledger, LedgerError},
-    trust::Trust,
+    trust::{Trust, TrustList},
 };
 use veil_protocol_spec::{
-    Blake3Digest, Committee, KeySetDigest, PeerIdHash, PublicIdentity,
+    Committee, KeySetDigest, PeerIdHash, PublicIdentity, Slot,
     scheduling::{Binding, ReferenceStringOrigin, Telemetry, UnixMillis},
     sync::{KeyFiles, SyncAnswer, SyncRequest},
 };
@@ -49,7 +51,7 @@ const MAX_REFERENCE_STRING_BYTES: u64 = 64 << 20;
 /// For fetching the key set.
 const FETCH_DEADLINE: Duration = Duration::from_secs(1800);
 /// Between two rounds of asking for files that nobody has yet.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Why the key in force cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -155,7 +157,7 @@ pub struct MaterialFiles {
 }
 
 /// See the [module documentation](self).
-pub struct Epoch {
+pub struct ActiveEpoch {
     /// Cluster, key set and epoch.
     pub binding: Binding,
     /// The committee.
@@ -172,8 +174,16 @@ pub struct Epoch {
     pub origin: ReferenceStringOrigin,
     /// Certificates.
     pub ledger: Arc<Ledger>,
+    /// The digests under which this node provides key set and CRS.
+    pub files: KeyFiles,
     pool: Mutex<Pool<Expanded>>,
     arrivals: watch::Sender<u64>,
+}
+
+impl core::fmt::Debug for ActiveEpoch {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("ActiveEpoch").field("binding", &self.binding).finish_non_exhaustive()
+    }
 }
 
 /// What this process has expanded, by digest.
@@ -205,19 +215,19 @@ fn expand(
     Ok(keys)
 }
 
-impl Epoch {
+impl ActiveEpoch {
     /// See the [module documentation](self). Fetching waits until some peer has the files.
     ///
     /// # Errors
     /// [`EpochError`].
     pub async fn prepare(
-        cluster: &Arc<Cluster>,
+        cluster: &Cluster,
         key: PublishedKey,
         own: Option<MaterialFiles>,
         accept_insecure: bool,
         telemetry_max_age: UnixMillis,
     ) -> Result<Arc<Self>, EpochError> {
-        let view = cluster.view();
+        let view = cluster.views.current();
         let committee = view.committee;
         if view.roster.len() != committee.n() {
             return Err(EpochError::Published("its committee is not registered any more"));
@@ -243,7 +253,6 @@ impl Epoch {
         let trust = Trust { binding, committee, roster: view.roster.clone(), group };
         let path = cluster.data_dir.join("ledger.redb");
         let ledger = Arc::new(Ledger::open(&path, TrustList::from_iter([(Slot(1), trust)]))?);
-        let _ = cluster.shelf.ledger.set(Arc::clone(&ledger)); // set once: there is one epoch
         let files = match own {
             Some(files) => files,
             None => fetch(cluster, &key, &parameters).await?,
@@ -256,10 +265,9 @@ impl Epoch {
         let (digests, files) = provided;
         cluster.network.provide(digests.key_set, files.key_set);
         cluster.network.provide(digests.reference_string, files.reference_string);
-        let _ = cluster.shelf.files.set((binding.key_set, digests));
         let mut pool = Pool::new(binding, telemetry_max_age);
         pool.set_workers(view.workers());
-        let epoch = Arc::new(Self {
+        Ok(Arc::new(Self {
             binding,
             committee,
             roster,
@@ -268,16 +276,10 @@ impl Epoch {
             reference_string,
             origin,
             ledger,
+            files: digests,
             pool: Mutex::new(pool),
             arrivals: watch::Sender::new(0),
-        });
-        let weak = Arc::downgrade(&epoch);
-        let find = move |digest: &Blake3Digest| -> Option<Telemetry> {
-            let found = weak.upgrade()?.pool().find(digest)?;
-            Some(found.telemetry.clone())
-        };
-        let _ = cluster.shelf.telemetry.set(Box::new(find));
-        Ok(epoch)
+        }))
     }
 
     /// The telemetry received.
@@ -300,7 +302,7 @@ impl Epoch {
         Ok(kept)
     }
 
-    /// Tells of telemetry that was taken.
+    /// Notifies of telemetry that was taken.
     pub fn arrivals(&self) -> watch::Receiver<u64> {
         self.arrivals.subscribe()
     }
@@ -375,7 +377,7 @@ fn load(
 
 /// Gets both files from peers, unless they are in the data directory from an earlier run.
 async fn fetch(
-    cluster: &Arc<Cluster>,
+    cluster: &Cluster,
     key: &PublishedKey,
     parameters: &ParameterSet,
 ) -> Result<MaterialFiles, EpochError> {
@@ -391,17 +393,18 @@ async fn fetch(
     let limit = key_set_size_limit(parameters);
     let (from, found) = loop {
         let request = SyncRequest::KeyFiles(key.key_set);
-        let found = cluster.ask(cluster.members(), request, |peer, answer| match answer {
-            SyncAnswer::KeyFiles(Some(files)) => Some((peer, files)),
-            _ => None,
-        });
+        let found =
+            cluster.peers.ask(cluster.peers.members(), request, |peer, answer| match answer {
+                SyncAnswer::KeyFiles(Some(files)) => Some((peer, files)),
+                _ => None,
+            });
         match found.await {
             Some(found) => break found,
-            None => tokio::time::sleep(ASK_AGAIN).await,
+            None => tokio::time::sleep(RETRY_DELAY).await,
         }
     };
     // Whoever announced it comes first; any other member that has the same bytes will do.
-    let mut peers = cluster.members();
+    let mut peers = cluster.peers.members();
     peers.sort_by_key(|peer| *peer != from);
     if !files.reference_string.exists() {
         cluster

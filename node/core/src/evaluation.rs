@@ -10,19 +10,21 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use veil_node_chain::ChainError;
-use veil_node_p2p::{PublishError, Topic};
+use veil_node_p2p::{Network, PublishError, Topic};
 use veil_node_process::unix_now;
+use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Wire,
-    scheduling::{EvaluationBody, Manifest, PolicyError, Telemetry, TelemetryEntry},
+    identity::SecretIdentity,
+    scheduling::{EvaluationBody, JobSpec, Manifest, PolicyError, Telemetry, TelemetryEntry},
     sync::{SyncAnswer, SyncRequest},
 };
 use veil_scheduler::{EncryptedTelemetry, EvaluateError, Inputs, Outputs, evaluate};
 use veil_scheduler_plan::inputs::PublicInputs;
 
 use crate::{
-    cluster::Cluster,
-    epoch::{Epoch, TelemetryRefusal},
+    cluster::{Peers, Views},
+    epoch::{ActiveEpoch, TelemetryRefusal},
 };
 
 /// Inputs fetched at once.
@@ -75,117 +77,134 @@ pub struct Evaluated {
     pub seconds: f64,
 }
 
-/// Evaluates a manifest whose lock, or proposal, the caller has checked.
-///
-/// # Errors
-/// [`EvaluationError`].
-pub async fn evaluate_locked(
-    cluster: &Arc<Cluster>,
-    epoch: &Arc<Epoch>,
-    manifest: Manifest,
-) -> Result<Evaluated, EvaluationError> {
-    let inputs = inputs(cluster, epoch, &manifest).await?;
-    let key = epoch.keys.evaluation.clone();
-    let evaluated = tokio::task::spawn_blocking(move || {
-        let begun = Instant::now();
-        let (outputs, digest) = evaluate(&manifest, &inputs, &key)?;
-        let seconds = begun.elapsed().as_secs_f64();
-        Ok(Evaluated { outputs, digest, public: inputs.public, seconds })
-    });
-    evaluated.await.map_err(|_| EvaluationError::Stopped)?
+/// Where the inputs of a manifest come from: this node, else its peers.
+#[derive(Clone)]
+pub struct InputSource {
+    /// The chain.
+    pub views: Views,
+    /// The other nodes.
+    pub peers: Peers,
+    /// Bodies of jobs.
+    pub jobs: Arc<Jobs>,
+    /// Telemetry, certificates, the evaluation key.
+    pub epoch: Arc<ActiveEpoch>,
+}
+
+impl InputSource {
+    /// Evaluates a manifest whose lock, or proposal, the caller has checked.
+    ///
+    /// # Errors
+    /// [`EvaluationError`].
+    pub async fn evaluate(&self, manifest: Manifest) -> Result<Evaluated, EvaluationError> {
+        let inputs = self.inputs(&manifest).await?;
+        let key = self.epoch.keys.evaluation.clone();
+        let evaluated = tokio::task::spawn_blocking(move || {
+            let begun = Instant::now();
+            let (outputs, digest) = evaluate(&manifest, &inputs, &key)?;
+            let seconds = begun.elapsed().as_secs_f64();
+            Ok(Evaluated { outputs, digest, public: inputs.public, seconds })
+        });
+        evaluated.await.map_err(|_| EvaluationError::Stopped)?
+    }
+
+    /// Everything that a manifest names.
+    ///
+    /// # Errors
+    /// [`EvaluationError`].
+    pub async fn inputs(&self, manifest: &Manifest) -> Result<Inputs, EvaluationError> {
+        let mut inputs = Inputs::default();
+        let view = self.views.at(manifest.block).await?;
+        inputs.public.labels = view
+            .workers()
+            .iter()
+            .filter_map(|w| Some((*w, view.nodes.get(w)?.labels.clone())))
+            .collect();
+        inputs.public.policy = view.rules.clone()?;
+        let state = self.epoch.ledger.state();
+        if state.last_certificate() != manifest.previous {
+            return Err(EvaluationError::Behind);
+        }
+        inputs.public.previous = state.previous(manifest).collect();
+        let jobs: BTreeSet<_> = manifest.pending.iter().map(|pending| pending.job).collect();
+        inputs.public.jobs = stream::iter(jobs)
+            .map(async |digest| match self.job(digest).await {
+                Some(job) => Ok((digest, job)),
+                None => Err(EvaluationError::NoJob(digest)),
+            })
+            .buffer_unordered(FETCH_AT_ONCE)
+            .try_collect()
+            .await?;
+        inputs.telemetry = stream::iter(manifest.telemetry.iter().copied())
+            .map(async |entry| Ok((entry.digest, self.telemetry(entry).await?)))
+            .buffer_unordered(FETCH_AT_ONCE)
+            .try_collect::<_>()
+            .await
+            .map_err(|error: EvaluationError| error)?;
+        Ok(inputs)
+    }
+
+    /// The body of a job.
+    pub async fn job(&self, digest: Blake3Digest) -> Option<JobSpec> {
+        self.peers.job(&self.jobs, digest).await
+    }
+
+    /// The ciphertexts of one telemetry message.
+    ///
+    /// # Errors
+    /// [`EvaluationError`].
+    pub async fn telemetry(
+        &self,
+        entry: TelemetryEntry,
+    ) -> Result<Arc<EncryptedTelemetry>, EvaluationError> {
+        let TelemetryEntry { sender, digest } = entry;
+        let Self { peers, epoch, .. } = self;
+        if let Some(known) = epoch.pool().get(&sender, &digest) {
+            return Ok(Arc::clone(&known.expanded.telemetry));
+        }
+        let fits = |peer: PeerIdHash, answer: SyncAnswer| -> Option<Telemetry> {
+            let SyncAnswer::Telemetry(Some(telemetry)) = answer else { return None };
+            let right = telemetry.body.sender() == sender && telemetry.body.digest() == digest;
+            if !right || telemetry.verify(&epoch.binding).is_err() {
+                tracing::warn!(%peer, %digest, "the peer brought other telemetry than asked for");
+                return None;
+            }
+            Some(*telemetry)
+        };
+        let request = SyncRequest::Telemetry(digest);
+        // Members must have it: they locked it. Its sender may have it, and so may others.
+        let found = match peers.ask(peers.members(), request, fits).await {
+            Some(found) => Some(found),
+            None => peers.ask(peers.others(), request, fits).await,
+        };
+        let found = found.ok_or(EvaluationError::NoTelemetry { sender, digest })?;
+        let (message, expanded) = epoch.expand(found).await?;
+        let telemetry = Arc::clone(&expanded.telemetry);
+        // Refused if a later message of the sender is there, which does not matter here.
+        let _ = epoch.pool().insert(message, expanded, unix_now());
+        Ok(telemetry)
+    }
 }
 
 /// Signs what this node computed and gossips it. Nothing waits for it: others compare.
-pub async fn report(cluster: &Cluster, manifest: &Manifest, outputs: Blake3Digest) {
+pub async fn report(
+    network: &Network,
+    identity: &SecretIdentity,
+    manifest: &Manifest,
+    outputs: Blake3Digest,
+) {
     let body = EvaluationBody {
         binding: manifest.binding,
         slot: manifest.slot,
         manifest: manifest.digest(),
         circuit: manifest.circuit,
         outputs,
-        identity: cluster.identity.public(),
+        identity: identity.public(),
     };
-    let report = body.sign(&cluster.identity).to_wire();
-    match cluster.network.publish(Topic::Evaluations, report).await {
+    let report = body.sign(identity).to_wire();
+    match network.publish(Topic::Evaluations, report).await {
         Ok(()) | Err(PublishError::Duplicate(_)) => {}
         Err(error) => {
             tracing::warn!(slot = %manifest.slot, %error, "the evaluation was not reported");
         }
     }
-}
-
-/// Everything that a manifest names.
-///
-/// # Errors
-/// [`EvaluationError`].
-pub async fn inputs(
-    cluster: &Arc<Cluster>,
-    epoch: &Arc<Epoch>,
-    manifest: &Manifest,
-) -> Result<Inputs, EvaluationError> {
-    let mut inputs = Inputs::default();
-    let view = cluster.view_at(manifest.block).await?;
-    inputs.public.labels = view
-        .workers()
-        .iter()
-        .filter_map(|w| Some((*w, view.nodes.get(w)?.labels.clone())))
-        .collect();
-    inputs.public.policy = view.rules.clone()?;
-    let state = epoch.ledger.state();
-    if state.last_certificate() != manifest.previous {
-        return Err(EvaluationError::Behind);
-    }
-    inputs.public.previous = state.previous(manifest).collect();
-    let jobs: BTreeSet<_> = manifest.pending.iter().map(|pending| pending.job).collect();
-    inputs.public.jobs = stream::iter(jobs)
-        .map(async |digest| match cluster.job(digest).await {
-            Some(job) => Ok((digest, job)),
-            None => Err(EvaluationError::NoJob(digest)),
-        })
-        .buffer_unordered(FETCH_AT_ONCE)
-        .try_collect()
-        .await?;
-    inputs.telemetry = stream::iter(manifest.telemetry.iter().copied())
-        .map(async |entry| Ok((entry.digest, telemetry(cluster, epoch, entry).await?)))
-        .buffer_unordered(FETCH_AT_ONCE)
-        .try_collect::<_>()
-        .await
-        .map_err(|error: EvaluationError| error)?;
-    Ok(inputs)
-}
-
-/// One telemetry message's ciphertexts, from the pool or from peers.
-///
-/// # Errors
-/// [`EvaluationError`].
-pub async fn telemetry(
-    cluster: &Arc<Cluster>,
-    epoch: &Arc<Epoch>,
-    entry: TelemetryEntry,
-) -> Result<Arc<EncryptedTelemetry>, EvaluationError> {
-    let TelemetryEntry { sender, digest } = entry;
-    if let Some(known) = epoch.pool().get(&sender, &digest) {
-        return Ok(Arc::clone(&known.expanded.telemetry));
-    }
-    let fits = |peer: PeerIdHash, answer: SyncAnswer| -> Option<Telemetry> {
-        let SyncAnswer::Telemetry(Some(telemetry)) = answer else { return None };
-        let right = telemetry.body.sender() == sender && telemetry.body.digest() == digest;
-        if !right || telemetry.verify(&epoch.binding).is_err() {
-            tracing::warn!(%peer, %digest, "the peer brought other telemetry than asked for");
-            return None;
-        }
-        Some(*telemetry)
-    };
-    let request = SyncRequest::Telemetry(digest);
-    // Members must have it: they locked it. Its sender may have it, and so may others.
-    let found = match cluster.ask(cluster.members(), request, fits).await {
-        Some(found) => Some(found),
-        None => cluster.ask(cluster.others(), request, fits).await,
-    };
-    let found = found.ok_or(EvaluationError::NoTelemetry { sender, digest })?;
-    let (message, expanded) = epoch.expand(found).await?;
-    let telemetry = Arc::clone(&expanded.telemetry);
-    // Refused if a later message of the sender is there, which does not matter here.
-    let _ = epoch.pool().insert(message, expanded, unix_now());
-    Ok(telemetry)
 }

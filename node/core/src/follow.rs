@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt, stream};
 use rand::{Rng, seq::SliceRandom};
 use tokio::sync::{Notify, watch};
-use veil_node_p2p::{Gossip, Protocol, Topic};
+use veil_node_p2p::{Gossip, Network, Protocol, Topic};
 use veil_node_process::unix_now;
 use veil_node_storage::ledger::LedgerError;
 use veil_protocol_spec::{
@@ -24,21 +24,23 @@ use veil_protocol_spec::{
     sync::{SyncAnswer, SyncRequest},
 };
 
-use crate::{cluster::Cluster, epoch::Epoch};
+use crate::epoch::ActiveEpoch;
 
 /// Between two rounds of asking while all is well.
-const INTERVAL: Duration = Duration::from_secs(10);
-/// Least time between two rounds, however many ask for one.
-const LEAST: Duration = Duration::from_millis(250);
+const SYNC_INTERVAL: Duration = Duration::from_secs(10);
+/// Between two rounds until the first contact: members that start now refuse to answer.
+const FIRST_CONTACT_INTERVAL: Duration = Duration::from_secs(1);
+/// Least time between two rounds, however many callers ask for one.
+const MIN_SYNC_INTERVAL: Duration = Duration::from_millis(250);
 /// For one answer.
-const DEADLINE: Duration = Duration::from_secs(10);
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// Members asked at once.
-const AT_ONCE: usize = 4;
+const ASKED_AT_ONCE: usize = 4;
 
 /// See the [module documentation](self).
 pub struct Follower {
-    cluster: Arc<Cluster>,
-    epoch: Arc<Epoch>,
+    network: Network,
+    epoch: Arc<ActiveEpoch>,
     behind: Notify,
     contact: watch::Sender<Option<UnixMillis>>,
 }
@@ -52,9 +54,9 @@ impl core::fmt::Debug for Follower {
 impl Follower {
     /// Asks nobody yet.
     #[must_use]
-    pub fn new(cluster: &Arc<Cluster>, epoch: &Arc<Epoch>) -> Arc<Self> {
+    pub fn new(network: &Network, epoch: &Arc<ActiveEpoch>) -> Arc<Self> {
         Arc::new(Self {
-            cluster: Arc::clone(cluster),
+            network: network.clone(),
             epoch: Arc::clone(epoch),
             behind: Notify::new(),
             contact: watch::Sender::new(None),
@@ -78,8 +80,8 @@ impl Follower {
         let mut members: Vec<_> = self.epoch.roster.iter().map(PeerIdHash::of).collect();
         members.shuffle(&mut rand::thread_rng());
         let answers = stream::iter(members)
-            .map(|member| async move { member == self.cluster.me || self.follow(member).await })
-            .buffer_unordered(AT_ONCE)
+            .map(|member| async move { member == self.network.me() || self.follow(member).await })
+            .buffer_unordered(ASKED_AT_ONCE)
             .filter(|up_to_date| std::future::ready(*up_to_date))
             .count()
             .await;
@@ -95,8 +97,8 @@ impl Follower {
         loop {
             let after = self.epoch.ledger.state().last_slot();
             let request = SyncRequest::Records { after }.to_wire();
-            let network = &self.cluster.network;
-            let answer = match network.request(member, Protocol::Sync, request, DEADLINE).await {
+            let asked = self.network.request(member, Protocol::Sync, request, ANSWER_DEADLINE);
+            let answer = match asked.await {
                 Ok(answer) => answer,
                 Err(error) => {
                     tracing::debug!(%member, %error, "no records");
@@ -150,25 +152,29 @@ impl Follower {
 
     /// Follows until the node stops. Asks the members at once.
     pub async fn run(self: Arc<Self>) {
-        let mut records = self.cluster.network.subscribe(Topic::Certificates);
+        let mut records = self.network.subscribe(Topic::Certificates);
         let asking = async {
             loop {
                 self.catch_up().await;
-                // Spread, so that the nodes of a cluster do not ask all at once.
-                let wait = INTERVAL.mul_f64(rand::thread_rng().gen_range(0.75..1.25));
-                tokio::time::sleep(LEAST).await;
+                let interval = match *self.contact.borrow() {
+                    Some(_) => SYNC_INTERVAL,
+                    None => FIRST_CONTACT_INTERVAL,
+                };
+                // Spread: the nodes of a cluster must not ask all at once.
+                let wait = interval.mul_f64(rand::thread_rng().gen_range(0.75..1.25));
+                tokio::time::sleep(MIN_SYNC_INTERVAL).await;
                 let _ = tokio::time::timeout(wait, self.behind.notified()).await;
             }
         };
         let listening = async {
             while let Some(gossip) = records.recv().await {
-                self.hear(gossip).await;
+                self.on_record(gossip).await;
             }
         };
         tokio::join!(asking, listening);
     }
 
-    async fn hear(&self, gossip: Gossip) {
+    async fn on_record(&self, gossip: Gossip) {
         let record = match SlotRecord::from_wire(&gossip.bytes) {
             Ok(record) => record,
             Err(error) => return gossip.reject(&error.to_string()),
@@ -181,7 +187,7 @@ impl Follower {
                 gossip.accept();
                 self.is_behind();
             }
-            // Signed twice: everybody should learn of it.
+            // Signed twice: every node should learn of it. The ledger keeps both records.
             Err(error @ LedgerError::Equivocation(_)) => {
                 tracing::error!(%error, author = %gossip.author, "the committee is not to be trusted");
                 gossip.accept();

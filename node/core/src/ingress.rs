@@ -7,8 +7,8 @@ use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 use veil_committee_slot::pool::Refusal;
-use veil_node_p2p::{Gossip, Topic};
-use veil_node_storage::jobs::{JobsError, Offered};
+use veil_node_p2p::{Gossip, Network, Topic};
+use veil_node_storage::jobs::{Jobs, JobsError, Offered};
 use veil_protocol_spec::{
     Wire,
     scheduling::{JobSpec, Telemetry},
@@ -16,30 +16,30 @@ use veil_protocol_spec::{
 use veil_scheduler::ListError;
 
 use crate::{
-    cluster::Cluster,
-    epoch::{Epoch, TelemetryRefusal},
+    cluster::{Peers, Tasks, Views},
+    epoch::{ActiveEpoch, TelemetryRefusal},
 };
 
 /// Between two attempts to get a body that no peer had.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
+const RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// Takes telemetry until the node stops.
-pub async fn telemetry(cluster: Arc<Cluster>, epoch: Arc<Epoch>) {
-    let mut messages = cluster.network.subscribe(Topic::Telemetry);
+pub async fn telemetry(network: Network, tasks: Tasks, epoch: Arc<ActiveEpoch>) {
+    let mut messages = network.subscribe(Topic::Telemetry);
     let at_once = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let slots = Arc::new(Semaphore::new(at_once));
     while let Some(gossip) = messages.recv().await {
         // Fails only if the semaphore is closed, which nobody does.
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let epoch = Arc::clone(&epoch);
-        cluster.spawn(async move {
-            hear_telemetry(&epoch, &gossip).await;
+        tasks.spawn(async move {
+            on_telemetry(&epoch, &gossip).await;
             drop(slot);
         });
     }
 }
 
-async fn hear_telemetry(epoch: &Arc<Epoch>, gossip: &Gossip) {
+async fn on_telemetry(epoch: &Arc<ActiveEpoch>, gossip: &Gossip) {
     let telemetry = match Telemetry::from_wire(&gossip.bytes) {
         Ok(telemetry) => telemetry,
         Err(error) => return gossip.reject(&error.to_string()),
@@ -74,22 +74,22 @@ const fn is_fault(refusal: &TelemetryRefusal) -> bool {
 
 /// Takes bodies of jobs until the node stops, and asks for those that the chain lists and nobody
 /// has brought.
-pub async fn jobs(cluster: Arc<Cluster>) {
-    let mut bodies = cluster.network.subscribe(Topic::Jobs);
+pub async fn jobs(network: Network, views: Views, peers: Peers, jobs: Arc<Jobs>) {
+    let mut bodies = network.subscribe(Topic::Jobs);
     let listening = async {
         while let Some(gossip) = bodies.recv().await {
-            hear_job(&cluster, &gossip).await;
+            on_job(&jobs, &gossip).await;
         }
     };
-    tokio::join!(listening, missing_jobs(&cluster));
+    tokio::join!(listening, missing_jobs(&views, &peers, &jobs));
 }
 
-async fn hear_job(cluster: &Arc<Cluster>, gossip: &Gossip) {
+async fn on_job(jobs: &Arc<Jobs>, gossip: &Gossip) {
     let job = match JobSpec::from_wire(&gossip.bytes) {
         Ok(job) => job,
         Err(error) => return gossip.reject(&error.to_string()),
     };
-    let jobs = Arc::clone(&cluster.jobs);
+    let jobs = Arc::clone(jobs);
     let offered = tokio::task::spawn_blocking(move || jobs.offer(job)).await;
     match offered {
         Ok(Ok(Offered::New | Offered::Known)) => gossip.accept(),
@@ -104,23 +104,23 @@ async fn hear_job(cluster: &Arc<Cluster>, gossip: &Gossip) {
     }
 }
 
-async fn missing_jobs(cluster: &Arc<Cluster>) {
-    let mut views = cluster.views();
-    let mut told = BTreeSet::new();
+async fn missing_jobs(views: &Views, peers: &Peers, jobs: &Jobs) {
+    let mut views = views.subscribe();
+    let mut warned = BTreeSet::new();
     loop {
         views.mark_unchanged();
         let mut left = false;
-        for digest in cluster.jobs.missing() {
-            if cluster.job(digest).await.is_none() {
+        for digest in jobs.missing() {
+            if peers.job(jobs, digest).await.is_none() {
                 left = true;
-                if told.insert(digest) {
+                if warned.insert(digest) {
                     tracing::warn!(job = %digest, "no peer has the body of this job; submit it again");
                 }
             }
         }
         if left {
             // A new view may list more, and peers may have come.
-            let _ = tokio::time::timeout(ASK_AGAIN, views.changed()).await;
+            let _ = tokio::time::timeout(RETRY_DELAY, views.changed()).await;
         } else if views.changed().await.is_err() {
             return;
         }

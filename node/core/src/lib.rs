@@ -9,7 +9,8 @@
 //! 2. [`cluster`]: follows the chain, joins the network, answers peers that were away.
 //! 3. [`epoch`]: what follows from the active key; [`follow`]: certificates; [`ingress`]: telemetry
 //!    and jobs from gossip; [`evaluation`]: the circuit on the locked inputs.
-//! 4. [`board`] and [`status`]: how far the node is; [`api`] and [`admin`]: what it answers locally.
+//! 4. [`progress`] and [`report`]: how far the node is; [`api`] and [`admin`]: what it answers locally;
+//!    [`sync`]: what it answers to peers.
 //!
 //! # State and restart
 //! Everything that outlives the process is in the stores of `veil-node-storage` below the data
@@ -17,7 +18,6 @@
 
 pub mod admin;
 pub mod api;
-pub mod board;
 pub mod cluster;
 pub mod config;
 pub mod epoch;
@@ -28,7 +28,10 @@ pub mod job_file;
 pub mod lifecycle;
 pub mod offer;
 pub mod policy_file;
+pub mod progress;
+pub mod report;
 pub mod status;
+pub mod sync;
 
 mod p2p_transport;
 

@@ -1,17 +1,15 @@
 //! What a member's and a worker's process have in common: taking their data directory, answering the
-//! command line, joining the cluster, waiting for the key in force.
+//! command line, joining the cluster, waiting for the active key.
 //!
 //! # Flow
 //! 1. [`Secrets::load`] reads what the configuration names, before anything is started.
-//! 2. [`Running::start`] locks the data directory, opens the identity, answers on the admin socket
+//! 2. [`Node::start`] locks the data directory, opens the identity, answers on the admin socket
 //!    from then on, connects to the chain and joins the cluster.
-//! 3. [`Running::key_in_force`] and [`Running::prepare`] lead to the [`Epoch`].
-//! 4. [`Running::leave`] says goodbye and ends everything.
+//! 3. [`Node::active_key`] and [`Node::prepare`] lead to the [`ActiveEpoch`].
+//! 4. [`Node::leave`] leaves gracefully and ends everything.
 //!
 //! # State
-//! [`StatusBoard`] holds what the process says of itself.
-
-mod board;
+//! [`Progress`] holds how far the process is. The epoch is a watched value: it begins as none.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,9 +17,8 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
 use backon::{BackoffBuilder, ExponentialBuilder};
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use veil_node_chain::{AccountKey, AccountKeyError, Chain, ChainError, PublishedKey};
 use veil_node_p2p::{InvalidIdentity, SwimConfig, peer_id};
@@ -31,15 +28,16 @@ use veil_node_storage::{
 };
 use veil_protocol_spec::{identity::SecretIdentity, scheduling::UnixMillis};
 
-pub use self::board::StatusBoard;
-
 use crate::{
     admin::{self, AdminError},
     api,
     cluster::{Cluster, ClusterError, ClusterOptions},
     config::{ChainSection, Environment, NetworkSection, NodeSection},
-    epoch::{Epoch, EpochError, MaterialFiles},
+    epoch::{ActiveEpoch, EpochError, MaterialFiles},
+    progress::Progress,
+    report::{Joined, Reporter},
     status::Role,
+    sync::SyncSource,
 };
 
 /// Longest wait between two attempts to reach the chain at the start.
@@ -47,7 +45,7 @@ const CHAIN_RETRY: Duration = Duration::from_secs(10);
 
 /// Why a process of either role ends.
 #[derive(Debug, thiserror::Error)]
-pub enum RoleError {
+pub enum StartError {
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -97,7 +95,7 @@ pub enum RoleError {
     /// The admin socket.
     #[error(transparent)]
     Admin(#[from] AdminError),
-    /// The key in force.
+    /// The active key.
     #[error(transparent)]
     Epoch(#[from] EpochError),
     /// Told to stop before it was up.
@@ -119,12 +117,12 @@ impl Secrets {
     /// `VEIL_CHAIN_KEY` over the keystore.
     ///
     /// # Errors
-    /// [`RoleError`].
+    /// [`StartError`].
     pub fn load(
         node: &NodeSection,
         chain: &ChainSection,
         env: Environment<'_>,
-    ) -> Result<Self, RoleError> {
+    ) -> Result<Self, StartError> {
         Ok(Self { passphrase: passphrase(node, env)?, account: account(chain)? })
     }
 }
@@ -132,28 +130,28 @@ impl Secrets {
 /// The identity's passphrase: `VEIL_PASSPHRASE` wins over the file.
 ///
 /// # Errors
-/// [`RoleError::NoPassphrase`], [`RoleError::Keystore`].
-pub fn passphrase(node: &NodeSection, env: Environment<'_>) -> Result<Passphrase, RoleError> {
+/// [`StartError::NoPassphrase`], [`StartError::Keystore`].
+pub fn passphrase(node: &NodeSection, env: Environment<'_>) -> Result<Passphrase, StartError> {
     match (env("VEIL_PASSPHRASE"), &node.passphrase_file) {
         (Some(text), _) => Ok(Passphrase::new(text)),
         (None, Some(file)) => Ok(Passphrase::from_file(file)?),
-        (None, None) => Err(RoleError::NoPassphrase),
+        (None, None) => Err(StartError::NoPassphrase),
     }
 }
 
 /// The account's key: `VEIL_CHAIN_KEY` wins over the keystore; none if neither is set.
 ///
 /// # Errors
-/// [`RoleError`].
-pub fn account(chain: &ChainSection) -> Result<Option<AccountKey>, RoleError> {
+/// [`StartError`].
+pub fn account(chain: &ChainSection) -> Result<Option<AccountKey>, StartError> {
     if let Some(key) = AccountKey::from_environment()? {
         return Ok(Some(key));
     }
     let Some(keystore) = &chain.keystore else { return Ok(None) };
-    let file = chain.keystore_passphrase_file.as_ref().ok_or(RoleError::NoKeystorePassphrase)?;
+    let file = chain.keystore_passphrase_file.as_ref().ok_or(StartError::NoKeystorePassphrase)?;
     let text = std::fs::read_to_string(file)
         .map(zeroize::Zeroizing::new)
-        .map_err(|source| RoleError::PassphraseFile { path: file.clone(), source })?;
+        .map_err(|source| StartError::PassphraseFile { path: file.clone(), source })?;
     let first = text.lines().next().unwrap_or_default();
     Ok(Some(AccountKey::from_keystore(keystore, first)?))
 }
@@ -172,62 +170,64 @@ pub struct Sections<'a> {
 /// Opens the identity and checks it against the peer id that is expected, if one is.
 ///
 /// # Errors
-/// [`RoleError`].
+/// [`StartError`].
 pub fn open_identity(
     node: &NodeSection,
     passphrase: &Passphrase,
-) -> Result<SecretIdentity, RoleError> {
+) -> Result<SecretIdentity, StartError> {
     let path = node.identity_file();
     let identity = read_identity(&path, passphrase)?;
     let found = peer_id(&identity.public())?.to_string();
     match &node.peer_id {
         Some(expected) if *expected != found => {
-            Err(RoleError::OtherPeer { path, expected: expected.clone(), found })
+            Err(StartError::OtherPeer { path, expected: expected.clone(), found })
         }
         _ => Ok(identity),
     }
 }
 
 /// A process that has joined its cluster.
-pub struct Running {
+pub struct Node {
     /// The cluster.
-    pub cluster: Arc<Cluster>,
-    /// What it says of itself.
-    pub board: Arc<StatusBoard>,
-    /// Told to stop from outside.
+    pub cluster: Cluster,
+    /// How far it is.
+    pub progress: Arc<Progress>,
+    /// Cancelled from outside when the process is to stop.
     pub stop: CancellationToken,
+    epoch: watch::Sender<Option<Arc<ActiveEpoch>>>,
     admin: JoinHandle<()>,
     admin_stop: CancellationToken,
     /// The data directory, locked.
     pub data: Arc<DataDir>,
 }
 
-impl Running {
-    /// Steps up to having joined. `routes` are answered on the admin socket beside those of both
-    /// roles.
+impl Node {
+    /// Steps up to having joined.
     ///
     /// # Errors
-    /// [`RoleError`].
+    /// [`StartError`].
     pub async fn start(
         role: Role,
         sections: Sections<'_>,
         secrets: Secrets,
-        routes: Router,
         stop: CancellationToken,
-    ) -> Result<Self, RoleError> {
+    ) -> Result<Self, StartError> {
         let Sections { node, network, chain: on_chain } = sections;
         let data = DataDir::lock(&node.data_dir)?;
         let opening = (node.clone(), secrets.passphrase);
         // The passphrase is stretched for a second or so.
         let opened = tokio::task::spawn_blocking(move || open_identity(&opening.0, &opening.1));
-        let identity = opened.await.map_err(|_| RoleError::Stopped)??;
-        let board = Arc::new(StatusBoard::new(role, &identity.public())?);
+        let identity = opened.await.map_err(|_| StartError::Stopped)??;
+        let progress = Arc::new(Progress::new(role, &identity.public())?);
         let admin_stop = CancellationToken::new();
-        let router = api::router(Arc::clone(&board)).merge(routes);
+        let (joined, epoch) = (watch::Sender::new(None), watch::Sender::new(None));
+        let reporter = Reporter::new(Arc::clone(&progress), joined.subscribe(), epoch.subscribe());
+        let router = api::router(reporter);
         let admin = admin::serve(node.admin_socket(), router, admin_stop.clone()).await?;
         let joining = async {
-            let chain = connect(on_chain, secrets.account, &board).await?;
-            board.stage("waiting for the registry to list this node", [board.peer().to_string()]);
+            let chain = connect(on_chain, secrets.account, &progress).await?;
+            progress
+                .stage("waiting for the registry to list this node", [progress.peer().to_string()]);
             let options = ClusterOptions {
                 chain,
                 cluster: on_chain.cluster,
@@ -237,14 +237,14 @@ impl Running {
                 swim: SwimConfig::default(),
                 data_dir: node.data_dir.clone(),
             };
-            // Its own token: on a stop the work ends in order, after the goodbye.
-            Ok::<_, RoleError>(Cluster::join(options, CancellationToken::new()).await?)
+            // Its own token: on a stop the work ends in order, after the peers are told.
+            Ok::<_, StartError>(Cluster::join(options, CancellationToken::new()).await?)
         };
-        let joined = tokio::select! {
-            joined = joining => joined,
-            () = stop.cancelled() => Err(RoleError::Stopped),
+        let ended = tokio::select! {
+            ended = joining => ended,
+            () = stop.cancelled() => Err(StartError::Stopped),
         };
-        let cluster = match joined {
+        let cluster = match ended {
             Ok(cluster) => cluster,
             Err(error) => {
                 admin_stop.cancel();
@@ -252,14 +252,16 @@ impl Running {
                 return Err(error);
             }
         };
-        board.joined(&cluster);
-        Ok(Self { cluster, board, stop, admin, admin_stop, data: Arc::new(data) })
+        joined.send_replace(Some(Joined::from(&cluster)));
+        let source = SyncSource::new(Arc::clone(&cluster.jobs), epoch.subscribe());
+        cluster.tasks.spawn(source.serve(cluster.network.clone()));
+        Ok(Self { cluster, progress, stop, epoch, admin, admin_stop, data: Arc::new(data) })
     }
 
-    /// Waits for a key in force whose committee is registered; nothing if told to stop.
-    pub async fn key_in_force(&self) -> Option<PublishedKey> {
-        self.board.stage("waiting for a key in force: the committee's ceremony makes it", []);
-        let mut views = self.cluster.views();
+    /// Waits for an active key whose committee is registered; nothing if told to stop.
+    pub async fn active_key(&self) -> Option<PublishedKey> {
+        self.progress.stage("waiting for an active key: the committee's ceremony makes it", []);
+        let mut views = self.cluster.views.subscribe();
         let known = async {
             loop {
                 {
@@ -282,24 +284,24 @@ impl Running {
     /// to stop.
     ///
     /// # Errors
-    /// [`RoleError::Epoch`].
+    /// [`StartError::ActiveEpoch`].
     pub async fn prepare(
         &self,
         key: PublishedKey,
         own: Option<MaterialFiles>,
         accept_insecure: bool,
         telemetry_max_age: UnixMillis,
-    ) -> Result<Option<Arc<Epoch>>, RoleError> {
-        self.board.stage("getting key set and reference string, and expanding them", []);
+    ) -> Result<Option<Arc<ActiveEpoch>>, StartError> {
+        self.progress.stage("getting key set and reference string, and expanding them", []);
         let cluster = &self.cluster;
-        let prepared = Epoch::prepare(cluster, key, own, accept_insecure, telemetry_max_age);
+        let prepared = ActiveEpoch::prepare(cluster, key, own, accept_insecure, telemetry_max_age);
         let epoch = tokio::select! {
             epoch = prepared => epoch?,
             () = self.stop.cancelled() => return Ok(None),
         };
-        self.board.prepared(&epoch);
-        let (mut views, following) = (cluster.views(), Arc::clone(&epoch));
-        cluster.spawn(async move {
+        self.epoch.send_replace(Some(Arc::clone(&epoch)));
+        let (mut views, following) = (cluster.views.subscribe(), Arc::clone(&epoch));
+        cluster.tasks.spawn(async move {
             while views.changed().await.is_ok() {
                 let view = Arc::clone(&views.borrow_and_update());
                 following.follow(&view);
@@ -308,9 +310,9 @@ impl Running {
         Ok(Some(epoch))
     }
 
-    /// Says goodbye, ends every task, closes the admin socket.
+    /// Leaves gracefully, ends every task, closes the admin socket.
     pub async fn leave(self) {
-        self.board.stage("leaving", []);
+        self.progress.stage("leaving", []);
         self.cluster.leave().await;
         self.admin_stop.cancel();
         let _ = self.admin.await; // only a panic in a handler could make it fail
@@ -321,20 +323,20 @@ impl Running {
 async fn connect(
     section: &ChainSection,
     account: Option<AccountKey>,
-    board: &StatusBoard,
+    progress: &Progress,
 ) -> Result<Chain, ChainError> {
     let mut delays = ExponentialBuilder::default()
         .with_max_delay(CHAIN_RETRY)
         .without_max_times()
         .with_jitter()
         .build();
-    board.stage("connecting to the chain", section.rpc.as_slice().to_vec());
+    progress.stage("connecting to the chain", section.rpc.as_slice().to_vec());
     loop {
         match Chain::connect(section.connection(account.clone())).await {
             Ok(chain) => return Ok(chain),
             Err(error) if error.is_transient() => {
                 tracing::warn!(%error, "waiting for the chain");
-                board.stage("waiting for the chain", [error.to_string()]);
+                progress.stage("waiting for the chain", [error.to_string()]);
                 tokio::time::sleep(delays.next().unwrap_or(CHAIN_RETRY)).await;
             }
             Err(error) => return Err(error),
@@ -380,13 +382,13 @@ mod tests {
         let other = peer_id(&other.public()).unwrap().to_string();
         assert!(matches!(
             open_identity(&node(folder.path(), Some(other)), &passphrase),
-            Err(RoleError::OtherPeer { .. })
+            Err(StartError::OtherPeer { .. })
         ));
         std::fs::remove_file(&path).unwrap();
         write_secret(&path, &[0; 32], &passphrase).unwrap();
         assert!(matches!(
             open_identity(&node(folder.path(), None), &passphrase),
-            Err(RoleError::Keystore(KeystoreError::Identity(_)))
+            Err(StartError::Keystore(KeystoreError::Identity(_)))
         ));
     }
 

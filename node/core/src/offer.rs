@@ -63,3 +63,12 @@ pub enum CpuMeasure {
     /// cluster on one machine whose members and workers compete for its cores while they compute.
     Reservations,
 }
+
+/// What a worker's operator says of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// What is taken for it.
+    pub price: PriceClass,
+    /// How much it wants to be used.
+    pub priority: WorkerPriority,
+}

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, time::Instant};
 
 use serde::{Deserialize, Serialize};
 use veil_protocol_spec::{
-    Address, Blake3Digest, KeccakDigest, KeySetDigest, ParticipantIndex, PeerIdHash, Slot,
-    scheduling::ReplicaIndex,
+    Address, Blake3Digest, KeccakDigest, KeySetDigest, ParticipantIndex, PeerIdHash, ReplicaIndex,
+    Slot,
 };
 
 /// Slots whose reports are kept.

@@ -31,6 +31,82 @@
 //! A message that does not fit into a participant's queue displaces the oldest there, and is counted
 //! ([`Driver::dropped`]). Waiting instead could make two members wait for each other; every machine
 //! here tolerates loss. A message that is in the queue already is not queued twice.
+//!
+//! # Example
+//! A machine that stores what it is told to store, and a host that keeps it in memory:
+//!
+//! ```
+//! use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+//! use tokio::sync::mpsc;
+//! use veil_committee_machine::{Effect, Machine, Millis, PersistId, Verdict};
+//! use veil_node_driver::{Driver, DriverConfig, Host, HostError, Transport, TransportError};
+//! use veil_protocol_spec::{Committee, ParticipantIndex};
+//!
+//! #[derive(Default)]
+//! struct Notes {
+//!     effects: VecDeque<Effect<u32, Infallible>>,
+//!     stored: u32,
+//! }
+//!
+//! impl Machine for Notes {
+//!     type Record = u32;
+//!     type Special = Infallible;
+//!     type Skip = ();
+//!     type Fault = Infallible;
+//!
+//!     fn handle(&mut self, _: ParticipantIndex, _: &[u8], _: Millis) -> Verdict<(), Infallible> {
+//!         Verdict::Skip(())
+//!     }
+//!     fn handle_timeout(&mut self, _now: Millis) {}
+//!     fn poll_timeout(&self) -> Option<Millis> {
+//!         None
+//!     }
+//!     fn poll_effect(&mut self) -> Option<Effect<u32, Infallible>> {
+//!         self.effects.pop_front()
+//!     }
+//!     fn persisted(&mut self, _id: PersistId) {
+//!         self.stored += 1;
+//!     }
+//! }
+//!
+//! struct Disk(Vec<u32>);
+//!
+//! impl Host<Notes> for Disk {
+//!     fn persist(&mut self, records: &[u32]) -> Result<(), HostError> {
+//!         self.0.extend(records);
+//!         Ok(())
+//!     }
+//!     fn carry_out(&mut self, effect: Infallible, _: &Notes) -> Result<(), HostError> {
+//!         match effect {}
+//!     }
+//! }
+//!
+//! /// Nobody else is there.
+//! #[derive(Clone)]
+//! struct Alone;
+//!
+//! impl Transport for Alone {
+//!     async fn send(&self, to: ParticipantIndex, _: Arc<[u8]>) -> Result<(), TransportError> {
+//!         Err(TransportError::Unreachable { to, detail: "nobody is there".to_owned() })
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let committee = Committee::new(1)?;
+//! let config = DriverConfig::new(committee, ParticipantIndex::new(1)?);
+//! let (_sender, incoming) = mpsc::channel(1);
+//! let driver = Driver::start(config, Notes::default(), Disk(Vec::new()), Alone, incoming);
+//! driver
+//!     .with(|machine, _now| {
+//!         let persist = Effect::Persist { id: PersistId(0), record: 7 };
+//!         machine.effects.push_back(persist);
+//!     })
+//!     .await?;
+//! let ended = driver.finish(Duration::from_secs(1)).await?;
+//! assert_eq!((ended.host.0, ended.machine.stored), (vec![7], 1));
+//! # Ok(()) }
+//! ```
 
 mod clock;
 mod config;

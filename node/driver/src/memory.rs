@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -16,8 +16,9 @@ use crate::transport::{Channel, Inbound, Transport, TransportError, Transports};
 
 type Inboxes = BTreeMap<(ParticipantIndex, Channel), mpsc::Sender<Inbound>>;
 
+/// What connects the participants of one process; a cheap handle.
 #[derive(Clone, Default)]
-pub(crate) struct MemoryNetwork {
+pub struct MemoryNetwork {
     inboxes: Arc<Mutex<Inboxes>>,
     /// Every message whose number is a multiple of it is lost; 0 loses none.
     lose_every: usize,
@@ -25,27 +26,33 @@ pub(crate) struct MemoryNetwork {
 }
 
 impl MemoryNetwork {
-    pub(crate) fn losing(every: usize) -> Self {
+    /// A network that loses each message whose number is a multiple of `every`.
+    #[must_use]
+    pub fn losing(every: usize) -> Self {
         Self { lose_every: every, ..Self::default() }
     }
 
-    /// A participant's end.
-    pub(crate) fn of(&self, me: ParticipantIndex) -> MemoryTransports {
+    /// The transports of one participant.
+    #[must_use]
+    pub fn of(&self, me: ParticipantIndex) -> MemoryTransports {
         MemoryTransports { network: self.clone(), me }
     }
 
     /// Takes a participant down; opening a channel brings it up again.
-    pub(crate) fn kill(&self, me: ParticipantIndex) {
-        self.inboxes.lock().unwrap().retain(|(j, _), _| *j != me);
+    pub fn kill(&self, me: ParticipantIndex) {
+        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner).retain(|(j, _), _| *j != me);
     }
 
-    pub(crate) fn sent(&self) -> usize {
+    /// Messages sent so far, lost ones included.
+    #[must_use]
+    pub fn sent(&self) -> usize {
         self.sent.load(Ordering::Relaxed)
     }
 }
 
+/// The transports of one participant.
 #[derive(Clone)]
-pub(crate) struct MemoryTransports {
+pub struct MemoryTransports {
     network: MemoryNetwork,
     me: ParticipantIndex,
 }
@@ -59,13 +66,18 @@ impl Transports for MemoryTransports {
         _roster: &[PublicIdentity],
     ) -> (MemoryTransport, mpsc::Receiver<Inbound>) {
         let (sender, receiver) = mpsc::channel(16);
-        self.network.inboxes.lock().unwrap().insert((self.me, channel), sender);
+        self.network
+            .inboxes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert((self.me, channel), sender);
         (MemoryTransport { network: self.network.clone(), me: self.me, channel }, receiver)
     }
 }
 
+/// Carries the messages of one participant on one channel.
 #[derive(Clone)]
-pub(crate) struct MemoryTransport {
+pub struct MemoryTransport {
     network: MemoryNetwork,
     me: ParticipantIndex,
     channel: Channel,
@@ -77,7 +89,13 @@ impl Transport for MemoryTransport {
         if self.network.lose_every > 0 && count.is_multiple_of(self.network.lose_every) {
             return Ok(());
         }
-        let inbox = self.network.inboxes.lock().unwrap().get(&(to, self.channel)).cloned();
+        let inbox = self
+            .network
+            .inboxes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&(to, self.channel))
+            .cloned();
         let down = || TransportError::Unreachable { to, detail: "it is down".to_owned() };
         let inbox = inbox.ok_or_else(down)?;
         inbox.send((self.me, bytes.to_vec())).await.map_err(|_| down())

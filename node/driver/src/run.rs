@@ -25,7 +25,7 @@ pub(crate) type Command<M> = Box<dyn FnOnce(&mut M, Millis) + Send>;
 pub struct Ended<M, H> {
     /// The machine as it was.
     pub machine: M,
-    /// Its host.
+    /// Its host, with what it has stored.
     pub host: H,
     /// Why it ended, if nobody told it to.
     pub error: Option<DriverError>,

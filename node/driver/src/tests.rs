@@ -1,4 +1,4 @@
-//! Tests of the driver: order of effects, bounded queues, crashes in mid-ceremony, the journal.
+//! Tests of the driver: order of effects, bounded queues, signing.
 
 use std::{
     sync::{Arc, Mutex},
@@ -14,7 +14,6 @@ use super::{
     *,
 };
 
-mod ceremony;
 mod signing;
 
 fn seat(index: u8) -> ParticipantIndex {

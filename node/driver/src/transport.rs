@@ -21,23 +21,14 @@ pub trait Transport: Clone + Send + Sync + 'static {
 
 /// Why bytes did not arrive, or may not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum TransportError {
     /// Not connected, no answer in time, the connection broke: worth another try.
     #[error("participant {to} cannot be reached: {detail}")]
-    Unreachable {
-        /// The participant.
-        to: ParticipantIndex,
-        /// What the transport said.
-        detail: String,
-    },
+    Unreachable { to: ParticipantIndex, detail: String },
     /// The other side, or this one, refuses such a message: no use in trying again.
     #[error("the message to participant {to} was refused: {detail}")]
-    Refused {
-        /// The participant.
-        to: ParticipantIndex,
-        /// What the transport said.
-        detail: String,
-    },
+    Refused { to: ParticipantIndex, detail: String },
 }
 
 impl TransportError {

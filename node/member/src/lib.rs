@@ -4,7 +4,7 @@
 //! 1. Join the cluster ([`veil_node_core::lifecycle`]).
 //! 2. While the chain publishes no key: take part in the ceremony that is proposed, attempt after
 //!    attempt ([`veil_node_ceremony`]).
-//! 3. Check that this member's key share is usable; prepare the epoch.
+//! 3. Verify this member's key share; prepare the epoch.
 //! 4. Catch up on certificates; then slot after slot.
 //!
 //! # State
@@ -12,49 +12,51 @@
 //! decryption and signing.
 
 mod anchor;
-mod machines;
-mod slots;
+mod error;
+mod local_view;
+mod protocols;
+mod slot_loop;
 mod suspicions;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use axum::Router;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use veil_committee::key_share::{KeyShare, KeyShareError, test_ciphertext};
 use veil_committee_agreement::Timing;
 use veil_keygen_ceremony::transcript::Transcript;
 use veil_node_ceremony::{
-    self, CeremonyError, CeremonyTiming, ChainCommitPoint, CommitPointError, FinishedKey,
-    MemberOptions, SinglePartyReference, StatusBoard,
+    CeremonyError, CeremonyProgress, CeremonyTiming, ChainCommitPoint, CommitPointError,
+    FinishedKey, MemberOptions, SinglePartyReference,
 };
 use veil_node_chain::PublishedKey;
 use veil_node_core::{
     P2pTransports,
     config::MemberConfig,
     epoch::MaterialFiles,
+    evaluation::InputSource,
     follow::Follower,
     ingress,
-    lifecycle::{RoleError, Running, Secrets, Sections},
+    lifecycle::{Node, Secrets, Sections, StartError},
     status::Role,
 };
 use veil_node_storage::keystore::{KeystoreError, Passphrase, read_key_share};
 use veil_protocol_spec::{CodecError, Epoch as EpochNumber, Wire, scheduling::UnixMillis};
 
-pub use self::machines::MachineError;
+pub use self::protocols::ProtocolError;
 
-use self::{machines::Machines, slots::Slots, suspicions::Suspicions};
+use self::{anchor::Anchorer, protocols::Protocols, slot_loop::SlotLoop, suspicions::Suspicions};
 
 /// Attempts of a ceremony that a member takes part in before it waits for an operator.
 const ATTEMPTS: u32 = 8;
 /// Between two looks for a proposal.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a member stops.
 #[derive(Debug, thiserror::Error)]
 pub enum MemberError {
     /// Joining.
     #[error(transparent)]
-    Role(#[from] RoleError),
+    Start(#[from] StartError),
     /// The ceremony.
     #[error(transparent)]
     Ceremony(#[from] CeremonyError),
@@ -79,7 +81,7 @@ pub enum MemberError {
     },
     /// Agreement, decryption, signing.
     #[error(transparent)]
-    Machines(#[from] MachineError),
+    Protocols(#[from] ProtocolError),
     /// A file.
     #[error("{path}: {source}")]
     Io {
@@ -104,9 +106,9 @@ pub async fn run(
 ) -> Result<(), MemberError> {
     let sections = Sections { node: &config.node, network: &config.network, chain: &config.chain };
     let passphrase = secrets.passphrase.clone();
-    let node = Running::start(Role::Member, sections, secrets, Router::new(), stop.clone());
+    let node = Node::start(Role::Member, sections, secrets, stop.clone());
     let node = match node.await {
-        Err(RoleError::Stopped) => return Ok(()),
+        Err(StartError::Stopped) => return Ok(()),
         joined => joined?,
     };
     let served = tokio::select! {
@@ -122,7 +124,7 @@ pub async fn run(
 
 async fn serve(
     config: &MemberConfig,
-    node: &Running,
+    node: &Node,
     passphrase: &Passphrase,
 ) -> Result<(), MemberError> {
     let cluster = &node.cluster;
@@ -146,30 +148,48 @@ async fn serve(
         propose: config.committee.propose_timeout_seconds.saturating_mul(1000),
         ..Timing::default()
     };
-    let machines =
-        Machines::start(&epoch, &transports, &folder, &cluster.identity, &share, timing)?;
+    let protocols =
+        Protocols::start(&epoch, &transports, &folder, &cluster.identity, &share, timing)?;
     drop(share);
     let suspicions = Arc::new(Suspicions::default());
-    let (me, parts) = (machines.me, || (Arc::clone(cluster), Arc::clone(&epoch)));
-    let (to, of) = parts();
-    cluster.spawn(suspicions::listen(to, of, Arc::clone(&suspicions)));
-    let (to, of) = parts();
-    cluster.spawn(suspicions::suspect(to, of, me, Arc::clone(&suspicions)));
-    cluster.spawn(intake::telemetry(Arc::clone(cluster), Arc::clone(&epoch)));
-    cluster.spawn(intake::jobs(Arc::clone(cluster)));
-    let follower = Follower::new(cluster, &epoch);
-    cluster.spawn(Arc::clone(&follower).run());
-    let slots = Slots {
+    let (network, tasks) = (&cluster.network, &cluster.tasks);
+    tasks.spawn(suspicions::listen(network.clone(), Arc::clone(&epoch), Arc::clone(&suspicions)));
+    tasks.spawn(suspicions::suspect(
+        network.clone(),
+        cluster.views.clone(),
+        cluster.identity.clone(),
+        Arc::clone(&epoch),
+        protocols.me,
+        Arc::clone(&suspicions),
+    ));
+    tasks.spawn(ingress::telemetry(network.clone(), tasks.clone(), Arc::clone(&epoch)));
+    let (views, peers) = (cluster.views.clone(), cluster.peers.clone());
+    let jobs = Arc::clone(&cluster.jobs);
+    tasks.spawn(ingress::jobs(network.clone(), views.clone(), peers.clone(), Arc::clone(&jobs)));
+    let follower = Follower::new(network, &epoch);
+    tasks.spawn(Arc::clone(&follower).run());
+    let slots = SlotLoop {
+        network: network.clone(),
+        identity: cluster.identity.clone(),
+        inputs: InputSource { views, peers, jobs, epoch: Arc::clone(&epoch) },
+        anchorer: Anchorer {
+            chain: cluster.chain.clone(),
+            cluster: cluster.scope.cluster,
+            ledger: Arc::clone(&epoch.ledger),
+            committee: epoch.committee,
+            me: protocols.me,
+            progress: Arc::clone(&node.progress),
+            tasks: tasks.clone(),
+        },
         follower,
-        cluster: Arc::clone(cluster),
         epoch,
-        machines,
+        protocols,
         suspicions,
-        board: Arc::clone(&node.board),
+        progress: Arc::clone(&node.progress),
         telemetry_max_age: max_age,
     };
     slots.run().await;
-    // Only a machine that failed ends the slots; its reason is in the log and in the status.
+    // Only a protocol that failed ends the loop; its reason is in the log and in the status.
     node.stop.cancelled().await;
     Ok(())
 }
@@ -177,12 +197,12 @@ async fn serve(
 /// The key in force and this member's part of it, from an earlier run or from a ceremony.
 async fn obtain_key(
     config: &MemberConfig,
-    node: &Running,
+    node: &Node,
     passphrase: &Passphrase,
     transports: &P2pTransports,
 ) -> Result<(PublishedKey, FinishedKey), MemberError> {
     let cluster = &node.cluster;
-    let mut views = cluster.views();
+    let mut views = cluster.views.subscribe();
     if views.borrow().key.is_none() {
         take_part(config, node, passphrase, transports).await?;
     }
@@ -211,15 +231,15 @@ fn ongoing(cluster: &veil_node_core::cluster::Cluster, key: &PublishedKey) -> bo
 
 async fn take_part(
     config: &MemberConfig,
-    node: &Running,
+    node: &Node,
     passphrase: &Passphrase,
     transports: &P2pTransports,
 ) -> Result<FinishedKey, MemberError> {
     let cluster = &node.cluster;
     let chain = ChainCommitPoint::new(cluster.chain.clone(), cluster.scope.cluster);
-    let status = StatusBoard::default();
+    let status = CeremonyProgress::default();
     let _watching = watch_ceremony(node, &status);
-    let member = ceremony::Member {
+    let member = veil_node_ceremony::Member {
         options: MemberOptions {
             identity: cluster.identity.clone(),
             passphrase: passphrase.clone(),
@@ -236,24 +256,24 @@ async fn take_part(
     };
     let mut changes = cluster.chain.changes();
     loop {
-        match ceremony::join(&member, ATTEMPTS, &node.stop).await {
+        match veil_node_ceremony::join(&member, ATTEMPTS, &node.stop).await {
             Ok(finished) => return Ok(finished),
             Err(CeremonyError::Chain(CommitPointError::NotProposed { .. })) => {
-                node.board.stage("waiting for a ceremony to be proposed", Vec::new());
+                node.progress.stage("waiting for a ceremony to be proposed", Vec::new());
                 tokio::select! {
                     changed = changes.changed() => changed.map_err(|_| MemberError::Stopped)?,
-                    () = tokio::time::sleep(LOOK) => {}
+                    () = tokio::time::sleep(POLL_INTERVAL) => {}
                 }
             }
             Err(error @ (CeremonyError::OutOfDate { .. } | CeremonyError::Aborted(_))) => {
                 tracing::warn!(%error, "this attempt made no key; waiting for the next");
-                node.board.stage("waiting for the next attempt", vec![error.to_string()]);
+                node.progress.stage("waiting for the next attempt", vec![error.to_string()]);
                 changes.changed().await.map_err(|_| MemberError::Stopped)?;
             }
             Err(CeremonyError::Preflight(report)) => {
                 tracing::warn!(%report, "not everybody is ready; looking again");
-                node.board.stage("pre-flight", vec![report.to_string()]);
-                tokio::time::sleep(LOOK).await;
+                node.progress.stage("pre-flight", vec![report.to_string()]);
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
             Err(error) => return Err(error.into()),
         }
@@ -261,9 +281,9 @@ async fn take_part(
 }
 
 /// Shows the ceremony's steps as this process's stage until the ceremony's status is dropped.
-fn watch_ceremony(node: &Running, status: &StatusBoard) -> AbortOnDrop {
-    let (mut steps, board) = (status.subscribe(), Arc::clone(&node.board));
-    AbortOnDrop(tokio::spawn(async move {
+fn watch_ceremony(node: &Node, status: &CeremonyProgress) -> AbortOnDropHandle<()> {
+    let (mut steps, progress) = (status.subscribe(), Arc::clone(&node.progress));
+    AbortOnDropHandle::new(tokio::spawn(async move {
         while steps.changed().await.is_ok() {
             let now = steps.borrow_and_update().clone();
             if now.step.is_empty() {
@@ -273,28 +293,19 @@ fn watch_ceremony(node: &Running, status: &StatusBoard) -> AbortOnDrop {
             if now.total > 1 {
                 stage.push_str(&format!(" {}/{}", now.done, now.total));
             }
-            board.progress(&stage, now.outstanding.iter().map(|j| format!("participant {j}")));
+            progress.progress(&stage, now.outstanding.iter().map(|j| format!("participant {j}")));
         }
     }))
 }
 
-/// A task that ends with its owner.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 /// "A member proves at the end and at each start that its share is usable."
 async fn open_share(
-    node: &Running,
+    node: &Node,
     passphrase: &Passphrase,
     finished: &FinishedKey,
     key: &PublishedKey,
 ) -> Result<KeyShare, MemberError> {
-    node.board.stage("opening the key share", Vec::new());
+    node.progress.stage("opening the key share", Vec::new());
     let (finished, passphrase, key_set) = (finished.clone(), passphrase.clone(), key.key_set);
     let opened = tokio::task::spawn_blocking(move || {
         let path = finished.transcript_file();
@@ -304,7 +315,7 @@ async fn open_share(
             .map_err(|source| MemberError::Transcript { path, source })?;
         let share = read_key_share(&finished.key_share_file(), &passphrase)?;
         let test = test_ciphertext(&key_set, &transcript.proof_root(), share.dimension());
-        share.verify_usable(&test)?;
+        share.verify(&test)?;
         Ok::<_, MemberError>(share)
     });
     opened.await.map_err(|_| MemberError::Stopped)?

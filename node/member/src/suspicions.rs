@@ -11,10 +11,11 @@ use std::{
 };
 
 use tokio::sync::watch;
-use veil_node_core::{cluster::Cluster, epoch::Epoch};
-use veil_node_p2p::{Gossip, Health, Topic};
+use veil_node_core::{cluster::Views, epoch::ActiveEpoch};
+use veil_node_p2p::{Gossip, Health, Network, Topic};
 use veil_protocol_spec::{
     ParticipantIndex, PeerIdHash, Slot, Wire,
+    identity::SecretIdentity,
     scheduling::{SignedSuspicion, Suspicion},
     sync::SuspicionMessage,
 };
@@ -23,7 +24,7 @@ use veil_protocol_spec::{
 pub(crate) type BySlot = BTreeMap<PeerIdHash, BTreeMap<ParticipantIndex, SignedSuspicion>>;
 
 /// How often a suspicion that lasts is gossiped again, for members that missed it.
-const AGAIN: Duration = Duration::from_secs(5);
+const REGOSSIP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// See the [module documentation](self).
 #[derive(Debug)]
@@ -62,57 +63,58 @@ impl Suspicions {
     }
 }
 
-fn next_slot(epoch: &Epoch) -> Slot {
+fn next_slot(epoch: &ActiveEpoch) -> Slot {
     Slot(epoch.ledger.state().last_slot().0 + 1)
 }
 
 /// Signs and gossips suspicions of the registered workers that are down.
 pub(crate) async fn suspect(
-    cluster: Arc<Cluster>,
-    epoch: Arc<Epoch>,
+    network: Network,
+    views: Views,
+    identity: SecretIdentity,
+    epoch: Arc<ActiveEpoch>,
     me: ParticipantIndex,
     suspicions: Arc<Suspicions>,
 ) {
-    let mut liveness = cluster.network.liveness();
+    let mut liveness = network.liveness();
     let mut certificates = epoch.ledger.subscribe();
     loop {
         let slot = next_slot(&epoch);
         let down: Vec<PeerIdHash> = {
             let live = liveness.borrow_and_update();
-            let workers = cluster.view().workers();
+            let workers = views.current().workers();
             let down = |worker: &PeerIdHash| matches!(live.get(worker), Some(Health::Down { .. }));
             workers.into_iter().filter(|worker| down(worker)).collect()
         };
         for worker in &down {
             let suspicion = Suspicion { binding: epoch.binding, slot, worker: *worker };
-            let signed = suspicion.sign(me, &cluster.identity);
+            let signed = suspicion.sign(me, &identity);
             let message = SuspicionMessage { slot, worker: *worker, signed };
             if !suspicions.of(slot).get(worker).is_some_and(|by| by.contains_key(&me)) {
                 tracing::warn!(%worker, slot = slot.0, "this worker is down");
             }
             suspicions.put(message, slot);
-            if let Err(error) = cluster.network.publish(Topic::Suspicions, message.to_wire()).await
-            {
+            if let Err(error) = network.publish(Topic::Suspicions, message.to_wire()).await {
                 tracing::debug!(%error, "a suspicion was not gossiped");
             }
         }
         tokio::select! {
             changed = liveness.changed() => if changed.is_err() { return },
             changed = certificates.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(AGAIN), if !down.is_empty() => {}
+            () = tokio::time::sleep(REGOSSIP_INTERVAL), if !down.is_empty() => {}
         }
     }
 }
 
 /// Takes the others' suspicions.
-pub(crate) async fn listen(cluster: Arc<Cluster>, epoch: Arc<Epoch>, suspicions: Arc<Suspicions>) {
-    let mut gossip = cluster.network.subscribe(Topic::Suspicions);
+pub(crate) async fn listen(network: Network, epoch: Arc<ActiveEpoch>, suspicions: Arc<Suspicions>) {
+    let mut gossip = network.subscribe(Topic::Suspicions);
     while let Some(message) = gossip.recv().await {
         take(&epoch, &suspicions, &message);
     }
 }
 
-fn take(epoch: &Epoch, suspicions: &Suspicions, message: &Gossip) {
+fn take(epoch: &ActiveEpoch, suspicions: &Suspicions, message: &Gossip) {
     let suspicion = match SuspicionMessage::from_wire(&message.bytes) {
         Ok(suspicion) => suspicion,
         Err(error) => return message.reject(&error.to_string()),

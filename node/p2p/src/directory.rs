@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-pub use veil_protocol_spec::registry::Roles;
-use veil_protocol_spec::{PeerIdHash, PublicIdentity};
+use veil_protocol_spec::{PeerIdHash, PublicIdentity, registry::Roles};
 
 /// A registered peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

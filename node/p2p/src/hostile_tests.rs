@@ -13,12 +13,12 @@ use libp2p::{
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use veil_protocol_spec::{
     Address, ChainId, ClusterId, PeerIdHash, PublicIdentity, identity::SecretIdentity,
-    scheduling::ClusterScope,
+    registry::Roles, scheduling::ClusterScope,
 };
 
 use crate::{
     config::NetworkConfig,
-    directory::{Directory, Peer, Roles},
+    directory::{Directory, Peer},
     error::RequestError,
     gossip::Topics,
     identity,

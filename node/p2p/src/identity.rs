@@ -21,14 +21,6 @@ pub fn peer_id(identity: &PublicIdentity) -> Result<PeerId, InvalidIdentity> {
     Ok(PublicKey::from(key).to_peer_id())
 }
 
-/// The key inside a libp2p peer id; `None` if it is of another type than secp256k1.
-#[must_use]
-pub fn public_identity(peer: &PeerId) -> Option<PublicIdentity> {
-    // A peer id of a short key is the multihash `identity`: code, length, protobuf of the key.
-    let key = PublicKey::try_decode_protobuf(peer.to_bytes().get(2..)?).ok()?;
-    key.try_into_secp256k1().ok().map(|key| PublicIdentity(key.to_bytes()))
-}
-
 /// The libp2p key pair. libp2p keeps its own copy of the key for the life of the network.
 pub(crate) fn keypair(identity: &SecretIdentity) -> Option<Keypair> {
     let mut bytes = identity.expose();
@@ -49,7 +41,6 @@ mod tests {
         let secret = SecretIdentity::from_bytes(&[7; 32]).unwrap();
         let peer = keypair(&secret).unwrap().public().to_peer_id();
         assert_eq!(peer_id(&secret.public()), Ok(peer));
-        assert_eq!(public_identity(&peer), Some(secret.public()));
         let hash = Keccak256::digest(peer.to_bytes());
         assert_eq!(PeerIdHash::of(&secret.public()).0, <[u8; 32]>::from(hash));
     }

@@ -42,9 +42,10 @@
 //! use std::{sync::Arc, time::Duration};
 //!
 //! use tokio::sync::watch;
-//! use veil_node_p2p::{Directory, Network, NetworkConfig, Peer, Protocol, Roles};
+//! use veil_node_p2p::{Directory, Network, NetworkConfig, Peer, Protocol};
 //! use veil_protocol_spec::{
-//!     Address, ChainId, ClusterId, identity::SecretIdentity, scheduling::ClusterScope,
+//!     Address, ChainId, ClusterId, identity::SecretIdentity, registry::Roles,
+//!     scheduling::ClusterScope,
 //! };
 //!
 //! # #[tokio::main]
@@ -54,7 +55,8 @@
 //!     contract: Address([1; 20]),
 //!     cluster: ClusterId([1; 32]),
 //! };
-//! let (first, second) = (SecretIdentity::from_bytes(&[1; 32])?, SecretIdentity::from_bytes(&[2; 32])?);
+//! let first = SecretIdentity::from_bytes(&[1; 32])?;
+//! let second = SecretIdentity::from_bytes(&[2; 32])?;
 //! let roles = Roles { worker: true, member: false };
 //! let peers = [&first, &second].map(|identity| Peer { identity: identity.public(), roles });
 //! let (_publisher, directory) = watch::channel(Arc::new(Directory::from_iter(peers)));
@@ -106,7 +108,7 @@ pub use self::{
     blob::fetch::{FetchError, Progress},
     command::{Gossip, Incoming, Responder},
     config::{Limits, NetworkConfig, SwimConfig},
-    directory::{Directory, Peer, Roles},
+    directory::{Directory, Peer},
     error::{NetworkError, PublishError, RequestError},
     identity::{InvalidIdentity, peer_id},
     kind::{Protocol, Topic},

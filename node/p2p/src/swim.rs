@@ -26,6 +26,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
+use veil_node_process::unix_now;
 use veil_protocol_spec::{PeerIdHash, identity::SecretIdentity, scheduling::UnixMillis};
 
 use self::record::{Record, RecordCodec, Signer};

@@ -35,15 +35,15 @@ fn load(common: &Common) -> Result<MemberConfig, Failure> {
 }
 
 fn passphrase(config: &MemberConfig) -> Result<Passphrase, Failure> {
-    Ok(role::passphrase(&config.node, &process_environment)?)
+    Ok(lifecycle::passphrase(&config.node, &process_environment)?)
 }
 
 fn identity(config: &MemberConfig, passphrase: &Passphrase) -> Result<SecretIdentity, Failure> {
-    Ok(role::open_identity(&config.node, passphrase)?)
+    Ok(lifecycle::open_identity(&config.node, passphrase)?)
 }
 
 async fn connect(config: &MemberConfig) -> Result<(Chain, ChainCommitPoint), Failure> {
-    let chain = Chain::connect(config.chain.connection(role::account(&config.chain)?)).await?;
+    let chain = Chain::connect(config.chain.connection(lifecycle::account(&config.chain)?)).await?;
     let commit_point = ChainCommitPoint::new(chain.clone(), config.chain.cluster);
     Ok((chain, commit_point))
 }

@@ -10,7 +10,7 @@ use veil_node_ceremony::{
 };
 use veil_node_chain::{AccountKeyError, ChainError};
 use veil_node_core::{
-    admin::AdminError, config::ConfigError, job_file::JobFileError, lifecycle::RoleError,
+    admin::AdminError, config::ConfigError, job_file::JobFileError, lifecycle::StartError,
 };
 use veil_node_member::MemberError;
 use veil_node_p2p::NetworkError;
@@ -127,17 +127,17 @@ impl From<NetworkError> for Failure {
     }
 }
 
-impl From<RoleError> for Failure {
-    fn from(error: RoleError) -> Self {
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
         match error {
-            RoleError::DataDir(error) => error.into(),
-            RoleError::Account(error) => error.into(),
-            RoleError::Keystore(_) | RoleError::PassphraseFile { .. } => {
+            StartError::DataDir(error) => error.into(),
+            StartError::Account(error) => error.into(),
+            StartError::Keystore(_) | StartError::PassphraseFile { .. } => {
                 Self::new(Exit::Files, "keystore", error)
             }
-            RoleError::NoPassphrase
-            | RoleError::NoKeystorePassphrase
-            | RoleError::OtherPeer { .. } => Self::usage(error),
+            StartError::NoPassphrase
+            | StartError::NoKeystorePassphrase
+            | StartError::OtherPeer { .. } => Self::usage(error),
             error => Self::new(Exit::Failed, "node", error),
         }
     }
@@ -146,7 +146,7 @@ impl From<RoleError> for Failure {
 impl From<WorkerError> for Failure {
     fn from(error: WorkerError) -> Self {
         match error {
-            WorkerError::Role(error) => error.into(),
+            WorkerError::Start(error) => error.into(),
             WorkerError::KeySet { .. } | WorkerError::Sequence(_) => {
                 Self::new(Exit::Files, "files", error)
             }
@@ -158,7 +158,7 @@ impl From<WorkerError> for Failure {
 impl From<MemberError> for Failure {
     fn from(error: MemberError) -> Self {
         match error {
-            MemberError::Role(error) => error.into(),
+            MemberError::Start(error) => error.into(),
             MemberError::Ceremony(error) => error.into(),
             MemberError::Keystore(error) => error.into(),
             MemberError::Io { .. } => Self::new(Exit::Files, "files", error),

@@ -85,7 +85,7 @@ async fn submit(arguments: &Submit) -> Result<Exit, Failure> {
     let socket = access.first_socket()?;
     let digest = match arguments.nonce {
         Some(nonce) => {
-            let account = chain.account().ok_or(ChainError::NoAccount)?;
+            let account = chain.account().ok_or(veil_node_chain::ChainError::NoAccount)?;
             let spec = job.into_spec(chain.scope(cluster), account, nonce)?;
             operator::give_body(socket, &spec).await?;
             spec.digest()

@@ -13,8 +13,6 @@ use veil_node_core::{
     lifecycle::Secrets,
     status::Status,
 };
-use veil_node_member;
-use veil_node_worker;
 
 use super::{
     failure::{Exit, Failure},
@@ -69,7 +67,7 @@ pub(super) fn worker(command: &Worker) -> Exit {
         Worker::Run(arguments) => run(arguments, async |stop| {
             let config = WorkerConfig::load(&arguments.config, &process_environment)?;
             let secrets = Secrets::load(&config.node, &config.chain, &process_environment)?;
-            Ok(worker::run(&config, secrets, stop).await?)
+            Ok(veil_node_worker::run(&config, secrets, stop).await?)
         }),
         Worker::Status(ask) => status(ask),
     }
@@ -81,7 +79,7 @@ pub(super) fn member(command: &Member) -> Exit {
         Member::Run(arguments) => run(arguments, async |stop| {
             let config = MemberConfig::load(&arguments.config, &process_environment)?;
             let secrets = Secrets::load(&config.node, &config.chain, &process_environment)?;
-            Ok(member::run(&config, secrets, stop).await?)
+            Ok(veil_node_member::run(&config, secrets, stop).await?)
         }),
         Member::Status(ask) => status(ask),
     }

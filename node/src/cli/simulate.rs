@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use clap::{Args, builder::PossibleValuesParser};
+use clap::{
+    Args,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tfhe::{
@@ -54,7 +57,7 @@ pub(super) struct Arguments {
     #[arg(long, env = "VEIL_PASSPHRASE_FILE", value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
     /// Misbehaviour of the last member.
-    #[arg(long, value_enum, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = fault_names())]
     fault: Option<FaultName>,
     /// Skip making the same key set with stock tfhe for comparison.
     #[arg(long)]
@@ -62,6 +65,16 @@ pub(super) struct Arguments {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+/// The names of faults, each with its help.
+fn fault_names() -> impl TypedValueParser<Value = FaultName> {
+    let values =
+        FaultName::ALL.map(|fault| PossibleValue::new(fault.name()).help(fault.description()));
+    PossibleValuesParser::new(values).try_map(|name| {
+        let known = FaultName::ALL.into_iter().find(|fault| fault.name() == name);
+        known.ok_or_else(|| format!("{name} is not the name of a fault"))
+    })
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -21,9 +21,7 @@ use veil_node_core::{
     lifecycle::Secrets,
     status::{Role, Status},
 };
-use veil_node_member;
 use veil_node_storage::keystore::Passphrase;
-use veil_node_worker;
 use veil_protocol_spec::PeerIdHash;
 
 use super::{DevnetError, files::NodeFiles};
@@ -144,7 +142,7 @@ impl Node {
                 let config = MemberConfig::load(&file, &nothing)?;
                 tokio::spawn(
                     async move {
-                        let result = member::run(&config, secrets, stop).await;
+                        let result = veil_node_member::run(&config, secrets, stop).await;
                         let _ = ended.set(said(result.map_err(|e| e.to_string())));
                     }
                     .instrument(span),
@@ -154,7 +152,7 @@ impl Node {
                 let config = WorkerConfig::load(&file, &nothing)?;
                 tokio::spawn(
                     async move {
-                        let result = worker::run(&config, secrets, stop).await;
+                        let result = veil_node_worker::run(&config, secrets, stop).await;
                         let _ = ended.set(said(result.map_err(|e| e.to_string())));
                     }
                     .instrument(span),

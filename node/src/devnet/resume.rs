@@ -12,7 +12,6 @@ use veil_node_core::{
     config::{MemberConfig, WorkerConfig},
     status::Role,
 };
-use veil_node_p2p::{Multiaddr, multiaddr::Protocol};
 use veil_node_storage::keystore::{Passphrase, read_identity};
 
 use super::{

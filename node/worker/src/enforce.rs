@@ -6,7 +6,7 @@
 //! 2. Each set is given to the executor in a call of its own, so that a certificate need not wait for
 //!    an image that an earlier one pulls. `included` tells the telemetry which slot's replicas the
 //!    executor reserves room for.
-//! 3. What really runs is noted on the status board. When everything that a slot placed here runs,
+//! 3. What really runs is recorded in the progress. When everything that a slot placed here runs,
 //!    the phase ends, and the deployment is confirmed on chain.
 //!
 //! # Caveats
@@ -23,38 +23,42 @@ use std::{
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::watch;
 use veil_node_containers::{
-    self, DesiredReplica, DockerError, Executor, Placement, ReconcileReport, lapsed,
+    DesiredReplica, DockerError, Executor, Placement, ReconcileReport, lapsed,
 };
 use veil_node_core::{
-    board::StatusBoard,
-    cluster::Cluster,
-    epoch::Epoch,
+    cluster::Peers,
+    epoch::ActiveEpoch,
+    progress::Progress,
     status::{Observed, Phase},
 };
 use veil_node_process::unix_now;
+use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
-    Blake3Digest, KeccakDigest, Slot,
-    scheduling::{ClusterState, ReplicaIndex, UnixMillis},
+    Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
+    scheduling::{ClusterState, UnixMillis},
 };
 
-use crate::{confirm, lease::LastContact};
+use crate::{confirm::Confirmer, lease::LastContact};
 
 /// Between two reconciliations without a new state.
-const TICK: Duration = Duration::from_secs(10);
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two looks at containers that are about to run.
-const LOOK: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// For this long after a certificate.
-const SOON: Duration = Duration::from_secs(60);
+const POLL_PERIOD: Duration = Duration::from_secs(60);
 /// For getting bodies from peers before the others are reconciled without them.
-const BODIES: Duration = Duration::from_secs(30);
+const BODIES_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Replica = (Blake3Digest, ReplicaIndex);
 
 /// See the [module documentation](self).
 pub(crate) struct Enforcer {
-    pub(crate) cluster: Arc<Cluster>,
-    pub(crate) epoch: Arc<Epoch>,
-    pub(crate) board: Arc<StatusBoard>,
+    pub(crate) me: PeerIdHash,
+    pub(crate) peers: Peers,
+    pub(crate) jobs: Arc<Jobs>,
+    pub(crate) epoch: Arc<ActiveEpoch>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) confirmer: Confirmer,
     pub(crate) executor: Arc<Executor>,
     pub(crate) contact: watch::Receiver<Option<UnixMillis>>,
     pub(crate) last_contact: LastContact,
@@ -85,16 +89,16 @@ impl Enforcer {
         let mut enforcing: BTreeMap<Slot, Enforcing> = BTreeMap::new();
         let mut certificates = BTreeMap::new();
         let mut seen = states.borrow().last_slot();
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = tokio::time::interval(RECONCILE_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut left_out = BTreeMap::new();
         loop {
-            let soon = enforcing.values().any(|slot| slot.since.elapsed() < SOON);
+            let soon = enforcing.values().any(|slot| slot.since.elapsed() < POLL_PERIOD);
             let looks = async {
                 if !soon {
                     std::future::pending::<()>().await; // the tick looks too
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             };
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
@@ -168,14 +172,14 @@ impl Enforcer {
         enforcing: &mut BTreeMap<Slot, Enforcing>,
     ) {
         for (job, replica, placement) in state.replicas() {
-            if placement.worker == self.cluster.me && placement.slot > seen {
+            if placement.worker == self.me && placement.slot > seen {
                 let new = || Enforcing { since, replicas: BTreeSet::new() };
                 let slot = enforcing.entry(placement.slot).or_insert_with(new);
                 slot.replicas.insert((job, replica));
             }
         }
         // What a later slot took away again needs not run.
-        let here: BTreeSet<_> = state.assigned_to(self.cluster.me).collect();
+        let here: BTreeSet<_> = state.assigned_to(self.me).collect();
         for slot in enforcing.values_mut() {
             slot.replicas.retain(|replica| here.contains(replica));
         }
@@ -187,7 +191,7 @@ impl Enforcer {
         state: &ClusterState,
         certificates: &mut BTreeMap<Slot, KeccakDigest>,
     ) -> Desired {
-        let me = self.cluster.me;
+        let me = self.me;
         let mine: Vec<_> = state.replicas().filter(|(_, _, p)| p.worker == me).collect();
         let slots: BTreeSet<_> = mine.iter().map(|(_, _, placement)| placement.slot).collect();
         certificates.retain(|slot, _| slots.contains(slot));
@@ -205,15 +209,14 @@ impl Enforcer {
             }
         }
         let jobs: BTreeSet<_> = mine.iter().map(|(job, ..)| *job).collect();
-        let bodies = futures::future::join_all(jobs.iter().map(|job| self.cluster.job(*job)));
+        let bodies =
+            futures::future::join_all(jobs.iter().map(|job| self.peers.job(&self.jobs, *job)));
         // A body is on disk since the job was placed, unless the data directory was lost.
-        let bodies = tokio::time::timeout(BODIES, bodies).await.unwrap_or_default();
+        let bodies = tokio::time::timeout(BODIES_TIMEOUT, bodies).await.unwrap_or_default();
         let mut bodies: BTreeMap<_, _> =
             bodies.into_iter().flatten().map(|body| (body.digest(), Arc::new(body))).collect();
         for job in jobs {
-            if let (Entry::Vacant(body), Some(stored)) =
-                (bodies.entry(job), self.cluster.jobs.body(&job))
-            {
+            if let (Entry::Vacant(body), Some(stored)) = (bodies.entry(job), self.jobs.body(&job)) {
                 body.insert(Arc::new(stored));
             }
         }
@@ -246,11 +249,11 @@ impl Enforcer {
             Ok(seen) => seen,
             Err(error) => {
                 tracing::warn!(%error, "the containers cannot be observed");
-                self.board.stage("waiting for the Docker engine", [error.to_string()]);
+                self.progress.stage("waiting for the Docker engine", [error.to_string()]);
                 return;
             }
         };
-        self.board.stage("working", []);
+        self.progress.stage("working", []);
         let mut observed: BTreeMap<Replica, Observed> = left_out
             .iter()
             .map(|(replica, why)| {
@@ -261,7 +264,7 @@ impl Enforcer {
         let mut running = BTreeSet::new();
         for replica in seen {
             let key = (replica.id.job, replica.id.replica);
-            let runs = replica.observed == docker::Observed::Running;
+            let runs = replica.observed == veil_node_containers::Observed::Running;
             if runs && replica.claimed.is_some() {
                 running.insert(key);
             }
@@ -275,15 +278,15 @@ impl Enforcer {
                 container: replica.container,
             });
         }
-        self.board.observed(observed);
+        self.progress.observed(observed);
         enforcing.retain(|slot, enforcing| {
             if !enforcing.replicas.is_subset(&running) {
                 return true;
             }
             let seconds = enforcing.since.elapsed().as_secs_f64();
             tracing::info!(%slot, seconds, "all that it placed here runs");
-            self.board.slot(*slot, |report| _ = report.phases.insert(Phase::Enforce, seconds));
-            confirm::spawn(&self.cluster, &self.epoch, *slot, enforcing.replicas.clone());
+            self.progress.slot(*slot, |report| _ = report.phases.insert(Phase::Enforce, seconds));
+            self.confirmer.spawn(*slot, enforcing.replicas.clone());
             false
         });
     }

@@ -15,16 +15,16 @@ use std::{
 
 use tokio::sync::watch;
 use veil_node_core::{
-    board::StatusBoard,
-    cluster::Cluster,
-    epoch::Epoch,
-    evaluation::{self, EvaluationError, evaluate_locked},
+    epoch::ActiveEpoch,
+    evaluation::{self, EvaluationError, InputSource},
     follow::Follower,
+    progress::Progress,
     status::Phase,
 };
-use veil_node_p2p::{Gossip, Topic};
+use veil_node_p2p::{Gossip, Network, Topic};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Slot, Wire,
+    identity::SecretIdentity,
     scheduling::{EvaluationBody, EvaluationReport, Manifest},
     sync::LockedManifest,
 };
@@ -32,13 +32,15 @@ use veil_protocol_spec::{
 /// How many slots back reports are compared.
 const COMPARED: u64 = 16;
 /// How long to wait for the certificate that a manifest builds on.
-const CAUGHT_UP: Duration = Duration::from_secs(30);
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// See the [module documentation](self).
 pub(crate) struct Evaluator {
-    pub(crate) cluster: Arc<Cluster>,
-    pub(crate) epoch: Arc<Epoch>,
-    pub(crate) board: Arc<StatusBoard>,
+    pub(crate) network: Network,
+    pub(crate) identity: SecretIdentity,
+    pub(crate) inputs: InputSource,
+    pub(crate) epoch: Arc<ActiveEpoch>,
+    pub(crate) progress: Arc<Progress>,
     pub(crate) follower: Arc<Follower>,
     pub(crate) results: Mutex<Results>,
 }
@@ -81,14 +83,14 @@ impl Results {
 impl Evaluator {
     /// Runs until it is dropped.
     pub(crate) async fn run(self) {
-        let mut manifests = self.cluster.network.subscribe(Topic::Manifests);
-        let mut reports = self.cluster.network.subscribe(Topic::Evaluations);
+        let mut manifests = self.network.subscribe(Topic::Manifests);
+        let mut reports = self.network.subscribe(Topic::Evaluations);
         let (newest, next) = watch::channel(None::<Manifest>);
         let listening = async {
             loop {
                 tokio::select! {
-                    Some(gossip) = manifests.recv() => self.hear_manifest(&gossip, &newest),
-                    Some(gossip) = reports.recv() => self.hear_report(&gossip),
+                    Some(gossip) = manifests.recv() => self.on_manifest(&gossip, &newest),
+                    Some(gossip) = reports.recv() => self.on_report(&gossip),
                     else => return,
                 }
             }
@@ -100,18 +102,18 @@ impl Evaluator {
         self.epoch.ledger.state().last_slot()
     }
 
-    fn hear_manifest(&self, gossip: &Gossip, newest: &watch::Sender<Option<Manifest>>) {
+    fn on_manifest(&self, gossip: &Gossip, newest: &watch::Sender<Option<Manifest>>) {
         let locked = match LockedManifest::from_wire(&gossip.bytes) {
             Ok(locked) => locked,
             Err(error) => return gossip.reject(&error.to_string()),
         };
-        let Epoch { binding, committee, roster, .. } = &*self.epoch;
-        let sound = locked.manifest.binding.check(binding).map_err(|error| error.to_string());
-        let sound = sound
+        let ActiveEpoch { binding, committee, roster, .. } = &*self.epoch;
+        let valid = locked.manifest.binding.check(binding).map_err(|error| error.to_string());
+        let valid = valid
             .and_then(|()| locked.manifest.validate(*committee).map_err(|error| error.to_string()));
-        let sound = sound
+        let valid = valid
             .and_then(|()| locked.verify(*committee, roster).map_err(|error| error.to_string()));
-        if let Err(reason) = sound {
+        if let Err(reason) = valid {
             return gossip.reject(&reason);
         }
         if locked.manifest.slot <= self.last_slot() {
@@ -127,7 +129,7 @@ impl Evaluator {
         });
     }
 
-    fn hear_report(&self, gossip: &Gossip) {
+    fn on_report(&self, gossip: &Gossip) {
         let report = match EvaluationReport::from_wire(&gossip.bytes) {
             Ok(report) => report,
             Err(error) => return gossip.reject(&error.to_string()),
@@ -154,7 +156,7 @@ impl Evaluator {
             if !results.take(slot, by, claim) {
                 return;
             }
-            results.disagree(slot, self.cluster.me)
+            results.disagree(slot, self.network.me())
         };
         if disagree.is_empty() {
             return;
@@ -162,7 +164,7 @@ impl Evaluator {
         for peer in &disagree {
             tracing::error!(%slot, %peer, "the evaluation of this node and of this peer differ; one of them is faulty");
         }
-        self.board.slot(slot, |report| report.disagree = disagree);
+        self.progress.slot(slot, |report| report.disagree = disagree);
     }
 
     async fn evaluate_newest(&self, mut next: watch::Receiver<Option<Manifest>>) {
@@ -200,21 +202,21 @@ impl Evaluator {
                 }
             }
         };
-        tokio::time::timeout(CAUGHT_UP, settled).await.unwrap_or(false)
+        tokio::time::timeout(CATCH_UP_TIMEOUT, settled).await.unwrap_or(false)
     }
 
     async fn evaluate(&self, manifest: Manifest) -> Result<(), EvaluationError> {
         let (slot, digest) = (manifest.slot, manifest.digest());
-        let evaluated = evaluate_locked(&self.cluster, &self.epoch, manifest.clone()).await?;
+        let evaluated = self.inputs.evaluate(manifest.clone()).await?;
         let (outputs, seconds) = (evaluated.digest, evaluated.seconds);
         tracing::info!(%slot, %outputs, seconds, "evaluated");
-        self.board.slot(slot, |report| {
+        self.progress.slot(slot, |report| {
             report.manifest = Some(digest);
             report.candidates = manifest.telemetry.len();
             report.phases.insert(Phase::Evaluate, seconds);
         });
-        self.compare(slot, self.cluster.me, Claim { manifest: digest, outputs });
-        evaluation::report(&self.cluster, &manifest, outputs).await;
+        self.compare(slot, self.network.me(), Claim { manifest: digest, outputs });
+        evaluation::report(&self.network, &self.identity, &manifest, outputs).await;
         Ok(())
     }
 }

@@ -1,12 +1,12 @@
-//! A worker at work.
+//! A worker: `veil worker run`.
 //!
 //! # Flow
 //! 1. The steps of both roles up to the epoch: [`veil_node_core::lifecycle`].
-//! 2. From then on, side by side: certificates ([`veil_node_core::follow`]), telemetry of others and bodies of
-//!    jobs ([`veil_node_core::ingress`]), locked manifests (`evaluate`).
+//! 2. From then on, side by side: certificates ([`veil_node_core::follow`]), telemetry of others and
+//!    bodies of jobs ([`veil_node_core::ingress`]), locked manifests (`evaluate`).
 //! 3. When the Docker engine answers and the worker has caught up: containers (`enforce`) and its own
 //!    telemetry (`report`). Without an engine the worker offers nothing, and does the rest.
-//! 4. On a stop it says goodbye. Containers stay: their leases decide.
+//! 4. On a stop it leaves gracefully. Containers stay: their leases decide.
 //!
 //! # State
 //! In the data directory: the ledger, the bodies of jobs, the key set, the highest telemetry number
@@ -18,21 +18,22 @@ mod evaluate;
 mod lease;
 mod report;
 mod sequence;
+pub mod telemetry;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use axum::Router;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use veil_node_containers::{Docker, DockerError, Executor, Owner};
 use veil_node_core::{
-    board::StatusBoard,
     config::{WorkerConfig, WorkerSection},
-    epoch::Epoch,
+    epoch::ActiveEpoch,
+    evaluation::InputSource,
     follow::Follower,
     ingress,
-    lifecycle::{RoleError, Running, Sections, link_to},
+    lifecycle::{Node, Secrets, Sections, StartError, link_to},
+    progress::Progress,
     status::Role,
 };
 use veil_protocol_spec::{
@@ -41,21 +42,21 @@ use veil_protocol_spec::{
 };
 
 pub use self::sequence::SequenceError;
-pub use veil_node_core::lifecycle::Secrets;
 
+use self::telemetry::{Sampler, Unreadable};
 use self::{
+    confirm::Confirmer,
     enforce::Enforcer,
     evaluate::{Evaluator, Results},
     lease::LastContact,
     report::Reporter,
     sequence::Sequence,
 };
-use crate::telemetry::{Sampler, Unreadable};
 
 /// Telemetry of others counts for this long after it was sampled.
 const TELEMETRY_MAX_AGE: UnixMillis = UnixMillis(120_000);
 /// How long to try to catch up before containers are reconciled with what is known.
-const CATCH_UP: Duration = Duration::from_secs(30);
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait between two attempts to reach the engine.
 const DOCKER_RETRY: Duration = Duration::from_secs(10);
 
@@ -64,7 +65,7 @@ const DOCKER_RETRY: Duration = Duration::from_secs(10);
 pub enum WorkerError {
     /// What both roles need.
     #[error(transparent)]
-    Role(#[from] RoleError),
+    Start(#[from] StartError),
     /// The key set that was brought by hand.
     #[error("worker.key_set = {path}: {source}")]
     KeySet {
@@ -92,20 +93,20 @@ pub async fn run(
 ) -> Result<(), WorkerError> {
     let WorkerConfig { node, network, chain, worker } = config;
     let sections = Sections { node, network, chain };
-    let running = match Running::start(Role::Worker, sections, secrets, Router::new(), stop).await {
-        Ok(running) => running,
-        Err(RoleError::Stopped) => return Ok(()),
+    let node = match Node::start(Role::Worker, sections, secrets, stop).await {
+        Ok(node) => node,
+        Err(StartError::Stopped) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    let ended = work(&running, worker).await;
-    running.leave().await;
+    let ended = work(&node, worker).await;
+    node.leave().await;
     ended
 }
 
-async fn work(running: &Running, section: &WorkerSection) -> Result<(), WorkerError> {
-    let Some(key) = running.key_in_force().await else { return Ok(()) };
-    let cluster = &running.cluster;
-    if !cluster.view().workers().contains(&cluster.me) {
+async fn work(node: &Node, section: &WorkerSection) -> Result<(), WorkerError> {
+    let Some(key) = node.active_key().await else { return Ok(()) };
+    let cluster = &node.cluster;
+    if !cluster.views.current().workers().contains(&cluster.me) {
         tracing::warn!(
             "the registry lists this node without the role of a worker: nothing will be placed here"
         );
@@ -118,60 +119,82 @@ async fn work(running: &Running, section: &WorkerSection) -> Result<(), WorkerEr
             .map_err(|source| WorkerError::KeySet { path: given.clone(), source })?;
     }
     let insecure = section.insecure_reference_string;
-    let prepared = running.prepare(key, None, insecure, TELEMETRY_MAX_AGE).await?;
+    let prepared = node.prepare(key, None, insecure, TELEMETRY_MAX_AGE).await?;
     let Some(epoch) = prepared else { return Ok(()) };
 
-    let follower = Follower::new(cluster, &epoch);
-    cluster.spawn(Arc::clone(&follower).run());
-    cluster.spawn(intake::telemetry(Arc::clone(cluster), Arc::clone(&epoch)));
-    cluster.spawn(intake::jobs(Arc::clone(cluster)));
-    cluster.spawn(note_slots(Arc::clone(&epoch), Arc::clone(&running.board)));
+    let network = &cluster.network;
+    let follower = Follower::new(network, &epoch);
+    let tasks = &cluster.tasks;
+    tasks.spawn(Arc::clone(&follower).run());
+    tasks.spawn(ingress::telemetry(network.clone(), tasks.clone(), Arc::clone(&epoch)));
+    let (views, peers) = (cluster.views.clone(), cluster.peers.clone());
+    tasks.spawn(ingress::jobs(network.clone(), views, peers, Arc::clone(&cluster.jobs)));
+    tasks.spawn(record_slots(Arc::clone(&epoch), Arc::clone(&node.progress)));
     let evaluator = Evaluator {
-        cluster: Arc::clone(cluster),
+        network: network.clone(),
+        identity: cluster.identity.clone(),
+        inputs: InputSource {
+            views: cluster.views.clone(),
+            peers: cluster.peers.clone(),
+            jobs: Arc::clone(&cluster.jobs),
+            epoch: Arc::clone(&epoch),
+        },
         epoch: Arc::clone(&epoch),
-        board: Arc::clone(&running.board),
+        progress: Arc::clone(&node.progress),
         follower: Arc::clone(&follower),
         results: std::sync::Mutex::new(Results::default()),
     };
-    cluster.spawn(evaluator.run());
+    tasks.spawn(evaluator.run());
     tokio::select! {
-        ended = contain(running, section, &epoch, &follower) => ended,
-        () = running.stop.cancelled() => Ok(()),
+        ended = contain(node, section, &epoch, &follower) => ended,
+        () = node.stop.cancelled() => Ok(()),
     }
 }
 
 /// Containers and what is said of them.
 async fn contain(
-    running: &Running,
+    node: &Node,
     section: &WorkerSection,
-    epoch: &Arc<Epoch>,
+    epoch: &Arc<ActiveEpoch>,
     follower: &Follower,
 ) -> Result<(), WorkerError> {
-    let (cluster, board) = (&running.cluster, &running.board);
+    let (cluster, progress) = (&node.cluster, &node.progress);
     let sequence = Sequence::open(&cluster.data_dir.join("telemetry-sequence"))?;
     let last_contact = LastContact::open(&cluster.data_dir.join("last-contact"));
-    let (docker, data_root) = engine(section, board).await;
+    let (docker, data_root) = engine(section, progress).await;
     let sampler = Sampler::new(section.offer.offer(), &data_root)?;
     // What was placed elsewhere while this worker was away must not be started again here.
-    board.stage("catching up with the committee", []);
+    progress.stage("catching up with the committee", []);
     let mut contact = follower.contact();
-    if tokio::time::timeout(CATCH_UP, contact.wait_for(Option::is_some)).await.is_err() {
+    if tokio::time::timeout(CATCH_UP_TIMEOUT, contact.wait_for(Option::is_some)).await.is_err() {
         tracing::warn!("the committee cannot be reached; going by the last certificate known here");
     }
     let owner = Owner { scope: cluster.scope, worker: cluster.me };
     let executor = Arc::new(Executor::new(docker, owner));
     let (included, including) = watch::channel(None::<Slot>);
     let enforcer = Enforcer {
-        cluster: Arc::clone(cluster),
+        me: cluster.me,
+        peers: cluster.peers.clone(),
+        jobs: Arc::clone(&cluster.jobs),
         epoch: Arc::clone(epoch),
-        board: Arc::clone(board),
+        progress: Arc::clone(progress),
+        confirmer: Confirmer {
+            chain: cluster.chain.clone(),
+            cluster: cluster.scope.cluster,
+            me: cluster.me,
+            views: cluster.views.clone(),
+            ledger: Arc::clone(&epoch.ledger),
+            tasks: cluster.tasks.clone(),
+        },
         executor: Arc::clone(&executor),
         contact,
         last_contact,
         included,
     };
     let reporter = Reporter {
-        cluster: Arc::clone(cluster),
+        network: cluster.network.clone(),
+        views: cluster.views.clone(),
+        identity: cluster.identity.clone(),
         epoch: Arc::clone(epoch),
         executor,
         sampler,
@@ -185,7 +208,7 @@ async fn contain(
 }
 
 /// Waits for an engine.
-async fn engine(section: &WorkerSection, board: &StatusBoard) -> (Docker, PathBuf) {
+async fn engine(section: &WorkerSection, progress: &Progress) -> (Docker, PathBuf) {
     let mut delays = ExponentialBuilder::default()
         .with_max_delay(DOCKER_RETRY)
         .without_max_times()
@@ -201,7 +224,7 @@ async fn engine(section: &WorkerSection, board: &StatusBoard) -> (Docker, PathBu
             Ok(found) => return found,
             Err(error) => {
                 tracing::warn!(%error, "waiting for the Docker engine");
-                board.stage("waiting for the Docker engine", [error.to_string()]);
+                progress.stage("waiting for the Docker engine", [error.to_string()]);
                 tokio::time::sleep(delays.next().unwrap_or(DOCKER_RETRY)).await;
             }
         }
@@ -209,7 +232,7 @@ async fn engine(section: &WorkerSection, board: &StatusBoard) -> (Docker, PathBu
 }
 
 /// Puts what each new record says into the slot's report.
-async fn note_slots(epoch: Arc<Epoch>, board: Arc<StatusBoard>) {
+async fn record_slots(epoch: Arc<ActiveEpoch>, progress: Arc<Progress>) {
     let mut states = epoch.ledger.subscribe();
     while states.changed().await.is_ok() {
         let slot = ClusterState::last_slot(&states.borrow_and_update());
@@ -220,7 +243,7 @@ async fn note_slots(epoch: Arc<Epoch>, board: Arc<StatusBoard>) {
         let placed =
             placed.filter(|a| a.outcome != veil_protocol_spec::scheduling::Outcome::Pending);
         let (all, assigned) = (record.assignments.as_slice().len(), placed.count());
-        board.slot(slot, |report| {
+        progress.slot(slot, |report| {
             report.manifest = Some(record.certificate.body.manifest);
             report.candidates = record.manifest.telemetry.len();
             report.assigned = assigned;

@@ -1,8 +1,9 @@
 //! This worker's own telemetry: sampled, encrypted, proven, signed, gossiped.
 //!
 //! # Flow
-//! At an interval, when the cluster's policy changes, as soon as the executor knows the replicas of a new slot, since a message that does
-//! not include them does not count, and when containers have made room. The clear sample does not outlive its encryption.
+//! At an interval; when the cluster's policy changes; as soon as the executor knows the replicas of a
+//! new slot, since a message that does not include them does not count; when containers have made
+//! room. The clear sample does not outlive its encryption.
 
 use std::{
     sync::Arc,
@@ -13,14 +14,15 @@ use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::watch;
 use veil_node_containers::{DockerError, Executor};
 use veil_node_core::{
-    cluster::Cluster,
-    epoch::{Epoch, TelemetryRefusal},
+    cluster::Views,
+    epoch::{ActiveEpoch, TelemetryRefusal},
     offer::Standing,
 };
-use veil_node_p2p::{PublishError, Topic};
+use veil_node_p2p::{Network, PublishError, Topic};
 use veil_node_process::unix_now;
 use veil_protocol_spec::{
     Slot, Wire,
+    identity::SecretIdentity,
     scheduling::{PolicyError, ProofMetadata, Telemetry, TelemetryBody},
 };
 use veil_scheduler::{ListError, encrypt};
@@ -31,7 +33,7 @@ use crate::{
 };
 
 /// After a failure.
-const AGAIN: Duration = Duration::from_secs(2);
+const RETRY_DELAY: Duration = Duration::from_secs(2);
 /// Attempts to publish one message, the first left out.
 const RETRIES: usize = 6;
 
@@ -54,8 +56,10 @@ enum ReportError {
 
 /// See the [module documentation](self).
 pub(crate) struct Reporter {
-    pub(crate) cluster: Arc<Cluster>,
-    pub(crate) epoch: Arc<Epoch>,
+    pub(crate) network: Network,
+    pub(crate) views: Views,
+    pub(crate) identity: SecretIdentity,
+    pub(crate) epoch: Arc<ActiveEpoch>,
     pub(crate) executor: Arc<Executor>,
     pub(crate) sampler: Sampler,
     /// What its operator says of it.
@@ -78,11 +82,11 @@ impl Reporter {
                 Ok(()) => self.interval,
                 Err(error) => {
                     tracing::warn!(%error, "no telemetry sent; it is tried again");
-                    AGAIN.min(self.interval)
+                    RETRY_DELAY.min(self.interval)
                 }
             };
-            let policy = self.cluster.view().policy;
-            let mut views = self.cluster.views();
+            let policy = self.views.current().policy;
+            let mut views = self.views.subscribe();
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 changed = self.included.changed() => if changed.is_err() {
@@ -100,23 +104,23 @@ impl Reporter {
         let held = self.executor.held().await?;
         let sampled_at = unix_now();
         let sample = self.sampler.sample(&held).await;
-        let view = self.cluster.view();
+        let view = self.views.current();
         let (policy, scale) = (view.policy, view.rules.clone()?.scale);
-        let round_trip = self.cluster.network.round_trip();
+        let round_trip = self.network.round_trip();
         let reading = sample.reading(&scale, &self.standing, round_trip);
         let epoch = Arc::clone(&self.epoch);
         let (binding, sequence) = (epoch.binding, self.sequence.take()?);
         let metadata =
-            ProofMetadata::new(&binding.scope, &binding.key_set, &self.cluster.me, sequence);
+            ProofMetadata::new(&binding.scope, &binding.key_set, &self.network.me(), sequence);
         let begun = Instant::now();
         let encrypting = tokio::task::spawn_blocking(move || {
             encrypt(reading.expose(), &epoch.keys.public, &epoch.reference_string, &metadata)
         });
         let list = encrypting.await.map_err(|_| ReportError::Stopped)??;
-        let identity = self.cluster.identity.public();
+        let identity = self.identity.public();
         let body =
             TelemetryBody { binding, identity, sequence, includes_slot, sampled_at, policy, list };
-        let telemetry = body.sign(&self.cluster.identity);
+        let telemetry = body.sign(&self.identity);
         tracing::debug!(
             sequence,
             %includes_slot,
@@ -136,8 +140,7 @@ impl Reporter {
             .with_min_delay(Duration::from_millis(200))
             .with_max_times(RETRIES)
             .with_jitter();
-        let publishing =
-            || async { self.cluster.network.publish(Topic::Telemetry, bytes.clone()).await };
+        let publishing = || async { self.network.publish(Topic::Telemetry, bytes.clone()).await };
         let later = |error: &PublishError| {
             matches!(error, PublishError::NoPeers(_) | PublishError::Congested(_))
         };

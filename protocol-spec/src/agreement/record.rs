@@ -4,8 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{SignedProposal, SignedVote};
 use crate::{
-    ceremony::Bytes,
-    codec::Wire,
+    codec::{Bytes, Wire},
     decryption::ManifestLock,
     ids::{Blake3Digest, Slot},
     scheduling::{Binding, Manifest},

@@ -1,7 +1,5 @@
 //! The decrypted outcome of a slot, replica by replica.
 
-use core::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -12,32 +10,19 @@ use super::{
 use crate::{
     codec::Wire,
     domain,
-    ids::{Blake3Digest, KeccakDigest, PeerIdHash},
+    ids::{Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex},
 };
 
 /// Most assignments of one slot: every pending replica gets one.
 pub const MAX_ASSIGNMENTS: usize = MAX_PENDING;
 
-/// Which of a job's replicas, from 0.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
-#[serde(transparent)]
-pub struct ReplicaIndex(pub u16);
-
-impl fmt::Display for ReplicaIndex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 /// Where a replica goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Nowhere in this slot: it stays pending.
+    /// No worker runs it in this slot: it stays pending.
     Pending,
-    /// To this worker.
+    /// This worker runs it.
     Node(PeerIdHash),
 }
 
@@ -49,7 +34,7 @@ pub struct Assignment {
     pub job: Blake3Digest,
     /// Which of its replicas.
     pub replica: ReplicaIndex,
-    /// Where it goes.
+    /// Where the replica goes.
     pub outcome: Outcome,
 }
 
@@ -86,13 +71,13 @@ impl Assignment {
 #[serde(try_from = "Vec<Assignment>", into = "Vec<Assignment>")]
 pub struct Assignments(Vec<Assignment>);
 
-/// A list that is not the assignments of a slot.
+/// Why a list is not the assignments of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssignmentError {
-    /// More than a manifest can ask for.
+    /// The list is longer than a manifest can ask for.
     #[error("{0} assignments: at most {MAX_ASSIGNMENTS}")]
     TooMany(usize),
-    /// Out of order, or two outcomes for one replica.
+    /// The list is out of order, or has two outcomes for one replica.
     #[error("the assignments are not strictly ascending at entry {0}")]
     Order(usize),
 }
@@ -125,7 +110,7 @@ impl From<Assignments> for Vec<Assignment> {
 }
 
 impl Assignments {
-    /// In order.
+    /// The assignments by (job, replica).
     #[must_use]
     pub fn as_slice(&self) -> &[Assignment] {
         &self.0

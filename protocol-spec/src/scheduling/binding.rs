@@ -16,7 +16,7 @@ pub struct UnixMillis(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterScope {
-    /// The EVM chain.
+    /// EIP-155 id of the EVM chain.
     pub chain_id: ChainId,
     /// The directory contract on it.
     pub contract: Address,
@@ -31,13 +31,13 @@ pub struct ClusterScope {
 pub struct Binding {
     /// Chain, contract and cluster.
     pub scope: ClusterScope,
-    /// The FHE key set in force.
+    /// The active FHE key set.
     pub key_set: KeySetDigest,
     /// The committee's epoch.
     pub epoch: Epoch,
 }
 
-/// A message made for another deployment, cluster, key set or epoch.
+/// A message is for another deployment, cluster, key set or epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the message names another {field} than this cluster is on")]
 pub struct BindingMismatch {

@@ -2,8 +2,8 @@
 //! cluster's desired state: a worker that was away catches up from it.
 //!
 //! # Caveats
-//! The FROST signature is opaque here; the group key, and so its verification, is the committee
-//! crate's and the chain's. Nobody may act on a certificate before that verification.
+//! The FROST signature is opaque here: the committee crate and the chain know the group key and
+//! verify it. Nobody may act on a certificate before that verification.
 
 use core::{fmt, str::FromStr};
 
@@ -27,7 +27,7 @@ pub struct GroupSignature(pub [u8; 65]);
 pub struct InvalidGroupSignature;
 
 impl GroupSignature {
-    /// R and z.
+    /// R, compressed, and z.
     fn parts(&self) -> (PublicIdentity, KeccakDigest) {
         let (mut r, mut z) = ([0; 33], [0; 32]);
         let (left, right) = self.0.split_at(33);
@@ -95,8 +95,8 @@ impl<'de> Deserialize<'de> for GroupSignature {
     }
 }
 
-/// Who made the reference string that the slot's telemetry proofs rest on. Whoever knows its
-/// trapdoor can prove a crafted ciphertext well-formed.
+/// Who made the common reference string (CRS) that the slot's telemetry proofs rest on. A party that
+/// knows its trapdoor can prove a crafted ciphertext well-formed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReferenceStringOrigin {
@@ -112,7 +112,7 @@ pub enum ReferenceStringOrigin {
 pub struct CertificateBody {
     /// Cluster, key set and epoch.
     pub binding: Binding,
-    /// The slot decided.
+    /// The slot that it decides.
     pub slot: Slot,
     /// [`Manifest::digest`](super::Manifest::digest) of the locked manifest.
     pub manifest: Blake3Digest,
@@ -122,8 +122,7 @@ pub struct CertificateBody {
     pub assignments_root: KeccakDigest,
     /// [`ClusterState::state_root`](super::ClusterState::state_root) after this slot.
     pub state_root: KeccakDigest,
-    /// What the telemetry proofs rest on, so that nobody takes a placement made under an insecure
-    /// reference string for a secure one.
+    /// What the telemetry proofs rest on: a placement under an insecure reference string says so.
     pub reference_string: ReferenceStringOrigin,
 }
 
@@ -131,9 +130,9 @@ pub struct CertificateBody {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AssignmentCertificate {
-    /// What is signed.
+    /// The signed part.
     pub body: CertificateBody,
-    /// By the committee's group key over [`CertificateBody::signing_digest`].
+    /// Made with the committee's group key over [`CertificateBody::signing_digest`].
     pub signature: GroupSignature,
 }
 
@@ -145,31 +144,20 @@ impl Wire for AssignmentCertificate {
 
 /// Why a certificate does not continue the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum ChainError {
-    /// Of another chain, contract or cluster.
+    /// The certificate is of another chain, contract or cluster.
     #[error("the certificate is of another cluster")]
     Cluster,
-    /// Not later than its predecessor.
+    /// Its slot is not after its predecessor's.
     #[error("slot {slot} is not after slot {previous}")]
-    Slot {
-        /// Of the certificate.
-        slot: Slot,
-        /// Of its predecessor; 0 if there is none.
-        previous: Slot,
-    },
-    /// An epoch that is over.
+    Slot { slot: Slot, previous: Slot },
+    /// Its epoch is over.
     #[error("the certificate is of an earlier epoch than its predecessor")]
     Epoch,
-    /// Built on something else.
+    /// It builds on another certificate.
     #[error("the certificate of slot {slot} builds on {found}, the last one known is {expected}")]
-    Previous {
-        /// Of the certificate.
-        slot: Slot,
-        /// What it names.
-        found: KeccakDigest,
-        /// Hash of the predecessor.
-        expected: KeccakDigest,
-    },
+    Previous { slot: Slot, found: KeccakDigest, expected: KeccakDigest },
 }
 
 impl CertificateBody {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// An image pinned by digest: `name@sha256:<64 lowercase hexadecimal digits>`, where the name is
 /// as in the OCI distribution grammar, `[host[:port]/]path`, at most 255 characters (no IPv6
-/// literal as host). A tag is refused: whoever controls the registry moves it, and with the digest
+/// literal as host). A tag is refused: the registry's owner can move it, and with the digest
 /// present it means nothing.
 ///
 /// ```
@@ -20,16 +20,16 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct ImageReference(String);
 
-/// Why a text is no image reference.
+/// Why a text is not an image reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
-    /// No `@sha256:`, or not 64 lowercase hexadecimal digits after it.
+    /// There is no `@sha256:`, or not 64 lowercase hexadecimal digits after it.
     #[error("an image must be pinned as name@sha256:<64 lowercase hexadecimal digits>")]
     NotPinned,
-    /// A tag before the digest.
+    /// There is a tag before the digest.
     #[error("drop the image's tag: the digest alone says which image is meant")]
     Tagged,
-    /// Too long, empty, or a character or form that registries do not accept.
+    /// The name is empty, too long, or not of a form that registries accept.
     #[error(
         "the image's name must be [host[:port]/]path in lower case, at most {} characters",
         ImageReference::MAX_NAME

@@ -14,9 +14,9 @@ use crate::{domain, ids::KeccakDigest};
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum PartKind {
-    /// The configuration.
+    /// The image's configuration.
     Config = 0,
-    /// A layer.
+    /// A layer of its file system.
     Layer = 1,
     /// A signature over the manifest.
     Signature = 2,
@@ -26,7 +26,7 @@ pub enum PartKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImagePart {
-    /// What it is.
+    /// The role of the part.
     pub kind: PartKind,
     /// SHA-256 of its bytes, as the manifest names it.
     pub digest: [u8; 32],
@@ -51,16 +51,16 @@ impl ImagePart {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageParts(Vec<ImagePart>);
 
-/// Parts that make no image.
+/// Why parts do not make an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidImageParts {
-    /// More than any image has.
+    /// There are more parts than an image has.
     #[error("{0} parts: an image has at most {max}", max = ImageParts::MAX)]
     TooMany(usize),
-    /// An image has one configuration, and it comes first.
+    /// There is not exactly one configuration, or it is not first.
     #[error("an image has exactly one configuration, given first")]
     Configuration,
-    /// Layers come before signatures.
+    /// A signature comes before a layer.
     #[error("part {0} is out of order: layers come before signatures")]
     Order(usize),
 }
@@ -88,7 +88,7 @@ impl ImageParts {
         }
     }
 
-    /// In order.
+    /// The parts in their order.
     #[must_use]
     pub fn as_slice(&self) -> &[ImagePart] {
         &self.0

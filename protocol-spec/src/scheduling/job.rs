@@ -12,22 +12,21 @@
 //! of them; the cluster's policy sets the smallest candidate set, not this type.
 //!
 //! # Encrypted requests
-//! The list in a job is proven for operator and nonce ([`JobSpec::request_metadata`]); whoever
-//! copies it into a job of its own has a list that does not verify.
+//! The list in a job is proven for operator and nonce ([`JobSpec::request_metadata`]); copied
+//! into a job of another operator, the list does not verify.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     binding::ClusterScope,
     image::ImageReference,
-    job_error::JobError,
     labels::{Label, LabelKey},
     quantities::LatencyClass,
     resources::ResourceRequest,
     telemetry::{ProofMetadata, ProvenList},
 };
 use crate::{
-    codec::Wire,
+    codec::{CodecError, Wire},
     domain::{self, hash_parts},
     ids::{Address, Blake3Digest},
 };
@@ -68,13 +67,13 @@ pub struct Priority(pub u8);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SchedulingPolicy {
-    /// The worker with the most left.
+    /// Prefers the worker with the most left.
     Spread,
-    /// The worker with the least left.
+    /// Prefers the worker with the least left.
     BinPack,
-    /// The worker whose own priority is highest; among equals in turn, by slot and replica.
+    /// Prefers the worker with the highest own priority; among equals in turn, by slot and replica.
     PriorityRoundRobin,
-    /// The cheapest worker by the cluster's weights of price and latency; combine it with
+    /// Prefers the cheapest worker by the cluster's weights of price and latency; combine it with
     /// [`Constraints::max_latency`].
     Cost,
 }
@@ -85,17 +84,17 @@ pub enum SchedulingPolicy {
 pub enum Strength {
     /// The replica stays pending.
     Hard,
-    /// It is placed all the same.
+    /// The replica is placed all the same.
     Soft,
 }
 
-/// Within what two replicas fail together.
+/// What fails as one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureDomain {
-    /// One worker.
+    /// Each worker is a domain.
     Worker,
-    /// All workers with the same value of this label; a worker without it is a domain of its own.
+    /// All workers with one value of this label are a domain; a worker without it is its own.
     Label(LabelKey),
 }
 
@@ -120,7 +119,7 @@ pub struct Constraints {
     pub deny: Vec<Label>,
     /// Keeps the job's own replicas apart.
     pub anti_affinity: Option<AntiAffinity>,
-    /// Slowest latency class that will do.
+    /// Slowest latency class that is good enough.
     pub max_latency: Option<LatencyClass>,
     /// Whether a replica goes back to the worker that held it last, if that one has room and no
     /// hard rule forbids it: what need not move does not.
@@ -179,7 +178,7 @@ pub enum HealthProbe {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HealthCheck {
-    /// What to do.
+    /// How to probe.
     pub probe: HealthProbe,
     /// Seconds from one probe to the next, 1 to 3600.
     pub interval_seconds: u16,
@@ -197,12 +196,12 @@ pub struct HealthCheck {
 pub struct JobSpec {
     /// The cluster it is submitted to.
     pub scope: ClusterScope,
-    /// Who submits it; must be the sender of the transaction that submits the digest.
+    /// The operator that submits it: must be the sender of the transaction that submits the digest.
     pub operator: Address,
     /// Never used twice by this operator in this cluster, so that the same job submitted again has
     /// another digest.
     pub nonce: u64,
-    /// What to run.
+    /// The image to run.
     pub image: ImageReference,
     /// Replaces the image's entry point; empty for the image's own. Public: no secrets.
     pub command: Vec<String>,
@@ -210,20 +209,63 @@ pub struct JobSpec {
     pub args: Vec<String>,
     /// What each replica needs.
     pub request: ResourceRequest,
-    /// How many run at once, 1 to 1024.
+    /// Replicas that run at once, 1 to 1024.
     pub replicas: u16,
-    /// Who waits when there is not room for all.
+    /// Which jobs are placed first when there is not room for all.
     pub priority: Priority,
-    /// How a worker is chosen.
+    /// Which of the workers with room is preferred.
     pub policy: SchedulingPolicy,
-    /// Which workers qualify.
+    /// Which workers may run it.
     pub constraints: Constraints,
-    /// What a cut-off worker does.
+    /// What a worker does that is cut off from the committee.
     pub lease: LeasePolicy,
-    /// What happens on exit.
+    /// What a worker does when the container exits.
     pub restart: RestartPolicy,
-    /// How to tell that a replica works; without it, that it runs is all that is known.
+    /// How to tell that a replica works; without it a running container counts as healthy.
     pub health: Option<HealthCheck>,
+}
+
+/// Why a job is refused. Every message says what to change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum JobError {
+    /// The bytes are not a job.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// There are no replicas, or too many.
+    #[error("{0} replicas: ask for {min} to {max}", min = limits::REPLICAS.start(), max = limits::REPLICAS.end())]
+    Replicas(u16),
+    /// The job asks for no CPU, or for no memory.
+    #[error("request at least one unit of {0}: without it the replica could go anywhere")]
+    EmptyRequest(&'static str),
+    /// A list (`command`, `args` or `health command`) has too many entries.
+    #[error("`{list}` has {len} entries: at most {max}", max = limits::ARGUMENTS)]
+    TooManyArguments { list: &'static str, len: usize },
+    /// An entry, counted from 0, is too long, or has a NUL, which no program can be given.
+    #[error("entry {index} of `{list}` is longer than {max} bytes or has a NUL", max = limits::ARGUMENT_BYTES)]
+    Argument { list: &'static str, index: usize },
+    /// The program's name is empty.
+    #[error("`{0}` begins with an empty program name")]
+    EmptyProgram(&'static str),
+    /// All entries together are too long.
+    #[error("command, args and health check take {0} bytes: at most {max}", max = limits::ALL_ARGUMENTS_BYTES)]
+    ArgumentsTooLong(usize),
+    /// `allow` or `deny` has too many labels.
+    #[error("`{list}` names {len} labels: at most {max}", max = limits::LABELS)]
+    TooManyLabels { list: &'static str, len: usize },
+    /// `allow` or `deny` is not strictly ascending, so the same constraints would have several
+    /// digests; `label` is the first that is not above its predecessor.
+    #[error("`{list}` must be sorted without duplicates; `{label}` is out of place")]
+    LabelOrder { list: &'static str, label: Label },
+    /// No worker can have and not have one label.
+    #[error("label `{0}` is both allowed and denied")]
+    Contradiction(Label),
+    /// The lease is too short or too long.
+    #[error("an exclusive lease of {0} s: {min} to {max} s are possible", min = limits::LEASE_SECONDS.start(), max = limits::LEASE_SECONDS.end())]
+    Lease(u32),
+    /// A number of the health check is out of range.
+    #[error("the health check's {0} is out of range")]
+    HealthCheck(&'static str),
 }
 
 impl Wire for JobSpec {

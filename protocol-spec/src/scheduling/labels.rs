@@ -4,7 +4,7 @@ use core::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// A text that is no label.
+/// A text is not a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a label is key=value, each 1 to {MAX_LEN} characters out of A-Z a-z 0-9 . _ - (keys: lower \
@@ -77,9 +77,9 @@ text! {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Label {
-    /// What it is about.
+    /// The property, such as `topology/zone`.
     pub key: LabelKey,
-    /// What it says.
+    /// The property's value.
     pub value: LabelValue,
 }
 

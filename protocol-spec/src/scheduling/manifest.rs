@@ -2,26 +2,27 @@
 //!
 //! # Flow
 //! 1. The proposer lists, in order, every live worker's latest telemetry, what is pending, what
-//!    runs, and who is lost, and names the policy, the circuit and a block.
+//!    runs, and which workers are lost, and names the policy, the circuit and a block.
 //! 2. Members [`parse`](Manifest::parse) it, check it against what they hold themselves, and lock
 //!    one manifest per slot with 2t+1 signatures over its [`digest`](Manifest::digest).
 //! 3. Every evaluator computes on exactly this; a member decrypts nothing else.
 //!
 //! # Caveats
 //! [`Manifest::validate`] is structural: it needs the committee's size and nothing else. That the
-//! telemetry is fresh, that nobody is left out, that jobs and policy are those on chain, and
+//! telemetry is fresh, that no live worker is left out, that jobs and policy are those on chain, and
 //! [`LostWorker::verify`] are the voting member's checks.
 
 use serde::{Deserialize, Serialize};
 
-use super::{assignment::ReplicaIndex, binding::Binding};
+use super::binding::Binding;
 use crate::{
     codec::{CodecError, Wire},
-    committee::{Committee, MAX_PARTICIPANTS},
+    committee::Committee,
     domain::{self, hash_parts},
     identity::{InvalidSignature, SecretIdentity},
     ids::{
-        Blake3Digest, KeccakDigest, ParticipantIndex, PeerIdHash, PublicIdentity, Signature, Slot,
+        Blake3Digest, KeccakDigest, MAX_PARTICIPANTS, ParticipantIndex, PeerIdHash, PublicIdentity,
+        ReplicaIndex, Signature, Slot,
     },
 };
 
@@ -38,13 +39,13 @@ pub const MAX_LOST: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TelemetryEntry {
-    /// Who sent it. The body behind `digest` must name the same sender.
+    /// The worker that sent it. The body behind `digest` must name the same sender.
     pub sender: PeerIdHash,
     /// [`TelemetryBody::digest`](super::TelemetryBody::digest).
     pub digest: Blake3Digest,
 }
 
-/// One replica that wants a place.
+/// One replica that has no place, or is to get another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PendingReplica {
@@ -60,9 +61,10 @@ pub struct PendingReplica {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplicaState {
-    /// It stays.
+    /// The replica stays.
     Serving,
-    /// Its worker is being drained: it is pending as well, and stops once the new one is healthy.
+    /// The worker is being drained: the replica is pending as well, and stops once the new one is
+    /// healthy.
     Draining,
 }
 
@@ -74,30 +76,30 @@ pub struct RunningReplica {
     pub job: Blake3Digest,
     /// Which of the job's replicas.
     pub replica: ReplicaIndex,
-    /// Where it was assigned to.
+    /// The worker that it is assigned to.
     pub worker: PeerIdHash,
-    /// Whether it stays.
+    /// Whether the replica stays there.
     pub state: ReplicaState,
 }
 
-/// What a member signs when it holds a worker for lost: good for one slot only.
+/// What a member signs when it considers a worker lost: valid for one slot only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Suspicion {
     /// Cluster, key set and epoch.
     pub binding: Binding,
-    /// The slot that re-places the worker's replicas.
+    /// The slot that places the worker's replicas again.
     pub slot: Slot,
-    /// The worker.
+    /// The worker that the member considers lost.
     pub worker: PeerIdHash,
 }
 
-/// One member's word that a worker is lost.
+/// One member's signed suspicion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignedSuspicion {
-    /// Who says so.
+    /// The member that suspects the worker.
     pub member: ParticipantIndex,
-    /// By that member's identity over [`Suspicion::digest`].
+    /// Made with that member's identity over [`Suspicion::digest`].
     pub signature: Signature,
 }
 
@@ -105,9 +107,9 @@ pub struct SignedSuspicion {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LostWorker {
-    /// The worker.
+    /// The worker that counts as lost.
     pub worker: PeerIdHash,
-    /// Exactly t+1 of them, so that one is honest, by member in strictly ascending order.
+    /// Exactly t+1, one of which is honest, by member in strictly ascending order.
     pub suspicions: Vec<SignedSuspicion>,
 }
 
@@ -125,9 +127,9 @@ pub struct CircuitId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BlockRef {
-    /// Its height.
+    /// Height of the block.
     pub number: u64,
-    /// Its hash.
+    /// Hash of the block.
     pub hash: KeccakDigest,
 }
 
@@ -174,75 +176,42 @@ const _: () = assert!(LARGEST <= Manifest::MAX_BYTES, "the largest manifest must
 
 /// Why a manifest is refused. A voting member treats each as a fault of the proposer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum ManifestError {
-    /// The bytes are no manifest.
+    /// The bytes are not a manifest.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// Slots count from 1.
+    /// The slot is 0; slots count from 1.
     #[error("slot 0 is before the first slot")]
     SlotZero,
-    /// Not a member.
+    /// The proposer is not a member.
     #[error("proposer {0} is not in the committee")]
     Proposer(ParticipantIndex),
     /// A list is too long.
     #[error("`{list}` has {len} entries: at most {max}")]
-    TooMany {
-        /// The list's field.
-        list: &'static str,
-        /// Entries given.
-        len: usize,
-        /// Entries allowed.
-        max: usize,
-    },
+    TooMany { list: &'static str, len: usize, max: usize },
     /// A list is out of order, or names something twice.
     #[error("`{list}` is not strictly ascending at entry {index}")]
-    Order {
-        /// The list's field.
-        list: &'static str,
-        /// 0-based; the first entry that is not above its predecessor.
-        index: usize,
-    },
-    /// Two workers with the same message.
+    Order { list: &'static str, index: usize },
+    /// Two workers have the same message.
     #[error("two workers are listed with telemetry {0}")]
     DuplicateTelemetry(Blake3Digest),
-    /// One submission with two jobs, or one job submitted twice.
+    /// A submission has two jobs, or a job two submissions.
     #[error("job {0} does not belong to exactly one submission")]
     Submission(Blake3Digest),
-    /// A replica that stays where it is needs no new place.
+    /// A replica is pending although it stays where it is.
     #[error("replica {replica} of job {job} is pending but serves already")]
-    PendingAndServing {
-        /// The job.
-        job: Blake3Digest,
-        /// The replica.
-        replica: ReplicaIndex,
-    },
-    /// A replica moves away only to another place.
+    PendingAndServing { job: Blake3Digest, replica: ReplicaIndex },
+    /// A draining replica is not pending, so it has no place to move to.
     #[error("replica {replica} of job {job} is draining but not pending")]
-    DrainingNotPending {
-        /// The job.
-        job: Blake3Digest,
-        /// The replica.
-        replica: ReplicaIndex,
-    },
-    /// Lost and yet listed with telemetry or a running replica.
+    DrainingNotPending { job: Blake3Digest, replica: ReplicaIndex },
+    /// A lost worker has telemetry or a running replica.
     #[error("worker {worker} is lost and listed in `{list}` too")]
-    LostButListed {
-        /// The worker.
-        worker: PeerIdHash,
-        /// `telemetry` or `running`.
-        list: &'static str,
-    },
-    /// Not exactly t+1.
+    LostButListed { worker: PeerIdHash, list: &'static str },
+    /// Not exactly t+1 members suspect a worker.
     #[error("worker {worker} is suspected by {found} members: exactly {required} must sign")]
-    SuspicionCount {
-        /// The worker.
-        worker: PeerIdHash,
-        /// Signatures given.
-        found: usize,
-        /// t+1.
-        required: usize,
-    },
-    /// Out of order, or not a member.
+    SuspicionCount { worker: PeerIdHash, found: usize, required: usize },
+    /// The suspecting members are out of order, or one is not a member.
     #[error("the members that suspect worker {0} are not strictly ascending members")]
     SuspicionMembers(PeerIdHash),
 }
@@ -365,13 +334,13 @@ fn ordered<T, K: Ord>(
     }
 }
 
-/// A suspicion whose signature does not hold.
+/// The signature of a suspicion does not verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("member {member} did not sign that worker {worker} is lost in this slot")]
 pub struct SuspicionError {
-    /// In whose name.
+    /// The member that the suspicion names.
     pub member: ParticipantIndex,
-    /// Said about whom.
+    /// The worker that it suspects.
     pub worker: PeerIdHash,
 }
 
@@ -402,10 +371,11 @@ impl Suspicion {
 }
 
 impl LostWorker {
-    /// Checks every signature; `identity` maps a member to its key, `None` for a stranger.
+    /// Checks every signature; `identity` maps a member to its key, `None` outside the
+    /// committee.
     ///
     /// # Errors
-    /// [`SuspicionError`] for the first signature that does not hold.
+    /// [`SuspicionError`] for the first signature that does not verify.
     pub fn verify(
         &self,
         binding: &Binding,

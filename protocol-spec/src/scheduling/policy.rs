@@ -67,13 +67,13 @@ impl From<Weight> for u8 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Weights {
-    /// Of the price class.
+    /// What one price class more costs.
     pub price: Weight,
-    /// Of the latency class.
+    /// What one latency class more costs.
     pub latency: Weight,
 }
 
-/// Price before latency.
+/// The price counts twice as much as the latency.
 impl Default for Weights {
     fn default() -> Self {
         Self { price: Weight(2), latency: Weight(1) }
@@ -84,9 +84,9 @@ impl Default for Weights {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyWeights {
-    /// Known to everybody.
+    /// The weights are public.
     Public(Weights),
-    /// [`EncryptedWeights::digest`] of what the author encrypted.
+    /// The author encrypts them; this is [`EncryptedWeights::digest`].
     Encrypted(Blake3Digest),
 }
 
@@ -94,11 +94,11 @@ pub enum PolicyWeights {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EncryptedWeights {
-    /// The cluster.
+    /// The cluster that they are for.
     pub scope: ClusterScope,
     /// The key set they are encrypted under; a reshared key keeps it.
     pub key_set: KeySetDigest,
-    /// Who encrypted them.
+    /// The address that encrypts them.
     pub author: Address,
     /// Never used twice by this author in this cluster.
     pub nonce: u64,
@@ -125,7 +125,7 @@ impl EncryptedWeights {
     }
 }
 
-/// What everybody places by.
+/// The rules of placement that hold for all jobs of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterPolicy {
@@ -137,7 +137,7 @@ pub struct ClusterPolicy {
     pub min_candidates: u16,
     /// Most workers in a slot, at most [`MAX_TELEMETRY`].
     pub max_workers: u16,
-    /// Of `cost`.
+    /// The weights of the `cost` policy.
     pub weights: PolicyWeights,
 }
 
@@ -160,10 +160,10 @@ impl Wire for ClusterPolicy {
 /// Why a policy is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
-    /// The bytes are no policy.
+    /// The bytes are not a policy.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// Nobody, or more than a manifest can name.
+    /// The policy allows no workers, or more than a manifest can name.
     #[error("at most {0} workers: 1 to {max} are possible", max = MAX_TELEMETRY)]
     MaxWorkers(u16),
 }

@@ -36,31 +36,6 @@ use serde::{Deserialize, Serialize};
 
 use super::resources::{CpuUnits, DiskUnits, GpuUnits, MemoryUnits, RequestTooLarge, Resources};
 
-/// A resource that is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Resource {
-    /// CPU time.
-    Cpu,
-    /// Memory.
-    Memory,
-    /// Disk.
-    Disk,
-    /// Devices.
-    Gpu,
-}
-
-impl Resource {
-    /// All of them, in the order of every list and array.
-    pub const ALL: [Self; 4] = [Self::Cpu, Self::Memory, Self::Disk, Self::Gpu];
-
-    /// Position in [`Self::ALL`].
-    #[must_use]
-    pub const fn position(self) -> usize {
-        self as usize
-    }
-}
-
 /// A count of the cluster's units, 0 to 191.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
@@ -68,13 +43,13 @@ impl Resource {
 #[serde(try_from = "u8", into = "u8")]
 pub struct Quantity(u8);
 
-/// A number beyond its range.
+/// A number is beyond its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{value} is out of range: at most {max}")]
 pub struct OutOfRange {
-    /// Given.
+    /// The number.
     pub value: u8,
-    /// Largest allowed.
+    /// The largest of the range.
     pub max: u8,
 }
 
@@ -88,7 +63,7 @@ impl Quantity {
         if value > Self::MAX { Err(OutOfRange { value, max: Self::MAX }) } else { Ok(Self(value)) }
     }
 
-    /// The count.
+    /// The number of units.
     #[must_use]
     pub const fn get(self) -> u8 {
         self.0
@@ -113,24 +88,24 @@ impl From<Quantity> for u8 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quantities {
-    /// CPU time.
+    /// Units of CPU time.
     pub cpu: Quantity,
-    /// Memory.
+    /// Units of memory.
     pub memory: Quantity,
-    /// Disk.
+    /// Units of disk.
     pub disk: Quantity,
-    /// GPUs.
+    /// Units of GPUs.
     pub gpu: Quantity,
 }
 
 impl Quantities {
-    /// In the order of [`Resource::ALL`].
+    /// In the order of [`Resource::ALL`](super::Resource::ALL).
     #[must_use]
     pub const fn to_array(self) -> [u8; 4] {
         [self.cpu.0, self.memory.0, self.disk.0, self.gpu.0]
     }
 
-    /// From counts in the order of [`Resource::ALL`].
+    /// From counts in the order of [`Resource::ALL`](super::Resource::ALL).
     ///
     /// # Errors
     /// [`OutOfRange`] if one is above [`Quantity::MAX`].
@@ -154,7 +129,7 @@ macro_rules! classes {
         pub struct $name(u8);
 
         impl $name {
-            /// Highest class.
+            /// The highest class.
             pub const MAX: u8 = 3;
 
             /// # Errors
@@ -218,13 +193,13 @@ impl LatencyClass {
 /// In clear this is what the whole system keeps secret: do not log or send it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Reading {
-    /// Free capacity.
+    /// What the worker has left.
     pub free: Quantities,
-    /// Its distance.
+    /// How far it is from the cluster's peers.
     pub latency: LatencyClass,
-    /// Its price.
+    /// What its operator takes for it.
     pub price: PriceClass,
-    /// Its own priority.
+    /// How much its operator wants it used.
     pub priority: WorkerPriority,
 }
 
@@ -239,7 +214,7 @@ pub struct Scale {
     pub memory: NonZeroU16,
     /// In units of 1 GiB.
     pub disk: NonZeroU16,
-    /// In devices.
+    /// In GPU devices.
     pub gpu: NonZeroU16,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! # Caveats
 //! [`SlotRecord::verify_structure`] says that the parts belong together. That the lock's votes and
-//! the certificate's group signature hold is checked by whoever has the roster and the group key;
-//! nobody may act on a record before.
+//! the certificate's group signature verify is checked where roster and group key are known; nobody
+//! may act on a record before.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,9 +22,9 @@ pub struct SlotRecord {
     pub manifest: Manifest,
     /// 2t+1 members' votes for it.
     pub lock: ManifestLock,
-    /// The outcome.
+    /// The outcome of each pending replica.
     pub assignments: Assignments,
-    /// The committee's signature on it.
+    /// The committee's signature on the outcome.
     pub certificate: AssignmentCertificate,
 }
 
@@ -39,13 +39,13 @@ impl Wire for SlotRecord {
 /// Why the parts of a record do not belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// No sound manifest.
+    /// The manifest is invalid.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// The lock is for something else.
+    /// The lock is for another manifest.
     #[error("the lock is for another {0} than the manifest")]
     Lock(&'static str),
-    /// The certificate is for something else.
+    /// The certificate is for another manifest.
     #[error("the certificate is for another {0} than the manifest")]
     Certificate(&'static str),
     /// The assignments do not hash to the certificate's root.

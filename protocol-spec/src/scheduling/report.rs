@@ -1,4 +1,4 @@
-//! What an evaluator says it computed: a cross-check for the members and a record for audits.
+//! What an evaluator states that it computed: a cross-check for the members and a record for audits.
 //!
 //! # Caveats
 //! A report decides nothing. A member decrypts what it recomputed itself; reports that differ from
@@ -23,7 +23,7 @@ use crate::{
 pub struct EvaluationBody {
     /// Cluster, key set and epoch.
     pub binding: Binding,
-    /// The slot evaluated.
+    /// The slot that was evaluated.
     pub slot: Slot,
     /// Digest of the slot's locked manifest.
     pub manifest: Blake3Digest,
@@ -35,13 +35,13 @@ pub struct EvaluationBody {
     pub identity: PublicIdentity,
 }
 
-/// A worker's or member's signed word on what the slot's circuit gives.
+/// A worker's or member's signed statement of what the slot's circuit gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationReport {
-    /// What is signed.
+    /// The signed part.
     pub body: EvaluationBody,
-    /// By [`EvaluationBody::identity`] over [`EvaluationBody::digest`].
+    /// Made with [`EvaluationBody::identity`] over [`EvaluationBody::digest`].
     pub signature: Signature,
 }
 
@@ -59,10 +59,10 @@ impl Wire for EvaluationReport {
 /// Why a report is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReportError {
-    /// Made for another cluster, key set or epoch.
+    /// The report is for another cluster, key set or epoch.
     #[error(transparent)]
     Binding(#[from] BindingMismatch),
-    /// Not signed by the identity it names.
+    /// The identity that it names did not sign it.
     #[error(transparent)]
     Signature(#[from] InvalidSignature),
 }

@@ -15,19 +15,44 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{quantities::Resource, telemetry::ProvenList};
+use super::telemetry::ProvenList;
 use crate::ids::KeySetDigest;
 
-/// A request beyond what the unit can count.
+/// A request is beyond what the unit can count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{amount} {measure} cannot be requested: at most {max}")]
 pub struct RequestTooLarge {
-    /// What was asked for.
+    /// The requested amount, in `measure`.
     pub amount: u64,
-    /// In what it is counted.
+    /// The unit of `amount` and `max`, such as `millicores`.
     pub measure: &'static str,
     /// Largest possible request.
     pub max: u64,
+}
+
+/// A resource that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    /// CPU time, in millicores.
+    Cpu,
+    /// Main memory, in bytes.
+    Memory,
+    /// Disk, in bytes.
+    Disk,
+    /// GPU devices.
+    Gpu,
+}
+
+impl Resource {
+    /// All of them, in the order of every list and array.
+    pub const ALL: [Self; 4] = [Self::Cpu, Self::Memory, Self::Disk, Self::Gpu];
+
+    /// Position in [`Self::ALL`].
+    #[must_use]
+    pub const fn position(self) -> usize {
+        self as usize
+    }
 }
 
 macro_rules! units {
@@ -94,13 +119,13 @@ units! {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resources {
-    /// At least one unit.
+    /// CPU time, at least one unit.
     pub cpu: CpuUnits,
-    /// At least one unit.
+    /// Main memory, at least one unit.
     pub memory: MemoryUnits,
-    /// 0 for what the image itself takes.
+    /// Disk beside the image's own.
     pub disk: DiskUnits,
-    /// 0 for none.
+    /// GPU devices; 0 for none.
     pub gpu: GpuUnits,
 }
 
@@ -115,7 +140,8 @@ pub struct Resources {
 pub struct EncryptedRequest {
     /// The key set it is encrypted under; a reshared key keeps it.
     pub key_set: KeySetDigest,
-    /// In which resource workers are compared; of a public request it follows from the request.
+    /// The resource that workers are compared by; of a public request it follows from the
+    /// request.
     pub dominant: Resource,
     /// The quantities and their proof.
     pub list: ProvenList,
@@ -128,9 +154,9 @@ pub struct EncryptedRequest {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ResourceRequest {
-    /// Public figures.
+    /// The request is public.
     Clear(Resources),
-    /// For the circuit only.
+    /// Only the circuit sees the request.
     Encrypted(EncryptedRequest),
 }
 

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     abi::{Words, keccak},
-    assignment::{Assignments, Outcome, ReplicaIndex},
+    assignment::{Assignments, Outcome},
     certificate::{CertificateBody, ChainError},
     manifest::{MAX_PENDING, MAX_RUNNING, Manifest, PendingReplica, ReplicaState, RunningReplica},
     merkle::MerkleTree,
@@ -30,14 +30,14 @@ use super::{
 use crate::{
     codec::Wire,
     domain,
-    ids::{Blake3Digest, KeccakDigest, PeerIdHash, Slot},
+    ids::{Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot},
 };
 
 /// Where a replica was assigned to, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Placement {
-    /// The worker.
+    /// The worker that runs it.
     pub worker: PeerIdHash,
     /// The slot that assigned it.
     pub slot: Slot,
@@ -62,8 +62,8 @@ pub struct NextReplicas {
     pub pending: Vec<PendingReplica>,
     /// [`Manifest::running`].
     pub running: Vec<RunningReplica>,
-    /// Jobs whose body is not known here, so that nobody can say how many replicas they want. A
-    /// voter gets them before it judges a manifest.
+    /// Jobs whose body is not known here, so that their number of replicas is unknown. A
+    /// voter gets them before it validates a manifest.
     pub unknown: Vec<Blake3Digest>,
 }
 
@@ -106,59 +106,35 @@ impl Wire for ClusterState {
 
 /// Why a manifest, its outcome or its certificate does not continue the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum StateError {
-    /// Not later than the last certificate.
+    /// The slot is not after the last certified one.
     #[error("slot {slot} is not after slot {last}, the last one certified")]
-    Slot {
-        /// Of the manifest.
-        slot: Slot,
-        /// Of the state.
-        last: Slot,
-    },
-    /// Built on another certificate.
+    Slot { slot: Slot, last: Slot },
+    /// The manifest builds on another certificate.
     #[error("the manifest builds on certificate {found}, the last one here is {expected}")]
-    Previous {
-        /// What the manifest names.
-        found: KeccakDigest,
-        /// Of the state.
-        expected: KeccakDigest,
-    },
-    /// A running replica that has no place, or another one.
+    Previous { found: KeccakDigest, expected: KeccakDigest },
+    /// A replica that the manifest lists as running has no place, or another one.
     #[error("replica {replica} of job {job} does not run where the manifest says")]
-    NotRunning {
-        /// The job.
-        job: Blake3Digest,
-        /// The replica.
-        replica: ReplicaIndex,
-    },
-    /// A replica that is to be placed again although its worker is neither lost nor drained.
+    NotRunning { job: Blake3Digest, replica: ReplicaIndex },
+    /// A pending replica has a place whose worker is neither lost nor drained.
     #[error("replica {replica} of job {job} has a place already")]
-    AlreadyPlaced {
-        /// The job.
-        job: Blake3Digest,
-        /// The replica.
-        replica: ReplicaIndex,
-    },
-    /// Not one assignment for each pending replica.
+    AlreadyPlaced { job: Blake3Digest, replica: ReplicaIndex },
+    /// There is not one assignment for each pending replica.
     #[error("the assignments are not those of the manifest's pending replicas")]
     Assignments,
-    /// A worker whose telemetry the manifest does not list.
+    /// A replica is assigned to a worker whose telemetry the manifest does not list.
     #[error("worker {0} is assigned a replica but is no candidate of this slot")]
     NotCandidate(PeerIdHash),
-    /// More than a cluster may run.
+    /// More replicas would run than a cluster may have.
     #[error("{0} replicas would run: at most {MAX_RUNNING}")]
     TooManyRunning(usize),
     /// The certificate is of another chain of certificates, or out of order.
     #[error(transparent)]
     Chain(#[from] ChainError),
-    /// The certificate says that another state comes out.
+    /// The certificate carries the root of another state.
     #[error("the certificate's state root is {found}, this slot gives {expected}")]
-    Root {
-        /// The certificate's.
-        found: KeccakDigest,
-        /// Computed here.
-        expected: KeccakDigest,
-    },
+    Root { found: KeccakDigest, expected: KeccakDigest },
 }
 
 impl ClusterState {

@@ -10,7 +10,7 @@
 //!    under [`TelemetryBody::digest`].
 //!
 //! # Caveats
-//! There is no unproven form: a crafted list that nobody proved decrypts to bits of the compact
+//! There is no unproven form: a crafted list without a proof decrypts to bits of the compact
 //! key through the placement it causes. Public labels are not here; they are in the registry.
 
 use core::fmt;
@@ -29,17 +29,17 @@ use crate::{
 };
 
 /// tfhe's `ProvenCompactCiphertextList` in safe serialization: opaque here, 1 byte to 128 KiB (six
-/// u16 with their proof take about 39 KB). Nothing may be computed on it before its proof was
+/// u16 with their proof take about 39 KB). Nothing may be computed on it before its proof is
 /// verified.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub struct ProvenList(Vec<u8>);
 
-/// A proven list that is empty or too long.
+/// A proven list is empty or too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a proven ciphertext list of {len} bytes: 1 to {max} are allowed", max = ProvenList::MAX_BYTES)]
 pub struct ProvenListSize {
-    /// Bytes given.
+    /// Length of the list in bytes.
     pub len: usize,
 }
 
@@ -188,9 +188,9 @@ pub struct TelemetryBody {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Telemetry {
-    /// What is signed.
+    /// The signed part.
     pub body: TelemetryBody,
-    /// By [`TelemetryBody::identity`] over [`TelemetryBody::digest`].
+    /// Made with [`TelemetryBody::identity`] over [`TelemetryBody::digest`].
     pub signature: Signature,
 }
 
@@ -209,10 +209,10 @@ impl Wire for Telemetry {
 /// Why telemetry is refused before its proof is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TelemetryError {
-    /// Made for another cluster, key set or epoch.
+    /// The telemetry is for another cluster, key set or epoch.
     #[error(transparent)]
     Binding(#[from] BindingMismatch),
-    /// Not signed by the identity it names.
+    /// The identity that it names did not sign it.
     #[error(transparent)]
     Signature(#[from] InvalidSignature),
 }

@@ -8,7 +8,7 @@
 //! | fit | each digit of free capacity is compared with one of the request: 2 a resource, 1 if the request's low digit is 0. For `spread` without a level none for the dominant resource, of which the winner has the most |
 //! | score | 2 to split the two digits of a quantity that a deduction changed; what a look-up must give of classes and priority for the other policies |
 //! | mask | 1: the score and what speaks against the worker are two inputs |
-//! | match | each digit of the score is compared, the level as well: 1 each. A choice between two unknown digits of 4 bits by an unknown bit is no negacyclic function of any one sum of them, so it takes two parts for each, but 1 for a level. Nothing but feasibility is chosen in a last match whose score nobody looks at |
+//! | match | each digit of the score is compared, the level as well: 1 each. A choice between two unknown digits of 4 bits by an unknown bit is not a negacyclic function of any one sum of them, so it takes two parts for each, but 1 for a level. Nothing but feasibility is chosen in a last match whose score is not used |
 //! | way down | 2 for 3 matches: the flags of four grandchildren are four functions of three bits, and one table of 16 entries has room for two |
 //! | deduction | 1 for each resource that is looked at later; of an encrypted request 3, since each of two digits is multiplied with the selection |
 //!

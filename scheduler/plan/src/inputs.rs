@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use veil_protocol_spec::{
-    Blake3Digest, PeerIdHash,
-    scheduling::{ClusterPolicy, JobError, JobSpec, Label, ReplicaIndex, RequestTooLarge},
+    Blake3Digest, PeerIdHash, ReplicaIndex,
+    scheduling::{ClusterPolicy, JobError, JobSpec, Label, RequestTooLarge},
 };
 
 /// What is public besides the manifest.

@@ -8,8 +8,8 @@
 use std::collections::BTreeSet;
 
 use veil_protocol_spec::{
-    Blake3Digest,
-    scheduling::{Assignment, AssignmentError, Assignments, Manifest, Outcome, ReplicaIndex},
+    Blake3Digest, ReplicaIndex,
+    scheduling::{Assignment, AssignmentError, Assignments, Manifest, Outcome},
 };
 
 use crate::{

@@ -57,7 +57,7 @@ pub(crate) struct Step {
 ///       own priority; `cost`: the smallest weighted sum of price and latency class;
 ///    3. in an order that is public: for `priority_round_robin` that of the telemetry, beginning at
 ///       slot plus step; else that of a digest over the manifest, the job, the replica and the
-///       worker, so that nobody is preferred for long.
+///       worker, which prefers no worker for long.
 /// 5. Without a feasible candidate the replica stays pending.
 #[derive(Debug)]
 pub struct Plan {

@@ -2,7 +2,7 @@
 
 use veil_protocol_spec::{
     Address, Blake3Digest, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
-    PeerIdHash, Slot, scheduling::*,
+    PeerIdHash, ReplicaIndex, Slot, scheduling::*,
 };
 use veil_scheduler_plan::{cleartext, inputs::PublicInputs, plan::Plan};
 

@@ -16,13 +16,13 @@ use veil_keygen_ceremony::keyset::{
 };
 use veil_protocol_spec::{
     Address, Blake3Digest, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
-    PeerIdHash, Slot,
+    PeerIdHash, ReplicaIndex, Slot,
     scheduling::{
         AntiAffinity, Binding, BlockRef, ClusterPolicy, ClusterScope, Constraints, CpuUnits,
         DiskUnits, EncryptedRequest, EncryptedWeights, FailureDomain, GpuUnits, JobSpec,
         LeasePolicy, Manifest, MemoryUnits, PendingReplica, PolicyWeights, Priority, ProofMetadata,
-        Quantities, Reading, ReplicaIndex, ReplicaState, Resource, ResourceRequest, Resources,
-        RestartPolicy, RunningReplica, Scale, SchedulingPolicy, Strength, TelemetryEntry, Weights,
+        Quantities, Reading, ReplicaState, Resource, ResourceRequest, Resources, RestartPolicy,
+        RunningReplica, Scale, SchedulingPolicy, Strength, TelemetryEntry, Weights,
     },
 };
 use veil_scheduler::{
@@ -219,7 +219,7 @@ impl Cluster {
         self
     }
 
-    /// The policy's weights, encrypted by somebody.
+    /// The policy's weights, encrypted by their author.
     pub(crate) fn with_encrypted_weights(mut self, keys: &Keys, weights: Weights) -> Self {
         let Binding { scope, key_set, .. } = binding();
         let metadata = ProofMetadata::for_weights(&scope, &key_set, &Address([9; 20]), 1);

@@ -12,7 +12,7 @@ use veil_committee_machine::{Effect, EffectOf, Machine, PersistId};
 use veil_protocol_spec::{
     Blake3Digest, Committee, ParticipantIndex, Slot, Wire,
     agreement::{AgreementMessage, SignedVote, Vote, VoteKind, proposer, record::Record},
-    ceremony::Bytes,
+    codec::Bytes,
     decryption::ManifestLock,
     scheduling::Manifest,
 };

@@ -12,7 +12,8 @@ use veil_keygen_ceremony::{
 };
 use veil_protocol_spec::{
     ParticipantIndex, Wire,
-    ceremony::{Bytes, CeremonyMessage, Commit, Deal, DealPlaintext, Payload, SignedMessage},
+    ceremony::{CeremonyMessage, Commit, Deal, DealPlaintext, Payload, SignedMessage},
+    codec::Bytes,
 };
 
 use super::{Insider, Misbehaviour, wire};

@@ -1,9 +1,6 @@
 //! Sends one receiver chunks that do not match their roots.
 
-use veil_protocol_spec::{
-    ParticipantIndex, Wire,
-    ceremony::{Bytes, CeremonyMessage},
-};
+use veil_protocol_spec::{ParticipantIndex, Wire, ceremony::CeremonyMessage, codec::Bytes};
 
 use super::{Insider, Misbehaviour};
 

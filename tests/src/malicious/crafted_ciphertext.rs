@@ -3,7 +3,7 @@
 
 use veil_committee::{decrypt::SquashedBlock, key_share::KeyShare};
 use veil_protocol_spec::{
-    ceremony::Bytes,
+    codec::Bytes,
     decryption::{DecryptionMessage, DecryptionPayload, RequestContext, RequestId},
     identity::SecretIdentity,
 };

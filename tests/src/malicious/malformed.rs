@@ -4,9 +4,10 @@ use veil_protocol_spec::Blake3Digest;
 use veil_protocol_spec::{
     ParticipantIndex, Wire,
     ceremony::{
-        AbortReason, Bytes, CeremonyMessage, ChunkId, Deal, Finish, MAX_CHUNK_BYTES,
-        MAX_SIGNED_BYTES, Payload, Round, SignedMessage, Stream,
+        AbortReason, CeremonyMessage, ChunkId, Deal, Finish, MAX_CHUNK_BYTES, MAX_SIGNED_BYTES,
+        Payload, Round, SignedMessage, Stream,
     },
+    codec::Bytes,
 };
 
 use super::{Insider, Misbehaviour, wire};

@@ -11,7 +11,11 @@ use veil_protocol_spec::{
 };
 
 use super::{Behaviour, Insider, Misbehaviour, wire};
-use crate::{disk::SharedStore, fixtures, plan::Plan, simulation::ATTEMPT};
+use crate::{
+    disk::SharedStore,
+    fixtures::{self, ATTEMPT},
+    plan::Plan,
+};
 
 /// Messages remembered.
 const MEMORY: usize = 64;

@@ -2,7 +2,7 @@
 
 use veil_protocol_spec::{
     ParticipantIndex,
-    ceremony::Bytes,
+    codec::Bytes,
     decryption::{DecryptionMessage, DecryptionPayload},
     identity::SecretIdentity,
 };

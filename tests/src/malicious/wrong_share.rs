@@ -4,7 +4,8 @@
 use veil_keygen_ceremony::store::ChunkStore as _;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, Wire,
-    ceremony::{Bytes, CeremonyMessage, Payload, SignedMessage, Stream, StreamRoot},
+    ceremony::{CeremonyMessage, Payload, SignedMessage, Stream, StreamRoot},
+    codec::Bytes,
 };
 
 use super::{Insider, Misbehaviour, wire};

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::{NAME, folder, read};
-use crate::step::Failed;
+use crate::failed::Failed;
 
 /// Snapshot file, entry, and the most that it may cost.
 const LIMITS: [(&str, &str, u64); 7] = [

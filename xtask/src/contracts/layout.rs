@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::step::Failed;
+use crate::failed::Failed;
 
 use super::{CONTRACTS, built};
 

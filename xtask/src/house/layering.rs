@@ -14,7 +14,9 @@ use std::collections::BTreeSet;
 use super::{
     Violation,
     metadata::{Graph, Kind, Package},
-    table::{FHE, IO, Kind as Role, RUNTIME, Row, UNDER_ENCRYPTION, WITH_RUNTIME_BENEATH},
+    table::{
+        AGREEMENT_CRATE, BENEATH_AGREEMENT, FHE, IO, Kind as Role, RUNTIME, Row, UNDER_ENCRYPTION,
+    },
 };
 
 pub(super) const UNLISTED: &str = "crate-in-table";
@@ -88,9 +90,12 @@ fn arrows(
 /// The rules on direct and indirect dependencies.
 fn trees(graph: &Graph, row: &Row, id: &str, violations: &mut Vec<Violation>) {
     let above = graph.reach(id, |_| true);
+    let agreement = row.name == AGREEMENT_CRATE;
     let mut forbid = |rule, forbidden: &[&str]| {
+        let is_forbidden =
+            |name| is_of(forbidden, name) && !(agreement && is_of(BENEATH_AGREEMENT, name));
         // One path is enough: the next run finds the next one.
-        if let Some(found) = above.keys().find(|id| is_of(forbidden, graph.name(id))) {
+        if let Some(found) = above.keys().find(|id| is_forbidden(graph.name(id))) {
             let mut path = vec![graph.name(found)];
             let mut at = found;
             while let Some(next) = above.get(at) {
@@ -102,10 +107,7 @@ fn trees(graph: &Graph, row: &Row, id: &str, violations: &mut Vec<Violation>) {
         }
     };
     if row.kind == Role::Protocol {
-        let with_runtime = row.name == WITH_RUNTIME_BENEATH;
-        let io: Vec<_> =
-            IO.iter().copied().filter(|name| !(with_runtime && *name == RUNTIME)).collect();
-        forbid(PURE, &io);
+        forbid(PURE, IO);
     }
     let computes = UNDER_ENCRYPTION.contains(&row.name);
     if matches!(row.kind, Role::Protocol | Role::Edge) && !computes {

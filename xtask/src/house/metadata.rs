@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use crate::step::{Failed, Step};
+use crate::{failed::Failed, step::Step};
 
 const NAME: &str = "metadata";
 /// What Veil is built for. Packages for other platforms need not be downloaded.

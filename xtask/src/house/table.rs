@@ -56,8 +56,11 @@ pub(super) const RUNTIME: &str = "tokio";
 pub(super) const FHE: &str = "tfhe";
 /// Protocol crates that compute under encryption; all others build without [`FHE`].
 pub(super) const UNDER_ENCRYPTION: &[&str] = &["veil-keygen-ceremony", "veil-scheduler"];
-/// The protocol crate that may have [`RUNTIME`] in its tree.
-pub(super) const WITH_RUNTIME_BENEATH: &str = "veil-committee-agreement";
+/// The protocol crate that has Malachite's core beneath it.
+pub(super) const AGREEMENT_CRATE: &str = "veil-committee-agreement";
+/// What Malachite's core brings into that crate's tree: the runtime, which it does not start, and the
+/// type of peer ids, which does no I/O.
+pub(super) const BENEATH_AGREEMENT: &[&str] = &[RUNTIME, "libp2p-identity"];
 
 const fn row(
     kind: Kind,
@@ -107,7 +110,9 @@ pub(super) const HOUSE: &[Row] = &[
         NONE,
         &["veil-committee", "veil-committee-machine", "veil-node-storage", "veil-protocol-spec"],
     ),
-    row(Edge, "veil-node-p2p", NETWORK, &["veil-protocol-spec"]),
+    // The process's own clock and accounts: anything that runs may read them.
+    row(Edge, "veil-node-process", NONE, &["veil-protocol-spec"]),
+    row(Edge, "veil-node-p2p", NETWORK, &["veil-node-process", "veil-protocol-spec"]),
     row(
         Edge,
         "veil-node-chain",
@@ -126,6 +131,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-chain",
             "veil-node-driver",
             "veil-node-p2p",
+            "veil-node-process",
             "veil-node-storage",
             "veil-protocol-spec",
             "veil-scheduler",
@@ -143,11 +149,14 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-chain",
             "veil-node-driver",
             "veil-node-p2p",
+            "veil-node-process",
             "veil-node-storage",
             "veil-protocol-spec",
             "veil-scheduler",
         ],
-    ),
+    )
+    // Over real sockets, by the transport that the roles use.
+    .with_tests_of(&["veil-node-core"]),
     row(
         Product,
         "veil-node-member",
@@ -163,6 +172,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-core",
             "veil-node-driver",
             "veil-node-p2p",
+            "veil-node-process",
             "veil-node-storage",
             "veil-protocol-spec",
             "veil-scheduler",
@@ -180,6 +190,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-containers",
             "veil-node-core",
             "veil-node-p2p",
+            "veil-node-process",
             "veil-node-storage",
             "veil-protocol-spec",
             "veil-scheduler",
@@ -200,6 +211,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-driver",
             "veil-node-member",
             "veil-node-p2p",
+            "veil-node-process",
             "veil-node-storage",
             "veil-node-worker",
             "veil-protocol-spec",
@@ -230,6 +242,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-committee",
             "veil-committee-machine",
             "veil-keygen-ceremony",
+            "veil-node-process",
             "veil-protocol-spec",
             "veil-scheduler",
             "veil-scheduler-plan",

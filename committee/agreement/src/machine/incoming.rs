@@ -9,7 +9,7 @@ use veil_protocol_spec::{
         self, AgreementMessage, Equivocation, MAX_HELD, MAX_VOTES, SignedProposal, SignedVote,
         VoteKind, record::Entry,
     },
-    ceremony::Bytes,
+    codec::Bytes,
     decryption::ManifestLock,
     scheduling::Manifest,
 };

@@ -10,7 +10,7 @@ use veil_protocol_spec::{
 use super::{Agreement, KEPT_DECISIONS};
 use crate::{
     effect::AgreementEffect,
-    engine::{Output, Stopped},
+    engine::{CoreError, Output},
     run::Run,
 };
 
@@ -20,10 +20,10 @@ const KEPT_ROUNDS: u32 = 4;
 impl Agreement {
     /// Carries out what the engine wants, and checks whether the others agreed on what the host
     /// refused.
-    pub(super) fn absorb(&mut self, outputs: Result<Vec<Output>, Stopped>, now: Millis) {
+    pub(super) fn absorb(&mut self, outputs: Result<Vec<Output>, CoreError>, now: Millis) {
         let outputs = match outputs {
             Ok(outputs) => outputs,
-            Err(stopped) => return self.abstain(&stopped, now),
+            Err(error) => return self.abstain(&error, now),
         };
         for output in outputs {
             self.carry_out(output, now);
@@ -125,14 +125,14 @@ impl Agreement {
     }
 
     /// Casts no more votes in this slot.
-    fn abstain(&mut self, stopped: &Stopped, now: Millis) {
+    fn abstain(&mut self, error: &CoreError, now: Millis) {
         let round = self.engine.round();
         let Some(run) = &mut self.run else { return };
         run.abstained = true;
         run.cancel_all();
         let retry = arc_malachitebft_core_types::Timeout::rebroadcast(round.into());
         run.schedule(retry, now.saturating_add(self.timing.wait(retry, &self.members)));
-        let (slot, reason) = (run.slot, stopped.to_string());
+        let (slot, reason) = (run.slot, error.to_string());
         self.out.stage(Effect::Special(AgreementEffect::Abstained { slot, reason }));
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::decrypt::WrongDimension;
 
 /// What authorising gives; no effect may come of a refusal.
-fn refusal(bench: &mut Bench, outputs: &RecomputedOutputs, lock: &ManifestLock) -> Refusal {
+fn refusal(bench: &mut Bench, outputs: &RecomputedOutputs, lock: &ManifestLock) -> AuthoriseError {
     let before = bench.at(1).counter();
     let refusal = bench.at(1).authorise(outputs.clone(), lock, 0).unwrap_err();
     assert_eq!(drain(bench.at(1)), [], "{refusal}");
@@ -20,21 +20,21 @@ fn nothing_without_a_lock_for_exactly_this_manifest() {
     let outputs = bench.outputs(1);
     let too_few = lock(1, bench.committee.participants().take(2));
     let expected = LockError::TooFew { given: 2, needed: 3 };
-    assert_eq!(refusal(&mut bench, &outputs, &too_few), Refusal::Lock(expected));
+    assert_eq!(refusal(&mut bench, &outputs, &too_few), AuthoriseError::Lock(expected));
 
     let mut forged = bench.lock(1);
     forged.votes[2].1 = forged.votes[1].1;
     let expected = LockError::Signature(index(3));
-    assert_eq!(refusal(&mut bench, &outputs, &forged), Refusal::Lock(expected));
+    assert_eq!(refusal(&mut bench, &outputs, &forged), AuthoriseError::Lock(expected));
 
     let mut twice = bench.lock(1);
     twice.votes[1] = twice.votes[0];
-    assert_eq!(refusal(&mut bench, &outputs, &twice), Refusal::Lock(LockError::Voters));
+    assert_eq!(refusal(&mut bench, &outputs, &twice), AuthoriseError::Lock(LockError::Voters));
 
     let other_slot = bench.lock(2);
     let refused = refusal(&mut bench, &outputs, &other_slot);
     assert!(
-        matches!(refused, Refusal::OtherLock(RequestContext { slot: Slot(2), .. })),
+        matches!(refused, AuthoriseError::OtherLock(RequestContext { slot: Slot(2), .. })),
         "{refused}"
     );
 
@@ -42,24 +42,24 @@ fn nothing_without_a_lock_for_exactly_this_manifest() {
     let mut relabelled = bench.lock(2);
     (relabelled.slot, relabelled.manifest) = (outputs.context.slot, outputs.context.manifest);
     let expected = LockError::Signature(index(1));
-    assert_eq!(refusal(&mut bench, &outputs, &relabelled), Refusal::Lock(expected));
+    assert_eq!(refusal(&mut bench, &outputs, &relabelled), AuthoriseError::Lock(expected));
 
     let mut other_manifest = bench.lock(1);
     other_manifest.manifest = Blake3Digest([9; 32]);
     let refused = refusal(&mut bench, &outputs, &other_manifest);
-    assert!(matches!(refused, Refusal::OtherLock(_)), "{refused}");
+    assert!(matches!(refused, AuthoriseError::OtherLock(_)), "{refused}");
 
     let mut other_epoch = bench.lock(1);
     other_epoch.binding.epoch = Epoch(5);
     let refused = refusal(&mut bench, &outputs, &other_epoch);
     let expected = RequestContext { epoch: Epoch(5), ..outputs.context };
-    assert_eq!(refused, Refusal::OtherLock(expected));
+    assert_eq!(refused, AuthoriseError::OtherLock(expected));
 
     let mut other_key = bench.lock(1);
     other_key.binding.key_set = KeySetDigest([8; 32]);
     let refused = refusal(&mut bench, &outputs, &other_key);
     let expected = RequestContext { key_set: KeySetDigest([8; 32]), ..outputs.context };
-    assert_eq!(refused, Refusal::OtherLock(expected));
+    assert_eq!(refused, AuthoriseError::OtherLock(expected));
 
     // The votes are for one cluster and one round only.
     let relabel: [fn(&mut ManifestLock); 2] =
@@ -67,7 +67,7 @@ fn nothing_without_a_lock_for_exactly_this_manifest() {
     for change in relabel {
         let mut relabelled = bench.lock(1);
         change(&mut relabelled);
-        let expected = Refusal::Lock(LockError::Signature(index(1)));
+        let expected = AuthoriseError::Lock(LockError::Signature(index(1)));
         assert_eq!(refusal(&mut bench, &outputs, &relabelled), expected);
     }
 }
@@ -80,24 +80,24 @@ fn nothing_under_another_key_or_epoch_or_of_another_size() {
 
     let mut other = outputs.clone();
     other.context.key_set = KeySetDigest([8; 32]);
-    let expected = Refusal::OtherKeySet { mine: KEY_SET, asked: KeySetDigest([8; 32]) };
+    let expected = AuthoriseError::OtherKeySet { mine: KEY_SET, asked: KeySetDigest([8; 32]) };
     assert_eq!(refusal(&mut bench, &other, &lock), expected);
 
     let mut other = outputs.clone();
     other.context.epoch = Epoch(3);
-    let expected = Refusal::OtherEpoch { mine: EPOCH, asked: Epoch(3) };
+    let expected = AuthoriseError::OtherEpoch { mine: EPOCH, asked: Epoch(3) };
     assert_eq!(refusal(&mut bench, &other, &lock), expected);
 
     for given in [0, MAX_BLOCKS_PER_REQUEST + 1] {
         let block = SquashedBlock { mask: Vec::new(), body: 0 };
         let other = RecomputedOutputs { blocks: vec![block; given], ..outputs.clone() };
-        assert_eq!(refusal(&mut bench, &other, &lock), Refusal::BlockCount { given });
+        assert_eq!(refusal(&mut bench, &other, &lock), AuthoriseError::BlockCount { given });
     }
 
     let mut other = outputs.clone();
     other.blocks[3].mask.push(0);
     let wrong = WrongDimension { block: 3, given: DIMENSION + 1, expected: DIMENSION };
-    assert_eq!(refusal(&mut bench, &other, &lock), Refusal::Dimension(wrong));
+    assert_eq!(refusal(&mut bench, &other, &lock), AuthoriseError::Dimension(wrong));
 
     // A refusal takes no slot.
     assert_eq!(bench.at(1).authorise(outputs.clone(), &lock, 0), Ok(id(&outputs)));
@@ -116,7 +116,7 @@ fn a_lock_authorises_one_evaluation() {
     assert_eq!(bench.at(1).counter().blocks, 5);
 
     let manifest = outputs.context.manifest;
-    let taken = Refusal::SlotTaken { slot: Slot(1), manifest, request };
+    let taken = AuthoriseError::SlotTaken { slot: Slot(1), manifest, request };
     let mut other = outputs.clone();
     other.blocks[0].body ^= 1;
     assert_eq!(refusal(&mut bench, &other, &lock), taken);
@@ -169,7 +169,7 @@ fn a_key_is_not_used_beyond_its_budget() {
     let (first, second) = (bench.outputs(1), bench.outputs(2));
     let request = bench.start(1, &first);
     let lock = bench.lock(2);
-    let expected = Refusal::Budget { used: budget - 1, asked: 5, budget };
+    let expected = AuthoriseError::Budget { used: budget - 1, asked: 5, budget };
     let refused = refusal(&mut bench, &second, &lock);
     assert_eq!(refused, expected);
     let text = refused.to_string();
@@ -246,7 +246,10 @@ fn open_requests_are_bounded() {
     }
     let outputs = bench.outputs(1000);
     let lock = bench.lock(1000);
-    assert_eq!(refusal(&mut bench, &outputs, &lock), Refusal::TooManyOpen { open: MAX_OPEN });
+    assert_eq!(
+        refusal(&mut bench, &outputs, &lock),
+        AuthoriseError::TooManyOpen { open: MAX_OPEN }
+    );
     let first = bench.at(1).status()[0].request;
     bench.at(1).forget(first);
     bench.start(1, &outputs);

@@ -9,14 +9,32 @@
 //! | `key-share-<j>.age` | key share of participant j, encrypted |
 //! | `aborted/messages-<j>.bin` | after an ABORT: the messages participant j holds, as evidence |
 
-use std::{fs::{self, File}, io::{self, BufReader}, path::{Path, PathBuf}};
+use std::{
+    fs::{self, File},
+    io::{self, BufReader},
+    path::{Path, PathBuf},
+};
 
 use tfhe::xof_key_set::CompressedXofKeySet;
-use veil_keygen_ceremony::{chunks::ChunkPlan, keyset::{KeySetError, Layout, ParameterSet, key_set_size_limit, read_key_set_with_digest, write_key_set}, transcript::{Transcript, TranscriptError, Verified}};
-use veil_node_storage::{durable::{write_new, write_new_with}, keystore::{KeystoreError, Passphrase, write_key_share}};
+use veil_keygen_ceremony::{
+    chunks::ChunkPlan,
+    keyset::{
+        KeySetError, Layout, ParameterSet, key_set_size_limit, read_key_set_with_digest,
+        write_key_set,
+    },
+    transcript::{Transcript, TranscriptError, Verified},
+};
+use veil_node_storage::{
+    durable::{write_new, write_new_with},
+    keystore::{KeystoreError, Passphrase, write_key_share},
+};
 use veil_protocol_spec::{CodecError, KeySetDigest, Wire, ceremony::Stream};
 
-use crate::offline::{demonstrate::{DemonstrateError, exercise_public}, share_files::ShareFiles, simulate::Simulation};
+use crate::offline::{
+    demonstrate::{DemonstrateError, exercise_public},
+    share_files::ShareFiles,
+    simulate::Simulation,
+};
 
 /// Why a folder cannot be written or does not verify.
 #[derive(Debug, thiserror::Error)]

@@ -5,12 +5,31 @@ use std::{collections::VecDeque, sync::Arc};
 
 use rand::{Rng, rngs::OsRng};
 use serde::Serialize;
-use tfhe::{CompactCiphertextList, FheBool, FheUint8, prelude::{CiphertextList, FheOrd, SquashNoise}, set_server_key, xof_key_set::CompressedXofKeySet};
-use veil_committee::{decrypt::SquashedBlock, decryption::{DecryptionEffect, Decryptor, RecomputedOutputs}, key_share::KeyShare};
+use tfhe::{
+    CompactCiphertextList, FheBool, FheUint8,
+    prelude::{CiphertextList, FheOrd, SquashNoise},
+    set_server_key,
+    xof_key_set::CompressedXofKeySet,
+};
+use veil_committee::{
+    decrypt::SquashedBlock,
+    decryption::{DecryptionEffect, Decryptor, RecomputedOutputs},
+    key_share::KeyShare,
+};
 use veil_committee_machine::{Effect, Machine, Verdict};
 use veil_keygen_ceremony::keyset::{DecodeError, decode_blocks, squashed_blocks};
-use veil_protocol_spec::{Address, Blake3Digest, ChainId, ClusterId, Committee, ParticipantIndex, Slot, Wire, ceremony::Bytes, decryption::{DecryptionCounter, DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext, RequestId}, domain, identity::SecretIdentity, scheduling::{Binding, ClusterScope}};
 use veil_node_process::Stopwatch;
+use veil_protocol_spec::{
+    Address, Blake3Digest, ChainId, ClusterId, Committee, ParticipantIndex, Slot, Wire,
+    codec::Bytes,
+    decryption::{
+        DecryptionCounter, DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext,
+        RequestId,
+    },
+    domain,
+    identity::SecretIdentity,
+    scheduling::{Binding, ClusterScope},
+};
 
 use crate::offline::misbehaviour::FaultName;
 

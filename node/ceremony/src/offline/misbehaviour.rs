@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use clap::ValueEnum;
 use veil_committee_machine::Effect;
 use veil_keygen_ceremony::{
     machine::{CeremonyEffect, Record},
@@ -17,7 +16,7 @@ use veil_protocol_spec::{
 };
 
 /// A fault of the last participant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultName {
     /// One wrong word in its share of the public material: detected, aborts.
     WrongBodyShare,
@@ -34,6 +33,52 @@ pub enum FaultName {
 }
 
 impl FaultName {
+    /// All faults, in the order in which a command lists them.
+    pub const ALL: [Self; 6] = [
+        Self::WrongBodyShare,
+        Self::WrongSecretBitShare,
+        Self::BadShareToOne,
+        Self::Silent,
+        Self::WrongPartialDecryption,
+        Self::CraftedCiphertext,
+    ];
+
+    /// The name on a command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::WrongBodyShare => "wrong-body-share",
+            Self::WrongSecretBitShare => "wrong-secret-bit-share",
+            Self::BadShareToOne => "bad-share-to-one",
+            Self::Silent => "silent",
+            Self::WrongPartialDecryption => "wrong-partial-decryption",
+            Self::CraftedCiphertext => "crafted-ciphertext",
+        }
+    }
+
+    /// What the member does, and what comes of it.
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::WrongBodyShare => {
+                "One wrong word in its share of the public material: detected, aborts"
+            }
+            Self::WrongSecretBitShare => {
+                "One wrong word in its share of the secret bits: detected, aborts"
+            }
+            Self::BadShareToOne => {
+                "A damaged chunk for one receiver only: repaired through a relay"
+            }
+            Self::Silent => "Never sends a message: the others abort at the deadline",
+            Self::WrongPartialDecryption => {
+                "A wrong partial decryption: corrected, the culprit named"
+            }
+            Self::CraftedCiphertext => {
+                "Asks for the decryption of a crafted ciphertext: refused, as in every proof"
+            }
+        }
+    }
+
     /// Whether the fault belongs to the ceremony (rather than to decryption).
     #[must_use]
     pub const fn in_ceremony(self) -> bool {

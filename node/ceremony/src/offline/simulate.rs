@@ -8,12 +8,26 @@ use rand::{RngCore, rngs::OsRng};
 use rayon::prelude::*;
 use serde::Serialize;
 use veil_committee_machine::{Effect, Machine, Millis, Verdict};
-use veil_keygen_ceremony::{keyset::ParameterSet, machine::{AbortReport, Ceremony, CeremonyEffect, CommitPoint, Outcome, Stage}, seed::CeremonySeed, setup::{Setup, SetupError, Timing}, transcript::{FinishCertificate, Transcript}};
-use veil_protocol_spec::{Attempt, Committee, Epoch, ParticipantIndex, ceremony::{CeremonyParameters, Stream}, domain, identity::SecretIdentity};
-use zeroize::Zeroizing;
+use veil_keygen_ceremony::{
+    keyset::ParameterSet,
+    machine::{AbortReport, Ceremony, CeremonyEffect, CommitPoint, Outcome, Stage},
+    seed::CeremonySeed,
+    setup::{Setup, SetupError, Timing},
+    transcript::{FinishCertificate, Transcript},
+};
 use veil_node_process::{Stopwatch, peak_rss_bytes};
+use veil_protocol_spec::{
+    Attempt, Committee, Epoch, ParticipantIndex,
+    ceremony::{CeremonyParameters, Stream},
+    domain,
+    identity::SecretIdentity,
+};
+use zeroize::Zeroizing;
 
-use crate::offline::{misbehaviour::{FaultName, Misbehaviour}, share_files::ShareFiles};
+use crate::offline::{
+    misbehaviour::{FaultName, Misbehaviour},
+    share_files::ShareFiles,
+};
 
 /// What to simulate.
 #[derive(Clone, Debug)]

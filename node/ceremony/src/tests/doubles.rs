@@ -10,16 +10,17 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
-use veil_committee::frost::{GroupPublicKey, GroupSignature};
-use veil_keygen_ceremony::keyset::ParameterSet;
+use veil_committee::frost::{self, GroupPublicKey, GroupSignature, SigningSchedule};
+use veil_keygen_ceremony::{keyset::ParameterSet, setup::Timing};
 use veil_protocol_spec::{
     Address, Attempt, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeccakDigest,
     ParticipantIndex, PublicIdentity, Signature, Wire,
     identity::SecretIdentity,
+    publication::{Publication, ReferenceString},
     scheduling::{ClusterScope, ReferenceStringOrigin, keccak},
 };
 
-use crate::ceremony::*;
+use crate::*;
 
 pub(super) fn scope() -> ClusterScope {
     ClusterScope {

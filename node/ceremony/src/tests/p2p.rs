@@ -2,7 +2,8 @@
 
 use tokio::sync::watch;
 use veil_node_core::P2pTransports;
-use veil_node_p2p::{Directory, Multiaddr, Network, NetworkConfig, Peer, Roles};
+use veil_node_p2p::{Directory, Multiaddr, Network, NetworkConfig, Peer};
+use veil_protocol_spec::registry::Roles;
 
 use super::*;
 

@@ -25,8 +25,8 @@ use veil_node_chain::{
 };
 use veil_protocol_spec::{
     Address, Attempt, Blake3Digest, ChainId, Committee, Epoch, KeccakDigest, ParticipantIndex,
-    PeerIdHash, Signature, Slot,
-    scheduling::{Assignment, Assignments, CertificateBody, Outcome, ReplicaIndex},
+    PeerIdHash, ReplicaIndex, Signature, Slot,
+    scheduling::{Assignment, Assignments, CertificateBody, Outcome},
 };
 
 use crate::support::{Group, MEMBER, WORKER, World, identity, refusal};

@@ -13,9 +13,9 @@ use veil_node_chain::{
 };
 use veil_protocol_spec::{
     Attempt, Blake3Digest, Committee, Epoch, KeccakDigest, ParticipantIndex, PeerIdHash,
-    PublicIdentity, Slot,
+    PublicIdentity, ReplicaIndex, Slot,
     identity::SecretIdentity,
-    scheduling::{Assignment, Assignments, CertificateBody, Outcome, ReplicaIndex},
+    scheduling::{Assignment, Assignments, CertificateBody, Outcome},
 };
 
 use crate::support::{Group, MEMBER, World, identity, refusal};

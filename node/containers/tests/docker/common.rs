@@ -21,10 +21,10 @@ use veil_node_containers::{
     ReconcileReport,
 };
 use veil_protocol_spec::{
-    Address, ChainId, ClusterId, KeccakDigest, PeerIdHash, Slot,
+    Address, ChainId, ClusterId, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
     scheduling::{
         ClusterScope, Constraints, CpuUnits, JobSpec, LeasePolicy, MemoryUnits, Priority,
-        ReplicaIndex, ResourceRequest, Resources, RestartPolicy, SchedulingPolicy,
+        ResourceRequest, Resources, RestartPolicy, SchedulingPolicy,
     },
 };
 

@@ -215,8 +215,10 @@ impl Codec<Record> for RecordCodec {
 
 #[cfg(test)]
 mod tests {
+    use veil_protocol_spec::registry::Roles;
+
     use super::*;
-    use crate::directory::{Peer, Roles};
+    use crate::directory::Peer;
 
     fn codec(registered: &[&Record]) -> (RecordCodec, Record) {
         let own = record(1);

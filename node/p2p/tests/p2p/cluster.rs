@@ -4,11 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::timeout};
 use veil_node_p2p::{
-    Directory, Health, Liveness, Multiaddr, Network, NetworkConfig, Peer, PublishError, Roles,
-    SwimConfig, Topic,
+    Directory, Health, Liveness, Multiaddr, Network, NetworkConfig, Peer, PublishError, SwimConfig,
+    Topic,
 };
 use veil_protocol_spec::{
-    Address, ChainId, ClusterId, PeerIdHash, identity::SecretIdentity, scheduling::ClusterScope,
+    Address, ChainId, ClusterId, PeerIdHash, identity::SecretIdentity, registry::Roles,
+    scheduling::ClusterScope,
 };
 
 /// Far more than any step takes: only a fault reaches it.

@@ -7,8 +7,8 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use veil_node_ceremony::{
-    CeremonyError, CeremonyStatus, CeremonyTiming, FinishedKey, Member, MemberOptions,
-    SinglePartyReference, StatusBoard, join, unix_seconds,
+    CeremonyError, CeremonyProgress, CeremonyStatus, CeremonyTiming, FinishedKey, Member,
+    MemberOptions, SinglePartyReference, join, unix_seconds,
 };
 use veil_node_chain::{Chain, ChainError};
 use veil_node_core::P2pTransports;
@@ -72,7 +72,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
             "WARNING: insecure reference string: participant 1 alone makes it, and could forge telemetry proofs",
         );
     }
-    let status = StatusBoard::default();
+    let status = CeremonyProgress::default();
     let member = Member {
         options: MemberOptions {
             identity,
@@ -139,7 +139,7 @@ async fn follow(chain: Chain, cluster: ClusterId, sender: watch::Sender<Arc<Dire
 }
 
 /// Shows progress until it is dropped.
-async fn show(reporter: &Reporter, board: &StatusBoard) {
+async fn show(reporter: &Reporter, board: &CeremonyProgress) {
     let mut status = board.subscribe();
     let mut remind = tokio::time::interval(REMINDER_INTERVAL);
     loop {

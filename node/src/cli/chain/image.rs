@@ -218,6 +218,6 @@ mod tests {
         use PartKind::{Config, Layer, Signature};
         assert_eq!(found, [(Config, 1), (Layer, 2), (Layer, 3), (Signature, 4)]);
         fs::write(&path, "{\"manifests\": []}").unwrap();
-        assert!(manifest.read().unwrap_err().to_string().contains("one platform"));
+        assert!(manifest.read().unwrap_err().message.contains("one platform"));
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use veil_node_core::status::{JobStatus, Observed, ReplicaStatus, Status};
-use veil_protocol_spec::{Blake3Digest, PeerIdHash, scheduling::ReplicaIndex};
+use veil_protocol_spec::{Blake3Digest, PeerIdHash, ReplicaIndex};
 
 use super::target::Access;
 

@@ -12,12 +12,10 @@ use sysinfo::{
 };
 use tokio::time::{Instant, sleep_until};
 use veil_node_containers::Held;
-use veil_protocol_spec::scheduling::{
-    LatencyClass, PriceClass, Reading, Resources, Scale, WorkerPriority,
-};
+use veil_node_core::offer::{Offer, Standing};
+use veil_protocol_spec::scheduling::{LatencyClass, Reading, Resources, Scale};
 
 use super::{
-    Offer,
     free::{Host, Level, free},
     gpus::Gpus,
 };
@@ -38,29 +36,6 @@ impl fmt::Debug for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sample(secret)")
     }
-}
-
-impl Sample {
-    /// The units to encrypt. Neither log them nor send them.
-    #[must_use]
-    pub const fn expose(&self) -> &Resources {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Sample {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sample(secret)")
-    }
-}
-
-/// What a worker's operator says of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// What is taken for it.
-    pub price: PriceClass,
-    /// How much it wants to be used.
-    pub priority: WorkerPriority,
 }
 
 impl Sample {
@@ -220,8 +195,8 @@ impl Sampler {
 
 #[cfg(test)]
 mod tests {
-    use veil_protocol_spec::scheduling::{CpuUnits, MemoryUnits};
     use veil_node_core::offer::{CpuMeasure, Kept};
+    use veil_protocol_spec::scheduling::{CpuUnits, MemoryUnits};
 
     use super::*;
 

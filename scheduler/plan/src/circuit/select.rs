@@ -236,7 +236,7 @@ fn one_round_down<V: Value>(
     below
 }
 
-/// The flag of whoever had nobody to play against.
+/// The flag of the contender without an opponent, which has a bye.
 fn bye<V: Value>(
     circuit: &Circuit<'_, V>,
     flags: &[Digit<V>],

@@ -1,7 +1,11 @@
 //! The ceremony's machine under the driver, with crashes at chosen effects.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use tokio::sync::Notify;
 use veil_keygen_ceremony::{
     keyset::ParameterSet,
     machine::{Ceremony, CeremonyEffect, CommitPoint, Record},
@@ -10,10 +14,15 @@ use veil_keygen_ceremony::{
     store::MemoryStore,
 };
 use veil_protocol_spec::{
-    Attempt, Epoch, KeySetDigest, ceremony::CeremonyParameters, identity::SecretIdentity,
+    Attempt, Committee, Epoch, KeySetDigest, ParticipantIndex, ceremony::CeremonyParameters,
+    identity::SecretIdentity,
 };
 
-use super::*;
+use veil_node_driver::{
+    Channel, Driver, DriverConfig, Host, HostError, Transports, memory::MemoryNetwork,
+};
+
+use super::in_time;
 
 /// A disk that dies after so many effects, with the machine.
 #[derive(Clone, Default)]
@@ -105,9 +114,9 @@ async fn member(network: MemoryNetwork, j: ParticipantIndex, deaths: Vec<u32>) -
                 Ceremony::resume(setup(j), identity(j), seed, store, records, 0).unwrap()
             }
         };
-        let (transport, incoming) = open(&network.of(j));
-        let mut config = config(1);
-        config.me = j;
+        let (transport, incoming) = network.of(j).open(Channel::Ceremony, &[]);
+        let mut config = DriverConfig::new(Committee::new(4).unwrap(), j);
+        config.queues.pause = Duration::from_millis(5);
         let published = Arc::clone(&disk.published);
         let certificate = Arc::clone(&disk.certificate);
         let driver = Driver::start(config, machine, disk, transport, incoming);

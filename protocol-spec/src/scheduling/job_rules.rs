@@ -1,72 +1,9 @@
-//! The rules of a [`JobSpec`] and the ways to break them.
+//! The rules of a [`JobSpec`] that span its fields.
 
 use super::{
-    job::{HealthCheck, HealthProbe, JobSpec, LeasePolicy, limits},
-    labels::Label,
+    job::{HealthCheck, HealthProbe, JobError, JobSpec, LeasePolicy, limits},
     resources::ResourceRequest,
 };
-use crate::codec::CodecError;
-
-/// Why a job is refused. Every message says what to change.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum JobError {
-    /// The bytes are no job.
-    #[error(transparent)]
-    Codec(#[from] CodecError),
-    /// None, or too many.
-    #[error("{0} replicas: ask for {min} to {max}", min = limits::REPLICAS.start(), max = limits::REPLICAS.end())]
-    Replicas(u16),
-    /// No CPU or no memory asked for.
-    #[error("request at least one unit of {0}: without it the replica could go anywhere")]
-    EmptyRequest(&'static str),
-    /// Too many entries.
-    #[error("`{list}` has {len} entries: at most {max}", max = limits::ARGUMENTS)]
-    TooManyArguments {
-        /// `command`, `args` or `health command`.
-        list: &'static str,
-        /// Entries given.
-        len: usize,
-    },
-    /// One entry is too long, or holds a NUL, which no program can be given.
-    #[error("entry {index} of `{list}` is longer than {max} bytes or has a NUL", max = limits::ARGUMENT_BYTES)]
-    Argument {
-        /// `command`, `args` or `health command`.
-        list: &'static str,
-        /// 0-based.
-        index: usize,
-    },
-    /// The program's name is empty.
-    #[error("`{0}` begins with an empty program name")]
-    EmptyProgram(&'static str),
-    /// All entries together are too long.
-    #[error("command, args and health check take {0} bytes: at most {max}", max = limits::ALL_ARGUMENTS_BYTES)]
-    ArgumentsTooLong(usize),
-    /// Too many labels.
-    #[error("`{list}` names {len} labels: at most {max}", max = limits::LABELS)]
-    TooManyLabels {
-        /// `allow` or `deny`.
-        list: &'static str,
-        /// Labels given.
-        len: usize,
-    },
-    /// Not strictly ascending, so the same constraints would have several digests.
-    #[error("`{list}` must be sorted without duplicates; `{label}` is out of place")]
-    LabelOrder {
-        /// `allow` or `deny`.
-        list: &'static str,
-        /// The first one that is not above its predecessor.
-        label: Label,
-    },
-    /// No worker can carry and not carry a label.
-    #[error("label `{0}` is both allowed and denied")]
-    Contradiction(Label),
-    /// Too short or too long.
-    #[error("an exclusive lease of {0} s: {min} to {max} s are possible", min = limits::LEASE_SECONDS.start(), max = limits::LEASE_SECONDS.end())]
-    Lease(u32),
-    /// A number of the health check is out of range.
-    #[error("the health check's {0} is out of range")]
-    HealthCheck(&'static str),
-}
 
 impl JobSpec {
     /// Applies every rule that the types do not enforce by themselves.
@@ -168,7 +105,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        codec::Wire,
+        codec::{CodecError, Wire},
         scheduling::{
             arbitrary::{assert_wire, binding, job, labels},
             *,

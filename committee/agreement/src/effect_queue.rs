@@ -14,7 +14,7 @@ use super::effect::AgreementEffect;
 type Staged = Effect<Record, AgreementEffect>;
 
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(super) struct EffectQueue {
     next: u64,
     /// Changes of the present input.
     entries: Vec<Entry>,
@@ -24,7 +24,7 @@ pub(super) struct Outbox {
     ready: VecDeque<Staged>,
 }
 
-impl Outbox {
+impl EffectQueue {
     pub(super) fn append(&mut self, entry: Entry) {
         self.entries.push(entry);
     }

@@ -1,4 +1,4 @@
-//! The member's long-running machines and what they report: agreement, decryption, signing.
+//! The member's protocols and what they report: agreement, decryption, signing.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,7 +16,7 @@ use veil_committee::{
 };
 use veil_committee_agreement::{Agreement, AgreementConfig, AgreementEffect, SetupError, Timing};
 use veil_committee_machine::Millis;
-use veil_node_core::{P2pTransports, epoch::Epoch};
+use veil_node_core::{P2pTransports, epoch::ActiveEpoch};
 use veil_node_driver::{
     Channel, Control, Driver, DriverConfig, Host, HostError, NonceHost, NonceStore, SigningOutcome,
     Stopped, Transports,
@@ -33,9 +33,9 @@ use veil_protocol_spec::{
     scheduling::{Binding, CertificateBody, GroupSignature},
 };
 
-/// Why the machines cannot be set up.
+/// Why the protocols cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum MachineError {
+pub enum ProtocolError {
     /// A journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -93,8 +93,8 @@ impl Host<Decryptor> for Forward<DecryptionEffect> {
     }
 }
 
-/// The machines of one epoch.
-pub(crate) struct Machines {
+/// The protocols of one epoch, each a machine under a driver of its own.
+pub(crate) struct Protocols {
     pub(crate) me: ParticipantIndex,
     pub(crate) agreement: Control<Agreement>,
     pub(crate) agreed: mpsc::UnboundedReceiver<AgreementEffect>,
@@ -108,7 +108,7 @@ pub(crate) struct Machines {
 struct Signing {
     restarts: PathBuf,
     transports: P2pTransports,
-    epoch: Arc<Epoch>,
+    epoch: Arc<ActiveEpoch>,
     share: Arc<GroupKeyShare>,
     identity: SecretIdentity,
     nonces: NonceStore,
@@ -121,16 +121,16 @@ const SIGNING_STEP: Millis = 5_000;
 /// After which a session is given up and begun anew.
 const SIGNING_DEADLINE: Millis = 120_000;
 
-impl Machines {
+impl Protocols {
     /// Sets them up from what is stored in `folder`, and starts them.
     pub(crate) fn start(
-        epoch: &Arc<Epoch>,
+        epoch: &Arc<ActiveEpoch>,
         transports: &P2pTransports,
         folder: &Path,
         identity: &SecretIdentity,
         share: &KeyShare,
         timing: Timing,
-    ) -> Result<Self, MachineError> {
+    ) -> Result<Self, ProtocolError> {
         let (committee, roster) = (epoch.committee, &epoch.roster);
         let (journal, records) = Journal::open(&folder.join("agreement.redb"))?;
         let config =
@@ -158,7 +158,7 @@ impl Machines {
 
         let path = folder.join("restarts");
         let restarts = count_up(&path)
-            .map_err(|source| MachineError::Restarts { path: path.clone(), source })?;
+            .map_err(|source| ProtocolError::Restarts { path: path.clone(), source })?;
         let signing = Signing {
             restarts: path,
             transports: transports.clone(),

@@ -1,0 +1,94 @@
+//! How far a process is: its tasks write it, the API reads it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use veil_node_p2p::{InvalidIdentity, PeerId, peer_id};
+use veil_protocol_spec::{Blake3Digest, PeerIdHash, PublicIdentity, ReplicaIndex, Slot};
+
+use crate::status::{KEPT_SLOTS, Observed, Role, SlotReport};
+
+/// A replica of a job.
+pub(crate) type Replica = (Blake3Digest, ReplicaIndex);
+
+/// What has been recorded so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Notes {
+    pub(crate) stage: String,
+    pub(crate) waiting_for: Vec<String>,
+    pub(crate) slots: BTreeMap<Slot, SlotReport>,
+    pub(crate) observed: BTreeMap<Replica, Observed>,
+}
+
+/// See the [module documentation](self).
+pub struct Progress {
+    pub(crate) role: Role,
+    pub(crate) peer_id: PeerId,
+    peer: PeerIdHash,
+    notes: Mutex<Notes>,
+}
+
+impl core::fmt::Debug for Progress {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Progress").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+impl Progress {
+    /// Of a process that has not joined yet.
+    ///
+    /// # Errors
+    /// [`InvalidIdentity`].
+    pub fn new(role: Role, identity: &PublicIdentity) -> Result<Self, InvalidIdentity> {
+        Ok(Self {
+            role,
+            peer_id: peer_id(identity)?,
+            peer: PeerIdHash::of(identity),
+            notes: Mutex::new(Notes { stage: "starting".to_owned(), ..Notes::default() }),
+        })
+    }
+
+    pub(crate) fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This node in the registry.
+    #[must_use]
+    pub const fn peer(&self) -> PeerIdHash {
+        self.peer
+    }
+
+    /// What the process does now, and what or whom it waits for.
+    pub fn stage(&self, stage: &str, waiting_for: impl IntoIterator<Item = String>) {
+        let mut notes = self.notes();
+        if notes.stage != stage {
+            tracing::info!(stage, "now");
+            stage.clone_into(&mut notes.stage);
+        }
+        notes.waiting_for = waiting_for.into_iter().collect();
+    }
+
+    /// The same for steps that follow quickly on each other: not for the log.
+    pub fn progress(&self, stage: &str, waiting_for: impl IntoIterator<Item = String>) {
+        let mut notes = self.notes();
+        stage.clone_into(&mut notes.stage);
+        notes.waiting_for = waiting_for.into_iter().collect();
+    }
+
+    /// Changes the report of a slot; the oldest is dropped when there are too many.
+    pub fn slot(&self, slot: Slot, change: impl FnOnce(&mut SlotReport)) {
+        let mut notes = self.notes();
+        let new = || SlotReport { slot, ..SlotReport::default() };
+        change(notes.slots.entry(slot).or_insert_with(new));
+        while notes.slots.len() > KEPT_SLOTS {
+            notes.slots.pop_first();
+        }
+    }
+
+    /// What this process's own replicas do.
+    pub fn observed(&self, observed: BTreeMap<Replica, Observed>) {
+        self.notes().observed = observed;
+    }
+}

@@ -1,0 +1,218 @@
+//! The answers of a process about itself, collected from its parts as they come to be.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use tokio::sync::watch;
+use veil_node_p2p::{Health, Network, Topic, Traffic};
+use veil_node_process::{peak_rss_bytes, rss_bytes};
+use veil_node_storage::jobs::Jobs;
+use veil_protocol_spec::{
+    ParticipantIndex, PeerIdHash, Slot,
+    scheduling::{ClusterState, Outcome},
+};
+
+use crate::{
+    cluster::{Cluster, Peers, Views},
+    epoch::ActiveEpoch,
+    progress::{Progress, Replica},
+    status::{JobStatus, PeerCounts, ReplicaStatus, Status, TrafficStatus},
+    sync::CurrentEpoch,
+};
+
+/// What answers need of a node that has joined its cluster.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    /// The network.
+    pub network: Network,
+    /// The other nodes.
+    pub peers: Peers,
+    /// The chain.
+    pub views: Views,
+    /// Jobs.
+    pub jobs: Arc<Jobs>,
+}
+
+impl From<&Cluster> for Joined {
+    fn from(cluster: &Cluster) -> Self {
+        Self {
+            network: cluster.network.clone(),
+            peers: cluster.peers.clone(),
+            views: cluster.views.clone(),
+            jobs: Arc::clone(&cluster.jobs),
+        }
+    }
+}
+
+/// Answers for one process; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Reporter {
+    progress: Arc<Progress>,
+    joined: watch::Receiver<Option<Joined>>,
+    epoch: CurrentEpoch,
+}
+
+impl Reporter {
+    /// Answers from these, as they come to be.
+    #[must_use]
+    pub const fn new(
+        progress: Arc<Progress>,
+        joined: watch::Receiver<Option<Joined>>,
+        epoch: CurrentEpoch,
+    ) -> Self {
+        Self { progress, joined, epoch }
+    }
+
+    /// The cluster's parts, once joined.
+    #[must_use]
+    pub fn joined(&self) -> Option<Joined> {
+        self.joined.borrow().clone()
+    }
+
+    /// The epoch, once its key can be used.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Arc<ActiveEpoch>> {
+        self.epoch.borrow().clone()
+    }
+
+    /// The whole answer.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let (joined, epoch) = (self.joined(), self.epoch());
+        let state = epoch.as_ref().map(|epoch| epoch.ledger.state()).unwrap_or_default();
+        let replicas = self.replicas(&state);
+        let seat = epoch.as_ref().and_then(|epoch| {
+            let me = |identity| PeerIdHash::of(identity) == self.progress.peer();
+            let position = epoch.roster.iter().position(me)?;
+            ParticipantIndex::new(u8::try_from(position + 1).ok()?).ok()
+        });
+        let notes = self.progress.notes();
+        Status {
+            role: self.progress.role,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            peer_id: self.progress.peer_id.to_string(),
+            peer: self.progress.peer(),
+            addresses: joined.as_ref().map_or_else(Vec::new, |joined| {
+                joined.network.addresses().iter().map(ToString::to_string).collect()
+            }),
+            stage: notes.stage.clone(),
+            waiting_for: notes.waiting_for.clone(),
+            participant: seat,
+            key_set: epoch.as_ref().map(|epoch| epoch.binding.key_set),
+            insecure_reference_string: epoch.as_ref().is_some_and(|epoch| {
+                epoch.origin == veil_protocol_spec::scheduling::ReferenceStringOrigin::SingleParty
+            }),
+            last_slot: state.last_slot(),
+            certificate: (state.last_slot() > Slot(0)).then(|| state.last_certificate()),
+            peers: joined.as_ref().map_or_else(PeerCounts::default, peers),
+            slots: notes.slots.values().cloned().collect(),
+            replicas,
+            traffic: joined
+                .map_or_else(TrafficStatus::default, |joined| traffic(&joined.network.traffic())),
+            rss_bytes: rss_bytes(),
+            peak_rss_bytes: peak_rss_bytes(),
+        }
+    }
+
+    /// Every submitted job and its replicas.
+    #[must_use]
+    pub fn jobs(&self) -> Vec<JobStatus> {
+        let Some(joined) = self.joined() else { return Vec::new() };
+        let state = self.epoch().map(|epoch| epoch.ledger.state()).unwrap_or_default();
+        let mut replicas: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for replica in self.replicas(&state) {
+            replicas.entry(replica.job).or_default().push(replica);
+        }
+        let view = joined.views.current();
+        let jobs = view.submissions.iter().map(|(submission, operator)| {
+            let body = joined.jobs.body(&submission.job);
+            JobStatus {
+                job: submission.job,
+                position: submission.position,
+                operator: *operator,
+                cancelled: submission.cancelled,
+                image: body.as_ref().map(|body| body.image.to_string()),
+                wanted: body.map(|body| body.replicas),
+                replicas: replicas.get(&submission.job).cloned().unwrap_or_default(),
+            }
+        });
+        jobs.collect()
+    }
+
+    fn replicas(&self, state: &ClusterState) -> Vec<ReplicaStatus> {
+        let mut observed = self.progress.notes().observed.clone();
+        let mut replicas: Vec<_> = state
+            .replicas()
+            .map(|(job, replica, placement)| ReplicaStatus {
+                job,
+                replica,
+                worker: Some(placement.worker),
+                pending_because: None,
+                observed: observed.remove(&(job, replica)),
+            })
+            .collect();
+        let Some(Joined { jobs, .. }) = self.joined() else { return replicas };
+        let none = BTreeSet::new();
+        let next = state.next_replicas(&jobs.submissions(), |job| jobs.replicas(job), &none, &none);
+        let tried = self.left_over(state.last_slot());
+        replicas.extend(next.pending.iter().map(|pending| {
+            let key = (pending.job, pending.replica);
+            let because = if tried.contains(&key) {
+                format!("no candidate had room for it in slot {}", state.last_slot())
+            } else {
+                "no slot has tried to place it yet".to_owned()
+            };
+            ReplicaStatus {
+                job: pending.job,
+                replica: pending.replica,
+                worker: None,
+                pending_because: Some(because),
+                observed: observed.remove(&key),
+            }
+        }));
+        // Still to be stopped here.
+        replicas.extend(observed.into_iter().map(|((job, replica), observed)| ReplicaStatus {
+            job,
+            replica,
+            worker: None,
+            pending_because: None,
+            observed: Some(observed),
+        }));
+        replicas
+    }
+
+    /// What the last slot could not place.
+    fn left_over(&self, slot: Slot) -> BTreeSet<Replica> {
+        let record = self.epoch().and_then(|epoch| epoch.ledger.record(slot).ok().flatten());
+        let Some(record) = record else { return BTreeSet::new() };
+        let assignments = record.assignments.as_slice().iter();
+        let left = assignments.filter(|assignment| assignment.outcome == Outcome::Pending);
+        left.map(|assignment| (assignment.job, assignment.replica)).collect()
+    }
+}
+
+fn peers(joined: &Joined) -> PeerCounts {
+    let liveness = joined.network.liveness();
+    let liveness = liveness.borrow();
+    let others = joined.peers.others();
+    let count = |which: fn(Health) -> bool| {
+        others.iter().filter(|peer| liveness.get(peer).is_some_and(which)).count()
+    };
+    PeerCounts {
+        registered: others.len(),
+        alive: count(|health| matches!(health, Health::Alive)),
+        down: count(|health| matches!(health, Health::Down { .. })),
+    }
+}
+
+fn traffic(traffic: &Traffic) -> TrafficStatus {
+    let telemetry = traffic.topics.get(&Topic::Telemetry).copied().unwrap_or_default();
+    TrafficStatus {
+        telemetry_originated_bytes: telemetry.sent_bytes,
+        telemetry_messages: telemetry.sent,
+        sent_bytes: traffic.wire_sent_bytes,
+        received_bytes: traffic.wire_received_bytes,
+    }
+}

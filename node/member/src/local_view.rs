@@ -1,0 +1,101 @@
+//! What this member knows when it writes or validates a manifest, taken at one moment.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use veil_committee_slot::{
+    manifest::{LocalView, TelemetryRef},
+    pool::Verified,
+};
+use veil_node_core::{
+    cluster::View,
+    epoch::{ActiveEpoch, Expanded},
+};
+use veil_node_process::unix_now;
+use veil_protocol_spec::{
+    Blake3Digest, PeerIdHash, Slot,
+    scheduling::{ClusterState, Submission, TelemetryEntry, UnixMillis},
+};
+use veil_scheduler::circuit_id;
+
+use crate::suspicions::{BySlot, Suspicions};
+
+/// As far as a manifest is concerned with a message.
+pub(crate) fn telemetry_ref(entry: &Verified<Expanded>) -> TelemetryRef {
+    let body = &entry.telemetry.body;
+    TelemetryRef {
+        entry: TelemetryEntry { sender: body.sender(), digest: entry.digest },
+        includes_slot: body.includes_slot,
+        sampled_at: body.sampled_at,
+        policy: body.policy,
+    }
+}
+
+/// The owned parts of a [`LocalView`].
+pub(crate) struct ViewSnapshot {
+    view: Arc<View>,
+    state: Arc<ClusterState>,
+    pub(crate) workers: BTreeSet<PeerIdHash>,
+    submissions: Vec<Submission>,
+    pub(crate) fresh: Vec<TelemetryRef>,
+    suspicions: BySlot,
+}
+
+impl ViewSnapshot {
+    /// With the chain as of `view`, and what this member has received by now.
+    pub(crate) fn take(
+        epoch: &ActiveEpoch,
+        suspicions: &Suspicions,
+        view: Arc<View>,
+        slot: Slot,
+    ) -> Self {
+        let state = epoch.ledger.state();
+        let now = unix_now();
+        let fresh = epoch.pool().fresh(now, now, |_| Slot(0));
+        let fresh = fresh.iter().map(|entry| telemetry_ref(entry));
+        let fresh =
+            fresh.filter(|c| state.telemetry_counts(&c.entry.sender, c.includes_slot)).collect();
+        Self {
+            workers: view.workers(),
+            submissions: view.submissions.iter().map(|(submission, _)| *submission).collect(),
+            suspicions: suspicions.of(slot),
+            state,
+            fresh,
+            view,
+        }
+    }
+
+    /// The same with the chain as of another block.
+    pub(crate) fn with_chain(self, view: Arc<View>) -> Self {
+        Self {
+            workers: view.workers(),
+            submissions: view.submissions.iter().map(|(submission, _)| *submission).collect(),
+            view,
+            ..self
+        }
+    }
+
+    /// The view that rules and differences follow from. `replicas` says how many replicas a job has
+    /// whose body is known; samples older than `max_age` do not count.
+    pub(crate) fn local_view<'a>(
+        &'a self,
+        epoch: &'a ActiveEpoch,
+        replicas: &'a dyn Fn(&Blake3Digest) -> Option<u16>,
+        max_age: u64,
+    ) -> LocalView<'a> {
+        LocalView {
+            binding: epoch.binding,
+            committee: epoch.committee,
+            roster: &epoch.roster,
+            state: &self.state,
+            block: self.view.block,
+            policy: self.view.policy,
+            workers: &self.workers,
+            submissions: &self.submissions,
+            replicas,
+            circuit: circuit_id(),
+            fresh: &self.fresh,
+            suspicions: &self.suspicions,
+            not_before: UnixMillis(unix_now().0.saturating_sub(max_age)),
+        }
+    }
+}
