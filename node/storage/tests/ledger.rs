@@ -91,6 +91,8 @@ impl Member {
                 Effect::Special(SigningEffect::Complete(done)) => {
                     return GroupSignature(done.signature.as_bytes().try_into().unwrap());
                 }
+                // There is nobody else to tell.
+                Effect::Broadcast(_) => {}
                 other => panic!("{other:?}"),
             }
         }
