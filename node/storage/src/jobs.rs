@@ -211,7 +211,7 @@ mod tests {
     use veil_protocol_spec::{
         ChainId, ClusterId,
         scheduling::{
-            Constraints, CpuUnits, LeasePolicy, Priority, Resources, RestartPolicy,
+            Constraints, CpuUnits, LeasePolicy, MemoryUnits, Priority, Resources, RestartPolicy,
             SchedulingPolicy,
         },
     };
@@ -232,7 +232,11 @@ mod tests {
             image: format!("a/b@sha256:{digest}").parse().unwrap(),
             command: Vec::new(),
             args: Vec::new(),
-            request: ResourceRequest::Clear(Resources { cpu: CpuUnits(1), ..Resources::default() }),
+            request: ResourceRequest::Clear(Resources {
+                cpu: CpuUnits(1),
+                memory: MemoryUnits(1),
+                ..Resources::default()
+            }),
             replicas: 2,
             priority: Priority::default(),
             policy: SchedulingPolicy::Spread,
