@@ -1,7 +1,7 @@
 //! A job as people write it: TOML, with quantities in usual units, turned into a [`JobSpec`].
 //!
 //! ```
-//! use veil_node::job_file::JobFile;
+//! use veil_node_core::job_file::JobFile;
 //! let digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 //! let job = JobFile::parse(&format!(r#"
 //!     image = "localhost:5000/tools/httpd@sha256:{digest}"
