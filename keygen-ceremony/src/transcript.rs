@@ -16,7 +16,7 @@ use veil_committee::{
     with_degree,
 };
 use veil_protocol_spec::{
-    Attempt, Blake3Digest, CeremonyId, KeySetDigest, ParticipantIndex, Signature, Wire,
+    Attempt, Blake3Digest, CeremonyId, Committee, KeySetDigest, ParticipantIndex, Signature, Wire,
     ceremony::{
         AbortReason, CeremonyParameters, Commit, Confirm, Finish, Header, Payload, Prove, Round,
         SignedMessage, Stream, StreamRoot,
@@ -72,19 +72,20 @@ impl FinishCertificate {
         if self.ceremony != parameters.id() || self.signatures.len() != parameters.committee.n() {
             return Err(InvalidSignature);
         }
-        let members = parameters.committee.participants().zip(&parameters.roster);
-        for ((sender, identity), signature) in members.zip(&self.signatures) {
-            let header = Header {
-                ceremony: self.ceremony,
-                attempt: self.attempt,
-                round: Round::Finish,
-                sender,
-                recipient: None,
-            };
+        self.messages(parameters.committee)
+            .zip(&parameters.roster)
+            .try_for_each(|(message, identity)| message.verify(identity))
+    }
+
+    /// The members' FINISH messages, as they signed them.
+    pub(crate) fn messages(&self, committee: Committee) -> impl Iterator<Item = SignedMessage> {
+        committee.participants().zip(&self.signatures).map(|(sender, signature)| {
+            let (ceremony, attempt) = (self.ceremony, self.attempt);
+            let header =
+                Header { ceremony, attempt, round: Round::Finish, sender, recipient: None };
             let payload = Payload::Finish(Finish { root: self.root });
-            SignedMessage { header, payload, signature: *signature }.verify(identity)?;
-        }
-        Ok(())
+            SignedMessage { header, payload, signature: *signature }
+        })
     }
 }
 

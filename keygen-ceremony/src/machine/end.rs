@@ -5,7 +5,7 @@ use veil_protocol_spec::ceremony::{AbortReason, Payload, Round};
 use super::{
     Ceremony,
     failure::{Failed, Failure},
-    interface::{AbortReport, CeremonyEffect, CommitPoint, Outcome, Stage},
+    interface::{AbortReport, CeremonyEffect, CommitPoint, Outcome, Record, Stage},
     state::{Finished, State},
 };
 use crate::transcript::FinishCertificate;
@@ -27,6 +27,7 @@ impl Ceremony {
                     && certificate.verify(&self.setup.parameters).is_ok()
                 {
                     let key = core::mem::take(key);
+                    self.keep_finishes(&certificate);
                     self.complete(key, *certificate);
                 }
             }
@@ -75,6 +76,17 @@ impl Ceremony {
         }
         let evidence = core::mem::take(&mut self.evidence);
         self.ask(CeremonyEffect::Abort(Box::new(AbortReport { reason, stage, evidence })));
+    }
+
+    /// The commit point may know of a FINISH before it arrives here. It belongs to the transcript: "the
+    /// FINISH signatures of all n members over one root".
+    fn keep_finishes(&mut self, certificate: &FinishCertificate) {
+        for message in certificate.messages(self.setup.committee()) {
+            if self.log.get(Round::Finish, message.header.sender) != Some(&message) {
+                self.persist(Record::Message(Box::new(message.clone())));
+                self.log.insert(message);
+            }
+        }
     }
 
     fn complete(&mut self, key: Finished, certificate: FinishCertificate) {
