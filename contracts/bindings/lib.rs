@@ -1,8 +1,14 @@
 //! Rust bindings of Veil's contracts, made from the checked-in `contracts/abi`, so that building
 //! needs no Solidity compiler. `cargo xtask test` compiles the contracts and compares.
 //!
+//! # Role
+//! What the chain's contracts offer, as types and calls; `veil-node-chain` calls them.
+//!
 //! Each contract has its own module, because the ones that share types would otherwise define them
 //! twice. The documentation of what is in them is that of `contracts/src/interfaces`.
+//!
+//! # Flow, state and restart
+//! None here: they are the contracts' own.
 
 macro_rules! contracts {
     ($($(#[$doc:meta])* $module:ident: $contract:ident = $path:literal;)*) => {$(

@@ -8,6 +8,10 @@
 //! - [`operator`]: what an operator asks of a cluster;
 //! - [`devnet`]: a chain, contracts, members and workers on this machine.
 //!
+//! # Flow
+//! [`cli::Cli::run`] reads the arguments, runs one command to its end, prints its result, and turns a
+//! failure into a sentence and an exit code.
+//!
 //! # State and restart
 //! None of its own, except the folder that a devnet is told to keep.
 

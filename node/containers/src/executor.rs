@@ -147,13 +147,13 @@ impl Executor {
             surplus.extend(containers.drain(keep..).map(|container| (*id, container)));
         }
         let stops = surplus.into_iter().map(|(id, container)| self.stop(id, container));
-        self.settle(&mut report, &mut claims, stops).await;
+        self.drain_all(&mut report, &mut claims, stops).await;
         claims.retain(|id, _| desired.contains_key(id));
 
         let keeps = existing.into_iter().filter_map(|(id, mut containers)| {
             Some(self.keep(desired.get(&id)?, containers.pop()?))
         });
-        self.settle(&mut report, &mut claims, keeps).await;
+        self.drain_all(&mut report, &mut claims, keeps).await;
 
         // Whatever is left has no container. One pull for all replicas of an image.
         let mut by_image = BTreeMap::<_, Vec<_>>::new();
@@ -164,7 +164,7 @@ impl Executor {
         }
         let groups = by_image.into_values().map(|group| self.run(group));
         for (id, outcome) in join_all(groups).await.into_iter().flatten() {
-            self.note(&mut report, id, outcome);
+            self.record(&mut report, id, outcome);
         }
         report.sort();
         if let Err(error) = self.renew_probes().await {
@@ -191,7 +191,7 @@ impl Executor {
         Ok(existing)
     }
 
-    async fn settle(
+    async fn drain_all(
         &self,
         report: &mut ReconcileReport,
         claims: &mut BTreeMap<ReplicaId, Claim<'_>>,
@@ -202,11 +202,11 @@ impl Executor {
             if !matches!(outcome, Ok(Change::Absent | Change::Stopped)) {
                 claims.remove(&id);
             }
-            self.note(report, id, outcome);
+            self.record(report, id, outcome);
         }
     }
 
-    fn note(
+    fn record(
         &self,
         report: &mut ReconcileReport,
         id: ReplicaId,

@@ -1,5 +1,9 @@
 //! Containers: what is assigned is made to run, what is not is stopped.
 //!
+//! # Role
+//! Stands between the worker, which knows what is assigned, and the Docker engine, which knows what
+//! runs.
+//!
 //! # Flow
 //! 1. [`Docker::connect`] finds the engine behind a socket.
 //! 2. [`Executor::reconcile`] takes the replicas that the last certificate places on this worker and
@@ -10,12 +14,12 @@
 //! 4. [`Executor::held`] says what the containers hold of the machine, for telemetry.
 //! 5. Without certificates, [`lapsed`] says what has to stop.
 //!
-//! # State
+//! # State and restart
 //! The labels of the containers are the state: a container belongs to the worker and cluster in its
 //! labels, and is never touched by others. So several workers can share one engine, and a restarted
 //! worker knows its containers. A container's name follows from the replica, so that the engine
 //! itself refuses a second one. In memory are only the last desired set, errors, counts of restarts
-//! and the results of probes.
+//! and the results of probes: a restart begins with the first reconciliation.
 //!
 //! # How containers are confined
 //! CPU and memory limits as requested, no swap beyond, at most 512 processes, all capabilities

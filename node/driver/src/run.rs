@@ -72,7 +72,7 @@ impl<M: Machine, H: Host<M>> Thread<M, H> {
         while !self.stop.is_cancelled() {
             for _ in 0..BATCH {
                 match self.incoming.try_recv() {
-                    Ok(message) => self.take(message)?,
+                    Ok(message) => self.accept(message)?,
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => {
                         links_open = false;
@@ -95,7 +95,7 @@ impl<M: Machine, H: Host<M>> Thread<M, H> {
         Ok(())
     }
 
-    fn take(&mut self, (from, bytes): Inbound) -> Result<(), DriverError> {
+    fn accept(&mut self, (from, bytes): Inbound) -> Result<(), DriverError> {
         let now = self.config.clock.now();
         match self.machine.handle(from, &bytes, now) {
             Verdict::Valid => {}
@@ -139,7 +139,7 @@ impl<M: Machine, H: Host<M>> Thread<M, H> {
             }
         });
         match wake {
-            Wake::Message(Some(message)) => self.take(message),
+            Wake::Message(Some(message)) => self.accept(message),
             Wake::Command(command) => {
                 command(&mut self.machine, self.config.clock.now());
                 self.carry_out_all()

@@ -1,5 +1,9 @@
 //! A committee member at work: `veil committee run`.
 //!
+//! # Role
+//! Holds one threshold share of the cluster's key: takes part in the ceremony that makes it, agrees
+//! on what each slot decides, opens the assignments with others, signs them, anchors them on chain.
+//!
 //! # Flow
 //! 1. Join the cluster ([`veil_node_core::lifecycle`]).
 //! 2. While the chain publishes no key: take part in the ceremony that is proposed, attempt after
@@ -10,6 +14,10 @@
 //! # State
 //! In the data directory: the ceremony's folders, and `slots/` with the journals of agreement,
 //! decryption and signing.
+//!
+//! # Restart
+//! Start it again with the same data directory. Each machine goes on where its journal ends, and says
+//! nothing that contradicts what has left before.
 
 mod anchor;
 mod error;

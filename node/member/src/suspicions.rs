@@ -110,11 +110,11 @@ pub(crate) async fn suspect(
 pub(crate) async fn listen(network: Network, epoch: Arc<ActiveEpoch>, suspicions: Arc<Suspicions>) {
     let mut gossip = network.subscribe(Topic::Suspicions);
     while let Some(message) = gossip.recv().await {
-        take(&epoch, &suspicions, &message);
+        accept(&epoch, &suspicions, &message);
     }
 }
 
-fn take(epoch: &ActiveEpoch, suspicions: &Suspicions, message: &Gossip) {
+fn accept(epoch: &ActiveEpoch, suspicions: &Suspicions, message: &Gossip) {
     let suspicion = match SuspicionMessage::from_wire(&message.bytes) {
         Ok(suspicion) => suspicion,
         Err(error) => return message.reject(&error.to_string()),

@@ -1,7 +1,12 @@
 //! This process as the operating system sees it: processor time, memory, the time of day.
 //!
+//! # Role
 //! Protocol crates take time as an argument; the hosts above them read it here and nowhere else.
 //!
+//! # Flow, state and restart
+//! Each call asks the operating system; nothing is kept.
+//!
+//! # Example
 //! ```
 //! use veil_node_process::{Stopwatch, peak_rss_bytes, unix_now};
 //!

@@ -1,6 +1,8 @@
 //! What a node keeps on disk.
 //!
-//! # Modules
+//! # Role
+//! Every store of a node, and nothing that decides what is in it:
+//!
 //! - [`keystore`]: identities, key shares and passphrases, encrypted from the first write;
 //! - [`journal`]: the records of a machine, in order, bound into a chain;
 //! - [`ledger`]: the chain of certificates, and the cluster's state that follows from it;
@@ -13,7 +15,7 @@
 //! Each store is opened once, checks what it finds, and names what is damaged. A write is durable
 //! before the call returns, so callers wait for the disk: asynchronous ones on a blocking thread.
 //!
-//! # Restart
+//! # State and restart
 //! Opening is the restart: nothing else is needed, and nothing is repaired silently.
 //!
 //! # Example

@@ -104,18 +104,18 @@ impl Enforcer {
                 changed = states.changed() => if changed.is_err() { return },
                 _ = tick.tick() => {}
                 Some(report) = running.next(), if !running.is_empty() => {
-                    self.note(&report);
-                    self.look(&mut enforcing, &left_out).await;
+                    self.record(&report);
+                    self.observe(&mut enforcing, &left_out).await;
                     continue;
                 }
                 () = looks => {
-                    self.look(&mut enforcing, &left_out).await;
+                    self.observe(&mut enforcing, &left_out).await;
                     continue;
                 }
             }
             let since = Instant::now();
             let state = Arc::clone(&states.borrow_and_update());
-            self.note_slots(&state, seen, since, &mut enforcing);
+            self.record_slots(&state, seen, since, &mut enforcing);
             seen = state.last_slot();
             self.renew_lease();
             let desired = self.desired(&state, &mut certificates).await;
@@ -128,16 +128,16 @@ impl Enforcer {
             // The executor takes the set over when the call is first polled, so that sets arrive
             // there in the order of the states.
             match futures::poll!(&mut call) {
-                Poll::Ready(report) => self.note(&report),
+                Poll::Ready(report) => self.record(&report),
                 Poll::Pending => running.push(call),
             }
             let included = Some(desired.slot);
             self.included.send_if_modified(|slot| core::mem::replace(slot, included) != included);
-            self.look(&mut enforcing, &left_out).await;
+            self.observe(&mut enforcing, &left_out).await;
         }
     }
 
-    fn note(&self, report: &Result<ReconcileReport, DockerError>) {
+    fn record(&self, report: &Result<ReconcileReport, DockerError>) {
         match report {
             Ok(report) if report.is_unchanged() => {}
             Ok(report) => {
@@ -164,7 +164,7 @@ impl Enforcer {
     }
 
     /// Takes down what the slots after `seen` have placed here.
-    fn note_slots(
+    fn record_slots(
         &self,
         state: &ClusterState,
         seen: Slot,
@@ -240,7 +240,7 @@ impl Enforcer {
     }
 
     /// Notes what runs, and which slots are enforced with it.
-    async fn look(
+    async fn observe(
         &self,
         enforcing: &mut BTreeMap<Slot, Enforcing>,
         left_out: &BTreeMap<Replica, &'static str>,

@@ -57,7 +57,7 @@ struct Claim {
 
 impl Results {
     /// Takes a result down: the first of each evaluator for a slot. Whether it is new.
-    fn take(&mut self, slot: Slot, by: PeerIdHash, claim: Claim) -> bool {
+    fn accept(&mut self, slot: Slot, by: PeerIdHash, claim: Claim) -> bool {
         let new = match self.0.entry(slot).or_default().entry(by) {
             Entry::Vacant(entry) => {
                 entry.insert(claim);
@@ -153,7 +153,7 @@ impl Evaluator {
     fn compare(&self, slot: Slot, by: PeerIdHash, claim: Claim) {
         let disagree = {
             let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
-            if !results.take(slot, by, claim) {
+            if !results.accept(slot, by, claim) {
                 return;
             }
             results.disagree(slot, self.network.me())
@@ -236,23 +236,23 @@ mod tests {
     #[test]
     fn only_other_outcomes_of_the_same_manifest_disagree() {
         let mut results = Results::default();
-        assert!(results.take(Slot(1), peer(1), claim(1, 9)));
-        assert!(results.take(Slot(1), peer(2), claim(2, 5)));
-        assert!(results.take(Slot(1), peer(3), claim(1, 7)));
+        assert!(results.accept(Slot(1), peer(1), claim(1, 9)));
+        assert!(results.accept(Slot(1), peer(2), claim(2, 5)));
+        assert!(results.accept(Slot(1), peer(3), claim(1, 7)));
         assert_eq!(results.disagree(Slot(1), peer(4)), [], "no own result yet");
-        assert!(results.take(Slot(1), peer(4), claim(1, 7)));
+        assert!(results.accept(Slot(1), peer(4), claim(1, 7)));
         assert_eq!(results.disagree(Slot(1), peer(4)), [peer(1)]);
-        assert!(!results.take(Slot(1), peer(1), claim(1, 7)), "the first word counts");
+        assert!(!results.accept(Slot(1), peer(1), claim(1, 7)), "the first word counts");
         assert_eq!(results.disagree(Slot(1), peer(4)), [peer(1)]);
     }
 
     #[test]
     fn old_slots_are_forgotten() {
         let mut results = Results::default();
-        results.take(Slot(1), peer(1), claim(1, 9));
-        results.take(Slot(COMPARED), peer(1), claim(1, 9));
+        results.accept(Slot(1), peer(1), claim(1, 9));
+        results.accept(Slot(COMPARED), peer(1), claim(1, 9));
         assert_eq!(results.0.len(), 2);
-        results.take(Slot(COMPARED + 1), peer(1), claim(1, 9));
+        results.accept(Slot(COMPARED + 1), peer(1), claim(1, 9));
         assert_eq!(results.0.len(), 2);
     }
 }

@@ -1,5 +1,9 @@
 //! A worker: `veil worker run`.
 //!
+//! # Role
+//! Offers one machine to the cluster: reports its load encrypted, evaluates what the committee has
+//! locked, runs the containers that certificates place on it. It holds no share of any key.
+//!
 //! # Flow
 //! 1. The steps of both roles up to the epoch: [`veil_node_core::lifecycle`].
 //! 2. From then on, side by side: certificates ([`veil_node_core::follow`]), telemetry of others and
@@ -11,6 +15,10 @@
 //! # State
 //! In the data directory: the ledger, the bodies of jobs, the key set, the highest telemetry number
 //! (`sequence`), the last contact with the committee (`lease`). What runs is the engine's to say.
+//!
+//! # Restart
+//! Start it again with the same data directory: it finds its containers by their labels, catches up
+//! on certificates, and only then enforces them.
 
 mod confirm;
 mod enforce;
