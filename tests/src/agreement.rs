@@ -1,28 +1,30 @@
-//! The agreement on manifests over the simulated network, in virtual time.
+//! The agreement on manifests in the simulated world.
 //!
 //! ```
 //! use veil_tests::agreement::AgreementPlan;
 //!
-//! let report = AgreementPlan::new(4).slots(2).silent(3).run(1);
+//! let report = AgreementPlan::new(4).slots(2).absent(3).run(1);
 //! report.assert_agreed();
 //! ```
 
+mod members;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+use veil_committee_machine::Millis;
+use veil_committee_world::{EventLog, Physics, World};
 use veil_protocol_spec::{
     Blake3Digest, Committee, Epoch, KeySetDigest, ParticipantIndex, PublicIdentity, Slot,
     decryption::ManifestLock,
     scheduling::{Binding, Manifest},
 };
 
-use self::room::Room;
+use self::members::Members;
 use crate::{
-    fixtures,
-    network::{Conditions, Millis},
-    plan::member,
+    fail, fixtures,
+    plan::{Plan, Scenario},
 };
-
-mod room;
 
 /// The cluster of every run.
 #[must_use]
@@ -30,109 +32,75 @@ pub const fn binding() -> Binding {
     Binding { scope: fixtures::SCOPE, key_set: KeySetDigest([0xde; 32]), epoch: Epoch(2) }
 }
 
-/// A member that loses everything but its disk.
-#[derive(Clone, Copy, Debug)]
-pub struct AgreementCrash {
-    /// Who.
-    pub member: ParticipantIndex,
-    /// Before it carries out its effect of this number, from 0.
-    pub at_effect: u64,
-    /// How long it is away.
-    pub away: Millis,
+fn roster(committee: Committee, seed: u64) -> Vec<PublicIdentity> {
+    committee.participants().map(|j| fixtures::identity(seed, j).public()).collect()
 }
 
-/// What goes wrong.
-#[derive(Clone, Debug)]
-pub struct AgreementPlan {
-    n: u8,
-    slots: u64,
-    conditions: Conditions,
-    silent: BTreeSet<ParticipantIndex>,
-    equivocators: BTreeSet<ParticipantIndex>,
-    refused: BTreeSet<ParticipantIndex>,
-    strict: BTreeSet<ParticipantIndex>,
-    crashes: Vec<AgreementCrash>,
+/// Slots, one after the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgreementScenario {
+    /// How many slots to decide.
+    pub slots: u64,
 }
 
-impl AgreementPlan {
-    /// One slot in which nothing goes wrong.
-    #[must_use]
-    pub fn new(n: u8) -> Self {
-        Self {
-            n,
-            slots: 1,
-            conditions: Conditions::default(),
-            silent: BTreeSet::new(),
-            equivocators: BTreeSet::new(),
-            refused: BTreeSet::new(),
-            strict: BTreeSet::new(),
-            crashes: Vec::new(),
-        }
+/// An agreement and what goes wrong in it.
+pub type AgreementPlan = Plan<AgreementScenario>;
+
+impl Default for AgreementScenario {
+    fn default() -> Self {
+        Self { slots: 1 }
     }
+}
 
+/// What a member does that others do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgreementBehaviour {
+    /// Sends one half of the others different proposals and votes.
+    Equivocate,
+    /// Proposes manifests that break a rule that all members see alike.
+    ProposeInvalid,
+    /// Refuses all manifests but its own for what it received itself.
+    Strict,
+}
+
+impl Scenario for AgreementScenario {
+    type Behaviour = AgreementBehaviour;
+    type Moment = ();
+
+    fn is_honest(behaviour: &AgreementBehaviour) -> bool {
+        *behaviour != AgreementBehaviour::Equivocate
+    }
+}
+
+impl Plan<AgreementScenario> {
     /// How many slots to decide.
     #[must_use]
     pub const fn slots(mut self, slots: u64) -> Self {
-        self.slots = slots;
+        self.scenario.slots = slots;
         self
-    }
-
-    /// The network.
-    #[must_use]
-    pub fn conditions(mut self, conditions: Conditions) -> Self {
-        self.conditions = conditions;
-        self
-    }
-
-    /// A member that is away.
-    #[must_use]
-    pub fn silent(mut self, j: u8) -> Self {
-        self.silent.insert(member(j));
-        self
-    }
-
-    /// A member that sends one half of the others different proposals and votes.
-    #[must_use]
-    pub fn equivocator(mut self, j: u8) -> Self {
-        self.equivocators.insert(member(j));
-        self
-    }
-
-    /// A proposer whose manifests break a rule that all members see alike.
-    #[must_use]
-    pub fn refused(mut self, j: u8) -> Self {
-        self.refused.insert(member(j));
-        self
-    }
-
-    /// A member that refuses all manifests but its own for what it received itself.
-    #[must_use]
-    pub fn strict(mut self, j: u8) -> Self {
-        self.strict.insert(member(j));
-        self
-    }
-
-    /// A member that crashes and comes back.
-    #[must_use]
-    pub fn crash(mut self, j: u8, at_effect: u64, away: Millis) -> Self {
-        self.crashes.push(AgreementCrash { member: member(j), at_effect, away });
-        self
-    }
-
-    fn is_honest(&self, j: ParticipantIndex) -> bool {
-        !self.silent.contains(&j) && !self.equivocators.contains(&j)
     }
 
     /// Runs until every honest member has decided every slot, or for an hour of virtual time.
     ///
     /// # Panics
-    /// If an honest member contradicts itself, locks two manifests in a slot, or gives out an
-    /// effect that its configuration rules out.
+    /// If an honest member contradicts itself, locks two manifests in a slot, or is convicted.
     #[must_use]
     pub fn run(&self, seed: u64) -> AgreementReport {
-        let mut room = Room::new(self.clone(), seed);
-        room.run();
-        room.report()
+        let physics = Physics { conditions: self.conditions(), store: 3, ..Physics::default() };
+        let (name, network) = (format!("agreement-{seed}"), fixtures::draw(seed, "agreement", 0));
+        let members = Members::new(self.clone(), seed);
+        let mut world = World::new(name, members, self.committee, physics, self.crashes(), network);
+        world.run();
+        let effects = self.committee.participants().map(|j| (j, world.effects(j))).collect();
+        let elapsed = world.now();
+        let (members, log) = world.end();
+        let report = members.report(effects, elapsed, log);
+        if let Some(violation) = report.violations.first() {
+            report.fail(violation);
+        }
+        report
     }
 }
 
@@ -155,15 +123,23 @@ pub struct AgreementReport {
     pub appeals: u64,
     /// Virtual time of each decision.
     pub times: BTreeMap<(ParticipantIndex, Slot), Millis>,
+    /// Properties that did not hold.
+    pub violations: Vec<String>,
     /// Effects carried out by each member.
     pub effects: BTreeMap<ParticipantIndex, u64>,
     /// Virtual time at the end.
     pub elapsed: Millis,
-    /// BLAKE3 over every delivered event.
-    pub trace: Blake3Digest,
+    /// What happened, event by event.
+    pub log: EventLog,
 }
 
 impl AgreementReport {
+    /// BLAKE3 over every event.
+    #[must_use]
+    pub fn trace(&self) -> Blake3Digest {
+        self.log.trace()
+    }
+
     /// The manifest of a slot, if anyone locked one.
     #[must_use]
     pub fn manifest(&self, slot: u64) -> Option<&Manifest> {
@@ -175,31 +151,42 @@ impl AgreementReport {
     ///
     /// # Panics
     /// If not.
+    #[track_caller]
     pub fn assert_agreed(&self) {
-        let committee = Committee::new(self.plan.n).expect("the plan's size is supported");
-        let roster = roster(committee, self.seed);
-        for (j, locks) in &self.locks {
-            for slot in (1..=self.plan.slots).map(Slot) {
-                let here = locks.get(&slot).map(|(lock, manifest)| {
-                    assert_eq!(lock.verify(committee, &roster), Ok(()), "seed {}", self.seed);
-                    assert_eq!((lock.slot, lock.binding), (slot, binding()));
-                    assert_eq!(lock.manifest, manifest.digest());
-                    manifest
-                });
-                let fetched = self.fetched.get(j).is_some_and(|slots| slots.contains(&slot));
-                assert!(
-                    here.is_some() || fetched,
-                    "seed {}: member {j} has not decided slot {slot} after {} ms",
-                    self.seed,
-                    self.elapsed,
-                );
-                let expected = self.manifest(slot.0);
-                assert!(here.is_none_or(|m| Some(m) == expected), "seed {}: {slot}", self.seed);
-            }
+        if let Err(what) = self.judge() {
+            self.fail(&what);
         }
     }
-}
 
-fn roster(committee: Committee, seed: u64) -> Vec<PublicIdentity> {
-    committee.participants().map(|j| fixtures::identity(seed, j).public()).collect()
+    fn judge(&self) -> Result<(), String> {
+        let committee = self.plan.committee;
+        let roster = roster(committee, self.seed);
+        for (j, locks) in &self.locks {
+            for slot in (1..=self.plan.scenario.slots).map(Slot) {
+                let Some((lock, manifest)) = locks.get(&slot) else {
+                    if self.fetched.get(j).is_some_and(|slots| slots.contains(&slot)) {
+                        continue;
+                    }
+                    return Err(format!("member {j} has not decided slot {slot}"));
+                };
+                lock.verify(committee, &roster)
+                    .map_err(|e| format!("member {j}, slot {slot}: {e}"))?;
+                let sound = (lock.slot, lock.binding) == (slot, binding())
+                    && lock.manifest == manifest.digest();
+                if !sound || Some(manifest) != self.manifest(slot.0) {
+                    return Err(format!("member {j} has decided something else in slot {slot}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Panics with all that is needed to repeat the run.
+    ///
+    /// # Panics
+    /// Always.
+    #[track_caller]
+    pub fn fail(&self, what: &str) -> ! {
+        fail(&format!("{what} after {} ms", self.elapsed), &self.plan, self.seed, &self.log)
+    }
 }

@@ -1,9 +1,8 @@
 //! What stands for the chain: the first valid certificate before the deadline wins.
 
+use veil_committee_machine::Millis;
 use veil_keygen_ceremony::{machine::CommitPoint, transcript::FinishCertificate};
 use veil_protocol_spec::{Attempt, ceremony::CeremonyParameters};
-
-use crate::network::Millis;
 
 /// The commit point of one attempt.
 #[derive(Debug)]

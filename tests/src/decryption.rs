@@ -1,16 +1,17 @@
-//! Threshold decryption over the simulated network, with the key shares of a simulated ceremony.
+//! Threshold decryption in the simulated world, with the key shares of a simulated ceremony.
 //!
 //! ```
 //! use veil_tests::{decryption::{DecryptionPlan, finished_ceremony}, plan::member};
 //!
 //! let finished = finished_ceremony(4, 1);
-//! let plan = DecryptionPlan::default().absent(3);
+//! let plan = DecryptionPlan::new(4).absent(3);
 //! let report = finished.decrypt(&finished.encrypt(200), &plan, 1);
 //! assert_eq!(report.member(member(1)).value(), Some(200));
 //! ```
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, convert::Infallible, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use tfhe::{
     CompactCiphertextList, FheUint16,
     prelude::{CiphertextList as _, SquashNoise as _},
@@ -22,7 +23,8 @@ use veil_committee::{
     decryption::{Completion, DecryptionEffect, Decryptor, RecomputedOutputs, Skip},
     key_share::KeyShare,
 };
-use veil_committee_machine::{Effect, EffectOf, Machine, PersistId};
+use veil_committee_machine::Millis;
+use veil_committee_world::{EventLog, Host, Physics, Schedule, World};
 use veil_keygen_ceremony::keyset::{decode_blocks, squashed_blocks};
 use veil_protocol_spec::{
     Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, Slot, Wire,
@@ -36,14 +38,11 @@ use veil_protocol_spec::{
 };
 
 use crate::{
-    fixtures,
+    ceremony::CeremonyPlan,
+    fail, fixtures,
     malicious::{crafted_ciphertext, wrong_partial::WrongPartial},
-    network::{Agenda, Conditions, Links, Millis},
-    plan::{Plan, member},
+    plan::{Plan, Scenario},
 };
-
-/// Virtual time until a counter is on disk.
-const DISK: Millis = 2;
 
 /// A committee with a key.
 pub struct Finished {
@@ -65,7 +64,7 @@ pub struct Finished {
 /// If it fails, with the report.
 #[must_use]
 pub fn finished_ceremony(n: u8, seed: u64) -> Finished {
-    let report = Plan::new(n).run(seed);
+    let report = CeremonyPlan::new(n).run(seed);
     let digest = report.assert_completed();
     let first = report.members.first().and_then(|member| member.key_set.clone());
     Finished {
@@ -77,46 +76,34 @@ pub fn finished_ceremony(n: u8, seed: u64) -> Finished {
     }
 }
 
-/// What goes wrong in a decryption.
-#[derive(Clone, Debug, Default)]
-pub struct DecryptionPlan {
-    /// Members that are away.
-    pub absent: Vec<ParticipantIndex>,
-    /// Members that send wrong shares, and how.
-    pub culprits: Vec<(ParticipantIndex, WrongPartial)>,
-    /// Members that ask for the decryption of a crafted ciphertext.
-    pub decryption_probers: Vec<ParticipantIndex>,
-    /// The network.
-    pub conditions: Conditions,
+/// Every member that is there decrypts one slot's outputs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecryptionScenario {}
+
+/// A decryption and what goes wrong in it.
+pub type DecryptionPlan = Plan<DecryptionScenario>;
+
+/// How a member deviates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecryptionBehaviour {
+    /// Sends wrong shares.
+    WrongPartial(WrongPartial),
+    /// Asks for the decryption of a crafted ciphertext, which would give it a bit of the key.
+    ProbeKey,
 }
 
-impl DecryptionPlan {
-    /// A member that is away.
-    #[must_use]
-    pub fn absent(mut self, j: u8) -> Self {
-        self.absent.push(member(j));
-        self
-    }
+impl Scenario for DecryptionScenario {
+    type Behaviour = DecryptionBehaviour;
+    type Moment = ();
+}
 
+impl Plan<DecryptionScenario> {
     /// A member that sends wrong shares.
     #[must_use]
-    pub fn culprit(mut self, j: u8, how: WrongPartial) -> Self {
-        self.culprits.push((member(j), how));
-        self
-    }
-
-    /// A member that asks for a bit of the key.
-    #[must_use]
-    pub fn decryption_prober(mut self, j: u8) -> Self {
-        self.decryption_probers.push(member(j));
-        self
-    }
-
-    /// The members that are there and follow the protocol.
-    #[must_use]
-    pub fn is_honest(&self, j: ParticipantIndex) -> bool {
-        let is_culprit = self.culprits.iter().any(|(culprit, _)| *culprit == j);
-        !is_culprit && !self.decryption_probers.contains(&j) && !self.absent.contains(&j)
+    pub fn culprit(self, j: u8, how: WrongPartial) -> Self {
+        self.behaves(j, DecryptionBehaviour::WrongPartial(how))
     }
 }
 
@@ -152,11 +139,31 @@ pub struct DecryptionReport {
     pub request: RequestId,
     /// Members in order; absent ones have done nothing.
     pub members: Vec<DecryptingMember>,
-    /// BLAKE3 over every delivered event.
-    pub trace: Blake3Digest,
+    /// Effects carried out by each member.
+    pub effects: Vec<u64>,
+    /// The plan.
+    pub plan: DecryptionPlan,
+    /// Seed of the run.
+    pub seed: u64,
+    /// What happened, event by event.
+    pub log: EventLog,
 }
 
 impl DecryptionReport {
+    /// Panics with all that is needed to repeat the run.
+    ///
+    /// # Panics
+    /// Always.
+    #[track_caller]
+    pub fn fail(&self, what: &str) -> ! {
+        fail(&format!("{what}\n{:#?}", self.members), &self.plan, self.seed, &self.log)
+    }
+
+    /// The members that are there and follow the protocol.
+    pub fn honest(&self) -> impl Iterator<Item = &DecryptingMember> {
+        self.members.iter().filter(|member| self.plan.is_honest(member.participant))
+    }
+
     /// One member.
     #[must_use]
     pub fn member(&self, j: ParticipantIndex) -> &DecryptingMember {
@@ -225,9 +232,13 @@ impl Finished {
     /// Never: shares, identities and roster are of one committee.
     #[must_use]
     pub fn decryptor(&self, j: ParticipantIndex) -> Decryptor {
+        self.decryptor_from(j, DecryptionCounter::default())
+    }
+
+    fn decryptor_from(&self, j: ParticipantIndex, counter: DecryptionCounter) -> Decryptor {
         let share = self.shares[j.position()].decryptor();
         let roster = self.parameters.roster.clone();
-        Decryptor::new(share, self.identity(j), roster, DecryptionCounter::default())
+        Decryptor::new(share, self.identity(j), roster, counter)
             .expect("shares, identities and roster are of one committee")
     }
 
@@ -248,161 +259,132 @@ impl Finished {
         let digests: Vec<_> = blocks.iter().map(SquashedBlock::digest).collect();
         let context = self.context(1);
         let committee = self.parameters.committee;
-        let mut room = Room {
+        let members = committee.participants().map(|participant| DecryptingMember {
+            participant,
+            completion: None,
+            culprits: BTreeSet::new(),
+            outstanding: Vec::new(),
+            refused: Vec::new(),
+            shared: BTreeSet::new(),
+        });
+        let host = Members {
             finished: self,
             plan,
-            agenda: Agenda::default(),
-            links: Links::new(committee, plan.conditions.clone(), fixtures::draw(seed, "links", 0)),
-            machines: committee
-                .participants()
-                .map(|j| (!plan.absent.contains(&j)).then(|| self.decryptor(j)))
-                .collect(),
-            members: committee
-                .participants()
-                .map(|participant| DecryptingMember {
-                    participant,
-                    completion: None,
-                    culprits: BTreeSet::new(),
-                    outstanding: Vec::new(),
-                    refused: Vec::new(),
-                    shared: BTreeSet::new(),
-                })
-                .collect(),
-            timers: vec![None; committee.n()],
-            trace: blake3::Hasher::new(),
+            seed,
+            outputs: RecomputedOutputs { context, blocks: blocks.to_vec() },
+            lock: self.full_lock(&context),
+            counters: vec![DecryptionCounter::default(); committee.n()],
+            members: members.collect(),
+            probed: BTreeSet::new(),
         };
-        room.run(blocks, &context, seed);
-        DecryptionReport {
-            request: RequestId::of(&context, &digests),
-            members: room.members,
-            trace: Blake3Digest(*room.trace.finalize().as_bytes()),
-        }
+        let physics = Physics { conditions: plan.conditions(), ..Physics::default() };
+        let (name, network) = (format!("decryption-{seed}"), fixtures::draw(seed, "links", 0));
+        let mut world = World::new(name, host, committee, physics, plan.crashes(), network);
+        world.run();
+        let effects = committee.participants().map(|j| world.effects(j)).collect();
+        let (host, log) = world.end();
+        let request = RequestId::of(&context, &digests);
+        DecryptionReport { request, members: host.members, effects, plan: plan.clone(), seed, log }
     }
 }
 
-enum Event {
-    Authorise(ParticipantIndex),
-    Deliver { from: ParticipantIndex, to: ParticipantIndex, bytes: Arc<[u8]> },
-    Persisted(ParticipantIndex, PersistId),
-    Timer(ParticipantIndex),
-}
-
-struct Room<'a> {
+struct Members<'a> {
     finished: &'a Finished,
     plan: &'a DecryptionPlan,
-    agenda: Agenda<Event>,
-    links: Links,
-    machines: Vec<Option<Decryptor>>,
+    seed: u64,
+    outputs: RecomputedOutputs,
+    lock: ManifestLock,
+    /// What each member has on disk.
+    counters: Vec<DecryptionCounter>,
     members: Vec<DecryptingMember>,
-    timers: Vec<Option<Millis>>,
-    trace: blake3::Hasher,
+    /// Whom a member has asked for a bit of the key.
+    probed: BTreeSet<(ParticipantIndex, ParticipantIndex)>,
 }
 
-impl Room<'_> {
-    fn run(&mut self, blocks: &[SquashedBlock], context: &RequestContext, seed: u64) {
-        let lock = self.finished.full_lock(context);
-        for j in self.finished.parameters.committee.participants() {
-            // Members evaluate at different speeds.
-            let [delay, ..] = fixtures::draw(seed, "evaluation", u64::from(j.get()));
-            self.agenda.at(Millis::from(delay), Event::Authorise(j));
+impl Host for Members<'_> {
+    type Machine = Decryptor;
+    type Input = (RecomputedOutputs, ManifestLock);
+    type Event = Infallible;
+    type Moment = ();
+
+    fn boot(&mut self, j: ParticipantIndex, schedule: &mut Schedule<Self>) -> Option<Decryptor> {
+        if self.plan.is_absent(j) {
+            return None;
         }
-        while let Some(event) = self.agenda.pop() {
-            let now = self.agenda.now();
-            match event {
-                Event::Authorise(j) => {
-                    let outputs = RecomputedOutputs { context: *context, blocks: blocks.to_vec() };
-                    self.input(j, |machine| {
-                        let authorised = machine.authorise(outputs, &lock, now);
-                        authorised.expect("the outputs are of this key and locked");
-                    });
-                    if self.plan.decryption_probers.contains(&j) {
-                        self.ask_for_a_key_bit(j);
-                    }
-                }
-                Event::Deliver { from, to, bytes } => {
-                    self.trace.update(&now.to_le_bytes()).update(&[from.get(), to.get()]);
-                    self.trace.update(&bytes);
-                    self.input(to, |machine| drop(machine.handle(from, &bytes, now)));
-                }
-                Event::Persisted(j, id) => self.input(j, |machine| machine.persisted(id)),
-                Event::Timer(j) => {
-                    if self.timers[j.position()] == Some(now) {
-                        self.timers[j.position()] = None;
-                        self.input(j, |machine| machine.handle_timeout(now));
-                    }
-                }
-            }
-        }
+        // Members evaluate at different speeds.
+        let [delay, ..] = fixtures::draw(self.seed, "evaluation", u64::from(j.get()));
+        let input = (self.outputs.clone(), self.lock.clone());
+        schedule.input(j, Millis::from(delay), input);
+        Some(self.finished.decryptor_from(j, self.counters[j.position()]))
     }
 
-    fn input(&mut self, j: ParticipantIndex, input: impl FnOnce(&mut Decryptor)) {
-        let Some(machine) = &mut self.machines[j.position()] else { return };
-        input(machine);
-        while let Some(effect) = self.machines[j.position()].as_mut().and_then(Machine::poll_effect)
-        {
-            self.carry_out(j, effect);
-        }
-        let due = self.machines[j.position()].as_ref().and_then(Machine::poll_timeout);
-        if due != self.timers[j.position()] {
-            self.timers[j.position()] = due;
-            if let Some(at) = due {
-                self.agenda.at(at, Event::Timer(j));
-            }
-        }
+    fn input(machine: &mut Decryptor, (outputs, lock): Self::Input, now: Millis) {
+        let authorised = machine.authorise(outputs, &lock, now);
+        authorised.expect("the outputs are of this key and locked");
     }
 
-    fn carry_out(&mut self, j: ParticipantIndex, effect: EffectOf<Decryptor>) {
+    fn store(&mut self, j: ParticipantIndex, record: DecryptionCounter) {
+        self.counters[j.position()] = record;
+    }
+
+    fn special(
+        &mut self,
+        j: ParticipantIndex,
+        effect: DecryptionEffect,
+        schedule: &mut Schedule<Self>,
+    ) {
         let member = &mut self.members[j.position()];
         match effect {
-            Effect::Persist { id, .. } => {
-                self.agenda.at(self.agenda.now() + DISK, Event::Persisted(j, id));
-            }
-            Effect::Broadcast(bytes) => self.broadcast(j, &bytes),
-            Effect::Send { to, bytes } => self.send(j, to, &bytes),
-            Effect::Special(DecryptionEffect::Complete(completion)) => {
+            DecryptionEffect::Complete(completion) => {
+                schedule.record(|| format!("{j} has the plaintext"));
                 member.culprits.extend(&completion.combined.culprits);
                 member.completion = Some(*completion);
             }
-            Effect::Special(DecryptionEffect::WrongShare { culprit, .. }) => {
+            DecryptionEffect::WrongShare { culprit, .. } => {
+                schedule.record(|| format!("{j} names {culprit}"));
                 member.culprits.insert(culprit);
             }
-            Effect::Special(DecryptionEffect::Refused { from, request, reason }) => {
+            DecryptionEffect::Refused { from, request, reason } => {
                 member.refused.push((from, request, reason));
             }
-            Effect::Special(DecryptionEffect::Outstanding { participants, .. }) => {
+            DecryptionEffect::Outstanding { participants, .. } => {
                 member.outstanding = participants;
             }
         }
     }
 
-    fn broadcast(&mut self, from: ParticipantIndex, bytes: &[u8]) {
-        for to in self.finished.parameters.committee.participants().filter(|to| *to != from) {
-            self.send(from, to, bytes);
-        }
-    }
-
-    fn send(&mut self, from: ParticipantIndex, to: ParticipantIndex, bytes: &[u8]) {
-        let mut bytes = bytes.to_vec();
-        if let Ok(message) = DecryptionMessage::from_wire(&bytes)
+    fn leave(
+        &mut self,
+        from: ParticipantIndex,
+        to: ParticipantIndex,
+        bytes: &Arc<[u8]>,
+        _now: Millis,
+    ) -> Vec<Arc<[u8]>> {
+        let identity = self.finished.identity(from);
+        let mut leaving = vec![Arc::clone(bytes)];
+        if let Ok(message) = DecryptionMessage::from_wire(bytes)
             && let DecryptionPayload::Partial(_) = message.payload
         {
             self.members[from.position()].shared.insert(message.request);
-            if let Some((_, how)) = self.plan.culprits.iter().find(|(culprit, _)| *culprit == from)
-            {
-                bytes = how.instead(message, to, &self.finished.identity(from)).to_wire();
+            if let Some(DecryptionBehaviour::WrongPartial(how)) = self.plan.behaviour(from) {
+                leaving = vec![how.instead(message, to, &identity).to_wire().into()];
             }
         }
-        let bytes: Arc<[u8]> = bytes.into();
-        for at in self.links.carry(from, to, bytes.len(), self.agenda.now()) {
-            self.agenda.at(at, Event::Deliver { from, to, bytes: Arc::clone(&bytes) });
+        if self.plan.behaviour(from) == Some(&DecryptionBehaviour::ProbeKey)
+            && self.probed.insert((from, to))
+        {
+            let share = &self.finished.shares[from.position()];
+            let attack = crafted_ciphertext::attack(share, &self.outputs.context, &identity);
+            leaving.extend(attack.into_iter().map(|message| message.to_wire().into()));
         }
+        leaving
     }
 
-    fn ask_for_a_key_bit(&mut self, j: ParticipantIndex) {
-        let share = &self.finished.shares[j.position()];
-        let identity = self.finished.identity(j);
-        for message in crafted_ciphertext::attack(share, &self.finished.context(1), &identity) {
-            self.broadcast(j, &message.to_wire());
+    fn describe(bytes: &[u8]) -> Cow<'static, str> {
+        match DecryptionMessage::from_wire(bytes).map(|message| message.payload) {
+            Ok(DecryptionPayload::Partial(_)) => "a partial decryption".into(),
+            Ok(DecryptionPayload::Request) => "a request for shares".into(),
+            Err(_) => "no message".into(),
         }
     }
 }

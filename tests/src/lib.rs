@@ -1,25 +1,41 @@
-//! A harness for the protocols of Veil: virtual time, a simulated network, fault plans as data,
-//! malicious members, and the properties that every run has.
+//! The protocols of Veil in the simulated world: fault plans as data, malicious members, and the
+//! properties that every run has.
 //!
-//! - [`plan`]: what goes wrong; [`plan::Plan::run`] runs one attempt of the key ceremony under a
-//!   plan and a seed and gives a [`report::Report`].
-//! - [`network`]: virtual time and links; [`commit_point`]: what stands for the chain; [`disk`]:
-//!   what outlives a crash.
+//! # Role
+//! - [`plan`]: what goes wrong, in one vocabulary for all machines; the world itself, with its
+//!   virtual time, network and event log, is [`veil_committee_world`].
+//! - [`ceremony`]: one attempt of the key ceremony, which gives a [`report::Report`];
+//!   [`commit_point`]: what stands for the chain; [`disk`]: what outlives a crash.
+//! - [`agreement`]: agreement on manifests, slot by slot.
+//! - [`decryption`]: threshold decryption, with the shares of a simulated ceremony.
 //! - [`malicious`]: members that deviate, one file per misbehaviour.
-//! - [`agreement`]: agreement on manifests over the same network.
-//! - [`decryption`]: threshold decryption over the same network, with the shares of a simulated
-//!   ceremony.
 //!
-//! A run is a function of plan and seed: same inputs, same trace hash. There is no clock and no
-//! entropy in here. Parameters are the insecure test set.
+//! # Flow
+//! A plan is built, run with a seed, and gives a report; the report judges itself.
+//!
+//! # State and restart
+//! A run is a function of plan and seed: same inputs, same trace. There is no clock and no entropy in
+//! here. Parameters are the insecure test set. A run that fails says its plan and seed, and the file
+//! of its event log.
 
 pub mod agreement;
+pub mod ceremony;
 pub mod commit_point;
 pub mod decryption;
 pub mod disk;
 pub mod fixtures;
 pub mod malicious;
-pub mod network;
 pub mod plan;
 pub mod report;
-mod simulation;
+
+use veil_committee_world::EventLog;
+
+/// Panics with all that is needed to repeat a run and to read it.
+#[track_caller]
+fn fail<S: plan::Scenario>(what: &str, plan: &plan::Plan<S>, seed: u64, log: &EventLog) -> ! {
+    let log = match log.write() {
+        Ok(file) => file.display().to_string(),
+        Err(error) => format!("cannot be written: {error}"),
+    };
+    panic!("{what}\nseed {seed}, plan {}\nevent log: {log}", plan.to_json())
+}

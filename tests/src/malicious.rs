@@ -1,10 +1,10 @@
 //! Members that deviate from the protocol; one file per misbehaviour.
 //!
 //! A malicious member has its own identity, seed and keys, and runs the honest machine: what differs
-//! is what leaves it. `MaliciousMember` shows every outgoing message, per recipient, to a
-//! `Misbehaviour`, which replaces it and signs again. So whatever is not the point of an attack is
-//! as it should be. A malicious member does not abort: its own machine may, when the others' echoes
-//! differ from what it thinks it has sent, but it keeps that to itself and goes on answering.
+//! is what leaves it. A `Deviant` shows every outgoing message, per recipient, to a `Misbehaviour`,
+//! which replaces it and signs again. So whatever is not the point of an attack is as it should be.
+//! A malicious member does not abort: its own machine may, when the others' echoes differ from what
+//! it thinks it has sent, but it keeps that to itself and goes on answering.
 
 mod after_finish;
 mod bad_deal;
@@ -20,26 +20,19 @@ pub mod wrong_partial;
 mod wrong_proof;
 mod wrong_share;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use veil_committee_machine as face;
-use veil_keygen_ceremony::{
-    machine::{Ceremony, CeremonyEffect, CommitPoint, Fault, Record},
-    seed::CeremonySeed,
-    setup::{Setup, Skip},
-};
+use veil_committee_machine::Millis;
+use veil_keygen_ceremony::{seed::CeremonySeed, setup::Setup};
 use veil_protocol_spec::{
     ParticipantIndex, Wire,
     ceremony::{CeremonyMessage, Header, Payload, Round, SignedMessage, Stream},
     identity::SecretIdentity,
 };
 
-type Verdict = face::Verdict<Skip, Fault>;
-type Effect = face::Effect<Record, CeremonyEffect>;
-
 pub use self::{bad_deal::BadDeal, wrong_confirm::WrongConfirm, wrong_proof::WrongProof};
-use crate::{disk::SharedStore, network::Millis};
+use crate::disk::SharedStore;
 
 /// A way to deviate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,7 +151,7 @@ pub(crate) struct Insider {
     pub(crate) store: SharedStore,
     /// Messages of other attempts and ceremonies that it has kept.
     pub(crate) relics: Vec<Vec<u8>>,
-    /// The time of the input that is being handled.
+    /// The time at which a message leaves.
     pub(crate) now: Millis,
 }
 
@@ -219,114 +212,47 @@ pub(crate) trait Misbehaviour: Send {
     fn hear(&mut self, _message: &CeremonyMessage, _bytes: &[u8]) {}
 }
 
-/// One participant as the driver sees it.
-pub(crate) trait Machine {
-    fn handle(&mut self, from: ParticipantIndex, bytes: &[u8], now: Millis) -> Verdict;
-    fn handle_timeout(&mut self, now: Millis);
-    fn handle_commit_point(&mut self, decision: CommitPoint);
-    fn work(&mut self, now: Millis) -> bool;
-    fn poll_effect(&mut self) -> Option<Effect>;
-    /// The honest machine, or the one inside.
-    fn ceremony(&self) -> &Ceremony;
-}
-
-impl Machine for Ceremony {
-    fn handle(&mut self, from: ParticipantIndex, bytes: &[u8], now: Millis) -> Verdict {
-        face::Machine::handle(self, from, bytes, now)
-    }
-
-    fn handle_timeout(&mut self, now: Millis) {
-        face::Machine::handle_timeout(self, now);
-    }
-
-    fn handle_commit_point(&mut self, decision: CommitPoint) {
-        self.handle_commit_point(decision);
-    }
-
-    fn work(&mut self, now: Millis) -> bool {
-        face::Machine::work(self, now)
-    }
-
-    fn poll_effect(&mut self) -> Option<Effect> {
-        face::Machine::poll_effect(self)
-    }
-
-    fn ceremony(&self) -> &Ceremony {
-        self
-    }
-}
-
-/// An honest machine with a filter on its mouth.
-pub(crate) struct MaliciousMember {
-    honest: Ceremony,
+/// What stands between an honest machine and its network.
+pub(crate) struct Deviant {
     insider: Insider,
     misbehaviour: Box<dyn Misbehaviour>,
-    outgoing: VecDeque<Effect>,
 }
 
-impl MaliciousMember {
-    pub(crate) fn new(honest: Ceremony, insider: Insider, behaviour: Behaviour) -> Self {
-        let misbehaviour = behaviour.misbehaviour();
-        Self { honest, insider, misbehaviour, outgoing: VecDeque::new() }
+impl Deviant {
+    pub(crate) fn new(insider: Insider, behaviour: Behaviour) -> Self {
+        Self { insider, misbehaviour: behaviour.misbehaviour() }
     }
 
-    fn replace(&mut self, to: ParticipantIndex, bytes: &[u8]) {
+    /// What leaves for a recipient in place of a message.
+    pub(crate) fn replace(
+        &mut self,
+        to: ParticipantIndex,
+        bytes: &[u8],
+        now: Millis,
+    ) -> Vec<Arc<[u8]>> {
+        self.insider.now = now;
         let replaced = match CeremonyMessage::from_wire(bytes) {
             Ok(CeremonyMessage::Signed(message)) if message.header.sender == self.insider.me() => {
                 if message.header.round == Round::Abort {
-                    return;
+                    return Vec::new();
                 }
                 self.misbehaviour.own(&self.insider, to, *message)
             }
             Ok(message) => self.misbehaviour.other(&self.insider, to, message),
-            Err(_) => return,
+            Err(_) => return Vec::new(),
         };
-        self.outgoing
-            .extend(replaced.into_iter().map(|bytes| Effect::Send { to, bytes: bytes.into() }));
+        replaced.into_iter().map(Into::into).collect()
     }
-}
 
-impl Machine for MaliciousMember {
-    fn handle(&mut self, from: ParticipantIndex, bytes: &[u8], now: Millis) -> Verdict {
+    /// Listens to what arrives.
+    pub(crate) fn hear(&mut self, bytes: &[u8]) {
         if let Ok(message) = CeremonyMessage::from_wire(bytes) {
             self.misbehaviour.hear(&message, bytes);
         }
-        self.insider.now = now;
-        face::Machine::handle(&mut self.honest, from, bytes, now)
     }
 
-    fn handle_timeout(&mut self, now: Millis) {
-        self.insider.now = now;
-        face::Machine::handle_timeout(&mut self.honest, now);
-    }
-
-    fn handle_commit_point(&mut self, decision: CommitPoint) {
-        self.honest.handle_commit_point(decision);
-    }
-
-    fn work(&mut self, now: Millis) -> bool {
-        self.insider.now = now;
-        face::Machine::work(&mut self.honest, now)
-    }
-
-    fn poll_effect(&mut self) -> Option<Effect> {
-        loop {
-            if let Some(effect) = self.outgoing.pop_front() {
-                return Some(effect);
-            }
-            match face::Machine::poll_effect(&mut self.honest)? {
-                Effect::Send { to, bytes } => self.replace(to, &bytes),
-                Effect::Broadcast(bytes) => {
-                    let others: Vec<_> = self.insider.setup.others().collect();
-                    others.into_iter().for_each(|to| self.replace(to, &bytes));
-                }
-                Effect::Special(CeremonyEffect::Publish(_)) if !self.misbehaviour.publishes() => {}
-                other => return Some(other),
-            }
-        }
-    }
-
-    fn ceremony(&self) -> &Ceremony {
-        &self.honest
+    /// Whether it brings a certificate to the commit point.
+    pub(crate) fn publishes(&self) -> bool {
+        self.misbehaviour.publishes()
     }
 }

@@ -1,32 +1,23 @@
-//! Fault plans as data: what goes wrong in a run, apart from its seed.
+//! Fault plans as data: what goes wrong in a run of any machine, apart from its seed.
 //!
 //! ```
-//! use veil_tests::plan::{Fault, Plan, When, member};
+//! use veil_tests::{ceremony::{CeremonyPlan, after_persisting}, plan::Fault};
 //! use veil_protocol_spec::ceremony::Round;
 //!
-//! let plan = Plan::new(4)
+//! let plan = CeremonyPlan::new(4)
 //!     .with(Fault::Drop { permille: 100 })
-//!     .with(Fault::Crash {
-//!         participant: member(2),
-//!         at: When::AfterPersisting(Round::Deal),
-//!         resume_after: Some(1_000),
-//!     });
+//!     .crash(2, after_persisting(Round::Deal), 1_000);
 //! let report = plan.run(7);
 //! report.assert_completed();
-//! assert_eq!(report.trace, Plan::from_json(&plan.to_json()).unwrap().run(7).trace);
+//! assert_eq!(report.trace(), CeremonyPlan::from_json(&plan.to_json()).unwrap().run(7).trace());
 //! ```
 
-use serde::{Deserialize, Serialize};
-use veil_keygen_ceremony::{machine::Stage, setup::Timing};
-use veil_protocol_spec::{
-    Committee, ParticipantIndex,
-    ceremony::{Round, Stream},
-};
+use core::fmt::Debug;
 
-use crate::{
-    malicious::Behaviour,
-    network::{Conditions, Millis, Partition},
-};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use veil_committee_machine::Millis;
+use veil_committee_world::{Conditions, Crash, Partition, When};
+use veil_protocol_spec::{Committee, ParticipantIndex};
 
 /// Participant `index`, counted from one.
 ///
@@ -37,10 +28,22 @@ pub fn member(index: u8) -> ParticipantIndex {
     ParticipantIndex::new(index).expect("participants are 1..=13")
 }
 
+/// One kind of run, with what can be chosen for it.
+pub trait Scenario: Clone + Debug + Default + Serialize + DeserializeOwned {
+    /// How a member can deviate.
+    type Behaviour: Clone + Debug + PartialEq + Serialize + DeserializeOwned;
+    /// Moments at which a member can crash, beside the general ones.
+    type Moment: Copy + Debug + PartialEq + Serialize + DeserializeOwned;
+    /// Whether a member that behaves so follows the protocol.
+    fn is_honest(_behaviour: &Self::Behaviour) -> bool {
+        false
+    }
+}
+
 /// One thing that goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Fault {
+pub enum Fault<B, M> {
     /// Messages are lost.
     Drop {
         /// Chance in thousandths.
@@ -72,130 +75,84 @@ pub enum Fault {
         /// Who.
         participant: ParticipantIndex,
         /// When.
-        at: When,
+        at: When<M>,
         /// How long it is away; `None`: until all others are done.
         resume_after: Option<Millis>,
     },
-    /// A member says nothing in one round: short for [`Behaviour::Silent`].
-    Silent {
+    /// A member is never there.
+    Absent {
         /// Who.
         participant: ParticipantIndex,
-        /// In which round.
-        round: Round,
     },
-    /// A member deviates from the protocol.
-    Malicious {
+    /// A member does something else than the others.
+    Behaves {
         /// Who.
         participant: ParticipantIndex,
         /// How.
-        behaviour: Behaviour,
+        behaviour: B,
     },
-}
-
-/// The moment of a crash. Effects that were not carried out by then are lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum When {
-    /// At this time.
-    Time(Millis),
-    /// When the member has entered this stage and carried out what came with it.
-    Stage(StageName),
-    /// When its message of this round is durable, but not sent.
-    AfterPersisting(Round),
-    /// When its message of this round has been sent (to the first recipient).
-    AfterSending(Round),
-    /// When it has carried out this many effects.
-    AfterEffects(u32),
-}
-
-/// [`Stage`] as data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "as in `Stage`")]
-pub enum StageName {
-    Collect(Round),
-    Produce(Stream, u32),
-    Open(Stream, u32),
-    Assemble,
-    AwaitCommitPoint,
-    Completed,
-    Aborted,
-}
-
-impl From<Stage> for StageName {
-    fn from(stage: Stage) -> Self {
-        match stage {
-            Stage::Collect(round) => Self::Collect(round),
-            Stage::Produce(stream, chunk) => Self::Produce(stream, chunk),
-            Stage::Open(stream, chunk) => Self::Open(stream, chunk),
-            Stage::Assemble => Self::Assemble,
-            Stage::AwaitCommitPoint => Self::AwaitCommitPoint,
-            Stage::Completed => Self::Completed,
-            Stage::Aborted => Self::Aborted,
-        }
-    }
 }
 
 /// A committee and everything that goes wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Plan {
+#[serde(deny_unknown_fields, bound(serialize = "", deserialize = ""))]
+pub struct Plan<S: Scenario> {
     /// Size of the committee.
     pub committee: Committee,
-    /// How long members wait for a round.
-    pub round: Millis,
-    /// How long they wait before they ask again.
-    pub retry: Millis,
-    /// When the commit point gives the attempt up.
-    pub deadline: Millis,
-    /// Whether every message sent is kept in the report.
-    pub wiretap: bool,
+    /// What is run.
+    pub scenario: S,
     /// What goes wrong.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<Fault<S::Behaviour, S::Moment>>,
 }
 
-impl Plan {
+impl<S: Scenario> Plan<S> {
     /// Nothing goes wrong.
     ///
     /// # Panics
     /// Unless `n` is a committee size: a mistake in a test.
     #[must_use]
     pub fn new(n: u8) -> Self {
-        Self {
-            committee: Committee::new(n).expect("a committee size"),
-            round: 10_000,
-            retry: 300,
-            deadline: 300_000,
-            wiretap: false,
-            faults: Vec::new(),
-        }
+        let committee = Committee::new(n).expect("a committee size");
+        Self { committee, scenario: S::default(), faults: Vec::new() }
     }
 
     /// Adds a fault.
     #[must_use]
-    pub fn with(mut self, fault: Fault) -> Self {
+    pub fn with(mut self, fault: Fault<S::Behaviour, S::Moment>) -> Self {
         self.faults.push(fault);
         self
     }
 
-    /// A member that deviates from the protocol.
+    /// A bad network: messages are lost, doubled and held back.
     #[must_use]
-    pub fn malicious(self, participant: u8, behaviour: Behaviour) -> Self {
-        self.with(Fault::Malicious { participant: member(participant), behaviour })
+    pub fn rough(self, permille: u32) -> Self {
+        self.with(Fault::Drop { permille })
+            .with(Fault::Duplicate { permille: 100 })
+            .with(Fault::Reorder { permille: 200, up_to: 800 })
+    }
+
+    /// A member that does something else than the others.
+    #[must_use]
+    pub fn behaves(self, participant: u8, behaviour: S::Behaviour) -> Self {
+        self.with(Fault::Behaves { participant: member(participant), behaviour })
+    }
+
+    /// A member that is never there.
+    #[must_use]
+    pub fn absent(self, participant: u8) -> Self {
+        self.with(Fault::Absent { participant: member(participant) })
     }
 
     /// A member that crashes and comes back.
     #[must_use]
-    pub fn crash(self, participant: u8, at: When, resume_after: impl Into<Option<Millis>>) -> Self {
+    pub fn crash(
+        self,
+        participant: u8,
+        at: When<S::Moment>,
+        resume_after: impl Into<Option<Millis>>,
+    ) -> Self {
         let participant = member(participant);
         self.with(Fault::Crash { participant, at, resume_after: resume_after.into() })
-    }
-
-    /// Keeps every message sent in the report.
-    #[must_use]
-    pub const fn wiretapped(mut self) -> Self {
-        self.wiretap = true;
-        self
     }
 
     /// For a failure message, and back: [`Self::from_json`].
@@ -210,8 +167,29 @@ impl Plan {
         serde_json::from_str(text)
     }
 
-    pub(crate) const fn timing(&self) -> Timing {
-        Timing { round: self.round, retry: self.retry }
+    /// How a member deviates, if it does.
+    #[must_use]
+    pub fn behaviour(&self, who: ParticipantIndex) -> Option<&S::Behaviour> {
+        self.faults.iter().find_map(|fault| match fault {
+            Fault::Behaves { participant, behaviour } if *participant == who => Some(behaviour),
+            _ => None,
+        })
+    }
+
+    /// Whether a member is there and follows the protocol.
+    #[must_use]
+    pub fn is_honest(&self, who: ParticipantIndex) -> bool {
+        !self.is_absent(who) && self.behaviour(who).is_none_or(S::is_honest)
+    }
+
+    /// The members that are there and follow the protocol.
+    pub fn honest(&self) -> impl Iterator<Item = ParticipantIndex> {
+        self.committee.participants().filter(|j| self.is_honest(*j))
+    }
+
+    pub(crate) fn is_absent(&self, who: ParticipantIndex) -> bool {
+        let is_it = |fault: &Fault<_, _>| matches!(fault, Fault::Absent { participant } if *participant == who);
+        self.faults.iter().any(is_it)
     }
 
     pub(crate) fn conditions(&self) -> Conditions {
@@ -223,53 +201,19 @@ impl Plan {
                 Fault::Reorder { permille, up_to } => conditions.reorder = (*permille, *up_to),
                 Fault::Duplicate { permille } => conditions.duplicate = *permille,
                 Fault::Partition(partition) => conditions.partitions.push(partition.clone()),
-                Fault::Crash { .. } | Fault::Silent { .. } | Fault::Malicious { .. } => {}
+                Fault::Crash { .. } | Fault::Absent { .. } | Fault::Behaves { .. } => {}
             }
         }
         conditions
     }
 
-    /// How a member deviates, if it does.
-    #[must_use]
-    pub fn behaviour(&self, who: ParticipantIndex) -> Option<Behaviour> {
-        self.faults.iter().find_map(|fault| match fault {
-            Fault::Malicious { participant, behaviour } if *participant == who => {
-                Some(behaviour.clone())
-            }
-            Fault::Silent { participant, round } if *participant == who => {
-                Some(Behaviour::Silent { round: *round })
+    pub(crate) fn crashes(&self) -> Vec<Crash<S::Moment>> {
+        let crash = |fault: &Fault<_, _>| match *fault {
+            Fault::Crash { participant, at, resume_after: away } => {
+                Some(Crash { participant, at, away })
             }
             _ => None,
-        })
-    }
-
-    /// Whether every message of an honest member arrives in time, so that only those who mean it are
-    /// silent.
-    #[must_use]
-    pub fn is_good_network(&self) -> bool {
-        self.faults.iter().all(|fault| match fault {
-            Fault::Silent { .. } | Fault::Malicious { .. } | Fault::Duplicate { .. } => true,
-            Fault::Reorder { up_to: latency, .. } | Fault::Delay { max: latency, .. } => {
-                latency * 10 < self.round
-            }
-            Fault::Drop { .. } | Fault::Partition(_) | Fault::Crash { .. } => false,
-        })
-    }
-
-    /// The members that follow the protocol.
-    pub fn honest(&self) -> impl Iterator<Item = ParticipantIndex> {
-        self.committee.participants().filter(|j| self.behaviour(*j).is_none())
-    }
-
-    pub(crate) fn crashes(&self, who: ParticipantIndex) -> Vec<(When, Option<Millis>)> {
-        self.faults
-            .iter()
-            .filter_map(|fault| match fault {
-                Fault::Crash { participant, at, resume_after } if *participant == who => {
-                    Some((*at, *resume_after))
-                }
-                _ => None,
-            })
-            .collect()
+        };
+        self.faults.iter().filter_map(crash).collect()
     }
 }

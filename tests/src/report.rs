@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tfhe::xof_key_set::CompressedXofKeySet;
 use veil_committee::key_share::KeyShare;
+use veil_committee_machine::Millis;
+use veil_committee_world::{EventLog, Traffic};
 use veil_keygen_ceremony::{
     machine::{AbortReport, CommitPoint, Fault, Outcome, Record, ResumeError, Stage},
     transcript::Transcript,
@@ -14,11 +16,7 @@ use veil_protocol_spec::{
     ceremony::{AbortReason, CeremonyParameters, Round, SignedMessage},
 };
 
-use crate::{
-    disk::Disk,
-    network::{Millis, Traffic},
-    plan::Plan,
-};
+use crate::{ceremony::CeremonyPlan, disk::Disk, fail};
 
 /// How an attempt ended for one member.
 #[derive(Clone, Debug)]
@@ -111,15 +109,15 @@ pub enum Violation {
 #[derive(Clone)]
 pub struct Report {
     /// What was to go wrong.
-    pub plan: Plan,
+    pub plan: CeremonyPlan,
     /// What everything was drawn from.
     pub seed: u64,
     /// What the members agreed on beforehand.
     pub parameters: CeremonyParameters,
     /// The attempt.
     pub attempt: Attempt,
-    /// BLAKE3 over every delivered event.
-    pub trace: Blake3Digest,
+    /// What happened, event by event.
+    pub log: EventLog,
     /// Members in order.
     pub members: Vec<MemberReport>,
     /// What the commit point decided.
@@ -171,8 +169,8 @@ impl Report {
             }
             for (from, fault) in &member.verdicts.faults {
                 let relayed = matches!(fault, Fault::Equivocation { sender, .. }
-                    if self.plan.behaviour(*sender).is_some());
-                if self.plan.behaviour(*from).is_none() && !relayed {
+                    if !self.plan.is_honest(*sender));
+                if self.plan.is_honest(*from) && !relayed {
                     let fault = fault.clone();
                     found.push(Violation::HonestFault { by: j, from: *from, fault });
                 }
@@ -190,7 +188,7 @@ impl Report {
     /// Nobody who followed the protocol is accused of more than silence, and in a good network not
     /// of that.
     fn judge_reason(&self, by: ParticipantIndex, reason: &AbortReason) -> Option<Violation> {
-        let bad = |j: &ParticipantIndex| self.plan.behaviour(*j).is_some();
+        let bad = |j: &ParticipantIndex| !self.plan.is_honest(*j);
         let fair = match reason {
             AbortReason::PeerAborted { .. } | AbortReason::Expired => true,
             AbortReason::MissingMessage { missing, .. }
@@ -207,6 +205,12 @@ impl Report {
             _ => !reason.accused().is_empty() && reason.accused().iter().all(bad),
         };
         (!fair).then(|| Violation::Framed { by, reason: reason.clone() })
+    }
+
+    /// BLAKE3 over every event.
+    #[must_use]
+    pub fn trace(&self) -> Blake3Digest {
+        self.log.trace()
     }
 
     /// Members that follow the protocol.
@@ -230,7 +234,7 @@ impl Report {
             })
             .filter(|(_, reason)| {
                 !matches!(reason, AbortReason::PeerAborted { by }
-                    if self.plan.behaviour(*by).is_none())
+                    if self.plan.is_honest(*by))
             })
             .collect()
     }
@@ -285,7 +289,7 @@ impl Report {
     /// Always.
     #[track_caller]
     pub fn fail(&self, what: &str) -> ! {
-        panic!("{what}\nseed {}, plan {}\n{self}", self.seed, self.plan.to_json())
+        fail(&format!("{what}\n{self}"), &self.plan, self.seed, &self.log)
     }
 
     /// The public transcript, as a member that completed would publish it.
@@ -311,7 +315,7 @@ fn key_of(member: &MemberReport) -> Option<(KeySetDigest, Blake3Digest)> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "trace {}, ended at {} ms", self.trace, self.ended_at)?;
+        writeln!(f, "trace {}, ended at {} ms", self.trace(), self.ended_at)?;
         for member in &self.members {
             let MemberReport { participant, honest, stage, traffic, resumed, .. } = member;
             let kind = if *honest { "honest" } else { "malicious" };

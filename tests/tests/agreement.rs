@@ -3,16 +3,15 @@
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
+use veil_committee_world::{Partition, When};
 use veil_protocol_spec::{ParticipantIndex, Slot};
 use veil_tests::{
-    agreement::AgreementPlan,
-    network::{Conditions, Partition},
-    plan::member,
+    agreement::{
+        AgreementBehaviour::{Equivocate, ProposeInvalid, Strict},
+        AgreementPlan,
+    },
+    plan::{Fault, member},
 };
-
-fn rough(drop: u32) -> Conditions {
-    Conditions { drop, duplicate: 100, reorder: (200, 800), ..Conditions::default() }
-}
 
 #[test]
 fn every_committee_agrees_in_the_first_round() {
@@ -29,9 +28,9 @@ fn every_committee_agrees_in_the_first_round() {
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    let plan = AgreementPlan::new(4).slots(3).conditions(rough(150)).crash(2, 9, 700);
-    assert_eq!(plan.run(3).trace, plan.run(3).trace);
-    assert_ne!(plan.run(3).trace, plan.run(4).trace);
+    let plan = AgreementPlan::new(4).slots(3).rough(150).crash(2, When::AfterEffects(9), 700);
+    assert_eq!(plan.run(3).trace(), plan.run(3).trace());
+    assert_ne!(plan.run(3).trace(), plan.run(4).trace());
 }
 
 #[test]
@@ -39,7 +38,7 @@ fn lost_doubled_and_delayed_messages_do_no_harm() {
     for seed in 0..30 {
         let drop = (seed % 4) as u32 * 100;
         let n = if seed % 5 == 0 { 7 } else { 4 };
-        let report = AgreementPlan::new(n).slots(4).conditions(rough(drop)).run(seed);
+        let report = AgreementPlan::new(n).slots(4).rough(drop).run(seed);
         report.assert_agreed();
         assert!(report.convicted.is_empty());
     }
@@ -48,22 +47,22 @@ fn lost_doubled_and_delayed_messages_do_no_harm() {
 #[test]
 fn t_silent_members_do_not_stop_the_others() {
     for (n, silent) in [(4, &[2][..]), (7, &[1, 4]), (10, &[1, 2, 3]), (13, &[2, 3, 4, 5])] {
-        let plan = silent.iter().fold(AgreementPlan::new(n).slots(4), |p, j| p.silent(*j));
+        let plan = silent.iter().fold(AgreementPlan::new(n).slots(4), |p, j| p.absent(*j));
         plan.run(5).assert_agreed();
-        plan.conditions(rough(100)).run(6).assert_agreed();
+        plan.rough(100).run(6).assert_agreed();
     }
 }
 
 #[test]
 fn more_than_t_silent_members_lock_nothing() {
-    let report = AgreementPlan::new(4).silent(1).silent(2).run(1);
+    let report = AgreementPlan::new(4).absent(1).absent(2).run(1);
     assert!(report.locks.values().all(|locks| locks.is_empty()));
 }
 
 #[test]
 fn a_silent_proposers_turn_passes_on() {
     // Member 2 proposes in the first round of slot 1.
-    let report = AgreementPlan::new(4).silent(2).run(1);
+    let report = AgreementPlan::new(4).absent(2).run(1);
     report.assert_agreed();
     assert_eq!(report.manifest(1).map(|m| m.proposer), Some(member(3)));
     assert!(report.locks.values().all(|locks| locks[&Slot(1)].0.round == 1));
@@ -72,7 +71,7 @@ fn a_silent_proposers_turn_passes_on() {
 #[test]
 fn a_refused_manifest_is_never_locked() {
     for seed in 0..5 {
-        let report = AgreementPlan::new(4).slots(6).refused(2).run(seed);
+        let report = AgreementPlan::new(4).slots(6).behaves(2, ProposeInvalid).run(seed);
         report.assert_agreed();
         for slot in 1..=6 {
             assert_ne!(report.manifest(slot).map(|m| m.proposer), Some(member(2)));
@@ -84,7 +83,7 @@ fn a_refused_manifest_is_never_locked() {
 fn members_that_received_something_else_follow_the_quorum() {
     let mut appeals = 0;
     for seed in 0..10 {
-        let report = AgreementPlan::new(4).slots(4).strict(3).conditions(rough(100)).run(seed);
+        let report = AgreementPlan::new(4).slots(4).behaves(3, Strict).rough(100).run(seed);
         report.assert_agreed();
         appeals += report.appeals;
     }
@@ -95,15 +94,15 @@ fn members_that_received_something_else_follow_the_quorum() {
 fn an_equivocator_splits_nobody_and_is_convicted() {
     let mut convicted = 0;
     for seed in 0..20 {
-        let conditions = if seed % 2 == 0 { Conditions::default() } else { rough(100) };
         let culprit = 1 + (seed % 4) as u8;
-        let plan = AgreementPlan::new(4).slots(5).equivocator(culprit).conditions(conditions);
+        let plan = AgreementPlan::new(4).slots(5).behaves(culprit, Equivocate);
+        let plan = if seed % 2 == 0 { plan } else { plan.rough(100) };
         let report = plan.run(seed);
         report.assert_agreed();
         convicted += usize::from(report.convicted.contains(&member(culprit)));
     }
     assert!(convicted > 10, "{convicted} of 20");
-    let plan = AgreementPlan::new(7).slots(5).equivocator(2).equivocator(5);
+    let plan = AgreementPlan::new(7).slots(5).behaves(2, Equivocate).behaves(5, Equivocate);
     let report = plan.run(1);
     report.assert_agreed();
     assert!(!report.convicted.is_empty());
@@ -116,9 +115,9 @@ fn groups(groups: &[&[u8]]) -> Vec<Vec<ParticipantIndex>> {
 #[test]
 fn halves_lock_nothing_and_agree_when_they_meet_again() {
     let partition = Partition { groups: groups(&[&[1, 2], &[3, 4]]), from: 0, until: 30_000 };
-    let conditions = Conditions { partitions: vec![partition], ..Conditions::default() };
     for seed in 0..5 {
-        let report = AgreementPlan::new(4).slots(2).conditions(conditions.clone()).run(seed);
+        let report =
+            AgreementPlan::new(4).slots(2).with(Fault::Partition(partition.clone())).run(seed);
         report.assert_agreed();
         assert!(report.times.values().all(|time| *time >= 30_000), "{:?}", report.times);
     }
@@ -127,8 +126,7 @@ fn halves_lock_nothing_and_agree_when_they_meet_again() {
 #[test]
 fn a_member_that_was_cut_off_gets_the_decision_by_asking() {
     let partition = Partition { groups: groups(&[&[1, 2, 3], &[4]]), from: 0, until: 20_000 };
-    let conditions = Conditions { partitions: vec![partition], ..Conditions::default() };
-    let report = AgreementPlan::new(4).conditions(conditions).run(2);
+    let report = AgreementPlan::new(4).with(Fault::Partition(partition)).run(2);
     report.assert_agreed();
     assert!(report.times[&(member(1), Slot(1))] < 1_000);
     assert!(report.times[&(member(4), Slot(1))] >= 20_000);
@@ -137,7 +135,7 @@ fn a_member_that_was_cut_off_gets_the_decision_by_asking() {
 
 #[test]
 fn a_member_that_was_away_for_long_is_told_so() {
-    let report = AgreementPlan::new(4).slots(60).crash(4, 5, 5_000).run(2);
+    let report = AgreementPlan::new(4).slots(60).crash(4, When::AfterEffects(5), 5_000).run(2);
     report.assert_agreed();
     assert!(!report.fetched[&member(4)].is_empty());
     assert!(report.locks[&member(4)].contains_key(&Slot(60)));
@@ -149,7 +147,8 @@ fn a_crash_at_any_effect_does_no_harm() {
     for j in 1..=4 {
         for at_effect in 0..=smooth.effects[&member(j)] {
             for away in [1, 400, 4_000] {
-                let plan = AgreementPlan::new(4).slots(2).crash(j, at_effect, away);
+                let plan =
+                    AgreementPlan::new(4).slots(2).crash(j, When::AfterEffects(at_effect), away);
                 let report = plan.run(11);
                 report.assert_agreed();
                 assert!(report.abstained.is_empty(), "{:?}", report.abstained);
@@ -161,11 +160,15 @@ fn a_crash_at_any_effect_does_no_harm() {
 #[test]
 fn many_crashes_on_a_bad_network_do_no_harm() {
     for seed in 0..40 {
-        let mut plan = AgreementPlan::new(4).slots(3).conditions(rough(150));
+        let mut plan = AgreementPlan::new(4).slots(3).rough(150);
         for j in 1..=4 {
             for k in 0..4 {
                 let at_effect = (seed * 7 + u64::from(j) * 13 + k * 17) % 60;
-                plan = plan.crash(j, at_effect, 50 + (seed * 131 + k * 997) % 3_000);
+                plan = plan.crash(
+                    j,
+                    When::AfterEffects(at_effect),
+                    50 + (seed * 131 + k * 997) % 3_000,
+                );
             }
         }
         let report = plan.run(seed);
@@ -179,12 +182,12 @@ fn everything_at_once() {
     for seed in 0..20 {
         let plan = AgreementPlan::new(7)
             .slots(3)
-            .conditions(rough(100))
-            .silent(1 + (seed % 7) as u8)
-            .equivocator(1 + ((seed + 3) % 7) as u8)
-            .strict(1 + ((seed + 5) % 7) as u8)
-            .crash(1 + ((seed + 1) % 7) as u8, 4 + seed, 1_000)
-            .crash(1 + ((seed + 2) % 7) as u8, 2 * seed, 3_000);
+            .rough(100)
+            .absent(1 + (seed % 7) as u8)
+            .behaves(1 + ((seed + 3) % 7) as u8, Equivocate)
+            .behaves(1 + ((seed + 5) % 7) as u8, Strict)
+            .crash(1 + ((seed + 1) % 7) as u8, When::AfterEffects(4 + seed), 1_000)
+            .crash(1 + ((seed + 2) % 7) as u8, When::AfterEffects(2 * seed), 3_000);
         plan.run(seed).assert_agreed();
     }
 }
@@ -198,16 +201,16 @@ fn random_misfortunes_do_no_harm() {
         let from = rng.gen_range(0..3_000);
         let until = 3_000 + rng.gen_range(0..8_000);
         let partition = Partition { groups: groups(&[&[first, second], &[third]]), from, until };
-        let conditions = Conditions { partitions: vec![partition], ..rough(rng.gen_range(0..250)) };
-        let mut plan = AgreementPlan::new(4).slots(3).conditions(conditions);
+        let plan = AgreementPlan::new(4).slots(3).rough(rng.gen_range(0..250));
+        let mut plan = plan.with(Fault::Partition(partition));
         plan = match seed % 3 {
-            0 => plan.silent(faulty),
-            1 => plan.equivocator(faulty),
-            _ => plan.strict(strict),
+            0 => plan.absent(faulty),
+            1 => plan.behaves(faulty, Equivocate),
+            _ => plan.behaves(strict, Strict),
         };
         for _ in 0..rng.gen_range(0..10) {
             let (j, away) = (1 + rng.gen_range(0..4), rng.gen_range(10..6_000));
-            plan = plan.crash(j, rng.gen_range(0..80), away);
+            plan = plan.crash(j, When::AfterEffects(rng.gen_range(0..80)), away);
         }
         let report = plan.run(seed);
         report.assert_agreed();

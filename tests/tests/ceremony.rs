@@ -19,8 +19,8 @@ use veil_protocol_spec::{
     ceremony::{Round, SignedMessage, Stream},
 };
 use veil_tests::{
+    ceremony::{CeremonyPlan, after_persisting, after_sending, at_stage},
     fixtures,
-    plan::{Plan, When},
     report::Report,
 };
 
@@ -28,7 +28,7 @@ use veil_tests::{
 fn all_members_complete_with_one_key() {
     for (n, seeds) in [(1, 3), (4, 10), (7, 3), (10, 1), (13, 1)] {
         for seed in 0..seeds {
-            let report = Plan::new(n).run(seed);
+            let report = CeremonyPlan::new(n).run(seed);
             let key_set = report.assert_completed();
             for member in &report.members {
                 assert_eq!(member.stage, Stage::Completed);
@@ -37,24 +37,27 @@ fn all_members_complete_with_one_key() {
                 assert_eq!(share.origin().participant, member.participant);
                 assert!(member.verdicts.faults.is_empty(), "{report}");
             }
+            let verified = report.transcript().unwrap();
+            let verified = verified.verify(&mut report.members[0].disk.store.clone(), |_, _| {});
+            assert_eq!(verified.unwrap().digest, key_set);
         }
     }
 }
 
 #[test]
 fn the_seed_determines_the_run() {
-    let plan = Plan::new(4).crash(2, When::Stage(Stage::Assemble.into()), 500);
+    let plan = CeremonyPlan::new(4).crash(2, at_stage(Stage::Assemble.into()), 500);
     let (a, b, c) = (plan.run(1), plan.run(1), plan.run(2));
-    assert_eq!((a.trace, a.assert_completed()), (b.trace, b.assert_completed()));
-    assert_ne!((a.trace, a.assert_completed()), (c.trace, c.assert_completed()));
-    assert_ne!(a.trace, Plan::new(4).run(1).trace);
+    assert_eq!((a.trace(), a.assert_completed()), (b.trace(), b.assert_completed()));
+    assert_ne!((a.trace(), a.assert_completed()), (c.trace(), c.assert_completed()));
+    assert_ne!(a.trace(), CeremonyPlan::new(4).run(1).trace());
 }
 
 #[test]
 fn plans_are_data() {
-    let plan = Plan::new(7).crash(3, When::AfterSending(Round::Prove), None);
-    assert_eq!(Plan::from_json(&plan.to_json()).unwrap(), plan);
-    assert!(Plan::from_json(r#"{"committee":5}"#).is_err());
+    let plan = CeremonyPlan::new(7).crash(3, after_sending(Round::Prove), None);
+    assert_eq!(CeremonyPlan::from_json(&plan.to_json()).unwrap(), plan);
+    assert!(CeremonyPlan::from_json(r#"{"committee":5}"#).is_err());
 }
 
 // ---- transcript ------------------------------------------------------------------------------
@@ -100,7 +103,7 @@ fn verifies(transcript: &Transcript, store: &mut dyn ChunkStore) -> bool {
 
 #[test]
 fn the_transcript_of_every_member_verifies() {
-    let report = Plan::new(4).run(3);
+    let report = CeremonyPlan::new(4).run(3);
     let key_set = report.assert_completed();
     let transcript = report.transcript().unwrap();
     for member in &report.members {
@@ -118,7 +121,7 @@ fn the_transcript_of_every_member_verifies() {
 
 #[test]
 fn a_transcript_with_any_byte_flipped_is_rejected() {
-    let report = Plan::new(4).run(4);
+    let report = CeremonyPlan::new(4).run(4);
     let transcript = report.transcript().unwrap();
     let mut store = report.members[0].disk.store.clone();
     let mut rng = ChaCha20Rng::seed_from_u64(4);
@@ -155,7 +158,7 @@ fn a_transcript_with_any_byte_flipped_is_rejected() {
 
 #[test]
 fn a_transcript_with_an_altered_chunk_is_rejected() {
-    let report = Plan::new(4).run(5);
+    let report = CeremonyPlan::new(4).run(5);
     let transcript = report.transcript().unwrap();
     let setup = fixtures::setup(
         &report.parameters,
@@ -257,8 +260,10 @@ impl Secrets {
 /// honest member finishes."
 #[test]
 fn no_secret_is_on_the_wire_or_left_on_a_disk() {
-    let crash = When::AfterPersisting(Round::Finish);
-    for plan in [Plan::new(4), Plan::new(7), Plan::new(4).crash(3, crash, 1_000)] {
+    let crash = after_persisting(Round::Finish);
+    for plan in
+        [CeremonyPlan::new(4), CeremonyPlan::new(7), CeremonyPlan::new(4).crash(3, crash, 1_000)]
+    {
         let report = plan.wiretapped().run(6);
         report.assert_completed();
         let secrets = Secrets::of(&report);

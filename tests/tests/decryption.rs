@@ -3,37 +3,40 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
 
+use std::collections::BTreeSet;
+
 use veil_committee::{
     decrypt::{LOG2_DELTA, SquashedBlock, combine},
     decryption::{AuthoriseError, RecomputedOutputs, Skip},
 };
+use veil_committee_world::When;
 use veil_keygen_ceremony::keyset::decode_blocks;
 use veil_protocol_spec::{
     ParticipantIndex,
     decryption::{LockError, RequestId},
 };
 use veil_tests::{
-    decryption::{DecryptionPlan, DecryptionReport, Finished, finished_ceremony},
+    decryption::{
+        DecryptionBehaviour, DecryptionPlan, DecryptionReport, Finished, finished_ceremony,
+    },
     malicious::{crafted_ciphertext::crafted, wrong_partial::WrongPartial},
-    network::Conditions,
-    plan::member,
+    plan::{Fault, member},
 };
 
 const VALUE: u16 = 0xbeef;
 
 /// All honest members have the plaintext and name the culprits, and nobody else.
-fn assert_decrypts(report: &DecryptionReport, plan: &DecryptionPlan, seed: u64) {
-    let culprits: Vec<_> = plan.culprits.iter().map(|(j, _)| *j).collect();
-    for member in report.members.iter().filter(|m| plan.is_honest(m.participant)) {
-        assert_eq!(member.value(), Some(u128::from(VALUE)), "seed {seed}, {plan:?}\n{report:?}");
-        assert!(
-            member.culprits.iter().all(|j| culprits.contains(j)),
-            "seed {seed}, {plan:?}\n{report:?}"
-        );
-        assert!(
-            culprits.iter().all(|j| member.culprits.contains(j)),
-            "seed {seed}, {plan:?}\n{report:?}"
-        );
+#[track_caller]
+fn assert_decrypts(report: &DecryptionReport) {
+    let lies = |j| matches!(report.plan.behaviour(j), Some(DecryptionBehaviour::WrongPartial(_)));
+    let culprits: BTreeSet<_> = report.plan.committee.participants().filter(|j| lies(*j)).collect();
+    for member in report.honest() {
+        if member.value() != Some(u128::from(VALUE)) {
+            report.fail(&format!("{} has another plaintext", member.participant));
+        }
+        if member.culprits != culprits {
+            report.fail(&format!("{} names {:?}", member.participant, member.culprits));
+        }
     }
 }
 
@@ -52,11 +55,12 @@ fn t_culprits_are_named_and_change_nothing() {
         let blocks = finished.encrypt(VALUE);
         for (seed, lie) in (0..).zip(lies) {
             for first in [1, n - t + 1] {
-                let plan = (first..first + t)
-                    .fold(DecryptionPlan::default(), |plan, j| plan.culprit(j, lie));
+                let plan =
+                    (first..first + t).fold(DecryptionPlan::new(n), |plan, j| plan.culprit(j, lie));
                 let report = finished.decrypt(&blocks, &plan, seed);
-                assert_decrypts(&report, &plan, seed);
-                assert_eq!(report.trace, finished.decrypt(&blocks, &plan, seed).trace);
+                assert_decrypts(&report);
+                let again = finished.decrypt(&blocks, &plan, seed);
+                assert_eq!(report.log.trace(), again.log.trace());
             }
         }
     }
@@ -66,18 +70,31 @@ fn t_culprits_are_named_and_change_nothing() {
 fn a_bad_network_only_delays() {
     let finished = finished_ceremony(4, 11);
     let blocks = finished.encrypt(VALUE);
-    let conditions = Conditions {
-        latency: (1, 800),
-        drop: 250,
-        duplicate: 200,
-        reorder: (300, 3_000),
-        partitions: Vec::new(),
-    };
+    let plan = DecryptionPlan::new(4)
+        .absent(2)
+        .with(Fault::Delay { min: 1, max: 800 })
+        .with(Fault::Drop { permille: 250 })
+        .with(Fault::Duplicate { permille: 200 })
+        .with(Fault::Reorder { permille: 300, up_to: 3_000 });
     for seed in 0..10 {
-        let mut plan = DecryptionPlan::default().absent(2);
-        plan.conditions = conditions.clone();
         let report = finished.decrypt(&blocks, &plan, seed);
-        assert_decrypts(&report, &plan, seed);
+        assert_decrypts(&report);
+    }
+}
+
+/// A crash between any two effects, those of one input included: whoever comes back decrypts, too.
+#[test]
+fn a_crash_at_any_effect_does_no_harm() {
+    let finished = finished_ceremony(4, 17);
+    let blocks = finished.encrypt(VALUE);
+    let smooth = finished.decrypt(&blocks, &DecryptionPlan::new(4), 3);
+    for j in 1..=4 {
+        for effect in 0..=smooth.effects[usize::from(j) - 1] {
+            for away in [Some(1), Some(2_000), None] {
+                let plan = DecryptionPlan::new(4).crash(j, When::AfterEffects(effect), away);
+                assert_decrypts(&finished.decrypt(&blocks, &plan, 3));
+            }
+        }
     }
 }
 
@@ -87,7 +104,7 @@ fn a_bad_network_only_delays() {
 fn without_a_quorum_nothing_is_decrypted() {
     let finished = finished_ceremony(4, 12);
     let blocks = finished.encrypt(VALUE);
-    let plan = DecryptionPlan::default().absent(2).culprit(3, WrongPartial::Everything);
+    let plan = DecryptionPlan::new(4).absent(2).culprit(3, WrongPartial::Everything);
     let report = finished.decrypt(&blocks, &plan, 1);
     for j in [1, 4].map(member) {
         assert_eq!(report.member(j).completion, None);
@@ -186,11 +203,11 @@ fn a_crafted_ciphertext_is_decrypted_by_nobody() {
         let blocks = finished.encrypt(VALUE);
         let (_, request) = crafted_request(&finished);
         for seed in 0..4 {
-            let plan = DecryptionPlan::default().decryption_prober(2);
+            let plan = DecryptionPlan::new(n).behaves(2, DecryptionBehaviour::ProbeKey);
             let report = finished.decrypt(&blocks, &plan, seed);
             // The slot's own outputs are decrypted as always.
-            assert_decrypts(&report, &plan, seed);
-            for member in report.members.iter().filter(|m| plan.is_honest(m.participant)) {
+            assert_decrypts(&report);
+            for member in report.honest() {
                 assert!(!member.shared.contains(&request), "seed {seed}: {report:?}");
                 let refusal = (self::member(2), request, Skip::NotAuthorised);
                 assert!(member.refused.contains(&refusal), "seed {seed}: {report:?}");

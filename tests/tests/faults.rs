@@ -5,19 +5,24 @@
 
 use proptest::prelude::*;
 use veil_committee_machine::{Effect, Machine};
+use veil_committee_world::{Partition, When};
 use veil_keygen_ceremony::{
     machine::{Ceremony, CommitPoint, Record, ResumeError, Stage},
     setup::Timing,
 };
 use veil_protocol_spec::ceremony::{AbortReason, Round, Stream};
 use veil_tests::{
+    ceremony::{
+        CeremonyFault, CeremonyPlan, Milestone, StageName, after_persisting, after_sending,
+        at_stage,
+    },
     fixtures,
-    network::Partition,
-    plan::{Fault, Plan, StageName, When, member},
+    malicious::Behaviour,
+    plan::{Fault, member},
 };
 
 /// A bad network that still delivers within the deadlines.
-fn bad_network(plan: Plan) -> Plan {
+fn bad_network(plan: CeremonyPlan) -> CeremonyPlan {
     plan.with(Fault::Drop { permille: 150 })
         .with(Fault::Delay { min: 1, max: 400 })
         .with(Fault::Reorder { permille: 200, up_to: 1_000 })
@@ -28,12 +33,12 @@ fn bad_network(plan: Plan) -> Plan {
 fn loss_delay_reordering_and_duplication_do_not_matter() {
     for (n, seeds) in [(4, 15), (7, 2), (10, 1)] {
         for seed in 0..seeds {
-            bad_network(Plan::new(n)).run(seed).assert_completed();
+            bad_network(CeremonyPlan::new(n)).run(seed).assert_completed();
         }
     }
     for permille in [300, 500] {
-        let mut plan = Plan::new(4).with(Fault::Drop { permille });
-        plan.round = 60_000;
+        let mut plan = CeremonyPlan::new(4).with(Fault::Drop { permille });
+        plan.scenario.round = 60_000;
         for seed in 0..4 {
             plan.run(seed).assert_completed();
         }
@@ -46,7 +51,7 @@ fn loss_delay_reordering_and_duplication_do_not_matter() {
 fn a_member_that_crashes_after_any_effect_resumes_and_all_complete() {
     let mut count = 0;
     while {
-        let report = Plan::new(4).crash(2, When::AfterEffects(count), 700).run(u64::from(count));
+        let report = CeremonyPlan::new(4).crash(2, When::AfterEffects(count), 700).run(count);
         report.assert_completed();
         count += 1;
         report.member(member(2)).resumed == 1
@@ -65,7 +70,7 @@ fn a_member_that_crashes_in_any_stage_resumes_and_all_complete() {
     stages.extend([StageName::Assemble, StageName::AwaitCommitPoint, StageName::Completed]);
     for (seed, stage) in (0..).zip(stages) {
         for away in [Some(1), Some(3_000), None] {
-            let report = Plan::new(4).crash(3, When::Stage(stage), away).run(seed);
+            let report = CeremonyPlan::new(4).crash(3, at_stage(stage), away).run(seed);
             report.assert_safe();
             if report.member(member(3)).resumed != 1 {
                 report.fail("the stage was never entered");
@@ -96,8 +101,8 @@ fn a_member_that_crashes_in_any_stage_resumes_and_all_complete() {
 #[test]
 fn a_member_that_crashes_around_each_of_its_messages_sends_them_again() {
     for (seed, round) in (0..).zip(Round::ALL.into_iter().filter(|r| *r != Round::Abort)) {
-        for at in [When::AfterPersisting(round), When::AfterSending(round)] {
-            let report = bad_network(Plan::new(4)).crash(1, at, 2_000).run(seed);
+        for at in [after_persisting(round), after_sending(round)] {
+            let report = bad_network(CeremonyPlan::new(4)).crash(1, at, 2_000).run(seed);
             report.assert_completed();
             assert_eq!(report.member(member(1)).resumed, 1);
         }
@@ -107,7 +112,7 @@ fn a_member_that_crashes_around_each_of_its_messages_sends_them_again() {
 /// A seed that is lost or another one cannot continue the attempt; nothing is sent then.
 #[test]
 fn a_member_resumes_only_with_its_seed() {
-    let report = Plan::new(4).run(8);
+    let report = CeremonyPlan::new(4).run(8);
     let j = member(2);
     let disk = &report.member(j).disk;
     let is_own_root = |record: &Record| matches!(record, Record::Message(m) if (m.header.sender, m.header.round) == (j, Round::BitsRoot));
@@ -133,14 +138,11 @@ fn a_member_resumes_only_with_its_seed() {
 #[test]
 fn all_members_may_crash() {
     for seed in 0..6 {
-        let mut plan = Plan::new(4);
+        let mut plan = CeremonyPlan::new(4);
         for j in 1..=4u8 {
-            let at = When::AfterEffects(20 + 30 * u32::from(j) + seed as u32);
-            plan = plan.crash(j, at, 500).crash(
-                j,
-                When::Stage(StageName::Open(Stream::Bodies, 2)),
-                900,
-            );
+            let at = When::AfterEffects(20 + 30 * u64::from(j) + seed);
+            plan =
+                plan.crash(j, at, 500).crash(j, at_stage(StageName::Open(Stream::Bodies, 2)), 900);
         }
         let report = plan.run(seed);
         report.assert_completed();
@@ -152,7 +154,7 @@ fn all_members_may_crash() {
 /// the certificate is published by the others.
 #[test]
 fn a_member_that_missed_the_publication_completes_when_it_comes_back() {
-    let plan = Plan::new(4).crash(4, When::AfterSending(Round::Finish), None);
+    let plan = CeremonyPlan::new(4).crash(4, after_sending(Round::Finish), None);
     let report = plan.run(1);
     report.assert_completed();
     assert!(matches!(report.decision, Some(CommitPoint::Published(_))));
@@ -161,9 +163,9 @@ fn a_member_that_missed_the_publication_completes_when_it_comes_back() {
 /// What a member learns of an attempt that expired, it still knows after a restart.
 #[test]
 fn a_member_that_crashes_after_the_attempt_failed_comes_back_to_that() {
-    let silent = |round| Plan::new(4).with(Fault::Silent { participant: member(1), round });
+    let silent = |round| CeremonyPlan::new(4).behaves(1, Behaviour::Silent { round });
     for round in [Round::Confirm, Round::Prove, Round::Finish] {
-        for at in [When::Stage(StageName::Aborted), When::Time(290_000), When::Time(301_000)] {
+        for at in [at_stage(StageName::Aborted), When::Time(290_000), When::Time(301_000)] {
             for away in [Some(1_000), None] {
                 let report = silent(round).crash(2, at, away).run(1);
                 report.assert_aborted(|reason| {
@@ -175,7 +177,7 @@ fn a_member_that_crashes_after_the_attempt_failed_comes_back_to_that() {
     }
 }
 
-fn halves(from: u64, until: u64) -> Fault {
+fn halves(from: u64, until: u64) -> CeremonyFault {
     let groups = vec![vec![member(1), member(2)], vec![member(3), member(4)]];
     Fault::Partition(Partition { groups, from, until })
 }
@@ -184,10 +186,10 @@ fn halves(from: u64, until: u64) -> Fault {
 fn a_short_partition_heals_and_a_long_one_ends_the_attempt() {
     for seed in 0..4 {
         for from in [0, 60, 150, 300, 450, 600] {
-            Plan::new(4).with(halves(from, from + 5_000)).run(seed).assert_completed();
+            CeremonyPlan::new(4).with(halves(from, from + 5_000)).run(seed).assert_completed();
         }
         for from in [0, 60, 150] {
-            let report = Plan::new(4).with(halves(from, 400_000)).run(seed);
+            let report = CeremonyPlan::new(4).with(halves(from, 400_000)).run(seed);
             report.assert_aborted(|reason| {
                 matches!(
                     reason,
@@ -207,7 +209,7 @@ fn a_partition_never_splits_the_group() {
         let one = vec![vec![member(1), member(2), member(3)], vec![member(4)]];
         for groups in [one, vec![vec![member(2)], vec![member(1), member(3), member(4)]]] {
             let partition = Partition { groups, from, until: 350_000 };
-            let report = Plan::new(4).with(Fault::Partition(partition)).run(seed);
+            let report = CeremonyPlan::new(4).with(Fault::Partition(partition)).run(seed);
             report.assert_safe();
             match report.decision {
                 Some(CommitPoint::Published(_)) => completed += 1,
@@ -221,7 +223,7 @@ fn a_partition_never_splits_the_group() {
 /// A crash that the plan still has in store when the member comes back for the decision.
 #[test]
 fn a_member_that_crashes_again_when_it_comes_back_still_learns_the_decision() {
-    let plan = Plan::new(4)
+    let plan = CeremonyPlan::new(4)
         .with(Fault::Drop { permille: 561 })
         .with(Fault::Delay { min: 79, max: 517 })
         .crash(1, When::AfterEffects(38), None)
@@ -233,17 +235,17 @@ fn a_member_that_crashes_again_when_it_comes_back_still_learns_the_decision() {
     }
 }
 
-fn when() -> impl Strategy<Value = When> {
+fn when() -> impl Strategy<Value = When<Milestone>> {
     let round = (0..Round::ALL.len() - 1).prop_map(|i| Round::ALL[i]);
     prop_oneof![
         (0..3_000u64).prop_map(When::Time),
-        (0..250u32).prop_map(When::AfterEffects),
-        round.clone().prop_map(When::AfterPersisting),
-        round.prop_map(When::AfterSending),
+        (0..250u64).prop_map(When::AfterEffects),
+        round.clone().prop_map(after_persisting),
+        round.prop_map(after_sending),
     ]
 }
 
-fn fault() -> impl Strategy<Value = Fault> {
+fn fault() -> impl Strategy<Value = CeremonyFault> {
     prop_oneof![
         (0..600u32).prop_map(|permille| Fault::Drop { permille }),
         (0..100u64, 0..800u64).prop_map(|(min, more)| Fault::Delay { min, max: min + more }),
@@ -272,8 +274,24 @@ proptest! {
     /// Any mixture of faults: the honest members agree, and nobody equivocates over a restart.
     #[test]
     fn any_mixture_of_faults_is_safe(seed: u64, faults in prop::collection::vec(fault(), 0..6)) {
-        let mut plan = Plan::new(4);
+        let mut plan = CeremonyPlan::new(4);
         plan.faults = faults;
         plan.run(seed).assert_safe();
     }
+}
+
+/// Whoever reads a failure finds plan, seed, and the file with what happened.
+#[test]
+fn a_failed_run_names_its_plan_and_the_file_of_its_event_log() {
+    let report = CeremonyPlan::new(4).behaves(2, Behaviour::Silent { round: Round::Deal }).run(5);
+    let failure = std::panic::catch_unwind(|| report.assert_completed()).unwrap_err();
+    let message = failure.downcast_ref::<String>().unwrap();
+    let json = message.lines().find_map(|line| line.strip_prefix("seed 5, plan ")).unwrap();
+    assert_eq!(CeremonyPlan::from_json(json).unwrap(), report.plan);
+    let file = message.lines().find_map(|line| line.strip_prefix("event log: ")).unwrap();
+    let log = std::fs::read_to_string(file).unwrap();
+    assert_eq!(log, report.log.text());
+    assert!(log.contains("aborts: "), "{log}");
+    assert!(log.contains("1 -> 2 arrives: deal of 1"), "{log}");
+    std::fs::remove_file(file).unwrap();
 }

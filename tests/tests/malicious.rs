@@ -3,15 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
 
+use veil_committee_world::{Partition, When};
 use veil_keygen_ceremony::machine::{CommitPoint, Fault as Refused};
 use veil_protocol_spec::{
     ParticipantIndex,
     ceremony::{AbortReason, Round, Stream},
 };
 use veil_tests::{
+    ceremony::{CeremonyPlan, after_persisting},
     malicious::{BadDeal, Behaviour, WrongConfirm, WrongProof},
-    network::Partition,
-    plan::{Fault, Plan, When, member},
+    plan::{Fault, member},
     report::Report,
 };
 
@@ -23,7 +24,7 @@ fn culprit() -> Vec<ParticipantIndex> {
 
 /// Runs the behaviour in a committee of 4 over some seeds and networks.
 fn reports(behaviour: &Behaviour) -> impl Iterator<Item = Report> {
-    let plan = Plan::new(4).malicious(CULPRIT, behaviour.clone());
+    let plan = CeremonyPlan::new(4).behaves(CULPRIT, behaviour.clone());
     let bad = plan
         .clone()
         .with(Fault::Drop { permille: 100 })
@@ -86,8 +87,8 @@ fn two_commitments_are_found_before_anything_is_dealt() {
 fn a_member_that_crashes_over_an_equivocation_still_finds_it() {
     let mut found = 0;
     for count in 0..60 {
-        let plan = Plan::new(4)
-            .malicious(CULPRIT, Behaviour::EquivocatingCommit { second_to: vec![member(1)] })
+        let plan = CeremonyPlan::new(4)
+            .behaves(CULPRIT, Behaviour::EquivocatingCommit { second_to: vec![member(1)] })
             .with(Fault::Drop { permille: 100 })
             .with(Fault::Delay { min: 1, max: 300 })
             .with(Fault::Duplicate { permille: 50 })
@@ -180,7 +181,7 @@ fn chunks_that_nobody_gets_are_named() {
 fn t_members_cannot_starve_a_third() {
     for stream in [Stream::Bits, Stream::Bodies] {
         let starve = || Behaviour::Starve { stream, of: member(1), victims: vec![member(7)] };
-        let plan = Plan::new(7).malicious(1, starve()).malicious(2, starve());
+        let plan = CeremonyPlan::new(7).behaves(1, starve()).behaves(2, starve());
         plan.run(1).assert_completed();
     }
 }
@@ -193,9 +194,9 @@ fn nobody_is_blamed_for_waiting_for_a_late_message() {
         for by in [9_600, 9_900, 10_050, 10_200, 60_000] {
             for seed in [3, 8] {
                 let late = Behaviour::Late { round, to: member(4), by };
-                let mut plan = Plan::new(4).with(Fault::Delay { min: 50, max: 400 });
-                plan.retry = 100;
-                plan.malicious(CULPRIT, late).run(seed).assert_safe();
+                let mut plan = CeremonyPlan::new(4).with(Fault::Delay { min: 50, max: 400 });
+                plan.scenario.retry = 100;
+                plan.behaves(CULPRIT, late).run(seed).assert_safe();
             }
         }
     }
@@ -204,7 +205,7 @@ fn nobody_is_blamed_for_waiting_for_a_late_message() {
 #[test]
 fn silence_in_any_round_is_named() {
     for round in Round::ALL {
-        let plan = Plan::new(4).with(Fault::Silent { participant: member(CULPRIT), round });
+        let plan = CeremonyPlan::new(4).behaves(CULPRIT, Behaviour::Silent { round });
         for seed in 0..3 {
             let report = plan.run(seed);
             match round {
@@ -262,8 +263,8 @@ fn malformed_messages_are_refused_and_do_nothing() {
 fn going_back_on_finish_does_not_split_the_group() {
     let (mut completed, mut failed) = (0, 0);
     for seed in 0..30 {
-        let plan = Plan::new(4)
-            .malicious(CULPRIT, Behaviour::AbortAfterFinish)
+        let plan = CeremonyPlan::new(4)
+            .behaves(CULPRIT, Behaviour::AbortAfterFinish)
             .with(Fault::Delay { min: 1, max: 200 })
             .with(Fault::Reorder { permille: 300, up_to: 500 });
         let report = plan.run(seed);
@@ -291,30 +292,30 @@ fn finish_over_another_root_makes_no_key_and_two_roots_do_not_split_the_group() 
         report.assert_completed();
     }
     // A member that has seen only the other root completes when the right one is published.
-    Plan::new(4)
-        .malicious(CULPRIT, Behaviour::FinishOtherRoot { to: vec![member(1)] })
+    CeremonyPlan::new(4)
+        .behaves(CULPRIT, Behaviour::FinishOtherRoot { to: vec![member(1)] })
         .run(1)
         .assert_completed();
 }
 
 #[test]
 fn t_members_of_a_larger_committee_are_named_together() {
-    let silent = |round| Plan::new(7).malicious(2, Behaviour::Silent { round });
+    let silent = |round| CeremonyPlan::new(7).behaves(2, Behaviour::Silent { round });
     for round in [Round::Commit, Round::Prove] {
-        let report = silent(round).malicious(5, Behaviour::Silent { round }).run(1);
+        let report = silent(round).behaves(5, Behaviour::Silent { round }).run(1);
         report.assert_aborted(|reason| {
             let missing = vec![member(2), member(5)];
             *reason == AbortReason::MissingMessage { round, missing }
         });
     }
     let wrong = || Behaviour::WrongProof(WrongProof::TestShare);
-    let report = Plan::new(7).malicious(2, wrong()).malicious(5, wrong()).run(1);
+    let report = CeremonyPlan::new(7).behaves(2, wrong()).behaves(5, wrong()).run(1);
     report.assert_aborted(|reason| {
         matches!(reason, AbortReason::WrongProof { accused, .. }
             if *accused == [member(2), member(5)])
     });
     let share = |chunk| Behaviour::WrongShare { stream: Stream::Bodies, chunk, word: 7 };
-    let report = Plan::new(7).malicious(1, share(2)).malicious(7, share(2)).run(1);
+    let report = CeremonyPlan::new(7).behaves(1, share(2)).behaves(7, share(2)).run(1);
     report.assert_aborted(|reason| {
         matches!(reason, AbortReason::InconsistentShares { stream: Stream::Bodies, index: 2, .. })
     });
@@ -341,13 +342,13 @@ fn misbehaviour_with_faults_of_the_others_is_safe() {
                 from: 300 * seed,
                 until: 300 * seed + 4_000 * (1 + seed % 3),
             };
-            let plan = Plan::new(4)
-                .malicious(CULPRIT, behaviour.clone())
+            let plan = CeremonyPlan::new(4)
+                .behaves(CULPRIT, behaviour.clone())
                 .with(Fault::Drop { permille: 100 })
                 .with(Fault::Reorder { permille: 100, up_to: 700 })
                 .with(Fault::Partition(partition))
-                .crash(1, When::AfterEffects(25 * seed as u32 + 5 * i), 800)
-                .crash(4, When::AfterPersisting(Round::Finish), 2_000);
+                .crash(1, When::AfterEffects(25 * seed + 5 * i), 800)
+                .crash(4, after_persisting(Round::Finish), 2_000);
             plan.run(seed).assert_safe();
         }
     }

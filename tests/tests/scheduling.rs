@@ -107,7 +107,7 @@ fn a_slot_under_a_ceremonys_key_is_what_the_twin_says() {
     let (outputs, _) = evaluate(&manifest, &inputs, &key).unwrap();
     let squashed = outputs.squash(&key).unwrap();
     let blocks: Vec<_> = squashed.as_slice().iter().flat_map(squashed_blocks).collect();
-    let plan = DecryptionPlan::default().culprit(2, WrongPartial::Bit(120));
+    let plan = DecryptionPlan::new(4).culprit(2, WrongPartial::Bit(120));
     let report = finished.decrypt(&blocks, &plan, 1);
 
     let plan = Plan::new(&manifest, &inputs.public).unwrap();

@@ -3,8 +3,8 @@
 //! # Roles
 //! - A [`Machine`] advances one participant of one session: the key ceremony, agreement, decryption,
 //!   signing. It has no clock, no socket and no disk.
-//! - Its **host** owns it: `veil-node-driver` over a network, `veil-tests` in virtual time. The host
-//!   brings messages, timeouts and acknowledgements, and carries out the effects.
+//! - Its **host** owns it: `veil-node-driver` over a network, `veil-committee-world` in virtual time.
+//!   The host brings messages, timeouts and acknowledgements, and carries out the effects.
 //!
 //! # Call order
 //! 1. The host makes the machine from what is stored, and drains [`Machine::poll_effect`] once: a
@@ -134,9 +134,9 @@ pub trait Machine: Send + 'static {
     /// The effects that only this machine has.
     type Special: Send;
     /// Why it leaves a message aside.
-    type Skip: fmt::Debug;
+    type Skip: fmt::Debug + Send;
     /// Why it refuses a message; printed in the log.
-    type Fault: fmt::Display;
+    type Fault: fmt::Display + Send;
 
     /// Accepts an encoded message from an authenticated participant.
     fn handle(

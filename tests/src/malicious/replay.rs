@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use veil_committee_machine::{Effect, Machine as _};
-use veil_keygen_ceremony::machine::Ceremony;
+use veil_keygen_ceremony::{machine::Ceremony, setup::Timing};
 use veil_protocol_spec::{
     Attempt, ParticipantIndex,
     ceremony::{CeremonyMessage, CeremonyParameters, SignedMessage},
@@ -14,9 +14,10 @@ use super::{Behaviour, Insider, Misbehaviour, wire};
 use crate::{
     disk::SharedStore,
     fixtures::{self, ATTEMPT},
-    plan::Plan,
 };
 
+/// Of the other attempts, which nobody waits for.
+const TIMING: Timing = Timing { round: 10_000, retry: 300 };
 /// Messages remembered.
 const MEMORY: usize = 64;
 /// Messages sent again with each of its own.
@@ -68,7 +69,6 @@ fn remember(memory: &mut VecDeque<Vec<u8>>, bytes: &[u8]) {
 /// First messages of all members in another attempt and in another ceremony.
 pub(crate) fn relics(
     behaviour: &Behaviour,
-    plan: &Plan,
     seed: u64,
     parameters: &CeremonyParameters,
 ) -> Vec<Vec<u8>> {
@@ -79,9 +79,9 @@ pub(crate) fn relics(
     other.context = fixtures::draw(seed, "other context", 0);
     let mut relics = Vec::new();
     for (parameters, attempt) in [(parameters, Attempt(0)), (&other, ATTEMPT)] {
-        for j in plan.committee.participants() {
+        for j in parameters.committee.participants() {
             let identity = fixtures::identity(seed, j);
-            let setup = fixtures::setup(parameters, attempt, &identity, plan.timing());
+            let setup = fixtures::setup(parameters, attempt, &identity, TIMING);
             let seed = fixtures::ceremony_seed(seed, j);
             let store = Box::new(SharedStore::default());
             let mut machine = Ceremony::new(setup, identity, seed, store, 0);

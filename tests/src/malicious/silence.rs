@@ -1,12 +1,12 @@
 //! Says nothing where something is due, and does not answer for it either.
 
+use veil_committee_machine::Millis;
 use veil_protocol_spec::{
     ParticipantIndex, Wire,
     ceremony::{CeremonyMessage, Round, SignedMessage, Stream},
 };
 
 use super::{Insider, Misbehaviour, wire};
-use crate::network::Millis;
 
 pub(super) struct Silent {
     pub(super) round: Round,

@@ -1,5 +1,6 @@
 //! Gives a wrong partial decryption, signed like a right one.
 
+use serde::{Deserialize, Serialize};
 use veil_protocol_spec::{
     ParticipantIndex,
     codec::Bytes,
@@ -8,7 +9,8 @@ use veil_protocol_spec::{
 };
 
 /// What is wrong with the partial decryption.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WrongPartial {
     /// One bit of one word.
     Bit(usize),

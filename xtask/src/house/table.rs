@@ -79,6 +79,8 @@ pub(super) const HOUSE: &[Row] = &[
     row(Tool, "veil-workspace-hack", NONE, &[]),
     row(Protocol, "veil-protocol-spec", NONE, &["veil-workspace-hack"]),
     row(Protocol, "veil-committee-machine", NONE, &["veil-protocol-spec"]),
+    // Simulates its outside world: what it draws is a function of a seed.
+    row(Protocol, "veil-committee-world", NONE, &["veil-committee-machine", "veil-protocol-spec"]),
     row(Protocol, "veil-committee", THRESHOLD, &["veil-committee-machine", "veil-protocol-spec"]),
     row(
         Protocol,
@@ -145,6 +147,7 @@ pub(super) const HOUSE: &[Row] = &[
         &[
             "veil-committee",
             "veil-committee-machine",
+            "veil-committee-world",
             "veil-keygen-ceremony",
             "veil-node-chain",
             "veil-node-driver",
@@ -227,6 +230,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-committee-agreement",
             "veil-committee-machine",
             "veil-committee-slot",
+            "veil-committee-world",
             "veil-keygen-ceremony",
             "veil-protocol-spec",
             "veil-scheduler",

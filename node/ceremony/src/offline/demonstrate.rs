@@ -1,7 +1,7 @@
 //! Proof that a ceremony made a working key: encrypt with the public key, compute, bootstrap, squash,
 //! and decrypt with every number of members from 2t+1 to n, and with t wrong shares among them.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
 use rand::{Rng, rngs::OsRng};
 use serde::Serialize;
@@ -16,7 +16,8 @@ use veil_committee::{
     decryption::{DecryptionEffect, Decryptor, RecomputedOutputs},
     key_share::KeyShare,
 };
-use veil_committee_machine::{Effect, Machine, Verdict};
+use veil_committee_machine::{Effect, Machine, Millis, Verdict};
+use veil_committee_world::{Host, Physics, Schedule, World};
 use veil_keygen_ceremony::keyset::{DecodeError, decode_blocks, squashed_blocks};
 use veil_node_process::Stopwatch;
 use veil_protocol_spec::{
@@ -287,54 +288,23 @@ impl<'a> Bench<'a> {
         self.slot += 1;
         let context = self.context();
         let lock = self.lock(&context);
-        let mut members = with
-            .iter()
-            .map(|j| Ok((*j, self.decryptor(*j)?)))
-            .collect::<Result<Vec<_>, DemonstrateError>>()?;
-        let mut network: VecDeque<(ParticipantIndex, ParticipantIndex, Arc<[u8]>)> =
-            VecDeque::new();
-        let mut phases = None;
-        let mut named = Vec::new();
-        for (j, member) in &mut members {
+        let decryptor = |j: &ParticipantIndex| {
+            let mut member = self.decryptor(*j)?;
             let outputs = RecomputedOutputs { context, blocks: self.blocks.clone() };
             member
                 .authorise(outputs, &lock, 0)
                 .map_err(|refusal| DemonstrateError::Refused(*j, refusal.to_string()))?;
-        }
-        loop {
-            for (j, member) in &mut members {
-                while let Some(effect) = member.poll_effect() {
-                    match effect {
-                        Effect::Persist { id, .. } => member.persisted(id),
-                        Effect::Broadcast(bytes) => {
-                            let bytes = if faulty.contains(j) {
-                                falsify(&bytes, &self.identities[j.position()]).into()
-                            } else {
-                                bytes
-                            };
-                            let others = with.iter().filter(|to| *to != j);
-                            network.extend(others.map(|to| (*j, *to, Arc::clone(&bytes))));
-                        }
-                        Effect::Send { to, bytes } => network.push_back((*j, to, bytes)),
-                        Effect::Special(DecryptionEffect::Complete(done))
-                            if !faulty.contains(j) =>
-                        {
-                            phases = Some(done.combined.phases);
-                        }
-                        Effect::Special(DecryptionEffect::WrongShare { culprit, .. })
-                            if !faulty.contains(j) =>
-                        {
-                            named.push(culprit);
-                        }
-                        Effect::Special(_) => {}
-                    }
-                }
-            }
-            let Some((from, to, bytes)) = network.pop_front() else { break };
-            if let Some((_, member)) = members.iter_mut().find(|(j, _)| *j == to) {
-                let _ = member.handle(from, &bytes, 0);
-            }
-        }
+            Ok((*j, member))
+        };
+        let members = with.iter().map(decryptor).collect::<Result<_, DemonstrateError>>()?;
+        let identities = self.identities;
+        let host = Members { members, faulty, identities, phases: None, named: Vec::new() };
+        // An instant network draws nothing.
+        let physics = Physics::INSTANT;
+        let mut world =
+            World::new("demonstrate", host, self.committee, physics, Vec::new(), [0; 32]);
+        world.run();
+        let (Members { phases, mut named, .. }, _) = world.end();
         let phases = phases.ok_or_else(|| DemonstrateError::Incomplete(with.to_vec()))?;
         let mut rest = phases.as_slice();
         for Value { what, blocks, expected } in values {
@@ -380,6 +350,59 @@ impl<'a> Bench<'a> {
             refused.push(j);
         }
         Ok(refused)
+    }
+}
+
+/// What surrounds the decryption machines.
+struct Members<'a> {
+    /// Those that are there.
+    members: BTreeMap<ParticipantIndex, Decryptor>,
+    faulty: &'a [ParticipantIndex],
+    identities: &'a [SecretIdentity],
+    phases: Option<Vec<u128>>,
+    named: Vec<ParticipantIndex>,
+}
+
+impl Host for Members<'_> {
+    type Machine = Decryptor;
+    type Input = Infallible;
+    type Event = Infallible;
+    type Moment = ();
+
+    fn boot(&mut self, j: ParticipantIndex, _schedule: &mut Schedule<Self>) -> Option<Decryptor> {
+        self.members.remove(&j)
+    }
+
+    fn input(_machine: &mut Decryptor, input: Infallible, _now: Millis) {
+        match input {}
+    }
+
+    fn special(
+        &mut self,
+        j: ParticipantIndex,
+        effect: DecryptionEffect,
+        _schedule: &mut Schedule<Self>,
+    ) {
+        match effect {
+            _ if self.faulty.contains(&j) => {}
+            DecryptionEffect::Complete(done) => self.phases = Some(done.combined.phases),
+            DecryptionEffect::WrongShare { culprit, .. } => self.named.push(culprit),
+            DecryptionEffect::Refused { .. } | DecryptionEffect::Outstanding { .. } => {}
+        }
+    }
+
+    fn leave(
+        &mut self,
+        from: ParticipantIndex,
+        _to: ParticipantIndex,
+        bytes: &Arc<[u8]>,
+        _now: Millis,
+    ) -> Vec<Arc<[u8]>> {
+        if self.faulty.contains(&from) {
+            vec![falsify(bytes, &self.identities[from.position()]).into()]
+        } else {
+            vec![Arc::clone(bytes)]
+        }
     }
 }
 

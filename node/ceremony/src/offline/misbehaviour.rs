@@ -4,11 +4,7 @@
 
 use std::sync::Arc;
 
-use veil_committee_machine::Effect;
-use veil_keygen_ceremony::{
-    machine::{CeremonyEffect, Record},
-    store::ChunkStore,
-};
+use veil_keygen_ceremony::store::ChunkStore;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, Wire,
     ceremony::{CeremonyMessage, Payload, Round, SignedMessage, Stream, StreamRoot},
@@ -100,26 +96,14 @@ pub(crate) struct Misbehaviour {
 const CHUNK: u32 = 0;
 
 impl Misbehaviour {
-    /// What is sent instead of an effect's message; `None` if nothing.
-    pub(crate) fn rewrite(
-        &mut self,
-        effect: Effect<Record, CeremonyEffect>,
-    ) -> Option<Effect<Record, CeremonyEffect>> {
-        if self.fault == FaultName::Silent
-            && matches!(effect, Effect::Send { .. } | Effect::Broadcast(_))
-        {
+    /// What leaves in place of a message; `None` if nothing.
+    pub(crate) fn replace(&mut self, to: ParticipantIndex, bytes: &[u8]) -> Option<Arc<[u8]>> {
+        // Its own machine aborts when the others' echoes differ from what it thinks it has sent; the
+        // malicious member keeps that to itself and goes on answering.
+        if self.fault == FaultName::Silent || is_abort(bytes) {
             return None;
         }
-        Some(match effect {
-            // Its own machine aborts when the others' echoes differ from what it thinks it has sent;
-            // the malicious member keeps that to itself and goes on answering.
-            Effect::Broadcast(bytes) if is_abort(&bytes) => return None,
-            Effect::Broadcast(bytes) => Effect::Broadcast(self.rewrite_bytes(None, bytes)),
-            Effect::Send { to, bytes } => {
-                Effect::Send { to, bytes: self.rewrite_bytes(Some(to), bytes) }
-            }
-            other => other,
-        })
+        Some(self.rewrite_bytes(to, bytes).into())
     }
 
     fn falsified_stream(&self) -> Option<Stream> {
@@ -130,24 +114,22 @@ impl Misbehaviour {
         }
     }
 
-    fn rewrite_bytes(&mut self, to: Option<ParticipantIndex>, bytes: Arc<[u8]>) -> Arc<[u8]> {
-        let Ok(message) = CeremonyMessage::from_wire(&bytes) else { return bytes };
-        match message {
-            CeremonyMessage::Signed(message) if message.header.sender == self.me => {
-                let changed = self.rewrite_signed(*message);
-                CeremonyMessage::Signed(Box::new(changed)).to_wire().into()
+    fn rewrite_bytes(&mut self, to: ParticipantIndex, bytes: &[u8]) -> Vec<u8> {
+        match CeremonyMessage::from_wire(bytes) {
+            Ok(CeremonyMessage::Signed(message)) if message.header.sender == self.me => {
+                CeremonyMessage::Signed(Box::new(self.rewrite_signed(*message))).to_wire()
             }
-            CeremonyMessage::Chunk { id, bytes: mut chunk } if id.sender == self.me => {
+            Ok(CeremonyMessage::Chunk { id, bytes: mut chunk }) if id.sender == self.me => {
                 let consistent = self.falsified_stream() == Some(id.stream) && id.index == CHUNK;
                 let to_victim = self.fault == FaultName::BadShareToOne
-                    && to == Some(self.victim)
+                    && to == self.victim
                     && (id.stream, id.index) == (Stream::Bodies, CHUNK);
                 if consistent || to_victim {
                     falsify(&mut chunk.0);
                 }
-                CeremonyMessage::Chunk { id, bytes: chunk }.to_wire().into()
+                CeremonyMessage::Chunk { id, bytes: chunk }.to_wire()
             }
-            _ => bytes,
+            _ => bytes.to_vec(),
         }
     }
 

@@ -1,13 +1,13 @@
-//! All members of a ceremony in one process, over an in-memory network with virtual time: each runs
-//! the machine that a real member runs, computes everything itself, and talks to the others only in
-//! wire bytes. Members run in parallel on all cores.
+//! All members of a ceremony in one process, in the simulated world: each runs the machine that a real
+//! member runs, computes everything itself, and talks to the others only in wire bytes. Members run
+//! in parallel on all cores.
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
 use rand::{RngCore, rngs::OsRng};
-use rayon::prelude::*;
 use serde::Serialize;
-use veil_committee_machine::{Effect, Machine, Millis, Verdict};
+use veil_committee_machine::{Millis, Verdict, VerdictOf};
+use veil_committee_world::{Host, Physics, Schedule, World};
 use veil_keygen_ceremony::{
     keyset::ParameterSet,
     machine::{AbortReport, Ceremony, CeremonyEffect, CommitPoint, Outcome, Stage},
@@ -121,36 +121,10 @@ pub struct SimulationProgress {
     pub total: u64,
 }
 
-struct Member {
-    machine: Ceremony,
-    inbox: Vec<(ParticipantIndex, Arc<[u8]>)>,
-    refused: Vec<String>,
-    misbehaviour: Option<Misbehaviour>,
-    busy: bool,
-}
-
-/// Pieces of work a member does before it looks at its messages again.
-const PIECES: usize = 4;
-
-impl Member {
-    fn step(&mut self, now: Millis) {
-        self.busy = !self.inbox.is_empty();
-        for (from, bytes) in self.inbox.drain(..) {
-            if let Verdict::Fault(fault) = self.machine.handle(from, &bytes, now) {
-                self.refused.push(fault.to_string());
-            }
-        }
-        for _ in 0..PIECES {
-            if !self.machine.work(now) {
-                break;
-            }
-            self.busy = true;
-        }
-    }
-}
-
 /// Time a member waits for a round: virtual, so that only silence runs into it.
 const TIMING: Timing = Timing { round: 600_000, retry: 5_000 };
+/// When the commit point gives the attempt up.
+const DEADLINE: Millis = 100 * TIMING.round;
 
 /// Runs a ceremony to its end.
 ///
@@ -200,115 +174,46 @@ pub fn run(
         .collect::<Result<_, _>>()?;
     let plan = setups[0].plan().clone();
     let files = ShareFiles::create(&options.shares, committee, &plan)?;
-    let last = committee.n() - 1;
-    let mut members: Vec<Member> = setups
-        .iter()
-        .zip(&identities)
-        .enumerate()
-        .map(|(i, (setup, identity))| {
-            let seed = CeremonySeed::new(*random("seed", i as u8 + 1));
-            let store = Box::new(files.member());
-            let fault = options.fault.filter(|fault| i == last && fault.in_ceremony());
-            Member {
-                machine: Ceremony::new(Arc::clone(setup), identity.clone(), seed, store, 0),
-                inbox: Vec::new(),
-                refused: Vec::new(),
-                misbehaviour: fault.map(|fault| Misbehaviour {
-                    fault,
-                    me: setup.participant(),
-                    victim: setups[0].participant(),
-                    identity: identity.clone(),
-                    store: Box::new(files.reader()),
-                    forged_root: None,
-                }),
-                busy: true,
-            }
-        })
-        .collect();
+    let seeds = committee.participants().map(|j| CeremonySeed::new(*random("seed", j.get())));
+    let last = setups.last().filter(|_| committee.n() > 1);
+    let fault = options.fault.filter(|fault| fault.in_ceremony());
+    let misbehaviour = fault.zip(last).map(|(fault, last)| Misbehaviour {
+        fault,
+        me: last.participant(),
+        victim: setups[0].participant(),
+        identity: identities[committee.n() - 1].clone(),
+        store: Box::new(files.reader()),
+        forged_root: None,
+    });
     let chunks = |stream| plan.of(stream).len() as u64;
-    let total = 2 * committee.n() as u64 * (chunks(Stream::Bits) + chunks(Stream::Bodies));
-    let mut endings: Vec<Option<Result<Outcome, Box<AbortReport>>>> = vec![None; committee.n()];
-    let mut bytes_sent = vec![0u64; committee.n()];
-    let mut stages: Vec<(String, StageTime)> = Vec::new();
-    let mut stage_watch = Stopwatch::start();
-    let mut published: Option<Box<FinishCertificate>> = None;
-    let mut now = 0;
-    loop {
-        let before = members[0].machine.stage().name();
-        members.par_iter_mut().for_each(|member| member.step(now));
-        for i in 0..members.len() {
-            while let Some(effect) = members[i].machine.poll_effect() {
-                let me = members[i].machine.participant();
-                let effect = match &mut members[i].misbehaviour {
-                    Some(misbehaviour) => misbehaviour.rewrite(effect),
-                    None => Some(effect),
-                };
-                members[i].busy = true;
-                match effect {
-                    Some(Effect::Send { to, bytes }) => {
-                        bytes_sent[i] += bytes.len() as u64;
-                        members[to.position()].inbox.push((me, bytes));
-                    }
-                    Some(Effect::Broadcast(bytes)) => {
-                        for (other, member) in members.iter_mut().enumerate() {
-                            if other != i {
-                                bytes_sent[i] += bytes.len() as u64;
-                                member.inbox.push((me, Arc::clone(&bytes)));
-                            }
-                        }
-                    }
-                    Some(Effect::Special(effect)) => match effect {
-                        CeremonyEffect::Publish(certificate) => published = Some(certificate),
-                        CeremonyEffect::Complete(outcome) => endings[i] = Some(Ok(*outcome)),
-                        CeremonyEffect::Abort(report) => endings[i] = Some(Err(report)),
-                        CeremonyEffect::EraseSeed | CeremonyEffect::EraseKeyShare => {}
-                    },
-                    // The machines' memory is the disk of this process: nothing here survives it.
-                    Some(Effect::Persist { .. }) | None => {}
-                }
-            }
-        }
-        record(&mut stages, before, &mut stage_watch);
-        let done = members.iter().map(|member| chunks_done(&member.machine, &chunks)).sum();
-        progress(&SimulationProgress {
-            stage: members[0].machine.stage().name().to_owned(),
-            done,
-            total,
-        });
-        if endings.iter().all(Option::is_some) {
-            break;
-        }
-        if members.iter().any(|member| member.busy || !member.inbox.is_empty()) {
-            continue;
-        }
-        // Nobody has anything to do: the commit point decides, or time passes.
-        if let Some(certificate) = published.take() {
-            for member in &mut members {
-                member.machine.handle_commit_point(CommitPoint::Published(certificate.clone()));
-            }
-        } else if let Some(at) =
-            members.iter().filter_map(|member| member.machine.poll_timeout()).min()
-        {
-            now = now.max(at);
-            members.iter_mut().for_each(|member| member.machine.handle_timeout(now));
-            if now > 100 * TIMING.round {
-                expire(&mut members);
-            }
-        } else {
-            expire(&mut members);
-        }
-    }
+    let host = Members {
+        seeds: seeds.map(Some).collect(),
+        setups,
+        identities: &identities,
+        files,
+        misbehaviour,
+        published: false,
+        endings: vec![None; committee.n()],
+        refused: Vec::new(),
+        progress,
+        chunks: [chunks(Stream::Bits), chunks(Stream::Bodies)],
+        stages: Vec::new(),
+        stage: "",
+        stage_watch: Stopwatch::start(),
+    };
+    // Nothing takes virtual time, which passes when nobody has anything to do; an instant network
+    // draws nothing. A member does four pieces of work before it looks at its messages again.
+    let physics = Physics { pieces: 4, ..Physics::INSTANT };
+    let mut world = World::new("simulate", host, committee, physics, Vec::new(), [0; 32]);
+    world.schedule().event(DEADLINE, CommitPoint::Expired);
+    world.run();
     let (cpu_seconds, wall_seconds) = (watch.cpu(), watch.wall());
-    let refused = members
-        .iter_mut()
-        .flat_map(|member| {
-            let j = member.machine.participant();
-            member.refused.drain(..).map(move |reason| (j, reason)).collect::<Vec<_>>()
-        })
-        .collect();
+    let bytes_sent = committee.participants().map(|j| world.traffic(j).bytes).collect();
+    let members = committee.participants().filter_map(|j| world.take_machine(j)).collect();
+    let (host, _) = world.end();
+    let Members { endings, refused, stages, .. } = host;
     Ok(Simulation {
-        members: members.into_iter().map(|member| member.machine).collect(),
-        identities,
+        members,
         parameters,
         endings: endings.into_iter().flatten().collect(),
         refused,
@@ -317,28 +222,132 @@ pub fn run(
         cpu_seconds,
         wall_seconds,
         peak_rss_bytes: peak_rss_bytes(),
+        identities,
     })
 }
 
-fn expire(members: &mut [Member]) {
-    members.iter_mut().for_each(|member| member.machine.handle_commit_point(CommitPoint::Expired));
+/// What surrounds the members' machines. Their memory is the disk of this process: nothing here
+/// survives it.
+struct Members<'a> {
+    setups: Vec<Arc<Setup>>,
+    identities: &'a [SecretIdentity],
+    seeds: Vec<Option<CeremonySeed>>,
+    files: Arc<ShareFiles>,
+    /// Of the last member.
+    misbehaviour: Option<Misbehaviour>,
+    published: bool,
+    endings: Vec<Option<Result<Outcome, Box<AbortReport>>>>,
+    refused: Vec<(ParticipantIndex, String)>,
+    progress: &'a dyn Fn(&SimulationProgress),
+    /// Chunks of bits and of bodies, of each member.
+    chunks: [u64; 2],
+    stages: Vec<(String, StageTime)>,
+    /// What participant 1 has been doing since the watch was started.
+    stage: &'static str,
+    stage_watch: Stopwatch,
 }
 
-fn record(stages: &mut Vec<(String, StageTime)>, name: &str, watch: &mut Stopwatch) {
-    let (wall, cpu) = (watch.wall(), watch.cpu());
-    *watch = Stopwatch::start();
+impl Host for Members<'_> {
+    type Machine = Ceremony;
+    type Input = CommitPoint;
+    type Event = CommitPoint;
+    type Moment = ();
+
+    fn boot(&mut self, j: ParticipantIndex, schedule: &mut Schedule<Self>) -> Option<Ceremony> {
+        let seed = self.seeds[j.position()].take()?;
+        let setup = Arc::clone(&self.setups[j.position()]);
+        let identity = self.identities[j.position()].clone();
+        let store = Box::new(self.files.member());
+        Some(Ceremony::new(setup, identity, seed, store, schedule.now()))
+    }
+
+    fn input(machine: &mut Ceremony, decision: CommitPoint, _now: Millis) {
+        machine.handle_commit_point(decision);
+    }
+
+    fn special(
+        &mut self,
+        j: ParticipantIndex,
+        effect: CeremonyEffect,
+        schedule: &mut Schedule<Self>,
+    ) {
+        match effect {
+            // The commit point decides when nobody has anything else to do.
+            CeremonyEffect::Publish(certificate) => {
+                schedule.event(1, CommitPoint::Published(certificate));
+            }
+            CeremonyEffect::Complete(outcome) => self.endings[j.position()] = Some(Ok(*outcome)),
+            CeremonyEffect::Abort(report) => self.endings[j.position()] = Some(Err(report)),
+            CeremonyEffect::EraseSeed | CeremonyEffect::EraseKeyShare => {}
+        }
+    }
+
+    fn occur(&mut self, decision: CommitPoint, schedule: &mut Schedule<Self>) {
+        if !core::mem::replace(&mut self.published, true) {
+            for setup in &self.setups {
+                schedule.input(setup.participant(), 0, decision.clone());
+            }
+        }
+    }
+
+    fn leave(
+        &mut self,
+        from: ParticipantIndex,
+        to: ParticipantIndex,
+        bytes: &Arc<[u8]>,
+        _now: Millis,
+    ) -> Vec<Arc<[u8]>> {
+        match &mut self.misbehaviour {
+            Some(misbehaviour) if misbehaviour.me == from => {
+                misbehaviour.replace(to, bytes).into_iter().collect()
+            }
+            _ => vec![Arc::clone(bytes)],
+        }
+    }
+
+    fn verdict(
+        &mut self,
+        j: ParticipantIndex,
+        _from: ParticipantIndex,
+        verdict: VerdictOf<Ceremony>,
+    ) {
+        if let Verdict::Fault(fault) = verdict {
+            self.refused.push((j, fault.to_string()));
+        }
+    }
+
+    fn observe<'b>(&mut self, machines: impl Iterator<Item = &'b Ceremony>) {
+        let (mut done, mut stage) = (0, None);
+        for machine in machines {
+            stage.get_or_insert(machine.stage().name());
+            done += chunks_done(machine, self.chunks);
+        }
+        let Some(stage) = stage else { return };
+        let before = core::mem::replace(&mut self.stage, stage);
+        let watch = core::mem::replace(&mut self.stage_watch, Stopwatch::start());
+        record(&mut self.stages, if before.is_empty() { stage } else { before }, &watch);
+        let [bits, bodies] = self.chunks;
+        let total = 2 * self.setups.len() as u64 * (bits + bodies);
+        (self.progress)(&SimulationProgress { stage: stage.to_owned(), done, total });
+    }
+
+    fn is_over(&self) -> bool {
+        self.endings.iter().all(Option::is_some)
+    }
+}
+
+fn record(stages: &mut Vec<(String, StageTime)>, name: &str, watch: &Stopwatch) {
     let position = stages.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
         stages.push((name.to_owned(), StageTime::default()));
         stages.len() - 1
     });
     let time = &mut stages[position].1;
-    time.wall_seconds += wall;
-    time.cpu_seconds += cpu;
+    time.wall_seconds += watch.wall();
+    time.cpu_seconds += watch.cpu();
 }
 
 /// Chunks that a member has computed and opened.
-fn chunks_done(machine: &Ceremony, chunks: &impl Fn(Stream) -> u64) -> u64 {
-    let (bits, bodies) = (chunks(Stream::Bits), chunks(Stream::Bodies));
+fn chunks_done(machine: &Ceremony, [bits, bodies]: [u64; 2]) -> u64 {
     let order: BTreeMap<&str, u64> = BTreeMap::from([
         ("bits-root", bits),
         ("bits-root-echo", bits),

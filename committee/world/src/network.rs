@@ -1,53 +1,10 @@
-//! Virtual time and a network in it.
-//!
-//! [`Agenda`] is the only clock: milliseconds that pass when the next event is taken. Events of one
-//! instant come in the order in which they were planned, so that a run is a function of its seed.
-//! [`Links`] decides when, how often and whether a message arrives.
-
-use std::collections::BTreeMap;
+//! The simulated network: when, how often and whether a message arrives.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use serde::{Deserialize, Serialize};
+use veil_committee_machine::Millis;
 use veil_protocol_spec::{Committee, ParticipantIndex};
-
-/// Milliseconds of virtual time.
-pub type Millis = u64;
-
-/// What is going to happen, by time and then by the order in which it was planned.
-#[derive(Debug)]
-pub struct Agenda<E> {
-    now: Millis,
-    planned: u64,
-    events: BTreeMap<(Millis, u64), E>,
-}
-
-impl<E> Default for Agenda<E> {
-    fn default() -> Self {
-        Self { now: 0, planned: 0, events: BTreeMap::new() }
-    }
-}
-
-impl<E> Agenda<E> {
-    /// The time of the event that was taken last.
-    #[must_use]
-    pub const fn now(&self) -> Millis {
-        self.now
-    }
-
-    /// Plans an event; not before now.
-    pub fn at(&mut self, time: Millis, event: E) {
-        self.events.insert((time.max(self.now), self.planned), event);
-        self.planned += 1;
-    }
-
-    /// Takes the next event and moves the clock to it.
-    pub fn pop(&mut self) -> Option<E> {
-        let ((time, _), event) = self.events.pop_first()?;
-        self.now = time;
-        Some(event)
-    }
-}
 
 /// An interval in which only members of one group reach each other, and only those of the first
 /// group the commit point. A member of no group reaches nobody.
@@ -85,8 +42,14 @@ pub struct Conditions {
 
 impl Default for Conditions {
     fn default() -> Self {
-        Self { latency: (5, 50), drop: 0, duplicate: 0, reorder: (0, 0), partitions: Vec::new() }
+        Self { latency: (5, 50), ..Self::INSTANT }
     }
+}
+
+impl Conditions {
+    /// A network that takes no time and loses nothing.
+    pub const INSTANT: Self =
+        Self { latency: (0, 0), drop: 0, duplicate: 0, reorder: (0, 0), partitions: Vec::new() };
 }
 
 /// What one member put on the wire.
@@ -102,7 +65,7 @@ pub struct Traffic {
 
 /// All directed links between the members, and from each of them to the commit point.
 #[derive(Debug)]
-pub struct Links {
+pub(crate) struct Network {
     conditions: Conditions,
     rng: ChaCha20Rng,
     /// Latency from participant i to j at i n + j, positions from zero.
@@ -111,10 +74,9 @@ pub struct Links {
     traffic: Vec<Traffic>,
 }
 
-impl Links {
-    /// The links of a committee under the given conditions.
-    #[must_use]
-    pub fn new(committee: Committee, conditions: Conditions, seed: [u8; 32]) -> Self {
+impl Network {
+    /// The network of a committee under the given conditions.
+    pub(crate) fn new(committee: Committee, conditions: Conditions, seed: [u8; 32]) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let n = committee.n();
         let (least, most) = conditions.latency;
@@ -123,7 +85,7 @@ impl Links {
     }
 
     /// When a message that leaves now arrives: never, once or twice.
-    pub fn carry(
+    pub(crate) fn carry(
         &mut self,
         from: ParticipantIndex,
         to: ParticipantIndex,
@@ -155,7 +117,7 @@ impl Links {
 
     /// When something that a member brings to the commit point now arrives there, or the other way
     /// round. Nothing is lost on this way, but a member that is cut off waits.
-    pub fn commit_point(&mut self, member: ParticipantIndex, now: Millis) -> Millis {
+    pub(crate) fn commit_point(&mut self, member: ParticipantIndex, now: Millis) -> Millis {
         let mut time = now;
         while let Some(cut) = self.conditions.partitions.iter().find(|p| {
             let reaches = p.groups.first().is_some_and(|group| group.contains(&member));
@@ -168,8 +130,7 @@ impl Links {
     }
 
     /// What a member has sent so far.
-    #[must_use]
-    pub fn traffic(&self, member: ParticipantIndex) -> Traffic {
+    pub(crate) fn traffic(&self, member: ParticipantIndex) -> Traffic {
         self.traffic[member.position()]
     }
 }
@@ -181,25 +142,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_come_by_time_and_then_in_order() {
-        let mut agenda = Agenda::default();
-        agenda.at(5, 'c');
-        agenda.at(3, 'a');
-        agenda.at(3, 'b');
-        assert_eq!(agenda.pop(), Some('a'));
-        agenda.at(0, 'x'); // not before now
-        assert_eq!((agenda.pop(), agenda.now()), (Some('b'), 3));
-        assert_eq!((agenda.pop(), agenda.now()), (Some('x'), 3));
-        assert_eq!((agenda.pop(), agenda.pop(), agenda.now()), (Some('c'), None, 5));
-    }
-
-    #[test]
-    fn links_lose_double_and_cut_as_told() {
+    fn messages_are_lost_doubled_and_cut_off_as_told() {
         let committee = Committee::new(4).unwrap();
         let [a, b, c, ..] = committee.participants().collect::<Vec<_>>()[..] else { panic!() };
         let count = |conditions: Conditions| -> usize {
-            let mut links = Links::new(committee, conditions, [1; 32]);
-            (0..1000).map(|_| links.carry(a, b, 10, 100).len()).sum()
+            let mut network = Network::new(committee, conditions, [1; 32]);
+            (0..1000).map(|_| network.carry(a, b, 10, 100).len()).sum()
         };
         assert_eq!(count(Conditions::default()), 1000);
         let lossy = count(Conditions { drop: 300, ..Conditions::default() });
@@ -210,11 +158,11 @@ mod tests {
             vec![Partition { groups: vec![vec![a, c], vec![b]], from: 100, until: 200 }];
         let conditions = Conditions { partitions, ..Conditions::default() };
         assert_eq!(count(conditions.clone()), 0);
-        let mut links = Links::new(committee, conditions, [1; 32]);
-        assert_eq!(links.carry(a, b, 10, 200).len(), 1);
-        assert_eq!(links.carry(a, c, 10, 150).len(), 1);
-        assert!(links.commit_point(a, 150) < 205);
-        assert!(links.commit_point(b, 150) >= 200);
-        assert_eq!(links.traffic(a), Traffic { messages: 2, bytes: 20, largest: 10 });
+        let mut network = Network::new(committee, conditions, [1; 32]);
+        assert_eq!(network.carry(a, b, 10, 200).len(), 1);
+        assert_eq!(network.carry(a, c, 10, 150).len(), 1);
+        assert!(network.commit_point(a, 150) < 205);
+        assert!(network.commit_point(b, 150) >= 200);
+        assert_eq!(network.traffic(a), Traffic { messages: 2, bytes: 20, largest: 10 });
     }
 }
