@@ -114,3 +114,30 @@ async fn wrong_content_names_its_server() {
     assert!(matches!(&error, Err(FetchError::Deadline { bytes: 0, .. })), "{error:?}");
     assert!(error.unwrap_err().to_string().contains("length"));
 }
+
+/// Prints what fetching as much as a production key set takes over QUIC on this machine, both ends
+/// included.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "prints a figure"]
+async fn fetch_figure() {
+    const MIB: usize = 512;
+    let (networks, _directory) = cluster(&[1, 2], QUIC).await;
+    let [client, server] = &networks[..] else { panic!("two nodes") };
+    connected(client, &[2]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    let block = content(2).0;
+    let bytes: Vec<u8> = block.iter().copied().cycle().take(MIB << 20).collect();
+    let digest = Blake3Digest(*blake3::hash(&bytes).as_bytes());
+    std::fs::write(&source, &bytes).unwrap();
+    server.provide(digest, source);
+    for run in 1..=5 {
+        let into = folder.path().join(format!("fetched-{run}"));
+        let start = std::time::Instant::now();
+        let fetched =
+            client.fetch(&[id(2)], digest, &into, bytes.len() as u64, DEADLINE * 10, |_| {});
+        assert_eq!(fetched.await.unwrap(), bytes.len() as u64);
+        println!("run {run}: {MIB} MiB in {:.2} s", start.elapsed().as_secs_f64());
+        std::fs::remove_file(into).unwrap();
+    }
+}
