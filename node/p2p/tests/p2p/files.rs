@@ -131,11 +131,11 @@ async fn fetch_figure() {
     let digest = Blake3Digest(*blake3::hash(&bytes).as_bytes());
     std::fs::write(&source, &bytes).unwrap();
     server.provide(digest, source);
+    let from = [id(2)];
     for run in 1..=5 {
         let into = folder.path().join(format!("fetched-{run}"));
         let start = std::time::Instant::now();
-        let fetched =
-            client.fetch(&[id(2)], digest, &into, bytes.len() as u64, DEADLINE * 10, |_| {});
+        let fetched = client.fetch(&from, digest, &into, bytes.len() as u64, DEADLINE * 10, |_| {});
         assert_eq!(fetched.await.unwrap(), bytes.len() as u64);
         println!("run {run}: {MIB} MiB in {:.2} s", start.elapsed().as_secs_f64());
         std::fs::remove_file(into).unwrap();
