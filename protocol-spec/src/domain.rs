@@ -94,6 +94,8 @@ domains! {
     JOB_SPEC = "job spec";
     /// Digest of a `Manifest`.
     MANIFEST = "manifest";
+    /// The place of a worker in a list of a manifest that not all fit into.
+    MANIFEST_RANK = "manifest rank";
     /// What tfhe's proof of a telemetry list binds.
     TELEMETRY_PROOF = "telemetry proof";
     /// What tfhe's proof of an encrypted request binds.

@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use veil_protocol_spec::{
     Blake3Digest, Committee, KeccakDigest, ParticipantIndex, PeerIdHash, PublicIdentity, Slot,
+    domain,
     scheduling::{
-        Binding, BlockRef, CircuitId, ClusterState, LostWorker, Manifest, ManifestError,
+        Binding, BlockRef, CircuitId, ClusterState, LostWorker, MAX_LOST, Manifest, ManifestError,
         NextReplicas, SignedSuspicion, Submission, Suspicion, TelemetryEntry, UnixMillis,
     },
 };
@@ -45,6 +46,8 @@ pub struct LocalView<'a> {
     pub block: BlockRef,
     /// Digest of the cluster's policy then.
     pub policy: KeccakDigest,
+    /// Most workers that this policy lets a slot consider.
+    pub max_workers: usize,
     /// Workers registered then.
     pub workers: &'a BTreeSet<PeerIdHash>,
     /// Submissions then.
@@ -60,6 +63,9 @@ pub struct LocalView<'a> {
     /// Oldest sample that counts.
     pub not_before: UnixMillis,
 }
+
+/// Drawn, and whose it is.
+type Rank = ([u8; 32], PeerIdHash);
 
 /// Why a manifest is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +84,15 @@ pub enum InvalidManifest {
         /// The supposed signer.
         member: ParticipantIndex,
     },
-    /// Neither a candidate nor lost.
+    /// More workers than the policy lets a slot consider.
+    #[error("it lists {found} workers, and the policy allows {most}")]
+    TooManyWorkers {
+        /// Listed.
+        found: usize,
+        /// Allowed.
+        most: usize,
+    },
+    /// Neither a candidate nor lost, and not outranked.
     #[error("it leaves out worker {0}, whose fresh telemetry this member has")]
     LeftOut(PeerIdHash),
     /// Telemetry that does not count.
@@ -103,6 +117,23 @@ impl LocalView<'_> {
         self.state.next_replicas(self.submissions, self.replicas, lost, &BTreeSet::new())
     }
 
+    /// The place of a worker when there are more than a list holds: drawn anew after each certificate,
+    /// so that no worker waits for ever, and the same for everybody.
+    fn rank(&self, worker: &PeerIdHash) -> Rank {
+        let last = self.state.last_certificate();
+        (domain::hash_parts(domain::MANIFEST_RANK, &[&last.0, &worker.0]), *worker)
+    }
+
+    /// The first `most` of the workers by rank.
+    fn first(
+        &self,
+        workers: impl Iterator<Item = PeerIdHash>,
+        most: usize,
+    ) -> BTreeSet<PeerIdHash> {
+        let ranked: BTreeSet<Rank> = workers.map(|worker| self.rank(&worker)).collect();
+        ranked.into_iter().take(most).map(|(_, worker)| worker).collect()
+    }
+
     /// Workers that t+1 members hold for lost, and that it matters for: they run something, or would
     /// be candidates.
     fn lost(&self) -> Vec<LostWorker> {
@@ -111,9 +142,11 @@ impl LocalView<'_> {
             self.state.assigned_to(*worker).next().is_some()
                 || self.fresh.iter().any(|candidate| candidate.entry.sender == *worker)
         };
-        self.suspicions
-            .iter()
-            .filter(|(worker, by)| by.len() >= needed && matters(worker))
+        let lost =
+            || self.suspicions.iter().filter(|(worker, by)| by.len() >= needed && matters(worker));
+        let listed = self.first(lost().map(|(worker, _)| *worker), MAX_LOST);
+        lost()
+            .filter(|(worker, _)| listed.contains(worker))
             .map(|(worker, by)| LostWorker {
                 worker: *worker,
                 suspicions: by.values().take(needed).copied().collect(),
@@ -150,6 +183,9 @@ impl LocalView<'_> {
         let candidates = self.eligible().map(|candidate| candidate.entry);
         let mut telemetry: Vec<_> =
             candidates.filter(|entry| !gone.contains(&entry.sender)).collect();
+        let senders = telemetry.iter().map(|entry| entry.sender);
+        let listed = self.first(senders, self.max_workers);
+        telemetry.retain(|entry| listed.contains(&entry.sender));
         telemetry.sort_by_key(|entry| entry.sender);
         Manifest {
             binding: self.binding,
@@ -179,8 +215,12 @@ impl LocalView<'_> {
     ) -> Result<(), InvalidManifest> {
         manifest.validate(self.committee)?;
         let lost: BTreeSet<_> = manifest.lost.iter().map(|lost| lost.worker).collect();
-        let next = self.next_replicas(&lost);
-        if let Some(job) = next.unknown.first() {
+        // "A job that it does not list is no objection": its body may be known to nobody, or not to
+        // the proposer yet. It has its turn with a proposer that knows it.
+        let listed: BTreeSet<_> = manifest.pending.iter().map(|pending| pending.job).collect();
+        let replicas = |job: &Blake3Digest| (self.replicas)(job).filter(|_| listed.contains(job));
+        let next = self.state.next_replicas(self.submissions, replicas, &lost, &BTreeSet::new());
+        if let Some(job) = next.unknown.iter().find(|job| listed.contains(*job)) {
             return Err(InvalidManifest::Unknown(format!("the body of job {job}")));
         }
         let agrees = [
@@ -198,11 +238,22 @@ impl LocalView<'_> {
             return Err(InvalidManifest::Differs(what));
         }
         self.validate_lost(&manifest.lost)?;
-        let listed = |worker: &PeerIdHash| {
-            manifest.telemetry.binary_search_by_key(worker, |entry| entry.sender).is_ok()
+        let (found, most) = (manifest.telemetry.len(), self.max_workers);
+        if found > most {
+            return Err(InvalidManifest::TooManyWorkers { found, most });
+        }
+        let listed: BTreeSet<_> =
+            manifest.telemetry.iter().map(|entry| self.rank(&entry.sender)).collect();
+        // A full list holds the first by rank among those that the proposer knew; a worker that this
+        // member knows is missing if it comes before the last of them.
+        let last = if found == most { listed.last() } else { None };
+        let mine = self.eligible().map(|candidate| candidate.entry.sender);
+        let missing = |worker: &PeerIdHash| {
+            let rank = self.rank(worker);
+            !listed.contains(&rank) && last.is_none_or(|last| rank < *last)
         };
-        let mut mine = self.eligible().map(|candidate| candidate.entry.sender);
-        if let Some(left_out) = mine.find(|worker| !listed(worker) && !lost.contains(worker)) {
+        let mut mine = mine.filter(|worker| !lost.contains(worker));
+        if let Some(left_out) = mine.find(missing) {
             return Err(InvalidManifest::LeftOut(left_out));
         }
         manifest.telemetry.iter().try_for_each(|entry| self.validate_telemetry(entry, &candidate))
@@ -253,198 +304,4 @@ impl LocalView<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use veil_protocol_spec::{
-        Address, ChainId, ClusterId, Epoch, KeySetDigest, identity::SecretIdentity,
-        scheduling::ClusterScope,
-    };
-
-    use super::*;
-
-    const JOB: Blake3Digest = Blake3Digest([0xaa; 32]);
-    const NOW: UnixMillis = UnixMillis(1_000_000);
-
-    fn secret(byte: u8) -> SecretIdentity {
-        SecretIdentity::from_bytes(&[byte; 32]).unwrap()
-    }
-
-    fn member(index: u8) -> ParticipantIndex {
-        ParticipantIndex::new(index).unwrap()
-    }
-
-    fn worker(byte: u8) -> PeerIdHash {
-        PeerIdHash([byte; 32])
-    }
-
-    fn candidate(byte: u8) -> TelemetryRef {
-        let entry = TelemetryEntry { sender: worker(byte), digest: Blake3Digest([byte; 32]) };
-        let policy = KeccakDigest([8; 32]);
-        TelemetryRef { entry, includes_slot: Slot(0), sampled_at: NOW, policy }
-    }
-
-    struct Known {
-        roster: Vec<PublicIdentity>,
-        state: ClusterState,
-        workers: BTreeSet<PeerIdHash>,
-        submissions: Vec<Submission>,
-        fresh: Vec<TelemetryRef>,
-        suspicions: BTreeMap<PeerIdHash, BTreeMap<ParticipantIndex, SignedSuspicion>>,
-    }
-
-    fn known() -> Known {
-        Known {
-            roster: (1..=4).map(|j| secret(j).public()).collect(),
-            state: ClusterState::default(),
-            workers: (1..=3).map(worker).collect(),
-            submissions: vec![Submission { position: 1, job: JOB, cancelled: false }],
-            fresh: (1..=3).map(candidate).collect(),
-            suspicions: BTreeMap::new(),
-        }
-    }
-
-    fn binding() -> Binding {
-        let scope = ClusterScope {
-            chain_id: ChainId(1),
-            contract: Address([1; 20]),
-            cluster: ClusterId([2; 32]),
-        };
-        Binding { scope, key_set: KeySetDigest([3; 32]), epoch: Epoch(0) }
-    }
-
-    fn local_view(known: &Known) -> LocalView<'_> {
-        LocalView {
-            binding: binding(),
-            committee: Committee::new(4).unwrap(),
-            roster: &known.roster,
-            state: &known.state,
-            block: BlockRef { number: 9, hash: KeccakDigest([9; 32]) },
-            policy: KeccakDigest([8; 32]),
-            workers: &known.workers,
-            submissions: &known.submissions,
-            replicas: &|job| (*job == JOB).then_some(2),
-            circuit: CircuitId { version: 1, fingerprint: Blake3Digest([7; 32]) },
-            fresh: &known.fresh,
-            suspicions: &known.suspicions,
-            not_before: UnixMillis(NOW.0 - 1_000),
-        }
-    }
-
-    fn suspect(known: &mut Known, lost: PeerIdHash, by: &[u8]) {
-        for j in by {
-            let suspicion = Suspicion { binding: binding(), slot: Slot(1), worker: lost };
-            let signed = suspicion.sign(member(*j), &secret(*j));
-            known.suspicions.entry(lost).or_default().insert(member(*j), signed);
-        }
-    }
-
-    /// Judged by a member that has received what the proposer has.
-    fn validated(known: &Known, manifest: &Manifest) -> Result<(), InvalidManifest> {
-        local_view(known).validate(manifest, member(2), |entry| {
-            let found = (1..=3).map(candidate).find(|c| c.entry.digest == entry.digest);
-            found.map(|c| TelemetryRef {
-                entry: TelemetryEntry { sender: c.entry.sender, ..*entry },
-                ..c
-            })
-        })
-    }
-
-    #[test]
-    fn what_one_proposes_the_others_accept() {
-        let known = known();
-        let manifest = local_view(&known).propose(member(2));
-        assert_eq!((manifest.telemetry.len(), manifest.pending.len()), (3, 2));
-        assert_eq!(validated(&known, &manifest), Ok(()));
-        assert!(local_view(&known).has_work());
-        let wrong = local_view(&known).validate(&manifest, member(3), |_| None);
-        assert_eq!(wrong, Err(InvalidManifest::Differs("proposer")));
-    }
-
-    #[test]
-    fn a_worker_cannot_be_left_out() {
-        let known = known();
-        let mut manifest = local_view(&known).propose(member(2));
-        let gone = manifest.telemetry.remove(1).sender;
-        assert_eq!(validated(&known, &manifest), Err(InvalidManifest::LeftOut(gone)));
-    }
-
-    #[test]
-    fn nothing_can_be_changed() {
-        let known = known();
-        let good = local_view(&known).propose(member(2));
-        type Change = fn(&mut Manifest);
-        let changes: [(&str, Change); 6] = [
-            ("slot", |m| m.slot = Slot(2)),
-            ("previous certificate", |m| m.previous = KeccakDigest([1; 32])),
-            ("block", |m| m.block.number += 1),
-            ("policy", |m| m.policy = KeccakDigest([1; 32])),
-            ("circuit", |m| m.circuit.version += 1),
-            ("list of pending replicas", |m| m.pending.truncate(1)),
-        ];
-        for (what, change) in changes {
-            let mut manifest = good.clone();
-            change(&mut manifest);
-            assert_eq!(validated(&known, &manifest), Err(InvalidManifest::Differs(what)));
-        }
-    }
-
-    #[test]
-    fn a_worker_is_lost_when_enough_members_say_so() {
-        let mut known = known();
-        suspect(&mut known, worker(2), &[1]);
-        assert_eq!(local_view(&known).propose(member(2)).lost, []);
-        suspect(&mut known, worker(2), &[3, 4]);
-        let manifest = local_view(&known).propose(member(2));
-        assert_eq!(manifest.lost.len(), 1);
-        assert_eq!(manifest.lost[0].suspicions.len(), 2, "exactly t+1");
-        assert_eq!(manifest.telemetry.len(), 2);
-        assert_eq!(validated(&known, &manifest), Ok(()));
-
-        let mut forged = manifest;
-        forged.lost[0].suspicions[1].signature.0[5] ^= 1;
-        let invalid = InvalidManifest::Suspicion { worker: worker(2), member: member(3) };
-        assert_eq!(validated(&known, &forged), Err(invalid));
-    }
-
-    #[test]
-    fn a_lost_worker_that_runs_nothing_and_offers_nothing_is_not_mentioned() {
-        let mut known = known();
-        suspect(&mut known, worker(9), &[1, 2]);
-        assert_eq!(local_view(&known).propose(member(2)).lost, []);
-    }
-
-    #[test]
-    fn telemetry_must_be_known_registered_and_fresh() {
-        let mut known = known();
-        let manifest = local_view(&known).propose(member(2));
-        let validate = |known: &Known, found: Option<TelemetryRef>| {
-            local_view(known).validate(&manifest, member(2), |_| found)
-        };
-        assert!(matches!(validate(&known, None), Err(InvalidManifest::Unknown(_))));
-        let old = TelemetryRef { sampled_at: UnixMillis(1), ..candidate(1) };
-        let too_old = InvalidManifest::Telemetry { worker: worker(1), reason: "it is too old" };
-        assert_eq!(validate(&known, Some(old)), Err(too_old));
-        let ahead = TelemetryRef { includes_slot: Slot(1), ..candidate(1) };
-        assert!(matches!(validate(&known, Some(ahead)), Err(InvalidManifest::Telemetry { .. })));
-        let other = TelemetryRef { policy: KeccakDigest([1; 32]), ..candidate(1) };
-        let reason = "it is in the scale of another policy";
-        let refused = InvalidManifest::Telemetry { worker: worker(1), reason };
-        assert_eq!(validate(&known, Some(other)), Err(refused));
-        known.fresh[0] = other;
-        assert_eq!(local_view(&known).propose(member(2)).telemetry.len(), 2);
-        known.workers.remove(&worker(1));
-        let reason = "it is not a registered worker";
-        assert_eq!(
-            validate(&known, Some(candidate(1))),
-            Err(InvalidManifest::Telemetry { worker: worker(1), reason })
-        );
-    }
-
-    #[test]
-    fn without_submissions_there_is_nothing_to_do() {
-        let mut known = known();
-        known.submissions.clear();
-        assert!(!local_view(&known).has_work());
-        known.submissions = vec![Submission { position: 1, job: JOB, cancelled: true }];
-        assert!(!local_view(&known).has_work());
-    }
-}
+mod tests;

@@ -89,6 +89,7 @@ impl ViewSnapshot {
             state: &self.state,
             block: self.view.block,
             policy: self.view.policy,
+            max_workers: self.view.rules.as_ref().map_or(0, |rules| rules.max_workers.into()),
             workers: &self.workers,
             submissions: &self.submissions,
             replicas,

@@ -1,0 +1,283 @@
+//! Manifests, written and judged.
+
+use veil_protocol_spec::{
+    Address, ChainId, ClusterId, Epoch, KeySetDigest, identity::SecretIdentity,
+    scheduling::ClusterScope,
+};
+
+use super::*;
+
+const JOB: Blake3Digest = Blake3Digest([0xaa; 32]);
+const MAX_WORKERS: usize = 8;
+const NOW: UnixMillis = UnixMillis(1_000_000);
+
+fn secret(byte: u8) -> SecretIdentity {
+    SecretIdentity::from_bytes(&[byte; 32]).unwrap()
+}
+
+fn member(index: u8) -> ParticipantIndex {
+    ParticipantIndex::new(index).unwrap()
+}
+
+fn worker(byte: u8) -> PeerIdHash {
+    PeerIdHash([byte; 32])
+}
+
+fn candidate(byte: u8) -> TelemetryRef {
+    let entry = TelemetryEntry { sender: worker(byte), digest: Blake3Digest([byte; 32]) };
+    let policy = KeccakDigest([8; 32]);
+    TelemetryRef { entry, includes_slot: Slot(0), sampled_at: NOW, policy }
+}
+
+#[derive(Clone)]
+struct Known {
+    roster: Vec<PublicIdentity>,
+    state: ClusterState,
+    workers: BTreeSet<PeerIdHash>,
+    submissions: Vec<Submission>,
+    fresh: Vec<TelemetryRef>,
+    suspicions: BTreeMap<PeerIdHash, BTreeMap<ParticipantIndex, SignedSuspicion>>,
+}
+
+fn known() -> Known {
+    Known {
+        roster: (1..=4).map(|j| secret(j).public()).collect(),
+        state: ClusterState::default(),
+        workers: (1..=3).map(worker).collect(),
+        submissions: vec![Submission { position: 1, job: JOB, cancelled: false }],
+        fresh: (1..=3).map(candidate).collect(),
+        suspicions: BTreeMap::new(),
+    }
+}
+
+fn binding() -> Binding {
+    let scope = ClusterScope {
+        chain_id: ChainId(1),
+        contract: Address([1; 20]),
+        cluster: ClusterId([2; 32]),
+    };
+    Binding { scope, key_set: KeySetDigest([3; 32]), epoch: Epoch(0) }
+}
+
+fn local_view(known: &Known) -> LocalView<'_> {
+    LocalView {
+        binding: binding(),
+        committee: Committee::new(4).unwrap(),
+        roster: &known.roster,
+        state: &known.state,
+        block: BlockRef { number: 9, hash: KeccakDigest([9; 32]) },
+        policy: KeccakDigest([8; 32]),
+        max_workers: MAX_WORKERS,
+        workers: &known.workers,
+        submissions: &known.submissions,
+        replicas: &|job| (*job == JOB).then_some(2),
+        circuit: CircuitId { version: 1, fingerprint: Blake3Digest([7; 32]) },
+        fresh: &known.fresh,
+        suspicions: &known.suspicions,
+        not_before: UnixMillis(NOW.0 - 1_000),
+    }
+}
+
+fn suspect(known: &mut Known, lost: PeerIdHash, by: &[u8]) {
+    for j in by {
+        let suspicion = Suspicion { binding: binding(), slot: Slot(1), worker: lost };
+        let signed = suspicion.sign(member(*j), &secret(*j));
+        known.suspicions.entry(lost).or_default().insert(member(*j), signed);
+    }
+}
+
+/// Judged by a member that has received what the proposer has.
+fn validated(known: &Known, manifest: &Manifest) -> Result<(), InvalidManifest> {
+    local_view(known).validate(manifest, member(2), |entry| {
+        let found = (1..=3).map(candidate).find(|c| c.entry.digest == entry.digest);
+        found.map(|c| TelemetryRef {
+            entry: TelemetryEntry { sender: c.entry.sender, ..*entry },
+            ..c
+        })
+    })
+}
+
+#[test]
+fn what_one_proposes_the_others_accept() {
+    let known = known();
+    let manifest = local_view(&known).propose(member(2));
+    assert_eq!((manifest.telemetry.len(), manifest.pending.len()), (3, 2));
+    assert_eq!(validated(&known, &manifest), Ok(()));
+    assert!(local_view(&known).has_work());
+    let wrong = local_view(&known).validate(&manifest, member(3), |_| None);
+    assert_eq!(wrong, Err(InvalidManifest::Differs("proposer")));
+}
+
+#[test]
+fn a_worker_cannot_be_left_out() {
+    let known = known();
+    let mut manifest = local_view(&known).propose(member(2));
+    let gone = manifest.telemetry.remove(1).sender;
+    assert_eq!(validated(&known, &manifest), Err(InvalidManifest::LeftOut(gone)));
+}
+
+#[test]
+fn nothing_can_be_changed() {
+    let known = known();
+    let good = local_view(&known).propose(member(2));
+    type Change = fn(&mut Manifest);
+    let changes: [(&str, Change); 6] = [
+        ("slot", |m| m.slot = Slot(2)),
+        ("previous certificate", |m| m.previous = KeccakDigest([1; 32])),
+        ("block", |m| m.block.number += 1),
+        ("policy", |m| m.policy = KeccakDigest([1; 32])),
+        ("circuit", |m| m.circuit.version += 1),
+        ("list of pending replicas", |m| m.pending.truncate(1)),
+    ];
+    for (what, change) in changes {
+        let mut manifest = good.clone();
+        change(&mut manifest);
+        assert_eq!(validated(&known, &manifest), Err(InvalidManifest::Differs(what)));
+    }
+}
+
+#[test]
+fn a_worker_is_lost_when_enough_members_say_so() {
+    let mut known = known();
+    suspect(&mut known, worker(2), &[1]);
+    assert_eq!(local_view(&known).propose(member(2)).lost, []);
+    suspect(&mut known, worker(2), &[3, 4]);
+    let manifest = local_view(&known).propose(member(2));
+    assert_eq!(manifest.lost.len(), 1);
+    assert_eq!(manifest.lost[0].suspicions.len(), 2, "exactly t+1");
+    assert_eq!(manifest.telemetry.len(), 2);
+    assert_eq!(validated(&known, &manifest), Ok(()));
+
+    let mut forged = manifest;
+    forged.lost[0].suspicions[1].signature.0[5] ^= 1;
+    let invalid = InvalidManifest::Suspicion { worker: worker(2), member: member(3) };
+    assert_eq!(validated(&known, &forged), Err(invalid));
+}
+
+#[test]
+fn a_lost_worker_that_runs_nothing_and_offers_nothing_is_not_mentioned() {
+    let mut known = known();
+    suspect(&mut known, worker(9), &[1, 2]);
+    assert_eq!(local_view(&known).propose(member(2)).lost, []);
+}
+
+#[test]
+fn telemetry_must_be_known_registered_and_fresh() {
+    let mut known = known();
+    let manifest = local_view(&known).propose(member(2));
+    let validate = |known: &Known, found: Option<TelemetryRef>| {
+        local_view(known).validate(&manifest, member(2), |_| found)
+    };
+    assert!(matches!(validate(&known, None), Err(InvalidManifest::Unknown(_))));
+    let old = TelemetryRef { sampled_at: UnixMillis(1), ..candidate(1) };
+    let too_old = InvalidManifest::Telemetry { worker: worker(1), reason: "it is too old" };
+    assert_eq!(validate(&known, Some(old)), Err(too_old));
+    let ahead = TelemetryRef { includes_slot: Slot(1), ..candidate(1) };
+    assert!(matches!(validate(&known, Some(ahead)), Err(InvalidManifest::Telemetry { .. })));
+    let other = TelemetryRef { policy: KeccakDigest([1; 32]), ..candidate(1) };
+    let reason = "it is in the scale of another policy";
+    let refused = InvalidManifest::Telemetry { worker: worker(1), reason };
+    assert_eq!(validate(&known, Some(other)), Err(refused));
+    known.fresh[0] = other;
+    assert_eq!(local_view(&known).propose(member(2)).telemetry.len(), 2);
+    known.workers.remove(&worker(1));
+    let reason = "it is not a registered worker";
+    assert_eq!(
+        validate(&known, Some(candidate(1))),
+        Err(InvalidManifest::Telemetry { worker: worker(1), reason })
+    );
+}
+
+#[test]
+fn without_submissions_there_is_nothing_to_do() {
+    let mut known = known();
+    known.submissions.clear();
+    assert!(!local_view(&known).has_work());
+    known.submissions = vec![Submission { position: 1, job: JOB, cancelled: true }];
+    assert!(!local_view(&known).has_work());
+}
+
+/// Nobody has the body, or the proposer does not have it yet: everybody else's placement goes on.
+#[test]
+fn a_job_that_is_not_listed_is_no_objection() {
+    const NOBODY_HAS_IT: Blake3Digest = Blake3Digest([0xbb; 32]);
+    let mut known = known();
+    let unknown = Submission { position: 0, job: NOBODY_HAS_IT, cancelled: false };
+    known.submissions.push(unknown);
+    let manifest = local_view(&known).propose(member(2));
+    assert!(manifest.pending.iter().all(|pending| pending.job == JOB));
+    assert_eq!(validated(&known, &manifest), Ok(()));
+
+    // A proposer that does not know the body of JOB.
+    let ignorant = LocalView { replicas: &|_| None, ..local_view(&known) }.propose(member(2));
+    assert!(ignorant.pending.is_empty());
+    assert_eq!(validated(&known, &ignorant), Ok(()));
+    // Whoever lists a job lists what it needs, and everybody needs its body.
+    let validate = |manifest: &Manifest, replicas| {
+        let view = LocalView { replicas, ..local_view(&known) };
+        view.validate(manifest, member(2), |entry| {
+            (1..=3).map(candidate).find(|c| c.entry == *entry)
+        })
+    };
+    assert!(matches!(validate(&manifest, &|_| None), Err(InvalidManifest::Unknown(_))));
+    let mut part = manifest;
+    part.pending.truncate(1);
+    let differs = InvalidManifest::Differs("list of pending replicas");
+    assert_eq!(validate(&part, &|job| (*job == JOB).then_some(2)), Err(differs));
+}
+
+/// More workers than the policy allows: some wait for a later slot, and who is everybody's to check.
+#[test]
+fn too_many_workers_take_turns() {
+    let mut known = known();
+    known.fresh = (1..=20).map(candidate).collect();
+    known.workers = (1..=20).map(worker).collect();
+    let view = |known: &Known| local_view(known).propose(member(2));
+    let validate = |known: &Known, manifest: &Manifest| {
+        local_view(known).validate(manifest, member(2), |entry| {
+            (1..=20).map(candidate).find(|c| c.entry == *entry)
+        })
+    };
+    let manifest = view(&known);
+    assert_eq!(manifest.telemetry.len(), MAX_WORKERS);
+    assert_eq!(validate(&known, &manifest), Ok(()));
+    let listed: BTreeSet<_> = manifest.telemetry.iter().map(|entry| entry.sender).collect();
+
+    // A member that knows fewer does not object; one that knows one before the last does.
+    let mut fewer = Known { fresh: known.fresh.clone(), ..known.clone() };
+    fewer.fresh.retain(|c| c.entry.sender != *listed.first().unwrap());
+    assert_eq!(validate(&fewer, &manifest), Ok(()));
+    let without = view(&fewer);
+    let left_out = InvalidManifest::LeftOut(*listed.first().unwrap());
+    assert_eq!(validate(&known, &without), Err(left_out));
+    let mut short = manifest.clone();
+    let gone = short.telemetry.remove(3).sender;
+    assert!(matches!(validate(&known, &short), Err(InvalidManifest::LeftOut(_))), "{gone}");
+    let mut more = manifest;
+    let other = known.fresh.iter().find(|c| !listed.contains(&c.entry.sender)).unwrap();
+    more.telemetry.push(other.entry);
+    more.telemetry.sort_by_key(|entry| entry.sender);
+    let refused = InvalidManifest::TooManyWorkers { found: MAX_WORKERS + 1, most: MAX_WORKERS };
+    assert_eq!(validate(&known, &more), Err(refused));
+}
+
+/// More lost workers than a manifest holds: the others follow in the next slot.
+#[test]
+fn too_many_lost_workers_take_turns() {
+    let mut known = known();
+    let lost = |k: u16| {
+        let mut id = [0xee; 32];
+        id[..2].copy_from_slice(&k.to_le_bytes());
+        PeerIdHash(id)
+    };
+    known.fresh.extend((0..300).map(|k| TelemetryRef {
+        entry: TelemetryEntry { sender: lost(k), digest: Blake3Digest(lost(k).0) },
+        ..candidate(1)
+    }));
+    for k in 0..300 {
+        suspect(&mut known, lost(k), &[1, 2]);
+    }
+    let manifest = local_view(&known).propose(member(2));
+    assert_eq!(manifest.lost.len(), MAX_LOST);
+    assert_eq!(manifest.validate(Committee::new(4).unwrap()), Ok(()));
+}
