@@ -169,6 +169,7 @@ async fn serve(
         Arc::clone(&epoch),
         protocols.me,
         Arc::clone(&suspicions),
+        Duration::from_secs(config.committee.loss_grace_seconds),
     ));
     tasks.spawn(ingress::telemetry(network.clone(), tasks.clone(), Arc::clone(&epoch)));
     let (views, peers) = (cluster.views.clone(), cluster.peers.clone());

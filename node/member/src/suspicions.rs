@@ -1,18 +1,23 @@
-//! Which workers the members hold for lost.
+//! Which workers the members consider lost.
 //!
 //! # Flow
-//! A member whose SWIM has declared a worker down signs a suspicion for the next slot and gossips it,
-//! again for every slot and as long as it lasts. t+1 of them make the worker lost in that slot.
+//! A member from which a worker has been gone for the grace signs a suspicion for the next slot and
+//! gossips it, again for every slot and as long as it lasts. t+1 of them make the worker lost in that
+//! slot.
+//!
+//! "A member suspects a worker on its own evidence only": t+1 suspicions are worth something because
+//! one of them is an honest member's own. What SWIM says is hearsay: any peer can bring it about. So a
+//! worker to which this member has a connection is not gone, whatever SWIM says.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 use veil_node_core::{cluster::Views, epoch::ActiveEpoch};
-use veil_node_p2p::{Gossip, Health, Network, Topic};
+use veil_node_p2p::{Gossip, Network, Topic};
 use veil_protocol_spec::{
     ParticipantIndex, PeerIdHash, Slot, Wire,
     identity::SecretIdentity,
@@ -67,7 +72,37 @@ fn next_slot(epoch: &ActiveEpoch) -> Slot {
     Slot(epoch.ledger.state().last_slot().0 + 1)
 }
 
-/// Signs and gossips suspicions of the registered workers that are down.
+/// What this member sees of the workers itself.
+#[derive(Debug, Default)]
+struct OwnEvidence {
+    gone_since: BTreeMap<PeerIdHash, Instant>,
+}
+
+impl OwnEvidence {
+    /// The workers that have been gone for the grace, and how long it is until the next one has.
+    ///
+    /// A worker is gone while it is not registered, or there is no connection to it and SWIM does not
+    /// say that it is up. `expected` are those that are registered or have been given something to run.
+    fn lost(
+        &mut self,
+        expected: &BTreeSet<PeerIdHash>,
+        is_there: impl Fn(&PeerIdHash) -> bool,
+        now: Instant,
+        grace: Duration,
+    ) -> (Vec<PeerIdHash>, Option<Duration>) {
+        self.gone_since.retain(|worker, _| expected.contains(worker) && !is_there(worker));
+        for worker in expected.iter().filter(|worker| !is_there(worker)) {
+            self.gone_since.entry(*worker).or_insert(now);
+        }
+        let left = |since: Instant| grace.saturating_sub(now.duration_since(since));
+        let (lost, waiting): (Vec<_>, Vec<_>) =
+            self.gone_since.iter().partition(|(_, since)| left(**since).is_zero());
+        let next = waiting.into_iter().map(|(_, since)| left(*since)).min();
+        (lost.into_iter().map(|(worker, _)| *worker).collect(), next)
+    }
+}
+
+/// Signs and gossips suspicions of the workers that are gone.
 pub(crate) async fn suspect(
     network: Network,
     views: Views,
@@ -75,23 +110,31 @@ pub(crate) async fn suspect(
     epoch: Arc<ActiveEpoch>,
     me: ParticipantIndex,
     suspicions: Arc<Suspicions>,
+    grace: Duration,
 ) {
     let mut liveness = network.liveness();
+    let mut connected = network.connected();
+    let mut evidence = OwnEvidence::default();
     let mut certificates = epoch.ledger.subscribe();
     loop {
         let slot = next_slot(&epoch);
-        let down: Vec<PeerIdHash> = {
-            let live = liveness.borrow_and_update();
-            let workers = views.current().workers();
-            let down = |worker: &PeerIdHash| matches!(live.get(worker), Some(Health::Down { .. }));
-            workers.into_iter().filter(|worker| down(worker)).collect()
+        let (lost, next) = {
+            let (live, connected) = (liveness.borrow_and_update(), connected.borrow_and_update());
+            let registered = views.current().workers();
+            let state = epoch.ledger.state();
+            let assigned = state.replicas().map(|(_, _, placement)| placement.worker);
+            let expected = registered.iter().copied().chain(assigned).collect();
+            let is_there = |worker: &PeerIdHash| {
+                registered.contains(worker) && (connected.contains(worker) || live.is_up(worker))
+            };
+            evidence.lost(&expected, is_there, Instant::now(), grace)
         };
-        for worker in &down {
+        for worker in &lost {
             let suspicion = Suspicion { binding: epoch.binding, slot, worker: *worker };
             let signed = suspicion.sign(me, &identity);
             let message = SuspicionMessage { slot, worker: *worker, signed };
             if !suspicions.of(slot).get(worker).is_some_and(|by| by.contains_key(&me)) {
-                tracing::warn!(%worker, slot = slot.0, "this worker is down");
+                tracing::warn!(%worker, slot = slot.0, "this worker is lost");
             }
             suspicions.put(message, slot);
             if let Err(error) = network.publish(Topic::Suspicions, message.to_wire()).await {
@@ -100,8 +143,10 @@ pub(crate) async fn suspect(
         }
         tokio::select! {
             changed = liveness.changed() => if changed.is_err() { return },
+            changed = connected.changed() => if changed.is_err() { return },
             changed = certificates.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(REGOSSIP_INTERVAL), if !down.is_empty() => {}
+            () = tokio::time::sleep(next.unwrap_or_default()), if next.is_some() => {}
+            () = tokio::time::sleep(REGOSSIP_INTERVAL), if !lost.is_empty() => {}
         }
     }
 }
@@ -130,5 +175,40 @@ fn accept(epoch: &ActiveEpoch, suspicions: &Suspicions, message: &Gossip) {
             message.accept();
         }
         Err(error) => message.reject(&error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(20);
+
+    fn worker(byte: u8) -> PeerIdHash {
+        PeerIdHash([byte; 32])
+    }
+
+    fn set(workers: &[u8]) -> BTreeSet<PeerIdHash> {
+        workers.iter().copied().map(worker).collect()
+    }
+
+    #[test]
+    fn a_worker_is_lost_when_it_has_been_gone_for_the_grace() {
+        let (mut evidence, start) = (OwnEvidence::default(), Instant::now());
+        let expected = set(&[1, 2, 3]);
+        let mut lost = |there: &[u8], second: u64| {
+            let there = set(there);
+            let now = start + Duration::from_secs(second);
+            evidence.lost(&expected, |worker| there.contains(worker), now, GRACE)
+        };
+        assert_eq!(lost(&[1, 2], 0), (vec![], Some(GRACE)));
+        assert_eq!(lost(&[1], 8), (vec![], Some(Duration::from_secs(12))));
+        // Worker 2 is back in time, and loses nothing: its grace begins anew.
+        assert_eq!(lost(&[1, 2], 16), (vec![], Some(Duration::from_secs(4))));
+        assert_eq!(lost(&[1], 20), (vec![worker(3)], Some(GRACE)));
+        assert_eq!(lost(&[1], 39), (vec![worker(3)], Some(Duration::from_secs(1))));
+        assert_eq!(lost(&[1], 40), (vec![worker(2), worker(3)], None));
+        // Withdrawn when it is back.
+        assert_eq!(lost(&[1, 2, 3], 41), (vec![], None));
     }
 }
