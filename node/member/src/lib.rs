@@ -25,6 +25,7 @@ mod local_view;
 mod protocols;
 mod slot_loop;
 mod suspicions;
+mod tries;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 

@@ -54,6 +54,7 @@ use crate::{
     local_view::{ViewSnapshot, telemetry_ref},
     protocols::{Protocols, completion_of},
     suspicions::Suspicions,
+    tries::FailedTries,
 };
 
 /// Longest wait for telemetry of workers that are alive but silent.
@@ -62,7 +63,6 @@ const COLLECT_DEADLINE: Duration = Duration::from_secs(20);
 const AGE_SLACK: u64 = 30_000;
 /// Before a failed slot is tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
-
 /// See the [module documentation](self).
 pub(crate) struct SlotLoop {
     pub(crate) network: Network,
@@ -171,19 +171,11 @@ impl SlotLoop {
         ViewSnapshot::take(&self.epoch, &self.suspicions, view, slot)
     }
 
-    /// What the last slot tried and could not place.
-    fn left_over(&self, slot: Slot) -> BTreeSet<(Blake3Digest, u16)> {
-        let last = Slot(slot.0.saturating_sub(1));
-        let record = self.epoch.ledger.record(last).ok().flatten();
-        let assignments = record.map(|record| record.assignments).unwrap_or_default();
-        let left = assignments.as_slice().iter().filter(|a| a.outcome == Outcome::Pending);
-        left.map(|a| (a.job, a.replica.0)).collect()
-    }
-
-    /// Returns when a slot would change something; if it would only try again what the last one
-    /// could not place, an interval after that. A lost worker does not wait.
+    /// Returns when a slot would change something. If it would only try again what the last ones
+    /// could not place, among the same workers, it waits for an interval, doubled with each try:
+    /// what never fits must not cost a slot each time. Neither a lost worker nor a new one waits.
     async fn wait_for_work(&self, slot: Slot) {
-        let (begun, left_over) = (Instant::now(), self.left_over(slot));
+        let (begun, tries) = (Instant::now(), FailedTries::before(slot, &self.epoch.ledger));
         let mut views = self.inputs.views.subscribe();
         let mut suspicions = self.suspicions.watch();
         loop {
@@ -197,8 +189,10 @@ impl SlotLoop {
             };
             let mut wait = None;
             if let Some(pending) = pending {
-                let again = !pending.is_empty() && pending == left_over;
-                wait = interval.checked_sub(begun.elapsed()).filter(|_| again);
+                let candidates: BTreeSet<_> =
+                    snapshot.fresh.iter().map(|candidate| candidate.entry.sender).collect();
+                let again = tries.are_of(&pending, &candidates);
+                wait = tries.pause(interval).checked_sub(begun.elapsed()).filter(|_| again);
                 if wait.is_none() {
                     return;
                 }
