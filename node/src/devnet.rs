@@ -41,7 +41,7 @@ use veil_node_chain::{
     AccountKey, Allowance, Chain, ChainConfig, ChainError, ClusterSettings, NodeRegistration,
     anvil::{Anvil, AnvilConfig},
 };
-use veil_node_containers::{Docker, Executor, Owner};
+use veil_node_containers::{Docker, Executor, Keep, Owner};
 use veil_node_core::{job_file::JobFile, status::Role};
 use veil_node_storage::{durable::write_new, keystore::new_identity};
 use veil_protocol_spec::{
@@ -364,7 +364,7 @@ impl Devnet {
         let docker = Docker::connect(&self.options.docker_socket).await?;
         let workers = self.of_role(Role::Worker).map(async |node| {
             let owner = Owner { scope: self.scope(), worker: node.peer() };
-            Executor::new(docker.clone(), owner).reconcile(&[]).await
+            Executor::new(docker.clone(), owner).reconcile(&[], &Keep::NOTHING).await
         });
         for removed in futures::future::join_all(workers).await {
             for (replica, error) in removed?.failed {

@@ -17,7 +17,7 @@ use crate::{
     labels,
     observe::{self, Observed, ObservedReplica},
     probe::Prober,
-    replica::{DesiredReplica, Owner, ReplicaId},
+    replica::{DesiredReplica, Keep, Owner, ReplicaId},
 };
 
 /// Containers worked on at once.
@@ -104,8 +104,8 @@ impl Executor {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the engine run exactly `desired`. What cannot be done for one replica is in the report
-    /// and does not affect the others.
+    /// Makes the engine run exactly `desired`, and what is in `keep` if it runs already. What cannot be
+    /// done for one replica is in the report and does not affect the others.
     ///
     /// It takes as long as the slowest pull. Calls may overlap, so that a certificate need not wait
     /// for an image: a later call leaves alone what an earlier one is at work on, and an earlier one
@@ -118,6 +118,7 @@ impl Executor {
     pub async fn reconcile(
         &self,
         desired: &[DesiredReplica],
+        keep: &Keep,
     ) -> Result<ReconcileReport, DockerError> {
         let desired: BTreeMap<_, _> =
             desired.iter().map(|replica| (replica.id(), replica.clone())).collect();
@@ -143,8 +144,16 @@ impl Executor {
         // First stop: it makes room for what starts.
         let mut surplus = Vec::new();
         for (id, containers) in &mut existing {
-            let keep = usize::from(desired.contains_key(id));
-            surplus.extend(containers.drain(keep..).map(|container| (*id, container)));
+            let others = if desired.contains_key(id) {
+                containers.split_off(1)
+            } else {
+                let is_known = |container: &mut ContainerSummary| {
+                    let labels = container.labels.as_ref();
+                    !keep.holds(id, labels.map(labels::slot).unwrap_or_default())
+                };
+                containers.extract_if(.., is_known).collect()
+            };
+            surplus.extend(others.into_iter().map(|container| (*id, container)));
         }
         let stops = surplus.into_iter().map(|(id, container)| self.stop(id, container));
         self.drain_all(&mut report, &mut claims, stops).await;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use veil_protocol_spec::{
-    ReplicaIndex,
+    ReplicaIndex, Slot,
     scheduling::{CpuUnits, DiskUnits, GpuUnits, MemoryUnits, Resources},
 };
 
@@ -50,6 +50,11 @@ pub(crate) fn of(
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value))
     .collect()
+}
+
+/// The slot that placed a container's replica; the first, if the label is not what [`of`] writes.
+pub(crate) fn slot(labels: &HashMap<String, String>) -> Slot {
+    Slot(labels.get(SLOT).and_then(|slot| slot.parse().ok()).unwrap_or_default())
 }
 
 /// Which replica, and what it holds. None if the labels are not what [`of`] writes.

@@ -53,5 +53,5 @@ pub use self::{
     held::Held,
     lease::lapsed,
     observe::{Observed, ObservedReplica},
-    replica::{DesiredReplica, Owner, Placement, ReplicaId},
+    replica::{DesiredReplica, Keep, Owner, Placement, ReplicaId},
 };

@@ -20,8 +20,11 @@ use bollard::{
 };
 use common::{SLEEP, job, replicas, until, with_worker};
 use tokio::time::timeout;
-use veil_node_containers::{Docker, Executor, Observed, lapsed};
-use veil_protocol_spec::scheduling::{CpuUnits, LeasePolicy, MemoryUnits, RestartPolicy};
+use veil_node_containers::{Docker, Executor, Keep, Observed, lapsed};
+use veil_protocol_spec::{
+    Slot,
+    scheduling::{CpuUnits, LeasePolicy, MemoryUnits, RestartPolicy},
+};
 
 #[tokio::test]
 async fn replicas_run_confined_and_labelled_and_a_second_time_changes_nothing() {
@@ -71,6 +74,28 @@ async fn replicas_run_confined_and_labelled_and_a_second_time_changes_nothing() 
     .await;
 }
 
+/// An empty data directory, a body that is missing, a committee that cannot be reached: nothing of it
+/// removes what runs.
+#[tokio::test]
+async fn what_is_not_known_to_be_over_stays() {
+    with_worker(async |worker| {
+        let desired = replicas(job(&SLEEP), 2);
+        let placed_in = desired[0].placement.slot;
+        assert_eq!(worker.reconcile(&desired).await.started.len(), 2);
+        // The worker knows certificates up to a slot before the one that placed them.
+        let before = Keep { as_of: Slot(placed_in.0 - 1), ..Keep::NOTHING };
+        let report = worker.executor.reconcile(&[], &before).await.unwrap();
+        assert!(report.is_unchanged(), "{report:?}");
+        // It knows that slot, but not what one of the replicas is to run.
+        let keep = Keep { as_of: placed_in, replicas: [desired[0].id()].into() };
+        let report = worker.executor.reconcile(&[], &keep).await.unwrap();
+        assert_eq!(report.stopped, [desired[1].id()]);
+        worker.container().await;
+        assert_eq!(worker.reconcile(&desired).await.kept, [desired[0].id()]);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_is_no_longer_desired_is_stopped_and_nothing_else() {
     with_worker(async |worker| {
@@ -111,7 +136,7 @@ async fn a_restarted_worker_knows_its_containers() {
         assert_eq!(worker.reconcile(&desired).await.started.len(), 2);
         let docker = Docker::connect(&common::socket()).await.unwrap();
         let restarted = Executor::new(docker, worker.owner);
-        let report = restarted.reconcile(&desired[..1]).await.unwrap();
+        let report = restarted.reconcile(&desired[..1], &Keep::NOTHING).await.unwrap();
         assert_eq!((report.kept.len(), report.stopped.len()), (1, 1), "{report:?}");
         assert!(report.started.is_empty() && report.restarted.is_empty());
     })
@@ -214,7 +239,7 @@ async fn reconciling_can_be_cut_off_anywhere() {
         for milliseconds in [1, 3, 10, 20, 30, 45, 60, 80, 100, 150, 200, 300] {
             let desired = replicas(job(&SLEEP), 1);
             let cut_off = Duration::from_millis(milliseconds);
-            let _ = timeout(cut_off, worker.executor.reconcile(&desired)).await;
+            let _ = timeout(cut_off, worker.executor.reconcile(&desired, &Keep::NOTHING)).await;
             let report = worker.reconcile(&desired).await;
             assert!(report.failed.is_empty() && report.busy.is_empty(), "{report:?}");
             assert_eq!(worker.container().await.state.unwrap().running, Some(true));

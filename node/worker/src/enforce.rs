@@ -23,7 +23,7 @@ use std::{
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::watch;
 use veil_node_containers::{
-    DesiredReplica, DockerError, Executor, Placement, ReconcileReport, lapsed,
+    DesiredReplica, DockerError, Executor, Keep, Placement, ReconcileReport, ReplicaId, lapsed,
 };
 use veil_node_core::{
     cluster::Peers,
@@ -70,6 +70,9 @@ pub(crate) struct Enforcer {
 struct Desired {
     slot: Slot,
     replicas: Vec<DesiredReplica>,
+    /// "It removes a container only against a verified certificate that says so, never for lack of
+    /// knowledge."
+    keep: Keep,
     left_out: BTreeMap<Replica, &'static str>,
 }
 
@@ -119,11 +122,11 @@ impl Enforcer {
             seen = state.last_slot();
             self.renew_lease();
             let desired = self.desired(&state, &mut certificates).await;
-            left_out = desired.left_out;
-            let replicas = desired.replicas;
+            let Desired { slot, replicas, keep, left_out: without } = desired;
+            left_out = without;
             let mut call: BoxFuture<'_, _> = {
                 let executor = &executor;
-                Box::pin(async move { executor.reconcile(&replicas).await })
+                Box::pin(async move { executor.reconcile(&replicas, &keep).await })
             };
             // The executor takes the set over when the call is first polled, so that sets arrive
             // there in the order of the states.
@@ -131,7 +134,7 @@ impl Enforcer {
                 Poll::Ready(report) => self.record(&report),
                 Poll::Pending => running.push(call),
             }
-            let included = Some(desired.slot);
+            let included = Some(slot);
             self.included.send_if_modified(|slot| core::mem::replace(slot, included) != included);
             self.observe(&mut enforcing, &left_out).await;
         }
@@ -221,11 +224,13 @@ impl Enforcer {
             }
         }
         let mut left_out = BTreeMap::new();
+        let mut keep = Keep { as_of: state.last_slot(), replicas: BTreeSet::new() };
         let mut replicas = Vec::new();
         for (job, replica, placement) in mine {
             let certificate = certificates.get(&placement.slot);
             let (Some(spec), Some(certificate)) = (bodies.get(&job), certificate) else {
                 left_out.insert((job, replica), "no peer has the job's body");
+                keep.replicas.insert(ReplicaId { job, replica });
                 continue;
             };
             let placement = Placement { slot: placement.slot, certificate: *certificate };
@@ -236,7 +241,7 @@ impl Enforcer {
             replicas.retain(|replica| replica.id() != over);
             left_out.insert((over.job, over.replica), "its exclusive lease is over");
         }
-        Desired { slot: state.last_slot(), replicas, left_out }
+        Desired { slot: state.last_slot(), replicas, keep, left_out }
     }
 
     /// Notes what runs, and which slots are enforced with it.

@@ -17,7 +17,7 @@ use bollard::{
 use futures::FutureExt as _;
 use tokio::time::{Instant, sleep};
 use veil_node_containers::{
-    DEFAULT_SOCKET, Deadlines, DesiredReplica, Docker, Executor, Observed, Owner, Placement,
+    DEFAULT_SOCKET, Deadlines, DesiredReplica, Docker, Executor, Keep, Observed, Owner, Placement,
     ReconcileReport,
 };
 use veil_protocol_spec::{
@@ -74,7 +74,7 @@ impl Worker {
     }
 
     pub(crate) async fn reconcile(&self, desired: &[DesiredReplica]) -> ReconcileReport {
-        self.executor.reconcile(desired).await.unwrap()
+        self.executor.reconcile(desired, &Keep::NOTHING).await.unwrap()
     }
 
     /// The worker's containers, by asking the engine itself.
@@ -138,7 +138,7 @@ pub(crate) async fn with_worker(test: impl AsyncFnOnce(&Worker)) {
 pub(crate) async fn with_deadlines(deadlines: Deadlines, test: impl AsyncFnOnce(&Worker)) {
     let worker = Worker::new(deadlines).await;
     let result = AssertUnwindSafe(test(&worker)).catch_unwind().await;
-    let cleaned = worker.executor.reconcile(&[]).await;
+    let cleaned = worker.executor.reconcile(&[], &Keep::NOTHING).await;
     worker.remove_beside().await;
     if let Err(panic) = result {
         resume_unwind(panic);
