@@ -12,8 +12,7 @@ use crate::transcript::FinishCertificate;
 
 /// The commit point says that the key is valid. (If it says that the attempt expired, the key share
 /// is gone because it was erased: a restart alone cannot tell.)
-const NO_KEY_SHARE: &str =
-    "FINISH was signed but the key share is missing from the records; restore it from backup";
+const NO_KEY_SHARE: &str = "FINISH was signed but the key share is missing from the records; this seat stays empty until the next epoch";
 
 impl Ceremony {
     /// What the commit point decided. Before this member signed FINISH only expiry has an effect.

@@ -79,7 +79,7 @@ pub enum CeremonyError {
     Aborted(Box<AbortReport>),
     /// There is a key that this member has no share of.
     #[error(
-        "the epoch's key was published, but this data directory holds no part of that ceremony: use the directory that took part, or restore it from backup"
+        "the epoch's key was published, but this data directory holds no part of that ceremony: use the directory that took part; an older copy of it would vote a second time. If it is lost, this seat stays empty until the next epoch"
     )]
     PublishedWithoutMe,
     /// The chain has another transcript than this member.
@@ -89,7 +89,7 @@ pub enum CeremonyError {
     OtherTranscript,
     /// FINISH was signed, but the share is not there.
     #[error(
-        "FINISH was signed but the key share is missing: restore the data directory from backup"
+        "FINISH was signed but the key share is missing: this seat stays empty until the next epoch"
     )]
     NoKeyShare,
     /// The key share.

@@ -48,6 +48,7 @@ use veil_node_core::{
     lifecycle::{Node, Secrets, Sections, StartError},
     status::Role,
 };
+use veil_node_driver::Stopped;
 use veil_node_storage::keystore::{KeystoreError, Passphrase, read_key_share};
 use veil_protocol_spec::{CodecError, Epoch as EpochNumber, Wire, scheduling::UnixMillis};
 
@@ -71,7 +72,7 @@ pub enum MemberError {
     Ceremony(#[from] CeremonyError),
     /// The chain has a key that this member has no share of.
     #[error(
-        "the chain publishes a key for epoch {0}, but this data directory holds no share of it: use the directory that took part in the ceremony, or restore it from backup"
+        "the chain publishes a key for epoch {0}, but this data directory holds no share of it: use the directory that took part in the ceremony; an older copy of it would vote a second time. If it is lost, this seat stays empty until the next epoch"
     )]
     NoShare(EpochNumber),
     /// The key share's file.
@@ -81,7 +82,9 @@ pub enum MemberError {
     #[error("the key share cannot be used: {0}")]
     KeyShare(#[from] KeyShareError),
     /// The ceremony's transcript, which the check of the key share needs.
-    #[error("{path}: {source}; restore the data directory from backup")]
+    #[error(
+        "{path}: {source}; no older copy of the data directory may take its place, since it would vote a second time. This seat stays empty until the next epoch"
+    )]
     Transcript {
         /// Which file.
         path: PathBuf,
@@ -91,6 +94,11 @@ pub enum MemberError {
     /// Agreement, decryption, signing.
     #[error(transparent)]
     Protocols(#[from] ProtocolError),
+    /// A protocol of this member ended by itself; the log says why.
+    #[error(
+        "{0}: this member takes no further part in any slot; see the log for the reason, and start the member again when it is gone"
+    )]
+    Ended(Stopped),
     /// A file.
     #[error("{path}: {source}")]
     Io {
@@ -198,10 +206,9 @@ async fn serve(
         progress: Arc::clone(&node.progress),
         telemetry_max_age: max_age,
     };
-    slots.run().await;
-    // Only a protocol that failed ends the loop; its reason is in the log and in the status.
-    node.stop.cancelled().await;
-    Ok(())
+    let ended = slots.run().await;
+    // Told to stop, everything ends at once, in whatever order.
+    if node.stop.is_cancelled() { Ok(()) } else { Err(MemberError::Ended(ended)) }
 }
 
 /// The key in force and this member's part of it, from an earlier run or from a ceremony.

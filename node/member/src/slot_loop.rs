@@ -94,7 +94,8 @@ struct Decrypted {
 }
 
 impl SlotLoop {
-    pub(crate) async fn run(mut self) {
+    /// Runs until a protocol of this member has ended.
+    pub(crate) async fn run(mut self) -> Stopped {
         let mut under_way: Option<UnderWay> = None;
         loop {
             let state = self.epoch.ledger.state();
@@ -116,8 +117,7 @@ impl SlotLoop {
                 Some(Ok(())) => {}
                 Some(Err(SlotError::Stopped(error))) => {
                     progress.stage("stopped", vec![error.to_string()]);
-                    tracing::error!(%error, "this member takes no further part; start it again");
-                    return;
+                    return error;
                 }
                 Some(Err(error)) => {
                     progress.stage("slot failed", vec![error.to_string()]);

@@ -50,7 +50,7 @@ pub enum JournalError {
     },
     /// Its content is not what was written.
     #[error(
-        "the journal {path} is damaged ({detail}); do not go on with it: restore the data directory from backup, or let the attempt expire"
+        "the journal {path} is damaged ({detail}); do not go on with it, nor with an older copy, which would send a second time what was sent already; let the attempt expire, or leave the seat empty until the next epoch"
     )]
     Damaged {
         /// Which.
