@@ -18,6 +18,7 @@ use veil_protocol_spec::{
         NextReplicas, SignedSuspicion, Submission, Suspicion, TelemetryEntry, UnixMillis,
     },
 };
+use veil_scheduler_plan::inputs::PlanError;
 
 /// One checked telemetry message, as far as a manifest cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +104,9 @@ pub enum InvalidManifest {
         /// Why.
         reason: &'static str,
     },
+    /// Locked, it could not be evaluated.
+    #[error("it cannot be evaluated: {0}")]
+    Unplannable(#[from] PlanError),
     /// Something this member would have to know to validate it.
     #[error("this member could not get {0}")]
     Unknown(String),
@@ -202,6 +206,45 @@ impl LocalView<'_> {
         }
     }
 
+    /// What needs nothing but the manifest and the chain: to be checked before anything is fetched that
+    /// it lists, so that a proposer cannot have others look for what does not exist.
+    ///
+    /// # Errors
+    /// The first [`InvalidManifest`].
+    pub fn validate_facts(
+        &self,
+        manifest: &Manifest,
+        proposer: ParticipantIndex,
+    ) -> Result<(), InvalidManifest> {
+        manifest.validate(self.committee)?;
+        let agrees = [
+            (manifest.binding == self.binding, "cluster, key set or epoch"),
+            (manifest.slot == self.slot(), "slot"),
+            (manifest.proposer == proposer, "proposer"),
+            (manifest.previous == self.state.last_certificate(), "previous certificate"),
+            (manifest.block == self.block, "block"),
+            (manifest.policy == self.policy, "policy"),
+            (manifest.circuit == self.circuit, "circuit"),
+        ];
+        if let Some((_, what)) = agrees.into_iter().find(|(same, _)| !same) {
+            return Err(InvalidManifest::Differs(what));
+        }
+        let (found, most) = (manifest.telemetry.len(), self.max_workers);
+        if found > most {
+            return Err(InvalidManifest::TooManyWorkers { found, most });
+        }
+        let submitted: BTreeSet<_> = self.submissions.iter().map(|s| s.job).collect();
+        if manifest.pending.iter().any(|pending| !submitted.contains(&pending.job)) {
+            return Err(InvalidManifest::Differs("list of pending replicas"));
+        }
+        let mut senders = manifest.telemetry.iter().map(|entry| entry.sender);
+        if let Some(worker) = senders.find(|worker| !self.workers.contains(worker)) {
+            let reason = "it is not a registered worker";
+            return Err(InvalidManifest::Telemetry { worker, reason });
+        }
+        self.validate_lost(&manifest.lost)
+    }
+
     /// Whether this member can vote for a manifest by `proposer`. `candidate` gives a message that
     /// this member has checked, by its digest.
     ///
@@ -213,7 +256,7 @@ impl LocalView<'_> {
         proposer: ParticipantIndex,
         candidate: impl Fn(&TelemetryEntry) -> Option<TelemetryRef>,
     ) -> Result<(), InvalidManifest> {
-        manifest.validate(self.committee)?;
+        self.validate_facts(manifest, proposer)?;
         let lost: BTreeSet<_> = manifest.lost.iter().map(|lost| lost.worker).collect();
         // "A job that it does not list is no objection": its body may be known to nobody, or not to
         // the proposer yet. It has its turn with a proposer that knows it.
@@ -224,29 +267,17 @@ impl LocalView<'_> {
             return Err(InvalidManifest::Unknown(format!("the body of job {job}")));
         }
         let agrees = [
-            (manifest.binding == self.binding, "cluster, key set or epoch"),
-            (manifest.slot == self.slot(), "slot"),
-            (manifest.proposer == proposer, "proposer"),
-            (manifest.previous == self.state.last_certificate(), "previous certificate"),
-            (manifest.block == self.block, "block"),
-            (manifest.policy == self.policy, "policy"),
-            (manifest.circuit == self.circuit, "circuit"),
             (manifest.pending == next.pending, "list of pending replicas"),
             (manifest.running == next.running, "list of running replicas"),
         ];
         if let Some((_, what)) = agrees.into_iter().find(|(same, _)| !same) {
             return Err(InvalidManifest::Differs(what));
         }
-        self.validate_lost(&manifest.lost)?;
-        let (found, most) = (manifest.telemetry.len(), self.max_workers);
-        if found > most {
-            return Err(InvalidManifest::TooManyWorkers { found, most });
-        }
         let listed: BTreeSet<_> =
             manifest.telemetry.iter().map(|entry| self.rank(&entry.sender)).collect();
         // A full list holds the first by rank among those that the proposer knew; a worker that this
         // member knows is missing if it comes before the last of them.
-        let last = if found == most { listed.last() } else { None };
+        let last = listed.last().filter(|_| listed.len() == self.max_workers);
         let mine = self.eligible().map(|candidate| candidate.entry.sender);
         let missing = |worker: &PeerIdHash| {
             let rank = self.rank(worker);
@@ -287,7 +318,6 @@ impl LocalView<'_> {
             )));
         };
         let counts = [
-            (self.workers.contains(&worker), "it is not a registered worker"),
             (found.entry == *entry, "it was sent by another worker"),
             (
                 self.state.telemetry_counts(&worker, found.includes_slot),

@@ -46,7 +46,7 @@ use veil_protocol_spec::{
     sync::LockedManifest,
 };
 use veil_scheduler::SquashError;
-use veil_scheduler_plan::{inputs::PublicInputs, outcome::decode};
+use veil_scheduler_plan::{inputs::PublicInputs, outcome::decode, plan::Plan};
 
 use crate::{
     anchor::Anchorer,
@@ -61,6 +61,9 @@ use crate::{
 const COLLECT_DEADLINE: Duration = Duration::from_secs(20);
 /// A validator allows samples to be this much older than a proposer.
 const AGE_SLACK: u64 = 30_000;
+/// For fetching all that a manifest lists: as long as its proposer may take, so that nobody is held up
+/// by what does not exist.
+const FETCH_DEADLINE: Duration = Duration::from_secs(10);
 /// Before a failed slot is tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 /// See the [module documentation](self).
@@ -339,27 +342,27 @@ impl SlotLoop {
         let view = self.inputs.views.at(manifest.block).await;
         let view = view.map_err(|error| InvalidManifest::Unknown(error.to_string()))?;
         let mut snapshot = received.with_chain(view);
-        for pending in &manifest.pending {
-            if self.inputs.job(pending.job).await.is_none() {
-                return Err(InvalidManifest::Unknown(format!("the body of job {}", pending.job)));
-            }
-        }
-        for entry in &manifest.telemetry {
-            self.inputs
-                .telemetry(*entry)
-                .await
-                .map_err(|error| InvalidManifest::Unknown(error.to_string()))?;
+        let replicas = |job: &Blake3Digest| self.inputs.jobs.replicas(job);
+        let max_age = self.telemetry_max_age.0 + AGE_SLACK;
+        // Cheap checks first; then one deadline for everything that has to be fetched.
+        snapshot.local_view(&self.epoch, &replicas, max_age).validate_facts(manifest, proposer)?;
+        let fetched = tokio::time::timeout(FETCH_DEADLINE, self.inputs.inputs(manifest)).await;
+        let inputs = fetched
+            .map_err(|_| InvalidManifest::Unknown(format!("what it lists in {FETCH_DEADLINE:?}")))?
+            .map_err(|error| InvalidManifest::Unknown(error.to_string()))?;
+        // "A manifest that could not be evaluated is never locked." Without workers there is nothing
+        // to evaluate.
+        if !manifest.telemetry.is_empty() {
+            Plan::new(manifest, &inputs.public)?;
         }
         if by_quorum {
             // "Refuse it again only for what every member sees alike."
             snapshot.fresh.clear();
         }
-        let replicas = |job: &Blake3Digest| self.inputs.jobs.replicas(job);
         let pool = self.epoch.pool();
         let found = |entry: &TelemetryEntry| {
             pool.get(&entry.sender, &entry.digest).map(|found| telemetry_ref(&found))
         };
-        let max_age = self.telemetry_max_age.0 + AGE_SLACK;
         snapshot.local_view(&self.epoch, &replicas, max_age).validate(manifest, proposer, found)
     }
 

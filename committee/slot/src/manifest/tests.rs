@@ -281,3 +281,27 @@ fn too_many_lost_workers_take_turns() {
     assert_eq!(manifest.lost.len(), MAX_LOST);
     assert_eq!(manifest.validate(Committee::new(4).unwrap()), Ok(()));
 }
+
+/// A proposer cannot make the others look for what does not exist.
+#[test]
+fn what_the_chain_contradicts_is_refused_before_anything_is_fetched() {
+    let known = known();
+    let good = local_view(&known).propose(member(2));
+    let facts = |manifest: &Manifest| {
+        // It knows no body and has received nothing.
+        let view = LocalView { replicas: &|_| None, fresh: &[], ..local_view(&known) };
+        view.validate_facts(manifest, member(2))
+    };
+    assert_eq!(facts(&good), Ok(()));
+    let mut bogus_job = good.clone();
+    bogus_job.pending[1].job = Blake3Digest([0xdd; 32]);
+    assert_eq!(facts(&bogus_job), Err(InvalidManifest::Differs("list of pending replicas")));
+    let mut bogus_worker = good.clone();
+    bogus_worker.telemetry[2].sender = worker(9);
+    let reason = "it is not a registered worker";
+    let refused = InvalidManifest::Telemetry { worker: worker(9), reason };
+    assert_eq!(facts(&bogus_worker), Err(refused));
+    let mut other_slot = good;
+    other_slot.slot = Slot(7);
+    assert_eq!(facts(&other_slot), Err(InvalidManifest::Differs("slot")));
+}

@@ -1,7 +1,8 @@
 //! The other nodes of the cluster, to ask for what this node lacks.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
+use futures::{StreamExt, stream};
 use rand::seq::SliceRandom;
 use veil_node_p2p::{Network, Protocol};
 use veil_node_storage::jobs::Jobs;
@@ -13,6 +14,8 @@ use veil_protocol_spec::{
 
 use super::views::Views;
 
+/// Peers that are asked for one thing at once: a dead one among them holds up nobody.
+const ASKED_AT_ONCE: usize = 2;
 /// For one answer of one peer.
 const SYNC_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -29,8 +32,8 @@ impl Peers {
         Self { network, views, me }
     }
 
-    /// Asks peers one after the other, in random order, until `useful` makes something of an
-    /// answer.
+    /// Asks peers, a few at once, until `useful` makes something of an answer: those that are connected
+    /// first, in random order.
     pub async fn ask<T>(
         &self,
         peers: impl IntoIterator<Item = PeerIdHash>,
@@ -39,10 +42,15 @@ impl Peers {
     ) -> Option<T> {
         let mut peers: Vec<_> = peers.into_iter().filter(|peer| *peer != self.me).collect();
         peers.shuffle(&mut rand::thread_rng());
-        for peer in peers {
-            let asked =
-                self.network.request(peer, Protocol::Sync, request.to_wire(), SYNC_DEADLINE);
-            let answer = match asked.await {
+        let connected = self.network.connected();
+        peers.sort_by_key(|peer| !connected.borrow().contains(peer));
+        let asked = stream::iter(peers).map(async |peer| {
+            let request = request.to_wire();
+            (peer, self.network.request(peer, Protocol::Sync, request, SYNC_DEADLINE).await)
+        });
+        let mut answers = pin!(asked.buffer_unordered(ASKED_AT_ONCE));
+        while let Some((peer, answer)) = answers.next().await {
+            let answer = match answer {
                 Ok(bytes) => SyncAnswer::from_wire(&bytes),
                 Err(error) => {
                     tracing::debug!(%peer, %error, "no answer");
