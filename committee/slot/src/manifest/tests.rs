@@ -294,7 +294,7 @@ fn what_the_chain_contradicts_is_refused_before_anything_is_fetched() {
     };
     assert_eq!(facts(&good), Ok(()));
     let mut bogus_job = good.clone();
-    bogus_job.pending[1].job = Blake3Digest([0xdd; 32]);
+    bogus_job.pending.iter_mut().for_each(|pending| pending.job = Blake3Digest([0xdd; 32]));
     assert_eq!(facts(&bogus_job), Err(InvalidManifest::Differs("list of pending replicas")));
     let mut bogus_worker = good.clone();
     bogus_worker.telemetry[2].sender = worker(9);
