@@ -66,7 +66,9 @@ impl<H: Host> Seat<H> {
     /// Gives the machine what has come for it; the effects are carried out later, since this runs
     /// beside the other seats.
     pub(crate) fn advance(&mut self, now: Millis, pieces: usize) {
-        let inputs = core::mem::take(&mut self.inputs);
+        let mut inputs = core::mem::take(&mut self.inputs);
+        // A piece of work takes long; what has arrived by now may give it more to do.
+        inputs.sort_by_key(|input| matches!(input, Input::Work));
         let Some(machine) = &mut self.machine else { return };
         for input in inputs {
             self.look |= !matches!(input, Input::Work);
