@@ -14,10 +14,11 @@ use crate::{
     container,
     engine::Docker,
     error::{DockerError, ReplicaError},
+    keep::Keep,
     labels,
     observe::{self, Observed, ObservedReplica},
     probe::Prober,
-    replica::{DesiredReplica, Keep, Owner, ReplicaId},
+    replica::{DesiredReplica, Owner, ReplicaId},
 };
 
 /// Containers worked on at once.
@@ -148,8 +149,11 @@ impl Executor {
                 containers.split_off(1)
             } else {
                 let is_known = |container: &mut ContainerSummary| {
-                    let labels = container.labels.as_ref();
-                    !keep.holds(id, labels.map(labels::slot).unwrap_or_default())
+                    !container
+                        .labels
+                        .as_ref()
+                        .and_then(labels::read)
+                        .is_some_and(|l| keep.holds(&l))
                 };
                 containers.extract_if(.., is_known).collect()
             };
@@ -187,7 +191,7 @@ impl Executor {
         let mut existing = BTreeMap::<_, Vec<_>>::new();
         for container in self.docker.list(&self.owner).await? {
             match container.labels.as_ref().and_then(labels::read) {
-                Some((id, _)) => existing.entry(id).or_default().push(container),
+                Some(labels) => existing.entry(labels.id).or_default().push(container),
                 None => tracing::warn!(
                     container = container.id,
                     "labels of this worker that it did not write; left alone"

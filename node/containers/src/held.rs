@@ -62,6 +62,7 @@ impl Executor {
         let mut reserved: BTreeMap<_, _> = containers
             .iter()
             .filter_map(|container| labels::read(container.labels.as_ref()?))
+            .map(|labels| (labels.id, labels.reserved))
             .collect();
         for (id, desired) in &self.memory().desired {
             if let Ok(resources) = container::reserved(&desired.spec) {

@@ -1,10 +1,10 @@
 //! What a container says about itself.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use veil_protocol_spec::{
     ReplicaIndex, Slot,
-    scheduling::{CpuUnits, DiskUnits, GpuUnits, MemoryUnits, Resources},
+    scheduling::{CpuUnits, DiskUnits, GpuUnits, LeasePolicy, MemoryUnits, Resources},
 };
 
 use crate::replica::{DesiredReplica, Owner, ReplicaId};
@@ -15,6 +15,8 @@ const JOB: &str = "veil.job";
 const REPLICA: &str = "veil.replica";
 const SLOT: &str = "veil.slot";
 const CERTIFICATE: &str = "veil.certificate";
+/// Seconds of an exclusive lease.
+const LEASE: &str = "veil.lease";
 /// Reserved units: CPU, memory, disk, GPU.
 const RESERVED: &str = "veil.reserved";
 
@@ -38,6 +40,10 @@ pub(crate) fn of(
 ) -> HashMap<String, String> {
     let Resources { cpu, memory, disk, gpu } = reserved;
     let id = desired.id();
+    let lease = match desired.spec.lease {
+        LeasePolicy::Keep => None,
+        LeasePolicy::Exclusive { seconds } => Some((LEASE, seconds.to_string())),
+    };
     [
         (CLUSTER, cluster(owner)),
         (WORKER, owner.worker.to_string()),
@@ -48,20 +54,32 @@ pub(crate) fn of(
         (RESERVED, format!("{},{},{},{}", cpu.0, memory.0, disk.0, gpu.0)),
     ]
     .into_iter()
+    .chain(lease)
     .map(|(key, value)| (key.to_owned(), value))
     .collect()
 }
 
-/// The slot that placed a container's replica; the first, if the label is not what [`of`] writes.
-pub(crate) fn slot(labels: &HashMap<String, String>) -> Slot {
-    Slot(labels.get(SLOT).and_then(|slot| slot.parse().ok()).unwrap_or_default())
+/// What a container of this worker says about itself.
+pub(crate) struct Labels {
+    pub(crate) id: ReplicaId,
+    /// The slot that placed it.
+    pub(crate) slot: Slot,
+    /// How long it may run out of contact, if its lease is exclusive.
+    pub(crate) lease: Option<Duration>,
+    /// What it holds of the machine.
+    pub(crate) reserved: Resources,
 }
 
-/// Which replica, and what it holds. None if the labels are not what [`of`] writes.
-pub(crate) fn read(labels: &HashMap<String, String>) -> Option<(ReplicaId, Resources)> {
+/// None if the labels are not what [`of`] writes.
+pub(crate) fn read(labels: &HashMap<String, String>) -> Option<Labels> {
     let id = ReplicaId {
         job: labels.get(JOB)?.parse().ok()?,
         replica: ReplicaIndex(labels.get(REPLICA)?.parse().ok()?),
+    };
+    let slot = Slot(labels.get(SLOT)?.parse().ok()?);
+    let lease = match labels.get(LEASE) {
+        Some(seconds) => Some(Duration::from_secs(seconds.parse().ok()?)),
+        None => None,
     };
     let mut units = labels.get(RESERVED)?.split(',').map(str::parse);
     let mut next = || units.next()?.ok();
@@ -71,5 +89,5 @@ pub(crate) fn read(labels: &HashMap<String, String>) -> Option<(ReplicaId, Resou
         disk: DiskUnits(next()?),
         gpu: GpuUnits(next()?),
     };
-    Some((id, reserved))
+    Some(Labels { id, slot, lease, reserved })
 }

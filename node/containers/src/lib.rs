@@ -40,6 +40,7 @@ mod error;
 mod executor;
 mod held;
 mod image;
+mod keep;
 mod labels;
 mod lease;
 mod observe;
@@ -51,7 +52,8 @@ pub use self::{
     error::{DockerError, ReplicaError},
     executor::{Executor, ReconcileReport},
     held::Held,
+    keep::Keep,
     lease::lapsed,
     observe::{Observed, ObservedReplica},
-    replica::{DesiredReplica, Keep, Owner, Placement, ReplicaId},
+    replica::{DesiredReplica, Owner, Placement, ReplicaId},
 };

@@ -1,32 +1,12 @@
 //! Which replica, whose containers, what is to run.
 
 use core::fmt;
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use veil_protocol_spec::{
     Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
     scheduling::{ClusterScope, JobSpec},
 };
-
-/// What a worker does not know enough about to remove it.
-#[derive(Clone, Debug)]
-pub struct Keep {
-    /// The last slot whose certificate the worker has verified: what a later one placed here is not
-    /// in what it desires, and stays all the same.
-    pub as_of: Slot,
-    /// Replicas that are assigned here, but cannot be desired because something of them is missing.
-    pub replicas: BTreeSet<ReplicaId>,
-}
-
-impl Keep {
-    /// Everything is known: whatever is not desired goes.
-    pub const NOTHING: Self = Self { as_of: Slot(u64::MAX), replicas: BTreeSet::new() };
-
-    /// Whether a container stays that is not desired.
-    pub(crate) fn holds(&self, id: &ReplicaId, placed_in: Slot) -> bool {
-        placed_in > self.as_of || self.replicas.contains(id)
-    }
-}
 
 /// One replica of one job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

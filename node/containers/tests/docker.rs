@@ -12,7 +12,7 @@ mod failures;
 #[path = "docker/health.rs"]
 mod health;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bollard::{
     models::{ContainerCreateBody, ContainerSummary},
@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use veil_node_containers::{Docker, Executor, Keep, Observed, lapsed};
 use veil_protocol_spec::{
     Slot,
-    scheduling::{CpuUnits, LeasePolicy, MemoryUnits, RestartPolicy},
+    scheduling::{CpuUnits, JobSpec, LeasePolicy, MemoryUnits, RestartPolicy},
 };
 
 #[tokio::test]
@@ -87,11 +87,33 @@ async fn what_is_not_known_to_be_over_stays() {
         let report = worker.executor.reconcile(&[], &before).await.unwrap();
         assert!(report.is_unchanged(), "{report:?}");
         // It knows that slot, but not what one of the replicas is to run.
-        let keep = Keep { as_of: placed_in, replicas: [desired[0].id()].into() };
+        let keep = Keep { as_of: placed_in, replicas: [desired[0].id()].into(), ..Keep::NOTHING };
         let report = worker.executor.reconcile(&[], &keep).await.unwrap();
         assert_eq!(report.stopped, [desired[1].id()]);
         worker.container().await;
         assert_eq!(worker.reconcile(&desired).await.kept, [desired[0].id()]);
+    })
+    .await;
+}
+
+/// Another worker may run the replica by then, whatever this one knows of it.
+#[tokio::test]
+async fn an_exclusive_lease_ends_what_would_stay() {
+    with_worker(async |worker| {
+        let exclusive = LeasePolicy::Exclusive { seconds: 60 };
+        let desired = replicas(JobSpec { lease: exclusive, ..job(&SLEEP) }, 1);
+        let replicas = [desired[0].id()];
+        assert_eq!(worker.reconcile(&desired).await.started, replicas);
+        for (as_of, replicas) in [(Slot(0), BTreeSet::new()), (Slot(9), replicas.into())] {
+            let contact_age = Duration::from_secs(59);
+            let keep = Keep { as_of, replicas, contact_age };
+            let report = worker.executor.reconcile(&[], &keep).await.unwrap();
+            assert!(report.is_unchanged(), "{report:?}");
+        }
+        let contact_age = Duration::from_secs(60);
+        let keep = Keep { as_of: Slot(0), replicas: replicas.into(), contact_age };
+        let report = worker.executor.reconcile(&[], &keep).await.unwrap();
+        assert_eq!(report.stopped, replicas);
     })
     .await;
 }

@@ -224,7 +224,8 @@ impl Enforcer {
             }
         }
         let mut left_out = BTreeMap::new();
-        let mut keep = Keep { as_of: state.last_slot(), replicas: BTreeSet::new() };
+        let contact_age = self.last_contact.age(unix_now());
+        let mut keep = Keep { as_of: state.last_slot(), replicas: BTreeSet::new(), contact_age };
         let mut replicas = Vec::new();
         for (job, replica, placement) in mine {
             let certificate = certificates.get(&placement.slot);
@@ -236,7 +237,7 @@ impl Enforcer {
             let placement = Placement { slot: placement.slot, certificate: *certificate };
             replicas.push(DesiredReplica { replica, spec: Arc::clone(spec), placement });
         }
-        for over in lapsed(&replicas, self.last_contact.age(unix_now())) {
+        for over in lapsed(&replicas, contact_age) {
             tracing::warn!(replica = %over, "its exclusive lease is over: the committee was not reached in time");
             replicas.retain(|replica| replica.id() != over);
             left_out.insert((over.job, over.replica), "its exclusive lease is over");
