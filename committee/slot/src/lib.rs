@@ -7,8 +7,9 @@
 //! # Flow
 //! 1. Telemetry that arrives is checked, verified and kept in a [`Pool`](pool::Pool).
 //! 2. The proposer calls [`LocalView::propose`](manifest::LocalView::propose).
-//! 3. Every other member calls [`LocalView::validate`](manifest::LocalView::validate), and votes by
-//!    what it says.
+//! 3. Every other member calls [`LocalView::validate_facts`](manifest::LocalView::validate_facts),
+//!    fetches what the manifest lists, calls
+//!    [`LocalView::validate_lists`](manifest::LocalView::validate_lists), and votes by what they say.
 //!
 //! # State and restart
 //! The pool is in memory only: workers send telemetry again at an interval.

@@ -6,7 +6,7 @@
 //! # Flow
 //! [`LocalView`] are taken once for each manifest, as of the block that it names. [`LocalView::propose`]
 //! gives the only manifest they allow, up to the choice of telemetry among messages of one worker;
-//! [`LocalView::validate`] names the first difference as an [`InvalidManifest`].
+//! [`LocalView::validate_facts`] and [`LocalView::validate_lists`] name the first difference as an [`InvalidManifest`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -245,18 +245,16 @@ impl LocalView<'_> {
         self.validate_lost(&manifest.lost)
     }
 
-    /// Whether this member can vote for a manifest by `proposer`. `candidate` gives a message that
-    /// this member has checked, by its digest.
+    /// Whether this member can vote for a manifest whose [facts](Self::validate_facts) hold. `candidate`
+    /// gives a message that this member has checked, by its digest.
     ///
     /// # Errors
     /// The first [`InvalidManifest`].
-    pub fn validate(
+    pub fn validate_lists(
         &self,
         manifest: &Manifest,
-        proposer: ParticipantIndex,
         candidate: impl Fn(&TelemetryEntry) -> Option<TelemetryRef>,
     ) -> Result<(), InvalidManifest> {
-        self.validate_facts(manifest, proposer)?;
         let lost: BTreeSet<_> = manifest.lost.iter().map(|lost| lost.worker).collect();
         // "A job that it does not list is no objection": its body may be known to nobody, or not to
         // the proposer yet. It has its turn with a proposer that knows it.

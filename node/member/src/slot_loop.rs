@@ -363,7 +363,7 @@ impl SlotLoop {
         let found = |entry: &TelemetryEntry| {
             pool.get(&entry.sender, &entry.digest).map(|found| telemetry_ref(&found))
         };
-        snapshot.local_view(&self.epoch, &replicas, max_age).validate(manifest, proposer, found)
+        snapshot.local_view(&self.epoch, &replicas, max_age).validate_lists(manifest, found)
     }
 
     // ---- 3 and 4: evaluation and decryption ------------------------------------------------

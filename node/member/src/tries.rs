@@ -46,7 +46,10 @@ impl FailedTries {
             (&earlier.pending, &earlier.workers, &earlier.running)
                 == (&last.pending, &last.workers, &last.running)
         };
-        last.count += tries.take_while(same).count() as u32;
+        // Without anything left over there is nothing to count, and no record to read.
+        if !last.pending.is_empty() {
+            last.count += tries.take_while(same).count() as u32;
+        }
         last
     }
 

@@ -86,9 +86,19 @@ fn suspect(known: &mut Known, lost: PeerIdHash, by: &[u8]) {
     }
 }
 
+fn judge(
+    view: &LocalView<'_>,
+    manifest: &Manifest,
+    proposer: ParticipantIndex,
+    candidate: impl Fn(&TelemetryEntry) -> Option<TelemetryRef>,
+) -> Result<(), InvalidManifest> {
+    view.validate_facts(manifest, proposer)?;
+    view.validate_lists(manifest, candidate)
+}
+
 /// Judged by a member that has received what the proposer has.
 fn validated(known: &Known, manifest: &Manifest) -> Result<(), InvalidManifest> {
-    local_view(known).validate(manifest, member(2), |entry| {
+    judge(&local_view(known), manifest, member(2), |entry| {
         let found = (1..=3).map(candidate).find(|c| c.entry.digest == entry.digest);
         found.map(|c| TelemetryRef {
             entry: TelemetryEntry { sender: c.entry.sender, ..*entry },
@@ -104,7 +114,7 @@ fn what_one_proposes_the_others_accept() {
     assert_eq!((manifest.telemetry.len(), manifest.pending.len()), (3, 2));
     assert_eq!(validated(&known, &manifest), Ok(()));
     assert!(local_view(&known).has_work());
-    let wrong = local_view(&known).validate(&manifest, member(3), |_| None);
+    let wrong = judge(&local_view(&known), &manifest, member(3), |_| None);
     assert_eq!(wrong, Err(InvalidManifest::Differs("proposer")));
 }
 
@@ -166,7 +176,7 @@ fn telemetry_must_be_known_registered_and_fresh() {
     let mut known = known();
     let manifest = local_view(&known).propose(member(2));
     let validate = |known: &Known, found: Option<TelemetryRef>| {
-        local_view(known).validate(&manifest, member(2), |_| found)
+        judge(&local_view(known), &manifest, member(2), |_| found)
     };
     assert!(matches!(validate(&known, None), Err(InvalidManifest::Unknown(_))));
     let old = TelemetryRef { sampled_at: UnixMillis(1), ..candidate(1) };
@@ -215,7 +225,7 @@ fn a_job_that_is_not_listed_is_no_objection() {
     // Whoever lists a job lists what it needs, and everybody needs its body.
     let validate = |manifest: &Manifest, replicas| {
         let view = LocalView { replicas, ..local_view(&known) };
-        view.validate(manifest, member(2), |entry| {
+        judge(&view, manifest, member(2), |entry| {
             (1..=3).map(candidate).find(|c| c.entry == *entry)
         })
     };
@@ -234,7 +244,7 @@ fn too_many_workers_take_turns() {
     known.workers = (1..=20).map(worker).collect();
     let view = |known: &Known| local_view(known).propose(member(2));
     let validate = |known: &Known, manifest: &Manifest| {
-        local_view(known).validate(manifest, member(2), |entry| {
+        judge(&local_view(known), manifest, member(2), |entry| {
             (1..=20).map(candidate).find(|c| c.entry == *entry)
         })
     };
