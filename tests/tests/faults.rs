@@ -293,5 +293,4 @@ fn a_failed_run_names_its_plan_and_the_file_of_its_event_log() {
     assert_eq!(log, report.log.text());
     assert!(log.contains("aborts: "), "{log}");
     assert!(log.contains("1 -> 2 arrives: deal of 1"), "{log}");
-    std::fs::remove_file(file).unwrap();
 }

@@ -71,7 +71,7 @@
 //! let committee = Committee::new(4).unwrap();
 //! let mut world = World::new("call", Call, committee, Physics::default(), Vec::new(), [7; 32]);
 //! world.run();
-//! assert!(world.machines().all(|(_, caller)| caller.1 == 3));
+//! assert!(committee.participants().all(|j| world.take_machine(j).unwrap().1 == 3));
 //! let (_, log) = world.end();
 //! assert_eq!(log.text().matches("arrives").count(), 12);
 //! ```

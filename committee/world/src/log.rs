@@ -96,7 +96,10 @@ impl Recorded {
         fs::create_dir_all(&folder)?;
         let trace = &self.trace.to_string()[..12];
         let file = folder.join(format!("{}-{trace}.log", self.name));
-        fs::write(&file, &self.text)?;
+        // Another process may write the same run: whoever reads the file finds all of it.
+        let unfinished = file.with_extension(format!("{}.part", std::process::id()));
+        fs::write(&unfinished, &self.text)?;
+        fs::rename(&unfinished, &file)?;
         self.written.store(true, Ordering::Relaxed);
         Ok(file)
     }

@@ -9,6 +9,7 @@ use crate::{Host, log::Recorder, network::Network, queue::EventQueue, seat::Inpu
 pub struct Schedule<H: Host> {
     pub(crate) queue: EventQueue<Event<H>>,
     pub(crate) network: Network,
+    /// Raised by each crash of a member, so that what was under way for its former life is lost.
     pub(crate) lives: Vec<u64>,
     /// The event log, if there is one.
     pub(crate) recorder: Option<Recorder>,

@@ -31,8 +31,6 @@ pub(crate) enum Outcome<H: Host> {
 
 pub(crate) struct Seat<H: Host> {
     pub(crate) machine: Option<H::Machine>,
-    /// Raised by each crash, so that what was under way for the former life is lost.
-    pub(crate) life: u64,
     pub(crate) timer: Option<Millis>,
     /// Whether a piece of work is planned.
     pub(crate) working: bool,
@@ -51,7 +49,6 @@ impl<H: Host> Seat<H> {
     pub(crate) fn new(crashes: Vec<Crash<H::Moment>>) -> Self {
         Self {
             machine: None,
-            life: 0,
             timer: None,
             working: false,
             look: false,
@@ -106,7 +103,6 @@ impl<H: Host> Seat<H> {
     /// Everything that is not on disk is gone.
     pub(crate) fn crash(&mut self) {
         self.machine = None;
-        self.life += 1;
         self.timer = None;
         self.working = false;
         self.look = false;

@@ -153,12 +153,6 @@ impl<H: Host> World<H> {
         &mut self.schedule
     }
 
-    /// The machines of the members that are there.
-    pub fn machines(&self) -> impl Iterator<Item = (ParticipantIndex, &H::Machine)> {
-        let seats = self.committee.participants().zip(&self.seats);
-        seats.filter_map(|(j, seat)| Some((j, seat.machine.as_ref()?)))
-    }
-
     /// Takes a member's machine out of a world that has ended.
     pub fn take_machine(&mut self, member: ParticipantIndex) -> Option<H::Machine> {
         self.seats[member.position()].machine.take()
@@ -174,12 +168,6 @@ impl<H: Host> World<H> {
     #[must_use]
     pub fn effects(&self, member: ParticipantIndex) -> u64 {
         self.seats[member.position()].effects
-    }
-
-    /// How often a member has crashed.
-    #[must_use]
-    pub fn crashes(&self, member: ParticipantIndex) -> u64 {
-        self.seats[member.position()].life
     }
 
     /// Virtual time of the last event.
@@ -209,7 +197,7 @@ impl<H: Host> World<H> {
                 self.seats[to.position()].inputs.push(Input::Message { from, bytes });
             }
             Event::Seat { member, life, input } => {
-                if self.seats[member.position()].life == life {
+                if self.schedule.lives[member.position()] == life {
                     self.give(member, input);
                 }
             }
@@ -226,7 +214,7 @@ impl<H: Host> World<H> {
                 }
             }
             Event::Host { of, event } => {
-                if of.is_none_or(|(j, life)| self.seats[j.position()].life == life) {
+                if of.is_none_or(|(j, life)| self.schedule.lives[j.position()] == life) {
                     self.host.occur(event, &mut self.schedule);
                 }
             }
@@ -304,9 +292,8 @@ impl<H: Host> World<H> {
             return;
         }
         self.record(&[], || format!("{j} crashes"));
-        let seat = &mut self.seats[j.position()];
-        seat.crash();
-        self.schedule.lives[j.position()] = seat.life;
+        self.seats[j.position()].crash();
+        self.schedule.lives[j.position()] += 1;
         match crash.away {
             Some(away) => {
                 self.schedule.queue.at(self.schedule.now() + away, Event::Return(j));

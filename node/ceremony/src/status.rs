@@ -135,7 +135,7 @@ pub fn read_status(data_dir: &Path) -> io::Result<CeremonyStatus> {
 /// Writes the status to its file whenever it changes, a few times a second at most, until the board
 /// is gone. The file is information only: that it cannot be written stops nothing.
 pub(crate) async fn keep_file(mut status: watch::Receiver<CeremonyStatus>, data_dir: PathBuf) {
-    const RETRY_DELAY: Duration = Duration::from_millis(300);
+    const WRITE_INTERVAL: Duration = Duration::from_millis(300);
     let path = status_file(&data_dir);
     loop {
         let now = status.borrow_and_update().clone();
@@ -144,7 +144,7 @@ pub(crate) async fn keep_file(mut status: watch::Receiver<CeremonyStatus>, data_
         if let Ok(Err(error)) = written {
             tracing::warn!(%error, "the status file cannot be written");
         }
-        tokio::time::sleep(RETRY_DELAY).await;
+        tokio::time::sleep(WRITE_INTERVAL).await;
         if status.changed().await.is_err() {
             return;
         }
