@@ -70,8 +70,6 @@ contracts! {
     assignment_anchor: "AssignmentAnchor",
     /// Disputes and slashing.
     disputes: "Disputes",
-    /// Checkpoints of frequent slots.
-    checkpoint_channel: "CheckpointChannel",
 }
 
 /// Writes an address in the form of EIP-55, with `0x`.

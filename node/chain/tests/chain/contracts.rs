@@ -445,7 +445,7 @@ async fn a_chain_that_went_away_is_named_and_its_state_survives() {
     let written: serde_json::Value = serde_json::from_str(&deployment.to_text()).unwrap();
     let directory = written["directory"].as_str().unwrap().to_lowercase();
     assert_eq!(directory, format!("0x{}", deployment.contracts.directory));
-    assert!(written["checkpoint_channel"].is_string() && written["timelock"].is_string());
+    assert!(written["assignment_anchor"].is_string() && written["timelock"].is_string());
     let cluster = chain.register_cluster(&ClusterSettings::new(Committee::new(1).unwrap())).await;
     let cluster = cluster.unwrap();
     let registration = NodeRegistration {
