@@ -47,9 +47,7 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
         // What the certificate states of its key must be in force: one word says it all.
         if (!_isInForce(certificate, groupKey)) _explain(certificate, groupKey);
         PackedHead storage head = _heads[certificate.cluster];
-        if (certificate.previous != head.hash) {
-            revert WrongPrevious(certificate.previous, head.hash);
-        }
+        if (certificate.base != head.hash) revert WrongBase(certificate.base, head.hash);
         uint256 numbers = head.numbers;
         uint256 slot;
         assembly ("memory-safe") {
@@ -71,7 +69,7 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
         assembly ("memory-safe") {
             // Its data are the last three fields as they are.
             let m := mload(0x40)
-            calldatacopy(m, add(certificate, 0xc0), 0x60)
+            calldatacopy(m, add(certificate, 0x140), 0x60)
             log4(m, 0x60, topic, calldataload(certificate), slot, hash)
         }
     }
@@ -158,7 +156,7 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
             pop(staticcall(gas(), target, 0x00, 0x24, 0x00, 0x20))
             let m := mload(0x40)
             calldatacopy(m, add(certificate, 0x20), 0x40) // epoch, key set
-            mstore(add(m, 0x40), calldataload(add(certificate, 0x100))) // origin
+            mstore(add(m, 0x40), calldataload(add(certificate, 0x180))) // origin
             calldatacopy(add(m, 0x60), groupKey, 0x40)
             inForce := eq(keccak256(m, 0xa0), mload(0x00))
         }

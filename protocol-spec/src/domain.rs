@@ -16,9 +16,19 @@ pub fn hash_parts(domain: &str, parts: &[&[u8]]) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
+/// The context after the version of what is hashed: 1 unless another is given.
+macro_rules! separator {
+    ($context:literal) => {
+        concat!("veil v1 ", $context)
+    };
+    ($context:literal, $version:literal) => {
+        concat!("veil v", $version, " ", $context)
+    };
+}
+
 macro_rules! domains {
-    ($($(#[$doc:meta])* $name:ident = $context:literal;)*) => {
-        $($(#[$doc])* pub const $name: &str = concat!("veil v1 ", $context);)*
+    ($($(#[$doc:meta])* $name:ident = $context:literal $(, $version:literal)?;)*) => {
+        $($(#[$doc])* pub const $name: &str = separator!($context $(, $version)?);)*
 
         /// All of the above, for the test that no two are equal.
         pub const ALL: &[&str] = &[$($name),*];
@@ -114,6 +124,8 @@ domains! {
     CIRCUIT_FINGERPRINT = "circuit fingerprint";
     /// Digest of a circuit's encrypted outputs, before squashing.
     CIRCUIT_OUTPUTS = "circuit outputs";
+    /// Stands for them where a slot has no workers, and so nothing was evaluated.
+    NO_OUTPUTS = "no outputs";
     /// The order in which equally good workers are preferred for one replica.
     TIE_BREAK = "tie break";
     /// What a member signs when it considers a worker lost.
@@ -123,7 +135,7 @@ domains! {
     /// What a peer signs of its record in the membership: key, generation, addresses.
     MEMBER_RECORD = "member record";
     /// Keccak-256 of it is the first word of what a certificate's signature covers.
-    ASSIGNMENT_CERTIFICATE = "assignment certificate";
+    ASSIGNMENT_CERTIFICATE = "assignment certificate", 2;
     /// Keccak-256 of it is the first word of a leaf of the assignment tree.
     ASSIGNMENT_LEAF = "assignment leaf";
     /// Keccak-256 of it is the first word of a leaf of an image's tree.

@@ -24,6 +24,7 @@ pub struct LockedManifest {
 
 impl Wire for LockedManifest {
     const NAME: &'static str = "LockedManifest";
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = Manifest::MAX_BYTES + ManifestLock::MAX_BYTES;
 }
 
@@ -143,6 +144,7 @@ impl SyncAnswer {
 
 impl Wire for SyncAnswer {
     const NAME: &'static str = "SyncAnswer";
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = 64 + Self::RECORD_BYTES + SlotRecord::MAX_BYTES;
     // Never hashed, and re-encoding megabytes only to compare costs.
     const CHECK_CANONICAL: bool = false;

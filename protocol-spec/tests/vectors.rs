@@ -121,6 +121,8 @@ fn manifest() -> Manifest {
         proposer: member(3),
         previous: KeccakDigest([0x77; 32]),
         block: BlockRef { number: 1_000_000, hash: KeccakDigest([0x88; 32]) },
+        base: KeccakDigest([0x7b; 32]),
+        jobs_seen: 300,
         policy: KeccakDigest([0x99; 32]),
         circuit: CircuitId { version: 1, fingerprint: Blake3Digest([0xaa; 32]) },
         telemetry: vec![TelemetryEntry {
@@ -166,11 +168,24 @@ fn certificate() -> AssignmentCertificate {
             slot: Slot(7),
             manifest: manifest().digest(),
             previous: KeccakDigest([0x77; 32]),
+            base: manifest().base,
+            jobs_seen: manifest().jobs_seen,
+            evaluation: Blake3Digest([0xee; 32]),
+            members_only: CertificateBody::NO_SECTION,
             assignments_root: assignments().tree().root(),
             state_root: KeccakDigest([0xdd; 32]),
             reference_string: ReferenceStringOrigin::SingleParty,
         },
         signature: GroupSignature(signature),
+    }
+}
+
+/// The same slot, had it ended without an outcome.
+fn void() -> CertificateBody {
+    CertificateBody {
+        evaluation: CertificateBody::VOID,
+        assignments_root: MerkleTree::EMPTY_ROOT,
+        ..certificate().body
     }
 }
 
@@ -321,6 +336,7 @@ fn scheduling() {
             "manifest": {
                 "encoding": hex(&manifest().to_wire()),
                 "digest": manifest().digest().to_string(),
+                "no_outputs": manifest().no_outputs().to_string(),
             },
             "assignments": {
                 "encoding": hex(&assignments().to_wire()),
@@ -330,6 +346,7 @@ fn scheduling() {
             "assignment_certificate": {
                 "encoding": hex(&certificate().to_wire()),
                 "signing_digest": certificate().body.signing_digest().to_string(),
+                "signing_digest_of_void": void().signing_digest().to_string(),
             },
             "evaluation_report": {
                 "encoding": hex(&report().to_wire()),

@@ -98,7 +98,7 @@
 //! # let manifest = Manifest {
 //! #     binding, slot, proposer: me, previous: KeccakDigest([1; 32]),
 //! #     block: BlockRef { number: 1, hash: KeccakDigest([2; 32]) },
-//! #     policy: KeccakDigest([3; 32]),
+//! #     base: KeccakDigest([0; 32]), jobs_seen: 0, policy: KeccakDigest([3; 32]),
 //! #     circuit: CircuitId { version: 1, fingerprint: Blake3Digest([4; 32]) },
 //! #     telemetry: Vec::new(), pending: Vec::new(), running: Vec::new(), lost: Vec::new(),
 //! # };

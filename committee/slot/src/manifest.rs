@@ -45,13 +45,15 @@ pub struct LocalView<'a> {
     pub state: &'a ClusterState,
     /// The block as of which the rest of the chain's facts hold.
     pub block: BlockRef,
+    /// Hash of the certificate anchored last then; zero if there is none.
+    pub base: KeccakDigest,
     /// Digest of the cluster's policy then.
     pub policy: KeccakDigest,
     /// Most workers that this policy lets a slot consider.
     pub max_workers: usize,
     /// Workers registered then.
     pub workers: &'a BTreeSet<PeerIdHash>,
-    /// Submissions then.
+    /// All submissions then.
     pub submissions: &'a [Submission],
     /// Replicas of a job whose body is known.
     pub replicas: &'a dyn Fn(&Blake3Digest) -> Option<u16>,
@@ -115,6 +117,10 @@ pub enum InvalidManifest {
 impl LocalView<'_> {
     fn slot(&self) -> Slot {
         Slot(self.state.last_slot().0 + 1)
+    }
+
+    const fn jobs_seen(&self) -> u64 {
+        self.submissions.len() as u64
     }
 
     fn next_replicas(&self, lost: &BTreeSet<PeerIdHash>) -> NextReplicas {
@@ -197,6 +203,8 @@ impl LocalView<'_> {
             proposer,
             previous: self.state.last_certificate(),
             block: self.block,
+            base: self.base,
+            jobs_seen: self.jobs_seen(),
             policy: self.policy,
             circuit: self.circuit,
             telemetry,
@@ -223,6 +231,8 @@ impl LocalView<'_> {
             (manifest.proposer == proposer, "proposer"),
             (manifest.previous == self.state.last_certificate(), "previous certificate"),
             (manifest.block == self.block, "block"),
+            (manifest.base == self.base, "anchored certificate"),
+            (manifest.jobs_seen == self.jobs_seen(), "number of jobs"),
             (manifest.policy == self.policy, "policy"),
             (manifest.circuit == self.circuit, "circuit"),
         ];

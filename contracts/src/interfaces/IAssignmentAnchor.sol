@@ -4,8 +4,11 @@ pragma solidity 0.8.37;
 import {IVeilContract} from "./IVeilContract.sol";
 
 /// @title The chain of assignment certificates
-/// @notice Holds the hash of the last certificate only. A certificate names the hash of the one
-/// before it, so that earlier ones are proved by showing the links up to the head.
+/// @notice Holds the hash of the last certificate that was anchored, the head, and nothing else of it.
+/// Not every certificate is anchored: each names the head as of the block that its members read the
+/// chain at, and is anchored on that one only, whatever slots lie between. Each names the hash of the
+/// certificate before it, too, so that earlier ones, anchored or not, are proved by showing the links
+/// up to the head.
 interface IAssignmentAnchor is IVeilContract {
     /// @notice What a certificate's FROST signature covers, apart from purpose, chain and directory.
     struct Certificate {
@@ -17,6 +20,15 @@ interface IAssignmentAnchor is IVeilContract {
         bytes32 manifest;
         /// Hash of the certificate before this one; zero for the first.
         bytes32 previous;
+        /// Hash of the certificate that this one is anchored on: the head when its slot began; zero if
+        /// there was none.
+        bytes32 base;
+        /// Jobs on the job board then.
+        uint64 jobsSeen;
+        /// Digest of what was evaluated; zero if the slot ended void.
+        bytes32 evaluation;
+        /// Commitment to a section for members: zero, until there is one.
+        bytes32 membersOnly;
         bytes32 assignmentsRoot;
         bytes32 stateRoot;
         /// 0 the committee together, 1 a single party (insecure).
@@ -70,8 +82,8 @@ interface IAssignmentAnchor is IVeilContract {
     error GroupSuspended(uint64 epoch);
     /// @notice The certificate's slot is not after the last one anchored.
     error SlotNotLater(uint64 given, uint64 last);
-    /// @notice The certificate does not build on the last one anchored.
-    error WrongPrevious(bytes32 given, bytes32 head);
+    /// @notice The certificate names another head than there is.
+    error WrongBase(bytes32 given, bytes32 head);
     /// @notice The group's signature does not verify.
     error WrongGroupSignature();
     /// @notice The certificates do not lead up to the head.
@@ -85,7 +97,7 @@ interface IAssignmentAnchor is IVeilContract {
     /// @notice Only the operator of the assigned worker may confirm.
     error NotWorkerOperator(bytes32 assignmentHash, address caller);
 
-    /// @notice Anchors the next certificate. Anyone.
+    /// @notice Makes a certificate of a later slot, which names the head as its base, the head. Anyone.
     /// @param groupKey That of the epoch, as `KeyCeremony.keyOf` has it; giving it costs less than
     /// reading it.
     function anchor(

@@ -5,10 +5,10 @@ import {IAssignmentAnchor} from "../interfaces/IAssignmentAnchor.sol";
 
 /// @title Digests of certificates and assignments, as the crate `veil-protocol-spec` makes them
 library Certificates {
-    bytes32 internal constant CERTIFICATE = keccak256("veil v1 assignment certificate");
+    bytes32 internal constant CERTIFICATE = keccak256("veil v2 assignment certificate");
     bytes32 internal constant LEAF = keccak256("veil v1 assignment leaf");
 
-    /// @notice What the committee signs: Keccak-256 of twelve words.
+    /// @notice What the committee signs: Keccak-256 of sixteen words.
     function digest(
         uint256 chainId,
         address directory,
@@ -20,9 +20,9 @@ library Certificates {
             mstore(m, purpose)
             mstore(add(m, 0x20), chainId)
             mstore(add(m, 0x40), directory)
-            // Nine words, as they are: a number that does not fit its type is in no signed digest.
-            calldatacopy(add(m, 0x60), certificate, 0x120)
-            hash := keccak256(m, 0x180)
+            // Thirteen words, as they are: a number that does not fit its type is in no signed digest.
+            calldatacopy(add(m, 0x60), certificate, 0x1a0)
+            hash := keccak256(m, 0x200)
         }
     }
 

@@ -36,7 +36,7 @@ impl Chain {
         AssignmentAnchor::new(evm(self.contracts.assignment_anchor), self.rpc.provider.clone())
     }
 
-    /// Anchors a certificate. It must be the one after [`Self::head`].
+    /// Anchors a certificate. It must name [`Self::head`] as its base and be of a later slot.
     ///
     /// # Errors
     /// [`ChainError`]; [`Refusal::is_out_of_order`](crate::Refusal::is_out_of_order) if another account
@@ -64,7 +64,7 @@ impl Chain {
     /// [`ChainError`].
     pub async fn head(&self, cluster: ClusterId) -> Result<Option<Head>, ChainError> {
         let contract = self.anchors();
-        let call = || async { contract.headOf(cluster.0.into()).call().await };
+        let call = || async { contract.headOf(cluster.0.into()).call().block(self.rpc.at).await };
         let head = self.rpc.call("the last certificate", call).await?;
         Ok((head.count > 0).then_some(Head {
             hash: KeccakDigest(head.hash.0),

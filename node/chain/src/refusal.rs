@@ -87,11 +87,11 @@ impl Refusal {
         )
     }
 
-    /// Whether the certificate is not the next one: an earlier one is missing, or it or a later one is
-    /// anchored already. If several members anchor at once, all but the first get this answer.
+    /// Whether the certificate cannot be anchored on the head: it, a later one or another one of the same
+    /// base is anchored already. If several members anchor at once, all but the first get this answer.
     #[must_use]
     pub const fn is_out_of_order(&self) -> bool {
-        matches!(self, Self::Anchor(Anchor::SlotNotLater(_) | Anchor::WrongPrevious(_)))
+        matches!(self, Self::Anchor(Anchor::SlotNotLater(_) | Anchor::WrongBase(_)))
     }
 }
 

@@ -90,6 +90,8 @@ struct UnderWay {
 /// What the committee opened, and what it takes to read it.
 #[derive(Clone)]
 struct Decrypted {
+    /// What the certificate says was evaluated.
+    evaluation: Blake3Digest,
     public: PublicInputs,
     messages: Vec<u8>,
     /// Who took part, and so is ready to sign.
@@ -160,12 +162,12 @@ impl SlotLoop {
             replicas = manifest.pending.len(),
             "locked"
         );
-        let Decrypted { public, messages, participants } = match decrypted {
+        let Decrypted { evaluation, public, messages, participants } = match decrypted {
             Some(decrypted) => decrypted,
             None => decrypted.insert(self.decide(manifest, lock, &mut clock).await?),
         };
-        let assignments = decode(manifest, public, messages)?;
-        self.certify(manifest, lock.clone(), assignments, participants, &mut clock).await
+        let outcome = (decode(manifest, public, messages)?, *evaluation);
+        self.certify(manifest, lock.clone(), outcome, participants, &mut clock).await
     }
 
     // ---- 1: work and telemetry -------------------------------------------------------------
@@ -376,14 +378,16 @@ impl SlotLoop {
     ) -> Result<Decrypted, SlotError> {
         if manifest.telemetry.is_empty() {
             // Without workers there is nothing to evaluate: what is pending stays so.
-            let public = self.inputs.inputs(manifest).await?.public;
-            return Ok(Decrypted { public, messages: Vec::new(), participants: Vec::new() });
+            let (evaluation, public) =
+                (manifest.no_outputs(), self.inputs.inputs(manifest).await?.public);
+            let (messages, participants) = (Vec::new(), Vec::new());
+            return Ok(Decrypted { evaluation, public, messages, participants });
         }
         let evaluated = self.inputs.evaluate(manifest.clone()).await?;
-        let Evaluated { outputs, digest, public, seconds } = evaluated;
+        let Evaluated { outputs, digest: evaluation, public, seconds } = evaluated;
         clock.add(Phase::VerifyProofs, self.seconds_of_proofs(manifest));
         clock.add(Phase::Evaluate, seconds);
-        evaluation::report(&self.network, &self.identity, manifest, digest).await;
+        evaluation::report(&self.network, &self.identity, manifest, evaluation).await;
         clock.restart();
         let key = self.epoch.keys.evaluation.clone();
         let squashed = tokio::task::spawn_blocking(move || {
@@ -393,7 +397,8 @@ impl SlotLoop {
         let blocks: Vec<_> = squashed.await??;
         clock.finish(Phase::Squash);
         if blocks.is_empty() {
-            return Ok(Decrypted { public, messages: Vec::new(), participants: Vec::new() });
+            let (messages, participants) = (Vec::new(), Vec::new());
+            return Ok(Decrypted { evaluation, public, messages, participants });
         }
         self.progress.stage("decrypting", Vec::new());
         while self.protocols.decrypted.try_recv().is_ok() {}
@@ -411,7 +416,8 @@ impl SlotLoop {
                 clock.report().culprits.clone_from(&completion.combined.culprits);
                 clock.finish(Phase::Decrypt);
                 let messages = completion.combined.messages();
-                return Ok(Decrypted { public, messages, participants: completion.participants });
+                let participants = completion.participants;
+                return Ok(Decrypted { evaluation, public, messages, participants });
             }
         }
     }
@@ -429,7 +435,7 @@ impl SlotLoop {
         &mut self,
         manifest: &Manifest,
         lock: ManifestLock,
-        assignments: Assignments,
+        (assignments, evaluation): (Assignments, Blake3Digest),
         ready: &[ParticipantIndex],
         clock: &mut SlotClock,
     ) -> Result<(), SlotError> {
@@ -440,6 +446,10 @@ impl SlotLoop {
             slot: manifest.slot,
             manifest: lock.manifest,
             previous: manifest.previous,
+            base: manifest.base,
+            jobs_seen: manifest.jobs_seen,
+            evaluation,
+            members_only: CertificateBody::NO_SECTION,
             assignments_root: assignments.tree().root(),
             state_root: state.state_root(),
             reference_string: self.epoch.origin,

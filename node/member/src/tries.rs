@@ -33,9 +33,12 @@ impl FailedTries {
     /// Those among slots, latest first.
     fn of(slots: impl Iterator<Item = (Manifest, Assignments)>) -> Self {
         let mut tries = slots.map(|(manifest, assignments)| {
-            let left = assignments.as_slice().iter().filter(|a| a.outcome == Outcome::Pending);
+            // A slot that ended void has no assignments: it was a try of everything pending.
+            let placed = assignments.as_slice().iter().filter(|a| a.outcome != Outcome::Pending);
+            let placed: BTreeSet<_> = placed.map(|a| (a.job, a.replica)).collect();
+            let left = manifest.pending.iter().filter(|p| !placed.contains(&(p.job, p.replica)));
             Self {
-                pending: left.map(|a| (a.job, a.replica.0)).collect(),
+                pending: left.map(|p| (p.job, p.replica.0)).collect(),
                 workers: manifest.telemetry.iter().map(|entry| entry.sender).collect(),
                 running: manifest.running.iter().map(|r| (r.job, r.replica)).collect(),
                 count: 1,
@@ -101,6 +104,8 @@ mod tests {
             proposer: ParticipantIndex::new(1).unwrap(),
             previous: KeccakDigest([5; 32]),
             block: BlockRef { number: slot, hash: KeccakDigest([6; 32]) },
+            base: KeccakDigest([0; 32]),
+            jobs_seen: 0,
             policy: KeccakDigest([7; 32]),
             circuit: CircuitId { version: 1, fingerprint: Blake3Digest([8; 32]) },
             telemetry: workers
@@ -131,6 +136,13 @@ mod tests {
         let tries = |count: u64| pause((1..=count).map(|k| slot(k, &[1, 2], 3)).collect());
         let waits: Vec<u64> = (1..=9).map(|count| tries(count).as_secs()).collect();
         assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 640, 640]);
+    }
+
+    #[test]
+    fn a_slot_that_ended_void_is_a_try() {
+        let mut slots: Vec<_> = (1..=3).map(|k| slot(k, &[1, 2], 3)).collect();
+        slots[1].1 = Assignments::default();
+        assert_eq!(pause(slots), INTERVAL * 4);
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //!    The proposer writes exactly that; the others compare.
 //! 2. It takes telemetry only if [`telemetry_counts`](ClusterState::telemetry_counts).
 //! 3. When the assignments are decrypted, [`apply`](ClusterState::apply) gives the state after the
-//!    slot, whose [`state_root`](ClusterState::state_root) the certificate carries.
+//!    slot, whose [`state_root`](ClusterState::state_root) the certificate carries. If the slot ends
+//!    without an outcome, [`void`](ClusterState::void) does.
 //! 4. When the certificate is signed, [`certified`](ClusterState::certified) closes the slot: only
 //!    then can the next manifest be applied, since it names this certificate.
 //!
@@ -73,6 +74,12 @@ pub struct NextReplicas {
 pub struct ClusterState {
     last_slot: Slot,
     last_certificate: KeccakDigest,
+    /// What the last certificate can be anchored on.
+    base: KeccakDigest,
+    /// The last slot that did not end void, and the hash of its certificate.
+    decided: (Slot, KeccakDigest),
+    /// The last slot that placed or removed something.
+    changed: Slot,
     replicas: BTreeMap<(Blake3Digest, ReplicaIndex), Placement>,
     /// The last slot that assigned something to a worker.
     booked: BTreeMap<PeerIdHash, Slot>,
@@ -87,6 +94,9 @@ impl Default for ClusterState {
         Self {
             last_slot: Slot(0),
             last_certificate: CertificateBody::NO_PREVIOUS,
+            base: CertificateBody::NO_PREVIOUS,
+            decided: (Slot(0), CertificateBody::NO_PREVIOUS),
+            changed: Slot(0),
             replicas: BTreeMap::new(),
             booked: BTreeMap::new(),
             last: BTreeMap::new(),
@@ -96,9 +106,9 @@ impl Default for ClusterState {
 
 impl Wire for ClusterState {
     const NAME: &'static str = "ClusterState";
-    const VERSION: u8 = 2;
-    // Replicas of 77 bytes, as many workers of 42, pending replicas of 67.
-    const MAX_BYTES: usize = 64
+    const VERSION: u8 = 3;
+    // Slots and certificates; replicas of 77 bytes, as many workers of 42, pending replicas of 67.
+    const MAX_BYTES: usize = 160
         + MAX_RUNNING * (32 + 3 + 32 + 10)
         + MAX_RUNNING * (32 + 10)
         + MAX_PENDING * (32 + 3 + 32);
@@ -148,6 +158,32 @@ impl ClusterState {
     #[must_use]
     pub const fn last_certificate(&self) -> KeccakDigest {
         self.last_certificate
+    }
+
+    /// Hash of the last certificate that is not void; [`CertificateBody::NO_PREVIOUS`] before the
+    /// first. Whatever is drawn by lot is drawn from it: who ends slots void draws nothing anew.
+    #[must_use]
+    pub const fn seed(&self) -> KeccakDigest {
+        self.decided.1
+    }
+
+    /// The slot of that certificate; 0 before the first.
+    #[must_use]
+    pub const fn last_decided(&self) -> Slot {
+        self.decided.0
+    }
+
+    /// The last slot that placed or removed something; 0 before the first.
+    #[must_use]
+    pub const fn last_changed(&self) -> Slot {
+        self.changed
+    }
+
+    /// The [`base`](CertificateBody::base) of the last certificate: the only one that it can be anchored
+    /// on. [`CertificateBody::NO_PREVIOUS`] before the first.
+    #[must_use]
+    pub const fn last_base(&self) -> KeccakDigest {
+        self.base
     }
 
     /// Every replica that has a place, in order.
@@ -247,14 +283,7 @@ impl ClusterState {
         manifest: &Manifest,
         assignments: &Assignments,
     ) -> Result<Self, StateError> {
-        let (slot, last) = (manifest.slot, self.last_slot);
-        if slot <= last {
-            return Err(StateError::Slot { slot, last });
-        }
-        let (found, expected) = (manifest.previous, self.last_certificate);
-        if found != expected {
-            return Err(StateError::Previous { found, expected });
-        }
+        let slot = self.continued_by(manifest)?;
         if !assignments.answers(manifest) {
             return Err(StateError::Assignments);
         }
@@ -285,8 +314,32 @@ impl ClusterState {
             return Err(StateError::TooManyRunning(replicas.len()));
         }
         let last = self.previous(manifest).filter(|(of, _)| !replicas.contains_key(of)).collect();
-        let last_certificate = self.last_certificate;
-        Ok(Self { last_slot: slot, last_certificate, replicas, booked, last })
+        let same = (&replicas, &booked) == (&self.replicas, &self.booked);
+        let changed = if same { self.changed } else { slot };
+        let Self { last_certificate, base, decided, .. } = *self;
+        Ok(Self { last_slot: slot, last_certificate, base, decided, changed, replicas, booked, last })
+    }
+
+    /// The state after a slot that ended void, yet without its certificate: as before, but that the slot
+    /// is over.
+    ///
+    /// # Errors
+    /// [`StateError`] if the manifest does not continue this state.
+    pub fn void(&self, manifest: &Manifest) -> Result<Self, StateError> {
+        Ok(Self { last_slot: self.continued_by(manifest)?, ..self.clone() })
+    }
+
+    /// The manifest's slot, if that is a later one and builds on the last certificate.
+    fn continued_by(&self, manifest: &Manifest) -> Result<Slot, StateError> {
+        let (slot, last) = (manifest.slot, self.last_slot);
+        if slot <= last {
+            return Err(StateError::Slot { slot, last });
+        }
+        let (found, expected) = (manifest.previous, self.last_certificate);
+        if found != expected {
+            return Err(StateError::Previous { found, expected });
+        }
+        Ok(slot)
     }
 
     /// Where the pending replicas of a manifest that builds on this state had their place, as far as
@@ -302,7 +355,7 @@ impl ClusterState {
         })
     }
 
-    /// Closes the slot that was applied with its certificate.
+    /// Closes the slot that was applied, or ended void, with its certificate.
     ///
     /// # Errors
     /// [`StateError`] if the certificate is not of that slot or says that something else comes out.
@@ -320,6 +373,10 @@ impl ClusterState {
             return Err(StateError::Root { found, expected });
         }
         self.last_certificate = body.hash();
+        self.base = body.base;
+        if !body.is_void() {
+            self.decided = (slot, self.last_certificate);
+        }
         Ok(self)
     }
 
@@ -328,7 +385,13 @@ impl ClusterState {
     /// # Errors
     /// [`StateError`] if the record does not continue this state.
     pub fn follow(&self, record: &SlotRecord) -> Result<Self, StateError> {
-        self.apply(&record.manifest, &record.assignments)?.certified(&record.certificate.body)
+        let SlotRecord { manifest, assignments, certificate, .. } = record;
+        let after = if certificate.body.is_void() {
+            self.void(manifest)?
+        } else {
+            self.apply(manifest, assignments)?
+        };
+        after.certified(&certificate.body)
     }
 
     /// Root over every replica's place and every worker's last booking, each leaf

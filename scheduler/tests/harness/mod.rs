@@ -178,6 +178,8 @@ impl Cluster {
             proposer: ParticipantIndex::try_from(1).unwrap(),
             previous: KeccakDigest([0; 32]),
             block: BlockRef { number: 1, hash: KeccakDigest([6; 32]) },
+            base: KeccakDigest([0; 32]),
+            jobs_seen: 0,
             policy: KeccakDigest([7; 32]),
             circuit: circuit_id(),
             telemetry,

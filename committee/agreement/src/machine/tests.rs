@@ -73,6 +73,8 @@ fn manifest(slot: Slot, proposer: u8) -> Manifest {
         proposer: member(proposer),
         previous: KeccakDigest([1; 32]),
         block: BlockRef { number: 1, hash: KeccakDigest([2; 32]) },
+        base: KeccakDigest([0; 32]),
+        jobs_seen: 0,
         policy: KeccakDigest([3; 32]),
         circuit: CircuitId { version: 1, fingerprint: Blake3Digest([4; 32]) },
         telemetry: Vec::new(),

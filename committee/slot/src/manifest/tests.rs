@@ -66,6 +66,7 @@ fn local_view(known: &Known) -> LocalView<'_> {
         roster: &known.roster,
         state: &known.state,
         block: BlockRef { number: 9, hash: KeccakDigest([9; 32]) },
+        base: KeccakDigest([6; 32]),
         policy: KeccakDigest([8; 32]),
         max_workers: MAX_WORKERS,
         workers: &known.workers,
@@ -131,10 +132,12 @@ fn nothing_can_be_changed() {
     let known = known();
     let good = local_view(&known).propose(member(2));
     type Change = fn(&mut Manifest);
-    let changes: [(&str, Change); 6] = [
+    let changes: [(&str, Change); 8] = [
         ("slot", |m| m.slot = Slot(2)),
         ("previous certificate", |m| m.previous = KeccakDigest([1; 32])),
         ("block", |m| m.block.number += 1),
+        ("anchored certificate", |m| m.base = KeccakDigest([1; 32])),
+        ("number of jobs", |m| m.jobs_seen += 1),
         ("policy", |m| m.policy = KeccakDigest([1; 32])),
         ("circuit", |m| m.circuit.version += 1),
         ("list of pending replicas", |m| m.pending.truncate(1)),

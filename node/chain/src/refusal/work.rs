@@ -54,8 +54,8 @@ pub(super) fn anchor(error: &Anchor) -> String {
         Anchor::SlotNotLater(e) => {
             format!("slot {} is not after slot {}, which is anchored", e.given, e.last)
         }
-        Anchor::WrongPrevious(e) => format!(
-            "the certificate builds on {}, the last one anchored is {}: it is anchored already, or those in between come first",
+        Anchor::WrongBase(e) => format!(
+            "the certificate is to be anchored on {}, and the last one anchored is {}: it is anchored already, or another one of that base is, and a later slot carries on",
             short(&e.given),
             short(&e.head)
         ),

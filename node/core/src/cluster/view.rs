@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use veil_node_chain::{Chain, ChainError, PublishedKey, RegisteredNode};
+use veil_node_chain::{Chain, ChainError, Head, PublishedKey, RegisteredNode};
 use veil_node_p2p::{Directory, Peer};
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeccakDigest, PeerIdHash, PublicIdentity,
@@ -29,6 +29,8 @@ pub struct View {
     pub nodes: BTreeMap<PeerIdHash, RegisteredNode>,
     /// Submissions and who made them.
     pub submissions: Vec<(Submission, Address)>,
+    /// The certificate anchored last, if there is one.
+    pub head: Option<Head>,
     /// The key in force, if there is one.
     pub key: Option<PublishedKey>,
     /// Identities of the key's committee, participant 1 first.
@@ -55,6 +57,7 @@ impl View {
             (Submission { position, job: job.digest, cancelled }, job.operator)
         });
         let submissions = submissions.collect();
+        let head = chain.head(cluster).await?;
         let key = chain.current_key(cluster).await?;
         let mut roster = Vec::new();
         if let Some(key) = &key {
@@ -74,6 +77,7 @@ impl View {
             slot_interval: Duration::from_millis(settings.slot_millis),
             nodes,
             submissions,
+            head,
             key,
             roster,
         })
