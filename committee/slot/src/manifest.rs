@@ -127,11 +127,12 @@ impl LocalView<'_> {
         self.state.next_replicas(self.submissions, self.replicas, lost, &BTreeSet::new())
     }
 
-    /// The place of a worker when there are more than a list holds: drawn anew after each certificate,
-    /// so that no worker waits for ever, and the same for everybody.
+    /// The place of a worker when there are more than a list holds: drawn anew after each certificate
+    /// that is not void, so that no worker waits for ever, nobody chooses by ending slots void, and it is
+    /// the same for everybody.
     fn rank(&self, worker: &PeerIdHash) -> Rank {
-        let last = self.state.last_certificate();
-        (domain::hash_parts(domain::MANIFEST_RANK, &[&last.0, &worker.0]), *worker)
+        let seed = self.state.seed();
+        (domain::hash_parts(domain::MANIFEST_RANK, &[&seed.0, &worker.0]), *worker)
     }
 
     /// The first `most` of the workers by rank.

@@ -125,6 +125,8 @@ impl InputSource {
             return Err(EvaluationError::Behind);
         }
         inputs.public.previous = state.previous(manifest).collect();
+        inputs.public.seed = state.seed();
+        inputs.public.last_decided = state.last_decided();
         let jobs: BTreeSet<_> = manifest.pending.iter().map(|pending| pending.job).collect();
         inputs.public.jobs = stream::iter(jobs)
             .map(async |digest| match self.job(digest).await {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use veil_protocol_spec::{
-    Blake3Digest, PeerIdHash, ReplicaIndex,
+    Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
     scheduling::{ClusterPolicy, JobError, JobSpec, Label, RequestTooLarge},
 };
 
@@ -21,6 +21,12 @@ pub struct PublicInputs {
     /// The worker that held a pending replica last, by the certificates that the manifest builds
     /// on; none for a replica that is not here.
     pub previous: BTreeMap<(Blake3Digest, ReplicaIndex), PeerIdHash>,
+    /// [`ClusterState::seed`](veil_protocol_spec::scheduling::ClusterState::seed) of the state that the
+    /// manifest builds on: the order among equals follows from it.
+    pub seed: KeccakDigest,
+    /// [`ClusterState::last_decided`](veil_protocol_spec::scheduling::ClusterState::last_decided) of it:
+    /// where the turn of equals begins.
+    pub last_decided: Slot,
 }
 
 /// Why a manifest cannot be evaluated.
