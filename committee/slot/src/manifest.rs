@@ -47,6 +47,8 @@ pub struct LocalView<'a> {
     pub block: BlockRef,
     /// Hash of the certificate anchored last then; zero if there is none.
     pub base: KeccakDigest,
+    /// Its slot; 0 if there is none.
+    pub anchored: Slot,
     /// Digest of the cluster's policy then.
     pub policy: KeccakDigest,
     /// Most workers that this policy lets a slot consider.
@@ -170,9 +172,22 @@ impl LocalView<'_> {
         self.fresh.iter().filter(|candidate| candidate.policy == self.policy)
     }
 
-    /// Whether a slot would change anything: a replica wants a place, or one is to leave.
+    /// "Something that changed is not anchored, and the last certificate no longer can be"
+    /// (`anchoring.md`, 4).
+    #[must_use]
+    pub fn is_stranded(&self) -> bool {
+        self.block.number > self.state.last_block()
+            && self.state.last_changed() > self.anchored
+            && self.state.last_base() != self.base
+    }
+
+    /// Whether a slot would change anything: a replica wants a place, one is to leave, or what changed
+    /// waits for a certificate that can be anchored.
     #[must_use]
     pub fn has_work(&self) -> bool {
+        if self.is_stranded() {
+            return true;
+        }
         let lost = self.lost().iter().map(|lost| lost.worker).collect();
         let next = self.next_replicas(&lost);
         !next.pending.is_empty() || next.running.len() < self.state.replicas().count()

@@ -105,7 +105,8 @@ impl Chain {
 
     /// Confirms that an assignment is deployed; only the operator of its worker may.
     ///
-    /// `chain` is the certificate that has the assignment and all later ones up to the head;
+    /// `chain` is the certificate that has the assignment and all later ones up to the head, whether or
+    /// not they were anchored;
     /// `proof` is [`MerkleTree::proof`](veil_protocol_spec::scheduling::MerkleTree::proof).
     ///
     /// # Errors
@@ -125,7 +126,7 @@ impl Chain {
         self.transact("the confirmation of a deployment", request).await
     }
 
-    /// Asks the contract whether an assignment is in an anchored certificate.
+    /// Asks the contract whether an assignment is in a certificate up to the head.
     ///
     /// # Errors
     /// [`ChainError`], also if `chain` does not lead up to the head.
@@ -140,7 +141,8 @@ impl Chain {
         let contract = self.anchors();
         let leaf = assignment.leaf().0.into();
         let call = || async {
-            contract.verifyInclusion(certificates.clone(), leaf, proof.clone()).call().await
+            let call = contract.verifyInclusion(certificates.clone(), leaf, proof.clone());
+            call.call().block(self.rpc.at).await
         };
         self.rpc.call("an inclusion", call).await
     }

@@ -97,7 +97,7 @@ pub struct SlotReport {
     pub culprits: Vec<ParticipantIndex>,
     /// Nodes whose evaluation gave another digest than this one's.
     pub disagree: Vec<PeerIdHash>,
-    /// The transaction that anchored it, if this process sent or saw it.
+    /// The block of the transaction that anchored it or a later slot, if this process saw it.
     pub anchored_in_block: Option<u64>,
 }
 

@@ -186,19 +186,19 @@ async fn serve(
     tasks.spawn(ingress::jobs(network.clone(), views.clone(), peers.clone(), Arc::clone(&jobs)));
     let follower = Follower::new(network, &epoch);
     tasks.spawn(Arc::clone(&follower).run());
+    let anchorer = Anchorer {
+        chain: cluster.chain.clone(),
+        cluster: cluster.scope.cluster,
+        ledger: Arc::clone(&epoch.ledger),
+        committee: epoch.committee,
+        me: protocols.me,
+        progress: Arc::clone(&node.progress),
+    };
+    tasks.spawn(anchorer.run());
     let slots = SlotLoop {
         network: network.clone(),
         identity: cluster.identity.clone(),
         inputs: InputSource { views, peers, jobs, epoch: Arc::clone(&epoch) },
-        anchorer: Anchorer {
-            chain: cluster.chain.clone(),
-            cluster: cluster.scope.cluster,
-            ledger: Arc::clone(&epoch.ledger),
-            committee: epoch.committee,
-            me: protocols.me,
-            progress: Arc::clone(&node.progress),
-            tasks: tasks.clone(),
-        },
         follower,
         epoch,
         protocols,

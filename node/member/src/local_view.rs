@@ -89,6 +89,7 @@ impl ViewSnapshot {
             state: &self.state,
             block: self.view.block,
             base: self.view.head.map_or(CertificateBody::NO_PREVIOUS, |head| head.hash),
+            anchored: self.view.head.map_or(Slot(0), |head| head.slot),
             policy: self.view.policy,
             max_workers: self.view.rules.as_ref().map_or(0, |rules| rules.max_workers.into()),
             workers: &self.workers,

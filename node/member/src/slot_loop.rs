@@ -7,7 +7,8 @@
 //! 3. Evaluate it, squash the outputs.
 //! 4. Decrypt what this member evaluated itself; decode.
 //! 5. Sign the certificate with the others; store it; tell everybody.
-//! 6. Anchor it, in turns, beside the next slot.
+//!
+//! Anchoring is a task of its own ([`crate::anchor`]).
 //!
 //! At any time another member's certificate of the slot ends it.
 //!
@@ -49,7 +50,6 @@ use veil_scheduler::SquashError;
 use veil_scheduler_plan::{inputs::PublicInputs, outcome::decode, plan::Plan};
 
 use crate::{
-    anchor::Anchorer,
     error::SlotError,
     local_view::{ViewSnapshot, telemetry_ref},
     protocols::{Protocols, completion_of},
@@ -76,7 +76,6 @@ pub(crate) struct SlotLoop {
     pub(crate) suspicions: Arc<Suspicions>,
     pub(crate) follower: Arc<Follower>,
     pub(crate) progress: Arc<Progress>,
-    pub(crate) anchorer: Anchorer,
     pub(crate) telemetry_max_age: UnixMillis,
 }
 
@@ -107,18 +106,13 @@ impl SlotLoop {
             let slot = Slot(state.last_slot().0 + 1);
             under_way = under_way.filter(|under_way| under_way.locked.manifest.slot == slot);
             let mut certificates = self.epoch.ledger.subscribe();
-            let (ledger, progress) = (Arc::clone(&self.epoch.ledger), Arc::clone(&self.progress));
+            let progress = Arc::clone(&self.progress);
             let ended = tokio::select! {
                 ended = self.slot(slot, &mut under_way) => Some(ended),
                 _ = certificates.wait_for(|state| state.last_slot() >= slot) => None,
             };
             match ended {
-                None => {
-                    tracing::info!(slot = slot.0, "certified by the others");
-                    if let Ok(Some(record)) = ledger.record(slot) {
-                        self.anchorer.spawn(record.certificate, slot);
-                    }
-                }
+                None => tracing::info!(slot = slot.0, "certified by the others"),
                 Some(Ok(())) => {}
                 Some(Err(SlotError::Stopped(error))) => {
                     progress.stage("stopped", vec![error.to_string()]);
@@ -190,13 +184,13 @@ impl SlotLoop {
             let replicas = |job: &Blake3Digest| self.inputs.jobs.replicas(job);
             let pending = {
                 let local = snapshot.local_view(&self.epoch, &replicas, self.telemetry_max_age.0);
-                local.has_work().then(|| local.pending())
+                local.has_work().then(|| (local.pending(), local.is_stranded()))
             };
             let mut wait = None;
-            if let Some(pending) = pending {
+            if let Some((pending, stranded)) = pending {
                 let candidates: BTreeSet<_> =
                     snapshot.fresh.iter().map(|candidate| candidate.entry.sender).collect();
-                let again = tries.are_of(&pending, &candidates);
+                let again = !stranded && tries.are_of(&pending, &candidates);
                 wait = tries.pause(interval).checked_sub(begun.elapsed()).filter(|_| again);
                 if wait.is_none() {
                     return;
@@ -478,7 +472,6 @@ impl SlotLoop {
         });
         published.await??;
         tracing::info!(slot = manifest.slot.0, assigned = placed, "certified");
-        self.anchorer.spawn(certificate, manifest.slot);
         Ok(())
     }
 

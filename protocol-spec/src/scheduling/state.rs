@@ -76,6 +76,8 @@ pub struct ClusterState {
     last_certificate: KeccakDigest,
     /// What the last certificate can be anchored on.
     base: KeccakDigest,
+    /// Number of the block as of which its members read the chain.
+    block: u64,
     /// The last slot that did not end void, and the hash of its certificate.
     decided: (Slot, KeccakDigest),
     /// The last slot that placed or removed something.
@@ -95,6 +97,7 @@ impl Default for ClusterState {
             last_slot: Slot(0),
             last_certificate: CertificateBody::NO_PREVIOUS,
             base: CertificateBody::NO_PREVIOUS,
+            block: 0,
             decided: (Slot(0), CertificateBody::NO_PREVIOUS),
             changed: Slot(0),
             replicas: BTreeMap::new(),
@@ -179,11 +182,16 @@ impl ClusterState {
         self.changed
     }
 
-    /// The [`base`](CertificateBody::base) of the last certificate: the only one that it can be anchored
-    /// on. [`CertificateBody::NO_PREVIOUS`] before the first.
+    /// The [`base`](Manifest::base) of the last manifest: what its certificate can be anchored on. [`CertificateBody::NO_PREVIOUS`] before the first.
     #[must_use]
     pub const fn last_base(&self) -> KeccakDigest {
         self.base
+    }
+
+    /// The number of the block as of which the last manifest reads the chain; 0 before the first.
+    #[must_use]
+    pub const fn last_block(&self) -> u64 {
+        self.block
     }
 
     /// Every replica that has a place, in order.
@@ -316,8 +324,19 @@ impl ClusterState {
         let last = self.previous(manifest).filter(|(of, _)| !replicas.contains_key(of)).collect();
         let same = (&replicas, &booked) == (&self.replicas, &self.booked);
         let changed = if same { self.changed } else { slot };
-        let Self { last_certificate, base, decided, .. } = *self;
-        Ok(Self { last_slot: slot, last_certificate, base, decided, changed, replicas, booked, last })
+        let Self { last_certificate, decided, .. } = *self;
+        let (base, block) = (manifest.base, manifest.block.number);
+        Ok(Self {
+            last_slot: slot,
+            last_certificate,
+            base,
+            block,
+            decided,
+            changed,
+            replicas,
+            booked,
+            last,
+        })
     }
 
     /// The state after a slot that ended void, yet without its certificate: as before, but that the slot
@@ -326,7 +345,9 @@ impl ClusterState {
     /// # Errors
     /// [`StateError`] if the manifest does not continue this state.
     pub fn void(&self, manifest: &Manifest) -> Result<Self, StateError> {
-        Ok(Self { last_slot: self.continued_by(manifest)?, ..self.clone() })
+        let last_slot = self.continued_by(manifest)?;
+        let (base, block) = (manifest.base, manifest.block.number);
+        Ok(Self { last_slot, base, block, ..self.clone() })
     }
 
     /// The manifest's slot, if that is a later one and builds on the last certificate.
@@ -373,7 +394,6 @@ impl ClusterState {
             return Err(StateError::Root { found, expected });
         }
         self.last_certificate = body.hash();
-        self.base = body.base;
         if !body.is_void() {
             self.decided = (slot, self.last_certificate);
         }

@@ -349,6 +349,7 @@ fn a_void_slot_changes_nothing_but_the_chain_of_certificates() {
 fn a_state_says_what_its_last_certificate_can_be_anchored_on() {
     let (state, first) = placed();
     assert_eq!((state.last_base(), state.last_changed()), (first.manifest.base, Slot(2)));
+    assert_eq!(state.last_block(), first.manifest.block.number);
     // It places nothing, but names another one.
     let next = manifest(&state, &[submission(5, 1)], &[], &[]);
     let next = Manifest { base: first.certificate.body.hash(), ..next };
@@ -360,6 +361,10 @@ fn a_state_says_what_its_last_certificate_can_be_anchored_on() {
     let none = assignments(&removing, |_| None);
     let after = after.follow(&record(&after, removing, none)).unwrap();
     assert_eq!(after.last_changed(), Slot(6));
+    // Nor does a void slot change anything, but it too names another.
+    let locked = Manifest { base: KeccakDigest([7; 32]), ..manifest(&after, &[], &[], &[]) };
+    let after = after.follow(&void(&after, locked)).unwrap();
+    assert_eq!((after.last_base(), after.last_changed()), (KeccakDigest([7; 32]), Slot(6)));
 }
 
 #[test]
@@ -386,7 +391,7 @@ fn the_largest_state_fits() {
     let last = Slot(u64::MAX);
     let decided = (last, KeccakDigest([1; 32]));
     let mut state =
-        ClusterState { last_slot: last, decided, changed: last, ..ClusterState::default() };
+        ClusterState { last_slot: last, block: last.0, decided, changed: last, ..ClusterState::default() };
     for i in 0..MAX_RUNNING as u16 {
         let mut worker = worker(0xff);
         worker.0[..2].copy_from_slice(&i.to_be_bytes());
