@@ -333,6 +333,10 @@ fn scheduling() {
                 "digest": job().digest().to_string(),
                 "json": serde_json::to_value(job()).unwrap(),
             },
+            "cluster_policy": {
+                "encoding": encoding(&ClusterPolicy::default()),
+                "digest": ClusterPolicy::default().digest().to_string(),
+            },
             "manifest": {
                 "encoding": hex(&manifest().to_wire()),
                 "digest": manifest().digest().to_string(),

@@ -5,7 +5,7 @@
 //! 1. Whenever a slot is certified or the chain has another block, compare the chain's head with the
 //!    certificates here.
 //! 2. The newest certificate that names the head as its base is due when somebody waits for it, or when
-//!    the cluster's number of slots has passed since the head.
+//!    the policy's number of slots has passed since the head.
 //! 3. Anyone may anchor it; the members take turns, another one first for each head, so that a member
 //!    without an account or with a broken endpoint costs a moment and not the anchor.
 //!
@@ -18,6 +18,7 @@ use backon::{ExponentialBuilder, Retryable};
 use tokio::time::Instant;
 use veil_node_chain::{Chain, ChainError, Head};
 use veil_node_core::{
+    cluster::Views,
     progress::Progress,
     status::{KEPT_SLOTS, Phase},
 };
@@ -31,8 +32,6 @@ use veil_protocol_spec::{
 const ANCHOR_TURN: Duration = Duration::from_secs(15);
 /// Tries of one member in its turn.
 const RETRIES: usize = 3;
-/// Slots until a certificate is anchored that nobody waits for.
-const ANCHOR_EVERY: u64 = 1;
 
 #[derive(Debug, thiserror::Error)]
 enum AnchorError {
@@ -51,6 +50,7 @@ pub(crate) struct Anchorer {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) committee: Committee,
     pub(crate) me: ParticipantIndex,
+    pub(crate) views: Views,
     pub(crate) progress: Arc<Progress>,
 }
 
@@ -192,7 +192,8 @@ impl Anchorer {
             },
         };
         let passed = known.certificate?.body.slot.0 - slot.0;
-        let is_due = is_awaited(state, slot) || passed >= ANCHOR_EVERY;
+        let every = self.views.current().rules_or_default().anchor_every;
+        let is_due = is_awaited(state, slot) || passed >= u64::from(every);
         is_due.then(|| ANCHOR_TURN * turns_before(self.me, self.committee, count))
     }
 

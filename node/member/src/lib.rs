@@ -178,7 +178,6 @@ async fn serve(
         Arc::clone(&epoch),
         protocols.me,
         Arc::clone(&suspicions),
-        Duration::from_secs(config.committee.loss_grace_seconds),
     ));
     tasks.spawn(ingress::telemetry(network.clone(), tasks.clone(), Arc::clone(&epoch)));
     let (views, peers) = (cluster.views.clone(), cluster.peers.clone());
@@ -192,6 +191,7 @@ async fn serve(
         ledger: Arc::clone(&epoch.ledger),
         committee: epoch.committee,
         me: protocols.me,
+        views: views.clone(),
         progress: Arc::clone(&node.progress),
     };
     tasks.spawn(anchorer.run());

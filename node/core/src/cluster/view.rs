@@ -83,6 +83,12 @@ impl View {
         })
     }
 
+    /// The policy, or the default instead of one that this build cannot read.
+    #[must_use]
+    pub fn rules_or_default(&self) -> ClusterPolicy {
+        self.rules.clone().unwrap_or_default()
+    }
+
     /// Registered workers.
     #[must_use]
     pub fn workers(&self) -> BTreeSet<PeerIdHash> {
