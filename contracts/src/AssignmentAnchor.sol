@@ -131,6 +131,14 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
     }
 
     /// @inheritdoc IAssignmentAnchor
+    function replicaLeafOf(Replica calldata replica) external pure override returns (bytes32) {
+        if (replica.form != 0 || replica.flags != 0) {
+            revert ReservedInLeaf(replica.form, replica.flags);
+        }
+        return Certificates.replicaLeaf(replica);
+    }
+
+    /// @inheritdoc IAssignmentAnchor
     function verifyInclusion(Certificate[] calldata chain, bytes32 leaf, bytes32[] calldata proof)
         external
         view

@@ -94,6 +94,22 @@ contract AssignmentAnchorTest is Base {
         IAssignmentAnchor.Assignment memory pending =
             IAssignmentAnchor.Assignment(word(json, ".job_spec.digest"), 1, 0, 0);
         check(anchors.leafOf(pending) == word(json, ".assignments.leaves[1]"), "pending");
+
+        IAssignmentAnchor.Replica memory replica = IAssignmentAnchor.Replica(
+            word(json, ".job_spec.digest"), 1, 0, word(json, ".telemetry.sender"), 7, 0
+        );
+        check(anchors.replicaLeafOf(replica) == word(json, ".replica_leaf.hash"), "replica");
+    }
+
+    function testFuzz_reserved_parts_of_a_leaf_are_zero(uint8 form, uint8 flags) external {
+        IAssignmentAnchor.Replica memory replica =
+            IAssignmentAnchor.Replica("job", 0, form, "worker", 1, flags);
+        if (form != 0 || flags != 0) {
+            vm.expectRevert(
+                abi.encodeWithSelector(IAssignmentAnchor.ReservedInLeaf.selector, form, flags)
+            );
+        }
+        anchors.replicaLeafOf(replica);
     }
 
     function test_gas_of_anchor() external {

@@ -143,7 +143,9 @@ domains! {
     /// Keccak-256 of it is the first word of what an election's seed is the hash of.
     ELECTION = "election";
     /// Keccak-256 of it is the first word of a replica's leaf of the state tree.
-    STATE_REPLICA_LEAF = "state replica leaf";
+    STATE_REPLICA_LEAF = "state replica leaf", 2;
+    /// Keccak-256 of it is the first word of the commitment that hides a replica's worker.
+    HIDDEN_WORKER = "hidden worker";
     /// Keccak-256 of it is the first word of a worker's leaf of the state tree.
     STATE_WORKER_LEAF = "state worker leaf";
     /// What an evaluator signs of its result.

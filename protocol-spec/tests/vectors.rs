@@ -212,6 +212,17 @@ fn state() -> ClusterState {
     ClusterState::default().apply(&first, &assignments()).unwrap()
 }
 
+fn replica_leaf() -> ReplicaLeaf {
+    ReplicaLeaf {
+        job: job().digest(),
+        replica: ReplicaIndex(1),
+        worker: LeafWorker::Open(telemetry().body.sender()),
+        slot: Slot(7),
+        done: false,
+        drained: false,
+    }
+}
+
 fn vote(kind: VoteKind, manifest: Option<Blake3Digest>) -> Vote {
     let voter = ParticipantIndex::new(2).unwrap();
     Vote { slot: Slot(7), round: 3, kind, manifest, voter }
@@ -355,6 +366,10 @@ fn scheduling() {
             "evaluation_report": {
                 "encoding": hex(&report().to_wire()),
                 "digest": report().body.digest().to_string(),
+            },
+            "replica_leaf": {
+                "hash": replica_leaf().hash().to_string(),
+                "hidden_worker": hidden_worker(&telemetry().body.sender(), &[0x5a; 32]).to_string(),
             },
             "cluster_state": {
                 "encoding": hex(&state().to_wire()),

@@ -45,6 +45,19 @@ interface IAssignmentAnchor is IVeilContract {
         bytes32 worker;
     }
 
+    /// @notice What a state root says of one replica that has a place.
+    struct Replica {
+        bytes32 job;
+        uint16 replica;
+        /// 0: `worker` is the worker's peer. 1, a commitment to it, is reserved.
+        uint8 form;
+        bytes32 worker;
+        /// The slot that assigned it.
+        uint64 slot;
+        /// Reserved: 1 if it is done, plus 2 if it is drained.
+        uint8 flags;
+    }
+
     /// @notice The last certificate of a cluster.
     struct Head {
         bytes32 hash;
@@ -92,6 +105,8 @@ interface IAssignmentAnchor is IVeilContract {
     error NotIncluded(bytes32 assignmentHash, bytes32 root);
     /// @notice The assignment names no registered worker.
     error NoSuchWorker(bytes32 worker);
+    /// @notice What is reserved in a replica's leaf is zero.
+    error ReservedInLeaf(uint8 form, uint8 flags);
     /// @notice Nobody has shown this assignment to be anchored: `proveAssignment` does.
     error UnprovenAssignment(bytes32 assignmentHash);
     /// @notice Only the operator of the assigned worker may confirm.
@@ -133,6 +148,9 @@ interface IAssignmentAnchor is IVeilContract {
 
     /// @notice The leaf of an assignment.
     function leafOf(Assignment calldata assignment) external pure returns (bytes32);
+
+    /// @notice The leaf of a replica in the tree of a certificate's `stateRoot`.
+    function replicaLeafOf(Replica calldata replica) external pure returns (bytes32);
 
     /// @notice Whether the certificates lead up to the head and the leaf is under the root of the
     /// first of them.

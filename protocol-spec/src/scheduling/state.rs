@@ -24,6 +24,7 @@ use super::{
     abi::{Words, keccak},
     assignment::{Assignments, Outcome},
     certificate::{CertificateBody, ChainError},
+    leaf::{LeafWorker, ReplicaLeaf},
     manifest::{MAX_PENDING, MAX_RUNNING, Manifest, PendingReplica, ReplicaState, RunningReplica},
     merkle::MerkleTree,
     record::SlotRecord,
@@ -414,28 +415,21 @@ impl ClusterState {
         after.certified(&certificate.body)
     }
 
-    /// Root over every replica's place and every worker's last booking, each leaf
-    /// `keccak256(bytes.concat(keccak256(abi.encode(...))))`, replicas first, each kind in
-    /// ascending order:
-    ///
-    /// | leaf | words |
-    /// |---|---|
-    /// | replica | `bytes32` purpose ([`domain::STATE_REPLICA_LEAF`]), `bytes32` job, `uint16` replica, `bytes32` worker, `uint64` slot |
-    /// | worker | `bytes32` purpose ([`domain::STATE_WORKER_LEAF`]), `bytes32` worker, `uint64` slot |
+    /// Root over every replica's place ([`ReplicaLeaf`]) and every worker's last booking, replicas
+    /// first, each kind in ascending order. A worker's leaf is
+    /// `keccak256(bytes.concat(keccak256(abi.encode(purpose, worker, slot))))`, where `bytes32 purpose` is
+    /// Keccak-256 of [`domain::STATE_WORKER_LEAF`], `bytes32 worker` and `uint64 slot`.
     #[must_use]
     pub fn state_root(&self) -> KeccakDigest {
         let replicas = self.replicas().map(|(job, replica, Placement { worker, slot })| {
-            Words::purpose(domain::STATE_REPLICA_LEAF)
-                .bytes32(job.as_bytes())
-                .uint(u64::from(replica.0))
-                .bytes32(worker.as_bytes())
-                .uint(slot.0)
+            let worker = LeafWorker::Open(worker);
+            ReplicaLeaf { job, replica, worker, slot, done: false, drained: false }.hash()
         });
         let workers = self.booked.iter().map(|(worker, slot)| {
-            Words::purpose(domain::STATE_WORKER_LEAF).bytes32(worker.as_bytes()).uint(slot.0)
+            let words = Words::purpose(domain::STATE_WORKER_LEAF);
+            keccak(words.bytes32(worker.as_bytes()).uint(slot.0).keccak().as_bytes())
         });
-        let leaves = replicas.chain(workers).map(|words| keccak(words.keccak().as_bytes()));
-        MerkleTree::new(leaves.collect()).root()
+        MerkleTree::new(replicas.chain(workers).collect()).root()
     }
 }
 

@@ -373,9 +373,9 @@ fn the_root_is_the_one_of_the_leaves() {
     let purpose = |text: &str| keccak(text.as_bytes());
     let leaf = |words: Words| keccak(words.keccak().as_bytes());
     let replicas = (0..3u8).map(|i| {
-        let words = Words::default().bytes32(purpose("veil v1 state replica leaf").as_bytes());
-        let words = words.bytes32(&[1; 32]).uint(i.into()).bytes32(&[i + 1; 32]).uint(2);
-        leaf(words)
+        let words = Words::default().bytes32(purpose("veil v2 state replica leaf").as_bytes());
+        let words = words.bytes32(&[1; 32]).uint(i.into()).uint(0);
+        leaf(words.bytes32(&[i + 1; 32]).uint(2).uint(0))
     });
     let workers = (0..3u8).map(|i| {
         let words = Words::default().bytes32(purpose("veil v1 state worker leaf").as_bytes());
