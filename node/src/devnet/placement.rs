@@ -261,7 +261,7 @@ impl Devnet {
             return Err(failed(VerifyError::Anchored("certificate")));
         };
         let anchored = self.admin.anchored(self.cluster, head.hash).await?;
-        let anchored = anchored.ok_or(failed(VerifyError::Anchored("certificate")))?;
+        let anchored = anchored.ok_or_else(|| failed(VerifyError::Anchored("certificate")))?;
         let same = [
             (anchored.slot == last.slot, "slot"),
             (anchored.assignments_root == last.assignments_root, "root of assignments"),

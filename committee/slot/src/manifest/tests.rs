@@ -159,7 +159,7 @@ fn after(known: &Known, manifest: &Manifest, evaluation: Blake3Digest) -> Cluste
     let place = |pending: &PendingReplica| Assignment {
         job: pending.job,
         replica: pending.replica,
-        outcome: Outcome::Node(worker(1)),
+        outcome: Outcome::Node(manifest.telemetry[0].sender),
     };
     let pending = manifest.pending.iter().filter(|_| !void);
     let assignments = Assignments::try_from(pending.map(place).collect::<Vec<_>>()).unwrap();

@@ -86,7 +86,7 @@ impl View {
     /// The policy, or the default instead of one that this build cannot read.
     #[must_use]
     pub fn rules_or_default(&self) -> ClusterPolicy {
-        self.rules.clone().unwrap_or_default()
+        self.rules.as_ref().copied().unwrap_or_default()
     }
 
     /// Registered workers.
