@@ -82,8 +82,6 @@ domains! {
     FLOODING = "flooding";
     /// Digest of the outputs a decryption is authorised for.
     DECRYPTION_REQUEST = "decryption request";
-    /// What a member signs to vote for a manifest.
-    MANIFEST_VOTE = "manifest vote";
     /// What a member signs of a decryption message.
     DECRYPTION_MESSAGE = "decryption message";
     /// What a member signs of a FROST message.
@@ -138,8 +136,12 @@ domains! {
     EVALUATION_REPORT = "evaluation report";
     /// What a member signs to vote in the agreement, votes that make a lock excepted.
     AGREEMENT_VOTE = "agreement vote";
+    /// What a member signs to precommit to a value: a vote of the instance's lock.
+    AGREEMENT_LOCK = "agreement lock";
     /// What a proposer signs of its proposal.
     AGREEMENT_PROPOSAL = "agreement proposal";
+    /// Digest of a `SlotEnd`.
+    SLOT_END = "slot end";
 }
 
 #[cfg(test)]

@@ -14,11 +14,11 @@ use veil_protocol_spec::{
     KeySetDigest, ParticipantIndex, PeerIdHash, PublicIdentity, ReplicaIndex, Signature, Slot,
     Wire,
     agreement::{
-        AgreementMessage, Proposal, Vote, VoteKind,
+        AgreementMessage, Instance, Lock, Proposal, SlotEnd, SlotOutcome, Subject, Vote, VoteKind,
         record::{Entry, Record, Step},
     },
     codec::Bytes,
-    decryption::{DecryptionCounter, ManifestLock},
+    decryption::DecryptionCounter,
     identity::SecretIdentity,
     publication::{ExchangeBody, ExchangeMessage, Facts, Publication, ReferenceString},
     scheduling::*,
@@ -197,21 +197,35 @@ fn state() -> ClusterState {
     ClusterState::default().apply(&first, &assignments()).unwrap()
 }
 
-fn vote(kind: VoteKind, manifest: Option<Blake3Digest>) -> Vote {
+const INSTANCE: Instance = Instance::manifest(Slot(7));
+
+fn vote(kind: VoteKind, value: Option<Blake3Digest>) -> Vote {
     let voter = ParticipantIndex::new(2).unwrap();
-    Vote { slot: Slot(7), round: 3, kind, manifest, voter }
+    Vote { instance: INSTANCE, round: 3, kind, value, voter }
 }
 
 fn proposal() -> Proposal {
-    Proposal { slot: Slot(7), round: 3, locked_in: Some(1), manifest: manifest().digest() }
+    Proposal { instance: INSTANCE, round: 3, locked_in: Some(1), value: manifest().digest() }
 }
 
 /// The votes of three of four members for [`manifest`].
-fn lock() -> ManifestLock {
-    let (slot, round, manifest) = (Slot(7), 3, manifest().digest());
-    let digest = ManifestLock::vote_digest(&binding(), slot, round, &manifest);
+fn lock() -> Lock {
+    let (instance, round, value) = (INSTANCE, 3, manifest().digest());
+    let digest = Lock::vote_digest(&binding(), instance, round, &value);
     let vote = |i: u8| (ParticipantIndex::new(i).unwrap(), secret(0x10 + i).sign(&digest));
-    ManifestLock { binding: binding(), slot, round, manifest, votes: [1, 2, 4].map(vote).to_vec() }
+    Lock { binding: binding(), instance, round, value, votes: [1, 2, 4].map(vote).to_vec() }
+}
+
+fn end(outcome: Option<SlotOutcome>) -> SlotEnd {
+    SlotEnd { binding: binding(), slot: Slot(7), manifest: manifest().digest(), outcome }
+}
+
+fn outcome() -> SlotOutcome {
+    SlotOutcome {
+        evaluation: report().body.outputs,
+        assignments_root: certificate().body.assignments_root,
+        state_root: certificate().body.state_root,
+    }
 }
 
 fn roster() -> Vec<PublicIdentity> {
@@ -266,17 +280,17 @@ fn agreement_record() -> Record {
     let vote = vote(VoteKind::Prevote, Some(manifest().digest())).sign(&binding(), &secret(0x12));
     let entries = vec![
         Entry::Started,
-        Entry::Manifest(Bytes(manifest().to_wire())),
+        Entry::Value(Bytes(manifest().to_wire())),
         Entry::Vote(vote),
         Entry::Proposal(proposal().sign(&binding(), &secret(0x13))),
         Entry::Polka(vec![vote; 3]),
-        Entry::Validated { round: 3, manifest: manifest().digest(), valid: true },
+        Entry::Validated { round: 3, value: manifest().digest(), valid: true },
         Entry::Timeout(Step::Propose, 0),
         Entry::Timeout(Step::Prevote, 1),
         Entry::Timeout(Step::Precommit, 2),
         Entry::Decided(lock()),
     ];
-    Record { binding: binding(), slot: Slot(7), entries }
+    Record { binding: binding(), instance: INSTANCE, entries }
 }
 
 /// The encoding, after a round trip.
@@ -347,11 +361,25 @@ fn scheduling() {
                 "vote_encoding": hex(&AgreementMessage::Vote(
                     vote(VoteKind::Prevote, None).sign(&binding(), &secret(2)),
                 ).to_wire()),
+                "prevote_of_the_end": digest(Vote {
+                    instance: Instance { subject: Subject::End, ..INSTANCE },
+                    ..vote(VoteKind::Prevote, Some(end(None).digest()))
+                }),
+                "precommit_of_the_end": digest(Vote {
+                    instance: Instance { subject: Subject::End, ..INSTANCE },
+                    ..vote(VoteKind::Precommit, Some(end(None).digest()))
+                }),
                 "proposal": hex(&proposal().digest(&binding())),
                 "proposal_encoding": hex(&AgreementMessage::Proposal(
                     proposal().sign(&binding(), &secret(2)),
                     Bytes(vec![1, 2, 3]),
                 ).to_wire()),
+            },
+            "slot_end": {
+                "outcome": encoding(&end(Some(outcome()))),
+                "outcome_digest": end(Some(outcome())).digest().to_string(),
+                "void": encoding(&end(None)),
+                "void_digest": end(None).digest().to_string(),
             },
         }),
     );

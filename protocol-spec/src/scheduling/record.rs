@@ -12,7 +12,11 @@ use super::{
     certificate::AssignmentCertificate,
     manifest::{Manifest, ManifestError},
 };
-use crate::{codec::Wire, committee::Committee, decryption::ManifestLock};
+use crate::{
+    agreement::{Instance, Lock},
+    codec::Wire,
+    committee::Committee,
+};
 
 /// One slot, decided and certified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +25,7 @@ pub struct SlotRecord {
     /// The slot's inputs.
     pub manifest: Manifest,
     /// 2t+1 members' votes for it.
-    pub lock: ManifestLock,
+    pub lock: Lock,
     /// The outcome of each pending replica.
     pub assignments: Assignments,
     /// The committee's signature on the outcome.
@@ -30,8 +34,10 @@ pub struct SlotRecord {
 
 impl Wire for SlotRecord {
     const NAME: &'static str = "SlotRecord";
+    // Version 1 had a lock that named a slot in place of an instance.
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = Manifest::MAX_BYTES
-        + ManifestLock::MAX_BYTES
+        + Lock::MAX_BYTES
         + Assignments::MAX_BYTES
         + AssignmentCertificate::MAX_BYTES;
 }
@@ -68,8 +74,8 @@ impl SlotRecord {
         let body = &certificate.body;
         let links = [
             (lock.binding == manifest.binding, RecordError::Lock("cluster, key set or epoch")),
-            (lock.slot == manifest.slot, RecordError::Lock("slot")),
-            (lock.manifest == digest, RecordError::Lock("manifest")),
+            (lock.instance == Instance::manifest(manifest.slot), RecordError::Lock("slot")),
+            (lock.value == digest, RecordError::Lock("manifest")),
             (
                 body.binding == manifest.binding,
                 RecordError::Certificate("cluster, key set or epoch"),

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    agreement::{Instance, Lock, Subject},
     committee::Committee,
-    decryption::ManifestLock,
     ids::{ParticipantIndex, Signature},
     scheduling::{
         Assignment, AssignmentCertificate, BlockRef, CircuitId, GroupSignature, LostWorker,
@@ -97,9 +97,8 @@ fn record(state: &ClusterState, manifest: Manifest, assignments: Assignments) ->
         state_root: after.state_root(),
         reference_string: ReferenceStringOrigin::Committee,
     };
-    let (binding, slot) = (manifest.binding, manifest.slot);
-    let lock =
-        ManifestLock { binding, slot, round: 0, manifest: manifest.digest(), votes: Vec::new() };
+    let (binding, instance) = (manifest.binding, Instance::manifest(manifest.slot));
+    let lock = Lock { binding, instance, round: 0, value: manifest.digest(), votes: Vec::new() };
     let certificate = AssignmentCertificate { body, signature: GroupSignature([2; 65]) };
     SlotRecord { manifest, lock, assignments, certificate }
 }
@@ -273,8 +272,9 @@ fn a_record_is_refused_if_a_link_is_missing() {
             |r| r.lock.binding.scope.cluster.0[0] ^= 1,
             RecordError::Lock("cluster, key set or epoch"),
         ),
-        (|r| r.lock.slot = Slot(1), RecordError::Lock("slot")),
-        (|r| r.lock.manifest.0[0] ^= 1, RecordError::Lock("manifest")),
+        (|r| r.lock.instance.slot = Slot(1), RecordError::Lock("slot")),
+        (|r| r.lock.instance.subject = Subject::End, RecordError::Lock("slot")),
+        (|r| r.lock.value.0[0] ^= 1, RecordError::Lock("manifest")),
         (
             |r| r.certificate.body.binding.key_set.0[0] ^= 1,
             RecordError::Certificate("cluster, key set or epoch"),
