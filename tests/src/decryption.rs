@@ -28,10 +28,10 @@ use veil_committee_world::{EventLog, Host, Physics, Schedule, World};
 use veil_keygen_ceremony::keyset::{decode_blocks, squashed_blocks};
 use veil_protocol_spec::{
     Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, Slot, Wire,
+    agreement::{Instance, Lock},
     ceremony::CeremonyParameters,
     decryption::{
-        DecryptionCounter, DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext,
-        RequestId,
+        DecryptionCounter, DecryptionMessage, DecryptionPayload, RequestContext, RequestId,
     },
     identity::SecretIdentity,
     scheduling::Binding,
@@ -210,17 +210,18 @@ impl Finished {
         &self,
         context: &RequestContext,
         voters: impl Iterator<Item = ParticipantIndex>,
-    ) -> ManifestLock {
+    ) -> Lock {
         let RequestContext { key_set, epoch, slot, manifest } = *context;
         let (binding, round) = (Binding { scope: fixtures::SCOPE, key_set, epoch }, 0);
-        let digest = ManifestLock::vote_digest(&binding, slot, round, &manifest);
+        let instance = Instance::manifest(slot);
+        let digest = Lock::vote_digest(&binding, instance, round, &manifest);
         let votes = voters.map(|j| (j, self.identity(j).sign(&digest))).collect();
-        ManifestLock { binding, slot, round, manifest, votes }
+        Lock { binding, instance, round, value: manifest, votes }
     }
 
     /// The lock that 2t+1 members make.
     #[must_use]
-    pub fn full_lock(&self, context: &RequestContext) -> ManifestLock {
+    pub fn full_lock(&self, context: &RequestContext) -> Lock {
         let committee = self.parameters.committee;
         let voters = committee.participants().take(committee.signing_threshold().get());
         self.lock(context, voters)
@@ -293,7 +294,7 @@ struct Members<'a> {
     plan: &'a DecryptionPlan,
     seed: u64,
     outputs: RecomputedOutputs,
-    lock: ManifestLock,
+    lock: Lock,
     /// What each member has on disk.
     counters: Vec<DecryptionCounter>,
     members: Vec<DecryptingMember>,
@@ -303,7 +304,7 @@ struct Members<'a> {
 
 impl Host for Members<'_> {
     type Machine = Decryptor;
-    type Input = (RecomputedOutputs, ManifestLock);
+    type Input = (RecomputedOutputs, Lock);
     type Event = Infallible;
     type Moment = ();
 

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use veil_committee_machine::{EffectOf, Machine, Verdict};
-use veil_protocol_spec::{Address, ChainId, ClusterId, Slot, Wire, scheduling::ClusterScope};
+use veil_protocol_spec::{
+    Address, ChainId, ClusterId, Slot, Wire, agreement::Instance, scheduling::ClusterScope,
+};
 
 use super::*;
 use crate::{
@@ -59,7 +61,7 @@ impl Bench {
     }
 
     /// The lock that all members' votes make.
-    fn lock(&self, slot: u64) -> ManifestLock {
+    fn lock(&self, slot: u64) -> Lock {
         lock(slot, self.committee.participants())
     }
 
@@ -135,11 +137,19 @@ fn context(slot: u64) -> RequestContext {
     RequestContext { key_set: KEY_SET, epoch: EPOCH, slot: Slot(slot), manifest }
 }
 
-fn lock(slot: u64, voters: impl Iterator<Item = ParticipantIndex>) -> ManifestLock {
+fn lock(slot: u64, voters: impl Iterator<Item = ParticipantIndex>) -> Lock {
     let RequestContext { slot, manifest, .. } = context(slot);
-    let digest = ManifestLock::vote_digest(&binding(), slot, ROUND, &manifest);
+    locked(Instance::manifest(slot), manifest, voters)
+}
+
+fn locked(
+    instance: Instance,
+    value: Blake3Digest,
+    voters: impl Iterator<Item = ParticipantIndex>,
+) -> Lock {
+    let digest = Lock::vote_digest(&binding(), instance, ROUND, &value);
     let votes = voters.map(|j| (j, identity(j).sign(&digest))).collect();
-    ManifestLock { binding: binding(), slot, round: ROUND, manifest, votes }
+    Lock { binding: binding(), instance, round: ROUND, value, votes }
 }
 
 fn binding() -> Binding {

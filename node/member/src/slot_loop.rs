@@ -22,7 +22,7 @@ use std::{
 };
 
 use veil_committee::decryption::RecomputedOutputs;
-use veil_committee_agreement::{AgreementEffect, Validity};
+use veil_committee_agreement::{AgreementEffect, Validity, Value};
 use veil_committee_slot::manifest::InvalidManifest;
 use veil_keygen_ceremony::keyset::squashed_blocks;
 use veil_node_core::{
@@ -37,7 +37,8 @@ use veil_node_driver::Stopped;
 use veil_node_p2p::{Network, Topic};
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, PeerIdHash, Slot, Wire,
-    decryption::{ManifestLock, RequestContext},
+    agreement::{Instance, Lock},
+    decryption::RequestContext,
     identity::SecretIdentity,
     scheduling::{
         AssignmentCertificate, Assignments, CertificateBody, Manifest, Outcome, SlotRecord,
@@ -155,7 +156,7 @@ impl SlotLoop {
         self.publish(Topic::Manifests, locked.to_wire()).await;
         tracing::info!(
             slot = slot.0,
-            manifest = %lock.manifest,
+            manifest = %lock.value,
             workers = manifest.telemetry.len(),
             replicas = manifest.pending.len(),
             "locked"
@@ -258,28 +259,29 @@ impl SlotLoop {
         self.progress.stage("agreeing on the manifest", Vec::new());
         // What an earlier slot left behind.
         while self.protocols.agreed.try_recv().is_ok() {}
-        let started = self.protocols.agreement.with(move |m, now| m.start(slot, now));
+        let instance = Instance::manifest(slot);
+        let started = self.protocols.agreement.with(move |m, now| m.start(instance, now));
         if let Err(error) = started.await? {
             // Started before, and left because of an error: it is under way still.
-            let under_way = self.protocols.agreement.with(move |m, _| m.slot()).await?;
-            if under_way != slot {
+            let under_way = self.protocols.agreement.with(move |m, _| m.instance()).await?;
+            if under_way != instance {
                 return Err(SlotError::Start(error.to_string()));
             }
         }
         loop {
             let event = self.protocols.agreed.recv().await.ok_or(Stopped)?;
             match event {
-                AgreementEffect::GetValue { slot: of, round } if of == slot => {
+                AgreementEffect::GetValue { instance: of, round } if of == instance => {
                     self.propose(slot, round).await?;
                 }
                 AgreementEffect::Validate {
-                    slot: of,
+                    instance: of,
                     proposer,
                     digest,
-                    manifest,
+                    value: Value::Manifest(manifest),
                     by_quorum,
                     ..
-                } if of == slot => {
+                } if of == instance => {
                     // A manifest of an earlier round comes again with its first proposer.
                     let author = if by_quorum { manifest.proposer } else { proposer };
                     let validated = self.validate(&manifest, author, by_quorum).await;
@@ -293,14 +295,16 @@ impl SlotLoop {
                         .with(move |m, now| m.validated(digest, validity, now))
                         .await?;
                 }
-                AgreementEffect::Locked { lock, manifest } if lock.slot == slot => {
+                AgreementEffect::Decided { lock, value: Value::Manifest(manifest) }
+                    if lock.instance == instance =>
+                {
                     return Ok(LockedManifest { manifest: *manifest, lock: *lock });
                 }
                 AgreementEffect::Equivocated { culprit, .. } => {
                     tracing::error!(%culprit, "a member signed two messages for one place");
                 }
-                AgreementEffect::Behind { slot: ahead } => {
-                    tracing::info!(slot = ahead.0, "the others are ahead; catching up");
+                AgreementEffect::Behind { instance: ahead } => {
+                    tracing::info!(slot = ahead.slot.0, "the others are ahead; catching up");
                     self.follower.is_behind();
                 }
                 AgreementEffect::Abstained { reason, .. } => {
@@ -321,7 +325,7 @@ impl SlotLoop {
         let proposed = self
             .protocols
             .agreement
-            .with(move |m, now| m.propose(slot, round, manifest, now))
+            .with(move |m, now| m.propose(Instance::manifest(slot), round, manifest, now))
             .await?;
         if let Err(error) = proposed {
             tracing::warn!(slot = slot.0, round, %error, "this member's proposal was not taken");
@@ -371,7 +375,7 @@ impl SlotLoop {
     async fn decide(
         &mut self,
         manifest: &Manifest,
-        lock: &ManifestLock,
+        lock: &Lock,
         clock: &mut SlotClock,
     ) -> Result<Decrypted, SlotError> {
         if manifest.telemetry.is_empty() {
@@ -401,7 +405,7 @@ impl SlotLoop {
             key_set: self.epoch.binding.key_set,
             epoch: self.epoch.binding.epoch,
             slot: manifest.slot,
-            manifest: lock.manifest,
+            manifest: lock.value,
         };
         let (outputs, lock) = (RecomputedOutputs { context, blocks }, lock.clone());
         self.protocols.decryption.with(move |m, now| m.authorise(outputs, &lock, now)).await??;
@@ -428,7 +432,7 @@ impl SlotLoop {
     async fn certify(
         &mut self,
         manifest: &Manifest,
-        lock: ManifestLock,
+        lock: Lock,
         assignments: Assignments,
         ready: &[ParticipantIndex],
         clock: &mut SlotClock,
@@ -438,7 +442,7 @@ impl SlotLoop {
         let body = CertificateBody {
             binding: self.epoch.binding,
             slot: manifest.slot,
-            manifest: lock.manifest,
+            manifest: lock.value,
             previous: manifest.previous,
             assignments_root: assignments.tree().root(),
             state_root: state.state_root(),
@@ -450,7 +454,7 @@ impl SlotLoop {
         let placed =
             assignments.as_slice().iter().filter(|a| a.outcome != Outcome::Pending).count();
         let report = clock.report();
-        report.manifest = Some(lock.manifest);
+        report.manifest = Some(lock.value);
         report.candidates = manifest.telemetry.len();
         report.assigned = placed;
         report.pending = assignments.as_slice().len() - placed;

@@ -18,7 +18,7 @@ use veil_node_storage::{
 use veil_protocol_spec::{
     Address, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeccakDigest, KeySetDigest,
     PublicIdentity, Slot,
-    decryption::ManifestLock,
+    agreement::{Instance, Lock},
     identity::SecretIdentity,
     scheduling::{
         AssignmentCertificate, Assignments, Binding, BlockRef, CertificateBody, CircuitId,
@@ -115,12 +115,13 @@ impl Member {
             lost: Vec::new(),
         };
         let assignments = Assignments::default();
-        let vote = ManifestLock::vote_digest(&binding(), Slot(1), 0, &manifest.digest());
-        let lock = ManifestLock {
+        let (instance, value) = (Instance::manifest(Slot(1)), manifest.digest());
+        let vote = Lock::vote_digest(&binding(), instance, 0, &value);
+        let lock = Lock {
             binding: binding(),
-            slot: Slot(1),
+            instance,
             round: 0,
-            manifest: manifest.digest(),
+            value,
             votes: vec![(manifest.proposer, self.identity.sign(&vote))],
         };
         let state = ClusterState::default().apply(&manifest, &assignments).unwrap();

@@ -22,10 +22,10 @@ use veil_keygen_ceremony::keyset::{DecodeError, decode_blocks, squashed_blocks};
 use veil_node_process::Stopwatch;
 use veil_protocol_spec::{
     Address, Blake3Digest, ChainId, ClusterId, Committee, ParticipantIndex, Slot, Wire,
+    agreement::{Instance, Lock},
     codec::Bytes,
     decryption::{
-        DecryptionCounter, DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext,
-        RequestId,
+        DecryptionCounter, DecryptionMessage, DecryptionPayload, RequestContext, RequestId,
     },
     domain,
     identity::SecretIdentity,
@@ -256,7 +256,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn lock(&self, context: &RequestContext) -> ManifestLock {
+    fn lock(&self, context: &RequestContext) -> Lock {
         let RequestContext { key_set, epoch, slot, manifest } = *context;
         // A demonstration is of no cluster, so its votes are worth nothing elsewhere.
         let scope = ClusterScope {
@@ -265,7 +265,8 @@ impl<'a> Bench<'a> {
             cluster: ClusterId([0; 32]),
         };
         let (binding, round) = (Binding { scope, key_set, epoch }, 0);
-        let digest = ManifestLock::vote_digest(&binding, slot, round, &manifest);
+        let instance = Instance::manifest(slot);
+        let digest = Lock::vote_digest(&binding, instance, round, &manifest);
         let quorum = self.committee.signing_threshold().get();
         let votes = self
             .committee
@@ -274,7 +275,7 @@ impl<'a> Bench<'a> {
             .take(quorum)
             .map(|(j, identity)| (j, identity.sign(&digest)))
             .collect();
-        ManifestLock { binding, slot, round, manifest, votes }
+        Lock { binding, instance, round, value: manifest, votes }
     }
 
     /// Decrypts the blocks with some members, of which some send wrong shares; checks the values; returns whom the
