@@ -1,4 +1,4 @@
-//! The agreement on manifests in the simulated world.
+//! The agreement on manifests, and on how slots end, in the simulated world.
 //!
 //! ```
 //! use veil_tests::agreement::AgreementPlan;
@@ -16,7 +16,7 @@ use veil_committee_machine::Millis;
 use veil_committee_world::{EventLog, Physics, World};
 use veil_protocol_spec::{
     Blake3Digest, Committee, Epoch, KeySetDigest, ParticipantIndex, PublicIdentity, Slot,
-    decryption::ManifestLock,
+    agreement::{Instance, Lock, SlotEnd},
     scheduling::{Binding, Manifest},
 };
 
@@ -42,6 +42,10 @@ fn roster(committee: Committee, seed: u64) -> Vec<PublicIdentity> {
 pub struct AgreementScenario {
     /// How many slots to decide.
     pub slots: u64,
+    /// Whether members decide how each slot ends, too.
+    pub ends: bool,
+    /// Time after which a member takes void for valid, counted from when it asks itself first.
+    pub void_after: Option<Millis>,
 }
 
 /// An agreement and what goes wrong in it.
@@ -49,7 +53,7 @@ pub type AgreementPlan = Plan<AgreementScenario>;
 
 impl Default for AgreementScenario {
     fn default() -> Self {
-        Self { slots: 1 }
+        Self { slots: 1, ends: false, void_after: None }
     }
 }
 
@@ -59,10 +63,13 @@ impl Default for AgreementScenario {
 pub enum AgreementBehaviour {
     /// Sends one half of the others different proposals and votes.
     Equivocate,
-    /// Proposes manifests that break a rule that all members see alike.
+    /// Proposes manifests that break a rule that all members see alike, and an outcome that is
+    /// wrong, the same as all others of its kind, and votes for no other end.
     ProposeInvalid,
     /// Refuses all manifests but its own for what it received itself.
     Strict,
+    /// Does not come to know the outcome of any slot.
+    Ignorant,
 }
 
 impl Scenario for AgreementScenario {
@@ -79,6 +86,14 @@ impl Plan<AgreementScenario> {
     #[must_use]
     pub const fn slots(mut self, slots: u64) -> Self {
         self.scenario.slots = slots;
+        self
+    }
+
+    /// Members decide how each slot ends, too; void is valid to them after this time, if ever.
+    #[must_use]
+    pub const fn ends(mut self, void_after: Option<Millis>) -> Self {
+        self.scenario.ends = true;
+        self.scenario.void_after = void_after;
         self
     }
 
@@ -112,7 +127,9 @@ pub struct AgreementReport {
     /// Seed of the run.
     pub seed: u64,
     /// The decisions of each honest member.
-    pub locks: BTreeMap<ParticipantIndex, BTreeMap<Slot, (ManifestLock, Manifest)>>,
+    pub locks: BTreeMap<ParticipantIndex, BTreeMap<Slot, (Lock, Manifest)>>,
+    /// How slots end for each honest member.
+    pub ends: BTreeMap<ParticipantIndex, BTreeMap<Slot, (Lock, SlotEnd)>>,
     /// Slots that a member took from certificates, since it was too far behind.
     pub fetched: BTreeMap<ParticipantIndex, BTreeSet<Slot>>,
     /// Whom an honest member convicted.
@@ -147,6 +164,13 @@ impl AgreementReport {
         Some(manifest)
     }
 
+    /// How a slot ends, if anyone knows.
+    #[must_use]
+    pub fn end(&self, slot: u64) -> Option<&SlotEnd> {
+        let (_, end) = self.ends.values().find_map(|ends| ends.get(&Slot(slot)))?;
+        Some(end)
+    }
+
     /// All honest members have decided all slots, each slot in one way, with sound locks.
     ///
     /// # Panics
@@ -171,12 +195,37 @@ impl AgreementReport {
                 };
                 lock.verify(committee, &roster)
                     .map_err(|e| format!("member {j}, slot {slot}: {e}"))?;
-                let sound = (lock.slot, lock.binding) == (slot, binding())
-                    && lock.manifest == manifest.digest();
+                let sound = (lock.instance, lock.binding) == (Instance::manifest(slot), binding())
+                    && lock.value == manifest.digest();
                 if !sound || Some(manifest) != self.manifest(slot.0) {
                     return Err(format!("member {j} has decided something else in slot {slot}"));
                 }
+                if self.plan.scenario.ends {
+                    self.judge_end(*j, slot, manifest)?;
+                }
             }
+        }
+        Ok(())
+    }
+
+    fn judge_end(
+        &self,
+        j: ParticipantIndex,
+        slot: Slot,
+        manifest: &Manifest,
+    ) -> Result<(), String> {
+        let Some((lock, end)) = self.ends.get(&j).and_then(|ends| ends.get(&slot)) else {
+            if self.fetched.get(&j).is_some_and(|slots| slots.contains(&slot)) {
+                return Ok(());
+            }
+            return Err(format!("member {j} has not ended slot {slot}"));
+        };
+        lock.verify(self.plan.committee, &roster(self.plan.committee, self.seed))
+            .map_err(|e| format!("member {j}, end of slot {slot}: {e}"))?;
+        let sound = (lock.instance, lock.binding) == (Instance::end(slot), binding())
+            && (lock.value, end.manifest) == (end.digest(), manifest.digest());
+        if !sound || Some(end) != self.end(slot.0) {
+            return Err(format!("member {j} has ended slot {slot} otherwise"));
         }
         Ok(())
     }

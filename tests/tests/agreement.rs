@@ -1,5 +1,5 @@
-//! All honest members lock the same manifest in every slot, whatever the network, t others, and
-//! their own crashes do.
+//! All honest members lock the same manifest in every slot and end it in one way, whatever the
+//! network, t others, and their own crashes do.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -7,8 +7,8 @@ use veil_committee_world::{Partition, When};
 use veil_protocol_spec::{ParticipantIndex, Slot};
 use veil_tests::{
     agreement::{
-        AgreementBehaviour::{Equivocate, ProposeInvalid, Strict},
-        AgreementPlan,
+        AgreementBehaviour::{Equivocate, Ignorant, ProposeInvalid, Strict},
+        AgreementPlan, AgreementReport,
     },
     plan::{Fault, member},
 };
@@ -215,5 +215,143 @@ fn random_misfortunes_do_no_harm() {
         let report = plan.run(seed);
         report.assert_agreed();
         assert!(report.abstained.is_empty(), "seed {seed}: {:?}", report.abstained);
+    }
+}
+
+// ---- how slots end -------------------------------------------------------------------------
+
+/// How many of the slots end with an outcome.
+fn outcomes(report: &AgreementReport) -> usize {
+    let slots = 1..=report.plan.scenario.slots;
+    slots.filter(|slot| report.end(*slot).is_some_and(|end| end.outcome.is_some())).count()
+}
+
+#[test]
+fn slots_end_with_the_outcome_that_all_know() {
+    for n in [1, 4, 7, 13] {
+        let report = AgreementPlan::new(n).slots(3).ends(None).run(7);
+        report.assert_agreed();
+        assert_eq!(outcomes(&report), 3, "n = {n}");
+        assert!(report.convicted.is_empty() && report.abstained.is_empty());
+    }
+}
+
+/// Members n, n-1 ... come to know nothing.
+fn ignorant(n: u8, count: u8) -> AgreementPlan {
+    (n - count + 1..=n).fold(AgreementPlan::new(n), |plan, j| plan.behaves(j, Ignorant))
+}
+
+#[test]
+fn an_outcome_that_t_plus_1_know_needs_no_word_of_the_others_hosts() {
+    for (n, t) in [(4, 1), (7, 2), (10, 3)] {
+        // Void is never valid, so nothing else can end the slots.
+        let plan = ignorant(n, n - t - 1).slots(3).ends(None);
+        for seed in 0..6 {
+            let report = plan.clone().rough(seed as u32 * 30).run(seed);
+            report.assert_agreed();
+            assert_eq!(outcomes(&report), 3, "n = {n}");
+        }
+    }
+}
+
+#[test]
+fn an_outcome_that_t_know_ends_no_slot() {
+    let report = ignorant(4, 3).ends(None).run(1);
+    assert!(report.locks.values().all(|locks| !locks.is_empty()));
+    assert_eq!(report.ends.len(), 0);
+}
+
+#[test]
+fn slots_whose_outcome_nobody_knows_end_void() {
+    for seed in 0..6 {
+        let report = ignorant(4, 4).slots(3).ends(Some(2_500)).rough(seed as u32 * 30).run(seed);
+        report.assert_agreed();
+        assert_eq!(outcomes(&report), 0);
+    }
+}
+
+#[test]
+fn slots_end_in_one_way_whoever_knows_what() {
+    let (mut with_outcome, mut slots) = (0, 0);
+    for seed in 0..40 {
+        let (n, t) = if seed % 4 == 0 { (7, 2) } else { (4, 1) };
+        let count = (seed / 4) as u8 % (n + 1);
+        let after = [0, 600, 1_500, 4_000][seed as usize % 4];
+        let mut plan = ignorant(n, count).slots(3).ends(Some(after));
+        if seed % 2 == 0 {
+            plan = plan.rough(120);
+        }
+        // t more do not answer at all, of those that know or of those that do not.
+        if seed % 3 == 0 {
+            plan = (1..=t).fold(plan, |plan, j| plan.absent(j));
+        }
+        let report = plan.run(seed);
+        report.assert_agreed();
+        assert!(report.convicted.is_empty() && report.abstained.is_empty());
+        with_outcome += outcomes(&report);
+        slots += 3;
+    }
+    assert!(with_outcome > 0 && with_outcome < slots, "{with_outcome} of {slots}");
+}
+
+#[test]
+fn byzantine_members_end_no_slot_in_two_ways_or_wrongly() {
+    let mut convicted = 0;
+    for seed in 0..24 {
+        let (n, t) = if seed % 3 == 0 { (7, 2) } else { (4, 1) };
+        let mut plan = ignorant(n, (seed % 3) as u8).slots(4).ends(Some([800, 3_000][seed as usize % 2]));
+        for j in 1..=t {
+            let bad = if seed % 4 < 2 { Equivocate } else { ProposeInvalid };
+            plan = plan.behaves(j, bad);
+        }
+        if seed % 5 == 0 {
+            plan = plan.rough(100);
+        }
+        let report = plan.run(seed);
+        report.assert_agreed();
+        convicted += report.convicted.len();
+    }
+    assert!(convicted > 5, "{convicted}");
+}
+
+#[test]
+fn a_crash_at_any_effect_of_an_end_does_no_harm() {
+    for ignorants in [0, 2, 4] {
+        let plan = || ignorant(4, ignorants).ends(Some(1_200));
+        let smooth = plan().run(11);
+        for j in [1, 2, 4] {
+            for at_effect in 0..=smooth.effects[&member(j)] {
+                for away in [1, 900] {
+                    let report = plan().crash(j, When::AfterEffects(at_effect), away).run(11);
+                    report.assert_agreed();
+                    assert!(report.abstained.is_empty(), "{:?}", report.abstained);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_member_that_missed_an_end_gets_it_by_asking() {
+    let partition = Partition { groups: groups(&[&[1, 2, 3], &[4]]), from: 300, until: 20_000 };
+    let report = AgreementPlan::new(4).ends(None).with(Fault::Partition(partition)).run(2);
+    report.assert_agreed();
+    assert!(report.fetched.is_empty() && report.elapsed >= 20_000);
+}
+
+#[test]
+fn everything_at_once_in_the_ends() {
+    for seed in 0..20 {
+        let plan = AgreementPlan::new(7)
+            .slots(3)
+            .ends(Some(1_000 + 100 * seed))
+            .rough(100)
+            .absent(1 + (seed % 7) as u8)
+            .behaves(1 + ((seed + 3) % 7) as u8, [Equivocate, ProposeInvalid][seed as usize % 2])
+            .behaves(1 + ((seed + 5) % 7) as u8, Ignorant)
+            .behaves(1 + ((seed + 6) % 7) as u8, Ignorant)
+            .crash(1 + ((seed + 1) % 7) as u8, When::AfterEffects(14 + seed), 1_000)
+            .crash(1 + ((seed + 2) % 7) as u8, When::AfterEffects(2 * seed), 3_000);
+        plan.run(seed).assert_agreed();
     }
 }

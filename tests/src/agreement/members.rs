@@ -1,5 +1,7 @@
 //! The members of one run: what is around their machines.
 
+mod ends;
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
@@ -8,17 +10,22 @@ use std::{
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
-use veil_committee_agreement::{Agreement, AgreementConfig, AgreementEffect, Timing, Validity};
+use veil_committee_agreement::{
+    Agreement, AgreementConfig, AgreementEffect, Timing, Validity, Value,
+};
 use veil_committee_machine::Millis;
 use veil_committee_world::{EventLog, Host, Schedule};
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, Slot, Wire,
-    agreement::{AgreementMessage, SignedVote, Vote, VoteKind, proposer, record::Record},
+    agreement::{
+        AgreementMessage, Instance, Lock, SignedVote, Subject, Vote, VoteKind, proposer,
+        record::Record,
+    },
     codec::Bytes,
-    decryption::ManifestLock,
     scheduling::Manifest,
 };
 
+use self::ends::Ends;
 use super::{AgreementBehaviour, AgreementPlan, AgreementReport, binding, roster};
 use crate::fixtures;
 
@@ -42,6 +49,8 @@ fn manifest(slot: Slot, proposer: ParticipantIndex, variant: u64) -> Manifest {
 #[derive(Default)]
 struct Disk {
     records: Vec<Record>,
+    /// The locked manifests, whoever locked them.
+    manifests: BTreeMap<Slot, Blake3Digest>,
     /// The last slot decided or taken from certificates.
     settled: Slot,
 }
@@ -51,20 +60,21 @@ pub(super) struct Members {
     seed: u64,
     rng: ChaCha20Rng,
     disks: Vec<Disk>,
-    locks: BTreeMap<ParticipantIndex, BTreeMap<Slot, (ManifestLock, Manifest)>>,
+    locks: BTreeMap<ParticipantIndex, BTreeMap<Slot, (Lock, Manifest)>>,
     fetched: BTreeMap<ParticipantIndex, BTreeSet<Slot>>,
     convicted: BTreeSet<ParticipantIndex>,
     abstained: Vec<(ParticipantIndex, String)>,
     appeals: u64,
     times: BTreeMap<(ParticipantIndex, Slot), Millis>,
     /// What each honest member has said in each place.
-    said: BTreeMap<(ParticipantIndex, Slot, u32, Option<VoteKind>), Option<Blake3Digest>>,
+    said: BTreeMap<(ParticipantIndex, Instance, u32, Option<VoteKind>), Option<Blake3Digest>>,
+    ends: Ends,
     violations: Vec<String>,
 }
 
 pub(super) enum Input {
-    Start(Slot),
-    Propose(Slot, u32, Vec<u8>),
+    Start(Instance),
+    Propose(Instance, u32, Vec<u8>),
     Validated(Blake3Digest, Validity),
 }
 
@@ -90,18 +100,20 @@ impl Host for Members {
         let records = self.disks[j.position()].records.clone();
         let machine = Agreement::new(config, fixtures::identity(self.seed, j), records)
             .expect("roster, committee and identity are of one fixture");
-        // An undecided slot goes on; it is started again if it was decided, too, to answer others.
-        let slot = machine.slot().max(Slot(1));
-        schedule.input(j, self.rng.gen_range(0..50), Input::Start(slot));
+        // What is undecided goes on; it is started again if it was decided, too, to answer others.
+        let instance = machine.instance().max(Instance::manifest(Slot(1)));
+        schedule.input(j, self.rng.gen_range(0..50), Input::Start(instance));
         Some(machine)
     }
 
     fn input(machine: &mut Agreement, input: Input, now: Millis) {
         match input {
-            // A slot that was started meanwhile stays started.
-            Input::Start(slot) => drop(machine.start(slot, now)),
+            // An instance that was started meanwhile stays started.
+            Input::Start(instance) => drop(machine.start(instance, now)),
             // The round may be over by now.
-            Input::Propose(slot, round, bytes) => drop(machine.propose(slot, round, bytes, now)),
+            Input::Propose(instance, round, bytes) => {
+                drop(machine.propose(instance, round, bytes, now));
+            }
             Input::Validated(digest, validity) => machine.validated(digest, validity, now),
         }
     }
@@ -119,11 +131,22 @@ impl Host for Members {
         schedule: &mut Schedule<Self>,
     ) {
         match effect {
-            AgreementEffect::GetValue { slot, round } => {
-                let bytes = manifest(slot, j, u64::from(round)).to_wire();
-                schedule.input(j, VALIDATION, Input::Propose(slot, round, bytes));
+            AgreementEffect::GetValue { instance, round } => match instance.subject {
+                Subject::Manifest => {
+                    let bytes = manifest(instance.slot, j, u64::from(round)).to_wire();
+                    schedule.input(j, VALIDATION, Input::Propose(instance, round, bytes));
+                }
+                Subject::End => self.propose_end(j, instance, round, schedule),
+            },
+            AgreementEffect::Validate { value: Value::End(end), .. } => {
+                self.validate_end(j, &end, schedule);
             }
-            AgreementEffect::Validate { digest, manifest, by_quorum, .. } => {
+            AgreementEffect::Validate {
+                digest,
+                value: Value::Manifest(manifest),
+                by_quorum,
+                ..
+            } => {
                 self.appeals += u64::from(by_quorum);
                 let behaviour = |j| self.plan.behaviour(j).copied();
                 let hard = behaviour(manifest.proposer) == Some(AgreementBehaviour::ProposeInvalid);
@@ -131,8 +154,11 @@ impl Host for Members {
                 let validity = if hard || soft { Validity::Invalid } else { Validity::Valid };
                 schedule.input(j, VALIDATION, Input::Validated(digest, validity));
             }
-            AgreementEffect::Locked { lock, manifest } => {
+            AgreementEffect::Decided { lock, value: Value::Manifest(manifest) } => {
                 self.locked(j, *lock, *manifest, schedule);
+            }
+            AgreementEffect::Decided { lock, value: Value::End(end) } => {
+                self.ended(j, *lock, end, schedule);
             }
             AgreementEffect::Equivocated { culprit, evidence } => {
                 let roster = roster(self.plan.committee, self.seed);
@@ -142,7 +168,9 @@ impl Host for Members {
                 }
                 self.convicted.insert(culprit);
             }
-            AgreementEffect::Behind { slot } => schedule.event_of(j, FETCH, Fetched(j, slot)),
+            AgreementEffect::Behind { instance } => {
+                schedule.event_of(j, FETCH, Fetched(j, instance.slot));
+            }
             AgreementEffect::Abstained { reason, .. } => {
                 schedule.record(|| format!("{j} abstains: {reason}"));
                 self.abstained.push((j, reason));
@@ -159,7 +187,7 @@ impl Host for Members {
         self.fetched.entry(j).or_default().extend((disk.settled.0 + 1..slot.0).map(Slot));
         disk.settled = Slot(slot.0 - 1);
         if slot.0 <= self.plan.scenario.slots {
-            schedule.input(j, 0, Input::Start(slot));
+            schedule.input(j, 0, Input::Start(Instance::manifest(slot)));
         }
     }
 
@@ -186,11 +214,12 @@ impl Host for Members {
     fn describe(bytes: &[u8]) -> Cow<'static, str> {
         match AgreementMessage::from_wire(bytes) {
             Ok(AgreementMessage::Vote(SignedVote { vote, .. })) => {
-                let Vote { kind, slot, round, voter, manifest, .. } = vote;
-                format!("{kind:?} of {voter} in {slot}.{round} for {manifest:?}").into()
+                let Vote { kind, instance, round, voter, value } = vote;
+                format!("{kind:?} of {voter} on {instance}, round {round}, for {value:?}").into()
             }
             Ok(AgreementMessage::Proposal(signed, _)) => {
-                format!("proposal in {}.{}", signed.proposal.slot, signed.proposal.round).into()
+                let proposal = signed.proposal;
+                format!("proposal of {}, round {}", proposal.instance, proposal.round).into()
             }
             Ok(_) => "a question or an answer".into(),
             Err(_) => "no message".into(),
@@ -211,6 +240,7 @@ impl Members {
             appeals: 0,
             times: BTreeMap::new(),
             said: BTreeMap::new(),
+            ends: Ends::default(),
             violations: Vec::new(),
             plan,
         }
@@ -219,11 +249,11 @@ impl Members {
     fn locked(
         &mut self,
         j: ParticipantIndex,
-        lock: ManifestLock,
+        lock: Lock,
         manifest: Manifest,
         schedule: &mut Schedule<Self>,
     ) {
-        let slot = lock.slot;
+        let (slot, digest) = (lock.instance.slot, lock.value);
         schedule.record(|| format!("{j} locks slot {slot}"));
         if let Some(locks) = self.locks.get_mut(&j) {
             let known = locks.entry(slot).or_insert_with(|| (lock, manifest.clone()));
@@ -232,11 +262,27 @@ impl Members {
             }
             self.times.entry((j, slot)).or_insert(schedule.now());
         }
+        self.disks[j.position()].manifests.insert(slot, digest);
+        if self.plan.scenario.ends {
+            let end = Input::Start(Instance::end(slot));
+            schedule.input(j, self.rng.gen_range(0..200), end);
+        } else {
+            self.settle(j, slot, schedule);
+        }
+    }
+
+    /// A member is done with a slot.
+    fn settle(&mut self, j: ParticipantIndex, slot: Slot, schedule: &mut Schedule<Self>) {
         let settled = &mut self.disks[j.position()].settled;
         *settled = slot.max(*settled);
         if slot.0 < self.plan.scenario.slots {
-            schedule.input(j, self.rng.gen_range(0..200), Input::Start(Slot(slot.0 + 1)));
+            let next = Input::Start(Instance::manifest(Slot(slot.0 + 1)));
+            schedule.input(j, self.rng.gen_range(0..200), next);
         }
+    }
+
+    fn manifest_of(&self, j: ParticipantIndex, slot: Slot) -> Option<&Blake3Digest> {
+        self.disks[j.position()].manifests.get(&slot)
     }
 
     /// An honest member says one thing in each place, whatever happens to it.
@@ -244,14 +290,14 @@ impl Members {
         let message = AgreementMessage::from_wire(bytes).expect("an honest member's message");
         let (place, said) = match message {
             AgreementMessage::Vote(SignedVote { vote, .. }) if vote.voter == from => {
-                ((from, vote.slot, vote.round, Some(vote.kind)), vote.manifest)
+                ((from, vote.instance, vote.round, Some(vote.kind)), vote.value)
             }
             AgreementMessage::Proposal(signed, _) => {
                 let proposal = signed.proposal;
-                if proposer(self.plan.committee, proposal.slot, proposal.round) != from {
+                if proposer(self.plan.committee, proposal.instance, proposal.round) != from {
                     return;
                 }
-                ((from, proposal.slot, proposal.round, None), Some(proposal.manifest))
+                ((from, proposal.instance, proposal.round, None), Some(proposal.value))
             }
             _ => return,
         };
@@ -263,19 +309,30 @@ impl Members {
     /// The even ones are told something else.
     fn equivocate(&self, from: ParticipantIndex, to: ParticipantIndex, bytes: &[u8]) -> Vec<u8> {
         let identity = fixtures::identity(self.seed, from);
-        let other = |slot| manifest(slot, from, 666);
+        let other = |instance: Instance| match instance.subject {
+            Subject::Manifest => {
+                let other = manifest(instance.slot, from, 666);
+                (other.digest(), other.to_wire())
+            }
+            Subject::End => {
+                let locked = self.manifest_of(from, instance.slot);
+                let locked = locked.copied().unwrap_or(Blake3Digest([0; 32]));
+                let other = ends::void(instance.slot, locked);
+                (other.digest(), other.to_wire())
+            }
+        };
         match AgreementMessage::from_wire(bytes) {
             Ok(_) if !to.get().is_multiple_of(2) => bytes.to_vec(),
             Ok(AgreementMessage::Proposal(signed, _)) => {
-                let other = other(signed.proposal.slot);
                 let mut proposal = signed.proposal;
-                (proposal.manifest, proposal.locked_in) = (other.digest(), None);
+                let (digest, other) = other(proposal.instance);
+                (proposal.value, proposal.locked_in) = (digest, None);
                 let signed = proposal.sign(&binding(), &identity);
-                AgreementMessage::Proposal(signed, Bytes(other.to_wire())).to_wire()
+                AgreementMessage::Proposal(signed, Bytes(other)).to_wire()
             }
             Ok(AgreementMessage::Vote(SignedVote { vote, .. })) => {
-                let manifest = vote.manifest.is_none().then(|| other(vote.slot).digest());
-                let vote = Vote { manifest, ..vote }.sign(&binding(), &identity);
+                let value = vote.value.is_none().then(|| other(vote.instance).0);
+                let vote = Vote { value, ..vote }.sign(&binding(), &identity);
                 AgreementMessage::Vote(vote).to_wire()
             }
             _ => bytes.to_vec(),
@@ -292,6 +349,7 @@ impl Members {
             plan: self.plan,
             seed: self.seed,
             locks: self.locks,
+            ends: self.ends.decided,
             fetched: self.fetched,
             convicted: self.convicted,
             abstained: self.abstained,
