@@ -60,19 +60,24 @@ impl Run {
         }
     }
 
-    /// Keeps a value that is not held yet; the error says what is wrong with it.
+    /// Keeps a value; the error says what is wrong with it. Of one that is held already only the
+    /// round changes.
     pub(super) fn hold(
         &mut self,
         bytes: Bytes,
         round: u32,
         members: &Members,
     ) -> Result<(), ValueError> {
+        let digest = digest_of(self.instance.subject, &bytes);
+        if let Some(held) = self.held.get_mut(&digest) {
+            held.round = held.round.max(round);
+            return Ok(());
+        }
         let (value, result) = match Value::parse(&bytes, self.instance, members) {
             Ok(value) => (Some(value), Ok(())),
             Err(error) => (None, Err(error)),
         };
         let valid = value.is_none().then_some(false);
-        let digest = digest_of(self.instance.subject, &bytes);
         self.held.insert(digest, Held { bytes, value, valid, round, appealed: None });
         result
     }

@@ -21,7 +21,7 @@ pub enum Value {
 }
 
 /// Bytes that are no value of an instance.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
     /// Not a manifest, or not a valid one.
     #[error("the manifest is invalid: {0}")]
