@@ -299,7 +299,8 @@ fn byzantine_members_end_no_slot_in_two_ways_or_wrongly() {
     let mut convicted = 0;
     for seed in 0..24 {
         let (n, t) = if seed % 3 == 0 { (7, 2) } else { (4, 1) };
-        let mut plan = ignorant(n, (seed % 3) as u8).slots(4).ends(Some([800, 3_000][seed as usize % 2]));
+        let mut plan =
+            ignorant(n, (seed % 3) as u8).slots(4).ends(Some([800, 3_000][seed as usize % 2]));
         for j in 1..=t {
             let bad = if seed % 4 < 2 { Equivocate } else { ProposeInvalid };
             plan = plan.behaves(j, bad);

@@ -267,7 +267,7 @@ fn a_record_is_refused_if_a_link_is_missing() {
 
     let (_, sound) = placed();
     assert_wire(&sound);
-    let cases: [(Change, RecordError); 9] = [
+    let cases: [(Change, RecordError); 10] = [
         (
             |r| r.lock.binding.scope.cluster.0[0] ^= 1,
             RecordError::Lock("cluster, key set or epoch"),
