@@ -243,10 +243,10 @@ fn ignorant(n: u8, count: u8) -> AgreementPlan {
 
 #[test]
 fn an_outcome_that_t_plus_1_know_needs_no_word_of_the_others_hosts() {
-    for (n, t) in [(4, 1), (7, 2), (10, 3)] {
+    for (n, t, seeds) in [(4, 1, 6), (7, 2, 2), (10, 3, 1)] {
         // Void is never valid, so nothing else can end the slots.
         let plan = ignorant(n, n - t - 1).slots(3).ends(None);
-        for seed in 0..6 {
+        for seed in 0..seeds {
             let report = plan.clone().rough(seed as u32 * 30).run(seed);
             report.assert_agreed();
             assert_eq!(outcomes(&report), 3, "n = {n}");
@@ -317,16 +317,14 @@ fn byzantine_members_end_no_slot_in_two_ways_or_wrongly() {
 
 #[test]
 fn a_crash_at_any_effect_of_an_end_does_no_harm() {
-    for ignorants in [0, 2, 4] {
+    for (ignorants, away) in [(0, 1), (2, 1), (2, 900), (4, 900)] {
         let plan = || ignorant(4, ignorants).ends(Some(1_200));
         let smooth = plan().run(11);
         for j in [1, 2, 4] {
             for at_effect in 0..=smooth.effects[&member(j)] {
-                for away in [1, 900] {
-                    let report = plan().crash(j, When::AfterEffects(at_effect), away).run(11);
-                    report.assert_agreed();
-                    assert!(report.abstained.is_empty(), "{:?}", report.abstained);
-                }
+                let report = plan().crash(j, When::AfterEffects(at_effect), away).run(11);
+                report.assert_agreed();
+                assert!(report.abstained.is_empty(), "{:?}", report.abstained);
             }
         }
     }
@@ -342,7 +340,7 @@ fn a_member_that_missed_an_end_gets_it_by_asking() {
 
 #[test]
 fn everything_at_once_in_the_ends() {
-    for seed in 0..20 {
+    for seed in 0..8 {
         let plan = AgreementPlan::new(7)
             .slots(3)
             .ends(Some(1_000 + 100 * seed))

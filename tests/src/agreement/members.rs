@@ -112,7 +112,7 @@ impl Host for Members {
             Input::Start(instance) => drop(machine.start(instance, now)),
             // The round may be over by now.
             Input::Propose(instance, round, bytes) => {
-                drop(machine.propose(instance, round, bytes, now));
+                let _ = machine.propose(instance, round, bytes, now);
             }
             Input::Validated(digest, validity) => machine.validated(digest, validity, now),
         }
