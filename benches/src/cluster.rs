@@ -88,6 +88,8 @@ pub fn manifest(workers: usize, jobs: &[JobSpec], slot: u64) -> Manifest {
         proposer: ParticipantIndex::try_from(1).expect("1 is an index"),
         previous: KeccakDigest([0; 32]),
         block: BlockRef { number: 1, hash: KeccakDigest([6; 32]) },
+        base: KeccakDigest([0; 32]),
+        jobs_seen: 0,
         policy: KeccakDigest([7; 32]),
         circuit: circuit_id(),
         telemetry: (0..workers)

@@ -56,7 +56,7 @@
 //! # };
 //! # use veil_protocol_spec::{
 //! #     Address, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeySetDigest, Slot,
-//! #     decryption::{ManifestLock, RequestContext}, identity::SecretIdentity,
+//! #     agreement::{Instance, Lock}, decryption::RequestContext, identity::SecretIdentity,
 //! #     scheduling::{Binding, ClusterScope},
 //! # };
 //! use veil_committee::decryption::{DecryptionEffect, Decryptor, RecomputedOutputs};
@@ -75,9 +75,10 @@
 //! #     key_sets(committee).into_iter().map(|set| (set, SetKey::new([5; 32]))).collect();
 //! # let (Binding { key_set, epoch, .. }, slot, manifest) = (binding, Slot(7), Blake3Digest([6; 32]));
 //! # let share = PartialDecryptor::new(committee, me, &key, &keys, &key_set, epoch);
-//! # let digest = ManifestLock::vote_digest(&binding, slot, 0, &manifest);
+//! # let instance = Instance::manifest(slot);
+//! # let digest = Lock::vote_digest(&binding, instance, 0, &manifest);
 //! # let votes = vec![(me, identity.sign(&digest))];
-//! # let lock = ManifestLock { binding, slot, round: 0, manifest, votes };
+//! # let lock = Lock { binding, instance, round: 0, value: manifest, votes };
 //! let roster = vec![identity.public()];
 //! let mut machine = Decryptor::new(share, identity, roster, DecryptionCounter::default()).unwrap();
 //!
@@ -108,10 +109,11 @@ use rayon::prelude::*;
 use veil_committee_machine::{Effect, Millis, PersistId};
 use veil_protocol_spec::{
     Blake3Digest, Committee, ParticipantIndex, PublicIdentity,
+    agreement::{Lock, Subject},
     codec::Bytes,
     decryption::{
         DecryptionCounter, DecryptionMessage, DecryptionPayload, MAX_BLOCKS_PER_REQUEST,
-        ManifestLock, RequestContext, RequestId,
+        RequestContext, RequestId,
     },
     identity::SecretIdentity,
     scheduling::Binding,
@@ -228,7 +230,7 @@ impl Decryptor {
     pub fn authorise(
         &mut self,
         outputs: RecomputedOutputs,
-        lock: &ManifestLock,
+        lock: &Lock,
         now: Millis,
     ) -> Result<RequestId, AuthoriseError> {
         let RecomputedOutputs { context, blocks } = outputs;
@@ -285,11 +287,7 @@ impl Decryptor {
     }
 
     /// "No partial decryption leaves before the 2t+1 lock is seen." (`decryption.md`, step 2)
-    fn check_context(
-        &self,
-        context: &RequestContext,
-        lock: &ManifestLock,
-    ) -> Result<(), AuthoriseError> {
+    fn check_context(&self, context: &RequestContext, lock: &Lock) -> Result<(), AuthoriseError> {
         let key_set = self.decryptor.key_set();
         if context.key_set != key_set {
             return Err(AuthoriseError::OtherKeySet { mine: key_set, asked: context.key_set });
@@ -298,8 +296,12 @@ impl Decryptor {
         if context.epoch != epoch {
             return Err(AuthoriseError::OtherEpoch { mine: epoch, asked: context.epoch });
         }
-        let ManifestLock { binding: Binding { key_set, epoch, .. }, slot, manifest, .. } = *lock;
-        let locked = RequestContext { key_set, epoch, slot, manifest };
+        let Lock { binding: Binding { key_set, epoch, .. }, instance, value, .. } = *lock;
+        // The end of a slot opens nothing, whatever its value is.
+        if instance.subject != Subject::Manifest {
+            return Err(AuthoriseError::NoManifest(instance));
+        }
+        let locked = RequestContext { key_set, epoch, slot: instance.slot, manifest: value };
         if locked != *context {
             return Err(AuthoriseError::OtherLock(locked));
         }

@@ -16,11 +16,12 @@ use veil_committee::{
 use veil_protocol_spec::{
     Address, Attempt, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeySetDigest,
     ParticipantIndex, Slot, Wire,
+    agreement::{Instance, Lock},
     ceremony::{
         CeremonyParameters, Finish, Header, Payload, Round, SignedMessage, Stream, StreamRoot,
     },
     codec::Bytes,
-    decryption::{DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext, RequestId},
+    decryption::{DecryptionMessage, DecryptionPayload, RequestContext, RequestId},
     identity::SecretIdentity,
     scheduling::{Binding, ClusterScope},
 };
@@ -117,7 +118,7 @@ fn decryption() -> Value {
         cluster: ClusterId([2; 32]),
     };
     let binding = Binding { scope, key_set: context.key_set, epoch: context.epoch };
-    let vote = ManifestLock::vote_digest(&binding, context.slot, 5, &context.manifest);
+    let vote = Lock::vote_digest(&binding, Instance::manifest(context.slot), 5, &context.manifest);
     json!({
         "block_digest": block.digest(),
         "request": request,

@@ -44,8 +44,6 @@ contracts! {
     assignment_anchor: AssignmentAnchor = "abi/AssignmentAnchor.json";
     /// Disputes over what committees and their members signed.
     disputes: Disputes = "abi/Disputes.json";
-    /// Checkpoints of slots that are too frequent to anchor one by one.
-    checkpoint_channel: CheckpointChannel = "abi/CheckpointChannel.json";
 }
 
 pub mod typed;

@@ -83,15 +83,6 @@ alloy::sol! {
         uint256 share;
     }
 
-    /// By the group (FROST), for the checkpoint channel.
-    #[derive(Debug, PartialEq, Eq)]
-    struct Checkpoint {
-        bytes32 cluster;
-        uint64 epoch;
-        uint64 sequence;
-        bytes32 root;
-    }
-
     /// Leaf of the tree over a group's verifying shares.
     #[derive(Debug, PartialEq, Eq)]
     struct VerifyingShare {

@@ -47,9 +47,7 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
         // What the certificate states of its key must be in force: one word says it all.
         if (!_isInForce(certificate, groupKey)) _explain(certificate, groupKey);
         PackedHead storage head = _heads[certificate.cluster];
-        if (certificate.previous != head.hash) {
-            revert WrongPrevious(certificate.previous, head.hash);
-        }
+        if (certificate.base != head.hash) revert WrongBase(certificate.base, head.hash);
         uint256 numbers = head.numbers;
         uint256 slot;
         assembly ("memory-safe") {
@@ -71,7 +69,7 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
         assembly ("memory-safe") {
             // Its data are the last three fields as they are.
             let m := mload(0x40)
-            calldatacopy(m, add(certificate, 0xc0), 0x60)
+            calldatacopy(m, add(certificate, 0x140), 0x60)
             log4(m, 0x60, topic, calldataload(certificate), slot, hash)
         }
     }
@@ -133,6 +131,14 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
     }
 
     /// @inheritdoc IAssignmentAnchor
+    function replicaLeafOf(Replica calldata replica) external pure override returns (bytes32) {
+        if (replica.form != 0 || replica.flags != 0) {
+            revert ReservedInLeaf(replica.form, replica.flags);
+        }
+        return Certificates.replicaLeaf(replica);
+    }
+
+    /// @inheritdoc IAssignmentAnchor
     function verifyInclusion(Certificate[] calldata chain, bytes32 leaf, bytes32[] calldata proof)
         external
         view
@@ -158,7 +164,7 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
             pop(staticcall(gas(), target, 0x00, 0x24, 0x00, 0x20))
             let m := mload(0x40)
             calldatacopy(m, add(certificate, 0x20), 0x40) // epoch, key set
-            mstore(add(m, 0x40), calldataload(add(certificate, 0x100))) // origin
+            mstore(add(m, 0x40), calldataload(add(certificate, 0x180))) // origin
             calldatacopy(add(m, 0x60), groupKey, 0x40)
             inForce := eq(keccak256(m, 0xa0), mload(0x00))
         }

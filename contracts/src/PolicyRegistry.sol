@@ -10,7 +10,7 @@ import {IPolicyRegistry} from "./interfaces/IPolicyRegistry.sol";
 /// @title Policies, rights and images of clusters
 /// @notice See `IPolicyRegistry`.
 contract PolicyRegistry is IPolicyRegistry, VeilContract {
-    /// @notice May submit jobs, and put items into the checkpoint channel.
+    /// @notice May submit jobs.
     uint32 public constant RIGHT_SUBMIT = 1;
     /// @notice May allow and revoke images.
     uint32 public constant RIGHT_IMAGES = 2;

@@ -14,7 +14,8 @@ contract AssignmentAnchorTest is Base {
         publish(0, GROUP, 0);
     }
 
-    function certificate(uint64 slot, bytes32 previous)
+    /// @dev To be anchored on `base`; the one before it is another, which was not anchored.
+    function certificate(uint64 slot, bytes32 base)
         private
         view
         returns (IAssignmentAnchor.Certificate memory)
@@ -25,7 +26,11 @@ contract AssignmentAnchorTest is Base {
             keySet: keccak256("key set"),
             slot: slot,
             manifest: keccak256("manifest"),
-            previous: previous,
+            previous: keccak256("not anchored"),
+            base: base,
+            jobsSeen: 3,
+            evaluation: keccak256("evaluation"),
+            membersOnly: 0,
             assignmentsRoot: keccak256("root"),
             stateRoot: keccak256("state"),
             referenceStringOrigin: 1
@@ -66,6 +71,10 @@ contract AssignmentAnchorTest is Base {
             slot: 7,
             manifest: word(json, ".manifest.digest"),
             previous: bytes32(uint256(0x77) * (type(uint256).max / 255)),
+            base: bytes32(uint256(0x7b) * (type(uint256).max / 255)),
+            jobsSeen: 300,
+            evaluation: bytes32(uint256(0xee) * (type(uint256).max / 255)),
+            membersOnly: 0,
             assignmentsRoot: word(json, ".assignments.root"),
             stateRoot: bytes32(uint256(0xdd) * (type(uint256).max / 255)),
             referenceStringOrigin: 1
@@ -73,6 +82,10 @@ contract AssignmentAnchorTest is Base {
         address to = address(uint160(0x11) * (type(uint160).max / 255));
         bytes32 expected = word(json, ".assignment_certificate.signing_digest");
         check(this.digest(31337, to, c) == expected, "certificate");
+        c.evaluation = 0;
+        c.assignmentsRoot = 0;
+        expected = word(json, ".assignment_certificate.signing_digest_of_void");
+        check(this.digest(31337, to, c) == expected, "void");
 
         IAssignmentAnchor.Assignment memory placed = IAssignmentAnchor.Assignment(
             word(json, ".job_spec.digest"), 0, 1, word(json, ".telemetry.sender")
@@ -81,6 +94,22 @@ contract AssignmentAnchorTest is Base {
         IAssignmentAnchor.Assignment memory pending =
             IAssignmentAnchor.Assignment(word(json, ".job_spec.digest"), 1, 0, 0);
         check(anchors.leafOf(pending) == word(json, ".assignments.leaves[1]"), "pending");
+
+        IAssignmentAnchor.Replica memory replica = IAssignmentAnchor.Replica(
+            word(json, ".job_spec.digest"), 1, 0, word(json, ".telemetry.sender"), 7, 0
+        );
+        check(anchors.replicaLeafOf(replica) == word(json, ".replica_leaf.hash"), "replica");
+    }
+
+    function testFuzz_reserved_parts_of_a_leaf_are_zero(uint8 form, uint8 flags) external {
+        IAssignmentAnchor.Replica memory replica =
+            IAssignmentAnchor.Replica("job", 0, form, "worker", 1, flags);
+        if (form != 0 || flags != 0) {
+            vm.expectRevert(
+                abi.encodeWithSelector(IAssignmentAnchor.ReservedInLeaf.selector, form, flags)
+            );
+        }
+        anchors.replicaLeafOf(replica);
     }
 
     function test_gas_of_anchor() external {
@@ -143,7 +172,7 @@ contract AssignmentAnchorTest is Base {
     function test_what_the_certificate_states_must_be_in_force() external {
         IAssignmentAnchor.Certificate memory c = certificate(1, "elsewhere");
         bytes32 hash = anchors.hashOf(c);
-        vm.expectPartialRevert(IAssignmentAnchor.WrongPrevious.selector);
+        vm.expectPartialRevert(IAssignmentAnchor.WrongBase.selector);
         anchorBy(GROUP, c, hash);
         c = certificate(1, 0);
         c.epoch = 1;
@@ -173,6 +202,46 @@ contract AssignmentAnchorTest is Base {
         anchorBy(GROUP + 1, c, hash);
     }
 
+    /// @dev Three slots began before the first of them was anchored: the other two can no longer be,
+    /// but the next one carries on from it, and they are proved through their links.
+    function test_slots_are_skipped_and_stay_provable() external {
+        IAssignmentAnchor.Certificate[] memory chain = new IAssignmentAnchor.Certificate[](3);
+        IAssignmentAnchor.Certificate memory first = certificate(1, 0);
+        bytes32 head = anchors.hashOf(first);
+        bytes32 leaf = keccak256("leaf");
+        (chain[0], chain[1]) = (certificate(2, 0), certificate(3, 0));
+        (chain[0].previous, chain[0].assignmentsRoot) = (head, leaf);
+        // The third of them ended void.
+        (chain[1].evaluation, chain[1].assignmentsRoot) = (0, 0);
+        chain[1].previous = anchors.hashOf(chain[0]);
+        anchor(first);
+        for (uint256 i = 0; i < 2; ++i) {
+            bytes32 hash = anchors.hashOf(chain[i]);
+            vm.expectRevert(
+                abi.encodeWithSelector(IAssignmentAnchor.WrongBase.selector, bytes32(0), head)
+            );
+            anchorBy(GROUP, chain[i], hash);
+        }
+        bytes32[] memory proof = new bytes32[](0);
+        vm.expectPartialRevert(IAssignmentAnchor.NotAnchored.selector);
+        anchors.verifyInclusion(chain, leaf, proof);
+
+        chain[2] = certificate(9, head);
+        chain[2].previous = anchors.hashOf(chain[1]);
+        head = anchor(chain[2]);
+        IAssignmentAnchor.Head memory found = anchors.headOf(cluster);
+        check(found.hash == head && found.slot == 9 && found.count == 2, "head");
+        check(anchors.verifyInclusion(chain, leaf, proof), "proved");
+    }
+
+    function test_a_void_slot_is_anchored_like_any_other() external {
+        IAssignmentAnchor.Certificate memory c = certificate(1, 0);
+        (c.evaluation, c.assignmentsRoot) = (0, 0);
+        check(anchors.headOf(cluster).hash == 0, "none yet");
+        bytes32 hash = anchor(c);
+        check(anchors.headOf(cluster).hash == hash, "head");
+    }
+
     function test_deployments_are_confirmed_by_their_workers_operator() external {
         bytes32 worker = register(9, WORKER);
         IAssignmentAnchor.Assignment memory placed =
@@ -184,6 +253,7 @@ contract AssignmentAnchorTest is Base {
             ? keccak256(abi.encode(leaf, sibling))
             : keccak256(abi.encode(sibling, leaf));
         IAssignmentAnchor.Certificate memory next = certificate(2, anchor(c));
+        next.previous = next.base;
         anchor(next);
         IAssignmentAnchor.Certificate[] memory chain = new IAssignmentAnchor.Certificate[](2);
         (chain[0], chain[1]) = (c, next);

@@ -2,7 +2,6 @@
 pragma solidity 0.8.37;
 
 import {AssignmentAnchor} from "../src/AssignmentAnchor.sol";
-import {CheckpointChannel} from "../src/CheckpointChannel.sol";
 import {CommitteeElection} from "../src/CommitteeElection.sol";
 import {Directory} from "../src/Directory.sol";
 import {Disputes} from "../src/Disputes.sol";
@@ -31,7 +30,6 @@ abstract contract Base {
     JobBoard internal board;
     AssignmentAnchor internal anchors;
     Disputes internal disputes;
-    CheckpointChannel internal channel;
     bytes32 internal cluster;
     /// @dev The members 1 to this are registered, and `offset` of them left again.
     uint256 internal memberCount;
@@ -57,7 +55,6 @@ abstract contract Base {
         board = new JobBoard(address(directory), policies, ceremony);
         anchors = new AssignmentAnchor(address(directory), registry, ceremony);
         disputes = new Disputes(address(directory), registry, ceremony);
-        channel = new CheckpointChannel(address(directory), policies, ceremony);
         directory.publish(entries());
         cluster = registry.registerCluster(0, settings());
         policies.setClusterPolicy(cluster, "policy");
@@ -79,7 +76,7 @@ abstract contract Base {
     }
 
     function entries() internal view returns (IDirectory.Entry[] memory list) {
-        list = new IDirectory.Entry[](8);
+        list = new IDirectory.Entry[](7);
         list[0] = IDirectory.Entry("NodeRegistry", address(registry));
         list[1] = IDirectory.Entry("PolicyRegistry", address(policies));
         list[2] = IDirectory.Entry("CommitteeElection", address(election));
@@ -87,7 +84,6 @@ abstract contract Base {
         list[4] = IDirectory.Entry("JobBoard", address(board));
         list[5] = IDirectory.Entry("AssignmentAnchor", address(anchors));
         list[6] = IDirectory.Entry("Disputes", address(disputes));
-        list[7] = IDirectory.Entry("CheckpointChannel", address(channel));
     }
 
     /// @dev Lets an account submit jobs.

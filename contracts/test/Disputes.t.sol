@@ -30,6 +30,10 @@ contract DisputesTest is Base {
             slot: 1,
             manifest: keccak256("manifest"),
             previous: 0,
+            base: 0,
+            jobsSeen: 1,
+            evaluation: keccak256("evaluation"),
+            membersOnly: 0,
             assignmentsRoot: root,
             stateRoot: keccak256("state"),
             referenceStringOrigin: 1

@@ -249,7 +249,11 @@ contract Handler is Base {
             keySet: keccak256("key set"),
             slot: next,
             manifest: keccak256("manifest"),
-            previous: onHead ? head : keccak256("another"),
+            previous: keccak256(abi.encode(ahead, "previous")),
+            base: onHead ? head : keccak256("another"),
+            jobsSeen: ahead,
+            evaluation: ahead % 2 == 0 ? bytes32(0) : keccak256("evaluation"),
+            membersOnly: 0,
             assignmentsRoot: keccak256(abi.encode(ahead)),
             stateRoot: keccak256("state"),
             referenceStringOrigin: 1

@@ -2,7 +2,10 @@
 //! (300 MB per member), so the machine writes chunks through this trait as they are made and as they
 //! arrive, and reads them back to serve others, to resume, and for the transcript.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use veil_protocol_spec::{ParticipantIndex, ceremony::Stream};
 
@@ -39,9 +42,12 @@ pub trait ChunkStore: Send {
 #[error("the share store failed: {0}")]
 pub struct StoreError(pub String);
 
-/// Keeps chunks in memory: for tests and for small parameters.
+/// Keeps chunks in memory: for tests and for small parameters. Clones share what they keep, as the
+/// processes do that use one disk, one after the other.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryStore(BTreeMap<(Stream, ParticipantIndex, u32), Vec<u8>>);
+pub struct MemoryStore(Arc<Mutex<Chunks>>);
+
+type Chunks = BTreeMap<(Stream, ParticipantIndex, u32), Vec<u8>>;
 
 impl ChunkStore for MemoryStore {
     fn put(
@@ -51,7 +57,8 @@ impl ChunkStore for MemoryStore {
         index: u32,
         bytes: &[u8],
     ) -> Result<(), StoreError> {
-        self.0.insert((stream, sender, index), bytes.to_vec());
+        let mut chunks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        chunks.insert((stream, sender, index), bytes.to_vec());
         Ok(())
     }
 
@@ -61,6 +68,7 @@ impl ChunkStore for MemoryStore {
         sender: ParticipantIndex,
         index: u32,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.0.get(&(stream, sender, index)).cloned())
+        let chunks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(chunks.get(&(stream, sender, index)).cloned())
     }
 }

@@ -26,6 +26,8 @@ use serde_json::Value;
 
 /// Ends a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(1200);
+/// Shorter than the grace after which a worker is lost.
+const PAUSE: Duration = Duration::from_secs(10);
 /// Slots in which a member may be stopped too late to hold them.
 const MAX_TRIES: usize = 20;
 
@@ -155,6 +157,16 @@ impl Network {
         json(&mut command)["job"].as_str().unwrap().to_owned()
     }
 
+    /// Docker's ids of the containers that a worker's replicas run in.
+    fn containers(&self, worker: &str) -> Vec<String> {
+        let mut command = veil();
+        command.args(["worker", "status", "--json", "--config"]).arg(self.config(worker));
+        let status = json(&mut command);
+        let replicas = status["replicas"].as_array().unwrap().iter();
+        let ids = replicas.filter_map(|replica| replica["observed"]["container"].as_str());
+        ids.map(str::to_owned).collect()
+    }
+
     /// Names of the workers that run the job's replicas, once all of them run.
     fn running(&self, job: &str, replicas: usize) -> Option<Vec<String>> {
         let mut command = veil();
@@ -188,6 +200,17 @@ fn killed_processes_neither_stop_placement_nor_double_it() {
     assert!(placed["certificate_verified"] == true && placed["anchored"] == true, "{placed}");
     assert_eq!(placed["processes"], true);
     let web = placed["job"].as_str().unwrap();
+
+    // A worker that is paused for a while loses nothing: neither it nor the others touch a container.
+    let paused = placed["replicas"][1]["worker"].as_str().unwrap();
+    let before = network.containers(paused);
+    assert!(!before.is_empty());
+    network.hold(paused);
+    sleep(PAUSE);
+    network.signal_node(paused, Signal::SIGCONT);
+    sleep(PAUSE);
+    assert_eq!(network.containers(paused), before);
+    assert_eq!(network.running(web, 3).map(|workers| workers.len()), Some(3));
 
     // A worker dies: its replica runs elsewhere.
     let lost = placed["replicas"][0]["worker"].as_str().unwrap();

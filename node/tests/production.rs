@@ -27,7 +27,7 @@ fn seven_members_make_a_working_key_and_a_verifiable_archive() {
         shares: archive::shares(folder.path()),
         fault: None,
     };
-    let mut simulation = run(&options, &|_| {}).unwrap();
+    let mut simulation = run(&options, &|_, _, _| {}).unwrap();
     let key_sets: Vec<_> = simulation
         .endings
         .iter()

@@ -1,17 +1,16 @@
 //! Messages of threshold decryption; the numbered steps are in `decryption.md`.
 //!
 //! No message carries a ciphertext. A member decrypts outputs that it computed itself from a
-//! locked manifest; others can only name them by digest.
+//! locked manifest; others can only name them by digest. The lock is
+//! [`agreement::Lock`](crate::agreement::Lock).
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     codec::{Bytes, Wire},
-    committee::Committee,
     domain,
     identity::{InvalidSignature, SecretIdentity},
     ids::{Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, PublicIdentity, Signature, Slot},
-    scheduling::Binding,
 };
 
 /// Most squashed blocks decrypted under one request.
@@ -52,82 +51,6 @@ impl RequestId {
             ],
         )))
     }
-}
-
-/// 2t+1 members' votes for one manifest in one slot. Without it no partial decryption leaves.
-///
-/// The votes are the precommits of the agreement's deciding round, so the lock costs no message of
-/// its own. A slot may have locks of several rounds, but never for two manifests while at most t
-/// members are corrupt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ManifestLock {
-    /// Cluster, key set and epoch.
-    pub binding: Binding,
-    /// The slot that is locked.
-    pub slot: Slot,
-    /// Round of the agreement in which the votes were cast.
-    pub round: u32,
-    /// Digest of the manifest.
-    pub manifest: Blake3Digest,
-    /// Votes in ascending order of participants.
-    pub votes: Vec<(ParticipantIndex, Signature)>,
-}
-
-/// Why votes are not a lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
-pub enum LockError {
-    /// The voters are not members in strictly ascending order.
-    #[error("the votes are not by distinct participants in ascending order")]
-    Voters,
-    /// A vote's signature does not verify.
-    #[error("participant {0} did not sign this vote")]
-    Signature(ParticipantIndex),
-    /// There are fewer than 2t+1 votes.
-    #[error("{given} votes are no lock: {needed} are needed")]
-    TooFew { given: usize, needed: usize },
-}
-
-impl ManifestLock {
-    /// The digest a member signs to vote: to precommit to `manifest` in `round` of the agreement.
-    #[must_use]
-    pub fn vote_digest(
-        binding: &Binding,
-        slot: Slot,
-        round: u32,
-        manifest: &Blake3Digest,
-    ) -> [u8; 32] {
-        domain::hash_parts(
-            domain::MANIFEST_VOTE,
-            &[&binding.to_bytes(), &slot.0.to_le_bytes(), &round.to_le_bytes(), &manifest.0],
-        )
-    }
-
-    /// # Errors
-    /// [`LockError`] unless 2t+1 distinct participants signed.
-    pub fn verify(&self, committee: Committee, roster: &[PublicIdentity]) -> Result<(), LockError> {
-        if self.votes.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
-            return Err(LockError::Voters);
-        }
-        let digest = Self::vote_digest(&self.binding, self.slot, self.round, &self.manifest);
-        for (voter, signature) in &self.votes {
-            let identity = roster
-                .get(voter.position())
-                .filter(|_| committee.contains(*voter))
-                .ok_or(LockError::Voters)?;
-            identity.verify(&digest, signature).map_err(|_| LockError::Signature(*voter))?;
-        }
-        let needed = committee.signing_threshold().get();
-        if self.votes.len() < needed {
-            return Err(LockError::TooFew { given: self.votes.len(), needed });
-        }
-        Ok(())
-    }
-}
-
-impl Wire for ManifestLock {
-    const NAME: &'static str = "ManifestLock";
-    const MAX_BYTES: usize = 2048;
 }
 
 /// One participant's contribution to the decryption of one request, or a call for it.

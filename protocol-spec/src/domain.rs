@@ -16,9 +16,19 @@ pub fn hash_parts(domain: &str, parts: &[&[u8]]) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
+/// The context after the version of what is hashed: 1 unless another is given.
+macro_rules! separator {
+    ($context:literal) => {
+        concat!("veil v1 ", $context)
+    };
+    ($context:literal, $version:literal) => {
+        concat!("veil v", $version, " ", $context)
+    };
+}
+
 macro_rules! domains {
-    ($($(#[$doc:meta])* $name:ident = $context:literal;)*) => {
-        $($(#[$doc])* pub const $name: &str = concat!("veil v1 ", $context);)*
+    ($($(#[$doc:meta])* $name:ident = $context:literal $(, $version:literal)?;)*) => {
+        $($(#[$doc])* pub const $name: &str = separator!($context $(, $version)?);)*
 
         /// All of the above, for the test that no two are equal.
         pub const ALL: &[&str] = &[$($name),*];
@@ -82,8 +92,6 @@ domains! {
     FLOODING = "flooding";
     /// Digest of the outputs a decryption is authorised for.
     DECRYPTION_REQUEST = "decryption request";
-    /// What a member signs to vote for a manifest.
-    MANIFEST_VOTE = "manifest vote";
     /// What a member signs of a decryption message.
     DECRYPTION_MESSAGE = "decryption message";
     /// What a member signs of a FROST message.
@@ -114,6 +122,8 @@ domains! {
     CIRCUIT_FINGERPRINT = "circuit fingerprint";
     /// Digest of a circuit's encrypted outputs, before squashing.
     CIRCUIT_OUTPUTS = "circuit outputs";
+    /// Stands for them where a slot has no workers, and so nothing was evaluated.
+    NO_OUTPUTS = "no outputs";
     /// The order in which equally good workers are preferred for one replica.
     TIE_BREAK = "tie break";
     /// What a member signs when it considers a worker lost.
@@ -123,7 +133,7 @@ domains! {
     /// What a peer signs of its record in the membership: key, generation, addresses.
     MEMBER_RECORD = "member record";
     /// Keccak-256 of it is the first word of what a certificate's signature covers.
-    ASSIGNMENT_CERTIFICATE = "assignment certificate";
+    ASSIGNMENT_CERTIFICATE = "assignment certificate", 2;
     /// Keccak-256 of it is the first word of a leaf of the assignment tree.
     ASSIGNMENT_LEAF = "assignment leaf";
     /// Keccak-256 of it is the first word of a leaf of an image's tree.
@@ -131,15 +141,21 @@ domains! {
     /// Keccak-256 of it is the first word of what an election's seed is the hash of.
     ELECTION = "election";
     /// Keccak-256 of it is the first word of a replica's leaf of the state tree.
-    STATE_REPLICA_LEAF = "state replica leaf";
+    STATE_REPLICA_LEAF = "state replica leaf", 2;
+    /// Keccak-256 of it is the first word of the commitment that hides a replica's worker.
+    HIDDEN_WORKER = "hidden worker";
     /// Keccak-256 of it is the first word of a worker's leaf of the state tree.
     STATE_WORKER_LEAF = "state worker leaf";
     /// What an evaluator signs of its result.
     EVALUATION_REPORT = "evaluation report";
     /// What a member signs to vote in the agreement, votes that make a lock excepted.
     AGREEMENT_VOTE = "agreement vote";
+    /// What a member signs to precommit to a value: a vote of the instance's lock.
+    AGREEMENT_LOCK = "agreement lock";
     /// What a proposer signs of its proposal.
     AGREEMENT_PROPOSAL = "agreement proposal";
+    /// Digest of a `SlotEnd`.
+    SLOT_END = "slot end";
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The protocol of Veil as types. The text is beside this crate in `ceremony.md`, `agreement.md` and
-//! `decryption.md`; a step quoted in code is a numbered step of one of those.
+//! The protocol of Veil as types. The text is beside this crate in `ceremony.md`, `slot.md`, `agreement.md`,
+//! `decryption.md` and `anchoring.md`; a step quoted in code is a numbered step of one of those.
 //!
 //! # Role
 //! Everything that crosses a wire, is hashed, signed or stored is defined here and nowhere else:
@@ -51,6 +51,7 @@ pub mod ids;
 pub mod publication;
 pub mod registry;
 pub mod scheduling;
+pub mod slot;
 pub mod sync;
 
 pub use codec::{CodecError, Wire};

@@ -45,6 +45,7 @@ mod image_tree;
 mod job;
 mod job_rules;
 mod labels;
+mod leaf;
 mod manifest;
 mod merkle;
 mod policy;
@@ -69,6 +70,7 @@ pub use job::{
     LeasePolicy, Priority, RestartPolicy, SchedulingPolicy, Strength, limits,
 };
 pub use labels::{InvalidLabel, Label, LabelKey, LabelValue};
+pub use leaf::{LeafError, LeafWorker, ReplicaLeaf, hidden_worker};
 pub use manifest::{
     BlockRef, CircuitId, LostWorker, MAX_LOST, MAX_PENDING, MAX_RUNNING, MAX_TELEMETRY, Manifest,
     ManifestError, PendingReplica, ReplicaState, RunningReplica, SignedSuspicion, Suspicion,

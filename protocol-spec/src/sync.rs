@@ -4,9 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    agreement::{Instance, Lock, LockError},
     codec::Wire,
     committee::Committee,
-    decryption::{LockError, ManifestLock},
     identity::InvalidSignature,
     ids::{Blake3Digest, KeySetDigest, PeerIdHash, PublicIdentity, Slot},
     scheduling::{Binding, JobSpec, Manifest, SignedSuspicion, SlotRecord, Suspicion, Telemetry},
@@ -19,12 +19,14 @@ pub struct LockedManifest {
     /// The slot's inputs.
     pub manifest: Manifest,
     /// 2t+1 votes for the manifest.
-    pub lock: ManifestLock,
+    pub lock: Lock,
 }
 
 impl Wire for LockedManifest {
     const NAME: &'static str = "LockedManifest";
-    const MAX_BYTES: usize = Manifest::MAX_BYTES + ManifestLock::MAX_BYTES;
+    // Version 1 had a lock that named a slot in place of an instance.
+    const VERSION: u8 = 2;
+    const MAX_BYTES: usize = Manifest::MAX_BYTES + Lock::MAX_BYTES;
 }
 
 /// The lock is not for the manifest beside it.
@@ -33,7 +35,7 @@ pub enum LockedManifestError {
     /// The votes do not make a lock.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// The lock names another manifest, slot or cluster.
+    /// The lock names another manifest, slot or cluster, or locks no manifest.
     #[error("the lock is not for this manifest")]
     OtherManifest,
 }
@@ -47,8 +49,8 @@ impl LockedManifest {
         roster: &[PublicIdentity],
     ) -> Result<(), LockedManifestError> {
         let Self { manifest, lock } = self;
-        if (lock.binding, lock.slot, lock.manifest)
-            != (manifest.binding, manifest.slot, manifest.digest())
+        if (lock.binding, lock.instance, lock.value)
+            != (manifest.binding, Instance::manifest(manifest.slot), manifest.digest())
         {
             return Err(LockedManifestError::OtherManifest);
         }
@@ -143,6 +145,8 @@ impl SyncAnswer {
 
 impl Wire for SyncAnswer {
     const NAME: &'static str = "SyncAnswer";
+    // Version 1 carried records of version 1.
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = 64 + Self::RECORD_BYTES + SlotRecord::MAX_BYTES;
     // Never hashed, and re-encoding megabytes only to compare costs.
     const CHECK_CANONICAL: bool = false;

@@ -14,11 +14,11 @@ use veil_protocol_spec::{
     KeySetDigest, ParticipantIndex, PeerIdHash, PublicIdentity, ReplicaIndex, Signature, Slot,
     Wire,
     agreement::{
-        AgreementMessage, Proposal, Vote, VoteKind,
+        AgreementMessage, Instance, Lock, Proposal, SlotEnd, SlotOutcome, Subject, Vote, VoteKind,
         record::{Entry, Record, Step},
     },
     codec::Bytes,
-    decryption::{DecryptionCounter, ManifestLock},
+    decryption::DecryptionCounter,
     identity::SecretIdentity,
     publication::{ExchangeBody, ExchangeMessage, Facts, Publication, ReferenceString},
     scheduling::*,
@@ -121,6 +121,8 @@ fn manifest() -> Manifest {
         proposer: member(3),
         previous: KeccakDigest([0x77; 32]),
         block: BlockRef { number: 1_000_000, hash: KeccakDigest([0x88; 32]) },
+        base: KeccakDigest([0x7b; 32]),
+        jobs_seen: 300,
         policy: KeccakDigest([0x99; 32]),
         circuit: CircuitId { version: 1, fingerprint: Blake3Digest([0xaa; 32]) },
         telemetry: vec![TelemetryEntry {
@@ -166,11 +168,24 @@ fn certificate() -> AssignmentCertificate {
             slot: Slot(7),
             manifest: manifest().digest(),
             previous: KeccakDigest([0x77; 32]),
+            base: manifest().base,
+            jobs_seen: manifest().jobs_seen,
+            evaluation: Blake3Digest([0xee; 32]),
+            members_only: CertificateBody::NO_SECTION,
             assignments_root: assignments().tree().root(),
             state_root: KeccakDigest([0xdd; 32]),
             reference_string: ReferenceStringOrigin::SingleParty,
         },
         signature: GroupSignature(signature),
+    }
+}
+
+/// The same slot, had it ended without an outcome.
+fn void() -> CertificateBody {
+    CertificateBody {
+        evaluation: CertificateBody::VOID,
+        assignments_root: MerkleTree::EMPTY_ROOT,
+        ..certificate().body
     }
 }
 
@@ -197,21 +212,46 @@ fn state() -> ClusterState {
     ClusterState::default().apply(&first, &assignments()).unwrap()
 }
 
-fn vote(kind: VoteKind, manifest: Option<Blake3Digest>) -> Vote {
+const INSTANCE: Instance = Instance::manifest(Slot(7));
+
+fn replica_leaf() -> ReplicaLeaf {
+    ReplicaLeaf {
+        job: job().digest(),
+        replica: ReplicaIndex(1),
+        worker: LeafWorker::Open(telemetry().body.sender()),
+        slot: Slot(7),
+        done: false,
+        drained: false,
+    }
+}
+
+fn vote(kind: VoteKind, value: Option<Blake3Digest>) -> Vote {
     let voter = ParticipantIndex::new(2).unwrap();
-    Vote { slot: Slot(7), round: 3, kind, manifest, voter }
+    Vote { instance: INSTANCE, round: 3, kind, value, voter }
 }
 
 fn proposal() -> Proposal {
-    Proposal { slot: Slot(7), round: 3, locked_in: Some(1), manifest: manifest().digest() }
+    Proposal { instance: INSTANCE, round: 3, locked_in: Some(1), value: manifest().digest() }
 }
 
 /// The votes of three of four members for [`manifest`].
-fn lock() -> ManifestLock {
-    let (slot, round, manifest) = (Slot(7), 3, manifest().digest());
-    let digest = ManifestLock::vote_digest(&binding(), slot, round, &manifest);
+fn lock() -> Lock {
+    let (instance, round, value) = (INSTANCE, 3, manifest().digest());
+    let digest = Lock::vote_digest(&binding(), instance, round, &value);
     let vote = |i: u8| (ParticipantIndex::new(i).unwrap(), secret(0x10 + i).sign(&digest));
-    ManifestLock { binding: binding(), slot, round, manifest, votes: [1, 2, 4].map(vote).to_vec() }
+    Lock { binding: binding(), instance, round, value, votes: [1, 2, 4].map(vote).to_vec() }
+}
+
+fn end(outcome: Option<SlotOutcome>) -> SlotEnd {
+    SlotEnd { binding: binding(), slot: Slot(7), manifest: manifest().digest(), outcome }
+}
+
+fn outcome() -> SlotOutcome {
+    SlotOutcome {
+        evaluation: report().body.outputs,
+        assignments_root: certificate().body.assignments_root,
+        state_root: certificate().body.state_root,
+    }
 }
 
 fn roster() -> Vec<PublicIdentity> {
@@ -266,17 +306,17 @@ fn agreement_record() -> Record {
     let vote = vote(VoteKind::Prevote, Some(manifest().digest())).sign(&binding(), &secret(0x12));
     let entries = vec![
         Entry::Started,
-        Entry::Manifest(Bytes(manifest().to_wire())),
+        Entry::Value(Bytes(manifest().to_wire())),
         Entry::Vote(vote),
         Entry::Proposal(proposal().sign(&binding(), &secret(0x13))),
         Entry::Polka(vec![vote; 3]),
-        Entry::Validated { round: 3, manifest: manifest().digest(), valid: true },
+        Entry::Validated { round: 3, value: manifest().digest(), valid: true },
         Entry::Timeout(Step::Propose, 0),
         Entry::Timeout(Step::Prevote, 1),
         Entry::Timeout(Step::Precommit, 2),
         Entry::Decided(lock()),
     ];
-    Record { binding: binding(), slot: Slot(7), entries }
+    Record { binding: binding(), instance: INSTANCE, entries }
 }
 
 /// The encoding, after a round trip.
@@ -318,9 +358,14 @@ fn scheduling() {
                 "digest": job().digest().to_string(),
                 "json": serde_json::to_value(job()).unwrap(),
             },
+            "cluster_policy": {
+                "encoding": encoding(&ClusterPolicy::default()),
+                "digest": ClusterPolicy::default().digest().to_string(),
+            },
             "manifest": {
                 "encoding": hex(&manifest().to_wire()),
                 "digest": manifest().digest().to_string(),
+                "no_outputs": manifest().no_outputs().to_string(),
             },
             "assignments": {
                 "encoding": hex(&assignments().to_wire()),
@@ -330,10 +375,15 @@ fn scheduling() {
             "assignment_certificate": {
                 "encoding": hex(&certificate().to_wire()),
                 "signing_digest": certificate().body.signing_digest().to_string(),
+                "signing_digest_of_void": void().signing_digest().to_string(),
             },
             "evaluation_report": {
                 "encoding": hex(&report().to_wire()),
                 "digest": report().body.digest().to_string(),
+            },
+            "replica_leaf": {
+                "hash": replica_leaf().hash().to_string(),
+                "hidden_worker": hidden_worker(&telemetry().body.sender(), &[0x5a; 32]).to_string(),
             },
             "cluster_state": {
                 "encoding": hex(&state().to_wire()),
@@ -347,11 +397,25 @@ fn scheduling() {
                 "vote_encoding": hex(&AgreementMessage::Vote(
                     vote(VoteKind::Prevote, None).sign(&binding(), &secret(2)),
                 ).to_wire()),
+                "prevote_of_the_end": digest(Vote {
+                    instance: Instance { subject: Subject::End, ..INSTANCE },
+                    ..vote(VoteKind::Prevote, Some(end(None).digest()))
+                }),
+                "precommit_of_the_end": digest(Vote {
+                    instance: Instance { subject: Subject::End, ..INSTANCE },
+                    ..vote(VoteKind::Precommit, Some(end(None).digest()))
+                }),
                 "proposal": hex(&proposal().digest(&binding())),
                 "proposal_encoding": hex(&AgreementMessage::Proposal(
                     proposal().sign(&binding(), &secret(2)),
                     Bytes(vec![1, 2, 3]),
                 ).to_wire()),
+            },
+            "slot_end": {
+                "outcome": encoding(&end(Some(outcome()))),
+                "outcome_digest": end(Some(outcome())).digest().to_string(),
+                "void": encoding(&end(None)),
+                "void_digest": end(None).digest().to_string(),
             },
         }),
     );

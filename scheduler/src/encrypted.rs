@@ -54,12 +54,18 @@ impl Value for Encrypted {
     }
 
     fn look_up(&self, key: &EvaluationKey, table: &Table) -> Self {
+        if key.is_cancelled() {
+            return self.clone(); // nobody sees what comes of it
+        }
         let server_key = key.server_key();
         let accumulator = accumulator(server_key, table);
         Self(server_key.apply_lookup_table(&self.0, &accumulator))
     }
 
     fn look_up_two(&self, key: &EvaluationKey, table: &Table, distance: usize) -> [Self; 2] {
+        if key.is_cancelled() {
+            return [self.clone(), self.clone()]; // as above
+        }
         let server_key = key.server_key();
         let LookupTableOwned { acc, degree } = accumulator(server_key, table);
         let many = ManyLookupTableOwned {

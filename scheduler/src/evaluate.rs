@@ -70,6 +70,9 @@ pub enum EvaluateError {
     /// tfhe does not switch a message to the evaluation key.
     #[error("telemetry {telemetry} cannot be expanded: {reason}")]
     Expand { telemetry: Blake3Digest, reason: String },
+    /// The caller needs it no more.
+    #[error("the evaluation was cancelled")]
+    Cancelled,
 }
 
 /// Evaluates a [valid](Manifest::validate) manifest on all cores, and returns the encrypted outcome
@@ -122,6 +125,9 @@ pub fn evaluate(
         .collect::<Result<Vec<_>, EvaluateError>>()?;
     let circuit = Circuit::new(key);
     let digits = circuit::run(&plan, workers, &mut confidential, &circuit);
+    if key.is_cancelled() {
+        return Err(EvaluateError::Cancelled);
+    }
     let digits = digits.into_iter().flatten().collect();
     let outputs = Outputs::new(key.id(), digits, circuit.cost());
     let digest = outputs.digest(manifest);

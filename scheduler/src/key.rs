@@ -1,7 +1,10 @@
 //! The evaluation key: all public key material that a circuit needs, shared between threads.
 
 use core::fmt;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use tfhe::{
     CompactPublicKey, ServerKey,
@@ -20,7 +23,27 @@ use veil_protocol_spec::{
 /// Nothing here uses tfhe's thread-local server key: every operation is given its key, so several
 /// evaluations under different keys may run at once, on any threads.
 #[derive(Clone)]
-pub struct EvaluationKey(Arc<Parts>);
+pub struct EvaluationKey {
+    parts: Arc<Parts>,
+    cancellation: Option<Cancellation>,
+}
+
+/// Ends evaluations early; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Cancellation(Arc<AtomicBool>);
+
+impl Cancellation {
+    /// Every evaluation under a key that listens to it ends within a look-up on each core.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was called for.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 struct Parts {
     id: Blake3Digest,
@@ -66,38 +89,49 @@ impl EvaluationKey {
         let squashing_key = squashing_key.ok_or(KeyError::Missing("noise-squashing key"))?;
         let (public_key, _) = public_key.into_raw_parts();
         let public_key = public_key.into_raw_parts();
-        Ok(Self(Arc::new(Parts {
+        let parts = Arc::new(Parts {
             id: public_key_id(&public_key),
             server_key,
             public_key,
             from_public_key: from_public_key.into_raw_parts(),
             squashing_key: squashing_key.into_raw_parts(),
-        })))
+        });
+        Ok(Self { parts, cancellation: None })
+    }
+
+    /// The same key for evaluations that end early when they are cancelled.
+    #[must_use]
+    pub fn until(&self, cancellation: Cancellation) -> Self {
+        Self { parts: Arc::clone(&self.parts), cancellation: Some(cancellation) }
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancellation.as_ref().is_some_and(Cancellation::is_cancelled)
     }
 
     /// Tells keys apart: a digest of the compact public key.
     #[must_use]
     pub fn id(&self) -> Blake3Digest {
-        self.0.id
+        self.parts.id
     }
 
     pub(crate) fn server_key(&self) -> &shortint::ServerKey {
-        &self.0.server_key
+        &self.parts.server_key
     }
 
     pub(crate) fn public_key(&self) -> &shortint::CompactPublicKey {
-        &self.0.public_key
+        &self.parts.public_key
     }
 
     pub(crate) fn squashing_key(&self) -> &NoiseSquashingKey {
-        &self.0.squashing_key
+        &self.parts.squashing_key
     }
 
     /// The switch from the compact public key to the evaluation key.
     pub(crate) fn casting_key(&self) -> KeySwitchingKeyView<'_> {
         KeySwitchingKeyView::from_raw_parts(
-            self.0.from_public_key.as_view(),
-            &self.0.server_key,
+            self.parts.from_public_key.as_view(),
+            &self.parts.server_key,
             None,
         )
     }
@@ -105,7 +139,7 @@ impl EvaluationKey {
 
 impl fmt::Debug for EvaluationKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EvaluationKey({})", self.0.id)
+        write!(f, "EvaluationKey({})", self.parts.id)
     }
 }
 

@@ -48,7 +48,7 @@ pub use expanded::{
     verify_and_expand_bid, verify_and_expand_request, verify_and_expand_weights,
 };
 pub use fingerprint::{CIRCUIT_VERSION, circuit_id};
-pub use key::{EvaluationKey, KeyError};
+pub use key::{Cancellation, EvaluationKey, KeyError};
 pub use lists::{
     LAYOUT_VERSION, ListError, encrypt, encrypt_bid, encrypt_request, encrypt_weights, verify,
     verify_bid, verify_request, verify_weights,

@@ -28,6 +28,12 @@ impl Outputs {
         Self { key, digits, cost }
     }
 
+    /// The outcome where there is no worker to choose from: nothing to open.
+    #[must_use]
+    pub fn nothing(key: &EvaluationKey) -> Self {
+        Self::new(key.id(), Vec::new(), Cost::default())
+    }
+
     /// The look-ups that were made; those of
     /// [`Plan::cost`](veil_scheduler_plan::plan::Plan::cost) or [`crate::auction::cost`].
     #[must_use]

@@ -7,7 +7,7 @@ mod harness;
 use harness::{Cluster, Keys, job, reading, resources};
 use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_protocol_spec::scheduling::Strength;
-use veil_scheduler::evaluate;
+use veil_scheduler::{Cancellation, EvaluateError, evaluate};
 
 #[test]
 fn threads_do_not_change_the_digest() {
@@ -56,4 +56,19 @@ fn evaluations_under_two_keys_at_once_do_not_mix() {
             assert_eq!(placed, [1, 2, 3]);
         }
     });
+}
+
+#[test]
+fn a_cancelled_evaluation_ends_and_gives_nothing() {
+    let keys = Keys::test();
+    let jobs = vec![job(1, resources(5, 8), 3, Some(Strength::Soft))];
+    let cluster =
+        Cluster::new(vec![reading(30, 70), reading(12, 9), reading(31, 20)], jobs, 1).encrypt(keys);
+    let run = |key| evaluate(&cluster.manifest, &cluster.inputs, key).map(|(_, digest)| digest);
+    let cancellation = Cancellation::default();
+    let key = keys.evaluation.until(cancellation.clone());
+    assert_eq!(run(&key).unwrap(), run(&keys.evaluation).unwrap());
+    cancellation.cancel();
+    assert!(matches!(run(&key), Err(EvaluateError::Cancelled)));
+    assert!(run(&keys.evaluation).is_ok(), "other evaluations go on");
 }

@@ -1,4 +1,4 @@
-//! The agreement on manifests in the simulated world.
+//! The agreement on manifests, and on how slots end, in the simulated world.
 //!
 //! ```
 //! use veil_tests::agreement::AgreementPlan;
@@ -7,23 +7,50 @@
 //! report.assert_agreed();
 //! ```
 
-mod members;
+mod ends;
+mod report;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
 use serde::{Deserialize, Serialize};
+use veil_committee_agreement::{
+    Agreement, AgreementConfig, AgreementEffect, Timing, Validity, Value,
+};
 use veil_committee_machine::Millis;
-use veil_committee_world::{EventLog, Physics, World};
+use veil_committee_world::{EventLog, Host, Mail, Physics, Schedule, World};
 use veil_protocol_spec::{
-    Blake3Digest, Committee, Epoch, KeySetDigest, ParticipantIndex, PublicIdentity, Slot,
-    decryption::ManifestLock,
+    Blake3Digest, Committee, Epoch, KeySetDigest, ParticipantIndex, PublicIdentity, Slot, Wire,
+    agreement::{
+        AgreementMessage, Instance, SignedVote, Subject, Vote, VoteKind, proposer, record::Record,
+    },
+    codec::Bytes,
     scheduling::{Binding, Manifest},
 };
 
-use self::members::Members;
+pub use self::report::AgreementReport;
+
+use self::ends::Ends;
 use crate::{
-    fail, fixtures,
+    fixtures,
     plan::{Plan, Scenario},
+};
+
+/// Virtual time in which a member writes or validates a manifest.
+const VALIDATION: Millis = 15;
+/// Virtual time in which a member fetches certificates when it learns that it is behind.
+const FETCH: Millis = 2_000;
+const TIMING: Timing = Timing {
+    propose: 1_000,
+    prevote: 500,
+    precommit: 500,
+    retry: 1_500,
+    growth: 250,
+    most: 10_000,
 };
 
 /// The cluster of every run.
@@ -32,8 +59,12 @@ pub const fn binding() -> Binding {
     Binding { scope: fixtures::SCOPE, key_set: KeySetDigest([0xde; 32]), epoch: Epoch(2) }
 }
 
-fn roster(committee: Committee, seed: u64) -> Vec<PublicIdentity> {
+pub(crate) fn roster(committee: Committee, seed: u64) -> Vec<PublicIdentity> {
     committee.participants().map(|j| fixtures::identity(seed, j).public()).collect()
+}
+
+fn manifest(slot: Slot, proposer: ParticipantIndex, variant: u64) -> Manifest {
+    fixtures::manifest(binding(), slot, proposer, variant)
 }
 
 /// Slots, one after the other.
@@ -42,6 +73,10 @@ fn roster(committee: Committee, seed: u64) -> Vec<PublicIdentity> {
 pub struct AgreementScenario {
     /// How many slots to decide.
     pub slots: u64,
+    /// Whether members decide how each slot ends, too.
+    pub ends: bool,
+    /// Time after which a member takes void for valid, counted from when it asks itself first.
+    pub void_after: Option<Millis>,
 }
 
 /// An agreement and what goes wrong in it.
@@ -49,7 +84,7 @@ pub type AgreementPlan = Plan<AgreementScenario>;
 
 impl Default for AgreementScenario {
     fn default() -> Self {
-        Self { slots: 1 }
+        Self { slots: 1, ends: false, void_after: None }
     }
 }
 
@@ -59,10 +94,13 @@ impl Default for AgreementScenario {
 pub enum AgreementBehaviour {
     /// Sends one half of the others different proposals and votes.
     Equivocate,
-    /// Proposes manifests that break a rule that all members see alike.
+    /// Proposes manifests that break a rule that all members see alike, and an outcome that is
+    /// wrong, the same as all others of its kind, and votes for no other end.
     ProposeInvalid,
     /// Refuses all manifests but its own for what it received itself.
     Strict,
+    /// Does not come to know the outcome of any slot.
+    Ignorant,
 }
 
 impl Scenario for AgreementScenario {
@@ -82,21 +120,25 @@ impl Plan<AgreementScenario> {
         self
     }
 
+    /// Members decide how each slot ends, too; void is valid to them after this time, if ever.
+    #[must_use]
+    pub const fn ends(mut self, void_after: Option<Millis>) -> Self {
+        self.scenario.ends = true;
+        self.scenario.void_after = void_after;
+        self
+    }
+
     /// Runs until every honest member has decided every slot, or for an hour of virtual time.
     ///
     /// # Panics
     /// If an honest member contradicts itself, locks two manifests in a slot, or is convicted.
     #[must_use]
     pub fn run(&self, seed: u64) -> AgreementReport {
-        let physics = Physics { conditions: self.conditions(), store: 3, ..Physics::default() };
-        let (name, network) = (format!("agreement-{seed}"), fixtures::draw(seed, "agreement", 0));
+        let physics = Physics { store: 3, ..self.physics("agreement", seed) };
         let members = Members::new(self.clone(), seed);
-        let mut world = World::new(name, members, self.committee, physics, self.crashes(), network);
-        world.run();
-        let effects = self.committee.participants().map(|j| (j, world.effects(j))).collect();
-        let elapsed = world.now();
-        let (members, log) = world.end();
-        let report = members.report(effects, elapsed, log);
+        let ended = World::new(members, self.committee, physics, self.crashes.clone()).run();
+        let (effects, elapsed, log) = (ended.effects, ended.now, ended.log);
+        let report = AgreementReport { effects, elapsed, log, ..ended.host.report };
         if let Some(violation) = report.violations.first() {
             report.fail(violation);
         }
@@ -104,89 +146,297 @@ impl Plan<AgreementScenario> {
     }
 }
 
-/// An agreement, slot by slot.
-#[derive(Clone, Debug)]
-pub struct AgreementReport {
-    /// The plan.
-    pub plan: AgreementPlan,
-    /// Seed of the run.
-    pub seed: u64,
-    /// The decisions of each honest member.
-    pub locks: BTreeMap<ParticipantIndex, BTreeMap<Slot, (ManifestLock, Manifest)>>,
-    /// Slots that a member took from certificates, since it was too far behind.
-    pub fetched: BTreeMap<ParticipantIndex, BTreeSet<Slot>>,
-    /// Whom an honest member convicted.
-    pub convicted: BTreeSet<ParticipantIndex>,
-    /// Members that abstained, and why.
-    pub abstained: Vec<(ParticipantIndex, String)>,
-    /// Second questions about a manifest that 2t+1 others voted for.
-    pub appeals: u64,
-    /// Virtual time of each decision.
-    pub times: BTreeMap<(ParticipantIndex, Slot), Millis>,
-    /// Properties that did not hold.
-    pub violations: Vec<String>,
-    /// Effects carried out by each member.
-    pub effects: BTreeMap<ParticipantIndex, u64>,
-    /// Virtual time at the end.
-    pub elapsed: Millis,
-    /// What happened, event by event.
-    pub log: EventLog,
+// ---- what is around the machines -----------------------------------------------------------------
+
+#[derive(Default)]
+struct Disk {
+    records: Vec<Record>,
+    /// The last slot decided or taken from certificates.
+    settled: Slot,
+    /// The locked manifests, whoever locked them.
+    manifests: BTreeMap<Slot, Blake3Digest>,
 }
 
-impl AgreementReport {
-    /// BLAKE3 over every event.
-    #[must_use]
-    pub fn trace(&self) -> Blake3Digest {
-        self.log.trace()
-    }
+struct Members {
+    /// What has come of the run so far.
+    report: AgreementReport,
+    rng: ChaCha20Rng,
+    disks: Vec<Disk>,
+    /// What each honest member has said in each place.
+    said: BTreeMap<(ParticipantIndex, Instance, u32, Option<VoteKind>), Option<Blake3Digest>>,
+    ends: Ends,
+}
 
-    /// The manifest of a slot, if anyone locked one.
-    #[must_use]
-    pub fn manifest(&self, slot: u64) -> Option<&Manifest> {
-        let (_, manifest) = self.locks.values().find_map(|locks| locks.get(&Slot(slot)))?;
-        Some(manifest)
-    }
+impl Host for Members {
+    type Machine = Agreement;
+    type Moment = ();
 
-    /// All honest members have decided all slots, each slot in one way, with sound locks.
-    ///
-    /// # Panics
-    /// If not.
-    #[track_caller]
-    pub fn assert_agreed(&self) {
-        if let Err(what) = self.judge() {
-            self.fail(&what);
+    fn boot(&mut self, j: ParticipantIndex, world: &mut Schedule<Self>) -> Option<Agreement> {
+        let AgreementReport { plan, seed, .. } = &self.report;
+        if plan.absent.contains(&j) {
+            return None;
         }
+        let config = AgreementConfig {
+            committee: plan.committee,
+            binding: binding(),
+            roster: roster(plan.committee, *seed),
+            timing: TIMING,
+        };
+        let records = self.disks[j.position()].records.clone();
+        let machine = Agreement::new(config, fixtures::identity(*seed, j), records)
+            .expect("roster, committee and identity are of one fixture");
+        // What is undecided goes on; it is started again if it was decided, too, to answer others.
+        let instance = machine.instance().max(Instance::manifest(Slot(1)));
+        start(j, instance, self.rng.gen_range(0..50), world);
+        Some(machine)
     }
 
-    fn judge(&self) -> Result<(), String> {
-        let committee = self.plan.committee;
-        let roster = roster(committee, self.seed);
-        for (j, locks) in &self.locks {
-            for slot in (1..=self.plan.scenario.slots).map(Slot) {
-                let Some((lock, manifest)) = locks.get(&slot) else {
-                    if self.fetched.get(j).is_some_and(|slots| slots.contains(&slot)) {
-                        continue;
+    fn store(&mut self, j: ParticipantIndex, record: Record) {
+        // As the driver's journal does: bytes, not memory.
+        let record = Record::from_wire(&record.to_wire()).expect("a record reads back");
+        self.disks[j.position()].records.push(record);
+    }
+
+    fn special(
+        &mut self,
+        j: ParticipantIndex,
+        effect: AgreementEffect,
+        world: &mut Schedule<Self>,
+    ) {
+        match effect {
+            AgreementEffect::GetValue { instance, round } => match instance.subject {
+                Subject::Manifest => {
+                    let bytes = manifest(instance.slot, j, u64::from(round)).to_wire();
+                    propose(j, (instance, round), bytes, VALIDATION, world);
+                }
+                Subject::End => self.propose_end(j, instance, round, world),
+            },
+            AgreementEffect::Validate { value: Value::End(end), .. } => {
+                self.validate_end(j, &end, world);
+            }
+            AgreementEffect::Validate {
+                digest,
+                value: Value::Manifest(manifest),
+                by_quorum,
+                ..
+            } => {
+                self.report.appeals += u64::from(by_quorum);
+                let behaviour = |j| self.report.plan.behaviours.get(&j);
+                let hard =
+                    behaviour(manifest.proposer) == Some(&AgreementBehaviour::ProposeInvalid);
+                let soft = behaviour(j) == Some(&AgreementBehaviour::Strict) && !by_quorum;
+                let validity = if hard || soft { Validity::Invalid } else { Validity::Valid };
+                validated(j, digest, validity, VALIDATION, world);
+            }
+            AgreementEffect::Decided { lock, value: Value::End(end) } => {
+                self.ended(j, *lock, end, world);
+            }
+            AgreementEffect::Decided { lock, value: Value::Manifest(manifest) } => {
+                let (slot, report) = (lock.instance.slot, &mut self.report);
+                self.disks[j.position()].manifests.insert(slot, lock.value);
+                world.record(|| format!("{j} locks slot {slot}"));
+                if let Some(locks) = report.locks.get_mut(&j) {
+                    let known = locks.entry(slot).or_insert_with(|| (*lock, (*manifest).clone()));
+                    if known.1 != *manifest {
+                        report.violations.push(format!("{j} locks two manifests in slot {slot}"));
                     }
-                    return Err(format!("member {j} has not decided slot {slot}"));
-                };
-                lock.verify(committee, &roster)
-                    .map_err(|e| format!("member {j}, slot {slot}: {e}"))?;
-                let sound = (lock.slot, lock.binding) == (slot, binding())
-                    && lock.manifest == manifest.digest();
-                if !sound || Some(manifest) != self.manifest(slot.0) {
-                    return Err(format!("member {j} has decided something else in slot {slot}"));
+                    report.times.entry((j, slot)).or_insert(world.now());
+                }
+                if self.report.plan.scenario.ends {
+                    start(j, Instance::end(slot), self.rng.gen_range(0..200), world);
+                } else {
+                    self.settle(j, slot, world);
                 }
             }
+            AgreementEffect::Equivocated { culprit, evidence } => {
+                let AgreementReport { plan, seed, violations, convicted, .. } = &mut self.report;
+                let verdict =
+                    evidence.convict(&binding(), plan.committee, &roster(plan.committee, *seed));
+                if verdict != Ok(culprit) || plan.is_honest(culprit) {
+                    violations.push(format!("{j} convicts {culprit}: {verdict:?}"));
+                }
+                convicted.insert(culprit);
+            }
+            AgreementEffect::Behind { instance } => {
+                world.event(Some(j), FETCH, move |members, world| {
+                    members.fetched(j, instance.slot, world);
+                });
+            }
+            AgreementEffect::Abstained { reason, .. } => {
+                world.record(|| format!("{j} abstains: {reason}"));
+                self.report.abstained.push((j, reason));
+            }
         }
-        Ok(())
     }
 
-    /// Panics with all that is needed to repeat the run.
-    ///
-    /// # Panics
-    /// Always.
-    #[track_caller]
-    pub fn fail(&self, what: &str) -> ! {
-        fail(&format!("{what} after {} ms", self.elapsed), &self.plan, self.seed, &self.log)
+    fn leave(&mut self, mail: Mail, world: &mut Schedule<Self>) {
+        let bytes = if self.report.plan.is_honest(mail.from) {
+            self.listen(&mail);
+            mail.bytes
+        } else {
+            self.equivocate(&mail).into()
+        };
+        world.post(Mail { bytes, ..mail }, 0);
     }
+
+    fn is_over<'a>(&mut self, _machines: impl Iterator<Item = &'a Agreement>) -> bool {
+        let last = Slot(self.report.plan.scenario.slots);
+        self.report.locks.keys().all(|j| self.disks[j.position()].settled >= last)
+    }
+
+    fn describe(bytes: &[u8]) -> Cow<'static, str> {
+        match AgreementMessage::from_wire(bytes) {
+            Ok(AgreementMessage::Vote(SignedVote { vote, .. })) => {
+                let Vote { kind, instance, round, voter, value } = vote;
+                format!("{kind:?} of {voter} on {instance}, round {round}, for {value:?}").into()
+            }
+            Ok(AgreementMessage::Proposal(signed, _)) => {
+                let proposal = signed.proposal;
+                format!("proposal of {}, round {}", proposal.instance, proposal.round).into()
+            }
+            Ok(_) => "a question or an answer".into(),
+            Err(_) => "no message".into(),
+        }
+    }
+}
+
+impl Members {
+    fn new(plan: AgreementPlan, seed: u64) -> Self {
+        Self {
+            rng: ChaCha20Rng::from_seed(fixtures::draw(seed, "agreement owners", 0)),
+            disks: plan.committee.participants().map(|_| Disk::default()).collect(),
+            said: BTreeMap::new(),
+            ends: Ends::default(),
+            report: AgreementReport {
+                locks: plan.honest().map(|j| (j, BTreeMap::new())).collect(),
+                plan,
+                seed,
+                ends: BTreeMap::new(),
+                fetched: BTreeMap::new(),
+                convicted: BTreeSet::new(),
+                abstained: Vec::new(),
+                appeals: 0,
+                times: BTreeMap::new(),
+                violations: Vec::new(),
+                effects: Vec::new(),
+                elapsed: 0,
+                log: EventLog::default(),
+            },
+        }
+    }
+
+    /// A member has fetched the certificates before this slot: there are such, since honest members
+    /// have left those slots.
+    fn fetched(&mut self, j: ParticipantIndex, slot: Slot, world: &mut Schedule<Self>) {
+        let disk = &mut self.disks[j.position()];
+        if disk.settled >= slot {
+            return;
+        }
+        let fetched = (disk.settled.0 + 1..slot.0).map(Slot);
+        self.report.fetched.entry(j).or_default().extend(fetched);
+        disk.settled = Slot(slot.0 - 1);
+        if slot.0 <= self.report.plan.scenario.slots {
+            start(j, Instance::manifest(slot), 0, world);
+        }
+    }
+
+    /// A member is done with a slot.
+    fn settle(&mut self, j: ParticipantIndex, slot: Slot, world: &mut Schedule<Self>) {
+        let settled = &mut self.disks[j.position()].settled;
+        *settled = slot.max(*settled);
+        if slot.0 < self.report.plan.scenario.slots {
+            let next = Instance::manifest(Slot(slot.0 + 1));
+            start(j, next, self.rng.gen_range(0..200), world);
+        }
+    }
+
+    fn manifest_of(&self, j: ParticipantIndex, slot: Slot) -> Option<&Blake3Digest> {
+        self.disks[j.position()].manifests.get(&slot)
+    }
+
+    /// An honest member says one thing in each place, whatever happens to it.
+    fn listen(&mut self, mail: &Mail) {
+        let from = mail.from;
+        let message = AgreementMessage::from_wire(&mail.bytes).expect("an honest member's message");
+        let (place, said) = match message {
+            AgreementMessage::Vote(SignedVote { vote, .. }) if vote.voter == from => {
+                ((from, vote.instance, vote.round, Some(vote.kind)), vote.value)
+            }
+            AgreementMessage::Proposal(signed, _) => {
+                let proposal = signed.proposal;
+                if proposer(self.report.plan.committee, proposal.instance, proposal.round) != from {
+                    return;
+                }
+                ((from, proposal.instance, proposal.round, None), Some(proposal.value))
+            }
+            _ => return,
+        };
+        if *self.said.entry(place).or_insert(said) != said {
+            self.report.violations.push(format!("{from} contradicts itself: {place:?}"));
+        }
+    }
+
+    /// The even ones are told something else.
+    fn equivocate(&self, mail: &Mail) -> Vec<u8> {
+        let identity = fixtures::identity(self.report.seed, mail.from);
+        let other = |instance: Instance| match instance.subject {
+            Subject::Manifest => {
+                let other = manifest(instance.slot, mail.from, 666);
+                (other.digest(), other.to_wire())
+            }
+            Subject::End => {
+                let locked = self.manifest_of(mail.from, instance.slot);
+                let locked = locked.copied().unwrap_or(Blake3Digest([0; 32]));
+                let other = ends::void(instance.slot, locked);
+                (other.digest(), other.to_wire())
+            }
+        };
+        match AgreementMessage::from_wire(&mail.bytes) {
+            Ok(AgreementMessage::Proposal(signed, _)) if mail.to.get().is_multiple_of(2) => {
+                let mut proposal = signed.proposal;
+                let (digest, other) = other(proposal.instance);
+                (proposal.value, proposal.locked_in) = (digest, None);
+                let signed = proposal.sign(&binding(), &identity);
+                AgreementMessage::Proposal(signed, Bytes(other)).to_wire()
+            }
+            Ok(AgreementMessage::Vote(SignedVote { vote, .. }))
+                if mail.to.get().is_multiple_of(2) =>
+            {
+                let value = vote.value.is_none().then(|| other(vote.instance).0);
+                let vote = Vote { value, ..vote }.sign(&binding(), &identity);
+                AgreementMessage::Vote(vote).to_wire()
+            }
+            _ => mail.bytes.to_vec(),
+        }
+    }
+}
+
+/// An instance that was started meanwhile stays started.
+fn start(j: ParticipantIndex, instance: Instance, delay: Millis, world: &mut Schedule<Members>) {
+    world.input(j, delay, move |machine, now| {
+        let _ = machine.start(instance, now);
+    });
+}
+
+/// The round may be over by then.
+fn propose(
+    j: ParticipantIndex,
+    (instance, round): (Instance, u32),
+    bytes: Vec<u8>,
+    delay: Millis,
+    world: &mut Schedule<Members>,
+) {
+    world.input(j, delay, move |machine, now| {
+        let _ = machine.propose(instance, round, bytes, now);
+    });
+}
+
+fn validated(
+    j: ParticipantIndex,
+    digest: Blake3Digest,
+    validity: Validity,
+    delay: Millis,
+    world: &mut Schedule<Members>,
+) {
+    world.input(j, delay, move |machine, now| machine.validated(digest, validity, now));
 }

@@ -9,7 +9,7 @@
 //! assert_eq!(report.member(member(1)).value(), Some(200));
 //! ```
 
-use std::{borrow::Cow, collections::BTreeSet, convert::Infallible, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tfhe::{
@@ -24,22 +24,21 @@ use veil_committee::{
     key_share::KeyShare,
 };
 use veil_committee_machine::Millis;
-use veil_committee_world::{EventLog, Host, Physics, Schedule, World};
+use veil_committee_world::{EventLog, Host, Mail, Schedule, World};
 use veil_keygen_ceremony::keyset::{decode_blocks, squashed_blocks};
 use veil_protocol_spec::{
-    Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, Slot, Wire,
+    Blake3Digest, KeySetDigest, ParticipantIndex, Slot, Wire,
+    agreement::{Instance, Lock},
     ceremony::CeremonyParameters,
     decryption::{
-        DecryptionCounter, DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext,
-        RequestId,
+        DecryptionCounter, DecryptionMessage, DecryptionPayload, RequestContext, RequestId,
     },
-    identity::SecretIdentity,
     scheduling::Binding,
 };
 
 use crate::{
     ceremony::CeremonyPlan,
-    fail, fixtures,
+    fixtures,
     malicious::{crafted_ciphertext, wrong_partial::WrongPartial},
     plan::{Plan, Scenario},
 };
@@ -107,11 +106,9 @@ impl Plan<DecryptionScenario> {
     }
 }
 
-/// One member after a decryption.
-#[derive(Clone, Debug)]
+/// One member after a decryption; one that was absent has done nothing.
+#[derive(Clone, Debug, Default)]
 pub struct DecryptingMember {
-    /// Who.
-    pub participant: ParticipantIndex,
     /// The outcome.
     pub completion: Option<Completion>,
     /// Members whose shares it found wrong.
@@ -135,9 +132,7 @@ impl DecryptingMember {
 /// A decryption.
 #[derive(Clone, Debug)]
 pub struct DecryptionReport {
-    /// What was decrypted.
-    pub request: RequestId,
-    /// Members in order; absent ones have done nothing.
+    /// Members in order.
     pub members: Vec<DecryptingMember>,
     /// Effects carried out by each member.
     pub effects: Vec<u64>,
@@ -156,12 +151,12 @@ impl DecryptionReport {
     /// Always.
     #[track_caller]
     pub fn fail(&self, what: &str) -> ! {
-        fail(&format!("{what}\n{:#?}", self.members), &self.plan, self.seed, &self.log)
+        self.plan.fail(&format!("{what}\n{:#?}", self.members), self.seed, &self.log)
     }
 
     /// The members that are there and follow the protocol.
-    pub fn honest(&self) -> impl Iterator<Item = &DecryptingMember> {
-        self.members.iter().filter(|member| self.plan.is_honest(member.participant))
+    pub fn honest(&self) -> impl Iterator<Item = (ParticipantIndex, &DecryptingMember)> {
+        self.plan.honest().map(|j| (j, self.member(j)))
     }
 
     /// One member.
@@ -172,12 +167,6 @@ impl DecryptionReport {
 }
 
 impl Finished {
-    /// A member's identity.
-    #[must_use]
-    pub fn identity(&self, j: ParticipantIndex) -> SecretIdentity {
-        fixtures::identity(self.seed, j)
-    }
-
     /// Encrypts with the public key and squashes, as every evaluator does.
     ///
     /// # Panics
@@ -204,26 +193,17 @@ impl Finished {
         }
     }
 
-    /// Votes of the given members for a slot's manifest.
-    #[must_use]
-    pub fn lock(
-        &self,
-        context: &RequestContext,
-        voters: impl Iterator<Item = ParticipantIndex>,
-    ) -> ManifestLock {
-        let RequestContext { key_set, epoch, slot, manifest } = *context;
-        let (binding, round) = (Binding { scope: fixtures::SCOPE, key_set, epoch }, 0);
-        let digest = ManifestLock::vote_digest(&binding, slot, round, &manifest);
-        let votes = voters.map(|j| (j, self.identity(j).sign(&digest))).collect();
-        ManifestLock { binding, slot, round, manifest, votes }
-    }
-
     /// The lock that 2t+1 members make.
     #[must_use]
-    pub fn full_lock(&self, context: &RequestContext) -> ManifestLock {
+    pub fn lock(&self, context: &RequestContext) -> Lock {
+        let RequestContext { key_set, epoch, slot, manifest } = *context;
+        let (binding, round) = (Binding { scope: fixtures::SCOPE, key_set, epoch }, 0);
+        let instance = Instance::manifest(slot);
+        let digest = Lock::vote_digest(&binding, instance, round, &manifest);
         let committee = self.parameters.committee;
         let voters = committee.participants().take(committee.signing_threshold().get());
-        self.lock(context, voters)
+        let votes = voters.map(|j| (j, fixtures::identity(self.seed, j).sign(&digest))).collect();
+        Lock { binding, instance, round, value: manifest, votes }
     }
 
     /// A member's machine.
@@ -231,21 +211,11 @@ impl Finished {
     /// # Panics
     /// Never: shares, identities and roster are of one committee.
     #[must_use]
-    pub fn decryptor(&self, j: ParticipantIndex) -> Decryptor {
-        self.decryptor_from(j, DecryptionCounter::default())
-    }
-
-    fn decryptor_from(&self, j: ParticipantIndex, counter: DecryptionCounter) -> Decryptor {
+    pub fn decryptor(&self, j: ParticipantIndex, counter: DecryptionCounter) -> Decryptor {
         let share = self.shares[j.position()].decryptor();
         let roster = self.parameters.roster.clone();
-        Decryptor::new(share, self.identity(j), roster, counter)
+        Decryptor::new(share, fixtures::identity(self.seed, j), roster, counter)
             .expect("shares, identities and roster are of one committee")
-    }
-
-    /// The epoch of the key.
-    #[must_use]
-    pub const fn epoch(&self) -> Epoch {
-        self.parameters.epoch
     }
 
     /// Lets all members that are there decrypt one slot's outputs.
@@ -256,35 +226,21 @@ impl Finished {
         plan: &DecryptionPlan,
         seed: u64,
     ) -> DecryptionReport {
-        let digests: Vec<_> = blocks.iter().map(SquashedBlock::digest).collect();
-        let context = self.context(1);
-        let committee = self.parameters.committee;
-        let members = committee.participants().map(|participant| DecryptingMember {
-            participant,
-            completion: None,
-            culprits: BTreeSet::new(),
-            outstanding: Vec::new(),
-            refused: Vec::new(),
-            shared: BTreeSet::new(),
-        });
+        let (context, n) = (self.context(1), plan.committee.n());
         let host = Members {
             finished: self,
             plan,
             seed,
             outputs: RecomputedOutputs { context, blocks: blocks.to_vec() },
-            lock: self.full_lock(&context),
-            counters: vec![DecryptionCounter::default(); committee.n()],
-            members: members.collect(),
+            lock: self.lock(&context),
+            counters: vec![DecryptionCounter::default(); n],
+            members: vec![DecryptingMember::default(); n],
             probed: BTreeSet::new(),
         };
-        let physics = Physics { conditions: plan.conditions(), ..Physics::default() };
-        let (name, network) = (format!("decryption-{seed}"), fixtures::draw(seed, "links", 0));
-        let mut world = World::new(name, host, committee, physics, plan.crashes(), network);
-        world.run();
-        let effects = committee.participants().map(|j| world.effects(j)).collect();
-        let (host, log) = world.end();
-        let request = RequestId::of(&context, &digests);
-        DecryptionReport { request, members: host.members, effects, plan: plan.clone(), seed, log }
+        let physics = plan.physics("decryption", seed);
+        let ended = World::new(host, plan.committee, physics, plan.crashes.clone()).run();
+        let (members, effects, log) = (ended.host.members, ended.effects, ended.log);
+        DecryptionReport { members, effects, plan: plan.clone(), seed, log }
     }
 }
 
@@ -293,7 +249,7 @@ struct Members<'a> {
     plan: &'a DecryptionPlan,
     seed: u64,
     outputs: RecomputedOutputs,
-    lock: ManifestLock,
+    lock: Lock,
     /// What each member has on disk.
     counters: Vec<DecryptionCounter>,
     members: Vec<DecryptingMember>,
@@ -303,24 +259,20 @@ struct Members<'a> {
 
 impl Host for Members<'_> {
     type Machine = Decryptor;
-    type Input = (RecomputedOutputs, ManifestLock);
-    type Event = Infallible;
     type Moment = ();
 
-    fn boot(&mut self, j: ParticipantIndex, schedule: &mut Schedule<Self>) -> Option<Decryptor> {
-        if self.plan.is_absent(j) {
+    fn boot(&mut self, j: ParticipantIndex, world: &mut Schedule<Self>) -> Option<Decryptor> {
+        if self.plan.absent.contains(&j) {
             return None;
         }
         // Members evaluate at different speeds.
         let [delay, ..] = fixtures::draw(self.seed, "evaluation", u64::from(j.get()));
-        let input = (self.outputs.clone(), self.lock.clone());
-        schedule.input(j, Millis::from(delay), input);
-        Some(self.finished.decryptor_from(j, self.counters[j.position()]))
-    }
-
-    fn input(machine: &mut Decryptor, (outputs, lock): Self::Input, now: Millis) {
-        let authorised = machine.authorise(outputs, &lock, now);
-        authorised.expect("the outputs are of this key and locked");
+        let (outputs, lock) = (self.outputs.clone(), self.lock.clone());
+        world.input(j, Millis::from(delay), move |machine, now| {
+            let authorised = machine.authorise(outputs, &lock, now);
+            authorised.expect("the outputs are of this key and locked");
+        });
+        Some(self.finished.decryptor(j, self.counters[j.position()]))
     }
 
     fn store(&mut self, j: ParticipantIndex, record: DecryptionCounter) {
@@ -331,17 +283,17 @@ impl Host for Members<'_> {
         &mut self,
         j: ParticipantIndex,
         effect: DecryptionEffect,
-        schedule: &mut Schedule<Self>,
+        world: &mut Schedule<Self>,
     ) {
         let member = &mut self.members[j.position()];
         match effect {
             DecryptionEffect::Complete(completion) => {
-                schedule.record(|| format!("{j} has the plaintext"));
+                world.record(|| format!("{j} has the plaintext"));
                 member.culprits.extend(&completion.combined.culprits);
                 member.completion = Some(*completion);
             }
             DecryptionEffect::WrongShare { culprit, .. } => {
-                schedule.record(|| format!("{j} names {culprit}"));
+                world.record(|| format!("{j} names {culprit}"));
                 member.culprits.insert(culprit);
             }
             DecryptionEffect::Refused { from, request, reason } => {
@@ -353,31 +305,28 @@ impl Host for Members<'_> {
         }
     }
 
-    fn leave(
-        &mut self,
-        from: ParticipantIndex,
-        to: ParticipantIndex,
-        bytes: &Arc<[u8]>,
-        _now: Millis,
-    ) -> Vec<Arc<[u8]>> {
-        let identity = self.finished.identity(from);
+    fn leave(&mut self, mail: Mail, world: &mut Schedule<Self>) {
+        let Mail { from, to, ref bytes } = mail;
+        let identity = fixtures::identity(self.finished.seed, from);
         let mut leaving = vec![Arc::clone(bytes)];
         if let Ok(message) = DecryptionMessage::from_wire(bytes)
             && let DecryptionPayload::Partial(_) = message.payload
         {
             self.members[from.position()].shared.insert(message.request);
-            if let Some(DecryptionBehaviour::WrongPartial(how)) = self.plan.behaviour(from) {
+            if let Some(DecryptionBehaviour::WrongPartial(how)) = self.plan.behaviours.get(&from) {
                 leaving = vec![how.instead(message, to, &identity).to_wire().into()];
             }
         }
-        if self.plan.behaviour(from) == Some(&DecryptionBehaviour::ProbeKey)
+        if self.plan.behaviours.get(&from) == Some(&DecryptionBehaviour::ProbeKey)
             && self.probed.insert((from, to))
         {
             let share = &self.finished.shares[from.position()];
             let attack = crafted_ciphertext::attack(share, &self.outputs.context, &identity);
             leaving.extend(attack.into_iter().map(|message| message.to_wire().into()));
         }
-        leaving
+        for bytes in leaving {
+            world.post(Mail { from, to, bytes }, 0);
+        }
     }
 
     fn describe(bytes: &[u8]) -> Cow<'static, str> {

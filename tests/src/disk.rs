@@ -1,42 +1,10 @@
 //! What a member has on disk: it outlives the process.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
-use veil_keygen_ceremony::{
-    machine::Record,
-    seed::CeremonySeed,
-    store::{ChunkStore, MemoryStore, StoreError},
-};
+use veil_keygen_ceremony::{machine::Record, seed::CeremonySeed, store::MemoryStore};
 use veil_protocol_spec::{
     ParticipantIndex,
-    ceremony::{Round, SignedMessage, Stream},
+    ceremony::{Round, SignedMessage},
 };
-
-/// A chunk store that several processes use one after the other.
-#[derive(Clone, Debug, Default)]
-pub struct SharedStore(Arc<Mutex<MemoryStore>>);
-
-impl ChunkStore for SharedStore {
-    fn put(
-        &mut self,
-        stream: Stream,
-        sender: ParticipantIndex,
-        index: u32,
-        bytes: &[u8],
-    ) -> Result<(), StoreError> {
-        let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        store.put(stream, sender, index, bytes)
-    }
-
-    fn get(
-        &mut self,
-        stream: Stream,
-        sender: ParticipantIndex,
-        index: u32,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(stream, sender, index)
-    }
-}
 
 /// One member's disk for one attempt.
 #[derive(Clone, Debug)]
@@ -46,14 +14,14 @@ pub struct Disk {
     /// The records, in order.
     pub records: Vec<Record>,
     /// The chunks.
-    pub store: SharedStore,
+    pub store: MemoryStore,
 }
 
 impl Disk {
     /// A disk with nothing but the seed.
     #[must_use]
     pub fn new(seed: CeremonySeed) -> Self {
-        Self { seed: Some(seed), records: Vec::new(), store: SharedStore::default() }
+        Self { seed: Some(seed), records: Vec::new(), store: MemoryStore::default() }
     }
 
     /// The messages among the records.

@@ -93,6 +93,8 @@ pub fn manifest(
         proposer,
         previous: KeccakDigest([1; 32]),
         block: BlockRef { number: variant, hash: KeccakDigest([2; 32]) },
+        base: KeccakDigest([0; 32]),
+        jobs_seen: 0,
         policy: KeccakDigest([3; 32]),
         circuit: CircuitId { version: 1, fingerprint: Blake3Digest([4; 32]) },
         telemetry: Vec::new(),

@@ -4,10 +4,11 @@
 //! # Role
 //! - [`plan`]: what goes wrong, in one vocabulary for all machines; the world itself, with its
 //!   virtual time, network and event log, is [`veil_committee_world`].
-//! - [`ceremony`]: one attempt of the key ceremony, which gives a [`report::Report`];
-//!   [`commit_point`]: what stands for the chain; [`disk`]: what outlives a crash.
+//! - [`ceremony`]: one attempt of the key ceremony, with what stands for the chain; it gives a
+//!   [`report::Report`]. [`disk`]: what outlives a crash.
 //! - [`agreement`]: agreement on manifests, slot by slot.
 //! - [`decryption`]: threshold decryption, with the shares of a simulated ceremony.
+//! - [`slot`]: whole slots of a cluster, with the cleartext twin in place of the circuit.
 //! - [`malicious`]: members that deviate, one file per misbehaviour.
 //!
 //! # Flow
@@ -20,22 +21,10 @@
 
 pub mod agreement;
 pub mod ceremony;
-pub mod commit_point;
 pub mod decryption;
 pub mod disk;
 pub mod fixtures;
 pub mod malicious;
 pub mod plan;
 pub mod report;
-
-use veil_committee_world::EventLog;
-
-/// Panics with all that is needed to repeat a run and to read it.
-#[track_caller]
-fn fail<S: plan::Scenario>(what: &str, plan: &plan::Plan<S>, seed: u64, log: &EventLog) -> ! {
-    let log = match log.write() {
-        Ok(file) => file.display().to_string(),
-        Err(error) => format!("cannot be written: {error}"),
-    };
-    panic!("{what}\nseed {seed}, plan {}\nevent log: {log}", plan.to_json())
-}
+pub mod slot;

@@ -24,7 +24,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use veil_committee_machine::Millis;
-use veil_keygen_ceremony::{seed::CeremonySeed, setup::Setup};
+use veil_committee_world::Mail;
+use veil_keygen_ceremony::{seed::CeremonySeed, setup::Setup, store::MemoryStore};
 use veil_protocol_spec::{
     ParticipantIndex, Wire,
     ceremony::{CeremonyMessage, Header, Payload, Round, SignedMessage, Stream},
@@ -32,7 +33,6 @@ use veil_protocol_spec::{
 };
 
 pub use self::{bad_deal::BadDeal, wrong_confirm::WrongConfirm, wrong_proof::WrongProof};
-use crate::disk::SharedStore;
 
 /// A way to deviate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,10 +148,12 @@ pub(crate) struct Insider {
     pub(crate) setup: Arc<Setup>,
     pub(crate) identity: SecretIdentity,
     pub(crate) seed: CeremonySeed,
-    pub(crate) store: SharedStore,
+    pub(crate) store: MemoryStore,
     /// Messages of other attempts and ceremonies that it has kept.
     pub(crate) relics: Vec<Vec<u8>>,
-    /// The time at which a message leaves.
+    /// The recipient of the message that leaves.
+    pub(crate) to: ParticipantIndex,
+    /// The time at which it does.
     pub(crate) now: Millis,
 }
 
@@ -184,22 +186,12 @@ pub(crate) fn wire(message: SignedMessage) -> Vec<u8> {
 /// What leaves instead of what should.
 pub(crate) trait Misbehaviour: Send {
     /// Something to send instead of this member's own message.
-    fn own(
-        &mut self,
-        _insider: &Insider,
-        _to: ParticipantIndex,
-        message: SignedMessage,
-    ) -> Vec<Vec<u8>> {
+    fn own(&mut self, _insider: &Insider, message: SignedMessage) -> Vec<Vec<u8>> {
         vec![wire(message)]
     }
 
     /// The same for everything else: relayed messages, requests and chunks.
-    fn other(
-        &mut self,
-        _insider: &Insider,
-        _to: ParticipantIndex,
-        message: CeremonyMessage,
-    ) -> Vec<Vec<u8>> {
+    fn other(&mut self, _insider: &Insider, message: CeremonyMessage) -> Vec<Vec<u8>> {
         vec![message.to_wire()]
     }
 
@@ -215,7 +207,7 @@ pub(crate) trait Misbehaviour: Send {
 /// What stands between an honest machine and its network.
 pub(crate) struct Deviant {
     insider: Insider,
-    misbehaviour: Box<dyn Misbehaviour>,
+    pub(crate) misbehaviour: Box<dyn Misbehaviour>,
 }
 
 impl Deviant {
@@ -223,22 +215,17 @@ impl Deviant {
         Self { insider, misbehaviour: behaviour.misbehaviour() }
     }
 
-    /// What leaves for a recipient in place of a message.
-    pub(crate) fn replace(
-        &mut self,
-        to: ParticipantIndex,
-        bytes: &[u8],
-        now: Millis,
-    ) -> Vec<Arc<[u8]>> {
-        self.insider.now = now;
-        let replaced = match CeremonyMessage::from_wire(bytes) {
+    /// What leaves in place of a message.
+    pub(crate) fn replace(&mut self, mail: &Mail, now: Millis) -> Vec<Arc<[u8]>> {
+        (self.insider.to, self.insider.now) = (mail.to, now);
+        let replaced = match CeremonyMessage::from_wire(&mail.bytes) {
             Ok(CeremonyMessage::Signed(message)) if message.header.sender == self.insider.me() => {
                 if message.header.round == Round::Abort {
                     return Vec::new();
                 }
-                self.misbehaviour.own(&self.insider, to, *message)
+                self.misbehaviour.own(&self.insider, *message)
             }
-            Ok(message) => self.misbehaviour.other(&self.insider, to, message),
+            Ok(message) => self.misbehaviour.other(&self.insider, message),
             Err(_) => return Vec::new(),
         };
         replaced.into_iter().map(Into::into).collect()
@@ -249,10 +236,5 @@ impl Deviant {
         if let Ok(message) = CeremonyMessage::from_wire(bytes) {
             self.misbehaviour.hear(&message, bytes);
         }
-    }
-
-    /// Whether it brings a certificate to the commit point.
-    pub(crate) fn publishes(&self) -> bool {
-        self.misbehaviour.publishes()
     }
 }

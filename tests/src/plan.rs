@@ -1,23 +1,27 @@
 //! Fault plans as data: what goes wrong in a run of any machine, apart from its seed.
 //!
 //! ```
-//! use veil_tests::{ceremony::{CeremonyPlan, after_persisting}, plan::Fault};
+//! use veil_committee_world::{Conditions, When};
+//! use veil_tests::ceremony::{CeremonyPlan, Milestone::Persisted};
 //! use veil_protocol_spec::ceremony::Round;
 //!
 //! let plan = CeremonyPlan::new(4)
-//!     .with(Fault::Drop { permille: 100 })
-//!     .crash(2, after_persisting(Round::Deal), 1_000);
+//!     .network(Conditions { drop: 100, ..Conditions::default() })
+//!     .crash(2, When::At(Persisted(Round::Deal)), 1_000);
 //! let report = plan.run(7);
 //! report.assert_completed();
 //! assert_eq!(report.trace(), CeremonyPlan::from_json(&plan.to_json()).unwrap().run(7).trace());
 //! ```
 
 use core::fmt::Debug;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use veil_committee_machine::Millis;
-use veil_committee_world::{Conditions, Crash, Partition, When};
+use veil_committee_world::{Conditions, Crash, EventLog, Partition, Physics, When};
 use veil_protocol_spec::{Committee, ParticipantIndex};
+
+use crate::fixtures;
 
 /// Participant `index`, counted from one.
 ///
@@ -40,59 +44,6 @@ pub trait Scenario: Clone + Debug + Default + Serialize + DeserializeOwned {
     }
 }
 
-/// One thing that goes wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Fault<B, M> {
-    /// Messages are lost.
-    Drop {
-        /// Chance in thousandths.
-        permille: u32,
-    },
-    /// Links are slow.
-    Delay {
-        /// Least latency.
-        min: Millis,
-        /// Largest latency.
-        max: Millis,
-    },
-    /// Messages overtake each other.
-    Reorder {
-        /// Chance in thousandths that one is held back.
-        permille: u32,
-        /// For how long at most.
-        up_to: Millis,
-    },
-    /// Messages arrive twice.
-    Duplicate {
-        /// Chance in thousandths.
-        permille: u32,
-    },
-    /// Groups that do not reach each other for a time; see [`Partition`].
-    Partition(Partition),
-    /// A member's process dies, once; its disk stays.
-    Crash {
-        /// Who.
-        participant: ParticipantIndex,
-        /// When.
-        at: When<M>,
-        /// How long it is away; `None`: until all others are done.
-        resume_after: Option<Millis>,
-    },
-    /// A member is never there.
-    Absent {
-        /// Who.
-        participant: ParticipantIndex,
-    },
-    /// A member does something else than the others.
-    Behaves {
-        /// Who.
-        participant: ParticipantIndex,
-        /// How.
-        behaviour: B,
-    },
-}
-
 /// A committee and everything that goes wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, bound(serialize = "", deserialize = ""))]
@@ -101,8 +52,14 @@ pub struct Plan<S: Scenario> {
     pub committee: Committee,
     /// What is run.
     pub scenario: S,
-    /// What goes wrong.
-    pub faults: Vec<Fault<S::Behaviour, S::Moment>>,
+    /// How bad the network is.
+    pub conditions: Conditions,
+    /// Members' processes that die.
+    pub crashes: Vec<Crash<S::Moment>>,
+    /// Members that are never there.
+    pub absent: BTreeSet<ParticipantIndex>,
+    /// Members that do something else than the others.
+    pub behaviours: BTreeMap<ParticipantIndex, S::Behaviour>,
 }
 
 impl<S: Scenario> Plan<S> {
@@ -112,47 +69,60 @@ impl<S: Scenario> Plan<S> {
     /// Unless `n` is a committee size: a mistake in a test.
     #[must_use]
     pub fn new(n: u8) -> Self {
-        let committee = Committee::new(n).expect("a committee size");
-        Self { committee, scenario: S::default(), faults: Vec::new() }
+        Self {
+            committee: Committee::new(n).expect("a committee size"),
+            scenario: S::default(),
+            conditions: Conditions::default(),
+            crashes: Vec::new(),
+            absent: BTreeSet::new(),
+            behaviours: BTreeMap::new(),
+        }
     }
 
-    /// Adds a fault.
+    /// A network that is as bad as this.
     #[must_use]
-    pub fn with(mut self, fault: Fault<S::Behaviour, S::Moment>) -> Self {
-        self.faults.push(fault);
-        self
+    pub fn network(self, conditions: Conditions) -> Self {
+        Self { conditions, ..self }
     }
 
     /// A bad network: messages are lost, doubled and held back.
     #[must_use]
     pub fn rough(self, permille: u32) -> Self {
-        self.with(Fault::Drop { permille })
-            .with(Fault::Duplicate { permille: 100 })
-            .with(Fault::Reorder { permille: 200, up_to: 800 })
+        let (drop, duplicate, reorder) = (permille, 100, (200, 800));
+        Self { conditions: Conditions { drop, duplicate, reorder, ..self.conditions }, ..self }
+    }
+
+    /// Groups that do not reach each other for a time.
+    #[must_use]
+    pub fn partition(mut self, partition: Partition) -> Self {
+        self.conditions.partitions.push(partition);
+        self
     }
 
     /// A member that does something else than the others.
     #[must_use]
-    pub fn behaves(self, participant: u8, behaviour: S::Behaviour) -> Self {
-        self.with(Fault::Behaves { participant: member(participant), behaviour })
+    pub fn behaves(mut self, participant: u8, behaviour: S::Behaviour) -> Self {
+        self.behaviours.insert(member(participant), behaviour);
+        self
     }
 
     /// A member that is never there.
     #[must_use]
-    pub fn absent(self, participant: u8) -> Self {
-        self.with(Fault::Absent { participant: member(participant) })
+    pub fn absent(mut self, participant: u8) -> Self {
+        self.absent.insert(member(participant));
+        self
     }
 
-    /// A member that crashes and comes back.
+    /// A member that crashes and comes back: after this time, or when nothing happens any more.
     #[must_use]
     pub fn crash(
-        self,
+        mut self,
         participant: u8,
         at: When<S::Moment>,
-        resume_after: impl Into<Option<Millis>>,
+        away: impl Into<Option<Millis>>,
     ) -> Self {
-        let participant = member(participant);
-        self.with(Fault::Crash { participant, at, resume_after: resume_after.into() })
+        self.crashes.push(Crash { participant: member(participant), at, away: away.into() });
+        self
     }
 
     /// For a failure message, and back: [`Self::from_json`].
@@ -167,19 +137,10 @@ impl<S: Scenario> Plan<S> {
         serde_json::from_str(text)
     }
 
-    /// How a member deviates, if it does.
-    #[must_use]
-    pub fn behaviour(&self, who: ParticipantIndex) -> Option<&S::Behaviour> {
-        self.faults.iter().find_map(|fault| match fault {
-            Fault::Behaves { participant, behaviour } if *participant == who => Some(behaviour),
-            _ => None,
-        })
-    }
-
     /// Whether a member is there and follows the protocol.
     #[must_use]
     pub fn is_honest(&self, who: ParticipantIndex) -> bool {
-        !self.is_absent(who) && self.behaviour(who).is_none_or(S::is_honest)
+        !self.absent.contains(&who) && self.behaviours.get(&who).is_none_or(S::is_honest)
     }
 
     /// The members that are there and follow the protocol.
@@ -187,33 +148,23 @@ impl<S: Scenario> Plan<S> {
         self.committee.participants().filter(|j| self.is_honest(*j))
     }
 
-    pub(crate) fn is_absent(&self, who: ParticipantIndex) -> bool {
-        let is_it = |fault: &Fault<_, _>| matches!(fault, Fault::Absent { participant } if *participant == who);
-        self.faults.iter().any(is_it)
-    }
-
-    pub(crate) fn conditions(&self) -> Conditions {
-        let mut conditions = Conditions::default();
-        for fault in &self.faults {
-            match fault {
-                Fault::Drop { permille } => conditions.drop = *permille,
-                Fault::Delay { min, max } => conditions.latency = (*min, *max),
-                Fault::Reorder { permille, up_to } => conditions.reorder = (*permille, *up_to),
-                Fault::Duplicate { permille } => conditions.duplicate = *permille,
-                Fault::Partition(partition) => conditions.partitions.push(partition.clone()),
-                Fault::Crash { .. } | Fault::Absent { .. } | Fault::Behaves { .. } => {}
-            }
+    /// How things go in a run of this plan: recorded, and drawn for its kind and seed.
+    pub(crate) fn physics(&self, kind: &str, seed: u64) -> Physics {
+        Physics {
+            conditions: self.conditions.clone(),
+            seed: fixtures::draw(seed, kind, 0),
+            recorded: Some(format!("{kind}-{seed}")),
+            ..Physics::default()
         }
-        conditions
     }
 
-    pub(crate) fn crashes(&self) -> Vec<Crash<S::Moment>> {
-        let crash = |fault: &Fault<_, _>| match *fault {
-            Fault::Crash { participant, at, resume_after: away } => {
-                Some(Crash { participant, at, away })
-            }
-            _ => None,
+    /// Panics with all that is needed to repeat a run and to read it.
+    #[track_caller]
+    pub(crate) fn fail(&self, what: &str, seed: u64, log: &EventLog) -> ! {
+        let log = match log.write() {
+            Ok(file) => file.display().to_string(),
+            Err(error) => format!("cannot be written: {error}"),
         };
-        self.faults.iter().filter_map(crash).collect()
+        panic!("{what}\nseed {seed}, plan {}\nevent log: {log}", self.to_json())
     }
 }

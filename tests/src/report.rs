@@ -16,7 +16,7 @@ use veil_protocol_spec::{
     ceremony::{AbortReason, CeremonyParameters, Round, SignedMessage},
 };
 
-use crate::{ceremony::CeremonyPlan, disk::Disk, fail};
+use crate::{ceremony::scenario::CeremonyPlan, disk::Disk};
 
 /// How an attempt ended for one member.
 #[derive(Clone, Debug)]
@@ -79,8 +79,8 @@ pub enum Violation {
     FinishAndAbort(ParticipantIndex),
     #[error("participant {0} sent its {1} message before it was durable")]
     NotPersisted(ParticipantIndex, Round),
-    #[error("participant {0} refused the certificate's publication: {1}")]
-    BadCertificate(ParticipantIndex, String),
+    #[error("participant {0} published a certificate that is not valid")]
+    BadCertificate(ParticipantIndex),
     #[error("participant {0} signed FINISH and still has its seed on disk")]
     SeedKept(ParticipantIndex),
     #[error("participant {0} was not decided at the end")]
@@ -126,7 +126,7 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// Virtual time of the last event.
     pub ended_at: Millis,
-    /// Every message sent, if the plan taps the wire.
+    /// Every message sent.
     pub wire: Vec<(ParticipantIndex, Arc<[u8]>)>,
 }
 
@@ -289,7 +289,7 @@ impl Report {
     /// Always.
     #[track_caller]
     pub fn fail(&self, what: &str) -> ! {
-        fail(&format!("{what}\n{self}"), &self.plan, self.seed, &self.log)
+        self.plan.fail(&format!("{what}\n{self}"), self.seed, &self.log)
     }
 
     /// The public transcript, as a member that completed would publish it.

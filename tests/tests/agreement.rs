@@ -1,5 +1,5 @@
-//! All honest members lock the same manifest in every slot, whatever the network, t others, and
-//! their own crashes do.
+//! All honest members lock the same manifest in every slot and end it in one way, whatever the
+//! network, t others, and their own crashes do.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -7,10 +7,10 @@ use veil_committee_world::{Partition, When};
 use veil_protocol_spec::{ParticipantIndex, Slot};
 use veil_tests::{
     agreement::{
-        AgreementBehaviour::{Equivocate, ProposeInvalid, Strict},
-        AgreementPlan,
+        AgreementBehaviour::{Equivocate, Ignorant, ProposeInvalid, Strict},
+        AgreementPlan, AgreementReport,
     },
-    plan::{Fault, member},
+    plan::member,
 };
 
 #[test]
@@ -29,8 +29,8 @@ fn every_committee_agrees_in_the_first_round() {
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     let plan = AgreementPlan::new(4).slots(3).rough(150).crash(2, When::AfterEffects(9), 700);
-    assert_eq!(plan.run(3).trace(), plan.run(3).trace());
-    assert_ne!(plan.run(3).trace(), plan.run(4).trace());
+    assert_eq!(plan.run(3).log.trace(), plan.run(3).log.trace());
+    assert_ne!(plan.run(3).log.trace(), plan.run(4).log.trace());
 }
 
 #[test]
@@ -116,8 +116,7 @@ fn groups(groups: &[&[u8]]) -> Vec<Vec<ParticipantIndex>> {
 fn halves_lock_nothing_and_agree_when_they_meet_again() {
     let partition = Partition { groups: groups(&[&[1, 2], &[3, 4]]), from: 0, until: 30_000 };
     for seed in 0..5 {
-        let report =
-            AgreementPlan::new(4).slots(2).with(Fault::Partition(partition.clone())).run(seed);
+        let report = AgreementPlan::new(4).slots(2).partition(partition.clone()).run(seed);
         report.assert_agreed();
         assert!(report.times.values().all(|time| *time >= 30_000), "{:?}", report.times);
     }
@@ -126,7 +125,7 @@ fn halves_lock_nothing_and_agree_when_they_meet_again() {
 #[test]
 fn a_member_that_was_cut_off_gets_the_decision_by_asking() {
     let partition = Partition { groups: groups(&[&[1, 2, 3], &[4]]), from: 0, until: 20_000 };
-    let report = AgreementPlan::new(4).with(Fault::Partition(partition)).run(2);
+    let report = AgreementPlan::new(4).partition(partition).run(2);
     report.assert_agreed();
     assert!(report.times[&(member(1), Slot(1))] < 1_000);
     assert!(report.times[&(member(4), Slot(1))] >= 20_000);
@@ -145,7 +144,7 @@ fn a_member_that_was_away_for_long_is_told_so() {
 fn a_crash_at_any_effect_does_no_harm() {
     let smooth = AgreementPlan::new(4).slots(2).run(11);
     for j in 1..=4 {
-        for at_effect in 0..=smooth.effects[&member(j)] {
+        for at_effect in 0..=smooth.effects[member(j).position()] {
             for away in [1, 400, 4_000] {
                 let plan =
                     AgreementPlan::new(4).slots(2).crash(j, When::AfterEffects(at_effect), away);
@@ -202,7 +201,7 @@ fn random_misfortunes_do_no_harm() {
         let until = 3_000 + rng.gen_range(0..8_000);
         let partition = Partition { groups: groups(&[&[first, second], &[third]]), from, until };
         let plan = AgreementPlan::new(4).slots(3).rough(rng.gen_range(0..250));
-        let mut plan = plan.with(Fault::Partition(partition));
+        let mut plan = plan.partition(partition);
         plan = match seed % 3 {
             0 => plan.absent(faulty),
             1 => plan.behaves(faulty, Equivocate),
@@ -215,5 +214,142 @@ fn random_misfortunes_do_no_harm() {
         let report = plan.run(seed);
         report.assert_agreed();
         assert!(report.abstained.is_empty(), "seed {seed}: {:?}", report.abstained);
+    }
+}
+
+// ---- how slots end -------------------------------------------------------------------------
+
+/// How many of the slots end with an outcome.
+fn outcomes(report: &AgreementReport) -> usize {
+    let slots = 1..=report.plan.scenario.slots;
+    slots.filter(|slot| report.end(*slot).is_some_and(|end| end.outcome.is_some())).count()
+}
+
+#[test]
+fn slots_end_with_the_outcome_that_all_know() {
+    for n in [1, 4, 7, 13] {
+        let report = AgreementPlan::new(n).slots(3).ends(None).run(7);
+        report.assert_agreed();
+        assert_eq!(outcomes(&report), 3, "n = {n}");
+        assert!(report.convicted.is_empty() && report.abstained.is_empty());
+    }
+}
+
+/// Members n, n-1 ... come to know nothing.
+fn ignorant(n: u8, count: u8) -> AgreementPlan {
+    (n - count + 1..=n).fold(AgreementPlan::new(n), |plan, j| plan.behaves(j, Ignorant))
+}
+
+#[test]
+fn an_outcome_that_t_plus_1_know_needs_no_word_of_the_others_hosts() {
+    for (n, t, seeds) in [(4, 1, 6), (7, 2, 2), (10, 3, 1)] {
+        // Void is never valid, so nothing else can end the slots.
+        let plan = ignorant(n, n - t - 1).slots(3).ends(None);
+        for seed in 0..seeds {
+            let report = plan.clone().rough(seed as u32 * 30).run(seed);
+            report.assert_agreed();
+            assert_eq!(outcomes(&report), 3, "n = {n}");
+        }
+    }
+}
+
+#[test]
+fn an_outcome_that_t_know_ends_no_slot() {
+    let report = ignorant(4, 3).ends(None).run(1);
+    assert!(report.locks.values().all(|locks| !locks.is_empty()));
+    assert_eq!(report.ends.len(), 0);
+}
+
+#[test]
+fn slots_whose_outcome_nobody_knows_end_void() {
+    for seed in 0..6 {
+        let report = ignorant(4, 4).slots(3).ends(Some(2_500)).rough(seed as u32 * 30).run(seed);
+        report.assert_agreed();
+        assert_eq!(outcomes(&report), 0);
+    }
+}
+
+#[test]
+fn slots_end_in_one_way_whoever_knows_what() {
+    let (mut with_outcome, mut slots) = (0, 0);
+    for seed in 0..40 {
+        let (n, t) = if seed % 4 == 0 { (7, 2) } else { (4, 1) };
+        let count = (seed / 4) as u8 % (n + 1);
+        let after = [0, 600, 1_500, 4_000][seed as usize % 4];
+        let mut plan = ignorant(n, count).slots(3).ends(Some(after));
+        if seed % 2 == 0 {
+            plan = plan.rough(120);
+        }
+        // t more do not answer at all, of those that know or of those that do not.
+        if seed % 3 == 0 {
+            plan = (1..=t).fold(plan, |plan, j| plan.absent(j));
+        }
+        let report = plan.run(seed);
+        report.assert_agreed();
+        assert!(report.convicted.is_empty() && report.abstained.is_empty());
+        with_outcome += outcomes(&report);
+        slots += 3;
+    }
+    assert!(with_outcome > 0 && with_outcome < slots, "{with_outcome} of {slots}");
+}
+
+#[test]
+fn byzantine_members_end_no_slot_in_two_ways_or_wrongly() {
+    let mut convicted = 0;
+    for seed in 0..24 {
+        let (n, t) = if seed % 3 == 0 { (7, 2) } else { (4, 1) };
+        let mut plan =
+            ignorant(n, (seed % 3) as u8).slots(4).ends(Some([800, 3_000][seed as usize % 2]));
+        for j in 1..=t {
+            let bad = if seed % 4 < 2 { Equivocate } else { ProposeInvalid };
+            plan = plan.behaves(j, bad);
+        }
+        if seed % 5 == 0 {
+            plan = plan.rough(100);
+        }
+        let report = plan.run(seed);
+        report.assert_agreed();
+        convicted += report.convicted.len();
+    }
+    assert!(convicted > 5, "{convicted}");
+}
+
+#[test]
+fn a_crash_at_any_effect_of_an_end_does_no_harm() {
+    for (ignorants, away) in [(0, 1), (2, 1), (2, 900), (4, 900)] {
+        let plan = || ignorant(4, ignorants).ends(Some(1_200));
+        let smooth = plan().run(11);
+        for j in [1, 2, 4] {
+            for at_effect in 0..=smooth.effects[member(j).position()] {
+                let report = plan().crash(j, When::AfterEffects(at_effect), away).run(11);
+                report.assert_agreed();
+                assert!(report.abstained.is_empty(), "{:?}", report.abstained);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_member_that_missed_an_end_gets_it_by_asking() {
+    let partition = Partition { groups: groups(&[&[1, 2, 3], &[4]]), from: 300, until: 20_000 };
+    let report = AgreementPlan::new(4).ends(None).partition(partition).run(2);
+    report.assert_agreed();
+    assert!(report.fetched.is_empty() && report.elapsed >= 20_000);
+}
+
+#[test]
+fn everything_at_once_in_the_ends() {
+    for seed in 0..8 {
+        let plan = AgreementPlan::new(7)
+            .slots(3)
+            .ends(Some(1_000 + 100 * seed))
+            .rough(100)
+            .absent(1 + (seed % 7) as u8)
+            .behaves(1 + ((seed + 3) % 7) as u8, [Equivocate, ProposeInvalid][seed as usize % 2])
+            .behaves(1 + ((seed + 5) % 7) as u8, Ignorant)
+            .behaves(1 + ((seed + 6) % 7) as u8, Ignorant)
+            .crash(1 + ((seed + 1) % 7) as u8, When::AfterEffects(14 + seed), 1_000)
+            .crash(1 + ((seed + 2) % 7) as u8, When::AfterEffects(2 * seed), 3_000);
+        plan.run(seed).assert_agreed();
     }
 }

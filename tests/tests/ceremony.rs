@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
+use veil_committee_world::When;
 use veil_keygen_ceremony::{
     contributions::{Context, SplitKeys, groups_of},
     machine::{CommitPoint, Record, Stage},
@@ -19,7 +20,10 @@ use veil_protocol_spec::{
     ceremony::{Round, SignedMessage, Stream},
 };
 use veil_tests::{
-    ceremony::{CeremonyPlan, after_persisting, after_sending, at_stage},
+    ceremony::{
+        CeremonyPlan,
+        Milestone::{Persisted, Sent, Stage as Entered},
+    },
     fixtures,
     report::Report,
 };
@@ -46,7 +50,7 @@ fn all_members_complete_with_one_key() {
 
 #[test]
 fn the_seed_determines_the_run() {
-    let plan = CeremonyPlan::new(4).crash(2, at_stage(Stage::Assemble.into()), 500);
+    let plan = CeremonyPlan::new(4).crash(2, When::At(Entered(Stage::Assemble)), 500);
     let (a, b, c) = (plan.run(1), plan.run(1), plan.run(2));
     assert_eq!((a.trace(), a.assert_completed()), (b.trace(), b.assert_completed()));
     assert_ne!((a.trace(), a.assert_completed()), (c.trace(), c.assert_completed()));
@@ -55,7 +59,7 @@ fn the_seed_determines_the_run() {
 
 #[test]
 fn plans_are_data() {
-    let plan = CeremonyPlan::new(7).crash(3, after_sending(Round::Prove), None);
+    let plan = CeremonyPlan::new(7).crash(3, When::At(Sent(Round::Prove)), None);
     assert_eq!(CeremonyPlan::from_json(&plan.to_json()).unwrap(), plan);
     assert!(CeremonyPlan::from_json(r#"{"committee":5}"#).is_err());
 }
@@ -260,11 +264,11 @@ impl Secrets {
 /// honest member finishes."
 #[test]
 fn no_secret_is_on_the_wire_or_left_on_a_disk() {
-    let crash = after_persisting(Round::Finish);
+    let crash = When::At(Persisted(Round::Finish));
     for plan in
         [CeremonyPlan::new(4), CeremonyPlan::new(7), CeremonyPlan::new(4).crash(3, crash, 1_000)]
     {
-        let report = plan.wiretapped().run(6);
+        let report = plan.run(6);
         report.assert_completed();
         let secrets = Secrets::of(&report);
         for (sender, bytes) in &report.wire {

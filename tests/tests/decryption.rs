@@ -9,18 +9,19 @@ use veil_committee::{
     decrypt::{LOG2_DELTA, SquashedBlock, combine},
     decryption::{AuthoriseError, RecomputedOutputs, Skip},
 };
-use veil_committee_world::When;
+use veil_committee_world::{Conditions, When};
 use veil_keygen_ceremony::keyset::decode_blocks;
 use veil_protocol_spec::{
     ParticipantIndex,
-    decryption::{LockError, RequestId},
+    agreement::LockError,
+    decryption::{DecryptionCounter, RequestId},
 };
 use veil_tests::{
     decryption::{
         DecryptionBehaviour, DecryptionPlan, DecryptionReport, Finished, finished_ceremony,
     },
     malicious::{crafted_ciphertext::crafted, wrong_partial::WrongPartial},
-    plan::{Fault, member},
+    plan::member,
 };
 
 const VALUE: u16 = 0xbeef;
@@ -28,14 +29,15 @@ const VALUE: u16 = 0xbeef;
 /// All honest members have the plaintext and name the culprits, and nobody else.
 #[track_caller]
 fn assert_decrypts(report: &DecryptionReport) {
-    let lies = |j| matches!(report.plan.behaviour(j), Some(DecryptionBehaviour::WrongPartial(_)));
-    let culprits: BTreeSet<_> = report.plan.committee.participants().filter(|j| lies(*j)).collect();
-    for member in report.honest() {
+    let lies = |behaviour: &_| matches!(behaviour, DecryptionBehaviour::WrongPartial(_));
+    let liars = report.plan.behaviours.iter().filter(|(_, behaviour)| lies(behaviour));
+    let culprits: BTreeSet<_> = liars.map(|(j, _)| *j).collect();
+    for (j, member) in report.honest() {
         if member.value() != Some(u128::from(VALUE)) {
-            report.fail(&format!("{} has another plaintext", member.participant));
+            report.fail(&format!("{j} has another plaintext"));
         }
         if member.culprits != culprits {
-            report.fail(&format!("{} names {:?}", member.participant, member.culprits));
+            report.fail(&format!("{j} names {:?}", member.culprits));
         }
     }
 }
@@ -70,12 +72,9 @@ fn t_culprits_are_named_and_change_nothing() {
 fn a_bad_network_only_delays() {
     let finished = finished_ceremony(4, 11);
     let blocks = finished.encrypt(VALUE);
-    let plan = DecryptionPlan::new(4)
-        .absent(2)
-        .with(Fault::Delay { min: 1, max: 800 })
-        .with(Fault::Drop { permille: 250 })
-        .with(Fault::Duplicate { permille: 200 })
-        .with(Fault::Reorder { permille: 300, up_to: 3_000 });
+    let (latency, reorder, partitions) = ((1, 800), (300, 3_000), Vec::new());
+    let conditions = Conditions { latency, drop: 250, duplicate: 200, reorder, partitions };
+    let plan = DecryptionPlan::new(4).absent(2).network(conditions);
     for seed in 0..10 {
         let report = finished.decrypt(&blocks, &plan, seed);
         assert_decrypts(&report);
@@ -207,7 +206,7 @@ fn a_crafted_ciphertext_is_decrypted_by_nobody() {
             let report = finished.decrypt(&blocks, &plan, seed);
             // The slot's own outputs are decrypted as always.
             assert_decrypts(&report);
-            for member in report.honest() {
+            for (_, member) in report.honest() {
                 assert!(!member.shared.contains(&request), "seed {seed}: {report:?}");
                 let refusal = (self::member(2), request, Skip::NotAuthorised);
                 assert!(member.refused.contains(&refusal), "seed {seed}: {report:?}");
@@ -224,20 +223,21 @@ fn a_lock_authorises_one_evaluation() {
     let (block, _) = crafted_request(&finished);
     let (context, other) = (finished.context(1), finished.context(2));
     let outputs = || RecomputedOutputs { context, blocks: vec![block.clone()] };
-    let mut machine = finished.decryptor(member(1));
-    let short = finished.lock(&context, [1, 2].map(member).into_iter());
+    let mut machine = finished.decryptor(member(1), DecryptionCounter::default());
+    let mut short = finished.lock(&context);
+    short.votes.truncate(2);
     assert_eq!(
         machine.authorise(outputs(), &short, 0),
         Err(AuthoriseError::Lock(LockError::TooFew { given: 2, needed: 3 }))
     );
-    let mut forged = finished.full_lock(&context);
+    let mut forged = finished.lock(&context);
     forged.votes[1].1 = forged.votes[0].1;
     let refused = machine.authorise(outputs(), &forged, 0);
     assert_eq!(refused, Err(AuthoriseError::Lock(LockError::Signature(member(2)))));
-    let refused = machine.authorise(outputs(), &finished.full_lock(&other), 0);
+    let refused = machine.authorise(outputs(), &finished.lock(&other), 0);
     assert!(matches!(refused, Err(AuthoriseError::OtherLock { .. })), "{refused:?}");
 
-    let lock = finished.full_lock(&context);
+    let lock = finished.lock(&context);
     let real = RecomputedOutputs { context, blocks: finished.encrypt(VALUE) };
     machine.authorise(real, &lock, 0).unwrap();
     let refused = machine.authorise(outputs(), &lock, 0);

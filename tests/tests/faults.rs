@@ -5,28 +5,23 @@
 
 use proptest::prelude::*;
 use veil_committee_machine::{Effect, Machine};
-use veil_committee_world::{Partition, When};
+use veil_committee_world::{Conditions, Crash, Partition, When};
 use veil_keygen_ceremony::{
     machine::{Ceremony, CommitPoint, Record, ResumeError, Stage},
     setup::Timing,
 };
 use veil_protocol_spec::ceremony::{AbortReason, Round, Stream};
 use veil_tests::{
-    ceremony::{
-        CeremonyFault, CeremonyPlan, Milestone, StageName, after_persisting, after_sending,
-        at_stage,
-    },
+    ceremony::{CeremonyPlan, Milestone},
     fixtures,
     malicious::Behaviour,
-    plan::{Fault, member},
+    plan::member,
 };
 
 /// A bad network that still delivers within the deadlines.
 fn bad_network(plan: CeremonyPlan) -> CeremonyPlan {
-    plan.with(Fault::Drop { permille: 150 })
-        .with(Fault::Delay { min: 1, max: 400 })
-        .with(Fault::Reorder { permille: 200, up_to: 1_000 })
-        .with(Fault::Duplicate { permille: 100 })
+    let (latency, reorder, partitions) = ((1, 400), (200, 1_000), Vec::new());
+    plan.network(Conditions { latency, drop: 150, duplicate: 100, reorder, partitions })
 }
 
 #[test]
@@ -37,7 +32,8 @@ fn loss_delay_reordering_and_duplication_do_not_matter() {
         }
     }
     for permille in [300, 500] {
-        let mut plan = CeremonyPlan::new(4).with(Fault::Drop { permille });
+        let mut plan = CeremonyPlan::new(4);
+        plan.conditions.drop = permille;
         plan.scenario.round = 60_000;
         for seed in 0..4 {
             plan.run(seed).assert_completed();
@@ -62,15 +58,16 @@ fn a_member_that_crashes_after_any_effect_resumes_and_all_complete() {
 #[test]
 fn a_member_that_crashes_in_any_stage_resumes_and_all_complete() {
     let rounds = Round::ALL.into_iter().filter(|round| *round != Round::Abort);
-    let mut stages: Vec<_> = rounds.map(StageName::Collect).collect();
+    let mut stages: Vec<_> = rounds.map(Stage::Collect).collect();
     for stream in [Stream::Bits, Stream::Bodies] {
-        stages.extend([0, 1].map(|chunk| StageName::Produce(stream, chunk)));
-        stages.extend([0, 1].map(|chunk| StageName::Open(stream, chunk)));
+        stages.extend([0, 1].map(|chunk| Stage::Produce(stream, chunk)));
+        stages.extend([0, 1].map(|chunk| Stage::Open(stream, chunk)));
     }
-    stages.extend([StageName::Assemble, StageName::AwaitCommitPoint, StageName::Completed]);
+    stages.extend([Stage::Assemble, Stage::AwaitCommitPoint, Stage::Completed]);
     for (seed, stage) in (0..).zip(stages) {
         for away in [Some(1), Some(3_000), None] {
-            let report = CeremonyPlan::new(4).crash(3, at_stage(stage), away).run(seed);
+            let report =
+                CeremonyPlan::new(4).crash(3, When::At(Milestone::Stage(stage)), away).run(seed);
             report.assert_safe();
             if report.member(member(3)).resumed != 1 {
                 report.fail("the stage was never entered");
@@ -78,9 +75,7 @@ fn a_member_that_crashes_in_any_stage_resumes_and_all_complete() {
             // Whoever is away for good before FINISH ends the attempt.
             let finished = matches!(
                 stage,
-                StageName::AwaitCommitPoint
-                    | StageName::Completed
-                    | StageName::Collect(Round::Finish)
+                Stage::AwaitCommitPoint | Stage::Completed | Stage::Collect(Round::Finish)
             );
             if away.is_some() || finished {
                 report.assert_completed();
@@ -101,8 +96,8 @@ fn a_member_that_crashes_in_any_stage_resumes_and_all_complete() {
 #[test]
 fn a_member_that_crashes_around_each_of_its_messages_sends_them_again() {
     for (seed, round) in (0..).zip(Round::ALL.into_iter().filter(|r| *r != Round::Abort)) {
-        for at in [after_persisting(round), after_sending(round)] {
-            let report = bad_network(CeremonyPlan::new(4)).crash(1, at, 2_000).run(seed);
+        for at in [Milestone::Persisted(round), Milestone::Sent(round)] {
+            let report = bad_network(CeremonyPlan::new(4)).crash(1, When::At(at), 2_000).run(seed);
             report.assert_completed();
             assert_eq!(report.member(member(1)).resumed, 1);
         }
@@ -139,10 +134,10 @@ fn a_member_resumes_only_with_its_seed() {
 fn all_members_may_crash() {
     for seed in 0..6 {
         let mut plan = CeremonyPlan::new(4);
+        let opening = Milestone::Stage(Stage::Open(Stream::Bodies, 2));
         for j in 1..=4u8 {
             let at = When::AfterEffects(20 + 30 * u64::from(j) + seed);
-            plan =
-                plan.crash(j, at, 500).crash(j, at_stage(StageName::Open(Stream::Bodies, 2)), 900);
+            plan = plan.crash(j, at, 500).crash(j, When::At(opening), 900);
         }
         let report = plan.run(seed);
         report.assert_completed();
@@ -154,7 +149,7 @@ fn all_members_may_crash() {
 /// the certificate is published by the others.
 #[test]
 fn a_member_that_missed_the_publication_completes_when_it_comes_back() {
-    let plan = CeremonyPlan::new(4).crash(4, after_sending(Round::Finish), None);
+    let plan = CeremonyPlan::new(4).crash(4, When::At(Milestone::Sent(Round::Finish)), None);
     let report = plan.run(1);
     report.assert_completed();
     assert!(matches!(report.decision, Some(CommitPoint::Published(_))));
@@ -165,7 +160,9 @@ fn a_member_that_missed_the_publication_completes_when_it_comes_back() {
 fn a_member_that_crashes_after_the_attempt_failed_comes_back_to_that() {
     let silent = |round| CeremonyPlan::new(4).behaves(1, Behaviour::Silent { round });
     for round in [Round::Confirm, Round::Prove, Round::Finish] {
-        for at in [at_stage(StageName::Aborted), When::Time(290_000), When::Time(301_000)] {
+        for at in
+            [When::At(Milestone::Stage(Stage::Aborted)), When::Time(290_000), When::Time(301_000)]
+        {
             for away in [Some(1_000), None] {
                 let report = silent(round).crash(2, at, away).run(1);
                 report.assert_aborted(|reason| {
@@ -177,19 +174,19 @@ fn a_member_that_crashes_after_the_attempt_failed_comes_back_to_that() {
     }
 }
 
-fn halves(from: u64, until: u64) -> CeremonyFault {
+fn halves(from: u64, until: u64) -> Partition {
     let groups = vec![vec![member(1), member(2)], vec![member(3), member(4)]];
-    Fault::Partition(Partition { groups, from, until })
+    Partition { groups, from, until }
 }
 
 #[test]
 fn a_short_partition_heals_and_a_long_one_ends_the_attempt() {
     for seed in 0..4 {
         for from in [0, 60, 150, 300, 450, 600] {
-            CeremonyPlan::new(4).with(halves(from, from + 5_000)).run(seed).assert_completed();
+            CeremonyPlan::new(4).partition(halves(from, from + 5_000)).run(seed).assert_completed();
         }
         for from in [0, 60, 150] {
-            let report = CeremonyPlan::new(4).with(halves(from, 400_000)).run(seed);
+            let report = CeremonyPlan::new(4).partition(halves(from, 400_000)).run(seed);
             report.assert_aborted(|reason| {
                 matches!(
                     reason,
@@ -209,7 +206,7 @@ fn a_partition_never_splits_the_group() {
         let one = vec![vec![member(1), member(2), member(3)], vec![member(4)]];
         for groups in [one, vec![vec![member(2)], vec![member(1), member(3), member(4)]]] {
             let partition = Partition { groups, from, until: 350_000 };
-            let report = CeremonyPlan::new(4).with(Fault::Partition(partition)).run(seed);
+            let report = CeremonyPlan::new(4).partition(partition).run(seed);
             report.assert_safe();
             match report.decision {
                 Some(CommitPoint::Published(_)) => completed += 1,
@@ -224,8 +221,7 @@ fn a_partition_never_splits_the_group() {
 #[test]
 fn a_member_that_crashes_again_when_it_comes_back_still_learns_the_decision() {
     let plan = CeremonyPlan::new(4)
-        .with(Fault::Drop { permille: 561 })
-        .with(Fault::Delay { min: 79, max: 517 })
+        .network(Conditions { drop: 561, latency: (79, 517), ..Conditions::default() })
         .crash(1, When::AfterEffects(38), None)
         .crash(1, When::Time(2_796), None);
     for seed in 0..8 {
@@ -240,25 +236,42 @@ fn when() -> impl Strategy<Value = When<Milestone>> {
     prop_oneof![
         (0..3_000u64).prop_map(When::Time),
         (0..250u64).prop_map(When::AfterEffects),
-        round.clone().prop_map(after_persisting),
-        round.prop_map(after_sending),
+        round.clone().prop_map(|round| When::At(Milestone::Persisted(round))),
+        round.prop_map(|round| When::At(Milestone::Sent(round))),
     ]
 }
 
-fn fault() -> impl Strategy<Value = CeremonyFault> {
-    prop_oneof![
-        (0..600u32).prop_map(|permille| Fault::Drop { permille }),
-        (0..100u64, 0..800u64).prop_map(|(min, more)| Fault::Delay { min, max: min + more }),
-        (0..500u32, 0..3_000u64).prop_map(|(permille, up_to)| Fault::Reorder { permille, up_to }),
-        (0..400u32).prop_map(|permille| Fault::Duplicate { permille }),
-        (0..15u8, 0..2_000u64, 0..20_000u64).prop_map(|(mask, from, length)| {
-            let (a, b) = (1..=4).map(member).partition(|j| mask >> j.position() & 1 == 1);
-            Fault::Partition(Partition { groups: vec![a, b], from, until: from + length })
-        }),
-        (1..=4u8, when(), prop::option::of(0..15_000u64)).prop_map(|(j, at, resume_after)| {
-            Fault::Crash { participant: member(j), at, resume_after }
-        }),
-    ]
+fn crash() -> impl Strategy<Value = Crash<Milestone>> {
+    (1..=4u8, when(), prop::option::of(0..15_000u64)).prop_map(|(j, at, away)| Crash {
+        participant: member(j),
+        at,
+        away,
+    })
+}
+
+fn partition() -> impl Strategy<Value = Partition> {
+    (0..15u8, 0..2_000u64, 0..20_000u64).prop_map(|(mask, from, length)| {
+        let (a, b) = (1..=4).map(member).partition(|j| mask >> j.position() & 1 == 1);
+        Partition { groups: vec![a, b], from, until: from + length }
+    })
+}
+
+/// Networks with and without each defect.
+fn network() -> impl Strategy<Value = Conditions> {
+    let chance = |most: u32| prop_oneof![Just(0), 0..most];
+    let slow = (0..100u64, 0..800u64).prop_map(|(min, more)| (min, min + more));
+    let latency = prop_oneof![Just((5, 50)), slow];
+    let reorder = (chance(500), 0..3_000u64);
+    let partitions = prop::collection::vec(partition(), 0..3);
+    (latency, chance(600), chance(400), reorder, partitions).prop_map(
+        |(latency, drop, duplicate, reorder, partitions)| Conditions {
+            latency,
+            drop,
+            duplicate,
+            reorder,
+            partitions,
+        },
+    )
 }
 
 /// 100 mixtures, unless `PROPTEST_CASES` asks for another number.
@@ -273,9 +286,13 @@ proptest! {
 
     /// Any mixture of faults: the honest members agree, and nobody equivocates over a restart.
     #[test]
-    fn any_mixture_of_faults_is_safe(seed: u64, faults in prop::collection::vec(fault(), 0..6)) {
-        let mut plan = CeremonyPlan::new(4);
-        plan.faults = faults;
+    fn any_mixture_of_faults_is_safe(
+        seed: u64,
+        conditions in network(),
+        crashes in prop::collection::vec(crash(), 0..4),
+    ) {
+        let mut plan = CeremonyPlan::new(4).network(conditions);
+        plan.crashes = crashes;
         plan.run(seed).assert_safe();
     }
 }

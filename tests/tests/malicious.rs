@@ -3,16 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
 
-use veil_committee_world::{Partition, When};
+use veil_committee_world::{Conditions, Partition, When};
 use veil_keygen_ceremony::machine::{CommitPoint, Fault as Refused};
 use veil_protocol_spec::{
     ParticipantIndex,
     ceremony::{AbortReason, Round, Stream},
 };
 use veil_tests::{
-    ceremony::{CeremonyPlan, after_persisting},
+    ceremony::{CeremonyPlan, Milestone::Persisted},
     malicious::{BadDeal, Behaviour, WrongConfirm, WrongProof},
-    plan::{Fault, member},
+    plan::member,
     report::Report,
 };
 
@@ -22,14 +22,14 @@ fn culprit() -> Vec<ParticipantIndex> {
     vec![member(CULPRIT)]
 }
 
+fn bad_network() -> Conditions {
+    Conditions { drop: 100, latency: (1, 300), duplicate: 50, ..Conditions::default() }
+}
+
 /// Runs the behaviour in a committee of 4 over some seeds and networks.
 fn reports(behaviour: &Behaviour) -> impl Iterator<Item = Report> {
     let plan = CeremonyPlan::new(4).behaves(CULPRIT, behaviour.clone());
-    let bad = plan
-        .clone()
-        .with(Fault::Drop { permille: 100 })
-        .with(Fault::Delay { min: 1, max: 300 })
-        .with(Fault::Duplicate { permille: 50 });
+    let bad = plan.clone().network(bad_network());
     (0..6).map(move |seed| if seed < 4 { plan.run(seed) } else { bad.run(seed) })
 }
 
@@ -89,9 +89,7 @@ fn a_member_that_crashes_over_an_equivocation_still_finds_it() {
     for count in 0..60 {
         let plan = CeremonyPlan::new(4)
             .behaves(CULPRIT, Behaviour::EquivocatingCommit { second_to: vec![member(1)] })
-            .with(Fault::Drop { permille: 100 })
-            .with(Fault::Delay { min: 1, max: 300 })
-            .with(Fault::Duplicate { permille: 50 })
+            .network(bad_network())
             .crash(1, When::AfterEffects(count), 500);
         let report = plan.run(5);
         report.assert_safe();
@@ -194,7 +192,8 @@ fn nobody_is_blamed_for_waiting_for_a_late_message() {
         for by in [9_600, 9_900, 10_050, 10_200, 60_000] {
             for seed in [3, 8] {
                 let late = Behaviour::Late { round, to: member(4), by };
-                let mut plan = CeremonyPlan::new(4).with(Fault::Delay { min: 50, max: 400 });
+                let mut plan = CeremonyPlan::new(4);
+                plan.conditions.latency = (50, 400);
                 plan.scenario.retry = 100;
                 plan.behaves(CULPRIT, late).run(seed).assert_safe();
             }
@@ -263,10 +262,9 @@ fn malformed_messages_are_refused_and_do_nothing() {
 fn going_back_on_finish_does_not_split_the_group() {
     let (mut completed, mut failed) = (0, 0);
     for seed in 0..30 {
-        let plan = CeremonyPlan::new(4)
-            .behaves(CULPRIT, Behaviour::AbortAfterFinish)
-            .with(Fault::Delay { min: 1, max: 200 })
-            .with(Fault::Reorder { permille: 300, up_to: 500 });
+        let plan = CeremonyPlan::new(4).behaves(CULPRIT, Behaviour::AbortAfterFinish).network(
+            Conditions { latency: (1, 200), reorder: (300, 500), ..Conditions::default() },
+        );
         let report = plan.run(seed);
         report.assert_safe();
         match report.decision {
@@ -344,11 +342,10 @@ fn misbehaviour_with_faults_of_the_others_is_safe() {
             };
             let plan = CeremonyPlan::new(4)
                 .behaves(CULPRIT, behaviour.clone())
-                .with(Fault::Drop { permille: 100 })
-                .with(Fault::Reorder { permille: 100, up_to: 700 })
-                .with(Fault::Partition(partition))
+                .network(Conditions { drop: 100, reorder: (100, 700), ..Conditions::default() })
+                .partition(partition)
                 .crash(1, When::AfterEffects(25 * seed + 5 * i), 800)
-                .crash(4, after_persisting(Round::Finish), 2_000);
+                .crash(4, When::At(Persisted(Round::Finish)), 2_000);
             plan.run(seed).assert_safe();
         }
     }

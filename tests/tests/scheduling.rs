@@ -95,8 +95,11 @@ fn a_slot_under_a_ceremonys_key_is_what_the_twin_says() {
         };
         [of(0), of(1)]
     });
-    let binding =
-        Binding { scope: fixtures::SCOPE, key_set: finished.digest, epoch: finished.epoch() };
+    let binding = Binding {
+        scope: fixtures::SCOPE,
+        key_set: finished.digest,
+        epoch: finished.parameters.epoch,
+    };
     let manifest = Manifest {
         circuit: circuit_id(),
         telemetry,

@@ -19,7 +19,7 @@ use crate::{
 
 const NAME: &str = "contracts";
 /// The contracts that have bindings.
-const CONTRACTS: [&str; 10] = [
+const CONTRACTS: [&str; 9] = [
     "Timelock",
     "Directory",
     "NodeRegistry",
@@ -29,7 +29,6 @@ const CONTRACTS: [&str; 10] = [
     "JobBoard",
     "AssignmentAnchor",
     "Disputes",
-    "CheckpointChannel",
 ];
 
 fn folder() -> PathBuf {

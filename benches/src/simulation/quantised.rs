@@ -1,8 +1,11 @@
 //! What the circuit decides: its cleartext twin on quantised capacities.
 
-use veil_protocol_spec::scheduling::{
-    ClusterPolicy, CpuUnits, DiskUnits, GpuUnits, MemoryUnits, Reading, RequestTooLarge,
-    ResourceRequest, Resources, Scale, SchedulingPolicy,
+use veil_protocol_spec::{
+    Slot,
+    scheduling::{
+        ClusterPolicy, CpuUnits, DiskUnits, GpuUnits, MemoryUnits, Reading, RequestTooLarge,
+        ResourceRequest, Resources, Scale, SchedulingPolicy, keccak,
+    },
 };
 use veil_scheduler_plan::{
     cleartext::{self, Secrets},
@@ -62,6 +65,8 @@ impl Placer for Quantised {
         let public = PublicInputs {
             policy: ClusterPolicy { scale: self.scale, ..ClusterPolicy::default() },
             jobs: jobs.into_iter().map(|job| (job.digest(), job)).collect(),
+            seed: keccak(&view.slot.to_le_bytes()),
+            last_decided: Slot(view.slot),
             ..PublicInputs::default()
         };
         let plan = Plan::new(&manifest, &public)?;

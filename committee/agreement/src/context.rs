@@ -5,7 +5,8 @@ use core::fmt;
 use arc_malachitebft_core_types as bft;
 use bft::{NilOrVal, Round, VoteType};
 use veil_protocol_spec::{
-    Blake3Digest, Committee, ParticipantIndex, PublicIdentity, Signature, Slot, agreement,
+    Blake3Digest, Committee, ParticipantIndex, PublicIdentity, Signature, Slot,
+    agreement::{self, Instance, Subject},
 };
 
 /// Ties the types together; proposers take turns as [`agreement::proposer`] says.
@@ -18,14 +19,14 @@ pub(super) struct Ctx {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Member(pub(super) ParticipantIndex);
 
-/// A slot as Malachite's height.
+/// An instance as Malachite's height: twice the slot, and one more for the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Height(pub(super) Slot);
+pub(super) struct Height(pub(super) Instance);
 
-/// A manifest's digest, as Malachite's value and as that value's id: the manifest itself is kept
-/// beside the engine.
+/// A value's digest, as Malachite's value and as that value's id: the value itself is kept beside
+/// the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ManifestId(pub(super) Blake3Digest);
+pub(super) struct ValueDigest(pub(super) Blake3Digest);
 
 macro_rules! display_inner {
     ($($name:ty),*) => {$(
@@ -36,28 +37,36 @@ macro_rules! display_inner {
         }
     )*};
 }
-display_inner!(Member, Height, ManifestId);
+display_inner!(Member, Height, ValueDigest);
 
 impl bft::Address for Member {}
 
-impl bft::Height for Height {
-    const ZERO: Self = Self(Slot(0));
-    const INITIAL: Self = Self(Slot(1));
-
-    fn increment_by(&self, n: u64) -> Self {
-        Self(Slot(self.0.0.saturating_add(n)))
-    }
-
-    fn decrement_by(&self, n: u64) -> Option<Self> {
-        self.0.0.checked_sub(n).map(|slot| Self(Slot(slot)))
-    }
-
-    fn as_u64(&self) -> u64 {
-        self.0.0
+impl Height {
+    const fn of(number: u64) -> Self {
+        let subject = if number.is_multiple_of(2) { Subject::Manifest } else { Subject::End };
+        Self(Instance { slot: Slot(number / 2), subject })
     }
 }
 
-impl bft::Value for ManifestId {
+impl bft::Height for Height {
+    const ZERO: Self = Self::of(0);
+    const INITIAL: Self = Self::of(2);
+
+    fn increment_by(&self, n: u64) -> Self {
+        Self::of(self.as_u64().saturating_add(n))
+    }
+
+    fn decrement_by(&self, n: u64) -> Option<Self> {
+        self.as_u64().checked_sub(n).map(Self::of)
+    }
+
+    fn as_u64(&self) -> u64 {
+        let Instance { slot, subject } = self.0;
+        slot.0.saturating_mul(2).saturating_add(subject as u64)
+    }
+}
+
+impl bft::Value for ValueDigest {
     type Id = Self;
 
     fn id(&self) -> Self {
@@ -71,7 +80,7 @@ pub(super) struct Ballot {
     pub(super) height: Height,
     pub(super) round: Round,
     pub(super) kind: VoteType,
-    pub(super) value: NilOrVal<ManifestId>,
+    pub(super) value: NilOrVal<ValueDigest>,
     pub(super) voter: Member,
 }
 
@@ -84,11 +93,11 @@ impl bft::Vote<Ctx> for Ballot {
         self.round
     }
 
-    fn value(&self) -> &NilOrVal<ManifestId> {
+    fn value(&self) -> &NilOrVal<ValueDigest> {
         &self.value
     }
 
-    fn take_value(self) -> NilOrVal<ManifestId> {
+    fn take_value(self) -> NilOrVal<ValueDigest> {
         self.value
     }
 
@@ -119,7 +128,7 @@ impl bft::Vote<Ctx> for Ballot {
 pub(super) struct Proposed {
     pub(super) height: Height,
     pub(super) round: Round,
-    pub(super) value: ManifestId,
+    pub(super) value: ValueDigest,
     pub(super) locked_in: Round,
     pub(super) proposer: Member,
 }
@@ -133,11 +142,11 @@ impl bft::Proposal<Ctx> for Proposed {
         self.round
     }
 
-    fn value(&self) -> &ManifestId {
+    fn value(&self) -> &ValueDigest {
         &self.value
     }
 
-    fn take_value(self) -> ManifestId {
+    fn take_value(self) -> ValueDigest {
         self.value
     }
 
@@ -150,7 +159,7 @@ impl bft::Proposal<Ctx> for Proposed {
     }
 }
 
-/// Manifests are not sent in parts.
+/// Values are not sent in parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NoPart {}
 
@@ -252,7 +261,7 @@ impl bft::Context for Ctx {
     type Validator = Voter;
     type ValidatorSet = Voters;
     type Timeouts = bft::LinearTimeouts;
-    type Value = ManifestId;
+    type Value = ValueDigest;
     type Vote = Ballot;
     type Extension = ();
     type SigningScheme = Identities;
@@ -267,7 +276,7 @@ impl bft::Context for Ctx {
         &self,
         height: Height,
         round: Round,
-        value: ManifestId,
+        value: ValueDigest,
         locked_in: Round,
         proposer: Member,
     ) -> Proposed {
@@ -278,7 +287,7 @@ impl bft::Context for Ctx {
         &self,
         height: Height,
         round: Round,
-        value: NilOrVal<ManifestId>,
+        value: NilOrVal<ValueDigest>,
         voter: Member,
     ) -> Ballot {
         Ballot { height, round, kind: VoteType::Prevote, value, voter }
@@ -288,7 +297,7 @@ impl bft::Context for Ctx {
         &self,
         height: Height,
         round: Round,
-        value: NilOrVal<ManifestId>,
+        value: NilOrVal<ValueDigest>,
         voter: Member,
     ) -> Ballot {
         Ballot { height, round, kind: VoteType::Precommit, value, voter }

@@ -13,7 +13,7 @@ use veil_protocol_spec::{
     },
 };
 
-use super::context::{Ballot, Ctx, Height, ManifestId, Member, Proposed};
+use super::context::{Ballot, Ctx, Height, Member, Proposed, ValueDigest};
 
 /// A kind of vote as it is sent.
 pub(super) const fn kind_to_wire(kind: VoteType) -> VoteKind {
@@ -26,12 +26,12 @@ pub(super) const fn kind_to_wire(kind: VoteType) -> VoteKind {
 /// A vote as it is sent.
 pub(super) fn vote_to_wire(ballot: &Ballot) -> agreement::Vote {
     agreement::Vote {
-        slot: ballot.height.0,
+        instance: ballot.height.0,
         round: ballot.round.as_u32().unwrap_or_default(),
         kind: kind_to_wire(ballot.kind),
-        manifest: match ballot.value {
+        value: match ballot.value {
             NilOrVal::Nil => None,
-            NilOrVal::Val(ManifestId(digest)) => Some(digest),
+            NilOrVal::Val(ValueDigest(digest)) => Some(digest),
         },
         voter: ballot.voter.0,
     }
@@ -44,15 +44,15 @@ pub(super) fn signed_vote_to_wire(vote: &bft::SignedVote<Ctx>) -> agreement::Sig
 
 /// A signed vote for the engine.
 pub(super) fn vote_from_wire(vote: &agreement::SignedVote) -> bft::SignedVote<Ctx> {
-    let agreement::Vote { slot, round, kind, manifest, voter } = vote.vote;
+    let agreement::Vote { instance, round, kind, value, voter } = vote.vote;
     let ballot = Ballot {
-        height: Height(slot),
+        height: Height(instance),
         round: Round::new(round),
         kind: match kind {
             VoteKind::Prevote => VoteType::Prevote,
             VoteKind::Precommit => VoteType::Precommit,
         },
-        value: manifest.map_or(NilOrVal::Nil, |digest| NilOrVal::Val(ManifestId(digest))),
+        value: value.map_or(NilOrVal::Nil, |digest| NilOrVal::Val(ValueDigest(digest))),
         voter: Member(voter),
     };
     bft::SignedVote::new(ballot, vote.signature)
@@ -61,10 +61,10 @@ pub(super) fn vote_from_wire(vote: &agreement::SignedVote) -> bft::SignedVote<Ct
 /// A proposal as it is sent.
 pub(super) fn proposal_to_wire(proposed: &Proposed) -> agreement::Proposal {
     agreement::Proposal {
-        slot: proposed.height.0,
+        instance: proposed.height.0,
         round: proposed.round.as_u32().unwrap_or_default(),
         locked_in: proposed.locked_in.as_u32(),
-        manifest: proposed.value.0,
+        value: proposed.value.0,
     }
 }
 
@@ -73,13 +73,13 @@ pub(super) fn proposal_from_wire(
     committee: Committee,
     signed: &agreement::SignedProposal,
 ) -> bft::SignedProposal<Ctx> {
-    let agreement::Proposal { slot, round, locked_in, manifest } = signed.proposal;
+    let agreement::Proposal { instance, round, locked_in, value } = signed.proposal;
     let proposed = Proposed {
-        height: Height(slot),
+        height: Height(instance),
         round: Round::new(round),
-        value: ManifestId(manifest),
+        value: ValueDigest(value),
         locked_in: Round::from(locked_in),
-        proposer: Member(agreement::proposer(committee, slot, round)),
+        proposer: Member(agreement::proposer(committee, instance, round)),
     };
     bft::SignedProposal::new(proposed, signed.signature)
 }
@@ -91,7 +91,7 @@ pub(super) fn entry(input: &Input<Ctx>) -> Option<Entry> {
         Input::PolkaCertificate(certificate) => Entry::Polka(polka_to_wire(certificate)),
         Input::ProposedValue(value, _) => Entry::Validated {
             round: value.round.as_u32().unwrap_or_default(),
-            manifest: value.value.0,
+            value: value.value.0,
             valid: value.validity.is_valid(),
         },
         Input::TimeoutElapsed(timeout) => {
@@ -118,9 +118,9 @@ pub(super) fn signed_proposal(signed: &bft::SignedProposal<Ctx>) -> SignedPropos
 
 pub(super) fn polka(votes: &[SignedVote]) -> Option<PolkaCertificate<Ctx>> {
     let first = votes.first()?.vote;
-    let (height, round) = (Height(first.slot), Round::new(first.round));
+    let (height, round) = (Height(first.instance), Round::new(first.round));
     let votes = votes.iter().map(vote_from_wire).collect();
-    Some(PolkaCertificate::new(height, round, ManifestId(first.manifest?), votes))
+    Some(PolkaCertificate::new(height, round, ValueDigest(first.value?), votes))
 }
 
 pub(super) fn polka_to_wire(certificate: &PolkaCertificate<Ctx>) -> Vec<SignedVote> {
@@ -159,17 +159,17 @@ fn to_wire(
     height: Height,
     round: Round,
     kind: VoteType,
-    value: NilOrVal<ManifestId>,
+    value: NilOrVal<ValueDigest>,
     voter: Member,
     signature: Signature,
 ) -> SignedVote {
     let vote = agreement::Vote {
-        slot: height.0,
+        instance: height.0,
         round: round.as_u32().unwrap_or_default(),
         kind: kind_to_wire(kind),
-        manifest: match value {
+        value: match value {
             NilOrVal::Nil => None,
-            NilOrVal::Val(ManifestId(digest)) => Some(digest),
+            NilOrVal::Val(ValueDigest(digest)) => Some(digest),
         },
         voter: voter.0,
     };

@@ -4,8 +4,10 @@ use std::{collections::VecDeque, mem};
 
 use veil_committee_machine::{Effect, PersistId};
 use veil_protocol_spec::{
-    Slot,
-    agreement::record::{Entry, Record},
+    agreement::{
+        Instance,
+        record::{Entry, Record},
+    },
     scheduling::Binding,
 };
 
@@ -34,7 +36,7 @@ impl EffectQueue {
     }
 
     /// Ends an input: what it changed becomes one record, and what follows from it waits for that.
-    pub(super) fn flush(&mut self, binding: Binding, slot: Slot) {
+    pub(super) fn flush(&mut self, binding: Binding, instance: Instance) {
         let staged = mem::take(&mut self.staged);
         if self.entries.is_empty() {
             match self.held.back_mut() {
@@ -45,7 +47,7 @@ impl EffectQueue {
         }
         let id = PersistId(self.next);
         self.next += 1;
-        let record = Record { binding, slot, entries: mem::take(&mut self.entries) };
+        let record = Record { binding, instance, entries: mem::take(&mut self.entries) };
         self.ready.push_back(Effect::Persist { id, record });
         self.held.push_back((id, staged));
     }

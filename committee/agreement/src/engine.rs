@@ -19,18 +19,17 @@ use bft::{
     SignedMessage, Threshold, Timeout, TimeoutKind, Validity, ValueOrigin, Vote as _, VoteType,
 };
 use veil_protocol_spec::{
-    Blake3Digest, Committee, ParticipantIndex, PublicIdentity, Signature, Slot,
+    Blake3Digest, Committee, ParticipantIndex, PublicIdentity, Signature,
     agreement::{
-        self, Proposal, SignedProposal, SignedVote, VoteKind,
+        self, Instance, Lock, Proposal, SignedProposal, SignedVote, VoteKind,
         record::{Entry, Step},
     },
-    decryption::ManifestLock,
     identity::SecretIdentity,
     scheduling::Binding,
 };
 
 use super::{
-    context::{Ctx, Height, ManifestId, Member, Voter, Voters},
+    context::{Ctx, Height, Member, ValueDigest, Voter, Voters},
     convert::{
         commit_to_wire, entry, polka, polka_to_wire, proposal_from_wire, proposal_to_wire,
         round_to_wire, signed_proposal, signed_vote_to_wire, vote_from_wire, vote_to_wire,
@@ -59,10 +58,10 @@ pub(super) enum Output {
     Schedule(Timeout),
     Cancel(Timeout),
     CancelAll,
-    Decide(ManifestLock),
+    Decide(Lock),
 }
 
-/// The core cannot go on in this slot.
+/// The core cannot go on in this instance.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct CoreError(String);
@@ -81,7 +80,7 @@ pub(super) struct Engine {
 struct EffectHandler {
     members: Members,
     identity: SecretIdentity,
-    /// What was voted in this slot. The core does not contradict itself; this makes certain.
+    /// What was voted in this instance. The core does not contradict itself; this makes certain.
     voted: BTreeMap<(u32, VoteKind), Option<Blake3Digest>>,
     proposed: BTreeMap<u32, Proposal>,
     outputs: Vec<Output>,
@@ -93,7 +92,7 @@ impl Engine {
         let params = Params {
             address: Member(members.me),
             threshold_params: bft::ThresholdParams::default(),
-            // Proposals arrive with their manifest, but its validity is said later.
+            // Proposals arrive with their value, but its validity is said later.
             value_payload: ValuePayload::ProposalAndParts,
             enabled: true,
         };
@@ -104,28 +103,28 @@ impl Engine {
             proposed: BTreeMap::new(),
             outputs: Vec::new(),
         };
-        // Messages of later slots are kept by the machine, not by the core.
+        // Messages of later instances are kept by the machine, not by the core.
         let state = State::new(ctx, Height::default(), handler.voters(), params, 1, 1);
         Self { state, handler }
     }
 
-    /// Begins a slot anew.
-    pub(super) fn start(&mut self, slot: Slot) -> Result<Vec<Output>, CoreError> {
+    /// Begins an instance anew.
+    pub(super) fn start(&mut self, instance: Instance) -> Result<Vec<Output>, CoreError> {
         self.handler.voted.clear();
         self.handler.proposed.clear();
-        self.begin(slot, false)
+        self.begin(instance, false)
     }
 
-    /// Begins a slot that was begun before a restart, and takes in again what was stored of it.
+    /// Begins an instance that was begun before a restart, and takes in again what was stored of it.
     pub(super) fn replay(
         &mut self,
-        slot: Slot,
+        instance: Instance,
         entries: &[Entry],
     ) -> Result<Vec<Output>, CoreError> {
         for entry in entries {
             match entry {
                 Entry::Vote(SignedVote { vote, .. }) if vote.voter == self.handler.members.me => {
-                    self.handler.voted.entry((vote.round, vote.kind)).or_insert(vote.manifest);
+                    self.handler.voted.entry((vote.round, vote.kind)).or_insert(vote.value);
                 }
                 Entry::Proposal(SignedProposal { proposal, .. }) if self.is_mine(proposal) => {
                     self.handler.proposed.entry(proposal.round).or_insert(*proposal);
@@ -133,8 +132,9 @@ impl Engine {
                 _ => {}
             }
         }
-        let mut outputs = self.begin(slot, true)?;
-        let inputs: Vec<Input<Ctx>> = entries.iter().filter_map(|e| self.input(slot, e)).collect();
+        let mut outputs = self.begin(instance, true)?;
+        let inputs: Vec<Input<Ctx>> =
+            entries.iter().filter_map(|e| self.input(instance, e)).collect();
         self.state.index_wal_entries(&inputs);
         for input in inputs {
             match self.process(input) {
@@ -149,20 +149,20 @@ impl Engine {
         Ok(outputs)
     }
 
-    fn begin(&mut self, slot: Slot, again: bool) -> Result<Vec<Output>, CoreError> {
+    fn begin(&mut self, instance: Instance, again: bool) -> Result<Vec<Output>, CoreError> {
         let voters = self.handler.voters();
-        self.process(Input::StartHeight(Height(slot), voters, again, None, Default::default()))
+        self.process(Input::StartHeight(Height(instance), voters, again, None, Default::default()))
     }
 
-    fn input(&self, slot: Slot, entry: &Entry) -> Option<Input<Ctx>> {
+    fn input(&self, instance: Instance, entry: &Entry) -> Option<Input<Ctx>> {
         let committee = self.handler.members.committee;
         Some(match entry {
-            Entry::Started | Entry::Manifest(_) | Entry::Decided(_) => return None,
+            Entry::Started | Entry::Value(_) | Entry::Decided(_) => return None,
             Entry::Vote(vote) => Input::Vote(vote_from_wire(vote)),
             Entry::Proposal(proposal) => Input::Proposal(proposal_from_wire(committee, proposal)),
             Entry::Polka(votes) => Input::PolkaCertificate(polka(votes)?),
-            Entry::Validated { round, manifest, valid } => {
-                self.validated_input(slot, *round, *manifest, *valid)
+            Entry::Validated { round, value, valid } => {
+                self.validated_input(instance, *round, *value, *valid)
             }
             Entry::Timeout(step, round) => {
                 let kind = match step {
@@ -177,21 +177,21 @@ impl Engine {
 
     fn validated_input(
         &self,
-        slot: Slot,
+        instance: Instance,
         round: u32,
-        manifest: Blake3Digest,
+        value: Blake3Digest,
         valid: bool,
     ) -> Input<Ctx> {
         let committee = self.handler.members.committee;
-        let value = ProposedValue {
-            height: Height(slot),
+        let proposed = ProposedValue {
+            height: Height(instance),
             round: Round::new(round),
             valid_round: Round::Nil,
-            proposer: Member(agreement::proposer(committee, slot, round)),
-            value: ManifestId(manifest),
+            proposer: Member(agreement::proposer(committee, instance, round)),
+            value: ValueDigest(value),
             validity: Validity::from_bool(valid),
         };
-        Input::ProposedValue(value, ValueOrigin::Consensus)
+        Input::ProposedValue(proposed, ValueOrigin::Consensus)
     }
 
     pub(super) fn vote(&mut self, vote: &SignedVote) -> Result<Vec<Output>, CoreError> {
@@ -206,10 +206,10 @@ impl Engine {
     pub(super) fn validated(
         &mut self,
         round: u32,
-        manifest: Blake3Digest,
+        value: Blake3Digest,
         valid: bool,
     ) -> Result<Vec<Output>, CoreError> {
-        self.process(self.validated_input(self.slot(), round, manifest, valid))
+        self.process(self.validated_input(self.instance(), round, value, valid))
     }
 
     /// The votes must be in one place, of distinct members and enough, as the machine has checked.
@@ -230,7 +230,7 @@ impl Engine {
         } else {
             RoundCertificateType::Skip
         };
-        let (height, round) = (Height(first.slot), Round::new(first.round));
+        let (height, round) = (Height(first.instance), Round::new(first.round));
         let votes = votes.iter().map(vote_from_wire).collect();
         let certificate = RoundCertificate::new_from_votes(height, round, kind, votes);
         self.process(Input::RoundCertificate(certificate))
@@ -243,10 +243,10 @@ impl Engine {
     pub(super) fn propose(
         &mut self,
         round: u32,
-        manifest: Blake3Digest,
+        value: Blake3Digest,
     ) -> Result<Vec<Output>, CoreError> {
-        let (height, round) = (Height(self.slot()), Round::new(round));
-        let value = LocallyProposedValue::new(height, round, ManifestId(manifest));
+        let (height, round) = (Height(self.instance()), Round::new(round));
+        let value = LocallyProposedValue::new(height, round, ValueDigest(value));
         self.process(Input::Propose(value))
     }
 
@@ -262,7 +262,7 @@ impl Engine {
         result.map(|()| outputs).map_err(|error| CoreError(error.to_string()))
     }
 
-    pub(super) fn slot(&self) -> Slot {
+    fn instance(&self) -> Instance {
         self.state.height().0
     }
 
@@ -273,23 +273,29 @@ impl Engine {
     /// Whether this member is to propose now and has not.
     pub(super) fn needs_proposal(&self) -> bool {
         let round = self.round();
-        let proposer = agreement::proposer(self.handler.members.committee, self.slot(), round);
-        let turn = proposer == self.handler.members.me && self.state.driver.step_is_propose();
+        let proposer = agreement::proposer(self.handler.members.committee, self.instance(), round);
+        let turn = proposer == self.handler.members.me && self.awaits_proposal();
         turn && !self.handler.proposed.contains_key(&round)
     }
 
+    /// Whether this round's prevote is still to come.
+    pub(super) fn awaits_proposal(&self) -> bool {
+        self.state.driver.step_is_propose()
+    }
+
     fn is_mine(&self, proposal: &Proposal) -> bool {
-        let Proposal { slot, round, .. } = *proposal;
-        agreement::proposer(self.handler.members.committee, slot, round) == self.handler.members.me
+        let Proposal { instance, round, .. } = *proposal;
+        let Members { committee, me, .. } = self.handler.members;
+        agreement::proposer(committee, instance, round) == me
     }
 
     pub(super) fn has_vote(&self, vote: &SignedVote) -> bool {
         self.state.driver.votes().has_vote(&vote_from_wire(vote))
     }
 
-    /// Whether 2t+1 members have prevoted for the manifest in some round, as far as known.
-    pub(super) fn has_polka(&self, manifest: Blake3Digest) -> bool {
-        let id = ManifestId(manifest);
+    /// Whether 2t+1 members have prevoted for the value in some round, as far as known.
+    pub(super) fn has_polka(&self, value: Blake3Digest) -> bool {
+        let id = ValueDigest(value);
         let votes = self.state.driver.votes();
         let threshold =
             |round| votes.is_threshold_met(round, VoteType::Prevote, Threshold::Value(id));
@@ -297,16 +303,16 @@ impl Engine {
             || votes.all_rounds().keys().any(threshold)
     }
 
-    /// The lock that the precommits here make, whatever this member holds of the manifest.
-    pub(super) fn lock(&self, manifest: Blake3Digest) -> Option<ManifestLock> {
+    /// The lock that the precommits here make, whatever this member holds of the value.
+    pub(super) fn lock(&self, value: Blake3Digest) -> Option<Lock> {
         let quorum = self.handler.members.committee.signing_threshold().get();
         self.state.driver.votes().all_rounds().iter().find_map(|(round, votes)| {
-            let precommits = votes.precommits_for_value(&ManifestId(manifest));
+            let precommits = votes.precommits_for_value(&ValueDigest(value));
             (precommits.len() >= quorum).then(|| {
                 let votes =
                     precommits.iter().map(|v| (v.message.validator_address().0, v.signature));
                 let round = round.as_u32().unwrap_or_default();
-                self.handler.lock_of(self.slot(), round, manifest, votes.collect())
+                self.handler.lock_of(self.instance(), round, value, votes.collect())
             })
         })
     }
@@ -350,8 +356,8 @@ impl EffectHandler {
         Ok(match effect {
             Effect::SignVote(ballot, resume) => {
                 let vote = vote_to_wire(&ballot);
-                let voted = self.voted.entry((vote.round, vote.kind)).or_insert(vote.manifest);
-                if *voted != vote.manifest {
+                let voted = self.voted.entry((vote.round, vote.kind)).or_insert(vote.value);
+                if *voted != vote.value {
                     return Err(Contradiction);
                 }
                 let signature = vote.sign(&self.members.binding, &self.identity).signature;
@@ -432,7 +438,7 @@ impl EffectHandler {
                 let round = round.as_u32().unwrap_or_default();
                 Output::Decide(self.lock_of(height.0, round, value_id.0, votes.collect()))
             }
-            // Proposals are always sent with their manifest, and a decision ends the slot here.
+            // Proposals are always sent with their value, and a decision ends the instance here.
             _ => return,
         };
         self.outputs.push(output);
@@ -444,13 +450,13 @@ impl EffectHandler {
 
     fn lock_of(
         &self,
-        slot: Slot,
+        instance: Instance,
         round: u32,
-        manifest: Blake3Digest,
+        value: Blake3Digest,
         mut votes: Vec<(ParticipantIndex, Signature)>,
-    ) -> ManifestLock {
+    ) -> Lock {
         votes.sort_unstable_by_key(|(voter, _)| *voter);
-        ManifestLock { binding: self.members.binding, slot, round, manifest, votes }
+        Lock { binding: self.members.binding, instance, round, value, votes }
     }
 
     fn is_signed(&self, message: &SignedMessage<Ctx, ConsensusMsg<Ctx>>) -> bool {
@@ -481,7 +487,7 @@ pub(super) fn is_proof(members: &Members, votes: &[SignedVote], needed: usize) -
     let Some(SignedVote { vote: first, .. }) = votes.first() else { return false };
     let voters: BTreeSet<_> = votes.iter().map(|v| v.vote.voter).collect();
     let valid = |v: &SignedVote| {
-        (v.vote.slot, v.vote.round) == (first.slot, first.round)
+        (v.vote.instance, v.vote.round) == (first.instance, first.round)
             && v.verify(&members.binding, &members.roster).is_ok()
     };
     voters.len() == votes.len() && votes.len() >= needed && votes.iter().all(valid)

@@ -1,21 +1,20 @@
-//! The machine: the slot it is in, and its inputs.
+//! The machine: the instance it is in, and its inputs.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
 
-use arc_malachitebft_core_types::TimeoutKind;
+use arc_malachitebft_core_types::{Timeout, TimeoutKind};
 use veil_committee_machine::{Effect, Machine, Millis, PersistId, Verdict};
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, Slot, Wire,
     agreement::{
-        self, AgreementMessage, MAX_HELD,
+        self, AgreementMessage, Instance, MAX_HELD, SignedProposal, Subject,
         record::{Entry, Record},
     },
     codec::Bytes,
     identity::SecretIdentity,
-    scheduling::Manifest,
 };
 
 use crate::{
@@ -23,42 +22,43 @@ use crate::{
     effect::{AgreementEffect, AgreementStatus, Fault, ProposeError, Skip, StartError, Validity},
     effect_queue::EffectQueue,
     engine::{Engine, Members},
-    run::{Run, digest_of},
+    run::Run,
+    value::{Value, digest_of},
 };
 
 mod incoming;
 mod outputs;
 mod restart;
 
-/// Slots whose decision is kept for members that ask.
-pub const KEPT_DECISIONS: usize = 4;
+/// Instances whose decision is kept for members that ask: those of four slots.
+pub const KEPT_DECISIONS: usize = 8;
 
 /// One member's machine; see the [crate].
 pub struct Agreement {
     members: Members,
     timing: Timing,
     engine: Engine,
-    /// Entries of the slot that was under way at a restart.
+    /// Entries of the instance that was under way at a restart.
     resume: Vec<Entry>,
-    /// The last slot that was started here.
-    last: Slot,
+    /// The last instance that was started here.
+    last: Instance,
     run: Option<Run>,
     out: EffectQueue,
-    /// Messages of slots that have not started here, by who brought them.
-    early: BTreeMap<ParticipantIndex, VecDeque<(Slot, Vec<u8>)>>,
-    /// The latest slot each member has shown to be in.
-    reached: BTreeMap<ParticipantIndex, Slot>,
-    /// The slot last named in [`AgreementEffect::Behind`].
-    behind: Slot,
+    /// Messages of instances that have not started here, by who brought them.
+    early: BTreeMap<ParticipantIndex, VecDeque<(Instance, Vec<u8>)>>,
+    /// The latest instance each member has shown to be in.
+    reached: BTreeMap<ParticipantIndex, Instance>,
+    /// The instance last named in [`AgreementEffect::Behind`].
+    behind: Instance,
     /// Encoded decisions, oldest first.
-    decisions: VecDeque<(Slot, Arc<[u8]>)>,
+    decisions: VecDeque<(Instance, Arc<[u8]>)>,
     answered: BTreeMap<ParticipantIndex, Millis>,
 }
 
 impl core::fmt::Debug for Agreement {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let Members { committee, me, .. } = &self.members;
-        write!(f, "Agreement(member {me} of {committee}, slot {}, <redacted>)", self.last)
+        write!(f, "Agreement(member {me} of {committee}, {}, <redacted>)", self.last)
     }
 }
 
@@ -85,9 +85,10 @@ impl Agreement {
             .ok_or(SetupError::NotAMember)?;
         let members = Members { committee, binding, roster, me };
         let mine = || records.iter().filter(|record| record.binding == binding);
-        let last = mine().map(|record| record.slot).max().unwrap_or_default();
+        let last = mine().map(|record| record.instance).max().unwrap_or_default();
         let resume =
-            mine().filter(|r| r.slot == last).flat_map(|r| r.entries.iter().cloned()).collect();
+            mine().filter(|r| r.instance == last).flat_map(|r| r.entries.iter().cloned()).collect();
+        let decisions = restart::decisions(mine);
         Ok(Self {
             engine: Engine::new(members.clone(), identity),
             members,
@@ -98,8 +99,8 @@ impl Agreement {
             out: EffectQueue::default(),
             early: BTreeMap::new(),
             reached: BTreeMap::new(),
-            behind: Slot(0),
-            decisions: VecDeque::new(),
+            behind: Instance::default(),
+            decisions,
             answered: BTreeMap::new(),
         })
     }
@@ -110,43 +111,45 @@ impl Agreement {
         self.members.me
     }
 
-    /// The last slot that was started here, before a restart included; 0 before the first.
+    /// The last instance that was started here, before a restart included; of slot 0 before the
+    /// first.
     #[must_use]
-    pub const fn slot(&self) -> Slot {
+    pub const fn instance(&self) -> Instance {
         self.last
     }
 
-    /// Begins a slot, or resumes the one that was under way at a restart. The slot before need not
-    /// be decided here; a host that leaves it must know its outcome from the certificates.
+    /// Begins an instance, or resumes the one that was under way at a restart. Instances may be left
+    /// out, and the one before need not be decided here: a host that leaves a slot must know its
+    /// end from the certificates.
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn start(&mut self, slot: Slot, now: Millis) -> Result<(), StartError> {
-        if slot == Slot(0) {
+    pub fn start(&mut self, instance: Instance, now: Millis) -> Result<(), StartError> {
+        if instance.slot == Slot(0) {
             return Err(StartError::SlotZero);
         }
         let entries = core::mem::take(&mut self.resume);
-        let resumes = slot == self.last && !entries.is_empty();
-        if slot <= self.last && !resumes {
+        let resumes = instance == self.last && !entries.is_empty();
+        if instance <= self.last && !resumes {
             self.resume = entries;
-            return Err(StartError::NotAfter { slot, last: self.last });
+            return Err(StartError::NotAfter { instance, last: self.last });
         }
-        self.last = slot;
-        self.run = Some(Run::new(slot));
+        self.last = instance;
+        self.run = Some(Run::new(instance));
         if resumes {
-            self.replay(slot, &entries, now);
+            self.replay(instance, &entries, now);
         } else {
             self.out.append(Entry::Started);
-            let outputs = self.engine.start(slot);
+            let outputs = self.engine.start(instance);
             self.absorb(outputs, now);
         }
         self.flush();
         let mut waiting = Vec::new();
         for (from, messages) in &mut self.early {
-            messages.retain(|(of, _)| *of >= slot);
-            let later = messages.iter().filter(|(of, _)| *of > slot).cloned().collect();
+            messages.retain(|(of, _)| *of >= instance);
+            let later = messages.iter().filter(|(of, _)| *of > instance).cloned().collect();
             let now = core::mem::replace(messages, later).into_iter();
-            waiting.extend(now.filter(|(of, _)| *of == slot).map(|(_, bytes)| (*from, bytes)));
+            waiting.extend(now.filter(|(of, _)| *of == instance).map(|(_, bytes)| (*from, bytes)));
         }
         for (from, bytes) in waiting {
             // Its verdict was given when it came.
@@ -155,38 +158,34 @@ impl Agreement {
         Ok(())
     }
 
-    /// Proposes a manifest, as [`AgreementEffect::GetValue`] asked.
+    /// Proposes a value, as [`AgreementEffect::GetValue`] asked.
     ///
     /// # Errors
     /// [`ProposeError`]; nothing has happened then.
     pub fn propose(
         &mut self,
-        slot: Slot,
+        instance: Instance,
         round: u32,
-        manifest: Vec<u8>,
+        value: Vec<u8>,
         now: Millis,
     ) -> Result<(), ProposeError> {
-        let bytes = Bytes(manifest);
-        let manifest = Manifest::parse(&bytes.0, self.members.committee)?;
-        manifest
-            .binding
-            .check(&self.members.binding)
-            .map_err(|mismatch| ProposeError::Elsewhere(mismatch.field))?;
-        if manifest.slot != slot {
-            return Err(ProposeError::Elsewhere("slot"));
+        let bytes = Bytes(value);
+        let me = self.members.me;
+        match Value::parse(&bytes, instance, &self.members)? {
+            Value::Manifest(manifest) if manifest.proposer != me => {
+                return Err(ProposeError::OtherProposer(manifest.proposer));
+            }
+            Value::Manifest(_) | Value::End(_) => {}
         }
-        if manifest.proposer != self.members.me {
-            return Err(ProposeError::Elsewhere("proposer"));
-        }
-        let Some(run) = self.active(slot).filter(|_| self.engine.round() == round) else {
-            return Err(ProposeError::NotNow { slot, round });
+        let Some(run) = self.active(instance).filter(|_| self.engine.round() == round) else {
+            return Err(ProposeError::NotNow { instance, round });
         };
         if !self.engine.needs_proposal() {
-            return Err(ProposeError::NotNow { slot, round });
+            return Err(ProposeError::NotNow { instance, round });
         }
-        let digest = digest_of(&bytes);
+        let digest = digest_of(instance.subject, &bytes);
         if !run.held.contains_key(&digest) {
-            self.out.append(Entry::Manifest(bytes.clone()));
+            self.out.append(Entry::Value(bytes.clone()));
         }
         if let Some(run) = &mut self.run {
             // It was parsed above.
@@ -201,21 +200,33 @@ impl Agreement {
         Ok(())
     }
 
-    /// What the host says of a manifest, as [`AgreementEffect::Validate`] asked. A manifest that was
-    /// valid once stays so.
+    /// What the host says of a value, as [`AgreementEffect::Validate`] asked, or later. A value that
+    /// was valid once stays so.
     pub fn validated(&mut self, digest: Blake3Digest, validity: Validity, now: Millis) {
         let valid = validity == Validity::Valid;
         let Some(run) = self.run.as_mut().filter(|r| r.decided.is_none() && !r.abstained) else {
             return;
         };
-        let Some(held) = run.held.get_mut(&digest).filter(|held| held.manifest.is_some()) else {
+        let subject = run.instance.subject;
+        let Some(held) = run.held.get_mut(&digest).filter(|held| held.value.is_some()) else {
             return;
         };
         if held.valid == Some(true) || held.valid == Some(valid) {
             return;
         }
-        held.valid = Some(valid);
-        let outputs = self.engine.validated(held.round, digest, valid);
+        let outputs = if !valid && subject == Subject::End {
+            // It may be valid in the next round: of this one, that is all that is waited for.
+            let round = self.engine.round();
+            let proposed = |signed: &SignedProposal| signed.proposal.value == digest;
+            let now_proposed = run.proposals.get(&round).is_some_and(|p| p.iter().any(proposed));
+            if !now_proposed || !self.engine.awaits_proposal() {
+                return;
+            }
+            self.engine.timeout(Timeout::propose(round.into()))
+        } else {
+            held.valid = Some(valid);
+            self.engine.validated(held.round, digest, valid)
+        };
         self.absorb(outputs, now);
         self.flush();
     }
@@ -227,28 +238,30 @@ impl Agreement {
             run.held.iter().map(|(digest, held)| (held.round, *digest)).collect();
         held.sort_unstable();
         let held = held.into_iter().rev().take(MAX_HELD).map(|(_, digest)| digest).collect();
-        let message = AgreementMessage::Ask { slot: run.slot, round: self.engine.round(), held };
+        let (instance, round) = (run.instance, self.engine.round());
+        let message = AgreementMessage::Ask { instance, round, held };
         self.out.stage(Effect::Broadcast(message.to_wire().into()));
     }
 
-    /// Where the slot stands; `None` before the first.
+    /// Where the instance stands; `None` before the first.
     #[must_use]
     pub fn status(&self) -> Option<AgreementStatus> {
         let run = self.run.as_ref()?;
         let round = self.engine.round();
         Some(AgreementStatus {
-            slot: run.slot,
+            instance: run.instance,
             round,
-            proposer: agreement::proposer(self.members.committee, run.slot, round),
-            locked: run.decided,
+            proposer: agreement::proposer(self.members.committee, run.instance, round),
+            decided: run.decided,
             outstanding: self.engine.outstanding(),
             abstained: run.abstained,
         })
     }
 
-    /// The slot if votes count in it.
-    fn active(&self, slot: Slot) -> Option<&Run> {
-        let active = |run: &&Run| run.slot == slot && run.decided.is_none() && !run.abstained;
+    /// The instance if votes count in it.
+    fn active(&self, instance: Instance) -> Option<&Run> {
+        let active =
+            |run: &&Run| run.instance == instance && run.decided.is_none() && !run.abstained;
         self.run.as_ref().filter(active)
     }
 

@@ -1,37 +1,38 @@
-//! What a member holds of the slot it is in, beside the engine.
+//! What a member holds of the instance it is in, beside the engine.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use arc_malachitebft_core_types::Timeout;
 use veil_committee_machine::Millis;
 use veil_protocol_spec::{
-    Blake3Digest, ParticipantIndex, Slot,
-    agreement::{Equivocation, SignedProposal, SignedVote, VoteKind},
+    Blake3Digest, ParticipantIndex,
+    agreement::{Equivocation, Instance, SignedProposal, SignedVote, VoteKind},
     codec::Bytes,
-    domain,
-    scheduling::Manifest,
 };
 
-use super::{effect::FaultKind, engine::Members};
+use super::{
+    engine::Members,
+    value::{Value, ValueError, digest_of},
+};
 
-/// A manifest of this slot.
+/// A value of this instance.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) bytes: Bytes,
-    /// `None` if the bytes are not a valid manifest of this slot.
-    pub(super) manifest: Option<Box<Manifest>>,
-    /// What the host said, once it has.
+    /// `None` if the bytes are no value of this instance.
+    pub(super) value: Option<Value>,
+    /// What the host said, or what follows from the others' votes, once it is known.
     pub(super) valid: Option<bool>,
-    /// Round in which it was proposed first.
+    /// Round in which it was proposed: a manifest first, an end last.
     pub(super) round: u32,
-    /// Whether the host was asked again after 2t+1 members voted for it.
-    pub(super) appealed: bool,
+    /// Round in which the host was last asked again because 2t+1 members voted for it.
+    pub(super) appealed: Option<u32>,
 }
 
-/// The slot this member is in.
+/// The instance this member is in.
 #[derive(Debug)]
 pub(super) struct Run {
-    pub(super) slot: Slot,
+    pub(super) instance: Instance,
     pub(super) held: BTreeMap<Blake3Digest, Held>,
     pub(super) proposals: BTreeMap<u32, Vec<SignedProposal>>,
     /// The first vote of each member in each place.
@@ -44,15 +45,10 @@ pub(super) struct Run {
     pub(super) abstained: bool,
 }
 
-/// The digest that votes name, from the encoding.
-pub(super) fn digest_of(bytes: &Bytes) -> Blake3Digest {
-    Blake3Digest(domain::hash_parts(domain::MANIFEST, &[&bytes.0]))
-}
-
 impl Run {
-    pub(super) const fn new(slot: Slot) -> Self {
+    pub(super) const fn new(instance: Instance) -> Self {
         Self {
-            slot,
+            instance,
             held: BTreeMap::new(),
             proposals: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -64,35 +60,36 @@ impl Run {
         }
     }
 
-    /// Keeps a manifest that is not held yet; the error says what is wrong with it.
+    /// Keeps a value; the error says what is wrong with it. Of one that is held already only the
+    /// round changes.
     pub(super) fn hold(
         &mut self,
         bytes: Bytes,
         round: u32,
         members: &Members,
-    ) -> Result<(), FaultKind> {
-        let checked = Manifest::parse(&bytes.0, members.committee)
-            .map_err(FaultKind::Manifest)
-            .and_then(|manifest| self.check(manifest, members));
-        let (manifest, result) = match checked {
-            Ok(manifest) => (Some(Box::new(manifest)), Ok(())),
-            Err(fault) => (None, Err(fault)),
+    ) -> Result<(), ValueError> {
+        let digest = digest_of(self.instance.subject, &bytes);
+        if let Some(held) = self.held.get_mut(&digest) {
+            held.round = held.round.max(round);
+            return Ok(());
+        }
+        let (value, result) = match Value::parse(&bytes, self.instance, members) {
+            Ok(value) => (Some(value), Ok(())),
+            Err(error) => (None, Err(error)),
         };
-        let valid = manifest.is_none().then_some(false);
-        let digest = digest_of(&bytes);
-        self.held.insert(digest, Held { bytes, manifest, valid, round, appealed: false });
+        let valid = value.is_none().then_some(false);
+        self.held.insert(digest, Held { bytes, value, valid, round, appealed: None });
         result
     }
 
-    fn check(&self, manifest: Manifest, members: &Members) -> Result<Manifest, FaultKind> {
-        manifest.binding.check(&members.binding).map_err(|e| FaultKind::Elsewhere(e.field))?;
-        if manifest.slot != self.slot {
-            return Err(FaultKind::Elsewhere("slot"));
-        }
-        Ok(manifest)
+    /// How many members other than `me` have voted for a value, in whatever rounds.
+    pub(super) fn supporters(&self, value: Blake3Digest, me: ParticipantIndex) -> usize {
+        let votes = self.seen.values().map(|signed| signed.vote);
+        let others = votes.filter(|vote| vote.value == Some(value) && vote.voter != me);
+        others.map(|vote| vote.voter).collect::<BTreeSet<_>>().len()
     }
 
-    /// Drops manifests and their proposals, so that a slot that takes long does not fill memory.
+    /// Drops values and their proposals, so that an instance that takes long does not fill memory.
     pub(super) fn forget(&mut self, old: impl Fn(Blake3Digest, u32) -> bool) {
         let before = self.held.len();
         self.held.retain(|digest, held| !old(*digest, held.round));
@@ -101,7 +98,7 @@ impl Run {
         }
         let held = &self.held;
         self.proposals.retain(|_, proposals| {
-            proposals.retain(|signed| held.contains_key(&signed.proposal.manifest));
+            proposals.retain(|signed| held.contains_key(&signed.proposal.value));
             !proposals.is_empty()
         });
     }
@@ -110,7 +107,7 @@ impl Run {
     pub(super) fn record_vote(&mut self, vote: &SignedVote) -> Option<Equivocation> {
         let place = (vote.vote.voter, vote.vote.round, vote.vote.kind);
         let first = self.seen.entry(place).or_insert(*vote);
-        (first.vote.manifest != vote.vote.manifest).then_some(Equivocation::Votes(*first, *vote))
+        (first.vote.value != vote.vote.value).then_some(Equivocation::Votes(*first, *vote))
     }
 
     /// The first proposal of the round that differs.

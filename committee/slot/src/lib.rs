@@ -1,7 +1,8 @@
-//! The slot: what a manifest must say, and the telemetry that it can name.
+//! The slot: the machine that brings it to its end, what a manifest must say, and the telemetry that it
+//! can name.
 //!
 //! # Roles
-//! The proposer of a round writes a [manifest] from what it knows; the other members compare it with
+//! The [`machine`] of each member decides what its slot does next (`protocol-spec/slot.md`). The proposer of a round writes a [manifest] from what it knows; the other members compare it with
 //! what they know. Both are functions of a [`LocalView`](manifest::LocalView): no I/O, no clock.
 //!
 //! # Flow
@@ -12,7 +13,14 @@
 //!    [`LocalView::validate_lists`](manifest::LocalView::validate_lists), and votes by what they say.
 //!
 //! # State and restart
-//! The pool is in memory only: workers send telemetry again at an interval.
+//! The machine stores what it must know again in the slot under way. The pool is in memory only: workers
+//! send telemetry again at an interval.
 
+#[cfg(test)]
+mod fixtures;
+pub mod machine;
 pub mod manifest;
 pub mod pool;
+pub mod tries;
+
+pub use self::machine::SlotMachine;

@@ -45,13 +45,17 @@ pub struct LocalView<'a> {
     pub state: &'a ClusterState,
     /// The block as of which the rest of the chain's facts hold.
     pub block: BlockRef,
+    /// Hash of the certificate anchored last then; zero if there is none.
+    pub base: KeccakDigest,
+    /// Its slot; 0 if there is none.
+    pub anchored: Slot,
     /// Digest of the cluster's policy then.
     pub policy: KeccakDigest,
     /// Most workers that this policy lets a slot consider.
     pub max_workers: usize,
     /// Workers registered then.
     pub workers: &'a BTreeSet<PeerIdHash>,
-    /// Submissions then.
+    /// All submissions then.
     pub submissions: &'a [Submission],
     /// Replicas of a job whose body is known.
     pub replicas: &'a dyn Fn(&Blake3Digest) -> Option<u16>,
@@ -117,15 +121,20 @@ impl LocalView<'_> {
         Slot(self.state.last_slot().0 + 1)
     }
 
+    const fn jobs_seen(&self) -> u64 {
+        self.submissions.len() as u64
+    }
+
     fn next_replicas(&self, lost: &BTreeSet<PeerIdHash>) -> NextReplicas {
         self.state.next_replicas(self.submissions, self.replicas, lost, &BTreeSet::new())
     }
 
-    /// The place of a worker when there are more than a list holds: drawn anew after each certificate,
-    /// so that no worker waits for ever, and the same for everybody.
+    /// The place of a worker when there are more than a list holds: drawn anew after each certificate
+    /// that is not void, so that no worker waits for ever, nobody chooses by ending slots void, and it is
+    /// the same for everybody.
     fn rank(&self, worker: &PeerIdHash) -> Rank {
-        let last = self.state.last_certificate();
-        (domain::hash_parts(domain::MANIFEST_RANK, &[&last.0, &worker.0]), *worker)
+        let seed = self.state.seed();
+        (domain::hash_parts(domain::MANIFEST_RANK, &[&seed.0, &worker.0]), *worker)
     }
 
     /// The first `most` of the workers by rank.
@@ -163,9 +172,22 @@ impl LocalView<'_> {
         self.fresh.iter().filter(|candidate| candidate.policy == self.policy)
     }
 
-    /// Whether a slot would change anything: a replica wants a place, or one is to leave.
+    /// "Something that changed is not anchored, and the last certificate no longer can be"
+    /// (`anchoring.md`, 4).
+    #[must_use]
+    pub fn is_stranded(&self) -> bool {
+        self.block.number > self.state.last_block()
+            && self.state.last_changed() > self.anchored
+            && self.state.last_base() != self.base
+    }
+
+    /// Whether a slot would change anything: a replica wants a place, one is to leave, or what changed
+    /// waits for a certificate that can be anchored.
     #[must_use]
     pub fn has_work(&self) -> bool {
+        if self.is_stranded() {
+            return true;
+        }
         let lost = self.lost().iter().map(|lost| lost.worker).collect();
         let next = self.next_replicas(&lost);
         !next.pending.is_empty() || next.running.len() < self.state.replicas().count()
@@ -197,6 +219,8 @@ impl LocalView<'_> {
             proposer,
             previous: self.state.last_certificate(),
             block: self.block,
+            base: self.base,
+            jobs_seen: self.jobs_seen(),
             policy: self.policy,
             circuit: self.circuit,
             telemetry,
@@ -223,6 +247,8 @@ impl LocalView<'_> {
             (manifest.proposer == proposer, "proposer"),
             (manifest.previous == self.state.last_certificate(), "previous certificate"),
             (manifest.block == self.block, "block"),
+            (manifest.base == self.base, "anchored certificate"),
+            (manifest.jobs_seen == self.jobs_seen(), "number of jobs"),
             (manifest.policy == self.policy, "policy"),
             (manifest.circuit == self.circuit, "circuit"),
         ];

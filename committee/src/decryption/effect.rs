@@ -3,10 +3,10 @@
 use veil_committee_machine::Millis;
 use veil_protocol_spec::{
     Blake3Digest, CodecError, Epoch, KeySetDigest, ParticipantIndex, Slot,
+    agreement::{Instance, LockError},
     committee::Committee,
     decryption::{
-        DecryptionMessage, DecryptionPayload, LockError, MAX_BLOCKS_PER_REQUEST, RequestContext,
-        RequestId,
+        DecryptionMessage, DecryptionPayload, MAX_BLOCKS_PER_REQUEST, RequestContext, RequestId,
     },
     ids::PublicIdentity,
 };
@@ -251,6 +251,9 @@ pub enum AuthoriseError {
     /// The outputs are of another committee than this member's.
     #[error("the outputs are of epoch {asked}; this member's key share is of epoch {mine}")]
     OtherEpoch { mine: Epoch, asked: Epoch },
+    /// The votes are for no manifest.
+    #[error("the lock is for {0}; only one for a manifest opens outputs")]
+    NoManifest(Instance),
     /// The votes are for another manifest, slot, epoch or key set.
     #[error(
         "the lock is for manifest {} in slot {} of epoch {} under key set {}, \

@@ -1,11 +1,14 @@
 //! The machine against hand-made messages, and all members of a committee against each other.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, vec};
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
-use veil_committee_machine::{EffectOf, Machine, Verdict};
-use veil_protocol_spec::{Address, ChainId, ClusterId, Slot, Wire, scheduling::ClusterScope};
+use veil_committee_machine::{EffectOf, Machine, Verdict, VerdictOf};
+use veil_committee_world::{Host, Mail, Physics, Schedule, World};
+use veil_protocol_spec::{
+    Address, ChainId, ClusterId, Slot, Wire, agreement::Instance, scheduling::ClusterScope,
+};
 
 use super::*;
 use crate::{
@@ -59,12 +62,12 @@ impl Bench {
     }
 
     /// The lock that all members' votes make.
-    fn lock(&self, slot: u64) -> ManifestLock {
+    fn lock(&self, slot: u64) -> Lock {
         lock(slot, self.committee.participants())
     }
 
-    /// Authorises with the machines of `present`, stores counters at once and delivers until
-    /// nothing is left, except that what each member sends goes through `tamper`.
+    /// Authorises with the machines of `present`, and lets these talk until nothing is left, except
+    /// that what each member sends goes through `tamper`.
     fn run(
         &mut self,
         outputs: &RecomputedOutputs,
@@ -75,29 +78,14 @@ impl Bench {
         for j in present {
             self.machines[j.position()].authorise(outputs.clone(), &lock, 0).unwrap();
         }
-        let mut outcome = vec![Vec::new(); self.committee.n()];
-        let mut network = VecDeque::new();
-        loop {
-            for from in present {
-                let machine = &mut self.machines[from.position()];
-                while let Some(effect) = machine.poll_effect() {
-                    match effect {
-                        Effect::Persist { id, .. } => machine.persisted(id),
-                        Effect::Broadcast(bytes) => {
-                            let bytes = tamper(*from, bytes.to_vec());
-                            let others = present.iter().filter(|to| *to != from);
-                            network.extend(others.map(|to| (*from, *to, bytes.clone())));
-                        }
-                        Effect::Send { to, bytes } => {
-                            network.push_back((*from, to, bytes.to_vec()));
-                        }
-                        Effect::Special(effect) => outcome[from.position()].push(effect),
-                    }
-                }
-            }
-            let Some((from, to, bytes)) = network.pop_front() else { return outcome };
-            assert_eq!(self.machines[to.position()].handle(from, &bytes, 0), Verdict::Valid);
-        }
+        let machines = core::mem::take(&mut self.machines).into_iter();
+        let outcome = vec![Vec::new(); self.committee.n()];
+        let host = Members { machines, present, tamper, outcome };
+        // An instant: nobody's time comes.
+        let physics = Physics { limit: 0, ..Physics::INSTANT };
+        let ended = World::new(host, self.committee, physics, Vec::new()).run();
+        self.machines = ended.machines.into_iter().flatten().collect();
+        ended.host.outcome
     }
 
     /// Member j's share of the outputs, as it signs it.
@@ -130,16 +118,57 @@ impl Bench {
     }
 }
 
+/// What surrounds the machines; whoever is not present hears nothing.
+struct Members<'a, F> {
+    machines: vec::IntoIter<Decryptor>,
+    present: &'a [ParticipantIndex],
+    tamper: F,
+    outcome: Outcome,
+}
+
+impl<F: Fn(ParticipantIndex, Vec<u8>) -> Vec<u8>> Host for Members<'_, F> {
+    type Machine = Decryptor;
+    type Moment = ();
+
+    /// Members start in order, and once.
+    fn boot(&mut self, _: ParticipantIndex, _: &mut Schedule<Self>) -> Option<Decryptor> {
+        self.machines.next()
+    }
+
+    fn special(&mut self, j: ParticipantIndex, effect: DecryptionEffect, _: &mut Schedule<Self>) {
+        self.outcome[j.position()].push(effect);
+    }
+
+    fn leave(&mut self, mail: Mail, world: &mut Schedule<Self>) {
+        if self.present.contains(&mail.to) {
+            let bytes = (self.tamper)(mail.from, mail.bytes.to_vec()).into();
+            world.post(Mail { bytes, ..mail }, 0);
+        }
+    }
+
+    fn verdict(&mut self, _: &Mail, verdict: VerdictOf<Decryptor>) {
+        assert_eq!(verdict, Verdict::Valid);
+    }
+}
+
 fn context(slot: u64) -> RequestContext {
     let manifest = Blake3Digest([slot as u8; 32]);
     RequestContext { key_set: KEY_SET, epoch: EPOCH, slot: Slot(slot), manifest }
 }
 
-fn lock(slot: u64, voters: impl Iterator<Item = ParticipantIndex>) -> ManifestLock {
+fn lock(slot: u64, voters: impl Iterator<Item = ParticipantIndex>) -> Lock {
     let RequestContext { slot, manifest, .. } = context(slot);
-    let digest = ManifestLock::vote_digest(&binding(), slot, ROUND, &manifest);
+    locked(Instance::manifest(slot), manifest, voters)
+}
+
+fn locked(
+    instance: Instance,
+    value: Blake3Digest,
+    voters: impl Iterator<Item = ParticipantIndex>,
+) -> Lock {
+    let digest = Lock::vote_digest(&binding(), instance, ROUND, &value);
     let votes = voters.map(|j| (j, identity(j).sign(&digest))).collect();
-    ManifestLock { binding: binding(), slot, round: ROUND, manifest, votes }
+    Lock { binding: binding(), instance, round: ROUND, value, votes }
 }
 
 fn binding() -> Binding {
@@ -178,16 +207,14 @@ fn completion(effects: &[DecryptionEffect]) -> Option<&Completion> {
 }
 
 fn culprits_found(effects: &[DecryptionEffect]) -> BTreeSet<ParticipantIndex> {
-    effects
-        .iter()
-        .filter_map(|effect| match effect {
-            DecryptionEffect::WrongShare { request, culprit, evidence } => {
-                assert_eq!((evidence.request, evidence.sender), (*request, *culprit));
-                Some(*culprit)
-            }
-            _ => None,
-        })
-        .collect()
+    let mut culprits = BTreeSet::new();
+    for effect in effects {
+        if let DecryptionEffect::WrongShare { request, culprit, evidence } = effect {
+            assert_eq!((evidence.request, evidence.sender), (*request, *culprit));
+            culprits.insert(*culprit);
+        }
+    }
+    culprits
 }
 
 #[test]
@@ -217,11 +244,8 @@ fn every_number_of_members_from_a_quorum_on_decrypts() {
 fn fewer_members_open_nothing_and_the_others_are_named() {
     for n in [4, 7, 13] {
         let mut bench = Bench::new(n);
-        let present: Vec<_> = bench
-            .committee
-            .participants()
-            .take(bench.committee.signing_threshold().get() - 1)
-            .collect();
+        let too_few = bench.committee.signing_threshold().get() - 1;
+        let present: Vec<_> = bench.committee.participants().take(too_few).collect();
         let outputs = bench.outputs(1);
         let outcome = bench.run(&outputs, &present, |_, bytes| bytes);
         assert!(outcome.iter().all(Vec::is_empty));

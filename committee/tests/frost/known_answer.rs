@@ -187,12 +187,10 @@ fn the_verification_equation_of_the_contracts_holds() {
 fn signatures_of_the_machines_satisfy_the_equation() {
     for n in [1, 4] {
         let committee = Committee::new(n).unwrap();
-        let mut network = Network::new(&generate(committee, 7), &[]);
-        network.coordinate(index(1));
-        network.run();
-        let signature = &network.signed[&index(1)].signature;
+        let members = Members::new(&generate(committee, 7), 1, &[]).run();
+        let signature = &members.signed[&index(1)].signature;
         let (r, z) = signature.as_bytes().split_at(33);
-        let key = network.session.group().verifying_key_bytes();
+        let key = members.session.group().verifying_key_bytes();
         let c = challenge(r, &key, MESSAGE.as_bytes());
         assert_eq!(ProjectivePoint::GENERATOR * scalar(z), point(r) + point(&key) * c);
 

@@ -5,7 +5,8 @@
 //!   their machines and carries out what these ask for, with one event loop for every
 //!   [`Machine`].
 //! - A [`Host`] says what is special about a kind of session: how a member is made from its disk,
-//!   what the machine's own inputs and effects mean, and what a member that deviates sends.
+//!   what the machine's own effects mean, and what a member that deviates sends.
+//! - A [`Schedule`] is what hosts plan with: inputs of machines, events outside them, messages.
 //! - [`Conditions`] and [`Crash`] are what goes wrong.
 //!
 //! # An instant
@@ -55,32 +56,27 @@
 //!
 //! impl Host for Call {
 //!     type Machine = Caller;
-//!     type Input = ();
-//!     type Event = Infallible;
 //!     type Moment = ();
 //!
 //!     fn boot(&mut self, _: ParticipantIndex, _: &mut Schedule<Self>) -> Option<Caller> {
 //!         Some(Caller(Some(b"hello"[..].into()), 0))
 //!     }
-//!     fn input(_: &mut Caller, (): (), _: Millis) {}
 //!     fn special(&mut self, _: ParticipantIndex, special: Infallible, _: &mut Schedule<Self>) {
 //!         match special {}
 //!     }
 //! }
 //!
 //! let committee = Committee::new(4).unwrap();
-//! let mut world = World::new("call", Call, committee, Physics::default(), Vec::new(), [7; 32]);
-//! world.run();
-//! assert!(committee.participants().all(|j| world.take_machine(j).unwrap().1 == 3));
-//! let (_, log) = world.end();
-//! assert_eq!(log.text().matches("arrives").count(), 12);
+//! let physics = Physics { recorded: Some("call".into()), seed: [7; 32], ..Physics::default() };
+//! let ended = World::new(Call, committee, physics, Vec::new()).run();
+//! assert!(ended.machines.iter().all(|caller| caller.as_ref().unwrap().1 == 3));
+//! assert_eq!(ended.log.text().matches("arrives").count(), 12);
 //! ```
 
+mod life;
 mod log;
 mod network;
-mod queue;
 mod schedule;
-mod seat;
 mod world;
 
 use std::{borrow::Cow, sync::Arc};
@@ -93,7 +89,7 @@ pub use self::{
     log::EventLog,
     network::{Conditions, Partition, Traffic},
     schedule::Schedule,
-    world::{End, Physics, World},
+    world::{End, Ended, Physics, World},
 };
 
 /// The moment of a crash. Effects that were not carried out by then are lost.
@@ -109,7 +105,8 @@ pub enum When<M> {
 }
 
 /// A member's process dies, once; its disk stays.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Crash<M> {
     /// Who.
     pub participant: ParticipantIndex,
@@ -119,17 +116,23 @@ pub struct Crash<M> {
     pub away: Option<Millis>,
 }
 
+/// A message from one member to another.
+#[derive(Clone, Debug)]
+pub struct Mail {
+    /// The member that the transport names.
+    pub from: ParticipantIndex,
+    /// The recipient.
+    pub to: ParticipantIndex,
+    /// An encoded message.
+    pub bytes: Arc<[u8]>,
+}
+
 /// One kind of session: what surrounds the machines in it.
 ///
-/// Its methods carry out effects and bring inputs for all members of the world; they see no clock but
-/// [`Schedule::now`].
+/// Its methods carry out effects for all members of the world; they see no clock but [`Schedule::now`].
 pub trait Host: Sized {
     /// The machine of each member.
     type Machine: Machine;
-    /// What the machine is given beside messages, timeouts and acknowledgements.
-    type Input: Send;
-    /// What happens outside the machines, such as a decision of the chain.
-    type Event;
     /// Moments at which a plan may let a member crash.
     type Moment: Copy + PartialEq + Send;
 
@@ -140,9 +143,6 @@ pub trait Host: Sized {
         member: ParticipantIndex,
         schedule: &mut Schedule<Self>,
     ) -> Option<Self::Machine>;
-
-    /// Gives a machine an input of its own.
-    fn input(machine: &mut Self::Machine, input: Self::Input, now: Millis);
 
     /// Carries out an effect that only this machine has.
     fn special(
@@ -155,32 +155,14 @@ pub trait Host: Sized {
     /// A record is durable.
     fn store(&mut self, _member: ParticipantIndex, _record: <Self::Machine as Machine>::Record) {}
 
-    /// Something happens outside the machines.
-    fn occur(&mut self, _event: Self::Event, _schedule: &mut Schedule<Self>) {}
-
-    /// What leaves a member in place of a message: more, nothing, or something else, if the member
-    /// deviates.
-    fn leave(
-        &mut self,
-        _from: ParticipantIndex,
-        _to: ParticipantIndex,
-        bytes: &Arc<[u8]>,
-        _now: Millis,
-    ) -> Vec<Arc<[u8]>> {
-        vec![Arc::clone(bytes)]
+    /// A message leaves a member. For one that deviates the host posts more, nothing, something else,
+    /// or later.
+    fn leave(&mut self, mail: Mail, schedule: &mut Schedule<Self>) {
+        schedule.post(mail, 0);
     }
 
-    /// A message arrives, whatever the machine will say of it.
-    fn arrive(&mut self, _from: ParticipantIndex, _to: ParticipantIndex, _bytes: &[u8]) {}
-
-    /// What a member's machine said of a message.
-    fn verdict(
-        &mut self,
-        _member: ParticipantIndex,
-        _from: ParticipantIndex,
-        _verdict: VerdictOf<Self::Machine>,
-    ) {
-    }
+    /// A message has arrived, and this is what the machine said of it.
+    fn verdict(&mut self, _mail: &Mail, _verdict: VerdictOf<Self::Machine>) {}
 
     /// The moment at which a machine is after an input, if it is one to crash at.
     fn moment(_machine: &Self::Machine) -> Option<Self::Moment> {
@@ -196,15 +178,11 @@ pub trait Host: Sized {
         None
     }
 
-    /// A round of an instant has ended.
-    fn observe<'a>(&mut self, _machines: impl Iterator<Item = &'a Self::Machine>)
+    /// A round of an instant has ended. Whether nothing else needs to happen.
+    fn is_over<'a>(&mut self, _machines: impl Iterator<Item = &'a Self::Machine>) -> bool
     where
         Self::Machine: 'a,
     {
-    }
-
-    /// Whether nothing else needs to happen.
-    fn is_over(&self) -> bool {
         false
     }
 

@@ -1,14 +1,7 @@
 //! What happened in a run: its trace, and its event log for whoever has to find out why it failed.
 
 use core::fmt::Write as _;
-use std::{
-    fs, io,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{fs, io, path::PathBuf, sync::Arc};
 
 use veil_committee_machine::Millis;
 use veil_protocol_spec::Blake3Digest;
@@ -35,43 +28,43 @@ impl Recorder {
         self.trace.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
     }
 
-    /// What was recorded; it is named on stderr when a test that holds it panics.
-    pub(crate) fn end(&mut self) -> EventLog {
-        let (name, text) = (core::mem::take(&mut self.name), core::mem::take(&mut self.text));
-        let trace = Blake3Digest(*self.trace.finalize().as_bytes());
-        EventLog(Arc::new(Recorded { name, text, trace, written: AtomicBool::new(false) }))
+    fn write(&self) -> io::Result<PathBuf> {
+        let folder = std::env::temp_dir().join("veil-runs");
+        fs::create_dir_all(&folder)?;
+        let trace = &self.trace.finalize().to_hex()[..12];
+        let file = folder.join(format!("{}-{trace}.log", self.name));
+        // Another process may write the same run: whoever reads the file finds all of it.
+        let unfinished = file.with_extension(format!("{}.part", std::process::id()));
+        fs::write(&unfinished, &self.text)?;
+        fs::rename(&unfinished, &file)?;
+        Ok(file)
     }
 }
 
 impl Drop for Recorder {
-    /// A run that panics halfway has a log too: dropping it writes it.
+    /// A test that panics names its log, also if the run is only halfway.
     fn drop(&mut self) {
         if std::thread::panicking() && !self.text.is_empty() {
-            drop(self.end());
+            match self.write() {
+                Ok(file) => eprintln!("event log of {}: {}", self.name, file.display()),
+                Err(error) => eprintln!("event log of {}: cannot be written: {error}", self.name),
+            }
         }
     }
 }
 
-/// The events of a run, in order.
+/// The events of a run, in order; none if it was not recorded.
 ///
 /// A run that fails is to name the file of its log: [`Self::write`]. If a test panics while it holds
 /// the log, the log is written too and its file named on stderr.
-#[derive(Clone, Debug)]
-pub struct EventLog(Arc<Recorded>);
-
-#[derive(Debug)]
-struct Recorded {
-    name: String,
-    text: String,
-    trace: Blake3Digest,
-    written: AtomicBool,
-}
+#[derive(Clone, Debug, Default)]
+pub struct EventLog(pub(crate) Arc<Recorder>);
 
 impl EventLog {
     /// BLAKE3 over every event: two runs with one trace are one run.
     #[must_use]
     pub fn trace(&self) -> Blake3Digest {
-        self.0.trace
+        Blake3Digest(*self.0.trace.finalize().as_bytes())
     }
 
     /// A line for each event: virtual milliseconds, event.
@@ -87,32 +80,5 @@ impl EventLog {
     /// If the folder or the file cannot be written.
     pub fn write(&self) -> io::Result<PathBuf> {
         self.0.write()
-    }
-}
-
-impl Recorded {
-    fn write(&self) -> io::Result<PathBuf> {
-        let folder = std::env::temp_dir().join("veil-runs");
-        fs::create_dir_all(&folder)?;
-        let trace = &self.trace.to_string()[..12];
-        let file = folder.join(format!("{}-{trace}.log", self.name));
-        // Another process may write the same run: whoever reads the file finds all of it.
-        let unfinished = file.with_extension(format!("{}.part", std::process::id()));
-        fs::write(&unfinished, &self.text)?;
-        fs::rename(&unfinished, &file)?;
-        self.written.store(true, Ordering::Relaxed);
-        Ok(file)
-    }
-}
-
-impl Drop for Recorded {
-    fn drop(&mut self) {
-        if !std::thread::panicking() || self.written.load(Ordering::Relaxed) {
-            return;
-        }
-        match self.write() {
-            Ok(file) => eprintln!("event log of {}: {}", self.name, file.display()),
-            Err(error) => eprintln!("event log of {}: cannot be written: {error}", self.name),
-        }
     }
 }

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use veil_committee_machine::Millis;
 use veil_protocol_spec::{Committee, ParticipantIndex};
 
+use crate::Mail;
+
 /// An interval in which only members of one group reach each other, and only those of the first
 /// group the commit point. A member of no group reaches nobody.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,14 +21,17 @@ pub struct Partition {
 }
 
 impl Partition {
-    fn cuts(&self, a: ParticipantIndex, b: ParticipantIndex, now: Millis) -> bool {
+    /// Whether two members do not reach each other now.
+    #[must_use]
+    pub fn cuts(&self, a: ParticipantIndex, b: ParticipantIndex, now: Millis) -> bool {
         let together = self.groups.iter().any(|group| group.contains(&a) && group.contains(&b));
         (self.from..self.until).contains(&now) && !together
     }
 }
 
 /// How bad the network is. Chances are in thousandths.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Conditions {
     /// Each directed link has a latency of its own in this range.
     pub latency: (Millis, Millis),
@@ -59,8 +64,6 @@ pub struct Traffic {
     pub messages: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// The longest of them.
-    pub largest: usize,
 }
 
 /// All directed links between the members, and from each of them to the commit point.
@@ -70,8 +73,8 @@ pub(crate) struct Network {
     rng: ChaCha20Rng,
     /// Latency from participant i to j at i n + j, positions from zero.
     latency: Vec<Millis>,
-    n: usize,
-    traffic: Vec<Traffic>,
+    /// What each member has sent so far.
+    pub(crate) traffic: Vec<Traffic>,
 }
 
 impl Network {
@@ -81,31 +84,26 @@ impl Network {
         let n = committee.n();
         let (least, most) = conditions.latency;
         let latency = (0..n * n).map(|_| rng.gen_range(least..=most.max(least))).collect();
-        Self { conditions, rng, latency, n, traffic: vec![Traffic::default(); n] }
+        Self { conditions, rng, latency, traffic: vec![Traffic::default(); n] }
     }
 
-    /// When a message that leaves now arrives: never, once or twice.
-    pub(crate) fn carry(
-        &mut self,
-        from: ParticipantIndex,
-        to: ParticipantIndex,
-        bytes: usize,
-        now: Millis,
-    ) -> Vec<Millis> {
+    /// How long a message that leaves at this time is under way: it arrives never, once or twice.
+    pub(crate) fn carry(&mut self, mail: &Mail, now: Millis) -> Vec<Millis> {
+        let (from, to) = (mail.from, mail.to);
+        let n = self.traffic.len();
         let traffic = &mut self.traffic[from.position()];
         traffic.messages += 1;
-        traffic.bytes += bytes as u64;
-        traffic.largest = traffic.largest.max(bytes);
+        traffic.bytes += mail.bytes.len() as u64;
         let copies = 1 + usize::from(self.chance(self.conditions.duplicate));
         let mut arrivals = Vec::with_capacity(copies);
         for _ in 0..copies {
-            let latency = self.latency[from.position() * self.n + to.position()];
+            let latency = self.latency[from.position() * n + to.position()];
             let jitter = self.rng.gen_range(0..=latency / 4);
             let (permille, most) = self.conditions.reorder;
             let held = if self.chance(permille) { self.rng.gen_range(0..=most) } else { 0 };
             let lost = self.chance(self.conditions.drop);
             if !lost && !self.conditions.partitions.iter().any(|p| p.cuts(from, to, now)) {
-                arrivals.push(now + latency + jitter + held);
+                arrivals.push(latency + jitter + held);
             }
         }
         arrivals
@@ -115,7 +113,7 @@ impl Network {
         permille > 0 && self.rng.gen_range(0..1000) < permille
     }
 
-    /// When something that a member brings to the commit point now arrives there, or the other way
+    /// How long something is under way that a member brings to the commit point now, or the other way
     /// round. Nothing is lost on this way, but a member that is cut off waits.
     pub(crate) fn commit_point(&mut self, member: ParticipantIndex, now: Millis) -> Millis {
         let mut time = now;
@@ -126,43 +124,6 @@ impl Network {
             time = cut.until;
         }
         let (least, most) = self.conditions.latency;
-        time + self.rng.gen_range(least..=most.max(least))
-    }
-
-    /// What a member has sent so far.
-    pub(crate) fn traffic(&self, member: ParticipantIndex) -> Traffic {
-        self.traffic[member.position()]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
-
-    use super::*;
-
-    #[test]
-    fn messages_are_lost_doubled_and_cut_off_as_told() {
-        let committee = Committee::new(4).unwrap();
-        let [a, b, c, ..] = committee.participants().collect::<Vec<_>>()[..] else { panic!() };
-        let count = |conditions: Conditions| -> usize {
-            let mut network = Network::new(committee, conditions, [1; 32]);
-            (0..1000).map(|_| network.carry(a, b, 10, 100).len()).sum()
-        };
-        assert_eq!(count(Conditions::default()), 1000);
-        let lossy = count(Conditions { drop: 300, ..Conditions::default() });
-        assert!((600..800).contains(&lossy), "{lossy}");
-        let doubled = count(Conditions { duplicate: 300, ..Conditions::default() });
-        assert!((1200..1400).contains(&doubled), "{doubled}");
-        let partitions =
-            vec![Partition { groups: vec![vec![a, c], vec![b]], from: 100, until: 200 }];
-        let conditions = Conditions { partitions, ..Conditions::default() };
-        assert_eq!(count(conditions.clone()), 0);
-        let mut network = Network::new(committee, conditions, [1; 32]);
-        assert_eq!(network.carry(a, b, 10, 200).len(), 1);
-        assert_eq!(network.carry(a, c, 10, 150).len(), 1);
-        assert!(network.commit_point(a, 150) < 205);
-        assert!(network.commit_point(b, 150) >= 200);
-        assert_eq!(network.traffic(a), Traffic { messages: 2, bytes: 20, largest: 10 });
+        time - now + self.rng.gen_range(least..=most.max(least))
     }
 }

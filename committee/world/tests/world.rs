@@ -4,7 +4,7 @@ use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
 use veil_committee_machine::{Effect, Machine, Millis, PersistId, Verdict};
 use veil_committee_world::{
-    Conditions, Crash, End, EventLog, Host, Physics, Schedule, When, World,
+    Conditions, Crash, End, Ended, Host, Mail, Partition, Physics, Schedule, Traffic, When, World,
 };
 use veil_protocol_spec::{Committee, ParticipantIndex};
 
@@ -57,8 +57,6 @@ struct Counters {
 
 impl Host for Counters {
     type Machine = Counter;
-    type Input = Infallible;
-    type Event = Infallible;
     type Moment = ();
 
     fn boot(&mut self, j: ParticipantIndex, _schedule: &mut Schedule<Self>) -> Option<Counter> {
@@ -75,10 +73,6 @@ impl Host for Counters {
         Some(Counter { effects: effects.collect(), heard: 0 })
     }
 
-    fn input(_machine: &mut Counter, input: Infallible, _now: Millis) {
-        match input {}
-    }
-
     fn store(&mut self, j: ParticipantIndex, record: u64) {
         self.disks[j.position()].push(record);
     }
@@ -89,10 +83,9 @@ impl Host for Counters {
     }
 }
 
-fn run(physics: Physics, crashes: Vec<Crash<()>>) -> (End, World<Counters>) {
-    let counters = Counters::default();
-    let mut world = World::new("counters", counters, COMMITTEE, physics, crashes, [3; 32]);
-    (world.run(), world)
+fn run(physics: Physics, crashes: Vec<Crash<()>>) -> Ended<Counters> {
+    let physics = Physics { recorded: Some("counters".to_owned()), seed: [3; 32], ..physics };
+    World::new(Counters::default(), COMMITTEE, physics, crashes).run()
 }
 
 fn crash(j: u8, at: When<()>, away: Option<Millis>) -> Vec<Crash<()>> {
@@ -101,13 +94,15 @@ fn crash(j: u8, at: When<()>, away: Option<Millis>) -> Vec<Crash<()>> {
 
 #[test]
 fn a_record_is_durable_before_anything_after_it() {
-    let (end, mut world) = run(Physics { store: 5, ..Physics::default() }, Vec::new());
-    assert_eq!(end, End::Rest);
-    for said in &world.host().said {
+    let ended = run(Physics { store: 5, ..Physics::default() }, Vec::new());
+    assert_eq!(ended.end, End::Rest);
+    for said in &ended.host.said {
         assert_eq!(*said, [(5, 0), (10, 1), (15, 2)]);
     }
-    let mut heard = |j| world.take_machine(j).map(|machine| machine.heard);
-    assert!(COMMITTEE.participants().all(|j| heard(j) == Some(9)));
+    assert!(ended.machines.iter().flatten().all(|machine| machine.heard == 9));
+    assert_eq!((ended.machines.len(), ended.effects), (4, vec![9; 4]));
+    // Three messages of a byte to each of three others.
+    assert_eq!(ended.traffic, [Traffic { messages: 9, bytes: 9 }; 4]);
 }
 
 #[test]
@@ -115,9 +110,9 @@ fn a_crash_loses_what_is_not_stored_and_nothing_else() {
     // Each number is three effects: stored, sent, said.
     for (effects, stored, said) in [(1, 1, 0), (2, 1, 0), (3, 1, 1), (4, 2, 1), (9, 3, 3)] {
         for away in [Some(100), None] {
-            let (end, world) = run(Physics::default(), crash(2, When::AfterEffects(effects), away));
-            assert_eq!((end, world.host().boots), (End::Rest, 5), "four starts and a return");
-            let host = world.host();
+            let ended = run(Physics::default(), crash(2, When::AfterEffects(effects), away));
+            let host = ended.host;
+            assert_eq!((ended.end, host.boots), (End::Rest, 5), "four starts and a return");
             assert_eq!(host.disks[1], [0, 1, 2], "after {effects} effects");
             // What was stored and not said before the crash is not said any more.
             let lost = stored - said;
@@ -126,9 +121,9 @@ fn a_crash_loses_what_is_not_stored_and_nothing_else() {
         }
     }
     // While the first record was under way.
-    let (_, world) = run(Physics { store: 5, ..Physics::default() }, crash(2, When::Time(4), None));
-    assert_eq!(world.host().disks[1], [0, 1, 2]);
-    assert_eq!(world.host().said[1].len(), 3);
+    let host = run(Physics { store: 5, ..Physics::default() }, crash(2, When::Time(4), None)).host;
+    assert_eq!(host.disks[1], [0, 1, 2]);
+    assert_eq!(host.said[1].len(), 3);
 }
 
 #[test]
@@ -137,7 +132,7 @@ fn a_run_is_a_function_of_its_seed() {
         conditions: Conditions { drop: 300, duplicate: 300, ..Conditions::default() },
         ..Physics::default()
     };
-    let log = |crashes| -> EventLog { run(physics(), crashes).1.end().1 };
+    let log = |crashes| run(physics(), crashes).log;
     let (first, second) = (log(Vec::new()), log(Vec::new()));
     assert_eq!((first.trace(), first.text()), (second.trace(), second.text()));
     assert_ne!(first.trace(), log(crash(1, When::Time(3), None)).trace());
@@ -147,7 +142,83 @@ fn a_run_is_a_function_of_its_seed() {
 #[test]
 fn a_run_without_end_is_ended() {
     let physics = Physics { store: 50, limit: 120, ..Physics::default() };
-    let (end, world) = run(physics, Vec::new());
-    assert_eq!(end, End::Endless);
-    assert!(world.host().said.iter().all(|said| said.len() == 2));
+    let ended = run(physics, Vec::new());
+    assert_eq!(ended.end, End::Endless);
+    assert!(ended.host.said.iter().all(|said| said.len() == 2));
+}
+
+// ---- the network ---------------------------------------------------------------------------------
+
+/// Members that only hear what is planned for them.
+#[derive(Default)]
+struct Listeners(Vec<(Millis, char)>);
+
+impl Host for Listeners {
+    type Machine = Counter;
+    type Moment = ();
+
+    fn boot(&mut self, _: ParticipantIndex, _: &mut Schedule<Self>) -> Option<Counter> {
+        Some(Counter { effects: VecDeque::new(), heard: 0 })
+    }
+
+    fn special(&mut self, _: ParticipantIndex, _: u64, _: &mut Schedule<Self>) {}
+}
+
+fn listeners(
+    conditions: Conditions,
+    plan: impl FnOnce(&mut Schedule<Listeners>),
+) -> Ended<Listeners> {
+    let physics = Physics { conditions, seed: [1; 32], ..Physics::default() };
+    let mut world = World::new(Listeners::default(), COMMITTEE, physics, Vec::new());
+    plan(world.schedule());
+    world.run()
+}
+
+#[test]
+fn events_come_by_time_and_then_in_order() {
+    let note = |name| {
+        move |host: &mut Listeners, schedule: &mut Schedule<Listeners>| {
+            host.0.push((schedule.now(), name));
+        }
+    };
+    let ended = listeners(Conditions::default(), |schedule| {
+        schedule.event(None, 5, note('c'));
+        schedule.event(None, 3, move |host, schedule| {
+            note('a')(host, schedule);
+            schedule.event(None, 0, note('x'));
+        });
+        schedule.event(None, 3, note('b'));
+    });
+    assert_eq!(ended.host.0, [(3, 'a'), (3, 'b'), (3, 'x'), (5, 'c')]);
+    assert_eq!(ended.now, 5);
+}
+
+#[test]
+fn messages_are_lost_doubled_and_cut_off_as_told() {
+    let mail = |j| Mail { from: member(1), to: member(j), bytes: Arc::new([0; 10]) };
+    let heard = |conditions: Conditions, to: u8, delay: Millis| {
+        let ended = listeners(conditions, |schedule| {
+            (0..1000).for_each(|_| schedule.post(mail(to), delay));
+        });
+        assert_eq!(ended.traffic[0], Traffic { messages: 1000, bytes: 10_000 });
+        ended.machines[usize::from(to) - 1].as_ref().map_or(0, |machine| machine.heard)
+    };
+    assert_eq!(heard(Conditions::default(), 2, 100), 1000);
+    let lossy = heard(Conditions { drop: 300, ..Conditions::default() }, 2, 100);
+    assert!((600..800).contains(&lossy), "{lossy}");
+    let doubled = heard(Conditions { duplicate: 300, ..Conditions::default() }, 2, 100);
+    assert!((1200..1400).contains(&doubled), "{doubled}");
+    let groups = vec![vec![member(1), member(3)], vec![member(2)]];
+    let partitions = vec![Partition { groups, from: 100, until: 200 }];
+    let cut = Conditions { partitions, ..Conditions::default() };
+    assert_eq!(heard(cut.clone(), 2, 100), 0);
+    assert_eq!(heard(cut.clone(), 2, 200), 1000);
+    assert_eq!(heard(cut.clone(), 3, 150), 1000);
+    let ended = listeners(cut, |schedule| {
+        schedule.event(None, 150, |_, schedule| {
+            assert!(schedule.way_to_commit_point(member(1)) < 55);
+            assert!(schedule.way_to_commit_point(member(2)) >= 50);
+        });
+    });
+    assert_eq!(ended.now, 150);
 }

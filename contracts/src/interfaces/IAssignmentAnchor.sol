@@ -4,8 +4,11 @@ pragma solidity 0.8.37;
 import {IVeilContract} from "./IVeilContract.sol";
 
 /// @title The chain of assignment certificates
-/// @notice Holds the hash of the last certificate only. A certificate names the hash of the one
-/// before it, so that earlier ones are proved by showing the links up to the head.
+/// @notice Holds the hash of the last certificate that was anchored, the head, and nothing else of it.
+/// Not every certificate is anchored: each names the head as of the block that its members read the
+/// chain at, and is anchored on that one only, whatever slots lie between. Each names the hash of the
+/// certificate before it, too, so that earlier ones, anchored or not, are proved by showing the links
+/// up to the head.
 interface IAssignmentAnchor is IVeilContract {
     /// @notice What a certificate's FROST signature covers, apart from purpose, chain and directory.
     struct Certificate {
@@ -17,6 +20,15 @@ interface IAssignmentAnchor is IVeilContract {
         bytes32 manifest;
         /// Hash of the certificate before this one; zero for the first.
         bytes32 previous;
+        /// Hash of the certificate that this one is anchored on: the head when its slot began; zero if
+        /// there was none.
+        bytes32 base;
+        /// Jobs on the job board then.
+        uint64 jobsSeen;
+        /// Digest of what was evaluated; zero if the slot ended void.
+        bytes32 evaluation;
+        /// Commitment to a section for members: zero, until there is one.
+        bytes32 membersOnly;
         bytes32 assignmentsRoot;
         bytes32 stateRoot;
         /// 0 the committee together, 1 a single party (insecure).
@@ -31,6 +43,19 @@ interface IAssignmentAnchor is IVeilContract {
         uint8 outcome;
         /// The worker's peer; zero if pending.
         bytes32 worker;
+    }
+
+    /// @notice What a state root says of one replica that has a place.
+    struct Replica {
+        bytes32 job;
+        uint16 replica;
+        /// 0: `worker` is the worker's peer. 1, a commitment to it, is reserved.
+        uint8 form;
+        bytes32 worker;
+        /// The slot that assigned it.
+        uint64 slot;
+        /// Reserved: 1 if it is done, plus 2 if it is drained.
+        uint8 flags;
     }
 
     /// @notice The last certificate of a cluster.
@@ -70,8 +95,8 @@ interface IAssignmentAnchor is IVeilContract {
     error GroupSuspended(uint64 epoch);
     /// @notice The certificate's slot is not after the last one anchored.
     error SlotNotLater(uint64 given, uint64 last);
-    /// @notice The certificate does not build on the last one anchored.
-    error WrongPrevious(bytes32 given, bytes32 head);
+    /// @notice The certificate names another head than there is.
+    error WrongBase(bytes32 given, bytes32 head);
     /// @notice The group's signature does not verify.
     error WrongGroupSignature();
     /// @notice The certificates do not lead up to the head.
@@ -80,12 +105,14 @@ interface IAssignmentAnchor is IVeilContract {
     error NotIncluded(bytes32 assignmentHash, bytes32 root);
     /// @notice The assignment names no registered worker.
     error NoSuchWorker(bytes32 worker);
+    /// @notice What is reserved in a replica's leaf is zero.
+    error ReservedInLeaf(uint8 form, uint8 flags);
     /// @notice Nobody has shown this assignment to be anchored: `proveAssignment` does.
     error UnprovenAssignment(bytes32 assignmentHash);
     /// @notice Only the operator of the assigned worker may confirm.
     error NotWorkerOperator(bytes32 assignmentHash, address caller);
 
-    /// @notice Anchors the next certificate. Anyone.
+    /// @notice Makes a certificate of a later slot, which names the head as its base, the head. Anyone.
     /// @param groupKey That of the epoch, as `KeyCeremony.keyOf` has it; giving it costs less than
     /// reading it.
     function anchor(
@@ -121,6 +148,9 @@ interface IAssignmentAnchor is IVeilContract {
 
     /// @notice The leaf of an assignment.
     function leafOf(Assignment calldata assignment) external pure returns (bytes32);
+
+    /// @notice The leaf of a replica in the tree of a certificate's `stateRoot`.
+    function replicaLeafOf(Replica calldata replica) external pure returns (bytes32);
 
     /// @notice Whether the certificates lead up to the head and the leaf is under the root of the
     /// first of them.

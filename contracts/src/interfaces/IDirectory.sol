@@ -4,7 +4,7 @@ pragma solidity 0.8.37;
 /// @title Directory of the contracts in force
 /// @notice The one address that operators configure. It never changes, while the contracts that it
 /// names may be replaced by its owner, the timelock; every set that was ever in force stays readable.
-/// Its guardian may pause new work (jobs, elections, ceremonies, checkpoints) for a while, and nothing
+/// Its guardian may pause new work (jobs, elections, ceremonies) for a while, and nothing
 /// else: nodes can always leave, stake can always be withdrawn or slashed, and certificates anchored.
 interface IDirectory {
     /// @notice One contract of the set.

@@ -3,6 +3,7 @@
 use core::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tfhe::xof_key_set::CompressedXofKeySet;
 use veil_committee::key_share::KeyShare;
 use veil_protocol_spec::{
@@ -13,7 +14,8 @@ use veil_protocol_spec::{
 use crate::transcript::FinishCertificate;
 
 /// What a member waits for or does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Waits for the messages of a round.
     Collect(Round),

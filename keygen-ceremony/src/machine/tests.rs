@@ -2,15 +2,16 @@
 //! nothing. Whole ceremonies, with faults, are in the `tests` crate.
 
 use std::{
-    collections::VecDeque,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    vec,
 };
 
 use veil_committee::prf::SetKey;
 use veil_committee_machine::{Effect, Machine, Verdict};
+use veil_committee_world::{End, Host, Physics, Schedule, World};
 use veil_protocol_spec::{
     Attempt, Blake3Digest, Committee, Epoch, ParticipantIndex, Wire,
     ceremony::{AbortReason, CeremonyMessage, CeremonyParameters, ChunkId, Round, Stream},
@@ -37,15 +38,14 @@ use crate::{
 
 const TIMING: Timing = Timing { round: 10_000, retry: 1_000 };
 
-/// Four members whose messages arrive in order and at once.
+/// Four members of a ceremony, until the first has come to a certain stage.
 struct Members {
-    machines: Vec<Ceremony>,
-    queue: VecDeque<(ParticipantIndex, ParticipantIndex, Arc<[u8]>)>,
-    certificate: Option<Box<FinishCertificate>>,
+    machines: vec::IntoIter<Ceremony>,
+    is_reached: Box<dyn Fn(Stage) -> bool>,
 }
 
 impl Members {
-    fn new() -> Self {
+    fn until(is_reached: impl Fn(Stage) -> bool + 'static) -> World<Self> {
         let (committee, params) = (Committee::ALL[1], ParameterSet::insecure_test());
         let identities: Vec<_> = committee
             .participants()
@@ -66,53 +66,39 @@ impl Members {
             let seed = CeremonySeed::new([seed; 32]);
             Ceremony::new(Arc::new(setup), identity.clone(), seed, store, 0)
         };
-        let machines = (100..).zip(&identities).map(machine).collect();
-        Self { machines, queue: VecDeque::new(), certificate: None }
+        let machines: Vec<_> = (100..).zip(&identities).map(machine).collect();
+        let host = Self { machines: machines.into_iter(), is_reached: Box::new(is_reached) };
+        World::new(host, committee, Physics::default(), Vec::new())
     }
 
-    fn first(&mut self) -> &mut Ceremony {
-        &mut self.machines[0]
+    /// The first member when it has come to a stage.
+    fn first_in(stage: Stage) -> Ceremony {
+        let mut ended = Self::until(move |now| now == stage).run();
+        assert_eq!(ended.end, End::Over, "{stage:?} is never entered");
+        ended.machines.swap_remove(0).unwrap()
+    }
+}
+
+impl Host for Members {
+    type Machine = Ceremony;
+    type Moment = ();
+
+    /// Members start in order, and once.
+    fn boot(&mut self, _: ParticipantIndex, _: &mut Schedule<Self>) -> Option<Ceremony> {
+        self.machines.next()
     }
 
-    /// One message, or a piece of work of each member, or the commit point's decision. `false` when
-    /// nothing is left to do.
-    fn step(&mut self) -> bool {
-        let mut worked = false;
-        if let Some((from, to, bytes)) = self.queue.pop_front() {
-            let _ = self.machines[to.position()].handle(from, &bytes, 0);
-            worked = true;
-        } else {
-            self.machines.iter_mut().for_each(|machine| worked |= machine.work(0));
-        }
-        for machine in &mut self.machines {
-            let me = machine.participant();
-            while let Some(effect) = machine.poll_effect() {
-                match effect {
-                    Effect::Send { to, bytes } => self.queue.push_back((me, to, bytes)),
-                    Effect::Broadcast(bytes) => {
-                        let others = machine.setup.others();
-                        self.queue.extend(others.map(|to| (me, to, Arc::clone(&bytes))));
-                    }
-                    Effect::Special(CeremonyEffect::Publish(certificate)) => {
-                        self.certificate = Some(certificate);
-                    }
-                    Effect::Persist { .. } | Effect::Special(_) => {}
-                }
+    fn special(&mut self, _: ParticipantIndex, effect: CeremonyEffect, world: &mut Schedule<Self>) {
+        if let CeremonyEffect::Publish(certificate) = effect {
+            for j in Committee::ALL[1].participants() {
+                let decision = CommitPoint::Published(certificate.clone());
+                world.input(j, 0, |machine, _| machine.handle_commit_point(decision));
             }
         }
-        worked || !self.queue.is_empty()
     }
 
-    /// Goes on until the first member is in a stage.
-    fn until(mut self, stage: impl Fn(Stage) -> bool) -> Self {
-        while !stage(self.first().stage()) {
-            if !self.step() {
-                let certificate = self.certificate.take().expect("the stage is never entered");
-                let decision = CommitPoint::Published(certificate);
-                self.machines.iter_mut().for_each(|m| m.handle_commit_point(decision.clone()));
-            }
-        }
-        self
+    fn is_over<'a>(&mut self, mut machines: impl Iterator<Item = &'a Ceremony>) -> bool {
+        machines.next().is_some_and(|first| (self.is_reached)(first.stage()))
     }
 }
 
@@ -196,14 +182,14 @@ fn an_abort_and_a_drop_erase_the_shares_of_every_stage() {
     for stage in stages {
         for abort in [true, false] {
             let dropped = Arc::new(AtomicUsize::new(0));
-            let mut members = Members::new().until(|now| now == stage);
-            assert!(plant(&mut members.first().state, &dropped), "{stage:?}");
+            let mut first = Members::first_in(stage);
+            assert!(plant(&mut first.state, &dropped), "{stage:?}");
             assert_eq!(dropped.load(Ordering::Relaxed), 0, "{stage:?}");
             if abort {
-                members.first().handle_commit_point(CommitPoint::Expired);
-                assert!(matches!(members.first().state, State::Aborted), "{stage:?}");
+                first.handle_commit_point(CommitPoint::Expired);
+                assert!(matches!(first.state, State::Aborted), "{stage:?}");
             } else {
-                drop(members);
+                drop(first);
             }
             assert_eq!(dropped.load(Ordering::Relaxed), 1, "{stage:?}");
         }
@@ -214,8 +200,7 @@ fn an_abort_and_a_drop_erase_the_shares_of_every_stage() {
 #[test]
 fn an_attempt_that_expires_gives_its_key_share_up() {
     for stage in [Stage::Collect(Round::Prove), Stage::Collect(Round::Finish)] {
-        let mut members = Members::new().until(|now| now == stage);
-        let first = members.first();
+        let mut first = Members::first_in(stage);
         let key_share = Arc::downgrade(first.key_share().unwrap());
         while first.poll_effect().is_some() {}
         first.handle_commit_point(CommitPoint::Expired);
@@ -239,23 +224,26 @@ fn seeds_and_keys_are_zeroized_on_drop() {
     is_erased::<Zeroizing<Vec<u128>>>();
 }
 
-/// In every stage: nothing that belongs to another one has an effect.
+/// At any time, so in every stage: nothing that belongs to another one has an effect.
 #[test]
 fn untimely_inputs_change_nothing() {
-    let mut members = Members::new();
-    let mut seen = Vec::new();
-    loop {
-        let stage = members.first().stage();
-        if seen.last() != Some(&stage) {
-            seen.push(stage);
-            refuse_untimely_inputs(members.first());
-        }
-        if stage == Stage::Completed {
-            break;
-        }
-        members = members.until(|now| now != stage);
+    let stages = Arc::new(Mutex::new(Vec::new()));
+    let mut world = Members::until(|_| false);
+    for at in 0..3_000 {
+        let stages = Arc::clone(&stages);
+        world.schedule().input(
+            Committee::ALL[1].participants().next().unwrap(),
+            at,
+            move |machine, _| {
+                refuse_untimely_inputs(machine);
+                stages.lock().unwrap().push(machine.stage());
+            },
+        );
     }
-    assert!(seen.len() > 18, "{seen:?}");
+    assert_eq!(world.run().end, End::Rest);
+    let mut seen = stages.lock().unwrap();
+    seen.dedup();
+    assert!(seen.len() > 18 && seen.last() == Some(&Stage::Completed), "{seen:?}");
 }
 
 fn refuse_untimely_inputs(machine: &mut Ceremony) {

@@ -36,7 +36,7 @@ impl Chain {
         AssignmentAnchor::new(evm(self.contracts.assignment_anchor), self.rpc.provider.clone())
     }
 
-    /// Anchors a certificate. It must be the one after [`Self::head`].
+    /// Anchors a certificate. It must name [`Self::head`] as its base and be of a later slot.
     ///
     /// # Errors
     /// [`ChainError`]; [`Refusal::is_out_of_order`](crate::Refusal::is_out_of_order) if another account
@@ -64,7 +64,7 @@ impl Chain {
     /// [`ChainError`].
     pub async fn head(&self, cluster: ClusterId) -> Result<Option<Head>, ChainError> {
         let contract = self.anchors();
-        let call = || async { contract.headOf(cluster.0.into()).call().await };
+        let call = || async { contract.headOf(cluster.0.into()).call().block(self.rpc.at).await };
         let head = self.rpc.call("the last certificate", call).await?;
         Ok((head.count > 0).then_some(Head {
             hash: KeccakDigest(head.hash.0),
@@ -105,7 +105,8 @@ impl Chain {
 
     /// Confirms that an assignment is deployed; only the operator of its worker may.
     ///
-    /// `chain` is the certificate that has the assignment and all later ones up to the head;
+    /// `chain` is the certificate that has the assignment and all later ones up to the head, whether or
+    /// not they were anchored;
     /// `proof` is [`MerkleTree::proof`](veil_protocol_spec::scheduling::MerkleTree::proof).
     ///
     /// # Errors
@@ -125,7 +126,7 @@ impl Chain {
         self.transact("the confirmation of a deployment", request).await
     }
 
-    /// Asks the contract whether an assignment is in an anchored certificate.
+    /// Asks the contract whether an assignment is in a certificate up to the head.
     ///
     /// # Errors
     /// [`ChainError`], also if `chain` does not lead up to the head.
@@ -140,7 +141,8 @@ impl Chain {
         let contract = self.anchors();
         let leaf = assignment.leaf().0.into();
         let call = || async {
-            contract.verifyInclusion(certificates.clone(), leaf, proof.clone()).call().await
+            let call = contract.verifyInclusion(certificates.clone(), leaf, proof.clone());
+            call.call().block(self.rpc.at).await
         };
         self.rpc.call("an inclusion", call).await
     }

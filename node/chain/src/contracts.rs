@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The interface version of the contracts that this build speaks.
-const INTERFACE_VERSION: u16 = 2;
+const INTERFACE_VERSION: u16 = 3;
 
 /// Declares what depends on the list of contracts: their addresses, their names in the directory, their
 /// interfaces.
@@ -70,8 +70,6 @@ contracts! {
     assignment_anchor: "AssignmentAnchor",
     /// Disputes and slashing.
     disputes: "Disputes",
-    /// Checkpoints of frequent slots.
-    checkpoint_channel: "CheckpointChannel",
 }
 
 /// Writes an address in the form of EIP-55, with `0x`.

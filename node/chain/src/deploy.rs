@@ -9,7 +9,6 @@ use alloy::{
 use serde::Serialize;
 use veil_contracts::{
     assignment_anchor::AssignmentAnchor,
-    checkpoint_channel::CheckpointChannel,
     committee_election::CommitteeElection,
     directory::{Directory, IDirectory::Entry},
     disputes::Disputes,
@@ -127,10 +126,9 @@ impl Chain {
         let ceremony = deployer.create(&KeyCeremony::BYTECODE, uses_both).await?;
         let with_policies = (directory, policies, ceremony).abi_encode_params();
         let with_registry = (directory, registry, ceremony).abi_encode_params();
-        let board = deployer.create(&JobBoard::BYTECODE, with_policies.clone()).await?;
+        let board = deployer.create(&JobBoard::BYTECODE, with_policies).await?;
         let anchor = deployer.create(&AssignmentAnchor::BYTECODE, with_registry.clone()).await?;
         let disputes = deployer.create(&Disputes::BYTECODE, with_registry).await?;
-        let channel = deployer.create(&CheckpointChannel::BYTECODE, with_policies).await?;
 
         let contracts = Contracts {
             directory: address(directory),
@@ -141,7 +139,6 @@ impl Chain {
             job_board: address(board),
             assignment_anchor: address(anchor),
             disputes: address(disputes),
-            checkpoint_channel: address(channel),
         };
         let set = contracts.named().into_iter().filter(|(_, at)| *at != contracts.directory);
         let entry = |(name, at)| Entry { name: name_word(name), location: evm(at) };

@@ -11,7 +11,6 @@ use core::fmt;
 use alloy::sol_types::SolInterface;
 use veil_contracts::{
     assignment_anchor::AssignmentAnchor::AssignmentAnchorErrors as Anchor,
-    checkpoint_channel::CheckpointChannel::CheckpointChannelErrors as Checkpoints,
     committee_election::CommitteeElection::CommitteeElectionErrors as Election,
     directory::Directory::DirectoryErrors as Directory,
     disputes::Disputes::DisputesErrors as Disputes, job_board::JobBoard::JobBoardErrors as Jobs,
@@ -26,7 +25,7 @@ use self::{
     committees::{ceremony, disputes, election},
     governance::{directory, policy, timelock},
     nodes::registry,
-    work::{anchor, checkpoints, jobs},
+    work::{anchor, jobs},
 };
 
 /// Why a contract refused.
@@ -46,8 +45,6 @@ pub enum Refusal {
     Election(Election),
     /// Disputes.
     Disputes(Disputes),
-    /// The checkpoint channel.
-    Checkpoints(Checkpoints),
     /// The directory.
     Directory(Directory),
     /// Governance.
@@ -71,7 +68,6 @@ impl Refusal {
             .or_else(|| read(data, Self::Policy))
             .or_else(|| read(data, Self::Election))
             .or_else(|| read(data, Self::Disputes))
-            .or_else(|| read(data, Self::Checkpoints))
             .or_else(|| read(data, Self::Directory))
             .or_else(|| read(data, Self::Timelock))
             .unwrap_or_else(|| Self::Unknown(data.first_chunk().copied().unwrap_or_default()))
@@ -91,11 +87,11 @@ impl Refusal {
         )
     }
 
-    /// Whether the certificate is not the next one: an earlier one is missing, or it or a later one is
-    /// anchored already. If several members anchor at once, all but the first get this answer.
+    /// Whether the certificate cannot be anchored on the head: it, a later one or another one of the same
+    /// base is anchored already. If several members anchor at once, all but the first get this answer.
     #[must_use]
     pub const fn is_out_of_order(&self) -> bool {
-        matches!(self, Self::Anchor(Anchor::SlotNotLater(_) | Anchor::WrongPrevious(_)))
+        matches!(self, Self::Anchor(Anchor::SlotNotLater(_) | Anchor::WrongBase(_)))
     }
 }
 
@@ -111,7 +107,6 @@ impl fmt::Display for Refusal {
             Self::Policy(error) => policy(error),
             Self::Election(error) => election(error),
             Self::Disputes(error) => disputes(error),
-            Self::Checkpoints(error) => checkpoints(error),
             Self::Directory(error) => directory(error),
             Self::Timelock(error) => timelock(error),
             Self::Unknown(selector) => format!(

@@ -124,8 +124,8 @@ pub struct CommitteeSection {
     pub telemetry_max_age_seconds: u64,
     /// How long a proposer may take.
     pub propose_timeout_seconds: u64,
-    /// How long a worker is gone before this member considers it lost.
-    pub loss_grace_seconds: u64,
+    /// How long after its lock a slot may take before this member lets it end void.
+    pub void_timeout_seconds: u64,
 }
 
 impl Default for CommitteeSection {
@@ -135,7 +135,7 @@ impl Default for CommitteeSection {
             parameters: "production".to_owned(),
             telemetry_max_age_seconds: 120,
             propose_timeout_seconds: 10,
-            loss_grace_seconds: 20,
+            void_timeout_seconds: 600,
         }
     }
 }

@@ -9,6 +9,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use futures::{StreamExt, TryStreamExt, stream};
+use veil_committee_slot::pool::Verified;
 use veil_node_chain::ChainError;
 use veil_node_p2p::{Network, PublishError, Topic};
 use veil_node_process::unix_now;
@@ -19,12 +20,12 @@ use veil_protocol_spec::{
     scheduling::{EvaluationBody, JobSpec, Manifest, PolicyError, Telemetry, TelemetryEntry},
     sync::{SyncAnswer, SyncRequest},
 };
-use veil_scheduler::{EncryptedTelemetry, EvaluateError, Inputs, Outputs, evaluate};
+use veil_scheduler::{Cancellation, EvaluateError, Inputs, Outputs, evaluate};
 use veil_scheduler_plan::inputs::PublicInputs;
 
 use crate::{
     cluster::{Peers, Views},
-    epoch::{ActiveEpoch, TelemetryRefusal},
+    epoch::{ActiveEpoch, Expanded, TelemetryRefusal},
 };
 
 /// Inputs fetched at once.
@@ -77,6 +78,15 @@ pub struct Evaluated {
     pub seconds: f64,
 }
 
+/// What a manifest names.
+#[derive(Debug)]
+pub struct Fetched {
+    /// What is public besides the manifest.
+    pub public: PublicInputs,
+    /// The telemetry, in no order.
+    pub telemetry: Vec<Arc<Verified<Expanded>>>,
+}
+
 /// Where the inputs of a manifest come from: this node, else its peers.
 #[derive(Clone)]
 pub struct InputSource {
@@ -91,13 +101,27 @@ pub struct InputSource {
 }
 
 impl InputSource {
-    /// Evaluates a manifest whose lock, or proposal, the caller has checked.
+    /// Evaluates a manifest whose lock the caller has checked, until it is cancelled.
     ///
     /// # Errors
     /// [`EvaluationError`].
-    pub async fn evaluate(&self, manifest: Manifest) -> Result<Evaluated, EvaluationError> {
-        let inputs = self.inputs(&manifest).await?;
-        let key = self.epoch.keys.evaluation.clone();
+    pub async fn evaluate(
+        &self,
+        manifest: Manifest,
+        cancellation: Cancellation,
+    ) -> Result<Evaluated, EvaluationError> {
+        let Fetched { public, telemetry } = self.fetch(&manifest).await?;
+        let telemetry = telemetry
+            .iter()
+            .map(|found| (found.digest, Arc::clone(&found.expanded.telemetry)))
+            .collect();
+        let inputs = Inputs { public, telemetry, ..Inputs::default() };
+        let key = self.epoch.keys.evaluation.until(cancellation);
+        if manifest.telemetry.is_empty() {
+            // What is pending stays so.
+            let (outputs, digest) = (Outputs::nothing(&key), manifest.no_outputs());
+            return Ok(Evaluated { outputs, digest, public: inputs.public, seconds: 0.0 });
+        }
         let evaluated = tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
             let (outputs, digest) = evaluate(&manifest, &inputs, &key)?;
@@ -111,22 +135,24 @@ impl InputSource {
     ///
     /// # Errors
     /// [`EvaluationError`].
-    pub async fn inputs(&self, manifest: &Manifest) -> Result<Inputs, EvaluationError> {
-        let mut inputs = Inputs::default();
+    pub async fn fetch(&self, manifest: &Manifest) -> Result<Fetched, EvaluationError> {
+        let mut public = PublicInputs::default();
         let view = self.views.at(manifest.block).await?;
-        inputs.public.labels = view
+        public.labels = view
             .workers()
             .iter()
             .filter_map(|w| Some((*w, view.nodes.get(w)?.labels.clone())))
             .collect();
-        inputs.public.policy = view.rules.clone()?;
+        public.policy = view.rules.clone()?;
         let state = self.epoch.ledger.state();
         if state.last_certificate() != manifest.previous {
             return Err(EvaluationError::Behind);
         }
-        inputs.public.previous = state.previous(manifest).collect();
+        public.previous = state.previous(manifest).collect();
+        public.seed = state.seed();
+        public.last_decided = state.last_decided();
         let jobs: BTreeSet<_> = manifest.pending.iter().map(|pending| pending.job).collect();
-        inputs.public.jobs = stream::iter(jobs)
+        public.jobs = stream::iter(jobs)
             .map(async |digest| match self.job(digest).await {
                 Some(job) => Ok((digest, job)),
                 None => Err(EvaluationError::NoJob(digest)),
@@ -134,13 +160,13 @@ impl InputSource {
             .buffer_unordered(FETCH_AT_ONCE)
             .try_collect()
             .await?;
-        inputs.telemetry = stream::iter(manifest.telemetry.iter().copied())
-            .map(async |entry| Ok((entry.digest, self.telemetry(entry).await?)))
+        let telemetry = stream::iter(manifest.telemetry.iter().copied())
+            .map(async |entry| self.telemetry(entry).await)
             .buffer_unordered(FETCH_AT_ONCE)
             .try_collect::<_>()
             .await
             .map_err(|error: EvaluationError| error)?;
-        Ok(inputs)
+        Ok(Fetched { public, telemetry })
     }
 
     /// The body of a job.
@@ -148,18 +174,18 @@ impl InputSource {
         self.peers.job(&self.jobs, digest).await
     }
 
-    /// The ciphertexts of one telemetry message.
+    /// One telemetry message, verified and expanded.
     ///
     /// # Errors
     /// [`EvaluationError`].
     pub async fn telemetry(
         &self,
         entry: TelemetryEntry,
-    ) -> Result<Arc<EncryptedTelemetry>, EvaluationError> {
+    ) -> Result<Arc<Verified<Expanded>>, EvaluationError> {
         let TelemetryEntry { sender, digest } = entry;
         let Self { peers, epoch, .. } = self;
         if let Some(known) = epoch.pool().get(&sender, &digest) {
-            return Ok(Arc::clone(&known.expanded.telemetry));
+            return Ok(known);
         }
         let fits = |peer: PeerIdHash, answer: SyncAnswer| -> Option<Telemetry> {
             let SyncAnswer::Telemetry(Some(telemetry)) = answer else { return None };
@@ -177,11 +203,9 @@ impl InputSource {
             None => peers.ask(peers.others(), request, fits).await,
         };
         let found = found.ok_or(EvaluationError::NoTelemetry { sender, digest })?;
-        let (message, expanded) = epoch.expand(found).await?;
-        let telemetry = Arc::clone(&expanded.telemetry);
-        // Refused if a later message of the sender is there, which does not matter here.
-        let _ = epoch.pool().insert(message, expanded, unix_now());
-        Ok(telemetry)
+        let (telemetry, expanded) = epoch.expand(found).await?;
+        // Not for the pool, in which a later message of the sender may be already.
+        Ok(Arc::new(Verified { telemetry, digest, expanded, received_at: unix_now() }))
     }
 }
 

@@ -45,6 +45,9 @@ pub enum PolicyFileError {
 struct File {
     min_candidates: u16,
     max_workers: u16,
+    loss_grace_seconds: u32,
+    auditors: u16,
+    anchor_every: u16,
     unit: Unit,
     weights: FileWeights,
 }
@@ -74,8 +77,16 @@ struct Unit {
 
 impl Default for File {
     fn default() -> Self {
-        let ClusterPolicy { min_candidates, max_workers, .. } = ClusterPolicy::default();
-        Self { min_candidates, max_workers, unit: Unit::default(), weights: FileWeights::default() }
+        let default = ClusterPolicy::default();
+        Self {
+            min_candidates: default.min_candidates,
+            max_workers: default.max_workers,
+            loss_grace_seconds: default.loss_grace_seconds,
+            auditors: default.auditors,
+            anchor_every: default.anchor_every,
+            unit: Unit::default(),
+            weights: FileWeights::default(),
+        }
     }
 }
 
@@ -123,6 +134,10 @@ pub fn parse(text: &str) -> Result<ClusterPolicy, PolicyFileError> {
         min_candidates: file.min_candidates,
         max_workers: file.max_workers,
         weights: PolicyWeights::Public(Weights { price, latency }),
+        loss_grace_seconds: file.loss_grace_seconds,
+        auditors: file.auditors,
+        anchor_every: file.anchor_every,
+        ..ClusterPolicy::default()
     };
     Ok(ClusterPolicy::parse(&policy.to_wire())?)
 }
@@ -134,6 +149,9 @@ pub fn shown(policy: &ClusterPolicy) -> serde_json::Value {
     serde_json::json!({
         "min_candidates": policy.min_candidates,
         "max_workers": policy.max_workers,
+        "loss_grace_seconds": policy.loss_grace_seconds,
+        "auditors": policy.auditors,
+        "anchor_every": policy.anchor_every,
         "unit": {
             "cpu_millicores": unit.cpu_millicores,
             "memory_mib": unit.memory_mib,
@@ -167,6 +185,10 @@ mod tests {
         for (text, named) in [
             ("max_worker = 3", "max_worker"),
             ("max_workers = 0", "at most 0 workers"),
+            ("loss_grace_seconds = 0", "1 to 86400"),
+            ("auditors = 100", "at most 64"),
+            ("anchor_every = 0", "at least 1 slot"),
+            ("epoch_length = 5", "epoch_length"),
             ("[unit]\ncpu_millicores = 250", "multiple of 100"),
             ("[unit]\nmemory_mib = 0", "from 64"),
             ("[unit]\ndisk_gib = 65536", "disk_gib"),

@@ -39,6 +39,8 @@ pub enum Phase {
     Squash,
     /// Threshold decryption.
     Decrypt,
+    /// Until 2t+1 members signed how the slot ends.
+    End,
     /// The FROST signature.
     Sign,
     /// Until the containers run.
@@ -49,13 +51,14 @@ pub enum Phase {
 
 impl Phase {
     /// All, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Collect,
         Self::VerifyProofs,
         Self::Lock,
         Self::Evaluate,
         Self::Squash,
         Self::Decrypt,
+        Self::End,
         Self::Sign,
         Self::Enforce,
         Self::Anchor,
@@ -71,6 +74,7 @@ impl Phase {
             Self::Evaluate => "evaluate",
             Self::Squash => "squash",
             Self::Decrypt => "decrypt",
+            Self::End => "end",
             Self::Sign => "sign",
             Self::Enforce => "enforce",
             Self::Anchor => "anchor",
@@ -97,7 +101,7 @@ pub struct SlotReport {
     pub culprits: Vec<ParticipantIndex>,
     /// Nodes whose evaluation gave another digest than this one's.
     pub disagree: Vec<PeerIdHash>,
-    /// The transaction that anchored it, if this process sent or saw it.
+    /// The block of the transaction that anchored it or a later slot, if this process saw it.
     pub anchored_in_block: Option<u64>,
 }
 

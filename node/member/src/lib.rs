@@ -12,7 +12,7 @@
 //! 4. Catch up on certificates; then slot after slot.
 //!
 //! # State
-//! In the data directory: the ceremony's folders, and `slots/` with the journals of agreement,
+//! In the data directory: the ceremony's folders, and `slots/` with the journals of the slot, agreement,
 //! decryption and signing.
 //!
 //! # Restart
@@ -20,18 +20,25 @@
 //! nothing that contradicts what has left before.
 
 mod anchor;
-mod error;
+mod evaluator;
 mod local_view;
 mod protocols;
+mod signer;
 mod slot_loop;
 mod suspicions;
-mod tries;
+mod validator;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use veil_committee::key_share::{KeyShare, KeyShareError, test_ciphertext};
 use veil_committee_agreement::Timing;
+use veil_committee_slot::{
+    SlotMachine,
+    machine::{SlotConfig, SlotTiming},
+    tries::{FailedTries, REMEMBERED_SLOTS},
+};
 use veil_keygen_ceremony::transcript::Transcript;
 use veil_node_ceremony::{
     CeremonyError, CeremonyProgress, CeremonyTiming, ChainCommitPoint, CommitPointError,
@@ -41,20 +48,30 @@ use veil_node_chain::PublishedKey;
 use veil_node_core::{
     P2pTransports,
     config::MemberConfig,
-    epoch::MaterialFiles,
+    epoch::{ActiveEpoch, MaterialFiles},
     evaluation::InputSource,
     follow::Follower,
     ingress,
     lifecycle::{Node, Secrets, Sections, StartError},
-    status::Role,
+    status::{Role, SlotClock},
 };
-use veil_node_driver::Stopped;
-use veil_node_storage::keystore::{KeystoreError, Passphrase, read_key_share};
-use veil_protocol_spec::{CodecError, Epoch as EpochNumber, Wire, scheduling::UnixMillis};
+use veil_node_driver::Clock;
+use veil_node_storage::{
+    journal::{Journal, JournalError},
+    keystore::{KeystoreError, Passphrase, read_key_share},
+    ledger::LedgerError,
+};
+use veil_protocol_spec::{
+    CodecError, Epoch as EpochNumber, ParticipantIndex, Slot, Wire, scheduling::UnixMillis,
+    slot::SlotEntry,
+};
 
-pub use self::protocols::ProtocolError;
+pub use self::{protocols::ProtocolError, slot_loop::SlotsEnded};
 
-use self::{anchor::Anchorer, protocols::Protocols, slot_loop::SlotLoop, suspicions::Suspicions};
+use self::{
+    anchor::Anchorer, evaluator::Evaluator, protocols::Protocols, slot_loop::SlotLoop,
+    suspicions::Suspicions, validator::Validator,
+};
 
 /// Attempts of a ceremony that a member takes part in before it waits for an operator.
 const ATTEMPTS: u32 = 8;
@@ -94,11 +111,17 @@ pub enum MemberError {
     /// Agreement, decryption, signing.
     #[error(transparent)]
     Protocols(#[from] ProtocolError),
+    /// The slot's journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The certificates of the last slots.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// A protocol of this member ended by itself; the log says why.
     #[error(
         "{0}: this member takes no further part in any slot; see the log for the reason, and start the member again when it is gone"
     )]
-    Ended(Stopped),
+    Ended(#[from] SlotsEnded),
     /// A file.
     #[error("{path}: {source}")]
     Io {
@@ -165,7 +188,7 @@ async fn serve(
         propose: config.committee.propose_timeout_seconds.saturating_mul(1000),
         ..Timing::default()
     };
-    let protocols =
+    let (protocols, signer) =
         Protocols::start(&epoch, &transports, &folder, &cluster.identity, &share, timing)?;
     drop(share);
     let suspicions = Arc::new(Suspicions::default());
@@ -178,7 +201,6 @@ async fn serve(
         Arc::clone(&epoch),
         protocols.me,
         Arc::clone(&suspicions),
-        Duration::from_secs(config.committee.loss_grace_seconds),
     ));
     tasks.spawn(ingress::telemetry(network.clone(), tasks.clone(), Arc::clone(&epoch)));
     let (views, peers) = (cluster.views.clone(), cluster.peers.clone());
@@ -186,29 +208,67 @@ async fn serve(
     tasks.spawn(ingress::jobs(network.clone(), views.clone(), peers.clone(), Arc::clone(&jobs)));
     let follower = Follower::new(network, &epoch);
     tasks.spawn(Arc::clone(&follower).run());
+    let anchorer = Anchorer {
+        chain: cluster.chain.clone(),
+        cluster: cluster.scope.cluster,
+        ledger: Arc::clone(&epoch.ledger),
+        committee: epoch.committee,
+        me: protocols.me,
+        views: views.clone(),
+        progress: Arc::clone(&node.progress),
+    };
+    tasks.spawn(anchorer.run());
+    let (signing, commands) = mpsc::unbounded_channel();
+    let (outcomes, signed) = mpsc::unbounded_channel();
+    tasks.spawn(signer.run(commands, outcomes));
+    let inputs = InputSource { views, peers, jobs, epoch: Arc::clone(&epoch) };
+    let (identity, clock) = (cluster.identity.clone(), Clock::start());
+    let (journal, records) = Journal::open(&folder.join("slot.redb"))?;
+    let machine = slot_machine(config, &epoch, protocols.me, records, clock)?;
     let slots = SlotLoop {
         network: network.clone(),
-        identity: cluster.identity.clone(),
-        inputs: InputSource { views, peers, jobs, epoch: Arc::clone(&epoch) },
-        anchorer: Anchorer {
-            chain: cluster.chain.clone(),
-            cluster: cluster.scope.cluster,
-            ledger: Arc::clone(&epoch.ledger),
-            committee: epoch.committee,
-            me: protocols.me,
-            progress: Arc::clone(&node.progress),
-            tasks: tasks.clone(),
-        },
+        evaluator: Evaluator::new(network.clone(), identity, inputs.clone(), tasks.clone()),
+        validator: Arc::new(Validator { inputs: inputs.clone(), telemetry_max_age: max_age }),
+        phases: SlotClock::start(machine.slot()),
+        inputs,
         follower,
         epoch,
         protocols,
         suspicions,
         progress: Arc::clone(&node.progress),
+        tasks: tasks.clone(),
         telemetry_max_age: max_age,
+        machine,
+        journal,
+        clock,
+        signing,
+        signed,
     };
     let ended = slots.run().await;
     // Told to stop, everything ends at once, in whatever order.
-    if node.stop.is_cancelled() { Ok(()) } else { Err(MemberError::Ended(ended)) }
+    if node.stop.is_cancelled() { Ok(()) } else { Err(ended.into()) }
+}
+
+/// The machine in the slot after the last certificate.
+fn slot_machine(
+    config: &MemberConfig,
+    epoch: &ActiveEpoch,
+    me: ParticipantIndex,
+    records: Vec<SlotEntry>,
+    clock: Clock,
+) -> Result<SlotMachine, MemberError> {
+    let state = epoch.ledger.state();
+    let mut tries = FailedTries::default();
+    let first = Slot(state.last_slot().0.saturating_sub(REMEMBERED_SLOTS));
+    for record in epoch.ledger.records_after(first, usize::MAX)? {
+        tries.record(&record.manifest, &record.assignments);
+    }
+    let timing = SlotTiming {
+        void_after: config.committee.void_timeout_seconds.saturating_mul(1000),
+        ..SlotTiming::default()
+    };
+    let config = SlotConfig { me, origin: epoch.origin, timing };
+    Ok(SlotMachine::new(config, state, tries, records, clock.now()))
 }
 
 /// The key in force and this member's part of it, from an earlier run or from a ceremony.

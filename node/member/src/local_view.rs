@@ -13,7 +13,7 @@ use veil_node_core::{
 use veil_node_process::unix_now;
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Slot,
-    scheduling::{ClusterState, Submission, TelemetryEntry, UnixMillis},
+    scheduling::{CertificateBody, ClusterState, Submission, TelemetryEntry, UnixMillis},
 };
 use veil_scheduler::circuit_id;
 
@@ -88,6 +88,8 @@ impl ViewSnapshot {
             roster: &epoch.roster,
             state: &self.state,
             block: self.view.block,
+            base: self.view.head.map_or(CertificateBody::NO_PREVIOUS, |head| head.hash),
+            anchored: self.view.head.map_or(Slot(0), |head| head.slot),
             policy: self.view.policy,
             max_workers: self.view.rules.as_ref().map_or(0, |rules| rules.max_workers.into()),
             workers: &self.workers,

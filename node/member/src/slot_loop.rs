@@ -1,479 +1,434 @@
-//! The slots of a member, one after the other.
+//! The host of the slot's machine: carries its effects out, and tells it what came of them.
 //!
-//! # Flow of a slot (architecture, "A slot, end to end")
-//! 1. Wait for work: a replica wants a place, or one is to leave; not more often than the cluster's
-//!    slot interval while nothing has changed. Collect fresh telemetry of every live worker.
-//! 2. Agree on a manifest; tell the workers.
-//! 3. Evaluate it, squash the outputs.
-//! 4. Decrypt what this member evaluated itself; decode.
-//! 5. Sign the certificate with the others; store it; tell everybody.
-//! 6. Anchor it, in turns, beside the next slot.
+//! # Flow
+//! One task owns the [`SlotMachine`]. It waits for whatever comes first: what the protocols report,
+//! what a task of its own has finished, something new to see, the machine's timeout. Then it carries
+//! out what the machine asks for; what takes long runs in tasks that report back, so nothing that is
+//! under way is lost when something else happens.
 //!
-//! At any time another member's certificate of the slot ends it.
-//!
-//! # Restart
-//! Agreement, decryption and signing keep their own records; this loop keeps none. It begins with the
-//! slot after the last certificate, and agreement gives back what was locked in it.
+//! # State and restart
+//! `slots/slot.redb` holds the lock and the end of the slot under way. Agreement, decryption and
+//! signing keep their own records.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::{Duration, Instant},
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, watch};
+use veil_committee::decryption::{DecryptionEffect, RecomputedOutputs};
+use veil_committee_agreement::{Agreement, AgreementEffect, Validity, Value};
+use veil_committee_machine::{Effect, Machine as _, Millis};
+use veil_committee_slot::{
+    SlotMachine,
+    machine::{Observation, SlotEffect, SlotStage},
 };
-
-use veil_committee::decryption::RecomputedOutputs;
-use veil_committee_agreement::{AgreementEffect, Validity};
-use veil_committee_slot::manifest::InvalidManifest;
-use veil_keygen_ceremony::keyset::squashed_blocks;
 use veil_node_core::{
-    cluster::View,
+    cluster::{Tasks, View},
     epoch::ActiveEpoch,
-    evaluation::{self, Evaluated, InputSource},
+    evaluation::InputSource,
     follow::Follower,
     progress::Progress,
     status::{Phase, SlotClock},
 };
-use veil_node_driver::Stopped;
+use veil_node_driver::{Clock, Control, Stopped};
 use veil_node_p2p::{Network, Topic};
+use veil_node_storage::journal::{Journal, JournalError};
 use veil_protocol_spec::{
-    Blake3Digest, ParticipantIndex, PeerIdHash, Slot, Wire,
-    decryption::{ManifestLock, RequestContext},
-    identity::SecretIdentity,
-    scheduling::{
-        AssignmentCertificate, Assignments, CertificateBody, Manifest, Outcome, SlotRecord,
-        TelemetryEntry, UnixMillis,
-    },
+    Blake3Digest, PeerIdHash, Slot, Wire,
+    agreement::{Instance, Subject},
+    decryption::RequestContext,
+    scheduling::{Outcome, SlotRecord, UnixMillis},
     sync::LockedManifest,
 };
-use veil_scheduler::SquashError;
-use veil_scheduler_plan::{inputs::PublicInputs, outcome::decode, plan::Plan};
 
 use crate::{
-    anchor::Anchorer,
-    error::SlotError,
-    local_view::{ViewSnapshot, telemetry_ref},
-    protocols::{Protocols, completion_of},
+    evaluator::{Evaluation, Evaluator},
+    local_view::ViewSnapshot,
+    protocols::Protocols,
+    signer::{Signed, SigningCommand},
     suspicions::Suspicions,
-    tries::FailedTries,
+    validator::Validator,
 };
 
-/// Longest wait for telemetry of workers that are alive but silent.
-const COLLECT_DEADLINE: Duration = Duration::from_secs(20);
-/// A validator allows samples to be this much older than a proposer.
-const AGE_SLACK: u64 = 30_000;
-/// For fetching all that a manifest lists: as long as its proposer may take, so that nobody is held up
-/// by what does not exist.
-const FETCH_DEADLINE: Duration = Duration::from_secs(10);
-/// Before a failed slot is tried again.
-const RETRY_DELAY: Duration = Duration::from_secs(2);
+/// How often bodies of jobs that are missing are looked for in what this member sees.
+const MISSING_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Why a member takes no further part in any slot.
+#[derive(Debug, thiserror::Error)]
+pub enum SlotsEnded {
+    /// A protocol has stopped.
+    #[error(transparent)]
+    Protocol(#[from] Stopped),
+    /// What must be stored cannot be.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
 /// See the [module documentation](self).
 pub(crate) struct SlotLoop {
     pub(crate) network: Network,
-    pub(crate) identity: SecretIdentity,
     pub(crate) inputs: InputSource,
     pub(crate) epoch: Arc<ActiveEpoch>,
     pub(crate) protocols: Protocols,
     pub(crate) suspicions: Arc<Suspicions>,
     pub(crate) follower: Arc<Follower>,
     pub(crate) progress: Arc<Progress>,
-    pub(crate) anchorer: Anchorer,
+    pub(crate) tasks: Tasks,
     pub(crate) telemetry_max_age: UnixMillis,
-}
-
-/// A slot that is locked and not certified yet. What was decrypted is kept: a second try must not
-/// wait for a completion that was published already.
-struct UnderWay {
-    locked: LockedManifest,
-    decrypted: Option<Decrypted>,
-}
-
-/// What the committee opened, and what it takes to read it.
-#[derive(Clone)]
-struct Decrypted {
-    public: PublicInputs,
-    messages: Vec<u8>,
-    /// Who took part, and so is ready to sign.
-    participants: Vec<ParticipantIndex>,
+    pub(crate) machine: SlotMachine,
+    pub(crate) journal: Journal,
+    pub(crate) clock: Clock,
+    pub(crate) evaluator: Evaluator,
+    pub(crate) validator: Arc<Validator>,
+    pub(crate) signing: mpsc::UnboundedSender<SigningCommand>,
+    pub(crate) signed: mpsc::UnboundedReceiver<Signed>,
+    /// How long the phases of the slot under way take.
+    pub(crate) phases: SlotClock,
 }
 
 impl SlotLoop {
-    /// Runs until a protocol of this member has ended.
-    pub(crate) async fn run(mut self) -> Stopped {
-        let mut under_way: Option<UnderWay> = None;
-        loop {
-            let state = self.epoch.ledger.state();
-            let slot = Slot(state.last_slot().0 + 1);
-            under_way = under_way.filter(|under_way| under_way.locked.manifest.slot == slot);
-            let mut certificates = self.epoch.ledger.subscribe();
-            let (ledger, progress) = (Arc::clone(&self.epoch.ledger), Arc::clone(&self.progress));
-            let ended = tokio::select! {
-                ended = self.slot(slot, &mut under_way) => Some(ended),
-                _ = certificates.wait_for(|state| state.last_slot() >= slot) => None,
-            };
-            match ended {
-                None => {
-                    tracing::info!(slot = slot.0, "certified by the others");
-                    if let Ok(Some(record)) = ledger.record(slot) {
-                        self.anchorer.spawn(record.certificate, slot);
-                    }
-                }
-                Some(Ok(())) => {}
-                Some(Err(SlotError::Stopped(error))) => {
-                    progress.stage("stopped", vec![error.to_string()]);
-                    return error;
-                }
-                Some(Err(error)) => {
-                    progress.stage("slot failed", vec![error.to_string()]);
-                    tracing::error!(slot = slot.0, %error, "the slot is tried again");
-                    tokio::time::sleep(RETRY_DELAY).await;
-                }
+    /// Runs until a protocol of this member has ended, or nothing can be stored any more.
+    pub(crate) async fn run(mut self) -> SlotsEnded {
+        match self.serve().await {
+            Ok(never) => match never {},
+            Err(ended) => {
+                self.progress.stage("stopped", vec![ended.to_string()]);
+                ended
             }
         }
     }
 
-    async fn slot(
-        &mut self,
-        slot: Slot,
-        under_way: &mut Option<UnderWay>,
-    ) -> Result<(), SlotError> {
-        let mut clock = SlotClock::start(slot);
-        let UnderWay { locked, decrypted } = match under_way {
-            Some(under_way) => under_way,
-            None => {
-                self.wait_for_work(slot).await;
-                clock = SlotClock::start(slot);
-                self.protocols.open_signing(slot).await?;
-                self.collect(slot).await;
-                clock.finish(Phase::Collect);
-                let locked = self.agree(slot).await?;
-                clock.finish(Phase::Lock);
-                under_way.insert(UnderWay { locked, decrypted: None })
-            }
-        };
-        let LockedManifest { manifest, lock } = &*locked;
-        self.progress.stage("evaluating", Vec::new());
-        self.publish(Topic::Manifests, locked.to_wire()).await;
-        tracing::info!(
-            slot = slot.0,
-            manifest = %lock.manifest,
-            workers = manifest.telemetry.len(),
-            replicas = manifest.pending.len(),
-            "locked"
-        );
-        let Decrypted { public, messages, participants } = match decrypted {
-            Some(decrypted) => decrypted,
-            None => decrypted.insert(self.decide(manifest, lock, &mut clock).await?),
-        };
-        let assignments = decode(manifest, public, messages)?;
-        self.certify(manifest, lock.clone(), assignments, participants, &mut clock).await
-    }
-
-    // ---- 1: work and telemetry -------------------------------------------------------------
-
-    fn snapshot(&self, view: Arc<View>, slot: Slot) -> ViewSnapshot {
-        ViewSnapshot::take(&self.epoch, &self.suspicions, view, slot)
-    }
-
-    /// Returns when a slot would change something. If it would only try again what the last ones
-    /// could not place, among the same workers, it waits for an interval, doubled with each try:
-    /// what never fits must not cost a slot each time. Neither a lost worker nor a new one waits.
-    async fn wait_for_work(&self, slot: Slot) {
-        let (begun, tries) = (Instant::now(), FailedTries::before(slot, &self.epoch.ledger));
+    async fn serve(&mut self) -> Result<core::convert::Infallible, SlotsEnded> {
+        let mut certificates = self.epoch.ledger.subscribe();
         let mut views = self.inputs.views.subscribe();
         let mut suspicions = self.suspicions.watch();
+        let mut arrivals = self.epoch.arrivals();
+        let mut liveness = self.network.liveness();
+        self.on_certificate(); // one that came since the machine was made
         loop {
-            let view = Arc::clone(&views.borrow_and_update());
-            let interval = view.slot_interval;
-            let snapshot = self.snapshot(view, slot);
-            let replicas = |job: &Blake3Digest| self.inputs.jobs.replicas(job);
-            let pending = {
-                let local = snapshot.local_view(&self.epoch, &replicas, self.telemetry_max_age.0);
-                local.has_work().then(|| local.pending())
-            };
-            let mut wait = None;
-            if let Some(pending) = pending {
-                let candidates: BTreeSet<_> =
-                    snapshot.fresh.iter().map(|candidate| candidate.entry.sender).collect();
-                let again = tries.are_of(&pending, &candidates);
-                wait = tries.pause(interval).checked_sub(begun.elapsed()).filter(|_| again);
-                if wait.is_none() {
-                    return;
-                }
-                self.progress.stage("some replicas have no place; trying again later", Vec::new());
-            } else {
-                self.progress.stage("ready", Vec::new());
-            }
-            let again = async {
-                match wait {
-                    Some(wait) => tokio::time::sleep(wait).await,
+            self.carry_out().await?;
+            let timeout = self.machine.poll_timeout();
+            let due = async {
+                match timeout {
+                    Some(at) => {
+                        let wait = at.saturating_sub(self.clock.now());
+                        tokio::time::sleep(Duration::from_millis(wait)).await;
+                    }
                     None => std::future::pending().await,
                 }
             };
             let missing = !self.inputs.jobs.missing().is_empty();
             tokio::select! {
-                _ = views.changed() => {}
-                _ = suspicions.changed() => {}
-                () = again => {}
+                event = self.protocols.agreed.recv() => self.on_agreement(event.ok_or(Stopped)?),
+                event = self.protocols.decrypted.recv() => self.on_decryption(event.ok_or(Stopped)?),
+                Some(evaluation) = self.evaluator.finished() => self.on_evaluation(evaluation),
+                Some((slot, result)) = self.signed.recv() => {
+                    if let Err(error) = &result {
+                        tracing::error!(slot = slot.0, %error, "the certificate is not signed yet");
+                    }
+                    self.phases.finish(Phase::Sign);
+                    let result = result.map_err(|error| error.to_string());
+                    self.machine.signed(slot, result, self.clock.now());
+                }
+                changed = certificates.changed() => {
+                    changed.map_err(|_| Stopped)?;
+                    self.on_certificate();
+                }
+                () = due => self.machine.handle_timeout(self.clock.now()),
+                changed = sight_changed(&mut views, &mut suspicions, &mut arrivals) => {
+                    changed.ok_or(Stopped)?;
+                    self.observe();
+                }
+                changed = liveness.changed() => {
+                    changed.map_err(|_| Stopped)?;
+                    self.observe();
+                }
                 // Bodies come by gossip, or are asked for beside this loop.
-                () = tokio::time::sleep(RETRY_DELAY), if missing => {}
+                () = tokio::time::sleep(MISSING_INTERVAL), if missing => self.observe(),
             }
         }
     }
 
-    /// Waits until every live worker's telemetry counts, or the deadline passes.
-    async fn collect(&self, slot: Slot) {
-        let until = tokio::time::Instant::now() + COLLECT_DEADLINE;
-        let mut arrivals = self.epoch.arrivals();
-        let mut liveness = self.network.liveness();
-        loop {
-            let snapshot = self.snapshot(self.inputs.views.current(), slot);
-            let has =
-                |worker: &PeerIdHash| snapshot.fresh.iter().any(|c| c.entry.sender == *worker);
-            let silent: Vec<_> = {
-                let live = liveness.borrow_and_update();
-                let silent =
-                    snapshot.workers.iter().filter(|worker| live.is_up(worker) && !has(worker));
-                silent.copied().collect()
-            };
-            if silent.is_empty() && !snapshot.fresh.is_empty() {
-                return;
-            }
-            let named: Vec<_> =
-                silent.iter().map(|worker| format!("telemetry of {worker}")).collect();
-            self.progress.stage("collecting telemetry", named);
-            tokio::select! {
-                _ = arrivals.changed() => {}
-                _ = liveness.changed() => {}
-                () = tokio::time::sleep_until(until) => {
-                    tracing::warn!(slot = slot.0, ?silent, "going on without the telemetry of some workers");
-                    return;
-                }
-            }
-        }
+    // ---- what is seen ----------------------------------------------------------------------
+
+    fn snapshot(&self, view: Arc<View>) -> ViewSnapshot {
+        ViewSnapshot::take(&self.epoch, &self.suspicions, view, self.machine.slot())
     }
 
-    // ---- 2: agreement ----------------------------------------------------------------------
+    fn observe(&mut self) {
+        let view = self.inputs.views.current();
+        let interval = u64::try_from(view.slot_interval.as_millis()).unwrap_or(u64::MAX);
+        let snapshot = self.snapshot(view);
+        let replicas = |job: &Blake3Digest| self.inputs.jobs.replicas(job);
+        let silent = self.silent(&snapshot);
+        let view = snapshot.local_view(&self.epoch, &replicas, self.telemetry_max_age.0);
+        let seen = Observation { view: &view, silent: !silent.is_empty(), interval };
+        self.machine.observe(&seen, self.clock.now());
+        let named = silent.iter().map(|worker| format!("telemetry of {worker}"));
+        let stage = self.machine.stage();
+        let waiting = named.filter(|_| stage == SlotStage::Collecting);
+        self.progress.stage(stage.as_str(), waiting.collect::<Vec<_>>());
+    }
 
-    async fn agree(&mut self, slot: Slot) -> Result<LockedManifest, SlotError> {
-        self.progress.stage("agreeing on the manifest", Vec::new());
-        // What an earlier slot left behind.
-        while self.protocols.agreed.try_recv().is_ok() {}
-        let started = self.protocols.agreement.with(move |m, now| m.start(slot, now));
-        if let Err(error) = started.await? {
-            // Started before, and left because of an error: it is under way still.
-            let under_way = self.protocols.agreement.with(move |m, _| m.slot()).await?;
-            if under_way != slot {
-                return Err(SlotError::Start(error.to_string()));
+    /// Live workers whose telemetry does not count yet.
+    fn silent(&self, snapshot: &ViewSnapshot) -> Vec<PeerIdHash> {
+        let liveness = self.network.liveness();
+        let live = liveness.borrow();
+        let has = |worker: &PeerIdHash| snapshot.fresh.iter().any(|c| c.entry.sender == *worker);
+        let silent = snapshot.workers.iter().filter(|worker| live.is_up(worker) && !has(worker));
+        silent.copied().collect()
+    }
+
+    // ---- what comes ------------------------------------------------------------------------
+
+    fn on_agreement(&mut self, event: AgreementEffect) {
+        let now = self.clock.now();
+        match event {
+            AgreementEffect::GetValue { instance, round } => {
+                let snapshot = self.snapshot(self.inputs.views.current());
+                let replicas = |job: &Blake3Digest| self.inputs.jobs.replicas(job);
+                let view = snapshot.local_view(&self.epoch, &replicas, self.telemetry_max_age.0);
+                self.machine.get_value(instance, round, &view, now);
             }
-        }
-        loop {
-            let event = self.protocols.agreed.recv().await.ok_or(Stopped)?;
-            match event {
-                AgreementEffect::GetValue { slot: of, round } if of == slot => {
-                    self.propose(slot, round).await?;
-                }
-                AgreementEffect::Validate {
-                    slot: of,
-                    proposer,
-                    digest,
-                    manifest,
-                    by_quorum,
-                    ..
-                } if of == slot => {
+            AgreementEffect::Validate { digest, proposer, value, by_quorum, .. } => match value {
+                Value::End(end) => self.machine.validate_end(digest, end, now),
+                Value::Manifest(manifest) => {
+                    let snapshot = self.snapshot(self.inputs.views.current());
                     // A manifest of an earlier round comes again with its first proposer.
                     let author = if by_quorum { manifest.proposer } else { proposer };
-                    let validated = self.validate(&manifest, author, by_quorum).await;
-                    if let Err(reason) = &validated {
-                        tracing::warn!(slot = slot.0, %proposer, %digest, %reason, "a manifest is refused");
-                    }
-                    let validity =
-                        if validated.is_ok() { Validity::Valid } else { Validity::Invalid };
-                    self.protocols
-                        .agreement
-                        .with(move |m, now| m.validated(digest, validity, now))
-                        .await?;
+                    let validator = Arc::clone(&self.validator);
+                    let agreement = self.protocols.agreement.clone();
+                    self.tasks.spawn(async move {
+                        let validated =
+                            validator.validate(snapshot, &manifest, author, by_quorum).await;
+                        if let Err(reason) = &validated {
+                            tracing::warn!(slot = manifest.slot.0, %proposer, %digest, %reason, "a manifest is refused");
+                        }
+                        let valid = validated.is_ok();
+                        tell(&agreement, move |m, now| m.validated(digest, validity(valid), now)).await;
+                    });
                 }
-                AgreementEffect::Locked { lock, manifest } if lock.slot == slot => {
-                    return Ok(LockedManifest { manifest: *manifest, lock: *lock });
+            },
+            AgreementEffect::Decided { lock, value } => match value {
+                Value::Manifest(manifest) => {
+                    tracing::info!(
+                        slot = manifest.slot.0,
+                        manifest = %lock.value,
+                        workers = manifest.telemetry.len(),
+                        replicas = manifest.pending.len(),
+                        "locked"
+                    );
+                    self.phases.finish(Phase::Lock);
+                    self.machine.locked(*lock, *manifest, now);
                 }
-                AgreementEffect::Equivocated { culprit, .. } => {
-                    tracing::error!(%culprit, "a member signed two messages for one place");
+                Value::End(end) => {
+                    tracing::info!(slot = end.slot.0, void = end.outcome.is_none(), "ends");
+                    self.phases.finish(Phase::End);
+                    self.machine.ended(*lock, end);
                 }
-                AgreementEffect::Behind { slot: ahead } => {
-                    tracing::info!(slot = ahead.0, "the others are ahead; catching up");
-                    self.follower.is_behind();
-                }
-                AgreementEffect::Abstained { reason, .. } => {
-                    tracing::warn!(slot = slot.0, reason, "this member does not vote in this slot");
-                }
-                _ => {}
+            },
+            AgreementEffect::Equivocated { culprit, .. } => {
+                tracing::error!(%culprit, "a member signed two messages for one place");
+            }
+            AgreementEffect::Behind { instance } => self.machine.behind(instance),
+            AgreementEffect::Abstained { instance, reason } => {
+                tracing::warn!(
+                    slot = instance.slot.0,
+                    reason,
+                    "this member does not vote in this slot"
+                );
             }
         }
     }
 
-    async fn propose(&self, slot: Slot, round: u32) -> Result<(), SlotError> {
-        let snapshot = self.snapshot(self.inputs.views.current(), slot);
-        let replicas = |job: &Blake3Digest| self.inputs.jobs.replicas(job);
-        let manifest = snapshot
-            .local_view(&self.epoch, &replicas, self.telemetry_max_age.0)
-            .propose(self.protocols.me)
-            .to_wire();
-        let proposed = self
-            .protocols
-            .agreement
-            .with(move |m, now| m.propose(slot, round, manifest, now))
-            .await?;
-        if let Err(error) = proposed {
-            tracing::warn!(slot = slot.0, round, %error, "this member's proposal was not taken");
+    fn on_decryption(&mut self, effect: DecryptionEffect) {
+        match effect {
+            DecryptionEffect::Complete(completion) => {
+                let slot = completion.context.slot;
+                self.phases.report().culprits.clone_from(&completion.combined.culprits);
+                self.phases.finish(Phase::Decrypt);
+                self.machine.opened(slot, Ok(completion.combined.messages()), self.clock.now());
+            }
+            DecryptionEffect::WrongShare { culprit, .. } => {
+                tracing::error!(%culprit, "a member's partial decryption is wrong");
+            }
+            DecryptionEffect::Refused { from, reason, .. } => {
+                tracing::warn!(participant = %from, %reason, "a request for a decryption was refused");
+            }
+            DecryptionEffect::Outstanding { participants, .. } => {
+                tracing::warn!(?participants, "members have not sent their partial decryption");
+            }
+        }
+    }
+
+    fn on_evaluation(&mut self, (slot, result): (Slot, Result<Evaluation, String>)) {
+        match &result {
+            Ok(evaluation) => {
+                self.phases.add(Phase::VerifyProofs, evaluation.proof_seconds);
+                self.phases.add(Phase::Evaluate, evaluation.seconds);
+                self.phases.add(Phase::Squash, evaluation.squash_seconds);
+                self.phases.restart();
+            }
+            Err(error) => tracing::error!(slot = slot.0, error, "the evaluation is tried again"),
+        }
+        let result = result.map(|evaluation| evaluation.evaluated);
+        self.machine.evaluated(slot, result, self.clock.now());
+    }
+
+    fn on_certificate(&mut self) {
+        let state = self.epoch.ledger.state();
+        let records: Vec<_> = (self.machine.slot().0..=state.last_slot().0)
+            .filter_map(|slot| self.epoch.ledger.record(Slot(slot)).ok().flatten())
+            .collect();
+        for record in &records {
+            let void = record.certificate.body.is_void();
+            tracing::info!(slot = record.manifest.slot.0, void, "certified");
+        }
+        self.machine.certified(state, &records, self.clock.now());
+    }
+
+    // ---- what the machine asks for ---------------------------------------------------------
+
+    async fn carry_out(&mut self) -> Result<(), SlotsEnded> {
+        while let Some(effect) = self.machine.poll_effect() {
+            match effect {
+                Effect::Persist { id, record } => {
+                    tokio::task::block_in_place(|| self.journal.append([&record]))?;
+                    self.machine.persisted(id);
+                }
+                Effect::Special(effect) => self.carry_out_one(effect).await?,
+                // The slot has no messages of its own.
+                Effect::Send { .. } | Effect::Broadcast(_) => {}
+            }
         }
         Ok(())
     }
 
-    /// "A member votes only for a manifest that includes every live registered worker whose fresh
-    /// telemetry it received before the cut-off": here, before the manifest came.
-    async fn validate(
-        &self,
-        manifest: &Manifest,
-        proposer: ParticipantIndex,
-        by_quorum: bool,
-    ) -> Result<(), InvalidManifest> {
-        // What was received before the manifest came, but the chain as of the block that it names.
-        let received = self.snapshot(self.inputs.views.current(), manifest.slot);
-        let view = self.inputs.views.at(manifest.block).await;
-        let view = view.map_err(|error| InvalidManifest::Unknown(error.to_string()))?;
-        let mut snapshot = received.with_chain(view);
-        let replicas = |job: &Blake3Digest| self.inputs.jobs.replicas(job);
-        let max_age = self.telemetry_max_age.0 + AGE_SLACK;
-        // Cheap checks first; then one deadline for everything that has to be fetched.
-        snapshot.local_view(&self.epoch, &replicas, max_age).validate_facts(manifest, proposer)?;
-        let fetched = tokio::time::timeout(FETCH_DEADLINE, self.inputs.inputs(manifest)).await;
-        let inputs = fetched
-            .map_err(|_| InvalidManifest::Unknown(format!("what it lists in {FETCH_DEADLINE:?}")))?
-            .map_err(|error| InvalidManifest::Unknown(error.to_string()))?;
-        // "A manifest that could not be evaluated is never locked." Without workers there is nothing
-        // to evaluate.
-        if !manifest.telemetry.is_empty() {
-            Plan::new(manifest, &inputs.public)?;
+    async fn carry_out_one(&mut self, effect: SlotEffect) -> Result<(), SlotsEnded> {
+        let agreement = &self.protocols.agreement;
+        match effect {
+            SlotEffect::Observe => self.observe(),
+            SlotEffect::Prepare(slot) => {
+                self.phases = SlotClock::start(slot);
+                self.sign(SigningCommand::Prepare(slot))?;
+            }
+            SlotEffect::Agree(instance) => {
+                if instance.subject == Subject::Manifest {
+                    self.phases.finish(Phase::Collect);
+                }
+                self.start(instance).await?;
+            }
+            SlotEffect::Propose { instance, round, value } => {
+                let proposed =
+                    agreement.with(move |m, now| m.propose(instance, round, value, now)).await?;
+                if let Err(error) = proposed {
+                    tracing::warn!(slot = instance.slot.0, round, %error, "this member's proposal was not taken");
+                }
+            }
+            SlotEffect::Validated { digest, valid } => {
+                agreement.with(move |m, now| m.validated(digest, validity(valid), now)).await?;
+            }
+            SlotEffect::Publish(locked) => self.publish(Topic::Manifests, locked.to_wire()),
+            SlotEffect::Evaluate(locked) => self.evaluator.start(locked.manifest),
+            SlotEffect::Cancel(slot) => self.evaluator.cancel(slot),
+            SlotEffect::Open(locked) => self.open(&locked).await?,
+            SlotEffect::Sign { body, ready } => self.sign(SigningCommand::Sign { body, ready })?,
+            SlotEffect::Finish(record) => self.finish(*record),
+            SlotEffect::CatchUp(slot) => {
+                tracing::info!(slot = slot.0, "the others are ahead; catching up");
+                self.follower.is_behind();
+            }
         }
-        if by_quorum {
-            // "Refuse it again only for what every member sees alike."
-            snapshot.fresh.clear();
-        }
-        let pool = self.epoch.pool();
-        let found = |entry: &TelemetryEntry| {
-            pool.get(&entry.sender, &entry.digest).map(|found| telemetry_ref(&found))
-        };
-        snapshot.local_view(&self.epoch, &replicas, max_age).validate_lists(manifest, found)
+        self.progress.stage(self.machine.stage().as_str(), Vec::new());
+        Ok(())
     }
 
-    // ---- 3 and 4: evaluation and decryption ------------------------------------------------
+    async fn start(&self, instance: Instance) -> Result<(), Stopped> {
+        let started = self.protocols.agreement.with(move |m, now| m.start(instance, now)).await?;
+        if let Err(error) = started {
+            tracing::error!(slot = instance.slot.0, %error, "the agreement is not started");
+        }
+        Ok(())
+    }
 
-    async fn decide(
-        &mut self,
-        manifest: &Manifest,
-        lock: &ManifestLock,
-        clock: &mut SlotClock,
-    ) -> Result<Decrypted, SlotError> {
-        if manifest.telemetry.is_empty() {
-            // Without workers there is nothing to evaluate: what is pending stays so.
-            let public = self.inputs.inputs(manifest).await?.public;
-            return Ok(Decrypted { public, messages: Vec::new(), participants: Vec::new() });
-        }
-        let evaluated = self.inputs.evaluate(manifest.clone()).await?;
-        let Evaluated { outputs, digest, public, seconds } = evaluated;
-        clock.add(Phase::VerifyProofs, self.seconds_of_proofs(manifest));
-        clock.add(Phase::Evaluate, seconds);
-        evaluation::report(&self.network, &self.identity, manifest, digest).await;
-        clock.restart();
-        let key = self.epoch.keys.evaluation.clone();
-        let squashed = tokio::task::spawn_blocking(move || {
-            let squashed = outputs.squash(&key)?;
-            Ok::<_, SquashError>(squashed.as_slice().iter().flat_map(squashed_blocks).collect())
-        });
-        let blocks: Vec<_> = squashed.await??;
-        clock.finish(Phase::Squash);
-        if blocks.is_empty() {
-            return Ok(Decrypted { public, messages: Vec::new(), participants: Vec::new() });
-        }
-        self.progress.stage("decrypting", Vec::new());
-        while self.protocols.decrypted.try_recv().is_ok() {}
+    fn sign(&self, command: SigningCommand) -> Result<(), Stopped> {
+        self.signing.send(command).map_err(|_| Stopped)
+    }
+
+    async fn open(&mut self, locked: &LockedManifest) -> Result<(), Stopped> {
+        let slot = locked.manifest.slot;
+        let Some(blocks) = self.evaluator.blocks(slot) else {
+            let lost = Err("what was evaluated is not here any more".to_owned());
+            self.machine.opened(slot, lost, self.clock.now());
+            return Ok(());
+        };
         let context = RequestContext {
             key_set: self.epoch.binding.key_set,
             epoch: self.epoch.binding.epoch,
-            slot: manifest.slot,
-            manifest: lock.manifest,
+            slot,
+            manifest: locked.lock.value,
         };
-        let (outputs, lock) = (RecomputedOutputs { context, blocks }, lock.clone());
-        self.protocols.decryption.with(move |m, now| m.authorise(outputs, &lock, now)).await??;
-        loop {
-            let effect = self.protocols.decrypted.recv().await.ok_or(Stopped)?;
-            if let Some(completion) = completion_of(effect, manifest.slot) {
-                clock.report().culprits.clone_from(&completion.combined.culprits);
-                clock.finish(Phase::Decrypt);
-                let messages = completion.combined.messages();
-                return Ok(Decrypted { public, messages, participants: completion.participants });
-            }
+        let (outputs, lock) = (RecomputedOutputs { context, blocks }, locked.lock.clone());
+        let authorised =
+            self.protocols.decryption.with(move |m, now| m.authorise(outputs, &lock, now)).await?;
+        if let Err(error) = authorised {
+            tracing::error!(slot = slot.0, %error, "the outcome is not opened");
+            self.machine.opened(slot, Err(error.to_string()), self.clock.now());
         }
-    }
-
-    /// What verifying the manifest's telemetry took, message by message, as it arrived.
-    fn seconds_of_proofs(&self, manifest: &Manifest) -> f64 {
-        let pool = self.epoch.pool();
-        let entries = manifest.telemetry.iter();
-        entries.filter_map(|e| Some(pool.get(&e.sender, &e.digest)?.expanded.seconds)).sum()
-    }
-
-    // ---- 5 and 6: certificate and anchor ---------------------------------------------------
-
-    async fn certify(
-        &mut self,
-        manifest: &Manifest,
-        lock: ManifestLock,
-        assignments: Assignments,
-        ready: &[ParticipantIndex],
-        clock: &mut SlotClock,
-    ) -> Result<(), SlotError> {
-        self.progress.stage("signing", Vec::new());
-        let state = self.epoch.ledger.state().apply(manifest, &assignments)?;
-        let body = CertificateBody {
-            binding: self.epoch.binding,
-            slot: manifest.slot,
-            manifest: lock.manifest,
-            previous: manifest.previous,
-            assignments_root: assignments.tree().root(),
-            state_root: state.state_root(),
-            reference_string: self.epoch.origin,
-        };
-        let signature = self.protocols.sign(&body, ready).await?;
-        clock.finish(Phase::Sign);
-        let certificate = AssignmentCertificate { body, signature };
-        let placed =
-            assignments.as_slice().iter().filter(|a| a.outcome != Outcome::Pending).count();
-        let report = clock.report();
-        report.manifest = Some(lock.manifest);
-        report.candidates = manifest.telemetry.len();
-        report.assigned = placed;
-        report.pending = assignments.as_slice().len() - placed;
-        let report = report.clone();
-        self.progress.slot(manifest.slot, |known| *known = report);
-        let record = SlotRecord { manifest: manifest.clone(), lock, assignments, certificate };
-        // A task of its own: storing the certificate ends this slot, and with it whatever this slot
-        // still has to do, but the others must be told.
-        let (network, ledger) = (self.network.clone(), Arc::clone(&self.epoch.ledger));
-        let published = tokio::spawn(async move {
-            let wire = record.to_wire();
-            tokio::task::spawn_blocking(move || ledger.accept(&record)).await??;
-            publish(&network, Topic::Certificates, wire).await;
-            Ok::<_, SlotError>(())
-        });
-        published.await??;
-        tracing::info!(slot = manifest.slot.0, assigned = placed, "certified");
-        self.anchorer.spawn(certificate, manifest.slot);
         Ok(())
     }
 
-    async fn publish(&self, topic: Topic, bytes: Vec<u8>) {
-        publish(&self.network, topic, bytes).await;
+    /// Stores the record, which ends the slot, and tells everybody.
+    fn finish(&mut self, record: SlotRecord) {
+        let outcomes = record.assignments.as_slice();
+        let placed = outcomes.iter().filter(|a| a.outcome != Outcome::Pending).count();
+        let report = self.phases.report();
+        report.manifest = Some(record.lock.value);
+        report.candidates = record.manifest.telemetry.len();
+        report.assigned = placed;
+        report.pending = record.manifest.pending.len() - placed;
+        let report = report.clone();
+        self.progress.slot(record.manifest.slot, |known| *known = report);
+        let (network, ledger) = (self.network.clone(), Arc::clone(&self.epoch.ledger));
+        self.tasks.spawn(async move {
+            let (slot, wire) = (record.manifest.slot, record.to_wire());
+            let stored = tokio::task::spawn_blocking(move || ledger.accept(&record)).await;
+            match stored {
+                Ok(Ok(_)) => publish(&network, Topic::Certificates, wire).await,
+                Ok(Err(error)) => {
+                    tracing::error!(slot = slot.0, %error, "a certificate is not stored")
+                }
+                Err(_) => {} // the runtime is shutting down
+            }
+        });
+    }
+
+    fn publish(&self, topic: Topic, bytes: Vec<u8>) {
+        let network = self.network.clone();
+        self.tasks.spawn(async move { publish(&network, topic, bytes).await });
+    }
+}
+
+const fn validity(valid: bool) -> Validity {
+    if valid { Validity::Valid } else { Validity::Invalid }
+}
+
+async fn tell(
+    agreement: &Control<Agreement>,
+    f: impl FnOnce(&mut Agreement, Millis) + Send + 'static,
+) {
+    // If it has stopped, the slots end, which says so.
+    let _ = agreement.with(f).await;
+}
+
+/// Waits until something that the machine sees has changed; `None` if its source has ended.
+async fn sight_changed(
+    views: &mut watch::Receiver<Arc<View>>,
+    suspicions: &mut watch::Receiver<u64>,
+    arrivals: &mut watch::Receiver<u64>,
+) -> Option<()> {
+    tokio::select! {
+        changed = views.changed() => changed.ok(),
+        changed = suspicions.changed() => changed.ok(),
+        changed = arrivals.changed() => changed.ok(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which workers the members consider lost.
 //!
 //! # Flow
-//! A member from which a worker has been gone for the grace signs a suspicion for the next slot and
+//! A member from which a worker has been gone for the policy's grace signs a suspicion for the next slot and
 //! gossips it, again for every slot and as long as it lasts. t+1 of them make the worker lost in that
 //! slot.
 //!
@@ -110,8 +110,8 @@ pub(crate) async fn suspect(
     epoch: Arc<ActiveEpoch>,
     me: ParticipantIndex,
     suspicions: Arc<Suspicions>,
-    grace: Duration,
 ) {
+    let mut blocks = views.subscribe();
     let mut liveness = network.liveness();
     let mut connected = network.connected();
     let mut evidence = OwnEvidence::default();
@@ -120,7 +120,10 @@ pub(crate) async fn suspect(
         let slot = next_slot(&epoch);
         let (lost, next) = {
             let (live, connected) = (liveness.borrow_and_update(), connected.borrow_and_update());
-            let registered = views.current().workers();
+            let view = Arc::clone(&blocks.borrow_and_update());
+            let grace = view.rules_or_default().loss_grace_seconds;
+            let grace = Duration::from_secs(grace.into());
+            let registered = view.workers();
             let state = epoch.ledger.state();
             let assigned = state.replicas().map(|(_, _, placement)| placement.worker);
             let expected = registered.iter().copied().chain(assigned).collect();
@@ -144,6 +147,7 @@ pub(crate) async fn suspect(
         tokio::select! {
             changed = liveness.changed() => if changed.is_err() { return },
             changed = connected.changed() => if changed.is_err() { return },
+            changed = blocks.changed() => if changed.is_err() { return },
             changed = certificates.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(next.unwrap_or_default()), if next.is_some() => {}
             () = tokio::time::sleep(REGOSSIP_INTERVAL), if !lost.is_empty() => {}

@@ -135,8 +135,8 @@ fn simulate(arguments: &Arguments) -> Result<(Value, Exit), Failure> {
         shares: archive::shares(&folder),
         fault: arguments.fault,
     };
-    let mut simulation = run_simulation(&options, &|progress| {
-        reporter.at(&progress.stage, progress.done, progress.total);
+    let mut simulation = run_simulation(&options, &|stage, done, total| {
+        reporter.at(stage, done, total);
     })?;
     let mut report = describe(&simulation, &params);
     if simulation.certificate().is_none() {

@@ -222,7 +222,7 @@ impl Devnet {
                 replicas.len()
             )));
         }
-        self.await_anchored(&verifier, &records, completing).await?;
+        self.await_anchored(completing).await?;
         let insecure = verifier
             .bodies()
             .iter()
@@ -238,49 +238,47 @@ impl Devnet {
         })
     }
 
-    async fn await_anchored(
-        &self,
-        verifier: &Verifier,
-        records: &[SlotRecord],
-        slot: Slot,
-    ) -> Result<(), DevnetError> {
-        let Some(record) = records.iter().find(|record| record.manifest.slot == slot) else {
-            return Ok(());
-        };
+    /// Waits until the chain's head is this slot or a later one, and compares.
+    async fn await_anchored(&self, slot: Slot) -> Result<(), DevnetError> {
         let failed = |source| DevnetError::Verify { slot, source };
-        let body = record.certificate.body;
-        let anchored = self
+        let (chain, head) = self
             .wait("anchoring the certificate", ANCHOR_TIMEOUT, async || {
-                Ok(match self.admin.anchored(self.cluster, body.hash()).await? {
-                    Some(anchored) => Polled::Done(anchored),
+                // Head and proofs are asked for as of one block: the head moves on.
+                let chain = self.admin.at(self.admin.block().await?.0);
+                let known = self.any_started()?.status().await?.last_slot;
+                let head = chain.head(self.cluster).await?;
+                Ok(match head.filter(|head| (slot..=known).contains(&head.slot)) {
+                    Some(head) => Polled::Done((chain, head)),
                     None => Polled::Outstanding(format!("the anchor of slot {slot}")),
                 })
             })
             .await?;
+        // The certificates up to the head, which may be younger than those verified so far.
+        let (verifier, records) = self.follow_all().await?;
+        let bodies = verifier.bodies().iter().filter(|of| (slot..=head.slot).contains(&of.slot));
+        let bodies: Vec<_> = bodies.copied().collect();
+        let Some(last) = bodies.last().filter(|last| last.hash() == head.hash) else {
+            return Err(failed(VerifyError::Anchored("certificate")));
+        };
+        let anchored = self.admin.anchored(self.cluster, head.hash).await?;
+        let anchored = anchored.ok_or_else(|| failed(VerifyError::Anchored("certificate")))?;
         let same = [
-            (anchored.slot == body.slot, "slot"),
-            (anchored.assignments_root == body.assignments_root, "root of assignments"),
-            (anchored.state_root == body.state_root, "state root"),
-            (anchored.reference_string == body.reference_string, "origin of the reference string"),
+            (anchored.slot == last.slot, "slot"),
+            (anchored.assignments_root == last.assignments_root, "root of assignments"),
+            (anchored.state_root == last.state_root, "state root"),
+            (anchored.reference_string == last.reference_string, "origin of the reference string"),
         ];
         if let Some((_, what)) = same.into_iter().find(|(same, _)| !same) {
             return Err(failed(VerifyError::Anchored(what)));
         }
-        // The contract's own answer needs the certificates up to its head, which moves on.
-        let Some(head) = self.admin.head(self.cluster).await? else { return Ok(()) };
-        let bodies: Vec<_> = verifier
-            .bodies()
-            .iter()
-            .filter(|of| (body.slot..=head.slot).contains(&of.slot))
-            .copied()
-            .collect();
-        if bodies.last().is_some_and(|last| last.hash() == head.hash) {
-            let tree = record.assignments.tree();
-            for (i, assignment) in record.assignments.as_slice().iter().enumerate() {
-                let proof = tree.proof(i).unwrap_or_default();
-                if !self.admin.verify_inclusion(&bodies, assignment, &proof).await? {
-                    return Err(failed(VerifyError::NotOnChain(i)));
-                }
+        let Some(record) = records.iter().find(|record| record.manifest.slot == slot) else {
+            return Ok(());
+        };
+        let tree = record.assignments.tree();
+        for (i, assignment) in record.assignments.as_slice().iter().enumerate() {
+            let proof = tree.proof(i).unwrap_or_default();
+            if !chain.verify_inclusion(&bodies, assignment, &proof).await? {
+                return Err(failed(VerifyError::NotOnChain(i)));
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use veil_node_chain::{Chain, ChainError};
 use veil_node_core::cluster::View;
 use veil_protocol_spec::{
     ClusterId, Committee, PublicIdentity,
-    decryption::LockError,
+    agreement::LockError,
     scheduling::{
         Binding, BindingMismatch, CertificateBody, ClusterState, RecordError, SlotRecord,
         StateError, verify_inclusion,

@@ -7,7 +7,8 @@
 //!
 //! # State
 //! One redb file: records by slot, and the first conflicting record of a slot, which is evidence
-//! against the committee. On opening, every record is checked as if a peer had brought it.
+//! against the committee. On opening, every record is checked as if a peer had brought it. The tables
+//! are named after the version of the records: those of an earlier version stay in the file, unread.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 use veil_committee::frost::InvalidGroupSignature;
 use veil_protocol_spec::{
     CodecError, Slot, Wire,
-    decryption::LockError,
+    agreement::LockError,
     scheduling::{BindingMismatch, ClusterState, RecordError, SlotRecord, StateError},
 };
 
@@ -27,8 +28,8 @@ use crate::trust::{Trust, TrustList};
 
 type Table = TableDefinition<'static, u64, &'static [u8]>;
 
-const RECORDS: Table = TableDefinition::new("slot records v1");
-const CONFLICTS: Table = TableDefinition::new("conflicting slot records v1");
+const RECORDS: Table = TableDefinition::new("slot records v2");
+const CONFLICTS: Table = TableDefinition::new("conflicting slot records v2");
 
 /// Why a record is not taken, or the ledger cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -18,7 +18,7 @@ use veil_node_storage::{
 use veil_protocol_spec::{
     Address, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeccakDigest, KeySetDigest,
     PublicIdentity, Slot,
-    decryption::ManifestLock,
+    agreement::{Instance, Lock},
     identity::SecretIdentity,
     scheduling::{
         AssignmentCertificate, Assignments, Binding, BlockRef, CertificateBody, CircuitId,
@@ -107,6 +107,8 @@ impl Member {
             proposer: self.committee.participants().next().unwrap(),
             previous: CertificateBody::NO_PREVIOUS,
             block: BlockRef { number: variant, hash: KeccakDigest([2; 32]) },
+            base: KeccakDigest([0; 32]),
+            jobs_seen: 0,
             policy: KeccakDigest([3; 32]),
             circuit: CircuitId { version: 1, fingerprint: Blake3Digest([4; 32]) },
             telemetry: Vec::new(),
@@ -115,12 +117,13 @@ impl Member {
             lost: Vec::new(),
         };
         let assignments = Assignments::default();
-        let vote = ManifestLock::vote_digest(&binding(), Slot(1), 0, &manifest.digest());
-        let lock = ManifestLock {
+        let (instance, value) = (Instance::manifest(Slot(1)), manifest.digest());
+        let vote = Lock::vote_digest(&binding(), instance, 0, &value);
+        let lock = Lock {
             binding: binding(),
-            slot: Slot(1),
+            instance,
             round: 0,
-            manifest: manifest.digest(),
+            value,
             votes: vec![(manifest.proposer, self.identity.sign(&vote))],
         };
         let state = ClusterState::default().apply(&manifest, &assignments).unwrap();
@@ -129,6 +132,10 @@ impl Member {
             slot: Slot(1),
             manifest: manifest.digest(),
             previous: manifest.previous,
+            base: manifest.base,
+            jobs_seen: manifest.jobs_seen,
+            evaluation: manifest.no_outputs(),
+            members_only: CertificateBody::NO_SECTION,
             assignments_root: assignments.tree().root(),
             state_root: state.state_root(),
             reference_string: ReferenceStringOrigin::Committee,

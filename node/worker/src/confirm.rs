@@ -11,7 +11,7 @@ use veil_protocol_spec::{
     scheduling::{Assignment, Outcome},
 };
 
-/// How long to wait until the slot's root is anchored.
+/// How long to wait until the slot, or a later one, is anchored.
 const ANCHOR_TIMEOUT: Duration = Duration::from_secs(600);
 /// Records read at once.
 const READ_BYTES: usize = 4 << 20;
@@ -101,7 +101,8 @@ impl Confirmer {
         let head = self.chain.head(self.cluster).await?;
         let head = head.filter(|head| head.slot >= slot).ok_or(ConfirmError::NotAnchored(slot))?;
         let ledger = Arc::clone(&self.ledger);
-        // The head may have moved on since: every attempt takes the chain of certificates anew.
+        // The head may have moved on since: every attempt takes the chain of certificates anew. Skipped
+        // slots are links of it like the others.
         let reading = tokio::task::spawn_blocking(move || {
             let mut chain = Vec::new();
             let mut first = None;

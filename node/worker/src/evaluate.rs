@@ -28,6 +28,7 @@ use veil_protocol_spec::{
     scheduling::{EvaluationBody, EvaluationReport, Manifest},
     sync::LockedManifest,
 };
+use veil_scheduler::Cancellation;
 
 /// How many slots back reports are compared.
 const COMPARED: u64 = 16;
@@ -207,7 +208,7 @@ impl Evaluator {
 
     async fn evaluate(&self, manifest: Manifest) -> Result<(), EvaluationError> {
         let (slot, digest) = (manifest.slot, manifest.digest());
-        let evaluated = self.inputs.evaluate(manifest.clone()).await?;
+        let evaluated = self.inputs.evaluate(manifest.clone(), Cancellation::default()).await?;
         let (outputs, seconds) = (evaluated.digest, evaluated.seconds);
         tracing::info!(%slot, %outputs, seconds, "evaluated");
         self.progress.slot(slot, |report| {

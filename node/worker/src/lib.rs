@@ -250,7 +250,7 @@ async fn record_slots(epoch: Arc<ActiveEpoch>, progress: Arc<Progress>) {
         let placed = record.assignments.as_slice().iter();
         let placed =
             placed.filter(|a| a.outcome != veil_protocol_spec::scheduling::Outcome::Pending);
-        let (all, assigned) = (record.assignments.as_slice().len(), placed.count());
+        let (all, assigned) = (record.manifest.pending.len(), placed.count());
         progress.slot(slot, |report| {
             report.manifest = Some(record.certificate.body.manifest);
             report.candidates = record.manifest.telemetry.len();

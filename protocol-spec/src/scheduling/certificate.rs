@@ -1,7 +1,13 @@
 //! The signed outcome of a slot. The certificates of a cluster form a chain, and the chain is the
 //! cluster's desired state: a worker that was away catches up from it.
 //!
+//! A slot whose members locked a manifest and did not come to an outcome ends **void**: its certificate
+//! places nothing, removes nothing, and carries on the chain.
+//!
 //! # Caveats
+//! Whatever is signed comes from the manifest or from the end of the slot, never from what a member
+//! happens to know: 2t+1 members must sign the same bytes.
+//!
 //! The FROST signature is opaque here: the committee crate and the chain know the group key and
 //! verify it. Nobody may act on a certificate before that verification.
 
@@ -118,6 +124,15 @@ pub struct CertificateBody {
     pub manifest: Blake3Digest,
     /// [`Self::hash`] of the certificate before this one; [`Self::NO_PREVIOUS`] for the first.
     pub previous: KeccakDigest,
+    /// [`Manifest::base`](super::Manifest::base): the certificate on which the chain may build this one.
+    pub base: KeccakDigest,
+    /// [`Manifest::jobs_seen`](super::Manifest::jobs_seen).
+    pub jobs_seen: u64,
+    /// Digest of the circuit's outputs, or [`Manifest::no_outputs`](super::Manifest::no_outputs);
+    /// [`Self::VOID`] if the slot ended void.
+    pub evaluation: Blake3Digest,
+    /// Commitment to a section that only members read: [`Self::NO_SECTION`], until there is one.
+    pub members_only: KeccakDigest,
     /// Root of [`Assignments::tree`](super::Assignments::tree).
     pub assignments_root: KeccakDigest,
     /// [`ClusterState::state_root`](super::ClusterState::state_root) after this slot.
@@ -138,8 +153,9 @@ pub struct AssignmentCertificate {
 
 impl Wire for AssignmentCertificate {
     const NAME: &'static str = "AssignmentCertificate";
-    // Version, three u64, scope and key set, four digests, origin, signature.
-    const MAX_BYTES: usize = 1 + 3 * 10 + (20 + 32 + 32) + 4 * 32 + 1 + 65;
+    const VERSION: u8 = 2;
+    // Version, four u64, scope and key set, seven digests, origin, signature.
+    const MAX_BYTES: usize = 1 + 4 * 10 + (20 + 32 + 32) + 7 * 32 + 1 + 65;
 }
 
 /// Why a certificate does not continue the chain.
@@ -163,8 +179,18 @@ pub enum ChainError {
 impl CertificateBody {
     /// What the first certificate of a cluster names as its predecessor.
     pub const NO_PREVIOUS: KeccakDigest = KeccakDigest([0; 32]);
+    /// [`Self::evaluation`] of a slot that ended void.
+    pub const VOID: Blake3Digest = Blake3Digest([0; 32]);
+    /// [`Self::members_only`] of a certificate without such a section.
+    pub const NO_SECTION: KeccakDigest = KeccakDigest([0; 32]);
 
-    /// What the committee signs and the chain recomputes: Keccak-256 of twelve 32-byte words, as
+    /// Whether the slot ended without an outcome: nothing is placed and nothing removed.
+    #[must_use]
+    pub fn is_void(&self) -> bool {
+        self.evaluation == Self::VOID
+    }
+
+    /// What the committee signs and the chain recomputes: Keccak-256 of sixteen 32-byte words, as
     /// `keccak256(abi.encode(...))` lays them out.
     ///
     /// | word | type | value |
@@ -178,9 +204,13 @@ impl CertificateBody {
     /// | 6 | `uint64` | slot |
     /// | 7 | `bytes32` | manifest digest |
     /// | 8 | `bytes32` | hash of the previous certificate |
-    /// | 9 | `bytes32` | root of the assignments |
-    /// | 10 | `bytes32` | root of the state after the slot |
-    /// | 11 | `uint8` | origin of the reference string: 0 the committee, 1 a single party |
+    /// | 9 | `bytes32` | hash of the anchored certificate that the manifest names |
+    /// | 10 | `uint64` | jobs submitted as of the manifest's block |
+    /// | 11 | `bytes32` | digest of the evaluated outcome; zero for a void slot |
+    /// | 12 | `bytes32` | commitment to the members' section: zero |
+    /// | 13 | `bytes32` | root of the assignments |
+    /// | 14 | `bytes32` | root of the state after the slot |
+    /// | 15 | `uint8` | origin of the reference string: 0 the committee, 1 a single party |
     #[must_use]
     pub fn signing_digest(&self) -> KeccakDigest {
         let Binding { scope, key_set, epoch } = &self.binding;
@@ -193,6 +223,10 @@ impl CertificateBody {
             .uint(self.slot.0)
             .bytes32(self.manifest.as_bytes())
             .bytes32(self.previous.as_bytes())
+            .bytes32(self.base.as_bytes())
+            .uint(self.jobs_seen)
+            .bytes32(self.evaluation.as_bytes())
+            .bytes32(self.members_only.as_bytes())
             .bytes32(self.assignments_root.as_bytes())
             .bytes32(self.state_root.as_bytes())
             .uint(self.reference_string as u64)
@@ -250,6 +284,10 @@ mod tests {
             slot: Slot(5),
             manifest: Blake3Digest([0x3a; 32]),
             previous: CertificateBody::NO_PREVIOUS,
+            base: KeccakDigest([0xba; 32]),
+            jobs_seen: 300,
+            evaluation: Blake3Digest([0xe0; 32]),
+            members_only: CertificateBody::NO_SECTION,
             assignments_root: KeccakDigest([0xa5; 32]),
             state_root: KeccakDigest([0x57; 32]),
             reference_string: ReferenceStringOrigin::SingleParty,
@@ -263,7 +301,7 @@ mod tests {
     #[test]
     fn the_signed_bytes_are_those_of_abi_encode() {
         let mut bytes = Vec::new();
-        bytes.extend_from_slice(keccak(b"veil v1 assignment certificate").as_bytes());
+        bytes.extend_from_slice(keccak(b"veil v2 assignment certificate").as_bytes());
         for field in [
             &31_337u64.to_be_bytes()[..],
             &[0xc0; 20],
@@ -273,6 +311,10 @@ mod tests {
             &5u64.to_be_bytes(),
             &[0x3a; 32],
             &[0; 32],
+            &[0xba; 32],
+            &300u64.to_be_bytes(),
+            &[0xe0; 32],
+            &[0; 32],
             &[0xa5; 32],
             &[0x57; 32],
             &[1],
@@ -280,13 +322,13 @@ mod tests {
             bytes.extend_from_slice(&vec![0; 32 - field.len()]);
             bytes.extend_from_slice(field);
         }
-        assert_eq!(bytes.len(), 12 * 32);
+        assert_eq!(bytes.len(), 16 * 32);
         assert_eq!(body().signing_digest(), keccak(&bytes));
     }
 
     #[test]
     fn every_field_changes_the_signing_digest() {
-        let changes: [fn(&mut CertificateBody); 11] = [
+        let changes: [fn(&mut CertificateBody); 15] = [
             |b| b.binding.scope.chain_id = ChainId(1),
             |b| b.binding.scope.contract.0[0] ^= 1,
             |b| b.binding.scope.cluster.0[0] ^= 1,
@@ -295,6 +337,10 @@ mod tests {
             |b| b.slot = Slot(6),
             |b| b.manifest.0[0] ^= 1,
             |b| b.previous.0[0] ^= 1,
+            |b| b.base.0[0] ^= 1,
+            |b| b.jobs_seen += 1,
+            |b| b.evaluation.0[0] ^= 1,
+            |b| b.members_only.0[0] ^= 1,
             |b| b.assignments_root.0[0] ^= 1,
             |b| b.state_root.0[0] ^= 1,
             |b| b.reference_string = ReferenceStringOrigin::Committee,
@@ -353,10 +399,15 @@ mod tests {
     #[test]
     fn only_the_exact_bytes_decode() {
         assert_wire(&certificate());
+        let mut earlier = certificate().to_wire();
+        earlier[0] = 1;
+        let refused = AssignmentCertificate::from_wire(&earlier).unwrap_err();
+        assert!(refused.to_string().contains("AssignmentCertificate has version 1"), "{refused}");
         let mut longest = certificate();
         longest.body.binding.scope.chain_id = ChainId(u64::MAX);
         longest.body.binding.epoch = Epoch(u64::MAX);
         longest.body.slot = Slot(u64::MAX);
+        longest.body.jobs_seen = u64::MAX;
         assert_eq!(longest.to_wire().len(), AssignmentCertificate::MAX_BYTES);
         assert_eq!(AssignmentCertificate::from_wire(&longest.to_wire()), Ok(longest));
     }

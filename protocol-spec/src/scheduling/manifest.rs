@@ -147,6 +147,11 @@ pub struct Manifest {
     pub previous: KeccakDigest,
     /// The block as of which the chain is read.
     pub block: BlockRef,
+    /// Hash of the certificate that the chain has anchored last as of that block; zero if there is
+    /// none. This slot's certificate can be anchored only on it (`anchoring.md`).
+    pub base: KeccakDigest,
+    /// Jobs on the job board as of that block, with the cancelled ones: who signs has seen as many.
+    pub jobs_seen: u64,
     /// Digest of the cluster's policy on chain.
     pub policy: KeccakDigest,
     /// The circuit to evaluate.
@@ -163,6 +168,7 @@ pub struct Manifest {
 
 impl Wire for Manifest {
     const NAME: &'static str = "Manifest";
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = 1 << 20;
 }
 
@@ -231,6 +237,12 @@ impl Manifest {
     #[must_use]
     pub fn digest(&self) -> Blake3Digest {
         Blake3Digest(hash_parts(domain::MANIFEST, &[&self.to_wire()]))
+    }
+
+    /// What stands for the digest of the outputs if nothing is evaluated, for there are no workers.
+    #[must_use]
+    pub fn no_outputs(&self) -> Blake3Digest {
+        Blake3Digest(hash_parts(domain::NO_OUTPUTS, &[self.digest().as_bytes()]))
     }
 
     /// Checks the structure: sizes, strict order, no contradiction between the lists.

@@ -43,6 +43,8 @@ fn manifest() -> Manifest {
         proposer: member(2),
         previous: KeccakDigest([0xce; 32]),
         block: BlockRef { number: 1234, hash: KeccakDigest([0xb1; 32]) },
+        base: KeccakDigest([0xba; 32]),
+        jobs_seen: 12,
         policy: KeccakDigest([0x90; 32]),
         circuit: CircuitId { version: 1, fingerprint: Blake3Digest([0xf1; 32]) },
         telemetry: vec![telemetry(1), telemetry(2), telemetry(3)],
@@ -67,7 +69,10 @@ fn refused(change: impl FnOnce(&mut Manifest)) -> ManifestError {
 fn a_sound_manifest_parses() {
     assert_eq!(manifest().validate(committee()), Ok(()));
     assert_wire(&manifest());
-    assert!(matches!(Manifest::parse(&[1], committee()), Err(ManifestError::Codec(_))));
+    assert!(matches!(Manifest::parse(&[2], committee()), Err(ManifestError::Codec(_))));
+    let earlier = Manifest::parse(&[1], committee()).unwrap_err();
+    assert!(earlier.to_string().contains("Manifest has version 1"), "{earlier}");
+    assert_ne!(manifest().no_outputs(), manifest().digest());
 }
 
 #[test]
@@ -193,12 +198,14 @@ fn suspicions_hold_for_one_slot_of_one_epoch() {
 
 #[test]
 fn every_field_changes_the_digest() {
-    let changes: [fn(&mut Manifest); 11] = [
+    let changes: [fn(&mut Manifest); 13] = [
         |m| m.binding.epoch = Epoch(9),
         |m| m.slot = Slot(6),
         |m| m.proposer = member(3),
         |m| m.previous.0[0] ^= 1,
         |m| m.block.number += 1,
+        |m| m.base.0[0] ^= 1,
+        |m| m.jobs_seen += 1,
         |m| m.policy.0[0] ^= 1,
         |m| m.circuit.version += 1,
         |m| m.telemetry.truncate(2),

@@ -1,6 +1,11 @@
 //! The cluster's scheduling policy: public, on chain as the bytes whose Keccak-256 the manifest
 //! names.
 //!
+//! # Reserved fields
+//! Some fields are there so that what comes later changes no format. Each is zero until then, and a
+//! policy in which it is not is [refused](PolicyError::Reserved) with the reason: nobody may rely on a
+//! rule that no node enforces.
+//!
 //! # Confidential weights
 //! The weights of `cost` may be encrypted by the policy's author, so that workers and operators do
 //! not learn what the cluster prefers. The policy then names the digest of an
@@ -10,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     binding::ClusterScope,
-    manifest::MAX_TELEMETRY,
+    manifest::{CircuitId, MAX_TELEMETRY},
     quantities::{OutOfRange, Scale},
     telemetry::{ProofMetadata, ProvenList},
 };
@@ -139,6 +144,25 @@ pub struct ClusterPolicy {
     pub max_workers: u16,
     /// The weights of the `cost` policy.
     pub weights: PolicyWeights,
+    /// How long a worker is gone, as a member sees it itself, before that member says that it is lost;
+    /// 1 to [`Self::MAX_LOSS_GRACE`].
+    pub loss_grace_seconds: u32,
+    /// Workers that are drawn to evaluate a slot again, at most [`Self::MAX_AUDITORS`].
+    pub auditors: u16,
+    /// Slots after which a certificate is anchored that nobody waits for, at least 1.
+    pub anchor_every: u16,
+    /// Seconds after which a committee is followed by the next. Reserved.
+    pub epoch_length: u64,
+    /// What each resource counts in the choice among workers: CPU, memory, disk, GPU. Reserved.
+    pub resource_weights: [Weight; 4],
+    /// Linux capabilities that containers do not get, by their bits. Reserved.
+    pub withheld_capabilities: u64,
+    /// Whether an image needs a signature. Reserved.
+    pub image_signatures: bool,
+    /// The circuit that is evaluated from [`Self::circuit_from`] on. Reserved.
+    pub circuit: CircuitId,
+    /// The first block of manifests that name that circuit. Reserved.
+    pub circuit_from: u64,
 }
 
 impl Default for ClusterPolicy {
@@ -148,12 +172,22 @@ impl Default for ClusterPolicy {
             min_candidates: 1,
             max_workers: MAX_TELEMETRY as u16,
             weights: PolicyWeights::Public(Weights::default()),
+            loss_grace_seconds: 20,
+            auditors: 2,
+            anchor_every: 1,
+            epoch_length: 0,
+            resource_weights: [Weight::default(); 4],
+            withheld_capabilities: 0,
+            image_signatures: false,
+            circuit: CircuitId { version: 0, fingerprint: Blake3Digest([0; 32]) },
+            circuit_from: 0,
         }
     }
 }
 
 impl Wire for ClusterPolicy {
     const NAME: &'static str = "ClusterPolicy";
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = 256;
 }
 
@@ -166,9 +200,30 @@ pub enum PolicyError {
     /// The policy allows no workers, or more than a manifest can name.
     #[error("at most {0} workers: 1 to {max} are possible", max = MAX_TELEMETRY)]
     MaxWorkers(u16),
+    /// A worker is lost at once, or practically never.
+    #[error(
+        "a loss grace of {0} seconds: 1 to {max} are possible",
+        max = ClusterPolicy::MAX_LOSS_GRACE
+    )]
+    LossGrace(u32),
+    /// Too many auditors.
+    #[error("{0} auditors: at most {max}", max = ClusterPolicy::MAX_AUDITORS)]
+    Auditors(u16),
+    /// Nothing would ever be anchored.
+    #[error("anchor_every is 0: a certificate is anchored after at least 1 slot")]
+    AnchorEvery,
+    /// A field that no node acts on yet.
+    #[error("`{field}` is reserved and must be zero: {reason}")]
+    #[allow(missing_docs, reason = "the message says what its fields are")]
+    Reserved { field: &'static str, reason: &'static str },
 }
 
 impl ClusterPolicy {
+    /// Largest [`loss_grace_seconds`](Self::loss_grace_seconds): a day.
+    pub const MAX_LOSS_GRACE: u32 = 24 * 3600;
+    /// Largest [`auditors`](Self::auditors): as many evaluations again cost more than they tell.
+    pub const MAX_AUDITORS: u16 = 64;
+
     /// Decodes and checks the policy on chain.
     ///
     /// # Errors
@@ -178,7 +233,59 @@ impl ClusterPolicy {
         if !(1..=MAX_TELEMETRY).contains(&usize::from(policy.max_workers)) {
             return Err(PolicyError::MaxWorkers(policy.max_workers));
         }
+        if !(1..=Self::MAX_LOSS_GRACE).contains(&policy.loss_grace_seconds) {
+            return Err(PolicyError::LossGrace(policy.loss_grace_seconds));
+        }
+        if policy.auditors > Self::MAX_AUDITORS {
+            return Err(PolicyError::Auditors(policy.auditors));
+        }
+        if policy.anchor_every == 0 {
+            return Err(PolicyError::AnchorEvery);
+        }
+        policy.check_reserved()?;
         Ok(policy)
+    }
+
+    /// Exhaustive, so that a new field is thought of.
+    fn check_reserved(&self) -> Result<(), PolicyError> {
+        let Self {
+            epoch_length,
+            resource_weights,
+            withheld_capabilities,
+            image_signatures,
+            circuit,
+            circuit_from,
+            scale: _,
+            min_candidates: _,
+            max_workers: _,
+            weights: _,
+            loss_grace_seconds: _,
+            auditors: _,
+            anchor_every: _,
+        } = self;
+        let none = Self::default();
+        let fields = [
+            (
+                *epoch_length == 0,
+                "epoch_length",
+                "an epoch ends when a ceremony makes the next key",
+            ),
+            (
+                *resource_weights == none.resource_weights,
+                "resource_weights",
+                "the circuit counts all resources alike",
+            ),
+            (
+                *withheld_capabilities == 0,
+                "withheld_capabilities",
+                "containers get no capabilities at all",
+            ),
+            (!image_signatures, "image_signatures", "workers check no signatures of images"),
+            (*circuit == none.circuit, "circuit", "members evaluate the circuit of their build"),
+            (*circuit_from == 0, "circuit_from", "members evaluate the circuit of their build"),
+        ];
+        let broken = fields.into_iter().find(|(zero, ..)| !zero);
+        broken.map_or(Ok(()), |(_, field, reason)| Err(PolicyError::Reserved { field, reason }))
     }
 
     /// What a manifest names: Keccak-256 of the encoding.
@@ -203,10 +310,65 @@ mod tests {
             let refused = ClusterPolicy::parse(&wrong.to_wire());
             assert_eq!(refused, Err(PolicyError::MaxWorkers(max_workers)));
         }
+        let refused = |change: fn(&mut ClusterPolicy)| {
+            let mut policy = ClusterPolicy::default();
+            change(&mut policy);
+            ClusterPolicy::parse(&policy.to_wire()).unwrap_err()
+        };
+        assert_eq!(refused(|p| p.loss_grace_seconds = 0), PolicyError::LossGrace(0));
+        assert_eq!(refused(|p| p.loss_grace_seconds = 86_401), PolicyError::LossGrace(86_401));
+        assert_eq!(refused(|p| p.auditors = 65), PolicyError::Auditors(65));
+        assert_eq!(refused(|p| p.anchor_every = 0), PolicyError::AnchorEvery);
         assert!(ClusterPolicy::parse(b"spread").is_err());
         let other = ClusterPolicy { min_candidates: 2, ..policy };
         assert_ne!(other.digest(), policy.digest());
         assert!(Weight::new(3).is_err());
+    }
+
+    #[test]
+    fn reserved_fields_are_zero_or_refused_with_the_reason() {
+        type Change = fn(&mut ClusterPolicy);
+        let changes: [(&str, Change); 7] = [
+            ("epoch_length", |p| p.epoch_length = 1),
+            ("resource_weights", |p| p.resource_weights[3] = Weight(1)),
+            ("withheld_capabilities", |p| p.withheld_capabilities = 1 << 40),
+            ("image_signatures", |p| p.image_signatures = true),
+            ("circuit", |p| p.circuit.version = 1),
+            ("circuit", |p| p.circuit.fingerprint.0[31] = 1),
+            ("circuit_from", |p| p.circuit_from = 1),
+        ];
+        for (name, change) in changes {
+            let mut policy = ClusterPolicy::default();
+            change(&mut policy);
+            let refused = ClusterPolicy::parse(&policy.to_wire()).unwrap_err();
+            let PolicyError::Reserved { field, reason } = &refused else {
+                panic!("{name}: {refused}")
+            };
+            assert_eq!(*field, name);
+            assert!(refused.to_string().contains(reason), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_longest_policy_fits_and_an_earlier_one_is_refused_by_name() {
+        let longest = ClusterPolicy {
+            min_candidates: u16::MAX,
+            max_workers: u16::MAX,
+            weights: PolicyWeights::Encrypted(Blake3Digest([0xff; 32])),
+            loss_grace_seconds: u32::MAX,
+            auditors: u16::MAX,
+            anchor_every: u16::MAX,
+            epoch_length: u64::MAX,
+            withheld_capabilities: u64::MAX,
+            circuit: CircuitId { version: u32::MAX, fingerprint: Blake3Digest([0xff; 32]) },
+            circuit_from: u64::MAX,
+            ..ClusterPolicy::default()
+        };
+        assert_eq!(ClusterPolicy::from_wire(&longest.to_wire()), Ok(longest));
+        let mut earlier = ClusterPolicy::default().to_wire();
+        earlier[0] = 1;
+        let refused = ClusterPolicy::parse(&earlier).unwrap_err();
+        assert!(refused.to_string().contains("ClusterPolicy has version 1"), "{refused}");
     }
 
     #[test]

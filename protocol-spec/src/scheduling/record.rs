@@ -9,10 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     assignment::Assignments,
-    certificate::AssignmentCertificate,
+    certificate::{AssignmentCertificate, CertificateBody},
     manifest::{Manifest, ManifestError},
 };
-use crate::{codec::Wire, committee::Committee, decryption::ManifestLock};
+use crate::{
+    agreement::{Instance, Lock},
+    codec::Wire,
+    committee::Committee,
+};
 
 /// One slot, decided and certified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,8 +25,8 @@ pub struct SlotRecord {
     /// The slot's inputs.
     pub manifest: Manifest,
     /// 2t+1 members' votes for it.
-    pub lock: ManifestLock,
-    /// The outcome of each pending replica.
+    pub lock: Lock,
+    /// The outcome of each pending replica; none if the slot ended void.
     pub assignments: Assignments,
     /// The committee's signature on the outcome.
     pub certificate: AssignmentCertificate,
@@ -30,8 +34,10 @@ pub struct SlotRecord {
 
 impl Wire for SlotRecord {
     const NAME: &'static str = "SlotRecord";
+    // Version 1 had a lock that named a slot in place of an instance.
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = Manifest::MAX_BYTES
-        + ManifestLock::MAX_BYTES
+        + Lock::MAX_BYTES
         + Assignments::MAX_BYTES
         + AssignmentCertificate::MAX_BYTES;
 }
@@ -54,6 +60,12 @@ pub enum RecordError {
     /// The assignments are not one for each pending replica of the manifest.
     #[error("the assignments are not those of the manifest's pending replicas")]
     Assignments,
+    /// A void slot assigns something.
+    #[error("the certificate says that the slot ended void, but the record has assignments")]
+    Void,
+    /// The certificate commits to a section for members, of which this version knows nothing.
+    #[error("the certificate commits to a members' section, which is reserved: it must be zero")]
+    MembersOnly,
 }
 
 impl SlotRecord {
@@ -68,8 +80,8 @@ impl SlotRecord {
         let body = &certificate.body;
         let links = [
             (lock.binding == manifest.binding, RecordError::Lock("cluster, key set or epoch")),
-            (lock.slot == manifest.slot, RecordError::Lock("slot")),
-            (lock.manifest == digest, RecordError::Lock("manifest")),
+            (lock.instance == Instance::manifest(manifest.slot), RecordError::Lock("slot")),
+            (lock.value == digest, RecordError::Lock("manifest")),
             (
                 body.binding == manifest.binding,
                 RecordError::Certificate("cluster, key set or epoch"),
@@ -77,8 +89,12 @@ impl SlotRecord {
             (body.slot == manifest.slot, RecordError::Certificate("slot")),
             (body.manifest == digest, RecordError::Certificate("manifest")),
             (body.previous == manifest.previous, RecordError::Certificate("predecessor")),
+            (body.base == manifest.base, RecordError::Certificate("anchored certificate")),
+            (body.jobs_seen == manifest.jobs_seen, RecordError::Certificate("number of jobs")),
+            (body.members_only == CertificateBody::NO_SECTION, RecordError::MembersOnly),
             (body.assignments_root == assignments.tree().root(), RecordError::Root),
-            (assignments.answers(manifest), RecordError::Assignments),
+            (!body.is_void() || assignments.as_slice().is_empty(), RecordError::Void),
+            (body.is_void() || assignments.answers(manifest), RecordError::Assignments),
         ];
         links.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, error)| Err(error))
     }

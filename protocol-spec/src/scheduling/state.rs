@@ -6,7 +6,8 @@
 //!    The proposer writes exactly that; the others compare.
 //! 2. It takes telemetry only if [`telemetry_counts`](ClusterState::telemetry_counts).
 //! 3. When the assignments are decrypted, [`apply`](ClusterState::apply) gives the state after the
-//!    slot, whose [`state_root`](ClusterState::state_root) the certificate carries.
+//!    slot, whose [`state_root`](ClusterState::state_root) the certificate carries. If the slot ends
+//!    without an outcome, [`void`](ClusterState::void) does.
 //! 4. When the certificate is signed, [`certified`](ClusterState::certified) closes the slot: only
 //!    then can the next manifest be applied, since it names this certificate.
 //!
@@ -23,6 +24,7 @@ use super::{
     abi::{Words, keccak},
     assignment::{Assignments, Outcome},
     certificate::{CertificateBody, ChainError},
+    leaf::{LeafWorker, ReplicaLeaf},
     manifest::{MAX_PENDING, MAX_RUNNING, Manifest, PendingReplica, ReplicaState, RunningReplica},
     merkle::MerkleTree,
     record::SlotRecord,
@@ -73,6 +75,14 @@ pub struct NextReplicas {
 pub struct ClusterState {
     last_slot: Slot,
     last_certificate: KeccakDigest,
+    /// What the last certificate can be anchored on.
+    base: KeccakDigest,
+    /// Number of the block as of which its members read the chain.
+    block: u64,
+    /// The last slot that did not end void, and the hash of its certificate.
+    decided: (Slot, KeccakDigest),
+    /// The last slot that placed or removed something.
+    changed: Slot,
     replicas: BTreeMap<(Blake3Digest, ReplicaIndex), Placement>,
     /// The last slot that assigned something to a worker.
     booked: BTreeMap<PeerIdHash, Slot>,
@@ -87,6 +97,10 @@ impl Default for ClusterState {
         Self {
             last_slot: Slot(0),
             last_certificate: CertificateBody::NO_PREVIOUS,
+            base: CertificateBody::NO_PREVIOUS,
+            block: 0,
+            decided: (Slot(0), CertificateBody::NO_PREVIOUS),
+            changed: Slot(0),
             replicas: BTreeMap::new(),
             booked: BTreeMap::new(),
             last: BTreeMap::new(),
@@ -96,9 +110,9 @@ impl Default for ClusterState {
 
 impl Wire for ClusterState {
     const NAME: &'static str = "ClusterState";
-    const VERSION: u8 = 2;
-    // Replicas of 77 bytes, as many workers of 42, pending replicas of 67.
-    const MAX_BYTES: usize = 64
+    const VERSION: u8 = 3;
+    // Slots and certificates; replicas of 77 bytes, as many workers of 42, pending replicas of 67.
+    const MAX_BYTES: usize = 160
         + MAX_RUNNING * (32 + 3 + 32 + 10)
         + MAX_RUNNING * (32 + 10)
         + MAX_PENDING * (32 + 3 + 32);
@@ -148,6 +162,37 @@ impl ClusterState {
     #[must_use]
     pub const fn last_certificate(&self) -> KeccakDigest {
         self.last_certificate
+    }
+
+    /// Hash of the last certificate that is not void; [`CertificateBody::NO_PREVIOUS`] before the
+    /// first. Whatever is drawn by lot is drawn from it: who ends slots void draws nothing anew.
+    #[must_use]
+    pub const fn seed(&self) -> KeccakDigest {
+        self.decided.1
+    }
+
+    /// The slot of that certificate; 0 before the first.
+    #[must_use]
+    pub const fn last_decided(&self) -> Slot {
+        self.decided.0
+    }
+
+    /// The last slot that placed or removed something; 0 before the first.
+    #[must_use]
+    pub const fn last_changed(&self) -> Slot {
+        self.changed
+    }
+
+    /// The [`base`](Manifest::base) of the last manifest: what its certificate can be anchored on. [`CertificateBody::NO_PREVIOUS`] before the first.
+    #[must_use]
+    pub const fn last_base(&self) -> KeccakDigest {
+        self.base
+    }
+
+    /// The number of the block as of which the last manifest reads the chain; 0 before the first.
+    #[must_use]
+    pub const fn last_block(&self) -> u64 {
+        self.block
     }
 
     /// Every replica that has a place, in order.
@@ -247,14 +292,7 @@ impl ClusterState {
         manifest: &Manifest,
         assignments: &Assignments,
     ) -> Result<Self, StateError> {
-        let (slot, last) = (manifest.slot, self.last_slot);
-        if slot <= last {
-            return Err(StateError::Slot { slot, last });
-        }
-        let (found, expected) = (manifest.previous, self.last_certificate);
-        if found != expected {
-            return Err(StateError::Previous { found, expected });
-        }
+        let slot = self.continued_by(manifest)?;
         if !assignments.answers(manifest) {
             return Err(StateError::Assignments);
         }
@@ -285,8 +323,45 @@ impl ClusterState {
             return Err(StateError::TooManyRunning(replicas.len()));
         }
         let last = self.previous(manifest).filter(|(of, _)| !replicas.contains_key(of)).collect();
-        let last_certificate = self.last_certificate;
-        Ok(Self { last_slot: slot, last_certificate, replicas, booked, last })
+        let same = (&replicas, &booked) == (&self.replicas, &self.booked);
+        let changed = if same { self.changed } else { slot };
+        let Self { last_certificate, decided, .. } = *self;
+        let (base, block) = (manifest.base, manifest.block.number);
+        Ok(Self {
+            last_slot: slot,
+            last_certificate,
+            base,
+            block,
+            decided,
+            changed,
+            replicas,
+            booked,
+            last,
+        })
+    }
+
+    /// The state after a slot that ended void, yet without its certificate: as before, but that the slot
+    /// is over.
+    ///
+    /// # Errors
+    /// [`StateError`] if the manifest does not continue this state.
+    pub fn void(&self, manifest: &Manifest) -> Result<Self, StateError> {
+        let last_slot = self.continued_by(manifest)?;
+        let (base, block) = (manifest.base, manifest.block.number);
+        Ok(Self { last_slot, base, block, ..self.clone() })
+    }
+
+    /// The manifest's slot, if that is a later one and builds on the last certificate.
+    fn continued_by(&self, manifest: &Manifest) -> Result<Slot, StateError> {
+        let (slot, last) = (manifest.slot, self.last_slot);
+        if slot <= last {
+            return Err(StateError::Slot { slot, last });
+        }
+        let (found, expected) = (manifest.previous, self.last_certificate);
+        if found != expected {
+            return Err(StateError::Previous { found, expected });
+        }
+        Ok(slot)
     }
 
     /// Where the pending replicas of a manifest that builds on this state had their place, as far as
@@ -302,7 +377,7 @@ impl ClusterState {
         })
     }
 
-    /// Closes the slot that was applied with its certificate.
+    /// Closes the slot that was applied, or ended void, with its certificate.
     ///
     /// # Errors
     /// [`StateError`] if the certificate is not of that slot or says that something else comes out.
@@ -320,6 +395,9 @@ impl ClusterState {
             return Err(StateError::Root { found, expected });
         }
         self.last_certificate = body.hash();
+        if !body.is_void() {
+            self.decided = (slot, self.last_certificate);
+        }
         Ok(self)
     }
 
@@ -328,31 +406,30 @@ impl ClusterState {
     /// # Errors
     /// [`StateError`] if the record does not continue this state.
     pub fn follow(&self, record: &SlotRecord) -> Result<Self, StateError> {
-        self.apply(&record.manifest, &record.assignments)?.certified(&record.certificate.body)
+        let SlotRecord { manifest, assignments, certificate, .. } = record;
+        let after = if certificate.body.is_void() {
+            self.void(manifest)?
+        } else {
+            self.apply(manifest, assignments)?
+        };
+        after.certified(&certificate.body)
     }
 
-    /// Root over every replica's place and every worker's last booking, each leaf
-    /// `keccak256(bytes.concat(keccak256(abi.encode(...))))`, replicas first, each kind in
-    /// ascending order:
-    ///
-    /// | leaf | words |
-    /// |---|---|
-    /// | replica | `bytes32` purpose ([`domain::STATE_REPLICA_LEAF`]), `bytes32` job, `uint16` replica, `bytes32` worker, `uint64` slot |
-    /// | worker | `bytes32` purpose ([`domain::STATE_WORKER_LEAF`]), `bytes32` worker, `uint64` slot |
+    /// Root over every replica's place ([`ReplicaLeaf`]) and every worker's last booking, replicas
+    /// first, each kind in ascending order. A worker's leaf is
+    /// `keccak256(bytes.concat(keccak256(abi.encode(purpose, worker, slot))))`, where `bytes32 purpose` is
+    /// Keccak-256 of [`domain::STATE_WORKER_LEAF`], `bytes32 worker` and `uint64 slot`.
     #[must_use]
     pub fn state_root(&self) -> KeccakDigest {
         let replicas = self.replicas().map(|(job, replica, Placement { worker, slot })| {
-            Words::purpose(domain::STATE_REPLICA_LEAF)
-                .bytes32(job.as_bytes())
-                .uint(u64::from(replica.0))
-                .bytes32(worker.as_bytes())
-                .uint(slot.0)
+            let worker = LeafWorker::Open(worker);
+            ReplicaLeaf { job, replica, worker, slot, done: false, drained: false }.hash()
         });
         let workers = self.booked.iter().map(|(worker, slot)| {
-            Words::purpose(domain::STATE_WORKER_LEAF).bytes32(worker.as_bytes()).uint(slot.0)
+            let words = Words::purpose(domain::STATE_WORKER_LEAF);
+            keccak(words.bytes32(worker.as_bytes()).uint(slot.0).keccak().as_bytes())
         });
-        let leaves = replicas.chain(workers).map(|words| keccak(words.keccak().as_bytes()));
-        MerkleTree::new(leaves.collect()).root()
+        MerkleTree::new(replicas.chain(workers).collect()).root()
     }
 }
 

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    agreement::{Instance, Lock, Subject},
     committee::Committee,
-    decryption::ManifestLock,
     ids::{ParticipantIndex, Signature},
     scheduling::{
         Assignment, AssignmentCertificate, BlockRef, CircuitId, GroupSignature, LostWorker,
@@ -54,6 +54,8 @@ fn manifest(
         proposer: ParticipantIndex::new(1).unwrap(),
         previous: state.last_certificate(),
         block: BlockRef { number: 1, hash: KeccakDigest([1; 32]) },
+        base: KeccakDigest([4; 32]),
+        jobs_seen: submissions.len() as u64,
         policy: KeccakDigest([2; 32]),
         circuit: CircuitId { version: 1, fingerprint: Blake3Digest([3; 32]) },
         telemetry: (1..=4)
@@ -88,18 +90,35 @@ fn assignments(manifest: &Manifest, choose: impl Fn(usize) -> Option<PeerIdHash>
 
 fn record(state: &ClusterState, manifest: Manifest, assignments: Assignments) -> SlotRecord {
     let after = state.apply(&manifest, &assignments).unwrap();
+    certify(&after, manifest, assignments, Blake3Digest([5; 32]))
+}
+
+fn void(state: &ClusterState, manifest: Manifest) -> SlotRecord {
+    let after = state.void(&manifest).unwrap();
+    certify(&after, manifest, Assignments::default(), CertificateBody::VOID)
+}
+
+fn certify(
+    after: &ClusterState,
+    manifest: Manifest,
+    assignments: Assignments,
+    evaluation: Blake3Digest,
+) -> SlotRecord {
     let body = CertificateBody {
         binding: manifest.binding,
         slot: manifest.slot,
         manifest: manifest.digest(),
         previous: manifest.previous,
+        base: manifest.base,
+        jobs_seen: manifest.jobs_seen,
+        evaluation,
+        members_only: CertificateBody::NO_SECTION,
         assignments_root: assignments.tree().root(),
         state_root: after.state_root(),
         reference_string: ReferenceStringOrigin::Committee,
     };
-    let (binding, slot) = (manifest.binding, manifest.slot);
-    let lock =
-        ManifestLock { binding, slot, round: 0, manifest: manifest.digest(), votes: Vec::new() };
+    let (binding, instance) = (manifest.binding, Instance::manifest(manifest.slot));
+    let lock = Lock { binding, instance, round: 0, value: manifest.digest(), votes: Vec::new() };
     let certificate = AssignmentCertificate { body, signature: GroupSignature([2; 65]) };
     SlotRecord { manifest, lock, assignments, certificate }
 }
@@ -268,13 +287,14 @@ fn a_record_is_refused_if_a_link_is_missing() {
 
     let (_, sound) = placed();
     assert_wire(&sound);
-    let cases: [(Change, RecordError); 9] = [
+    let cases: [(Change, RecordError); 14] = [
         (
             |r| r.lock.binding.scope.cluster.0[0] ^= 1,
             RecordError::Lock("cluster, key set or epoch"),
         ),
-        (|r| r.lock.slot = Slot(1), RecordError::Lock("slot")),
-        (|r| r.lock.manifest.0[0] ^= 1, RecordError::Lock("manifest")),
+        (|r| r.lock.instance.slot = Slot(1), RecordError::Lock("slot")),
+        (|r| r.lock.instance.subject = Subject::End, RecordError::Lock("slot")),
+        (|r| r.lock.value.0[0] ^= 1, RecordError::Lock("manifest")),
         (
             |r| r.certificate.body.binding.key_set.0[0] ^= 1,
             RecordError::Certificate("cluster, key set or epoch"),
@@ -282,6 +302,10 @@ fn a_record_is_refused_if_a_link_is_missing() {
         (|r| r.certificate.body.slot = Slot(1), RecordError::Certificate("slot")),
         (|r| r.certificate.body.manifest.0[0] ^= 1, RecordError::Certificate("manifest")),
         (|r| r.certificate.body.previous.0[0] ^= 1, RecordError::Certificate("predecessor")),
+        (|r| r.certificate.body.base.0[0] ^= 1, RecordError::Certificate("anchored certificate")),
+        (|r| r.certificate.body.jobs_seen += 1, RecordError::Certificate("number of jobs")),
+        (|r| r.certificate.body.members_only.0[0] ^= 1, RecordError::MembersOnly),
+        (|r| r.certificate.body.evaluation = CertificateBody::VOID, RecordError::Void),
         (|r| r.certificate.body.assignments_root.0[0] ^= 1, RecordError::Root),
         (
             |r| {
@@ -299,14 +323,59 @@ fn a_record_is_refused_if_a_link_is_missing() {
 }
 
 #[test]
+fn a_void_slot_changes_nothing_but_the_chain_of_certificates() {
+    let (state, first) = placed();
+    // Worker 2 is lost, job 1 is cancelled, job 2 is new: none of it happens.
+    let cancelled = Submission { cancelled: true, ..submission(5, 1) };
+    let locked = manifest(&state, &[cancelled, submission(6, 2)], &[2], &[]);
+    let record = void(&state, locked.clone());
+    assert_eq!(record.verify_structure(committee()), Ok(()));
+    assert!(record.certificate.body.is_void() && !first.certificate.body.is_void());
+    let after = state.follow(&record).unwrap();
+    assert_eq!((after.last_slot(), after.last_decided()), (locked.slot, state.last_slot()));
+    assert_eq!(after.last_certificate(), record.certificate.body.hash());
+    assert_eq!((after.seed(), after.state_root()), (state.seed(), state.state_root()));
+    assert_eq!(after.last_changed(), state.last_changed());
+    assert!(after.replicas().eq(state.replicas()));
+    // What an outcome would have changed gives another root, so it does not pass for void.
+    let applied = state.apply(&locked, &assignments(&locked, |_| Some(worker(1)))).unwrap();
+    let refused = applied.certified(&record.certificate.body);
+    assert!(matches!(refused, Err(StateError::Root { .. })));
+    let late = Manifest { slot: Slot(2), ..locked };
+    assert!(matches!(state.void(&late), Err(StateError::Slot { .. })));
+}
+
+#[test]
+fn a_state_says_what_its_last_certificate_can_be_anchored_on() {
+    let (state, first) = placed();
+    assert_eq!((state.last_base(), state.last_changed()), (first.manifest.base, Slot(2)));
+    assert_eq!(state.last_block(), first.manifest.block.number);
+    // It places nothing, but names another one.
+    let next = manifest(&state, &[submission(5, 1)], &[], &[]);
+    let next = Manifest { base: first.certificate.body.hash(), ..next };
+    let none = assignments(&next, |_| None);
+    let after = state.follow(&record(&state, next, none)).unwrap();
+    assert_eq!((after.last_base(), after.last_changed()), (state.last_certificate(), Slot(2)));
+    // A cancelled job leaves: that is a change.
+    let removing = manifest(&after, &[], &[], &[]);
+    let none = assignments(&removing, |_| None);
+    let after = after.follow(&record(&after, removing, none)).unwrap();
+    assert_eq!(after.last_changed(), Slot(6));
+    // Nor does a void slot change anything, but it too names another.
+    let locked = Manifest { base: KeccakDigest([7; 32]), ..manifest(&after, &[], &[], &[]) };
+    let after = after.follow(&void(&after, locked)).unwrap();
+    assert_eq!((after.last_base(), after.last_changed()), (KeccakDigest([7; 32]), Slot(6)));
+}
+
+#[test]
 fn the_root_is_the_one_of_the_leaves() {
     let (state, _) = placed();
     let purpose = |text: &str| keccak(text.as_bytes());
     let leaf = |words: Words| keccak(words.keccak().as_bytes());
     let replicas = (0..3u8).map(|i| {
-        let words = Words::default().bytes32(purpose("veil v1 state replica leaf").as_bytes());
-        let words = words.bytes32(&[1; 32]).uint(i.into()).bytes32(&[i + 1; 32]).uint(2);
-        leaf(words)
+        let words = Words::default().bytes32(purpose("veil v2 state replica leaf").as_bytes());
+        let words = words.bytes32(&[1; 32]).uint(i.into()).uint(0);
+        leaf(words.bytes32(&[i + 1; 32]).uint(2).uint(0))
     });
     let workers = (0..3u8).map(|i| {
         let words = Words::default().bytes32(purpose("veil v1 state worker leaf").as_bytes());
@@ -319,7 +388,15 @@ fn the_root_is_the_one_of_the_leaves() {
 
 #[test]
 fn the_largest_state_fits() {
-    let mut state = ClusterState { last_slot: Slot(u64::MAX), ..ClusterState::default() };
+    let last = Slot(u64::MAX);
+    let decided = (last, KeccakDigest([1; 32]));
+    let mut state = ClusterState {
+        last_slot: last,
+        block: last.0,
+        decided,
+        changed: last,
+        ..ClusterState::default()
+    };
     for i in 0..MAX_RUNNING as u16 {
         let mut worker = worker(0xff);
         worker.0[..2].copy_from_slice(&i.to_be_bytes());
@@ -341,18 +418,37 @@ proptest! {
                 prop::collection::btree_set(1u8..5, 0..3),
                 prop::collection::btree_set(1u8..5, 0..2),
                 any::<u64>(),
+                0..3usize,
             ),
             1..8,
         ),
     ) {
         let mut state = ClusterState::default();
-        for (jobs, lost, draining, choice) in slots {
+        for (jobs, lost, draining, choice, voids) in slots {
             let submissions: Vec<_> = jobs
                 .iter()
                 .map(|(byte, cancelled)| Submission { cancelled: *cancelled, ..submission((*byte).into(), *byte) })
                 .collect();
             let lost: Vec<_> = lost.into_iter().collect();
             let draining: Vec<_> = draining.into_iter().collect();
+            // As often as it ends void, nothing is lost, and nothing is drawn anew.
+            let workers = |list: &[u8]| list.iter().map(|w| worker(*w)).collect();
+            let expected =
+                |state: &ClusterState| state.next_replicas(&submissions, three, &workers(&lost), &workers(&draining));
+            let decided = state.clone();
+            for _ in 0..voids {
+                let locked = manifest(&state, &submissions, &lost, &draining);
+                let record = void(&state, locked.clone());
+                prop_assert_eq!(record.verify_structure(committee()), Ok(()));
+                let before = state.clone();
+                state = state.follow(&record).unwrap();
+                prop_assert_eq!(expected(&state), expected(&decided));
+                prop_assert_eq!(state.seed(), decided.seed());
+                prop_assert_eq!(state.last_decided(), decided.last_decided());
+                prop_assert!(state.previous(&locked).eq(decided.previous(&locked)));
+                prop_assert_ne!(state.last_certificate(), before.last_certificate());
+                prop_assert_eq!(ClusterState::from_wire(&state.to_wire()), Ok(state.clone()));
+            }
             let manifest = manifest(&state, &submissions, &lost, &draining);
             let candidates: Vec<_> = manifest.telemetry.iter().map(|t| t.sender).collect();
             let assignments = assignments(&manifest, |i| {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use veil_protocol_spec::{
-    Blake3Digest, PeerIdHash, ReplicaIndex,
-    scheduling::{ClusterPolicy, JobError, JobSpec, Label, RequestTooLarge},
+    Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
+    scheduling::{CertificateBody, ClusterPolicy, JobError, JobSpec, Label, RequestTooLarge},
 };
 
 /// What is public besides the manifest.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct PublicInputs {
     /// The policy whose digest the manifest names. The caller checks that it is that one, as it
     /// checks everything that it reads from the chain at the manifest's block.
@@ -21,6 +21,26 @@ pub struct PublicInputs {
     /// The worker that held a pending replica last, by the certificates that the manifest builds
     /// on; none for a replica that is not here.
     pub previous: BTreeMap<(Blake3Digest, ReplicaIndex), PeerIdHash>,
+    /// [`ClusterState::seed`](veil_protocol_spec::scheduling::ClusterState::seed) of the state that the
+    /// manifest builds on: the order among equals follows from it.
+    pub seed: KeccakDigest,
+    /// [`ClusterState::last_decided`](veil_protocol_spec::scheduling::ClusterState::last_decided) of it:
+    /// where the turn of equals begins.
+    pub last_decided: Slot,
+}
+
+impl Default for PublicInputs {
+    /// Of the first slot, with no job and no labels.
+    fn default() -> Self {
+        Self {
+            policy: ClusterPolicy::default(),
+            jobs: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            previous: BTreeMap::new(),
+            seed: CertificateBody::NO_PREVIOUS,
+            last_decided: Slot(0),
+        }
+    }
 }
 
 /// Why a manifest cannot be evaluated.

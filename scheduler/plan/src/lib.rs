@@ -90,6 +90,8 @@
 //! #   proposer: ParticipantIndex::new(1).unwrap(),
 //! #   previous: KeccakDigest([0; 32]),
 //! #   block: BlockRef { number: 1, hash: KeccakDigest([7; 32]) },
+//! #   base: KeccakDigest([0; 32]),
+//! #   jobs_seen: 1,
 //! #   policy: KeccakDigest([8; 32]),
 //! #   circuit: CircuitId { version: 1, fingerprint: Blake3Digest([9; 32]) },
 //! #   running: Vec::new(),

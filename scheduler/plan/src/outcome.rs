@@ -93,3 +93,20 @@ pub fn decode(
     assignments.sort_unstable_by_key(|assignment| (assignment.job, assignment.replica));
     Ok(assignments.try_into()?)
 }
+
+/// The digits that the circuit puts out where its [twin](crate::cleartext::place) finds `outcome`: what
+/// [`decode`] reads back.
+#[must_use]
+pub fn encode(plan: &Plan, outcome: &[Option<usize>]) -> Vec<u8> {
+    let mut steps: Vec<_> = plan.steps.iter().collect();
+    steps.sort_unstable_by_key(|step| step.position);
+    let evaluated = steps.into_iter().filter(|step| !step.candidates.is_empty());
+    let number =
+        |position: usize| outcome.get(position).copied().flatten().map_or(0, |worker| worker + 1);
+    evaluated
+        .flat_map(|step| {
+            let number = number(step.position);
+            (0..plan.digits_per_replica()).map(move |k| ((number >> (4 * k)) & 0xf) as u8)
+        })
+        .collect()
+}

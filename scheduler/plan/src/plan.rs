@@ -56,8 +56,10 @@ pub(crate) struct Step {
 ///       request takes the most units; `bin_pack`: the fewest; `priority_round_robin`: the highest
 ///       own priority; `cost`: the smallest weighted sum of price and latency class;
 ///    3. in an order that is public: for `priority_round_robin` that of the telemetry, beginning at
-///       slot plus step; else that of a digest over the manifest, the job, the replica and the
-///       worker, which prefers no worker for long.
+///       the last decided slot plus step; else that of a digest over the seed, the job, the replica
+///       and the worker, which prefers no worker for long. Seed and slot are those of the last
+///       certificate that is not void: neither the choice of a manifest's lists nor slots that end
+///       void change the order.
 /// 5. Without a feasible candidate the replica stays pending.
 #[derive(Debug)]
 pub struct Plan {
@@ -121,8 +123,7 @@ impl Plan {
         let mut rules: Vec<JobRules> = Vec::new();
         let mut refusals = BTreeMap::new();
         let mut steps: Vec<Step> = Vec::with_capacity(ordered.len());
-        let digest = manifest.digest();
-        let mut turn = manifest.slot.0;
+        let mut turn = public.last_decided.0.wrapping_add(1);
         for (position, pending, job) in ordered {
             let of_job = match by_job.entry(pending.job) {
                 Entry::Occupied(entry) => *entry.get(),
@@ -150,7 +151,7 @@ impl Plan {
                     hash_parts(
                         domain::TIE_BREAK,
                         &[
-                            digest.as_bytes(),
+                            public.seed.as_bytes(),
                             pending.job.as_bytes(),
                             &pending.replica.0.to_le_bytes(),
                             sender.as_ref().map_or(&[][..], |sender| sender.as_bytes()),
@@ -255,5 +256,107 @@ impl Plan {
 
     pub(crate) fn rules(&self, step: &Step) -> &JobRules {
         &self.rules[step.rules]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that unwraps has failed")]
+
+    use veil_protocol_spec::{
+        Address, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
+        PeerIdHash, ReplicaIndex, Slot, scheduling::*,
+    };
+
+    use super::*;
+
+    const SCOPE: ClusterScope = ClusterScope {
+        chain_id: ChainId(1),
+        contract: Address([1; 20]),
+        cluster: ClusterId([2; 32]),
+    };
+
+    fn job(policy: SchedulingPolicy) -> JobSpec {
+        JobSpec {
+            scope: SCOPE,
+            operator: Address([3; 20]),
+            nonce: 0,
+            image: format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
+            command: Vec::new(),
+            args: Vec::new(),
+            request: ResourceRequest::Clear(Resources {
+                cpu: CpuUnits(1),
+                memory: MemoryUnits(1),
+                disk: DiskUnits(0),
+                gpu: GpuUnits(0),
+            }),
+            replicas: 4,
+            priority: Priority(0),
+            policy,
+            constraints: Constraints::default(),
+            lease: LeasePolicy::Keep,
+            restart: RestartPolicy::Always,
+            health: None,
+        }
+    }
+
+    /// In which order each replica prefers equal workers.
+    fn orders(manifest: &Manifest, public: &PublicInputs) -> Vec<Vec<usize>> {
+        let plan = Plan::new(manifest, public).unwrap();
+        plan.steps.into_iter().map(|step| step.candidates).collect()
+    }
+
+    #[test]
+    fn the_order_among_equals_follows_from_the_last_decided_slot_alone() {
+        for policy in [SchedulingPolicy::Spread, SchedulingPolicy::PriorityRoundRobin] {
+            let job = job(policy);
+            let digest = job.digest();
+            let mut public = PublicInputs {
+                policy: ClusterPolicy { scale: Scale::FINEST, ..ClusterPolicy::default() },
+                jobs: [(digest, job)].into(),
+                ..PublicInputs::default()
+            };
+            let pending = |replica| PendingReplica {
+                submission: 0,
+                job: digest,
+                replica: ReplicaIndex(replica),
+            };
+            let manifest = Manifest {
+                binding: Binding { scope: SCOPE, key_set: KeySetDigest([4; 32]), epoch: Epoch(0) },
+                slot: Slot(1),
+                proposer: ParticipantIndex::new(1).unwrap(),
+                previous: KeccakDigest([0; 32]),
+                block: BlockRef { number: 1, hash: KeccakDigest([5; 32]) },
+                base: KeccakDigest([0; 32]),
+                jobs_seen: 1,
+                policy: KeccakDigest([6; 32]),
+                circuit: CircuitId { version: 1, fingerprint: Blake3Digest([7; 32]) },
+                telemetry: (1..=7)
+                    .map(|w| TelemetryEntry {
+                        sender: PeerIdHash([w; 32]),
+                        digest: Blake3Digest([w; 32]),
+                    })
+                    .collect(),
+                pending: (0..4).map(pending).collect(),
+                running: Vec::new(),
+                lost: Vec::new(),
+            };
+            let first = orders(&manifest, &public);
+            // After three void slots, in another's words, as of a later block.
+            let mut later = Manifest {
+                slot: Slot(4),
+                proposer: ParticipantIndex::new(2).unwrap(),
+                previous: KeccakDigest([8; 32]),
+                block: BlockRef { number: 9, hash: KeccakDigest([9; 32]) },
+                base: KeccakDigest([10; 32]),
+                jobs_seen: 2,
+                ..manifest.clone()
+            };
+            later.telemetry.iter_mut().for_each(|entry| entry.digest.0[0] ^= 0xff);
+            assert_eq!(orders(&later, &public), first);
+            public.seed = KeccakDigest([11; 32]);
+            public.last_decided = Slot(1);
+            assert_ne!(orders(&manifest, &public), first);
+        }
     }
 }

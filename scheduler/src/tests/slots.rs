@@ -121,6 +121,8 @@ pub(super) fn slot(
         proposer: ParticipantIndex::try_from(1).unwrap(),
         previous: KeccakDigest([0; 32]),
         block: BlockRef { number: 1, hash: KeccakDigest([6; 32]) },
+        base: KeccakDigest([0; 32]),
+        jobs_seen: 0,
         policy: KeccakDigest([7; 32]),
         // Not the one of this machine: the order among equals must not depend on it here.
         circuit: CircuitId { version: 0, fingerprint: Blake3Digest([8; 32]) },
@@ -162,6 +164,7 @@ pub(super) fn slot(
                 ((digests[job], ReplicaIndex(replica)), held)
             })
             .collect(),
+        ..PublicInputs::default()
     };
     let requests = digests
         .iter()

@@ -22,7 +22,7 @@ use veil_protocol_spec::{
         DiskUnits, EncryptedRequest, EncryptedWeights, FailureDomain, GpuUnits, JobSpec,
         LeasePolicy, Manifest, MemoryUnits, PendingReplica, PolicyWeights, Priority, ProofMetadata,
         Quantities, Reading, ReplicaState, Resource, ResourceRequest, Resources, RestartPolicy,
-        RunningReplica, Scale, SchedulingPolicy, Strength, TelemetryEntry, Weights,
+        RunningReplica, Scale, SchedulingPolicy, Strength, TelemetryEntry, Weights, keccak,
     },
 };
 use veil_scheduler::{
@@ -152,7 +152,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// `slot` only varies the manifest's digest, and with it the order among equals.
+    /// `slot` only varies the order among equals.
     pub(crate) fn new(readings: Vec<Reading>, jobs: Vec<JobSpec>, slot: u64) -> Self {
         let telemetry = (0..readings.len())
             .map(|index| TelemetryEntry {
@@ -178,6 +178,8 @@ impl Cluster {
             proposer: ParticipantIndex::try_from(1).unwrap(),
             previous: KeccakDigest([0; 32]),
             block: BlockRef { number: 1, hash: KeccakDigest([6; 32]) },
+            base: KeccakDigest([0; 32]),
+            jobs_seen: 0,
             policy: KeccakDigest([7; 32]),
             circuit: circuit_id(),
             telemetry,
@@ -188,6 +190,8 @@ impl Cluster {
         let mut inputs = Inputs::default();
         inputs.public.policy = ClusterPolicy { scale: Scale::FINEST, ..ClusterPolicy::default() };
         inputs.public.jobs = jobs.into_iter().map(|job| (job.digest(), job)).collect();
+        inputs.public.seed = keccak(&slot.to_le_bytes());
+        inputs.public.last_decided = Slot(slot - 1);
         Self { manifest, inputs, readings, secrets: cleartext::Secrets::default() }
     }
 

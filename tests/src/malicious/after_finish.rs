@@ -11,12 +11,7 @@ use super::{Insider, Misbehaviour, wire};
 pub(super) struct AbortAfterFinish;
 
 impl Misbehaviour for AbortAfterFinish {
-    fn own(
-        &mut self,
-        insider: &Insider,
-        _to: ParticipantIndex,
-        message: SignedMessage,
-    ) -> Vec<Vec<u8>> {
+    fn own(&mut self, insider: &Insider, message: SignedMessage) -> Vec<Vec<u8>> {
         let mut out = Vec::new();
         if message.header.round == Round::Finish {
             let reason = AbortReason::Local { detail: "changed its mind".to_owned() };
@@ -35,14 +30,9 @@ pub(super) struct FinishOtherRoot {
 }
 
 impl Misbehaviour for FinishOtherRoot {
-    fn own(
-        &mut self,
-        insider: &Insider,
-        to: ParticipantIndex,
-        mut message: SignedMessage,
-    ) -> Vec<Vec<u8>> {
+    fn own(&mut self, insider: &Insider, mut message: SignedMessage) -> Vec<Vec<u8>> {
         if let Payload::Finish(Finish { mut root }) = message.payload
-            && self.to.contains(&to)
+            && self.to.contains(&insider.to)
         {
             root.0[0] ^= 1;
             message = insider.instead(&message, Payload::Finish(Finish { root }));

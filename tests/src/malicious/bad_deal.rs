@@ -77,13 +77,8 @@ impl BadDealer {
 }
 
 impl Misbehaviour for BadDealer {
-    fn own(
-        &mut self,
-        insider: &Insider,
-        to: ParticipantIndex,
-        message: SignedMessage,
-    ) -> Vec<Vec<u8>> {
-        if to != self.to || !matches!(message.payload, Payload::Deal(_)) {
+    fn own(&mut self, insider: &Insider, message: SignedMessage) -> Vec<Vec<u8>> {
+        if insider.to != self.to || !matches!(message.payload, Payload::Deal(_)) {
             return vec![wire(message)];
         }
         let sealed = self.sealed(insider).expect("the honest machine has just made this deal");

@@ -9,14 +9,9 @@ pub(super) struct CorruptChunk {
 }
 
 impl Misbehaviour for CorruptChunk {
-    fn other(
-        &mut self,
-        _insider: &Insider,
-        to: ParticipantIndex,
-        mut message: CeremonyMessage,
-    ) -> Vec<Vec<u8>> {
+    fn other(&mut self, insider: &Insider, mut message: CeremonyMessage) -> Vec<Vec<u8>> {
         if let CeremonyMessage::Chunk { bytes: Bytes(bytes), .. } = &mut message
-            && to == self.to
+            && insider.to == self.to
         {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;

@@ -12,14 +12,9 @@ pub(super) struct EquivocatingCommit {
 }
 
 impl Misbehaviour for EquivocatingCommit {
-    fn own(
-        &mut self,
-        insider: &Insider,
-        to: ParticipantIndex,
-        mut message: SignedMessage,
-    ) -> Vec<Vec<u8>> {
+    fn own(&mut self, insider: &Insider, mut message: SignedMessage) -> Vec<Vec<u8>> {
         if let Payload::Commit(commit) = &message.payload
-            && self.second_to.contains(&to)
+            && self.second_to.contains(&insider.to)
         {
             let mut commit = commit.clone();
             commit.public_seed = Blake3Digest([0xee; 32]);

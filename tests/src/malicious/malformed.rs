@@ -15,16 +15,11 @@ use super::{Insider, Misbehaviour, wire};
 pub(super) struct Malformed;
 
 impl Misbehaviour for Malformed {
-    fn own(
-        &mut self,
-        insider: &Insider,
-        to: ParticipantIndex,
-        message: SignedMessage,
-    ) -> Vec<Vec<u8>> {
+    fn own(&mut self, insider: &Insider, message: SignedMessage) -> Vec<Vec<u8>> {
         let mut out = garbage(&message);
-        out.extend(misshapen(insider, to));
-        out.extend(impersonations(insider, to, &message));
-        out.extend(chunks(insider, to));
+        out.extend(misshapen(insider));
+        out.extend(impersonations(insider, &message));
+        out.extend(chunks(insider));
         out.push(wire(message));
         out
     }
@@ -56,7 +51,7 @@ fn garbage(message: &SignedMessage) -> Vec<Vec<u8>> {
 }
 
 /// Signed, but not what the round carries.
-fn misshapen(insider: &Insider, to: ParticipantIndex) -> Vec<Vec<u8>> {
+fn misshapen(insider: &Insider) -> Vec<Vec<u8>> {
     let sign = |round: Round, recipient, payload: Payload| {
         wire(SignedMessage::sign(insider.header(round, recipient), payload, &insider.identity))
     };
@@ -65,19 +60,16 @@ fn misshapen(insider: &Insider, to: ParticipantIndex) -> Vec<Vec<u8>> {
     let huge = Payload::Deal(Deal { sealed: Bytes(vec![1; MAX_SIGNED_BYTES + 1]) });
     vec![
         sign(Round::Commit, None, finish()),
-        sign(Round::Finish, Some(to), finish()),
+        sign(Round::Finish, Some(insider.to), finish()),
         sign(Round::Deal, None, deal()),
         sign(Round::Confirm, None, deal()),
-        sign(Round::Confirm, Some(to), huge),
+        sign(Round::Confirm, Some(insider.to), huge),
     ]
 }
 
 /// In the name of the receiver, of another member, and of nobody.
-fn impersonations(
-    insider: &Insider,
-    to: ParticipantIndex,
-    message: &SignedMessage,
-) -> Vec<Vec<u8>> {
+fn impersonations(insider: &Insider, message: &SignedMessage) -> Vec<Vec<u8>> {
+    let to = insider.to;
     let stranger = ParticipantIndex::new(13).unwrap_or(to);
     let third = insider.setup.others().find(|j| *j != to).unwrap_or(to);
     let mut out = Vec::new();
@@ -101,7 +93,8 @@ fn impersonations(
 }
 
 /// Chunks that nobody asked for, and requests for chunks that cannot be.
-fn chunks(insider: &Insider, to: ParticipantIndex) -> Vec<Vec<u8>> {
+fn chunks(insider: &Insider) -> Vec<Vec<u8>> {
+    let to = insider.to;
     let header = insider.header(Round::BitsRoot, None);
     let id = |sender, index| ChunkId {
         ceremony: header.ceremony,

@@ -4,17 +4,14 @@
 use std::collections::VecDeque;
 
 use veil_committee_machine::{Effect, Machine as _};
-use veil_keygen_ceremony::{machine::Ceremony, setup::Timing};
+use veil_keygen_ceremony::{machine::Ceremony, setup::Timing, store::MemoryStore};
 use veil_protocol_spec::{
-    Attempt, ParticipantIndex,
+    Attempt,
     ceremony::{CeremonyMessage, CeremonyParameters, SignedMessage},
 };
 
 use super::{Behaviour, Insider, Misbehaviour, wire};
-use crate::{
-    disk::SharedStore,
-    fixtures::{self, ATTEMPT},
-};
+use crate::fixtures::{self, ATTEMPT};
 
 /// Of the other attempts, which nobody waits for.
 const TIMING: Timing = Timing { round: 10_000, retry: 300 };
@@ -31,12 +28,7 @@ pub(super) struct Replay {
 }
 
 impl Misbehaviour for Replay {
-    fn own(
-        &mut self,
-        insider: &Insider,
-        _to: ParticipantIndex,
-        message: SignedMessage,
-    ) -> Vec<Vec<u8>> {
+    fn own(&mut self, insider: &Insider, message: SignedMessage) -> Vec<Vec<u8>> {
         let bytes = wire(message);
         let mut out = vec![bytes.clone()];
         for source in
@@ -83,7 +75,7 @@ pub(crate) fn relics(
             let identity = fixtures::identity(seed, j);
             let setup = fixtures::setup(parameters, attempt, &identity, TIMING);
             let seed = fixtures::ceremony_seed(seed, j);
-            let store = Box::new(SharedStore::default());
+            let store = Box::new(MemoryStore::default());
             let mut machine = Ceremony::new(setup, identity, seed, store, 0);
             while let Some(effect) = machine.poll_effect() {
                 if let Effect::Broadcast(bytes) = effect {

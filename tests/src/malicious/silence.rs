@@ -14,12 +14,7 @@ pub(super) struct Silent {
 }
 
 impl Misbehaviour for Silent {
-    fn own(
-        &mut self,
-        _insider: &Insider,
-        _to: ParticipantIndex,
-        message: SignedMessage,
-    ) -> Vec<Vec<u8>> {
+    fn own(&mut self, _insider: &Insider, message: SignedMessage) -> Vec<Vec<u8>> {
         if message.header.round == self.round { Vec::new() } else { vec![wire(message)] }
     }
 
@@ -37,13 +32,8 @@ pub(super) struct Late {
 }
 
 impl Misbehaviour for Late {
-    fn own(
-        &mut self,
-        insider: &Insider,
-        to: ParticipantIndex,
-        message: SignedMessage,
-    ) -> Vec<Vec<u8>> {
-        if to != self.to || message.header.round != self.round {
+    fn own(&mut self, insider: &Insider, message: SignedMessage) -> Vec<Vec<u8>> {
+        if insider.to != self.to || message.header.round != self.round {
             return vec![wire(message)];
         }
         let due = *self.due.get_or_insert(insider.now);
@@ -58,16 +48,11 @@ pub(super) struct Starve {
 }
 
 impl Misbehaviour for Starve {
-    fn other(
-        &mut self,
-        _insider: &Insider,
-        to: ParticipantIndex,
-        message: CeremonyMessage,
-    ) -> Vec<Vec<u8>> {
+    fn other(&mut self, insider: &Insider, message: CeremonyMessage) -> Vec<Vec<u8>> {
         match &message {
             CeremonyMessage::Chunk { id, .. }
                 if (id.stream, id.sender) == (self.stream, self.of)
-                    && self.victims.contains(&to) =>
+                    && self.victims.contains(&insider.to) =>
             {
                 Vec::new()
             }

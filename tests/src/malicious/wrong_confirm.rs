@@ -1,10 +1,7 @@
 //! Confirms in step 4 what others do not have.
 
 use serde::{Deserialize, Serialize};
-use veil_protocol_spec::{
-    ParticipantIndex,
-    ceremony::{Payload, SignedMessage},
-};
+use veil_protocol_spec::ceremony::{Payload, SignedMessage};
 
 use super::{Insider, Misbehaviour, wire};
 
@@ -21,12 +18,7 @@ pub enum WrongConfirm {
 }
 
 impl Misbehaviour for WrongConfirm {
-    fn own(
-        &mut self,
-        insider: &Insider,
-        _to: ParticipantIndex,
-        mut message: SignedMessage,
-    ) -> Vec<Vec<u8>> {
+    fn own(&mut self, insider: &Insider, mut message: SignedMessage) -> Vec<Vec<u8>> {
         if let Payload::Confirm(confirm) = &message.payload {
             let mut confirm = confirm.clone();
             match self {

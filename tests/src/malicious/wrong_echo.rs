@@ -14,12 +14,7 @@ pub(super) struct WrongEcho {
 }
 
 impl Misbehaviour for WrongEcho {
-    fn own(
-        &mut self,
-        insider: &Insider,
-        _to: ParticipantIndex,
-        mut message: SignedMessage,
-    ) -> Vec<Vec<u8>> {
+    fn own(&mut self, insider: &Insider, mut message: SignedMessage) -> Vec<Vec<u8>> {
         if let Payload::Echo(echo) = &message.payload
             && message.header.round == self.round
         {

@@ -1,10 +1,7 @@
 //! Proves in step 10 a share or a key set that is not the others'.
 
 use serde::{Deserialize, Serialize};
-use veil_protocol_spec::{
-    ParticipantIndex,
-    ceremony::{Payload, SignedMessage},
-};
+use veil_protocol_spec::ceremony::{Payload, SignedMessage};
 
 use super::{Insider, Misbehaviour, wire};
 
@@ -21,12 +18,7 @@ pub enum WrongProof {
 }
 
 impl Misbehaviour for WrongProof {
-    fn own(
-        &mut self,
-        insider: &Insider,
-        _to: ParticipantIndex,
-        mut message: SignedMessage,
-    ) -> Vec<Vec<u8>> {
+    fn own(&mut self, insider: &Insider, mut message: SignedMessage) -> Vec<Vec<u8>> {
         if let Payload::Prove(prove) = &message.payload {
             let mut prove = prove.clone();
             match self {

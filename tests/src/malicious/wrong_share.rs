@@ -3,7 +3,7 @@
 
 use veil_keygen_ceremony::store::ChunkStore as _;
 use veil_protocol_spec::{
-    Blake3Digest, ParticipantIndex, Wire,
+    Blake3Digest, Wire,
     ceremony::{CeremonyMessage, Payload, SignedMessage, Stream, StreamRoot},
     codec::Bytes,
 };
@@ -29,12 +29,7 @@ impl WrongShare {
 }
 
 impl Misbehaviour for WrongShare {
-    fn own(
-        &mut self,
-        insider: &Insider,
-        _to: ParticipantIndex,
-        mut message: SignedMessage,
-    ) -> Vec<Vec<u8>> {
+    fn own(&mut self, insider: &Insider, mut message: SignedMessage) -> Vec<Vec<u8>> {
         let round = message.header.round;
         match &message.payload {
             Payload::StreamRoot(root) if round == self.stream.root_round() => {
@@ -61,12 +56,7 @@ impl Misbehaviour for WrongShare {
         vec![wire(message)]
     }
 
-    fn other(
-        &mut self,
-        insider: &Insider,
-        _to: ParticipantIndex,
-        mut message: CeremonyMessage,
-    ) -> Vec<Vec<u8>> {
+    fn other(&mut self, insider: &Insider, mut message: CeremonyMessage) -> Vec<Vec<u8>> {
         if let CeremonyMessage::Chunk { id, bytes: Bytes(bytes) } = &mut message
             && (id.sender, id.stream, id.index) == (insider.me(), self.stream, self.chunk)
         {

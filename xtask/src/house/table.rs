@@ -81,7 +81,9 @@ pub(super) const HOUSE: &[Row] = &[
     row(Protocol, "veil-committee-machine", NONE, &["veil-protocol-spec"]),
     // Simulates its outside world: what it draws is a function of a seed.
     row(Protocol, "veil-committee-world", NONE, &["veil-committee-machine", "veil-protocol-spec"]),
-    row(Protocol, "veil-committee", THRESHOLD, &["veil-committee-machine", "veil-protocol-spec"]),
+    // Here and in the ceremony: tests run the machines in the one simulated world.
+    row(Protocol, "veil-committee", THRESHOLD, &["veil-committee-machine", "veil-protocol-spec"])
+        .with_tests_of(&["veil-committee-world"]),
     row(
         Protocol,
         "veil-committee-agreement",
@@ -99,7 +101,8 @@ pub(super) const HOUSE: &[Row] = &[
         "veil-keygen-ceremony",
         NONE,
         &["veil-committee", "veil-committee-machine", "veil-protocol-spec"],
-    ),
+    )
+    .with_tests_of(&["veil-committee-world"]),
     row(Protocol, "veil-scheduler-plan", NONE, &["veil-protocol-spec"]),
     // Its tests use keys that a ceremony made.
     row(Protocol, "veil-scheduler", NONE, &["veil-protocol-spec", "veil-scheduler-plan"])

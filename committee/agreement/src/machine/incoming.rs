@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use veil_committee_machine::{Effect, Millis};
 use veil_protocol_spec::{
-    Blake3Digest, ParticipantIndex, Slot, Wire,
+    Blake3Digest, ParticipantIndex, Wire,
     agreement::{
-        self, AgreementMessage, Equivocation, MAX_HELD, MAX_VOTES, SignedProposal, SignedVote,
-        VoteKind, record::Entry,
+        self, AgreementMessage, Equivocation, Instance, Lock, MAX_HELD, MAX_VOTES, SignedProposal,
+        SignedVote, Subject, VoteKind, record::Entry,
     },
     codec::Bytes,
-    decryption::ManifestLock,
     scheduling::Manifest,
 };
 
@@ -18,14 +17,14 @@ use super::Agreement;
 use crate::{
     effect::{AgreementEffect, Fault, FaultKind, Skip},
     engine::is_proof,
-    run::digest_of,
+    value::digest_of,
 };
 
 /// Rounds ahead of this member's in which votes and proposals count: the core's bound.
 const MAX_ROUNDS_AHEAD: u32 = arc_malachitebft_core_consensus::MAX_FUTURE_ROUND_LOOKAHEAD;
 /// Proposals kept of one round: the proposer's, and the one that convicts it.
 const MAX_PROPOSALS: usize = 2;
-/// Messages of later slots kept of each member, in number and bytes.
+/// Messages of later instances kept of each member, in number and bytes.
 const MAX_EARLY: usize = 64;
 const MAX_EARLY_BYTES: usize = Manifest::MAX_BYTES + (64 << 10);
 
@@ -41,32 +40,32 @@ impl Agreement {
             return Err(Skip::Own);
         }
         let message = AgreementMessage::from_wire(bytes)?;
-        let slot = slot_of(&message).ok_or(Skip::NoProof)?;
-        let started = self.run.as_ref().map(|run| run.slot);
-        if started.is_none_or(|current| slot > current) {
-            if slot > self.last || started.is_none() && slot == self.last {
-                self.keep_for_later(from, slot, bytes);
-                return Err(Skip::Ahead(slot));
+        let instance = instance_of(&message).ok_or(Skip::NoProof)?;
+        let started = self.run.as_ref().map(|run| run.instance);
+        if started.is_none_or(|current| instance > current) {
+            if instance > self.last || started.is_none() && instance == self.last {
+                self.keep_for_later(from, instance, bytes);
+                return Err(Skip::Ahead(instance));
             }
-            return Err(Skip::Past(slot));
+            return Err(Skip::Past(instance));
         }
         if let AgreementMessage::Ask { round, held, .. } = &message {
             if held.len() > MAX_HELD {
                 return Err(Skip::NoProof);
             }
-            return self.answer(from, slot, *round, held, now).map(|()| None);
+            return self.answer(from, instance, *round, held, now).map(|()| None);
         }
-        let Some(run) = self.run.as_ref().filter(|run| run.slot == slot) else {
-            return Err(Skip::Past(slot));
+        let Some(run) = self.run.as_ref().filter(|run| run.instance == instance) else {
+            return Err(Skip::Past(instance));
         };
         if run.decided.is_some() {
-            return Err(Skip::Decided(slot));
+            return Err(Skip::Decided(instance));
         }
         if let AgreementMessage::Decision(lock, bytes) = message {
             return self.accept_decision(lock, bytes).map(|()| None);
         }
         if run.abstained {
-            return Err(Skip::Abstained(slot));
+            return Err(Skip::Abstained(instance));
         }
         match message {
             AgreementMessage::Proposal(signed, bytes) => self.accept_proposal(signed, bytes, now),
@@ -77,25 +76,25 @@ impl Agreement {
         }
     }
 
-    /// Keeps a message of a slot that has not started here; the oldest make room.
-    fn keep_for_later(&mut self, from: ParticipantIndex, slot: Slot, bytes: &[u8]) {
+    /// Keeps a message of an instance that has not started here; the oldest make room.
+    fn keep_for_later(&mut self, from: ParticipantIndex, instance: Instance, bytes: &[u8]) {
         let kept = self.early.entry(from).or_default();
-        kept.push_back((slot, bytes.to_vec()));
+        kept.push_back((instance, bytes.to_vec()));
         while kept.len() > MAX_EARLY
             || kept.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > MAX_EARLY_BYTES
         {
             kept.pop_front();
         }
         let reached = self.reached.entry(from).or_default();
-        *reached = slot.max(*reached);
-        let mut slots: Vec<_> = self.reached.values().copied().collect();
-        slots.sort_unstable_by(|a, b| b.cmp(a));
+        *reached = instance.max(*reached);
+        let mut latest: Vec<_> = self.reached.values().copied().collect();
+        latest.sort_unstable_by(|a, b| b.cmp(a));
         let honest = self.members.committee.max_faulty().get();
-        if let Some(&slot) = slots.get(honest)
-            && slot > self.last.max(self.behind)
+        if let Some(&instance) = latest.get(honest)
+            && instance > self.last.max(self.behind)
         {
-            self.behind = slot;
-            self.out.stage(Effect::Special(AgreementEffect::Behind { slot }));
+            self.behind = instance;
+            self.out.stage(Effect::Special(AgreementEffect::Behind { instance }));
         }
     }
 
@@ -142,13 +141,13 @@ impl Agreement {
 
     fn accept_proposal(&mut self, signed: SignedProposal, bytes: Bytes, now: Millis) -> Outcome {
         let proposal = signed.proposal;
-        let (round, digest) = (proposal.round, proposal.manifest);
+        let (instance, round, digest) = (proposal.instance, proposal.round, proposal.value);
         self.check_round(round)?;
-        if digest_of(&bytes) != digest {
-            return Err(Skip::OtherManifest);
+        if digest_of(instance.subject, &bytes) != digest {
+            return Err(Skip::OtherValue);
         }
         let committee = self.members.committee;
-        let proposer = agreement::proposer(committee, proposal.slot, round);
+        let proposer = agreement::proposer(committee, instance, round);
         if proposer == self.members.me {
             return Err(Skip::Own);
         }
@@ -166,33 +165,42 @@ impl Agreement {
             .map_err(|_| Skip::BadSignature)?;
         let other = run.other_proposal(&signed);
         run.proposals.entry(round).or_default().push(signed);
-        let new = !run.held.contains_key(&digest);
         let mut fault = None;
-        if new {
-            self.out.append(Entry::Manifest(bytes.clone()));
-            let held = run.hold(bytes, round, &self.members);
-            fault = held.err().map(|kind| Fault { culprit: proposer, kind });
+        let mut asks = true;
+        match run.held.get_mut(&digest) {
+            // It names no author, so any proposer may propose it anew, and what the host refused in
+            // one round it may find valid in the next.
+            Some(held) if instance.subject == Subject::End => held.round = held.round.max(round),
+            Some(_) => asks = false,
+            None => {
+                self.out.append(Entry::Value(bytes.clone()));
+                let held = run.hold(bytes, round, &self.members);
+                let kind = held.err().map(FaultKind::Value);
+                fault = kind.map(|kind| Fault { culprit: proposer, kind });
+            }
         }
         let outputs = self.engine.proposal(&signed);
         self.absorb(outputs, now);
-        if new && self.active(proposal.slot).is_some() {
-            if fault.is_some() {
-                let outputs = self.engine.validated(round, digest, false);
-                self.absorb(outputs, now);
-            } else {
-                self.request_validation(digest, false);
-            }
+        if fault.is_some() && self.active(instance).is_some() {
+            let outputs = self.engine.validated(round, digest, false);
+            self.absorb(outputs, now);
+        } else if asks && self.is_open(instance, digest) {
+            self.request_validation(digest, false);
         }
         let equivocation = other.map(|evidence| self.report(proposer, evidence));
         Ok(equivocation.or(fault))
     }
 
+    /// Whether the validity of a value is not known yet.
+    fn is_open(&self, instance: Instance, digest: Blake3Digest) -> bool {
+        let held = self.active(instance).and_then(|run| run.held.get(&digest));
+        held.is_some_and(|held| held.valid.is_none())
+    }
+
     fn accept_polka(&mut self, votes: &[SignedVote], now: Millis) -> Outcome {
-        let manifest = votes.first().and_then(|first| first.vote.manifest);
-        let for_one = manifest.is_some()
-            && votes
-                .iter()
-                .all(|v| v.vote.kind == VoteKind::Prevote && v.vote.manifest == manifest);
+        let value = votes.first().and_then(|first| first.vote.value);
+        let for_one = value.is_some()
+            && votes.iter().all(|v| v.vote.kind == VoteKind::Prevote && v.vote.value == value);
         let quorum = self.members.committee.signing_threshold().get();
         if !for_one || !self.proves(votes, quorum) {
             return Err(Skip::NoProof);
@@ -224,16 +232,16 @@ impl Agreement {
     }
 
     /// A lock is a decision, whatever this member has seen and what its host said.
-    fn accept_decision(&mut self, lock: ManifestLock, bytes: Bytes) -> Result<(), Skip> {
+    fn accept_decision(&mut self, lock: Lock, bytes: Bytes) -> Result<(), Skip> {
         lock.binding.check(&self.members.binding)?;
         lock.verify(self.members.committee, &self.members.roster)?;
         let Some(run) = &mut self.run else { return Ok(()) };
-        if digest_of(&bytes) != lock.manifest {
-            return Err(Skip::OtherManifest);
+        if digest_of(lock.instance.subject, &bytes) != lock.value {
+            return Err(Skip::OtherValue);
         }
-        if !run.held.contains_key(&lock.manifest) {
-            run.hold(bytes.clone(), lock.round, &self.members).map_err(|_| Skip::OtherManifest)?;
-            self.out.append(Entry::Manifest(bytes));
+        if !run.held.contains_key(&lock.value) {
+            run.hold(bytes.clone(), lock.round, &self.members).map_err(|_| Skip::OtherValue)?;
+            self.out.append(Entry::Value(bytes));
         }
         self.decide(lock);
         Ok(())
@@ -243,7 +251,7 @@ impl Agreement {
     fn answer(
         &mut self,
         from: ParticipantIndex,
-        slot: Slot,
+        instance: Instance,
         round: u32,
         held: &[Blake3Digest],
         now: Millis,
@@ -253,9 +261,9 @@ impl Agreement {
             return Err(Skip::TooOften);
         }
         let mut answers: Vec<Arc<[u8]>> = Vec::new();
-        if let Some((_, decision)) = self.decisions.iter().find(|(decided, _)| *decided == slot) {
+        if let Some((_, decision)) = self.decisions.iter().find(|(of, _)| *of == instance) {
             answers.push(Arc::clone(decision));
-        } else if let Some(run) = self.run.as_ref().filter(|run| run.slot == slot) {
+        } else if let Some(run) = self.run.as_ref().filter(|run| run.instance == instance) {
             let mut give = |message: AgreementMessage| answers.push(message.to_wire().into());
             let mine = self.engine.round();
             if mine > round
@@ -277,21 +285,24 @@ impl Agreement {
                 .filter_map(|round| run.proposals.get(round))
                 .flat_map(|proposals| {
                     let agreed = proposals.iter().find(|signed| {
-                        locked.is_some_and(|v| v.manifest == Some(signed.proposal.manifest))
+                        locked.is_some_and(|v| v.value == Some(signed.proposal.value))
                     });
                     agreed.or_else(|| proposals.first())
                 })
                 .filter(|signed| {
-                    // A manifest that is proposed again is held already, its proposal may not be.
-                    signed.proposal.locked_in.is_some() || !held.contains(&signed.proposal.manifest)
+                    // A value that is proposed again is held already, its proposal may not be. An
+                    // end may be proposed again by anyone.
+                    let again = signed.proposal.locked_in.is_some();
+                    let end = instance.subject == Subject::End;
+                    again || end || !held.contains(&signed.proposal.value)
                 });
             for signed in lacking {
-                if let Some(held) = run.held.get(&signed.proposal.manifest) {
+                if let Some(held) = run.held.get(&signed.proposal.value) {
                     give(AgreementMessage::Proposal(*signed, held.bytes.clone()));
                 }
             }
         } else {
-            return Err(Skip::Past(slot));
+            return Err(Skip::Past(instance));
         }
         self.answered.insert(from, now);
         for bytes in answers {
@@ -301,12 +312,14 @@ impl Agreement {
     }
 }
 
-fn slot_of(message: &AgreementMessage) -> Option<Slot> {
+fn instance_of(message: &AgreementMessage) -> Option<Instance> {
     Some(match message {
-        AgreementMessage::Proposal(signed, _) => signed.proposal.slot,
-        AgreementMessage::Vote(vote) => vote.vote.slot,
-        AgreementMessage::Polka(votes) | AgreementMessage::Round(votes) => votes.first()?.vote.slot,
-        AgreementMessage::Ask { slot, .. } => *slot,
-        AgreementMessage::Decision(lock, _) => lock.slot,
+        AgreementMessage::Proposal(signed, _) => signed.proposal.instance,
+        AgreementMessage::Vote(vote) => vote.vote.instance,
+        AgreementMessage::Polka(votes) | AgreementMessage::Round(votes) => {
+            votes.first()?.vote.instance
+        }
+        AgreementMessage::Ask { instance, .. } => *instance,
+        AgreementMessage::Decision(lock, _) => lock.instance,
     })
 }

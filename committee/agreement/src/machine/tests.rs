@@ -3,17 +3,18 @@
 use veil_committee_machine::EffectOf;
 use veil_protocol_spec::{
     Address, ChainId, ClusterId, CodecError, Committee, Epoch, KeccakDigest, KeySetDigest,
-    agreement::{Proposal, SignedProposal, SignedVote, Vote, VoteKind},
-    decryption::{LockError, ManifestLock},
-    scheduling::{Binding, BlockRef, CircuitId, ClusterScope, ManifestError},
+    agreement::{Lock, LockError, Proposal, SignedVote, Vote, VoteKind},
+    scheduling::{Binding, BlockRef, CircuitId, ClusterScope, Manifest, ManifestError},
 };
 
 use super::*;
-use crate::effect::FaultKind;
+use crate::{effect::FaultKind, value::ValueError};
 
+mod end;
 mod restart;
 
 const SLOT: Slot = Slot(4); // member 1 proposes in round 0, member 2 in round 1
+const INSTANCE: Instance = Instance::manifest(SLOT);
 
 fn binding() -> Binding {
     let (chain_id, contract, cluster) = (ChainId(1), Address([2; 20]), ClusterId([3; 32]));
@@ -42,10 +43,10 @@ fn machine(j: u8, records: Vec<Record>) -> Agreement {
     Agreement::new(config(), secret(j), records).unwrap()
 }
 
-/// Member 3 in [`SLOT`], with everything stored at once and nothing left to do.
+/// Member 3 in [`INSTANCE`], with everything stored at once and nothing left to do.
 fn started() -> Agreement {
     let mut machine = machine(3, Vec::new());
-    machine.start(SLOT, 0).unwrap();
+    machine.start(INSTANCE, 0).unwrap();
     let (_, effects) = drain_all(&mut machine);
     assert_eq!(effects, []);
     machine
@@ -73,6 +74,8 @@ fn manifest(slot: Slot, proposer: u8) -> Manifest {
         proposer: member(proposer),
         previous: KeccakDigest([1; 32]),
         block: BlockRef { number: 1, hash: KeccakDigest([2; 32]) },
+        base: KeccakDigest([0; 32]),
+        jobs_seen: 0,
         policy: KeccakDigest([3; 32]),
         circuit: CircuitId { version: 1, fingerprint: Blake3Digest([4; 32]) },
         telemetry: Vec::new(),
@@ -83,8 +86,8 @@ fn manifest(slot: Slot, proposer: u8) -> Manifest {
 }
 
 fn header(bytes: &[u8], round: u32, by: u8) -> SignedProposal {
-    let manifest = digest_of(&Bytes(bytes.to_vec()));
-    Proposal { slot: SLOT, round, locked_in: None, manifest }.sign(&binding(), &secret(by))
+    let value = digest_of(Subject::Manifest, &Bytes(bytes.to_vec()));
+    Proposal { instance: INSTANCE, round, locked_in: None, value }.sign(&binding(), &secret(by))
 }
 
 fn proposal(bytes: &[u8], round: u32, by: u8) -> Vec<u8> {
@@ -98,26 +101,30 @@ fn signed(
     manifest: Option<&Manifest>,
     j: u8,
 ) -> SignedVote {
-    let manifest = manifest.map(Manifest::digest);
-    Vote { slot, round, kind, manifest, voter: member(j) }.sign(&binding(), &secret(j))
+    let (instance, value) = (Instance::manifest(slot), manifest.map(Manifest::digest));
+    Vote { instance, round, kind, value, voter: member(j) }.sign(&binding(), &secret(j))
 }
 
 fn vote(round: u32, kind: VoteKind, manifest: Option<&Manifest>, j: u8) -> Vec<u8> {
     AgreementMessage::Vote(signed(SLOT, round, kind, manifest, j)).to_wire()
 }
 
-fn lock(manifest: &Manifest, voters: &[u8]) -> ManifestLock {
+fn lock(manifest: &Manifest, voters: &[u8]) -> Lock {
     let votes = voters
         .iter()
         .map(|j| (member(*j), signed(SLOT, 0, VoteKind::Precommit, Some(manifest), *j).signature));
     let (binding, votes) = (binding(), votes.collect());
-    ManifestLock { binding, slot: SLOT, round: 0, manifest: manifest.digest(), votes }
+    Lock { binding, instance: INSTANCE, round: 0, value: manifest.digest(), votes }
+}
+
+fn ask(instance: Instance) -> Vec<u8> {
+    AgreementMessage::Ask { instance, round: 0, held: Vec::new() }.to_wire()
 }
 
 fn voted(effects: &[EffectOf<Agreement>]) -> Vec<(VoteKind, Option<Blake3Digest>)> {
     let vote = |effect: &EffectOf<Agreement>| match effect {
         Effect::Broadcast(bytes) => match AgreementMessage::from_wire(bytes) {
-            Ok(AgreementMessage::Vote(signed)) => Some((signed.vote.kind, signed.vote.manifest)),
+            Ok(AgreementMessage::Vote(signed)) => Some((signed.vote.kind, signed.vote.value)),
             _ => None,
         },
         _ => None,
@@ -153,7 +160,7 @@ fn the_machine_may_move_to_a_thread_of_its_own() {
 fn a_slot_that_takes_long_does_not_fill_memory() {
     let mut machine = started();
     for round in 0..20 {
-        let turn = agreement::proposer(machine.members.committee, SLOT, round);
+        let turn = agreement::proposer(machine.members.committee, INSTANCE, round);
         if turn != member(3) {
             let written = Manifest {
                 block: BlockRef { number: round.into(), hash: KeccakDigest([2; 32]) },
@@ -173,14 +180,21 @@ fn a_slot_that_takes_long_does_not_fill_memory() {
 }
 
 #[test]
-fn slots_only_go_forward() {
+fn instances_only_go_forward() {
     let mut machine = started();
-    assert_eq!(machine.start(Slot(0), 0), Err(StartError::SlotZero));
-    for slot in [Slot(3), SLOT] {
-        assert_eq!(machine.start(slot, 0), Err(StartError::NotAfter { slot, last: SLOT }));
+    for zero in [Instance::manifest(Slot(0)), Instance::end(Slot(0))] {
+        assert_eq!(machine.start(zero, 0), Err(StartError::SlotZero));
     }
-    assert_eq!(machine.start(Slot(9), 0), Ok(()));
-    assert_eq!(machine.slot(), Slot(9));
+    let refuses = |machine: &mut Agreement, last| {
+        for instance in [Instance::manifest(Slot(3)), Instance::end(Slot(3)), INSTANCE, last] {
+            assert_eq!(machine.start(instance, 0), Err(StartError::NotAfter { instance, last }));
+        }
+    };
+    refuses(&mut machine, INSTANCE);
+    assert_eq!(machine.start(Instance::end(SLOT), 0), Ok(()));
+    refuses(&mut machine, Instance::end(SLOT));
+    assert_eq!(machine.start(Instance::end(Slot(9)), 0), Ok(()));
+    assert_eq!(machine.instance(), Instance::end(Slot(9)));
 }
 
 #[test]
@@ -198,7 +212,7 @@ fn nothing_leaves_before_its_record_is_stored() {
     machine.validated(valid.digest(), Validity::Valid, 0);
     let Some(Effect::Persist { id: second, .. }) = machine.poll_effect() else { panic!() };
     // What comes later waits, too, even if it changes nothing.
-    let ask = AgreementMessage::Ask { slot: SLOT, round: 0, held: Vec::new() }.to_wire();
+    let ask = ask(INSTANCE);
     assert_eq!(machine.handle(member(2), &ask, 0), Verdict::Valid);
     machine.persisted(first);
     assert_eq!(machine.poll_effect(), None);
@@ -231,7 +245,7 @@ fn messages_that_are_not_taken_are_named() {
     assert_eq!(skipped(&mut machine, 1, &proposal(&bytes, 0, 2)), Skip::BadSignature);
     assert_eq!(skipped(&mut machine, 1, &proposal(&bytes, 2, 3)), Skip::Own);
     let other = AgreementMessage::Proposal(header(&bytes, 0, 1), Bytes(vec![1])).to_wire();
-    assert_eq!(skipped(&mut machine, 1, &other), Skip::OtherManifest);
+    assert_eq!(skipped(&mut machine, 1, &other), Skip::OtherValue);
 
     assert_eq!(machine.handle(member(4), &prevote(1), 0), Verdict::Valid);
     assert_eq!(skipped(&mut machine, 1, &prevote(1)), Skip::Duplicate);
@@ -239,9 +253,9 @@ fn messages_that_are_not_taken_are_named() {
     assert_eq!(skipped(&mut machine, 4, &proposal(&bytes, 0, 1)), Skip::Duplicate);
 
     let past = AgreementMessage::Vote(signed(Slot(3), 0, VoteKind::Prevote, None, 1)).to_wire();
-    assert_eq!(skipped(&mut machine, 1, &past), Skip::Past(Slot(3)));
-    let ask = AgreementMessage::Ask { slot: Slot(3), round: 0, held: Vec::new() }.to_wire();
-    assert_eq!(skipped(&mut machine, 1, &ask), Skip::Past(Slot(3)));
+    assert_eq!(skipped(&mut machine, 1, &past), Skip::Past(Instance::manifest(Slot(3))));
+    let ask = ask(Instance::manifest(Slot(3)));
+    assert_eq!(skipped(&mut machine, 1, &ask), Skip::Past(Instance::manifest(Slot(3))));
 }
 
 #[test]
@@ -286,9 +300,9 @@ fn an_invalid_manifest_is_its_proposers_fault() {
     let mut foreign = manifest(SLOT, 1);
     foreign.binding.epoch = Epoch(6);
     for (bytes, kind) in [
-        (invalid.to_wire(), FaultKind::Manifest(ManifestError::SlotZero)),
-        (elsewhere.to_wire(), FaultKind::Elsewhere("slot")),
-        (foreign.to_wire(), FaultKind::Elsewhere("epoch")),
+        (invalid.to_wire(), FaultKind::Value(ValueError::Manifest(ManifestError::SlotZero))),
+        (elsewhere.to_wire(), FaultKind::Value(ValueError::Elsewhere("slot"))),
+        (foreign.to_wire(), FaultKind::Value(ValueError::Elsewhere("epoch"))),
     ] {
         let mut machine = started();
         let verdict = machine.handle(member(2), &proposal(&bytes, 0, 1), 0);
@@ -333,7 +347,7 @@ fn two_votes_in_one_place_are_reported_once() {
 }
 
 #[test]
-fn an_invalid_manifest_is_validated_again_when_a_quorum_votes_for_it() {
+fn a_refused_manifest_is_validated_again_in_every_round_when_a_quorum_votes_for_it() {
     let mut machine = started();
     let valid = manifest(SLOT, 1);
     assert_eq!(machine.handle(member(1), &proposal(&valid.to_wire(), 0, 1), 0), Verdict::Valid);
@@ -349,9 +363,23 @@ fn an_invalid_manifest_is_validated_again_when_a_quorum_votes_for_it() {
         matches!(e, Effect::Special(AgreementEffect::Validate { by_quorum: true, .. }))
     };
     assert_eq!(effects.iter().filter(asked).count(), 1);
-    machine.validated(valid.digest(), Validity::Valid, 0);
+    // Refused again: nothing more in this round, but with t members away nobody decides without
+    // this one, so it is asked again in the next.
+    machine.validated(valid.digest(), Validity::Invalid, 0);
+    assert_eq!(drain_all(&mut machine), (Vec::new(), Vec::new()));
+    let proof = [1, 2].map(|j| signed(SLOT, 1, VoteKind::Prevote, None, j)).to_vec();
+    let proof = AgreementMessage::Round(proof).to_wire();
+    assert_eq!(machine.handle(member(1), &proof, 0), Verdict::Valid);
     let (_, effects) = drain_all(&mut machine);
-    assert_eq!(voted(&effects), [(VoteKind::Precommit, Some(valid.digest()))]);
+    assert_eq!(effects.iter().filter(asked).count(), 1);
+    machine.validated(valid.digest(), Validity::Valid, 0);
+    let bytes = Bytes(valid.to_wire());
+    let again = Proposal { round: 1, locked_in: Some(0), ..header(&bytes.0, 0, 1).proposal };
+    let again = AgreementMessage::Proposal(again.sign(&binding(), &secret(2)), bytes).to_wire();
+    assert_eq!(machine.handle(member(2), &again, 0), Verdict::Valid);
+    let (_, effects) = drain_all(&mut machine);
+    assert_eq!(effects.iter().filter(asked).count(), 0);
+    assert_eq!(voted(&effects), [(VoteKind::Prevote, Some(valid.digest()))]);
     // Valid stays valid.
     machine.validated(valid.digest(), Validity::Invalid, 0);
     assert_eq!(drain_all(&mut machine), (Vec::new(), Vec::new()));
@@ -361,7 +389,7 @@ fn an_invalid_manifest_is_validated_again_when_a_quorum_votes_for_it() {
 fn a_lock_is_a_decision() {
     let valid = manifest(SLOT, 1);
     let bytes = Bytes(valid.to_wire());
-    let decision = |lock: ManifestLock| AgreementMessage::Decision(lock, bytes.clone()).to_wire();
+    let decision = |lock: Lock| AgreementMessage::Decision(lock, bytes.clone()).to_wire();
     let mut machine = started();
     let few = skipped(&mut machine, 1, &decision(lock(&valid, &[1, 2])));
     assert_eq!(few, Skip::Lock(LockError::TooFew { given: 2, needed: 3 }));
@@ -371,7 +399,7 @@ fn a_lock_is_a_decision() {
     let mut other = manifest(SLOT, 1);
     other.block.number = 2;
     let mismatch = decision(lock(&other, &[1, 2, 4]));
-    assert_eq!(skipped(&mut machine, 1, &mismatch), Skip::OtherManifest);
+    assert_eq!(skipped(&mut machine, 1, &mismatch), Skip::OtherValue);
 
     // This member has refused the manifest; the others' lock stands all the same.
     assert_eq!(machine.handle(member(1), &proposal(&bytes.0, 0, 1), 0), Verdict::Valid);
@@ -381,17 +409,17 @@ fn a_lock_is_a_decision() {
     let message = decision(valid_lock.clone());
     assert_eq!(machine.handle(member(2), &message, 0), Verdict::Valid);
     let (records, effects) = drain_all(&mut machine);
-    let locked =
-        AgreementEffect::Locked { lock: Box::new(valid_lock), manifest: Box::new(valid.clone()) };
-    assert_eq!(effects, [Effect::Special(locked)]);
+    let value = Value::Manifest(Box::new(valid.clone()));
+    let decided = AgreementEffect::Decided { lock: Box::new(valid_lock), value };
+    assert_eq!(effects, [Effect::Special(decided)]);
     assert_eq!((machine.poll_timeout(), records.len()), (None, 1));
     let late = vote(0, VoteKind::Precommit, Some(&valid), 4);
-    assert_eq!(skipped(&mut machine, 4, &late), Skip::Decided(SLOT));
+    assert_eq!(skipped(&mut machine, 4, &late), Skip::Decided(INSTANCE));
 
     // It answers others with it, in later slots too, but not all the time.
-    machine.start(Slot(5), 0).unwrap();
+    machine.start(Instance::manifest(Slot(5)), 0).unwrap();
     drain_all(&mut machine);
-    let ask = AgreementMessage::Ask { slot: SLOT, round: 0, held: Vec::new() }.to_wire();
+    let ask = ask(INSTANCE);
     assert_eq!(machine.handle(member(1), &ask, 0), Verdict::Valid);
     let (_, effects) = drain_all(&mut machine);
     assert_eq!(effects, [Effect::Send { to: member(1), bytes: message.into() }]);
@@ -403,17 +431,26 @@ fn messages_of_a_later_slot_wait_for_it_and_call_for_it() {
     let mut machine = started();
     let nil =
         |slot, j| AgreementMessage::Vote(signed(slot, 0, VoteKind::Prevote, None, j)).to_wire();
-    assert_eq!(skipped(&mut machine, 1, &nil(Slot(9), 1)), Skip::Ahead(Slot(9)));
+    assert_eq!(
+        skipped(&mut machine, 1, &nil(Slot(9), 1)),
+        Skip::Ahead(Instance::manifest(Slot(9)))
+    );
     assert_eq!(drain_all(&mut machine).1, []);
     // One member may lie about where it is, t+1 may not.
-    assert_eq!(skipped(&mut machine, 2, &nil(Slot(7), 2)), Skip::Ahead(Slot(7)));
+    assert_eq!(
+        skipped(&mut machine, 2, &nil(Slot(7), 2)),
+        Skip::Ahead(Instance::manifest(Slot(7)))
+    );
     assert_eq!(
         drain_all(&mut machine).1,
-        [Effect::Special(AgreementEffect::Behind { slot: Slot(7) })]
+        [Effect::Special(AgreementEffect::Behind { instance: Instance::manifest(Slot(7)) })]
     );
-    assert_eq!(skipped(&mut machine, 4, &nil(Slot(7), 4)), Skip::Ahead(Slot(7)));
+    assert_eq!(
+        skipped(&mut machine, 4, &nil(Slot(7), 4)),
+        Skip::Ahead(Instance::manifest(Slot(7)))
+    );
     assert_eq!(drain_all(&mut machine).1, []);
-    machine.start(Slot(7), 0).unwrap();
+    machine.start(Instance::manifest(Slot(7)), 0).unwrap();
     drain_all(&mut machine);
     assert_eq!(skipped(&mut machine, 4, &nil(Slot(7), 4)), Skip::Duplicate);
 }
@@ -421,23 +458,23 @@ fn messages_of_a_later_slot_wait_for_it_and_call_for_it() {
 #[test]
 fn only_the_proposer_proposes_and_only_once() {
     let mut machine = machine(1, Vec::new());
-    machine.start(SLOT, 0).unwrap();
-    let get = AgreementEffect::GetValue { slot: SLOT, round: 0 };
+    machine.start(INSTANCE, 0).unwrap();
+    let get = AgreementEffect::GetValue { instance: INSTANCE, round: 0 };
     assert_eq!(drain_all(&mut machine).1, [Effect::Special(get)]);
     let bytes = manifest(SLOT, 1).to_wire();
-    let not_now = |slot, round| Err(ProposeError::NotNow { slot, round });
-    let refused = machine.propose(SLOT, 0, vec![1], 0);
-    assert!(matches!(refused, Err(ProposeError::Manifest(_))));
+    let not_now = |round| Err(ProposeError::NotNow { instance: INSTANCE, round });
+    let refused = machine.propose(INSTANCE, 0, vec![1], 0);
+    assert!(matches!(refused, Err(ProposeError::Value(ValueError::Manifest(_)))));
     let foreign = manifest(SLOT, 2).to_wire();
-    let refused = machine.propose(SLOT, 0, foreign, 0);
-    assert_eq!(refused, Err(ProposeError::Elsewhere("proposer")));
-    let refused = machine.propose(Slot(5), 0, bytes.clone(), 0);
-    assert_eq!(refused, Err(ProposeError::Elsewhere("slot")));
-    assert_eq!(machine.propose(SLOT, 1, bytes.clone(), 0), not_now(SLOT, 1));
-    assert_eq!(machine.propose(SLOT, 0, bytes.clone(), 0), Ok(()));
+    let refused = machine.propose(INSTANCE, 0, foreign, 0);
+    assert_eq!(refused, Err(ProposeError::OtherProposer(member(2))));
+    let refused = machine.propose(Instance::manifest(Slot(5)), 0, bytes.clone(), 0);
+    assert_eq!(refused, Err(ProposeError::Value(ValueError::Elsewhere("slot"))));
+    assert_eq!(machine.propose(INSTANCE, 1, bytes.clone(), 0), not_now(1));
+    assert_eq!(machine.propose(INSTANCE, 0, bytes.clone(), 0), Ok(()));
     let (_, effects) = drain_all(&mut machine);
     let digest = manifest(SLOT, 1).digest();
     assert_eq!(voted(&effects), [(VoteKind::Prevote, Some(digest))]);
-    assert_eq!(machine.propose(SLOT, 0, bytes.clone(), 0), not_now(SLOT, 0));
-    assert_eq!(started().propose(SLOT, 0, manifest(SLOT, 3).to_wire(), 0), not_now(SLOT, 0));
+    assert_eq!(machine.propose(INSTANCE, 0, bytes.clone(), 0), not_now(0));
+    assert_eq!(started().propose(INSTANCE, 0, manifest(SLOT, 3).to_wire(), 0), not_now(0));
 }

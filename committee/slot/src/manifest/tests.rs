@@ -1,27 +1,15 @@
 //! Manifests, written and judged.
 
-use veil_protocol_spec::{
-    Address, ChainId, ClusterId, Epoch, KeySetDigest, identity::SecretIdentity,
-    scheduling::ClusterScope,
+use veil_protocol_spec::scheduling::{
+    Assignment, Assignments, CertificateBody, Outcome, PendingReplica, ReferenceStringOrigin,
 };
 
 use super::*;
+use crate::fixtures::{binding, member, secret, worker};
 
 const JOB: Blake3Digest = Blake3Digest([0xaa; 32]);
 const MAX_WORKERS: usize = 8;
 const NOW: UnixMillis = UnixMillis(1_000_000);
-
-fn secret(byte: u8) -> SecretIdentity {
-    SecretIdentity::from_bytes(&[byte; 32]).unwrap()
-}
-
-fn member(index: u8) -> ParticipantIndex {
-    ParticipantIndex::new(index).unwrap()
-}
-
-fn worker(byte: u8) -> PeerIdHash {
-    PeerIdHash([byte; 32])
-}
 
 fn candidate(byte: u8) -> TelemetryRef {
     let entry = TelemetryEntry { sender: worker(byte), digest: Blake3Digest([byte; 32]) };
@@ -50,15 +38,6 @@ fn known() -> Known {
     }
 }
 
-fn binding() -> Binding {
-    let scope = ClusterScope {
-        chain_id: ChainId(1),
-        contract: Address([1; 20]),
-        cluster: ClusterId([2; 32]),
-    };
-    Binding { scope, key_set: KeySetDigest([3; 32]), epoch: Epoch(0) }
-}
-
 fn local_view(known: &Known) -> LocalView<'_> {
     LocalView {
         binding: binding(),
@@ -66,6 +45,8 @@ fn local_view(known: &Known) -> LocalView<'_> {
         roster: &known.roster,
         state: &known.state,
         block: BlockRef { number: 9, hash: KeccakDigest([9; 32]) },
+        base: KeccakDigest([6; 32]),
+        anchored: Slot(0),
         policy: KeccakDigest([8; 32]),
         max_workers: MAX_WORKERS,
         workers: &known.workers,
@@ -131,10 +112,12 @@ fn nothing_can_be_changed() {
     let known = known();
     let good = local_view(&known).propose(member(2));
     type Change = fn(&mut Manifest);
-    let changes: [(&str, Change); 6] = [
+    let changes: [(&str, Change); 8] = [
         ("slot", |m| m.slot = Slot(2)),
         ("previous certificate", |m| m.previous = KeccakDigest([1; 32])),
         ("block", |m| m.block.number += 1),
+        ("anchored certificate", |m| m.base = KeccakDigest([1; 32])),
+        ("number of jobs", |m| m.jobs_seen += 1),
         ("policy", |m| m.policy = KeccakDigest([1; 32])),
         ("circuit", |m| m.circuit.version += 1),
         ("list of pending replicas", |m| m.pending.truncate(1)),
@@ -144,6 +127,80 @@ fn nothing_can_be_changed() {
         change(&mut manifest);
         assert_eq!(validated(&known, &manifest), Err(InvalidManifest::Differs(what)));
     }
+}
+
+/// The state after a slot of this manifest, which places its pending replicas, or ends void.
+fn after(known: &Known, manifest: &Manifest, evaluation: Blake3Digest) -> ClusterState {
+    let void = evaluation == CertificateBody::VOID;
+    let place = |pending: &PendingReplica| Assignment {
+        job: pending.job,
+        replica: pending.replica,
+        outcome: Outcome::Node(manifest.telemetry[0].sender),
+    };
+    let pending = manifest.pending.iter().filter(|_| !void);
+    let assignments = Assignments::try_from(pending.map(place).collect::<Vec<_>>()).unwrap();
+    let state = if void {
+        known.state.void(manifest).unwrap()
+    } else {
+        known.state.apply(manifest, &assignments).unwrap()
+    };
+    let body = CertificateBody {
+        binding: manifest.binding,
+        slot: manifest.slot,
+        manifest: manifest.digest(),
+        previous: manifest.previous,
+        base: manifest.base,
+        jobs_seen: manifest.jobs_seen,
+        evaluation,
+        members_only: CertificateBody::NO_SECTION,
+        assignments_root: assignments.tree().root(),
+        state_root: state.state_root(),
+        reference_string: ReferenceStringOrigin::Committee,
+    };
+    state.certified(&body).unwrap()
+}
+
+#[test]
+fn what_cannot_be_anchored_any_more_is_work() {
+    let mut known = known();
+    let first = local_view(&known).propose(member(2));
+    known.state = after(&known, &first, Blake3Digest([1; 32]));
+    let at = |number, base, anchored| LocalView {
+        block: BlockRef { number, hash: KeccakDigest([9; 32]) },
+        base,
+        anchored: Slot(anchored),
+        ..local_view(&known)
+    };
+    let (base, other) = (first.base, KeccakDigest([5; 32]));
+    assert!(!at(10, base, 0).has_work(), "it can be anchored");
+    assert!(at(10, other, 0).has_work(), "another one of its base was");
+    assert!(!at(9, other, 0).has_work(), "this member's view is older than the manifest");
+    assert!(!at(10, known.state.last_certificate(), 1).has_work(), "it is anchored");
+    let next = at(10, other, 0).propose(member(2));
+    assert_eq!((next.base, next.pending.len(), next.running.len()), (other, 0, 2));
+    known.state = after(&known, &next, Blake3Digest([1; 32]));
+    let view = LocalView { base: other, anchored: Slot(0), ..local_view(&known) };
+    let view = LocalView { block: BlockRef { number: 20, ..view.block }, ..view };
+    assert!(!view.has_work(), "the empty slot carries it");
+}
+
+#[test]
+fn slots_that_end_void_draw_nothing_anew() {
+    let mut known = known();
+    known.workers = (1..=20).map(worker).collect();
+    known.fresh = (1..=20).map(candidate).collect();
+    let first = local_view(&known).propose(member(2));
+    assert_eq!(first.telemetry.len(), MAX_WORKERS);
+    for slot in 1..5 {
+        let locked = local_view(&known).propose(member(2));
+        assert_eq!(locked.slot, Slot(slot));
+        assert_eq!((&locked.telemetry, &locked.pending), (&first.telemetry, &first.pending));
+        known.state = after(&known, &locked, CertificateBody::VOID);
+    }
+    let locked = local_view(&known).propose(member(2));
+    known.state = after(&known, &locked, Blake3Digest([1; 32]));
+    let drawn = local_view(&known).propose(member(2));
+    assert_ne!(drawn.telemetry, first.telemetry);
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! What is not decrypted, and that nothing leaves before the counter is stored.
 
-use veil_protocol_spec::{Epoch, KeySetDigest, decryption::LockError};
+use veil_protocol_spec::{Epoch, KeySetDigest, agreement::LockError};
 
 use super::*;
 use crate::decrypt::WrongDimension;
 
 /// What authorising gives; no effect may come of a refusal.
-fn refusal(bench: &mut Bench, outputs: &RecomputedOutputs, lock: &ManifestLock) -> AuthoriseError {
+fn refusal(bench: &mut Bench, outputs: &RecomputedOutputs, lock: &Lock) -> AuthoriseError {
     let before = bench.at(1).counter();
     let refusal = bench.at(1).authorise(outputs.clone(), lock, 0).unwrap_err();
     assert_eq!(drain(bench.at(1)), [], "{refusal}");
@@ -40,14 +40,25 @@ fn nothing_without_a_lock_for_exactly_this_manifest() {
 
     // Its votes are for the slot they were signed for, whatever the lock says.
     let mut relabelled = bench.lock(2);
-    (relabelled.slot, relabelled.manifest) = (outputs.context.slot, outputs.context.manifest);
+    relabelled.instance.slot = outputs.context.slot;
+    relabelled.value = outputs.context.manifest;
     let expected = LockError::Signature(index(1));
     assert_eq!(refusal(&mut bench, &outputs, &relabelled), AuthoriseError::Lock(expected));
 
     let mut other_manifest = bench.lock(1);
-    other_manifest.manifest = Blake3Digest([9; 32]);
+    other_manifest.value = Blake3Digest([9; 32]);
     let refused = refusal(&mut bench, &outputs, &other_manifest);
     assert!(matches!(refused, AuthoriseError::OtherLock(_)), "{refused}");
+
+    // An end whose value equals the manifest's digest opens nothing, nor do its votes relabelled.
+    let end = Instance::end(Slot(1));
+    let mut end_lock = locked(end, outputs.context.manifest, bench.committee.participants());
+    assert_eq!(end_lock.verify(bench.committee, &roster(bench.committee)), Ok(()));
+    let refused = refusal(&mut bench, &outputs, &end_lock);
+    assert_eq!(refused, AuthoriseError::NoManifest(end));
+    end_lock.instance = Instance::manifest(Slot(1));
+    let expected = AuthoriseError::Lock(LockError::Signature(index(1)));
+    assert_eq!(refusal(&mut bench, &outputs, &end_lock), expected);
 
     let mut other_epoch = bench.lock(1);
     other_epoch.binding.epoch = Epoch(5);
@@ -62,7 +73,7 @@ fn nothing_without_a_lock_for_exactly_this_manifest() {
     assert_eq!(refused, AuthoriseError::OtherLock(expected));
 
     // The votes are for one cluster and one round only.
-    let relabel: [fn(&mut ManifestLock); 2] =
+    let relabel: [fn(&mut Lock); 2] =
         [|lock| lock.round += 1, |lock| lock.binding.scope.cluster = ClusterId([9; 32])];
     for change in relabel {
         let mut relabelled = bench.lock(1);
@@ -125,8 +136,8 @@ fn a_lock_authorises_one_evaluation() {
     let mut other = outputs.clone();
     other.context.manifest = Blake3Digest([9; 32]);
     let mut second = lock.clone();
-    second.manifest = other.context.manifest;
-    let digest = ManifestLock::vote_digest(&binding(), Slot(1), ROUND, &second.manifest);
+    second.value = other.context.manifest;
+    let digest = Lock::vote_digest(&binding(), second.instance, ROUND, &second.value);
     second.votes.iter_mut().for_each(|(j, signature)| *signature = identity(*j).sign(&digest));
     assert_eq!(refusal(&mut bench, &other, &second), taken);
 

@@ -1,7 +1,10 @@
 //! Proof that a ceremony made a working key: encrypt with the public key, compute, bootstrap, squash,
 //! and decrypt with every number of members from 2t+1 to n, and with t wrong shares among them.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use rand::{Rng, rngs::OsRng};
 use serde::Serialize;
@@ -16,16 +19,16 @@ use veil_committee::{
     decryption::{DecryptionEffect, Decryptor, RecomputedOutputs},
     key_share::KeyShare,
 };
-use veil_committee_machine::{Effect, Machine, Millis, Verdict};
-use veil_committee_world::{Host, Physics, Schedule, World};
+use veil_committee_machine::{Effect, Machine, Verdict};
+use veil_committee_world::{Host, Mail, Physics, Schedule, World};
 use veil_keygen_ceremony::keyset::{DecodeError, decode_blocks, squashed_blocks};
 use veil_node_process::Stopwatch;
 use veil_protocol_spec::{
     Address, Blake3Digest, ChainId, ClusterId, Committee, ParticipantIndex, Slot, Wire,
+    agreement::{Instance, Lock},
     codec::Bytes,
     decryption::{
-        DecryptionCounter, DecryptionMessage, DecryptionPayload, ManifestLock, RequestContext,
-        RequestId,
+        DecryptionCounter, DecryptionMessage, DecryptionPayload, RequestContext, RequestId,
     },
     domain,
     identity::SecretIdentity,
@@ -129,27 +132,12 @@ fn evaluate(
     let less: FheBool = x.lt(&y);
     shown.evaluate_seconds = watch.wall();
     let watch = Stopwatch::start();
+    let value = |what, blocks, expected| Value { what, blocks, expected };
     let values = vec![
-        Value {
-            what: "the input",
-            blocks: squashed_blocks(&x.squash_noise()?),
-            expected: a.into(),
-        },
-        Value {
-            what: "the sum",
-            blocks: squashed_blocks(&sum.squash_noise()?),
-            expected: a.wrapping_add(b).into(),
-        },
-        Value {
-            what: "the product",
-            blocks: squashed_blocks(&product.squash_noise()?),
-            expected: a.wrapping_mul(b).into(),
-        },
-        Value {
-            what: "the comparison",
-            blocks: squashed_blocks(&less.squash_noise()?),
-            expected: (a < b).into(),
-        },
+        value("the input", squashed_blocks(&x.squash_noise()?), a.into()),
+        value("the sum", squashed_blocks(&sum.squash_noise()?), a.wrapping_add(b).into()),
+        value("the product", squashed_blocks(&product.squash_noise()?), a.wrapping_mul(b).into()),
+        value("the comparison", squashed_blocks(&less.squash_noise()?), (a < b).into()),
     ];
     shown.squash_seconds = watch.wall();
     Ok(values)
@@ -177,38 +165,22 @@ pub fn demonstrate(
 ) -> Result<Demonstration, DemonstrateError> {
     let mut shown = Demonstration::default();
     progress("encrypting, computing and squashing");
-    let values = evaluate(key_set, &mut shown)?;
-    let mut bench = Bench::new(shares, identities, &values);
-    shown.blocks = bench.blocks.len();
-    let committee = bench.committee;
+    let (committee, values) = (shares[0].origin().committee, evaluate(key_set, &mut shown)?);
+    let mut bench = Bench { committee, shares, identities, values, slot: 0 };
+    shown.blocks = bench.blocks().len();
+    let (n, t) = (committee.n(), committee.max_faulty().get());
     let everybody: Vec<ParticipantIndex> = committee.participants().collect();
-    for count in committee.signing_threshold().get()..=committee.n() {
-        progress(&format!("decrypting with {count} of {} members", committee.n()));
-        let culprits = bench.decrypt(&everybody[committee.n() - count..], &[], &values)?;
-        if !culprits.is_empty() {
-            return Err(DemonstrateError::Culprits { found: culprits, expected: Vec::new() });
-        }
+    for count in committee.signing_threshold().get()..=n {
+        progress(&format!("decrypting with {count} of {n} members"));
+        bench.decrypt(&everybody[n - count..], &[])?;
         shown.decrypted_with.push(count);
     }
-    let t = committee.max_faulty().get();
-    let faulty = &everybody[committee.n() - t..];
     progress(&format!("decrypting with {t} wrong shares"));
-    let named = bench.decrypt(&everybody, faulty, &values)?;
-    if named != faulty {
-        return Err(DemonstrateError::Culprits { found: named, expected: faulty.to_vec() });
-    }
-    shown.wrong_shares_by = faulty.to_vec();
-    shown.named = named;
+    shown.wrong_shares_by = everybody[n - t..].to_vec();
+    shown.named = bench.decrypt(&everybody, &everybody[n - t..])?;
     if fault == Some(FaultName::WrongPartialDecryption) {
         progress("decrypting with the last member's fault");
-        let faulty = &everybody[committee.n() - 1..];
-        shown.culprits = bench.decrypt(&everybody, faulty, &values)?;
-        if shown.culprits != faulty {
-            return Err(DemonstrateError::Culprits {
-                found: shown.culprits,
-                expected: faulty.to_vec(),
-            });
-        }
+        shown.culprits = bench.decrypt(&everybody, &everybody[n - 1..])?;
     }
     progress("asking for a crafted ciphertext");
     shown.crafted_refused_by = bench.refuse_crafted()?;
@@ -221,19 +193,13 @@ struct Bench<'a> {
     committee: Committee,
     shares: &'a [Arc<KeyShare>],
     identities: &'a [SecretIdentity],
-    blocks: Vec<SquashedBlock>,
+    values: Vec<Value>,
     slot: u64,
 }
 
-impl<'a> Bench<'a> {
-    fn new(
-        shares: &'a [Arc<KeyShare>],
-        identities: &'a [SecretIdentity],
-        values: &[Value],
-    ) -> Self {
-        let committee = shares[0].origin().committee;
-        let blocks = values.iter().flat_map(|value| value.blocks.iter().cloned()).collect();
-        Self { committee, shares, identities, blocks, slot: 0 }
+impl Bench<'_> {
+    fn blocks(&self) -> Vec<SquashedBlock> {
+        self.values.iter().flat_map(|value| value.blocks.iter().cloned()).collect()
     }
 
     fn decryptor(&self, j: ParticipantIndex) -> Result<Decryptor, DemonstrateError> {
@@ -256,7 +222,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn lock(&self, context: &RequestContext) -> ManifestLock {
+    fn lock(&self, context: &RequestContext) -> Lock {
         let RequestContext { key_set, epoch, slot, manifest } = *context;
         // A demonstration is of no cluster, so its votes are worth nothing elsewhere.
         let scope = ClusterScope {
@@ -265,32 +231,27 @@ impl<'a> Bench<'a> {
             cluster: ClusterId([0; 32]),
         };
         let (binding, round) = (Binding { scope, key_set, epoch }, 0);
-        let digest = ManifestLock::vote_digest(&binding, slot, round, &manifest);
+        let instance = Instance::manifest(slot);
+        let digest = Lock::vote_digest(&binding, instance, round, &manifest);
         let quorum = self.committee.signing_threshold().get();
-        let votes = self
-            .committee
-            .participants()
-            .zip(self.identities)
-            .take(quorum)
-            .map(|(j, identity)| (j, identity.sign(&digest)))
-            .collect();
-        ManifestLock { binding, slot, round, manifest, votes }
+        let voters = self.committee.participants().zip(self.identities).take(quorum);
+        let votes = voters.map(|(j, identity)| (j, identity.sign(&digest))).collect();
+        Lock { binding, instance, round, value: manifest, votes }
     }
 
-    /// Decrypts the blocks with some members, of which some send wrong shares; checks the values; returns whom the
-    /// honest ones named.
+    /// Decrypts the values with some members, of which some send wrong shares; checks that they are
+    /// right and that the honest members name whoever was wrong, and returns whom they named.
     fn decrypt(
         &mut self,
         with: &[ParticipantIndex],
         faulty: &[ParticipantIndex],
-        values: &[Value],
     ) -> Result<Vec<ParticipantIndex>, DemonstrateError> {
         self.slot += 1;
         let context = self.context();
         let lock = self.lock(&context);
         let decryptor = |j: &ParticipantIndex| {
             let mut member = self.decryptor(*j)?;
-            let outputs = RecomputedOutputs { context, blocks: self.blocks.clone() };
+            let outputs = RecomputedOutputs { context, blocks: self.blocks() };
             member
                 .authorise(outputs, &lock, 0)
                 .map_err(|refusal| DemonstrateError::Refused(*j, refusal.to_string()))?;
@@ -298,16 +259,12 @@ impl<'a> Bench<'a> {
         };
         let members = with.iter().map(decryptor).collect::<Result<_, DemonstrateError>>()?;
         let identities = self.identities;
-        let host = Members { members, faulty, identities, phases: None, named: Vec::new() };
-        // An instant network draws nothing.
-        let physics = Physics::INSTANT;
-        let mut world =
-            World::new("demonstrate", host, self.committee, physics, Vec::new(), [0; 32]);
-        world.run();
-        let (Members { phases, mut named, .. }, _) = world.end();
+        let host = Members { members, faulty, identities, phases: None, named: BTreeSet::new() };
+        let world = World::new(host, self.committee, Physics::INSTANT, Vec::new());
+        let Members { phases, named, .. } = world.run().host;
         let phases = phases.ok_or_else(|| DemonstrateError::Incomplete(with.to_vec()))?;
         let mut rest = phases.as_slice();
-        for Value { what, blocks, expected } in values {
+        for Value { what, blocks, expected } in &self.values {
             let (these, others) = rest.split_at(blocks.len());
             rest = others;
             let found = decode_blocks(these)?;
@@ -315,8 +272,10 @@ impl<'a> Bench<'a> {
                 return Err(DemonstrateError::Wrong { what, found, expected: *expected });
             }
         }
-        named.sort_unstable();
-        named.dedup();
+        let named: Vec<_> = named.into_iter().collect();
+        if named != faulty {
+            return Err(DemonstrateError::Culprits { found: named, expected: faulty.to_vec() });
+        }
         Ok(named)
     }
 
@@ -325,23 +284,16 @@ impl<'a> Bench<'a> {
         self.slot += 1;
         let context = self.context();
         let mut mask = vec![0; self.shares[0].dimension()];
-        if let Some(word) = mask.first_mut() {
-            *word = 1 << 127;
-        }
+        mask[0] = 1 << 127;
         let crafted = SquashedBlock { mask, body: 0 };
         let request = RequestId::of(&context, &[crafted.digest()]);
-        let everybody: Vec<_> = self.committee.participants().collect();
-        let Some(asking) = everybody.last().copied() else { return Ok(Vec::new()) };
+        let Some(asking) = self.committee.participants().next_back() else { return Ok(Vec::new()) };
+        let identity = &self.identities[asking.position()];
+        let ask = DecryptionMessage::sign(request, asking, DecryptionPayload::Request, identity);
         let mut refused = Vec::new();
-        let message = DecryptionMessage::sign(
-            request,
-            asking,
-            DecryptionPayload::Request,
-            &self.identities[asking.position()],
-        );
-        for j in everybody.into_iter().filter(|j| *j != asking) {
+        for j in self.committee.participants().filter(|j| *j != asking) {
             let mut member = self.decryptor(j)?;
-            let verdict = member.handle(asking, &message.to_wire(), 0);
+            let verdict = member.handle(asking, &ask.to_wire(), 0);
             let answered = core::iter::from_fn(|| member.poll_effect())
                 .any(|effect| matches!(effect, Effect::Send { .. } | Effect::Broadcast(_)));
             if answered || verdict == Verdict::Valid {
@@ -360,49 +312,33 @@ struct Members<'a> {
     faulty: &'a [ParticipantIndex],
     identities: &'a [SecretIdentity],
     phases: Option<Vec<u128>>,
-    named: Vec<ParticipantIndex>,
+    named: BTreeSet<ParticipantIndex>,
 }
 
 impl Host for Members<'_> {
     type Machine = Decryptor;
-    type Input = Infallible;
-    type Event = Infallible;
     type Moment = ();
 
-    fn boot(&mut self, j: ParticipantIndex, _schedule: &mut Schedule<Self>) -> Option<Decryptor> {
+    fn boot(&mut self, j: ParticipantIndex, _: &mut Schedule<Self>) -> Option<Decryptor> {
         self.members.remove(&j)
     }
 
-    fn input(_machine: &mut Decryptor, input: Infallible, _now: Millis) {
-        match input {}
-    }
-
-    fn special(
-        &mut self,
-        j: ParticipantIndex,
-        effect: DecryptionEffect,
-        _schedule: &mut Schedule<Self>,
-    ) {
+    fn special(&mut self, j: ParticipantIndex, effect: DecryptionEffect, _: &mut Schedule<Self>) {
         match effect {
             _ if self.faulty.contains(&j) => {}
             DecryptionEffect::Complete(done) => self.phases = Some(done.combined.phases),
-            DecryptionEffect::WrongShare { culprit, .. } => self.named.push(culprit),
+            DecryptionEffect::WrongShare { culprit, .. } => drop(self.named.insert(culprit)),
             DecryptionEffect::Refused { .. } | DecryptionEffect::Outstanding { .. } => {}
         }
     }
 
-    fn leave(
-        &mut self,
-        from: ParticipantIndex,
-        _to: ParticipantIndex,
-        bytes: &Arc<[u8]>,
-        _now: Millis,
-    ) -> Vec<Arc<[u8]>> {
-        if self.faulty.contains(&from) {
-            vec![falsify(bytes, &self.identities[from.position()]).into()]
+    fn leave(&mut self, mail: Mail, world: &mut Schedule<Self>) {
+        let bytes = if self.faulty.contains(&mail.from) {
+            falsify(&mail.bytes, &self.identities[mail.from.position()]).into()
         } else {
-            vec![Arc::clone(bytes)]
-        }
+            mail.bytes
+        };
+        world.post(Mail { bytes, ..mail }, 0);
     }
 }
 

@@ -2,12 +2,12 @@
 //! member runs, computes everything itself, and talks to the others only in wire bytes. Members run
 //! in parallel on all cores.
 
-use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, vec};
 
 use rand::{RngCore, rngs::OsRng};
 use serde::Serialize;
 use veil_committee_machine::{Millis, Verdict, VerdictOf};
-use veil_committee_world::{Host, Physics, Schedule, World};
+use veil_committee_world::{Host, Mail, Physics, Schedule, World};
 use veil_keygen_ceremony::{
     keyset::ParameterSet,
     machine::{AbortReport, Ceremony, CeremonyEffect, CommitPoint, Outcome, Stage},
@@ -18,7 +18,7 @@ use veil_keygen_ceremony::{
 use veil_node_process::{Stopwatch, peak_rss_bytes};
 use veil_protocol_spec::{
     Attempt, Committee, Epoch, ParticipantIndex,
-    ceremony::{CeremonyParameters, Stream},
+    ceremony::{CeremonyParameters, Round, Stream},
     domain,
     identity::SecretIdentity,
 };
@@ -110,16 +110,9 @@ pub enum SimulateError {
     FaultAlone,
 }
 
-/// How far a simulation is; units are chunks computed and opened by all members.
-#[derive(Clone, Debug)]
-pub struct SimulationProgress {
-    /// What participant 1 does.
-    pub stage: String,
-    /// Chunks done.
-    pub done: u64,
-    /// Chunks in all.
-    pub total: u64,
-}
+/// How far a simulation is: what participant 1 does, and how many chunks of how many all members have
+/// computed and opened.
+pub type Progress<'a> = dyn Fn(&str, u64, u64) + 'a;
 
 /// Time a member waits for a round: virtual, so that only silence runs into it.
 const TIMING: Timing = Timing { round: 600_000, retry: 5_000 };
@@ -130,10 +123,7 @@ const DEADLINE: Millis = 100 * TIMING.round;
 ///
 /// # Errors
 /// [`SimulateError`]; how the ceremony itself ended is in the result.
-pub fn run(
-    options: &Options,
-    progress: &dyn Fn(&SimulationProgress),
-) -> Result<Simulation, SimulateError> {
+pub fn run(options: &Options, progress: &Progress<'_>) -> Result<Simulation, SimulateError> {
     let committee = options.committee;
     if options.fault.is_some() && committee.n() < 4 {
         return Err(SimulateError::FaultAlone);
@@ -148,14 +138,12 @@ pub fn run(
         }
         bytes
     };
-    let identities: Vec<SecretIdentity> = committee
-        .participants()
-        .map(|j| {
-            // A uniform value is no secret key with probability 2^-128.
-            SecretIdentity::from_bytes(&random("identity", j.get()))
-                .expect("a uniform 32-byte value is below the group order")
-        })
-        .collect();
+    let identity = |j: ParticipantIndex| {
+        // A uniform value is no secret key with probability 2^-128.
+        SecretIdentity::from_bytes(&random("identity", j.get()))
+            .expect("a uniform 32-byte value is below the group order")
+    };
+    let identities: Vec<SecretIdentity> = committee.participants().map(identity).collect();
     let parameters = CeremonyParameters {
         committee,
         parameters: options.params.name().to_owned(),
@@ -165,21 +153,22 @@ pub fn run(
         context: *random("context", 0),
     };
     let watch = Stopwatch::start();
-    let setups: Vec<Arc<Setup>> = identities
-        .iter()
-        .map(|identity| {
-            let params = options.params.clone();
-            Setup::new(parameters.clone(), params, Attempt(0), identity, TIMING).map(Arc::new)
-        })
-        .collect::<Result<_, _>>()?;
+    let setup = |identity| {
+        let (parameters, params) = (parameters.clone(), options.params.clone());
+        Setup::new(parameters, params, Attempt(0), identity, TIMING).map(Arc::new)
+    };
+    let setups: Vec<Arc<Setup>> = identities.iter().map(setup).collect::<Result<_, _>>()?;
     let plan = setups[0].plan().clone();
     let files = ShareFiles::create(&options.shares, committee, &plan)?;
-    let seeds = committee.participants().map(|j| CeremonySeed::new(*random("seed", j.get())));
-    let last = setups.last().filter(|_| committee.n() > 1);
+    let machine = |(setup, identity): (&Arc<Setup>, &SecretIdentity)| {
+        let seed = CeremonySeed::new(*random("seed", setup.participant().get()));
+        Ceremony::new(Arc::clone(setup), identity.clone(), seed, Box::new(files.member()), 0)
+    };
+    let machines: Vec<Ceremony> = setups.iter().zip(&identities).map(machine).collect();
     let fault = options.fault.filter(|fault| fault.in_ceremony());
-    let misbehaviour = fault.zip(last).map(|(fault, last)| Misbehaviour {
+    let misbehaviour = fault.map(|fault| Misbehaviour {
         fault,
-        me: last.participant(),
+        me: setups[committee.n() - 1].participant(),
         victim: setups[0].participant(),
         identity: identities[committee.n() - 1].clone(),
         store: Box::new(files.reader()),
@@ -187,38 +176,35 @@ pub fn run(
     });
     let chunks = |stream| plan.of(stream).len() as u64;
     let host = Members {
-        seeds: seeds.map(Some).collect(),
-        setups,
-        identities: &identities,
-        files,
+        committee,
+        stage: machines[0].stage().name(),
+        machines: machines.into_iter(),
         misbehaviour,
-        published: false,
+        decided: false,
         endings: vec![None; committee.n()],
         refused: Vec::new(),
         progress,
         chunks: [chunks(Stream::Bits), chunks(Stream::Bodies)],
         stages: Vec::new(),
-        stage: "",
         stage_watch: Stopwatch::start(),
     };
     // Nothing takes virtual time, which passes when nobody has anything to do; an instant network
     // draws nothing. A member does four pieces of work before it looks at its messages again.
     let physics = Physics { pieces: 4, ..Physics::INSTANT };
-    let mut world = World::new("simulate", host, committee, physics, Vec::new(), [0; 32]);
-    world.schedule().event(DEADLINE, CommitPoint::Expired);
-    world.run();
+    let mut world = World::new(host, committee, physics, Vec::new());
+    world.schedule().event(None, DEADLINE, |members, world| {
+        members.decide(&CommitPoint::Expired, world);
+    });
+    let ended = world.run();
     let (cpu_seconds, wall_seconds) = (watch.cpu(), watch.wall());
-    let bytes_sent = committee.participants().map(|j| world.traffic(j).bytes).collect();
-    let members = committee.participants().filter_map(|j| world.take_machine(j)).collect();
-    let (host, _) = world.end();
-    let Members { endings, refused, stages, .. } = host;
+    let Members { endings, refused, stages, .. } = ended.host;
     Ok(Simulation {
-        members,
+        members: ended.machines.into_iter().flatten().collect(),
         parameters,
         endings: endings.into_iter().flatten().collect(),
         refused,
         stages,
-        bytes_sent,
+        bytes_sent: ended.traffic.iter().map(|traffic| traffic.bytes).collect(),
         cpu_seconds,
         wall_seconds,
         peak_rss_bytes: peak_rss_bytes(),
@@ -229,16 +215,14 @@ pub fn run(
 /// What surrounds the members' machines. Their memory is the disk of this process: nothing here
 /// survives it.
 struct Members<'a> {
-    setups: Vec<Arc<Setup>>,
-    identities: &'a [SecretIdentity],
-    seeds: Vec<Option<CeremonySeed>>,
-    files: Arc<ShareFiles>,
+    committee: Committee,
+    machines: vec::IntoIter<Ceremony>,
     /// Of the last member.
     misbehaviour: Option<Misbehaviour>,
-    published: bool,
+    decided: bool,
     endings: Vec<Option<Result<Outcome, Box<AbortReport>>>>,
     refused: Vec<(ParticipantIndex, String)>,
-    progress: &'a dyn Fn(&SimulationProgress),
+    progress: &'a Progress<'a>,
     /// Chunks of bits and of bodies, of each member.
     chunks: [u64; 2],
     stages: Vec<(String, StageTime)>,
@@ -249,32 +233,20 @@ struct Members<'a> {
 
 impl Host for Members<'_> {
     type Machine = Ceremony;
-    type Input = CommitPoint;
-    type Event = CommitPoint;
     type Moment = ();
 
-    fn boot(&mut self, j: ParticipantIndex, schedule: &mut Schedule<Self>) -> Option<Ceremony> {
-        let seed = self.seeds[j.position()].take()?;
-        let setup = Arc::clone(&self.setups[j.position()]);
-        let identity = self.identities[j.position()].clone();
-        let store = Box::new(self.files.member());
-        Some(Ceremony::new(setup, identity, seed, store, schedule.now()))
+    /// Members start in order, and once.
+    fn boot(&mut self, _: ParticipantIndex, _: &mut Schedule<Self>) -> Option<Ceremony> {
+        self.machines.next()
     }
 
-    fn input(machine: &mut Ceremony, decision: CommitPoint, _now: Millis) {
-        machine.handle_commit_point(decision);
-    }
-
-    fn special(
-        &mut self,
-        j: ParticipantIndex,
-        effect: CeremonyEffect,
-        schedule: &mut Schedule<Self>,
-    ) {
+    fn special(&mut self, j: ParticipantIndex, effect: CeremonyEffect, world: &mut Schedule<Self>) {
         match effect {
             // The commit point decides when nobody has anything else to do.
             CeremonyEffect::Publish(certificate) => {
-                schedule.event(1, CommitPoint::Published(certificate));
+                world.event(None, 1, |members, world| {
+                    members.decide(&CommitPoint::Published(certificate), world);
+                });
             }
             CeremonyEffect::Complete(outcome) => self.endings[j.position()] = Some(Ok(*outcome)),
             CeremonyEffect::Abort(report) => self.endings[j.position()] = Some(Err(report)),
@@ -282,85 +254,66 @@ impl Host for Members<'_> {
         }
     }
 
-    fn occur(&mut self, decision: CommitPoint, schedule: &mut Schedule<Self>) {
-        if !core::mem::replace(&mut self.published, true) {
-            for setup in &self.setups {
-                schedule.input(setup.participant(), 0, decision.clone());
+    fn leave(&mut self, mail: Mail, world: &mut Schedule<Self>) {
+        let bytes = match &mut self.misbehaviour {
+            Some(misbehaviour) if misbehaviour.me == mail.from => {
+                misbehaviour.replace(mail.to, &mail.bytes)
             }
+            _ => Some(Arc::clone(&mail.bytes)),
+        };
+        if let Some(bytes) = bytes {
+            world.post(Mail { bytes, ..mail }, 0);
         }
     }
 
-    fn leave(
-        &mut self,
-        from: ParticipantIndex,
-        to: ParticipantIndex,
-        bytes: &Arc<[u8]>,
-        _now: Millis,
-    ) -> Vec<Arc<[u8]>> {
-        match &mut self.misbehaviour {
-            Some(misbehaviour) if misbehaviour.me == from => {
-                misbehaviour.replace(to, bytes).into_iter().collect()
-            }
-            _ => vec![Arc::clone(bytes)],
-        }
-    }
-
-    fn verdict(
-        &mut self,
-        j: ParticipantIndex,
-        _from: ParticipantIndex,
-        verdict: VerdictOf<Ceremony>,
-    ) {
+    fn verdict(&mut self, mail: &Mail, verdict: VerdictOf<Ceremony>) {
         if let Verdict::Fault(fault) = verdict {
-            self.refused.push((j, fault.to_string()));
+            self.refused.push((mail.to, fault.to_string()));
         }
     }
 
-    fn observe<'b>(&mut self, machines: impl Iterator<Item = &'b Ceremony>) {
-        let (mut done, mut stage) = (0, None);
-        for machine in machines {
-            stage.get_or_insert(machine.stage().name());
-            done += chunks_done(machine, self.chunks);
-        }
-        let Some(stage) = stage else { return };
-        let before = core::mem::replace(&mut self.stage, stage);
+    fn is_over<'b>(&mut self, machines: impl Iterator<Item = &'b Ceremony>) -> bool {
+        let now_in: Vec<Stage> = machines.map(Ceremony::stage).collect();
+        let before = core::mem::replace(&mut self.stage, now_in[0].name());
         let watch = core::mem::replace(&mut self.stage_watch, Stopwatch::start());
-        record(&mut self.stages, if before.is_empty() { stage } else { before }, &watch);
+        // No stage comes again.
+        if self.stages.last().is_none_or(|(name, _)| name != before) {
+            self.stages.push((before.to_owned(), StageTime::default()));
+        }
+        if let Some((_, time)) = self.stages.last_mut() {
+            time.wall_seconds += watch.wall();
+            time.cpu_seconds += watch.cpu();
+        }
         let [bits, bodies] = self.chunks;
-        let total = 2 * self.setups.len() as u64 * (bits + bodies);
-        (self.progress)(&SimulationProgress { stage: stage.to_owned(), done, total });
-    }
-
-    fn is_over(&self) -> bool {
+        let total = 2 * now_in.len() as u64 * (bits + bodies);
+        let done = now_in.into_iter().map(|stage| chunks_done(stage, self.chunks)).sum();
+        (self.progress)(self.stage, done, total);
         self.endings.iter().all(Option::is_some)
     }
 }
 
-fn record(stages: &mut Vec<(String, StageTime)>, name: &str, watch: &Stopwatch) {
-    let position = stages.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
-        stages.push((name.to_owned(), StageTime::default()));
-        stages.len() - 1
-    });
-    let time = &mut stages[position].1;
-    time.wall_seconds += watch.wall();
-    time.cpu_seconds += watch.cpu();
+impl Members<'_> {
+    /// What comes first decides.
+    fn decide(&mut self, decision: &CommitPoint, world: &mut Schedule<Self>) {
+        if !core::mem::replace(&mut self.decided, true) {
+            for j in self.committee.participants() {
+                let decision = decision.clone();
+                world.input(j, 0, |machine, _| machine.handle_commit_point(decision));
+            }
+        }
+    }
 }
 
-/// Chunks that a member has computed and opened.
-fn chunks_done(machine: &Ceremony, [bits, bodies]: [u64; 2]) -> u64 {
-    let order: BTreeMap<&str, u64> = BTreeMap::from([
-        ("bits-root", bits),
-        ("bits-root-echo", bits),
-        ("bodies-root", 2 * bits + bodies),
-        ("bodies-root-echo", 2 * bits + bodies),
-    ]);
-    match machine.stage() {
+/// Chunks that a member has computed and opened by then.
+fn chunks_done(stage: Stage, [bits, bodies]: [u64; 2]) -> u64 {
+    match stage {
+        Stage::Collect(round) if round < Round::BitsRoot => 0,
         Stage::Produce(Stream::Bits, next) => u64::from(next),
+        Stage::Collect(Round::BitsRoot | Round::BitsRootEcho) => bits,
         Stage::Open(Stream::Bits, next) => bits + u64::from(next),
         Stage::Produce(Stream::Bodies, next) => 2 * bits + u64::from(next),
+        Stage::Collect(Round::BodiesRoot | Round::BodiesRootEcho) => 2 * bits + bodies,
         Stage::Open(Stream::Bodies, next) => 2 * bits + bodies + u64::from(next),
-        Stage::Collect(round) if round < veil_protocol_spec::ceremony::Round::BitsRoot => 0,
-        Stage::Collect(round) => order.get(round.name()).copied().unwrap_or(2 * (bits + bodies)),
         _ => 2 * (bits + bodies),
     }
 }

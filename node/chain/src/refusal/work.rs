@@ -1,12 +1,11 @@
-//! Errors of jobs, certificates and checkpoints as sentences.
+//! Errors of jobs and certificates as sentences.
 
 use veil_contracts::{
     assignment_anchor::AssignmentAnchor::AssignmentAnchorErrors as Anchor,
-    checkpoint_channel::CheckpointChannel::CheckpointChannelErrors as Checkpoints,
     job_board::JobBoard::JobBoardErrors as Jobs,
 };
 
-use super::words::{Common, account, common, missing_right, short, unix};
+use super::words::{Common, account, common, missing_right, short};
 
 pub(super) fn jobs(error: &Jobs) -> String {
     match error {
@@ -55,8 +54,8 @@ pub(super) fn anchor(error: &Anchor) -> String {
         Anchor::SlotNotLater(e) => {
             format!("slot {} is not after slot {}, which is anchored", e.given, e.last)
         }
-        Anchor::WrongPrevious(e) => format!(
-            "the certificate builds on {}, the last one anchored is {}: it is anchored already, or those in between come first",
+        Anchor::WrongBase(e) => format!(
+            "the certificate is to be anchored on {}, and the last one anchored is {}: it is anchored already, or another one of that base is, and a later slot carries on",
             short(&e.given),
             short(&e.head)
         ),
@@ -70,6 +69,9 @@ pub(super) fn anchor(error: &Anchor) -> String {
         ),
         Anchor::NotIncluded(e) => {
             format!("assignment {} is not under root {}", short(&e.assignmentHash), short(&e.root))
+        }
+        Anchor::ReservedInLeaf(_) => {
+            "a leaf that hides its worker, or says that its replica is done or drained, is of a later version".to_owned()
         }
         Anchor::NoSuchWorker(e) => {
             format!("peer {} is not a registered worker", short(&e.worker))
@@ -92,41 +94,5 @@ pub(super) fn anchor(error: &Anchor) -> String {
         Anchor::Paused(e) => common(&Common::Paused(e.until)),
         Anchor::NotGovernance(e) => common(&Common::NotGovernance(e.caller)),
         Anchor::NotContract(e) => common(&Common::NotContract(e.name, e.caller)),
-    }
-}
-
-pub(super) fn checkpoints(error: &Checkpoints) -> String {
-    match error {
-        Checkpoints::EpochNotInForce(e) => {
-            format!("the checkpoint is of epoch {}; epoch {} is active", e.given, e.current)
-        }
-        Checkpoints::SequenceNotLater(e) => {
-            format!("checkpoint {} is not after {}, the last one", e.given, e.last)
-        }
-        Checkpoints::WrongGroupSignature(_) => {
-            "the checkpoint is not signed by the group of its epoch".to_owned()
-        }
-        Checkpoints::ItemOverdue(e) => format!(
-            "item {} was to be included until {}: post a checkpoint that includes it",
-            short(&e.item),
-            unix(e.deadline)
-        ),
-        Checkpoints::NotIncluded(e) => {
-            format!("item {} is not under root {}", short(&e.item), short(&e.root))
-        }
-        Checkpoints::NotWaiting(e) => format!("item {} is not waiting", short(&e.item)),
-        Checkpoints::AlreadyForced(e) => {
-            format!("item {} was put on chain before", short(&e.item))
-        }
-        Checkpoints::TooManyWaiting(e) => {
-            format!("{} items are waiting, as many as may: wait for a checkpoint", e.waiting)
-        }
-        Checkpoints::MissingRight(e) => missing_right(&e.account, e.right),
-        Checkpoints::GroupSuspended(e) => common(&Common::GroupSuspended(e.epoch)),
-        Checkpoints::NoKey(e) => common(&Common::NoKey(e.epoch)),
-        Checkpoints::MissingContract(_) => common(&Common::MissingContract),
-        Checkpoints::Paused(e) => common(&Common::Paused(e.until)),
-        Checkpoints::NotGovernance(e) => common(&Common::NotGovernance(e.caller)),
-        Checkpoints::NotContract(e) => common(&Common::NotContract(e.name, e.caller)),
     }
 }

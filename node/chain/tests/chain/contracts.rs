@@ -1,4 +1,4 @@
-//! Deployment, registration, ceremonies, certificates, jobs.
+//! Deployment, registration, ceremonies, jobs.
 
 use std::time::Duration;
 
@@ -19,27 +19,18 @@ use veil_contracts::{
 };
 use veil_node_chain::{
     AccountKey, Allowance, AttemptStatus, Chain, ChainConfig, ChainError, ClusterSettings,
-    NodeRegistration, Refusal,
+    NodeRegistration,
     anvil::{Anvil, AnvilConfig},
     registration_digest,
 };
 use veil_protocol_spec::{
-    Address, Attempt, Blake3Digest, ChainId, Committee, Epoch, KeccakDigest, ParticipantIndex,
-    PeerIdHash, ReplicaIndex, Signature, Slot,
-    scheduling::{Assignment, Assignments, CertificateBody, Outcome},
+    Address, Attempt, Blake3Digest, ChainId, Committee, Epoch, ParticipantIndex, PeerIdHash,
+    Signature, scheduling::CertificateBody,
 };
 
-use crate::support::{Group, MEMBER, WORKER, World, identity, refusal};
+use crate::support::{Group, MEMBER, WORKER, World, assert_refused, identity};
 
 const FREELY: Allowance = Allowance::submit_freely();
-
-macro_rules! assert_refused {
-    ($result:expr, $kind:ident($pattern:pat)) => {
-        let refusal = refusal($result);
-        assert!(matches!(refusal, Refusal::$kind($pattern)), "{refusal:?}");
-        assert!(!refusal.to_string().is_empty());
-    };
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployed_set_is_found_through_its_directory() {
@@ -265,76 +256,6 @@ async fn an_attempt_that_was_aborted_or_has_expired_makes_no_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn certificates_are_anchored_in_order_and_once() {
-    let world = World::new(4).await.with_members().await;
-    let group = Group::generate(world.committee);
-    let worker = identity(9);
-    let owner = world.account(3);
-    owner.register_node(&world.registration(WORKER), &worker).await.unwrap();
-
-    let mut first = world.body(0, 3, CertificateBody::NO_PREVIOUS);
-    let assignment = Assignment {
-        job: Blake3Digest([0x0b; 32]),
-        replica: ReplicaIndex(0),
-        outcome: Outcome::Node(PeerIdHash::of(&worker.public())),
-    };
-    let pending = Assignment { replica: ReplicaIndex(1), outcome: Outcome::Pending, ..assignment };
-    let tree = Assignments::try_from(vec![assignment, pending]).unwrap().tree();
-    first.assignments_root = tree.root();
-    let too_early = world.admin.anchor(&group.certify(first)).await;
-    assert_refused!(too_early, Ceremony(CeremonyErrors::NoKey(_)));
-    world.publish(0, &group, None).await;
-
-    let stranger = Group::generate(world.committee);
-    assert_refused!(
-        world.admin.anchor(&stranger.certify(first)).await,
-        Anchor(AnchorErrors::WrongGroupSignature(_))
-    );
-    assert_eq!(world.admin.head(world.cluster).await.unwrap(), None);
-    let certificate = group.certify(first);
-    let mined = world.admin.anchor(&certificate).await.unwrap();
-    eprintln!("gas of anchor, first: {}", mined.gas);
-
-    let replay = world.admin.anchor(&certificate).await;
-    assert!(replay.as_ref().unwrap_err().refusal().unwrap().is_out_of_order());
-    assert_refused!(replay, Anchor(AnchorErrors::WrongPrevious(_)));
-    let gap = world.body(0, 5, KeccakDigest([0xee; 32]));
-    assert_refused!(
-        world.admin.anchor(&group.certify(gap)).await,
-        Anchor(AnchorErrors::WrongPrevious(_))
-    );
-    let mut wrong = world.body(0, 4, first.hash());
-    wrong.binding.epoch = Epoch(1);
-    assert_refused!(
-        world.admin.anchor(&group.certify(wrong)).await,
-        Anchor(AnchorErrors::EpochNotInForce(_))
-    );
-
-    let second = world.body(0, 4, first.hash());
-    let mined = world.account(6).anchor(&group.certify(second)).await.unwrap();
-    eprintln!("gas of anchor, later: {}", mined.gas);
-    let head = world.admin.head(world.cluster).await.unwrap().unwrap();
-    assert_eq!((head.hash, head.slot, head.count), (second.hash(), Slot(4), 2));
-    let anchored = world.admin.anchored(world.cluster, first.hash()).await.unwrap().unwrap();
-    assert_eq!((anchored.slot, anchored.assignments_root), (Slot(3), tree.root()));
-    assert_eq!(world.admin.anchored_certificates(world.cluster).await.unwrap().len(), 2);
-    assert_eq!(world.admin.anchored(world.cluster, gap.hash()).await.unwrap(), None);
-
-    let (chain, proof) = ([first, second], tree.proof(0).unwrap());
-    assert!(world.admin.verify_inclusion(&chain, &assignment, &proof).await.unwrap());
-    assert!(!world.admin.verify_inclusion(&chain, &pending, &proof).await.unwrap());
-    assert_refused!(
-        world.admin.confirm_deployment(&chain, &assignment, &proof).await,
-        Anchor(AnchorErrors::NotWorkerOperator(_))
-    );
-    assert_refused!(
-        owner.confirm_deployment(&[first], &assignment, &proof).await,
-        Anchor(AnchorErrors::NotAnchored(_))
-    );
-    owner.confirm_deployment(&chain, &assignment, &proof).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn the_next_epoch_needs_the_consent_of_the_group_before() {
     let world = World::new(1).await.with_members().await;
     let (first, second) = (Group::generate(world.committee), Group::generate(world.committee));
@@ -445,7 +366,7 @@ async fn a_chain_that_went_away_is_named_and_its_state_survives() {
     let written: serde_json::Value = serde_json::from_str(&deployment.to_text()).unwrap();
     let directory = written["directory"].as_str().unwrap().to_lowercase();
     assert_eq!(directory, format!("0x{}", deployment.contracts.directory));
-    assert!(written["checkpoint_channel"].is_string() && written["timelock"].is_string());
+    assert!(written["assignment_anchor"].is_string() && written["timelock"].is_string());
     let cluster = chain.register_cluster(&ClusterSettings::new(Committee::new(1).unwrap())).await;
     let cluster = cluster.unwrap();
     let registration = NodeRegistration {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps has failed")]
 
+mod anchors;
 mod contracts;
 mod election;
 mod endpoints;

@@ -143,6 +143,7 @@ impl World {
         anyone.publish_key(&publication, &self.roster(), &endorsements).await.unwrap().gas
     }
 
+    /// To be anchored on `previous`, which is the certificate before it as well.
     pub(crate) fn body(&self, epoch: u64, slot: u64, previous: KeccakDigest) -> CertificateBody {
         CertificateBody {
             binding: Binding {
@@ -153,6 +154,10 @@ impl World {
             slot: Slot(slot),
             manifest: Blake3Digest([0x3a; 32]),
             previous,
+            base: previous,
+            jobs_seen: 1,
+            evaluation: Blake3Digest([0xe0; 32]),
+            members_only: CertificateBody::NO_SECTION,
             assignments_root: MerkleTree::EMPTY_ROOT,
             state_root: KeccakDigest([0x57; 32]),
             reference_string: ReferenceStringOrigin::SingleParty,
@@ -206,6 +211,16 @@ pub(crate) fn refusal<T: core::fmt::Debug>(result: Result<T, ChainError>) -> Ref
         other => panic!("not refused by a contract: {other:?}"),
     }
 }
+
+/// That a contract refuses, by which error, and that there is a sentence for it.
+macro_rules! assert_refused {
+    ($result:expr, $kind:ident($pattern:pat)) => {
+        let refusal = $crate::support::refusal($result);
+        assert!(matches!(refusal, veil_node_chain::Refusal::$kind($pattern)), "{refusal:?}");
+        assert!(!refusal.to_string().is_empty());
+    };
+}
+pub(crate) use assert_refused;
 
 /// Polls until there is an answer. Only for states that stay until the test ends them.
 pub(crate) async fn eventually<T>(what: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {

@@ -212,6 +212,6 @@ async fn a_revert_names_the_reason() {
     let error = sent.await.unwrap().unwrap_err();
     assert!(matches!(error, ChainError::Reverted { .. }), "{error:?}");
     let reason = error.refusal().unwrap();
-    assert!(matches!(reason, Refusal::Anchor(AnchorErrors::WrongPrevious(_))), "{reason:?}");
+    assert!(matches!(reason, Refusal::Anchor(AnchorErrors::WrongBase(_))), "{reason:?}");
     assert!(reason.is_out_of_order() && error.to_string().contains("anchored already"), "{error}");
 }

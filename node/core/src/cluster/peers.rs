@@ -69,11 +69,10 @@ impl Peers {
         None
     }
 
-    /// The registered committee members' peers.
+    /// The committee members' peers.
     #[must_use]
     pub fn members(&self) -> Vec<PeerIdHash> {
-        let view = self.views.current();
-        view.nodes.values().filter(|node| node.roles.member).map(|node| node.peer).collect()
+        self.views.current().members().into_iter().collect()
     }
 
     /// Every other registered node.

@@ -5,10 +5,11 @@ use std::{
     time::Duration,
 };
 
-use veil_node_chain::{Chain, ChainError, PublishedKey, RegisteredNode};
+use veil_node_chain::{Chain, ChainError, Head, PublishedKey, RegisteredNode};
 use veil_node_p2p::{Directory, Peer};
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeccakDigest, PeerIdHash, PublicIdentity,
+    registry::Roles,
     scheduling::{BlockRef, ClusterPolicy, PolicyError, Submission, keccak},
 };
 
@@ -29,6 +30,8 @@ pub struct View {
     pub nodes: BTreeMap<PeerIdHash, RegisteredNode>,
     /// Submissions and who made them.
     pub submissions: Vec<(Submission, Address)>,
+    /// The certificate anchored last, if there is one.
+    pub head: Option<Head>,
     /// The key in force, if there is one.
     pub key: Option<PublishedKey>,
     /// Identities of the key's committee, participant 1 first.
@@ -55,6 +58,7 @@ impl View {
             (Submission { position, job: job.digest, cancelled }, job.operator)
         });
         let submissions = submissions.collect();
+        let head = chain.head(cluster).await?;
         let key = chain.current_key(cluster).await?;
         let mut roster = Vec::new();
         if let Some(key) = &key {
@@ -74,9 +78,16 @@ impl View {
             slot_interval: Duration::from_millis(settings.slot_millis),
             nodes,
             submissions,
+            head,
             key,
             roster,
         })
+    }
+
+    /// The policy, or the default instead of one that this build cannot read.
+    #[must_use]
+    pub fn rules_or_default(&self) -> ClusterPolicy {
+        self.rules.as_ref().copied().unwrap_or_default()
     }
 
     /// Registered workers.
@@ -86,9 +97,47 @@ impl View {
         workers.map(|node| node.peer).collect()
     }
 
+    /// Peers that may connect: the registered nodes, and the committee of the key in force. A member that
+    /// leaves the registry keeps its seat until its epoch ends, and must be reached until then.
     pub(super) fn directory(&self) -> Directory {
-        let peers =
-            self.nodes.values().map(|node| Peer { identity: node.identity, roles: node.roles });
-        peers.collect()
+        peers(self.nodes.values().map(|node| (node.identity, node.roles)), &self.roster)
+    }
+
+    /// The members' peers: the committee of the key in force, and those that are registered for the next.
+    #[must_use]
+    pub fn members(&self) -> BTreeSet<PeerIdHash> {
+        let directory = self.directory();
+        directory.iter().filter(|(_, peer)| peer.roles.member).map(|(peer, _)| *peer).collect()
+    }
+}
+
+fn peers(
+    registered: impl Iterator<Item = (PublicIdentity, Roles)>,
+    roster: &[PublicIdentity],
+) -> Directory {
+    let mut roles: BTreeMap<PublicIdentity, Roles> = registered.collect();
+    for member in roster {
+        roles.entry(*member).or_default().member = true;
+    }
+    roles.into_iter().map(|(identity, roles)| Peer { identity, roles }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_left_the_registry_is_reached_while_its_key_is_in_force() {
+        let id = |byte| PublicIdentity([byte; 33]);
+        let (worker, member) =
+            (Roles { worker: true, member: false }, Roles { worker: false, member: true });
+        let registered = [(id(1), worker), (id(2), member), (id(3), worker)];
+        let directory = peers(registered.into_iter(), &[id(2), id(3), id(4)]);
+        let roles = |byte| directory.get(&PeerIdHash::of(&id(byte))).map(|peer| peer.roles);
+        assert_eq!(roles(1), Some(worker));
+        assert_eq!(roles(2), Some(member));
+        assert_eq!(roles(3), Some(Roles { worker: true, member: true }));
+        assert_eq!(roles(4), Some(member), "it has left, and keeps its seat");
+        assert_eq!(roles(5), None);
     }
 }

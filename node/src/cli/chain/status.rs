@@ -28,7 +28,6 @@ pub(super) async fn describe(
         "job_board": format!("0x{}", contracts.job_board),
         "assignment_anchor": format!("0x{}", contracts.assignment_anchor),
         "disputes": format!("0x{}", contracts.disputes),
-        "checkpoint_channel": format!("0x{}", contracts.checkpoint_channel),
         "endpoints": chain.endpoints(),
         "depth": chain.depth(),
     });

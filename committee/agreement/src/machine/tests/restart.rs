@@ -6,14 +6,14 @@ use super::*;
 fn a_restart_sends_the_same_again_and_another_epochs_records_count_for_nothing() {
     let valid = manifest(SLOT, 1);
     let mut before = machine(3, Vec::new());
-    before.start(SLOT, 0).unwrap();
+    before.start(INSTANCE, 0).unwrap();
     let mut records = drain_all(&mut before).0;
     assert_eq!(before.handle(member(1), &proposal(&valid.to_wire(), 0, 1), 0), Verdict::Valid);
     records.extend(drain_all(&mut before).0);
 
     // Not validated yet: the host is asked again.
     let mut after = machine(3, records.clone());
-    after.start(SLOT, 0).unwrap();
+    after.start(INSTANCE, 0).unwrap();
     let (new, effects) = drain_all(&mut after);
     assert_eq!(new, []);
     assert!(
@@ -25,12 +25,12 @@ fn a_restart_sends_the_same_again_and_another_epochs_records_count_for_nothing()
     let (new, effects) = drain_all(&mut before);
     records.extend(new);
     let mut after = machine(3, records.clone());
-    assert_eq!(after.slot(), SLOT);
-    after.start(SLOT, 0).unwrap();
+    assert_eq!(after.instance(), INSTANCE);
+    after.start(INSTANCE, 0).unwrap();
     assert_eq!(drain_all(&mut after), (Vec::new(), effects));
 
     records.iter_mut().for_each(|record| record.binding.epoch = Epoch(4));
-    assert_eq!(machine(3, records).slot(), Slot(0));
+    assert_eq!(machine(3, records).instance(), Instance::default());
 }
 
 #[test]
@@ -40,21 +40,24 @@ fn records_that_contradict_what_follows_from_them_silence_a_member() {
     let nil = signed(SLOT, 0, VoteKind::Prevote, None, 3);
     let entries = vec![
         Entry::Started,
-        Entry::Manifest(Bytes(bytes.clone())),
+        Entry::Value(Bytes(bytes.clone())),
         Entry::Proposal(header(&bytes, 0, 1)),
-        Entry::Validated { round: 0, manifest: valid.digest(), valid: true },
+        Entry::Validated { round: 0, value: valid.digest(), valid: true },
         Entry::Vote(nil),
     ];
-    let mut machine = machine(3, vec![Record { binding: binding(), slot: SLOT, entries }]);
-    machine.start(SLOT, 0).unwrap();
+    let mut machine = machine(3, vec![Record { binding: binding(), instance: INSTANCE, entries }]);
+    machine.start(INSTANCE, 0).unwrap();
     let (_, effects) = drain_all(&mut machine);
     assert!(
-        matches!(effects[..], [Effect::Special(AgreementEffect::Abstained { slot: SLOT, .. })]),
+        matches!(
+            effects[..],
+            [Effect::Special(AgreementEffect::Abstained { instance: INSTANCE, .. })]
+        ),
         "{effects:?}"
     );
     assert!(machine.status().unwrap().abstained);
     let other = vote(0, VoteKind::Prevote, Some(&valid), 1);
-    assert_eq!(skipped(&mut machine, 1, &other), Skip::Abstained(SLOT));
+    assert_eq!(skipped(&mut machine, 1, &other), Skip::Abstained(INSTANCE));
     // It still asks for the outcome and takes it.
     machine.handle_timeout(machine.poll_timeout().unwrap());
     let (_, effects) = drain_all(&mut machine);
@@ -63,7 +66,7 @@ fn records_that_contradict_what_follows_from_them_silence_a_member() {
     assert_eq!(machine.handle(member(1), &decision, 0), Verdict::Valid);
     assert!(matches!(
         drain_all(&mut machine).1[..],
-        [Effect::Special(AgreementEffect::Locked { .. })]
+        [Effect::Special(AgreementEffect::Decided { .. })]
     ));
 }
 

@@ -1,0 +1,81 @@
+//! What the tests of this crate begin from.
+
+use veil_protocol_spec::{
+    Address, Blake3Digest, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
+    PeerIdHash, Slot,
+    identity::SecretIdentity,
+    scheduling::{
+        Binding, BlockRef, CertificateBody, CircuitId, ClusterScope, Constraints, CpuUnits,
+        DiskUnits, GpuUnits, JobSpec, LeasePolicy, Manifest, MemoryUnits, Priority,
+        ResourceRequest, Resources, RestartPolicy, SchedulingPolicy,
+    },
+};
+
+pub(crate) const CIRCUIT: CircuitId = CircuitId { version: 1, fingerprint: Blake3Digest([7; 32]) };
+pub(crate) const BLOCK: BlockRef = BlockRef { number: 9, hash: KeccakDigest([9; 32]) };
+pub(crate) const POLICY: KeccakDigest = KeccakDigest([8; 32]);
+
+pub(crate) fn secret(byte: u8) -> SecretIdentity {
+    SecretIdentity::from_bytes(&[byte; 32]).unwrap()
+}
+
+pub(crate) fn member(index: u8) -> ParticipantIndex {
+    ParticipantIndex::new(index).unwrap()
+}
+
+pub(crate) const fn worker(byte: u8) -> PeerIdHash {
+    PeerIdHash([byte; 32])
+}
+
+pub(crate) const fn binding() -> Binding {
+    let scope = ClusterScope {
+        chain_id: ChainId(1),
+        contract: Address([1; 20]),
+        cluster: ClusterId([2; 32]),
+    };
+    Binding { scope, key_set: KeySetDigest([3; 32]), epoch: Epoch(0) }
+}
+
+/// A job that fits everywhere.
+pub(crate) fn job(replicas: u16) -> JobSpec {
+    JobSpec {
+        request: ResourceRequest::Clear(Resources {
+            cpu: CpuUnits(1),
+            memory: MemoryUnits(1),
+            disk: DiskUnits(0),
+            gpu: GpuUnits(0),
+        }),
+        replicas,
+        policy: SchedulingPolicy::Spread,
+        scope: binding().scope,
+        operator: Address([3; 20]),
+        nonce: 0,
+        image: format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
+        command: Vec::new(),
+        args: Vec::new(),
+        priority: Priority(0),
+        constraints: Constraints::default(),
+        lease: LeasePolicy::Keep,
+        restart: RestartPolicy::Always,
+        health: None,
+    }
+}
+
+/// A manifest of the first slot that lists nothing.
+pub(crate) fn manifest() -> Manifest {
+    Manifest {
+        binding: binding(),
+        slot: Slot(1),
+        proposer: member(1),
+        previous: CertificateBody::NO_PREVIOUS,
+        base: CertificateBody::NO_PREVIOUS,
+        jobs_seen: 0,
+        block: BLOCK,
+        policy: POLICY,
+        circuit: CIRCUIT,
+        telemetry: Vec::new(),
+        pending: Vec::new(),
+        running: Vec::new(),
+        lost: Vec::new(),
+    }
+}

@@ -1,0 +1,421 @@
+//! The slot as a machine: from work that waits to a certificate, slot after slot.
+//!
+//! # Roles
+//! One machine for each member. It decides what a slot does next; the **host** carries that out with
+//! agreement, evaluation, decryption, signing, ledger and network, and tells the machine what came of
+//! it. The machine sees digests and public inputs, no ciphertext.
+//!
+//! # Flow of a slot (architecture, "A slot")
+//! 1. **Work.** [`observe`](SlotMachine::observe) finds a replica that wants a place, or one that is to
+//!    leave. What could not be placed is tried again less and less often ([`FailedTries`]). Then
+//!    telemetry of the workers that are there is awaited, within a bound.
+//! 2. **Manifest.** The agreement's MANIFEST instance fixes the inputs; the lock is stored.
+//! 3. **Evaluation and opening**, by the host. A failure is tried again, until the slot ends.
+//! 4. **END.** The agreement's END instance decides the outcome, or void. "An outcome is valid to
+//!    whoever computed it or holds t+1 signed equal END statements; after the timer void is acceptable
+//!    to every honest member too, also if it knows the outcome; honest proposers propose the outcome
+//!    when they know it." The statements are votes, so the agreement counts them. The decision is
+//!    stored.
+//! 5. **Certificate.** The group signs what the end says, whether or not this member knows the
+//!    assignments behind it.
+//!
+//! A certificate of the slot, whoever brings it, ends the slot
+//! ([`certified`](SlotMachine::certified)).
+//!
+//! # State and restart
+//! [`SlotEntry`] records hold the lock and the end of the slot under way; everything before them is
+//! done again. The void timer runs anew.
+//!
+//! # Caveats
+//! The machine sends no messages of its own, so [`Machine::handle`] skips what comes.
+//!
+//! # Example
+//! A slot that is locked and that nobody evaluates in time is brought to its end all the same:
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use veil_committee_slot::machine::{SlotConfig, SlotTiming};
+//! # use veil_committee_slot::tries::FailedTries;
+//! # use veil_protocol_spec::{agreement::Lock, scheduling::*, *};
+//! use veil_committee_machine::{Effect, Machine};
+//! use veil_committee_slot::{SlotMachine, machine::SlotEffect};
+//! use veil_protocol_spec::agreement::Instance;
+//!
+//! # let scope = ClusterScope {
+//! #     chain_id: ChainId(1), contract: Address([2; 20]), cluster: ClusterId([3; 32]),
+//! # };
+//! # let binding = Binding { scope, key_set: KeySetDigest([4; 32]), epoch: Epoch(0) };
+//! # let me = ParticipantIndex::new(1).unwrap();
+//! # let slot = Slot(1);
+//! # let manifest = Manifest {
+//! #     binding, slot, proposer: me, previous: KeccakDigest([0; 32]),
+//! #     block: BlockRef { number: 1, hash: KeccakDigest([2; 32]) },
+//! #     base: KeccakDigest([0; 32]), jobs_seen: 0, policy: KeccakDigest([3; 32]),
+//! #     circuit: CircuitId { version: 1, fingerprint: Blake3Digest([4; 32]) },
+//! #     telemetry: Vec::new(), pending: Vec::new(), running: Vec::new(), lost: Vec::new(),
+//! # };
+//! # let instance = Instance::manifest(slot);
+//! # let lock = Lock { binding, instance, round: 0, value: manifest.digest(), votes: Vec::new() };
+//! # let (origin, timing) = (ReferenceStringOrigin::Committee, SlotTiming::default());
+//! # let (config, state) = (SlotConfig { me, origin, timing }, Arc::default());
+//! let mut machine = SlotMachine::new(config, state, FailedTries::default(), Vec::new(), 0);
+//! // The agreement has decided, and the host's evaluation never comes back.
+//! machine.locked(lock, manifest, 0);
+//! let at = machine.poll_timeout().unwrap();
+//! machine.handle_timeout(at);
+//!
+//! let mut effects = std::iter::from_fn(|| machine.poll_effect());
+//! let stored = |effect: &Effect<_, SlotEffect>| matches!(effect, Effect::Persist { .. });
+//! assert!(effects.any(|effect| stored(&effect)), "the lock is stored before anything follows");
+//! let end = Effect::Special(SlotEffect::Agree(Instance::end(slot)));
+//! assert!(effects.any(|effect| effect == end));
+//! ```
+
+mod effect;
+mod locked;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+
+use veil_committee_machine::{Effect, Machine, Millis, PersistId, Verdict};
+use veil_protocol_spec::{
+    Blake3Digest, ParticipantIndex, Slot, Wire,
+    agreement::{Instance, Lock, SlotEnd, Subject},
+    scheduling::{ClusterState, GroupSignature, Manifest, SlotRecord},
+    slot::SlotEntry,
+    sync::LockedManifest,
+};
+
+pub use self::effect::{Evaluated, Observation, SlotConfig, SlotEffect, SlotStage, SlotTiming};
+use self::locked::LockedSlot;
+use crate::{manifest::LocalView, tries::FailedTries};
+
+/// One member's machine; see the [module](self).
+pub struct SlotMachine {
+    config: SlotConfig,
+    state: Arc<ClusterState>,
+    tries: FailedTries,
+    stage: Stage,
+    out: Out,
+}
+
+enum Stage {
+    /// For work, or for another try.
+    Waiting {
+        since: Millis,
+        retry_at: Option<Millis>,
+    },
+    Collecting {
+        until: Millis,
+    },
+    Agreeing,
+    Locked(Box<LockedSlot>),
+}
+
+impl Stage {
+    fn locked_mut(&mut self, slot: Slot) -> Option<&mut LockedSlot> {
+        match self {
+            Self::Locked(locked) if locked.slot() == slot => Some(locked),
+            _ => None,
+        }
+    }
+}
+
+/// Effects in order.
+#[derive(Default)]
+struct Out {
+    effects: VecDeque<Effect<SlotEntry, SlotEffect>>,
+    persists: u64,
+}
+
+impl Out {
+    fn push(&mut self, effect: SlotEffect) {
+        self.effects.push_back(Effect::Special(effect));
+    }
+
+    /// Later effects wait until this is durable.
+    fn store(&mut self, record: SlotEntry) {
+        let id = PersistId(self.persists);
+        self.persists += 1;
+        self.effects.push_back(Effect::Persist { id, record });
+    }
+}
+
+/// A message for a machine that has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the slot has no messages of its own")]
+pub struct NoMessages;
+
+impl core::fmt::Debug for SlotMachine {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "SlotMachine(slot {}, {:?})", self.slot(), self.stage())
+    }
+}
+
+impl SlotMachine {
+    /// A member's machine in the slot after the last certificate.
+    ///
+    /// `records` are all that are stored, in order; those of other slots are left aside. `tries` are
+    /// those up to the last certificate.
+    #[must_use]
+    pub fn new(
+        config: SlotConfig,
+        state: Arc<ClusterState>,
+        tries: FailedTries,
+        records: Vec<SlotEntry>,
+        now: Millis,
+    ) -> Self {
+        let stage = Stage::Waiting { since: now, retry_at: None };
+        let mut machine = Self { config, state, tries, stage, out: Out::default() };
+        let slot = machine.slot();
+        for record in records {
+            match record {
+                SlotEntry::Locked(locked) if locked.manifest.slot == slot => {
+                    machine.out.push(SlotEffect::Prepare(slot));
+                    machine.enter(*locked, now);
+                }
+                SlotEntry::Ended { lock, end } if end.slot == slot => {
+                    if let Stage::Locked(locked) = &mut machine.stage {
+                        locked.decided(lock, end, &mut machine.out);
+                    }
+                }
+                SlotEntry::Locked(_) | SlotEntry::Ended { .. } => {}
+            }
+        }
+        machine.out.push(SlotEffect::Observe);
+        machine
+    }
+
+    /// The slot that is under way, or comes next.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        Slot(self.state.last_slot().0 + 1)
+    }
+
+    /// What this member is doing.
+    #[must_use]
+    pub fn stage(&self) -> SlotStage {
+        match &self.stage {
+            Stage::Waiting { retry_at: None, .. } => SlotStage::Ready,
+            Stage::Waiting { .. } => SlotStage::BackingOff,
+            Stage::Collecting { .. } => SlotStage::Collecting,
+            Stage::Agreeing => SlotStage::AgreeingOnManifest,
+            Stage::Locked(locked) => locked.stage(),
+        }
+    }
+
+    // ---- 1: work and telemetry -------------------------------------------------------------
+
+    /// Something that a member sees may have changed. Begins the slot if it would change something.
+    ///
+    /// A slot that would only try again what the last ones could not place, among the same workers,
+    /// waits for an interval, doubled with each try. Neither a lost worker nor a new one waits.
+    pub fn observe(&mut self, seen: &Observation<'_>, now: Millis) {
+        let Observation { view, silent, interval } = *seen;
+        // A view of another slot: the next one is on its way.
+        if view.state.last_slot() != self.state.last_slot() {
+            return;
+        }
+        if let Stage::Waiting { since, retry_at } = &mut self.stage {
+            *retry_at = None;
+            if !view.has_work() {
+                return;
+            }
+            let candidates = view.fresh.iter().map(|candidate| candidate.entry.sender).collect();
+            let due = since.saturating_add(self.tries.pause(interval));
+            if now < due && self.tries.are_of(&view.pending(), &candidates) {
+                *retry_at = Some(due);
+                return;
+            }
+            self.out.push(SlotEffect::Prepare(self.slot()));
+            self.stage =
+                Stage::Collecting { until: now.saturating_add(self.config.timing.collect) };
+        }
+        if matches!(self.stage, Stage::Collecting { .. }) && !silent && !view.fresh.is_empty() {
+            self.agree();
+        }
+    }
+
+    // ---- 2: agreement on the manifest ------------------------------------------------------
+
+    fn agree(&mut self) {
+        self.stage = Stage::Agreeing;
+        let instance = Instance { slot: self.slot(), subject: Subject::Manifest };
+        self.out.push(SlotEffect::Agree(instance));
+    }
+
+    /// The agreement asks this member for a value.
+    pub fn get_value(&mut self, instance: Instance, round: u32, view: &LocalView<'_>, now: Millis) {
+        let last = self.state.last_slot();
+        if instance.slot != self.slot() || view.state.last_slot() != last {
+            return;
+        }
+        match (&mut self.stage, instance.subject) {
+            (Stage::Agreeing, Subject::Manifest) => {
+                let value = view.propose(self.config.me).to_wire();
+                self.out.push(SlotEffect::Propose { instance, round, value });
+            }
+            (Stage::Locked(locked), Subject::End) => {
+                locked.wanted(round);
+                locked.advance(now, &mut self.out);
+            }
+            _ => {}
+        }
+    }
+
+    /// Another member proposes how the slot ends. A proposed manifest is validated by the host, with
+    /// [`LocalView::validate_facts`] and [`LocalView::validate_lists`].
+    pub fn validate_end(&mut self, digest: Blake3Digest, end: SlotEnd, now: Millis) {
+        if let Some(locked) = self.stage.locked_mut(end.slot) {
+            locked.proposed(digest, end);
+            self.advance(now);
+        }
+    }
+
+    /// Members are in a later instance than this one.
+    pub fn behind(&mut self, instance: Instance) {
+        if instance.slot > self.slot() {
+            self.out.push(SlotEffect::CatchUp(instance.slot));
+        } else if instance.slot == self.slot() {
+            match (&mut self.stage, instance.subject) {
+                // They see work that this member does not see yet.
+                (Stage::Waiting { .. } | Stage::Collecting { .. }, Subject::Manifest) => {
+                    self.out.push(SlotEffect::Prepare(instance.slot));
+                    self.agree();
+                }
+                (Stage::Locked(locked), Subject::End) => locked.start_end(&mut self.out),
+                _ => {}
+            }
+        }
+    }
+
+    /// The manifest is decided: 2t+1 members' votes, which the agreement has verified.
+    pub fn locked(&mut self, lock: Lock, manifest: Manifest, now: Millis) {
+        if manifest.slot != self.slot() || matches!(self.stage, Stage::Locked(_)) {
+            return;
+        }
+        let locked = LockedManifest { manifest, lock };
+        self.out.store(SlotEntry::Locked(Box::new(locked.clone())));
+        self.enter(locked, now);
+    }
+
+    fn enter(&mut self, locked: LockedManifest, now: Millis) {
+        self.out.push(SlotEffect::Publish(Box::new(locked.clone())));
+        self.out.push(SlotEffect::Evaluate(Box::new(locked.clone())));
+        let locked = LockedSlot::new(locked, self.config, Arc::clone(&self.state), now);
+        self.stage = Stage::Locked(Box::new(locked));
+    }
+
+    // ---- 3: evaluation and opening ---------------------------------------------------------
+
+    /// The locked manifest of a slot was evaluated, or could not be.
+    pub fn evaluated(&mut self, slot: Slot, evaluated: Result<Evaluated, String>, now: Millis) {
+        let Self { stage, out, .. } = self;
+        if let Some(locked) = stage.locked_mut(slot) {
+            locked.evaluated(evaluated, now, out);
+        }
+        self.advance(now);
+    }
+
+    /// The committee has opened the digits that were evaluated in a slot; or could not.
+    pub fn opened(&mut self, slot: Slot, digits: Result<Vec<u8>, String>, now: Millis) {
+        if let Some(locked) = self.stage.locked_mut(slot) {
+            locked.opened(digits, now);
+        }
+        self.advance(now);
+    }
+
+    // ---- 4 and 5: end and certificate ------------------------------------------------------
+
+    fn advance(&mut self, now: Millis) {
+        if let Stage::Locked(locked) = &mut self.stage {
+            locked.advance(now, &mut self.out);
+        }
+    }
+
+    /// How the slot ends is decided: 2t+1 members' votes, which the agreement has verified.
+    pub fn ended(&mut self, lock: Lock, end: SlotEnd) {
+        let Self { stage, out, .. } = self;
+        if let Some(locked) = stage.locked_mut(end.slot)
+            && !locked.is_decided()
+        {
+            out.store(SlotEntry::Ended { lock: lock.clone(), end });
+            locked.decided(lock, end, out);
+        }
+    }
+
+    /// The group has signed the certificate of a slot, or could not.
+    pub fn signed(&mut self, slot: Slot, signature: Result<GroupSignature, String>, now: Millis) {
+        let Self { stage, out, .. } = self;
+        if let Some(locked) = stage.locked_mut(slot) {
+            locked.signed(signature, now, out);
+        }
+    }
+
+    /// Certificates were verified and applied, whoever brought them. `state` is what follows from
+    /// them, `records` are those of the slots since the last call, in order.
+    pub fn certified(&mut self, state: Arc<ClusterState>, records: &[SlotRecord], now: Millis) {
+        if state.last_slot() <= self.state.last_slot() {
+            return;
+        }
+        if let Stage::Locked(locked) = &self.stage {
+            self.out.push(SlotEffect::Cancel(locked.slot()));
+        }
+        for SlotRecord { manifest, assignments, .. } in records {
+            self.tries.record(manifest, assignments);
+        }
+        self.state = state;
+        self.stage = Stage::Waiting { since: now, retry_at: None };
+        self.out.push(SlotEffect::Observe);
+    }
+}
+
+impl Machine for SlotMachine {
+    type Record = SlotEntry;
+    type Special = SlotEffect;
+    type Skip = NoMessages;
+    type Fault = Infallible;
+
+    fn handle(
+        &mut self,
+        _from: ParticipantIndex,
+        _bytes: &[u8],
+        _now: Millis,
+    ) -> Verdict<NoMessages, Infallible> {
+        Verdict::Skip(NoMessages)
+    }
+
+    fn handle_timeout(&mut self, now: Millis) {
+        match &mut self.stage {
+            Stage::Waiting { retry_at, .. } => {
+                if retry_at.take_if(|at| *at <= now).is_some() {
+                    self.out.push(SlotEffect::Observe);
+                }
+            }
+            Stage::Collecting { until } => {
+                if *until <= now {
+                    self.agree();
+                }
+            }
+            Stage::Agreeing => {}
+            Stage::Locked(locked) => {
+                locked.handle_timeout(now, &mut self.out);
+                locked.advance(now, &mut self.out);
+            }
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Millis> {
+        match &self.stage {
+            Stage::Waiting { retry_at, .. } => *retry_at,
+            Stage::Collecting { until } => Some(*until),
+            Stage::Agreeing => None,
+            Stage::Locked(locked) => locked.poll_timeout(),
+        }
+    }
+
+    fn poll_effect(&mut self) -> Option<Effect<SlotEntry, SlotEffect>> {
+        self.out.effects.pop_front()
+    }
+}

@@ -1,0 +1,301 @@
+//! A slot whose manifest is locked: its outcome, its end, its certificate.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use veil_committee_machine::Millis;
+use veil_protocol_spec::{
+    Blake3Digest, Slot, Wire,
+    agreement::{Instance, Lock, SlotEnd, SlotOutcome, Subject},
+    scheduling::{
+        AssignmentCertificate, Assignments, CertificateBody, ClusterState, GroupSignature,
+        SlotRecord,
+    },
+    sync::LockedManifest,
+};
+use veil_scheduler_plan::outcome::decode;
+
+use super::{Evaluated, Out, SlotConfig, SlotEffect, SlotStage};
+
+pub(super) struct LockedSlot {
+    locked: LockedManifest,
+    config: SlotConfig,
+    /// The state that the slot builds on.
+    state: Arc<ClusterState>,
+    /// When this member accepts that the slot ends void; `None` once it does.
+    void_at: Option<Millis>,
+    work: Work,
+    end: End,
+}
+
+/// What this member finds out by itself.
+enum Work {
+    Evaluating,
+    Failed {
+        retry_at: Millis,
+    },
+    Opening(Box<Evaluated>),
+    Known(Box<Known>),
+    /// It cannot find out: the others do, or the slot ends void.
+    Unknowable,
+}
+
+struct Known {
+    assignments: Assignments,
+    outcome: SlotOutcome,
+}
+
+#[allow(clippy::large_enum_variant, reason = "there is one of them")]
+enum End {
+    /// The END instance has not started here.
+    Open,
+    Agreeing {
+        /// The last round for which the agreement wants a value of this member.
+        wanted: Option<u32>,
+        /// Proposed ends that this member has not judged yet.
+        proposed: BTreeMap<Blake3Digest, SlotEnd>,
+    },
+    Decided {
+        lock: Lock,
+        end: SlotEnd,
+        /// When to have it signed again.
+        retry_at: Option<Millis>,
+        /// The group's, until the record is complete.
+        signature: Option<GroupSignature>,
+    },
+}
+
+impl LockedSlot {
+    pub(super) fn new(
+        locked: LockedManifest,
+        config: SlotConfig,
+        state: Arc<ClusterState>,
+        now: Millis,
+    ) -> Self {
+        let void_at = Some(now.saturating_add(config.timing.void_after));
+        Self { locked, config, state, void_at, work: Work::Evaluating, end: End::Open }
+    }
+
+    const fn retry_at(&self, now: Millis) -> Millis {
+        now.saturating_add(self.config.timing.retry)
+    }
+
+    pub(super) const fn slot(&self) -> Slot {
+        self.locked.manifest.slot
+    }
+
+    pub(super) const fn is_decided(&self) -> bool {
+        matches!(self.end, End::Decided { .. })
+    }
+
+    pub(super) const fn stage(&self) -> SlotStage {
+        match (&self.end, &self.work) {
+            (End::Decided { .. }, _) => SlotStage::Signing,
+            (End::Agreeing { .. }, _) | (End::Open, Work::Known(_) | Work::Unknowable) => {
+                SlotStage::AgreeingOnEnd
+            }
+            (End::Open, Work::Evaluating | Work::Failed { .. }) => SlotStage::Evaluating,
+            (End::Open, Work::Opening(_)) => SlotStage::Opening,
+        }
+    }
+
+    // ---- the outcome -----------------------------------------------------------------------
+
+    pub(super) fn evaluated(
+        &mut self,
+        evaluated: Result<Evaluated, String>,
+        now: Millis,
+        out: &mut Out,
+    ) {
+        if !matches!(self.work, Work::Evaluating) {
+            return;
+        }
+        match evaluated {
+            Ok(evaluated) if evaluated.outputs == 0 => self.know(&evaluated, &[]),
+            Ok(evaluated) => {
+                self.work = Work::Opening(Box::new(evaluated));
+                out.push(SlotEffect::Open(Box::new(self.locked.clone())));
+            }
+            Err(_) => self.work = Work::Failed { retry_at: self.retry_at(now) },
+        }
+    }
+
+    pub(super) fn opened(&mut self, digits: Result<Vec<u8>, String>, now: Millis) {
+        if !matches!(self.work, Work::Opening(_)) {
+            return;
+        }
+        // Tried again from the evaluation, whose result the host may have kept.
+        let failed = Work::Failed { retry_at: self.retry_at(now) };
+        if let Work::Opening(evaluated) = core::mem::replace(&mut self.work, failed)
+            && let Ok(digits) = digits
+        {
+            self.know(&evaluated, &digits);
+        }
+    }
+
+    /// The same digits give the same outcome to everybody, or to nobody: then the slot ends void.
+    fn know(&mut self, evaluated: &Evaluated, digits: &[u8]) {
+        let manifest = &self.locked.manifest;
+        let known = decode(manifest, &evaluated.public, digits).ok().and_then(|assignments| {
+            let after = self.state.apply(manifest, &assignments).ok()?;
+            let outcome = SlotOutcome {
+                evaluation: evaluated.digest,
+                assignments_root: assignments.tree().root(),
+                state_root: after.state_root(),
+            };
+            Some(Known { assignments, outcome })
+        });
+        self.work = known.map_or(Work::Unknowable, |known| Work::Known(Box::new(known)));
+    }
+
+    const fn outcome(&self) -> Option<&SlotOutcome> {
+        match &self.work {
+            Work::Known(known) => Some(&known.outcome),
+            _ => None,
+        }
+    }
+
+    // ---- the end ---------------------------------------------------------------------------
+
+    /// Starts the END instance, unless it is under way.
+    pub(super) fn start_end(&mut self, out: &mut Out) {
+        if matches!(self.end, End::Open) {
+            self.end = End::Agreeing { wanted: None, proposed: BTreeMap::new() };
+            let instance = Instance { slot: self.slot(), subject: Subject::End };
+            out.push(SlotEffect::Agree(instance));
+        }
+    }
+
+    pub(super) fn wanted(&mut self, of: u32) {
+        if let End::Agreeing { wanted, .. } = &mut self.end {
+            *wanted = Some(of);
+        }
+    }
+
+    pub(super) fn proposed(&mut self, digest: Blake3Digest, end: SlotEnd) {
+        if let End::Agreeing { proposed, .. } = &mut self.end {
+            proposed.insert(digest, end);
+        }
+    }
+
+    /// Does what has become possible: starts END, proposes, judges.
+    pub(super) fn advance(&mut self, now: Millis, out: &mut Out) {
+        self.void_at = self.void_at.filter(|at| now < *at);
+        let (outcome, may_void) = (self.outcome().copied(), self.void_at.is_none());
+        if outcome.is_some() || may_void {
+            self.start_end(out);
+        }
+        let instance = Instance { slot: self.slot(), subject: Subject::End };
+        let manifest = self.locked.lock.value;
+        let binding = self.locked.manifest.binding;
+        let End::Agreeing { wanted, proposed } = &mut self.end else { return self.finish(out) };
+        // "Honest proposers propose the outcome when they know it."
+        if let Some(round) = wanted.take_if(|_| outcome.is_some() || may_void) {
+            let end = SlotEnd { binding, slot: instance.slot, manifest, outcome };
+            out.push(SlotEffect::Propose { instance, round, value: end.to_wire() });
+        }
+        proposed.retain(|digest, end| {
+            let valid = match end.outcome {
+                _ if end.manifest != manifest => Some(false),
+                // "An outcome is valid to whoever computed it."
+                Some(theirs) => outcome.map(|mine| mine == theirs),
+                // "After the timer void is acceptable to every honest member too."
+                None => may_void.then_some(true),
+            };
+            if let Some(valid) = valid {
+                out.push(SlotEffect::Validated { digest: *digest, valid });
+            }
+            valid.is_none()
+        });
+    }
+
+    // ---- the certificate -------------------------------------------------------------------
+
+    /// "A FROST share leaves only after the END decision is stored, one message per (key, slot)."
+    pub(super) fn decided(&mut self, lock: Lock, end: SlotEnd, out: &mut Out) {
+        if end.outcome.is_none() {
+            out.push(SlotEffect::Cancel(end.slot));
+        }
+        self.end = End::Decided { lock, end, retry_at: None, signature: None };
+        self.sign(out);
+    }
+
+    fn sign(&self, out: &mut Out) {
+        if let End::Decided { lock, end, .. } = &self.end {
+            let body = Box::new(self.body(end));
+            // Whoever voted for the end is there, and signs.
+            let ready = lock.votes.iter().map(|(voter, _)| *voter).collect();
+            out.push(SlotEffect::Sign { body, ready });
+        }
+    }
+
+    /// "Every signed field comes from the manifest or END, never from what a member happens to know."
+    fn body(&self, end: &SlotEnd) -> CertificateBody {
+        CertificateBody::of(&self.locked.manifest, end, self.config.origin, &self.state)
+    }
+
+    pub(super) fn signed(
+        &mut self,
+        signed: Result<GroupSignature, String>,
+        now: Millis,
+        out: &mut Out,
+    ) {
+        let again = self.retry_at(now);
+        if let End::Decided { retry_at, signature, .. } = &mut self.end {
+            match signed {
+                Ok(signed) => *signature = Some(signed),
+                Err(_) => *retry_at = Some(again),
+            }
+        }
+        self.finish(out);
+    }
+
+    /// Completes the record as soon as signature and assignments are here. Others may know the
+    /// assignments earlier; then theirs comes.
+    fn finish(&mut self, out: &mut Out) {
+        let End::Decided { end, signature, .. } = &mut self.end else { return };
+        let assignments = match (end.outcome, &self.work) {
+            (None, _) => Assignments::default(),
+            (Some(outcome), Work::Known(known)) if known.outcome == outcome => {
+                known.assignments.clone()
+            }
+            (Some(_), _) => return,
+        };
+        let Some(signature) = signature.take() else { return };
+        let end = *end;
+        let certificate = AssignmentCertificate { body: self.body(&end), signature };
+        let LockedManifest { manifest, lock } = self.locked.clone();
+        let record = SlotRecord { manifest, lock, assignments, certificate };
+        out.push(SlotEffect::Finish(Box::new(record)));
+    }
+
+    // ---- time ------------------------------------------------------------------------------
+
+    pub(super) fn handle_timeout(&mut self, now: Millis, out: &mut Out) {
+        if self.evaluates_at().is_some_and(|at| at <= now) {
+            self.work = Work::Evaluating;
+            out.push(SlotEffect::Evaluate(Box::new(self.locked.clone())));
+        }
+        if let End::Decided { retry_at, .. } = &mut self.end
+            && retry_at.take_if(|at| *at <= now).is_some()
+        {
+            self.sign(out);
+        }
+    }
+
+    /// When the evaluation is tried again: not in a slot that ends void.
+    const fn evaluates_at(&self) -> Option<Millis> {
+        match (&self.work, &self.end) {
+            (Work::Failed { .. }, End::Decided { end: SlotEnd { outcome: None, .. }, .. }) => None,
+            (Work::Failed { retry_at }, _) => Some(*retry_at),
+            _ => None,
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Millis> {
+        let end = match &self.end {
+            End::Decided { retry_at, .. } => *retry_at,
+            End::Open | End::Agreeing { .. } => self.void_at,
+        };
+        end.into_iter().chain(self.evaluates_at()).min()
+    }
+}

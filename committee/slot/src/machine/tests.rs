@@ -1,0 +1,393 @@
+//! One member's slot, step by step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use veil_protocol_spec::{
+    Committee, KeccakDigest, Signature,
+    agreement::SlotOutcome,
+    scheduling::{
+        CertificateBody, Outcome, ReferenceStringOrigin, Submission, TelemetryEntry, UnixMillis,
+    },
+};
+use veil_scheduler_plan::inputs::PublicInputs;
+
+use super::*;
+use crate::{
+    fixtures::{BLOCK, CIRCUIT, POLICY, binding, job, member, worker},
+    manifest::TelemetryRef,
+};
+
+const TIMING: SlotTiming = SlotTiming { collect: 1_000, retry: 100, void_after: 5_000 };
+const INTERVAL: Millis = 10_000;
+const SLOT: Slot = Slot(1);
+const EVALUATION: Blake3Digest = Blake3Digest([0xe0; 32]);
+
+fn config() -> SlotConfig {
+    SlotConfig { me: member(2), origin: ReferenceStringOrigin::Committee, timing: TIMING }
+}
+
+/// What a member sees: one job of one replica, three workers.
+struct Sight {
+    state: Arc<ClusterState>,
+    workers: BTreeSet<veil_protocol_spec::PeerIdHash>,
+    submissions: Vec<Submission>,
+    fresh: Vec<TelemetryRef>,
+}
+
+impl Sight {
+    fn new() -> Self {
+        let fresh = (1..=3).map(|byte| TelemetryRef {
+            entry: TelemetryEntry { sender: worker(byte), digest: Blake3Digest([byte; 32]) },
+            includes_slot: Slot(0),
+            sampled_at: UnixMillis(1),
+            policy: POLICY,
+        });
+        Self {
+            state: Arc::default(),
+            workers: (1..=3).map(worker).collect(),
+            submissions: vec![Submission { position: 1, job: job(1).digest(), cancelled: false }],
+            fresh: fresh.collect(),
+        }
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&LocalView<'_>) -> T) -> T {
+        let suspicions = BTreeMap::new();
+        f(&LocalView {
+            binding: binding(),
+            committee: Committee::new(4).unwrap(),
+            roster: &[],
+            state: &self.state,
+            block: BLOCK,
+            base: CertificateBody::NO_PREVIOUS,
+            anchored: Slot(0),
+            policy: POLICY,
+            max_workers: 8,
+            workers: &self.workers,
+            submissions: &self.submissions,
+            replicas: &|digest| (*digest == job(1).digest()).then_some(1),
+            circuit: CIRCUIT,
+            fresh: &self.fresh,
+            suspicions: &suspicions,
+            not_before: UnixMillis(0),
+        })
+    }
+
+    fn observed(&self, machine: &mut SlotMachine, silent: bool, now: Millis) -> Vec<SlotEffect> {
+        self.with(|view| {
+            machine.observe(&Observation { view, silent, interval: INTERVAL }, now);
+        });
+        effects(machine)
+    }
+
+    fn asked(
+        &self,
+        machine: &mut SlotMachine,
+        instance: Instance,
+        round: u32,
+        now: Millis,
+    ) -> Vec<SlotEffect> {
+        self.with(|view| machine.get_value(instance, round, view, now));
+        effects(machine)
+    }
+}
+
+/// Carries out every record at once, and gives back the rest.
+fn effects(machine: &mut SlotMachine) -> Vec<SlotEffect> {
+    let mut specials = Vec::new();
+    while let Some(effect) = machine.poll_effect() {
+        if let Effect::Special(special) = effect {
+            specials.push(special);
+        }
+    }
+    specials
+}
+
+/// The records that a machine stores, and what follows each of them.
+fn stored(machine: &mut SlotMachine) -> Vec<(SlotEntry, Vec<SlotEffect>)> {
+    let mut records: Vec<(SlotEntry, Vec<SlotEffect>)> = Vec::new();
+    while let Some(effect) = machine.poll_effect() {
+        match effect {
+            Effect::Persist { record, .. } => records.push((record, Vec::new())),
+            Effect::Special(special) => {
+                records.last_mut().expect("nothing leaves before the record").1.push(special);
+            }
+            Effect::Send { .. } | Effect::Broadcast(_) => panic!("the slot sends nothing"),
+        }
+    }
+    records
+}
+
+fn machine(records: Vec<SlotEntry>) -> SlotMachine {
+    let mut machine =
+        SlotMachine::new(config(), Arc::default(), FailedTries::default(), records, 0);
+    if machine.stage() == SlotStage::Ready {
+        assert_eq!(effects(&mut machine), [SlotEffect::Observe]);
+    }
+    machine
+}
+
+fn lock(instance: Instance, value: Blake3Digest) -> Lock {
+    let votes = [1, 3, 4].map(|j| (member(j), Signature([j; 64]))).to_vec();
+    Lock { binding: binding(), instance, round: 0, value, votes }
+}
+
+fn proposal() -> Manifest {
+    Sight::new().with(|view| view.propose(member(2)))
+}
+
+fn locked() -> LockedManifest {
+    let manifest = proposal();
+    let lock = lock(Instance::manifest(SLOT), manifest.digest());
+    LockedManifest { manifest, lock }
+}
+
+fn evaluated(outputs: usize) -> Evaluated {
+    let jobs = [(job(1).digest(), job(1))].into();
+    let public = PublicInputs { jobs, ..PublicInputs::default() };
+    Evaluated { digest: EVALUATION, public, outputs }
+}
+
+/// A machine in which the slot is locked and being evaluated.
+fn at_lock(now: Millis) -> SlotMachine {
+    let mut machine = machine(Vec::new());
+    Sight::new().observed(&mut machine, false, now);
+    let LockedManifest { manifest, lock } = locked();
+    machine.locked(lock, manifest, now);
+    effects(&mut machine);
+    machine
+}
+
+/// A machine that knows the outcome: the replica goes to the second worker.
+fn at_outcome(now: Millis) -> (SlotMachine, SlotEnd) {
+    let mut machine = at_lock(now);
+    machine.evaluated(SLOT, Ok(evaluated(1)), now);
+    assert_eq!(effects(&mut machine), [SlotEffect::Open(Box::new(locked()))]);
+    machine.opened(SLOT, Ok(vec![2]), now);
+    assert_eq!(effects(&mut machine), [SlotEffect::Agree(Instance::end(SLOT))]);
+    let asked = Sight::new().asked(&mut machine, Instance::end(SLOT), 0, now);
+    let [SlotEffect::Propose { value, .. }] = &asked[..] else { panic!("{asked:?}") };
+    let end = SlotEnd::from_wire(value).unwrap();
+    assert_eq!(end.outcome.unwrap().evaluation, EVALUATION);
+    (machine, end)
+}
+
+const fn void() -> SlotEnd {
+    SlotEnd { binding: binding(), slot: SLOT, manifest: Blake3Digest([0; 32]), outcome: None }
+}
+
+fn void_end() -> SlotEnd {
+    SlotEnd { manifest: proposal().digest(), ..void() }
+}
+
+fn validated(end: &SlotEnd, valid: bool) -> SlotEffect {
+    SlotEffect::Validated { digest: end.digest(), valid }
+}
+
+#[test]
+fn work_becomes_a_certificate() {
+    let (sight, mut machine) = (Sight::new(), machine(Vec::new()));
+    let begun = sight.observed(&mut machine, false, 10);
+    let agree = SlotEffect::Agree(Instance::manifest(SLOT));
+    assert_eq!(begun, [SlotEffect::Prepare(SLOT), agree]);
+    let asked = sight.asked(&mut machine, Instance::manifest(SLOT), 3, 10);
+    let value = proposal().to_wire();
+    let instance = Instance::manifest(SLOT);
+    assert_eq!(asked, [SlotEffect::Propose { instance, round: 3, value }]);
+
+    let LockedManifest { manifest, lock: of_manifest } = locked();
+    machine.locked(of_manifest, manifest, 20);
+    let records = stored(&mut machine);
+    let [(SlotEntry::Locked(entry), follows)] = &records[..] else { panic!("{records:?}") };
+    assert_eq!(**entry, locked());
+    let boxed = || Box::new(locked());
+    assert_eq!(follows[..], [SlotEffect::Publish(boxed()), SlotEffect::Evaluate(boxed())]);
+
+    let (mut machine, end) = at_outcome(30);
+    machine.ended(lock(Instance::end(SLOT), end.digest()), end);
+    let records = stored(&mut machine);
+    let [(SlotEntry::Ended { end: entry, .. }, follows)] = &records[..] else {
+        panic!("{records:?}")
+    };
+    assert_eq!(*entry, end);
+    let [SlotEffect::Sign { body, ready }] = &follows[..] else { panic!("{follows:?}") };
+    assert_eq!(ready[..], [member(1), member(3), member(4)]);
+    assert_eq!(body.evaluation, EVALUATION);
+
+    machine.signed(SLOT, Ok(GroupSignature([7; 65])), 40);
+    let finished = effects(&mut machine);
+    let [SlotEffect::Finish(record)] = &finished[..] else { panic!("{finished:?}") };
+    assert_eq!(record.verify_structure(Committee::new(4).unwrap()), Ok(()));
+    let outcomes: Vec<_> = record.assignments.as_slice().iter().map(|a| a.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Node(worker(2))]);
+    let state = Arc::new(ClusterState::default().follow(record).unwrap());
+    machine.certified(state, core::slice::from_ref(record), 50);
+    assert_eq!(effects(&mut machine), [SlotEffect::Cancel(SLOT), SlotEffect::Observe]);
+    assert_eq!((machine.slot(), machine.stage()), (Slot(2), SlotStage::Ready));
+}
+
+#[test]
+fn telemetry_is_awaited_within_a_bound() {
+    let (sight, mut machine) = (Sight::new(), machine(Vec::new()));
+    assert_eq!(sight.observed(&mut machine, true, 0), [SlotEffect::Prepare(SLOT)]);
+    assert_eq!(machine.stage(), SlotStage::Collecting);
+    assert_eq!(machine.poll_timeout(), Some(TIMING.collect));
+    machine.handle_timeout(TIMING.collect - 1);
+    assert_eq!(effects(&mut machine), []);
+    machine.handle_timeout(TIMING.collect);
+    assert_eq!(effects(&mut machine), [SlotEffect::Agree(Instance::manifest(SLOT))]);
+}
+
+#[test]
+fn an_outcome_is_valid_to_whoever_computed_it_and_void_after_the_timer() {
+    let (mut machine, end) = at_outcome(0);
+    let other = SlotOutcome { state_root: KeccakDigest([1; 32]), ..end.outcome.unwrap() };
+    let other = SlotEnd { outcome: Some(other), ..end };
+    machine.validate_end(end.digest(), end, 1);
+    machine.validate_end(other.digest(), other, 1);
+    machine.validate_end(void_end().digest(), void_end(), 1);
+    assert_eq!(effects(&mut machine), [validated(&end, true), validated(&other, false)]);
+    machine.handle_timeout(TIMING.void_after - 1);
+    assert_eq!(effects(&mut machine), []);
+    machine.handle_timeout(TIMING.void_after);
+    assert_eq!(effects(&mut machine), [validated(&void_end(), true)]);
+    // Whoever knows the outcome still proposes it.
+    let asked = Sight::new().asked(&mut machine, Instance::end(SLOT), 5, TIMING.void_after);
+    let value = end.to_wire();
+    assert_eq!(asked, [SlotEffect::Propose { instance: Instance::end(SLOT), round: 5, value }]);
+}
+
+#[test]
+fn the_end_of_another_manifest_is_refused_at_once() {
+    let mut machine = at_lock(0);
+    machine.behind(Instance::end(SLOT));
+    effects(&mut machine);
+    machine.validate_end(void().digest(), void(), TIMING.void_after);
+    let refused = SlotEffect::Validated { digest: void().digest(), valid: false };
+    assert_eq!(effects(&mut machine), [refused]);
+}
+
+#[test]
+fn whoever_knows_nothing_waits_for_the_timer() {
+    let mut machine = at_lock(0);
+    machine.evaluated(SLOT, Err("the telemetry is nowhere".to_owned()), 50);
+    assert_eq!(machine.poll_timeout(), Some(50 + TIMING.retry));
+    machine.handle_timeout(50 + TIMING.retry);
+    assert_eq!(effects(&mut machine), [SlotEffect::Evaluate(Box::new(locked()))]);
+    assert_eq!(machine.poll_timeout(), Some(TIMING.void_after));
+    // The others are about to end the slot: this member takes part, and says nothing yet.
+    machine.behind(Instance::end(SLOT));
+    assert_eq!(effects(&mut machine), [SlotEffect::Agree(Instance::end(SLOT))]);
+    let (_, end) = at_outcome(0);
+    machine.validate_end(end.digest(), end, 60);
+    assert_eq!(Sight::new().asked(&mut machine, Instance::end(SLOT), 0, 60), []);
+    machine.handle_timeout(TIMING.void_after);
+    let value = void_end().to_wire();
+    let proposed = SlotEffect::Propose { instance: Instance::end(SLOT), round: 0, value };
+    assert_eq!(effects(&mut machine), [proposed]);
+}
+
+#[test]
+fn a_void_slot_places_nothing_and_the_next_one_has_the_same_work() {
+    let (mut machine, _) = at_outcome(0);
+    machine.ended(lock(Instance::end(SLOT), void_end().digest()), void_end());
+    let followed = effects(&mut machine);
+    let [SlotEffect::Cancel(SLOT), SlotEffect::Sign { body, .. }] = &followed[..] else {
+        panic!("{followed:?}")
+    };
+    assert!(body.is_void());
+    machine.signed(SLOT, Ok(GroupSignature([7; 65])), 1);
+    let finished = effects(&mut machine);
+    let [SlotEffect::Finish(record)] = &finished[..] else { panic!("{finished:?}") };
+    assert_eq!(record.verify_structure(Committee::new(4).unwrap()), Ok(()));
+    let state = Arc::new(ClusterState::default().follow(record).unwrap());
+    machine.certified(Arc::clone(&state), core::slice::from_ref(record), 2);
+    effects(&mut machine);
+    let sight = Sight { state, ..Sight::new() };
+    // A void slot is a try: the next one is an interval away.
+    assert_eq!(sight.observed(&mut machine, false, 3), []);
+    assert_eq!(machine.stage(), SlotStage::BackingOff);
+    machine.handle_timeout(2 + INTERVAL);
+    assert_eq!(effects(&mut machine), [SlotEffect::Observe]);
+    let begun = sight.observed(&mut machine, false, 2 + INTERVAL);
+    let agree = SlotEffect::Agree(Instance::manifest(Slot(2)));
+    assert_eq!(begun, [SlotEffect::Prepare(Slot(2)), agree]);
+}
+
+#[test]
+fn who_learns_the_outcome_after_the_signature_completes_the_record() {
+    let (_, end) = at_outcome(0);
+    let mut machine = at_lock(0);
+    machine.behind(Instance::end(SLOT));
+    machine.ended(lock(Instance::end(SLOT), end.digest()), end);
+    machine.signed(SLOT, Ok(GroupSignature([7; 65])), 1);
+    let before = effects(&mut machine);
+    assert!(matches!(&before[..], [SlotEffect::Agree(_), SlotEffect::Sign { .. }]), "{before:?}");
+    machine.evaluated(SLOT, Ok(evaluated(1)), 2);
+    machine.opened(SLOT, Ok(vec![2]), 2);
+    let after = effects(&mut machine);
+    assert!(matches!(&after[..], [SlotEffect::Open(_), SlotEffect::Finish(_)]), "{after:?}");
+}
+
+#[test]
+fn a_failed_signature_is_tried_again_with_the_same_message() {
+    let (mut machine, end) = at_outcome(0);
+    machine.ended(lock(Instance::end(SLOT), end.digest()), end);
+    let first = effects(&mut machine);
+    machine.signed(SLOT, Err("too few members".to_owned()), 10);
+    assert_eq!(machine.poll_timeout(), Some(10 + TIMING.retry));
+    machine.handle_timeout(10 + TIMING.retry);
+    assert_eq!(effects(&mut machine), first);
+}
+
+#[test]
+fn a_restart_goes_on_where_the_records_end() {
+    let entry = SlotEntry::Locked(Box::new(locked()));
+    let mut again = machine(vec![entry.clone()]);
+    let boxed = || Box::new(locked());
+    let resumed = [
+        SlotEffect::Prepare(SLOT),
+        SlotEffect::Publish(boxed()),
+        SlotEffect::Evaluate(boxed()),
+        SlotEffect::Observe,
+    ];
+    assert_eq!(effects(&mut again), resumed);
+
+    let (_, end) = at_outcome(0);
+    let ended = SlotEntry::Ended { lock: lock(Instance::end(SLOT), end.digest()), end };
+    let mut again = machine(vec![entry, ended]);
+    assert!(effects(&mut again).iter().any(|effect| matches!(effect, SlotEffect::Sign { .. })));
+    // What the agreement gives back a second time is stored once.
+    let LockedManifest { manifest, lock: of_manifest } = locked();
+    again.locked(of_manifest, manifest, 1);
+    again.ended(lock(Instance::end(SLOT), end.digest()), end);
+    assert!(again.poll_effect().is_none());
+
+    let mut earlier = locked();
+    earlier.manifest.slot = Slot(9);
+    let other = machine(vec![SlotEntry::Locked(Box::new(earlier))]);
+    assert_eq!(other.stage(), SlotStage::Ready, "a record of another slot is left aside");
+}
+
+#[test]
+fn others_pull_a_member_along() {
+    let mut machine = machine(Vec::new());
+    machine.behind(Instance::manifest(SLOT));
+    let agree = SlotEffect::Agree(Instance::manifest(SLOT));
+    assert_eq!(effects(&mut machine), [SlotEffect::Prepare(SLOT), agree]);
+    machine.behind(Instance::manifest(SLOT));
+    machine.behind(Instance::end(SLOT));
+    assert_eq!(effects(&mut machine), [], "the lock comes first");
+    machine.behind(Instance::manifest(Slot(5)));
+    assert_eq!(effects(&mut machine), [SlotEffect::CatchUp(Slot(5))]);
+}
+
+#[test]
+fn digits_that_are_no_outcome_leave_the_slot_to_the_others_or_void() {
+    let mut machine = at_lock(0);
+    machine.evaluated(SLOT, Ok(evaluated(1)), 0);
+    machine.opened(SLOT, Ok(vec![9]), 0);
+    effects(&mut machine);
+    assert_eq!(machine.poll_timeout(), Some(TIMING.void_after));
+    machine.handle_timeout(TIMING.void_after);
+    assert_eq!(effects(&mut machine), [SlotEffect::Agree(Instance::end(SLOT))]);
+}

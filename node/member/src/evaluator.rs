@@ -1,0 +1,157 @@
+//! Evaluating locked manifests, one at a time, until they are needed no more.
+//!
+//! # State
+//! The last result is kept: a failure after the evaluation must not evaluate again.
+
+use std::{sync::Arc, time::Instant};
+
+use tokio::sync::mpsc;
+use veil_committee::decrypt::SquashedBlock;
+use veil_committee_slot::machine::Evaluated;
+use veil_keygen_ceremony::keyset::squashed_blocks;
+use veil_node_core::{
+    cluster::Tasks,
+    epoch::ActiveEpoch,
+    evaluation::{self, EvaluationError, InputSource},
+};
+use veil_node_p2p::Network;
+use veil_protocol_spec::{Slot, identity::SecretIdentity, scheduling::Manifest};
+use veil_scheduler::{Cancellation, SquashError};
+
+/// What came of an evaluation.
+#[derive(Clone)]
+pub(crate) struct Evaluation {
+    /// As far as the slot is concerned with it.
+    pub(crate) evaluated: Evaluated,
+    /// What the committee opens.
+    blocks: Arc<Vec<SquashedBlock>>,
+    /// What verifying the telemetry took, message by message, as it arrived.
+    pub(crate) proof_seconds: f64,
+    /// What the circuit took.
+    pub(crate) seconds: f64,
+    /// What squashing took.
+    pub(crate) squash_seconds: f64,
+}
+
+/// A slot and what came of its evaluation.
+pub(crate) type Finished = (Slot, Result<Evaluation, String>);
+
+/// Why there is nothing to open.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
+    #[error(transparent)]
+    Squash(#[from] SquashError),
+    #[error("the runtime is shutting down")]
+    Stopped,
+}
+
+/// See the [module documentation](self).
+pub(crate) struct Evaluator {
+    work: Work,
+    tasks: Tasks,
+    running: Option<(Slot, Cancellation)>,
+    last: Option<(Slot, Evaluation)>,
+    finished: mpsc::UnboundedReceiver<Finished>,
+    finish: mpsc::UnboundedSender<Finished>,
+}
+
+/// What an evaluation takes.
+#[derive(Clone)]
+struct Work {
+    network: Network,
+    identity: SecretIdentity,
+    inputs: InputSource,
+}
+
+impl Evaluator {
+    /// Idle.
+    pub(crate) fn new(
+        network: Network,
+        identity: SecretIdentity,
+        inputs: InputSource,
+        tasks: Tasks,
+    ) -> Self {
+        let (finish, finished) = mpsc::unbounded_channel();
+        let work = Work { network, identity, inputs };
+        Self { work, tasks, running: None, last: None, finished, finish }
+    }
+
+    /// Evaluates a locked manifest, unless that was done.
+    pub(crate) fn start(&mut self, manifest: Manifest) {
+        let slot = manifest.slot;
+        if let Some((_, known)) = self.last.as_ref().filter(|(of, _)| *of == slot) {
+            let _ = self.finish.send((slot, Ok(known.clone()))); // the receiver is this one's own
+            return;
+        }
+        if let Some((_, before)) = self.running.take() {
+            before.cancel();
+        }
+        let cancellation = Cancellation::default();
+        self.running = Some((slot, cancellation.clone()));
+        let (work, finish) = (self.work.clone(), self.finish.clone());
+        self.tasks.spawn(async move {
+            let result = work.evaluate(manifest, &cancellation).await;
+            if !cancellation.is_cancelled() {
+                // The member has stopped if nobody takes it.
+                let _ = finish.send((slot, result.map_err(|error| error.to_string())));
+            }
+        });
+    }
+
+    /// The slot needs no evaluation any more.
+    pub(crate) fn cancel(&mut self, slot: Slot) {
+        if let Some((_, cancellation)) = self.running.take_if(|(of, _)| *of == slot) {
+            cancellation.cancel();
+        }
+        self.last.take_if(|(of, _)| *of == slot);
+    }
+
+    /// The next evaluation that has finished.
+    pub(crate) async fn finished(&mut self) -> Option<Finished> {
+        let (slot, result) = self.finished.recv().await?;
+        if let Ok(evaluation) = &result {
+            self.last = Some((slot, evaluation.clone()));
+        }
+        Some((slot, result))
+    }
+
+    /// What is to be opened of a slot, if it was evaluated here.
+    pub(crate) fn blocks(&self, slot: Slot) -> Option<Vec<SquashedBlock>> {
+        let (_, evaluation) = self.last.as_ref().filter(|(of, _)| *of == slot)?;
+        Some(evaluation.blocks.to_vec())
+    }
+}
+
+impl Work {
+    async fn evaluate(
+        &self,
+        manifest: Manifest,
+        cancellation: &Cancellation,
+    ) -> Result<Evaluation, Failure> {
+        let proof_seconds = seconds_of_proofs(&self.inputs.epoch, &manifest);
+        let evaluated = self.inputs.evaluate(manifest.clone(), cancellation.clone()).await?;
+        let evaluation::Evaluated { outputs, digest, public, seconds } = evaluated;
+        evaluation::report(&self.network, &self.identity, &manifest, digest).await;
+        let (key, begun) = (self.inputs.epoch.keys.evaluation.clone(), Instant::now());
+        let squashed = tokio::task::spawn_blocking(move || {
+            let squashed = outputs.squash(&key)?;
+            Ok::<_, SquashError>(squashed.as_slice().iter().flat_map(squashed_blocks).collect())
+        });
+        let blocks: Vec<_> = squashed.await.map_err(|_| Failure::Stopped)??;
+        Ok(Evaluation {
+            evaluated: Evaluated { digest, public, outputs: blocks.len() },
+            blocks: Arc::new(blocks),
+            proof_seconds,
+            seconds,
+            squash_seconds: begun.elapsed().as_secs_f64(),
+        })
+    }
+}
+
+fn seconds_of_proofs(epoch: &ActiveEpoch, manifest: &Manifest) -> f64 {
+    let pool = epoch.pool();
+    let entries = manifest.telemetry.iter();
+    entries.filter_map(|e| Some(pool.get(&e.sender, &e.digest)?.expanded.seconds)).sum()
+}

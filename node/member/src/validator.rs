@@ -1,0 +1,73 @@
+//! Whether this member can vote for a proposed manifest.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use veil_committee_slot::manifest::InvalidManifest;
+use veil_node_core::{
+    epoch::ActiveEpoch,
+    evaluation::{Fetched, InputSource},
+};
+use veil_protocol_spec::{
+    Blake3Digest, ParticipantIndex,
+    scheduling::{Manifest, TelemetryEntry, UnixMillis},
+};
+use veil_scheduler_plan::plan::Plan;
+
+use crate::local_view::{ViewSnapshot, telemetry_ref};
+
+/// A validator allows samples to be this much older than a proposer.
+const AGE_SLACK: u64 = 30_000;
+/// For fetching all that a manifest lists: as long as its proposer may take, so that nobody is held up
+/// by what does not exist.
+const FETCH_DEADLINE: Duration = Duration::from_secs(10);
+
+/// See the [module documentation](self).
+pub(crate) struct Validator {
+    pub(crate) inputs: InputSource,
+    pub(crate) telemetry_max_age: UnixMillis,
+}
+
+impl Validator {
+    /// "A member votes only for a manifest that includes every live registered worker whose fresh
+    /// telemetry it received before the cut-off": what is in `received`, taken before the manifest
+    /// came.
+    ///
+    /// # Errors
+    /// [`InvalidManifest`].
+    pub(crate) async fn validate(
+        &self,
+        received: ViewSnapshot,
+        manifest: &Manifest,
+        proposer: ParticipantIndex,
+        by_quorum: bool,
+    ) -> Result<(), InvalidManifest> {
+        let epoch: &ActiveEpoch = &self.inputs.epoch;
+        let unknown = |error: &dyn std::fmt::Display| InvalidManifest::Unknown(error.to_string());
+        // What was received before the manifest came, but the chain as of the block that it names.
+        let view = self.inputs.views.at(manifest.block).await.map_err(|error| unknown(&error))?;
+        let mut snapshot = received.with_chain(view);
+        let replicas = |job: &Blake3Digest| self.inputs.jobs.replicas(job);
+        let max_age = self.telemetry_max_age.0 + AGE_SLACK;
+        // Cheap checks first; then one deadline for everything that has to be fetched.
+        snapshot.local_view(epoch, &replicas, max_age).validate_facts(manifest, proposer)?;
+        let fetched = tokio::time::timeout(FETCH_DEADLINE, self.inputs.fetch(manifest)).await;
+        let Fetched { public, telemetry } = fetched
+            .map_err(|_| InvalidManifest::Unknown(format!("what it lists in {FETCH_DEADLINE:?}")))?
+            .map_err(|error| unknown(&error))?;
+        // "A manifest that could not be evaluated is never locked." Without workers there is nothing
+        // to evaluate.
+        if !manifest.telemetry.is_empty() {
+            Plan::new(manifest, &public)?;
+        }
+        // "A member's objections in an appeal contain nothing that depends on its own clock or on
+        // what it dropped."
+        let max_age = if by_quorum { u64::MAX } else { max_age };
+        if by_quorum {
+            snapshot.fresh.clear();
+        }
+        let found: BTreeMap<_, _> =
+            telemetry.iter().map(|found| (found.digest, telemetry_ref(found))).collect();
+        let found = |entry: &TelemetryEntry| found.get(&entry.digest).copied();
+        snapshot.local_view(epoch, &replicas, max_age).validate_lists(manifest, found)
+    }
+}

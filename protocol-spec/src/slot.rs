@@ -1,0 +1,101 @@
+//! What a member stores of the slot that is under way, beside what agreement, decryption and signing
+//! store themselves.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    agreement::{Lock, SlotEnd},
+    codec::Wire,
+    scheduling::{Assignments, CertificateBody, ClusterState, Manifest, ReferenceStringOrigin},
+    sync::LockedManifest,
+};
+
+/// One thing that a member must know again after a restart in the slot. Those of earlier slots are of
+/// no use any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(clippy::large_enum_variant, reason = "one or two are held at a time")]
+pub enum SlotEntry {
+    /// The slot's inputs are fixed.
+    Locked(Box<LockedManifest>),
+    /// How the slot ends is decided. Stored before a share of the certificate's signature leaves.
+    Ended {
+        /// 2t+1 votes for the end.
+        lock: Lock,
+        /// The end.
+        end: SlotEnd,
+    },
+}
+
+impl Wire for SlotEntry {
+    const NAME: &'static str = "slot entry";
+    const MAX_BYTES: usize = LockedManifest::MAX_BYTES + 16;
+}
+
+impl CertificateBody {
+    /// What the group signs for a slot that builds on `state` and ends so. A void slot places nothing
+    /// and removes nothing.
+    #[must_use]
+    pub fn of(
+        manifest: &Manifest,
+        end: &SlotEnd,
+        origin: ReferenceStringOrigin,
+        state: &ClusterState,
+    ) -> Self {
+        let (evaluation, assignments_root, state_root) = match &end.outcome {
+            Some(o) => (o.evaluation, o.assignments_root, o.state_root),
+            None => {
+                let nothing = Assignments::default().tree().root();
+                (Self::VOID, nothing, state.state_root())
+            }
+        };
+        Self {
+            binding: manifest.binding,
+            slot: manifest.slot,
+            manifest: end.manifest,
+            previous: manifest.previous,
+            base: manifest.base,
+            jobs_seen: manifest.jobs_seen,
+            evaluation,
+            assignments_root,
+            state_root,
+            reference_string: origin,
+            members_only: Self::NO_SECTION,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        agreement::{Instance, SlotOutcome, Subject},
+        ids::{Blake3Digest, KeccakDigest, ParticipantIndex, Signature, Slot},
+        scheduling::arbitrary::{assert_wire, binding},
+    };
+
+    #[test]
+    fn only_the_exact_bytes_decode() {
+        let outcome = SlotOutcome {
+            evaluation: Blake3Digest([1; 32]),
+            assignments_root: KeccakDigest([2; 32]),
+            state_root: KeccakDigest([3; 32]),
+        };
+        for outcome in [None, Some(outcome)] {
+            let end = SlotEnd {
+                binding: binding(),
+                slot: Slot(7),
+                manifest: Blake3Digest([4; 32]),
+                outcome,
+            };
+            let lock = Lock {
+                binding: binding(),
+                instance: Instance { slot: Slot(7), subject: Subject::End },
+                round: 1,
+                value: end.digest(),
+                votes: vec![(ParticipantIndex::new(2).unwrap(), Signature([5; 64]))],
+            };
+            assert_wire(&SlotEntry::Ended { lock, end });
+        }
+    }
+}
