@@ -328,7 +328,8 @@ async fn decide<'a, T: Transports>(
             event = events.recv() => match event {
                 Some(CeremonyEvent::Publish(finished)) => {
                     let share = ceremony.with(|machine, _| machine.key_share().cloned()).await;
-                    let share = share.ok().flatten().ok_or(CeremonyError::NoKeyShare)?;
+                    // Expired since then: the share is erased, and what the machine says next is why.
+                    let Some(share) = share.ok().flatten() else { continue };
                     certificate = Some((*finished).clone());
                     let publisher = publisher();
                     publishing = Some(Box::pin(async move { publisher.run(&finished, share).await }));

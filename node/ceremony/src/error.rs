@@ -87,11 +87,6 @@ pub enum CeremonyError {
         "the chain published another transcript than this member signed; do not use the key share, and keep the data directory as evidence"
     )]
     OtherTranscript,
-    /// FINISH was signed, but the share is not there.
-    #[error(
-        "FINISH was signed but the key share is missing: this seat stays empty until the next epoch"
-    )]
-    NoKeyShare,
     /// The key share.
     #[error(transparent)]
     KeyShare(KeyShareError),
