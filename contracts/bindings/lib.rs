@@ -16,6 +16,8 @@ macro_rules! contracts {
         #[allow(missing_docs, reason = "generated; documented in contracts/src/interfaces")]
         #[allow(clippy::all, clippy::unwrap_used, unreachable_pub, reason = "generated")]
         pub mod $module {
+            // Cargo does not see what the macro reads; it sees this.
+            const _: &str = include_str!(concat!("../", $path));
             alloy::sol!(
                 #[sol(rpc, all_derives)]
                 $contract,
