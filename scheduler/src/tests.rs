@@ -82,4 +82,4 @@ fn the_bits_of_an_evaluation_are_pinned() {
     assert_eq!(outputs.digest_under(&Blake3Digest([0; 32])).to_string(), PINNED);
 }
 
-const PINNED: &str = "b590586e9f28cf15b67e05d59bb44fff657d08560bf6988c1410ce13383b972e";
+const PINNED: &str = "418fec46afc6b2b555bf97d90f9868b7aa5a4f4a73469888d83ead504a7cfc9f";
