@@ -171,6 +171,15 @@ impl Transcript {
         store: &mut dyn ChunkStore,
         mut progress: impl FnMut(u32, u32),
     ) -> Result<Verified, TranscriptError> {
+        self.verify_with(store, &mut progress)
+    }
+
+    /// Not generic: it computes, and is to be compiled in this crate, which is optimised.
+    fn verify_with(
+        &self,
+        store: &mut dyn ChunkStore,
+        progress: &mut dyn FnMut(u32, u32),
+    ) -> Result<Verified, TranscriptError> {
         let parameters = &self.parameters;
         let committee = parameters.committee;
         let params = ParameterSet::by_name(&parameters.parameters, committee)
@@ -184,7 +193,7 @@ impl Transcript {
         check_echoes(&rounds)?;
         let (public_seed, frost_group) = check_keys(&setup, &rounds)?;
         let bodies = with_degree!(committee, D => {
-            open_streams::<D>(&setup, &rounds, store, &mut progress)?
+            open_streams::<D>(&setup, &rounds, store, progress)?
         });
         let key_set = assemble(&setup.params, public_seed, bodies)
             .map_err(|error| AbortReason::InvalidKeySet { detail: error.to_string() })?;
@@ -364,7 +373,7 @@ fn open_streams<const D: usize>(
     setup: &Setup,
     rounds: &ByRound<'_>,
     store: &mut dyn ChunkStore,
-    progress: &mut impl FnMut(u32, u32),
+    progress: &mut dyn FnMut(u32, u32),
 ) -> Result<Bodies, TranscriptError> {
     let total = setup.chunks(Stream::Bits) + setup.chunks(Stream::Bodies);
     let mut done = 0;

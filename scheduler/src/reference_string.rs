@@ -8,7 +8,7 @@
 //! that the digest is the one that the cluster agreed on.
 
 use core::fmt;
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 
 use tfhe::{
     core_crypto::prelude::LweCiphertextCount,
@@ -118,6 +118,14 @@ impl ReferenceString {
     /// [`ReferenceStringError`].
     pub fn read(
         mut input: impl Read,
+        parameters: CompactPublicKeyEncryptionParameters,
+    ) -> Result<Self, ReferenceStringError> {
+        Self::read_from(BufReader::new(&mut input), parameters)
+    }
+
+    /// Not generic: what tfhe derives for the string is compiled once, and fully optimised, here.
+    fn read_from(
+        mut input: BufReader<&mut dyn Read>,
         parameters: CompactPublicKeyEncryptionParameters,
     ) -> Result<Self, ReferenceStringError> {
         let mut head = [0; 2];

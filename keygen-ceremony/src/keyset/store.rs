@@ -69,7 +69,16 @@ pub fn keyset_digest(key_set: &CompressedXofKeySet) -> KeySetDigest {
 ///
 /// # Errors
 /// [`KeySetError::Write`] if the writer fails.
-pub fn write_key_set(key_set: &CompressedXofKeySet, writer: impl Write) -> Result<(), KeySetError> {
+pub fn write_key_set(
+    key_set: &CompressedXofKeySet,
+    mut writer: impl Write,
+) -> Result<(), KeySetError> {
+    write_to(key_set, &mut writer)
+}
+
+/// Not generic, like [`read_and_hash`]: what tfhe derives for a key set is a hundred thousand lines of
+/// code, which is to be compiled once, and fully optimised, in this crate.
+fn write_to(key_set: &CompressedXofKeySet, writer: &mut dyn Write) -> Result<(), KeySetError> {
     let error = |error: &dyn ToString| KeySetError::Write(error.to_string());
     let size = safe_serialized_size(key_set).map_err(|e| error(&e))?;
     let mut buffered = BufWriter::with_capacity(BUFFER_BYTES, writer);
@@ -85,11 +94,11 @@ pub fn write_key_set(key_set: &CompressedXofKeySet, writer: impl Write) -> Resul
 /// (a flipped bit of a body) is *not* found here: use [`read_key_set_with_digest`] wherever the
 /// digest is known.
 pub fn read_key_set(
-    reader: impl Read,
+    mut reader: impl Read,
     size_limit: u64,
     params: &ParameterSet,
 ) -> Result<CompressedXofKeySet, KeySetError> {
-    read_and_hash(reader, size_limit, params).map(|(key_set, _)| key_set)
+    read_and_hash(&mut reader, size_limit, params).map(|(key_set, _)| key_set)
 }
 
 /// Reads a key set of which the digest is known.
@@ -97,12 +106,12 @@ pub fn read_key_set(
 /// # Errors
 /// [`KeySetError`], except for `Write`; any flipped bit is found.
 pub fn read_key_set_with_digest(
-    reader: impl Read,
+    mut reader: impl Read,
     size_limit: u64,
     params: &ParameterSet,
     expected: &KeySetDigest,
 ) -> Result<CompressedXofKeySet, KeySetError> {
-    let (key_set, found) = read_and_hash(reader, size_limit, params)?;
+    let (key_set, found) = read_and_hash(&mut reader, size_limit, params)?;
     if found == *expected {
         Ok(key_set)
     } else {
@@ -111,7 +120,7 @@ pub fn read_key_set_with_digest(
 }
 
 fn read_and_hash(
-    reader: impl Read,
+    reader: &mut dyn Read,
     size_limit: u64,
     params: &ParameterSet,
 ) -> Result<(CompressedXofKeySet, KeySetDigest), KeySetError> {

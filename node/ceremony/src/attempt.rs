@@ -50,7 +50,7 @@ enum Decision {
 }
 
 /// Checks a proposal before anything is done for it.
-fn plan<T: Transports>(member: &Member<T>, proposal: &Proposal) -> Result<Plan, CeremonyError> {
+fn plan(member: &Member, proposal: &Proposal) -> Result<Plan, CeremonyError> {
     let refuse = |reason: String| Err(CeremonyError::Proposal(reason));
     let options = &member.options;
     if proposal.context != ceremony_context(&options.scope) {
@@ -98,8 +98,8 @@ fn plan<T: Transports>(member: &Member<T>, proposal: &Proposal) -> Result<Plan, 
 }
 
 /// Takes part in an attempt until the chain has decided.
-pub(crate) async fn run<T: Transports>(
-    member: &Member<T>,
+pub(crate) async fn run(
+    member: &Member,
     proposal: &Proposal,
     stop: &CancellationToken,
 ) -> Result<FinishedKey, CeremonyError> {
@@ -145,8 +145,8 @@ async fn erase(folder: &AttemptFolder) -> Result<(), CeremonyError> {
     }
 }
 
-async fn take_part<T: Transports>(
-    member: &Member<T>,
+async fn take_part(
+    member: &Member,
     proposal: &Proposal,
     plan: &Plan,
     stop: &CancellationToken,
@@ -275,8 +275,8 @@ async fn take_part<T: Transports>(
 }
 
 /// A fresh machine, or one that goes on from its records.
-fn machine<T: Transports>(
-    member: &Member<T>,
+fn machine(
+    member: &Member,
     plan: &Plan,
     messages: Vec<SignedMessage>,
     now: u64,
@@ -305,12 +305,12 @@ fn machine<T: Transports>(
 }
 
 /// Lets the machine, the publication and the chain run until the attempt is decided.
-async fn decide<'a, T: Transports>(
-    member: &Member<T>,
+async fn decide<'a>(
+    member: &Member,
     proposal: &Proposal,
     ceremony: &Driver<Ceremony, CeremonyHost>,
     events: &mut mpsc::UnboundedReceiver<CeremonyEvent>,
-    publisher: impl Fn() -> Publisher<'a, T>,
+    publisher: impl Fn() -> Publisher<'a>,
     stop: &CancellationToken,
 ) -> Result<Decision, CeremonyError> {
     let mut certificate: Option<FinishCertificate> = None;
@@ -382,7 +382,7 @@ async fn decide<'a, T: Transports>(
     }
 }
 
-async fn tell_chain<T: Transports>(member: &Member<T>, proposal: &Proposal, report: &AbortReport) {
+async fn tell_chain(member: &Member, proposal: &Proposal, report: &AbortReport) {
     use veil_protocol_spec::ceremony::AbortReason;
     // It comes from there.
     if !matches!(report.reason, AbortReason::Expired) {
@@ -391,11 +391,7 @@ async fn tell_chain<T: Transports>(member: &Member<T>, proposal: &Proposal, repo
 }
 
 /// Ends the attempt for everybody. If that fails the attempt expires.
-pub(crate) async fn abort_on_chain<T: Transports>(
-    member: &Member<T>,
-    proposal: &Proposal,
-    reason: &str,
-) {
+pub(crate) async fn abort_on_chain(member: &Member, proposal: &Proposal, reason: &str) {
     let digest = Blake3Digest(domain::hash_parts(domain::CEREMONY_ABORT, &[reason.as_bytes()]));
     let identity = &member.options.identity;
     let Some(seat) = seat(member, proposal) else { return };
@@ -408,18 +404,15 @@ pub(crate) async fn abort_on_chain<T: Transports>(
     }
 }
 
-fn seat<T: Transports>(
-    member: &Member<T>,
-    proposal: &Proposal,
-) -> Option<veil_protocol_spec::ParticipantIndex> {
+fn seat(member: &Member, proposal: &Proposal) -> Option<veil_protocol_spec::ParticipantIndex> {
     let public = member.options.identity.public();
     let position = proposal.roster.iter().position(|identity| *identity == public)?;
     veil_protocol_spec::ParticipantIndex::new(u8::try_from(position).ok()? + 1).ok()
 }
 
 /// Gets the reference string while the ceremony runs.
-fn start_reference<T: Transports>(
-    member: &Member<T>,
+fn start_reference(
+    member: &Member,
     proposal: &Proposal,
     plan: &Plan,
     exchange: &Driver<Exchange, ExchangeHost>,

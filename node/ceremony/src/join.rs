@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_recursion::async_recursion as boxed;
 use backon::{ExponentialBuilder, Retryable};
 use tokio_util::sync::CancellationToken;
 use veil_node_driver::Transports;
@@ -25,6 +26,15 @@ pub async fn join<T: Transports>(
     attempts: u32,
     stop: &CancellationToken,
 ) -> Result<FinishedKey, CeremonyError> {
+    join_over_any(&member.over_any(), attempts, stop).await
+}
+
+#[boxed]
+async fn join_over_any(
+    member: &Member,
+    attempts: u32,
+    stop: &CancellationToken,
+) -> Result<FinishedKey, CeremonyError> {
     let following = member.status.subscribe();
     let file = tokio::spawn(status::keep_file(following, member.data.path().to_owned()));
     let result = join_attempts(member, attempts, stop).await;
@@ -37,8 +47,8 @@ pub async fn join<T: Transports>(
     result
 }
 
-async fn join_attempts<T: Transports>(
-    member: &Member<T>,
+async fn join_attempts(
+    member: &Member,
     attempts: u32,
     stop: &CancellationToken,
 ) -> Result<FinishedKey, CeremonyError> {
@@ -71,7 +81,7 @@ async fn join_attempts<T: Transports>(
     }
 }
 
-async fn latest<T: Transports>(member: &Member<T>) -> Result<Proposal, CeremonyError> {
+async fn latest(member: &Member) -> Result<Proposal, CeremonyError> {
     let backoff = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(500))
         .with_max_times(5)
@@ -79,7 +89,7 @@ async fn latest<T: Transports>(member: &Member<T>) -> Result<Proposal, CeremonyE
     Ok((|| member.chain.latest()).retry(backoff).when(CommitPointError::is_transient).await?)
 }
 
-async fn next_attempt<T: Transports>(member: &Member<T>, failed: &Proposal) -> Proposal {
+async fn next_attempt(member: &Member, failed: &Proposal) -> Proposal {
     loop {
         tokio::time::sleep(member.options.timing.poll).await;
         match member.chain.latest().await {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use veil_committee::frost::{self, SigningSchedule};
 use veil_keygen_ceremony::setup::Timing;
-use veil_node_driver::Transports;
+use veil_node_driver::{AnyTransports, Transports};
 use veil_node_storage::{data_dir::DataDir, keystore::Passphrase};
 use veil_protocol_spec::{domain, identity::SecretIdentity, scheduling::ClusterScope};
 
@@ -69,7 +69,7 @@ pub struct MemberOptions {
 }
 
 /// A member, ready to take part.
-pub struct Member<T: Transports> {
+pub struct Member<T: Transports = AnyTransports> {
     /// What it was told.
     pub options: MemberOptions,
     /// Its data directory, locked.
@@ -82,6 +82,20 @@ pub struct Member<T: Transports> {
     pub reference: Arc<dyn ReferenceStringSource>,
     /// Shows how far it is.
     pub status: CeremonyProgress,
+}
+
+impl<T: Transports> Member<T> {
+    /// The same member, over transports of whatever kind.
+    pub(crate) fn over_any(&self) -> Member {
+        Member {
+            options: self.options.clone(),
+            data: Arc::clone(&self.data),
+            transports: AnyTransports::new(self.transports.clone()),
+            chain: Arc::clone(&self.chain),
+            reference: Arc::clone(&self.reference),
+            status: self.status.clone(),
+        }
+    }
 }
 
 /// What ties a ceremony's messages to one deployment.

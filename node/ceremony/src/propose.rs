@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_recursion::async_recursion as boxed;
 use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_node_storage::data_dir::DataDir;
 use veil_protocol_spec::{
@@ -54,7 +55,16 @@ pub struct Proposed {
 pub async fn propose(
     chain: &dyn CommitPointChain,
     options: &ProposeOptions,
-    mut proposed: impl FnMut(&Proposed),
+    mut proposed: impl FnMut(&Proposed) + Send,
+) -> Result<Proposed, CeremonyError> {
+    propose_all(chain, options, &mut proposed).await
+}
+
+#[boxed]
+async fn propose_all(
+    chain: &dyn CommitPointChain,
+    options: &ProposeOptions,
+    proposed: &mut (dyn FnMut(&Proposed) + Send),
 ) -> Result<Proposed, CeremonyError> {
     let params = ParameterSet::by_name(&options.parameters, options.committee)
         .map_err(|error| CeremonyError::Proposal(error.to_string()))?;
@@ -121,6 +131,7 @@ async fn decision(
 /// # Errors
 /// [`CeremonyError::OutOfDate`] if none is open, [`CeremonyError::Proposal`] if this identity is not
 /// on its roster, [`CeremonyError::Chain`].
+#[boxed]
 pub async fn abort(
     chain: &dyn CommitPointChain,
     identity: &SecretIdentity,
@@ -147,6 +158,7 @@ pub async fn abort(
 ///
 /// # Errors
 /// [`CeremonyError::Chain`], [`CeremonyError::Files`].
+#[boxed]
 pub async fn erase_failed_attempt(
     chain: &dyn CommitPointChain,
     data: &DataDir,

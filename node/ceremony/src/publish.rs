@@ -42,8 +42,8 @@ use crate::{
 const PUBLISH_TRIES: u32 = 5;
 
 /// What the publication of an attempt needs.
-pub(crate) struct Publisher<'a, T: Transports> {
-    pub(crate) member: &'a Member<T>,
+pub(crate) struct Publisher<'a> {
+    pub(crate) member: &'a Member,
     pub(crate) proposal: &'a Proposal,
     pub(crate) folder: &'a AttemptFolder,
     pub(crate) config: DriverConfig,
@@ -52,7 +52,7 @@ pub(crate) struct Publisher<'a, T: Transports> {
     pub(crate) reference: watch::Receiver<Option<ReferenceString>>,
 }
 
-impl<T: Transports> Publisher<'_, T> {
+impl Publisher<'_> {
     /// Runs until it is dropped, when the attempt is decided; returns only what makes going on
     /// useless.
     pub(crate) async fn run(

@@ -2,10 +2,11 @@
 
 use alloy::{
     primitives::{B256, U256},
-    providers::DynProvider,
+    providers::RootProvider,
     rpc::types::{Filter, Log},
     sol_types::SolEvent,
 };
+use async_recursion::async_recursion as boxed;
 use veil_contracts::assignment_anchor::{
     AssignmentAnchor::{self, AssignmentAnchorInstance, CertificateAnchored},
     IAssignmentAnchor::{Assignment as AssignmentArguments, Certificate},
@@ -26,7 +27,7 @@ use crate::{
     types::{AnchoredCertificate, Head, Mined},
 };
 
-type Contract = AssignmentAnchorInstance<DynProvider>;
+type Contract = AssignmentAnchorInstance<RootProvider>;
 
 /// Names the request in errors.
 const CERTIFICATES: &str = "the anchored certificates";
@@ -41,6 +42,7 @@ impl Chain {
     /// # Errors
     /// [`ChainError`]; [`Refusal::is_out_of_order`](crate::Refusal::is_out_of_order) if another account
     /// was faster.
+    #[boxed]
     pub async fn anchor(&self, certificate: &AssignmentCertificate) -> Result<Mined, ChainError> {
         let arguments = self.arguments(&certificate.body)?;
         let FrostParts { rx, ry, z } = FrostParts::of(&certificate.signature)?;
@@ -62,6 +64,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn head(&self, cluster: ClusterId) -> Result<Option<Head>, ChainError> {
         let contract = self.anchors();
         let call = || async { contract.headOf(cluster.0.into()).call().block(self.rpc.at).await };
@@ -78,6 +81,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn anchored(
         &self,
         cluster: ClusterId,
@@ -92,6 +96,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn anchored_certificates(
         &self,
         cluster: ClusterId,
@@ -111,6 +116,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn confirm_deployment(
         &self,
         chain: &[CertificateBody],
@@ -130,6 +136,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`], also if `chain` does not lead up to the head.
+    #[boxed]
     pub async fn verify_inclusion(
         &self,
         chain: &[CertificateBody],

@@ -16,6 +16,7 @@ use alloy::{
     node_bindings::{Anvil as Builder, AnvilInstance},
     signers::local::PrivateKeySigner,
 };
+use async_recursion::async_recursion as boxed;
 use veil_protocol_spec::ChainId;
 
 use crate::key::AccountKey;
@@ -69,6 +70,7 @@ impl Anvil {
     ///
     /// # Errors
     /// [`AnvilError`].
+    #[boxed]
     pub async fn start(config: AnvilConfig) -> Result<Self, AnvilError> {
         let program = find().ok_or(AnvilError::Missing)?;
         let started = program.clone();

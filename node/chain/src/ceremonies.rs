@@ -1,6 +1,7 @@
 //! Ceremonies and the keys that they publish.
 
-use alloy::{primitives::U256, providers::DynProvider};
+use alloy::{primitives::U256, providers::RootProvider};
+use async_recursion::async_recursion as boxed;
 use veil_contracts::key_ceremony::{
     IKeyCeremony::{Absence, Key, Proposal as ProposalArguments, Publication},
     IVeilContract::{CompactSignature, FrostSignature, Point},
@@ -26,7 +27,7 @@ use crate::{
     },
 };
 
-type Contract = KeyCeremonyInstance<DynProvider>;
+type Contract = KeyCeremonyInstance<RootProvider>;
 
 impl Chain {
     fn ceremony(&self) -> Contract {
@@ -63,6 +64,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn propose_ceremony(&self, proposal: &Proposal) -> Result<Mined, ChainError> {
         let arguments = ProposalArguments {
             cluster: proposal.cluster.0.into(),
@@ -82,6 +84,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`]; [`Refusal::is_attempt_over`] if it is over already.
+    #[boxed]
     pub async fn abort_ceremony(
         &self,
         cluster: ClusterId,
@@ -100,6 +103,7 @@ impl Chain {
     ///
     /// # Errors
     /// As [`Self::abort_ceremony`].
+    #[boxed]
     pub async fn abort_ceremony_signed(
         &self,
         cluster: ClusterId,
@@ -132,6 +136,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn replace_seat(
         &self,
         cluster: ClusterId,
@@ -164,6 +169,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`]; [`Refusal::is_attempt_over`] if the attempt is over already.
+    #[boxed]
     pub async fn publish_key(
         &self,
         publication: &KeyPublication,
@@ -207,6 +213,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn ceremony_attempts(
         &self,
         cluster: ClusterId,
@@ -223,6 +230,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn ceremony_attempt(
         &self,
         cluster: ClusterId,
@@ -260,6 +268,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn current_epoch(&self, cluster: ClusterId) -> Result<Option<Epoch>, ChainError> {
         let contract = self.ceremony();
         let call = || async { contract.epochs(cluster.0.into()).call().block(self.rpc.at).await };
@@ -270,6 +279,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn key(
         &self,
         cluster: ClusterId,
@@ -289,6 +299,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn current_key(
         &self,
         cluster: ClusterId,

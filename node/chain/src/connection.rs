@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use alloy::{primitives::B256, rpc::types::BlockId};
+use async_recursion::async_recursion as boxed;
 use tokio::sync::watch;
 use veil_protocol_spec::{
     Address, ChainId, ClusterId,
@@ -47,6 +48,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn connect(config: ChainConfig) -> Result<Self, ChainError> {
         let rpc = Rpc::connect(&config).await?;
         let contracts = rpc.contracts(config.directory).await?;
@@ -79,6 +81,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError::UnknownBlock`] if it has another one of that number, or none yet.
+    #[boxed]
     pub async fn check_block(&self, block: BlockRef) -> Result<(), ChainError> {
         self.rpc.check_block(block).await
     }
@@ -130,6 +133,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn block(&self) -> Result<(BlockRef, u64), ChainError> {
         let block = self.rpc.latest().await?;
         Ok((reference(&block), block.header.timestamp))
@@ -139,6 +143,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn settled(&self) -> Result<BlockRef, ChainError> {
         let last = self.rpc.latest().await?;
         let depth = self.rpc.depth();

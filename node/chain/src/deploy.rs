@@ -6,6 +6,7 @@ use alloy::{
     rpc::types::TransactionRequest,
     sol_types::SolValue,
 };
+use async_recursion::async_recursion as boxed;
 use serde::Serialize;
 use veil_contracts::{
     assignment_anchor::AssignmentAnchor,
@@ -84,6 +85,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn deploy(config: DeployConfig) -> Result<(Self, Deployment), ChainError> {
         Self::deploy_with(config, DeployOptions::default()).await
     }
@@ -93,6 +95,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`]. What was deployed before it failed stays on the chain, unused.
+    #[boxed]
     pub async fn deploy_with(
         config: DeployConfig,
         options: DeployOptions,

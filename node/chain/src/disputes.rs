@@ -1,6 +1,7 @@
 //! Disputes: proofs that a member or a group signed two certificates of one slot.
 
-use alloy::{primitives::U256, providers::DynProvider};
+use alloy::{primitives::U256, providers::RootProvider};
+use async_recursion::async_recursion as boxed;
 use veil_contracts::disputes::{
     Disputes::{self, DisputesInstance},
     IAssignmentAnchor::Certificate,
@@ -22,7 +23,7 @@ use crate::{
     types::Mined,
 };
 
-type Contract = DisputesInstance<DynProvider>;
+type Contract = DisputesInstance<RootProvider>;
 
 impl Chain {
     fn disputes(&self) -> Contract {
@@ -34,6 +35,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn report_equivocation(
         &self,
         (vote, signature): (&CertificateVote, &Signature),
@@ -68,6 +70,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn report_group_equivocation(
         &self,
         one: &AssignmentCertificate,
@@ -97,6 +100,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn lost_stake(
         &self,
         cluster: ClusterId,
@@ -113,6 +117,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn claimable(&self, account: Address) -> Result<U256, ChainError> {
         let contract = self.disputes();
         let call = || async { contract.owedTo(evm(account)).call().await };
@@ -123,6 +128,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn claim(&self, account: Address) -> Result<Mined, ChainError> {
         let request = self.disputes().claim(evm(account)).into_transaction_request();
         self.transact("a claim", request).await

@@ -11,11 +11,12 @@
 
 use alloy::{
     primitives::{B256, keccak256},
-    providers::{DynProvider, Provider},
+    providers::{Provider, RootProvider},
     rlp::Encodable,
     rpc::types::{BlockNumberOrTag, Filter},
     sol_types::SolEvent,
 };
+use async_recursion::async_recursion as boxed;
 use serde::Serialize;
 use veil_contracts::committee_election::{
     CommitteeElection::{self, CommitteeElected, CommitteeElectionInstance, ElectionRequested},
@@ -25,7 +26,7 @@ use veil_protocol_spec::{ClusterId, Epoch, KeccakDigest, PeerIdHash, election};
 
 use crate::{address::evm, connection::Chain, error::ChainError, types::Mined};
 
-type Contract = CommitteeElectionInstance<DynProvider>;
+type Contract = CommitteeElectionInstance<RootProvider>;
 
 /// Where an election stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -76,6 +77,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn request_election(
         &self,
         cluster: ClusterId,
@@ -90,6 +92,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`]; `TooEarly` of the contract while the block does not exist.
+    #[boxed]
     pub async fn seal_election(
         &self,
         cluster: ClusterId,
@@ -109,6 +112,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn expire_election(
         &self,
         cluster: ClusterId,
@@ -123,6 +127,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn election(&self, cluster: ClusterId, epoch: Epoch) -> Result<Election, ChainError> {
         let contract = self.election_contract();
         let call = || async {
@@ -149,6 +154,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`]; `Unexpected` if the events do not fit the hash on chain.
+    #[boxed]
     pub async fn committee(
         &self,
         cluster: ClusterId,
@@ -173,6 +179,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn verify_election(
         &self,
         cluster: ClusterId,

@@ -25,6 +25,7 @@ use alloy::{
     providers::Provider,
     rpc::types::{Block as RpcBlock, Filter, Log},
 };
+use async_recursion::async_recursion as boxed;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 use veil_protocol_spec::{KeccakDigest, scheduling::BlockRef};
@@ -78,6 +79,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`]; `Unexpected` if the chain is not that long.
+    #[boxed]
     pub async fn block_before(&self, number: u64) -> Result<BlockRef, ChainError> {
         let found = self.rpc.block(number.saturating_sub(1)).await?;
         found
@@ -98,6 +100,7 @@ impl Follower {
     ///
     /// # Errors
     /// [`ChainError`]; after all but `DeepReorganisation` the call may be repeated.
+    #[boxed]
     pub async fn next(&mut self) -> Result<Update<ChainEvent>, ChainError> {
         loop {
             if let Some(update) = self.updates.pop_front() {
@@ -125,6 +128,7 @@ impl Follower {
     ///
     /// # Errors
     /// As [`Self::next`], and [`ChainError::Unreachable`] if no endpoint answers.
+    #[boxed]
     pub async fn catch_up(&mut self) -> Result<Vec<Update<ChainEvent>>, ChainError> {
         while self.step().await? == Step::Progress {}
         Ok(self.updates.drain(..).collect())

@@ -1,6 +1,7 @@
 //! The order of job submissions.
 
-use alloy::providers::DynProvider;
+use alloy::providers::RootProvider;
+use async_recursion::async_recursion as boxed;
 use veil_contracts::job_board::JobBoard::{self, JobBoardInstance, JobSubmitted};
 use veil_protocol_spec::{Address, Blake3Digest, ClusterId};
 
@@ -11,7 +12,7 @@ use crate::{
     types::{Mined, SubmittedJob},
 };
 
-type Contract = JobBoardInstance<DynProvider>;
+type Contract = JobBoardInstance<RootProvider>;
 
 /// Jobs that one call reads.
 const JOBS_PER_CALL: u64 = 256;
@@ -26,6 +27,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn submit_job(
         &self,
         cluster: ClusterId,
@@ -48,6 +50,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn cancel_job(&self, cluster: ClusterId, position: u64) -> Result<Mined, ChainError> {
         let request =
             self.job_board().cancel(cluster.0.into(), position).into_transaction_request();
@@ -58,6 +61,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn next_job_nonce(
         &self,
         cluster: ClusterId,
@@ -72,6 +76,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn jobs(
         &self,
         cluster: ClusterId,

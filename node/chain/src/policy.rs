@@ -1,6 +1,7 @@
 //! Policies, rights and images of clusters.
 
-use alloy::{primitives::B256, providers::DynProvider};
+use alloy::{primitives::B256, providers::RootProvider};
+use async_recursion::async_recursion as boxed;
 use serde::Serialize;
 use veil_contracts::policy_registry::{
     IPolicyRegistry::Allowance as AllowanceArguments,
@@ -15,7 +16,7 @@ use crate::{
     types::{Allowance, Mined, Rights},
 };
 
-type Contract = PolicyRegistryInstance<DynProvider>;
+type Contract = PolicyRegistryInstance<RootProvider>;
 
 /// The state of an image in a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -51,6 +52,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn cluster_policy(&self, cluster: ClusterId) -> Result<Vec<u8>, ChainError> {
         let contract = self.policies();
         let call = || async {
@@ -63,6 +65,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn announced_policy(
         &self,
         cluster: ClusterId,
@@ -78,6 +81,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn set_cluster_policy(
         &self,
         cluster: ClusterId,
@@ -94,6 +98,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn set_allowance(
         &self,
         cluster: ClusterId,
@@ -116,6 +121,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn allowance(
         &self,
         cluster: ClusterId,
@@ -138,6 +144,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn allow_image(
         &self,
         cluster: ClusterId,
@@ -155,6 +162,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn revoke_image(
         &self,
         cluster: ClusterId,
@@ -171,6 +179,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn image(
         &self,
         cluster: ClusterId,
@@ -198,6 +207,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn is_image_allowed(
         &self,
         cluster: ClusterId,
@@ -218,6 +228,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn verify_image_part(
         &self,
         cluster: ClusterId,

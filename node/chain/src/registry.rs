@@ -2,8 +2,9 @@
 
 use alloy::{
     primitives::{B256, U256, aliases::U96},
-    providers::{DynProvider, Provider},
+    providers::{Provider, RootProvider},
 };
+use async_recursion::async_recursion as boxed;
 use veil_contracts::node_registry::{
     INodeRegistry::{Node, Registration, Settings},
     IVeilContract::{CompactSignature, Point},
@@ -28,7 +29,7 @@ use crate::{
     },
 };
 
-type Contract = NodeRegistryInstance<DynProvider>;
+type Contract = NodeRegistryInstance<RootProvider>;
 
 /// Nodes that one call reads.
 const NODES_PER_CALL: u32 = 64;
@@ -43,6 +44,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn register_cluster(
         &self,
         settings: &ClusterSettings,
@@ -101,6 +103,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn cluster_id(
         &self,
         admin: Address,
@@ -115,6 +118,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn cluster(&self, cluster: ClusterId) -> Result<Cluster, ChainError> {
         let contract = self.registry();
         let call =
@@ -140,6 +144,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn approve_node(
         &self,
         peer: PeerIdHash,
@@ -154,6 +159,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn register_node(
         &self,
         registration: &NodeRegistration,
@@ -194,6 +200,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn increase_stake(
         &self,
         cluster: ClusterId,
@@ -213,6 +220,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn exit_node(
         &self,
         cluster: ClusterId,
@@ -227,6 +235,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn withdraw_stake(
         &self,
         cluster: ClusterId,
@@ -241,6 +250,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn nodes(&self, cluster: ClusterId) -> Result<Vec<RegisteredNode>, ChainError> {
         let Some(block) = self.rpc.at_block else {
             let last = reference(&self.rpc.latest().await?);
@@ -276,6 +286,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn node(
         &self,
         cluster: ClusterId,
@@ -288,6 +299,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn balance(&self, account: Address) -> Result<U256, ChainError> {
         let owner = evm(account);
         self.rpc.ask("a balance", || self.rpc.provider.get_balance(owner)).await
@@ -297,6 +309,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`]; `Unexpected` if one never was.
+    #[boxed]
     pub async fn identities(
         &self,
         cluster: ClusterId,

@@ -3,13 +3,13 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use alloy::{
-    providers::{DynProvider, Provider, ProviderBuilder},
+    providers::{Provider, RootProvider},
     rpc::{
         client::RpcClient,
         types::{Block, BlockId, BlockNumberOrTag},
     },
 };
-use backon::{ExponentialBuilder, Retryable};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use veil_protocol_spec::{ChainId, KeccakDigest, scheduling::BlockRef};
 
 use crate::{config::ChainConfig, endpoints::Endpoints, error::ChainError};
@@ -21,7 +21,8 @@ const MAX_RETRIES: usize = 4;
 #[derive(Clone)]
 pub(crate) struct Rpc {
     pub(crate) endpoints: Endpoints,
-    pub(crate) provider: DynProvider,
+    /// Not `dyn Provider`: its table would have all of alloy's methods generated, used or not.
+    pub(crate) provider: RootProvider,
     pub(crate) chain_id: ChainId,
     /// The configuration without the account.
     pub(crate) config: Arc<ChainConfig>,
@@ -34,10 +35,7 @@ pub(crate) struct Rpc {
 impl Rpc {
     pub(crate) async fn connect(config: &ChainConfig) -> Result<Self, ChainError> {
         let endpoints = Endpoints::new(&config.rpc, config.chain_id)?;
-        let provider = ProviderBuilder::new()
-            .disable_recommended_fillers()
-            .connect_client(RpcClient::new(endpoints.clone(), false))
-            .erased();
+        let provider = RootProvider::new(RpcClient::new(endpoints.clone(), false));
         let mut kept = config.clone();
         // `Account` holds the key.
         kept.key = None;
@@ -83,10 +81,13 @@ impl Rpc {
     where
         F: IntoFuture<Output = Result<T, alloy::transports::TransportError>>,
     {
-        self.repeat(|| async {
-            request().await.map_err(|error| ChainError::transport(what, &error))
-        })
-        .await
+        let mut delays = retries();
+        loop {
+            match request().await.map_err(|error| ChainError::transport(what, &error)) {
+                Err(error) => wait_after(error, &mut delays).await?,
+                answer => return answer,
+            }
+        }
     }
 
     /// The same for a call of a contract.
@@ -101,22 +102,13 @@ impl Rpc {
     where
         F: Future<Output = Result<T, alloy::contract::Error>>,
     {
-        self.repeat(|| async { call().await.map_err(|error| ChainError::call(what, &error)) }).await
-    }
-
-    async fn repeat<T, F>(&self, mut request: impl FnMut() -> F) -> Result<T, ChainError>
-    where
-        F: Future<Output = Result<T, ChainError>>,
-    {
-        let backoff = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(100))
-            .with_max_delay(Duration::from_secs(2))
-            .with_max_times(MAX_RETRIES)
-            .with_jitter();
-        (|| request())
-            .retry(backoff)
-            .when(|error| matches!(error, ChainError::Unreachable { .. }))
-            .await
+        let mut delays = retries();
+        loop {
+            match call().await.map_err(|error| ChainError::call(what, &error)) {
+                Err(error) => wait_after(error, &mut delays).await?,
+                answer => return answer,
+            }
+        }
     }
 
     /// The last block.
@@ -143,6 +135,29 @@ impl Rpc {
     pub(crate) async fn block(&self, number: u64) -> Result<Option<Block>, ChainError> {
         let number = BlockNumberOrTag::Number(number);
         self.ask("a block", || self.provider.get_block_by_number(number)).await
+    }
+}
+
+fn retries() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(2))
+        .with_max_times(MAX_RETRIES)
+        .with_jitter()
+        .build()
+}
+
+/// Waits before a request that failed is made again.
+///
+/// # Errors
+/// The request's, if that would not help or has been done often enough.
+async fn wait_after(error: ChainError, delays: &mut ExponentialBackoff) -> Result<(), ChainError> {
+    match delays.next() {
+        Some(delay) if matches!(error, ChainError::Unreachable { .. }) => {
+            tokio::time::sleep(delay).await;
+            Ok(())
+        }
+        _ => Err(error),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use async_recursion::async_recursion as boxed;
 use bollard::{
     API_DEFAULT_VERSION,
     errors::Error,
@@ -57,6 +58,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`DockerError::NoEngine`].
+    #[boxed]
     pub async fn connect(socket: &Path) -> Result<Self, DockerError> {
         Self::connect_with(socket, Deadlines::default()).await
     }
@@ -65,6 +67,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`DockerError::NoEngine`].
+    #[boxed]
     pub async fn connect_with(socket: &Path, deadlines: Deadlines) -> Result<Self, DockerError> {
         let no_engine =
             |reason: String| DockerError::NoEngine { socket: socket.display().to_string(), reason };

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use async_recursion::async_recursion as boxed;
 use backon::{ExponentialBuilder, Retryable as _};
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as State};
 use futures::{StreamExt as _, future::join_all, stream};
@@ -116,6 +117,7 @@ impl Executor {
     /// # Errors
     /// [`DockerError`] if the engine does not say which containers there are; nothing was changed
     /// then.
+    #[boxed]
     pub async fn reconcile(
         &self,
         desired: &[DesiredReplica],
@@ -370,6 +372,7 @@ impl Executor {
     ///
     /// # Errors
     /// [`DockerError`] if the engine does not say.
+    #[boxed]
     pub async fn observe(&self) -> Result<Vec<ObservedReplica>, DockerError> {
         let existing = self.existing().await?;
         let ids: Vec<_> = existing

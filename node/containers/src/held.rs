@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
+use async_recursion::async_recursion as boxed;
 use bollard::{models::ContainerStatsResponse, query_parameters::StatsOptionsBuilder};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use veil_protocol_spec::scheduling::Resources;
@@ -37,6 +38,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`DockerError`] if it does not say.
+    #[boxed]
     pub async fn data_root(&self) -> Result<PathBuf, DockerError> {
         let info = Self::within("info", self.deadlines.call, self.client.info()).await?;
         Ok(info.docker_root_dir.unwrap_or_default().into())
@@ -57,6 +59,7 @@ impl Executor {
     ///
     /// # Errors
     /// [`DockerError`] if the engine does not say.
+    #[boxed]
     pub async fn held(&self) -> Result<Held, DockerError> {
         let containers = self.docker.list(&self.owner).await?;
         let mut reserved: BTreeMap<_, _> = containers

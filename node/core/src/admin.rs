@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use async_recursion::async_recursion as boxed;
 use axum::Router;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, body::Bytes};
@@ -61,6 +62,7 @@ pub enum AdminError {
 ///
 /// # Errors
 /// [`AdminError::InUse`], [`AdminError::Listen`].
+#[boxed]
 pub async fn serve(
     socket: PathBuf,
     router: Router,
@@ -92,7 +94,7 @@ pub async fn serve(
 /// # Errors
 /// [`AdminError`].
 pub async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, AdminError> {
-    ask(socket, Method::GET, path, Bytes::new()).await
+    read(socket, &ask(socket, Method::GET, path, Bytes::new()).await?)
 }
 
 /// Posts `body` to `path`.
@@ -105,23 +107,23 @@ pub async fn post<T: DeserializeOwned>(
     body: &impl Serialize,
 ) -> Result<T, AdminError> {
     let body = serde_json::to_vec(body).map_err(|e| broken(socket, &e))?;
-    ask(socket, Method::POST, path, body.into()).await
+    read(socket, &ask(socket, Method::POST, path, body.into()).await?)
+}
+
+fn read<T: DeserializeOwned>(socket: &Path, answer: &[u8]) -> Result<T, AdminError> {
+    serde_json::from_slice(answer).map_err(|e| broken(socket, &e))
 }
 
 fn broken(socket: &Path, detail: &dyn core::fmt::Display) -> AdminError {
     AdminError::Broken { socket: socket.to_owned(), detail: detail.to_string() }
 }
 
-async fn ask<T: DeserializeOwned>(
-    socket: &Path,
-    method: Method,
-    path: &str,
-    body: Bytes,
-) -> Result<T, AdminError> {
+#[boxed]
+async fn ask(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Bytes, AdminError> {
     let answer = tokio::time::timeout(DEADLINE, exchange(socket, method, path, body));
     let (ok, body) = answer.await.map_err(|_| broken(socket, &"no answer in time"))??;
     if ok {
-        return serde_json::from_slice(&body).map_err(|e| broken(socket, &e));
+        return Ok(body);
     }
     let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     Err(AdminError::Refused(match said.get("error").and_then(|e| e.as_str()) {

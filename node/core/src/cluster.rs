@@ -21,6 +21,7 @@ mod views;
 
 use std::{path::PathBuf, sync::Arc};
 
+use async_recursion::async_recursion as boxed;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use veil_node_chain::{Chain, ChainError};
@@ -105,6 +106,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ClusterError`].
+    #[boxed]
     pub async fn join(
         options: ClusterOptions,
         stop: CancellationToken,
@@ -139,6 +141,7 @@ impl Cluster {
 
     /// Leaves gracefully: tells the peers, then ends everything this node does, and waits until it
     /// has ended.
+    #[boxed]
     pub async fn leave(&self) {
         self.network.leave().await;
         self.tasks.end().await;

@@ -19,6 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_recursion::async_recursion as boxed;
+use futures::{FutureExt, future::BoxFuture};
 use tfhe::CompactPublicKey;
 use tokio::sync::watch;
 use veil_committee::frost::GroupVerifyingKey;
@@ -220,6 +222,7 @@ impl ActiveEpoch {
     ///
     /// # Errors
     /// [`EpochError`].
+    #[boxed]
     pub async fn prepare(
         cluster: &Cluster,
         key: PublishedKey,
@@ -291,15 +294,18 @@ impl ActiveEpoch {
     ///
     /// # Errors
     /// [`TelemetryRefusal`].
-    pub async fn take_telemetry(
+    pub fn take_telemetry(
         self: &Arc<Self>,
         telemetry: Telemetry,
-    ) -> Result<Arc<Verified<Expanded>>, TelemetryRefusal> {
-        self.pool().check(&telemetry, unix_now())?;
-        let (telemetry, expanded) = self.expand(telemetry).await?;
-        let kept = self.pool().insert(telemetry, expanded, unix_now())?;
-        self.arrivals.send_modify(|count| *count += 1);
-        Ok(kept)
+    ) -> BoxFuture<'_, Result<Arc<Verified<Expanded>>, TelemetryRefusal>> {
+        let taking = async move {
+            self.pool().check(&telemetry, unix_now())?;
+            let (telemetry, expanded) = self.expand(telemetry).await?;
+            let kept = self.pool().insert(telemetry, expanded, unix_now())?;
+            self.arrivals.send_modify(|count| *count += 1);
+            Ok(kept)
+        };
+        taking.boxed()
     }
 
     /// Notifies of telemetry that was taken.

@@ -8,6 +8,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
+use async_recursion::async_recursion as boxed;
 use futures::{StreamExt, TryStreamExt, stream};
 use veil_committee_slot::pool::Verified;
 use veil_node_chain::ChainError;
@@ -105,6 +106,7 @@ impl InputSource {
     ///
     /// # Errors
     /// [`EvaluationError`].
+    #[boxed]
     pub async fn evaluate(
         &self,
         manifest: Manifest,
@@ -135,6 +137,7 @@ impl InputSource {
     ///
     /// # Errors
     /// [`EvaluationError`].
+    #[boxed]
     pub async fn fetch(&self, manifest: &Manifest) -> Result<Fetched, EvaluationError> {
         let mut public = PublicInputs::default();
         let view = self.views.at(manifest.block).await?;
@@ -170,6 +173,7 @@ impl InputSource {
     }
 
     /// The body of a job.
+    #[boxed]
     pub async fn job(&self, digest: Blake3Digest) -> Option<JobSpec> {
         self.peers.job(&self.jobs, digest).await
     }
@@ -178,6 +182,7 @@ impl InputSource {
     ///
     /// # Errors
     /// [`EvaluationError`].
+    #[boxed]
     pub async fn telemetry(
         &self,
         entry: TelemetryEntry,
@@ -210,6 +215,7 @@ impl InputSource {
 }
 
 /// Signs what this node computed and gossips it. Nothing waits for it: others compare.
+#[boxed]
 pub async fn report(
     network: &Network,
     identity: &SecretIdentity,

@@ -12,6 +12,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use async_recursion::async_recursion as boxed;
 use futures::{StreamExt, stream};
 use rand::{Rng, seq::SliceRandom};
 use tokio::sync::{Notify, watch};
@@ -75,6 +76,7 @@ impl Follower {
     }
 
     /// Asks all members once. Whether 2t+1 of them said that this node is up to date.
+    #[boxed]
     pub async fn catch_up(&self) -> bool {
         let asked_at = unix_now();
         let mut members: Vec<_> = self.epoch.roster.iter().map(PeerIdHash::of).collect();
@@ -151,6 +153,7 @@ impl Follower {
     }
 
     /// Follows until the node stops. Asks the members at once.
+    #[boxed]
     pub async fn run(self: Arc<Self>) {
         let mut records = self.network.subscribe(Topic::Certificates);
         let asking = async {

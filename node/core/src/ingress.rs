@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
+use async_recursion::async_recursion as boxed;
 use tokio::sync::Semaphore;
 use veil_committee_slot::pool::Refusal;
 use veil_node_p2p::{Gossip, Network, Topic};
@@ -24,6 +25,7 @@ use crate::{
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// Takes telemetry until the node stops.
+#[boxed]
 pub async fn telemetry(network: Network, tasks: Tasks, epoch: Arc<ActiveEpoch>) {
     let mut messages = network.subscribe(Topic::Telemetry);
     let at_once = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -74,6 +76,7 @@ const fn is_fault(refusal: &TelemetryRefusal) -> bool {
 
 /// Takes bodies of jobs until the node stops, and asks for those that the chain lists and nobody
 /// has brought.
+#[boxed]
 pub async fn jobs(network: Network, views: Views, peers: Peers, jobs: Arc<Jobs>) {
     let mut bodies = network.subscribe(Topic::Jobs);
     let listening = async {

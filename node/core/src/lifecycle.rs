@@ -17,7 +17,9 @@ use std::{
     time::Duration,
 };
 
+use async_recursion::async_recursion as boxed;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use futures::{FutureExt, future::BoxFuture};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use veil_node_chain::{AccountKey, AccountKeyError, Chain, ChainError, PublishedKey};
@@ -206,7 +208,16 @@ impl Node {
     ///
     /// # Errors
     /// [`StartError`].
-    pub async fn start(
+    pub fn start(
+        role: Role,
+        sections: Sections<'_>,
+        secrets: Secrets,
+        stop: CancellationToken,
+    ) -> BoxFuture<'_, Result<Self, StartError>> {
+        Self::start_and_join(role, sections, secrets, stop).boxed()
+    }
+
+    async fn start_and_join(
         role: Role,
         sections: Sections<'_>,
         secrets: Secrets,
@@ -259,6 +270,7 @@ impl Node {
     }
 
     /// Waits for an active key whose committee is registered; nothing if told to stop.
+    #[boxed]
     pub async fn active_key(&self) -> Option<PublishedKey> {
         self.progress.stage("waiting for an active key: the committee's ceremony makes it", []);
         let mut views = self.cluster.views.subscribe();
@@ -285,6 +297,7 @@ impl Node {
     ///
     /// # Errors
     /// [`StartError::Epoch`].
+    #[boxed]
     pub async fn prepare(
         &self,
         key: PublishedKey,
@@ -311,6 +324,7 @@ impl Node {
     }
 
     /// Leaves gracefully, ends every task, closes the admin socket.
+    #[boxed]
     pub async fn leave(self) {
         self.progress.stage("leaving", []);
         self.cluster.leave().await;

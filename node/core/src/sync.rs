@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use async_recursion::async_recursion as boxed;
 use tokio::sync::watch;
 use veil_node_p2p::{Network, Protocol};
 use veil_node_storage::jobs::Jobs;
@@ -35,6 +36,7 @@ impl SyncSource {
     }
 
     /// Answers requests until it is dropped.
+    #[boxed]
     pub async fn serve(self, network: Network) {
         let mut requests = network.serve(Protocol::Sync);
         while let Some(request) = requests.recv().await {

@@ -129,4 +129,6 @@ pub use host::{Host, HostError};
 pub use nonces::{ConflictingNonce, NonceHost, NonceStore, SigningOutcome};
 pub use run::Ended;
 pub use running::{Control, Driver};
-pub use transport::{Channel, Inbound, Transport, TransportError, Transports};
+pub use transport::{
+    AnyTransport, AnyTransports, Channel, Inbound, Transport, TransportError, Transports,
+};

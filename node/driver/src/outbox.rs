@@ -18,7 +18,7 @@ use veil_protocol_spec::ParticipantIndex;
 
 use crate::{
     config::{DriverConfig, QueueLimits},
-    transport::{Transport, TransportError},
+    transport::{AnyTransport, Transport, TransportError},
 };
 
 #[derive(Default)]
@@ -70,7 +70,7 @@ impl Outbox {
         Some(bytes)
     }
 
-    async fn deliver(self: Arc<Self>, transport: impl Transport, drain: CancellationToken) {
+    async fn deliver(self: Arc<Self>, transport: AnyTransport, drain: CancellationToken) {
         let mut in_flight = JoinSet::new();
         loop {
             while in_flight.len() < self.limits.in_flight
@@ -92,7 +92,7 @@ impl Outbox {
 }
 
 async fn send(
-    transport: impl Transport,
+    transport: AnyTransport,
     to: ParticipantIndex,
     bytes: Arc<[u8]>,
     limits: QueueLimits,
@@ -111,9 +111,9 @@ async fn send(
 }
 
 /// A queue and a sending task for every other participant.
-pub(crate) fn start<L: Transport>(
+pub(crate) fn start(
     config: &DriverConfig,
-    transport: &L,
+    transport: &AnyTransport,
     drain: &CancellationToken,
     dropped: &Arc<AtomicU64>,
 ) -> (Vec<Arc<Outbox>>, Vec<JoinHandle<()>>) {

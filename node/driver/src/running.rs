@@ -18,7 +18,7 @@ use crate::{
     host::Host,
     outbox,
     run::{Command, Ended, Thread},
-    transport::{Inbound, Transport},
+    transport::{AnyTransport, Inbound, Transport},
 };
 
 /// A running machine.
@@ -63,11 +63,21 @@ impl<M: Machine> Control<M> {
 
 impl<M: Machine, H: Host<M>> Driver<M, H> {
     /// Starts the machine's thread and the senders. To be called within a tokio runtime.
-    pub fn start<T: Transport>(
+    pub fn start(
         config: DriverConfig,
         machine: M,
         host: H,
-        transport: T,
+        transport: impl Transport,
+        incoming: mpsc::Receiver<Inbound>,
+    ) -> Self {
+        Self::start_over(config, machine, host, &AnyTransport::new(transport), incoming)
+    }
+
+    fn start_over(
+        config: DriverConfig,
+        machine: M,
+        host: H,
+        transport: &AnyTransport,
         incoming: mpsc::Receiver<Inbound>,
     ) -> Self {
         let (commands, received) = mpsc::channel(16);
@@ -75,7 +85,7 @@ impl<M: Machine, H: Host<M>> Driver<M, H> {
         let ended = CancellationToken::new();
         let drain = CancellationToken::new();
         let dropped = Arc::new(AtomicU64::new(0));
-        let (outboxes, senders) = outbox::start(&config, &transport, &drain, &dropped);
+        let (outboxes, senders) = outbox::start(&config, transport, &drain, &dropped);
         let thread = Thread {
             config,
             machine,

@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc};
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio::sync::mpsc;
 use veil_protocol_spec::{ParticipantIndex, PublicIdentity};
 
@@ -17,6 +18,46 @@ pub trait Transport: Clone + Send + Sync + 'static {
         to: ParticipantIndex,
         bytes: Arc<[u8]>,
     ) -> impl Future<Output = Result<(), TransportError>> + Send;
+}
+
+/// A transport of whatever kind: what sends through it is generated once, and not for every kind.
+#[derive(Clone)]
+pub struct AnyTransport(Arc<dyn SendBoxed>);
+
+trait SendBoxed: Send + Sync {
+    fn send_boxed(
+        &self,
+        to: ParticipantIndex,
+        bytes: Arc<[u8]>,
+    ) -> BoxFuture<'_, Result<(), TransportError>>;
+}
+
+impl<T: Transport> SendBoxed for T {
+    fn send_boxed(
+        &self,
+        to: ParticipantIndex,
+        bytes: Arc<[u8]>,
+    ) -> BoxFuture<'_, Result<(), TransportError>> {
+        self.send(to, bytes).boxed()
+    }
+}
+
+impl AnyTransport {
+    /// One of some kind.
+    #[must_use]
+    pub fn new(transport: impl Transport) -> Self {
+        Self(Arc::new(transport))
+    }
+}
+
+impl Transport for AnyTransport {
+    fn send(
+        &self,
+        to: ParticipantIndex,
+        bytes: Arc<[u8]>,
+    ) -> impl Future<Output = Result<(), TransportError>> + Send {
+        self.0.send_boxed(to, bytes)
+    }
 }
 
 /// Why bytes did not arrive, or may not have.
@@ -66,4 +107,34 @@ pub trait Transports: Clone + Send + Sync + 'static {
         channel: Channel,
         roster: &[PublicIdentity],
     ) -> (Self::Transport, mpsc::Receiver<Inbound>);
+}
+
+type Open =
+    dyn Fn(Channel, &[PublicIdentity]) -> (AnyTransport, mpsc::Receiver<Inbound>) + Send + Sync;
+
+/// Transports of whatever kind; see [`AnyTransport`].
+#[derive(Clone)]
+pub struct AnyTransports(Arc<Open>);
+
+impl AnyTransports {
+    /// Those of some kind.
+    #[must_use]
+    pub fn new(transports: impl Transports) -> Self {
+        Self(Arc::new(move |channel, roster| {
+            let (transport, incoming) = transports.open(channel, roster);
+            (AnyTransport::new(transport), incoming)
+        }))
+    }
+}
+
+impl Transports for AnyTransports {
+    type Transport = AnyTransport;
+
+    fn open(
+        &self,
+        channel: Channel,
+        roster: &[PublicIdentity],
+    ) -> (AnyTransport, mpsc::Receiver<Inbound>) {
+        (self.0)(channel, roster)
+    }
 }

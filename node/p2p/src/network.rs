@@ -7,6 +7,8 @@ use std::{
     sync::Arc,
 };
 
+use async_recursion::async_recursion as boxed;
+use futures::future::BoxFuture;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{
@@ -116,6 +118,7 @@ impl Network {
     ///
     /// # Errors
     /// [`PublishError`]; `NoPeers` as long as no connected peer subscribes to the topic.
+    #[boxed]
     pub async fn publish(&self, topic: Topic, bytes: Vec<u8>) -> Result<(), PublishError> {
         let (len, max) = (bytes.len(), topic.max_bytes());
         if len > max {
@@ -140,6 +143,7 @@ impl Network {
     ///
     /// # Errors
     /// [`RequestError`] names the peer and the reason.
+    #[boxed]
     pub async fn request(
         &self,
         to: PeerIdHash,
@@ -185,21 +189,22 @@ impl Network {
     /// # Errors
     /// [`FetchError`] when the deadline passes, when every peer gave wrong content, or when the
     /// local file cannot be written.
-    pub async fn fetch(
-        &self,
-        from: &[PeerIdHash],
+    pub fn fetch<'a>(
+        &'a self,
+        from: &'a [PeerIdHash],
         digest: Blake3Digest,
-        into: &Path,
+        into: &'a Path,
         max_bytes: u64,
         deadline: Duration,
-        progress: impl FnMut(Progress) + Send,
-    ) -> Result<u64, FetchError> {
+        progress: impl FnMut(Progress) + Send + 'a,
+    ) -> BoxFuture<'a, Result<u64, FetchError>> {
         let fetch = Fetch { from, digest, into, max_bytes, deadline };
-        self.inner.blobs.fetch(&self.inner.directory, fetch, progress).await
+        self.inner.blobs.fetch(&self.inner.directory, fetch, Box::new(progress))
     }
 
     /// Leaves gracefully: the peers count this node as down at once, without a suspicion first. All
     /// but SWIM continues, for work in progress to finish.
+    #[boxed]
     pub async fn leave(&self) {
         let (done, left) = oneshot::channel();
         if self.inner.swim.send(swim::Input::Leave(done)).await.is_ok() {
@@ -209,6 +214,7 @@ impl Network {
 
     /// Stops all tasks and waits for their end; then the ports are free again. Other handles get
     /// `Stopped` from then on.
+    #[boxed]
     pub async fn stop(&self) {
         self.inner.stop.cancel();
         self.inner.tasks.wait().await;

@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{IsTerminal as _, stderr},
     path::Path,
+    pin::Pin,
     sync::Mutex,
 };
 
@@ -43,6 +44,8 @@ pub(super) fn block_on(
         let message = format!("the system gives no threads ({error}); see `ulimit -a`");
         Failure::new(Exit::Failed, "runtime", message)
     })?;
+    // Boxed: else the runtime's two schedulers are generated for each command.
+    let command: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(command);
     let ended = runtime.block_on(command);
     // What computes in the background has nothing left to tell.
     runtime.shutdown_background();

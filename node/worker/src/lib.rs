@@ -30,6 +30,7 @@ pub mod telemetry;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use async_recursion::async_recursion as boxed;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -94,6 +95,7 @@ pub enum WorkerError {
 ///
 /// # Errors
 /// [`WorkerError`]; not for what heals by waiting, which the status names.
+#[boxed]
 pub async fn run(
     config: &WorkerConfig,
     secrets: Secrets,

@@ -162,7 +162,14 @@ pub fn write_aborted(folder: &Path, simulation: &Simulation) -> Result<(), Archi
 ///
 /// # Errors
 /// [`ArchiveError`] names the first thing that is wrong.
-pub fn verify(folder: &Path, progress: impl FnMut(u32, u32)) -> Result<Verified, ArchiveError> {
+pub fn verify(folder: &Path, mut progress: impl FnMut(u32, u32)) -> Result<Verified, ArchiveError> {
+    verify_with(folder, &mut progress)
+}
+
+fn verify_with(
+    folder: &Path,
+    progress: &mut dyn FnMut(u32, u32),
+) -> Result<Verified, ArchiveError> {
     let path = folder.join("transcript.bin");
     let file = File::open(&path).map_err(io_error(&path))?;
     let mut bytes = Vec::new();

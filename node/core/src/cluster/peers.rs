@@ -2,6 +2,7 @@
 
 use std::{pin::pin, time::Duration};
 
+use async_recursion::async_recursion as boxed;
 use futures::{StreamExt, stream};
 use rand::seq::SliceRandom;
 use veil_node_p2p::{Network, Protocol};
@@ -34,13 +35,30 @@ impl Peers {
 
     /// Asks peers, a few at once, until `useful` makes something of an answer: those that are connected
     /// first, in random order.
-    pub async fn ask<T>(
+    pub async fn ask<T: Send>(
         &self,
         peers: impl IntoIterator<Item = PeerIdHash>,
         request: SyncRequest,
-        mut useful: impl FnMut(PeerIdHash, SyncAnswer) -> Option<T>,
+        mut useful: impl FnMut(PeerIdHash, SyncAnswer) -> Option<T> + Send,
     ) -> Option<T> {
-        let mut peers: Vec<_> = peers.into_iter().filter(|peer| *peer != self.me).collect();
+        let peers = peers.into_iter().filter(|peer| *peer != self.me).collect();
+        let mut found = None;
+        let mut is_useful = |peer, answer| {
+            found = useful(peer, answer);
+            found.is_some()
+        };
+        self.ask_until(peers, request, &mut is_useful).await;
+        found
+    }
+
+    /// Until `is_useful` is true: the part that does not depend on what is made of an answer.
+    #[boxed]
+    async fn ask_until(
+        &self,
+        mut peers: Vec<PeerIdHash>,
+        request: SyncRequest,
+        is_useful: &mut (dyn FnMut(PeerIdHash, SyncAnswer) -> bool + Send),
+    ) {
         peers.shuffle(&mut rand::thread_rng());
         let connected = self.network.connected();
         peers.sort_by_key(|peer| !connected.borrow().contains(peer));
@@ -59,14 +77,13 @@ impl Peers {
             };
             match answer {
                 Ok(answer) => {
-                    if let Some(found) = useful(peer, answer) {
-                        return Some(found);
+                    if is_useful(peer, answer) {
+                        return;
                     }
                 }
                 Err(error) => tracing::warn!(%peer, %error, "an answer was refused"),
             }
         }
-        None
     }
 
     /// The committee members' peers.
@@ -82,6 +99,7 @@ impl Peers {
     }
 
     /// The body of a job, from this node's store or from peers; what peers bring is stored.
+    #[boxed]
     pub async fn job(&self, jobs: &Jobs, digest: Blake3Digest) -> Option<JobSpec> {
         if let Some(job) = jobs.body(&digest) {
             return Some(job);

@@ -1,5 +1,6 @@
 //! What runs for a node, and how it ends.
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The tasks of one node; cheap to clone.
@@ -16,6 +17,10 @@ impl Tasks {
 
     /// Runs a task until it ends or the node stops.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_boxed(task.boxed());
+    }
+
+    fn spawn_boxed(&self, task: BoxFuture<'static, ()>) {
         let stop = self.stop.clone();
         self.running.spawn(async move {
             tokio::select! {

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use async_recursion::async_recursion as boxed;
 use veil_node_chain::{Chain, ChainError, Head, PublishedKey, RegisteredNode};
 use veil_node_p2p::{Directory, Peer};
 use veil_protocol_spec::{
@@ -43,6 +44,7 @@ impl View {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn read(
         chain: &Chain,
         cluster: ClusterId,

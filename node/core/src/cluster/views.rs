@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use async_recursion::async_recursion as boxed;
 use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::watch;
 use veil_node_chain::{Chain, ChainError};
@@ -74,6 +75,7 @@ impl Views {
     /// # Errors
     /// [`ChainError`]; `UnknownBlock` if this node's chain has another block of that number, or
     /// still none.
+    #[boxed]
     pub async fn at(&self, block: BlockRef) -> Result<Arc<View>, ChainError> {
         let known = self.history().iter().find(|view| view.block == block).cloned();
         if let Some(view) = known {

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use async_recursion::async_recursion as boxed;
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, Swarm, SwarmBuilder,
@@ -101,6 +102,7 @@ impl Network {
     ///
     /// # Errors
     /// [`NetworkError`] if an address, the identity or a bootstrap address is invalid.
+    #[boxed]
     pub async fn start(
         config: NetworkConfig,
         directory: watch::Receiver<Arc<Directory>>,

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{AsyncReadExt, AsyncWriteExt};
+use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, future::BoxFuture};
 use libp2p::Stream;
 use rand::Rng;
 use tokio::{
@@ -89,11 +89,20 @@ enum AttemptError {
 
 impl Blobs {
     /// See [`Network::fetch`](crate::Network::fetch).
-    pub(crate) async fn fetch(
+    pub(crate) fn fetch<'a>(
+        &'a self,
+        directory: &'a watch::Receiver<Arc<Directory>>,
+        fetch: Fetch<'a>,
+        progress: Box<dyn FnMut(Progress) + Send + 'a>,
+    ) -> BoxFuture<'a, Result<u64, FetchError>> {
+        self.fetch_from_any(directory, fetch, progress).boxed()
+    }
+
+    async fn fetch_from_any(
         &self,
         directory: &watch::Receiver<Arc<Directory>>,
         fetch: Fetch<'_>,
-        mut progress: impl FnMut(Progress) + Send,
+        mut progress: Box<dyn FnMut(Progress) + Send + '_>,
     ) -> Result<u64, FetchError> {
         let end = Instant::now() + fetch.deadline;
         let digest = fetch.digest;
@@ -105,7 +114,7 @@ impl Blobs {
                 if culprits.contains(&peer) {
                     continue;
                 }
-                let attempt = self.attempt(directory, &fetch, peer, &mut part, &mut progress);
+                let attempt = self.attempt(directory, &fetch, peer, &mut part, &mut *progress);
                 let error = match timeout_at(end, attempt).await {
                     Ok(Ok(bytes)) => return Ok(bytes),
                     Ok(Err(AttemptError::Local(source))) => {
@@ -143,7 +152,7 @@ impl Blobs {
         fetch: &Fetch<'_>,
         peer: PeerIdHash,
         part: &mut Part,
-        progress: &mut (impl FnMut(Progress) + Send),
+        progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<u64, AttemptError> {
         let identity = directory.borrow().get(&peer).map(|peer| peer.identity);
         let id = identity.and_then(|identity| peer_id(&identity).ok());
