@@ -1,0 +1,253 @@
+//! A network that the test started, each of its nodes a process.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use veil_node::devnet::DevnetFile;
+use veil_node_chain::Chain;
+use veil_node_core::{
+    config::{AnyConfig, process_environment},
+    lifecycle::account,
+};
+use veil_protocol_spec::Blake3Digest;
+
+/// Ends a test that hangs.
+const PATIENCE: Duration = Duration::from_secs(1200);
+/// Slots in which a member may be stopped too late to hold them.
+const MAX_TRIES: usize = 20;
+
+pub(crate) fn veil() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_veil"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Standard output of a command, as JSON.
+pub(crate) fn json(command: &mut Command) -> Value {
+    let output = command.stderr(Stdio::piped()).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("{command:?}: {error}\n{}", String::from_utf8_lossy(&output.stderr))
+    })
+}
+
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it never came to this: {what}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// Lines of a member's log: the slot's manifest is locked, its certificate is signed for, is there.
+pub(crate) const LOCKED: &str = " locked slot=";
+pub(crate) const SIGNING: &str = "stage=\"signing\"";
+pub(crate) const CERTIFIED: &str = " certified";
+
+/// The network's own process, told to end when the test does.
+pub(crate) struct Network {
+    pub(crate) child: Child,
+    pub(crate) folder: PathBuf,
+    _place: tempfile::TempDir,
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        let _ = self.child.wait();
+    }
+}
+
+impl Network {
+    /// Starts one, and waits until its first job runs, which is described too.
+    pub(crate) fn start() -> (Self, Value) {
+        let place = tempfile::Builder::new().prefix("veil-").tempdir().unwrap();
+        let folder = place.path().join("net");
+        let mut command = veil();
+        command.args([
+            "devnet",
+            "--processes",
+            "--json",
+            "--parameters",
+            "insecure-test",
+            "--keep",
+        ]);
+        let log = fs::File::create(place.path().join("log")).unwrap();
+        let child = command.arg(&folder).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut network = Self { child, folder, _place: place };
+        let mut line = String::new();
+        let output = network.child.stdout.take().unwrap();
+        BufReader::new(output).read_line(&mut line).unwrap();
+        let placed: Value = serde_json::from_str(&line).unwrap_or_else(|_| {
+            let log = fs::read_to_string(network.folder.with_file_name("log")).unwrap_or_default();
+            panic!("no placement (was `cargo xtask setup` run?): {line}\n{log}")
+        });
+        assert_eq!(placed["replicas_running"], 3, "{placed}");
+        assert!(placed["certificate_verified"] == true && placed["anchored"] == true, "{placed}");
+        assert_eq!(placed["processes"], true);
+        (network, placed)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let _ = kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal);
+    }
+
+    pub(crate) fn config(&self, node: &str) -> PathBuf {
+        let role = if node.starts_with("member") { "member" } else { "worker" };
+        self.folder.join(node).join(format!("{role}.toml"))
+    }
+
+    pub(crate) fn pid(&self, node: &str) -> Option<Pid> {
+        let config = self.config(node);
+        let has_it = |process: &Path| {
+            let line = fs::read(process.join("cmdline")).unwrap_or_default();
+            let mut words = line.split(|byte| *byte == 0);
+            words.any(|word| word == config.as_os_str().as_encoded_bytes())
+        };
+        fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            has_it(&entry.path()).then_some(Pid::from_raw(pid))
+        })
+    }
+
+    pub(crate) fn signal_node(&self, node: &str, signal: Signal) {
+        kill(self.pid(node).unwrap(), signal).unwrap();
+    }
+
+    /// Stops a node where it is: when this returns it does nothing more until SIGCONT.
+    pub(crate) fn hold(&self, node: &str) {
+        let process = self.pid(node).unwrap();
+        kill(process, Signal::SIGSTOP).unwrap();
+        until("the node is stopped", || {
+            let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+            status.contains("State:\tT").then_some(())
+        });
+    }
+
+    /// What a node has logged so far.
+    pub(crate) fn log(&self, node: &str) -> String {
+        fs::read_to_string(self.folder.join(node).join("log.txt")).unwrap()
+    }
+
+    /// Brings the members to a slot that is locked and cannot be certified, and holds member-3 and
+    /// member-4 there; returns the job that the slot places.
+    ///
+    /// Lock and certificate take three members of four. Without member-4 both take the other three,
+    /// so that a slot is held for good if member-3 stops after its lock and before it signs. Whether
+    /// it was in time its log tells, which does not change while it is stopped.
+    pub(crate) fn hold_between_lock_and_certificate(&self) -> String {
+        self.hold("member-4");
+        for _ in 0..MAX_TRIES {
+            let before = ["member-2", "member-3"].map(|member| self.log(member).len());
+            let since = |i: usize, member| self.log(member).split_off(before[i]);
+            let job = self.submit(1);
+            until("member-3 has a lock", || since(1, "member-3").contains(LOCKED).then_some(()));
+            self.hold("member-3");
+            let log = since(1, "member-3");
+            if !log.contains(SIGNING) && !log.contains(CERTIFIED) {
+                until("member-2 has it too", || {
+                    since(0, "member-2").contains(LOCKED).then_some(())
+                });
+                return job;
+            }
+            self.signal_node("member-3", Signal::SIGCONT);
+            until("the job runs that it did not hold up", || {
+                since(1, "member-3").contains(CERTIFIED).then_some(())
+            });
+        }
+        panic!("member-3 signed before it was stopped, {MAX_TRIES} times");
+    }
+
+    pub(crate) fn submit(&self, replicas: u16) -> String {
+        self.submit_sized(replicas, "cpu_millicores = 100\nmemory_mib = 64")
+    }
+
+    /// Submits a job whose request is these lines.
+    pub(crate) fn submit_sized(&self, replicas: u16, resources: &str) -> String {
+        let image = veil_node::devnet::sample_image().unwrap();
+        let path = self.folder.join("job.toml");
+        let text =
+            format!("image = \"{image}\"\nreplicas = {replicas}\n[resources]\n{resources}\n");
+        fs::write(&path, text).unwrap();
+        let mut command = veil();
+        command.args(["job", "submit", "--json"]).arg(&path).arg("--devnet").arg(&self.folder);
+        json(&mut command)["job"].as_str().unwrap().to_owned()
+    }
+
+    /// Has the chain order a job whose body nobody has, as the operator.
+    pub(crate) fn submit_without_body(&self) {
+        let file = DevnetFile::read(&self.folder).unwrap();
+        let config = AnyConfig::load(&file.operator, &process_environment).unwrap();
+        let submitting = async {
+            let key = account(config.chain()).unwrap();
+            let chain = Chain::connect(config.chain().connection(key)).await.unwrap();
+            let operator = chain.account().unwrap();
+            let nonce = chain.next_job_nonce(file.cluster, operator).await.unwrap();
+            let nobody_has_it = Blake3Digest(rand::random());
+            chain.submit_job(file.cluster, nobody_has_it, nonce, 1).await.unwrap();
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        runtime.unwrap().block_on(submitting);
+    }
+
+    /// The last slot that a node knows a certificate of, if it answers.
+    pub(crate) fn last_slot(&self, node: &str) -> Option<u64> {
+        let mut command = veil();
+        command.args(["status", "--json", "--config"]).arg(self.config(node));
+        let output = command.stderr(Stdio::null()).output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).ok()?["last_slot"].as_u64()
+    }
+
+    /// Starts a node that is not running.
+    pub(crate) fn start_node(&self, node: &str) -> Guard {
+        let role = if node.starts_with("member") { "committee" } else { "worker" };
+        let mut command = veil();
+        command.args([role, "run", "--config"]).arg(self.config(node));
+        Guard(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Docker's ids of the containers that a worker's replicas run in.
+    pub(crate) fn containers(&self, worker: &str) -> Vec<String> {
+        let mut command = veil();
+        command.args(["worker", "status", "--json", "--config"]).arg(self.config(worker));
+        let status = json(&mut command);
+        let replicas = status["replicas"].as_array().unwrap().iter();
+        let ids = replicas.filter_map(|replica| replica["observed"]["container"].as_str());
+        ids.map(str::to_owned).collect()
+    }
+
+    /// Names of the workers that run the job's replicas, once all of them run.
+    pub(crate) fn running(&self, job: &str, replicas: usize) -> Option<Vec<String>> {
+        let mut command = veil();
+        command.args(["job", "status", job, "--json", "--devnet"]).arg(&self.folder);
+        let status = json(&mut command);
+        let all = status["replicas"].as_array()?;
+        let runs = |entry: &&Value| entry["assigned"] == true && entry["running"] == true;
+        let here = |entry: &Value| Some(entry["worker_name"].as_str()?.to_owned());
+        let running: Vec<_> = all.iter().filter(runs).filter_map(here).collect();
+        (running.len() == replicas && all.len() == replicas).then_some(running)
+    }
+}
+
+/// A node that the test started by hand.
+pub(crate) struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
