@@ -78,6 +78,8 @@ pub struct Ceremony {
     /// A key share was made or is in the records, so that an abort has it erased.
     key_share_made: bool,
     deadline: Option<Millis>,
+    /// By when the stream must be open whose chunks are awaited.
+    stream_end: Option<Millis>,
     next_retry: Option<Millis>,
     effects: VecDeque<Effect<Record, CeremonyEffect>>,
     records: u64,
@@ -195,6 +197,7 @@ impl Ceremony {
             evidence: Vec::new(),
             key_share_made: false,
             deadline: None,
+            stream_end: None,
             next_retry: None,
             effects: VecDeque::new(),
             records: 0,

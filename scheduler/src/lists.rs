@@ -41,7 +41,10 @@ use tfhe::{
             ProvenCompactCiphertextListConformanceParams,
         },
     },
-    zk::{CompactPkeProofConformanceParams, ZkComputeLoad, ZkVerificationOutcome},
+    zk::{
+        CompactPkeProofConformanceParams, ZkComputeLoad, ZkPkeV2SupportedHashConfig,
+        ZkVerificationOutcome,
+    },
 };
 use tfhe_versionable::VersionsDispatch;
 use veil_protocol_spec::scheduling::{ProofMetadata, ProvenList, Quantities, Reading, Weights};
@@ -239,9 +242,12 @@ pub(crate) fn verified(
 ) -> Result<CompactCiphertextList, ListError> {
     let crs = reference_string.crs();
     let parameters = public_key.parameters();
-    // A prover may leave most of the work to the verifiers; here it may not.
+    // A prover may leave most of the work to the verifiers; here it may not. Nor may it hash as older
+    // versions did, which left out part of the statement.
     let proof = CompactPkeProofConformanceParams::new(crs.scheme_version())
-        .forbid_compute_load(ZkComputeLoad::Verify);
+        .forbid_compute_load(ZkComputeLoad::Verify)
+        .forbid_hash_config(ZkPkeV2SupportedHashConfig::V0_4_0)
+        .forbid_hash_config(ZkPkeV2SupportedHashConfig::V0_7_0);
     let shape = ProvenCompactCiphertextListConformanceParams {
         encryption_lwe_dimension: parameters.encryption_lwe_dimension,
         message_modulus: parameters.message_modulus,
@@ -296,6 +302,7 @@ verify! {
 
 #[cfg(test)]
 mod tests {
+    use tfhe::safe_serialization::safe_deserialize;
     use veil_keygen_ceremony::keyset::ParameterSet;
     use veil_protocol_spec::{Address, ChainId, ClusterId, KeySetDigest, PeerIdHash, scheduling};
 
@@ -331,6 +338,44 @@ mod tests {
         // A list of the right length that was proven for another purpose.
         let refused = check(Kind::Request, Kind::Request.messages(), ZkComputeLoad::Proof);
         assert!(matches!(refused, Err(ListError::Proof)));
+    }
+
+    #[test]
+    fn only_the_last_way_of_hashing_a_proof_is_looked_at() {
+        let (_, key) = crate::tests::keys();
+        let parameters = *ParameterSet::insecure_test().pke();
+        let string = ReferenceString::generate_insecure(parameters).unwrap();
+        let scope = scheduling::ClusterScope {
+            chain_id: ChainId(1),
+            contract: Address([1; 20]),
+            cluster: ClusterId([2; 32]),
+        };
+        let metadata = ProofMetadata::new(&scope, &KeySetDigest([3; 32]), &PeerIdHash([4; 32]), 1);
+        let bound = metadata_bytes(&metadata, Kind::Telemetry);
+        let messages = vec![7; Kind::Telemetry.messages()];
+        let load = ZkComputeLoad::Proof;
+        let list = prove(&messages, key.public_key(), &string, &bound, load).unwrap();
+        let changed = |at: usize, to: u8| {
+            let mut bytes = list.as_bytes().to_vec();
+            bytes[at] = to;
+            bytes
+        };
+        let decodes =
+            |bytes: &[u8]| safe_deserialize::<List>(bytes, ProvenList::MAX_BYTES as u64).is_ok();
+        // The way of hashing is the proof's last field, one of three.
+        let newest = ZkPkeV2SupportedHashConfig::default() as u8;
+        let len = list.as_bytes().len();
+        let is_it = |at: &usize| {
+            list.as_bytes()[*at] == newest
+                && (0..newest).all(|older| decodes(&changed(*at, older)))
+                && !decodes(&changed(*at, newest + 1))
+        };
+        let at = (len - 64..len).rev().find(is_it).unwrap();
+        for older in 0..newest {
+            let list = ProvenList::new(changed(at, older)).unwrap();
+            let refused = verified(Kind::Telemetry, &list, &metadata, key.public_key(), &string);
+            assert!(matches!(refused, Err(ListError::Malformed(_))), "{older}");
+        }
     }
 
     #[test]

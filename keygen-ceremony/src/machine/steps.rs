@@ -44,6 +44,10 @@ const fn patience(stage: Stage) -> Option<u64> {
     }
 }
 
+/// Round times in which a stream is to be opened: its chunks prolong the deadline one by one, and one member
+/// that sends them slowly would stretch the attempt without end.
+const STREAM_ROUNDS: u64 = 4;
+
 /// Whether something may be missing that is asked for again.
 const fn asks_again(stage: Stage) -> bool {
     matches!(stage, Stage::Collect(_) | Stage::Open(..))
@@ -53,8 +57,18 @@ impl Ceremony {
     pub(super) fn enter(&mut self, state: State, now: Millis) {
         self.state = state;
         let (stage, timing) = (self.stage(), self.setup.timing);
-        self.deadline = patience(stage).map(|rounds| now + rounds * timing.round);
+        self.stream_end = match stage {
+            Stage::Open(..) => self.stream_end.or(Some(now + STREAM_ROUNDS * timing.round)),
+            _ => None,
+        };
+        self.prolong(patience(stage), now);
         self.next_retry = asks_again(stage).then(|| now + timing.retry);
+    }
+
+    /// Waits for so many round times more, but no longer than a stream may take.
+    pub(super) fn prolong(&mut self, rounds: Option<u64>, now: Millis) {
+        let deadline = rounds.map(|rounds| now + rounds * self.setup.timing.round);
+        self.deadline = deadline.map(|at| self.stream_end.map_or(at, |end| at.min(end)));
     }
 
     pub(super) fn start(&mut self, seed: CeremonySeed, now: Millis) -> Result<(), Failed> {

@@ -54,7 +54,7 @@ impl Ceremony {
         if let Some((_, window)) = self.state.window_mut() {
             window.insert(id.index, id.sender, bytes);
         }
-        self.deadline = Some(now + self.setup.timing.round);
+        self.prolong(Some(1), now);
         Verdict::Valid
     }
 

@@ -280,3 +280,24 @@ fn refuse_untimely_inputs(machine: &mut Ceremony) {
     assert_eq!(machine.effects.len(), pending, "{stage:?}");
     assert_eq!(machine.stage(), stage);
 }
+
+#[test]
+fn a_trickle_of_chunks_does_not_stretch_an_attempt() {
+    let mut member = Members::first_in(Stage::Open(Stream::Bodies, 0));
+    let first = member.deadline.unwrap();
+    let mut chunks = 0;
+    loop {
+        let at = member.deadline.unwrap();
+        // A chunk in the last moment.
+        member.prolong(Some(1), at - 1);
+        if member.deadline == Some(at) {
+            break;
+        }
+        chunks += 1;
+        assert!(chunks < 100, "each chunk gains a round time");
+    }
+    let end = member.deadline.unwrap();
+    assert!(first < end && end <= first + 3 * TIMING.round);
+    member.handle_timeout(end);
+    assert_eq!(member.stage(), Stage::Aborted);
+}
