@@ -18,6 +18,9 @@ pub enum OperatorError {
     /// The job file.
     #[error(transparent)]
     Job(#[from] JobFileError),
+    /// No node has the body, so the chain was told nothing.
+    #[error("no node took the job's body, so nothing was submitted: {0}")]
+    NotSubmitted(AdminError),
     /// The chain lists the job, and no node has its body.
     #[error(
         "job {job} is submitted on chain, but no node has its body: {source}; repeat with the same file and `--nonce {nonce}`"
@@ -35,7 +38,9 @@ pub enum OperatorError {
     NoSuchJob(Blake3Digest),
 }
 
-/// Submits a job under the account's next nonce, then gives its body to the node behind `admin`.
+/// Gives a job's body to the node behind `admin`, then submits it under the account's next nonce. "The
+/// public body travels by gossip before the transaction": what ends this halfway leaves no digest on chain
+/// whose body nobody has.
 ///
 /// # Errors
 /// [`OperatorError`].
@@ -49,7 +54,9 @@ pub async fn submit(
     let nonce = chain.next_job_nonce(cluster, operator).await?;
     let spec = job.into_spec(chain.scope(cluster), operator, nonce)?;
     let digest = spec.digest();
+    give(admin, &spec).await.map_err(OperatorError::NotSubmitted)?;
     chain.submit_job(cluster, digest, nonce, leak_bits(&spec)).await?;
+    // A node keeps few bodies that the chain does not list, and may have dropped this one.
     give_body(admin, &spec).await?;
     Ok((digest, spec))
 }
@@ -65,9 +72,12 @@ fn leak_bits(spec: &JobSpec) -> u32 {
 /// # Errors
 /// [`OperatorError::Body`].
 pub async fn give_body(admin: &Path, spec: &JobSpec) -> Result<(), OperatorError> {
-    let posted = admin::post::<serde_json::Value>(admin, "/v1/jobs", spec).await;
     let (job, nonce) = (spec.digest(), spec.nonce);
-    posted.map(drop).map_err(|source| OperatorError::Body { job, nonce, source })
+    give(admin, spec).await.map_err(|source| OperatorError::Body { job, nonce, source })
+}
+
+async fn give(admin: &Path, spec: &JobSpec) -> Result<(), AdminError> {
+    admin::post::<serde_json::Value>(admin, "/v1/jobs", spec).await.map(drop)
 }
 
 /// Cancels every submission of the job by this account; returns their number.

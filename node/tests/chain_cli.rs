@@ -6,7 +6,7 @@ use std::{env, path::Path, process::Command};
 
 use serde_json::Value;
 use veil_node_chain::{
-    AccountKey,
+    AccountKey, Chain, ChainConfig,
     anvil::{Anvil, AnvilConfig},
 };
 use veil_protocol_spec::read_hex;
@@ -140,6 +140,20 @@ async fn from_deployment_to_a_registered_node() {
         let (code, said) = shell.veil(grant);
         assert_eq!((code, said["kind"].as_str()), (2, Some("usage")), "nobody signs");
     }
+
+    // The body goes first: a job that no node takes is not on chain.
+    shell.key = KEY.to_owned();
+    let image = format!("localhost:5000/app@sha256:{}", "ab".repeat(32));
+    let resources = "[resources]\ncpu_millicores = 100\nmemory_mib = 64\n";
+    std::fs::write(shell.path("job.toml"), format!("image = \"{image}\"\n{resources}")).unwrap();
+    let (rpc, contract, cluster) = (&shell.rpc, &shell.contract, &shell.cluster);
+    let at = ["--rpc", rpc, "--contract", contract, "--cluster", cluster, "--admin", "none.sock"];
+    let (code, said) = shell.veil(&[&["job", "submit", "job.toml"], &at[..]].concat());
+    assert_eq!(code, 1, "{said}");
+    assert!(text(&said["error"]).contains("nothing was submitted"), "{said}");
+    let config = ChainConfig::new(rpc.as_str(), contract.parse().unwrap());
+    let chain = Chain::connect(config).await.unwrap();
+    assert_eq!(chain.jobs(cluster.parse().unwrap(), 0).await.unwrap(), []);
 
     drop(anvil);
     let (code, said) = shell.veil(&["chain", "status"]);

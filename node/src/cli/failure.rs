@@ -223,7 +223,9 @@ impl From<OperatorError> for Failure {
         match error {
             OperatorError::Job(error) => error.into(),
             OperatorError::Chain(error) => error.into(),
-            OperatorError::Body { .. } => Self::new(Exit::Failed, "node", error),
+            OperatorError::NotSubmitted(_) | OperatorError::Body { .. } => {
+                Self::new(Exit::Failed, "node", error)
+            }
             OperatorError::NoSuchJob(_) => Self::new(Exit::Failed, "chain", error),
         }
     }
