@@ -26,8 +26,8 @@
 //! 3. `Partial`: keep the first of each sender. As soon as 2t+1 agree,
 //!    [`DecryptionEffect::Complete`], with [`DecryptionEffect::WrongShare`] for each share that does
 //!    not; the same for one that comes later.
-//! 4. `handle_timeout`: ask those whose shares are outstanding, in rounds, then name them in
-//!    [`DecryptionEffect::Outstanding`]. The request stays open.
+//! 4. `handle_timeout`: ask those whose shares are outstanding, in rounds; after some of them name them in
+//!    [`DecryptionEffect::Outstanding`] and ask less and less often, without end.
 //! 5. `Request`: answer with this member's share of outputs that it authorised itself; refuse
 //!    anything else ([`DecryptionEffect::Refused`]) and never compute it.
 //!
@@ -115,6 +115,7 @@ use veil_protocol_spec::{
         DecryptionCounter, DecryptionMessage, DecryptionPayload, MAX_BLOCKS_PER_REQUEST,
         RequestContext, RequestId,
     },
+    evidence::WrongPartial,
     identity::SecretIdentity,
     scheduling::Binding,
 };
@@ -136,7 +137,8 @@ pub const MAX_OPEN: usize = 64;
 pub const MAX_COMPLETE: usize = 16;
 /// Requests of which a sender's early share is kept; the oldest is dropped.
 pub const MAX_EARLY: usize = 4;
-/// Times that one member is sent the share of one request again.
+/// Times that one member is sent the share of one request again as soon as it asks; after that it is
+/// answered once in half of [`Retry::longest`].
 pub const MAX_ANSWERS: u32 = 16;
 
 /// One member's decryptions. See the [module documentation](self).
@@ -223,7 +225,7 @@ impl Decryptor {
     }
 
     /// Step 1. Idempotent for the same outputs: they are counted once, and if their share was
-    /// withheld because the counter could not be stored, or asking had ended, that starts again.
+    /// withheld because the counter could not be stored, that starts again, and so does asking.
     ///
     /// # Errors
     /// Every way in which the outputs are not to be decrypted, see [`AuthoriseError`].
@@ -242,9 +244,9 @@ impl Decryptor {
         let id = RequestId::of(&context, &digests);
         let counted = self.authorised.check(&context, id)?;
         if let Some(request) = self.requests.get_mut(&id) {
-            if !request.complete && request.ask_at.is_none() {
+            if !request.complete {
                 request.asked = 0;
-                request.ask_at = Some(ask_at(&self.decryptor, self.retry, now));
+                request.ask_at = Some(ask_at(&self.decryptor, self.retry, 0, now));
             }
         } else {
             let open = self.requests.len() - self.complete.len();
@@ -274,9 +276,9 @@ impl Decryptor {
         let share = DecryptionMessage::sign(id, me, share, &self.identity);
         let persist = PersistId(self.next_persist);
         self.next_persist += 1;
-        let first_ask = ask_at(&self.decryptor, self.retry, now);
+        let first_ask = ask_at(&self.decryptor, self.retry, 0, now);
         let request = self.requests.entry(id).or_insert_with(|| {
-            let mut request = Request::new(id, context, blocks.len());
+            let mut request = Request::new(id, context, digests);
             request.ask_at = Some(first_ask);
             request
         });
@@ -329,13 +331,25 @@ impl Decryptor {
     pub fn partials(&self, request: RequestId) -> impl Iterator<Item = &DecryptionMessage> {
         self.requests.get(&request).into_iter().flat_map(Request::partials)
     }
+
+    /// What convinces third parties of [`DecryptionEffect::WrongShare`]; nothing if the member's share of
+    /// the request was not found wrong here.
+    #[must_use]
+    pub fn wrong_partial(
+        &self,
+        request: RequestId,
+        culprit: ParticipantIndex,
+    ) -> Option<WrongPartial> {
+        self.requests.get(&request)?.wrong_partial(culprit, self.committee())
+    }
 }
 
-/// When to ask next: members are staggered, so that one that was away is not asked by all at once.
-fn ask_at(decryptor: &PartialDecryptor, retry: Retry, now: Millis) -> Millis {
-    let position = decryptor.participant().position() as u64;
-    let stagger = retry.interval.saturating_mul(position) / (4 * decryptor.committee().n() as u64);
-    now.saturating_add(retry.interval).saturating_add(stagger)
+/// When to ask next, after so many rounds: members are staggered, so that one that was away is not asked
+/// by all at once.
+fn ask_at(decryptor: &PartialDecryptor, retry: Retry, asked: u32, now: Millis) -> Millis {
+    let (position, pause) = (decryptor.participant().position() as u64, retry.pause(asked));
+    let stagger = pause.saturating_mul(position) / (4 * decryptor.committee().n() as u64);
+    now.saturating_add(pause).saturating_add(stagger)
 }
 
 impl core::fmt::Debug for Decryptor {

@@ -87,13 +87,19 @@ pub enum KeyShareError {
     )]
     Version { version: u8, supported: u8 },
     /// The share is cut off.
-    #[error("the key share is truncated: {given} of {expected} bytes; restore it from its backup")]
+    #[error(
+        "the key share is truncated: {given} of {expected} bytes; this seat stays empty until the next epoch"
+    )]
     Truncated { given: usize, expected: usize },
     /// Something follows the share.
-    #[error("{given} bytes, but the key share ends after {expected}; restore it from its backup")]
+    #[error(
+        "{given} bytes, but the key share ends after {expected}; this seat stays empty until the next epoch"
+    )]
     TooLong { given: usize, expected: usize },
     /// Bits have changed.
-    #[error("the key share's checksum is wrong, so it is damaged: restore it from its backup")]
+    #[error(
+        "the key share's checksum is wrong, so it is damaged: this seat stays empty until the next epoch"
+    )]
     Checksum,
     /// Intact, but it cannot have come from a ceremony.
     #[error("the key share's {0} is impossible")]
@@ -121,7 +127,7 @@ pub enum KeyShareError {
     /// It no longer computes what it computed at the end of the ceremony.
     #[error(
         "the key share does not reproduce its test decryption, so its decryptions would be wrong: \
-         restore it from its backup"
+         this seat stays empty until the next epoch"
     )]
     NotVerified,
     /// The signing part does not fit.

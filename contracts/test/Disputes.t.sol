@@ -94,6 +94,39 @@ contract DisputesTest is Base {
         return typedDigest(keccak256(abi.encode(kind, vote.cluster, vote.epoch, vote.slot, other)));
     }
 
+    /// @dev protocol-spec/vectors/votes.json: what members sign is what the contract judges.
+    function test_votes_have_the_digest_of_the_rust_crate() external view {
+        string memory json = vm.readFile("../protocol-spec/vectors/votes.json");
+        uint256 cases = vm.parseJsonUint(json, ".count");
+        check(cases > 0, "cases");
+        for (uint256 i = 0; i < cases; ++i) {
+            string memory place = string.concat(".cases[", vm.toString(i), "]");
+            bytes32 domain = keccak256(
+                abi.encode(
+                    keccak256(
+                        "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
+                    ),
+                    keccak256("Veil"),
+                    keccak256("1"),
+                    vm.parseJsonUint(json, string.concat(place, ".chain_id")),
+                    vm.parseJsonBytes32(json, string.concat(place, ".directory"))
+                )
+            );
+            bytes32 vote = keccak256(
+                abi.encode(
+                    disputes.CERTIFICATE_VOTE_TYPE(),
+                    vm.parseJsonBytes32(json, string.concat(place, ".cluster")),
+                    vm.parseJsonUint(json, string.concat(place, ".epoch")),
+                    vm.parseJsonUint(json, string.concat(place, ".slot")),
+                    vm.parseJsonBytes32(json, string.concat(place, ".certificate"))
+                )
+            );
+            bytes32 signed = keccak256(abi.encodePacked(hex"1901", domain, vote));
+            bytes32 given = vm.parseJsonBytes32(json, string.concat(place, ".digest"));
+            check(signed == given, "digest");
+        }
+    }
+
     /// @dev Two votes of one member for one slot.
     function report(uint256 secret, uint64 slot) private {
         IDisputes.Vote memory vote = IDisputes.Vote(cluster, 0, slot, "a");

@@ -71,7 +71,7 @@
 //!         }
 //!         Effect::Special(CeremonyEffect::Complete(outcome)) => break outcome,
 //!         Effect::Special(CeremonyEffect::Abort(report)) => panic!("{}", report.reason),
-//!         Effect::Special(CeremonyEffect::EraseSeed | CeremonyEffect::EraseKeyShare) => {}
+//!         Effect::Special(CeremonyEffect::EraseSeed | CeremonyEffect::VoidKeyShare) => {}
 //!     }
 //! };
 //! let key_share = member.key_share().expect("a member that completed has its share");

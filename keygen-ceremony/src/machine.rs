@@ -34,7 +34,7 @@ use veil_committee::key_share::KeyShare;
 use veil_committee_machine::{Effect, Machine, Millis, PersistId, Verdict};
 use veil_protocol_spec::{
     ParticipantIndex,
-    ceremony::{AbortReason, Header, Round, SignedMessage},
+    ceremony::{AbortReason, Header, Payload, Round, SignedMessage},
     identity::SecretIdentity,
 };
 
@@ -141,11 +141,15 @@ impl Ceremony {
             }
         }
         machine.key_share_made = key.key_share.is_some();
-        let signed = |round| own.iter().any(|message| message.header.round == round);
-        if signed(Round::Finish) {
+        let finished = own.iter().any(|message| message.header.round == Round::Finish);
+        let aborted = own.iter().find_map(|message| match &message.payload {
+            Payload::Abort(reason) => Some(reason.clone()),
+            _ => None,
+        });
+        if finished {
             machine.resume_finished(own, key, now);
-        } else if signed(Round::Abort) {
-            own.into_iter().for_each(|message| machine.log.insert_own(message));
+        } else if let Some(reason) = aborted {
+            machine.resume_aborted(own, reason);
         } else {
             machine.replayed = own;
             machine.replay(seed.ok_or(ResumeError::NoSeed)?, now)?;

@@ -16,6 +16,7 @@ mod ceremony;
 mod chain;
 mod config;
 mod devnet;
+mod evidence;
 mod failure;
 mod identity;
 mod job;
@@ -48,6 +49,9 @@ enum Command {
     /// Submit, watch and stop jobs.
     #[command(subcommand)]
     Job(job::Command),
+    /// What a node keeps of faults: list it, hand it out, take it to the chain.
+    #[command(subcommand)]
+    Evidence(evidence::Command),
     /// Configuration files.
     #[command(subcommand)]
     Config(config::Command),
@@ -97,6 +101,7 @@ impl Cli {
             Command::Ceremony(Ceremony::Abort(arguments)) => ceremony::abort::run(&arguments),
             Command::Devnet(arguments) => devnet::run(&arguments),
             Command::Job(command) => job::run(&command),
+            Command::Evidence(command) => evidence::run(&command),
             Command::Config(command) => config::run(&command),
             Command::Chain(command) => chain::run(&command),
             Command::Identity(command) => identity::run(&command),

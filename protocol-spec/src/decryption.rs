@@ -17,7 +17,8 @@ use crate::{
 pub const MAX_BLOCKS_PER_REQUEST: usize = 1 << 16;
 
 /// What a set of outputs belongs to and what it is: the inputs of a [`RequestId`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RequestContext {
     /// Key set the outputs are encrypted under.
     pub key_set: KeySetDigest,

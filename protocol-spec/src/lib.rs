@@ -13,6 +13,7 @@
 //!   what members store of them; [`publication`]: the messages around a ceremony.
 //! - [`election`]: how a committee is drawn, as the contract draws it.
 //! - [`scheduling`]: `Telemetry`, `JobSpec`, `Manifest`, `AssignmentCertificate`.
+//! - [`evidence`]: what shows that somebody broke the protocol.
 //! - [`registry`]: what the chain says of a node; [`sync`]: how nodes keep up with each other.
 //!
 //! # Flow
@@ -31,11 +32,11 @@
 //!
 //! let request = SyncRequest::Records { after: Slot(7) };
 //! let bytes = request.to_wire();
-//! // Version 1, the first variant, the slot.
-//! assert_eq!(bytes, [1, 0, 7]);
+//! // Version 2, the first variant, the slot.
+//! assert_eq!(bytes, [2, 0, 7]);
 //! assert_eq!(SyncRequest::from_wire(&bytes), Ok(request));
 //! // A second spelling of the same number is refused.
-//! let refused = SyncRequest::from_wire(&[1, 0, 0x87, 0]);
+//! let refused = SyncRequest::from_wire(&[2, 0, 0x87, 0]);
 //! assert_eq!(refused, Err(CodecError::NotCanonical { name: "SyncRequest" }));
 //! ```
 
@@ -46,6 +47,7 @@ pub mod committee;
 pub mod decryption;
 pub mod domain;
 pub mod election;
+pub mod evidence;
 pub mod identity;
 pub mod ids;
 pub mod publication;

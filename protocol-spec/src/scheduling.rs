@@ -20,6 +20,7 @@
 //! | [`Manifest`] | BLAKE3 | 2t+1 members, by the agreement that locks it |
 //! | [`EvaluationReport`] | BLAKE3 of [`EvaluationBody`] | the evaluator's identity |
 //! | [`CertificateBody`] | Keccak-256 | the committee's FROST key |
+//! | [`CertificateVote`] | EIP-712 | each member's identity |
 //!
 //! [`ClusterState`] is what the certificates add up to; a [`SlotRecord`] is everything that a node
 //! needs to catch up on one slot.
@@ -55,6 +56,7 @@ mod report;
 mod resources;
 mod state;
 mod telemetry;
+mod vote;
 
 pub use abi::keccak;
 pub use assignment::{Assignment, AssignmentError, Assignments, MAX_ASSIGNMENTS, Outcome};
@@ -91,3 +93,4 @@ pub use state::{ClusterState, NextReplicas, Placement, StateError, Submission};
 pub use telemetry::{
     ProofMetadata, ProvenList, ProvenListSize, Telemetry, TelemetryBody, TelemetryError,
 };
+pub use vote::{CertificateVote, SignedCertificateVote, VoteError};

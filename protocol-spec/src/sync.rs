@@ -7,9 +7,13 @@ use crate::{
     agreement::{Instance, Lock, LockError},
     codec::Wire,
     committee::Committee,
+    evidence::Evidence,
     identity::InvalidSignature,
     ids::{Blake3Digest, KeySetDigest, PeerIdHash, PublicIdentity, Slot},
-    scheduling::{Binding, JobSpec, Manifest, SignedSuspicion, SlotRecord, Suspicion, Telemetry},
+    scheduling::{
+        Binding, JobSpec, Manifest, SignedCertificateVote, SignedSuspicion, SlotRecord, Suspicion,
+        Telemetry,
+    },
 };
 
 /// A manifest and the votes that lock it: what workers evaluate.
@@ -118,10 +122,18 @@ pub enum SyncRequest {
     Job(Blake3Digest),
     /// The files of a key set and its reference string.
     KeyFiles(KeySetDigest),
+    /// What evidence the receiver keeps.
+    EvidenceList,
+    /// One piece of evidence, by its digest.
+    Evidence(Blake3Digest),
+    /// The members' votes for the certificate of a slot.
+    CertificateVotes(Slot),
 }
 
 impl Wire for SyncRequest {
     const NAME: &'static str = "SyncRequest";
+    // Version 1 asked for no evidence and no votes.
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = 64;
 }
 
@@ -136,21 +148,35 @@ pub enum SyncAnswer {
     Job(Option<Box<JobSpec>>),
     /// Digests and lengths of the files.
     KeyFiles(Option<KeyFiles>),
+    /// Digests, at most [`SyncAnswer::MAX_EVIDENCE`] of them.
+    EvidenceList(Vec<Blake3Digest>),
+    /// The evidence.
+    Evidence(Option<Box<Evidence>>),
+    /// The votes, one of each member at most.
+    CertificateVotes(Vec<SignedCertificateVote>),
 }
 
 impl SyncAnswer {
     /// Bytes of records put into one answer, unless a single one is longer.
     pub const RECORD_BYTES: usize = 2 << 20;
+    /// Pieces of evidence that one answer names.
+    pub const MAX_EVIDENCE: usize = 4096;
 }
 
 impl Wire for SyncAnswer {
     const NAME: &'static str = "SyncAnswer";
-    // Version 1 carried records of version 1.
-    const VERSION: u8 = 2;
+    // Version 1 carried records of version 1; version 2 no evidence and no votes.
+    const VERSION: u8 = 3;
     const MAX_BYTES: usize = 64 + Self::RECORD_BYTES + SlotRecord::MAX_BYTES;
     // Never hashed, and re-encoding megabytes only to compare costs.
     const CHECK_CANONICAL: bool = false;
 }
+
+const _: () = assert!(
+    Evidence::MAX_BYTES + 64 <= SyncAnswer::MAX_BYTES
+        && SyncAnswer::MAX_EVIDENCE * 33 <= SyncAnswer::MAX_BYTES,
+    "the longest evidence and the longest list must fit"
+);
 
 #[cfg(test)]
 mod tests {
@@ -188,6 +214,9 @@ mod tests {
             SyncRequest::Telemetry(Blake3Digest([1; 32])),
             SyncRequest::Job(Blake3Digest([2; 32])),
             SyncRequest::KeyFiles(KeySetDigest([3; 32])),
+            SyncRequest::EvidenceList,
+            SyncRequest::Evidence(Blake3Digest([4; 32])),
+            SyncRequest::CertificateVotes(Slot(u64::MAX)),
         ] {
             assert_eq!(SyncRequest::from_wire(&request.to_wire()), Ok(request));
         }

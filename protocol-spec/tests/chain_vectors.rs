@@ -3,31 +3,19 @@
 //! chain_vectors` writes them anew.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
-use std::{env, fmt::Write as _, fs, path::Path};
+mod support;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use veil_protocol_spec::{
-    Address, ChainId, ClusterId, Epoch, KeccakDigest, PeerIdHash,
+    Address, ChainId, ClusterId, Epoch, KeccakDigest, PeerIdHash, Slot,
     election::{Candidate, OrganisationTag, draw, seed},
-    scheduling::{ClusterScope, ImagePart, ImageParts, PartKind},
+    scheduling::{CertificateVote, ClusterScope, ImagePart, ImageParts, PartKind},
 };
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::from("0x"), |mut text, byte| {
-        write!(text, "{byte:02x}").unwrap();
-        text
-    })
-}
+use support::compare;
 
-/// Compares `actual` with `vectors/<file>`, or writes it with `VEIL_BLESS=1`.
-fn compare(file: &str, actual: &Value) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors").join(file);
-    if env::var_os("VEIL_BLESS").is_some_and(|v| v == "1") {
-        fs::write(&path, format!("{actual:#}\n")).unwrap();
-    }
-    let text = fs::read_to_string(&path).unwrap();
-    let expected: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(*actual, expected, "{file} changed; see the head of this test");
+fn hex(bytes: &[u8]) -> String {
+    format!("0x{}", support::hex(bytes))
 }
 
 /// Numbers that look like any, the same each time.
@@ -131,4 +119,34 @@ fn images() {
             "parts": listed,
         }),
     );
+}
+
+#[test]
+fn votes() {
+    let cases: Vec<_> = (0..4)
+        .map(|i| {
+            let contract = number("directory", i);
+            let vote = CertificateVote {
+                scope: ClusterScope {
+                    chain_id: ChainId(1 + small("chain", i, 1 << 31)),
+                    contract: Address(contract[..20].try_into().unwrap()),
+                    cluster: ClusterId(number("cluster", i)),
+                },
+                epoch: Epoch(i),
+                slot: Slot(u64::MAX - i),
+                certificate: KeccakDigest(number("certificate", i)),
+            };
+            let directory = [&[0; 12][..], &vote.scope.contract.0].concat();
+            json!({
+                "chain_id": vote.scope.chain_id.0,
+                "directory": hex(&directory),
+                "cluster": hex(&vote.scope.cluster.0),
+                "epoch": vote.epoch.0,
+                "slot": vote.slot.0.to_string(),
+                "certificate": hex(&vote.certificate.0),
+                "digest": hex(&vote.digest()),
+            })
+        })
+        .collect();
+    compare("votes.json", &json!({ "count": cases.len(), "cases": cases }));
 }

@@ -6,9 +6,9 @@
 //! veil-protocol-spec --test vectors` writes the files anew.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
-use std::{env, fmt::Write as _, fs, path::Path};
+mod support;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use veil_protocol_spec::{
     Address, Attempt, Blake3Digest, CeremonyId, ChainId, ClusterId, Committee, Epoch, KeccakDigest,
     KeySetDigest, ParticipantIndex, PeerIdHash, PublicIdentity, ReplicaIndex, Signature, Slot,
@@ -19,29 +19,14 @@ use veil_protocol_spec::{
     },
     codec::Bytes,
     decryption::DecryptionCounter,
+    evidence::{Evidence, Proof},
     identity::SecretIdentity,
     publication::{ExchangeBody, ExchangeMessage, Facts, Publication, ReferenceString},
     scheduling::*,
     sync::{KeyFiles, LockedManifest, SuspicionMessage, SyncAnswer, SyncRequest},
 };
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").unwrap();
-        text
-    })
-}
-
-/// Compares `actual` with `vectors/<file>`, or writes it with `VEIL_BLESS=1`.
-fn compare(file: &str, actual: &Value) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors").join(file);
-    if env::var_os("VEIL_BLESS").is_some_and(|v| v == "1") {
-        fs::write(&path, format!("{actual:#}\n")).unwrap();
-    }
-    let text = fs::read_to_string(&path).unwrap();
-    let expected: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(*actual, expected, "{file} changed; see the head of this test");
-}
+use support::{compare, hex};
 
 fn binding() -> Binding {
     Binding {
@@ -272,6 +257,18 @@ fn slot_record() -> SlotRecord {
     SlotRecord { manifest: manifest(), lock: lock(), assignments, certificate }
 }
 
+/// Participant 2's for the certificate of the samples, or for another one.
+fn certificate_vote(other: u8) -> SignedCertificateVote {
+    let mut vote = CertificateVote::of(&certificate().body);
+    vote.certificate.0[0] ^= other;
+    vote.sign(ParticipantIndex::new(2).unwrap(), &secret(2))
+}
+
+fn evidence() -> Evidence {
+    let proof = Proof::CertificateVotes(Box::new((certificate_vote(0), certificate_vote(1))));
+    Evidence { binding: binding(), proof }
+}
+
 fn key_files() -> KeyFiles {
     KeyFiles {
         key_set: Blake3Digest([0xa1; 32]),
@@ -428,11 +425,16 @@ fn sync() {
         &json!({
             "locked_manifest": encoding(&locked_manifest()),
             "suspicion_message": encoding(&suspicion()),
+            "evidence": encoding(&evidence()),
+            "certificate_vote": encoding(&certificate_vote(0)),
             "sync_request": {
                 "records": encoding(&SyncRequest::Records { after: Slot(6) }),
                 "telemetry": encoding(&SyncRequest::Telemetry(telemetry().body.digest())),
                 "job": encoding(&SyncRequest::Job(job().digest())),
                 "key_files": encoding(&SyncRequest::KeyFiles(binding().key_set)),
+                "evidence_list": encoding(&SyncRequest::EvidenceList),
+                "evidence": encoding(&SyncRequest::Evidence(evidence().digest())),
+                "certificate_votes": encoding(&SyncRequest::CertificateVotes(Slot(6))),
             },
             "sync_answer": {
                 "records": encoding(&SyncAnswer::Records(vec![slot_record()])),
@@ -442,6 +444,10 @@ fn sync() {
                 "no_job": encoding(&SyncAnswer::Job(None)),
                 "key_files": encoding(&SyncAnswer::KeyFiles(Some(key_files()))),
                 "no_key_files": encoding(&SyncAnswer::KeyFiles(None)),
+                "evidence_list": encoding(&SyncAnswer::EvidenceList(vec![evidence().digest()])),
+                "evidence": encoding(&SyncAnswer::Evidence(Some(evidence().into()))),
+                "no_evidence": encoding(&SyncAnswer::Evidence(None)),
+                "certificate_votes": encoding(&SyncAnswer::CertificateVotes(vec![certificate_vote(0)])),
             },
         }),
     );

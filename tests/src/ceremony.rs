@@ -133,7 +133,7 @@ impl Host for Members<'_> {
         let member = &mut self.members[j.position()];
         match effect {
             CeremonyEffect::EraseSeed => member.disk.seed = None,
-            CeremonyEffect::EraseKeyShare => {
+            CeremonyEffect::VoidKeyShare => {
                 member.disk.records.retain(|record| !matches!(record, Record::KeyShare(_)));
             }
             CeremonyEffect::Publish(certificate) => {
@@ -155,7 +155,10 @@ impl Host for Members<'_> {
             }
             CeremonyEffect::Abort(report) => {
                 world.record(|| format!("{j} aborts: {}", report.reason));
-                member.ending = Ending::Aborted(report);
+                // A restart says it again, without what showed it.
+                if !matches!(member.ending, Ending::Aborted(_)) {
+                    member.ending = Ending::Aborted(report);
+                }
             }
         }
     }
@@ -302,7 +305,7 @@ fn report(ended: Ended<Members<'_>>) -> Report {
     report.judge()
 }
 
-/// A member that resumed after its ABORT says nothing any more; its own record tells why.
+/// A member that crashed after its ABORT may not have come back; its own record tells why.
 fn ending(member: &Member, j: ParticipantIndex) -> Ending {
     let abort = member.disk.messages().find_map(|message| match &message.payload {
         Payload::Abort(reason) if message.header.sender == j => Some(reason.clone()),

@@ -32,15 +32,28 @@ pub struct RecomputedOutputs {
 /// When members that did not answer are asked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// Milliseconds between two rounds of asking; members are staggered by up to a quarter of it.
+    /// Milliseconds between the first rounds of asking; members are staggered by up to a quarter of it.
     pub interval: Millis,
-    /// Rounds of asking, then [`DecryptionEffect::Outstanding`].
+    /// Rounds of asking in that interval. From then on every round has
+    /// [`DecryptionEffect::Outstanding`], and twice the pause of the one before.
     pub rounds: u32,
+    /// The longest pause. Asking never ends: whoever was cut off for an hour is asked soon after.
+    pub longest: Millis,
 }
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { interval: 2_000, rounds: 10 }
+        Self { interval: 2_000, rounds: 10, longest: 60_000 }
+    }
+}
+
+impl Retry {
+    /// Milliseconds from a round to the next, after so many rounds.
+    pub(super) fn pause(&self, asked: u32) -> Millis {
+        let doublings = asked.saturating_sub(self.rounds);
+        let grown =
+            1_u64.checked_shl(doublings).map_or(Millis::MAX, |f| self.interval.saturating_mul(f));
+        grown.min(self.longest.max(self.interval))
     }
 }
 
@@ -50,8 +63,7 @@ pub enum DecryptionEffect {
     /// The outputs are decrypted.
     Complete(Box<Completion>),
     /// A member's share of a request that is complete is wrong. It may be this member's own, whose
-    /// key share is damaged then. [`wrong_shares`] convinces third parties, given all of
-    /// [`super::Decryptor::partials`].
+    /// key share is damaged then. [`super::Decryptor::wrong_partial`] convinces third parties.
     WrongShare {
         /// The request that the share belongs to.
         request: RequestId,
@@ -69,8 +81,8 @@ pub enum DecryptionEffect {
         /// The reason, as in the verdict.
         reason: Skip,
     },
-    /// For the log and for `status`: these members were asked often enough and have not answered.
-    /// The request stays; it completes if enough of them answer after all.
+    /// For the log and for `status`: these members were asked often and have not answered. They are
+    /// asked again, less and less often; the request completes when enough of them answer.
     Outstanding {
         /// The request that waits.
         request: RequestId,
@@ -149,8 +161,8 @@ pub enum Skip {
     #[error("refused: this member's decryption counter is not stored yet")]
     NotPersisted,
     /// A bound on answers to one member.
-    #[error("refused: this member has been sent the share {0} times already")]
-    TooOften(u32),
+    #[error("refused: this member has been sent the share often, and last a moment ago")]
+    TooOften,
 }
 
 /// A member and the proof against it.

@@ -9,7 +9,7 @@ use veil_protocol_spec::{
 };
 
 use super::{
-    Decryptor, MAX_ANSWERS, MAX_COMPLETE, MAX_EARLY, ask_at,
+    Decryptor, MAX_COMPLETE, MAX_EARLY, ask_at,
     effect::{DecryptionEffect, Fault, Skip},
     request::{DecryptorEffect, DecryptorVerdict, Own, Request, repeated},
 };
@@ -28,7 +28,7 @@ impl Machine for Decryptor {
         };
         match message.payload {
             DecryptionPayload::Partial(_) => self.partial(from, message),
-            DecryptionPayload::Request => match self.answer(from, message.request) {
+            DecryptionPayload::Request => match self.answer(from, message.request, now) {
                 Ok(()) => Verdict::Valid,
                 Err(reason) => {
                     let request = message.request;
@@ -42,25 +42,22 @@ impl Machine for Decryptor {
 
     /// Step 4.
     ///
-    /// "Every wait has a deadline; every retry a bound and jitter; every outstanding party is named
-    /// in `status`." (`decryption.md`)
+    /// "Every wait has a deadline and is asked again; every retry a bound and jitter; every outstanding
+    /// party is named in `status`." (`decryption.md`)
     fn handle_timeout(&mut self, now: Millis) {
         let (committee, me) = (self.committee(), self.participant());
-        let next = ask_at(&self.decryptor, self.retry, now);
         for request in self.requests.values_mut() {
             if request.ask_at.is_none_or(|at| now < at) {
                 continue;
             }
             let outstanding = request.outstanding(committee);
             if request.asked >= self.retry.rounds {
-                request.ask_at = None;
-                let (request, participants) = (request.id, outstanding);
-                let outstanding = DecryptionEffect::Outstanding { request, participants };
-                self.effects.push_back(Effect::Special(outstanding));
-                continue;
+                let (request, participants) = (request.id, outstanding.clone());
+                let named = DecryptionEffect::Outstanding { request, participants };
+                self.effects.push_back(Effect::Special(named));
             }
-            request.asked += 1;
-            request.ask_at = Some(next);
+            request.asked = request.asked.saturating_add(1);
+            request.ask_at = Some(ask_at(&self.decryptor, self.retry, request.asked, now));
             let payload = DecryptionPayload::Request;
             let ask = DecryptionMessage::sign(request.id, me, payload, &self.identity);
             let bytes: Arc<[u8]> = ask.to_wire().into();
@@ -149,12 +146,13 @@ impl Decryptor {
     }
 
     /// Step 5.
-    fn answer(&mut self, from: ParticipantIndex, id: RequestId) -> Result<(), Skip> {
+    fn answer(&mut self, from: ParticipantIndex, id: RequestId, now: Millis) -> Result<(), Skip> {
         let (me, forgotten) = (self.participant(), self.is_forgotten(id));
+        let pause = self.retry.longest / 2;
         let Some(request) = self.requests.get_mut(&id) else {
             return Err(if forgotten { Skip::Forgotten } else { Skip::NotAuthorised });
         };
-        let bytes = request.answer(me, from, MAX_ANSWERS)?.to_wire().into();
+        let bytes = request.answer(me, from, pause, now)?.to_wire().into();
         self.effects.push_back(Effect::Send { to: from, bytes });
         Ok(())
     }

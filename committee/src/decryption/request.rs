@@ -4,13 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use veil_committee_machine::{Effect, Millis, PersistId, Verdict};
 use veil_protocol_spec::{
-    Committee, ParticipantIndex,
+    Blake3Digest, Committee, ParticipantIndex,
     decryption::{
         DecryptionCounter, DecryptionMessage, DecryptionPayload, RequestContext, RequestId,
     },
+    evidence::WrongPartial,
 };
 
-use super::effect::{Completion, DecryptionEffect, Evidence, Fault, RequestStatus, Skip};
+use super::{
+    MAX_ANSWERS,
+    effect::{Completion, DecryptionEffect, Evidence, Fault, RequestStatus, Skip},
+};
 use crate::decrypt::combine;
 
 /// What the decryption machine gives back.
@@ -31,20 +35,22 @@ pub(super) enum Own {
 pub(super) struct Request {
     pub(super) id: RequestId,
     pub(super) context: RequestContext,
-    blocks: usize,
+    /// Digests of the blocks, of which the id is made.
+    blocks: Vec<Blake3Digest>,
     pub(super) own: Own,
     /// The first share of each sender.
     partials: BTreeMap<ParticipantIndex, DecryptionMessage>,
     culprits: BTreeSet<ParticipantIndex>,
     pub(super) complete: bool,
     pub(super) asked: u32,
-    /// When to ask next; never again if `None`.
+    /// When to ask next; `None` once it is complete.
     pub(super) ask_at: Option<Millis>,
-    answers: BTreeMap<ParticipantIndex, u32>,
+    /// Answers to each member so far, and when the last one left.
+    answers: BTreeMap<ParticipantIndex, (u32, Millis)>,
 }
 
 impl Request {
-    pub(super) fn new(id: RequestId, context: RequestContext, blocks: usize) -> Self {
+    pub(super) fn new(id: RequestId, context: RequestContext, blocks: Vec<Blake3Digest>) -> Self {
         Self {
             id,
             context,
@@ -96,7 +102,9 @@ impl Request {
                 DecryptionPayload::Request => None,
             })
             .collect();
-        let Ok(combined) = combine(committee, &shares, self.blocks) else { return Vec::new() };
+        let Ok(combined) = combine(committee, &shares, self.blocks.len()) else {
+            return Vec::new();
+        };
         let mut effects = Vec::new();
         let new: Vec<_> =
             combined.culprits.iter().copied().filter(|j| !self.culprits.contains(j)).collect();
@@ -118,27 +126,42 @@ impl Request {
         effects
     }
 
-    /// This member's share for `to`, if it may leave and has not left too often.
+    /// This member's share for `to`, if it may leave and has not left too often: [`MAX_ANSWERS`] times,
+    /// then once in a pause.
     pub(super) fn answer(
         &mut self,
         me: ParticipantIndex,
         to: ParticipantIndex,
-        most: u32,
+        pause: Millis,
+        now: Millis,
     ) -> Result<&DecryptionMessage, Skip> {
         let own = self.partials.get(&me).ok_or(Skip::NotPersisted)?;
-        let answers = self.answers.entry(to).or_insert(0);
-        if *answers >= most {
-            return Err(Skip::TooOften(most));
+        let (answers, last) = self.answers.entry(to).or_insert((0, now));
+        if *answers >= MAX_ANSWERS && now < last.saturating_add(pause) {
+            return Err(Skip::TooOften);
         }
-        *answers += 1;
+        (*answers, *last) = (answers.saturating_add(1), now);
         Ok(own)
+    }
+
+    /// What convicts a member whose share was found wrong: its share, and 2t+1 that agree.
+    pub(super) fn wrong_partial(
+        &self,
+        culprit: ParticipantIndex,
+        committee: Committee,
+    ) -> Option<WrongPartial> {
+        let wrong = self.culprits.contains(&culprit).then(|| self.partials.get(&culprit))??;
+        let right = self.partials.iter().filter(|(j, _)| !self.culprits.contains(j));
+        let right = right.map(|(_, partial)| partial).take(committee.signing_threshold().get());
+        let partials = core::iter::once(wrong).chain(right).cloned().collect();
+        Some(WrongPartial { culprit, context: self.context, blocks: self.blocks.clone(), partials })
     }
 
     pub(super) fn status(&self, committee: Committee) -> RequestStatus {
         RequestStatus {
             request: self.id,
             context: self.context,
-            blocks: self.blocks,
+            blocks: self.blocks.len(),
             received: self.partials.keys().copied().collect(),
             outstanding: self.outstanding(committee),
             culprits: self.culprits.iter().copied().collect(),

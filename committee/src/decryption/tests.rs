@@ -296,6 +296,15 @@ fn t_culprits_are_named_with_evidence_that_convinces_others() {
             let shares: Vec<_> = machine.partials(request).cloned().collect();
             let convicted = wrong_shares(committee, &roster, &shares).unwrap();
             assert_eq!(BTreeSet::from_iter(convicted), culprits);
+            for culprit in committee.participants() {
+                let Some(wrong) = machine.wrong_partial(request, culprit) else {
+                    assert!(!culprits.contains(&culprit));
+                    continue;
+                };
+                assert_eq!(RequestId::of(&wrong.context, &wrong.blocks), request);
+                assert_eq!(wrong.partials.len(), committee.signing_threshold().get() + 1);
+                assert_eq!(wrong_shares(committee, &roster, &wrong.partials), Ok(vec![culprit]));
+            }
         }
     }
 }

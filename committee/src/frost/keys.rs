@@ -230,7 +230,7 @@ pub struct GroupKeyShare<C: Ciphersuite = EvmSuite> {
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum KeyShareError {
     /// The bytes are truncated, of another version, or not a key.
-    #[error("the signing key share is damaged: restore it from the keystore's backup")]
+    #[error("the signing key share is damaged, so this seat stays empty until the next epoch")]
     Malformed,
     /// The public part is damaged.
     #[error("the public part of the signing key share is damaged")]

@@ -1,6 +1,6 @@
 //! How an attempt ends for a member: by its ABORT, or by the commit point's decision.
 
-use veil_protocol_spec::ceremony::{AbortReason, Payload, Round};
+use veil_protocol_spec::ceremony::{AbortReason, Payload, Round, SignedMessage};
 
 use super::{
     Ceremony,
@@ -11,7 +11,7 @@ use super::{
 use crate::transcript::FinishCertificate;
 
 /// The commit point says that the key is valid. (If it says that the attempt expired, the key share
-/// is gone because it was erased: a restart alone cannot tell.)
+/// is not among the records because it is void: a restart alone cannot tell.)
 const NO_KEY_SHARE: &str = "FINISH was signed but the key share is missing from the records; this seat stays empty until the next epoch";
 
 impl Ceremony {
@@ -64,6 +64,15 @@ impl Ceremony {
         self.fail(stage, reason);
     }
 
+    /// After a restart: what was signed ends the attempt for this member, as it did before.
+    pub(super) fn resume_aborted(&mut self, own: Vec<SignedMessage>, reason: AbortReason) {
+        own.into_iter().for_each(|message| self.log.insert_own(message));
+        if let Some(abort) = self.log.get(Round::Abort, self.setup.me).cloned() {
+            self.broadcast(&abort);
+        }
+        self.fail(Stage::Aborted, reason);
+    }
+
     /// The state that is left erases the secrets that it holds: everything that, with the
     /// transcript, would recompute what must not be recomputed.
     fn fail(&mut self, stage: Stage, reason: AbortReason) {
@@ -71,7 +80,7 @@ impl Ceremony {
         self.deadline = None;
         self.next_retry = None;
         if self.key_share_made {
-            self.ask(CeremonyEffect::EraseKeyShare);
+            self.ask(CeremonyEffect::VoidKeyShare);
         }
         let evidence = core::mem::take(&mut self.evidence);
         self.ask(CeremonyEffect::Abort(Box::new(AbortReport { reason, stage, evidence })));

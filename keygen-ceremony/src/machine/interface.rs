@@ -101,8 +101,9 @@ impl fmt::Debug for Record {
 pub enum CeremonyEffect {
     /// Destroy the persisted seed: FINISH is signed.
     EraseSeed,
-    /// Destroy the persisted key share: the attempt made no key.
-    EraseKeyShare,
+    /// Put the persisted key share out of use: the attempt made no key. It is worth nothing, so it need not
+    /// be destroyed before the commit point's word is beyond doubt.
+    VoidKeyShare,
     /// Bring to the commit point.
     Publish(Box<FinishCertificate>),
     /// The attempt succeeded: the key is valid.

@@ -22,7 +22,7 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::{
     Ceremony,
-    interface::{CeremonyEffect, CommitPoint, Stage},
+    interface::{CeremonyEffect, CommitPoint, Record, Stage},
     state::State,
 };
 use crate::{
@@ -205,13 +205,45 @@ fn an_attempt_that_expires_gives_its_key_share_up() {
         while first.poll_effect().is_some() {}
         first.handle_commit_point(CommitPoint::Expired);
         let effects: Vec<_> = core::iter::from_fn(|| first.poll_effect()).collect();
-        let erases = |effect: &Effect<_, _>| {
-            matches!(effect, Effect::Special(CeremonyEffect::EraseKeyShare))
-        };
+        let erases =
+            |effect: &Effect<_, _>| matches!(effect, Effect::Special(CeremonyEffect::VoidKeyShare));
         assert!(effects.iter().any(erases), "{stage:?}");
         drop(effects);
         assert!(key_share.upgrade().is_none(), "{stage:?}");
         assert!(first.key_share().is_none() && first.key_set().is_none());
+    }
+}
+
+/// A member whose ABORT is on disk ends the attempt after a restart as well: its host tells the chain, and
+/// takes part in the next one.
+#[test]
+fn a_restart_after_an_abort_ends_the_attempt_again() {
+    for stage in [Stage::Collect(Round::Deal), Stage::Collect(Round::Prove)] {
+        let mut first = Members::first_in(stage);
+        let records: Vec<_> = {
+            let mut records: Vec<_> = first.broadcasts().cloned().collect();
+            while first.poll_effect().is_some() {}
+            first.abort(AbortReason::Expired);
+            while let Some(effect) = first.poll_effect() {
+                if let Effect::Persist { record: Record::Message(message), .. } = effect {
+                    records.push(*message);
+                }
+            }
+            records.into_iter().map(|message| Record::Message(Box::new(message))).collect()
+        };
+        let (setup, identity) = (Arc::clone(&first.setup), first.identity.clone());
+        let store = Box::<MemoryStore>::default();
+        let mut again = Ceremony::resume(setup, identity, None, store, records, 0).unwrap();
+        assert_eq!(again.stage(), Stage::Aborted);
+        let effects: Vec<_> = core::iter::from_fn(|| again.poll_effect()).collect();
+        let [Effect::Broadcast(_), Effect::Special(CeremonyEffect::Abort(report))] = &effects[..]
+        else {
+            panic!("{stage:?}: {} effects", effects.len())
+        };
+        assert_eq!(report.reason, AbortReason::Expired);
+        // Whatever comes from the chain later changes nothing.
+        again.handle_commit_point(CommitPoint::Expired);
+        assert!(again.poll_effect().is_none());
     }
 }
 

@@ -20,19 +20,19 @@ use veil_protocol_spec::{
     Blake3Digest, Committee,
     ceremony::{CeremonyParameters, Round, SignedMessage},
     domain,
-    publication::ReferenceString,
 };
 
 use crate::{
+    bringer::Bringer,
     commit_point::{AttemptStatus, Proposal},
     error::CeremonyError,
     exchange::{Exchange, ExchangeConfig},
     folder::{AttemptFolder, FinishedKey},
     host::{CeremonyEvent, CeremonyHost, ExchangeHost, ExchangeState},
+    journals,
     options::{Member, ceremony_context},
     preflight::{Needs, Preflight, own_facts},
     publish::Publisher,
-    reference_string::ReferenceStringError,
 };
 
 /// Everything fixed about an attempt, checked.
@@ -107,11 +107,13 @@ pub(crate) async fn run(
     let me = plan.setup.participant();
     match proposal.status {
         AttemptStatus::Proposed => {}
-        AttemptStatus::Published { .. } if plan.folder.exists() => {}
+        AttemptStatus::Published { .. } if plan.folder.exists() => {
+            on_files(&plan.folder, AttemptFolder::restore_key_share).await?;
+        }
         AttemptStatus::Published { .. } => return Err(CeremonyError::PublishedWithoutMe),
         AttemptStatus::Aborted | AttemptStatus::Expired => {
             // A former life of this member may have left secrets of it.
-            erase(&plan.folder).await?;
+            on_files(&plan.folder, AttemptFolder::give_up).await?;
             return Err(CeremonyError::OutOfDate {
                 epoch: proposal.epoch,
                 attempt: proposal.attempt,
@@ -129,16 +131,20 @@ pub(crate) async fn run(
     result
 }
 
-async fn erase(folder: &AttemptFolder) -> Result<(), CeremonyError> {
+/// Does something with the files of an attempt, if there are any, where waiting for the disk is allowed.
+async fn on_files(
+    folder: &AttemptFolder,
+    f: fn(&AttemptFolder) -> std::io::Result<()>,
+) -> Result<(), CeremonyError> {
     if !folder.exists() {
         return Ok(());
     }
-    let erased = {
+    let done = {
         let folder = folder.clone();
-        tokio::task::spawn_blocking(move || folder.erase_secrets()).await
+        tokio::task::spawn_blocking(move || f(&folder)).await
     };
     let path = folder.path().to_owned();
-    match erased {
+    match done {
         Ok(Ok(())) => Ok(()),
         Ok(Err(source)) => Err(CeremonyError::Files { path, source }),
         Err(_) => Err(CeremonyError::Interrupted),
@@ -156,6 +162,10 @@ async fn take_part(
     plan.folder.prepare(&plan.parameters)?;
     let (journal, messages) = Journal::open::<SignedMessage>(&plan.folder.journal())?;
     let fresh = journal.is_empty();
+    // A member that has no share yet has signed nothing with one.
+    if fresh && !FinishedKey::any(member.data.path()) {
+        journals::make(&journals::folder(member.data.path()))?;
+    }
     let clock = Clock::start();
     let config = DriverConfig {
         committee: plan.setup.committee(),
@@ -207,8 +217,16 @@ async fn take_part(
             return Err(CeremonyError::Preflight(report));
         }
     }
-    let (mut reference, reference_task) =
-        start_reference(member, proposal, plan, &exchange, state.clone());
+    let (sender, mut reference) = watch::channel(None);
+    let bringer = Bringer {
+        source: Arc::clone(&member.reference),
+        params: plan.params.clone(),
+        folder: plan.folder.clone(),
+        first: proposal.roster.first().copied().filter(|_| me.get() != 1),
+        exchange: exchange.control(),
+        state: state.clone(),
+    };
+    let reference_task = tokio::spawn(bringer.run(sender)).abort_handle();
     let _reference_task = AbortOnDrop(reference_task);
     let machine = machine(member, plan, messages, clock.now())?;
     let (events, mut received) = mpsc::unbounded_channel();
@@ -268,7 +286,7 @@ async fn take_part(
             Ok(key)
         }
         Decision::Aborted(report) => {
-            erase(&plan.folder).await?;
+            on_files(&plan.folder, AttemptFolder::give_up).await?;
             Err(CeremonyError::Aborted(report))
         }
     }
@@ -328,7 +346,7 @@ async fn decide<'a>(
             event = events.recv() => match event {
                 Some(CeremonyEvent::Publish(finished)) => {
                     let share = ceremony.with(|machine, _| machine.key_share().cloned()).await;
-                    // Expired since then: the share is erased, and what the machine says next is why.
+                    // Expired since then: the share is void, and what the machine says next is why.
                     let Some(share) = share.ok().flatten() else { continue };
                     certificate = Some((*finished).clone());
                     let publisher = publisher();
@@ -408,65 +426,6 @@ fn seat(member: &Member, proposal: &Proposal) -> Option<veil_protocol_spec::Part
     let public = member.options.identity.public();
     let position = proposal.roster.iter().position(|identity| *identity == public)?;
     veil_protocol_spec::ParticipantIndex::new(u8::try_from(position).ok()? + 1).ok()
-}
-
-/// Gets the reference string while the ceremony runs.
-fn start_reference(
-    member: &Member,
-    proposal: &Proposal,
-    plan: &Plan,
-    exchange: &Driver<Exchange, ExchangeHost>,
-    mut state: watch::Receiver<ExchangeState>,
-) -> (watch::Receiver<Option<ReferenceString>>, AbortHandle) {
-    let (sender, receiver) = watch::channel(None);
-    let source = Arc::clone(&member.reference);
-    let control = exchange.control();
-    let (params, folder) = (plan.params.clone(), plan.folder.clone());
-    let path = folder.reference_string();
-    let first = plan.setup.participant().get() == 1;
-    let from = proposal.roster.first().copied();
-    let task = tokio::spawn(async move {
-        let result = if first {
-            source.make(&params, &path).await
-        } else {
-            // Named in a former life: whoever named it may have gone since.
-            let recorded = folder.named_reference_string().unwrap_or_else(|error| {
-                tracing::warn!(%error, "the reference string's name is asked for again");
-                None
-            });
-            let named = match recorded {
-                Some(named) => Some(named),
-                None => {
-                    let _ = control.with(|exchange, now| exchange.ask_reference(now)).await;
-                    let named = state.wait_for(|state| state.reference.is_some()).await;
-                    named.ok().and_then(|state| state.reference)
-                }
-            };
-            match (named, from) {
-                (Some(named), Some(from)) => {
-                    source.fetch(&params, &named, &from, &path).await.map(|()| named)
-                }
-                _ => return,
-            }
-        };
-        let result = result.and_then(|reference| {
-            let recorded = folder.name_reference_string(&reference);
-            recorded.map_err(|error| ReferenceStringError(error.to_string()))?;
-            Ok(reference)
-        });
-        match result {
-            Ok(reference) => {
-                if first {
-                    let _ = control.with(move |exchange, _| exchange.announce(reference)).await;
-                }
-                sender.send_replace(Some(reference));
-                // The receivers are told of a string, never of its loss.
-                sender.closed().await;
-            }
-            Err(error) => tracing::error!(%error, "no key can be published without it"),
-        }
-    });
-    (receiver, task.abort_handle())
 }
 
 struct AbortOnDrop(AbortHandle);

@@ -133,13 +133,21 @@ impl CommitPointError {
 #[async_trait]
 pub trait CommitPointChain: Send + Sync + 'static {
     /// The latest attempt for the epoch that has no key yet; for the current epoch, if its key has
-    /// just been published and nothing newer is proposed.
+    /// just been published and nothing newer is proposed. As of the last block that is deep enough to act
+    /// on.
     ///
     /// # Errors
     /// [`CommitPointError`].
     async fn latest(&self) -> Result<Proposal, CommitPointError>;
 
-    /// Where an attempt stands.
+    /// The number of the last block that is deep enough to act on.
+    ///
+    /// # Errors
+    /// [`CommitPointError`].
+    async fn settled_block(&self) -> Result<u64, CommitPointError>;
+
+    /// Where an attempt stands, as of that block: "decisions that destroy rest on settled facts, never on
+    /// one endpoint's latest block".
     ///
     /// # Errors
     /// [`CommitPointError`].

@@ -14,6 +14,7 @@ use veil_protocol_spec::{Attempt, Epoch};
 use crate::{
     commit_point::{AttemptStatus, CommitPointError},
     preflight::Preflight,
+    reference_string::ReferenceStringError,
 };
 
 /// Why a member has no key, or not yet.
@@ -73,7 +74,7 @@ pub enum CeremonyError {
     Driver(#[from] DriverError),
     /// The attempt made no key.
     #[error(
-        "the attempt made no key: {}; its share was destroyed. `veil ceremony propose` starts the next one",
+        "the attempt made no key: {}; its share is void. `veil ceremony propose` starts the next one",
         .0.reason
     )]
     Aborted(Box<AbortReport>),
@@ -100,6 +101,9 @@ pub enum CeremonyError {
         "the reference string was made by one party, which could forge proofs with it; this member signs such a publication only with committee.insecure_reference_string = true"
     )]
     InsecureReferenceString,
+    /// It is not the ceremony's.
+    #[error(transparent)]
+    ReferenceString(ReferenceStringError),
     /// The key is published, and what its telemetry proofs rest on is not here.
     #[error(
         "the key is published, but the reference string {0} is missing or damaged (see the log); remove the file and run `veil ceremony join` again while participant 1 is there"

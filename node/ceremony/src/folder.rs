@@ -9,6 +9,7 @@
 //! | `journal.redb` | messages taken and sent |
 //! | `shares/` | share streams of all members |
 //! | `keyset.bin`, `key-share-<j>.age` | the key set; this member's share of the key, encrypted |
+//! | `key-share-<j>.age.void`, `void-since` | the share of an attempt that made no key, until that is beyond doubt; the block in which it was seen |
 //! | `publication.bin` | the one publication this member signed |
 //! | `nonces.redb`, `restarts` | of the proof of possession |
 //! | `reference-string.bin`, `reference-string.json` | what telemetry proofs rest on; its name |
@@ -31,17 +32,21 @@ use tfhe::xof_key_set::CompressedXofKeySet;
 use veil_committee::key_share::KeyShare;
 use veil_keygen_ceremony::{keyset::write_key_set, seed::CeremonySeed, transcript::Transcript};
 use veil_node_storage::{
-    durable::{erase_file, replace, write_new, write_new_with},
+    durable::{erase_file, rename_file, replace, write_new, write_new_with},
     keystore::{KeystoreError, Passphrase, read_secret, write_key_share, write_secret},
 };
 use veil_protocol_spec::{
-    Attempt, Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, Wire,
+    Attempt, Blake3Digest, Epoch, KeySetDigest, MAX_PARTICIPANTS, ParticipantIndex, Wire,
     ceremony::CeremonyParameters,
     publication::{Publication, ReferenceString},
 };
 use zeroize::Zeroizing;
 
 use crate::error::CeremonyError;
+
+/// Blocks for which an attempt must have been over before a share of it is destroyed: a day of Ethereum's,
+/// longer than any reorganisation that a chain survives.
+pub(crate) const VOID_DEPTH: u64 = 7_200;
 
 /// The files of one attempt.
 #[derive(Clone, Debug)]
@@ -73,6 +78,16 @@ pub struct FinishedKey {
 impl FinishedKey {
     fn file(data_dir: &Path, epoch: Epoch) -> PathBuf {
         data_dir.join("ceremony").join(format!("epoch-{epoch}.json"))
+    }
+
+    /// Whether this member has finished a ceremony with this data directory.
+    pub(crate) fn any(data_dir: &Path) -> bool {
+        let entries = fs::read_dir(data_dir.join("ceremony")).into_iter().flatten().flatten();
+        entries.into_iter().any(|entry| {
+            let name = entry.file_name();
+            let name = name.to_str().unwrap_or_default();
+            name.starts_with("epoch-") && name.ends_with(".json")
+        })
     }
 
     /// The key of an epoch, if this member took part in its ceremony and saw it end.
@@ -243,8 +258,50 @@ impl AttemptFolder {
         self.path.join("seed-erased")
     }
 
-    pub(crate) fn erase_key_share(&self) -> io::Result<()> {
-        erase_file(&self.key_share_file())
+    fn void_key_share_file(&self) -> PathBuf {
+        self.path.join(format!("key-share-{}.age.void", self.me))
+    }
+
+    fn void_since_file(&self) -> PathBuf {
+        self.path.join("void-since")
+    }
+
+    /// The attempt made no key. Its share is worth nothing then, so that keeping it costs nothing, while
+    /// a chain that changes its mind would have destroyed a share of a valid key.
+    pub(crate) fn void_key_share(&self) -> io::Result<()> {
+        rename_file(&self.key_share_file(), &self.void_key_share_file()).map(drop)
+    }
+
+    /// The attempt made the key after all: its share has its name again, unless there is one.
+    pub(crate) fn restore_key_share(&self) -> io::Result<()> {
+        if !self.key_share_file().exists() {
+            let restored = rename_file(&self.void_key_share_file(), &self.key_share_file())?;
+            if restored {
+                tracing::warn!(path = %self.path.display(), "the chain has published the key of an attempt that it had ended; its share is used again");
+            }
+        }
+        remove_file(&self.void_since_file())
+    }
+
+    /// Destroys a void share once the attempt has been over for [`VOID_DEPTH`] blocks. `block` is the last
+    /// one that is settled; its chain says that the attempt made no key.
+    pub(crate) fn erase_void_share(&self, block: u64) -> io::Result<()> {
+        if !self.void_key_share_file().exists() {
+            return Ok(());
+        }
+        let since = match fs::read_to_string(self.void_since_file()) {
+            Ok(text) => text.trim().parse::<u64>().ok(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        match since {
+            Some(since) if block >= since.saturating_add(VOID_DEPTH) => {
+                erase_file(&self.void_key_share_file())?;
+                remove_file(&self.void_since_file())
+            }
+            Some(_) => Ok(()),
+            None => replace(&self.void_since_file(), block.to_string().as_bytes()),
+        }
     }
 
     /// The key set goes to disk before FINISH is signed. One that is there is of a former life,
@@ -323,10 +380,11 @@ impl AttemptFolder {
         Ok(starts)
     }
 
-    /// After an attempt that made no key: nothing secret of it stays.
-    pub(crate) fn erase_secrets(&self) -> io::Result<()> {
+    /// After an attempt that made no key. Without the seed it can make none any more; the share, if
+    /// FINISH was signed, is put out of use.
+    pub(crate) fn give_up(&self) -> io::Result<()> {
         self.erase_seed()?;
-        self.erase_key_share()
+        self.void_key_share()
     }
 
     pub(crate) fn open_shares(
@@ -346,11 +404,73 @@ impl AttemptFolder {
     }
 }
 
-fn remove(path: &Path) -> Result<(), KeystoreError> {
+/// The attempts of which this member keeps a void share.
+pub(crate) fn void_attempts(data_dir: &Path) -> io::Result<Vec<(Epoch, Attempt, AttemptFolder)>> {
+    let folder = data_dir.join("ceremony");
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut void = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        let numbers = name.to_str().and_then(|name| {
+            let (epoch, attempt) = name.strip_prefix("epoch-")?.split_once("-attempt-")?;
+            Some((Epoch(epoch.parse().ok()?), Attempt(attempt.parse().ok()?)))
+        });
+        let Some((epoch, attempt)) = numbers else { continue };
+        let seats = (1..=MAX_PARTICIPANTS as u8).filter_map(|j| ParticipantIndex::new(j).ok());
+        let folders = seats.map(|me| AttemptFolder::of(data_dir, epoch, attempt, me));
+        void.extend(
+            folders
+                .filter(|folder| folder.void_key_share_file().exists())
+                .map(|folder| (epoch, attempt, folder)),
+        );
+    }
+    Ok(void)
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(KeystoreError::Io { path: path.to_owned(), source: error })
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+fn remove(path: &Path) -> Result<(), KeystoreError> {
+    remove_file(path).map_err(|source| KeystoreError::Io { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_void_share_can_come_back_until_it_has_been_void_for_long() {
+        let data = tempfile::tempdir().unwrap();
+        let me = ParticipantIndex::new(2).unwrap();
+        let folder = AttemptFolder::of(data.path(), Epoch(0), Attempt(1), me);
+        assert!(void_attempts(data.path()).unwrap().is_empty());
+        fs::create_dir_all(folder.path()).unwrap();
+        folder.void_key_share().unwrap(); // there is none
+        let share = || fs::read(folder.key_share_file()).ok();
+        fs::write(folder.key_share_file(), b"share").unwrap();
+        folder.void_key_share().unwrap();
+        assert_eq!(share(), None);
+        let [(epoch, attempt, _)] = &void_attempts(data.path()).unwrap()[..] else { panic!() };
+        assert_eq!((*epoch, *attempt), (Epoch(0), Attempt(1)));
+        folder.erase_void_share(100).unwrap();
+        folder.erase_void_share(100 + VOID_DEPTH - 1).unwrap();
+        folder.restore_key_share().unwrap();
+        assert_eq!(share().as_deref(), Some(&b"share"[..]));
+        // Void again: it counts from then on.
+        folder.void_key_share().unwrap();
+        folder.erase_void_share(100 + VOID_DEPTH).unwrap();
+        folder.erase_void_share(100 + 2 * VOID_DEPTH - 1).unwrap();
+        assert_eq!(void_attempts(data.path()).unwrap().len(), 1);
+        folder.erase_void_share(100 + 2 * VOID_DEPTH).unwrap();
+        assert!(void_attempts(data.path()).unwrap().is_empty());
+        folder.restore_key_share().unwrap();
+        assert_eq!(share(), None);
     }
 }

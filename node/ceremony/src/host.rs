@@ -76,8 +76,8 @@ impl Host<Ceremony> for CeremonyHost {
             CeremonyEffect::EraseSeed => {
                 return self.folder.erase_seed().map_err(HostError::new);
             }
-            CeremonyEffect::EraseKeyShare => {
-                return self.folder.erase_key_share().map_err(HostError::new);
+            CeremonyEffect::VoidKeyShare => {
+                return self.folder.void_key_share().map_err(HostError::new);
             }
             CeremonyEffect::Publish(certificate) => CeremonyEvent::Publish(certificate),
             CeremonyEffect::Complete(outcome) => {

@@ -9,9 +9,9 @@ use veil_node_driver::Transports;
 
 use crate::{
     attempt,
-    commit_point::{CommitPointError, Proposal},
+    commit_point::{AttemptStatus, CommitPointError, Proposal},
     error::CeremonyError,
-    folder::FinishedKey,
+    folder::{FinishedKey, void_attempts},
     options::Member,
     status::{self, status_file},
 };
@@ -53,6 +53,7 @@ async fn join_attempts(
     stop: &CancellationToken,
 ) -> Result<FinishedKey, CeremonyError> {
     let mut left = attempts.max(1);
+    erase_void_shares(member).await;
     let mut proposal = latest(member).await?;
     loop {
         let key = FinishedKey::load(member.data.path(), proposal.epoch);
@@ -78,6 +79,32 @@ async fn join_attempts(
             },
             () = stop.cancelled() => return Err(CeremonyError::Interrupted),
         };
+    }
+}
+
+/// Destroys the shares of attempts that have been over for long. What does not work is tried again at the
+/// next start: a void share is worth nothing.
+async fn erase_void_shares(member: &Member) {
+    let void = match void_attempts(member.data.path()) {
+        Ok(void) => void,
+        Err(error) => return tracing::warn!(%error, "void key shares are not looked for"),
+    };
+    for (epoch, attempt, folder) in void {
+        let erased = async {
+            let block = member.chain.settled_block().await?;
+            match member.chain.status(epoch, attempt).await? {
+                AttemptStatus::Aborted | AttemptStatus::Expired => {
+                    let path = folder.path().to_owned();
+                    folder
+                        .erase_void_share(block)
+                        .map_err(|source| CeremonyError::Files { path, source })
+                }
+                AttemptStatus::Proposed | AttemptStatus::Published { .. } => Ok(()),
+            }
+        };
+        if let Err(error) = erased.await {
+            tracing::warn!(%error, %epoch, %attempt, "a void key share is kept for now");
+        }
     }
 }
 

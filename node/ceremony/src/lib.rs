@@ -28,12 +28,14 @@
 pub mod offline;
 
 mod attempt;
+mod bringer;
 mod commit_point;
 mod error;
 mod exchange;
 mod folder;
 mod host;
 mod join;
+pub mod journals;
 mod on_chain;
 mod options;
 mod preflight;
@@ -53,7 +55,7 @@ pub use self::{
     on_chain::ChainCommitPoint,
     options::{CeremonyTiming, Member, MemberOptions, ceremony_context},
     preflight::{Needs, Preflight, PreflightFault, PreflightRow, build_fingerprint, own_facts},
-    propose::{ProposeOptions, Proposed, abort, erase_failed_attempt, propose},
+    propose::{ProposeOptions, Proposed, abort, give_up_failed_attempt, propose},
     reference_string::{ReferenceStringError, ReferenceStringSource},
     single_party::SinglePartyReference,
     status::{CeremonyProgress, CeremonyStatus, read_status, status_file, unix_seconds},

@@ -41,32 +41,39 @@ impl ChainCommitPoint {
         Self { chain, cluster }
     }
 
+    /// The chain as of the last block that is deep enough to act on.
+    async fn settled(&self) -> Result<Chain, CommitPointError> {
+        Ok(self.chain.at(self.chain.settled().await?))
+    }
+
     /// The epoch that gets the next key.
-    async fn next_epoch(&self) -> Result<Epoch, CommitPointError> {
-        let current = self.chain.current_epoch(self.cluster).await?;
+    async fn next_epoch(&self, chain: &Chain) -> Result<Epoch, CommitPointError> {
+        let current = chain.current_epoch(self.cluster).await?;
         Ok(current.map_or(Epoch(0), |epoch| Epoch(epoch.0 + 1)))
     }
 
     async fn identities(
         &self,
+        chain: &Chain,
         roster: &[PeerIdHash],
     ) -> Result<Vec<PublicIdentity>, CommitPointError> {
-        Ok(self.chain.identities(self.cluster, roster).await?)
+        Ok(chain.identities(self.cluster, roster).await?)
     }
 
     async fn attempt(
         &self,
+        chain: &Chain,
         epoch: Epoch,
         attempt: Attempt,
     ) -> Result<(veil_node_chain::CeremonyAttempt, AttemptStatus), CommitPointError> {
-        let found = self.chain.ceremony_attempt(self.cluster, epoch, attempt).await?;
+        let found = chain.ceremony_attempt(self.cluster, epoch, attempt).await?;
         let found = found.ok_or(CommitPointError::NotProposed { epoch })?;
         let status = match found.status {
             veil_node_chain::AttemptStatus::Proposed => AttemptStatus::Proposed,
             veil_node_chain::AttemptStatus::Aborted => AttemptStatus::Aborted,
             veil_node_chain::AttemptStatus::Expired => AttemptStatus::Expired,
             veil_node_chain::AttemptStatus::Published => {
-                let key = self.chain.key(self.cluster, epoch).await?.ok_or_else(|| {
+                let key = chain.key(self.cluster, epoch).await?.ok_or_else(|| {
                     CommitPointError::Unreachable("its key is not to be seen yet".to_owned())
                 })?;
                 AttemptStatus::Published {
@@ -105,22 +112,23 @@ impl ChainCommitPoint {
 #[async_trait]
 impl CommitPointChain for ChainCommitPoint {
     async fn latest(&self) -> Result<Proposal, CommitPointError> {
-        let next = self.next_epoch().await?;
-        let proposed = self.chain.ceremony_attempts(self.cluster, next).await?;
+        let chain = self.settled().await?;
+        let next = self.next_epoch(&chain).await?;
+        let proposed = chain.ceremony_attempts(self.cluster, next).await?;
         let (epoch, attempt) = match (proposed.checked_sub(1), next.0.checked_sub(1)) {
             (Some(last), _) => (next, Attempt(last)),
             (None, Some(current)) => {
-                let key = self.chain.key(self.cluster, Epoch(current)).await?;
+                let key = chain.key(self.cluster, Epoch(current)).await?;
                 let key = key.ok_or(CommitPointError::NotProposed { epoch: next })?;
                 (Epoch(current), key.attempt)
             }
             (None, None) => return Err(CommitPointError::NotProposed { epoch: next }),
         };
-        let (found, status) = self.attempt(epoch, attempt).await?;
+        let (found, status) = self.attempt(&chain, epoch, attempt).await?;
         Ok(Proposal {
             epoch,
             attempt,
-            roster: self.identities(&found.roster).await?,
+            roster: self.identities(&chain, &found.roster).await?,
             parameters: found.parameters,
             parameters_digest: found.parameters_digest,
             context: found.context,
@@ -134,11 +142,16 @@ impl CommitPointChain for ChainCommitPoint {
         epoch: Epoch,
         attempt: Attempt,
     ) -> Result<AttemptStatus, CommitPointError> {
-        Ok(self.attempt(epoch, attempt).await?.1)
+        let chain = self.settled().await?;
+        Ok(self.attempt(&chain, epoch, attempt).await?.1)
+    }
+
+    async fn settled_block(&self) -> Result<u64, CommitPointError> {
+        Ok(self.chain.settled().await?.number)
     }
 
     async fn next(&self) -> Result<(Epoch, Attempt), CommitPointError> {
-        let epoch = self.next_epoch().await?;
+        let epoch = self.next_epoch(&self.chain).await?;
         Ok((epoch, Attempt(self.chain.ceremony_attempts(self.cluster, epoch).await?)))
     }
 
@@ -179,8 +192,9 @@ impl CommitPointChain for ChainCommitPoint {
         signatures: &[Signature],
         possession: &frost::GroupSignature,
     ) -> Result<(), CommitPointError> {
-        let (found, _) = self.attempt(publication.epoch, publication.attempt).await?;
-        let roster = self.identities(&found.roster).await?;
+        let (epoch, attempt) = (publication.epoch, publication.attempt);
+        let (found, _) = self.attempt(&self.chain, epoch, attempt).await?;
+        let roster = self.identities(&self.chain, &found.roster).await?;
         let possession: [u8; 65] = possession.as_bytes().try_into().map_err(|_| {
             CommitPointError::Refused("the proof of possession has another length".to_owned())
         })?;

@@ -108,6 +108,8 @@ async fn decision(
             match chain.status(epoch, attempt).await {
                 Ok(AttemptStatus::Proposed) => {}
                 Ok(status) => return Ok(status),
+                // Its proposal is not settled yet.
+                Err(CommitPointError::NotProposed { .. }) => {}
                 Err(error) if error.is_transient() => {
                     tracing::warn!(%error, "the chain does not say how the attempt stands");
                 }
@@ -153,13 +155,13 @@ pub async fn abort(
     Ok((epoch, attempt, seat))
 }
 
-/// Destroys what a member that does not run has of an attempt, if the chain says that it made no
-/// key.
+/// Puts out of use what a member that does not run has of an attempt, if the chain says that it made no
+/// key: the seed is destroyed, the key share is void.
 ///
 /// # Errors
 /// [`CeremonyError::Chain`], [`CeremonyError::Files`].
 #[boxed]
-pub async fn erase_failed_attempt(
+pub async fn give_up_failed_attempt(
     chain: &dyn CommitPointChain,
     data: &DataDir,
     (epoch, attempt, me): (Epoch, Attempt, ParticipantIndex),
@@ -173,5 +175,5 @@ pub async fn erase_failed_attempt(
         return Ok(());
     }
     let path = folder.path().to_owned();
-    folder.erase_secrets().map_err(|source| CeremonyError::Files { path, source })
+    folder.give_up().map_err(|source| CeremonyError::Files { path, source })
 }

@@ -36,10 +36,11 @@ use crate::{
     folder::AttemptFolder,
     host::ExchangeState,
     options::Member,
+    reference_string::check_origin,
 };
 
-/// Tries to publish by one member, before it leaves it to the others.
-const PUBLISH_TRIES: u32 = 5;
+/// Doublings of the pause between two tries to publish.
+const MAX_DOUBLINGS: u32 = 4;
 
 /// What the publication of an attempt needs.
 pub(crate) struct Publisher<'a> {
@@ -75,6 +76,8 @@ impl Publisher<'_> {
         status.step("reference-string", (0, 1), Vec::new());
         let here = self.reference.wait_for(Option::is_some).await.ok().and_then(|here| *here);
         let reference = here.ok_or_else(stopped)?;
+        check_origin(&reference, self.member.reference.origin())
+            .map_err(CeremonyError::ReferenceString)?;
         if reference.origin == ReferenceStringOrigin::SingleParty
             && !self.member.options.insecure_reference_string
         {
@@ -171,10 +174,12 @@ impl Publisher<'_> {
         let Member { chain, options, status, .. } = self.member;
         let turn = u32::from(self.config.me.get()) - 1;
         let n = self.proposal.roster.len() as u32;
-        for round in 0..PUBLISH_TRIES {
-            // Everybody's turn comes once in each round.
-            let wait = if round == 0 { turn } else { n };
-            status.step("publish", (round, PUBLISH_TRIES), Vec::new());
+        // Until the attempt is decided: a chain that is away for an hour must not cost the key.
+        for round in 0_u32.. {
+            // Everybody's turn comes once in each round; the rounds become longer.
+            let longer = round.saturating_sub(1).min(MAX_DOUBLINGS);
+            let wait = if round == 0 { turn } else { n << longer };
+            status.step("publish", (0, 1), Vec::new());
             tokio::time::sleep(options.timing.publish_backoff * wait).await;
             let (epoch, attempt) = (self.proposal.epoch, self.proposal.attempt);
             match chain.status(epoch, attempt).await {

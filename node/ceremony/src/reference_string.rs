@@ -49,3 +49,39 @@ pub trait ReferenceStringSource: Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 #[error("the reference string: {0}")]
 pub struct ReferenceStringError(pub String);
+
+/// "The reference string's origin is what the ceremony says, not what a file or participant 1 says": with
+/// another one, a string of one party would pass for the committee's.
+///
+/// # Errors
+/// [`ReferenceStringError`].
+pub(crate) fn check_origin(
+    named: &ReferenceString,
+    origin: ReferenceStringOrigin,
+) -> Result<(), ReferenceStringError> {
+    if named.origin == origin {
+        return Ok(());
+    }
+    let text =
+        format!("its origin is given as {:?}, in this ceremony it is {origin:?}", named.origin);
+    Err(ReferenceStringError(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use veil_protocol_spec::Blake3Digest;
+
+    use super::*;
+
+    #[test]
+    fn a_string_of_one_party_does_not_pass_for_the_committees() {
+        use ReferenceStringOrigin::{Committee, SingleParty};
+        let digest = Blake3Digest([1; 32]);
+        let named = |origin| ReferenceString { digest, file: digest, bytes: 1, origin };
+        assert!(check_origin(&named(SingleParty), SingleParty).is_ok());
+        assert!(check_origin(&named(Committee), Committee).is_ok());
+        let refused = check_origin(&named(Committee), SingleParty).unwrap_err().to_string();
+        assert!(refused.contains("Committee") && refused.contains("SingleParty"), "{refused}");
+        assert!(check_origin(&named(SingleParty), Committee).is_err());
+    }
+}

@@ -18,10 +18,12 @@ use veil_protocol_spec::{
 
 use self::doubles::{TestChain, TestSource, identity, roster, scope, timing};
 use super::*;
+use crate::folder::VOID_DEPTH;
 
 mod crashes;
 mod doubles;
 mod p2p;
+mod unsettled;
 
 struct Cluster {
     network: MemoryNetwork,
@@ -111,6 +113,10 @@ impl Cluster {
         self.network.kill(j);
         running.task.abort();
         let _ = running.task.await;
+    }
+
+    fn void_share(&self, j: ParticipantIndex, attempt: u32) -> PathBuf {
+        self.attempt_folder(j, attempt).join(format!("key-share-{j}.age.void"))
     }
 
     fn secrets(&self, j: ParticipantIndex, attempt: u32) -> (bool, bool) {
@@ -338,10 +344,20 @@ async fn an_expired_attempt_makes_no_key_anywhere() {
             "{error}"
         );
         assert_eq!(cluster.secrets(j, 0), (false, false), "member {j}");
+        assert!(cluster.void_share(j, 0).exists(), "member {j}");
     }
     let error = outcome(cluster.start(seat(4), 1).await).await.unwrap_err();
     assert!(matches!(error, CeremonyError::OutOfDate { .. }), "{error}");
     assert_eq!(cluster.secrets(seat(4), 0), (false, false));
+    // The void share is destroyed when the attempt has been over for long.
+    for (block, kept) in
+        [(1_000, true), (1_000 + VOID_DEPTH - 1, true), (1_000 + VOID_DEPTH, false)]
+    {
+        cluster.chain.state.lock().unwrap().block = block;
+        let error = outcome(cluster.start(seat(4), 1).await).await.unwrap_err();
+        assert!(matches!(error, CeremonyError::OutOfDate { .. }), "{error}");
+        assert_eq!(cluster.void_share(seat(4), 0).exists(), kept, "at block {block}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

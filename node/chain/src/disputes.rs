@@ -10,7 +10,7 @@ use veil_contracts::disputes::{
 };
 use veil_protocol_spec::{
     Address, ClusterId, Epoch, PeerIdHash, PublicIdentity, Signature,
-    scheduling::AssignmentCertificate,
+    scheduling::{AssignmentCertificate, CertificateVote},
 };
 
 use crate::{
@@ -19,7 +19,6 @@ use crate::{
     connection::Chain,
     error::ChainError,
     point::{Coordinates, FrostParts, compact},
-    typed::CertificateVote,
     types::Mined,
 };
 

@@ -7,8 +7,8 @@
 //! The chain is this crate's outside world; only it and `veil-contracts` know alloy. What it reads and
 //! writes is in the types of `veil-protocol-spec`.
 //! - [`Chain`]: a handle that clones cheaply. It reads, sends, and reports new blocks.
-//! - [`KeyPublication`], [`CertificateVote`], [`registration_digest`], [`abort_digest`],
-//!   [`absence_digest`]: what identities and groups sign.
+//! - [`KeyPublication`], [`registration_digest`], [`abort_digest`], [`absence_digest`]: what identities
+//!   and groups sign.
 //! - [`Follower`]: the contracts' events in order, through reorganisations.
 //! - [`AccountKey`]: the Ethereum key that pays. [`Deployment`]: where a set of contracts is, as text.
 //! - [`Refusal`]: a contract's error as a sentence that names the next command.
@@ -105,8 +105,7 @@ pub use policy::{ClusterImage, ImageStatus};
 pub use refusal::Refusal;
 pub use track::Update;
 pub use typed::{
-    CertificateVote, KeyPublication, abort_digest, absence_digest, registration_digest,
-    verifying_shares_root,
+    KeyPublication, abort_digest, absence_digest, registration_digest, verifying_shares_root,
 };
 pub use types::{
     Allowance, AnchoredCertificate, AttemptStatus, CeremonyAttempt, Cluster, ClusterSettings,

@@ -10,7 +10,7 @@ use veil_committee::frost::GroupPublicKey;
 use veil_contracts::typed;
 use veil_protocol_spec::{
     Address, Attempt, Blake3Digest, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
-    PeerIdHash, PublicIdentity, Slot,
+    PeerIdHash, PublicIdentity,
     scheduling::{ClusterScope, MerkleTree},
 };
 
@@ -92,33 +92,6 @@ pub fn absence_digest(
 /// Labels as the registry stores them.
 pub(crate) fn labels_text(registration: &NodeRegistration) -> String {
     registration.labels.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-}
-
-/// A member's vote for a certificate, the only one of its slot that the member takes part in signing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CertificateVote {
-    /// Chain, directory, cluster.
-    pub scope: ClusterScope,
-    /// The epoch.
-    pub epoch: Epoch,
-    /// The slot.
-    pub slot: Slot,
-    /// Hash of the certificate.
-    pub certificate: KeccakDigest,
-}
-
-impl CertificateVote {
-    /// The digest that the member's identity signs.
-    #[must_use]
-    pub fn digest(&self) -> [u8; 32] {
-        let message = typed::CertificateVote {
-            cluster: self.scope.cluster.0.into(),
-            epoch: self.epoch.0,
-            slot: self.slot.0,
-            certificate: self.certificate.0.into(),
-        };
-        digest(&self.scope, &message)
-    }
 }
 
 /// A key as a finished ceremony publishes it; its digests are what members and groups sign.
@@ -220,4 +193,33 @@ pub fn verifying_shares_root(group: &GroupPublicKey) -> Result<KeccakDigest, Inv
         leaves.push(KeccakDigest(keccak256(leaf).0));
     }
     Ok(MerkleTree::new(leaves).root())
+}
+
+#[cfg(test)]
+mod tests {
+    use veil_protocol_spec::{ChainId, ClusterId, Slot, scheduling::CertificateVote};
+
+    use super::*;
+
+    /// Members sign by the protocol's own encoding; the contracts have the type string of the bindings.
+    #[test]
+    fn a_vote_is_the_typed_data_of_the_contracts() {
+        let scope = ClusterScope {
+            chain_id: ChainId(31_337),
+            contract: Address([0x11; 20]),
+            cluster: ClusterId([0x22; 32]),
+        };
+        for (epoch, slot) in [(0, 1), (3, u64::MAX)] {
+            let certificate = KeccakDigest([0x33; 32]);
+            let vote =
+                CertificateVote { scope, epoch: Epoch(epoch), slot: Slot(slot), certificate };
+            let message = typed::CertificateVote {
+                cluster: scope.cluster.0.into(),
+                epoch,
+                slot,
+                certificate: certificate.0.into(),
+            };
+            assert_eq!(vote.digest(), message.eip712_signing_hash(&domain(&scope)).0);
+        }
+    }
 }

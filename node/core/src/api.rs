@@ -6,7 +6,12 @@
 //! | `GET /v1/jobs` | list of [`JobStatus`](crate::status::JobStatus) |
 //! | `POST /v1/jobs` | takes a [`JobSpec`] and gossips it; answers [`JobOffered`] |
 //! | `GET /v1/slots/{slot}` | the [`SlotRecord`] |
+//! | `GET /v1/slots/{slot}/votes` | the members' signed votes for the certificate of a slot |
+//! | `GET /v1/evidence` | list of [`EvidenceStatus`] |
+//! | `GET /v1/evidence/{digest}` | [`EvidenceFile`] |
 //! | `GET /v1/slots/{slot}/conflict` | another record that the committee signed for the same slot |
+
+use std::fmt::Write as _;
 
 use axum::{
     Json, Router,
@@ -18,15 +23,23 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use veil_node_p2p::{PublishError, Topic};
 use veil_node_storage::{
+    evidence::{
+        EvidenceError, KeptEvidence,
+        verdict::{Culprit, Place, Verdict},
+    },
     jobs::Offered,
     ledger::{Ledger, LedgerError},
 };
 use veil_protocol_spec::{
-    Blake3Digest, Slot, Wire,
+    Blake3Digest, PeerIdHash, Slot, Wire,
     scheduling::{JobSpec, SlotRecord},
 };
 
-use crate::report::{Joined, Reporter};
+use crate::{
+    epoch::ActiveEpoch,
+    report::{Joined, Reporter},
+    status::{EvidenceFile, EvidenceStatus},
+};
 
 /// What became of a job's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +57,9 @@ pub fn router(reporter: Reporter) -> Router {
         .route("/v1/jobs", get(async |State(of): Answers| Json(of.jobs())).post(offer))
         .route("/v1/slots/{slot}", get(record))
         .route("/v1/slots/{slot}/conflict", get(conflict))
+        .route("/v1/slots/{slot}/votes", get(votes))
+        .route("/v1/evidence", get(evidence_list))
+        .route("/v1/evidence/{digest}", get(evidence))
         .with_state(reporter)
 }
 
@@ -83,16 +99,83 @@ async fn conflict(answers: Answers, Path(slot): Path<u64>) -> Response {
     read(&answers.0, move |ledger| ledger.conflict(Slot(slot)), missing).await
 }
 
+async fn votes(answers: Answers, Path(slot): Path<u64>) -> Response {
+    let votes = move |epoch: &ActiveEpoch| epoch.evidence.votes(Slot(slot)).map(Some);
+    read_epoch(&answers.0, votes, String::new()).await
+}
+
+async fn evidence_list(answers: Answers) -> Response {
+    let list = |epoch: &ActiveEpoch| {
+        let kept = epoch.evidence.list()?;
+        Ok::<_, EvidenceError>(Some(
+            kept.iter().map(|kept| status_of(epoch, kept)).collect::<Vec<_>>(),
+        ))
+    };
+    read_epoch(&answers.0, list, String::new()).await
+}
+
+fn status_of(epoch: &ActiveEpoch, kept: &KeptEvidence) -> EvidenceStatus {
+    let Verdict { kind, culprit, epoch: of, place } = kept.verdict;
+    let (participant, peer) = match culprit {
+        Culprit::Group => (None, None),
+        Culprit::Node(peer) => (None, Some(peer)),
+        Culprit::Member(member) => {
+            // Of another epoch the roster is not known here.
+            let identity = epoch.roster.get(member.position());
+            let identity = identity.filter(|_| of == epoch.binding.epoch);
+            (Some(member), identity.map(PeerIdHash::of))
+        }
+    };
+    EvidenceStatus {
+        digest: kept.digest,
+        kind,
+        participant,
+        peer,
+        epoch: of,
+        slot: match place {
+            Place::Slot(slot) => Some(slot),
+            Place::Request(_) => None,
+        },
+        bytes: kept.bytes,
+        command: kind
+            .is_punished_on_chain()
+            .then(|| format!("veil evidence report {}", kept.digest)),
+    }
+}
+
+async fn evidence(answers: Answers, Path(digest): Path<Blake3Digest>) -> Response {
+    let find = move |epoch: &ActiveEpoch| {
+        let found = epoch.evidence.find(&digest)?;
+        let hex = |bytes: Vec<u8>| {
+            bytes.iter().fold(String::new(), |mut text, byte| {
+                let _ = write!(text, "{byte:02x}"); // writing into memory does not fail
+                text
+            })
+        };
+        Ok::<_, EvidenceError>(found.map(|found| EvidenceFile { wire: hex(found.to_wire()) }))
+    };
+    read_epoch(&answers.0, find, format!("no evidence {digest} is kept here")).await
+}
+
 async fn read(
     reporter: &Reporter,
     query: impl FnOnce(&Ledger) -> Result<Option<SlotRecord>, LedgerError> + Send + 'static,
     missing: String,
 ) -> Response {
+    read_epoch(reporter, move |epoch| query(&epoch.ledger), missing).await
+}
+
+/// Answers with what a store of the epoch has.
+async fn read_epoch<T: Serialize + Send + 'static, E: core::fmt::Display + Send + 'static>(
+    reporter: &Reporter,
+    query: impl FnOnce(&ActiveEpoch) -> Result<Option<T>, E> + Send + 'static,
+    missing: String,
+) -> Response {
     let Some(epoch) = reporter.epoch() else {
         return refuse(StatusCode::NOT_FOUND, &"this node knows no certificates yet");
     };
-    match tokio::task::spawn_blocking(move || query(&epoch.ledger)).await {
-        Ok(Ok(Some(record))) => Json(record).into_response(),
+    match tokio::task::spawn_blocking(move || query(&epoch)).await {
+        Ok(Ok(Some(found))) => Json(found).into_response(),
         Ok(Ok(None)) => refuse(StatusCode::NOT_FOUND, &missing),
         Ok(Err(error)) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
         Err(_) => refuse(StatusCode::SERVICE_UNAVAILABLE, &"the node is stopping"),
@@ -151,6 +234,8 @@ mod tests {
         assert!(jobs.is_empty());
         let record = admin::get::<serde_json::Value>(&socket, "/v1/slots/1").await;
         assert!(matches!(record, Err(AdminError::Refused(why)) if why.contains("no certificates")));
+        let evidence = admin::get::<serde_json::Value>(&socket, "/v1/evidence").await;
+        assert!(matches!(evidence, Err(AdminError::Refused(_))));
         stop.cancel();
         serving.await.unwrap();
     }

@@ -6,6 +6,7 @@
 //! says wins over the file.
 
 mod chain;
+mod committee;
 mod operator;
 mod worker;
 
@@ -20,6 +21,7 @@ use veil_protocol_spec::Address;
 
 pub use self::{
     chain::ChainSection,
+    committee::CommitteeSection,
     operator::{AnyConfig, OperatorConfig, OperatorSection},
     worker::{OfferSection, WorkerSection},
 };
@@ -110,34 +112,6 @@ pub struct NetworkSection {
     /// Whom to find the others through.
     #[serde(default)]
     pub bootstrap: Vec<Multiaddr>,
-}
-
-/// `[committee]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CommitteeSection {
-    /// Accept a reference string made by one party.
-    pub insecure_reference_string: bool,
-    /// Name of the FHE parameter set that a ceremony may use.
-    pub parameters: String,
-    /// How long telemetry stays good.
-    pub telemetry_max_age_seconds: u64,
-    /// How long a proposer may take.
-    pub propose_timeout_seconds: u64,
-    /// How long after its lock a slot may take before this member lets it end void.
-    pub void_timeout_seconds: u64,
-}
-
-impl Default for CommitteeSection {
-    fn default() -> Self {
-        Self {
-            insecure_reference_string: false,
-            parameters: "production".to_owned(),
-            telemetry_max_age_seconds: 120,
-            propose_timeout_seconds: 10,
-            void_timeout_seconds: 600,
-        }
-    }
 }
 
 /// A committee member's file.
@@ -301,6 +275,8 @@ impl MemberConfig {
         finish_common(folder, env, node, network, chain)?;
         at_least_one("committee.telemetry_max_age_seconds", committee.telemetry_max_age_seconds)?;
         at_least_one("committee.propose_timeout_seconds", committee.propose_timeout_seconds)?;
+        at_least_one("committee.void_timeout_seconds", committee.void_timeout_seconds)?;
+        committee.check_threads()?;
         Ok(config)
     }
 }
@@ -368,8 +344,10 @@ mod tests {
                 .replace("16Uiu2HAm...", "16Uiu2HAmPLe7Mzm8TsYUubgCAW1aJoeFScxrLj8ppHFivPo97bUZ")
         };
         let sample = with_contract(MEMBER_SAMPLE);
-        let (short, long) =
+        let (short, mut long) =
             (member(&sample, NOTHING).unwrap(), member(&uncommented(&sample), NOTHING).unwrap());
+        // Its default is the machine's.
+        assert!(long.committee.evaluation_threads.take().is_some());
         assert_eq!(format!("{:?}", short.committee), format!("{:?}", long.committee));
         assert_eq!(short.node.identity_file(), long.node.identity_file());
         let sample = with_contract(WORKER_SAMPLE);

@@ -33,12 +33,14 @@ use veil_node_p2p::FetchError;
 use veil_node_process::unix_now;
 use veil_node_storage::{
     durable::hash_file,
+    evidence::{EvidenceError, EvidenceStore},
     ledger::{Ledger, LedgerError},
     trust::{Trust, TrustList},
 };
 use veil_protocol_spec::{
     Committee, KeySetDigest, PeerIdHash, PublicIdentity, Slot,
-    scheduling::{Binding, ReferenceStringOrigin, Telemetry, UnixMillis},
+    evidence::{Evidence, Proof},
+    scheduling::{Binding, ReferenceStringOrigin, SlotRecord, Telemetry, UnixMillis},
     sync::{KeyFiles, SyncAnswer, SyncRequest},
 };
 use veil_scheduler::{
@@ -46,7 +48,10 @@ use veil_scheduler::{
     verify_and_expand,
 };
 
-use crate::cluster::{Cluster, View};
+use crate::{
+    cluster::{Cluster, View},
+    evaluation_pool::EvaluationPool,
+};
 
 /// Longest reference string file; at production size it has about a megabyte.
 const MAX_REFERENCE_STRING_BYTES: u64 = 64 << 20;
@@ -110,6 +115,9 @@ pub enum EpochError {
     /// The certificates.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The evidence.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
     /// The chain.
     #[error(transparent)]
     Chain(#[from] ChainError),
@@ -176,6 +184,10 @@ pub struct ActiveEpoch {
     pub origin: ReferenceStringOrigin,
     /// Certificates.
     pub ledger: Arc<Ledger>,
+    /// Evidence of faults, and the members' votes for certificates.
+    pub evidence: Arc<EvidenceStore>,
+    /// Where manifests are evaluated.
+    pub evaluators: EvaluationPool,
     /// The digests under which this node provides key set and CRS.
     pub files: KeyFiles,
     pool: Mutex<Pool<Expanded>>,
@@ -254,6 +266,8 @@ impl ActiveEpoch {
         let group = GroupVerifyingKey::new(&key.group_key)
             .map_err(|_| EpochError::Published("the group key is no point of the curve"))?;
         let trust = Trust { binding, committee, roster: view.roster.clone(), group };
+        let path = cluster.data_dir.join("evidence.redb");
+        let evidence = Arc::new(EvidenceStore::open(&path, trust.clone())?);
         let path = cluster.data_dir.join("ledger.redb");
         let ledger = Arc::new(Ledger::open(&path, TrustList::from_iter([(Slot(1), trust)]))?);
         let files = match own {
@@ -279,6 +293,8 @@ impl ActiveEpoch {
             reference_string,
             origin,
             ledger,
+            evidence,
+            evaluators: EvaluationPool::default(),
             files: digests,
             pool: Mutex::new(pool),
             arrivals: watch::Sender::new(0),
@@ -346,6 +362,26 @@ impl ActiveEpoch {
         };
         let expanded = expanded.map_err(|source| TelemetryRefusal::List { sender, source })?;
         Ok((telemetry, Expanded { telemetry: Arc::new(expanded), seconds }))
+    }
+
+    /// Gives the ledger a record, whoever brought it; `false` if it is known already. Two certificates of
+    /// one slot are evidence, which is kept. Waits for the disk: not for the reactor.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn accept(&self, record: &SlotRecord) -> Result<bool, LedgerError> {
+        let accepted = self.ledger.accept(record);
+        if let Err(LedgerError::Equivocation(slot)) = accepted
+            && let Some(known) = self.ledger.record(slot)?
+        {
+            let both = Box::new((known.certificate, record.certificate));
+            let proof = Proof::Certificates(both);
+            let kept = self.evidence.accept(&Evidence { binding: self.binding, proof });
+            if let Err(error) = kept {
+                tracing::error!(%slot, %error, "evidence against the committee is not kept");
+            }
+        }
+        accepted
     }
 
     /// Tells the pool who is registered.

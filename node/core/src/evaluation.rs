@@ -4,7 +4,7 @@
 //! 1. Labels as of the manifest's block, from the chain.
 //! 2. Bodies of the pending jobs and telemetry, from this node or from peers. Telemetry from a peer is
 //!    checked like gossip, but for its age: the committee has decided that it counts.
-//! 3. The circuit, on a thread that may block.
+//! 3. The circuit, on the threads of the evaluation pool.
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
@@ -27,6 +27,7 @@ use veil_scheduler_plan::inputs::PublicInputs;
 use crate::{
     cluster::{Peers, Views},
     epoch::{ActiveEpoch, Expanded, TelemetryRefusal},
+    evaluation_pool::NoThreads,
 };
 
 /// Inputs fetched at once.
@@ -61,6 +62,9 @@ pub enum EvaluationError {
     /// The circuit.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
+    /// There is nothing to run it on.
+    #[error(transparent)]
+    Threads(#[from] NoThreads),
     /// The runtime is shutting down.
     #[error("the evaluation was cut off")]
     Stopped,
@@ -124,9 +128,11 @@ impl InputSource {
             let (outputs, digest) = (Outputs::nothing(&key), manifest.no_outputs());
             return Ok(Evaluated { outputs, digest, public: inputs.public, seconds: 0.0 });
         }
+        let epoch = Arc::clone(&self.epoch);
         let evaluated = tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
-            let (outputs, digest) = evaluate(&manifest, &inputs, &key)?;
+            let evaluate = || evaluate(&manifest, &inputs, &key);
+            let (outputs, digest) = epoch.evaluators.run(evaluate)??;
             let seconds = begun.elapsed().as_secs_f64();
             Ok(Evaluated { outputs, digest, public: inputs.public, seconds })
         });

@@ -75,23 +75,34 @@ impl Follower {
         self.behind.notify_one();
     }
 
-    /// Asks all members once. Whether 2t+1 of them said that this node is up to date.
+    /// Asks all members once. Whether 2t+1 of them said that this node is up to date; a member counts
+    /// itself.
     #[boxed]
     pub async fn catch_up(&self) -> bool {
         let asked_at = unix_now();
-        let mut members: Vec<_> = self.epoch.roster.iter().map(PeerIdHash::of).collect();
-        members.shuffle(&mut rand::thread_rng());
-        let answers = stream::iter(members)
-            .map(|member| async move { member == self.network.me() || self.follow(member).await })
-            .buffer_unordered(ASKED_AT_ONCE)
-            .filter(|up_to_date| std::future::ready(*up_to_date))
-            .count()
-            .await;
+        let me = self.network.me();
+        let own = self.epoch.roster.iter().any(|member| PeerIdHash::of(member) == me);
+        let answers = self.ask_members().await + usize::from(own);
         let up_to_date = answers >= self.epoch.committee.signing_threshold().get();
         if up_to_date {
             self.contact.send_replace(Some(asked_at));
         }
         up_to_date
+    }
+
+    /// Asks the other members once, and takes the records that they have. How many said that this node is
+    /// up to date.
+    #[boxed]
+    pub async fn ask_members(&self) -> usize {
+        let mut members: Vec<_> = self.epoch.roster.iter().map(PeerIdHash::of).collect();
+        members.retain(|member| *member != self.network.me());
+        members.shuffle(&mut rand::thread_rng());
+        stream::iter(members)
+            .map(|member| self.follow(member))
+            .buffer_unordered(ASKED_AT_ONCE)
+            .filter(|up_to_date| std::future::ready(*up_to_date))
+            .count()
+            .await
     }
 
     /// Takes records from one member until it has no more; false if it fails before.
@@ -139,9 +150,9 @@ impl Follower {
     }
 
     async fn accept(&self, record: SlotRecord) -> Result<bool, LedgerError> {
-        let ledger = Arc::clone(&self.epoch.ledger);
+        let epoch = Arc::clone(&self.epoch);
         let slot = record.manifest.slot;
-        let accepted = tokio::task::spawn_blocking(move || ledger.accept(&record)).await;
+        let accepted = tokio::task::spawn_blocking(move || epoch.accept(&record)).await;
         let Ok(accepted) = accepted else {
             // Only if the runtime is shutting down.
             std::future::pending().await

@@ -8,7 +8,8 @@
 //! 1. [`config`]: one TOML file per process; [`lifecycle`]: identity, data directory, admin socket.
 //! 2. [`cluster`]: follows the chain, joins the network, answers peers that were away.
 //! 3. [`epoch`]: what follows from the active key; [`follow`]: certificates; [`ingress`]: telemetry
-//!    and jobs from gossip; [`evaluation`]: the circuit on the locked inputs.
+//!    and jobs from gossip; [`evaluation`] and [`evaluation_pool`]: the circuit on the locked inputs;
+//!    [`evidence`]: what shows that somebody broke the protocol.
 //! 4. [`progress`] and [`report`]: how far the node is; [`api`] and [`admin`]: what it answers locally;
 //!    [`sync`]: what it answers to peers.
 //!
@@ -22,6 +23,8 @@ pub mod cluster;
 pub mod config;
 pub mod epoch;
 pub mod evaluation;
+pub mod evaluation_pool;
+pub mod evidence;
 pub mod follow;
 pub mod ingress;
 pub mod job_file;

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, time::Instant};
 
 use serde::{Deserialize, Serialize};
 use veil_protocol_spec::{
-    Address, Blake3Digest, KeccakDigest, KeySetDigest, ParticipantIndex, PeerIdHash, ReplicaIndex,
-    Slot,
+    Address, Blake3Digest, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex, PeerIdHash,
+    ReplicaIndex, Slot, evidence::EvidenceKind,
 };
 
 /// Slots whose reports are kept.
@@ -184,6 +184,34 @@ pub struct JobStatus {
     pub wanted: Option<u16>,
     /// Its replicas.
     pub replicas: Vec<ReplicaStatus>,
+}
+
+/// Evidence of a fault that a process keeps.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EvidenceStatus {
+    /// What it is asked for by.
+    pub digest: Blake3Digest,
+    /// What kind of fault.
+    pub kind: EvidenceKind,
+    /// The seat of the member at fault; nothing if the whole group is, or a node that is no member.
+    pub participant: Option<ParticipantIndex>,
+    /// The node at fault; nothing if the whole group is.
+    pub peer: Option<PeerIdHash>,
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// In which slot; nothing where that is not known.
+    pub slot: Option<Slot>,
+    /// Its length.
+    pub bytes: usize,
+    /// The command that takes it to the chain, where a contract punishes it.
+    pub command: Option<String>,
+}
+
+/// Evidence as it is handed out: its encoding in hexadecimal digits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EvidenceFile {
+    /// Decodes as [`Evidence`](veil_protocol_spec::evidence::Evidence).
+    pub wire: String,
 }
 
 /// Bytes over the network.

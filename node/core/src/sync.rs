@@ -1,4 +1,4 @@
-//! Answers peers that were away: records, telemetry, bodies of jobs, digests of key files.
+//! Answers peers that were away: records, telemetry, bodies of jobs, digests of key files, evidence, votes.
 //!
 //! # Flow
 //! [`SyncSource::serve`] takes [`SyncRequest`]s from the network. Jobs come from the job store; everything else
@@ -17,6 +17,8 @@ use veil_protocol_spec::{
 };
 
 use crate::epoch::ActiveEpoch;
+
+const UNREADABLE: &str = "the evidence store cannot be read here";
 
 /// The epoch, once its key can be used.
 pub type CurrentEpoch = watch::Receiver<Option<Arc<ActiveEpoch>>>;
@@ -74,6 +76,19 @@ impl SyncSource {
             SyncRequest::KeyFiles(key_set) => {
                 let epoch = self.epoch()?;
                 SyncAnswer::KeyFiles((epoch.binding.key_set == key_set).then_some(epoch.files))
+            }
+            SyncRequest::EvidenceList => {
+                let kept = self.epoch()?.evidence.list().map_err(|_| UNREADABLE)?;
+                let digests = kept.iter().map(|kept| kept.digest);
+                SyncAnswer::EvidenceList(digests.take(SyncAnswer::MAX_EVIDENCE).collect())
+            }
+            SyncRequest::Evidence(digest) => {
+                let found = self.epoch()?.evidence.find(&digest).map_err(|_| UNREADABLE)?;
+                SyncAnswer::Evidence(found.map(Box::new))
+            }
+            SyncRequest::CertificateVotes(slot) => {
+                let votes = self.epoch()?.evidence.votes(slot).map_err(|_| UNREADABLE)?;
+                SyncAnswer::CertificateVotes(votes)
             }
         })
     }

@@ -17,6 +17,9 @@ pub trait Host<M: Machine>: Send + 'static {
     /// [`HostError`] stops the driver.
     fn carry_out(&mut self, effect: M::Special, machine: &M) -> Result<(), HostError>;
 
+    /// Takes the proof against a participant that the machine caught. It is logged in any case.
+    fn faulted(&mut self, _fault: M::Fault) {}
+
     /// Looks at the machine after a round of inputs, for progress and `status`.
     fn observe(&mut self, _machine: &M, _now: Millis) {}
 }

@@ -21,7 +21,8 @@
 //!    complete when the other side has taken the message into its own bounded queue, so the
 //!    acknowledgement is the flow control. A failed send is tried again a few times with backoff and
 //!    jitter; then it is left to the machine, which asks again anyway.
-//! 3. Special effects are carried out by the host, on the machine's thread.
+//! 3. Special effects are carried out by the host, on the machine's thread, which is also given the proof
+//!    against a participant that the machine catches ([`Host::faulted`]).
 //!
 //! # State and restart
 //! The driver keeps nothing that outlives the process. After a restart the machine is made from the

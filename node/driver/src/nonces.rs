@@ -7,7 +7,9 @@ use std::{
 };
 
 use tokio::sync::watch;
-use veil_committee::frost::{Completion, NonceRecord, SigningEffect, SigningError, SigningMachine};
+use veil_committee::frost::{
+    Completion, Fault, NonceRecord, SigningEffect, SigningError, SigningMachine,
+};
 use veil_node_storage::journal::{Journal, JournalError};
 use veil_protocol_spec::KeccakDigest;
 
@@ -61,10 +63,16 @@ impl NonceStore {
 pub type SigningOutcome = watch::Receiver<Option<Result<Box<Completion>, SigningError>>>;
 
 /// Hosts one signing session.
-#[derive(Debug)]
 pub struct NonceHost {
     store: NonceStore,
     outcome: watch::Sender<Option<Result<Box<Completion>, SigningError>>>,
+    faults: Box<dyn FnMut(Box<Fault>) + Send>,
+}
+
+impl core::fmt::Debug for NonceHost {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("NonceHost").field("store", &self.store).finish_non_exhaustive()
+    }
 }
 
 impl NonceHost {
@@ -72,7 +80,14 @@ impl NonceHost {
     #[must_use]
     pub fn new(store: NonceStore) -> (Self, SigningOutcome) {
         let (outcome, receiver) = watch::channel(None);
-        (Self { store, outcome }, receiver)
+        (Self { store, outcome, faults: Box::new(drop) }, receiver)
+    }
+
+    /// Gives the proofs against members that are caught to `report`, on the machine's thread.
+    #[must_use]
+    pub fn reporting(mut self, report: impl FnMut(Box<Fault>) + Send + 'static) -> Self {
+        self.faults = Box::new(report);
+        self
     }
 }
 
@@ -98,5 +113,9 @@ impl Host<SigningMachine> for NonceHost {
             }
         }
         Ok(())
+    }
+
+    fn faulted(&mut self, fault: Box<Fault>) {
+        (self.faults)(fault);
     }
 }

@@ -104,6 +104,7 @@ impl<M: Machine, H: Host<M>> Thread<M, H> {
             }
             Verdict::Fault(reason) => {
                 tracing::warn!(participant = %from, %reason, "a message was refused");
+                self.host.faulted(reason);
             }
         }
         self.carry_out_all()

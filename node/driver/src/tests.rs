@@ -14,6 +14,7 @@ use super::{
     *,
 };
 
+mod full_disk;
 mod signing;
 
 fn seat(index: u8) -> ParticipantIndex {
@@ -52,6 +53,9 @@ impl Machine for Parrot {
         _now: Millis,
     ) -> Verdict<(), String> {
         self.heard.push((from, bytes.to_vec()));
+        if bytes == b"lie" {
+            return Verdict::Fault("caught".to_owned());
+        }
         Verdict::Valid
     }
 
@@ -103,6 +107,10 @@ impl Host<Parrot> for LoggingHost {
     fn carry_out(&mut self, effect: u32, _machine: &Parrot) -> Result<(), HostError> {
         self.log.lock().unwrap().push(format!("special {effect}"));
         Ok(())
+    }
+
+    fn faulted(&mut self, fault: String) {
+        self.log.lock().unwrap().push(fault);
     }
 }
 
@@ -170,6 +178,25 @@ async fn a_record_is_durable_before_anything_after_it_happens() {
     assert_eq!(place("persist [10, 20]"), 0, "{log:?}");
     assert!(place("send 2 1") > 0 && place("special 5") < place("persist [30]"));
     assert!(place("persist [30]") < place("special 6"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_proof_against_whoever_is_caught_goes_to_the_host() {
+    let log = Log::default();
+    let host = LoggingHost { log: Arc::clone(&log), fails: false };
+    let (sender, incoming) = mpsc::channel(2);
+    let transport = LoggingTransport::default();
+    let driver = Driver::start(config(1), Parrot::default(), host, transport, incoming);
+    for said in [&b"truth"[..], b"lie"] {
+        sender.send((seat(2), said.into())).await.unwrap();
+    }
+    let heard = async {
+        while driver.with(|machine, _| machine.heard.len()).await.unwrap() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    in_time(heard).await;
+    assert_eq!(*log.lock().unwrap(), ["caught"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,6 +13,7 @@ use veil_node_core::{
     cluster::Tasks,
     epoch::ActiveEpoch,
     evaluation::{self, EvaluationError, InputSource},
+    evaluation_pool::NoThreads,
 };
 use veil_node_p2p::Network;
 use veil_protocol_spec::{Slot, identity::SecretIdentity, scheduling::Manifest};
@@ -43,6 +44,8 @@ enum Failure {
     Evaluation(#[from] EvaluationError),
     #[error(transparent)]
     Squash(#[from] SquashError),
+    #[error(transparent)]
+    Threads(#[from] NoThreads),
     #[error("the runtime is shutting down")]
     Stopped,
 }
@@ -134,10 +137,11 @@ impl Work {
         let evaluated = self.inputs.evaluate(manifest.clone(), cancellation.clone()).await?;
         let evaluation::Evaluated { outputs, digest, public, seconds } = evaluated;
         evaluation::report(&self.network, &self.identity, &manifest, digest).await;
-        let (key, begun) = (self.inputs.epoch.keys.evaluation.clone(), Instant::now());
+        let (epoch, begun) = (Arc::clone(&self.inputs.epoch), Instant::now());
         let squashed = tokio::task::spawn_blocking(move || {
-            let squashed = outputs.squash(&key)?;
-            Ok::<_, SquashError>(squashed.as_slice().iter().flat_map(squashed_blocks).collect())
+            let squash = || outputs.squash(&epoch.keys.evaluation);
+            let squashed = epoch.evaluators.run(squash)??;
+            Ok::<_, Failure>(squashed.as_slice().iter().flat_map(squashed_blocks).collect())
         });
         let blocks: Vec<_> = squashed.await.map_err(|_| Failure::Stopped)??;
         Ok(Evaluation {

@@ -9,11 +9,12 @@
 //! 2. While the chain publishes no key: take part in the ceremony that is proposed, attempt after
 //!    attempt ([`veil_node_ceremony`]).
 //! 3. Verify this member's key share; prepare the epoch.
-//! 4. Catch up on certificates; then slot after slot.
+//! 4. Catch up on certificates; pass the fence, if one is up; then slot after slot.
 //!
 //! # State
 //! In the data directory: the ceremony's folders, and `slots/` with the journals of the slot, agreement,
-//! decryption and signing.
+//! decryption and signing. They exist before there is a key share, and a share without them does not
+//! start.
 //!
 //! # Restart
 //! Start it again with the same data directory. Each machine goes on where its journal ends, and says
@@ -21,6 +22,7 @@
 
 mod anchor;
 mod evaluator;
+mod fence;
 mod local_view;
 mod protocols;
 mod signer;
@@ -42,7 +44,7 @@ use veil_committee_slot::{
 use veil_keygen_ceremony::transcript::Transcript;
 use veil_node_ceremony::{
     CeremonyError, CeremonyProgress, CeremonyTiming, ChainCommitPoint, CommitPointError,
-    FinishedKey, MemberOptions, SinglePartyReference,
+    FinishedKey, MemberOptions, SinglePartyReference, journals,
 };
 use veil_node_chain::PublishedKey;
 use veil_node_core::{
@@ -50,6 +52,7 @@ use veil_node_core::{
     config::MemberConfig,
     epoch::{ActiveEpoch, MaterialFiles},
     evaluation::InputSource,
+    evidence::{self, EvidenceExchange},
     follow::Follower,
     ingress,
     lifecycle::{Node, Secrets, Sections, StartError},
@@ -62,15 +65,26 @@ use veil_node_storage::{
     ledger::LedgerError,
 };
 use veil_protocol_spec::{
-    CodecError, Epoch as EpochNumber, ParticipantIndex, Slot, Wire, scheduling::UnixMillis,
+    CodecError, Epoch as EpochNumber, ParticipantIndex, Slot, Wire,
+    evidence::{Evidence, Proof},
+    scheduling::UnixMillis,
     slot::SlotEntry,
 };
 
-pub use self::{protocols::ProtocolError, slot_loop::SlotsEnded};
+pub use self::{
+    fence::{FenceError, raise as raise_fence},
+    protocols::ProtocolError,
+    slot_loop::SlotsEnded,
+};
 
 use self::{
-    anchor::Anchorer, evaluator::Evaluator, protocols::Protocols, slot_loop::SlotLoop,
-    suspicions::Suspicions, validator::Validator,
+    anchor::Anchorer,
+    evaluator::Evaluator,
+    fence::Fence,
+    protocols::{MAX_WAITING_PROOFS, Protocols},
+    slot_loop::SlotLoop,
+    suspicions::Suspicions,
+    validator::Validator,
 };
 
 /// Attempts of a ceremony that a member takes part in before it waits for an operator.
@@ -92,6 +106,9 @@ pub enum MemberError {
         "the chain publishes a key for epoch {0}, but this data directory holds no share of it: use the directory that took part in the ceremony; an older copy of it would vote a second time. If it is lost, this seat stays empty until the next epoch"
     )]
     NoShare(EpochNumber),
+    /// It could sign a second time.
+    #[error(transparent)]
+    Fence(#[from] FenceError),
     /// The key share's file.
     #[error(transparent)]
     Keystore(#[from] KeystoreError),
@@ -169,7 +186,9 @@ async fn serve(
 ) -> Result<(), MemberError> {
     let cluster = &node.cluster;
     let transports = P2pTransports::new(cluster.network.clone());
+    let folder = journals::folder(&cluster.data_dir);
     let (key, finished) = obtain_key(config, node, passphrase, &transports).await?;
+    fence::check_journals(&folder)?;
     let share = open_share(node, passphrase, &finished, &key).await?;
     let files = MaterialFiles {
         key_set: finished.key_set_file(),
@@ -180,19 +199,30 @@ async fn serve(
     let Some(epoch) = node.prepare(key, Some(files), insecure, max_age).await? else {
         return Ok(());
     };
+    if let Some(threads) = config.committee.evaluation_threads {
+        epoch.evaluators.limit(threads.into());
+    }
 
-    let folder = cluster.data_dir.join("slots");
-    std::fs::create_dir_all(&folder)
-        .map_err(|source| MemberError::Io { path: folder.clone(), source })?;
+    let (network, tasks) = (&cluster.network, &cluster.tasks);
+    let follower = Follower::new(network, &epoch);
+    tasks.spawn(Arc::clone(&follower).run());
+    let exchange =
+        EvidenceExchange::new(network.clone(), cluster.views.clone(), Arc::clone(&epoch));
+    tasks.spawn(exchange.clone().run());
+    tasks.spawn(exchange.run_votes());
+    if let Some(fence) = Fence::find(&folder)? {
+        fence.pass(&epoch, &follower, &node.progress).await?;
+    }
     let timing = Timing {
         propose: config.committee.propose_timeout_seconds.saturating_mul(1000),
         ..Timing::default()
     };
+    let (proofs, found) = mpsc::channel(MAX_WAITING_PROOFS);
+    tasks.spawn(keep_proofs(found, Arc::clone(&epoch)));
     let (protocols, signer) =
-        Protocols::start(&epoch, &transports, &folder, &cluster.identity, &share, timing)?;
+        Protocols::start(&epoch, &transports, &folder, &cluster.identity, &share, timing, proofs)?;
     drop(share);
     let suspicions = Arc::new(Suspicions::default());
-    let (network, tasks) = (&cluster.network, &cluster.tasks);
     tasks.spawn(suspicions::listen(network.clone(), Arc::clone(&epoch), Arc::clone(&suspicions)));
     tasks.spawn(suspicions::suspect(
         network.clone(),
@@ -206,8 +236,6 @@ async fn serve(
     let (views, peers) = (cluster.views.clone(), cluster.peers.clone());
     let jobs = Arc::clone(&cluster.jobs);
     tasks.spawn(ingress::jobs(network.clone(), views.clone(), peers.clone(), Arc::clone(&jobs)));
-    let follower = Follower::new(network, &epoch);
-    tasks.spawn(Arc::clone(&follower).run());
     let anchorer = Anchorer {
         chain: cluster.chain.clone(),
         cluster: cluster.scope.cluster,
@@ -223,7 +251,7 @@ async fn serve(
     tasks.spawn(signer.run(commands, outcomes));
     let inputs = InputSource { views, peers, jobs, epoch: Arc::clone(&epoch) };
     let (identity, clock) = (cluster.identity.clone(), Clock::start());
-    let (journal, records) = Journal::open(&folder.join("slot.redb"))?;
+    let (journal, records) = Journal::open(&folder.join(journals::SLOT))?;
     let machine = slot_machine(config, &epoch, protocols.me, records, clock)?;
     let slots = SlotLoop {
         network: network.clone(),
@@ -247,6 +275,14 @@ async fn serve(
     let ended = slots.run().await;
     // Told to stop, everything ends at once, in whatever order.
     if node.stop.is_cancelled() { Ok(()) } else { Err(ended.into()) }
+}
+
+/// Stores the evidence that this member's protocols find.
+async fn keep_proofs(mut found: mpsc::Receiver<Proof>, epoch: Arc<ActiveEpoch>) {
+    while let Some(proof) = found.recv().await {
+        let evidence = Evidence { binding: epoch.binding, proof };
+        evidence::keep(Arc::clone(&epoch.evidence), evidence).await;
+    }
 }
 
 /// The machine in the slot after the last certificate.

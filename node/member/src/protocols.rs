@@ -7,11 +7,12 @@ use std::{
 
 use tokio::sync::mpsc;
 use veil_committee::{
-    decryption::{DecryptionEffect, Decryptor, WrongMembership},
+    decryption::{DecryptionEffect, Decryptor, Evidence, Fault, WrongMembership},
     frost::SigningError,
     key_share::{KeyShare, KeyShareError},
 };
 use veil_committee_agreement::{Agreement, AgreementConfig, AgreementEffect, SetupError, Timing};
+use veil_node_ceremony::journals;
 use veil_node_core::{P2pTransports, epoch::ActiveEpoch};
 use veil_node_driver::{
     Channel, Control, Driver, DriverConfig, Host, HostError, NonceStore, Transports,
@@ -21,7 +22,7 @@ use veil_node_storage::{
     journal::{Journal, JournalError},
 };
 use veil_protocol_spec::{
-    ParticipantIndex, agreement::record::Record, decryption::DecryptionCounter,
+    ParticipantIndex, agreement::record::Record, decryption::DecryptionCounter, evidence::Proof,
     identity::SecretIdentity,
 };
 
@@ -55,10 +56,21 @@ pub enum ProtocolError {
     },
 }
 
-/// Stores records, and passes on what happened.
+/// Proofs that may wait to be stored. What finds no room is lost: it is against members that more is known
+/// of.
+pub(crate) const MAX_WAITING_PROOFS: usize = 64;
+
+/// Stores records, and passes on what happened, and proofs of what must not.
 struct Forward<E> {
     journal: Journal,
     events: mpsc::UnboundedSender<E>,
+    proofs: mpsc::Sender<Proof>,
+}
+
+impl<E> Forward<E> {
+    fn report(&self, proof: Proof) {
+        let _ = self.proofs.try_send(proof); // see MAX_WAITING_PROOFS
+    }
 }
 
 impl Host<Agreement> for Forward<AgreementEffect> {
@@ -67,6 +79,9 @@ impl Host<Agreement> for Forward<AgreementEffect> {
     }
 
     fn carry_out(&mut self, event: AgreementEffect, _machine: &Agreement) -> Result<(), HostError> {
+        if let AgreementEffect::Equivocated { evidence, .. } = &event {
+            self.report(Proof::Agreement(evidence.clone()));
+        }
         let _ = self.events.send(event); // the member has stopped
         Ok(())
     }
@@ -80,10 +95,20 @@ impl Host<Decryptor> for Forward<DecryptionEffect> {
     fn carry_out(
         &mut self,
         effect: DecryptionEffect,
-        _machine: &Decryptor,
+        machine: &Decryptor,
     ) -> Result<(), HostError> {
+        if let DecryptionEffect::WrongShare { request, culprit, .. } = &effect
+            && let Some(wrong) = machine.wrong_partial(*request, *culprit)
+        {
+            self.report(Proof::WrongPartial(Box::new(wrong)));
+        }
         let _ = self.events.send(effect); // the member has stopped
         Ok(())
+    }
+
+    fn faulted(&mut self, fault: Box<Fault>) {
+        let Evidence::TwoPartials { first, second } = fault.evidence;
+        self.report(Proof::TwoPartials(Box::new((first, second))));
     }
 }
 
@@ -108,21 +133,22 @@ impl Protocols {
         identity: &SecretIdentity,
         share: &KeyShare,
         timing: Timing,
+        proofs: mpsc::Sender<Proof>,
     ) -> Result<(Self, Signer), ProtocolError> {
         let (committee, roster) = (epoch.committee, &epoch.roster);
-        let (journal, records) = Journal::open(&folder.join("agreement.redb"))?;
+        let (journal, records) = Journal::open(&folder.join(journals::AGREEMENT))?;
         let config =
             AgreementConfig { committee, binding: epoch.binding, roster: roster.clone(), timing };
         let agreement = Agreement::new(config, identity.clone(), records)?;
         let me = agreement.participant();
         let (events, agreed) = mpsc::unbounded_channel();
+        let host = Forward { journal, events, proofs: proofs.clone() };
         let (transport, incoming) = transports.open(Channel::Agreement, roster);
         let config = DriverConfig::new(committee, me);
-        let agreement =
-            Driver::start(config, agreement, Forward { journal, events }, transport, incoming);
+        let agreement = Driver::start(config, agreement, host, transport, incoming);
 
         let (journal, counters) =
-            Journal::open::<DecryptionCounter>(&folder.join("decryption.redb"))?;
+            Journal::open::<DecryptionCounter>(&folder.join(journals::DECRYPTION))?;
         let decryptor = Decryptor::new(
             share.decryptor(),
             identity.clone(),
@@ -130,21 +156,24 @@ impl Protocols {
             counters.last().copied().unwrap_or_default(),
         )?;
         let (events, decrypted) = mpsc::unbounded_channel();
+        let host = Forward { journal, events, proofs: proofs.clone() };
         let (transport, incoming) = transports.open(Channel::Decryption, roster);
-        let decryption =
-            Driver::start(config, decryptor, Forward { journal, events }, transport, incoming);
+        let decryption = Driver::start(config, decryptor, host, transport, incoming);
 
         let path = folder.join("restarts");
         let restarts = count_up(&path)
             .map_err(|source| ProtocolError::Restarts { path: path.clone(), source })?;
+        let group_share = share.frost()?;
+        epoch.evidence.know_shares(Arc::new(group_share.public().clone()));
         let signer = Signer::new(
             Arc::clone(epoch),
             transports.clone(),
-            Arc::new(share.frost()?),
+            Arc::new(group_share),
             identity.clone(),
-            NonceStore::open(&folder.join("nonces.redb"))?,
+            NonceStore::open(&folder.join(journals::NONCES))?,
             path,
             restarts,
+            proofs,
         );
         let protocols = Self {
             me,

@@ -4,6 +4,8 @@
 //! A task of its own takes [`SigningCommand`]s. Between [`SigningCommand::Prepare`] and
 //! [`SigningCommand::Sign`] nonce commitments are gathered; a session that fails begins anew. A command
 //! for the next slot ends what is left of the one before.
+//!
+//! Before a session is told what to sign, this member's vote for it is stored: `slot.md`, step 10.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -17,11 +19,13 @@ use veil_node_core::{P2pTransports, epoch::ActiveEpoch};
 use veil_node_driver::{
     Channel, Driver, DriverConfig, NonceHost, NonceStore, SigningOutcome, Stopped, Transports,
 };
-use veil_node_storage::durable::count_up;
+use veil_node_storage::{durable::count_up, evidence::EvidenceError};
 use veil_protocol_spec::{
-    ParticipantIndex, Slot,
+    ParticipantIndex, Slot, Wire,
+    codec::Bytes,
+    evidence::Proof,
     identity::SecretIdentity,
-    scheduling::{Binding, CertificateBody, GroupSignature},
+    scheduling::{Binding, CertificateBody, CertificateVote, GroupSignature},
 };
 
 /// Between the coordinators' turns, and for each of their steps.
@@ -57,6 +61,7 @@ pub(crate) struct Signer {
     nonces: NonceStore,
     schedule: SigningSchedule,
     running: Option<(Slot, Driver<SigningMachine, NonceHost>, SigningOutcome)>,
+    proofs: mpsc::Sender<Proof>,
 }
 
 impl Signer {
@@ -69,6 +74,7 @@ impl Signer {
         nonces: NonceStore,
         restarts: PathBuf,
         count: u32,
+        proofs: mpsc::Sender<Proof>,
     ) -> Self {
         let schedule = SigningSchedule {
             rotation: 2 * SIGNING_STEP,
@@ -79,7 +85,8 @@ impl Signer {
             },
             restarts: count,
         };
-        Self { restarts, transports, epoch, share, identity, nonces, schedule, running: None }
+        let running = None;
+        Self { restarts, transports, epoch, share, identity, nonces, schedule, running, proofs }
     }
 
     /// Obeys commands until there are no more.
@@ -172,6 +179,11 @@ impl Signer {
             self.schedule,
         )?;
         let (host, outcome) = NonceHost::new(self.nonces.clone());
+        let proofs = self.proofs.clone();
+        let host = host.reporting(move |fault| {
+            let proof = Proof::Signing(Bytes(fault.evidence.to_wire()));
+            let _ = proofs.try_send(proof); // see MAX_WAITING_PROOFS
+        });
         let (transport, incoming) = self.transports.open(Channel::Signing, &self.epoch.roster);
         let config = DriverConfig::new(self.epoch.committee, self.share.index());
         let driver = Driver::start(config, machine, host, transport, incoming);
@@ -181,11 +193,30 @@ impl Signer {
         Ok(())
     }
 
+    /// "Each member signs one EIP-712 vote for the certificate when it authorises FROST for it": stored
+    /// before a share of the signature can leave.
+    async fn vote(&self, body: &CertificateBody) -> Result<(), SigningError> {
+        let signed = CertificateVote::of(body).sign(self.share.index(), &self.identity);
+        let store = Arc::clone(&self.epoch.evidence);
+        match tokio::task::spawn_blocking(move || store.cast(&signed)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(EvidenceError::AlreadyVoted { voted: authorised, asked, .. })) => {
+                Err(SigningError::AlreadyAuthorised { authorised, asked })
+            }
+            Ok(Err(error)) => {
+                tracing::error!(slot = body.slot.0, %error, "the vote for the certificate is not stored");
+                Err(SigningError::NotPersisted)
+            }
+            Err(_) => Err(SigningError::Over), // the runtime is shutting down
+        }
+    }
+
     async fn attempt(
         &mut self,
         body: &CertificateBody,
         ready: &[ParticipantIndex],
     ) -> Result<GroupSignature, SigningError> {
+        self.vote(body).await?;
         let Some((_, driver, outcome)) = &mut self.running else { return Err(SigningError::Over) };
         let (message, ready) = (body.signing_digest(), ready.to_vec());
         driver

@@ -255,6 +255,8 @@ impl SlotLoop {
             }
             DecryptionEffect::Outstanding { participants, .. } => {
                 tracing::warn!(?participants, "members have not sent their partial decryption");
+                let waiting = participants.iter().map(|j| format!("participant {j}"));
+                self.progress.stage(self.machine.stage().as_str(), waiting);
             }
         }
     }
@@ -387,10 +389,10 @@ impl SlotLoop {
         report.pending = record.manifest.pending.len() - placed;
         let report = report.clone();
         self.progress.slot(record.manifest.slot, |known| *known = report);
-        let (network, ledger) = (self.network.clone(), Arc::clone(&self.epoch.ledger));
+        let (network, epoch) = (self.network.clone(), Arc::clone(&self.epoch));
         self.tasks.spawn(async move {
             let (slot, wire) = (record.manifest.slot, record.to_wire());
-            let stored = tokio::task::spawn_blocking(move || ledger.accept(&record)).await;
+            let stored = tokio::task::spawn_blocking(move || epoch.accept(&record)).await;
             match stored {
                 Ok(Ok(_)) => publish(&network, Topic::Certificates, wire).await,
                 Ok(Err(error)) => {

@@ -1,4 +1,4 @@
-//! This process as the operating system sees it: processor time, memory, the time of day.
+//! This process as the operating system sees it: processor time, priority, memory, the time of day.
 //!
 //! # Role
 //! Protocol crates take time as an argument; the hosts above them read it here and nowhere else.
@@ -44,6 +44,21 @@ pub fn cpu_time() -> Duration {
 #[must_use]
 pub fn peak_rss_bytes() -> u64 {
     getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.max_rss().unsigned_abs() * 1024)
+}
+
+/// By how much a thread is nicer whose work may wait.
+const NICER: i32 = 10;
+
+/// Has the system prefer all other threads to the calling one. Without effect where it refuses.
+pub fn lower_thread_priority() {
+    // On Linux the niceness is a thread's own.
+    let _ = rustix::process::nice(NICER);
+}
+
+/// The calling thread's niceness: -20 for what goes first, 19 for what goes last.
+#[must_use]
+pub fn thread_priority() -> i32 {
+    rustix::process::nice(0).unwrap_or_default()
 }
 
 /// Wall and CPU time since it was started.

@@ -12,7 +12,7 @@ use veil_node_chain::{AccountKeyError, ChainError};
 use veil_node_core::{
     admin::AdminError, config::ConfigError, job_file::JobFileError, lifecycle::StartError,
 };
-use veil_node_member::MemberError;
+use veil_node_member::{FenceError, MemberError, SlotsEnded};
 use veil_node_p2p::NetworkError;
 use veil_node_storage::{data_dir::DataDirError, durable::WriteNewError, keystore::KeystoreError};
 use veil_node_worker::WorkerError;
@@ -161,8 +161,25 @@ impl From<MemberError> for Failure {
             MemberError::Start(error) => error.into(),
             MemberError::Ceremony(error) => error.into(),
             MemberError::Keystore(error) => error.into(),
-            MemberError::Io { .. } => Self::new(Exit::Files, "files", error),
+            MemberError::Fence(error) => error.into(),
+            MemberError::Io { .. }
+            | MemberError::Journal(_)
+            | MemberError::Ended(SlotsEnded::Journal(_)) => Self::new(Exit::Files, "files", error),
             error => Self::new(Exit::Failed, "node", error),
+        }
+    }
+}
+
+impl From<FenceError> for Failure {
+    fn from(error: FenceError) -> Self {
+        match error {
+            FenceError::DataDir(error) => error.into(),
+            FenceError::Io { .. } | FenceError::Journal(_) => {
+                Self::new(Exit::Files, "files", error)
+            }
+            FenceError::NoJournals(_) | FenceError::Alone => {
+                Self::new(Exit::Failed, "fence", error)
+            }
         }
     }
 }
@@ -245,5 +262,39 @@ impl From<DevnetError> for Failure {
             _ => (Exit::Failed, "devnet"),
         };
         Self::new(exit, kind, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use veil_node_driver::Stopped;
+    use veil_node_storage::journal::JournalError;
+
+    use super::*;
+
+    #[test]
+    fn a_member_whose_machine_stopped_ends_with_a_code_and_a_sentence() {
+        let full = JournalError::Full(PathBuf::from("slots/slot.redb"));
+        for (ended, exit, says) in [
+            (SlotsEnded::Protocol(Stopped), Exit::Failed, "the machine has stopped"),
+            (SlotsEnded::Journal(full), Exit::Files, "slots/slot.redb is full"),
+        ] {
+            let failure = Failure::from(MemberError::from(ended));
+            assert_eq!(failure.exit, exit);
+            assert_ne!(ExitCode::from(failure.exit), ExitCode::SUCCESS);
+            assert!(failure.message.contains(says), "{}", failure.message);
+            assert!(failure.message.contains("takes no further part"), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn a_key_share_without_journals_is_refused_with_the_next_command() {
+        let missing = FenceError::NoJournals(vec![PathBuf::from("slots/nonces.redb")]);
+        let failure = Failure::from(MemberError::from(missing));
+        assert_eq!((failure.exit, failure.kind), (Exit::Failed, "fence"));
+        assert!(failure.message.contains("slots/nonces.redb"), "{}", failure.message);
+        assert!(failure.message.contains("veil committee fence"), "{}", failure.message);
     }
 }

@@ -1,7 +1,7 @@
 //! `veil job submit|status|list|stop`.
 
 mod show;
-mod target;
+pub(in crate::cli) mod target;
 
 use std::{fs, path::PathBuf};
 

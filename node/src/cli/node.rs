@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use veil_node_core::{
     admin,
@@ -37,6 +38,9 @@ pub(super) enum Member {
     Run(Run),
     /// What the running member says of itself.
     Status(Ask),
+    /// After the data directory of a member went back in time, or lost its journals: keep the member from
+    /// signing until the cluster is past everything that it may have signed. The member must not run.
+    Fence(Ask),
 }
 
 /// How to run.
@@ -82,7 +86,17 @@ pub(super) fn member(command: &Member) -> Exit {
             Ok(veil_node_member::run(&config, secrets, stop).await?)
         }),
         Member::Status(ask) => status(ask),
+        Member::Fence(arguments) => conclude(arguments.json, fence(arguments)),
     }
+}
+
+fn fence(arguments: &Ask) -> Result<Exit, Failure> {
+    let config = MemberConfig::load(&arguments.config, &process_environment)?;
+    let path = veil_node_member::raise_fence(&config)?;
+    output::show(arguments.json, &json!({ "fence": path }), |out| {
+        writeln!(out, "fenced: start the member; it waits before it signs, and says for what")
+    })?;
+    Ok(Exit::Done)
 }
 
 /// Runs a role until it ends or a signal stops it.

@@ -117,6 +117,18 @@ pub fn erase_file(path: &Path) -> io::Result<()> {
     sync_folder(path)
 }
 
+/// Gives a file another name, durably, and replaces a file that has it; `false` if there is no such file.
+///
+/// # Errors
+/// Whatever the system says; the file has its old name then.
+pub fn rename_file(from: &Path, to: &Path) -> io::Result<bool> {
+    match fs::rename(from, to) {
+        Ok(()) => sync_folder(to).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// BLAKE3 of a file's content, and its length in bytes.
 ///
 /// # Errors
@@ -198,6 +210,19 @@ mod tests {
         assert!(!path.exists());
         assert_eq!(fs::read(&other_name).unwrap(), [0; 6]);
         erase_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_renamed_file_keeps_its_content_and_may_be_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("share"), folder.path().join("share.void"));
+        assert!(!rename_file(&from, &to).unwrap());
+        fs::write(&from, b"share").unwrap();
+        assert!(rename_file(&from, &to).unwrap());
+        assert!(!from.exists());
+        assert_eq!(fs::read(&to).unwrap(), b"share");
+        assert!(rename_file(&to, &from).unwrap());
+        assert_eq!(fs::read(&from).unwrap(), b"share");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! - [`journal`]: the records of a machine, in order, bound into a chain;
 //! - [`ledger`]: the chain of certificates, and the cluster's state that follows from it;
 //! - [`trust`]: what certificates are checked against, by first slot;
+//! - [`evidence`]: what shows that somebody broke the protocol, and the members' votes for certificates;
 //! - [`jobs`]: the bodies of submitted jobs;
 //! - [`data_dir`]: the folder that one process has for itself;
 //! - [`durable`]: files that survive a power cut, and files that are destroyed.
@@ -33,6 +34,7 @@
 
 pub mod data_dir;
 pub mod durable;
+pub mod evidence;
 pub mod jobs;
 pub mod journal;
 pub mod keystore;

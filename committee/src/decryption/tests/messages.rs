@@ -158,11 +158,11 @@ fn early_shares_are_used_later_within_bounds() {
 }
 
 #[test]
-fn absent_members_are_asked_in_rounds_and_then_named() {
+fn absent_members_are_asked_in_rounds_then_named_and_asked_without_end() {
     let mut bench = Bench::new(7);
     let outputs = bench.outputs(1);
     let request = bench.start(1, &outputs);
-    let retry = Retry { interval: 100, rounds: 3 };
+    let retry = Retry { interval: 100, rounds: 3, longest: 450 };
     let first = bench.machines.remove(0).with_retry(retry);
     bench.machines.insert(0, first);
     let share = bench.share(2, &outputs).to_wire();
@@ -181,13 +181,20 @@ fn absent_members_are_asked_in_rounds_and_then_named() {
         assert_eq!(bench.at(1).poll_timeout(), Some(now));
         assert_eq!(bench.at(1).status()[0].asked, round);
     }
-    bench.at(1).handle_timeout(now);
+    // Named from now on, and asked after pauses that double up to the longest.
     let participants: Vec<_> = (3..=7).map(index).collect();
-    let outstanding = DecryptionEffect::Outstanding { request, participants: participants.clone() };
-    assert_eq!(drain(bench.at(1)), [Effect::Special(outstanding)]);
-    assert_eq!(bench.at(1).poll_timeout(), None);
-    bench.at(1).handle_timeout(now + 100_000);
-    assert_eq!(drain(bench.at(1)), []);
+    for pause in [200, 400, 450, 450, 450] {
+        bench.at(1).handle_timeout(now - 1);
+        assert_eq!(drain(bench.at(1)), []);
+        bench.at(1).handle_timeout(now);
+        let participants = participants.clone();
+        let outstanding = DecryptionEffect::Outstanding { request, participants };
+        let mut expected = vec![Effect::Special(outstanding)];
+        expected.extend((3..=7).map(|j| Effect::Send { to: index(j), bytes: ask.clone() }));
+        assert_eq!(drain(bench.at(1)), expected);
+        now += pause;
+        assert_eq!(bench.at(1).poll_timeout(), Some(now));
+    }
     assert_eq!(bench.at(1).status()[0].outstanding, participants);
     // Authorising again asks again.
     let lock = bench.lock(1);
@@ -205,7 +212,7 @@ fn absent_members_are_asked_in_rounds_and_then_named() {
 }
 
 #[test]
-fn whoever_asks_gets_the_share_alone_and_not_without_end() {
+fn whoever_asks_gets_the_share_alone_and_not_too_often() {
     let mut bench = Bench::new(4);
     let outputs = bench.outputs(1);
     let request = bench.start(1, &outputs);
@@ -215,12 +222,19 @@ fn whoever_asks_gets_the_share_alone_and_not_without_end() {
         assert_eq!(bench.at(1).handle(index(2), &ask(2), 0), Verdict::Valid);
         assert_eq!(drain(bench.at(1)), [Effect::Send { to: index(2), bytes: bytes.clone() }]);
     }
-    let reason = Skip::TooOften(MAX_ANSWERS);
+    let reason = Skip::TooOften;
     assert_eq!(bench.at(1).handle(index(2), &ask(2), 0), Verdict::Skip(reason));
     assert_eq!(
         specials(bench.at(1)),
         [DecryptionEffect::Refused { from: index(2), request, reason }]
     );
+    // A member that was cut off for long is answered again after a pause.
+    let pause = Retry::default().longest / 2;
+    assert_eq!(bench.at(1).handle(index(2), &ask(2), pause - 1), Verdict::Skip(reason));
+    drain(bench.at(1));
+    assert_eq!(bench.at(1).handle(index(2), &ask(2), pause), Verdict::Valid);
+    assert_eq!(bench.at(1).handle(index(2), &ask(2), pause + 1), Verdict::Skip(reason));
+    drain(bench.at(1));
     assert_eq!(bench.at(1).handle(index(3), &ask(3), 0), Verdict::Valid);
 
     bench.at(1).forget(request);

@@ -250,7 +250,7 @@ impl Host for Members<'_> {
             }
             CeremonyEffect::Complete(outcome) => self.endings[j.position()] = Some(Ok(*outcome)),
             CeremonyEffect::Abort(report) => self.endings[j.position()] = Some(Err(report)),
-            CeremonyEffect::EraseSeed | CeremonyEffect::EraseKeyShare => {}
+            CeremonyEffect::EraseSeed | CeremonyEffect::VoidKeyShare => {}
         }
     }
 

@@ -59,7 +59,7 @@ impl Host<Ceremony> for Disk {
         self.count()?;
         match effect {
             CeremonyEffect::EraseSeed => self.seed_erased = true,
-            CeremonyEffect::EraseKeyShare => {
+            CeremonyEffect::VoidKeyShare => {
                 self.records.retain(|record| !matches!(record, Record::KeyShare(_)));
             }
             CeremonyEffect::Publish(certificate) => {

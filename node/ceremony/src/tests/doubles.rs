@@ -33,6 +33,8 @@ pub(super) fn scope() -> ClusterScope {
 pub(super) struct ChainState {
     pub(super) attempts: Vec<Proposal>,
     pub(super) published_by: Option<ParticipantIndex>,
+    /// The last block that is settled.
+    pub(super) block: u64,
 }
 
 /// Verifies what the contract verifies. Each member has a handle of its own.
@@ -48,7 +50,7 @@ pub(super) struct TestChain {
 
 impl TestChain {
     pub(super) fn new() -> Self {
-        let state = ChainState { attempts: Vec::new(), published_by: None };
+        let state = ChainState { attempts: Vec::new(), published_by: None, block: 1_000 };
         let publishes = Arc::new(watch::Sender::new(true));
         Self { state: Arc::new(Mutex::new(state)), seat: None, hangs: None, publishes }
     }
@@ -105,6 +107,10 @@ impl CommitPointChain for TestChain {
         attempt: Attempt,
     ) -> Result<AttemptStatus, CommitPointError> {
         Ok(self.state.lock().unwrap().attempts[attempt.0 as usize].status)
+    }
+
+    async fn settled_block(&self) -> Result<u64, CommitPointError> {
+        Ok(self.state.lock().unwrap().block)
     }
 
     async fn next(&self) -> Result<(Epoch, Attempt), CommitPointError> {

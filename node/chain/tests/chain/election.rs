@@ -8,14 +8,14 @@ use veil_contracts::{
     key_ceremony::KeyCeremony::KeyCeremonyErrors as CeremonyErrors,
 };
 use veil_node_chain::{
-    AttemptStatus, CertificateVote, ClusterSettings, ElectedCommittee, ElectionStatus,
-    Endorsements, KeyPublication, NodeRegistration, Refusal, absence_digest,
+    AttemptStatus, ClusterSettings, ElectedCommittee, ElectionStatus, Endorsements, KeyPublication,
+    NodeRegistration, Refusal, absence_digest,
 };
 use veil_protocol_spec::{
     Attempt, Blake3Digest, Committee, Epoch, KeccakDigest, ParticipantIndex, PeerIdHash,
     PublicIdentity, ReplicaIndex, Slot,
     identity::SecretIdentity,
-    scheduling::{Assignment, Assignments, CertificateBody, Outcome},
+    scheduling::{Assignment, Assignments, CertificateBody, CertificateVote, Outcome},
 };
 
 use crate::support::{Group, MEMBER, World, identity, refusal};

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde_json::json;
-use veil_node_ceremony::{abort, erase_failed_attempt};
+use veil_node_ceremony::{abort, give_up_failed_attempt};
 use veil_node_storage::data_dir::{DataDir, DataDirError};
 
 use super::{Common, connect, identity, load, passphrase};
@@ -34,7 +34,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     // A member that runs sees it on chain and erases by itself.
     let erased = match DataDir::lock(&config.node.data_dir) {
         Ok(data) => {
-            erase_failed_attempt(&commit_point, &data, aborted).await?;
+            give_up_failed_attempt(&commit_point, &data, aborted).await?;
             true
         }
         Err(DataDirError::InUse(_)) => false,

@@ -16,7 +16,7 @@ use veil_protocol_spec::{Address, ClusterId};
 use crate::{cli::failure::Failure, devnet::DevnetFile};
 
 #[derive(Debug, Args)]
-pub(super) struct Target {
+pub(in crate::cli) struct Target {
     /// Configuration of an operator, or of a node on this machine.
     #[arg(long, env = "VEIL_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -37,7 +37,7 @@ pub(super) struct Target {
     cluster: Option<ClusterId>,
     /// Print one JSON object.
     #[arg(long)]
-    pub(super) json: bool,
+    pub(in crate::cli) json: bool,
 }
 
 fn no_node() -> Failure {
@@ -49,14 +49,14 @@ fn no_chain() -> Failure {
 }
 
 /// Where to go.
-pub(super) struct Access {
+pub(in crate::cli) struct Access {
     sockets: Vec<PathBuf>,
     section: Option<ChainSection>,
     pub(super) devnet: Option<DevnetFile>,
 }
 
 impl Target {
-    pub(super) fn resolve(&self) -> Result<Access, Failure> {
+    pub(in crate::cli) fn resolve(&self) -> Result<Access, Failure> {
         let devnet = self.devnet.as_deref().map(DevnetFile::read).transpose()?;
         let file = devnet.as_ref().map(|devnet| &devnet.operator).or(self.config.as_ref());
         let config = file.map(|file| AnyConfig::load(file, &process_environment)).transpose()?;
@@ -84,13 +84,13 @@ impl Target {
 
 impl Access {
     /// The chain, with the account that is configured, if one is.
-    pub(super) async fn chain(&self) -> Result<(Chain, ClusterId), Failure> {
+    pub(in crate::cli) async fn chain(&self) -> Result<(Chain, ClusterId), Failure> {
         let section = self.section.as_ref().ok_or_else(no_chain)?;
         let config = section.connection(account(section)?);
         Ok((Chain::connect(config).await?, section.cluster))
     }
 
-    pub(super) fn first_socket(&self) -> Result<&Path, Failure> {
+    pub(in crate::cli) fn first_socket(&self) -> Result<&Path, Failure> {
         self.sockets.first().map(PathBuf::as_path).ok_or_else(no_node)
     }
 

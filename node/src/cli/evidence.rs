@@ -1,0 +1,173 @@
+//! `veil evidence`: what a node keeps of faults, handing it out, and taking it to the chain.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use veil_node_chain::Chain;
+use veil_node_core::{
+    admin,
+    status::{EvidenceFile, EvidenceStatus},
+};
+use veil_node_storage::durable::write_new;
+use veil_protocol_spec::{
+    Blake3Digest, ClusterId, PublicIdentity, Wire,
+    evidence::{Evidence, Proof},
+    scheduling::SignedCertificateVote,
+};
+
+use super::{
+    failure::{Exit, Failure},
+    job::target::Target,
+    output,
+    run::{block_on, conclude},
+};
+
+/// Commands about evidence.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// What evidence a node keeps, and what takes it to the chain.
+    List(Everything),
+    /// Write a piece of evidence into a file, for somebody to examine.
+    Export(Export),
+    /// Take a piece of evidence to the contract that punishes what it shows.
+    Report(One),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Everything {
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct One {
+    /// Digest of the evidence, from `veil evidence list`.
+    #[arg(value_name = "DIGEST")]
+    digest: Blake3Digest,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    #[command(flatten)]
+    one: One,
+    /// Where to write it; nothing is overwritten.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// `veil evidence`.
+pub(super) fn run(command: &Command) -> Exit {
+    let (target, ended) = match command {
+        Command::List(arguments) => (&arguments.target, block_on(list(&arguments.target))),
+        Command::Export(arguments) => (&arguments.one.target, block_on(export(arguments))),
+        Command::Report(arguments) => (&arguments.target, block_on(report(arguments))),
+    };
+    conclude(target.json, ended)
+}
+
+async fn list(target: &Target) -> Result<Exit, Failure> {
+    let access = target.resolve()?;
+    let kept: Vec<EvidenceStatus> = admin::get(access.first_socket()?, "/v1/evidence").await?;
+    output::show(target.json, &json!({ "evidence": kept }), |out| write_list(out, &kept))?;
+    Ok(Exit::Done)
+}
+
+fn write_list(out: &mut dyn Write, kept: &[EvidenceStatus]) -> io::Result<()> {
+    if kept.is_empty() {
+        return writeln!(out, "no evidence of a fault is kept");
+    }
+    for one in kept {
+        let culprit = match (one.participant, &one.peer) {
+            (Some(member), _) => format!("participant {member}"),
+            (None, Some(peer)) => peer.to_string(),
+            (None, None) => "the committee's group".to_owned(),
+        };
+        let slot = one.slot.map_or_else(|| "an unknown slot".to_owned(), |s| format!("slot {s}"));
+        writeln!(out, "{}  {} by {culprit} in {slot}", one.digest, one.kind.name())?;
+        if let Some(command) = &one.command {
+            writeln!(out, "    to the chain: {command}")?;
+        }
+    }
+    Ok(())
+}
+
+async fn fetch(socket: &Path, digest: &Blake3Digest) -> Result<Evidence, Failure> {
+    let file: EvidenceFile = admin::get(socket, &format!("/v1/evidence/{digest}")).await?;
+    let broken = |error: &dyn core::fmt::Display| {
+        Failure::new(Exit::Failed, "node", format!("the node's evidence {digest}: {error}"))
+    };
+    let digits = file.wire.as_bytes().chunks(2).map(|pair| {
+        let pair = str::from_utf8(pair).unwrap_or_default();
+        u8::from_str_radix(pair, 16)
+    });
+    let wire = digits.collect::<Result<Vec<_>, _>>().map_err(|error| broken(&error))?;
+    Evidence::from_wire(&wire).map_err(|error| broken(&error))
+}
+
+async fn export(arguments: &Export) -> Result<Exit, Failure> {
+    let Export { one: One { digest, target }, out: file } = arguments;
+    let access = target.resolve()?;
+    let wire = fetch(access.first_socket()?, digest).await?.to_wire();
+    write_new(file, 0o644, &wire)?;
+    let object = json!({ "digest": digest, "file": file, "bytes": wire.len() });
+    output::show(target.json, &object, |out| writeln!(out, "written to {}", file.display()))?;
+    Ok(Exit::Done)
+}
+
+/// Who holds the seat that a vote names, as the chain published the epoch's key.
+async fn identity_of(
+    chain: &Chain,
+    cluster: ClusterId,
+    signed: &SignedCertificateVote,
+) -> Result<PublicIdentity, Failure> {
+    let (epoch, member) = (signed.vote.epoch, signed.member);
+    let unseated = || {
+        let message = format!("the chain has no participant {member} in epoch {epoch}");
+        Failure::new(Exit::Failed, "chain", message)
+    };
+    let key = chain.key(cluster, epoch).await?.ok_or_else(unseated)?;
+    let attempt = chain.ceremony_attempt(cluster, epoch, key.attempt).await?;
+    let roster = attempt.ok_or_else(unseated)?.roster;
+    let peer = roster.get(member.position()).copied().ok_or_else(unseated)?;
+    let identities = chain.identities(cluster, &[peer]).await?;
+    identities.first().copied().ok_or_else(unseated)
+}
+
+async fn report(arguments: &One) -> Result<Exit, Failure> {
+    let One { digest, target } = arguments;
+    let access = target.resolve()?;
+    let evidence = fetch(access.first_socket()?, digest).await?;
+    let (chain, cluster) = access.chain().await?;
+    let mined = match &evidence.proof {
+        Proof::CertificateVotes(both) => {
+            let (one, other) = &**both;
+            let member = identity_of(&chain, cluster, one).await?;
+            let (first, second) = ((&one.vote, &one.signature), (&other.vote, &other.signature));
+            chain.report_equivocation(first, second, &member).await?
+        }
+        Proof::Certificates(both) => {
+            let (one, other) = &**both;
+            chain.report_group_equivocation(one, other).await?
+        }
+        Proof::Agreement(_)
+        | Proof::TwoPartials(_)
+        | Proof::WrongPartial(_)
+        | Proof::Signing(_)
+        | Proof::Evaluation(_) => {
+            let kind = evidence.kind().name();
+            return Err(Failure::usage(format!(
+                "no contract punishes evidence of the kind {kind}: `veil evidence export` writes it for governance to examine"
+            )));
+        }
+    };
+    let transaction = format!("0x{}", mined.transaction);
+    let object = json!({ "digest": digest, "transaction": transaction });
+    output::show(target.json, &object, |out| writeln!(out, "reported in {transaction}"))?;
+    Ok(Exit::Done)
+}
