@@ -148,6 +148,8 @@ domains! {
     STATE_WORKER_LEAF = "state worker leaf";
     /// What an evaluator signs of its result.
     EVALUATION_REPORT = "evaluation report";
+    /// The place of a worker among those that may be drawn as auditors of a slot.
+    AUDITOR_RANK = "auditor rank";
     /// What a member signs to vote in the agreement, votes that make a lock excepted.
     AGREEMENT_VOTE = "agreement vote";
     /// What a member signs to precommit to a value: a vote of the instance's lock.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     agreement::{Instance, Lock, LockError},
-    codec::Wire,
+    codec::{Bytes, Wire},
     committee::Committee,
     evidence::Evidence,
     identity::InvalidSignature,
@@ -128,11 +128,13 @@ pub enum SyncRequest {
     Evidence(Blake3Digest),
     /// The members' votes for the certificate of a slot.
     CertificateVotes(Slot),
+    /// The compact public key of a key set, for a worker that needs no more of it.
+    PublicKey(KeySetDigest),
 }
 
 impl Wire for SyncRequest {
     const NAME: &'static str = "SyncRequest";
-    // Version 1 asked for no evidence and no votes.
+    // Version 1 asked for no evidence, no votes and no public key.
     const VERSION: u8 = 2;
     const MAX_BYTES: usize = 64;
 }
@@ -154,6 +156,8 @@ pub enum SyncAnswer {
     Evidence(Option<Box<Evidence>>),
     /// The votes, one of each member at most.
     CertificateVotes(Vec<SignedCertificateVote>),
+    /// The key as tfhe serializes it. It counts if t+1 members say the same.
+    PublicKey(Option<Bytes>),
 }
 
 impl SyncAnswer {
@@ -165,7 +169,7 @@ impl SyncAnswer {
 
 impl Wire for SyncAnswer {
     const NAME: &'static str = "SyncAnswer";
-    // Version 1 carried records of version 1; version 2 no evidence and no votes.
+    // Version 1 carried records of version 1; version 2 no evidence, no votes and no public key.
     const VERSION: u8 = 3;
     const MAX_BYTES: usize = 64 + Self::RECORD_BYTES + SlotRecord::MAX_BYTES;
     // Never hashed, and re-encoding megabytes only to compare costs.
@@ -217,6 +221,7 @@ mod tests {
             SyncRequest::EvidenceList,
             SyncRequest::Evidence(Blake3Digest([4; 32])),
             SyncRequest::CertificateVotes(Slot(u64::MAX)),
+            SyncRequest::PublicKey(KeySetDigest([3; 32])),
         ] {
             assert_eq!(SyncRequest::from_wire(&request.to_wire()), Ok(request));
         }

@@ -435,6 +435,7 @@ fn sync() {
                 "evidence_list": encoding(&SyncRequest::EvidenceList),
                 "evidence": encoding(&SyncRequest::Evidence(evidence().digest())),
                 "certificate_votes": encoding(&SyncRequest::CertificateVotes(Slot(6))),
+                "public_key": encoding(&SyncRequest::PublicKey(binding().key_set)),
             },
             "sync_answer": {
                 "records": encoding(&SyncAnswer::Records(vec![slot_record()])),
@@ -448,6 +449,8 @@ fn sync() {
                 "evidence": encoding(&SyncAnswer::Evidence(Some(evidence().into()))),
                 "no_evidence": encoding(&SyncAnswer::Evidence(None)),
                 "certificate_votes": encoding(&SyncAnswer::CertificateVotes(vec![certificate_vote(0)])),
+                "public_key": encoding(&SyncAnswer::PublicKey(Some(Bytes(vec![1, 2, 3])))),
+                "no_public_key": encoding(&SyncAnswer::PublicKey(None)),
             },
         }),
     );

@@ -37,6 +37,7 @@ mod fingerprint;
 mod key;
 mod lists;
 mod outputs;
+mod public_key;
 mod reference_string;
 #[cfg(test)]
 mod tests;
@@ -54,4 +55,5 @@ pub use lists::{
     verify_bid, verify_request, verify_weights,
 };
 pub use outputs::{Outputs, SquashError, SquashedOutputs};
+pub use public_key::{InvalidPublicKey, read_public_key, write_public_key};
 pub use reference_string::{Origin, ReferenceString, ReferenceStringError};

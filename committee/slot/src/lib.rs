@@ -12,10 +12,13 @@
 //!    fetches what the manifest lists, calls
 //!    [`LocalView::validate_lists`](manifest::LocalView::validate_lists), and votes by what they say.
 //!
+//! What the slot's auditors state of it is compared with how it ended: [`audit`].
+//!
 //! # State and restart
 //! The machine stores what it must know again in the slot under way. The pool is in memory only: workers
 //! send telemetry again at an interval.
 
+pub mod audit;
 #[cfg(test)]
 mod fixtures;
 pub mod machine;

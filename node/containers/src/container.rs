@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigLogConfig,
-    RestartPolicy as EnginePolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerSummary, DeviceRequest, HealthConfig, HostConfig,
+    HostConfigLogConfig, RestartPolicy as EnginePolicy, RestartPolicyNameEnum,
 };
 use veil_protocol_spec::scheduling::{
     GpuUnits, HealthCheck, HealthProbe, JobSpec, LeasePolicy, ResourceRequest, Resources,
@@ -19,6 +19,8 @@ use crate::{
 
 /// Enough for any ordinary server, and no fork bomb.
 const MAX_PROCESSES: i64 = 512;
+/// At the end of the name of a container that the worker has stopped.
+const SUSPENDED: &str = "-suspended";
 const NANOSECONDS_PER_SECOND: i64 = 1_000_000_000;
 const NANO_CPUS_PER_MILLICORE: i64 = 1_000_000;
 
@@ -27,6 +29,18 @@ pub(crate) fn name(owner: &Owner, id: &ReplicaId) -> String {
     // The job's digest covers its cluster. `veil.job` has all of it.
     let (worker, job) = (owner.worker.to_string(), id.job.to_string());
     format!("veil-{:.8}-{job:.16}-{}", worker, id.replica)
+}
+
+/// The name of a replica's container that the worker has stopped and may start again. The engine keeps
+/// a container's labels as they were made, so the name says it.
+pub(crate) fn suspended_name(owner: &Owner, id: &ReplicaId) -> String {
+    name(owner, id) + SUSPENDED
+}
+
+/// Whether it has the name of one that the worker has stopped.
+pub(crate) fn is_suspended(container: &ContainerSummary) -> bool {
+    let names = container.names.as_deref().unwrap_or_default();
+    names.iter().any(|name| name.ends_with(SUSPENDED))
 }
 
 /// What the job asks for, in clear.

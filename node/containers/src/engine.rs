@@ -9,7 +9,7 @@ use bollard::{
     models::{ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ImageInspect},
     query_parameters::{
         CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-        StopContainerOptionsBuilder,
+        RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
     },
 };
 use tokio::time::timeout;
@@ -131,13 +131,24 @@ impl Docker {
 
     /// Stops with grace, then removes. What is already gone is no error.
     pub(crate) async fn stop_and_remove(&self, id: &str) -> Result<(), DockerError> {
+        self.stop(id).await?;
+        self.remove(id).await
+    }
+
+    /// Stops with grace. What is already gone is no error.
+    pub(crate) async fn stop(&self, id: &str) -> Result<(), DockerError> {
         let grace = self.deadlines.grace;
         let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::new().t(seconds).build();
         let stopping = self.client.stop_container(id, Some(options));
         let stopped = Self::within("stop", grace + self.deadlines.call, stopping).await;
-        gone_is_fine(stopped)?;
-        self.remove(id).await
+        gone_is_fine(stopped)
+    }
+
+    pub(crate) async fn rename(&self, id: &str, name: &str) -> Result<(), DockerError> {
+        let options = RenameContainerOptionsBuilder::new().name(name).build();
+        let renaming = self.client.rename_container(id, options);
+        Self::within("rename", self.deadlines.call, renaming).await
     }
 
     /// Removes at once, running or not. What is already gone is no error.

@@ -15,7 +15,7 @@ use crate::{
     container,
     engine::Docker,
     error::{DockerError, ReplicaError},
-    keep::Keep,
+    keep::{Fate, Keep},
     labels,
     observe::{self, Observed, ObservedReplica},
     probe::Prober,
@@ -56,6 +56,8 @@ pub struct ReconcileReport {
     pub kept: Vec<ReplicaId>,
     /// Stopped and removed.
     pub stopped: Vec<ReplicaId>,
+    /// Stopped, and not removed.
+    pub suspended: Vec<ReplicaId>,
     /// Left to another reconciliation that is at work on them, for instance waiting for an image.
     pub busy: Vec<ReplicaId>,
     /// Not as desired, each with the reason.
@@ -66,7 +68,9 @@ impl ReconcileReport {
     /// Whether anything was started, stopped or failed.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
-        [&self.started, &self.restarted, &self.stopped].iter().all(|list| list.is_empty())
+        [&self.started, &self.restarted, &self.stopped, &self.suspended]
+            .iter()
+            .all(|list| list.is_empty())
             && self.failed.is_empty()
     }
 
@@ -76,6 +80,7 @@ impl ReconcileReport {
             &mut self.restarted,
             &mut self.kept,
             &mut self.stopped,
+            &mut self.suspended,
             &mut self.busy,
         ] {
             list.sort_unstable();
@@ -84,16 +89,18 @@ impl ReconcileReport {
     }
 }
 
-enum Change {
+/// What was done about one container.
+pub(crate) enum Change {
     Started,
     Restarted,
     Kept,
     Stopped,
+    Suspended,
     /// There is no usable container yet.
     Absent,
 }
 
-type Outcome = (ReplicaId, Result<Change, Arc<ReplicaError>>);
+pub(crate) type Outcome = (ReplicaId, Result<Change, Arc<ReplicaError>>);
 
 impl Executor {
     /// Touches nothing yet.
@@ -106,8 +113,8 @@ impl Executor {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the engine run exactly `desired`, and what is in `keep` if it runs already. What cannot be
-    /// done for one replica is in the report and does not affect the others.
+    /// Makes the engine run exactly `desired`, and what [`Keep`] lets run if it runs already. What cannot
+    /// be done for one replica is in the report and does not affect the others.
     ///
     /// It takes as long as the slowest pull. Calls may overlap, so that a certificate need not wait
     /// for an image: a later call leaves alone what an earlier one is at work on, and an earlier one
@@ -127,7 +134,7 @@ impl Executor {
             desired.iter().map(|replica| (replica.id(), replica.clone())).collect();
         {
             let mut memory = self.memory();
-            memory.restarts.retain(|id, _| desired.contains_key(id));
+            memory.restarts.retain(|id, _| desired.contains_key(id) || keep.replicas.contains(id));
             memory.errors.retain(|id, _| desired.contains_key(id));
             memory.desired.clone_from(&desired);
         }
@@ -145,23 +152,26 @@ impl Executor {
         existing.retain(|id, _| claims.contains_key(id));
 
         // First stop: it makes room for what starts.
-        let mut surplus = Vec::new();
+        let (mut surplus, mut lapsed) = (Vec::new(), Vec::new());
         for (id, containers) in &mut existing {
-            let others = if desired.contains_key(id) {
-                containers.split_off(1)
-            } else {
-                let is_known = |container: &mut ContainerSummary| {
-                    !container
-                        .labels
-                        .as_ref()
-                        .and_then(labels::read)
-                        .is_some_and(|l| keep.holds(&l))
+            if desired.contains_key(id) {
+                surplus.extend(containers.split_off(1).into_iter().map(|other| (*id, other)));
+                continue;
+            }
+            for container in core::mem::take(containers) {
+                let Some(labels) = container.labels.as_ref().and_then(labels::read) else {
+                    continue;
                 };
-                containers.extract_if(.., is_known).collect()
-            };
-            surplus.extend(others.into_iter().map(|container| (*id, container)));
+                match keep.fate(&labels) {
+                    Fate::Stays => {}
+                    Fate::Stops => lapsed.push((*id, container)),
+                    Fate::Goes => surplus.push((*id, container)),
+                }
+            }
         }
         let stops = surplus.into_iter().map(|(id, container)| self.stop(id, container));
+        self.drain_all(&mut report, &mut claims, stops).await;
+        let stops = lapsed.into_iter().map(|(id, container)| self.suspend(id, container));
         self.drain_all(&mut report, &mut claims, stops).await;
         claims.retain(|id, _| desired.contains_key(id));
 
@@ -233,6 +243,7 @@ impl Executor {
             Ok(Change::Restarted) => &mut report.restarted,
             Ok(Change::Kept) => &mut report.kept,
             Ok(Change::Stopped) => &mut report.stopped,
+            Ok(Change::Suspended) => &mut report.suspended,
             Err(error) => {
                 tracing::warn!(replica = %id, %error, "not reconciled");
                 self.memory().errors.insert(id, error.to_string());
@@ -261,6 +272,9 @@ impl Executor {
         container: &ContainerSummary,
     ) -> Result<Change, DockerError> {
         let id = container.id.as_deref().unwrap_or_default();
+        if container::is_suspended(container) {
+            return self.resume(&desired.id(), container).await;
+        }
         match container.state {
             Some(State::CREATED) => {
                 self.start_or_remove(id).await?;

@@ -1,6 +1,11 @@
 //! What a worker's containers hold of its machine.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
+    time::Duration,
+};
 
 use async_recursion::async_recursion as boxed;
 use bollard::{models::ContainerStatsResponse, query_parameters::StatsOptionsBuilder};
@@ -13,12 +18,15 @@ use crate::{
     error::DockerError,
     executor::{CONCURRENT, Executor},
     labels,
+    replica::ReplicaId,
 };
 
 /// What is reserved for a worker's replicas, and what they use of it.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub struct Held {
-    /// By all replicas that are claimed or have a container.
+    /// The replicas that are claimed or have a container.
+    pub replicas: BTreeSet<ReplicaId>,
+    /// By all of them.
     pub reserved: Resources,
     /// CPU time that the running containers have used so far.
     pub cpu_time: Duration,
@@ -72,7 +80,7 @@ impl Executor {
                 reserved.insert(*id, resources);
             }
         }
-        let mut held = Held::default();
+        let mut held = Held { replicas: reserved.keys().copied().collect(), ..Held::default() };
         for replica in reserved.values() {
             let sum = &mut held.reserved;
             sum.cpu.0 = sum.cpu.0.saturating_add(replica.cpu.0);

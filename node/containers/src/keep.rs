@@ -1,4 +1,4 @@
-//! What stays although it is not desired.
+//! What becomes of a container that is not desired.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -6,27 +6,100 @@ use veil_protocol_spec::Slot;
 
 use crate::{labels::Labels, replica::ReplicaId};
 
-/// What a worker does not know enough about to remove it.
+/// What a worker knows of the containers that it does not desire. "It removes a container only against a
+/// verified certificate that says so, never for lack of knowledge (an exclusive replica is stopped, not
+/// removed, when its lease lapses)."
 #[derive(Clone, Debug)]
 pub struct Keep {
     /// The last slot whose certificate the worker has verified: what a later one placed here is not
     /// in what it desires, and stays all the same.
     pub as_of: Slot,
-    /// Replicas that are assigned here, but cannot be desired because something of them is missing.
+    /// Replicas that are assigned here, but cannot be desired because something of them is missing, or
+    /// because their lease is over.
     pub replicas: BTreeSet<ReplicaId>,
+    /// Replicas that had their place here, were counted as lost, and have no other place yet.
+    pub waiting: BTreeSet<ReplicaId>,
     /// How long ago the committee was last in contact: an exclusive lease ends, whatever is known of
     /// the replica.
     pub contact_age: Duration,
 }
 
+/// See [`Keep`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// As it is.
+    Stays,
+    /// Stopped, and started again if it is desired again.
+    Stops,
+    /// Removed.
+    Goes,
+}
+
 impl Keep {
     /// Everything is known: whatever is not desired goes.
-    pub const NOTHING: Self =
-        Self { as_of: Slot(u64::MAX), replicas: BTreeSet::new(), contact_age: Duration::ZERO };
+    pub const NOTHING: Self = Self {
+        as_of: Slot(u64::MAX),
+        replicas: BTreeSet::new(),
+        waiting: BTreeSet::new(),
+        contact_age: Duration::ZERO,
+    };
 
-    /// Whether a container stays that is not desired.
-    pub(crate) fn holds(&self, labels: &Labels) -> bool {
-        let is_over = labels.lease.is_some_and(|lease| self.contact_age >= lease);
-        !is_over && (labels.slot > self.as_of || self.replicas.contains(&labels.id))
+    /// What becomes of a container that is not desired.
+    pub(crate) fn fate(&self, labels: &Labels) -> Fate {
+        let waits = self.waiting.contains(&labels.id);
+        let is_known = labels.slot <= self.as_of;
+        if is_known && !waits && !self.replicas.contains(&labels.id) {
+            return Fate::Goes;
+        }
+        // The committee counts the lease of a lost replica from its loss, so contact after that does not
+        // renew it.
+        let is_over = |lease| self.contact_age >= lease || (is_known && waits);
+        if labels.lease.is_some_and(is_over) { Fate::Stops } else { Fate::Stays }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use veil_protocol_spec::{
+        Blake3Digest, ReplicaIndex,
+        scheduling::{CpuUnits, Resources},
+    };
+
+    use super::*;
+
+    const ID: ReplicaId = ReplicaId { job: Blake3Digest([1; 32]), replica: ReplicaIndex(0) };
+    const LEASE: Duration = Duration::from_secs(60);
+
+    fn container(lease: Option<Duration>) -> Labels {
+        let reserved = Resources { cpu: CpuUnits(1), ..Resources::default() };
+        Labels { id: ID, slot: Slot(7), lease, reserved }
+    }
+
+    fn keep(as_of: u64, age: Duration) -> Keep {
+        Keep { as_of: Slot(as_of), contact_age: age, ..Keep::NOTHING }
+    }
+
+    #[test]
+    fn only_a_certificate_removes_and_only_a_lease_stops() {
+        let (plain, exclusive) = (container(None), container(Some(LEASE)));
+        let here = Keep { replicas: [ID].into(), ..keep(9, Duration::ZERO) };
+        let waiting = Keep { waiting: [ID].into(), ..keep(9, Duration::ZERO) };
+        for (what, keep, of_plain, of_exclusive) in [
+            ("placed elsewhere or cancelled", keep(7, Duration::ZERO), Fate::Goes, Fate::Goes),
+            ("the same, out of contact", keep(7, Duration::MAX), Fate::Goes, Fate::Goes),
+            ("of a later slot", keep(6, Duration::ZERO), Fate::Stays, Fate::Stays),
+            ("nothing known, no contact", keep(0, Duration::MAX), Fate::Stays, Fate::Stops),
+            ("assigned here", here.clone(), Fate::Stays, Fate::Stays),
+            (
+                "assigned here, out of contact",
+                Keep { contact_age: LEASE, ..here },
+                Fate::Stays,
+                Fate::Stops,
+            ),
+            ("lost, and not placed again", waiting, Fate::Stays, Fate::Stops),
+        ] {
+            assert_eq!(keep.fate(&plain), of_plain, "{what}");
+            assert_eq!(keep.fate(&exclusive), of_exclusive, "{what}, exclusive");
+        }
     }
 }

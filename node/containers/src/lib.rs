@@ -12,11 +12,13 @@
 //!    certificate, and at an interval; what already matches is left alone.
 //! 3. [`Executor::observe`] says what really runs, apart from what is claimed.
 //! 4. [`Executor::held`] says what the containers hold of the machine, for telemetry.
-//! 5. Without certificates, [`lapsed`] says what has to stop.
+//! 5. Out of contact with the committee, [`lapsed`] says what has to stop. What is stopped so is not
+//!    removed; it is started again when it is desired again.
 //!
 //! # State and restart
 //! The labels of the containers are the state: a container belongs to the worker and cluster in its
-//! labels, and is never touched by others. So several workers can share one engine, and a restarted
+//! labels, and is never touched by others. What is not desired is removed only if the worker knows that it
+//! is over ([`Keep`]). So several workers can share one engine, and a restarted
 //! worker knows its containers. A container's name follows from the replica, so that the engine
 //! itself refuses a second one. In memory are only the last desired set, errors, counts of restarts
 //! and the results of probes: a restart begins with the first reconciliation.
@@ -46,6 +48,7 @@ mod lease;
 mod observe;
 mod probe;
 mod replica;
+mod suspend;
 
 pub use self::{
     engine::{DEFAULT_SOCKET, Deadlines, Docker},

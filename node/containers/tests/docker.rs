@@ -12,7 +12,7 @@ mod failures;
 #[path = "docker/health.rs"]
 mod health;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use bollard::{
     models::{ContainerCreateBody, ContainerSummary},
@@ -20,7 +20,7 @@ use bollard::{
 };
 use common::{SLEEP, job, replicas, until, with_worker};
 use tokio::time::timeout;
-use veil_node_containers::{Docker, Executor, Keep, Observed, lapsed};
+use veil_node_containers::{DesiredReplica, Docker, Executor, Keep, Observed, lapsed};
 use veil_protocol_spec::{
     Slot,
     scheduling::{CpuUnits, JobSpec, LeasePolicy, MemoryUnits, RestartPolicy},
@@ -96,24 +96,95 @@ async fn what_is_not_known_to_be_over_stays() {
     .await;
 }
 
-/// Another worker may run the replica by then, whatever this one knows of it.
+/// Another worker may run the replica by then, whatever this one knows of it. What it wrote is there when
+/// the committee is back and has decided nothing else.
 #[tokio::test]
-async fn an_exclusive_lease_ends_what_would_stay() {
+async fn a_lapsed_exclusive_replica_is_stopped_and_not_removed() {
     with_worker(async |worker| {
         let exclusive = LeasePolicy::Exclusive { seconds: 60 };
+        // It is never started again when it ends by itself.
         let desired = replicas(JobSpec { lease: exclusive, ..job(&SLEEP) }, 1);
         let replicas = [desired[0].id()];
         assert_eq!(worker.reconcile(&desired).await.started, replicas);
-        for (as_of, replicas) in [(Slot(0), BTreeSet::new()), (Slot(9), replicas.into())] {
-            let contact_age = Duration::from_secs(59);
-            let keep = Keep { as_of, replicas, contact_age };
-            let report = worker.executor.reconcile(&[], &keep).await.unwrap();
-            assert!(report.is_unchanged(), "{report:?}");
+        let container = worker.container().await.id;
+        let keep = |as_of, replicas: &[_], seconds| Keep {
+            as_of,
+            replicas: replicas.iter().copied().collect(),
+            contact_age: Duration::from_secs(seconds),
+            ..Keep::NOTHING
+        };
+        for (as_of, kept) in [(Slot(0), &[][..]), (Slot(9), &replicas[..])] {
+            for (seconds, suspended) in [(59, &[][..]), (60, &replicas[..]), (61, &[][..])] {
+                let keep = keep(as_of, kept, seconds);
+                let report = worker.executor.reconcile(&[], &keep).await.unwrap();
+                assert_eq!(report.suspended, suspended, "{report:?}");
+                assert!(report.stopped.is_empty() && report.failed.is_empty(), "{report:?}");
+            }
+            let stopped = worker.container().await;
+            assert_eq!(stopped.state.unwrap().running, Some(false));
+            // Its room is not free.
+            let held = worker.executor.held().await.unwrap();
+            assert_eq!((held.replicas, held.reserved.cpu), (replicas.into(), CpuUnits(2)));
+
+            assert_eq!(worker.reconcile(&desired).await.restarted, replicas);
+            let again = worker.container().await;
+            assert_eq!((again.state.unwrap().running, &again.id), (Some(true), &container));
+            assert!(worker.reconcile(&desired).await.is_unchanged());
         }
-        let contact_age = Duration::from_secs(60);
-        let keep = Keep { as_of: Slot(0), replicas: replicas.into(), contact_age };
-        let report = worker.executor.reconcile(&[], &keep).await.unwrap();
-        assert_eq!(report.stopped, replicas);
+        // Its own end stays its end.
+        worker.engine.kill_container(container.as_deref().unwrap(), None).await.unwrap();
+        worker.until_observed(Observed::Exited { code: 137 }).await;
+        let report = worker.executor.reconcile(&[], &keep(Slot(9), &replicas, 60)).await.unwrap();
+        assert!(report.is_unchanged(), "{report:?}");
+        assert!(worker.reconcile(&desired).await.is_unchanged());
+        assert_eq!(worker.observed().await, Observed::Exited { code: 137 });
+    })
+    .await;
+}
+
+/// Each state in which a worker can die that stops a replica, or starts it again.
+#[tokio::test]
+async fn stopping_for_a_lease_can_be_cut_off_anywhere() {
+    with_worker(async |worker| {
+        let exclusive = LeasePolicy::Exclusive { seconds: 60 };
+        let desired = replicas(JobSpec { lease: exclusive, ..job(&SLEEP) }, 1);
+        assert_eq!(worker.reconcile(&desired).await.started.len(), 1);
+        let keep = Keep { as_of: Slot(0), contact_age: Duration::MAX, ..Keep::NOTHING };
+        for milliseconds in [1, 3, 5, 10, 20, 40, 80, 160, 320, 640, 1_300] {
+            let cut_off = Duration::from_millis(milliseconds);
+            let _ = timeout(cut_off, worker.executor.reconcile(&[], &keep)).await;
+            let _ = timeout(cut_off, worker.reconcile(&desired)).await;
+            until(async || {
+                let report = worker.reconcile(&desired).await;
+                let state = worker.container().await.state.unwrap();
+                report.is_unchanged() && state.running == Some(true)
+            })
+            .await;
+        }
+    })
+    .await;
+}
+
+/// A worker that was counted as lost and is back: what nobody else runs goes on.
+#[tokio::test]
+async fn what_has_no_other_place_goes_on_and_what_has_one_is_removed() {
+    with_worker(async |worker| {
+        let keeps = replicas(job(&SLEEP), 1);
+        let exclusive = LeasePolicy::Exclusive { seconds: 60 };
+        let excludes = replicas(JobSpec { lease: exclusive, ..job(&SLEEP) }, 1);
+        let desired = [keeps.clone(), excludes.clone()].concat();
+        assert_eq!(worker.reconcile(&desired).await.started.len(), 2);
+        let waiting = desired.iter().map(DesiredReplica::id).collect();
+        let lost = Keep { waiting, as_of: Slot(9), ..Keep::NOTHING };
+        let report = worker.executor.reconcile(&[], &lost).await.unwrap();
+        assert!(report.stopped.is_empty(), "{report:?}");
+        assert_eq!(report.suspended, [excludes[0].id()], "its lease is not renewed after the loss");
+        // Placed here again, both are the same containers.
+        let report = worker.reconcile(&desired).await;
+        assert_eq!((report.kept, report.restarted), (vec![keeps[0].id()], vec![excludes[0].id()]));
+        // Placed elsewhere.
+        assert_eq!(worker.reconcile(&excludes).await.stopped, [keeps[0].id()]);
+        assert_eq!(worker.reconcile(&[]).await.stopped, [excludes[0].id()]);
     })
     .await;
 }

@@ -304,6 +304,13 @@ impl WorkerConfig {
         override_with(&mut worker.docker_socket, env, "VEIL_DOCKER_SOCKET", path)?;
         override_with(&mut worker.key_set, env, "VEIL_ZAMA_PUBLICKEY_FILE", |v| path(v).map(Some))?;
         at_least_one("worker.telemetry_interval_seconds", worker.telemetry_interval_seconds)?;
+        if worker.light && worker.key_set.is_some() {
+            return Err(ConfigError::Value {
+                key: "worker.key_set",
+                reason: "a light worker holds no key set: leave it out, or `worker.light`"
+                    .to_owned(),
+            });
+        }
         Ok(config)
     }
 }
@@ -356,6 +363,7 @@ mod tests {
         assert_eq!(short.worker.docker_socket, long.worker.docker_socket);
         assert_eq!(short.worker.telemetry_interval(), long.worker.telemetry_interval());
         assert_eq!(long.worker.key_set, Some(PathBuf::from("/etc/veil/keyset.bin")));
+        assert!(!short.worker.light && !long.worker.light);
         assert_eq!(long.worker.offer.memory_mib, Some(8192));
         assert_eq!(short.worker.offer.offer(), Offer::default());
         let (default, long) = (Offer::default(), long.worker.offer.offer());
@@ -413,6 +421,13 @@ mod tests {
         assert!(matches!(
             member(&none, NOTHING),
             Err(ConfigError::Value { key: "network.listen", .. })
+        ));
+        let light = with_contract(WORKER_SAMPLE)
+            .replace("#light = false", "light = true")
+            .replace("#key_set", "key_set");
+        assert!(matches!(
+            worker(&light, NOTHING),
+            Err(ConfigError::Value { key: "worker.key_set", .. })
         ));
         let zero = with_contract(WORKER_SAMPLE)
             .replace("#telemetry_interval_seconds = 30", "telemetry_interval_seconds = 0");

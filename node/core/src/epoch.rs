@@ -6,46 +6,45 @@
 //! disk, or fetches them from peers and checks them against the chain; expands the key set; opens
 //! the ledger.
 //!
+//! A light worker needs less: the compact public key alone, which it takes from t+1 members that say the
+//! same, and the reference string ([`Material::Light`]).
+//!
 //! # Caveats
 //! An expanded key set takes more than a gigabyte. Nodes of one process share it: the chain says
 //! which key set it is, so there is nothing to disagree about.
 
+mod material;
+
 use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{self, BufReader},
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::{Duration, Instant},
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use async_recursion::async_recursion as boxed;
 use futures::{FutureExt, future::BoxFuture};
-use tfhe::CompactPublicKey;
 use tokio::sync::watch;
 use veil_committee::frost::GroupVerifyingKey;
 use veil_committee_slot::pool::{Pool, Refusal, Verified};
-use veil_keygen_ceremony::keyset::{
-    KeySetError, ParameterSet, UnknownParameters, key_set_size_limit, read_key_set_with_digest,
-};
+use veil_keygen_ceremony::keyset::{KeySetError, ParameterSet, UnknownParameters};
 use veil_node_chain::{ChainError, PublishedKey};
 use veil_node_p2p::FetchError;
 use veil_node_process::unix_now;
 use veil_node_storage::{
-    durable::hash_file,
     evidence::{EvidenceError, EvidenceStore},
     ledger::{Ledger, LedgerError},
     trust::{Trust, TrustList},
 };
 use veil_protocol_spec::{
-    Committee, KeySetDigest, PeerIdHash, PublicIdentity, Slot,
+    Committee, PeerIdHash, PublicIdentity, Slot,
     evidence::{Evidence, Proof},
     scheduling::{Binding, ReferenceStringOrigin, SlotRecord, Telemetry, UnixMillis},
-    sync::{KeyFiles, SyncAnswer, SyncRequest},
+    sync::KeyFiles,
 };
 use veil_scheduler::{
-    EncryptedTelemetry, EvaluationKey, KeyError, ListError, ReferenceString, ReferenceStringError,
-    verify_and_expand,
+    EncryptedTelemetry, InvalidPublicKey, KeyError, ListError, ReferenceString,
+    ReferenceStringError, verify_and_expand,
 };
 
 use crate::{
@@ -53,12 +52,9 @@ use crate::{
     evaluation_pool::EvaluationPool,
 };
 
-/// Longest reference string file; at production size it has about a megabyte.
-const MAX_REFERENCE_STRING_BYTES: u64 = 64 << 20;
-/// For fetching the key set.
-const FETCH_DEADLINE: Duration = Duration::from_secs(1800);
-/// Between two rounds of asking for files that nobody has yet.
-const RETRY_DELAY: Duration = Duration::from_millis(500);
+pub use self::material::{Keys, Material, MaterialFiles};
+
+use self::material::Loaded;
 
 /// Why the key in force cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +81,14 @@ pub enum EpochError {
     /// tfhe does not expand it, or the circuits cannot use it.
     #[error("the key set cannot be used: {0}")]
     Key(#[from] KeyError),
+    /// Not the public key alone.
+    #[error("{path}: {source}; remove it, and the members are asked again")]
+    PublicKey {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: InvalidPublicKey,
+    },
     /// The reference string.
     #[error("{path}: {source}")]
     ReferenceString {
@@ -137,6 +141,9 @@ pub enum TelemetryRefusal {
         /// What is wrong.
         source: ListError,
     },
+    /// Nothing is verified here.
+    #[error("this node is a light worker: it holds no evaluation key and verifies no telemetry")]
+    Light,
 }
 
 /// What verifying a telemetry message leaves.
@@ -146,24 +153,6 @@ pub struct Expanded {
     pub telemetry: Arc<EncryptedTelemetry>,
     /// Seconds that verifying and expanding took.
     pub seconds: f64,
-}
-
-/// A key set, expanded.
-#[derive(Clone)]
-pub struct Keys {
-    /// For circuits.
-    pub evaluation: EvaluationKey,
-    /// For encryption.
-    pub public: CompactPublicKey,
-}
-
-/// Where key set and reference string are, if this node has them already.
-#[derive(Clone, Debug)]
-pub struct MaterialFiles {
-    /// The key set.
-    pub key_set: PathBuf,
-    /// The reference string.
-    pub reference_string: PathBuf,
 }
 
 /// See the [module documentation](self).
@@ -177,7 +166,7 @@ pub struct ActiveEpoch {
     /// The FHE parameters.
     pub parameters: ParameterSet,
     /// The key set.
-    pub keys: Keys,
+    pub keys: Arc<Keys>,
     /// What telemetry proofs rest on.
     pub reference_string: ReferenceString,
     /// Who made it.
@@ -188,8 +177,8 @@ pub struct ActiveEpoch {
     pub evidence: Arc<EvidenceStore>,
     /// Where manifests are evaluated.
     pub evaluators: EvaluationPool,
-    /// The digests under which this node provides key set and CRS.
-    pub files: KeyFiles,
+    /// The digests under which this node provides key set and CRS; a light worker provides none.
+    pub files: Option<KeyFiles>,
     pool: Mutex<Pool<Expanded>>,
     arrivals: watch::Sender<u64>,
 }
@@ -198,35 +187,6 @@ impl core::fmt::Debug for ActiveEpoch {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("ActiveEpoch").field("binding", &self.binding).finish_non_exhaustive()
     }
-}
-
-/// What this process has expanded, by digest.
-static EXPANDED: Mutex<BTreeMap<KeySetDigest, Weak<Keys>>> = Mutex::new(BTreeMap::new());
-
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> EpochError {
-    let path = path.to_owned();
-    move |source| EpochError::Io { path, source }
-}
-
-fn expand(
-    path: &Path,
-    digest: &KeySetDigest,
-    parameters: &ParameterSet,
-) -> Result<Arc<Keys>, EpochError> {
-    // Held while one node of the process reads and expands, so that the others find the result.
-    let mut expanded = EXPANDED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(keys) = expanded.get(digest).and_then(Weak::upgrade) {
-        return Ok(keys);
-    }
-    let file = File::open(path).map_err(io_error(path))?;
-    let key_set =
-        read_key_set_with_digest(file, key_set_size_limit(parameters), parameters, digest)
-            .map_err(|source| EpochError::KeySet { path: path.to_owned(), source })?;
-    let (public, server_key) = key_set.decompress().into_raw_parts();
-    let keys =
-        Arc::new(Keys { evaluation: EvaluationKey::new(public.clone(), server_key)?, public });
-    expanded.insert(*digest, Arc::downgrade(&keys));
-    Ok(keys)
 }
 
 impl ActiveEpoch {
@@ -238,7 +198,7 @@ impl ActiveEpoch {
     pub async fn prepare(
         cluster: &Cluster,
         key: PublishedKey,
-        own: Option<MaterialFiles>,
+        material: Material,
         accept_insecure: bool,
         telemetry_max_age: UnixMillis,
     ) -> Result<Arc<Self>, EpochError> {
@@ -270,18 +230,9 @@ impl ActiveEpoch {
         let evidence = Arc::new(EvidenceStore::open(&path, trust.clone())?);
         let path = cluster.data_dir.join("ledger.redb");
         let ledger = Arc::new(Ledger::open(&path, TrustList::from_iter([(Slot(1), trust)]))?);
-        let files = match own {
-            Some(files) => files,
-            None => fetch(cluster, &key, &parameters).await?,
-        };
         let roster = view.roster.clone();
-        let of = parameters.clone();
-        let load = tokio::task::spawn_blocking(move || load(&files, &key, &of));
-        let (keys, reference_string, provided) =
-            load.await.map_err(|_| EpochError::Published("loading it failed"))??;
-        let (digests, files) = provided;
-        cluster.network.provide(digests.key_set, files.key_set);
-        cluster.network.provide(digests.reference_string, files.reference_string);
+        let Loaded { keys, reference_string, files } =
+            material::load(cluster, &key, &roster, &parameters, material).await?;
         let mut pool = Pool::new(binding, telemetry_max_age);
         pool.set_workers(view.workers());
         Ok(Arc::new(Self {
@@ -289,13 +240,13 @@ impl ActiveEpoch {
             committee,
             roster,
             parameters,
-            keys: (*keys).clone(),
+            keys,
             reference_string,
             origin,
             ledger,
             evidence,
             evaluators: EvaluationPool::default(),
-            files: digests,
+            files,
             pool: Mutex::new(pool),
             arrivals: watch::Sender::new(0),
         }))
@@ -332,11 +283,12 @@ impl ActiveEpoch {
     /// Verifies a message's proof and expands it, off the reactor. The caller has checked the rest.
     ///
     /// # Errors
-    /// [`TelemetryRefusal::List`].
+    /// [`TelemetryRefusal::List`], [`TelemetryRefusal::Light`].
     pub async fn expand(
         self: &Arc<Self>,
         telemetry: Telemetry,
     ) -> Result<(Telemetry, Expanded), TelemetryRefusal> {
+        let Some(key) = self.keys.evaluation.clone() else { return Err(TelemetryRefusal::Light) };
         let epoch = Arc::clone(self);
         let sender = telemetry.body.sender();
         let verified = tokio::task::spawn_blocking(move || {
@@ -346,7 +298,7 @@ impl ActiveEpoch {
                 &body.list,
                 &body.proof_metadata(),
                 &epoch.reference_string,
-                &epoch.keys.evaluation,
+                &key,
             );
             (expanded, begun.elapsed().as_secs_f64(), telemetry)
         });
@@ -388,85 +340,4 @@ impl ActiveEpoch {
     pub fn follow(&self, view: &View) {
         self.pool().set_workers(view.workers());
     }
-}
-
-type Loaded = (Arc<Keys>, ReferenceString, (KeyFiles, MaterialFiles));
-
-fn load(
-    files: &MaterialFiles,
-    key: &PublishedKey,
-    parameters: &ParameterSet,
-) -> Result<Loaded, EpochError> {
-    let path = &files.reference_string;
-    let compact = *parameters.pke();
-    let file = BufReader::new(File::open(path).map_err(io_error(path))?);
-    let reference_string = ReferenceString::read(file, compact)
-        .map_err(|source| EpochError::ReferenceString { path: path.clone(), source })?;
-    if reference_string.digest() != key.reference_string.digest {
-        return Err(EpochError::OtherReferenceString { path: path.clone() });
-    }
-    let keys = expand(&files.key_set, &key.key_set, parameters)?;
-    let (key_set, key_set_bytes) = hash_file(&files.key_set).map_err(io_error(&files.key_set))?;
-    let (string, string_bytes) = hash_file(path).map_err(io_error(path))?;
-    let digests = KeyFiles {
-        key_set,
-        key_set_bytes,
-        reference_string: string,
-        reference_string_bytes: string_bytes,
-    };
-    Ok((keys, reference_string, (digests, files.clone())))
-}
-
-/// Gets both files from peers, unless they are in the data directory from an earlier run.
-async fn fetch(
-    cluster: &Cluster,
-    key: &PublishedKey,
-    parameters: &ParameterSet,
-) -> Result<MaterialFiles, EpochError> {
-    let folder = &cluster.data_dir;
-    let files = MaterialFiles {
-        key_set: folder.join(format!("keyset-{}.bin", key.key_set)),
-        reference_string: folder
-            .join(format!("reference-string-{}.bin", key.reference_string.digest)),
-    };
-    if files.key_set.exists() && files.reference_string.exists() {
-        return Ok(files);
-    }
-    let limit = key_set_size_limit(parameters);
-    let (from, found) = loop {
-        let request = SyncRequest::KeyFiles(key.key_set);
-        let found =
-            cluster.peers.ask(cluster.peers.members(), request, |peer, answer| match answer {
-                SyncAnswer::KeyFiles(Some(files)) => Some((peer, files)),
-                _ => None,
-            });
-        match found.await {
-            Some(found) => break found,
-            None => tokio::time::sleep(RETRY_DELAY).await,
-        }
-    };
-    // Whoever announced it comes first; any other member that has the same bytes will do.
-    let mut peers = cluster.peers.members();
-    peers.sort_by_key(|peer| *peer != from);
-    if !files.reference_string.exists() {
-        cluster
-            .network
-            .fetch(
-                &peers,
-                found.reference_string,
-                &files.reference_string,
-                MAX_REFERENCE_STRING_BYTES,
-                FETCH_DEADLINE,
-                |_| {},
-            )
-            .await?;
-    }
-    if !files.key_set.exists() {
-        tracing::info!(bytes = found.key_set_bytes, "fetching the key set");
-        cluster
-            .network
-            .fetch(&peers, found.key_set, &files.key_set, limit, FETCH_DEADLINE, |_| {})
-            .await?;
-    }
-    Ok(files)
 }

@@ -18,10 +18,13 @@ use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Wire,
     identity::SecretIdentity,
-    scheduling::{EvaluationBody, JobSpec, Manifest, PolicyError, Telemetry, TelemetryEntry},
+    scheduling::{
+        ClusterState, EvaluationBody, EvaluationReport, JobSpec, Manifest, PolicyError, Telemetry,
+        TelemetryEntry,
+    },
     sync::{SyncAnswer, SyncRequest},
 };
-use veil_scheduler::{Cancellation, EvaluateError, Inputs, Outputs, evaluate};
+use veil_scheduler::{Cancellation, EvaluateError, EvaluationKey, Inputs, Outputs, evaluate};
 use veil_scheduler_plan::inputs::PublicInputs;
 
 use crate::{
@@ -59,6 +62,9 @@ pub enum EvaluationError {
     /// A state that this node does not have.
     #[error("the certificate that the manifest builds on is not here yet")]
     Behind,
+    /// There is no evaluation key.
+    #[error("this node is a light worker: it evaluates nothing")]
+    Light,
     /// The circuit.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
@@ -116,13 +122,28 @@ impl InputSource {
         manifest: Manifest,
         cancellation: Cancellation,
     ) -> Result<Evaluated, EvaluationError> {
-        let Fetched { public, telemetry } = self.fetch(&manifest).await?;
+        let state = self.epoch.ledger.state();
+        self.evaluate_on(&state, manifest, cancellation).await
+    }
+
+    /// The same on the state that the manifest builds on, which need not be the last one any more.
+    ///
+    /// # Errors
+    /// [`EvaluationError`].
+    #[boxed]
+    pub async fn evaluate_on(
+        &self,
+        state: &ClusterState,
+        manifest: Manifest,
+        cancellation: Cancellation,
+    ) -> Result<Evaluated, EvaluationError> {
+        let key = self.key()?.until(cancellation);
+        let Fetched { public, telemetry } = self.fetch_on(state, &manifest).await?;
         let telemetry = telemetry
             .iter()
             .map(|found| (found.digest, Arc::clone(&found.expanded.telemetry)))
             .collect();
         let inputs = Inputs { public, telemetry, ..Inputs::default() };
-        let key = self.epoch.keys.evaluation.until(cancellation);
         if manifest.telemetry.is_empty() {
             // What is pending stays so.
             let (outputs, digest) = (Outputs::nothing(&key), manifest.no_outputs());
@@ -139,12 +160,29 @@ impl InputSource {
         evaluated.await.map_err(|_| EvaluationError::Stopped)?
     }
 
+    /// What circuits are evaluated under.
+    ///
+    /// # Errors
+    /// [`EvaluationError::Light`].
+    pub fn key(&self) -> Result<EvaluationKey, EvaluationError> {
+        self.epoch.keys.evaluation.clone().ok_or(EvaluationError::Light)
+    }
+
     /// Everything that a manifest names.
     ///
     /// # Errors
     /// [`EvaluationError`].
     #[boxed]
     pub async fn fetch(&self, manifest: &Manifest) -> Result<Fetched, EvaluationError> {
+        let state = self.epoch.ledger.state();
+        self.fetch_on(&state, manifest).await
+    }
+
+    async fn fetch_on(
+        &self,
+        state: &ClusterState,
+        manifest: &Manifest,
+    ) -> Result<Fetched, EvaluationError> {
         let mut public = PublicInputs::default();
         let view = self.views.at(manifest.block).await?;
         public.labels = view
@@ -153,7 +191,6 @@ impl InputSource {
             .filter_map(|w| Some((*w, view.nodes.get(w)?.labels.clone())))
             .collect();
         public.policy = view.rules.clone()?;
-        let state = self.epoch.ledger.state();
         if state.last_certificate() != manifest.previous {
             return Err(EvaluationError::Behind);
         }
@@ -220,14 +257,14 @@ impl InputSource {
     }
 }
 
-/// Signs what this node computed and gossips it. Nothing waits for it: others compare.
+/// Signs what this node computed and gossips it. Nothing waits for it: others compare. Gives what was signed.
 #[boxed]
 pub async fn report(
     network: &Network,
     identity: &SecretIdentity,
     manifest: &Manifest,
     outputs: Blake3Digest,
-) {
+) -> EvaluationReport {
     let body = EvaluationBody {
         binding: manifest.binding,
         slot: manifest.slot,
@@ -236,11 +273,12 @@ pub async fn report(
         outputs,
         identity: identity.public(),
     };
-    let report = body.sign(identity).to_wire();
-    match network.publish(Topic::Evaluations, report).await {
+    let report = body.sign(identity);
+    match network.publish(Topic::Evaluations, report.to_wire()).await {
         Ok(()) | Err(PublishError::Duplicate(_)) => {}
         Err(error) => {
             tracing::warn!(slot = %manifest.slot, %error, "the evaluation was not reported");
         }
     }
+    report
 }

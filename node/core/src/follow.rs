@@ -8,7 +8,8 @@
 //!
 //! # State
 //! [`Follower::contact`] is when this node last knew itself up to date: 2t+1 members said that they
-//! know nothing newer. At least one honest member among them would have signed a newer certificate.
+//! know nothing newer. At least one honest member among them would have signed a newer certificate. A
+//! certificate by itself is no contact: whoever holds it back would say when it was signed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,11 +18,11 @@ use futures::{StreamExt, stream};
 use rand::{Rng, seq::SliceRandom};
 use tokio::sync::{Notify, watch};
 use veil_node_p2p::{Gossip, Network, Protocol, Topic};
-use veil_node_process::unix_now;
+use veil_node_process::Uptime;
 use veil_node_storage::ledger::LedgerError;
 use veil_protocol_spec::{
     PeerIdHash, Wire,
-    scheduling::{SlotRecord, StateError, UnixMillis},
+    scheduling::{SlotRecord, StateError},
     sync::{SyncAnswer, SyncRequest},
 };
 
@@ -43,7 +44,7 @@ pub struct Follower {
     network: Network,
     epoch: Arc<ActiveEpoch>,
     behind: Notify,
-    contact: watch::Sender<Option<UnixMillis>>,
+    contact: watch::Sender<Option<Uptime>>,
 }
 
 impl core::fmt::Debug for Follower {
@@ -66,7 +67,7 @@ impl Follower {
 
     /// When this node last knew itself up to date: the time before the members were asked.
     #[must_use]
-    pub fn contact(&self) -> watch::Receiver<Option<UnixMillis>> {
+    pub fn contact(&self) -> watch::Receiver<Option<Uptime>> {
         self.contact.subscribe()
     }
 
@@ -79,13 +80,13 @@ impl Follower {
     /// itself.
     #[boxed]
     pub async fn catch_up(&self) -> bool {
-        let asked_at = unix_now();
+        let asked_at = Uptime::now();
         let me = self.network.me();
         let own = self.epoch.roster.iter().any(|member| PeerIdHash::of(member) == me);
         let answers = self.ask_members().await + usize::from(own);
         let up_to_date = answers >= self.epoch.committee.signing_threshold().get();
         if up_to_date {
-            self.contact.send_replace(Some(asked_at));
+            self.contact.send_replace(asked_at);
         }
         up_to_date
     }

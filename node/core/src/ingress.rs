@@ -71,6 +71,7 @@ const fn is_fault(refusal: &TelemetryRefusal) -> bool {
         TelemetryRefusal::List { source, .. } => {
             matches!(source, ListError::Proof | ListError::Malformed(_))
         }
+        TelemetryRefusal::Light => false,
     }
 }
 

@@ -9,7 +9,7 @@
 //! 2. [`cluster`]: follows the chain, joins the network, answers peers that were away.
 //! 3. [`epoch`]: what follows from the active key; [`follow`]: certificates; [`ingress`]: telemetry
 //!    and jobs from gossip; [`evaluation`] and [`evaluation_pool`]: the circuit on the locked inputs;
-//!    [`evidence`]: what shows that somebody broke the protocol.
+//!    [`audit`]: what others say that it gives; [`evidence`]: what shows that somebody broke the protocol.
 //! 4. [`progress`] and [`report`]: how far the node is; [`api`] and [`admin`]: what it answers locally;
 //!    [`sync`]: what it answers to peers.
 //!
@@ -19,6 +19,7 @@
 
 pub mod admin;
 pub mod api;
+pub mod audit;
 pub mod cluster;
 pub mod config;
 pub mod epoch;

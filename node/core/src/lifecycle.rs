@@ -35,7 +35,7 @@ use crate::{
     api,
     cluster::{Cluster, ClusterError, ClusterOptions},
     config::{ChainSection, Environment, NetworkSection, NodeSection},
-    epoch::{ActiveEpoch, EpochError, MaterialFiles},
+    epoch::{ActiveEpoch, EpochError, Material},
     progress::Progress,
     report::{Joined, Reporter},
     status::Role,
@@ -301,13 +301,14 @@ impl Node {
     pub async fn prepare(
         &self,
         key: PublishedKey,
-        own: Option<MaterialFiles>,
+        material: Material,
         accept_insecure: bool,
         telemetry_max_age: UnixMillis,
     ) -> Result<Option<Arc<ActiveEpoch>>, StartError> {
         self.progress.stage("getting key set and reference string, and expanding them", []);
         let cluster = &self.cluster;
-        let prepared = ActiveEpoch::prepare(cluster, key, own, accept_insecure, telemetry_max_age);
+        let prepared =
+            ActiveEpoch::prepare(cluster, key, material, accept_insecure, telemetry_max_age);
         let epoch = tokio::select! {
             epoch = prepared => epoch?,
             () = self.stop.cancelled() => return Ok(None),

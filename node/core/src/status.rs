@@ -99,7 +99,7 @@ pub struct SlotReport {
     pub pending: usize,
     /// Members whose partial decryption was wrong.
     pub culprits: Vec<ParticipantIndex>,
-    /// Nodes whose evaluation gave another digest than this one's.
+    /// Nodes whose evaluation gave another digest than the certificate says.
     pub disagree: Vec<PeerIdHash>,
     /// The block of the transaction that anchored it or a later slot, if this process saw it.
     pub anchored_in_block: Option<u64>,

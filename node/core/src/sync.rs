@@ -13,8 +13,10 @@ use veil_node_p2p::{Network, Protocol};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
     Wire,
+    codec::Bytes,
     sync::{SyncAnswer, SyncRequest},
 };
+use veil_scheduler::write_public_key;
 
 use crate::epoch::ActiveEpoch;
 
@@ -75,7 +77,14 @@ impl SyncSource {
             }
             SyncRequest::KeyFiles(key_set) => {
                 let epoch = self.epoch()?;
-                SyncAnswer::KeyFiles((epoch.binding.key_set == key_set).then_some(epoch.files))
+                SyncAnswer::KeyFiles(epoch.files.filter(|_| epoch.binding.key_set == key_set))
+            }
+            SyncRequest::PublicKey(key_set) => {
+                let epoch = self.epoch()?;
+                let asked = (epoch.binding.key_set == key_set).then_some(&epoch.keys.public);
+                let bytes = asked.map(write_public_key).transpose();
+                let bytes = bytes.map_err(|_| "the public key cannot be written here")?;
+                SyncAnswer::PublicKey(bytes.map(Bytes))
             }
             SyncRequest::EvidenceList => {
                 let kept = self.epoch()?.evidence.list().map_err(|_| UNREADABLE)?;

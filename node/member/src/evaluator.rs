@@ -137,9 +137,10 @@ impl Work {
         let evaluated = self.inputs.evaluate(manifest.clone(), cancellation.clone()).await?;
         let evaluation::Evaluated { outputs, digest, public, seconds } = evaluated;
         evaluation::report(&self.network, &self.identity, &manifest, digest).await;
-        let (epoch, begun) = (Arc::clone(&self.inputs.epoch), Instant::now());
+        let epoch = Arc::clone(&self.inputs.epoch);
+        let (key, begun) = (self.inputs.key()?, Instant::now());
         let squashed = tokio::task::spawn_blocking(move || {
-            let squash = || outputs.squash(&epoch.keys.evaluation);
+            let squash = || outputs.squash(&key);
             let squashed = epoch.evaluators.run(squash)??;
             Ok::<_, Failure>(squashed.as_slice().iter().flat_map(squashed_blocks).collect())
         });

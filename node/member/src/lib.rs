@@ -49,8 +49,9 @@ use veil_node_ceremony::{
 use veil_node_chain::PublishedKey;
 use veil_node_core::{
     P2pTransports,
+    audit::Audits,
     config::MemberConfig,
-    epoch::{ActiveEpoch, MaterialFiles},
+    epoch::{ActiveEpoch, Material, MaterialFiles},
     evaluation::InputSource,
     evidence::{self, EvidenceExchange},
     follow::Follower,
@@ -196,7 +197,7 @@ async fn serve(
     };
     let max_age = UnixMillis(config.committee.telemetry_max_age_seconds.saturating_mul(1000));
     let insecure = config.committee.insecure_reference_string;
-    let Some(epoch) = node.prepare(key, Some(files), insecure, max_age).await? else {
+    let Some(epoch) = node.prepare(key, Material::Own(files), insecure, max_age).await? else {
         return Ok(());
     };
     if let Some(threads) = config.committee.evaluation_threads {
@@ -233,6 +234,8 @@ async fn serve(
         Arc::clone(&suspicions),
     ));
     tasks.spawn(ingress::telemetry(network.clone(), tasks.clone(), Arc::clone(&epoch)));
+    let (views, progress) = (cluster.views.clone(), Arc::clone(&node.progress));
+    tasks.spawn(Audits::new(views, Arc::clone(&epoch), progress).listen(network.clone()));
     let (views, peers) = (cluster.views.clone(), cluster.peers.clone());
     let jobs = Arc::clone(&cluster.jobs);
     tasks.spawn(ingress::jobs(network.clone(), views.clone(), peers.clone(), Arc::clone(&jobs)));

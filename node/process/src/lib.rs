@@ -1,4 +1,5 @@
-//! This process as the operating system sees it: processor time, priority, memory, the time of day.
+//! This process as the operating system sees it: processor time, priority, memory, the time of day, the time
+//! since the machine was started.
 //!
 //! # Role
 //! Protocol crates take time as an argument; the hosts above them read it here and nowhere else.
@@ -17,9 +18,12 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::sys::{
-    resource::{UsageWho, getrusage},
-    time::TimeValLike,
+use nix::{
+    sys::{
+        resource::{UsageWho, getrusage},
+        time::TimeValLike,
+    },
+    time::{ClockId, clock_gettime},
 };
 use veil_protocol_spec::scheduling::UnixMillis;
 
@@ -28,6 +32,32 @@ use veil_protocol_spec::scheduling::UnixMillis;
 pub fn unix_now() -> UnixMillis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Time since the machine was started. It counts while the machine is suspended, and nobody sets it: a
+/// step of the time of day does not move it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Uptime(pub Duration);
+
+impl Uptime {
+    /// Now; `None` if the system has no such clock.
+    #[must_use]
+    pub fn now() -> Option<Self> {
+        clock_gettime(ClockId::CLOCK_BOOTTIME).ok().map(|time| Self(time.into()))
+    }
+}
+
+/// Tells one start of the machine from the next: an [`Uptime`] means nothing after a restart of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BootId(pub u128);
+
+impl BootId {
+    /// Of this start of the machine; `None` if the system does not say.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        u128::from_str_radix(&text.trim().replace('-', ""), 16).ok().map(Self)
+    }
 }
 
 /// CPU time of all threads, user and system.
@@ -99,6 +129,20 @@ pub fn rss_bytes() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_since_the_start_is_the_kernels_and_only_grows() {
+        let kernel = || {
+            let text = std::fs::read_to_string("/proc/uptime").unwrap();
+            Duration::from_secs_f64(text.split_whitespace().next().unwrap().parse().unwrap())
+        };
+        // The kernel's figure has two digits after the point.
+        let (before, now, after) = (kernel(), Uptime::now().unwrap().0, kernel());
+        let digit = Duration::from_millis(10);
+        assert!(before <= now + digit && now <= after + digit, "{before:?} {now:?} {after:?}");
+        assert_eq!(BootId::current(), BootId::current());
+        assert!(BootId::current().is_some());
+    }
 
     #[test]
     fn this_process_uses_memory() {

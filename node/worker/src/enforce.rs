@@ -1,20 +1,23 @@
 //! What the last certificate assigns to this worker is made to run.
 //!
 //! # Flow
-//! 1. With every new state, and at an interval, the desired replicas are put together: the state's,
-//!    with their bodies, less those whose exclusive lease is over.
+//! 1. With every new state, and at an interval, the enforcer puts together what it knows, and
+//!    [`desired`](crate::desired) says what is to run and what stays. Nothing is waited for: bodies that
+//!    are missing are asked for beside it.
 //! 2. Each set is given to the executor in a call of its own, so that a certificate need not wait for
 //!    an image that an earlier one pulls. `included` tells the telemetry which slot's replicas the
 //!    executor reserves room for.
 //! 3. What really runs is recorded in the progress. When everything that a slot placed here runs,
 //!    the phase ends, and the deployment is confirmed on chain.
+//! 4. While an exclusive replica runs, the age of the last contact is looked at every second, so that its
+//!    lease ends on time, also when the machine has slept.
 //!
 //! # Caveats
 //! The deployment of a slot that this process found certified when it started is not confirmed
 //! again: the chain would take a second confirmation.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     task::Poll,
     time::{Duration, Instant},
@@ -22,23 +25,22 @@ use std::{
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::watch;
-use veil_node_containers::{
-    DesiredReplica, DockerError, Executor, Keep, Placement, ReconcileReport, ReplicaId, lapsed,
-};
+use veil_node_containers::{DockerError, Executor, ReconcileReport};
 use veil_node_core::{
     cluster::Peers,
     epoch::ActiveEpoch,
     progress::Progress,
     status::{Observed, Phase},
 };
-use veil_node_process::unix_now;
+use veil_node_process::Uptime;
 use veil_node_storage::jobs::Jobs;
-use veil_protocol_spec::{
-    Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
-    scheduling::{ClusterState, UnixMillis},
-};
+use veil_protocol_spec::{Blake3Digest, KeccakDigest, PeerIdHash, Slot, scheduling::JobSpec};
 
-use crate::{confirm::Confirmer, lease::LastContact};
+use crate::{
+    confirm::Confirmer,
+    desired::{Assigned, Desired, Included, Known, Replica, tell},
+    lease::LastContact,
+};
 
 /// Between two reconciliations without a new state.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(10);
@@ -46,10 +48,8 @@ const RECONCILE_INTERVAL: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// For this long after a certificate.
 const POLL_PERIOD: Duration = Duration::from_secs(60);
-/// For getting bodies from peers before the others are reconciled without them.
-const BODIES_TIMEOUT: Duration = Duration::from_secs(30);
-
-type Replica = (Blake3Digest, ReplicaIndex);
+/// Between two looks at whether a lease has ended.
+const LEASE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the [module documentation](self).
 pub(crate) struct Enforcer {
@@ -60,26 +60,23 @@ pub(crate) struct Enforcer {
     pub(crate) progress: Arc<Progress>,
     pub(crate) confirmer: Confirmer,
     pub(crate) executor: Arc<Executor>,
-    pub(crate) contact: watch::Receiver<Option<UnixMillis>>,
+    pub(crate) contact: watch::Receiver<Option<Uptime>>,
     pub(crate) last_contact: LastContact,
-    /// The last slot whose replicas the executor knows; changes too when room has become free.
-    pub(crate) included: watch::Sender<Option<Slot>>,
-}
-
-/// The replicas that the executor is to run, and why the others of this worker are not among them.
-struct Desired {
-    slot: Slot,
-    replicas: Vec<DesiredReplica>,
-    /// "It removes a container only against a verified certificate that says so, never for lack of
-    /// knowledge."
-    keep: Keep,
-    left_out: BTreeMap<Replica, &'static str>,
+    /// What telemetry may claim; changes too when room has become free.
+    pub(crate) included: watch::Sender<Option<Included>>,
 }
 
 /// A slot that placed something here, until all of it runs.
 struct Enforcing {
     since: Instant,
     replicas: BTreeSet<Replica>,
+}
+
+/// Bodies that are asked for.
+#[derive(Default)]
+struct Fetching {
+    asked: BTreeSet<Blake3Digest>,
+    answers: FuturesUnordered<BoxFuture<'static, (Blake3Digest, bool)>>,
 }
 
 impl Enforcer {
@@ -91,25 +88,45 @@ impl Enforcer {
             FuturesUnordered::new();
         let mut enforcing: BTreeMap<Slot, Enforcing> = BTreeMap::new();
         let mut certificates = BTreeMap::new();
-        let mut seen = states.borrow().last_slot();
+        let mut contact = self.contact.clone();
+        let mut fetching = Fetching::default();
+        // What was placed before this process began is not news.
+        let mut assigned = Assigned::to(self.me, &states.borrow());
         let mut tick = tokio::time::interval(RECONCILE_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut left_out = BTreeMap::new();
+        let (mut shortest_lease, mut contact_helps, mut busy) = (None, true, false);
         loop {
             let soon = enforcing.values().any(|slot| slot.since.elapsed() < POLL_PERIOD);
-            let looks = async {
-                if !soon {
-                    std::future::pending::<()>().await; // the tick looks too
-                }
-                tokio::time::sleep(POLL_INTERVAL).await;
-            };
+            // The tick looks too.
+            let looks = wait_if(soon, POLL_INTERVAL);
+            let leases = wait_if(shortest_lease.is_some(), LEASE_INTERVAL);
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
+                changed = contact.changed(), if contact_helps => if changed.is_err() { return },
                 _ = tick.tick() => {}
                 Some(report) = running.next(), if !running.is_empty() => {
                     self.record(&report);
                     self.observe(&mut enforcing, &left_out).await;
-                    continue;
+                    let was_busy = report.is_ok_and(|report| !report.busy.is_empty());
+                    busy |= was_busy;
+                    // What one call was at work on, another had to leave alone.
+                    if was_busy || !core::mem::take(&mut busy) {
+                        continue;
+                    }
+                }
+                Some((job, found)) = fetching.answers.next(), if !fetching.asked.is_empty() => {
+                    fetching.asked.remove(&job);
+                    if !found {
+                        continue; // asked for again at the next tick
+                    }
+                }
+                () = leases => {
+                    self.renew_lease();
+                    let age = self.last_contact.age(Uptime::now());
+                    if shortest_lease.is_none_or(|lease| age < lease) {
+                        continue;
+                    }
                 }
                 () = looks => {
                     self.observe(&mut enforcing, &left_out).await;
@@ -117,13 +134,24 @@ impl Enforcer {
                 }
             }
             let since = Instant::now();
-            let state = Arc::clone(&states.borrow_and_update());
-            self.record_slots(&state, seen, since, &mut enforcing);
-            seen = state.last_slot();
+            // Before the state: contact comes after the last certificate that was missed.
+            let caught_up = contact.borrow_and_update().is_some();
+            let now = Assigned::to(self.me, &states.borrow_and_update());
+            record_slots(&now, assigned.slot, since, &mut enforcing);
             self.renew_lease();
-            let desired = self.desired(&state, &mut certificates).await;
-            let Desired { slot, replicas, keep, left_out: without } = desired;
-            left_out = without;
+            let (bodies, known) = self.look_up(&now, &mut certificates, &mut fetching).await;
+            let contact_age = self.last_contact.age(Uptime::now());
+            let known = Known {
+                assigned: &now,
+                bodies: &bodies,
+                certificates: known,
+                caught_up,
+                contact_age,
+            };
+            let Desired { replicas, keep, left_out: without, included, shortest_lease: shortest } =
+                known.desired();
+            (left_out, shortest_lease) = (without, shortest);
+            contact_helps = !caught_up || !left_out.is_empty();
             let mut call: BoxFuture<'_, _> = {
                 let executor = &executor;
                 Box::pin(async move { executor.reconcile(&replicas, &keep).await })
@@ -134,8 +162,8 @@ impl Enforcer {
                 Poll::Ready(report) => self.record(&report),
                 Poll::Pending => running.push(call),
             }
-            let included = Some(slot);
-            self.included.send_if_modified(|slot| core::mem::replace(slot, included) != included);
+            tell(&self.included, &assigned, &now, included);
+            assigned = now;
             self.observe(&mut enforcing, &left_out).await;
         }
     }
@@ -148,6 +176,7 @@ impl Enforcer {
                     started = report.started.len(),
                     restarted = report.restarted.len(),
                     stopped = report.stopped.len(),
+                    suspended = report.suspended.len(),
                     failed = report.failed.len(),
                     "reconciled"
                 );
@@ -166,37 +195,15 @@ impl Enforcer {
         }
     }
 
-    /// Takes down what the slots after `seen` have placed here.
-    fn record_slots(
+    /// Bodies and certificates of what is assigned here, as far as they are here; asks peers for the other
+    /// bodies.
+    async fn look_up<'a>(
         &self,
-        state: &ClusterState,
-        seen: Slot,
-        since: Instant,
-        enforcing: &mut BTreeMap<Slot, Enforcing>,
-    ) {
-        for (job, replica, placement) in state.replicas() {
-            if placement.worker == self.me && placement.slot > seen {
-                let new = || Enforcing { since, replicas: BTreeSet::new() };
-                let slot = enforcing.entry(placement.slot).or_insert_with(new);
-                slot.replicas.insert((job, replica));
-            }
-        }
-        // What a later slot took away again needs not run.
-        let here: BTreeSet<_> = state.assigned_to(self.me).collect();
-        for slot in enforcing.values_mut() {
-            slot.replicas.retain(|replica| here.contains(replica));
-        }
-        enforcing.retain(|_, slot| !slot.replicas.is_empty());
-    }
-
-    async fn desired(
-        &self,
-        state: &ClusterState,
-        certificates: &mut BTreeMap<Slot, KeccakDigest>,
-    ) -> Desired {
-        let me = self.me;
-        let mine: Vec<_> = state.replicas().filter(|(_, _, p)| p.worker == me).collect();
-        let slots: BTreeSet<_> = mine.iter().map(|(_, _, placement)| placement.slot).collect();
+        assigned: &Assigned,
+        certificates: &'a mut BTreeMap<Slot, KeccakDigest>,
+        fetching: &mut Fetching,
+    ) -> (BTreeMap<Blake3Digest, Arc<JobSpec>>, &'a BTreeMap<Slot, KeccakDigest>) {
+        let slots: BTreeSet<_> = assigned.here.values().copied().collect();
         certificates.retain(|slot, _| slots.contains(slot));
         for slot in slots {
             if certificates.contains_key(&slot) {
@@ -211,38 +218,20 @@ impl Enforcer {
                 Ok(Ok(None)) | Err(_) => {} // not of a state that the ledger gave
             }
         }
-        let jobs: BTreeSet<_> = mine.iter().map(|(job, ..)| *job).collect();
-        let bodies =
-            futures::future::join_all(jobs.iter().map(|job| self.peers.job(&self.jobs, *job)));
-        // A body is on disk since the job was placed, unless the data directory was lost.
-        let bodies = tokio::time::timeout(BODIES_TIMEOUT, bodies).await.unwrap_or_default();
-        let mut bodies: BTreeMap<_, _> =
-            bodies.into_iter().flatten().map(|body| (body.digest(), Arc::new(body))).collect();
+        let mut bodies = BTreeMap::new();
+        let jobs: BTreeSet<_> = assigned.here.keys().map(|(job, _)| *job).collect();
         for job in jobs {
-            if let (Entry::Vacant(body), Some(stored)) = (bodies.entry(job), self.jobs.body(&job)) {
-                body.insert(Arc::new(stored));
+            // A body is on disk since the job was placed, unless the data directory was lost.
+            if let Some(body) = self.jobs.body(&job) {
+                bodies.insert(job, Arc::new(body));
+            } else if fetching.asked.insert(job) {
+                let (peers, jobs) = (self.peers.clone(), Arc::clone(&self.jobs));
+                fetching
+                    .answers
+                    .push(Box::pin(async move { (job, peers.job(&jobs, job).await.is_some()) }));
             }
         }
-        let mut left_out = BTreeMap::new();
-        let contact_age = self.last_contact.age(unix_now());
-        let mut keep = Keep { as_of: state.last_slot(), replicas: BTreeSet::new(), contact_age };
-        let mut replicas = Vec::new();
-        for (job, replica, placement) in mine {
-            let certificate = certificates.get(&placement.slot);
-            let (Some(spec), Some(certificate)) = (bodies.get(&job), certificate) else {
-                left_out.insert((job, replica), "no peer has the job's body");
-                keep.replicas.insert(ReplicaId { job, replica });
-                continue;
-            };
-            let placement = Placement { slot: placement.slot, certificate: *certificate };
-            replicas.push(DesiredReplica { replica, spec: Arc::clone(spec), placement });
-        }
-        for over in lapsed(&replicas, contact_age) {
-            tracing::warn!(replica = %over, "its exclusive lease is over: the committee was not reached in time");
-            replicas.retain(|replica| replica.id() != over);
-            left_out.insert((over.job, over.replica), "its exclusive lease is over");
-        }
-        Desired { slot: state.last_slot(), replicas, keep, left_out }
+        (bodies, certificates)
     }
 
     /// Notes what runs, and which slots are enforced with it.
@@ -296,4 +285,29 @@ impl Enforcer {
             false
         });
     }
+}
+
+async fn wait_if(condition: bool, time: Duration) {
+    if !condition {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(time).await;
+}
+
+/// Takes down what the slots after `seen` have placed here.
+fn record_slots(
+    assigned: &Assigned,
+    seen: Slot,
+    since: Instant,
+    enforcing: &mut BTreeMap<Slot, Enforcing>,
+) {
+    for (replica, slot) in assigned.here.iter().filter(|(_, slot)| **slot > seen) {
+        let new = || Enforcing { since, replicas: BTreeSet::new() };
+        enforcing.entry(*slot).or_insert_with(new).replicas.insert(*replica);
+    }
+    // What a later slot took away again needs not run.
+    for slot in enforcing.values_mut() {
+        slot.replicas.retain(|replica| assigned.here.contains_key(replica));
+    }
+    enforcing.retain(|_, slot| !slot.replicas.is_empty());
 }

@@ -1,13 +1,15 @@
 //! A worker: `veil worker run`.
 //!
 //! # Role
-//! Offers one machine to the cluster: reports its load encrypted, evaluates what the committee has
-//! locked, runs the containers that certificates place on it. It holds no share of any key.
+//! Offers one machine to the cluster: reports its load encrypted, audits evaluations that it is drawn for,
+//! runs the containers that certificates place on it. It holds no share of any key. A light worker holds no
+//! evaluation key either, and audits nothing.
 //!
 //! # Flow
 //! 1. The steps of both roles up to the epoch: [`veil_node_core::lifecycle`].
-//! 2. From then on, side by side: certificates ([`veil_node_core::follow`]), telemetry of others and
-//!    bodies of jobs ([`veil_node_core::ingress`]), locked manifests (`evaluate`).
+//! 2. From then on, side by side: certificates ([`veil_node_core::follow`]) and bodies of jobs
+//!    ([`veil_node_core::ingress`]); but for a light worker also telemetry of others, locked manifests
+//!    (`evaluate`) and what is stated of them ([`veil_node_core::audit`]).
 //! 3. When the Docker engine answers and the worker has caught up: containers (`enforce`) and its own
 //!    telemetry (`report`). Without an engine the worker offers nothing, and does the rest.
 //! 4. On a stop it leaves gracefully. Containers stay: their leases decide.
@@ -21,6 +23,7 @@
 //! on certificates, and only then enforces them.
 
 mod confirm;
+mod desired;
 mod enforce;
 mod evaluate;
 mod lease;
@@ -36,8 +39,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use veil_node_containers::{Docker, DockerError, Executor, Owner};
 use veil_node_core::{
+    audit::Audits,
+    cluster::View,
     config::{WorkerConfig, WorkerSection},
-    epoch::ActiveEpoch,
+    epoch::{ActiveEpoch, Material},
     evaluation::InputSource,
     follow::Follower,
     ingress,
@@ -45,8 +50,10 @@ use veil_node_core::{
     progress::Progress,
     status::Role,
 };
+use veil_node_process::BootId;
 use veil_protocol_spec::{
-    Slot,
+    PeerIdHash,
+    registry::{LIGHT_LABEL, is_light},
     scheduling::{ClusterState, UnixMillis},
 };
 
@@ -54,12 +61,8 @@ pub use self::sequence::SequenceError;
 
 use self::telemetry::{Sampler, Unreadable};
 use self::{
-    confirm::Confirmer,
-    enforce::Enforcer,
-    evaluate::{Evaluator, Results},
-    lease::LastContact,
-    report::Reporter,
-    sequence::Sequence,
+    confirm::Confirmer, enforce::Enforcer, evaluate::Evaluator, lease::LastContact,
+    report::Reporter, sequence::Sequence,
 };
 
 /// Telemetry of others counts for this long after it was sampled.
@@ -116,11 +119,7 @@ pub async fn run(
 async fn work(node: &Node, section: &WorkerSection) -> Result<(), WorkerError> {
     let Some(key) = node.active_key().await else { return Ok(()) };
     let cluster = &node.cluster;
-    if !cluster.views.current().workers().contains(&cluster.me) {
-        tracing::warn!(
-            "the registry lists this node without the role of a worker: nothing will be placed here"
-        );
-    }
+    warn_of_registration(&cluster.views.current(), cluster.me, section.light);
     if let Some(given) = &section.key_set {
         // Where it would be if it had been fetched; its digest is checked like a fetched one's.
         let link = cluster.data_dir.join(format!("keyset-{}.bin", key.key_set));
@@ -129,35 +128,62 @@ async fn work(node: &Node, section: &WorkerSection) -> Result<(), WorkerError> {
             .map_err(|source| WorkerError::KeySet { path: given.clone(), source })?;
     }
     let insecure = section.insecure_reference_string;
-    let prepared = node.prepare(key, None, insecure, TELEMETRY_MAX_AGE).await?;
+    let material = if section.light { Material::Light } else { Material::Fetched };
+    let prepared = node.prepare(key, material, insecure, TELEMETRY_MAX_AGE).await?;
     let Some(epoch) = prepared else { return Ok(()) };
 
     let network = &cluster.network;
     let follower = Follower::new(network, &epoch);
     let tasks = &cluster.tasks;
     tasks.spawn(Arc::clone(&follower).run());
-    tasks.spawn(ingress::telemetry(network.clone(), tasks.clone(), Arc::clone(&epoch)));
     let (views, peers) = (cluster.views.clone(), cluster.peers.clone());
     tasks.spawn(ingress::jobs(network.clone(), views, peers, Arc::clone(&cluster.jobs)));
     tasks.spawn(record_slots(Arc::clone(&epoch), Arc::clone(&node.progress)));
-    let evaluator = Evaluator {
-        network: network.clone(),
-        identity: cluster.identity.clone(),
-        inputs: InputSource {
-            views: cluster.views.clone(),
-            peers: cluster.peers.clone(),
-            jobs: Arc::clone(&cluster.jobs),
+    // What a light worker does not take part in, it is not sent: gossip goes to subscribers.
+    if !section.light {
+        tasks.spawn(ingress::telemetry(network.clone(), tasks.clone(), Arc::clone(&epoch)));
+        let (views, progress) = (cluster.views.clone(), Arc::clone(&node.progress));
+        let audits = Audits::new(views, Arc::clone(&epoch), progress);
+        tasks.spawn(Arc::clone(&audits).listen(network.clone()));
+        let evaluator = Evaluator {
+            network: network.clone(),
+            identity: cluster.identity.clone(),
+            inputs: InputSource {
+                views: cluster.views.clone(),
+                peers: cluster.peers.clone(),
+                jobs: Arc::clone(&cluster.jobs),
+                epoch: Arc::clone(&epoch),
+            },
             epoch: Arc::clone(&epoch),
-        },
-        epoch: Arc::clone(&epoch),
-        progress: Arc::clone(&node.progress),
-        follower: Arc::clone(&follower),
-        results: std::sync::Mutex::new(Results::default()),
-    };
-    tasks.spawn(evaluator.run());
+            progress: Arc::clone(&node.progress),
+            follower: Arc::clone(&follower),
+            audits,
+        };
+        tasks.spawn(evaluator.run());
+    }
     tokio::select! {
         ended = contain(node, section, &epoch, &follower) => ended,
         () = node.stop.cancelled() => Ok(()),
+    }
+}
+
+/// What the registry says and the configuration contradicts.
+fn warn_of_registration(view: &View, me: PeerIdHash, light: bool) {
+    if !view.workers().contains(&me) {
+        tracing::warn!(
+            "the registry lists this node without the role of a worker: nothing will be placed here"
+        );
+    }
+    let is_light = view.nodes.get(&me).is_some_and(|node| is_light(&node.labels));
+    if light && !is_light {
+        tracing::warn!(
+            "`worker.light` is set, but the registration lacks the label {LIGHT_LABEL}: this worker is drawn as an auditor and states nothing; register it anew with `veil chain register --label {LIGHT_LABEL}`"
+        );
+    }
+    if is_light && !light {
+        tracing::warn!(
+            "the registration has the label {LIGHT_LABEL}: this worker is never drawn as an auditor; `worker.light = true` spares it the evaluation key"
+        );
     }
 }
 
@@ -170,7 +196,7 @@ async fn contain(
 ) -> Result<(), WorkerError> {
     let (cluster, progress) = (&node.cluster, &node.progress);
     let sequence = Sequence::open(&cluster.data_dir.join("telemetry-sequence"))?;
-    let last_contact = LastContact::open(&cluster.data_dir.join("last-contact"));
+    let last_contact = LastContact::open(&cluster.data_dir.join("last-contact"), BootId::current());
     let (docker, data_root) = engine(section, progress).await;
     let sampler = Sampler::new(section.offer.offer(), &data_root)?;
     // What was placed elsewhere while this worker was away must not be started again here.
@@ -181,7 +207,7 @@ async fn contain(
     }
     let owner = Owner { scope: cluster.scope, worker: cluster.me };
     let executor = Arc::new(Executor::new(docker, owner));
-    let (included, including) = watch::channel(None::<Slot>);
+    let (included, including) = watch::channel(None);
     let enforcer = Enforcer {
         me: cluster.me,
         peers: cluster.peers.clone(),

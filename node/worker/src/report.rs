@@ -1,8 +1,8 @@
 //! This worker's own telemetry: sampled, encrypted, proven, signed, gossiped.
 //!
 //! # Flow
-//! At an interval; when the cluster's policy changes; as soon as the executor knows the replicas of a
-//! new slot, since a message that does not include them does not count; when containers have made
+//! At an interval; when the cluster's policy changes; as soon as the executor knows what a new slot has
+//! placed here, since a message that does not include it does not count; when containers have made
 //! room. The clear sample does not outlive its encryption.
 
 use std::{
@@ -21,13 +21,14 @@ use veil_node_core::{
 use veil_node_p2p::{Network, PublishError, Topic};
 use veil_node_process::unix_now;
 use veil_protocol_spec::{
-    Slot, Wire,
+    Wire,
     identity::SecretIdentity,
     scheduling::{PolicyError, ProofMetadata, Telemetry, TelemetryBody},
 };
 use veil_scheduler::{ListError, encrypt};
 
 use crate::{
+    desired::Included,
     sequence::{Sequence, SequenceError},
     telemetry::Sampler,
 };
@@ -66,8 +67,8 @@ pub(crate) struct Reporter {
     pub(crate) standing: Standing,
     pub(crate) sequence: Sequence,
     pub(crate) interval: Duration,
-    /// The last slot whose replicas the executor knows.
-    pub(crate) included: watch::Receiver<Option<Slot>>,
+    /// What a message may claim to include.
+    pub(crate) included: watch::Receiver<Option<Included>>,
 }
 
 impl Reporter {
@@ -100,8 +101,9 @@ impl Reporter {
 
     async fn report(&mut self) -> Result<(), ReportError> {
         // Read before the sample is taken, so that the sample includes no less.
-        let includes_slot = self.included.borrow_and_update().unwrap_or_default();
+        let included = self.included.borrow_and_update().clone().unwrap_or_default();
         let held = self.executor.held().await?;
+        let includes_slot = included.within(&held.replicas);
         let sampled_at = unix_now();
         let sample = self.sampler.sample(&held).await;
         let view = self.views.current();
@@ -129,8 +131,11 @@ impl Reporter {
         );
         let bytes = telemetry.to_wire();
         let (sent, own) = tokio::join!(self.publish(bytes), self.keep(telemetry));
-        if let Err(error) = own {
-            tracing::warn!(%error, "this worker's own telemetry is left aside here");
+        match own {
+            Ok(()) | Err(TelemetryRefusal::Light) => {}
+            Err(error) => {
+                tracing::warn!(%error, "this worker's own telemetry is left aside here");
+            }
         }
         Ok(sent?)
     }
@@ -150,7 +155,7 @@ impl Reporter {
         }
     }
 
-    /// This worker evaluates with its own telemetry too, like any other's.
+    /// An auditor evaluates with its own telemetry too, like any other's.
     async fn keep(&self, telemetry: Telemetry) -> Result<(), TelemetryRefusal> {
         self.epoch.take_telemetry(telemetry).await.map(drop)
     }

@@ -1,8 +1,13 @@
 //! What an evaluator states that it computed: a cross-check for the members and a record for audits.
 //!
+//! # Roles
+//! Evaluators are the members, and the slot's auditors: workers drawn by a public hash
+//! (`protocol-spec/slot.md`, "Audit").
+//!
 //! # Caveats
-//! A report decides nothing. A member decrypts what it recomputed itself; reports that differ from
-//! its own result tell it, and the auditors, that some evaluator is wrong.
+//! A report decides nothing. A member decrypts what it recomputed itself. A report that differs from the
+//! certificate shows that one side is wrong, the evaluator or the committee; who evaluates the archived inputs
+//! again learns which.
 
 use serde::{Deserialize, Serialize};
 

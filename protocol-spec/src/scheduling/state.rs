@@ -209,6 +209,15 @@ impl ClusterState {
         self.replicas().filter(here).map(|(job, replica, _)| (job, replica))
     }
 
+    /// What had its place at a worker that was counted as lost, and waits for a place since: nobody else
+    /// is to run it yet.
+    pub fn waiting_of(
+        &self,
+        worker: PeerIdHash,
+    ) -> impl Iterator<Item = (Blake3Digest, ReplicaIndex)> + '_ {
+        self.last.iter().filter(move |(_, place)| **place == worker).map(|(replica, _)| *replica)
+    }
+
     /// Whether a worker's telemetry counts in the next slot: it includes every assignment that the
     /// worker got, so that no slot books the same room twice, and claims no slot of the future.
     #[must_use]

@@ -10,7 +10,7 @@ use veil_node_chain::{Chain, ChainError, Head, PublishedKey, RegisteredNode};
 use veil_node_p2p::{Directory, Peer};
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeccakDigest, PeerIdHash, PublicIdentity,
-    registry::Roles,
+    registry::{Roles, is_light},
     scheduling::{BlockRef, ClusterPolicy, PolicyError, Submission, keccak},
 };
 
@@ -99,6 +99,13 @@ impl View {
         workers.map(|node| node.peer).collect()
     }
 
+    /// Workers that may be drawn as auditors: "workers are auditors unless they register as light". Who has
+    /// a seat in the committee evaluates every slot anyway.
+    #[must_use]
+    pub fn full_workers(&self) -> BTreeSet<PeerIdHash> {
+        full(self.nodes.values(), &self.roster)
+    }
+
     /// Peers that may connect: the registered nodes, and the committee of the key in force. A member that
     /// leaves the registry keeps its seat until its epoch ends, and must be reached until then.
     pub(super) fn directory(&self) -> Directory {
@@ -111,6 +118,14 @@ impl View {
         let directory = self.directory();
         directory.iter().filter(|(_, peer)| peer.roles.member).map(|(peer, _)| *peer).collect()
     }
+}
+
+fn full<'a>(
+    nodes: impl Iterator<Item = &'a RegisteredNode>,
+    roster: &[PublicIdentity],
+) -> BTreeSet<PeerIdHash> {
+    let workers = nodes.filter(|node| node.roles.worker && !is_light(&node.labels));
+    workers.filter(|node| !roster.contains(&node.identity)).map(|node| node.peer).collect()
 }
 
 fn peers(
@@ -126,6 +141,8 @@ fn peers(
 
 #[cfg(test)]
 mod tests {
+    use veil_protocol_spec::registry::LIGHT_LABEL;
+
     use super::*;
 
     #[test]
@@ -141,5 +158,31 @@ mod tests {
         assert_eq!(roles(3), Some(Roles { worker: true, member: true }));
         assert_eq!(roles(4), Some(member), "it has left, and keeps its seat");
         assert_eq!(roles(5), None);
+    }
+
+    #[test]
+    fn light_workers_and_members_are_not_drawn_as_auditors() {
+        let node = |byte, worker, labels: &[&str]| {
+            let identity = PublicIdentity([byte; 33]);
+            RegisteredNode {
+                peer: PeerIdHash::of(&identity),
+                identity,
+                roles: Roles { worker, member: !worker },
+                operator: Address([byte; 20]),
+                organisation: String::new(),
+                labels: labels.iter().map(|label| label.parse().unwrap()).collect(),
+                position: 0,
+                stake: 0,
+                seat: None,
+            }
+        };
+        let nodes = [
+            node(1, true, &["zone=eu"]),
+            node(2, true, &["zone=eu", LIGHT_LABEL]),
+            node(3, false, &[]),
+            node(4, true, &[]),
+        ];
+        let drawn = full(nodes.iter(), &[nodes[3].identity]);
+        assert_eq!(drawn, [nodes[0].peer].into());
     }
 }

@@ -71,6 +71,8 @@ pub struct WorkerSection {
     pub key_set: Option<PathBuf>,
     /// Between two telemetry messages.
     pub telemetry_interval_seconds: u64,
+    /// Hold no evaluation key, and audit nothing. The registration must say so too.
+    pub light: bool,
     /// Prove under a reference string made by one party.
     pub insecure_reference_string: bool,
     /// The most it offers.
@@ -83,6 +85,7 @@ impl Default for WorkerSection {
             docker_socket: PathBuf::from("/var/run/docker.sock"),
             key_set: None,
             telemetry_interval_seconds: 30,
+            light: false,
             insecure_reference_string: false,
             offer: OfferSection::default(),
         }

@@ -1,0 +1,359 @@
+//! What is to run here, what stays although it cannot be told to, and what telemetry may claim to include.
+//!
+//! # Flow
+//! The [`enforcer`](crate::enforce) puts together what it [knows](Known) and does what
+//! [`Known::desired`] makes of it, which asks and waits for nothing.
+//!
+//! "It removes a container only against a verified certificate that says so, never for lack of knowledge."
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::watch;
+use veil_node_containers::{DesiredReplica, Keep, Placement, ReplicaId, lapsed};
+use veil_protocol_spec::{
+    Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
+    scheduling::{ClusterState, JobSpec, LeasePolicy},
+};
+
+/// A replica of a job.
+pub(crate) type Replica = (Blake3Digest, ReplicaIndex);
+
+/// What the last verified certificates say of this worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Assigned {
+    /// The last slot whose certificate is known.
+    pub(crate) slot: Slot,
+    /// What has its place here, and the slot that placed it.
+    pub(crate) here: BTreeMap<Replica, Slot>,
+    /// What had its place here, was counted as lost, and waits until it is placed here again or elsewhere.
+    pub(crate) waiting: BTreeSet<Replica>,
+}
+
+impl Assigned {
+    pub(crate) fn to(me: PeerIdHash, state: &ClusterState) -> Self {
+        let here = state.replicas().filter(|(_, _, placement)| placement.worker == me);
+        Self {
+            slot: state.last_slot(),
+            here: here.map(|(job, replica, placed)| ((job, replica), placed.slot)).collect(),
+            waiting: state.waiting_of(me).collect(),
+        }
+    }
+}
+
+/// What a worker knows when it decides what is to run.
+pub(crate) struct Known<'a> {
+    /// What the certificates say.
+    pub(crate) assigned: &'a Assigned,
+    /// Bodies of the jobs, as far as they are here.
+    pub(crate) bodies: &'a BTreeMap<Blake3Digest, Arc<JobSpec>>,
+    /// Hashes of certificates by slot, as far as they can be read.
+    pub(crate) certificates: &'a BTreeMap<Slot, KeccakDigest>,
+    /// Whether the committee has said since this process began that nothing newer is known: until then,
+    /// the last certificate here may be of long ago.
+    pub(crate) caught_up: bool,
+    /// How long ago it last said so, whichever process heard it.
+    pub(crate) contact_age: Duration,
+}
+
+/// See the [module documentation](self).
+#[derive(Debug)]
+pub(crate) struct Desired {
+    /// What the executor is to run.
+    pub(crate) replicas: Vec<DesiredReplica>,
+    /// What it does with other containers.
+    pub(crate) keep: Keep,
+    /// Why replicas of this worker are not among those to run.
+    pub(crate) left_out: BTreeMap<Replica, &'static str>,
+    /// What telemetry may claim.
+    pub(crate) included: Included,
+    /// The shortest lease of what is to run.
+    pub(crate) shortest_lease: Option<Duration>,
+}
+
+impl Known<'_> {
+    pub(crate) fn desired(&self) -> Desired {
+        let Assigned { slot, here, waiting } = self.assigned;
+        let id = |&(job, replica): &Replica| ReplicaId { job, replica };
+        let mut keep = Keep {
+            as_of: if self.caught_up { *slot } else { Slot(0) },
+            replicas: BTreeSet::new(),
+            waiting: waiting.iter().map(id).collect(),
+            contact_age: self.contact_age,
+        };
+        let (mut replicas, mut left_out) = (Vec::new(), BTreeMap::new());
+        for (key, placed) in here {
+            let (spec, certificate) = (self.bodies.get(&key.0), self.certificates.get(placed));
+            let exclusive = |spec: &JobSpec| spec.lease != LeasePolicy::Keep;
+            let why = match (spec, certificate) {
+                // Contact after the loss does not renew its lease.
+                (Some(spec), _) if waiting.contains(key) && exclusive(spec) => {
+                    "it was counted as lost here, and is not placed anew yet"
+                }
+                (Some(spec), Some(certificate)) => {
+                    let placement = Placement { slot: *placed, certificate: *certificate };
+                    let spec = Arc::clone(spec);
+                    replicas.push(DesiredReplica { replica: key.1, spec, placement });
+                    continue;
+                }
+                (None, _) => "no peer has the job's body",
+                (_, None) => "the certificate that placed it cannot be read",
+            };
+            left_out.insert(*key, why);
+        }
+        for over in lapsed(&replicas, self.contact_age) {
+            replicas.retain(|replica| replica.id() != over);
+            left_out.insert((over.job, over.replica), "its exclusive lease is over");
+        }
+        keep.replicas = left_out.keys().map(id).collect();
+        let unheld = left_out.keys().map(|key| (id(key), here[key])).collect();
+        let included = Included { slot: *slot, unheld };
+        let leases = replicas.iter().filter_map(|replica| match replica.spec.lease {
+            LeasePolicy::Keep => None,
+            LeasePolicy::Exclusive { seconds } => Some(Duration::from_secs(u64::from(seconds))),
+        });
+        let shortest_lease = leases.min();
+        Desired { replicas, keep, left_out, included, shortest_lease }
+    }
+}
+
+/// What telemetry may claim to include.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Included {
+    /// The last slot whose replicas the executor knows, but for the following.
+    slot: Slot,
+    /// Replicas that the executor does not know, by the slot that placed them: unless they have a
+    /// container, no room is reserved for them.
+    unheld: BTreeMap<ReplicaId, Slot>,
+}
+
+impl Included {
+    /// The last slot whose assignments are all within `held`: "a slot must not book the same capacity
+    /// again".
+    pub(crate) fn within(&self, held: &BTreeSet<ReplicaId>) -> Slot {
+        let missing = self.unheld.iter().filter(|(id, _)| !held.contains(id));
+        let before = missing.map(|(_, placed)| Slot(placed.0.saturating_sub(1)));
+        before.min().map_or(self.slot, |before| before.min(self.slot))
+    }
+}
+
+/// Tells the telemetry what it may claim to include. It is woken only if what it sent before does not count
+/// any more, or counts for less than it could: something was placed here, or room can be reserved that could
+/// not before. "Only assigned workers prove anew after a certificate."
+pub(crate) fn tell(
+    telemetry: &watch::Sender<Option<Included>>,
+    before: &Assigned,
+    now: &Assigned,
+    included: Included,
+) {
+    telemetry.send_if_modified(|told| {
+        let placed = now.here.iter().any(|(key, slot)| before.here.get(key) != Some(slot));
+        // Telemetry of a lost worker counts if it knew.
+        let lost = !now.waiting.is_subset(&before.waiting);
+        let reserved = told.as_ref().is_none_or(|told| {
+            told.unheld.keys().any(|replica| !included.unheld.contains_key(replica))
+        });
+        *told = Some(included);
+        placed || lost || reserved
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use veil_protocol_spec::{
+        Address, ChainId, ClusterId,
+        scheduling::{
+            ClusterScope, Constraints, CpuUnits, MemoryUnits, Priority, ResourceRequest, Resources,
+            RestartPolicy, SchedulingPolicy,
+        },
+    };
+
+    use super::*;
+
+    fn job(nonce: u64, lease: LeasePolicy) -> Arc<JobSpec> {
+        Arc::new(JobSpec {
+            scope: ClusterScope {
+                chain_id: ChainId(1),
+                contract: Address([1; 20]),
+                cluster: ClusterId([2; 32]),
+            },
+            operator: Address([3; 20]),
+            nonce,
+            image: format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
+            command: Vec::new(),
+            args: Vec::new(),
+            request: ResourceRequest::Clear(Resources {
+                cpu: CpuUnits(1),
+                memory: MemoryUnits(1),
+                ..Resources::default()
+            }),
+            replicas: 1,
+            priority: Priority(0),
+            policy: SchedulingPolicy::Spread,
+            constraints: Constraints::default(),
+            lease,
+            restart: RestartPolicy::Always,
+            health: None,
+        })
+    }
+
+    /// A worker with two replicas: of slot 5, kept; of slot 7, exclusive for a minute.
+    struct Worker {
+        assigned: Assigned,
+        bodies: BTreeMap<Blake3Digest, Arc<JobSpec>>,
+        certificates: BTreeMap<Slot, KeccakDigest>,
+        caught_up: bool,
+        contact_age: Duration,
+    }
+
+    const KEPT: usize = 0;
+    const EXCLUSIVE: usize = 1;
+
+    impl Worker {
+        fn new() -> (Self, [Replica; 2]) {
+            let jobs = [job(1, LeasePolicy::Keep), job(2, LeasePolicy::Exclusive { seconds: 60 })];
+            let replicas = [0, 1].map(|i: usize| (jobs[i].digest(), ReplicaIndex(0)));
+            let here = [(replicas[KEPT], Slot(5)), (replicas[EXCLUSIVE], Slot(7))].into();
+            let worker = Self {
+                assigned: Assigned { slot: Slot(9), here, waiting: BTreeSet::new() },
+                bodies: jobs.into_iter().map(|job| (job.digest(), job)).collect(),
+                certificates: [5, 7].map(|s| (Slot(s), KeccakDigest([s as u8; 32]))).into(),
+                caught_up: true,
+                contact_age: Duration::ZERO,
+            };
+            (worker, replicas)
+        }
+
+        fn desired(&self) -> Desired {
+            let Self { assigned, bodies, certificates, .. } = self;
+            let (caught_up, contact_age) = (self.caught_up, self.contact_age);
+            Known { assigned, bodies, certificates, caught_up, contact_age }.desired()
+        }
+    }
+
+    const fn id((job, replica): Replica) -> ReplicaId {
+        ReplicaId { job, replica }
+    }
+
+    fn runs(desired: &Desired) -> BTreeSet<ReplicaId> {
+        desired.replicas.iter().map(DesiredReplica::id).collect()
+    }
+
+    #[test]
+    fn what_is_assigned_and_known_runs() {
+        let (worker, replicas) = Worker::new();
+        let desired = worker.desired();
+        assert_eq!(runs(&desired), replicas.map(id).into());
+        assert!(desired.left_out.is_empty() && desired.keep.replicas.is_empty());
+        assert_eq!(desired.keep.as_of, Slot(9));
+        assert_eq!(desired.included.within(&BTreeSet::new()), Slot(9));
+    }
+
+    #[test]
+    fn a_missing_body_or_certificate_is_no_reason_to_remove() {
+        let (mut worker, [kept, exclusive]) = Worker::new();
+        worker.bodies.remove(&kept.0);
+        worker.certificates.remove(&Slot(7));
+        let desired = worker.desired();
+        assert_eq!(runs(&desired), BTreeSet::new());
+        assert_eq!(desired.keep.replicas, [id(kept), id(exclusive)].into());
+        assert_ne!(desired.left_out[&kept], desired.left_out[&exclusive]);
+    }
+
+    #[test]
+    fn before_it_has_caught_up_a_worker_knows_no_reason_to_remove() {
+        let (mut worker, replicas) = Worker::new();
+        worker.caught_up = false;
+        let desired = worker.desired();
+        assert_eq!(desired.keep.as_of, Slot(0));
+        assert_eq!(runs(&desired), replicas.map(id).into(), "what it knows of runs");
+        // The data directory is empty.
+        worker.assigned = Assigned::default();
+        assert_eq!(worker.desired().keep.as_of, Slot(0));
+    }
+
+    #[test]
+    fn telemetry_does_not_claim_a_slot_without_its_reservations() {
+        let (mut worker, [kept, exclusive]) = Worker::new();
+        worker.bodies.remove(&exclusive.0);
+        let included = worker.desired().included;
+        assert_eq!(included.within(&BTreeSet::new()), Slot(6));
+        assert_eq!(included.within(&[id(kept)].into()), Slot(6));
+        // Its container is here, with what it reserves in its labels.
+        assert_eq!(included.within(&[id(exclusive)].into()), Slot(9));
+        worker.bodies.remove(&kept.0);
+        assert_eq!(worker.desired().included.within(&BTreeSet::new()), Slot(4));
+        // A lapsed replica that never had a container: the state still books its room.
+        let (mut worker, _) = Worker::new();
+        worker.contact_age = Duration::from_secs(60);
+        assert_eq!(worker.desired().included.within(&BTreeSet::new()), Slot(6));
+    }
+
+    #[test]
+    fn a_lease_ends_with_the_contact_and_only_an_exclusive_one() {
+        let (mut worker, [kept, exclusive]) = Worker::new();
+        worker.contact_age = Duration::from_secs(59);
+        assert_eq!(runs(&worker.desired()), [id(kept), id(exclusive)].into());
+        worker.contact_age = Duration::from_secs(60);
+        let desired = worker.desired();
+        assert_eq!(runs(&desired), [id(kept)].into());
+        assert_eq!(desired.keep.replicas, [id(exclusive)].into(), "stopped, not removed");
+        assert_eq!(desired.shortest_lease, None, "of what runs");
+        worker.contact_age = Duration::ZERO;
+        assert_eq!(worker.desired().shortest_lease, Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn what_waits_for_a_place_is_not_removed_and_not_desired() {
+        let (mut worker, [kept, exclusive]) = Worker::new();
+        worker.assigned.here.remove(&kept);
+        worker.assigned.waiting.insert(kept);
+        let desired = worker.desired();
+        assert_eq!(runs(&desired), [id(exclusive)].into());
+        assert_eq!(desired.keep.waiting, [id(kept)].into());
+        // It may keep its place meanwhile: then it goes on, but for one with a lease.
+        let (mut worker, [kept, exclusive]) = Worker::new();
+        worker.assigned.waiting = [kept, exclusive].into();
+        let desired = worker.desired();
+        assert_eq!(runs(&desired), [id(kept)].into());
+        assert_eq!(desired.keep.replicas, [id(exclusive)].into());
+        assert_eq!(desired.keep.waiting, [id(kept), id(exclusive)].into());
+    }
+
+    #[test]
+    fn only_who_is_assigned_something_proves_anew() {
+        let (worker, [kept, _]) = Worker::new();
+        // Whether the telemetry is woken by what changes from `before` to `after`.
+        let wakes = |before: &Worker, after: &Worker| {
+            let (telemetry, told) = watch::channel(Some(before.desired().included));
+            tell(&telemetry, &before.assigned, &after.assigned, after.desired().included);
+            assert_eq!(*told.borrow(), Some(after.desired().included), "it is told all the same");
+            told.has_changed().unwrap()
+        };
+        let later = |change: fn(&mut Worker, Replica)| {
+            let (mut later, _) = Worker::new();
+            later.assigned.slot = Slot(10);
+            change(&mut later, kept);
+            later
+        };
+        assert!(!wakes(&worker, &later(|_, _| {})), "a certificate that places elsewhere");
+        let removed = later(|w, kept| _ = w.assigned.here.remove(&kept));
+        assert!(!wakes(&worker, &removed), "room is free when the container has stopped");
+        assert!(wakes(&worker, &later(|w, kept| _ = w.assigned.here.insert(kept, Slot(10)))));
+        let another =
+            later(|w, (job, _)| _ = w.assigned.here.insert((job, ReplicaIndex(1)), Slot(10)));
+        assert!(wakes(&worker, &another));
+        let lost = later(|w, kept| _ = w.assigned.waiting.insert(kept));
+        assert!(wakes(&worker, &lost) && !wakes(&lost, &lost), "it learns that it was lost");
+        let missing = later(|w, _| w.bodies.clear());
+        assert!(!wakes(&worker, &missing));
+        assert!(wakes(&missing, &later(|_, _| {})), "the bodies have come");
+        // A worker that has just started.
+        let (telemetry, told) = watch::channel(None);
+        tell(&telemetry, &worker.assigned, &worker.assigned, worker.desired().included);
+        assert!(told.has_changed().unwrap());
+    }
+}
