@@ -1,14 +1,17 @@
 //! The telemetry a node has received and checked: what a manifest can name.
 //!
 //! # Flow
-//! 1. [`Pool::check`]: cluster, signature, registration, sequence, age. Cheap, before anything else.
+//! 1. [`Pool::admit`]: registration, cluster, signature, sequence, age, and how often this worker sends,
+//!    by the times that it signed. Cheap, before anything else.
 //! 2. The caller verifies the proof and expands the list, off the reactor (a tenth of a second and
 //!    more).
 //! 3. [`Pool::insert`]: checks the sequence once more, since others may have come meanwhile.
 //!
 //! # State
 //! The last [`KEPT`] messages of each worker: a manifest may name one that another has replaced
-//! since. `T` is what the proof's verification leaves, the expanded ciphertexts.
+//! since. `T` is what the proof's verification leaves, the expanded ciphertexts. Of each worker, the last
+//! [`BURST`] messages that were admitted, whatever their proofs turned out to be: a proof costs its
+//! verifiers a quarter of what it costs its maker, and nothing if it is invalid.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -24,6 +27,11 @@ use veil_protocol_spec::{
 pub const KEPT: usize = 4;
 /// How far a sender's clock may be ahead of ours.
 pub const MAX_AHEAD: UnixMillis = UnixMillis(30_000);
+
+/// Messages that a worker may send without a pause: at an interval, and after certificates.
+pub const BURST: usize = 4;
+/// Between two samples of one worker, on average over [`BURST`] of them.
+pub const MIN_INTERVAL: UnixMillis = UnixMillis(2_000);
 
 /// Why telemetry is left aside.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +62,18 @@ pub enum Refusal {
         /// Allowed.
         max_ms: u64,
     },
+    /// Sampled too soon after those before it.
+    #[error(
+        "the sample of {sender} is taken {after_ms} ms after the one {BURST} messages before: at least {min_ms}"
+    )]
+    TooSoon {
+        /// Who.
+        sender: PeerIdHash,
+        /// By the signed times.
+        after_ms: u64,
+        /// Asked for.
+        min_ms: u64,
+    },
     /// Sampled in the future.
     #[error("the sample of {sender} is {ahead_ms} ms ahead of this clock: check both clocks")]
     Ahead {
@@ -62,6 +82,22 @@ pub enum Refusal {
         /// By how much.
         ahead_ms: u64,
     },
+}
+
+impl Refusal {
+    /// In metrics.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Telemetry(TelemetryError::Binding(_)) => "another_binding",
+            Self::Telemetry(TelemetryError::Signature(_)) => "signature",
+            Self::NotAWorker(_) => "not_a_worker",
+            Self::Stale { .. } => "stale",
+            Self::Old { .. } => "old",
+            Self::TooSoon { .. } => "too_soon",
+            Self::Ahead { .. } => "ahead",
+        }
+    }
 }
 
 /// One message that passed every check, and its ciphertexts.
@@ -84,19 +120,35 @@ pub struct Pool<T> {
     max_age: UnixMillis,
     workers: BTreeSet<PeerIdHash>,
     entries: BTreeMap<PeerIdHash, VecDeque<Arc<Verified<T>>>>,
+    admitted: BTreeMap<PeerIdHash, VecDeque<Admitted>>,
+}
+
+/// A message that passed the first step.
+#[derive(Clone, Copy, Debug)]
+struct Admitted {
+    sequence: u64,
+    sampled_at: UnixMillis,
 }
 
 impl<T> Pool<T> {
     /// Empty; telemetry older than `max_age` is refused and not proposed.
     #[must_use]
     pub fn new(binding: Binding, max_age: UnixMillis) -> Self {
-        Self { binding, max_age, workers: BTreeSet::new(), entries: BTreeMap::new() }
+        let (workers, entries, admitted) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        Self { binding, max_age, workers, entries, admitted }
     }
 
     /// Whose telemetry counts; that of others is forgotten.
     pub fn set_workers(&mut self, workers: BTreeSet<PeerIdHash>) {
         self.entries.retain(|sender, _| workers.contains(sender));
+        self.admitted.retain(|sender, _| workers.contains(sender));
         self.workers = workers;
+    }
+
+    /// Whether this is a registered worker.
+    #[must_use]
+    pub fn is_worker(&self, peer: &PeerIdHash) -> bool {
+        self.workers.contains(peer)
     }
 
     fn last_sequence(&self, sender: &PeerIdHash) -> Option<u64> {
@@ -116,7 +168,7 @@ impl<T> Pool<T> {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn check(&self, telemetry: &Telemetry, now: UnixMillis) -> Result<(), Refusal> {
+    pub fn admit(&mut self, telemetry: &Telemetry, now: UnixMillis) -> Result<(), Refusal> {
         let sender = telemetry.body.sender();
         if !self.workers.contains(&sender) {
             return Err(Refusal::NotAWorker(sender));
@@ -132,6 +184,28 @@ impl<T> Pool<T> {
         if age_ms > max_ms {
             return Err(Refusal::Old { sender, age_ms, max_ms });
         }
+        self.check_rate(telemetry)
+    }
+
+    fn check_rate(&mut self, telemetry: &Telemetry) -> Result<(), Refusal> {
+        let sender = telemetry.body.sender();
+        let new =
+            Admitted { sequence: telemetry.body.sequence, sampled_at: telemetry.body.sampled_at };
+        let before = self.admitted.entry(sender).or_default();
+        if let Some(Admitted { sequence: last, .. }) = before.back()
+            && new.sequence <= *last
+        {
+            return Err(Refusal::Stale { sender, given: new.sequence, last: *last });
+        }
+        if let Some(oldest) = before.front().filter(|_| before.len() >= BURST) {
+            let after_ms = new.sampled_at.0.saturating_sub(oldest.sampled_at.0);
+            let min_ms = MIN_INTERVAL.0 * BURST as u64;
+            if after_ms < min_ms {
+                return Err(Refusal::TooSoon { sender, after_ms, min_ms });
+            }
+            before.pop_front();
+        }
+        before.push_back(new);
         Ok(())
     }
 
@@ -244,27 +318,49 @@ mod tests {
         let sender = PeerIdHash::of(&secret(1).public());
         let mut pool = pool();
         let good = body(5).sign(&secret(1));
-        assert_eq!(pool.check(&good, NOW), Ok(()));
+        assert_eq!(pool.admit(&good, NOW), Ok(()));
+        assert_eq!(pool.admit(&good, NOW).unwrap_err().name(), "stale", "it is being verified");
         pool.insert(good.clone(), (), NOW).unwrap();
         let stale = Refusal::Stale { sender, given: 5, last: 5 };
-        assert_eq!(pool.check(&good, NOW), Err(stale.clone()), "replayed");
+        assert_eq!(pool.admit(&good, NOW), Err(stale.clone()), "replayed");
         assert_eq!(pool.insert(good, (), NOW).unwrap_err(), stale, "raced");
         let stranger = TelemetryBody { identity: secret(9).public(), ..body(6) }.sign(&secret(9));
-        assert!(matches!(pool.check(&stranger, NOW), Err(Refusal::NotAWorker(_))));
+        assert!(matches!(pool.admit(&stranger, NOW), Err(Refusal::NotAWorker(_))));
         let foreign =
             TelemetryBody { binding: Binding { epoch: Epoch(1), ..binding() }, ..body(6) };
         assert_eq!(
-            pool.check(&foreign.sign(&secret(1)), NOW),
+            pool.admit(&foreign.sign(&secret(1)), NOW),
             Err(Refusal::Telemetry(BindingMismatch { field: "epoch" }.into()))
         );
         let forged = body(6).sign(&secret(2));
-        assert!(matches!(pool.check(&forged, NOW), Err(Refusal::Telemetry(_))));
+        assert!(matches!(pool.admit(&forged, NOW), Err(Refusal::Telemetry(_))));
         let late = UnixMillis(NOW.0 + 10_001);
         let next = body(6).sign(&secret(1));
-        assert!(matches!(pool.check(&next, late), Err(Refusal::Old { age_ms: 10_001, .. })));
+        assert!(matches!(pool.admit(&next, late), Err(Refusal::Old { age_ms: 10_001, .. })));
         let early = UnixMillis(NOW.0 - MAX_AHEAD.0 - 1);
-        assert!(matches!(pool.check(&next, early), Err(Refusal::Ahead { .. })));
-        assert_eq!(pool.check(&next, NOW), Ok(()));
+        assert!(matches!(pool.admit(&next, early), Err(Refusal::Ahead { .. })));
+        assert_eq!(pool.admit(&next, NOW), Ok(()));
+    }
+
+    /// By the signed times: whoever sees the messages decides the same, whenever they arrive.
+    #[test]
+    fn a_worker_that_sends_without_a_pause_is_not_listened_to() {
+        let mut pool = pool();
+        let sampled = |sequence, after| {
+            let sampled_at = UnixMillis(NOW.0 - 10_000 + after);
+            TelemetryBody { sampled_at, ..body(sequence) }.sign(&secret(1))
+        };
+        let mut admit = |sequence, after| pool.admit(&sampled(sequence, after), NOW);
+        for sequence in 1..=4 {
+            assert_eq!(admit(sequence, sequence), Ok(()));
+        }
+        let sender = PeerIdHash::of(&secret(1).public());
+        let too_soon = Refusal::TooSoon { sender, after_ms: 7_999, min_ms: 8_000 };
+        assert_eq!(admit(5, 8_000), Err(too_soon));
+        assert_eq!(admit(6, 8_001), Ok(()));
+        assert!(matches!(admit(7, 8_001), Err(Refusal::TooSoon { .. })));
+        assert!(matches!(admit(8, 0), Err(Refusal::TooSoon { .. })), "a clock that is set back");
+        assert_eq!(admit(9, 8_002), Ok(()));
     }
 
     #[test]

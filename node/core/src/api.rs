@@ -10,13 +10,14 @@
 //! | `GET /v1/evidence` | list of [`EvidenceStatus`] |
 //! | `GET /v1/evidence/{digest}` | [`EvidenceFile`] |
 //! | `GET /v1/slots/{slot}/conflict` | another record that the committee signed for the same slot |
+//! | `GET /metrics` | what the node measures of itself, in OpenMetrics text, for Prometheus |
 
 use std::fmt::Write as _;
 
 use axum::{
     Json, Router,
     extract::{Path, State},
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -60,8 +61,12 @@ pub fn router(reporter: Reporter) -> Router {
         .route("/v1/slots/{slot}/votes", get(votes))
         .route("/v1/evidence", get(evidence_list))
         .route("/v1/evidence/{digest}", get(evidence))
+        .route("/metrics", get(async |State(of): Answers| ([TEXT], of.metrics())))
         .with_state(reporter)
 }
+
+const TEXT: (header::HeaderName, &str) =
+    (header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 type Answers = State<Reporter>;
 
@@ -186,8 +191,13 @@ async fn read_epoch<T: Serialize + Send + 'static, E: core::fmt::Display + Send 
 mod tests {
     use std::sync::Arc;
 
-    use tokio::sync::watch;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::UnixStream,
+        sync::watch,
+    };
     use tokio_util::sync::CancellationToken;
+    use veil_node_process::metrics::Metrics;
     use veil_protocol_spec::{
         Address, ChainId, ClusterId, identity::SecretIdentity, scheduling::ClusterScope,
     };
@@ -222,7 +232,9 @@ mod tests {
         let identity = SecretIdentity::from_bytes(&[7; 32]).unwrap().public();
         let progress = Arc::new(Progress::new(Role::Worker, &identity).unwrap());
         let (joined, epoch) = (watch::Sender::new(None), watch::Sender::new(None));
-        let reporter = Reporter::new(Arc::clone(&progress), joined.subscribe(), epoch.subscribe());
+        let metrics = Metrics::default();
+        let of = (Arc::clone(&progress), metrics.clone());
+        let reporter = Reporter::new(of.0, of.1, joined.subscribe(), epoch.subscribe());
         progress.stage("waiting for the chain", ["http://127.0.0.1:1".to_owned()]);
         let stop = CancellationToken::new();
         let serving = admin::serve(socket.clone(), router(reporter), stop.clone()).await.unwrap();
@@ -232,6 +244,17 @@ mod tests {
         assert_eq!((status.role, status.last_slot), (Role::Worker, Slot(0)));
         let jobs: Vec<JobStatus> = admin::get(&socket, "/v1/jobs").await.unwrap();
         assert!(jobs.is_empty());
+        metrics.refuse("telemetry", "too_soon");
+        let status: Status = admin::get(&socket, "/v1/status").await.unwrap();
+        assert_eq!(status.refusals["telemetry"]["too_soon"], 1);
+        let mut stream = UnixStream::connect(&socket).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.0 200") && head.contains("application/openmetrics-text"));
+        let counted = "veil_refusals_total{protocol=\"telemetry\",reason=\"too_soon\"} 1";
+        assert!(text.lines().any(|line| line == counted), "{text}");
         let record = admin::get::<serde_json::Value>(&socket, "/v1/slots/1").await;
         assert!(matches!(record, Err(AdminError::Refused(why)) if why.contains("no certificates")));
         let evidence = admin::get::<serde_json::Value>(&socket, "/v1/evidence").await;

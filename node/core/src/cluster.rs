@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use veil_node_chain::{Chain, ChainError};
 use veil_node_p2p::{Directory, Multiaddr, Network, NetworkConfig, NetworkError, SwimConfig};
+use veil_node_process::metrics::Metrics;
 use veil_node_storage::jobs::{Jobs, JobsError};
 use veil_protocol_spec::{
     ClusterId, PeerIdHash, identity::SecretIdentity, scheduling::ClusterScope,
@@ -47,6 +48,8 @@ pub struct ClusterOptions {
     pub bootstrap: Vec<Multiaddr>,
     /// Failure detection.
     pub swim: SwimConfig,
+    /// Where the network counts.
+    pub metrics: Metrics,
     /// Where files go.
     pub data_dir: PathBuf,
 }
@@ -111,7 +114,7 @@ impl Cluster {
         options: ClusterOptions,
         stop: CancellationToken,
     ) -> Result<Self, ClusterError> {
-        let ClusterOptions { chain, cluster, identity, listen, bootstrap, swim, data_dir } =
+        let ClusterOptions { chain, cluster, identity, listen, bootstrap, swim, metrics, data_dir } =
             options;
         let me = PeerIdHash::of(&identity.public());
         let scope = chain.scope(cluster);
@@ -126,6 +129,7 @@ impl Cluster {
             listen,
             bootstrap,
             swim,
+            metrics,
             ..NetworkConfig::new(identity.clone(), scope)
         };
         let network = Network::start(config, follow).await?;

@@ -7,6 +7,7 @@
 
 mod chain;
 mod committee;
+mod network;
 mod operator;
 mod worker;
 
@@ -16,12 +17,14 @@ use std::{
 };
 
 use serde::Deserialize;
+use veil_committee_slot::pool::MIN_INTERVAL;
 use veil_node_p2p::Multiaddr;
 use veil_protocol_spec::Address;
 
 pub use self::{
     chain::ChainSection,
     committee::CommitteeSection,
+    network::{NetworkSection, SwimSection},
     operator::{AnyConfig, OperatorConfig, OperatorSection},
     worker::{OfferSection, WorkerSection},
 };
@@ -101,17 +104,6 @@ impl NodeSection {
     pub fn admin_socket(&self) -> PathBuf {
         self.data_dir.join("admin.sock")
     }
-}
-
-/// `[network]`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NetworkSection {
-    /// Where to listen.
-    pub listen: Vec<Multiaddr>,
-    /// Whom to find the others through.
-    #[serde(default)]
-    pub bootstrap: Vec<Multiaddr>,
 }
 
 /// A committee member's file.
@@ -245,12 +237,13 @@ fn finish_common(
             reason: "at least one address, for example /ip4/0.0.0.0/udp/4001/quic-v1".to_owned(),
         });
     }
+    network.swim.check()?;
     finish_chain(folder, env, chain)
 }
 
-fn at_least_one(key: &'static str, value: u64) -> Result<(), ConfigError> {
-    if value == 0 {
-        return Err(ConfigError::Value { key, reason: "must be at least 1".to_owned() });
+fn at_least(key: &'static str, value: u64, least: u64) -> Result<(), ConfigError> {
+    if value < least {
+        return Err(ConfigError::Value { key, reason: format!("must be at least {least}") });
     }
     Ok(())
 }
@@ -273,9 +266,9 @@ impl MemberConfig {
         let folder = file.parent().unwrap_or_else(|| Path::new("."));
         let Self { node, network, chain, committee } = &mut config;
         finish_common(folder, env, node, network, chain)?;
-        at_least_one("committee.telemetry_max_age_seconds", committee.telemetry_max_age_seconds)?;
-        at_least_one("committee.propose_timeout_seconds", committee.propose_timeout_seconds)?;
-        at_least_one("committee.void_timeout_seconds", committee.void_timeout_seconds)?;
+        at_least("committee.telemetry_max_age_seconds", committee.telemetry_max_age_seconds, 1)?;
+        at_least("committee.propose_timeout_seconds", committee.propose_timeout_seconds, 1)?;
+        at_least("committee.void_timeout_seconds", committee.void_timeout_seconds, 1)?;
         committee.check_threads()?;
         Ok(config)
     }
@@ -303,7 +296,8 @@ impl WorkerConfig {
         worker.key_set.as_mut().into_iter().for_each(|file| anchor(folder, file));
         override_with(&mut worker.docker_socket, env, "VEIL_DOCKER_SOCKET", path)?;
         override_with(&mut worker.key_set, env, "VEIL_ZAMA_PUBLICKEY_FILE", |v| path(v).map(Some))?;
-        at_least_one("worker.telemetry_interval_seconds", worker.telemetry_interval_seconds)?;
+        let least = MIN_INTERVAL.0.div_ceil(1000); // of messages that are sent faster, some are refused
+        at_least("worker.telemetry_interval_seconds", worker.telemetry_interval_seconds, least)?;
         if worker.light && worker.key_set.is_some() {
             return Err(ConfigError::Value {
                 key: "worker.key_set",
@@ -356,6 +350,7 @@ mod tests {
         // Its default is the machine's.
         assert!(long.committee.evaluation_threads.take().is_some());
         assert_eq!(format!("{:?}", short.committee), format!("{:?}", long.committee));
+        assert_eq!(short.network.swim, long.network.swim);
         assert_eq!(short.node.identity_file(), long.node.identity_file());
         let sample = with_contract(WORKER_SAMPLE);
         let (short, long) =

@@ -146,6 +146,19 @@ pub enum TelemetryRefusal {
     Light,
 }
 
+impl TelemetryRefusal {
+    /// In metrics.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Message(refusal) => refusal.name(),
+            Self::List { source: ListError::Proof, .. } => "proof",
+            Self::List { source: ListError::Malformed(_), .. } => "malformed_list",
+            Self::List { .. } => "not_expanded",
+        }
+    }
+}
+
 /// What verifying a telemetry message leaves.
 #[derive(Debug)]
 pub struct Expanded {
@@ -266,7 +279,7 @@ impl ActiveEpoch {
         telemetry: Telemetry,
     ) -> BoxFuture<'_, Result<Arc<Verified<Expanded>>, TelemetryRefusal>> {
         let taking = async move {
-            self.pool().check(&telemetry, unix_now())?;
+            self.pool().admit(&telemetry, unix_now())?;
             let (telemetry, expanded) = self.expand(telemetry).await?;
             let kept = self.pool().insert(telemetry, expanded, unix_now())?;
             self.arrivals.send_modify(|count| *count += 1);

@@ -192,7 +192,7 @@ impl Follower {
     async fn on_record(&self, gossip: Gossip) {
         let record = match SlotRecord::from_wire(&gossip.bytes) {
             Ok(record) => record,
-            Err(error) => return gossip.reject(&error.to_string()),
+            Err(error) => return gossip.reject_as("malformed", &error),
         };
         match self.accept(record).await {
             Ok(true) => gossip.accept(),
@@ -209,9 +209,22 @@ impl Follower {
             }
             Err(error @ (LedgerError::Storage { .. } | LedgerError::Damaged { .. })) => {
                 tracing::error!(%error, "a certificate cannot be kept");
-                gossip.ignore();
+                gossip.ignore_as("not_stored");
             }
-            Err(error) => gossip.reject(&error.to_string()),
+            Err(error) => gossip.reject_as(refused_as(&error), &error),
         }
+    }
+}
+
+/// In metrics: why a record is refused.
+const fn refused_as(error: &LedgerError) -> &'static str {
+    match error {
+        LedgerError::NoCommittee(_) => "no_committee",
+        LedgerError::Binding(_) => "another_binding",
+        LedgerError::Record(_) => "parts",
+        LedgerError::Lock(_) => "not_locked",
+        LedgerError::Signature { .. } => "signature",
+        LedgerError::State(_) => "state",
+        _ => "invalid",
     }
 }

@@ -44,21 +44,21 @@ pub async fn telemetry(network: Network, tasks: Tasks, epoch: Arc<ActiveEpoch>) 
 async fn on_telemetry(epoch: &Arc<ActiveEpoch>, gossip: &Gossip) {
     let telemetry = match Telemetry::from_wire(&gossip.bytes) {
         Ok(telemetry) => telemetry,
-        Err(error) => return gossip.reject(&error.to_string()),
+        Err(error) => return gossip.reject_as("malformed", &error),
     };
     let sender = telemetry.body.sender();
     if sender != gossip.author {
-        return gossip.reject("telemetry of another author");
+        return gossip.reject_as("another_author", &sender);
     }
     match epoch.take_telemetry(telemetry).await {
         Ok(taken) => {
             tracing::debug!(%sender, seconds = taken.expanded.seconds, "telemetry verified");
             gossip.accept();
         }
-        Err(error) if is_fault(&error) => gossip.reject(&error.to_string()),
+        Err(error) if is_fault(&error) => gossip.reject_as(error.name(), &error),
         Err(error) => {
             tracing::debug!(%error, "telemetry left aside");
-            gossip.ignore();
+            gossip.ignore_as(error.name());
         }
     }
 }
@@ -91,7 +91,7 @@ pub async fn jobs(network: Network, views: Views, peers: Peers, jobs: Arc<Jobs>)
 async fn on_job(jobs: &Arc<Jobs>, gossip: &Gossip) {
     let job = match JobSpec::from_wire(&gossip.bytes) {
         Ok(job) => job,
-        Err(error) => return gossip.reject(&error.to_string()),
+        Err(error) => return gossip.reject_as("malformed", &error),
     };
     let jobs = Arc::clone(jobs);
     let offered = tokio::task::spawn_blocking(move || jobs.offer(job)).await;
@@ -101,9 +101,13 @@ async fn on_job(jobs: &Arc<Jobs>, gossip: &Gossip) {
         Ok(Ok(Offered::Waiting)) => gossip.accept(),
         Ok(Err(error @ JobsError::Storage { .. })) => {
             tracing::error!(%error, "a job's body cannot be kept");
-            gossip.ignore();
+            gossip.ignore_as("not_stored");
         }
-        Ok(Err(error)) => gossip.reject(&error.to_string()),
+        Ok(Err(error @ JobsError::Cluster)) => gossip.reject_as("another_cluster", &error),
+        Ok(Err(error @ JobsError::Operator { .. })) => {
+            gossip.reject_as("another_operator", &error);
+        }
+        Ok(Err(error)) => gossip.reject_as("unsound", &error),
         Err(_) => {} // the runtime is shutting down
     }
 }
@@ -114,7 +118,9 @@ async fn missing_jobs(views: &Views, peers: &Peers, jobs: &Jobs) {
     loop {
         views.mark_unchanged();
         let mut left = false;
-        for digest in jobs.missing() {
+        let missing = jobs.missing();
+        warned.retain(|digest| missing.contains(digest));
+        for digest in missing {
             if peers.job(jobs, digest).await.is_none() {
                 left = true;
                 if warned.insert(digest) {
@@ -156,6 +162,7 @@ mod tests {
             Refusal::Stale { sender, given: 1, last: 1 },
             Refusal::Old { sender, age_ms: 2, max_ms: 1 },
             Refusal::Ahead { sender, ahead_ms: 1 },
+            Refusal::TooSoon { sender, after_ms: 1, min_ms: 2 },
         ] {
             assert!(!is_fault(&message(lag)));
         }

@@ -34,6 +34,7 @@ pub mod offer;
 pub mod policy_file;
 pub mod progress;
 pub mod report;
+mod slots;
 pub mod status;
 pub mod sync;
 

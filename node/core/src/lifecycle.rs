@@ -23,7 +23,8 @@ use futures::{FutureExt, future::BoxFuture};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use veil_node_chain::{AccountKey, AccountKeyError, Chain, ChainError, PublishedKey};
-use veil_node_p2p::{InvalidIdentity, SwimConfig, peer_id};
+use veil_node_p2p::{InvalidIdentity, peer_id};
+use veil_node_process::metrics::Metrics;
 use veil_node_storage::{
     data_dir::{DataDir, DataDirError},
     keystore::{KeystoreError, Passphrase, read_identity},
@@ -38,6 +39,7 @@ use crate::{
     epoch::{ActiveEpoch, EpochError, Material},
     progress::Progress,
     report::{Joined, Reporter},
+    slots,
     status::Role,
     sync::SyncSource,
 };
@@ -232,7 +234,9 @@ impl Node {
         let progress = Arc::new(Progress::new(role, &identity.public())?);
         let admin_stop = CancellationToken::new();
         let (joined, epoch) = (watch::Sender::new(None), watch::Sender::new(None));
-        let reporter = Reporter::new(Arc::clone(&progress), joined.subscribe(), epoch.subscribe());
+        let metrics = Metrics::default();
+        let (of, answers) = (Arc::clone(&progress), (joined.subscribe(), epoch.subscribe()));
+        let reporter = Reporter::new(of, metrics.clone(), answers.0, answers.1);
         let router = api::router(reporter);
         let admin = admin::serve(node.admin_socket(), router, admin_stop.clone()).await?;
         let joining = async {
@@ -245,7 +249,8 @@ impl Node {
                 identity,
                 listen: network.listen.clone(),
                 bootstrap: network.bootstrap.clone(),
-                swim: SwimConfig::default(),
+                swim: network.swim.timings(),
+                metrics,
                 data_dir: node.data_dir.clone(),
             };
             // Its own token: on a stop the work ends in order, after the peers are told.
@@ -314,6 +319,8 @@ impl Node {
             () = self.stop.cancelled() => return Ok(None),
         };
         self.epoch.send_replace(Some(Arc::clone(&epoch)));
+        let metrics = cluster.network.metrics().clone();
+        cluster.tasks.spawn(slots::count(metrics, Arc::clone(&epoch.ledger)));
         let (mut views, following) = (cluster.views.subscribe(), Arc::clone(&epoch));
         cluster.tasks.spawn(async move {
             while views.changed().await.is_ok() {

@@ -60,7 +60,8 @@ impl Transports for P2pTransports {
                     ParticipantIndex::new(u8::try_from(i).ok()?.checked_add(1)?).ok()
                 });
                 let Some(from) = from else {
-                    request.refuse("only members of the committee speak here");
+                    let reason = "only members of this committee speak here";
+                    request.refuse_as("another_committee", reason);
                     continue;
                 };
                 let (bytes, responder) = (request.bytes, request.responder);

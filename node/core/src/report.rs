@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 use veil_node_p2p::{Health, Network, Topic, Traffic};
-use veil_node_process::{peak_rss_bytes, rss_bytes};
+use veil_node_process::{metrics::Metrics, peak_rss_bytes, rss_bytes};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
     ParticipantIndex, PeerIdHash, Slot,
@@ -50,6 +50,7 @@ impl From<&Cluster> for Joined {
 #[derive(Clone, Debug)]
 pub struct Reporter {
     progress: Arc<Progress>,
+    metrics: Metrics,
     joined: watch::Receiver<Option<Joined>>,
     epoch: CurrentEpoch,
 }
@@ -59,10 +60,17 @@ impl Reporter {
     #[must_use]
     pub const fn new(
         progress: Arc<Progress>,
+        metrics: Metrics,
         joined: watch::Receiver<Option<Joined>>,
         epoch: CurrentEpoch,
     ) -> Self {
-        Self { progress, joined, epoch }
+        Self { progress, metrics, joined, epoch }
+    }
+
+    /// Everything in the node's registry, as text.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.metrics.text()
     }
 
     /// The cluster's parts, once joined.
@@ -111,9 +119,18 @@ impl Reporter {
             replicas,
             traffic: joined
                 .map_or_else(TrafficStatus::default, |joined| traffic(&joined.network.traffic())),
+            refusals: self.refusals(),
             rss_bytes: rss_bytes(),
             peak_rss_bytes: peak_rss_bytes(),
         }
+    }
+
+    fn refusals(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        let named = |(reason, count): (&str, u64)| (reason.to_owned(), count);
+        let protocols = self.metrics.refusals().into_iter();
+        protocols
+            .map(|(protocol, by)| (protocol.to_owned(), by.into_iter().map(named).collect()))
+            .collect()
     }
 
     /// Every submitted job and its replicas.

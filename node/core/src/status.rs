@@ -273,6 +273,8 @@ pub struct Status {
     pub replicas: Vec<ReplicaStatus>,
     /// Network.
     pub traffic: TrafficStatus,
+    /// How often something from peers was refused, by protocol and by reason.
+    pub refusals: BTreeMap<String, BTreeMap<String, u64>>,
     /// Resident memory now, in bytes.
     pub rss_bytes: u64,
     /// Largest resident memory so far, in bytes.

@@ -4,15 +4,18 @@
 //! [`SyncSource::serve`] takes [`SyncRequest`]s from the network. Jobs come from the job store; everything else
 //! belongs to the epoch, and is refused until there is one: an empty answer would say that nothing
 //! newer exists.
+//!
+//! A few answers are made at a time, and fewer for one peer: who asks much waits, and not the others.
+//! The network bounds how many questions of one peer are in hand.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use async_recursion::async_recursion as boxed;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use veil_node_p2p::{Network, Protocol};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
-    Wire,
+    PeerIdHash, Wire,
     codec::Bytes,
     sync::{SyncAnswer, SyncRequest},
 };
@@ -24,6 +27,27 @@ const UNREADABLE: &str = "the evidence store cannot be read here";
 
 /// The epoch, once its key can be used.
 pub type CurrentEpoch = watch::Receiver<Option<Arc<ActiveEpoch>>>;
+
+/// Answers made at once: each reads and encodes up to 4 MiB.
+const AT_ONCE: usize = 8;
+/// Of them, for one peer.
+const OF_ONE_PEER: usize = 2;
+/// Peers that are remembered beyond those whose questions wait.
+const REMEMBERED: usize = 256;
+
+/// Whose turn it is.
+#[derive(Default)]
+struct Turns(HashMap<PeerIdHash, Arc<Semaphore>>);
+
+impl Turns {
+    fn of(&mut self, peer: PeerIdHash) -> Arc<Semaphore> {
+        if self.0.len() > REMEMBERED {
+            self.0.retain(|_, turns| Arc::strong_count(turns) > 1);
+        }
+        let turns = self.0.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(OF_ONE_PEER)));
+        Arc::clone(turns)
+    }
+}
 
 /// What this node can hand to peers.
 #[derive(Clone, Debug)]
@@ -43,19 +67,27 @@ impl SyncSource {
     #[boxed]
     pub async fn serve(self, network: Network) {
         let mut requests = network.serve(Protocol::Sync);
+        let (mut turns, all) = (Turns::default(), Arc::new(Semaphore::new(AT_ONCE)));
         while let Some(request) = requests.recv().await {
             let asked = match SyncRequest::from_wire(&request.bytes) {
                 Ok(asked) => asked,
                 Err(error) => {
-                    request.refuse(error.to_string());
+                    request.refuse_as("malformed", error.to_string());
                     continue;
                 }
             };
-            let source = self.clone();
-            // Reading records waits for the disk.
-            tokio::task::spawn_blocking(move || match source.answer(asked) {
-                Ok(answer) => request.responder.respond(answer.to_wire()),
-                Err(reason) => request.refuse(reason),
+            let (source, of_peer, all) = (self.clone(), turns.of(request.from), Arc::clone(&all));
+            tokio::spawn(async move {
+                // Both fail only if they are closed, which nobody does.
+                let (Ok(_one), Ok(_any)) = (of_peer.acquire().await, all.acquire().await) else {
+                    return;
+                };
+                // Reading records waits for the disk.
+                let answering = tokio::task::spawn_blocking(move || match source.answer(asked) {
+                    Ok(answer) => request.responder.respond(answer.to_wire()),
+                    Err(reason) => request.refuse_as("not_ready", reason),
+                });
+                let _ = answering.await; // a failure drops the request, which refuses it
             });
         }
     }
@@ -100,5 +132,29 @@ impl SyncSource {
                 SyncAnswer::CertificateVotes(votes)
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_asks_much_waits_and_is_forgotten_when_it_is_served() {
+        let mut turns = Turns::default();
+        let (greedy, modest) = (PeerIdHash([1; 32]), PeerIdHash([2; 32]));
+        let (first, second) = (turns.of(greedy), turns.of(greedy));
+        let held = (first.acquire().await.unwrap(), second.acquire().await.unwrap());
+        assert!(turns.of(greedy).try_acquire().is_err());
+        assert!(turns.of(modest).try_acquire().is_ok());
+        for n in 0..2_000_u16 {
+            let mut peer = [3; 32];
+            peer[..2].copy_from_slice(&n.to_le_bytes());
+            turns.of(PeerIdHash(peer));
+        }
+        assert!(turns.0.len() <= REMEMBERED + 1);
+        assert!(turns.of(greedy).try_acquire().is_err(), "its turns are not forgotten meanwhile");
+        drop(held);
+        assert!(turns.of(greedy).try_acquire().is_ok());
     }
 }

@@ -168,12 +168,14 @@ impl SlotLoop {
         self.progress.stage(stage.as_str(), waiting.collect::<Vec<_>>());
     }
 
-    /// Live workers whose telemetry does not count yet.
+    /// Live workers whose telemetry does not count yet. What SWIM says of one is hearsay: it is not left
+    /// out for it while this member has a connection to it.
     fn silent(&self, snapshot: &ViewSnapshot) -> Vec<PeerIdHash> {
-        let liveness = self.network.liveness();
-        let live = liveness.borrow();
+        let (liveness, connected) = (self.network.liveness(), self.network.connected());
+        let (live, connected) = (liveness.borrow(), connected.borrow());
+        let is_there = |worker: &PeerIdHash| live.is_up(worker) || connected.contains(worker);
         let has = |worker: &PeerIdHash| snapshot.fresh.iter().any(|c| c.entry.sender == *worker);
-        let silent = snapshot.workers.iter().filter(|worker| live.is_up(worker) && !has(worker));
+        let silent = snapshot.workers.iter().filter(|worker| is_there(worker) && !has(worker));
         silent.copied().collect()
     }
 

@@ -17,11 +17,11 @@ use std::{
 
 use tokio::sync::watch;
 use veil_node_core::{cluster::Views, epoch::ActiveEpoch};
-use veil_node_p2p::{Gossip, Network, Topic};
+use veil_node_p2p::{Gossip, Health, Network, Topic};
 use veil_protocol_spec::{
     ParticipantIndex, PeerIdHash, Slot, Wire,
     identity::SecretIdentity,
-    scheduling::{SignedSuspicion, Suspicion},
+    scheduling::{ClusterState, SignedSuspicion, Suspicion},
     sync::SuspicionMessage,
 };
 
@@ -72,6 +72,18 @@ fn next_slot(epoch: &ActiveEpoch) -> Slot {
     Slot(epoch.ledger.state().last_slot().0 + 1)
 }
 
+/// Whether this member takes a registered worker for present. No word of SWIM counts against a
+/// connection; without one, SWIM must say that the worker answers.
+fn is_there(is_connected: bool, swim: Option<Health>) -> bool {
+    is_connected || swim == Some(Health::Alive)
+}
+
+/// Whether a worker can be lost: of others there is nothing to lose, and a member could make what is
+/// kept grow without end.
+fn can_be_lost(worker: &PeerIdHash, is_registered: bool, state: &ClusterState) -> bool {
+    is_registered || state.replicas().any(|(_, _, placement)| placement.worker == *worker)
+}
+
 /// What this member sees of the workers itself.
 #[derive(Debug, Default)]
 struct OwnEvidence {
@@ -82,7 +94,8 @@ impl OwnEvidence {
     /// The workers that have been gone for the grace, and how long it is until the next one has.
     ///
     /// A worker is gone while it is not registered, or there is no connection to it and SWIM does not
-    /// say that it is up. `expected` are those that are registered or have been given something to run.
+    /// take it for alive: the grace begins with the first probe that fails, however long SWIM, whose
+    /// times stretch under load, waits for a sign of life. `expected` are those that are registered or have been given something to run.
     fn lost(
         &mut self,
         expected: &BTreeSet<PeerIdHash>,
@@ -128,7 +141,8 @@ pub(crate) async fn suspect(
             let assigned = state.replicas().map(|(_, _, placement)| placement.worker);
             let expected = registered.iter().copied().chain(assigned).collect();
             let is_there = |worker: &PeerIdHash| {
-                registered.contains(worker) && (connected.contains(worker) || live.is_up(worker))
+                registered.contains(worker)
+                    && is_there(connected.contains(worker), live.get(worker))
             };
             evidence.lost(&expected, is_there, Instant::now(), grace)
         };
@@ -166,24 +180,30 @@ pub(crate) async fn listen(network: Network, epoch: Arc<ActiveEpoch>, suspicions
 fn accept(epoch: &ActiveEpoch, suspicions: &Suspicions, message: &Gossip) {
     let suspicion = match SuspicionMessage::from_wire(&message.bytes) {
         Ok(suspicion) => suspicion,
-        Err(error) => return message.reject(&error.to_string()),
+        Err(error) => return message.reject_as("malformed", &error),
     };
     let next = next_slot(epoch);
     // A member that is one certificate behind or ahead is still right.
     if suspicion.slot < next || suspicion.slot > Slot(next.0 + 1) {
-        return message.ignore();
+        return message.ignore_as("another_slot");
+    }
+    let is_registered = epoch.pool().is_worker(&suspicion.worker);
+    if !can_be_lost(&suspicion.worker, is_registered, &epoch.ledger.state()) {
+        return message.ignore_as("not_a_worker");
     }
     match suspicion.verify(epoch.binding, &epoch.roster) {
         Ok(()) => {
             suspicions.put(suspicion, next);
             message.accept();
         }
-        Err(error) => message.reject(&error.to_string()),
+        Err(error) => message.reject_as("signature", &error),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use veil_protocol_spec::scheduling::UnixMillis;
+
     use super::*;
 
     const GRACE: Duration = Duration::from_secs(20);
@@ -194,6 +214,22 @@ mod tests {
 
     fn set(workers: &[u8]) -> BTreeSet<PeerIdHash> {
         workers.iter().copied().map(worker).collect()
+    }
+
+    #[test]
+    fn hearsay_convicts_nobody_who_is_connected_and_acquits_nobody_who_is_silent() {
+        let down = Health::Down { since: UnixMillis(0) };
+        for swim in [None, Some(Health::Alive), Some(Health::Suspect), Some(down)] {
+            assert!(is_there(true, swim));
+            assert_eq!(is_there(false, swim), swim == Some(Health::Alive), "{swim:?}");
+        }
+    }
+
+    #[test]
+    fn a_suspicion_of_whom_nobody_knows_is_not_kept() {
+        let state = ClusterState::default();
+        assert!(can_be_lost(&worker(1), true, &state));
+        assert!(!can_be_lost(&worker(1), false, &state));
     }
 
     #[test]

@@ -25,18 +25,19 @@ use libp2p::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use veil_node_process::metrics::Metrics;
 use veil_protocol_spec::PeerIdHash;
 
 use crate::{
-    budget::Budget,
+    admission::{Admission, Use},
     command::{Command, Gossip, Incoming},
-    config::Limits,
     dialer::Dialer,
     directory::Directory,
     error::{PublishError, RequestError},
     gate::Gate,
     gossip::{Gossipsub, Topics},
     kind::{Lane, Protocol, Topic},
+    refusal::Refusal,
     request::{Answer, Call, MAX_IN_FLIGHT, Requests},
     round_trips::RoundTrips,
     swim,
@@ -88,7 +89,8 @@ struct LaneQueue {
 struct Actor {
     swarm: Swarm<Behaviour>,
     topics: Topics,
-    limits: Limits,
+    admission: Admission,
+    metrics: Metrics,
     directory: watch::Receiver<Arc<Directory>>,
     commands: mpsc::UnboundedReceiver<Command>,
     /// For the verdicts and responders that the task hands out.
@@ -101,7 +103,6 @@ struct Actor {
     links: HashMap<PeerId, Link>,
     /// Peers that closed the last connection before they sent a message.
     shunned_by: BTreeSet<PeerIdHash>,
-    budgets: HashMap<(Lane, PeerId), Budget>,
     dialer: Dialer,
     connected: watch::Sender<BTreeSet<PeerIdHash>>,
     addresses: watch::Sender<Vec<Multiaddr>>,
@@ -130,9 +131,9 @@ impl Actor {
         tracing::info!(peers = directory.len(), "the directory has changed");
         let gate = &mut self.swarm.behaviour_mut().gate;
         gate.update(&directory);
+        self.admission.update(&directory);
         let gate = &*gate;
         self.dialer.retain(|peer| gate.hash_of(peer).is_some());
-        self.budgets.retain(|(_, peer), _| gate.hash_of(peer).is_some());
         self.shunned_by.retain(|peer| gate.peer_of(peer).is_some());
         self.dial_missing();
     }
@@ -144,7 +145,7 @@ impl Actor {
             .swarm
             .behaviour()
             .gate
-            .reachable()
+            .reachable(now)
             .filter(|peer| !self.links.contains_key(peer) && self.dialer.is_due(peer, now))
             .collect();
         for peer in due {
@@ -175,15 +176,17 @@ impl Actor {
             Command::Serve { protocol, queue } => {
                 self.servers.insert(protocol, queue);
             }
-            Command::Respond { protocol, channel, answer } => {
+            Command::Respond { to, protocol, channel, answer } => {
                 if let Answer::Done(bytes) = &answer {
                     let len = bytes.len();
                     self.counters.protocol(protocol, |count| count.send(len));
+                    self.admission.charge(&to, Use::Request(protocol), len);
                 }
                 let behaviour = self.swarm.behaviour_mut().requests_on(protocol.lane());
                 // An error means that the peer has gone or given up.
                 let _ = behaviour.send_response(channel, answer);
             }
+            Command::Refused { peer, protocol, refusal } => self.refuse(peer, protocol, refusal),
             Command::Learn { peer, addresses } => {
                 let gate = &mut self.swarm.behaviour_mut().gate;
                 gate.learn(&peer, addresses);
@@ -200,6 +203,19 @@ impl Actor {
                     self.swarm.close_connection(stale);
                 }
             }
+        }
+    }
+
+    /// Counts a refusal, and lets the peer wait if there were too many.
+    fn refuse(&mut self, peer: PeerId, protocol: &'static str, refusal: Refusal) {
+        tracing::debug!(%peer, protocol, reason = %refusal, "refused");
+        self.metrics.refuse(protocol, refusal.name());
+        let gate = &mut self.swarm.behaviour_mut().gate;
+        if let Some(pause) = gate.fault(peer, refusal, Instant::now()) {
+            tracing::warn!(
+                %peer, protocol, reason = %refusal, ?pause,
+                "the peer misbehaves: disconnected for a while"
+            );
         }
     }
 
@@ -254,7 +270,7 @@ impl Actor {
         let lane = pending.protocol.lane();
         let len = bytes.len();
         self.counters.protocol(pending.protocol, |count| count.send(len));
-        let call = Call::Read(pending.protocol, bytes);
+        let call = Call::Read(pending.protocol, bytes, None);
         let id = self.swarm.behaviour_mut().requests_on(lane).send_request(&peer, call);
         self.pending.insert((lane, id), pending);
         self.lanes.entry((lane, peer)).or_default().in_flight += 1;

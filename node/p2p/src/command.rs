@@ -13,11 +13,14 @@ use libp2p::{
     swarm::ConnectionId,
 };
 use tokio::sync::{mpsc, oneshot};
+use veil_node_process::metrics::Metrics;
 use veil_protocol_spec::PeerIdHash;
 
 use crate::{
+    admission::Held,
     error::{PublishError, RequestError},
     kind::{Protocol, Topic},
+    refusal::Refusal,
     request::{Answer, MAX_REASON_BYTES},
 };
 
@@ -52,9 +55,16 @@ pub(crate) enum Command {
         queue: mpsc::Sender<Incoming>,
     },
     Respond {
+        to: PeerId,
         protocol: Protocol,
         channel: ResponseChannel<Answer>,
         answer: Answer,
+    },
+    /// Another task has refused something from a peer.
+    Refused {
+        peer: PeerId,
+        protocol: &'static str,
+        refusal: Refusal,
     },
     /// A peer states the addresses to dial it at.
     Learn {
@@ -92,13 +102,26 @@ impl Gossip {
     /// Drops the message, and counts it against the peer that relayed it: it breaks a rule that
     /// this peer could have checked.
     pub fn reject(&self, reason: &str) {
-        tracing::warn!(author = %self.author, topic = %self.verdict.topic, reason, "rejected gossip");
+        self.reject_as("invalid", &reason);
+    }
+
+    /// The same, counted under a name in snake_case, which says which rule it was.
+    pub fn reject_as(&self, name: &'static str, reason: &dyn core::fmt::Display) {
+        let topic = self.verdict.topic;
+        tracing::warn!(author = %self.author, %topic, name, %reason, "rejected gossip");
+        self.verdict.metrics.refuse(topic.name(), name);
         self.verdict.give(MessageAcceptance::Reject);
     }
 
     /// Drops the message and blames nobody: it is late, or already known.
     pub fn ignore(&self) {
         self.verdict.give(MessageAcceptance::Ignore);
+    }
+
+    /// The same, counted under a name in snake_case.
+    pub fn ignore_as(&self, name: &'static str) {
+        self.verdict.metrics.refuse(self.verdict.topic.name(), name);
+        self.ignore();
     }
 
     pub(crate) fn new(author: PeerIdHash, bytes: Arc<[u8]>, verdict: Arc<Verdict>) -> Self {
@@ -113,6 +136,7 @@ pub(crate) struct Verdict {
     pub(crate) message: MessageId,
     pub(crate) relay: PeerId,
     pub(crate) given: AtomicBool,
+    pub(crate) metrics: Metrics,
     pub(crate) commands: mpsc::UnboundedSender<Command>,
 }
 
@@ -153,14 +177,24 @@ impl Incoming {
     pub fn refuse(self, reason: impl Into<String>) {
         self.responder.refuse(reason);
     }
+
+    /// The same, counted under a name in snake_case.
+    pub fn refuse_as(self, name: &'static str, reason: impl Into<String>) {
+        self.responder.metrics.refuse(self.responder.protocol.name(), name);
+        self.responder.refuse(reason);
+    }
 }
 
 /// The way back to the peer that asked. Dropping it refuses the request.
 #[derive(Debug)]
 pub struct Responder {
+    pub(crate) to: PeerId,
     pub(crate) protocol: Protocol,
     pub(crate) channel: ResponseChannel<Answer>,
+    pub(crate) metrics: Metrics,
     pub(crate) commands: mpsc::UnboundedSender<Command>,
+    /// Of the peer's room, until it is answered.
+    pub(crate) held: Held,
 }
 
 impl Responder {
@@ -182,8 +216,8 @@ impl Responder {
     }
 
     pub(crate) fn send(self, answer: Answer) {
-        let Self { protocol, channel, commands } = self;
+        let Self { to, protocol, channel, commands, metrics: _, held: _held } = self;
         // Fails only when the network has stopped, which closes the channel to the peer as well.
-        let _ = commands.send(Command::Respond { protocol, channel, answer });
+        let _ = commands.send(Command::Respond { to, protocol, channel, answer });
     }
 }

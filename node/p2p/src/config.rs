@@ -3,7 +3,10 @@
 use core::time::Duration;
 
 use libp2p::Multiaddr;
+use veil_node_process::metrics::Metrics;
 use veil_protocol_spec::{identity::SecretIdentity, scheduling::ClusterScope};
+
+use crate::rates::Rates;
 
 /// Everything that [`Network::start`](crate::Network::start) needs beside the directory.
 #[derive(Clone, Debug)]
@@ -24,6 +27,8 @@ pub struct NetworkConfig {
     pub swim: SwimConfig,
     /// Bounds on what peers can make this node do.
     pub limits: Limits,
+    /// Where this network counts.
+    pub metrics: Metrics,
 }
 
 impl NetworkConfig {
@@ -38,6 +43,7 @@ impl NetworkConfig {
             bootstrap: Vec::new(),
             swim: SwimConfig::default(),
             limits: Limits::default(),
+            metrics: Metrics::default(),
         }
     }
 }
@@ -67,28 +73,31 @@ impl Default for SwimConfig {
 }
 
 /// Bounds on what peers can make this node do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests per second of one peer, on average.
-    pub requests_per_second: u32,
-    /// Requests of one peer at once.
-    pub request_burst: u32,
+    /// How fast one peer may send.
+    pub rates: Rates,
     /// Messages that wait for one subscriber or server; further ones are dropped or refused.
     pub queue: usize,
     /// Files served at the same time; a further one is refused as busy.
     pub blob_serves: usize,
     /// Connections to all peers together.
     pub connections: u32,
+    /// Incoming connections that have not proved an identity yet.
+    pub half_open: u32,
+    /// Those of one network address.
+    pub half_open_per_address: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            requests_per_second: 500,
-            request_burst: 1000,
+            rates: Rates::default(),
             queue: 256,
             blob_serves: 16,
             connections: 512,
+            half_open: 256,
+            half_open_per_address: 32,
         }
     }
 }

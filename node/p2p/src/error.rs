@@ -76,6 +76,11 @@ pub enum RequestError {
     /// The peer does not serve the protocol: it has another role, cluster or version.
     #[error("peer {0} does not serve the protocol {1}")]
     Unsupported(PeerIdHash, Protocol),
+    /// This node has not the role that the protocol asks for, in the directory of the peer.
+    #[error(
+        "peer {0} takes the protocol {1} from members of the committee only: is this node one where it looks?"
+    )]
+    NotAllowed(PeerIdHash, Protocol),
     /// The peer has more requests than it can take, from all or from this node.
     #[error("peer {0} is busy; ask again later")]
     Busy(PeerIdHash),

@@ -1,12 +1,16 @@
 //! The registry gate and the address book, as a libp2p behaviour.
 //!
-//! It refuses connections, in either direction, with peers that are not in the directory, closes
-//! those with peers that have left it, and gives the swarm the addresses of a peer to dial.
+//! It refuses connections, in either direction, with peers that are not in the directory or have to wait
+//! for their misbehaviour, closes those with peers that have left it, and gives the swarm the addresses
+//! of a peer to dial. Of one network address it takes a few unfinished handshakes at a time: whoever
+//! leaves them half open keeps out nobody elsewhere.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     convert::Infallible,
+    net::{IpAddr, Ipv6Addr},
     task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
 use libp2p::{
@@ -14,18 +18,39 @@ use libp2p::{
     core::{Endpoint, transport::PortUse},
     multiaddr::Protocol as Part,
     swarm::{
-        CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler,
-        THandlerInEvent, THandlerOutEvent, ToSwarm, dummy,
+        CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, ListenFailure,
+        NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, dummy,
     },
 };
 use veil_protocol_spec::PeerIdHash;
 
-use crate::{directory::Directory, identity::peer_id};
+use crate::{
+    directory::Directory,
+    identity::peer_id,
+    refusal::{Refusal, Standing},
+};
 
-/// The peer is not registered in this cluster.
+/// Why the gate refuses a connection.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("peer {0} is not registered in this cluster")]
-pub(crate) struct NotRegistered(pub(crate) PeerId);
+pub(crate) enum Denied {
+    #[error("peer {0} is not registered in this cluster")]
+    NotRegistered(PeerId),
+    #[error("peer {0} has misbehaved, and has to wait")]
+    Paused(PeerId),
+    #[error("too many handshakes with {0} are unfinished")]
+    HalfOpen(IpAddr),
+}
+
+impl Denied {
+    /// The label of the metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::NotRegistered(_) => "not_registered",
+            Self::Paused(_) => "paused",
+            Self::HalfOpen(_) => "half_open",
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -42,17 +67,28 @@ pub(crate) struct Gate {
     by_hash: BTreeMap<PeerIdHash, PeerId>,
     /// Addresses from the configuration, tried beside those that a peer states.
     bootstrap: Vec<(PeerId, Multiaddr)>,
+    standing: Standing,
+    /// Incoming connections that have not proved an identity yet, and where they come from.
+    half_open: HashMap<ConnectionId, IpAddr>,
+    half_open_per_address: usize,
     close: VecDeque<PeerId>,
     waker: Option<Waker>,
 }
 
 impl Gate {
-    pub(crate) fn new(me: PeerId, bootstrap: Vec<(PeerId, Multiaddr)>) -> Self {
+    pub(crate) fn new(
+        me: PeerId,
+        bootstrap: Vec<(PeerId, Multiaddr)>,
+        half_open_per_address: usize,
+    ) -> Self {
         Self {
             me,
             entries: HashMap::new(),
             by_hash: BTreeMap::new(),
             bootstrap,
+            standing: Standing::default(),
+            half_open: HashMap::new(),
+            half_open_per_address,
             close: VecDeque::new(),
             waker: None,
         }
@@ -74,10 +110,31 @@ impl Gate {
             }
         }
         let gone: HashSet<PeerId> = old.into_keys().collect();
-        self.close.extend(gone);
+        self.standing.retain(|peer| self.entries.contains_key(peer));
+        self.close(gone);
+    }
+
+    fn close(&mut self, peers: impl IntoIterator<Item = PeerId>) {
+        self.close.extend(peers);
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+    }
+
+    /// Counts a refusal against a registered peer. The length of the pause that begins, if one does: its
+    /// connections are closed, and there is none until then.
+    pub(crate) fn fault(
+        &mut self,
+        peer: PeerId,
+        refusal: Refusal,
+        now: Instant,
+    ) -> Option<Duration> {
+        if !self.entries.contains_key(&peer) {
+            return None;
+        }
+        let pause = self.standing.fault(peer, refusal, now)?;
+        self.close([peer]);
+        Some(pause)
     }
 
     pub(crate) fn hash_of(&self, peer: &PeerId) -> Option<PeerIdHash> {
@@ -96,12 +153,13 @@ impl Gate {
         }
     }
 
-    /// The registered peers with a known address, without this node.
-    pub(crate) fn reachable(&self) -> impl Iterator<Item = PeerId> {
+    /// The registered peers with a known address that need not wait, without this node.
+    pub(crate) fn reachable(&self, now: Instant) -> impl Iterator<Item = PeerId> {
         self.entries
             .iter()
-            .filter(|(peer, entry)| {
+            .filter(move |(peer, entry)| {
                 **peer != self.me
+                    && !self.standing.is_paused(peer, now)
                     && (!entry.addresses.is_empty()
                         || self.bootstrap.iter().any(|(known, _)| known == *peer))
             })
@@ -109,12 +167,25 @@ impl Gate {
     }
 
     fn check(&self, peer: PeerId) -> Result<dummy::ConnectionHandler, ConnectionDenied> {
-        if self.entries.contains_key(&peer) {
-            Ok(dummy::ConnectionHandler)
-        } else {
-            Err(ConnectionDenied::new(NotRegistered(peer)))
-        }
+        let denied = match self.entries.get(&peer) {
+            None => Denied::NotRegistered(peer),
+            Some(_) if self.standing.is_paused(&peer, Instant::now()) => Denied::Paused(peer),
+            Some(_) => return Ok(dummy::ConnectionHandler),
+        };
+        Err(ConnectionDenied::new(denied))
     }
+}
+
+/// Where a connection comes from: a host, or in version 6 the network that one host has to itself.
+fn source(address: &Multiaddr) -> Option<IpAddr> {
+    address.iter().find_map(|part| match part {
+        Part::Ip4(ip) => Some(IpAddr::V4(ip)),
+        Part::Ip6(ip) => match ip.to_ipv4_mapped() {
+            Some(ip) => Some(IpAddr::V4(ip)),
+            None => Some(IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)))),
+        },
+        _ => None,
+    })
 }
 
 /// Splits `/…/p2p/<peer id>` into address and peer id.
@@ -130,13 +201,29 @@ impl NetworkBehaviour for Gate {
     type ConnectionHandler = dummy::ConnectionHandler;
     type ToSwarm = Infallible;
 
+    fn handle_pending_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        let Some(from) = source(remote) else { return Ok(()) };
+        let unfinished = self.half_open.values().filter(|address| **address == from).count();
+        if unfinished >= self.half_open_per_address {
+            return Err(ConnectionDenied::new(Denied::HalfOpen(from)));
+        }
+        self.half_open.insert(connection, from);
+        Ok(())
+    }
+
     fn handle_established_inbound_connection(
         &mut self,
-        _: ConnectionId,
+        connection: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.half_open.remove(&connection);
         self.check(peer)
     }
 
@@ -149,8 +236,9 @@ impl NetworkBehaviour for Gate {
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         let Some(peer) = peer else { return Ok(Vec::new()) };
         let Some(entry) = self.entries.get(&peer) else {
-            return Err(ConnectionDenied::new(NotRegistered(peer)));
+            return Err(ConnectionDenied::new(Denied::NotRegistered(peer)));
         };
+        self.check(peer)?;
         let configured = self.bootstrap.iter().filter(|(known, _)| *known == peer);
         let configured = configured.map(|(_, address)| address);
         Ok(entry.addresses.iter().chain(configured).cloned().collect())
@@ -167,7 +255,11 @@ impl NetworkBehaviour for Gate {
         self.check(peer)
     }
 
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        if let FromSwarm::ListenFailure(ListenFailure { connection_id, .. }) = event {
+            self.half_open.remove(&connection_id);
+        }
+    }
 
     fn on_connection_handler_event(
         &mut self,
@@ -188,5 +280,39 @@ impl NetworkBehaviour for Gate {
         }
         self.waker = Some(cx.waker().clone());
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_open_handshakes_are_bounded_for_each_address_alone() {
+        let mut gate = Gate::new(PeerId::random(), Vec::new(), 2);
+        let (local, mut id) = (Multiaddr::empty(), 0);
+        let mut open = |gate: &mut Gate, from: &str| {
+            id += 1;
+            let connection = ConnectionId::new_unchecked(id);
+            let opened =
+                gate.handle_pending_inbound_connection(connection, &local, &from.parse().unwrap());
+            opened.map(|()| connection)
+        };
+        let first = open(&mut gate, "/ip4/192.0.2.1/tcp/1").unwrap();
+        open(&mut gate, "/ip4/192.0.2.1/udp/2/quic-v1").unwrap();
+        let denied = open(&mut gate, "/ip4/192.0.2.1/tcp/3").unwrap_err();
+        let denied = denied.downcast::<Denied>().unwrap();
+        assert_eq!(denied.name(), "half_open");
+        open(&mut gate, "/ip4/192.0.2.2/tcp/1").unwrap();
+        // One that proves an identity is not half open any more, whoever it turns out to be.
+        let peer = PeerId::random();
+        assert!(gate.handle_established_inbound_connection(first, peer, &local, &local).is_err());
+        open(&mut gate, "/ip4/192.0.2.1/tcp/4").unwrap();
+        // One network of version 6 is one source.
+        for host in ["/ip6/2001:db8::1/tcp/1", "/ip6/2001:db8::2/tcp/1"] {
+            open(&mut gate, host).unwrap();
+        }
+        assert!(open(&mut gate, "/ip6/2001:db8::3/tcp/1").is_err());
+        open(&mut gate, "/ip6/2001:db8:1::1/tcp/1").unwrap();
     }
 }

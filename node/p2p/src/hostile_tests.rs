@@ -1,5 +1,7 @@
 //! A registered peer that speaks libp2p by itself and breaks the rules of this network.
 
+mod floods;
+
 use std::{sync::Arc, time::Duration};
 
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
@@ -17,7 +19,7 @@ use veil_protocol_spec::{
 };
 
 use crate::{
-    config::NetworkConfig,
+    config::{Limits, NetworkConfig},
     directory::{Directory, Peer},
     error::RequestError,
     gossip::Topics,
@@ -47,14 +49,24 @@ fn id(node: u8) -> PeerIdHash {
     PeerIdHash::of(&secret(node).public())
 }
 
-/// The victim 1 and its honest peer 2; the hostile peer 3 is registered too. The sender keeps the
-/// directory alive.
+/// The victim 1 and its honest peer 2, both members. The hostile peers are registered too: 3 as a
+/// member, 4 as a worker. The sender keeps the directory alive.
 async fn cluster() -> (Network, Network, watch::Sender<Arc<Directory>>) {
-    let roles = Roles::default();
-    let peers = [1, 2, 3].map(|node| Peer { identity: secret(node).public(), roles });
+    cluster_with(|_| {}).await
+}
+
+/// The same, with other bounds of the victim.
+async fn cluster_with(
+    bound: impl FnOnce(&mut Limits),
+) -> (Network, Network, watch::Sender<Arc<Directory>>) {
+    let peers = [1, 2, 3, 4].map(|node| {
+        let roles = Roles { worker: true, member: node != 4 };
+        Peer { identity: secret(node).public(), roles }
+    });
     let directory = watch::Sender::new(Arc::new(Directory::from_iter(peers)));
     let mut config = NetworkConfig::new(secret(1), SCOPE);
     config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+    bound(&mut config.limits);
     let victim = Network::start(config, directory.subscribe()).await.unwrap();
     let mut config = NetworkConfig::new(secret(2), SCOPE);
     config.bootstrap = victim.addresses();
@@ -63,7 +75,11 @@ async fn cluster() -> (Network, Network, watch::Sender<Arc<Directory>>) {
 }
 
 fn hostile(victim: &Network, gossip_bytes: usize) -> Swarm<Hostile> {
-    let key = identity::keypair(&secret(3)).unwrap();
+    hostile_as(3, victim, gossip_bytes)
+}
+
+fn hostile_as(node: u8, victim: &Network, gossip_bytes: usize) -> Swarm<Hostile> {
+    let key = identity::keypair(&secret(node)).unwrap();
     let scope = scope_tag(&SCOPE);
     let config = gossipsub::ConfigBuilder::default()
         .protocol_id_prefix(format!("/veil/{scope}/meshsub"))
@@ -85,6 +101,23 @@ fn hostile(victim: &Network, gossip_bytes: usize) -> Swarm<Hostile> {
         .build();
     swarm.dial(victim.addresses()[0].clone()).unwrap();
     swarm
+}
+
+/// How often the victim has refused something for this reason.
+fn refused(victim: &Network, protocol: &str, reason: &str) -> u64 {
+    let refusals = victim.metrics().refusals();
+    refusals.get(protocol).and_then(|by| by.get(reason)).copied().unwrap_or_default()
+}
+
+fn stream_name(lane: &str) -> StreamProtocol {
+    let scope = scope_tag(&SCOPE);
+    StreamProtocol::try_from_owned(format!("/veil/{scope}/{lane}/1")).unwrap()
+}
+
+fn frame(version: u8, tag: u8, len: u32) -> Vec<u8> {
+    let mut frame = vec![version, tag];
+    frame.extend_from_slice(&len.to_le_bytes());
+    frame
 }
 
 /// Keeps the hostile swarm going.
@@ -121,14 +154,7 @@ async fn malformed_frames_are_refused_and_harm_nobody() {
     let task = spawn(swarm);
     wait_for_peer(&victim, 3).await;
 
-    let scope = scope_tag(&SCOPE);
-    let name = |lane| StreamProtocol::try_from_owned(format!("/veil/{scope}/{lane}/1")).unwrap();
     let tag = |protocol| protocol as u8;
-    let frame = |version, tag, len: u32| {
-        let mut frame = vec![version, tag];
-        frame.extend_from_slice(&len.to_le_bytes());
-        frame
-    };
     // (lane, bytes, the tag of the answer; none if the stream just ends)
     let cases = [
         ("request", frame(2, tag(Protocol::Ceremony), 0), Some(5)),
@@ -145,7 +171,7 @@ async fn malformed_frames_are_refused_and_harm_nobody() {
     ];
     for (lane, bytes, expected) in cases {
         let peer = victim.peer_id();
-        let mut stream = control.open_stream(peer, name(lane)).await.unwrap();
+        let mut stream = control.open_stream(peer, stream_name(lane)).await.unwrap();
         stream.write_all(&bytes).await.unwrap();
         stream.close().await.unwrap();
         let mut answer = Vec::new();
@@ -156,7 +182,7 @@ async fn malformed_frames_are_refused_and_harm_nobody() {
         }
     }
     // A malformed membership message is confirmed, like all, and ignored.
-    let mut stream = control.open_stream(victim.peer_id(), name("swim")).await.unwrap();
+    let mut stream = control.open_stream(victim.peer_id(), stream_name("swim")).await.unwrap();
     let mut junk = frame(1, tag(Protocol::Swim), 40);
     junk.extend_from_slice(&[0xff; 40]);
     stream.write_all(&junk).await.unwrap();
@@ -167,6 +193,16 @@ async fn malformed_frames_are_refused_and_harm_nobody() {
     is_unaffected(&victim, &honest).await;
     assert!(served.try_recv().is_err(), "none of this is a request");
     assert!(victim.liveness().borrow().get(&id(3)).is_none());
+    // Each is counted under its name: five heads and the membership message; three lengths.
+    for (protocol, reason, count) in [
+        ("request", "malformed", 3),
+        ("swim", "malformed", 2),
+        ("ceremony", "too_long", 1),
+        ("signing", "too_long", 1),
+        ("swim", "too_long", 1),
+    ] {
+        assert_eq!(refused(&victim, protocol, reason), count, "{protocol} {reason}");
+    }
     task.abort();
 }
 
@@ -202,10 +238,8 @@ async fn oversized_gossip_is_refused_and_harms_nobody() {
 async fn an_answer_that_breaks_the_framing_is_named() {
     let (victim, _honest, _directory) = cluster().await;
     let swarm = hostile(&victim, 1024);
-    let scope = scope_tag(&SCOPE);
-    let name = StreamProtocol::try_from_owned(format!("/veil/{scope}/request/1")).unwrap();
     let mut control = swarm.behaviour().streams.new_control();
-    let mut incoming = control.accept(name).unwrap();
+    let mut incoming = control.accept(stream_name("request")).unwrap();
     let task = spawn(swarm);
     wait_for_peer(&victim, 3).await;
 

@@ -7,8 +7,8 @@ use veil_protocol_spec::{
     scheduling::ClusterScope,
 };
 
-const KIB: usize = 1024;
-const MIB: usize = 1024 * KIB;
+pub(crate) const KIB: usize = 1024;
+pub(crate) const MIB: usize = 1024 * KIB;
 
 /// A gossip topic. Every message reaches every subscribed peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,6 +61,11 @@ impl Topic {
             Self::Evaluations | Self::Suspicions => KIB,
             Self::Certificates => MIB + 320 * KIB,
         }
+    }
+
+    /// Whether only members of the committee write its messages.
+    pub(crate) const fn is_for_members(self) -> bool {
+        matches!(self, Self::Manifests | Self::Certificates | Self::Suspicions)
     }
 }
 
@@ -139,6 +144,11 @@ impl Protocol {
         }
     }
 
+    /// Whether only members of the committee speak it.
+    pub(crate) const fn is_for_members(self) -> bool {
+        !matches!(self, Self::Sync | Self::Swim)
+    }
+
     pub(crate) const fn lane(self) -> Lane {
         match self {
             Self::Swim => Lane::Swim,
@@ -158,6 +168,16 @@ pub(crate) enum Lane {
     Swim,
     /// All other protocols.
     Bulk,
+}
+
+impl Lane {
+    /// The label of the metrics for what names no protocol.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Swim => "swim",
+            Self::Bulk => "request",
+        }
+    }
 }
 
 /// Longest SWIM message: one answer to a newcomer holds the signed records of some sixty peers, the

@@ -22,6 +22,14 @@
 //! [`Network`] is a handle to both; they stop when the last handle is dropped. Only
 //! [`Network::fetch`] writes to disk.
 //!
+//! # Bounds
+//! What one peer can make this node hold, read or compute is bounded for this peer alone: requests in
+//! hand, messages and bytes on each protocol ([`Rates`]), streams of files, unfinished handshakes of one
+//! address. The committee's protocols are for members, which is checked before a body is read. Each
+//! refusal is counted under its name in the node's
+//! [`Metrics`](veil_node_process::metrics::Metrics); a peer that collects too many is disconnected for
+//! a while, each time longer.
+//!
 //! # Restart
 //! A restarted node joins again through its bootstrap peers under a newer membership record, with
 //! new addresses if it has any; its peers close their connections to the previous run. A fetch
@@ -30,7 +38,8 @@
 //!
 //! # Caveats
 //! - SWIM is not Byzantine-robust: a registered peer can spread a false suspicion, which its victim
-//!   refutes. A decision on [`Health::Down`] needs the signed suspicion of t+1 members.
+//!   refutes, or a false death. So [`Health::Down`] convicts nobody: whoever acts on it also asks whether
+//!   there is a connection.
 //! - A slow subscriber loses gossip, and a slow server has requests refused: the swarm never waits.
 //! - The clock of a restarted node must not be behind that of its previous start: its peers would
 //!   take its new membership record for an old one.
@@ -83,6 +92,7 @@
 //! ```
 
 mod actor;
+mod admission;
 mod blob;
 mod budget;
 mod command;
@@ -96,7 +106,10 @@ mod gossip;
 mod hostile_tests;
 mod identity;
 mod kind;
+mod measure;
 mod network;
+mod rates;
+mod refusal;
 mod request;
 mod round_trips;
 mod swim;
@@ -113,6 +126,7 @@ pub use self::{
     identity::{InvalidIdentity, peer_id},
     kind::{Protocol, Topic},
     network::Network,
+    rates::{Rate, Rates},
     request::MAX_DEADLINE,
     swim::{Health, Liveness},
     traffic::{Count, Traffic},

@@ -15,6 +15,7 @@ use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
+use veil_node_process::metrics::Metrics;
 use veil_protocol_spec::{Blake3Digest, PeerIdHash};
 
 use crate::{
@@ -29,7 +30,7 @@ use crate::{
     request::MAX_DEADLINE,
     round_trips::RoundTrips,
     swim::{self, Liveness},
-    traffic::{Counters, Traffic, Wire},
+    traffic::{Counters, Traffic, on_the_wire},
 };
 
 /// A running network; cheap to clone.
@@ -49,7 +50,7 @@ pub(crate) struct Inner {
     pub(crate) directory: watch::Receiver<Arc<Directory>>,
     pub(crate) counters: Counters,
     pub(crate) round_trips: RoundTrips,
-    pub(crate) wire: Wire,
+    pub(crate) metrics: Metrics,
     pub(crate) blobs: Blobs,
     pub(crate) queue: usize,
     pub(crate) tasks: TaskTracker,
@@ -101,10 +102,16 @@ impl Network {
         self.inner.liveness.clone()
     }
 
+    /// Where this network counts.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
     /// The traffic since the start.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
-        let (wire_sent_bytes, wire_received_bytes) = self.inner.wire.totals();
+        let (wire_sent_bytes, wire_received_bytes) = on_the_wire(&self.inner.metrics.text());
         Traffic { wire_sent_bytes, wire_received_bytes, ..self.inner.counters.lock().clone() }
     }
 

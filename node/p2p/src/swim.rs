@@ -4,19 +4,27 @@
 //! A message is one [`Protocol::Swim`] request with an empty answer, sent only over a connection
 //! that exists; SWIM expects loss. Each peer signs its own record (`record`). `foca` does not notify
 //! of suspicions: this module reads them from its membership after each step.
+//!
+//! A node that is slow itself must not take others for dead (`health`): it stretches its time-outs, does
+//! not count time in which it did not run, and draws no conclusion from a probe in such a time.
 
+mod health;
+mod liveness;
 mod record;
+#[cfg(test)]
+mod tests;
+mod timers;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, btree_map},
+    collections::{BTreeMap, BTreeSet, HashMap},
     num::{NonZeroU8, NonZeroUsize},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use foca::{
-    AccumulatingRuntime, Codec, Foca, NoCustomBroadcast, OwnedNotification, PeriodicParams,
-    PostcardCodec, State, Timer,
+    AccumulatingRuntime, Codec, Foca, Header, Message, NoCustomBroadcast, OwnedNotification,
+    PeriodicParams, PostcardCodec, ProbeNumber, State, Timer,
 };
 use libp2p::{Multiaddr, swarm::ConnectionId};
 use rand::{RngCore, rngs::OsRng};
@@ -27,15 +35,23 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use veil_node_process::unix_now;
-use veil_protocol_spec::{PeerIdHash, identity::SecretIdentity, scheduling::UnixMillis};
+use veil_protocol_spec::{PeerIdHash, identity::SecretIdentity};
 
-use self::record::{Record, RecordCodec, Signer};
+pub use self::liveness::{Health, Liveness};
+
+use self::{
+    health::{LocalHealth, Pulse},
+    record::{Record, RecordCodec, Signer},
+    timers::Timers,
+};
 use crate::{
     command::Command,
     config::SwimConfig,
     directory::Directory,
     error::RequestError,
+    identity::peer_id,
     kind::{Protocol, SWIM_BYTES},
+    refusal::Refusal,
 };
 
 /// How long SWIM remembers a dead peer.
@@ -45,46 +61,6 @@ const FORGET_DOWN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 const ANNOUNCE_PERIODS: u32 = 5;
 /// How long peers may take to confirm that this node leaves.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What SWIM knows of a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// The peer answers.
-    Alive,
-    /// The peer did not answer a probe and may still refute the suspicion.
-    Suspect,
-    /// The peer was declared dead, or it left.
-    Down {
-        /// When this node learned it, by its own clock.
-        since: UnixMillis,
-    },
-}
-
-/// The health of the other registered peers, as SWIM knows it. A peer that was never seen is not in
-/// it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Liveness {
-    peers: BTreeMap<PeerIdHash, Health>,
-}
-
-impl Liveness {
-    /// The health of one peer; `None` if it was never seen.
-    #[must_use]
-    pub fn get(&self, peer: &PeerIdHash) -> Option<Health> {
-        self.peers.get(peer).copied()
-    }
-
-    /// Whether the peer is alive, or suspected but not yet down.
-    #[must_use]
-    pub fn is_up(&self, peer: &PeerIdHash) -> bool {
-        matches!(self.get(peer), Some(Health::Alive | Health::Suspect))
-    }
-
-    /// All peers that were seen, in the order of their ids.
-    pub fn iter(&self) -> btree_map::Iter<'_, PeerIdHash, Health> {
-        self.peers.iter()
-    }
-}
 
 /// An input of the task.
 #[derive(Debug)]
@@ -115,8 +91,15 @@ struct Swim {
     me: PeerIdHash,
     foca: Machine,
     effects: AccumulatingRuntime<Record>,
-    timers: BTreeMap<(Instant, u64), Timer<Record>>,
-    timer_count: u64,
+    /// When the task woke up last.
+    now: Instant,
+    timers: Timers,
+    probe_rtt: Duration,
+    health: LocalHealth,
+    pulse: Pulse,
+    probe: Option<Probe>,
+    /// The incarnation under which this node speaks: it rises when the node refutes a suspicion.
+    incarnation: u16,
     own: Arc<Mutex<Record>>,
     directory: watch::Receiver<Arc<Directory>>,
     connected: watch::Receiver<BTreeSet<PeerIdHash>>,
@@ -124,26 +107,39 @@ struct Swim {
     liveness: watch::Sender<Liveness>,
 }
 
+/// The probe that goes on.
+#[derive(Debug)]
+struct Probe {
+    target: Record,
+    number: ProbeNumber,
+    answered: bool,
+    /// Whether any peer has sent anything since it began.
+    heard: bool,
+    /// How long this task did not run since it began.
+    missed: Duration,
+}
+
 /// Runs the membership until `stop`.
 pub(crate) async fn run(start: Start, mut inputs: mpsc::Receiver<Input>, stop: CancellationToken) {
     let mut directory = start.directory.clone();
     let mut announce_again = tokio::time::interval(start.config.probe_period * ANNOUNCE_PERIODS);
     announce_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut swim = Swim::new(start);
+    let mut swim = Swim::new(start, Instant::now());
     loop {
-        let next_timer = swim.timers.keys().next().map(|(at, _)| *at);
-        let timer = async {
-            match next_timer {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
+        let due = swim.timers.next().map_or(swim.pulse.due(), |at| at.min(swim.pulse.due()));
+        let wake = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
-            () = timer => swim.fire_timers(),
-            _ = announce_again.tick() => swim.announce_again(),
-            Ok(()) = directory.changed() => {}
-            input = inputs.recv() => match input {
+            input = inputs.recv() => Wake::Input(input),
+            _ = announce_again.tick() => Wake::Announce,
+            Ok(()) = directory.changed() => Wake::Time,
+            () = tokio::time::sleep_until(due) => Wake::Time,
+        };
+        swim.wake(Instant::now());
+        match wake {
+            Wake::Time => {}
+            Wake::Announce => swim.announce_again(),
+            Wake::Input(input) => match input {
                 None => return,
                 Some(Input::Leave(done)) => {
                     swim.leave().await;
@@ -159,8 +155,16 @@ pub(crate) async fn run(start: Start, mut inputs: mpsc::Receiver<Input>, stop: C
                 }
             },
         }
+        swim.fire_timers();
         swim.publish();
     }
+}
+
+/// Why the task runs. What has arrived comes before what is due: an answer may be among it.
+enum Wake {
+    Input(Option<Input>),
+    Announce,
+    Time,
 }
 
 fn machine_config(config: &SwimConfig) -> foca::Config {
@@ -182,7 +186,7 @@ fn machine_config(config: &SwimConfig) -> foca::Config {
 }
 
 impl Swim {
-    fn new(start: Start) -> Self {
+    fn new(start: Start, now: Instant) -> Self {
         let Start { identity, scope, addresses, config, directory, connected, commands, liveness } =
             start;
         // The clock is later than at the previous start: the new record wins over the previous one.
@@ -200,8 +204,13 @@ impl Swim {
             me,
             foca: Foca::new(own, machine_config(&config), rng, codec),
             effects: AccumulatingRuntime::new(),
-            timers: BTreeMap::new(),
-            timer_count: 0,
+            now,
+            timers: Timers::default(),
+            probe_rtt: config.probe_rtt,
+            health: LocalHealth::default(),
+            pulse: Pulse::start(config.probe_rtt / 2, now),
+            probe: None,
+            incarnation: 0,
             own: shared,
             directory,
             connected,
@@ -227,23 +236,87 @@ impl Swim {
         }
     }
 
-    fn on_packet(&mut self, from: PeerIdHash, connection: ConnectionId, bytes: &[u8]) {
-        let header: Result<foca::Header<Record>, _> = PostcardCodec.decode_header(bytes);
-        match header {
-            Ok(header) if header.src.peer() == from => {
-                let result = self.foca.handle_data(bytes, &mut self.effects);
-                self.drain_effects(result, Some((from, connection)));
-            }
-            Ok(_) => tracing::warn!(%from, "refused a membership message in another peer's name"),
-            Err(_) => tracing::warn!(%from, "refused a malformed membership message"),
+    /// The task runs. Time in which it did not run is no time in which others were silent.
+    fn wake(&mut self, now: Instant) {
+        self.now = now;
+        let Some(gap) = self.pulse.beat(now) else { return };
+        tracing::debug!(?gap, "this node did not run; its time-outs begin later");
+        self.timers.delay(gap);
+        self.health.worsen();
+        if let Some(probe) = &mut self.probe {
+            probe.missed += gap;
         }
     }
 
+    fn on_packet(&mut self, from: PeerIdHash, connection: ConnectionId, bytes: &[u8]) {
+        let header: Result<Header<Record>, _> = PostcardCodec.decode_header(bytes);
+        match header {
+            Ok(header) if header.src.peer() == from => {
+                self.hear(&header);
+                let result = self.foca.handle_data(bytes, &mut self.effects);
+                self.drain_effects(result, Some((from, connection)));
+            }
+            Ok(_) => self.refuse(from, Refusal::Forged),
+            Err(_) => self.refuse(from, Refusal::Malformed),
+        }
+    }
+
+    fn hear(&mut self, header: &Header<Record>) {
+        if let Some(probe) = &mut self.probe {
+            probe.heard = true;
+            probe.answered |= match &header.message {
+                Message::Ack(number) => *number == probe.number && header.src == probe.target,
+                Message::ForwardedAck { origin, probe_number } => {
+                    *probe_number == probe.number && *origin == probe.target
+                }
+                _ => false,
+            };
+        }
+    }
+
+    fn refuse(&self, from: PeerIdHash, refusal: Refusal) {
+        let identity = self.directory.borrow().get(&from).map(|peer| peer.identity);
+        let Some(peer) = identity.and_then(|identity| peer_id(&identity).ok()) else { return };
+        self.command(Command::Refused { peer, protocol: Protocol::Swim.name(), refusal });
+    }
+
     fn fire_timers(&mut self) {
-        let now = Instant::now();
-        while let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now) {
-            let timer = entry.remove();
+        while let Some(timer) = self.timers.pop(self.now) {
+            if matches!(timer, Timer::ProbeRandomMember(_)) {
+                self.judge_probe();
+            }
             let result = self.foca.handle_timer(timer, &mut self.effects);
+            self.drain_effects(result, None);
+        }
+    }
+
+    /// The time of a probe is over: what it says of this node, before `foca` draws its conclusion for
+    /// the probed peer.
+    fn judge_probe(&mut self) {
+        let Some(probe) = self.probe.take() else { return };
+        if probe.answered {
+            self.health.improve();
+        } else if probe.missed >= self.probe_rtt {
+            self.excuse(&probe);
+        } else if !probe.heard {
+            self.health.worsen();
+        }
+    }
+
+    /// This node did not run for as long as an answer may take: that there is none says nothing of the
+    /// peer. `foca` takes the probe as answered, by a message that this node writes to itself.
+    fn excuse(&mut self, probe: &Probe) {
+        let known = self.foca.iter_membership_state().find(|member| *member.id() == probe.target);
+        let Some(member) = known.filter(|member| member.state() != State::Down) else { return };
+        let header = Header {
+            src: member.id().clone(),
+            src_incarnation: member.incarnation(),
+            dst: self.foca.identity().clone(),
+            message: Message::Ack(probe.number),
+        };
+        let mut bytes = Vec::new();
+        if PostcardCodec.encode_header(&header, &mut bytes).is_ok() {
+            let result = self.foca.handle_data(&bytes, &mut self.effects);
             self.drain_effects(result, None);
         }
     }
@@ -255,20 +328,42 @@ impl Swim {
         cause: Option<(PeerIdHash, ConnectionId)>,
     ) {
         if let Err(error) = result {
-            match cause {
-                Some((from, _)) => tracing::warn!(%from, %error, "refused a membership message"),
-                None => tracing::debug!(%error, "a membership step failed"),
+            tracing::debug!(from = ?cause.map(|(from, _)| from), %error, "a membership step failed");
+            if let (Some((from, _)), foca::Error::Decode(_) | foca::Error::MalformedPacket) =
+                (cause, &error)
+            {
+                self.refuse(from, Refusal::Malformed);
             }
         }
         while let Some((after, timer)) = self.effects.to_schedule() {
-            self.timer_count += 1;
-            self.timers.insert((Instant::now() + after, self.timer_count), timer);
+            let after = match &timer {
+                Timer::ProbeRandomMember(_)
+                | Timer::SendIndirectProbe { .. }
+                | Timer::ChangeSuspectToDown { .. } => self.health.stretch(after),
+                _ => after,
+            };
+            self.timers.add(self.now + after, timer);
         }
         while let Some(notification) = self.effects.to_notify() {
             self.on_notification(notification, cause);
         }
         while let Some((to, bytes)) = self.effects.to_send() {
+            self.note_sent(&bytes);
             self.send(to.peer(), bytes.to_vec());
+        }
+    }
+
+    /// What `foca` sends says what it does: it keeps its probe and its refutations to itself.
+    fn note_sent(&mut self, bytes: &[u8]) {
+        let header: Result<Header<Record>, _> = PostcardCodec.decode_header(bytes);
+        let Ok(Header { src_incarnation, dst: target, message, .. }) = header else { return };
+        if src_incarnation > self.incarnation {
+            self.health.worsen(); // somebody suspects this node
+        }
+        self.incarnation = src_incarnation;
+        if let Message::Ping(number) = message {
+            let missed = Duration::ZERO;
+            self.probe = Some(Probe { target, number, answered: false, heard: false, missed });
         }
     }
 
@@ -301,6 +396,7 @@ impl Swim {
             }
             OwnedNotification::Rejoin(record) => {
                 tracing::warn!("peers had declared this node down; it joined again");
+                self.health.worsen();
                 *self.own.lock().unwrap_or_else(PoisonError::into_inner) = record;
             }
             OwnedNotification::Active | OwnedNotification::Idle => {}

@@ -9,8 +9,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use prometheus_client::{encoding::text, registry::Registry};
-
 use crate::kind::{Protocol, Topic};
 
 /// Messages and bytes of one topic or protocol.
@@ -37,37 +35,22 @@ pub struct Traffic {
     pub protocols: BTreeMap<Protocol, Count>,
     /// Files served (`sent`) and fetched (`received`).
     pub blobs: Count,
-    /// Connections refused because the peer is not registered.
-    pub refused_connections: u64,
     /// Bytes sent on all connections together.
     pub wire_sent_bytes: u64,
     /// Bytes received on all connections together.
     pub wire_received_bytes: u64,
 }
 
-/// libp2p's counters of all bytes, which it exports only as text.
-#[derive(Clone, Debug)]
-pub(crate) struct Wire(Arc<Registry>);
-
-impl Wire {
-    pub(crate) fn new(registry: Registry) -> Self {
-        Self(Arc::new(registry))
-    }
-
-    /// Bytes sent and bytes received.
-    pub(crate) fn totals(&self) -> (u64, u64) {
-        let mut lines = String::new();
-        // Writing to a string does not fail.
-        let _ = text::encode(&mut lines, &self.0);
-        let total = |direction: &str| {
-            let counted = lines.lines().filter(|line| {
-                line.starts_with("libp2p_bandwidth_bytes_total{") && line.contains(direction)
-            });
-            let values = counted.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
-            values.sum()
-        };
-        (total("direction=\"Outbound\""), total("direction=\"Inbound\""))
-    }
+/// Bytes sent and bytes received, from libp2p's counters, which it exports only as text.
+pub(crate) fn on_the_wire(text: &str) -> (u64, u64) {
+    let total = |direction: &str| {
+        let counted = text.lines().filter(|line| {
+            line.starts_with("libp2p_bandwidth_bytes_total{") && line.contains(direction)
+        });
+        let values = counted.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        values.sum()
+    };
+    (total("direction=\"Outbound\""), total("direction=\"Inbound\""))
 }
 
 /// The shared counters.

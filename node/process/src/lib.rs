@@ -5,7 +5,8 @@
 //! Protocol crates take time as an argument; the hosts above them read it here and nowhere else.
 //!
 //! # Flow, state and restart
-//! Each call asks the operating system; nothing is kept.
+//! Each call asks the operating system; nothing is kept. [`metrics`] is what a node counts, from zero
+//! at each start.
 //!
 //! # Example
 //! ```
@@ -15,6 +16,8 @@
 //! assert!(unix_now().0 > 0 && peak_rss_bytes() > 0);
 //! assert!(watch.wall() >= 0.0 && watch.cpu() >= 0.0);
 //! ```
+
+pub mod metrics;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

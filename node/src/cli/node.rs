@@ -139,6 +139,11 @@ fn write_status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     }
     let peers = &status.peers;
     writeln!(out, "{} of {} peers answer, {} are down", peers.alive, peers.registered, peers.down)?;
+    for (protocol, reasons) in &status.refusals {
+        let reasons: Vec<_> =
+            reasons.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        writeln!(out, "refused from peers, {protocol}: {}", reasons.join(", "))?;
+    }
     writeln!(out, "last certified slot {}", status.last_slot)?;
     for replica in &status.replicas {
         let place = match (&replica.worker, &replica.pending_because) {

@@ -17,12 +17,11 @@ use veil_protocol_spec::PeerIdHash;
 
 use super::{Actor, BehaviourEvent, Pending};
 use crate::{
-    budget::{Budget, Rate, SWIM_RATE},
     command::{Gossip, Incoming, Responder, Verdict},
-    config::Limits,
     error::RequestError,
-    gate::NotRegistered,
+    gate::Denied,
     kind::{Lane, Protocol},
+    refusal::Refusal,
     request::{Answer, Call},
     swim,
 };
@@ -142,16 +141,16 @@ impl Actor {
             tracing::debug!(%from, %error, "an incoming connection failed");
             return;
         };
-        self.counters.lock().refused_connections += 1;
+        let denied = cause.downcast::<Denied>();
+        let name = denied.as_ref().map_or("too_many_connections", |denied| denied.name());
+        self.metrics.refuse("connection", name);
         let now = Instant::now();
         if self.last_refusal_log.is_some_and(|last| now - last < REFUSAL_LOG_INTERVAL) {
             return;
         }
         self.last_refusal_log = Some(now);
-        match cause.downcast::<NotRegistered>() {
-            Ok(NotRegistered(peer)) => {
-                tracing::warn!(%peer, %from, "refused a connection: the peer is not registered");
-            }
+        match denied {
+            Ok(denied) => tracing::warn!(%from, %denied, "refused a connection"),
             Err(cause) => tracing::warn!(%from, %cause, "refused a connection"),
         }
     }
@@ -171,23 +170,33 @@ impl Actor {
 
     fn on_message(&mut self, relay: PeerId, id: MessageId, message: gossipsub::Message) {
         let gate = &self.swarm.behaviour().gate;
-        let author = message.source.and_then(|author| gate.hash_of(&author));
-        let topic = self.topics.find(&message.topic);
-        let (Some(author), Some(topic)) = (author, topic) else {
-            // The relay may know a registration that this node has not read yet.
-            tracing::debug!(%relay, "ignored gossip of an unregistered author");
-            self.swarm.behaviour_mut().gossip.report_message_validation_result(
-                &id,
-                &relay,
-                MessageAcceptance::Ignore,
-            );
-            return;
+        let author = message.source.and_then(|author| Some((author, gate.hash_of(&author)?)));
+        let Some(topic) = self.topics.find(&message.topic) else { return };
+        let admitted = author.ok_or(Refusal::UnknownAuthor).and_then(|(author, hash)| {
+            self.admission.gossip(&relay, &author, topic, message.data.len())?;
+            Ok(hash)
+        });
+        let author = match admitted {
+            Ok(author) => author,
+            Err(refusal) => {
+                // A relay does not answer for others: it may know a registration that this node has not
+                // read yet, and what its neighbours each send slowly enough may be too much together.
+                if message.source == Some(relay) {
+                    self.refuse(relay, topic.name(), refusal);
+                } else {
+                    self.metrics.refuse(topic.name(), refusal.name());
+                }
+                let gossip = &mut self.swarm.behaviour_mut().gossip;
+                gossip.report_message_validation_result(&id, &relay, MessageAcceptance::Ignore);
+                return;
+            }
         };
         let verdict = Arc::new(Verdict {
             topic,
             message: id,
             relay,
             given: AtomicBool::new(false),
+            metrics: self.metrics.clone(),
             commands: self.commands_back.clone(),
         });
         let bytes: Arc<[u8]> = message.data.into();
@@ -213,7 +222,7 @@ impl Actor {
                 self.on_talk(peer);
                 match message {
                     Message::Request { request, channel, .. } => {
-                        self.on_call(peer, connection_id, request, channel);
+                        self.on_call(peer, lane, connection_id, request, channel);
                     }
                     Message::Response { request_id, response } => {
                         let Some(pending) = self.finish(lane, peer, request_id) else {
@@ -260,68 +269,62 @@ impl Actor {
     fn on_call(
         &mut self,
         peer: PeerId,
+        lane: Lane,
         connection: ConnectionId,
         call: Call,
         channel: ResponseChannel<Answer>,
     ) {
-        let (protocol, bytes) = match call {
-            Call::Read(protocol, bytes) => (protocol, bytes),
-            Call::TooLarge => return self.turn_away(peer, channel, Answer::TooLarge),
-            Call::Malformed => return self.turn_away(peer, channel, Answer::Malformed),
+        let (protocol, bytes, held) = match call {
+            Call::Read(protocol, bytes, held) => (protocol, bytes, held),
+            Call::Refused(protocol, refusal) => {
+                return self.turn_away(peer, lane, protocol, refusal, channel);
+            }
         };
         let Some(from) = self.swarm.behaviour().gate.hash_of(&peer) else {
             return; // the peer has just left the directory; the gate closes its connection
         };
-        let commands = self.commands_back.clone();
-        let responder = Responder { protocol, channel, commands };
+        let (metrics, commands) = (self.metrics.clone(), self.commands_back.clone());
+        let responder = Responder { to: peer, protocol, channel, metrics, commands, held };
         let len = bytes.len();
         if protocol == Protocol::Swim {
-            if !self.within_budget(Lane::Swim, peer) {
-                self.counters.protocol(protocol, |count| count.dropped += 1);
-                return responder.send(Answer::Busy);
-            }
             self.counters.protocol(protocol, |count| count.receive(len));
             responder.send(Answer::Done(Vec::new()));
             // SWIM expects loss: a full queue needs no answer.
             let _ = self.to_swim.try_send(swim::Input::Packet { from, connection, bytes });
             return;
         }
-        let within_budget = self.within_budget(Lane::Bulk, peer);
-        let server = self.servers.get(&protocol);
-        let refused = match server {
-            None => Some((Answer::Unsupported, responder)),
-            Some(_) if !within_budget => Some((Answer::Busy, responder)),
+        let refused = match self.servers.get(&protocol) {
+            None => Some((Refusal::NotServed, responder)),
             Some(queue) => match queue.try_send(Incoming { from, bytes, responder }) {
                 Ok(()) => None,
-                Err(TrySendError::Full(request)) => Some((Answer::Busy, request.responder)),
-                Err(TrySendError::Closed(request)) => {
-                    Some((Answer::Unsupported, request.responder))
-                }
+                Err(TrySendError::Full(request)) => Some((Refusal::QueueFull, request.responder)),
+                Err(TrySendError::Closed(request)) => Some((Refusal::NotServed, request.responder)),
             },
         };
         self.counters.protocol(protocol, |count| match &refused {
             None => count.receive(len),
             Some(_) => count.dropped += 1,
         });
-        if let Some((answer, responder)) = refused {
-            tracing::debug!(%from, %protocol, ?answer, "refused a request");
-            responder.send(answer);
+        if let Some((refusal, responder)) = refused {
+            responder.send(refusal.into());
+            self.refuse(peer, protocol.name(), refusal);
         }
     }
 
-    fn within_budget(&mut self, lane: Lane, peer: PeerId) -> bool {
-        let Limits { requests_per_second: per_second, request_burst: burst, .. } = self.limits;
-        let rate = match lane {
-            Lane::Swim => SWIM_RATE,
-            Lane::Bulk => Rate { per_second, burst },
-        };
-        let now = Instant::now();
-        let budget = self.budgets.entry((lane, peer));
-        budget.or_insert_with(|| Budget::full(rate, now)).take(rate, now)
-    }
-
-    fn turn_away(&mut self, peer: PeerId, channel: ResponseChannel<Answer>, answer: Answer) {
-        tracing::warn!(%peer, ?answer, "refused a request");
-        let _ = self.swarm.behaviour_mut().requests.send_response(channel, answer);
+    fn turn_away(
+        &mut self,
+        peer: PeerId,
+        lane: Lane,
+        protocol: Option<Protocol>,
+        refusal: Refusal,
+        channel: ResponseChannel<Answer>,
+    ) {
+        if let Some(protocol) = protocol {
+            self.counters.protocol(protocol, |count| count.dropped += 1);
+        }
+        // An error means that the peer has gone.
+        let behaviour = self.swarm.behaviour_mut().requests_on(lane);
+        let _ = behaviour.send_response(channel, refusal.into());
+        self.refuse(peer, protocol.map_or(lane.name(), Protocol::name), refusal);
     }
 }

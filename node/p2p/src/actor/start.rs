@@ -18,14 +18,14 @@ use libp2p::{
     swarm::SwarmEvent,
     tcp, yamux,
 };
-use prometheus_client::registry::Registry;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use veil_protocol_spec::PeerIdHash;
 
 use super::{Actor, Behaviour};
 use crate::{
-    blob::Blobs,
+    admission::Admission,
+    blob::{self, Blobs},
     config::NetworkConfig,
     dialer::Dialer,
     directory::Directory,
@@ -33,11 +33,12 @@ use crate::{
     gate::{Gate, split_peer},
     gossip, identity,
     kind::{Lane, scope_tag},
+    measure::Measured,
     network::{Inner, Network},
     request,
     round_trips::RoundTrips,
     swim::{self, Liveness},
-    traffic::{Counters, Wire},
+    traffic::Counters,
 };
 
 /// How long it may take to bind the listen addresses.
@@ -46,8 +47,6 @@ const BIND_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Simultaneous dials make two; a restart of either side adds one each.
 const CONNECTIONS_PER_PEER: u32 = 4;
-/// Incoming connections that have not proved their identity yet.
-const MAX_PENDING_INCOMING: u32 = 64;
 /// SWIM messages that wait for the membership task; further ones are lost, as SWIM expects.
 const SWIM_QUEUE: usize = 1024;
 
@@ -55,7 +54,7 @@ fn swarm(
     config: &NetworkConfig,
     directory: &Directory,
     topics: &gossip::Topics,
-    registry: &mut Registry,
+    admission: &Admission,
 ) -> Result<Swarm<Behaviour>, NetworkError> {
     let transport = |error: &dyn core::fmt::Display| NetworkError::Transport(error.to_string());
     let key = identity::keypair(&config.identity).ok_or(NetworkError::Identity)?;
@@ -64,20 +63,22 @@ fn swarm(
         .iter()
         .map(|address| split_peer(address).ok_or_else(|| NetworkError::Bootstrap(address.clone())))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut gate = Gate::new(key.public().to_peer_id(), bootstrap);
+    let me = key.public().to_peer_id();
+    let mut gate = Gate::new(me, bootstrap, config.limits.half_open_per_address);
     gate.update(directory);
+    admission.update(directory);
     let scope = scope_tag(&config.scope);
     let limits = ConnectionLimits::default()
         .with_max_established(Some(config.limits.connections))
         .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER))
-        .with_max_pending_incoming(Some(MAX_PENDING_INCOMING));
+        .with_max_pending_incoming(Some(config.limits.half_open));
     let behaviour = Behaviour {
         gate,
         limits: connection_limits::Behaviour::new(limits),
         gossip: gossip::behaviour(&key, &scope, topics, directory.len())?,
         ping: ping::Behaviour::new(ping::Config::new()),
-        requests: request::behaviour(&scope, Lane::Bulk),
-        swim: request::behaviour(&scope, Lane::Swim),
+        requests: request::behaviour(&scope, Lane::Bulk, admission.clone()),
+        swim: request::behaviour(&scope, Lane::Swim, admission.clone()),
         streams: libp2p_stream::Behaviour::new(),
     };
     let tcp = tcp::Config::default().nodelay(true);
@@ -88,7 +89,7 @@ fn swarm(
         .with_quic()
         .with_dns()
         .map_err(|e| transport(&e))?
-        .with_bandwidth_metrics(registry)
+        .with_bandwidth_metrics(&mut config.metrics.registry())
         .with_behaviour(|_| behaviour)
         .map_err(|e| transport(&e))?
         .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE_CONNECTION_TIMEOUT))
@@ -110,8 +111,8 @@ impl Network {
         let scope = scope_tag(&config.scope);
         let topics = gossip::Topics::new(&scope);
         let now = directory.borrow().clone();
-        let mut registry = Registry::default();
-        let swarm = swarm(&config, &now, &topics, &mut registry)?;
+        let admission = Admission::new(config.limits.rates.clone());
+        let swarm = swarm(&config, &now, &topics, &admission)?;
         let streams = swarm.behaviour().streams.new_control();
         let peer_id = *swarm.local_peer_id();
 
@@ -125,7 +126,8 @@ impl Network {
         let mut actor = Actor {
             swarm,
             topics,
-            limits: config.limits,
+            admission: admission.clone(),
+            metrics: config.metrics.clone(),
             directory: directory.clone(),
             commands: command_queue,
             commands_back: commands.clone(),
@@ -136,7 +138,6 @@ impl Network {
             lanes: HashMap::new(),
             links: HashMap::new(),
             shunned_by: BTreeSet::new(),
-            budgets: HashMap::new(),
             dialer: Dialer::default(),
             connected: connected_sender,
             addresses: address_sender,
@@ -168,7 +169,18 @@ impl Network {
         };
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let blobs = Blobs::new(&scope, streams, counters.clone(), config.limits.blob_serves);
+        let serving = blob::Serving {
+            admission,
+            commands: commands.clone(),
+            at_once: Arc::new(Semaphore::new(config.limits.blob_serves)),
+        };
+        let blobs = Blobs::new(&scope, streams, counters.clone(), serving);
+        Measured {
+            counters: counters.clone(),
+            liveness: liveness.clone(),
+            connected: connected.clone(),
+        }
+        .register(&config.metrics);
         tasks.spawn(swim::run(membership, swim_queue, stop.clone()));
         blobs.serve(&tasks, &stop);
         tasks.spawn(actor.run(stop.clone()));
@@ -185,7 +197,7 @@ impl Network {
             directory,
             counters,
             round_trips,
-            wire: Wire::new(registry),
+            metrics: config.metrics,
             blobs,
             queue: config.limits.queue.max(1),
             tasks,

@@ -168,6 +168,10 @@ impl RecordCodec {
     fn check(&mut self, record: &Record) -> Result<(), RecordError> {
         if !self.checked.get(&record.identity).is_some_and(|known| known.is_identical(record)) {
             record.check(&self.scope)?;
+            // Those that have left the directory are forgotten now and then.
+            if self.checked.len() > 2 * self.directory.borrow().len() {
+                self.checked.clear();
+            }
             self.checked.insert(record.identity, record.clone());
         }
         Ok(())

@@ -35,7 +35,7 @@ pub(crate) fn scope(cluster: u8) -> ClusterScope {
 }
 
 pub(crate) fn directory(nodes: &[u8]) -> Arc<Directory> {
-    let roles = Roles { worker: true, member: false };
+    let roles = Roles { worker: true, member: true };
     let peers = nodes.iter().map(|node| Peer { identity: secret(*node).public(), roles });
     Arc::new(peers.collect())
 }

@@ -29,7 +29,11 @@ async fn refuses_unregistered(listen: &str) {
         }
     };
     assert_eq!(within("the refusal", asked).await, id(1));
-    eventually("the host counts it", || host.traffic().refused_connections > 0).await;
+    eventually("the host counts it", || {
+        let refusals = host.metrics().refusals();
+        refusals.get("connection").is_some_and(|by| by.contains_key("not_registered"))
+    })
+    .await;
     assert!(!host.connected().borrow().contains(&id(3)));
     assert!(host.connected().borrow().contains(&id(2)), "others are unaffected");
     let to_unregistered = host.request(id(3), Protocol::Sync, vec![], Duration::from_secs(5)).await;

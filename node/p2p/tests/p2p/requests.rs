@@ -114,8 +114,8 @@ async fn a_dead_peer_is_named() {
 async fn a_peer_that_asks_too_much_is_told_to_wait() {
     let directory = registered(&[1, 2, 3]);
     let mut strict = config(1, QUIC, &[]);
-    strict.limits.requests_per_second = 0;
-    strict.limits.request_burst = 3;
+    let rate = strict.limits.rates.requests.get_mut(&Protocol::Sync).unwrap();
+    (rate.per_second, rate.burst) = (0, 3);
     let server = start(strict, &directory).await;
     let greedy = start(config(2, QUIC, &server.addresses()), &directory).await;
     let modest = start(config(3, QUIC, &server.addresses()), &directory).await;
