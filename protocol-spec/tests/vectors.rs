@@ -8,7 +8,7 @@
 
 mod support;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use veil_protocol_spec::{
     Address, Attempt, Blake3Digest, CeremonyId, ChainId, ClusterId, Committee, Epoch, KeccakDigest,
     KeySetDigest, ParticipantIndex, PeerIdHash, PublicIdentity, ReplicaIndex, Signature, Slot,

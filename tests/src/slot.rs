@@ -1,6 +1,12 @@
 //! Slots in the simulated world: the slot's machine and the agreement of every member, with the
 //! cleartext twin in place of the circuit.
 //!
+//! # Flow
+//! A [`SlotPlan`] says how large the cluster is and what goes wrong: members that deviate, crashes,
+//! partitions, workers that are hostile or go away, clocks that differ. A run goes through slots until
+//! as many have ended as were wanted, and gives a [`SlotReport`]. [What must hold](properties) is
+//! checked at every step of it.
+//!
 //! ```
 //! use veil_tests::slot::SlotPlan;
 //!
@@ -9,24 +15,30 @@
 //! ```
 
 mod behaviour;
+mod certificates;
+mod chain;
 mod cluster;
+pub mod coverage;
+mod evaluation;
+mod hostile;
+mod jobs;
 mod member;
 mod messages;
+mod phase;
+mod properties;
+mod report;
 mod sight;
+mod telemetry;
 mod workers;
-
-use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use veil_committee_machine::Millis;
 use veil_committee_world::{End, EventLog, Physics, World};
-use veil_protocol_spec::{
-    Wire,
-    scheduling::{Outcome, SlotRecord},
-};
 
-pub use self::behaviour::SlotBehaviour;
 use self::cluster::Cluster;
+pub use self::{
+    behaviour::SlotBehaviour, hostile::WorkerBehaviour, phase::Phase, report::SlotReport,
+};
 use crate::plan::{Plan, Scenario};
 
 /// A cluster that is at work.
@@ -39,24 +51,88 @@ pub struct SlotScenario {
     pub workers: u16,
     /// Jobs that operators want to run at once.
     pub jobs: u16,
+    /// Most replicas of a job.
+    pub replicas: u16,
+    /// What jobs are submitted.
+    pub demand: Demand,
+    /// How many of 256 workers deviate: one in each way, and again from the first.
+    pub hostile: u8,
+    /// The way in which they do, if it is one.
+    pub hostile_as: Option<WorkerBehaviour>,
     /// How many of 256 telemetry messages a member never gets.
     pub telemetry_loss: u8,
+    /// Most workers that the policy lets a slot consider.
+    pub max_workers: u16,
+    /// Slots after which a certificate is anchored that nobody waits for.
+    pub anchor_every: u16,
+    /// Workers that lose power at once.
+    pub outage: Option<Outage>,
+    /// How much the clock of a member or worker is off at most, one way or the other. Now and then one
+    /// is set anew.
+    pub skew: Millis,
+    /// Virtual milliseconds until a record is durable.
+    pub store: Millis,
+    /// Whether an exclusive replica must not have a place before its old worker's lease is over.
+    pub leases: bool,
+    /// Virtual time after which a run is over, however many slots have ended.
+    pub until: Option<Millis>,
     /// Virtual time after which the cluster counts as halted.
     pub limit: Millis,
     /// Whether an event log is kept: every byte is hashed then.
     pub recorded: bool,
 }
 
+/// What operators want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Demand {
+    /// Jobs come and go; every fifth has no body anywhere, every seventh fits nowhere.
+    Mixed,
+    /// One job that fits nowhere, and nothing else ever happens.
+    Unplaceable,
+    /// As many replicas as there can be, all at once, of which most fit.
+    Flood,
+}
+
+/// Workers that lose power at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outage {
+    /// When.
+    pub at: Millis,
+    /// How many.
+    pub workers: u16,
+    /// For how long.
+    pub away: Millis,
+}
+
 impl Default for SlotScenario {
     fn default() -> Self {
-        let limit = 3_600_000;
-        Self { slots: 1, workers: 8, jobs: 8, telemetry_loss: 2, limit, recorded: true }
+        Self {
+            slots: 1,
+            workers: 8,
+            jobs: 8,
+            replicas: 3,
+            demand: Demand::Mixed,
+            hostile: 0,
+            hostile_as: None,
+            telemetry_loss: 2,
+            max_workers: 1024,
+            anchor_every: 4,
+            outage: None,
+            skew: 0,
+            store: 3,
+            leases: false,
+            until: None,
+            limit: 3_600_000,
+            recorded: true,
+        }
     }
 }
 
 impl Scenario for SlotScenario {
     type Behaviour = SlotBehaviour;
-    type Moment = ();
+    type Moment = Phase;
 
     fn is_honest(behaviour: &SlotBehaviour) -> bool {
         *behaviour == SlotBehaviour::Slow
@@ -65,66 +141,6 @@ impl Scenario for SlotScenario {
 
 /// A cluster and what goes wrong with it.
 pub type SlotPlan = Plan<SlotScenario>;
-
-/// What happened in a run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct SlotReport {
-    /// Slots with a certificate.
-    pub slots_ended: u64,
-    /// Replicas that were placed.
-    pub placed: u64,
-    /// Slots that ended void.
-    pub void: u64,
-    /// Whether slots stopped before as many had ended as were wanted.
-    pub halted: bool,
-    /// What must not happen and did.
-    pub violations: Vec<String>,
-    /// How often each misbehaviour in each phase, each refusal and each event occurred.
-    pub occurred: BTreeMap<String, u64>,
-    /// Digests that were submitted without a body.
-    pub bodiless: u64,
-    /// Bytes of the largest record.
-    pub largest_record_bytes: usize,
-    /// Entries of the largest journal at the end.
-    pub largest_journal: usize,
-    /// Virtual milliseconds.
-    pub elapsed: Millis,
-    /// Hash of everything that happened, if it was recorded.
-    pub trace: Option<String>,
-}
-
-impl SlotReport {
-    fn count(&mut self, what: &str) {
-        *self.occurred.entry(what.to_owned()).or_default() += 1;
-    }
-
-    fn misbehaved(&mut self, behaviour: SlotBehaviour, phase: &str) {
-        self.count(&format!("{behaviour:?} in {phase}"));
-    }
-
-    /// Counts a refusal by its kind: numbers and digests left out.
-    fn refuse(&mut self, what: &str, reason: &str) {
-        let is_word = |word: &&str| !word.chars().any(|c| c.is_ascii_digit());
-        let words: Vec<_> = reason.split(' ').filter(is_word).collect();
-        self.count(&format!("{what}: {}", words.join(" ")));
-    }
-
-    fn violate(&mut self, what: String) {
-        if self.violations.len() < 20 {
-            self.violations.push(what);
-        }
-    }
-
-    fn ended(&mut self, record: &SlotRecord, now: Millis) {
-        self.slots_ended += 1;
-        self.elapsed = now;
-        let outcomes = record.assignments.as_slice().iter();
-        let placed = outcomes.filter(|assignment| assignment.outcome != Outcome::Pending);
-        self.placed += placed.count() as u64;
-        self.void += u64::from(record.certificate.body.is_void());
-        self.largest_record_bytes = self.largest_record_bytes.max(record.to_wire().len());
-    }
-}
 
 impl Plan<SlotScenario> {
     /// How many slots to go through.
@@ -148,17 +164,41 @@ impl Plan<SlotScenario> {
         self
     }
 
+    /// How many of 256 workers deviate.
+    #[must_use]
+    pub const fn hostile(mut self, share: u8) -> Self {
+        self.scenario.hostile = share;
+        self
+    }
+
+    /// How much clocks are off at most.
+    #[must_use]
+    pub const fn skew(mut self, skew: Millis) -> Self {
+        self.scenario.skew = skew;
+        self
+    }
+
+    /// What operators want.
+    #[must_use]
+    pub const fn demand(mut self, demand: Demand) -> Self {
+        self.scenario.demand = demand;
+        self
+    }
+
     /// Runs until every honest member has seen every slot end, or the limit.
     #[must_use]
     pub fn observe(&self, seed: u64) -> (SlotReport, EventLog) {
-        let mut physics =
-            Physics { store: 3, limit: self.scenario.limit, ..self.physics("slots", seed) };
+        let mut physics = Physics {
+            store: self.scenario.store,
+            limit: self.scenario.limit,
+            ..self.physics("slots", seed)
+        };
         physics.recorded.take_if(|_| !self.scenario.recorded);
         let cluster = Cluster::new(self.clone(), seed);
         let mut world = World::new(cluster, self.committee, physics, self.crashes.clone());
         world.schedule().event(None, 0, Cluster::tick);
         let ended = world.run();
-        let mut report = ended.host.ended();
+        let mut report = ended.host.into_report(ended.now);
         report.halted = ended.end != End::Over;
         report.trace = self.scenario.recorded.then(|| ended.log.trace().to_string());
         (report, ended.log)
@@ -167,7 +207,7 @@ impl Plan<SlotScenario> {
     /// As [`Self::observe`], and judges.
     ///
     /// # Panics
-    /// If slots stopped, a slot has two certificates, or two decisions.
+    /// If slots stopped, or something happened that must not.
     #[must_use]
     pub fn run(&self, seed: u64) -> SlotReport {
         let (report, log) = self.observe(seed);

@@ -34,10 +34,10 @@ pub enum AgreementEffect {
         digest: Blake3Digest,
         /// The value.
         value: Value,
-        /// 2t+1 members have voted for the manifest although this one refused it: refuse it again
-        /// only for what every member sees alike (the chain, the previous certificate), not for
-        /// what this one happened to receive. Members that insist on different telemetry never
-        /// agree. Asked once in every round while it is refused. Never with the end of a slot.
+        /// 2t+1 members have voted for the manifest although this one refused it, or all members have
+        /// had their turn to propose in vain: refuse it only for what every member sees alike (the
+        /// chain, the previous certificate), not for what this one happened to receive. Members that
+        /// insist on different telemetry never agree. Never with the end of a slot.
         by_quorum: bool,
     },
     /// The instance is decided; nothing else follows in it.

@@ -152,6 +152,10 @@ pub trait Host: Sized {
         schedule: &mut Schedule<Self>,
     );
 
+    /// A member's process has died, with its machine. `storing`: while a record was on its way to the
+    /// disk, which is lost.
+    fn crashed(&mut self, _member: ParticipantIndex, _machine: &Self::Machine, _storing: bool) {}
+
     /// A record is durable.
     fn store(&mut self, _member: ParticipantIndex, _record: <Self::Machine as Machine>::Record) {}
 

@@ -255,9 +255,8 @@ impl<H: Host> World<H> {
 
     fn crash(&mut self, crash: Crash<H::Moment>) {
         let j = crash.participant;
-        if self.members[j.position()].take().is_none() {
-            return;
-        }
+        let Some(life) = self.members[j.position()].take() else { return };
+        self.host.crashed(j, &life.machine, life.storing.is_some());
         self.schedule.record(|| format!("{j} crashes"));
         self.schedule.lives[j.position()] += 1;
         match crash.away {

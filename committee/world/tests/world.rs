@@ -53,6 +53,8 @@ struct Counters {
     disks: [Vec<u64>; 4],
     said: [Vec<(Millis, u64)>; 4],
     boots: u32,
+    /// Who died, and whether a record was lost with it.
+    died: Vec<(ParticipantIndex, bool)>,
 }
 
 impl Host for Counters {
@@ -71,6 +73,10 @@ impl Host for Counters {
             ]
         });
         Some(Counter { effects: effects.collect(), heard: 0 })
+    }
+
+    fn crashed(&mut self, j: ParticipantIndex, _machine: &Counter, storing: bool) {
+        self.died.push((j, storing));
     }
 
     fn store(&mut self, j: ParticipantIndex, record: u64) {
@@ -113,6 +119,7 @@ fn a_crash_loses_what_is_not_stored_and_nothing_else() {
             let ended = run(Physics::default(), crash(2, When::AfterEffects(effects), away));
             let host = ended.host;
             assert_eq!((ended.end, host.boots), (End::Rest, 5), "four starts and a return");
+            assert_eq!(host.died, [(member(2), false)], "no record was on its way");
             assert_eq!(host.disks[1], [0, 1, 2], "after {effects} effects");
             // What was stored and not said before the crash is not said any more.
             let lost = stored - said;
@@ -122,7 +129,10 @@ fn a_crash_loses_what_is_not_stored_and_nothing_else() {
     }
     // While the first record was under way.
     let host = run(Physics { store: 5, ..Physics::default() }, crash(2, When::Time(4), None)).host;
-    assert_eq!(host.disks[1], [0, 1, 2]);
+    assert_eq!(
+        (host.disks[1].as_slice(), host.died.as_slice()),
+        (&[0, 1, 2][..], &[(member(2), true)][..])
+    );
     assert_eq!(host.said[1].len(), 3);
 }
 

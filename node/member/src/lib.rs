@@ -274,6 +274,7 @@ async fn serve(
         clock,
         signing,
         signed,
+        refused: mpsc::unbounded_channel(),
     };
     let ended = slots.run().await;
     // Told to stop, everything ends at once, in whatever order.

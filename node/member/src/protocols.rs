@@ -22,8 +22,8 @@ use veil_node_storage::{
     journal::{Journal, JournalError},
 };
 use veil_protocol_spec::{
-    ParticipantIndex, agreement::record::Record, decryption::DecryptionCounter, evidence::Proof,
-    identity::SecretIdentity,
+    ParticipantIndex, Wire, agreement::record::Record, decryption::DecryptionCounter,
+    evidence::Proof, identity::SecretIdentity,
 };
 
 use crate::signer::Signer;
@@ -63,11 +63,31 @@ pub(crate) const MAX_WAITING_PROOFS: usize = 64;
 /// Stores records, and passes on what happened, and proofs of what must not.
 struct Forward<E> {
     journal: Journal,
-    events: mpsc::UnboundedSender<E>,
+    /// `None` once a record could not be stored: the member ends when it sees that nothing more can come.
+    events: Option<mpsc::UnboundedSender<E>>,
     proofs: mpsc::Sender<Proof>,
 }
 
 impl<E> Forward<E> {
+    /// A journal that has failed takes nothing any more until it is opened again, so a machine that would
+    /// go on without it would wait for ever.
+    fn store<'r, R: Wire + 'r>(
+        &mut self,
+        records: impl IntoIterator<Item = &'r R>,
+    ) -> Result<(), HostError> {
+        let stored = self.journal.append(records);
+        if stored.is_err() {
+            self.events = None;
+        }
+        stored.map_err(HostError::new)
+    }
+
+    fn tell(&self, event: E) {
+        if let Some(events) = &self.events {
+            let _ = events.send(event); // the member has stopped
+        }
+    }
+
     fn report(&self, proof: Proof) {
         let _ = self.proofs.try_send(proof); // see MAX_WAITING_PROOFS
     }
@@ -75,21 +95,21 @@ impl<E> Forward<E> {
 
 impl Host<Agreement> for Forward<AgreementEffect> {
     fn persist(&mut self, records: &[Record]) -> Result<(), HostError> {
-        self.journal.append(records).map_err(HostError::new)
+        self.store(records)
     }
 
     fn carry_out(&mut self, event: AgreementEffect, _machine: &Agreement) -> Result<(), HostError> {
         if let AgreementEffect::Equivocated { evidence, .. } = &event {
             self.report(Proof::Agreement(evidence.clone()));
         }
-        let _ = self.events.send(event); // the member has stopped
+        self.tell(event);
         Ok(())
     }
 }
 
 impl Host<Decryptor> for Forward<DecryptionEffect> {
     fn persist(&mut self, records: &[DecryptionCounter]) -> Result<(), HostError> {
-        self.journal.append(records).map_err(HostError::new)
+        self.store(records)
     }
 
     fn carry_out(
@@ -102,7 +122,7 @@ impl Host<Decryptor> for Forward<DecryptionEffect> {
         {
             self.report(Proof::WrongPartial(Box::new(wrong)));
         }
-        let _ = self.events.send(effect); // the member has stopped
+        self.tell(effect);
         Ok(())
     }
 
@@ -142,7 +162,7 @@ impl Protocols {
         let agreement = Agreement::new(config, identity.clone(), records)?;
         let me = agreement.participant();
         let (events, agreed) = mpsc::unbounded_channel();
-        let host = Forward { journal, events, proofs: proofs.clone() };
+        let host = Forward { journal, events: Some(events), proofs: proofs.clone() };
         let (transport, incoming) = transports.open(Channel::Agreement, roster);
         let config = DriverConfig::new(committee, me);
         let agreement = Driver::start(config, agreement, host, transport, incoming);
@@ -156,7 +176,7 @@ impl Protocols {
             counters.last().copied().unwrap_or_default(),
         )?;
         let (events, decrypted) = mpsc::unbounded_channel();
-        let host = Forward { journal, events, proofs: proofs.clone() };
+        let host = Forward { journal, events: Some(events), proofs: proofs.clone() };
         let (transport, incoming) = transports.open(Channel::Decryption, roster);
         let decryption = Driver::start(config, decryptor, host, transport, incoming);
 
@@ -171,8 +191,7 @@ impl Protocols {
             Arc::new(group_share),
             identity.clone(),
             NonceStore::open(&folder.join(journals::NONCES))?,
-            path,
-            restarts,
+            (path, restarts),
             proofs,
         );
         let protocols = Self {

@@ -72,8 +72,7 @@ impl Signer {
         share: Arc<GroupKeyShare>,
         identity: SecretIdentity,
         nonces: NonceStore,
-        restarts: PathBuf,
-        count: u32,
+        (restarts, count): (PathBuf, u32),
         proofs: mpsc::Sender<Proof>,
     ) -> Self {
         let schedule = SigningSchedule {
@@ -127,7 +126,9 @@ impl Signer {
             self.open(body.slot).await?;
             match self.attempt(body, ready).await {
                 Ok(signature) => return Ok(signature),
-                Err(error @ SigningError::AlreadyAuthorised { .. }) => return Err(error),
+                Err(
+                    error @ (SigningError::AlreadyAuthorised { .. } | SigningError::NotPersisted),
+                ) => return Err(error),
                 Err(error) => {
                     tracing::warn!(slot = %body.slot.0, %error, "signing starts again");
                     self.close().await;

@@ -13,7 +13,10 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, watch};
-use veil_committee::decryption::{DecryptionEffect, RecomputedOutputs};
+use veil_committee::{
+    decryption::{DecryptionEffect, RecomputedOutputs},
+    frost::SigningError,
+};
 use veil_committee_agreement::{Agreement, AgreementEffect, Validity, Value};
 use veil_committee_machine::{Effect, Machine as _, Millis};
 use veil_committee_slot::{
@@ -30,7 +33,10 @@ use veil_node_core::{
 };
 use veil_node_driver::{Clock, Control, Stopped};
 use veil_node_p2p::{Network, Topic};
-use veil_node_storage::journal::{Journal, JournalError};
+use veil_node_storage::{
+    journal::{Journal, JournalError},
+    ledger::LedgerError,
+};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Slot, Wire,
     agreement::{Instance, Subject},
@@ -60,6 +66,12 @@ pub enum SlotsEnded {
     /// What must be stored cannot be.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// What must be stored before a signature leaves cannot be.
+    #[error(transparent)]
+    Signing(SigningError),
+    /// A certificate cannot be stored.
+    #[error(transparent)]
+    Ledger(LedgerError),
 }
 
 /// See the [module documentation](self).
@@ -80,6 +92,8 @@ pub(crate) struct SlotLoop {
     pub(crate) validator: Arc<Validator>,
     pub(crate) signing: mpsc::UnboundedSender<SigningCommand>,
     pub(crate) signed: mpsc::UnboundedReceiver<Signed>,
+    /// What the ledger refused of this member's own records, and where it is told.
+    pub(crate) refused: (mpsc::UnboundedSender<LedgerError>, mpsc::UnboundedReceiver<LedgerError>),
     /// How long the phases of the slot under way take.
     pub(crate) phases: SlotClock,
 }
@@ -120,7 +134,16 @@ impl SlotLoop {
                 event = self.protocols.agreed.recv() => self.on_agreement(event.ok_or(Stopped)?),
                 event = self.protocols.decrypted.recv() => self.on_decryption(event.ok_or(Stopped)?),
                 Some(evaluation) = self.evaluator.finished() => self.on_evaluation(evaluation),
+                Some(error) = self.refused.1.recv() => {
+                    // Anything else follows from a record that another member brought meanwhile.
+                    if matches!(error, LedgerError::Storage { .. }) {
+                        return Err(SlotsEnded::Ledger(error));
+                    }
+                }
                 Some((slot, result)) = self.signed.recv() => {
+                    if let Err(error @ SigningError::NotPersisted) = result {
+                        return Err(SlotsEnded::Signing(error));
+                    }
                     if let Err(error) = &result {
                         tracing::error!(slot = slot.0, %error, "the certificate is not signed yet");
                     }
@@ -392,13 +415,15 @@ impl SlotLoop {
         let report = report.clone();
         self.progress.slot(record.manifest.slot, |known| *known = report);
         let (network, epoch) = (self.network.clone(), Arc::clone(&self.epoch));
+        let refused = self.refused.0.clone();
         self.tasks.spawn(async move {
             let (slot, wire) = (record.manifest.slot, record.to_wire());
             let stored = tokio::task::spawn_blocking(move || epoch.accept(&record)).await;
             match stored {
                 Ok(Ok(_)) => publish(&network, Topic::Certificates, wire).await,
                 Ok(Err(error)) => {
-                    tracing::error!(slot = slot.0, %error, "a certificate is not stored")
+                    tracing::error!(slot = slot.0, %error, "a certificate is not stored");
+                    let _ = refused.send(error); // the member has stopped
                 }
                 Err(_) => {} // the runtime is shutting down
             }

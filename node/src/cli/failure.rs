@@ -164,7 +164,9 @@ impl From<MemberError> for Failure {
             MemberError::Fence(error) => error.into(),
             MemberError::Io { .. }
             | MemberError::Journal(_)
-            | MemberError::Ended(SlotsEnded::Journal(_)) => Self::new(Exit::Files, "files", error),
+            | MemberError::Ended(
+                SlotsEnded::Journal(_) | SlotsEnded::Signing(_) | SlotsEnded::Ledger(_),
+            ) => Self::new(Exit::Files, "files", error),
             error => Self::new(Exit::Failed, "node", error),
         }
     }

@@ -4,7 +4,7 @@ use std::{env, fmt::Write as _, fs, path::Path};
 
 use serde_json::Value;
 
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").unwrap();
         text
@@ -12,7 +12,7 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// Compares `actual` with `vectors/<file>`, or writes it with `VEIL_BLESS=1`.
-pub fn compare(file: &str, actual: &Value) {
+pub(crate) fn compare(file: &str, actual: &Value) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors").join(file);
     if env::var_os("VEIL_BLESS").is_some_and(|v| v == "1") {
         fs::write(&path, format!("{actual:#}\n")).unwrap();

@@ -2,63 +2,104 @@
 
 use std::process::ExitCode;
 
+use serde::de::DeserializeOwned;
 use veil_committee_world::Conditions;
-use veil_tests::slot::{SlotBehaviour, SlotPlan};
+use veil_tests::slot::{Demand, Outage, SlotBehaviour, SlotPlan, WorkerBehaviour, coverage};
 
 const USAGE: &str = "\
 Goes through slots of a simulated cluster, with the cleartext twin in place of the circuit.
 
-Usage: slot-world [--members N] [--workers N] [--jobs N] [--slots N] [--seed N]
-                  [--behaviour NAME]... [--drop PERMILLE] [--absent J]... [--json]
+Usage: slot-world [OPTION]...
 
-  --members N       size of the committee: 4, 7, 10 or 13  [4]
-  --workers N       workers                                [100]
-  --jobs N          jobs that operators want at once       [20]
-  --slots N         slots to go through                    [100]
-  --seed N          of everything that is drawn            [1]
-  --behaviour NAME  the next member, from the last one down, deviates so; see --list
-  --drop PERMILLE   messages of 1000 that are lost         [0]
-  --absent J        member J is never there
-  --list            names of behaviours
-  --json            one object on standard output
+  --members N        size of the committee: 4, 7, 10 or 13  [4]
+  --workers N        workers                                [100]
+  --jobs N           jobs that operators want at once       [20]
+  --replicas N       most replicas of a job                 [3]
+  --slots N          slots to go through                    [100]
+  --seed N           of everything that is drawn            [1]
+  --demand NAME      mixed, unplaceable or flood            [mixed]
+  --hours N          stop after N simulated hours
+  --behaviour NAME   the next member, from the last one down, deviates so
+  --hostile N        of 256 workers, one in each way        [0]
+  --hostile-as NAME  they all deviate so
+  --outage N         workers that lose power after a minute, for ten
+  --skew MS          how far clocks are off at most         [0]
+  --max-workers N    that the policy lets a slot consider   [1024]
+  --anchor-every N   slots                                  [4]
+  --drop PERMILLE    messages of 1000 that are lost         [0]
+  --absent J         member J is never there
+  --coverage         the fixed runs in which everything occurs, instead
+  --plan JSON        a plan as a test that fails prints it, instead
+  --list             names of behaviours
+  --json             one object on standard output, in one line
 
-Exit codes: 0 every slot ended, 1 they did not or something was violated, 2 usage";
+Exit codes: 0 every slot ended, 1 they did not, or something was violated or never occurred, 2 usage";
 
 struct Arguments {
-    plan: SlotPlan,
+    /// `None`: the fixed runs.
+    plan: Option<SlotPlan>,
     seed: u64,
     json: bool,
 }
 
+fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, String> {
+    value.parse().map_err(|_| format!("{name}: {value} is no number for it"))
+}
+
+fn named<T: DeserializeOwned>(name: &str, value: String) -> Result<T, String> {
+    let text = value.clone();
+    serde_json::from_value(value.into()).map_err(|_| format!("{name}: no {text}; see --list"))
+}
+
+fn list() {
+    let names = SlotBehaviour::ALL.map(|behaviour| serde_json::json!(behaviour));
+    let workers = WorkerBehaviour::ALL.map(|behaviour| serde_json::json!(behaviour));
+    for (option, names) in [("--behaviour", &names[..]), ("--hostile-as", &workers)] {
+        let names: Vec<_> = names.iter().filter_map(serde_json::Value::as_str).collect();
+        println!("{option}: {}", names.join(" "));
+    }
+}
+
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
-    let (mut members, mut seed, mut json) = (4, 1, false);
+    let (mut members, mut seed, mut json, mut all) = (4, 1, false, false);
     let (mut behaviours, mut absent) = (Vec::new(), Vec::new());
-    let mut plan = SlotPlan::new(4).workers(100).jobs(20).slots(100);
-    plan.scenario.recorded = false;
-    let mut drop = 0;
+    let mut scenario = SlotPlan::new(4).workers(100).jobs(20).slots(100).scenario;
+    scenario.recorded = false;
+    let (mut drop, mut given) = (0, None);
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{name} needs a value"));
-        fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, String> {
-            value.parse().map_err(|_| format!("{name}: {value} is no number for it"))
-        }
         match name.as_str() {
             "--members" => members = number(&name, &value()?)?,
-            "--workers" => plan.scenario.workers = number(&name, &value()?)?,
-            "--jobs" => plan.scenario.jobs = number(&name, &value()?)?,
-            "--slots" => plan.scenario.slots = number(&name, &value()?)?,
+            "--workers" => scenario.workers = number(&name, &value()?)?,
+            "--jobs" => scenario.jobs = number(&name, &value()?)?,
+            "--replicas" => scenario.replicas = number(&name, &value()?)?,
+            "--slots" => scenario.slots = number(&name, &value()?)?,
             "--seed" => seed = number(&name, &value()?)?,
+            "--demand" => scenario.demand = named::<Demand>(&name, value()?)?,
+            "--hours" => {
+                let hours: u64 = number(&name, &value()?)?;
+                (scenario.until, scenario.slots) = (Some(hours * 3_600_000), u64::MAX);
+            }
+            "--hostile" => scenario.hostile = number(&name, &value()?)?,
+            "--hostile-as" => scenario.hostile_as = Some(named(&name, value()?)?),
+            "--outage" => {
+                let workers = number(&name, &value()?)?;
+                scenario.outage = Some(Outage { at: 60_000, workers, away: 600_000 });
+            }
+            "--skew" => scenario.skew = number(&name, &value()?)?,
+            "--max-workers" => scenario.max_workers = number(&name, &value()?)?,
+            "--anchor-every" => scenario.anchor_every = number(&name, &value()?)?,
             "--drop" => drop = number(&name, &value()?)?,
             "--absent" => absent.push(number(&name, &value()?)?),
-            "--behaviour" => {
-                let name = value()?;
-                let known = serde_json::from_value(serde_json::Value::String(name.clone()));
-                behaviours.push(known.map_err(|_| format!("no behaviour {name}; see --list"))?);
+            "--behaviour" => behaviours.push(named(&name, value()?)?),
+            "--coverage" => all = true,
+            "--plan" => {
+                let plan = SlotPlan::from_json(&value()?);
+                given = Some(plan.map_err(|error| format!("{name}: {error}"))?);
             }
             "--json" => json = true,
             "--list" => {
-                for behaviour in SlotBehaviour::ALL {
-                    println!("{}", serde_json::json!(behaviour).as_str().unwrap_or_default());
-                }
+                list();
                 return Ok(None);
             }
             "--help" | "-h" => {
@@ -71,18 +112,19 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Arguments
     if ![4, 7, 10, 13].contains(&members) {
         return Err(format!("--members: {members} is no size of a committee: 4, 7, 10 or 13"));
     }
-    if plan.scenario.workers == 0 || plan.scenario.jobs == 0 {
-        return Err("--workers and --jobs: at least 1".to_owned());
+    if scenario.workers == 0 || scenario.jobs == 0 || scenario.max_workers == 0 {
+        return Err("--workers, --jobs and --max-workers: at least 1".to_owned());
     }
-    let mut plan = SlotPlan { scenario: plan.scenario, ..SlotPlan::new(members) };
     // A day for each thousand slots: whoever needs longer has halted.
-    plan.scenario.limit = 86_400_000 * (1 + plan.scenario.slots / 1_000);
+    let days = 1 + scenario.slots / 1_000;
+    scenario.limit = scenario.until.map_or(days.saturating_mul(86_400_000), |until| 2 * until);
+    let mut plan = SlotPlan { scenario, ..SlotPlan::new(members) };
     for (behaviour, j) in behaviours.into_iter().zip((1..=members).rev()) {
         plan = plan.behaves(j, behaviour);
     }
     plan = absent.into_iter().fold(plan, SlotPlan::absent);
     plan = plan.network(Conditions { drop, ..Conditions::default() });
-    Ok(Some(Arguments { plan, seed, json }))
+    Ok(Some(Arguments { plan: (!all).then(|| given.unwrap_or(plan)), seed, json }))
 }
 
 /// The largest resident memory of this process so far, in bytes.
@@ -102,10 +144,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let (report, _) = plan.observe(seed);
-    let good = !report.halted && report.violations.is_empty();
+    let report = plan.as_ref().map_or_else(coverage::run, |plan| plan.observe(seed).0);
+    let never = report.occurred.values().filter(|times| **times == 0).count();
+    let good = !report.halted && report.violations.is_empty() && never == 0;
     let mut object = serde_json::json!(report);
-    object["seed"] = seed.into();
+    if plan.is_some() {
+        object["seed"] = seed.into();
+    }
     object["peak_rss_bytes"] = peak_rss_bytes().into();
     if json {
         println!("{object}");

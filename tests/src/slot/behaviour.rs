@@ -6,14 +6,14 @@ use rand::{Rng, RngCore};
 use rand_chacha::ChaCha20Rng;
 use serde::{Deserialize, Serialize};
 use veil_protocol_spec::{
-    Blake3Digest, KeccakDigest, ParticipantIndex, ReplicaIndex, Wire,
+    Blake3Digest, KeccakDigest, ParticipantIndex, ReplicaIndex, Slot, Wire,
     agreement::{AgreementMessage, Instance, SignedVote, SlotEnd, Subject, Vote},
     codec::Bytes,
     identity::SecretIdentity,
     scheduling::{LostWorker, Manifest, PendingReplica, SignedSuspicion},
 };
 
-use super::messages;
+use super::messages::{self, Kind};
 use crate::agreement::binding;
 
 /// What a member does that others do not.
@@ -66,11 +66,15 @@ pub enum SlotBehaviour {
     Truncate,
     /// Sends everything many times.
     Flood,
+    /// Signs that workers are lost which are there.
+    SuspectAll,
+    /// Brings the oldest certificate on chain that can be, at once.
+    AnchorOldest,
 }
 
 impl SlotBehaviour {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Silent,
         Self::Slow,
         Self::EquivocateVotes,
@@ -94,7 +98,40 @@ impl SlotBehaviour {
         Self::Replay,
         Self::Truncate,
         Self::Flood,
+        Self::SuspectAll,
+        Self::AnchorOldest,
     ];
+
+    /// In which phases of a slot it can deviate.
+    #[must_use]
+    pub const fn phases(self) -> &'static [&'static str] {
+        const MANIFEST: &str = messages::of(Instance::manifest(Slot(1)));
+        const END: &str = messages::of(Instance::end(Slot(1)));
+        const OPENING: &str = Kind::Opening.phase();
+        const SIGNING: &str = Kind::Signing.phase();
+        match self {
+            Self::Silent | Self::Garbage | Self::Replay | Self::Truncate | Self::Flood => {
+                &[MANIFEST, END, OPENING, SIGNING, "certificates"]
+            }
+            Self::EquivocateVotes | Self::VoteForNone | Self::EquivocateProposals => {
+                &[MANIFEST, END]
+            }
+            Self::LeaveOut
+            | Self::BogusTelemetry
+            | Self::BogusJob
+            | Self::FalseLoss
+            | Self::WrongPrevious
+            | Self::WrongBlock
+            | Self::ForgetRunning => &[MANIFEST],
+            Self::ProposeVoid | Self::ProposeWrongOutcome | Self::ProposeOtherEnd => &[END],
+            Self::RefuseManifests => &["the validation of manifests"],
+            Self::Slow | Self::WrongEvaluation => &["the evaluation"],
+            Self::WithholdOpening => &[OPENING],
+            Self::WithholdSignature => &[SIGNING],
+            Self::SuspectAll => &["suspicions"],
+            Self::AnchorOldest => &["the anchoring"],
+        }
+    }
 
     pub(super) const fn withholds(self, kind: u8) -> bool {
         matches!((self, kind), (Self::WithholdOpening, 0) | (Self::WithholdSignature, 1))

@@ -23,7 +23,7 @@ use veil_protocol_spec::{
 };
 
 use super::{
-    SlotBehaviour,
+    Phase, SlotBehaviour,
     messages::{AGREEMENT, ANSWER, Kind, RECORD, STATEMENT, decode, encode, of, signature},
     sight::Sight,
 };
@@ -53,9 +53,9 @@ pub(super) enum Asked {
     },
     Evaluate(Box<LockedManifest>),
     /// A record that this member has completed.
-    Finished(Box<SlotRecord>),
+    Finished(Arc<SlotRecord>),
     /// A record that another has sent.
-    Record(Box<SlotRecord>),
+    Record(Arc<SlotRecord>),
     CatchUp,
     Convicted(ParticipantIndex),
     Abstained(String),
@@ -122,6 +122,19 @@ impl Member {
         member
     }
 
+    pub(super) const fn me(&self) -> ParticipantIndex {
+        self.me
+    }
+
+    /// The slot that is under way here, or comes next.
+    pub(super) fn slot(&self) -> Slot {
+        self.slot.slot()
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.slot.stage().into()
+    }
+
     pub(super) fn see(&mut self, need: Need, sight: &Sight, now: Millis) {
         self.now = now;
         sight.with(|view, silent, interval| match need {
@@ -152,16 +165,11 @@ impl Member {
         self.settle();
     }
 
-    pub(super) fn certified(
-        &mut self,
-        state: Arc<ClusterState>,
-        records: &[SlotRecord],
-        now: Millis,
-    ) {
+    pub(super) fn certified(&mut self, state: Arc<ClusterState>, record: &SlotRecord, now: Millis) {
         self.now = now;
         let over = state.last_slot();
         self.quorums.retain(|(slot, _), _| slot.0 + REMEMBERED > over.0);
-        self.slot.certified(state, records, now);
+        self.slot.certified(state, core::slice::from_ref(record), now);
         self.settle();
     }
 
@@ -243,8 +251,9 @@ impl Member {
                 self.state(body.slot, Kind::Signing, digest);
             }
             SlotEffect::Finish(record) => {
-                self.broadcast(RECORD, &record.to_wire());
-                self.ask(Asked::Finished(record));
+                let slot = record.manifest.slot.0.to_le_bytes();
+                self.broadcast(RECORD, &[&slot[..], &record.to_wire()].concat());
+                self.ask(Asked::Finished(Arc::from(record)));
             }
             SlotEffect::CatchUp(_) => self.ask(Asked::CatchUp),
         }
@@ -314,6 +323,23 @@ impl Member {
         self.complete(slot, kind);
     }
 
+    /// A record of a slot that is over here is not read: every member sends its own to all.
+    fn on_record(&mut self, bytes: &[u8]) -> Verdict<String, String> {
+        let Some((slot, bytes)) = bytes.split_first_chunk() else {
+            return Verdict::Skip("no record".to_owned());
+        };
+        if u64::from_le_bytes(*slot) < self.slot.slot().0 {
+            return Verdict::Skip("the slot is over".to_owned());
+        }
+        match SlotRecord::from_wire(bytes) {
+            Ok(record) => {
+                self.ask(Asked::Record(Arc::new(record)));
+                Verdict::Valid
+            }
+            Err(error) => Verdict::Skip(error.to_string()),
+        }
+    }
+
     fn complete(&mut self, slot: Slot, kind: Kind) {
         let needed = self.committee.signing_threshold().get();
         let Some(quorum) = self.quorums.get_mut(&(slot, kind)) else { return };
@@ -376,13 +402,7 @@ impl Machine for Member {
                 self.on_statement(from, bytes, *kind == ANSWER);
                 Verdict::Valid
             }
-            Some((&RECORD, bytes)) => match SlotRecord::from_wire(bytes) {
-                Ok(record) => {
-                    self.ask(Asked::Record(Box::new(record)));
-                    Verdict::Valid
-                }
-                Err(error) => Verdict::Skip(error.to_string()),
-            },
+            Some((&RECORD, bytes)) => self.on_record(bytes),
             _ => Verdict::Skip("no message".to_owned()),
         };
         self.settle();

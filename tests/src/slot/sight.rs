@@ -9,41 +9,38 @@ use veil_committee_machine::Millis;
 use veil_committee_slot::manifest::{LocalView, TelemetryRef};
 use veil_protocol_spec::{
     Blake3Digest, Committee, KeccakDigest, ParticipantIndex, PeerIdHash, PublicIdentity, Slot,
-    scheduling::{
-        BlockRef, CertificateBody, CircuitId, ClusterState, SignedSuspicion, Submission, UnixMillis,
-    },
+    scheduling::{CircuitId, ClusterState, SignedSuspicion, Suspicion, UnixMillis},
 };
 
-use crate::agreement::binding;
+use super::{SlotBehaviour, chain::ChainView, cluster::Cluster, telemetry::MAX_AGE};
+use crate::{agreement::binding, fixtures};
 
 /// The circuit of every slot.
 pub(super) const CIRCUIT: CircuitId =
     CircuitId { version: 1, fingerprint: Blake3Digest([0xcc; 32]) };
 /// The digest of the cluster's policy.
 pub(super) const POLICY: KeccakDigest = KeccakDigest([0x90; 32]);
+/// Between two tries of what has no place.
+const INTERVAL: Millis = 10_000;
+/// Workers that a member calls lost that are not.
+const ACCUSED: usize = 8;
 
-/// The chain as of one block.
-pub(super) struct ChainView {
-    pub(super) block: BlockRef,
-    pub(super) workers: BTreeSet<PeerIdHash>,
-    pub(super) submissions: Vec<Submission>,
-}
+/// Suspicions for one slot, by worker and member.
+type BySlot = BTreeMap<PeerIdHash, BTreeMap<ParticipantIndex, SignedSuspicion>>;
 
-/// The owned parts of a [`LocalView`].
-#[derive(Clone)]
+/// The owned parts of a [`LocalView`]; members share what is the same to them.
 pub(super) struct Sight {
-    pub(super) committee: Committee,
-    pub(super) roster: Arc<Vec<PublicIdentity>>,
-    pub(super) state: Arc<ClusterState>,
-    pub(super) chain: Arc<ChainView>,
-    pub(super) max_workers: usize,
+    committee: Committee,
+    roster: Arc<Vec<PublicIdentity>>,
+    state: Arc<ClusterState>,
+    chain: Arc<ChainView>,
+    max_workers: usize,
     /// Replicas of the jobs whose body this member has.
-    pub(super) bodies: Arc<BTreeMap<Blake3Digest, u16>>,
+    bodies: Arc<BTreeMap<Blake3Digest, u16>>,
     pub(super) fresh: Vec<TelemetryRef>,
-    pub(super) suspicions: BTreeMap<PeerIdHash, BTreeMap<ParticipantIndex, SignedSuspicion>>,
+    suspicions: Arc<BySlot>,
     pub(super) not_before: UnixMillis,
-    pub(super) silent: bool,
-    pub(super) interval: Millis,
+    silent: bool,
 }
 
 impl Sight {
@@ -54,8 +51,8 @@ impl Sight {
             roster: &self.roster,
             state: &self.state,
             block: self.chain.block,
-            base: CertificateBody::NO_PREVIOUS,
-            anchored: Slot(0),
+            base: self.chain.base,
+            anchored: self.chain.anchored,
             policy: POLICY,
             max_workers: self.max_workers,
             workers: &self.chain.workers,
@@ -66,6 +63,93 @@ impl Sight {
             suspicions: &self.suspicions,
             not_before: self.not_before,
         };
-        f(&view, self.silent, self.interval)
+        f(&view, self.silent, INTERVAL)
+    }
+}
+
+/// The suspicions that members have gossiped.
+#[derive(Default)]
+pub(super) struct Suspicions {
+    signed: BTreeMap<(Slot, PeerIdHash, ParticipantIndex), SignedSuspicion>,
+    /// Those for a slot, as of who found whom lost: the same for all members.
+    last: Option<(Slot, Vec<(PeerIdHash, ParticipantIndex)>, Arc<BySlot>)>,
+}
+
+impl Suspicions {
+    fn of(
+        &mut self,
+        slot: Slot,
+        who: Vec<(PeerIdHash, ParticipantIndex)>,
+        seed: u64,
+    ) -> Arc<BySlot> {
+        let same = self.last.as_ref().filter(|(of, by, _)| (of, by) == (&slot, &who));
+        if let Some((_, _, known)) = same {
+            return Arc::clone(known);
+        }
+        let mut by_slot = BySlot::new();
+        for &(worker, member) in &who {
+            let signed = *self.signed.entry((slot, worker, member)).or_insert_with(|| {
+                let suspicion = Suspicion { binding: binding(), slot, worker };
+                suspicion.sign(member, &fixtures::identity(seed, member))
+            });
+            by_slot.entry(worker).or_default().insert(member, signed);
+        }
+        let by_slot = Arc::new(by_slot);
+        self.last = Some((slot, who, Arc::clone(&by_slot)));
+        by_slot
+    }
+
+    pub(super) fn forget(&mut self, slot: Slot) {
+        self.signed.retain(|(of, ..), _| *of > slot);
+    }
+}
+
+impl Cluster {
+    /// What member `j` sees, with the chain as of a block.
+    pub(super) fn sight(
+        &mut self,
+        j: ParticipantIndex,
+        chain: Arc<ChainView>,
+        now: Millis,
+    ) -> Sight {
+        let state = Arc::clone(&self.disks[j.position()].state);
+        let slot = Slot(state.last_slot().0 + 1);
+        let suspicions = self.suspicions(slot, now);
+        let (fresh, silent) = self.around.fresh(j, &state, now);
+        Sight {
+            committee: self.plan.committee,
+            roster: Arc::clone(&self.roster),
+            silent,
+            state,
+            chain,
+            max_workers: usize::from(self.plan.scenario.max_workers),
+            bodies: self.around.jobs.bodies(),
+            fresh,
+            suspicions,
+            not_before: self.not_before(j, MAX_AGE, now),
+        }
+    }
+
+    pub(super) fn not_before(&self, j: ParticipantIndex, age: Millis, now: Millis) -> UnixMillis {
+        UnixMillis(self.around.clock(j).at(now).0.saturating_sub(age))
+    }
+
+    /// "A member suspects a worker on its own evidence only."
+    fn suspicions(&mut self, slot: Slot, now: Millis) -> Arc<BySlot> {
+        let honest: BTreeSet<_> = self.plan.honest().filter(|j| self.is_up(*j)).collect();
+        let mut who = Vec::new();
+        for (worker, by) in self.around.suspected(now) {
+            let by_it = |j: &&ParticipantIndex| by.is_none_or(|by| by == j.position());
+            who.extend(honest.iter().filter(by_it).map(|j| (worker, *j)));
+        }
+        let accuses = |behaviour: &SlotBehaviour| *behaviour == SlotBehaviour::SuspectAll;
+        let liars: Vec<_> =
+            self.plan.behaviours.iter().filter(|(_, b)| accuses(b)).map(|(j, _)| *j).collect();
+        for j in liars {
+            self.deviated(j, "suspicions");
+            let accused = self.around.some_that_are_there(ACCUSED);
+            who.extend(accused.into_iter().map(|worker| (worker, j)));
+        }
+        self.suspicions.of(slot, who, self.seed)
     }
 }

@@ -1,316 +1,503 @@
 //! Workers, jobs and the chain: what the members of the world look at.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
 use rand::Rng;
 use rand_chacha::ChaCha20Rng;
 use veil_committee_machine::Millis;
-use veil_committee_slot::manifest::TelemetryRef;
+use veil_committee_slot::{
+    manifest::TelemetryRef,
+    pool::{KEPT, MAX_AHEAD, Refusal},
+};
 use veil_protocol_spec::{
-    Address, Blake3Digest, KeccakDigest, PeerIdHash, Slot,
+    Blake3Digest, KeccakDigest, ParticipantIndex, PeerIdHash, Slot,
     scheduling::{
-        BlockRef, ClusterPolicy, ClusterState, Constraints, CpuUnits, DiskUnits, GpuUnits, JobSpec,
-        LeasePolicy, Manifest, MemoryUnits, Priority, Quantities, Reading, ResourceRequest,
-        Resources, RestartPolicy, Scale, SchedulingPolicy, Submission, TelemetryEntry, UnixMillis,
+        ClusterPolicy, ClusterState, Manifest, Quantities, Reading, Scale, TelemetryEntry,
     },
 };
-use veil_scheduler_plan::{
-    cleartext::{Secrets, place},
-    inputs::{PlanError, PublicInputs},
-    outcome::encode,
-    plan::Plan,
-};
+use veil_scheduler_plan::inputs::PublicInputs;
 
-use super::sight::{ChainView, POLICY};
+use super::{
+    SlotReport, SlotScenario, WorkerBehaviour,
+    chain::Chain,
+    jobs::Jobs,
+    sight::POLICY,
+    telemetry::{Clock, Flaw, Sample},
+};
 use crate::fixtures;
 
-/// When the world begins, by the wall clocks in it.
-const EPOCH: u64 = 1_700_000_000_000;
 /// Between two samples of a worker.
 const SAMPLES: Millis = 30_000;
-/// Samples kept of a worker.
-const KEPT_SAMPLES: usize = 4;
-/// How old a sample may be.
-pub(super) const MAX_AGE: Millis = 120_000;
-/// Blocks whose view is kept.
-const KEPT_BLOCKS: usize = 64;
+/// Messages of a worker that floods, in one step of the world; members take one.
+const FLOOD: u64 = 20;
 /// What a worker has, of each resource.
 const CAPACITY: [u8; 4] = [64, 96, 120, 0];
+/// Until a member considers a worker lost.
+pub(super) const GRACE: Millis = 20_000;
 
-/// The wall clock of the world.
-pub(super) const fn wall(now: Millis) -> UnixMillis {
-    UnixMillis(EPOCH + now)
-}
-
-/// One message of a worker: what members compare, and what only the worker knows.
+/// An absence.
 #[derive(Clone, Copy)]
-pub(super) struct Sample {
-    pub(super) telemetry: TelemetryRef,
-    reading: Reading,
-    at: Millis,
+struct Gone {
+    since: Millis,
+    until: Millis,
+    /// Whether the worker only has no connection: what it runs runs on.
+    cut: bool,
 }
 
 pub(super) struct Worker {
     pub(super) id: PeerIdHash,
-    samples: Vec<Sample>,
-    /// Since when it is gone.
-    pub(super) down_since: Option<Millis>,
-    comes_back: Millis,
+    behaviour: Option<WorkerBehaviour>,
+    clock: Clock,
+    samples: VecDeque<Sample>,
+    sequence: u64,
     next_sample: Millis,
+    gone: Option<Gone>,
+    /// While it has left the registry.
+    unregistered: Option<Gone>,
+    /// Since when it is there.
+    up_since: Millis,
+    /// When it was last gone for the grace.
+    lost_at: Option<Millis>,
+    /// What it has free.
+    free: [u8; 4],
+}
+
+impl Worker {
+    /// Since when it is gone, or not registered.
+    pub(super) fn gone_since(&self) -> Option<Millis> {
+        self.gone.iter().chain(&self.unregistered).map(|gone| gone.since).min()
+    }
+
+    fn is_lost(&self, now: Millis) -> bool {
+        self.gone_since().is_some_and(|since| since + GRACE <= now)
+    }
+
+    /// Until when it may run what it was told to, under a lease, if it has no connection.
+    pub(super) fn runs_until(&self, lease: Millis) -> Option<Millis> {
+        self.gone.filter(|gone| gone.cut).map(|gone| gone.since + lease)
+    }
+
+    /// Whether it has had room for this, as members can know by now.
+    fn has_room(&self, need: &[u64; 4], now: Millis) -> bool {
+        let fits = self.free.iter().zip(need).all(|(free, need)| u64::from(*free) >= *need);
+        let there = self.gone_since().is_none() && self.up_since + 2 * SAMPLES <= now;
+        fits && there && self.behaviour.is_none()
+    }
+}
+
+/// A member that does not reach a worker of which others say that it is down.
+#[derive(Clone, Copy)]
+struct Unseen {
+    since: Millis,
+    until: Millis,
 }
 
 pub(super) struct Surroundings {
-    seed: u64,
     rng: ChaCha20Rng,
+    scenario: SlotScenario,
     pub(super) workers: Vec<Worker>,
-    by_digest: BTreeMap<Blake3Digest, Sample>,
-    jobs: BTreeMap<Blake3Digest, JobSpec>,
-    pub(super) bodies: Arc<BTreeMap<Blake3Digest, u16>>,
-    wanted: usize,
-    submitted: u64,
-    submissions: Vec<Submission>,
-    blocks: BTreeMap<u64, Arc<ChainView>>,
+    by_id: BTreeMap<PeerIdHash, usize>,
+    /// The members' clocks.
+    clocks: Vec<Clock>,
+    samples: BTreeMap<Blake3Digest, Sample>,
+    /// Those that a manifest of the slot under way names: stored before it is voted for.
+    bundle: BTreeMap<Blake3Digest, Sample>,
+    unseen: BTreeMap<(usize, usize), Unseen>,
+    registered: Arc<BTreeSet<PeerIdHash>>,
+    pub(super) jobs: Jobs,
+    pub(super) chain: Chain,
     policy: ClusterPolicy,
-    /// Jobs that were submitted without a body.
-    pub(super) bodiless: u64,
 }
 
 impl Surroundings {
-    pub(super) fn new(seed: u64, mut rng: ChaCha20Rng, workers: usize, wanted: usize) -> Self {
-        let worker = |k: usize, rng: &mut ChaCha20Rng| Worker {
-            id: PeerIdHash(fixtures::draw(seed, "worker", k as u64)),
-            samples: Vec::new(),
-            down_since: None,
-            comes_back: 0,
-            next_sample: rng.gen_range(0..SAMPLES),
+    pub(super) fn new(
+        seed: u64,
+        mut rng: ChaCha20Rng,
+        jobs: ChaCha20Rng,
+        scenario: &SlotScenario,
+        members: usize,
+    ) -> Self {
+        let count = usize::from(scenario.workers);
+        let hostile = count * usize::from(scenario.hostile) / 256;
+        let behaviour = |k: usize| {
+            let as_one = scenario.hostile_as;
+            let in_turn = WorkerBehaviour::ALL[k % WorkerBehaviour::ALL.len()];
+            (k < hostile).then_some(as_one.unwrap_or(in_turn))
         };
-        let workers = (0..workers).map(|k| worker(k, &mut rng)).collect();
-        let scale = Scale::FINEST;
+        let clock = |rng: &mut ChaCha20Rng| draw_clock(rng, scenario.skew);
+        let worker = |k: usize, rng: &mut ChaCha20Rng| {
+            let behaviour = behaviour(k);
+            let drawn = clock(rng);
+            Worker {
+                id: PeerIdHash(fixtures::draw(seed, "worker", k as u64)),
+                behaviour,
+                clock: behaviour.and_then(WorkerBehaviour::clock).map_or(drawn, Clock),
+                samples: VecDeque::new(),
+                sequence: 0,
+                next_sample: rng.gen_range(0..SAMPLES),
+                gone: None,
+                unregistered: None,
+                up_since: 0,
+                lost_at: None,
+                free: CAPACITY,
+            }
+        };
+        let workers: Vec<_> = (0..count).map(|k| worker(k, &mut rng)).collect();
+        let clocks = (0..members).map(|_| clock(&mut rng)).collect();
+        let policy = ClusterPolicy {
+            scale: Scale::FINEST,
+            max_workers: scenario.max_workers,
+            anchor_every: scenario.anchor_every,
+            loss_grace_seconds: (GRACE / 1_000) as u32,
+            ..ClusterPolicy::default()
+        };
         let mut this = Self {
-            seed,
             rng,
+            by_id: workers.iter().enumerate().map(|(k, worker)| (worker.id, k)).collect(),
+            registered: Arc::new(workers.iter().map(|worker| worker.id).collect()),
             workers,
-            by_digest: BTreeMap::new(),
-            jobs: BTreeMap::new(),
-            bodies: Arc::default(),
-            wanted,
-            submitted: 0,
-            submissions: Vec::new(),
-            blocks: BTreeMap::new(),
-            policy: ClusterPolicy { scale, ..ClusterPolicy::default() },
-            bodiless: 0,
+            clocks,
+            samples: BTreeMap::new(),
+            bundle: BTreeMap::new(),
+            unseen: BTreeMap::new(),
+            jobs: Jobs::new(seed, jobs, scenario),
+            chain: Chain::new(seed),
+            policy,
+            scenario: scenario.clone(),
         };
-        this.mine();
+        this.chain.mine(Arc::clone(&this.registered), this.jobs.submissions());
         this
     }
 
-    /// One step of the world around the members; `state` is the latest that anybody has.
-    pub(super) fn tick(&mut self, now: Millis, state: &ClusterState) {
-        self.submit(state);
-        self.lose(now);
-        self.sample(now, state);
-        self.mine();
+    pub(super) fn clock(&self, j: ParticipantIndex) -> Clock {
+        self.clocks[j.position()]
     }
 
-    fn submit(&mut self, state: &ClusterState) {
-        let placed: BTreeSet<_> = state.replicas().map(|(job, ..)| job).collect();
-        self.submissions.retain(|s| !s.cancelled || placed.contains(&s.job));
-        let active = self.submissions.iter().filter(|s| !s.cancelled).count();
-        // Operators withdraw what has run for a while, and submit something else.
-        if active >= self.wanted && self.rng.gen_ratio(1, 4) {
-            let k = self.rng.gen_range(0..self.submissions.len());
-            self.submissions[k].cancelled = true;
-        } else if active < self.wanted {
-            let first = self.submitted == 0;
-            let burst = if first { self.wanted / 2 } else { 1 };
-            for _ in 0..burst.max(1) {
-                self.submit_one();
+    pub(super) fn worker(&self, id: &PeerIdHash) -> Option<&Worker> {
+        self.by_id.get(id).map(|k| &self.workers[*k])
+    }
+
+    /// One step of the world around the members; `state` is the latest that anybody has.
+    pub(super) fn tick(&mut self, now: Millis, state: &ClusterState, report: &mut SlotReport) {
+        self.jobs.tick(state);
+        if self.scenario.demand != super::Demand::Unplaceable {
+            self.come_and_go(now, report);
+            self.step_clocks(report);
+        }
+        self.account(state);
+        self.sample(now, state, report);
+        self.chain.mine(Arc::clone(&self.registered), self.jobs.submissions());
+    }
+
+    // ---- who is there ----------------------------------------------------------------------
+
+    fn come_and_go(&mut self, now: Millis, report: &mut SlotReport) {
+        let before: usize = self.workers.iter().filter(|w| w.unregistered.is_some()).count();
+        for worker in &mut self.workers {
+            if worker.gone.take_if(|gone| gone.until <= now).is_some() {
+                worker.up_since = now;
+            }
+            if worker.unregistered.take_if(|gone| gone.until <= now).is_some() {
+                worker.up_since = now;
             }
         }
-        let wanted: BTreeSet<_> = self.submissions.iter().map(|s| s.job).collect();
-        self.jobs.retain(|job, _| wanted.contains(job));
-        let bodies = self.jobs.iter().map(|(digest, job)| (*digest, job.replicas));
-        self.bodies = Arc::new(bodies.collect());
+        let outage = self.scenario.outage.filter(|o| o.at <= now && now < o.at + o.away);
+        for worker in self.workers.iter_mut().take(outage.map_or(0, |o| o.workers.into())) {
+            if worker.gone.is_none() {
+                let until = now + outage.map_or(0, |o| o.away);
+                worker.gone = Some(Gone { since: now, until, cut: false });
+                report.count("worker lost in an outage");
+            }
+        }
+        let away = self.workers.iter().filter(|w| w.gone_since().is_some()).count();
+        if away * 5 < self.workers.len() && self.rng.gen_ratio(1, 20) {
+            let k = self.rng.gen_range(0..self.workers.len());
+            let until = now + self.rng.gen_range(5_000..200_000);
+            let (leaves, cut) = (self.rng.gen_ratio(1, 8), self.rng.gen_ratio(1, 2));
+            let worker = &mut self.workers[k];
+            let gone = Gone { since: now, until, cut };
+            if leaves {
+                report.count("worker leaves the registry");
+                worker.unregistered.get_or_insert(gone);
+            } else {
+                report.count(if cut { "worker cut off" } else { "worker dies" });
+                worker.gone.get_or_insert(gone);
+            }
+        }
+        for k in 0..self.workers.len() {
+            match self.workers[k].behaviour {
+                Some(WorkerBehaviour::Flap) if self.workers[k].gone.is_none() => {
+                    if self.workers[k].up_since + GRACE / 2 <= now {
+                        report.worker_misbehaved(WorkerBehaviour::Flap);
+                        let until = now + GRACE * 3 / 4;
+                        self.workers[k].gone = Some(Gone { since: now, until, cut: false });
+                    }
+                }
+                Some(WorkerBehaviour::Accuse) => self.accuse(now, report),
+                _ => {}
+            }
+        }
+        self.unseen.retain(|_, unseen| now < unseen.until);
+        for worker in &mut self.workers {
+            if worker.is_lost(now) {
+                worker.lost_at = Some(now);
+            }
+        }
+        let unregistered = self.workers.iter().filter(|w| w.unregistered.is_some()).count();
+        if unregistered != before || unregistered > 0 {
+            let there = self.workers.iter().filter(|w| w.unregistered.is_none());
+            self.registered = Arc::new(there.map(|worker| worker.id).collect());
+        }
     }
 
-    fn submit_one(&mut self) {
-        self.submitted += 1;
-        let position = self.submitted;
-        // Every fifth digest has no body anywhere; every seventh job fits nowhere.
-        if position % 5 == 2 {
-            self.bodiless += 1;
-            let job = Blake3Digest(fixtures::draw(self.seed, "no body", position));
-            self.submissions.push(Submission { position, job, cancelled: false });
+    /// A worker says of another that it is down. To a member that reaches the other this is hearsay; one
+    /// that does not, because its own connection broke, has its own evidence.
+    fn accuse(&mut self, now: Millis, report: &mut SlotReport) {
+        report.worker_misbehaved(WorkerBehaviour::Accuse);
+        if self.rng.gen_ratio(1, 10) {
+            let at = (
+                self.rng.gen_range(0..self.clocks.len()),
+                self.rng.gen_range(0..self.workers.len()),
+            );
+            let until = now + self.rng.gen_range(5_000..60_000);
+            self.unseen.entry(at).or_insert(Unseen { since: now, until });
+        }
+    }
+
+    fn step_clocks(&mut self, report: &mut SlotReport) {
+        if self.scenario.skew == 0 || !self.rng.gen_ratio(1, 50) {
             return;
         }
-        let memory = if position % 7 == 3 { 150 } else { self.rng.gen_range(1..24) };
-        let exclusive = self.rng.gen_ratio(1, 4);
-        let job = JobSpec {
-            request: ResourceRequest::Clear(Resources {
-                cpu: CpuUnits(self.rng.gen_range(1..8)),
-                memory: MemoryUnits(memory),
-                disk: DiskUnits(self.rng.gen_range(0..10)),
-                gpu: GpuUnits(0),
-            }),
-            replicas: self.rng.gen_range(1..4),
-            policy: SchedulingPolicy::Spread,
-            scope: fixtures::SCOPE,
-            operator: Address([3; 20]),
-            nonce: position,
-            image: format!("localhost:5000/app@sha256:{}", "ab".repeat(32))
-                .parse()
-                .expect("an image's name"),
-            command: Vec::new(),
-            args: Vec::new(),
-            priority: Priority(self.rng.gen_range(0..4)),
-            constraints: Constraints::default(),
-            lease: if exclusive {
-                LeasePolicy::Exclusive { seconds: 60 }
-            } else {
-                LeasePolicy::Keep
-            },
-            restart: RestartPolicy::Always,
-            health: None,
-        };
-        let digest = job.digest();
-        self.submissions.push(Submission { position, job: digest, cancelled: false });
-        self.jobs.insert(digest, job);
-    }
-
-    fn lose(&mut self, now: Millis) {
-        let back =
-            self.workers.iter_mut().filter(|w| w.down_since.is_some() && w.comes_back <= now);
-        back.for_each(|worker| worker.down_since = None);
-        let down = self.workers.iter().filter(|w| w.down_since.is_some()).count();
-        if down * 5 < self.workers.len() && self.rng.gen_ratio(1, 20) {
-            let k = self.rng.gen_range(0..self.workers.len());
-            let away = self.rng.gen_range(5_000..200_000);
-            let worker = &mut self.workers[k];
-            if worker.down_since.is_none() {
-                (worker.down_since, worker.comes_back) = (Some(now), now + away);
+        let clock = draw_clock(&mut self.rng, self.scenario.skew);
+        let k = self.rng.gen_range(0..self.clocks.len() + self.workers.len());
+        match self.clocks.get_mut(k) {
+            Some(of_member) => {
+                report.count("a member's clock steps");
+                *of_member = clock;
+            }
+            None => {
+                report.count("a worker's clock steps");
+                let worker = &mut self.workers[k - self.clocks.len()];
+                let fixed = worker.behaviour.and_then(WorkerBehaviour::clock);
+                worker.clock = fixed.map_or(clock, Clock);
             }
         }
     }
 
-    fn sample(&mut self, now: Millis, state: &ClusterState) {
-        let mut used: BTreeMap<PeerIdHash, [u64; 4]> = BTreeMap::new();
-        let mut booked: BTreeMap<PeerIdHash, Slot> = BTreeMap::new();
+    /// The workers of which members find by themselves that they are lost, and which members: all but
+    /// those of a few workers do.
+    pub(super) fn suspected(&self, now: Millis) -> Vec<(PeerIdHash, Option<usize>)> {
+        let lost = self.workers.iter().filter(|worker| worker.is_lost(now));
+        let by_all = lost.map(|worker| (worker.id, None));
+        let unseen = self.unseen.iter().filter(|(_, unseen)| unseen.since + GRACE <= now);
+        by_all.chain(unseen.map(|(&(j, k), _)| (self.workers[k].id, Some(j)))).collect()
+    }
+
+    /// Some workers that are there.
+    pub(super) fn some_that_are_there(&self, most: usize) -> Vec<PeerIdHash> {
+        let there = self.workers.iter().filter(|worker| worker.gone_since().is_none());
+        there.take(most).map(|worker| worker.id).collect()
+    }
+
+    /// Whether a worker was gone for the grace, not long ago.
+    pub(super) fn was_lost(&self, id: &PeerIdHash, now: Millis) -> bool {
+        const NOT_LONG: Millis = 300_000;
+        let lost_at = self.worker(id).and_then(|worker| worker.lost_at);
+        lost_at.is_some_and(|at| at + NOT_LONG >= now)
+    }
+
+    /// Whether a worker that does what it should has room for a replica of a job.
+    pub(super) fn has_room(&self, job: &Blake3Digest, now: Millis) -> bool {
+        let Some(need) = self.jobs.need(job) else { return false };
+        // Of workers whose clocks members refuse nothing is promised.
+        self.scenario.skew <= MAX_AHEAD.0 / 2
+            && self.workers.iter().any(|worker| worker.has_room(&need, now))
+    }
+
+    // ---- telemetry -------------------------------------------------------------------------
+
+    /// What each worker has free.
+    fn account(&mut self, state: &ClusterState) {
+        let mut used: BTreeMap<usize, [u64; 4]> = BTreeMap::new();
         for (job, _, placement) in state.replicas() {
-            let slot = booked.entry(placement.worker).or_default();
-            *slot = (*slot).max(placement.slot);
-            let Some(ResourceRequest::Clear(request)) = self.jobs.get(&job).map(|job| &job.request)
+            let (Some(k), Some(need)) = (self.by_id.get(&placement.worker), self.jobs.need(&job))
             else {
                 continue;
             };
-            let used = used.entry(placement.worker).or_default();
-            let need = [request.cpu.0, request.memory.0, request.disk.0, request.gpu.0];
-            used.iter_mut().zip(need).for_each(|(used, need)| *used += u64::from(need));
+            let used = used.entry(*k).or_default();
+            used.iter_mut().zip(need).for_each(|(used, need)| *used += need);
+        }
+        for (k, worker) in self.workers.iter_mut().enumerate() {
+            let used = used.get(&k).copied().unwrap_or_default();
+            for ((free, capacity), used) in worker.free.iter_mut().zip(CAPACITY).zip(used) {
+                *free = u64::from(capacity).saturating_sub(used) as u8;
+            }
+        }
+    }
+
+    fn sample(&mut self, now: Millis, state: &ClusterState, report: &mut SlotReport) {
+        let mut booked: BTreeMap<PeerIdHash, Slot> = BTreeMap::new();
+        for (_, _, placement) in state.replicas() {
+            let slot = booked.entry(placement.worker).or_default();
+            *slot = (*slot).max(placement.slot);
         }
         let last = state.last_slot();
-        for worker in self.workers.iter_mut().filter(|worker| worker.down_since.is_none()) {
-            let known = worker.samples.last().map(|sample| sample.telemetry.includes_slot);
-            let owes = booked.get(&worker.id).copied() > known;
-            if now < worker.next_sample && !owes {
+        for k in 0..self.workers.len() {
+            let worker = &self.workers[k];
+            if worker.gone.is_some() {
                 continue;
             }
-            worker.next_sample = now + SAMPLES;
-            let used = used.get(&worker.id).copied().unwrap_or_default();
-            let free = |k: usize| u64::from(CAPACITY[k]).saturating_sub(used[k]) as u8;
-            let free = [free(0), free(1), free(2), free(3)];
-            let reading = Reading {
-                free: Quantities::from_array(free).expect("capacities are in range"),
-                ..Reading::default()
-            };
+            let known = worker.samples.back().map(|sample| sample.telemetry.includes_slot);
+            let owes = booked.get(&worker.id).copied() > known;
+            let floods = worker.behaviour == Some(WorkerBehaviour::Flood);
+            if owes || floods || now >= worker.next_sample {
+                self.workers[k].next_sample = now + SAMPLES;
+                self.send(k, last, now, report);
+            }
+        }
+    }
+
+    /// A worker's telemetry, as the worker behaves.
+    fn send(&mut self, k: usize, last: Slot, now: Millis, report: &mut SlotReport) {
+        use WorkerBehaviour as As;
+        let Self { workers, clocks, samples, scenario, .. } = self;
+        let worker = &mut workers[k];
+        let behaviour = worker.behaviour;
+        if let Some(behaviour) = behaviour.filter(|b| !matches!(b, As::Accuse | As::Flap)) {
+            report.worker_misbehaved(behaviour);
+        }
+        let free = if behaviour == Some(As::Boast) { CAPACITY } else { worker.free };
+        let reading = Reading {
+            free: Quantities::from_array(free).expect("capacities are in range"),
+            ..Reading::default()
+        };
+        let flaw = match behaviour {
+            _ if worker.unregistered.is_some() => Some(Flaw::NotRegistered),
+            Some(As::Forge) => Some(Flaw::Signature),
+            Some(As::Repeat) if worker.sequence > 0 => Some(Flaw::Stale),
+            _ => None,
+        };
+        if let Some(flaw) = flaw {
+            let refusal = flaw.refusal(worker.id).to_string();
+            return clocks.iter().for_each(|_| report.refuse("telemetry", &refusal));
+        }
+        if behaviour == Some(As::Flood) {
+            report.add("telemetry: more often than at the least interval", FLOOD - 1);
+        }
+        let (id, clock) = (worker.id, worker.clock);
+        let n = clocks.len();
+        let groups: u64 = match behaviour {
+            Some(As::Mute) => 0,
+            Some(As::Split) => 2,
+            _ => 1,
+        };
+        for group in 0..groups {
+            worker.sequence += 1;
+            let sequence = worker.sequence;
             let digest = {
                 let mut hasher = blake3::Hasher::new();
-                hasher.update(worker.id.as_bytes()).update(&now.to_le_bytes()).update(&free);
+                hasher.update(id.as_bytes()).update(&sequence.to_le_bytes()).update(&free);
                 Blake3Digest(*hasher.finalize().as_bytes())
             };
             let telemetry = TelemetryRef {
-                entry: TelemetryEntry { sender: worker.id, digest },
-                includes_slot: last,
-                sampled_at: wall(now),
-                policy: POLICY,
+                entry: TelemetryEntry { sender: id, digest },
+                includes_slot: match behaviour {
+                    Some(As::ClaimFuture) => Slot(last.0 + 1_000_000),
+                    Some(As::IgnoreAssignments) => Slot(0),
+                    _ => last,
+                },
+                sampled_at: clock.at(now),
+                policy: match behaviour {
+                    Some(As::OtherPolicy) => KeccakDigest([0x91; 32]),
+                    _ => POLICY,
+                },
             };
-            let sample = Sample { telemetry, reading, at: now };
-            self.by_digest.insert(digest, sample);
-            worker.samples.push(sample);
-            if worker.samples.len() > KEPT_SAMPLES {
-                let old = worker.samples.remove(0);
-                self.by_digest.remove(&old.telemetry.entry.digest);
+            let to = |j: usize| match behaviour {
+                Some(As::Split) => j as u64 % 2 == group,
+                Some(As::Whisper) => j as u64 == sequence % n as u64,
+                _ => true,
+            };
+            let sent = (telemetry, reading);
+            let loss = scenario.telemetry_loss;
+            let refused = |refusal: Refusal| {
+                report.refuse("telemetry", &refusal.to_string());
+            };
+            let sample = Sample::send(sent, clocks, to, loss, now, refused);
+            samples.insert(digest, sample);
+            worker.samples.push_back(sample);
+        }
+        // Each group of members keeps as many.
+        while worker.samples.len() > KEPT * groups.max(1) as usize {
+            if let Some(old) = worker.samples.pop_front() {
+                samples.remove(&old.telemetry.entry.digest);
             }
         }
     }
 
-    fn mine(&mut self) {
-        let number = self.blocks.last_key_value().map_or(1, |(number, _)| number + 1);
-        let hash = KeccakDigest(fixtures::draw(self.seed, "block", number));
-        let view = ChainView {
-            block: BlockRef { number, hash },
-            workers: self.workers.iter().map(|worker| worker.id).collect(),
-            submissions: self.submissions.clone(),
-        };
-        self.blocks.insert(number, Arc::new(view));
-        while self.blocks.len() > KEPT_BLOCKS {
-            self.blocks.pop_first();
+    /// What member `j` has of each worker that counts in the slot after `state`, and whether a worker
+    /// that is there has sent nothing that does.
+    pub(super) fn fresh(
+        &self,
+        j: ParticipantIndex,
+        state: &ClusterState,
+        now: Millis,
+    ) -> (Vec<TelemetryRef>, bool) {
+        let (clock, mut silent) = (self.clock(j), false);
+        let mut fresh = Vec::with_capacity(self.workers.len());
+        for worker in self.workers.iter().filter(|worker| worker.unregistered.is_none()) {
+            let is_fresh = |sample: &&Sample| sample.is_fresh(j.position(), clock, now);
+            let last = worker.samples.iter().rev().find(is_fresh).map(|sample| sample.telemetry);
+            match last.filter(|last| state.telemetry_counts(&worker.id, last.includes_slot)) {
+                Some(last) => fresh.push(last),
+                None => silent |= worker.gone.is_none(),
+            }
         }
+        (fresh, silent)
     }
 
-    pub(super) fn head(&self) -> Arc<ChainView> {
-        let head = self.blocks.last_key_value().map(|(_, view)| Arc::clone(view));
-        head.expect("there is a block from the start")
-    }
-
-    pub(super) fn at(&self, block: BlockRef) -> Option<Arc<ChainView>> {
-        self.blocks.get(&block.number).filter(|view| view.block == block).cloned()
-    }
-
-    /// What has arrived at member number `j`: each worker's last message that is not under way to it
-    /// any more, nor lost on its way.
-    pub(super) fn arrived(&self, j: u8, now: Millis, lost_permille: u8) -> Vec<TelemetryRef> {
-        let arrived = |sample: &&Sample| {
-            let digest = sample.telemetry.entry.digest.0;
-            let luck = digest[usize::from(j) % 32];
-            let latency = Millis::from(digest[(usize::from(j) + 7) % 32]) * 4;
-            luck >= lost_permille && sample.at + latency <= now && now < sample.at + MAX_AGE
-        };
-        let last = |worker: &Worker| {
-            worker.samples.iter().rev().find(arrived).map(|sample| sample.telemetry)
-        };
-        self.workers.iter().filter_map(last).collect()
+    fn find(&self, entry: &TelemetryEntry) -> Option<&Sample> {
+        self.bundle.get(&entry.digest).or_else(|| self.samples.get(&entry.digest))
     }
 
     /// A message that anybody has.
     pub(super) fn fetched(&self, entry: &TelemetryEntry) -> Option<TelemetryRef> {
-        self.by_digest.get(&entry.digest).map(|sample| sample.telemetry)
+        self.find(entry).map(|sample| sample.telemetry)
     }
 
-    pub(super) fn public(&self, manifest: &Manifest, state: &ClusterState) -> PublicInputs {
+    /// What stays true of a manifest's inputs, whatever happens to jobs and telemetry after.
+    pub(super) fn inputs(
+        &mut self,
+        manifest: &Manifest,
+        state: &ClusterState,
+    ) -> (PublicInputs, Vec<Reading>) {
         let pending = manifest.pending.iter();
-        PublicInputs {
+        let public = PublicInputs {
             policy: self.policy,
             jobs: pending.filter_map(|p| Some((p.job, self.jobs.get(&p.job)?.clone()))).collect(),
             previous: state.previous(manifest).collect(),
             seed: state.seed(),
             last_decided: state.last_decided(),
             ..PublicInputs::default()
+        };
+        let mut readings = Vec::with_capacity(manifest.telemetry.len());
+        for entry in &manifest.telemetry {
+            let sample = self.find(entry).copied();
+            readings.push(sample.map(|sample| sample.reading).unwrap_or_default());
+            self.bundle.extend(sample.map(|sample| (entry.digest, sample)));
         }
+        (public, readings)
     }
 
-    /// The outcome by the cleartext twin, as digits.
-    pub(super) fn twin(
-        &self,
-        manifest: &Manifest,
-        public: &PublicInputs,
-    ) -> Result<Vec<u8>, PlanError> {
-        let plan = Plan::new(manifest, public)?;
-        let reading = |entry: &TelemetryEntry| {
-            self.by_digest.get(&entry.digest).map(|sample| sample.reading).unwrap_or_default()
-        };
-        let readings: Vec<_> = manifest.telemetry.iter().map(reading).collect();
-        Ok(encode(&plan, &place(&plan, &readings, &Secrets::default())))
+    /// The slot is over.
+    pub(super) fn drop_bundle(&mut self) {
+        self.bundle.clear();
     }
+}
+
+fn draw_clock(rng: &mut ChaCha20Rng, skew: Millis) -> Clock {
+    let most = skew as i64;
+    Clock(if most == 0 { 0 } else { rng.gen_range(-most..=most) })
 }

@@ -131,6 +131,10 @@ impl Agreement {
         }
         let (instance, round) = (run.instance, held.round);
         let proposer = agreement::proposer(self.members.committee, instance, round);
+        // "And so is every manifest that is proposed when all members have had their turn"
+        // (`agreement.md`, step 3).
+        let all_had_a_turn = round as usize >= self.members.committee.n();
+        let by_quorum = by_quorum || (instance.subject == Subject::Manifest && all_had_a_turn);
         let effect =
             AgreementEffect::Validate { instance, round, proposer, digest, value, by_quorum };
         self.out.stage(Effect::Special(effect));

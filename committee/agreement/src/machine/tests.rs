@@ -347,6 +347,20 @@ fn two_votes_in_one_place_are_reported_once() {
 }
 
 #[test]
+fn when_all_have_had_their_turn_manifests_are_validated_by_what_all_see_alike() {
+    for (round, by, alike) in [(3, 4, false), (4, 1, true)] {
+        let mut machine = started();
+        let proof = [1, 2].map(|j| signed(SLOT, round, VoteKind::Prevote, None, j)).to_vec();
+        let proof = AgreementMessage::Round(proof).to_wire();
+        assert_eq!(machine.handle(member(1), &proof, 0), Verdict::Valid);
+        let proposal = proposal(&manifest(SLOT, by).to_wire(), round, by);
+        assert_eq!(machine.handle(member(by), &proposal, 0), Verdict::Valid);
+        let asked = |effect: &EffectOf<Agreement>| matches!(effect, Effect::Special(AgreementEffect::Validate { by_quorum, .. }) if *by_quorum == alike);
+        assert!(drain_all(&mut machine).1.iter().any(asked), "round {round}");
+    }
+}
+
+#[test]
 fn a_refused_manifest_is_validated_again_in_every_round_when_a_quorum_votes_for_it() {
     let mut machine = started();
     let valid = manifest(SLOT, 1);

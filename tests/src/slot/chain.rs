@@ -1,0 +1,163 @@
+//! The chain of the world: blocks, and the certificates that are brought on it by the rules of
+//! `anchoring.md`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use veil_committee_machine::Millis;
+use veil_protocol_spec::{
+    Committee, KeccakDigest, ParticipantIndex, PeerIdHash, Slot,
+    scheduling::{BlockRef, CertificateBody, ClusterState, Submission},
+};
+
+use crate::fixtures;
+
+/// Blocks whose view is kept: more than half an hour.
+const KEPT_BLOCKS: usize = 1024;
+/// Between the members' turns at anchoring.
+const ANCHOR_TURN: Millis = 15_000;
+/// Certificates that wait for their anchor.
+const KEPT_CERTIFICATES: usize = 4096;
+
+/// The chain as of one block.
+pub(super) struct ChainView {
+    pub(super) block: BlockRef,
+    pub(super) workers: Arc<BTreeSet<PeerIdHash>>,
+    pub(super) submissions: Arc<Vec<Submission>>,
+    /// The certificate that is anchored, and its slot.
+    pub(super) base: KeccakDigest,
+    pub(super) anchored: Slot,
+}
+
+impl ChainView {
+    /// Whether a job is to run.
+    pub(super) fn wants(&self, job: &veil_protocol_spec::Blake3Digest) -> bool {
+        self.submissions.iter().any(|s| s.job == *job && !s.cancelled)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Anchor {
+    hash: KeccakDigest,
+    slot: Slot,
+    /// How many were anchored by then.
+    count: u64,
+}
+
+pub(super) struct Chain {
+    seed: u64,
+    blocks: BTreeMap<u64, Arc<ChainView>>,
+    head: Anchor,
+    /// Certificates after the head: hash and base.
+    certificates: BTreeMap<Slot, (KeccakDigest, KeccakDigest)>,
+    /// When the certificate on a base is to be anchored.
+    due: Option<(KeccakDigest, Millis)>,
+    /// In the next block.
+    sent: Option<Anchor>,
+    /// Certificates that were anchored: one transaction each.
+    pub(super) transactions: u64,
+}
+
+impl Chain {
+    pub(super) const fn new(seed: u64) -> Self {
+        let head = Anchor { hash: CertificateBody::NO_PREVIOUS, slot: Slot(0), count: 0 };
+        Self {
+            seed,
+            blocks: BTreeMap::new(),
+            head,
+            certificates: BTreeMap::new(),
+            due: None,
+            sent: None,
+            transactions: 0,
+        }
+    }
+
+    /// Another block, with what was sent since the last one.
+    pub(super) fn mine(
+        &mut self,
+        workers: Arc<BTreeSet<PeerIdHash>>,
+        submissions: Arc<Vec<Submission>>,
+    ) {
+        if let Some(anchor) = self.sent.take() {
+            self.head = anchor;
+            self.transactions += 1;
+            self.certificates = self.certificates.split_off(&Slot(anchor.slot.0 + 1));
+        }
+        let number = self.blocks.last_key_value().map_or(1, |(number, _)| number + 1);
+        let hash = KeccakDigest(fixtures::draw(self.seed, "block", number));
+        let (base, anchored) = (self.head.hash, self.head.slot);
+        let block = BlockRef { number, hash };
+        let view = ChainView { block, workers, submissions, base, anchored };
+        self.blocks.insert(number, Arc::new(view));
+        while self.blocks.len() > KEPT_BLOCKS {
+            self.blocks.pop_first();
+        }
+    }
+
+    pub(super) fn head(&self) -> Arc<ChainView> {
+        let head = self.blocks.last_key_value().map(|(_, view)| Arc::clone(view));
+        head.expect("there is a block from the start")
+    }
+
+    pub(super) fn at(&self, block: BlockRef) -> Option<Arc<ChainView>> {
+        self.blocks.get(&block.number).filter(|view| view.block == block).cloned()
+    }
+
+    // ---- anchors ---------------------------------------------------------------------------
+
+    pub(super) fn certified(&mut self, body: &CertificateBody) {
+        self.certificates.insert(body.slot, (body.hash(), body.base));
+        while self.certificates.len() > KEPT_CERTIFICATES {
+            self.certificates.pop_first();
+        }
+    }
+
+    /// "A certificate is due at once if somebody waits for it. Otherwise it is due when the policy's
+    /// `anchor_every` slots have passed since the head's. Members take turns of 15 seconds, beginning
+    /// with another one for each head." (`anchoring.md`, 7)
+    pub(super) fn anchor_if_due(
+        &mut self,
+        state: &ClusterState,
+        every: u16,
+        committee: Committee,
+        there: impl Iterator<Item = ParticipantIndex>,
+        now: Millis,
+    ) {
+        let base = self.head.hash;
+        let mut newest_first = self.certificates.iter().rev();
+        let Some((&slot, &(hash, _))) = newest_first.find(|(_, (_, of))| *of == base) else {
+            self.due = None;
+            return;
+        };
+        let is_awaited = state.replicas().any(|(.., placement)| placement.slot > self.head.slot);
+        if !is_awaited && slot.0 - self.head.slot.0 < u64::from(every) {
+            self.due = None;
+            return;
+        }
+        let n = committee.n() as u64;
+        let turn = |j: ParticipantIndex| (j.position() as u64 + n - self.head.count % n) % n;
+        let Some(turns) = there.map(turn).min() else { return };
+        let at = match self.due {
+            Some((of, at)) if of == base => at,
+            _ => now + ANCHOR_TURN * turns,
+        };
+        self.due = Some((base, at));
+        if at <= now && self.sent.is_none() {
+            self.sent = Some(Anchor { hash, slot, count: self.head.count + 1 });
+        }
+    }
+
+    /// Anyone may anchor what can be anchored: also the oldest certificate, at once. Whether there was
+    /// one.
+    pub(super) fn anchor_oldest(&mut self) -> bool {
+        let base = self.head.hash;
+        let mut on_base = self.certificates.iter().filter(|(_, (_, of))| *of == base);
+        let (Some((&slot, &(hash, _))), true) = (on_base.next(), self.sent.is_none()) else {
+            return false;
+        };
+        self.sent = Some(Anchor { hash, slot, count: self.head.count + 1 });
+        true
+    }
+}

@@ -1,0 +1,73 @@
+//! A fixed set of runs in which everything occurs at least once: each misbehaviour in each phase, each
+//! hostile worker, each crash point, each refusal.
+
+use veil_committee_world::{Conditions, Partition, When};
+
+use super::{Demand, Phase, SlotBehaviour, SlotPlan, SlotReport, WorkerBehaviour};
+use crate::plan::member;
+
+/// Refusals and events that the runs must show, beside what is listed by misbehaviour and phase.
+const EXPECTED: [&str; 0] = [];
+
+/// The runs, with their seeds.
+#[must_use]
+pub fn catalogue() -> Vec<(SlotPlan, u64)> {
+    let mut runs = Vec::new();
+    for (seed, behaviour) in (1..).zip(SlotBehaviour::ALL) {
+        runs.push((SlotPlan::new(4).slots(5).behaves(3, behaviour), seed));
+    }
+    let hostile = SlotPlan::new(4).workers(56).jobs(16).hostile(128);
+    runs.push((hostile.clone().slots(12), 40));
+    runs.push((hostile.slots(8).skew(10_000), 41));
+    runs.push((SlotPlan::new(7).slots(6).workers(12).skew(100_000), 42));
+
+    let crashes = Phase::ALL
+        .into_iter()
+        .fold(SlotPlan::new(4), |plan, phase| plan.crash(2, When::At(phase), 3_000));
+    runs.push((crashes.clone().slots(12), 43));
+    runs.push((crashes.slots(6).demand(Demand::Unplaceable), 44));
+    let mut slow_disks = SlotPlan::new(4).slots(6);
+    slow_disks.scenario.store = 200;
+    for k in 0..12 {
+        slow_disks = slow_disks.crash(1 + k % 4, When::Time(9_000 + 1_700 * u64::from(k)), 900);
+    }
+    runs.push((slow_disks, 45));
+
+    let groups = vec![vec![member(1), member(2), member(3)], vec![member(4)]];
+    let partition = Partition { groups, from: 20_000, until: 90_000 };
+    runs.push((SlotPlan::new(4).slots(12).partition(partition), 46));
+    runs.push((SlotPlan::new(7).slots(6).absent(2).rough(80), 47));
+    let slow = SlotBehaviour::Slow;
+    runs.push((SlotPlan::new(4).slots(3).behaves(1, slow).behaves(2, slow), 48));
+    let conditions = Conditions { latency: (100, 900), ..Conditions::default() };
+    runs.push((SlotPlan::new(4).slots(4).network(conditions), 49));
+    runs
+}
+
+/// What must have occurred in them.
+#[must_use]
+pub fn expected() -> Vec<String> {
+    let deviations = SlotBehaviour::ALL.into_iter().flat_map(|behaviour| {
+        behaviour.phases().iter().map(move |phase| format!("{behaviour:?} in {phase}"))
+    });
+    let workers =
+        WorkerBehaviour::ALL.into_iter().map(|behaviour| format!("worker: {behaviour:?}"));
+    let phases = Phase::ALL
+        .into_iter()
+        .flat_map(|phase| [format!("phase {phase}"), format!("crash in {phase}")]);
+    let rest = EXPECTED.into_iter().map(str::to_owned);
+    deviations.chain(workers).chain(phases).chain(rest).collect()
+}
+
+/// All runs, added up; what has not occurred is there with a zero.
+#[must_use]
+pub fn run() -> SlotReport {
+    let mut all = SlotReport::default();
+    for (plan, seed) in catalogue() {
+        all.merge(&plan.run(seed));
+    }
+    for what in expected() {
+        all.occurred.entry(what).or_insert(0);
+    }
+    all
+}

@@ -1,0 +1,185 @@
+//! What operators of the world want.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use rand::Rng;
+use rand_chacha::ChaCha20Rng;
+use veil_protocol_spec::{
+    Address, Blake3Digest,
+    scheduling::{
+        ClusterState, Constraints, CpuUnits, DiskUnits, GpuUnits, JobSpec, LeasePolicy,
+        MemoryUnits, Priority, ResourceRequest, Resources, RestartPolicy, SchedulingPolicy,
+        Submission,
+    },
+};
+
+use super::{Demand, SlotScenario};
+use crate::fixtures;
+
+/// More memory than any worker of the world has.
+const TOO_MUCH: u16 = 150;
+/// How long an exclusive replica runs without contact.
+const LEASE_SECONDS: u32 = 60;
+
+pub(super) struct Jobs {
+    seed: u64,
+    rng: ChaCha20Rng,
+    demand: Demand,
+    /// Jobs at once.
+    wanted: usize,
+    /// Most replicas of a job.
+    replicas: u16,
+    submitted: u64,
+    submissions: Vec<Submission>,
+    /// The same, shared by blocks and members.
+    shared: Arc<Vec<Submission>>,
+    /// Whose body is known.
+    jobs: BTreeMap<Blake3Digest, JobSpec>,
+    bodies: Arc<BTreeMap<Blake3Digest, u16>>,
+    /// Jobs that were submitted without a body.
+    pub(super) bodiless: u64,
+}
+
+impl Jobs {
+    pub(super) fn new(seed: u64, rng: ChaCha20Rng, scenario: &SlotScenario) -> Self {
+        Self {
+            seed,
+            rng,
+            demand: scenario.demand,
+            wanted: usize::from(scenario.jobs),
+            replicas: scenario.replicas.max(1),
+            submitted: 0,
+            submissions: Vec::new(),
+            shared: Arc::default(),
+            jobs: BTreeMap::new(),
+            bodies: Arc::default(),
+            bodiless: 0,
+        }
+    }
+
+    pub(super) fn get(&self, job: &Blake3Digest) -> Option<&JobSpec> {
+        self.jobs.get(job)
+    }
+
+    /// Replicas of the jobs whose body is known.
+    pub(super) fn bodies(&self) -> Arc<BTreeMap<Blake3Digest, u16>> {
+        Arc::clone(&self.bodies)
+    }
+
+    pub(super) fn submissions(&self) -> Arc<Vec<Submission>> {
+        Arc::clone(&self.shared)
+    }
+
+    /// What a replica of a job takes of CPU, memory, disk and GPU.
+    pub(super) fn need(&self, job: &Blake3Digest) -> Option<[u64; 4]> {
+        let ResourceRequest::Clear(of) = &self.jobs.get(job)?.request else { return None };
+        Some([of.cpu.0.into(), of.memory.0.into(), of.disk.0.into(), of.gpu.0.into()])
+    }
+
+    /// For how many milliseconds a replica runs without contact, if it must not run twice.
+    pub(super) fn lease(&self, job: &Blake3Digest) -> Option<u64> {
+        match self.jobs.get(job)?.lease {
+            LeasePolicy::Exclusive { seconds } => Some(u64::from(seconds) * 1_000),
+            _ => None,
+        }
+    }
+
+    /// One step; `state` is the latest that anybody has.
+    pub(super) fn tick(&mut self, state: &ClusterState) {
+        let before = self.submitted;
+        let active = self.submissions.iter().filter(|s| !s.cancelled).count();
+        let mut changed = false;
+        match self.demand {
+            Demand::Unplaceable | Demand::Flood => {
+                let wanted = if self.demand == Demand::Flood { self.wanted } else { 1 };
+                for _ in active..wanted {
+                    self.submit();
+                }
+            }
+            // Operators withdraw what has run for a while, and submit something else.
+            Demand::Mixed if active >= self.wanted => {
+                if self.rng.gen_ratio(1, 4) {
+                    let k = self.rng.gen_range(0..self.submissions.len());
+                    self.submissions[k].cancelled = true;
+                    changed = true;
+                }
+            }
+            Demand::Mixed => {
+                let burst = if self.submitted == 0 { self.wanted / 2 } else { 1 };
+                for _ in 0..burst.max(1) {
+                    self.submit();
+                }
+            }
+        }
+        if self.submissions.iter().any(|s| s.cancelled) {
+            let placed: BTreeSet<_> = state.replicas().map(|(job, ..)| job).collect();
+            let before = self.submissions.len();
+            self.submissions.retain(|s| !s.cancelled || placed.contains(&s.job));
+            changed |= self.submissions.len() < before;
+        }
+        if changed || self.submitted > before {
+            let wanted: BTreeSet<_> = self.submissions.iter().map(|s| s.job).collect();
+            self.jobs.retain(|job, _| wanted.contains(job));
+            let bodies = self.jobs.iter().map(|(digest, job)| (*digest, job.replicas));
+            self.bodies = Arc::new(bodies.collect());
+            self.shared = Arc::new(self.submissions.clone());
+        }
+    }
+
+    fn submit(&mut self) {
+        self.submitted += 1;
+        let position = self.submitted;
+        let mixed = self.demand == Demand::Mixed;
+        // Every fifth digest has no body anywhere; every seventh job fits nowhere.
+        if mixed && position % 5 == 2 {
+            self.bodiless += 1;
+            let job = Blake3Digest(fixtures::draw(self.seed, "no body", position));
+            self.submissions.push(Submission { position, job, cancelled: false });
+            return;
+        }
+        let (cpu, memory, disk, replicas) = match self.demand {
+            Demand::Mixed => {
+                let memory = self.rng.gen_range(1..24);
+                let memory = if position % 7 == 3 { TOO_MUCH } else { memory };
+                let (cpu, disk) = (self.rng.gen_range(1..8), self.rng.gen_range(0..10));
+                (cpu, memory, disk, self.rng.gen_range(1..=self.replicas))
+            }
+            Demand::Unplaceable => (1, TOO_MUCH, 0, 1),
+            Demand::Flood => (1, 1, 0, self.replicas),
+        };
+        let exclusive = mixed && self.rng.gen_ratio(1, 4);
+        let job = JobSpec {
+            request: ResourceRequest::Clear(Resources {
+                cpu: CpuUnits(cpu),
+                memory: MemoryUnits(memory),
+                disk: DiskUnits(disk),
+                gpu: GpuUnits(0),
+            }),
+            replicas,
+            policy: SchedulingPolicy::Spread,
+            scope: fixtures::SCOPE,
+            operator: Address([3; 20]),
+            nonce: position,
+            image: format!("localhost:5000/app@sha256:{}", "ab".repeat(32))
+                .parse()
+                .expect("an image's name"),
+            command: Vec::new(),
+            args: Vec::new(),
+            priority: Priority(self.rng.gen_range(0..4)),
+            constraints: Constraints::default(),
+            lease: if exclusive {
+                LeasePolicy::Exclusive { seconds: LEASE_SECONDS }
+            } else {
+                LeasePolicy::Keep
+            },
+            restart: RestartPolicy::Always,
+            health: None,
+        };
+        let digest = job.digest();
+        self.submissions.push(Submission { position, job: digest, cancelled: false });
+        self.jobs.insert(digest, job);
+    }
+}

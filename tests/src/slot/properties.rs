@@ -1,0 +1,214 @@
+//! What must hold in every run, checked at every step of it.
+//!
+//! | property | checked |
+//! |---|---|
+//! | never two outcomes of a slot | at each decision and each certificate |
+//! | a slot ends within [`ENDS_WITHIN`] while 2t+1 honest members reach each other | at each step |
+//! | with at most t members that disturb, at most 1 % of the slots that have something to place end void | at the end |
+//! | no replica is lost for longer than the grace and two slots while there is room | at each step |
+//! | nothing is removed but what is not wanted any more, or whose worker was gone for the grace | at each certificate |
+//! | no exclusive replica gets a place while its old worker may run it | at each certificate, if the plan says so |
+//! | what a member stores of slots that are not over is at most [`KEPT_MANIFESTS`] manifests and [`KEPT_BYTES`] | at each record |
+
+use std::collections::BTreeMap;
+
+use veil_committee_machine::Millis;
+use veil_committee_slot::machine::SlotTiming;
+use veil_protocol_spec::{
+    Blake3Digest, PeerIdHash, ReplicaIndex, Slot,
+    scheduling::{ClusterState, Outcome, SlotRecord},
+};
+
+use super::{
+    Phase, SlotReport,
+    workers::{GRACE, Surroundings},
+};
+
+/// How long the members of the world wait in a slot.
+pub(super) const SLOT: SlotTiming = SlotTiming { collect: 5_000, retry: 1_000, void_after: 30_000 };
+/// From a slot's beginning to its certificate: the void timer, and rounds of both agreements with
+/// proposers that deviate, on a bad network.
+const ENDS_WITHIN: Millis = 240_000;
+/// A slot and what passes between two, for a replica that waits for the next one.
+const ONE_SLOT: Millis = 60_000;
+/// Between two tries of what found no place, at most: the replica waits for its turn then.
+const LONGEST_PAUSE: Millis = 640_000;
+/// Manifests that a member stores at most, in one slot and the decisions before it.
+pub(super) const KEPT_MANIFESTS: usize = 24;
+/// And beside them.
+pub(super) const KEPT_BYTES: usize = 256 << 10;
+
+type Replica = (Blake3Digest, ReplicaIndex);
+
+/// A replica without a worker.
+struct Lost {
+    since: Millis,
+    /// The last time at which it could not have been placed.
+    excused: Millis,
+    /// Whether a slot has tried in vain.
+    tried: bool,
+}
+
+/// What the properties are judged by.
+#[derive(Default)]
+pub(super) struct Properties {
+    /// The slot that a member was in first, and when.
+    begun: Option<(Slot, Millis)>,
+    /// The last time at which fewer than 2t+1 honest members reached each other.
+    apart: Millis,
+    lost: BTreeMap<Replica, Lost>,
+    /// Workers that may still run an exclusive replica that was taken from them, and until when.
+    leased: BTreeMap<Replica, (PeerIdHash, Millis)>,
+    /// Slots whose end is overdue, so that each is told once.
+    told: Slot,
+}
+
+impl Properties {
+    /// Too few members reach each other now.
+    pub(super) const fn apart(&mut self, now: Millis) {
+        self.apart = now;
+    }
+
+    /// A member is in a phase of a slot.
+    pub(super) fn reached(&mut self, slot: Slot, phase: Phase, now: Millis) {
+        let known = self.begun.is_some_and(|(of, _)| of >= slot);
+        if phase.is_under_way() && !known {
+            self.begun = Some((slot, now));
+        }
+    }
+
+    /// "Every slot ends while 2t+1 honest members are connected."
+    pub(super) fn check_end(&mut self, last: Slot, now: Millis, report: &mut SlotReport) {
+        let Some((slot, since)) = self.begun.filter(|(slot, _)| *slot > last && *slot > self.told)
+        else {
+            return;
+        };
+        if now > since.max(self.apart) + ENDS_WITHIN {
+            self.told = slot;
+            report.violate(format!("slot {slot} began at {since} and has not ended at {now}"));
+        }
+    }
+
+    /// "No replica lost for longer than grace + a slot once capacity exists."
+    pub(super) fn check_lost(
+        &mut self,
+        state: &ClusterState,
+        around: &Surroundings,
+        leases: bool,
+        now: Millis,
+        report: &mut SlotReport,
+    ) {
+        let gone =
+            |worker: &PeerIdHash| around.worker(worker).is_none_or(|w| w.gone_since().is_some());
+        let mut placed = BTreeMap::new();
+        for (job, replica, placement) in state.replicas() {
+            let of = (job, replica);
+            placed.insert(of, placement.worker);
+            if gone(&placement.worker) {
+                let lost = Lost { since: now, excused: now, tried: false };
+                self.lost.entry(of).or_insert(lost);
+            }
+        }
+        let chain = around.chain.head();
+        let apart = self.apart;
+        self.lost.retain(|(job, replica), lost| {
+            if !chain.wants(job) {
+                return false;
+            }
+            if placed.get(&(*job, *replica)).is_some_and(|worker| !gone(worker)) {
+                report.longest_loss_ms = report.longest_loss_ms.max(now - lost.excused);
+                return false;
+            }
+            if !around.has_room(job, now) || apart == now {
+                lost.excused = now;
+            }
+            let pause = if lost.tried { LONGEST_PAUSE } else { 0 };
+            let lease = around.jobs.lease(job).filter(|_| leases).unwrap_or_default();
+            let grace = (lost.since + GRACE + 2 * lease).max(lost.excused);
+            let overdue = now > grace + 2 * ONE_SLOT + pause;
+            if overdue {
+                let since = lost.since;
+                report
+                    .violate(format!("replica {replica} of {job} is lost since {since}, at {now}"));
+            }
+            !overdue
+        });
+    }
+
+    /// What a certificate changes must have a reason.
+    pub(super) fn check_change(
+        &mut self,
+        (before, after): (&ClusterState, &ClusterState),
+        record: &SlotRecord,
+        around: &Surroundings,
+        leases: bool,
+        now: Millis,
+        report: &mut SlotReport,
+    ) {
+        let slot = record.manifest.slot;
+        let chain = around.chain.at(record.manifest.block);
+        let lost = &record.manifest.lost;
+        for worker in lost.iter().map(|lost| lost.worker) {
+            report.count("worker counted as lost");
+            if !around.was_lost(&worker, now) {
+                report.violate(format!("slot {slot} says that {worker} is lost, which is there"));
+            }
+        }
+        let places = |state: &ClusterState| -> BTreeMap<_, _> {
+            state.replicas().map(|(job, replica, p)| ((job, replica), p.worker)).collect()
+        };
+        let (before, after) = (places(before), places(after));
+        for (of @ (job, replica), worker) in &before {
+            if after.get(of) == Some(worker) {
+                continue;
+            }
+            let is_lost = lost.iter().any(|lost| lost.worker == *worker);
+            if !is_lost && chain.as_ref().is_none_or(|chain| chain.wants(job)) {
+                report.violate(format!(
+                    "slot {slot} takes replica {replica} of {job} from {worker} without a reason"
+                ));
+            }
+            report.count(if is_lost { "replica of a lost worker" } else { "replica withdrawn" });
+            let lease = around.jobs.lease(job);
+            let runs = around.worker(worker).zip(lease).and_then(|(w, lease)| w.runs_until(lease));
+            if let Some(until) = runs {
+                self.leased.insert(*of, (*worker, until));
+            }
+            if !after.contains_key(of) && chain.as_ref().is_some_and(|chain| chain.wants(job)) {
+                let lost = Lost { since: now, excused: now, tried: false };
+                self.lost.entry(*of).or_insert(lost);
+            }
+        }
+        for assignment in record.assignments.as_slice() {
+            let lost = self.lost.get_mut(&(assignment.job, assignment.replica));
+            if let Some(lost) = lost.filter(|_| assignment.outcome == Outcome::Pending) {
+                lost.tried = true;
+            }
+        }
+        self.leased.retain(|_, (_, until)| now < *until);
+        for (of @ (job, replica), worker) in &after {
+            let runs = self.leased.get(of).filter(|(old, _)| old != worker);
+            if runs.is_some() && before.get(of) != Some(worker) {
+                report.overlaps += 1;
+                if leases {
+                    report.violate(format!("slot {slot} has replica {replica} of {job} run twice"));
+                }
+            }
+        }
+    }
+
+    /// The first certificate of a slot is there.
+    pub(super) fn ended(&mut self, slot: Slot, now: Millis, report: &mut SlotReport) {
+        if let Some((_, since)) = self.begun.filter(|(of, _)| *of == slot) {
+            report.longest_slot_ms = report.longest_slot_ms.max(now - since.max(self.apart));
+        }
+    }
+}
+
+/// "With at most t faulty at most 1 % of the slots that have something to place end void."
+pub(super) fn check_void(void: u64, report: &mut SlotReport) {
+    if void * 100 > report.with_work {
+        let of = report.with_work;
+        report.violate(format!("{void} of {of} slots that had something to place ended void"));
+    }
+}
