@@ -272,6 +272,7 @@ impl Bench<'_> {
             public: PublicInputs {
                 policy: veil_protocol_spec::scheduling::ClusterPolicy {
                     scale: Scale::FINEST,
+                    min_candidates: 1,
                     ..Default::default()
                 },
                 jobs: jobs.iter().map(|job| (job.digest(), job.clone())).collect(),

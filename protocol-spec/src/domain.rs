@@ -127,7 +127,7 @@ domains! {
     /// The order in which equally good workers are preferred for one replica.
     TIE_BREAK = "tie break";
     /// What a member signs when it considers a worker lost.
-    WORKER_SUSPICION = "worker suspicion";
+    WORKER_SUSPICION = "worker suspicion", 2;
     /// The part of topic and protocol names that stands for one cluster.
     NETWORK_SCOPE = "network scope";
     /// What a peer signs of its record in the membership: key, generation, addresses.
@@ -146,6 +146,12 @@ domains! {
     HIDDEN_WORKER = "hidden worker";
     /// Keccak-256 of it is the first word of a worker's leaf of the state tree.
     STATE_WORKER_LEAF = "state worker leaf";
+    /// Keccak-256 of it is the first word of a lost worker's leaf of the state tree.
+    STATE_LOST_LEAF = "state lost worker leaf";
+    /// Keccak-256 of it is the first word of the leaf of the state tree that commits to what was tried.
+    STATE_TRIES_LEAF = "state tries leaf";
+    /// Whose turn it is when there is not room for all that wants a place.
+    FAIR_SHARE = "fair share";
     /// What an evaluator signs of its result.
     EVALUATION_REPORT = "evaluation report";
     /// The place of a worker among those that may be drawn as auditors of a slot.

@@ -41,6 +41,7 @@ pub(crate) mod arbitrary;
 mod assignment;
 mod binding;
 mod certificate;
+mod demand;
 mod image;
 mod image_tree;
 mod job;
@@ -64,6 +65,10 @@ pub use binding::{Binding, BindingMismatch, ClusterScope, UnixMillis};
 pub use certificate::{
     AssignmentCertificate, CertificateBody, ChainError, GroupSignature, InvalidGroupSignature,
     ReferenceStringOrigin,
+};
+pub use demand::{
+    JobDemand, LEAK_WINDOW_BLOCKS, LOOK_UPS_PER_PAIR, MAX_LOOK_UPS, NotConsidered, STATED_TRIES,
+    bits_of_try, bits_to_state, most_replicas,
 };
 pub use image::{ImageError, ImageReference};
 pub use image_tree::{ImagePart, ImageParts, InvalidImageParts, PartKind};
@@ -89,7 +94,7 @@ pub use resources::{
     CpuUnits, DiskUnits, EncryptedRequest, GpuUnits, MemoryUnits, RequestTooLarge, Resource,
     ResourceRequest, Resources,
 };
-pub use state::{ClusterState, NextReplicas, Placement, StateError, Submission};
+pub use state::{ClusterState, Draw, NextInputs, NextReplicas, Placement, StateError, Submission};
 pub use telemetry::{
     ProofMetadata, ProvenList, ProvenListSize, Telemetry, TelemetryBody, TelemetryError,
 };

@@ -29,6 +29,8 @@ pub enum SlotEntry {
 
 impl Wire for SlotEntry {
     const NAME: &'static str = "slot entry";
+    // Version 1 held a manifest of version 2.
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = LockedManifest::MAX_BYTES + 16;
 }
 
@@ -46,7 +48,8 @@ impl CertificateBody {
             Some(o) => (o.evaluation, o.assignments_root, o.state_root),
             None => {
                 let nothing = Assignments::default().tree().root();
-                (Self::VOID, nothing, state.state_root())
+                let after = state.void(manifest).unwrap_or_else(|_| state.clone());
+                (Self::VOID, nothing, after.state_root())
             }
         };
         Self {

@@ -28,8 +28,8 @@ pub struct LockedManifest {
 
 impl Wire for LockedManifest {
     const NAME: &'static str = "LockedManifest";
-    // Version 1 had a lock that named a slot in place of an instance.
-    const VERSION: u8 = 2;
+    // Version 1 had a lock that named a slot in place of an instance, version 2 a manifest of version 2.
+    const VERSION: u8 = 3;
     const MAX_BYTES: usize = Manifest::MAX_BYTES + Lock::MAX_BYTES;
 }
 
@@ -76,6 +76,8 @@ pub struct SuspicionMessage {
 
 impl Wire for SuspicionMessage {
     const NAME: &'static str = "SuspicionMessage";
+    // Version 1 had no time.
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = 256;
 }
 
@@ -87,7 +89,8 @@ impl SuspicionMessage {
         binding: Binding,
         roster: &[PublicIdentity],
     ) -> Result<(), InvalidSignature> {
-        let suspicion = Suspicion { binding, slot: self.slot, worker: self.worker };
+        let Self { slot, worker, signed: SignedSuspicion { lost_for, .. } } = *self;
+        let suspicion = Suspicion { binding, slot, worker, lost_for };
         let identity = roster.get(self.signed.member.position()).ok_or(InvalidSignature)?;
         identity.verify(suspicion.digest().as_bytes(), &self.signed.signature)
     }
@@ -169,7 +172,7 @@ impl SyncAnswer {
 
 impl Wire for SyncAnswer {
     const NAME: &'static str = "SyncAnswer";
-    // Version 1 carried records of version 1; version 2 no evidence, no votes and no public key.
+    // Versions 1 and 2 carried records of their own; version 2 no evidence, no votes and no public key.
     const VERSION: u8 = 3;
     const MAX_BYTES: usize = 64 + Self::RECORD_BYTES + SlotRecord::MAX_BYTES;
     // Never hashed, and re-encoding megabytes only to compare costs.
@@ -195,19 +198,21 @@ mod tests {
         let secret = secret(1);
         let roster = [secret.public()];
         let (slot, worker) = (Slot(4), PeerIdHash([9; 32]));
-        let suspicion = Suspicion { binding: binding(), slot, worker };
-        let signature = secret.sign(suspicion.digest().as_bytes());
+        let suspicion = Suspicion { binding: binding(), slot, worker, lost_for: 7 };
         let member = ParticipantIndex::new(1).unwrap();
-        let good = SuspicionMessage { slot, worker, signed: SignedSuspicion { member, signature } };
+        let signed = suspicion.sign(member, &secret);
+        let good = SuspicionMessage { slot, worker, signed };
         assert_eq!(good.verify(binding(), &roster), Ok(()));
         assert_eq!(SuspicionMessage::from_wire(&good.to_wire()), Ok(good));
         let later = SuspicionMessage { slot: Slot(5), ..good };
         assert!(later.verify(binding(), &roster).is_err());
         let other = Binding { epoch: Epoch(binding().epoch.0 + 1), ..binding() };
         assert!(good.verify(other, &roster).is_err());
-        let outsider = SignedSuspicion { member: ParticipantIndex::new(2).unwrap(), signature };
+        let longer = SignedSuspicion { lost_for: 8, ..signed };
+        assert!(SuspicionMessage { signed: longer, ..good }.verify(binding(), &roster).is_err());
+        let outsider = SignedSuspicion { member: ParticipantIndex::new(2).unwrap(), ..signed };
         assert!(SuspicionMessage { signed: outsider, ..good }.verify(binding(), &roster).is_err());
-        let forged = SignedSuspicion { member, signature: Signature([7; 64]) };
+        let forged = SignedSuspicion { signature: Signature([7; 64]), ..signed };
         assert!(SuspicionMessage { signed: forged, ..good }.verify(binding(), &roster).is_err());
     }
 

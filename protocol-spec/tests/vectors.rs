@@ -99,7 +99,7 @@ fn job() -> JobSpec {
 fn manifest() -> Manifest {
     let member = |index| ParticipantIndex::new(index).unwrap();
     let lost = PeerIdHash::of(&secret(2).public());
-    let suspicion = Suspicion { binding: binding(), slot: Slot(7), worker: lost };
+    let suspicion = Suspicion { binding: binding(), slot: Slot(7), worker: lost, lost_for: 150 };
     Manifest {
         binding: binding(),
         slot: Slot(7),

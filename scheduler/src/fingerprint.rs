@@ -33,7 +33,7 @@ use veil_protocol_spec::{
 use crate::lists::LAYOUT_VERSION;
 
 /// Version of the circuit's text: what it computes, and in which order.
-pub const CIRCUIT_VERSION: u32 = 4;
+pub const CIRCUIT_VERSION: u32 = 5;
 /// As pinned in the workspace; a test compares.
 const TFHE: &str = "1.8.2";
 /// The FFT plan that the workspace forces; a test compares.

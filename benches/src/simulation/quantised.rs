@@ -63,7 +63,11 @@ impl Placer for Quantised {
             .collect();
         let manifest = manifest(view.capacity.len(), &jobs, view.slot + 1);
         let public = PublicInputs {
-            policy: ClusterPolicy { scale: self.scale, ..ClusterPolicy::default() },
+            policy: ClusterPolicy {
+                scale: self.scale,
+                min_candidates: 1,
+                ..ClusterPolicy::default()
+            },
             jobs: jobs.into_iter().map(|job| (job.digest(), job)).collect(),
             seed: keccak(&view.slot.to_le_bytes()),
             last_decided: Slot(view.slot),

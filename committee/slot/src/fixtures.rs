@@ -2,12 +2,12 @@
 
 use veil_protocol_spec::{
     Address, Blake3Digest, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
-    PeerIdHash, Slot,
+    PeerIdHash,
     identity::SecretIdentity,
     scheduling::{
-        Binding, BlockRef, CertificateBody, CircuitId, ClusterScope, Constraints, CpuUnits,
-        DiskUnits, GpuUnits, JobSpec, LeasePolicy, Manifest, MemoryUnits, Priority,
-        ResourceRequest, Resources, RestartPolicy, SchedulingPolicy,
+        Binding, BlockRef, CircuitId, ClusterScope, Constraints, CpuUnits, DiskUnits, GpuUnits,
+        JobSpec, LeasePolicy, MemoryUnits, Priority, ResourceRequest, Resources, RestartPolicy,
+        SchedulingPolicy,
     },
 };
 
@@ -58,24 +58,5 @@ pub(crate) fn job(replicas: u16) -> JobSpec {
         lease: LeasePolicy::Keep,
         restart: RestartPolicy::Always,
         health: None,
-    }
-}
-
-/// A manifest of the first slot that lists nothing.
-pub(crate) fn manifest() -> Manifest {
-    Manifest {
-        binding: binding(),
-        slot: Slot(1),
-        proposer: member(1),
-        previous: CertificateBody::NO_PREVIOUS,
-        base: CertificateBody::NO_PREVIOUS,
-        jobs_seen: 0,
-        block: BLOCK,
-        policy: POLICY,
-        circuit: CIRCUIT,
-        telemetry: Vec::new(),
-        pending: Vec::new(),
-        running: Vec::new(),
-        lost: Vec::new(),
     }
 }

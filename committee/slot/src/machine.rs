@@ -7,7 +7,7 @@
 //!
 //! # Flow of a slot (architecture, "A slot")
 //! 1. **Work.** [`observe`](SlotMachine::observe) finds a replica that wants a place, or one that is to
-//!    leave. What could not be placed is tried again less and less often ([`FailedTries`]). Then
+//!    leave. What could not be placed is tried again less and less often ([`pause`]). Then
 //!    telemetry of the workers that are there is awaited, within a bound.
 //! 2. **Manifest.** The agreement's MANIFEST instance fixes the inputs; the lock is stored.
 //! 3. **Evaluation and opening**, by the host. A failure is tried again, until the slot ends.
@@ -35,7 +35,6 @@
 //! ```
 //! # use std::sync::Arc;
 //! # use veil_committee_slot::machine::{SlotConfig, SlotTiming};
-//! # use veil_committee_slot::tries::FailedTries;
 //! # use veil_protocol_spec::{agreement::Lock, scheduling::*, *};
 //! use veil_committee_machine::{Effect, Machine};
 //! use veil_committee_slot::{SlotMachine, machine::SlotEffect};
@@ -58,7 +57,7 @@
 //! # let lock = Lock { binding, instance, round: 0, value: manifest.digest(), votes: Vec::new() };
 //! # let (origin, timing) = (ReferenceStringOrigin::Committee, SlotTiming::default());
 //! # let (config, state) = (SlotConfig { me, origin, timing }, Arc::default());
-//! let mut machine = SlotMachine::new(config, state, FailedTries::default(), Vec::new(), 0);
+//! let mut machine = SlotMachine::new(config, state, Vec::new(), 0);
 //! // The agreement has decided, and the host's evaluation never comes back.
 //! machine.locked(lock, manifest, 0);
 //! let at = machine.poll_timeout().unwrap();
@@ -82,20 +81,22 @@ use veil_committee_machine::{Effect, Machine, Millis, PersistId, Verdict};
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, Slot, Wire,
     agreement::{Instance, Lock, SlotEnd, Subject},
-    scheduling::{ClusterState, GroupSignature, Manifest, SlotRecord},
+    scheduling::{ClusterState, GroupSignature, Manifest},
     slot::SlotEntry,
     sync::LockedManifest,
 };
 
 pub use self::effect::{Evaluated, Observation, SlotConfig, SlotEffect, SlotStage, SlotTiming};
 use self::locked::LockedSlot;
-use crate::{manifest::LocalView, tries::FailedTries};
+use crate::{
+    manifest::{LocalView, Work},
+    tries::pause,
+};
 
 /// One member's machine; see the [module](self).
 pub struct SlotMachine {
     config: SlotConfig,
     state: Arc<ClusterState>,
-    tries: FailedTries,
     stage: Stage,
     out: Out,
 }
@@ -109,7 +110,10 @@ enum Stage {
     Collecting {
         until: Millis,
     },
-    Agreeing,
+    Agreeing {
+        /// The round for which the agreement waits for a manifest that this member cannot write yet.
+        wanted: Option<u32>,
+    },
     Locked(Box<LockedSlot>),
 }
 
@@ -156,18 +160,16 @@ impl core::fmt::Debug for SlotMachine {
 impl SlotMachine {
     /// A member's machine in the slot after the last certificate.
     ///
-    /// `records` are all that are stored, in order; those of other slots are left aside. `tries` are
-    /// those up to the last certificate.
+    /// `records` are all that are stored, in order; those of other slots are left aside.
     #[must_use]
     pub fn new(
         config: SlotConfig,
         state: Arc<ClusterState>,
-        tries: FailedTries,
         records: Vec<SlotEntry>,
         now: Millis,
     ) -> Self {
         let stage = Stage::Waiting { since: now, retry_at: None };
-        let mut machine = Self { config, state, tries, stage, out: Out::default() };
+        let mut machine = Self { config, state, stage, out: Out::default() };
         let slot = machine.slot();
         for record in records {
             match record {
@@ -200,7 +202,7 @@ impl SlotMachine {
             Stage::Waiting { retry_at: None, .. } => SlotStage::Ready,
             Stage::Waiting { .. } => SlotStage::BackingOff,
             Stage::Collecting { .. } => SlotStage::Collecting,
-            Stage::Agreeing => SlotStage::AgreeingOnManifest,
+            Stage::Agreeing { .. } => SlotStage::AgreeingOnManifest,
             Stage::Locked(locked) => locked.stage(),
         }
     }
@@ -209,8 +211,8 @@ impl SlotMachine {
 
     /// Something that a member sees may have changed. Begins the slot if it would change something.
     ///
-    /// A slot that would only try again what the last ones could not place, among the same workers,
-    /// waits for an interval, doubled with each try. Neither a lost worker nor a new one waits.
+    /// A slot that would only try again what earlier ones could not place waits for an interval, doubled
+    /// with each try; so does any slot after those that ended void.
     pub fn observe(&mut self, seen: &Observation<'_>, now: Millis) {
         let Observation { view, silent, interval } = *seen;
         // A view of another slot: the next one is on its way.
@@ -219,12 +221,14 @@ impl SlotMachine {
         }
         if let Stage::Waiting { since, retry_at } = &mut self.stage {
             *retry_at = None;
-            if !view.has_work() {
-                return;
-            }
-            let candidates = view.fresh.iter().map(|candidate| candidate.entry.sender).collect();
-            let due = since.saturating_add(self.tries.pause(interval));
-            if now < due && self.tries.are_of(&view.pending(), &candidates) {
+            let failures = match view.work() {
+                Work::Nothing => return,
+                Work::Again(failures) => Some(failures.into()),
+                Work::Now => None,
+            };
+            let voids = Some(self.state.voids()).filter(|voids| *voids > 0);
+            let due = failures.max(voids).map(|tries| since.saturating_add(pause(tries, interval)));
+            if let Some(due) = due.filter(|due| now < *due) {
                 *retry_at = Some(due);
                 return;
             }
@@ -232,6 +236,7 @@ impl SlotMachine {
             self.stage =
                 Stage::Collecting { until: now.saturating_add(self.config.timing.collect) };
         }
+        self.propose(view);
         if matches!(self.stage, Stage::Collecting { .. }) && !silent && !view.fresh.is_empty() {
             self.agree();
         }
@@ -240,7 +245,7 @@ impl SlotMachine {
     // ---- 2: agreement on the manifest ------------------------------------------------------
 
     fn agree(&mut self) {
-        self.stage = Stage::Agreeing;
+        self.stage = Stage::Agreeing { wanted: None };
         let instance = Instance { slot: self.slot(), subject: Subject::Manifest };
         self.out.push(SlotEffect::Agree(instance));
     }
@@ -252,15 +257,27 @@ impl SlotMachine {
             return;
         }
         match (&mut self.stage, instance.subject) {
-            (Stage::Agreeing, Subject::Manifest) => {
-                let value = view.propose(self.config.me).to_wire();
-                self.out.push(SlotEffect::Propose { instance, round, value });
+            (Stage::Agreeing { wanted }, Subject::Manifest) => {
+                *wanted = Some(round);
+                self.propose(view);
             }
             (Stage::Locked(locked), Subject::End) => {
                 locked.wanted(round);
                 locked.advance(now, &mut self.out);
             }
             _ => {}
+        }
+    }
+
+    /// The manifest that the agreement waits for; once this member knows a block that others accept.
+    fn propose(&mut self, view: &LocalView<'_>) {
+        let instance = Instance { slot: self.slot(), subject: Subject::Manifest };
+        if let Stage::Agreeing { wanted } = &mut self.stage
+            && view.is_current()
+            && let Some(round) = wanted.take()
+        {
+            let value = view.propose(self.config.me).to_wire();
+            self.out.push(SlotEffect::Propose { instance, round, value });
         }
     }
 
@@ -353,17 +370,13 @@ impl SlotMachine {
         }
     }
 
-    /// Certificates were verified and applied, whoever brought them. `state` is what follows from
-    /// them, `records` are those of the slots since the last call, in order.
-    pub fn certified(&mut self, state: Arc<ClusterState>, records: &[SlotRecord], now: Millis) {
+    /// Certificates were verified and applied, whoever brought them: `state` is what follows from them.
+    pub fn certified(&mut self, state: Arc<ClusterState>, now: Millis) {
         if state.last_slot() <= self.state.last_slot() {
             return;
         }
         if let Stage::Locked(locked) = &self.stage {
             self.out.push(SlotEffect::Cancel(locked.slot()));
-        }
-        for SlotRecord { manifest, assignments, .. } in records {
-            self.tries.record(manifest, assignments);
         }
         self.state = state;
         self.stage = Stage::Waiting { since: now, retry_at: None };
@@ -398,7 +411,7 @@ impl Machine for SlotMachine {
                     self.agree();
                 }
             }
-            Stage::Agreeing => {}
+            Stage::Agreeing { .. } => {}
             Stage::Locked(locked) => {
                 locked.handle_timeout(now, &mut self.out);
                 locked.advance(now, &mut self.out);
@@ -410,7 +423,7 @@ impl Machine for SlotMachine {
         match &self.stage {
             Stage::Waiting { retry_at, .. } => *retry_at,
             Stage::Collecting { until } => Some(*until),
-            Stage::Agreeing => None,
+            Stage::Agreeing { .. } => None,
             Stage::Locked(locked) => locked.poll_timeout(),
         }
     }

@@ -14,11 +14,16 @@ use veil_protocol_spec::{
     Blake3Digest, Committee, KeccakDigest, ParticipantIndex, PeerIdHash, PublicIdentity, Slot,
     domain,
     scheduling::{
-        Binding, BlockRef, CircuitId, ClusterState, LostWorker, MAX_LOST, Manifest, ManifestError,
-        NextReplicas, SignedSuspicion, Submission, Suspicion, TelemetryEntry, UnixMillis,
+        Binding, BlockRef, CircuitId, ClusterState, JobDemand, LostWorker, MAX_LOST, Manifest,
+        ManifestError, NextInputs, NextReplicas, SignedSuspicion, Submission, Suspicion,
+        TelemetryEntry, UnixMillis, most_replicas,
     },
 };
 use veil_scheduler_plan::inputs::PlanError;
+
+/// How many blocks a manifest's block may be older than the last settled one that a member knows: full
+/// nodes keep the state of as many.
+pub const MAX_BLOCK_AGE: u64 = 128;
 
 /// One checked telemetry message, as far as a manifest cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +50,10 @@ pub struct LocalView<'a> {
     pub state: &'a ClusterState,
     /// The block as of which the rest of the chain's facts hold.
     pub block: BlockRef,
+    /// Number of the last settled block that this member knows.
+    pub settled: u64,
+    /// How many blocks older a manifest's may be: [`MAX_BLOCK_AGE`], in an appeal any number.
+    pub max_block_age: u64,
     /// Hash of the certificate anchored last then; zero if there is none.
     pub base: KeccakDigest,
     /// Its slot; 0 if there is none.
@@ -57,8 +66,8 @@ pub struct LocalView<'a> {
     pub workers: &'a BTreeSet<PeerIdHash>,
     /// All submissions then.
     pub submissions: &'a [Submission],
-    /// Replicas of a job whose body is known.
-    pub replicas: &'a dyn Fn(&Blake3Digest) -> Option<u16>,
+    /// What a job wants whose body is known.
+    pub jobs: &'a dyn Fn(&Blake3Digest) -> Option<JobDemand>,
     /// The circuit of this build.
     pub circuit: CircuitId,
     /// Fresh telemetry that came before the cut-off, one message for each worker.
@@ -69,8 +78,19 @@ pub struct LocalView<'a> {
     pub not_before: UnixMillis,
 }
 
-/// Drawn, and whose it is.
-type Rank = ([u8; 32], PeerIdHash);
+/// Whether it can wait, then drawn, and whose it is.
+type Rank = (bool, [u8; 32], PeerIdHash);
+
+/// Whether a slot would change anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Nothing is to be done.
+    Nothing,
+    /// All that could be done was tried before: that often at least, with nothing changed since.
+    Again(u8),
+    /// Something is to be done now.
+    Now,
+}
 
 /// Why a manifest is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,9 +109,27 @@ pub enum InvalidManifest {
         /// The supposed signer.
         member: ParticipantIndex,
     },
+    /// A block that is not settled here, or no longer, or earlier than the last manifest's.
+    #[error("block {block} is not among blocks {first} to {last}, which it may name")]
+    Block {
+        /// The manifest's.
+        block: u64,
+        /// Not before the last manifest's, and not too old.
+        first: u64,
+        /// The last settled one here.
+        last: u64,
+    },
     /// More workers than the policy lets a slot consider.
     #[error("it lists {found} workers, and the policy allows {most}")]
     TooManyWorkers {
+        /// Listed.
+        found: usize,
+        /// Allowed.
+        most: usize,
+    },
+    /// More replicas than the slot's bound on its cost lets it try.
+    #[error("it lists {found} replicas as pending; among so many workers a slot tries {most}")]
+    TooCostly {
         /// Listed.
         found: usize,
         /// Allowed.
@@ -116,6 +154,12 @@ pub enum InvalidManifest {
     Unknown(String),
 }
 
+/// The first `most` of the workers by rank.
+fn first(ranked: impl Iterator<Item = Rank>, most: usize) -> BTreeSet<PeerIdHash> {
+    let ranked: BTreeSet<Rank> = ranked.collect();
+    ranked.into_iter().take(most).map(|(.., worker)| worker).collect()
+}
+
 impl LocalView<'_> {
     fn slot(&self) -> Slot {
         Slot(self.state.last_slot().0 + 1)
@@ -125,30 +169,40 @@ impl LocalView<'_> {
         self.submissions.len() as u64
     }
 
-    fn next_replicas(&self, lost: &BTreeSet<PeerIdHash>) -> NextReplicas {
-        self.state.next_replicas(self.submissions, self.replicas, lost, &BTreeSet::new())
+    /// What must be listed in a manifest with these lists of workers.
+    fn next_replicas(
+        &self,
+        lost: &[LostWorker],
+        telemetry: &[TelemetryEntry],
+        only: Option<&BTreeSet<Blake3Digest>>,
+    ) -> NextReplicas {
+        self.state.next_replicas(&NextInputs {
+            submissions: self.submissions,
+            jobs: self.jobs,
+            only,
+            lost: &lost.iter().map(|lost| (lost.worker, lost.lost_for())).collect(),
+            draining: &BTreeSet::new(),
+            telemetry: &telemetry.iter().map(|entry| entry.sender).collect(),
+            block: self.block.number,
+            policy: self.policy,
+        })
     }
 
     /// The place of a worker when there are more than a list holds: drawn anew after each certificate
     /// that is not void, so that no worker waits for ever, nobody chooses by ending slots void, and it is
-    /// the same for everybody.
+    /// the same for everybody. A lost worker that is back comes first: its replicas wait for it.
     fn rank(&self, worker: &PeerIdHash) -> Rank {
-        let seed = self.state.seed();
-        (domain::hash_parts(domain::MANIFEST_RANK, &[&seed.0, &worker.0]), *worker)
+        (self.state.lost_since(worker).is_none(), self.drawn(worker), *worker)
     }
 
-    /// The first `most` of the workers by rank.
-    fn first(
-        &self,
-        workers: impl Iterator<Item = PeerIdHash>,
-        most: usize,
-    ) -> BTreeSet<PeerIdHash> {
-        let ranked: BTreeSet<Rank> = workers.map(|worker| self.rank(&worker)).collect();
-        ranked.into_iter().take(most).map(|(_, worker)| worker).collect()
+    fn drawn(&self, worker: &PeerIdHash) -> [u8; 32] {
+        let seed = self.state.seed();
+        domain::hash_parts(domain::MANIFEST_RANK, &[&seed.0, &worker.0])
     }
 
     /// Workers that t+1 members hold for lost, and that it matters for: they run something, or would
-    /// be candidates.
+    /// be candidates. Of more suspicions those count that say longest since when it is known; of more
+    /// workers those come first whose loss is not certified yet.
     fn lost(&self) -> Vec<LostWorker> {
         let needed = self.committee.max_faulty().get() + 1;
         let matters = |worker: &PeerIdHash| {
@@ -157,12 +211,19 @@ impl LocalView<'_> {
         };
         let lost =
             || self.suspicions.iter().filter(|(worker, by)| by.len() >= needed && matters(worker));
-        let listed = self.first(lost().map(|(worker, _)| *worker), MAX_LOST);
+        let rank = |worker: &PeerIdHash| {
+            (self.state.lost_since(worker).is_some(), self.drawn(worker), *worker)
+        };
+        let ranked = lost().map(|(worker, _)| rank(worker));
+        let listed = first(ranked, MAX_LOST);
         lost()
             .filter(|(worker, _)| listed.contains(worker))
-            .map(|(worker, by)| LostWorker {
-                worker: *worker,
-                suspicions: by.values().take(needed).copied().collect(),
+            .map(|(worker, by)| {
+                let mut suspicions: Vec<_> = by.values().copied().collect();
+                suspicions.sort_by_key(|s| (core::cmp::Reverse(s.lost_for), s.member));
+                suspicions.truncate(needed);
+                suspicions.sort_by_key(|s| s.member);
+                LostWorker { worker: *worker, suspicions }
             })
             .collect()
     }
@@ -181,38 +242,55 @@ impl LocalView<'_> {
             && self.state.last_base() != self.base
     }
 
-    /// Whether a slot would change anything: a replica wants a place, one is to leave, or what changed
-    /// waits for a certificate that can be anchored.
+    /// Whether this member sees the chain as of the last manifest's block at least: an earlier one is not
+    /// to be proposed.
     #[must_use]
-    pub fn has_work(&self) -> bool {
-        if self.is_stranded() {
-            return true;
-        }
-        let lost = self.lost().iter().map(|lost| lost.worker).collect();
-        let next = self.next_replicas(&lost);
-        !next.pending.is_empty() || next.running.len() < self.state.replicas().count()
+    pub const fn is_current(&self) -> bool {
+        self.block.number >= self.state.last_block()
     }
 
-    /// The replicas that want a place now.
+    /// Whether a slot would change anything: a replica wants a place, one is to leave, a worker that has
+    /// replicas is lost or back, or what changed waits for a certificate that can be anchored.
     #[must_use]
-    pub fn pending(&self) -> BTreeSet<(Blake3Digest, u16)> {
-        let lost = self.lost().iter().map(|lost| lost.worker).collect();
-        self.next_replicas(&lost).pending.iter().map(|p| (p.job, p.replica.0)).collect()
+    pub fn work(&self) -> Work {
+        let lost = self.lost();
+        let telemetry = self.telemetry(&lost);
+        let next = self.next_replicas(&lost, &telemetry, None);
+        let is_lost = |worker: &PeerIdHash| self.state.lost_since(worker).is_some();
+        let goes = lost.iter().any(|lost| {
+            !is_lost(&lost.worker) && next.running.iter().any(|r| r.worker == lost.worker)
+        });
+        let is_back = telemetry.iter().any(|entry| is_lost(&entry.sender));
+        let leaves = next.running.len() < self.state.replicas().count();
+        if self.is_stranded() || goes || is_back || leaves {
+            return Work::Now;
+        }
+        match (next.pending.is_empty(), next.failures) {
+            (true, _) => Work::Nothing,
+            (false, Some(failures)) => Work::Again(failures),
+            (false, None) => Work::Now,
+        }
+    }
+
+    /// Of every worker that is not lost the fresh message, as far as the policy allows.
+    fn telemetry(&self, lost: &[LostWorker]) -> Vec<TelemetryEntry> {
+        let gone: BTreeSet<_> = lost.iter().map(|lost| lost.worker).collect();
+        let candidates = self.eligible().map(|candidate| candidate.entry);
+        let mut telemetry: Vec<_> =
+            candidates.filter(|entry| !gone.contains(&entry.sender)).collect();
+        let ranked = telemetry.iter().map(|entry| self.rank(&entry.sender));
+        let listed = first(ranked, self.max_workers);
+        telemetry.retain(|entry| listed.contains(&entry.sender));
+        telemetry.sort_by_key(|entry| entry.sender);
+        telemetry
     }
 
     /// The manifest of the next slot.
     #[must_use]
     pub fn propose(&self, proposer: ParticipantIndex) -> Manifest {
         let lost = self.lost();
-        let gone: BTreeSet<_> = lost.iter().map(|lost| lost.worker).collect();
-        let NextReplicas { pending, running, .. } = self.next_replicas(&gone);
-        let candidates = self.eligible().map(|candidate| candidate.entry);
-        let mut telemetry: Vec<_> =
-            candidates.filter(|entry| !gone.contains(&entry.sender)).collect();
-        let senders = telemetry.iter().map(|entry| entry.sender);
-        let listed = self.first(senders, self.max_workers);
-        telemetry.retain(|entry| listed.contains(&entry.sender));
-        telemetry.sort_by_key(|entry| entry.sender);
+        let telemetry = self.telemetry(&lost);
+        let NextReplicas { pending, running, .. } = self.next_replicas(&lost, &telemetry, None);
         Manifest {
             binding: self.binding,
             slot: self.slot(),
@@ -255,11 +333,24 @@ impl LocalView<'_> {
         if let Some((_, what)) = agrees.into_iter().find(|(same, _)| !same) {
             return Err(InvalidManifest::Differs(what));
         }
+        // "A settled block not older than K and not before the last manifest's."
+        let (block, last) = (manifest.block.number, self.settled);
+        let first = self.state.last_block().max(last.saturating_sub(self.max_block_age));
+        if !(first..=last).contains(&block) {
+            return Err(InvalidManifest::Block { block, first, last });
+        }
         let (found, most) = (manifest.telemetry.len(), self.max_workers);
         if found > most {
             return Err(InvalidManifest::TooManyWorkers { found, most });
         }
-        let submitted: BTreeSet<_> = self.submissions.iter().map(|s| s.job).collect();
+        // "A manifest that costs more than the slot's bound is never locked."
+        let most = most_replicas(manifest.telemetry.len(), self.state.voids());
+        let found = manifest.pending.len();
+        if found > most {
+            return Err(InvalidManifest::TooCostly { found, most });
+        }
+        let wanted = self.submissions.iter().filter(|submission| !submission.cancelled);
+        let submitted: BTreeSet<_> = wanted.map(|submission| submission.job).collect();
         if manifest.pending.iter().any(|pending| !submitted.contains(&pending.job)) {
             return Err(InvalidManifest::Differs("list of pending replicas"));
         }
@@ -285,9 +376,8 @@ impl LocalView<'_> {
         // "A job that it does not list is no objection": its body may be known to nobody, or not to
         // the proposer yet. It has its turn with a proposer that knows it.
         let listed: BTreeSet<_> = manifest.pending.iter().map(|pending| pending.job).collect();
-        let replicas = |job: &Blake3Digest| (self.replicas)(job).filter(|_| listed.contains(job));
-        let next = self.state.next_replicas(self.submissions, replicas, &lost, &BTreeSet::new());
-        if let Some(job) = next.unknown.iter().find(|job| listed.contains(*job)) {
+        let next = self.next_replicas(&manifest.lost, &manifest.telemetry, Some(&listed));
+        if let Some(job) = next.unknown.first() {
             return Err(InvalidManifest::Unknown(format!("the body of job {job}")));
         }
         let agrees = [
@@ -316,13 +406,14 @@ impl LocalView<'_> {
 
     fn validate_lost(&self, lost: &[LostWorker]) -> Result<(), InvalidManifest> {
         for LostWorker { worker, suspicions } in lost {
-            let suspicion = Suspicion { binding: self.binding, slot: self.slot(), worker: *worker };
-            for SignedSuspicion { member, signature } in suspicions {
+            let (binding, slot, worker) = (self.binding, self.slot(), *worker);
+            for &SignedSuspicion { member, lost_for, ref signature } in suspicions {
+                let suspicion = Suspicion { binding, slot, worker, lost_for };
                 let identity = self.roster.get(member.position());
                 let signed = identity
                     .is_some_and(|id| id.verify(suspicion.digest().as_bytes(), signature).is_ok());
                 if !signed {
-                    return Err(InvalidManifest::Suspicion { worker: *worker, member: *member });
+                    return Err(InvalidManifest::Suspicion { worker, member });
                 }
             }
         }

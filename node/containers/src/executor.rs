@@ -10,6 +10,7 @@ use async_recursion::async_recursion as boxed;
 use backon::{ExponentialBuilder, Retryable as _};
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as State};
 use futures::{StreamExt as _, future::join_all, stream};
+use veil_protocol_spec::scheduling::JobSpec;
 
 use crate::{
     container,
@@ -36,6 +37,8 @@ pub struct Executor {
 #[derive(Default)]
 pub(crate) struct Memory {
     pub(crate) desired: BTreeMap<ReplicaId, DesiredReplica>,
+    /// See [`Keep::held_back`].
+    pub(crate) held_back: BTreeMap<ReplicaId, Arc<JobSpec>>,
     /// What a running reconciliation is at work on; true while it waits for the image.
     busy: BTreeMap<ReplicaId, bool>,
     errors: BTreeMap<ReplicaId, String>,
@@ -137,6 +140,7 @@ impl Executor {
             memory.restarts.retain(|id, _| desired.contains_key(id) || keep.replicas.contains(id));
             memory.errors.retain(|id, _| desired.contains_key(id));
             memory.desired.clone_from(&desired);
+            memory.held_back.clone_from(&keep.held_back);
         }
         let mut existing = self.existing().await?;
         let mut report = ReconcileReport::default();

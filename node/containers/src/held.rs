@@ -75,9 +75,13 @@ impl Executor {
             .filter_map(|container| labels::read(container.labels.as_ref()?))
             .map(|labels| (labels.id, labels.reserved))
             .collect();
-        for (id, desired) in &self.memory().desired {
-            if let Ok(resources) = container::reserved(&desired.spec) {
-                reserved.insert(*id, resources);
+        {
+            let memory = self.memory();
+            let claimed = memory.desired.iter().map(|(id, desired)| (id, &desired.spec));
+            for (id, spec) in claimed.chain(&memory.held_back) {
+                if let Ok(resources) = container::reserved(spec) {
+                    reserved.insert(*id, resources);
+                }
             }
         }
         let mut held = Held { replicas: reserved.keys().copied().collect(), ..Held::default() };

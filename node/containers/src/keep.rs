@@ -1,8 +1,12 @@
 //! What becomes of a container that is not desired.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use veil_protocol_spec::Slot;
+use veil_protocol_spec::{Slot, scheduling::JobSpec};
 
 use crate::{labels::Labels, replica::ReplicaId};
 
@@ -17,8 +21,11 @@ pub struct Keep {
     /// Replicas that are assigned here, but cannot be desired because something of them is missing, or
     /// because their lease is over.
     pub replicas: BTreeSet<ReplicaId>,
-    /// Replicas that had their place here, were counted as lost, and have no other place yet.
+    /// Replicas that count as lost here, and have no other place yet.
     pub waiting: BTreeSet<ReplicaId>,
+    /// Bodies of those that only may not run now: their room stays reserved, whether or not they have a
+    /// container.
+    pub held_back: BTreeMap<ReplicaId, Arc<JobSpec>>,
     /// How long ago the committee was last in contact: an exclusive lease ends, whatever is known of
     /// the replica.
     pub contact_age: Duration,
@@ -41,6 +48,7 @@ impl Keep {
         as_of: Slot(u64::MAX),
         replicas: BTreeSet::new(),
         waiting: BTreeSet::new(),
+        held_back: BTreeMap::new(),
         contact_age: Duration::ZERO,
     };
 

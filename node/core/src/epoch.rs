@@ -18,7 +18,10 @@ mod material;
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -155,6 +158,7 @@ impl TelemetryRefusal {
             Self::List { source: ListError::Proof, .. } => "proof",
             Self::List { source: ListError::Malformed(_), .. } => "malformed_list",
             Self::List { .. } => "not_expanded",
+            Self::Light => "light_worker",
         }
     }
 }
@@ -194,6 +198,9 @@ pub struct ActiveEpoch {
     pub files: Option<KeyFiles>,
     pool: Mutex<Pool<Expanded>>,
     arrivals: watch::Sender<u64>,
+    /// The last slot for which this node may have signed; the last of all until it has
+    /// [resumed](Self::has_resumed).
+    signed: AtomicU64,
 }
 
 impl core::fmt::Debug for ActiveEpoch {
@@ -262,7 +269,27 @@ impl ActiveEpoch {
             files,
             pool: Mutex::new(pool),
             arrivals: watch::Sender::new(0),
+            signed: AtomicU64::new(u64::MAX),
         }))
+    }
+
+    /// From here on this node may have signed the certificate of that slot: a member says so before a share
+    /// leaves.
+    pub fn signs(&self, slot: Slot) {
+        self.signed.store(slot.0, Ordering::SeqCst);
+    }
+
+    /// This member has said of what slot it signed the certificate before it was started, if it did.
+    pub fn has_resumed(&self) {
+        let _ = self.signed.compare_exchange(u64::MAX, 0, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// Whether this node may tell others that there is nothing newer than what is in its ledger. "Who has
+    /// signed the certificate of a slot tells nobody so before it has that certificate" (`leases.md`, 3): a
+    /// worker would take its leases for renewed, although it counts as lost.
+    #[must_use]
+    pub fn is_up_to_date(&self) -> bool {
+        self.signed.load(Ordering::SeqCst) <= self.ledger.state().last_slot().0
     }
 
     /// The telemetry received.

@@ -197,6 +197,7 @@ impl InputSource {
         public.previous = state.previous(manifest).collect();
         public.seed = state.seed();
         public.last_decided = state.last_decided();
+        public.draw = state.draw(manifest);
         let jobs: BTreeSet<_> = manifest.pending.iter().map(|pending| pending.job).collect();
         public.jobs = stream::iter(jobs)
             .map(async |digest| match self.job(digest).await {

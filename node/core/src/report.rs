@@ -10,8 +10,8 @@ use veil_node_p2p::{Health, Network, Topic, Traffic};
 use veil_node_process::{metrics::Metrics, peak_rss_bytes, rss_bytes};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
-    ParticipantIndex, PeerIdHash, Slot,
-    scheduling::{ClusterState, Outcome},
+    Blake3Digest, ParticipantIndex, PeerIdHash, ReplicaIndex, Slot,
+    scheduling::{ClusterState, NextInputs},
 };
 
 use crate::{
@@ -143,12 +143,12 @@ impl Reporter {
             replicas.entry(replica.job).or_default().push(replica);
         }
         let view = joined.views.current();
-        let jobs = view.submissions.iter().map(|(submission, operator)| {
+        let jobs = view.submissions.iter().map(|submission| {
             let body = joined.jobs.body(&submission.job);
             JobStatus {
                 job: submission.job,
                 position: submission.position,
-                operator: *operator,
+                operator: submission.operator,
                 cancelled: submission.cancelled,
                 image: body.as_ref().map(|body| body.image.to_string()),
                 wanted: body.map(|body| body.replicas),
@@ -160,35 +160,32 @@ impl Reporter {
 
     fn replicas(&self, state: &ClusterState) -> Vec<ReplicaStatus> {
         let mut observed = self.progress.notes().observed.clone();
+        let lost = |worker: &PeerIdHash| {
+            let since = state.lost_since(worker)?;
+            Some(format!(
+                "its worker is lost since slot {since}; it moves once another has room for it and its lease is over"
+            ))
+        };
         let mut replicas: Vec<_> = state
             .replicas()
             .map(|(job, replica, placement)| ReplicaStatus {
                 job,
                 replica,
                 worker: Some(placement.worker),
-                pending_because: None,
+                pending_because: lost(&placement.worker),
                 observed: observed.remove(&(job, replica)),
             })
             .collect();
-        let Some(Joined { jobs, .. }) = self.joined() else { return replicas };
-        let none = BTreeSet::new();
-        let next = state.next_replicas(&jobs.submissions(), |job| jobs.replicas(job), &none, &none);
-        let tried = self.left_over(state.last_slot());
-        replicas.extend(next.pending.iter().map(|pending| {
-            let key = (pending.job, pending.replica);
-            let because = if tried.contains(&key) {
-                format!("no candidate had room for it in slot {}", state.last_slot())
-            } else {
-                "no slot has tried to place it yet".to_owned()
-            };
-            ReplicaStatus {
-                job: pending.job,
-                replica: pending.replica,
-                worker: None,
-                pending_because: Some(because),
-                observed: observed.remove(&key),
+        let Some(joined) = self.joined() else { return replicas };
+        let placed: BTreeSet<Replica> = replicas.iter().map(|r| (r.job, r.replica)).collect();
+        for (job, replica, because) in unplaced(&joined, state) {
+            let key = (job, replica);
+            if !placed.contains(&key) {
+                let (worker, observed) = (None, observed.remove(&key));
+                let pending_because = Some(because);
+                replicas.push(ReplicaStatus { job, replica, worker, pending_because, observed });
             }
-        }));
+        }
         // Still to be stopped here.
         replicas.extend(observed.into_iter().map(|((job, replica), observed)| ReplicaStatus {
             job,
@@ -199,15 +196,48 @@ impl Reporter {
         }));
         replicas
     }
+}
 
-    /// What the last slot could not place.
-    fn left_over(&self, slot: Slot) -> BTreeSet<Replica> {
-        let record = self.epoch().and_then(|epoch| epoch.ledger.record(slot).ok().flatten());
-        let Some(record) = record else { return BTreeSet::new() };
-        let assignments = record.assignments.as_slice().iter();
-        let left = assignments.filter(|assignment| assignment.outcome == Outcome::Pending);
-        left.map(|assignment| (assignment.job, assignment.replica)).collect()
-    }
+/// Every replica of a wanted job, and why it has no place if it has none.
+fn unplaced(
+    joined: &Joined,
+    state: &ClusterState,
+) -> impl Iterator<Item = (Blake3Digest, ReplicaIndex, String)> {
+    let view = joined.views.current();
+    let scale = view.rules_or_default().scale;
+    let demand = |job: &Blake3Digest| joined.jobs.demand(job, &scale);
+    let next = state.next_replicas(&NextInputs {
+        submissions: &view.submissions,
+        jobs: &demand,
+        only: None,
+        lost: &BTreeMap::new(),
+        draining: &BTreeSet::new(),
+        telemetry: &view.workers(),
+        block: view.block.number,
+        policy: view.policy,
+    });
+    let wanted: BTreeMap<_, _> = view
+        .submissions
+        .iter()
+        .filter(|submission| !submission.cancelled)
+        .filter_map(|submission| Some((submission, demand(&submission.job)?)))
+        .filter(|(submission, demand)| submission.operator == demand.operator)
+        .map(|(submission, demand)| (submission.job, demand.replicas))
+        .collect();
+    let because = |job: Blake3Digest, replica| {
+        if let Some(reason) = next.not_considered.get(&job) {
+            return reason.to_string();
+        }
+        match state.last_tried(job, replica) {
+            Some(slot) => format!("no candidate had room for it in slot {slot}"),
+            None => "no slot has tried to place it yet".to_owned(),
+        }
+    };
+    let replicas = wanted.into_iter().flat_map(|(job, replicas)| {
+        (0..replicas).map(ReplicaIndex).map(move |replica| (job, replica))
+    });
+    let with_reason = |(job, replica)| (job, replica, because(job, replica));
+    replicas.map(with_reason).collect::<Vec<_>>().into_iter()
 }
 
 fn peers(joined: &Joined) -> PeerCounts {

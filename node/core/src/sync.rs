@@ -100,8 +100,13 @@ impl SyncSource {
         Ok(match asked {
             SyncRequest::Job(digest) => SyncAnswer::Job(self.jobs.body(&digest).map(Box::new)),
             SyncRequest::Records { after } => {
-                let records = self.epoch()?.ledger.records_after(after, SyncAnswer::RECORD_BYTES);
-                SyncAnswer::Records(records.map_err(|_| "the ledger cannot be read here")?)
+                let epoch = self.epoch()?;
+                let records = epoch.ledger.records_after(after, SyncAnswer::RECORD_BYTES);
+                let records = records.map_err(|_| "the ledger cannot be read here")?;
+                if records.is_empty() && !epoch.is_up_to_date() {
+                    return Err("the next certificate is being signed; ask again");
+                }
+                SyncAnswer::Records(records)
             }
             SyncRequest::Telemetry(digest) => {
                 let found = self.epoch()?.pool().find(&digest);

@@ -39,7 +39,6 @@ use veil_committee_agreement::Timing;
 use veil_committee_slot::{
     SlotMachine,
     machine::{SlotConfig, SlotTiming},
-    tries::{FailedTries, REMEMBERED_SLOTS},
 };
 use veil_keygen_ceremony::transcript::Transcript;
 use veil_node_ceremony::{
@@ -66,7 +65,7 @@ use veil_node_storage::{
     ledger::LedgerError,
 };
 use veil_protocol_spec::{
-    CodecError, Epoch as EpochNumber, ParticipantIndex, Slot, Wire,
+    CodecError, Epoch as EpochNumber, ParticipantIndex, Wire,
     evidence::{Evidence, Proof},
     scheduling::UnixMillis,
     slot::SlotEntry,
@@ -255,7 +254,7 @@ async fn serve(
     let inputs = InputSource { views, peers, jobs, epoch: Arc::clone(&epoch) };
     let (identity, clock) = (cluster.identity.clone(), Clock::start());
     let (journal, records) = Journal::open(&folder.join(journals::SLOT))?;
-    let machine = slot_machine(config, &epoch, protocols.me, records, clock)?;
+    let machine = slot_machine(config, &epoch, protocols.me, records, clock);
     let slots = SlotLoop {
         network: network.clone(),
         evaluator: Evaluator::new(network.clone(), identity, inputs.clone(), tasks.clone()),
@@ -296,19 +295,14 @@ fn slot_machine(
     me: ParticipantIndex,
     records: Vec<SlotEntry>,
     clock: Clock,
-) -> Result<SlotMachine, MemberError> {
+) -> SlotMachine {
     let state = epoch.ledger.state();
-    let mut tries = FailedTries::default();
-    let first = Slot(state.last_slot().0.saturating_sub(REMEMBERED_SLOTS));
-    for record in epoch.ledger.records_after(first, usize::MAX)? {
-        tries.record(&record.manifest, &record.assignments);
-    }
     let timing = SlotTiming {
         void_after: config.committee.void_timeout_seconds.saturating_mul(1000),
         ..SlotTiming::default()
     };
     let config = SlotConfig { me, origin: epoch.origin, timing };
-    Ok(SlotMachine::new(config, state, tries, records, clock.now()))
+    SlotMachine::new(config, state, records, clock.now())
 }
 
 /// The key in force and this member's part of it, from an earlier run or from a ceremony.

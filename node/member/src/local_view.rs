@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use veil_committee_slot::{
-    manifest::{LocalView, TelemetryRef},
+    manifest::{LocalView, MAX_BLOCK_AGE, TelemetryRef},
     pool::Verified,
 };
 use veil_node_core::{
@@ -11,9 +11,10 @@ use veil_node_core::{
     epoch::{ActiveEpoch, Expanded},
 };
 use veil_node_process::unix_now;
+use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Slot,
-    scheduling::{CertificateBody, ClusterState, Submission, TelemetryEntry, UnixMillis},
+    scheduling::{CertificateBody, ClusterState, JobDemand, TelemetryEntry, UnixMillis},
 };
 use veil_scheduler::circuit_id;
 
@@ -35,7 +36,7 @@ pub(crate) struct ViewSnapshot {
     view: Arc<View>,
     state: Arc<ClusterState>,
     pub(crate) workers: BTreeSet<PeerIdHash>,
-    submissions: Vec<Submission>,
+    settled: u64,
     pub(crate) fresh: Vec<TelemetryRef>,
     suspicions: BySlot,
 }
@@ -56,7 +57,7 @@ impl ViewSnapshot {
             fresh.filter(|c| state.telemetry_counts(&c.entry.sender, c.includes_slot)).collect();
         Self {
             workers: view.workers(),
-            submissions: view.submissions.iter().map(|(submission, _)| *submission).collect(),
+            settled: view.block.number,
             suspicions: suspicions.of(slot),
             state,
             fresh,
@@ -64,22 +65,26 @@ impl ViewSnapshot {
         }
     }
 
-    /// The same with the chain as of another block.
-    pub(crate) fn with_chain(self, view: Arc<View>) -> Self {
-        Self {
-            workers: view.workers(),
-            submissions: view.submissions.iter().map(|(submission, _)| *submission).collect(),
-            view,
-            ..self
-        }
+    /// The same with the chain as of another block; number `settled` is the last settled one.
+    pub(crate) fn with_chain(self, view: Arc<View>, settled: u64) -> Self {
+        Self { workers: view.workers(), settled, view, ..self }
     }
 
-    /// The view that rules and differences follow from. `replicas` says how many replicas a job has
-    /// whose body is known; samples older than `max_age` do not count.
+    /// What jobs want by the policy.
+    pub(crate) fn demands<'a>(
+        &self,
+        jobs: &'a Jobs,
+    ) -> impl Fn(&Blake3Digest) -> Option<JobDemand> + use<'a> {
+        let scale = self.view.rules_or_default().scale;
+        move |job| jobs.demand(job, &scale)
+    }
+
+    /// The view that rules and differences follow from. `jobs` says what a job wants whose body is known;
+    /// samples older than `max_age` do not count.
     pub(crate) fn local_view<'a>(
         &'a self,
         epoch: &'a ActiveEpoch,
-        replicas: &'a dyn Fn(&Blake3Digest) -> Option<u16>,
+        jobs: &'a dyn Fn(&Blake3Digest) -> Option<JobDemand>,
         max_age: u64,
     ) -> LocalView<'a> {
         LocalView {
@@ -88,13 +93,15 @@ impl ViewSnapshot {
             roster: &epoch.roster,
             state: &self.state,
             block: self.view.block,
+            settled: self.settled,
+            max_block_age: MAX_BLOCK_AGE,
             base: self.view.head.map_or(CertificateBody::NO_PREVIOUS, |head| head.hash),
             anchored: self.view.head.map_or(Slot(0), |head| head.slot),
             policy: self.view.policy,
             max_workers: self.view.rules.as_ref().map_or(0, |rules| rules.max_workers.into()),
             workers: &self.workers,
-            submissions: &self.submissions,
-            replicas,
+            submissions: &self.view.submissions,
+            jobs,
             circuit: circuit_id(),
             fresh: &self.fresh,
             suspicions: &self.suspicions,

@@ -38,7 +38,7 @@ use veil_node_storage::{
     ledger::LedgerError,
 };
 use veil_protocol_spec::{
-    Blake3Digest, PeerIdHash, Slot, Wire,
+    PeerIdHash, Slot, Wire,
     agreement::{Instance, Subject},
     decryption::RequestContext,
     scheduling::{Outcome, SlotRecord, UnixMillis},
@@ -117,6 +117,8 @@ impl SlotLoop {
         let mut arrivals = self.epoch.arrivals();
         let mut liveness = self.network.liveness();
         self.on_certificate(); // one that came since the machine was made
+        self.carry_out().await?; // signs again what is stored
+        self.epoch.has_resumed();
         loop {
             self.carry_out().await?;
             let timeout = self.machine.poll_timeout();
@@ -180,9 +182,9 @@ impl SlotLoop {
         let view = self.inputs.views.current();
         let interval = u64::try_from(view.slot_interval.as_millis()).unwrap_or(u64::MAX);
         let snapshot = self.snapshot(view);
-        let replicas = |job: &Blake3Digest| self.inputs.jobs.replicas(job);
+        let jobs = snapshot.demands(&self.inputs.jobs);
         let silent = self.silent(&snapshot);
-        let view = snapshot.local_view(&self.epoch, &replicas, self.telemetry_max_age.0);
+        let view = snapshot.local_view(&self.epoch, &jobs, self.telemetry_max_age.0);
         let seen = Observation { view: &view, silent: !silent.is_empty(), interval };
         self.machine.observe(&seen, self.clock.now());
         let named = silent.iter().map(|worker| format!("telemetry of {worker}"));
@@ -209,8 +211,8 @@ impl SlotLoop {
         match event {
             AgreementEffect::GetValue { instance, round } => {
                 let snapshot = self.snapshot(self.inputs.views.current());
-                let replicas = |job: &Blake3Digest| self.inputs.jobs.replicas(job);
-                let view = snapshot.local_view(&self.epoch, &replicas, self.telemetry_max_age.0);
+                let jobs = snapshot.demands(&self.inputs.jobs);
+                let view = snapshot.local_view(&self.epoch, &jobs, self.telemetry_max_age.0);
                 self.machine.get_value(instance, round, &view, now);
             }
             AgreementEffect::Validate { digest, proposer, value, by_quorum, .. } => match value {
@@ -309,7 +311,7 @@ impl SlotLoop {
             let void = record.certificate.body.is_void();
             tracing::info!(slot = record.manifest.slot.0, void, "certified");
         }
-        self.machine.certified(state, &records, self.clock.now());
+        self.machine.certified(state, self.clock.now());
     }
 
     // ---- what the machine asks for ---------------------------------------------------------
@@ -357,7 +359,10 @@ impl SlotLoop {
             SlotEffect::Evaluate(locked) => self.evaluator.start(locked.manifest),
             SlotEffect::Cancel(slot) => self.evaluator.cancel(slot),
             SlotEffect::Open(locked) => self.open(&locked).await?,
-            SlotEffect::Sign { body, ready } => self.sign(SigningCommand::Sign { body, ready })?,
+            SlotEffect::Sign { body, ready } => {
+                self.epoch.signs(body.slot);
+                self.sign(SigningCommand::Sign { body, ready })?;
+            }
             SlotEffect::Finish(record) => self.finish(*record),
             SlotEffect::CatchUp(slot) => {
                 tracing::info!(slot = slot.0, "the others are ahead; catching up");

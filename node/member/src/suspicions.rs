@@ -8,6 +8,10 @@
 //! "A member suspects a worker on its own evidence only": t+1 suspicions are worth something because
 //! one of them is an honest member's own. What SWIM says is hearsay: any peer can bring it about. So a
 //! worker to which this member has a connection is not gone, whatever SWIM says.
+//!
+//! A suspicion of a worker that counts as lost says for how long this member has had the certificate that
+//! says so: exclusive replicas wait for it (`leases.md`, 5). A restart counts anew, and so does a clock that
+//! stands still while the machine sleeps: both say less than is true, which is safe.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -62,7 +66,9 @@ impl Suspicions {
         *by_slot = by_slot.split_off(&current);
         let SuspicionMessage { slot, worker, signed } = message;
         let by_member = by_slot.entry(slot).or_default().entry(worker).or_default();
-        if by_member.insert(signed.member, signed).is_none() {
+        let known = by_member.get(&signed.member).map(|known| known.lost_for);
+        if known.is_none_or(|known| known < signed.lost_for) {
+            by_member.insert(signed.member, signed);
             self.changed.send_modify(|count| *count += 1);
         }
     }
@@ -115,6 +121,28 @@ impl OwnEvidence {
     }
 }
 
+/// For how long this member has known that workers count as lost.
+#[derive(Debug, Default)]
+struct KnownLost {
+    since: BTreeMap<PeerIdHash, (Slot, Instant)>,
+}
+
+impl KnownLost {
+    /// Takes in who counts as lost by the last certificate, and since which slot.
+    fn observe(&mut self, lost: &BTreeMap<PeerIdHash, Slot>, now: Instant) {
+        self.since.retain(|worker, (since, _)| lost.get(worker) == Some(since));
+        for (worker, since) in lost {
+            self.since.entry(*worker).or_insert((*since, now));
+        }
+    }
+
+    /// In whole seconds; 0 for a worker that does not count as lost.
+    fn seconds(&self, worker: &PeerIdHash, now: Instant) -> u32 {
+        let known = self.since.get(worker).map(|(_, at)| now.duration_since(*at).as_secs());
+        known.map_or(0, |seconds| u32::try_from(seconds).unwrap_or(u32::MAX))
+    }
+}
+
 /// Signs and gossips suspicions of the workers that are gone.
 pub(crate) async fn suspect(
     network: Network,
@@ -127,17 +155,18 @@ pub(crate) async fn suspect(
     let mut blocks = views.subscribe();
     let mut liveness = network.liveness();
     let mut connected = network.connected();
-    let mut evidence = OwnEvidence::default();
+    let (mut evidence, mut known) = (OwnEvidence::default(), KnownLost::default());
     let mut certificates = epoch.ledger.subscribe();
     loop {
-        let slot = next_slot(&epoch);
+        let state = epoch.ledger.state();
+        let slot = Slot(state.last_slot().0 + 1);
+        known.observe(&state.lost().collect(), Instant::now());
         let (lost, next) = {
             let (live, connected) = (liveness.borrow_and_update(), connected.borrow_and_update());
             let view = Arc::clone(&blocks.borrow_and_update());
             let grace = view.rules_or_default().loss_grace_seconds;
             let grace = Duration::from_secs(grace.into());
             let registered = view.workers();
-            let state = epoch.ledger.state();
             let assigned = state.replicas().map(|(_, _, placement)| placement.worker);
             let expected = registered.iter().copied().chain(assigned).collect();
             let is_there = |worker: &PeerIdHash| {
@@ -147,7 +176,8 @@ pub(crate) async fn suspect(
             evidence.lost(&expected, is_there, Instant::now(), grace)
         };
         for worker in &lost {
-            let suspicion = Suspicion { binding: epoch.binding, slot, worker: *worker };
+            let lost_for = known.seconds(worker, Instant::now());
+            let suspicion = Suspicion { binding: epoch.binding, slot, worker: *worker, lost_for };
             let signed = suspicion.sign(me, &identity);
             let message = SuspicionMessage { slot, worker: *worker, signed };
             if !suspicions.of(slot).get(worker).is_some_and(|by| by.contains_key(&me)) {
@@ -250,5 +280,22 @@ mod tests {
         assert_eq!(lost(&[1], 40), (vec![worker(2), worker(3)], None));
         // Withdrawn when it is back.
         assert_eq!(lost(&[1, 2, 3], 41), (vec![], None));
+    }
+
+    /// What a member signs must never be longer than it has had the certificate.
+    #[test]
+    fn how_long_a_worker_counts_as_lost_is_measured_from_the_certificate() {
+        let (mut known, start) = (KnownLost::default(), Instant::now());
+        let at = |second: u64| start + Duration::from_millis(1000 * second + 999);
+        known.observe(&[(worker(1), Slot(4))].into(), start);
+        assert_eq!((known.seconds(&worker(1), at(60)), known.seconds(&worker(2), at(60))), (60, 0));
+        known.observe(&[(worker(1), Slot(4)), (worker(2), Slot(5))].into(), at(60));
+        assert_eq!(
+            (known.seconds(&worker(1), at(70)), known.seconds(&worker(2), at(70))),
+            (70, 10)
+        );
+        // Back, and lost again: it begins anew, also if this member has seen no state between.
+        known.observe(&[(worker(1), Slot(9))].into(), at(80));
+        assert_eq!((known.seconds(&worker(1), at(80)), known.seconds(&worker(2), at(80))), (0, 0));
     }
 }

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use veil_committee_slot::manifest::InvalidManifest;
+use veil_committee_slot::manifest::{InvalidManifest, LocalView, MAX_BLOCK_AGE};
 use veil_node_core::{
     epoch::ActiveEpoch,
     evaluation::{Fetched, InputSource},
 };
 use veil_protocol_spec::{
-    Blake3Digest, ParticipantIndex,
+    ParticipantIndex,
     scheduling::{Manifest, TelemetryEntry, UnixMillis},
 };
 use veil_scheduler_plan::plan::Plan;
@@ -20,6 +20,9 @@ const AGE_SLACK: u64 = 30_000;
 /// For fetching all that a manifest lists: as long as its proposer may take, so that nobody is held up
 /// by what does not exist.
 const FETCH_DEADLINE: Duration = Duration::from_secs(10);
+
+/// For a block that a proposer acts on already.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// See the [module documentation](self).
 pub(crate) struct Validator {
@@ -45,11 +48,15 @@ impl Validator {
         let unknown = |error: &dyn std::fmt::Display| InvalidManifest::Unknown(error.to_string());
         // What was received before the manifest came, but the chain as of the block that it names.
         let view = self.inputs.views.at(manifest.block).await.map_err(|error| unknown(&error))?;
-        let mut snapshot = received.with_chain(view);
-        let replicas = |job: &Blake3Digest| self.inputs.jobs.replicas(job);
+        let mut snapshot = received.with_chain(view, self.settled(manifest.block.number).await);
+        let jobs = snapshot.demands(&self.inputs.jobs);
         let max_age = self.telemetry_max_age.0 + AGE_SLACK;
+        // "A member's objections in an appeal contain nothing that depends on its own clock or on
+        // what it dropped."
+        let max_block_age = if by_quorum { u64::MAX } else { MAX_BLOCK_AGE };
         // Cheap checks first; then one deadline for everything that has to be fetched.
-        snapshot.local_view(epoch, &replicas, max_age).validate_facts(manifest, proposer)?;
+        let view = snapshot.local_view(epoch, &jobs, max_age);
+        LocalView { max_block_age, ..view }.validate_facts(manifest, proposer)?;
         let fetched = tokio::time::timeout(FETCH_DEADLINE, self.inputs.fetch(manifest)).await;
         let Fetched { public, telemetry } = fetched
             .map_err(|_| InvalidManifest::Unknown(format!("what it lists in {FETCH_DEADLINE:?}")))?
@@ -59,8 +66,6 @@ impl Validator {
         if !manifest.telemetry.is_empty() {
             Plan::new(manifest, &public)?;
         }
-        // "A member's objections in an appeal contain nothing that depends on its own clock or on
-        // what it dropped."
         let max_age = if by_quorum { u64::MAX } else { max_age };
         if by_quorum {
             snapshot.fresh.clear();
@@ -68,6 +73,16 @@ impl Validator {
         let found: BTreeMap<_, _> =
             telemetry.iter().map(|found| (found.digest, telemetry_ref(found))).collect();
         let found = |entry: &TelemetryEntry| found.get(&entry.digest).copied();
-        snapshot.local_view(epoch, &replicas, max_age).validate_lists(manifest, found)
+        snapshot.local_view(epoch, &jobs, max_age).validate_lists(manifest, found)
+    }
+
+    /// Number of the last block that counts as settled here. A proposer may be a little ahead, so one that
+    /// is not yet is waited for.
+    async fn settled(&self, block: u64) -> u64 {
+        let mut views = self.inputs.views.subscribe();
+        let reached = views.wait_for(|view| view.block.number >= block);
+        // If it is not settled in time, it is refused by what is.
+        let _ = tokio::time::timeout(SETTLE_DEADLINE, reached).await;
+        self.inputs.views.current().block.number
     }
 }

@@ -150,7 +150,7 @@ pub(super) struct Grant {
     #[arg(long, default_value_t = 1000, value_name = "N")]
     jobs: u32,
     /// Bits that the placement of these jobs may tell about others' load, in one epoch.
-    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
     leak_bits: u32,
     /// Take everything away.
     #[arg(long, conflicts_with_all = ["right", "jobs", "leak_bits"])]

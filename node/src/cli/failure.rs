@@ -245,7 +245,10 @@ impl From<OperatorError> for Failure {
             OperatorError::NotSubmitted(_) | OperatorError::Body { .. } => {
                 Self::new(Exit::Failed, "node", error)
             }
-            OperatorError::NoSuchJob(_) => Self::new(Exit::Failed, "chain", error),
+            OperatorError::NoSuchJob(_) | OperatorError::Policy(_) => {
+                Self::new(Exit::Failed, "chain", error)
+            }
+            OperatorError::TooLarge(_) => Self::new(Exit::Usage, "job", error),
         }
     }
 }

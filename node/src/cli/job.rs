@@ -38,6 +38,10 @@ pub(super) struct Submit {
     /// Give the body of a job that the chain lists already to a node again.
     #[arg(long, value_name = "N")]
     nonce: Option<u64>,
+    /// Bits that its placement may tell about others' load in a day; otherwise enough for 32 tries of each
+    /// replica.
+    #[arg(long, value_name = "N", conflicts_with = "nonce")]
+    leak_bits: Option<u32>,
     #[command(flatten)]
     target: Target,
 }
@@ -90,7 +94,7 @@ async fn submit(arguments: &Submit) -> Result<Exit, Failure> {
             operator::give_body(socket, &spec).await?;
             spec.digest()
         }
-        None => operator::submit(&chain, cluster, socket, job).await?.0,
+        None => operator::submit(&chain, cluster, socket, job, arguments.leak_bits).await?.0,
     };
     output::show(arguments.target.json, &json!({ "job": digest }), |out| {
         writeln!(out, "{digest}")

@@ -65,7 +65,7 @@ impl Devnet {
     /// [`DevnetError`].
     pub async fn submit(&self, job: JobFile) -> Result<Blake3Digest, DevnetError> {
         let ask = self.any_started()?.admin_socket();
-        let (digest, _) = operator::submit(&self.operator, self.cluster, &ask, job).await?;
+        let (digest, _) = operator::submit(&self.operator, self.cluster, &ask, job, None).await?;
         Ok(digest)
     }
 

@@ -9,7 +9,7 @@
 //! Bodies are stored in a file, so that a restart needs nobody's help to know what runs.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -17,7 +17,7 @@ use std::{
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use veil_protocol_spec::{
     Address, Blake3Digest, Wire,
-    scheduling::{ClusterScope, JobError, JobSpec, ResourceRequest, Submission},
+    scheduling::{ClusterScope, JobDemand, JobError, JobSpec, Scale, Submission},
 };
 
 const BODIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("job bodies v1");
@@ -67,7 +67,7 @@ pub enum Offered {
 #[derive(Debug, Default)]
 struct Known {
     submissions: Vec<Submission>,
-    operators: BTreeMap<Blake3Digest, Address>,
+    operators: BTreeSet<(Blake3Digest, Address)>,
     bodies: BTreeMap<Blake3Digest, JobSpec>,
     waiting: VecDeque<JobSpec>,
 }
@@ -116,12 +116,12 @@ impl Jobs {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the chain lists now, each with its operator. Bodies that waited for it are taken.
-    pub fn set_submissions(&self, listed: &[(Submission, Address)]) {
+    /// What the chain lists now. Bodies that waited for it are taken.
+    pub fn set_submissions(&self, listed: &[Submission]) {
         let waiting = {
             let mut known = self.known();
-            known.submissions = listed.iter().map(|(submission, _)| *submission).collect();
-            known.operators = listed.iter().map(|(submission, by)| (submission.job, *by)).collect();
+            known.submissions = listed.to_vec();
+            known.operators = listed.iter().map(|one| (one.job, one.operator)).collect();
             core::mem::take(&mut known.waiting)
         };
         for job in waiting {
@@ -129,12 +129,6 @@ impl Jobs {
                 tracing::warn!(%error, "a job's body was dropped");
             }
         }
-    }
-
-    /// The chain's submissions, in order.
-    #[must_use]
-    pub fn submissions(&self) -> Vec<Submission> {
-        self.known().submissions.clone()
     }
 
     /// Takes a body.
@@ -151,7 +145,9 @@ impl Jobs {
         if known.bodies.contains_key(&digest) {
             return Ok(Offered::Known);
         }
-        let Some(submitted_by) = known.operators.get(&digest).copied() else {
+        // Whoever copies a digest submits nothing: the operator that the body names must have.
+        let by = (digest, Address([0; 20]))..=(digest, Address([0xff; 20]));
+        let Some((_, submitted_by)) = known.operators.range(by).next().copied() else {
             if known.waiting.len() >= MAX_WAITING {
                 known.waiting.pop_front();
             }
@@ -160,7 +156,7 @@ impl Jobs {
             }
             return Ok(Offered::Waiting);
         };
-        if submitted_by != job.operator {
+        if !known.operators.contains(&(digest, job.operator)) {
             return Err(JobsError::Operator { job: digest, submitted_by, named: job.operator });
         }
         let store = || -> Result<(), redb::Error> {
@@ -182,15 +178,10 @@ impl Jobs {
         self.known().bodies.get(digest).cloned()
     }
 
-    /// How many replicas a job wants, if its body is known. One whose request is encrypted wants
-    /// none: until the winner of a placement is told the clear figures, no worker could set its
-    /// container's limits.
+    /// What a job wants in a cluster whose policy has this scale, if its body is known.
     #[must_use]
-    pub fn replicas(&self, digest: &Blake3Digest) -> Option<u16> {
-        self.known().bodies.get(digest).map(|job| match job.request {
-            ResourceRequest::Clear(_) => job.replicas,
-            _ => 0,
-        })
+    pub fn demand(&self, digest: &Blake3Digest, scale: &Scale) -> Option<JobDemand> {
+        self.known().bodies.get(digest).map(|job| JobDemand::of(job, scale))
     }
 
     /// Jobs that the chain lists and wants, whose body is not known here.
@@ -211,8 +202,8 @@ mod tests {
     use veil_protocol_spec::{
         ChainId, ClusterId,
         scheduling::{
-            Constraints, CpuUnits, LeasePolicy, MemoryUnits, Priority, Resources, RestartPolicy,
-            SchedulingPolicy,
+            Constraints, CpuUnits, LeasePolicy, MemoryUnits, Priority, ResourceRequest, Resources,
+            RestartPolicy, SchedulingPolicy,
         },
     };
 
@@ -247,8 +238,8 @@ mod tests {
         }
     }
 
-    fn listed(position: u64, job: &JobSpec, by: Address) -> (Submission, Address) {
-        (Submission { position, job: job.digest(), cancelled: false }, by)
+    fn listed(position: u64, job: &JobSpec, operator: Address) -> Submission {
+        Submission { position, job: job.digest(), operator, leak_bits: 100, cancelled: false }
     }
 
     #[test]
@@ -261,10 +252,15 @@ mod tests {
         assert_eq!(jobs.body(&one.digest()), None);
         let chain = [listed(1, &one, Address([3; 20])), listed(2, &two, Address([9; 20]))];
         jobs.set_submissions(&chain);
-        assert_eq!(jobs.replicas(&one.digest()), Some(2));
+        let demand = jobs.demand(&one.digest(), &Scale::FINEST).unwrap();
+        assert_eq!((demand.operator, demand.replicas), (one.operator, 2));
         assert_eq!(jobs.missing(), [two.digest()]);
         assert_eq!(jobs.offer(one.clone()).unwrap(), Offered::Known);
-        assert!(matches!(jobs.offer(two), Err(JobsError::Operator { .. })));
+        assert!(matches!(jobs.offer(two.clone()), Err(JobsError::Operator { .. })));
+        // A copy of the digest takes nothing from the operator that the body names.
+        let copied = [chain[0], chain[1], listed(3, &two, two.operator)];
+        jobs.set_submissions(&copied);
+        assert_eq!(jobs.offer(two).unwrap(), Offered::New);
         drop(jobs);
         assert_eq!(Jobs::open(&path, scope()).unwrap().body(&one.digest()), Some(one));
     }

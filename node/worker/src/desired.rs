@@ -29,18 +29,18 @@ pub(crate) struct Assigned {
     pub(crate) slot: Slot,
     /// What has its place here, and the slot that placed it.
     pub(crate) here: BTreeMap<Replica, Slot>,
-    /// What had its place here, was counted as lost, and waits until it is placed here again or elsewhere.
+    /// All of it if the worker counts as lost: nothing of it has another place yet.
     pub(crate) waiting: BTreeSet<Replica>,
 }
 
 impl Assigned {
     pub(crate) fn to(me: PeerIdHash, state: &ClusterState) -> Self {
         let here = state.replicas().filter(|(_, _, placement)| placement.worker == me);
-        Self {
-            slot: state.last_slot(),
-            here: here.map(|(job, replica, placed)| ((job, replica), placed.slot)).collect(),
-            waiting: state.waiting_of(me).collect(),
-        }
+        let here: BTreeMap<_, _> =
+            here.map(|(job, replica, placed)| ((job, replica), placed.slot)).collect();
+        let lost = state.lost_since(&me).is_some();
+        let waiting = here.keys().copied().filter(|_| lost).collect();
+        Self { slot: state.last_slot(), here, waiting }
     }
 }
 
@@ -82,6 +82,7 @@ impl Known<'_> {
             as_of: if self.caught_up { *slot } else { Slot(0) },
             replicas: BTreeSet::new(),
             waiting: waiting.iter().map(id).collect(),
+            held_back: BTreeMap::new(),
             contact_age: self.contact_age,
         };
         let (mut replicas, mut left_out) = (Vec::new(), BTreeMap::new());
@@ -91,6 +92,7 @@ impl Known<'_> {
             let why = match (spec, certificate) {
                 // Contact after the loss does not renew its lease.
                 (Some(spec), _) if waiting.contains(key) && exclusive(spec) => {
+                    keep.held_back.insert(id(key), Arc::clone(spec));
                     "it was counted as lost here, and is not placed anew yet"
                 }
                 (Some(spec), Some(certificate)) => {
@@ -105,11 +107,17 @@ impl Known<'_> {
             left_out.insert(*key, why);
         }
         for over in lapsed(&replicas, self.contact_age) {
-            replicas.retain(|replica| replica.id() != over);
+            let (runs, ends) = replicas.into_iter().partition(|replica| replica.id() != over);
+            replicas = runs;
+            keep.held_back
+                .extend(ends.into_iter().map(|replica: DesiredReplica| (over, replica.spec)));
             left_out.insert((over.job, over.replica), "its exclusive lease is over");
         }
         keep.replicas = left_out.keys().map(id).collect();
-        let unheld = left_out.keys().map(|key| (id(key), here[key])).collect();
+        // The room of what is held back is reserved: a worker that counts as lost is taken back by telemetry
+        // that includes its loss.
+        let without_room = left_out.keys().filter(|key| !keep.held_back.contains_key(&id(key)));
+        let unheld = without_room.map(|key| (id(key), here[key])).collect();
         let included = Included { slot: *slot, unheld };
         let leases = replicas.iter().filter_map(|replica| match replica.spec.lease {
             LeasePolicy::Keep => None,
@@ -301,26 +309,23 @@ mod tests {
         let desired = worker.desired();
         assert_eq!(runs(&desired), [id(kept)].into());
         assert_eq!(desired.keep.replicas, [id(exclusive)].into(), "stopped, not removed");
+        assert_eq!(desired.keep.held_back.keys().copied().collect::<Vec<_>>(), [id(exclusive)]);
+        assert_eq!(desired.included.within(&BTreeSet::new()), Slot(9), "its room stays reserved");
         assert_eq!(desired.shortest_lease, None, "of what runs");
         worker.contact_age = Duration::ZERO;
         assert_eq!(worker.desired().shortest_lease, Some(Duration::from_secs(60)));
     }
 
     #[test]
-    fn what_waits_for_a_place_is_not_removed_and_not_desired() {
-        let (mut worker, [kept, exclusive]) = Worker::new();
-        worker.assigned.here.remove(&kept);
-        worker.assigned.waiting.insert(kept);
-        let desired = worker.desired();
-        assert_eq!(runs(&desired), [id(exclusive)].into());
-        assert_eq!(desired.keep.waiting, [id(kept)].into());
-        // It may keep its place meanwhile: then it goes on, but for one with a lease.
+    fn what_counts_as_lost_goes_on_but_for_what_has_a_lease() {
         let (mut worker, [kept, exclusive]) = Worker::new();
         worker.assigned.waiting = [kept, exclusive].into();
         let desired = worker.desired();
         assert_eq!(runs(&desired), [id(kept)].into());
         assert_eq!(desired.keep.replicas, [id(exclusive)].into());
         assert_eq!(desired.keep.waiting, [id(kept), id(exclusive)].into());
+        // Telemetry includes the loss, so that the worker is taken back.
+        assert_eq!(desired.included.within(&BTreeSet::new()), Slot(9));
     }
 
     #[test]

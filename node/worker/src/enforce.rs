@@ -122,7 +122,8 @@ impl Enforcer {
                     }
                 }
                 () = leases => {
-                    self.renew_lease();
+                    let at = *self.contact.borrow();
+                    self.renew_lease(at, self.epoch.ledger.state().lost_since(&self.me).is_some());
                     let age = self.last_contact.age(Uptime::now());
                     if shortest_lease.is_none_or(|lease| age < lease) {
                         continue;
@@ -135,10 +136,11 @@ impl Enforcer {
             }
             let since = Instant::now();
             // Before the state: contact comes after the last certificate that was missed.
-            let caught_up = contact.borrow_and_update().is_some();
+            let at = *contact.borrow_and_update();
+            let caught_up = at.is_some();
             let now = Assigned::to(self.me, &states.borrow_and_update());
             record_slots(&now, assigned.slot, since, &mut enforcing);
-            self.renew_lease();
+            self.renew_lease(at, !now.waiting.is_empty());
             let (bodies, known) = self.look_up(&now, &mut certificates, &mut fetching).await;
             let contact_age = self.last_contact.age(Uptime::now());
             let known = Known {
@@ -188,8 +190,10 @@ impl Enforcer {
         }
     }
 
-    fn renew_lease(&mut self) {
-        let Some(at) = *self.contact.borrow_and_update() else { return };
+    /// "A worker that counts as lost renews nothing" (`leases.md`, 2), by a state that was read after the
+    /// contact.
+    fn renew_lease(&mut self, contact: Option<Uptime>, is_lost: bool) {
+        let Some(at) = contact.filter(|_| !is_lost) else { return };
         if let Err(error) = self.last_contact.renew(at) {
             tracing::warn!(%error, "the last contact with the committee is not on disk; after a restart exclusive leases may end too early");
         }

@@ -132,7 +132,8 @@ pub struct Constraints {
 pub enum LeasePolicy {
     /// Keeps running; a double may exist until it returns.
     Keep,
-    /// Stops when it has seen no certificate for `seconds`; the replacement waits as long.
+    /// Stops when it has had no contact with the committee for `seconds`; its replacement waits longer
+    /// (`leases.md`).
     Exclusive {
         /// Lease time, 30 to 86,400 s.
         seconds: u32,

@@ -63,8 +63,8 @@ pub struct PendingReplica {
 pub enum ReplicaState {
     /// The replica stays.
     Serving,
-    /// The worker is being drained: the replica is pending as well, and stops once the new one is
-    /// healthy.
+    /// The worker is being drained, or is lost: the replica is pending as well, and has its place until
+    /// it gets another.
     Draining,
 }
 
@@ -91,6 +91,8 @@ pub struct Suspicion {
     pub slot: Slot,
     /// The worker that the member considers lost.
     pub worker: PeerIdHash,
+    /// [`SignedSuspicion::lost_for`].
+    pub lost_for: u32,
 }
 
 /// One member's signed suspicion.
@@ -99,11 +101,14 @@ pub struct Suspicion {
 pub struct SignedSuspicion {
     /// The member that suspects the worker.
     pub member: ParticipantIndex,
+    /// Whole seconds, by the member's own clock, for which it has had the certificate that
+    /// [counts the worker as lost](super::ClusterState::lost_since); 0 if there is none (`leases.md`).
+    pub lost_for: u32,
     /// Made with that member's identity over [`Suspicion::digest`].
     pub signature: Signature,
 }
 
-/// A worker whose replicas are to be placed again.
+/// A worker whose replicas are to be placed again: at once, or when their lease is over.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LostWorker {
@@ -168,7 +173,8 @@ pub struct Manifest {
 
 impl Wire for Manifest {
     const NAME: &'static str = "Manifest";
-    const VERSION: u8 = 2;
+    // Version 2 had suspicions without a time.
+    const VERSION: u8 = 3;
     const MAX_BYTES: usize = 1 << 20;
 }
 
@@ -177,7 +183,7 @@ const LARGEST: usize = 512
     + MAX_TELEMETRY * (32 + 32)
     + MAX_PENDING * (10 + 32 + 3)
     + MAX_RUNNING * (32 + 3 + 32 + 1)
-    + MAX_LOST * (32 + 1 + ((MAX_PARTICIPANTS - 1) / 3 + 1) * (1 + 64));
+    + MAX_LOST * (32 + 1 + ((MAX_PARTICIPANTS - 1) / 3 + 1) * (1 + 5 + 64));
 const _: () = assert!(LARGEST <= Manifest::MAX_BYTES, "the largest manifest must fit");
 
 /// Why a manifest is refused. A voting member treats each as a fault of the proposer.
@@ -211,9 +217,9 @@ pub enum ManifestError {
     /// A draining replica is not pending, so it has no place to move to.
     #[error("replica {replica} of job {job} is draining but not pending")]
     DrainingNotPending { job: Blake3Digest, replica: ReplicaIndex },
-    /// A lost worker has telemetry or a running replica.
-    #[error("worker {worker} is lost and listed in `{list}` too")]
-    LostButListed { worker: PeerIdHash, list: &'static str },
+    /// A lost worker has telemetry.
+    #[error("worker {0} is lost and listed in `telemetry` too")]
+    LostButListed(PeerIdHash),
     /// Not exactly t+1 members suspect a worker.
     #[error("worker {worker} is suspected by {found} members: exactly {required} must sign")]
     SuspicionCount { worker: PeerIdHash, found: usize, required: usize },
@@ -311,10 +317,7 @@ impl Manifest {
             found.is_ok().then_some(worker)
         };
         if let Some(worker) = self.telemetry.iter().find_map(|t| is_lost(t.sender)) {
-            return Err(ManifestError::LostButListed { worker, list: "telemetry" });
-        }
-        if let Some(worker) = self.running.iter().find_map(|r| is_lost(r.worker)) {
-            return Err(ManifestError::LostButListed { worker, list: "running" });
+            return Err(ManifestError::LostButListed(worker));
         }
         let required = committee.reconstruction_threshold().get();
         for LostWorker { worker, suspicions } in &self.lost {
@@ -371,6 +374,7 @@ impl Suspicion {
                 &epoch.0.to_le_bytes(),
                 &self.slot.0.to_le_bytes(),
                 self.worker.as_bytes(),
+                &self.lost_for.to_le_bytes(),
             ],
         ))
     }
@@ -378,11 +382,19 @@ impl Suspicion {
     /// Signs as `member`, whose secret key `secret` must be.
     #[must_use]
     pub fn sign(&self, member: ParticipantIndex, secret: &SecretIdentity) -> SignedSuspicion {
-        SignedSuspicion { member, signature: secret.sign(self.digest().as_bytes()) }
+        let signature = secret.sign(self.digest().as_bytes());
+        SignedSuspicion { member, lost_for: self.lost_for, signature }
     }
 }
 
 impl LostWorker {
+    /// Whole seconds for which at least one honest member has had the certificate that counts the worker
+    /// as lost: the least that t+1 members say.
+    #[must_use]
+    pub fn lost_for(&self) -> u32 {
+        self.suspicions.iter().map(|suspicion| suspicion.lost_for).min().unwrap_or(0)
+    }
+
     /// Checks every signature; `identity` maps a member to its key, `None` outside the
     /// committee.
     ///
@@ -394,12 +406,13 @@ impl LostWorker {
         slot: Slot,
         identity: impl Fn(ParticipantIndex) -> Option<PublicIdentity>,
     ) -> Result<(), SuspicionError> {
-        let digest = Suspicion { binding: *binding, slot, worker: self.worker }.digest();
-        for &SignedSuspicion { member, ref signature } in &self.suspicions {
+        let (binding, worker) = (*binding, self.worker);
+        for &SignedSuspicion { member, lost_for, ref signature } in &self.suspicions {
+            let digest = Suspicion { binding, slot, worker, lost_for }.digest();
             identity(member)
                 .ok_or(InvalidSignature)
                 .and_then(|key| key.verify(digest.as_bytes(), signature))
-                .map_err(|InvalidSignature| SuspicionError { member, worker: self.worker })?;
+                .map_err(|InvalidSignature| SuspicionError { member, worker })?;
         }
         Ok(())
     }

@@ -31,8 +31,11 @@ fn telemetry(sender: u8) -> TelemetryEntry {
 
 fn lost(worker: u8, members: &[u8]) -> LostWorker {
     let worker = PeerIdHash([worker; 32]);
-    let suspicion = Suspicion { binding: binding(), slot: Slot(5), worker };
-    let sign = |&index: &u8| suspicion.sign(member(index), &secret(index));
+    let sign = |&index: &u8| {
+        let lost_for = 100 * u32::from(index);
+        let suspicion = Suspicion { binding: binding(), slot: Slot(5), worker, lost_for };
+        suspicion.sign(member(index), &secret(index))
+    };
     LostWorker { worker, suspicions: members.iter().map(sign).collect() }
 }
 
@@ -150,16 +153,13 @@ fn pending_and_running_do_not_contradict() {
 }
 
 #[test]
-fn a_lost_worker_is_nowhere_else() {
+fn a_lost_worker_is_no_candidate() {
     let worker = PeerIdHash([4; 32]);
-    assert_eq!(
-        refused(|m| m.telemetry.push(telemetry(4))),
-        ManifestError::LostButListed { worker, list: "telemetry" }
-    );
-    assert_eq!(
-        refused(|m| m.running[0].worker = worker),
-        ManifestError::LostButListed { worker, list: "running" }
-    );
+    assert_eq!(refused(|m| m.telemetry.push(telemetry(4))), ManifestError::LostButListed(worker));
+    // What it holds is still its own.
+    let mut holds = manifest();
+    holds.running[0].worker = worker;
+    assert_eq!(holds.validate(committee()), Ok(()));
 }
 
 #[test]
@@ -186,6 +186,10 @@ fn suspicions_hold_for_one_slot_of_one_epoch() {
     let key = |index: ParticipantIndex| Some(secret(index.get()).public());
     assert_eq!(lost.verify(&binding(), Slot(5), key), Ok(()));
     let refused = Err(SuspicionError { member: member(1), worker });
+    assert_eq!(lost.lost_for(), 100, "as long as each of t+1 members says");
+    let mut longer = lost.clone();
+    longer.suspicions[0].lost_for += 1;
+    assert_eq!(longer.verify(&binding(), Slot(5), key), refused);
     assert_eq!(lost.verify(&binding(), Slot(6), key), refused);
     let other = Binding { epoch: Epoch(9), ..binding() };
     assert_eq!(lost.verify(&other, Slot(5), key), refused);

@@ -136,9 +136,9 @@ impl EncryptedWeights {
 pub struct ClusterPolicy {
     /// The unit of each resource.
     pub scale: Scale,
-    /// A job whose public rules leave fewer candidates than this stays pending without being
-    /// evaluated: its answer would say too much about each of them. 0 and 1 refuse nothing. Jobs
-    /// without constraints are not counted.
+    /// A replica stays pending without being evaluated if its job narrows the candidates, by whatever
+    /// rule, and fewer than this are left: the answer would say too much about each of them. 1 refuses
+    /// nothing; 0 stands for [`least_candidates`](Self::least_candidates)' default.
     pub min_candidates: u16,
     /// Most workers in a slot, at most [`MAX_TELEMETRY`].
     pub max_workers: u16,
@@ -169,7 +169,7 @@ impl Default for ClusterPolicy {
     fn default() -> Self {
         Self {
             scale: Scale::default(),
-            min_candidates: 1,
+            min_candidates: 0,
             max_workers: MAX_TELEMETRY as u16,
             weights: PolicyWeights::Public(Weights::default()),
             loss_grace_seconds: 20,
@@ -244,6 +244,16 @@ impl ClusterPolicy {
         }
         policy.check_reserved()?;
         Ok(policy)
+    }
+
+    /// The candidates that a job which narrows them must leave, in a slot with that many workers. Unless the
+    /// policy says how many: half of the workers, but at least 2 and at most 4.
+    #[must_use]
+    pub fn least_candidates(&self, workers: usize) -> usize {
+        match self.min_candidates {
+            0 => (workers / 2).clamp(2, 4),
+            least => least.into(),
+        }
     }
 
     /// Exhaustive, so that a new field is thought of.
@@ -323,6 +333,18 @@ mod tests {
         let other = ClusterPolicy { min_candidates: 2, ..policy };
         assert_ne!(other.digest(), policy.digest());
         assert!(Weight::new(3).is_err());
+    }
+
+    #[test]
+    fn half_of_the_workers_are_enough_candidates_unless_the_policy_says_how_many() {
+        let least = |min_candidates, workers| {
+            ClusterPolicy { min_candidates, ..ClusterPolicy::default() }.least_candidates(workers)
+        };
+        for (workers, expected) in [(0, 2), (1, 2), (3, 2), (5, 2), (6, 3), (8, 4), (1024, 4)] {
+            assert_eq!(least(0, workers), expected, "{workers} workers");
+        }
+        assert_eq!((least(1, 100), least(7, 2)), (1, 7));
+        assert_eq!(ClusterPolicy::default().min_candidates, 0);
     }
 
     #[test]

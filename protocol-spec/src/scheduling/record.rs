@@ -34,8 +34,8 @@ pub struct SlotRecord {
 
 impl Wire for SlotRecord {
     const NAME: &'static str = "SlotRecord";
-    // Version 1 had a lock that named a slot in place of an instance.
-    const VERSION: u8 = 2;
+    // Version 1 had a lock that named a slot in place of an instance, version 2 a manifest of version 2.
+    const VERSION: u8 = 3;
     const MAX_BYTES: usize = Manifest::MAX_BYTES
         + Lock::MAX_BYTES
         + Assignments::MAX_BYTES

@@ -13,8 +13,17 @@
 //!
 //! A node that was away does 3 and 4 at once with [`follow`](ClusterState::follow).
 //!
+//! # Lost workers
+//! A worker that a manifest lists as lost keeps its replicas until they have another place: if it is back
+//! before, nothing moves. Until then the state [counts it as lost](ClusterState::lost_since), and the
+//! worker does not take its own exclusive leases for renewed (`leases.md`). A manifest that has its
+//! telemetry again ends that.
+//!
 //! # Caveats
 //! Signatures are not checked here; see [`SlotRecord`].
+
+mod next;
+mod tries;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +34,7 @@ use super::{
     assignment::{Assignments, Outcome},
     certificate::{CertificateBody, ChainError},
     leaf::{LeafWorker, ReplicaLeaf},
-    manifest::{MAX_PENDING, MAX_RUNNING, Manifest, PendingReplica, ReplicaState, RunningReplica},
+    manifest::{MAX_RUNNING, Manifest, PendingReplica, RunningReplica},
     merkle::MerkleTree,
     record::SlotRecord,
 };
@@ -34,6 +43,9 @@ use crate::{
     domain,
     ids::{Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot},
 };
+pub use next::{NextInputs, NextReplicas, Submission};
+pub use tries::Draw;
+use tries::{MAX_KNOWN, MAX_TOLD, MAX_TRIED, Tries};
 
 /// Where a replica was assigned to, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -43,30 +55,6 @@ pub struct Placement {
     pub worker: PeerIdHash,
     /// The slot that assigned it.
     pub slot: Slot,
-}
-
-/// One submission as the chain orders it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Submission {
-    /// Position in the chain's order.
-    pub position: u64,
-    /// [`JobSpec::digest`](super::JobSpec::digest).
-    pub job: Blake3Digest,
-    /// Whether the operator has withdrawn it.
-    pub cancelled: bool,
-}
-
-/// What the manifest of the next slot must list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NextReplicas {
-    /// [`Manifest::pending`].
-    pub pending: Vec<PendingReplica>,
-    /// [`Manifest::running`].
-    pub running: Vec<RunningReplica>,
-    /// Jobs whose body is not known here, so that their number of replicas is unknown. A
-    /// voter gets them before it validates a manifest.
-    pub unknown: Vec<Blake3Digest>,
 }
 
 /// Everything that has a place, after one certificate.
@@ -86,9 +74,9 @@ pub struct ClusterState {
     replicas: BTreeMap<(Blake3Digest, ReplicaIndex), Placement>,
     /// The last slot that assigned something to a worker.
     booked: BTreeMap<PeerIdHash, Slot>,
-    /// Where the replicas that the last slot left pending had their place, if they had one. It
-    /// follows from the certificates, so it is not part of the root.
-    last: BTreeMap<(Blake3Digest, ReplicaIndex), PeerIdHash>,
+    /// Workers that are lost and still have replicas, and the slot since which they are.
+    lost: BTreeMap<PeerIdHash, Slot>,
+    tries: Tries,
 }
 
 impl Default for ClusterState {
@@ -103,19 +91,23 @@ impl Default for ClusterState {
             changed: Slot(0),
             replicas: BTreeMap::new(),
             booked: BTreeMap::new(),
-            last: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            tries: Tries::default(),
         }
     }
 }
 
 impl Wire for ClusterState {
     const NAME: &'static str = "ClusterState";
-    const VERSION: u8 = 3;
-    // Slots and certificates; replicas of 77 bytes, as many workers of 42, pending replicas of 67.
-    const MAX_BYTES: usize = 160
+    // Version 3 knew no lost workers, and what was tried only of the last slot.
+    const VERSION: u8 = 4;
+    // Slots and certificates; replicas of 77 bytes, as many workers of 42 twice; what was tried and told.
+    const MAX_BYTES: usize = 320
         + MAX_RUNNING * (32 + 3 + 32 + 10)
-        + MAX_RUNNING * (32 + 10)
-        + MAX_PENDING * (32 + 3 + 32);
+        + 2 * MAX_RUNNING * (32 + 10)
+        + MAX_TRIED * (32 + 3 + 1 + 10 + 33)
+        + MAX_TOLD * (32 + 5 + 10)
+        + MAX_KNOWN * 32;
 }
 
 /// Why a manifest, its outcome or its certificate does not continue the state.
@@ -131,7 +123,7 @@ pub enum StateError {
     /// A replica that the manifest lists as running has no place, or another one.
     #[error("replica {replica} of job {job} does not run where the manifest says")]
     NotRunning { job: Blake3Digest, replica: ReplicaIndex },
-    /// A pending replica has a place whose worker is neither lost nor drained.
+    /// A pending replica has a place that the manifest does not list as running.
     #[error("replica {replica} of job {job} has a place already")]
     AlreadyPlaced { job: Blake3Digest, replica: ReplicaIndex },
     /// There is not one assignment for each pending replica.
@@ -195,6 +187,36 @@ impl ClusterState {
         self.block
     }
 
+    /// Slots in a row, up to the last one, that ended void.
+    #[must_use]
+    pub const fn voids(&self) -> u64 {
+        self.last_slot.0.saturating_sub(self.decided.0.0)
+    }
+
+    /// The slot since which a worker counts as lost that still has replicas; `None` if it does not.
+    #[must_use]
+    pub fn lost_since(&self, worker: &PeerIdHash) -> Option<Slot> {
+        self.lost.get(worker).copied()
+    }
+
+    /// The workers that count as lost, in order, and the slots since which they do.
+    pub fn lost(&self) -> impl Iterator<Item = (PeerIdHash, Slot)> + '_ {
+        self.lost.iter().map(|(worker, since)| (*worker, *since))
+    }
+
+    /// The last slot that found no place for a replica, and is remembered.
+    #[must_use]
+    pub fn last_tried(&self, job: Blake3Digest, replica: ReplicaIndex) -> Option<Slot> {
+        self.tries.tried.get(&(job, replica)).map(|tried| tried.slot)
+    }
+
+    /// What goes by lot in the slot of a manifest that builds on this state is drawn from here and from
+    /// [`Self::seed`].
+    #[must_use]
+    pub fn draw(&self, manifest: &Manifest) -> Draw {
+        self.tries.draw.unwrap_or(Draw::of(manifest))
+    }
+
     /// Every replica that has a place, in order.
     pub fn replicas(&self) -> impl Iterator<Item = (Blake3Digest, ReplicaIndex, Placement)> + '_ {
         self.replicas.iter().map(|(&(job, replica), &placement)| (job, replica, placement))
@@ -209,86 +231,14 @@ impl ClusterState {
         self.replicas().filter(here).map(|(job, replica, _)| (job, replica))
     }
 
-    /// What had its place at a worker that was counted as lost, and waits for a place since: nobody else
-    /// is to run it yet.
-    pub fn waiting_of(
-        &self,
-        worker: PeerIdHash,
-    ) -> impl Iterator<Item = (Blake3Digest, ReplicaIndex)> + '_ {
-        self.last.iter().filter(move |(_, place)| **place == worker).map(|(replica, _)| *replica)
-    }
-
     /// Whether a worker's telemetry counts in the next slot: it includes every assignment that the
-    /// worker got, so that no slot books the same room twice, and claims no slot of the future.
+    /// worker got, so that no slot books the same room twice, and claims no slot of the future. That of a
+    /// lost worker was sampled after the worker knew that it is.
     #[must_use]
     pub fn telemetry_counts(&self, worker: &PeerIdHash, includes_slot: Slot) -> bool {
         let booked = self.booked.get(worker).copied().unwrap_or_default();
-        (booked..=self.last_slot).contains(&includes_slot)
-    }
-
-    /// What the next manifest must list.
-    ///
-    /// `submissions` are all of the cluster's as of the manifest's block; of a job submitted twice
-    /// the first counts, and a job that is not among them is no longer wanted. `replicas` gives
-    /// the number of replicas of a job whose body is known.
-    #[must_use]
-    pub fn next_replicas(
-        &self,
-        submissions: &[Submission],
-        replicas: impl Fn(&Blake3Digest) -> Option<u16>,
-        lost: &BTreeSet<PeerIdHash>,
-        draining: &BTreeSet<PeerIdHash>,
-    ) -> NextReplicas {
-        let mut first: BTreeMap<Blake3Digest, Submission> = BTreeMap::new();
-        for submission in submissions {
-            let known = first.entry(submission.job).or_insert(*submission);
-            if submission.position < known.position {
-                *known = *submission;
-            }
-        }
-        let wanted: BTreeMap<u64, Blake3Digest> =
-            first.values().filter(|s| !s.cancelled).map(|s| (s.position, s.job)).collect();
-        let is_wanted = |job| first.get(job).is_some_and(|s| !s.cancelled);
-        let stays: BTreeMap<_, _> = self
-            .replicas
-            .iter()
-            .filter(|((job, _), placement)| is_wanted(job) && !lost.contains(&placement.worker))
-            .collect();
-
-        let mut next = NextReplicas::default();
-        // Draining replicas keep their place until they have another one, so they are counted.
-        let room = MAX_PENDING.min(MAX_RUNNING - stays.len().min(MAX_RUNNING));
-        'jobs: for (submission, job) in wanted {
-            let placed =
-                self.replicas.range((job, ReplicaIndex(0))..=(job, ReplicaIndex(u16::MAX)));
-            let mut indices: BTreeSet<_> = placed.map(|((_, replica), _)| *replica).collect();
-            match replicas(&job) {
-                Some(count) => indices.extend((0..count).map(ReplicaIndex)),
-                None => next.unknown.push(job),
-            }
-            for replica in indices {
-                let serves = stays
-                    .get(&(job, replica))
-                    .is_some_and(|placement| !draining.contains(&placement.worker));
-                if serves {
-                    continue;
-                }
-                if next.pending.len() >= room {
-                    break 'jobs;
-                }
-                next.pending.push(PendingReplica { submission, job, replica });
-            }
-        }
-        let moving: BTreeSet<_> = next.pending.iter().map(|p| (p.job, p.replica)).collect();
-        next.running = stays
-            .into_iter()
-            .map(|(&(job, replica), &Placement { worker, .. })| {
-                let moves = moving.contains(&(job, replica));
-                let state = if moves { ReplicaState::Draining } else { ReplicaState::Serving };
-                RunningReplica { job, replica, worker, state }
-            })
-            .collect();
-        next
+        let least = booked.max(self.lost.get(worker).copied().unwrap_or_default());
+        (least..=self.last_slot).contains(&includes_slot)
     }
 
     /// The state after a slot, yet without its certificate. Replicas that the manifest lists
@@ -312,9 +262,8 @@ impl ClusterState {
             replicas.insert((job, replica), *placement);
         }
         for &PendingReplica { job, replica, .. } in &manifest.pending {
-            let place = self.replicas.get(&(job, replica));
-            let lost = |worker| manifest.lost.iter().any(|lost| lost.worker == worker);
-            if place.is_some_and(|p| !lost(p.worker) && !replicas.contains_key(&(job, replica))) {
+            let of = (job, replica);
+            if self.replicas.contains_key(&of) && !replicas.contains_key(&of) {
                 return Err(StateError::AlreadyPlaced { job, replica });
             }
         }
@@ -331,7 +280,23 @@ impl ClusterState {
         if replicas.len() > MAX_RUNNING {
             return Err(StateError::TooManyRunning(replicas.len()));
         }
-        let last = self.previous(manifest).filter(|(of, _)| !replicas.contains_key(of)).collect();
+        let mut lost = self.lost.clone();
+        for listed in &manifest.lost {
+            lost.entry(listed.worker).or_insert(slot);
+        }
+        let holders: BTreeSet<_> = replicas.values().map(|placement| placement.worker).collect();
+        let is_back = |worker: &PeerIdHash| {
+            manifest.telemetry.binary_search_by_key(worker, |t| t.sender).is_ok()
+        };
+        lost.retain(|worker, _| holders.contains(worker) && !is_back(worker));
+        let left = |(of, place): (&_, &Placement)| {
+            replicas.get(of).is_none_or(|now| now.worker != place.worker)
+                && manifest.lost.binary_search_by_key(&place.worker, |l| l.worker).is_err()
+        };
+        let freed = self.replicas.iter().any(left);
+        let mut tries = self.tries.clone();
+        tries.locked(manifest);
+        tries.decided(manifest, assignments, freed, |of| self.previous_of(of));
         let same = (&replicas, &booked) == (&self.replicas, &self.booked);
         let changed = if same { self.changed } else { slot };
         let Self { last_certificate, decided, .. } = *self;
@@ -345,19 +310,22 @@ impl ClusterState {
             changed,
             replicas,
             booked,
-            last,
+            lost,
+            tries,
         })
     }
 
     /// The state after a slot that ended void, yet without its certificate: as before, but that the slot
-    /// is over.
+    /// is over, and that its tries are charged.
     ///
     /// # Errors
     /// [`StateError`] if the manifest does not continue this state.
     pub fn void(&self, manifest: &Manifest) -> Result<Self, StateError> {
         let last_slot = self.continued_by(manifest)?;
         let (base, block) = (manifest.base, manifest.block.number);
-        Ok(Self { last_slot, base, block, ..self.clone() })
+        let mut after = Self { last_slot, base, block, ..self.clone() };
+        after.tries.locked(manifest);
+        Ok(after)
     }
 
     /// The manifest's slot, if that is a later one and builds on the last certificate.
@@ -381,9 +349,13 @@ impl ClusterState {
     ) -> impl Iterator<Item = ((Blake3Digest, ReplicaIndex), PeerIdHash)> + 'a {
         manifest.pending.iter().filter_map(|pending| {
             let of = (pending.job, pending.replica);
-            let place = self.replicas.get(&of).map(|placement| placement.worker);
-            Some((of, place.or_else(|| self.last.get(&of).copied())?))
+            Some((of, self.previous_of(&of)?))
         })
+    }
+
+    fn previous_of(&self, of: &(Blake3Digest, ReplicaIndex)) -> Option<PeerIdHash> {
+        let place = self.replicas.get(of).map(|placement| placement.worker);
+        place.or_else(|| self.tries.tried.get(of)?.previous)
     }
 
     /// Closes the slot that was applied, or ended void, with its certificate.
@@ -424,21 +396,30 @@ impl ClusterState {
         after.certified(&certificate.body)
     }
 
-    /// Root over every replica's place ([`ReplicaLeaf`]) and every worker's last booking, replicas
-    /// first, each kind in ascending order. A worker's leaf is
+    /// Root over every replica's place ([`ReplicaLeaf`]), every worker's last booking, every lost worker,
+    /// each kind in ascending order, and what was tried. The leaf of a worker's booking, or of its loss, is
     /// `keccak256(bytes.concat(keccak256(abi.encode(purpose, worker, slot))))`, where `bytes32 purpose` is
-    /// Keccak-256 of [`domain::STATE_WORKER_LEAF`], `bytes32 worker` and `uint64 slot`.
+    /// Keccak-256 of [`domain::STATE_WORKER_LEAF`] or [`domain::STATE_LOST_LEAF`], `bytes32 worker` and
+    /// `uint64 slot`; the last leaf is that of `(purpose, digest)` with [`domain::STATE_TRIES_LEAF`] and
+    /// Keccak-256 of the encoding, if anything was tried.
     #[must_use]
     pub fn state_root(&self) -> KeccakDigest {
         let replicas = self.replicas().map(|(job, replica, Placement { worker, slot })| {
             let worker = LeafWorker::Open(worker);
             ReplicaLeaf { job, replica, worker, slot, done: false, drained: false }.hash()
         });
-        let workers = self.booked.iter().map(|(worker, slot)| {
-            let words = Words::purpose(domain::STATE_WORKER_LEAF);
-            keccak(words.bytes32(worker.as_bytes()).uint(slot.0).keccak().as_bytes())
+        let leaf = |words: Words| keccak(words.keccak().as_bytes());
+        let of_worker = |purpose: &'static str| {
+            move |(worker, slot): (&PeerIdHash, &Slot)| {
+                leaf(Words::purpose(purpose).bytes32(worker.as_bytes()).uint(slot.0))
+            }
+        };
+        let booked = self.booked.iter().map(of_worker(domain::STATE_WORKER_LEAF));
+        let lost = self.lost.iter().map(of_worker(domain::STATE_LOST_LEAF));
+        let tries = self.tries.digest().map(|digest| {
+            leaf(Words::purpose(domain::STATE_TRIES_LEAF).bytes32(digest.as_bytes()))
         });
-        MerkleTree::new(replicas.chain(workers).collect()).root()
+        MerkleTree::new(replicas.chain(booked).chain(lost).chain(tries).collect()).root()
     }
 }
 

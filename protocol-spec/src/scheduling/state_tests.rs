@@ -1,16 +1,20 @@
-use proptest::prelude::*;
-
 use super::*;
 use crate::{
     agreement::{Instance, Lock, Subject},
     committee::Committee,
-    ids::{ParticipantIndex, Signature},
+    ids::{Address, ParticipantIndex, Signature},
     scheduling::{
-        Assignment, AssignmentCertificate, BlockRef, CircuitId, GroupSignature, LostWorker,
-        RecordError, ReferenceStringOrigin, SignedSuspicion, TelemetryEntry,
+        Assignment, AssignmentCertificate, BlockRef, CircuitId, GroupSignature, JobDemand,
+        LeasePolicy, LostWorker, Priority, RecordError, ReferenceStringOrigin, ReplicaState,
+        SignedSuspicion, TelemetryEntry,
         arbitrary::{assert_wire, binding},
     },
 };
+
+#[path = "state_tests/random.rs"]
+mod random;
+#[path = "state_tests/rules.rs"]
+mod rules;
 
 fn committee() -> Committee {
     Committee::new(4).unwrap()
@@ -25,12 +29,37 @@ fn worker(byte: u8) -> PeerIdHash {
 }
 
 fn submission(position: u64, byte: u8) -> Submission {
-    Submission { position, job: job(byte), cancelled: false }
+    let (operator, leak_bits) = (Address([1; 20]), 1_000_000);
+    Submission { position, job: job(byte), operator, leak_bits, cancelled: false }
 }
 
 /// Every job wants three replicas, except 9, whose body nobody has.
-fn three(digest: &Blake3Digest) -> Option<u16> {
-    (*digest != job(9)).then_some(3)
+fn three(digest: &Blake3Digest) -> Option<JobDemand> {
+    let (operator, priority) = (Address([1; 20]), Priority(0));
+    let demand =
+        JobDemand { operator, replicas: 3, priority, lease: LeasePolicy::Keep, refused: None };
+    (*digest != job(9)).then_some(demand)
+}
+
+const POLICY: KeccakDigest = KeccakDigest([2; 32]);
+
+/// What must be listed if these workers are lost, or to be left, and the others among 1 to 4 are there.
+fn next(
+    state: &ClusterState,
+    submissions: &[Submission],
+    lost: &[u8],
+    draining: &[u8],
+) -> NextReplicas {
+    state.next_replicas(&NextInputs {
+        submissions,
+        jobs: &three,
+        only: None,
+        lost: &lost.iter().map(|w| (worker(*w), 0)).collect(),
+        draining: &draining.iter().map(|w| worker(*w)).collect(),
+        telemetry: &(1..=4).filter(|w| !lost.contains(w)).map(worker).collect(),
+        block: 1,
+        policy: POLICY,
+    })
 }
 
 /// What the proposer writes for these submissions; workers 1 to 4 are there unless lost.
@@ -40,15 +69,26 @@ fn manifest(
     lost: &[u8],
     draining: &[u8],
 ) -> Manifest {
-    let workers = |list: &[u8]| list.iter().map(|w| worker(*w)).collect();
-    let next = state.next_replicas(submissions, three, &workers(lost), &workers(draining));
+    let next = next(state, submissions, lost, draining);
+    let manifest = written(state, submissions, next, lost);
+    assert_eq!(manifest.validate(committee()), Ok(()));
+    manifest
+}
+
+fn written(
+    state: &ClusterState,
+    submissions: &[Submission],
+    next: NextReplicas,
+    lost: &[u8],
+) -> Manifest {
     let suspicions: Vec<_> = [1, 2]
         .map(|member| SignedSuspicion {
             member: ParticipantIndex::new(member).unwrap(),
+            lost_for: 0,
             signature: Signature([0; 64]),
         })
         .to_vec();
-    let manifest = Manifest {
+    Manifest {
         binding: binding(),
         slot: Slot(state.last_slot().0 + 2),
         proposer: ParticipantIndex::new(1).unwrap(),
@@ -56,7 +96,7 @@ fn manifest(
         block: BlockRef { number: 1, hash: KeccakDigest([1; 32]) },
         base: KeccakDigest([4; 32]),
         jobs_seen: submissions.len() as u64,
-        policy: KeccakDigest([2; 32]),
+        policy: POLICY,
         circuit: CircuitId { version: 1, fingerprint: Blake3Digest([3; 32]) },
         telemetry: (1..=4)
             .filter(|w| !lost.contains(w))
@@ -68,9 +108,7 @@ fn manifest(
             .iter()
             .map(|w| LostWorker { worker: worker(*w), suspicions: suspicions.clone() })
             .collect(),
-    };
-    assert_eq!(manifest.validate(committee()), Ok(()));
-    manifest
+    }
 }
 
 fn assignments(manifest: &Manifest, choose: impl Fn(usize) -> Option<PeerIdHash>) -> Assignments {
@@ -153,8 +191,7 @@ fn a_placed_job_runs_and_is_not_placed_again() {
 fn pending_is_in_the_chains_order_and_the_first_submission_of_a_job_counts() {
     let state = ClusterState::default();
     let submissions = [submission(7, 1), submission(3, 2), submission(4, 1), submission(8, 9)];
-    let none = BTreeSet::new();
-    let next = state.next_replicas(&submissions, three, &none, &none);
+    let next = next(&state, &submissions, &[], &[]);
     let positions: Vec<_> = next.pending.iter().map(|p| (p.submission, p.job)).collect();
     assert_eq!(positions[..3], [(3, job(2)); 3]);
     assert_eq!(positions[3..], [(4, job(1)); 3]);
@@ -166,17 +203,41 @@ fn a_lost_workers_replica_is_placed_again_and_its_return_makes_no_double() {
     let (state, _) = placed();
     let manifest = manifest(&state, &[submission(5, 1)], &[2], &[]);
     assert_eq!(pending_of(&manifest), [(job(1), 1)]);
-    assert_eq!(manifest.running.len(), 2);
+    let draining = manifest.running.iter().filter(|r| r.state == ReplicaState::Draining);
+    assert_eq!(draining.map(|r| (r.job, r.replica.0)).collect::<Vec<_>>(), pending_of(&manifest));
     let moved = assignments(&manifest, |_| Some(worker(4)));
     let after = state.follow(&record(&state, manifest.clone(), moved)).unwrap();
     assert_eq!(after.assigned_to(worker(2)).count(), 0);
     assert_eq!(after.assigned_to(worker(4)).count(), 1);
-    // With no room for it, it has no place and stays pending.
-    let nowhere = assignments(&manifest, |_| None);
-    let after = state.follow(&record(&state, manifest, nowhere)).unwrap();
-    assert_eq!(after.replicas().count(), 2);
-    let next = super::tests::manifest(&after, &[submission(5, 1)], &[], &[]);
-    assert_eq!(pending_of(&next), [(job(1), 1)]);
+    assert_eq!(after.lost_since(&worker(2)), None, "it holds nothing");
+}
+
+#[test]
+fn a_returning_worker_keeps_what_has_not_been_placed_elsewhere() {
+    let (state, _) = placed();
+    let submissions = [submission(5, 1)];
+    let lost = manifest(&state, &submissions, &[2], &[]);
+    // With no room for it, it keeps its place, and the worker counts as lost.
+    let nowhere = assignments(&lost, |_| None);
+    let after = state.follow(&record(&state, lost.clone(), nowhere)).unwrap();
+    assert_eq!(after.assigned_to(worker(2)).count(), 1);
+    assert_eq!(after.lost_since(&worker(2)), Some(lost.slot));
+    assert_eq!(after.lost().collect::<Vec<_>>(), [(worker(2), lost.slot)]);
+    assert_ne!(
+        after.state_root(),
+        ClusterState { lost: BTreeMap::new(), ..after.clone() }.state_root()
+    );
+    assert_eq!(pending_of(&manifest(&after, &submissions, &[2], &[])), [(job(1), 1)]);
+    // Its telemetry counts again once the worker knows that.
+    assert!(!after.telemetry_counts(&worker(2), state.last_slot()));
+    assert!(after.telemetry_counts(&worker(2), lost.slot));
+    // Back in time, it is listed with its telemetry: nothing moves.
+    let back = manifest(&after, &submissions, &[], &[]);
+    assert_eq!((back.pending.len(), back.running.len()), (0, 3));
+    let nothing = assignments(&back, |_| None);
+    let after = after.follow(&record(&after, back, nothing)).unwrap();
+    assert_eq!((after.lost_since(&worker(2)), after.replicas().count()), (None, 3));
+    assert!(after.replicas().eq(state.replicas()));
 }
 
 #[test]
@@ -334,8 +395,15 @@ fn a_void_slot_changes_nothing_but_the_chain_of_certificates() {
     let after = state.follow(&record).unwrap();
     assert_eq!((after.last_slot(), after.last_decided()), (locked.slot, state.last_slot()));
     assert_eq!(after.last_certificate(), record.certificate.body.hash());
-    assert_eq!((after.seed(), after.state_root()), (state.seed(), state.state_root()));
+    assert_eq!((after.seed(), after.voids()), (state.seed(), 2));
     assert_eq!(after.last_changed(), state.last_changed());
+    // Its tries are charged, and it draws nothing anew.
+    assert_ne!(after.state_root(), state.state_root());
+    let later =
+        Manifest { block: BlockRef { number: 2, hash: KeccakDigest([9; 32]) }, ..locked.clone() };
+    assert_eq!(after.draw(&later), Draw::of(&locked));
+    assert_eq!(state.draw(&later), Draw::of(&later));
+    assert!(after.lost().eq(state.lost()));
     assert!(after.replicas().eq(state.replicas()));
     // What an outcome would have changed gives another root, so it does not pass for void.
     let applied = state.apply(&locked, &assignments(&locked, |_| Some(worker(1)))).unwrap();
@@ -381,105 +449,13 @@ fn the_root_is_the_one_of_the_leaves() {
         let words = Words::default().bytes32(purpose("veil v1 state worker leaf").as_bytes());
         leaf(words.bytes32(&[i + 1; 32]).uint(2))
     });
-    let expected = MerkleTree::new(replicas.chain(workers).collect()).root();
+    let tries = leaf(
+        Words::default()
+            .bytes32(purpose("veil v1 state tries leaf").as_bytes())
+            .bytes32(keccak(&crate::codec::encode(&state.tries)).as_bytes()),
+    );
+    let all = replicas.chain(workers).chain([tries]);
+    let expected = MerkleTree::new(all.collect()).root();
     assert_eq!(state.state_root(), expected);
     assert_eq!(ClusterState::default().state_root(), MerkleTree::EMPTY_ROOT);
-}
-
-#[test]
-fn the_largest_state_fits() {
-    let last = Slot(u64::MAX);
-    let decided = (last, KeccakDigest([1; 32]));
-    let mut state = ClusterState {
-        last_slot: last,
-        block: last.0,
-        decided,
-        changed: last,
-        ..ClusterState::default()
-    };
-    for i in 0..MAX_RUNNING as u16 {
-        let mut worker = worker(0xff);
-        worker.0[..2].copy_from_slice(&i.to_be_bytes());
-        let placement = Placement { worker, slot: Slot(u64::MAX) };
-        state.replicas.insert((job(0xff), ReplicaIndex(u16::MAX - i)), placement);
-        state.booked.insert(worker, Slot(u64::MAX));
-    }
-    assert_eq!(ClusterState::from_wire(&state.to_wire()), Ok(state));
-}
-
-proptest! {
-    /// Slots with random jobs, cancellations, losses, drains and outcomes: a replica that is wanted
-    /// is always either placed once or pending, never both, and nothing else runs.
-    #[test]
-    fn every_wanted_replica_is_placed_once_or_pending(
-        slots in prop::collection::vec(
-            (
-                prop::collection::btree_map(1u8..6, any::<bool>(), 0..5),
-                prop::collection::btree_set(1u8..5, 0..3),
-                prop::collection::btree_set(1u8..5, 0..2),
-                any::<u64>(),
-                0..3usize,
-            ),
-            1..8,
-        ),
-    ) {
-        let mut state = ClusterState::default();
-        for (jobs, lost, draining, choice, voids) in slots {
-            let submissions: Vec<_> = jobs
-                .iter()
-                .map(|(byte, cancelled)| Submission { cancelled: *cancelled, ..submission((*byte).into(), *byte) })
-                .collect();
-            let lost: Vec<_> = lost.into_iter().collect();
-            let draining: Vec<_> = draining.into_iter().collect();
-            // As often as it ends void, nothing is lost, and nothing is drawn anew.
-            let workers = |list: &[u8]| list.iter().map(|w| worker(*w)).collect();
-            let expected =
-                |state: &ClusterState| state.next_replicas(&submissions, three, &workers(&lost), &workers(&draining));
-            let decided = state.clone();
-            for _ in 0..voids {
-                let locked = manifest(&state, &submissions, &lost, &draining);
-                let record = void(&state, locked.clone());
-                prop_assert_eq!(record.verify_structure(committee()), Ok(()));
-                let before = state.clone();
-                state = state.follow(&record).unwrap();
-                prop_assert_eq!(expected(&state), expected(&decided));
-                prop_assert_eq!(state.seed(), decided.seed());
-                prop_assert_eq!(state.last_decided(), decided.last_decided());
-                prop_assert!(state.previous(&locked).eq(decided.previous(&locked)));
-                prop_assert_ne!(state.last_certificate(), before.last_certificate());
-                prop_assert_eq!(ClusterState::from_wire(&state.to_wire()), Ok(state.clone()));
-            }
-            let manifest = manifest(&state, &submissions, &lost, &draining);
-            let candidates: Vec<_> = manifest.telemetry.iter().map(|t| t.sender).collect();
-            let assignments = assignments(&manifest, |i| {
-                let pick = (choice >> (i % 60)) as usize % (candidates.len() + 1);
-                candidates.get(pick).copied()
-            });
-            let record = record(&state, manifest.clone(), assignments);
-            prop_assert_eq!(record.verify_structure(committee()), Ok(()));
-            prop_assert_eq!(SlotRecord::from_wire(&record.to_wire()), Ok(record.clone()));
-            let before = state.clone();
-            state = state.follow(&record).unwrap();
-            prop_assert_eq!(before.follow(&record).unwrap().state_root(), state.state_root());
-            prop_assert!(before == state || before.last_certificate() != state.last_certificate());
-            prop_assert_eq!(ClusterState::from_wire(&state.to_wire()), Ok(state.clone()));
-
-            let wanted: BTreeSet<_> = submissions
-                .iter()
-                .filter(|s| !s.cancelled)
-                .flat_map(|s| (0..3).map(|replica| (s.job, ReplicaIndex(replica))))
-                .collect();
-            let none = BTreeSet::new();
-            let next = state.next_replicas(&submissions, three, &none, &none);
-            let running: BTreeSet<_> = next.running.iter().map(|r| (r.job, r.replica)).collect();
-            let pending: BTreeSet<_> = next.pending.iter().map(|p| (p.job, p.replica)).collect();
-            prop_assert!(running.is_disjoint(&pending));
-            prop_assert_eq!(&running | &pending, wanted);
-            let placed: BTreeSet<_> = state.replicas().map(|(job, replica, _)| (job, replica)).collect();
-            prop_assert_eq!(placed, running);
-            for (_, _, placement) in state.replicas() {
-                prop_assert!(!lost.contains(&placement.worker.0[0]));
-            }
-        }
-    }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use veil_protocol_spec::{
     Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
-    scheduling::{CertificateBody, ClusterPolicy, JobError, JobSpec, Label, RequestTooLarge},
+    scheduling::{
+        CertificateBody, ClusterPolicy, Draw, JobError, JobSpec, Label, Manifest, RequestTooLarge,
+    },
 };
 
 /// What is public besides the manifest.
@@ -27,6 +29,15 @@ pub struct PublicInputs {
     /// [`ClusterState::last_decided`](veil_protocol_spec::scheduling::ClusterState::last_decided) of it:
     /// where the turn of equals begins.
     pub last_decided: Slot,
+    /// [`ClusterState::draw`](veil_protocol_spec::scheduling::ClusterState::draw) of it.
+    pub draw: Draw,
+}
+
+impl PublicInputs {
+    /// Hash of the block that decides the order among equals for a job of that submission.
+    pub(crate) fn draw_for(&self, manifest: &Manifest, submission: u64) -> KeccakDigest {
+        if submission < self.draw.jobs_seen { self.draw.block } else { manifest.block.hash }
+    }
 }
 
 impl Default for PublicInputs {
@@ -39,6 +50,7 @@ impl Default for PublicInputs {
             previous: BTreeMap::new(),
             seed: CertificateBody::NO_PREVIOUS,
             last_decided: Slot(0),
+            draw: Draw { block: KeccakDigest([0; 32]), jobs_seen: 0 },
         }
     }
 }
@@ -78,8 +90,8 @@ pub enum JobRefusal {
     /// No worker can ever have that much by the cluster's scale.
     #[error("its request is beyond what a worker can offer: {0}")]
     TooLarge(RequestTooLarge),
-    /// Labels, draining and hard anti-affinity leave so few workers that the answer would tell too
-    /// much about each of them.
+    /// Labels, latency, draining and hard anti-affinity leave so few workers that the answer would tell
+    /// too much about each of them.
     #[error(
         "its constraints leave {found} workers, the policy asks for {min}: loosen them, since the \
          answer would tell too much about so few"

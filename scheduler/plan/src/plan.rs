@@ -33,7 +33,7 @@ pub(crate) struct Step {
     pub(crate) previous: Option<usize>,
     /// Whether no earlier step is for the same job.
     pub(crate) first_of_job: bool,
-    /// Whether no later step is for the same job.
+    /// Whether no later step with candidates is for the same job.
     pub(crate) last_of_job: bool,
 }
 
@@ -43,8 +43,10 @@ pub(crate) struct Step {
 /// 1. Jobs of higher priority first, then by submission, then by replica.
 /// 2. A worker is a candidate if the manifest has its telemetry, its labels satisfy the job's
 ///    constraints, it is not being drained, and, under hard anti-affinity, no replica of the job
-///    that stays runs in its failure domain. Jobs with constraints that leave too few candidates,
-///    or with requests beyond the cluster's scale, are [refused](Self::refusals).
+///    that stays runs in its failure domain. Jobs that narrow the candidates and leave too few, or with
+///    requests beyond the cluster's scale, are [refused](Self::refusals). Under hard anti-affinity the
+///    job's replicas take candidates away from each other: those to which too few may be left are not
+///    evaluated either.
 /// 3. A candidate is feasible if each resource has at least what is requested, after what earlier
 ///    replicas of this slot took, its latency class is not above the job's, and, under hard
 ///    anti-affinity, no earlier replica of the job went to its failure domain.
@@ -124,6 +126,7 @@ impl Plan {
         let mut refusals = BTreeMap::new();
         let mut steps: Vec<Step> = Vec::with_capacity(ordered.len());
         let mut turn = public.last_decided.0.wrapping_add(1);
+        let mut of_same_job: BTreeMap<Blake3Digest, usize> = BTreeMap::new();
         for (position, pending, job) in ordered {
             let of_job = match by_job.entry(pending.job) {
                 Entry::Occupied(entry) => *entry.get(),
@@ -140,7 +143,11 @@ impl Plan {
                 return Err(PlanError::NoSuchReplica { job, replica });
             }
             let Some(of_this) = rules.get(of_job) else { continue };
-            let mut candidates = of_this.candidates.clone();
+            let before = of_same_job.entry(pending.job).or_default();
+            let is_answered = *before < of_this.answered;
+            *before += 1;
+            let mut candidates = if is_answered { of_this.candidates.clone() } else { Vec::new() };
+            let block = public.draw_for(manifest, pending.submission);
             if of_this.in_turn {
                 let start = turn % candidates.len().max(1) as u64;
                 candidates.rotate_left(start as usize);
@@ -152,6 +159,7 @@ impl Plan {
                         domain::TIE_BREAK,
                         &[
                             public.seed.as_bytes(),
+                            block.as_bytes(),
                             pending.job.as_bytes(),
                             &pending.replica.0.to_le_bytes(),
                             sender.as_ref().map_or(&[][..], |sender| sender.as_bytes()),
@@ -168,7 +176,8 @@ impl Plan {
                 })
                 .filter(|worker| candidates.contains(worker));
             let first_of_job = steps.last().is_none_or(|step| step.job != pending.job);
-            if let Some(step) = steps.last_mut() {
+            // A step without candidates is none for the circuit.
+            if let Some(step) = steps.last_mut().filter(|_| first_of_job || is_answered) {
                 step.last_of_job = first_of_job;
             }
             let counts = of_this.soft && (of_this.runs_somewhere() || !first_of_job);
@@ -260,103 +269,4 @@ impl Plan {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test that unwraps has failed")]
-
-    use veil_protocol_spec::{
-        Address, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
-        PeerIdHash, ReplicaIndex, Slot, scheduling::*,
-    };
-
-    use super::*;
-
-    const SCOPE: ClusterScope = ClusterScope {
-        chain_id: ChainId(1),
-        contract: Address([1; 20]),
-        cluster: ClusterId([2; 32]),
-    };
-
-    fn job(policy: SchedulingPolicy) -> JobSpec {
-        JobSpec {
-            scope: SCOPE,
-            operator: Address([3; 20]),
-            nonce: 0,
-            image: format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
-            command: Vec::new(),
-            args: Vec::new(),
-            request: ResourceRequest::Clear(Resources {
-                cpu: CpuUnits(1),
-                memory: MemoryUnits(1),
-                disk: DiskUnits(0),
-                gpu: GpuUnits(0),
-            }),
-            replicas: 4,
-            priority: Priority(0),
-            policy,
-            constraints: Constraints::default(),
-            lease: LeasePolicy::Keep,
-            restart: RestartPolicy::Always,
-            health: None,
-        }
-    }
-
-    /// In which order each replica prefers equal workers.
-    fn orders(manifest: &Manifest, public: &PublicInputs) -> Vec<Vec<usize>> {
-        let plan = Plan::new(manifest, public).unwrap();
-        plan.steps.into_iter().map(|step| step.candidates).collect()
-    }
-
-    #[test]
-    fn the_order_among_equals_follows_from_the_last_decided_slot_alone() {
-        for policy in [SchedulingPolicy::Spread, SchedulingPolicy::PriorityRoundRobin] {
-            let job = job(policy);
-            let digest = job.digest();
-            let mut public = PublicInputs {
-                policy: ClusterPolicy { scale: Scale::FINEST, ..ClusterPolicy::default() },
-                jobs: [(digest, job)].into(),
-                ..PublicInputs::default()
-            };
-            let pending = |replica| PendingReplica {
-                submission: 0,
-                job: digest,
-                replica: ReplicaIndex(replica),
-            };
-            let manifest = Manifest {
-                binding: Binding { scope: SCOPE, key_set: KeySetDigest([4; 32]), epoch: Epoch(0) },
-                slot: Slot(1),
-                proposer: ParticipantIndex::new(1).unwrap(),
-                previous: KeccakDigest([0; 32]),
-                block: BlockRef { number: 1, hash: KeccakDigest([5; 32]) },
-                base: KeccakDigest([0; 32]),
-                jobs_seen: 1,
-                policy: KeccakDigest([6; 32]),
-                circuit: CircuitId { version: 1, fingerprint: Blake3Digest([7; 32]) },
-                telemetry: (1..=7)
-                    .map(|w| TelemetryEntry {
-                        sender: PeerIdHash([w; 32]),
-                        digest: Blake3Digest([w; 32]),
-                    })
-                    .collect(),
-                pending: (0..4).map(pending).collect(),
-                running: Vec::new(),
-                lost: Vec::new(),
-            };
-            let first = orders(&manifest, &public);
-            // After three void slots, in another's words, as of a later block.
-            let mut later = Manifest {
-                slot: Slot(4),
-                proposer: ParticipantIndex::new(2).unwrap(),
-                previous: KeccakDigest([8; 32]),
-                block: BlockRef { number: 9, hash: KeccakDigest([9; 32]) },
-                base: KeccakDigest([10; 32]),
-                jobs_seen: 2,
-                ..manifest.clone()
-            };
-            later.telemetry.iter_mut().for_each(|entry| entry.digest.0[0] ^= 0xff);
-            assert_eq!(orders(&later, &public), first);
-            public.seed = KeccakDigest([11; 32]);
-            public.last_decided = Slot(1);
-            assert_ne!(orders(&manifest, &public), first);
-        }
-    }
-}
+mod tests;

@@ -53,6 +53,8 @@ pub(crate) struct JobRules {
     pub(crate) running: Vec<u16>,
     /// Positions in the manifest's telemetry, ascending.
     pub(crate) candidates: Vec<usize>,
+    /// Replicas of the job that are evaluated in this slot; the others stay pending.
+    pub(crate) answered: usize,
 }
 
 /// Highest level: the worker that held the replica last.
@@ -122,9 +124,16 @@ impl JobRules {
             })
             .map(|(worker, _)| worker)
             .collect();
-        let constrained = !job.constraints.allow.is_empty() || !job.constraints.deny.is_empty();
-        let (found, min) = (candidates.len(), usize::from(public.policy.min_candidates));
-        let too_few = constrained && found < min;
+        let workers = manifest.telemetry.len();
+        let max_latency = job.constraints.max_latency.filter(|max| max.get() < LatencyClass::MAX);
+        // "Minimum candidate set whatever narrowed it." Who is near is encrypted: a job that asks for it
+        // narrows them unseen.
+        let by_labels = !job.constraints.allow.is_empty() || !job.constraints.deny.is_empty();
+        let narrowed = hard || by_labels || max_latency.is_some() || candidates.len() < workers;
+        let min = if narrowed { public.policy.least_candidates(workers) } else { 1 };
+        let answered = answered(hard, &candidates, &domains, min);
+        let found = candidates.len();
+        let too_few = answered == 0;
         let refusal =
             too_large.or_else(|| too_few.then_some(JobRefusal::TooFewCandidates { found, min }));
         if refusal.is_some() {
@@ -134,13 +143,14 @@ impl JobRules {
             policy: job.policy,
             need,
             dominant,
-            max_latency: job.constraints.max_latency.filter(|max| max.get() < LatencyClass::MAX),
+            max_latency,
             hard,
             soft: is(Strength::Soft),
             in_turn: job.policy == SchedulingPolicy::PriorityRoundRobin,
             domains,
             running,
             candidates,
+            answered,
         };
         Ok((rules, refusal))
     }
@@ -167,6 +177,30 @@ impl JobRules {
     pub(crate) fn dominant_is_checked_last(&self, leveled: bool) -> bool {
         self.policy == SchedulingPolicy::Spread && !leveled
     }
+}
+
+/// How many replicas of a job leave enough candidates for the answer: kept apart, each takes those of its
+/// failure domain away from the next, and at worst the largest domains are taken first.
+fn answered(hard: bool, candidates: &[usize], domains: &[usize], min: usize) -> usize {
+    if min <= 1 {
+        return usize::MAX;
+    }
+    if !hard {
+        return if candidates.len() < min { 0 } else { usize::MAX };
+    }
+    let mut sizes: BTreeMap<usize, usize> = BTreeMap::new();
+    for domain in candidates.iter().filter_map(|worker| domains.get(*worker)) {
+        *sizes.entry(*domain).or_default() += 1;
+    }
+    let mut sizes: Vec<_> = sizes.into_values().collect();
+    sizes.sort_unstable();
+    let mut left = candidates.len();
+    let mut answered = 0;
+    while left >= min {
+        answered += 1;
+        left -= sizes.pop().unwrap_or(left);
+    }
+    answered
 }
 
 /// The first resource of which `request` takes the most.

@@ -150,6 +150,7 @@ pub(super) fn slot(
             weights: weights.map_or(PolicyWeights::Encrypted(Blake3Digest([9; 32])), |weights| {
                 PolicyWeights::Public(weights)
             }),
+            min_candidates: 1,
             ..ClusterPolicy::default()
         },
         jobs: digests.iter().copied().zip(jobs).collect(),

@@ -188,7 +188,8 @@ impl Cluster {
             lost: Vec::new(),
         };
         let mut inputs = Inputs::default();
-        inputs.public.policy = ClusterPolicy { scale: Scale::FINEST, ..ClusterPolicy::default() };
+        inputs.public.policy =
+            ClusterPolicy { scale: Scale::FINEST, min_candidates: 1, ..ClusterPolicy::default() };
         inputs.public.jobs = jobs.into_iter().map(|job| (job.digest(), job)).collect();
         inputs.public.seed = keccak(&slot.to_le_bytes());
         inputs.public.last_decided = Slot(slot - 1);

@@ -165,6 +165,7 @@ impl SlotBehaviour {
                 if let Some(entry) = manifest.telemetry.pop() {
                     let signed = |j: u8| SignedSuspicion {
                         member: ParticipantIndex::new(j).expect("a committee has two members"),
+                        lost_for: 0,
                         signature: veil_protocol_spec::Signature([7; 64]),
                     };
                     let suspicions = vec![signed(1), signed(2)];

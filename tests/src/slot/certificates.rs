@@ -114,14 +114,12 @@ impl Cluster {
         }
         let disk = &mut self.disks[j.position()];
         disk.state = Arc::clone(&after);
-        disk.tries.record(&record.manifest, &record.assignments);
         disk.prune(slot);
         disk.records.insert(slot, Arc::clone(record));
         while disk.records.len() > KEPT_RECORDS {
             disk.records.pop_first();
         }
-        let record = Arc::clone(record);
-        schedule.input(j, 1, move |member, now| member.certified(after, &record, now));
+        schedule.input(j, 1, move |member, now| member.certified(after, now));
     }
 
     /// The first certificate of a slot, at member `j`.

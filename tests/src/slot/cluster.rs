@@ -6,9 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use veil_committee_agreement::{Agreement, AgreementConfig, Timing, Validity};
 use veil_committee_machine::{Millis, Verdict};
-use veil_committee_slot::{
-    SlotMachine, machine::SlotConfig, manifest::InvalidManifest, tries::FailedTries,
-};
+use veil_committee_slot::{SlotMachine, machine::SlotConfig, manifest::InvalidManifest};
 use veil_committee_world::{Host, Mail, Schedule};
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, PublicIdentity, Slot, Wire,
@@ -58,7 +56,6 @@ pub(super) struct Disk {
     /// Bytes of both.
     bytes: usize,
     pub(super) state: Arc<ClusterState>,
-    pub(super) tries: FailedTries,
     pub(super) records: BTreeMap<Slot, Arc<SlotRecord>>,
 }
 
@@ -114,8 +111,8 @@ impl Host for Cluster {
         let agreement = Agreement::new(config, identity, records)
             .expect("roster, committee and identity are of one fixture");
         let config = SlotConfig { me: j, origin: ReferenceStringOrigin::Committee, timing: SLOT };
-        let (state, tries) = (Arc::clone(&disk.state), disk.tries.clone());
-        let slot = SlotMachine::new(config, state, tries, disk.slot.clone(), schedule.now());
+        let state = Arc::clone(&disk.state);
+        let slot = SlotMachine::new(config, state, disk.slot.clone(), schedule.now());
         self.report.count("boot");
         let behaviour = self.plan.behaviours.get(&j).copied();
         let member = Member::new(j, committee, behaviour, slot, agreement);

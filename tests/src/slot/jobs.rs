@@ -10,8 +10,8 @@ use rand_chacha::ChaCha20Rng;
 use veil_protocol_spec::{
     Address, Blake3Digest,
     scheduling::{
-        ClusterState, Constraints, CpuUnits, DiskUnits, GpuUnits, JobSpec, LeasePolicy,
-        MemoryUnits, Priority, ResourceRequest, Resources, RestartPolicy, SchedulingPolicy,
+        ClusterState, Constraints, CpuUnits, DiskUnits, GpuUnits, JobDemand, JobSpec, LeasePolicy,
+        MemoryUnits, Priority, ResourceRequest, Resources, RestartPolicy, Scale, SchedulingPolicy,
         Submission,
     },
 };
@@ -23,6 +23,13 @@ use crate::fixtures;
 const TOO_MUCH: u16 = 150;
 /// How long an exclusive replica runs without contact.
 const LEASE_SECONDS: u32 = 60;
+
+/// Who submits the jobs.
+const OPERATOR: Address = Address([3; 20]);
+
+const fn submission(position: u64, job: Blake3Digest) -> Submission {
+    Submission { position, job, operator: OPERATOR, leak_bits: 1_000_000, cancelled: false }
+}
 
 pub(super) struct Jobs {
     seed: u64,
@@ -38,13 +45,14 @@ pub(super) struct Jobs {
     shared: Arc<Vec<Submission>>,
     /// Whose body is known.
     jobs: BTreeMap<Blake3Digest, JobSpec>,
-    bodies: Arc<BTreeMap<Blake3Digest, u16>>,
+    scale: Scale,
+    bodies: Arc<BTreeMap<Blake3Digest, JobDemand>>,
     /// Jobs that were submitted without a body.
     pub(super) bodiless: u64,
 }
 
 impl Jobs {
-    pub(super) fn new(seed: u64, rng: ChaCha20Rng, scenario: &SlotScenario) -> Self {
+    pub(super) fn new(seed: u64, rng: ChaCha20Rng, scenario: &SlotScenario, scale: Scale) -> Self {
         Self {
             seed,
             rng,
@@ -55,6 +63,7 @@ impl Jobs {
             submissions: Vec::new(),
             shared: Arc::default(),
             jobs: BTreeMap::new(),
+            scale,
             bodies: Arc::default(),
             bodiless: 0,
         }
@@ -64,8 +73,8 @@ impl Jobs {
         self.jobs.get(job)
     }
 
-    /// Replicas of the jobs whose body is known.
-    pub(super) fn bodies(&self) -> Arc<BTreeMap<Blake3Digest, u16>> {
+    /// What the jobs want whose body is known.
+    pub(super) fn bodies(&self) -> Arc<BTreeMap<Blake3Digest, JobDemand>> {
         Arc::clone(&self.bodies)
     }
 
@@ -123,7 +132,8 @@ impl Jobs {
         if changed || self.submitted > before {
             let wanted: BTreeSet<_> = self.submissions.iter().map(|s| s.job).collect();
             self.jobs.retain(|job, _| wanted.contains(job));
-            let bodies = self.jobs.iter().map(|(digest, job)| (*digest, job.replicas));
+            let demand = |job| JobDemand::of(job, &self.scale);
+            let bodies = self.jobs.iter().map(|(digest, job)| (*digest, demand(job)));
             self.bodies = Arc::new(bodies.collect());
             self.shared = Arc::new(self.submissions.clone());
         }
@@ -137,7 +147,7 @@ impl Jobs {
         if mixed && position % 5 == 2 {
             self.bodiless += 1;
             let job = Blake3Digest(fixtures::draw(self.seed, "no body", position));
-            self.submissions.push(Submission { position, job, cancelled: false });
+            self.submissions.push(submission(position, job));
             return;
         }
         let (cpu, memory, disk, replicas) = match self.demand {
@@ -161,7 +171,7 @@ impl Jobs {
             replicas,
             policy: SchedulingPolicy::Spread,
             scope: fixtures::SCOPE,
-            operator: Address([3; 20]),
+            operator: OPERATOR,
             nonce: position,
             image: format!("localhost:5000/app@sha256:{}", "ab".repeat(32))
                 .parse()
@@ -179,7 +189,7 @@ impl Jobs {
             health: None,
         };
         let digest = job.digest();
-        self.submissions.push(Submission { position, job: digest, cancelled: false });
+        self.submissions.push(submission(position, digest));
         self.jobs.insert(digest, job);
     }
 }

@@ -165,11 +165,11 @@ impl Member {
         self.settle();
     }
 
-    pub(super) fn certified(&mut self, state: Arc<ClusterState>, record: &SlotRecord, now: Millis) {
+    pub(super) fn certified(&mut self, state: Arc<ClusterState>, now: Millis) {
         self.now = now;
         let over = state.last_slot();
         self.quorums.retain(|(slot, _), _| slot.0 + REMEMBERED > over.0);
-        self.slot.certified(state, core::slice::from_ref(record), now);
+        self.slot.certified(state, now);
         self.settle();
     }
 

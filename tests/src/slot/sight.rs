@@ -6,10 +6,10 @@ use std::{
 };
 
 use veil_committee_machine::Millis;
-use veil_committee_slot::manifest::{LocalView, TelemetryRef};
+use veil_committee_slot::manifest::{LocalView, MAX_BLOCK_AGE, TelemetryRef};
 use veil_protocol_spec::{
     Blake3Digest, Committee, KeccakDigest, ParticipantIndex, PeerIdHash, PublicIdentity, Slot,
-    scheduling::{CircuitId, ClusterState, SignedSuspicion, Suspicion, UnixMillis},
+    scheduling::{CircuitId, ClusterState, JobDemand, SignedSuspicion, Suspicion, UnixMillis},
 };
 
 use super::{SlotBehaviour, chain::ChainView, cluster::Cluster, telemetry::MAX_AGE};
@@ -24,6 +24,8 @@ pub(super) const POLICY: KeccakDigest = KeccakDigest([0x90; 32]);
 const INTERVAL: Millis = 10_000;
 /// Workers that a member calls lost that are not.
 const ACCUSED: usize = 8;
+/// Seconds for which it says that they are.
+const SAID_TO_BE_LOST_FOR: u32 = 86_400;
 
 /// Suspicions for one slot, by worker and member.
 type BySlot = BTreeMap<PeerIdHash, BTreeMap<ParticipantIndex, SignedSuspicion>>;
@@ -34,9 +36,11 @@ pub(super) struct Sight {
     roster: Arc<Vec<PublicIdentity>>,
     state: Arc<ClusterState>,
     chain: Arc<ChainView>,
+    /// Number of the last block that this member knows.
+    settled: u64,
     max_workers: usize,
-    /// Replicas of the jobs whose body this member has.
-    bodies: Arc<BTreeMap<Blake3Digest, u16>>,
+    /// What the jobs want whose body this member has.
+    bodies: Arc<BTreeMap<Blake3Digest, JobDemand>>,
     pub(super) fresh: Vec<TelemetryRef>,
     suspicions: Arc<BySlot>,
     pub(super) not_before: UnixMillis,
@@ -51,13 +55,15 @@ impl Sight {
             roster: &self.roster,
             state: &self.state,
             block: self.chain.block,
+            settled: self.settled,
+            max_block_age: MAX_BLOCK_AGE,
             base: self.chain.base,
             anchored: self.chain.anchored,
             policy: POLICY,
             max_workers: self.max_workers,
             workers: &self.chain.workers,
             submissions: &self.chain.submissions,
-            replicas: &|job| self.bodies.get(job).copied(),
+            jobs: &|job| self.bodies.get(job).copied(),
             circuit: CIRCUIT,
             fresh: &self.fresh,
             suspicions: &self.suspicions,
@@ -70,26 +76,27 @@ impl Sight {
 /// The suspicions that members have gossiped.
 #[derive(Default)]
 pub(super) struct Suspicions {
-    signed: BTreeMap<(Slot, PeerIdHash, ParticipantIndex), SignedSuspicion>,
+    signed: BTreeMap<(Slot, Said), SignedSuspicion>,
     /// Those for a slot, as of who found whom lost: the same for all members.
-    last: Option<(Slot, Vec<(PeerIdHash, ParticipantIndex)>, Arc<BySlot>)>,
+    last: Option<(Slot, Vec<Said>, Arc<BySlot>)>,
+    /// When the certificate was there since which a worker counts as lost.
+    counted: BTreeMap<(PeerIdHash, Slot), Millis>,
 }
 
+/// Of whom a member says that it is lost, and for how many seconds it has counted so.
+type Said = (PeerIdHash, ParticipantIndex, u32);
+
 impl Suspicions {
-    fn of(
-        &mut self,
-        slot: Slot,
-        who: Vec<(PeerIdHash, ParticipantIndex)>,
-        seed: u64,
-    ) -> Arc<BySlot> {
+    fn of(&mut self, slot: Slot, who: Vec<Said>, seed: u64) -> Arc<BySlot> {
         let same = self.last.as_ref().filter(|(of, by, _)| (of, by) == (&slot, &who));
         if let Some((_, _, known)) = same {
             return Arc::clone(known);
         }
         let mut by_slot = BySlot::new();
-        for &(worker, member) in &who {
-            let signed = *self.signed.entry((slot, worker, member)).or_insert_with(|| {
-                let suspicion = Suspicion { binding: binding(), slot, worker };
+        for &said in &who {
+            let (worker, member, lost_for) = said;
+            let signed = *self.signed.entry((slot, said)).or_insert_with(|| {
+                let suspicion = Suspicion { binding: binding(), slot, worker, lost_for };
                 suspicion.sign(member, &fixtures::identity(seed, member))
             });
             by_slot.entry(worker).or_default().insert(member, signed);
@@ -97,6 +104,14 @@ impl Suspicions {
         let by_slot = Arc::new(by_slot);
         self.last = Some((slot, who, Arc::clone(&by_slot)));
         by_slot
+    }
+
+    /// Seconds since the certificate that counts a worker as lost, in steps: few suspicions are signed.
+    fn lost_for(&mut self, worker: PeerIdHash, state: &ClusterState, now: Millis) -> u32 {
+        self.counted.retain(|(worker, since), _| state.lost_since(worker) == Some(*since));
+        let since = state.lost_since(&worker).map(|since| (worker, since));
+        let counted = since.map_or(0, |since| now - *self.counted.entry(since).or_insert(now));
+        u32::try_from(counted / 30_000 * 30).unwrap_or(u32::MAX)
     }
 
     pub(super) fn forget(&mut self, slot: Slot) {
@@ -114,13 +129,14 @@ impl Cluster {
     ) -> Sight {
         let state = Arc::clone(&self.disks[j.position()].state);
         let slot = Slot(state.last_slot().0 + 1);
-        let suspicions = self.suspicions(slot, now);
+        let suspicions = self.suspicions(slot, &state, now);
         let (fresh, silent) = self.around.fresh(j, &state, now);
         Sight {
             committee: self.plan.committee,
             roster: Arc::clone(&self.roster),
             silent,
             state,
+            settled: self.around.chain.head().block.number,
             chain,
             max_workers: usize::from(self.plan.scenario.max_workers),
             bodies: self.around.jobs.bodies(),
@@ -135,12 +151,13 @@ impl Cluster {
     }
 
     /// "A member suspects a worker on its own evidence only."
-    fn suspicions(&mut self, slot: Slot, now: Millis) -> Arc<BySlot> {
+    fn suspicions(&mut self, slot: Slot, state: &ClusterState, now: Millis) -> Arc<BySlot> {
         let honest: BTreeSet<_> = self.plan.honest().filter(|j| self.is_up(*j)).collect();
         let mut who = Vec::new();
         for (worker, by) in self.around.suspected(now) {
             let by_it = |j: &&ParticipantIndex| by.is_none_or(|by| by == j.position());
-            who.extend(honest.iter().filter(by_it).map(|j| (worker, *j)));
+            let lost_for = self.suspicions.lost_for(worker, state, now);
+            who.extend(honest.iter().filter(by_it).map(|j| (worker, *j, lost_for)));
         }
         let accuses = |behaviour: &SlotBehaviour| *behaviour == SlotBehaviour::SuspectAll;
         let liars: Vec<_> =
@@ -148,7 +165,7 @@ impl Cluster {
         for j in liars {
             self.deviated(j, "suspicions");
             let accused = self.around.some_that_are_there(ACCUSED);
-            who.extend(accused.into_iter().map(|worker| (worker, j)));
+            who.extend(accused.into_iter().map(|worker| (worker, j, SAID_TO_BE_LOST_FOR)));
         }
         self.suspicions.of(slot, who, self.seed)
     }

@@ -163,7 +163,7 @@ impl Surroundings {
             samples: BTreeMap::new(),
             bundle: BTreeMap::new(),
             unseen: BTreeMap::new(),
-            jobs: Jobs::new(seed, jobs, scenario),
+            jobs: Jobs::new(seed, jobs, scenario, policy.scale),
             chain: Chain::new(seed),
             policy,
             scenario: scenario.clone(),
@@ -480,6 +480,7 @@ impl Surroundings {
             previous: state.previous(manifest).collect(),
             seed: state.seed(),
             last_decided: state.last_decided(),
+            draw: state.draw(manifest),
             ..PublicInputs::default()
         };
         let mut readings = Vec::with_capacity(manifest.telemetry.len());

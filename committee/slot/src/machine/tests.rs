@@ -6,7 +6,8 @@ use veil_protocol_spec::{
     Committee, KeccakDigest, Signature,
     agreement::SlotOutcome,
     scheduling::{
-        CertificateBody, Outcome, ReferenceStringOrigin, Submission, TelemetryEntry, UnixMillis,
+        Assignment, Assignments, BlockRef, CertificateBody, JobDemand, Outcome,
+        ReferenceStringOrigin, Scale, Submission, TelemetryEntry, UnixMillis,
     },
 };
 use veil_scheduler_plan::inputs::PublicInputs;
@@ -14,7 +15,7 @@ use veil_scheduler_plan::inputs::PublicInputs;
 use super::*;
 use crate::{
     fixtures::{BLOCK, CIRCUIT, POLICY, binding, job, member, worker},
-    manifest::TelemetryRef,
+    manifest::{MAX_BLOCK_AGE, TelemetryRef},
 };
 
 const TIMING: SlotTiming = SlotTiming { collect: 1_000, retry: 100, void_after: 5_000 };
@@ -28,6 +29,7 @@ fn config() -> SlotConfig {
 
 /// What a member sees: one job of one replica, three workers.
 struct Sight {
+    block: BlockRef,
     state: Arc<ClusterState>,
     workers: BTreeSet<veil_protocol_spec::PeerIdHash>,
     submissions: Vec<Submission>,
@@ -43,9 +45,16 @@ impl Sight {
             policy: POLICY,
         });
         Self {
+            block: BLOCK,
             state: Arc::default(),
             workers: (1..=3).map(worker).collect(),
-            submissions: vec![Submission { position: 1, job: job(1).digest(), cancelled: false }],
+            submissions: vec![Submission {
+                position: 1,
+                job: job(1).digest(),
+                operator: job(1).operator,
+                leak_bits: 10_000,
+                cancelled: false,
+            }],
             fresh: fresh.collect(),
         }
     }
@@ -57,14 +66,18 @@ impl Sight {
             committee: Committee::new(4).unwrap(),
             roster: &[],
             state: &self.state,
-            block: BLOCK,
+            block: self.block,
             base: CertificateBody::NO_PREVIOUS,
             anchored: Slot(0),
             policy: POLICY,
             max_workers: 8,
             workers: &self.workers,
             submissions: &self.submissions,
-            replicas: &|digest| (*digest == job(1).digest()).then_some(1),
+            settled: self.block.number,
+            max_block_age: MAX_BLOCK_AGE,
+            jobs: &|digest| {
+                (*digest == job(1).digest()).then(|| JobDemand::of(&job(1), &Scale::FINEST))
+            },
             circuit: CIRCUIT,
             fresh: &self.fresh,
             suspicions: &suspicions,
@@ -118,8 +131,7 @@ fn stored(machine: &mut SlotMachine) -> Vec<(SlotEntry, Vec<SlotEffect>)> {
 }
 
 fn machine(records: Vec<SlotEntry>) -> SlotMachine {
-    let mut machine =
-        SlotMachine::new(config(), Arc::default(), FailedTries::default(), records, 0);
+    let mut machine = SlotMachine::new(config(), Arc::default(), records, 0);
     if machine.stage() == SlotStage::Ready {
         assert_eq!(effects(&mut machine), [SlotEffect::Observe]);
     }
@@ -220,7 +232,7 @@ fn work_becomes_a_certificate() {
     let outcomes: Vec<_> = record.assignments.as_slice().iter().map(|a| a.outcome).collect();
     assert_eq!(outcomes, [Outcome::Node(worker(2))]);
     let state = Arc::new(ClusterState::default().follow(record).unwrap());
-    machine.certified(state, core::slice::from_ref(record), 50);
+    machine.certified(state, 50);
     assert_eq!(effects(&mut machine), [SlotEffect::Cancel(SLOT), SlotEffect::Observe]);
     assert_eq!((machine.slot(), machine.stage()), (Slot(2), SlotStage::Ready));
 }
@@ -300,7 +312,7 @@ fn a_void_slot_places_nothing_and_the_next_one_has_the_same_work() {
     let [SlotEffect::Finish(record)] = &finished[..] else { panic!("{finished:?}") };
     assert_eq!(record.verify_structure(Committee::new(4).unwrap()), Ok(()));
     let state = Arc::new(ClusterState::default().follow(record).unwrap());
-    machine.certified(Arc::clone(&state), core::slice::from_ref(record), 2);
+    machine.certified(Arc::clone(&state), 2);
     effects(&mut machine);
     let sight = Sight { state, ..Sight::new() };
     // A void slot is a try: the next one is an interval away.
@@ -390,4 +402,73 @@ fn digits_that_are_no_outcome_leave_the_slot_to_the_others_or_void() {
     assert_eq!(machine.poll_timeout(), Some(TIMING.void_after));
     machine.handle_timeout(TIMING.void_after);
     assert_eq!(effects(&mut machine), [SlotEffect::Agree(Instance::end(SLOT))]);
+}
+
+/// The certificate of a slot that places nothing.
+fn nowhere(state: &ClusterState, manifest: &Manifest) -> ClusterState {
+    let pending = |p: &veil_protocol_spec::scheduling::PendingReplica| Assignment {
+        job: p.job,
+        replica: p.replica,
+        outcome: Outcome::Pending,
+    };
+    let assignments: Vec<_> = manifest.pending.iter().map(pending).collect();
+    let assignments = Assignments::try_from(assignments).unwrap();
+    let after = state.apply(manifest, &assignments).unwrap();
+    let outcome = SlotOutcome {
+        evaluation: EVALUATION,
+        assignments_root: assignments.tree().root(),
+        state_root: after.state_root(),
+    };
+    let (binding, slot, digest) = (manifest.binding, manifest.slot, manifest.digest());
+    let end = SlotEnd { binding, slot, manifest: digest, outcome: Some(outcome) };
+    let origin = ReferenceStringOrigin::Committee;
+    after.certified(&CertificateBody::of(manifest, &end, origin, state)).unwrap()
+}
+
+/// Finding C2: a slot and a transaction every interval for ever.
+#[test]
+fn a_job_that_fits_nowhere_costs_at_most_200_slots_a_day() {
+    const DAY: Millis = 24 * 3600 * 1000;
+    let (mut sight, mut machine) = (Sight::new(), machine(Vec::new()));
+    let (mut now, mut slots) = (0, 0);
+    while now < DAY {
+        let begun = sight.observed(&mut machine, false, now);
+        if begun.contains(&SlotEffect::Agree(Instance::manifest(machine.slot()))) {
+            slots += 1;
+            let manifest = sight.with(|view| view.propose(member(2)));
+            assert_eq!(manifest.pending.len(), 1);
+            sight.state = Arc::new(nowhere(&sight.state, &manifest));
+            machine.certified(Arc::clone(&sight.state), now);
+        } else if let Some(at) = machine.poll_timeout() {
+            now = at;
+            machine.handle_timeout(now);
+        }
+        effects(&mut machine);
+    }
+    assert!((100..=200).contains(&slots), "{slots} slots");
+    // Another worker comes, and the job is tried at once.
+    sight.workers.insert(worker(9));
+    let entry = TelemetryEntry { sender: worker(9), digest: Blake3Digest([9; 32]) };
+    sight.fresh.push(TelemetryRef { entry, ..sight.fresh[0] });
+    let begun = sight.observed(&mut machine, false, now);
+    assert!(begun.contains(&SlotEffect::Agree(Instance::manifest(machine.slot()))));
+}
+
+#[test]
+fn a_member_whose_chain_lags_behind_proposes_once_it_has_caught_up() {
+    let first = proposal();
+    let state = Arc::new(nowhere(&ClusterState::default(), &first));
+    let mut machine = machine(Vec::new());
+    machine.certified(Arc::clone(&state), 0);
+    let instance = Instance::manifest(Slot(2));
+    machine.behind(instance);
+    effects(&mut machine);
+    let earlier = BlockRef { number: BLOCK.number - 1, ..BLOCK };
+    let mut sight = Sight { state, block: earlier, ..Sight::new() };
+    assert_eq!(sight.asked(&mut machine, instance, 3, 1), []);
+    assert_eq!(sight.observed(&mut machine, false, 2), []);
+    sight.block = BLOCK;
+    let proposed = sight.observed(&mut machine, false, 3);
+    assert!(matches!(proposed[..], [SlotEffect::Propose { round: 3, .. }]), "{proposed:?}");
+    assert_eq!(sight.observed(&mut machine, false, 4), [], "once");
 }

@@ -1,11 +1,17 @@
 //! Manifests, written and judged.
 
-use veil_protocol_spec::scheduling::{
-    Assignment, Assignments, CertificateBody, Outcome, PendingReplica, ReferenceStringOrigin,
+use veil_protocol_spec::{
+    Address,
+    scheduling::{
+        Assignment, Assignments, CertificateBody, LeasePolicy, Outcome, PendingReplica, Priority,
+        ReferenceStringOrigin, ReplicaState,
+    },
 };
 
 use super::*;
 use crate::fixtures::{binding, member, secret, worker};
+
+mod rules;
 
 const JOB: Blake3Digest = Blake3Digest([0xaa; 32]);
 const MAX_WORKERS: usize = 8;
@@ -15,6 +21,23 @@ fn candidate(byte: u8) -> TelemetryRef {
     let entry = TelemetryEntry { sender: worker(byte), digest: Blake3Digest([byte; 32]) };
     let policy = KeccakDigest([8; 32]);
     TelemetryRef { entry, includes_slot: Slot(0), sampled_at: NOW, policy }
+}
+
+const OPERATOR: Address = Address([3; 20]);
+
+/// Two replicas of JOB.
+fn two(job: &Blake3Digest) -> Option<JobDemand> {
+    let (operator, priority, lease) = (OPERATOR, Priority(0), LeasePolicy::Keep);
+    let demand = JobDemand { operator, replicas: 2, priority, lease, refused: None };
+    (*job == JOB).then_some(demand)
+}
+
+fn exclusive(job: &Blake3Digest) -> Option<JobDemand> {
+    two(job).map(|demand| JobDemand { lease: LeasePolicy::Exclusive { seconds: 60 }, ..demand })
+}
+
+fn submission(position: u64, job: Blake3Digest) -> Submission {
+    Submission { position, job, operator: OPERATOR, leak_bits: 1000, cancelled: false }
 }
 
 #[derive(Clone)]
@@ -32,7 +55,7 @@ fn known() -> Known {
         roster: (1..=4).map(|j| secret(j).public()).collect(),
         state: ClusterState::default(),
         workers: (1..=3).map(worker).collect(),
-        submissions: vec![Submission { position: 1, job: JOB, cancelled: false }],
+        submissions: vec![submission(1, JOB)],
         fresh: (1..=3).map(candidate).collect(),
         suspicions: BTreeMap::new(),
     }
@@ -51,7 +74,9 @@ fn local_view(known: &Known) -> LocalView<'_> {
         max_workers: MAX_WORKERS,
         workers: &known.workers,
         submissions: &known.submissions,
-        replicas: &|job| (*job == JOB).then_some(2),
+        settled: 9,
+        max_block_age: MAX_BLOCK_AGE,
+        jobs: &two,
         circuit: CircuitId { version: 1, fingerprint: Blake3Digest([7; 32]) },
         fresh: &known.fresh,
         suspicions: &known.suspicions,
@@ -60,8 +85,10 @@ fn local_view(known: &Known) -> LocalView<'_> {
 }
 
 fn suspect(known: &mut Known, lost: PeerIdHash, by: &[u8]) {
+    let slot = Slot(known.state.last_slot().0 + 1);
     for j in by {
-        let suspicion = Suspicion { binding: binding(), slot: Slot(1), worker: lost };
+        let lost_for = 0;
+        let suspicion = Suspicion { binding: binding(), slot, worker: lost, lost_for };
         let signed = suspicion.sign(member(*j), &secret(*j));
         known.suspicions.entry(lost).or_default().insert(member(*j), signed);
     }
@@ -94,7 +121,7 @@ fn what_one_proposes_the_others_accept() {
     let manifest = local_view(&known).propose(member(2));
     assert_eq!((manifest.telemetry.len(), manifest.pending.len()), (3, 2));
     assert_eq!(validated(&known, &manifest), Ok(()));
-    assert!(local_view(&known).has_work());
+    assert_eq!(local_view(&known).work(), Work::Now);
     let wrong = judge(&local_view(&known), &manifest, member(3), |_| None);
     assert_eq!(wrong, Err(InvalidManifest::Differs("proposer")));
 }
@@ -115,7 +142,7 @@ fn nothing_can_be_changed() {
     let changes: [(&str, Change); 8] = [
         ("slot", |m| m.slot = Slot(2)),
         ("previous certificate", |m| m.previous = KeccakDigest([1; 32])),
-        ("block", |m| m.block.number += 1),
+        ("block", |m| m.block.hash = KeccakDigest([1; 32])),
         ("anchored certificate", |m| m.base = KeccakDigest([1; 32])),
         ("number of jobs", |m| m.jobs_seen += 1),
         ("policy", |m| m.policy = KeccakDigest([1; 32])),
@@ -167,21 +194,26 @@ fn what_cannot_be_anchored_any_more_is_work() {
     known.state = after(&known, &first, Blake3Digest([1; 32]));
     let at = |number, base, anchored| LocalView {
         block: BlockRef { number, hash: KeccakDigest([9; 32]) },
+        settled: number,
         base,
         anchored: Slot(anchored),
         ..local_view(&known)
     };
     let (base, other) = (first.base, KeccakDigest([5; 32]));
-    assert!(!at(10, base, 0).has_work(), "it can be anchored");
-    assert!(at(10, other, 0).has_work(), "another one of its base was");
-    assert!(!at(9, other, 0).has_work(), "this member's view is older than the manifest");
-    assert!(!at(10, known.state.last_certificate(), 1).has_work(), "it is anchored");
+    assert_eq!(at(10, base, 0).work(), Work::Nothing, "it can be anchored");
+    assert_eq!(at(10, other, 0).work(), Work::Now, "another one of its base was");
+    assert_eq!(
+        at(9, other, 0).work(),
+        Work::Nothing,
+        "this member's view is older than the manifest"
+    );
+    assert_eq!(at(10, known.state.last_certificate(), 1).work(), Work::Nothing, "it is anchored");
     let next = at(10, other, 0).propose(member(2));
     assert_eq!((next.base, next.pending.len(), next.running.len()), (other, 0, 2));
     known.state = after(&known, &next, Blake3Digest([1; 32]));
     let view = LocalView { base: other, anchored: Slot(0), ..local_view(&known) };
     let view = LocalView { block: BlockRef { number: 20, ..view.block }, ..view };
-    assert!(!view.has_work(), "the empty slot carries it");
+    assert_eq!(view.work(), Work::Nothing, "the empty slot carries it");
 }
 
 #[test]
@@ -259,9 +291,9 @@ fn telemetry_must_be_known_registered_and_fresh() {
 fn without_submissions_there_is_nothing_to_do() {
     let mut known = known();
     known.submissions.clear();
-    assert!(!local_view(&known).has_work());
-    known.submissions = vec![Submission { position: 1, job: JOB, cancelled: true }];
-    assert!(!local_view(&known).has_work());
+    assert_eq!(local_view(&known).work(), Work::Nothing);
+    known.submissions = vec![Submission { cancelled: true, ..submission(1, JOB) }];
+    assert_eq!(local_view(&known).work(), Work::Nothing);
 }
 
 /// Nobody has the body, or the proposer does not have it yet: everybody else's placement goes on.
@@ -269,19 +301,19 @@ fn without_submissions_there_is_nothing_to_do() {
 fn a_job_that_is_not_listed_is_no_objection() {
     const NOBODY_HAS_IT: Blake3Digest = Blake3Digest([0xbb; 32]);
     let mut known = known();
-    let unknown = Submission { position: 0, job: NOBODY_HAS_IT, cancelled: false };
+    let unknown = submission(0, NOBODY_HAS_IT);
     known.submissions.push(unknown);
     let manifest = local_view(&known).propose(member(2));
     assert!(manifest.pending.iter().all(|pending| pending.job == JOB));
     assert_eq!(validated(&known, &manifest), Ok(()));
 
     // A proposer that does not know the body of JOB.
-    let ignorant = LocalView { replicas: &|_| None, ..local_view(&known) }.propose(member(2));
+    let ignorant = LocalView { jobs: &|_| None, ..local_view(&known) }.propose(member(2));
     assert!(ignorant.pending.is_empty());
     assert_eq!(validated(&known, &ignorant), Ok(()));
     // Whoever lists a job lists what it needs, and everybody needs its body.
-    let validate = |manifest: &Manifest, replicas| {
-        let view = LocalView { replicas, ..local_view(&known) };
+    let validate = |manifest: &Manifest, jobs| {
+        let view = LocalView { jobs, ..local_view(&known) };
         judge(&view, manifest, member(2), |entry| {
             (1..=3).map(candidate).find(|c| c.entry == *entry)
         })
@@ -290,7 +322,7 @@ fn a_job_that_is_not_listed_is_no_objection() {
     let mut part = manifest;
     part.pending.truncate(1);
     let differs = InvalidManifest::Differs("list of pending replicas");
-    assert_eq!(validate(&part, &|job| (*job == JOB).then_some(2)), Err(differs));
+    assert_eq!(validate(&part, &two), Err(differs));
 }
 
 /// More workers than the policy allows: some wait for a later slot, and who is everybody's to check.
@@ -356,7 +388,7 @@ fn what_the_chain_contradicts_is_refused_before_anything_is_fetched() {
     let good = local_view(&known).propose(member(2));
     let facts = |manifest: &Manifest| {
         // It knows no body and has received nothing.
-        let view = LocalView { replicas: &|_| None, fresh: &[], ..local_view(&known) };
+        let view = LocalView { jobs: &|_| None, fresh: &[], ..local_view(&known) };
         view.validate_facts(manifest, member(2))
     };
     assert_eq!(facts(&good), Ok(()));

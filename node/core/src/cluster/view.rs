@@ -6,10 +6,10 @@ use std::{
 };
 
 use async_recursion::async_recursion as boxed;
-use veil_node_chain::{Chain, ChainError, Head, PublishedKey, RegisteredNode};
+use veil_node_chain::{Chain, ChainError, Head, PublishedKey, RegisteredNode, SubmittedJob};
 use veil_node_p2p::{Directory, Peer};
 use veil_protocol_spec::{
-    Address, ClusterId, Committee, KeccakDigest, PeerIdHash, PublicIdentity,
+    ClusterId, Committee, KeccakDigest, PeerIdHash, PublicIdentity,
     registry::{Roles, is_light},
     scheduling::{BlockRef, ClusterPolicy, PolicyError, Submission, keccak},
 };
@@ -29,8 +29,8 @@ pub struct View {
     pub slot_interval: Duration,
     /// Registered nodes.
     pub nodes: BTreeMap<PeerIdHash, RegisteredNode>,
-    /// Submissions and who made them.
-    pub submissions: Vec<(Submission, Address)>,
+    /// Submissions.
+    pub submissions: Vec<Submission>,
     /// The certificate anchored last, if there is one.
     pub head: Option<Head>,
     /// The key in force, if there is one.
@@ -56,8 +56,8 @@ impl View {
         let nodes: BTreeMap<_, _> =
             chain.nodes(cluster).await?.into_iter().map(|node| (node.peer, node)).collect();
         let submissions = chain.jobs(cluster, 0).await?.into_iter().map(|job| {
-            let (position, cancelled) = (job.position, job.cancelled);
-            (Submission { position, job: job.digest, cancelled }, job.operator)
+            let SubmittedJob { position, digest, operator, cancelled, leak_bits } = job;
+            Submission { position, job: digest, operator, leak_bits, cancelled }
         });
         let submissions = submissions.collect();
         let head = chain.head(cluster).await?;
@@ -141,7 +141,7 @@ fn peers(
 
 #[cfg(test)]
 mod tests {
-    use veil_protocol_spec::registry::LIGHT_LABEL;
+    use veil_protocol_spec::{Address, registry::LIGHT_LABEL};
 
     use super::*;
 

@@ -1,4 +1,4 @@
-//! The membership of a few nodes in virtual time, over a network that delivers at once.
+//! The membership of a few nodes in virtual time.
 
 use std::collections::VecDeque;
 
@@ -8,6 +8,8 @@ use super::*;
 use crate::directory::Peer;
 
 const STEP: Duration = Duration::from_millis(10);
+/// One way. There and back it is a fifth of a probe's period: so often a pause begins while one is out.
+const LATENCY: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_secs(10);
 
 struct Node {
@@ -15,14 +17,16 @@ struct Node {
     swim: Swim,
     sent: mpsc::UnboundedReceiver<Command>,
     liveness: watch::Receiver<Liveness>,
-    /// Packets that wait until it runs.
-    waiting: VecDeque<(PeerIdHash, Vec<u8>)>,
+    /// Packets, and when they arrive; then they wait until it runs.
+    waiting: VecDeque<(Instant, PeerIdHash, Vec<u8>)>,
     paused: bool,
 }
 
 struct Net {
     now: Instant,
     nodes: Vec<Node>,
+    /// Whether what is sent to a paused node is lost, as when its connections break.
+    lossy: bool,
     _directory: watch::Sender<Arc<Directory>>,
 }
 
@@ -54,7 +58,8 @@ impl Net {
             let (id, waiting) = (swim.me, VecDeque::new());
             Node { id, swim, sent, liveness, waiting, paused: false }
         });
-        let mut net = Self { now, nodes: nodes.collect(), _directory: directory_sender };
+        let (nodes, lossy) = (nodes.collect(), false);
+        let mut net = Self { now, nodes, lossy, _directory: directory_sender };
         let first = net.nodes[0].id;
         for node in &mut net.nodes[1..] {
             node.swim.announce_to(&first);
@@ -68,7 +73,8 @@ impl Net {
         let mut packets = Vec::new();
         for node in self.nodes.iter_mut().filter(|node| !node.paused) {
             node.swim.wake(self.now);
-            for (from, bytes) in node.waiting.drain(..) {
+            let arrived = node.waiting.partition_point(|(at, ..)| *at <= self.now);
+            for (_, from, bytes) in node.waiting.drain(..arrived) {
                 node.swim.on_packet(from, ConnectionId::new_unchecked(0), &bytes);
             }
             node.swim.fire_timers();
@@ -81,7 +87,9 @@ impl Net {
         }
         for (from, to, bytes) in packets {
             let node = self.nodes.iter_mut().find(|node| node.id == to).unwrap();
-            node.waiting.push_back((from, bytes));
+            if !(node.paused && self.lossy) {
+                node.waiting.push_back((self.now + LATENCY, from, bytes));
+            }
         }
     }
 
@@ -100,23 +108,26 @@ impl Net {
     }
 }
 
-/// Whatever the probe was doing when the pause began.
+/// Whatever the probe was doing when the pause began, and whether or not what was sent meanwhile
+/// arrives.
 #[test]
 fn a_node_that_was_paused_for_ten_seconds_suspects_nobody_when_it_is_back() {
-    for nodes in [2, 4] {
-        for begins in (0..20).map(|step| Duration::from_millis(step * 50)) {
-            let mut net = Net::new(nodes, SwimConfig::default());
-            net.run(Duration::from_secs(10) + begins, |_| {});
-            assert!((0..nodes).all(|node| net.all_alive(node.into())), "all have met");
-            net.nodes[0].paused = true;
-            net.run(PAUSE, |_| {});
-            net.nodes[0].paused = false;
-            net.run(Duration::from_secs(20), |net| {
-                let known = net.nodes[0].liveness.borrow();
-                assert!(known.iter().all(|(_, health)| *health == Health::Alive), "{known:?}");
-            });
-            assert!((1..nodes).all(|node| net.all_alive(node.into())), "the others took it back");
-        }
+    let begins = (0..20).map(|step| Duration::from_millis(step * 50));
+    for (begins, nodes, lossy) in
+        begins.flat_map(|at| [(at, 2, false), (at, 2, true), (at, 4, false), (at, 4, true)])
+    {
+        let mut net = Net::new(nodes, SwimConfig::default());
+        net.run(Duration::from_secs(10) + begins, |_| {});
+        assert!((0..nodes).all(|node| net.all_alive(node.into())), "all have met");
+        (net.nodes[0].paused, net.lossy) = (true, lossy);
+        net.run(PAUSE, |_| {});
+        net.nodes[0].paused = false;
+        net.run(Duration::from_secs(20), |net| {
+            let known = net.nodes[0].liveness.borrow();
+            let suspects = known.iter().filter(|(_, health)| **health != Health::Alive).count();
+            assert_eq!(suspects, 0, "{nodes} nodes, {begins:?}, lossy: {lossy}");
+        });
+        assert!((1..nodes).all(|node| net.all_alive(node.into())), "the others took it back");
     }
 }
 

@@ -49,7 +49,7 @@ impl Timers {
 
     /// All become due later.
     pub(super) fn delay(&mut self, by: Duration) {
-        for (_, key) in &mut self.removals {
+        for key in self.removals.values_mut() {
             key.0 += by;
         }
         let before = core::mem::take(&mut self.due);

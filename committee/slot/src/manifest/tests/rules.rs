@@ -1,0 +1,118 @@
+//! Which block a manifest names, and what it says of lost workers.
+
+use super::*;
+
+/// Finding M2: a proposer could name any block, however old, and with it withdrawn jobs and old policies.
+#[test]
+fn a_manifest_names_a_settled_block_that_is_neither_old_nor_before_the_last() {
+    let mut known = known();
+    let first = local_view(&known).propose(member(2));
+    let validate = |known: &Known, settled, max_block_age, number| {
+        let block = BlockRef { number, hash: KeccakDigest([9; 32]) };
+        let view = LocalView { block, settled, max_block_age, ..local_view(known) };
+        view.validate_facts(&view.propose(member(2)), member(2))
+    };
+    let refused = |block, first, last| Err(InvalidManifest::Block { block, first, last });
+    assert_eq!(validate(&known, 9, MAX_BLOCK_AGE, 9), Ok(()));
+    assert_eq!(validate(&known, 8, MAX_BLOCK_AGE, 9), refused(9, 0, 8), "not settled here");
+    assert_eq!(validate(&known, 9 + MAX_BLOCK_AGE, MAX_BLOCK_AGE, 9), Ok(()));
+    let old = validate(&known, 10 + MAX_BLOCK_AGE, MAX_BLOCK_AGE, 9);
+    assert_eq!(old, refused(9, 10, 10 + MAX_BLOCK_AGE));
+    // How far this member's chain is by now is no objection in an appeal.
+    assert_eq!(validate(&known, 10 + MAX_BLOCK_AGE, u64::MAX, 9), Ok(()));
+    known.state = after(&known, &first, Blake3Digest([1; 32]));
+    assert_eq!(validate(&known, 20, MAX_BLOCK_AGE, 9), Ok(()), "a slot may come before a block");
+    assert_eq!(validate(&known, 20, u64::MAX, 8), refused(8, 9, 20));
+    let earlier = BlockRef { number: 8, hash: KeccakDigest([9; 32]) };
+    assert!(!LocalView { block: earlier, ..local_view(&known) }.is_current());
+}
+
+/// Finding B1, from suspicions to lists: first the loss is certified, then the lease is waited for, by
+/// times of which one honest member signs one.
+#[test]
+fn an_exclusive_replica_is_listed_when_one_honest_member_knows_that_its_lease_is_over() {
+    let mut known = known();
+    known.fresh.truncate(1);
+    let first = local_view(&known).propose(member(2));
+    known.state = after(&known, &first, Blake3Digest([1; 32]));
+    known.fresh = [2, 3].map(candidate).to_vec();
+    fn view(known: &Known) -> LocalView<'_> {
+        LocalView { jobs: &exclusive, ..local_view(known) }
+    }
+    let validated = |known: &Known, manifest: &Manifest| {
+        judge(&view(known), manifest, member(2), |entry| {
+            (1..=3).map(candidate).find(|c| c.entry == *entry)
+        })
+    };
+    assert_eq!(view(&known).work(), Work::Nothing);
+    let suspected = |known: &mut Known, lost_for: [u32; 3]| {
+        let slot = Slot(known.state.last_slot().0 + 1);
+        for (j, lost_for) in [1, 3, 4].into_iter().zip(lost_for) {
+            let suspicion = Suspicion { binding: binding(), slot, worker: worker(1), lost_for };
+            let signed = suspicion.sign(member(j), &secret(j));
+            known.suspicions.entry(worker(1)).or_default().insert(member(j), signed);
+        }
+    };
+    suspected(&mut known, [0; 3]);
+    assert_eq!(view(&known).work(), Work::Now, "that it is lost is to be certified");
+    let loss = view(&known).propose(member(2));
+    assert_eq!((loss.pending.len(), loss.running.len()), (0, 2));
+    assert_eq!(validated(&known, &loss), Ok(()));
+    known.state = after(&known, &loss, Blake3Digest([1; 32]));
+    assert_eq!(known.state.lost_since(&worker(1)), Some(Slot(2)));
+
+    let wait = LeasePolicy::Exclusive { seconds: 60 }.wait_seconds().unwrap();
+    for early in [[0; 3], [wait - 1; 3], [u32::MAX, 0, 0]] {
+        suspected(&mut known, early);
+        assert_eq!(view(&known).work(), Work::Nothing, "{early:?}");
+    }
+    // t members may say what they like; with one honest member it is due, whoever is silent.
+    suspected(&mut known, [u32::MAX, wait, 0]);
+    assert_eq!(view(&known).work(), Work::Now);
+    let due = view(&known).propose(member(2));
+    assert_eq!((due.pending.len(), due.lost[0].lost_for()), (2, wait));
+    assert!(due.running.iter().all(|running| running.state == ReplicaState::Draining));
+    assert_eq!(validated(&known, &due), Ok(()));
+    // A proposer cannot list them with suspicions that say less.
+    let mut early = due.clone();
+    early.lost[0].suspicions = [1, 4].map(|j| known.suspicions[&worker(1)][&member(j)]).to_vec();
+    let differs = InvalidManifest::Differs("list of pending replicas");
+    assert_eq!(validated(&known, &early), Err(differs));
+    // Nor change what they say.
+    let mut forged = due;
+    forged.lost[0].suspicions[1].lost_for = u32::MAX;
+    let refused = InvalidManifest::Suspicion { worker: worker(1), member: member(3) };
+    assert_eq!(validated(&known, &forged), Err(refused));
+    // It is back, and knows that it counted as lost: one slot takes that back.
+    known.suspicions.clear();
+    known.fresh = [candidate(2), TelemetryRef { includes_slot: Slot(2), ..candidate(1) }].to_vec();
+    assert_eq!(view(&known).work(), Work::Now);
+    let back = view(&known).propose(member(2));
+    assert_eq!((back.pending.len(), back.telemetry.len()), (0, 2));
+    known.state = after(&known, &back, Blake3Digest([1; 32]));
+    assert_eq!(known.state.lost_since(&worker(1)), None);
+    assert_eq!(known.state.assigned_to(worker(1)).count(), 2);
+}
+
+/// Section 6, 7 of the scheduler's review: one job of 1,024 replicas stopped everybody's placement for hours.
+#[test]
+fn a_manifest_that_costs_too_much_is_refused_before_anything_is_fetched() {
+    let mut known = known();
+    let workers: Vec<_> = (1..=200).collect();
+    known.workers = workers.iter().copied().map(worker).collect();
+    known.fresh = workers.iter().copied().map(candidate).collect();
+    known.submissions[0].leak_bits = u32::MAX;
+    let many = |job: &Blake3Digest| two(job).map(|demand| JobDemand { replicas: 1024, ..demand });
+    let view = LocalView { jobs: &many, max_workers: 1024, ..local_view(&known) };
+    let most = most_replicas(200, 0);
+    let good = view.propose(member(2));
+    assert_eq!((good.pending.len(), good.telemetry.len()), (most, 200));
+    let knows_nothing = LocalView { jobs: &|_| None, fresh: &[], ..view };
+    assert_eq!(knows_nothing.validate_facts(&good, member(2)), Ok(()));
+    let mut costly = good;
+    let last = costly.pending[most - 1];
+    let replica = veil_protocol_spec::ReplicaIndex(last.replica.0 + 1);
+    costly.pending.push(PendingReplica { replica, ..last });
+    let refused = InvalidManifest::TooCostly { found: most + 1, most };
+    assert_eq!(knows_nothing.validate_facts(&costly, member(2)), Err(refused));
+}

@@ -1,0 +1,131 @@
+//! Properties over random submissions, losses and outcomes.
+
+use proptest::prelude::*;
+
+use super::{
+    super::tries::{Told, Tried},
+    *,
+};
+
+#[test]
+fn the_largest_state_fits() {
+    let last = Slot(u64::MAX);
+    let decided = (last, KeccakDigest([1; 32]));
+    let mut state = ClusterState {
+        last_slot: last,
+        block: last.0,
+        decided,
+        changed: last,
+        ..ClusterState::default()
+    };
+    for i in 0..MAX_RUNNING as u16 {
+        let mut worker = worker(0xff);
+        worker.0[..2].copy_from_slice(&i.to_be_bytes());
+        let placement = Placement { worker, slot: Slot(u64::MAX) };
+        state.replicas.insert((job(0xff), ReplicaIndex(u16::MAX - i)), placement);
+        state.booked.insert(worker, Slot(u64::MAX));
+        state.lost.insert(worker, Slot(u64::MAX));
+    }
+    for i in 0..MAX_TRIED as u16 {
+        let (slot, previous) = (last, Some(worker(1)));
+        let tried = Tried { failures: u8::MAX, slot, previous };
+        state.tries.tried.insert((job(0xff), ReplicaIndex(u16::MAX - i)), tried);
+    }
+    for i in 0..MAX_TOLD as u16 {
+        let mut job = job(0xff);
+        job.0[..2].copy_from_slice(&i.to_be_bytes());
+        state.tries.told.insert(job, Told { bits: u32::MAX, since: u64::MAX });
+    }
+    for i in 0..MAX_KNOWN as u16 {
+        let mut worker = worker(0xff);
+        worker.0[..2].copy_from_slice(&i.to_be_bytes());
+        state.tries.known.insert(worker);
+    }
+    state.tries.freed = last;
+    state.tries.policy = Some(POLICY);
+    state.tries.draw = Some(Draw { block: POLICY, jobs_seen: u64::MAX });
+    assert_eq!(ClusterState::from_wire(&state.to_wire()), Ok(state));
+}
+
+proptest! {
+    /// Slots with random jobs, cancellations, losses, drains and outcomes: a replica that is wanted
+    /// is always either placed once or pending, never both, and nothing else runs.
+    #[test]
+    fn every_wanted_replica_is_placed_once_or_pending(
+        slots in prop::collection::vec(
+            (
+                prop::collection::btree_map(1u8..6, any::<bool>(), 0..5),
+                prop::collection::btree_set(1u8..5, 0..3),
+                prop::collection::btree_set(1u8..5, 0..2),
+                any::<u64>(),
+                0..3usize,
+            ),
+            1..8,
+        ),
+    ) {
+        let mut state = ClusterState::default();
+        for (jobs, lost, draining, choice, voids) in slots {
+            let submissions: Vec<_> = jobs
+                .iter()
+                .map(|(byte, cancelled)| Submission { cancelled: *cancelled, ..submission((*byte).into(), *byte) })
+                .collect();
+            let lost: Vec<_> = lost.into_iter().collect();
+            let draining: Vec<_> = draining.into_iter().collect();
+            // As often as it ends void, nothing is lost, and nothing is drawn anew.
+            let expected = |state: &ClusterState| next(state, &submissions, &lost, &draining);
+            let decided = state.clone();
+            for _ in 0..voids {
+                let locked = manifest(&state, &submissions, &lost, &draining);
+                let record = void(&state, locked.clone());
+                prop_assert_eq!(record.verify_structure(committee()), Ok(()));
+                let before = state.clone();
+                state = state.follow(&record).unwrap();
+                prop_assert_eq!(expected(&state), expected(&decided));
+                prop_assert_eq!(state.seed(), decided.seed());
+                prop_assert_eq!(state.last_decided(), decided.last_decided());
+                prop_assert!(state.previous(&locked).eq(decided.previous(&locked)));
+                prop_assert_ne!(state.last_certificate(), before.last_certificate());
+                prop_assert_eq!(ClusterState::from_wire(&state.to_wire()), Ok(state.clone()));
+            }
+            let manifest = manifest(&state, &submissions, &lost, &draining);
+            let candidates: Vec<_> = manifest.telemetry.iter().map(|t| t.sender).collect();
+            let assignments = assignments(&manifest, |i| {
+                let pick = (choice >> (i % 60)) as usize % (candidates.len() + 1);
+                candidates.get(pick).copied()
+            });
+            let record = record(&state, manifest.clone(), assignments);
+            prop_assert_eq!(record.verify_structure(committee()), Ok(()));
+            prop_assert_eq!(SlotRecord::from_wire(&record.to_wire()), Ok(record.clone()));
+            let before = state.clone();
+            state = state.follow(&record).unwrap();
+            prop_assert_eq!(before.follow(&record).unwrap().state_root(), state.state_root());
+            prop_assert!(before == state || before.last_certificate() != state.last_certificate());
+            prop_assert_eq!(ClusterState::from_wire(&state.to_wire()), Ok(state.clone()));
+
+            let wanted: BTreeSet<_> = submissions
+                .iter()
+                .filter(|s| !s.cancelled)
+                .flat_map(|s| (0..3).map(|replica| (s.job, ReplicaIndex(replica))))
+                .collect();
+            // Of those that have a place none is tried, and nothing else runs; nobody who is there lost one.
+            let next = next(&state, &submissions, &[], &[]);
+            let running: BTreeSet<_> = next.running.iter().map(|r| (r.job, r.replica)).collect();
+            let pending: BTreeSet<_> = next.pending.iter().map(|p| (p.job, p.replica)).collect();
+            prop_assert!(running.is_disjoint(&pending));
+            prop_assert!((&running | &pending).is_subset(&wanted));
+            let placed: BTreeSet<_> = state.replicas().map(|(job, replica, _)| (job, replica)).collect();
+            prop_assert_eq!(&placed, &running);
+            let unplaced: BTreeSet<_> = wanted.difference(&placed).copied().collect();
+            prop_assert_eq!(pending.is_empty(), unplaced.is_empty(), "something is always tried");
+            for (job, replica, placement) in before.replicas() {
+                let is_lost = lost.contains(&placement.worker.0[0]) || draining.contains(&placement.worker.0[0]);
+                let stays = state.replicas().any(|r| r == (job, replica, placement));
+                prop_assert!(is_lost || stays || !wanted.contains(&(job, replica)));
+            }
+            for (worker, _) in state.lost() {
+                prop_assert!(state.assigned_to(worker).next().is_some());
+                prop_assert!(!candidates.contains(&worker));
+            }
+        }
+    }
+}
