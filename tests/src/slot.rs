@@ -29,6 +29,7 @@ mod properties;
 mod report;
 mod sight;
 mod telemetry;
+mod worker;
 mod workers;
 
 use serde::{Deserialize, Serialize};

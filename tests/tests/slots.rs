@@ -182,8 +182,8 @@ fn a_long_run_stores_no_more_than_a_short_one() {
         plan.scenario.recorded = false;
         plan.run(10)
     };
-    let (short, long) = (run(40), run(400));
-    assert_eq!(long.slots_ended, 400);
+    let (short, long) = (run(30), run(240));
+    assert_eq!(long.slots_ended, 240);
     assert!(long.largest_journal_bytes <= 2 * short.largest_journal_bytes, "{long:#?}");
     assert!(long.largest_record_bytes <= 2 * short.largest_record_bytes, "{long:#?}");
     assert!(long.void * 100 <= long.with_work, "{long:#?}");

@@ -148,6 +148,18 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_steps_back_alone() {
+        let before = thread_priority();
+        let lowered = || {
+            lower_thread_priority();
+            thread_priority()
+        };
+        let inside = std::thread::spawn(lowered).join().unwrap();
+        assert!(inside > before || before >= 19, "{inside} after {before}");
+        assert_eq!(thread_priority(), before);
+    }
+
+    #[test]
     fn this_process_uses_memory() {
         assert!(rss_bytes() > 1 << 20);
         assert!(peak_rss_bytes() >= 1 << 20);

@@ -134,8 +134,7 @@ impl Cluster {
         let Self { around, properties, report, disks, .. } = self;
         report.ended(record, now);
         let before = &disks[j.position()].state;
-        let leases = self.plan.scenario.leases;
-        properties.check_change((before, after), record, around, leases, now, report);
+        properties.check_change((before, after), record, around, now, report);
         properties.ended(slot, now, report);
         if record.certificate.body.is_void() && !record.manifest.pending.is_empty() {
             self.void_with_work += 1;

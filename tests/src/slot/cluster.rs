@@ -264,7 +264,7 @@ impl Cluster {
             suspicions: Suspicions::default(),
             evaluations: Evaluations::default(),
             certificates: Certificates::default(),
-            properties: Properties::default(),
+            properties: Properties::new(&plan),
             decided: BTreeMap::new(),
             void_with_work: 0,
             phases: vec![None; n],
@@ -310,10 +310,9 @@ impl Cluster {
         self.around.tick(now, &best, &mut self.report);
         self.anchor(&best, now);
         self.look_who_is_connected();
-        let leases = self.plan.scenario.leases;
         let Self { properties, around, report, .. } = self;
         properties.check_end(best.last_slot(), now, report);
-        properties.check_lost(&best, around, leases, now, report);
+        properties.check_lost(&best, around, now, report);
         let there = self.plan.committee.participants().filter(|j| self.is_up(*j));
         for j in there.collect::<Vec<_>>() {
             let sight = self.sight(j, self.around.chain.head(), now);

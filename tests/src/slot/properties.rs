@@ -6,23 +6,20 @@
 //! | a slot ends within [`ENDS_WITHIN`] while 2t+1 honest members reach each other | at each step |
 //! | with at most t members that disturb, at most 1 % of the slots that have something to place end void | at the end |
 //! | no replica is lost for longer than the grace and two slots while there is room | at each step |
-//! | nothing is removed but what is not wanted any more, or whose worker was gone for the grace | at each certificate |
+//! | nothing is removed but what is not wanted any more, or whose worker was gone for the grace, as each honest member that says so saw itself | at each certificate |
 //! | no exclusive replica gets a place while its old worker may run it | at each certificate, if the plan says so |
 //! | what a member stores of slots that are not over is at most [`KEPT_MANIFESTS`] manifests and [`KEPT_BYTES`] | at each record |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use veil_committee_machine::Millis;
 use veil_committee_slot::machine::SlotTiming;
 use veil_protocol_spec::{
-    Blake3Digest, PeerIdHash, ReplicaIndex, Slot,
-    scheduling::{ClusterState, Outcome, SlotRecord},
+    Blake3Digest, ParticipantIndex, PeerIdHash, ReplicaIndex, Slot,
+    scheduling::{ClusterState, LostWorker, Outcome, SlotRecord},
 };
 
-use super::{
-    Phase, SlotReport,
-    workers::{GRACE, Surroundings},
-};
+use super::{Phase, SlotPlan, SlotReport, worker::GRACE, workers::Surroundings};
 
 /// How long the members of the world wait in a slot.
 pub(super) const SLOT: SlotTiming = SlotTiming { collect: 5_000, retry: 1_000, void_after: 30_000 };
@@ -52,6 +49,9 @@ struct Lost {
 /// What the properties are judged by.
 #[derive(Default)]
 pub(super) struct Properties {
+    honest: BTreeSet<ParticipantIndex>,
+    /// Whether an exclusive replica must not run twice.
+    leases: bool,
     /// The slot that a member was in first, and when.
     begun: Option<(Slot, Millis)>,
     /// The last time at which fewer than 2t+1 honest members reached each other.
@@ -64,6 +64,11 @@ pub(super) struct Properties {
 }
 
 impl Properties {
+    pub(super) fn new(plan: &SlotPlan) -> Self {
+        let honest = plan.honest().collect();
+        Self { honest, leases: plan.scenario.leases, ..Self::default() }
+    }
+
     /// Too few members reach each other now.
     pub(super) const fn apart(&mut self, now: Millis) {
         self.apart = now;
@@ -94,7 +99,6 @@ impl Properties {
         &mut self,
         state: &ClusterState,
         around: &Surroundings,
-        leases: bool,
         now: Millis,
         report: &mut SlotReport,
     ) {
@@ -110,7 +114,7 @@ impl Properties {
             }
         }
         let chain = around.chain.head();
-        let apart = self.apart;
+        let (apart, leases) = (self.apart, self.leases);
         self.lost.retain(|(job, replica), lost| {
             if !chain.wants(job) {
                 return false;
@@ -141,17 +145,19 @@ impl Properties {
         (before, after): (&ClusterState, &ClusterState),
         record: &SlotRecord,
         around: &Surroundings,
-        leases: bool,
         now: Millis,
         report: &mut SlotReport,
     ) {
         let slot = record.manifest.slot;
         let chain = around.chain.at(record.manifest.block);
         let lost = &record.manifest.lost;
-        for worker in lost.iter().map(|lost| lost.worker) {
+        for LostWorker { worker, suspicions } in lost {
             report.count("worker counted as lost");
-            if !around.was_lost(&worker, now) {
-                report.violate(format!("slot {slot} says that {worker} is lost, which is there"));
+            // "t+1 suspicions are worth something because one of them is an honest member's own."
+            for by in suspicions.iter().map(|suspicion| suspicion.member) {
+                if self.honest.contains(&by) && !around.was_lost_to(by, worker, now) {
+                    report.violate(format!("{by} says in slot {slot} that {worker} is lost"));
+                }
             }
         }
         let places = |state: &ClusterState| -> BTreeMap<_, _> {
@@ -190,7 +196,7 @@ impl Properties {
             let runs = self.leased.get(of).filter(|(old, _)| old != worker);
             if runs.is_some() && before.get(of) != Some(worker) {
                 report.overlaps += 1;
-                if leases {
+                if self.leases {
                     report.violate(format!("slot {slot} has replica {replica} of {job} run twice"));
                 }
             }
@@ -212,3 +218,6 @@ pub(super) fn check_void(void: u64, report: &mut SlotReport) {
         report.violate(format!("{void} of {of} slots that had something to place ended void"));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Workers, jobs and the chain: what the members of the world look at.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -26,67 +26,14 @@ use super::{
     jobs::Jobs,
     sight::POLICY,
     telemetry::{Clock, Flaw, Sample},
+    worker::{CAPACITY, GRACE, Gone, SAMPLES, Worker},
 };
 use crate::fixtures;
 
-/// Between two samples of a worker.
-const SAMPLES: Millis = 30_000;
 /// Messages of a worker that floods, in one step of the world; members take one.
 const FLOOD: u64 = 20;
-/// What a worker has, of each resource.
-const CAPACITY: [u8; 4] = [64, 96, 120, 0];
-/// Until a member considers a worker lost.
-pub(super) const GRACE: Millis = 20_000;
-
-/// An absence.
-#[derive(Clone, Copy)]
-struct Gone {
-    since: Millis,
-    until: Millis,
-    /// Whether the worker only has no connection: what it runs runs on.
-    cut: bool,
-}
-
-pub(super) struct Worker {
-    pub(super) id: PeerIdHash,
-    behaviour: Option<WorkerBehaviour>,
-    clock: Clock,
-    samples: VecDeque<Sample>,
-    sequence: u64,
-    next_sample: Millis,
-    gone: Option<Gone>,
-    /// While it has left the registry.
-    unregistered: Option<Gone>,
-    /// Since when it is there.
-    up_since: Millis,
-    /// When it was last gone for the grace.
-    lost_at: Option<Millis>,
-    /// What it has free.
-    free: [u8; 4],
-}
-
-impl Worker {
-    /// Since when it is gone, or not registered.
-    pub(super) fn gone_since(&self) -> Option<Millis> {
-        self.gone.iter().chain(&self.unregistered).map(|gone| gone.since).min()
-    }
-
-    fn is_lost(&self, now: Millis) -> bool {
-        self.gone_since().is_some_and(|since| since + GRACE <= now)
-    }
-
-    /// Until when it may run what it was told to, under a lease, if it has no connection.
-    pub(super) fn runs_until(&self, lease: Millis) -> Option<Millis> {
-        self.gone.filter(|gone| gone.cut).map(|gone| gone.since + lease)
-    }
-
-    /// Whether it has had room for this, as members can know by now.
-    fn has_room(&self, need: &[u64; 4], now: Millis) -> bool {
-        let fits = self.free.iter().zip(need).all(|(free, need)| u64::from(*free) >= *need);
-        let there = self.gone_since().is_none() && self.up_since + 2 * SAMPLES <= now;
-        fits && there && self.behaviour.is_none()
-    }
-}
+/// For how long it is remembered that a worker was gone: a slot may begin with that and take long.
+const NOT_LONG: Millis = 300_000;
 
 /// A member that does not reach a worker of which others say that it is down.
 #[derive(Clone, Copy)]
@@ -131,19 +78,9 @@ impl Surroundings {
         let worker = |k: usize, rng: &mut ChaCha20Rng| {
             let behaviour = behaviour(k);
             let drawn = clock(rng);
-            Worker {
-                id: PeerIdHash(fixtures::draw(seed, "worker", k as u64)),
-                behaviour,
-                clock: behaviour.and_then(WorkerBehaviour::clock).map_or(drawn, Clock),
-                samples: VecDeque::new(),
-                sequence: 0,
-                next_sample: rng.gen_range(0..SAMPLES),
-                gone: None,
-                unregistered: None,
-                up_since: 0,
-                lost_at: None,
-                free: CAPACITY,
-            }
+            let id = PeerIdHash(fixtures::draw(seed, "worker", k as u64));
+            let clock = behaviour.and_then(WorkerBehaviour::clock).map_or(drawn, Clock);
+            Worker::new(id, behaviour, clock, rng.gen_range(0..SAMPLES))
         };
         let workers: Vec<_> = (0..count).map(|k| worker(k, &mut rng)).collect();
         let clocks = (0..members).map(|_| clock(&mut rng)).collect();
@@ -240,7 +177,7 @@ impl Surroundings {
                 _ => {}
             }
         }
-        self.unseen.retain(|_, unseen| now < unseen.until);
+        self.unseen.retain(|_, unseen| now < unseen.until + NOT_LONG);
         for worker in &mut self.workers {
             if worker.is_lost(now) {
                 worker.lost_at = Some(now);
@@ -263,7 +200,9 @@ impl Surroundings {
                 self.rng.gen_range(0..self.workers.len()),
             );
             let until = now + self.rng.gen_range(5_000..60_000);
-            self.unseen.entry(at).or_insert(Unseen { since: now, until });
+            if self.unseen.get(&at).is_none_or(|unseen| unseen.until <= now) {
+                self.unseen.insert(at, Unseen { since: now, until });
+            }
         }
     }
 
@@ -292,7 +231,8 @@ impl Surroundings {
     pub(super) fn suspected(&self, now: Millis) -> Vec<(PeerIdHash, Option<usize>)> {
         let lost = self.workers.iter().filter(|worker| worker.is_lost(now));
         let by_all = lost.map(|worker| (worker.id, None));
-        let unseen = self.unseen.iter().filter(|(_, unseen)| unseen.since + GRACE <= now);
+        let suspects = |unseen: &Unseen| unseen.since + GRACE <= now && now < unseen.until;
+        let unseen = self.unseen.iter().filter(|(_, unseen)| suspects(unseen));
         by_all.chain(unseen.map(|(&(j, k), _)| (self.workers[k].id, Some(j)))).collect()
     }
 
@@ -302,11 +242,12 @@ impl Surroundings {
         there.take(most).map(|worker| worker.id).collect()
     }
 
-    /// Whether a worker was gone for the grace, not long ago.
-    pub(super) fn was_lost(&self, id: &PeerIdHash, now: Millis) -> bool {
-        const NOT_LONG: Millis = 300_000;
-        let lost_at = self.worker(id).and_then(|worker| worker.lost_at);
-        lost_at.is_some_and(|at| at + NOT_LONG >= now)
+    /// Whether a worker was gone for the grace, not long ago, as member `j` saw it itself.
+    pub(super) fn was_lost_to(&self, j: ParticipantIndex, id: &PeerIdHash, now: Millis) -> bool {
+        let Some(k) = self.by_id.get(id) else { return false };
+        let unseen = self.unseen.get(&(j.position(), *k));
+        self.workers[*k].lost_at.is_some_and(|at| at + NOT_LONG >= now)
+            || unseen.is_some_and(|unseen| unseen.since + GRACE <= now.min(unseen.until))
     }
 
     /// Whether a worker that does what it should has room for a replica of a job.
@@ -315,6 +256,12 @@ impl Surroundings {
         // Of workers whose clocks members refuse nothing is promised.
         self.scenario.skew <= MAX_AHEAD.0 / 2
             && self.workers.iter().any(|worker| worker.has_room(&need, now))
+    }
+
+    /// A worker loses power and does not come back.
+    #[cfg(test)]
+    pub(super) fn lose(&mut self, k: usize, now: Millis) {
+        self.workers[k].gone = Some(Gone { since: now, until: Millis::MAX, cut: false });
     }
 
     // ---- telemetry -------------------------------------------------------------------------
