@@ -41,8 +41,9 @@ use veil_node_chain::{
     AccountKey, Allowance, Chain, ChainConfig, ChainError, ClusterSettings, NodeRegistration,
     anvil::{Anvil, AnvilConfig},
 };
+use veil_node_config::job_file::JobFile;
 use veil_node_containers::{Docker, Executor, Keep, Owner};
-use veil_node_core::{job_file::JobFile, status::Role};
+use veil_node_core::status::Role;
 use veil_node_storage::{durable::write_new, keystore::new_identity};
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeySetDigest, PeerIdHash, Wire,

@@ -3,10 +3,8 @@
 use std::path::Path;
 
 use veil_node_chain::{Chain, ChainError};
-use veil_node_core::{
-    admin::{self, AdminError},
-    job_file::{JobFile, JobFileError},
-};
+use veil_node_config::job_file::{JobFile, JobFileError};
+use veil_node_core::admin::{self, AdminError};
 use veil_protocol_spec::{
     Blake3Digest, ClusterId,
     scheduling::{

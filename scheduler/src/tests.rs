@@ -82,4 +82,4 @@ fn the_bits_of_an_evaluation_are_pinned() {
     assert_eq!(outputs.digest_under(&Blake3Digest([0; 32])).to_string(), PINNED);
 }
 
-const PINNED: &str = "418fec46afc6b2b555bf97d90f9868b7aa5a4f4a73469888d83ead504a7cfc9f";
+const PINNED: &str = "4b04661586c98286ad658fa77068545d24b5e23577fdc93633aa4f123488ee9f";

@@ -4,7 +4,7 @@
 //! # Flow
 //! A [`SlotPlan`] says how large the cluster is and what goes wrong: members that deviate, crashes,
 //! partitions, workers that are hostile or go away, clocks that differ. A run goes through slots until
-//! as many have ended as were wanted, and gives a [`SlotReport`]. [What must hold](properties) is
+//! as many have ended as were wanted, and gives a [`SlotReport`]. What must hold is
 //! checked at every step of it.
 //!
 //! ```
@@ -15,11 +15,9 @@
 //! ```
 
 mod behaviour;
-mod certificates;
 mod chain;
 mod cluster;
 pub mod coverage;
-mod evaluation;
 mod hostile;
 mod jobs;
 mod member;
@@ -73,8 +71,6 @@ pub struct SlotScenario {
     pub skew: Millis,
     /// Virtual milliseconds until a record is durable.
     pub store: Millis,
-    /// Whether an exclusive replica must not have a place before its old worker's lease is over.
-    pub leases: bool,
     /// Virtual time after which a run is over, however many slots have ended.
     pub until: Option<Millis>,
     /// Virtual time after which the cluster counts as halted.
@@ -123,7 +119,6 @@ impl Default for SlotScenario {
             outage: None,
             skew: 0,
             store: 3,
-            leases: false,
             until: None,
             limit: 3_600_000,
             recorded: true,

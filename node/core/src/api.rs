@@ -198,32 +198,14 @@ mod tests {
     };
     use tokio_util::sync::CancellationToken;
     use veil_node_process::metrics::Metrics;
-    use veil_protocol_spec::{
-        Address, ChainId, ClusterId, identity::SecretIdentity, scheduling::ClusterScope,
-    };
+    use veil_protocol_spec::identity::SecretIdentity;
 
     use super::*;
     use crate::{
         admin::{self, AdminError},
-        job_file::JobFile,
         progress::Progress,
         status::{JobStatus, Role, Status},
     };
-
-    /// A job survives the way through JSON: it has the digest that was submitted.
-    #[test]
-    fn a_job_keeps_its_digest_through_json() {
-        let (contract, cluster) = (Address([1; 20]), ClusterId([2; 32]));
-        let scope = ClusterScope { chain_id: ChainId(31_337), contract, cluster };
-        let digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
-        let text = format!(
-            "image = \"a/b@sha256:{digest}\"\nreplicas = 2\nanti_affinity = \"soft\"\n[resources]\ncpu_millicores = 1\nmemory_mib = 1\n"
-        );
-        let job = JobFile::parse(&text).unwrap().into_spec(scope, Address([3; 20]), 4).unwrap();
-        let json = serde_json::to_string(&job).unwrap();
-        let back: JobSpec = serde_json::from_str(&json).unwrap();
-        assert_eq!((back.digest(), back), (job.digest(), job));
-    }
 
     #[tokio::test]
     async fn a_node_that_has_not_joined_answers_and_says_so() {

@@ -5,7 +5,7 @@
 //! `veil-node-member` and `veil-node-worker`.
 //!
 //! # Flow
-//! 1. [`config`]: one TOML file per process; [`lifecycle`]: identity, data directory, admin socket.
+//! 1. [`lifecycle`]: identity, data directory, admin socket.
 //! 2. [`cluster`]: follows the chain, joins the network, answers peers that were away.
 //! 3. [`epoch`]: what follows from the active key; [`follow`]: certificates; [`ingress`]: telemetry
 //!    and jobs from gossip; [`evaluation`] and [`evaluation_pool`]: the circuit on the locked inputs;
@@ -21,17 +21,13 @@ pub mod admin;
 pub mod api;
 pub mod audit;
 pub mod cluster;
-pub mod config;
 pub mod epoch;
 pub mod evaluation;
 pub mod evaluation_pool;
 pub mod evidence;
 pub mod follow;
 pub mod ingress;
-pub mod job_file;
 pub mod lifecycle;
-pub mod offer;
-pub mod policy_file;
 pub mod progress;
 pub mod report;
 mod slots;

@@ -31,11 +31,12 @@ use veil_node_storage::{
 };
 use veil_protocol_spec::{identity::SecretIdentity, scheduling::UnixMillis};
 
+use veil_node_config::{ChainSection, Environment, NetworkSection, NodeSection};
+
 use crate::{
     admin::{self, AdminError},
     api,
     cluster::{Cluster, ClusterError, ClusterOptions},
-    config::{ChainSection, Environment, NetworkSection, NodeSection},
     epoch::{ActiveEpoch, EpochError, Material},
     progress::Progress,
     report::{Joined, Reporter},

@@ -28,9 +28,8 @@ use std::{
 };
 
 use veil_node_ceremony::journals;
-use veil_node_core::{
-    config::MemberConfig, epoch::ActiveEpoch, follow::Follower, progress::Progress,
-};
+use veil_node_config::MemberConfig;
+use veil_node_core::{epoch::ActiveEpoch, follow::Follower, progress::Progress};
 use veil_node_storage::{
     data_dir::{DataDir, DataDirError},
     durable::replace,

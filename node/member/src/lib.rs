@@ -46,10 +46,10 @@ use veil_node_ceremony::{
     FinishedKey, MemberOptions, SinglePartyReference, journals,
 };
 use veil_node_chain::PublishedKey;
+use veil_node_config::MemberConfig;
 use veil_node_core::{
     P2pTransports,
     audit::Audits,
-    config::MemberConfig,
     epoch::{ActiveEpoch, Material, MaterialFiles},
     evaluation::InputSource,
     evidence::{self, EvidenceExchange},

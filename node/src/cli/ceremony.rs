@@ -10,10 +10,8 @@ use std::path::PathBuf;
 use clap::Args;
 use veil_node_ceremony::ChainCommitPoint;
 use veil_node_chain::Chain;
-use veil_node_core::{
-    config::{MemberConfig, process_environment},
-    lifecycle,
-};
+use veil_node_config::{MemberConfig, process_environment};
+use veil_node_core::lifecycle;
 use veil_node_storage::keystore::Passphrase;
 use veil_protocol_spec::identity::SecretIdentity;
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
-use veil_node_core::{
-    config::{AnyConfig, MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE, process_environment},
-    policy_file::POLICY_SAMPLE,
+use veil_node_config::{
+    AnyConfig, MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE, policy_file::POLICY_SAMPLE,
+    process_environment,
 };
 
 use super::{

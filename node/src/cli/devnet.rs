@@ -11,8 +11,8 @@ use std::{
 use clap::{Args, builder::PossibleValuesParser};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use veil_node_config::job_file::JobFile;
 use veil_node_containers::DEFAULT_SOCKET;
-use veil_node_core::job_file::JobFile;
 use veil_protocol_spec::Committee;
 
 use self::show::{Progress, write_table};

@@ -9,9 +9,8 @@ use veil_node_ceremony::{
     offline::{archive::ArchiveError, simulate::SimulateError},
 };
 use veil_node_chain::{AccountKeyError, ChainError};
-use veil_node_core::{
-    admin::AdminError, config::ConfigError, job_file::JobFileError, lifecycle::StartError,
-};
+use veil_node_config::{ConfigError, job_file::JobFileError};
+use veil_node_core::{admin::AdminError, lifecycle::StartError};
 use veil_node_member::{FenceError, MemberError, SlotsEnded};
 use veil_node_p2p::NetworkError;
 use veil_node_storage::{data_dir::DataDirError, durable::WriteNewError, keystore::KeystoreError};

@@ -7,7 +7,7 @@ use std::{fs, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use veil_node_core::job_file::JobFile;
+use veil_node_config::job_file::JobFile;
 use veil_protocol_spec::Blake3Digest;
 
 use self::target::Target;

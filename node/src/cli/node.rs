@@ -8,12 +8,8 @@ use std::{
 use clap::{Args, Subcommand};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use veil_node_core::{
-    admin,
-    config::{AnyConfig, MemberConfig, WorkerConfig, process_environment},
-    lifecycle::Secrets,
-    status::Status,
-};
+use veil_node_config::{AnyConfig, MemberConfig, WorkerConfig, process_environment};
+use veil_node_core::{admin, lifecycle::Secrets, status::Status};
 
 use super::{
     failure::{Exit, Failure},

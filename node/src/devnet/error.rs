@@ -4,8 +4,9 @@ use std::{io, path::PathBuf};
 
 use veil_node_ceremony::CeremonyError;
 use veil_node_chain::{AccountKeyError, ChainError, anvil::AnvilError};
+use veil_node_config::{ConfigError, job_file::JobFileError};
 use veil_node_containers::DockerError;
-use veil_node_core::{admin::AdminError, config::ConfigError, job_file::JobFileError};
+use veil_node_core::admin::AdminError;
 use veil_node_storage::{durable::WriteNewError, keystore::KeystoreError};
 
 use super::verify::VerifyError;

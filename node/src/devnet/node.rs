@@ -15,9 +15,9 @@ use nix::{
 use tokio::{process::Command, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
+use veil_node_config::{MemberConfig, WorkerConfig};
 use veil_node_core::{
     admin,
-    config::{MemberConfig, WorkerConfig},
     lifecycle::Secrets,
     status::{Role, Status},
 };

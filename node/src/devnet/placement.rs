@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use serde::Serialize;
+use veil_node_config::job_file::JobFile;
 use veil_node_containers::{Docker, Executor, Observed, Owner};
 use veil_node_core::{
     admin::{self, AdminError},
-    job_file::JobFile,
     status::{ReplicaStatus, Role, Status},
 };
 use veil_protocol_spec::{

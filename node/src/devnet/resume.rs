@@ -7,11 +7,9 @@ use veil_node_chain::{
     Chain, ChainConfig,
     anvil::{Anvil, AnvilConfig},
 };
+use veil_node_config::{MemberConfig, WorkerConfig};
 use veil_node_containers::Docker;
-use veil_node_core::{
-    config::{MemberConfig, WorkerConfig},
-    status::Role,
-};
+use veil_node_core::status::Role;
 use veil_node_storage::keystore::{Passphrase, read_identity};
 
 use super::{

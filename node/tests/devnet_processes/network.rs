@@ -16,10 +16,8 @@ use nix::{
 use serde_json::Value;
 use veil_node::devnet::DevnetFile;
 use veil_node_chain::Chain;
-use veil_node_core::{
-    config::{AnyConfig, process_environment},
-    lifecycle::account,
-};
+use veil_node_config::{AnyConfig, process_environment};
+use veil_node_core::lifecycle::account;
 use veil_protocol_spec::Blake3Digest;
 
 /// Ends a test that hangs.

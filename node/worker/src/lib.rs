@@ -37,11 +37,11 @@ use async_recursion::async_recursion as boxed;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use veil_node_config::{WorkerConfig, WorkerSection};
 use veil_node_containers::{Docker, DockerError, Executor, Owner};
 use veil_node_core::{
     audit::Audits,
     cluster::View,
-    config::{WorkerConfig, WorkerSection},
     epoch::{ActiveEpoch, Material},
     evaluation::InputSource,
     follow::Follower,

@@ -12,11 +12,11 @@ use std::{
 
 use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::watch;
+use veil_node_config::offer::Standing;
 use veil_node_containers::{DockerError, Executor};
 use veil_node_core::{
     cluster::Views,
     epoch::{ActiveEpoch, TelemetryRefusal},
-    offer::Standing,
 };
 use veil_node_p2p::{Network, PublishError, Topic};
 use veil_node_process::unix_now;

@@ -3,7 +3,7 @@
 //! # Flow
 //! 1. The executor says what the worker's own containers hold ([`Held`](veil_node_containers::Held)).
 //! 2. [`Sampler::sample`] reads the host, leaves out what is held, caps it by the operator's
-//!    [`Offer`](veil_node_core::offer::Offer), and rounds down to the coarse units in which placement is computed.
+//!    [`Offer`](veil_node_config::offer::Offer), and rounds down to the coarse units in which placement is computed.
 //! 3. The [`Sample`] is encrypted at once; nothing else may see it.
 //!
 //! # What counts as free

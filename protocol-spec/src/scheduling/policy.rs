@@ -174,7 +174,7 @@ impl Default for ClusterPolicy {
             weights: PolicyWeights::Public(Weights::default()),
             loss_grace_seconds: 20,
             auditors: 2,
-            anchor_every: 1,
+            anchor_every: 4,
             epoch_length: 0,
             resource_weights: [Weight::default(); 4],
             withheld_capabilities: 0,

@@ -24,7 +24,6 @@ Usage: slot-world [OPTION]...
   --hostile-as NAME  they all deviate so
   --outage N         workers that lose power after a minute, for ten
   --skew MS          how far clocks are off at most         [0]
-  --leases           an exclusive replica must not run twice
   --max-workers N    that the policy lets a slot consider   [1024]
   --anchor-every N   slots                                  [4]
   --drop PERMILLE    messages of 1000 that are lost         [0]
@@ -88,7 +87,6 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Arguments
                 scenario.outage = Some(Outage { at: 60_000, workers, away: 600_000 });
             }
             "--skew" => scenario.skew = number(&name, &value()?)?,
-            "--leases" => scenario.leases = true,
             "--max-workers" => scenario.max_workers = number(&name, &value()?)?,
             "--anchor-every" => scenario.anchor_every = number(&name, &value()?)?,
             "--drop" => drop = number(&name, &value()?)?,

@@ -1,5 +1,9 @@
 //! What surrounds the members: disks, chain, workers; and what becomes of what they ask for.
 
+mod certificates;
+mod evaluation;
+mod seen;
+
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use rand::{Rng, SeedableRng};
@@ -15,10 +19,12 @@ use veil_protocol_spec::{
     slot::SlotEntry,
 };
 
-use super::{
-    Phase, SlotBehaviour, SlotPlan, SlotReport,
+use self::{
     certificates::{Certificates, FETCH},
     evaluation::Evaluations,
+};
+use super::{
+    Phase, SlotBehaviour, SlotPlan, SlotReport,
     member::{Asked, Member, Need, Stored},
     messages,
     properties::{self, KEPT_BYTES, KEPT_MANIFESTS, Properties, SLOT},

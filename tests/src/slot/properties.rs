@@ -19,7 +19,7 @@ use veil_protocol_spec::{
     scheduling::{ClusterState, LostWorker, Outcome, SlotRecord},
 };
 
-use super::{Phase, SlotPlan, SlotReport, worker::GRACE, workers::Surroundings};
+use super::{Phase, SlotPlan, SlotReport, sight::STEP, worker::GRACE, workers::Surroundings};
 
 /// How long the members of the world wait in a slot.
 pub(super) const SLOT: SlotTiming = SlotTiming { collect: 5_000, retry: 1_000, void_after: 30_000 };
@@ -50,8 +50,6 @@ struct Lost {
 #[derive(Default)]
 pub(super) struct Properties {
     honest: BTreeSet<ParticipantIndex>,
-    /// Whether an exclusive replica must not run twice.
-    leases: bool,
     /// The slot that a member was in first, and when.
     begun: Option<(Slot, Millis)>,
     /// The last time at which fewer than 2t+1 honest members reached each other.
@@ -66,7 +64,7 @@ pub(super) struct Properties {
 impl Properties {
     pub(super) fn new(plan: &SlotPlan) -> Self {
         let honest = plan.honest().collect();
-        Self { honest, leases: plan.scenario.leases, ..Self::default() }
+        Self { honest, ..Self::default() }
     }
 
     /// Too few members reach each other now.
@@ -114,7 +112,7 @@ impl Properties {
             }
         }
         let chain = around.chain.head();
-        let (apart, leases) = (self.apart, self.leases);
+        let apart = self.apart;
         self.lost.retain(|(job, replica), lost| {
             if !chain.wants(job) {
                 return false;
@@ -127,8 +125,10 @@ impl Properties {
                 lost.excused = now;
             }
             let pause = if lost.tried { LONGEST_PAUSE } else { 0 };
-            let lease = around.jobs.lease(job).filter(|_| leases).unwrap_or_default();
-            let grace = (lost.since + GRACE + 2 * lease).max(lost.excused);
+            // "Lease + 90 s + lease / 1000", which members state in steps.
+            let wait =
+                around.jobs.lease(job).map_or(0, |lease| lease + lease / 1000 + 90_000 + STEP);
+            let grace = (lost.since + GRACE + wait).max(lost.excused);
             let overdue = now > grace + 2 * ONE_SLOT + pause;
             if overdue {
                 let since = lost.since;
@@ -195,10 +195,7 @@ impl Properties {
         for (of @ (job, replica), worker) in &after {
             let runs = self.leased.get(of).filter(|(old, _)| old != worker);
             if runs.is_some() && before.get(of) != Some(worker) {
-                report.overlaps += 1;
-                if self.leases {
-                    report.violate(format!("slot {slot} has replica {replica} of {job} run twice"));
-                }
+                report.violate(format!("slot {slot} has replica {replica} of {job} run twice"));
             }
         }
     }

@@ -36,8 +36,6 @@ pub struct SlotReport {
     pub bodiless: u64,
     /// Certificates that were brought on chain.
     pub anchored: u64,
-    /// Times at which an exclusive replica got a place while its old worker might run it.
-    pub overlaps: u64,
     /// The longest that a replica was without a worker, from the loss to the certificate, while there
     /// was room; virtual milliseconds.
     pub longest_loss_ms: Millis,
@@ -119,7 +117,6 @@ impl SlotReport {
         }
         self.bodiless += other.bodiless;
         self.anchored += other.anchored;
-        self.overlaps += other.overlaps;
         self.longest_loss_ms = self.longest_loss_ms.max(other.longest_loss_ms);
         self.longest_slot_ms = self.longest_slot_ms.max(other.longest_slot_ms);
         self.largest_record_bytes = self.largest_record_bytes.max(other.largest_record_bytes);

@@ -1,9 +1,6 @@
 //! What a member sees of the cluster at one moment.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use veil_committee_machine::Millis;
 use veil_committee_slot::manifest::{LocalView, MAX_BLOCK_AGE, TelemetryRef};
@@ -12,7 +9,7 @@ use veil_protocol_spec::{
     scheduling::{CircuitId, ClusterState, JobDemand, SignedSuspicion, Suspicion, UnixMillis},
 };
 
-use super::{SlotBehaviour, chain::ChainView, cluster::Cluster, telemetry::MAX_AGE};
+use super::chain::ChainView;
 use crate::{agreement::binding, fixtures};
 
 /// The circuit of every slot.
@@ -22,29 +19,27 @@ pub(super) const CIRCUIT: CircuitId =
 pub(super) const POLICY: KeccakDigest = KeccakDigest([0x90; 32]);
 /// Between two tries of what has no place.
 const INTERVAL: Millis = 10_000;
-/// Workers that a member calls lost that are not.
-const ACCUSED: usize = 8;
-/// Seconds for which it says that they are.
-const SAID_TO_BE_LOST_FOR: u32 = 86_400;
+/// In which members say for how long a worker has counted as lost.
+pub(super) const STEP: Millis = 30_000;
 
 /// Suspicions for one slot, by worker and member.
-type BySlot = BTreeMap<PeerIdHash, BTreeMap<ParticipantIndex, SignedSuspicion>>;
+pub(super) type BySlot = BTreeMap<PeerIdHash, BTreeMap<ParticipantIndex, SignedSuspicion>>;
 
 /// The owned parts of a [`LocalView`]; members share what is the same to them.
 pub(super) struct Sight {
-    committee: Committee,
-    roster: Arc<Vec<PublicIdentity>>,
-    state: Arc<ClusterState>,
-    chain: Arc<ChainView>,
+    pub(super) committee: Committee,
+    pub(super) roster: Arc<Vec<PublicIdentity>>,
+    pub(super) state: Arc<ClusterState>,
+    pub(super) chain: Arc<ChainView>,
     /// Number of the last block that this member knows.
-    settled: u64,
-    max_workers: usize,
+    pub(super) settled: u64,
+    pub(super) max_workers: usize,
     /// What the jobs want whose body this member has.
-    bodies: Arc<BTreeMap<Blake3Digest, JobDemand>>,
+    pub(super) bodies: Arc<BTreeMap<Blake3Digest, JobDemand>>,
     pub(super) fresh: Vec<TelemetryRef>,
-    suspicions: Arc<BySlot>,
+    pub(super) suspicions: Arc<BySlot>,
     pub(super) not_before: UnixMillis,
-    silent: bool,
+    pub(super) silent: bool,
 }
 
 impl Sight {
@@ -84,10 +79,10 @@ pub(super) struct Suspicions {
 }
 
 /// Of whom a member says that it is lost, and for how many seconds it has counted so.
-type Said = (PeerIdHash, ParticipantIndex, u32);
+pub(super) type Said = (PeerIdHash, ParticipantIndex, u32);
 
 impl Suspicions {
-    fn of(&mut self, slot: Slot, who: Vec<Said>, seed: u64) -> Arc<BySlot> {
+    pub(super) fn of(&mut self, slot: Slot, who: Vec<Said>, seed: u64) -> Arc<BySlot> {
         let same = self.last.as_ref().filter(|(of, by, _)| (of, by) == (&slot, &who));
         if let Some((_, _, known)) = same {
             return Arc::clone(known);
@@ -107,66 +102,19 @@ impl Suspicions {
     }
 
     /// Seconds since the certificate that counts a worker as lost, in steps: few suspicions are signed.
-    fn lost_for(&mut self, worker: PeerIdHash, state: &ClusterState, now: Millis) -> u32 {
+    pub(super) fn lost_for(
+        &mut self,
+        worker: PeerIdHash,
+        state: &ClusterState,
+        now: Millis,
+    ) -> u32 {
         self.counted.retain(|(worker, since), _| state.lost_since(worker) == Some(*since));
         let since = state.lost_since(&worker).map(|since| (worker, since));
         let counted = since.map_or(0, |since| now - *self.counted.entry(since).or_insert(now));
-        u32::try_from(counted / 30_000 * 30).unwrap_or(u32::MAX)
+        u32::try_from(counted / STEP * STEP / 1000).unwrap_or(u32::MAX)
     }
 
     pub(super) fn forget(&mut self, slot: Slot) {
         self.signed.retain(|(of, ..), _| *of > slot);
-    }
-}
-
-impl Cluster {
-    /// What member `j` sees, with the chain as of a block.
-    pub(super) fn sight(
-        &mut self,
-        j: ParticipantIndex,
-        chain: Arc<ChainView>,
-        now: Millis,
-    ) -> Sight {
-        let state = Arc::clone(&self.disks[j.position()].state);
-        let slot = Slot(state.last_slot().0 + 1);
-        let suspicions = self.suspicions(slot, &state, now);
-        let (fresh, silent) = self.around.fresh(j, &state, now);
-        Sight {
-            committee: self.plan.committee,
-            roster: Arc::clone(&self.roster),
-            silent,
-            state,
-            settled: self.around.chain.head().block.number,
-            chain,
-            max_workers: usize::from(self.plan.scenario.max_workers),
-            bodies: self.around.jobs.bodies(),
-            fresh,
-            suspicions,
-            not_before: self.not_before(j, MAX_AGE, now),
-        }
-    }
-
-    pub(super) fn not_before(&self, j: ParticipantIndex, age: Millis, now: Millis) -> UnixMillis {
-        UnixMillis(self.around.clock(j).at(now).0.saturating_sub(age))
-    }
-
-    /// "A member suspects a worker on its own evidence only."
-    fn suspicions(&mut self, slot: Slot, state: &ClusterState, now: Millis) -> Arc<BySlot> {
-        let honest: BTreeSet<_> = self.plan.honest().filter(|j| self.is_up(*j)).collect();
-        let mut who = Vec::new();
-        for (worker, by) in self.around.suspected(now) {
-            let by_it = |j: &&ParticipantIndex| by.is_none_or(|by| by == j.position());
-            let lost_for = self.suspicions.lost_for(worker, state, now);
-            who.extend(honest.iter().filter(by_it).map(|j| (worker, *j, lost_for)));
-        }
-        let accuses = |behaviour: &SlotBehaviour| *behaviour == SlotBehaviour::SuspectAll;
-        let liars: Vec<_> =
-            self.plan.behaviours.iter().filter(|(_, b)| accuses(b)).map(|(j, _)| *j).collect();
-        for j in liars {
-            self.deviated(j, "suspicions");
-            let accused = self.around.some_that_are_there(ACCUSED);
-            who.extend(accused.into_iter().map(|worker| (worker, j, SAID_TO_BE_LOST_FOR)));
-        }
-        self.suspicions.of(slot, who, self.seed)
     }
 }

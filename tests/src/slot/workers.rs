@@ -166,12 +166,13 @@ impl Surroundings {
         }
         for k in 0..self.workers.len() {
             match self.workers[k].behaviour {
-                Some(WorkerBehaviour::Flap) if self.workers[k].gone.is_none() => {
-                    if self.workers[k].up_since + GRACE / 2 <= now {
-                        report.worker_misbehaved(WorkerBehaviour::Flap);
-                        let until = now + GRACE * 3 / 4;
-                        self.workers[k].gone = Some(Gone { since: now, until, cut: false });
-                    }
+                Some(WorkerBehaviour::Flap)
+                    if self.workers[k].gone.is_none()
+                        && self.workers[k].up_since + GRACE / 2 <= now =>
+                {
+                    report.worker_misbehaved(WorkerBehaviour::Flap);
+                    let until = now + GRACE * 3 / 4;
+                    self.workers[k].gone = Some(Gone { since: now, until, cut: false });
                 }
                 Some(WorkerBehaviour::Accuse) => self.accuse(now, report),
                 _ => {}

@@ -7,7 +7,7 @@ use veil_node_chain::{AccountKey, Chain, ChainConfig, RpcUrls};
 use veil_protocol_spec::{Address, ChainId, ClusterId};
 use zeroize::Zeroizing;
 
-pub(super) use veil_node_core::config::parse_address;
+pub(super) use veil_node_config::parse_address;
 
 use crate::cli::failure::Failure;
 

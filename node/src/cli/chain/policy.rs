@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use veil_node_core::policy_file;
+use veil_node_config::policy_file;
 use veil_protocol_spec::{
     Wire as _, hex,
     scheduling::{ClusterPolicy, keccak},

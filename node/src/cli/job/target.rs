@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use futures::future::join_all;
 use veil_node_chain::{Chain, RpcUrls};
+use veil_node_config::{AnyConfig, ChainSection, parse_address, process_environment};
 use veil_node_core::{
     admin,
-    config::{AnyConfig, ChainSection, parse_address, process_environment},
     lifecycle::account,
     status::{JobStatus, Status},
 };

@@ -1,6 +1,6 @@
 //! From what a host has to what it offers.
 
-use veil_node_core::offer::{CpuMeasure, Kept, Offer};
+use veil_node_config::offer::{CpuMeasure, Kept, Offer};
 use veil_protocol_spec::scheduling::{CpuUnits, DiskUnits, GpuUnits, MemoryUnits, Resources};
 
 /// One resource of the host: what there is, and what others than the worker's containers use.

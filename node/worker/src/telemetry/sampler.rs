@@ -11,8 +11,8 @@ use sysinfo::{
     ProcessesToUpdate, System,
 };
 use tokio::time::{Instant, sleep_until};
+use veil_node_config::offer::{Offer, Standing};
 use veil_node_containers::Held;
-use veil_node_core::offer::{Offer, Standing};
 use veil_protocol_spec::scheduling::{LatencyClass, Reading, Resources, Scale};
 
 use super::{
@@ -195,7 +195,7 @@ impl Sampler {
 
 #[cfg(test)]
 mod tests {
-    use veil_node_core::offer::{CpuMeasure, Kept};
+    use veil_node_config::offer::{CpuMeasure, Kept};
     use veil_protocol_spec::scheduling::{CpuUnits, MemoryUnits};
 
     use super::*;

@@ -116,7 +116,7 @@ impl Wants<'_> {
 type Share = (Reverse<u8>, bool, [u8; 32], ReplicaIndex);
 
 impl ClusterState {
-    /// What the next manifest must list, by the [rules](self).
+    /// What the next manifest must list, by the rules of this module.
     #[must_use]
     pub fn next_replicas(&self, inputs: &NextInputs<'_>) -> NextReplicas {
         let mut next = NextReplicas::default();

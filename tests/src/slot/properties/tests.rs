@@ -107,7 +107,8 @@ fn what_leaves_without_a_reason_is_seen() {
 fn a_worker_that_an_honest_member_calls_lost_and_that_is_there_is_seen() {
     let around = around();
     let (mut record, state) = placed(&around);
-    let suspicion = |j| SignedSuspicion { member: member(j), signature: Signature([0; 64]) };
+    let suspicion =
+        |j| SignedSuspicion { member: member(j), lost_for: 0, signature: Signature([0; 64]) };
     let suspicions = vec![suspicion(1), suspicion(3)];
     record.manifest.lost = vec![LostWorker { worker: around.workers[1].id, suspicions }];
     let plan = SlotPlan::new(4).behaves(3, SlotBehaviour::SuspectAll);

@@ -1,9 +1,14 @@
-//! Configuration files, one for each role, and their environment twins.
+//! The files that operators write: configurations, one for each role, and their environment twins; a
+//! cluster's [policy](policy_file), [jobs](job_file).
 //!
-//! `config/member.toml` and `config/worker.toml` in this package list every key with its meaning and
-//! default; `veil config sample` prints them. A file is parsed whole or refused: unknown keys are
+//! The samples in `samples/` list every key with its meaning and default; `veil config sample` prints
+//! them. A file is parsed whole or refused: unknown keys are
 //! errors that name the key, and so is a value that cannot be meant. What an environment variable
 //! says wins over the file.
+
+pub mod job_file;
+pub mod offer;
+pub mod policy_file;
 
 mod chain;
 mod committee;
@@ -30,11 +35,11 @@ pub use self::{
 };
 
 /// The commented sample for a committee member.
-pub const MEMBER_SAMPLE: &str = include_str!("../config/member.toml");
+pub const MEMBER_SAMPLE: &str = include_str!("../samples/member.toml");
 /// The commented sample for a worker.
-pub const WORKER_SAMPLE: &str = include_str!("../config/worker.toml");
+pub const WORKER_SAMPLE: &str = include_str!("../samples/worker.toml");
 /// The commented sample for an operator.
-pub const OPERATOR_SAMPLE: &str = include_str!("../config/operator.toml");
+pub const OPERATOR_SAMPLE: &str = include_str!("../samples/operator.toml");
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]

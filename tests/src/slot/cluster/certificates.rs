@@ -12,16 +12,16 @@ use veil_protocol_spec::{
     scheduling::{ClusterState, SlotRecord},
 };
 
-use super::{cluster::Cluster, messages};
+use super::{super::messages, Cluster};
 
 /// For fetching records.
-pub(super) const FETCH: Millis = 1_000;
+pub(in crate::slot) const FETCH: Millis = 1_000;
 /// Records kept for members that were away.
 const KEPT_RECORDS: usize = 64;
 
 /// What is known of the certificates of the last slots.
 #[derive(Default)]
-pub(super) struct Certificates {
+pub(in crate::slot) struct Certificates {
     /// Who said that it signs what.
     signers: BTreeMap<(Slot, Blake3Digest), BTreeSet<ParticipantIndex>>,
     /// What the certificate of a slot says.
@@ -31,7 +31,12 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    pub(super) fn signs(&mut self, member: ParticipantIndex, slot: Slot, digest: Blake3Digest) {
+    pub(in crate::slot) fn signs(
+        &mut self,
+        member: ParticipantIndex,
+        slot: Slot,
+        digest: Blake3Digest,
+    ) {
         self.signers.entry((slot, digest)).or_default().insert(member);
     }
 }
@@ -49,7 +54,7 @@ impl Cluster {
         record.certificate.signature == messages::signature(digest) && (known || signers >= needed)
     }
 
-    pub(super) fn accept(
+    pub(in crate::slot) fn accept(
         &mut self,
         j: ParticipantIndex,
         record: &Arc<SlotRecord>,
@@ -154,7 +159,7 @@ impl Cluster {
     }
 
     /// Gets the next record from whoever is reached and has it.
-    pub(super) fn fetch(&mut self, j: ParticipantIndex, schedule: &mut Schedule<Self>) {
+    pub(in crate::slot) fn fetch(&mut self, j: ParticipantIndex, schedule: &mut Schedule<Self>) {
         let next = Slot(self.disks[j.position()].state.last_slot().0 + 1);
         let now = schedule.now();
         let others = self.plan.honest().filter(|k| *k != j && self.reach(j, *k, now));

@@ -1,7 +1,7 @@
 //! A job as people write it: TOML, with quantities in usual units, turned into a [`JobSpec`].
 //!
 //! ```
-//! use veil_node_core::job_file::JobFile;
+//! use veil_node_config::job_file::JobFile;
 //! let digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 //! let job = JobFile::parse(&format!(r#"
 //!     image = "localhost:5000/tools/httpd@sha256:{digest}"
@@ -245,5 +245,20 @@ mod tests {
         assert!(matches!(error, Err(JobFileError::Resources(_))));
         let tag = file("").replace(&format!("@sha256:{DIGEST}"), ":latest");
         assert!(JobFile::parse(&tag).unwrap_err().to_string().contains("pinned"));
+    }
+
+    /// A job survives the way through JSON: it has the digest that was submitted.
+    #[test]
+    fn a_job_keeps_its_digest_through_json() {
+        let (contract, cluster) = (Address([1; 20]), ClusterId([2; 32]));
+        let scope = ClusterScope { chain_id: ChainId(31_337), contract, cluster };
+        let digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+        let text = format!(
+            "image = \"a/b@sha256:{digest}\"\nreplicas = 2\nanti_affinity = \"soft\"\n[resources]\ncpu_millicores = 1\nmemory_mib = 1\n"
+        );
+        let job = JobFile::parse(&text).unwrap().into_spec(scope, Address([3; 20]), 4).unwrap();
+        let json = serde_json::to_string(&job).unwrap();
+        let back: JobSpec = serde_json::from_str(&json).unwrap();
+        assert_eq!((back.digest(), back), (job.digest(), job));
     }
 }

@@ -56,7 +56,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{MEMBER_SAMPLE, MemberConfig};
+    use crate::{MEMBER_SAMPLE, MemberConfig};
 
     #[test]
     fn threads_of_the_evaluation_are_between_one_and_the_cores() {

@@ -101,7 +101,7 @@ impl AnyConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE};
+    use crate::{MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE};
 
     #[test]
     fn a_file_says_whose_it_is() {

@@ -18,7 +18,10 @@ use veil_scheduler_plan::{
     plan::Plan,
 };
 
-use super::{SlotBehaviour, cluster::Cluster, telemetry::MAX_AGE};
+use super::{
+    super::{SlotBehaviour, telemetry::MAX_AGE},
+    Cluster,
+};
 
 /// A validator allows samples to be this much older than a proposer.
 const AGE_SLACK: Millis = 30_000;
@@ -30,13 +33,13 @@ type Outcome = Result<(Evaluated, Vec<u8>), String>;
 /// The inputs of the slot's manifests, as members store them before they vote, and what comes of
 /// them: the same for all, so each is computed once.
 #[derive(Default)]
-pub(super) struct Evaluations {
+pub(in crate::slot) struct Evaluations {
     inputs: BTreeMap<Blake3Digest, Result<(PublicInputs, Vec<Reading>), PlanError>>,
     outcomes: BTreeMap<Blake3Digest, Outcome>,
 }
 
 impl Evaluations {
-    pub(super) fn clear(&mut self) {
+    pub(in crate::slot) fn clear(&mut self) {
         self.inputs.clear();
         self.outcomes.clear();
     }
@@ -63,7 +66,7 @@ fn outcome(
 }
 
 impl Cluster {
-    pub(super) fn validate(
+    pub(in crate::slot) fn validate(
         &mut self,
         j: ParticipantIndex,
         manifest: &Manifest,
@@ -110,7 +113,7 @@ impl Cluster {
         inputs.as_ref().map(|_| ()).map_err(Clone::clone)
     }
 
-    pub(super) fn evaluate(
+    pub(in crate::slot) fn evaluate(
         &mut self,
         j: ParticipantIndex,
         locked: &LockedManifest,

@@ -12,7 +12,7 @@ use veil_protocol_spec::{
 };
 
 /// A commented file with every key.
-pub const POLICY_SAMPLE: &str = include_str!("../config/policy.toml");
+pub const POLICY_SAMPLE: &str = include_str!("../samples/policy.toml");
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
