@@ -86,6 +86,17 @@ pub enum EvidenceKind {
 }
 
 impl EvidenceKind {
+    /// All of them, in order.
+    pub const ALL: [Self; 7] = [
+        Self::Agreement,
+        Self::TwoPartials,
+        Self::WrongPartial,
+        Self::Signing,
+        Self::CertificateVotes,
+        Self::Certificates,
+        Self::Evaluation,
+    ];
+
     /// As in the JSON output.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -161,15 +172,7 @@ mod tests {
 
     #[test]
     fn kinds_have_the_names_of_their_json() {
-        for kind in [
-            EvidenceKind::Agreement,
-            EvidenceKind::TwoPartials,
-            EvidenceKind::WrongPartial,
-            EvidenceKind::Signing,
-            EvidenceKind::CertificateVotes,
-            EvidenceKind::Certificates,
-            EvidenceKind::Evaluation,
-        ] {
+        for kind in EvidenceKind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }
         let json = serde_json::to_value(votes()).unwrap();

@@ -308,9 +308,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn only_lists_of_the_layout_are_looked_at() {
-        let (_, key) = crate::tests::keys();
+    /// What a list is proven under, and what its proof binds.
+    fn proving() -> (ReferenceString, ProofMetadata) {
         let parameters = *ParameterSet::insecure_test().pke();
         let string = ReferenceString::generate_insecure(parameters).unwrap();
         let scope = scheduling::ClusterScope {
@@ -319,6 +318,13 @@ mod tests {
             cluster: ClusterId([2; 32]),
         };
         let metadata = ProofMetadata::new(&scope, &KeySetDigest([3; 32]), &PeerIdHash([4; 32]), 1);
+        (string, metadata)
+    }
+
+    #[test]
+    fn only_lists_of_the_layout_are_looked_at() {
+        let (_, key) = crate::tests::keys();
+        let (string, metadata) = proving();
         let check = |kind: Kind, messages: usize, load| {
             let bound = metadata_bytes(&metadata, Kind::Telemetry);
             let list = prove(&vec![7; messages], key.public_key(), &string, &bound, load).unwrap();
@@ -343,14 +349,7 @@ mod tests {
     #[test]
     fn only_the_last_way_of_hashing_a_proof_is_looked_at() {
         let (_, key) = crate::tests::keys();
-        let parameters = *ParameterSet::insecure_test().pke();
-        let string = ReferenceString::generate_insecure(parameters).unwrap();
-        let scope = scheduling::ClusterScope {
-            chain_id: ChainId(1),
-            contract: Address([1; 20]),
-            cluster: ClusterId([2; 32]),
-        };
-        let metadata = ProofMetadata::new(&scope, &KeySetDigest([3; 32]), &PeerIdHash([4; 32]), 1);
+        let (string, metadata) = proving();
         let bound = metadata_bytes(&metadata, Kind::Telemetry);
         let messages = vec![7; Kind::Telemetry.messages()];
         let load = ZkComputeLoad::Proof;

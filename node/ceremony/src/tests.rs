@@ -48,6 +48,18 @@ fn seat(index: u8) -> ParticipantIndex {
 }
 
 impl Cluster {
+    /// Starts all members, until any of them can bring the publication.
+    async fn all_sign_the_publication(&self) -> Vec<Running> {
+        let mut running = Vec::new();
+        for j in seats() {
+            running.push(self.start(j, 1).await);
+        }
+        for member in &running {
+            reaches(member, "possession").await;
+        }
+        running
+    }
+
     fn new() -> Self {
         let cluster = Self {
             network: MemoryNetwork::default(),
@@ -304,14 +316,7 @@ async fn a_publisher_that_dies_is_replaced_and_learns_of_it() {
 async fn a_member_that_missed_the_publication_has_its_key_when_nobody_is_left_to_ask() {
     let cluster = Cluster::new();
     cluster.chain.publishes(false);
-    let mut running = Vec::new();
-    for j in seats() {
-        running.push(cluster.start(j, 1).await);
-    }
-    // Everybody has signed the publication, so the others need the victim no more.
-    for member in &running {
-        reaches(member, "possession").await;
-    }
+    let mut running = cluster.all_sign_the_publication().await;
     cluster.kill(seat(4), running.pop().unwrap()).await;
     cluster.chain.publishes(true);
     let mut keys = Vec::new();

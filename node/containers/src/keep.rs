@@ -21,8 +21,6 @@ pub struct Keep {
     /// Replicas that are assigned here, but cannot be desired because something of them is missing, or
     /// because their lease is over.
     pub replicas: BTreeSet<ReplicaId>,
-    /// Replicas that count as lost here, and have no other place yet.
-    pub waiting: BTreeSet<ReplicaId>,
     /// Bodies of those that only may not run now: their room stays reserved, whether or not they have a
     /// container.
     pub held_back: BTreeMap<ReplicaId, Arc<JobSpec>>,
@@ -47,21 +45,16 @@ impl Keep {
     pub const NOTHING: Self = Self {
         as_of: Slot(u64::MAX),
         replicas: BTreeSet::new(),
-        waiting: BTreeSet::new(),
         held_back: BTreeMap::new(),
         contact_age: Duration::ZERO,
     };
 
     /// What becomes of a container that is not desired.
     pub(crate) fn fate(&self, labels: &Labels) -> Fate {
-        let waits = self.waiting.contains(&labels.id);
-        let is_known = labels.slot <= self.as_of;
-        if is_known && !waits && !self.replicas.contains(&labels.id) {
+        if labels.slot <= self.as_of && !self.replicas.contains(&labels.id) {
             return Fate::Goes;
         }
-        // The committee counts the lease of a lost replica from its loss, so contact after that does not
-        // renew it.
-        let is_over = |lease| self.contact_age >= lease || (is_known && waits);
+        let is_over = |lease| self.contact_age >= lease;
         if labels.lease.is_some_and(is_over) { Fate::Stops } else { Fate::Stays }
     }
 }
@@ -91,7 +84,6 @@ mod tests {
     fn only_a_certificate_removes_and_only_a_lease_stops() {
         let (plain, exclusive) = (container(None), container(Some(LEASE)));
         let here = Keep { replicas: [ID].into(), ..keep(9, Duration::ZERO) };
-        let waiting = Keep { waiting: [ID].into(), ..keep(9, Duration::ZERO) };
         for (what, keep, of_plain, of_exclusive) in [
             ("placed elsewhere or cancelled", keep(7, Duration::ZERO), Fate::Goes, Fate::Goes),
             ("the same, out of contact", keep(7, Duration::MAX), Fate::Goes, Fate::Goes),
@@ -104,7 +96,6 @@ mod tests {
                 Fate::Stays,
                 Fate::Stops,
             ),
-            ("lost, and not placed again", waiting, Fate::Stays, Fate::Stops),
         ] {
             assert_eq!(keep.fate(&plain), of_plain, "{what}");
             assert_eq!(keep.fate(&exclusive), of_exclusive, "{what}, exclusive");

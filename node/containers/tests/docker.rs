@@ -20,7 +20,7 @@ use bollard::{
 };
 use common::{SLEEP, job, replicas, until, with_worker};
 use tokio::time::timeout;
-use veil_node_containers::{DesiredReplica, Docker, Executor, Keep, Observed, lapsed};
+use veil_node_containers::{Docker, Executor, Keep, Observed, lapsed};
 use veil_protocol_spec::{
     Slot,
     scheduling::{CpuUnits, JobSpec, LeasePolicy, MemoryUnits, RestartPolicy},
@@ -174,11 +174,16 @@ async fn what_has_no_other_place_goes_on_and_what_has_one_is_removed() {
         let excludes = replicas(JobSpec { lease: exclusive, ..job(&SLEEP) }, 1);
         let desired = [keeps.clone(), excludes.clone()].concat();
         assert_eq!(worker.reconcile(&desired).await.started.len(), 2);
-        let waiting = desired.iter().map(DesiredReplica::id).collect();
-        let lost = Keep { waiting, as_of: Slot(9), ..Keep::NOTHING };
-        let report = worker.executor.reconcile(&[], &lost).await.unwrap();
+        // It renews no lease meanwhile.
+        let lapsed = Keep {
+            as_of: Slot(9),
+            replicas: [excludes[0].id()].into(),
+            contact_age: Duration::from_secs(60),
+            ..Keep::NOTHING
+        };
+        let report = worker.executor.reconcile(&keeps, &lapsed).await.unwrap();
         assert!(report.stopped.is_empty(), "{report:?}");
-        assert_eq!(report.suspended, [excludes[0].id()], "its lease is not renewed after the loss");
+        assert_eq!((report.kept, report.suspended), (vec![keeps[0].id()], vec![excludes[0].id()]));
         // Placed here again, both are the same containers.
         let report = worker.reconcile(&desired).await;
         assert_eq!((report.kept, report.restarted), (vec![keeps[0].id()], vec![excludes[0].id()]));

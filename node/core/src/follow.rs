@@ -83,6 +83,8 @@ impl Follower {
         let asked_at = Uptime::now();
         let me = self.network.me();
         let own = self.epoch.roster.iter().any(|member| PeerIdHash::of(member) == me);
+        // "No signer denies" (`leases.md`, 3), itself included.
+        let own = own && self.epoch.is_up_to_date();
         let answers = self.ask_members().await + usize::from(own);
         let up_to_date = answers >= self.epoch.committee.signing_threshold().get();
         if up_to_date {

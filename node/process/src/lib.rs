@@ -88,12 +88,6 @@ pub fn lower_thread_priority() {
     let _ = rustix::process::nice(NICER);
 }
 
-/// The calling thread's niceness: -20 for what goes first, 19 for what goes last.
-#[must_use]
-pub fn thread_priority() -> i32 {
-    rustix::process::nice(0).unwrap_or_default()
-}
-
 /// Wall and CPU time since it was started.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch {
@@ -149,8 +143,9 @@ mod tests {
 
     #[test]
     fn a_thread_steps_back_alone() {
+        let thread_priority = || rustix::process::nice(0).unwrap();
         let before = thread_priority();
-        let lowered = || {
+        let lowered = move || {
             lower_thread_priority();
             thread_priority()
         };

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
 
+mod support;
+
 use std::sync::Arc;
 
 use rand::rngs::OsRng;
@@ -20,30 +22,20 @@ use veil_node_storage::{
     trust::Trust,
 };
 use veil_protocol_spec::{
-    Address, Attempt, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeccakDigest,
-    KeySetDigest, ParticipantIndex, PeerIdHash, PublicIdentity, Slot, Wire,
+    Attempt, Blake3Digest, Committee, Epoch, KeccakDigest, ParticipantIndex, PeerIdHash,
+    PublicIdentity, Slot, Wire,
     agreement::{Equivocation, Instance, Vote, VoteKind},
     codec::Bytes,
     decryption::{DecryptionMessage, DecryptionPayload, RequestContext, RequestId},
     evidence::{Evidence, EvidenceKind, Proof, WrongPartial},
     identity::SecretIdentity,
     scheduling::{
-        AssignmentCertificate, Binding, CertificateBody, CertificateVote, CircuitId, ClusterScope,
+        AssignmentCertificate, Binding, CertificateBody, CertificateVote, CircuitId,
         EvaluationBody, GroupSignature, ReferenceStringOrigin, SignedCertificateVote,
     },
 };
 
-const fn binding() -> Binding {
-    Binding {
-        scope: ClusterScope {
-            chain_id: ChainId(31_337),
-            contract: Address([1; 20]),
-            cluster: ClusterId([2; 32]),
-        },
-        key_set: KeySetDigest([3; 32]),
-        epoch: Epoch(0),
-    }
-}
+use self::support::binding;
 
 fn member(j: u8) -> ParticipantIndex {
     ParticipantIndex::new(j).unwrap()

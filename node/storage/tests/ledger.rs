@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
 
+mod support;
+
 use std::{path::Path, sync::Arc};
 
 use rand::rngs::OsRng;
@@ -16,33 +18,22 @@ use veil_node_storage::{
     trust::{Trust, TrustList},
 };
 use veil_protocol_spec::{
-    Address, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeccakDigest, KeySetDigest,
-    PublicIdentity, Slot,
+    Blake3Digest, Committee, KeccakDigest, PublicIdentity, Slot,
     agreement::{Instance, Lock},
     identity::SecretIdentity,
     scheduling::{
         AssignmentCertificate, Assignments, Binding, BlockRef, CertificateBody, CircuitId,
-        ClusterScope, ClusterState, GroupSignature, Manifest, ReferenceStringOrigin, SlotRecord,
+        ClusterState, GroupSignature, Manifest, ReferenceStringOrigin, SlotRecord,
     },
 };
+
+use self::support::binding;
 
 /// A committee of one.
 struct Member {
     identity: SecretIdentity,
     share: Arc<GroupKeyShare>,
     committee: Committee,
-}
-
-const fn binding() -> Binding {
-    Binding {
-        scope: ClusterScope {
-            chain_id: ChainId(31_337),
-            contract: Address([1; 20]),
-            cluster: ClusterId([2; 32]),
-        },
-        key_set: KeySetDigest([3; 32]),
-        epoch: Epoch(0),
-    }
 }
 
 impl Member {

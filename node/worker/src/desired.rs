@@ -29,8 +29,8 @@ pub(crate) struct Assigned {
     pub(crate) slot: Slot,
     /// What has its place here, and the slot that placed it.
     pub(crate) here: BTreeMap<Replica, Slot>,
-    /// All of it if the worker counts as lost: nothing of it has another place yet.
-    pub(crate) waiting: BTreeSet<Replica>,
+    /// Whether the worker counts as lost: nothing of it has another place yet.
+    pub(crate) is_lost: bool,
 }
 
 impl Assigned {
@@ -38,9 +38,7 @@ impl Assigned {
         let here = state.replicas().filter(|(_, _, placement)| placement.worker == me);
         let here: BTreeMap<_, _> =
             here.map(|(job, replica, placed)| ((job, replica), placed.slot)).collect();
-        let lost = state.lost_since(&me).is_some();
-        let waiting = here.keys().copied().filter(|_| lost).collect();
-        Self { slot: state.last_slot(), here, waiting }
+        Self { slot: state.last_slot(), here, is_lost: state.lost_since(&me).is_some() }
     }
 }
 
@@ -76,25 +74,18 @@ pub(crate) struct Desired {
 
 impl Known<'_> {
     pub(crate) fn desired(&self) -> Desired {
-        let Assigned { slot, here, waiting } = self.assigned;
+        let Assigned { slot, here, .. } = self.assigned;
         let id = |&(job, replica): &Replica| ReplicaId { job, replica };
         let mut keep = Keep {
             as_of: if self.caught_up { *slot } else { Slot(0) },
             replicas: BTreeSet::new(),
-            waiting: waiting.iter().map(id).collect(),
             held_back: BTreeMap::new(),
             contact_age: self.contact_age,
         };
         let (mut replicas, mut left_out) = (Vec::new(), BTreeMap::new());
         for (key, placed) in here {
             let (spec, certificate) = (self.bodies.get(&key.0), self.certificates.get(placed));
-            let exclusive = |spec: &JobSpec| spec.lease != LeasePolicy::Keep;
             let why = match (spec, certificate) {
-                // Contact after the loss does not renew its lease.
-                (Some(spec), _) if waiting.contains(key) && exclusive(spec) => {
-                    keep.held_back.insert(id(key), Arc::clone(spec));
-                    "it was counted as lost here, and is not placed anew yet"
-                }
                 (Some(spec), Some(certificate)) => {
                     let placement = Placement { slot: *placed, certificate: *certificate };
                     let spec = Arc::clone(spec);
@@ -106,12 +97,13 @@ impl Known<'_> {
             };
             left_out.insert(*key, why);
         }
-        for over in lapsed(&replicas, self.contact_age) {
-            let (runs, ends) = replicas.into_iter().partition(|replica| replica.id() != over);
-            replicas = runs;
-            keep.held_back
-                .extend(ends.into_iter().map(|replica: DesiredReplica| (over, replica.spec)));
-            left_out.insert((over.job, over.replica), "its exclusive lease is over");
+        let over: BTreeSet<_> = lapsed(&replicas, self.contact_age).into_iter().collect();
+        let (ended, replicas): (Vec<_>, Vec<_>) =
+            replicas.into_iter().partition(|replica| over.contains(&replica.id()));
+        for replica in ended {
+            let id = replica.id();
+            left_out.insert((id.job, id.replica), "its exclusive lease is over");
+            keep.held_back.insert(id, replica.spec);
         }
         keep.replicas = left_out.keys().map(id).collect();
         // The room of what is held back is reserved: a worker that counts as lost is taken back by telemetry
@@ -160,7 +152,7 @@ pub(crate) fn tell(
     telemetry.send_if_modified(|told| {
         let placed = now.here.iter().any(|(key, slot)| before.here.get(key) != Some(slot));
         // Telemetry of a lost worker counts if it knew.
-        let lost = !now.waiting.is_subset(&before.waiting);
+        let lost = now.is_lost && !before.is_lost;
         let reserved = told.as_ref().is_none_or(|told| {
             told.unheld.keys().any(|replica| !included.unheld.contains_key(replica))
         });
@@ -226,7 +218,7 @@ mod tests {
             let replicas = [0, 1].map(|i: usize| (jobs[i].digest(), ReplicaIndex(0)));
             let here = [(replicas[KEPT], Slot(5)), (replicas[EXCLUSIVE], Slot(7))].into();
             let worker = Self {
-                assigned: Assigned { slot: Slot(9), here, waiting: BTreeSet::new() },
+                assigned: Assigned { slot: Slot(9), here, is_lost: false },
                 bodies: jobs.into_iter().map(|job| (job.digest(), job)).collect(),
                 certificates: [5, 7].map(|s| (Slot(s), KeccakDigest([s as u8; 32]))).into(),
                 caught_up: true,
@@ -319,18 +311,6 @@ mod tests {
     }
 
     #[test]
-    fn what_counts_as_lost_goes_on_but_for_what_has_a_lease() {
-        let (mut worker, [kept, exclusive]) = Worker::new();
-        worker.assigned.waiting = [kept, exclusive].into();
-        let desired = worker.desired();
-        assert_eq!(runs(&desired), [id(kept)].into());
-        assert_eq!(desired.keep.replicas, [id(exclusive)].into());
-        assert_eq!(desired.keep.waiting, [id(kept), id(exclusive)].into());
-        // Telemetry includes the loss, so that the worker is taken back.
-        assert_eq!(desired.included.within(&BTreeSet::new()), Slot(9));
-    }
-
-    #[test]
     fn only_who_is_assigned_something_proves_anew() {
         let (worker, [kept, _]) = Worker::new();
         // Whether the telemetry is woken by what changes from `before` to `after`.
@@ -353,7 +333,7 @@ mod tests {
         let another =
             later(|w, (job, _)| _ = w.assigned.here.insert((job, ReplicaIndex(1)), Slot(10)));
         assert!(wakes(&worker, &another));
-        let lost = later(|w, kept| _ = w.assigned.waiting.insert(kept));
+        let lost = later(|w, _| w.assigned.is_lost = true);
         assert!(wakes(&worker, &lost) && !wakes(&lost, &lost), "it learns that it was lost");
         let missing = later(|w, _| w.bodies.clear());
         assert!(!wakes(&worker, &missing));

@@ -140,7 +140,7 @@ impl Enforcer {
             let caught_up = at.is_some();
             let now = Assigned::to(self.me, &states.borrow_and_update());
             record_slots(&now, assigned.slot, since, &mut enforcing);
-            self.renew_lease(at, !now.waiting.is_empty());
+            self.renew_lease(at, now.is_lost);
             let (bodies, known) = self.look_up(&now, &mut certificates, &mut fetching).await;
             let contact_age = self.last_contact.age(Uptime::now());
             let known = Known {

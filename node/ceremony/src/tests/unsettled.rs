@@ -11,14 +11,7 @@ use super::*;
 async fn a_key_that_is_published_after_all_has_all_its_shares() {
     let cluster = Cluster::new();
     cluster.chain.publishes(false);
-    let mut running = Vec::new();
-    for j in seats() {
-        running.push(cluster.start(j, 1).await);
-    }
-    // Everybody has signed the publication, so any member can bring it.
-    for member in &running {
-        reaches(member, "possession").await;
-    }
+    let running = cluster.all_sign_the_publication().await;
     cluster.chain.set(AttemptStatus::Aborted);
     for (j, running) in seats().zip(running) {
         assert!(matches!(outcome(running).await.unwrap_err(), CeremonyError::Aborted(_)));

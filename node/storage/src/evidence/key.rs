@@ -12,16 +12,6 @@ const CULPRIT_BYTES: usize = 1 + 1 + 32;
 /// And epoch, what the place is, which.
 const KEY_BYTES: usize = CULPRIT_BYTES + 8 + 1 + 32;
 
-const KINDS: [EvidenceKind; 7] = [
-    EvidenceKind::Agreement,
-    EvidenceKind::TwoPartials,
-    EvidenceKind::WrongPartial,
-    EvidenceKind::Signing,
-    EvidenceKind::CertificateVotes,
-    EvidenceKind::Certificates,
-    EvidenceKind::Evaluation,
-];
-
 pub(super) struct EvidenceKey([u8; KEY_BYTES]);
 
 impl EvidenceKey {
@@ -51,7 +41,7 @@ impl EvidenceKey {
 
     pub(super) fn parse(bytes: &[u8]) -> Option<Verdict> {
         let bytes: &[u8; KEY_BYTES] = bytes.try_into().ok()?;
-        let kind = *KINDS.get(usize::from(bytes[0]))?;
+        let kind = *EvidenceKind::ALL.get(usize::from(bytes[0]))?;
         let (culprit, rest) = bytes[1..].split_at(CULPRIT_BYTES - 1);
         let culprit = match culprit[0] {
             0 => Culprit::Group,
