@@ -99,7 +99,7 @@ pub fn manifest(workers: usize, jobs: &[JobSpec], slot: u64) -> Manifest {
             })
             .collect(),
         pending: pending.collect(),
-        running: Vec::new(),
+        leaving: Vec::new(),
         lost: Vec::new(),
     }
 }

@@ -14,7 +14,8 @@
 //! - [`election`]: how a committee is drawn, as the contract draws it.
 //! - [`scheduling`]: `Telemetry`, `JobSpec`, `Manifest`, `AssignmentCertificate`.
 //! - [`evidence`]: what shows that somebody broke the protocol.
-//! - [`registry`]: what the chain says of a node; [`sync`]: how nodes keep up with each other.
+//! - [`registry`]: what the chain says of a node; [`sync`]: how nodes keep up with each other, from a
+//!   [`snapshot`] where they were away long; [`inputs`]: what a member keeps of a slot's inputs.
 //!
 //! # Flow
 //! Bytes from outside meet, in this order, a size limit, a version, a structure and the canonical
@@ -50,10 +51,12 @@ pub mod election;
 pub mod evidence;
 pub mod identity;
 pub mod ids;
+pub mod inputs;
 pub mod publication;
 pub mod registry;
 pub mod scheduling;
 pub mod slot;
+pub mod snapshot;
 pub mod sync;
 
 pub use codec::{CodecError, Wire};

@@ -79,9 +79,9 @@ pub use job::{
 pub use labels::{InvalidLabel, Label, LabelKey, LabelValue};
 pub use leaf::{LeafError, LeafWorker, ReplicaLeaf, hidden_worker};
 pub use manifest::{
-    BlockRef, CircuitId, LostWorker, MAX_LOST, MAX_PENDING, MAX_RUNNING, MAX_TELEMETRY, Manifest,
-    ManifestError, PendingReplica, ReplicaState, RunningReplica, SignedSuspicion, Suspicion,
-    SuspicionError, TelemetryEntry,
+    BlockRef, CircuitId, LeavingReplica, LostWorker, MAX_LOST, MAX_PENDING, MAX_RUNNING,
+    MAX_TELEMETRY, Manifest, ManifestError, PendingReplica, ReplicaState, RunningReplica,
+    SignedSuspicion, Suspicion, SuspicionError, TelemetryEntry,
 };
 pub use merkle::{MerkleTree, verify_inclusion};
 pub use policy::{ClusterPolicy, EncryptedWeights, PolicyError, PolicyWeights, Weight, Weights};

@@ -1,5 +1,5 @@
 //! What a member stores of the slot that is under way, beside what agreement, decryption and signing
-//! store themselves.
+//! store themselves; and what it keeps of the slot's inputs.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,8 +29,8 @@ pub enum SlotEntry {
 
 impl Wire for SlotEntry {
     const NAME: &'static str = "slot entry";
-    // Version 1 held a manifest of version 2.
-    const VERSION: u8 = 2;
+    // Versions 1 and 2 held manifests that listed everything that runs.
+    const VERSION: u8 = 3;
     const MAX_BYTES: usize = LockedManifest::MAX_BYTES + 16;
 }
 

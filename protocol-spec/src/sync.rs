@@ -11,9 +11,10 @@ use crate::{
     identity::InvalidSignature,
     ids::{Blake3Digest, KeySetDigest, PeerIdHash, PublicIdentity, Slot},
     scheduling::{
-        Binding, JobSpec, Manifest, SignedCertificateVote, SignedSuspicion, SlotRecord, Suspicion,
-        Telemetry,
+        Binding, ClusterState, JobSpec, Manifest, SignedCertificateVote, SignedSuspicion,
+        SlotRecord, Suspicion, Telemetry,
     },
+    snapshot::StateSnapshot,
 };
 
 /// A manifest and the votes that lock it: what workers evaluate.
@@ -28,8 +29,9 @@ pub struct LockedManifest {
 
 impl Wire for LockedManifest {
     const NAME: &'static str = "LockedManifest";
-    // Version 1 had a lock that named a slot in place of an instance, version 2 a manifest of version 2.
-    const VERSION: u8 = 3;
+    // Version 1 had a lock that named a slot in place of an instance; versions 2 and 3 listed everything
+    // that runs.
+    const VERSION: u8 = 4;
     const MAX_BYTES: usize = Manifest::MAX_BYTES + Lock::MAX_BYTES;
 }
 
@@ -114,7 +116,8 @@ pub struct KeyFiles {
 /// A request to one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SyncRequest {
-    /// The records after a slot, as many as fit.
+    /// The records after a slot, as many as fit; or the state after the last one, if that is more than
+    /// [`SyncAnswer::SNAPSHOT_AFTER`] slots later or the next record is not kept any more.
     Records {
         /// The last slot that the sender has.
         after: Slot,
@@ -161,6 +164,8 @@ pub enum SyncAnswer {
     CertificateVotes(Vec<SignedCertificateVote>),
     /// The key as tfhe serializes it. It counts if t+1 members say the same.
     PublicKey(Option<Bytes>),
+    /// The state after the last slot, in place of records.
+    Snapshot(Box<StateSnapshot>),
 }
 
 impl SyncAnswer {
@@ -168,16 +173,28 @@ impl SyncAnswer {
     pub const RECORD_BYTES: usize = 2 << 20;
     /// Pieces of evidence that one answer names.
     pub const MAX_EVIDENCE: usize = 4096;
+    /// Slots that a node may be behind and still be given records.
+    pub const SNAPSHOT_AFTER: u64 = 64;
 }
 
 impl Wire for SyncAnswer {
     const NAME: &'static str = "SyncAnswer";
-    // Versions 1 and 2 carried records of their own; version 2 no evidence, no votes and no public key.
-    const VERSION: u8 = 3;
-    const MAX_BYTES: usize = 64 + Self::RECORD_BYTES + SlotRecord::MAX_BYTES;
+    // Versions 1 to 3 carried records of their own, versions 1 and 2 no evidence, no votes and no public
+    // key, version 3 no snapshot.
+    const VERSION: u8 = 4;
+    // Records that were put together, and the last; or a record and the state after it.
+    const MAX_BYTES: usize = 64
+        + SlotRecord::MAX_BYTES
+        + if Self::RECORD_BYTES > ClusterState::MAX_BYTES {
+            Self::RECORD_BYTES
+        } else {
+            ClusterState::MAX_BYTES
+        };
     // Never hashed, and re-encoding megabytes only to compare costs.
     const CHECK_CANONICAL: bool = false;
 }
+const _: () =
+    assert!(StateSnapshot::MAX_BYTES + 64 <= SyncAnswer::MAX_BYTES, "a snapshot must fit");
 
 const _: () = assert!(
     Evidence::MAX_BYTES + 64 <= SyncAnswer::MAX_BYTES

@@ -6,6 +6,7 @@
 //! veil-protocol-spec --test vectors` writes the files anew.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
+mod samples;
 mod support;
 
 use serde_json::{Value, json};
@@ -23,9 +24,12 @@ use veil_protocol_spec::{
     identity::SecretIdentity,
     publication::{ExchangeBody, ExchangeMessage, Facts, Publication, ReferenceString},
     scheduling::*,
-    sync::{KeyFiles, LockedManifest, SuspicionMessage, SyncAnswer, SyncRequest},
+    slot::SlotEntry,
+    snapshot::StateSnapshot,
+    sync::{LockedManifest, SuspicionMessage, SyncAnswer, SyncRequest},
 };
 
+use samples::{input_bundle, key_files};
 use support::{compare, hex};
 
 fn binding() -> Binding {
@@ -121,12 +125,7 @@ fn manifest() -> Manifest {
                 replica: ReplicaIndex(replica),
             })
             .collect(),
-        running: vec![RunningReplica {
-            job: Blake3Digest([0xbb; 32]),
-            replica: ReplicaIndex(0),
-            worker: telemetry().body.sender(),
-            state: ReplicaState::Serving,
-        }],
+        leaving: vec![LeavingReplica { job: Blake3Digest([0xbb; 32]), replica: ReplicaIndex(0) }],
         lost: vec![LostWorker {
             worker: lost,
             suspicions: [1, 4].map(|i| suspicion.sign(member(i), &secret(0x10 + i))).to_vec(),
@@ -190,7 +189,7 @@ fn report() -> EvaluationReport {
 fn state() -> ClusterState {
     let first = Manifest {
         previous: CertificateBody::NO_PREVIOUS,
-        running: Vec::new(),
+        leaving: Vec::new(),
         lost: Vec::new(),
         ..manifest()
     };
@@ -269,13 +268,8 @@ fn evidence() -> Evidence {
     Evidence { binding: binding(), proof }
 }
 
-fn key_files() -> KeyFiles {
-    KeyFiles {
-        key_set: Blake3Digest([0xa1; 32]),
-        key_set_bytes: 140_000_000,
-        reference_string: Blake3Digest([0xa2; 32]),
-        reference_string_bytes: 9_000_000,
-    }
+fn snapshot() -> StateSnapshot {
+    StateSnapshot { record: slot_record(), state: state() }
 }
 
 fn reference_string() -> ReferenceString {
@@ -451,6 +445,7 @@ fn sync() {
                 "certificate_votes": encoding(&SyncAnswer::CertificateVotes(vec![certificate_vote(0)])),
                 "public_key": encoding(&SyncAnswer::PublicKey(Some(Bytes(vec![1, 2, 3])))),
                 "no_public_key": encoding(&SyncAnswer::PublicKey(None)),
+                "snapshot": encoding(&SyncAnswer::Snapshot(snapshot().into())),
             },
         }),
     );
@@ -494,6 +489,9 @@ fn stored() {
         &json!({
             "agreement_record": encoding(&agreement_record()),
             "decryption_counter": encoding(&DecryptionCounter { blocks: 70_000 }),
+            "slot_entry": encoding(&SlotEntry::Locked(Box::new(locked_manifest()))),
+            "state_snapshot": encoding(&snapshot()),
+            "input_bundle": encoding(&input_bundle(&manifest())),
         }),
     );
 }

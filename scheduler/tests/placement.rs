@@ -102,7 +102,7 @@ fn running_replicas_count() {
 fn a_draining_worker_gets_nothing() {
     let jobs = vec![job(1, resources(1, 1), 2, None)];
     let mut cluster = Cluster::new(equal(2, 10, 10), jobs, 1).run(0, 1, 1);
-    cluster.manifest.running[0].state = ReplicaState::Draining;
+    cluster.inputs.public.running[0].state = ReplicaState::Draining;
     assert_eq!(place(cluster), [Some(0)]);
 }
 

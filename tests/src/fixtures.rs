@@ -99,7 +99,7 @@ pub fn manifest(
         circuit: CircuitId { version: 1, fingerprint: Blake3Digest([4; 32]) },
         telemetry: Vec::new(),
         pending: Vec::new(),
-        running: Vec::new(),
+        leaving: Vec::new(),
         lost: Vec::new(),
     }
 }

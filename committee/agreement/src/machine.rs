@@ -64,7 +64,8 @@ impl core::fmt::Debug for Agreement {
 
 impl Agreement {
     /// A member's machine. `records` are all that are stored, in order; those of another binding
-    /// are left aside.
+    /// are left aside. If records of the last slots were forgotten, or are not read,
+    /// [`abstain_through`](Self::abstain_through) says so.
     ///
     /// # Errors
     /// [`SetupError`].
@@ -103,6 +104,15 @@ impl Agreement {
             decisions,
             answered: BTreeMap::new(),
         })
+    }
+
+    /// Takes no part in the instances of the slots up to `slot`: what was said there may be forgotten. To
+    /// be called before anything else.
+    pub fn abstain_through(&mut self, slot: Slot) {
+        if self.last.slot <= slot {
+            self.last = Instance::end(slot);
+            self.resume.clear();
+        }
     }
 
     /// This member.

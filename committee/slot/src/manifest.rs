@@ -257,11 +257,10 @@ impl LocalView<'_> {
         let telemetry = self.telemetry(&lost);
         let next = self.next_replicas(&lost, &telemetry, None);
         let is_lost = |worker: &PeerIdHash| self.state.lost_since(worker).is_some();
-        let goes = lost.iter().any(|lost| {
-            !is_lost(&lost.worker) && next.running.iter().any(|r| r.worker == lost.worker)
-        });
+        let has_replicas = |worker: PeerIdHash| self.state.assigned_to(worker).next().is_some();
+        let goes = lost.iter().any(|lost| !is_lost(&lost.worker) && has_replicas(lost.worker));
         let is_back = telemetry.iter().any(|entry| is_lost(&entry.sender));
-        let leaves = next.running.len() < self.state.replicas().count();
+        let leaves = !next.leaving.is_empty();
         if self.is_stranded() || goes || is_back || leaves {
             return Work::Now;
         }
@@ -290,7 +289,7 @@ impl LocalView<'_> {
     pub fn propose(&self, proposer: ParticipantIndex) -> Manifest {
         let lost = self.lost();
         let telemetry = self.telemetry(&lost);
-        let NextReplicas { pending, running, .. } = self.next_replicas(&lost, &telemetry, None);
+        let NextReplicas { pending, leaving, .. } = self.next_replicas(&lost, &telemetry, None);
         Manifest {
             binding: self.binding,
             slot: self.slot(),
@@ -303,7 +302,7 @@ impl LocalView<'_> {
             circuit: self.circuit,
             telemetry,
             pending,
-            running,
+            leaving,
             lost,
         }
     }
@@ -382,7 +381,7 @@ impl LocalView<'_> {
         }
         let agrees = [
             (manifest.pending == next.pending, "list of pending replicas"),
-            (manifest.running == next.running, "list of running replicas"),
+            (manifest.leaving == next.leaving, "list of leaving replicas"),
         ];
         if let Some((_, what)) = agrees.into_iter().find(|(same, _)| !same) {
             return Err(InvalidManifest::Differs(what));

@@ -7,11 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use veil_committee::frost::NonceRecord;
-use veil_node_storage::journal::{Journal, JournalError};
-use veil_protocol_spec::{
-    agreement::record::Record, decryption::DecryptionCounter, slot::SlotEntry,
+use veil_node_storage::{
+    journal::{Journal, JournalError},
+    slot_journal::SlotJournal,
 };
+use veil_protocol_spec::{Slot, decryption::DecryptionCounter, slot::SlotEntry};
 
 /// Votes.
 pub const AGREEMENT: &str = "agreement.redb";
@@ -36,10 +36,14 @@ pub fn folder(data_dir: &Path) -> PathBuf {
 pub fn make(folder: &Path) -> Result<(), JournalError> {
     let io = |source: io::Error| JournalError::Io { path: folder.to_owned(), source };
     fs::create_dir_all(folder).map_err(io)?;
-    Journal::open::<Record>(&folder.join(AGREEMENT))?;
-    Journal::open::<DecryptionCounter>(&folder.join(DECRYPTION))?;
-    Journal::open::<NonceRecord>(&folder.join(NONCES))?;
-    Journal::open::<SlotEntry>(&folder.join(SLOT))?;
+    for path in missing(folder) {
+        if path.ends_with(DECRYPTION) {
+            Journal::open::<DecryptionCounter>(&path)?;
+        } else {
+            // Empty, they are the same for all kinds of records.
+            SlotJournal::open::<SlotEntry>(&path, Slot(0))?;
+        }
+    }
     Ok(())
 }
 

@@ -116,7 +116,7 @@ impl Publisher<'_> {
         let roster = self.proposal.roster.clone();
         let session = SessionContext::new(context, Arc::new(group), roster)
             .map_err(|error| CeremonyError::Proposal(error.to_string()))?;
-        let store = NonceStore::open(&self.folder.nonces())?;
+        let store = NonceStore::open(&self.folder.nonces(), Slot(0))?;
         let schedule = SigningSchedule {
             restarts: self.folder.count_start()?,
             ..self.member.options.timing.signing
@@ -125,7 +125,7 @@ impl Publisher<'_> {
             Arc::new(session),
             Arc::new(group_share),
             self.member.options.identity.clone(),
-            &store.records(),
+            &store.records(&context),
             schedule,
         )?;
         let (host, mut outcome) = NonceHost::new(store);

@@ -24,6 +24,7 @@ use std::{
 use serde::Deserialize;
 use veil_committee_slot::pool::MIN_INTERVAL;
 use veil_node_p2p::Multiaddr;
+use veil_node_storage::retention::Retention;
 use veil_protocol_spec::Address;
 
 pub use self::{
@@ -95,9 +96,29 @@ pub struct NodeSection {
     /// The libp2p peer id that the identity must have.
     #[serde(default)]
     pub peer_id: Option<String>,
+    /// For how many days records of ended slots are kept.
+    #[serde(default = "default_archive_days")]
+    pub archive_days: u32,
+    /// How many bytes of them at most, in the archive and in the ledger each.
+    #[serde(default = "default_archive_bytes")]
+    pub archive_bytes: u64,
+}
+
+fn default_archive_days() -> u32 {
+    Retention::default().days
+}
+
+fn default_archive_bytes() -> u64 {
+    Retention::default().bytes
 }
 
 impl NodeSection {
+    /// How long records of ended slots are kept.
+    #[must_use]
+    pub const fn retention(&self) -> Retention {
+        Retention { days: self.archive_days, bytes: self.archive_bytes }
+    }
+
     /// Where the identity is.
     #[must_use]
     pub fn identity_file(&self) -> PathBuf {
@@ -233,6 +254,7 @@ fn finish_common(
 ) -> Result<(), ConfigError> {
     let files = [Some(&mut node.data_dir), node.identity.as_mut(), node.passphrase_file.as_mut()];
     files.into_iter().flatten().for_each(|file| anchor(folder, file));
+    at_least("node.archive_days", node.archive_days.into(), 1)?;
     override_with(&mut node.passphrase_file, env, "VEIL_PASSPHRASE_FILE", |v| path(v).map(Some))?;
     override_with(&mut node.peer_id, env, "VEIL_NODE_PEERID", |v| Ok(Some(v.to_owned())))?;
     override_with(&mut network.bootstrap, env, "VEIL_LIBP2P_BOOTSTRAP", multiaddrs)?;
@@ -357,6 +379,7 @@ mod tests {
         assert_eq!(format!("{:?}", short.committee), format!("{:?}", long.committee));
         assert_eq!(short.network.swim, long.network.swim);
         assert_eq!(short.node.identity_file(), long.node.identity_file());
+        assert_eq!(short.node.retention(), long.node.retention());
         let sample = with_contract(WORKER_SAMPLE);
         let (short, long) =
             (worker(&sample, NOTHING).unwrap(), worker(&uncommented(&sample), NOTHING).unwrap());

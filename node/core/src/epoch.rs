@@ -35,8 +35,11 @@ use veil_node_chain::{ChainError, PublishedKey};
 use veil_node_p2p::FetchError;
 use veil_node_process::unix_now;
 use veil_node_storage::{
+    archive::{Archive, ArchiveError},
     evidence::{EvidenceError, EvidenceStore},
+    inputs::{InputStore, InputsError},
     ledger::{Ledger, LedgerError},
+    retention::Retention,
     trust::{Trust, TrustList},
 };
 use veil_protocol_spec::{
@@ -125,6 +128,12 @@ pub enum EpochError {
     /// The evidence.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
+    /// What is kept of ended slots.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The inputs of the slot under way.
+    #[error(transparent)]
+    Inputs(#[from] InputsError),
     /// The chain.
     #[error(transparent)]
     Chain(#[from] ChainError),
@@ -190,6 +199,10 @@ pub struct ActiveEpoch {
     pub origin: ReferenceStringOrigin,
     /// Certificates.
     pub ledger: Arc<Ledger>,
+    /// What is kept of ended slots.
+    pub archive: Arc<Archive>,
+    /// The inputs of the slot under way, as far as this node keeps them.
+    pub inputs: Arc<InputStore>,
     /// Evidence of faults, and the members' votes for certificates.
     pub evidence: Arc<EvidenceStore>,
     /// Where manifests are evaluated.
@@ -221,6 +234,7 @@ impl ActiveEpoch {
         material: Material,
         accept_insecure: bool,
         telemetry_max_age: UnixMillis,
+        retention: Retention,
     ) -> Result<Arc<Self>, EpochError> {
         let view = cluster.views.current();
         let committee = view.committee;
@@ -246,10 +260,12 @@ impl ActiveEpoch {
         let group = GroupVerifyingKey::new(&key.group_key)
             .map_err(|_| EpochError::Published("the group key is no point of the curve"))?;
         let trust = Trust { binding, committee, roster: view.roster.clone(), group };
-        let path = cluster.data_dir.join("evidence.redb");
-        let evidence = Arc::new(EvidenceStore::open(&path, trust.clone())?);
-        let path = cluster.data_dir.join("ledger.redb");
-        let ledger = Arc::new(Ledger::open(&path, TrustList::from_iter([(Slot(1), trust)]))?);
+        let file = |name: &str| cluster.data_dir.join(name);
+        let evidence = Arc::new(EvidenceStore::open(&file("evidence.redb"), trust.clone())?);
+        let trust = TrustList::from_iter([(Slot(1), trust)]);
+        let ledger = Arc::new(Ledger::open(&file("ledger.redb"), trust, retention)?);
+        let archive = Arc::new(Archive::open(&file("archive.redb"), retention)?);
+        let inputs = Arc::new(InputStore::open(&file("inputs.redb"))?);
         let roster = view.roster.clone();
         let Loaded { keys, reference_string, files } =
             material::load(cluster, &key, &roster, &parameters, material).await?;
@@ -264,6 +280,8 @@ impl ActiveEpoch {
             reference_string,
             origin,
             ledger,
+            archive,
+            inputs,
             evidence,
             evaluators: EvaluationPool::default(),
             files,
@@ -362,7 +380,7 @@ impl ActiveEpoch {
     /// # Errors
     /// [`LedgerError`].
     pub fn accept(&self, record: &SlotRecord) -> Result<bool, LedgerError> {
-        let accepted = self.ledger.accept(record);
+        let accepted = self.ledger.accept(record, unix_now());
         if let Err(LedgerError::Equivocation(slot)) = accepted
             && let Some(known) = self.ledger.record(slot)?
         {

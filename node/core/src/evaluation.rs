@@ -1,12 +1,17 @@
 //! From a locked manifest to the encrypted outcome, getting what is missing on the way.
 //!
 //! # Flow
-//! 1. Labels as of the manifest's block, from the chain.
-//! 2. Bodies of the pending jobs and telemetry, from this node or from peers. Telemetry from a peer is
+//! 1. What was kept for the manifest before this member voted for it ([`InputSource::keep`]); then nothing
+//!    else is needed. Else labels and policy as of the manifest's block, from the chain, and
+//! 2. bodies of the pending jobs and telemetry, from this node or from peers. Telemetry from a peer is
 //!    checked like gossip, but for its age: the committee has decided that it counts.
 //! 3. The circuit, on the threads of the evaluation pool.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use async_recursion::async_recursion as boxed;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -14,7 +19,7 @@ use veil_committee_slot::pool::Verified;
 use veil_node_chain::ChainError;
 use veil_node_p2p::{Network, PublishError, Topic};
 use veil_node_process::unix_now;
-use veil_node_storage::jobs::Jobs;
+use veil_node_storage::{inputs::InputsError, jobs::Jobs};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Wire,
     identity::SecretIdentity,
@@ -65,6 +70,9 @@ pub enum EvaluationError {
     /// There is no evaluation key.
     #[error("this node is a light worker: it evaluates nothing")]
     Light,
+    /// What was kept for it.
+    #[error(transparent)]
+    Kept(#[from] InputsError),
     /// The circuit.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
@@ -112,21 +120,8 @@ pub struct InputSource {
 }
 
 impl InputSource {
-    /// Evaluates a manifest whose lock the caller has checked, until it is cancelled.
-    ///
-    /// # Errors
-    /// [`EvaluationError`].
-    #[boxed]
-    pub async fn evaluate(
-        &self,
-        manifest: Manifest,
-        cancellation: Cancellation,
-    ) -> Result<Evaluated, EvaluationError> {
-        let state = self.epoch.ledger.state();
-        self.evaluate_on(&state, manifest, cancellation).await
-    }
-
-    /// The same on the state that the manifest builds on, which need not be the last one any more.
+    /// Evaluates a manifest whose lock the caller has checked, until it is cancelled, on the state that it
+    /// builds on, which need not be the last one any more.
     ///
     /// # Errors
     /// [`EvaluationError`].
@@ -137,8 +132,23 @@ impl InputSource {
         manifest: Manifest,
         cancellation: Cancellation,
     ) -> Result<Evaluated, EvaluationError> {
+        let fetched = self.fetch_on(state, &manifest).await?;
+        self.evaluate_fetched(manifest, fetched, cancellation).await
+    }
+
+    /// The same of what was fetched before.
+    ///
+    /// # Errors
+    /// [`EvaluationError`].
+    #[boxed]
+    pub async fn evaluate_fetched(
+        &self,
+        manifest: Manifest,
+        fetched: Fetched,
+        cancellation: Cancellation,
+    ) -> Result<Evaluated, EvaluationError> {
         let key = self.key()?.until(cancellation);
-        let Fetched { public, telemetry } = self.fetch_on(state, &manifest).await?;
+        let Fetched { public, telemetry } = fetched;
         let telemetry = telemetry
             .iter()
             .map(|found| (found.digest, Arc::clone(&found.expanded.telemetry)))
@@ -168,6 +178,67 @@ impl InputSource {
         self.epoch.keys.evaluation.clone().ok_or(EvaluationError::Light)
     }
 
+    /// "Before its precommit a member stores the input bundle (bodies, telemetry bytes, labels, policy as
+    /// of the block) and serves it." Waits for the disk.
+    ///
+    /// # Errors
+    /// [`EvaluationError::Kept`].
+    #[boxed]
+    pub async fn keep(
+        &self,
+        manifest: &Manifest,
+        fetched: &Fetched,
+    ) -> Result<(), EvaluationError> {
+        let bundle = fetched.public.bundle(manifest);
+        let store = Arc::clone(&self.epoch.inputs);
+        let jobs: Vec<_> = fetched.public.jobs.values().cloned().collect();
+        let telemetry = fetched.telemetry.clone();
+        let keeping = tokio::task::spawn_blocking(move || {
+            let messages = telemetry.iter().map(|found| &found.telemetry);
+            store.keep(&bundle, &jobs, messages)
+        });
+        Ok(keeping.await.map_err(|_| EvaluationError::Stopped)??)
+    }
+
+    /// Gets everything that a manifest names, and keeps it, unless that was done.
+    ///
+    /// # Errors
+    /// [`EvaluationError`].
+    #[boxed]
+    pub async fn fetch_and_keep(&self, manifest: &Manifest) -> Result<Fetched, EvaluationError> {
+        let known = self.kept(manifest).await.is_some();
+        let fetched = self.fetch(manifest).await?;
+        if !known {
+            self.keep(manifest, &fetched).await?;
+        }
+        Ok(fetched)
+    }
+
+    /// What is public besides the manifest, as it was kept; `None` if it was not, or not all of it.
+    async fn kept(&self, manifest: &Manifest) -> Option<PublicInputs> {
+        let (manifest, store) = (manifest.clone(), Arc::clone(&self.epoch.inputs));
+        self.read_kept(move || {
+            let Some(bundle) = store.bundle(&manifest.digest())? else { return Ok(None) };
+            let mut jobs = BTreeMap::new();
+            for pending in &manifest.pending {
+                let Some(job) = store.job(&pending.job)? else { return Ok(None) };
+                jobs.insert(pending.job, job);
+            }
+            Ok(Some(PublicInputs::from_bundle(bundle, jobs)))
+        })
+        .await
+    }
+
+    async fn read_kept<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<Option<T>, InputsError> + Send + 'static,
+    ) -> Option<T> {
+        tokio::task::spawn_blocking(read).await.ok()?.unwrap_or_else(|error| {
+            tracing::warn!(%error, "what was kept for a manifest is not used");
+            None
+        })
+    }
+
     /// Everything that a manifest names.
     ///
     /// # Errors
@@ -183,22 +254,44 @@ impl InputSource {
         state: &ClusterState,
         manifest: &Manifest,
     ) -> Result<Fetched, EvaluationError> {
+        let public = match self.kept(manifest).await {
+            Some(kept) => kept,
+            None => self.public_inputs(state, manifest).await?,
+        };
+        let telemetry = stream::iter(manifest.telemetry.iter().copied())
+            .map(async |entry| self.telemetry(entry).await)
+            .buffer_unordered(FETCH_AT_ONCE)
+            .try_collect::<_>()
+            .await
+            .map_err(|error: EvaluationError| error)?;
+        Ok(Fetched { public, telemetry })
+    }
+
+    async fn public_inputs(
+        &self,
+        state: &ClusterState,
+        manifest: &Manifest,
+    ) -> Result<PublicInputs, EvaluationError> {
         let mut public = PublicInputs::default();
         let view = self.views.at(manifest.block).await?;
-        public.labels = view
-            .workers()
-            .iter()
-            .filter_map(|w| Some((*w, view.nodes.get(w)?.labels.clone())))
-            .collect();
-        public.policy = view.rules.clone()?;
         if state.last_certificate() != manifest.previous {
             return Err(EvaluationError::Behind);
         }
+        let jobs: BTreeSet<_> = manifest.pending.iter().map(|pending| pending.job).collect();
+        public.running =
+            state.running(manifest).filter(|replica| jobs.contains(&replica.job)).collect();
+        let candidates = manifest.telemetry.iter().map(|entry| entry.sender);
+        let workers: BTreeSet<_> =
+            candidates.chain(public.running.iter().map(|replica| replica.worker)).collect();
+        public.labels = workers
+            .into_iter()
+            .filter_map(|w| Some((w, view.nodes.get(&w)?.labels.clone())))
+            .collect();
+        public.policy = view.rules.clone()?;
         public.previous = state.previous(manifest).collect();
         public.seed = state.seed();
         public.last_decided = state.last_decided();
         public.draw = state.draw(manifest);
-        let jobs: BTreeSet<_> = manifest.pending.iter().map(|pending| pending.job).collect();
         public.jobs = stream::iter(jobs)
             .map(async |digest| match self.job(digest).await {
                 Some(job) => Ok((digest, job)),
@@ -207,13 +300,7 @@ impl InputSource {
             .buffer_unordered(FETCH_AT_ONCE)
             .try_collect()
             .await?;
-        let telemetry = stream::iter(manifest.telemetry.iter().copied())
-            .map(async |entry| self.telemetry(entry).await)
-            .buffer_unordered(FETCH_AT_ONCE)
-            .try_collect::<_>()
-            .await
-            .map_err(|error: EvaluationError| error)?;
-        Ok(Fetched { public, telemetry })
+        Ok(public)
     }
 
     /// The body of a job.
@@ -235,6 +322,11 @@ impl InputSource {
         let Self { peers, epoch, .. } = self;
         if let Some(known) = epoch.pool().get(&sender, &digest) {
             return Ok(known);
+        }
+        let store = Arc::clone(&epoch.inputs);
+        if let Some(kept) = self.read_kept(move || store.telemetry(&digest)).await {
+            let (telemetry, expanded) = epoch.expand(kept).await?;
+            return Ok(Arc::new(Verified { telemetry, digest, expanded, received_at: unix_now() }));
         }
         let fits = |peer: PeerIdHash, answer: SyncAnswer| -> Option<Telemetry> {
             let SyncAnswer::Telemetry(Some(telemetry)) = answer else { return None };

@@ -2,7 +2,8 @@
 //!
 //! # Flow
 //! 1. [`Follower::catch_up`] asks every member of the key's committee for the records after the last
-//!    one here, until they have no more.
+//!    one here, until they have no more. Who is far behind is given the state after the last slot in
+//!    place of records: the certificate commits to it.
 //! 2. [`Follower::run`] takes records from gossip. One that does not continue what is here makes it
 //!    catch up, and so does an interval, so that lost gossip heals.
 //!
@@ -18,11 +19,12 @@ use futures::{StreamExt, stream};
 use rand::{Rng, seq::SliceRandom};
 use tokio::sync::{Notify, watch};
 use veil_node_p2p::{Gossip, Network, Protocol, Topic};
-use veil_node_process::Uptime;
+use veil_node_process::{Uptime, unix_now};
 use veil_node_storage::ledger::LedgerError;
 use veil_protocol_spec::{
     PeerIdHash, Wire,
     scheduling::{SlotRecord, StateError},
+    snapshot::StateSnapshot,
     sync::{SyncAnswer, SyncRequest},
 };
 
@@ -123,6 +125,13 @@ impl Follower {
             };
             let records = match SyncAnswer::from_wire(&answer) {
                 Ok(SyncAnswer::Records(records)) => records,
+                Ok(SyncAnswer::Snapshot(snapshot)) => {
+                    if let Err(error) = self.accept_snapshot(*snapshot).await {
+                        tracing::warn!(%member, %error, "a snapshot was refused");
+                        return false;
+                    }
+                    Vec::new()
+                }
                 Ok(_) => {
                     tracing::warn!(%member, "the member did not answer with records");
                     return false;
@@ -132,7 +141,8 @@ impl Follower {
                     return false;
                 }
             };
-            if records.is_empty() {
+            let now = self.epoch.ledger.state().last_slot();
+            if records.is_empty() && now <= after {
                 return true;
             }
             for record in records {
@@ -155,13 +165,19 @@ impl Follower {
     async fn accept(&self, record: SlotRecord) -> Result<bool, LedgerError> {
         let epoch = Arc::clone(&self.epoch);
         let slot = record.manifest.slot;
-        let accepted = tokio::task::spawn_blocking(move || epoch.accept(&record)).await;
-        let Ok(accepted) = accepted else {
-            // Only if the runtime is shutting down.
-            std::future::pending().await
-        };
+        let accepted = blocking(move || epoch.accept(&record)).await;
         if matches!(accepted, Ok(true)) {
             tracing::info!(%slot, "certificate verified");
+        }
+        accepted
+    }
+
+    async fn accept_snapshot(&self, snapshot: StateSnapshot) -> Result<bool, LedgerError> {
+        let ledger = Arc::clone(&self.epoch.ledger);
+        let slot = snapshot.record.manifest.slot;
+        let accepted = blocking(move || ledger.accept_snapshot(&snapshot, unix_now())).await;
+        if matches!(accepted, Ok(true)) {
+            tracing::info!(%slot, "certificate verified; going on from the state that it commits to");
         }
         accepted
     }
@@ -228,5 +244,14 @@ const fn refused_as(error: &LedgerError) -> &'static str {
         LedgerError::Signature { .. } => "signature",
         LedgerError::State(_) => "state",
         _ => "invalid",
+    }
+}
+
+/// Waits for the disk, off the reactor.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // Only if the runtime is shutting down.
+        Err(_) => std::future::pending().await,
     }
 }

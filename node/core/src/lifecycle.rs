@@ -28,6 +28,7 @@ use veil_node_process::metrics::Metrics;
 use veil_node_storage::{
     data_dir::{DataDir, DataDirError},
     keystore::{KeystoreError, Passphrase, read_identity},
+    retention::Retention,
 };
 use veil_protocol_spec::{identity::SecretIdentity, scheduling::UnixMillis};
 
@@ -199,6 +200,7 @@ pub struct Node {
     pub progress: Arc<Progress>,
     /// Cancelled from outside when the process is to stop.
     pub stop: CancellationToken,
+    retention: Retention,
     epoch: watch::Sender<Option<Arc<ActiveEpoch>>>,
     admin: JoinHandle<()>,
     admin_stop: CancellationToken,
@@ -272,7 +274,8 @@ impl Node {
         joined.send_replace(Some(Joined::from(&cluster)));
         let source = SyncSource::new(Arc::clone(&cluster.jobs), epoch.subscribe());
         cluster.tasks.spawn(source.serve(cluster.network.clone()));
-        Ok(Self { cluster, progress, stop, epoch, admin, admin_stop, data: Arc::new(data) })
+        let (retention, data) = (node.retention(), Arc::new(data));
+        Ok(Self { cluster, progress, stop, retention, epoch, admin, admin_stop, data })
     }
 
     /// Waits for an active key whose committee is registered; nothing if told to stop.
@@ -313,8 +316,14 @@ impl Node {
     ) -> Result<Option<Arc<ActiveEpoch>>, StartError> {
         self.progress.stage("getting key set and reference string, and expanding them", []);
         let cluster = &self.cluster;
-        let prepared =
-            ActiveEpoch::prepare(cluster, key, material, accept_insecure, telemetry_max_age);
+        let prepared = ActiveEpoch::prepare(
+            cluster,
+            key,
+            material,
+            accept_insecure,
+            telemetry_max_age,
+            self.retention,
+        );
         let epoch = tokio::select! {
             epoch = prepared => epoch?,
             () = self.stop.cancelled() => return Ok(None),
@@ -323,10 +332,17 @@ impl Node {
         let metrics = cluster.network.metrics().clone();
         cluster.tasks.spawn(slots::count(metrics, Arc::clone(&epoch.ledger)));
         let (mut views, following) = (cluster.views.subscribe(), Arc::clone(&epoch));
+        let jobs = Arc::clone(&cluster.jobs);
         cluster.tasks.spawn(async move {
             while views.changed().await.is_ok() {
                 let view = Arc::clone(&views.borrow_and_update());
                 following.follow(&view);
+                let placed = following.ledger.state().replicas().map(|(job, ..)| job).collect();
+                let jobs = Arc::clone(&jobs);
+                let forgotten = tokio::task::spawn_blocking(move || jobs.forget(&placed)).await;
+                if let Ok(Err(error)) = forgotten {
+                    tracing::warn!(%error, "bodies of cancelled jobs are kept");
+                }
             }
         });
         Ok(Some(epoch))
@@ -387,7 +403,15 @@ mod tests {
     use super::*;
 
     fn node(folder: &Path, peer_id: Option<String>) -> NodeSection {
-        NodeSection { data_dir: folder.to_owned(), identity: None, passphrase_file: None, peer_id }
+        let Retention { days: archive_days, bytes: archive_bytes } = Retention::default();
+        NodeSection {
+            data_dir: folder.to_owned(),
+            identity: None,
+            passphrase_file: None,
+            peer_id,
+            archive_days,
+            archive_bytes,
+        }
     }
 
     #[test]

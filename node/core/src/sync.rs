@@ -98,19 +98,25 @@ impl SyncSource {
 
     fn answer(&self, asked: SyncRequest) -> Result<SyncAnswer, &'static str> {
         Ok(match asked {
-            SyncRequest::Job(digest) => SyncAnswer::Job(self.jobs.body(&digest).map(Box::new)),
+            SyncRequest::Job(digest) => {
+                let kept = || self.epoch().ok()?.inputs.job(&digest).ok()?;
+                SyncAnswer::Job(self.jobs.body(&digest).or_else(kept).map(Box::new))
+            }
             SyncRequest::Records { after } => {
                 let epoch = self.epoch()?;
-                let records = epoch.ledger.records_after(after, SyncAnswer::RECORD_BYTES);
-                let records = records.map_err(|_| "the ledger cannot be read here")?;
-                if records.is_empty() && !epoch.is_up_to_date() {
+                let answer = epoch.ledger.answer(after);
+                let answer = answer.map_err(|_| "the ledger cannot be read here")?;
+                let nothing = matches!(&answer, SyncAnswer::Records(records) if records.is_empty());
+                if nothing && !epoch.is_up_to_date() {
                     return Err("the next certificate is being signed; ask again");
                 }
-                SyncAnswer::Records(records)
+                answer
             }
             SyncRequest::Telemetry(digest) => {
-                let found = self.epoch()?.pool().find(&digest);
-                SyncAnswer::Telemetry(found.map(|found| Box::new(found.telemetry.clone())))
+                let epoch = self.epoch()?;
+                let found = epoch.pool().find(&digest).map(|found| found.telemetry.clone());
+                let kept = || epoch.inputs.telemetry(&digest).ok()?;
+                SyncAnswer::Telemetry(found.or_else(kept).map(Box::new))
             }
             SyncRequest::KeyFiles(key_set) => {
                 let epoch = self.epoch()?;

@@ -1,17 +1,26 @@
 //! Spent FROST nonces on disk, for all signing sessions of a member: a second message for a place
 //! that was signed is refused, whatever asks for it.
+//!
+//! # State and restart
+//! One [`SlotJournal`]. In memory are the records of the slots that are not certified yet; those before go
+//! to the archive ([`NonceStore::prune`]), and nothing more is signed there.
 
 use std::{
+    collections::HashMap,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::watch;
 use veil_committee::frost::{
-    Completion, Fault, NonceRecord, SigningEffect, SigningError, SigningMachine,
+    Completion, Fault, NonceRecord, SigningContext, SigningEffect, SigningError, SigningMachine,
 };
-use veil_node_storage::journal::{Journal, JournalError};
-use veil_protocol_spec::KeccakDigest;
+use veil_node_storage::{
+    archive::{Archive, Kind},
+    journal::JournalError,
+    slot_journal::{PruneError, SlotJournal},
+};
+use veil_protocol_spec::{KeccakDigest, Slot, scheduling::UnixMillis};
 
 use crate::host::{Host, HostError};
 
@@ -21,8 +30,8 @@ pub struct NonceStore(Arc<Mutex<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
-    journal: Journal,
-    records: Vec<NonceRecord>,
+    journal: SlotJournal,
+    records: HashMap<SigningContext, Vec<NonceRecord>>,
 }
 
 /// A place is taken by another message.
@@ -31,30 +40,58 @@ struct Inner {
 pub struct ConflictingNonce(pub KeccakDigest);
 
 impl NonceStore {
-    /// Opens or makes the journal.
+    /// Opens or makes the journal. `certified` is the last slot of which this node has a certificate.
     ///
     /// # Errors
     /// [`JournalError`].
-    pub fn open(path: &Path) -> Result<Self, JournalError> {
-        let (journal, records) = Journal::open(path)?;
+    pub fn open(path: &Path, certified: Slot) -> Result<Self, JournalError> {
+        let (journal, stored) = SlotJournal::open::<NonceRecord>(path, certified)?;
+        let mut records: HashMap<_, Vec<_>> = HashMap::new();
+        for record in stored {
+            records.entry(record.context).or_default().push(record);
+        }
         Ok(Self(Arc::new(Mutex::new(Inner { journal, records }))))
     }
 
-    /// All records, for a machine after a restart.
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The records of one place, for a machine after a restart.
     #[must_use]
-    pub fn records(&self) -> Vec<NonceRecord> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).records.clone()
+    pub fn records(&self, context: &SigningContext) -> Vec<NonceRecord> {
+        self.inner().records.get(context).cloned().unwrap_or_default()
+    }
+
+    /// Forgets the records of slots up to `through`, which are certified: they go to the archive, and
+    /// nothing is signed there any more. Waits for the disk.
+    ///
+    /// # Errors
+    /// [`PruneError`]; then they are still here.
+    pub fn prune(
+        &self,
+        through: Slot,
+        archive: &Archive,
+        now: UnixMillis,
+    ) -> Result<(), PruneError> {
+        let mut inner = self.inner();
+        inner.journal.prune(through, archive, Kind::Nonce, now)?;
+        inner.records.retain(|context, _| context.key.slot > through);
+        Ok(())
     }
 
     fn append(&self, records: &[NonceRecord]) -> Result<(), HostError> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner();
         for record in records {
-            if let Some(known) = inner.records.iter().find(|known| known.conflicts_with(record)) {
+            let mut of_place = inner.records.get(&record.context).into_iter().flatten();
+            if let Some(known) = of_place.find(|known| known.conflicts_with(record)) {
                 return Err(HostError::new(ConflictingNonce(known.message)));
             }
         }
         inner.journal.append(records).map_err(HostError::new)?;
-        inner.records.extend_from_slice(records);
+        for record in records {
+            inner.records.entry(record.context).or_default().push(record.clone());
+        }
         Ok(())
     }
 }

@@ -134,7 +134,12 @@ impl Work {
         cancellation: &Cancellation,
     ) -> Result<Evaluation, Failure> {
         let proof_seconds = seconds_of_proofs(&self.inputs.epoch, &manifest);
-        let evaluated = self.inputs.evaluate(manifest.clone(), cancellation.clone()).await?;
+        // "No share leaves before the 2t+1 lock is seen and the input bundle is stored": also by a
+        // member that has only seen the lock.
+        let fetched = self.inputs.fetch_and_keep(&manifest).await?;
+        let evaluating =
+            self.inputs.evaluate_fetched(manifest.clone(), fetched, cancellation.clone());
+        let evaluated = evaluating.await?;
         let evaluation::Evaluated { outputs, digest, public, seconds } = evaluated;
         evaluation::report(&self.network, &self.identity, &manifest, digest).await;
         let epoch = Arc::clone(&self.inputs.epoch);

@@ -23,6 +23,7 @@
 mod anchor;
 mod evaluator;
 mod fence;
+mod history;
 mod local_view;
 mod protocols;
 mod signer;
@@ -60,9 +61,10 @@ use veil_node_core::{
 };
 use veil_node_driver::Clock;
 use veil_node_storage::{
-    journal::{Journal, JournalError},
+    journal::JournalError,
     keystore::{KeystoreError, Passphrase, read_key_share},
     ledger::LedgerError,
+    slot_journal::SlotJournal,
 };
 use veil_protocol_spec::{
     CodecError, Epoch as EpochNumber, ParticipantIndex, Wire,
@@ -81,6 +83,7 @@ use self::{
     anchor::Anchorer,
     evaluator::Evaluator,
     fence::Fence,
+    history::History,
     protocols::{MAX_WAITING_PROOFS, Protocols},
     slot_loop::SlotLoop,
     suspicions::Suspicions,
@@ -253,7 +256,15 @@ async fn serve(
     tasks.spawn(signer.run(commands, outcomes));
     let inputs = InputSource { views, peers, jobs, epoch: Arc::clone(&epoch) };
     let (identity, clock) = (cluster.identity.clone(), Clock::start());
-    let (journal, records) = Journal::open(&folder.join(journals::SLOT))?;
+    let certified = epoch.ledger.state().last_slot();
+    let (journal, records) = SlotJournal::open(&folder.join(journals::SLOT), certified)?;
+    let history = History {
+        agreement: protocols.agreement.clone(),
+        records: protocols.records.clone(),
+        slots: journal.clone(),
+        nonces: protocols.nonces.clone(),
+        epoch: Arc::clone(&epoch),
+    };
     let machine = slot_machine(config, &epoch, protocols.me, records, clock);
     let slots = SlotLoop {
         network: network.clone(),
@@ -270,6 +281,7 @@ async fn serve(
         telemetry_max_age: max_age,
         machine,
         journal,
+        history,
         clock,
         signing,
         signed,

@@ -20,10 +20,11 @@ use veil_node_driver::{
 use veil_node_storage::{
     durable::count_up,
     journal::{Journal, JournalError},
+    slot_journal::SlotJournal,
 };
 use veil_protocol_spec::{
-    ParticipantIndex, Wire, agreement::record::Record, decryption::DecryptionCounter,
-    evidence::Proof, identity::SecretIdentity,
+    ParticipantIndex, agreement::record::Record, decryption::DecryptionCounter, evidence::Proof,
+    identity::SecretIdentity,
 };
 
 use crate::signer::Signer;
@@ -61,21 +62,17 @@ pub enum ProtocolError {
 pub(crate) const MAX_WAITING_PROOFS: usize = 64;
 
 /// Stores records, and passes on what happened, and proofs of what must not.
-struct Forward<E> {
-    journal: Journal,
+struct Forward<J, E> {
+    journal: J,
     /// `None` once a record could not be stored: the member ends when it sees that nothing more can come.
     events: Option<mpsc::UnboundedSender<E>>,
     proofs: mpsc::Sender<Proof>,
 }
 
-impl<E> Forward<E> {
+impl<J, E> Forward<J, E> {
     /// A journal that has failed takes nothing any more until it is opened again, so a machine that would
     /// go on without it would wait for ever.
-    fn store<'r, R: Wire + 'r>(
-        &mut self,
-        records: impl IntoIterator<Item = &'r R>,
-    ) -> Result<(), HostError> {
-        let stored = self.journal.append(records);
+    fn stored(&mut self, stored: Result<(), JournalError>) -> Result<(), HostError> {
         if stored.is_err() {
             self.events = None;
         }
@@ -93,9 +90,10 @@ impl<E> Forward<E> {
     }
 }
 
-impl Host<Agreement> for Forward<AgreementEffect> {
+impl Host<Agreement> for Forward<SlotJournal, AgreementEffect> {
     fn persist(&mut self, records: &[Record]) -> Result<(), HostError> {
-        self.store(records)
+        let stored = self.journal.append(records);
+        self.stored(stored)
     }
 
     fn carry_out(&mut self, event: AgreementEffect, _machine: &Agreement) -> Result<(), HostError> {
@@ -107,9 +105,12 @@ impl Host<Agreement> for Forward<AgreementEffect> {
     }
 }
 
-impl Host<Decryptor> for Forward<DecryptionEffect> {
+impl Host<Decryptor> for Forward<Journal, DecryptionEffect> {
     fn persist(&mut self, records: &[DecryptionCounter]) -> Result<(), HostError> {
-        self.store(records)
+        // A counter says all that those before it said.
+        let Some(last) = records.last() else { return Ok(()) };
+        let stored = self.journal.replace(last);
+        self.stored(stored)
     }
 
     fn carry_out(
@@ -139,8 +140,11 @@ pub(crate) struct Protocols {
     pub(crate) agreed: mpsc::UnboundedReceiver<AgreementEffect>,
     pub(crate) decryption: Control<Decryptor>,
     pub(crate) decrypted: mpsc::UnboundedReceiver<DecryptionEffect>,
-    _agreement: Driver<Agreement, Forward<AgreementEffect>>,
-    _decryption: Driver<Decryptor, Forward<DecryptionEffect>>,
+    /// What the agreement stores.
+    pub(crate) records: SlotJournal,
+    pub(crate) nonces: NonceStore,
+    _agreement: Driver<Agreement, Forward<SlotJournal, AgreementEffect>>,
+    _decryption: Driver<Decryptor, Forward<Journal, DecryptionEffect>>,
 }
 
 impl Protocols {
@@ -156,12 +160,17 @@ impl Protocols {
         proofs: mpsc::Sender<Proof>,
     ) -> Result<(Self, Signer), ProtocolError> {
         let (committee, roster) = (epoch.committee, &epoch.roster);
-        let (journal, records) = Journal::open(&folder.join(journals::AGREEMENT))?;
+        let certified = epoch.ledger.state().last_slot();
+        let (records, stored) = SlotJournal::open(&folder.join(journals::AGREEMENT), certified)?;
         let config =
             AgreementConfig { committee, binding: epoch.binding, roster: roster.clone(), timing };
-        let agreement = Agreement::new(config, identity.clone(), records)?;
+        let mut agreement = Agreement::new(config, identity.clone(), stored)?;
+        if let Some(floor) = records.floor() {
+            agreement.abstain_through(floor);
+        }
         let me = agreement.participant();
         let (events, agreed) = mpsc::unbounded_channel();
+        let journal = records.clone();
         let host = Forward { journal, events: Some(events), proofs: proofs.clone() };
         let (transport, incoming) = transports.open(Channel::Agreement, roster);
         let config = DriverConfig::new(committee, me);
@@ -185,12 +194,13 @@ impl Protocols {
             .map_err(|source| ProtocolError::Restarts { path: path.clone(), source })?;
         let group_share = share.frost()?;
         epoch.evidence.know_shares(Arc::new(group_share.public().clone()));
+        let nonces = NonceStore::open(&folder.join(journals::NONCES), certified)?;
         let signer = Signer::new(
             Arc::clone(epoch),
             transports.clone(),
             Arc::new(group_share),
             identity.clone(),
-            NonceStore::open(&folder.join(journals::NONCES))?,
+            nonces.clone(),
             (path, restarts),
             proofs,
         );
@@ -200,6 +210,8 @@ impl Protocols {
             agreed,
             decryption: decryption.control(),
             decrypted,
+            records,
+            nonces,
             _agreement: agreement,
             _decryption: decryption,
         };

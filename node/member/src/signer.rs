@@ -171,7 +171,7 @@ impl Signer {
         let group = Arc::new(self.share.public().clone());
         let session = SessionContext::new(context, group, self.epoch.roster.clone())
             .map_err(|_| SigningError::WrongKey)?;
-        let records = self.nonces.records();
+        let records = self.nonces.records(&context);
         let machine = SigningMachine::new(
             Arc::new(session),
             Arc::clone(&self.share),

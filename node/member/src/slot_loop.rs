@@ -8,7 +8,7 @@
 //!
 //! # State and restart
 //! `slots/slot.redb` holds the lock and the end of the slot under way. Agreement, decryption and
-//! signing keep their own records.
+//! signing keep their own records. What all of them hold of certified slots goes to the archive.
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,20 +33,18 @@ use veil_node_core::{
 };
 use veil_node_driver::{Clock, Control, Stopped};
 use veil_node_p2p::{Network, Topic};
-use veil_node_storage::{
-    journal::{Journal, JournalError},
-    ledger::LedgerError,
-};
+use veil_node_storage::{journal::JournalError, ledger::LedgerError, slot_journal::SlotJournal};
 use veil_protocol_spec::{
     PeerIdHash, Slot, Wire,
     agreement::{Instance, Subject},
     decryption::RequestContext,
-    scheduling::{Outcome, SlotRecord, UnixMillis},
+    scheduling::{Manifest, Outcome, SlotRecord, UnixMillis},
     sync::LockedManifest,
 };
 
 use crate::{
     evaluator::{Evaluation, Evaluator},
+    history::History,
     local_view::ViewSnapshot,
     protocols::Protocols,
     signer::{Signed, SigningCommand},
@@ -86,7 +84,8 @@ pub(crate) struct SlotLoop {
     pub(crate) tasks: Tasks,
     pub(crate) telemetry_max_age: UnixMillis,
     pub(crate) machine: SlotMachine,
-    pub(crate) journal: Journal,
+    pub(crate) journal: SlotJournal,
+    pub(crate) history: History,
     pub(crate) clock: Clock,
     pub(crate) evaluator: Evaluator,
     pub(crate) validator: Arc<Validator>,
@@ -272,7 +271,9 @@ impl SlotLoop {
                 let slot = completion.context.slot;
                 self.phases.report().culprits.clone_from(&completion.combined.culprits);
                 self.phases.finish(Phase::Decrypt);
-                self.machine.opened(slot, Ok(completion.combined.messages()), self.clock.now());
+                let digits = completion.combined.messages();
+                self.tasks.spawn(self.history.clone().opened(slot, digits.clone()));
+                self.machine.opened(slot, Ok(digits), self.clock.now());
             }
             DecryptionEffect::WrongShare { culprit, .. } => {
                 tracing::error!(%culprit, "a member's partial decryption is wrong");
@@ -308,7 +309,9 @@ impl SlotLoop {
         if slot >= self.machine.slot() {
             tracing::info!(slot = slot.0, void = state.voids() > 0, "certified");
         }
+        let last = state.last_slot();
         self.machine.certified(state, self.clock.now());
+        self.tasks.spawn(self.history.clone().certified(last));
     }
 
     // ---- what the machine asks for ---------------------------------------------------------
@@ -343,11 +346,8 @@ impl SlotLoop {
                 self.start(instance).await?;
             }
             SlotEffect::Propose { instance, round, value } => {
-                let proposed =
-                    agreement.with(move |m, now| m.propose(instance, round, value, now)).await?;
-                if let Err(error) = proposed {
-                    tracing::warn!(slot = instance.slot.0, round, %error, "this member's proposal was not taken");
-                }
+                let (agreement, inputs) = (agreement.clone(), self.inputs.clone());
+                self.tasks.spawn(propose(agreement, inputs, instance, round, value));
             }
             SlotEffect::Validated { digest, valid } => {
                 agreement.with(move |m, now| m.validated(digest, validity(valid), now)).await?;
@@ -448,6 +448,32 @@ async fn tell(
 ) {
     // If it has stopped, the slots end, which says so.
     let _ = agreement.with(f).await;
+}
+
+/// Proposes a value. A manifest's inputs are kept before, as by those that vote for it.
+async fn propose(
+    agreement: Control<Agreement>,
+    inputs: InputSource,
+    instance: Instance,
+    round: u32,
+    value: Vec<u8>,
+) {
+    let slot = instance.slot.0;
+    if instance.subject == Subject::Manifest {
+        let kept = match Manifest::from_wire(&value) {
+            Ok(manifest) => inputs.fetch_and_keep(&manifest).await.map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = kept {
+            tracing::warn!(slot, round, error, "not proposed: its inputs are not all here");
+            return;
+        }
+    }
+    let proposed = agreement.with(move |m, now| m.propose(instance, round, value, now)).await;
+    // If it has stopped, the slots end, which says so.
+    if let Ok(Err(error)) = proposed {
+        tracing::warn!(slot, round, %error, "this member's proposal was not taken");
+    }
 }
 
 /// Waits until something that the machine sees has changed; `None` if its source has ended.

@@ -58,13 +58,14 @@ impl Validator {
         let view = snapshot.local_view(epoch, &jobs, max_age);
         LocalView { max_block_age, ..view }.validate_facts(manifest, proposer)?;
         let fetched = tokio::time::timeout(FETCH_DEADLINE, self.inputs.fetch(manifest)).await;
-        let Fetched { public, telemetry } = fetched
+        let fetched = fetched
             .map_err(|_| InvalidManifest::Unknown(format!("what it lists in {FETCH_DEADLINE:?}")))?
             .map_err(|error| unknown(&error))?;
+        let Fetched { public, telemetry } = &fetched;
         // "A manifest that could not be evaluated is never locked." Without workers there is nothing
         // to evaluate.
         if !manifest.telemetry.is_empty() {
-            Plan::new(manifest, &public)?;
+            Plan::new(manifest, public)?;
         }
         let max_age = if by_quorum { u64::MAX } else { max_age };
         if by_quorum {
@@ -73,7 +74,9 @@ impl Validator {
         let found: BTreeMap<_, _> =
             telemetry.iter().map(|found| (found.digest, telemetry_ref(found))).collect();
         let found = |entry: &TelemetryEntry| found.get(&entry.digest).copied();
-        snapshot.local_view(epoch, &jobs, max_age).validate_lists(manifest, found)
+        snapshot.local_view(epoch, &jobs, max_age).validate_lists(manifest, found)?;
+        // "Before its precommit a member stores the input bundle": before its prevote, here.
+        self.inputs.keep(manifest, &fetched).await.map_err(|error| unknown(&error))
     }
 
     /// Number of the last block that counts as settled here. A proposer may be a little ahead, so one that

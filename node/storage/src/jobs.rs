@@ -5,6 +5,8 @@
 //! 2. [`Jobs::offer`]: a body that somebody brought. It counts once the chain lists its digest,
 //!    submitted by the operator that the body names; until then a few wait.
 //!
+//! 3. [`Jobs::forget`]: a job that is cancelled and of which nothing runs needs no body any more.
+//!
 //! # State
 //! Bodies are stored in a file, so that a restart needs nobody's help to know what runs.
 
@@ -19,6 +21,8 @@ use veil_protocol_spec::{
     Address, Blake3Digest, Wire,
     scheduling::{ClusterScope, JobDemand, JobError, JobSpec, Scale, Submission},
 };
+
+use crate::database;
 
 const BODIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("job bodies v1");
 /// Bodies that may wait for the chain to list them.
@@ -90,10 +94,10 @@ impl Jobs {
     /// Opens or makes the file.
     ///
     /// # Errors
-    /// [`JobsError::Storage`], [`JobsError::Job`] if it is damaged.
+    /// [`JobsError::Storage`].
     pub fn open(path: &Path, scope: ClusterScope) -> Result<Self, JobsError> {
         let read = || -> Result<_, redb::Error> {
-            let database = Database::create(path)?;
+            let database = database::open(path)?;
             let writing = database.begin_write()?;
             writing.open_table(BODIES)?;
             writing.commit()?;
@@ -106,8 +110,13 @@ impl Jobs {
             .map_err(|e| JobsError::Storage { path: path.to_owned(), detail: e.to_string() })?;
         let mut known = Known::default();
         for bytes in stored {
-            let job = JobSpec::parse(&bytes)?;
-            known.bodies.insert(job.digest(), job);
+            match JobSpec::parse(&bytes) {
+                Ok(job) => drop(known.bodies.insert(job.digest(), job)),
+                // Of an earlier version: peers are asked for it, as for any that is missing.
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "a stored job's body is not read")
+                }
+            }
         }
         Ok(Self { path: path.to_owned(), scope, database, known: Mutex::new(known) })
     }
@@ -170,6 +179,38 @@ impl Jobs {
             .map_err(|e| JobsError::Storage { path: self.path.clone(), detail: e.to_string() })?;
         known.bodies.insert(digest, job);
         Ok(Offered::New)
+    }
+
+    /// Drops the bodies of jobs that the chain lists as cancelled, but for those that are `placed`. Waits
+    /// for the disk if there are any.
+    ///
+    /// # Errors
+    /// [`JobsError::Storage`]; then they are still here.
+    pub fn forget(&self, placed: &BTreeSet<Blake3Digest>) -> Result<(), JobsError> {
+        let mut known = self.known();
+        let mut over: BTreeSet<_> = known.submissions.iter().map(|s| s.job).collect();
+        over.retain(|job| known.bodies.contains_key(job) && !placed.contains(job));
+        for wanted in known.submissions.iter().filter(|s| !s.cancelled) {
+            over.remove(&wanted.job);
+        }
+        if over.is_empty() {
+            return Ok(());
+        }
+        let remove = || -> Result<(), redb::Error> {
+            let writing = self.database.begin_write()?;
+            {
+                let mut bodies = writing.open_table(BODIES)?;
+                for job in &over {
+                    bodies.remove(&job.as_bytes()[..])?;
+                }
+            }
+            writing.commit()?;
+            Ok(())
+        };
+        remove()
+            .map_err(|e| JobsError::Storage { path: self.path.clone(), detail: e.to_string() })?;
+        known.bodies.retain(|job, _| !over.contains(job));
+        Ok(())
     }
 
     /// The body of a job.
@@ -263,6 +304,57 @@ mod tests {
         assert_eq!(jobs.offer(two).unwrap(), Offered::New);
         drop(jobs);
         assert_eq!(Jobs::open(&path, scope()).unwrap().body(&one.digest()), Some(one));
+    }
+
+    #[test]
+    fn a_cancelled_job_of_which_nothing_runs_needs_no_body() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jobs.redb");
+        let jobs = Jobs::open(&path, scope()).unwrap();
+        let all = [1, 2, 3, 4].map(job);
+        let by = Address([3; 20]);
+        let mut chain: Vec<_> = (1..).zip(&all).map(|(at, job)| listed(at, job, by)).collect();
+        jobs.set_submissions(&chain);
+        for job in &all {
+            assert_eq!(jobs.offer(job.clone()).unwrap(), Offered::New);
+        }
+        // 1 is wanted, 2 still runs, 3 was submitted again, 4 is over.
+        (1..4).for_each(|i| chain[i].cancelled = true);
+        chain.push(listed(9, &all[2], by));
+        jobs.set_submissions(&chain);
+        jobs.forget(&BTreeSet::from([all[1].digest()])).unwrap();
+        let kept = |jobs: &Jobs| all.each_ref().map(|job| jobs.body(&job.digest()).is_some());
+        assert_eq!(kept(&jobs), [true, true, true, false]);
+        assert_eq!(jobs.missing(), []);
+        drop(jobs);
+        assert_eq!(kept(&Jobs::open(&path, scope()).unwrap()), [true, true, true, false]);
+    }
+
+    /// Of an earlier version, for instance.
+    #[test]
+    fn a_body_that_is_not_read_is_missing_and_stops_no_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jobs.redb");
+        let (one, two) = (job(1), job(2));
+        let chain = [&one, &two].map(|job| listed(job.nonce, job, Address([3; 20])));
+        let jobs = Jobs::open(&path, scope()).unwrap();
+        jobs.set_submissions(&chain);
+        jobs.offer(one.clone()).unwrap();
+        jobs.offer(two.clone()).unwrap();
+        let writing = jobs.database.begin_write().unwrap();
+        let mut earlier = one.to_wire();
+        earlier[0] -= 1;
+        let key = one.digest();
+        let stored = |mut table: redb::Table<'_, &[u8], &[u8]>| {
+            table.insert(&key.as_bytes()[..], earlier.as_slice()).map(drop)
+        };
+        stored(writing.open_table(BODIES).unwrap()).unwrap();
+        writing.commit().unwrap();
+        drop(jobs);
+        let jobs = Jobs::open(&path, scope()).unwrap();
+        jobs.set_submissions(&chain);
+        assert_eq!((jobs.body(&two.digest()), jobs.missing()), (Some(two), vec![one.digest()]));
+        assert_eq!(jobs.offer(one.clone()).unwrap(), Offered::New);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! Each entry is bound to its place and to everything before it by a BLAKE3 chain, so that a
 //! damaged, missing or swapped entry is found when the journal is opened. Secrets are not kept here
-//! but in files of their own, which can be destroyed.
+//! but in files of their own, which can be destroyed. What belongs to slots, and is of no use after
+//! them, is in a [`SlotJournal`](crate::slot_journal::SlotJournal).
 
 use std::{
     io,
@@ -12,13 +13,19 @@ use std::{
 
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    TableHandle,
 };
 use veil_protocol_spec::{
-    CodecError, Wire,
+    CodecError, Slot, Wire,
     domain::{JOURNAL_ENTRY, hash_parts},
 };
 
-const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries v1");
+use crate::database;
+
+pub(crate) const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries v1");
+/// Number of the first entry, and the chain before it, once those before were forgotten.
+pub(crate) const BASE: TableDefinition<'_, (), (u64, [u8; CHAIN])> =
+    TableDefinition::new("base v1");
 const CHAIN: usize = 32;
 
 /// An append-only journal in one file.
@@ -68,6 +75,18 @@ pub enum JournalError {
         /// What is wrong.
         source: CodecError,
     },
+    /// Of a slot whose records were forgotten, so that nobody knows what was said there.
+    #[error(
+        "the journal {path} has forgotten what was said in slots up to {floor}, so nothing more is said in slot {slot}"
+    )]
+    Ended {
+        /// Which journal.
+        path: PathBuf,
+        /// Which slot.
+        slot: Slot,
+        /// The last one that was forgotten.
+        floor: Slot,
+    },
 }
 
 impl Journal {
@@ -76,49 +95,18 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]; a damaged journal is left as it is.
     pub fn open<R: Wire>(path: &Path) -> Result<(Self, Vec<R>), JournalError> {
-        let database = Database::builder()
-            .set_cache_size(8 << 20)
-            .create(path)
-            .map_err(|error| database_error(path, error))?;
-        let mut journal = Self { path: path.to_owned(), database, next: 0, chain: [0; CHAIN] };
-        let records = journal.load()?;
-        Ok((journal, records))
-    }
-
-    fn load<R: Wire>(&mut self) -> Result<Vec<R>, JournalError> {
-        let path = self.path.clone();
-        let damaged = |entry: u64, what: &str| JournalError::Damaged {
-            path: path.clone(),
-            detail: format!("entry {entry} {what}"),
-        };
-        let transaction = self.database.begin_read().map_err(|error| self.error(error.into()))?;
-        let table = match transaction.open_table(ENTRIES) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            Err(error) => return Err(self.error(error.into())),
-        };
-        let mut records = Vec::new();
-        for found in table.iter().map_err(|error| self.error(error.into()))? {
-            let (key, value) = found.map_err(|error| self.error(error.into()))?;
-            if key.value() != self.next {
-                return Err(damaged(self.next, "is missing"));
-            }
-            let Some((chain, bytes)) = value.value().split_first_chunk::<CHAIN>() else {
-                return Err(damaged(self.next, "is truncated"));
-            };
-            if *chain != link(self.next, &self.chain, bytes) {
-                return Err(damaged(self.next, "has a wrong checksum"));
-            }
-            let record = R::from_wire(bytes).map_err(|source| JournalError::Codec {
-                path: path.clone(),
-                entry: self.next,
+        let database = database::open(path).map_err(|error| database_error(path, error))?;
+        let (next, chain, entries) = load(path, &database)?;
+        let first = next - entries.len() as u64;
+        let records = (first..).zip(&entries).map(|(entry, bytes)| {
+            R::from_wire(bytes).map_err(|source| JournalError::Codec {
+                path: path.to_owned(),
+                entry,
                 source,
-            })?;
-            records.push(record);
-            self.chain = *chain;
-            self.next += 1;
-        }
-        Ok(records)
+            })
+        });
+        let records = records.collect::<Result<_, _>>()?;
+        Ok((Self { path: path.to_owned(), database, next, chain }, records))
     }
 
     /// Appends records, all or none, and waits until they are on the disk.
@@ -129,13 +117,30 @@ impl Journal {
         &mut self,
         records: impl IntoIterator<Item = &'r R>,
     ) -> Result<(), JournalError> {
+        let records = records.into_iter().map(Wire::to_wire).collect();
+        self.write(records, false)
+    }
+
+    /// Appends a record that holds all that those before it said, and forgets them: both or neither. Waits
+    /// until that is on the disk.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn replace<R: Wire>(&mut self, record: &R) -> Result<(), JournalError> {
+        self.write(vec![record.to_wire()], true)
+    }
+
+    fn write(&mut self, records: Vec<Vec<u8>>, forget: bool) -> Result<(), JournalError> {
         let (mut next, mut chain) = (self.next, self.chain);
         let written = (|| -> Result<(), redb::Error> {
             let transaction = self.database.begin_write()?;
             {
                 let mut table = transaction.open_table(ENTRIES)?;
-                for record in records {
-                    let bytes = record.to_wire();
+                if forget {
+                    table.retain_in(..next, |_, _| false)?;
+                    transaction.open_table(BASE)?.insert((), (next, chain))?;
+                }
+                for bytes in records {
                     chain = link(next, &chain, &bytes);
                     let entry = [&chain[..], &bytes].concat();
                     table.insert(next, entry.as_slice())?;
@@ -146,12 +151,12 @@ impl Journal {
             transaction.commit()?;
             Ok(())
         })();
-        written.map_err(|error| self.error(error))?;
+        written.map_err(|error| named(&self.path, error))?;
         (self.next, self.chain) = (next, chain);
         Ok(())
     }
 
-    /// Entries so far.
+    /// Entries so far, with those that were forgotten.
     #[must_use]
     pub const fn len(&self) -> u64 {
         self.next
@@ -168,10 +173,6 @@ impl Journal {
     pub fn path(&self) -> &Path {
         &self.path
     }
-
-    fn error(&self, error: redb::Error) -> JournalError {
-        named(&self.path, error)
-    }
 }
 
 impl core::fmt::Debug for Journal {
@@ -180,11 +181,65 @@ impl core::fmt::Debug for Journal {
     }
 }
 
+type Loaded = (u64, [u8; CHAIN], Vec<Vec<u8>>);
+
+/// The next entry's number, the chain up to it, and the entries.
+fn load(path: &Path, database: &Database) -> Result<Loaded, JournalError> {
+    let stored = || -> Result<_, redb::Error> {
+        let transaction = database.begin_write()?; // makes the tables
+        let base = transaction.open_table(BASE)?.get(())?.map(|base| base.value());
+        let mut entries = Vec::new();
+        for entry in transaction.open_table(ENTRIES)?.iter()? {
+            let (key, value) = entry?;
+            entries.push((key.value(), value.value().to_vec()));
+        }
+        transaction.commit()?;
+        Ok((base.unwrap_or_default(), entries))
+    };
+    let ((mut next, mut chain), stored) = stored().map_err(|error| named(path, error))?;
+    let mut entries = Vec::new();
+    for (number, value) in stored {
+        let damaged = |what: &str| JournalError::Damaged {
+            path: path.to_owned(),
+            detail: format!("entry {next} {what}"),
+        };
+        if number != next {
+            return Err(damaged("is missing"));
+        }
+        let Some((found, bytes)) = value.split_first_chunk::<CHAIN>() else {
+            return Err(damaged("is truncated"));
+        };
+        if *found != link(next, &chain, bytes) {
+            return Err(damaged("has a wrong checksum"));
+        }
+        entries.push(bytes.to_vec());
+        chain = *found;
+        next += 1;
+    }
+    Ok((next, chain, entries))
+}
+
+/// The entries of a journal, if the database holds one.
+pub(crate) fn read_entries(
+    path: &Path,
+    database: &Database,
+) -> Result<Option<Vec<Vec<u8>>>, JournalError> {
+    let exists = || -> Result<bool, redb::Error> {
+        let reading = database.begin_read()?;
+        let mut tables = reading.list_tables()?;
+        Ok(tables.any(|table| table.name() == ENTRIES.name()))
+    };
+    if !exists().map_err(|error| named(path, error))? {
+        return Ok(None);
+    }
+    load(path, database).map(|(.., entries)| Some(entries))
+}
+
 fn link(entry: u64, before: &[u8; CHAIN], bytes: &[u8]) -> [u8; CHAIN] {
     hash_parts(JOURNAL_ENTRY, &[&entry.to_le_bytes(), before, bytes])
 }
 
-fn database_error(path: &Path, error: DatabaseError) -> JournalError {
+pub(crate) fn database_error(path: &Path, error: DatabaseError) -> JournalError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => JournalError::InUse(path.to_owned()),
         DatabaseError::Storage(StorageError::Io(source)) => named(path, redb::Error::Io(source)),
@@ -192,7 +247,7 @@ fn database_error(path: &Path, error: DatabaseError) -> JournalError {
     }
 }
 
-fn named(path: &Path, error: redb::Error) -> JournalError {
+pub(crate) fn named(path: &Path, error: redb::Error) -> JournalError {
     let path = path.to_owned();
     match error {
         redb::Error::Io(source) if source.kind() == io::ErrorKind::StorageFull => {

@@ -5,31 +5,50 @@
 //! together, that 2t+1 members locked the manifest, that the committee's group signed the
 //! certificate, and that it continues the chain; stores it durably; then notifies the subscribers.
 //!
-//! # State
-//! One redb file: records by slot, and the first conflicting record of a slot, which is evidence
-//! against the committee. On opening, every record is checked as if a peer had brought it. The tables
-//! are named after the version of the records: those of an earlier version stay in the file, unread.
+//!
+//! A node that was away long takes a [`StateSnapshot`] instead ([`Ledger::accept_snapshot`]): the state
+//! after one slot, with the record whose certificate commits to it. What the records before would add up
+//! to, the committee has signed.
+//!
+//! # State and restart
+//! One redb file: records by slot, the state after the last one, and the first conflicting record of a
+//! slot, which is evidence against the committee. A start reads the last record, checks it as if a peer
+//! had brought it, and the state against what its certificate commits to; the records before were checked
+//! when they were stored. Those over the [`Retention`] are dropped, but for the last slots, which a
+//! member's start needs. The tables are named after the version of what is in them: those of an earlier
+//! version stay in the file, unread.
 
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use redb::{Database, ReadableDatabase, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use tokio::sync::watch;
 use veil_committee::frost::InvalidGroupSignature;
 use veil_protocol_spec::{
     CodecError, Slot, Wire,
     agreement::LockError,
-    scheduling::{BindingMismatch, ClusterState, RecordError, SlotRecord, StateError},
+    scheduling::{BindingMismatch, ClusterState, RecordError, SlotRecord, StateError, UnixMillis},
+    snapshot::{SnapshotError, StateSnapshot},
+    sync::SyncAnswer,
 };
 
-use crate::trust::{Trust, TrustList};
+use crate::{
+    database,
+    retention::{Account, Retention},
+    trust::{Trust, TrustList},
+};
 
 type Table = TableDefinition<'static, u64, &'static [u8]>;
 
-const RECORDS: Table = TableDefinition::new("slot records v2");
-const CONFLICTS: Table = TableDefinition::new("conflicting slot records v2");
+const RECORDS: Table = TableDefinition::new("slot records v3");
+const CONFLICTS: Table = TableDefinition::new("conflicting slot records v3");
+/// The state after the last record, before its certificate.
+const STATE: TableDefinition<'_, (), &[u8]> = TableDefinition::new("state v4");
+const ACCOUNT: Account = Account::new("slots v3", "bytes v3");
+/// Slots whose records are kept whatever their age and size.
+const LAST_SLOTS: u64 = 64;
 
 /// Why a record is not taken, or the ledger cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +76,9 @@ pub enum LedgerError {
     /// It does not continue what is known.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Its state is not the one that the certificate commits to.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// Another record of a slot that is certified already: more than t members signed twice.
     #[error(
         "two certificates are signed for slot {0}: more than t members are dishonest; both records are kept for the dispute, and the second is not enforced"
@@ -64,7 +86,7 @@ pub enum LedgerError {
     Equivocation(Slot),
     /// A stored record does not decode.
     #[error(
-        "the ledger {path} is damaged: {source}; move it away, and the records are fetched anew"
+        "the ledger {path} is damaged: {source}; move it away, and what it held is fetched anew"
     )]
     Damaged {
         /// Which file.
@@ -86,6 +108,7 @@ pub enum LedgerError {
 pub struct Ledger {
     path: PathBuf,
     trust: TrustList,
+    retention: Retention,
     database: Database,
     /// Held while a record is checked and stored: two bringers must not interleave.
     accepting: Mutex<()>,
@@ -99,40 +122,66 @@ impl core::fmt::Debug for Ledger {
 }
 
 impl Ledger {
-    /// Opens or makes the file, and follows every record in it.
+    /// Opens or makes the file. Reads the last record and the state after it.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub fn open(path: &Path, trust: TrustList) -> Result<Self, LedgerError> {
-        let storage = |detail: &dyn core::fmt::Display| LedgerError::Storage {
+    pub fn open(path: &Path, trust: TrustList, retention: Retention) -> Result<Self, LedgerError> {
+        let storage = |error: redb::Error| LedgerError::Storage {
             path: path.to_owned(),
-            detail: detail.to_string(),
+            detail: error.to_string(),
         };
-        let database = Database::create(path).map_err(|e| storage(&e))?;
-        let writing = database.begin_write().map_err(|e| storage(&e))?;
-        writing.open_table(RECORDS).map_err(|e| storage(&e))?;
-        writing.open_table(CONFLICTS).map_err(|e| storage(&e))?;
-        writing.commit().map_err(|e| storage(&e))?;
+        let open = || -> Result<_, redb::Error> {
+            let database = database::open(path)?;
+            let writing = database::begin_write(&database)?;
+            writing.open_table(RECORDS)?;
+            writing.open_table(CONFLICTS)?;
+            let state = writing.open_table(STATE)?.get(())?.map(|state| state.value().to_vec());
+            writing.commit()?;
+            Ok((database, state))
+        };
+        let (database, state) = open().map_err(storage)?;
         let ledger = Self {
             path: path.to_owned(),
             trust,
+            retention,
             database,
             accepting: Mutex::new(()),
             state: watch::Sender::new(Arc::default()),
         };
-        let mut state = ClusterState::default();
-        let mut after = Slot(0);
-        loop {
-            let batch = ledger.records_after(after, SlotRecord::MAX_BYTES)?;
-            let Some(last) = batch.last() else { break };
-            after = last.manifest.slot;
-            for record in &batch {
-                ledger.check(record)?;
-                state = state.follow(record)?;
-            }
-        }
+        let state = match state {
+            Some(state) => ledger.resume(&state)?,
+            None => ledger.replay()?,
+        };
         ledger.state.send_replace(Arc::new(state));
         Ok(ledger)
+    }
+
+    /// From the stored state after the last record.
+    fn resume(&self, state: &[u8]) -> Result<ClusterState, LedgerError> {
+        let damaged = |source| LedgerError::Damaged { path: self.path.clone(), source };
+        let state = ClusterState::from_wire(state).map_err(damaged)?;
+        let record = self.record(state.last_slot())?.ok_or_else(|| {
+            self.storage(&"the record that its state follows from is missing; move it away")
+        })?;
+        self.check(&record)?;
+        Ok(StateSnapshot { record, state }.certified()?)
+    }
+
+    /// From the records alone, as far as they go back to the first slot: their state is stored in another
+    /// version.
+    fn replay(&self) -> Result<ClusterState, LedgerError> {
+        let mut state = ClusterState::default();
+        loop {
+            let batch = self.records_after(state.last_slot(), SlotRecord::MAX_BYTES)?;
+            for record in &batch {
+                self.check(record)?;
+                state = state.follow(record)?;
+            }
+            if batch.is_empty() {
+                return Ok(state);
+            }
+        }
     }
 
     /// The state after the last record.
@@ -167,35 +216,133 @@ impl Ledger {
     /// [`LedgerError`]; the chain has not changed then. A record after a gap is
     /// [`StateError::Previous`]: fetch what lies between first. A second, different certificate of
     /// a slot is [`LedgerError::Equivocation`], and kept as [`Self::conflict`].
-    pub fn accept(&self, record: &SlotRecord) -> Result<bool, LedgerError> {
+    pub fn accept(&self, record: &SlotRecord, now: UnixMillis) -> Result<bool, LedgerError> {
         let _one_at_a_time = self.accepting.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = record.manifest.slot;
-        if let Some(known) = self.record(slot)? {
+        let ended = slot <= self.state().last_slot();
+        if let Some(known) = self.record(slot)?.filter(|_| ended) {
             if known.certificate.body == record.certificate.body {
                 return Ok(false);
             }
             self.check(record)?;
             if self.conflict(slot)?.is_none() {
-                self.store(CONFLICTS, record)?;
+                self.keep_conflict(record)?;
             }
             return Err(LedgerError::Equivocation(slot));
         }
         self.check(record)?;
-        let state = self.state().follow(record)?;
-        self.store(RECORDS, record)?;
+        let before = self.state().after(record)?;
+        let state = before.clone().certified(&record.certificate.body)?;
+        self.extend(record, &before, now)?;
         self.state.send_replace(Arc::new(state));
         Ok(true)
     }
 
-    fn store(&self, table: Table, record: &SlotRecord) -> Result<(), LedgerError> {
+    /// Takes the state after a later slot than the last one here, whatever lies between; `false` if it is
+    /// not later. Waits for the disk.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; the chain has not changed then.
+    pub fn accept_snapshot(
+        &self,
+        snapshot: &StateSnapshot,
+        now: UnixMillis,
+    ) -> Result<bool, LedgerError> {
+        let _one_at_a_time = self.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+        if snapshot.record.manifest.slot <= self.state().last_slot() {
+            return Ok(false);
+        }
+        self.check(&snapshot.record)?;
+        let state = snapshot.clone().certified()?;
+        self.extend(&snapshot.record, &snapshot.state, now)?;
+        self.state.send_replace(Arc::new(state));
+        Ok(true)
+    }
+
+    /// What a node that was away long takes; `None` before the first slot.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    pub fn snapshot(&self) -> Result<Option<StateSnapshot>, LedgerError> {
+        let read = || -> Result<_, redb::Error> {
+            // Both as of one moment.
+            let reading = self.database.begin_read()?;
+            let state = reading.open_table(STATE)?.get(())?.map(|state| state.value().to_vec());
+            let mut records = reading.open_table(RECORDS)?.range::<u64>(..)?;
+            let record = records.next_back().transpose()?;
+            Ok((state, record.map(|(_, record)| record.value().to_vec())))
+        };
+        let (Some(state), Some(record)) = read().map_err(|e| self.storage(&e))? else {
+            return Ok(None);
+        };
+        let damaged = |source| LedgerError::Damaged { path: self.path.clone(), source };
+        let state = ClusterState::from_wire(&state).map_err(damaged)?;
+        Ok(Some(StateSnapshot { record: self.decode(&record)?, state }))
+    }
+
+    fn keep_conflict(&self, record: &SlotRecord) -> Result<(), LedgerError> {
         let store = || -> Result<(), redb::Error> {
-            let writing = self.database.begin_write()?;
+            let writing = database::begin_write(&self.database)?;
             let bytes = record.to_wire();
-            writing.open_table(table)?.insert(record.manifest.slot.0, bytes.as_slice())?;
+            writing.open_table(CONFLICTS)?.insert(record.manifest.slot.0, bytes.as_slice())?;
             writing.commit()?;
             Ok(())
         };
         store().map_err(|e| self.storage(&e))
+    }
+
+    /// Stores a record and the state after it, and drops records that are over the bounds.
+    fn extend(
+        &self,
+        record: &SlotRecord,
+        state: &ClusterState,
+        now: UnixMillis,
+    ) -> Result<(), LedgerError> {
+        let store = || -> Result<(), redb::Error> {
+            let writing = database::begin_write(&self.database)?;
+            self.write(&writing, record, state, now)?;
+            writing.commit()?;
+            Ok(())
+        };
+        store().map_err(|e| self.storage(&e))
+    }
+
+    fn write(
+        &self,
+        writing: &WriteTransaction,
+        record: &SlotRecord,
+        state: &ClusterState,
+        now: UnixMillis,
+    ) -> Result<(), redb::Error> {
+        let slot = record.manifest.slot.0;
+        let bytes = record.to_wire();
+        let mut records = writing.open_table(RECORDS)?;
+        let before = records.insert(slot, bytes.as_slice())?;
+        let before = before.map_or(0, |before| before.value().len() as u64);
+        writing.open_table(STATE)?.insert((), state.to_wire().as_slice())?;
+        ACCOUNT.add(writing, slot, (bytes.len() as u64, before), now)?;
+        let end = slot.saturating_sub(LAST_SLOTS);
+        for expired in ACCOUNT.expire(writing, self.retention, end, now)? {
+            records.remove(expired)?;
+        }
+        Ok(())
+    }
+
+    /// What a peer is told that has the slots up to `after`: the records after it, or the state after the
+    /// last one if that is far later or the next record is not here any more.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    pub fn answer(&self, after: Slot) -> Result<SyncAnswer, LedgerError> {
+        let behind = self.state().last_slot().0.saturating_sub(after.0);
+        if behind <= SyncAnswer::SNAPSHOT_AFTER {
+            let records = self.records_after(after, SyncAnswer::RECORD_BYTES)?;
+            if behind == 0 || !records.is_empty() {
+                return Ok(SyncAnswer::Records(records));
+            }
+        }
+        let none = SyncAnswer::Records(Vec::new());
+        Ok(self.snapshot()?.map_or(none, |snapshot| SyncAnswer::Snapshot(Box::new(snapshot))))
     }
 
     /// The record of a slot.
@@ -229,7 +376,8 @@ impl Ledger {
             .map_err(|source| LedgerError::Damaged { path: self.path.clone(), source })
     }
 
-    /// Records after `slot`, oldest first: as many as fit into `max_bytes`, and at least one.
+    /// Records after `slot`, oldest first and without a gap: as many as fit into `max_bytes`, and at least
+    /// one unless that of the next slot is not here, or not any more.
     ///
     /// # Errors
     /// [`LedgerError::Storage`], [`LedgerError::Damaged`].
@@ -241,11 +389,12 @@ impl Ledger {
         let bytes = || -> Result<_, redb::Error> {
             let table = self.database.begin_read()?.open_table(RECORDS)?;
             let (mut batch, mut total) = (Vec::new(), 0);
-            for entry in table.range(slot.0.saturating_add(1)..)? {
-                let (_, value) = entry?;
+            let next = slot.0.saturating_add(1);
+            for (expected, entry) in (next..).zip(table.range(next..)?) {
+                let (of, value) = entry?;
                 let value = value.value();
                 total += value.len();
-                if !batch.is_empty() && total > max_bytes {
+                if of.value() != expected || !batch.is_empty() && total > max_bytes {
                     break;
                 }
                 batch.push(value.to_vec());

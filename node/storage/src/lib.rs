@@ -5,6 +5,9 @@
 //!
 //! - [`keystore`]: identities, key shares and passphrases, encrypted from the first write;
 //! - [`journal`]: the records of a machine, in order, bound into a chain;
+//! - [`slot_journal`]: those that belong to slots, until their slots are certified;
+//! - [`archive`]: what is kept of ended slots, within the bounds of [`retention`];
+//! - [`inputs`]: what evaluating the slot under way needs;
 //! - [`ledger`]: the chain of certificates, and the cluster's state that follows from it;
 //! - [`trust`]: what certificates are checked against, by first slot;
 //! - [`evidence`]: what shows that somebody broke the protocol, and the members' votes for certificates;
@@ -17,7 +20,8 @@
 //! before the call returns, so callers wait for the disk: asynchronous ones on a blocking thread.
 //!
 //! # State and restart
-//! Opening is the restart: nothing else is needed, and nothing is repaired silently.
+//! Opening is the restart: nothing else is needed, and nothing is repaired silently. What it reads does
+//! not grow with the number of slots.
 //!
 //! # Example
 //! ```
@@ -32,11 +36,16 @@
 //! # Ok(()) }
 //! ```
 
+pub mod archive;
 pub mod data_dir;
+mod database;
 pub mod durable;
 pub mod evidence;
+pub mod inputs;
 pub mod jobs;
 pub mod journal;
 pub mod keystore;
 pub mod ledger;
+pub mod retention;
+pub mod slot_journal;
 pub mod trust;

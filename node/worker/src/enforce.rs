@@ -219,7 +219,12 @@ impl Enforcer {
                     certificates.insert(slot, record.certificate.body.hash());
                 }
                 Ok(Err(error)) => tracing::error!(%error, "the ledger cannot be read"),
-                Ok(Ok(None)) | Err(_) => {} // not of a state that the ledger gave
+                // The record is not kept any more, or was never here: the last certificate commits to the
+                // state that says so too.
+                Ok(Ok(None)) => {
+                    certificates.insert(slot, self.epoch.ledger.state().last_certificate());
+                }
+                Err(_) => {} // the runtime is shutting down
             }
         }
         let mut bodies = BTreeMap::new();

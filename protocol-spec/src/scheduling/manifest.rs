@@ -1,8 +1,10 @@
 //! The fixed inputs of a slot.
 //!
 //! # Flow
-//! 1. The proposer lists, in order, every live worker's latest telemetry, what is pending, what
-//!    runs, and which workers are lost, and names the policy, the circuit and a block.
+//! 1. The proposer lists, in order, every live worker's latest telemetry, what is pending, what is to
+//!    leave, and which workers are lost, and names the policy, the circuit and a block. What runs is
+//!    not listed: the certificate that the manifest builds on commits to it, and
+//!    [`ClusterState::running`](super::ClusterState::running) says what of it stays.
 //! 2. Members [`parse`](Manifest::parse) it, check it against what they hold themselves, and lock
 //!    one manifest per slot with 2t+1 signatures over its [`digest`](Manifest::digest).
 //! 3. Every evaluator computes on exactly this; a member decrypts nothing else.
@@ -68,7 +70,17 @@ pub enum ReplicaState {
     Draining,
 }
 
-/// One replica that has a place.
+/// One replica that loses its place and wants no other: its job was cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeavingReplica {
+    /// [`JobSpec::digest`](super::JobSpec::digest).
+    pub job: Blake3Digest,
+    /// Which of the job's replicas.
+    pub replica: ReplicaIndex,
+}
+
+/// One replica that has a place and keeps it in a slot, at least until it has another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunningReplica {
@@ -165,16 +177,16 @@ pub struct Manifest {
     pub telemetry: Vec<TelemetryEntry>,
     /// By (submission, replica) in strictly ascending order.
     pub pending: Vec<PendingReplica>,
-    /// By (job, replica) in strictly ascending order.
-    pub running: Vec<RunningReplica>,
+    /// Replicas that have a place and are to leave it: by (job, replica) in strictly ascending order.
+    pub leaving: Vec<LeavingReplica>,
     /// By worker in strictly ascending order.
     pub lost: Vec<LostWorker>,
 }
 
 impl Wire for Manifest {
     const NAME: &'static str = "Manifest";
-    // Version 2 had suspicions without a time.
-    const VERSION: u8 = 3;
+    // Version 2 had suspicions without a time; it and version 3 listed everything that runs.
+    const VERSION: u8 = 4;
     const MAX_BYTES: usize = 1 << 20;
 }
 
@@ -182,7 +194,7 @@ impl Wire for Manifest {
 const LARGEST: usize = 512
     + MAX_TELEMETRY * (32 + 32)
     + MAX_PENDING * (10 + 32 + 3)
-    + MAX_RUNNING * (32 + 3 + 32 + 1)
+    + MAX_RUNNING * (32 + 3)
     + MAX_LOST * (32 + 1 + ((MAX_PARTICIPANTS - 1) / 3 + 1) * (1 + 5 + 64));
 const _: () = assert!(LARGEST <= Manifest::MAX_BYTES, "the largest manifest must fit");
 
@@ -211,12 +223,9 @@ pub enum ManifestError {
     /// A submission has two jobs, or a job two submissions.
     #[error("job {0} does not belong to exactly one submission")]
     Submission(Blake3Digest),
-    /// A replica is pending although it stays where it is.
-    #[error("replica {replica} of job {job} is pending but serves already")]
-    PendingAndServing { job: Blake3Digest, replica: ReplicaIndex },
-    /// A draining replica is not pending, so it has no place to move to.
-    #[error("replica {replica} of job {job} is draining but not pending")]
-    DrainingNotPending { job: Blake3Digest, replica: ReplicaIndex },
+    /// A replica is to leave although it wants a place.
+    #[error("replica {replica} of job {job} is pending and leaving at once")]
+    PendingAndLeaving { job: Blake3Digest, replica: ReplicaIndex },
     /// A lost worker has telemetry.
     #[error("worker {0} is lost and listed in `telemetry` too")]
     LostButListed(PeerIdHash),
@@ -264,7 +273,7 @@ impl Manifest {
         }
         ordered("telemetry", &self.telemetry, MAX_TELEMETRY, |t| t.sender)?;
         ordered("pending", &self.pending, MAX_PENDING, |p| (p.submission, p.replica))?;
-        ordered("running", &self.running, MAX_RUNNING, |r| (r.job, r.replica))?;
+        ordered("leaving", &self.leaving, MAX_RUNNING, |r| (r.job, r.replica))?;
         ordered("lost", &self.lost, MAX_LOST, |l| l.worker)?;
         self.validate_telemetry()?;
         self.validate_replicas()?;
@@ -296,17 +305,11 @@ impl Manifest {
 
         let mut pending: Vec<_> = self.pending.iter().map(|p| (p.job, p.replica)).collect();
         pending.sort_unstable();
-        for &RunningReplica { job, replica, state, .. } in &self.running {
-            let is_pending = pending.binary_search(&(job, replica)).is_ok();
-            match state {
-                ReplicaState::Serving if is_pending => {
-                    return Err(ManifestError::PendingAndServing { job, replica });
-                }
-                ReplicaState::Draining if !is_pending => {
-                    return Err(ManifestError::DrainingNotPending { job, replica });
-                }
-                ReplicaState::Serving | ReplicaState::Draining => {}
-            }
+        let both = |leaving: &&LeavingReplica| {
+            pending.binary_search(&(leaving.job, leaving.replica)).is_ok()
+        };
+        if let Some(&LeavingReplica { job, replica }) = self.leaving.iter().find(both) {
+            return Err(ManifestError::PendingAndLeaving { job, replica });
         }
         Ok(())
     }

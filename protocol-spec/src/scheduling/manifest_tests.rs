@@ -20,9 +20,8 @@ fn pending(submission: u64, job: u8, replica: u16) -> PendingReplica {
     PendingReplica { submission, job: Blake3Digest([job; 32]), replica: ReplicaIndex(replica) }
 }
 
-fn running(job: u8, replica: u16, worker: u8, state: ReplicaState) -> RunningReplica {
-    let (job, worker) = (Blake3Digest([job; 32]), PeerIdHash([worker; 32]));
-    RunningReplica { job, replica: ReplicaIndex(replica), worker, state }
+fn leaving(job: u8, replica: u16) -> LeavingReplica {
+    LeavingReplica { job: Blake3Digest([job; 32]), replica: ReplicaIndex(replica) }
 }
 
 fn telemetry(sender: u8) -> TelemetryEntry {
@@ -52,10 +51,7 @@ fn manifest() -> Manifest {
         circuit: CircuitId { version: 1, fingerprint: Blake3Digest([0xf1; 32]) },
         telemetry: vec![telemetry(1), telemetry(2), telemetry(3)],
         pending: vec![pending(10, 0x22, 0), pending(10, 0x22, 1), pending(11, 0x11, 4)],
-        running: vec![
-            running(0x11, 3, 1, ReplicaState::Serving),
-            running(0x11, 4, 2, ReplicaState::Draining),
-        ],
+        leaving: vec![leaving(0x11, 3), leaving(0x33, 4)],
         lost: vec![lost(4, &[1, 2, 3]), lost(5, &[2, 4, 7])],
     }
 }
@@ -91,12 +87,8 @@ fn every_list_is_strictly_ascending() {
     assert_eq!(refused(|m| m.telemetry[2] = m.telemetry[1]), order("telemetry", 2));
     assert_eq!(refused(|m| m.pending.swap(1, 2)), order("pending", 2));
     assert_eq!(refused(|m| m.pending[1] = m.pending[0]), order("pending", 1));
-    assert_eq!(refused(|m| m.running.swap(0, 1)), order("running", 1));
-    // The same replica on two workers.
-    assert_eq!(
-        refused(|m| m.running.insert(1, running(0x11, 3, 2, ReplicaState::Serving))),
-        order("running", 1)
-    );
+    assert_eq!(refused(|m| m.leaving.swap(0, 1)), order("leaving", 1));
+    assert_eq!(refused(|m| m.leaving.insert(1, leaving(0x11, 3))), order("leaving", 1));
     assert_eq!(refused(|m| m.lost.swap(0, 1)), order("lost", 1));
 }
 
@@ -110,8 +102,8 @@ fn every_list_is_bounded() {
     long.pending = vec![pending(1, 1, 1); MAX_PENDING + 1];
     assert_eq!(long.validate(committee()), Err(many("pending", MAX_PENDING)));
     let mut long = manifest();
-    long.running = vec![running(1, 1, 1, ReplicaState::Serving); MAX_RUNNING + 1];
-    assert_eq!(long.validate(committee()), Err(many("running", MAX_RUNNING)));
+    long.leaving = vec![leaving(1, 1); MAX_RUNNING + 1];
+    assert_eq!(long.validate(committee()), Err(many("leaving", MAX_RUNNING)));
     let mut long = manifest();
     long.lost = vec![LostWorker { worker: PeerIdHash([0; 32]), suspicions: vec![] }; MAX_LOST + 1];
     assert_eq!(long.validate(committee()), Err(many("lost", MAX_LOST)));
@@ -140,15 +132,11 @@ fn a_job_and_its_submission_belong_together() {
 }
 
 #[test]
-fn pending_and_running_do_not_contradict() {
+fn what_leaves_wants_no_place() {
     let (job, replica) = (Blake3Digest([0x11; 32]), ReplicaIndex(4));
     assert_eq!(
-        refused(|m| m.running[1].state = ReplicaState::Serving),
-        ManifestError::PendingAndServing { job, replica }
-    );
-    assert_eq!(
-        refused(|m| m.pending.truncate(2)),
-        ManifestError::DrainingNotPending { job, replica }
+        refused(|m| m.leaving[0] = leaving(0x11, 4)),
+        ManifestError::PendingAndLeaving { job, replica }
     );
 }
 
@@ -156,10 +144,6 @@ fn pending_and_running_do_not_contradict() {
 fn a_lost_worker_is_no_candidate() {
     let worker = PeerIdHash([4; 32]);
     assert_eq!(refused(|m| m.telemetry.push(telemetry(4))), ManifestError::LostButListed(worker));
-    // What it holds is still its own.
-    let mut holds = manifest();
-    holds.running[0].worker = worker;
-    assert_eq!(holds.validate(committee()), Ok(()));
 }
 
 #[test]
@@ -214,7 +198,7 @@ fn every_field_changes_the_digest() {
         |m| m.circuit.version += 1,
         |m| m.telemetry.truncate(2),
         |m| m.pending.truncate(1),
-        |m| m.running.truncate(1),
+        |m| m.leaving.truncate(1),
         |m| m.lost.truncate(1),
     ];
     for (i, change) in changes.iter().enumerate() {
@@ -249,7 +233,7 @@ proptest! {
                     })
                 })
                 .collect(),
-            running: vec![],
+            leaving: vec![],
             lost: vec![],
             ..manifest()
         };

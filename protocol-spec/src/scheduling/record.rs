@@ -1,4 +1,5 @@
-//! Everything of one slot that a node needs to catch up on it.
+//! Everything of one slot that a node needs to catch up on it: what the slot changed, and a certificate
+//! that commits to the state after it. What goes on as before is not repeated.
 //!
 //! # Caveats
 //! [`SlotRecord::verify_structure`] says that the parts belong together. That the lock's votes and
@@ -34,8 +35,9 @@ pub struct SlotRecord {
 
 impl Wire for SlotRecord {
     const NAME: &'static str = "SlotRecord";
-    // Version 1 had a lock that named a slot in place of an instance, version 2 a manifest of version 2.
-    const VERSION: u8 = 3;
+    // Version 1 had a lock that named a slot in place of an instance; versions 2 and 3 listed everything
+    // that runs, version 2 suspicions without a time.
+    const VERSION: u8 = 4;
     const MAX_BYTES: usize = Manifest::MAX_BYTES
         + Lock::MAX_BYTES
         + Assignments::MAX_BYTES

@@ -2,8 +2,9 @@
 //!
 //! # Flow
 //! 1. A member asks [`next_replicas`](ClusterState::next_replicas) what the next manifest must list
-//!    as pending and as running, given the chain's submissions and the workers lost or drained.
-//!    The proposer writes exactly that; the others compare.
+//!    as pending and as leaving, given the chain's submissions and the workers lost or drained.
+//!    The proposer writes exactly that; the others compare. What keeps its place then follows:
+//!    [`running`](ClusterState::running).
 //! 2. It takes telemetry only if [`telemetry_counts`](ClusterState::telemetry_counts).
 //! 3. When the assignments are decrypted, [`apply`](ClusterState::apply) gives the state after the
 //!    slot, whose [`state_root`](ClusterState::state_root) the certificate carries. If the slot ends
@@ -11,7 +12,8 @@
 //! 4. When the certificate is signed, [`certified`](ClusterState::certified) closes the slot: only
 //!    then can the next manifest be applied, since it names this certificate.
 //!
-//! A node that was away does 3 and 4 at once with [`follow`](ClusterState::follow).
+//! A node that was away does 3 and 4 at once with [`follow`](ClusterState::follow), or begins from a
+//! [`StateSnapshot`](crate::snapshot::StateSnapshot).
 //!
 //! # Lost workers
 //! A worker that a manifest lists as lost keeps its replicas until they have another place: if it is back
@@ -34,7 +36,7 @@ use super::{
     assignment::{Assignments, Outcome},
     certificate::{CertificateBody, ChainError},
     leaf::{LeafWorker, ReplicaLeaf},
-    manifest::{MAX_RUNNING, Manifest, PendingReplica, RunningReplica},
+    manifest::{LeavingReplica, MAX_RUNNING, Manifest, ReplicaState, RunningReplica},
     merkle::MerkleTree,
     record::SlotRecord,
 };
@@ -99,8 +101,9 @@ impl Default for ClusterState {
 
 impl Wire for ClusterState {
     const NAME: &'static str = "ClusterState";
-    // Version 3 knew no lost workers, and what was tried only of the last slot.
-    const VERSION: u8 = 4;
+    // Version 3 knew no lost workers, and what was tried only of the last slot. The root of version 4 did
+    // not commit to what happened before.
+    const VERSION: u8 = 5;
     // Slots and certificates; replicas of 77 bytes, as many workers of 42 twice; what was tried and told.
     const MAX_BYTES: usize = 320
         + MAX_RUNNING * (32 + 3 + 32 + 10)
@@ -120,12 +123,9 @@ pub enum StateError {
     /// The manifest builds on another certificate.
     #[error("the manifest builds on certificate {found}, the last one here is {expected}")]
     Previous { found: KeccakDigest, expected: KeccakDigest },
-    /// A replica that the manifest lists as running has no place, or another one.
-    #[error("replica {replica} of job {job} does not run where the manifest says")]
+    /// A replica that the manifest lists as leaving has no place.
+    #[error("replica {replica} of job {job} has no place that it could leave")]
     NotRunning { job: Blake3Digest, replica: ReplicaIndex },
-    /// A pending replica has a place that the manifest does not list as running.
-    #[error("replica {replica} of job {job} has a place already")]
-    AlreadyPlaced { job: Blake3Digest, replica: ReplicaIndex },
     /// There is not one assignment for each pending replica.
     #[error("the assignments are not those of the manifest's pending replicas")]
     Assignments,
@@ -241,8 +241,25 @@ impl ClusterState {
         (least..=self.last_slot).contains(&includes_slot)
     }
 
-    /// The state after a slot, yet without its certificate. Replicas that the manifest lists
-    /// neither as running nor as pending leave: their job is cancelled.
+    /// What keeps its place in the slot of a manifest that builds on this state, by (job, replica):
+    /// everything but what the manifest lists as leaving. A replica that is pending as well is draining: its
+    /// worker may be taken from it.
+    pub fn running<'a>(
+        &'a self,
+        manifest: &'a Manifest,
+    ) -> impl Iterator<Item = RunningReplica> + 'a {
+        let pending: BTreeSet<_> = manifest.pending.iter().map(|p| (p.job, p.replica)).collect();
+        self.replicas().filter_map(move |(job, replica, Placement { worker, .. })| {
+            if manifest.leaving.binary_search(&LeavingReplica { job, replica }).is_ok() {
+                return None;
+            }
+            let moves = pending.contains(&(job, replica));
+            let state = if moves { ReplicaState::Draining } else { ReplicaState::Serving };
+            Some(RunningReplica { job, replica, worker, state })
+        })
+    }
+
+    /// The state after a slot, yet without its certificate.
     ///
     /// # Errors
     /// [`StateError`] if manifest or assignments do not continue this state.
@@ -255,17 +272,9 @@ impl ClusterState {
         if !assignments.answers(manifest) {
             return Err(StateError::Assignments);
         }
-        let mut replicas = BTreeMap::new();
-        for &RunningReplica { job, replica, worker, .. } in &manifest.running {
-            let placement = self.replicas.get(&(job, replica)).filter(|p| p.worker == worker);
-            let placement = placement.ok_or(StateError::NotRunning { job, replica })?;
-            replicas.insert((job, replica), *placement);
-        }
-        for &PendingReplica { job, replica, .. } in &manifest.pending {
-            let of = (job, replica);
-            if self.replicas.contains_key(&of) && !replicas.contains_key(&of) {
-                return Err(StateError::AlreadyPlaced { job, replica });
-            }
+        let mut replicas = self.replicas.clone();
+        for &LeavingReplica { job, replica } in &manifest.leaving {
+            replicas.remove(&(job, replica)).ok_or(StateError::NotRunning { job, replica })?;
         }
         let mut booked = self.booked.clone();
         for assignment in assignments.as_slice() {
@@ -387,21 +396,42 @@ impl ClusterState {
     /// # Errors
     /// [`StateError`] if the record does not continue this state.
     pub fn follow(&self, record: &SlotRecord) -> Result<Self, StateError> {
+        self.after(record)?.certified(&record.certificate.body)
+    }
+
+    /// The state after a slot, yet without its certificate, whether or not it ended void.
+    ///
+    /// # Errors
+    /// [`StateError`] if the record does not continue this state.
+    pub fn after(&self, record: &SlotRecord) -> Result<Self, StateError> {
         let SlotRecord { manifest, assignments, certificate, .. } = record;
-        let after = if certificate.body.is_void() {
-            self.void(manifest)?
+        if certificate.body.is_void() {
+            self.void(manifest)
         } else {
-            self.apply(manifest, assignments)?
-        };
-        after.certified(&certificate.body)
+            self.apply(manifest, assignments)
+        }
     }
 
     /// Root over every replica's place ([`ReplicaLeaf`]), every worker's last booking, every lost worker,
-    /// each kind in ascending order, and what was tried. The leaf of a worker's booking, or of its loss, is
-    /// `keccak256(bytes.concat(keccak256(abi.encode(purpose, worker, slot))))`, where `bytes32 purpose` is
-    /// Keccak-256 of [`domain::STATE_WORKER_LEAF`] or [`domain::STATE_LOST_LEAF`], `bytes32 worker` and
-    /// `uint64 slot`; the last leaf is that of `(purpose, digest)` with [`domain::STATE_TRIES_LEAF`] and
-    /// Keccak-256 of the encoding, if anything was tried.
+    /// each kind in ascending order; then what was tried, if anything was, and what happened before.
+    ///
+    /// The other leaves are `keccak256(bytes.concat(keccak256(abi.encode(...))))` of
+    ///
+    /// | leaf | words |
+    /// |---|---|
+    /// | booking | Keccak-256 of [`domain::STATE_WORKER_LEAF`], `bytes32 worker`, `uint64 slot` |
+    /// | loss | of [`domain::STATE_LOST_LEAF`], `bytes32 worker`, `uint64 slot` |
+    /// | tries | of [`domain::STATE_TRIES_LEAF`], Keccak-256 of the encoding |
+    /// | history | of [`domain::STATE_HISTORY_LEAF`], `uint64 slot` and `bytes32 hash` of the last certificate that is not void, `uint64 slot` of the last change |
+    ///
+    /// A node can begin from a state under a certificate, since together they commit to everything that a
+    /// later slot depends on. The root does so, but for four: the slot and the hash of the certificate
+    /// before it are the certificate's own ([`Self::certified`]); the block and what the certificate can be
+    /// anchored on are in the manifest that it names ([`StateSnapshot`](crate::snapshot::StateSnapshot)).
+    /// How many slots ended void follows from the slot and the history.
+    ///
+    /// Before its certificate, a slot's state names the last certificate before it that is not void: a
+    /// hash cannot be in what it is the hash of.
     #[must_use]
     pub fn state_root(&self) -> KeccakDigest {
         let replicas = self.replicas().map(|(job, replica, Placement { worker, slot })| {
@@ -419,7 +449,15 @@ impl ClusterState {
         let tries = self.tries.digest().map(|digest| {
             leaf(Words::purpose(domain::STATE_TRIES_LEAF).bytes32(digest.as_bytes()))
         });
-        MerkleTree::new(replicas.chain(booked).chain(lost).chain(tries).collect()).root()
+        let (decided, certificate) = self.decided;
+        let history = leaf(
+            Words::purpose(domain::STATE_HISTORY_LEAF)
+                .uint(decided.0)
+                .bytes32(certificate.as_bytes())
+                .uint(self.changed.0),
+        );
+        let leaves = replicas.chain(booked).chain(lost).chain(tries).chain([history]);
+        MerkleTree::new(leaves.collect()).root()
     }
 }
 

@@ -11,6 +11,8 @@ use crate::{
     },
 };
 
+#[path = "state_history_tests.rs"]
+mod history;
 #[path = "state_tests/random.rs"]
 mod random;
 #[path = "state_tests/rules.rs"]
@@ -103,7 +105,7 @@ fn written(
             .map(|w| TelemetryEntry { sender: worker(w), digest: Blake3Digest([w; 32]) })
             .collect(),
         pending: next.pending,
-        running: next.running,
+        leaving: next.leaving,
         lost: lost
             .iter()
             .map(|w| LostWorker { worker: worker(*w), suspicions: suspicions.clone() })
@@ -170,6 +172,10 @@ fn placed() -> (ClusterState, SlotRecord) {
     (before.follow(&record).unwrap(), record)
 }
 
+fn leaving(replica: u16) -> LeavingReplica {
+    LeavingReplica { job: job(1), replica: ReplicaIndex(replica) }
+}
+
 fn pending_of(manifest: &Manifest) -> Vec<(Blake3Digest, u16)> {
     manifest.pending.iter().map(|p| (p.job, p.replica.0)).collect()
 }
@@ -183,7 +189,7 @@ fn a_placed_job_runs_and_is_not_placed_again() {
     let here: Vec<_> = state.assigned_to(worker(2)).collect();
     assert_eq!(here, [(job(1), ReplicaIndex(1))]);
     let next = manifest(&state, &[submission(5, 1)], &[], &[]);
-    assert_eq!((next.pending.len(), next.running.len()), (0, 3));
+    assert_eq!((next.pending.len(), state.running(&next).count()), (0, 3));
     assert_wire(&state);
 }
 
@@ -203,8 +209,10 @@ fn a_lost_workers_replica_is_placed_again_and_its_return_makes_no_double() {
     let (state, _) = placed();
     let manifest = manifest(&state, &[submission(5, 1)], &[2], &[]);
     assert_eq!(pending_of(&manifest), [(job(1), 1)]);
-    let draining = manifest.running.iter().filter(|r| r.state == ReplicaState::Draining);
-    assert_eq!(draining.map(|r| (r.job, r.replica.0)).collect::<Vec<_>>(), pending_of(&manifest));
+    let moves = |r: &RunningReplica| r.state == ReplicaState::Draining;
+    let draining = state.running(&manifest).filter(moves).map(|r| (r.job, r.replica.0));
+    assert_eq!(draining.collect::<Vec<_>>(), pending_of(&manifest));
+    assert_eq!((state.running(&manifest).count(), manifest.leaving.len()), (3, 0));
     let moved = assignments(&manifest, |_| Some(worker(4)));
     let after = state.follow(&record(&state, manifest.clone(), moved)).unwrap();
     assert_eq!(after.assigned_to(worker(2)).count(), 0);
@@ -233,7 +241,7 @@ fn a_returning_worker_keeps_what_has_not_been_placed_elsewhere() {
     assert!(after.telemetry_counts(&worker(2), lost.slot));
     // Back in time, it is listed with its telemetry: nothing moves.
     let back = manifest(&after, &submissions, &[], &[]);
-    assert_eq!((back.pending.len(), back.running.len()), (0, 3));
+    assert_eq!((back.pending.len(), after.running(&back).count()), (0, 3));
     let nothing = assignments(&back, |_| None);
     let after = after.follow(&record(&after, back, nothing)).unwrap();
     assert_eq!((after.lost_since(&worker(2)), after.replicas().count()), (None, 3));
@@ -245,8 +253,9 @@ fn a_draining_replica_keeps_its_place_until_it_has_another() {
     let (state, _) = placed();
     let manifest = manifest(&state, &[submission(5, 1)], &[], &[3]);
     assert_eq!(pending_of(&manifest), [(job(1), 2)]);
-    assert_eq!(manifest.running.len(), 3);
-    assert_eq!(manifest.running[2].state, ReplicaState::Draining);
+    let running: Vec<_> = state.running(&manifest).map(|r| r.state).collect();
+    let serving = ReplicaState::Serving;
+    assert_eq!(running, [serving, serving, ReplicaState::Draining]);
     let stays = state.apply(&manifest, &assignments(&manifest, |_| None)).unwrap();
     assert_eq!(stays.assigned_to(worker(3)).count(), 1);
     let moves = state.apply(&manifest, &assignments(&manifest, |_| Some(worker(4)))).unwrap();
@@ -255,14 +264,15 @@ fn a_draining_replica_keeps_its_place_until_it_has_another() {
 }
 
 #[test]
-fn cancelled_and_forgotten_jobs_leave() {
+fn cancelled_and_forgotten_jobs_leave_lost_workers_too() {
     let (state, _) = placed();
     let cancelled = Submission { cancelled: true, ..submission(5, 1) };
-    for submissions in [&[cancelled][..], &[]] {
-        let manifest = manifest(&state, submissions, &[], &[]);
-        assert_eq!((manifest.pending.len(), manifest.running.len()), (0, 0));
+    for (submissions, lost) in [(&[cancelled][..], &[][..]), (&[], &[]), (&[cancelled], &[2])] {
+        let manifest = manifest(&state, submissions, lost, &[]);
+        assert_eq!((manifest.pending.len(), state.running(&manifest).count()), (0, 0));
+        assert_eq!(manifest.leaving.len(), 3);
         let after = state.apply(&manifest, &assignments(&manifest, |_| None)).unwrap();
-        assert_eq!(after.replicas().count(), 0);
+        assert_eq!((after.replicas().count(), after.lost().count()), (0, 0));
     }
 }
 
@@ -290,8 +300,9 @@ fn what_does_not_continue_the_state_is_refused() {
     let sound = manifest(&state, &[submission(5, 1), submission(6, 2)], &[], &[]);
     let outcome = |m: &Manifest| assignments(m, |_| Some(worker(1)));
     let (slot, last) = (Slot(2), Slot(2));
-    let not_running = StateError::NotRunning { job: job(1), replica: ReplicaIndex(0) };
-    let cases: [(Change, StateError); 5] = [
+    let not_running =
+        |replica| StateError::NotRunning { job: job(1), replica: ReplicaIndex(replica) };
+    let cases: [(Change, StateError); 4] = [
         (|m| m.slot = Slot(2), StateError::Slot { slot, last }),
         (
             |m| m.previous.0[0] ^= 1,
@@ -304,15 +315,7 @@ fn what_does_not_continue_the_state_is_refused() {
                 expected: sound.previous,
             },
         ),
-        (|m| m.running[0].worker = worker(4), not_running),
-        (
-            |m| {
-                m.running.remove(0);
-                let (job, replica) = (job(1), ReplicaIndex(0));
-                m.pending.insert(0, PendingReplica { submission: 5, job, replica });
-            },
-            StateError::AlreadyPlaced { job: job(1), replica: ReplicaIndex(0) },
-        ),
+        (|m| m.leaving = vec![leaving(3)], not_running(3)),
         (
             |m| {
                 m.telemetry.remove(0);
@@ -433,29 +436,4 @@ fn a_state_says_what_its_last_certificate_can_be_anchored_on() {
     let locked = Manifest { base: KeccakDigest([7; 32]), ..manifest(&after, &[], &[], &[]) };
     let after = after.follow(&void(&after, locked)).unwrap();
     assert_eq!((after.last_base(), after.last_changed()), (KeccakDigest([7; 32]), Slot(6)));
-}
-
-#[test]
-fn the_root_is_the_one_of_the_leaves() {
-    let (state, _) = placed();
-    let purpose = |text: &str| keccak(text.as_bytes());
-    let leaf = |words: Words| keccak(words.keccak().as_bytes());
-    let replicas = (0..3u8).map(|i| {
-        let words = Words::default().bytes32(purpose("veil v2 state replica leaf").as_bytes());
-        let words = words.bytes32(&[1; 32]).uint(i.into()).uint(0);
-        leaf(words.bytes32(&[i + 1; 32]).uint(2).uint(0))
-    });
-    let workers = (0..3u8).map(|i| {
-        let words = Words::default().bytes32(purpose("veil v1 state worker leaf").as_bytes());
-        leaf(words.bytes32(&[i + 1; 32]).uint(2))
-    });
-    let tries = leaf(
-        Words::default()
-            .bytes32(purpose("veil v1 state tries leaf").as_bytes())
-            .bytes32(keccak(&crate::codec::encode(&state.tries)).as_bytes()),
-    );
-    let all = replicas.chain(workers).chain([tries]);
-    let expected = MerkleTree::new(all.collect()).root();
-    assert_eq!(state.state_root(), expected);
-    assert_eq!(ClusterState::default().state_root(), MerkleTree::EMPTY_ROOT);
 }

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use veil_protocol_spec::{
     Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
+    inputs::{InputBundle, PreviousPlace, WorkerLabels},
     scheduling::{
         CertificateBody, ClusterPolicy, Draw, JobError, JobSpec, Label, Manifest, RequestTooLarge,
+        RunningReplica,
     },
 };
 
 /// What is public besides the manifest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicInputs {
     /// The policy whose digest the manifest names. The caller checks that it is that one, as it
     /// checks everything that it reads from the chain at the manifest's block.
@@ -20,6 +22,10 @@ pub struct PublicInputs {
     /// The workers' labels as the registry holds them at the manifest's block; none for a worker
     /// that is not here.
     pub labels: BTreeMap<PeerIdHash, Vec<Label>>,
+    /// What keeps its place by
+    /// [`ClusterState::running`](veil_protocol_spec::scheduling::ClusterState::running) of the state that
+    /// the manifest builds on, of the pending jobs at least: the others do not matter.
+    pub running: Vec<RunningReplica>,
     /// The worker that held a pending replica last, by the certificates that the manifest builds
     /// on; none for a replica that is not here.
     pub previous: BTreeMap<(Blake3Digest, ReplicaIndex), PeerIdHash>,
@@ -47,11 +53,50 @@ impl Default for PublicInputs {
             policy: ClusterPolicy::default(),
             jobs: BTreeMap::new(),
             labels: BTreeMap::new(),
+            running: Vec::new(),
             previous: BTreeMap::new(),
             seed: CertificateBody::NO_PREVIOUS,
             last_decided: Slot(0),
             draw: Draw { block: KeccakDigest([0; 32]), jobs_seen: 0 },
         }
+    }
+}
+
+impl PublicInputs {
+    /// What a member stores of it before it votes for the manifest; the bodies of the jobs are stored
+    /// beside it.
+    #[must_use]
+    pub fn bundle(&self, manifest: &Manifest) -> InputBundle {
+        let Self { policy, jobs: _, labels, running, previous, seed, last_decided, draw } = self;
+        let labels = labels
+            .iter()
+            .map(|(worker, labels)| WorkerLabels { worker: *worker, labels: labels.clone() });
+        let previous = previous.iter().map(|(&(job, replica), &worker)| PreviousPlace {
+            job,
+            replica,
+            worker,
+        });
+        InputBundle {
+            slot: manifest.slot,
+            manifest: manifest.digest(),
+            policy: *policy,
+            labels: labels.collect(),
+            running: running.clone(),
+            previous: previous.collect(),
+            seed: *seed,
+            last_decided: *last_decided,
+            draw: *draw,
+        }
+    }
+
+    /// The same again.
+    #[must_use]
+    pub fn from_bundle(bundle: InputBundle, jobs: BTreeMap<Blake3Digest, JobSpec>) -> Self {
+        let InputBundle { policy, labels, running, previous, seed, last_decided, draw, .. } =
+            bundle;
+        let labels = labels.into_iter().map(|of| (of.worker, of.labels)).collect();
+        let previous = previous.into_iter().map(|p| ((p.job, p.replica), p.worker)).collect();
+        Self { policy, jobs, labels, running, previous, seed, last_decided, draw }
     }
 }
 

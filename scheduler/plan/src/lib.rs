@@ -94,7 +94,7 @@
 //! #   jobs_seen: 1,
 //! #   policy: KeccakDigest([8; 32]),
 //! #   circuit: CircuitId { version: 1, fingerprint: Blake3Digest([9; 32]) },
-//! #   running: Vec::new(),
+//! #   leaving: Vec::new(),
 //! #   lost: Vec::new(),
 //!     // ...
 //! };

@@ -102,7 +102,7 @@ impl Plan {
         if let Some((_, twice)) = pairs.find(|(a, b)| a.sender >= b.sender) {
             return Err(PlanError::DuplicateWorker(twice.sender));
         }
-        let draining: BTreeSet<_> = manifest
+        let draining: BTreeSet<_> = public
             .running
             .iter()
             .filter(|running| running.state == ReplicaState::Draining)

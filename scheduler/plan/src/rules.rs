@@ -92,7 +92,7 @@ impl JobRules {
         let labels = |worker: &PeerIdHash| public.labels.get(worker).map_or(&[][..], Vec::as_slice);
         let domains = domains(anti_affinity, manifest, labels);
         let mut running = vec![0u16; domains.iter().max().map_or(0, |last| last + 1)];
-        for replica in &manifest.running {
+        for replica in &public.running {
             if replica.job != digest || replica.state != ReplicaState::Serving {
                 continue;
             }

@@ -140,7 +140,7 @@ pub(super) fn slot(
                 replica: ReplicaIndex(replica),
             })
             .collect(),
-        running: runs_already,
+        leaving: Vec::new(),
         lost: Vec::new(),
     };
     let zone = |index: usize| format!("zone={}", ["a", "b", "c"][index % 3]).parse().unwrap();
@@ -159,6 +159,7 @@ pub(super) fn slot(
             .filter(|index| index % 4 != 3)
             .map(|index| (worker(index), vec![zone(index)]))
             .collect(),
+        running: runs_already,
         previous: all()
             .map(|(job, replica)| {
                 let held = worker((job + usize::from(replica)) % workers.max(1));

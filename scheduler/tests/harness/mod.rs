@@ -184,7 +184,7 @@ impl Cluster {
             circuit: circuit_id(),
             telemetry,
             pending,
-            running: Vec::new(),
+            leaving: Vec::new(),
             lost: Vec::new(),
         };
         let mut inputs = Inputs::default();
@@ -202,13 +202,13 @@ impl Cluster {
             |p: &PendingReplica| p.submission == submission && p.replica == ReplicaIndex(replica);
         let index = self.manifest.pending.iter().position(is_it).unwrap();
         let pending = self.manifest.pending.remove(index);
-        self.manifest.running.push(RunningReplica {
+        self.inputs.public.running.push(RunningReplica {
             job: pending.job,
             replica: pending.replica,
             worker: worker(on),
             state: ReplicaState::Serving,
         });
-        self.manifest.running.sort_by_key(|running| (running.job, running.replica));
+        self.inputs.public.running.sort_by_key(|running| (running.job, running.replica));
         self
     }
 

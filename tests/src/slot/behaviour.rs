@@ -10,7 +10,7 @@ use veil_protocol_spec::{
     agreement::{AgreementMessage, Instance, SignedVote, SlotEnd, Subject, Vote},
     codec::Bytes,
     identity::SecretIdentity,
-    scheduling::{LostWorker, Manifest, PendingReplica, SignedSuspicion},
+    scheduling::{LeavingReplica, LostWorker, Manifest, PendingReplica, SignedSuspicion},
 };
 
 use super::messages::{self, Kind};
@@ -44,7 +44,7 @@ pub enum SlotBehaviour {
     WrongPrevious,
     /// Names a block that there is not.
     WrongBlock,
-    /// Leaves out what runs.
+    /// Has something leave that its operator wants.
     ForgetRunning,
     /// Proposes that slots end void.
     ProposeVoid,
@@ -174,7 +174,9 @@ impl SlotBehaviour {
             }
             Self::WrongPrevious => manifest.previous = KeccakDigest([0xbb; 32]),
             Self::WrongBlock => manifest.block.hash = KeccakDigest([0xbb; 32]),
-            Self::ForgetRunning => manifest.running.clear(),
+            Self::ForgetRunning => manifest
+                .leaving
+                .push(LeavingReplica { job: Blake3Digest([0xbb; 32]), replica: ReplicaIndex(0) }),
             _ => {}
         }
         manifest

@@ -129,7 +129,13 @@ pub(super) const HOUSE: &[Row] = &[
         Product,
         "veil-node-config",
         NONE,
-        &["veil-committee-slot", "veil-node-chain", "veil-node-p2p", "veil-protocol-spec"],
+        &[
+            "veil-committee-slot",
+            "veil-node-chain",
+            "veil-node-p2p",
+            "veil-node-storage",
+            "veil-protocol-spec",
+        ],
     ),
     row(
         Product,

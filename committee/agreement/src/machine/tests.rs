@@ -80,7 +80,7 @@ fn manifest(slot: Slot, proposer: u8) -> Manifest {
         circuit: CircuitId { version: 1, fingerprint: Blake3Digest([4; 32]) },
         telemetry: Vec::new(),
         pending: Vec::new(),
-        running: Vec::new(),
+        leaving: Vec::new(),
         lost: Vec::new(),
     }
 }

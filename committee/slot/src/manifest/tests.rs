@@ -209,7 +209,7 @@ fn what_cannot_be_anchored_any_more_is_work() {
     );
     assert_eq!(at(10, known.state.last_certificate(), 1).work(), Work::Nothing, "it is anchored");
     let next = at(10, other, 0).propose(member(2));
-    assert_eq!((next.base, next.pending.len(), next.running.len()), (other, 0, 2));
+    assert_eq!((next.base, next.pending.len(), known.state.running(&next).count()), (other, 0, 2));
     known.state = after(&known, &next, Blake3Digest([1; 32]));
     let view = LocalView { base: other, anchored: Slot(0), ..local_view(&known) };
     let view = LocalView { block: BlockRef { number: 20, ..view.block }, ..view };

@@ -1,14 +1,19 @@
 //! Signing under the driver: the first coordinator is dead, and nobody signs twice.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use rand::rngs::OsRng;
 use veil_committee::frost::{
     self, EvmSuite, GroupKeyShare, Purpose, SessionContext, SigningContext, SigningError,
     SigningKeyId, SigningMachine, SigningSchedule, coordinator_at, dkg::Dkg,
 };
+use veil_node_storage::{
+    archive::{Archive, Kind},
+    retention::Retention,
+};
 use veil_protocol_spec::{
-    Address, ChainId, ClusterId, Epoch, KeccakDigest, Slot, identity::SecretIdentity,
+    Address, ChainId, ClusterId, Epoch, KeccakDigest, Slot, Wire, identity::SecretIdentity,
+    scheduling::UnixMillis,
 };
 
 use super::*;
@@ -40,16 +45,20 @@ fn identity(j: ParticipantIndex) -> SecretIdentity {
     SecretIdentity::from_bytes(&[j.get(); 32]).unwrap()
 }
 
+const PLACE: SigningContext = SigningContext {
+    chain: ChainId(1),
+    contract: Address([1; 20]),
+    cluster: ClusterId([2; 32]),
+    key: SigningKeyId { purpose: Purpose::Certificate, epoch: Epoch(1), slot: Slot(1) },
+};
+
+fn store(path: &Path) -> NonceStore {
+    NonceStore::open(path, Slot(0)).unwrap()
+}
+
 fn session(group: &GroupKeyShare, committee: Committee) -> Arc<SessionContext> {
-    let key = SigningKeyId { purpose: Purpose::Certificate, epoch: Epoch(1), slot: Slot(1) };
-    let context = SigningContext {
-        chain: ChainId(1),
-        contract: Address([1; 20]),
-        cluster: ClusterId([2; 32]),
-        key,
-    };
     let roster = committee.participants().map(|j| identity(j).public()).collect();
-    Arc::new(SessionContext::new(context, Arc::new(group.public().clone()), roster).unwrap())
+    Arc::new(SessionContext::new(PLACE, Arc::new(group.public().clone()), roster).unwrap())
 }
 
 const SCHEDULE: SigningSchedule = SigningSchedule {
@@ -70,12 +79,12 @@ async fn a_dead_coordinator_is_replaced_and_a_second_message_is_refused() {
     let mut running = Vec::new();
     for share in shares.iter().filter(|share| share.index() != dead) {
         let me = share.index();
-        let store = NonceStore::open(&folder.path().join(format!("{me}.redb"))).unwrap();
+        let store = store(&folder.path().join(format!("{me}.redb")));
         let machine = SigningMachine::new(
             Arc::clone(&session),
             Arc::clone(share),
             identity(me),
-            &store.records(),
+            &store.records(&PLACE),
             SCHEDULE,
         );
         let (host, outcome) = NonceHost::new(store);
@@ -98,17 +107,17 @@ async fn a_dead_coordinator_is_replaced_and_a_second_message_is_refused() {
     // After a restart the journal knows what was signed.
     for share in shares.iter().filter(|share| share.index() != dead) {
         let me = share.index();
-        let store = NonceStore::open(&folder.path().join(format!("{me}.redb"))).unwrap();
+        let store = store(&folder.path().join(format!("{me}.redb")));
         let mut machine = SigningMachine::new(
             Arc::clone(&session),
             Arc::clone(share),
             identity(me),
-            &store.records(),
+            &store.records(&PLACE),
             SCHEDULE,
         )
         .unwrap();
         let other = machine.authorise(KeccakDigest([8; 32]), &[], 50_000, 0);
-        if store.records().is_empty() {
+        if store.records(&PLACE).is_empty() {
             assert_eq!(other, Ok(()), "it was not among the signers");
         } else {
             assert!(matches!(other, Err(SigningError::AlreadyAuthorised { .. })), "{other:?}");
@@ -123,7 +132,7 @@ async fn one_member_alone_signs_for_itself() {
     let share = key_shares(committee).remove(0);
     let session = session(&share, committee);
     let folder = tempfile::tempdir().unwrap();
-    let store = NonceStore::open(&folder.path().join("nonces.redb")).unwrap();
+    let store = store(&folder.path().join("nonces.redb"));
     let machine =
         SigningMachine::new(session, Arc::clone(&share), identity(seat(1)), &[], SCHEDULE).unwrap();
     let (host, mut outcome) = NonceHost::new(store.clone());
@@ -135,5 +144,46 @@ async fn one_member_alone_signs_for_itself() {
     let outcome = in_time(outcome.wait_for(Option::is_some)).await.unwrap().clone();
     let completion = outcome.unwrap().unwrap();
     share.public().verify(message.as_bytes(), &completion.signature).unwrap();
-    assert_eq!(store.records().len(), 1);
+    assert_eq!(store.records(&PLACE).len(), 1);
+}
+
+/// What was signed in a certified slot is not in memory, is kept for a dispute, and is not signed anew,
+/// also after a restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_signed_in_a_slot_whose_nonces_are_in_the_archive() {
+    let committee = Committee::new(1).unwrap();
+    let share = key_shares(committee).remove(0);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nonces.redb");
+    let archive = folder.path().join("archive.redb");
+    let archive = Archive::open(&archive, Retention::default()).unwrap();
+    let sign = async |store: &NonceStore, message: u8| {
+        let machine = SigningMachine::new(
+            session(&share, committee),
+            Arc::clone(&share),
+            identity(seat(1)),
+            &store.records(&PLACE),
+            SCHEDULE,
+        );
+        let (host, mut outcome) = NonceHost::new(store.clone());
+        let (transport, incoming) =
+            MemoryNetwork::default().of(seat(1)).open(Channel::Signing, &[]);
+        let config = DriverConfig::new(committee, seat(1));
+        let driver = Driver::start(config, machine.unwrap(), host, transport, incoming);
+        let message = KeccakDigest([message; 32]);
+        driver.with(move |m, now| m.authorise(message, &[], 50_000, now)).await.unwrap().unwrap();
+        let signed = in_time(outcome.wait_for(Option::is_some)).await.unwrap().clone();
+        driver.kill().await.unwrap(); // only then is the journal free
+        signed.unwrap().is_ok()
+    };
+    let nonces = store(&path);
+    assert!(sign(&nonces, 7).await);
+    let signed = nonces.records(&PLACE);
+    nonces.prune(Slot(1), &archive, UnixMillis(0)).unwrap();
+    assert_eq!(nonces.records(&PLACE), []);
+    assert_eq!(archive.entries(Slot(1), Kind::Nonce).unwrap(), [signed[0].to_wire()]);
+    assert!(!sign(&nonces, 8).await);
+    drop(nonces);
+    assert!(!sign(&store(&path), 8).await);
+    assert_eq!(store(&path).records(&PLACE), []);
 }

@@ -3,6 +3,7 @@
 //! # Rules
 //! 1. A job is wanted if an operator has submitted it and not withdrawn it. If its body is known, only the
 //!    submissions of the operator that it names count, and of those the first.
+//!    What has a place of a job that is not wanted leaves it.
 //! 2. A replica wants a place if it has none, or its worker is drained, or its worker is lost: at once
 //!    under [`LeasePolicy::Keep`](super::super::LeasePolicy::Keep), else when the wait is over
 //!    (`leases.md`). It keeps the place that it has until it gets another.
@@ -26,7 +27,7 @@ use crate::{
     ids::{Address, Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot},
     scheduling::{
         demand::{JobDemand, LEAK_WINDOW_BLOCKS, NotConsidered, bits_of_try, most_replicas},
-        manifest::{MAX_PENDING, MAX_RUNNING, PendingReplica, ReplicaState, RunningReplica},
+        manifest::{LeavingReplica, MAX_PENDING, MAX_RUNNING, PendingReplica},
     },
 };
 
@@ -74,8 +75,10 @@ pub struct NextInputs<'a> {
 pub struct NextReplicas {
     /// [`Manifest::pending`](super::super::Manifest::pending).
     pub pending: Vec<PendingReplica>,
-    /// [`Manifest::running`](super::super::Manifest::running).
-    pub running: Vec<RunningReplica>,
+    /// [`Manifest::leaving`](super::super::Manifest::leaving).
+    pub leaving: Vec<LeavingReplica>,
+    /// How many replicas keep their place, at least until they have another one.
+    pub staying: usize,
     /// Jobs whose body is not known here, so that their number of replicas is unknown. A
     /// voter gets them before it validates a manifest.
     pub unknown: Vec<Blake3Digest>,
@@ -121,6 +124,9 @@ impl ClusterState {
     pub fn next_replicas(&self, inputs: &NextInputs<'_>) -> NextReplicas {
         let mut next = NextReplicas::default();
         let wanted = wanted(inputs);
+        let leaves = self.replicas.keys().filter(|(job, _)| !wanted.contains_key(job));
+        next.leaving = leaves.map(|&(job, replica)| LeavingReplica { job, replica }).collect();
+        next.staying = self.replicas.len() - next.leaving.len();
         let mut wants = Vec::new();
         for (&job, Wanted { submission, demand }) in &wanted {
             if inputs.only.is_some_and(|only| !only.contains(&job)) {
@@ -143,21 +149,11 @@ impl ClusterState {
                 false
             }
         });
-        next.pending = self.take_turns(&wants, any_now, inputs, &wanted);
+        next.pending = self.take_turns(&wants, any_now, inputs, next.staying);
         let failures = |pending: &PendingReplica| {
             self.tries.tried.get(&(pending.job, pending.replica)).map_or(0, |tried| tried.failures)
         };
         next.failures = next.pending.iter().map(failures).min().filter(|_| !any_now);
-
-        let moving: BTreeSet<_> = next.pending.iter().map(|p| (p.job, p.replica)).collect();
-        let stays = self.replicas().filter(|(job, ..)| wanted.contains_key(job));
-        next.running = stays
-            .map(|(job, replica, placement)| {
-                let moves = moving.contains(&(job, replica));
-                let state = if moves { ReplicaState::Draining } else { ReplicaState::Serving };
-                RunningReplica { job, replica, worker: placement.worker, state }
-            })
-            .collect();
         next
     }
 
@@ -230,15 +226,14 @@ impl ClusterState {
         wants: &[Wants<'_>],
         any_now: bool,
         inputs: &NextInputs<'_>,
-        wanted: &BTreeMap<Blake3Digest, Wanted<'_>>,
+        staying: usize,
     ) -> Vec<PendingReplica> {
         let seed = self.seed();
         let lot = |what: &[u8]| hash_parts(domain::FAIR_SHARE, &[&seed.0, what]);
         let is_new = |p: &PendingReplica| !self.replicas.contains_key(&(p.job, p.replica));
         let most = most_replicas(inputs.telemetry.len(), self.voids()).min(MAX_PENDING);
-        let stays = self.replicas.keys().filter(|(job, _)| wanted.contains_key(job)).count();
         // What has a place takes no more room.
-        let mut room_for_new = MAX_RUNNING.saturating_sub(stays);
+        let mut room_for_new = MAX_RUNNING.saturating_sub(staying);
         let mut pending = Vec::new();
         for first in [true, false] {
             let mut shares: BTreeMap<Address, BTreeMap<Share, PendingReplica>> = BTreeMap::new();

@@ -103,7 +103,7 @@ fn an_exclusive_replica_moves_when_lease_and_margin_are_over_and_never_before() 
     // However long members claim to know: no certificate says that the worker is lost.
     known.lose(2, u32::MAX);
     assert_eq!(known.next(&state).pending, []);
-    assert_eq!(known.next(&state).running.len(), 3);
+    assert_eq!(known.next(&state).staying, 3);
     let state = known.slot(&state, |_| None);
     assert_eq!(state.lost_since(&worker(2)), Some(Slot(2)));
     for lost_for in [0, 1, 60, wait - 1] {
@@ -144,7 +144,7 @@ fn without_the_body_nothing_is_taken_from_a_lost_worker() {
     known.lose(2, u32::MAX);
     known.demands.clear();
     let next = known.next(&state);
-    assert_eq!((next.pending.len(), next.running.len()), (0, 3));
+    assert_eq!((next.pending.len(), next.staying), (0, 3));
     assert_eq!(next.unknown, [job(1)]);
 }
 
@@ -341,7 +341,7 @@ proptest! {
             let listed: BTreeSet<_> = proposed.pending.iter().map(|p| p.job).collect();
             let judged = known.next_only(&state, Some(&listed));
             prop_assert_eq!(&judged.pending, &proposed.pending);
-            prop_assert_eq!(&judged.running, &proposed.running);
+            prop_assert_eq!(&judged.leaving, &proposed.leaving);
             prop_assert!(proposed.pending.len() <= most_replicas(workers.into(), 0));
             state = proposer.slot(&state, |i| {
                 (choice >> (i % 60) & 1 == 1).then_some((choice as u8).wrapping_add(i as u8) % workers)

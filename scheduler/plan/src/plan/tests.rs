@@ -4,7 +4,7 @@
 
 use veil_protocol_spec::{
     Address, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex, PeerIdHash,
-    ReplicaIndex, Slot, scheduling::*,
+    ReplicaIndex, Slot, Wire, inputs::InputBundle, scheduling::*,
 };
 
 use super::*;
@@ -68,7 +68,7 @@ fn slot(job: &JobSpec, replicas: u16) -> (Manifest, PublicInputs) {
         circuit: CircuitId { version: 1, fingerprint: Blake3Digest([7; 32]) },
         telemetry: (1..=WORKERS).map(entry).collect(),
         pending: (0..replicas).map(pending).collect(),
-        running: Vec::new(),
+        leaving: Vec::new(),
         lost: Vec::new(),
     };
     (manifest, public)
@@ -95,6 +95,23 @@ fn the_order_among_equals_follows_from_the_last_decided_slot_and_the_block_after
         public.last_decided = Slot(1);
         assert_ne!(orders(&manifest, &public), first);
     }
+}
+
+#[test]
+fn what_a_plan_is_made_from_can_be_stored_and_read_again() {
+    let (manifest, mut public) = slot(&job(SchedulingPolicy::Spread), 4);
+    let job = manifest.pending[0].job;
+    let (worker, replica) = (PeerIdHash([3; 32]), ReplicaIndex(9));
+    public.labels.insert(worker, vec!["zone=a".parse().unwrap()]);
+    public.previous.insert((job, ReplicaIndex(1)), worker);
+    let state = ReplicaState::Serving;
+    public.running.push(RunningReplica { job, replica, worker, state });
+    public.seed = KeccakDigest([11; 32]);
+    public.last_decided = Slot(1);
+    let bundle = public.bundle(&manifest);
+    assert_eq!((bundle.slot, bundle.manifest), (manifest.slot, manifest.digest()));
+    let bundle = InputBundle::from_wire(&bundle.to_wire()).unwrap();
+    assert_eq!(PublicInputs::from_bundle(bundle, public.jobs.clone()), public);
 }
 
 /// Finding M6: whoever writes the last certificate, or submits a job, must not choose the order.

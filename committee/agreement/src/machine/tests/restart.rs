@@ -33,6 +33,30 @@ fn a_restart_sends_the_same_again_and_another_epochs_records_count_for_nothing()
     assert_eq!(machine(3, records).instance(), Instance::default());
 }
 
+/// Votes of a slot are forgotten, or not read: nothing is said in it, whatever else is known.
+#[test]
+fn a_member_takes_no_part_in_slots_whose_votes_may_be_forgotten() {
+    let mut before = machine(3, Vec::new());
+    before.start(INSTANCE, 0).unwrap();
+    let records = drain_all(&mut before).0;
+    let next = Instance::manifest(Slot(SLOT.0 + 1));
+    for records in [records.clone(), Vec::new()] {
+        let mut after = machine(3, records);
+        after.abstain_through(SLOT);
+        let last = Instance::end(SLOT);
+        for instance in [INSTANCE, last] {
+            assert_eq!(after.start(instance, 0), Err(StartError::NotAfter { instance, last }));
+        }
+        assert_eq!(drain_all(&mut after), (Vec::new(), Vec::new()));
+        assert_eq!(after.start(next, 0), Ok(()));
+    }
+    // Those of the slot before are no longer needed.
+    let mut after = machine(3, records);
+    after.abstain_through(Slot(SLOT.0 - 1));
+    assert_eq!(after.start(INSTANCE, 0), Ok(()));
+    assert_eq!(drain_all(&mut after).0, [], "it resumes");
+}
+
 #[test]
 fn records_that_contradict_what_follows_from_them_silence_a_member() {
     let valid = manifest(SLOT, 1);

@@ -56,7 +56,8 @@ fn an_exclusive_replica_is_listed_when_one_honest_member_knows_that_its_lease_is
     suspected(&mut known, [0; 3]);
     assert_eq!(view(&known).work(), Work::Now, "that it is lost is to be certified");
     let loss = view(&known).propose(member(2));
-    assert_eq!((loss.pending.len(), loss.running.len()), (0, 2));
+    assert_eq!((loss.pending.len(), loss.leaving.len()), (0, 0));
+    assert_eq!(known.state.running(&loss).count(), 2);
     assert_eq!(validated(&known, &loss), Ok(()));
     known.state = after(&known, &loss, Blake3Digest([1; 32]));
     assert_eq!(known.state.lost_since(&worker(1)), Some(Slot(2)));
@@ -71,7 +72,7 @@ fn an_exclusive_replica_is_listed_when_one_honest_member_knows_that_its_lease_is
     assert_eq!(view(&known).work(), Work::Now);
     let due = view(&known).propose(member(2));
     assert_eq!((due.pending.len(), due.lost[0].lost_for()), (2, wait));
-    assert!(due.running.iter().all(|running| running.state == ReplicaState::Draining));
+    assert!(known.state.running(&due).all(|running| running.state == ReplicaState::Draining));
     assert_eq!(validated(&known, &due), Ok(()));
     // A proposer cannot list them with suspicions that say less.
     let mut early = due.clone();

@@ -1,0 +1,74 @@
+//! What a member stores of a manifest's inputs before it precommits to it, so that after the lock nothing
+//! needs the chain, the memory of peers, or luck.
+//!
+//! # Flow
+//! The bundle is stored under the manifest's digest, with the bodies of the pending jobs and the telemetry
+//! that the manifest lists, each under its own digest. Evaluating the locked manifest, before or after a
+//! restart, and auditing it later read nothing else.
+//!
+//! # Caveats
+//! Labels are what this member's chain endpoint says: no digest commits to them. So a bundle is for its
+//! owner; peers are given the bodies and the telemetry, which their digests prove.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    codec::Wire,
+    ids::{Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot},
+    scheduling::{ClusterPolicy, Draw, Label, RunningReplica},
+};
+
+/// Where a pending replica had its last place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PreviousPlace {
+    /// [`JobSpec::digest`](crate::scheduling::JobSpec::digest).
+    pub job: Blake3Digest,
+    /// Which of the job's replicas.
+    pub replica: ReplicaIndex,
+    /// The worker that ran it.
+    pub worker: PeerIdHash,
+}
+
+/// The labels of a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerLabels {
+    /// Whose.
+    pub worker: PeerIdHash,
+    /// As of the manifest's block.
+    pub labels: Vec<Label>,
+}
+
+/// What is public besides a manifest and what it names by digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputBundle {
+    /// The manifest's slot.
+    pub slot: Slot,
+    /// The manifest's digest.
+    pub manifest: Blake3Digest,
+    /// The policy that the manifest names.
+    pub policy: ClusterPolicy,
+    /// Labels of the workers that matter: candidates, and those that run what is pending.
+    pub labels: Vec<WorkerLabels>,
+    /// What runs of the pending jobs, and stays.
+    pub running: Vec<RunningReplica>,
+    /// Where the pending replicas had their places.
+    pub previous: Vec<PreviousPlace>,
+    /// Hash of the last certificate that is not void.
+    pub seed: KeccakDigest,
+    /// Its slot.
+    pub last_decided: Slot,
+    /// [`ClusterState::draw`](crate::scheduling::ClusterState::draw) of the state that the manifest builds
+    /// on.
+    pub draw: Draw,
+}
+
+impl Wire for InputBundle {
+    const NAME: &'static str = "InputBundle";
+    // Labels are the most of it: those of 9,216 workers with some of the longest.
+    const MAX_BYTES: usize = 32 << 20;
+    // Never hashed, and large.
+    const CHECK_CANONICAL: bool = false;
+}

@@ -1,0 +1,33 @@
+//! Samples of the vectors: a slot's inputs as a member keeps them, and the files of a key.
+
+use veil_protocol_spec::{
+    Blake3Digest, KeccakDigest, ReplicaIndex, Slot,
+    inputs::{InputBundle, PreviousPlace, WorkerLabels},
+    scheduling::{ClusterPolicy, Draw, Manifest, ReplicaState, RunningReplica},
+    sync::KeyFiles,
+};
+
+pub(crate) fn input_bundle(manifest: &Manifest) -> InputBundle {
+    let (job, worker) = (manifest.pending[0].job, manifest.telemetry[0].sender);
+    let (replica, state) = (ReplicaIndex(1), ReplicaState::Serving);
+    InputBundle {
+        slot: Slot(7),
+        manifest: manifest.digest(),
+        policy: ClusterPolicy::default(),
+        labels: vec![WorkerLabels { worker, labels: vec!["topology/zone=a".parse().unwrap()] }],
+        running: vec![RunningReplica { job, replica, worker, state }],
+        previous: vec![PreviousPlace { job, replica, worker }],
+        seed: KeccakDigest([0x7c; 32]),
+        last_decided: Slot(6),
+        draw: Draw { block: KeccakDigest([0x7d; 32]), jobs_seen: 3 },
+    }
+}
+
+pub(crate) fn key_files() -> KeyFiles {
+    KeyFiles {
+        key_set: Blake3Digest([0xa1; 32]),
+        key_set_bytes: 140_000_000,
+        reference_string: Blake3Digest([0xa2; 32]),
+        reference_string_bytes: 9_000_000,
+    }
+}
