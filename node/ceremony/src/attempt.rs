@@ -361,13 +361,12 @@ async fn decide<'a>(
                 None => return Err(CeremonyError::Interrupted),
             },
             error = publication => {
-                // The key is not published by this member; the chain decides.
+                // The key is not published by this member; the chain decides. "Per attempt a member
+                // signs either ABORT or FINISH(root), [...] never both" (`ceremony.md`, 6): it has
+                // finished, so it ends nothing; without its signature the attempt expires.
                 tracing::error!(%error, "this member cannot help to publish the key");
                 member.status.step("commit-point", (0, 1), Vec::new());
                 publishing = None;
-                if matches!(error, CeremonyError::InsecureReferenceString) {
-                    abort_on_chain(member, proposal, &error.to_string()).await;
-                }
             }
             _ = poll.tick() => {
                 let status = member.chain.status(proposal.epoch, proposal.attempt).await;

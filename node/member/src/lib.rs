@@ -430,6 +430,7 @@ async fn open_share(
 ) -> Result<KeyShare, MemberError> {
     node.progress.stage("opening the key share", Vec::new());
     let (finished, passphrase, key_set) = (finished.clone(), passphrase.clone(), key.key_set);
+    let committee = node.cluster.views.current().committee;
     let opened = tokio::task::spawn_blocking(move || {
         let path = finished.transcript_file();
         let bytes = std::fs::read(&path)
@@ -437,6 +438,12 @@ async fn open_share(
         let transcript = Transcript::from_wire(&bytes)
             .map_err(|source| MemberError::Transcript { path, source })?;
         let share = read_key_share(&finished.key_share_file(), &passphrase)?;
+        share.check_belongs(
+            transcript.parameters.id(),
+            committee,
+            finished.participant,
+            key_set,
+        )?;
         let test = test_ciphertext(&key_set, &transcript.proof_root(), share.dimension());
         share.verify(&test)?;
         Ok::<_, MemberError>(share)

@@ -154,7 +154,7 @@ impl EvidenceStore {
     /// [`EvidenceError::Storage`].
     pub fn open(path: &Path, trust: Trust) -> Result<Self, EvidenceError> {
         let opened = || -> Result<Database, redb::Error> {
-            let database = Database::builder().set_cache_size(8 << 20).create(path)?;
+            let database = crate::database::open(path)?;
             let writing = database.begin_write()?;
             for table in [EVIDENCE, DIGESTS, VOTES] {
                 writing.open_table(table)?;

@@ -77,6 +77,22 @@ fn killed_processes_neither_stop_placement_nor_double_it() {
         (network.last_slot("member-2")? == network.last_slot("member-1")?).then_some(())
     });
 
+    // Every slot is counted once, by the members that were there all the time.
+    until("member-1 has counted its slots", || {
+        let counted = network.metrics("member-1");
+        let slots = |of| counted[&format!("veil_slots_total{{outcome=\"{of}\"}}")];
+        (slots("placed") > 0 && slots("placed") + slots("void") == network.last_slot("member-1")?)
+            .then_some(())
+    });
+    for node in ["member-1", "member-2", "member-3", "member-4", "worker-1", "worker-2", "worker-3"]
+    {
+        for (name, count) in network.metrics(node) {
+            if name.starts_with("veil_refusals_total") {
+                println!("{node}: {name} {count}");
+            }
+        }
+    }
+
     // What fits nowhere waits, and says why.
     let mut status = veil();
     status.args(["job", "status", &misfit, "--json", "--devnet"]).arg(&network.folder);

@@ -1,8 +1,10 @@
 //! A network that the test started, each of its nodes a process.
 
 use std::{
+    collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -207,6 +209,17 @@ impl Network {
         command.args(["status", "--json", "--config"]).arg(self.config(node));
         let output = command.stderr(Stdio::null()).output().unwrap();
         serde_json::from_slice::<Value>(&output.stdout).ok()?["last_slot"].as_u64()
+    }
+
+    /// What a node measures of itself, by line of its `/metrics`.
+    pub(crate) fn metrics(&self, node: &str) -> BTreeMap<String, u64> {
+        let socket = self.folder.join(node).join("data").join("admin.sock");
+        let mut stream = UnixStream::connect(socket).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let lines = answer.lines().filter_map(|line| line.rsplit_once(' '));
+        lines.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
     }
 
     /// Starts a node that is not running.
