@@ -1,15 +1,18 @@
-//! Disputes: proofs that a member or a group signed two certificates of one slot.
+//! Disputes: proofs that a member or a group signed two certificates of one slot, and challenges of what a
+//! slot computed.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::{primitives::U256, providers::RootProvider};
 use async_recursion::async_recursion as boxed;
 use veil_contracts::disputes::{
     Disputes::{self, DisputesInstance},
     IAssignmentAnchor::Certificate,
-    IDisputes::Vote,
+    IDisputes::{Challenge, Vote},
     IVeilContract::{CompactSignature, FrostSignature, Point},
 };
 use veil_protocol_spec::{
-    Address, ClusterId, Epoch, PeerIdHash, PublicIdentity, Signature,
+    Address, ClusterId, Epoch, PeerIdHash, PublicIdentity, Signature, Slot,
     scheduling::{AssignmentCertificate, CertificateVote},
 };
 
@@ -23,6 +26,27 @@ use crate::{
 };
 
 type Contract = DisputesInstance<RootProvider>;
+
+/// `IDisputes.ChallengeStatus`: of a number that no challenge has, and of one that is not decided.
+const UNKNOWN: u8 = 0;
+const OPEN: u8 = 1;
+
+/// The challenges of a cluster's slots, as far as they were read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Challenges {
+    /// The number of the first challenge, of any cluster, that was not read yet.
+    next: u64,
+    /// Those of the cluster that were open, by number.
+    open: BTreeMap<u64, Slot>,
+}
+
+impl Challenges {
+    /// Slots of which a challenge is open.
+    #[must_use]
+    pub fn slots(&self) -> BTreeSet<Slot> {
+        self.open.values().copied().collect()
+    }
+}
 
 impl Chain {
     fn disputes(&self) -> Contract {
@@ -110,6 +134,42 @@ impl Chain {
         let call =
             || async { contract.lostBy(cluster.0.into(), epoch.0, peer.0.into()).call().await };
         self.rpc.call("a member's losses", call).await
+    }
+
+    /// Which challenges of a cluster's slots are open, from those that were known before: reads what is
+    /// new, and what was open. A challenge of a block that is not settled counts already.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    #[boxed]
+    pub async fn open_challenges(
+        &self,
+        cluster: ClusterId,
+        known: &Challenges,
+    ) -> Result<Challenges, ChainError> {
+        let mut now = Challenges { next: known.next, open: BTreeMap::new() };
+        for (&id, &slot) in &known.open {
+            if self.challenge(id).await?.status == OPEN {
+                now.open.insert(id, slot);
+            }
+        }
+        loop {
+            let challenge = self.challenge(now.next).await?;
+            if challenge.status == UNKNOWN {
+                return Ok(now);
+            }
+            if challenge.status == OPEN && challenge.cluster == cluster.0 {
+                now.open.insert(now.next, Slot(challenge.slot));
+            }
+            now.next += 1;
+        }
+    }
+
+    async fn challenge(&self, id: u64) -> Result<Challenge, ChainError> {
+        let contract = self.disputes();
+        let call =
+            || async { contract.challengeOf(U256::from(id)).call().block(self.rpc.at).await };
+        self.rpc.call("a challenge", call).await
     }
 
     /// What an account may claim of rewards, bonds and slashed stake, in wei.

@@ -94,6 +94,7 @@ pub use config::ChainConfig;
 pub use connection::Chain;
 pub use contracts::Contracts;
 pub use deploy::{DeployConfig, DeployOptions, Deployment};
+pub use disputes::Challenges;
 pub use elections::{ElectedCommittee, Election, ElectionStatus};
 pub use endpoints::{EndpointStatus, RpcUrls};
 pub use error::ChainError;

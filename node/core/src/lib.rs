@@ -20,6 +20,7 @@
 pub mod admin;
 pub mod api;
 pub mod audit;
+mod challenges;
 pub mod cluster;
 pub mod epoch;
 pub mod evaluation;

@@ -36,7 +36,7 @@ use veil_node_config::{ChainSection, Environment, NetworkSection, NodeSection};
 
 use crate::{
     admin::{self, AdminError},
-    api,
+    api, challenges,
     cluster::{Cluster, ClusterError, ClusterOptions},
     epoch::{ActiveEpoch, EpochError, Material},
     progress::Progress,
@@ -331,6 +331,9 @@ impl Node {
         self.epoch.send_replace(Some(Arc::clone(&epoch)));
         let metrics = cluster.network.metrics().clone();
         cluster.tasks.spawn(slots::count(metrics, Arc::clone(&epoch.ledger)));
+        let held =
+            challenges::hold(cluster.chain.clone(), cluster.scope.cluster, Arc::clone(&epoch));
+        cluster.tasks.spawn(held);
         let (mut views, following) = (cluster.views.subscribe(), Arc::clone(&epoch));
         let jobs = Arc::clone(&cluster.jobs);
         cluster.tasks.spawn(async move {

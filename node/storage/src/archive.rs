@@ -3,7 +3,7 @@
 //! # Flow
 //! When a slot is certified, the journals hand over what they hold of it ([`Archive::put`]). What is
 //! older than the [`Retention`] says, or does not fit into its bytes, is dropped then, oldest slot
-//! first.
+//! first, but for slots that are held ([`Archive::hold`]).
 //!
 //! # State and restart
 //! One redb file; opening it reads nothing. An entry has its number from the journal that it comes from,
@@ -13,14 +13,17 @@
 //! Entries are the bytes that were stored before, with the version that they begin with: the reader
 //! knows which versions it reads.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use redb::{Database, ReadableDatabase, TableDefinition};
 use veil_protocol_spec::{Slot, scheduling::UnixMillis};
 
 use crate::{
     database,
-    retention::{Account, Retention},
+    retention::{Account, Held, Retention},
 };
 
 const ENTRIES: TableDefinition<'_, (u64, u8, u64), &[u8]> = TableDefinition::new("entries v1");
@@ -61,6 +64,7 @@ pub struct Archive {
     path: PathBuf,
     database: Database,
     retention: Retention,
+    held: Held,
 }
 
 impl core::fmt::Debug for Archive {
@@ -87,7 +91,13 @@ impl Archive {
             Ok(database)
         };
         let database = open().map_err(failed(path))?;
-        Ok(Self { path: path.to_owned(), database, retention })
+        Ok(Self { path: path.to_owned(), database, retention, held: Held::default() })
+    }
+
+    /// Says which slots are challenged: they stay until they are so no more. Before this was said once,
+    /// nothing is dropped.
+    pub fn hold(&self, challenged: BTreeSet<Slot>) {
+        self.held.set(challenged);
     }
 
     /// Stores entries of a slot by their numbers, durably; then drops what is over the bounds. Waits for
@@ -122,7 +132,7 @@ impl Archive {
                 removed += before.map_or(0, |before| before.value().len() as u64);
             }
             ACCOUNT.add(&writing, slot.0, (added, removed), now)?;
-            for expired in ACCOUNT.expire(&writing, self.retention, u64::MAX, now)? {
+            for expired in ACCOUNT.expire(&writing, (self.retention, &self.held), u64::MAX, now)? {
                 let all = (expired, 0, 0)..(expired + 1, 0, 0);
                 table.retain_in(all, |_, _| false)?;
             }
@@ -152,7 +162,10 @@ mod tests {
     const DAY: u64 = 24 * 60 * 60 * 1000;
 
     fn open(folder: &Path, days: u32, bytes: u64) -> Archive {
-        Archive::open(&folder.join("archive.redb"), Retention { days, bytes }).unwrap()
+        let archive =
+            Archive::open(&folder.join("archive.redb"), Retention { days, bytes }).unwrap();
+        archive.hold(BTreeSet::new());
+        archive
     }
 
     fn kept(archive: &Archive, slots: core::ops::RangeInclusive<u64>) -> Vec<u64> {
@@ -184,6 +197,30 @@ mod tests {
             archive.put(Slot(slot), Kind::Slot, [(0, &[0; 100][..])], UnixMillis(0)).unwrap();
         }
         assert_eq!(kept(&archive, 1..=9), [7, 8, 9]);
+    }
+
+    #[test]
+    fn a_challenged_slot_stays_until_its_challenge_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let retention = Retention { days: 2, bytes: 350 };
+        let archive = Archive::open(&folder.path().join("archive.redb"), retention).unwrap();
+        let put = |slot: u64, days: u64| {
+            let now = UnixMillis(days * DAY);
+            archive.put(Slot(slot), Kind::Slot, [(0, &[0; 100][..])], now).unwrap();
+        };
+        (1..=6).for_each(|slot| put(slot, 0));
+        assert_eq!(kept(&archive, 1..=6).len(), 6, "the chain has not been asked");
+        archive.hold([Slot(2), Slot(4)].into());
+        put(7, 0);
+        assert_eq!(kept(&archive, 1..=7), [2, 4, 7]);
+        put(8, 9);
+        assert_eq!(kept(&archive, 1..=8), [2, 4, 8]);
+        archive.hold([Slot(4)].into());
+        put(9, 9);
+        assert_eq!(kept(&archive, 1..=9), [4, 8, 9]);
+        archive.hold(BTreeSet::new());
+        put(10, 9);
+        assert_eq!(kept(&archive, 1..=10), [8, 9, 10]);
     }
 
     #[test]

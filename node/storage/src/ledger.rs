@@ -19,6 +19,7 @@
 //! version stay in the file, unread.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -36,7 +37,7 @@ use veil_protocol_spec::{
 
 use crate::{
     database,
-    retention::{Account, Retention},
+    retention::{Account, Held, Retention},
     trust::{Trust, TrustList},
 };
 
@@ -109,6 +110,7 @@ pub struct Ledger {
     path: PathBuf,
     trust: TrustList,
     retention: Retention,
+    held: Held,
     database: Database,
     /// Held while a record is checked and stored: two bringers must not interleave.
     accepting: Mutex<()>,
@@ -145,6 +147,7 @@ impl Ledger {
             path: path.to_owned(),
             trust,
             retention,
+            held: Held::default(),
             database,
             accepting: Mutex::new(()),
             state: watch::Sender::new(Arc::default()),
@@ -155,6 +158,12 @@ impl Ledger {
         };
         ledger.state.send_replace(Arc::new(state));
         Ok(ledger)
+    }
+
+    /// Says which slots are challenged: their records stay until they are so no more. Before this was said
+    /// once, nothing is dropped.
+    pub fn hold(&self, challenged: BTreeSet<Slot>) {
+        self.held.set(challenged);
     }
 
     /// From the stored state after the last record.
@@ -322,7 +331,7 @@ impl Ledger {
         writing.open_table(STATE)?.insert((), state.to_wire().as_slice())?;
         ACCOUNT.add(writing, slot, (bytes.len() as u64, before), now)?;
         let end = slot.saturating_sub(LAST_SLOTS);
-        for expired in ACCOUNT.expire(writing, self.retention, end, now)? {
+        for expired in ACCOUNT.expire(writing, (self.retention, &self.held), end, now)? {
             records.remove(expired)?;
         }
         Ok(())

@@ -1,7 +1,13 @@
-//! How long what belongs to ended slots is kept: so many days, and so many bytes, oldest first.
+//! How long what belongs to ended slots is kept: so many days, and so many bytes, oldest first; a challenged
+//! slot until its challenge has ended.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
 
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
-use veil_protocol_spec::scheduling::UnixMillis;
+use veil_protocol_spec::{Slot, scheduling::UnixMillis};
 
 const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
 
@@ -17,6 +23,20 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Self {
         Self { days: 14, bytes: 4 << 30 }
+    }
+}
+
+/// Slots that are kept whatever their age and size. Until it is known which these are, nothing is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Held(Mutex<Option<BTreeSet<Slot>>>);
+
+impl Held {
+    pub(crate) fn set(&self, slots: BTreeSet<Slot>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(slots);
+    }
+
+    fn slots(&self) -> Option<BTreeSet<Slot>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -49,14 +69,15 @@ impl Account {
         Ok(())
     }
 
-    /// Slots over the bounds, oldest first, all before `end`; they are off the account then.
+    /// Slots over the bounds, oldest first, all before `end` and not held; they are off the account then.
     pub(crate) fn expire(
         &self,
         writing: &WriteTransaction,
-        retention: Retention,
+        (retention, held): (Retention, &Held),
         end: u64,
         now: UnixMillis,
     ) -> Result<Vec<u64>, redb::Error> {
+        let Some(held) = held.slots() else { return Ok(Vec::new()) };
         let mut slots = writing.open_table(self.slots)?;
         let mut total = writing.open_table(self.total)?;
         let mut kept = total.get(())?.map_or(0, |known| known.value());
@@ -67,6 +88,9 @@ impl Account {
             let (since, bytes) = known.value();
             if since >= oldest && kept <= retention.bytes {
                 break;
+            }
+            if held.contains(&Slot(slot.value())) {
+                continue;
             }
             kept = kept.saturating_sub(bytes);
             expired.push(slot.value());

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use rand::rngs::OsRng;
 use veil_committee::frost::{
@@ -173,7 +173,9 @@ fn open(folder: &Path, trust: TrustList) -> Ledger {
 /// Keeps so many bytes of records.
 fn within(folder: &Path, trust: TrustList, bytes: u64) -> Ledger {
     let retention = Retention { days: 14, bytes };
-    Ledger::open(&folder.join("ledger.redb"), trust, retention).unwrap()
+    let ledger = Ledger::open(&folder.join("ledger.redb"), trust, retention).unwrap();
+    ledger.hold(BTreeSet::new());
+    ledger
 }
 
 const NOW: UnixMillis = UnixMillis(0);
@@ -346,9 +348,10 @@ fn records_over_the_bounds_are_dropped_but_for_the_last_slots() {
     let folder = tempfile::tempdir().unwrap();
     let member = Member::new();
     let ledger = within(folder.path(), member.trust(), 1);
+    ledger.hold([Slot(7)].into()); // challenged
     member.certify(&ledger, 80);
     let kept = |slot| ledger.record(Slot(slot)).unwrap().is_some();
-    assert!((1..16).all(|slot| !kept(slot)) && (16..=80).all(kept));
+    assert!((1..16).all(|slot| kept(slot) == (slot == 7)) && (16..=80).all(kept));
     let state = ledger.state();
     drop(ledger);
     assert_eq!(within(folder.path(), member.trust(), 1).state(), state);

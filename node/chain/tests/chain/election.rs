@@ -3,16 +3,17 @@
 
 use std::collections::BTreeSet;
 
+use alloy::{primitives::U256, sol_types::SolCall};
 use veil_contracts::{
     committee_election::CommitteeElection::CommitteeElectionErrors as ElectionErrors,
-    key_ceremony::KeyCeremony::KeyCeremonyErrors as CeremonyErrors,
+    disputes::Disputes, key_ceremony::KeyCeremony::KeyCeremonyErrors as CeremonyErrors,
 };
 use veil_node_chain::{
-    AttemptStatus, ClusterSettings, ElectedCommittee, ElectionStatus, Endorsements, KeyPublication,
-    NodeRegistration, Refusal, absence_digest,
+    AttemptStatus, Challenges, ClusterSettings, ElectedCommittee, ElectionStatus, Endorsements,
+    KeyPublication, NodeRegistration, Refusal, absence_digest,
 };
 use veil_protocol_spec::{
-    Attempt, Blake3Digest, Committee, Epoch, KeccakDigest, ParticipantIndex, PeerIdHash,
+    Attempt, Blake3Digest, ClusterId, Committee, Epoch, KeccakDigest, ParticipantIndex, PeerIdHash,
     PublicIdentity, ReplicaIndex, Slot,
     identity::SecretIdentity,
     scheduling::{Assignment, Assignments, CertificateBody, CertificateVote, Outcome},
@@ -222,6 +223,39 @@ async fn a_group_that_signs_twice_is_suspended() {
     anyone.report_group_equivocation(&group.certify(one), &group.certify(other)).await.unwrap();
     let refused = refusal(anyone.anchor(&group.certify(one)).await);
     assert!(refused.to_string().contains("suspended for equivocation"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_challenge_is_known_until_governance_has_decided() {
+    let world = World::new(1).await.with_members().await;
+    world.publish(0, &Group::generate(world.committee), None).await;
+    let (chain, disputes) = (world.account(4), world.deployment.contracts.disputes);
+    let anyone = chain.account().unwrap();
+    let challenge = async |slot: u64| {
+        let call = Disputes::challengeCall {
+            cluster: world.cluster.0.into(),
+            epoch: 0,
+            slot,
+            certificate: [slot as u8; 32].into(),
+            evidence: [0xe0; 32].into(),
+        };
+        world.transact_as(anyone, disputes, ETHER / 10, &call.abi_encode()).await;
+    };
+    let none = chain.open_challenges(world.cluster, &Challenges::default()).await.unwrap();
+    assert_eq!(none, Challenges::default());
+    challenge(3).await;
+    challenge(8).await;
+    let two = chain.open_challenges(world.cluster, &none).await.unwrap();
+    assert_eq!(two.slots(), [Slot(3), Slot(8)].into());
+    let elsewhere = chain.open_challenges(ClusterId([7; 32]), &none).await.unwrap();
+    assert!(elsewhere.slots().is_empty(), "they are another cluster's");
+    let call = Disputes::resolveCall { id: U256::ZERO, upheld: false, culprits: Vec::new() };
+    world.transact_as(world.deployment.timelock, disputes, 0, &call.abi_encode()).await;
+    challenge(9).await;
+    let after = chain.open_challenges(world.cluster, &two).await.unwrap();
+    assert_eq!(after.slots(), [Slot(8), Slot(9)].into());
+    let anew = chain.open_challenges(world.cluster, &none).await.unwrap();
+    assert_eq!(anew, after, "from the beginning the same is found");
 }
 
 #[tokio::test(flavor = "multi_thread")]
