@@ -279,10 +279,9 @@ async fn take_part(
                 reference_string,
                 folder: plan.folder.path().to_owned(),
             };
-            key.save(member.data.path()).map_err(|source| CeremonyError::Files {
-                path: plan.folder.path().to_owned(),
-                source,
-            })?;
+            let saved = key.save(member.data.path()).and_then(|()| key.erase_deals());
+            let path = plan.folder.path().to_owned();
+            saved.map_err(|source| CeremonyError::Files { path, source })?;
             Ok(key)
         }
         Decision::Aborted(report) => {

@@ -6,7 +6,7 @@
 //! | `parameters.bin` | what the members agreed on; another proposal under the same numbers is refused |
 //! | `seed.age` | the seed, encrypted; destroyed at FINISH |
 //! | `seed-erased` | says that the seed was destroyed |
-//! | `journal.redb` | messages taken and sent |
+//! | `journal.redb` | messages taken and sent, until the key is published |
 //! | `shares/` | share streams of all members |
 //! | `keyset.bin`, `key-share-<j>.age` | the key set; this member's share of the key, encrypted |
 //! | `key-share-<j>.age.void`, `void-since` | the share of an attempt that made no key, until that is beyond doubt; the block in which it was seen |
@@ -47,6 +47,7 @@ use crate::error::CeremonyError;
 /// Blocks for which an attempt must have been over before a share of it is destroyed: a day of Ethereum's,
 /// longer than any reorganisation that a chain survives.
 pub(crate) const VOID_DEPTH: u64 = 7_200;
+const JOURNAL: &str = "journal.redb";
 
 /// The files of one attempt.
 #[derive(Clone, Debug)]
@@ -105,6 +106,12 @@ impl FinishedKey {
     pub(crate) fn save(&self, data_dir: &Path) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(self).map_err(io::Error::from)?;
         replace(&Self::file(data_dir, self.epoch), &text)
+    }
+
+    /// Destroys the record of what was received, which holds the deals that were sealed to this member:
+    /// whoever gets the identity key later opens them. Nothing is recomputed from it any more.
+    pub(crate) fn erase_deals(&self) -> io::Result<()> {
+        erase_file(&self.folder.join(JOURNAL))
     }
 
     /// The key set, `tfhe` safe serialization.
@@ -172,7 +179,7 @@ impl AttemptFolder {
     }
 
     pub(crate) fn journal(&self) -> PathBuf {
-        self.path.join("journal.redb")
+        self.path.join(JOURNAL)
     }
 
     pub(crate) fn nonces(&self) -> PathBuf {

@@ -60,6 +60,8 @@ async fn join_attempts(
         let path = || member.data.path().join("ceremony");
         let key = key.map_err(|source| CeremonyError::Files { path: path(), source })?;
         if let Some(key) = key.filter(|key| key.attempt == proposal.attempt) {
+            // A crash may have come between the two.
+            key.erase_deals().map_err(|source| CeremonyError::Files { path: path(), source })?;
             return Ok(key);
         }
         let error = match attempt::run(member, &proposal, stop).await {

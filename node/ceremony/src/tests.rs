@@ -219,6 +219,7 @@ async fn four_members_make_one_key_and_anyone_can_verify_it() {
     assert_eq!((transcript_root, key_set), (keys[0].transcript_root, keys[0].key_set));
     for (j, key) in seats().zip(&keys) {
         assert_eq!(cluster.secrets(j, 0), (false, true), "the seed is gone, the share is there");
+        assert!(!key.folder.join("journal.redb").exists(), "and so are the sealed deals");
         let share =
             veil_node_storage::keystore::read_key_share(&key.key_share_file(), &cluster.passphrase)
                 .unwrap();
