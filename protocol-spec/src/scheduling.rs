@@ -41,7 +41,6 @@ pub(crate) mod arbitrary;
 mod assignment;
 mod binding;
 mod certificate;
-mod demand;
 mod image;
 mod image_tree;
 mod job;
@@ -56,6 +55,7 @@ mod record;
 mod report;
 mod resources;
 mod state;
+mod submission;
 mod telemetry;
 mod vote;
 
@@ -65,10 +65,6 @@ pub use binding::{Binding, BindingMismatch, ClusterScope, UnixMillis};
 pub use certificate::{
     AssignmentCertificate, CertificateBody, ChainError, GroupSignature, InvalidGroupSignature,
     ReferenceStringOrigin,
-};
-pub use demand::{
-    JobDemand, LEAK_WINDOW_BLOCKS, LOOK_UPS_PER_PAIR, MAX_LOOK_UPS, NotConsidered, STATED_TRIES,
-    bits_of_try, bits_to_state, most_replicas,
 };
 pub use image::{ImageError, ImageReference};
 pub use image_tree::{ImagePart, ImageParts, InvalidImageParts, PartKind};
@@ -94,7 +90,8 @@ pub use resources::{
     CpuUnits, DiskUnits, EncryptedRequest, GpuUnits, MemoryUnits, RequestTooLarge, Resource,
     ResourceRequest, Resources,
 };
-pub use state::{ClusterState, Draw, NextInputs, NextReplicas, Placement, StateError, Submission};
+pub use state::{ClusterState, Draw, Placement, StateError};
+pub use submission::{LEAK_WINDOW_BLOCKS, Submission, bits_of_try};
 pub use telemetry::{
     ProofMetadata, ProvenList, ProvenListSize, Telemetry, TelemetryBody, TelemetryError,
 };

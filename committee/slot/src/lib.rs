@@ -12,6 +12,9 @@
 //!    fetches what the manifest lists, calls
 //!    [`LocalView::validate_lists`](manifest::LocalView::validate_lists), and votes by what they say.
 //!
+//! What a manifest lists is a rule of its own, since a node that decides nothing answers by it too why a
+//! replica has no place: [`lists`], of what each job wants ([`demand`]) and when it is tried ([`tries`]).
+//!
 //! What the slot's auditors state of it is compared with how it ended: [`audit`].
 //!
 //! # State and restart
@@ -19,8 +22,10 @@
 //! send telemetry again at an interval.
 
 pub mod audit;
+pub mod demand;
 #[cfg(test)]
 mod fixtures;
+pub mod lists;
 pub mod machine;
 pub mod manifest;
 pub mod pool;

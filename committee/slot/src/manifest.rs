@@ -14,12 +14,16 @@ use veil_protocol_spec::{
     Blake3Digest, Committee, KeccakDigest, ParticipantIndex, PeerIdHash, PublicIdentity, Slot,
     domain,
     scheduling::{
-        Binding, BlockRef, CircuitId, ClusterState, JobDemand, LostWorker, MAX_LOST, Manifest,
-        ManifestError, NextInputs, NextReplicas, SignedSuspicion, Submission, Suspicion,
-        TelemetryEntry, UnixMillis, most_replicas,
+        Binding, BlockRef, CircuitId, ClusterState, LostWorker, MAX_LOST, Manifest, ManifestError,
+        SignedSuspicion, Submission, Suspicion, TelemetryEntry, UnixMillis,
     },
 };
-use veil_scheduler_plan::inputs::PlanError;
+use veil_scheduler_plan::{cost::most_replicas, inputs::PlanError};
+
+use crate::{
+    demand::JobDemand,
+    lists::{NextInputs, NextReplicas, next_replicas},
+};
 
 /// How many blocks a manifest's block may be older than the last settled one that a member knows: full
 /// nodes keep the state of as many.
@@ -176,7 +180,7 @@ impl LocalView<'_> {
         telemetry: &[TelemetryEntry],
         only: Option<&BTreeSet<Blake3Digest>>,
     ) -> NextReplicas {
-        self.state.next_replicas(&NextInputs {
+        let inputs = NextInputs {
             submissions: self.submissions,
             jobs: self.jobs,
             only,
@@ -185,7 +189,8 @@ impl LocalView<'_> {
             telemetry: &telemetry.iter().map(|entry| entry.sender).collect(),
             block: self.block.number,
             policy: self.policy,
-        })
+        };
+        next_replicas(self.state, &inputs)
     }
 
     /// The place of a worker when there are more than a list holds: drawn anew after each certificate

@@ -1,14 +1,48 @@
 //! What could not be placed is tried again, less and less often: what never fits must not cost a slot
 //! and a transaction at every interval.
 //!
-//! Which replicas are tried in a slot is a rule of the state
-//! ([`ClusterState::next_replicas`](veil_protocol_spec::scheduling::ClusterState::next_replicas)), the same
-//! for everybody. When a slot begins of which nothing new is asked is up to each member's clock.
+//! Which replicas are tried in a slot follows from what the state remembers of tries ([`turn`]), so it is the
+//! same for everybody. When a slot begins of which nothing new is asked ([`pause`]) is up to each member's
+//! clock.
 
 use veil_committee_machine::Millis;
+use veil_protocol_spec::{Blake3Digest, ReplicaIndex, scheduling::ClusterState};
 
-/// How often the wait for another try doubles: to 64 intervals.
+/// How often the wait for another try doubles: to 64 slots, or 64 intervals.
 const MAX_DOUBLINGS: u64 = 6;
+
+/// When a replica that wants a place is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// As soon as possible: it was not tried, or something has changed since that could help.
+    Now,
+    /// In any slot that is held for another one.
+    Along,
+    /// Not before others have had slots, or an interval has passed.
+    Later,
+}
+
+/// When that is for one replica. `all_wake` says whether a candidate or the policy is new to the state, which
+/// could help all that wait ([`ClusterState::is_woken_by`]).
+#[must_use]
+pub fn turn(
+    state: &ClusterState,
+    job: Blake3Digest,
+    replica: ReplicaIndex,
+    all_wake: bool,
+) -> Turn {
+    let Some(tried) = state.last_tried(job, replica) else { return Turn::Now };
+    let failures = u64::from(state.failures(job, replica));
+    // Slots that ended void are not counted: after them the same replicas are listed.
+    let next = state.last_decided().0 + 1;
+    if all_wake || failures == 0 || tried <= state.last_freed() {
+        Turn::Now
+    } else if next >= tried.0.saturating_add(1 << failures.min(MAX_DOUBLINGS)) {
+        Turn::Along
+    } else {
+        Turn::Later
+    }
+}
 
 /// How long after the last slot one is due that only tries again what has failed that often.
 #[must_use]

@@ -6,12 +6,15 @@ use std::{
 };
 
 use tokio::sync::watch;
+use veil_committee_slot::{
+    demand::JobDemand,
+    lists::{NextInputs, next_replicas},
+};
 use veil_node_p2p::{Health, Network, Topic, Traffic};
 use veil_node_process::{metrics::Metrics, peak_rss_bytes, rss_bytes};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
-    Blake3Digest, ParticipantIndex, PeerIdHash, ReplicaIndex, Slot,
-    scheduling::{ClusterState, NextInputs},
+    Blake3Digest, ParticipantIndex, PeerIdHash, ReplicaIndex, Slot, scheduling::ClusterState,
 };
 
 use crate::{
@@ -205,8 +208,8 @@ fn unplaced(
 ) -> impl Iterator<Item = (Blake3Digest, ReplicaIndex, String)> {
     let view = joined.views.current();
     let scale = view.rules_or_default().scale;
-    let demand = |job: &Blake3Digest| joined.jobs.demand(job, &scale);
-    let next = state.next_replicas(&NextInputs {
+    let demand = |job: &Blake3Digest| joined.jobs.read(job, |body| JobDemand::of(body, &scale));
+    let inputs = NextInputs {
         submissions: &view.submissions,
         jobs: &demand,
         only: None,
@@ -215,7 +218,8 @@ fn unplaced(
         telemetry: &view.workers(),
         block: view.block.number,
         policy: view.policy,
-    });
+    };
+    let next = next_replicas(state, &inputs);
     let wanted: BTreeMap<_, _> = view
         .submissions
         .iter()

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use veil_committee_slot::{
+    demand::JobDemand,
     manifest::{LocalView, MAX_BLOCK_AGE, TelemetryRef},
     pool::Verified,
 };
@@ -14,7 +15,7 @@ use veil_node_process::unix_now;
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Slot,
-    scheduling::{CertificateBody, ClusterState, JobDemand, TelemetryEntry, UnixMillis},
+    scheduling::{CertificateBody, ClusterState, TelemetryEntry, UnixMillis},
 };
 use veil_scheduler::circuit_id;
 
@@ -76,7 +77,7 @@ impl ViewSnapshot {
         jobs: &'a Jobs,
     ) -> impl Fn(&Blake3Digest) -> Option<JobDemand> + use<'a> {
         let scale = self.view.rules_or_default().scale;
-        move |job| jobs.demand(job, &scale)
+        move |job| jobs.read(job, |body| JobDemand::of(body, &scale))
     }
 
     /// The view that rules and differences follow from. `jobs` says what a job wants whose body is known;

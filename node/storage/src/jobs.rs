@@ -19,7 +19,7 @@ use std::{
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use veil_protocol_spec::{
     Address, Blake3Digest, Wire,
-    scheduling::{ClusterScope, JobDemand, JobError, JobSpec, Scale, Submission},
+    scheduling::{ClusterScope, JobError, JobSpec, Submission},
 };
 
 use crate::database;
@@ -216,13 +216,14 @@ impl Jobs {
     /// The body of a job.
     #[must_use]
     pub fn body(&self, digest: &Blake3Digest) -> Option<JobSpec> {
-        self.known().bodies.get(digest).cloned()
+        self.read(digest, JobSpec::clone)
     }
 
-    /// What a job wants in a cluster whose policy has this scale, if its body is known.
+    /// What `read` takes from the body of a job, if that is known: lists are made from all jobs at once, and
+    /// need a few numbers of each. `read` must not ask this store again.
     #[must_use]
-    pub fn demand(&self, digest: &Blake3Digest, scale: &Scale) -> Option<JobDemand> {
-        self.known().bodies.get(digest).map(|job| JobDemand::of(job, scale))
+    pub fn read<T>(&self, digest: &Blake3Digest, read: impl FnOnce(&JobSpec) -> T) -> Option<T> {
+        self.known().bodies.get(digest).map(read)
     }
 
     /// Jobs that the chain lists and wants, whose body is not known here.
@@ -293,8 +294,9 @@ mod tests {
         assert_eq!(jobs.body(&one.digest()), None);
         let chain = [listed(1, &one, Address([3; 20])), listed(2, &two, Address([9; 20]))];
         jobs.set_submissions(&chain);
-        let demand = jobs.demand(&one.digest(), &Scale::FINEST).unwrap();
-        assert_eq!((demand.operator, demand.replicas), (one.operator, 2));
+        let read = jobs.read(&one.digest(), |job| (job.operator, job.replicas));
+        assert_eq!(read, Some((one.operator, 2)));
+        assert_eq!(jobs.read(&two.digest(), |job| job.replicas), None);
         assert_eq!(jobs.missing(), [two.digest()]);
         assert_eq!(jobs.offer(one.clone()).unwrap(), Offered::Known);
         assert!(matches!(jobs.offer(two.clone()), Err(JobsError::Operator { .. })));

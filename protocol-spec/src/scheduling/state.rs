@@ -1,11 +1,10 @@
 //! The cluster's desired state: what the certificates add up to.
 //!
 //! # Flow
-//! 1. A member asks [`next_replicas`](ClusterState::next_replicas) what the next manifest must list
-//!    as pending and as leaving, given the chain's submissions and the workers lost or drained.
-//!    The proposer writes exactly that; the others compare. What keeps its place then follows:
-//!    [`running`](ClusterState::running).
-//! 2. It takes telemetry only if [`telemetry_counts`](ClusterState::telemetry_counts).
+//! 1. A manifest lists what is pending and what leaves (`slot.md`, "Lists"). What it must list is no part of
+//!    the state: proposer and voters derive it from the state and the chain. What keeps its place then
+//!    follows: [`running`](ClusterState::running).
+//! 2. A member takes telemetry only if [`telemetry_counts`](ClusterState::telemetry_counts).
 //! 3. When the assignments are decrypted, [`apply`](ClusterState::apply) gives the state after the
 //!    slot, whose [`state_root`](ClusterState::state_root) the certificate carries. If the slot ends
 //!    without an outcome, [`void`](ClusterState::void) does.
@@ -24,7 +23,6 @@
 //! # Caveats
 //! Signatures are not checked here; see [`SlotRecord`].
 
-mod next;
 mod tries;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +43,6 @@ use crate::{
     domain,
     ids::{Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot},
 };
-pub use next::{NextInputs, NextReplicas, Submission};
 pub use tries::Draw;
 use tries::{MAX_KNOWN, MAX_TOLD, MAX_TRIED, Tries};
 
@@ -210,6 +207,31 @@ impl ClusterState {
         self.tries.tried.get(&(job, replica)).map(|tried| tried.slot)
     }
 
+    /// How many slots found no place for a replica, since something changed that could help.
+    #[must_use]
+    pub fn failures(&self, job: Blake3Digest, replica: ReplicaIndex) -> u8 {
+        self.tries.tried.get(&(job, replica)).map_or(0, |tried| tried.failures)
+    }
+
+    /// The last slot in which a replica left a worker that was not lost; 0 before the first.
+    #[must_use]
+    pub const fn last_freed(&self) -> Slot {
+        self.tries.freed
+    }
+
+    /// Whether these candidates or this policy are new, which could help whatever found no place.
+    #[must_use]
+    pub fn is_woken_by(&self, telemetry: &BTreeSet<PeerIdHash>, policy: KeccakDigest) -> bool {
+        self.tries.all_wake(telemetry, policy)
+    }
+
+    /// What was told around a job within the window that `block` is in: bits, and since which block.
+    #[must_use]
+    pub fn told(&self, job: &Blake3Digest, block: u64) -> (u32, u64) {
+        let told = self.tries.told(job, block);
+        (told.bits, told.since)
+    }
+
     /// What goes by lot in the slot of a manifest that builds on this state is drawn from here and from
     /// [`Self::seed`].
     #[must_use]
@@ -220,6 +242,18 @@ impl ClusterState {
     /// Every replica that has a place, in order.
     pub fn replicas(&self) -> impl Iterator<Item = (Blake3Digest, ReplicaIndex, Placement)> + '_ {
         self.replicas.iter().map(|(&(job, replica), &placement)| (job, replica, placement))
+    }
+
+    /// Where a replica has its place.
+    #[must_use]
+    pub fn placement(&self, job: Blake3Digest, replica: ReplicaIndex) -> Option<Placement> {
+        self.replicas.get(&(job, replica)).copied()
+    }
+
+    /// The replicas of one job that have a place, in order.
+    pub fn replicas_of(&self, job: Blake3Digest) -> impl Iterator<Item = ReplicaIndex> + '_ {
+        let all = (job, ReplicaIndex(0))..=(job, ReplicaIndex(u16::MAX));
+        self.replicas.range(all).map(|(&(_, replica), _)| replica)
     }
 
     /// What a worker is to run, in order.

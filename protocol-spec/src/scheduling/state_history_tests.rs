@@ -9,7 +9,7 @@ fn a_certificate_commits_to_the_whole_state() {
     type Change = fn(&mut ClusterState);
 
     let (before, _) = placed();
-    let next = manifest(&before, &[submission(5, 1)], &[2], &[]);
+    let next = manifest(&before, pending(5, 1, 1..2), vec![], &[2]);
     let nowhere = assignments(&next, |_| None);
     assert_eq!((before.lost().count(), next.pending.len()), (0, 1));
     let state = before.apply(&next, &nowhere).unwrap();
@@ -51,10 +51,8 @@ fn a_record_holds_what_changed_and_not_what_runs() {
         state.replicas.insert((job(1), ReplicaIndex(i)), placement);
     }
     let workers = (0..100).map(|w| (worker(w), Blake3Digest([w; 32])));
-    let mut next = manifest(&state, &[submission(5, 1), submission(6, 2)], &[], &[]);
+    let mut next = manifest(&state, pending(6, 2, 0..1), vec![], &[]);
     next.telemetry = workers.map(|(sender, digest)| TelemetryEntry { sender, digest }).collect();
-    next.pending.retain(|pending| pending.job == job(2));
-    next.pending.truncate(1);
     let assignments = assignments(&next, |_| Some(worker(7)));
     let mut record = record(&state, next, assignments);
     let votes = (1..=9).map(|i| (ParticipantIndex::new(i).unwrap(), Signature([9; 64])));
@@ -83,7 +81,7 @@ fn the_root_is_the_one_of_the_leaves() {
         |text: &str, worker: u8, slot| leaf(purpose(text).bytes32(&[worker; 32]).uint(slot));
     let workers = (1..=3u8).map(|worker| of_worker("veil v1 state worker leaf", worker, 2));
     // Replica 1 has its place on a worker that is lost, and gets no other.
-    let next = manifest(&state, &[submission(5, 1)], &[2], &[]);
+    let next = manifest(&state, pending(5, 1, 1..2), vec![], &[2]);
     let after = state.apply(&next, &assignments(&next, |_| None)).unwrap();
     let lost = of_worker("veil v1 state lost worker leaf", 2, 4);
     let tried = keccak(&crate::codec::encode(&after.tries));

@@ -1,22 +1,22 @@
-use super::*;
+use core::ops::Range;
+
+use super::{
+    tries::{Told, Tried},
+    *,
+};
 use crate::{
     agreement::{Instance, Lock, Subject},
     committee::Committee,
-    ids::{Address, ParticipantIndex, Signature},
+    ids::{ParticipantIndex, Signature},
     scheduling::{
-        Assignment, AssignmentCertificate, BlockRef, CircuitId, GroupSignature, JobDemand,
-        LeasePolicy, LostWorker, Priority, RecordError, ReferenceStringOrigin, ReplicaState,
-        SignedSuspicion, TelemetryEntry,
+        Assignment, AssignmentCertificate, BlockRef, CircuitId, GroupSignature, LostWorker,
+        PendingReplica, RecordError, ReferenceStringOrigin, SignedSuspicion, TelemetryEntry,
         arbitrary::{assert_wire, binding},
     },
 };
 
 #[path = "state_history_tests.rs"]
 mod history;
-#[path = "state_tests/random.rs"]
-mod random;
-#[path = "state_tests/rules.rs"]
-mod rules;
 
 fn committee() -> Committee {
     Committee::new(4).unwrap()
@@ -30,57 +30,19 @@ fn worker(byte: u8) -> PeerIdHash {
     PeerIdHash([byte; 32])
 }
 
-fn submission(position: u64, byte: u8) -> Submission {
-    let (operator, leak_bits) = (Address([1; 20]), 1_000_000);
-    Submission { position, job: job(byte), operator, leak_bits, cancelled: false }
-}
-
-/// Every job wants three replicas, except 9, whose body nobody has.
-fn three(digest: &Blake3Digest) -> Option<JobDemand> {
-    let (operator, priority) = (Address([1; 20]), Priority(0));
-    let demand =
-        JobDemand { operator, replicas: 3, priority, lease: LeasePolicy::Keep, refused: None };
-    (*digest != job(9)).then_some(demand)
+/// These replicas of a job, which was submitted at that position.
+fn pending(position: u64, byte: u8, replicas: Range<u16>) -> Vec<PendingReplica> {
+    let one = |replica| PendingReplica { submission: position, job: job(byte), replica };
+    replicas.map(ReplicaIndex).map(one).collect()
 }
 
 const POLICY: KeccakDigest = KeccakDigest([2; 32]);
 
-/// What must be listed if these workers are lost, or to be left, and the others among 1 to 4 are there.
-fn next(
-    state: &ClusterState,
-    submissions: &[Submission],
-    lost: &[u8],
-    draining: &[u8],
-) -> NextReplicas {
-    state.next_replicas(&NextInputs {
-        submissions,
-        jobs: &three,
-        only: None,
-        lost: &lost.iter().map(|w| (worker(*w), 0)).collect(),
-        draining: &draining.iter().map(|w| worker(*w)).collect(),
-        telemetry: &(1..=4).filter(|w| !lost.contains(w)).map(worker).collect(),
-        block: 1,
-        policy: POLICY,
-    })
-}
-
-/// What the proposer writes for these submissions; workers 1 to 4 are there unless lost.
+/// A manifest that builds on the state and lists this; workers 1 to 4 are there unless lost.
 fn manifest(
     state: &ClusterState,
-    submissions: &[Submission],
-    lost: &[u8],
-    draining: &[u8],
-) -> Manifest {
-    let next = next(state, submissions, lost, draining);
-    let manifest = written(state, submissions, next, lost);
-    assert_eq!(manifest.validate(committee()), Ok(()));
-    manifest
-}
-
-fn written(
-    state: &ClusterState,
-    submissions: &[Submission],
-    next: NextReplicas,
+    pending: Vec<PendingReplica>,
+    leaving: Vec<LeavingReplica>,
     lost: &[u8],
 ) -> Manifest {
     let suspicions: Vec<_> = [1, 2]
@@ -90,27 +52,29 @@ fn written(
             signature: Signature([0; 64]),
         })
         .to_vec();
-    Manifest {
+    let manifest = Manifest {
         binding: binding(),
         slot: Slot(state.last_slot().0 + 2),
         proposer: ParticipantIndex::new(1).unwrap(),
         previous: state.last_certificate(),
         block: BlockRef { number: 1, hash: KeccakDigest([1; 32]) },
         base: KeccakDigest([4; 32]),
-        jobs_seen: submissions.len() as u64,
+        jobs_seen: 2,
         policy: POLICY,
         circuit: CircuitId { version: 1, fingerprint: Blake3Digest([3; 32]) },
         telemetry: (1..=4)
             .filter(|w| !lost.contains(w))
             .map(|w| TelemetryEntry { sender: worker(w), digest: Blake3Digest([w; 32]) })
             .collect(),
-        pending: next.pending,
-        leaving: next.leaving,
+        pending,
+        leaving,
         lost: lost
             .iter()
             .map(|w| LostWorker { worker: worker(*w), suspicions: suspicions.clone() })
             .collect(),
-    }
+    };
+    assert_eq!(manifest.validate(committee()), Ok(()));
+    manifest
 }
 
 fn assignments(manifest: &Manifest, choose: impl Fn(usize) -> Option<PeerIdHash>) -> Assignments {
@@ -166,7 +130,7 @@ fn certify(
 /// Job 1 placed on workers 1, 2 and 3.
 fn placed() -> (ClusterState, SlotRecord) {
     let before = ClusterState::default();
-    let manifest = manifest(&before, &[submission(5, 1)], &[], &[]);
+    let manifest = manifest(&before, pending(5, 1, 0..3), vec![], &[]);
     let assignments = assignments(&manifest, |i| Some(worker(i as u8 + 1)));
     let record = record(&before, manifest, assignments);
     (before.follow(&record).unwrap(), record)
@@ -176,56 +140,33 @@ fn leaving(replica: u16) -> LeavingReplica {
     LeavingReplica { job: job(1), replica: ReplicaIndex(replica) }
 }
 
-fn pending_of(manifest: &Manifest) -> Vec<(Blake3Digest, u16)> {
-    manifest.pending.iter().map(|p| (p.job, p.replica.0)).collect()
+/// All three of job 1 leave.
+fn all_leave() -> Vec<LeavingReplica> {
+    (0..3).map(leaving).collect()
 }
 
 #[test]
-fn a_placed_job_runs_and_is_not_placed_again() {
+fn a_placed_job_runs() {
     let (state, record) = placed();
     assert_eq!(record.verify_structure(committee()), Ok(()));
     assert_eq!(state.last_slot(), Slot(2));
     assert_eq!(state.last_certificate(), record.certificate.body.hash());
     let here: Vec<_> = state.assigned_to(worker(2)).collect();
     assert_eq!(here, [(job(1), ReplicaIndex(1))]);
-    let next = manifest(&state, &[submission(5, 1)], &[], &[]);
-    assert_eq!((next.pending.len(), state.running(&next).count()), (0, 3));
+    assert_eq!(state.placement(job(1), ReplicaIndex(1)).unwrap().worker, worker(2));
+    assert_eq!(state.placement(job(1), ReplicaIndex(3)), None);
+    assert!(state.replicas_of(job(1)).eq((0..3).map(ReplicaIndex)));
+    assert_eq!((state.replicas_of(job(0)).count(), state.replicas_of(job(2)).count()), (0, 0));
+    let next = manifest(&state, vec![], vec![], &[]);
+    assert_eq!(state.running(&next).count(), 3);
     assert_wire(&state);
 }
 
 #[test]
-fn pending_is_in_the_chains_order_and_the_first_submission_of_a_job_counts() {
-    let state = ClusterState::default();
-    let submissions = [submission(7, 1), submission(3, 2), submission(4, 1), submission(8, 9)];
-    let next = next(&state, &submissions, &[], &[]);
-    let positions: Vec<_> = next.pending.iter().map(|p| (p.submission, p.job)).collect();
-    assert_eq!(positions[..3], [(3, job(2)); 3]);
-    assert_eq!(positions[3..], [(4, job(1)); 3]);
-    assert_eq!(next.unknown, [job(9)]);
-}
-
-#[test]
-fn a_lost_workers_replica_is_placed_again_and_its_return_makes_no_double() {
+fn a_lost_worker_counts_as_lost_until_it_is_back() {
     let (state, _) = placed();
-    let manifest = manifest(&state, &[submission(5, 1)], &[2], &[]);
-    assert_eq!(pending_of(&manifest), [(job(1), 1)]);
-    let moves = |r: &RunningReplica| r.state == ReplicaState::Draining;
-    let draining = state.running(&manifest).filter(moves).map(|r| (r.job, r.replica.0));
-    assert_eq!(draining.collect::<Vec<_>>(), pending_of(&manifest));
-    assert_eq!((state.running(&manifest).count(), manifest.leaving.len()), (3, 0));
-    let moved = assignments(&manifest, |_| Some(worker(4)));
-    let after = state.follow(&record(&state, manifest.clone(), moved)).unwrap();
-    assert_eq!(after.assigned_to(worker(2)).count(), 0);
-    assert_eq!(after.assigned_to(worker(4)).count(), 1);
-    assert_eq!(after.lost_since(&worker(2)), None, "it holds nothing");
-}
-
-#[test]
-fn a_returning_worker_keeps_what_has_not_been_placed_elsewhere() {
-    let (state, _) = placed();
-    let submissions = [submission(5, 1)];
-    let lost = manifest(&state, &submissions, &[2], &[]);
-    // With no room for it, it keeps its place, and the worker counts as lost.
+    let lost = manifest(&state, pending(5, 1, 1..2), vec![], &[2]);
+    // With no room for it, its replica keeps its place, and the worker counts as lost.
     let nowhere = assignments(&lost, |_| None);
     let after = state.follow(&record(&state, lost.clone(), nowhere)).unwrap();
     assert_eq!(after.assigned_to(worker(2)).count(), 1);
@@ -235,13 +176,12 @@ fn a_returning_worker_keeps_what_has_not_been_placed_elsewhere() {
         after.state_root(),
         ClusterState { lost: BTreeMap::new(), ..after.clone() }.state_root()
     );
-    assert_eq!(pending_of(&manifest(&after, &submissions, &[2], &[])), [(job(1), 1)]);
     // Its telemetry counts again once the worker knows that.
     assert!(!after.telemetry_counts(&worker(2), state.last_slot()));
     assert!(after.telemetry_counts(&worker(2), lost.slot));
     // Back in time, it is listed with its telemetry: nothing moves.
-    let back = manifest(&after, &submissions, &[], &[]);
-    assert_eq!((back.pending.len(), after.running(&back).count()), (0, 3));
+    let back = manifest(&after, vec![], vec![], &[]);
+    assert_eq!(after.running(&back).count(), 3);
     let nothing = assignments(&back, |_| None);
     let after = after.follow(&record(&after, back, nothing)).unwrap();
     assert_eq!((after.lost_since(&worker(2)), after.replicas().count()), (None, 3));
@@ -249,31 +189,29 @@ fn a_returning_worker_keeps_what_has_not_been_placed_elsewhere() {
 }
 
 #[test]
-fn a_draining_replica_keeps_its_place_until_it_has_another() {
+fn a_state_says_what_it_remembers_of_tries() {
     let (state, _) = placed();
-    let manifest = manifest(&state, &[submission(5, 1)], &[], &[3]);
-    assert_eq!(pending_of(&manifest), [(job(1), 2)]);
-    let running: Vec<_> = state.running(&manifest).map(|r| r.state).collect();
-    let serving = ReplicaState::Serving;
-    assert_eq!(running, [serving, serving, ReplicaState::Draining]);
-    let stays = state.apply(&manifest, &assignments(&manifest, |_| None)).unwrap();
-    assert_eq!(stays.assigned_to(worker(3)).count(), 1);
-    let moves = state.apply(&manifest, &assignments(&manifest, |_| Some(worker(4)))).unwrap();
-    assert_eq!(moves.assigned_to(worker(3)).count(), 0);
-    assert_eq!(moves.replicas().count(), 3);
-}
-
-#[test]
-fn cancelled_and_forgotten_jobs_leave_lost_workers_too() {
-    let (state, _) = placed();
-    let cancelled = Submission { cancelled: true, ..submission(5, 1) };
-    for (submissions, lost) in [(&[cancelled][..], &[][..]), (&[], &[]), (&[cancelled], &[2])] {
-        let manifest = manifest(&state, submissions, lost, &[]);
-        assert_eq!((manifest.pending.len(), state.running(&manifest).count()), (0, 0));
-        assert_eq!(manifest.leaving.len(), 3);
-        let after = state.apply(&manifest, &assignments(&manifest, |_| None)).unwrap();
-        assert_eq!((after.replicas().count(), after.lost().count()), (0, 0));
-    }
+    let known = BTreeSet::from([1, 2, 3, 4].map(worker));
+    let more = BTreeSet::from([1, 5].map(worker));
+    assert!(!state.is_woken_by(&known, POLICY) && state.is_woken_by(&more, POLICY));
+    assert!(state.is_woken_by(&known, KeccakDigest([3; 32])));
+    assert_eq!(state.told(&job(1), 7), (9, 1), "three times: a worker of four, or none");
+    assert_eq!(state.told(&job(2), 7), (0, 7));
+    let of = |state: &ClusterState| {
+        let (failures, tried) =
+            (state.failures(job(2), ReplicaIndex(0)), state.last_tried(job(2), ReplicaIndex(0)));
+        (failures, tried, state.last_freed())
+    };
+    assert_eq!(of(&state), (0, None, Slot(0)));
+    // Job 2 finds no place, twice; the second time job 1 leaves.
+    let next = manifest(&state, pending(6, 2, 0..1), vec![], &[]);
+    let none = assignments(&next, |_| None);
+    let state = state.follow(&record(&state, next, none)).unwrap();
+    assert_eq!(of(&state), (1, Some(Slot(4)), Slot(0)));
+    let next = manifest(&state, pending(6, 2, 0..1), all_leave(), &[]);
+    let none = assignments(&next, |_| None);
+    let state = state.follow(&record(&state, next, none)).unwrap();
+    assert_eq!(of(&state), (2, Some(Slot(6)), Slot(6)));
 }
 
 #[test]
@@ -285,7 +223,7 @@ fn telemetry_counts_if_it_includes_the_workers_last_assignment() {
     // A claim about the future would outlive every assignment.
     assert!(!state.telemetry_counts(&worker(4), Slot(3)));
     // A slot that gives the worker nothing leaves its older telemetry good.
-    let idle = manifest(&state, &[submission(5, 1)], &[], &[]);
+    let idle = manifest(&state, vec![], vec![], &[]);
     let none = assignments(&idle, |_| None);
     let state = state.follow(&record(&state, idle, none)).unwrap();
     assert_eq!(state.last_slot(), Slot(4));
@@ -297,7 +235,7 @@ fn what_does_not_continue_the_state_is_refused() {
     type Change = fn(&mut Manifest);
 
     let (state, first) = placed();
-    let sound = manifest(&state, &[submission(5, 1), submission(6, 2)], &[], &[]);
+    let sound = manifest(&state, pending(6, 2, 0..3), vec![], &[]);
     let outcome = |m: &Manifest| assignments(m, |_| Some(worker(1)));
     let (slot, last) = (Slot(2), Slot(2));
     let not_running =
@@ -390,8 +328,7 @@ fn a_record_is_refused_if_a_link_is_missing() {
 fn a_void_slot_changes_nothing_but_the_chain_of_certificates() {
     let (state, first) = placed();
     // Worker 2 is lost, job 1 is cancelled, job 2 is new: none of it happens.
-    let cancelled = Submission { cancelled: true, ..submission(5, 1) };
-    let locked = manifest(&state, &[cancelled, submission(6, 2)], &[2], &[]);
+    let locked = manifest(&state, pending(6, 2, 0..3), all_leave(), &[2]);
     let record = void(&state, locked.clone());
     assert_eq!(record.verify_structure(committee()), Ok(()));
     assert!(record.certificate.body.is_void() && !first.certificate.body.is_void());
@@ -422,18 +359,58 @@ fn a_state_says_what_its_last_certificate_can_be_anchored_on() {
     assert_eq!((state.last_base(), state.last_changed()), (first.manifest.base, Slot(2)));
     assert_eq!(state.last_block(), first.manifest.block.number);
     // It places nothing, but names another one.
-    let next = manifest(&state, &[submission(5, 1)], &[], &[]);
+    let next = manifest(&state, vec![], vec![], &[]);
     let next = Manifest { base: first.certificate.body.hash(), ..next };
     let none = assignments(&next, |_| None);
     let after = state.follow(&record(&state, next, none)).unwrap();
     assert_eq!((after.last_base(), after.last_changed()), (state.last_certificate(), Slot(2)));
     // A cancelled job leaves: that is a change.
-    let removing = manifest(&after, &[], &[], &[]);
+    let removing = manifest(&after, vec![], all_leave(), &[]);
     let none = assignments(&removing, |_| None);
     let after = after.follow(&record(&after, removing, none)).unwrap();
     assert_eq!(after.last_changed(), Slot(6));
     // Nor does a void slot change anything, but it too names another.
-    let locked = Manifest { base: KeccakDigest([7; 32]), ..manifest(&after, &[], &[], &[]) };
+    let locked = Manifest { base: KeccakDigest([7; 32]), ..manifest(&after, vec![], vec![], &[]) };
     let after = after.follow(&void(&after, locked)).unwrap();
     assert_eq!((after.last_base(), after.last_changed()), (KeccakDigest([7; 32]), Slot(6)));
+}
+
+#[test]
+fn the_largest_state_fits() {
+    let last = Slot(u64::MAX);
+    let decided = (last, KeccakDigest([1; 32]));
+    let mut state = ClusterState {
+        last_slot: last,
+        block: last.0,
+        decided,
+        changed: last,
+        ..ClusterState::default()
+    };
+    for i in 0..MAX_RUNNING as u16 {
+        let mut worker = worker(0xff);
+        worker.0[..2].copy_from_slice(&i.to_be_bytes());
+        let placement = Placement { worker, slot: Slot(u64::MAX) };
+        state.replicas.insert((job(0xff), ReplicaIndex(u16::MAX - i)), placement);
+        state.booked.insert(worker, Slot(u64::MAX));
+        state.lost.insert(worker, Slot(u64::MAX));
+    }
+    for i in 0..MAX_TRIED as u16 {
+        let (slot, previous) = (last, Some(worker(1)));
+        let tried = Tried { failures: u8::MAX, slot, previous };
+        state.tries.tried.insert((job(0xff), ReplicaIndex(u16::MAX - i)), tried);
+    }
+    for i in 0..MAX_TOLD as u16 {
+        let mut job = job(0xff);
+        job.0[..2].copy_from_slice(&i.to_be_bytes());
+        state.tries.told.insert(job, Told { bits: u32::MAX, since: u64::MAX });
+    }
+    for i in 0..MAX_KNOWN as u16 {
+        let mut worker = worker(0xff);
+        worker.0[..2].copy_from_slice(&i.to_be_bytes());
+        state.tries.known.insert(worker);
+    }
+    state.tries.freed = last;
+    state.tries.policy = Some(POLICY);
+    state.tries.draw = Some(Draw { block: POLICY, jobs_seen: u64::MAX });
+    assert_eq!(ClusterState::from_wire(&state.to_wire()), Ok(state));
 }

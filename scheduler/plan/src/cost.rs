@@ -1,10 +1,17 @@
-//! What a circuit costs and how likely it fails: its look-ups, by the noise that enters them.
+//! What a circuit costs and how likely it fails: its look-ups, by the noise that enters them; and how many
+//! replicas a slot may list for that.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Largest variance that may enter a look-up, in those of bootstraps: linear combinations of 2-norm
 /// 5, for which the parameters' failure probability is computed.
 pub const MAX_VARIANCE: u32 = 25;
+
+/// Most look-ups that a slot's circuit takes: 16 minutes of two cores, 2 of sixteen.
+pub const MAX_LOOK_UPS: u64 = 1 << 17;
+/// Look-ups for one replica and one worker, in the costliest plan of clear requests. A test of
+/// [`Plan`](crate::plan::Plan) compares it with what the circuits take.
+pub const LOOK_UPS_PER_PAIR: u64 = 32;
 
 const BINS: usize = MAX_VARIANCE as usize + 1;
 
@@ -112,9 +119,35 @@ impl Counter {
     }
 }
 
+/// Most replicas that a slot with that many workers tries to place, so that its circuit takes at most
+/// [`MAX_LOOK_UPS`]; at least one. `voids` is the number of slots in a row, up to the last one, that ended
+/// void: each of them halves it, so that a committee whose machines are too slow for the whole comes to
+/// an end all the same.
+#[must_use]
+pub fn most_replicas(workers: usize, voids: u64) -> usize {
+    if workers == 0 {
+        return usize::MAX; // nothing is evaluated
+    }
+    let pairs = (MAX_LOOK_UPS / LOOK_UPS_PER_PAIR) as usize;
+    let halvings = u32::try_from(voids).unwrap_or(u32::MAX);
+    (pairs / workers).checked_shr(halvings).unwrap_or(0).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slot_lists_fewer_replicas_the_more_workers_and_voids_there_are() {
+        assert_eq!(most_replicas(0, 0), usize::MAX);
+        assert_eq!(most_replicas(1024, 0), 4);
+        assert_eq!(most_replicas(64, 0), 64);
+        assert_eq!(most_replicas(64, 1), 32);
+        assert_eq!(most_replicas(64, 6), 1);
+        for voids in [7, 64, u64::MAX] {
+            assert_eq!(most_replicas(64, voids), 1, "there is always one");
+        }
+    }
 
     #[test]
     fn the_union_bound_adds_probabilities() {

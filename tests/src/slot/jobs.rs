@@ -7,10 +7,11 @@ use std::{
 
 use rand::Rng;
 use rand_chacha::ChaCha20Rng;
+use veil_committee_slot::demand::JobDemand;
 use veil_protocol_spec::{
     Address, Blake3Digest,
     scheduling::{
-        ClusterState, Constraints, CpuUnits, DiskUnits, GpuUnits, JobDemand, JobSpec, LeasePolicy,
+        ClusterState, Constraints, CpuUnits, DiskUnits, GpuUnits, JobSpec, LeasePolicy,
         MemoryUnits, Priority, ResourceRequest, Resources, RestartPolicy, Scale, SchedulingPolicy,
         Submission,
     },

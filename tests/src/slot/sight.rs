@@ -3,10 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use veil_committee_machine::Millis;
-use veil_committee_slot::manifest::{LocalView, MAX_BLOCK_AGE, TelemetryRef};
+use veil_committee_slot::{
+    demand::JobDemand,
+    manifest::{LocalView, MAX_BLOCK_AGE, TelemetryRef},
+};
 use veil_protocol_spec::{
     Blake3Digest, Committee, KeccakDigest, ParticipantIndex, PeerIdHash, PublicIdentity, Slot,
-    scheduling::{CircuitId, ClusterState, JobDemand, SignedSuspicion, Suspicion, UnixMillis},
+    scheduling::{CircuitId, ClusterState, SignedSuspicion, Suspicion, UnixMillis},
 };
 
 use super::chain::ChainView;

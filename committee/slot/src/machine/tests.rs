@@ -6,14 +6,15 @@ use veil_protocol_spec::{
     Committee, KeccakDigest, Signature,
     agreement::SlotOutcome,
     scheduling::{
-        Assignment, Assignments, BlockRef, CertificateBody, JobDemand, Outcome,
-        ReferenceStringOrigin, Scale, Submission, TelemetryEntry, UnixMillis,
+        Assignment, Assignments, BlockRef, CertificateBody, Outcome, ReferenceStringOrigin, Scale,
+        Submission, TelemetryEntry, UnixMillis,
     },
 };
 use veil_scheduler_plan::inputs::PublicInputs;
 
 use super::*;
 use crate::{
+    demand::JobDemand,
     fixtures::{BLOCK, CIRCUIT, POLICY, binding, job, member, worker},
     manifest::{MAX_BLOCK_AGE, TelemetryRef},
 };

@@ -9,7 +9,10 @@ use veil_protocol_spec::{
 };
 
 use super::*;
-use crate::fixtures::{binding, member, secret, worker};
+use crate::{
+    demand::wait_seconds,
+    fixtures::{binding, member, secret, worker},
+};
 
 mod rules;
 

@@ -10,8 +10,8 @@ use crate::{
     scheduling::{
         abi::keccak,
         assignment::{Assignments, Outcome},
-        demand::{LEAK_WINDOW_BLOCKS, bits_of_try},
         manifest::{MAX_PENDING, Manifest},
+        submission::{LEAK_WINDOW_BLOCKS, bits_of_try},
     },
 };
 
@@ -23,7 +23,7 @@ pub(super) const MAX_TRIED: usize = 2 * MAX_PENDING;
 pub(super) const MAX_TOLD: usize = 2 * MAX_PENDING;
 /// Most workers that are remembered as considered.
 pub(super) const MAX_KNOWN: usize = 4096;
-/// The pause between tries doubles up to 64 slots, or 64 slot intervals.
+/// Failures are counted up to this: the pause between tries doubles up to 64 slots, or 64 slot intervals.
 const MAX_FAILURES: u8 = 7;
 
 /// One replica without a place, or on a lost worker.
@@ -81,17 +81,6 @@ pub(super) struct Tries {
     pub(super) draw: Option<Draw>,
 }
 
-/// When a replica that wants a place is tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// As soon as possible: it was not tried, or something has changed since that could help.
-    Now,
-    /// In any slot that is held for another one.
-    Along,
-    /// Not before others have had slots, or an interval has passed.
-    Later,
-}
-
 impl Tries {
     /// What was told about a job within the window that `block` is in.
     pub(super) fn told(&self, job: &Blake3Digest, block: u64) -> Told {
@@ -103,17 +92,6 @@ impl Tries {
     /// Whether every replica is tried at once: "woken by what could change it".
     pub(super) fn all_wake(&self, telemetry: &BTreeSet<PeerIdHash>, policy: KeccakDigest) -> bool {
         !telemetry.is_subset(&self.known) || Some(policy) != self.policy
-    }
-
-    pub(super) fn turn(&self, replica: &Replica, next: Slot, all_wake: bool) -> Turn {
-        let Some(tried) = self.tried.get(replica) else { return Turn::Now };
-        if all_wake || tried.failures == 0 || tried.slot <= self.freed {
-            Turn::Now
-        } else if next.0 >= tried.slot.0.saturating_add(1 << tried.failures.min(MAX_FAILURES - 1)) {
-            Turn::Along
-        } else {
-            Turn::Later
-        }
     }
 
     /// "Leak bits and tries are charged at the lock": whatever the slot ends with.

@@ -8,6 +8,7 @@ use veil_protocol_spec::{
 };
 
 use super::*;
+use crate::cost::{LOOK_UPS_PER_PAIR, most_replicas};
 
 const SCOPE: ClusterScope =
     ClusterScope { chain_id: ChainId(1), contract: Address([1; 20]), cluster: ClusterId([2; 32]) };

@@ -62,7 +62,7 @@ fn an_exclusive_replica_is_listed_when_one_honest_member_knows_that_its_lease_is
     known.state = after(&known, &loss, Blake3Digest([1; 32]));
     assert_eq!(known.state.lost_since(&worker(1)), Some(Slot(2)));
 
-    let wait = LeasePolicy::Exclusive { seconds: 60 }.wait_seconds().unwrap();
+    let wait = wait_seconds(LeasePolicy::Exclusive { seconds: 60 }).unwrap();
     for early in [[0; 3], [wait - 1; 3], [u32::MAX, 0, 0]] {
         suspected(&mut known, early);
         assert_eq!(view(&known).work(), Work::Nothing, "{early:?}");

@@ -1,11 +1,10 @@
 //! Leases, tries, shares and the bits that are told.
 
 use proptest::prelude::*;
+use veil_scheduler_plan::cost::{LOOK_UPS_PER_PAIR, MAX_LOOK_UPS};
 
 use super::*;
-use crate::scheduling::{
-    LEAK_WINDOW_BLOCKS, LOOK_UPS_PER_PAIR, MAX_LOOK_UPS, NotConsidered, most_replicas,
-};
+use crate::demand::STOP_SECONDS;
 
 /// What one member knows, to be changed.
 struct Known {
@@ -43,7 +42,7 @@ impl Known {
         state: &ClusterState,
         only: Option<&BTreeSet<Blake3Digest>>,
     ) -> NextReplicas {
-        state.next_replicas(&NextInputs {
+        let inputs = NextInputs {
             submissions: &self.submissions,
             jobs: &|job| self.demands.get(job).copied(),
             only,
@@ -52,7 +51,8 @@ impl Known {
             telemetry: &self.telemetry,
             block: self.block,
             policy: POLICY,
-        })
+        };
+        next_replicas(state, &inputs)
     }
 
     fn next(&self, state: &ClusterState) -> NextReplicas {
@@ -98,8 +98,8 @@ const LEASE: LeasePolicy = LeasePolicy::Exclusive { seconds: 60 };
 fn an_exclusive_replica_moves_when_lease_and_margin_are_over_and_never_before() {
     let mut known = Known::new(LEASE);
     let state = known.slot(&ClusterState::default(), |i| Some(i as u8 + 1));
-    let wait = LEASE.wait_seconds().unwrap();
-    assert!(wait >= 60 + LeasePolicy::STOP_SECONDS);
+    let wait = wait_seconds(LEASE).unwrap();
+    assert!(wait >= 60 + STOP_SECONDS);
     // However long members claim to know: no certificate says that the worker is lost.
     known.lose(2, u32::MAX);
     assert_eq!(known.next(&state).pending, []);

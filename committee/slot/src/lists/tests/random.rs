@@ -2,50 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{
-    super::tries::{Told, Tried},
-    *,
-};
-
-#[test]
-fn the_largest_state_fits() {
-    let last = Slot(u64::MAX);
-    let decided = (last, KeccakDigest([1; 32]));
-    let mut state = ClusterState {
-        last_slot: last,
-        block: last.0,
-        decided,
-        changed: last,
-        ..ClusterState::default()
-    };
-    for i in 0..MAX_RUNNING as u16 {
-        let mut worker = worker(0xff);
-        worker.0[..2].copy_from_slice(&i.to_be_bytes());
-        let placement = Placement { worker, slot: Slot(u64::MAX) };
-        state.replicas.insert((job(0xff), ReplicaIndex(u16::MAX - i)), placement);
-        state.booked.insert(worker, Slot(u64::MAX));
-        state.lost.insert(worker, Slot(u64::MAX));
-    }
-    for i in 0..MAX_TRIED as u16 {
-        let (slot, previous) = (last, Some(worker(1)));
-        let tried = Tried { failures: u8::MAX, slot, previous };
-        state.tries.tried.insert((job(0xff), ReplicaIndex(u16::MAX - i)), tried);
-    }
-    for i in 0..MAX_TOLD as u16 {
-        let mut job = job(0xff);
-        job.0[..2].copy_from_slice(&i.to_be_bytes());
-        state.tries.told.insert(job, Told { bits: u32::MAX, since: u64::MAX });
-    }
-    for i in 0..MAX_KNOWN as u16 {
-        let mut worker = worker(0xff);
-        worker.0[..2].copy_from_slice(&i.to_be_bytes());
-        state.tries.known.insert(worker);
-    }
-    state.tries.freed = last;
-    state.tries.policy = Some(POLICY);
-    state.tries.draw = Some(Draw { block: POLICY, jobs_seen: u64::MAX });
-    assert_eq!(ClusterState::from_wire(&state.to_wire()), Ok(state));
-}
+use super::*;
 
 proptest! {
     /// Slots with random jobs, cancellations, losses, drains and outcomes: a replica that is wanted

@@ -1,14 +1,16 @@
 //! What the next manifest must list: the proposer writes it, the others compare.
 //!
+//! [`next_replicas`] is the same for everybody who knows the bodies of the jobs that are listed.
+//!
 //! # Rules
 //! 1. A job is wanted if an operator has submitted it and not withdrawn it. If its body is known, only the
 //!    submissions of the operator that it names count, and of those the first.
 //!    What has a place of a job that is not wanted leaves it.
 //! 2. A replica wants a place if it has none, or its worker is drained, or its worker is lost: at once
-//!    under [`LeasePolicy::Keep`](super::super::LeasePolicy::Keep), else when the wait is over
-//!    (`leases.md`). It keeps the place that it has until it gets another.
+//!    under [`LeasePolicy::Keep`](veil_protocol_spec::scheduling::LeasePolicy::Keep), else when the wait is
+//!    over (`leases.md`). It keeps the place that it has until it gets another.
 //! 3. A job is not considered while [`NotConsidered`] holds.
-//! 4. Replicas that found no place wait ([`Turn`]). Those that wait for nothing are listed, with those that
+//! 4. Replicas that found no place wait ([`turn`]). Those that wait for nothing are listed, with those that
 //!    may come along; if there are none, all that wait.
 //! 5. If that is more than a slot takes, operators take turns, in an order that is drawn anew after each
 //!    certificate that is not void, first with what waits for nothing. Within an operator's share the order
@@ -19,34 +21,20 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
 };
 
-use serde::{Deserialize, Serialize};
-
-use super::{ClusterState, tries::Turn};
-use crate::{
+use veil_protocol_spec::{
+    Address, Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex,
     domain::{self, hash_parts},
-    ids::{Address, Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot},
     scheduling::{
-        demand::{JobDemand, LEAK_WINDOW_BLOCKS, NotConsidered, bits_of_try, most_replicas},
-        manifest::{LeavingReplica, MAX_PENDING, MAX_RUNNING, PendingReplica},
+        ClusterState, LEAK_WINDOW_BLOCKS, LeavingReplica, MAX_PENDING, MAX_RUNNING, PendingReplica,
+        Submission, bits_of_try,
     },
 };
+use veil_scheduler_plan::cost::most_replicas;
 
-/// One submission as the chain orders it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Submission {
-    /// Position in the chain's order.
-    pub position: u64,
-    /// [`JobSpec::digest`](super::super::JobSpec::digest).
-    pub job: Blake3Digest,
-    /// Who submitted it.
-    pub operator: Address,
-    /// Bits that the placement of its replicas may tell about others' load, within
-    /// [`LEAK_WINDOW_BLOCKS`].
-    pub leak_bits: u32,
-    /// Whether the operator has withdrawn it.
-    pub cancelled: bool,
-}
+use crate::{
+    demand::{JobDemand, NotConsidered, wait_seconds},
+    tries::{Turn, turn},
+};
 
 /// What the lists follow from, besides the state.
 #[derive(Clone, Copy)]
@@ -58,7 +46,8 @@ pub struct NextInputs<'a> {
     pub jobs: &'a dyn Fn(&Blake3Digest) -> Option<JobDemand>,
     /// The jobs of which replicas may be listed as pending; all that are known if it is `None`.
     pub only: Option<&'a BTreeSet<Blake3Digest>>,
-    /// The manifest's lost workers, and [`LostWorker::lost_for`](super::super::LostWorker::lost_for).
+    /// The manifest's lost workers, and for how long they are:
+    /// [`LostWorker::lost_for`](veil_protocol_spec::scheduling::LostWorker::lost_for).
     pub lost: &'a BTreeMap<PeerIdHash, u32>,
     /// Workers that are to be left.
     pub draining: &'a BTreeSet<PeerIdHash>,
@@ -73,9 +62,9 @@ pub struct NextInputs<'a> {
 /// What the manifest of the next slot must list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NextReplicas {
-    /// [`Manifest::pending`](super::super::Manifest::pending).
+    /// [`Manifest::pending`](veil_protocol_spec::scheduling::Manifest::pending).
     pub pending: Vec<PendingReplica>,
-    /// [`Manifest::leaving`](super::super::Manifest::leaving).
+    /// [`Manifest::leaving`](veil_protocol_spec::scheduling::Manifest::leaving).
     pub leaving: Vec<LeavingReplica>,
     /// How many replicas keep their place, at least until they have another one.
     pub staying: usize,
@@ -118,63 +107,68 @@ impl Wants<'_> {
 /// The order within an operator's share.
 type Share = (Reverse<u8>, bool, [u8; 32], ReplicaIndex);
 
-impl ClusterState {
-    /// What the next manifest must list, by the rules of this module.
-    #[must_use]
-    pub fn next_replicas(&self, inputs: &NextInputs<'_>) -> NextReplicas {
-        let mut next = NextReplicas::default();
-        let wanted = wanted(inputs);
-        let leaves = self.replicas.keys().filter(|(job, _)| !wanted.contains_key(job));
-        next.leaving = leaves.map(|&(job, replica)| LeavingReplica { job, replica }).collect();
-        next.staying = self.replicas.len() - next.leaving.len();
-        let mut wants = Vec::new();
-        for (&job, Wanted { submission, demand }) in &wanted {
-            if inputs.only.is_some_and(|only| !only.contains(&job)) {
-                continue;
-            }
-            match demand {
-                Some(demand) => wants.push(self.wants(submission, *demand, inputs)),
-                None => next.unknown.push(job),
-            }
+/// What the next manifest must list, by the rules of this module.
+#[must_use]
+pub fn next_replicas(state: &ClusterState, inputs: &NextInputs<'_>) -> NextReplicas {
+    let lists = Lists { state, inputs };
+    let mut next = NextReplicas::default();
+    let wanted = wanted(inputs);
+    for (job, replica, _) in state.replicas() {
+        if wanted.contains_key(&job) {
+            next.staying += 1;
+        } else {
+            next.leaving.push(LeavingReplica { job, replica });
         }
-        wants.retain(|wants| wants.listed(false) > 0);
-        // A job that may not be tried now is no reason for a slot either.
-        let is_considered = |wants: &Wants<'_>, any_now| self.consider(wants, any_now, inputs);
-        let any_now =
-            wants.iter().any(|wants| !wants.now.is_empty() && is_considered(wants, true).is_ok());
-        wants.retain(|wants| match is_considered(wants, any_now) {
-            Ok(()) => true,
-            Err(reason) => {
-                next.not_considered.insert(wants.submission.job, reason);
-                false
-            }
-        });
-        next.pending = self.take_turns(&wants, any_now, inputs, next.staying);
-        let failures = |pending: &PendingReplica| {
-            self.tries.tried.get(&(pending.job, pending.replica)).map_or(0, |tried| tried.failures)
-        };
-        next.failures = next.pending.iter().map(failures).min().filter(|_| !any_now);
-        next
     }
+    let all_wake = state.is_woken_by(inputs.telemetry, inputs.policy);
+    let mut wants = Vec::new();
+    for (&job, Wanted { submission, demand }) in &wanted {
+        if inputs.only.is_some_and(|only| !only.contains(&job)) {
+            continue;
+        }
+        match demand {
+            Some(demand) => wants.push(lists.wants(submission, *demand, all_wake)),
+            None => next.unknown.push(job),
+        }
+    }
+    wants.retain(|wants| wants.listed(false) > 0);
+    // A job that may not be tried now is no reason for a slot either.
+    let any_now =
+        wants.iter().any(|wants| !wants.now.is_empty() && lists.consider(wants, true).is_ok());
+    wants.retain(|wants| match lists.consider(wants, any_now) {
+        Ok(()) => true,
+        Err(reason) => {
+            next.not_considered.insert(wants.submission.job, reason);
+            false
+        }
+    });
+    next.pending = lists.take_turns(&wants, any_now, next.staying);
+    let failures = |pending: &PendingReplica| state.failures(pending.job, pending.replica);
+    next.failures = next.pending.iter().map(failures).min().filter(|_| !any_now);
+    next
+}
 
+/// What the rules are applied to.
+struct Lists<'a> {
+    state: &'a ClusterState,
+    inputs: &'a NextInputs<'a>,
+}
+
+impl Lists<'_> {
     /// Rules 2 and 4.
     fn wants<'a>(
         &self,
         submission: &'a Submission,
         demand: JobDemand,
-        inputs: &NextInputs<'_>,
+        all_wake: bool,
     ) -> Wants<'a> {
-        let job = submission.job;
-        let all_wake = self.tries.all_wake(inputs.telemetry, inputs.policy);
-        // Slots that ended void are not counted: after them the same replicas are listed.
-        let slot = Slot(self.decided.0.0 + 1);
+        let (state, inputs, job) = (self.state, self.inputs, submission.job);
         let (now, along, later) = (Vec::new(), Vec::new(), Vec::new());
         let mut wants = Wants { submission, demand, now, along, later };
-        let placed = self.replicas.range((job, ReplicaIndex(0))..=(job, ReplicaIndex(u16::MAX)));
-        let mut indices: BTreeSet<_> = placed.map(|((_, replica), _)| *replica).collect();
-        indices.extend((0..demand.replicas).map(ReplicaIndex));
+        let placed = state.replicas_of(job);
+        let indices: BTreeSet<_> = placed.chain((0..demand.replicas).map(ReplicaIndex)).collect();
         for replica in indices {
-            let serves = self.replicas.get(&(job, replica)).is_some_and(|placement| {
+            let serves = state.placement(job, replica).is_some_and(|placement| {
                 let worker = &placement.worker;
                 match inputs.lost.get(worker) {
                     Some(lost_for) => !self.may_leave(worker, *lost_for, &demand),
@@ -184,7 +178,7 @@ impl ClusterState {
             if serves {
                 continue;
             }
-            match self.tries.turn(&(job, replica), slot, all_wake) {
+            match turn(state, job, replica, all_wake) {
                 Turn::Now => wants.now.push(replica),
                 Turn::Along => wants.along.push(replica),
                 Turn::Later => wants.later.push(replica),
@@ -195,27 +189,22 @@ impl ClusterState {
 
     /// "An exclusive replica is placed again only after lost-since + lease + margin."
     fn may_leave(&self, worker: &PeerIdHash, lost_for: u32, demand: &JobDemand) -> bool {
-        let wait = demand.lease.wait_seconds();
-        wait.is_none_or(|wait| self.lost.contains_key(worker) && lost_for >= wait)
+        let is_lost = || self.state.lost_since(worker).is_some();
+        wait_seconds(demand.lease).is_none_or(|wait| is_lost() && lost_for >= wait)
     }
 
     /// Rule 3.
-    fn consider(
-        &self,
-        wants: &Wants<'_>,
-        any_now: bool,
-        inputs: &NextInputs<'_>,
-    ) -> Result<(), NotConsidered> {
+    fn consider(&self, wants: &Wants<'_>, any_now: bool) -> Result<(), NotConsidered> {
         if let Some(refused) = wants.demand.refused {
             return Err(refused);
         }
-        let told = self.tries.told(&wants.submission.job, inputs.block);
+        let (told, since) = self.state.told(&wants.submission.job, self.inputs.block);
         let replicas = u32::try_from(wants.listed(any_now)).unwrap_or(u32::MAX);
-        let needed = bits_of_try(inputs.telemetry.len()).saturating_mul(replicas);
+        let needed = bits_of_try(self.inputs.telemetry.len()).saturating_mul(replicas);
         let stated = wants.submission.leak_bits;
-        if told.bits.saturating_add(needed) > stated {
-            let (since, until) = (told.since, told.since.saturating_add(LEAK_WINDOW_BLOCKS));
-            return Err(NotConsidered::LeakBits { stated, told: told.bits, needed, since, until });
+        if told.saturating_add(needed) > stated {
+            let until = since.saturating_add(LEAK_WINDOW_BLOCKS);
+            return Err(NotConsidered::LeakBits { stated, told, needed, since, until });
         }
         Ok(())
     }
@@ -225,13 +214,12 @@ impl ClusterState {
         &self,
         wants: &[Wants<'_>],
         any_now: bool,
-        inputs: &NextInputs<'_>,
         staying: usize,
     ) -> Vec<PendingReplica> {
-        let seed = self.seed();
+        let seed = self.state.seed();
         let lot = |what: &[u8]| hash_parts(domain::FAIR_SHARE, &[&seed.0, what]);
-        let is_new = |p: &PendingReplica| !self.replicas.contains_key(&(p.job, p.replica));
-        let most = most_replicas(inputs.telemetry.len(), self.voids()).min(MAX_PENDING);
+        let is_new = |p: &PendingReplica| self.state.placement(p.job, p.replica).is_none();
+        let most = most_replicas(self.inputs.telemetry.len(), self.state.voids()).min(MAX_PENDING);
         // What has a place takes no more room.
         let mut room_for_new = MAX_RUNNING.saturating_sub(staying);
         let mut pending = Vec::new();
@@ -294,3 +282,6 @@ fn wanted<'a>(inputs: &NextInputs<'a>) -> BTreeMap<Blake3Digest, Wanted<'a>> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! What a job wants, as far as everybody must know it to say which of its replicas wait for a place.
+
+use veil_protocol_spec::{
+    Address,
+    scheduling::{JobSpec, LeasePolicy, Priority, ResourceRequest, Scale},
+};
+
+/// Seconds within which a worker has stopped a container whose lease is over.
+pub const STOP_SECONDS: u32 = 90;
+
+/// Seconds from when a worker counts as lost until its replica may be placed elsewhere; `None` if at
+/// once. For an exclusive lease: the lease itself; 90 seconds in which the worker notices and stops
+/// the container; and a thousandth of the lease, by which two clocks may run apart (`leases.md`).
+#[must_use]
+pub const fn wait_seconds(lease: LeasePolicy) -> Option<u32> {
+    match lease {
+        LeasePolicy::Keep => None,
+        LeasePolicy::Exclusive { seconds } => {
+            Some(seconds.saturating_add(STOP_SECONDS).saturating_add(seconds / 1000))
+        }
+    }
+}
+
+/// What the body of a job says that decides which of its replicas wait for a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobDemand {
+    /// Whose job it is: submissions of its digest by others do not count.
+    pub operator: Address,
+    /// How many replicas run at once.
+    pub replicas: u16,
+    /// Which of the operator's jobs come first.
+    pub priority: Priority,
+    /// What a worker does that is cut off.
+    pub lease: LeasePolicy,
+    /// Why no slot can place it, whatever is free.
+    pub refused: Option<NotConsidered>,
+}
+
+impl JobDemand {
+    /// Of a job in a cluster whose policy has this scale.
+    #[must_use]
+    pub fn of(job: &JobSpec, scale: &Scale) -> Self {
+        let refused = match &job.request {
+            ResourceRequest::Clear(request) => {
+                scale.request(request).is_err().then_some(NotConsidered::TooLarge)
+            }
+            _ => Some(NotConsidered::Encrypted),
+        };
+        let &JobSpec { operator, replicas, priority, lease, .. } = job;
+        Self { operator, replicas, priority, lease, refused }
+    }
+}
+
+/// Why the replicas of a job that want a place are not listed, by public rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum NotConsidered {
+    /// No worker can offer as much by the policy's scale.
+    #[error(
+        "its request is beyond what a worker can offer by the policy's scale: ask for less, or have \
+         the policy's units raised"
+    )]
+    TooLarge,
+    /// The request is encrypted: until the winner of a placement is told the clear figures, no worker
+    /// could set its container's limits.
+    #[error("its request is encrypted, and workers cannot be told the clear figures yet")]
+    Encrypted,
+    /// The answers could tell more about others' load than its submission states.
+    #[error(
+        "its submission states {stated} bits; {told} are told since block {since}, and another try \
+         may tell {needed}: wait until block {until}, or submit it again with more (`--leak-bits`)"
+    )]
+    LeakBits { stated: u32, told: u32, needed: u32, since: u64, until: u64 },
+}
+
+#[cfg(test)]
+mod tests {
+    use veil_protocol_spec::scheduling::{CpuUnits, Resources};
+
+    use super::*;
+    use crate::fixtures::job;
+
+    #[test]
+    fn an_exclusive_replica_waits_longer_than_its_lease() {
+        assert_eq!(wait_seconds(LeasePolicy::Keep), None);
+        let wait = |seconds| wait_seconds(LeasePolicy::Exclusive { seconds }).unwrap();
+        assert_eq!((wait(30), wait(86_400)), (120, 86_400 + 90 + 86));
+    }
+
+    #[test]
+    fn what_fits_no_worker_is_named() {
+        let large = |cpu| JobSpec {
+            request: ResourceRequest::Clear(Resources {
+                cpu: CpuUnits(cpu),
+                ..Resources::default()
+            }),
+            ..job(3)
+        };
+        assert_eq!(JobDemand::of(&large(191), &Scale::FINEST).refused, None);
+        let refused = JobDemand::of(&large(192), &Scale::FINEST).refused;
+        assert_eq!(refused, Some(NotConsidered::TooLarge));
+        assert_eq!(JobDemand::of(&large(192), &Scale::default()).refused, None);
+    }
+}
