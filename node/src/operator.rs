@@ -2,19 +2,14 @@
 
 use std::path::Path;
 
+use veil_committee_slot::demand::bits_to_state;
 use veil_node_chain::{Chain, ChainError};
 use veil_node_config::job_file::{JobFile, JobFileError};
 use veil_node_core::admin::{self, AdminError};
 use veil_protocol_spec::{
     Blake3Digest, ClusterId,
-    scheduling::{
-        ClusterPolicy, JobSpec, PolicyError, RequestTooLarge, ResourceRequest, bits_of_try,
-    },
+    scheduling::{ClusterPolicy, JobSpec, PolicyError, RequestTooLarge, ResourceRequest},
 };
-
-/// Tries of each replica, within [`LEAK_WINDOW_BLOCKS`](veil_protocol_spec::scheduling::LEAK_WINDOW_BLOCKS),
-/// for which bits are stated unless the operator gives a number.
-const STATED_TRIES: u32 = 32;
 
 /// Why a job is not submitted or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +51,7 @@ pub enum OperatorError {
 /// Gives a job's body to the node behind `admin`, then submits it under the account's next nonce. "The
 /// public body travels by gossip before the transaction": what ends this halfway leaves no digest on chain
 /// whose body nobody has. Its placement may tell `leak_bits` about others' load in a day; unless they are
-/// given, enough for 32 tries of each replica in a cluster that becomes twice as large.
+/// given, as many as [`bits_to_state`] says.
 ///
 /// # Errors
 /// [`OperatorError`].
@@ -84,12 +79,6 @@ pub async fn submit(
     // A node keeps few bodies that the chain does not list, and may have dropped this one.
     give_body(admin, &spec).await?;
     Ok((digest, spec))
-}
-
-/// Bits to state for a job in a cluster of that many workers, which may become twice as many.
-fn bits_to_state(replicas: u16, workers: usize) -> u32 {
-    let bits = bits_of_try(workers.saturating_mul(2).max(1));
-    u32::from(replicas).max(1).saturating_mul(bits).saturating_mul(STATED_TRIES)
 }
 
 /// What no worker can ever offer is not submitted: it would take its part of the account's quota and wait
@@ -157,12 +146,6 @@ mod tests {
         let (contract, cluster) = (Address([1; 20]), ClusterId([2; 32]));
         let scope = ClusterScope { chain_id: ChainId(1), contract, cluster };
         JobFile::parse(&text).unwrap().into_spec(scope, Address([3; 20]), 0).unwrap()
-    }
-
-    #[test]
-    fn bits_are_stated_for_32_tries_in_a_cluster_twice_as_large() {
-        assert_eq!(bits_to_state(3, 3), 3 * 3 * STATED_TRIES);
-        assert!(bits_to_state(1024, 1024) < u32::MAX);
     }
 
     #[test]

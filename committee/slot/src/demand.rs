@@ -2,7 +2,7 @@
 
 use veil_protocol_spec::{
     Address,
-    scheduling::{JobSpec, LeasePolicy, Priority, ResourceRequest, Scale},
+    scheduling::{JobSpec, LeasePolicy, Priority, ResourceRequest, Scale, bits_of_try},
 };
 
 /// Seconds within which a worker has stopped a container whose lease is over.
@@ -19,6 +19,17 @@ pub const fn wait_seconds(lease: LeasePolicy) -> Option<u32> {
             Some(seconds.saturating_add(STOP_SECONDS).saturating_add(seconds / 1000))
         }
     }
+}
+
+/// Tries of each replica, within [`LEAK_WINDOW_BLOCKS`](veil_protocol_spec::scheduling::LEAK_WINDOW_BLOCKS),
+/// for which bits are stated unless the operator gives a number.
+const STATED_TRIES: u32 = 32;
+
+/// Bits to state for a job in a cluster of that many workers, which may become twice as many.
+#[must_use]
+pub fn bits_to_state(replicas: u16, workers: usize) -> u32 {
+    let bits = bits_of_try(workers.saturating_mul(2).max(1));
+    u32::from(replicas).max(1).saturating_mul(bits).saturating_mul(STATED_TRIES)
 }
 
 /// What the body of a job says that decides which of its replicas wait for a place.
@@ -85,6 +96,12 @@ mod tests {
         assert_eq!(wait_seconds(LeasePolicy::Keep), None);
         let wait = |seconds| wait_seconds(LeasePolicy::Exclusive { seconds }).unwrap();
         assert_eq!((wait(30), wait(86_400)), (120, 86_400 + 90 + 86));
+    }
+
+    #[test]
+    fn bits_are_stated_for_32_tries_in_a_cluster_twice_as_large() {
+        assert_eq!(bits_to_state(3, 3), 3 * 3 * STATED_TRIES);
+        assert!(bits_to_state(1024, 1024) < u32::MAX);
     }
 
     #[test]

@@ -224,6 +224,7 @@ pub(super) const HOUSE: &[Row] = &[
         COMMAND_LINE,
         &[
             "veil-committee",
+            "veil-committee-slot",
             "veil-keygen-ceremony",
             "veil-node-ceremony",
             "veil-node-chain",

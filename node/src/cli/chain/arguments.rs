@@ -61,6 +61,17 @@ pub(super) struct ClusterArgument {
     cluster: ClusterId,
 }
 
+/// Which cluster, and through which contracts and connection.
+#[derive(Debug, Args)]
+pub(super) struct Where {
+    #[command(flatten)]
+    pub(super) cluster: ClusterArgument,
+    #[command(flatten)]
+    pub(super) contract: Contract,
+    #[command(flatten)]
+    pub(super) connection: Connection,
+}
+
 impl ClusterArgument {
     pub(super) const fn id(&self) -> ClusterId {
         self.cluster

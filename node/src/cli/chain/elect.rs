@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use veil_node_chain::{Chain, ChainError};
 use veil_protocol_spec::{ClusterId, Epoch, PeerIdHash};
 
-use super::arguments::{ClusterArgument, Connection, Contract};
+use super::arguments::{Connection, Where};
 use crate::cli::failure::Failure;
 
 #[derive(Debug, Subcommand)]
@@ -26,11 +26,7 @@ pub(in crate::cli) struct Arguments {
     #[arg(long, value_name = "N")]
     epoch: Option<u64>,
     #[command(flatten)]
-    cluster: ClusterArgument,
-    #[command(flatten)]
-    contract: Contract,
-    #[command(flatten)]
-    connection: Connection,
+    place: Where,
 }
 
 impl Command {
@@ -41,14 +37,14 @@ impl Command {
     }
 
     pub(super) const fn connection(&self) -> &Connection {
-        &self.arguments().connection
+        &self.arguments().place.connection
     }
 }
 
 pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
     let arguments = command.arguments();
-    let chain = arguments.contract.connect(&arguments.connection).await?;
-    let cluster = arguments.cluster.id();
+    let chain = arguments.place.contract.connect(&arguments.place.connection).await?;
+    let cluster = arguments.place.cluster.id();
     let epoch = match arguments.epoch {
         Some(epoch) => Epoch(epoch),
         None => Epoch(chain.current_epoch(cluster).await?.map_or(0, |epoch| epoch.0 + 1)),

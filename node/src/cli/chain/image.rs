@@ -11,7 +11,7 @@ use veil_protocol_spec::{
     scheduling::{ImagePart, ImageParts, PartKind},
 };
 
-use super::arguments::{ClusterArgument, Connection, Contract};
+use super::arguments::{Connection, Where};
 use crate::cli::failure::Failure;
 
 #[derive(Debug, Subcommand)]
@@ -33,16 +33,6 @@ struct Manifest {
     /// Digest of a signature of the image; may be given several times.
     #[arg(long, value_name = "sha256:HEX", value_parser = parse_digest)]
     signature: Vec<[u8; 32]>,
-}
-
-#[derive(Debug, Args)]
-struct Where {
-    #[command(flatten)]
-    cluster: ClusterArgument,
-    #[command(flatten)]
-    contract: Contract,
-    #[command(flatten)]
-    connection: Connection,
 }
 
 #[derive(Debug, Args)]

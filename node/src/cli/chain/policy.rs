@@ -13,7 +13,7 @@ use veil_protocol_spec::{
     scheduling::{ClusterPolicy, keccak},
 };
 
-use super::arguments::{ClusterArgument, Connection, Contract};
+use super::arguments::{Connection, Where};
 use crate::cli::failure::Failure;
 
 #[derive(Debug, Subcommand)]
@@ -30,11 +30,7 @@ pub(in crate::cli) struct Get {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
-    cluster: ClusterArgument,
-    #[command(flatten)]
-    contract: Contract,
-    #[command(flatten)]
-    connection: Connection,
+    place: Where,
 }
 
 #[derive(Debug, Args)]
@@ -43,18 +39,14 @@ pub(in crate::cli) struct Set {
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
-    cluster: ClusterArgument,
-    #[command(flatten)]
-    contract: Contract,
-    #[command(flatten)]
-    connection: Connection,
+    place: Where,
 }
 
 impl Command {
     pub(super) const fn connection(&self) -> &Connection {
         match self {
-            Self::Get(a) => &a.connection,
-            Self::Set(a) => &a.connection,
+            Self::Get(a) => &a.place.connection,
+            Self::Set(a) => &a.place.connection,
         }
     }
 }
@@ -78,8 +70,8 @@ fn shown(policy: &[u8]) -> Value {
 pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
     match command {
         Command::Get(arguments) => {
-            let chain = arguments.contract.connect(&arguments.connection).await?;
-            let cluster = arguments.cluster.id();
+            let chain = arguments.place.contract.connect(&arguments.place.connection).await?;
+            let cluster = arguments.place.cluster.id();
             let policy = chain.cluster_policy(cluster).await?;
             if let Some(path) = &arguments.out {
                 fs::write(path, &policy).map_err(Failure::file(path))?;
@@ -94,8 +86,8 @@ pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
         Command::Set(arguments) => {
             let path = &arguments.file;
             let policy = read(path)?;
-            let chain = arguments.contract.connect(&arguments.connection).await?;
-            let cluster = arguments.cluster.id();
+            let chain = arguments.place.contract.connect(&arguments.place.connection).await?;
+            let cluster = arguments.place.cluster.id();
             let mined = chain.set_cluster_policy(cluster, &policy).await?;
             let announced = chain.announced_policy(cluster).await?;
             Ok(json!({
