@@ -78,10 +78,26 @@ fn next_slot(epoch: &ActiveEpoch) -> Slot {
     Slot(epoch.ledger.state().last_slot().0 + 1)
 }
 
-/// Whether this member takes a registered worker for present. No word of SWIM counts against a
-/// connection; without one, SWIM must say that the worker answers.
-fn is_there(is_connected: bool, swim: Option<Health>) -> bool {
-    is_connected || swim == Some(Health::Alive)
+/// What this member sees of a worker.
+#[derive(Clone, Copy, Debug)]
+struct Sight {
+    is_registered: bool,
+    is_connected: bool,
+    swim: Option<Health>,
+    /// When it answered last.
+    heard: Option<Instant>,
+}
+
+impl Sight {
+    /// Whether this member takes the worker for present. No word of SWIM counts against a connection;
+    /// without one, SWIM must say that the worker answers.
+    fn is_there(&self) -> bool {
+        self.is_registered && (self.is_connected || self.answers())
+    }
+
+    fn answers(&self) -> bool {
+        self.swim == Some(Health::Alive)
+    }
 }
 
 /// Whether a worker can be lost: of others there is nothing to lose, and a member could make what is
@@ -90,9 +106,11 @@ fn can_be_lost(worker: &PeerIdHash, is_registered: bool, state: &ClusterState) -
     is_registered || state.replicas().any(|(_, _, placement)| placement.worker == *worker)
 }
 
-/// What this member sees of the workers itself.
+/// What this member has seen of the workers itself.
 #[derive(Debug, Default)]
 struct OwnEvidence {
+    /// Since when SWIM does not take them for alive.
+    silent_since: BTreeMap<PeerIdHash, Instant>,
     gone_since: BTreeMap<PeerIdHash, Instant>,
 }
 
@@ -100,18 +118,34 @@ impl OwnEvidence {
     /// The workers that have been gone for the grace, and how long it is until the next one has.
     ///
     /// A worker is gone while it is not registered, or there is no connection to it and SWIM does not
-    /// take it for alive: the grace begins with the first probe that fails, however long SWIM, whose
-    /// times stretch under load, waits for a sign of life. `expected` are those that are registered or have been given something to run.
+    /// take it for alive. A connection outlives its peer by some seconds, and SWIM, whose times stretch under
+    /// load, waits long for a sign of life: so the grace begins when both had the last sign, not when both
+    /// have given it up. `expected` are those that are registered or have been given something to run.
     fn lost(
         &mut self,
         expected: &BTreeSet<PeerIdHash>,
-        is_there: impl Fn(&PeerIdHash) -> bool,
+        sight: impl Fn(&PeerIdHash) -> Sight,
         now: Instant,
         grace: Duration,
     ) -> (Vec<PeerIdHash>, Option<Duration>) {
-        self.gone_since.retain(|worker, _| expected.contains(worker) && !is_there(worker));
-        for worker in expected.iter().filter(|worker| !is_there(worker)) {
-            self.gone_since.entry(*worker).or_insert(now);
+        self.silent_since.retain(|worker, _| expected.contains(worker));
+        self.gone_since.retain(|worker, _| expected.contains(worker));
+        for worker in expected {
+            let sight = sight(worker);
+            if sight.answers() {
+                self.silent_since.remove(worker);
+            }
+            let silent = if sight.answers() {
+                now
+            } else {
+                *self.silent_since.entry(*worker).or_insert(now)
+            };
+            if sight.is_there() {
+                self.gone_since.remove(worker);
+            } else {
+                let since = if sight.is_registered { sight.heard.max(Some(silent)) } else { None };
+                self.gone_since.entry(*worker).or_insert(since.unwrap_or(now));
+            }
         }
         let left = |since: Instant| grace.saturating_sub(now.duration_since(since));
         let (lost, waiting): (Vec<_>, Vec<_>) =
@@ -169,11 +203,13 @@ pub(crate) async fn suspect(
             let registered = view.workers();
             let assigned = state.replicas().map(|(_, _, placement)| placement.worker);
             let expected = registered.iter().copied().chain(assigned).collect();
-            let is_there = |worker: &PeerIdHash| {
-                registered.contains(worker)
-                    && is_there(connected.contains(worker), live.get(worker))
+            let sight = |worker: &PeerIdHash| Sight {
+                is_registered: registered.contains(worker),
+                is_connected: connected.contains(worker),
+                swim: live.get(worker),
+                heard: network.heard(worker),
             };
-            evidence.lost(&expected, is_there, Instant::now(), grace)
+            evidence.lost(&expected, sight, Instant::now(), grace)
         };
         for worker in &lost {
             let lost_for = known.seconds(worker, Instant::now());
@@ -246,12 +282,19 @@ mod tests {
         workers.iter().copied().map(worker).collect()
     }
 
+    /// A registered worker without a connection.
+    fn sight(swim: Option<Health>, heard: Option<Instant>) -> Sight {
+        Sight { is_registered: true, is_connected: false, swim, heard }
+    }
+
     #[test]
     fn hearsay_convicts_nobody_who_is_connected_and_acquits_nobody_who_is_silent() {
         let down = Health::Down { since: UnixMillis(0) };
         for swim in [None, Some(Health::Alive), Some(Health::Suspect), Some(down)] {
-            assert!(is_there(true, swim));
-            assert_eq!(is_there(false, swim), swim == Some(Health::Alive), "{swim:?}");
+            let apart = sight(swim, None);
+            assert!(Sight { is_connected: true, ..apart }.is_there());
+            assert_eq!(apart.is_there(), swim == Some(Health::Alive), "{swim:?}");
+            assert!(!Sight { is_registered: false, is_connected: true, ..apart }.is_there());
         }
     }
 
@@ -269,7 +312,8 @@ mod tests {
         let mut lost = |there: &[u8], second: u64| {
             let there = set(there);
             let now = start + Duration::from_secs(second);
-            evidence.lost(&expected, |worker| there.contains(worker), now, GRACE)
+            let answers = |worker: &PeerIdHash| there.contains(worker).then_some(Health::Alive);
+            evidence.lost(&expected, |worker| sight(answers(worker), None), now, GRACE)
         };
         assert_eq!(lost(&[1, 2], 0), (vec![], Some(GRACE)));
         assert_eq!(lost(&[1], 8), (vec![], Some(Duration::from_secs(12))));
@@ -280,6 +324,34 @@ mod tests {
         assert_eq!(lost(&[1], 40), (vec![worker(2), worker(3)], None));
         // Withdrawn when it is back.
         assert_eq!(lost(&[1, 2, 3], 41), (vec![], None));
+    }
+
+    #[test]
+    fn the_grace_begins_with_the_last_sign_of_life() {
+        let start = Instant::now();
+        let at = |second: u64| start + Duration::from_secs(second);
+        let expected = set(&[1]);
+        // Killed at 4; a probe fails at 6, and the connection is given up at 14.
+        let mut evidence = OwnEvidence::default();
+        let mut lost = |is_connected, swim, heard: u64, second: u64| {
+            let seen = Sight { is_connected, ..sight(Some(swim), Some(at(heard))) };
+            evidence.lost(&expected, |_| seen, at(second), GRACE)
+        };
+        assert_eq!(lost(true, Health::Alive, 0, 5), (vec![], None));
+        assert_eq!(lost(true, Health::Suspect, 3, 6), (vec![], None));
+        assert_eq!(lost(false, Health::Suspect, 3, 14), (vec![], Some(Duration::from_secs(12))));
+        assert_eq!(lost(false, Health::Suspect, 3, 26), (vec![worker(1)], None));
+        // Of one that SWIM has long given up, and that answers pings, the grace begins with the last answer.
+        let (mut evidence, suspect) = (OwnEvidence::default(), Some(Health::Suspect));
+        let connected = Sight { is_connected: true, ..sight(suspect, Some(at(0))) };
+        assert_eq!(evidence.lost(&expected, |_| connected, at(0), GRACE), (vec![], None));
+        let apart = sight(suspect, Some(at(995)));
+        let left = evidence.lost(&expected, |_| apart, at(1000), GRACE);
+        assert_eq!(left, (vec![], Some(Duration::from_secs(15))));
+        // One that is registered no more is there for whoever knows it: its grace begins now.
+        let removed = Sight { is_registered: false, ..connected };
+        let left = OwnEvidence::default().lost(&expected, |_| removed, at(1000), GRACE);
+        assert_eq!(left, (vec![], Some(GRACE)));
     }
 
     /// What a member signs must never be longer than it has had the certificate.

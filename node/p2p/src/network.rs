@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use async_recursion::async_recursion as boxed;
@@ -119,6 +120,13 @@ impl Network {
     #[must_use]
     pub fn round_trip(&self) -> Option<Duration> {
         self.inner.round_trips.median()
+    }
+
+    /// When a peer was heard last: it answered a ping, or a connection was made. `None` if that is over an hour
+    /// ago, or never was.
+    #[must_use]
+    pub fn heard(&self, peer: &PeerIdHash) -> Option<Instant> {
+        self.inner.round_trips.heard(peer)
     }
 
     /// Publishes a message to the subscribers of a topic on all other nodes.

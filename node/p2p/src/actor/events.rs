@@ -38,7 +38,7 @@ impl Actor {
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => {
                 let hash = self.swarm.behaviour().gate.hash_of(&event.peer);
                 if let (Some(hash), Ok(round_trip)) = (hash, event.result) {
-                    self.round_trips.record(hash, round_trip);
+                    self.round_trips.record(hash, Some(round_trip), Instant::now());
                 }
             }
             SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => {
@@ -84,6 +84,7 @@ impl Actor {
         link.connections.push(connection);
         let first = link.connections.len() == 1;
         let Some(hash) = self.swarm.behaviour().gate.hash_of(&peer) else { return };
+        self.round_trips.record(hash, None, Instant::now());
         if first {
             tracing::info!(peer = %hash, id = %peer, "connected");
         }
@@ -101,7 +102,7 @@ impl Actor {
         let talks = link.talks;
         self.links.remove(&peer);
         if let Some(hash) = self.swarm.behaviour().gate.hash_of(&peer) {
-            self.round_trips.forget(&hash);
+            self.round_trips.closed(&hash, Instant::now());
             if dialer && !talks {
                 tracing::warn!(
                     peer = %hash,

@@ -45,6 +45,8 @@ use crate::{
 const BIND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle connections stay open; SWIM and the transports notice when one is dead.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Between two pings of a connection: how old the last sign of life of a healthy peer may be.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Simultaneous dials make two; a restart of either side adds one each.
 const CONNECTIONS_PER_PEER: u32 = 4;
 /// SWIM messages that wait for the membership task; further ones are lost, as SWIM expects.
@@ -76,7 +78,7 @@ fn swarm(
         gate,
         limits: connection_limits::Behaviour::new(limits),
         gossip: gossip::behaviour(&key, &scope, topics, directory.len())?,
-        ping: ping::Behaviour::new(ping::Config::new()),
+        ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
         requests: request::behaviour(&scope, Lane::Bulk, admission.clone()),
         swim: request::behaviour(&scope, Lane::Swim, admission.clone()),
         streams: libp2p_stream::Behaviour::new(),
