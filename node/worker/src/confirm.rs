@@ -28,6 +28,10 @@ enum ConfirmError {
     NotAnchored(Slot),
     #[error("this node does not have the certificates up to the one anchored last")]
     Behind,
+    #[error(
+        "the record of slot {0} is not kept here: this node began from a later state, or it was dropped"
+    )]
+    NotKept(Slot),
     #[error("the assignment is not in slot {0}")]
     NotAssigned(Slot),
     #[error("the node is stopping")]
@@ -115,7 +119,12 @@ impl Confirmer {
                 chain.extend(until_head.map(|record| record.certificate.body));
                 first = first.or_else(|| records.into_iter().next());
             }
-            Ok((chain, first.ok_or(ConfirmError::Behind)?))
+            let first = first.ok_or(ConfirmError::Behind)?;
+            if first.manifest.slot == slot {
+                Ok((chain, first))
+            } else {
+                Err(ConfirmError::NotKept(slot))
+            }
         });
         let (chain, record) = reading.await.map_err(|_| ConfirmError::Stopped)??;
         let wanted = Assignment { job, replica, outcome: Outcome::Node(self.me) };
