@@ -5,8 +5,9 @@ use veil_protocol_spec::{
     PeerIdHash,
     identity::SecretIdentity,
     scheduling::{
-        Binding, BlockRef, CircuitId, ClusterScope, Constraints, CpuUnits, DiskUnits, GpuUnits,
-        JobSpec, LeasePolicy, MemoryUnits, Priority, ResourceRequest, Resources, RestartPolicy,
+        Assignments, Binding, BlockRef, CertificateBody, CircuitId, ClusterScope, ClusterState,
+        Constraints, CpuUnits, DiskUnits, GpuUnits, JobSpec, LeasePolicy, Manifest, MemoryUnits,
+        Priority, ReferenceStringOrigin, ResourceRequest, Resources, RestartPolicy,
         SchedulingPolicy,
     },
 };
@@ -34,6 +35,28 @@ pub(crate) const fn binding() -> Binding {
         cluster: ClusterId([2; 32]),
     };
     Binding { scope, key_set: KeySetDigest([3; 32]), epoch: Epoch(0) }
+}
+
+/// What a committee signs of a slot whose state is `after`.
+pub(crate) fn certificate_body(
+    manifest: &Manifest,
+    assignments: &Assignments,
+    after: &ClusterState,
+    evaluation: Blake3Digest,
+) -> CertificateBody {
+    CertificateBody {
+        binding: manifest.binding,
+        slot: manifest.slot,
+        manifest: manifest.digest(),
+        previous: manifest.previous,
+        base: manifest.base,
+        jobs_seen: manifest.jobs_seen,
+        evaluation,
+        members_only: CertificateBody::NO_SECTION,
+        assignments_root: assignments.tree().root(),
+        state_root: after.state_root(),
+        reference_string: ReferenceStringOrigin::Committee,
+    }
 }
 
 /// A job that fits everywhere.

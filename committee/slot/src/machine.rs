@@ -5,7 +5,7 @@
 //! agreement, evaluation, decryption, signing, ledger and network, and tells the machine what came of
 //! it. The machine sees digests and public inputs, no ciphertext.
 //!
-//! # Flow of a slot (architecture, "A slot")
+//! # Flow of a slot (`protocol-spec/slot.md`)
 //! 1. **Work.** [`observe`](SlotMachine::observe) finds a replica that wants a place, or one that is to
 //!    leave. What could not be placed is tried again less and less often ([`pause`]). Then
 //!    telemetry of the workers that are there is awaited, within a bound.

@@ -1,7 +1,7 @@
 //! What a manifest must say, given what a member knows: the proposer writes it, the others compare.
 //!
-//! "A member votes only for a manifest that includes every live registered worker whose fresh
-//! telemetry it received before the cut-off." (architecture, slot step 3)
+//! A member votes only for a manifest that includes every live registered worker whose fresh telemetry it
+//! has (`protocol-spec/slot.md`, 3).
 //!
 //! # Flow
 //! [`LocalView`] are taken once for each manifest, as of the block that it names. [`LocalView::propose`]

@@ -407,7 +407,7 @@ async fn tell_chain(member: &Member, proposal: &Proposal, report: &AbortReport) 
 }
 
 /// Ends the attempt for everybody. If that fails the attempt expires.
-pub(crate) async fn abort_on_chain(member: &Member, proposal: &Proposal, reason: &str) {
+async fn abort_on_chain(member: &Member, proposal: &Proposal, reason: &str) {
     let digest = Blake3Digest(domain::hash_parts(domain::CEREMONY_ABORT, &[reason.as_bytes()]));
     let identity = &member.options.identity;
     let Some(seat) = seat(member, proposal) else { return };

@@ -104,6 +104,8 @@ pub struct Fetched {
     pub public: PublicInputs,
     /// The telemetry, in no order.
     pub telemetry: Vec<Arc<Verified<Expanded>>>,
+    /// Whether the input bundle was kept before.
+    is_kept: bool,
 }
 
 /// Where the inputs of a manifest come from: this node, else its peers.
@@ -148,7 +150,7 @@ impl InputSource {
         cancellation: Cancellation,
     ) -> Result<Evaluated, EvaluationError> {
         let key = self.key()?.until(cancellation);
-        let Fetched { public, telemetry } = fetched;
+        let Fetched { public, telemetry, .. } = fetched;
         let telemetry = telemetry
             .iter()
             .map(|found| (found.digest, Arc::clone(&found.expanded.telemetry)))
@@ -178,8 +180,9 @@ impl InputSource {
         self.epoch.keys.evaluation.clone().ok_or(EvaluationError::Light)
     }
 
-    /// "Before its precommit a member stores the input bundle (bodies, telemetry bytes, labels, policy as
-    /// of the block) and serves it." Waits for the disk.
+    /// "Before a member votes for a manifest, and before it proposes one, it stores the bodies of the pending
+    /// jobs, the telemetry, and policy and labels as of the block" (`slot.md`, 3), unless that was done. Waits
+    /// for the disk.
     ///
     /// # Errors
     /// [`EvaluationError::Kept`].
@@ -189,6 +192,9 @@ impl InputSource {
         manifest: &Manifest,
         fetched: &Fetched,
     ) -> Result<(), EvaluationError> {
+        if fetched.is_kept {
+            return Ok(());
+        }
         let bundle = fetched.public.bundle(manifest);
         let store = Arc::clone(&self.epoch.inputs);
         let jobs: Vec<_> = fetched.public.jobs.values().cloned().collect();
@@ -200,17 +206,14 @@ impl InputSource {
         Ok(keeping.await.map_err(|_| EvaluationError::Stopped)??)
     }
 
-    /// Gets everything that a manifest names, and keeps it, unless that was done.
+    /// Gets everything that a manifest names, and keeps it.
     ///
     /// # Errors
     /// [`EvaluationError`].
     #[boxed]
     pub async fn fetch_and_keep(&self, manifest: &Manifest) -> Result<Fetched, EvaluationError> {
-        let known = self.kept(manifest).await.is_some();
         let fetched = self.fetch(manifest).await?;
-        if !known {
-            self.keep(manifest, &fetched).await?;
-        }
+        self.keep(manifest, &fetched).await?;
         Ok(fetched)
     }
 
@@ -254,7 +257,9 @@ impl InputSource {
         state: &ClusterState,
         manifest: &Manifest,
     ) -> Result<Fetched, EvaluationError> {
-        let public = match self.kept(manifest).await {
+        let kept = self.kept(manifest).await;
+        let is_kept = kept.is_some();
+        let public = match kept {
             Some(kept) => kept,
             None => self.public_inputs(state, manifest).await?,
         };
@@ -264,7 +269,7 @@ impl InputSource {
             .try_collect::<_>()
             .await
             .map_err(|error: EvaluationError| error)?;
-        Ok(Fetched { public, telemetry })
+        Ok(Fetched { public, telemetry, is_kept })
     }
 
     async fn public_inputs(

@@ -134,8 +134,8 @@ impl Work {
         cancellation: &Cancellation,
     ) -> Result<Evaluation, Failure> {
         let proof_seconds = seconds_of_proofs(&self.inputs.epoch, &manifest);
-        // "No share leaves before the 2t+1 lock is seen and the input bundle is stored": also by a
-        // member that has only seen the lock.
+        // "A member that sees the lock of a manifest that it did not vote for stores the bundle first."
+        // (`slot.md`, 5)
         let fetched = self.inputs.fetch_and_keep(&manifest).await?;
         let evaluating =
             self.inputs.evaluate_fetched(manifest.clone(), fetched, cancellation.clone());

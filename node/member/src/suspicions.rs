@@ -134,18 +134,16 @@ impl OwnEvidence {
             let sight = sight(worker);
             if sight.answers() {
                 self.silent_since.remove(worker);
-            }
-            let silent = if sight.answers() {
-                now
             } else {
-                *self.silent_since.entry(*worker).or_insert(now)
-            };
+                self.silent_since.entry(*worker).or_insert(now);
+            }
             if sight.is_there() {
                 self.gone_since.remove(worker);
-            } else {
-                let since = if sight.is_registered { sight.heard.max(Some(silent)) } else { None };
-                self.gone_since.entry(*worker).or_insert(since.unwrap_or(now));
+                continue;
             }
+            let last_sign = sight.heard.max(self.silent_since.get(worker).copied());
+            let since = last_sign.filter(|_| sight.is_registered).unwrap_or(now);
+            self.gone_since.entry(*worker).or_insert(since);
         }
         let left = |since: Instant| grace.saturating_sub(now.duration_since(since));
         let (lost, waiting): (Vec<_>, Vec<_>) =

@@ -61,7 +61,7 @@ impl Validator {
         let fetched = fetched
             .map_err(|_| InvalidManifest::Unknown(format!("what it lists in {FETCH_DEADLINE:?}")))?
             .map_err(|error| unknown(&error))?;
-        let Fetched { public, telemetry } = &fetched;
+        let Fetched { public, telemetry, .. } = &fetched;
         // "A manifest that could not be evaluated is never locked." Without workers there is nothing
         // to evaluate.
         if !manifest.telemetry.is_empty() {
@@ -75,7 +75,7 @@ impl Validator {
             telemetry.iter().map(|found| (found.digest, telemetry_ref(found))).collect();
         let found = |entry: &TelemetryEntry| found.get(&entry.digest).copied();
         snapshot.local_view(epoch, &jobs, max_age).validate_lists(manifest, found)?;
-        // "Before its precommit a member stores the input bundle": before its prevote, here.
+        // "Before a member votes for a manifest [...] it stores" its inputs (`slot.md`, 3).
         self.inputs.keep(manifest, &fetched).await.map_err(|error| unknown(&error))
     }
 

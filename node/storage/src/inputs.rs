@@ -1,8 +1,8 @@
 //! The inputs of the manifests of the slot under way, so that evaluating one needs nobody.
 //!
-//! "Before its precommit a member stores the input bundle (bodies, telemetry bytes, labels, policy as of
-//! the block) and serves it: after a lock nothing needs chain, peers' memory or luck." (architecture, slot
-//! step 3)
+//! "Before a member votes for a manifest, and before it proposes one, it stores the bodies of the pending jobs,
+//! the telemetry, and policy and labels as of the block." (`slot.md`, 3) After a lock nothing needs the chain,
+//! or what peers have in memory.
 //!
 //! # Flow
 //! 1. [`InputStore::keep`], before a member votes for a manifest or proposes it.

@@ -14,9 +14,8 @@
 //!
 //! # Versions
 //! Each entry says its slot outside of the record's own encoding, so that this is known of a record
-//! whose version this build does not read. "A stored type of an older version is read or refused by name;
-//! nothing refuses to start because of one": such a record raises the floor to its slot. What was said
-//! there is not said again; the slots after it are not concerned.
+//! whose version this build does not read. It "raises the floor to its slot: the member takes part again from
+//! the next one" (`slot.md`, History). What was said there is not said again.
 //!
 //! # State and restart
 //! One redb file. The entries of a slot are bound to their places by a BLAKE3 chain, so that a damaged,

@@ -104,8 +104,7 @@ fn nothing_is_said_again_in_a_slot_that_was_forgotten() {
     assert_eq!(archive.entries(Slot(6), Kind::Agreement).unwrap().len(), 3);
 }
 
-/// "A stored type of an older version is read or refused by name; nothing refuses to start because of
-/// one": what was said is not known, so nothing is said in its slot; the next slots go on.
+/// What was said is not known, so nothing is said in its slot; the next slots go on.
 #[test]
 fn a_record_of_another_version_costs_its_slot_and_no_start() {
     let folder = tempfile::tempdir().unwrap();

@@ -84,12 +84,14 @@ fn killed_processes_neither_stop_placement_nor_double_it() {
         (slots("placed") > 0 && slots("placed") + slots("void") == network.last_slot("member-1")?)
             .then_some(())
     });
+    // Who is honest is refused only where somebody is not ready yet.
     for node in ["member-1", "member-2", "member-3", "member-4", "worker-1", "worker-2", "worker-3"]
     {
-        for (name, count) in network.metrics(node) {
-            if name.starts_with("veil_refusals_total") {
-                println!("{node}: {name} {count}");
-            }
+        let mut counted = network.metrics(node);
+        counted.retain(|name, _| name.starts_with("veil_refusals_total"));
+        for fault in ["malformed", "signature", "too_long"] {
+            let reason = format!("reason=\"{fault}\"");
+            assert!(!counted.keys().any(|name| name.contains(&reason)), "{node}: {counted:?}");
         }
     }
 

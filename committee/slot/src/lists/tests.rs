@@ -5,13 +5,13 @@ use veil_protocol_spec::{
     agreement::{Instance, Lock},
     scheduling::{
         Assignment, AssignmentCertificate, Assignments, BlockRef, CertificateBody, GroupSignature,
-        LeasePolicy, LostWorker, Manifest, Outcome, Priority, ReferenceStringOrigin, ReplicaState,
-        RunningReplica, SignedSuspicion, SlotRecord, TelemetryEntry,
+        LeasePolicy, LostWorker, Manifest, Outcome, Priority, ReplicaState, RunningReplica,
+        SignedSuspicion, SlotRecord, TelemetryEntry,
     },
 };
 
 use super::*;
-use crate::fixtures::{BLOCK, CIRCUIT, POLICY, binding, member, worker};
+use crate::fixtures::{BLOCK, CIRCUIT, POLICY, binding, certificate_body, member, worker};
 
 mod random;
 mod rules;
@@ -137,19 +137,7 @@ fn certify(
     assignments: Assignments,
     evaluation: Blake3Digest,
 ) -> SlotRecord {
-    let body = CertificateBody {
-        binding: manifest.binding,
-        slot: manifest.slot,
-        manifest: manifest.digest(),
-        previous: manifest.previous,
-        base: manifest.base,
-        jobs_seen: manifest.jobs_seen,
-        evaluation,
-        members_only: CertificateBody::NO_SECTION,
-        assignments_root: assignments.tree().root(),
-        state_root: after.state_root(),
-        reference_string: ReferenceStringOrigin::Committee,
-    };
+    let body = certificate_body(&manifest, &assignments, after, evaluation);
     let (binding, instance) = (manifest.binding, Instance::manifest(manifest.slot));
     let lock = Lock { binding, instance, round: 0, value: manifest.digest(), votes: Vec::new() };
     let certificate = AssignmentCertificate { body, signature: GroupSignature([2; 65]) };

@@ -4,14 +4,14 @@ use veil_protocol_spec::{
     Address,
     scheduling::{
         Assignment, Assignments, CertificateBody, LeasePolicy, Outcome, PendingReplica, Priority,
-        ReferenceStringOrigin, ReplicaState,
+        ReplicaState,
     },
 };
 
 use super::*;
 use crate::{
     demand::wait_seconds,
-    fixtures::{binding, member, secret, worker},
+    fixtures::{binding, certificate_body, member, secret, worker},
 };
 
 mod rules;
@@ -174,19 +174,7 @@ fn after(known: &Known, manifest: &Manifest, evaluation: Blake3Digest) -> Cluste
     } else {
         known.state.apply(manifest, &assignments).unwrap()
     };
-    let body = CertificateBody {
-        binding: manifest.binding,
-        slot: manifest.slot,
-        manifest: manifest.digest(),
-        previous: manifest.previous,
-        base: manifest.base,
-        jobs_seen: manifest.jobs_seen,
-        evaluation,
-        members_only: CertificateBody::NO_SECTION,
-        assignments_root: assignments.tree().root(),
-        state_root: state.state_root(),
-        reference_string: ReferenceStringOrigin::Committee,
-    };
+    let body = certificate_body(manifest, &assignments, &state, evaluation);
     state.certified(&body).unwrap()
 }
 

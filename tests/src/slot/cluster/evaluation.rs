@@ -93,7 +93,7 @@ impl Cluster {
         Ok(self.store_inputs(j, manifest.digest(), manifest)?)
     }
 
-    /// "Before its precommit a member stores the input bundle and serves it": of a manifest that could
+    /// "Before a member votes for a manifest [...] it stores" its inputs (`slot.md`, 3): of a manifest that could
     /// be evaluated.
     fn store_inputs(
         &mut self,
