@@ -4,6 +4,7 @@
 //! for them. It keeps a connection to every registered peer whose address it knows.
 
 mod events;
+mod links;
 mod start;
 
 use std::{
@@ -19,7 +20,7 @@ use libp2p::{
     ping,
     request_response::OutboundRequestId,
     swarm::{
-        ConnectionId, NetworkBehaviour,
+        NetworkBehaviour,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use veil_node_process::metrics::Metrics;
 use veil_protocol_spec::PeerIdHash;
 
+use self::links::Links;
 use crate::{
     admission::{Admission, Use},
     command::{Command, Gossip, Incoming},
@@ -62,14 +64,6 @@ struct Behaviour {
     streams: libp2p_stream::Behaviour,
 }
 
-/// A peer with at least one connection.
-#[derive(Debug, Default)]
-struct Link {
-    connections: Vec<ConnectionId>,
-    /// The peer has sent a message on one of them.
-    talks: bool,
-}
-
 /// A request without an answer yet.
 #[derive(Debug)]
 struct Pending {
@@ -100,7 +94,7 @@ struct Actor {
     servers: HashMap<Protocol, mpsc::Sender<Incoming>>,
     pending: HashMap<(Lane, OutboundRequestId), Pending>,
     lanes: HashMap<(Lane, PeerId), LaneQueue>,
-    links: HashMap<PeerId, Link>,
+    links: Links,
     /// Peers that closed the last connection before they sent a message.
     shunned_by: BTreeSet<PeerIdHash>,
     dialer: Dialer,
@@ -146,7 +140,7 @@ impl Actor {
             .behaviour()
             .gate
             .reachable(now)
-            .filter(|peer| !self.links.contains_key(peer) && self.dialer.is_due(peer, now))
+            .filter(|peer| !self.links.contains(peer) && self.dialer.is_due(peer, now))
             .collect();
         for peer in due {
             self.dialer.attempt(peer, now);
@@ -194,13 +188,10 @@ impl Actor {
                     self.dialer.reset(&id);
                 }
             }
-            Command::Restarted { peer, keep } => {
+            Command::Restarted(peer) => {
                 let id = self.swarm.behaviour().gate.peer_of(&peer);
-                let link = id.and_then(|id| self.links.get(&id));
-                let open = link.map(|link| link.connections.clone()).unwrap_or_default();
-                let keep = keep.or(open.last().copied());
-                for stale in open.into_iter().filter(|connection| Some(*connection) != keep) {
-                    self.swarm.close_connection(stale);
+                if let Some(id) = id.filter(|id| self.links.connections(id) > 1) {
+                    self.begin_anew(id);
                 }
             }
         }
@@ -251,7 +242,7 @@ impl Actor {
             return;
         };
         let lane = pending.protocol.lane();
-        if lane == Lane::Swim && !self.links.contains_key(&peer) {
+        if lane == Lane::Swim && !self.links.contains(&peer) {
             // A probe of an unconnected peer is lost; only the dialer connects.
             let _ = pending.reply.send(Err(RequestError::NotConnected(pending.to)));
             return;

@@ -10,7 +10,6 @@ use libp2p::{
     Multiaddr, PeerId,
     gossipsub::{MessageAcceptance, MessageId},
     request_response::ResponseChannel,
-    swarm::ConnectionId,
 };
 use tokio::sync::{mpsc, oneshot};
 use veil_node_process::metrics::Metrics;
@@ -71,12 +70,8 @@ pub(crate) enum Command {
         peer: PeerIdHash,
         addresses: Vec<Multiaddr>,
     },
-    /// A peer has restarted: its connections are dead, except `keep`, which it is known to use, or
-    /// else the newest.
-    Restarted {
-        peer: PeerIdHash,
-        keep: Option<ConnectionId>,
-    },
+    /// A peer has restarted: of several connections to it the oldest is dead.
+    Restarted(PeerIdHash),
 }
 
 /// A message from a topic, signed by a registered author.

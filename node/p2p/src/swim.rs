@@ -26,7 +26,7 @@ use foca::{
     AccumulatingRuntime, Codec, Foca, Header, Message, NoCustomBroadcast, OwnedNotification,
     PeriodicParams, PostcardCodec, ProbeNumber, State, Timer,
 };
-use libp2p::{Multiaddr, swarm::ConnectionId};
+use libp2p::Multiaddr;
 use rand::{RngCore, rngs::OsRng};
 use rand_chacha_10::{ChaCha20Rng, rand_core::SeedableRng};
 use tokio::{
@@ -68,7 +68,7 @@ pub(crate) enum Input {
     /// A connection to a registered peer is open.
     Connected(PeerIdHash),
     /// A SWIM message has arrived.
-    Packet { from: PeerIdHash, connection: ConnectionId, bytes: Vec<u8> },
+    Packet { from: PeerIdHash, bytes: Vec<u8> },
     /// Leave, then confirm.
     Leave(oneshot::Sender<()>),
 }
@@ -150,8 +150,8 @@ pub(crate) async fn run(start: Start, mut inputs: mpsc::Receiver<Input>, stop: C
                     return;
                 }
                 Some(Input::Connected(peer)) => swim.announce_to(&peer),
-                Some(Input::Packet { from, connection, bytes }) => {
-                    swim.on_packet(from, connection, &bytes);
+                Some(Input::Packet { from, bytes }) => {
+                    swim.on_packet(from, &bytes);
                 }
             },
         }
@@ -248,13 +248,13 @@ impl Swim {
         }
     }
 
-    fn on_packet(&mut self, from: PeerIdHash, connection: ConnectionId, bytes: &[u8]) {
+    fn on_packet(&mut self, from: PeerIdHash, bytes: &[u8]) {
         let header: Result<Header<Record>, _> = PostcardCodec.decode_header(bytes);
         match header {
             Ok(header) if header.src.peer() == from => {
                 self.hear(&header);
                 let result = self.foca.handle_data(bytes, &mut self.effects);
-                self.drain_effects(result, Some((from, connection)));
+                self.drain_effects(result, Some(from));
             }
             Ok(_) => self.refuse(from, Refusal::Forged),
             Err(_) => self.refuse(from, Refusal::Malformed),
@@ -322,15 +322,11 @@ impl Swim {
     }
 
     /// Carries out the effects of a step.
-    fn drain_effects(
-        &mut self,
-        result: Result<(), foca::Error>,
-        cause: Option<(PeerIdHash, ConnectionId)>,
-    ) {
+    fn drain_effects(&mut self, result: Result<(), foca::Error>, from: Option<PeerIdHash>) {
         if let Err(error) = result {
-            tracing::debug!(from = ?cause.map(|(from, _)| from), %error, "a membership step failed");
-            if let (Some((from, _)), foca::Error::Decode(_) | foca::Error::MalformedPacket) =
-                (cause, &error)
+            tracing::debug!(?from, %error, "a membership step failed");
+            if let (Some(from), foca::Error::Decode(_) | foca::Error::MalformedPacket) =
+                (from, &error)
             {
                 self.refuse(from, Refusal::Malformed);
             }
@@ -345,7 +341,7 @@ impl Swim {
             self.timers.add(self.now + after, timer);
         }
         while let Some(notification) = self.effects.to_notify() {
-            self.on_notification(notification, cause);
+            self.on_notification(notification);
         }
         while let Some((to, bytes)) = self.effects.to_send() {
             self.note_sent(&bytes);
@@ -367,11 +363,7 @@ impl Swim {
         }
     }
 
-    fn on_notification(
-        &mut self,
-        notification: OwnedNotification<Record>,
-        cause: Option<(PeerIdHash, ConnectionId)>,
-    ) {
+    fn on_notification(&mut self, notification: OwnedNotification<Record>) {
         match notification {
             OwnedNotification::MemberUp(record) => {
                 tracing::info!(peer = %record.peer(), "peer is up");
@@ -384,9 +376,7 @@ impl Swim {
                 }
                 if !record.is_same_run(&before) {
                     // Connections to the previous run are dead, but the transport may notice it late.
-                    let from_itself = cause.filter(|(from, _)| *from == peer);
-                    let keep = from_itself.map(|(_, connection)| connection);
-                    self.command(Command::Restarted { peer, keep });
+                    self.command(Command::Restarted(peer));
                 }
                 self.command(Command::Learn { peer, addresses: record.addresses() });
             }

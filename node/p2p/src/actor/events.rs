@@ -15,7 +15,10 @@ use libp2p::{
 use tokio::sync::mpsc::error::TrySendError;
 use veil_protocol_spec::PeerIdHash;
 
-use super::{Actor, BehaviourEvent, Pending};
+use super::{
+    Actor, BehaviourEvent, Pending,
+    links::{Closed, Opened},
+};
 use crate::{
     command::{Gossip, Incoming, Responder, Verdict},
     error::RequestError,
@@ -80,13 +83,17 @@ impl Actor {
     }
 
     fn on_connected(&mut self, peer: PeerId, connection: ConnectionId) {
-        let link = self.links.entry(peer).or_default();
-        link.connections.push(connection);
-        let first = link.connections.len() == 1;
+        let now = Instant::now();
+        let opened = self.links.opened(peer, connection, now);
         let Some(hash) = self.swarm.behaviour().gate.hash_of(&peer) else { return };
-        self.round_trips.record(hash, None, Instant::now());
-        if first {
-            tracing::info!(peer = %hash, id = %peer, "connected");
+        self.round_trips.record(hash, None, now);
+        match opened {
+            Opened::First => tracing::info!(peer = %hash, id = %peer, "connected"),
+            Opened::Further => {}
+            Opened::Forgotten => {
+                tracing::info!(peer = %hash, "the peer has forgotten its connection; beginning anew");
+                return self.begin_anew(peer);
+            }
         }
         // SWIM announces itself again later if its queue is full now.
         let _ = self.to_swim.try_send(swim::Input::Connected(hash));
@@ -94,13 +101,11 @@ impl Actor {
     }
 
     fn on_closed(&mut self, peer: PeerId, connection: ConnectionId, dialer: bool, reason: &str) {
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        link.connections.retain(|known| *known != connection);
-        if !link.connections.is_empty() {
-            return;
-        }
-        let talks = link.talks;
-        self.links.remove(&peer);
+        let talks = match self.links.closed(&peer, connection, Instant::now()) {
+            Closed::Last { talked } => talked,
+            Closed::OneOfSeveral | Closed::Unknown => return,
+            Closed::Oldest => return self.begin_anew(peer),
+        };
         if let Some(hash) = self.swarm.behaviour().gate.hash_of(&peer) {
             self.round_trips.closed(&hash, Instant::now());
             if dialer && !talks {
@@ -118,8 +123,7 @@ impl Actor {
 
     /// The peer has sent a message: this node is in its directory.
     fn on_talk(&mut self, peer: PeerId) {
-        if let Some(link) = self.links.get_mut(&peer).filter(|link| !link.talks) {
-            link.talks = true;
+        if self.links.talks(&peer) {
             self.dialer.reset(&peer);
             if let Some(hash) = self.swarm.behaviour().gate.hash_of(&peer) {
                 self.shunned_by.remove(&hash);
@@ -127,9 +131,14 @@ impl Actor {
         }
     }
 
+    /// Closes all connections to a peer. One of both dials then.
+    pub(super) fn begin_anew(&mut self, peer: PeerId) {
+        let _ = self.swarm.disconnect_peer_id(peer); // fails if there is none any more
+    }
+
     fn publish_connected(&self) {
         let gate = &self.swarm.behaviour().gate;
-        let connected = self.links.keys().filter_map(|peer| gate.hash_of(peer)).collect();
+        let connected = self.links.peers().filter_map(|peer| gate.hash_of(peer)).collect();
         self.connected.send_if_modified(|known| {
             let changed = *known != connected;
             *known = connected;
@@ -219,11 +228,11 @@ impl Actor {
 
     fn on_request(&mut self, lane: Lane, event: RequestEvent) {
         match event {
-            RequestEvent::Message { peer, connection_id, message, .. } => {
+            RequestEvent::Message { peer, message, .. } => {
                 self.on_talk(peer);
                 match message {
                     Message::Request { request, channel, .. } => {
-                        self.on_call(peer, lane, connection_id, request, channel);
+                        self.on_call(peer, lane, request, channel);
                     }
                     Message::Response { request_id, response } => {
                         let Some(pending) = self.finish(lane, peer, request_id) else {
@@ -267,14 +276,7 @@ impl Actor {
         }
     }
 
-    fn on_call(
-        &mut self,
-        peer: PeerId,
-        lane: Lane,
-        connection: ConnectionId,
-        call: Call,
-        channel: ResponseChannel<Answer>,
-    ) {
+    fn on_call(&mut self, peer: PeerId, lane: Lane, call: Call, channel: ResponseChannel<Answer>) {
         let (protocol, bytes, held) = match call {
             Call::Read(protocol, bytes, held) => (protocol, bytes, held),
             Call::Refused(protocol, refusal) => {
@@ -291,7 +293,7 @@ impl Actor {
             self.counters.protocol(protocol, |count| count.receive(len));
             responder.send(Answer::Done(Vec::new()));
             // SWIM expects loss: a full queue needs no answer.
-            let _ = self.to_swim.try_send(swim::Input::Packet { from, connection, bytes });
+            let _ = self.to_swim.try_send(swim::Input::Packet { from, bytes });
             return;
         }
         let refused = match self.servers.get(&protocol) {

@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use veil_protocol_spec::PeerIdHash;
 
-use super::{Actor, Behaviour};
+use super::{Actor, Behaviour, links::Links};
 use crate::{
     admission::Admission,
     blob::{self, Blobs},
@@ -138,7 +138,7 @@ impl Network {
             servers: HashMap::new(),
             pending: HashMap::new(),
             lanes: HashMap::new(),
-            links: HashMap::new(),
+            links: Links::default(),
             shunned_by: BTreeSet::new(),
             dialer: Dialer::default(),
             connected: connected_sender,

@@ -75,7 +75,7 @@ impl Net {
             node.swim.wake(self.now);
             let arrived = node.waiting.partition_point(|(at, ..)| *at <= self.now);
             for (_, from, bytes) in node.waiting.drain(..arrived) {
-                node.swim.on_packet(from, ConnectionId::new_unchecked(0), &bytes);
+                node.swim.on_packet(from, &bytes);
             }
             node.swim.fire_timers();
             node.swim.publish();

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use veil_node_p2p::{Health, Network, Protocol};
+use veil_node_p2p::{Gossip, Health, Network, Protocol, Topic};
 
 use crate::cluster::{
-    QUIC, TCP, cluster, config, connected, health, id, registered, start, within,
+    QUIC, TCP, cluster, config, connected, health, id, publish, registered, start, within,
 };
 
 fn alive(health: Option<Health>) -> bool {
@@ -51,6 +51,23 @@ async fn a_stopped_node_is_down_and_alive_again_after_a_restart_over_tcp() {
     notices_stop_and_restart(TCP).await;
 }
 
+/// Gossip of `author` comes out of `queue`.
+async fn hears(mut queue: tokio::sync::mpsc::Receiver<Gossip>, author: &Network) {
+    let publishing = async {
+        for number in 0.. {
+            publish(author, Topic::Certificates, format!("certificate {number}").as_bytes()).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let heard = async {
+        tokio::select! {
+            gossip = queue.recv() => gossip.unwrap().accept(),
+            () = publishing => {}
+        }
+    };
+    within("gossip", heard).await;
+}
+
 /// An address of the loopback network that belongs to this run: no other test takes a port there
 /// while the node is away.
 fn own_loopback() -> String {
@@ -64,6 +81,8 @@ async fn comes_back_after_a_kill(listen: &str) {
     let listen = &listen.replace("127.0.0.1", &own_loopback());
     let directory = registered(&[1, 2]);
     let a = start(config(1, listen, &[]), &directory).await;
+    // Only the new run has not been told of this yet when it is back.
+    let subscribed = a.subscribe(Topic::Certificates);
     let bootstrap = a.addresses();
 
     let process = tokio::runtime::Runtime::new().unwrap();
@@ -101,6 +120,7 @@ async fn comes_back_after_a_kill(listen: &str) {
     within("an answer of the new run", asked).await;
     health(&a, 2, alive).await;
     health(&again, 1, alive).await;
+    hears(subscribed, &again).await;
     server.abort();
 }
 
