@@ -7,6 +7,7 @@ use crate::{
     agreement::{Instance, Lock, LockError},
     codec::{Bytes, Wire},
     committee::Committee,
+    decryption::DecryptionCounter,
     evidence::Evidence,
     identity::InvalidSignature,
     ids::{Blake3Digest, KeySetDigest, PeerIdHash, PublicIdentity, Slot},
@@ -136,12 +137,14 @@ pub enum SyncRequest {
     CertificateVotes(Slot),
     /// The compact public key of a key set, for a worker that needs no more of it.
     PublicKey(KeySetDigest),
+    /// How many blocks the member has opened under the key in force.
+    BlocksOpened,
 }
 
 impl Wire for SyncRequest {
     const NAME: &'static str = "SyncRequest";
-    // Version 1 asked for no evidence, no votes and no public key.
-    const VERSION: u8 = 2;
+    // Version 1 asked for no evidence, no votes and no public key, version 2 for no counter.
+    const VERSION: u8 = 3;
     const MAX_BYTES: usize = 64;
 }
 
@@ -166,6 +169,8 @@ pub enum SyncAnswer {
     PublicKey(Option<Bytes>),
     /// The state after the last slot, in place of records.
     Snapshot(Box<StateSnapshot>),
+    /// The member's counter; `None` if the peer is no member that takes part.
+    BlocksOpened(Option<DecryptionCounter>),
 }
 
 impl SyncAnswer {
@@ -180,8 +185,8 @@ impl SyncAnswer {
 impl Wire for SyncAnswer {
     const NAME: &'static str = "SyncAnswer";
     // Versions 1 to 3 carried records of their own, versions 1 and 2 no evidence, no votes and no public
-    // key, version 3 no snapshot.
-    const VERSION: u8 = 4;
+    // key, version 3 no snapshot, version 4 no counter.
+    const VERSION: u8 = 5;
     // Records that were put together, and the last; or a record and the state after it.
     const MAX_BYTES: usize = 64
         + SlotRecord::MAX_BYTES
@@ -244,6 +249,7 @@ mod tests {
             SyncRequest::Evidence(Blake3Digest([4; 32])),
             SyncRequest::CertificateVotes(Slot(u64::MAX)),
             SyncRequest::PublicKey(KeySetDigest([3; 32])),
+            SyncRequest::BlocksOpened,
         ] {
             assert_eq!(SyncRequest::from_wire(&request.to_wire()), Ok(request));
         }

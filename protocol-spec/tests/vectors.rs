@@ -197,6 +197,7 @@ fn state() -> ClusterState {
 }
 
 const INSTANCE: Instance = Instance::manifest(Slot(7));
+const COUNTER: DecryptionCounter = DecryptionCounter { blocks: 70_000 };
 
 fn replica_leaf() -> ReplicaLeaf {
     ReplicaLeaf {
@@ -430,6 +431,7 @@ fn sync() {
                 "evidence": encoding(&SyncRequest::Evidence(evidence().digest())),
                 "certificate_votes": encoding(&SyncRequest::CertificateVotes(Slot(6))),
                 "public_key": encoding(&SyncRequest::PublicKey(binding().key_set)),
+                "blocks_opened": encoding(&SyncRequest::BlocksOpened),
             },
             "sync_answer": {
                 "records": encoding(&SyncAnswer::Records(vec![slot_record()])),
@@ -446,6 +448,7 @@ fn sync() {
                 "public_key": encoding(&SyncAnswer::PublicKey(Some(Bytes(vec![1, 2, 3])))),
                 "no_public_key": encoding(&SyncAnswer::PublicKey(None)),
                 "snapshot": encoding(&SyncAnswer::Snapshot(snapshot().into())),
+                "blocks_opened": encoding(&SyncAnswer::BlocksOpened(Some(COUNTER))),
             },
         }),
     );
@@ -488,7 +491,7 @@ fn stored() {
         "stored.json",
         &json!({
             "agreement_record": encoding(&agreement_record()),
-            "decryption_counter": encoding(&DecryptionCounter { blocks: 70_000 }),
+            "decryption_counter": encoding(&COUNTER),
             "slot_entry": encoding(&SlotEntry::Locked(Box::new(locked_manifest()))),
             "state_snapshot": encoding(&snapshot()),
             "input_bundle": encoding(&input_bundle(&manifest())),

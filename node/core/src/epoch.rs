@@ -44,6 +44,7 @@ use veil_node_storage::{
 };
 use veil_protocol_spec::{
     Committee, PeerIdHash, PublicIdentity, Slot,
+    decryption::DecryptionCounter,
     evidence::{Evidence, Proof},
     scheduling::{Binding, ReferenceStringOrigin, SlotRecord, Telemetry, UnixMillis},
     sync::KeyFiles,
@@ -209,6 +210,8 @@ pub struct ActiveEpoch {
     pub evaluators: EvaluationPool,
     /// The digests under which this node provides key set and CRS; a light worker provides none.
     pub files: Option<KeyFiles>,
+    /// How many blocks this member has opened under the key; `None` until it takes part.
+    pub blocks_opened: watch::Sender<Option<DecryptionCounter>>,
     pool: Mutex<Pool<Expanded>>,
     arrivals: watch::Sender<u64>,
     /// The last slot for which this node may have signed; the last of all until it has
@@ -285,6 +288,7 @@ impl ActiveEpoch {
             evidence,
             evaluators: EvaluationPool::default(),
             files,
+            blocks_opened: watch::Sender::new(None),
             pool: Mutex::new(pool),
             arrivals: watch::Sender::new(0),
             signed: AtomicU64::new(u64::MAX),

@@ -23,6 +23,7 @@ use veil_node_process::{Uptime, unix_now};
 use veil_node_storage::ledger::LedgerError;
 use veil_protocol_spec::{
     PeerIdHash, Wire,
+    decryption::DecryptionCounter,
     scheduling::{SlotRecord, StateError},
     snapshot::StateSnapshot,
     sync::{SyncAnswer, SyncRequest},
@@ -99,15 +100,47 @@ impl Follower {
     /// up to date.
     #[boxed]
     pub async fn ask_members(&self) -> usize {
-        let mut members: Vec<_> = self.epoch.roster.iter().map(PeerIdHash::of).collect();
-        members.retain(|member| *member != self.network.me());
-        members.shuffle(&mut rand::thread_rng());
-        stream::iter(members)
+        stream::iter(self.other_members())
             .map(|member| self.follow(member))
             .buffer_unordered(ASKED_AT_ONCE)
             .filter(|up_to_date| std::future::ready(*up_to_date))
             .count()
             .await
+    }
+
+    /// Asks the other members once how many blocks they have opened under the key: what those say that take
+    /// part.
+    #[boxed]
+    pub async fn blocks_opened(&self) -> Vec<DecryptionCounter> {
+        let ask = |member| async move {
+            let request = SyncRequest::BlocksOpened.to_wire();
+            let asked = self.network.request(member, Protocol::Sync, request, ANSWER_DEADLINE);
+            match asked.await.map(|answer| SyncAnswer::from_wire(&answer)) {
+                Ok(Ok(SyncAnswer::BlocksOpened(counter))) => counter,
+                Ok(Ok(_)) => {
+                    tracing::warn!(%member, "the member did not answer with its counter");
+                    None
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%member, %error, "a counter was refused");
+                    None
+                }
+                Err(error) => {
+                    tracing::debug!(%member, %error, "no counter");
+                    None
+                }
+            }
+        };
+        let asked = stream::iter(self.other_members()).map(ask).buffer_unordered(ASKED_AT_ONCE);
+        asked.filter_map(std::future::ready).collect().await
+    }
+
+    /// The other members, in random order.
+    fn other_members(&self) -> Vec<PeerIdHash> {
+        let mut members: Vec<_> = self.epoch.roster.iter().map(PeerIdHash::of).collect();
+        members.retain(|member| *member != self.network.me());
+        members.shuffle(&mut rand::thread_rng());
+        members
     }
 
     /// Takes records from one member until it has no more; false if it fails before.

@@ -138,6 +138,9 @@ impl SyncSource {
                 let found = self.epoch()?.evidence.find(&digest).map_err(|_| UNREADABLE)?;
                 SyncAnswer::Evidence(found.map(Box::new))
             }
+            SyncRequest::BlocksOpened => {
+                SyncAnswer::BlocksOpened(*self.epoch()?.blocks_opened.borrow())
+            }
             SyncRequest::CertificateVotes(slot) => {
                 let votes = self.epoch()?.evidence.votes(slot).map_err(|_| UNREADABLE)?;
                 SyncAnswer::CertificateVotes(votes)

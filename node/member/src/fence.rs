@@ -18,6 +18,9 @@
 //! all their certificates, up to L, then L >= C - 1, and C + 1 <= L + 2. The member waits for the
 //! certificate of slot L + 2. What others claim counts for nothing: certificates are verified.
 //!
+//! The counter of opened blocks may be lost with the journals. Only the others can say what it was: before
+//! the fence goes down the member takes over the largest number that t+1 of 2t+1 others state.
+//!
 //! # State
 //! `slots/fence`: `pending`, or the slot whose certificate is awaited.
 
@@ -36,6 +39,8 @@ use veil_node_storage::{
     journal::JournalError,
 };
 use veil_protocol_spec::Slot;
+
+use crate::counter::{self, supported};
 
 /// Between two rounds of asking the other members.
 const ASK_INTERVAL: Duration = Duration::from_secs(5);
@@ -171,7 +176,24 @@ impl Fence {
         let mut certificates = epoch.ledger.subscribe();
         // The ledger lives as long as the epoch, which is borrowed.
         let _ = certificates.wait_for(|state| state.last_slot() >= until).await;
+        loop {
+            let stated = follower.blocks_opened().await;
+            let answered = stated.len();
+            if let Some(counter) = supported(stated, epoch.committee) {
+                counter::raise(self.folder(), counter)?;
+                break;
+            }
+            let waiting = format!(
+                "{needed} other members to say how many blocks they have opened; {answered} have"
+            );
+            progress.stage("fenced", [waiting]);
+            tokio::time::sleep(ASK_INTERVAL).await;
+        }
         fs::remove_file(&self.path).map_err(io_error(&self.path))
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path) // the file was found in a folder
     }
 
     /// 2t+1 others have brought all their certificates, of which this is the last slot's.

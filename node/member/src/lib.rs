@@ -21,6 +21,7 @@
 //! nothing that contradicts what has left before.
 
 mod anchor;
+mod counter;
 mod evaluator;
 mod fence;
 mod history;

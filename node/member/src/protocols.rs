@@ -17,17 +17,13 @@ use veil_node_core::{P2pTransports, epoch::ActiveEpoch};
 use veil_node_driver::{
     Channel, Control, Driver, DriverConfig, Host, HostError, NonceStore, Transports,
 };
-use veil_node_storage::{
-    durable::count_up,
-    journal::{Journal, JournalError},
-    slot_journal::SlotJournal,
-};
+use veil_node_storage::{durable::count_up, journal::JournalError, slot_journal::SlotJournal};
 use veil_protocol_spec::{
     ParticipantIndex, agreement::record::Record, decryption::DecryptionCounter, evidence::Proof,
     identity::SecretIdentity,
 };
 
-use crate::signer::Signer;
+use crate::{counter::CounterJournal, signer::Signer};
 
 /// Why the protocols cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -105,9 +101,8 @@ impl Host<Agreement> for Forward<SlotJournal, AgreementEffect> {
     }
 }
 
-impl Host<Decryptor> for Forward<Journal, DecryptionEffect> {
+impl Host<Decryptor> for Forward<CounterJournal, DecryptionEffect> {
     fn persist(&mut self, records: &[DecryptionCounter]) -> Result<(), HostError> {
-        // A counter says all that those before it said.
         let Some(last) = records.last() else { return Ok(()) };
         let stored = self.journal.replace(last);
         self.stored(stored)
@@ -144,7 +139,7 @@ pub(crate) struct Protocols {
     pub(crate) records: SlotJournal,
     pub(crate) nonces: NonceStore,
     _agreement: Driver<Agreement, Forward<SlotJournal, AgreementEffect>>,
-    _decryption: Driver<Decryptor, Forward<Journal, DecryptionEffect>>,
+    _decryption: Driver<Decryptor, Forward<CounterJournal, DecryptionEffect>>,
 }
 
 impl Protocols {
@@ -176,14 +171,9 @@ impl Protocols {
         let config = DriverConfig::new(committee, me);
         let agreement = Driver::start(config, agreement, host, transport, incoming);
 
-        let (journal, counters) =
-            Journal::open::<DecryptionCounter>(&folder.join(journals::DECRYPTION))?;
-        let decryptor = Decryptor::new(
-            share.decryptor(),
-            identity.clone(),
-            roster.clone(),
-            counters.last().copied().unwrap_or_default(),
-        )?;
+        let (journal, counter) = CounterJournal::open(folder, epoch)?;
+        let decryptor =
+            Decryptor::new(share.decryptor(), identity.clone(), roster.clone(), counter)?;
         let (events, decrypted) = mpsc::unbounded_channel();
         let host = Forward { journal, events: Some(events), proofs: proofs.clone() };
         let (transport, incoming) = transports.open(Channel::Decryption, roster);
