@@ -54,6 +54,12 @@ pub enum AttemptStatus {
 }
 
 impl AttemptStatus {
+    /// Whether it made no key and never will.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self, Self::Aborted | Self::Expired)
+    }
+
     /// For output.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -156,6 +162,17 @@ pub trait CommitPointChain: Send + Sync + 'static {
         epoch: Epoch,
         attempt: Attempt,
     ) -> Result<AttemptStatus, CommitPointError>;
+
+    /// Whether every endpoint that is configured says by itself, as of its last settled block, that the
+    /// attempt made no key.
+    ///
+    /// # Errors
+    /// [`CommitPointError`], also if one of them does not answer.
+    async fn is_over_everywhere(
+        &self,
+        epoch: Epoch,
+        attempt: Attempt,
+    ) -> Result<bool, CommitPointError>;
 
     /// Epoch and attempt to propose next.
     ///

@@ -9,7 +9,7 @@ use veil_node_driver::Transports;
 
 use crate::{
     attempt,
-    commit_point::{AttemptStatus, CommitPointError, Proposal},
+    commit_point::{CommitPointError, Proposal},
     error::CeremonyError,
     folder::{FinishedKey, void_attempts},
     options::Member,
@@ -84,8 +84,9 @@ async fn join_attempts(
     }
 }
 
-/// Destroys the shares of attempts that have been over for long. What does not work is tried again at the
-/// next start: a void share is worth nothing.
+/// Destroys the shares of attempts that have been over for long, as all endpoints say: one that lies would
+/// else destroy the share of a valid key. What does not work is tried again at the next start: a void share
+/// is worth nothing.
 async fn erase_void_shares(member: &Member) {
     let void = match void_attempts(member.data.path()) {
         Ok(void) => void,
@@ -94,15 +95,11 @@ async fn erase_void_shares(member: &Member) {
     for (epoch, attempt, folder) in void {
         let erased = async {
             let block = member.chain.settled_block().await?;
-            match member.chain.status(epoch, attempt).await? {
-                AttemptStatus::Aborted | AttemptStatus::Expired => {
-                    let path = folder.path().to_owned();
-                    folder
-                        .erase_void_share(block)
-                        .map_err(|source| CeremonyError::Files { path, source })
-                }
-                AttemptStatus::Proposed | AttemptStatus::Published { .. } => Ok(()),
+            if !member.chain.is_over_everywhere(epoch, attempt).await? {
+                return Ok(());
             }
+            let path = folder.path().to_owned();
+            folder.erase_void_share(block).map_err(|source| CeremonyError::Files { path, source })
         };
         if let Err(error) = erased.await {
             tracing::warn!(%error, %epoch, %attempt, "a void key share is kept for now");

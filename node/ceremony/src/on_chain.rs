@@ -146,6 +146,20 @@ impl CommitPointChain for ChainCommitPoint {
         Ok(self.attempt(&chain, epoch, attempt).await?.1)
     }
 
+    async fn is_over_everywhere(
+        &self,
+        epoch: Epoch,
+        attempt: Attempt,
+    ) -> Result<bool, CommitPointError> {
+        for chain in self.chain.each_endpoint().await? {
+            let chain = chain.at(chain.settled().await?);
+            if !self.attempt(&chain, epoch, attempt).await?.1.is_over() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     async fn settled_block(&self) -> Result<u64, CommitPointError> {
         Ok(self.chain.settled().await?.number)
     }

@@ -14,7 +14,7 @@ use crate::{
     account::Account,
     config::ChainConfig,
     contracts::Contracts,
-    endpoints::EndpointStatus,
+    endpoints::{EndpointStatus, RpcUrls},
     error::ChainError,
     key::AccountKey,
     registrations::Registrations,
@@ -114,6 +114,22 @@ impl Chain {
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         self.rpc.endpoints.status()
+    }
+
+    /// A handle on each endpoint alone, for what no single endpoint is to be believed. They only read.
+    ///
+    /// # Errors
+    /// [`ChainError`] if one of them does not answer, or serves another chain.
+    #[boxed]
+    pub async fn each_endpoint(&self) -> Result<Vec<Self>, ChainError> {
+        let config = &*self.rpc.config;
+        let mut alone = Vec::new();
+        for url in config.rpc.as_slice() {
+            let rpc = RpcUrls::from(vec![url.clone()]);
+            let chain_id = Some(self.rpc.chain_id);
+            alone.push(Self::connect(ChainConfig { rpc, chain_id, ..config.clone() }).await?);
+        }
+        Ok(alone)
     }
 
     /// Blocks on top of a block before callers act on it ([`ChainConfig::depth`]).

@@ -46,18 +46,30 @@ pub(super) struct TestChain {
     pub(super) hangs: Option<Arc<Notify>>,
     /// Takes publications, of any member.
     publishes: Arc<watch::Sender<bool>>,
+    /// What a second endpoint says of all attempts, if there is one.
+    second: Arc<Mutex<Option<AttemptStatus>>>,
 }
 
 impl TestChain {
     pub(super) fn new() -> Self {
         let state = ChainState { attempts: Vec::new(), published_by: None, block: 1_000 };
         let publishes = Arc::new(watch::Sender::new(true));
-        Self { state: Arc::new(Mutex::new(state)), seat: None, hangs: None, publishes }
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            seat: None,
+            hangs: None,
+            publishes,
+            second: Arc::default(),
+        }
     }
 
     /// As long as it does not publish, no ceremony ends by itself: its steps can be looked at.
     pub(super) fn publishes(&self, publishes: bool) {
         self.publishes.send_replace(publishes);
+    }
+
+    pub(super) fn second_endpoint_says(&self, status: AttemptStatus) {
+        *self.second.lock().unwrap() = Some(status);
     }
 
     pub(super) fn of(&self, seat: ParticipantIndex) -> Self {
@@ -107,6 +119,15 @@ impl CommitPointChain for TestChain {
         attempt: Attempt,
     ) -> Result<AttemptStatus, CommitPointError> {
         Ok(self.state.lock().unwrap().attempts[attempt.0 as usize].status)
+    }
+
+    async fn is_over_everywhere(
+        &self,
+        epoch: Epoch,
+        attempt: Attempt,
+    ) -> Result<bool, CommitPointError> {
+        let second = self.second.lock().unwrap().is_none_or(|status| status.is_over());
+        Ok(second && self.status(epoch, attempt).await?.is_over())
     }
 
     async fn settled_block(&self) -> Result<u64, CommitPointError> {

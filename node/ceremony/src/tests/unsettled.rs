@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use veil_protocol_spec::{Wire, publication::Publication};
+use veil_protocol_spec::{Blake3Digest, KeySetDigest, Wire, publication::Publication};
 
 use super::*;
 
@@ -33,4 +33,32 @@ async fn a_key_that_is_published_after_all_has_all_its_shares() {
         assert_eq!(key.key_set, publication.key_set);
         assert_eq!(cluster.secrets(j, 0), (false, true), "member {j} has its share");
     }
+}
+
+/// One endpoint that lies, for however long, destroys nobody's share while another says otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_void_share_is_destroyed_only_once_all_endpoints_say_that_it_is_void() {
+    let cluster = Cluster::new();
+    cluster.chain.publishes(false);
+    let running = cluster.all_sign_the_publication().await;
+    cluster.chain.set(AttemptStatus::Aborted);
+    for running in running {
+        assert!(outcome(running).await.is_err());
+    }
+    let void = cluster.attempt_folder(seat(1), 0).join("key-share-1.age.void");
+    let starts_again = async || {
+        cluster.chain.state.lock().unwrap().block += VOID_DEPTH;
+        assert!(outcome(cluster.start(seat(1), 1).await).await.is_err());
+    };
+    let (transcript_root, key_set) = (Blake3Digest([1; 32]), KeySetDigest([2; 32]));
+    cluster.chain.second_endpoint_says(AttemptStatus::Published { transcript_root, key_set });
+    for _ in 0..3 {
+        starts_again().await;
+        assert!(void.exists());
+    }
+    cluster.chain.second_endpoint_says(AttemptStatus::Expired);
+    starts_again().await;
+    assert!(void.exists(), "from now on it counts how long all have said so");
+    starts_again().await;
+    assert!(!void.exists());
 }

@@ -97,3 +97,17 @@ async fn an_endpoint_of_another_chain_is_refused_by_name() {
     let error = chain.block().await.unwrap_err().to_string();
     assert!(error.contains("it serves chain 5, not 31337"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_endpoint_is_asked_alone() {
+    let world = World::new(4).await;
+    let (first, second) =
+        (Proxy::start(&world.anvil.url()).await, Proxy::start(&world.anvil.url()).await);
+    let chain = connect(&world, vec![first.url(), second.url()]).await.unwrap();
+    let alone = chain.each_endpoint().await.unwrap();
+    assert_eq!(alone.len(), 2);
+    second.close();
+    alone[0].block().await.unwrap();
+    assert!(alone[1].block().await.is_err(), "the first does not answer for it");
+    assert!(chain.each_endpoint().await.unwrap_err().is_transient());
+}

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use async_recursion::async_recursion as boxed;
 use sysinfo::{
     DiskRefreshKind, Disks, MINIMUM_CPU_UPDATE_INTERVAL, Pid, ProcessRefreshKind,
     ProcessesToUpdate, System,
@@ -127,6 +128,7 @@ impl Sampler {
 
     /// What is free now. Right after [`Self::new`] it waits until the system's counters of CPU time
     /// have moved, a fifth of a second.
+    #[boxed]
     pub async fn sample(&mut self, held: &Held) -> Sample {
         let next = self.read.at + MINIMUM_CPU_UPDATE_INTERVAL;
         if self.load.is_none() {
