@@ -319,9 +319,8 @@ impl WorkerConfig {
         let folder = file.parent().unwrap_or_else(|| Path::new("."));
         let Self { node, network, chain, worker } = &mut config;
         finish_common(folder, env, node, network, chain)?;
-        anchor(folder, &mut worker.docker_socket);
+        worker.choose_socket(folder, env)?;
         worker.key_set.as_mut().into_iter().for_each(|file| anchor(folder, file));
-        override_with(&mut worker.docker_socket, env, "VEIL_DOCKER_SOCKET", path)?;
         override_with(&mut worker.key_set, env, "VEIL_ZAMA_PUBLICKEY_FILE", |v| path(v).map(Some))?;
         let least = MIN_INTERVAL.0.div_ceil(1000); // of messages that are sent faster, some are refused
         at_least("worker.telemetry_interval_seconds", worker.telemetry_interval_seconds, least)?;
