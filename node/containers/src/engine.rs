@@ -1,10 +1,9 @@
 //! The engine behind a socket. Every call has a deadline.
 
-use std::{path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use async_recursion::async_recursion as boxed;
 use bollard::{
-    API_DEFAULT_VERSION,
     errors::Error,
     models::{ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ImageInspect},
     query_parameters::{
@@ -14,21 +13,28 @@ use bollard::{
 };
 use tokio::time::timeout;
 
-use crate::{error::DockerError, labels, replica::Owner};
+use crate::{
+    error::DockerError,
+    labels,
+    replica::Owner,
+    transport::{self, Dial},
+};
 
 /// Where an engine listens unless configured otherwise.
 pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
-/// How long the engine may take.
+/// How long the engine may take, by the kind of call.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
     /// For the first answer.
     pub connect: Duration,
-    /// For any call but the following.
-    pub call: Duration,
-    /// For one attempt to pull an image.
-    pub pull: Duration,
-    /// Without any progress of a pull.
+    /// For what concerns the engine as a whole: which containers there are, what it is.
+    pub list: Duration,
+    /// For a look at one container or image.
+    pub look: Duration,
+    /// For a change of one container or image.
+    pub change: Duration,
+    /// Without any progress of a pull, which has no other deadline: large images take as long as they take.
     pub stall: Duration,
     /// Between asking a container to stop and killing it.
     pub grace: Duration,
@@ -38,10 +44,32 @@ impl Default for Deadlines {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
-            call: Duration::from_secs(30),
-            pull: Duration::from_secs(600),
+            list: Duration::from_secs(15),
+            look: Duration::from_secs(5),
+            change: Duration::from_secs(30),
             stall: Duration::from_secs(60),
             grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What a call is about, which decides how long it may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    List,
+    Look,
+    Change,
+    /// With the grace of the container.
+    Stop,
+}
+
+impl Deadlines {
+    fn of(&self, kind: Kind) -> Duration {
+        match kind {
+            Kind::List => self.list,
+            Kind::Look => self.look,
+            Kind::Change => self.change,
+            Kind::Stop => self.grace + self.change,
         }
     }
 }
@@ -63,36 +91,51 @@ impl Docker {
         Self::connect_with(socket, Deadlines::default()).await
     }
 
-    /// Connects to `socket` and agrees on a version with the engine.
+    /// Connects to `socket`, a path or `unix://` and a path, and agrees on a version with the engine.
     ///
     /// # Errors
     /// [`DockerError::NoEngine`].
     #[boxed]
     pub async fn connect_with(socket: &Path, deadlines: Deadlines) -> Result<Self, DockerError> {
+        let given = socket.to_string_lossy();
         let no_engine =
-            |reason: String| DockerError::NoEngine { socket: socket.display().to_string(), reason };
+            |reason| DockerError::NoEngine { socket: given.clone().into_owned(), reason };
+        let path = match given.split_once("://") {
+            None => socket,
+            Some(("unix", path)) => Path::new(path),
+            Some(_) => return Err(no_engine("only Unix sockets are supported".to_owned())),
+        };
+        Self::over(transport::unix(path.to_owned()), deadlines).await.map_err(no_engine)
+    }
+
+    /// Agrees on a version with the engine that `dial` leads to, or says why not.
+    pub(crate) async fn over(dial: Dial, deadlines: Deadlines) -> Result<Self, String> {
         // bollard's own time-out is a backstop only.
-        let backstop = deadlines.pull.as_secs().saturating_add(60);
-        let path = socket.to_string_lossy();
+        let longest = deadlines.stall.max(deadlines.of(Kind::Stop)).max(deadlines.list);
         let connecting = async {
-            let client = bollard::Docker::connect_with_unix(&path, backstop, API_DEFAULT_VERSION)?;
+            let client = transport::client(dial, longest.as_secs().saturating_add(60))?;
             let client = client.negotiate_version().await?;
             client.ping().await?;
             Ok::<_, Error>(client)
         };
         match timeout(deadlines.connect, connecting).await {
             Ok(Ok(client)) => Ok(Self { client, deadlines }),
-            Ok(Err(Error::SocketNotFoundError(_))) => Err(no_engine("no such socket".to_owned())),
-            Ok(Err(error)) => Err(no_engine(error.to_string())),
-            Err(_) => Err(no_engine(format!("silent for {} s", deadlines.connect.as_secs()))),
+            Ok(Err(Error::IOError { err })) if err.kind() == io::ErrorKind::NotFound => {
+                Err("no such socket".to_owned())
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("silent for {} s", deadlines.connect.as_secs())),
         }
     }
 
-    pub(crate) async fn within<T>(
+    /// The one place where the engine is called, but for pulls.
+    pub(crate) async fn call<T>(
+        &self,
+        kind: Kind,
         call: &'static str,
-        deadline: Duration,
         future: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, DockerError> {
+        let deadline = self.deadlines.of(kind);
         match timeout(deadline, future).await {
             Ok(result) => result.map_err(|error| DockerError::from_call(call, error)),
             Err(_) => Err(DockerError::Timeout { call, deadline }),
@@ -103,15 +146,15 @@ impl Docker {
     pub(crate) async fn list(&self, owner: &Owner) -> Result<Vec<ContainerSummary>, DockerError> {
         let filter = labels::filter(owner);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filter).build();
-        Self::within("list", self.deadlines.call, self.client.list_containers(Some(options))).await
+        self.call(Kind::List, "list", self.client.list_containers(Some(options))).await
     }
 
     pub(crate) async fn inspect(&self, id: &str) -> Result<ContainerInspectResponse, DockerError> {
-        Self::within("inspect", self.deadlines.call, self.client.inspect_container(id, None)).await
+        self.call(Kind::Look, "inspect", self.client.inspect_container(id, None)).await
     }
 
     pub(crate) async fn image(&self, name: &str) -> Result<ImageInspect, DockerError> {
-        Self::within("inspect image", self.deadlines.call, self.client.inspect_image(name)).await
+        self.call(Kind::Look, "inspect image", self.client.inspect_image(name)).await
     }
 
     /// The id of the new container.
@@ -122,11 +165,11 @@ impl Docker {
     ) -> Result<String, DockerError> {
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         let creating = self.client.create_container(Some(options), body);
-        Ok(Self::within("create", self.deadlines.call, creating).await?.id)
+        Ok(self.call(Kind::Change, "create", creating).await?.id)
     }
 
     pub(crate) async fn start(&self, id: &str) -> Result<(), DockerError> {
-        Self::within("start", self.deadlines.call, self.client.start_container(id, None)).await
+        self.call(Kind::Change, "start", self.client.start_container(id, None)).await
     }
 
     /// Stops with grace, then removes. What is already gone is no error.
@@ -137,25 +180,23 @@ impl Docker {
 
     /// Stops with grace. What is already gone is no error.
     pub(crate) async fn stop(&self, id: &str) -> Result<(), DockerError> {
-        let grace = self.deadlines.grace;
-        let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
+        let seconds = i32::try_from(self.deadlines.grace.as_secs()).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::new().t(seconds).build();
         let stopping = self.client.stop_container(id, Some(options));
-        let stopped = Self::within("stop", grace + self.deadlines.call, stopping).await;
-        gone_is_fine(stopped)
+        gone_is_fine(self.call(Kind::Stop, "stop", stopping).await)
     }
 
     pub(crate) async fn rename(&self, id: &str, name: &str) -> Result<(), DockerError> {
         let options = RenameContainerOptionsBuilder::new().name(name).build();
         let renaming = self.client.rename_container(id, options);
-        Self::within("rename", self.deadlines.call, renaming).await
+        self.call(Kind::Change, "rename", renaming).await
     }
 
     /// Removes at once, running or not. What is already gone is no error.
     pub(crate) async fn remove(&self, id: &str) -> Result<(), DockerError> {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         let removing = self.client.remove_container(id, Some(options));
-        gone_is_fine(Self::within("remove", self.deadlines.call, removing).await)
+        gone_is_fine(self.call(Kind::Change, "remove", removing).await)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What can go wrong with the engine, and with one replica.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use veil_protocol_spec::scheduling::ImageReference;
 
@@ -74,7 +74,7 @@ impl DockerError {
 pub enum ReplicaError {
     /// The registry does not have the image.
     #[error(
-        "the registry does not serve {image}: {reason}; push it again or submit the job with a \
+        "the registry does not serve {image}: {reason}; push it again and submit the job anew, with a \
          digest that `docker pull` accepts"
     )]
     NoSuchImage {
@@ -83,21 +83,78 @@ pub enum ReplicaError {
         /// The engine's words.
         reason: String,
     },
-    /// The image could not be pulled in several attempts.
+    /// The image is for other machines.
     #[error(
-        "{image} cannot be pulled after {attempts} attempts: {reason}; it is retried; see whether \
-         the registry can be reached from this worker"
+        "{image} is not for this worker's {wants}: {reason}; build it for that platform too, or let the \
+         job's constraints keep it off such workers"
+    )]
+    WrongPlatform {
+        /// The image.
+        image: ImageReference,
+        /// The engine's platform.
+        wants: String,
+        /// What the image is for, or the engine's words.
+        reason: String,
+    },
+    /// The digest is that of what was said about an image.
+    #[error(
+        "{image} is an attestation, no image; use the digest of the index, which `docker buildx \
+         imagetools inspect` shows first"
+    )]
+    Attestation {
+        /// What was taken for an image.
+        image: ImageReference,
+    },
+    /// The engine cannot unpack the image.
+    #[error(
+        "{engine} cannot unpack {image}: {reason}; layers compressed with zstd need Docker 23: build it \
+         with gzip, or update the worker's engine"
+    )]
+    Unreadable {
+        /// The image.
+        image: ImageReference,
+        /// Name and version of the engine.
+        engine: String,
+        /// Its words.
+        reason: String,
+    },
+    /// The registry serves something else under the digest.
+    #[error(
+        "what the registry serves as {image} is something else: {reason}; nothing of it runs; push the \
+         image again, and ask whoever runs the registry"
+    )]
+    WrongContent {
+        /// The image.
+        image: ImageReference,
+        /// The engine's words.
+        reason: String,
+    },
+    /// The registry wants fewer requests.
+    #[error(
+        "the registry limits how often {image} may be asked for: {reason}; it is tried again, less and \
+         less often; a mirror close to the workers, or an account there, raises the limit"
+    )]
+    Limited {
+        /// The image.
+        image: ImageReference,
+        /// The engine's words.
+        reason: String,
+    },
+    /// The image could not be pulled.
+    #[error(
+        "{image} cannot be pulled: {reason}; it is tried again, less and less often; see whether the \
+         registry can be reached from this worker"
     )]
     Pull {
         /// The image.
         image: ImageReference,
-        /// How often it was tried.
-        attempts: usize,
-        /// Why the last one failed.
+        /// Why the last attempt failed.
         reason: String,
     },
     /// The engine has another image under this name.
-    #[error("the engine has {image} with the digests [{found}] only; it is not started")]
+    #[error(
+        "the engine has {image} with the digests [{found}] only; it is not started: `docker image rm` it"
+    )]
     WrongDigest {
         /// What was asked for.
         image: ImageReference,
@@ -119,4 +176,28 @@ pub enum ReplicaError {
     /// The engine refused.
     #[error(transparent)]
     Docker(#[from] DockerError),
+    /// The engine does not say how the container is.
+    #[error(transparent)]
+    Look(#[from] Arc<DockerError>),
+}
+
+impl ReplicaError {
+    /// Whether asking again brings the same, as long as job and engine are the same.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        match self {
+            Self::NoSuchImage { .. }
+            | Self::WrongPlatform { .. }
+            | Self::Attestation { .. }
+            | Self::Unreadable { .. }
+            | Self::WrongContent { .. } => true,
+            Self::Limited { .. }
+            | Self::Pull { .. }
+            | Self::WrongDigest { .. }
+            | Self::NameTaken { .. }
+            | Self::Request
+            | Self::Docker(_)
+            | Self::Look(_) => false,
+        }
+    }
 }

@@ -1,26 +1,33 @@
-//! Makes the engine match what is desired.
+//! One worker's containers in one cluster: what is remembered of them, and what the engine says that there is.
+//!
+//! What is done with them is in modules of its own: `reconcile`, `pull`, `suspend`, `watch`, `held`,
+//! `collect`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use async_recursion::async_recursion as boxed;
-use backon::{ExponentialBuilder, Retryable as _};
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as State};
-use futures::{StreamExt as _, future::join_all, stream};
-use veil_protocol_spec::scheduling::JobSpec;
+use tokio::time::Instant;
+use veil_protocol_spec::scheduling::{JobSpec, Resources};
 
 use crate::{
     container,
     engine::Docker,
     error::{DockerError, ReplicaError},
-    keep::{Fate, Keep},
+    facts::EngineFacts,
+    image::Images,
+    keep::Keep,
     labels,
-    observe::{self, Observed, ObservedReplica},
+    look::Looks,
+    observe::Exit,
+    pause::Pause,
     probe::Prober,
+    record::{Record, Save},
     replica::{DesiredReplica, Owner, ReplicaId},
+    usage::Usages,
 };
 
 /// Containers worked on at once.
@@ -33,63 +40,29 @@ pub struct Executor {
     memory: Mutex<Memory>,
 }
 
-/// What cannot be read from the engine.
+/// What cannot be read from the engine, or is not read again and again.
 #[derive(Default)]
 pub(crate) struct Memory {
     pub(crate) desired: BTreeMap<ReplicaId, DesiredReplica>,
     /// See [`Keep::held_back`].
     pub(crate) held_back: BTreeMap<ReplicaId, Arc<JobSpec>>,
     /// What a running reconciliation is at work on; true while it waits for the image.
-    busy: BTreeMap<ReplicaId, bool>,
-    errors: BTreeMap<ReplicaId, String>,
-    /// Exited containers started again by this executor; the engine counts its own.
-    restarts: BTreeMap<ReplicaId, u64>,
-    prober: Prober,
-}
-
-/// What a reconciliation did.
-#[derive(Debug, Default)]
-#[must_use]
-pub struct ReconcileReport {
-    /// Created and started.
-    pub started: Vec<ReplicaId>,
-    /// Had exited and were started again.
-    pub restarted: Vec<ReplicaId>,
-    /// Were as desired, which includes those that are done.
-    pub kept: Vec<ReplicaId>,
-    /// Stopped and removed.
-    pub stopped: Vec<ReplicaId>,
-    /// Stopped, and not removed.
-    pub suspended: Vec<ReplicaId>,
-    /// Left to another reconciliation that is at work on them, for instance waiting for an image.
-    pub busy: Vec<ReplicaId>,
-    /// Not as desired, each with the reason.
-    pub failed: Vec<(ReplicaId, Arc<ReplicaError>)>,
-}
-
-impl ReconcileReport {
-    /// Whether anything was started, stopped or failed.
-    #[must_use]
-    pub fn is_unchanged(&self) -> bool {
-        [&self.started, &self.restarted, &self.stopped, &self.suspended]
-            .iter()
-            .all(|list| list.is_empty())
-            && self.failed.is_empty()
-    }
-
-    fn sort(&mut self) {
-        for list in [
-            &mut self.started,
-            &mut self.restarted,
-            &mut self.kept,
-            &mut self.stopped,
-            &mut self.suspended,
-            &mut self.busy,
-        ] {
-            list.sort_unstable();
-        }
-        self.failed.sort_unstable_by_key(|(id, _)| *id);
-    }
+    pub(crate) busy: BTreeMap<ReplicaId, bool>,
+    errors: BTreeMap<ReplicaId, Arc<ReplicaError>>,
+    /// Of replicas that could not be started.
+    pub(crate) starts: BTreeMap<ReplicaId, Pause>,
+    pub(crate) images: Images,
+    pub(crate) prober: Prober,
+    pub(crate) looks: Looks,
+    /// How runs ended that this process saw end.
+    pub(crate) exits: BTreeMap<ReplicaId, Exit>,
+    pub(crate) record: Record,
+    /// What containers held when the engine last listed them.
+    pub(crate) reserved: BTreeMap<ReplicaId, Resources>,
+    pub(crate) usage: Usages,
+    facts: Option<EngineFacts>,
+    /// Whether the engine did not say, when it was last asked, which containers there are.
+    is_silent: bool,
 }
 
 /// What was done about one container.
@@ -101,111 +74,83 @@ pub(crate) enum Change {
     Suspended,
     /// There is no usable container yet.
     Absent,
+    /// Nothing: another call is at work on it.
+    Busy,
+    /// Nothing yet, for this reason.
+    Waits(Arc<ReplicaError>),
 }
 
 pub(crate) type Outcome = (ReplicaId, Result<Change, Arc<ReplicaError>>);
 
 impl Executor {
-    /// Touches nothing yet.
+    /// Touches nothing yet. Restarts are counted from now on.
     #[must_use]
     pub fn new(docker: Docker, owner: Owner) -> Self {
         Self { docker, owner, memory: Mutex::default() }
+    }
+
+    /// The same with what an earlier process has saved, if there is such, and saves for a later one.
+    #[must_use]
+    pub fn remembering(docker: Docker, owner: Owner, saved: &[u8], save: Save) -> Self {
+        let executor = Self::new(docker, owner);
+        executor.memory().record = Record::open(saved, save);
+        executor
     }
 
     pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the engine run exactly `desired`, and what [`Keep`] lets run if it runs already. What cannot
-    /// be done for one replica is in the report and does not affect the others.
-    ///
-    /// It takes as long as the slowest pull. Calls may overlap, so that a certificate need not wait
-    /// for an image: a later call leaves alone what an earlier one is at work on, and an earlier one
-    /// no longer starts what a later one does not desire. It may be dropped at any await; a
-    /// container that is created and not started then is started or removed by the next call.
+    /// What the engine is, as it last said.
     ///
     /// # Errors
-    /// [`DockerError`] if the engine does not say which containers there are; nothing was changed
-    /// then.
+    /// [`DockerError`] if it does not say.
     #[boxed]
-    pub async fn reconcile(
-        &self,
-        desired: &[DesiredReplica],
-        keep: &Keep,
-    ) -> Result<ReconcileReport, DockerError> {
-        let desired: BTreeMap<_, _> =
-            desired.iter().map(|replica| (replica.id(), replica.clone())).collect();
-        {
-            let mut memory = self.memory();
-            memory.restarts.retain(|id, _| desired.contains_key(id) || keep.replicas.contains(id));
-            memory.errors.retain(|id, _| desired.contains_key(id));
-            memory.desired.clone_from(&desired);
-            memory.held_back.clone_from(&keep.held_back);
+    pub async fn facts(&self) -> Result<EngineFacts, DockerError> {
+        let known = self.memory().facts.clone();
+        if let Some(facts) = known {
+            return Ok(facts);
         }
-        let mut existing = self.existing().await?;
-        let mut report = ReconcileReport::default();
-
-        let mut claims = BTreeMap::new();
-        let ids: BTreeSet<_> = desired.keys().chain(existing.keys()).copied().collect();
-        for id in ids {
-            match Claim::new(self, id) {
-                Some(claim) => _ = claims.insert(id, claim),
-                None => report.busy.push(id),
-            }
-        }
-        existing.retain(|id, _| claims.contains_key(id));
-
-        // First stop: it makes room for what starts.
-        let (mut surplus, mut lapsed) = (Vec::new(), Vec::new());
-        for (id, containers) in &mut existing {
-            if desired.contains_key(id) {
-                surplus.extend(containers.split_off(1).into_iter().map(|other| (*id, other)));
-                continue;
-            }
-            for container in core::mem::take(containers) {
-                let Some(labels) = container.labels.as_ref().and_then(labels::read) else {
-                    continue;
-                };
-                match keep.fate(&labels) {
-                    Fate::Stays => {}
-                    Fate::Stops => lapsed.push((*id, container)),
-                    Fate::Goes => surplus.push((*id, container)),
-                }
-            }
-        }
-        let stops = surplus.into_iter().map(|(id, container)| self.stop(id, container));
-        self.drain_all(&mut report, &mut claims, stops).await;
-        let stops = lapsed.into_iter().map(|(id, container)| self.suspend(id, container));
-        self.drain_all(&mut report, &mut claims, stops).await;
-        claims.retain(|id, _| desired.contains_key(id));
-
-        let keeps = existing.into_iter().filter_map(|(id, mut containers)| {
-            Some(self.keep(desired.get(&id)?, containers.pop()?))
-        });
-        self.drain_all(&mut report, &mut claims, keeps).await;
-
-        // Whatever is left has no container. One pull for all replicas of an image.
-        let mut by_image = BTreeMap::<_, Vec<_>>::new();
-        for (id, replica) in &desired {
-            if let Some(claim) = claims.remove(id) {
-                by_image.entry(&replica.spec.image).or_default().push((replica, claim));
-            }
-        }
-        let groups = by_image.into_values().map(|group| self.run(group));
-        for (id, outcome) in join_all(groups).await.into_iter().flatten() {
-            self.record(&mut report, id, outcome);
-        }
-        report.sort();
-        if let Err(error) = self.renew_probes().await {
-            tracing::warn!(%error, "health checks of ports not renewed; the next call does it");
-        }
-        Ok(report)
+        self.renew_facts().await
     }
 
-    /// This owner's containers, those that run first.
-    async fn existing(&self) -> Result<BTreeMap<ReplicaId, Vec<ContainerSummary>>, DockerError> {
+    /// What the engine is now. If it is another than before, what could not succeed is tried again.
+    ///
+    /// # Errors
+    /// [`DockerError`] if it does not say.
+    #[boxed]
+    pub async fn renew_facts(&self) -> Result<EngineFacts, DockerError> {
+        let facts = self.docker.facts().await?;
+        let mut memory = self.memory();
+        if memory.facts.as_ref().is_some_and(|before| *before != facts) {
+            memory.images.engine_changed();
+        }
+        memory.facts = Some(facts.clone());
+        Ok(facts)
+    }
+
+    /// This owner's containers as the engine lists them.
+    pub(crate) async fn list(&self) -> Result<Vec<ContainerSummary>, DockerError> {
+        let listed = self.docker.list(&self.owner).await;
+        let mut memory = self.memory();
+        let was_silent = core::mem::replace(&mut memory.is_silent, listed.is_err());
+        if was_silent && listed.is_ok() {
+            // It may be another by now.
+            memory.facts = None;
+            memory.images.engine_changed();
+        }
+        let listed = listed?;
+        let labels = listed.iter().filter_map(|container| labels::read(container.labels.as_ref()?));
+        memory.reserved = labels.map(|labels| (labels.id, labels.reserved)).collect();
+        Ok(listed)
+    }
+
+    /// The same by replica, those that run first.
+    pub(crate) async fn existing(
+        &self,
+    ) -> Result<BTreeMap<ReplicaId, Vec<ContainerSummary>>, DockerError> {
         let mut existing = BTreeMap::<_, Vec<_>>::new();
-        for container in self.docker.list(&self.owner).await? {
+        for container in self.list().await? {
             match container.labels.as_ref().and_then(labels::read) {
                 Some(labels) => existing.entry(labels.id).or_default().push(container),
                 None => tracing::warn!(
@@ -219,238 +164,65 @@ impl Executor {
         }
         Ok(existing)
     }
-
-    async fn drain_all(
-        &self,
-        report: &mut ReconcileReport,
-        claims: &mut BTreeMap<ReplicaId, Claim<'_>>,
-        work: impl Iterator<Item = impl Future<Output = Outcome>>,
-    ) {
-        let mut outcomes = stream::iter(work).buffer_unordered(CONCURRENT);
-        while let Some((id, outcome)) = outcomes.next().await {
-            if !matches!(outcome, Ok(Change::Absent | Change::Stopped)) {
-                claims.remove(&id);
-            }
-            self.record(report, id, outcome);
-        }
-    }
-
-    fn record(
-        &self,
-        report: &mut ReconcileReport,
-        id: ReplicaId,
-        outcome: Result<Change, Arc<ReplicaError>>,
-    ) {
-        let list = match outcome {
-            Ok(Change::Absent) => return,
-            Ok(Change::Started) => &mut report.started,
-            Ok(Change::Restarted) => &mut report.restarted,
-            Ok(Change::Kept) => &mut report.kept,
-            Ok(Change::Stopped) => &mut report.stopped,
-            Ok(Change::Suspended) => &mut report.suspended,
-            Err(error) => {
-                tracing::warn!(replica = %id, %error, "not reconciled");
-                self.memory().errors.insert(id, error.to_string());
-                report.failed.push((id, error));
-                return;
-            }
-        };
-        list.push(id);
-        self.memory().errors.remove(&id);
-    }
-
-    async fn stop(&self, id: ReplicaId, container: ContainerSummary) -> Outcome {
-        tracing::info!(replica = %id, "stopping");
-        let stopped = self.docker.stop_and_remove(&container.id.unwrap_or_default()).await;
-        (id, stopped.map(|()| Change::Stopped).map_err(|error| Arc::new(error.into())))
-    }
-
-    async fn keep(&self, desired: &DesiredReplica, container: ContainerSummary) -> Outcome {
-        let kept = self.try_keep(desired, &container).await;
-        (desired.id(), kept.map_err(|error| Arc::new(error.into())))
-    }
-
-    async fn try_keep(
-        &self,
-        desired: &DesiredReplica,
-        container: &ContainerSummary,
-    ) -> Result<Change, DockerError> {
-        let id = container.id.as_deref().unwrap_or_default();
-        if container::is_suspended(container) {
-            return self.resume(&desired.id(), container).await;
-        }
-        match container.state {
-            Some(State::CREATED) => {
-                self.start_or_remove(id).await?;
-                Ok(Change::Started)
-            }
-            Some(State::EXITED) => {
-                let seen = self.docker.inspect(id).await?;
-                let code = seen.state.and_then(|state| state.exit_code).unwrap_or(-1);
-                let by_engine = u64::try_from(seen.restart_count.unwrap_or(0)).unwrap_or(0);
-                let replica = desired.id();
-                let own = self.memory().restarts.get(&replica).copied().unwrap_or(0);
-                if !container::starts_again(desired.spec.restart, code, by_engine + own) {
-                    return Ok(Change::Kept); // done, or failed for good: `observe` says which
-                }
-                tracing::info!(%replica, code, "starting again");
-                self.docker.start(id).await?;
-                *self.memory().restarts.entry(replica).or_default() += 1;
-                Ok(Change::Restarted)
-            }
-            Some(State::DEAD | State::REMOVING | State::EMPTY) | None => {
-                self.docker.remove(id).await?;
-                Ok(Change::Absent)
-            }
-            // Runs, is about to, or somebody paused it on purpose.
-            Some(State::RUNNING | State::RESTARTING | State::PAUSED | State::STOPPING) => {
-                Ok(Change::Kept)
-            }
-        }
-    }
-
-    /// Creates and starts the replicas of one image.
-    async fn run(&self, group: Vec<(&DesiredReplica, Claim<'_>)>) -> Vec<Outcome> {
-        let Some((first, _)) = group.first() else { return Vec::new() };
-        for (_, claim) in &group {
-            claim.waits_for_image(true);
-        }
-        let pulled = self.docker.ensure_image(&first.spec.image).await.map_err(Arc::new);
-        let mut outcomes = Vec::with_capacity(group.len());
-        for (desired, claim) in group {
-            claim.waits_for_image(false);
-            let outcome = match &pulled {
-                // The wait may have been long.
-                Ok(()) if !self.memory().desired.contains_key(&desired.id()) => Ok(Change::Absent),
-                Ok(()) => self.create(desired).await.map_err(Arc::new),
-                Err(error) => Err(Arc::clone(error)),
-            };
-            outcomes.push((desired.id(), outcome));
-        }
-        outcomes
-    }
-
-    async fn create(&self, desired: &DesiredReplica) -> Result<Change, ReplicaError> {
-        let id = desired.id();
-        let name = container::name(&self.owner, &id);
-        let created = self.docker.create(&name, container::body(&self.owner, desired)?).await;
-        let container = match created {
-            Ok(container) => container,
-            Err(error) if error.status() == Some(409) => {
-                // The engine may still be creating it for an earlier call that was cut off.
-                let backoff = ExponentialBuilder::default()
-                    .with_min_delay(Duration::from_millis(50))
-                    .with_max_times(6)
-                    .with_jitter();
-                let is_not_yet = |error: &ReplicaError| matches!(error, ReplicaError::Docker(error) if error.status() == Some(404));
-                let holder = (|| self.holder(&id, &name)).retry(backoff).when(is_not_yet).await?;
-                return Ok(self.try_keep(desired, &holder).await?);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        self.start_or_remove(&container).await?;
-        tracing::info!(replica = %id, name, "started");
-        Ok(Change::Started)
-    }
-
-    /// The replica's container under a name that is taken.
-    async fn holder(&self, id: &ReplicaId, name: &str) -> Result<ContainerSummary, ReplicaError> {
-        self.docker.inspect(name).await?;
-        let own = self.existing().await?.remove(id).and_then(|mut containers| containers.pop());
-        own.ok_or_else(|| ReplicaError::NameTaken { name: name.to_owned() })
-    }
-
-    /// Leaves nothing half done.
-    async fn start_or_remove(&self, container: &str) -> Result<(), DockerError> {
-        let started = self.docker.start(container).await;
-        if started.is_err()
-            && let Err(error) = self.docker.remove(container).await
-        {
-            tracing::warn!(container, %error, "not removed; the next reconciliation does it");
-        }
-        started
-    }
-
-    async fn renew_probes(&self) -> Result<(), DockerError> {
-        let existing = self.existing().await?;
-        let mut memory = self.memory();
-        let Memory { desired, prober, .. } = &mut *memory;
-        let running: Vec<_> = existing
-            .iter()
-            .filter_map(|(id, containers)| {
-                let container = containers.first()?.id.clone()?;
-                Some((desired.get(id)?, container))
-            })
-            .collect();
-        prober.set(&self.docker, &running);
-        Ok(())
-    }
-
-    /// Every replica that is claimed or has a container.
-    ///
-    /// # Errors
-    /// [`DockerError`] if the engine does not say.
-    #[boxed]
-    pub async fn observe(&self) -> Result<Vec<ObservedReplica>, DockerError> {
-        let existing = self.existing().await?;
-        let ids: Vec<_> = existing
-            .iter()
-            .filter_map(|(id, containers)| Some((*id, containers.first()?.id.clone()?)))
-            .collect();
-        let inspected: Vec<_> = stream::iter(ids)
-            .map(async |(id, container)| (id, self.docker.inspect(&container).await))
-            .buffer_unordered(CONCURRENT)
-            .collect()
-            .await;
-        let mut seen = BTreeMap::new();
-        for (id, answer) in inspected {
-            match answer {
-                Ok(answer) => _ = seen.insert(id, answer),
-                Err(error) if error.status() == Some(404) => {} // gone since
-                Err(error) => return Err(error),
-            }
-        }
-        let memory = self.memory();
-        let ids: BTreeSet<_> = memory.desired.keys().chain(seen.keys()).copied().collect();
-        let replica = |id: ReplicaId| ObservedReplica {
-            id,
-            claimed: memory.desired.get(&id).map(|desired| desired.placement),
-            observed: match (seen.get(&id), memory.busy.get(&id)) {
-                (Some(container), _) => observe::state(container, memory.prober.health(&id)),
-                (None, Some(true)) => Observed::Pulling,
-                (None, _) => Observed::Missing,
-            },
-            container: seen.get(&id).and_then(|container| container.id.clone()),
-            error: memory.errors.get(&id).cloned(),
-        };
-        Ok(ids.into_iter().map(replica).collect())
-    }
 }
 
-/// A replica that one reconciliation is at work on, until it is done or dropped.
-struct Claim<'a> {
-    executor: &'a Executor,
-    id: ReplicaId,
-}
+impl Memory {
+    /// Takes over what is desired now, and forgets what was remembered of anything else.
+    pub(crate) fn desire(&mut self, desired: &BTreeMap<ReplicaId, DesiredReplica>, keep: &Keep) {
+        self.record.retain_replicas(keep.as_of, |id| {
+            desired.contains_key(id) || keep.replicas.contains(id)
+        });
+        self.errors.retain(|id, _| desired.contains_key(id));
+        self.starts.retain(|id, _| desired.contains_key(id));
+        let images: BTreeSet<_> = desired.values().map(|replica| &replica.spec.image).collect();
+        self.images.retain(&images);
+        self.desired.clone_from(desired);
+        self.held_back.clone_from(&keep.held_back);
+    }
 
-impl<'a> Claim<'a> {
-    /// None if another reconciliation has it.
-    fn new(executor: &'a Executor, id: ReplicaId) -> Option<Self> {
-        let mut memory = executor.memory();
-        if memory.busy.contains_key(&id) {
-            return None;
+    pub(crate) fn is_waiting_for_image(&self, id: &ReplicaId) -> bool {
+        self.busy.get(id).is_some_and(|waits| *waits)
+    }
+
+    /// What is reserved for each replica that is claimed or has a container.
+    pub(crate) fn reservations(&self) -> BTreeMap<ReplicaId, Resources> {
+        let mut reserved = self.reserved.clone();
+        let claimed = self.desired.iter().map(|(id, desired)| (id, &desired.spec));
+        for (id, spec) in claimed.chain(&self.held_back) {
+            if let Ok(resources) = container::reserved(spec) {
+                reserved.insert(*id, resources);
+            }
         }
-        memory.busy.insert(id, false);
-        Some(Self { executor, id })
+        reserved
     }
 
-    fn waits_for_image(&self, waits: bool) {
-        self.executor.memory().busy.insert(self.id, waits);
+    /// Notes why a replica is not as desired.
+    pub(crate) fn fail(&mut self, id: ReplicaId, error: &Arc<ReplicaError>) {
+        self.errors.insert(id, Arc::clone(error));
     }
-}
 
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        self.executor.memory().busy.remove(&self.id);
+    pub(crate) fn succeed(&mut self, id: &ReplicaId) {
+        self.errors.remove(id);
+        self.starts.remove(id);
+    }
+
+    /// Why a replica that could not be started waits before the next attempt.
+    pub(crate) fn waits(&self, id: &ReplicaId, now: Instant) -> Option<Arc<ReplicaError>> {
+        self.starts.get(id)?.left(now)?;
+        self.errors.get(id).cloned()
+    }
+
+    /// What went wrong, and when it is tried again.
+    pub(crate) fn error(&self, id: &ReplicaId, now: Instant) -> Option<String> {
+        let error = self.errors.get(id)?;
+        let image = self.desired.get(id).and_then(|desired| self.images.pause(&desired.spec.image));
+        let pause = image.or_else(|| self.starts.get(id));
+        Some(match pause.and_then(|pause| Some((pause.failures(), pause.left(now)?))) {
+            Some((failures, left)) => {
+                let seconds = left.as_secs() + 1;
+                format!("{error} (attempt {failures}; the next in {seconds} s)")
+            }
+            None => error.to_string(),
+        })
     }
 }

@@ -1,20 +1,18 @@
 //! What a worker's containers hold of its machine.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_recursion::async_recursion as boxed;
-use bollard::{models::ContainerStatsResponse, query_parameters::StatsOptionsBuilder};
+use bollard::{
+    models::{ContainerStatsResponse, ContainerSummary, ContainerSummaryStateEnum},
+    query_parameters::StatsOptionsBuilder,
+};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::time::Instant;
 use veil_protocol_spec::scheduling::Resources;
 
 use crate::{
-    container,
-    engine::Docker,
+    engine::{Docker, Kind},
     error::DockerError,
     executor::{CONCURRENT, Executor},
     labels,
@@ -32,6 +30,9 @@ pub struct Held {
     pub cpu_time: Duration,
     /// Memory in use, without what the kernel can take back.
     pub memory_bytes: u64,
+    /// Why the engine does not say which containers there are. The rest is what it said last then, and
+    /// nothing more can be placed here.
+    pub silence: Option<Arc<DockerError>>,
 }
 
 /// Load is secret.
@@ -48,7 +49,7 @@ impl Docker {
     /// [`DockerError`] if it does not say.
     #[boxed]
     pub async fn data_root(&self) -> Result<PathBuf, DockerError> {
-        let info = Self::within("info", self.deadlines.call, self.client.info()).await?;
+        let info = self.call(Kind::List, "info", self.client.info()).await?;
         Ok(info.docker_root_dir.unwrap_or_default().into())
     }
 
@@ -56,35 +57,60 @@ impl Docker {
         let options = StatsOptionsBuilder::new().stream(false).one_shot(true).build();
         let mut answers = std::pin::pin!(self.client.stats(id, Some(options)));
         let first = async { Ok(answers.try_next().await?.unwrap_or_default()) };
-        Self::within("stats", self.deadlines.call, first).await
+        self.call(Kind::Look, "stats", first).await
     }
 }
 
 impl Executor {
     /// What a sample of this machine's free capacity has to tell apart from the use by others. The
     /// replicas of the last certificate given to [`reconcile`](Self::reconcile) are included from
-    /// the start of that call, started or not.
-    ///
-    /// # Errors
-    /// [`DockerError`] if the engine does not say.
+    /// the start of that call, started or not. A container of whose use the engine says nothing counts with
+    /// what is reserved for it, and with the use that was read last.
     #[boxed]
-    pub async fn held(&self) -> Result<Held, DockerError> {
-        let containers = self.docker.list(&self.owner).await?;
-        let mut reserved: BTreeMap<_, _> = containers
+    pub async fn held(&self) -> Held {
+        let listed = self.list().await;
+        let (containers, silence) = match listed {
+            Ok(containers) => (containers, None),
+            Err(error) => (Vec::new(), Some(Arc::new(error))),
+        };
+        let is_running = |container: &ContainerSummary| {
+            use ContainerSummaryStateEnum::{PAUSED, RUNNING, STOPPING};
+            matches!(container.state, Some(RUNNING | PAUSED | STOPPING))
+        };
+        let running: Vec<_> = containers
             .iter()
-            .filter_map(|container| labels::read(container.labels.as_ref()?))
-            .map(|labels| (labels.id, labels.reserved))
+            .filter(|container| is_running(container))
+            .filter_map(|container| {
+                Some((labels::read(container.labels.as_ref()?)?.id, container.id.clone()?))
+            })
             .collect();
-        {
-            let memory = self.memory();
-            let claimed = memory.desired.iter().map(|(id, desired)| (id, &desired.spec));
-            for (id, spec) in claimed.chain(&memory.held_back) {
-                if let Ok(resources) = container::reserved(spec) {
-                    reserved.insert(*id, resources);
+        let now = Instant::now();
+        let due: Vec<_> = {
+            let usage = &mut self.memory().usage;
+            if silence.is_none() {
+                usage.retain(&running);
+            }
+            running.into_iter().filter(|(id, _)| usage.is_due(id, now)).collect()
+        };
+        let mut stats = stream::iter(due)
+            .map(async |(id, container)| (id, self.docker.stats(&container).await, container))
+            .buffer_unordered(CONCURRENT);
+        while let Some((id, answer, container)) = stats.next().await {
+            let mut memory = self.memory();
+            match answer {
+                Ok(answer) => memory.usage.read(id, container, &answer),
+                Err(error) if error.status() == Some(404) => {} // gone since
+                Err(error) => {
+                    tracing::warn!(replica = %id, %error, "its use is not known; what is reserved for it counts");
+                    memory.usage.fail(id, container, &error, Instant::now());
                 }
             }
         }
-        let mut held = Held { replicas: reserved.keys().copied().collect(), ..Held::default() };
+        let memory = self.memory();
+        let reserved = memory.reservations();
+        let (cpu_time, memory_bytes) = memory.usage.sum();
+        let replicas = reserved.keys().copied().collect();
+        let mut held = Held { replicas, cpu_time, memory_bytes, silence, ..Held::default() };
         for replica in reserved.values() {
             let sum = &mut held.reserved;
             sum.cpu.0 = sum.cpu.0.saturating_add(replica.cpu.0);
@@ -92,35 +118,6 @@ impl Executor {
             sum.disk.0 = sum.disk.0.saturating_add(replica.disk.0);
             sum.gpu.0 = sum.gpu.0.saturating_add(replica.gpu.0);
         }
-        let ids = containers.into_iter().filter_map(|container| container.id);
-        let mut stats = stream::iter(ids)
-            .map(async |id| self.docker.stats(&id).await)
-            .buffer_unordered(CONCURRENT);
-        while let Some(answer) = stats.next().await {
-            match answer {
-                Ok(answer) => {
-                    held.cpu_time += cpu_time(&answer);
-                    held.memory_bytes += memory_bytes(&answer);
-                }
-                Err(error) if error.status() == Some(404) => {} // gone since
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(held)
+        held
     }
-}
-
-fn cpu_time(stats: &ContainerStatsResponse) -> Duration {
-    let usage = stats.cpu_stats.as_ref().and_then(|cpu| cpu.cpu_usage.as_ref());
-    Duration::from_nanos(usage.and_then(|usage| usage.total_usage).unwrap_or(0))
-}
-
-fn memory_bytes(stats: &ContainerStatsResponse) -> u64 {
-    let Some(memory) = &stats.memory_stats else { return 0 };
-    // The page cache that the kernel can drop: named so by the first and by the second version of
-    // control groups.
-    let cache = memory.stats.as_ref().and_then(|figures| {
-        figures.get("total_inactive_file").or_else(|| figures.get("inactive_file"))
-    });
-    memory.usage.unwrap_or(0).saturating_sub(cache.copied().unwrap_or(0))
 }

@@ -1,94 +1,105 @@
-//! Images, pulled by digest.
+//! Which images may be asked for now.
 
-use std::time::Duration;
-
-use backon::{ExponentialBuilder, Retryable as _};
-use bollard::{errors::Error, query_parameters::CreateImageOptionsBuilder};
-use futures::StreamExt as _;
-use tokio::time::timeout;
-use veil_protocol_spec::scheduling::ImageReference;
-
-use crate::{
-    engine::Docker,
-    error::{DockerError, ReplicaError},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
-const CALL: &str = "pull";
-const ATTEMPTS: usize = 3;
+use tokio::time::Instant;
+use veil_protocol_spec::{Blake3Digest, scheduling::ImageReference};
 
-impl Docker {
-    /// Makes sure that the engine has `image`: pulls it if it has not, and compares the digest.
-    pub(crate) async fn ensure_image(&self, image: &ImageReference) -> Result<(), ReplicaError> {
-        match self.image(image.as_str()).await {
-            Ok(_) => {}
-            Err(error) if error.status() == Some(404) => self.pull(image).await?,
-            Err(error) => return Err(error.into()),
-        }
-        let found = self.image(image.as_str()).await?.repo_digests.unwrap_or_default();
-        // Engines shorten the names of their default registry: the digest is what counts.
-        let digest = format!("@sha256:{}", image.digest_hex());
-        if found.iter().any(|reference| reference.ends_with(&digest)) {
-            return Ok(());
-        }
-        Err(ReplicaError::WrongDigest { image: image.clone(), found: found.join(", ") })
-    }
+use crate::{error::ReplicaError, pause::Pause, refusal};
 
-    async fn pull(&self, image: &ImageReference) -> Result<(), ReplicaError> {
-        let backoff = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(500))
-            .with_max_delay(Duration::from_secs(10))
-            .with_max_times(ATTEMPTS - 1)
-            .with_jitter();
-        (|| self.pull_once(image))
-            .retry(backoff)
-            .when(|error| !is_final(error))
-            .notify(|error, wait| tracing::warn!(%image, %error, ?wait, "pull failed, will retry"))
-            .await
-            .map_err(|error| {
-                let image = image.clone();
-                if is_final(&error) {
-                    ReplicaError::NoSuchImage { image, reason: error.to_string() }
-                } else {
-                    ReplicaError::Pull { image, attempts: ATTEMPTS, reason: error.to_string() }
-                }
-            })
-    }
-
-    async fn pull_once(&self, image: &ImageReference) -> Result<(), DockerError> {
-        tracing::info!(%image, "pulling");
-        let options = CreateImageOptionsBuilder::new().from_image(image.as_str()).build();
-        let stall = self.deadlines.stall;
-        let pulling = async {
-            let mut progress = std::pin::pin!(self.client.create_image(Some(options), None, None));
-            // A registry that stops sending must not hold the pull until its full deadline.
-            while let Some(step) = timeout(stall, progress.next())
-                .await
-                .map_err(|_| DockerError::Timeout { call: CALL, deadline: stall })?
-            {
-                let step = step.map_err(|error| DockerError::from_call(CALL, error))?;
-                if let Some(message) = step.error_detail.and_then(|detail| detail.message) {
-                    let source = Error::DockerStreamError { error: message };
-                    return Err(DockerError::Failed { call: CALL, source });
-                }
-            }
-            Ok(())
-        };
-        let deadline = self.deadlines.pull;
-        timeout(deadline, pulling)
-            .await
-            .unwrap_or(Err(DockerError::Timeout { call: CALL, deadline }))
-    }
+/// An image that could not be had.
+#[derive(Debug)]
+struct Failed {
+    error: Arc<ReplicaError>,
+    pause: Pause,
+    /// Who wanted it.
+    jobs: BTreeSet<Blake3Digest>,
 }
 
-/// Asking again will not help.
-fn is_final(error: &DockerError) -> bool {
-    match error {
-        DockerError::Refused { status: 408 | 429, .. } => false,
-        DockerError::Refused { status, .. } => (400..500).contains(status),
-        // The status is lost once the engine has begun to answer.
-        DockerError::Failed { source: Error::DockerStreamError { error }, .. } => {
-            error.contains("manifest unknown") || error.contains("not found")
+/// What is known of images in vain, and who is at work on which.
+#[derive(Debug, Default)]
+pub(crate) struct Images {
+    failed: BTreeMap<ImageReference, Failed>,
+    pulling: BTreeSet<ImageReference>,
+}
+
+/// Whether an image may be asked for now.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    Ask,
+    /// Another call is at it.
+    Busy,
+    Wait(Arc<ReplicaError>),
+}
+
+impl Images {
+    /// An answer of [`Verdict::Ask`] is to be followed by [`Self::begin`].
+    pub(crate) fn verdict(
+        &mut self,
+        image: &ImageReference,
+        jobs: &BTreeSet<Blake3Digest>,
+        now: Instant,
+    ) -> Verdict {
+        if self.pulling.contains(image) {
+            return Verdict::Busy;
         }
-        _ => false,
+        let Some(failed) = self.failed.get(image) else { return Verdict::Ask };
+        if failed.error.is_final() {
+            if jobs.is_subset(&failed.jobs) {
+                return Verdict::Wait(Arc::clone(&failed.error));
+            }
+            self.failed.remove(image);
+            return Verdict::Ask;
+        }
+        match failed.pause.left(now) {
+            Some(_) => Verdict::Wait(Arc::clone(&failed.error)),
+            None => Verdict::Ask,
+        }
+    }
+
+    pub(crate) fn fail(
+        &mut self,
+        image: &ImageReference,
+        jobs: BTreeSet<Blake3Digest>,
+        error: &Arc<ReplicaError>,
+        now: Instant,
+    ) {
+        let new =
+            || Failed { error: Arc::clone(error), pause: Pause::new(now), jobs: BTreeSet::new() };
+        let failed = self.failed.entry(image.clone()).or_insert_with(new);
+        failed.error = Arc::clone(error);
+        failed.jobs.extend(jobs);
+        failed.pause.fail(now, refusal::asked_to_wait(&error.to_string()));
+    }
+
+    pub(crate) fn begin(&mut self, image: &ImageReference) {
+        self.pulling.insert(image.clone());
+    }
+
+    pub(crate) fn end(&mut self, image: &ImageReference) {
+        self.pulling.remove(image);
+    }
+
+    pub(crate) fn succeed(&mut self, image: &ImageReference) {
+        self.failed.remove(image);
+    }
+
+    /// Nobody wants the others any more.
+    pub(crate) fn retain(&mut self, wanted: &BTreeSet<&ImageReference>) {
+        self.failed.retain(|image, _| wanted.contains(image));
+    }
+
+    /// The engine may be another one now, or configured in another way.
+    pub(crate) fn engine_changed(&mut self) {
+        self.failed.retain(|_, failed| !failed.error.is_final());
+    }
+
+    /// The pause of an image that is tried again.
+    pub(crate) fn pause(&self, image: &ImageReference) -> Option<&Pause> {
+        let failed = self.failed.get(image).filter(|failed| !failed.error.is_final())?;
+        Some(&failed.pause)
     }
 }

@@ -9,19 +9,27 @@
 //! 2. [`Executor::reconcile`] takes the replicas that the last certificate places on this worker and
 //!    makes the engine match: stops what is not desired, pulls by digest, creates, starts, and starts
 //!    again what has exited, as the job's restart policy says. It is called at the start, after every
-//!    certificate, and at an interval; what already matches is left alone.
+//!    certificate, and at an interval; what already matches is left alone, and what has failed waits for
+//!    longer and longer.
 //! 3. [`Executor::observe`] says what really runs, apart from what is claimed.
 //! 4. [`Executor::held`] says what the containers hold of the machine, for telemetry.
 //! 5. Out of contact with the committee, [`lapsed`] says what has to stop. What is stopped so is not
 //!    removed; it is started again when it is desired again.
+//! 6. [`Executor::collect_images`] removes images that nobody needs any more.
+//!
+//! # When the engine does not answer
+//! Every call has a deadline ([`Deadlines`]). What concerns one container is that replica's error and holds
+//! up no other. When the engine does not even list its containers, nothing is changed.
 //!
 //! # State and restart
 //! The labels of the containers are the state: a container belongs to the worker and cluster in its
 //! labels, and is never touched by others. What is not desired is removed only if the worker knows that it
 //! is over ([`Keep`]). So several workers can share one engine, and a restarted
 //! worker knows its containers. A container's name follows from the replica, so that the engine
-//! itself refuses a second one. In memory are only the last desired set, errors, counts of restarts
-//! and the results of probes: a restart begins with the first reconciliation.
+//! itself refuses a second one. Restarts that the engine does not count, and the images that this worker
+//! pulled, are in a record that its user keeps ([`Save`]). In memory are only the last desired set, errors
+//! with their pauses, what the engine last said, and the results of probes: a restart begins with the first
+//! reconciliation.
 //!
 //! # How containers are confined
 //! CPU and memory limits as requested, no swap beyond, at most 512 processes, all capabilities
@@ -36,27 +44,46 @@
 //! - No passwords for registries yet: images are pulled as anybody can.
 //! - A command without arguments replaces the image's own arguments too; that is how engines do it.
 
+mod collect;
 mod container;
 mod engine;
 mod error;
 mod executor;
+mod facts;
+#[cfg(test)]
+mod fake;
 mod held;
 mod image;
 mod keep;
 mod labels;
 mod lease;
+mod look;
 mod observe;
+mod pause;
 mod probe;
+mod pull;
+mod reconcile;
+mod record;
+mod refusal;
 mod replica;
+mod report;
 mod suspend;
+mod transport;
+#[cfg(test)]
+mod trouble;
+mod usage;
+mod watch;
 
 pub use self::{
     engine::{DEFAULT_SOCKET, Deadlines, Docker},
     error::{DockerError, ReplicaError},
-    executor::{Executor, ReconcileReport},
+    executor::Executor,
+    facts::EngineFacts,
     held::Held,
     keep::Keep,
     lease::lapsed,
-    observe::{Observed, ObservedReplica},
+    observe::{Exit, Observed, ObservedReplica},
+    record::Save,
     replica::{DesiredReplica, Owner, Placement, ReplicaId},
+    report::ReconcileReport,
 };

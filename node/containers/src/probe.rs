@@ -38,6 +38,11 @@ pub(crate) enum Health {
     Unhealthy,
 }
 
+/// Whether the worker makes it, not the engine.
+pub(crate) const fn is_by_worker(check: &HealthCheck) -> bool {
+    !matches!(check.probe, HealthProbe::Command(_))
+}
+
 /// The probes of all replicas that the worker itself has to probe.
 #[derive(Default)]
 pub(crate) struct Prober {
@@ -57,8 +62,7 @@ impl Prober {
             .iter()
             .filter_map(|(desired, container)| {
                 let check = desired.spec.health.as_ref()?;
-                let by_worker = !matches!(check.probe, HealthProbe::Command(_));
-                by_worker.then(|| (desired.id(), (check, container)))
+                is_by_worker(check).then(|| (desired.id(), (check, container)))
             })
             .collect();
         self.probes.retain(|id, probe| {
@@ -92,29 +96,72 @@ impl Probe {
 async fn watch(docker: Docker, check: HealthCheck, container: String, health: Arc<Mutex<Health>>) {
     let seconds = |seconds: u16| Duration::from_secs(u64::from(seconds));
     let mut streak = Streak::new(check.retries);
-    let mut started: Option<(String, Instant)> = None;
+    let mut target: Option<Target> = None;
+    let mut looks = Looks::default();
     let mut ticks = interval(seconds(check.interval_seconds));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let Ok(seen) = docker.inspect(&container).await else {
-            continue; // the engine's silence says nothing about the replica
-        };
-        let at = seen.state.as_ref().and_then(|state| state.started_at.clone());
-        let at = at.unwrap_or_default();
-        if started.as_ref().is_none_or(|(before, _)| *before != at) {
-            started = Some((at, Instant::now()));
-            streak = Streak::new(check.retries);
+        let mut ok = false;
+        if let Some(Target { address: Some(ip), .. }) = &target {
+            let probed = timeout(seconds(check.timeout_seconds), probe(*ip, &check.probe)).await;
+            ok = probed.unwrap_or(false);
         }
-        let in_start_period = started
-            .as_ref()
-            .is_some_and(|(_, since)| since.elapsed() < seconds(check.start_period_seconds));
-        let ok = match address(&seen) {
-            Some(ip) => timeout(seconds(check.timeout_seconds), probe(ip, &check.probe)).await,
-            None => Ok(false),
-        };
-        let now = streak.next(ok.unwrap_or(false), in_start_period);
+        if ok {
+            looks = Looks::default();
+        } else if looks.are_due() {
+            // It may have been started again, or have another address by now.
+            let Ok(seen) = docker.inspect(&container).await else {
+                continue; // the engine's silence says nothing about the replica
+            };
+            let at = seen.state.as_ref().and_then(|state| state.started_at.clone());
+            let at = at.unwrap_or_default();
+            let address = address(&seen);
+            match &mut target {
+                Some(target) if target.started == at => target.address = address,
+                _ => {
+                    target = Some(Target { started: at, since: Instant::now(), address });
+                    streak = Streak::new(check.retries);
+                    looks = Looks::default();
+                    ticks.reset_immediately(); // what has just started is probed without delay
+                    continue;
+                }
+            }
+        }
+        let Some(target) = &target else { continue };
+        let in_start_period = target.since.elapsed() < seconds(check.start_period_seconds);
+        let now = streak.next(ok, in_start_period);
         *health.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+}
+
+/// One run of a container.
+struct Target {
+    /// The engine's time.
+    started: String,
+    /// When this worker saw it.
+    since: Instant,
+    address: Option<IpAddr>,
+}
+
+/// Looks at a container whose probe fails: soon at first, and then at least this often.
+const LEAST_OFTEN: Duration = Duration::from_secs(10);
+
+/// When to ask the engine where the container is, and since when it runs.
+#[derive(Default)]
+struct Looks {
+    last: Option<(Instant, Duration)>,
+}
+
+impl Looks {
+    fn are_due(&mut self) -> bool {
+        let pause = match self.last {
+            Some((at, pause)) if at.elapsed() < pause => return false,
+            Some((_, pause)) => LEAST_OFTEN.min(pause * 2),
+            None => Duration::from_secs(1),
+        };
+        self.last = Some((Instant::now(), pause));
+        true
     }
 }
 
@@ -143,10 +190,12 @@ impl Streak {
     }
 }
 
-/// The container's own address.
+/// The container's own address; the one of IPv6 on a network that has no other.
 fn address(container: &ContainerInspectResponse) -> Option<IpAddr> {
     let networks = container.network_settings.as_ref()?.networks.as_ref()?;
-    networks.values().find_map(|network| network.ip_address.as_ref()?.parse().ok())
+    let parsed = |text: &Option<String>| text.as_ref()?.parse().ok();
+    let old = networks.values().find_map(|network| parsed(&network.ip_address));
+    old.or_else(|| networks.values().find_map(|network| parsed(&network.global_ipv6_address)))
 }
 
 async fn probe(ip: IpAddr, probe: &HealthProbe) -> bool {
@@ -172,6 +221,8 @@ async fn get(address: SocketAddr, path: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use bollard::models::{EndpointSettings, NetworkSettings};
+
     use super::*;
 
     #[test]
@@ -183,5 +234,45 @@ mod tests {
         assert_eq!(streak.next(false, false), Health::Healthy);
         assert_eq!(streak.next(false, false), Health::Unhealthy);
         assert_eq!(streak.next(true, false), Health::Healthy);
+    }
+
+    #[test]
+    fn a_network_without_ipv4_is_probed_by_ipv6() {
+        let on = |networks: &[(&str, &str)]| {
+            let network = |(ip, ipv6): &(&str, &str)| EndpointSettings {
+                ip_address: Some((*ip).to_owned()),
+                global_ipv6_address: Some((*ipv6).to_owned()),
+                ..EndpointSettings::default()
+            };
+            let networks = networks.iter().enumerate();
+            let networks = networks.map(|(i, of)| (i.to_string(), network(of))).collect();
+            let settings =
+                NetworkSettings { networks: Some(networks), ..NetworkSettings::default() };
+            let network_settings = Some(settings);
+            let said = ContainerInspectResponse {
+                network_settings,
+                ..ContainerInspectResponse::default()
+            };
+            address(&said).map(|ip| SocketAddr::new(ip, 80).to_string())
+        };
+        for (networks, expected) in [
+            (&[("", "")][..], None),
+            (&[("172.17.0.2", "")], Some("172.17.0.2:80")),
+            (&[("", "fd00::2")], Some("[fd00::2]:80")),
+            (&[("172.17.0.2", "fd00::2")], Some("172.17.0.2:80")),
+            (&[("", "fd00::2"), ("172.17.0.2", "")], Some("172.17.0.2:80")),
+        ] {
+            assert_eq!(on(networks).as_deref(), expected, "{networks:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_container_whose_probe_goes_on_failing_is_looked_at_less_and_less_often() {
+        let (mut looks, mut count) = (Looks::default(), 0);
+        for _ in 0..60 {
+            count += usize::from(looks.are_due());
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert!((8..=12).contains(&count), "{count}");
     }
 }

@@ -11,6 +11,14 @@ mod common;
 mod failures;
 #[path = "docker/health.rs"]
 mod health;
+#[path = "docker/images.rs"]
+mod images;
+#[path = "docker/proxy.rs"]
+mod proxy;
+#[path = "docker/registry.rs"]
+mod registry;
+#[path = "docker/trouble.rs"]
+mod trouble;
 
 use std::time::Duration;
 
@@ -62,7 +70,7 @@ async fn replicas_run_confined_and_labelled_and_a_second_time_changes_nothing() 
             list.iter().map(|container| (container.id.clone(), container.created)).collect()
         };
         assert_eq!(ids(&worker.containers().await), ids(&before));
-        let held = worker.executor.held().await.unwrap();
+        let held = worker.executor.held().await;
         assert_eq!((held.reserved.cpu, held.reserved.memory), (CpuUnits(4), MemoryUnits(2)));
         assert!(held.memory_bytes > 0 && held.memory_bytes < held.reserved.memory.amount());
         assert!(!held.cpu_time.is_zero());
@@ -123,7 +131,7 @@ async fn a_lapsed_exclusive_replica_is_stopped_and_not_removed() {
             let stopped = worker.container().await;
             assert_eq!(stopped.state.unwrap().running, Some(false));
             // Its room is not free.
-            let held = worker.executor.held().await.unwrap();
+            let held = worker.executor.held().await;
             assert_eq!((held.replicas, held.reserved.cpu), (replicas.into(), CpuUnits(2)));
 
             assert_eq!(worker.reconcile(&desired).await.restarted, replicas);

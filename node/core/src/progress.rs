@@ -8,7 +8,7 @@ use std::{
 use veil_node_p2p::{InvalidIdentity, PeerId, peer_id};
 use veil_protocol_spec::{Blake3Digest, PeerIdHash, PublicIdentity, ReplicaIndex, Slot};
 
-use crate::status::{KEPT_SLOTS, Observed, Role, SlotReport};
+use crate::status::{EngineStatus, KEPT_SLOTS, Observed, Role, SlotReport};
 
 /// A replica of a job.
 pub(crate) type Replica = (Blake3Digest, ReplicaIndex);
@@ -20,6 +20,7 @@ pub(crate) struct Notes {
     pub(crate) waiting_for: Vec<String>,
     pub(crate) slots: BTreeMap<Slot, SlotReport>,
     pub(crate) observed: BTreeMap<Replica, Observed>,
+    pub(crate) engine: Option<EngineStatus>,
 }
 
 /// See the [module documentation](self).
@@ -90,5 +91,10 @@ impl Progress {
     /// What this process's own replicas do.
     pub fn observed(&self, observed: BTreeMap<Replica, Observed>) {
         self.notes().observed = observed;
+    }
+
+    /// What this process's container engine is.
+    pub fn engine(&self, engine: EngineStatus) {
+        self.notes().engine = Some(engine);
     }
 }

@@ -110,6 +110,7 @@ impl Reporter {
             }),
             stage: notes.stage.clone(),
             waiting_for: notes.waiting_for.clone(),
+            engine: notes.engine.clone(),
             participant: seat,
             key_set: epoch.as_ref().map(|epoch| epoch.binding.key_set),
             insecure_reference_string: epoch.as_ref().is_some_and(|epoch| {

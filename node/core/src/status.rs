@@ -142,7 +142,7 @@ impl SlotClock {
 }
 
 /// What a container does, as the worker sees it; nothing is known of others' containers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observed {
     /// Docker's state, or why there is none.
     pub state: String,
@@ -150,6 +150,25 @@ pub struct Observed {
     pub running: bool,
     /// Docker's id.
     pub container: Option<String>,
+    /// How often it was started again.
+    pub restarts: u64,
+    /// With which code its last run ended, if that was seen.
+    pub exit_code: Option<i64>,
+    /// Whether that was for lack of memory.
+    pub out_of_memory: bool,
+}
+
+/// A worker's engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineStatus {
+    /// Docker or Podman.
+    pub name: String,
+    /// Its own.
+    pub version: String,
+    /// What its images are for.
+    pub os: String,
+    /// In the words of images.
+    pub architecture: String,
 }
 
 /// One replica: what the certificates say, and beside it what is seen.
@@ -255,6 +274,8 @@ pub struct Status {
     pub stage: String,
     /// What or whom it waits for.
     pub waiting_for: Vec<String>,
+    /// A worker's engine, once it has answered.
+    pub engine: Option<EngineStatus>,
     /// A member's seat.
     pub participant: Option<ParticipantIndex>,
     /// The key set in force.

@@ -9,7 +9,11 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use veil_node_config::{AnyConfig, MemberConfig, WorkerConfig, process_environment};
-use veil_node_core::{admin, lifecycle::Secrets, status::Status};
+use veil_node_core::{
+    admin,
+    lifecycle::Secrets,
+    status::{EngineStatus, Status},
+};
 
 use super::{
     failure::{Exit, Failure},
@@ -123,12 +127,12 @@ fn write_status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         writeln!(out, "  waiting for {waited}")?;
     }
     if let Some(key_set) = &status.key_set {
-        let insecure = if status.insecure_reference_string {
-            ", INSECURE reference string of one party"
-        } else {
-            ""
-        };
-        writeln!(out, "key set {key_set}{insecure}")?;
+        let insecure =
+            status.insecure_reference_string.then_some(", INSECURE reference string of one party");
+        writeln!(out, "key set {key_set}{}", insecure.unwrap_or_default())?;
+    }
+    if let Some(EngineStatus { name, version, os, architecture }) = &status.engine {
+        writeln!(out, "engine {name} {version} on {os}/{architecture}")?;
     }
     if let Some(seat) = status.participant {
         writeln!(out, "seat {seat}")?;

@@ -8,7 +8,8 @@
 //!    an image that an earlier one pulls. `included` tells the telemetry which slot's replicas the
 //!    executor reserves room for.
 //! 3. What really runs is recorded in the progress. When everything that a slot placed here runs,
-//!    the phase ends, and the deployment is confirmed on chain.
+//!    the phase ends, and the deployment is confirmed on chain. Looking goes on beside the rest: an engine
+//!    that is slow to answer delays no lease and no certificate.
 //! 4. While an exclusive replica runs, the age of the last contact is looked at every second, so that its
 //!    lease ends on time, also when the machine has slept.
 //!
@@ -25,7 +26,7 @@ use std::{
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::watch;
-use veil_node_containers::{DockerError, Executor, ReconcileReport};
+use veil_node_containers::{DockerError, Executor, ObservedReplica, ReconcileReport};
 use veil_node_core::{
     cluster::Peers,
     epoch::ActiveEpoch,
@@ -44,10 +45,11 @@ use crate::{
 
 /// Between two reconciliations without a new state.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(10);
-/// Between two looks at containers that are about to run.
-const POLL_INTERVAL: Duration = Duration::from_millis(250);
-/// For this long after a certificate.
-const POLL_PERIOD: Duration = Duration::from_secs(60);
+/// Between two looks at containers that are about to run, and for how long after a certificate.
+const POLLS: [(Duration, Duration); 2] = [
+    (Duration::from_millis(250), Duration::from_secs(10)),
+    (Duration::from_secs(1), Duration::from_secs(60)),
+];
 /// Between two looks at whether a lease has ended.
 const LEASE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -70,6 +72,25 @@ pub(crate) struct Enforcer {
 struct Enforcing {
     since: Instant,
     replicas: BTreeSet<Replica>,
+}
+
+/// Looks at what runs, one at a time.
+#[derive(Default)]
+struct Looking<'a> {
+    looks: FuturesUnordered<BoxFuture<'a, Result<Vec<ObservedReplica>, DockerError>>>,
+    /// Something has happened since the look that is under way began.
+    again: bool,
+    /// Whether the engine did not answer the last one.
+    is_silent: bool,
+}
+
+impl<'a> Looking<'a> {
+    fn look(&mut self, executor: &'a Executor) {
+        self.again = !self.looks.is_empty();
+        if !self.again {
+            self.looks.push(Box::pin(executor.observe()));
+        }
+    }
 }
 
 /// Bodies that are asked for.
@@ -96,18 +117,20 @@ impl Enforcer {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut left_out = BTreeMap::new();
         let (mut shortest_lease, mut contact_helps, mut busy) = (None, true, false);
+        let mut looking = Looking::default();
         loop {
-            let soon = enforcing.values().any(|slot| slot.since.elapsed() < POLL_PERIOD);
+            let since = enforcing.values().map(|slot| slot.since.elapsed()).min();
+            let poll = POLLS.into_iter().find(|(_, period)| since.is_some_and(|age| age < *period));
             // The tick looks too.
-            let looks = wait_if(soon, POLL_INTERVAL);
-            let leases = wait_if(shortest_lease.is_some(), LEASE_INTERVAL);
+            let looks = wait_for(poll.map(|(interval, _)| interval));
+            let leases = wait_for(shortest_lease.map(|_| LEASE_INTERVAL));
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
                 changed = contact.changed(), if contact_helps => if changed.is_err() { return },
                 _ = tick.tick() => {}
                 Some(report) = running.next(), if !running.is_empty() => {
                     self.record(&report);
-                    self.observe(&mut enforcing, &left_out).await;
+                    looking.look(&executor);
                     let was_busy = report.is_ok_and(|report| !report.busy.is_empty());
                     busy |= was_busy;
                     // What one call was at work on, another had to leave alone.
@@ -129,8 +152,19 @@ impl Enforcer {
                         continue;
                     }
                 }
+                Some(seen) = looking.looks.next(), if !looking.looks.is_empty() => {
+                    let silent = seen.is_err();
+                    if silent != core::mem::replace(&mut looking.is_silent, silent) {
+                        self.included.send_modify(|_| {}); // whether anything can be placed here
+                    }
+                    self.observed(seen, &mut enforcing, &left_out);
+                    if looking.again {
+                        looking.look(&executor);
+                    }
+                    continue;
+                }
                 () = looks => {
-                    self.observe(&mut enforcing, &left_out).await;
+                    looking.look(&executor);
                     continue;
                 }
             }
@@ -166,7 +200,7 @@ impl Enforcer {
             }
             tell(&self.included, &assigned, &now, included);
             assigned = now;
-            self.observe(&mut enforcing, &left_out).await;
+            looking.look(&executor);
         }
     }
 
@@ -244,12 +278,13 @@ impl Enforcer {
     }
 
     /// Notes what runs, and which slots are enforced with it.
-    async fn observe(
+    fn observed(
         &self,
+        seen: Result<Vec<ObservedReplica>, DockerError>,
         enforcing: &mut BTreeMap<Slot, Enforcing>,
         left_out: &BTreeMap<Replica, &'static str>,
     ) {
-        let seen = match self.executor.observe().await {
+        let seen = match seen {
             Ok(seen) => seen,
             Err(error) => {
                 tracing::warn!(%error, "the containers cannot be observed");
@@ -262,7 +297,7 @@ impl Enforcer {
             .iter()
             .map(|(replica, why)| {
                 let state = format!("left out: {why}");
-                (*replica, Observed { state, running: false, container: None })
+                (*replica, Observed { state, ..Observed::default() })
             })
             .collect();
         let mut running = BTreeSet::new();
@@ -272,14 +307,17 @@ impl Enforcer {
             if runs && replica.claimed.is_some() {
                 running.insert(key);
             }
-            let state = match replica.error {
-                Some(error) => format!("{}: {error}", replica.observed),
-                None => replica.observed.to_string(),
+            let state = match &replica.error {
+                Some(error) => format!("{replica}: {error}"),
+                None => replica.to_string(),
             };
             observed.entry(key).or_insert(Observed {
                 state,
                 running: runs,
                 container: replica.container,
+                restarts: replica.restarts,
+                exit_code: replica.last_exit.map(|exit| exit.code),
+                out_of_memory: replica.last_exit.is_some_and(|exit| exit.out_of_memory),
             });
         }
         self.progress.observed(observed);
@@ -296,11 +334,12 @@ impl Enforcer {
     }
 }
 
-async fn wait_if(condition: bool, time: Duration) {
-    if !condition {
-        std::future::pending::<()>().await;
+/// For ever without a time.
+async fn wait_for(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
     }
-    tokio::time::sleep(time).await;
 }
 
 /// Takes down what the slots after `seen` have placed here.

@@ -16,7 +16,8 @@
 //!
 //! # State
 //! In the data directory: the ledger, the bodies of jobs, the key set, the highest telemetry number
-//! (`sequence`), the last contact with the committee (`lease`). What runs is the engine's to say.
+//! (`sequence`), the last contact with the committee (`lease`), restarts that the engine does not count and
+//! images that the worker pulled (`containers.json`). What runs is the engine's to say.
 //!
 //! # Restart
 //! Start it again with the same data directory: it finds its containers by their labels, catches up
@@ -26,6 +27,7 @@ mod confirm;
 mod desired;
 mod enforce;
 mod evaluate;
+mod images;
 mod lease;
 mod report;
 mod sequence;
@@ -51,6 +53,7 @@ use veil_node_core::{
     status::Role,
 };
 use veil_node_process::BootId;
+use veil_node_storage::durable::replace;
 use veil_protocol_spec::{
     PeerIdHash,
     registry::{LIGHT_LABEL, is_light},
@@ -206,7 +209,10 @@ async fn contain(
         tracing::warn!("the committee cannot be reached; going by the last certificate known here");
     }
     let owner = Owner { scope: cluster.scope, worker: cluster.me };
-    let executor = Arc::new(Executor::new(docker, owner));
+    let record = cluster.data_dir.join("containers.json");
+    let saved = std::fs::read(&record).unwrap_or_default();
+    let save = Box::new(move |bytes: &[u8]| replace(&record, bytes));
+    let executor = Arc::new(Executor::remembering(docker, owner, &saved, save));
     let (included, including) = watch::channel(None);
     let enforcer = Enforcer {
         me: cluster.me,
@@ -227,6 +233,7 @@ async fn contain(
         last_contact,
         included,
     };
+    let collecting = images::collect(Arc::clone(&executor), section.images_kept(), progress);
     let reporter = Reporter {
         network: cluster.network.clone(),
         views: cluster.views.clone(),
@@ -239,7 +246,7 @@ async fn contain(
         interval: section.telemetry_interval(),
         included: including,
     };
-    tokio::join!(enforcer.run(), reporter.run());
+    tokio::join!(enforcer.run(), reporter.run(), collecting);
     Ok(())
 }
 

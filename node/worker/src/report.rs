@@ -3,7 +3,8 @@
 //! # Flow
 //! At an interval; when the cluster's policy changes; as soon as the executor knows what a new slot has
 //! placed here, since a message that does not include it does not count; when containers have made
-//! room. The clear sample does not outlive its encryption.
+//! room; when the engine falls silent, from when on nothing is free here, and when it answers again. The clear
+//! sample does not outlive its encryption.
 
 use std::{
     sync::Arc,
@@ -13,7 +14,7 @@ use std::{
 use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::watch;
 use veil_node_config::offer::Standing;
-use veil_node_containers::{DockerError, Executor};
+use veil_node_containers::Executor;
 use veil_node_core::{
     cluster::Views,
     epoch::{ActiveEpoch, TelemetryRefusal},
@@ -41,8 +42,6 @@ const RETRIES: usize = 6;
 /// Why a message was not sent.
 #[derive(Debug, thiserror::Error)]
 enum ReportError {
-    #[error(transparent)]
-    Docker(#[from] DockerError),
     #[error(transparent)]
     Sequence(#[from] SequenceError),
     #[error(transparent)]
@@ -102,7 +101,10 @@ impl Reporter {
     async fn report(&mut self) -> Result<(), ReportError> {
         // Read before the sample is taken, so that the sample includes no less.
         let included = self.included.borrow_and_update().clone().unwrap_or_default();
-        let held = self.executor.held().await?;
+        let held = self.executor.held().await;
+        if let Some(silence) = &held.silence {
+            tracing::warn!(%silence, "this worker offers nothing until its engine answers");
+        }
         let includes_slot = included.within(&held.replicas);
         let sampled_at = unix_now();
         let sample = self.sampler.sample(&held).await;

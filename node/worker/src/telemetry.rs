@@ -16,6 +16,8 @@
 //! a burst moves it, but does not decide it. The load of this process is left out; the part that the
 //! offer keeps back is for it.
 //!
+//! While the engine does not say which containers there are, nothing is free.
+//!
 //! # Caveats
 //! - The figures are the host's, not those of the worker's own control group: containers are the
 //!   engine's children, not the worker's.

@@ -54,14 +54,17 @@ async fn a_digest_that_the_registry_lacks_is_named_and_the_others_run() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_not_there_is_named_after_a_few_attempts() {
+async fn a_registry_that_is_not_there_is_named_and_asked_again_later() {
     with_worker(async |worker| {
         // A port that only the system may listen at, and nothing does.
         let gone = "127.0.0.1:1";
         let desired = replicas(with_image(format!("{gone}/app@sha256:{}", "ab".repeat(32))), 1);
         let report = worker.reconcile(&desired).await;
         let (_, error) = &report.failed[0];
-        assert!(matches!(**error, ReplicaError::Pull { attempts: 3, .. }), "{error:?}");
+        assert!(matches!(**error, ReplicaError::Pull { .. }), "{error:?}");
+        assert_eq!(worker.reconcile(&desired).await.waiting, [desired[0].id()]);
+        let observed = worker.executor.observe().await.unwrap();
+        assert!(observed[0].error.as_ref().unwrap().contains("(attempt 1; the next in"));
     })
     .await;
 }
@@ -77,7 +80,6 @@ async fn silent_registry() -> (TcpListener, Vec<DesiredReplica>) {
 #[tokio::test]
 async fn a_pull_that_hangs_ends() {
     let deadlines = Deadlines {
-        pull: Duration::from_secs(3),
         stall: Duration::from_secs(2),
         grace: Duration::from_secs(1),
         ..Deadlines::default()
@@ -96,7 +98,7 @@ async fn a_pull_that_hangs_holds_up_nothing() {
     // It hangs until the registry is gone.
     let hour = Duration::from_secs(3600);
     let grace = Duration::from_secs(1);
-    let deadlines = Deadlines { pull: hour, stall: hour, grace, ..Deadlines::default() };
+    let deadlines = Deadlines { stall: hour, grace, ..Deadlines::default() };
     with_deadlines(deadlines, async |worker| {
         let (silent, stuck) = silent_registry().await;
         let good = replicas(job(&SLEEP), 1);

@@ -127,9 +127,12 @@ impl Sampler {
     }
 
     /// What is free now. Right after [`Self::new`] it waits until the system's counters of CPU time
-    /// have moved, a fifth of a second.
+    /// have moved, a fifth of a second. While the engine is silent, nothing is free: it would start nothing.
     #[boxed]
     pub async fn sample(&mut self, held: &Held) -> Sample {
+        if held.silence.is_some() {
+            return Sample(Resources::default());
+        }
         let next = self.read.at + MINIMUM_CPU_UPDATE_INTERVAL;
         if self.load.is_none() {
             sleep_until(next).await;
@@ -197,7 +200,10 @@ impl Sampler {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use veil_node_config::offer::{CpuMeasure, Kept};
+    use veil_node_containers::DockerError;
     use veil_protocol_spec::scheduling::{CpuUnits, MemoryUnits};
 
     use super::*;
@@ -224,6 +230,16 @@ mod tests {
             assert!(disk.amount() <= sampler.disk().total);
             assert_eq!(u64::from(gpu.0), sampler.gpus.count());
         }
+    }
+
+    #[tokio::test]
+    async fn while_the_engine_is_silent_nothing_is_free() {
+        let mut sampler = Sampler::new(ALL, Path::new("/")).unwrap();
+        let deadline = Duration::from_secs(15);
+        let silence = Arc::new(DockerError::Timeout { call: "list", deadline });
+        let held = Held { silence: Some(silence), ..Held::default() };
+        assert_eq!(*sampler.sample(&held).await.expose(), Resources::default());
+        assert_ne!(*sampler.sample(&Held::default()).await.expose(), Resources::default());
     }
 
     #[tokio::test]

@@ -1,0 +1,200 @@
+//! What an executor remembers over restarts of its process, because the engine does not: how often it has
+//! started a container again, and which images it has brought to the engine.
+//!
+//! Without the record nothing breaks: restarts are counted anew, and images that were pulled before stay.
+
+use std::{collections::BTreeMap, io};
+
+use serde::{Deserialize, Serialize};
+use veil_protocol_spec::{Blake3Digest, ReplicaIndex, Slot, scheduling::ImageReference};
+
+use crate::{observe::Exit, replica::ReplicaId};
+
+/// Images in the record. What is beyond is not collected.
+const MAX_IMAGES: usize = 1024;
+
+/// Writes the record to where the next process finds it.
+pub type Save = Box<dyn Fn(&[u8]) -> io::Result<()> + Send + Sync>;
+
+/// Restarts of one replica by this worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Restarts {
+    job: Blake3Digest,
+    replica: ReplicaIndex,
+    /// What placed it here.
+    slot: Slot,
+    pub(crate) count: u64,
+    pub(crate) last_exit: Exit,
+}
+
+/// An image that this worker has pulled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Pulled {
+    image: ImageReference,
+    /// Seconds of Unix time.
+    last_used: u64,
+}
+
+/// Numbers are of this version; another is not read.
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    version: u32,
+    restarts: Vec<Restarts>,
+    images: Vec<Pulled>,
+}
+
+/// See the [module documentation](self).
+#[derive(Default)]
+pub(crate) struct Record {
+    restarts: BTreeMap<ReplicaId, Restarts>,
+    /// When each was last used.
+    images: BTreeMap<ImageReference, u64>,
+    save: Option<Save>,
+}
+
+impl Record {
+    /// What an earlier process saved, and where this one saves. What cannot be read is as if it were not
+    /// there.
+    pub(crate) fn open(stored: &[u8], save: Save) -> Self {
+        let stored = match serde_json::from_slice::<Stored>(stored) {
+            Ok(stored) if stored.version == VERSION => Some(stored),
+            Ok(Stored { version, .. }) => {
+                tracing::warn!(
+                    version,
+                    "the record of containers is of another version; begun anew"
+                );
+                None
+            }
+            Err(_) if stored.is_empty() => None,
+            Err(error) => {
+                tracing::warn!(%error, "the record of containers cannot be read; begun anew");
+                None
+            }
+        };
+        let Some(Stored { restarts, images, .. }) = stored else {
+            return Self { save: Some(save), ..Self::default() };
+        };
+        let id = |of: &Restarts| ReplicaId { job: of.job, replica: of.replica };
+        Self {
+            restarts: restarts.into_iter().map(|of| (id(&of), of)).collect(),
+            images: images.into_iter().map(|of| (of.image, of.last_used)).collect(),
+            save: Some(save),
+        }
+    }
+
+    fn save(&self) {
+        let Some(save) = &self.save else { return };
+        let images = self.images.iter();
+        let stored = Stored {
+            version: VERSION,
+            restarts: self.restarts.values().copied().collect(),
+            images: images
+                .map(|(image, at)| Pulled { image: image.clone(), last_used: *at })
+                .collect(),
+        };
+        let saved = serde_json::to_vec(&stored).map_err(io::Error::other);
+        if let Err(error) = saved.and_then(|bytes| save(&bytes)) {
+            tracing::warn!(%error, "the record of containers is not on disk; after a restart of this process restarts are counted anew");
+        }
+    }
+
+    pub(crate) fn restarts(&self, id: &ReplicaId) -> Option<Restarts> {
+        self.restarts.get(id).copied()
+    }
+
+    /// The engine's own count of the container, which a start by hand sets to zero, is added to it.
+    pub(crate) fn restarted(&mut self, id: ReplicaId, slot: Slot, by_engine: u64, last_exit: Exit) {
+        let before = self.restarts.get(&id).map_or(0, |before| before.count);
+        let ReplicaId { job, replica } = id;
+        let count = before.saturating_add(by_engine).saturating_add(1);
+        self.restarts.insert(id, Restarts { job, replica, slot, count, last_exit });
+        self.save();
+    }
+
+    /// Drops replicas that are over: of slots up to `as_of`, and not among those that are `wanted`.
+    pub(crate) fn retain_replicas(&mut self, as_of: Slot, wanted: impl Fn(&ReplicaId) -> bool) {
+        let before = self.restarts.len();
+        self.restarts.retain(|id, of| of.slot > as_of || wanted(id));
+        if self.restarts.len() != before {
+            self.save();
+        }
+    }
+
+    pub(crate) fn images(&self) -> impl Iterator<Item = (&ImageReference, u64)> {
+        self.images.iter().map(|(image, at)| (image, *at))
+    }
+
+    /// This worker has pulled it, or knows that it is in use.
+    pub(crate) fn used(&mut self, image: &ImageReference, at: u64) {
+        if self.images.contains_key(image) || self.images.len() < MAX_IMAGES {
+            self.images.insert(image.clone(), at);
+            self.save();
+        }
+    }
+
+    /// It is gone, or somebody else's by now.
+    pub(crate) fn forget(&mut self, image: &ImageReference) {
+        if self.images.remove(image).is_some() {
+            self.save();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    const OOM: Exit = Exit { code: 137, out_of_memory: true };
+
+    fn id(replica: u16) -> ReplicaId {
+        ReplicaId { job: Blake3Digest([1; 32]), replica: ReplicaIndex(replica) }
+    }
+
+    #[test]
+    fn the_next_process_knows_what_this_one_counted() {
+        let disk = Arc::new(Mutex::new(Vec::new()));
+        let open = || {
+            let stored = disk.lock().unwrap().clone();
+            let disk = Arc::clone(&disk);
+            Record::open(
+                &stored,
+                Box::new(move |bytes| {
+                    *disk.lock().unwrap() = bytes.to_vec();
+                    Ok(())
+                }),
+            )
+        };
+        let image: ImageReference = format!("app@sha256:{}", "ab".repeat(32)).parse().unwrap();
+        let mut record = open();
+        record.restarted(id(0), Slot(7), 2, Exit::default());
+        record.restarted(id(0), Slot(7), 0, OOM);
+        record.restarted(id(1), Slot(9), 0, OOM);
+        record.used(&image, 5);
+
+        let mut record = open();
+        let of = record.restarts(&id(0)).unwrap();
+        assert_eq!((of.count, of.last_exit), (4, OOM));
+        assert_eq!(record.images().collect::<Vec<_>>(), [(&image, 5)]);
+        // Before it has caught up, a worker knows of no slot and wants nothing.
+        record.retain_replicas(Slot(0), |_| false);
+        assert!(record.restarts(&id(0)).is_some());
+        record.retain_replicas(Slot(8), |_| false);
+        record.forget(&image);
+        let record = open();
+        assert!(record.restarts(&id(0)).is_none() && record.restarts(&id(1)).is_some());
+        assert_eq!(record.images().count(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_begun_anew() {
+        for stored in [&b""[..], b"nonsense", br#"{"version":2,"restarts":[],"images":[]}"#] {
+            let record = Record::open(stored, Box::new(|_| Err(io::Error::other("full"))));
+            assert_eq!((record.restarts.len(), record.images.len()), (0, 0));
+            record.save(); // says so, and goes on
+        }
+    }
+}

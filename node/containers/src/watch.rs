@@ -1,0 +1,132 @@
+//! Looking at what runs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use async_recursion::async_recursion as boxed;
+use bollard::models::ContainerSummary;
+use futures::{StreamExt as _, stream};
+use tokio::time::Instant;
+
+use crate::{
+    error::DockerError,
+    executor::{CONCURRENT, Executor, Memory},
+    look::Line,
+    observe::{Observed, ObservedReplica, Seen, state},
+    probe::{Health, is_by_worker},
+    replica::ReplicaId,
+};
+
+/// A container, and what the engine says of it.
+type Looked = (String, Result<Seen, Arc<DockerError>>);
+
+impl Executor {
+    /// What there is to know of a container in the list.
+    pub(crate) async fn look(
+        &self,
+        container: &ContainerSummary,
+    ) -> Result<Seen, Arc<DockerError>> {
+        let id = container.id.as_deref().unwrap_or_default();
+        let line = Line::of(container);
+        let known = self.memory().looks.known(id, &line, Instant::now());
+        if let Some(known) = known {
+            return known;
+        }
+        self.ask(id, line).await
+    }
+
+    /// The same, as it is now.
+    pub(crate) async fn look_again(
+        &self,
+        container: &ContainerSummary,
+    ) -> Result<Seen, Arc<DockerError>> {
+        self.ask(container.id.as_deref().unwrap_or_default(), Line::of(container)).await
+    }
+
+    async fn ask(&self, id: &str, line: Line) -> Result<Seen, Arc<DockerError>> {
+        let answer = self.docker.inspect(id).await.map(Seen::from).map_err(Arc::new);
+        if matches!(&answer, Err(error) if error.status() == Some(404)) {
+            return answer; // gone since the list
+        }
+        self.memory().looks.keep(id, line, answer, Instant::now())
+    }
+
+    /// Every replica that is claimed or has a container. Of a container about which the engine does not
+    /// answer the state is [`Observed::Unknown`], with the reason.
+    ///
+    /// # Errors
+    /// [`DockerError`] if the engine does not say which containers there are.
+    #[boxed]
+    pub async fn observe(&self) -> Result<Vec<ObservedReplica>, DockerError> {
+        let existing = self.existing().await?;
+        let first =
+            |(id, containers): (ReplicaId, Vec<_>)| Some((id, containers.into_iter().next()?));
+        let listed: BTreeMap<_, _> = existing.into_iter().filter_map(first).collect();
+        self.renew_probes(&listed);
+        let looked: Vec<_> = stream::iter(listed)
+            .map(async |(id, container)| {
+                let seen = self.look(&container).await;
+                (id, (container.id.unwrap_or_default(), seen))
+            })
+            .buffer_unordered(CONCURRENT)
+            .collect()
+            .await;
+        // What is gone since the list was made is missing.
+        let gone = |looked: &Looked| matches!(&looked.1, Err(e) if e.status() == Some(404));
+        let looked: BTreeMap<_, _> = looked.into_iter().filter(|(_, l)| !gone(l)).collect();
+        let mut memory = self.memory();
+        let containers: BTreeSet<_> = looked.values().map(|(id, _)| id.as_str()).collect();
+        memory.looks.retain(&containers);
+        let ids: BTreeSet<_> = memory.desired.keys().chain(looked.keys()).copied().collect();
+        memory.exits.retain(|id, _| ids.contains(id));
+        Ok(ids.into_iter().map(|id| memory.observed(id, looked.get(&id))).collect())
+    }
+
+    /// The worker probes what is desired and has a container, and nothing else.
+    fn renew_probes(&self, listed: &BTreeMap<ReplicaId, ContainerSummary>) {
+        let mut memory = self.memory();
+        let Memory { desired, prober, .. } = &mut *memory;
+        let running = listed
+            .iter()
+            .filter_map(|(id, container)| Some((desired.get(id)?, container.id.clone()?)));
+        prober.set(&self.docker, &running.collect::<Vec<_>>());
+    }
+}
+
+impl Memory {
+    fn observed(&mut self, id: ReplicaId, looked: Option<&Looked>) -> ObservedReplica {
+        let seen = looked.and_then(|(_, seen)| seen.as_ref().ok());
+        let observed = match looked {
+            Some((_, Ok(seen))) => {
+                let probed = self.prober.health(&id).or_else(|| {
+                    let check = self.desired.get(&id)?.spec.health.as_ref()?;
+                    is_by_worker(check).then_some(Health::Starting) // it is not probed yet
+                });
+                state(seen, probed)
+            }
+            Some((_, Err(_))) => Observed::Unknown,
+            None if self.is_waiting_for_image(&id) => Observed::Pulling,
+            None => Observed::Missing,
+        };
+        if let (Some(seen), Observed::Exited { .. } | Observed::Restarting) = (seen, observed) {
+            self.exits.insert(id, seen.exit);
+        }
+        let own = self.record.restarts(&id);
+        let silence = looked.and_then(|(_, seen)| seen.as_ref().err());
+        let silence = silence.map(|error| format!("the engine does not say more: {error}"));
+        let errors = [self.error(&id, Instant::now()), silence, self.usage.error(&id)];
+        let error = errors.into_iter().flatten().collect::<Vec<_>>().join("; ");
+        ObservedReplica {
+            id,
+            claimed: self.desired.get(&id).map(|desired| desired.placement),
+            observed,
+            last_exit: self.exits.get(&id).copied().or(own.map(|own| own.last_exit)),
+            restarts: seen.map_or(0, |seen| seen.restarts) + own.map_or(0, |own| own.count),
+            process_limit: self.usage.process_limit(&id),
+            container: looked.map(|(container, _)| container.clone()),
+            error: Some(error).filter(|error| !error.is_empty()),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! From time to time: images that nobody needs any more are removed, and what the engine is, is looked up.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::MissedTickBehavior;
+use veil_node_containers::{DockerError, Executor};
+use veil_node_core::{progress::Progress, status::EngineStatus};
+
+/// Between two rounds.
+const INTERVAL: Duration = Duration::from_secs(600);
+
+/// Runs until it is dropped. Images are kept for so long after their last use.
+pub(crate) async fn collect(executor: Arc<Executor>, kept: Duration, progress: &Progress) {
+    let mut rounds = tokio::time::interval(INTERVAL);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        rounds.tick().await;
+        if let Err(error) = round(&executor, kept, progress).await {
+            tracing::warn!(%error, "no images collected; it is tried again");
+        }
+    }
+}
+
+async fn round(
+    executor: &Executor,
+    kept: Duration,
+    progress: &Progress,
+) -> Result<(), DockerError> {
+    let facts = executor.renew_facts().await?;
+    progress.engine(EngineStatus {
+        name: facts.engine,
+        version: facts.version,
+        os: facts.os,
+        architecture: facts.architecture,
+    });
+    executor.collect_images(kept, SystemTime::now()).await.map(drop)
+}
