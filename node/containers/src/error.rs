@@ -59,6 +59,15 @@ impl DockerError {
         }
     }
 
+    /// Whether a container has the name already. Docker says 409, Podman 500.
+    pub(crate) fn is_name_taken(&self) -> bool {
+        match self {
+            Self::Refused { status: 409, .. } => true,
+            Self::Refused { message, .. } => message.contains("that name is already in use"),
+            _ => false,
+        }
+    }
+
     pub(crate) fn from_call(call: &'static str, error: bollard::errors::Error) -> Self {
         match error {
             bollard::errors::Error::DockerResponseServerError { status_code, message } => {

@@ -1,14 +1,16 @@
 //! What the engine and its machine are.
 
-use std::fmt;
+use std::{collections::HashMap, fmt};
 
 use async_recursion::async_recursion as boxed;
-use bollard::models::SystemVersion;
+use bollard::models::{ContainerCreateBody, HostConfigLogConfig, SystemVersion};
 
 use crate::{
     engine::{Docker, Kind},
     error::DockerError,
 };
+
+const PODMAN: &str = "Podman";
 
 /// The engine, and the platform whose images it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +45,21 @@ impl EngineFacts {
     }
 }
 
+impl EngineFacts {
+    /// Podman has Docker's API, but none of its log drivers that bound what they keep.
+    pub(crate) fn adapt(&self, body: &mut ContainerCreateBody) {
+        if self.engine != PODMAN {
+            return;
+        }
+        if let Some(host) = &mut body.host_config {
+            host.log_config = Some(HostConfigLogConfig {
+                typ: Some("k8s-file".to_owned()),
+                config: Some(HashMap::from([("max-size".to_owned(), "30m".to_owned())])),
+            });
+        }
+    }
+}
+
 impl fmt::Display for EngineFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} on {}", self.engine, self.version, self.platform())
@@ -52,11 +69,11 @@ impl fmt::Display for EngineFacts {
 impl From<SystemVersion> for EngineFacts {
     fn from(said: SystemVersion) -> Self {
         let components = said.components.unwrap_or_default();
-        let is_podman = components.iter().any(|component| component.name.starts_with("Podman"));
+        let is_podman = components.iter().any(|component| component.name.starts_with(PODMAN));
         Self {
             os: said.os.unwrap_or_default(),
             architecture: said.arch.unwrap_or_default(),
-            engine: if is_podman { "Podman" } else { "Docker" }.to_owned(),
+            engine: if is_podman { PODMAN } else { "Docker" }.to_owned(),
             version: said.version.unwrap_or_default(),
         }
     }

@@ -342,10 +342,12 @@ impl Executor {
     async fn create(&self, desired: &DesiredReplica) -> Result<Change, ReplicaError> {
         let id = desired.id();
         let name = container::name(&self.owner, &id);
-        let created = self.docker.create(&name, container::body(&self.owner, desired)?).await;
+        let mut body = container::body(&self.owner, desired)?;
+        self.facts().await?.adapt(&mut body);
+        let created = self.docker.create(&name, body).await;
         let container = match created {
             Ok(container) => container,
-            Err(error) if error.status() == Some(409) => {
+            Err(error) if error.is_name_taken() => {
                 // The engine may still be creating it for an earlier call that was cut off.
                 let backoff = ExponentialBuilder::default()
                     .with_min_delay(Duration::from_millis(50))

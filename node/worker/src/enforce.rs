@@ -78,6 +78,8 @@ struct Enforcing {
 #[derive(Default)]
 struct Looking<'a> {
     looks: FuturesUnordered<BoxFuture<'a, Result<Vec<ObservedReplica>, DockerError>>>,
+    /// When the last one began.
+    at: Option<tokio::time::Instant>,
     /// Something has happened since the look that is under way began.
     again: bool,
     /// Whether the engine did not answer the last one.
@@ -88,6 +90,7 @@ impl<'a> Looking<'a> {
     fn look(&mut self, executor: &'a Executor) {
         self.again = !self.looks.is_empty();
         if !self.again {
+            self.at = Some(tokio::time::Instant::now());
             self.looks.push(Box::pin(executor.observe()));
         }
     }
@@ -115,6 +118,9 @@ impl Enforcer {
         let mut assigned = Assigned::to(self.me, &states.borrow());
         let mut tick = tokio::time::interval(RECONCILE_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // It goes on beside the looks, which are more frequent.
+        let mut lease_tick = tokio::time::interval(LEASE_INTERVAL);
+        lease_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut left_out = BTreeMap::new();
         let (mut shortest_lease, mut contact_helps, mut busy) = (None, true, false);
         let mut looking = Looking::default();
@@ -122,8 +128,8 @@ impl Enforcer {
             let since = enforcing.values().map(|slot| slot.since.elapsed()).min();
             let poll = POLLS.into_iter().find(|(_, period)| since.is_some_and(|age| age < *period));
             // The tick looks too.
-            let looks = wait_for(poll.map(|(interval, _)| interval));
-            let leases = wait_for(shortest_lease.map(|_| LEASE_INTERVAL));
+            let next = poll.and_then(|(interval, _)| Some(looking.at? + interval));
+            let looks = wait_until(next.filter(|_| looking.looks.is_empty()));
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
                 changed = contact.changed(), if contact_helps => if changed.is_err() { return },
@@ -144,7 +150,7 @@ impl Enforcer {
                         continue; // asked for again at the next tick
                     }
                 }
-                () = leases => {
+                _ = lease_tick.tick(), if shortest_lease.is_some() => {
                     let at = *self.contact.borrow();
                     self.renew_lease(at, self.epoch.ledger.state().lost_since(&self.me).is_some());
                     let age = self.last_contact.age(Uptime::now());
@@ -335,9 +341,9 @@ impl Enforcer {
 }
 
 /// For ever without a time.
-async fn wait_for(time: Option<Duration>) {
+async fn wait_until(time: Option<tokio::time::Instant>) {
     match time {
-        Some(time) => tokio::time::sleep(time).await,
+        Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
 }
