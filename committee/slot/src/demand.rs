@@ -86,10 +86,12 @@ pub enum NotConsidered {
 
 #[cfg(test)]
 mod tests {
-    use veil_protocol_spec::scheduling::{CpuUnits, Resources};
+    use veil_protocol_spec::scheduling::{
+        CpuUnits, EncryptedRequest, ProvenList, Resource, Resources,
+    };
 
     use super::*;
-    use crate::fixtures::job;
+    use crate::fixtures::{binding, job};
 
     #[test]
     fn an_exclusive_replica_waits_longer_than_its_lease() {
@@ -117,5 +119,16 @@ mod tests {
         let refused = JobDemand::of(&large(192), &Scale::FINEST).refused;
         assert_eq!(refused, Some(NotConsidered::TooLarge));
         assert_eq!(JobDemand::of(&large(192), &Scale::default()).refused, None);
+    }
+
+    /// Nobody expands it: a slot that lists it could not be evaluated.
+    #[test]
+    fn an_encrypted_request_is_not_considered() {
+        let (key_set, dominant) = (binding().key_set, Resource::Cpu);
+        let list = ProvenList::new(vec![1]).unwrap();
+        let request = EncryptedRequest { key_set, dominant, list };
+        let encrypted = JobSpec { request: ResourceRequest::Encrypted(request), ..job(3) };
+        let refused = JobDemand::of(&encrypted, &Scale::default()).refused;
+        assert_eq!(refused, Some(NotConsidered::Encrypted));
     }
 }
