@@ -27,6 +27,7 @@ mod fence;
 mod history;
 mod local_view;
 mod protocols;
+mod share;
 mod signer;
 mod slot_loop;
 mod suspicions;
@@ -36,13 +37,12 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use veil_committee::key_share::{KeyShare, KeyShareError, test_ciphertext};
+use veil_committee::key_share::{KeyShare, KeyShareError};
 use veil_committee_agreement::Timing;
 use veil_committee_slot::{
     SlotMachine,
     machine::{SlotConfig, SlotTiming},
 };
-use veil_keygen_ceremony::transcript::Transcript;
 use veil_node_ceremony::{
     CeremonyError, CeremonyProgress, CeremonyTiming, ChainCommitPoint, CommitPointError,
     FinishedKey, MemberOptions, SinglePartyReference, journals,
@@ -63,12 +63,12 @@ use veil_node_core::{
 use veil_node_driver::Clock;
 use veil_node_storage::{
     journal::JournalError,
-    keystore::{KeystoreError, Passphrase, read_key_share},
+    keystore::{KeystoreError, Passphrase},
     ledger::LedgerError,
     slot_journal::SlotJournal,
 };
 use veil_protocol_spec::{
-    CodecError, Epoch as EpochNumber, ParticipantIndex, Wire,
+    CodecError, Epoch as EpochNumber, ParticipantIndex,
     evidence::{Evidence, Proof},
     scheduling::UnixMillis,
     slot::SlotEntry,
@@ -422,7 +422,6 @@ fn watch_ceremony(node: &Node, status: &CeremonyProgress) -> AbortOnDropHandle<(
     }))
 }
 
-/// "A member proves at the end and at each start that its share is usable."
 async fn open_share(
     node: &Node,
     passphrase: &Passphrase,
@@ -433,21 +432,7 @@ async fn open_share(
     let (finished, passphrase, key_set) = (finished.clone(), passphrase.clone(), key.key_set);
     let committee = node.cluster.views.current().committee;
     let opened = tokio::task::spawn_blocking(move || {
-        let path = finished.transcript_file();
-        let bytes = std::fs::read(&path)
-            .map_err(|source| MemberError::Io { path: path.clone(), source })?;
-        let transcript = Transcript::from_wire(&bytes)
-            .map_err(|source| MemberError::Transcript { path, source })?;
-        let share = read_key_share(&finished.key_share_file(), &passphrase)?;
-        share.check_belongs(
-            transcript.parameters.id(),
-            committee,
-            finished.participant,
-            key_set,
-        )?;
-        let test = test_ciphertext(&key_set, &transcript.proof_root(), share.dimension());
-        share.verify(&test)?;
-        Ok::<_, MemberError>(share)
+        share::open(&finished, &passphrase, committee, key_set)
     });
     opened.await.map_err(|_| MemberError::Stopped)?
 }
