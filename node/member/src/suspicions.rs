@@ -106,6 +106,13 @@ fn can_be_lost(worker: &PeerIdHash, is_registered: bool, state: &ClusterState) -
     is_registered || state.replicas().any(|(_, _, placement)| placement.worker == *worker)
 }
 
+/// The workers that are to be there: those that are registered, and those that have been given something to
+/// run, which would wait for ever for a worker that has left the registry.
+fn expected(registered: &BTreeSet<PeerIdHash>, state: &ClusterState) -> BTreeSet<PeerIdHash> {
+    let assigned = state.replicas().map(|(_, _, placement)| placement.worker);
+    registered.iter().copied().chain(assigned).collect()
+}
+
 /// What this member has seen of the workers itself.
 #[derive(Debug, Default)]
 struct OwnEvidence {
@@ -199,8 +206,7 @@ pub(crate) async fn suspect(
             let grace = view.rules_or_default().loss_grace_seconds;
             let grace = Duration::from_secs(grace.into());
             let registered = view.workers();
-            let assigned = state.replicas().map(|(_, _, placement)| placement.worker);
-            let expected = registered.iter().copied().chain(assigned).collect();
+            let expected = expected(&registered, &state);
             let sight = |worker: &PeerIdHash| Sight {
                 is_registered: registered.contains(worker),
                 is_connected: connected.contains(worker),
@@ -266,7 +272,13 @@ fn accept(epoch: &ActiveEpoch, suspicions: &Suspicions, message: &Gossip) {
 
 #[cfg(test)]
 mod tests {
-    use veil_protocol_spec::scheduling::UnixMillis;
+    use veil_protocol_spec::{
+        Address, Blake3Digest, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest, ReplicaIndex,
+        scheduling::{
+            Assignment, Assignments, Binding, BlockRef, CircuitId, ClusterScope, Manifest, Outcome,
+            PendingReplica, TelemetryEntry, UnixMillis,
+        },
+    };
 
     use super::*;
 
@@ -296,11 +308,57 @@ mod tests {
         }
     }
 
+    /// A state in which a worker has a replica.
+    fn holding(holder: PeerIdHash) -> ClusterState {
+        let scope = ClusterScope {
+            chain_id: ChainId(1),
+            contract: Address([1; 20]),
+            cluster: ClusterId([2; 32]),
+        };
+        let (job, replica) = (Blake3Digest([6; 32]), ReplicaIndex(0));
+        let manifest = Manifest {
+            binding: Binding { scope, key_set: KeySetDigest([3; 32]), epoch: Epoch(0) },
+            slot: Slot(1),
+            proposer: ParticipantIndex::new(1).unwrap(),
+            previous: ClusterState::default().last_certificate(),
+            block: BlockRef { number: 1, hash: KeccakDigest([4; 32]) },
+            base: KeccakDigest([0; 32]),
+            jobs_seen: 1,
+            policy: KeccakDigest([5; 32]),
+            circuit: CircuitId { version: 1, fingerprint: Blake3Digest([7; 32]) },
+            telemetry: vec![TelemetryEntry { sender: holder, digest: Blake3Digest([8; 32]) }],
+            pending: vec![PendingReplica { submission: 0, job, replica }],
+            leaving: Vec::new(),
+            lost: Vec::new(),
+        };
+        let placed = Assignment { job, replica, outcome: Outcome::Node(holder) };
+        let placed = Assignments::try_from(vec![placed]).unwrap();
+        ClusterState::default().apply(&manifest, &placed).unwrap()
+    }
+
     #[test]
     fn a_suspicion_of_whom_nobody_knows_is_not_kept() {
-        let state = ClusterState::default();
+        let state = holding(worker(2));
         assert!(can_be_lost(&worker(1), true, &state));
         assert!(!can_be_lost(&worker(1), false, &state));
+        assert!(can_be_lost(&worker(2), false, &state), "it has left, and has a replica");
+    }
+
+    /// Its replicas would have no other place for ever.
+    #[test]
+    fn a_worker_that_leaves_the_registry_with_a_replica_is_lost_after_the_grace() {
+        let state = holding(worker(2));
+        let expected = expected(&set(&[1]), &state);
+        assert_eq!(expected, set(&[1, 2]));
+        let (mut evidence, start) = (OwnEvidence::default(), Instant::now());
+        let seen = |of: &PeerIdHash| Sight {
+            is_registered: *of == worker(1),
+            is_connected: true,
+            ..sight(Some(Health::Alive), Some(start))
+        };
+        assert_eq!(evidence.lost(&expected, seen, start, GRACE), (vec![], Some(GRACE)));
+        let lost = evidence.lost(&expected, seen, start + GRACE, GRACE);
+        assert_eq!(lost, (vec![worker(2)], None));
     }
 
     #[test]
