@@ -43,6 +43,7 @@ pub struct TelemetryRef {
 }
 
 /// What a member knows when it proposes or validates.
+#[derive(Clone, Copy)]
 pub struct LocalView<'a> {
     /// Cluster, key set and epoch.
     pub binding: Binding,
@@ -165,6 +166,13 @@ fn first(ranked: impl Iterator<Item = Rank>, most: usize) -> BTreeSet<PeerIdHash
 }
 
 impl LocalView<'_> {
+    /// Without what depends on this member's clock and on what reached it: "a member's objections in an
+    /// appeal contain nothing that depends on its own clock or on what it dropped".
+    #[must_use]
+    pub const fn in_appeal(self) -> Self {
+        Self { fresh: &[], not_before: UnixMillis(0), max_block_age: u64::MAX, ..self }
+    }
+
     fn slot(&self) -> Slot {
         Slot(self.state.last_slot().0 + 1)
     }

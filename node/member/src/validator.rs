@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use veil_committee_slot::manifest::{InvalidManifest, LocalView, MAX_BLOCK_AGE};
+use veil_committee_slot::manifest::InvalidManifest;
 use veil_node_core::{
     epoch::ActiveEpoch,
     evaluation::{Fetched, InputSource},
@@ -48,15 +48,15 @@ impl Validator {
         let unknown = |error: &dyn std::fmt::Display| InvalidManifest::Unknown(error.to_string());
         // What was received before the manifest came, but the chain as of the block that it names.
         let view = self.inputs.views.at(manifest.block).await.map_err(|error| unknown(&error))?;
-        let mut snapshot = received.with_chain(view, self.settled(manifest.block.number).await);
+        let snapshot = received.with_chain(view, self.settled(manifest.block.number).await);
         let jobs = snapshot.demands(&self.inputs.jobs);
         let max_age = self.telemetry_max_age.0 + AGE_SLACK;
-        // "A member's objections in an appeal contain nothing that depends on its own clock or on
-        // what it dropped."
-        let max_block_age = if by_quorum { u64::MAX } else { MAX_BLOCK_AGE };
+        let local_view = || {
+            let view = snapshot.local_view(epoch, &jobs, max_age);
+            if by_quorum { view.in_appeal() } else { view }
+        };
         // Cheap checks first; then one deadline for everything that has to be fetched.
-        let view = snapshot.local_view(epoch, &jobs, max_age);
-        LocalView { max_block_age, ..view }.validate_facts(manifest, proposer)?;
+        local_view().validate_facts(manifest, proposer)?;
         let fetched = tokio::time::timeout(FETCH_DEADLINE, self.inputs.fetch(manifest)).await;
         let fetched = fetched
             .map_err(|_| InvalidManifest::Unknown(format!("what it lists in {FETCH_DEADLINE:?}")))?
@@ -67,14 +67,10 @@ impl Validator {
         if !manifest.telemetry.is_empty() {
             Plan::new(manifest, public)?;
         }
-        let max_age = if by_quorum { u64::MAX } else { max_age };
-        if by_quorum {
-            snapshot.fresh.clear();
-        }
         let found: BTreeMap<_, _> =
             telemetry.iter().map(|found| (found.digest, telemetry_ref(found))).collect();
         let found = |entry: &TelemetryEntry| found.get(&entry.digest).copied();
-        snapshot.local_view(epoch, &jobs, max_age).validate_lists(manifest, found)?;
+        local_view().validate_lists(manifest, found)?;
         // "Before a member votes for a manifest [...] it stores" its inputs (`slot.md`, 3).
         self.inputs.keep(manifest, &fetched).await.map_err(|error| unknown(&error))
     }

@@ -27,6 +27,42 @@ fn a_manifest_names_a_settled_block_that_is_neither_old_nor_before_the_last() {
     assert!(!LocalView { block: earlier, ..local_view(&known) }.is_current());
 }
 
+/// A worker that sends one message to the proposer and another to the others, or a member with a wrong clock,
+/// must not stop 2t+1 members that agree.
+#[test]
+fn an_appeal_leaves_out_what_depends_on_a_members_clock_and_on_what_reached_it() {
+    let known = known();
+    let manifest = local_view(&known).propose(member(2));
+    let fetched =
+        |entry: &TelemetryEntry| (1..=3).map(candidate).find(|candidate| candidate.entry == *entry);
+    let judged = |view: &LocalView<'_>| judge(view, &manifest, member(2), fetched);
+    // It has another message of worker 3, and one of worker 4 that the proposer lacks.
+    let mut other = known.clone();
+    other.fresh[2].entry.digest = Blake3Digest([0x33; 32]);
+    other.workers.insert(worker(4));
+    other.fresh.push(candidate(4));
+    assert_eq!(judged(&local_view(&other)), Err(InvalidManifest::LeftOut(worker(4))));
+    assert_eq!(judged(&local_view(&other).in_appeal()), Ok(()));
+    // Its clock is fast.
+    let fast = LocalView { not_before: UnixMillis(NOW.0 + 1), ..local_view(&known) };
+    let too_old = InvalidManifest::Telemetry { worker: worker(1), reason: "it is too old" };
+    assert_eq!(judged(&fast), Err(too_old));
+    assert_eq!(judged(&fast.in_appeal()), Ok(()));
+    // Its chain has gone on since.
+    let late = LocalView { settled: 10 + MAX_BLOCK_AGE, ..local_view(&known) };
+    assert!(matches!(judged(&late), Err(InvalidManifest::Block { .. })));
+    assert_eq!(judged(&late.in_appeal()), Ok(()));
+    // What all see alike is an objection in an appeal, too.
+    let policy = KeccakDigest([1; 32]);
+    let view = LocalView { policy, ..local_view(&known) }.in_appeal();
+    assert_eq!(judged(&view), Err(InvalidManifest::Differs("policy")));
+    let mut left = known.clone();
+    left.workers.remove(&worker(3));
+    let reason = "it is not a registered worker";
+    let refused = InvalidManifest::Telemetry { worker: worker(3), reason };
+    assert_eq!(judged(&local_view(&left).in_appeal()), Err(refused));
+}
+
 /// Finding B1, from suspicions to lists: first the loss is certified, then the lease is waited for, by
 /// times of which one honest member signs one.
 #[test]
