@@ -113,7 +113,10 @@ impl Cluster {
     }
 
     async fn start_with(&self, j: ParticipantIndex, chain: TestChain, attempts: u32) -> Running {
-        let member = self.member(j, chain).await;
+        Self::run(self.member(j, chain).await, attempts)
+    }
+
+    fn run(member: Member<MemoryTransports>, attempts: u32) -> Running {
         let status = member.status.clone();
         let task =
             tokio::spawn(async move { join(&member, attempts, &CancellationToken::new()).await });
@@ -220,6 +223,8 @@ async fn four_members_make_one_key_and_anyone_can_verify_it() {
     for (j, key) in seats().zip(&keys) {
         assert_eq!(cluster.secrets(j, 0), (false, true), "the seed is gone, the share is there");
         assert!(!key.folder.join("journal.redb").exists(), "and so are the sealed deals");
+        let journals = journals::missing(&journals::folder(&cluster.data_dir(j)));
+        assert!(journals.is_empty(), "what it signs with the share is written down: {journals:?}");
         let share =
             veil_node_storage::keystore::read_key_share(&key.key_share_file(), &cluster.passphrase)
                 .unwrap();

@@ -48,6 +48,10 @@ pub(super) struct TestChain {
     publishes: Arc<watch::Sender<bool>>,
     /// What a second endpoint says of all attempts, if there is one.
     second: Arc<Mutex<Option<AttemptStatus>>>,
+    /// Gives this member nothing to sign: it cannot help to publish.
+    pub(super) refuses: bool,
+    /// Hangs when the member tells it of its ABORT, like one that dies then; tells so.
+    pub(super) hangs_over_abort: Option<Arc<Notify>>,
 }
 
 impl TestChain {
@@ -60,6 +64,8 @@ impl TestChain {
             hangs: None,
             publishes,
             second: Arc::default(),
+            refuses: false,
+            hangs_over_abort: None,
         }
     }
 
@@ -149,6 +155,9 @@ impl CommitPointChain for TestChain {
         &self,
         publication: &Publication,
     ) -> Result<KeccakDigest, CommitPointError> {
+        if self.refuses {
+            return Err(CommitPointError::Refused("of a form that is not known here".to_owned()));
+        }
         Ok(digest(b"publication", publication))
     }
 
@@ -205,6 +214,10 @@ impl CommitPointChain for TestChain {
         seat: ParticipantIndex,
         identity: &SecretIdentity,
     ) -> Result<(), CommitPointError> {
+        if let Some(told) = &self.hangs_over_abort {
+            told.notify_one();
+            std::future::pending::<()>().await;
+        }
         let mut state = self.state.lock().unwrap();
         let attempt = &mut state.attempts[attempt.0 as usize];
         assert_eq!(attempt.roster[seat.position()], identity.public());
@@ -216,13 +229,23 @@ impl CommitPointChain for TestChain {
 }
 
 /// Bytes by digest, shared by all members; random, so that nothing works by accident.
-#[derive(Clone, Default)]
-pub(super) struct TestSource(Arc<Mutex<BTreeMap<Blake3Digest, Vec<u8>>>>);
+#[derive(Clone)]
+pub(super) struct TestSource {
+    bytes: Arc<Mutex<BTreeMap<Blake3Digest, Vec<u8>>>>,
+    /// Who made the strings, as this member has it.
+    pub(super) origin: ReferenceStringOrigin,
+}
+
+impl Default for TestSource {
+    fn default() -> Self {
+        Self { bytes: Arc::default(), origin: ReferenceStringOrigin::SingleParty }
+    }
+}
 
 #[async_trait]
 impl ReferenceStringSource for TestSource {
     fn origin(&self) -> ReferenceStringOrigin {
-        ReferenceStringOrigin::SingleParty
+        self.origin
     }
 
     async fn make(
@@ -239,7 +262,7 @@ impl ReferenceStringSource for TestSource {
             bytes: bytes.len() as u64,
             origin: self.origin(),
         };
-        self.0.lock().unwrap().insert(digest, bytes);
+        self.bytes.lock().unwrap().insert(digest, bytes);
         Ok(reference)
     }
 
@@ -250,7 +273,7 @@ impl ReferenceStringSource for TestSource {
         _from: &PublicIdentity,
         path: &Path,
     ) -> Result<(), ReferenceStringError> {
-        let bytes = self.0.lock().unwrap().get(&announced.digest).cloned();
+        let bytes = self.bytes.lock().unwrap().get(&announced.digest).cloned();
         let bytes = bytes.ok_or_else(|| ReferenceStringError("unknown digest".to_owned()))?;
         fs::write(path, bytes).map_err(|error| ReferenceStringError(error.to_string()))
     }

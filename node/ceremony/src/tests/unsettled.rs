@@ -1,8 +1,10 @@
-//! What a chain that changes its mind does to key shares.
+//! What key shares come to before the chain has decided for good.
 
 use std::fs;
 
-use veil_protocol_spec::{Blake3Digest, KeySetDigest, Wire, publication::Publication};
+use veil_protocol_spec::{
+    Blake3Digest, KeySetDigest, Wire, publication::Publication, scheduling::ReferenceStringOrigin,
+};
 
 use super::*;
 
@@ -61,4 +63,94 @@ async fn a_void_share_is_destroyed_only_once_all_endpoints_say_that_it_is_void()
     assert!(void.exists(), "from now on it counts how long all have said so");
     starts_again().await;
     assert!(!void.exists());
+}
+
+/// "Per attempt a member signs either ABORT or FINISH, never both": on chain as well. A member that has
+/// finished and cannot help to publish the key leaves the decision to the chain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_has_finished_ends_nothing_on_chain() {
+    let cluster = Cluster::new();
+    let mut running = Vec::new();
+    for j in seats() {
+        let mut chain = cluster.chain.of(j);
+        chain.refuses = j == seat(2);
+        running.push(cluster.start_with(j, chain, 1).await);
+    }
+    reaches(&running[1], "commit-point").await;
+    // Whatever it tells the chain, it tells at once.
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(cluster.chain.now(), AttemptStatus::Proposed);
+    }
+    for j in seats() {
+        let share = cluster.attempt_folder(j, 0).join(format!("key-share-{j}.age"));
+        assert!(share.exists(), "member {j} has finished");
+    }
+    cluster.chain.set(AttemptStatus::Expired);
+    for running in running {
+        let error = outcome(running).await.unwrap_err();
+        assert!(
+            matches!(&error, CeremonyError::Aborted(report) if report.reason == AbortReason::Expired),
+            "{error}"
+        );
+    }
+}
+
+/// A member that dies between its ABORT and telling the chain comes back to that, and is free for the next
+/// attempt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_dies_over_its_abort_ends_the_attempt_when_it_is_back() {
+    let mut cluster = Cluster::new();
+    // The silence of one is noticed soon.
+    cluster.timing.machine.round = 3_000;
+    let told = Arc::new(Notify::new());
+    let mut running = Vec::new();
+    for j in seats() {
+        let mut chain = cluster.chain.of(j);
+        let first = (j == seat(1)).then(|| Arc::clone(&told));
+        chain.hangs_over_abort = Some(first.unwrap_or_default());
+        running.push(cluster.start_with(j, chain, 1).await);
+    }
+    for member in &running {
+        reaches(member, "commit").await;
+    }
+    cluster.kill(seat(4), running.pop().unwrap()).await;
+    in_time(told.notified()).await;
+    cluster.kill(seat(1), running.remove(0)).await;
+    assert_eq!(cluster.chain.now(), AttemptStatus::Proposed);
+    let back = cluster.start(seat(1), 1).await;
+    let aborted = tokio::time::timeout(Duration::from_secs(60), back.task).await;
+    let error = aborted.expect("it does not wait for what cannot come").unwrap().unwrap_err();
+    assert!(matches!(error, CeremonyError::Aborted(_)), "{error}");
+    assert_eq!(cluster.chain.now(), AttemptStatus::Aborted);
+}
+
+/// Participant 1 makes the string, and must not be believed who made it: workers that ask for the committee's
+/// would take one that participant 1 can forge proofs with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_signs_for_a_string_whose_maker_participant_1_lies_about() {
+    let cluster = Cluster::new();
+    let mut running = Vec::new();
+    for j in seats() {
+        let mut member = cluster.member(j, cluster.chain.of(j)).await;
+        let mut source = cluster.source.clone();
+        if j == seat(1) {
+            source.origin = ReferenceStringOrigin::Committee;
+        }
+        member.reference = Arc::new(source);
+        running.push(Cluster::run(member, 1));
+    }
+    let signed = |j| cluster.attempt_folder(j, 0).join("publication.bin").exists();
+    let finished = |j| cluster.attempt_folder(j, 0).join(format!("key-share-{j}.age")).exists();
+    eventually("all have finished", || seats().all(finished).then_some(())).await;
+    eventually("participant 1 signs", || signed(seat(1)).then_some(())).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for j in seats().skip(1) {
+        assert!(!signed(j), "member {j}");
+    }
+    assert_eq!(cluster.chain.now(), AttemptStatus::Proposed);
+    cluster.chain.set(AttemptStatus::Expired);
+    for running in running {
+        assert!(matches!(outcome(running).await.unwrap_err(), CeremonyError::Aborted(_)));
+    }
 }
