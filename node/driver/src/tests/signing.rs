@@ -4,16 +4,16 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use rand::rngs::OsRng;
 use veil_committee::frost::{
-    self, EvmSuite, GroupKeyShare, Purpose, SessionContext, SigningContext, SigningError,
-    SigningKeyId, SigningMachine, SigningSchedule, coordinator_at, dkg::Dkg,
+    self, EvmSuite, GroupKeyShare, NonceRecord, Purpose, SessionContext, SigningContext,
+    SigningError, SigningKeyId, SigningMachine, SigningSchedule, coordinator_at, dkg::Dkg,
 };
 use veil_node_storage::{
     archive::{Archive, Kind},
     retention::Retention,
 };
 use veil_protocol_spec::{
-    Address, ChainId, ClusterId, Epoch, KeccakDigest, Slot, Wire, identity::SecretIdentity,
-    scheduling::UnixMillis,
+    Address, Attempt, ChainId, ClusterId, Epoch, KeccakDigest, Slot, Wire,
+    identity::SecretIdentity, scheduling::UnixMillis,
 };
 
 use super::*;
@@ -124,6 +124,32 @@ async fn a_dead_coordinator_is_replaced_and_a_second_message_is_refused() {
             assert_eq!(machine.authorise(message, &[], 50_000, 0), Ok(()));
         }
     }
+}
+
+/// A session that does not know what another has signed in its place finds out before its share leaves.
+#[test]
+fn a_second_message_for_a_place_is_refused_whatever_asks_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nonces.redb");
+    let record = |message: u8, attempt: u32| NonceRecord {
+        context: PLACE,
+        message: KeccakDigest([message; 32]),
+        coordinator: seat(1),
+        attempt: Attempt(attempt),
+        commitment: vec![message],
+    };
+    let nonces = store(&path);
+    let [mut first, mut second] = [(); 2].map(|()| NonceHost::new(nonces.clone()).0);
+    first.persist(&[record(7, 0)]).unwrap();
+    let refused = second.persist(&[record(7, 1), record(8, 0)]).unwrap_err();
+    let conflict = refused.inner().downcast_ref::<ConflictingNonce>();
+    assert_eq!(conflict, Some(&ConflictingNonce(KeccakDigest([7; 32]))), "{refused}");
+    second.persist(&[record(7, 2)]).unwrap();
+    drop((first, second, nonces));
+    let nonces = store(&path);
+    let (mut again, _) = NonceHost::new(nonces.clone());
+    assert!(again.persist(&[record(8, 0)]).is_err());
+    assert_eq!(nonces.records(&PLACE), [record(7, 0), record(7, 2)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
