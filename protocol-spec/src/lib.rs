@@ -4,15 +4,13 @@
 //! # Role
 //! Everything that crosses a wire, is hashed, signed or stored is defined here and nowhere else:
 //!
-//! - [`ids`]: newtypes for every index, id and digest; [`committee`]: sizes and thresholds. They
-//!   are parsed at the edge; code that holds one need not check it again.
-//! - [`domain`]: every domain separator of the system, in one file.
-//! - [`codec`]: postcard with a version byte, a size limit before decoding, canonical encodings.
-//! - [`identity`]: the secp256k1 keys members sign their messages with.
+//! - [`ids`], [`committee`], [`domain`], [`codec`], [`identity`], from `veil-protocol-spec-base`: what every
+//!   message is made of.
 //! - [`ceremony`], [`agreement`] and [`decryption`]: the messages of the committee's protocols, and
 //!   what members store of them; [`publication`]: the messages around a ceremony.
 //! - [`election`]: how a committee is drawn, as the contract draws it.
-//! - [`scheduling`]: `Telemetry`, `JobSpec`, `Manifest`, `AssignmentCertificate`.
+//! - [`scheduling`]: `Telemetry`, `Manifest`, `AssignmentCertificate`; and `JobSpec`, from
+//!   `veil-protocol-spec-job`.
 //! - [`evidence`]: what shows that somebody broke the protocol.
 //! - [`registry`]: what the chain says of a node; [`sync`]: how nodes keep up with each other, from a
 //!   [`snapshot`] where they were away long; [`inputs`]: what a member keeps of a slot's inputs.
@@ -43,14 +41,9 @@
 
 pub mod agreement;
 pub mod ceremony;
-pub mod codec;
-pub mod committee;
 pub mod decryption;
-pub mod domain;
 pub mod election;
 pub mod evidence;
-pub mod identity;
-pub mod ids;
 pub mod inputs;
 pub mod publication;
 pub mod registry;
@@ -58,6 +51,8 @@ pub mod scheduling;
 pub mod slot;
 pub mod snapshot;
 pub mod sync;
+
+pub use veil_protocol_spec_base::{codec, committee, domain, identity, ids};
 
 pub use codec::{CodecError, Wire};
 pub use committee::{Committee, MaxFaulty, ReconstructionThreshold, SigningThreshold};

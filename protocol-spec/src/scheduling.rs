@@ -35,29 +35,25 @@
 //! Everything here is public: it travels by gossip, and its digests end on chain. Load is only in
 //! the ciphertexts of [`ProvenList`].
 
-pub(crate) mod abi;
 #[cfg(test)]
 pub(crate) mod arbitrary;
 mod assignment;
-mod binding;
 mod certificate;
-mod image;
 mod image_tree;
-mod job;
-mod job_rules;
-mod labels;
 mod leaf;
 mod manifest;
 mod merkle;
 mod policy;
-mod quantities;
 mod record;
 mod report;
-mod resources;
 mod state;
 mod submission;
 mod telemetry;
 mod vote;
+
+pub(crate) use veil_protocol_spec_base::abi;
+use veil_protocol_spec_base::binding;
+use veil_protocol_spec_job::{labels, proven, quantities, resources};
 
 pub use abi::keccak;
 pub use assignment::{Assignment, AssignmentError, Assignments, MAX_ASSIGNMENTS, Outcome};
@@ -66,12 +62,7 @@ pub use certificate::{
     AssignmentCertificate, CertificateBody, ChainError, GroupSignature, InvalidGroupSignature,
     ReferenceStringOrigin,
 };
-pub use image::{ImageError, ImageReference};
 pub use image_tree::{ImagePart, ImageParts, InvalidImageParts, PartKind};
-pub use job::{
-    AntiAffinity, Constraints, FailureDomain, HealthCheck, HealthProbe, JobError, JobSpec,
-    LeasePolicy, Priority, RestartPolicy, SchedulingPolicy, Strength, limits,
-};
 pub use labels::{InvalidLabel, Label, LabelKey, LabelValue};
 pub use leaf::{LeafError, LeafWorker, ReplicaLeaf, hidden_worker};
 pub use manifest::{
@@ -81,6 +72,7 @@ pub use manifest::{
 };
 pub use merkle::{MerkleTree, verify_inclusion};
 pub use policy::{ClusterPolicy, EncryptedWeights, PolicyError, PolicyWeights, Weight, Weights};
+pub use proven::{ProofMetadata, ProvenList, ProvenListSize};
 pub use quantities::{
     LatencyClass, OutOfRange, PriceClass, Quantities, Quantity, Reading, Scale, WorkerPriority,
 };
@@ -92,7 +84,10 @@ pub use resources::{
 };
 pub use state::{ClusterState, Draw, Placement, StateError};
 pub use submission::{LEAK_WINDOW_BLOCKS, Submission, bits_of_try};
-pub use telemetry::{
-    ProofMetadata, ProvenList, ProvenListSize, Telemetry, TelemetryBody, TelemetryError,
+pub use telemetry::{Telemetry, TelemetryBody, TelemetryError};
+pub use veil_protocol_spec_job::image::{ImageError, ImageReference};
+pub use veil_protocol_spec_job::job::{
+    AntiAffinity, Constraints, FailureDomain, HealthCheck, HealthProbe, JobError, JobSpec,
+    LeasePolicy, Priority, RestartPolicy, SchedulingPolicy, Strength, limits,
 };
 pub use vote::{CertificateVote, SignedCertificateVote, VoteError};

@@ -70,8 +70,7 @@ impl fmt::Display for Instance {
 pub fn proposer(committee: Committee, instance: Instance, round: u32) -> ParticipantIndex {
     let n = committee.n() as u64;
     let Instance { slot, subject } = instance;
-    let position = (slot.0 % n + u64::from(round) % n + subject as u64) % n;
-    ParticipantIndex::from_one_based(position as u8 + 1)
+    committee.in_turn(slot.0 % n + u64::from(round) % n + subject as u64)
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     binding::ClusterScope,
     manifest::{CircuitId, MAX_TELEMETRY},
+    proven::{ProofMetadata, ProvenList},
     quantities::{OutOfRange, Scale},
-    telemetry::{ProofMetadata, ProvenList},
 };
 use crate::{
     codec::{CodecError, Wire},

@@ -77,7 +77,15 @@ use Kind::{Edge, Product, Protocol, Tool};
 pub(super) const HOUSE: &[Row] = &[
     // One set of dependency features for every package; it has no code.
     row(Tool, "veil-workspace-hack", NONE, &[]),
-    row(Protocol, "veil-protocol-spec", NONE, &["veil-workspace-hack"]),
+    row(Protocol, "veil-protocol-spec-base", NONE, &["veil-workspace-hack"]),
+    row(Protocol, "veil-protocol-spec-job", NONE, &["veil-protocol-spec-base"]),
+    // Passes both on under their names of old: no other protocol crate needs a line for them.
+    row(
+        Protocol,
+        "veil-protocol-spec",
+        NONE,
+        &["veil-protocol-spec-base", "veil-protocol-spec-job", "veil-workspace-hack"],
+    ),
     row(Protocol, "veil-committee-machine", NONE, &["veil-protocol-spec"]),
     // Simulates its outside world: what it draws is a function of a seed.
     row(Protocol, "veil-committee-world", NONE, &["veil-committee-machine", "veil-protocol-spec"]),

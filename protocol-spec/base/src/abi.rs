@@ -13,37 +13,42 @@ pub fn keccak(bytes: &[u8]) -> KeccakDigest {
 }
 
 /// Words appended in the order of the Solidity arguments.
-#[derive(Default)]
-pub(crate) struct Words(Vec<u8>);
+#[derive(Clone, Debug, Default)]
+pub struct Words(Vec<u8>);
 
 impl Words {
     /// A first word that names the purpose: Keccak-256 of a separator of [`crate::domain`].
-    pub(crate) fn purpose(domain: &str) -> Self {
+    #[must_use]
+    pub fn purpose(domain: &str) -> Self {
         Self::default().bytes32(keccak(domain.as_bytes()).as_bytes())
     }
 
     /// `bytes32`: as it is.
-    pub(crate) fn bytes32(mut self, word: &[u8; 32]) -> Self {
+    #[must_use]
+    pub fn bytes32(mut self, word: &[u8; 32]) -> Self {
         self.0.extend_from_slice(word);
         self
     }
 
     /// `uint8` to `uint64`: big-endian, zero-extended on the left.
-    pub(crate) fn uint(mut self, value: u64) -> Self {
+    #[must_use]
+    pub fn uint(mut self, value: u64) -> Self {
         self.0.extend_from_slice(&[0; 24]);
         self.0.extend_from_slice(&value.to_be_bytes());
         self
     }
 
     /// `address`: zero-extended on the left.
-    pub(crate) fn address(mut self, address: &Address) -> Self {
+    #[must_use]
+    pub fn address(mut self, address: &Address) -> Self {
         self.0.extend_from_slice(&[0; 12]);
         self.0.extend_from_slice(address.as_bytes());
         self
     }
 
     /// `keccak256(abi.encode(...))` of the words so far.
-    pub(crate) fn keccak(&self) -> KeccakDigest {
+    #[must_use]
+    pub fn keccak(&self) -> KeccakDigest {
         keccak(&self.0)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Each is a u16 count of units. A request is rounded **up** and a worker's free capacity **down**,
 //! so that whatever fits in units fits. Circuits compute on the coarser
-//! [`Quantities`](super::Quantities) that a cluster's [`Scale`](super::Scale) makes of these.
+//! [`Quantities`](crate::quantities::Quantities) that a cluster's [`Scale`](crate::quantities::Scale) makes of these.
 //!
 //! | | unit | largest |
 //! |---|---|---|
@@ -14,9 +14,9 @@
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
+use veil_protocol_spec_base::ids::KeySetDigest;
 
-use super::telemetry::ProvenList;
-use crate::ids::KeySetDigest;
+use crate::proven::ProvenList;
 
 /// A request is beyond what the unit can count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,7 +130,7 @@ pub struct Resources {
 }
 
 /// A request that only the circuit sees: quantities of the cluster's scale, rounded up, encrypted
-/// and proven by the operator under [`ProofMetadata::for_request`](super::ProofMetadata).
+/// and proven by the operator under [`ProofMetadata::for_request`](crate::proven::ProofMetadata).
 ///
 /// # Caveats
 /// The limits of the container are not here: the winner must learn them from the operator, as it

@@ -16,19 +16,19 @@
 //! into a job of another operator, the list does not verify.
 
 use serde::{Deserialize, Serialize};
-
-use super::{
+use veil_protocol_spec_base::{
     binding::ClusterScope,
-    image::ImageReference,
-    labels::{Label, LabelKey},
-    quantities::LatencyClass,
-    resources::ResourceRequest,
-    telemetry::{ProofMetadata, ProvenList},
-};
-use crate::{
     codec::{CodecError, Wire},
     domain::{self, hash_parts},
     ids::{Address, Blake3Digest},
+};
+
+use crate::{
+    image::ImageReference,
+    labels::{Label, LabelKey},
+    proven::{ProofMetadata, ProvenList},
+    quantities::LatencyClass,
+    resources::ResourceRequest,
 };
 
 /// The bounds [`JobSpec::validate`] applies.

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::abi::keccak;
-use crate::ids::{Address, ChainId, ClusterId, Epoch, KeySetDigest, PeerIdHash, PublicIdentity};
+use crate::{
+    abi::keccak,
+    ids::{Address, ChainId, ClusterId, Epoch, KeySetDigest, PeerIdHash, PublicIdentity},
+};
 
 /// Milliseconds since the Unix epoch, by the sender's clock.
 #[derive(
@@ -68,7 +70,8 @@ impl ClusterScope {
 impl Binding {
     /// Chain id, contract, cluster, key set and epoch as one part of a digest, integers
     /// little-endian: every field has a fixed place.
-    pub(crate) fn to_bytes(self) -> [u8; 100] {
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 100] {
         let Self { scope: ClusterScope { chain_id, contract, cluster }, key_set, epoch } = self;
         let mut bytes = [0; 100];
         bytes[..8].copy_from_slice(&chain_id.0.to_le_bytes());
@@ -115,7 +118,18 @@ impl PeerIdHash {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::arbitrary::binding;
+
+    fn binding() -> Binding {
+        Binding {
+            scope: ClusterScope {
+                chain_id: ChainId(31_337),
+                contract: Address([0xc0; 20]),
+                cluster: ClusterId([0xc1; 32]),
+            },
+            key_set: KeySetDigest([0xde; 32]),
+            epoch: Epoch(2),
+        }
+    }
 
     #[test]
     fn each_differing_field_is_named() {

@@ -23,7 +23,7 @@ pub trait Wire: Serialize + DeserializeOwned {
     /// The canonical encoding.
     ///
     /// # Panics
-    /// If the type's `Serialize` fails, as one without a known length does. None of this crate's
+    /// If the type's `Serialize` fails, as one without a known length does. None of the protocol's
     /// does; a default in its place would give all values one digest.
     fn to_wire(&self) -> Vec<u8> {
         encode_after(vec![Self::VERSION], self)
@@ -51,11 +51,12 @@ pub trait Wire: Serialize + DeserializeOwned {
     }
 }
 
-/// The postcard encoding of a value of this crate, for digests that no [`Wire`] type gives.
+/// The postcard encoding of a value of the protocol, for digests that no [`Wire`] type gives.
 ///
 /// # Panics
 /// As of [`Wire::to_wire`].
-pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+#[must_use]
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     encode_after(Vec::new(), value)
 }
 
@@ -79,6 +80,26 @@ pub enum CodecError {
     /// Bytes are left over, or the value has another, canonical spelling.
     #[error("{name} is not in canonical form")]
     NotCanonical { name: &'static str },
+}
+
+/// For the tests of message types: `value` survives the round trip; every truncation, a trailing byte and
+/// another version are refused.
+///
+/// # Panics
+/// If one of these does not hold.
+pub fn assert_wire<T: Wire + fmt::Debug + PartialEq>(value: &T) {
+    let bytes = value.to_wire();
+    assert_eq!(T::from_wire(&bytes).as_ref(), Ok(value));
+    for len in 0..bytes.len() {
+        assert!(T::from_wire(&bytes[..len]).is_err(), "{} cut to {len} bytes", T::NAME);
+    }
+    let trailing = [&bytes[..], &[0]].concat();
+    assert_eq!(T::from_wire(&trailing), Err(CodecError::NotCanonical { name: T::NAME }));
+    for version in [T::VERSION + 1, T::VERSION - 1] {
+        let mut other = bytes.clone();
+        other[0] = version;
+        assert!(matches!(T::from_wire(&other), Err(CodecError::Version { .. })));
+    }
 }
 
 /// Bytes that serde treats as one piece.

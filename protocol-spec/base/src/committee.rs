@@ -10,7 +10,7 @@ use crate::ids::ParticipantIndex;
 /// decryptor", for development).
 ///
 /// ```
-/// use veil_protocol_spec::Committee;
+/// use veil_protocol_spec_base::Committee;
 /// let c = Committee::new(7).unwrap();
 /// assert_eq!((c.n(), c.max_faulty().get(), c.signing_threshold().get()), (7, 2, 5));
 /// assert!(Committee::new(5).is_err());
@@ -99,6 +99,12 @@ impl Committee {
         self,
     ) -> impl DoubleEndedIterator<Item = ParticipantIndex> + ExactSizeIterator {
         (1..=self.0).map(ParticipantIndex::from_one_based)
+    }
+
+    /// Whose turn it is: turn 0 is the first participant's, and after the last one the first follows.
+    #[must_use]
+    pub const fn in_turn(self, turn: u64) -> ParticipantIndex {
+        ParticipantIndex::from_one_based((turn % self.0 as u64) as u8 + 1)
     }
 
     /// Whether `index` is a participant of this committee.

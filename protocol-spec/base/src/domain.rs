@@ -38,7 +38,7 @@ macro_rules! domains {
 domains! {
     /// Digest of a ceremony's parameters and roster, the [`crate::CeremonyId`].
     CEREMONY_ID = "ceremony id";
-    /// Chain, contract and cluster of a ceremony: [`crate::ceremony::CeremonyParameters::context`].
+    /// Chain, contract and cluster of a ceremony: `CeremonyParameters::context`.
     CEREMONY_CONTEXT = "ceremony context";
     /// Why an attempt was aborted, as recorded on chain.
     CEREMONY_ABORT = "ceremony abort";

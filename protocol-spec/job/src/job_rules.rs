@@ -1,6 +1,6 @@
 //! The rules of a [`JobSpec`] that span its fields.
 
-use super::{
+use crate::{
     job::{HealthCheck, HealthProbe, JobError, JobSpec, LeasePolicy, limits},
     resources::ResourceRequest,
 };
@@ -102,15 +102,21 @@ fn validate_health(check: &HealthCheck) -> Result<(), JobError> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use veil_protocol_spec_base::{
+        codec::{CodecError, Wire, assert_wire},
+        ids::KeySetDigest,
+    };
 
     use super::*;
     use crate::{
-        codec::{CodecError, Wire},
-        scheduling::{
-            arbitrary::{assert_wire, binding, job, labels},
-            *,
-        },
+        arbitrary::{job, labels},
+        job::*,
+        labels::Label,
+        proven::{ProofMetadata, ProvenList},
+        resources::*,
     };
+
+    const KEY_SET: KeySetDigest = KeySetDigest([0xde; 32]);
 
     fn refused(change: impl FnOnce(&mut JobSpec)) -> JobError {
         let mut job = job();
@@ -158,7 +164,7 @@ mod tests {
         let encrypted = |nonce| JobSpec {
             nonce,
             request: ResourceRequest::Encrypted(EncryptedRequest {
-                key_set: binding().key_set,
+                key_set: KEY_SET,
                 dominant: Resource::Memory,
                 list: ProvenList::new(vec![3; ProvenList::MAX_BYTES]).unwrap(),
             }),
@@ -169,7 +175,7 @@ mod tests {
         assert_ne!(encrypted(2).request_metadata(), job.request_metadata());
         for of_another_purpose in [ProofMetadata::for_weights, ProofMetadata::for_bid] {
             assert_ne!(
-                of_another_purpose(&job.scope, &binding().key_set, &job.operator, 1),
+                of_another_purpose(&job.scope, &KEY_SET, &job.operator, 1),
                 job.request_metadata().unwrap()
             );
         }

@@ -26,15 +26,13 @@
 //! A worker's whole telemetry is one of 192^4 * 4^3 values: 36.3 bits, whatever the machine. One
 //! placed replica tells at most log2(candidates + 1) bits about all candidates together; a pending
 //! one tells that no candidate had room, and a job that only one worker may take tells one bit
-//! about that worker, which is what the minimum of candidates in [`ClusterPolicy`] is against.
-//!
-//! [`ClusterPolicy`]: super::ClusterPolicy
+//! about that worker, which is what the minimum of candidates in the cluster's policy is against.
 
 use core::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
-use super::resources::{CpuUnits, DiskUnits, GpuUnits, MemoryUnits, RequestTooLarge, Resources};
+use crate::resources::{CpuUnits, DiskUnits, GpuUnits, MemoryUnits, RequestTooLarge, Resources};
 
 /// A count of the cluster's units, 0 to 191.
 #[derive(
@@ -99,13 +97,13 @@ pub struct Quantities {
 }
 
 impl Quantities {
-    /// In the order of [`Resource::ALL`](super::Resource::ALL).
+    /// In the order of [`Resource::ALL`](crate::resources::Resource::ALL).
     #[must_use]
     pub const fn to_array(self) -> [u8; 4] {
         [self.cpu.0, self.memory.0, self.disk.0, self.gpu.0]
     }
 
-    /// From counts in the order of [`Resource::ALL`](super::Resource::ALL).
+    /// From counts in the order of [`Resource::ALL`](crate::resources::Resource::ALL).
     ///
     /// # Errors
     /// [`OutOfRange`] if one is above [`Quantity::MAX`].

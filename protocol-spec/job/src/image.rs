@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// present it means nothing.
 ///
 /// ```
-/// use veil_protocol_spec::scheduling::ImageReference;
+/// use veil_protocol_spec_job::image::ImageReference;
 /// let digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 /// let image: ImageReference = format!("localhost:5000/tools/busybox@sha256:{digest}").parse().unwrap();
 /// assert_eq!((image.name(), image.digest_hex()), ("localhost:5000/tools/busybox", digest));
