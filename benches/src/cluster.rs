@@ -5,8 +5,7 @@ use veil_protocol_spec::{
     PeerIdHash, ReplicaIndex, Slot,
     scheduling::{
         AntiAffinity, Binding, BlockRef, ClusterScope, Constraints, FailureDomain, JobSpec,
-        LeasePolicy, Manifest, PendingReplica, Priority, ResourceRequest, RestartPolicy,
-        SchedulingPolicy, Strength, TelemetryEntry,
+        Manifest, PendingReplica, ResourceRequest, SchedulingPolicy, Strength, TelemetryEntry,
     },
 };
 use veil_scheduler::circuit_id;
@@ -47,24 +46,21 @@ pub fn job(
 ) -> JobSpec {
     let image = format!("localhost/app@sha256:{}", "ab".repeat(32));
     JobSpec {
-        scope: binding().scope,
-        operator: Address([5; 20]),
-        nonce,
-        image: image.parse().expect("a valid image"),
-        command: Vec::new(),
-        args: Vec::new(),
-        request,
         replicas,
-        priority: Priority(0),
         policy,
         constraints: Constraints {
             anti_affinity: apart
                 .map(|strength| AntiAffinity { strength, domain: FailureDomain::Worker }),
             ..Constraints::default()
         },
-        lease: LeasePolicy::Keep,
-        restart: RestartPolicy::Always,
-        health: None,
+        ..JobSpec::new(
+            binding().scope,
+            Address([5; 20]),
+            nonce,
+            "app".parse().expect("a name"),
+            image.parse().expect("a valid image"),
+            request,
+        )
     }
 }
 

@@ -55,6 +55,28 @@ pub(crate) use veil_protocol_spec_base::abi;
 use veil_protocol_spec_base::binding;
 use veil_protocol_spec_job::{labels, proven, quantities, resources};
 
+pub use veil_protocol_spec_job::{
+    container::{
+        Capability, CapabilityChange, ContainerPath, ContainerSettings, InvalidContainerPath,
+        InvalidUser, Mebibytes, StopSignal, Tmpfs, Ulimit, UlimitKind, User,
+    },
+    image::{ImageError, ImageReference, ImageTag, TaggedImage},
+    job::{
+        AntiAffinity, Constraints, FailureDomain, JobSpec, Organisations, Priority,
+        SchedulingPolicy, Sealed, Strength,
+    },
+    kind::{Cron, CronError, InvalidTimeZone, JobType, Overlap, TimeZone},
+    lifecycle::{
+        HealthCheck, HealthProbe, LeasePolicy, RestartMode, RestartPolicy, Unhealthy, UpdatePolicy,
+    },
+    limits,
+    names::{InvalidName, InvalidOrganisation, Name, Organisation},
+    network::{Egress, HostPort, Port, Protocol},
+    refusal::JobError,
+    unsupported::{self, Unsupported},
+    volume::{OnLoss, Volume, VolumeKind},
+};
+
 pub use abi::keccak;
 pub use assignment::{Assignment, AssignmentError, Assignments, MAX_ASSIGNMENTS, Outcome};
 pub use binding::{Binding, BindingMismatch, ClusterScope, UnixMillis};
@@ -85,9 +107,4 @@ pub use resources::{
 pub use state::{ClusterState, Draw, Placement, StateError};
 pub use submission::{LEAK_WINDOW_BLOCKS, Submission, bits_of_try};
 pub use telemetry::{Telemetry, TelemetryBody, TelemetryError};
-pub use veil_protocol_spec_job::image::{ImageError, ImageReference};
-pub use veil_protocol_spec_job::job::{
-    AntiAffinity, Constraints, FailureDomain, HealthCheck, HealthProbe, JobError, JobSpec,
-    LeasePolicy, Priority, RestartPolicy, SchedulingPolicy, Strength, limits,
-};
 pub use vote::{CertificateVote, SignedCertificateVote, VoteError};

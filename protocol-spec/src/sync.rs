@@ -185,8 +185,8 @@ impl SyncAnswer {
 impl Wire for SyncAnswer {
     const NAME: &'static str = "SyncAnswer";
     // Versions 1 to 3 carried records of their own, versions 1 and 2 no evidence, no votes and no public
-    // key, version 3 no snapshot, version 4 no counter.
-    const VERSION: u8 = 5;
+    // key, version 3 no snapshot, version 4 no counter, version 5 job specifications of version 2.
+    const VERSION: u8 = 6;
     // Records that were put together, and the last; or a record and the state after it.
     const MAX_BYTES: usize = 64
         + SlotRecord::MAX_BYTES

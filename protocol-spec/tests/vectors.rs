@@ -6,6 +6,7 @@
 //! veil-protocol-spec --test vectors` writes the files anew.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
+mod jobs;
 mod samples;
 mod support;
 
@@ -29,6 +30,7 @@ use veil_protocol_spec::{
     sync::{LockedManifest, SuspicionMessage, SyncAnswer, SyncRequest},
 };
 
+use jobs::{job, periodic_job};
 use samples::{input_bundle, key_files};
 use support::{compare, hex};
 
@@ -59,45 +61,6 @@ fn telemetry() -> Telemetry {
         list: ProvenList::new((0..48).collect()).unwrap(),
     }
     .sign(&secret(1))
-}
-
-fn job() -> JobSpec {
-    JobSpec {
-        scope: binding().scope,
-        operator: Address([0x55; 20]),
-        nonce: 9,
-        image: format!("registry.example.org/team/app@sha256:{}", "6a".repeat(32)).parse().unwrap(),
-        command: vec!["/bin/app".into()],
-        args: vec!["--workers".into(), "4".into()],
-        request: ResourceRequest::Clear(Resources {
-            cpu: CpuUnits::covering(1500).unwrap(),
-            memory: MemoryUnits::covering(1 << 30).unwrap(),
-            disk: DiskUnits::covering(5_000_000_000).unwrap(),
-            gpu: GpuUnits::covering(1).unwrap(),
-        }),
-        replicas: 2,
-        priority: Priority(100),
-        policy: SchedulingPolicy::BinPack,
-        constraints: Constraints {
-            allow: vec!["zone=eu-1".parse().unwrap(), "zone=eu-2".parse().unwrap()],
-            deny: vec!["class=spot".parse().unwrap()],
-            anti_affinity: Some(AntiAffinity {
-                strength: Strength::Soft,
-                domain: FailureDomain::Label("zone".parse().unwrap()),
-            }),
-            max_latency: Some(LatencyClass::new(2).unwrap()),
-            prefer_previous: true,
-        },
-        lease: LeasePolicy::Exclusive { seconds: 300 },
-        restart: RestartPolicy::OnFailure { max_retries: 5 },
-        health: Some(HealthCheck {
-            probe: HealthProbe::Http { port: 8080, path: "/healthz".into() },
-            interval_seconds: 10,
-            timeout_seconds: 2,
-            retries: 3,
-            start_period_seconds: 30,
-        }),
-    }
 }
 
 fn manifest() -> Manifest {
@@ -321,7 +284,7 @@ fn encoding<T: Wire + PartialEq + std::fmt::Debug>(value: &T) -> String {
 #[test]
 fn the_samples_are_sound() {
     assert_eq!(telemetry().verify(&binding()), Ok(()));
-    assert_eq!(job().validate(), Ok(()));
+    assert!(matches!(job().validate(), Err(JobError::Unsupported(_))));
     assert_eq!(manifest().validate(Committee::new(4).unwrap()), Ok(()));
     assert_eq!(report().verify(&binding()), Ok(()));
     let committee = Committee::new(4).unwrap();
@@ -349,6 +312,7 @@ fn scheduling() {
                 "encoding": hex(&job().to_wire()),
                 "digest": job().digest().to_string(),
                 "json": serde_json::to_value(job()).unwrap(),
+                "periodic_encoding": hex(&periodic_job().to_wire()),
             },
             "cluster_policy": {
                 "encoding": encoding(&ClusterPolicy::default()),

@@ -10,9 +10,9 @@ use veil_protocol_spec::{
     Address, Blake3Digest, PeerIdHash, ReplicaIndex, Slot,
     scheduling::{
         AntiAffinity, Binding, ClusterPolicy, Constraints, CpuUnits, DiskUnits, FailureDomain,
-        GpuUnits, JobSpec, LeasePolicy, Manifest, MemoryUnits, Outcome, PendingReplica, Priority,
-        ProofMetadata, Quantities, Reading, ResourceRequest, Resources, RestartPolicy, Scale,
-        SchedulingPolicy, Strength, TelemetryEntry,
+        GpuUnits, JobSpec, Manifest, MemoryUnits, Outcome, PendingReplica, ProofMetadata,
+        Quantities, Reading, ResourceRequest, Resources, Scale, SchedulingPolicy, Strength,
+        TelemetryEntry,
     },
 };
 use veil_scheduler::{
@@ -28,20 +28,7 @@ use veil_tests::{
 
 fn job(policy: SchedulingPolicy, nonce: u64, [cpu, memory, disk, gpu]: [u16; 4]) -> JobSpec {
     JobSpec {
-        scope: fixtures::SCOPE,
-        operator: Address([5; 20]),
-        nonce,
-        image: format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
-        command: Vec::new(),
-        args: Vec::new(),
-        request: ResourceRequest::Clear(Resources {
-            cpu: CpuUnits(cpu),
-            memory: MemoryUnits(memory),
-            disk: DiskUnits(disk),
-            gpu: GpuUnits(gpu),
-        }),
         replicas: 2,
-        priority: Priority(0),
         policy,
         constraints: Constraints {
             anti_affinity: Some(AntiAffinity {
@@ -50,9 +37,19 @@ fn job(policy: SchedulingPolicy, nonce: u64, [cpu, memory, disk, gpu]: [u16; 4])
             }),
             ..Constraints::default()
         },
-        lease: LeasePolicy::Keep,
-        restart: RestartPolicy::Always,
-        health: None,
+        ..JobSpec::new(
+            fixtures::SCOPE,
+            Address([5; 20]),
+            nonce,
+            "app".parse().unwrap(),
+            format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
+            ResourceRequest::Clear(Resources {
+                cpu: CpuUnits(cpu),
+                memory: MemoryUnits(memory),
+                disk: DiskUnits(disk),
+                gpu: GpuUnits(gpu),
+            }),
+        )
     }
 }
 

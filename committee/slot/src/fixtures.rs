@@ -6,9 +6,8 @@ use veil_protocol_spec::{
     identity::SecretIdentity,
     scheduling::{
         Assignments, Binding, BlockRef, CertificateBody, CircuitId, ClusterScope, ClusterState,
-        Constraints, CpuUnits, DiskUnits, GpuUnits, JobSpec, LeasePolicy, Manifest, MemoryUnits,
-        Priority, ReferenceStringOrigin, ResourceRequest, Resources, RestartPolicy,
-        SchedulingPolicy,
+        CpuUnits, DiskUnits, GpuUnits, JobSpec, Manifest, MemoryUnits, ReferenceStringOrigin,
+        ResourceRequest, Resources,
     },
 };
 
@@ -62,24 +61,19 @@ pub(crate) fn certificate_body(
 /// A job that fits everywhere.
 pub(crate) fn job(replicas: u16) -> JobSpec {
     JobSpec {
-        request: ResourceRequest::Clear(Resources {
-            cpu: CpuUnits(1),
-            memory: MemoryUnits(1),
-            disk: DiskUnits(0),
-            gpu: GpuUnits(0),
-        }),
         replicas,
-        policy: SchedulingPolicy::Spread,
-        scope: binding().scope,
-        operator: Address([3; 20]),
-        nonce: 0,
-        image: format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
-        command: Vec::new(),
-        args: Vec::new(),
-        priority: Priority(0),
-        constraints: Constraints::default(),
-        lease: LeasePolicy::Keep,
-        restart: RestartPolicy::Always,
-        health: None,
+        ..JobSpec::new(
+            binding().scope,
+            Address([3; 20]),
+            0,
+            "app".parse().unwrap(),
+            format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
+            ResourceRequest::Clear(Resources {
+                cpu: CpuUnits(1),
+                memory: MemoryUnits(1),
+                disk: DiskUnits(0),
+                gpu: GpuUnits(0),
+            }),
+        )
     }
 }

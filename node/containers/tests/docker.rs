@@ -17,6 +17,8 @@ mod images;
 mod proxy;
 #[path = "docker/registry.rs"]
 mod registry;
+#[path = "docker/settings.rs"]
+mod settings;
 #[path = "docker/trouble.rs"]
 mod trouble;
 
@@ -31,8 +33,16 @@ use tokio::time::timeout;
 use veil_node_containers::{Docker, Executor, Keep, Observed, lapsed};
 use veil_protocol_spec::{
     Slot,
-    scheduling::{CpuUnits, JobSpec, LeasePolicy, MemoryUnits, RestartPolicy},
+    scheduling::{CpuUnits, JobSpec, LeasePolicy, MemoryUnits, RestartMode, RestartPolicy},
 };
+
+fn on_failure(attempts: u16) -> RestartPolicy {
+    RestartPolicy {
+        mode: RestartMode::OnFailure,
+        attempts: Some(attempts),
+        ..RestartPolicy::default()
+    }
+}
 
 #[tokio::test]
 async fn replicas_run_confined_and_labelled_and_a_second_time_changes_nothing() {
@@ -253,7 +263,7 @@ async fn a_restarted_worker_knows_its_containers() {
 async fn a_killed_container_runs_again() {
     with_worker(async |worker| {
         let mut spec = job(&SLEEP);
-        spec.restart = RestartPolicy::Always;
+        spec.restart = RestartPolicy::default();
         let desired = replicas(spec, 1);
         assert_eq!(worker.reconcile(&desired).await.started.len(), 1);
         let id = worker.container().await.id.unwrap();
@@ -272,7 +282,7 @@ async fn a_killed_container_runs_again() {
 async fn the_engine_restarts_what_fails_as_often_as_the_job_allows() {
     with_worker(async |worker| {
         let mut spec = job(&["sh", "-c", "exit 3"]);
-        spec.restart = RestartPolicy::OnFailure { max_retries: 2 };
+        spec.restart = on_failure(2);
         let desired = replicas(spec, 1);
         assert_eq!(worker.reconcile(&desired).await.started.len(), 1);
         until(async || {
@@ -303,7 +313,7 @@ async fn with_an_exclusive_lease_only_the_worker_restarts() {
     with_worker(async |worker| {
         let mut spec = job(&["sh", "-c", "exit 3"]);
         spec.lease = LeasePolicy::Exclusive { seconds: 60 };
-        spec.restart = RestartPolicy::OnFailure { max_retries: 1 };
+        spec.restart = on_failure(1);
         let desired = replicas(spec, 1);
         assert_eq!(worker.reconcile(&desired).await.started.len(), 1);
         worker.until_observed(Observed::Exited { code: 3 }).await;

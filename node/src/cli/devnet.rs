@@ -137,7 +137,7 @@ async fn serve(
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<Exit, Failure> {
-    let replicas = job.replicas;
+    let replicas = job.replicas();
     devnet.start_nodes().await?;
     let key_set = devnet.make_key().await?;
     devnet.await_ready(key_set).await?;

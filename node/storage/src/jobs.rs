@@ -243,10 +243,7 @@ impl Jobs {
 mod tests {
     use veil_protocol_spec::{
         ChainId, ClusterId,
-        scheduling::{
-            Constraints, CpuUnits, LeasePolicy, MemoryUnits, Priority, ResourceRequest, Resources,
-            RestartPolicy, SchedulingPolicy,
-        },
+        scheduling::{CpuUnits, MemoryUnits, ResourceRequest, Resources},
     };
 
     use super::*;
@@ -259,24 +256,19 @@ mod tests {
     fn job(nonce: u64) -> JobSpec {
         let digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
         JobSpec {
-            scope: scope(),
-            operator: Address([3; 20]),
-            nonce,
-            image: format!("a/b@sha256:{digest}").parse().unwrap(),
-            command: Vec::new(),
-            args: Vec::new(),
-            request: ResourceRequest::Clear(Resources {
-                cpu: CpuUnits(1),
-                memory: MemoryUnits(1),
-                ..Resources::default()
-            }),
             replicas: 2,
-            priority: Priority::default(),
-            policy: SchedulingPolicy::Spread,
-            constraints: Constraints::default(),
-            lease: LeasePolicy::Keep,
-            restart: RestartPolicy::Always,
-            health: None,
+            ..JobSpec::new(
+                scope(),
+                Address([3; 20]),
+                nonce,
+                "app".parse().unwrap(),
+                format!("a/b@sha256:{digest}").parse().unwrap(),
+                ResourceRequest::Clear(Resources {
+                    cpu: CpuUnits(1),
+                    memory: MemoryUnits(1),
+                    ..Resources::default()
+                }),
+            )
         }
     }
 

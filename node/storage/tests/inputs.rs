@@ -13,9 +13,9 @@ use veil_protocol_spec::{
     identity::SecretIdentity,
     inputs::{InputBundle, PreviousPlace, WorkerLabels},
     scheduling::{
-        Binding, ClusterPolicy, ClusterScope, Constraints, CpuUnits, Draw, JobSpec, LeasePolicy,
-        MemoryUnits, Priority, ProvenList, ReplicaState, ResourceRequest, Resources, RestartPolicy,
-        RunningReplica, SchedulingPolicy, Telemetry, TelemetryBody, UnixMillis,
+        Binding, ClusterPolicy, ClusterScope, CpuUnits, Draw, JobSpec, MemoryUnits, ProvenList,
+        ReplicaState, ResourceRequest, Resources, RunningReplica, Telemetry, TelemetryBody,
+        UnixMillis,
     },
 };
 
@@ -27,24 +27,19 @@ const SCOPE: ClusterScope = ClusterScope {
 
 fn job(nonce: u64) -> JobSpec {
     JobSpec {
-        scope: SCOPE,
-        operator: Address([3; 20]),
-        nonce,
-        image: format!("a/b@sha256:{}", "9f".repeat(32)).parse().unwrap(),
-        command: Vec::new(),
-        args: Vec::new(),
-        request: ResourceRequest::Clear(Resources {
-            cpu: CpuUnits(1),
-            memory: MemoryUnits(1),
-            ..Resources::default()
-        }),
         replicas: 2,
-        priority: Priority::default(),
-        policy: SchedulingPolicy::Spread,
-        constraints: Constraints::default(),
-        lease: LeasePolicy::Keep,
-        restart: RestartPolicy::Always,
-        health: None,
+        ..JobSpec::new(
+            SCOPE,
+            Address([3; 20]),
+            nonce,
+            "app".parse().unwrap(),
+            format!("a/b@sha256:{}", "9f".repeat(32)).parse().unwrap(),
+            ResourceRequest::Clear(Resources {
+                cpu: CpuUnits(1),
+                memory: MemoryUnits(1),
+                ..Resources::default()
+            }),
+        )
     }
 }
 

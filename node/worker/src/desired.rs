@@ -165,38 +165,30 @@ pub(crate) fn tell(
 mod tests {
     use veil_protocol_spec::{
         Address, ChainId, ClusterId,
-        scheduling::{
-            ClusterScope, Constraints, CpuUnits, MemoryUnits, Priority, ResourceRequest, Resources,
-            RestartPolicy, SchedulingPolicy,
-        },
+        scheduling::{ClusterScope, CpuUnits, MemoryUnits, ResourceRequest, Resources},
     };
 
     use super::*;
 
     fn job(nonce: u64, lease: LeasePolicy) -> Arc<JobSpec> {
         Arc::new(JobSpec {
-            scope: ClusterScope {
-                chain_id: ChainId(1),
-                contract: Address([1; 20]),
-                cluster: ClusterId([2; 32]),
-            },
-            operator: Address([3; 20]),
-            nonce,
-            image: format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
-            command: Vec::new(),
-            args: Vec::new(),
-            request: ResourceRequest::Clear(Resources {
-                cpu: CpuUnits(1),
-                memory: MemoryUnits(1),
-                ..Resources::default()
-            }),
-            replicas: 1,
-            priority: Priority(0),
-            policy: SchedulingPolicy::Spread,
-            constraints: Constraints::default(),
             lease,
-            restart: RestartPolicy::Always,
-            health: None,
+            ..JobSpec::new(
+                ClusterScope {
+                    chain_id: ChainId(1),
+                    contract: Address([1; 20]),
+                    cluster: ClusterId([2; 32]),
+                },
+                Address([3; 20]),
+                nonce,
+                "app".parse().unwrap(),
+                format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
+                ResourceRequest::Clear(Resources {
+                    cpu: CpuUnits(1),
+                    memory: MemoryUnits(1),
+                    ..Resources::default()
+                }),
+            )
         })
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// An image pinned by digest: `name@sha256:<64 lowercase hexadecimal digits>`, where the name is
 /// as in the OCI distribution grammar, `[host[:port]/]path`, at most 255 characters (no IPv6
 /// literal as host). A tag is refused: the registry's owner can move it, and with the digest
-/// present it means nothing.
+/// present it means nothing. What people write is a [`TaggedImage`].
 ///
 /// ```
 /// use veil_protocol_spec_job::image::ImageReference;
@@ -26,9 +26,15 @@ pub enum ImageError {
     /// There is no `@sha256:`, or not 64 lowercase hexadecimal digits after it.
     #[error("an image must be pinned as name@sha256:<64 lowercase hexadecimal digits>")]
     NotPinned,
-    /// There is a tag before the digest.
+    /// There is a tag where only the digest counts.
     #[error("drop the image's tag: the digest alone says which image is meant")]
     Tagged,
+    /// The tag has a form that registries do not accept.
+    #[error(
+        "an image's tag is 1 to {} characters out of A-Z a-z 0-9 _ . -, not beginning with . or -",
+        ImageTag::MAX_BYTES
+    )]
+    Tag,
     /// The name is empty, too long, or not of a form that registries accept.
     #[error(
         "the image's name must be [host[:port]/]path in lower case, at most {} characters",
@@ -51,6 +57,19 @@ impl ImageReference {
     #[must_use]
     pub fn digest_hex(&self) -> &str {
         self.split().1
+    }
+
+    /// The SHA-256 of the image's manifest.
+    #[must_use]
+    pub fn digest_bytes(&self) -> [u8; 32] {
+        let digits = self.digest_hex().as_bytes();
+        core::array::from_fn(|i| {
+            let digit = |at: usize| {
+                let digit = digits.get(at).map(|digit| char::from(*digit).to_digit(16));
+                digit.flatten().unwrap_or_default() as u8 // 64 digits: checked by the constructor
+            };
+            digit(2 * i) << 4 | digit(2 * i + 1)
+        })
     }
 
     /// The whole reference, as `docker pull` takes it.
@@ -145,6 +164,66 @@ impl From<ImageReference> for String {
     }
 }
 
+/// A tag, as people know a version of an image by. It selects nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ImageTag(String);
+
+impl ImageTag {
+    /// Longest tag.
+    pub const MAX_BYTES: usize = 128;
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ImageTag {
+    type Error = ImageError;
+
+    fn try_from(text: String) -> Result<Self, ImageError> {
+        let valid = (1..=Self::MAX_BYTES).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+            && !text.starts_with(['.', '-']);
+        if valid { Ok(Self(text)) } else { Err(ImageError::Tag) }
+    }
+}
+
+impl From<ImageTag> for String {
+    fn from(tag: ImageTag) -> Self {
+        tag.0
+    }
+}
+
+/// An image as people write it: `name[:tag]@sha256:<digest>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaggedImage {
+    /// What is run.
+    pub image: ImageReference,
+    /// What people call it.
+    pub tag: Option<ImageTag>,
+}
+
+impl FromStr for TaggedImage {
+    type Err = ImageError;
+
+    fn from_str(text: &str) -> Result<Self, ImageError> {
+        let (name, digest) = text.split_once(SEPARATOR).ok_or(ImageError::NotPinned)?;
+        // A colon before the last slash is that of a port.
+        let slash = name.rfind('/').map_or(0, |at| at + 1);
+        match name.get(slash..).and_then(|last| last.split_once(':')) {
+            None => Ok(Self { image: text.parse()?, tag: None }),
+            Some((last, tag)) => {
+                let folders = name.get(..slash).unwrap_or_default();
+                let image = format!("{folders}{last}{SEPARATOR}{digest}").parse()?;
+                Ok(Self { image, tag: Some(tag.to_owned().try_into()?) })
+            }
+        }
+    }
+}
+
 impl fmt::Display for ImageReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -171,6 +250,7 @@ mod tests {
             "10.0.0.1:5000/a-b/c__d/e.f--g",
         ] {
             assert_eq!(parse(name).map(|i| i.name().to_owned()), Ok(name.to_owned()));
+            assert_eq!(parse(name).map(|i| i.digest_bytes()), Ok([0xab; 32]));
         }
     }
 
@@ -210,6 +290,24 @@ mod tests {
         for name in ["busybox:latest", "localhost:5000/app:1", "a/b:V1.2_x"] {
             assert_eq!(parse(name), Err(ImageError::Tagged), "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_tag_beside_the_digest_is_kept_for_people() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        let parse = |name: &str| format!("{name}@{digest}").parse::<TaggedImage>();
+        for (name, tag) in [("busybox", "latest"), ("localhost:5000/a/b", "1.4"), ("a.b/c", "_V-1")]
+        {
+            let tagged = parse(&format!("{name}:{tag}")).unwrap();
+            assert_eq!(tagged.image, format!("{name}@{digest}").parse().unwrap());
+            assert_eq!(tagged.tag.as_ref().map(ImageTag::as_str), Some(tag));
+            assert_eq!(parse(name).unwrap(), TaggedImage { tag: None, ..tagged });
+        }
+        for wrong in ["a:", "a:.1", "a:-1", "a:b:c", &format!("a:{}", "b".repeat(129))] {
+            assert_eq!(parse(wrong), Err(ImageError::Tag), "{wrong}");
+        }
+        assert_eq!(parse("a:b/c"), Err(ImageError::Name));
+        assert_eq!("a:b".parse::<TaggedImage>(), Err(ImageError::NotPinned));
     }
 
     #[test]

@@ -2,10 +2,13 @@
 //!
 //! # No environment and no secrets
 //! The body travels by gossip, is kept by every node and hashed on chain: whatever is in it is
-//! public for good. Environment variables are where secrets usually are, so there is no field for
-//! them; they are delivered to the winning workers only, after the certificate. The same holds for
-//! the command line, which has a field because a placement means nothing without it: put no secret
-//! there.
+//! public for good. Environment variables, files and registry credentials are where secrets usually are, so
+//! there is no field for them: their place is the [`Sealed`] part. The command line has a field because a
+//! placement means nothing without it: put no secret there.
+//!
+//! # One spelling
+//! Lists are strictly ascending, by name or path where entries have one, so that the same job always has the
+//! same digest.
 //!
 //! # Caveats
 //! Constraints narrow the candidates, and with few candidates "pending" says something about each
@@ -18,42 +21,24 @@
 use serde::{Deserialize, Serialize};
 use veil_protocol_spec_base::{
     binding::ClusterScope,
-    codec::{CodecError, Wire},
+    codec::Wire,
     domain::{self, hash_parts},
     ids::{Address, Blake3Digest},
 };
 
 use crate::{
-    image::ImageReference,
+    container::ContainerSettings,
+    image::{ImageReference, ImageTag},
+    kind::JobType,
     labels::{Label, LabelKey},
+    lifecycle::{HealthCheck, LeasePolicy, RestartPolicy, UpdatePolicy},
+    names::{Name, Organisation},
+    network::{Egress, Port},
     proven::{ProofMetadata, ProvenList},
     quantities::LatencyClass,
     resources::ResourceRequest,
+    volume::Volume,
 };
-
-/// The bounds [`JobSpec::validate`] applies.
-pub mod limits {
-    use core::ops::RangeInclusive;
-
-    /// Replicas of one job.
-    pub const REPLICAS: RangeInclusive<u16> = 1..=1024;
-    /// Entries of `command` and of `args`, each.
-    pub const ARGUMENTS: usize = 64;
-    /// Bytes of one entry.
-    pub const ARGUMENT_BYTES: usize = 4096;
-    /// Bytes of all entries of `command`, `args` and the health check's command.
-    pub const ALL_ARGUMENTS_BYTES: usize = 16 * 1024;
-    /// Labels in `allow` and in `deny`, each.
-    pub const LABELS: usize = 32;
-    /// Seconds of an exclusive lease. Shorter than half a minute, one late slot would stop the job.
-    pub const LEASE_SECONDS: RangeInclusive<u32> = 30..=86_400;
-    /// Seconds between two probes; a probe's timeout may be no longer than that.
-    pub const PROBE_SECONDS: RangeInclusive<u16> = 1..=3600;
-    /// Failed probes in a row that make a replica unhealthy.
-    pub const PROBE_RETRIES: RangeInclusive<u16> = 1..=100;
-    /// Bytes of the path of an HTTP probe.
-    pub const PROBE_PATH_BYTES: usize = 1024;
-}
 
 /// Higher is placed first.
 #[derive(
@@ -64,10 +49,11 @@ pub struct Priority(pub u8);
 
 /// How the circuit scores the workers that have room, the dominant resource of the request
 /// deciding: the one of which it takes the largest share of 191 units.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SchedulingPolicy {
     /// Prefers the worker with the most left.
+    #[default]
     Spread,
     /// Prefers the worker with the least left.
     BinPack,
@@ -108,6 +94,17 @@ pub struct AntiAffinity {
     pub domain: FailureDomain,
 }
 
+/// Whose workers may run a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Organisations {
+    /// Everybody's.
+    #[default]
+    Any,
+    /// Those of these organisations, as the chain approved them. Strictly ascending, not empty.
+    Of(Vec<Organisation>),
+}
+
 /// Which workers a job may go to. The type of a GPU is a label like any other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -124,71 +121,40 @@ pub struct Constraints {
     /// Whether a replica goes back to the worker that held it last, if that one has room and no
     /// hard rule forbids it: what need not move does not.
     pub prefer_previous: bool,
+    /// Whose workers they are.
+    pub organisations: Organisations,
 }
 
-/// What a worker does that is cut off from the committee.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum LeasePolicy {
-    /// Keeps running; a double may exist until it returns.
-    Keep,
-    /// Stops when it has had no contact with the committee for `seconds`; its replacement waits longer
-    /// (`leases.md`).
-    Exclusive {
-        /// Lease time, 30 to 86,400 s.
-        seconds: u32,
-    },
+impl Constraints {
+    /// Whether a worker with these labels may run the job: for every key that `allow` names, it has one of
+    /// the values; it has nothing that `deny` names.
+    #[must_use]
+    pub fn are_met_by(&self, labels: &[Label]) -> bool {
+        let allowed = |key: &LabelKey| {
+            self.allow.iter().any(|label| label.key == *key && labels.contains(label))
+        };
+        self.allow.iter().all(|label| allowed(&label.key))
+            && !labels.iter().any(|label| self.deny.contains(label))
+    }
+
+    /// Whether they may leave fewer workers than there are, whatever these are: by labels, or by latency,
+    /// which nobody sees.
+    #[must_use]
+    pub fn narrow(&self) -> bool {
+        let by_latency = self.max_latency.is_some_and(|max| max.get() < LatencyClass::MAX);
+        !self.allow.is_empty() || !self.deny.is_empty() || by_latency
+    }
 }
 
-/// What a worker does when the container exits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum RestartPolicy {
-    /// Leaves it: the replica is done.
-    Never,
-    /// Starts it again after a non-zero exit.
-    OnFailure {
-        /// Restarts in a row before the replica counts as failed.
-        max_retries: u16,
-    },
-    /// Always starts it again.
-    Always,
-}
-
-/// How a worker looks into a container.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum HealthProbe {
-    /// Healthy if this exits with 0 inside the container.
-    Command(Vec<String>),
-    /// Healthy if the port accepts a connection.
-    Tcp {
-        /// Port in the container, not 0.
-        port: u16,
-    },
-    /// Healthy if a GET answers with a status of 200 to 399.
-    Http {
-        /// Port in the container, not 0.
-        port: u16,
-        /// Begins with `/`; printable ASCII without spaces.
-        path: String,
-    },
-}
-
-/// When and how often to probe.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HealthCheck {
-    /// How to probe.
-    pub probe: HealthProbe,
-    /// Seconds from one probe to the next, 1 to 3600.
-    pub interval_seconds: u16,
-    /// Seconds after which a probe has failed, 1 to the interval.
-    pub timeout_seconds: u16,
-    /// Failures in a row that make the replica unhealthy, 1 to 100.
-    pub retries: u16,
-    /// Seconds after the start in which failures do not count, at most 3600.
-    pub start_period_seconds: u16,
+/// The part of a job that only winners of its replicas can open. Nothing can be sealed yet; a build that
+/// does not know a variant refuses the job as malformed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Sealed {
+    /// Nothing is sealed.
+    #[default]
+    Nothing,
 }
 
 /// A job: what to run, what it needs, where it may run, and how long it is to be kept alive.
@@ -202,15 +168,30 @@ pub struct JobSpec {
     /// Never used twice by this operator in this cluster, so that the same job submitted again has
     /// another digest.
     pub nonce: u64,
+    /// What people and links call it: unique among the jobs that this operator runs in this cluster.
+    pub name: Name,
+    /// What kind of work it is.
+    #[serde(rename = "type")]
+    pub kind: JobType,
     /// The image to run.
     pub image: ImageReference,
+    /// What people call this version of the image; it selects nothing.
+    pub tag: Option<ImageTag>,
     /// Replaces the image's entry point; empty for the image's own. Public: no secrets.
     pub command: Vec<String>,
     /// Arguments of the entry point; empty for the image's own. Public: no secrets.
     pub args: Vec<String>,
+    /// How the container is set up.
+    pub container: ContainerSettings,
     /// What each replica needs.
     pub request: ResourceRequest,
-    /// Replicas that run at once, 1 to 1024.
+    /// Ports, by name, strictly ascending.
+    pub ports: Vec<Port>,
+    /// What it may open connections to.
+    pub egress: Egress,
+    /// Volumes, by name, strictly ascending.
+    pub volumes: Vec<Volume>,
+    /// Replicas that run at once, 1 to 1024; 1 if it is a system job.
     pub replicas: u16,
     /// Which jobs are placed first when there is not room for all.
     pub priority: Priority,
@@ -224,66 +205,55 @@ pub struct JobSpec {
     pub restart: RestartPolicy,
     /// How to tell that a replica works; without it a running container counts as healthy.
     pub health: Option<HealthCheck>,
-}
-
-/// Why a job is refused. Every message says what to change.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
-pub enum JobError {
-    /// The bytes are not a job.
-    #[error(transparent)]
-    Codec(#[from] CodecError),
-    /// There are no replicas, or too many.
-    #[error("{0} replicas: ask for {min} to {max}", min = limits::REPLICAS.start(), max = limits::REPLICAS.end())]
-    Replicas(u16),
-    /// The job asks for no CPU, or for no memory.
-    #[error("request at least one unit of {0}: without it the replica could go anywhere")]
-    EmptyRequest(&'static str),
-    /// A list (`command`, `args` or `health command`) has too many entries.
-    #[error("`{list}` has {len} entries: at most {max}", max = limits::ARGUMENTS)]
-    TooManyArguments { list: &'static str, len: usize },
-    /// An entry, counted from 0, is too long, or has a NUL, which no program can be given.
-    #[error("entry {index} of `{list}` is longer than {max} bytes or has a NUL", max = limits::ARGUMENT_BYTES)]
-    Argument { list: &'static str, index: usize },
-    /// The program's name is empty.
-    #[error("`{0}` begins with an empty program name")]
-    EmptyProgram(&'static str),
-    /// All entries together are too long.
-    #[error("command, args and health check take {0} bytes: at most {max}", max = limits::ALL_ARGUMENTS_BYTES)]
-    ArgumentsTooLong(usize),
-    /// `allow` or `deny` has too many labels.
-    #[error("`{list}` names {len} labels: at most {max}", max = limits::LABELS)]
-    TooManyLabels { list: &'static str, len: usize },
-    /// `allow` or `deny` is not strictly ascending, so the same constraints would have several
-    /// digests; `label` is the first that is not above its predecessor.
-    #[error("`{list}` must be sorted without duplicates; `{label}` is out of place")]
-    LabelOrder { list: &'static str, label: Label },
-    /// No worker can have and not have one label.
-    #[error("label `{0}` is both allowed and denied")]
-    Contradiction(Label),
-    /// The lease is too short or too long.
-    #[error("an exclusive lease of {0} s: {min} to {max} s are possible", min = limits::LEASE_SECONDS.start(), max = limits::LEASE_SECONDS.end())]
-    Lease(u32),
-    /// A number of the health check is out of range.
-    #[error("the health check's {0} is out of range")]
-    HealthCheck(&'static str),
+    /// How a new version takes the place of the one before.
+    pub update: UpdatePolicy,
+    /// What only winners can open.
+    pub sealed: Sealed,
 }
 
 impl Wire for JobSpec {
     const NAME: &'static str = "JobSpec";
-    const VERSION: u8 = 2;
-    const MAX_BYTES: usize = 32 * 1024 + ProvenList::MAX_BYTES;
+    // Version 2 had no name, type, container settings, ports, volumes, update rules or sealed part.
+    const VERSION: u8 = 3;
+    const MAX_BYTES: usize = 64 * 1024 + ProvenList::MAX_BYTES;
 }
 
 impl JobSpec {
-    /// Decodes and [`validate`](Self::validate)s bytes from outside.
-    ///
-    /// # Errors
-    /// [`JobError`].
-    pub fn parse(bytes: &[u8]) -> Result<Self, JobError> {
-        let job = Self::from_wire(bytes)?;
-        job.validate()?;
-        Ok(job)
+    /// A service of one replica, with the default of everything that is not given.
+    #[must_use]
+    pub fn new(
+        scope: ClusterScope,
+        operator: Address,
+        nonce: u64,
+        name: Name,
+        image: ImageReference,
+        request: ResourceRequest,
+    ) -> Self {
+        Self {
+            scope,
+            operator,
+            nonce,
+            name,
+            kind: JobType::default(),
+            image,
+            tag: None,
+            command: Vec::new(),
+            args: Vec::new(),
+            container: ContainerSettings::default(),
+            request,
+            ports: Vec::new(),
+            egress: Egress::default(),
+            volumes: Vec::new(),
+            replicas: 1,
+            priority: Priority::default(),
+            policy: SchedulingPolicy::default(),
+            constraints: Constraints::default(),
+            lease: LeasePolicy::default(),
+            restart: RestartPolicy::default(),
+            health: None,
+            update: UpdatePolicy::default(),
+            sealed: Sealed::default(),
+        }
     }
 
     /// What the proof of an encrypted request must bind; `None` for a request in clear.

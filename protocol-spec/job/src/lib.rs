@@ -1,9 +1,16 @@
 //! A job as its operator submits it.
 //!
 //! # Role
-//! What operators write, members place and workers run: the [`job`] itself, its [`image`], what it needs
-//! ([`resources`], and [`quantities`], as the circuits count them), the [`labels`] that it asks workers for, and
-//! the [`proven`] list that an encrypted request is.
+//! What operators write, members place and workers run: the [`job`] itself.
+//!
+//! - what is run: its [`kind`], its [`image`], how its [`container`] is set up, its [`volume`]s;
+//! - what it needs: [`resources`], and [`quantities`], as the circuits count them; or the [`proven`] list that an
+//!   encrypted request is;
+//! - where it may run: [`labels`]; and how it is reached: [`network`];
+//! - what becomes of it: [`lifecycle`].
+//!
+//! Bounds are in [`limits`], every [`refusal`] has a name, and [`unsupported`] lists what a job can say and nobody
+//! does yet.
 //!
 //! # Flow, state and restart
 //! None: a job is a value. Bytes from outside go through [`job::JobSpec::parse`], which decodes and applies every
@@ -20,10 +27,20 @@
 
 #[cfg(test)]
 mod arbitrary;
+pub mod container;
 pub mod image;
 pub mod job;
-mod job_rules;
+pub mod kind;
 pub mod labels;
+pub mod lifecycle;
+pub mod limits;
+pub mod names;
+pub mod network;
 pub mod proven;
 pub mod quantities;
+pub mod refusal;
 pub mod resources;
+mod rules;
+mod text;
+pub mod unsupported;
+pub mod volume;

@@ -51,27 +51,19 @@
 //! #     contract: Address([1; 20]),
 //! #     cluster: ClusterId([2; 32]),
 //! # };
+//! # let name = "app".parse().unwrap();
+//! # let image = format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap();
+//! let request = ResourceRequest::Clear(Resources {
+//!     cpu: CpuUnits(5),
+//!     memory: MemoryUnits(18),
+//!     disk: DiskUnits(0),
+//!     gpu: GpuUnits(0),
+//! });
 //! let job = JobSpec {
-//!     request: ResourceRequest::Clear(Resources {
-//!         cpu: CpuUnits(5),
-//!         memory: MemoryUnits(18),
-//!         disk: DiskUnits(0),
-//!         gpu: GpuUnits(0),
-//!     }),
 //!     replicas: 1,
 //!     policy: SchedulingPolicy::Spread,
-//! #   scope,
-//! #   operator: Address([3; 20]),
-//! #   nonce: 0,
-//! #   image: format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
-//! #   command: Vec::new(),
-//! #   args: Vec::new(),
-//! #   priority: Priority(0),
-//! #   constraints: Constraints::default(),
-//! #   lease: LeasePolicy::Keep,
-//! #   restart: RestartPolicy::Always,
-//! #   health: None,
 //!     // ...
+//! #   ..JobSpec::new(scope, Address([3; 20]), 0, name, image, request)
 //! };
 //! let manifest = Manifest {
 //!     telemetry: [4, 5]

@@ -120,7 +120,9 @@ impl JobRules {
             .enumerate()
             .filter(|(_, (entry, domain))| {
                 let taken = hard && running.get(**domain).is_some_and(|count| *count > 0);
-                !draining.contains(&entry.sender) && !taken && satisfies(labels(&entry.sender), job)
+                !draining.contains(&entry.sender)
+                    && !taken
+                    && job.constraints.are_met_by(labels(&entry.sender))
             })
             .map(|(worker, _)| worker)
             .collect();
@@ -128,8 +130,7 @@ impl JobRules {
         let max_latency = job.constraints.max_latency.filter(|max| max.get() < LatencyClass::MAX);
         // "Minimum candidate set whatever narrowed it." Who is near is encrypted: a job that asks for it
         // narrows them unseen.
-        let by_labels = !job.constraints.allow.is_empty() || !job.constraints.deny.is_empty();
-        let narrowed = hard || by_labels || max_latency.is_some() || candidates.len() < workers;
+        let narrowed = hard || job.constraints.narrow() || candidates.len() < workers;
         let min = if narrowed { public.policy.least_candidates(workers) } else { 1 };
         let answered = answered(hard, &candidates, &domains, min);
         let found = candidates.len();
@@ -248,12 +249,4 @@ fn same_domain(
         Some(FailureDomain::Label(key)) => find(of_key(labels, key)?),
         Some(FailureDomain::Worker) | None => None,
     }
-}
-
-/// For every key that `allow` names, one of its values; nothing that `deny` names.
-fn satisfies(labels: &[Label], job: &JobSpec) -> bool {
-    let (allow, deny) = (&job.constraints.allow, &job.constraints.deny);
-    let allowed = |key| allow.iter().any(|label| label.key == key && labels.contains(label));
-    allow.iter().all(|label| allowed(label.key.clone()))
-        && !labels.iter().any(|label| deny.contains(label))
 }

@@ -42,26 +42,6 @@ impl Wanted {
         let [cpu, memory, disk, gpu] = self.request.map(u16::from);
         let zone = || FailureDomain::Label("zone".parse().unwrap());
         JobSpec {
-            scope: scope(),
-            operator: Address([5; 20]),
-            nonce,
-            image: format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
-            command: Vec::new(),
-            args: Vec::new(),
-            request: if self.encrypted {
-                ResourceRequest::Encrypted(EncryptedRequest {
-                    key_set: KeySetDigest([3; 32]),
-                    dominant: Resource::Memory,
-                    list: ProvenList::new(vec![1]).unwrap(),
-                })
-            } else {
-                ResourceRequest::Clear(Resources {
-                    cpu: CpuUnits(cpu),
-                    memory: MemoryUnits(memory),
-                    disk: DiskUnits(disk),
-                    gpu: GpuUnits(gpu),
-                })
-            },
             replicas: self.replicas,
             priority: Priority(self.priority),
             policy: self.policy,
@@ -74,9 +54,27 @@ impl Wanted {
                 prefer_previous: self.prefer_previous,
                 ..Constraints::default()
             },
-            lease: LeasePolicy::Keep,
-            restart: RestartPolicy::Always,
-            health: None,
+            ..JobSpec::new(
+                scope(),
+                Address([5; 20]),
+                nonce,
+                "app".parse().unwrap(),
+                format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
+                if self.encrypted {
+                    ResourceRequest::Encrypted(EncryptedRequest {
+                        key_set: KeySetDigest([3; 32]),
+                        dominant: Resource::Memory,
+                        list: ProvenList::new(vec![1]).unwrap(),
+                    })
+                } else {
+                    ResourceRequest::Clear(Resources {
+                        cpu: CpuUnits(cpu),
+                        memory: MemoryUnits(memory),
+                        disk: DiskUnits(disk),
+                        gpu: GpuUnits(gpu),
+                    })
+                },
+            )
         }
     }
 }

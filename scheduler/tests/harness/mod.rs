@@ -19,10 +19,10 @@ use veil_protocol_spec::{
     PeerIdHash, ReplicaIndex, Slot,
     scheduling::{
         AntiAffinity, Binding, BlockRef, ClusterPolicy, ClusterScope, Constraints, CpuUnits,
-        DiskUnits, EncryptedRequest, EncryptedWeights, FailureDomain, GpuUnits, JobSpec,
-        LeasePolicy, Manifest, MemoryUnits, PendingReplica, PolicyWeights, Priority, ProofMetadata,
-        Quantities, Reading, ReplicaState, Resource, ResourceRequest, Resources, RestartPolicy,
-        RunningReplica, Scale, SchedulingPolicy, Strength, TelemetryEntry, Weights, keccak,
+        DiskUnits, EncryptedRequest, EncryptedWeights, FailureDomain, GpuUnits, JobSpec, Manifest,
+        MemoryUnits, PendingReplica, PolicyWeights, ProofMetadata, Quantities, Reading,
+        ReplicaState, Resource, ResourceRequest, Resources, RunningReplica, Scale, Strength,
+        TelemetryEntry, Weights, keccak,
     },
 };
 use veil_scheduler::{
@@ -121,24 +121,20 @@ pub(crate) fn job(
     apart: Option<Strength>,
 ) -> JobSpec {
     JobSpec {
-        scope: binding().scope,
-        operator: Address([5; 20]),
-        nonce,
-        image: format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
-        command: Vec::new(),
-        args: Vec::new(),
-        request: ResourceRequest::Clear(request),
         replicas,
-        priority: Priority(0),
-        policy: SchedulingPolicy::Spread,
         constraints: Constraints {
             anti_affinity: apart
                 .map(|strength| AntiAffinity { strength, domain: FailureDomain::Worker }),
             ..Constraints::default()
         },
-        lease: LeasePolicy::Keep,
-        restart: RestartPolicy::Always,
-        health: None,
+        ..JobSpec::new(
+            binding().scope,
+            Address([5; 20]),
+            nonce,
+            "app".parse().unwrap(),
+            format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
+            ResourceRequest::Clear(request),
+        )
     }
 }
 

@@ -11,9 +11,8 @@ use veil_committee_slot::demand::JobDemand;
 use veil_protocol_spec::{
     Address, Blake3Digest,
     scheduling::{
-        ClusterState, Constraints, CpuUnits, DiskUnits, GpuUnits, JobSpec, LeasePolicy,
-        MemoryUnits, Priority, ResourceRequest, Resources, RestartPolicy, Scale, SchedulingPolicy,
-        Submission,
+        ClusterState, CpuUnits, DiskUnits, GpuUnits, JobSpec, LeasePolicy, MemoryUnits, Priority,
+        ResourceRequest, Resources, Scale, Submission,
     },
 };
 
@@ -173,31 +172,28 @@ impl Jobs {
         };
         let exclusive = mixed && self.rng.gen_ratio(1, 4);
         let job = JobSpec {
-            request: ResourceRequest::Clear(Resources {
-                cpu: CpuUnits(cpu),
-                memory: MemoryUnits(memory),
-                disk: DiskUnits(disk),
-                gpu: GpuUnits(0),
-            }),
             replicas,
-            policy: SchedulingPolicy::Spread,
-            scope: fixtures::SCOPE,
-            operator: OPERATOR,
-            nonce: position,
-            image: format!("localhost:5000/app@sha256:{}", "ab".repeat(32))
-                .parse()
-                .expect("an image's name"),
-            command: Vec::new(),
-            args: Vec::new(),
             priority: Priority(self.rng.gen_range(0..4)),
-            constraints: Constraints::default(),
             lease: if exclusive {
                 LeasePolicy::Exclusive { seconds: LEASE_SECONDS }
             } else {
                 LeasePolicy::Keep
             },
-            restart: RestartPolicy::Always,
-            health: None,
+            ..JobSpec::new(
+                fixtures::SCOPE,
+                OPERATOR,
+                position,
+                "app".parse().expect("a name"),
+                format!("localhost:5000/app@sha256:{}", "ab".repeat(32))
+                    .parse()
+                    .expect("an image's name"),
+                ResourceRequest::Clear(Resources {
+                    cpu: CpuUnits(cpu),
+                    memory: MemoryUnits(memory),
+                    disk: DiskUnits(disk),
+                    gpu: GpuUnits(0),
+                }),
+            )
         };
         let digest = job.digest();
         self.submissions.push(submission(position, digest));

@@ -23,8 +23,8 @@ use veil_node_containers::{
 use veil_protocol_spec::{
     Address, ChainId, ClusterId, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
     scheduling::{
-        ClusterScope, Constraints, CpuUnits, JobSpec, LeasePolicy, MemoryUnits, Priority,
-        ResourceRequest, Resources, RestartPolicy, SchedulingPolicy,
+        ClusterScope, CpuUnits, JobSpec, MemoryUnits, ResourceRequest, Resources, RestartMode,
+        RestartPolicy,
     },
 };
 
@@ -167,24 +167,21 @@ pub(crate) fn scope() -> ClusterScope {
 /// A job with the sample image that does what `args` say to busybox, and is never started again.
 pub(crate) fn job(args: &[&str]) -> JobSpec {
     JobSpec {
-        scope: scope(),
-        operator: Address([1; 20]),
-        nonce: rand::random(),
-        image: image().parse().unwrap(),
-        command: Vec::new(),
         args: args.iter().map(|&arg| arg.to_owned()).collect(),
-        request: ResourceRequest::Clear(Resources {
-            cpu: CpuUnits(2),
-            memory: MemoryUnits(1),
-            ..Resources::default()
-        }),
         replicas: 2,
-        priority: Priority::default(),
-        policy: SchedulingPolicy::Spread,
-        constraints: Constraints::default(),
-        lease: LeasePolicy::Keep,
-        restart: RestartPolicy::Never,
-        health: None,
+        restart: RestartPolicy { mode: RestartMode::Never, ..RestartPolicy::default() },
+        ..JobSpec::new(
+            scope(),
+            Address([1; 20]),
+            rand::random(),
+            "app".parse().unwrap(),
+            image().parse().unwrap(),
+            ResourceRequest::Clear(Resources {
+                cpu: CpuUnits(2),
+                memory: MemoryUnits(1),
+                ..Resources::default()
+            }),
+        )
     }
 }
 

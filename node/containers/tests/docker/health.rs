@@ -1,7 +1,7 @@
 //! Health checks: by the engine for commands, by the worker for ports.
 
 use veil_node_containers::Observed;
-use veil_protocol_spec::scheduling::{HealthCheck, HealthProbe, JobSpec};
+use veil_protocol_spec::scheduling::{HealthCheck, HealthProbe, JobSpec, Unhealthy};
 
 use crate::common::{job, replicas, with_worker};
 
@@ -13,6 +13,7 @@ fn with_probe(args: &[&str], probe: HealthProbe) -> JobSpec {
             timeout_seconds: 1,
             retries: 2,
             start_period_seconds: 0,
+            unhealthy: Unhealthy::Nothing,
         }),
         ..job(args)
     }

@@ -15,25 +15,21 @@ const SCOPE: ClusterScope =
 
 fn job(policy: SchedulingPolicy) -> JobSpec {
     JobSpec {
-        scope: SCOPE,
-        operator: Address([3; 20]),
-        nonce: 0,
-        image: format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
-        command: Vec::new(),
-        args: Vec::new(),
-        request: ResourceRequest::Clear(Resources {
-            cpu: CpuUnits(1),
-            memory: MemoryUnits(1),
-            disk: DiskUnits(0),
-            gpu: GpuUnits(0),
-        }),
         replicas: 4,
-        priority: Priority(0),
         policy,
-        constraints: Constraints::default(),
-        lease: LeasePolicy::Keep,
-        restart: RestartPolicy::Always,
-        health: None,
+        ..JobSpec::new(
+            SCOPE,
+            Address([3; 20]),
+            0,
+            "app".parse().unwrap(),
+            format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
+            ResourceRequest::Clear(Resources {
+                cpu: CpuUnits(1),
+                memory: MemoryUnits(1),
+                disk: DiskUnits(0),
+                gpu: GpuUnits(0),
+            }),
+        )
     }
 }
 

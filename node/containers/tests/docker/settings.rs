@@ -1,0 +1,107 @@
+//! What a job says of its container holds inside.
+
+use veil_node_containers::Observed;
+use veil_protocol_spec::scheduling::{
+    Capability, CapabilityChange, ContainerSettings, HealthCheck, HealthProbe, JobSpec, Mebibytes,
+    StopSignal, Tmpfs, Ulimit, UlimitKind, Unhealthy,
+};
+
+use crate::common::{job, replicas, with_worker};
+
+/// A job whose program ends with the number of the first line that does not hold, or with 0.
+fn checked(container: ContainerSettings, lines: &[&str]) -> JobSpec {
+    let checks = lines.iter().zip(1..).map(|(line, number)| format!("{line} || exit {number}\n"));
+    let script: String = checks.collect();
+    JobSpec { container, ..job(&["sh", "-c", &script]) }
+}
+
+async fn holds(container: ContainerSettings, lines: &[&str]) {
+    with_worker(async |worker| {
+        let desired = replicas(checked(container, lines), 1);
+        let report = worker.reconcile(&desired).await;
+        assert_eq!(report.started.len(), 1, "{report:?}");
+        worker.until_observed(Observed::Exited { code: 0 }).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn user_folder_and_limits_are_the_jobs() {
+    let size = Mebibytes::covering(1 << 20).unwrap();
+    let container = ContainerSettings {
+        user: Some("101:102".parse().unwrap()),
+        workdir: Some("/tmp".parse().unwrap()),
+        hostname: Some("web".parse().unwrap()),
+        init: true,
+        read_only: true,
+        tmpfs: vec![Tmpfs { path: "/tmp".parse().unwrap(), size }],
+        shm_size: Mebibytes::covering(8 << 20),
+        pids: 100,
+        ulimits: vec![Ulimit { kind: UlimitKind::Nofile, soft: 200, hard: 300 }],
+        ..ContainerSettings::default()
+    };
+    let lines = [
+        "test $(id -u):$(id -g) = 101:102",
+        "test $PWD = /tmp",
+        "test $(hostname) = web",
+        // The small init of the engine is process 1, not this shell.
+        "test $$ -ne 1",
+        "! touch /etc/a 2>/dev/null",
+        "touch /tmp/a",
+        "! dd if=/dev/zero of=/tmp/a bs=1k count=2000 2>/dev/null",
+        "df -k /dev/shm | grep -q ' 8192 '",
+        "test $(ulimit -Sn):$(ulimit -Hn) = 200:300",
+    ];
+    holds(container, &lines).await;
+}
+
+#[tokio::test]
+async fn an_image_that_starts_as_root_may_hand_over_to_its_user() {
+    let lines = [
+        "mkdir /data",
+        "chown 101:101 /data",
+        "test $(stat -c %u:%g /data) = 101:101",
+        "grep -q 'NoNewPrivs:.*1' /proc/self/status",
+        // Docker's defaults, as the kernel numbers them.
+        "grep -q 'CapEff:.*00000000a80425fb' /proc/self/status",
+    ];
+    holds(ContainerSettings::default(), &lines).await;
+}
+
+#[tokio::test]
+async fn capabilities_are_those_that_the_job_keeps() {
+    let change =
+        CapabilityChange { drop_all: true, add: vec![Capability::Chown], drop: Vec::new() };
+    let only = ContainerSettings { capabilities: change, ..ContainerSettings::default() };
+    holds(only, &["grep -q 'CapEff:.*0000000000000001' /proc/self/status"]).await;
+    let change = CapabilityChange { drop: vec![Capability::Chown], ..CapabilityChange::default() };
+    let without = ContainerSettings { capabilities: change, ..ContainerSettings::default() };
+    holds(without, &["grep -q 'CapEff:.*00000000a80425fa' /proc/self/status"]).await;
+}
+
+#[tokio::test]
+async fn a_program_is_stopped_by_its_own_signal() {
+    with_worker(async |worker| {
+        let container = ContainerSettings {
+            stop_signal: Some(StopSignal::Usr1),
+            ..ContainerSettings::default()
+        };
+        let script = "trap 'exit 5' USR1; touch /ready; while :; do sleep 0.1; done";
+        let ready = ["test", "-e", "/ready"].map(str::to_owned).to_vec();
+        let health = Some(HealthCheck {
+            probe: HealthProbe::Command(ready),
+            interval_seconds: 1,
+            timeout_seconds: 1,
+            retries: 100,
+            start_period_seconds: 0,
+            unhealthy: Unhealthy::Nothing,
+        });
+        let desired = replicas(JobSpec { container, health, ..job(&["sh", "-c", script]) }, 1);
+        assert_eq!(worker.reconcile(&desired).await.started.len(), 1);
+        let id = worker.container().await.id.unwrap();
+        worker.until_observed(Observed::Running).await;
+        worker.engine.stop_container(&id, None).await.unwrap();
+        assert_eq!(worker.observed().await, Observed::Exited { code: 5 });
+    })
+    .await;
+}

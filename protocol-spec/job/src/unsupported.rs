@@ -1,0 +1,85 @@
+//! What a job can say and nobody does yet. This is the only list: whoever makes something work takes its
+//! line out.
+
+use crate::{
+    container::ContainerSettings,
+    job::{JobSpec, Organisations},
+    kind::JobType,
+    lifecycle::{RestartMode, Unhealthy, UpdatePolicy},
+    network::Egress,
+};
+
+/// A job asks for something that this version does not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}`: this version does not support {what}")]
+pub struct Unsupported {
+    /// The key of the job file.
+    pub key: &'static str,
+    /// What nobody does yet, and what is possible instead.
+    pub what: &'static str,
+}
+
+type Asks = fn(&JobSpec) -> bool;
+
+/// Key of the job file, what it asks for, whether a job asks for it.
+const LIST: &[(&str, &str, Asks)] = &[
+    (
+        "type",
+        "jobs other than services; write type = \"service\", and [restart] mode = \"never\" for one that ends",
+        |job| job.kind != JobType::Service,
+    ),
+    ("port", "published ports; leave them out", |job| !job.ports.is_empty()),
+    ("volume", "volumes; leave them out, or use [[container.tmpfs]]", |job| {
+        !job.volumes.is_empty()
+    }),
+    ("update", "updates in place; leave the section out, stop the job and submit it anew", |job| {
+        job.update != UpdatePolicy::default()
+    }),
+    (
+        "placement.organisations",
+        "organisations, which workers only state themselves; leave it out, or ask for a label",
+        |job| job.constraints.organisations != Organisations::Any,
+    ),
+    ("egress", "rules for outgoing connections; leave it out", |job| {
+        job.egress != Egress::default()
+    }),
+    ("health.unhealthy", "consequences of bad health; write \"nothing\", and it is shown", |job| {
+        job.health.as_ref().is_some_and(|health| health.unhealthy != Unhealthy::Nothing)
+    }),
+    (
+        "restart.interval",
+        "counting restarts anew; leave it out, and they are counted as long as the container exists",
+        |job| job.restart.interval_seconds != 0,
+    ),
+    (
+        "restart.delay",
+        "a pause before restarts; leave it out, and the engine pauses as it does",
+        |job| job.restart.delay_seconds != 0,
+    ),
+    (
+        "restart.attempts",
+        "an end of restarts after exits with code 0; write mode = \"on_failure\", or leave it out",
+        |job| job.restart.mode == RestartMode::Always && job.restart.attempts.is_some(),
+    ),
+    ("container.stop_timeout", "another time to stop than 10 s; leave it out", |job| {
+        job.container.stop_timeout_seconds != ContainerSettings::DEFAULT_STOP_SECONDS
+    }),
+];
+
+/// Everything that the job asks for in vain, in the order of the list.
+pub fn asked_by(job: &JobSpec) -> impl Iterator<Item = Unsupported> {
+    let asked = LIST.iter().filter(|(.., asks)| asks(job));
+    asked.map(|&(key, what, _)| Unsupported { key, what })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arbitrary::{everything, job};
+
+    #[test]
+    fn a_job_that_asks_for_everything_asks_for_each_line() {
+        assert_eq!(asked_by(&everything()).count(), LIST.len());
+        assert_eq!(asked_by(&job()).next(), None);
+    }
+}
