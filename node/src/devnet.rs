@@ -26,7 +26,6 @@ mod node;
 mod placement;
 mod progress;
 mod resume;
-mod verify;
 mod wait;
 
 use std::{
@@ -58,7 +57,6 @@ pub use self::{
     node::Node,
     placement::{Place, Placed},
     progress::{Event, EventHandler},
-    verify::{Verifier, VerifyError},
 };
 
 use self::{
@@ -453,6 +451,6 @@ pub fn sample_job(image: &str, replicas: u16) -> Result<JobFile, DevnetError> {
     let image = toml::Value::from(image);
     Ok(JobFile::parse(&format!(
         "image = {image}\nreplicas = {replicas}\nanti_affinity = \"soft\"\n\
-         [resources]\ncpu_millicores = 100\nmemory_mib = 64\n"
+         [resources]\ncpu = \"100m\"\nmemory = \"64Mi\"\n"
     ))?)
 }

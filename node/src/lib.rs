@@ -2,10 +2,9 @@
 //!
 //! # Roles
 //! What a node does is in the crates below: `veil-node-core` for every role, `veil-node-ceremony`,
-//! `veil-node-member`, `veil-node-worker`. This crate knows them all and puts them together.
+//! `veil-node-member`, `veil-node-worker`; what an operator asks of a cluster in `veil-node-operator`. This crate knows them all and puts them together.
 //!
 //! - [`cli`]: arguments, output, exit codes;
-//! - [`operator`]: what an operator asks of a cluster;
 //! - [`devnet`]: a chain, contracts, members and workers on this machine.
 //!
 //! # Flow
@@ -17,4 +16,3 @@
 
 pub mod cli;
 pub mod devnet;
-pub mod operator;

@@ -144,7 +144,7 @@ async fn from_deployment_to_a_registered_node() {
     // The body goes first: a job that no node takes is not on chain.
     shell.key = KEY.to_owned();
     let image = format!("localhost:5000/app@sha256:{}", "ab".repeat(32));
-    let resources = "[resources]\ncpu_millicores = 100\nmemory_mib = 64\n";
+    let resources = "[resources]\ncpu = \"100m\"\nmemory = \"64Mi\"\n";
     std::fs::write(shell.path("job.toml"), format!("image = \"{image}\"\n{resources}")).unwrap();
     let (rpc, contract, cluster) = (&shell.rpc, &shell.contract, &shell.cluster);
     let at = ["--rpc", rpc, "--contract", contract, "--cluster", cluster, "--admin", "none.sock"];

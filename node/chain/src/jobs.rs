@@ -9,7 +9,7 @@ use crate::{
     address::{address, evm},
     connection::Chain,
     error::ChainError,
-    types::{Mined, SubmittedJob},
+    types::{JobUsage, Mined, SubmittedJob},
 };
 
 type Contract = JobBoardInstance<RootProvider>;
@@ -70,6 +70,22 @@ impl Chain {
         let contract = self.job_board();
         let call = || async { contract.nextNonce(cluster.0.into(), evm(operator)).call().await };
         self.rpc.call("an operator's nonce", call).await
+    }
+
+    /// What an operator has submitted and stated in the epoch in force.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    #[boxed]
+    pub async fn job_usage(
+        &self,
+        cluster: ClusterId,
+        operator: Address,
+    ) -> Result<JobUsage, ChainError> {
+        let contract = self.job_board();
+        let call = || async { contract.usageOf(cluster.0.into(), evm(operator)).call().await };
+        let found = self.rpc.call("an operator's submissions", call).await?;
+        Ok(JobUsage { jobs: found.jobs, leak_bits: found.leakBits })
     }
 
     /// All jobs from position `from` on, with the cancelled ones.

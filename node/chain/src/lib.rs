@@ -110,6 +110,6 @@ pub use typed::{
 };
 pub use types::{
     Allowance, AnchoredCertificate, AttemptStatus, CeremonyAttempt, Cluster, ClusterSettings,
-    Endorsements, Head, Mined, NodeRegistration, Proposal, PublishedKey, ReferenceString,
+    Endorsements, Head, JobUsage, Mined, NodeRegistration, Proposal, PublishedKey, ReferenceString,
     RegisteredNode, Rights, SubmittedJob,
 };

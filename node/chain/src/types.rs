@@ -70,6 +70,15 @@ impl Allowance {
     }
 }
 
+/// What an operator has used of its quotas in an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct JobUsage {
+    /// Jobs submitted.
+    pub jobs: u32,
+    /// Bits stated.
+    pub leak_bits: u32,
+}
+
 /// The settings with which a cluster is registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterSettings {

@@ -154,6 +154,7 @@ impl Reporter {
                 position: submission.position,
                 operator: submission.operator,
                 cancelled: submission.cancelled,
+                name: body.as_ref().map(|body| body.name.to_string()),
                 image: body.as_ref().map(|body| body.image.to_string()),
                 wanted: body.map(|body| body.replicas),
                 replicas: replicas.get(&submission.job).cloned().unwrap_or_default(),

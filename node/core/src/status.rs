@@ -197,6 +197,8 @@ pub struct JobStatus {
     pub operator: Address,
     /// Whether it was withdrawn.
     pub cancelled: bool,
+    /// What its operator calls it; nothing while its body is not known here.
+    pub name: Option<String>,
     /// What it runs; nothing while its body is not known here.
     pub image: Option<String>,
     /// Replicas wanted; nothing while its body is not known here.

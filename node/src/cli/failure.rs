@@ -12,11 +12,12 @@ use veil_node_chain::{AccountKeyError, ChainError};
 use veil_node_config::{ConfigError, job_file::JobFileError};
 use veil_node_core::{admin::AdminError, lifecycle::StartError};
 use veil_node_member::{FenceError, MemberError, SlotsEnded};
+use veil_node_operator::{error::OperatorError, obstacle::Obstacle};
 use veil_node_p2p::NetworkError;
 use veil_node_storage::{data_dir::DataDirError, durable::WriteNewError, keystore::KeystoreError};
 use veil_node_worker::WorkerError;
 
-use crate::{devnet::DevnetError, operator::OperatorError};
+use crate::devnet::DevnetError;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,13 +242,16 @@ impl From<OperatorError> for Failure {
         match error {
             OperatorError::Job(error) => error.into(),
             OperatorError::Chain(error) => error.into(),
-            OperatorError::NotSubmitted(_) | OperatorError::Body { .. } => {
-                Self::new(Exit::Failed, "node", error)
-            }
+            OperatorError::Node(_)
+            | OperatorError::NotSubmitted(_)
+            | OperatorError::Body { .. } => Self::new(Exit::Failed, "node", error),
             OperatorError::NoSuchJob(_) | OperatorError::Policy(_) => {
                 Self::new(Exit::Failed, "chain", error)
             }
-            OperatorError::TooLarge(_) => Self::new(Exit::Usage, "job", error),
+            OperatorError::Obstacle(Obstacle::TooLarge(_) | Obstacle::Name { .. }) => {
+                Self::new(Exit::Usage, "job", error)
+            }
+            OperatorError::Obstacle(_) => Self::new(Exit::Failed, "refused", error),
         }
     }
 }

@@ -1,14 +1,14 @@
-//! `veil job submit|status|list|stop`.
+//! `veil job init|validate|plan|submit|status|list|stop`.
 
-mod show;
+mod file;
 pub(in crate::cli) mod target;
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use veil_node_config::job_file::JobFile;
-use veil_protocol_spec::Blake3Digest;
+use veil_node_operator::{plan, replicas, submission, table};
+use veil_protocol_spec::{Blake3Digest, PeerIdHash};
 
 use self::target::Target;
 use super::{
@@ -16,10 +16,15 @@ use super::{
     output,
     run::{block_on, conclude},
 };
-use crate::operator;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Write a commented job file to start from.
+    Init(file::Init),
+    /// Check a job file, without any network.
+    Validate(file::Validate),
+    /// Say what submitting a job would cost and tell, and whether it can run, without a transaction.
+    Plan(Plan),
     /// Submit a job: its digest on chain, its body through a node.
     Submit(Submit),
     /// Show where replicas are assigned and what runs; of all jobs, or of one.
@@ -28,6 +33,18 @@ pub(super) enum Command {
     List(Everything),
     /// Withdraw a job; its containers are stopped after the next certificate.
     Stop(One),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Plan {
+    /// The job file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Bits that its placement may tell about others' load in a day, as for `submit`.
+    #[arg(long, value_name = "N")]
+    leak_bits: Option<u32>,
+    #[command(flatten)]
+    target: Target,
 }
 
 #[derive(Debug, Args)]
@@ -71,19 +88,32 @@ pub(super) struct One {
 }
 
 pub(super) fn run(command: &Command) -> Exit {
-    let (target, ended) = match command {
-        Command::Submit(arguments) => (&arguments.target, block_on(submit(arguments))),
-        Command::Status(arguments) => (&arguments.target, block_on(status(arguments))),
-        Command::List(arguments) => (&arguments.target, block_on(list(&arguments.target))),
-        Command::Stop(arguments) => (&arguments.target, block_on(stop(arguments))),
+    let (json, ended) = match command {
+        Command::Init(arguments) => (arguments.json, file::init(arguments)),
+        Command::Validate(arguments) => (arguments.json, file::validate(arguments)),
+        Command::Plan(arguments) => (arguments.target.json, block_on(plan(arguments))),
+        Command::Submit(arguments) => (arguments.target.json, block_on(submit(arguments))),
+        Command::Status(arguments) => (arguments.target.json, block_on(status(arguments))),
+        Command::List(arguments) => (arguments.target.json, block_on(list(&arguments.target))),
+        Command::Stop(arguments) => (arguments.target.json, block_on(stop(arguments))),
     };
-    conclude(target.json, ended)
+    conclude(json, ended)
+}
+
+async fn plan(arguments: &Plan) -> Result<Exit, Failure> {
+    let job = file::read(&arguments.file)?;
+    let access = arguments.target.resolve()?;
+    let (chain, cluster) = access.chain().await?;
+    let socket = access.first_socket()?;
+    let plan = plan::look(&chain, cluster, socket, job, arguments.leak_bits).await?;
+    let mut object = serde_json::to_value(&plan).unwrap_or_default();
+    object["can_be_submitted"] = plan.can_be_submitted().into();
+    output::show(arguments.target.json, &object, |out| table::write_plan(out, &plan))?;
+    Ok(if plan.obstacles.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
 async fn submit(arguments: &Submit) -> Result<Exit, Failure> {
-    let path = &arguments.file;
-    let text = fs::read_to_string(path).map_err(Failure::file(path))?;
-    let job = JobFile::parse(&text)?;
+    let job = file::read(&arguments.file)?;
     let access = arguments.target.resolve()?;
     let (chain, cluster) = access.chain().await?;
     let socket = access.first_socket()?;
@@ -91,10 +121,10 @@ async fn submit(arguments: &Submit) -> Result<Exit, Failure> {
         Some(nonce) => {
             let account = chain.account().ok_or(veil_node_chain::ChainError::NoAccount)?;
             let spec = job.into_spec(chain.scope(cluster), account, nonce)?;
-            operator::give_body(socket, &spec).await?;
+            submission::give_body(socket, &spec).await?;
             spec.digest()
         }
-        None => operator::submit(&chain, cluster, socket, job, arguments.leak_bits).await?.0,
+        None => submission::submit(&chain, cluster, socket, job, arguments.leak_bits).await?.0,
     };
     output::show(arguments.target.json, &json!({ "job": digest }), |out| {
         writeln!(out, "{digest}")
@@ -109,25 +139,27 @@ async fn status(arguments: &Ask) -> Result<Exit, Failure> {
         let prefix = arguments.job.as_deref().unwrap_or_default();
         job.to_string().starts_with(prefix.trim_start_matches("0x"))
     };
+    let devnet = access.devnet.as_ref();
+    let name_of = |peer: &PeerIdHash| devnet.map(|devnet| devnet.name_of(peer));
     let rows: Vec<_> =
-        show::rows(&statuses, &access).into_iter().filter(|row| wanted(&row.job)).collect();
+        replicas::rows(&statuses, &name_of).into_iter().filter(|row| wanted(&row.job)).collect();
     let running = rows.iter().filter(|row| row.running).count();
     let object = json!({ "replicas_running": running, "replicas": rows });
-    output::show(arguments.target.json, &object, |out| show::write_rows(out, &rows))?;
+    output::show(arguments.target.json, &object, |out| table::write_rows(out, &rows))?;
     Ok(Exit::Done)
 }
 
 async fn list(target: &Target) -> Result<Exit, Failure> {
     let access = target.resolve()?;
     let jobs = access.jobs().await?;
-    output::show(target.json, &json!({ "jobs": jobs }), |out| show::write_jobs(out, &jobs))?;
+    output::show(target.json, &json!({ "jobs": jobs }), |out| table::write_jobs(out, &jobs))?;
     Ok(Exit::Done)
 }
 
 async fn stop(arguments: &One) -> Result<Exit, Failure> {
     let access = arguments.target.resolve()?;
     let (chain, cluster) = access.chain().await?;
-    let stopped = operator::stop(&chain, cluster, arguments.job).await?;
+    let stopped = submission::stop(&chain, cluster, arguments.job).await?;
     let object = json!({ "job": arguments.job, "submissions_withdrawn": stopped });
     output::show(arguments.target.json, &object, |out| {
         let job = arguments.job;

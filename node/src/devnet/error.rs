@@ -7,10 +7,8 @@ use veil_node_chain::{AccountKeyError, ChainError, anvil::AnvilError};
 use veil_node_config::{ConfigError, job_file::JobFileError};
 use veil_node_containers::DockerError;
 use veil_node_core::admin::AdminError;
+use veil_node_operator::{error::OperatorError, verify::VerifyError};
 use veil_node_storage::{durable::WriteNewError, keystore::KeystoreError};
-
-use super::verify::VerifyError;
-use crate::operator::OperatorError;
 
 /// Why there is no cluster, or no placement.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,10 @@ use veil_node_core::{
     admin::{self, AdminError},
     status::{ReplicaStatus, Role, Status},
 };
+use veil_node_operator::{
+    submission,
+    verify::{Verifier, VerifyError},
+};
 use veil_protocol_spec::{
     Blake3Digest, Slot,
     scheduling::{Assignment, ClusterState, Outcome, ReferenceStringOrigin, SlotRecord},
@@ -16,10 +20,8 @@ use veil_protocol_spec::{
 
 use super::{
     Devnet, DevnetError,
-    verify::{Verifier, VerifyError},
     wait::{Polled, describe},
 };
-use crate::operator;
 
 /// For a slot, from the submission on.
 const CERTIFICATE_TIMEOUT: Duration = Duration::from_secs(900);
@@ -65,7 +67,7 @@ impl Devnet {
     /// [`DevnetError`].
     pub async fn submit(&self, job: JobFile) -> Result<Blake3Digest, DevnetError> {
         let ask = self.any_started()?.admin_socket();
-        let (digest, _) = operator::submit(&self.operator, self.cluster, &ask, job, None).await?;
+        let (digest, _) = submission::submit(&self.operator, self.cluster, &ask, job, None).await?;
         Ok(digest)
     }
 

@@ -29,7 +29,7 @@ fn killed_processes_neither_stop_placement_nor_double_it() {
 
     // All that follows happens beside a job whose body nobody has, and one that fits nowhere.
     network.submit_without_body();
-    let misfit = network.submit_sized(1, "cpu_millicores = 100\nmemory_mib = 64\ngpus = 191");
+    let misfit = network.submit_sized(1, "cpu = \"100m\"\nmemory = \"64Mi\"\ngpus = 191");
     let first = network.submit(1);
     until("a job runs that was submitted after them", || network.running(&first, 1));
 

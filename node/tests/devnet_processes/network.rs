@@ -172,7 +172,7 @@ impl Network {
     }
 
     pub(crate) fn submit(&self, replicas: u16) -> String {
-        self.submit_sized(replicas, "cpu_millicores = 100\nmemory_mib = 64")
+        self.submit_sized(replicas, "cpu = \"100m\"\nmemory = \"64Mi\"")
     }
 
     /// Submits a job whose request is these lines.

@@ -166,6 +166,19 @@ pub(super) const HOUSE: &[Row] = &[
     ),
     row(
         Product,
+        "veil-node-operator",
+        NONE,
+        &[
+            "veil-committee",
+            "veil-committee-slot",
+            "veil-node-chain",
+            "veil-node-config",
+            "veil-node-core",
+            "veil-protocol-spec",
+        ],
+    ),
+    row(
+        Product,
         "veil-node-ceremony",
         NONE,
         &[
@@ -241,6 +254,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-core",
             "veil-node-driver",
             "veil-node-member",
+            "veil-node-operator",
             "veil-node-p2p",
             "veil-node-process",
             "veil-node-storage",

@@ -6,6 +6,7 @@
 //! signed the certificate, it continues the chain of certificates from nothing, and every assignment
 //! is a leaf under the signed root.
 
+use async_recursion::async_recursion as boxed;
 use veil_committee::frost::{GroupVerifyingKey, InvalidGroupSignature};
 use veil_node_chain::{Chain, ChainError};
 use veil_node_core::cluster::View;
@@ -66,6 +67,7 @@ impl Verifier {
     ///
     /// # Errors
     /// [`ChainError`].
+    #[boxed]
     pub async fn from_chain(
         chain: &Chain,
         cluster: ClusterId,

@@ -1,0 +1,46 @@
+//! Why an operator's command fails.
+
+use veil_node_chain::ChainError;
+use veil_node_config::job_file::JobFileError;
+use veil_node_core::admin::AdminError;
+use veil_protocol_spec::{Blake3Digest, scheduling::PolicyError};
+
+use crate::obstacle::Obstacle;
+
+/// Why a job is not submitted or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The chain.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The job file.
+    #[error(transparent)]
+    Job(#[from] JobFileError),
+    /// The node that should say what is known of jobs.
+    #[error("the node does not say which jobs run, and nothing was submitted: {0}")]
+    Node(AdminError),
+    /// No node has the body, so the chain was told nothing.
+    #[error("no node took the job's body, so nothing was submitted: {0}")]
+    NotSubmitted(AdminError),
+    /// It could not run, so the chain was told nothing.
+    #[error("the job is not submitted: {0}")]
+    Obstacle(#[from] Obstacle),
+    /// Nobody can tell what fits.
+    #[error("the job is not submitted: the cluster's policy: {0}")]
+    Policy(#[from] PolicyError),
+    /// The chain lists the job, and no node has its body.
+    #[error(
+        "job {job} is submitted on chain, but no node has its body: {source}; repeat with the same file and `--nonce {nonce}`"
+    )]
+    Body {
+        /// Which.
+        job: Blake3Digest,
+        /// Its nonce.
+        nonce: u64,
+        /// Why the node did not take it.
+        source: AdminError,
+    },
+    /// Nothing to stop.
+    #[error("the chain lists no running job {0} of this account; `veil job list` shows them")]
+    NoSuchJob(Blake3Digest),
+}

@@ -1,0 +1,188 @@
+//! What speaks against a job.
+
+use serde::{Serialize, Serializer};
+use veil_protocol_spec::{
+    Blake3Digest,
+    scheduling::{
+        AntiAffinity, ClusterPolicy, FailureDomain, JobSpec, Label, RequestTooLarge,
+        ResourceRequest, Strength,
+    },
+};
+
+/// What speaks against a job.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum Obstacle {
+    /// No worker can have as much as it asks for.
+    #[error(
+        "no worker can offer what it asks for by the cluster's policy: {0}; ask for less, or raise the units \
+         with `veil chain policy set`"
+    )]
+    TooLarge(RequestTooLarge),
+    /// The cluster allows other images only.
+    #[error(
+        "the cluster does not allow the image with digest {digest}; whoever administers it allows one with \
+         `veil chain image allow`"
+    )]
+    Image { digest: String },
+    /// The account may not submit.
+    #[error(
+        "this account may not submit jobs to this cluster: its admin says so with `veil chain grant`"
+    )]
+    Right,
+    /// The account has submitted as many jobs as it may.
+    #[error("this account has submitted {used} of {allowed} jobs in this epoch")]
+    Quota { used: u32, allowed: u32 },
+    /// The account's jobs would tell more than they may.
+    #[error(
+        "the job states {stated} bits; this account has stated {used} of {allowed} in this epoch: state fewer \
+         (`--leak-bits`), or have the quota raised with `veil chain grant`"
+    )]
+    LeakBits { stated: u32, used: u32, allowed: u32 },
+    /// Another job of the account has its name.
+    #[error(
+        "job {job} of this account has the name `{name}`, and this version does not support updates: stop that \
+         one first (`veil job stop {job}`), or choose another name"
+    )]
+    Name { name: String, job: Blake3Digest },
+    /// Too few workers have its labels. It waits until there are more.
+    #[error(
+        "{candidates} of {workers} registered workers have the labels that it asks for, and a slot lists it with \
+         {least} or more: ask for fewer labels, or wait for more workers"
+    )]
+    Candidates { candidates: usize, workers: usize, least: usize },
+    /// Fewer places than replicas. Those that find none wait.
+    #[error(
+        "its {replicas} replicas are kept apart, and the workers that have its labels are {domains} failure \
+         domains: ask for fewer replicas, or write anti_affinity = \"soft\""
+    )]
+    Domains { replicas: u16, domains: usize },
+}
+
+impl Obstacle {
+    /// Whether a transaction would be for nothing: the rest may change while the job waits.
+    #[must_use]
+    pub const fn forbids_submission(&self) -> bool {
+        !matches!(self, Self::Candidates { .. } | Self::Domains { .. })
+    }
+
+    /// What no worker can ever offer is not submitted: it would take its part of the account's quota and
+    /// wait for ever.
+    #[must_use]
+    pub fn of_scale(job: &JobSpec, policy: &ClusterPolicy) -> Option<Self> {
+        match &job.request {
+            ResourceRequest::Clear(request) => {
+                policy.scale.request(request).err().map(Self::TooLarge)
+            }
+            _ => None,
+        }
+    }
+
+    /// Of the labels of a cluster's registered workers.
+    #[must_use]
+    pub fn of_labels(job: &JobSpec, policy: &ClusterPolicy, workers: &[&[Label]]) -> Option<Self> {
+        let fit: Vec<_> =
+            workers.iter().filter(|labels| job.constraints.are_met_by(labels)).collect();
+        let (candidates, workers) = (fit.len(), workers.len());
+        let hard = match &job.constraints.anti_affinity {
+            Some(AntiAffinity { strength: Strength::Hard, domain }) => Some(domain),
+            _ => None,
+        };
+        let narrowed = candidates < workers || hard.is_some() || job.constraints.narrow();
+        let least = if narrowed { policy.least_candidates(workers) } else { 1 };
+        if candidates < least {
+            return Some(Self::Candidates { candidates, workers, least });
+        }
+        let domains = match hard? {
+            FailureDomain::Worker => candidates,
+            FailureDomain::Label(key) => {
+                let value =
+                    |labels: &&[Label]| labels.iter().find(|label| label.key == *key).cloned();
+                let (mut values, mut alone) = (Vec::new(), 0);
+                for labels in fit.iter().copied() {
+                    match value(labels) {
+                        Some(value) => values.push(value),
+                        None => alone += 1, // a domain of its own
+                    }
+                }
+                values.sort();
+                values.dedup();
+                values.len() + alone
+            }
+        };
+        let replicas = job.replicas;
+        (domains < usize::from(replicas)).then_some(Self::Domains { replicas, domains })
+    }
+}
+
+impl Serialize for Obstacle {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use veil_node_config::job_file::JobFile;
+    use veil_protocol_spec::scheduling::{Priority, Scale};
+
+    use super::*;
+
+    fn job(top: &str) -> JobSpec {
+        let text = format!(
+            "image = \"localhost:5000/a@sha256:{}\"\n{top}\n[resources]\ncpu = 0.1\nmemory = \"64Mi\"\n",
+            "ab".repeat(32)
+        );
+        JobFile::parse(&text).unwrap().check().unwrap()
+    }
+
+    fn of_labels(top: &str, workers: &[&[&str]]) -> Option<Obstacle> {
+        let labels: Vec<Vec<Label>> = workers
+            .iter()
+            .map(|labels| labels.iter().map(|label| label.parse().unwrap()).collect())
+            .collect();
+        let labels: Vec<&[Label]> = labels.iter().map(|labels| &labels[..]).collect();
+        Obstacle::of_labels(&job(top), &ClusterPolicy::default(), &labels)
+    }
+
+    #[test]
+    fn a_job_beyond_the_policys_scale_is_found() {
+        let text = include_str!("../../config/tests/jobs/job-over-default-scale.toml");
+        let large = JobFile::parse(text).unwrap().check().unwrap();
+        let refused = Obstacle::of_scale(&large, &ClusterPolicy::default()).unwrap();
+        assert!(refused.forbids_submission());
+        assert!(refused.to_string().contains("ask for less"), "{refused}");
+        let coarse = Scale { memory: NonZeroU16::new(8).unwrap(), ..Scale::default() };
+        let policy = ClusterPolicy { scale: coarse, ..ClusterPolicy::default() };
+        assert_eq!(Obstacle::of_scale(&large, &policy), None);
+        assert_eq!(job("").priority, Priority(0));
+    }
+
+    #[test]
+    fn labels_leave_enough_candidates_or_it_is_said() {
+        let zone = "allow = [\"zone=a\"]";
+        let two: [&[&str]; 4] = [&["zone=a"], &["zone=a"], &["zone=b"], &[]];
+        assert_eq!(of_labels("", &[&[]]), None);
+        assert_eq!(
+            of_labels("", &[]),
+            Some(Obstacle::Candidates { candidates: 0, workers: 0, least: 1 })
+        );
+        assert_eq!(of_labels(zone, &two), None);
+        let few = Obstacle::Candidates { candidates: 1, workers: 3, least: 2 };
+        assert!(!few.forbids_submission());
+        assert_eq!(of_labels(zone, &two[1..]), Some(few));
+    }
+
+    #[test]
+    fn replicas_that_are_kept_apart_need_as_many_domains() {
+        let workers: [&[&str]; 4] = [&["zone=a"], &["zone=a"], &["zone=b"], &[]];
+        let apart = |more: &str| format!("replicas = 4\nanti_affinity = \"hard\"\n{more}");
+        assert_eq!(of_labels(&apart(""), &workers), None);
+        let domains = Obstacle::Domains { replicas: 4, domains: 3 };
+        assert_eq!(of_labels(&apart("failure_domain = \"zone\""), &workers), Some(domains));
+        let soft = apart("failure_domain = \"zone\"").replace("hard", "soft");
+        assert_eq!(of_labels(&soft, &workers), None);
+    }
+}

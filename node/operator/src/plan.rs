@@ -1,0 +1,193 @@
+//! What submitting a job would cost and tell, without a transaction.
+
+use std::path::Path;
+
+use async_recursion::async_recursion as boxed;
+use serde::Serialize;
+use veil_committee_slot::demand::bits_to_state;
+use veil_node_chain::{Chain, ChainError, Rights};
+use veil_node_config::job_file::{
+    JobFile,
+    quantity::Measure::{Bytes, Cpu},
+};
+use veil_node_core::{admin, status::JobStatus};
+use veil_protocol_spec::{
+    Blake3Digest, ClusterId,
+    scheduling::{ClusterPolicy, Egress, JobSpec, LEAK_WINDOW_BLOCKS, Label, ResourceRequest},
+};
+
+use crate::{error::OperatorError, obstacle::Obstacle};
+
+/// What each replica is given: the request, rounded up to whole units.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Cores, as the job file writes them.
+    pub cpu: String,
+    /// As the job file writes it.
+    pub memory: String,
+    /// As the job file writes it.
+    pub disk: String,
+    /// Devices.
+    pub gpus: u16,
+}
+
+impl Limits {
+    /// Of a request in clear.
+    #[must_use]
+    pub fn of(job: &JobSpec) -> Option<Self> {
+        match &job.request {
+            ResourceRequest::Clear(request) => Some(Self {
+                cpu: Cpu.format(request.cpu.amount()),
+                memory: Bytes.format(request.memory.amount()),
+                disk: Bytes.format(request.disk.amount()),
+                gpus: request.gpu.0,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// What submitting a job would cost and tell, as chain and node have it now.
+#[derive(Clone, Debug, Serialize)]
+pub struct JobPlan {
+    /// The digest that would be submitted.
+    pub job: Blake3Digest,
+    /// The job's name.
+    pub name: String,
+    /// The account's next nonce.
+    pub nonce: u64,
+    /// Replicas that it asks for.
+    pub replicas: u16,
+    /// What each of them is given.
+    pub limits: Option<Limits>,
+    /// Bits that its submission would state.
+    pub leak_bits: u32,
+    /// Bits that the account has stated in this epoch, and may state.
+    pub leak_bits_used: u32,
+    /// See the former.
+    pub leak_bits_allowed: u32,
+    /// Jobs that the account has submitted in this epoch.
+    pub jobs_used: u32,
+    /// Jobs that it may submit in an epoch.
+    pub jobs_allowed: u32,
+    /// Whether the cluster allows the image.
+    pub image_allowed: bool,
+    /// Registered workers.
+    pub workers: usize,
+    /// Those whose labels the job asks for.
+    pub candidates: usize,
+    /// What speaks against it.
+    pub obstacles: Vec<Obstacle>,
+    /// What it tells, and to whom.
+    pub tells: Vec<String>,
+    #[serde(skip)]
+    pub(crate) spec: JobSpec,
+}
+
+impl JobPlan {
+    /// Whether `submit` would submit it.
+    #[must_use]
+    pub fn can_be_submitted(&self) -> bool {
+        !self.obstacles.iter().any(Obstacle::forbids_submission)
+    }
+}
+
+/// Looks at the job as the chain and the node behind `admin` have it now; submits nothing. It would state
+/// `leak_bits`, or as many as [`bits_to_state`] says.
+///
+/// # Errors
+/// [`OperatorError`] if there is no account, or chain or node do not answer, or the file breaks a rule.
+#[boxed]
+pub async fn look(
+    chain: &Chain,
+    cluster: ClusterId,
+    admin: &Path,
+    file: JobFile,
+    leak_bits: Option<u32>,
+) -> Result<JobPlan, OperatorError> {
+    let operator = chain.account().ok_or(ChainError::NoAccount)?;
+    let nonce = chain.next_job_nonce(cluster, operator).await?;
+    let spec = file.into_spec(chain.scope(cluster), operator, nonce)?;
+    let policy = match &chain.cluster_policy(cluster).await?[..] {
+        [] => ClusterPolicy::default(),
+        policy => ClusterPolicy::parse(policy)?,
+    };
+    let nodes = chain.nodes(cluster).await?;
+    let workers: Vec<_> = nodes.iter().filter(|node| node.roles.worker).collect();
+    let labels: Vec<&[Label]> = workers.iter().map(|worker| &worker.labels[..]).collect();
+    let stated = leak_bits.unwrap_or_else(|| bits_to_state(spec.replicas, workers.len()));
+    let allowance = chain.allowance(cluster, operator).await?;
+    let usage = chain.job_usage(cluster, operator).await?;
+    let image_allowed = chain.is_image_allowed(cluster, spec.image.digest_bytes()).await?;
+    let jobs: Vec<JobStatus> = admin::get(admin, "/v1/jobs").await.map_err(OperatorError::Node)?;
+
+    let mut obstacles: Vec<_> = Obstacle::of_scale(&spec, &policy).into_iter().collect();
+    if !image_allowed {
+        obstacles.push(Obstacle::Image { digest: spec.image.digest_hex().to_owned() });
+    }
+    if !allowance.rights.has(Rights::SUBMIT) {
+        obstacles.push(Obstacle::Right);
+    } else {
+        let (used, allowed) = (usage.jobs, allowance.jobs_per_epoch);
+        if used >= allowed {
+            obstacles.push(Obstacle::Quota { used, allowed });
+        }
+        let (used, allowed) = (usage.leak_bits, allowance.leak_bits_per_epoch);
+        if used.saturating_add(stated) > allowed {
+            obstacles.push(Obstacle::LeakBits { stated, used, allowed });
+        }
+    }
+    let same = |job: &&JobStatus| {
+        job.operator == operator
+            && !job.cancelled
+            && job.name.as_deref() == Some(spec.name.as_str())
+    };
+    if let Some(other) = jobs.iter().find(same) {
+        obstacles.push(Obstacle::Name { name: spec.name.to_string(), job: other.job });
+    }
+    obstacles.extend(Obstacle::of_labels(&spec, &policy, &labels));
+    Ok(JobPlan {
+        job: spec.digest(),
+        name: spec.name.to_string(),
+        nonce,
+        replicas: spec.replicas,
+        limits: Limits::of(&spec),
+        leak_bits: stated,
+        leak_bits_used: usage.leak_bits,
+        leak_bits_allowed: allowance.leak_bits_per_epoch,
+        jobs_used: usage.jobs,
+        jobs_allowed: allowance.jobs_per_epoch,
+        image_allowed,
+        workers: workers.len(),
+        candidates: labels.iter().filter(|labels| spec.constraints.are_met_by(labels)).count(),
+        obstacles,
+        tells: tells(&spec, Some(stated)),
+        spec,
+    })
+}
+
+/// What a job tells, and to whom; `leak_bits` as its submission would state them.
+#[must_use]
+pub fn tells(job: &JobSpec, leak_bits: Option<u32>) -> Vec<String> {
+    let mut tells = vec![
+        "everybody reads its body: image, arguments, limits, labels; only whoever runs a worker that it is \
+         placed on sees what it computes"
+            .to_owned(),
+    ];
+    if let Some(bits) = leak_bits {
+        tells.push(format!(
+            "where its replicas go may tell up to {bits} bits about others' load within {LEAK_WINDOW_BLOCKS} blocks"
+        ));
+    }
+    if job.egress == Egress::Public {
+        tells.push(
+            "this version does not keep its containers from private addresses of the worker's network".to_owned(),
+        );
+    }
+    if let ResourceRequest::Clear(request) = &job.request
+        && request.disk.0 > 0
+    {
+        tells.push("its disk is reserved, and no engine keeps it from using more".to_owned());
+    }
+    tells
+}

@@ -1,0 +1,80 @@
+//! What is seen of a job's replicas: what the certificates say beside what the workers observe.
+
+use serde::Serialize;
+use veil_node_core::status::{Observed, ReplicaStatus, Status};
+use veil_protocol_spec::{Blake3Digest, PeerIdHash, ReplicaIndex};
+
+/// One replica in the table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Its job.
+    pub job: Blake3Digest,
+    /// Which of the job's.
+    pub replica: ReplicaIndex,
+    /// Where it is assigned to, or where a container is that is not assigned.
+    pub worker: Option<PeerIdHash>,
+    /// What that worker is called, where it has a name.
+    pub worker_name: Option<String>,
+    /// Whether the certificates want it there.
+    pub assigned: bool,
+    /// What the worker sees of it.
+    pub observed: Option<Observed>,
+    /// Whether it runs.
+    pub running: bool,
+    /// Why it waits.
+    pub pending_because: Option<String>,
+}
+
+/// What the certificates say, by the node that knows most of them, beside what each worker that was
+/// asked sees of its own containers.
+#[must_use]
+pub fn rows(statuses: &[Status], name_of: &dyn Fn(&PeerIdHash) -> Option<String>) -> Vec<Row> {
+    let Some(newest) = statuses.iter().max_by_key(|status| status.last_slot) else {
+        return Vec::new();
+    };
+    let row =
+        |replica: &ReplicaStatus, worker: Option<PeerIdHash>, observed: Option<Observed>| Row {
+            job: replica.job,
+            replica: replica.replica,
+            worker,
+            worker_name: worker.as_ref().and_then(name_of),
+            assigned: replica.worker.is_some() && replica.worker == worker,
+            running: observed.as_ref().is_some_and(|observed| observed.running),
+            observed,
+            pending_because: replica.pending_because.clone(),
+        };
+    let seen_by = |worker: PeerIdHash, replica: &ReplicaStatus| {
+        let status = statuses.iter().find(|status| status.peer == worker)?;
+        let same =
+            |other: &&ReplicaStatus| (other.job, other.replica) == (replica.job, replica.replica);
+        status.replicas.iter().find(same)?.observed.clone()
+    };
+    let claimed =
+        |replica: &&ReplicaStatus| replica.worker.is_some() || replica.pending_because.is_some();
+    let mut rows: Vec<_> = newest
+        .replicas
+        .iter()
+        .filter(claimed)
+        .map(|replica| {
+            let observed = replica.worker.and_then(|worker| seen_by(worker, replica));
+            row(replica, replica.worker, observed)
+        })
+        .collect();
+    // Containers that no certificate wants where they are.
+    for status in statuses {
+        for replica in status.replicas.iter().filter(|r| r.observed.is_some()) {
+            let assigned_here = rows.iter().any(|row| {
+                (row.job, row.replica) == (replica.job, replica.replica)
+                    && row.worker == Some(status.peer)
+            });
+            if !assigned_here {
+                let mut stray = row(replica, Some(status.peer), replica.observed.clone());
+                stray.assigned = false;
+                stray.pending_because = None;
+                rows.push(stray);
+            }
+        }
+    }
+    rows.sort_by_key(|row| (row.job, row.replica, !row.assigned));
+    rows
+}

@@ -1,0 +1,116 @@
+//! Tables of jobs and replicas.
+
+use std::io::{self, Write};
+
+use veil_node_core::status::JobStatus;
+
+use crate::{plan::JobPlan, replicas::Row};
+
+fn short(text: &str) -> &str {
+    text.get(..12).unwrap_or(text)
+}
+
+/// Replicas: where each is assigned, and what is seen of it.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_rows(out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:<14}{:>7}  {:<14}{:<10}{:<22}because",
+        "job", "replica", "worker", "assigned", "observed"
+    )?;
+    for row in rows {
+        let worker = row.worker_name.clone().or_else(|| row.worker.map(|peer| peer.to_string()));
+        let worker = worker.unwrap_or_else(|| "-".to_owned());
+        let observed = match &row.observed {
+            Some(observed) => observed.state.as_str(),
+            None if row.worker.is_some() => "not asked",
+            None => "-",
+        };
+        let assigned = match (row.assigned, row.worker) {
+            (true, _) => "yes",
+            (false, Some(_)) => "no",
+            (false, None) => "pending",
+        };
+        writeln!(
+            out,
+            "{:<14}{:>7}  {:<14}{assigned:<10}{observed:<22}{}",
+            short(&row.job.to_string()),
+            row.replica,
+            short(&worker),
+            row.pending_because.as_deref().unwrap_or_default()
+        )?;
+    }
+    Ok(())
+}
+
+/// The jobs that the chain has.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_jobs(out: &mut dyn Write, jobs: &[JobStatus]) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:>8}  {:<64}  {:<20}  {:>6}  {:>8}  {:<11}image",
+        "position", "job", "name", "wanted", "assigned", "withdrawn"
+    )?;
+    for job in jobs {
+        let assigned = job.replicas.iter().filter(|replica| replica.worker.is_some()).count();
+        writeln!(
+            out,
+            "{:>8}  {:<64}  {:<20}  {:>6}  {assigned:>8}  {:<11}{}",
+            job.position,
+            job.job,
+            job.name.as_deref().unwrap_or("?"),
+            job.wanted.map_or_else(|| "?".to_owned(), |wanted| wanted.to_string()),
+            if job.cancelled { "yes" } else { "no" },
+            job.image.as_deref().unwrap_or("body not known here")
+        )?;
+    }
+    Ok(())
+}
+
+/// What a job would cost and tell, and what speaks against it.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_plan(out: &mut dyn Write, plan: &JobPlan) -> io::Result<()> {
+    writeln!(
+        out,
+        "{} of job `{}`, digest {}",
+        count(plan.replicas, "replica"),
+        plan.name,
+        plan.job
+    )?;
+    if let Some(limits) = &plan.limits {
+        writeln!(
+            out,
+            "each gets  cpu {}, memory {}, disk {}, gpus {}",
+            limits.cpu, limits.memory, limits.disk, limits.gpus
+        )?;
+    }
+    writeln!(
+        out,
+        "costs      a transaction; 1 job of the {} left in this epoch, {} bits of the {} left",
+        plan.jobs_allowed.saturating_sub(plan.jobs_used),
+        plan.leak_bits,
+        plan.leak_bits_allowed.saturating_sub(plan.leak_bits_used)
+    )?;
+    writeln!(out, "may go to  {} of {} registered workers", plan.candidates, plan.workers)?;
+    for told in &plan.tells {
+        writeln!(out, "tells      {told}")?;
+    }
+    for obstacle in &plan.obstacles {
+        let heading = if obstacle.forbids_submission() { "forbidden " } else { "would wait" };
+        writeln!(out, "{heading} {obstacle}")?;
+    }
+    if plan.obstacles.is_empty() {
+        writeln!(out, "nothing speaks against it")?;
+    }
+    Ok(())
+}
+
+fn count(number: u16, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
