@@ -8,7 +8,7 @@ use bollard::models::{
 };
 use veil_protocol_spec::scheduling::{
     ContainerSettings, GpuUnits, HealthCheck, HealthProbe, JobSpec, LeasePolicy, Mebibytes,
-    ResourceRequest, Resources, RestartMode, RestartPolicy, Tmpfs, Ulimit,
+    ResourceRequest, Resources, RestartMode, RestartPolicy, Ulimit, User,
 };
 
 use crate::{
@@ -66,7 +66,7 @@ pub(crate) fn body(
         pids_limit: Some(i64::from(container.pids)),
         ulimits: ulimits(container),
         shm_size: container.shm_size.map(|size| size.bytes().cast_signed()),
-        tmpfs: tmpfs(&container.tmpfs),
+        tmpfs: tmpfs(container),
         readonly_rootfs: Some(container.read_only),
         init: Some(container.init),
         privileged: Some(false),
@@ -116,11 +116,21 @@ fn ulimits(container: &ContainerSettings) -> Option<Vec<ResourcesUlimits>> {
     (!limits.is_empty()).then_some(limits)
 }
 
-/// As `docker run --tmpfs` mounts them: no programs, no set-id bits, no devices.
-fn tmpfs(folders: &[Tmpfs]) -> Option<HashMap<String, String>> {
-    let options = |size: Mebibytes| format!("rw,noexec,nosuid,nodev,size={}", size.bytes());
+/// As `docker run --tmpfs` mounts them: no programs, no set-id bits, no devices. Whoever the program runs as is to
+/// write there, but runtimes give a folder that the image has its mode back; so it belongs to the job's user, if
+/// that is a number.
+fn tmpfs(container: &ContainerSettings) -> Option<HashMap<String, String>> {
+    let user = container.user.as_ref().map_or("", User::as_str);
+    let (user, group) = user.split_once(':').unwrap_or((user, ""));
+    let owner: String = [("uid", user), ("gid", group)]
+        .into_iter()
+        .filter(|(_, id)| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()))
+        .map(|(key, id)| format!(",{key}={id}"))
+        .collect();
+    let options =
+        |size: Mebibytes| format!("rw,noexec,nosuid,nodev,mode=1777,size={}{owner}", size.bytes());
     let mounts: HashMap<_, _> =
-        folders.iter().map(|one| (one.path.to_string(), options(one.size))).collect();
+        container.tmpfs.iter().map(|one| (one.path.to_string(), options(one.size))).collect();
     (!mounts.is_empty()).then_some(mounts)
 }
 
@@ -194,7 +204,7 @@ mod tests {
     use veil_protocol_spec::{
         Address, ChainId, ClusterId, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
         scheduling::{
-            Capability, CapabilityChange, ClusterScope, CpuUnits, MemoryUnits, StopSignal,
+            Capability, CapabilityChange, ClusterScope, CpuUnits, MemoryUnits, StopSignal, Tmpfs,
             UlimitKind,
         },
     };
@@ -270,8 +280,10 @@ mod tests {
         assert_eq!(host.cap_add, Some(vec!["CAP_NET_BIND_SERVICE".to_owned()]));
         assert_eq!((host.init, host.readonly_rootfs), (Some(true), Some(true)));
         assert_eq!((host.pids_limit, host.shm_size), (Some(2000), Some(64 << 20)));
-        let mounts =
-            HashMap::from([("/tmp".to_owned(), "rw,noexec,nosuid,nodev,size=67108864".to_owned())]);
+        let mounts = HashMap::from([(
+            "/tmp".to_owned(),
+            "rw,noexec,nosuid,nodev,mode=1777,size=67108864,uid=101,gid=101".to_owned(),
+        )]);
         assert_eq!(host.tmpfs, Some(mounts));
         let ulimit = host.ulimits.unwrap().remove(0);
         assert_eq!(ulimit.name.as_deref(), Some("nofile"));

@@ -20,10 +20,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use veil_protocol_spec::{
     Address, ChainId, ClusterId, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
-    scheduling::{
-        ClusterScope, Constraints, CpuUnits, JobSpec, LeasePolicy, MemoryUnits, Priority,
-        ResourceRequest, Resources, RestartPolicy, SchedulingPolicy,
-    },
+    scheduling::{ClusterScope, CpuUnits, JobSpec, MemoryUnits, ResourceRequest, Resources},
 };
 
 use crate::{
@@ -271,26 +268,15 @@ pub(crate) fn owner() -> Owner {
 
 /// The first `count` replicas of the job number `nonce`.
 pub(crate) fn replicas(nonce: u64, count: u16) -> Vec<DesiredReplica> {
-    let spec = Arc::new(JobSpec {
-        scope: owner().scope,
-        operator: Address([3; 20]),
-        nonce,
-        image: format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap(),
-        command: Vec::new(),
-        args: Vec::new(),
-        request: ResourceRequest::Clear(Resources {
-            cpu: CpuUnits(1),
-            memory: MemoryUnits(1),
-            ..Resources::default()
-        }),
-        replicas: count,
-        priority: Priority(0),
-        policy: SchedulingPolicy::Spread,
-        constraints: Constraints::default(),
-        lease: LeasePolicy::Keep,
-        restart: RestartPolicy::Always,
-        health: None,
+    let request = ResourceRequest::Clear(Resources {
+        cpu: CpuUnits(1),
+        memory: MemoryUnits(1),
+        ..Resources::default()
     });
+    let image = format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap();
+    let name = "app".parse().unwrap();
+    let spec = JobSpec::new(owner().scope, Address([3; 20]), nonce, name, image, request);
+    let spec = Arc::new(JobSpec { replicas: count, ..spec });
     let placement = Placement { slot: Slot(7), certificate: KeccakDigest([7; 32]) };
     (0..count)
         .map(|index| DesiredReplica {

@@ -9,7 +9,7 @@ use std::{
 use veil_node_containers::{Deadlines, Docker, Executor, Exit, Keep, Observed, Save};
 use veil_protocol_spec::scheduling::{
     CpuUnits, HealthCheck, HealthProbe, JobSpec, LeasePolicy, MemoryUnits, ResourceRequest,
-    Resources, RestartPolicy,
+    Resources, RestartMode, RestartPolicy, Unhealthy,
 };
 
 use crate::{
@@ -99,7 +99,11 @@ async fn restarts_are_counted_over_a_restart_of_the_worker() {
     with_worker(async |worker| {
         let mut spec = job(&["sh", "-c", "exit 3"]);
         spec.lease = LeasePolicy::Exclusive { seconds: 60 };
-        spec.restart = RestartPolicy::OnFailure { max_retries: 2 };
+        spec.restart = RestartPolicy {
+            mode: RestartMode::OnFailure,
+            attempts: Some(2),
+            ..RestartPolicy::default()
+        };
         let desired = replicas(spec, 1);
         let disk = Arc::new(Mutex::new(Vec::new()));
         let start = async || {
@@ -167,6 +171,7 @@ async fn figures_of_twenty_replicas() {
             timeout_seconds: 1,
             retries: 2,
             start_period_seconds: 0,
+            unhealthy: Unhealthy::Nothing,
         };
         let desired = replicas(JobSpec { health: Some(health), replicas: 20, ..job(&[]) }, 20);
         let begun = Instant::now();
