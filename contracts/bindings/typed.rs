@@ -83,6 +83,16 @@ alloy::sol! {
         uint256 share;
     }
 
+    /// By an account, to log in at the node that shows a certificate; no contract checks it.
+    #[derive(Debug, PartialEq, Eq)]
+    struct ApiLogin {
+        bytes32 cluster;
+        bytes32 certificate;
+        address account;
+        bytes32 challenge;
+        uint64 expires;
+    }
+
     /// Leaf of the tree over a group's verifying shares.
     #[derive(Debug, PartialEq, Eq)]
     struct VerifyingShare {

@@ -12,6 +12,7 @@
     reason = "they panic when the reader has left; `output` does not"
 )]
 
+mod asking;
 mod ceremony;
 mod chain;
 mod config;
@@ -35,6 +36,8 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "veil", version, about, propagate_version = true)]
 pub struct Cli {
+    #[command(flatten)]
+    asking: asking::Asking,
     #[command(subcommand)]
     command: Command,
 }
@@ -92,6 +95,7 @@ impl Cli {
     /// Carries the command out.
     #[must_use]
     pub fn run(self) -> ExitCode {
+        let asking = &self.asking;
         match self.command {
             Command::Ceremony(Ceremony::Simulate(arguments)) => simulate::run(&arguments),
             Command::Ceremony(Ceremony::Verify(arguments)) => verify::run(&arguments),
@@ -100,14 +104,14 @@ impl Cli {
             Command::Ceremony(Ceremony::Status(arguments)) => ceremony::status::run(&arguments),
             Command::Ceremony(Ceremony::Abort(arguments)) => ceremony::abort::run(&arguments),
             Command::Devnet(arguments) => devnet::run(&arguments),
-            Command::Job(command) => job::run(&command),
-            Command::Evidence(command) => evidence::run(&command),
+            Command::Job(command) => job::run(&command, asking),
+            Command::Evidence(command) => evidence::run(&command, asking),
             Command::Config(command) => config::run(&command),
             Command::Chain(command) => chain::run(&command),
             Command::Identity(command) => identity::run(&command),
-            Command::Committee(command) => node::member(&command),
-            Command::Worker(command) => node::worker(&command),
-            Command::Status(arguments) => node::status(&arguments),
+            Command::Committee(command) => node::member(&command, asking),
+            Command::Worker(command) => node::worker(&command, asking),
+            Command::Status(arguments) => node::status(&arguments, asking),
         }
         .into()
     }

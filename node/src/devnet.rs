@@ -60,7 +60,7 @@ pub use self::{
 };
 
 use self::{
-    files::{NodeFiles, Shared, free_addresses, private_folder, write_operator},
+    files::{Addresses, NodeFiles, Shared, free_addresses, private_folder, write_operator},
     progress::StepTimer,
     wait::Polled,
 };
@@ -387,7 +387,8 @@ fn entry(node: &Node) -> Result<NodeEntry, DevnetError> {
         peer: node.peer(),
         peer_id: node.files.peer_id()?,
         config: node.files.config(),
-        admin_socket: node.admin_socket(),
+        admin_socket: node.files.admin_socket(),
+        api: node.files.api.map(|api| format!("https://{api}")),
         log: node.log.clone(),
     })
 }
@@ -401,13 +402,14 @@ fn node_files(
     let workers = (1..=options.workers).map(|i| (Role::Worker, format!("worker-{i}")));
     let addresses = free_addresses(options.committee.n() + options.workers)?;
     let named = members.chain(workers).zip(addresses).zip(FIRST_NODE_ACCOUNT..);
-    let files = named.map(|(((role, name), listen), account)| NodeFiles {
+    let files = named.map(|(((role, name), Addresses { listen, api }), account)| NodeFiles {
         folder: folder.join(&name),
         name,
         role,
         identity: new_identity(),
         account: anvil.key(account), // more nodes than accounts: a worker can do without
         listen,
+        api: Some(api),
     });
     Ok(files.collect())
 }

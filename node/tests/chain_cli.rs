@@ -11,6 +11,9 @@ use veil_node_chain::{
 };
 use veil_protocol_spec::read_hex;
 
+#[path = "chain_cli/from_afar.rs"]
+mod from_afar;
+
 /// The first key of Foundry's test phrase, known to everybody.
 const KEY: &str = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 /// The second.
@@ -147,7 +150,7 @@ async fn from_deployment_to_a_registered_node() {
     let resources = "[resources]\ncpu = \"100m\"\nmemory = \"64Mi\"\n";
     std::fs::write(shell.path("job.toml"), format!("image = \"{image}\"\n{resources}")).unwrap();
     let (rpc, contract, cluster) = (&shell.rpc, &shell.contract, &shell.cluster);
-    let at = ["--rpc", rpc, "--contract", contract, "--cluster", cluster, "--admin", "none.sock"];
+    let at = ["--rpc", rpc, "--contract", contract, "--cluster", cluster, "--node", "none.sock"];
     let (code, said) = shell.veil(&[&["job", "submit", "job.toml"], &at[..]].concat());
     assert_eq!(code, 1, "{said}");
     assert!(text(&said["error"]).contains("nothing was submitted"), "{said}");

@@ -67,6 +67,10 @@ impl Account {
         Self { key, wallet, next: Mutex::new(None), in_flight: Arc::default() }
     }
 
+    pub(crate) const fn key(&self) -> &AccountKey {
+        &self.key
+    }
+
     pub(crate) fn address(&self) -> Address {
         self.key.address()
     }

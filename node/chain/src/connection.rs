@@ -110,6 +110,12 @@ impl Chain {
         self.account.as_ref().map(|account| account.address())
     }
 
+    /// The key of that account.
+    #[must_use]
+    pub fn account_key(&self) -> Option<&AccountKey> {
+        self.account.as_ref().map(|account| account.key())
+    }
+
     /// The state of the endpoints, in the order of configuration.
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointStatus> {

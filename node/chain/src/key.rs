@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use alloy::signers::local::PrivateKeySigner;
+use alloy::signers::{SignerSync, local::PrivateKeySigner};
 use veil_protocol_spec::Address;
 use zeroize::Zeroizing;
 
@@ -30,6 +30,9 @@ pub enum AccountKeyError {
     /// The keystore cannot be read, decrypted or written.
     #[error("{path}: {detail}: check the file and its passphrase")]
     Keystore { path: PathBuf, detail: String },
+    /// The key does not sign, which a sound key does.
+    #[error("the account's key does not sign")]
+    Signature,
 }
 
 impl AccountKey {
@@ -87,6 +90,15 @@ impl AccountKey {
             .map_err(|error| failed(error.to_string()))
     }
 
+    /// Signs a digest: r, s and v.
+    ///
+    /// # Errors
+    /// [`AccountKeyError::Signature`].
+    pub fn sign(&self, digest: &[u8; 32]) -> Result<[u8; 65], AccountKeyError> {
+        let signed = self.0.sign_hash_sync(&digest.into());
+        signed.map(|signed| signed.as_bytes()).map_err(|_| AccountKeyError::Signature)
+    }
+
     /// The account's address.
     #[must_use]
     pub fn address(&self) -> Address {
@@ -103,12 +115,25 @@ impl core::fmt::Debug for AccountKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::typed::signer_of;
 
     #[test]
     fn printing_redacts() {
         let printed = format!("{:?}", AccountKey::from_bytes(&[0x5a; 32]).unwrap());
         assert!(printed.contains("redacted") && !printed.contains("5a5a5a5a"), "{printed}");
         assert!(AccountKey::from_bytes(&[0; 32]).is_err());
+    }
+
+    #[test]
+    fn a_signature_says_who_made_it() {
+        let key = AccountKey::from_bytes(&[7; 32]).unwrap();
+        let (digest, other) = ([1; 32], [2; 32]);
+        let mut signature = key.sign(&digest).unwrap();
+        assert_eq!(signer_of(&digest, &signature), Some(key.address()));
+        assert_ne!(signer_of(&other, &signature), Some(key.address()));
+        signature[0] ^= 1;
+        assert_ne!(signer_of(&digest, &signature), Some(key.address()));
+        assert_eq!(signer_of(&digest, &[0; 65]), None);
     }
 
     #[test]

@@ -106,7 +106,8 @@ pub use policy::{ClusterImage, ImageStatus};
 pub use refusal::Refusal;
 pub use track::Update;
 pub use typed::{
-    KeyPublication, abort_digest, absence_digest, registration_digest, verifying_shares_root,
+    KeyPublication, abort_digest, absence_digest, login_digest, registration_digest, signer_of,
+    verifying_shares_root,
 };
 pub use types::{
     Allowance, AnchoredCertificate, AttemptStatus, CeremonyAttempt, Cluster, ClusterSettings,

@@ -3,7 +3,7 @@
 //! The signing domain is `Veil`, version `1`, the chain, and the directory's address.
 
 use alloy::{
-    primitives::{U256, keccak256},
+    primitives::{Signature, U256, keccak256},
     sol_types::{Eip712Domain, SolStruct},
 };
 use veil_committee::frost::GroupPublicKey;
@@ -87,6 +87,36 @@ pub fn absence_digest(
         seat: seat.get(),
     };
     digest(scope, &message)
+}
+
+/// The digest that an account signs to log in at the node that shows a certificate with this SHA-256, with a
+/// challenge that it can answer until `expires` (Unix time in seconds).
+#[must_use]
+pub fn login_digest(
+    scope: &ClusterScope,
+    certificate: &[u8; 32],
+    account: &Address,
+    challenge: &[u8; 32],
+    expires: u64,
+) -> [u8; 32] {
+    let message = typed::ApiLogin {
+        cluster: scope.cluster.0.into(),
+        certificate: certificate.into(),
+        account: account.0.into(),
+        challenge: challenge.into(),
+        expires,
+    };
+    digest(scope, &message)
+}
+
+/// The account whose key signed a digest: r, s and v; nobody if that is no signature.
+#[must_use]
+pub fn signer_of(digest: &[u8; 32], signature: &[u8; 65]) -> Option<Address> {
+    let signature = Signature::from_raw_array(signature).ok()?;
+    // Of two signatures that hold for the same, only one counts (EIP-2).
+    let signature = signature.normalize_s().is_none().then_some(signature)?;
+    let signer = signature.recover_address_from_prehash(&digest.into()).ok()?;
+    Some(Address(signer.0.0))
 }
 
 /// Labels as the registry stores them.

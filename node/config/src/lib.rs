@@ -10,6 +10,7 @@ pub mod job_file;
 pub mod offer;
 pub mod policy_file;
 
+mod api;
 mod chain;
 mod committee;
 mod network;
@@ -28,10 +29,11 @@ use veil_node_storage::retention::Retention;
 use veil_protocol_spec::Address;
 
 pub use self::{
+    api::ApiSection,
     chain::ChainSection,
     committee::CommitteeSection,
     network::{NetworkSection, SwimSection},
-    operator::{AnyConfig, OperatorConfig, OperatorSection},
+    operator::{AnyConfig, NodeAccess, OperatorConfig, OperatorSection},
     worker::{OfferSection, WorkerSection},
 };
 
@@ -142,6 +144,9 @@ pub struct MemberConfig {
     pub network: NetworkSection,
     /// Contracts.
     pub chain: ChainSection,
+    /// Answering from afar; only through the admin socket without it.
+    #[serde(default)]
+    pub api: Option<ApiSection>,
     /// The member's own.
     #[serde(default)]
     pub committee: CommitteeSection,
@@ -157,6 +162,9 @@ pub struct WorkerConfig {
     pub network: NetworkSection,
     /// Contracts.
     pub chain: ChainSection,
+    /// Answering from afar; only through the admin socket without it.
+    #[serde(default)]
+    pub api: Option<ApiSection>,
     /// The worker's own.
     #[serde(default)]
     pub worker: WorkerSection,
@@ -291,8 +299,9 @@ impl MemberConfig {
     pub fn parse(file: &Path, text: &str, env: Environment<'_>) -> Result<Self, ConfigError> {
         let mut config: Self = parse(file, text)?;
         let folder = file.parent().unwrap_or_else(|| Path::new("."));
-        let Self { node, network, chain, committee } = &mut config;
+        let Self { node, network, chain, api, committee } = &mut config;
         finish_common(folder, env, node, network, chain)?;
+        api.as_mut().map_or(Ok(()), |api| api.finish(folder))?;
         at_least("committee.telemetry_max_age_seconds", committee.telemetry_max_age_seconds, 1)?;
         at_least("committee.propose_timeout_seconds", committee.propose_timeout_seconds, 1)?;
         at_least("committee.void_timeout_seconds", committee.void_timeout_seconds, 1)?;
@@ -317,8 +326,9 @@ impl WorkerConfig {
     pub fn parse(file: &Path, text: &str, env: Environment<'_>) -> Result<Self, ConfigError> {
         let mut config: Self = parse(file, text)?;
         let folder = file.parent().unwrap_or_else(|| Path::new("."));
-        let Self { node, network, chain, worker } = &mut config;
+        let Self { node, network, chain, api, worker } = &mut config;
         finish_common(folder, env, node, network, chain)?;
+        api.as_mut().map_or(Ok(()), |api| api.finish(folder))?;
         worker.choose_socket(folder, env)?;
         worker.key_set.as_mut().into_iter().for_each(|file| anchor(folder, file));
         override_with(&mut worker.key_set, env, "VEIL_ZAMA_PUBLICKEY_FILE", |v| path(v).map(Some))?;
@@ -362,7 +372,7 @@ mod tests {
     fn the_samples_parse_with_and_without_their_commented_keys() {
         let uncommented = |sample: &str| {
             let lines = sample.lines().map(|line| match line.strip_prefix('#') {
-                Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => key,
+                Some(key) if key.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()) => key,
                 _ => line,
             });
             lines
@@ -382,6 +392,7 @@ mod tests {
         let sample = with_contract(WORKER_SAMPLE);
         let (short, long) =
             (worker(&sample, NOTHING).unwrap(), worker(&uncommented(&sample), NOTHING).unwrap());
+        assert!(short.api.is_none() && long.api.is_some());
         assert_eq!(short.worker.docker_socket, long.worker.docker_socket);
         assert_eq!(short.worker.telemetry_interval(), long.worker.telemetry_interval());
         assert_eq!(long.worker.key_set, Some(PathBuf::from("/etc/veil/keyset.bin")));

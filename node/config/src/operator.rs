@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use veil_node_api::address::NodeAddress;
 
 use super::{
     ChainSection, ConfigError, Environment, MemberConfig, WorkerConfig, anchor, finish_chain,
@@ -13,8 +14,36 @@ use super::{
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OperatorSection {
-    /// A node's admin socket.
-    pub admin_socket: PathBuf,
+    /// The node that is asked: its admin socket, or `https://HOST[:PORT]`.
+    #[serde(deserialize_with = "node_address")]
+    pub node: NodeAddress,
+    /// Of a remote one: the certificates that its own is checked by, in PEM.
+    #[serde(default)]
+    pub node_ca: Option<PathBuf>,
+    /// Of a remote one: first line: the token to read with.
+    #[serde(default)]
+    pub node_token_file: Option<PathBuf>,
+}
+
+fn node_address<'de, D: serde::Deserializer<'de>>(text: D) -> Result<NodeAddress, D::Error> {
+    String::deserialize(text)?.parse().map_err(serde::de::Error::custom)
+}
+
+/// How a node is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeAccess {
+    /// Where.
+    pub address: NodeAddress,
+    /// Of a remote one: the certificates that its own is checked by.
+    pub ca: Option<PathBuf>,
+    /// Of a remote one: the token to read with.
+    pub token_file: Option<PathBuf>,
+}
+
+impl From<PathBuf> for NodeAccess {
+    fn from(socket: PathBuf) -> Self {
+        Self { address: NodeAddress::Socket(socket), ca: None, token_file: None }
+    }
 }
 
 /// An operator's file.
@@ -31,7 +60,11 @@ impl OperatorConfig {
     fn parse(file: &Path, text: &str, env: Environment<'_>) -> Result<Self, ConfigError> {
         let mut config: Self = parse(file, text)?;
         let folder = file.parent().unwrap_or_else(|| Path::new("."));
-        anchor(folder, &mut config.operator.admin_socket);
+        let OperatorSection { node, node_ca, node_token_file } = &mut config.operator;
+        [node_ca, node_token_file].into_iter().flatten().for_each(|file| anchor(folder, file));
+        if let NodeAddress::Socket(socket) = node {
+            anchor(folder, socket);
+        }
         finish_chain(folder, env, &mut config.chain)?;
         Ok(config)
     }
@@ -87,13 +120,16 @@ impl AnyConfig {
         }
     }
 
-    /// The socket of the node that it is about.
+    /// How the node that it is about is asked.
     #[must_use]
-    pub fn admin_socket(&self) -> PathBuf {
+    pub fn node(&self) -> NodeAccess {
         match self {
-            Self::Member(config) => config.node.admin_socket(),
-            Self::Worker(config) => config.node.admin_socket(),
-            Self::Operator(config) => config.operator.admin_socket.clone(),
+            Self::Member(config) => config.node.admin_socket().into(),
+            Self::Worker(config) => config.node.admin_socket().into(),
+            Self::Operator(config) => {
+                let OperatorSection { node, node_ca, node_token_file } = config.operator.clone();
+                NodeAccess { address: node, ca: node_ca, token_file: node_token_file }
+            }
         }
     }
 }
@@ -115,10 +151,24 @@ mod tests {
             std::fs::write(&path, sample).unwrap();
             let config = AnyConfig::load(&path, &env).unwrap();
             assert_eq!(config.role(), role);
-            assert_eq!(config.admin_socket(), folder.path().join("data/admin.sock"));
+            assert_eq!(config.node(), folder.path().join("data/admin.sock").into());
             let unset = AnyConfig::load(&path, &|_| None);
             assert!(matches!(unset, Err(ConfigError::Value { key: "chain.contract", .. })));
         }
+        let remote = OPERATOR_SAMPLE
+            .replace("node = \"data/admin.sock\"", "node = \"https://node.example\"")
+            .replace("#node_ca", "node_ca")
+            .replace("#node_token_file", "node_token_file");
+        std::fs::write(&path, remote).unwrap();
+        let expected = NodeAccess {
+            address: "https://node.example:4646".parse().unwrap(),
+            ca: Some(folder.path().join("api-certificate.pem")),
+            token_file: Some(folder.path().join("api-read-token")),
+        };
+        assert_eq!(AnyConfig::load(&path, &env).unwrap().node(), expected);
+        std::fs::write(&path, OPERATOR_SAMPLE.replace("data/admin.sock", "http://node")).unwrap();
+        let error = AnyConfig::load(&path, &env).unwrap_err().to_string();
+        assert!(error.contains("over TLS"), "{error}");
         std::fs::write(&path, format!("{OPERATOR_SAMPLE}nonsense = 1\n")).unwrap();
         let error = AnyConfig::load(&path, &env).unwrap_err().to_string();
         assert!(error.contains("nonsense"), "{error}");

@@ -1,7 +1,10 @@
-//! What a running process answers on its admin socket, whatever its role.
+//! What a running process answers, whatever its role: on its admin socket, and from afar.
 //!
 //! | route | |
 //! |---|---|
+//! | `GET /livez` | that it runs; open |
+//! | `GET /readyz` | [`Readiness`](crate::status::Readiness), with code 503 if it cannot take part |
+//! | `GET /openapi.json` | this table for programs, with all that is in the bodies; open |
 //! | `GET /v1/status` | [`Status`](crate::status::Status) |
 //! | `GET /v1/jobs` | list of [`JobStatus`](crate::status::JobStatus) |
 //! | `POST /v1/jobs` | takes a [`JobSpec`] and gossips it; answers [`JobOffered`] |
@@ -15,13 +18,14 @@
 use std::fmt::Write as _;
 
 use axum::{
-    Json, Router,
+    Extension, Json,
     extract::{Path, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use veil_node_api::{gate::Caller, refuse, routes::Routes};
 use veil_node_p2p::{PublishError, Topic};
 use veil_node_storage::{
     evidence::{
@@ -51,31 +55,53 @@ pub struct JobOffered {
     pub listed: bool,
 }
 
-/// The routes of both roles.
-pub fn router(reporter: Reporter) -> Router {
-    Router::new()
-        .route("/v1/status", get(async |State(of): Answers| Json(of.status())))
-        .route("/v1/jobs", get(async |State(of): Answers| Json(of.jobs())).post(offer))
-        .route("/v1/slots/{slot}", get(record))
-        .route("/v1/slots/{slot}/conflict", get(conflict))
-        .route("/v1/slots/{slot}/votes", get(votes))
-        .route("/v1/evidence", get(evidence_list))
-        .route("/v1/evidence/{digest}", get(evidence))
-        .route("/metrics", get(async |State(of): Answers| ([TEXT], of.metrics())))
+/// What the routes are for, for programs: OpenAPI 3.1.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// Routes that tell nothing of the cluster.
+pub(crate) fn open() -> Routes {
+    Routes::default()
+        .get("/livez", async || Json(json!({ "live": true })))
+        .get("/openapi.json", async || ([JSON], OPENAPI))
+}
+
+/// All others, of both roles.
+pub(crate) fn read_and_post(reporter: Reporter) -> Routes {
+    Routes::default()
+        .get("/readyz", ready)
+        .get("/v1/status", async |State(of): Answers| Json(of.status()))
+        .get("/v1/jobs", async |State(of): Answers| Json(of.jobs()))
+        .post("/v1/jobs", offer)
+        .get("/v1/slots/{slot}", record)
+        .get("/v1/slots/{slot}/conflict", conflict)
+        .get("/v1/slots/{slot}/votes", votes)
+        .get("/v1/evidence", evidence_list)
+        .get("/v1/evidence/{digest}", evidence)
+        .get("/metrics", async |State(of): Answers| ([TEXT], of.metrics()))
         .with_state(reporter)
 }
+
+const JSON: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/json");
 
 const TEXT: (header::HeaderName, &str) =
     (header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 type Answers = State<Reporter>;
 
-/// A refusal in the form that [`crate::admin`] passes on.
-pub fn refuse(code: StatusCode, error: &dyn core::fmt::Display) -> Response {
-    (code, Json(serde_json::json!({ "error": error.to_string() }))).into_response()
+async fn ready(State(of): Answers) -> Response {
+    let readiness = of.readiness();
+    let code = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(readiness)).into_response()
 }
 
-async fn offer(State(reporter): Answers, Json(job): Json<JobSpec>) -> Response {
+async fn offer(
+    State(reporter): Answers,
+    Extension(caller): Extension<Caller>,
+    Json(job): Json<JobSpec>,
+) -> Response {
+    if let Err(denied) = caller.acts_for(job.operator) {
+        return denied.into_response();
+    }
     let Some(Joined { network, jobs, .. }) = reporter.joined() else {
         return refuse(StatusCode::CONFLICT, &"this node has not joined its cluster yet");
     };
@@ -188,60 +214,4 @@ async fn read_epoch<T: Serialize + Send + 'static, E: core::fmt::Display + Send 
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::UnixStream,
-        sync::watch,
-    };
-    use tokio_util::sync::CancellationToken;
-    use veil_node_process::metrics::Metrics;
-    use veil_protocol_spec::identity::SecretIdentity;
-
-    use super::*;
-    use crate::{
-        admin::{self, AdminError},
-        progress::Progress,
-        status::{JobStatus, Role, Status},
-    };
-
-    #[tokio::test]
-    async fn a_node_that_has_not_joined_answers_and_says_so() {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("admin.sock");
-        let identity = SecretIdentity::from_bytes(&[7; 32]).unwrap().public();
-        let progress = Arc::new(Progress::new(Role::Worker, &identity).unwrap());
-        let (joined, epoch) = (watch::Sender::new(None), watch::Sender::new(None));
-        let metrics = Metrics::default();
-        let of = (Arc::clone(&progress), metrics.clone());
-        let reporter = Reporter::new(of.0, of.1, joined.subscribe(), epoch.subscribe());
-        progress.stage("waiting for the chain", ["http://127.0.0.1:1".to_owned()]);
-        let stop = CancellationToken::new();
-        let serving = admin::serve(socket.clone(), router(reporter), stop.clone()).await.unwrap();
-        let status: Status = admin::get(&socket, "/v1/status").await.unwrap();
-        assert_eq!(status.stage, "waiting for the chain");
-        assert_eq!(status.waiting_for, ["http://127.0.0.1:1"]);
-        assert_eq!((status.role, status.last_slot), (Role::Worker, Slot(0)));
-        let jobs: Vec<JobStatus> = admin::get(&socket, "/v1/jobs").await.unwrap();
-        assert!(jobs.is_empty());
-        metrics.refuse("telemetry", "too_soon");
-        let status: Status = admin::get(&socket, "/v1/status").await.unwrap();
-        assert_eq!(status.refusals["telemetry"]["too_soon"], 1);
-        let mut stream = UnixStream::connect(&socket).await.unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, text) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.0 200") && head.contains("application/openmetrics-text"));
-        let counted = "veil_refusals_total{protocol=\"telemetry\",reason=\"too_soon\"} 1";
-        assert!(text.lines().any(|line| line == counted), "{text}");
-        let record = admin::get::<serde_json::Value>(&socket, "/v1/slots/1").await;
-        assert!(matches!(record, Err(AdminError::Refused(why)) if why.contains("no certificates")));
-        let evidence = admin::get::<serde_json::Value>(&socket, "/v1/evidence").await;
-        assert!(matches!(evidence, Err(AdminError::Refused(_))));
-        stop.cancel();
-        serving.await.unwrap();
-    }
-}
+mod tests;

@@ -10,14 +10,15 @@
 //! 3. [`epoch`]: what follows from the active key; [`follow`]: certificates; [`ingress`]: telemetry
 //!    and jobs from gossip; [`evaluation`] and [`evaluation_pool`]: the circuit on the locked inputs;
 //!    [`audit`]: what others say that it gives; [`evidence`]: what shows that somebody broke the protocol.
-//! 4. [`progress`] and [`report`]: how far the node is; [`api`] and [`admin`]: what it answers locally;
+//! 4. [`progress`] and [`report`]: how far the node is; [`api`]: what it answers; [`answering`]: where, and to whom;
 //!    [`sync`]: what it answers to peers.
 //!
 //! # State and restart
 //! Everything that outlives the process is in the stores of `veil-node-storage` below the data
 //! directory, and in the files that [`epoch`] fetches once.
 
-pub mod admin;
+mod accounts;
+pub mod answering;
 pub mod api;
 pub mod audit;
 mod challenges;

@@ -20,7 +20,7 @@ use std::{
 use async_recursion::async_recursion as boxed;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::{FutureExt, future::BoxFuture};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use veil_node_chain::{AccountKey, AccountKeyError, Chain, ChainError, PublishedKey};
 use veil_node_p2p::{InvalidIdentity, peer_id};
@@ -32,11 +32,11 @@ use veil_node_storage::{
 };
 use veil_protocol_spec::{identity::SecretIdentity, scheduling::UnixMillis};
 
-use veil_node_config::{ChainSection, Environment, NetworkSection, NodeSection};
+use veil_node_config::{ApiSection, ChainSection, Environment, NetworkSection, NodeSection};
 
 use crate::{
-    admin::{self, AdminError},
-    api, challenges,
+    answering::{Answering, AnsweringError},
+    challenges,
     cluster::{Cluster, ClusterError, ClusterOptions},
     epoch::{ActiveEpoch, EpochError, Material},
     progress::Progress,
@@ -98,9 +98,9 @@ pub enum StartError {
     /// Joining.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// The admin socket.
+    /// The admin socket, or the address of the API.
     #[error(transparent)]
-    Admin(#[from] AdminError),
+    Answering(#[from] AnsweringError),
     /// The active key.
     #[error(transparent)]
     Epoch(#[from] EpochError),
@@ -171,6 +171,8 @@ pub struct Sections<'a> {
     pub network: &'a NetworkSection,
     /// Contracts.
     pub chain: &'a ChainSection,
+    /// Answering from afar.
+    pub api: Option<&'a ApiSection>,
 }
 
 /// Opens the identity and checks it against the peer id that is expected, if one is.
@@ -202,8 +204,7 @@ pub struct Node {
     pub stop: CancellationToken,
     retention: Retention,
     epoch: watch::Sender<Option<Arc<ActiveEpoch>>>,
-    admin: JoinHandle<()>,
-    admin_stop: CancellationToken,
+    answering: Answering,
     /// The data directory, locked.
     pub data: Arc<DataDir>,
 }
@@ -228,20 +229,18 @@ impl Node {
         secrets: Secrets,
         stop: CancellationToken,
     ) -> Result<Self, StartError> {
-        let Sections { node, network, chain: on_chain } = sections;
+        let Sections { node, network, chain: on_chain, api } = sections;
         let data = DataDir::lock(&node.data_dir)?;
         let opening = (node.clone(), secrets.passphrase);
         // The passphrase is stretched for a second or so.
         let opened = tokio::task::spawn_blocking(move || open_identity(&opening.0, &opening.1));
         let identity = opened.await.map_err(|_| StartError::Stopped)??;
         let progress = Arc::new(Progress::new(role, &identity.public())?);
-        let admin_stop = CancellationToken::new();
         let (joined, epoch) = (watch::Sender::new(None), watch::Sender::new(None));
         let metrics = Metrics::default();
         let (of, answers) = (Arc::clone(&progress), (joined.subscribe(), epoch.subscribe()));
         let reporter = Reporter::new(of, metrics.clone(), answers.0, answers.1);
-        let router = api::router(reporter);
-        let admin = admin::serve(node.admin_socket(), router, admin_stop.clone()).await?;
+        let answering = Answering::start(node, api, on_chain.cluster, reporter).await?;
         let joining = async {
             let chain = connect(on_chain, secrets.account, &progress).await?;
             progress
@@ -266,8 +265,7 @@ impl Node {
         let cluster = match ended {
             Ok(cluster) => cluster,
             Err(error) => {
-                admin_stop.cancel();
-                let _ = admin.await; // only a panic in a handler could make it fail
+                answering.end().await;
                 return Err(error);
             }
         };
@@ -275,7 +273,7 @@ impl Node {
         let source = SyncSource::new(Arc::clone(&cluster.jobs), epoch.subscribe());
         cluster.tasks.spawn(source.serve(cluster.network.clone()));
         let (retention, data) = (node.retention(), Arc::new(data));
-        Ok(Self { cluster, progress, stop, retention, epoch, admin, admin_stop, data })
+        Ok(Self { cluster, progress, stop, retention, epoch, answering, data })
     }
 
     /// Waits for an active key whose committee is registered; nothing if told to stop.
@@ -351,13 +349,12 @@ impl Node {
         Ok(Some(epoch))
     }
 
-    /// Leaves gracefully, ends every task, closes the admin socket.
+    /// Leaves gracefully, ends every task, answers no more.
     #[boxed]
     pub async fn leave(self) {
         self.progress.stage("leaving", []);
         self.cluster.leave().await;
-        self.admin_stop.cancel();
-        let _ = self.admin.await; // only a panic in a handler could make it fail
+        self.answering.end().await;
     }
 }
 

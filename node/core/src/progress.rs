@@ -18,6 +18,8 @@ pub(crate) type Replica = (Blake3Digest, ReplicaIndex);
 pub(crate) struct Notes {
     pub(crate) stage: String,
     pub(crate) waiting_for: Vec<String>,
+    /// Whether the process can do its part in the cluster.
+    pub(crate) takes_part: bool,
     pub(crate) slots: BTreeMap<Slot, SlotReport>,
     pub(crate) observed: BTreeMap<Replica, Observed>,
     pub(crate) engine: Option<EngineStatus>,
@@ -61,17 +63,26 @@ impl Progress {
         self.peer
     }
 
-    /// What the process does now, and what or whom it waits for.
+    /// What the process does before it can take part, or in place of it, and what or whom it waits for.
     pub fn stage(&self, stage: &str, waiting_for: impl IntoIterator<Item = String>) {
+        self.note(stage, waiting_for.into_iter().collect(), false);
+    }
+
+    /// The same for what it does as part of the cluster.
+    pub fn takes_part(&self, stage: &str, waiting_for: impl IntoIterator<Item = String>) {
+        self.note(stage, waiting_for.into_iter().collect(), true);
+    }
+
+    fn note(&self, stage: &str, waiting_for: Vec<String>, takes_part: bool) {
         let mut notes = self.notes();
         if notes.stage != stage {
             tracing::info!(stage, "now");
             stage.clone_into(&mut notes.stage);
         }
-        notes.waiting_for = waiting_for.into_iter().collect();
+        (notes.waiting_for, notes.takes_part) = (waiting_for, takes_part);
     }
 
-    /// The same for steps that follow quickly on each other: not for the log.
+    /// As [`Self::stage`] for steps that follow quickly on each other: not for the log.
     pub fn progress(&self, stage: &str, waiting_for: impl IntoIterator<Item = String>) {
         let mut notes = self.notes();
         stage.clone_into(&mut notes.stage);

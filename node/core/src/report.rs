@@ -10,18 +10,20 @@ use veil_committee_slot::{
     demand::JobDemand,
     lists::{NextInputs, next_replicas},
 };
+use veil_node_chain::Chain;
 use veil_node_p2p::{Health, Network, Topic, Traffic};
 use veil_node_process::{metrics::Metrics, peak_rss_bytes, rss_bytes};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
-    Blake3Digest, ParticipantIndex, PeerIdHash, ReplicaIndex, Slot, scheduling::ClusterState,
+    Blake3Digest, ParticipantIndex, PeerIdHash, ReplicaIndex, Slot,
+    scheduling::{ClusterScope, ClusterState},
 };
 
 use crate::{
     cluster::{Cluster, Peers, Views},
     epoch::ActiveEpoch,
     progress::{Progress, Replica},
-    status::{JobStatus, PeerCounts, ReplicaStatus, Status, TrafficStatus},
+    status::{JobStatus, PeerCounts, Readiness, ReplicaStatus, Status, TrafficStatus},
     sync::CurrentEpoch,
 };
 
@@ -36,6 +38,10 @@ pub struct Joined {
     pub views: Views,
     /// Jobs.
     pub jobs: Arc<Jobs>,
+    /// Contracts.
+    pub chain: Chain,
+    /// Chain, directory, cluster.
+    pub scope: ClusterScope,
 }
 
 impl From<&Cluster> for Joined {
@@ -45,6 +51,8 @@ impl From<&Cluster> for Joined {
             peers: cluster.peers.clone(),
             views: cluster.views.clone(),
             jobs: Arc::clone(&cluster.jobs),
+            chain: cluster.chain.clone(),
+            scope: cluster.scope,
         }
     }
 }
@@ -126,6 +134,17 @@ impl Reporter {
             refusals: self.refusals(),
             rss_bytes: rss_bytes(),
             peak_rss_bytes: peak_rss_bytes(),
+        }
+    }
+
+    /// Whether it can take part, and what it does.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        let notes = self.progress.notes();
+        Readiness {
+            ready: notes.takes_part,
+            stage: notes.stage.clone(),
+            waiting_for: notes.waiting_for.clone(),
         }
     }
 

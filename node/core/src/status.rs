@@ -304,6 +304,17 @@ pub struct Status {
     pub peak_rss_bytes: u64,
 }
 
+/// Whether a process can take part in its cluster; that it runs, its answer shows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Readiness {
+    /// It can.
+    pub ready: bool,
+    /// What it does.
+    pub stage: String,
+    /// What or whom it waits for.
+    pub waiting_for: Vec<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

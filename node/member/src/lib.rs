@@ -165,7 +165,12 @@ pub async fn run(
     secrets: Secrets,
     stop: CancellationToken,
 ) -> Result<(), MemberError> {
-    let sections = Sections { node: &config.node, network: &config.network, chain: &config.chain };
+    let sections = Sections {
+        node: &config.node,
+        network: &config.network,
+        chain: &config.chain,
+        api: config.api.as_ref(),
+    };
     let passphrase = secrets.passphrase.clone();
     let node = Node::start(Role::Member, sections, secrets, stop.clone());
     let node = match node.await {

@@ -189,7 +189,7 @@ impl SlotLoop {
         let named = silent.iter().map(|worker| format!("telemetry of {worker}"));
         let stage = self.machine.stage();
         let waiting = named.filter(|_| stage == SlotStage::Collecting);
-        self.progress.stage(stage.as_str(), waiting.collect::<Vec<_>>());
+        self.progress.takes_part(stage.as_str(), waiting.collect::<Vec<_>>());
     }
 
     /// Live workers whose telemetry does not count yet. What SWIM says of one is hearsay: it is not left
@@ -284,7 +284,7 @@ impl SlotLoop {
             DecryptionEffect::Outstanding { participants, .. } => {
                 tracing::warn!(?participants, "members have not sent their partial decryption");
                 let waiting = participants.iter().map(|j| format!("participant {j}"));
-                self.progress.stage(self.machine.stage().as_str(), waiting);
+                self.progress.takes_part(self.machine.stage().as_str(), waiting);
             }
         }
     }
@@ -366,7 +366,7 @@ impl SlotLoop {
                 self.follower.is_behind();
             }
         }
-        self.progress.stage(self.machine.stage().as_str(), Vec::new());
+        self.progress.takes_part(self.machine.stage().as_str(), Vec::new());
         Ok(())
     }
 

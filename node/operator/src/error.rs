@@ -1,8 +1,8 @@
 //! Why an operator's command fails.
 
+use veil_node_api::client::ClientError;
 use veil_node_chain::ChainError;
 use veil_node_config::job_file::JobFileError;
-use veil_node_core::admin::AdminError;
 use veil_protocol_spec::{Blake3Digest, scheduling::PolicyError};
 
 use crate::obstacle::Obstacle;
@@ -16,12 +16,15 @@ pub enum OperatorError {
     /// The job file.
     #[error(transparent)]
     Job(#[from] JobFileError),
+    /// The node does not let the account in.
+    #[error(transparent)]
+    Login(ClientError),
     /// The node that should say what is known of jobs.
     #[error("the node does not say which jobs run, and nothing was submitted: {0}")]
-    Node(AdminError),
+    Node(ClientError),
     /// No node has the body, so the chain was told nothing.
     #[error("no node took the job's body, so nothing was submitted: {0}")]
-    NotSubmitted(AdminError),
+    NotSubmitted(ClientError),
     /// It could not run, so the chain was told nothing.
     #[error("the job is not submitted: {0}")]
     Obstacle(#[from] Obstacle),
@@ -38,7 +41,7 @@ pub enum OperatorError {
         /// Its nonce.
         nonce: u64,
         /// Why the node did not take it.
-        source: AdminError,
+        source: ClientError,
     },
     /// Nothing to stop.
     #[error("the chain lists no running job {0} of this account; `veil job list` shows them")]

@@ -1,16 +1,15 @@
 //! What submitting a job would cost and tell, without a transaction.
 
-use std::path::Path;
-
 use async_recursion::async_recursion as boxed;
 use serde::Serialize;
 use veil_committee_slot::demand::bits_to_state;
+use veil_node_api::client::Client;
 use veil_node_chain::{Chain, ChainError, Rights};
 use veil_node_config::job_file::{
     JobFile,
     quantity::Measure::{Bytes, Cpu},
 };
-use veil_node_core::{admin, status::JobStatus};
+use veil_node_core::status::JobStatus;
 use veil_protocol_spec::{
     Blake3Digest, ClusterId,
     scheduling::{ClusterPolicy, Egress, JobSpec, LEAK_WINDOW_BLOCKS, Label, ResourceRequest},
@@ -92,7 +91,7 @@ impl JobPlan {
     }
 }
 
-/// Looks at the job as the chain and the node behind `admin` have it now; submits nothing. It would state
+/// Looks at the job as the chain and `node` have it now; submits nothing. It would state
 /// `leak_bits`, or as many as [`bits_to_state`] says.
 ///
 /// # Errors
@@ -101,7 +100,7 @@ impl JobPlan {
 pub async fn look(
     chain: &Chain,
     cluster: ClusterId,
-    admin: &Path,
+    node: &Client,
     file: JobFile,
     leak_bits: Option<u32>,
 ) -> Result<JobPlan, OperatorError> {
@@ -119,7 +118,7 @@ pub async fn look(
     let allowance = chain.allowance(cluster, operator).await?;
     let usage = chain.job_usage(cluster, operator).await?;
     let image_allowed = chain.is_image_allowed(cluster, spec.image.digest_bytes()).await?;
-    let jobs: Vec<JobStatus> = admin::get(admin, "/v1/jobs").await.map_err(OperatorError::Node)?;
+    let jobs: Vec<JobStatus> = node.get("/v1/jobs").await.map_err(OperatorError::Node)?;
 
     let mut obstacles: Vec<_> = Obstacle::of_scale(&spec, &policy).into_iter().collect();
     if !image_allowed {

@@ -1,16 +1,38 @@
 //! Submitting and stopping jobs: the chain orders them, a node takes their bodies.
 
-use std::path::Path;
-
 use async_recursion::async_recursion as boxed;
-use veil_node_chain::{Chain, ChainError};
+use veil_node_api::{
+    client::{Client, ClientError},
+    sessions::Login,
+    tls::CertificateHash,
+};
+use veil_node_chain::{Chain, ChainError, login_digest};
 use veil_node_config::job_file::JobFile;
-use veil_node_core::admin::{self, AdminError};
 use veil_protocol_spec::{Blake3Digest, ClusterId, scheduling::JobSpec};
 
 use crate::{error::OperatorError, obstacle::Obstacle, plan};
 
-/// Gives a job's body to the node behind `admin`, then submits it under the account's next nonce. "The
+/// Logs the chain's account in at a node, for what only it may do there. A socket's owner needs no login.
+///
+/// # Errors
+/// [`OperatorError::Login`], and [`OperatorError::Chain`] without an account.
+#[boxed]
+pub async fn log_in(
+    chain: &Chain,
+    cluster: ClusterId,
+    node: &Client,
+) -> Result<Client, OperatorError> {
+    let key = chain.account_key().ok_or(ChainError::NoAccount)?;
+    let scope = chain.scope(cluster);
+    let sign = |login: &Login, certificate: &CertificateHash| {
+        let Login { account, challenge, expires } = login;
+        let digest = login_digest(&scope, &certificate.0, account, challenge, *expires);
+        key.sign(&digest).map_err(|error| error.to_string())
+    };
+    node.log_in(key.address(), cluster, &sign).await.map_err(OperatorError::Login)
+}
+
+/// Gives a job's body to `node`, then submits it under the account's next nonce. "The
 /// public body travels by gossip before the transaction": what ends this halfway leaves no digest on chain
 /// whose body nobody has. What speaks against it is found first ([`plan::look`]). Its placement may tell
 /// `leak_bits` about others' load in a day; unless they are given, as many as
@@ -22,34 +44,34 @@ use crate::{error::OperatorError, obstacle::Obstacle, plan};
 pub async fn submit(
     chain: &Chain,
     cluster: ClusterId,
-    admin: &Path,
+    node: &Client,
     job: JobFile,
     leak_bits: Option<u32>,
 ) -> Result<(Blake3Digest, JobSpec), OperatorError> {
-    let plan = plan::look(chain, cluster, admin, job, leak_bits).await?;
+    let plan = plan::look(chain, cluster, node, job, leak_bits).await?;
     if let Some(obstacle) = plan.obstacles.into_iter().find(Obstacle::forbids_submission) {
         return Err(obstacle.into());
     }
     let (digest, spec) = (plan.job, plan.spec);
-    give(admin, &spec).await.map_err(OperatorError::NotSubmitted)?;
+    give(node, &spec).await.map_err(OperatorError::NotSubmitted)?;
     chain.submit_job(cluster, digest, spec.nonce, plan.leak_bits).await?;
     // A node keeps few bodies that the chain does not list, and may have dropped this one.
-    give_body(admin, &spec).await?;
+    give_body(node, &spec).await?;
     Ok((digest, spec))
 }
 
-/// Gives a job's body to the node behind `admin`, which passes it on.
+/// Gives a job's body to `node`, which passes it on.
 ///
 /// # Errors
 /// [`OperatorError::Body`].
 #[boxed]
-pub async fn give_body(admin: &Path, spec: &JobSpec) -> Result<(), OperatorError> {
+pub async fn give_body(node: &Client, spec: &JobSpec) -> Result<(), OperatorError> {
     let (job, nonce) = (spec.digest(), spec.nonce);
-    give(admin, spec).await.map_err(|source| OperatorError::Body { job, nonce, source })
+    give(node, spec).await.map_err(|source| OperatorError::Body { job, nonce, source })
 }
 
-async fn give(admin: &Path, spec: &JobSpec) -> Result<(), AdminError> {
-    admin::post::<serde_json::Value>(admin, "/v1/jobs", spec).await.map(drop)
+async fn give(node: &Client, spec: &JobSpec) -> Result<(), ClientError> {
+    node.post::<serde_json::Value>("/v1/jobs", spec).await.map(drop)
 }
 
 /// Cancels every submission of the job by this account; returns their number.

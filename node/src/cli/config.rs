@@ -70,7 +70,7 @@ fn check(arguments: &Check) -> Result<Exit, Failure> {
     let object = json!({
         "valid": true,
         "role": config.role(),
-        "admin_socket": config.admin_socket(),
+        "node": config.node().address.to_string(),
         "rpc": chain.rpc,
         "contract": chain.contract,
         "cluster": chain.cluster,

@@ -2,16 +2,14 @@
 
 use std::{
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use veil_node_api::client::Client;
 use veil_node_chain::Chain;
-use veil_node_core::{
-    admin,
-    status::{EvidenceFile, EvidenceStatus},
-};
+use veil_node_core::status::{EvidenceFile, EvidenceStatus};
 use veil_node_storage::durable::write_new;
 use veil_protocol_spec::{
     Blake3Digest, ClusterId, PublicIdentity, Wire,
@@ -20,6 +18,7 @@ use veil_protocol_spec::{
 };
 
 use super::{
+    asking::Asking,
     failure::{Exit, Failure},
     job::target::Target,
     output,
@@ -62,18 +61,18 @@ pub(super) struct Export {
 }
 
 /// `veil evidence`.
-pub(super) fn run(command: &Command) -> Exit {
+pub(super) fn run(command: &Command, asking: &Asking) -> Exit {
     let (target, ended) = match command {
-        Command::List(arguments) => (&arguments.target, block_on(list(&arguments.target))),
-        Command::Export(arguments) => (&arguments.one.target, block_on(export(arguments))),
-        Command::Report(arguments) => (&arguments.target, block_on(report(arguments))),
+        Command::List(arguments) => (&arguments.target, block_on(list(&arguments.target, asking))),
+        Command::Export(arguments) => (&arguments.one.target, block_on(export(arguments, asking))),
+        Command::Report(arguments) => (&arguments.target, block_on(report(arguments, asking))),
     };
     conclude(target.json, ended)
 }
 
-async fn list(target: &Target) -> Result<Exit, Failure> {
-    let access = target.resolve()?;
-    let kept: Vec<EvidenceStatus> = admin::get(access.first_socket()?, "/v1/evidence").await?;
+async fn list(target: &Target, asking: &Asking) -> Result<Exit, Failure> {
+    let access = target.resolve(asking)?;
+    let kept: Vec<EvidenceStatus> = access.first_node()?.get("/v1/evidence").await?;
     output::show(target.json, &json!({ "evidence": kept }), |out| write_list(out, &kept))?;
     Ok(Exit::Done)
 }
@@ -97,8 +96,8 @@ fn write_list(out: &mut dyn Write, kept: &[EvidenceStatus]) -> io::Result<()> {
     Ok(())
 }
 
-async fn fetch(socket: &Path, digest: &Blake3Digest) -> Result<Evidence, Failure> {
-    let file: EvidenceFile = admin::get(socket, &format!("/v1/evidence/{digest}")).await?;
+async fn fetch(node: &Client, digest: &Blake3Digest) -> Result<Evidence, Failure> {
+    let file: EvidenceFile = node.get(&format!("/v1/evidence/{digest}")).await?;
     let broken = |error: &dyn core::fmt::Display| {
         Failure::new(Exit::Failed, "node", format!("the node's evidence {digest}: {error}"))
     };
@@ -110,10 +109,10 @@ async fn fetch(socket: &Path, digest: &Blake3Digest) -> Result<Evidence, Failure
     Evidence::from_wire(&wire).map_err(|error| broken(&error))
 }
 
-async fn export(arguments: &Export) -> Result<Exit, Failure> {
+async fn export(arguments: &Export, asking: &Asking) -> Result<Exit, Failure> {
     let Export { one: One { digest, target }, out: file } = arguments;
-    let access = target.resolve()?;
-    let wire = fetch(access.first_socket()?, digest).await?.to_wire();
+    let access = target.resolve(asking)?;
+    let wire = fetch(access.first_node()?, digest).await?.to_wire();
     write_new(file, 0o644, &wire)?;
     let object = json!({ "digest": digest, "file": file, "bytes": wire.len() });
     output::show(target.json, &object, |out| writeln!(out, "written to {}", file.display()))?;
@@ -139,10 +138,10 @@ async fn identity_of(
     identities.first().copied().ok_or_else(unseated)
 }
 
-async fn report(arguments: &One) -> Result<Exit, Failure> {
+async fn report(arguments: &One, asking: &Asking) -> Result<Exit, Failure> {
     let One { digest, target } = arguments;
-    let access = target.resolve()?;
-    let evidence = fetch(access.first_socket()?, digest).await?;
+    let access = target.resolve(asking)?;
+    let evidence = fetch(access.first_node()?, digest).await?;
     let (chain, cluster) = access.chain().await?;
     let mined = match &evidence.proof {
         Proof::CertificateVotes(both) => {

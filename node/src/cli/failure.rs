@@ -4,13 +4,14 @@
 use core::fmt;
 use std::{io, path::Path, process::ExitCode};
 
+use veil_node_api::client::ClientError;
 use veil_node_ceremony::{
     CeremonyError, CommitPointError,
     offline::{archive::ArchiveError, simulate::SimulateError},
 };
 use veil_node_chain::{AccountKeyError, ChainError};
 use veil_node_config::{ConfigError, job_file::JobFileError};
-use veil_node_core::{admin::AdminError, lifecycle::StartError};
+use veil_node_core::lifecycle::StartError;
 use veil_node_member::{FenceError, MemberError, SlotsEnded};
 use veil_node_operator::{error::OperatorError, obstacle::Obstacle};
 use veil_node_p2p::NetworkError;
@@ -115,9 +116,27 @@ impl From<ChainError> for Failure {
     }
 }
 
-impl From<AdminError> for Failure {
-    fn from(error: AdminError) -> Self {
-        Self::new(Exit::Failed, "node", error)
+/// What a node's answer is, or that there is none.
+fn of_node(error: &ClientError) -> (Exit, &'static str) {
+    match error {
+        ClientError::NoTrust(_) => (Exit::Usage, "usage"),
+        ClientError::Trust(_) | ClientError::Token { .. } => (Exit::Files, "files"),
+        ClientError::Denied { kind, .. } if kind != "not_now" => (Exit::Failed, "denied"),
+        _ => (Exit::Failed, "node"),
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let (exit, word) = of_node(&error);
+        let reads = ["no_token", "unknown_token", "token_expired", "other_cluster"];
+        match &error {
+            ClientError::Denied { kind, .. } if reads.contains(&kind.as_str()) => {
+                let next = "give this node's read token with --node-token-file FILE (VEIL_NODE_TOKEN_FILE): api-read-token in its data directory";
+                Self::new(exit, word, format!("{error}; {next}"))
+            }
+            _ => Self::new(exit, word, error),
+        }
     }
 }
 
@@ -242,9 +261,13 @@ impl From<OperatorError> for Failure {
         match error {
             OperatorError::Job(error) => error.into(),
             OperatorError::Chain(error) => error.into(),
-            OperatorError::Node(_)
-            | OperatorError::NotSubmitted(_)
-            | OperatorError::Body { .. } => Self::new(Exit::Failed, "node", error),
+            OperatorError::Login(ref cause)
+            | OperatorError::Node(ref cause)
+            | OperatorError::NotSubmitted(ref cause)
+            | OperatorError::Body { source: ref cause, .. } => {
+                let (exit, kind) = of_node(cause);
+                Self::new(exit, kind, error)
+            }
             OperatorError::NoSuchJob(_) | OperatorError::Policy(_) => {
                 Self::new(Exit::Failed, "chain", error)
             }

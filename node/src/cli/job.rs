@@ -12,6 +12,7 @@ use veil_protocol_spec::{Blake3Digest, PeerIdHash};
 
 use self::target::Target;
 use super::{
+    asking::Asking,
     failure::{Exit, Failure},
     output,
     run::{block_on, conclude},
@@ -87,44 +88,46 @@ pub(super) struct One {
     target: Target,
 }
 
-pub(super) fn run(command: &Command) -> Exit {
+pub(super) fn run(command: &Command, asking: &Asking) -> Exit {
     let (json, ended) = match command {
         Command::Init(arguments) => (arguments.json, file::init(arguments)),
         Command::Validate(arguments) => (arguments.json, file::validate(arguments)),
-        Command::Plan(arguments) => (arguments.target.json, block_on(plan(arguments))),
-        Command::Submit(arguments) => (arguments.target.json, block_on(submit(arguments))),
-        Command::Status(arguments) => (arguments.target.json, block_on(status(arguments))),
-        Command::List(arguments) => (arguments.target.json, block_on(list(&arguments.target))),
-        Command::Stop(arguments) => (arguments.target.json, block_on(stop(arguments))),
+        Command::Plan(arguments) => (arguments.target.json, block_on(plan(arguments, asking))),
+        Command::Submit(arguments) => (arguments.target.json, block_on(submit(arguments, asking))),
+        Command::Status(arguments) => (arguments.target.json, block_on(status(arguments, asking))),
+        Command::List(arguments) => {
+            (arguments.target.json, block_on(list(&arguments.target, asking)))
+        }
+        Command::Stop(arguments) => (arguments.target.json, block_on(stop(arguments, asking))),
     };
     conclude(json, ended)
 }
 
-async fn plan(arguments: &Plan) -> Result<Exit, Failure> {
+async fn plan(arguments: &Plan, asking: &Asking) -> Result<Exit, Failure> {
     let job = file::read(&arguments.file)?;
-    let access = arguments.target.resolve()?;
+    let access = arguments.target.resolve(asking)?;
     let (chain, cluster) = access.chain().await?;
-    let socket = access.first_socket()?;
-    let plan = plan::look(&chain, cluster, socket, job, arguments.leak_bits).await?;
+    let node = access.session(&chain, cluster).await?;
+    let plan = plan::look(&chain, cluster, &node, job, arguments.leak_bits).await?;
     let mut object = serde_json::to_value(&plan).unwrap_or_default();
     object["can_be_submitted"] = plan.can_be_submitted().into();
     output::show(arguments.target.json, &object, |out| table::write_plan(out, &plan))?;
     Ok(if plan.obstacles.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
-async fn submit(arguments: &Submit) -> Result<Exit, Failure> {
+async fn submit(arguments: &Submit, asking: &Asking) -> Result<Exit, Failure> {
     let job = file::read(&arguments.file)?;
-    let access = arguments.target.resolve()?;
+    let access = arguments.target.resolve(asking)?;
     let (chain, cluster) = access.chain().await?;
-    let socket = access.first_socket()?;
+    let node = access.session(&chain, cluster).await?;
     let digest = match arguments.nonce {
         Some(nonce) => {
             let account = chain.account().ok_or(veil_node_chain::ChainError::NoAccount)?;
             let spec = job.into_spec(chain.scope(cluster), account, nonce)?;
-            submission::give_body(socket, &spec).await?;
+            submission::give_body(&node, &spec).await?;
             spec.digest()
         }
-        None => submission::submit(&chain, cluster, socket, job, arguments.leak_bits).await?.0,
+        None => submission::submit(&chain, cluster, &node, job, arguments.leak_bits).await?.0,
     };
     output::show(arguments.target.json, &json!({ "job": digest }), |out| {
         writeln!(out, "{digest}")
@@ -132,8 +135,8 @@ async fn submit(arguments: &Submit) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-async fn status(arguments: &Ask) -> Result<Exit, Failure> {
-    let access = arguments.target.resolve()?;
+async fn status(arguments: &Ask, asking: &Asking) -> Result<Exit, Failure> {
+    let access = arguments.target.resolve(asking)?;
     let statuses = access.statuses().await?;
     let wanted = |job: &Blake3Digest| {
         let prefix = arguments.job.as_deref().unwrap_or_default();
@@ -149,15 +152,15 @@ async fn status(arguments: &Ask) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-async fn list(target: &Target) -> Result<Exit, Failure> {
-    let access = target.resolve()?;
+async fn list(target: &Target, asking: &Asking) -> Result<Exit, Failure> {
+    let access = target.resolve(asking)?;
     let jobs = access.jobs().await?;
     output::show(target.json, &json!({ "jobs": jobs }), |out| table::write_jobs(out, &jobs))?;
     Ok(Exit::Done)
 }
 
-async fn stop(arguments: &One) -> Result<Exit, Failure> {
-    let access = arguments.target.resolve()?;
+async fn stop(arguments: &One, asking: &Asking) -> Result<Exit, Failure> {
+    let access = arguments.target.resolve(asking)?;
     let (chain, cluster) = access.chain().await?;
     let stopped = submission::stop(&chain, cluster, arguments.job).await?;
     let object = json!({ "job": arguments.job, "submissions_withdrawn": stopped });

@@ -10,12 +10,12 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use veil_node_config::{AnyConfig, MemberConfig, WorkerConfig, process_environment};
 use veil_node_core::{
-    admin,
     lifecycle::Secrets,
     status::{EngineStatus, Status},
 };
 
 use super::{
+    asking::Asking,
     failure::{Exit, Failure},
     output,
     run::{block_on, conclude, log_to_stderr, stop_on_signals},
@@ -40,7 +40,7 @@ pub(super) enum Member {
     Status(Ask),
     /// After the data directory of a member went back in time, or lost its journals: keep the member from
     /// signing until the cluster is past everything that it may have signed. The member must not run.
-    Fence(Ask),
+    Fence(Fence),
 }
 
 /// How to run.
@@ -57,7 +57,18 @@ pub(super) struct Run {
 /// Whom to ask.
 #[derive(Debug, Args)]
 pub(super) struct Ask {
-    /// The configuration of the running process, member or worker.
+    /// The configuration of the running process, member or worker, or of an operator.
+    #[arg(long, env = "VEIL_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Whom to fence.
+#[derive(Debug, Args)]
+pub(super) struct Fence {
+    /// The configuration of the member.
     #[arg(long, env = "VEIL_CONFIG", value_name = "FILE")]
     config: PathBuf,
     /// Print one JSON object.
@@ -66,31 +77,31 @@ pub(super) struct Ask {
 }
 
 /// `veil worker`.
-pub(super) fn worker(command: &Worker) -> Exit {
+pub(super) fn worker(command: &Worker, asking: &Asking) -> Exit {
     match command {
         Worker::Run(arguments) => run(arguments, async |stop| {
             let config = WorkerConfig::load(&arguments.config, &process_environment)?;
             let secrets = Secrets::load(&config.node, &config.chain, &process_environment)?;
             Ok(veil_node_worker::run(&config, secrets, stop).await?)
         }),
-        Worker::Status(ask) => status(ask),
+        Worker::Status(ask) => status(ask, asking),
     }
 }
 
 /// `veil committee`.
-pub(super) fn member(command: &Member) -> Exit {
+pub(super) fn member(command: &Member, asking: &Asking) -> Exit {
     match command {
         Member::Run(arguments) => run(arguments, async |stop| {
             let config = MemberConfig::load(&arguments.config, &process_environment)?;
             let secrets = Secrets::load(&config.node, &config.chain, &process_environment)?;
             Ok(veil_node_member::run(&config, secrets, stop).await?)
         }),
-        Member::Status(ask) => status(ask),
+        Member::Status(ask) => status(ask, asking),
         Member::Fence(arguments) => conclude(arguments.json, fence(arguments)),
     }
 }
 
-fn fence(arguments: &Ask) -> Result<Exit, Failure> {
+fn fence(arguments: &Fence) -> Result<Exit, Failure> {
     let config = MemberConfig::load(&arguments.config, &process_environment)?;
     let path = veil_node_member::raise_fence(&config)?;
     output::show(arguments.json, &json!({ "fence": path }), |out| {
@@ -110,13 +121,15 @@ fn run(arguments: &Run, role: impl AsyncFnOnce(CancellationToken) -> Result<(), 
 }
 
 /// `veil status`.
-pub(super) fn status(arguments: &Ask) -> Exit {
-    conclude(arguments.json, block_on(ask(arguments)))
+pub(super) fn status(arguments: &Ask, asking: &Asking) -> Exit {
+    conclude(arguments.json, block_on(ask(arguments, asking)))
 }
 
-async fn ask(arguments: &Ask) -> Result<Exit, Failure> {
-    let config = AnyConfig::load(&arguments.config, &process_environment)?;
-    let status: Status = admin::get(&config.admin_socket(), "/v1/status").await?;
+async fn ask(arguments: &Ask, asking: &Asking) -> Result<Exit, Failure> {
+    let file = arguments.config.as_ref();
+    let config = file.map(|file| AnyConfig::load(file, &process_environment)).transpose()?;
+    let node = asking.client(config.as_ref().map(AnyConfig::node))?;
+    let status: Status = node.get("/v1/status").await?;
     output::show(arguments.json, &status, |out| write_status(out, &status))?;
     Ok(Exit::Done)
 }

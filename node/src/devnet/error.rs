@@ -2,11 +2,11 @@
 
 use std::{io, path::PathBuf};
 
+use veil_node_api::client::ClientError;
 use veil_node_ceremony::CeremonyError;
 use veil_node_chain::{AccountKeyError, ChainError, anvil::AnvilError};
 use veil_node_config::{ConfigError, job_file::JobFileError};
 use veil_node_containers::DockerError;
-use veil_node_core::admin::AdminError;
 use veil_node_operator::{error::OperatorError, verify::VerifyError};
 use veil_node_storage::{durable::WriteNewError, keystore::KeystoreError};
 
@@ -42,7 +42,7 @@ pub enum DevnetError {
     Docker(#[from] DockerError),
     /// A node's answer.
     #[error(transparent)]
-    Admin(#[from] AdminError),
+    Node(#[from] ClientError),
     /// The job.
     #[error(transparent)]
     Job(#[from] JobFileError),

@@ -26,6 +26,9 @@ pub struct NodeEntry {
     pub config: PathBuf,
     /// Where it answers.
     pub admin_socket: PathBuf,
+    /// Where it answers from afar.
+    #[serde(default)]
+    pub api: Option<String>,
     /// Where it logs.
     pub log: PathBuf,
 }

@@ -4,7 +4,7 @@
 use std::{
     collections::HashSet,
     fs,
-    net::{Ipv4Addr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -35,6 +35,14 @@ pub(super) struct NodeFiles {
     pub(super) account: Option<AccountKey>,
     /// Multiaddresses, the one that others bootstrap from first.
     pub(super) listen: Vec<String>,
+    /// Where it answers from afar.
+    pub(super) api: Option<SocketAddr>,
+}
+
+/// Where a node can listen.
+pub(super) struct Addresses {
+    pub(super) listen: Vec<String>,
+    pub(super) api: SocketAddr,
 }
 
 /// What all nodes share.
@@ -110,6 +118,7 @@ impl NodeFiles {
             ("network", "listen", Value::from(self.listen.clone())),
             ("network", "bootstrap", Value::from(bootstrap)),
         ]);
+        values.extend(self.api.map(|api| ("api", "listen", Value::from(api.to_string()))));
         let sample = match self.role {
             Role::Member => {
                 values.extend([
@@ -144,7 +153,7 @@ pub(super) fn write_operator(
     Passphrase::random().write(&folder.join("passphrase.txt"))?;
     write_account(account, folder)?;
     let mut values = chain_values(shared, true);
-    values.push(("operator", "admin_socket", Value::from(ask.display().to_string())));
+    values.push(("operator", "node", Value::from(ask.display().to_string())));
     let path = folder.join("operator.toml");
     write_filled(&path, OPERATOR_SAMPLE, &values)?;
     Ok(path)
@@ -186,14 +195,16 @@ fn write_filled(path: &Path, sample: &str, values: &[Setting]) -> Result<(), Dev
     fs::write(path, text).map_err(DevnetError::io(path))
 }
 
-/// Sets keys of a sample where they stand, comments and all; a key that it does not have is an
-/// error.
+/// Sets keys of a sample where they stand, comments and all, also in a section that is commented out; a key
+/// that it does not have is an error.
 fn fill(sample: &str, values: &[Setting]) -> Result<String, String> {
     let (mut section, mut set, mut filled) = ("", HashSet::new(), String::new());
     for line in sample.lines() {
-        let name = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let bare = line.strip_prefix('#').unwrap_or(line);
+        let name = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         section = name.unwrap_or(section);
-        let key = line.strip_prefix('#').unwrap_or(line).split_once(" = ").map(|(key, _)| key);
+        let key = bare.split_once(" = ").map(|(key, _)| key);
+        let is_set = |name: &str| values.iter().any(|(of, ..)| *of == name);
         let found = values.iter().find(|(of, name, _)| *of == section && Some(*name) == key);
         match found {
             Some((of, name, value)) => {
@@ -201,7 +212,7 @@ fn fill(sample: &str, values: &[Setting]) -> Result<String, String> {
                 filled += &format!("{name} = {value}\n");
             }
             None => {
-                filled += line;
+                filled += if name.is_some_and(is_set) { bare } else { line };
                 filled.push('\n');
             }
         }
@@ -212,12 +223,12 @@ fn fill(sample: &str, values: &[Setting]) -> Result<String, String> {
     }
 }
 
-/// Where so many nodes can listen, each over QUIC and TCP: multiaddresses that are free now.
+/// Where so many nodes can listen, each over QUIC and TCP and for its API: addresses that are free now.
 ///
 /// Nodes listen some time after this, and again after a restart, so that no other program, another
 /// network above all, should take a port meanwhile. Each network therefore has a loopback address of
 /// its own, where the system has more than one, and ports that the system gives to nobody by itself.
-pub(super) fn free_addresses(count: usize) -> Result<Vec<Vec<String>>, DevnetError> {
+pub(super) fn free_addresses(count: usize) -> Result<Vec<Addresses>, DevnetError> {
     let own = Ipv4Addr::new(127, octet(), octet(), octet());
     let host = match UdpSocket::bind((own, 0)) {
         Ok(_) => own,
@@ -229,13 +240,16 @@ pub(super) fn free_addresses(count: usize) -> Result<Vec<Vec<String>>, DevnetErr
     };
     let first = rand::thread_rng().gen_range(NODE_PORTS);
     let ports = (first..NODE_PORTS.end).chain(NODE_PORTS.start..first);
-    let listen =
-        |port| vec![format!("/ip4/{host}/udp/{port}/quic-v1"), format!("/ip4/{host}/tcp/{port}")];
-    let found: Vec<_> = ports.filter(is_free).take(count).map(listen).collect();
-    if found.len() < count {
-        return Err(DevnetError::Options(format!("fewer than {count} free ports on {host}")));
+    let free: Vec<_> = ports.filter(is_free).take(2 * count).collect();
+    if free.len() < 2 * count {
+        return Err(DevnetError::Options(format!("fewer than {} free ports on {host}", 2 * count)));
     }
-    Ok(found)
+    let (listen, api) = free.split_at(count);
+    let addresses = listen.iter().zip(api).map(|(port, api)| Addresses {
+        listen: vec![format!("/ip4/{host}/udp/{port}/quic-v1"), format!("/ip4/{host}/tcp/{port}")],
+        api: (host, *api).into(),
+    });
+    Ok(addresses.collect())
 }
 
 /// Of an address that is neither a network's first nor its last.
@@ -252,12 +266,20 @@ mod tests {
         let sample = "# A key = something\n[a]\n#key = 1\n[b]\nkey = 2\n";
         let filled = fill(sample, &[("b", "key", Value::from("x"))]).unwrap();
         assert_eq!(filled, "# A key = something\n[a]\n#key = 1\n[b]\nkey = \"x\"\n");
+        let optional = "#[a]\n#key = 1\n#other = 2\n";
+        let filled = fill(optional, &[("a", "key", Value::from("x"))]).unwrap();
+        assert_eq!(filled, "[a]\nkey = \"x\"\n#other = 2\n");
+        assert_eq!(fill(optional, &[]).unwrap(), optional);
         assert!(fill(sample, &[("a", "other", Value::from(1))]).unwrap_err().contains("a.other"));
     }
 
     #[test]
     fn networks_listen_at_addresses_of_their_own() {
-        let networks: Vec<_> = (0..8).flat_map(|_| free_addresses(17).unwrap()).flatten().collect();
-        assert_eq!(networks.iter().collect::<HashSet<_>>().len(), 8 * 17 * 2);
+        let networks: Vec<_> = (0..8).flat_map(|_| free_addresses(17).unwrap()).collect();
+        let listen = networks.iter().flat_map(|addresses| addresses.listen.clone());
+        let api = networks
+            .iter()
+            .map(|addresses| format!("/ip4/{}/tcp/{}", addresses.api.ip(), addresses.api.port()));
+        assert_eq!(listen.chain(api).collect::<HashSet<_>>().len(), 8 * 17 * 3);
     }
 }

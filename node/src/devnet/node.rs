@@ -15,9 +15,9 @@ use nix::{
 use tokio::{process::Command, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
+use veil_node_api::client::{Client, ClientError};
 use veil_node_config::{MemberConfig, WorkerConfig};
 use veil_node_core::{
-    admin,
     lifecycle::Secrets,
     status::{Role, Status},
 };
@@ -68,10 +68,10 @@ impl Node {
         PeerIdHash::of(&self.files.identity.public())
     }
 
-    /// Where it answers the command line.
+    /// Asks it through its socket.
     #[must_use]
-    pub fn admin_socket(&self) -> PathBuf {
-        self.files.admin_socket()
+    pub fn client(&self) -> Client {
+        Client::of_socket(self.files.admin_socket())
     }
 
     /// Its process, if it has one of its own and runs.
@@ -90,8 +90,8 @@ impl Node {
     ///
     /// # Errors
     /// Why it does not answer.
-    pub async fn status(&self) -> Result<Status, admin::AdminError> {
-        admin::get(&self.admin_socket(), "/v1/status").await
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.client().get("/v1/status").await
     }
 
     /// An error if it ended by itself.

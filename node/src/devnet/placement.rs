@@ -3,12 +3,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use serde::Serialize;
+use veil_node_api::client::ClientError;
 use veil_node_config::job_file::JobFile;
 use veil_node_containers::{Docker, Executor, Observed, Owner};
-use veil_node_core::{
-    admin::{self, AdminError},
-    status::{ReplicaStatus, Role, Status},
-};
+use veil_node_core::status::{ReplicaStatus, Role, Status};
 use veil_node_operator::{
     submission,
     verify::{Verifier, VerifyError},
@@ -66,7 +64,7 @@ impl Devnet {
     /// # Errors
     /// [`DevnetError`].
     pub async fn submit(&self, job: JobFile) -> Result<Blake3Digest, DevnetError> {
-        let ask = self.any_started()?.admin_socket();
+        let ask = self.any_started()?.client();
         let (digest, _) = submission::submit(&self.operator, self.cluster, &ask, job, None).await?;
         Ok(digest)
     }
@@ -154,14 +152,14 @@ impl Devnet {
     /// Every slot's record up to the last, oldest first, as a node has them.
     async fn records(&self) -> Result<Vec<SlotRecord>, DevnetError> {
         let node = self.any_started()?;
-        let socket = node.admin_socket();
+        let client = node.client();
         let last = node.status().await?.last_slot;
         let mut records = Vec::new();
         for slot in 1..=last.0 {
-            match admin::get(&socket, &format!("/v1/slots/{slot}")).await {
+            match client.get(&format!("/v1/slots/{slot}")).await {
                 Ok(record) => records.push(record),
                 // A slot that failed has none; the chain of certificates shows if one is kept back.
-                Err(AdminError::Refused(_)) => {}
+                Err(ClientError::Refused(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -97,9 +97,15 @@ fn check(options: &DevnetOptions, file: &DevnetFile) -> Result<u16, DevnetError>
 /// A node's folder as it was written.
 async fn node_files(entry: NodeEntry) -> Result<NodeFiles, DevnetError> {
     let config = entry.config.clone();
-    let listen = match entry.role {
-        Role::Member => MemberConfig::load(&config, &|_| None)?.network.listen,
-        Role::Worker => WorkerConfig::load(&config, &|_| None)?.network.listen,
+    let (network, api) = match entry.role {
+        Role::Member => {
+            let MemberConfig { network, api, .. } = MemberConfig::load(&config, &|_| None)?;
+            (network, api)
+        }
+        Role::Worker => {
+            let WorkerConfig { network, api, .. } = WorkerConfig::load(&config, &|_| None)?;
+            (network, api)
+        }
     };
     let folder = config.parent().map(Path::to_owned).unwrap_or_default();
     let files: (PathBuf, PathBuf) =
@@ -115,6 +121,7 @@ async fn node_files(entry: NodeEntry) -> Result<NodeFiles, DevnetError> {
         folder,
         identity,
         account: None,
-        listen: listen.iter().map(ToString::to_string).collect(),
+        listen: network.listen.iter().map(ToString::to_string).collect(),
+        api: api.map(|api| api.listen),
     })
 }

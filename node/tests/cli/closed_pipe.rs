@@ -66,8 +66,8 @@ fn commands_end_quietly_when_nobody_reads() {
         let ends = |code, arguments: &[&str]| ends_quietly(code, &[arguments, json].concat());
         ends(0, &["status", "--config", &config]);
         ends(0, &["worker", "status", "--config", &config]);
-        ends(0, &["job", "status", "--admin", socket]);
-        ends(0, &["job", "list", "--admin", socket]);
+        ends(0, &["job", "status", "--node", socket]);
+        ends(0, &["job", "list", "--node", socket]);
         ends(3, &["worker", "run", "--config", &config]);
     }
     drop(running);

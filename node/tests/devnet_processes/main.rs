@@ -27,6 +27,11 @@ fn killed_processes_neither_stop_placement_nor_double_it() {
     let (mut network, placed) = Network::start();
     let web = placed["job"].as_str().unwrap();
 
+    // Who can open no socket reads through the address of a node.
+    let seen = json(&mut network.from_afar("member-1", &["job", "status"]));
+    let assigned = |entry: &&Value| entry["job"] == web && entry["assigned"] == true;
+    assert_eq!(seen["replicas"].as_array().unwrap().iter().filter(assigned).count(), 3, "{seen}");
+
     // All that follows happens beside a job whose body nobody has, and one that fits nowhere.
     network.submit_without_body();
     let misfit = network.submit_sized(1, "cpu = \"100m\"\nmemory = \"64Mi\"\ngpus = 191");

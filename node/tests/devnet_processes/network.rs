@@ -211,6 +211,18 @@ impl Network {
         serde_json::from_slice::<Value>(&output.stdout).ok()?["last_slot"].as_u64()
     }
 
+    /// A command that asks a node at its address, with what its owner would give to a reader.
+    pub(crate) fn from_afar(&self, node: &str, arguments: &[&str]) -> Command {
+        let nodes = DevnetFile::read(&self.folder).unwrap().nodes;
+        let entry = nodes.into_iter().find(|entry| entry.name == node).unwrap();
+        let data = self.folder.join(node).join("data");
+        let mut command = veil();
+        command.args(["--node", &entry.api.unwrap()]).args(arguments).arg("--json");
+        command.env("VEIL_NODE_CA", data.join("api-certificate.pem"));
+        command.env("VEIL_NODE_TOKEN_FILE", data.join("api-read-token"));
+        command
+    }
+
     /// What a node measures of itself, by line of its `/metrics`.
     pub(crate) fn metrics(&self, node: &str) -> BTreeMap<String, u64> {
         let socket = self.folder.join(node).join("data").join("admin.sock");

@@ -298,7 +298,7 @@ impl Enforcer {
                 return;
             }
         };
-        self.progress.stage("working", []);
+        self.progress.takes_part("working", []);
         let mut observed: BTreeMap<Replica, Observed> = left_out
             .iter()
             .map(|(replica, why)| {

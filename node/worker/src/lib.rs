@@ -107,8 +107,8 @@ pub async fn run(
     secrets: Secrets,
     stop: CancellationToken,
 ) -> Result<(), WorkerError> {
-    let WorkerConfig { node, network, chain, worker } = config;
-    let sections = Sections { node, network, chain };
+    let WorkerConfig { node, network, chain, api, worker } = config;
+    let sections = Sections { node, network, chain, api: api.as_ref() };
     let node = match Node::start(Role::Worker, sections, secrets, stop).await {
         Ok(node) => node,
         Err(StartError::Stopped) => return Ok(()),

@@ -41,7 +41,7 @@ const CHAIN: &[&str] = &["alloy", "reqwest", "rustls"];
 const NETWORK: &[&str] = &["libp2p", "foca"];
 const CONTAINERS: &[&str] = &["bollard"];
 const STORAGE: &[&str] = &["redb", "age"];
-const HTTP: &[&str] = &["axum"];
+const HTTP: &[&str] = &["axum", "rcgen", "tokio-rustls"];
 const AGREEMENT: &[&str] = &["arc-malachitebft"];
 const THRESHOLD: &[&str] = &["frost"];
 const COMMAND_LINE: &[&str] = &["clap", "indicatif"];
@@ -125,6 +125,7 @@ pub(super) const HOUSE: &[Row] = &[
     ),
     // The process's own clock and accounts: anything that runs may read them.
     row(Edge, "veil-node-process", NONE, &["veil-protocol-spec"]),
+    row(Edge, "veil-node-api", HTTP, &["veil-node-process", "veil-protocol-spec"]),
     row(Edge, "veil-node-p2p", NETWORK, &["veil-node-process", "veil-protocol-spec"]),
     row(
         Edge,
@@ -139,6 +140,7 @@ pub(super) const HOUSE: &[Row] = &[
         NONE,
         &[
             "veil-committee-slot",
+            "veil-node-api",
             "veil-node-chain",
             "veil-node-p2p",
             "veil-node-storage",
@@ -153,6 +155,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-committee",
             "veil-committee-slot",
             "veil-keygen-ceremony",
+            "veil-node-api",
             "veil-node-chain",
             "veil-node-config",
             "veil-node-driver",
@@ -171,6 +174,7 @@ pub(super) const HOUSE: &[Row] = &[
         &[
             "veil-committee",
             "veil-committee-slot",
+            "veil-node-api",
             "veil-node-chain",
             "veil-node-config",
             "veil-node-core",
@@ -247,6 +251,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-committee",
             "veil-committee-slot",
             "veil-keygen-ceremony",
+            "veil-node-api",
             "veil-node-ceremony",
             "veil-node-chain",
             "veil-node-config",

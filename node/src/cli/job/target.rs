@@ -1,19 +1,23 @@
 //! Which node is asked, and which chain and account are used.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use futures::future::join_all;
+use veil_node_api::client::Client;
 use veil_node_chain::{Chain, RpcUrls};
 use veil_node_config::{AnyConfig, ChainSection, parse_address, process_environment};
 use veil_node_core::{
-    admin,
     lifecycle::account,
     status::{JobStatus, Status},
 };
+use veil_node_operator::submission;
 use veil_protocol_spec::{Address, ClusterId};
 
-use crate::{cli::failure::Failure, devnet::DevnetFile};
+use crate::{
+    cli::{asking::Asking, failure::Failure},
+    devnet::DevnetFile,
+};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Target {
@@ -23,9 +27,6 @@ pub(in crate::cli) struct Target {
     /// Folder of a running `veil devnet`, in place of a configuration.
     #[arg(long, value_name = "DIR")]
     devnet: Option<PathBuf>,
-    /// A node's admin socket.
-    #[arg(long, value_name = "SOCKET")]
-    admin: Option<PathBuf>,
     /// JSON-RPC endpoints of the chain, separated by commas.
     #[arg(long, value_name = "URL")]
     rpc: Option<RpcUrls>,
@@ -40,33 +41,29 @@ pub(in crate::cli) struct Target {
     pub(in crate::cli) json: bool,
 }
 
-fn no_node() -> Failure {
-    Failure::usage("which node? give --config, --devnet or --admin")
-}
-
 fn no_chain() -> Failure {
     Failure::usage("which chain? give --config or --devnet, or --rpc, --contract and --cluster")
 }
 
 /// Where to go.
 pub(in crate::cli) struct Access {
-    sockets: Vec<PathBuf>,
+    /// The nodes to ask, or why there is none: not every command asks one.
+    nodes: Result<Vec<Client>, Failure>,
     section: Option<ChainSection>,
     pub(super) devnet: Option<DevnetFile>,
 }
 
 impl Target {
-    pub(in crate::cli) fn resolve(&self) -> Result<Access, Failure> {
+    pub(in crate::cli) fn resolve(&self, asking: &Asking) -> Result<Access, Failure> {
         let devnet = self.devnet.as_deref().map(DevnetFile::read).transpose()?;
         let file = devnet.as_ref().map(|devnet| &devnet.operator).or(self.config.as_ref());
         let config = file.map(|file| AnyConfig::load(file, &process_environment)).transpose()?;
-        let sockets = match (&self.admin, &devnet, &config) {
-            (Some(socket), ..) => vec![socket.clone()],
-            (None, Some(devnet), _) => {
-                devnet.nodes.iter().map(|node| node.admin_socket.clone()).collect()
+        let nodes = match &devnet {
+            Some(devnet) if !asking.is_given() => {
+                let sockets = devnet.nodes.iter().map(|node| node.admin_socket.clone());
+                Ok(sockets.map(Client::of_socket).collect())
             }
-            (None, None, Some(config)) => vec![config.admin_socket()],
-            (None, None, None) => Vec::new(),
+            _ => asking.client(config.as_ref().map(AnyConfig::node)).map(|node| vec![node]),
         };
         let mut section = config.map(|config| config.chain().clone());
         if let (None, Some(rpc), Some(contract), Some(cluster)) =
@@ -78,7 +75,7 @@ impl Target {
             section.contract = self.contract.unwrap_or(section.contract);
             section.cluster = self.cluster.unwrap_or(section.cluster);
         }
-        Ok(Access { sockets, section, devnet })
+        Ok(Access { nodes, section, devnet })
     }
 }
 
@@ -90,32 +87,49 @@ impl Access {
         Ok((Chain::connect(config).await?, section.cluster))
     }
 
-    pub(in crate::cli) fn first_socket(&self) -> Result<&Path, Failure> {
-        self.sockets.first().map(PathBuf::as_path).ok_or_else(no_node)
+    fn nodes(&self) -> Result<&[Client], Failure> {
+        self.nodes.as_deref().map_err(Clone::clone)
+    }
+
+    /// A node to read from.
+    pub(in crate::cli) fn first_node(&self) -> Result<&Client, Failure> {
+        self.nodes()?.first().ok_or_else(|| Failure::usage("the network has no node"))
+    }
+
+    /// A node that takes jobs of the chain's account.
+    pub(super) async fn session(
+        &self,
+        chain: &Chain,
+        cluster: ClusterId,
+    ) -> Result<Client, Failure> {
+        Ok(submission::log_in(chain, cluster, self.first_node()?).await?)
     }
 
     /// What every node that answers says; one must.
     pub(super) async fn statuses(&self) -> Result<Vec<Status>, Failure> {
-        let asked = self.sockets.iter().map(|socket| admin::get(socket, "/v1/status"));
-        let (mut statuses, mut error) = (Vec::new(), no_node());
+        let asked = self.nodes()?.iter().map(|node| node.get("/v1/status"));
+        let (mut statuses, mut error) = (Vec::new(), None);
         for answer in join_all(asked).await {
             match answer {
                 Ok(status) => statuses.push(status),
-                Err(refused) => error = refused.into(),
+                Err(refused) => error = Some(refused),
             }
         }
-        if statuses.is_empty() { Err(error) } else { Ok(statuses) }
+        match error {
+            Some(error) if statuses.is_empty() => Err(error.into()),
+            _ => Ok(statuses),
+        }
     }
 
     /// The jobs, from the first node that answers.
     pub(super) async fn jobs(&self) -> Result<Vec<JobStatus>, Failure> {
-        let mut error = no_node();
-        for socket in &self.sockets {
-            match admin::get(socket, "/v1/jobs").await {
-                Ok(jobs) => return Ok(jobs),
-                Err(refused) => error = refused.into(),
+        let mut jobs = self.first_node()?.get("/v1/jobs").await;
+        for node in self.nodes()?.iter().skip(1) {
+            if jobs.is_ok() {
+                break;
             }
+            jobs = node.get("/v1/jobs").await;
         }
-        Err(error)
+        Ok(jobs?)
     }
 }

@@ -1,0 +1,284 @@
+//! Who asks: by the way the request came, or by its token.
+//!
+//! | caller | reads | job routes |
+//! |---|---|---|
+//! | of the Unix socket | yes | yes |
+//! | with the read token | yes | no |
+//! | with an operator's session | yes | for its own account |
+//! | with neither, from afar | open routes only | no |
+
+use core::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use axum::{
+    Json,
+    extract::{DefaultBodyLimit, Request, State},
+    http::{HeaderMap, Method, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use veil_node_process::unix_now;
+use veil_protocol_spec::{Address, ClusterId, hex, read_hex};
+
+use crate::{
+    denied::Denied,
+    routes::Routes,
+    sessions::{Login, Sessions},
+    tls::CertificateHash,
+    token::{token_hash, why_not},
+};
+
+/// Bytes of a request's body.
+const MAX_BODY_BYTES: usize = 1 << 20;
+/// Questions to the chain about accounts that log in.
+const QUESTIONS_AT_ONCE: usize = 4;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Whoever may open the Unix socket.
+    Local,
+    /// Whoever has the read token.
+    Reader,
+    /// An operator that has logged in.
+    Operator(Address),
+}
+
+impl Caller {
+    /// Whether it may do something with a job of `operator`.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn acts_for(self, operator: Address) -> Result<(), Denied> {
+        match self {
+            Self::Local => Ok(()),
+            Self::Reader => Err(Denied::ReadOnly),
+            Self::Operator(session) if session == operator => Ok(()),
+            Self::Operator(session) => Err(Denied::OtherAccount { session, job: operator }),
+        }
+    }
+}
+
+/// The accounts of the cluster, as the chain knows them.
+#[async_trait]
+pub trait Accounts: Send + Sync + 'static {
+    /// Who signed a login at a node with this certificate, in its cluster and on its chain; nobody if the
+    /// signature is none.
+    ///
+    /// # Errors
+    /// In words, if the node does not know yet which chain it is on.
+    fn signer(
+        &self,
+        login: &Login,
+        certificate: &CertificateHash,
+        signature: &[u8; 65],
+    ) -> Result<Option<Address>, String>;
+
+    /// Whether the chain grants the account a right in the cluster.
+    ///
+    /// # Errors
+    /// In words, if the chain does not say so.
+    async fn has_rights(&self, account: Address) -> Result<bool, String>;
+}
+
+/// What `POST /v1/login/challenge` takes.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChallengeRequest {
+    /// Who wants to log in.
+    pub account: Address,
+}
+
+/// What it answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Challenge {
+    /// 64 hexadecimal digits.
+    pub challenge: String,
+    /// Unix time in seconds.
+    pub expires: u64,
+}
+
+/// What `POST /v1/login` takes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoginRequest {
+    /// Who logs in.
+    pub account: Address,
+    /// Where.
+    pub cluster: ClusterId,
+    /// As it was given.
+    pub challenge: String,
+    /// As it was given.
+    pub expires: u64,
+    /// Over the EIP-712 `ApiLogin`: 130 hexadecimal digits.
+    pub signature: String,
+}
+
+/// What it answers.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct LoggedIn {
+    /// For the header `Authorization: Bearer`.
+    pub token: String,
+    /// Unix time in seconds.
+    pub expires: u64,
+}
+
+impl fmt::Debug for LoggedIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoggedIn").field("expires", &self.expires).finish_non_exhaustive()
+    }
+}
+
+/// See the [module documentation](self).
+pub struct Gate {
+    accounts: Arc<dyn Accounts>,
+    cluster: ClusterId,
+    certificate: CertificateHash,
+    read_token: [u8; 32],
+    sessions: Mutex<Sessions>,
+    /// Whoever makes keys can sign logins, and each costs a question to the chain: so many at once.
+    questions: Semaphore,
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("cluster", &self.cluster).finish_non_exhaustive()
+    }
+}
+
+fn unix_seconds() -> u64 {
+    unix_now().0 / 1000
+}
+
+/// Bytes of exactly `N`, from hexadecimal digits with or without `0x`.
+fn from_hex<const N: usize>(text: &str, what: &'static str) -> Result<[u8; N], Denied> {
+    let mut bytes = [0; N];
+    read_hex(text, &mut bytes).map_err(|_| Denied::Malformed(what))?;
+    Ok(bytes)
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+impl Gate {
+    /// Of a node of `cluster` that shows this certificate. Lets in who has the read token of that
+    /// [hash](token_hash), and operators that log in.
+    #[must_use]
+    pub fn new(
+        accounts: Arc<dyn Accounts>,
+        cluster: ClusterId,
+        certificate: CertificateHash,
+        read_token: [u8; 32],
+    ) -> Arc<Self> {
+        let sessions = Mutex::new(Sessions::new(cluster));
+        let questions = Semaphore::new(QUESTIONS_AT_ONCE);
+        Arc::new(Self { accounts, cluster, certificate, read_token, sessions, questions })
+    }
+
+    /// The `guarded` routes behind this gate; beside it the `open` ones, and those to log in by.
+    #[must_use]
+    pub fn guard(self: &Arc<Self>, guarded: Routes, open: Routes) -> Routes {
+        let admit = middleware::from_fn_with_state(Arc::clone(self), admit);
+        let logins = Routes::default()
+            .post("/v1/login/challenge", challenge)
+            .post("/v1/login", log_in)
+            .delete("/v1/login", log_out)
+            .with_state(Arc::clone(self));
+        guarded
+            .map(|router| router.layer(admit))
+            .merge(open)
+            .merge(logins)
+            .map(|router| router.layer(DefaultBodyLimit::max(MAX_BODY_BYTES)))
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn caller(&self, headers: &HeaderMap) -> Result<Caller, Denied> {
+        let (token, now) = (bearer(headers).ok_or(Denied::NoToken)?, unix_seconds());
+        // Compared as hashes, which takes the same time wherever they differ.
+        if blake3::Hash::from(token_hash(token)) == self.read_token {
+            return Ok(Caller::Reader);
+        }
+        let account = self.sessions().account(token, now);
+        account.map(Caller::Operator).ok_or_else(|| why_not(token, &self.cluster, now))
+    }
+
+    async fn open(&self, asked: &LoginRequest) -> Result<LoggedIn, Denied> {
+        let challenge = from_hex(&asked.challenge, "challenge")?;
+        let signature = from_hex(&asked.signature, "signature")?;
+        let LoginRequest { account, cluster, expires, .. } = *asked;
+        if cluster != self.cluster {
+            return Err(Denied::OtherCluster { given: cluster, node: self.cluster });
+        }
+        let login = Login { account, challenge, expires };
+        self.sessions().check(&login, unix_seconds())?;
+        let signer = self.accounts.signer(&login, &self.certificate, &signature);
+        if signer.map_err(Denied::NotNow)? != Some(account) {
+            return Err(Denied::Signature { account });
+        }
+        let busy = |_| Denied::NotNow("others are logging in; try again".to_owned());
+        let question = self.questions.try_acquire().map_err(busy)?;
+        if !self.accounts.has_rights(account).await.map_err(Denied::NotNow)? {
+            return Err(Denied::NoRight { account });
+        }
+        drop(question);
+        let (token, expires) = self.sessions().open(&login, unix_seconds())?;
+        Ok(LoggedIn { token: token.to_string(), expires })
+    }
+}
+
+async fn admit(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+    let caller = match gate.caller(request.headers()) {
+        Ok(Caller::Reader) if request.method() != Method::GET => Err(Denied::ReadOnly),
+        caller => caller,
+    };
+    match caller {
+        Ok(caller) => request.extensions_mut().insert(caller),
+        Err(denied) => return denied.into_response(),
+    };
+    next.run(request).await
+}
+
+async fn challenge(
+    State(gate): State<Arc<Gate>>,
+    Json(ChallengeRequest { account }): Json<ChallengeRequest>,
+) -> Json<Challenge> {
+    let Login { challenge, expires, .. } = gate.sessions().challenge(account, unix_seconds());
+    Json(Challenge { challenge: hex(&challenge), expires })
+}
+
+async fn log_in(
+    State(gate): State<Arc<Gate>>,
+    Json(asked): Json<LoginRequest>,
+) -> Result<Json<LoggedIn>, Denied> {
+    Ok(Json(gate.open(&asked).await?))
+}
+
+async fn log_out(State(gate): State<Arc<Gate>>, headers: HeaderMap) -> Result<StatusCode, Denied> {
+    let token = bearer(&headers).ok_or(Denied::NoToken)?;
+    if gate.sessions().close(token) {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(why_not(token, &gate.cluster, unix_seconds()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_acts_for_itself_and_a_reader_for_nobody() {
+        let (mine, other) = (Address([1; 20]), Address([2; 20]));
+        assert_eq!(Caller::Local.acts_for(other), Ok(()));
+        assert_eq!(Caller::Operator(mine).acts_for(mine), Ok(()));
+        let refused = Caller::Operator(mine).acts_for(other).unwrap_err();
+        assert_eq!(refused, Denied::OtherAccount { session: mine, job: other });
+        assert_eq!(Caller::Reader.acts_for(mine), Err(Denied::ReadOnly));
+    }
+}
