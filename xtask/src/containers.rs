@@ -53,8 +53,13 @@ pub(crate) fn install(may_install: bool, missing: &mut Vec<String>) -> Result<()
          installs and starts what is missing"
     );
     let host = docker_host()?;
-    let mut needed: Vec<Program<'_>> =
-        vec![("docker", &["--version"], "docker.io"), (BUSYBOX, &["true"], "busybox-static")];
+    let mut needed: Vec<Program<'_>> = vec![
+        ("docker", &["--version"], "docker.io"),
+        (BUSYBOX, &["true"], "busybox-static"),
+        // What a worker filters by, and what its tests build hosts of.
+        ("nft", &["--version"], "nftables"),
+        ("ip", &["-V"], "iproute2"),
+    ];
     if host.is_none() && (Engine { host }).version().is_none() {
         needed.push(("dockerd", &["--version"], "docker.io"));
     }

@@ -10,6 +10,7 @@ pub mod job_file;
 pub mod offer;
 pub mod policy_file;
 
+mod accept;
 mod api;
 mod chain;
 mod committee;
@@ -34,7 +35,7 @@ pub use self::{
     committee::CommitteeSection,
     network::{NetworkSection, SwimSection},
     operator::{AnyConfig, NodeAccess, OperatorConfig, OperatorSection},
-    worker::{OfferSection, WorkerSection},
+    worker::{EgressFilter, OfferSection, VolumeSection, WorkerSection},
 };
 
 /// The commented sample for a committee member.
@@ -330,6 +331,7 @@ impl WorkerConfig {
         finish_common(folder, env, node, network, chain)?;
         api.as_mut().map_or(Ok(()), |api| api.finish(folder))?;
         worker.choose_socket(folder, env)?;
+        worker.check(&node.data_dir)?;
         worker.key_set.as_mut().into_iter().for_each(|file| anchor(folder, file));
         override_with(&mut worker.key_set, env, "VEIL_ZAMA_PUBLICKEY_FILE", |v| path(v).map(Some))?;
         let least = MIN_INTERVAL.0.div_ceil(1000); // of messages that are sent faster, some are refused

@@ -1,12 +1,13 @@
 //! What a worker's file says of its own.
 
 use std::{
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use serde::Deserialize;
-use veil_protocol_spec::scheduling::{PriceClass, WorkerPriority};
+use veil_protocol_spec::scheduling::{Name, PriceClass, WorkerPriority};
 
 use crate::{
     ConfigError, Environment, anchor,
@@ -70,12 +71,66 @@ impl OfferSection {
     }
 }
 
+/// Whether containers are kept from this host, from metadata and from private ranges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EgressFilter {
+    /// They are, or none is started.
+    #[default]
+    Filtered,
+    /// They are not.
+    Unfiltered,
+}
+
+/// `[[worker.volume]]`: a folder of this host that jobs may ask for by name.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeSection {
+    /// What jobs call it.
+    pub name: Name,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether it can only be read.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// Folders that are the system's or an engine's: whoever writes there owns the host.
+const SYSTEM: &[&str] = &[
+    "/boot",
+    "/dev",
+    "/etc",
+    "/proc",
+    "/root",
+    "/run",
+    "/sys",
+    "/usr",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/docker",
+];
+
 /// `[worker]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorkerSection {
     /// The Docker engine's socket.
     pub docker_socket: PathBuf,
+    /// Whether connections of containers are filtered.
+    pub egress: EgressFilter,
+    /// Whether jobs may reach private ranges if they ask for them.
+    pub allow_private_egress: bool,
+    /// Name servers of containers, in place of the host's.
+    pub name_servers: Vec<Ipv4Addr>,
+    /// Where ports are published.
+    pub publish_address: IpAddr,
+    /// First and last of those that the worker chooses from.
+    pub dynamic_ports: [u16; 2],
+    /// What runs containers, if not the engine's default.
+    pub runtime: Option<String>,
+    /// Folders that jobs may ask for.
+    #[serde(rename = "volume")]
+    pub volumes: Vec<VolumeSection>,
     /// After its last use, an image that the worker pulled is kept for so long.
     pub keep_images_hours: u64,
     /// The key set, if it was brought by hand.
@@ -94,6 +149,13 @@ impl Default for WorkerSection {
     fn default() -> Self {
         Self {
             docker_socket: PathBuf::new(), // chosen when the environment is known
+            egress: EgressFilter::default(),
+            allow_private_egress: false,
+            name_servers: Vec::new(),
+            publish_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            dynamic_ports: [20_000, 32_000],
+            runtime: None,
+            volumes: Vec::new(),
             keep_images_hours: 24,
             key_set: None,
             telemetry_interval_seconds: 30,
@@ -136,11 +198,59 @@ impl WorkerSection {
         Ok(())
     }
 
+    /// Refuses what cannot be published or must not be lent. Paths are as the system resolves them from here
+    /// on.
+    pub(crate) fn check_containers(&mut self, data_dir: &Path) -> Result<(), ConfigError> {
+        let refused = |key, reason: String| Err(ConfigError::Value { key, reason });
+        let [first, last] = self.dynamic_ports;
+        if first < 1024 || first > last {
+            let reason = "the first and the last port, ascending, none below 1024".to_owned();
+            return refused("worker.dynamic_ports", reason);
+        }
+        let key = "worker.volume";
+        let mut names = Vec::new();
+        let socket = self.docker_socket.clone();
+        for VolumeSection { name, path, .. } in &mut self.volumes {
+            if names.contains(name) {
+                return refused(key, format!("`{name}` is there twice"));
+            }
+            names.push(name.clone());
+            if !path.is_absolute() {
+                return refused(key, format!("`{name}`: {} is not absolute", path.display()));
+            }
+            let resolved = match path.canonicalize() {
+                Ok(resolved) if resolved.is_dir() => resolved,
+                Ok(_) => return refused(key, format!("`{name}`: {} is no folder", path.display())),
+                Err(error) => {
+                    return refused(key, format!("`{name}`: {}: {error}", path.display()));
+                }
+            };
+            let system = SYSTEM.iter().map(Path::new).chain([data_dir, socket.as_path()]);
+            let mut own = system.filter(|folder| !folder.as_os_str().is_empty());
+            if let Some(folder) = own.find(|folder| overlaps(&resolved, folder)) {
+                let (path, folder) = (resolved.display(), folder.display());
+                let reason = format!(
+                    "`{name}`: {path} and {folder}, which is the system's, the \
+                     engine's or this node's, lie in one another; lend a folder of its own"
+                );
+                return refused(key, reason);
+            }
+            *path = resolved;
+        }
+        Ok(())
+    }
+
     /// Between two telemetry messages.
     #[must_use]
     pub const fn telemetry_interval(&self) -> Duration {
         Duration::from_secs(self.telemetry_interval_seconds)
     }
+}
+
+/// Whether one lies in the other, as the system resolves them.
+fn overlaps(one: &Path, other: &Path) -> bool {
+    let other = other.canonicalize().unwrap_or_else(|_| other.to_owned());
+    one.starts_with(&other) || other.starts_with(one)
 }
 
 fn socket_path(value: &str) -> Result<PathBuf, String> {
@@ -190,6 +300,70 @@ mod tests {
         ] {
             let error = choose(own, file, dockers).unwrap_err().to_string();
             assert!(error.contains(key) && error.contains("Unix socket"), "{error}");
+        }
+    }
+
+    fn with_volume(path: &Path) -> WorkerSection {
+        let name = "data".parse().unwrap();
+        let volume = VolumeSection { name, path: path.to_owned(), read_only: false };
+        WorkerSection { volumes: vec![volume], ..WorkerSection::default() }
+    }
+
+    #[test]
+    fn a_folder_that_is_lent_is_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        let data = folder.join("node/data");
+        let lent = folder.join("lent");
+        for one in [&data, &lent] {
+            std::fs::create_dir_all(one).unwrap();
+        }
+        std::os::unix::fs::symlink(&data, folder.join("link")).unwrap();
+        std::fs::write(folder.join("file"), "").unwrap();
+        let mut section = with_volume(&folder.join("node/../lent"));
+        section.check_containers(&data).unwrap();
+        assert_eq!(section.volumes[0].path, lent);
+        let inside = data.join("inside");
+        std::fs::create_dir(&inside).unwrap();
+        let socket =
+            WorkerSection { docker_socket: lent.join("run/docker.sock"), ..with_volume(&lent) };
+        let twice = {
+            let one = with_volume(&lent);
+            WorkerSection { volumes: [one.volumes.clone(), one.volumes].concat(), ..one }
+        };
+        let missing = folder.join("missing");
+        for mut section in [
+            with_volume(Path::new("/")),
+            with_volume(Path::new("/etc")),
+            with_volume(Path::new("/var")),
+            with_volume(Path::new("/usr/share")),
+            with_volume(Path::new("lent")),
+            with_volume(&missing),
+            with_volume(&folder.join("file")),
+            with_volume(&folder.join("link")),
+            with_volume(&folder),
+            with_volume(&inside),
+            socket,
+            twice,
+        ] {
+            let refused = section.check_containers(&data);
+            let key = "worker.volume";
+            let named = matches!(&refused, Err(ConfigError::Value { key: k, .. }) if *k == key);
+            assert!(named, "{:?}: {refused:?}", section.volumes);
+        }
+    }
+
+    #[test]
+    fn a_range_of_ports_ascends_and_leaves_the_systems_alone() {
+        for (dynamic_ports, is_sound) in [
+            ([20_000, 32_000], true),
+            ([1024, 1024], true),
+            ([1023, 2000], false),
+            ([2001, 2000], false),
+        ] {
+            let mut section = WorkerSection { dynamic_ports, ..WorkerSection::default() };
+            let checked = section.check_containers(Path::new("/srv/veil"));
+            assert_eq!(checked.is_ok(), is_sound, "{dynamic_ports:?}");
         }
     }
 }

@@ -3,18 +3,20 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, ContainerSummary, DeviceRequest, HealthConfig, HostConfig,
-    HostConfigLogConfig, ResourcesUlimits, RestartPolicy as EnginePolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerSummary, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
+    ResourcesUlimits, RestartPolicy as EnginePolicy, RestartPolicyNameEnum,
 };
 use veil_protocol_spec::scheduling::{
-    ContainerSettings, GpuUnits, HealthCheck, HealthProbe, JobSpec, LeasePolicy, Mebibytes,
-    ResourceRequest, Resources, RestartMode, RestartPolicy, Ulimit, User,
+    ContainerSettings, HealthCheck, HealthProbe, JobSpec, ResourceRequest, Resources, Ulimit,
 };
 
 use crate::{
     error::ReplicaError,
-    labels,
+    gpu, labels,
+    place::{Place, Unshared},
+    port,
     replica::{DesiredReplica, Owner, ReplicaId},
+    volume::in_memory,
 };
 
 /// At the end of the name of a container that the worker has stopped.
@@ -52,6 +54,7 @@ pub(crate) fn reserved(spec: &JobSpec) -> Result<Resources, ReplicaError> {
 pub(crate) fn body(
     owner: &Owner,
     desired: &DesiredReplica,
+    place: &Place,
 ) -> Result<ContainerCreateBody, ReplicaError> {
     let spec = &*desired.spec;
     let reserved = reserved(spec)?;
@@ -59,14 +62,23 @@ pub(crate) fn body(
     let unless_empty = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
     // u16 units: at most 2^42 bytes and 2^23 millicores, both far within i64.
     let memory = reserved.memory.amount().cast_signed();
+    let unless_none = |list: &Vec<Mount>| (!list.is_empty()).then(|| list.clone());
+    let Unshared { ports, devices } = &place.unshared;
+    let bindings = port::bindings(ports);
+    let exposed: Vec<_> = bindings.keys().cloned().collect();
     let host = HostConfig {
+        network_mode: Some(place.network.clone()),
+        dns: unless_empty(&place.name_servers),
+        port_bindings: (!bindings.is_empty()).then_some(bindings),
+        mounts: unless_none(&place.mounts),
+        runtime: place.runtime.clone(),
         nano_cpus: Some(reserved.cpu.amount().cast_signed() * NANO_CPUS_PER_MILLICORE),
         memory: Some(memory),
         memory_swap: Some(memory), // memory and swap together: no swap
         pids_limit: Some(i64::from(container.pids)),
         ulimits: ulimits(container),
         shm_size: container.shm_size.map(|size| size.bytes().cast_signed()),
-        tmpfs: tmpfs(container),
+        tmpfs: tmpfs(container, &place.tmpfs),
         readonly_rootfs: Some(container.read_only),
         init: Some(container.init),
         privileged: Some(false),
@@ -74,9 +86,13 @@ pub(crate) fn body(
         cap_drop: Some(vec!["ALL".to_owned()]),
         cap_add: Some(capabilities(container)),
         security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
-        restart_policy: Some(restart_policy(spec)),
+        // Only the worker starts a container again.
+        restart_policy: Some(EnginePolicy {
+            name: Some(RestartPolicyNameEnum::NO),
+            ..EnginePolicy::default()
+        }),
         publish_all_ports: Some(false),
-        device_requests: gpus(reserved.gpu),
+        device_requests: gpu::request(devices),
         log_config: Some(HostConfigLogConfig {
             typ: Some("local".to_owned()),
             config: Some(HashMap::from([
@@ -95,7 +111,8 @@ pub(crate) fn body(
         hostname: container.hostname.as_ref().map(ToString::to_string),
         stop_signal: container.stop_signal.map(|signal| signal.name().to_owned()),
         stop_timeout: Some(i64::from(container.stop_timeout_seconds)),
-        labels: Some(labels::of(owner, desired, &reserved)),
+        labels: Some(labels::of(owner, desired, &reserved, &place.unshared)),
+        exposed_ports: (!exposed.is_empty()).then_some(exposed),
         healthcheck: Some(health_check(spec.health.as_ref())),
         host_config: Some(host),
         ..ContainerCreateBody::default()
@@ -116,61 +133,16 @@ fn ulimits(container: &ContainerSettings) -> Option<Vec<ResourcesUlimits>> {
     (!limits.is_empty()).then_some(limits)
 }
 
-/// As `docker run --tmpfs` mounts them: no programs, no set-id bits, no devices. Whoever the program runs as is to
-/// write there, but runtimes give a folder that the image has its mode back; so it belongs to the job's user, if
-/// that is a number.
-fn tmpfs(container: &ContainerSettings) -> Option<HashMap<String, String>> {
-    let user = container.user.as_ref().map_or("", User::as_str);
-    let (user, group) = user.split_once(':').unwrap_or((user, ""));
-    let owner: String = [("uid", user), ("gid", group)]
-        .into_iter()
-        .filter(|(_, id)| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()))
-        .map(|(key, id)| format!(",{key}={id}"))
-        .collect();
-    let options =
-        |size: Mebibytes| format!("rw,noexec,nosuid,nodev,mode=1777,size={}{owner}", size.bytes());
-    let mounts: HashMap<_, _> =
-        container.tmpfs.iter().map(|one| (one.path.to_string(), options(one.size))).collect();
+/// The job's folders in memory, with those that are volumes.
+fn tmpfs(
+    container: &ContainerSettings,
+    volumes: &HashMap<String, String>,
+) -> Option<HashMap<String, String>> {
+    let user = container.user.as_ref();
+    let own = container.tmpfs.iter();
+    let own = own.map(|one| (one.path.to_string(), in_memory(one.size, false, user)));
+    let mounts: HashMap<_, _> = own.chain(volumes.clone()).collect();
     (!mounts.is_empty()).then_some(mounts)
-}
-
-/// The engine picks devices through NVIDIA's container toolkit; without that it refuses by name.
-fn gpus(count: GpuUnits) -> Option<Vec<DeviceRequest>> {
-    (count.0 > 0).then(|| {
-        vec![DeviceRequest {
-            count: Some(i64::from(count.0)),
-            capabilities: Some(vec![vec!["gpu".to_owned()]]),
-            ..DeviceRequest::default()
-        }]
-    })
-}
-
-/// What the engine does by itself. It starts containers when the machine starts, long before the
-/// worker knows whether an exclusive lease still holds: with such a lease, only the worker restarts.
-fn restart_policy(spec: &JobSpec) -> EnginePolicy {
-    let RestartPolicy { mode, attempts, .. } = spec.restart;
-    let (name, retries) = match (spec.lease, mode, attempts) {
-        (LeasePolicy::Exclusive { .. }, ..) | (_, RestartMode::Never, _) => {
-            (RestartPolicyNameEnum::NO, None)
-        }
-        // To the engine, 0 would mean without end.
-        (LeasePolicy::Keep, RestartMode::OnFailure, Some(0)) => (RestartPolicyNameEnum::NO, None),
-        (LeasePolicy::Keep, RestartMode::OnFailure, attempts) => {
-            (RestartPolicyNameEnum::ON_FAILURE, attempts.map(i64::from))
-        }
-        (LeasePolicy::Keep, RestartMode::Always, _) => (RestartPolicyNameEnum::ALWAYS, None),
-    };
-    EnginePolicy { name: Some(name), maximum_retry_count: retries }
-}
-
-/// Whether an exited container is to be started again, after `restarts` of it.
-pub(crate) fn starts_again(policy: RestartPolicy, exit_code: i64, restarts: u64) -> bool {
-    let wanted = match policy.mode {
-        RestartMode::Never => false,
-        RestartMode::OnFailure => exit_code != 0,
-        RestartMode::Always => true,
-    };
-    wanted && policy.attempts.is_none_or(|attempts| restarts < u64::from(attempts))
 }
 
 /// The engine runs commands; the worker itself connects to ports. The image's own check is
@@ -204,8 +176,8 @@ mod tests {
     use veil_protocol_spec::{
         Address, ChainId, ClusterId, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
         scheduling::{
-            Capability, CapabilityChange, ClusterScope, CpuUnits, MemoryUnits, StopSignal, Tmpfs,
-            UlimitKind,
+            Capability, CapabilityChange, ClusterScope, CpuUnits, Mebibytes, MemoryUnits,
+            RestartMode, StopSignal, Tmpfs, UlimitKind,
         },
     };
 
@@ -232,7 +204,9 @@ mod tests {
         let owner = Owner { scope: SCOPE, worker: PeerIdHash([4; 32]) };
         let placement = Placement { slot: Slot(1), certificate: KeccakDigest([5; 32]) };
         let spec = Arc::new(spec);
-        body(&owner, &DesiredReplica { replica: ReplicaIndex(0), spec, placement }).unwrap()
+        let desired = DesiredReplica { replica: ReplicaIndex(0), spec, placement };
+        let place = Place { network: "veil-test".to_owned(), ..Place::default() };
+        body(&owner, &desired, &place).unwrap()
     }
 
     #[test]
@@ -294,43 +268,13 @@ mod tests {
         assert_eq!(body.stop_signal.as_deref(), Some("SIGQUIT"));
     }
 
-    fn policy(mode: RestartMode, attempts: Option<u16>) -> RestartPolicy {
-        RestartPolicy { mode, attempts, ..RestartPolicy::default() }
-    }
-
     #[test]
-    fn exits_are_handled_by_policy() {
-        let on_failure = policy(RestartMode::OnFailure, Some(2));
-        for (policy, exit_code, restarts, expected) in [
-            (policy(RestartMode::Never, None), 1, 0, false),
-            (policy(RestartMode::Always, None), 0, 1000, true),
-            (policy(RestartMode::OnFailure, None), 1, 1000, true),
-            (on_failure, 0, 0, false),
-            (on_failure, 137, 1, true),
-            (on_failure, 137, 2, false),
-        ] {
-            assert_eq!(starts_again(policy, exit_code, restarts), expected, "{policy:?}");
-        }
-    }
-
-    #[test]
-    fn the_engine_restarts_by_itself_unless_the_lease_forbids_it() {
-        use RestartPolicyNameEnum::{ALWAYS, NO, ON_FAILURE};
-
-        let engine = |lease, mode, attempts| {
-            let body = body_of(|spec| {
-                (spec.lease, spec.restart) = (lease, policy(mode, attempts));
-            });
+    fn the_engine_never_starts_a_container_by_itself() {
+        for mode in [RestartMode::Never, RestartMode::OnFailure, RestartMode::Always] {
+            let body = body_of(|spec| spec.restart.mode = mode);
             let policy = body.host_config.unwrap().restart_policy.unwrap();
-            (policy.name.unwrap(), policy.maximum_retry_count)
-        };
-        let keep = LeasePolicy::Keep;
-        assert_eq!(engine(keep, RestartMode::Always, None), (ALWAYS, None));
-        assert_eq!(engine(keep, RestartMode::Never, None), (NO, None));
-        assert_eq!(engine(keep, RestartMode::OnFailure, None), (ON_FAILURE, None));
-        assert_eq!(engine(keep, RestartMode::OnFailure, Some(2)), (ON_FAILURE, Some(2)));
-        assert_eq!(engine(keep, RestartMode::OnFailure, Some(0)), (NO, None));
-        let exclusive = LeasePolicy::Exclusive { seconds: 60 };
-        assert_eq!(engine(exclusive, RestartMode::Always, None), (NO, None));
+            let expected = (Some(RestartPolicyNameEnum::NO), None);
+            assert_eq!((policy.name, policy.maximum_retry_count), expected);
+        }
     }
 }

@@ -12,6 +12,7 @@ use bollard::{
     },
 };
 use tokio::time::timeout;
+use veil_protocol_spec::scheduling::limits;
 
 use crate::{
     error::DockerError,
@@ -22,6 +23,9 @@ use crate::{
 
 /// Where an engine listens unless configured otherwise.
 pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+
+/// The longest that a job may ask for.
+const LONGEST_GRACE: Duration = Duration::from_secs(*limits::STOP_SECONDS.end() as u64);
 
 /// How long the engine may take, by the kind of call.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +40,7 @@ pub struct Deadlines {
     pub change: Duration,
     /// Without any progress of a pull, which has no other deadline: large images take as long as they take.
     pub stall: Duration,
-    /// Between asking a container to stop and killing it.
+    /// Between asking a container to stop and killing it, unless its job says another time.
     pub grace: Duration,
 }
 
@@ -60,7 +64,7 @@ pub(crate) enum Kind {
     Look,
     Change,
     /// With the grace of the container.
-    Stop,
+    Stop(Duration),
 }
 
 impl Deadlines {
@@ -69,7 +73,7 @@ impl Deadlines {
             Kind::List => self.list,
             Kind::Look => self.look,
             Kind::Change => self.change,
-            Kind::Stop => self.grace + self.change,
+            Kind::Stop(grace) => grace + self.change,
         }
     }
 }
@@ -111,7 +115,8 @@ impl Docker {
     /// Agrees on a version with the engine that `dial` leads to, or says why not.
     pub(crate) async fn over(dial: Dial, deadlines: Deadlines) -> Result<Self, String> {
         // bollard's own time-out is a backstop only.
-        let longest = deadlines.stall.max(deadlines.of(Kind::Stop)).max(deadlines.list);
+        let longest =
+            deadlines.stall.max(deadlines.of(Kind::Stop(LONGEST_GRACE))).max(deadlines.list);
         let connecting = async {
             let client = transport::client(dial, longest.as_secs().saturating_add(60))?;
             let client = client.negotiate_version().await?;
@@ -172,18 +177,14 @@ impl Docker {
         self.call(Kind::Change, "start", self.client.start_container(id, None)).await
     }
 
-    /// Stops with grace, then removes. What is already gone is no error.
-    pub(crate) async fn stop_and_remove(&self, id: &str) -> Result<(), DockerError> {
-        self.stop(id).await?;
-        self.remove(id).await
-    }
-
     /// Stops with grace. What is already gone is no error.
-    pub(crate) async fn stop(&self, id: &str) -> Result<(), DockerError> {
-        let seconds = i32::try_from(self.deadlines.grace.as_secs()).unwrap_or(i32::MAX);
+    pub(crate) async fn stop(&self, container: &ContainerSummary) -> Result<(), DockerError> {
+        let id = container.id.as_deref().unwrap_or_default();
+        let grace = labels::stop_time(container.labels.as_ref()).unwrap_or(self.deadlines.grace);
+        let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::new().t(seconds).build();
         let stopping = self.client.stop_container(id, Some(options));
-        gone_is_fine(self.call(Kind::Stop, "stop", stopping).await)
+        gone_is_fine(self.call(Kind::Stop(grace), "stop", stopping).await)
     }
 
     pub(crate) async fn rename(&self, id: &str, name: &str) -> Result<(), DockerError> {

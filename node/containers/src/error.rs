@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use veil_protocol_spec::scheduling::ImageReference;
+use veil_protocol_spec::scheduling::{ImageReference, Name};
+
+use crate::firewall::FirewallError;
 
 /// The engine cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +19,17 @@ pub enum DockerError {
         socket: String,
         /// What the system says.
         reason: String,
+    },
+    /// It has no such runtime.
+    #[error(
+        "worker.runtime = \"{runtime}\": the Docker engine has none of this name, but {known}; add it to the \
+         engine's configuration, or name one of these"
+    )]
+    NoRuntime {
+        /// The name.
+        runtime: String,
+        /// Those that it has.
+        known: String,
     },
     /// A call took too long.
     #[error(
@@ -64,6 +77,15 @@ impl DockerError {
         match self {
             Self::Refused { status: 409, .. } => true,
             Self::Refused { message, .. } => message.contains("that name is already in use"),
+            _ => false,
+        }
+    }
+
+    /// Whether a port of the host is in use, in the words of Docker's own list, of its proxy, and of Podman.
+    fn is_port_taken(&self) -> bool {
+        let words = ["port is already allocated", "address already in use"];
+        match self {
+            Self::Refused { message, .. } => words.iter().any(|part| message.contains(part)),
             _ => false,
         }
     }
@@ -182,6 +204,69 @@ pub enum ReplicaError {
     /// The request is in a form that only the circuit can read.
     #[error("the job's request is in a form this worker cannot turn into limits; update it")]
     Request,
+    /// What keeps containers from the host is not in force.
+    #[error("no container is started: {0}")]
+    Firewall(#[from] FirewallError),
+    /// Its operator may not reach private ranges here.
+    #[error(
+        "egress = \"allow_private\": this worker's operator lets no job reach private ranges \
+         (worker.allow_private_egress)"
+    )]
+    PrivateEgress,
+    /// Without filter rules a container without a way out has none in either.
+    #[error(
+        "egress = \"none\" beside published ports: this worker does not filter (worker.egress = \
+         \"unfiltered\"), and without rules a port leads both ways; publish none, or let the job's \
+         constraints keep it off such workers"
+    )]
+    NoWayOut,
+    /// Somebody has the port already.
+    #[error(
+        "a port that the job publishes is in use on this worker: {reason}; it is tried again, less and less \
+         often; free the port, or let the worker choose one: host = \"dynamic\""
+    )]
+    PortInUse {
+        /// The engine's words.
+        reason: String,
+    },
+    /// All ports that the worker may choose from are in use.
+    #[error(
+        "port `{name}`: none from {first} to {last} is free on this worker (worker.dynamic_ports)"
+    )]
+    NoPort {
+        /// The job's port.
+        name: Name,
+        /// First of the range.
+        first: u16,
+        /// Last of the range.
+        last: u16,
+    },
+    /// The worker offers no folder of this name.
+    #[error(
+        "this worker offers no volume `{name}`; `[[worker.volume]]` in its file lists those it does"
+    )]
+    NoVolume {
+        /// The name.
+        name: Name,
+    },
+    /// The worker offers the folder for reading.
+    #[error("this worker offers the volume `{name}` for reading only: write read_only = true")]
+    ReadOnlyVolume {
+        /// The name.
+        name: Name,
+    },
+    /// Too few devices are left.
+    #[error(
+        "the job asks for {wanted} GPUs; of the {all} that the driver here can use, {free} are free"
+    )]
+    NoGpus {
+        /// So many.
+        wanted: u16,
+        /// Free of them.
+        free: usize,
+        /// On this worker.
+        all: usize,
+    },
     /// The engine refused.
     #[error(transparent)]
     Docker(#[from] DockerError),
@@ -191,6 +276,16 @@ pub enum ReplicaError {
 }
 
 impl ReplicaError {
+    /// What the engine's refusal to start a container means.
+    pub(crate) fn of_start(self) -> Self {
+        match self {
+            Self::Docker(error) if error.is_port_taken() => {
+                Self::PortInUse { reason: error.to_string() }
+            }
+            other => other,
+        }
+    }
+
     /// Whether asking again brings the same, as long as job and engine are the same.
     #[must_use]
     pub const fn is_final(&self) -> bool {
@@ -205,6 +300,14 @@ impl ReplicaError {
             | Self::WrongDigest { .. }
             | Self::NameTaken { .. }
             | Self::Request
+            | Self::Firewall(_)
+            | Self::PrivateEgress
+            | Self::NoWayOut
+            | Self::PortInUse { .. }
+            | Self::NoPort { .. }
+            | Self::NoVolume { .. }
+            | Self::ReadOnlyVolume { .. }
+            | Self::NoGpus { .. }
             | Self::Docker(_)
             | Self::Look(_) => false,
         }

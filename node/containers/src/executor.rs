@@ -10,8 +10,8 @@ use std::{
 
 use async_recursion::async_recursion as boxed;
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as State};
-use tokio::time::Instant;
-use veil_protocol_spec::scheduling::{JobSpec, Resources};
+use tokio::{sync::Notify, time::Instant};
+use veil_protocol_spec::scheduling::{JobSpec, Name, Resources};
 
 use crate::{
     container,
@@ -22,11 +22,14 @@ use crate::{
     keep::Keep,
     labels,
     look::Looks,
+    network::Networks,
     observe::Exit,
     pause::Pause,
+    place::Unshared,
     probe::Prober,
     record::{Record, Save},
     replica::{DesiredReplica, Owner, ReplicaId},
+    terms::Terms,
     usage::Usages,
 };
 
@@ -37,6 +40,11 @@ pub(crate) const CONCURRENT: usize = 8;
 pub struct Executor {
     pub(crate) docker: Docker,
     pub(crate) owner: Owner,
+    pub(crate) terms: Terms,
+    /// Held while one is made or removed.
+    pub(crate) networks: tokio::sync::Mutex<Networks>,
+    /// Something has happened that the next reconciliation is not to be waited for.
+    pub(crate) woken: Notify,
     memory: Mutex<Memory>,
 }
 
@@ -59,6 +67,14 @@ pub(crate) struct Memory {
     pub(crate) record: Record,
     /// What containers held when the engine last listed them.
     pub(crate) reserved: BTreeMap<ReplicaId, Resources>,
+    /// What containers have, or are about to have, that no other can have at once.
+    pub(crate) unshared: BTreeMap<ReplicaId, Unshared>,
+    /// When those that have ended are started again.
+    pub(crate) due: BTreeMap<ReplicaId, Instant>,
+    /// Whether the engine can limit volumes, once it was tried.
+    pub(crate) has_quotas: Option<bool>,
+    /// Volumes that hold more than their jobs asked for.
+    pub(crate) overfull: BTreeMap<ReplicaId, Name>,
     pub(crate) usage: Usages,
     facts: Option<EngineFacts>,
     /// Whether the engine did not say, when it was last asked, which containers there are.
@@ -86,7 +102,20 @@ impl Executor {
     /// Touches nothing yet. Restarts are counted from now on.
     #[must_use]
     pub fn new(docker: Docker, owner: Owner) -> Self {
-        Self { docker, owner, memory: Mutex::default() }
+        Self {
+            docker,
+            owner,
+            terms: Terms::default(),
+            networks: tokio::sync::Mutex::default(),
+            woken: Notify::new(),
+            memory: Mutex::default(),
+        }
+    }
+
+    /// The same on other terms than the default.
+    #[must_use]
+    pub fn on(self, terms: Terms) -> Self {
+        Self { terms, ..self }
     }
 
     /// The same with what an earlier process has saved, if there is such, and saves for a later one.
@@ -137,11 +166,17 @@ impl Executor {
         if was_silent && listed.is_ok() {
             // It may be another by now.
             memory.facts = None;
+            memory.has_quotas = None;
             memory.images.engine_changed();
         }
         let listed = listed?;
         let labels = listed.iter().filter_map(|container| labels::read(container.labels.as_ref()?));
-        memory.reserved = labels.map(|labels| (labels.id, labels.reserved)).collect();
+        let labels: Vec<_> = labels.collect();
+        memory.reserved = labels.iter().map(|labels| (labels.id, labels.reserved)).collect();
+        let Memory { busy, unshared, .. } = &mut *memory;
+        // What is being made is not in the list yet.
+        unshared.retain(|id, _| busy.contains_key(id));
+        unshared.extend(labels.into_iter().map(|labels| (labels.id, labels.unshared)));
         Ok(listed)
     }
 
@@ -174,6 +209,7 @@ impl Memory {
         });
         self.errors.retain(|id, _| desired.contains_key(id));
         self.starts.retain(|id, _| desired.contains_key(id));
+        self.due.retain(|id, _| desired.contains_key(id));
         let images: BTreeSet<_> = desired.values().map(|replica| &replica.spec.image).collect();
         self.images.retain(&images);
         self.desired.clone_from(desired);

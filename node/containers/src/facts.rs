@@ -1,6 +1,9 @@
 //! What the engine and its machine are.
 
-use std::{collections::HashMap, fmt};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+};
 
 use async_recursion::async_recursion as boxed;
 use bollard::models::{ContainerCreateBody, HostConfigLogConfig, SystemVersion};
@@ -46,9 +49,13 @@ impl EngineFacts {
 }
 
 impl EngineFacts {
+    pub(crate) fn is_podman(&self) -> bool {
+        self.engine == PODMAN
+    }
+
     /// Podman has Docker's API, but none of its log drivers that bound what they keep.
     pub(crate) fn adapt(&self, body: &mut ContainerCreateBody) {
-        if self.engine != PODMAN {
+        if !self.is_podman() {
             return;
         }
         if let Some(host) = &mut body.host_config {
@@ -87,6 +94,21 @@ impl Docker {
     #[boxed]
     pub async fn facts(&self) -> Result<EngineFacts, DockerError> {
         Ok(self.call(Kind::List, "version", self.client.version()).await?.into())
+    }
+
+    /// Whether it has this runtime for containers.
+    ///
+    /// # Errors
+    /// [`DockerError::NoRuntime`] if not.
+    #[boxed]
+    pub async fn check_runtime(&self, runtime: &str) -> Result<(), DockerError> {
+        let info = self.call(Kind::List, "info", self.client.info()).await?;
+        let known: BTreeSet<_> = info.runtimes.unwrap_or_default().into_keys().collect();
+        if known.contains(runtime) {
+            return Ok(());
+        }
+        let known = known.into_iter().collect::<Vec<_>>().join(", ");
+        Err(DockerError::NoRuntime { runtime: runtime.to_owned(), known })
     }
 }
 

@@ -24,7 +24,8 @@ use veil_protocol_spec::{
 };
 
 use crate::{
-    DesiredReplica, Executor, Keep, Observed, ObservedReplica, Owner, Placement, ReconcileReport,
+    DesiredReplica, Executor, Filter, Keep, Observed, ObservedReplica, Owner, Placement,
+    ReconcileReport, Terms,
     engine::{Deadlines, Docker},
     transport::{Connection, Dial},
 };
@@ -37,6 +38,9 @@ pub(crate) struct Container {
     pub(crate) name: String,
     labels: Value,
     image: String,
+    network: String,
+    /// GPUs that it was made with.
+    pub(crate) devices: Value,
     /// In Docker's words.
     pub(crate) state: &'static str,
     pub(crate) exit_code: i64,
@@ -51,6 +55,8 @@ pub(crate) type Pull = (u16, Vec<(&'static str, &'static str)>, Value);
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) containers: BTreeMap<String, Container>,
+    /// What they were made of, by name.
+    pub(crate) networks: BTreeMap<String, Value>,
     /// By reference, with their architectures.
     pub(crate) images: BTreeMap<String, String>,
     /// What a pull is answered with; without it, the image is there afterwards.
@@ -72,10 +78,14 @@ impl Fake {
         self.state.lock().unwrap()
     }
 
-    /// A worker on this engine.
+    /// A worker on this engine, whose networks are none of this machine's.
     pub(crate) async fn worker(&self) -> Executor {
+        self.worker_on(Terms { filter: Filter::Unfiltered, ..Terms::default() }).await
+    }
+
+    pub(crate) async fn worker_on(&self, terms: Terms) -> Executor {
         let docker = Docker::over(self.dial(), Deadlines::default()).await.unwrap();
-        Executor::new(docker, owner())
+        Executor::new(docker, owner()).on(terms)
     }
 
     fn dial(&self) -> Dial {
@@ -106,6 +116,23 @@ impl Fake {
         let state = self.state();
         let later = state.calls.iter().filter(|(at, call)| *at >= since && call.contains(part));
         later.count()
+    }
+
+    /// Makes a container of somebody else's run.
+    pub(crate) fn run_foreign(&self, name: &str, devices: Value) {
+        let container = Container {
+            name: name.to_owned(),
+            labels: json!({}),
+            image: "somebody/elses".to_owned(),
+            network: "bridge".to_owned(),
+            devices,
+            state: "running",
+            exit_code: 0,
+            out_of_memory: false,
+            restarts: 0,
+            since: Instant::now(),
+        };
+        self.state().containers.insert(name.to_owned(), container);
     }
 
     /// The id of a replica's container.
@@ -164,6 +191,8 @@ impl State {
                     name: name.to_owned(),
                     labels: body["Labels"].clone(),
                     image: body["Image"].as_str().unwrap().to_owned(),
+                    network: body["HostConfig"]["NetworkMode"].as_str().unwrap().to_owned(),
+                    devices: body["HostConfig"]["DeviceRequests"].clone(),
                     state: "created",
                     exit_code: 0,
                     out_of_memory: false,
@@ -196,6 +225,16 @@ impl State {
                     _ => missing(),
                 }
             }
+            ["networks"] => with(200, self.networks.values().cloned().collect()),
+            ["networks", "create"] => {
+                let name = body["Name"].as_str().unwrap().to_owned();
+                self.networks.insert(name.clone(), body.clone());
+                with(201, json!({ "Id": name, "Warning": "" }))
+            }
+            ["networks", name] if *method == Method::DELETE => match self.networks.remove(*name) {
+                Some(_) => with(204, Value::Null),
+                None => missing(),
+            },
             ["images", "create"] => {
                 let answer = self.pull.clone();
                 let image = query.split('&').find_map(|one| one.strip_prefix("fromImage="));
@@ -239,13 +278,20 @@ impl Container {
         json!({
             "Id": id, "Names": [format!("/{}", self.name)], "Image": self.image, "ImageID": self.image,
             "Labels": self.labels, "State": self.state, "Status": status,
+            "NetworkSettings": { "Networks": { &self.network: {} } },
         })
     }
 
     fn inspect(&self, id: &str) -> Value {
-        json!({ "Id": id, "RestartCount": self.restarts, "State": {
-            "Status": self.state, "ExitCode": self.exit_code, "OOMKilled": self.out_of_memory,
-        }})
+        json!({
+            "Id": id,
+            "RestartCount": self.restarts,
+            "State": {
+                "Status": self.state, "ExitCode": self.exit_code, "OOMKilled": self.out_of_memory,
+                "Running": self.state == "running",
+            },
+            "HostConfig": { "DeviceRequests": self.devices },
+        })
     }
 }
 

@@ -106,6 +106,9 @@ impl Executor {
                 }
             }
         }
+        if silence.is_none() {
+            self.measure(&containers).await;
+        }
         let memory = self.memory();
         let reserved = memory.reservations();
         let (cpu_time, memory_bytes) = memory.usage.sum();

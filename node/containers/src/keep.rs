@@ -67,13 +67,15 @@ mod tests {
     };
 
     use super::*;
+    use crate::place::Unshared;
 
     const ID: ReplicaId = ReplicaId { job: Blake3Digest([1; 32]), replica: ReplicaIndex(0) };
     const LEASE: Duration = Duration::from_secs(60);
 
     fn container(lease: Option<Duration>) -> Labels {
         let reserved = Resources { cpu: CpuUnits(1), ..Resources::default() };
-        Labels { id: ID, slot: Slot(7), lease, reserved }
+        let unshared = Unshared::default();
+        Labels { id: ID, slot: Slot(7), lease, reserved, unshared }
     }
 
     fn keep(as_of: u64, age: Duration) -> Keep {

@@ -4,10 +4,15 @@ use std::{collections::HashMap, time::Duration};
 
 use veil_protocol_spec::{
     ReplicaIndex, Slot,
-    scheduling::{CpuUnits, DiskUnits, GpuUnits, LeasePolicy, MemoryUnits, Resources},
+    scheduling::{
+        ContainerSettings, CpuUnits, DiskUnits, GpuUnits, LeasePolicy, MemoryUnits, Resources,
+    },
 };
 
-use crate::replica::{DesiredReplica, Owner, ReplicaId};
+use crate::{
+    place::Unshared,
+    replica::{DesiredReplica, Owner, ReplicaId},
+};
 
 const CLUSTER: &str = "veil.cluster";
 const WORKER: &str = "veil.worker";
@@ -20,23 +25,35 @@ const LEASE: &str = "veil.lease";
 /// Reserved units: CPU, memory, disk, GPU.
 const RESERVED: &str = "veil.reserved";
 
+/// Published ports, where there are such.
+const PORTS: &str = "veil.ports";
+/// Ids of GPUs, where there are such.
+const GPUS: &str = "veil.gpus";
+/// Seconds between the stop signal and the kill, if the job says another number than the default.
+const STOP: &str = "veil.stop";
+
 /// Chain, contract and cluster: the same worker may serve clusters of one name on two chains.
 fn cluster(owner: &Owner) -> String {
     let scope = &owner.scope;
     format!("{}/{}/{}", scope.chain_id, scope.contract, scope.cluster)
 }
 
-/// The labels that only `owner`'s containers carry, as a filter.
+/// The labels that only what is `owner`'s carries.
+pub(crate) fn of_owner(owner: &Owner) -> [(&'static str, String); 2] {
+    [(CLUSTER, cluster(owner)), (WORKER, owner.worker.to_string())]
+}
+
+/// The same as a filter.
 pub(crate) fn filter(owner: &Owner) -> HashMap<String, Vec<String>> {
-    let labels =
-        vec![format!("{CLUSTER}={}", cluster(owner)), format!("{WORKER}={}", owner.worker)];
-    HashMap::from([("label".to_owned(), labels)])
+    let labels = of_owner(owner).map(|(key, value)| format!("{key}={value}"));
+    HashMap::from([("label".to_owned(), labels.to_vec())])
 }
 
 pub(crate) fn of(
     owner: &Owner,
     desired: &DesiredReplica,
     reserved: &Resources,
+    unshared: &Unshared,
 ) -> HashMap<String, String> {
     let Resources { cpu, memory, disk, gpu } = reserved;
     let id = desired.id();
@@ -44,9 +61,13 @@ pub(crate) fn of(
         LeasePolicy::Keep => None,
         LeasePolicy::Exclusive { seconds } => Some((LEASE, seconds.to_string())),
     };
+    let ports: Vec<_> = unshared.ports.iter().map(ToString::to_string).collect();
+    let ports = (!ports.is_empty()).then(|| (PORTS, ports.join(",")));
+    let devices = &unshared.devices;
+    let devices = (!devices.is_empty()).then(|| (GPUS, devices.join(",")));
+    let stop = desired.spec.container.stop_timeout_seconds;
+    let stop = (stop != ContainerSettings::DEFAULT_STOP_SECONDS).then(|| (STOP, stop.to_string()));
     [
-        (CLUSTER, cluster(owner)),
-        (WORKER, owner.worker.to_string()),
         (JOB, id.job.to_string()),
         (REPLICA, id.replica.to_string()),
         (SLOT, desired.placement.slot.to_string()),
@@ -54,7 +75,11 @@ pub(crate) fn of(
         (RESERVED, format!("{},{},{},{}", cpu.0, memory.0, disk.0, gpu.0)),
     ]
     .into_iter()
+    .chain(of_owner(owner))
     .chain(lease)
+    .chain(ports)
+    .chain(devices)
+    .chain(stop)
     .map(|(key, value)| (key.to_owned(), value))
     .collect()
 }
@@ -68,6 +93,23 @@ pub(crate) struct Labels {
     pub(crate) lease: Option<Duration>,
     /// What it holds of the machine.
     pub(crate) reserved: Resources,
+    /// What nobody else can have meanwhile.
+    pub(crate) unshared: Unshared,
+}
+
+/// How long it may take to stop, if its job says so.
+pub(crate) fn stop_time(labels: Option<&HashMap<String, String>>) -> Option<Duration> {
+    labels?.get(STOP)?.parse().ok().map(Duration::from_secs)
+}
+
+/// The GPUs of a container of whatever worker.
+pub(crate) fn devices(labels: &HashMap<String, String>) -> Option<Vec<String>> {
+    Some(labels.get(GPUS)?.split(',').map(str::to_owned).collect())
+}
+
+/// Whether it is no worker's.
+pub(crate) fn is_foreign(labels: Option<&HashMap<String, String>>) -> bool {
+    labels.is_none_or(|labels| !labels.contains_key(WORKER))
 }
 
 /// None if the labels are not what [`of`] writes.
@@ -89,5 +131,10 @@ pub(crate) fn read(labels: &HashMap<String, String>) -> Option<Labels> {
         disk: DiskUnits(next()?),
         gpu: GpuUnits(next()?),
     };
-    Some(Labels { id, slot, lease, reserved })
+    let ports = match labels.get(PORTS) {
+        Some(ports) => ports.split(',').map(|one| one.parse().ok()).collect::<Option<_>>()?,
+        None => Vec::new(),
+    };
+    let unshared = Unshared { ports, devices: devices(labels).unwrap_or_default() };
+    Some(Labels { id, slot, lease, reserved, unshared })
 }

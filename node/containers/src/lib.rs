@@ -26,40 +26,57 @@
 //! labels, and is never touched by others. What is not desired is removed only if the worker knows that it
 //! is over ([`Keep`]). So several workers can share one engine, and a restarted
 //! worker knows its containers. A container's name follows from the replica, so that the engine
-//! itself refuses a second one. Restarts that the engine does not count, and the images that this worker
+//! itself refuses a second one. Restarts, and the images that this worker
 //! pulled, are in a record that its user keeps ([`Save`]). In memory are only the last desired set, errors
 //! with their pauses, what the engine last said, and the results of probes: a restart begins with the first
 //! reconciliation.
 //!
 //! # How containers are confined
 //! CPU and memory limits as requested, no swap beyond, at most 512 processes, all capabilities
-//! dropped, no new privileges, no published ports, log files bounded. The root file system stays
-//! writable, because most images need it; it vanishes with the container.
+//! dropped but the job's, no new privileges, log files bounded. The root file system stays
+//! writable unless the job says otherwise, because most images need it; it vanishes with the container.
+//!
+//! Networks are made for each operator of jobs. Rules in the kernel keep containers from this host, from
+//! metadata, from private ranges and from each other's operators; without them nothing starts, unless the
+//! worker's operator says so ([`Terms`]). Because an engine would start containers before there are rules, and
+//! before a lease is known to hold, only the worker starts them again ([`Executor::listen`] and
+//! [`Executor::wake`] tell when).
 //!
 //! # Caveats
-//! - Disk is not limited: the engine cannot on most file systems. It counts in placement only.
+//! - Disk is not limited, nor are volumes on it unless the engine has quotas: most file systems do not. It
+//!   counts in placement only.
 //! - An exclusive lease is enforced by the worker. If the worker's process dies and the engine
-//!   lives, the container lives too, until the worker is back; the engine itself never starts such
-//!   a container again, not even after a reboot.
+//!   lives, the container lives too, until the worker is back. What ends meanwhile is not started again.
 //! - No passwords for registries yet: images are pulled as anybody can.
 //! - A command without arguments replaces the image's own arguments too; that is how engines do it.
 
+mod again;
+mod allot;
 mod collect;
 mod container;
+#[cfg(test)]
+mod devices;
 mod engine;
 mod error;
 mod executor;
 mod facts;
 #[cfg(test)]
 mod fake;
+mod firewall;
+mod gpu;
+mod guard;
 mod held;
 mod image;
 mod keep;
 mod labels;
 mod lease;
 mod look;
+mod measure;
+mod network;
 mod observe;
 mod pause;
+mod place;
+mod port;
 mod probe;
 mod pull;
 mod reconcile;
@@ -67,11 +84,16 @@ mod record;
 mod refusal;
 mod replica;
 mod report;
+mod restart;
+mod stamp;
 mod suspend;
+mod terms;
 mod transport;
 #[cfg(test)]
 mod trouble;
 mod usage;
+mod volume;
+mod wake;
 mod watch;
 
 pub use self::{
@@ -79,11 +101,15 @@ pub use self::{
     error::{DockerError, ReplicaError},
     executor::Executor,
     facts::EngineFacts,
+    firewall::FirewallError,
+    gpu::Gpus,
     held::Held,
     keep::Keep,
     lease::lapsed,
     observe::{Exit, Observed, ObservedReplica},
+    port::Endpoint,
     record::Save,
     replica::{DesiredReplica, Owner, Placement, ReplicaId},
     report::ReconcileReport,
+    terms::{Filter, HostVolume, Terms},
 };

@@ -6,8 +6,10 @@ use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, Health
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    port::Endpoint,
     probe::Health,
     replica::{Placement, ReplicaId},
+    stamp::unix_millis,
 };
 
 /// The state of a replica's container.
@@ -26,7 +28,7 @@ pub enum Observed {
     Running,
     /// Runs, and its health check has failed as often as the job allows.
     Unhealthy,
-    /// The engine is about to start it again.
+    /// It has ended, and is started again after a pause.
     Restarting,
     /// Somebody paused it.
     Paused,
@@ -85,6 +87,8 @@ pub struct ObservedReplica {
     pub process_limit: Option<u64>,
     /// The engine's id of the container, if there is one.
     pub container: Option<String>,
+    /// Where its ports are reached.
+    pub endpoints: Vec<Endpoint>,
     /// Why the last reconciliation could not do its part, or the engine does not say all.
     pub error: Option<String>,
 }
@@ -132,6 +136,10 @@ pub(crate) struct Seen {
     pub(crate) exit: Exit,
     /// By the engine, since somebody else last started it.
     pub(crate) restarts: u64,
+    /// When the last run began, in milliseconds of Unix time.
+    pub(crate) started: Option<u64>,
+    /// When it ended.
+    pub(crate) finished: Option<u64>,
 }
 
 impl From<ContainerInspectResponse> for Seen {
@@ -145,6 +153,8 @@ impl From<ContainerInspectResponse> for Seen {
                 out_of_memory: state.oom_killed.unwrap_or(false),
             },
             restarts: said.restart_count.and_then(|count| count.try_into().ok()).unwrap_or(0),
+            started: state.started_at.as_deref().and_then(unix_millis),
+            finished: state.finished_at.as_deref().and_then(unix_millis),
         }
     }
 }
@@ -213,6 +223,7 @@ mod tests {
                 restarts,
                 process_limit,
                 container: None,
+                endpoints: Vec::new(),
                 error: None,
             };
             assert_eq!(replica.to_string(), text);

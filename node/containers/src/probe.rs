@@ -73,6 +73,11 @@ impl Prober {
         }
     }
 
+    /// The container is stopped: what was found says nothing about its next run.
+    pub(crate) fn forget(&mut self, id: &ReplicaId) {
+        self.probes.remove(id);
+    }
+
     pub(crate) fn health(&self, id: &ReplicaId) -> Option<Health> {
         self.probes
             .get(id)

@@ -27,7 +27,6 @@ use crate::{
     executor::{CONCURRENT, Change, Executor, Outcome},
     keep::{Fate, Keep},
     labels,
-    observe::Exit,
     pause::Pause,
     pull::Had,
     replica::{DesiredReplica, ReplicaId},
@@ -92,6 +91,8 @@ impl Executor {
             }
         };
 
+        // After what has to stop has been told so: nothing waits for rules but what starts.
+        self.guard().await;
         let kept: Vec<_> = existing
             .into_iter()
             .filter_map(|(id, mut containers)| {
@@ -107,6 +108,10 @@ impl Executor {
         join(hanging, join(keeping, self.run_all(&report, absent))).await;
 
         let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if !report.stopped.is_empty() {
+            self.may_be_untidy().await;
+        }
+        self.tidy_networks().await;
         report.sort();
         Ok(report)
     }
@@ -185,7 +190,11 @@ impl Executor {
 
     async fn stop(&self, id: ReplicaId, container: ContainerSummary) -> Outcome {
         tracing::info!(replica = %id, "stopping");
-        let stopped = self.docker.stop_and_remove(&container.id.unwrap_or_default()).await;
+        let stopping = async {
+            self.docker.stop(&container).await?;
+            self.docker.remove(container.id.as_deref().unwrap_or_default()).await
+        };
+        let stopped = stopping.await;
         (id, stopped.map(|()| Change::Stopped).map_err(|error| Arc::new(error.into())))
     }
 
@@ -233,7 +242,7 @@ impl Executor {
     fn failed_to_start(&self, id: ReplicaId, error: ReplicaError) -> Arc<ReplicaError> {
         let now = Instant::now();
         self.memory().starts.entry(id).or_insert_with(|| Pause::new(now)).fail(now, None);
-        Arc::new(error)
+        Arc::new(error.of_start())
     }
 
     async fn try_keep(
@@ -243,10 +252,12 @@ impl Executor {
     ) -> Result<Change, ReplicaError> {
         let id = container.id.as_deref().unwrap_or_default();
         if container::is_suspended(container) {
+            self.admit().await?;
             return Ok(self.resume(&desired.id(), container).await?);
         }
         match container.state {
             Some(State::CREATED) => {
+                self.admit().await?;
                 self.start_or_remove(id).await?;
                 Ok(Change::Started)
             }
@@ -255,38 +266,10 @@ impl Executor {
                 self.docker.remove(id).await?;
                 Ok(Change::Absent)
             }
-            // Runs, is about to, or somebody paused it on purpose.
-            Some(State::RUNNING | State::RESTARTING | State::PAUSED | State::STOPPING) => {
-                Ok(Change::Kept)
-            }
+            Some(State::RUNNING) => self.heal(desired, container).await,
+            // Is about to run, or somebody paused it on purpose.
+            Some(State::RESTARTING | State::PAUSED | State::STOPPING) => Ok(Change::Kept),
         }
-    }
-
-    /// If the job's policy says so.
-    async fn start_again(
-        &self,
-        desired: &DesiredReplica,
-        container: &ContainerSummary,
-    ) -> Result<Change, ReplicaError> {
-        let replica = desired.id();
-        let own = self.memory().record.restarts(&replica).map_or(0, |own| own.count);
-        let policy = desired.spec.restart;
-        let again =
-            |exit: Exit, by_engine| container::starts_again(policy, exit.code, by_engine + own);
-        let seen = self.look(container).await?;
-        if !again(seen.exit, seen.restarts) {
-            return Ok(Change::Kept); // done, or failed for good: `observe` says which
-        }
-        // What was seen may be older than the last start by the engine.
-        let seen = self.look_again(container).await?;
-        if !again(seen.exit, seen.restarts) {
-            return Ok(Change::Kept);
-        }
-        tracing::info!(%replica, code = seen.exit.code, "starting again");
-        self.docker.start(container.id.as_deref().unwrap_or_default()).await?;
-        let slot = desired.placement.slot;
-        self.memory().record.restarted(replica, slot, seen.restarts, seen.exit);
-        Ok(Change::Restarted)
     }
 
     /// One pull for all replicas of an image.
@@ -342,7 +325,8 @@ impl Executor {
     async fn create(&self, desired: &DesiredReplica) -> Result<Change, ReplicaError> {
         let id = desired.id();
         let name = container::name(&self.owner, &id);
-        let mut body = container::body(&self.owner, desired)?;
+        let place = self.place(desired).await?;
+        let mut body = container::body(&self.owner, desired, &place)?;
         self.facts().await?.adapt(&mut body);
         let created = self.docker.create(&name, body).await;
         let container = match created {
@@ -360,6 +344,10 @@ impl Executor {
             Err(error) => return Err(error.into()),
         };
         self.start_or_remove(&container).await?;
+        if let Err(error) = self.is_filtered(&place.bridge) {
+            self.docker.remove(&container).await?;
+            return Err(error.into());
+        }
         tracing::info!(replica = %id, name, "started");
         Ok(Change::Started)
     }

@@ -1,5 +1,5 @@
-//! What an executor remembers over restarts of its process, because the engine does not: how often it has
-//! started a container again, and which images it has brought to the engine.
+//! What an executor remembers over restarts of its process, because the engine does not: how often and when it
+//! has started a container again, and which images it has brought to the engine.
 //!
 //! Without the record nothing breaks: restarts are counted anew, and images that were pulled before stay.
 
@@ -19,12 +19,43 @@ pub type Save = Box<dyn Fn(&[u8]) -> io::Result<()> + Send + Sync>;
 /// Restarts of one replica by this worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Restarts {
-    job: Blake3Digest,
-    replica: ReplicaIndex,
+    pub(crate) job: Blake3Digest,
+    pub(crate) replica: ReplicaIndex,
     /// What placed it here.
-    slot: Slot,
+    pub(crate) slot: Slot,
+    /// Since it was placed here.
     pub(crate) count: u64,
+    /// Since the interval began in which the job counts them.
+    pub(crate) in_interval: u64,
+    /// Milliseconds of Unix time.
+    pub(crate) interval_began: u64,
+    /// Runs in a row that ended soon, the one that goes on included.
+    pub(crate) short_runs: u32,
+    /// Whether this worker stops the run that goes on for its bad health.
+    pub(crate) was_unhealthy: bool,
     pub(crate) last_exit: Exit,
+}
+
+impl Restarts {
+    /// None yet.
+    pub(crate) const fn new(id: ReplicaId, slot: Slot, last_exit: Exit) -> Self {
+        let ReplicaId { job, replica } = id;
+        Self {
+            job,
+            replica,
+            slot,
+            count: 0,
+            in_interval: 0,
+            interval_began: 0,
+            short_runs: 0,
+            was_unhealthy: false,
+            last_exit,
+        }
+    }
+
+    const fn id(&self) -> ReplicaId {
+        ReplicaId { job: self.job, replica: self.replica }
+    }
 }
 
 /// An image that this worker has pulled.
@@ -36,7 +67,7 @@ struct Pulled {
 }
 
 /// Numbers are of this version; another is not read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Stored {
@@ -76,9 +107,8 @@ impl Record {
         let Some(Stored { restarts, images, .. }) = stored else {
             return Self { save: Some(save), ..Self::default() };
         };
-        let id = |of: &Restarts| ReplicaId { job: of.job, replica: of.replica };
         Self {
-            restarts: restarts.into_iter().map(|of| (id(&of), of)).collect(),
+            restarts: restarts.into_iter().map(|of| (of.id(), of)).collect(),
             images: images.into_iter().map(|of| (of.image, of.last_used)).collect(),
             save: Some(save),
         }
@@ -104,12 +134,9 @@ impl Record {
         self.restarts.get(id).copied()
     }
 
-    /// The engine's own count of the container, which a start by hand sets to zero, is added to it.
-    pub(crate) fn restarted(&mut self, id: ReplicaId, slot: Slot, by_engine: u64, last_exit: Exit) {
-        let before = self.restarts.get(&id).map_or(0, |before| before.count);
-        let ReplicaId { job, replica } = id;
-        let count = before.saturating_add(by_engine).saturating_add(1);
-        self.restarts.insert(id, Restarts { job, replica, slot, count, last_exit });
+    /// What is known of the replica's restarts now.
+    pub(crate) fn restarted(&mut self, of: Restarts) {
+        self.restarts.insert(of.id(), of);
         self.save();
     }
 
@@ -170,9 +197,8 @@ mod tests {
         };
         let image: ImageReference = format!("app@sha256:{}", "ab".repeat(32)).parse().unwrap();
         let mut record = open();
-        record.restarted(id(0), Slot(7), 2, Exit::default());
-        record.restarted(id(0), Slot(7), 0, OOM);
-        record.restarted(id(1), Slot(9), 0, OOM);
+        record.restarted(Restarts { count: 4, ..Restarts::new(id(0), Slot(7), OOM) });
+        record.restarted(Restarts::new(id(1), Slot(9), OOM));
         record.used(&image, 5);
 
         let mut record = open();
@@ -191,7 +217,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_begun_anew() {
-        for stored in [&b""[..], b"nonsense", br#"{"version":2,"restarts":[],"images":[]}"#] {
+        for stored in [&b""[..], b"nonsense", br#"{"version":1,"restarts":[],"images":[]}"#] {
             let record = Record::open(stored, Box::new(|_| Err(io::Error::other("full"))));
             assert_eq!((record.restarts.len(), record.images.len()), (0, 0));
             record.save(); // says so, and goes on

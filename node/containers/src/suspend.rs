@@ -38,7 +38,7 @@ impl Executor {
             self.docker.rename(id, &name).await?;
         }
         tracing::info!(%replica, "stopping; it stays, to be started again");
-        self.docker.stop(id).await?;
+        self.docker.stop(container).await?;
         Ok(Change::Suspended)
     }
 
@@ -51,7 +51,7 @@ impl Executor {
         let id = container.id.as_deref().unwrap_or_default();
         if container.state != Some(State::EXITED) {
             // The engine may be at it still, for a worker that has died meanwhile.
-            self.docker.stop(id).await?;
+            self.docker.stop(container).await?;
         }
         tracing::info!(%replica, "starting again what the end of its lease had stopped");
         self.docker.start(id).await?;

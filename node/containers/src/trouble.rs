@@ -7,7 +7,7 @@ use tokio::time::{Instant, advance, sleep, timeout};
 use veil_protocol_spec::scheduling::CpuUnits;
 
 use crate::{
-    DockerError, Exit, Keep, Observed, ReplicaError,
+    DockerError, Exit, Keep, Observed, ReplicaError, Terms,
     fake::{Fake, observed, reconcile, replicas, states},
 };
 
@@ -298,6 +298,29 @@ async fn a_container_that_fails_to_start_is_tried_less_and_less_often() {
     fake.state().ignores.clear();
     advance(600 * SECOND).await;
     assert_eq!(reconcile(&worker, &desired).await.started.len(), 1);
+}
+
+/// The engine's networks are not where this process could filter them, whatever its rights are.
+#[tokio::test]
+async fn without_rules_nothing_starts() {
+    let fake = Fake::default();
+    let (worker, desired) = (fake.worker_on(Terms::default()).await, replicas(1, 2));
+    let since = Instant::now();
+    let report = reconcile(&worker, &desired).await;
+    assert_eq!((report.started.len(), report.failed.len()), (0, 2), "{report:?}");
+    for (_, error) in &report.failed {
+        assert!(matches!(**error, ReplicaError::Firewall(_)), "{error}");
+    }
+    assert_eq!(fake.calls(since, "/containers/create"), 0);
+    let error = observed(&worker, &desired[0]).await.error.unwrap();
+    assert!(
+        error.contains("no container is started") && error.contains("worker.egress"),
+        "{error}"
+    );
+    // One network for the operator, and it goes again.
+    assert_eq!(fake.calls(since, "/networks/create"), 1);
+    let _ = reconcile(&worker, &[]).await;
+    assert_eq!(fake.state().networks.len(), 0);
 }
 
 /// Only what this worker has pulled, that nobody uses, for as long.

@@ -104,7 +104,10 @@ impl Memory {
                     let check = self.desired.get(&id)?.spec.health.as_ref()?;
                     is_by_worker(check).then_some(Health::Starting) // it is not probed yet
                 });
-                state(seen, probed)
+                match state(seen, probed) {
+                    Observed::Exited { .. } if self.due.contains_key(&id) => Observed::Restarting,
+                    state => state,
+                }
             }
             Some((_, Err(_))) => Observed::Unknown,
             None if self.is_waiting_for_image(&id) => Observed::Pulling,
@@ -114,9 +117,14 @@ impl Memory {
             self.exits.insert(id, seen.exit);
         }
         let own = self.record.restarts(&id);
+        let has = self.unshared.get(&id).filter(|_| looked.is_some());
+        let endpoints = has.map(|of| of.ports.iter().map(|port| port.endpoint.clone()).collect());
         let silence = looked.and_then(|(_, seen)| seen.as_ref().err());
         let silence = silence.map(|error| format!("the engine does not say more: {error}"));
-        let errors = [self.error(&id, Instant::now()), silence, self.usage.error(&id)];
+        let overfull = self.overfull.get(&id).map(|name| {
+            format!("the volume `{name}` holds more than the job asked for, which this engine cannot limit")
+        });
+        let errors = [self.error(&id, Instant::now()), silence, self.usage.error(&id), overfull];
         let error = errors.into_iter().flatten().collect::<Vec<_>>().join("; ");
         ObservedReplica {
             id,
@@ -126,6 +134,7 @@ impl Memory {
             restarts: seen.map_or(0, |seen| seen.restarts) + own.map_or(0, |own| own.count),
             process_limit: self.usage.process_limit(&id),
             container: looked.map(|(container, _)| container.clone()),
+            endpoints: endpoints.unwrap_or_default(),
             error: Some(error).filter(|error| !error.is_empty()),
         }
     }

@@ -2,12 +2,14 @@
 //! the one-machine network reads its figures from. Field names are those of the JSON output,
 //! documented in `docs/json.md`.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use serde::{Deserialize, Serialize};
 use veil_protocol_spec::{
     Address, Blake3Digest, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex, PeerIdHash,
-    ReplicaIndex, Slot, evidence::EvidenceKind,
+    ReplicaIndex, Slot,
+    evidence::EvidenceKind,
+    scheduling::{Name, Protocol},
 };
 
 /// Slots whose reports are kept.
@@ -156,6 +158,21 @@ pub struct Observed {
     pub exit_code: Option<i64>,
     /// Whether that was for lack of memory.
     pub out_of_memory: bool,
+    /// Where its ports are reached.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Where a port of a replica is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// What the job calls the port.
+    pub name: Name,
+    /// The worker's address.
+    pub host: IpAddr,
+    /// The port there.
+    pub port: u16,
+    /// How packets reach it.
+    pub protocol: Protocol,
 }
 
 /// A worker's engine.
@@ -169,6 +186,8 @@ pub struct EngineStatus {
     pub os: String,
     /// In the words of images.
     pub architecture: String,
+    /// Whether containers are kept from the worker's host and its network.
+    pub filtered: bool,
 }
 
 /// One replica: what the certificates say, and beside it what is seen.

@@ -12,7 +12,9 @@ use veil_node_config::job_file::{
 use veil_node_core::status::JobStatus;
 use veil_protocol_spec::{
     Blake3Digest, ClusterId,
-    scheduling::{ClusterPolicy, Egress, JobSpec, LEAK_WINDOW_BLOCKS, Label, ResourceRequest},
+    scheduling::{
+        ClusterPolicy, Egress, HostPort, JobSpec, LEAK_WINDOW_BLOCKS, Label, ResourceRequest,
+    },
 };
 
 use crate::{error::OperatorError, obstacle::Obstacle};
@@ -178,9 +180,13 @@ pub fn tells(job: &JobSpec, leak_bits: Option<u32>) -> Vec<String> {
             "where its replicas go may tell up to {bits} bits about others' load within {LEAK_WINDOW_BLOCKS} blocks"
         ));
     }
-    if job.egress == Egress::Public {
+    if job.ports.iter().any(|port| port.host != HostPort::None) {
+        tells.push("its ports are open to whoever reaches the worker's address".to_owned());
+    }
+    if job.egress == Egress::AllowPrivate {
         tells.push(
-            "this version does not keep its containers from private addresses of the worker's network".to_owned(),
+            "it reaches private addresses of the worker's network, on workers whose operators allow it"
+                .to_owned(),
         );
     }
     if let ResourceRequest::Clear(request) = &job.request

@@ -144,8 +144,10 @@ fn write_status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
             status.insecure_reference_string.then_some(", INSECURE reference string of one party");
         writeln!(out, "key set {key_set}{}", insecure.unwrap_or_default())?;
     }
-    if let Some(EngineStatus { name, version, os, architecture }) = &status.engine {
-        writeln!(out, "engine {name} {version} on {os}/{architecture}")?;
+    if let Some(EngineStatus { name, version, os, architecture, filtered }) = &status.engine {
+        let open = ", UNFILTERED: containers reach this host and its network";
+        let open = if *filtered { "" } else { open };
+        writeln!(out, "engine {name} {version} on {os}/{architecture}{open}")?;
     }
     if let Some(seat) = status.participant {
         writeln!(out, "seat {seat}")?;

@@ -10,7 +10,9 @@
 //! 3. What really runs is recorded in the progress. When everything that a slot placed here runs,
 //!    the phase ends, and the deployment is confirmed on chain. Looking goes on beside the rest: an engine
 //!    that is slow to answer delays no lease and no certificate.
-//! 4. While an exclusive replica runs, the age of the last contact is looked at every second, so that its
+//! 4. When the engine tells that a container has ended or become unhealthy, and when the pause of one is over
+//!    that is to be started again, the next reconciliation does not wait for its interval.
+//! 5. While an exclusive replica runs, the age of the last contact is looked at every second, so that its
 //!    lease ends on time, also when the machine has slept.
 //!
 //! # Caveats
@@ -31,7 +33,7 @@ use veil_node_core::{
     cluster::Peers,
     epoch::ActiveEpoch,
     progress::Progress,
-    status::{Observed, Phase},
+    status::{Endpoint, Observed, Phase},
 };
 use veil_node_process::Uptime;
 use veil_node_storage::jobs::Jobs;
@@ -134,6 +136,7 @@ impl Enforcer {
                 changed = states.changed() => if changed.is_err() { return },
                 changed = contact.changed(), if contact_helps => if changed.is_err() { return },
                 _ = tick.tick() => {}
+                () = executor.wake() => {}
                 Some(report) = running.next(), if !running.is_empty() => {
                     self.record(&report);
                     looking.look(&executor);
@@ -324,6 +327,7 @@ impl Enforcer {
                 restarts: replica.restarts,
                 exit_code: replica.last_exit.map(|exit| exit.code),
                 out_of_memory: replica.last_exit.is_some_and(|exit| exit.out_of_memory),
+                endpoints: replica.endpoints.into_iter().map(endpoint).collect(),
             });
         }
         self.progress.observed(observed);
@@ -338,6 +342,10 @@ impl Enforcer {
             false
         });
     }
+}
+
+fn endpoint(of: veil_node_containers::Endpoint) -> Endpoint {
+    Endpoint { name: of.name, host: of.host, port: of.port, protocol: of.protocol }
 }
 
 /// For ever without a time.

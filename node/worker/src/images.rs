@@ -12,29 +12,35 @@ use veil_node_core::{progress::Progress, status::EngineStatus};
 /// Between two rounds.
 const INTERVAL: Duration = Duration::from_secs(600);
 
-/// Runs until it is dropped. Images are kept for so long after their last use.
-pub(crate) async fn collect(executor: Arc<Executor>, kept: Duration, progress: &Progress) {
+/// What the worker's file says of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Rounds {
+    /// Images are kept for so long after their last use.
+    pub(crate) kept: Duration,
+    /// Whether connections of containers are filtered.
+    pub(crate) is_filtered: bool,
+}
+
+/// Runs until it is dropped.
+pub(crate) async fn collect(executor: Arc<Executor>, of: Rounds, progress: &Progress) {
     let mut rounds = tokio::time::interval(INTERVAL);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         rounds.tick().await;
-        if let Err(error) = round(&executor, kept, progress).await {
+        if let Err(error) = round(&executor, of, progress).await {
             tracing::warn!(%error, "no images collected; it is tried again");
         }
     }
 }
 
-async fn round(
-    executor: &Executor,
-    kept: Duration,
-    progress: &Progress,
-) -> Result<(), DockerError> {
+async fn round(executor: &Executor, of: Rounds, progress: &Progress) -> Result<(), DockerError> {
     let facts = executor.renew_facts().await?;
     progress.engine(EngineStatus {
         name: facts.engine,
         version: facts.version,
         os: facts.os,
         architecture: facts.architecture,
+        filtered: of.is_filtered,
     });
-    executor.collect_images(kept, SystemTime::now()).await.map(drop)
+    executor.collect_images(of.kept, SystemTime::now()).await.map(drop)
 }

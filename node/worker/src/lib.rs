@@ -16,8 +16,8 @@
 //!
 //! # State
 //! In the data directory: the ledger, the bodies of jobs, the key set, the highest telemetry number
-//! (`sequence`), the last contact with the committee (`lease`), restarts that the engine does not count and
-//! images that the worker pulled (`containers.json`). What runs is the engine's to say.
+//! (`sequence`), the last contact with the committee (`lease`), restarts and images
+//! that the worker pulled (`containers.json`). What runs is the engine's to say.
 //!
 //! # Restart
 //! Start it again with the same data directory: it finds its containers by their labels, catches up
@@ -32,6 +32,7 @@ mod lease;
 mod report;
 mod sequence;
 pub mod telemetry;
+mod terms;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -39,7 +40,7 @@ use async_recursion::async_recursion as boxed;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use veil_node_config::{WorkerConfig, WorkerSection};
+use veil_node_config::{EgressFilter, WorkerConfig, WorkerSection};
 use veil_node_containers::{Docker, DockerError, Executor, Owner};
 use veil_node_core::{
     audit::Audits,
@@ -201,6 +202,7 @@ async fn contain(
     let sequence = Sequence::open(&cluster.data_dir.join("telemetry-sequence"))?;
     let last_contact = LastContact::open(&cluster.data_dir.join("last-contact"), BootId::current());
     let (docker, data_root) = engine(section, progress).await;
+    let terms = terms::terms(section, &data_root);
     let sampler = Sampler::new(section.offer.offer(), &data_root)?;
     // What was placed elsewhere while this worker was away must not be started again here.
     progress.stage("catching up with the committee", []);
@@ -212,7 +214,7 @@ async fn contain(
     let record = cluster.data_dir.join("containers.json");
     let saved = std::fs::read(&record).unwrap_or_default();
     let save = Box::new(move |bytes: &[u8]| replace(&record, bytes));
-    let executor = Arc::new(Executor::remembering(docker, owner, &saved, save));
+    let executor = Arc::new(Executor::remembering(docker, owner, &saved, save).on(terms));
     let (included, including) = watch::channel(None);
     let enforcer = Enforcer {
         me: cluster.me,
@@ -233,7 +235,12 @@ async fn contain(
         last_contact,
         included,
     };
-    let collecting = images::collect(Arc::clone(&executor), section.images_kept(), progress);
+    let listening = Arc::clone(&executor);
+    let round = images::Rounds {
+        kept: section.images_kept(),
+        is_filtered: section.egress == EgressFilter::Filtered,
+    };
+    let collecting = images::collect(Arc::clone(&executor), round, progress);
     let reporter = Reporter {
         network: cluster.network.clone(),
         views: cluster.views.clone(),
@@ -246,7 +253,7 @@ async fn contain(
         interval: section.telemetry_interval(),
         included: including,
     };
-    tokio::join!(enforcer.run(), reporter.run(), collecting);
+    tokio::join!(enforcer.run(), reporter.run(), collecting, listening.listen());
     Ok(())
 }
 
@@ -260,6 +267,9 @@ async fn engine(section: &WorkerSection, progress: &Progress) -> (Docker, PathBu
     loop {
         let connecting = async {
             let docker = Docker::connect(&section.docker_socket).await?;
+            if let Some(runtime) = &section.runtime {
+                docker.check_runtime(runtime).await?;
+            }
             let data_root = docker.data_root().await?;
             Ok::<_, DockerError>((docker, data_root))
         };

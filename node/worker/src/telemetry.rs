@@ -28,4 +28,5 @@ mod free;
 mod gpus;
 mod sampler;
 
+pub(crate) use self::gpus::Gpus;
 pub use self::sampler::{Sample, Sampler, SecretReading, Unreadable};

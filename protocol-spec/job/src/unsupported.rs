@@ -2,11 +2,10 @@
 //! line out.
 
 use crate::{
-    container::ContainerSettings,
     job::{JobSpec, Organisations},
     kind::JobType,
-    lifecycle::{RestartMode, Unhealthy, UpdatePolicy},
-    network::Egress,
+    lifecycle::{Unhealthy, UpdatePolicy},
+    volume::VolumeKind,
 };
 
 /// A job asks for something that this version does not do.
@@ -28,9 +27,8 @@ const LIST: &[(&str, &str, Asks)] = &[
         "jobs other than services; write type = \"service\", and [restart] mode = \"never\" for one that ends",
         |job| job.kind != JobType::Service,
     ),
-    ("port", "published ports; leave them out", |job| !job.ports.is_empty()),
-    ("volume", "volumes; leave them out, or use [[container.tmpfs]]", |job| {
-        !job.volumes.is_empty()
+    ("volume", "volumes of kind \"host\"; leave them out, or use an ephemeral one", |job| {
+        job.volumes.iter().any(|volume| matches!(volume.kind, VolumeKind::Host { .. }))
     }),
     ("update", "updates in place; leave the section out, stop the job and submit it anew", |job| {
         job.update != UpdatePolicy::default()
@@ -40,30 +38,11 @@ const LIST: &[(&str, &str, Asks)] = &[
         "organisations, which workers only state themselves; leave it out, or ask for a label",
         |job| job.constraints.organisations != Organisations::Any,
     ),
-    ("egress", "rules for outgoing connections; leave it out", |job| {
-        job.egress != Egress::default()
-    }),
-    ("health.unhealthy", "consequences of bad health; write \"nothing\", and it is shown", |job| {
-        job.health.as_ref().is_some_and(|health| health.unhealthy != Unhealthy::Nothing)
-    }),
     (
-        "restart.interval",
-        "counting restarts anew; leave it out, and they are counted as long as the container exists",
-        |job| job.restart.interval_seconds != 0,
+        "health.unhealthy",
+        "giving an unhealthy replica back; write \"restart\", or \"nothing\", and it is shown",
+        |job| job.health.as_ref().is_some_and(|health| health.unhealthy == Unhealthy::Reschedule),
     ),
-    (
-        "restart.delay",
-        "a pause before restarts; leave it out, and the engine pauses as it does",
-        |job| job.restart.delay_seconds != 0,
-    ),
-    (
-        "restart.attempts",
-        "an end of restarts after exits with code 0; write mode = \"on_failure\", or leave it out",
-        |job| job.restart.mode == RestartMode::Always && job.restart.attempts.is_some(),
-    ),
-    ("container.stop_timeout", "another time to stop than 10 s; leave it out", |job| {
-        job.container.stop_timeout_seconds != ContainerSettings::DEFAULT_STOP_SECONDS
-    }),
 ];
 
 /// Everything that the job asks for in vain, in the order of the list.

@@ -110,33 +110,18 @@ fn what_nobody_does_yet_is_read_and_refused_by_the_specification() {
             "[periodic]\ncron = \"0 4 * * *\"\ntime_zone = \"Europe/Berlin\"",
             "type",
         ),
-        ("egress = \"none\"", "", "egress"),
-        (
-            "",
-            "[[port]]\nname = \"b\"\ncontainer = 2\n[[port]]\nname = \"a\"\ncontainer = 1\nhost = 443",
-            "port",
-        ),
         (
             "",
             "[[volume]]\nname = \"a\"\nmount = \"/a\"\nkind = \"host\"\non_loss = \"empty\"",
             "volume",
         ),
-        (
-            "",
-            "[[volume]]\nname = \"a\"\nmount = \"/a\"\nkind = \"tmpfs\"\nsize = \"64Mi\"",
-            "volume",
-        ),
         ("", "[placement]\norganisations = [\"Acme\"]", "placement.organisations"),
         ("", "[update]\nmax_parallel = 2\nmin_healthy = \"20s\"\nauto_revert = false", "update"),
-        ("", "[restart]\ninterval = \"10m\"", "restart.interval"),
-        ("", "[restart]\ndelay = \"15s\"", "restart.delay"),
-        ("", "[restart]\nattempts = 2", "restart.attempts"),
         (
             "",
-            "[health]\nprobe = { tcp = { port = 1 } }\nunhealthy = \"restart\"",
+            "[health]\nprobe = { tcp = { port = 1 } }\nunhealthy = \"reschedule\"",
             "health.unhealthy",
         ),
-        ("", "[container]\nstop_timeout = \"30s\"", "container.stop_timeout"),
     ] {
         let refused = JobFile::parse(&file(top, sections)).unwrap().check().unwrap_err();
         let JobFileError::Job(JobError::Unsupported(unsupported)) = &refused else {

@@ -1,24 +1,25 @@
 //! The real engine, the real registry, and one worker per test.
 
 use std::{
-    env,
+    env, io,
     panic::{AssertUnwindSafe, resume_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use bollard::{
-    models::{ContainerCreateBody, ContainerInspectResponse, ContainerSummary},
+    models::{ContainerCreateBody, ContainerInspectResponse, ContainerSummary, Network},
     query_parameters::{
-        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
+        RemoveContainerOptionsBuilder,
     },
 };
 use futures::FutureExt as _;
 use tokio::time::{Instant, sleep};
 use veil_node_containers::{
     DEFAULT_SOCKET, Deadlines, DesiredReplica, Docker, Executor, Keep, Observed, Owner, Placement,
-    ReconcileReport,
+    ReconcileReport, Save, Terms,
 };
 use veil_protocol_spec::{
     Address, ChainId, ClusterId, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
@@ -58,7 +59,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) async fn new(deadlines: Deadlines) -> Self {
+    async fn new(deadlines: Deadlines, terms: Terms) -> Self {
         let docker = Docker::connect_with(&socket(), deadlines)
             .await
             .unwrap_or_else(|error| panic!("{SET_UP}\n{error}"));
@@ -70,7 +71,7 @@ impl Worker {
         );
         let engine = engine.unwrap().negotiate_version().await.unwrap();
         let owner = Owner { scope: scope(), worker: PeerIdHash(rand::random()) };
-        Self { engine, owner, executor: Executor::new(docker, owner) }
+        Self { engine, owner, executor: Executor::new(docker, owner).on(terms) }
     }
 
     pub(crate) async fn reconcile(&self, desired: &[DesiredReplica]) -> ReconcileReport {
@@ -87,6 +88,14 @@ impl Worker {
         let filters = [("label", vec![label])].into_iter().collect();
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         self.engine.list_containers(Some(options)).await.unwrap()
+    }
+
+    /// The worker's networks, by asking the engine itself.
+    pub(crate) async fn networks(&self) -> Vec<Network> {
+        let label = format!("veil.worker={}", self.owner.worker);
+        let filters = [("label", vec![label])].into_iter().collect();
+        let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
+        self.engine.list_networks(Some(options)).await.unwrap()
     }
 
     /// The worker's only container.
@@ -130,13 +139,39 @@ impl Worker {
     }
 }
 
+/// What a worker's process leaves to the next.
+#[derive(Clone, Default)]
+pub(crate) struct Disk(Arc<Mutex<Vec<u8>>>);
+
+impl Disk {
+    /// A process of this worker.
+    pub(crate) async fn executor(&self, owner: Owner) -> Executor {
+        let (saved, disk) = (self.0.lock().unwrap().clone(), Arc::clone(&self.0));
+        let docker = Docker::connect(&socket()).await.unwrap();
+        let save: Save = Box::new(move |bytes| -> io::Result<()> {
+            *disk.lock().unwrap() = bytes.to_vec();
+            Ok(())
+        });
+        Executor::remembering(docker, owner, &saved, save)
+    }
+}
+
 /// Runs `test` with a worker, and removes the worker's containers whatever happens.
 pub(crate) async fn with_worker(test: impl AsyncFnOnce(&Worker)) {
-    with_deadlines(Deadlines { grace: Duration::from_secs(1), ..Deadlines::default() }, test).await;
+    with_terms(Terms::default(), test).await;
+}
+
+pub(crate) async fn with_terms(terms: Terms, test: impl AsyncFnOnce(&Worker)) {
+    let deadlines = Deadlines { grace: Duration::from_secs(1), ..Deadlines::default() };
+    with(deadlines, terms, test).await;
 }
 
 pub(crate) async fn with_deadlines(deadlines: Deadlines, test: impl AsyncFnOnce(&Worker)) {
-    let worker = Worker::new(deadlines).await;
+    with(deadlines, Terms::default(), test).await;
+}
+
+async fn with(deadlines: Deadlines, terms: Terms, test: impl AsyncFnOnce(&Worker)) {
+    let worker = Worker::new(deadlines, terms).await;
     let result = AssertUnwindSafe(test(&worker)).catch_unwind().await;
     let cleaned = worker.executor.reconcile(&[], &Keep::NOTHING).await;
     worker.remove_beside().await;
@@ -145,6 +180,7 @@ pub(crate) async fn with_deadlines(deadlines: Deadlines, test: impl AsyncFnOnce(
     }
     assert!(cleaned.unwrap().failed.is_empty());
     assert_eq!(worker.containers().await, []);
+    assert_eq!(worker.networks().await, []);
 }
 
 /// Asks until it holds; for what stays so, since between two looks anything may pass.

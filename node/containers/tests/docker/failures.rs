@@ -141,9 +141,8 @@ async fn requests_that_this_machine_cannot_meet_are_named() {
         let cpu = replicas(request(Resources { cpu: CpuUnits(u16::MAX), ..usual }), 1);
         let report = worker.reconcile(&[gpu.clone(), cpu.clone()].concat()).await;
         let error = |id| &*report.failed.iter().find(|(failed, _)| *failed == id).unwrap().1;
-        // Devices are given by NVIDIA's toolkit, which the engine here lacks.
         let no_gpu = error(gpu[0].id());
-        assert!(matches!(no_gpu, ReplicaError::Docker(DockerError::Refused { .. })), "{no_gpu}");
+        assert!(matches!(no_gpu, ReplicaError::NoGpus { wanted: 1, free: 0, all: 0 }), "{no_gpu}");
         assert!(matches!(error(cpu[0].id()), ReplicaError::Docker(DockerError::Refused { .. })));
         assert_eq!(worker.containers().await, []);
     })

@@ -1,19 +1,15 @@
 //! One container's trouble is its own, on a real engine behind a socket that lets calls hang.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use veil_node_containers::{Deadlines, Docker, Executor, Exit, Keep, Observed, Save};
+use veil_node_containers::{Deadlines, Docker, Executor, Exit, Keep, Observed};
 use veil_protocol_spec::scheduling::{
     CpuUnits, HealthCheck, HealthProbe, JobSpec, LeasePolicy, MemoryUnits, ResourceRequest,
     Resources, RestartMode, RestartPolicy, Unhealthy,
 };
 
 use crate::{
-    common::{SLEEP, Worker, job, replicas, until, with_worker},
+    common::{Disk, SLEEP, Worker, job, replicas, until, with_worker},
     proxy::Proxy,
 };
 
@@ -93,7 +89,7 @@ async fn a_container_that_is_killed_for_its_memory_says_so() {
     .await;
 }
 
-/// Restarts by the worker, of which the engine keeps no count.
+/// The engine keeps no count of them.
 #[tokio::test]
 async fn restarts_are_counted_over_a_restart_of_the_worker() {
     with_worker(async |worker| {
@@ -105,28 +101,21 @@ async fn restarts_are_counted_over_a_restart_of_the_worker() {
             ..RestartPolicy::default()
         };
         let desired = replicas(spec, 1);
-        let disk = Arc::new(Mutex::new(Vec::new()));
-        let start = async || {
-            let (saved, disk) = (disk.lock().unwrap().clone(), Arc::clone(&disk));
-            let docker = Docker::connect(&crate::common::socket()).await.unwrap();
-            let save: Save = Box::new(move |bytes| -> io::Result<()> {
-                *disk.lock().unwrap() = bytes.to_vec();
-                Ok(())
-            });
-            Executor::remembering(docker, worker.owner, &saved, save)
-        };
-        for restarts in 0..=2 {
-            let executor = start().await;
-            let report = executor.reconcile(&desired, &Keep::NOTHING).await.unwrap();
-            assert_eq!(report.restarted.len(), usize::from(restarts > 0), "{report:?}");
+        let disk = Disk::default();
+        let executor = disk.executor(worker.owner).await;
+        let report = executor.reconcile(&desired, &Keep::NOTHING).await.unwrap();
+        assert_eq!(report.started.len(), 1, "{report:?}");
+        for _ in 0..2 {
+            let executor = disk.executor(worker.owner).await;
             until(async || {
-                let observed = executor.observe().await.unwrap().remove(0);
-                observed.observed == Observed::Exited { code: 3 } && observed.restarts == restarts
+                let report = executor.reconcile(&desired, &Keep::NOTHING).await.unwrap();
+                report.restarted.len() == 1
             })
             .await;
         }
+        worker.until_observed(Observed::Exited { code: 3 }).await;
         // As often as the job allows, whoever asks.
-        let executor = start().await;
+        let executor = disk.executor(worker.owner).await;
         let report = executor.reconcile(&desired, &Keep::NOTHING).await.unwrap();
         assert!(report.is_unchanged(), "{report:?}");
         let observed = executor.observe().await.unwrap().remove(0);

@@ -152,8 +152,8 @@ fn ports_are_different_ports() {
     let [a, b] = [("a", 1), ("b", 2)].map(|(name, at)| Port { host: fixed, ..port(name, at) });
     assert_eq!(refused(|j| j.ports = vec![a.clone(), b.clone()]), same("host"));
     let other = Port { protocol: Protocol::Udp, ..b };
-    let unsupported = refused(|j| j.ports = vec![a, other]);
-    assert!(matches!(unsupported, JobError::Unsupported(_)), "{unsupported}");
+    let both = JobSpec { ports: vec![a, other], ..job() };
+    assert_eq!(both.validate(), Ok(()));
     assert_eq!(
         refused(|j| j.ports = vec![port("b", 1), port("a", 2)]),
         JobError::EntryOrder { list: "ports", entry: "a".to_owned() }
