@@ -96,6 +96,7 @@ pub fn manifest(workers: usize, jobs: &[JobSpec], slot: u64) -> Manifest {
             .collect(),
         pending: pending.collect(),
         leaving: Vec::new(),
+        done: Vec::new(),
         lost: Vec::new(),
     }
 }

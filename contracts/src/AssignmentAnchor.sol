@@ -132,7 +132,7 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
 
     /// @inheritdoc IAssignmentAnchor
     function replicaLeafOf(Replica calldata replica) external pure override returns (bytes32) {
-        if (replica.form != 0 || replica.flags != 0) {
+        if (replica.form != 0 || replica.flags > 1) {
             revert ReservedInLeaf(replica.form, replica.flags);
         }
         return Certificates.replicaLeaf(replica);

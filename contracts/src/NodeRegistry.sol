@@ -42,6 +42,7 @@ contract NodeRegistry is INodeRegistry, VeilContract {
     mapping(address admin => mapping(bytes32 peer => address)) private _approved;
     mapping(bytes32 cluster => mapping(bytes32 peer => Record)) private _records;
     mapping(bytes32 cluster => mapping(bytes32 peer => Stake)) private _stakes;
+    mapping(bytes32 cluster => mapping(bytes32 peer => Eligibility)) private _eligibility;
     /// @dev In the order of registration; the place of a node that left holds zero. Workers are apart,
     /// so that no crowd of them makes an election expensive.
     mapping(bytes32 cluster => bytes32[]) private _members;
@@ -127,14 +128,23 @@ contract NodeRegistry is INodeRegistry, VeilContract {
     }
 
     /// @inheritdoc INodeRegistry
+    function setEligibility(bytes32 cluster, bytes32 peer, Eligibility eligibility)
+        external
+        override
+    {
+        _requireOperatorOrAdmin(cluster, peer, _registered(cluster, peer));
+        _eligibility[cluster][peer] = eligibility;
+        emit EligibilityChanged(cluster, peer, eligibility, msg.sender);
+    }
+
+    /// @inheritdoc INodeRegistry
     function requestExit(bytes32 cluster, bytes32 peer) external override {
         Record storage record = _registered(cluster, peer);
-        if (record.operator != msg.sender && _clusters[cluster].admin != msg.sender) {
-            revert NotNodeOperator(cluster, peer, msg.sender);
-        }
+        _requireOperatorOrAdmin(cluster, peer, record);
         (record.roles & ROLE_MEMBER != 0 ? _members[cluster] : _workers[cluster])[record.position] =
             0;
         record.roles = 0;
+        delete _eligibility[cluster][peer];
         emit NodeDeregistered(cluster, peer);
         Stake storage stake = _stakes[cluster][peer];
         uint256 amount = _total(stake);
@@ -402,13 +412,23 @@ contract NodeRegistry is INodeRegistry, VeilContract {
             roles: record.roles,
             position: record.position,
             organisationTag: record.organisationTag,
-            stake: _total(_stakes[cluster][peer])
+            stake: _total(_stakes[cluster][peer]),
+            eligibility: _eligibility[cluster][peer]
         });
     }
 
     function _existing(bytes32 cluster) private view returns (Cluster storage settings) {
         settings = _clusters[cluster];
         if (settings.admin == address(0)) revert UnknownCluster(cluster);
+    }
+
+    function _requireOperatorOrAdmin(bytes32 cluster, bytes32 peer, Record storage record)
+        private
+        view
+    {
+        if (record.operator != msg.sender && _clusters[cluster].admin != msg.sender) {
+            revert NotNodeOperator(cluster, peer, msg.sender);
+        }
     }
 
     function _registered(bytes32 cluster, bytes32 peer)

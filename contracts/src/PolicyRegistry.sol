@@ -16,6 +16,8 @@ contract PolicyRegistry is IPolicyRegistry, VeilContract {
     uint32 public constant RIGHT_IMAGES = 2;
     /// @notice Longest policy.
     uint256 public constant MAX_POLICY_BYTES = 8192;
+    /// @notice Most images that are allowed or announced at once: nodes read them all.
+    uint256 public constant MAX_IMAGES = 1024;
 
     bytes32 private constant IMAGE_LEAF = keccak256("veil v1 image leaf");
 
@@ -43,6 +45,8 @@ contract PolicyRegistry is IPolicyRegistry, VeilContract {
         bytes32 announcedRoot;
         uint64 from;
         bool known;
+        /// One more than the position in `_listed`; 0 if it is not there.
+        uint32 place;
     }
 
     mapping(bytes32 cluster => PolicyRecord) private _policies;
@@ -50,6 +54,8 @@ contract PolicyRegistry is IPolicyRegistry, VeilContract {
     mapping(bytes32 cluster => mapping(bytes32 manifest => ImageRecord)) private _images;
     /// @inheritdoc IPolicyRegistry
     mapping(bytes32 cluster => uint64) public override imageCount;
+    /// @dev What is allowed or announced.
+    mapping(bytes32 cluster => bytes32[]) private _listed;
 
     constructor(address directory_, INodeRegistry registry_) VeilContract(directory_) {
         _requireContract(address(registry_));
@@ -141,6 +147,12 @@ contract PolicyRegistry is IPolicyRegistry, VeilContract {
             image.known = true;
             imageCount[cluster] += 1;
         }
+        if (image.place == 0) {
+            bytes32[] storage listed = _listed[cluster];
+            if (listed.length == MAX_IMAGES) revert TooManyImages(cluster, MAX_IMAGES);
+            listed.push(manifest);
+            image.place = uint32(listed.length);
+        }
         emit ImageAnnounced(cluster, manifest, root, from);
     }
 
@@ -157,6 +169,7 @@ contract PolicyRegistry is IPolicyRegistry, VeilContract {
         image.root = 0;
         image.announcedRoot = 0;
         image.from = 0;
+        _unlist(cluster, image);
         emit ImageRevoked(cluster, manifest, msg.sender);
     }
 
@@ -227,6 +240,27 @@ contract PolicyRegistry is IPolicyRegistry, VeilContract {
     }
 
     /// @inheritdoc IPolicyRegistry
+    function allowedImages(bytes32 cluster)
+        external
+        view
+        override
+        returns (bool restricted, bytes32[] memory manifests)
+    {
+        bytes32[] storage listed = _listed[cluster];
+        manifests = new bytes32[](listed.length);
+        uint256 count;
+        for (uint256 i = 0; i < listed.length; ++i) {
+            ImageRecord storage image = _images[cluster][listed[i]];
+            if (image.root != 0 || _isDue(image.from)) manifests[count++] = listed[i];
+        }
+        // Shorter, in place.
+        assembly ("memory-safe") {
+            mstore(manifests, count)
+        }
+        restricted = imageCount[cluster] != 0;
+    }
+
+    /// @inheritdoc IPolicyRegistry
     function verifyImagePart(
         bytes32 cluster,
         bytes32 manifest,
@@ -242,6 +276,16 @@ contract PolicyRegistry is IPolicyRegistry, VeilContract {
     /// @inheritdoc IPolicyRegistry
     function imageLeaf(ImagePart part, bytes32 digest) public pure override returns (bytes32) {
         return keccak256(bytes.concat(keccak256(abi.encode(IMAGE_LEAF, part, digest))));
+    }
+
+    /// @dev The last takes the place that becomes free.
+    function _unlist(bytes32 cluster, ImageRecord storage image) private {
+        bytes32[] storage listed = _listed[cluster];
+        bytes32 last = listed[listed.length - 1];
+        listed[image.place - 1] = last;
+        _images[cluster][last].place = image.place;
+        image.place = 0;
+        listed.pop();
     }
 
     /// @dev When what is widened now holds: at once in the cluster's first days.

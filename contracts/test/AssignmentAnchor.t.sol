@@ -99,12 +99,15 @@ contract AssignmentAnchorTest is Base {
             word(json, ".job_spec.digest"), 1, 0, word(json, ".telemetry.sender"), 7, 0
         );
         check(anchors.replicaLeafOf(replica) == word(json, ".replica_leaf.hash"), "replica");
+        replica.flags = 1;
+        bytes32 done = word(json, ".replica_leaf.hash_of_done");
+        check(anchors.replicaLeafOf(replica) == done, "replica that is done");
     }
 
     function testFuzz_reserved_parts_of_a_leaf_are_zero(uint8 form, uint8 flags) external {
         IAssignmentAnchor.Replica memory replica =
             IAssignmentAnchor.Replica("job", 0, form, "worker", 1, flags);
-        if (form != 0 || flags != 0) {
+        if (form != 0 || flags > 1) {
             vm.expectRevert(
                 abi.encodeWithSelector(IAssignmentAnchor.ReservedInLeaf.selector, form, flags)
             );

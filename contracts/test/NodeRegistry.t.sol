@@ -6,6 +6,12 @@ import {IVeilContract} from "../src/interfaces/IVeilContract.sol";
 import {Base} from "./Base.sol";
 
 contract NodeRegistryTest is Base {
+    event EligibilityChanged(
+        bytes32 indexed cluster,
+        bytes32 indexed peer,
+        INodeRegistry.Eligibility eligibility,
+        address by
+    );
     event NodeRegistered(
         bytes32 indexed cluster,
         bytes32 indexed peer,
@@ -154,6 +160,31 @@ contract NodeRegistryTest is Base {
         registry.registerCluster("another", given);
         vm.expectPartialRevert(INodeRegistry.UnknownCluster.selector);
         registry.clusterOf("none");
+    }
+
+    function test_a_worker_is_drained_by_its_operator_or_the_admin() external {
+        bytes32 peer = register(7, WORKER);
+        (INodeRegistry.Node[] memory page,) = registry.nodes(cluster, false, 0, 10);
+        check(page[0].eligibility == INodeRegistry.Eligibility.Eligible, "at first");
+        vm.prank(STRANGER);
+        vm.expectPartialRevert(INodeRegistry.NotNodeOperator.selector);
+        registry.setEligibility(cluster, peer, INodeRegistry.Eligibility.Draining);
+        vm.expectPartialRevert(INodeRegistry.NodeNotRegistered.selector);
+        registry.setEligibility(cluster, peerOf(8), INodeRegistry.Eligibility.Draining);
+        vm.expectEmit(true, true, true, true);
+        emit EligibilityChanged(
+            cluster, peer, INodeRegistry.Eligibility.Draining, address(this)
+        );
+        registry.setEligibility(cluster, peer, INodeRegistry.Eligibility.Draining);
+        (page,) = registry.nodes(cluster, false, 0, 10);
+        check(page[0].eligibility == INodeRegistry.Eligibility.Draining, "draining");
+        // It leaves, and comes back as any other.
+        registry.requestExit(cluster, peer);
+        register(7, WORKER);
+        check(
+            registry.nodeOf(cluster, peer).eligibility == INodeRegistry.Eligibility.Eligible,
+            "eligible again"
+        );
     }
 
     function test_only_the_operator_or_the_admin_takes_a_node_out() external {

@@ -128,6 +128,42 @@ contract PolicyRegistryTest is Base {
         check(policies.imageCount(cluster) == 1, "count");
     }
 
+    /// @dev What nodes read with every block: all that is allowed now, and nothing else.
+    function test_the_allowed_images_are_listed() external {
+        (bool restricted, bytes32[] memory listed) = policies.allowedImages(cluster);
+        check(!restricted && listed.length == 0, "not restricted");
+        policies.allowImage(cluster, "a", "root");
+        policies.allowImage(cluster, "b", "root");
+        policies.allowImage(cluster, "c", "root");
+        (restricted, listed) = policies.allowedImages(cluster);
+        check(restricted && listed.length == 0, "announced only");
+        vm.warp(policies.imageOf(cluster, "c").allowedFrom);
+        (, listed) = policies.allowedImages(cluster);
+        check(listed.length == 3 && listed[0] == "a" && listed[2] == "c", "allowed");
+        policies.revokeImage(cluster, "a");
+        (, listed) = policies.allowedImages(cluster);
+        check(listed.length == 2 && listed[0] == "c" && listed[1] == "b", "revoked");
+        policies.revokeImage(cluster, "b");
+        policies.revokeImage(cluster, "c");
+        (restricted, listed) = policies.allowedImages(cluster);
+        check(restricted && listed.length == 0, "restricted still");
+        policies.allowImage(cluster, "b", "root");
+        vm.warp(policies.imageOf(cluster, "b").allowedFrom);
+        (, listed) = policies.allowedImages(cluster);
+        check(listed.length == 1 && listed[0] == "b", "allowed again");
+    }
+
+    function test_the_list_of_images_is_bounded() external {
+        uint256 max = policies.MAX_IMAGES();
+        for (uint256 i = 1; i <= max; ++i) {
+            policies.allowImage(cluster, bytes32(i), "root");
+        }
+        vm.expectPartialRevert(IPolicyRegistry.TooManyImages.selector);
+        policies.allowImage(cluster, "one more", "root");
+        policies.revokeImage(cluster, bytes32(uint256(7)));
+        policies.allowImage(cluster, "one more", "root");
+    }
+
     /// @dev protocol-spec/vectors/images.json: the Rust crate makes the tree, the contract checks it.
     function test_parts_of_an_image_are_proved_as_the_rust_crate_commits_to_them() external {
         string memory json = vm.readFile("../protocol-spec/vectors/images.json");

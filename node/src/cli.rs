@@ -70,6 +70,9 @@ enum Command {
     /// A node that runs containers.
     #[command(subcommand)]
     Worker(node::Worker),
+    /// What a worker is given from now on.
+    #[command(subcommand)]
+    Node(chain::eligibility::Command),
     /// What a running member or worker says of itself.
     Status(node::Ask),
 }
@@ -111,6 +114,7 @@ impl Cli {
             Command::Identity(command) => identity::run(&command),
             Command::Committee(command) => node::member(&command, asking),
             Command::Worker(command) => node::worker(&command, asking),
+            Command::Node(command) => chain::eligibility::run(&command),
             Command::Status(arguments) => node::status(&arguments, asking),
         }
         .into()
@@ -126,5 +130,21 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Clap looks for both under one name, and panics when the command runs.
+    #[test]
+    fn no_command_has_an_argument_by_the_name_of_a_global_one() {
+        fn check(command: &clap::Command, globals: &[clap::Id]) {
+            for argument in command.get_arguments().filter(|argument| !argument.is_global_set()) {
+                assert!(!globals.contains(argument.get_id()), "{}: {argument}", command.get_name());
+            }
+            command.get_subcommands().for_each(|command| check(command, globals));
+        }
+        let command = Cli::command();
+        let globals = command.get_arguments().filter(|argument| argument.is_global_set());
+        let globals: Vec<_> = globals.map(|argument| argument.get_id().clone()).collect();
+        assert!(!globals.is_empty());
+        check(&command, &globals);
     }
 }

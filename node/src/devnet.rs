@@ -35,6 +35,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 use veil_keygen_ceremony::keyset::ParameterSet;
+use veil_node_api::status::Role;
 use veil_node_ceremony::{AttemptStatus, ChainCommitPoint, ProposeOptions, propose};
 use veil_node_chain::{
     AccountKey, Allowance, Chain, ChainConfig, ChainError, ClusterSettings, NodeRegistration,
@@ -42,7 +43,6 @@ use veil_node_chain::{
 };
 use veil_node_config::job_file::JobFile;
 use veil_node_containers::{Docker, Executor, Keep, Owner};
-use veil_node_core::status::Role;
 use veil_node_storage::{durable::write_new, keystore::new_identity};
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeySetDigest, PeerIdHash, Wire,
@@ -52,7 +52,7 @@ use veil_protocol_spec::{
 
 pub use self::{
     error::DevnetError,
-    figures::{Figures, Memory, TelemetryFigures},
+    figures::Figures,
     file::{DevnetFile, NodeEntry},
     node::Node,
     placement::{Place, Placed},

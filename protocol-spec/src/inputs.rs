@@ -52,6 +52,8 @@ pub struct InputBundle {
     pub policy: ClusterPolicy,
     /// Labels of the workers that matter: candidates, and those that run what is pending.
     pub labels: Vec<WorkerLabels>,
+    /// Workers that are given nothing more, as of the manifest's block.
+    pub closed: Vec<PeerIdHash>,
     /// What runs of the pending jobs, and stays.
     pub running: Vec<RunningReplica>,
     /// Where the pending replicas had their places.
@@ -67,6 +69,8 @@ pub struct InputBundle {
 
 impl Wire for InputBundle {
     const NAME: &'static str = "InputBundle";
+    // Version 1 knew no workers that are given nothing more.
+    const VERSION: u8 = 2;
     // Labels are the most of it: those of 9,216 workers with some of the longest.
     const MAX_BYTES: usize = 32 << 20;
     // Never hashed, and large.

@@ -15,6 +15,19 @@ pub fn is_light(labels: &[Label]) -> bool {
     labels.iter().any(|label| (label.key.as_str(), label.value.as_str()) == ("veil/light", "true"))
 }
 
+/// What a worker is given, as its operator or the cluster's admin says on chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Eligibility {
+    /// What finds room.
+    #[default]
+    Eligible,
+    /// Nothing more; what it runs stays.
+    Ineligible,
+    /// Nothing more, and what it runs goes to others.
+    Draining,
+}
+
 /// What a registered peer is entitled to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Roles {

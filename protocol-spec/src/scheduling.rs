@@ -39,11 +39,13 @@
 pub(crate) mod arbitrary;
 mod assignment;
 mod certificate;
+mod ended;
 mod image_tree;
 mod leaf;
 mod manifest;
 mod merkle;
 mod policy;
+mod profile;
 mod record;
 mod report;
 mod state;
@@ -84,6 +86,7 @@ pub use certificate::{
     AssignmentCertificate, CertificateBody, ChainError, GroupSignature, InvalidGroupSignature,
     ReferenceStringOrigin,
 };
+pub use ended::{EndedReplica, ReplicaExit};
 pub use image_tree::{ImagePart, ImageParts, InvalidImageParts, PartKind};
 pub use labels::{InvalidLabel, Label, LabelKey, LabelValue};
 pub use leaf::{LeafError, LeafWorker, ReplicaLeaf, hidden_worker};
@@ -94,6 +97,9 @@ pub use manifest::{
 };
 pub use merkle::{MerkleTree, verify_inclusion};
 pub use policy::{ClusterPolicy, EncryptedWeights, PolicyError, PolicyWeights, Weight, Weights};
+pub use profile::{
+    Accepts, InvalidRepositories, MAX_ACCEPTED, MAX_FACTS, Profile, ProfileError, Repositories,
+};
 pub use proven::{ProofMetadata, ProvenList, ProvenListSize};
 pub use quantities::{
     LatencyClass, OutOfRange, PriceClass, Quantities, Quantity, Reading, Scale, WorkerPriority,
@@ -104,7 +110,7 @@ pub use resources::{
     CpuUnits, DiskUnits, EncryptedRequest, GpuUnits, MemoryUnits, RequestTooLarge, Resource,
     ResourceRequest, Resources,
 };
-pub use state::{ClusterState, Draw, Placement, StateError};
+pub use state::{ClusterState, Done, Draw, MAX_DONE, MAX_DONE_OF_OPERATOR, Placement, StateError};
 pub use submission::{LEAK_WINDOW_BLOCKS, Submission, bits_of_try};
-pub use telemetry::{Telemetry, TelemetryBody, TelemetryError};
+pub use telemetry::{MAX_ENDED, Telemetry, TelemetryBody, TelemetryError};
 pub use vote::{CertificateVote, SignedCertificateVote, VoteError};

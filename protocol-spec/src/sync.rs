@@ -10,7 +10,7 @@ use crate::{
     decryption::DecryptionCounter,
     evidence::Evidence,
     identity::InvalidSignature,
-    ids::{Blake3Digest, KeySetDigest, PeerIdHash, PublicIdentity, Slot},
+    ids::{Blake3Digest, KeySetDigest, PeerIdHash, PublicIdentity, ReplicaIndex, Slot},
     scheduling::{
         Binding, ClusterState, JobSpec, Manifest, SignedCertificateVote, SignedSuspicion,
         SlotRecord, Suspicion, Telemetry,
@@ -31,8 +31,8 @@ pub struct LockedManifest {
 impl Wire for LockedManifest {
     const NAME: &'static str = "LockedManifest";
     // Version 1 had a lock that named a slot in place of an instance; versions 2 and 3 listed everything
-    // that runs.
-    const VERSION: u8 = 4;
+    // that runs; version 4 knew nothing of replicas that are done.
+    const VERSION: u8 = 5;
     const MAX_BYTES: usize = Manifest::MAX_BYTES + Lock::MAX_BYTES;
 }
 
@@ -139,12 +139,15 @@ pub enum SyncRequest {
     PublicKey(KeySetDigest),
     /// How many blocks the member has opened under the key in force.
     BlocksOpened,
+    /// Which replicas run on the worker. A worker asks that has lost some of them to it by a certificate.
+    Running,
 }
 
 impl Wire for SyncRequest {
     const NAME: &'static str = "SyncRequest";
-    // Version 1 asked for no evidence, no votes and no public key, version 2 for no counter.
-    const VERSION: u8 = 3;
+    // Version 1 asked for no evidence, no votes and no public key, version 2 for no counter, version 3 not for
+    // what runs.
+    const VERSION: u8 = 4;
     const MAX_BYTES: usize = 64;
 }
 
@@ -171,6 +174,9 @@ pub enum SyncAnswer {
     Snapshot(Box<StateSnapshot>),
     /// The member's counter; `None` if the peer is no member that takes part.
     BlocksOpened(Option<DecryptionCounter>),
+    /// Replicas that run at the worker, and are healthy as far as their job says how to tell; at most
+    /// [`SyncAnswer::MAX_RUNNING`].
+    Running(Vec<(Blake3Digest, ReplicaIndex)>),
 }
 
 impl SyncAnswer {
@@ -178,6 +184,8 @@ impl SyncAnswer {
     pub const RECORD_BYTES: usize = 2 << 20;
     /// Pieces of evidence that one answer names.
     pub const MAX_EVIDENCE: usize = 4096;
+    /// Replicas that one answer names.
+    pub const MAX_RUNNING: usize = 8192;
     /// Slots that a node may be behind and still be given records.
     pub const SNAPSHOT_AFTER: u64 = 64;
 }
@@ -185,8 +193,9 @@ impl SyncAnswer {
 impl Wire for SyncAnswer {
     const NAME: &'static str = "SyncAnswer";
     // Versions 1 to 3 carried records of their own, versions 1 and 2 no evidence, no votes and no public
-    // key, version 3 no snapshot, version 4 no counter, version 5 job specifications of version 2.
-    const VERSION: u8 = 6;
+    // key, version 3 no snapshot, version 4 no counter, version 5 job specifications of version 2; version 6
+    // knew nothing of what runs, or of replicas that are done.
+    const VERSION: u8 = 7;
     // Records that were put together, and the last; or a record and the state after it.
     const MAX_BYTES: usize = 64
         + SlotRecord::MAX_BYTES
@@ -203,8 +212,9 @@ const _: () =
 
 const _: () = assert!(
     Evidence::MAX_BYTES + 64 <= SyncAnswer::MAX_BYTES
-        && SyncAnswer::MAX_EVIDENCE * 33 <= SyncAnswer::MAX_BYTES,
-    "the longest evidence and the longest list must fit"
+        && SyncAnswer::MAX_EVIDENCE * 33 <= SyncAnswer::MAX_BYTES
+        && SyncAnswer::MAX_RUNNING * 36 <= SyncAnswer::MAX_BYTES,
+    "the longest evidence and the longest lists must fit"
 );
 
 #[cfg(test)]

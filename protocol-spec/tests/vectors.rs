@@ -58,9 +58,17 @@ fn telemetry() -> Telemetry {
         includes_slot: Slot(6),
         sampled_at: UnixMillis(1_760_000_000_000),
         policy: KeccakDigest([0x70; 32]),
+        profile: samples::profile(),
+        ended: vec![ended()],
         list: ProvenList::new((0..48).collect()).unwrap(),
     }
     .sign(&secret(1))
+}
+
+/// A batch replica whose last run was out of memory.
+fn ended() -> EndedReplica {
+    let exit = ReplicaExit { code: Some(137), out_of_memory: true };
+    EndedReplica { job: Blake3Digest([0xba; 32]), replica: ReplicaIndex(2), exit }
 }
 
 fn manifest() -> Manifest {
@@ -89,6 +97,7 @@ fn manifest() -> Manifest {
             })
             .collect(),
         leaving: vec![LeavingReplica { job: Blake3Digest([0xbb; 32]), replica: ReplicaIndex(0) }],
+        done: vec![ended()],
         lost: vec![LostWorker {
             worker: lost,
             suspicions: [1, 4].map(|i| suspicion.sign(member(i), &secret(0x10 + i))).to_vec(),
@@ -148,11 +157,27 @@ fn report() -> EvaluationReport {
     .sign(&secret(1))
 }
 
+/// The same, had its replica ended in the next slot.
+fn done() -> ClusterState {
+    let (state, replica) = (state(), ReplicaIndex(0));
+    let next = Manifest {
+        slot: Slot(8),
+        pending: Vec::new(),
+        leaving: Vec::new(),
+        done: vec![EndedReplica { job: job().digest(), replica, ..ended() }],
+        lost: Vec::new(),
+        ..manifest()
+    };
+    let next = Manifest { previous: state.last_certificate(), ..next };
+    state.apply(&next, &Assignments::default()).unwrap()
+}
+
 /// The first slot of a cluster: one replica gets a place.
 fn state() -> ClusterState {
     let first = Manifest {
         previous: CertificateBody::NO_PREVIOUS,
         leaving: Vec::new(),
+        done: Vec::new(),
         lost: Vec::new(),
         ..manifest()
     };
@@ -339,11 +364,14 @@ fn scheduling() {
             },
             "replica_leaf": {
                 "hash": replica_leaf().hash().to_string(),
+                "hash_of_done": ReplicaLeaf { done: true, ..replica_leaf() }.hash().to_string(),
                 "hidden_worker": hidden_worker(&telemetry().body.sender(), &[0x5a; 32]).to_string(),
             },
             "cluster_state": {
                 "encoding": hex(&state().to_wire()),
                 "root": state().state_root().to_string(),
+                "encoding_of_done": hex(&done().to_wire()),
+                "root_of_done": done().state_root().to_string(),
             },
             "agreement": {
                 "prevote": digest(vote(VoteKind::Prevote, Some(manifest().digest()))),
@@ -396,6 +424,7 @@ fn sync() {
                 "certificate_votes": encoding(&SyncRequest::CertificateVotes(Slot(6))),
                 "public_key": encoding(&SyncRequest::PublicKey(binding().key_set)),
                 "blocks_opened": encoding(&SyncRequest::BlocksOpened),
+                "running": encoding(&SyncRequest::Running),
             },
             "sync_answer": {
                 "records": encoding(&SyncAnswer::Records(vec![slot_record()])),

@@ -194,8 +194,8 @@ fn refused_jobs_stay_pending_and_do_not_harm_others() {
     cluster.inputs.public.policy.min_candidates = 2;
     let plan = Plan::new(&cluster.manifest, &cluster.inputs.public).unwrap();
     assert!(matches!(plan.refusals()[&huge.digest()], JobRefusal::TooLarge(_)));
-    let expected = JobRefusal::TooFewCandidates { found: 1, min: 2 };
-    assert_eq!(plan.refusals()[&lonely.digest()], expected);
+    let refusal = &plan.refusals()[&lonely.digest()];
+    assert!(matches!(refusal, JobRefusal::TooFewCandidates { found: 1, min: 2, .. }), "{refusal}");
     let (outputs, _) = evaluate(&cluster.manifest, &cluster.inputs, &keys.evaluation).unwrap();
     assert_eq!(keys.decrypt(&outputs), [1]);
     let placed = cleartext::place(&plan, &cluster.readings, &cluster.secrets);

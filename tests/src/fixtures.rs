@@ -100,6 +100,7 @@ pub fn manifest(
         telemetry: Vec::new(),
         pending: Vec::new(),
         leaving: Vec::new(),
+        done: Vec::new(),
         lost: Vec::new(),
     }
 }

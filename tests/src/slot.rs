@@ -25,6 +25,7 @@ mod messages;
 mod phase;
 mod properties;
 mod report;
+mod runs;
 mod sight;
 mod telemetry;
 mod worker;
@@ -83,7 +84,8 @@ pub struct SlotScenario {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Demand {
-    /// Jobs come and go; every fifth has no body anywhere, every seventh fits nowhere.
+    /// Jobs come and go; every third ends by itself, every fifth has no body anywhere, every seventh fits
+    /// nowhere.
     Mixed,
     /// One job that fits nowhere, and nothing else ever happens.
     Unplaceable,

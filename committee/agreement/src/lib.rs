@@ -113,7 +113,8 @@
 //! #     block: BlockRef { number: 1, hash: KeccakDigest([2; 32]) },
 //! #     base: KeccakDigest([0; 32]), jobs_seen: 0, policy: KeccakDigest([3; 32]),
 //! #     circuit: CircuitId { version: 1, fingerprint: Blake3Digest([4; 32]) },
-//! #     telemetry: Vec::new(), pending: Vec::new(), leaving: Vec::new(), lost: Vec::new(),
+//! #     telemetry: Vec::new(), pending: Vec::new(), leaving: Vec::new(), done: Vec::new(),
+//! #     lost: Vec::new(),
 //! # };
 //! machine.propose(instance, 0, manifest.to_wire(), 0).unwrap();
 //! let effects = drain(&mut machine, &mut disk);

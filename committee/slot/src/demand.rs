@@ -1,8 +1,13 @@
 //! What a job wants, as far as everybody must know it to say which of its replicas wait for a place.
 
+use std::collections::BTreeSet;
+
 use veil_protocol_spec::{
     Address,
-    scheduling::{JobSpec, LeasePolicy, Priority, ResourceRequest, Scale, bits_of_try},
+    scheduling::{
+        ImageReference, JobSpec, JobType, LeasePolicy, Priority, ResourceRequest, Scale,
+        bits_of_try,
+    },
 };
 
 /// Seconds within which a worker has stopped a container whose lease is over.
@@ -43,22 +48,44 @@ pub struct JobDemand {
     pub priority: Priority,
     /// What a worker does that is cut off.
     pub lease: LeasePolicy,
+    /// Whether its replicas end by themselves.
+    pub is_batch: bool,
     /// Why no slot can place it, whatever is free.
     pub refused: Option<NotConsidered>,
 }
 
-impl JobDemand {
-    /// Of a job in a cluster whose policy has this scale.
+/// The images that a cluster runs, as the chain lists them at some block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllowedImages(Option<BTreeSet<[u8; 32]>>);
+
+impl AllowedImages {
+    /// By the SHA-256 of their manifests; `None` for all.
     #[must_use]
-    pub fn of(job: &JobSpec, scale: &Scale) -> Self {
+    pub const fn new(manifests: Option<BTreeSet<[u8; 32]>>) -> Self {
+        Self(manifests)
+    }
+
+    /// Whether this is one of them.
+    #[must_use]
+    pub fn allow(&self, image: &ImageReference) -> bool {
+        self.0.as_ref().is_none_or(|manifests| manifests.contains(&image.digest_bytes()))
+    }
+}
+
+impl JobDemand {
+    /// Of a job in a cluster whose policy has this scale, and which runs these images.
+    #[must_use]
+    pub fn of(job: &JobSpec, scale: &Scale, images: &AllowedImages) -> Self {
         let refused = match &job.request {
+            _ if !images.allow(&job.image) => Some(NotConsidered::Image),
             ResourceRequest::Clear(request) => {
                 scale.request(request).is_err().then_some(NotConsidered::TooLarge)
             }
             _ => Some(NotConsidered::Encrypted),
         };
         let &JobSpec { operator, replicas, priority, lease, .. } = job;
-        Self { operator, replicas, priority, lease, refused }
+        let is_batch = matches!(job.kind, JobType::Batch { .. });
+        Self { operator, replicas, priority, lease, is_batch, refused }
     }
 }
 
@@ -72,6 +99,12 @@ pub enum NotConsidered {
          the policy's units raised"
     )]
     TooLarge,
+    /// The cluster does not run its image, or does so no more.
+    #[error(
+        "the cluster does not allow its image: whoever administers it allows one with \
+         `veil chain image allow`"
+    )]
+    Image,
     /// The request is encrypted: until the winner of a placement is told the clear figures, no worker
     /// could set its container's limits.
     #[error("its request is encrypted, and workers cannot be told the clear figures yet")]
@@ -107,6 +140,18 @@ mod tests {
     }
 
     #[test]
+    fn an_image_that_the_chain_does_not_list_is_named() {
+        let listed = |manifests: &[[u8; 32]]| {
+            let images = AllowedImages::new(Some(manifests.iter().copied().collect()));
+            JobDemand::of(&job(3), &Scale::FINEST, &images).refused
+        };
+        let own = job(3).image.digest_bytes();
+        assert_eq!(listed(&[[9; 32], own]), None);
+        assert_eq!(listed(&[[9; 32]]), Some(NotConsidered::Image));
+        assert_eq!(listed(&[]), Some(NotConsidered::Image), "all were revoked");
+    }
+
+    #[test]
     fn what_fits_no_worker_is_named() {
         let large = |cpu| JobSpec {
             request: ResourceRequest::Clear(Resources {
@@ -115,10 +160,16 @@ mod tests {
             }),
             ..job(3)
         };
-        assert_eq!(JobDemand::of(&large(191), &Scale::FINEST).refused, None);
-        let refused = JobDemand::of(&large(192), &Scale::FINEST).refused;
+        assert_eq!(
+            JobDemand::of(&large(191), &Scale::FINEST, &AllowedImages::default()).refused,
+            None
+        );
+        let refused = JobDemand::of(&large(192), &Scale::FINEST, &AllowedImages::default()).refused;
         assert_eq!(refused, Some(NotConsidered::TooLarge));
-        assert_eq!(JobDemand::of(&large(192), &Scale::default()).refused, None);
+        assert_eq!(
+            JobDemand::of(&large(192), &Scale::default(), &AllowedImages::default()).refused,
+            None
+        );
     }
 
     /// Nobody expands it: a slot that lists it could not be evaluated.
@@ -128,7 +179,8 @@ mod tests {
         let list = ProvenList::new(vec![1]).unwrap();
         let request = EncryptedRequest { key_set, dominant, list };
         let encrypted = JobSpec { request: ResourceRequest::Encrypted(request), ..job(3) };
-        let refused = JobDemand::of(&encrypted, &Scale::default()).refused;
+        let refused =
+            JobDemand::of(&encrypted, &Scale::default(), &AllowedImages::default()).refused;
         assert_eq!(refused, Some(NotConsidered::Encrypted));
     }
 }

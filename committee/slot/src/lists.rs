@@ -5,8 +5,10 @@
 //! # Rules
 //! 1. A job is wanted if an operator has submitted it and not withdrawn it. If its body is known, only the
 //!    submissions of the operator that it names count, and of those the first.
-//!    What has a place of a job that is not wanted leaves it.
-//! 2. A replica wants a place if it has none, or its worker is drained, or its worker is lost: at once
+//!    What has a place of a job that is not wanted leaves it. Nor is a job wanted whose image the chain does not
+//!    allow as of the manifest's block.
+//! 2. A replica wants a place if it has none, or its worker is drained (exclusive ones and those of batch jobs stay), or its worker is
+//!    lost: at once
 //!    under [`LeasePolicy::Keep`](veil_protocol_spec::scheduling::LeasePolicy::Keep), else when the wait is
 //!    over (`leases.md`). It keeps the place that it has until it gets another.
 //! 3. A job is not considered while [`NotConsidered`] holds.
@@ -15,18 +17,23 @@
 //! 5. If that is more than a slot takes, operators take turns, in an order that is drawn anew after each
 //!    certificate that is not void, first with what waits for nothing. Within an operator's share the order
 //!    is by priority, then replicas that had a place before new ones, then by a lot among the jobs.
+//! 6. A replica of a batch job is done if the telemetry of the worker that has it says that it has ended. It
+//!    leaves its place, and never wants one again as long as its job is wanted.
+
+mod done;
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
 };
 
 use veil_protocol_spec::{
     Address, Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex,
     domain::{self, hash_parts},
     scheduling::{
-        ClusterState, LEAK_WINDOW_BLOCKS, LeavingReplica, MAX_PENDING, MAX_RUNNING, PendingReplica,
-        Submission, bits_of_try,
+        ClusterState, EndedReplica, LEAK_WINDOW_BLOCKS, LeasePolicy, LeavingReplica, MAX_PENDING,
+        MAX_RUNNING, PendingReplica, Submission, bits_of_try,
     },
 };
 use veil_scheduler_plan::cost::most_replicas;
@@ -36,6 +43,21 @@ use crate::{
     tries::{Turn, turn},
 };
 
+/// What each worker says has ended, as its telemetry lists it.
+pub type Ended = BTreeMap<PeerIdHash, Arc<[EndedReplica]>>;
+
+/// What a manifest that is judged says itself, where its proposer may not have known everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Judged<'a> {
+    /// The jobs of which it lists replicas as pending: no others may be.
+    pub pending: &'a BTreeSet<Blake3Digest>,
+    /// The jobs of which it lists replicas as done.
+    pub done: &'a BTreeSet<Blake3Digest>,
+    /// Whether it is an appeal: then no others need be done either, since their bodies may not have reached
+    /// the proposer.
+    pub in_appeal: bool,
+}
+
 /// What the lists follow from, besides the state.
 #[derive(Clone, Copy)]
 #[allow(missing_debug_implementations, reason = "a function among them cannot be shown")]
@@ -44,8 +66,8 @@ pub struct NextInputs<'a> {
     pub submissions: &'a [Submission],
     /// What a job wants whose body is known.
     pub jobs: &'a dyn Fn(&Blake3Digest) -> Option<JobDemand>,
-    /// The jobs of which replicas may be listed as pending; all that are known if it is `None`.
-    pub only: Option<&'a BTreeSet<Blake3Digest>>,
+    /// The manifest that is judged; `None` for one that is to be written.
+    pub judged: Option<Judged<'a>>,
     /// The manifest's lost workers, and for how long they are:
     /// [`LostWorker::lost_for`](veil_protocol_spec::scheduling::LostWorker::lost_for).
     pub lost: &'a BTreeMap<PeerIdHash, u32>,
@@ -53,6 +75,8 @@ pub struct NextInputs<'a> {
     pub draining: &'a BTreeSet<PeerIdHash>,
     /// The workers whose telemetry the manifest lists.
     pub telemetry: &'a BTreeSet<PeerIdHash>,
+    /// What that telemetry says has ended.
+    pub ended: &'a Ended,
     /// Number of the manifest's block.
     pub block: u64,
     /// Digest of the manifest's policy.
@@ -66,6 +90,8 @@ pub struct NextReplicas {
     pub pending: Vec<PendingReplica>,
     /// [`Manifest::leaving`](veil_protocol_spec::scheduling::Manifest::leaving).
     pub leaving: Vec<LeavingReplica>,
+    /// [`Manifest::done`](veil_protocol_spec::scheduling::Manifest::done).
+    pub done: Vec<EndedReplica>,
     /// How many replicas keep their place, at least until they have another one.
     pub staying: usize,
     /// Jobs whose body is not known here, so that their number of replicas is unknown. A
@@ -112,22 +138,36 @@ type Share = (Reverse<u8>, bool, [u8; 32], ReplicaIndex);
 pub fn next_replicas(state: &ClusterState, inputs: &NextInputs<'_>) -> NextReplicas {
     let lists = Lists { state, inputs };
     let mut next = NextReplicas::default();
-    let wanted = wanted(inputs);
+    let mut wanted = wanted(inputs);
+    // Before what is revoked counts as not wanted: an image may be allowed again.
+    lists.done(&wanted, &mut next);
+    let submitted: BTreeSet<_> = wanted.keys().copied().collect();
+    // "Revocation stops what runs": such a job wants nothing any more, until its image is allowed again.
+    wanted.retain(|job, Wanted { demand, .. }| {
+        let image = demand.as_ref().and_then(|demand| demand.refused);
+        let refused = image.filter(|refused| *refused == NotConsidered::Image);
+        next.not_considered.extend(refused.map(|reason| (*job, reason)));
+        refused.is_none()
+    });
     for (job, replica, _) in state.replicas() {
+        if next.becomes_done(job, replica) {
+            continue;
+        }
         if wanted.contains_key(&job) {
             next.staying += 1;
         } else {
             next.leaving.push(LeavingReplica { job, replica });
         }
     }
+    lists.forgotten(|job| submitted.contains(job), &mut next.leaving);
     let all_wake = state.is_woken_by(inputs.telemetry, inputs.policy);
     let mut wants = Vec::new();
     for (&job, Wanted { submission, demand }) in &wanted {
-        if inputs.only.is_some_and(|only| !only.contains(&job)) {
+        if inputs.judged.is_some_and(|judged| !judged.pending.contains(&job)) {
             continue;
         }
         match demand {
-            Some(demand) => wants.push(lists.wants(submission, *demand, all_wake)),
+            Some(demand) => wants.push(lists.wants(submission, *demand, all_wake, &next)),
             None => next.unknown.push(job),
         }
     }
@@ -155,12 +195,13 @@ struct Lists<'a> {
 }
 
 impl Lists<'_> {
-    /// Rules 2 and 4.
+    /// Rules 2, 4 and 6.
     fn wants<'a>(
         &self,
         submission: &'a Submission,
         demand: JobDemand,
         all_wake: bool,
+        next: &NextReplicas,
     ) -> Wants<'a> {
         let (state, inputs, job) = (self.state, self.inputs, submission.job);
         let (now, along, later) = (Vec::new(), Vec::new(), Vec::new());
@@ -168,11 +209,19 @@ impl Lists<'_> {
         let placed = state.replicas_of(job);
         let indices: BTreeSet<_> = placed.chain((0..demand.replicas).map(ReplicaIndex)).collect();
         for replica in indices {
+            if state.is_done(job, replica) || next.becomes_done(job, replica) {
+                continue;
+            }
             let serves = state.placement(job, replica).is_some_and(|placement| {
                 let worker = &placement.worker;
                 match inputs.lost.get(worker) {
                     Some(lost_for) => !self.may_leave(worker, *lost_for, &demand),
-                    None => !inputs.draining.contains(worker),
+                    // Its next worker could start it before this one has stopped it; and a run that ends by
+                    // itself would be lost.
+                    None => {
+                        let stays = demand.is_batch || demand.lease != LeasePolicy::Keep;
+                        stays || !inputs.draining.contains(worker)
+                    }
                 }
             });
             if serves {

@@ -51,7 +51,8 @@
 //! #     block: BlockRef { number: 1, hash: KeccakDigest([2; 32]) },
 //! #     base: KeccakDigest([0; 32]), jobs_seen: 0, policy: KeccakDigest([3; 32]),
 //! #     circuit: CircuitId { version: 1, fingerprint: Blake3Digest([4; 32]) },
-//! #     telemetry: Vec::new(), pending: Vec::new(), leaving: Vec::new(), lost: Vec::new(),
+//! #     telemetry: Vec::new(), pending: Vec::new(), leaving: Vec::new(), done: Vec::new(),
+//! #     lost: Vec::new(),
 //! # };
 //! # let instance = Instance::manifest(slot);
 //! # let lock = Lock { binding, instance, round: 0, value: manifest.digest(), votes: Vec::new() };

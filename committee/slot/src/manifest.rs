@@ -8,29 +8,36 @@
 //! gives the only manifest they allow, up to the choice of telemetry among messages of one worker;
 //! [`LocalView::validate_facts`] and [`LocalView::validate_lists`] name the first difference as an [`InvalidManifest`].
 
-use std::collections::{BTreeMap, BTreeSet};
+mod invalid;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use veil_protocol_spec::{
     Blake3Digest, Committee, KeccakDigest, ParticipantIndex, PeerIdHash, PublicIdentity, Slot,
     domain,
     scheduling::{
-        Binding, BlockRef, CircuitId, ClusterState, LostWorker, MAX_LOST, Manifest, ManifestError,
+        Binding, BlockRef, CircuitId, ClusterState, EndedReplica, LostWorker, MAX_LOST, Manifest,
         SignedSuspicion, Submission, Suspicion, TelemetryEntry, UnixMillis,
     },
 };
-use veil_scheduler_plan::{cost::most_replicas, inputs::PlanError};
+use veil_scheduler_plan::cost::most_replicas;
 
 use crate::{
     demand::JobDemand,
-    lists::{NextInputs, NextReplicas, next_replicas},
+    lists::{Ended, Judged, NextInputs, NextReplicas, next_replicas},
 };
+
+pub use self::invalid::InvalidManifest;
 
 /// How many blocks a manifest's block may be older than the last settled one that a member knows: full
 /// nodes keep the state of as many.
 pub const MAX_BLOCK_AGE: u64 = 128;
 
 /// One checked telemetry message, as far as a manifest cares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TelemetryRef {
     /// Its sender and digest.
     pub entry: TelemetryEntry,
@@ -40,6 +47,8 @@ pub struct TelemetryRef {
     pub sampled_at: UnixMillis,
     /// In which policy's scale.
     pub policy: KeccakDigest,
+    /// What it lists as ended.
+    pub ended: Arc<[EndedReplica]>,
 }
 
 /// What a member knows when it proposes or validates.
@@ -69,6 +78,8 @@ pub struct LocalView<'a> {
     pub max_workers: usize,
     /// Workers registered then.
     pub workers: &'a BTreeSet<PeerIdHash>,
+    /// Those of them that are to be left.
+    pub draining: &'a BTreeSet<PeerIdHash>,
     /// All submissions then.
     pub submissions: &'a [Submission],
     /// What a job wants whose body is known.
@@ -81,6 +92,8 @@ pub struct LocalView<'a> {
     pub suspicions: &'a BTreeMap<PeerIdHash, BTreeMap<ParticipantIndex, SignedSuspicion>>,
     /// Oldest sample that counts.
     pub not_before: UnixMillis,
+    /// Whether it is what a member goes by in an appeal.
+    pub appeal: bool,
 }
 
 /// Whether it can wait, then drawn, and whose it is.
@@ -97,72 +110,16 @@ pub enum Work {
     Now,
 }
 
-/// Why a manifest is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidManifest {
-    /// Its structure.
-    #[error(transparent)]
-    Structure(#[from] ManifestError),
-    /// Something that follows from what everybody knows.
-    #[error("it names another {0} than this member knows")]
-    Differs(&'static str),
-    /// A suspicion that does not verify.
-    #[error("member {member} did not sign that worker {worker} is lost")]
-    Suspicion {
-        /// The worker.
-        worker: PeerIdHash,
-        /// The supposed signer.
-        member: ParticipantIndex,
-    },
-    /// A block that is not settled here, or no longer, or earlier than the last manifest's.
-    #[error("block {block} is not among blocks {first} to {last}, which it may name")]
-    Block {
-        /// The manifest's.
-        block: u64,
-        /// Not before the last manifest's, and not too old.
-        first: u64,
-        /// The last settled one here.
-        last: u64,
-    },
-    /// More workers than the policy lets a slot consider.
-    #[error("it lists {found} workers, and the policy allows {most}")]
-    TooManyWorkers {
-        /// Listed.
-        found: usize,
-        /// Allowed.
-        most: usize,
-    },
-    /// More replicas than the slot's bound on its cost lets it try.
-    #[error("it lists {found} replicas as pending; among so many workers a slot tries {most}")]
-    TooCostly {
-        /// Listed.
-        found: usize,
-        /// Allowed.
-        most: usize,
-    },
-    /// Neither a candidate nor lost, and not outranked.
-    #[error("it leaves out worker {0}, whose fresh telemetry this member has")]
-    LeftOut(PeerIdHash),
-    /// Telemetry that does not count.
-    #[error("the telemetry of worker {worker} does not count: {reason}")]
-    Telemetry {
-        /// The worker.
-        worker: PeerIdHash,
-        /// Why.
-        reason: &'static str,
-    },
-    /// Locked, it could not be evaluated.
-    #[error("it cannot be evaluated: {0}")]
-    Unplannable(#[from] PlanError),
-    /// Something this member would have to know to validate it.
-    #[error("this member could not get {0}")]
-    Unknown(String),
-}
-
 /// The first `most` of the workers by rank.
 fn first(ranked: impl Iterator<Item = Rank>, most: usize) -> BTreeSet<PeerIdHash> {
     let ranked: BTreeSet<Rank> = ranked.collect();
     ranked.into_iter().take(most).map(|(.., worker)| worker).collect()
+}
+
+/// What these messages list as ended, by worker.
+fn ended<'a>(messages: impl Iterator<Item = &'a TelemetryRef>) -> Ended {
+    let some = messages.filter(|message| !message.ended.is_empty());
+    some.map(|message| (message.entry.sender, Arc::clone(&message.ended))).collect()
 }
 
 impl LocalView<'_> {
@@ -170,7 +127,8 @@ impl LocalView<'_> {
     /// appeal contain nothing that depends on its own clock or on what it dropped".
     #[must_use]
     pub const fn in_appeal(self) -> Self {
-        Self { fresh: &[], not_before: UnixMillis(0), max_block_age: u64::MAX, ..self }
+        let (not_before, max_block_age) = (UnixMillis(0), u64::MAX);
+        Self { fresh: &[], not_before, max_block_age, appeal: true, ..self }
     }
 
     fn slot(&self) -> Slot {
@@ -186,15 +144,17 @@ impl LocalView<'_> {
         &self,
         lost: &[LostWorker],
         telemetry: &[TelemetryEntry],
-        only: Option<&BTreeSet<Blake3Digest>>,
+        ended: &Ended,
+        judged: Option<Judged<'_>>,
     ) -> NextReplicas {
         let inputs = NextInputs {
             submissions: self.submissions,
             jobs: self.jobs,
-            only,
+            judged,
             lost: &lost.iter().map(|lost| (lost.worker, lost.lost_for())).collect(),
-            draining: &BTreeSet::new(),
+            draining: self.draining,
             telemetry: &telemetry.iter().map(|entry| entry.sender).collect(),
+            ended,
             block: self.block.number,
             policy: self.policy,
         };
@@ -262,18 +222,18 @@ impl LocalView<'_> {
         self.block.number >= self.state.last_block()
     }
 
-    /// Whether a slot would change anything: a replica wants a place, one is to leave, a worker that has
-    /// replicas is lost or back, or what changed waits for a certificate that can be anchored.
+    /// Whether a slot would change anything: a replica wants a place, one is to leave or has ended, a worker that
+    /// has replicas is lost or back, or what changed waits for a certificate that can be anchored.
     #[must_use]
     pub fn work(&self) -> Work {
         let lost = self.lost();
         let telemetry = self.telemetry(&lost);
-        let next = self.next_replicas(&lost, &telemetry, None);
+        let next = self.next_replicas(&lost, &telemetry, &self.ended(&telemetry), None);
         let is_lost = |worker: &PeerIdHash| self.state.lost_since(worker).is_some();
         let has_replicas = |worker: PeerIdHash| self.state.assigned_to(worker).next().is_some();
         let goes = lost.iter().any(|lost| !is_lost(&lost.worker) && has_replicas(lost.worker));
         let is_back = telemetry.iter().any(|entry| is_lost(&entry.sender));
-        let leaves = !next.leaving.is_empty();
+        let leaves = !next.leaving.is_empty() || !next.done.is_empty();
         if self.is_stranded() || goes || is_back || leaves {
             return Work::Now;
         }
@@ -297,12 +257,22 @@ impl LocalView<'_> {
         telemetry
     }
 
+    /// What the fresh messages among these list as ended.
+    fn ended(&self, telemetry: &[TelemetryEntry]) -> Ended {
+        let is_listed = |of: &&TelemetryRef| {
+            telemetry.binary_search_by_key(&of.entry.sender, |entry| entry.sender).is_ok()
+        };
+        ended(self.eligible().filter(is_listed))
+    }
+
     /// The manifest of the next slot.
     #[must_use]
     pub fn propose(&self, proposer: ParticipantIndex) -> Manifest {
         let lost = self.lost();
         let telemetry = self.telemetry(&lost);
-        let NextReplicas { pending, leaving, .. } = self.next_replicas(&lost, &telemetry, None);
+        let ended = self.ended(&telemetry);
+        let next = self.next_replicas(&lost, &telemetry, &ended, None);
+        let NextReplicas { pending, leaving, done, .. } = next;
         Manifest {
             binding: self.binding,
             slot: self.slot(),
@@ -316,6 +286,7 @@ impl LocalView<'_> {
             telemetry,
             pending,
             leaving,
+            done,
             lost,
         }
     }
@@ -366,6 +337,11 @@ impl LocalView<'_> {
         if manifest.pending.iter().any(|pending| !submitted.contains(&pending.job)) {
             return Err(InvalidManifest::Differs("list of pending replicas"));
         }
+        let has_place =
+            |done: &EndedReplica| self.state.placement(done.job, done.replica).is_some();
+        if !manifest.done.iter().all(has_place) {
+            return Err(InvalidManifest::Differs("list of replicas that are done"));
+        }
         let mut senders = manifest.telemetry.iter().map(|entry| entry.sender);
         if let Some(worker) = senders.find(|worker| !self.workers.contains(worker)) {
             let reason = "it is not a registered worker";
@@ -387,8 +363,13 @@ impl LocalView<'_> {
         let lost: BTreeSet<_> = manifest.lost.iter().map(|lost| lost.worker).collect();
         // "A job that it does not list is no objection": its body may be known to nobody, or not to
         // the proposer yet. It has its turn with a proposer that knows it.
-        let listed: BTreeSet<_> = manifest.pending.iter().map(|pending| pending.job).collect();
-        let next = self.next_replicas(&manifest.lost, &manifest.telemetry, Some(&listed));
+        let pending: BTreeSet<_> = manifest.pending.iter().map(|pending| pending.job).collect();
+        let done: BTreeSet<_> = manifest.done.iter().map(|done| done.job).collect();
+        let judged = Judged { pending: &pending, done: &done, in_appeal: self.appeal };
+        // By the telemetry that the manifest names; what of it is not here is named further below.
+        let found: Vec<_> = manifest.telemetry.iter().filter_map(&candidate).collect();
+        let ended = ended(found.iter());
+        let next = self.next_replicas(&manifest.lost, &manifest.telemetry, &ended, Some(judged));
         if let Some(job) = next.unknown.first() {
             return Err(InvalidManifest::Unknown(format!("the body of job {job}")));
         }
@@ -413,7 +394,15 @@ impl LocalView<'_> {
         if let Some(left_out) = mine.find(missing) {
             return Err(InvalidManifest::LeftOut(left_out));
         }
-        manifest.telemetry.iter().try_for_each(|entry| self.validate_telemetry(entry, &candidate))
+        manifest
+            .telemetry
+            .iter()
+            .try_for_each(|entry| self.validate_telemetry(entry, &candidate))?;
+        if manifest.done == next.done {
+            Ok(())
+        } else {
+            Err(InvalidManifest::Differs("list of replicas that are done"))
+        }
     }
 
     fn validate_lost(&self, lost: &[LostWorker]) -> Result<(), InvalidManifest> {

@@ -20,7 +20,7 @@ use std::{
 
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Slot,
-    scheduling::{Binding, Telemetry, TelemetryError, UnixMillis},
+    scheduling::{Binding, Profile, Telemetry, TelemetryError, UnixMillis},
 };
 
 /// Messages kept of each worker.
@@ -91,6 +91,10 @@ impl Refusal {
         match self {
             Self::Telemetry(TelemetryError::Binding(_)) => "another_binding",
             Self::Telemetry(TelemetryError::Signature(_)) => "signature",
+            Self::Telemetry(TelemetryError::Profile(_)) => "profile",
+            Self::Telemetry(TelemetryError::TooManyEnded(_) | TelemetryError::EndedOrder) => {
+                "ended"
+            }
             Self::NotAWorker(_) => "not_a_worker",
             Self::Stale { .. } => "stale",
             Self::Old { .. } => "old",
@@ -246,6 +250,13 @@ impl<T> Pool<T> {
         self.entries.values().flatten().find(|entry| entry.digest == *digest).cloned()
     }
 
+    /// What each worker said of itself last.
+    pub fn profiles(&self) -> impl Iterator<Item = (PeerIdHash, &Profile)> {
+        self.entries.iter().filter_map(|(sender, entries)| {
+            entries.back().map(|entry| (*sender, &entry.telemetry.body.profile))
+        })
+    }
+
     /// Each worker's last message, if it is fresh, came before `cut_off`, and already includes what
     /// was assigned to that worker: `includes` names the slot that it must include.
     pub fn fresh(
@@ -303,6 +314,8 @@ mod tests {
             includes_slot: Slot(0),
             sampled_at: NOW,
             policy: KeccakDigest([7; 32]),
+            profile: Profile::default(),
+            ended: Vec::new(),
             list: ProvenList::new(vec![1]).unwrap(),
         }
     }

@@ -45,7 +45,7 @@ interface IAssignmentAnchor is IVeilContract {
         bytes32 worker;
     }
 
-    /// @notice What a state root says of one replica that has a place.
+    /// @notice What a state root says of one replica that has a place, or has ended and is done.
     struct Replica {
         bytes32 job;
         uint16 replica;
@@ -54,7 +54,7 @@ interface IAssignmentAnchor is IVeilContract {
         bytes32 worker;
         /// The slot that assigned it.
         uint64 slot;
-        /// Reserved: 1 if it is done, plus 2 if it is drained.
+        /// 1 if it is done: then worker and slot are those of the place that it had. 2 is reserved.
         uint8 flags;
     }
 

@@ -69,6 +69,16 @@ interface INodeRegistry is IVeilContract {
         string labels;
     }
 
+    /// @notice What a worker is given. Nothing else of it depends on this.
+    enum Eligibility {
+        /// What finds room.
+        Eligible,
+        /// Nothing more; what it runs stays.
+        Ineligible,
+        /// Nothing more, and what it runs goes to others.
+        Draining
+    }
+
     /// @notice A registered node.
     struct Node {
         /// Keccak-256 of the libp2p peer id.
@@ -82,6 +92,7 @@ interface INodeRegistry is IVeilContract {
         bytes7 organisationTag;
         /// All of its stake, in wei.
         uint256 stake;
+        Eligibility eligibility;
     }
 
     /// @notice A node's stake, in wei.
@@ -123,6 +134,10 @@ interface INodeRegistry is IVeilContract {
     );
     /// @notice A node left. If it has stake, that is in the exit queue: see `ExitRequested`.
     event NodeDeregistered(bytes32 indexed cluster, bytes32 indexed peer);
+    /// @notice A worker is given work, or is not, from now on.
+    event EligibilityChanged(
+        bytes32 indexed cluster, bytes32 indexed peer, Eligibility eligibility, address by
+    );
     /// @notice A node has more stake, which counts from the election of this epoch on.
     event StakeIncreased(
         bytes32 indexed cluster, bytes32 indexed peer, uint256 amount, uint64 activeFrom
@@ -202,6 +217,10 @@ interface INodeRegistry is IVeilContract {
 
     /// @notice Adds the value sent to a node's stake. Its operator.
     function increaseStake(bytes32 cluster, bytes32 peer) external payable;
+
+    /// @notice Says what a worker is given from now on. Its operator or the admin. A node that registers
+    /// again begins as `Eligible`.
+    function setEligibility(bytes32 cluster, bytes32 peer, Eligibility eligibility) external;
 
     /// @notice Takes a node out of the cluster at once; its stake, if any, enters the exit queue. Its
     /// operator or the admin.

@@ -72,6 +72,8 @@ interface IPolicyRegistry is IVeilContract {
     error MissingRight(bytes32 cluster, address account, uint32 right);
     /// @notice The policy is empty or longer than `MAX_POLICY_BYTES`.
     error InvalidPolicyLength(uint256 length);
+    /// @notice So many images are allowed or announced at once: revoke one before.
+    error TooManyImages(bytes32 cluster, uint256 max);
     /// @notice The image has no root.
     error EmptyImageRoot();
     /// @notice The image is neither allowed nor announced.
@@ -117,6 +119,13 @@ interface IPolicyRegistry is IVeilContract {
 
     /// @notice How many images were ever announced.
     function imageCount(bytes32 cluster) external view returns (uint64);
+
+    /// @notice Every image that is allowed now, and whether the cluster runs no others: it runs all until the
+    /// first is announced.
+    function allowedImages(bytes32 cluster)
+        external
+        view
+        returns (bool restricted, bytes32[] memory manifests);
 
     /// @notice Whether the cluster runs this image: it is allowed, or images are not restricted.
     function isImageAllowed(bytes32 cluster, bytes32 manifest) external view returns (bool);

@@ -8,6 +8,7 @@
 //! - [`sessions`]: challenges, logins and their tokens; no I/O and no clock.
 //! - [`token`]: what tokens look like; [`denied`]: why a caller is turned away, with a word for programs.
 //! - [`routes`]: routers whose routes can be listed and compared with the OpenAPI document.
+//! - [`status`]: what the answers say.
 //! - [`client`]: asks a node, by socket or by URL; the command line speaks only through it. [`address`]: where;
 //!   [`trust`]: by which certificates.
 //!
@@ -31,6 +32,7 @@ pub mod gate;
 pub mod routes;
 pub mod sessions;
 pub mod socket;
+pub mod status;
 pub mod tls;
 pub mod token;
 pub mod trust;

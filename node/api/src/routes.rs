@@ -70,7 +70,6 @@ impl Routes {
     }
 
     /// What serves them.
-    #[must_use]
     pub fn into_router(self) -> Router {
         self.router
     }

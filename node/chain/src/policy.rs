@@ -1,5 +1,7 @@
 //! Policies, rights and images of clusters.
 
+use std::collections::BTreeSet;
+
 use alloy::{primitives::B256, providers::RootProvider};
 use async_recursion::async_recursion as boxed;
 use serde::Serialize;
@@ -222,6 +224,23 @@ impl Chain {
                 .await
         };
         self.rpc.call("an image", call).await
+    }
+
+    /// The manifests of all images that the cluster may run; `None` while it may run all, until the first is
+    /// announced.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    #[boxed]
+    pub async fn allowed_images(
+        &self,
+        cluster: ClusterId,
+    ) -> Result<Option<BTreeSet<[u8; 32]>>, ChainError> {
+        let contract = self.policies();
+        let call =
+            || async { contract.allowedImages(cluster.0.into()).call().block(self.rpc.at).await };
+        let found = self.rpc.call("the images", call).await?;
+        Ok(found.restricted.then(|| found.manifests.into_iter().map(|one| one.0).collect()))
     }
 
     /// Asks the contract whether an image is allowed and has a part.

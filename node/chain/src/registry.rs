@@ -12,7 +12,7 @@ use veil_contracts::node_registry::{
 };
 use veil_protocol_spec::{
     Address, ClusterId, Committee, ParticipantIndex, PeerIdHash, PublicIdentity,
-    identity::SecretIdentity, scheduling::BlockRef,
+    identity::SecretIdentity, registry::Eligibility, scheduling::BlockRef,
 };
 
 use crate::{
@@ -215,6 +215,29 @@ impl Chain {
         self.transact("the increase of a stake", request).await
     }
 
+    /// Says what a worker is given from now on; only its operator and the admin may.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    #[boxed]
+    pub async fn set_eligibility(
+        &self,
+        cluster: ClusterId,
+        peer: PeerIdHash,
+        eligibility: Eligibility,
+    ) -> Result<Mined, ChainError> {
+        let number = match eligibility {
+            Eligibility::Eligible => 0,
+            Eligibility::Ineligible => 1,
+            Eligibility::Draining => 2,
+        };
+        let request = self
+            .registry()
+            .setEligibility(cluster.0.into(), peer.0.into(), number)
+            .into_transaction_request();
+        self.transact("the eligibility of a worker", request).await
+    }
+
     /// Takes a node out of the cluster; only its operator and the admin may. Its stake enters the exit
     /// queue.
     ///
@@ -351,6 +374,12 @@ fn registered(
         labels: stated.labels.clone(),
         position: node.position,
         stake: node.stake.saturating_to(),
+        eligibility: match node.eligibility {
+            0 => Eligibility::Eligible,
+            1 => Eligibility::Ineligible,
+            2 => Eligibility::Draining,
+            _ => return Err(ChainError::Unexpected("another eligibility of a node")),
+        },
         seat: if roles.member { seats.next() } else { None },
     })
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use veil_protocol_spec::{
     Address, Attempt, Blake3Digest, ClusterId, Committee, Epoch, KeccakDigest, KeySetDigest,
     ParticipantIndex, PeerIdHash, PublicIdentity, Signature, Slot,
-    registry::Roles,
+    registry::{Eligibility, Roles},
     scheduling::{GroupSignature, Label, ReferenceStringOrigin},
 };
 
@@ -182,6 +182,8 @@ pub struct RegisteredNode {
     pub position: u32,
     /// All of its stake, in wei.
     pub stake: u128,
+    /// What it is given, if it is a worker.
+    pub eligibility: Eligibility,
     /// Its seat in an appointed committee: the first n members in the order of registration. `None` where
     /// committees are elected ([`crate::ElectedCommittee`]). The seats of an attempt are
     /// [`CeremonyAttempt::roster`].

@@ -1,16 +1,21 @@
 //! What a worker's file says of its own.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use serde::Deserialize;
-use veil_protocol_spec::scheduling::{Name, PriceClass, WorkerPriority};
+use veil_protocol_spec::scheduling::{
+    Egress, Name, PriceClass, Profile, ProfileError, WorkerPriority,
+};
 
 use crate::{
-    ConfigError, Environment, anchor,
+    ConfigError, Environment,
+    accept::AcceptSection,
+    anchor,
     offer::{CpuMeasure, Kept, Offer, Standing},
 };
 
@@ -143,6 +148,8 @@ pub struct WorkerSection {
     pub insecure_reference_string: bool,
     /// The most it offers.
     pub offer: OfferSection,
+    /// What it accepts.
+    pub accept: AcceptSection,
 }
 
 impl Default for WorkerSection {
@@ -162,11 +169,43 @@ impl Default for WorkerSection {
             light: false,
             insecure_reference_string: false,
             offer: OfferSection::default(),
+            accept: AcceptSection::default(),
         }
     }
 }
 
 impl WorkerSection {
+    /// What each key cannot say alone.
+    pub(crate) fn check(&mut self, data_dir: &Path) -> Result<(), ConfigError> {
+        self.check_containers(data_dir)?;
+        // Else a stranger's job could read what another's has left there.
+        if !self.volumes.is_empty() && self.accept.operators.is_none() {
+            return Err(ConfigError::Value {
+                key: "worker.volume",
+                reason: "a folder is lent to every account whose jobs run here: say which, in \
+                         [worker.accept] operators"
+                    .to_owned(),
+            });
+        }
+        let refused = |error: ProfileError| ConfigError::Value {
+            key: "worker.accept or worker.volume",
+            reason: error.to_string(),
+        };
+        self.profile().validate().map_err(refused)
+    }
+
+    /// What the worker says of itself in public, but for what it finds out.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        let names: BTreeSet<_> = self.volumes.iter().map(|volume| volume.name.clone()).collect();
+        let egress = if self.allow_private_egress { Egress::AllowPrivate } else { Egress::Public };
+        Profile {
+            facts: Vec::new(),
+            volumes: names.into_iter().collect(),
+            accepts: self.accept.accepts(egress),
+        }
+    }
+
     /// How long images that nothing uses are kept.
     #[must_use]
     pub const fn images_kept(&self) -> Duration {
@@ -200,7 +239,7 @@ impl WorkerSection {
 
     /// Refuses what cannot be published or must not be lent. Paths are as the system resolves them from here
     /// on.
-    pub(crate) fn check_containers(&mut self, data_dir: &Path) -> Result<(), ConfigError> {
+    fn check_containers(&mut self, data_dir: &Path) -> Result<(), ConfigError> {
         let refused = |key, reason: String| Err(ConfigError::Value { key, reason });
         let [first, last] = self.dynamic_ports;
         if first < 1024 || first > last {
@@ -267,6 +306,33 @@ fn socket_path(value: &str) -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_published_keeps_its_bounds() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        let lent = |name: &str| VolumeSection {
+            name: name.parse().unwrap(),
+            path: folder.clone(),
+            read_only: false,
+        };
+        let volumes = vec![lent("logs"), lent("data")];
+        let mut section =
+            WorkerSection { volumes, allow_private_egress: true, ..WorkerSection::default() };
+        let error = section.check(Path::new("")).unwrap_err().to_string();
+        assert!(error.contains("[worker.accept] operators"), "{error}");
+        section.accept = toml::from_str("operators = []").unwrap();
+        section.check(Path::new("")).unwrap();
+        let Profile { facts, volumes, accepts } = section.profile();
+        assert!(facts.is_empty());
+        assert_eq!(volumes.iter().map(Name::as_str).collect::<Vec<_>>(), ["data", "logs"]);
+        assert_eq!(accepts.operators, Some(Vec::new()));
+        assert_eq!(accepts.egress, Egress::AllowPrivate);
+        let numbered = |i: usize| format!("r{i}.example").parse().unwrap();
+        section.accept.images = Some((0..33).map(numbered).collect());
+        let error = section.check(Path::new("")).unwrap_err().to_string();
+        assert!(error.contains("worker.accept") && error.contains("at most 32"), "{error}");
+    }
 
     #[test]
     fn the_engines_socket_is_chosen_by_variable_file_and_dockers_own_variable() {

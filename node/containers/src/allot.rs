@@ -22,7 +22,8 @@ impl Executor {
         let is_ephemeral = |kind| matches!(kind, VolumeKind::Ephemeral { .. });
         let has_quotas =
             spec.volumes.iter().any(|v| is_ephemeral(v.kind)) && self.has_quotas().await?;
-        let (mounts, tmpfs) = volume::mounts(&spec.volumes, &terms.volumes, has_quotas)?;
+        let user = spec.container.user.as_ref();
+        let (mounts, tmpfs) = volume::mounts(&spec.volumes, &terms.volumes, has_quotas, user)?;
         let network = self.network_of(spec).await?;
         let unshared = self.unshared(desired, container::reserved(spec)?.gpu).await?;
         Ok(Place {

@@ -1,6 +1,6 @@
 //! One worker's containers in one cluster: what is remembered of them, and what the engine says that there is.
 //!
-//! What is done with them is in modules of its own: `reconcile`, `pull`, `suspend`, `watch`, `held`,
+//! What is done with them is in modules of its own: `reconcile`, `batch`, `pull`, `suspend`, `watch`, `held`,
 //! `collect`.
 
 use std::{
@@ -88,6 +88,8 @@ pub(crate) enum Change {
     Kept,
     Stopped,
     Suspended,
+    /// A batch replica is not run again.
+    Ended,
     /// There is no usable container yet.
     Absent,
     /// Nothing: another call is at work on it.

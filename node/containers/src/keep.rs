@@ -24,6 +24,8 @@ pub struct Keep {
     /// Bodies of those that only may not run now: their room stays reserved, whether or not they have a
     /// container.
     pub held_back: BTreeMap<ReplicaId, Arc<JobSpec>>,
+    /// Those of them whose image the cluster does not allow any more.
+    pub revoked: BTreeSet<ReplicaId>,
     /// How long ago the committee was last in contact: an exclusive lease ends, whatever is known of
     /// the replica.
     pub contact_age: Duration,
@@ -46,6 +48,7 @@ impl Keep {
         as_of: Slot(u64::MAX),
         replicas: BTreeSet::new(),
         held_back: BTreeMap::new(),
+        revoked: BTreeSet::new(),
         contact_age: Duration::ZERO,
     };
 
@@ -53,6 +56,10 @@ impl Keep {
     pub(crate) fn fate(&self, labels: &Labels) -> Fate {
         if labels.slot <= self.as_of && !self.replicas.contains(&labels.id) {
             return Fate::Goes;
+        }
+        // "Revocation stops what runs."
+        if self.revoked.contains(&labels.id) {
+            return Fate::Stops;
         }
         let is_over = |lease| self.contact_age >= lease;
         if labels.lease.is_some_and(is_over) { Fate::Stops } else { Fate::Stays }
@@ -94,8 +101,14 @@ mod tests {
             ("assigned here", here.clone(), Fate::Stays, Fate::Stays),
             (
                 "assigned here, out of contact",
-                Keep { contact_age: LEASE, ..here },
+                Keep { contact_age: LEASE, ..here.clone() },
                 Fate::Stays,
+                Fate::Stops,
+            ),
+            (
+                "assigned here, its image revoked",
+                Keep { revoked: [ID].into(), ..here },
+                Fate::Stops,
                 Fate::Stops,
             ),
         ] {

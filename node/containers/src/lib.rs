@@ -52,6 +52,7 @@
 
 mod again;
 mod allot;
+mod batch;
 mod collect;
 mod container;
 #[cfg(test)]
@@ -85,6 +86,7 @@ mod refusal;
 mod replica;
 mod report;
 mod restart;
+mod runs;
 mod stamp;
 mod suspend;
 mod terms;

@@ -22,6 +22,7 @@ use futures::{
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    batch::attempts,
     container,
     error::{DockerError, ReplicaError},
     executor::{CONCURRENT, Change, Executor, Outcome},
@@ -183,6 +184,7 @@ impl Executor {
             Ok(Change::Kept) => &mut report.kept,
             Ok(Change::Stopped) => &mut report.stopped,
             Ok(Change::Suspended) => &mut report.suspended,
+            Ok(Change::Ended) => &mut report.ended,
         };
         list.push(id);
         memory.succeed(&id);
@@ -258,10 +260,13 @@ impl Executor {
         match container.state {
             Some(State::CREATED) => {
                 self.admit().await?;
-                self.start_or_remove(id).await?;
+                self.start_or_remove(desired, id).await?;
                 Ok(Change::Started)
             }
-            Some(State::EXITED) => self.start_again(desired, container).await,
+            Some(State::EXITED) => match attempts(&desired.spec) {
+                Some(attempts) => self.run_again(desired, container, attempts).await,
+                None => self.start_again(desired, container).await,
+            },
             Some(State::DEAD | State::REMOVING | State::EMPTY) | None => {
                 self.docker.remove(id).await?;
                 Ok(Change::Absent)
@@ -285,6 +290,10 @@ impl Executor {
     async fn run(&self, report: &Mutex<ReconcileReport>, group: Vec<Absent<'_>>) {
         let (mut ready, mut replicas) = (Vec::new(), Vec::new());
         for (desired, claim) in group {
+            if let Some(change) = self.has_run(desired) {
+                self.record(report, desired.id(), Ok(change));
+                continue;
+            }
             let waits = self.memory().waits(&desired.id(), Instant::now());
             if let Some(error) = waits {
                 self.record(report, desired.id(), Ok(Change::Waits(error)));
@@ -343,9 +352,12 @@ impl Executor {
             }
             Err(error) => return Err(error.into()),
         };
-        self.start_or_remove(&container).await?;
+        self.start_or_remove(desired, &container).await?;
         if let Err(error) = self.is_filtered(&place.bridge) {
             self.docker.remove(&container).await?;
+            if attempts(&desired.spec).is_some() {
+                self.memory().record.begin(id, desired.placement.slot, 0); // it is no run
+            }
             return Err(error.into());
         }
         tracing::info!(replica = %id, name, "started");
@@ -360,9 +372,14 @@ impl Executor {
     }
 
     /// Leaves nothing half done.
-    async fn start_or_remove(&self, container: &str) -> Result<(), DockerError> {
+    async fn start_or_remove(
+        &self,
+        desired: &DesiredReplica,
+        container: &str,
+    ) -> Result<(), DockerError> {
+        self.begin(desired);
         let started = self.docker.start(container).await;
-        if started.is_err()
+        if started.as_ref().is_err_and(|error| self.take_back(desired, error))
             && let Err(error) = self.docker.remove(container).await
         {
             tracing::warn!(container, %error, "not removed; the next reconciliation does it");

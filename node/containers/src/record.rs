@@ -1,14 +1,22 @@
 //! What an executor remembers over restarts of its process, because the engine does not: how often and when it
-//! has started a container again, and which images it has brought to the engine.
+//! has started a container again, how often it has run batch replicas, and which images it has brought to the engine.
 //!
-//! Without the record nothing breaks: restarts are counted anew, and images that were pulled before stay.
+//! Without the record nothing breaks: restarts are counted anew, and images that were pulled before stay. But a
+//! batch replica whose container is gone as well is run again.
 
 use std::{collections::BTreeMap, io};
 
 use serde::{Deserialize, Serialize};
-use veil_protocol_spec::{Blake3Digest, ReplicaIndex, Slot, scheduling::ImageReference};
+use veil_protocol_spec::{
+    Blake3Digest, ReplicaIndex, Slot,
+    scheduling::{EndedReplica, ImageReference, ReplicaExit},
+};
 
-use crate::{observe::Exit, replica::ReplicaId};
+use crate::{
+    observe::Exit,
+    replica::ReplicaId,
+    runs::{AllRuns, Runs},
+};
 
 /// Images in the record. What is beyond is not collected.
 const MAX_IMAGES: usize = 1024;
@@ -73,6 +81,9 @@ const VERSION: u32 = 2;
 struct Stored {
     version: u32,
     restarts: Vec<Restarts>,
+    /// Not there before there were batch jobs.
+    #[serde(default)]
+    runs: Vec<Runs>,
     images: Vec<Pulled>,
 }
 
@@ -80,6 +91,7 @@ struct Stored {
 #[derive(Default)]
 pub(crate) struct Record {
     restarts: BTreeMap<ReplicaId, Restarts>,
+    runs: AllRuns,
     /// When each was last used.
     images: BTreeMap<ImageReference, u64>,
     save: Option<Save>,
@@ -104,11 +116,12 @@ impl Record {
                 None
             }
         };
-        let Some(Stored { restarts, images, .. }) = stored else {
+        let Some(Stored { restarts, runs, images, .. }) = stored else {
             return Self { save: Some(save), ..Self::default() };
         };
         Self {
             restarts: restarts.into_iter().map(|of| (of.id(), of)).collect(),
+            runs: AllRuns::restore(runs),
             images: images.into_iter().map(|of| (of.image, of.last_used)).collect(),
             save: Some(save),
         }
@@ -120,13 +133,14 @@ impl Record {
         let stored = Stored {
             version: VERSION,
             restarts: self.restarts.values().copied().collect(),
+            runs: self.runs.stored(),
             images: images
                 .map(|(image, at)| Pulled { image: image.clone(), last_used: *at })
                 .collect(),
         };
         let saved = serde_json::to_vec(&stored).map_err(io::Error::other);
         if let Err(error) = saved.and_then(|bytes| save(&bytes)) {
-            tracing::warn!(%error, "the record of containers is not on disk; after a restart of this process restarts are counted anew");
+            tracing::warn!(%error, "the record of containers is not on disk; after a restart of this process restarts are counted anew, and batch jobs whose containers are gone run again");
         }
     }
 
@@ -144,9 +158,37 @@ impl Record {
     pub(crate) fn retain_replicas(&mut self, as_of: Slot, wanted: impl Fn(&ReplicaId) -> bool) {
         let before = self.restarts.len();
         self.restarts.retain(|id, of| of.slot > as_of || wanted(id));
-        if self.restarts.len() != before {
+        if self.runs.retain(as_of, &wanted) || self.restarts.len() != before {
             self.save();
         }
+    }
+
+    pub(crate) fn begun(&self, id: &ReplicaId, slot: Slot) -> u16 {
+        self.runs.begun(id, slot)
+    }
+
+    pub(crate) fn begun_ever(&self, id: &ReplicaId) -> u16 {
+        self.runs.begun_ever(id)
+    }
+
+    pub(crate) fn has_ended(&self, id: &ReplicaId, slot: Slot) -> bool {
+        self.runs.has_ended(id, slot)
+    }
+
+    pub(crate) fn ended(&self, counts: impl Fn(&ReplicaId, Slot) -> bool) -> Vec<EndedReplica> {
+        self.runs.ended(counts)
+    }
+
+    /// So many runs of a batch replica were begun.
+    pub(crate) fn begin(&mut self, id: ReplicaId, slot: Slot, begun: u16) {
+        self.runs.begin(id, slot, begun);
+        self.save();
+    }
+
+    /// A batch replica is not run again.
+    pub(crate) fn end(&mut self, id: ReplicaId, slot: Slot, exit: ReplicaExit) {
+        self.runs.end(id, slot, exit);
+        self.save();
     }
 
     pub(crate) fn images(&self) -> impl Iterator<Item = (&ImageReference, u64)> {
@@ -200,8 +242,11 @@ mod tests {
         record.restarted(Restarts { count: 4, ..Restarts::new(id(0), Slot(7), OOM) });
         record.restarted(Restarts::new(id(1), Slot(9), OOM));
         record.used(&image, 5);
+        record.begin(id(2), Slot(7), 3);
+        record.end(id(3), Slot(7), ReplicaExit::default());
 
         let mut record = open();
+        assert_eq!((record.begun(&id(2), Slot(7)), record.has_ended(&id(3), Slot(7))), (3, true));
         let of = record.restarts(&id(0)).unwrap();
         assert_eq!((of.count, of.last_exit), (4, OOM));
         assert_eq!(record.images().collect::<Vec<_>>(), [(&image, 5)]);
@@ -213,6 +258,14 @@ mod tests {
         let record = open();
         assert!(record.restarts(&id(0)).is_none() && record.restarts(&id(1)).is_some());
         assert_eq!(record.images().count(), 0);
+        assert_eq!((record.begun_ever(&id(2)), record.has_ended(&id(3), Slot(7))), (0, false));
+    }
+
+    #[test]
+    fn a_record_from_before_there_were_batch_jobs_is_read() {
+        let stored = br#"{"version":1,"restarts":[],"images":[]}"#;
+        let record = Record::open(stored, Box::new(|_| Ok(())));
+        assert_eq!(record.ended(|_, _| true), []);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct ReconcileReport {
     pub stopped: Vec<ReplicaId>,
     /// Stopped, and not removed.
     pub suspended: Vec<ReplicaId>,
+    /// Replicas of batch jobs that have ended for good, which was not known before.
+    pub ended: Vec<ReplicaId>,
     /// Left to another reconciliation that is at work on them, for instance waiting for an image.
     pub busy: Vec<ReplicaId>,
     /// Not as desired, and not tried again yet: the last attempt was too short a time ago, or another would
@@ -28,10 +30,10 @@ pub struct ReconcileReport {
 }
 
 impl ReconcileReport {
-    /// Whether anything was started, stopped or failed.
+    /// Whether anything was started, stopped, ended or failed.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
-        [&self.started, &self.restarted, &self.stopped, &self.suspended]
+        [&self.started, &self.restarted, &self.stopped, &self.suspended, &self.ended]
             .iter()
             .all(|list| list.is_empty())
             && self.failed.is_empty()
@@ -44,6 +46,7 @@ impl ReconcileReport {
             &mut self.kept,
             &mut self.stopped,
             &mut self.suspended,
+            &mut self.ended,
             &mut self.busy,
             &mut self.waiting,
         ] {

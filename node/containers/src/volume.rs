@@ -19,7 +19,7 @@ use bollard::{
     },
     query_parameters::RemoveVolumeOptions,
 };
-use veil_protocol_spec::scheduling::{Mebibytes, Name, Volume, VolumeKind};
+use veil_protocol_spec::scheduling::{Mebibytes, Name, User, Volume, VolumeKind};
 
 use crate::{
     engine::{Docker, Kind},
@@ -28,10 +28,18 @@ use crate::{
 };
 
 /// Options of a folder in memory, as `docker run --tmpfs` has them: no programs, no set-id bits, no devices.
-/// Whoever the program runs as may write there.
-pub(crate) fn in_memory(size: Mebibytes, read_only: bool) -> String {
+/// Whoever the program runs as is to write there, but runtimes give a folder that the image has its mode back;
+/// so it belongs to the job's user, if that is a number.
+pub(crate) fn in_memory(size: Mebibytes, read_only: bool, user: Option<&User>) -> String {
+    let user = user.map_or("", User::as_str);
+    let (user, group) = user.split_once(':').unwrap_or((user, ""));
+    let owner: String = [("uid", user), ("gid", group)]
+        .into_iter()
+        .filter(|(_, id)| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()))
+        .map(|(key, id)| format!(",{key}={id}"))
+        .collect();
     let access = if read_only { "ro" } else { "rw" };
-    format!("{access},noexec,nosuid,nodev,mode=1777,size={}", size.bytes())
+    format!("{access},noexec,nosuid,nodev,mode=1777,size={}{owner}", size.bytes())
 }
 
 /// Mounts of the engine, and folders in memory by path.
@@ -39,13 +47,14 @@ pub(crate) fn mounts(
     volumes: &[Volume],
     offered: &BTreeMap<Name, HostVolume>,
     has_quotas: bool,
+    user: Option<&User>,
 ) -> Result<(Vec<Mount>, HashMap<String, String>), ReplicaError> {
     let (mut mounts, mut tmpfs) = (Vec::new(), HashMap::new());
     for volume in volumes {
         let target = volume.mount.to_string();
         match volume.kind {
             VolumeKind::Tmpfs { size } => {
-                tmpfs.insert(target, in_memory(size, volume.read_only));
+                tmpfs.insert(target, in_memory(size, volume.read_only, user));
             }
             VolumeKind::Ephemeral { size } => {
                 mounts.push(ephemeral(target, size, volume.read_only, has_quotas));
@@ -143,14 +152,14 @@ mod tests {
         ];
         let folder = HostVolume { path: "/srv/data".into(), read_only: true };
         let offered = BTreeMap::from([("data".parse().unwrap(), folder)]);
-        let (mounted, tmpfs) = mounts(&volumes, &offered, true).unwrap();
+        let (mounted, tmpfs) = mounts(&volumes, &offered, true, None).unwrap();
         assert_eq!(tmpfs["/cache"], "rw,noexec,nosuid,nodev,mode=1777,size=67108864");
         let [data, scratch] = &mounted[..] else { panic!("{mounted:?}") };
         assert_eq!((data.source.as_deref(), data.read_only), (Some("/srv/data"), Some(true)));
         assert_eq!((scratch.source.as_ref(), scratch.target.as_deref()), (None, Some("/scratch")));
         let limit = scratch.volume_options.clone().unwrap().driver_config.unwrap().options;
         assert_eq!(limit.unwrap()["size"], "67108864");
-        let (mounted, _) = mounts(&volumes, &offered, false).unwrap();
+        let (mounted, _) = mounts(&volumes, &offered, false, None).unwrap();
         assert_eq!(mounted[1].volume_options.clone().unwrap().driver_config, None);
     }
 
@@ -158,11 +167,11 @@ mod tests {
     fn a_folder_that_is_not_offered_so_is_named() {
         let host = VolumeKind::Host { on_loss: OnLoss::Pending };
         let wanted = [volume("data", host, false)];
-        let refused = mounts(&wanted, &BTreeMap::new(), false).unwrap_err();
+        let refused = mounts(&wanted, &BTreeMap::new(), false, None).unwrap_err();
         assert!(matches!(&refused, ReplicaError::NoVolume { name } if name.as_str() == "data"));
         let folder = HostVolume { path: "/srv/data".into(), read_only: true };
         let offered = BTreeMap::from([("data".parse().unwrap(), folder)]);
-        let refused = mounts(&wanted, &offered, false).unwrap_err();
+        let refused = mounts(&wanted, &offered, false, None).unwrap_err();
         assert!(matches!(refused, ReplicaError::ReadOnlyVolume { .. }), "{refused}");
     }
 }

@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "docker/batch.rs"]
+mod batch;
 #[path = "docker/common.rs"]
 mod common;
 #[path = "docker/failures.rs"]

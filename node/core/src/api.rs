@@ -3,10 +3,10 @@
 //! | route | |
 //! |---|---|
 //! | `GET /livez` | that it runs; open |
-//! | `GET /readyz` | [`Readiness`](crate::status::Readiness), with code 503 if it cannot take part |
+//! | `GET /readyz` | [`Readiness`](veil_node_api::status::Readiness), with code 503 if it cannot take part |
 //! | `GET /openapi.json` | this table for programs, with all that is in the bodies; open |
-//! | `GET /v1/status` | [`Status`](crate::status::Status) |
-//! | `GET /v1/jobs` | list of [`JobStatus`](crate::status::JobStatus) |
+//! | `GET /v1/status` | [`Status`](veil_node_api::status::Status) |
+//! | `GET /v1/jobs` | list of [`JobStatus`](veil_node_api::status::JobStatus) |
 //! | `POST /v1/jobs` | takes a [`JobSpec`] and gossips it; answers [`JobOffered`] |
 //! | `GET /v1/slots/{slot}` | the [`SlotRecord`] |
 //! | `GET /v1/slots/{slot}/votes` | the members' signed votes for the certificate of a slot |
@@ -43,8 +43,8 @@ use veil_protocol_spec::{
 use crate::{
     epoch::ActiveEpoch,
     report::{Joined, Reporter},
-    status::{EvidenceFile, EvidenceStatus},
 };
+use veil_node_api::status::{EvidenceFile, EvidenceStatus};
 
 /// What became of a job's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

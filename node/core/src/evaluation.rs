@@ -259,16 +259,18 @@ impl InputSource {
     ) -> Result<Fetched, EvaluationError> {
         let kept = self.kept(manifest).await;
         let is_kept = kept.is_some();
-        let public = match kept {
+        let mut public = match kept {
             Some(kept) => kept,
             None => self.public_inputs(state, manifest).await?,
         };
-        let telemetry = stream::iter(manifest.telemetry.iter().copied())
+        let telemetry: Vec<_> = stream::iter(manifest.telemetry.iter().copied())
             .map(async |entry| self.telemetry(entry).await)
             .buffer_unordered(FETCH_AT_ONCE)
-            .try_collect::<_>()
+            .try_collect()
             .await
             .map_err(|error: EvaluationError| error)?;
+        let profiles = telemetry.iter().map(|found| &found.telemetry.body);
+        public.profiles = profiles.map(|body| (body.sender(), body.profile.clone())).collect();
         Ok(Fetched { public, telemetry, is_kept })
     }
 
@@ -292,6 +294,7 @@ impl InputSource {
             .into_iter()
             .filter_map(|w| Some((w, view.nodes.get(&w)?.labels.clone())))
             .collect();
+        public.closed = view.closed();
         public.policy = view.rules.clone()?;
         public.previous = state.previous(manifest).collect();
         public.seed = state.seed();

@@ -142,7 +142,7 @@ mod tests {
     use veil_protocol_spec::{
         PeerIdHash,
         identity::InvalidSignature,
-        scheduling::{BindingMismatch, TelemetryError},
+        scheduling::{BindingMismatch, ProfileError, TelemetryError},
     };
 
     use super::*;
@@ -155,6 +155,7 @@ mod tests {
         assert!(is_fault(&message(TelemetryError::from(InvalidSignature).into())));
         let other = BindingMismatch { field: "cluster" };
         assert!(is_fault(&message(TelemetryError::from(other).into())));
+        assert!(is_fault(&message(TelemetryError::from(ProfileError::Key).into())));
         assert!(is_fault(&list(ListError::Proof)));
         assert!(is_fault(&list(ListError::Malformed(String::new()))));
         for lag in [

@@ -30,10 +30,10 @@ pub mod evidence;
 pub mod follow;
 pub mod ingress;
 pub mod lifecycle;
+mod pending;
 pub mod progress;
 pub mod report;
 mod slots;
-pub mod status;
 pub mod sync;
 
 mod p2p_transport;

@@ -42,9 +42,9 @@ use crate::{
     progress::Progress,
     report::{Joined, Reporter},
     slots,
-    status::Role,
     sync::SyncSource,
 };
+use veil_node_api::status::Role;
 
 /// Longest wait between two attempts to reach the chain at the start.
 const CHAIN_RETRY: Duration = Duration::from_secs(10);
@@ -270,7 +270,8 @@ impl Node {
             }
         };
         joined.send_replace(Some(Joined::from(&cluster)));
-        let source = SyncSource::new(Arc::clone(&cluster.jobs), epoch.subscribe());
+        let source =
+            SyncSource::new(Arc::clone(&cluster.jobs), epoch.subscribe(), Arc::clone(&progress));
         cluster.tasks.spawn(source.serve(cluster.network.clone()));
         let (retention, data) = (node.retention(), Arc::new(data));
         Ok(Self { cluster, progress, stop, retention, epoch, answering, data })

@@ -8,7 +8,7 @@ use std::{
 use veil_node_p2p::{InvalidIdentity, PeerId, peer_id};
 use veil_protocol_spec::{Blake3Digest, PeerIdHash, PublicIdentity, ReplicaIndex, Slot};
 
-use crate::status::{EngineStatus, KEPT_SLOTS, Observed, Role, SlotReport};
+use veil_node_api::status::{EngineStatus, KEPT_SLOTS, Observed, Role, SlotReport};
 
 /// A replica of a job.
 pub(crate) type Replica = (Blake3Digest, ReplicaIndex);
@@ -102,6 +102,14 @@ impl Progress {
     /// What this process's own replicas do.
     pub fn observed(&self, observed: BTreeMap<Replica, Observed>) {
         self.notes().observed = observed;
+    }
+
+    /// Its replicas that run, and are healthy as far as their job says how to tell.
+    #[must_use]
+    pub fn running(&self) -> Vec<(Blake3Digest, ReplicaIndex)> {
+        let notes = self.notes();
+        let running = notes.observed.iter().filter(|(_, observed)| observed.running);
+        running.map(|(replica, _)| *replica).collect()
     }
 
     /// What this process's container engine is.

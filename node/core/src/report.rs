@@ -6,25 +6,24 @@ use std::{
 };
 
 use tokio::sync::watch;
-use veil_committee_slot::{
-    demand::JobDemand,
-    lists::{NextInputs, next_replicas},
-};
 use veil_node_chain::Chain;
 use veil_node_p2p::{Health, Network, Topic, Traffic};
 use veil_node_process::{metrics::Metrics, peak_rss_bytes, rss_bytes};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
-    Blake3Digest, ParticipantIndex, PeerIdHash, ReplicaIndex, Slot,
+    ParticipantIndex, PeerIdHash, Slot,
     scheduling::{ClusterScope, ClusterState},
 };
 
 use crate::{
     cluster::{Cluster, Peers, Views},
     epoch::ActiveEpoch,
+    pending::unplaced,
     progress::{Progress, Replica},
-    status::{JobStatus, PeerCounts, Readiness, ReplicaStatus, Status, TrafficStatus},
     sync::CurrentEpoch,
+};
+use veil_node_api::status::{
+    JobStatus, PeerCounts, Readiness, ReplicaStatus, Status, TrafficStatus,
 };
 
 /// What answers need of a node that has joined its cluster.
@@ -184,11 +183,20 @@ impl Reporter {
 
     fn replicas(&self, state: &ClusterState) -> Vec<ReplicaStatus> {
         let mut observed = self.progress.notes().observed.clone();
-        let lost = |worker: &PeerIdHash| {
-            let since = state.lost_since(worker)?;
-            Some(format!(
+        let draining =
+            self.joined().map(|joined| joined.views.current().draining()).unwrap_or_default();
+        let leaves = |worker: &PeerIdHash| {
+            match state.lost_since(worker) {
+            Some(since) => Some(format!(
                 "its worker is lost since slot {since}; it moves once another has room for it and its lease is over"
-            ))
+            )),
+            None if draining.contains(worker) => Some(
+                "its worker is drained; it moves once another has room for it, unless it is of a batch job, its lease is \
+                 exclusive, or its data is there"
+                    .to_owned(),
+            ),
+            None => None,
+        }
         };
         let mut replicas: Vec<_> = state
             .replicas()
@@ -196,18 +204,42 @@ impl Reporter {
                 job,
                 replica,
                 worker: Some(placement.worker),
-                pending_because: lost(&placement.worker),
+                pending_because: leaves(&placement.worker),
                 observed: observed.remove(&(job, replica)),
+                done: None,
             })
             .collect();
+        // Their containers, if they are there yet, are to be stopped.
+        replicas.extend(state.done().map(|(job, replica, done)| ReplicaStatus {
+            job,
+            replica,
+            worker: None,
+            pending_because: None,
+            observed: None,
+            done: Some(done.into()),
+        }));
         let Some(joined) = self.joined() else { return replicas };
         let placed: BTreeSet<Replica> = replicas.iter().map(|r| (r.job, r.replica)).collect();
-        for (job, replica, because) in unplaced(&joined, state) {
+        let view = joined.views.current();
+        let profiles = self.epoch().map(|epoch| {
+            let pool = epoch.pool();
+            pool.profiles().map(|(worker, profile)| (worker, profile.clone())).collect()
+        });
+        for (job, replica, because) in
+            unplaced(&view, &joined.jobs, state, &profiles.unwrap_or_default())
+        {
             let key = (job, replica);
             if !placed.contains(&key) {
                 let (worker, observed) = (None, observed.remove(&key));
-                let pending_because = Some(because);
-                replicas.push(ReplicaStatus { job, replica, worker, pending_because, observed });
+                let (pending_because, done) = (Some(because), None);
+                replicas.push(ReplicaStatus {
+                    job,
+                    replica,
+                    worker,
+                    pending_because,
+                    observed,
+                    done,
+                });
             }
         }
         // Still to be stopped here.
@@ -217,52 +249,10 @@ impl Reporter {
             worker: None,
             pending_because: None,
             observed: Some(observed),
+            done: None,
         }));
         replicas
     }
-}
-
-/// Every replica of a wanted job, and why it has no place if it has none.
-fn unplaced(
-    joined: &Joined,
-    state: &ClusterState,
-) -> impl Iterator<Item = (Blake3Digest, ReplicaIndex, String)> {
-    let view = joined.views.current();
-    let scale = view.rules_or_default().scale;
-    let demand = |job: &Blake3Digest| joined.jobs.read(job, |body| JobDemand::of(body, &scale));
-    let inputs = NextInputs {
-        submissions: &view.submissions,
-        jobs: &demand,
-        only: None,
-        lost: &BTreeMap::new(),
-        draining: &BTreeSet::new(),
-        telemetry: &view.workers(),
-        block: view.block.number,
-        policy: view.policy,
-    };
-    let next = next_replicas(state, &inputs);
-    let wanted: BTreeMap<_, _> = view
-        .submissions
-        .iter()
-        .filter(|submission| !submission.cancelled)
-        .filter_map(|submission| Some((submission, demand(&submission.job)?)))
-        .filter(|(submission, demand)| submission.operator == demand.operator)
-        .map(|(submission, demand)| (submission.job, demand.replicas))
-        .collect();
-    let because = |job: Blake3Digest, replica| {
-        if let Some(reason) = next.not_considered.get(&job) {
-            return reason.to_string();
-        }
-        match state.last_tried(job, replica) {
-            Some(slot) => format!("no candidate had room for it in slot {slot}"),
-            None => "no slot has tried to place it yet".to_owned(),
-        }
-    };
-    let replicas = wanted.into_iter().flat_map(|(job, replicas)| {
-        (0..replicas).map(ReplicaIndex).map(move |replica| (job, replica))
-    });
-    let with_reason = |(job, replica)| (job, replica, because(job, replica));
-    replicas.map(with_reason).collect::<Vec<_>>().into_iter()
 }
 
 fn peers(joined: &Joined) -> PeerCounts {

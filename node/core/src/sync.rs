@@ -1,4 +1,5 @@
-//! Answers peers that were away: records, telemetry, bodies of jobs, digests of key files, evidence, votes.
+//! Answers peers that were away: records, telemetry, bodies of jobs, digests of key files, evidence, votes; and
+//! workers that hand replicas over: what runs here.
 //!
 //! # Flow
 //! [`SyncSource::serve`] takes [`SyncRequest`]s from the network. Jobs come from the job store; everything else
@@ -21,7 +22,7 @@ use veil_protocol_spec::{
 };
 use veil_scheduler::write_public_key;
 
-use crate::epoch::ActiveEpoch;
+use crate::{epoch::ActiveEpoch, progress::Progress};
 
 const UNREADABLE: &str = "the evidence store cannot be read here";
 
@@ -54,13 +55,14 @@ impl Turns {
 pub struct SyncSource {
     jobs: Arc<Jobs>,
     epoch: CurrentEpoch,
+    progress: Arc<Progress>,
 }
 
 impl SyncSource {
     /// Answers from these.
     #[must_use]
-    pub const fn new(jobs: Arc<Jobs>, epoch: CurrentEpoch) -> Self {
-        Self { jobs, epoch }
+    pub const fn new(jobs: Arc<Jobs>, epoch: CurrentEpoch, progress: Arc<Progress>) -> Self {
+        Self { jobs, epoch, progress }
     }
 
     /// Answers requests until it is dropped.
@@ -140,6 +142,11 @@ impl SyncSource {
             }
             SyncRequest::BlocksOpened => {
                 SyncAnswer::BlocksOpened(*self.epoch()?.blocks_opened.borrow())
+            }
+            SyncRequest::Running => {
+                let mut running = self.progress.running();
+                running.truncate(SyncAnswer::MAX_RUNNING);
+                SyncAnswer::Running(running)
             }
             SyncRequest::CertificateVotes(slot) => {
                 let votes = self.epoch()?.evidence.votes(slot).map_err(|_| UNREADABLE)?;

@@ -16,12 +16,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
 use tokio::time::Instant;
+use veil_node_api::status::{KEPT_SLOTS, Phase};
 use veil_node_chain::{Chain, ChainError, Head};
-use veil_node_core::{
-    cluster::Views,
-    progress::Progress,
-    status::{KEPT_SLOTS, Phase},
-};
+use veil_node_core::{cluster::Views, progress::Progress};
 use veil_node_storage::ledger::{Ledger, LedgerError};
 use veil_protocol_spec::{
     ClusterId, Committee, KeccakDigest, ParticipantIndex, Slot,

@@ -43,6 +43,7 @@ use veil_committee_slot::{
     SlotMachine,
     machine::{SlotConfig, SlotTiming},
 };
+use veil_node_api::status::{Role, SlotClock};
 use veil_node_ceremony::{
     CeremonyError, CeremonyProgress, CeremonyTiming, ChainCommitPoint, CommitPointError,
     FinishedKey, MemberOptions, SinglePartyReference, journals,
@@ -58,7 +59,6 @@ use veil_node_core::{
     follow::Follower,
     ingress,
     lifecycle::{Node, Secrets, Sections, StartError},
-    status::{Role, SlotClock},
 };
 use veil_node_driver::Clock;
 use veil_node_storage::{

@@ -29,6 +29,7 @@ pub(crate) fn telemetry_ref(entry: &Verified<Expanded>) -> TelemetryRef {
         includes_slot: body.includes_slot,
         sampled_at: body.sampled_at,
         policy: body.policy,
+        ended: body.ended.as_slice().into(),
     }
 }
 
@@ -37,6 +38,7 @@ pub(crate) struct ViewSnapshot {
     view: Arc<View>,
     state: Arc<ClusterState>,
     pub(crate) workers: BTreeSet<PeerIdHash>,
+    draining: BTreeSet<PeerIdHash>,
     settled: u64,
     pub(crate) fresh: Vec<TelemetryRef>,
     suspicions: BySlot,
@@ -58,6 +60,7 @@ impl ViewSnapshot {
             fresh.filter(|c| state.telemetry_counts(&c.entry.sender, c.includes_slot)).collect();
         Self {
             workers: view.workers(),
+            draining: view.draining(),
             settled: view.block.number,
             suspicions: suspicions.of(slot),
             state,
@@ -68,7 +71,8 @@ impl ViewSnapshot {
 
     /// The same with the chain as of another block; number `settled` is the last settled one.
     pub(crate) fn with_chain(self, view: Arc<View>, settled: u64) -> Self {
-        Self { workers: view.workers(), settled, view, ..self }
+        let (workers, draining) = (view.workers(), view.draining());
+        Self { workers, draining, settled, view, ..self }
     }
 
     /// What jobs want by the policy.
@@ -76,8 +80,8 @@ impl ViewSnapshot {
         &self,
         jobs: &'a Jobs,
     ) -> impl Fn(&Blake3Digest) -> Option<JobDemand> + use<'a> {
-        let scale = self.view.rules_or_default().scale;
-        move |job| jobs.read(job, |body| JobDemand::of(body, &scale))
+        let (view, scale) = (Arc::clone(&self.view), self.view.rules_or_default().scale);
+        move |job| jobs.read(job, |body| JobDemand::of(body, &scale, &view.images))
     }
 
     /// The view that rules and differences follow from. `jobs` says what a job wants whose body is known;
@@ -101,12 +105,14 @@ impl ViewSnapshot {
             policy: self.view.policy,
             max_workers: self.view.rules.as_ref().map_or(0, |rules| rules.max_workers.into()),
             workers: &self.workers,
+            draining: &self.draining,
             submissions: &self.view.submissions,
             jobs,
             circuit: circuit_id(),
             fresh: &self.fresh,
             suspicions: &self.suspicions,
             not_before: UnixMillis(unix_now().0.saturating_sub(max_age)),
+            appeal: false,
         }
     }
 }

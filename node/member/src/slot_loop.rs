@@ -23,13 +23,13 @@ use veil_committee_slot::{
     SlotMachine,
     machine::{Observation, SlotEffect, SlotStage},
 };
+use veil_node_api::status::{Phase, SlotClock};
 use veil_node_core::{
     cluster::{Tasks, View},
     epoch::ActiveEpoch,
     evaluation::InputSource,
     follow::Follower,
     progress::Progress,
-    status::{Phase, SlotClock},
 };
 use veil_node_driver::{Clock, Control, Stopped};
 use veil_node_p2p::{Network, Topic};

@@ -329,6 +329,7 @@ mod tests {
             telemetry: vec![TelemetryEntry { sender: holder, digest: Blake3Digest([8; 32]) }],
             pending: vec![PendingReplica { submission: 0, job, replica }],
             leaving: Vec::new(),
+            done: Vec::new(),
             lost: Vec::new(),
         };
         let placed = Assignment { job, replica, outcome: Outcome::Node(holder) };

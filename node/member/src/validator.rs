@@ -1,6 +1,9 @@
 //! Whether this member can vote for a proposed manifest.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use veil_committee_slot::manifest::InvalidManifest;
 use veil_node_core::{
@@ -55,9 +58,18 @@ impl Validator {
             let view = snapshot.local_view(epoch, &jobs, max_age);
             if by_quorum { view.in_appeal() } else { view }
         };
+        let done: BTreeSet<_> = manifest.done.iter().map(|done| done.job).collect();
         // Cheap checks first; then one deadline for everything that has to be fetched.
         local_view().validate_facts(manifest, proposer)?;
-        let fetched = tokio::time::timeout(FETCH_DEADLINE, self.inputs.fetch(manifest)).await;
+        let fetching = tokio::time::timeout(FETCH_DEADLINE, async {
+            let fetched = self.inputs.fetch(manifest).await;
+            // Whether it is a batch job. What is not found is named by the lists.
+            for job in done {
+                self.inputs.job(job).await;
+            }
+            fetched
+        });
+        let fetched = fetching.await;
         let fetched = fetched
             .map_err(|_| InvalidManifest::Unknown(format!("what it lists in {FETCH_DEADLINE:?}")))?
             .map_err(|error| unknown(&error))?;
@@ -69,7 +81,7 @@ impl Validator {
         }
         let found: BTreeMap<_, _> =
             telemetry.iter().map(|found| (found.digest, telemetry_ref(found))).collect();
-        let found = |entry: &TelemetryEntry| found.get(&entry.digest).copied();
+        let found = |entry: &TelemetryEntry| found.get(&entry.digest).cloned();
         local_view().validate_lists(manifest, found)?;
         // "Before a member votes for a manifest [...] it stores" its inputs (`slot.md`, 3).
         self.inputs.keep(manifest, &fetched).await.map_err(|error| unknown(&error))

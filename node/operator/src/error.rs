@@ -41,7 +41,7 @@ pub enum OperatorError {
         /// Its nonce.
         nonce: u64,
         /// Why the node did not take it.
-        source: ClientError,
+        source: Box<ClientError>,
     },
     /// Nothing to stop.
     #[error("the chain lists no running job {0} of this account; `veil job list` shows them")]

@@ -27,6 +27,7 @@
 //! ```
 
 pub mod error;
+pub mod figures;
 pub mod obstacle;
 pub mod plan;
 pub mod replicas;

@@ -4,12 +4,12 @@ use async_recursion::async_recursion as boxed;
 use serde::Serialize;
 use veil_committee_slot::demand::bits_to_state;
 use veil_node_api::client::Client;
+use veil_node_api::status::JobStatus;
 use veil_node_chain::{Chain, ChainError, Rights};
 use veil_node_config::job_file::{
     JobFile,
     quantity::Measure::{Bytes, Cpu},
 };
-use veil_node_core::status::JobStatus;
 use veil_protocol_spec::{
     Blake3Digest, ClusterId,
     scheduling::{

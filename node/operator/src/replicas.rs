@@ -1,7 +1,7 @@
 //! What is seen of a job's replicas: what the certificates say beside what the workers observe.
 
 use serde::Serialize;
-use veil_node_core::status::{Observed, ReplicaStatus, Status};
+use veil_node_api::status::{DoneStatus, Observed, ReplicaStatus, Status};
 use veil_protocol_spec::{Blake3Digest, PeerIdHash, ReplicaIndex};
 
 /// One replica in the table.
@@ -23,6 +23,8 @@ pub struct Row {
     pub running: bool,
     /// Why it waits.
     pub pending_because: Option<String>,
+    /// How it has ended for good, if it has.
+    pub done: Option<DoneStatus>,
 }
 
 /// What the certificates say, by the node that knows most of them, beside what each worker that was
@@ -42,6 +44,7 @@ pub fn rows(statuses: &[Status], name_of: &dyn Fn(&PeerIdHash) -> Option<String>
             running: observed.as_ref().is_some_and(|observed| observed.running),
             observed,
             pending_because: replica.pending_because.clone(),
+            done: replica.done.clone(),
         };
     let seen_by = |worker: PeerIdHash, replica: &ReplicaStatus| {
         let status = statuses.iter().find(|status| status.peer == worker)?;
@@ -49,8 +52,9 @@ pub fn rows(statuses: &[Status], name_of: &dyn Fn(&PeerIdHash) -> Option<String>
             |other: &&ReplicaStatus| (other.job, other.replica) == (replica.job, replica.replica);
         status.replicas.iter().find(same)?.observed.clone()
     };
-    let claimed =
-        |replica: &&ReplicaStatus| replica.worker.is_some() || replica.pending_because.is_some();
+    let claimed = |replica: &&ReplicaStatus| {
+        replica.worker.is_some() || replica.pending_because.is_some() || replica.done.is_some()
+    };
     let mut rows: Vec<_> = newest
         .replicas
         .iter()
@@ -70,7 +74,7 @@ pub fn rows(statuses: &[Status], name_of: &dyn Fn(&PeerIdHash) -> Option<String>
             if !assigned_here {
                 let mut stray = row(replica, Some(status.peer), replica.observed.clone());
                 stray.assigned = false;
-                stray.pending_because = None;
+                (stray.pending_because, stray.done) = (None, None);
                 rows.push(stray);
             }
         }

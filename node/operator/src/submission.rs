@@ -67,7 +67,8 @@ pub async fn submit(
 #[boxed]
 pub async fn give_body(node: &Client, spec: &JobSpec) -> Result<(), OperatorError> {
     let (job, nonce) = (spec.digest(), spec.nonce);
-    give(node, spec).await.map_err(|source| OperatorError::Body { job, nonce, source })
+    let no_body = |source| OperatorError::Body { job, nonce, source: Box::new(source) };
+    give(node, spec).await.map_err(no_body)
 }
 
 async fn give(node: &Client, spec: &JobSpec) -> Result<(), ClientError> {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use veil_node_core::status::JobStatus;
+use veil_node_api::status::{DoneStatus, JobStatus};
 
 use crate::{plan::JobPlan, replicas::Row};
 
@@ -23,15 +23,18 @@ pub fn write_rows(out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
     for row in rows {
         let worker = row.worker_name.clone().or_else(|| row.worker.map(|peer| peer.to_string()));
         let worker = worker.unwrap_or_else(|| "-".to_owned());
-        let observed = match &row.observed {
-            Some(observed) => observed.state.as_str(),
-            None if row.worker.is_some() => "not asked",
-            None => "-",
+        let observed = match (&row.observed, &row.done) {
+            (Some(observed), _) => observed.state.clone(),
+            (None, Some(done)) => exit(done),
+            (None, None) if row.worker.is_some() => "not asked".to_owned(),
+            (None, None) => "-".to_owned(),
         };
-        let assigned = match (row.assigned, row.worker) {
-            (true, _) => "yes",
-            (false, Some(_)) => "no",
-            (false, None) => "pending",
+        let assigned = match (row.assigned, row.worker, &row.done) {
+            (true, ..) => "yes",
+            (false, Some(_), _) => "no",
+            (false, None, None) => "pending",
+            (false, None, Some(done)) if done.succeeded => "done",
+            (false, None, Some(_)) => "failed",
         };
         writeln!(
             out,
@@ -43,6 +46,12 @@ pub fn write_rows(out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+fn exit(done: &DoneStatus) -> String {
+    let code = done.exit_code.map_or_else(|| "unknown".to_owned(), |code| code.to_string());
+    let memory = if done.out_of_memory { ", out of memory" } else { "" };
+    format!("exit code {code}{memory}")
 }
 
 /// The jobs that the chain has.
@@ -113,4 +122,42 @@ pub fn write_plan(out: &mut dyn Write, plan: &JobPlan) -> io::Result<()> {
 
 fn count(number: u16, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use veil_protocol_spec::{Blake3Digest, PeerIdHash, ReplicaIndex, Slot};
+
+    use super::*;
+
+    #[test]
+    fn how_a_batch_replica_has_ended_is_shown() {
+        let line = |exit_code: Option<i32>, out_of_memory| {
+            let (succeeded, worker) = (exit_code == Some(0), PeerIdHash([2; 32]));
+            let done = DoneStatus { succeeded, exit_code, out_of_memory, worker, slot: Slot(7) };
+            let row = Row {
+                job: Blake3Digest([1; 32]),
+                replica: ReplicaIndex(0),
+                worker: None,
+                worker_name: None,
+                assigned: false,
+                observed: None,
+                running: false,
+                pending_because: None,
+                done: Some(done),
+            };
+            let mut out = Vec::new();
+            write_rows(&mut out, &[row]).unwrap();
+            String::from_utf8(out).unwrap().lines().nth(1).unwrap().to_owned()
+        };
+        for (code, out_of_memory, shown) in [
+            (Some(0), false, "done      exit code 0"),
+            (Some(3), false, "failed    exit code 3"),
+            (Some(137), true, "failed    exit code 137, out of memory"),
+            (None, false, "failed    exit code unknown"),
+        ] {
+            let line = line(code, out_of_memory);
+            assert!(line.contains(shown), "{line}");
+        }
+    }
 }

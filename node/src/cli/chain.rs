@@ -2,6 +2,7 @@
 
 mod arguments;
 mod elect;
+pub(super) mod eligibility;
 mod image;
 mod policy;
 mod status;

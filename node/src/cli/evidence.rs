@@ -8,8 +8,8 @@ use std::{
 use clap::{Args, Subcommand};
 use serde_json::json;
 use veil_node_api::client::Client;
+use veil_node_api::status::{EvidenceFile, EvidenceStatus};
 use veil_node_chain::Chain;
-use veil_node_core::status::{EvidenceFile, EvidenceStatus};
 use veil_node_storage::durable::write_new;
 use veil_protocol_spec::{
     Blake3Digest, ClusterId, PublicIdentity, Wire,

@@ -263,9 +263,12 @@ impl From<OperatorError> for Failure {
             OperatorError::Chain(error) => error.into(),
             OperatorError::Login(ref cause)
             | OperatorError::Node(ref cause)
-            | OperatorError::NotSubmitted(ref cause)
-            | OperatorError::Body { source: ref cause, .. } => {
+            | OperatorError::NotSubmitted(ref cause) => {
                 let (exit, kind) = of_node(cause);
+                Self::new(exit, kind, error)
+            }
+            OperatorError::Body { ref source, .. } => {
+                let (exit, kind) = of_node(source);
                 Self::new(exit, kind, error)
             }
             OperatorError::NoSuchJob(_) | OperatorError::Policy(_) => {

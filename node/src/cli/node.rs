@@ -8,11 +8,9 @@ use std::{
 use clap::{Args, Subcommand};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
+use veil_node_api::status::{EngineStatus, Status};
 use veil_node_config::{AnyConfig, MemberConfig, WorkerConfig, process_environment};
-use veil_node_core::{
-    lifecycle::Secrets,
-    status::{EngineStatus, Status},
-};
+use veil_node_core::lifecycle::Secrets;
 
 use super::{
     asking::Asking,
@@ -161,10 +159,15 @@ fn write_status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     }
     writeln!(out, "last certified slot {}", status.last_slot)?;
     for replica in &status.replicas {
-        let place = match (&replica.worker, &replica.pending_because) {
-            (Some(worker), _) => format!("on {worker}"),
-            (None, Some(because)) => format!("pending: {because}"),
-            (None, None) => "on no worker".to_owned(),
+        let place = match (&replica.worker, &replica.pending_because, &replica.done) {
+            (Some(worker), ..) => format!("on {worker}"),
+            (None, Some(because), _) => format!("pending: {because}"),
+            (None, None, Some(done)) if done.succeeded => "done".to_owned(),
+            (None, None, Some(done)) => match done.exit_code {
+                Some(code) => format!("failed with exit code {code}"),
+                None => "ended, nobody knows how".to_owned(),
+            },
+            (None, None, None) => "on no worker".to_owned(),
         };
         let observed = match &replica.observed {
             Some(observed) => format!(" ({})", observed.state),

@@ -3,33 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use veil_node_core::status::{Phase, Role, Status};
+use veil_node_api::status::Role;
+use veil_node_operator::figures::{Memory, TelemetryFigures, after_evaluation, largest, longest};
 use veil_node_process::{peak_rss_bytes, rss_bytes};
 use veil_protocol_spec::{Slot, scheduling::CircuitId};
 
 use super::{Devnet, DevnetError};
-
-/// Bytes of one worker.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct TelemetryFigures {
-    /// Telemetry messages that it made.
-    pub messages: u64,
-    /// Bytes of one of them: what it originates per interval.
-    pub originated_bytes_per_interval: u64,
-    /// Everything that it sent, relayed gossip included.
-    pub sent_bytes: u64,
-    /// Everything that it received.
-    pub received_bytes: u64,
-}
-
-/// Resident memory in bytes.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Memory {
-    /// Now.
-    pub rss_bytes: u64,
-    /// At most so far.
-    pub peak_rss_bytes: u64,
-}
 
 /// All of it.
 #[derive(Clone, Debug, Serialize)]
@@ -55,7 +34,7 @@ impl Devnet {
     /// Asks every node.
     ///
     /// # Errors
-    /// [`DevnetError::Admin`] if one does not answer.
+    /// [`DevnetError::Node`] if one does not answer.
     pub async fn figures(&self, slot: Slot) -> Result<Figures, DevnetError> {
         let mut statuses = Vec::new();
         for node in self.nodes().iter().filter(|node| node.is_started()) {
@@ -65,17 +44,8 @@ impl Devnet {
         let after = statuses.iter().filter_map(|(_, status)| after_evaluation(status, slot));
         let after = after.min_by(f64::total_cmp);
         let workers = statuses.iter().filter(|(_, status)| status.role == Role::Worker);
-        let telemetry = workers.map(|(name, status)| {
-            let traffic = status.traffic;
-            let messages = traffic.telemetry_messages;
-            let figures = TelemetryFigures {
-                messages,
-                originated_bytes_per_interval: traffic.telemetry_originated_bytes / messages.max(1),
-                sent_bytes: traffic.sent_bytes,
-                received_bytes: traffic.received_bytes,
-            };
-            (name.clone(), figures)
-        });
+        let telemetry =
+            workers.map(|(name, status)| (name.clone(), TelemetryFigures::from(status.traffic)));
         let telemetry = telemetry.collect();
         let memory = if self.options.processes {
             let largest =
@@ -95,36 +65,4 @@ impl Devnet {
             versions: BTreeMap::from([("veil", env!("CARGO_PKG_VERSION").to_owned())]),
         })
     }
-}
-
-/// Seconds of decryption and signing, if the member took part in both.
-fn after_evaluation(status: &Status, slot: Slot) -> Option<f64> {
-    let report = status.slots.iter().find(|report| report.slot == slot)?;
-    Some(report.phases.get(&Phase::Decrypt)? + report.phases.get(&Phase::Sign)?)
-}
-
-fn largest<'a>(statuses: impl Iterator<Item = &'a Status>) -> Memory {
-    statuses.fold(Memory::default(), |most, status| Memory {
-        rss_bytes: most.rss_bytes.max(status.rss_bytes),
-        peak_rss_bytes: most.peak_rss_bytes.max(status.peak_rss_bytes),
-    })
-}
-
-/// The longest time of each phase, among those whose phase it is.
-fn longest<'a>(
-    statuses: impl Iterator<Item = &'a Status>,
-    slot: Slot,
-) -> BTreeMap<&'static str, f64> {
-    let mut longest = BTreeMap::new();
-    for status in statuses {
-        let Some(report) = status.slots.iter().find(|report| report.slot == slot) else { continue };
-        for (phase, seconds) in &report.phases {
-            let role = if *phase == Phase::Enforce { Role::Worker } else { Role::Member };
-            if status.role == role {
-                let most = longest.entry(phase.name()).or_insert(*seconds);
-                *most = f64::max(*most, *seconds);
-            }
-        }
-    }
-    longest
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use veil_node_core::status::Role;
+use veil_node_api::status::Role;
 use veil_protocol_spec::{Address, ChainId, ClusterId, PeerIdHash};
 
 use super::DevnetError;

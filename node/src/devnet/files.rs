@@ -11,9 +11,9 @@ use std::{
 
 use rand::Rng as _;
 use toml::Value;
+use veil_node_api::status::Role;
 use veil_node_chain::AccountKey;
 use veil_node_config::{MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE};
-use veil_node_core::status::Role;
 use veil_node_p2p::peer_id;
 use veil_node_storage::keystore::{Passphrase, write_identity};
 use veil_protocol_spec::{Address, ClusterId, identity::SecretIdentity};

@@ -16,11 +16,9 @@ use tokio::{process::Command, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use veil_node_api::client::{Client, ClientError};
+use veil_node_api::status::{Role, Status};
 use veil_node_config::{MemberConfig, WorkerConfig};
-use veil_node_core::{
-    lifecycle::Secrets,
-    status::{Role, Status},
-};
+use veil_node_core::lifecycle::Secrets;
 use veil_node_storage::keystore::Passphrase;
 use veil_protocol_spec::PeerIdHash;
 

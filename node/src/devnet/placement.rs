@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde::Serialize;
 use veil_node_api::client::ClientError;
+use veil_node_api::status::{ReplicaStatus, Role, Status};
 use veil_node_config::job_file::JobFile;
 use veil_node_containers::{Docker, Executor, Observed, Owner};
-use veil_node_core::status::{ReplicaStatus, Role, Status};
 use veil_node_operator::{
     submission,
     verify::{Verifier, VerifyError},

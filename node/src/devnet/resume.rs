@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
+use veil_node_api::status::Role;
 use veil_node_chain::{
     Chain, ChainConfig,
     anvil::{Anvil, AnvilConfig},
 };
 use veil_node_config::{MemberConfig, WorkerConfig};
 use veil_node_containers::Docker;
-use veil_node_core::status::Role;
 use veil_node_storage::keystore::{Passphrase, read_identity};
 
 use super::{

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use veil_node_core::status::{Role, Status};
+use veil_node_api::status::{Role, Status};
 
 use super::{Devnet, DevnetError, Event, node::Node};
 

@@ -13,9 +13,9 @@ use veil_protocol_spec::{
     identity::SecretIdentity,
     inputs::{InputBundle, PreviousPlace, WorkerLabels},
     scheduling::{
-        Binding, ClusterPolicy, ClusterScope, CpuUnits, Draw, JobSpec, MemoryUnits, ProvenList,
-        ReplicaState, ResourceRequest, Resources, RunningReplica, Telemetry, TelemetryBody,
-        UnixMillis,
+        Binding, ClusterPolicy, ClusterScope, CpuUnits, Draw, JobSpec, MemoryUnits, Profile,
+        ProvenList, ReplicaState, ResourceRequest, Resources, RunningReplica, Telemetry,
+        TelemetryBody, UnixMillis,
     },
 };
 
@@ -52,6 +52,8 @@ fn telemetry(worker: u8) -> Telemetry {
         sequence: 7,
         sampled_at: UnixMillis(1000),
         includes_slot: Slot(0),
+        profile: Profile::default(),
+        ended: Vec::new(),
         list: ProvenList::new(vec![worker; 20_000]).unwrap(),
     };
     body.sign(&secret)
@@ -65,6 +67,7 @@ fn bundle(slot: u64, manifest: u8) -> InputBundle {
         manifest: Blake3Digest([manifest; 32]),
         policy: ClusterPolicy::default(),
         labels: vec![WorkerLabels { worker, labels: vec!["zone=a".parse().unwrap()] }],
+        closed: vec![worker],
         running: vec![RunningReplica { job, replica, worker, state: ReplicaState::Serving }],
         previous: vec![PreviousPlace { job, replica, worker }],
         seed: KeccakDigest([7; 32]),

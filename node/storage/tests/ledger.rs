@@ -123,6 +123,7 @@ impl Member {
                 .map(|i| PendingReplica { submission: slot.0, job, replica: ReplicaIndex(i) })
                 .collect(),
             leaving: Vec::new(),
+            done: Vec::new(),
             lost: Vec::new(),
         };
         let outcome = Outcome::Node(worker);

@@ -28,7 +28,7 @@ fn killed_processes_neither_stop_placement_nor_double_it() {
     let web = placed["job"].as_str().unwrap();
 
     // Who can open no socket reads through the address of a node.
-    let seen = json(&mut network.from_afar("member-1", &["job", "status"]));
+    let seen = json(&mut network.at_address("member-1", &["job", "status"]));
     let assigned = |entry: &&Value| entry["job"] == web && entry["assigned"] == true;
     assert_eq!(seen["replicas"].as_array().unwrap().iter().filter(assigned).count(), 3, "{seen}");
 
@@ -67,6 +67,15 @@ fn killed_processes_neither_stop_placement_nor_double_it() {
         (known.len() == 3 && known.iter().all(|r| r["observed"].is_null())).then_some(())
     });
     assert_eq!(network.running(web, 3).unwrap(), moved);
+
+    // A worker is drained: its replicas run elsewhere.
+    let drained = &moved[0];
+    network.give("drain", drained);
+    let moved = until("the worker is drained", || {
+        network.running(web, 3).filter(|workers| !workers.contains(drained))
+    });
+    assert_eq!(moved.len(), 3);
+    network.give("eligible", drained);
 
     // A member dies between the lock and the certificate: the others go on.
     let second = network.hold_between_lock_and_certificate();

@@ -212,7 +212,7 @@ impl Network {
     }
 
     /// A command that asks a node at its address, with what its owner would give to a reader.
-    pub(crate) fn from_afar(&self, node: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn at_address(&self, node: &str, arguments: &[&str]) -> Command {
         let nodes = DevnetFile::read(&self.folder).unwrap().nodes;
         let entry = nodes.into_iter().find(|entry| entry.name == node).unwrap();
         let data = self.folder.join(node).join("data");
@@ -240,6 +240,25 @@ impl Network {
         let mut command = veil();
         command.args([role, "run", "--config"]).arg(self.config(node));
         Guard(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Says what a worker is given, with its operator's account: `drain`, `eligible`.
+    pub(crate) fn give(&self, verb: &str, worker: &str) {
+        let mut command = veil();
+        command.args(["worker", "status", "--json", "--config"]).arg(self.config(worker));
+        let status = json(&mut command);
+        let config = AnyConfig::load(&self.config(worker), &process_environment).unwrap();
+        let chain = config.chain();
+        let rpc = chain.rpc.as_slice().to_vec().join(",");
+        let mut command = veil();
+        command.args(["node", verb, status["peer"].as_str().unwrap(), "--json", "--rpc", &rpc]);
+        command.args(["--contract", &chain.contract.to_string()]);
+        command.args(["--cluster", &chain.cluster.to_string()]);
+        command.arg("--keystore").arg(chain.keystore.as_ref().unwrap());
+        command.arg("--keystore-passphrase-file");
+        command.arg(chain.keystore_passphrase_file.as_ref().unwrap());
+        let given = json(&mut command);
+        assert_eq!(given["node"], status["peer"], "{given}");
     }
 
     /// Docker's ids of the containers that a worker's replicas run in.

@@ -15,32 +15,17 @@ use std::{
 use tokio::sync::watch;
 use veil_node_containers::{DesiredReplica, Keep, Placement, ReplicaId, lapsed};
 use veil_protocol_spec::{
-    Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
-    scheduling::{ClusterState, JobSpec, LeasePolicy},
+    Blake3Digest, KeccakDigest, Slot,
+    scheduling::{ImageReference, JobSpec, LeasePolicy},
 };
 
-/// A replica of a job.
-pub(crate) type Replica = (Blake3Digest, ReplicaIndex);
+use crate::{
+    assigned::{Assigned, Replica},
+    moves::Moves,
+};
 
-/// What the last verified certificates say of this worker.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Assigned {
-    /// The last slot whose certificate is known.
-    pub(crate) slot: Slot,
-    /// What has its place here, and the slot that placed it.
-    pub(crate) here: BTreeMap<Replica, Slot>,
-    /// Whether the worker counts as lost: nothing of it has another place yet.
-    pub(crate) is_lost: bool,
-}
-
-impl Assigned {
-    pub(crate) fn to(me: PeerIdHash, state: &ClusterState) -> Self {
-        let here = state.replicas().filter(|(_, _, placement)| placement.worker == me);
-        let here: BTreeMap<_, _> =
-            here.map(|(job, replica, placed)| ((job, replica), placed.slot)).collect();
-        Self { slot: state.last_slot(), here, is_lost: state.lost_since(&me).is_some() }
-    }
-}
+/// Why what runs of a revoked image is stopped.
+const REVOKED: &str = "the cluster does not allow its image any more";
 
 /// What a worker knows when it decides what is to run.
 pub(crate) struct Known<'a> {
@@ -55,6 +40,10 @@ pub(crate) struct Known<'a> {
     pub(crate) caught_up: bool,
     /// How long ago it last said so, whichever process heard it.
     pub(crate) contact_age: Duration,
+    /// What has left for other workers, and runs here until it runs there.
+    pub(crate) moving: &'a Moves,
+    /// Whether the cluster runs an image.
+    pub(crate) allows: &'a (dyn Fn(&ImageReference) -> bool + Sync),
 }
 
 /// See the [module documentation](self).
@@ -80,12 +69,20 @@ impl Known<'_> {
             as_of: if self.caught_up { *slot } else { Slot(0) },
             replicas: BTreeSet::new(),
             held_back: BTreeMap::new(),
+            revoked: BTreeSet::new(),
             contact_age: self.contact_age,
         };
         let (mut replicas, mut left_out) = (Vec::new(), BTreeMap::new());
         for (key, placed) in here {
             let (spec, certificate) = (self.bodies.get(&key.0), self.certificates.get(placed));
             let why = match (spec, certificate) {
+                (Some(spec), _) if !(self.allows)(&spec.image) => {
+                    // Its room stays reserved until a certificate says that it has left.
+                    let id = id(key);
+                    keep.revoked.insert(id);
+                    keep.held_back.insert(id, Arc::clone(spec));
+                    REVOKED
+                }
                 (Some(spec), Some(certificate)) => {
                     let placement = Placement { slot: *placed, certificate: *certificate };
                     let spec = Arc::clone(spec);
@@ -105,7 +102,7 @@ impl Known<'_> {
             left_out.insert((id.job, id.replica), "its exclusive lease is over");
             keep.held_back.insert(id, replica.spec);
         }
-        keep.replicas = left_out.keys().map(id).collect();
+        keep.replicas = left_out.keys().chain(self.moving.kept()).map(id).collect();
         // The room of what is held back is reserved: a worker that counts as lost is taken back by telemetry
         // that includes its loss.
         let without_room = left_out.keys().filter(|key| !keep.held_back.contains_key(&id(key)));
@@ -163,8 +160,10 @@ pub(crate) fn tell(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use veil_protocol_spec::{
-        Address, ChainId, ClusterId,
+        Address, ChainId, ClusterId, PeerIdHash, ReplicaIndex,
         scheduling::{ClusterScope, CpuUnits, MemoryUnits, ResourceRequest, Resources},
     };
 
@@ -199,6 +198,8 @@ mod tests {
         certificates: BTreeMap<Slot, KeccakDigest>,
         caught_up: bool,
         contact_age: Duration,
+        revoked: bool,
+        moving: Moves,
     }
 
     const KEPT: usize = 0;
@@ -215,14 +216,18 @@ mod tests {
                 certificates: [5, 7].map(|s| (Slot(s), KeccakDigest([s as u8; 32]))).into(),
                 caught_up: true,
                 contact_age: Duration::ZERO,
+                revoked: false,
+                moving: Moves::default(),
             };
             (worker, replicas)
         }
 
         fn desired(&self) -> Desired {
-            let Self { assigned, bodies, certificates, .. } = self;
+            let Self { assigned, bodies, certificates, moving, .. } = self;
             let (caught_up, contact_age) = (self.caught_up, self.contact_age);
-            Known { assigned, bodies, certificates, caught_up, contact_age }.desired()
+            let allows = &|_: &ImageReference| !self.revoked;
+            Known { assigned, bodies, certificates, caught_up, contact_age, moving, allows }
+                .desired()
         }
     }
 
@@ -253,6 +258,34 @@ mod tests {
         assert_eq!(runs(&desired), BTreeSet::new());
         assert_eq!(desired.keep.replicas, [id(kept), id(exclusive)].into());
         assert_ne!(desired.left_out[&kept], desired.left_out[&exclusive]);
+    }
+
+    #[test]
+    fn what_moves_is_kept_and_not_started() {
+        let (mut worker, [kept, exclusive]) = Worker::new();
+        let before = worker.assigned.clone();
+        worker.assigned.here.remove(&kept);
+        let elsewhere = |_: &Replica| Some(PeerIdHash([9; 32]));
+        worker.moving.follow(&before, &worker.assigned, elsewhere, |_| true, Instant::now());
+        let desired = worker.desired();
+        assert_eq!(runs(&desired), [id(exclusive)].into());
+        assert_eq!(desired.keep.replicas, [id(kept)].into());
+        assert!(desired.left_out.is_empty());
+        assert_eq!(desired.included.within(&BTreeSet::new()), Slot(9));
+    }
+
+    #[test]
+    fn what_runs_of_a_revoked_image_is_stopped_and_keeps_its_room() {
+        let (mut worker, replicas) = Worker::new();
+        worker.revoked = true;
+        let desired = worker.desired();
+        assert_eq!(runs(&desired), BTreeSet::new());
+        let both: BTreeSet<_> = replicas.map(id).into();
+        assert_eq!((&desired.keep.revoked, &desired.keep.replicas), (&both, &both));
+        assert_eq!(desired.left_out[&replicas[KEPT]], REVOKED);
+        assert_eq!(desired.included.within(&BTreeSet::new()), Slot(9), "its room stays reserved");
+        worker.revoked = false;
+        assert_eq!(runs(&worker.desired()), both, "allowed again");
     }
 
     #[test]

@@ -7,13 +7,14 @@
 //! 2. Each set is given to the executor in a call of its own, so that a certificate need not wait for
 //!    an image that an earlier one pulls. `included` tells the telemetry which slot's replicas the
 //!    executor reserves room for.
-//! 3. What really runs is recorded in the progress. When everything that a slot placed here runs,
-//!    the phase ends, and the deployment is confirmed on chain. Looking goes on beside the rest: an engine
-//!    that is slow to answer delays no lease and no certificate.
+//! 3. What really runs is recorded in the progress. When everything that a slot placed here runs, or has
+//!    ended, as batch jobs do, the phase ends, and the deployment is confirmed on chain. Looking goes on beside
+//!    the rest: an engine that is slow to answer delays no lease and no certificate.
 //! 4. When the engine tells that a container has ended or become unhealthy, and when the pause of one is over
 //!    that is to be started again, the next reconciliation does not wait for its interval.
 //! 5. While an exclusive replica runs, the age of the last contact is looked at every second, so that its
 //!    lease ends on time, also when the machine has slept.
+//! 6. A replica that has left for another worker runs here until it runs there ([`moves`](crate::moves)).
 //!
 //! # Caveats
 //! The deployment of a slot that this process found certified when it started is not confirmed
@@ -28,21 +29,27 @@ use std::{
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::watch;
+use veil_node_api::status::{Endpoint, Observed, Phase};
 use veil_node_containers::{DockerError, Executor, ObservedReplica, ReconcileReport};
 use veil_node_core::{
-    cluster::Peers,
+    cluster::{Peers, Views},
     epoch::ActiveEpoch,
     progress::Progress,
-    status::{Endpoint, Observed, Phase},
 };
 use veil_node_process::Uptime;
 use veil_node_storage::jobs::Jobs;
-use veil_protocol_spec::{Blake3Digest, KeccakDigest, PeerIdHash, Slot, scheduling::JobSpec};
+use veil_protocol_spec::{
+    Blake3Digest, KeccakDigest, PeerIdHash, Slot,
+    scheduling::{EndedReplica, JobSpec, JobType, LeasePolicy},
+    sync::{SyncAnswer, SyncRequest},
+};
 
 use crate::{
+    assigned::{Assigned, Replica},
     confirm::Confirmer,
-    desired::{Assigned, Desired, Included, Known, Replica, tell},
+    desired::{Desired, Included, Known, tell},
     lease::LastContact,
+    moves::Moves,
 };
 
 /// Between two reconciliations without a new state.
@@ -52,6 +59,8 @@ const POLLS: [(Duration, Duration); 2] = [
     (Duration::from_millis(250), Duration::from_secs(10)),
     (Duration::from_secs(1), Duration::from_secs(60)),
 ];
+/// Between two questions of one worker whether what moves to it runs there.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two looks at whether a lease has ended.
 const LEASE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -61,6 +70,7 @@ pub(crate) struct Enforcer {
     pub(crate) peers: Peers,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) epoch: Arc<ActiveEpoch>,
+    pub(crate) views: Views,
     pub(crate) progress: Arc<Progress>,
     pub(crate) confirmer: Confirmer,
     pub(crate) executor: Arc<Executor>,
@@ -98,6 +108,30 @@ impl<'a> Looking<'a> {
     }
 }
 
+/// Workers that are asked what runs there.
+#[derive(Default)]
+struct Asking {
+    asked: BTreeSet<PeerIdHash>,
+    answers: FuturesUnordered<BoxFuture<'static, (PeerIdHash, BTreeSet<Replica>)>>,
+}
+
+impl Asking {
+    fn ask(&mut self, peers: &Peers, worker: PeerIdHash) {
+        if !self.asked.insert(worker) {
+            return;
+        }
+        let peers = peers.clone();
+        self.answers.push(Box::pin(async move {
+            let running = |_, answer| match answer {
+                SyncAnswer::Running(running) => Some(running.into_iter().collect()),
+                _ => None,
+            };
+            let answer = peers.ask([worker], SyncRequest::Running, running).await;
+            (worker, answer.unwrap_or_default())
+        }));
+    }
+}
+
 /// Bodies that are asked for.
 #[derive(Default)]
 struct Fetching {
@@ -124,9 +158,14 @@ impl Enforcer {
         let mut lease_tick = tokio::time::interval(LEASE_INTERVAL);
         lease_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut left_out = BTreeMap::new();
+        let (mut moves, mut asking) = (Moves::default(), Asking::default());
+        let mut ask_tick = tokio::time::interval(ASK_INTERVAL);
+        ask_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut views = self.views.subscribe();
         let (mut shortest_lease, mut contact_helps, mut busy) = (None, true, false);
         let mut looking = Looking::default();
         loop {
+            let images = self.views.current().images.clone();
             let since = enforcing.values().map(|slot| slot.since.elapsed()).min();
             let poll = POLLS.into_iter().find(|(_, period)| since.is_some_and(|age| age < *period));
             // The tick looks too.
@@ -135,6 +174,7 @@ impl Enforcer {
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
                 changed = contact.changed(), if contact_helps => if changed.is_err() { return },
+                Ok(_) = views.wait_for(|view| view.images != images) => {}
                 _ = tick.tick() => {}
                 () = executor.wake() => {}
                 Some(report) = running.next(), if !running.is_empty() => {
@@ -161,6 +201,18 @@ impl Enforcer {
                         continue;
                     }
                 }
+                _ = ask_tick.tick(), if !moves.is_empty() => {
+                    moves.destinations().into_iter().for_each(|to| asking.ask(&self.peers, to));
+                    if !moves.expire(Instant::now()) {
+                        continue;
+                    }
+                }
+                Some((worker, running)) = asking.answers.next(), if !asking.asked.is_empty() => {
+                    asking.asked.remove(&worker);
+                    if !moves.run_there(worker, &running) {
+                        continue;
+                    }
+                }
                 Some(seen) = looking.looks.next(), if !looking.looks.is_empty() => {
                     let silent = seen.is_err();
                     if silent != core::mem::replace(&mut looking.is_silent, silent) {
@@ -181,17 +233,27 @@ impl Enforcer {
             // Before the state: contact comes after the last certificate that was missed.
             let at = *contact.borrow_and_update();
             let caught_up = at.is_some();
-            let now = Assigned::to(self.me, &states.borrow_and_update());
+            let state = Arc::clone(&states.borrow_and_update());
+            let now = Assigned::to(self.me, &state);
+            let place = |&(job, replica): &Replica| Some(state.placement(job, replica)?.worker);
+            let may_double = |(job, _): &Replica| {
+                let kind = |body: &JobSpec| (body.kind == JobType::Service, body.lease);
+                self.jobs.read(job, kind) == Some((true, LeasePolicy::Keep))
+            };
+            moves.follow(&assigned, &now, place, may_double, since);
             record_slots(&now, assigned.slot, since, &mut enforcing);
             self.renew_lease(at, now.is_lost);
             let (bodies, known) = self.look_up(&now, &mut certificates, &mut fetching).await;
             let contact_age = self.last_contact.age(Uptime::now());
+            let view = self.views.current();
             let known = Known {
                 assigned: &now,
                 bodies: &bodies,
                 certificates: known,
                 caught_up,
                 contact_age,
+                moving: &moves,
+                allows: &|image| view.images.allow(image),
             };
             let Desired { replicas, keep, left_out: without, included, shortest_lease: shortest } =
                 known.desired();
@@ -222,11 +284,13 @@ impl Enforcer {
                     restarted = report.restarted.len(),
                     stopped = report.stopped.len(),
                     suspended = report.suspended.len(),
+                    ended = report.ended.len(),
                     failed = report.failed.len(),
                     "reconciled"
                 );
-                if !report.stopped.is_empty() {
-                    self.included.send_modify(|_| {}); // they held room until now
+                // What was stopped held room until now; what has ended is to be certified.
+                if !report.stopped.is_empty() || !report.ended.is_empty() {
+                    self.included.send_modify(|_| {});
                 }
             }
             Err(error) => tracing::warn!(%error, "not reconciled; it is tried again"),
@@ -309,7 +373,10 @@ impl Enforcer {
                 (*replica, Observed { state, ..Observed::default() })
             })
             .collect();
-        let mut running = BTreeSet::new();
+        let ended = self.executor.ended();
+        let ended: BTreeSet<_> = ended.iter().map(EndedReplica::key).collect();
+        // What has ended has run, whether or not a look saw it.
+        let mut running = ended.clone();
         for replica in seen {
             let key = (replica.id.job, replica.id.replica);
             let runs = replica.observed == veil_node_containers::Observed::Running;
@@ -317,6 +384,9 @@ impl Enforcer {
                 running.insert(key);
             }
             let state = match &replica.error {
+                None if replica.container.is_none() && ended.contains(&key) => {
+                    "ended, its container is gone".to_owned()
+                }
                 Some(error) => format!("{replica}: {error}"),
                 None => replica.to_string(),
             };
@@ -336,7 +406,7 @@ impl Enforcer {
                 return true;
             }
             let seconds = enforcing.since.elapsed().as_secs_f64();
-            tracing::info!(%slot, seconds, "all that it placed here runs");
+            tracing::info!(%slot, seconds, "all that it placed here runs, or has ended");
             self.progress.slot(*slot, |report| _ = report.phases.insert(Phase::Enforce, seconds));
             self.confirmer.spawn(*slot, enforcing.replicas.clone());
             false

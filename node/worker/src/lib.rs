@@ -23,12 +23,15 @@
 //! Start it again with the same data directory: it finds its containers by their labels, catches up
 //! on certificates, and only then enforces them.
 
+mod assigned;
 mod confirm;
 mod desired;
 mod enforce;
 mod evaluate;
 mod images;
 mod lease;
+mod moves;
+mod profile;
 mod report;
 mod sequence;
 pub mod telemetry;
@@ -40,6 +43,7 @@ use async_recursion::async_recursion as boxed;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use veil_node_api::status::Role;
 use veil_node_config::{EgressFilter, WorkerConfig, WorkerSection};
 use veil_node_containers::{Docker, DockerError, Executor, Owner};
 use veil_node_core::{
@@ -51,7 +55,6 @@ use veil_node_core::{
     ingress,
     lifecycle::{Node, Secrets, Sections, StartError, link_to},
     progress::Progress,
-    status::Role,
 };
 use veil_node_process::BootId;
 use veil_node_storage::durable::replace;
@@ -221,6 +224,7 @@ async fn contain(
         peers: cluster.peers.clone(),
         jobs: Arc::clone(&cluster.jobs),
         epoch: Arc::clone(epoch),
+        views: cluster.views.clone(),
         progress: Arc::clone(progress),
         confirmer: Confirmer {
             chain: cluster.chain.clone(),
@@ -249,6 +253,7 @@ async fn contain(
         executor,
         sampler,
         standing: section.offer.standing(),
+        profile: section.profile(),
         sequence,
         interval: section.telemetry_interval(),
         included: including,

@@ -3,7 +3,7 @@
 //! # Flow
 //! At an interval; when the cluster's policy changes; as soon as the executor knows what a new slot has
 //! placed here, since a message that does not include it does not count; when containers have made
-//! room; when the engine falls silent, from when on nothing is free here, and when it answers again. The clear
+//! room; when a replica of a batch job has ended; when the engine falls silent, from when on nothing is free here, and when it answers again. The clear
 //! sample does not outlive its encryption.
 
 use std::{
@@ -24,12 +24,13 @@ use veil_node_process::unix_now;
 use veil_protocol_spec::{
     Wire,
     identity::SecretIdentity,
-    scheduling::{PolicyError, ProofMetadata, Telemetry, TelemetryBody},
+    scheduling::{MAX_ENDED, PolicyError, Profile, ProofMetadata, Telemetry, TelemetryBody},
 };
 use veil_scheduler::{ListError, encrypt};
 
 use crate::{
     desired::Included,
+    profile,
     sequence::{Sequence, SequenceError},
     telemetry::Sampler,
 };
@@ -62,8 +63,10 @@ pub(crate) struct Reporter {
     pub(crate) epoch: Arc<ActiveEpoch>,
     pub(crate) executor: Arc<Executor>,
     pub(crate) sampler: Sampler,
-    /// What its operator says of it.
+    /// What its operator says of it, in encrypted telemetry.
     pub(crate) standing: Standing,
+    /// What it says of itself in clear, but for what it finds out.
+    pub(crate) profile: Profile,
     pub(crate) sequence: Sequence,
     pub(crate) interval: Duration,
     /// What a message may claim to include.
@@ -102,6 +105,11 @@ impl Reporter {
         // Read before the sample is taken, so that the sample includes no less.
         let included = self.included.borrow_and_update().clone().unwrap_or_default();
         let held = self.executor.held().await;
+        // Nothing is placed where nothing is free: then nobody asks what the engine is.
+        let facts = match held.silence {
+            None => self.executor.facts().await.ok(),
+            Some(_) => None,
+        };
         if let Some(silence) = &held.silence {
             tracing::warn!(%silence, "this worker offers nothing until its engine answers");
         }
@@ -122,8 +130,22 @@ impl Reporter {
         });
         let list = encrypting.await.map_err(|_| ReportError::Stopped)??;
         let identity = self.identity.public();
-        let body =
-            TelemetryBody { binding, identity, sequence, includes_slot, sampled_at, policy, list };
+        let facts = facts.as_ref().map(profile::facts).unwrap_or_default();
+        let profile = Profile { facts, ..self.profile.clone() };
+        // The others follow when these are certified.
+        let mut ended = self.executor.ended();
+        ended.truncate(MAX_ENDED);
+        let body = TelemetryBody {
+            binding,
+            identity,
+            sequence,
+            includes_slot,
+            sampled_at,
+            policy,
+            profile,
+            ended,
+            list,
+        };
         let telemetry = body.sign(&self.identity);
         tracing::debug!(
             sequence,

@@ -148,6 +148,8 @@ domains! {
     STATE_WORKER_LEAF = "state worker leaf";
     /// Keccak-256 of it is the first word of a lost worker's leaf of the state tree.
     STATE_LOST_LEAF = "state lost worker leaf";
+    /// Keccak-256 of it is the first word of the leaf of the state tree that says how a replica has ended.
+    STATE_EXIT_LEAF = "state exit leaf";
     /// Keccak-256 of it is the first word of the leaf of the state tree that commits to what was tried.
     STATE_TRIES_LEAF = "state tries leaf";
     /// Keccak-256 of it is the first word of the leaf of the state tree that says what happened before.

@@ -5,7 +5,6 @@ use crate::{
     job::{JobSpec, Organisations},
     kind::JobType,
     lifecycle::{Unhealthy, UpdatePolicy},
-    volume::VolumeKind,
 };
 
 /// A job asks for something that this version does not do.
@@ -24,12 +23,9 @@ type Asks = fn(&JobSpec) -> bool;
 const LIST: &[(&str, &str, Asks)] = &[
     (
         "type",
-        "jobs other than services; write type = \"service\", and [restart] mode = \"never\" for one that ends",
-        |job| job.kind != JobType::Service,
+        "periodic and system jobs; write type = \"batch\" for one that ends, else \"service\"",
+        |job| matches!(job.kind, JobType::Periodic { .. } | JobType::System),
     ),
-    ("volume", "volumes of kind \"host\"; leave them out, or use an ephemeral one", |job| {
-        job.volumes.iter().any(|volume| matches!(volume.kind, VolumeKind::Host { .. }))
-    }),
     ("update", "updates in place; leave the section out, stop the job and submit it anew", |job| {
         job.update != UpdatePolicy::default()
     }),

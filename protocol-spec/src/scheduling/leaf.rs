@@ -1,9 +1,9 @@
 //! What the state tree says of one replica: a leaf that the chain can recompute.
 //!
 //! # Reserved parts
-//! The leaf has room for replicas that are done, replicas that are drained, and a form that hides the
-//! worker from everybody who is not told its salt. No rule uses them yet: they are zero, and a leaf in
-//! which they are not is refused, here and by the contract.
+//! The leaf has room for replicas that are drained, and a form that hides the worker from everybody who is not
+//! told its salt. No rule uses them yet: they are zero, and a leaf in which they are not is refused, here and by
+//! the contract.
 
 use super::abi::{Words, keccak};
 use crate::{
@@ -20,18 +20,18 @@ pub enum LeafWorker {
     Hidden(KeccakDigest),
 }
 
-/// One replica that has a place.
+/// One replica that has a place, or is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReplicaLeaf {
     /// [`JobSpec::digest`](super::JobSpec::digest).
     pub job: Blake3Digest,
     /// Which of its replicas.
     pub replica: ReplicaIndex,
-    /// The worker that runs it.
+    /// The worker that runs it, or ran it when it ended.
     pub worker: LeafWorker,
     /// The slot that assigned it.
     pub slot: Slot,
-    /// Whether it has ended by itself and runs no more. Reserved.
+    /// Whether it has ended by itself and runs no more ([`ClusterState::done`](super::ClusterState::done)).
     pub done: bool,
     /// Whether it is to leave its worker. Reserved.
     pub drained: bool,
@@ -43,11 +43,6 @@ pub enum LeafError {
     /// The worker is hidden.
     #[error("the leaf hides its worker, which is reserved: placements are public")]
     Hidden,
-    /// The replica is done.
-    #[error(
-        "the leaf says that its replica is done, which is reserved: replicas run until cancelled"
-    )]
-    Done,
     /// The replica is drained.
     #[error(
         "the leaf says that its replica is drained, which is reserved: manifests say which ones are"
@@ -63,7 +58,6 @@ impl ReplicaLeaf {
     pub const fn check(&self) -> Result<(), LeafError> {
         match self {
             Self { worker: LeafWorker::Hidden(_), .. } => Err(LeafError::Hidden),
-            Self { done: true, .. } => Err(LeafError::Done),
             Self { drained: true, .. } => Err(LeafError::Drained),
             _ => Ok(()),
         }
@@ -155,11 +149,12 @@ mod tests {
     #[test]
     fn reserved_parts_are_refused_with_the_reason() {
         assert_eq!(leaf().check(), Ok(()));
+        assert_eq!(ReplicaLeaf { done: true, ..leaf() }.check(), Ok(()));
         let hidden = LeafWorker::Hidden(hidden_worker(&PeerIdHash([2; 32]), &[3; 32]));
         let refused = [
             (ReplicaLeaf { worker: hidden, ..leaf() }, LeafError::Hidden),
-            (ReplicaLeaf { done: true, ..leaf() }, LeafError::Done),
             (ReplicaLeaf { drained: true, ..leaf() }, LeafError::Drained),
+            (ReplicaLeaf { done: true, drained: true, ..leaf() }, LeafError::Drained),
         ];
         for (leaf, error) in refused {
             assert_eq!(leaf.check(), Err(error));

@@ -2,7 +2,7 @@
 //!
 //! # Flow
 //! 1. The proposer lists, in order, every live worker's latest telemetry, what is pending, what is to
-//!    leave, and which workers are lost, and names the policy, the circuit and a block. What runs is
+//!    leave, what of batch jobs has ended, and which workers are lost, and names the policy, the circuit and a block. What runs is
 //!    not listed: the certificate that the manifest builds on commits to it, and
 //!    [`ClusterState::running`](super::ClusterState::running) says what of it stays.
 //! 2. Members [`parse`](Manifest::parse) it, check it against what they hold themselves, and lock
@@ -16,7 +16,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::binding::Binding;
+use super::{binding::Binding, ended::EndedReplica};
 use crate::{
     codec::{CodecError, Wire},
     committee::Committee,
@@ -70,7 +70,8 @@ pub enum ReplicaState {
     Draining,
 }
 
-/// One replica that loses its place and wants no other: its job was cancelled.
+/// One replica that loses its place and wants no other, or is done and needs not be remembered: its job was
+/// cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeavingReplica {
@@ -179,14 +180,18 @@ pub struct Manifest {
     pub pending: Vec<PendingReplica>,
     /// Replicas that have a place and are to leave it: by (job, replica) in strictly ascending order.
     pub leaving: Vec<LeavingReplica>,
+    /// Replicas of batch jobs that have a place and leave it for good, since they have ended, by the telemetry
+    /// of their workers: by (job, replica) in strictly ascending order.
+    pub done: Vec<EndedReplica>,
     /// By worker in strictly ascending order.
     pub lost: Vec<LostWorker>,
 }
 
 impl Wire for Manifest {
     const NAME: &'static str = "Manifest";
-    // Version 2 had suspicions without a time; it and version 3 listed everything that runs.
-    const VERSION: u8 = 4;
+    // Version 2 had suspicions without a time; it and version 3 listed everything that runs; version 4 knew
+    // nothing of replicas that are done.
+    const VERSION: u8 = 5;
     const MAX_BYTES: usize = 1 << 20;
 }
 
@@ -195,6 +200,7 @@ const LARGEST: usize = 512
     + MAX_TELEMETRY * (32 + 32)
     + MAX_PENDING * (10 + 32 + 3)
     + MAX_RUNNING * (32 + 3)
+    + MAX_RUNNING * EndedReplica::MAX_BYTES
     + MAX_LOST * (32 + 1 + ((MAX_PARTICIPANTS - 1) / 3 + 1) * (1 + 5 + 64));
 const _: () = assert!(LARGEST <= Manifest::MAX_BYTES, "the largest manifest must fit");
 
@@ -226,6 +232,9 @@ pub enum ManifestError {
     /// A replica is to leave although it wants a place.
     #[error("replica {replica} of job {job} is pending and leaving at once")]
     PendingAndLeaving { job: Blake3Digest, replica: ReplicaIndex },
+    /// A replica is done although it wants a place, or leaves for another reason.
+    #[error("replica {replica} of job {job} is done, and pending or leaving too")]
+    DoneAndListed { job: Blake3Digest, replica: ReplicaIndex },
     /// A lost worker has telemetry.
     #[error("worker {0} is lost and listed in `telemetry` too")]
     LostButListed(PeerIdHash),
@@ -274,6 +283,7 @@ impl Manifest {
         ordered("telemetry", &self.telemetry, MAX_TELEMETRY, |t| t.sender)?;
         ordered("pending", &self.pending, MAX_PENDING, |p| (p.submission, p.replica))?;
         ordered("leaving", &self.leaving, MAX_RUNNING, |r| (r.job, r.replica))?;
+        ordered("done", &self.done, MAX_RUNNING, EndedReplica::key)?;
         ordered("lost", &self.lost, MAX_LOST, |l| l.worker)?;
         self.validate_telemetry()?;
         self.validate_replicas()?;
@@ -310,6 +320,14 @@ impl Manifest {
         };
         if let Some(&LeavingReplica { job, replica }) = self.leaving.iter().find(both) {
             return Err(ManifestError::PendingAndLeaving { job, replica });
+        }
+        let both = |done: &&EndedReplica| {
+            let leaving = LeavingReplica { job: done.job, replica: done.replica };
+            pending.binary_search(&done.key()).is_ok()
+                || self.leaving.binary_search(&leaving).is_ok()
+        };
+        if let Some(&EndedReplica { job, replica, .. }) = self.done.iter().find(both) {
+            return Err(ManifestError::DoneAndListed { job, replica });
         }
         Ok(())
     }

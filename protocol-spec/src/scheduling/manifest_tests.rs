@@ -3,7 +3,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     ids::Epoch,
-    scheduling::arbitrary::{assert_wire, binding, secret},
+    scheduling::{
+        ReplicaExit,
+        arbitrary::{assert_wire, binding, secret},
+    },
 };
 
 const COMMITTEE: u8 = 7;
@@ -18,6 +21,11 @@ fn member(index: u8) -> ParticipantIndex {
 
 fn pending(submission: u64, job: u8, replica: u16) -> PendingReplica {
     PendingReplica { submission, job: Blake3Digest([job; 32]), replica: ReplicaIndex(replica) }
+}
+
+fn done(job: u8, replica: u16) -> EndedReplica {
+    let exit = ReplicaExit { code: Some(3), out_of_memory: false };
+    EndedReplica { job: Blake3Digest([job; 32]), replica: ReplicaIndex(replica), exit }
 }
 
 fn leaving(job: u8, replica: u16) -> LeavingReplica {
@@ -52,6 +60,7 @@ fn manifest() -> Manifest {
         telemetry: vec![telemetry(1), telemetry(2), telemetry(3)],
         pending: vec![pending(10, 0x22, 0), pending(10, 0x22, 1), pending(11, 0x11, 4)],
         leaving: vec![leaving(0x11, 3), leaving(0x33, 4)],
+        done: vec![done(0x11, 5), done(0x44, 0)],
         lost: vec![lost(4, &[1, 2, 3]), lost(5, &[2, 4, 7])],
     }
 }
@@ -89,6 +98,8 @@ fn every_list_is_strictly_ascending() {
     assert_eq!(refused(|m| m.pending[1] = m.pending[0]), order("pending", 1));
     assert_eq!(refused(|m| m.leaving.swap(0, 1)), order("leaving", 1));
     assert_eq!(refused(|m| m.leaving.insert(1, leaving(0x11, 3))), order("leaving", 1));
+    assert_eq!(refused(|m| m.done.swap(0, 1)), order("done", 1));
+    assert_eq!(refused(|m| m.done.insert(1, done(0x11, 5))), order("done", 1));
     assert_eq!(refused(|m| m.lost.swap(0, 1)), order("lost", 1));
 }
 
@@ -104,6 +115,9 @@ fn every_list_is_bounded() {
     let mut long = manifest();
     long.leaving = vec![leaving(1, 1); MAX_RUNNING + 1];
     assert_eq!(long.validate(committee()), Err(many("leaving", MAX_RUNNING)));
+    long.leaving.clear();
+    long.done = vec![done(1, 1); MAX_RUNNING + 1];
+    assert_eq!(long.validate(committee()), Err(many("done", MAX_RUNNING)));
     let mut long = manifest();
     long.lost = vec![LostWorker { worker: PeerIdHash([0; 32]), suspicions: vec![] }; MAX_LOST + 1];
     assert_eq!(long.validate(committee()), Err(many("lost", MAX_LOST)));
@@ -138,6 +152,15 @@ fn what_leaves_wants_no_place() {
         refused(|m| m.leaving[0] = leaving(0x11, 4)),
         ManifestError::PendingAndLeaving { job, replica }
     );
+}
+
+#[test]
+fn what_is_done_is_nothing_else() {
+    for (byte, replica) in [(0x11, 3), (0x11, 4)] {
+        let (job, index) = (Blake3Digest([byte; 32]), ReplicaIndex(replica));
+        let refused = refused(|m| m.done[0] = done(byte, replica));
+        assert_eq!(refused, ManifestError::DoneAndListed { job, replica: index });
+    }
 }
 
 #[test]
@@ -186,7 +209,7 @@ fn suspicions_hold_for_one_slot_of_one_epoch() {
 
 #[test]
 fn every_field_changes_the_digest() {
-    let changes: [fn(&mut Manifest); 13] = [
+    let changes: [fn(&mut Manifest); 15] = [
         |m| m.binding.epoch = Epoch(9),
         |m| m.slot = Slot(6),
         |m| m.proposer = member(3),
@@ -199,6 +222,8 @@ fn every_field_changes_the_digest() {
         |m| m.telemetry.truncate(2),
         |m| m.pending.truncate(1),
         |m| m.leaving.truncate(1),
+        |m| m.done.truncate(1),
+        |m| m.done[0].exit.code = None,
         |m| m.lost.truncate(1),
     ];
     for (i, change) in changes.iter().enumerate() {
@@ -234,6 +259,7 @@ proptest! {
                 })
                 .collect(),
             leaving: vec![],
+            done: vec![],
             lost: vec![],
             ..manifest()
         };

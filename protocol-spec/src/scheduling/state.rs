@@ -14,6 +14,10 @@
 //! A node that was away does 3 and 4 at once with [`follow`](ClusterState::follow), or begins from a
 //! [`StateSnapshot`](crate::snapshot::StateSnapshot).
 //!
+//! # Done
+//! A replica of a batch job that a manifest lists as done has no place any more and gets none again
+//! ([`ClusterState::done_replica`]): it is remembered, with its exit code, for as long as its job is wanted.
+//!
 //! # Lost workers
 //! A worker that a manifest lists as lost keeps its replicas until they have another place: if it is back
 //! before, nothing moves. Until then the state [counts it as lost](ClusterState::lost_since), and the
@@ -23,6 +27,8 @@
 //! # Caveats
 //! Signatures are not checked here; see [`SlotRecord`].
 
+mod done;
+mod root;
 mod tries;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,19 +36,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    abi::{Words, keccak},
     assignment::{Assignments, Outcome},
     certificate::{CertificateBody, ChainError},
-    leaf::{LeafWorker, ReplicaLeaf},
     manifest::{LeavingReplica, MAX_RUNNING, Manifest, ReplicaState, RunningReplica},
-    merkle::MerkleTree,
     record::SlotRecord,
 };
 use crate::{
     codec::Wire,
-    domain,
     ids::{Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot},
 };
+pub use done::{Done, MAX_DONE, MAX_DONE_OF_OPERATOR};
 pub use tries::Draw;
 use tries::{MAX_KNOWN, MAX_TOLD, MAX_TRIED, Tries};
 
@@ -71,6 +74,8 @@ pub struct ClusterState {
     /// The last slot that placed or removed something.
     changed: Slot,
     replicas: BTreeMap<(Blake3Digest, ReplicaIndex), Placement>,
+    /// What has ended for good, and had its place until then.
+    done: BTreeMap<(Blake3Digest, ReplicaIndex), Done>,
     /// The last slot that assigned something to a worker.
     booked: BTreeMap<PeerIdHash, Slot>,
     /// Workers that are lost and still have replicas, and the slot since which they are.
@@ -89,6 +94,7 @@ impl Default for ClusterState {
             decided: (Slot(0), CertificateBody::NO_PREVIOUS),
             changed: Slot(0),
             replicas: BTreeMap::new(),
+            done: BTreeMap::new(),
             booked: BTreeMap::new(),
             lost: BTreeMap::new(),
             tries: Tries::default(),
@@ -99,11 +105,13 @@ impl Default for ClusterState {
 impl Wire for ClusterState {
     const NAME: &'static str = "ClusterState";
     // Version 3 knew no lost workers, and what was tried only of the last slot. The root of version 4 did
-    // not commit to what happened before.
-    const VERSION: u8 = 5;
-    // Slots and certificates; replicas of 77 bytes, as many workers of 42 twice; what was tried and told.
+    // not commit to what happened before. Version 5 knew nothing of replicas that are done.
+    const VERSION: u8 = 6;
+    // Slots and certificates; replicas of 77 bytes, those done of 94; as many workers of 42 twice; what was
+    // tried and told.
     const MAX_BYTES: usize = 320
         + MAX_RUNNING * (32 + 3 + 32 + 10)
+        + MAX_DONE * Done::MAX_ENTRY_BYTES
         + 2 * MAX_RUNNING * (32 + 10)
         + MAX_TRIED * (32 + 3 + 1 + 10 + 33)
         + MAX_TOLD * (32 + 5 + 10)
@@ -120,9 +128,15 @@ pub enum StateError {
     /// The manifest builds on another certificate.
     #[error("the manifest builds on certificate {found}, the last one here is {expected}")]
     Previous { found: KeccakDigest, expected: KeccakDigest },
-    /// A replica that the manifest lists as leaving has no place.
+    /// A replica that the manifest lists as leaving or done has no place.
     #[error("replica {replica} of job {job} has no place that it could leave")]
     NotRunning { job: Blake3Digest, replica: ReplicaIndex },
+    /// A replica that is done is listed as pending.
+    #[error("replica {replica} of job {job} is done, and gets no place again")]
+    Done { job: Blake3Digest, replica: ReplicaIndex },
+    /// More replicas would be done than a cluster remembers.
+    #[error("{0} replicas would be done: at most {MAX_DONE} are remembered")]
+    TooManyDone(usize),
     /// There is not one assignment for each pending replica.
     #[error("the assignments are not those of the manifest's pending replicas")]
     Assignments,
@@ -276,7 +290,7 @@ impl ClusterState {
     }
 
     /// What keeps its place in the slot of a manifest that builds on this state, by (job, replica):
-    /// everything but what the manifest lists as leaving. A replica that is pending as well is draining: its
+    /// everything but what the manifest lists as leaving or done. A replica that is pending as well is draining: its
     /// worker may be taken from it.
     pub fn running<'a>(
         &'a self,
@@ -284,7 +298,8 @@ impl ClusterState {
     ) -> impl Iterator<Item = RunningReplica> + 'a {
         let pending: BTreeSet<_> = manifest.pending.iter().map(|p| (p.job, p.replica)).collect();
         self.replicas().filter_map(move |(job, replica, Placement { worker, .. })| {
-            if manifest.leaving.binary_search(&LeavingReplica { job, replica }).is_ok() {
+            let leaves = manifest.leaving.binary_search(&LeavingReplica { job, replica }).is_ok();
+            if leaves || done::lists(manifest, job, replica) {
                 return None;
             }
             let moves = pending.contains(&(job, replica));
@@ -307,8 +322,11 @@ impl ClusterState {
             return Err(StateError::Assignments);
         }
         let mut replicas = self.replicas.clone();
+        let done = self.done_after(manifest, slot, &mut replicas)?;
         for &LeavingReplica { job, replica } in &manifest.leaving {
-            replicas.remove(&(job, replica)).ok_or(StateError::NotRunning { job, replica })?;
+            if replicas.remove(&(job, replica)).is_none() && !self.is_done(job, replica) {
+                return Err(StateError::NotRunning { job, replica });
+            }
         }
         let mut booked = self.booked.clone();
         for assignment in assignments.as_slice() {
@@ -339,7 +357,8 @@ impl ClusterState {
         let freed = self.replicas.iter().any(left);
         let mut tries = self.tries.clone();
         tries.locked(manifest);
-        tries.decided(manifest, assignments, freed, |of| self.previous_of(of));
+        tries
+            .decided(manifest, assignments, freed, |&(job, replica)| self.last_place(job, replica));
         let same = (&replicas, &booked) == (&self.replicas, &self.booked);
         let changed = if same { self.changed } else { slot };
         let Self { last_certificate, decided, .. } = *self;
@@ -352,6 +371,7 @@ impl ClusterState {
             decided,
             changed,
             replicas,
+            done,
             booked,
             lost,
             tries,
@@ -392,13 +412,16 @@ impl ClusterState {
     ) -> impl Iterator<Item = ((Blake3Digest, ReplicaIndex), PeerIdHash)> + 'a {
         manifest.pending.iter().filter_map(|pending| {
             let of = (pending.job, pending.replica);
-            Some((of, self.previous_of(&of)?))
+            Some((of, self.last_place(pending.job, pending.replica)?))
         })
     }
 
-    fn previous_of(&self, of: &(Blake3Digest, ReplicaIndex)) -> Option<PeerIdHash> {
-        let place = self.replicas.get(of).map(|placement| placement.worker);
-        place.or_else(|| self.tries.tried.get(of)?.previous)
+    /// The worker that has the replica, or had it last.
+    #[must_use]
+    pub fn last_place(&self, job: Blake3Digest, replica: ReplicaIndex) -> Option<PeerIdHash> {
+        let of = (job, replica);
+        let place = self.replicas.get(&of).map(|placement| placement.worker);
+        place.or_else(|| self.tries.tried.get(&of)?.previous)
     }
 
     /// Closes the slot that was applied, or ended void, with its certificate.
@@ -444,54 +467,6 @@ impl ClusterState {
         } else {
             self.apply(manifest, assignments)
         }
-    }
-
-    /// Root over every replica's place ([`ReplicaLeaf`]), every worker's last booking, every lost worker,
-    /// each kind in ascending order; then what was tried, if anything was, and what happened before.
-    ///
-    /// The other leaves are `keccak256(bytes.concat(keccak256(abi.encode(...))))` of
-    ///
-    /// | leaf | words |
-    /// |---|---|
-    /// | booking | Keccak-256 of [`domain::STATE_WORKER_LEAF`], `bytes32 worker`, `uint64 slot` |
-    /// | loss | of [`domain::STATE_LOST_LEAF`], `bytes32 worker`, `uint64 slot` |
-    /// | tries | of [`domain::STATE_TRIES_LEAF`], Keccak-256 of the encoding |
-    /// | history | of [`domain::STATE_HISTORY_LEAF`], `uint64 slot` and `bytes32 hash` of the last certificate that is not void, `uint64 slot` of the last change |
-    ///
-    /// A node can begin from a state under a certificate, since together they commit to everything that a
-    /// later slot depends on. The root does so, but for four: the slot and the hash of the certificate
-    /// before it are the certificate's own ([`Self::certified`]); the block and what the certificate can be
-    /// anchored on are in the manifest that it names ([`StateSnapshot`](crate::snapshot::StateSnapshot)).
-    /// How many slots ended void follows from the slot and the history.
-    ///
-    /// Before its certificate, a slot's state names the last certificate before it that is not void: a
-    /// hash cannot be in what it is the hash of.
-    #[must_use]
-    pub fn state_root(&self) -> KeccakDigest {
-        let replicas = self.replicas().map(|(job, replica, Placement { worker, slot })| {
-            let worker = LeafWorker::Open(worker);
-            ReplicaLeaf { job, replica, worker, slot, done: false, drained: false }.hash()
-        });
-        let leaf = |words: Words| keccak(words.keccak().as_bytes());
-        let of_worker = |purpose: &'static str| {
-            move |(worker, slot): (&PeerIdHash, &Slot)| {
-                leaf(Words::purpose(purpose).bytes32(worker.as_bytes()).uint(slot.0))
-            }
-        };
-        let booked = self.booked.iter().map(of_worker(domain::STATE_WORKER_LEAF));
-        let lost = self.lost.iter().map(of_worker(domain::STATE_LOST_LEAF));
-        let tries = self.tries.digest().map(|digest| {
-            leaf(Words::purpose(domain::STATE_TRIES_LEAF).bytes32(digest.as_bytes()))
-        });
-        let (decided, certificate) = self.decided;
-        let history = leaf(
-            Words::purpose(domain::STATE_HISTORY_LEAF)
-                .uint(decided.0)
-                .bytes32(certificate.as_bytes())
-                .uint(self.changed.0),
-        );
-        let leaves = replicas.chain(booked).chain(lost).chain(tries).chain([history]);
-        MerkleTree::new(leaves.collect()).root()
     }
 }
 

@@ -9,6 +9,7 @@ fn a_certificate_commits_to_the_whole_state() {
     type Change = fn(&mut ClusterState);
 
     let (before, _) = placed();
+    let before = super::done::one_done(&before);
     let next = manifest(&before, pending(5, 1, 1..2), vec![], &[2]);
     let nowhere = assignments(&next, |_| None);
     assert_eq!((before.lost().count(), next.pending.len()), (0, 1));
@@ -17,7 +18,7 @@ fn a_certificate_commits_to_the_whole_state() {
     assert_wire(&snapshot);
     let followed = before.follow(&snapshot.record).unwrap();
     assert_eq!(snapshot.clone().certified(), Ok(followed));
-    let changes: [Change; 16] = [
+    let changes: [Change; 19] = [
         |s| s.last_slot = Slot(5),
         |s| s.last_certificate.0[0] ^= 1,
         |s| s.base.0[0] ^= 1,
@@ -26,6 +27,9 @@ fn a_certificate_commits_to_the_whole_state() {
         |s| s.decided.1.0[0] ^= 1,
         |s| s.changed = Slot(1),
         |s| s.replicas.retain(|(_, replica), _| *replica != ReplicaIndex(0)),
+        |s| s.done.clear(),
+        |s| s.done.values_mut().for_each(|done| done.exit.code = Some(0)),
+        |s| s.done.values_mut().for_each(|done| done.slot = Slot(5)),
         |s| s.booked.clear(),
         |s| s.lost.clear(),
         |s| s.tries.tried.clear(),

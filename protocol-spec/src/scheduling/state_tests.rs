@@ -11,10 +11,14 @@ use crate::{
     scheduling::{
         Assignment, AssignmentCertificate, BlockRef, CircuitId, GroupSignature, LostWorker,
         PendingReplica, RecordError, ReferenceStringOrigin, SignedSuspicion, TelemetryEntry,
+        abi::{Words, keccak},
         arbitrary::{assert_wire, binding},
+        merkle::MerkleTree,
     },
 };
 
+#[path = "state_done_tests.rs"]
+mod done;
 #[path = "state_history_tests.rs"]
 mod history;
 
@@ -68,6 +72,7 @@ fn manifest(
             .collect(),
         pending,
         leaving,
+        done: vec![],
         lost: lost
             .iter()
             .map(|w| LostWorker { worker: worker(*w), suspicions: suspicions.clone() })

@@ -3,6 +3,7 @@
 //! # Flow
 //! 1. The worker samples its free capacity, quantises it with the cluster's
 //!    [`Scale`](super::Scale), rounding down, and adds its classes: a [`Reading`](super::Reading).
+//!    It adds, in clear, what it says of itself and which replicas of batch jobs have ended here.
 //! 2. It encrypts the reading as one compact list and proves the list well-formed, with
 //!    [`TelemetryBody::proof_metadata`] as the metadata of tfhe's proof.
 //! 3. It signs the body and gossips it.
@@ -11,12 +12,15 @@
 //!
 //! # Caveats
 //! There is no unproven form: a crafted list without a proof decrypts to bits of the compact
-//! key through the placement it causes. Public labels are not here; they are in the registry.
+//! key through the placement it causes. The labels that an operator sets are not here; they are in the
+//! registry. What a worker says of itself in public is, since it changes without a transaction.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     binding::{Binding, BindingMismatch, UnixMillis},
+    ended::EndedReplica,
+    profile::{Profile, ProfileError},
     proven::{ProofMetadata, ProvenList},
 };
 use crate::{
@@ -25,6 +29,9 @@ use crate::{
     identity::{InvalidSignature, SecretIdentity},
     ids::{Blake3Digest, KeccakDigest, PeerIdHash, PublicIdentity, Signature, Slot},
 };
+
+/// Most replicas that one message lists as ended; the others follow when these are certified.
+pub const MAX_ENDED: usize = 256;
 
 /// Everything of [`Telemetry`] that is signed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +51,12 @@ pub struct TelemetryBody {
     /// Digest of the policy in whose scale it was quantised; a manifest under another one cannot use
     /// it.
     pub policy: KeccakDigest,
+    /// What the worker says of itself in public: what jobs ask of it besides room.
+    pub profile: Profile,
+    /// Replicas of batch jobs that have their place here by the last certificate that the worker knows, and
+    /// have ended for good: by (job, replica) in strictly ascending order. Repeated until a certificate says
+    /// that they are done.
+    pub ended: Vec<EndedReplica>,
     /// The encrypted reading and its proof.
     pub list: ProvenList,
 }
@@ -60,13 +73,15 @@ pub struct Telemetry {
 
 impl Wire for TelemetryBody {
     const NAME: &'static str = "TelemetryBody";
-    const VERSION: u8 = 2;
-    const MAX_BYTES: usize = ProvenList::MAX_BYTES + 512;
+    // Version 2 had no profile, version 3 said nothing of replicas that have ended.
+    const VERSION: u8 = 4;
+    const MAX_BYTES: usize =
+        ProvenList::MAX_BYTES + Profile::MAX_BYTES + MAX_ENDED * EndedReplica::MAX_BYTES + 512;
 }
 
 impl Wire for Telemetry {
     const NAME: &'static str = "Telemetry";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 4;
     const MAX_BYTES: usize = TelemetryBody::MAX_BYTES + 64;
 }
 
@@ -79,6 +94,15 @@ pub enum TelemetryError {
     /// The identity that it names did not sign it.
     #[error(transparent)]
     Signature(#[from] InvalidSignature),
+    /// What it says of itself breaks a rule.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// It lists too many replicas as ended.
+    #[error("it lists {0} replicas as ended: at most {MAX_ENDED} at once")]
+    TooManyEnded(usize),
+    /// The replicas that it lists as ended are out of order, or one is listed twice.
+    #[error("its list of ended replicas is not strictly ascending")]
+    EndedOrder,
 }
 
 impl TelemetryBody {
@@ -117,7 +141,7 @@ impl TelemetryBody {
 }
 
 impl Telemetry {
-    /// Checks the binding and the signature, in this order. Registration of the sender, freshness
+    /// Checks the binding, the signature, the profile and the list of ended replicas, in this order. Registration of the sender, freshness
     /// and the proof are the caller's.
     ///
     /// # Errors
@@ -125,6 +149,14 @@ impl Telemetry {
     pub fn verify(&self, expected: &Binding) -> Result<(), TelemetryError> {
         self.body.binding.check(expected)?;
         self.body.identity.verify(self.body.digest().as_bytes(), &self.signature)?;
+        self.body.profile.validate()?;
+        let ended = &self.body.ended;
+        if ended.len() > MAX_ENDED {
+            return Err(TelemetryError::TooManyEnded(ended.len()));
+        }
+        if !ended.is_sorted_by(|a, b| a.key() < b.key()) {
+            return Err(TelemetryError::EndedOrder);
+        }
         Ok(())
     }
 }
@@ -136,9 +168,18 @@ mod tests {
     use super::*;
     use crate::{
         codec::CodecError,
-        ids::{ChainId, Epoch},
-        scheduling::arbitrary::{assert_wire, binding, secret},
+        ids::{Address, ChainId, Epoch, ReplicaIndex},
+        scheduling::{
+            Accepts, Egress, ImageReference, MAX_ACCEPTED, MAX_FACTS, ReplicaExit,
+            arbitrary::{assert_wire, binding, secret},
+            limits,
+        },
     };
+
+    fn ended(replica: u16) -> EndedReplica {
+        let exit = ReplicaExit { code: Some(i32::from(replica) - 1), out_of_memory: false };
+        EndedReplica { job: Blake3Digest([0xbb; 32]), replica: ReplicaIndex(replica), exit }
+    }
 
     fn body() -> TelemetryBody {
         TelemetryBody {
@@ -148,7 +189,46 @@ mod tests {
             includes_slot: Slot(3),
             sampled_at: UnixMillis(1_700_000_000_000),
             policy: KeccakDigest([0x70; 32]),
+            profile: Profile::default(),
+            ended: vec![ended(1), ended(2)],
             list: ProvenList::new(vec![0xc7; 100]).unwrap(),
+        }
+    }
+
+    /// A profile with full lists of the longest entries.
+    fn fullest() -> Profile {
+        let long = |i: usize, len: usize| format!("{i:02}{}", "x".repeat(len - 2));
+        let fact = |i: usize| format!("veil/{}={}", long(i, 58), "v".repeat(63)).parse().unwrap();
+        let operators = (0..MAX_ACCEPTED).map(|i| Address([i as u8; 20])).collect();
+        let images = (0..MAX_ACCEPTED).map(|i| long(i, ImageReference::MAX_NAME));
+        Profile {
+            facts: (0..MAX_FACTS).map(fact).collect(),
+            volumes: (0..limits::ENTRIES).map(|i| long(i, 63).parse().unwrap()).collect(),
+            accepts: Accepts {
+                operators: Some(operators),
+                images: Some(images.map(|image| image.parse().unwrap()).collect()),
+                egress: Egress::AllowPrivate,
+            },
+        }
+    }
+
+    #[test]
+    fn a_profile_that_breaks_a_rule_is_refused_though_it_is_signed() {
+        let mut broken = body();
+        broken.profile.facts = vec!["zone=eu".parse().unwrap()];
+        let refused = broken.sign(&secret(1)).verify(&binding());
+        assert_eq!(refused, Err(TelemetryError::Profile(ProfileError::Key)));
+    }
+
+    #[test]
+    fn what_has_ended_is_listed_once_and_not_without_end() {
+        let verify = |ended| TelemetryBody { ended, ..body() }.sign(&secret(1)).verify(&binding());
+        let most: Vec<_> = (0..MAX_ENDED as u16).map(ended).collect();
+        assert_eq!(verify(most.clone()), Ok(()));
+        let more = [most, vec![ended(u16::MAX)]].concat();
+        assert_eq!(verify(more), Err(TelemetryError::TooManyEnded(MAX_ENDED + 1)));
+        for wrong in [vec![ended(2), ended(1)], vec![ended(1), ended(1)]] {
+            assert_eq!(verify(wrong), Err(TelemetryError::EndedOrder));
         }
     }
 
@@ -207,6 +287,11 @@ mod tests {
         longest.sequence = u64::MAX;
         longest.includes_slot = Slot(u64::MAX);
         longest.sampled_at = UnixMillis(u64::MAX);
+        longest.profile = fullest();
+        assert_eq!(longest.profile.validate(), Ok(()));
+        let exit = ReplicaExit { code: Some(i32::MIN), out_of_memory: true };
+        let all = (0..MAX_ENDED as u16).map(|i| EndedReplica { exit, ..ended(u16::MAX - i) });
+        longest.ended = all.rev().collect();
         longest.list = ProvenList::new(vec![0xff; ProvenList::MAX_BYTES]).unwrap();
         assert!(longest.to_wire().len() <= TelemetryBody::MAX_BYTES);
         let telemetry = longest.sign(&secret(1));

@@ -1,9 +1,12 @@
-//! Samples of the vectors: a slot's inputs as a member keeps them, and the files of a key.
+//! Samples of the vectors: a slot's inputs as a member keeps them, what a worker says of itself, and the files of
+//! a key.
 
 use veil_protocol_spec::{
-    Blake3Digest, KeccakDigest, ReplicaIndex, Slot,
+    Address, Blake3Digest, KeccakDigest, ReplicaIndex, Slot,
     inputs::{InputBundle, PreviousPlace, WorkerLabels},
-    scheduling::{ClusterPolicy, Draw, Manifest, ReplicaState, RunningReplica},
+    scheduling::{
+        Accepts, ClusterPolicy, Draw, Egress, Manifest, Profile, ReplicaState, RunningReplica,
+    },
     sync::KeyFiles,
 };
 
@@ -15,11 +18,24 @@ pub(crate) fn input_bundle(manifest: &Manifest) -> InputBundle {
         manifest: manifest.digest(),
         policy: ClusterPolicy::default(),
         labels: vec![WorkerLabels { worker, labels: vec!["topology/zone=a".parse().unwrap()] }],
+        closed: vec![worker],
         running: vec![RunningReplica { job, replica, worker, state }],
         previous: vec![PreviousPlace { job, replica, worker }],
         seed: KeccakDigest([0x7c; 32]),
         last_decided: Slot(6),
         draw: Draw { block: KeccakDigest([0x7d; 32]), jobs_seen: 3 },
+    }
+}
+
+pub(crate) fn profile() -> Profile {
+    Profile {
+        facts: vec!["veil/arch=amd64".parse().unwrap()],
+        volumes: vec!["data".parse().unwrap()],
+        accepts: Accepts {
+            operators: Some(vec![Address([3; 20])]),
+            images: Some(vec!["registry.example/shop".parse().unwrap()]),
+            egress: Egress::AllowPrivate,
+        },
     }
 }
 

@@ -1,15 +1,17 @@
 //! What a plan is made from besides the manifest, and why there is none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use veil_protocol_spec::{
     Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
     inputs::{InputBundle, PreviousPlace, WorkerLabels},
     scheduling::{
-        CertificateBody, ClusterPolicy, Draw, JobError, JobSpec, Label, Manifest, RequestTooLarge,
-        RunningReplica,
+        CertificateBody, ClusterPolicy, Draw, JobError, JobSpec, Label, Manifest, Profile,
+        RequestTooLarge, RunningReplica,
     },
 };
+
+use crate::unfit::UnfitCounts;
 
 /// What is public besides the manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +24,11 @@ pub struct PublicInputs {
     /// The workers' labels as the registry holds them at the manifest's block; none for a worker
     /// that is not here.
     pub labels: BTreeMap<PeerIdHash, Vec<Label>>,
+    /// What the workers say of themselves in the telemetry that the manifest names; nothing special for a
+    /// worker that is not here.
+    pub profiles: BTreeMap<PeerIdHash, Profile>,
+    /// Workers that are given nothing more, as of the manifest's block.
+    pub closed: BTreeSet<PeerIdHash>,
     /// What keeps its place by
     /// [`ClusterState::running`](veil_protocol_spec::scheduling::ClusterState::running) of the state that
     /// the manifest builds on, of the pending jobs at least: the others do not matter.
@@ -53,6 +60,8 @@ impl Default for PublicInputs {
             policy: ClusterPolicy::default(),
             jobs: BTreeMap::new(),
             labels: BTreeMap::new(),
+            profiles: BTreeMap::new(),
+            closed: BTreeSet::new(),
             running: Vec::new(),
             previous: BTreeMap::new(),
             seed: CertificateBody::NO_PREVIOUS,
@@ -64,10 +73,21 @@ impl Default for PublicInputs {
 
 impl PublicInputs {
     /// What a member stores of it before it votes for the manifest; the bodies of the jobs are stored
-    /// beside it.
+    /// beside it, and so is the telemetry, from which the profiles follow.
     #[must_use]
     pub fn bundle(&self, manifest: &Manifest) -> InputBundle {
-        let Self { policy, jobs: _, labels, running, previous, seed, last_decided, draw } = self;
+        let Self {
+            policy,
+            jobs: _,
+            labels,
+            profiles: _,
+            closed,
+            running,
+            previous,
+            seed,
+            last_decided,
+            draw,
+        } = self;
         let labels = labels
             .iter()
             .map(|(worker, labels)| WorkerLabels { worker: *worker, labels: labels.clone() });
@@ -81,6 +101,7 @@ impl PublicInputs {
             manifest: manifest.digest(),
             policy: *policy,
             labels: labels.collect(),
+            closed: closed.iter().copied().collect(),
             running: running.clone(),
             previous: previous.collect(),
             seed: *seed,
@@ -89,14 +110,17 @@ impl PublicInputs {
         }
     }
 
-    /// The same again.
+    /// The same again, yet without profiles.
     #[must_use]
     pub fn from_bundle(bundle: InputBundle, jobs: BTreeMap<Blake3Digest, JobSpec>) -> Self {
-        let InputBundle { policy, labels, running, previous, seed, last_decided, draw, .. } =
-            bundle;
+        let InputBundle {
+            policy, labels, closed, running, previous, seed, last_decided, draw, ..
+        } = bundle;
         let labels = labels.into_iter().map(|of| (of.worker, of.labels)).collect();
         let previous = previous.into_iter().map(|p| ((p.job, p.replica), p.worker)).collect();
-        Self { policy, jobs, labels, running, previous, seed, last_decided, draw }
+        let profiles = BTreeMap::new();
+        let closed = closed.into_iter().collect();
+        Self { policy, jobs, labels, profiles, closed, running, previous, seed, last_decided, draw }
     }
 }
 
@@ -135,11 +159,11 @@ pub enum JobRefusal {
     /// No worker can ever have that much by the cluster's scale.
     #[error("its request is beyond what a worker can offer: {0}")]
     TooLarge(RequestTooLarge),
-    /// Labels, latency, draining and hard anti-affinity leave so few workers that the answer would tell
-    /// too much about each of them.
+    /// What it asks for, latency, draining and hard anti-affinity leave so few workers that the answer would
+    /// tell too much about each of them.
     #[error(
-        "its constraints leave {found} workers, the policy asks for {min}: loosen them, since the \
-         answer would tell too much about so few"
+        "{found} workers can take it and the policy asks for {min}, since the answer would tell too much about \
+         fewer; left out are {unfit}"
     )]
-    TooFewCandidates { found: usize, min: usize },
+    TooFewCandidates { found: usize, min: usize, unfit: UnfitCounts },
 }

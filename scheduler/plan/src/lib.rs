@@ -87,6 +87,7 @@
 //! #   policy: KeccakDigest([8; 32]),
 //! #   circuit: CircuitId { version: 1, fingerprint: Blake3Digest([9; 32]) },
 //! #   leaving: Vec::new(),
+//! #   done: Vec::new(),
 //! #   lost: Vec::new(),
 //!     // ...
 //! };
@@ -121,3 +122,4 @@ pub mod inputs;
 pub mod outcome;
 pub mod plan;
 pub mod rules;
+pub mod unfit;

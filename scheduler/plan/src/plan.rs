@@ -31,7 +31,7 @@ pub(crate) struct Step {
     pub(crate) leveled: bool,
     /// The worker that it goes back to if it can.
     pub(crate) previous: Option<usize>,
-    /// Whether no earlier step is for the same job.
+    /// Whether no earlier step with candidates is for the same job.
     pub(crate) first_of_job: bool,
     /// Whether no later step with candidates is for the same job.
     pub(crate) last_of_job: bool,
@@ -41,9 +41,11 @@ pub(crate) struct Step {
 ///
 /// # Rules
 /// 1. Jobs of higher priority first, then by submission, then by replica.
-/// 2. A worker is a candidate if the manifest has its telemetry, its labels satisfy the job's
-///    constraints, it is not being drained, and, under hard anti-affinity, no replica of the job
-///    that stays runs in its failure domain. Jobs that narrow the candidates and leave too few, or with
+/// 2. A worker is a candidate if the manifest has its telemetry, its labels, on chain and in its profile,
+///    satisfy the job's constraints, it offers the job's host volumes and accepts the job, it is not closed to
+///    new work, and, under hard anti-affinity, no replica of the job that stays runs in its failure domain. A
+///    replica with a host volume that had a place has one candidate, the worker of that place, if that is a
+///    candidate; with `on_loss = "empty"` and no telemetry of that worker, all. Jobs that narrow the candidates and leave too few, or with
 ///    requests beyond the cluster's scale, are [refused](Self::refusals). Under hard anti-affinity the
 ///    job's replicas take candidates away from each other: those to which too few may be left are not
 ///    evaluated either.
@@ -102,11 +104,12 @@ impl Plan {
         if let Some((_, twice)) = pairs.find(|(a, b)| a.sender >= b.sender) {
             return Err(PlanError::DuplicateWorker(twice.sender));
         }
-        let draining: BTreeSet<_> = public
+        let closed: BTreeSet<_> = public
             .running
             .iter()
             .filter(|running| running.state == ReplicaState::Draining)
             .map(|running| running.worker)
+            .chain(public.closed.iter().copied())
             .collect();
         let mut ordered = manifest
             .pending
@@ -132,7 +135,7 @@ impl Plan {
                 Entry::Occupied(entry) => *entry.get(),
                 Entry::Vacant(entry) => {
                     let (new, refusal) =
-                        JobRules::new(pending.job, job, manifest, public, &draining)?;
+                        JobRules::new(pending.job, job, manifest, public, &closed)?;
                     refusals.extend(refusal.map(|refusal| (pending.job, refusal)));
                     rules.push(new);
                     *entry.insert(rules.len() - 1)
@@ -146,7 +149,14 @@ impl Plan {
             let before = of_same_job.entry(pending.job).or_default();
             let is_answered = *before < of_this.answered;
             *before += 1;
-            let mut candidates = if is_answered { of_this.candidates.clone() } else { Vec::new() };
+            let last_place = public.previous.get(&(pending.job, pending.replica)).map(|worker| {
+                manifest.telemetry.binary_search_by_key(worker, |entry| entry.sender).ok()
+            });
+            let mut candidates = match of_this.candidates_at_home(last_place) {
+                Some(home) => home,
+                None if is_answered => of_this.candidates.clone(),
+                None => Vec::new(),
+            };
             let block = public.draw_for(manifest, pending.submission);
             if of_this.in_turn {
                 let start = turn % candidates.len().max(1) as u64;
@@ -167,18 +177,16 @@ impl Plan {
                     )
                 });
             }
-            let previous = public
-                .previous
-                .get(&(pending.job, pending.replica))
+            let previous = last_place
+                .flatten()
                 .filter(|_| job.constraints.prefer_previous)
-                .and_then(|worker| {
-                    manifest.telemetry.binary_search_by_key(worker, |entry| entry.sender).ok()
-                })
                 .filter(|worker| candidates.contains(worker));
-            let first_of_job = steps.last().is_none_or(|step| step.job != pending.job);
             // A step without candidates is none for the circuit.
-            if let Some(step) = steps.last_mut().filter(|_| first_of_job || is_answered) {
-                step.last_of_job = first_of_job;
+            let is_open = !candidates.is_empty();
+            let mut first_of_job = true;
+            for step in steps.iter_mut().rev().take_while(|step| step.job == pending.job) {
+                first_of_job &= step.candidates.is_empty();
+                step.last_of_job &= !is_open;
             }
             let counts = of_this.soft && (of_this.runs_somewhere() || !first_of_job);
             steps.push(Step {
@@ -268,5 +276,7 @@ impl Plan {
     }
 }
 
+#[cfg(test)]
+mod home_tests;
 #[cfg(test)]
 mod tests;

@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash,
     scheduling::{
-        AntiAffinity, FailureDomain, JobSpec, Label, LabelKey, LatencyClass, Manifest,
-        ReplicaState, ResourceRequest, SchedulingPolicy, Strength,
+        AntiAffinity, FailureDomain, JobSpec, Label, LabelKey, LatencyClass, Manifest, OnLoss,
+        Profile, ReplicaState, ResourceRequest, SchedulingPolicy, Strength, VolumeKind,
     },
 };
 
-use crate::inputs::{JobRefusal, PlanError, PublicInputs};
+use crate::{
+    inputs::{JobRefusal, PlanError, PublicInputs},
+    unfit::Unfit,
+};
 
 /// Resources that are counted.
 pub const RESOURCES: usize = 4;
@@ -53,8 +56,33 @@ pub(crate) struct JobRules {
     pub(crate) running: Vec<u16>,
     /// Positions in the manifest's telemetry, ascending.
     pub(crate) candidates: Vec<usize>,
-    /// Replicas of the job that are evaluated in this slot; the others stay pending.
+    /// Replicas of the job that are evaluated in this slot; the others stay pending. Those that have a home
+    /// are evaluated all the same.
     pub(crate) answered: usize,
+    /// What a replica that had a place is bound to.
+    pub(crate) home: Home,
+}
+
+/// Whether a replica must go back to where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// It may go anywhere.
+    Anywhere,
+    /// Its data is in a volume there: it waits for that worker.
+    Bound,
+    /// The same, and it starts with an empty volume elsewhere once that worker is gone.
+    UntilLost,
+}
+
+impl Home {
+    fn of(job: &JobSpec) -> Self {
+        let kinds = job.volumes.iter().map(|volume| volume.kind);
+        kinds.fold(Self::Anywhere, |home, kind| match (home, kind) {
+            (_, VolumeKind::Host { on_loss: OnLoss::Pending }) | (Self::Bound, _) => Self::Bound,
+            (_, VolumeKind::Host { on_loss: OnLoss::Empty }) => Self::UntilLost,
+            (home, VolumeKind::Ephemeral { .. } | VolumeKind::Tmpfs { .. }) => home,
+        })
+    }
 }
 
 /// Highest level: the worker that held the replica last.
@@ -68,7 +96,7 @@ impl JobRules {
         job: &JobSpec,
         manifest: &Manifest,
         public: &PublicInputs,
-        draining: &BTreeSet<PeerIdHash>,
+        closed: &BTreeSet<PeerIdHash>,
     ) -> Result<(Self, Option<JobRefusal>), PlanError> {
         if job.digest() != digest {
             return Err(PlanError::WrongJob(digest));
@@ -90,6 +118,7 @@ impl JobRules {
         let anti_affinity = job.constraints.anti_affinity.as_ref();
         let is = |wanted| anti_affinity.is_some_and(|rule| rule.strength == wanted);
         let labels = |worker: &PeerIdHash| public.labels.get(worker).map_or(&[][..], Vec::as_slice);
+        let nothing_said = Profile::default();
         let domains = domains(anti_affinity, manifest, labels);
         let mut running = vec![0u16; domains.iter().max().map_or(0, |last| last + 1)];
         for replica in &public.running {
@@ -113,19 +142,21 @@ impl JobRules {
             }
         }
         let hard = is(Strength::Hard);
-        let mut candidates: Vec<_> = manifest
+        let unfit = |worker: &PeerIdHash, domain: usize| {
+            let profile = public.profiles.get(worker).unwrap_or(&nothing_said);
+            let taken = hard && running.get(domain).is_some_and(|count| *count > 0);
+            Unfit::of(job, labels(worker), profile)
+                .or_else(|| closed.contains(worker).then_some(Unfit::Closed))
+                .or_else(|| taken.then_some(Unfit::Taken))
+        };
+        let lacks: Vec<_> = manifest
             .telemetry
             .iter()
             .zip(&domains)
-            .enumerate()
-            .filter(|(_, (entry, domain))| {
-                let taken = hard && running.get(**domain).is_some_and(|count| *count > 0);
-                !draining.contains(&entry.sender)
-                    && !taken
-                    && job.constraints.are_met_by(labels(&entry.sender))
-            })
-            .map(|(worker, _)| worker)
+            .map(|(entry, domain)| unfit(&entry.sender, *domain))
             .collect();
+        let fits = |(worker, lack): (usize, &Option<_>)| lack.is_none().then_some(worker);
+        let mut candidates: Vec<_> = lacks.iter().enumerate().filter_map(fits).collect();
         let workers = manifest.telemetry.len();
         let max_latency = job.constraints.max_latency.filter(|max| max.get() < LatencyClass::MAX);
         // "Minimum candidate set whatever narrowed it." Who is near is encrypted: a job that asks for it
@@ -133,13 +164,14 @@ impl JobRules {
         let narrowed = hard || job.constraints.narrow() || candidates.len() < workers;
         let min = if narrowed { public.policy.least_candidates(workers) } else { 1 };
         let answered = answered(hard, &candidates, &domains, min);
-        let found = candidates.len();
-        let too_few = answered == 0;
-        let refusal =
-            too_large.or_else(|| too_few.then_some(JobRefusal::TooFewCandidates { found, min }));
-        if refusal.is_some() {
+        if too_large.is_some() {
             candidates.clear();
         }
+        let found = candidates.len();
+        let refusal = too_large.or_else(|| {
+            let unfit = || lacks.into_iter().flatten().collect();
+            (answered == 0).then(|| JobRefusal::TooFewCandidates { found, min, unfit: unfit() })
+        });
         let rules = Self {
             policy: job.policy,
             need,
@@ -152,8 +184,22 @@ impl JobRules {
             running,
             candidates,
             answered,
+            home: Home::of(job),
         };
         Ok((rules, refusal))
+    }
+
+    /// Who may take a replica of the job that was last at `previous`: a worker, and its position in the
+    /// telemetry if it sent any. "A replica with a named volume stays where its volume is"; the answer about
+    /// it tells of that worker alone, as its first placement did.
+    pub(crate) fn candidates_at_home(&self, previous: Option<Option<usize>>) -> Option<Vec<usize>> {
+        match (self.home, previous) {
+            (Home::Anywhere, _) | (_, None) | (Home::UntilLost, Some(None)) => None,
+            (Home::Bound, Some(None)) => Some(Vec::new()),
+            (Home::Bound | Home::UntilLost, Some(Some(home))) => {
+                Some(self.candidates.iter().copied().filter(|worker| *worker == home).collect())
+            }
+        }
     }
 
     /// Whether a replica of the job stays where it is.

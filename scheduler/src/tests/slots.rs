@@ -22,6 +22,9 @@ pub(super) struct Wanted {
     pub(super) apart: Option<(Strength, bool)>,
     pub(super) max_latency: Option<u8>,
     pub(super) prefer_previous: bool,
+    /// Whether its data is in a host volume, which all workers offer. Of three replicas in a row, one had
+    /// its place at a worker that is there, one nowhere, one at a worker that is gone.
+    pub(super) keeps_data: Option<OnLoss>,
 }
 
 impl Wanted {
@@ -35,14 +38,22 @@ impl Wanted {
             apart: None,
             max_latency: None,
             prefer_previous: false,
+            keeps_data: None,
         }
     }
 
     fn spec(&self, nonce: u64) -> JobSpec {
         let [cpu, memory, disk, gpu] = self.request.map(u16::from);
         let zone = || FailureDomain::Label("zone".parse().unwrap());
+        let volume = |on_loss| Volume {
+            name: "data".parse().unwrap(),
+            mount: "/data".parse().unwrap(),
+            kind: VolumeKind::Host { on_loss },
+            read_only: false,
+        };
         JobSpec {
             replicas: self.replicas,
+            volumes: self.keeps_data.map(volume).into_iter().collect(),
             priority: Priority(self.priority),
             policy: self.policy,
             constraints: Constraints {
@@ -139,6 +150,7 @@ pub(super) fn slot(
             })
             .collect(),
         leaving: Vec::new(),
+        done: Vec::new(),
         lost: Vec::new(),
     };
     let zone = |index: usize| format!("zone={}", ["a", "b", "c"][index % 3]).parse().unwrap();
@@ -158,10 +170,20 @@ pub(super) fn slot(
             .map(|index| (worker(index), vec![zone(index)]))
             .collect(),
         running: runs_already,
+        profiles: (0..workers)
+            .map(|index| {
+                let volumes = vec!["data".parse().unwrap()];
+                (worker(index), Profile { volumes, ..Profile::default() })
+            })
+            .collect(),
         previous: all()
-            .map(|(job, replica)| {
-                let held = worker((job + usize::from(replica)) % workers.max(1));
-                ((digests[job], ReplicaIndex(replica)), held)
+            .filter_map(|(job, replica)| {
+                let held = match (wanted[job].keeps_data, replica % 3) {
+                    (Some(_), 1) => return None,
+                    (Some(_), 2) => worker(workers),
+                    _ => worker((job + usize::from(replica)) % workers.max(1)),
+                };
+                Some(((digests[job], ReplicaIndex(replica)), held))
             })
             .collect(),
         ..PublicInputs::default()

@@ -115,12 +115,16 @@ prop_compose! {
         ],
         max_latency in prop_oneof![3 => Just(None), 1 => (0..=3u8).prop_map(Some)],
         prefer_previous in prop::bool::weighted(0.2),
+        keeps_data in prop_oneof![
+            3 => Just(None),
+            1 => prop_oneof![Just(OnLoss::Pending), Just(OnLoss::Empty)].prop_map(Some),
+        ],
     ) -> Wanted {
         let [cpu, memory] = first;
         let [disk, gpu] = others;
         let request = [cpu, memory, disk, gpu];
         Wanted {
-            encrypted, priority, apart, max_latency, prefer_previous,
+            encrypted, priority, apart, max_latency, prefer_previous, keeps_data,
             ..Wanted::new(request, replicas, policy)
         }
     }

@@ -181,6 +181,7 @@ impl Cluster {
             telemetry,
             pending,
             leaving: Vec::new(),
+            done: Vec::new(),
             lost: Vec::new(),
         };
         let mut inputs = Inputs::default();

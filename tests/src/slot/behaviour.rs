@@ -10,7 +10,10 @@ use veil_protocol_spec::{
     agreement::{AgreementMessage, Instance, SignedVote, SlotEnd, Subject, Vote},
     codec::Bytes,
     identity::SecretIdentity,
-    scheduling::{LeavingReplica, LostWorker, Manifest, PendingReplica, SignedSuspicion},
+    scheduling::{
+        EndedReplica, LeavingReplica, LostWorker, Manifest, PendingReplica, ReplicaExit,
+        SignedSuspicion,
+    },
 };
 
 use super::messages::{self, Kind};
@@ -46,6 +49,10 @@ pub enum SlotBehaviour {
     WrongBlock,
     /// Has something leave that its operator wants.
     ForgetRunning,
+    /// Leaves out what has ended.
+    ForgetEnded,
+    /// Says of what has ended that it ended otherwise, or says it of what nobody runs.
+    BogusDone,
     /// Proposes that slots end void.
     ProposeVoid,
     /// Proposes an outcome that nobody has computed.
@@ -74,7 +81,7 @@ pub enum SlotBehaviour {
 
 impl SlotBehaviour {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::Silent,
         Self::Slow,
         Self::EquivocateVotes,
@@ -88,6 +95,8 @@ impl SlotBehaviour {
         Self::WrongPrevious,
         Self::WrongBlock,
         Self::ForgetRunning,
+        Self::ForgetEnded,
+        Self::BogusDone,
         Self::ProposeVoid,
         Self::ProposeWrongOutcome,
         Self::ProposeOtherEnd,
@@ -122,7 +131,9 @@ impl SlotBehaviour {
             | Self::FalseLoss
             | Self::WrongPrevious
             | Self::WrongBlock
-            | Self::ForgetRunning => &[MANIFEST],
+            | Self::ForgetRunning
+            | Self::ForgetEnded
+            | Self::BogusDone => &[MANIFEST],
             Self::ProposeVoid | Self::ProposeWrongOutcome | Self::ProposeOtherEnd => &[END],
             Self::RefuseManifests => &["the validation of manifests"],
             Self::Slow | Self::WrongEvaluation => &["the evaluation"],
@@ -177,6 +188,15 @@ impl SlotBehaviour {
             Self::ForgetRunning => manifest
                 .leaving
                 .push(LeavingReplica { job: Blake3Digest([0xbb; 32]), replica: ReplicaIndex(0) }),
+            Self::ForgetEnded => manifest.done.clear(),
+            Self::BogusDone => match manifest.done.first_mut() {
+                Some(done) => done.exit.code = Some(77),
+                None => manifest.done.push(EndedReplica {
+                    job: Blake3Digest([0xbb; 32]),
+                    replica: ReplicaIndex(0),
+                    exit: ReplicaExit::default(),
+                }),
+            },
             _ => {}
         }
         manifest

@@ -368,6 +368,10 @@ impl Cluster {
         };
         if let Err(reason) = &validated {
             self.report.refuse("manifest", &reason.to_string());
+            let of_done = matches!(reason, InvalidManifest::Differs(what) if what.contains("done"));
+            if of_done && self.plan.is_honest(author) {
+                self.report.violate(format!("{j} refuses a manifest of {author}: {reason}"));
+            }
         }
         let refuses = self.plan.behaviours.get(&j) == Some(&SlotBehaviour::RefuseManifests);
         if refuses {

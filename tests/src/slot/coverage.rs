@@ -8,7 +8,7 @@ use crate::plan::member;
 
 /// Refusals and events that the runs must show, beside what is listed by misbehaviour and phase:
 /// numbers and digests are left out of the sentences.
-const EXPECTED: [&str; 27] = [
+const EXPECTED: [&str; 29] = [
     "appeal",
     "behind",
     "crash before a record is durable",
@@ -16,6 +16,7 @@ const EXPECTED: [&str; 27] = [
     "fault: participant it signed two different messages for one place",
     "manifest: it leaves out worker whose fresh telemetry this member has",
     "manifest: it names another list of pending replicas than this member knows",
+    "manifest: it names another list of replicas that are done than this member knows",
     "manifest: it names another previous certificate than this member knows",
     "manifest: member did not sign that worker is lost",
     "manifest: this member could not get telemetry",
@@ -23,6 +24,7 @@ const EXPECTED: [&str; 27] = [
     "manifest: this member could not get the body of job",
     "record fetched",
     "record: the manifest builds on certificate the last one here is",
+    "replica done",
     "replica of a lost worker",
     "replica withdrawn",
     "skipped: AgreementMessage is malformed or truncated",
@@ -43,8 +45,12 @@ const EXPECTED: [&str; 27] = [
 pub fn catalogue() -> Vec<(SlotPlan, u64)> {
     let mut runs = Vec::new();
     for (seed, behaviour) in (1..).zip(SlotBehaviour::ALL) {
-        // Something must run before it can be forgotten.
-        let slots = if behaviour == SlotBehaviour::ForgetRunning { 12 } else { 5 };
+        // Something must run before it can be forgotten, and end.
+        let slots = match behaviour {
+            SlotBehaviour::ForgetRunning => 12,
+            SlotBehaviour::ForgetEnded => 160,
+            _ => 5,
+        };
         runs.push((SlotPlan::new(4).slots(slots).behaves(3, behaviour), seed));
     }
     let hostile = SlotPlan::new(4).workers(56).jobs(16).hostile(128);

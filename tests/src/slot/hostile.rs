@@ -30,6 +30,8 @@ pub enum WorkerBehaviour {
     OtherPolicy,
     /// Says that everything it has is free.
     Boast,
+    /// Says that everything has ended that anybody runs.
+    ClaimEnded,
     /// Says of others that they are down.
     Accuse,
     /// Is gone again and again, for less than the grace.
@@ -42,7 +44,7 @@ pub enum WorkerBehaviour {
 
 impl WorkerBehaviour {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Split,
         Self::Whisper,
         Self::Flood,
@@ -53,6 +55,7 @@ impl WorkerBehaviour {
         Self::IgnoreAssignments,
         Self::OtherPolicy,
         Self::Boast,
+        Self::ClaimEnded,
         Self::Accuse,
         Self::Flap,
         Self::ClockAhead,

@@ -7,12 +7,12 @@ use std::{
 
 use rand::Rng;
 use rand_chacha::ChaCha20Rng;
-use veil_committee_slot::demand::JobDemand;
+use veil_committee_slot::demand::{AllowedImages, JobDemand};
 use veil_protocol_spec::{
     Address, Blake3Digest,
     scheduling::{
-        ClusterState, CpuUnits, DiskUnits, GpuUnits, JobSpec, LeasePolicy, MemoryUnits, Priority,
-        ResourceRequest, Resources, Scale, Submission,
+        ClusterState, CpuUnits, DiskUnits, GpuUnits, JobSpec, JobType, LeasePolicy, MemoryUnits,
+        Priority, ResourceRequest, Resources, RestartMode, RestartPolicy, Scale, Submission,
     },
 };
 
@@ -82,6 +82,11 @@ impl Jobs {
         Arc::clone(&self.shared)
     }
 
+    /// Whether replicas of a job end by themselves.
+    pub(super) fn is_batch(&self, job: &Blake3Digest) -> bool {
+        self.jobs.get(job).is_some_and(|job| matches!(job.kind, JobType::Batch { .. }))
+    }
+
     /// What a replica of a job takes of CPU, memory, disk and GPU.
     pub(super) fn need(&self, job: &Blake3Digest) -> Option<[u64; 4]> {
         let ResourceRequest::Clear(of) = &self.jobs.get(job)?.request else { return None };
@@ -134,7 +139,9 @@ impl Jobs {
             }
         }
         if self.submissions.iter().any(|s| s.cancelled) {
-            let placed: BTreeSet<_> = state.replicas().map(|(job, ..)| job).collect();
+            let placed = state.replicas().map(|(job, ..)| job);
+            let done = state.done().map(|(job, ..)| job);
+            let placed: BTreeSet<_> = placed.chain(done).collect();
             let before = self.submissions.len();
             self.submissions.retain(|s| !s.cancelled || placed.contains(&s.job));
             changed |= self.submissions.len() < before;
@@ -142,7 +149,7 @@ impl Jobs {
         if changed || self.submitted > before {
             let wanted: BTreeSet<_> = self.submissions.iter().map(|s| s.job).collect();
             self.jobs.retain(|job, _| wanted.contains(job));
-            let demand = |job| JobDemand::of(job, &self.scale);
+            let demand = |job| JobDemand::of(job, &self.scale, &AllowedImages::default());
             let bodies = self.jobs.iter().map(|(digest, job)| (*digest, demand(job)));
             self.bodies = Arc::new(bodies.collect());
             self.shared = Arc::new(self.submissions.clone());
@@ -153,7 +160,8 @@ impl Jobs {
         self.submitted += 1;
         let position = self.submitted;
         let mixed = self.demand == Demand::Mixed;
-        // Every fifth digest has no body anywhere; every seventh job fits nowhere.
+        // Every third job ends by itself; every fifth digest has no body anywhere; every seventh job fits
+        // nowhere.
         if mixed && position % 5 == 2 {
             self.bodiless += 1;
             let job = Blake3Digest(fixtures::draw(self.seed, "no body", position));
@@ -171,7 +179,13 @@ impl Jobs {
             Demand::Flood => (1, 1, 0, self.replicas),
         };
         let exclusive = mixed && self.rng.gen_ratio(1, 4);
+        let batch = mixed && position % 3 == 1;
         let job = JobSpec {
+            kind: if batch { JobType::Batch { max_attempts: 1 } } else { JobType::Service },
+            restart: RestartPolicy {
+                mode: if batch { RestartMode::Never } else { RestartMode::Always },
+                ..RestartPolicy::default()
+            },
             replicas,
             priority: Priority(self.rng.gen_range(0..4)),
             lease: if exclusive {

@@ -7,6 +7,9 @@
 //! | with at most t members that disturb, at most 1 % of the slots that have something to place end void | at the end |
 //! | no replica is lost for longer than the grace and two slots while there is room | at each step |
 //! | nothing is removed but what is not wanted any more, or whose worker was gone for the grace, as each honest member that says so saw itself | at each certificate |
+//! | a replica is done only if its worker says that it has ended, which of honest ones holds | at each certificate |
+//! | what is done never gets a place again, and its room is used | at each certificate |
+//! | no manifest of an honest member is refused for what it lists as done | at each judgement |
 //! | no exclusive replica gets a place while its old worker may run it | at each certificate, if the plan says so |
 //! | what a member stores of slots that are not over is at most [`KEPT_MANIFESTS`] manifests and [`KEPT_BYTES`] | at each record |
 
@@ -19,7 +22,12 @@ use veil_protocol_spec::{
     scheduling::{ClusterState, LostWorker, Outcome, SlotRecord},
 };
 
-use super::{Phase, SlotPlan, SlotReport, sight::STEP, worker::GRACE, workers::Surroundings};
+use super::{
+    Phase, SlotPlan, SlotReport, WorkerBehaviour,
+    sight::STEP,
+    worker::{CAPACITY, GRACE},
+    workers::Surroundings,
+};
 
 /// How long the members of the world wait in a slot.
 pub(super) const SLOT: SlotTiming = SlotTiming { collect: 5_000, retry: 1_000, void_after: 30_000 };
@@ -57,6 +65,10 @@ pub(super) struct Properties {
     lost: BTreeMap<Replica, Lost>,
     /// Workers that may still run an exclusive replica that was taken from them, and until when.
     leased: BTreeMap<Replica, (PeerIdHash, Millis)>,
+    /// What is done of jobs that are wanted.
+    done: BTreeSet<Replica>,
+    /// What it took on each worker.
+    freed: BTreeMap<PeerIdHash, [u64; 4]>,
     /// Slots whose end is overdue, so that each is told once.
     told: Slot,
 }
@@ -114,7 +126,7 @@ impl Properties {
         let chain = around.chain.head();
         let apart = self.apart;
         self.lost.retain(|(job, replica), lost| {
-            if !chain.wants(job) {
+            if !chain.wants(job) || state.is_done(*job, *replica) {
                 return false;
             }
             if placed.get(&(*job, *replica)).is_some_and(|worker| !gone(worker)) {
@@ -160,6 +172,8 @@ impl Properties {
                 }
             }
         }
+        self.check_done((before, after), record, around, now, report);
+        let state = after;
         let places = |state: &ClusterState| -> BTreeMap<_, _> {
             state.replicas().map(|(job, replica, p)| ((job, replica), p.worker)).collect()
         };
@@ -169,6 +183,10 @@ impl Properties {
                 continue;
             }
             let is_lost = lost.iter().any(|lost| lost.worker == *worker);
+            if state.is_done(*job, *replica) {
+                report.count("replica done");
+                continue;
+            }
             if !is_lost && chain.as_ref().is_none_or(|chain| chain.wants(job)) {
                 report.violate(format!(
                     "slot {slot} takes replica {replica} of {job} from {worker} without a reason"
@@ -196,6 +214,56 @@ impl Properties {
             let runs = self.leased.get(of).filter(|(old, _)| old != worker);
             if runs.is_some() && before.get(of) != Some(worker) {
                 report.violate(format!("slot {slot} has replica {replica} of {job} run twice"));
+            }
+        }
+    }
+
+    /// What becomes done must have ended, and never gets a place again.
+    fn check_done(
+        &mut self,
+        (before, after): (&ClusterState, &ClusterState),
+        record: &SlotRecord,
+        around: &Surroundings,
+        now: Millis,
+        report: &mut SlotReport,
+    ) {
+        let slot = record.manifest.slot;
+        for (job, replica, _) in after.replicas() {
+            if self.done.contains(&(job, replica)) {
+                report.violate(format!("slot {slot} places replica {replica} of {job} again"));
+            }
+        }
+        for (job, replica, done) in after.done() {
+            if before.is_done(job, replica) {
+                continue;
+            }
+            let ran = done.placement;
+            let lies = around
+                .worker(&ran.worker)
+                .is_some_and(|worker| worker.behaviour == Some(WorkerBehaviour::ClaimEnded));
+            let ended = around.runs.has_ended((job, replica, ran.slot), now);
+            // Of a job that was withdrawn meanwhile nothing is known any more.
+            let is_known = around.jobs.get(&job).is_some();
+            let had_place = before.placement(job, replica) == Some(ran);
+            if !had_place || is_known && !(around.jobs.is_batch(&job) && (ended || lies)) {
+                report.violate(format!("slot {slot} says that replica {replica} of {job} is done"));
+            }
+            self.done.insert((job, replica));
+            let freed = self.freed.entry(ran.worker).or_default();
+            let need = around.jobs.need(&job).unwrap_or_default();
+            freed.iter_mut().zip(need).for_each(|(freed, need)| *freed += need);
+        }
+        let chain = around.chain.head();
+        self.done.retain(|(job, _)| chain.wants(job));
+        for assignment in record.assignments.as_slice() {
+            let Outcome::Node(worker) = assignment.outcome else { continue };
+            let Some(mut taken) = self.freed.get(&worker).copied() else { continue };
+            for (job, ..) in after.replicas().filter(|(.., place)| place.worker == worker) {
+                let need = around.jobs.need(&job).unwrap_or_default();
+                taken.iter_mut().zip(need).for_each(|(taken, need)| *taken += need);
+            }
+            if taken.iter().zip(CAPACITY).any(|(taken, has)| *taken > has.into()) {
+                report.count("room of what is done is used");
             }
         }
     }

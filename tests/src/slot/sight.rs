@@ -1,6 +1,9 @@
 //! What a member sees of the cluster at one moment.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use veil_committee_machine::Millis;
 use veil_committee_slot::{
@@ -42,6 +45,7 @@ pub(super) struct Sight {
     pub(super) fresh: Vec<TelemetryRef>,
     pub(super) suspicions: Arc<BySlot>,
     pub(super) not_before: UnixMillis,
+    pub(super) appeal: bool,
     pub(super) silent: bool,
 }
 
@@ -60,12 +64,14 @@ impl Sight {
             policy: POLICY,
             max_workers: self.max_workers,
             workers: &self.chain.workers,
+            draining: &BTreeSet::new(),
             submissions: &self.chain.submissions,
             jobs: &|job| self.bodies.get(job).copied(),
             circuit: CIRCUIT,
             fresh: &self.fresh,
             suspicions: &self.suspicions,
             not_before: self.not_before,
+            appeal: self.appeal,
         };
         f(&view, self.silent, INTERVAL)
     }

@@ -50,7 +50,7 @@ impl Flaw {
 
 /// One message of a worker: what members compare, what only the worker knows, and when each member has
 /// it.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Sample {
     pub(super) telemetry: TelemetryRef,
     pub(super) reading: Reading,

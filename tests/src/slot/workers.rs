@@ -15,7 +15,8 @@ use veil_committee_slot::{
 use veil_protocol_spec::{
     Blake3Digest, KeccakDigest, ParticipantIndex, PeerIdHash, Slot,
     scheduling::{
-        ClusterPolicy, ClusterState, Manifest, Quantities, Reading, Scale, TelemetryEntry,
+        ClusterPolicy, ClusterState, EndedReplica, Manifest, Quantities, Reading, Scale,
+        TelemetryEntry,
     },
 };
 use veil_scheduler_plan::inputs::PublicInputs;
@@ -24,6 +25,7 @@ use super::{
     SlotReport, SlotScenario, WorkerBehaviour,
     chain::Chain,
     jobs::Jobs,
+    runs::{self, Runs},
     sight::POLICY,
     telemetry::{Clock, Flaw, Sample},
     worker::{CAPACITY, GRACE, Gone, SAMPLES, Worker},
@@ -55,6 +57,7 @@ pub(super) struct Surroundings {
     unseen: BTreeMap<(usize, usize), Unseen>,
     registered: Arc<BTreeSet<PeerIdHash>>,
     pub(super) jobs: Jobs,
+    pub(super) runs: Runs,
     pub(super) chain: Chain,
     policy: ClusterPolicy,
 }
@@ -102,6 +105,7 @@ impl Surroundings {
             unseen: BTreeMap::new(),
             jobs: Jobs::new(seed, jobs, scenario, policy.scale),
             chain: Chain::new(seed),
+            runs: Runs::default(),
             policy,
             scenario: scenario.clone(),
         };
@@ -125,6 +129,7 @@ impl Surroundings {
             self.step_clocks(report);
         }
         self.account(state);
+        self.runs.tick(state, &self.jobs, now);
         self.sample(now, state, report);
         self.chain.mine(Arc::clone(&self.registered), self.jobs.submissions());
     }
@@ -293,23 +298,37 @@ impl Surroundings {
             *slot = (*slot).max(placement.slot);
         }
         let last = state.last_slot();
+        let ended = self.runs.ended(state, now);
         for k in 0..self.workers.len() {
             let worker = &self.workers[k];
             if worker.gone.is_some() {
                 continue;
             }
-            let known = worker.samples.back().map(|sample| sample.telemetry.includes_slot);
-            let owes = booked.get(&worker.id).copied() > known;
+            let before = worker.samples.back().map(|sample| &sample.telemetry);
+            let ended = match worker.behaviour {
+                Some(WorkerBehaviour::ClaimEnded) => runs::everything(state),
+                _ => ended.get(&worker.id).cloned().unwrap_or_default(),
+            };
+            let is_news = before.is_some_and(|before| before.ended != ended);
+            let known = before.map(|before| before.includes_slot);
+            let owes = is_news || booked.get(&worker.id).copied() > known;
             let floods = worker.behaviour == Some(WorkerBehaviour::Flood);
             if owes || floods || now >= worker.next_sample {
                 self.workers[k].next_sample = now + SAMPLES;
-                self.send(k, last, now, report);
+                self.send(k, last, ended, now, report);
             }
         }
     }
 
     /// A worker's telemetry, as the worker behaves.
-    fn send(&mut self, k: usize, last: Slot, now: Millis, report: &mut SlotReport) {
+    fn send(
+        &mut self,
+        k: usize,
+        last: Slot,
+        ended: Arc<[EndedReplica]>,
+        now: Millis,
+        report: &mut SlotReport,
+    ) {
         use WorkerBehaviour as As;
         let Self { workers, clocks, samples, scenario, .. } = self;
         let worker = &mut workers[k];
@@ -362,6 +381,7 @@ impl Surroundings {
                     Some(As::OtherPolicy) => KeccakDigest([0x91; 32]),
                     _ => POLICY,
                 },
+                ended: Arc::clone(&ended),
             };
             let to = |j: usize| match behaviour {
                 Some(As::Split) => j as u64 % 2 == group,
@@ -374,7 +394,7 @@ impl Surroundings {
                 report.refuse("telemetry", &refusal.to_string());
             };
             let sample = Sample::send(sent, clocks, to, loss, now, refused);
-            samples.insert(digest, sample);
+            samples.insert(digest, sample.clone());
             worker.samples.push_back(sample);
         }
         // Each group of members keeps as many.
@@ -397,7 +417,8 @@ impl Surroundings {
         let mut fresh = Vec::with_capacity(self.workers.len());
         for worker in self.workers.iter().filter(|worker| worker.unregistered.is_none()) {
             let is_fresh = |sample: &&Sample| sample.is_fresh(j.position(), clock, now);
-            let last = worker.samples.iter().rev().find(is_fresh).map(|sample| sample.telemetry);
+            let last =
+                worker.samples.iter().rev().find(is_fresh).map(|sample| sample.telemetry.clone());
             match last.filter(|last| state.telemetry_counts(&worker.id, last.includes_slot)) {
                 Some(last) => fresh.push(last),
                 None => silent |= worker.gone.is_none(),
@@ -412,7 +433,7 @@ impl Surroundings {
 
     /// A message that anybody has.
     pub(super) fn fetched(&self, entry: &TelemetryEntry) -> Option<TelemetryRef> {
-        self.find(entry).map(|sample| sample.telemetry)
+        self.find(entry).map(|sample| sample.telemetry.clone())
     }
 
     /// What stays true of a manifest's inputs, whatever happens to jobs and telemetry after.
@@ -433,8 +454,8 @@ impl Surroundings {
         };
         let mut readings = Vec::with_capacity(manifest.telemetry.len());
         for entry in &manifest.telemetry {
-            let sample = self.find(entry).copied();
-            readings.push(sample.map(|sample| sample.reading).unwrap_or_default());
+            let sample = self.find(entry).cloned();
+            readings.push(sample.as_ref().map(|sample| sample.reading).unwrap_or_default());
             self.bundle.extend(sample.map(|sample| (entry.digest, sample)));
         }
         (public, readings)

@@ -211,6 +211,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-committee-machine",
             "veil-committee-slot",
             "veil-keygen-ceremony",
+            "veil-node-api",
             "veil-node-ceremony",
             "veil-node-chain",
             "veil-node-config",
@@ -231,6 +232,7 @@ pub(super) const HOUSE: &[Row] = &[
         &[
             "veil-committee",
             "veil-keygen-ceremony",
+            "veil-node-api",
             "veil-node-chain",
             "veil-node-config",
             "veil-node-containers",

@@ -81,6 +81,7 @@ fn manifest(slot: Slot, proposer: u8) -> Manifest {
         telemetry: Vec::new(),
         pending: Vec::new(),
         leaving: Vec::new(),
+        done: Vec::new(),
         lost: Vec::new(),
     }
 }

@@ -13,6 +13,7 @@ use veil_protocol_spec::{
 use super::*;
 use crate::fixtures::{BLOCK, CIRCUIT, POLICY, binding, certificate_body, member, worker};
 
+mod done;
 mod random;
 mod rules;
 
@@ -32,8 +33,8 @@ fn submission(position: u64, byte: u8) -> Submission {
 /// Every job wants three replicas, except 9, whose body nobody has.
 fn three(digest: &Blake3Digest) -> Option<JobDemand> {
     let (operator, priority) = (Address([1; 20]), Priority(0));
-    let demand =
-        JobDemand { operator, replicas: 3, priority, lease: LeasePolicy::Keep, refused: None };
+    let (lease, is_batch) = (LeasePolicy::Keep, false);
+    let demand = JobDemand { operator, replicas: 3, priority, lease, is_batch, refused: None };
     (*digest != job(9)).then_some(demand)
 }
 
@@ -47,10 +48,11 @@ fn next(
     let inputs = NextInputs {
         submissions,
         jobs: &three,
-        only: None,
+        judged: None,
         lost: &lost.iter().map(|w| (worker(*w), 0)).collect(),
         draining: &draining.iter().map(|w| worker(*w)).collect(),
         telemetry: &(1..=4).filter(|w| !lost.contains(w)).map(worker).collect(),
+        ended: &Ended::new(),
         block: 1,
         policy: POLICY,
     };
@@ -99,6 +101,7 @@ fn written(
             .collect(),
         pending: next.pending,
         leaving: next.leaving,
+        done: next.done,
         lost: lost
             .iter()
             .map(|w| LostWorker { worker: worker(*w), suspicions: suspicions.clone() })

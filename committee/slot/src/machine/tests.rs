@@ -14,7 +14,7 @@ use veil_scheduler_plan::inputs::PublicInputs;
 
 use super::*;
 use crate::{
-    demand::JobDemand,
+    demand::{AllowedImages, JobDemand},
     fixtures::{BLOCK, CIRCUIT, POLICY, binding, job, member, worker},
     manifest::{MAX_BLOCK_AGE, TelemetryRef},
 };
@@ -44,6 +44,7 @@ impl Sight {
             includes_slot: Slot(0),
             sampled_at: UnixMillis(1),
             policy: POLICY,
+            ended: Arc::default(),
         });
         Self {
             block: BLOCK,
@@ -73,16 +74,19 @@ impl Sight {
             policy: POLICY,
             max_workers: 8,
             workers: &self.workers,
+            draining: &BTreeSet::new(),
             submissions: &self.submissions,
             settled: self.block.number,
             max_block_age: MAX_BLOCK_AGE,
             jobs: &|digest| {
-                (*digest == job(1).digest()).then(|| JobDemand::of(&job(1), &Scale::FINEST))
+                (*digest == job(1).digest())
+                    .then(|| JobDemand::of(&job(1), &Scale::FINEST, &AllowedImages::default()))
             },
             circuit: CIRCUIT,
             fresh: &self.fresh,
             suspicions: &suspicions,
             not_before: UnixMillis(0),
+            appeal: false,
         })
     }
 
@@ -450,7 +454,7 @@ fn a_job_that_fits_nowhere_costs_at_most_200_slots_a_day() {
     // Another worker comes, and the job is tried at once.
     sight.workers.insert(worker(9));
     let entry = TelemetryEntry { sender: worker(9), digest: Blake3Digest([9; 32]) };
-    sight.fresh.push(TelemetryRef { entry, ..sight.fresh[0] });
+    sight.fresh.push(TelemetryRef { entry, ..sight.fresh[0].clone() });
     let begun = sight.observed(&mut machine, false, now);
     assert!(begun.contains(&SlotEffect::Agree(Instance::manifest(machine.slot()))));
 }

@@ -23,7 +23,8 @@ const NOW: UnixMillis = UnixMillis(1_000_000);
 fn candidate(byte: u8) -> TelemetryRef {
     let entry = TelemetryEntry { sender: worker(byte), digest: Blake3Digest([byte; 32]) };
     let policy = KeccakDigest([8; 32]);
-    TelemetryRef { entry, includes_slot: Slot(0), sampled_at: NOW, policy }
+    let ended = Arc::default();
+    TelemetryRef { entry, includes_slot: Slot(0), sampled_at: NOW, policy, ended }
 }
 
 const OPERATOR: Address = Address([3; 20]);
@@ -31,7 +32,8 @@ const OPERATOR: Address = Address([3; 20]);
 /// Two replicas of JOB.
 fn two(job: &Blake3Digest) -> Option<JobDemand> {
     let (operator, priority, lease) = (OPERATOR, Priority(0), LeasePolicy::Keep);
-    let demand = JobDemand { operator, replicas: 2, priority, lease, refused: None };
+    let is_batch = false;
+    let demand = JobDemand { operator, replicas: 2, priority, lease, is_batch, refused: None };
     (*job == JOB).then_some(demand)
 }
 
@@ -48,6 +50,7 @@ struct Known {
     roster: Vec<PublicIdentity>,
     state: ClusterState,
     workers: BTreeSet<PeerIdHash>,
+    draining: BTreeSet<PeerIdHash>,
     submissions: Vec<Submission>,
     fresh: Vec<TelemetryRef>,
     suspicions: BTreeMap<PeerIdHash, BTreeMap<ParticipantIndex, SignedSuspicion>>,
@@ -58,6 +61,7 @@ fn known() -> Known {
         roster: (1..=4).map(|j| secret(j).public()).collect(),
         state: ClusterState::default(),
         workers: (1..=3).map(worker).collect(),
+        draining: BTreeSet::new(),
         submissions: vec![submission(1, JOB)],
         fresh: (1..=3).map(candidate).collect(),
         suspicions: BTreeMap::new(),
@@ -76,6 +80,7 @@ fn local_view(known: &Known) -> LocalView<'_> {
         policy: KeccakDigest([8; 32]),
         max_workers: MAX_WORKERS,
         workers: &known.workers,
+        draining: &known.draining,
         submissions: &known.submissions,
         settled: 9,
         max_block_age: MAX_BLOCK_AGE,
@@ -84,6 +89,7 @@ fn local_view(known: &Known) -> LocalView<'_> {
         fresh: &known.fresh,
         suspicions: &known.suspicions,
         not_before: UnixMillis(NOW.0 - 1_000),
+        appeal: false,
     }
 }
 
@@ -256,7 +262,7 @@ fn telemetry_must_be_known_registered_and_fresh() {
     let mut known = known();
     let manifest = local_view(&known).propose(member(2));
     let validate = |known: &Known, found: Option<TelemetryRef>| {
-        judge(&local_view(known), &manifest, member(2), |_| found)
+        judge(&local_view(known), &manifest, member(2), |_| found.clone())
     };
     assert!(matches!(validate(&known, None), Err(InvalidManifest::Unknown(_))));
     let old = TelemetryRef { sampled_at: UnixMillis(1), ..candidate(1) };
@@ -267,7 +273,7 @@ fn telemetry_must_be_known_registered_and_fresh() {
     let other = TelemetryRef { policy: KeccakDigest([1; 32]), ..candidate(1) };
     let reason = "it is in the scale of another policy";
     let refused = InvalidManifest::Telemetry { worker: worker(1), reason };
-    assert_eq!(validate(&known, Some(other)), Err(refused));
+    assert_eq!(validate(&known, Some(other.clone())), Err(refused));
     known.fresh[0] = other;
     assert_eq!(local_view(&known).propose(member(2)).telemetry.len(), 2);
     known.workers.remove(&worker(1));

@@ -47,6 +47,11 @@ pub(super) fn policy(error: &Policy) -> String {
         Policy::EmptyImageRoot(_) => {
             "an image has a root: `veil chain image allow` computes it from the manifest".to_owned()
         }
+        Policy::TooManyImages(e) => format!(
+            "{} images are allowed or announced in this cluster, as many as can be: `veil chain image revoke` makes \
+             room",
+            e.max
+        ),
         Policy::ImageNotAllowed(e) => format!(
             "image {} is neither allowed nor announced in this cluster: `veil chain image allow` does that",
             short(&e.manifest)

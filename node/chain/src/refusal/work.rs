@@ -71,7 +71,7 @@ pub(super) fn anchor(error: &Anchor) -> String {
             format!("assignment {} is not under root {}", short(&e.assignmentHash), short(&e.root))
         }
         Anchor::ReservedInLeaf(_) => {
-            "a leaf that hides its worker, or says that its replica is done or drained, is of a later version".to_owned()
+            "a leaf that hides its worker, or says that its replica is drained, is of a later version".to_owned()
         }
         Anchor::NoSuchWorker(e) => {
             format!("peer {} is not a registered worker", short(&e.worker))

@@ -14,10 +14,8 @@ use veil_node_process::metrics::Metrics;
 use veil_protocol_spec::identity::SecretIdentity;
 
 use super::*;
-use crate::{
-    progress::Progress,
-    status::{JobStatus, Role, Status},
-};
+use crate::progress::Progress;
+use veil_node_api::status::{JobStatus, Role, Status};
 
 mod documented;
 

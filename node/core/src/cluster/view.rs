@@ -6,11 +6,12 @@ use std::{
 };
 
 use async_recursion::async_recursion as boxed;
+use veil_committee_slot::demand::AllowedImages;
 use veil_node_chain::{Chain, ChainError, Head, PublishedKey, RegisteredNode, SubmittedJob};
 use veil_node_p2p::{Directory, Peer};
 use veil_protocol_spec::{
     ClusterId, Committee, KeccakDigest, PeerIdHash, PublicIdentity,
-    registry::{Roles, is_light},
+    registry::{Eligibility, Roles, is_light},
     scheduling::{BlockRef, ClusterPolicy, PolicyError, Submission, keccak},
 };
 
@@ -31,6 +32,8 @@ pub struct View {
     pub nodes: BTreeMap<PeerIdHash, RegisteredNode>,
     /// Submissions.
     pub submissions: Vec<Submission>,
+    /// Images that the cluster runs.
+    pub images: AllowedImages,
     /// The certificate anchored last, if there is one.
     pub head: Option<Head>,
     /// The key in force, if there is one.
@@ -60,6 +63,7 @@ impl View {
             Submission { position, job: digest, operator, leak_bits, cancelled }
         });
         let submissions = submissions.collect();
+        let images = AllowedImages::new(chain.allowed_images(cluster).await?);
         let head = chain.head(cluster).await?;
         let key = chain.current_key(cluster).await?;
         let mut roster = Vec::new();
@@ -80,6 +84,7 @@ impl View {
             slot_interval: Duration::from_millis(settings.slot_millis),
             nodes,
             submissions,
+            images,
             head,
             key,
             roster,
@@ -97,6 +102,23 @@ impl View {
     pub fn workers(&self) -> BTreeSet<PeerIdHash> {
         let workers = self.nodes.values().filter(|node| node.roles.worker);
         workers.map(|node| node.peer).collect()
+    }
+
+    /// Workers that are given nothing more.
+    #[must_use]
+    pub fn closed(&self) -> BTreeSet<PeerIdHash> {
+        self.which(|eligibility| eligibility != Eligibility::Eligible)
+    }
+
+    /// Those of them whose replicas go to others.
+    #[must_use]
+    pub fn draining(&self) -> BTreeSet<PeerIdHash> {
+        self.which(|eligibility| eligibility == Eligibility::Draining)
+    }
+
+    fn which(&self, is: impl Fn(Eligibility) -> bool) -> BTreeSet<PeerIdHash> {
+        let workers = self.nodes.values().filter(|node| node.roles.worker);
+        workers.filter(|node| is(node.eligibility)).map(|node| node.peer).collect()
     }
 
     /// Workers that may be drawn as auditors: "workers are auditors unless they register as light". Who has
@@ -173,6 +195,7 @@ mod tests {
                 labels: labels.iter().map(|label| label.parse().unwrap()).collect(),
                 position: 0,
                 stake: 0,
+                eligibility: Eligibility::Eligible,
                 seat: None,
             }
         };

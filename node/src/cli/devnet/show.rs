@@ -7,7 +7,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use veil_node_core::status::Phase;
+use veil_node_api::status::Phase;
 
 use crate::{
     cli::output,

@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use futures::future::join_all;
 use veil_node_api::client::Client;
+use veil_node_api::status::{JobStatus, Status};
 use veil_node_chain::{Chain, RpcUrls};
 use veil_node_config::{AnyConfig, ChainSection, parse_address, process_environment};
-use veil_node_core::{
-    lifecycle::account,
-    status::{JobStatus, Status},
-};
+use veil_node_core::lifecycle::account;
 use veil_node_operator::submission;
 use veil_protocol_spec::{Address, ClusterId};
 

@@ -81,14 +81,17 @@ fn a_type_has_its_own_rules() {
     for max_attempts in [0, 101] {
         assert_eq!(refused(of(JobType::Batch { max_attempts })), JobError::Attempts(max_attempts));
     }
-    for kind in [JobType::Batch { max_attempts: 1 }, periodic] {
-        assert_eq!(refused(of(kind.clone())), JobError::RestartOfBatch);
-        let ends = refused(|j| {
-            j.kind = kind;
-            j.restart.mode = RestartMode::Never;
-        });
-        assert!(matches!(ends, JobError::Unsupported(_)), "{ends}");
+    let batch = JobType::Batch { max_attempts: 1 };
+    for kind in [batch.clone(), periodic.clone()] {
+        assert_eq!(refused(of(kind)), JobError::RestartOfBatch);
     }
+    let ends = |kind| {
+        let mut job = job();
+        (job.kind, job.restart.mode) = (kind, RestartMode::Never);
+        job.validate()
+    };
+    assert_eq!(ends(batch), Ok(()));
+    assert!(matches!(ends(periodic), Err(JobError::Unsupported(_))));
 }
 
 #[test]

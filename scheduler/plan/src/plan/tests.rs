@@ -8,12 +8,15 @@ use veil_protocol_spec::{
 };
 
 use super::*;
-use crate::cost::{LOOK_UPS_PER_PAIR, most_replicas};
+use crate::{
+    cost::{LOOK_UPS_PER_PAIR, most_replicas},
+    unfit::Unfit,
+};
 
 const SCOPE: ClusterScope =
     ClusterScope { chain_id: ChainId(1), contract: Address([1; 20]), cluster: ClusterId([2; 32]) };
 
-fn job(policy: SchedulingPolicy) -> JobSpec {
+pub(super) fn job(policy: SchedulingPolicy) -> JobSpec {
     JobSpec {
         replicas: 4,
         policy,
@@ -34,7 +37,7 @@ fn job(policy: SchedulingPolicy) -> JobSpec {
 }
 
 /// In which order each replica prefers equal workers.
-fn orders(manifest: &Manifest, public: &PublicInputs) -> Vec<Vec<usize>> {
+pub(super) fn orders(manifest: &Manifest, public: &PublicInputs) -> Vec<Vec<usize>> {
     let plan = Plan::new(manifest, public).unwrap();
     plan.steps.into_iter().map(|step| step.candidates).collect()
 }
@@ -42,7 +45,7 @@ fn orders(manifest: &Manifest, public: &PublicInputs) -> Vec<Vec<usize>> {
 const WORKERS: u8 = 7;
 
 /// A slot of `replicas` of that job; workers 1 to 7 are there.
-fn slot(job: &JobSpec, replicas: u16) -> (Manifest, PublicInputs) {
+pub(super) fn slot(job: &JobSpec, replicas: u16) -> (Manifest, PublicInputs) {
     let digest = job.digest();
     let public = PublicInputs {
         policy: ClusterPolicy { scale: Scale::FINEST, ..ClusterPolicy::default() },
@@ -66,6 +69,7 @@ fn slot(job: &JobSpec, replicas: u16) -> (Manifest, PublicInputs) {
         telemetry: (1..=WORKERS).map(entry).collect(),
         pending: (0..replicas).map(pending).collect(),
         leaving: Vec::new(),
+        done: Vec::new(),
         lost: Vec::new(),
     };
     (manifest, public)
@@ -153,13 +157,20 @@ fn whatever_narrows_the_candidates_must_leave_enough_of_them() {
     let zone = FailureDomain::Label("zone".parse().unwrap());
     let by_zone = Constraints { anti_affinity: Some(apart(zone)), ..none.clone() };
     let labels = |text: &str| vec![text.parse().unwrap()];
-    let few = |found| Some(JobRefusal::TooFewCandidates { found, min: 3 });
+    let unfit = |by: Unfit, count| std::iter::repeat_n(by, count).collect();
+    let few = |found| {
+        let unfit = unfit(Unfit::Labels, usize::from(WORKERS) - found);
+        Some(JobRefusal::TooFewCandidates { found, min: 3, unfit })
+    };
     assert_eq!(asked(with(none.clone()), 4, 0), (4, None));
     let near = Constraints { max_latency: LatencyClass::new(0).ok(), ..none.clone() };
     assert_eq!(asked(with(near.clone()), 4, 0), (4, None));
     assert_eq!(
         asked(with(near), 4, 8),
-        (0, Some(JobRefusal::TooFewCandidates { found: 7, min: 8 }))
+        (
+            0,
+            Some(JobRefusal::TooFewCandidates { found: 7, min: 8, unfit: unfit(Unfit::Labels, 0) })
+        )
     );
     let deny = Constraints { deny: labels("zone=b"), ..none.clone() };
     assert_eq!(asked(with(deny.clone()), 4, 0), (0, few(1)));

@@ -81,6 +81,7 @@ impl Cluster {
             self.report.count("appeal");
             sight.fresh.clear();
             sight.not_before = UnixMillis(0);
+            sight.appeal = true;
         } else {
             sight.not_before = self.not_before(j, MAX_AGE + AGE_SLACK, now);
         }

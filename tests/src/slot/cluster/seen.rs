@@ -47,6 +47,7 @@ impl Cluster {
             fresh,
             suspicions,
             not_before: self.not_before(j, MAX_AGE, now),
+            appeal: false,
         }
     }
 

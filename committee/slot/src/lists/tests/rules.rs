@@ -7,28 +7,38 @@ use super::*;
 use crate::demand::STOP_SECONDS;
 
 /// What one member knows, to be changed.
-struct Known {
-    submissions: Vec<Submission>,
-    demands: BTreeMap<Blake3Digest, JobDemand>,
+#[derive(Clone)]
+pub(super) struct Known {
+    pub(super) submissions: Vec<Submission>,
+    pub(super) demands: BTreeMap<Blake3Digest, JobDemand>,
     lost: BTreeMap<PeerIdHash, u32>,
     telemetry: BTreeSet<PeerIdHash>,
+    pub(super) ended: Ended,
     block: u64,
 }
 
 impl Known {
     /// Job 1, three replicas, four workers.
-    fn new(lease: LeasePolicy) -> Self {
+    pub(super) fn new(lease: LeasePolicy) -> Self {
         Self {
             submissions: vec![submission(5, 1)],
             demands: [(job(1), JobDemand { lease, ..three(&job(1)).unwrap() })].into(),
             lost: BTreeMap::new(),
             telemetry: (1..=4).map(worker).collect(),
+            ended: Ended::new(),
             block: 1,
         }
     }
 
     /// Another operator's job.
-    fn submit(&mut self, position: u64, byte: u8, operator: u8, priority: u8, replicas: u16) {
+    pub(super) fn submit(
+        &mut self,
+        position: u64,
+        byte: u8,
+        operator: u8,
+        priority: u8,
+        replicas: u16,
+    ) {
         let operator = Address([operator; 20]);
         self.submissions.push(Submission { operator, ..submission(position, byte) });
         let demand = three(&job(1)).unwrap();
@@ -37,26 +47,23 @@ impl Known {
         self.demands.insert(job(byte), demand);
     }
 
-    fn next_only(
-        &self,
-        state: &ClusterState,
-        only: Option<&BTreeSet<Blake3Digest>>,
-    ) -> NextReplicas {
+    pub(super) fn judges(&self, state: &ClusterState, judged: Option<Judged<'_>>) -> NextReplicas {
         let inputs = NextInputs {
             submissions: &self.submissions,
             jobs: &|job| self.demands.get(job).copied(),
-            only,
+            judged,
             lost: &self.lost,
             draining: &BTreeSet::new(),
             telemetry: &self.telemetry,
+            ended: &self.ended,
             block: self.block,
             policy: POLICY,
         };
         next_replicas(state, &inputs)
     }
 
-    fn next(&self, state: &ClusterState) -> NextReplicas {
-        self.next_only(state, None)
+    pub(super) fn next(&self, state: &ClusterState) -> NextReplicas {
+        self.judges(state, None)
     }
 
     fn manifest(&self, state: &ClusterState) -> Manifest {
@@ -73,19 +80,23 @@ impl Known {
     }
 
     /// A slot in which pending replica number i goes to worker `choose(i)`.
-    fn slot(&self, state: &ClusterState, choose: impl Fn(usize) -> Option<u8>) -> ClusterState {
+    pub(super) fn slot(
+        &self,
+        state: &ClusterState,
+        choose: impl Fn(usize) -> Option<u8>,
+    ) -> ClusterState {
         let manifest = self.manifest(state);
         assert_eq!(manifest.validate(committee()), Ok(()));
         let assignments = assignments(&manifest, |i| choose(i).map(worker));
         state.follow(&record(state, manifest, assignments)).unwrap()
     }
 
-    fn lose(&mut self, byte: u8, lost_for: u32) {
+    pub(super) fn lose(&mut self, byte: u8, lost_for: u32) {
         self.telemetry.remove(&worker(byte));
         self.lost.insert(worker(byte), lost_for);
     }
 
-    fn returns(&mut self, byte: u8) {
+    pub(super) fn returns(&mut self, byte: u8) {
         self.lost.remove(&worker(byte));
         self.telemetry.insert(worker(byte));
     }
@@ -333,13 +344,15 @@ proptest! {
         let mut state = ClusterState::default();
         for (choice, hidden) in slots {
             // The proposer lacks some bodies.
-            let mut proposer = Known { demands: known.demands.clone(), submissions: known.submissions.clone(), lost: known.lost.clone(), telemetry: known.telemetry.clone(), block: 1 };
+            let mut proposer = known.clone();
             for (k, _) in (10u8..).zip(&jobs).filter(|(k, _)| hidden >> (k % 16) & 1 == 1) {
                 proposer.demands.remove(&job(k));
             }
             let proposed = proposer.next(&state);
             let listed: BTreeSet<_> = proposed.pending.iter().map(|p| p.job).collect();
-            let judged = known.next_only(&state, Some(&listed));
+            let (pending, done) = (&listed, &BTreeSet::new());
+            let judged = Judged { pending, done, in_appeal: false };
+            let judged = known.judges(&state, Some(judged));
             prop_assert_eq!(&judged.pending, &proposed.pending);
             prop_assert_eq!(&judged.leaving, &proposed.leaving);
             prop_assert!(proposed.pending.len() <= most_replicas(workers.into(), 0));
@@ -348,4 +361,29 @@ proptest! {
             });
         }
     }
+}
+
+/// "Images enforced by members (not considered)", "revocation stops what runs".
+#[test]
+fn a_job_whose_image_is_revoked_leaves_and_comes_back_when_it_is_allowed() {
+    let mut known = Known::new(LeasePolicy::Keep);
+    let state = ClusterState::default();
+    let allowed = known.demands[&job(1)];
+    let revoked = JobDemand { refused: Some(NotConsidered::Image), ..allowed };
+    known.demands.insert(job(1), revoked);
+    let next = known.next(&state);
+    assert!(next.pending.is_empty());
+    assert_eq!(next.not_considered, [(job(1), NotConsidered::Image)].into());
+    known.demands.insert(job(1), allowed);
+    let state = known.slot(&state, |i| Some(i as u8 + 1));
+    assert_eq!((known.next(&state).staying, known.next(&state).leaving.len()), (3, 0));
+    known.demands.insert(job(1), revoked);
+    let next = known.next(&state);
+    let leaving = |replica| LeavingReplica { job: job(1), replica: ReplicaIndex(replica) };
+    assert_eq!((next.staying, next.leaving.as_slice()), (0, &[0, 1, 2].map(leaving)[..]));
+    assert_eq!(next.not_considered, [(job(1), NotConsidered::Image)].into());
+    let state = known.slot(&state, |_| None);
+    assert_eq!(state.replicas().count(), 0);
+    known.demands.insert(job(1), allowed);
+    assert_eq!(known.next(&state).pending.len(), 3);
 }

@@ -1,5 +1,7 @@
 //! Which block a manifest names, and what it says of lost workers.
 
+use veil_protocol_spec::{ReplicaIndex, scheduling::ReplicaExit};
+
 use super::*;
 
 /// Finding M2: a proposer could name any block, however old, and with it withdrawn jobs and old policies.
@@ -152,4 +154,51 @@ fn a_manifest_that_costs_too_much_is_refused_before_anything_is_fetched() {
     costly.pending.push(PendingReplica { replica, ..last });
     let refused = InvalidManifest::TooCostly { found: most + 1, most };
     assert_eq!(knows_nothing.validate_facts(&costly, member(2)), Err(refused));
+}
+
+/// A judge goes by the telemetry that the manifest names, and by nothing else.
+#[test]
+fn what_is_done_is_what_the_telemetry_says() {
+    let mut known = known();
+    let first = local_view(&known).propose(member(2));
+    known.state = after(&known, &first, Blake3Digest([1; 32]));
+    fn batch(job: &Blake3Digest) -> Option<JobDemand> {
+        two(job).map(|demand| JobDemand { is_batch: true, ..demand })
+    }
+    fn view(known: &Known) -> LocalView<'_> {
+        LocalView { jobs: &batch, ..local_view(known) }
+    }
+    let exit = ReplicaExit { code: Some(3), out_of_memory: false };
+    let ended = EndedReplica { job: JOB, replica: ReplicaIndex(0), exit };
+    let placed = known.state.placement(JOB, ReplicaIndex(0)).unwrap().worker;
+    assert_eq!((placed, view(&known).work()), (worker(1), Work::Nothing));
+    for of in &mut known.fresh {
+        of.includes_slot = Slot(1);
+    }
+    let silent = known.clone();
+    known.fresh[0].ended = [ended].into();
+    assert_eq!(view(&known).work(), Work::Now);
+    let manifest = view(&known).propose(member(2));
+    assert_eq!((manifest.done.as_slice(), manifest.pending.len()), (&[ended][..], 0));
+    let judged = |view: &LocalView<'_>, manifest: &Manifest, of: &Known| {
+        judge(view, manifest, member(2), |entry| {
+            of.fresh.iter().find(|candidate| candidate.entry == *entry).cloned()
+        })
+    };
+    assert_eq!(judged(&view(&known), &manifest, &known), Ok(()));
+    assert_eq!(judged(&view(&known).in_appeal(), &manifest, &known), Ok(()));
+    let differs = || Err(InvalidManifest::Differs("list of replicas that are done"));
+    // The message says nothing of it, or something else.
+    assert_eq!(judged(&view(&silent), &manifest, &silent), differs());
+    assert_eq!(judged(&view(&silent).in_appeal(), &manifest, &silent), differs());
+    let mut other = manifest.clone();
+    other.done[0].exit.code = Some(0);
+    assert_eq!(judged(&view(&known), &other, &known), differs());
+    // It is left out: no objection in an appeal, where its body may not have reached the proposer.
+    other.done.clear();
+    assert_eq!(judged(&view(&known), &other, &known), differs());
+    assert_eq!(judged(&view(&known).in_appeal(), &other, &known), Ok(()));
+    known.state = after(&known, &manifest, Blake3Digest([1; 32]));
+    assert!(known.state.is_done(JOB, ReplicaIndex(0)));
+    assert_eq!(view(&known).work(), Work::Nothing, "it is done");
 }

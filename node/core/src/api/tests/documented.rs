@@ -14,14 +14,15 @@ use veil_protocol_spec::{
     agreement::{Instance, Lock},
     evidence::EvidenceKind,
     scheduling::{
-        AssignmentCertificate, Assignments, CertificateVote, Manifest, SignedCertificateVote,
+        AssignmentCertificate, Assignments, CertificateVote, Manifest, Protocol,
+        SignedCertificateVote,
     },
 };
 
 use super::*;
-use crate::{
-    answering::from_afar,
-    status::{EngineStatus, Observed, ReplicaStatus, SlotReport, TrafficStatus},
+use crate::answering::from_afar;
+use veil_node_api::status::{
+    DoneStatus, Endpoint, EngineStatus, Observed, ReplicaStatus, SlotReport, TrafficStatus,
 };
 
 fn document() -> Value {
@@ -204,7 +205,20 @@ fn replica() -> ReplicaStatus {
         observed: Some(Observed {
             container: Some(String::new()),
             exit_code: Some(1),
+            endpoints: vec![Endpoint {
+                name: "http".parse().unwrap(),
+                host: "127.0.0.1".parse().unwrap(),
+                port: 8080,
+                protocol: Protocol::Tcp,
+            }],
             ..Observed::default()
+        }),
+        done: Some(DoneStatus {
+            succeeded: true,
+            exit_code: Some(0),
+            out_of_memory: false,
+            worker: PeerIdHash([2; 32]),
+            slot: Slot(1),
         }),
     }
 }
@@ -216,7 +230,7 @@ fn statuses_have_the_documented_keys() {
     assert_documented("Live", &json!({ "live": true }));
     assert_documented("Status", &reporter.status());
     let slot = SlotReport {
-        phases: BTreeMap::from([(crate::status::Phase::Lock, 0.5)]),
+        phases: BTreeMap::from([(veil_node_api::status::Phase::Lock, 0.5)]),
         manifest: Some(Blake3Digest([1; 32])),
         culprits: vec![ParticipantIndex::new(1).unwrap()],
         disagree: vec![PeerIdHash([2; 32])],
@@ -229,7 +243,7 @@ fn statuses_have_the_documented_keys() {
         "Status",
         &Status {
             addresses: vec![String::new()],
-            engine: Some(EngineStatus { name, version, os, architecture }),
+            engine: Some(EngineStatus { name, version, os, architecture, filtered: true }),
             participant: ParticipantIndex::new(1).ok(),
             key_set: Some(KeySetDigest([1; 32])),
             certificate: Some(KeccakDigest([1; 32])),

@@ -9,7 +9,7 @@ use veil_protocol_spec::{
     Address, Blake3Digest, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex, PeerIdHash,
     ReplicaIndex, Slot,
     evidence::EvidenceKind,
-    scheduling::{Name, Protocol},
+    scheduling::{Done, Name, Protocol},
 };
 
 /// Slots whose reports are kept.
@@ -190,6 +190,33 @@ pub struct EngineStatus {
     pub filtered: bool,
 }
 
+/// How a replica of a batch job has ended for good, by the certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoneStatus {
+    /// Whether it has done what it was for: with exit code 0.
+    pub succeeded: bool,
+    /// Of its last run; nothing if nobody saw it end.
+    pub exit_code: Option<i32>,
+    /// Whether it ended for lack of memory.
+    pub out_of_memory: bool,
+    /// Where it ran last.
+    pub worker: PeerIdHash,
+    /// The slot whose certificate says so.
+    pub slot: Slot,
+}
+
+impl From<Done> for DoneStatus {
+    fn from(Done { placement, slot, exit }: Done) -> Self {
+        Self {
+            succeeded: exit.is_success(),
+            exit_code: exit.code,
+            out_of_memory: exit.out_of_memory,
+            worker: placement.worker,
+            slot,
+        }
+    }
+}
+
 /// One replica: what the certificates say, and beside it what is seen.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReplicaStatus {
@@ -197,12 +224,14 @@ pub struct ReplicaStatus {
     pub job: Blake3Digest,
     /// Which of its replicas.
     pub replica: ReplicaIndex,
-    /// Where it is assigned to; nowhere while pending.
+    /// Where it is assigned to; nowhere while pending, or when it is done.
     pub worker: Option<PeerIdHash>,
     /// Why it is pending, as far as that may be said.
     pub pending_because: Option<String>,
     /// Only of this process's own replicas.
     pub observed: Option<Observed>,
+    /// Of a batch job, when it has ended for good.
+    pub done: Option<DoneStatus>,
 }
 
 /// One submitted job.

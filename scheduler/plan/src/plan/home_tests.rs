@@ -1,0 +1,121 @@
+//! What workers say of themselves, and replicas that stay where their volume is.
+
+#![allow(clippy::unwrap_used, reason = "a test that unwraps has failed")]
+
+use veil_protocol_spec::{Address, PeerIdHash, ReplicaIndex, scheduling::*};
+
+use super::{
+    tests::{job, orders, slot},
+    *,
+};
+use crate::unfit::Unfit;
+
+fn worker(number: u8) -> PeerIdHash {
+    PeerIdHash([number; 32])
+}
+
+fn host_volume(on_loss: OnLoss) -> Volume {
+    Volume {
+        name: "data".parse().unwrap(),
+        mount: "/data".parse().unwrap(),
+        kind: VolumeKind::Host { on_loss },
+        read_only: false,
+    }
+}
+
+/// A job of `replicas` with a volume that workers 1 to 4 of 7 offer.
+fn with_volume(on_loss: OnLoss, replicas: u16) -> (Manifest, PublicInputs) {
+    let spec = JobSpec { volumes: vec![host_volume(on_loss)], ..job(SchedulingPolicy::Spread) };
+    let (manifest, mut public) = slot(&spec, replicas);
+    for number in 1..=4 {
+        let volumes = vec!["data".parse().unwrap()];
+        public.profiles.insert(worker(number), Profile { volumes, ..Profile::default() });
+    }
+    (manifest, public)
+}
+
+fn sorted(mut workers: Vec<usize>) -> Vec<usize> {
+    workers.sort_unstable();
+    workers
+}
+
+#[test]
+fn a_replica_stays_where_its_volume_is() {
+    for on_loss in [OnLoss::Pending, OnLoss::Empty] {
+        let (manifest, mut public) = with_volume(on_loss, 3);
+        let job = manifest.pending[0].job;
+        // One had its place at worker 2, one at a worker that sent no telemetry, one nowhere.
+        public.previous.insert((job, ReplicaIndex(0)), worker(2));
+        public.previous.insert((job, ReplicaIndex(1)), worker(99));
+        let orders: Vec<_> = orders(&manifest, &public).into_iter().map(sorted).collect();
+        let elsewhere = if on_loss == OnLoss::Empty { vec![0, 1, 2, 3] } else { vec![] };
+        assert_eq!(orders, [vec![1], elsewhere, vec![0, 1, 2, 3]], "{on_loss:?}");
+    }
+}
+
+/// The answer about a replica that has a home tells of that worker alone: no minimum is asked for.
+#[test]
+fn a_replica_goes_home_though_too_few_offer_its_volume() {
+    let (manifest, mut public) = with_volume(OnLoss::Pending, 2);
+    let job = manifest.pending[0].job;
+    (2..=4).for_each(|number| drop(public.profiles.remove(&worker(number))));
+    public.previous.insert((job, ReplicaIndex(1)), worker(1));
+    assert_eq!(orders(&manifest, &public), [vec![], vec![0]]);
+    let plan = Plan::new(&manifest, &public).unwrap();
+    let refusal = &plan.refusals()[&job];
+    let JobRefusal::TooFewCandidates { found: 1, min: 3, unfit } = refusal else {
+        panic!("{refusal}")
+    };
+    assert_eq!(unfit.of(Unfit::Volume), 6);
+    assert!(refusal.to_string().contains("6 for want of a volume"), "{refusal}");
+    // A home that is drained, or offers the volume no more, is none.
+    public.profiles.clear();
+    assert_eq!(orders(&manifest, &public), [vec![], vec![]]);
+}
+
+#[test]
+fn what_a_worker_accepts_and_says_is_matched() {
+    let plain = job(SchedulingPolicy::Spread);
+    let lacks = |spec: &JobSpec, profile: &Profile| Unfit::of(spec, &[], profile);
+    let nothing = Profile::default();
+    assert_eq!(lacks(&plain, &nothing), None);
+    let by = |accepts| Profile { accepts, ..Profile::default() };
+    let others = by(Accepts { operators: Some(vec![Address([9; 20])]), ..Accepts::default() });
+    assert_eq!(lacks(&plain, &others), Some(Unfit::Operator));
+    let own = by(Accepts { operators: Some(vec![plain.operator]), ..Accepts::default() });
+    assert_eq!(lacks(&plain, &own), None);
+    let images = |text: &str| {
+        by(Accepts { images: Some(vec![text.parse().unwrap()]), ..Accepts::default() })
+    };
+    assert_eq!(lacks(&plain, &images("localhost:5000")), None);
+    assert_eq!(lacks(&plain, &images("docker.io")), Some(Unfit::Image));
+    let wide = JobSpec { egress: Egress::AllowPrivate, ..plain.clone() };
+    assert_eq!(lacks(&wide, &nothing), Some(Unfit::Egress));
+    let keeps = JobSpec { volumes: vec![host_volume(OnLoss::Empty)], ..plain.clone() };
+    assert_eq!(lacks(&keeps, &nothing), Some(Unfit::Volume));
+    // A fact is a label like one on chain, and the chain's comes with it.
+    let mut arm = plain.clone();
+    arm.constraints.allow = vec!["veil/arch=arm64".parse().unwrap(), "zone=a".parse().unwrap()];
+    let facts = vec!["veil/arch=arm64".parse().unwrap()];
+    let says = Profile { facts, ..Profile::default() };
+    let zone = ["zone=a".parse().unwrap()];
+    assert_eq!(Unfit::of(&arm, &zone, &says), None);
+    assert_eq!(Unfit::of(&arm, &zone, &nothing), Some(Unfit::Labels));
+    assert_eq!(Unfit::of(&arm, &[], &says), Some(Unfit::Labels));
+}
+
+#[test]
+fn a_closed_worker_is_given_nothing_and_keeps_what_it_runs() {
+    let (manifest, mut public) = slot(&job(SchedulingPolicy::Spread), 1);
+    public.policy.min_candidates = 7;
+    public.closed = [worker(3)].into();
+    let plan = Plan::new(&manifest, &public).unwrap();
+    let JobRefusal::TooFewCandidates { found: 6, min: 7, unfit } =
+        &plan.refusals()[&manifest.pending[0].job]
+    else {
+        panic!("{:?}", plan.refusals())
+    };
+    assert_eq!(unfit.of(Unfit::Closed), 1);
+    public.policy.min_candidates = 6;
+    assert!(!orders(&manifest, &public)[0].contains(&2));
+}
