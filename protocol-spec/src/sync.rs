@@ -174,8 +174,8 @@ pub enum SyncAnswer {
     Snapshot(Box<StateSnapshot>),
     /// The member's counter; `None` if the peer is no member that takes part.
     BlocksOpened(Option<DecryptionCounter>),
-    /// Replicas that run at the worker, and are healthy as far as their job says how to tell; at most
-    /// [`SyncAnswer::MAX_RUNNING`].
+    /// Replicas that have their place at the worker, run there, are not being stopped, and are healthy as far as
+    /// their job says how to tell; at most [`SyncAnswer::MAX_RUNNING`].
     Running(Vec<(Blake3Digest, ReplicaIndex)>),
 }
 

@@ -9,7 +9,7 @@
 //!    allow as of the manifest's block.
 //! 2. A replica wants a place if it has none, or its worker is drained (exclusive ones and those of batch jobs stay), or its worker is
 //!    lost: at once
-//!    under [`LeasePolicy::Keep`](veil_protocol_spec::scheduling::LeasePolicy::Keep), else when the wait is
+//!    under [`LeasePolicy::Keep`], else when the wait is
 //!    over (`leases.md`). It keeps the place that it has until it gets another.
 //! 3. A job is not considered while [`NotConsidered`] holds.
 //! 4. Replicas that found no place wait ([`turn`]). Those that wait for nothing are listed, with those that

@@ -54,8 +54,8 @@ pub(crate) struct Memory {
     pub(crate) desired: BTreeMap<ReplicaId, DesiredReplica>,
     /// See [`Keep::held_back`].
     pub(crate) held_back: BTreeMap<ReplicaId, Arc<JobSpec>>,
-    /// What a running reconciliation is at work on; true while it waits for the image.
-    pub(crate) busy: BTreeMap<ReplicaId, bool>,
+    /// What a running reconciliation is at work on.
+    pub(crate) busy: BTreeMap<ReplicaId, Work>,
     errors: BTreeMap<ReplicaId, Arc<ReplicaError>>,
     /// Of replicas that could not be started.
     pub(crate) starts: BTreeMap<ReplicaId, Pause>,
@@ -79,6 +79,17 @@ pub(crate) struct Memory {
     facts: Option<EngineFacts>,
     /// Whether the engine did not say, when it was last asked, which containers there are.
     is_silent: bool,
+}
+
+/// What a reconciliation does about a replica at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Its image is on the way.
+    AwaitsImage,
+    /// Its container is being stopped, which may take as long as its grace.
+    Stops,
+    /// Anything else.
+    Other,
 }
 
 /// What was done about one container.
@@ -218,8 +229,8 @@ impl Memory {
         self.held_back.clone_from(&keep.held_back);
     }
 
-    pub(crate) fn is_waiting_for_image(&self, id: &ReplicaId) -> bool {
-        self.busy.get(id).is_some_and(|waits| *waits)
+    pub(crate) fn is_at(&self, work: Work, id: &ReplicaId) -> bool {
+        self.busy.get(id) == Some(&work)
     }
 
     /// What is reserved for each replica that is claimed or has a container.

@@ -30,6 +30,8 @@ pub enum Observed {
     Unhealthy,
     /// It has ended, and is started again after a pause.
     Restarting,
+    /// Runs, and is being stopped: it has its grace to end by itself.
+    Stopping,
     /// Somebody paused it.
     Paused,
     /// Ended.
@@ -62,6 +64,7 @@ impl fmt::Display for Observed {
             Self::Running => "running",
             Self::Unhealthy => "unhealthy",
             Self::Restarting => "restarting",
+            Self::Stopping => "stopping",
             Self::Paused => "paused",
             Self::Exited { code } => return write!(f, "exited ({code})"),
             Self::Dead => "dead",
@@ -173,7 +176,8 @@ pub(crate) fn state(seen: &Seen, probed: Option<Health>) -> Observed {
     use ContainerStateStatusEnum as Status;
     match seen.status {
         Some(Status::CREATED) => Observed::Created,
-        Some(Status::RUNNING | Status::STOPPING) => match probed.or(seen.health) {
+        Some(Status::STOPPING) => Observed::Stopping,
+        Some(Status::RUNNING) => match probed.or(seen.health) {
             None | Some(Health::Healthy) => Observed::Running,
             Some(Health::Starting) => Observed::Starting,
             Some(Health::Unhealthy) => Observed::Unhealthy,

@@ -25,7 +25,7 @@ use crate::{
     batch::attempts,
     container,
     error::{DockerError, ReplicaError},
-    executor::{CONCURRENT, Change, Executor, Outcome},
+    executor::{CONCURRENT, Change, Executor, Outcome, Work},
     keep::{Fate, Keep},
     labels,
     pause::Pause,
@@ -137,6 +137,9 @@ impl Executor {
                     None => continue,
                 };
                 let (id, claim) = (*id, Arc::clone(claim));
+                if fate != Fate::Stays && surplus == 0 {
+                    claim.does(Work::Stops);
+                }
                 match fate {
                     Fate::Stays => {}
                     Fate::Stops => stops.push(
@@ -299,7 +302,7 @@ impl Executor {
                 self.record(report, desired.id(), Ok(Change::Waits(error)));
                 continue;
             }
-            claim.waits_for_image(true);
+            claim.does(Work::AwaitsImage);
             replicas.push(desired);
             ready.push((desired, claim));
         }
@@ -318,7 +321,7 @@ impl Executor {
         claim: Arc<Claim<'_>>,
         had: &Had,
     ) -> Outcome {
-        claim.waits_for_image(false);
+        claim.does(Work::Other);
         let id = desired.id();
         let outcome = match had {
             // The wait may have been long.
@@ -401,12 +404,12 @@ impl<'a> Claim<'a> {
         if memory.busy.contains_key(&id) {
             return None;
         }
-        memory.busy.insert(id, false);
+        memory.busy.insert(id, Work::Other);
         Some(Self { executor, id })
     }
 
-    fn waits_for_image(&self, waits: bool) {
-        self.executor.memory().busy.insert(self.id, waits);
+    fn does(&self, work: Work) {
+        self.executor.memory().busy.insert(self.id, work);
     }
 }
 

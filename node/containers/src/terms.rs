@@ -30,7 +30,7 @@ pub struct HostVolume {
     pub read_only: bool,
 }
 
-/// See the [module documentation](self). The default is what a worker grants whose operator says nothing.
+/// What the worker's operator lets containers have and reach. The default is what a worker grants whose operator says nothing.
 #[derive(Clone, Debug)]
 pub struct Terms {
     /// Whether connections of containers are filtered.

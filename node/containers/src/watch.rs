@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::{
     error::DockerError,
-    executor::{CONCURRENT, Executor, Memory},
+    executor::{CONCURRENT, Executor, Memory, Work},
     look::Line,
     observe::{Observed, ObservedReplica, Seen, state},
     probe::{Health, is_by_worker},
@@ -106,11 +106,17 @@ impl Memory {
                 });
                 match state(seen, probed) {
                     Observed::Exited { .. } if self.due.contains_key(&id) => Observed::Restarting,
+                    // The engine calls it running until it has ended.
+                    Observed::Running | Observed::Starting | Observed::Unhealthy
+                        if self.is_at(Work::Stops, &id) =>
+                    {
+                        Observed::Stopping
+                    }
                     state => state,
                 }
             }
             Some((_, Err(_))) => Observed::Unknown,
-            None if self.is_waiting_for_image(&id) => Observed::Pulling,
+            None if self.is_at(Work::AwaitsImage, &id) => Observed::Pulling,
             None => Observed::Missing,
         };
         if let (Some(seen), Observed::Exited { .. } | Observed::Restarting) = (seen, observed) {

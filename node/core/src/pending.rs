@@ -1,6 +1,6 @@
 //! Why replicas have no place, by what is public.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use veil_committee_slot::{
     demand::JobDemand,
@@ -13,16 +13,17 @@ use veil_protocol_spec::{
 };
 use veil_scheduler_plan::{inputs::JobRefusal, unfit::Unfit};
 
-use crate::cluster::View;
+use crate::{cluster::View, progress::Replica};
 
-/// Every replica of a wanted job, and why it has no place if it has none. `profiles` is what workers said of
+/// The replicas of wanted jobs that are not in `placed`, and why they have no place. `profiles` is what workers said of
 /// themselves, of those whose telemetry is held here.
 pub(crate) fn unplaced(
     view: &View,
     jobs: &Jobs,
     state: &ClusterState,
     profiles: &BTreeMap<PeerIdHash, Profile>,
-) -> Vec<(Blake3Digest, ReplicaIndex, String)> {
+    placed: &BTreeSet<Replica>,
+) -> Vec<(Replica, String)> {
     let scale = view.rules_or_default().scale;
     let demand =
         |job: &Blake3Digest| jobs.read(job, |body| JobDemand::of(body, &scale, &view.images));
@@ -46,7 +47,7 @@ pub(crate) fn unplaced(
         .filter(|(submission, demand)| submission.operator == demand.operator)
         .map(|(submission, demand)| (submission.job, demand.replicas))
         .collect();
-    let because = |job: Blake3Digest, replica| {
+    let because = |(job, replica): Replica| {
         if let Some(reason) = next.not_considered.get(&job) {
             return reason.to_string();
         }
@@ -63,7 +64,8 @@ pub(crate) fn unplaced(
     let replicas = wanted.into_iter().flat_map(|(job, replicas)| {
         (0..replicas).map(ReplicaIndex).map(move |replica| (job, replica))
     });
-    replicas.map(|(job, replica)| (job, replica, because(job, replica))).collect()
+    let unplaced = replicas.filter(|replica| !placed.contains(replica));
+    unplaced.map(|replica| (replica, because(replica))).collect()
 }
 
 /// Why public rules leave a replica without a place, if they do.

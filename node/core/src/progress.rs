@@ -1,7 +1,7 @@
 //! How far a process is: its tasks write it, the API reads it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -22,6 +22,7 @@ pub(crate) struct Notes {
     pub(crate) takes_part: bool,
     pub(crate) slots: BTreeMap<Slot, SlotReport>,
     pub(crate) observed: BTreeMap<Replica, Observed>,
+    serving: BTreeSet<Replica>,
     pub(crate) engine: Option<EngineStatus>,
 }
 
@@ -99,17 +100,17 @@ impl Progress {
         }
     }
 
-    /// What this process's own replicas do.
-    pub fn observed(&self, observed: BTreeMap<Replica, Observed>) {
-        self.notes().observed = observed;
+    /// What this process's own replicas do, and which of them serve: they have their place here, run, and are
+    /// healthy as far as their job says how to tell. A container that runs only until its replica runs
+    /// elsewhere, or is being stopped, serves nobody who counts on it.
+    pub fn observed(&self, observed: BTreeMap<Replica, Observed>, serving: BTreeSet<Replica>) {
+        let mut notes = self.notes();
+        (notes.observed, notes.serving) = (observed, serving);
     }
 
-    /// Its replicas that run, and are healthy as far as their job says how to tell.
-    #[must_use]
-    pub fn running(&self) -> Vec<(Blake3Digest, ReplicaIndex)> {
-        let notes = self.notes();
-        let running = notes.observed.iter().filter(|(_, observed)| observed.running);
-        running.map(|(replica, _)| *replica).collect()
+    /// See [`Self::observed`].
+    pub(crate) fn serving(&self) -> Vec<Replica> {
+        self.notes().serving.iter().copied().collect()
     }
 
     /// What this process's container engine is.

@@ -225,22 +225,16 @@ impl Reporter {
             let pool = epoch.pool();
             pool.profiles().map(|(worker, profile)| (worker, profile.clone())).collect()
         });
-        for (job, replica, because) in
-            unplaced(&view, &joined.jobs, state, &profiles.unwrap_or_default())
-        {
-            let key = (job, replica);
-            if !placed.contains(&key) {
-                let (worker, observed) = (None, observed.remove(&key));
-                let (pending_because, done) = (Some(because), None);
-                replicas.push(ReplicaStatus {
-                    job,
-                    replica,
-                    worker,
-                    pending_because,
-                    observed,
-                    done,
-                });
-            }
+        let profiles = profiles.unwrap_or_default();
+        for ((job, replica), because) in unplaced(&view, &joined.jobs, state, &profiles, &placed) {
+            replicas.push(ReplicaStatus {
+                job,
+                replica,
+                worker: None,
+                pending_because: Some(because),
+                observed: observed.remove(&(job, replica)),
+                done: None,
+            });
         }
         // Still to be stopped here.
         replicas.extend(observed.into_iter().map(|((job, replica), observed)| ReplicaStatus {

@@ -1,5 +1,5 @@
 //! Answers peers that were away: records, telemetry, bodies of jobs, digests of key files, evidence, votes; and
-//! workers that hand replicas over: what runs here.
+//! workers that hand replicas over: what serves here.
 //!
 //! # Flow
 //! [`SyncSource::serve`] takes [`SyncRequest`]s from the network. Jobs come from the job store; everything else
@@ -144,9 +144,9 @@ impl SyncSource {
                 SyncAnswer::BlocksOpened(*self.epoch()?.blocks_opened.borrow())
             }
             SyncRequest::Running => {
-                let mut running = self.progress.running();
-                running.truncate(SyncAnswer::MAX_RUNNING);
-                SyncAnswer::Running(running)
+                let mut serving = self.progress.serving();
+                serving.truncate(SyncAnswer::MAX_RUNNING);
+                SyncAnswer::Running(serving)
             }
             SyncRequest::CertificateVotes(slot) => {
                 let votes = self.epoch()?.evidence.votes(slot).map_err(|_| UNREADABLE)?;

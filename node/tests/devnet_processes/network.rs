@@ -7,7 +7,8 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread::sleep,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread::{self, sleep},
     time::{Duration, Instant},
 };
 
@@ -24,6 +25,8 @@ use veil_protocol_spec::Blake3Digest;
 
 /// Ends a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(1200);
+/// Between two counts of containers.
+const COUNT_INTERVAL: Duration = Duration::from_millis(20);
 /// Slots in which a member may be stopped too late to hold them.
 const MAX_TRIES: usize = 20;
 
@@ -178,9 +181,14 @@ impl Network {
     /// Submits a job whose request is these lines.
     pub(crate) fn submit_sized(&self, replicas: u16, resources: &str) -> String {
         let image = veil_node::devnet::sample_image().unwrap();
+        self.submit_file(&format!(
+            "image = \"{image}\"\nreplicas = {replicas}\n[resources]\n{resources}\n"
+        ))
+    }
+
+    /// Submits the job of a job file.
+    pub(crate) fn submit_file(&self, text: &str) -> String {
         let path = self.folder.join("job.toml");
-        let text =
-            format!("image = \"{image}\"\nreplicas = {replicas}\n[resources]\n{resources}\n");
         fs::write(&path, text).unwrap();
         let mut command = veil();
         command.args(["job", "submit", "--json"]).arg(&path).arg("--devnet").arg(&self.folder);
@@ -244,21 +252,53 @@ impl Network {
 
     /// Says what a worker is given, with its operator's account: `drain`, `eligible`.
     pub(crate) fn give(&self, verb: &str, worker: &str) {
-        let mut command = veil();
-        command.args(["worker", "status", "--json", "--config"]).arg(self.config(worker));
-        let status = json(&mut command);
+        let peer = self.peer(worker);
         let config = AnyConfig::load(&self.config(worker), &process_environment).unwrap();
         let chain = config.chain();
         let rpc = chain.rpc.as_slice().to_vec().join(",");
         let mut command = veil();
-        command.args(["node", verb, status["peer"].as_str().unwrap(), "--json", "--rpc", &rpc]);
+        command.args(["node", verb, &peer, "--json", "--rpc", &rpc]);
         command.args(["--contract", &chain.contract.to_string()]);
         command.args(["--cluster", &chain.cluster.to_string()]);
         command.arg("--keystore").arg(chain.keystore.as_ref().unwrap());
         command.arg("--keystore-passphrase-file");
         command.arg(chain.keystore_passphrase_file.as_ref().unwrap());
         let given = json(&mut command);
-        assert_eq!(given["node"], status["peer"], "{given}");
+        assert_eq!(given["node"], peer.as_str(), "{given}");
+    }
+
+    /// How few containers of a job ran at once on this network's workers, by the engine, while something was done.
+    pub(crate) fn fewest_containers<T>(&self, job: &str, done: impl FnOnce() -> T) -> (T, usize) {
+        let peers = ["worker-1", "worker-2", "worker-3"].map(|worker| self.peer(worker));
+        let count = || {
+            let mut command = Command::new("docker");
+            command.args(["ps", "--filter", &format!("label=veil.job={job}")]);
+            command.args(["--format", "{{.Label \"veil.worker\"}}"]);
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            let workers = String::from_utf8(output.stdout).unwrap();
+            workers.lines().filter(|worker| peers.iter().any(|peer| peer == worker)).count()
+        };
+        let (over, is_over) = mpsc::channel::<()>(); // closed also when what is done panics
+        thread::scope(|scope| {
+            let counting = scope.spawn(move || {
+                let mut fewest = count();
+                while is_over.recv_timeout(COUNT_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                    fewest = fewest.min(count());
+                }
+                fewest
+            });
+            let done = done();
+            drop(over);
+            (done, counting.join().unwrap())
+        })
+    }
+
+    /// A worker in the registry.
+    fn peer(&self, worker: &str) -> String {
+        let mut command = veil();
+        command.args(["worker", "status", "--json", "--config"]).arg(self.config(worker));
+        json(&mut command)["peer"].as_str().unwrap().to_owned()
     }
 
     /// Docker's ids of the containers that a worker's replicas run in.

@@ -376,12 +376,13 @@ impl Enforcer {
         let ended = self.executor.ended();
         let ended: BTreeSet<_> = ended.iter().map(EndedReplica::key).collect();
         // What has ended has run, whether or not a look saw it.
-        let mut running = ended.clone();
+        let (mut running, mut serving) = (ended.clone(), BTreeSet::new());
         for replica in seen {
             let key = (replica.id.job, replica.id.replica);
             let runs = replica.observed == veil_node_containers::Observed::Running;
             if runs && replica.claimed.is_some() {
                 running.insert(key);
+                serving.insert(key);
             }
             let state = match &replica.error {
                 None if replica.container.is_none() && ended.contains(&key) => {
@@ -400,7 +401,7 @@ impl Enforcer {
                 endpoints: replica.endpoints.into_iter().map(endpoint).collect(),
             });
         }
-        self.progress.observed(observed);
+        self.progress.observed(observed, serving);
         enforcing.retain(|slot, enforcing| {
             if !enforcing.replicas.is_subset(&running) {
                 return true;

@@ -135,7 +135,7 @@ impl Accepts {
     }
 }
 
-/// See the [module documentation](self). The default says nothing and takes every job that needs nothing
+/// What a worker says of itself beside its telemetry. The default says nothing and takes every job that needs nothing
 /// special.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,7 +8,7 @@ use crate::plan::member;
 
 /// Refusals and events that the runs must show, beside what is listed by misbehaviour and phase:
 /// numbers and digests are left out of the sentences.
-const EXPECTED: [&str; 29] = [
+const EXPECTED: [&str; 30] = [
     "appeal",
     "behind",
     "crash before a record is durable",
@@ -27,6 +27,7 @@ const EXPECTED: [&str; 29] = [
     "replica done",
     "replica of a lost worker",
     "replica withdrawn",
+    "room of what is done is used",
     "skipped: AgreementMessage is malformed or truncated",
     "skipped: the message is a repetition",
     "skipped: the message is this member's own",
@@ -78,6 +79,8 @@ pub fn catalogue() -> Vec<(SlotPlan, u64)> {
     runs.push((SlotPlan::new(4).slots(3).behaves(1, slow).behaves(2, slow), 48));
     let conditions = Conditions { latency: (100, 900), ..Conditions::default() };
     runs.push((SlotPlan::new(4).slots(4).network(conditions), 49));
+    // More is wanted than fits: what is done makes room.
+    runs.push((SlotPlan::new(4).workers(4).jobs(32).slots(60), 50));
     runs
 }
 

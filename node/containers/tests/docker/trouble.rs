@@ -74,6 +74,29 @@ async fn an_engine_that_hangs_is_named_and_nothing_is_removed() {
     .await;
 }
 
+/// The engine calls it running until it has ended.
+#[tokio::test]
+async fn a_container_that_has_its_grace_to_end_is_not_called_running() {
+    with_worker(async |worker| {
+        let deaf = ["sh", "-c", "trap '' TERM; while true; do sleep 1; done"];
+        let desired = replicas(job(&deaf), 3);
+        assert_eq!(worker.reconcile(&desired).await.started.len(), 3);
+        let keep = Keep::NOTHING;
+        let stopping = worker.executor.reconcile(&desired[..2], &keep);
+        let states = async {
+            until(async || {
+                let observed = worker.executor.observe().await.unwrap();
+                let count = |of| observed.iter().filter(|seen| seen.observed == of).count();
+                (count(Observed::Running), count(Observed::Stopping)) == (2, 1)
+            })
+            .await;
+        };
+        let (report, ()) = tokio::join!(stopping, states);
+        assert_eq!(report.unwrap().stopped.len(), 1);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_container_that_is_killed_for_its_memory_says_so() {
     with_worker(async |worker| {
