@@ -172,9 +172,7 @@ contract NodeRegistryTest is Base {
         vm.expectPartialRevert(INodeRegistry.NodeNotRegistered.selector);
         registry.setEligibility(cluster, peerOf(8), INodeRegistry.Eligibility.Draining);
         vm.expectEmit(true, true, true, true);
-        emit EligibilityChanged(
-            cluster, peer, INodeRegistry.Eligibility.Draining, address(this)
-        );
+        emit EligibilityChanged(cluster, peer, INodeRegistry.Eligibility.Draining, address(this));
         registry.setEligibility(cluster, peer, INodeRegistry.Eligibility.Draining);
         (page,) = registry.nodes(cluster, false, 0, 10);
         check(page[0].eligibility == INodeRegistry.Eligibility.Draining, "draining");
