@@ -129,6 +129,9 @@ pub struct WorkerSection {
     pub name_servers: Vec<Ipv4Addr>,
     /// Where ports are published.
     pub publish_address: IpAddr,
+    /// The address at which replicas' ports are said to be reached where they are published on all of them; the
+    /// first one that the node listens on if it is not given.
+    pub announced_address: Option<IpAddr>,
     /// First and last of those that the worker chooses from.
     pub dynamic_ports: [u16; 2],
     /// What runs containers, if not the engine's default.
@@ -160,6 +163,7 @@ impl Default for WorkerSection {
             allow_private_egress: false,
             name_servers: Vec::new(),
             publish_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            announced_address: None,
             dynamic_ports: [20_000, 32_000],
             runtime: None,
             volumes: Vec::new(),
@@ -245,6 +249,10 @@ impl WorkerSection {
         if first < 1024 || first > last {
             let reason = "the first and the last port, ascending, none below 1024".to_owned();
             return refused("worker.dynamic_ports", reason);
+        }
+        if self.announced_address.is_some_and(|address| address.is_unspecified()) {
+            let reason = "the one address by which clients reach this machine".to_owned();
+            return refused("worker.announced_address", reason);
         }
         let key = "worker.volume";
         let mut names = Vec::new();
@@ -416,6 +424,15 @@ mod tests {
             let key = "worker.volume";
             let named = matches!(&refused, Err(ConfigError::Value { key: k, .. }) if *k == key);
             assert!(named, "{:?}: {refused:?}", section.volumes);
+        }
+    }
+
+    #[test]
+    fn what_is_announced_is_one_address() {
+        for (address, is_sound) in [("192.0.2.7", true), ("0.0.0.0", false), ("::", false)] {
+            let announced_address = Some(address.parse().unwrap());
+            let mut section = WorkerSection { announced_address, ..WorkerSection::default() };
+            assert_eq!(section.check_containers(Path::new("/srv/veil")).is_ok(), is_sound);
         }
     }
 

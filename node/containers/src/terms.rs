@@ -41,6 +41,8 @@ pub struct Terms {
     pub name_servers: Vec<Ipv4Addr>,
     /// Where ports are published.
     pub publish_address: IpAddr,
+    /// What is said in place of "all addresses" where ports are published on all of them.
+    pub announced_address: Option<IpAddr>,
     /// Of which the worker chooses.
     pub dynamic_ports: RangeInclusive<u16>,
     /// Folders by the names that jobs know.
@@ -61,6 +63,7 @@ impl Default for Terms {
             allow_private: false,
             name_servers: Vec::new(),
             publish_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            announced_address: None,
             dynamic_ports: DYNAMIC_PORTS,
             volumes: BTreeMap::new(),
             gpus: Gpus::default(),

@@ -81,7 +81,14 @@ impl Executor {
         memory.looks.retain(&containers);
         let ids: BTreeSet<_> = memory.desired.keys().chain(looked.keys()).copied().collect();
         memory.exits.retain(|id, _| ids.contains(id));
-        Ok(ids.into_iter().map(|id| memory.observed(id, looked.get(&id))).collect())
+        let mut observed: Vec<_> =
+            ids.into_iter().map(|id| memory.observed(id, looked.get(&id))).collect();
+        let on_all = observed.iter_mut().flat_map(|replica| &mut replica.endpoints);
+        let on_all = on_all.filter(|endpoint| endpoint.host.is_unspecified());
+        on_all.for_each(|endpoint| {
+            endpoint.host = self.terms.announced_address.unwrap_or(endpoint.host);
+        });
+        Ok(observed)
     }
 
     /// The worker probes what is desired and has a container, and nothing else.

@@ -3,6 +3,7 @@
 use core::{fmt, time::Duration};
 use std::{
     collections::BTreeSet,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -10,7 +11,7 @@ use std::{
 
 use async_recursion::async_recursion as boxed;
 use futures::future::BoxFuture;
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol as Part};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -83,6 +84,21 @@ impl Network {
     #[must_use]
     pub fn addresses(&self) -> Vec<Multiaddr> {
         self.inner.addresses.borrow().clone()
+    }
+
+    /// The IP addresses that this node listens on, those that only this machine reaches last.
+    #[must_use]
+    pub fn ips(&self) -> Vec<IpAddr> {
+        let ip = |part| match part {
+            Part::Ip4(ip) => Some(IpAddr::V4(ip)),
+            Part::Ip6(ip) => Some(IpAddr::V6(ip)),
+            _ => None,
+        };
+        let addresses = self.addresses();
+        let mut ips: Vec<_> =
+            addresses.iter().filter_map(|address| address.iter().find_map(ip)).collect();
+        ips.sort_by_key(IpAddr::is_loopback);
+        ips
     }
 
     /// The registered peers, as the reader of the chain published them last.

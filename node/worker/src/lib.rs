@@ -205,7 +205,7 @@ async fn contain(
     let sequence = Sequence::open(&cluster.data_dir.join("telemetry-sequence"))?;
     let last_contact = LastContact::open(&cluster.data_dir.join("last-contact"), BootId::current());
     let (docker, data_root) = engine(section, progress).await;
-    let terms = terms::terms(section, &data_root);
+    let terms = terms::terms(section, &data_root, &cluster.network.ips());
     let sampler = Sampler::new(section.offer.offer(), &data_root)?;
     // What was placed elsewhere while this worker was away must not be started again here.
     progress.stage("catching up with the committee", []);

@@ -1,6 +1,6 @@
 //! What the worker's file lets containers have.
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
 use veil_node_config::{EgressFilter, WorkerSection};
 use veil_node_containers::{Filter, Gpus, HostVolume, Terms};
@@ -8,7 +8,8 @@ use veil_node_containers::{Filter, Gpus, HostVolume, Terms};
 use crate::telemetry;
 
 /// `data_root` is where the engine keeps containers: no volume may lead there.
-pub(crate) fn terms(section: &WorkerSection, data_root: &Path) -> Terms {
+/// `ips` are the node's own.
+pub(crate) fn terms(section: &WorkerSection, data_root: &Path, ips: &[IpAddr]) -> Terms {
     let filter = match section.egress {
         EgressFilter::Filtered => Filter::Enforced,
         EgressFilter::Unfiltered => Filter::Unfiltered,
@@ -36,6 +37,7 @@ pub(crate) fn terms(section: &WorkerSection, data_root: &Path) -> Terms {
         allow_private: section.allow_private_egress,
         name_servers: section.name_servers.clone(),
         publish_address: section.publish_address,
+        announced_address: section.announced_address.or_else(|| ips.first().copied()),
         dynamic_ports: first..=last,
         volumes,
         gpus: Gpus::new(move || devices.ids()),
@@ -62,7 +64,9 @@ mod tests {
             volume("inside", "/srv/docker/volumes"),
         ];
         let section = WorkerSection { volumes, ..WorkerSection::default() };
-        let terms = terms(&section, Path::new("/srv/docker"));
+        let announced = IpAddr::from([192, 0, 2, 7]);
+        let terms = terms(&section, Path::new("/srv/docker"), &[announced]);
+        assert_eq!(terms.announced_address, Some(announced));
         let offered: Vec<_> = terms.volumes.keys().map(|name| name.as_str()).collect();
         assert_eq!(offered, ["beside"]);
         assert_eq!(terms.filter, Filter::Enforced, "unless the operator says otherwise");

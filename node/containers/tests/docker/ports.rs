@@ -65,6 +65,21 @@ async fn a_port_that_the_worker_chose_leads_in_and_is_kept_over_restarts() {
 }
 
 #[tokio::test]
+async fn a_port_on_all_addresses_is_said_to_be_at_the_announced_one() {
+    let announced_address = Some(IpAddr::from([192, 0, 2, 7]));
+    for publish_address in [Terms::default().publish_address, LOOPBACK] {
+        let terms = Terms { publish_address, announced_address, ..Terms::default() };
+        with_terms(terms, async |worker| {
+            worker.reconcile(&replicas(web(HostPort::Dynamic), 1)).await;
+            let said = endpoints(worker).await[0].host;
+            let is_on_all = publish_address.is_unspecified();
+            assert_eq!(said, announced_address.filter(|_| is_on_all).unwrap_or(LOOPBACK));
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_the_trouble_of_that_replica_and_is_tried_again() {
     let at_loopback = Terms { publish_address: LOOPBACK, ..Terms::default() };
     with_terms(at_loopback, async |worker| {
