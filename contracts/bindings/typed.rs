@@ -83,12 +83,14 @@ alloy::sol! {
         uint256 share;
     }
 
-    /// By an account, to log in at the node that shows a certificate; no contract checks it.
+    /// By an account, to log in at the node that shows a certificate, for itself or for the operator whose
+    /// delegate it is; no contract checks it.
     #[derive(Debug, PartialEq, Eq)]
     struct ApiLogin {
         bytes32 cluster;
         bytes32 certificate;
         address account;
+        address operator;
         bytes32 challenge;
         uint64 expires;
     }

@@ -10,7 +10,7 @@ import {IVeilContract} from "./interfaces/IVeilContract.sol";
 /// @notice See `IDirectory`.
 contract Directory is IDirectory, Ownable2Step {
     /// @inheritdoc IDirectory
-    uint16 public constant override interfaceVersion = 3;
+    uint16 public constant override interfaceVersion = 4;
 
     /// @notice How long a pause is, in seconds.
     uint64 public constant PAUSE = 7 days;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {Approvals} from "./Approvals.sol";
 import {VeilContract} from "./VeilContract.sol";
 import {IKeyCeremony} from "./interfaces/IKeyCeremony.sol";
 import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
@@ -8,11 +9,7 @@ import {Secp256k1} from "./libraries/Secp256k1.sol";
 
 /// @title Clusters, their nodes, and the nodes' stake
 /// @notice See `INodeRegistry`.
-contract NodeRegistry is INodeRegistry, VeilContract {
-    /// @notice Runs containers.
-    uint8 public constant ROLE_WORKER = 1;
-    /// @notice May sit in the committee.
-    uint8 public constant ROLE_MEMBER = 2;
+contract NodeRegistry is Approvals {
     /// @notice Most standbys of a committee.
     uint8 public constant MAX_STANDBYS = 8;
     /// @notice Longest announcement of what widens.
@@ -39,7 +36,6 @@ contract NodeRegistry is INodeRegistry, VeilContract {
     }
 
     mapping(bytes32 cluster => Cluster) private _clusters;
-    mapping(address admin => mapping(bytes32 peer => address)) private _approved;
     mapping(bytes32 cluster => mapping(bytes32 peer => Record)) private _records;
     mapping(bytes32 cluster => mapping(bytes32 peer => Stake)) private _stakes;
     mapping(bytes32 cluster => mapping(bytes32 peer => Eligibility)) private _eligibility;
@@ -80,13 +76,8 @@ contract NodeRegistry is INodeRegistry, VeilContract {
             memberStake: settings.memberStake,
             registeredAt: uint64(block.timestamp)
         });
+        _rememberFirst(cluster);
         emit ClusterRegistered(cluster, msg.sender, settings);
-    }
-
-    /// @inheritdoc INodeRegistry
-    function registerNode(bytes32 peerID, address operator) external override {
-        _approved[msg.sender][peerID] = operator;
-        emit NodeApproved(msg.sender, peerID, operator);
     }
 
     /// @inheritdoc INodeRegistry
@@ -96,21 +87,18 @@ contract NodeRegistry is INodeRegistry, VeilContract {
         override
         returns (bytes32 peer)
     {
-        if (registration.roles == 0 || registration.roles > (ROLE_WORKER | ROLE_MEMBER)) {
-            revert UnknownRoles(registration.roles);
-        }
+        _checkRoles(registration.roles);
         uint256 length = bytes(registration.labels).length;
         if (length > MAX_LABELS_BYTES) revert LabelsTooLong(length);
         peer = Secp256k1.peerIdHash(registration.identity);
         address signer = Secp256k1.addressOf(peer, registration.identity);
         if (signer == address(0)) revert InvalidIdentityKey();
         bytes32 cluster = registration.cluster;
-        _checkAdmission(cluster, peer, registration.roles);
-
         Record memory record = _records[cluster][peer];
         if (record.roles != 0) revert NodeAlreadyRegistered(cluster, peer);
         if (record.operator != address(0)) revert ExitPending(cluster, peer);
         if (record.registrations == type(uint8).max) revert TooManyRegistrations(peer);
+        _admit(registration, peer);
         bytes32 digest = _registrationDigest(registration, peer, record.registrations);
         if (!_isSignedBy(signer, digest, signature)) revert WrongIdentitySignature(peer);
         _enlist(registration, peer, record.registrations + 1);
@@ -146,6 +134,8 @@ contract NodeRegistry is INodeRegistry, VeilContract {
         record.roles = 0;
         delete _eligibility[cluster][peer];
         emit NodeDeregistered(cluster, peer);
+        // Whom the admin takes out does not come back by what was said before.
+        if (_clusters[cluster].admin == msg.sender) _forgetApproval(cluster, peer);
         Stake storage stake = _stakes[cluster][peer];
         uint256 amount = _total(stake);
         if (amount == 0) {
@@ -203,16 +193,6 @@ contract NodeRegistry is INodeRegistry, VeilContract {
     /// @inheritdoc INodeRegistry
     function clusterOf(bytes32 cluster) external view override returns (Cluster memory) {
         return _existing(cluster);
-    }
-
-    /// @inheritdoc INodeRegistry
-    function approvedOperator(address admin, bytes32 peer)
-        external
-        view
-        override
-        returns (address)
-    {
-        return _approved[admin][peer];
     }
 
     /// @inheritdoc INodeRegistry
@@ -373,16 +353,6 @@ contract NodeRegistry is INodeRegistry, VeilContract {
         if (!taken) revert PaymentFailed(to);
     }
 
-    /// @dev The admin's own nodes need no approval, nor do workers of an open cluster.
-    function _checkAdmission(bytes32 cluster, bytes32 peer, uint8 roles) private view {
-        Cluster storage settings = _existing(cluster);
-        address admin = settings.admin;
-        if (msg.sender == admin || (settings.openToWorkers && roles == ROLE_WORKER)) return;
-        if (_approved[admin][peer] != msg.sender) {
-            revert NodeNotApproved(cluster, peer, msg.sender);
-        }
-    }
-
     function _registrationDigest(Registration calldata registration, bytes32 peer, uint32 nonce)
         private
         view
@@ -417,7 +387,7 @@ contract NodeRegistry is INodeRegistry, VeilContract {
         });
     }
 
-    function _existing(bytes32 cluster) private view returns (Cluster storage settings) {
+    function _existing(bytes32 cluster) internal view override returns (Cluster storage settings) {
         settings = _clusters[cluster];
         if (settings.admin == address(0)) revert UnknownCluster(cluster);
     }

@@ -23,7 +23,7 @@ abstract contract VeilContract is IVeilContract {
     /// @inheritdoc IVeilContract
     address public immutable override directory;
     /// @inheritdoc IVeilContract
-    uint16 public constant override interfaceVersion = 3;
+    uint16 public constant override interfaceVersion = 4;
 
     /// @notice A contract needs the address of another one.
     error MissingContract();

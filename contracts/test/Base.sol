@@ -134,6 +134,25 @@ abstract contract Base {
         return INodeRegistry.Registration(cluster, identityKey(secret), roles, "example", "zone=a");
     }
 
+    /// @dev What `registration` says, for that operator, until tomorrow.
+    function approval(address operator, uint8 roles)
+        internal
+        view
+        returns (INodeRegistry.Approval memory)
+    {
+        return INodeRegistry.Approval(operator, roles, uint64(block.timestamp) + 1 days, "example");
+    }
+
+    /// @dev Registers a node, as that operator; what refuses it is expected before.
+    function registerAs(
+        address operator,
+        INodeRegistry.Registration memory node,
+        IVeilContract.CompactSignature memory signature
+    ) internal {
+        vm.prank(operator);
+        registry.register(node, signature);
+    }
+
     function registrationDigest(
         INodeRegistry.Registration memory node,
         bytes32 peer,

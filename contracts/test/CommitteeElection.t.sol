@@ -157,7 +157,7 @@ contract CommitteeElectionTest is Base {
         cluster = registry.registerCluster(0, given);
         for (uint256 i = 1; i <= 4; ++i) {
             vm.prank(admin);
-            registry.registerNode(peerOf(i), address(this));
+            registry.approve(cluster, peerOf(i), approval(address(this), MEMBER));
             register(i, MEMBER);
         }
         (INodeRegistry.Candidate[] memory list, uint64 number) = request();

@@ -43,7 +43,7 @@ contract NodeRegistryTest is Base {
         // The costly case: a member that the admin admitted, of another account.
         node = registration(4, MEMBER);
         digest = registrationDigest(node, peerOf(4), STRANGER, 0);
-        registry.registerNode(peerOf(4), STRANGER);
+        registry.approve(cluster, peerOf(4), approval(STRANGER, MEMBER));
         IVeilContract.CompactSignature memory signature = compact(4, digest);
         vm.prank(STRANGER);
         registry.register(node, signature);
@@ -101,30 +101,6 @@ contract NodeRegistryTest is Base {
         signature.vs = bytes32(uint256(type(uint256).max) >> 1);
         vm.expectPartialRevert(INodeRegistry.WrongIdentitySignature.selector);
         registry.register(node, signature);
-    }
-
-    function test_strangers_need_an_approval_except_workers_of_an_open_cluster() external {
-        address stranger = address(0x5717);
-        INodeRegistry.Registration memory node = registration(1, MEMBER);
-        IVeilContract.CompactSignature memory signature =
-            compact(1, registrationDigest(node, peerOf(1), stranger, 0));
-        vm.prank(stranger);
-        vm.expectRevert(
-            abi.encodeWithSelector(
-                INodeRegistry.NodeNotApproved.selector, cluster, peerOf(1), stranger
-            )
-        );
-        registry.register(node, signature);
-        registry.registerNode(peerOf(1), stranger);
-        vm.prank(stranger);
-        registry.register(node, signature);
-        check(registry.operatorOf(cluster, peerOf(1)) == stranger, "operator");
-
-        node = registration(2, WORKER);
-        signature = compact(2, registrationDigest(node, peerOf(2), stranger, 0));
-        vm.prank(stranger);
-        registry.register(node, signature);
-        check(registry.operatorOf(cluster, peerOf(2)) == stranger, "worker");
     }
 
     function testFuzz_only_supported_committees(uint8 size) external {

@@ -125,7 +125,7 @@ contract StakeTest is Base {
 
     function test_an_operator_that_takes_no_payment_keeps_its_stake_in_the_registry() external {
         Closed closed = new Closed();
-        registry.registerNode(peerOf(1), address(closed));
+        registry.approve(cluster, peerOf(1), approval(address(closed), MEMBER));
         INodeRegistry.Registration memory node = registration(1, MEMBER);
         IVeilContract.CompactSignature memory signature =
             compact(1, registrationDigest(node, peerOf(1), address(closed), 0));

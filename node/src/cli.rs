@@ -22,6 +22,7 @@ mod failure;
 mod identity;
 mod job;
 mod node;
+mod operator;
 mod output;
 mod report;
 mod run;
@@ -52,6 +53,9 @@ enum Command {
     /// Submit, watch and stop jobs.
     #[command(subcommand)]
     Job(job::Command),
+    /// Keys that submit jobs for an operator.
+    #[command(subcommand)]
+    Operator(operator::Command),
     /// What a node keeps of faults: list it, hand it out, take it to the chain.
     #[command(subcommand)]
     Evidence(evidence::Command),
@@ -108,6 +112,7 @@ impl Cli {
             Command::Ceremony(Ceremony::Abort(arguments)) => ceremony::abort::run(&arguments),
             Command::Devnet(arguments) => devnet::run(&arguments),
             Command::Job(command) => job::run(&command, asking),
+            Command::Operator(command) => operator::run(&command, asking),
             Command::Evidence(command) => evidence::run(&command, asking),
             Command::Config(command) => config::run(&command),
             Command::Chain(command) => chain::run(&command),

@@ -38,7 +38,8 @@ use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_node_api::status::Role;
 use veil_node_ceremony::{AttemptStatus, ChainCommitPoint, ProposeOptions, propose};
 use veil_node_chain::{
-    AccountKey, Allowance, Chain, ChainConfig, ChainError, ClusterSettings, NodeRegistration,
+    AccountKey, Allowance, Chain, ChainConfig, ChainError, ClusterSettings, NodeApproval,
+    NodeRegistration,
     anvil::{Anvil, AnvilConfig},
 };
 use veil_node_config::job_file::JobFile;
@@ -77,6 +78,10 @@ const READY_TIMEOUT: Duration = Duration::from_secs(900);
 const CHAIN_STATE: &str = "anvil.json";
 /// Accounts of the local chain: 0 is the admin's, 1 the operator's, the rest the nodes'.
 const FIRST_NODE_ACCOUNT: usize = 2;
+/// Whose all nodes are, by the admin's word.
+const ORGANISATION: &str = "devnet";
+/// For which each node's approval can be used: it registers at once.
+const APPROVAL_SECONDS: u64 = 3600;
 
 /// What is wanted.
 #[derive(Clone, Debug)]
@@ -414,7 +419,7 @@ fn node_files(
     Ok(files.collect())
 }
 
-/// A member is admitted by the admin; each node is registered under its own account, or the admin's
+/// Each node is admitted by the admin and registered under its own account, or the admin's
 /// if it has none.
 async fn register(admin: &Chain, cluster: ClusterId, node: &NodeFiles) -> Result<(), DevnetError> {
     let chain = match &node.account {
@@ -422,16 +427,20 @@ async fn register(admin: &Chain, cluster: ClusterId, node: &NodeFiles) -> Result
         None => admin.clone(),
     };
     let member = node.role == Role::Member;
-    if let Some(account) = node.account.as_ref().filter(|_| member) {
-        admin.approve_node(PeerIdHash::of(&node.identity.public()), account.address()).await?;
+    let roles = Roles { worker: !member, member };
+    let organisation = ORGANISATION.parse().ok();
+    if let Some(account) = &node.account {
+        let approval = NodeApproval {
+            operator: account.address(),
+            roles,
+            organisation: organisation.clone(),
+            valid_until: admin.time().await? + APPROVAL_SECONDS,
+        };
+        let peer = PeerIdHash::of(&node.identity.public());
+        admin.approve_node(cluster, peer, &approval).await?;
     }
-    let registration = NodeRegistration {
-        cluster,
-        roles: Roles { worker: !member, member },
-        organisation: "devnet".to_owned(),
-        labels: Vec::new(),
-        stake: 0,
-    };
+    let registration =
+        NodeRegistration { cluster, roles, organisation, labels: Vec::new(), stake: 0 };
     chain.register_node(&registration, &node.identity).await?;
     Ok(())
 }

@@ -58,7 +58,7 @@ impl Cluster {
             let registration = NodeRegistration {
                 cluster,
                 roles: Roles { worker: false, member: true },
-                organisation: format!("organisation {i}"),
+                organisation: format!("organisation {i}").parse().ok(),
                 labels: Vec::new(),
                 stake: 0,
             };

@@ -4,7 +4,7 @@
 
 use std::{env, path::Path, process::Command};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use veil_node_chain::{
     AccountKey, Chain, ChainConfig,
     anvil::{Anvil, AnvilConfig},
@@ -117,9 +117,24 @@ async fn from_deployment_to_a_registered_node() {
     let operator = format!("0x{}", account(OTHER_KEY).address());
     shell.key = KEY.to_owned();
     let peer = text(&made["peer_id_hash"]);
-    shell.done(&["chain", "approve", "--peer", &peer, "--operator", &operator]);
+    let approve =
+        ["chain", "approve", "--peer", &peer, "--operator", &operator, "--role", "member"];
+    let approved = shell.done(&[&approve[..], &["--organisation", "Acme"]].concat());
+    assert_eq!(approved["roles"], json!(["member"]));
     shell.key = OTHER_KEY.to_owned();
-    assert_eq!(text(&shell.done(&register)["peer"]), peer);
+    let (code, said) = shell.veil(&register);
+    assert_eq!(code, 1);
+    let next = "veil chain register --role member --organisation 'Acme'";
+    assert!(text(&said["error"]).contains(next), "{said}");
+    shell.key = KEY.to_owned();
+    let both = ["--role", "worker", "--organisation", "Acme", "--valid-for", "1h"];
+    shell.done(&[&approve[..], &both].concat());
+    shell.key = OTHER_KEY.to_owned();
+    let registered = shell.done(&register);
+    assert_eq!(
+        (text(&registered["peer"]), text(&registered["organisation"])),
+        (peer.clone(), "Acme".to_owned())
+    );
 
     let status = shell.done(&["chain", "status"]);
     let node = &status["cluster"]["nodes"][0];

@@ -7,15 +7,15 @@
 //! restart, and auditing it later read nothing else.
 //!
 //! # Caveats
-//! Labels are what this member's chain endpoint says: no digest commits to them. So a bundle is for its
+//! Labels and organisations are what this member's chain endpoint says: no digest commits to them. So a bundle is for its
 //! owner; peers are given the bodies and the telemetry, which their digests prove.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     codec::Wire,
-    ids::{Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot},
-    scheduling::{ClusterPolicy, Draw, Label, RunningReplica},
+    ids::{Address, Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot},
+    scheduling::{ClusterPolicy, Draw, Label, Organisation, RunningReplica},
 };
 
 /// Where a pending replica had its last place.
@@ -30,7 +30,7 @@ pub struct PreviousPlace {
     pub worker: PeerIdHash,
 }
 
-/// The labels of a worker.
+/// What the chain says of a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkerLabels {
@@ -38,6 +38,18 @@ pub struct WorkerLabels {
     pub worker: PeerIdHash,
     /// As of the manifest's block.
     pub labels: Vec<Label>,
+    /// The organisation that the chain names as of that block; `None` if nobody vouches for it.
+    pub organisation: Option<Organisation>,
+}
+
+/// The organisations of an account that has submitted a pending job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitterOrganisations {
+    /// The account.
+    pub account: Address,
+    /// Those of the nodes that it has registered, as of the manifest's block: strictly ascending, not empty.
+    pub organisations: Vec<Organisation>,
 }
 
 /// What is public besides a manifest and what it names by digest.
@@ -50,7 +62,7 @@ pub struct InputBundle {
     pub manifest: Blake3Digest,
     /// The policy that the manifest names.
     pub policy: ClusterPolicy,
-    /// Labels of the workers that matter: candidates, and those that run what is pending.
+    /// Of the workers that matter: candidates, and those that run what is pending.
     pub labels: Vec<WorkerLabels>,
     /// Workers that are given nothing more, as of the manifest's block.
     pub closed: Vec<PeerIdHash>,
@@ -65,12 +77,14 @@ pub struct InputBundle {
     /// [`ClusterState::draw`](crate::scheduling::ClusterState::draw) of the state that the manifest builds
     /// on.
     pub draw: Draw,
+    /// By account in strictly ascending order.
+    pub submitters: Vec<SubmitterOrganisations>,
 }
 
 impl Wire for InputBundle {
     const NAME: &'static str = "InputBundle";
-    // Version 1 knew no workers that are given nothing more.
-    const VERSION: u8 = 2;
+    // Version 1 knew no workers that are given nothing more, version 2 no organisations.
+    const VERSION: u8 = 3;
     // Labels are the most of it: those of 9,216 workers with some of the longest.
     const MAX_BYTES: usize = 32 << 20;
     // Never hashed, and large.

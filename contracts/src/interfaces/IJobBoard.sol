@@ -8,6 +8,11 @@ import {IVeilContract} from "./IVeilContract.sol";
 /// something about other's load, so that submissions are limited in number and in bits per operator
 /// and epoch: the submitter states the bits, and the committee places no job whose body would tell
 /// more. Limits are those of the `PolicyRegistry`.
+///
+/// An operator may let other keys submit and cancel in its name, each in one cluster, until a second that it
+/// chooses or until it revokes them: a build server's key, say, while its own stays offline. Such jobs are the
+/// operator's, and so are the right, the nonce, and the limits. A delegated key can do nothing else: what it
+/// calls besides `submitFor` and `cancelFor` it calls as the account that it is.
 interface IJobBoard is IVeilContract {
     /// @notice A submission.
     struct Job {
@@ -26,6 +31,15 @@ interface IJobBoard is IVeilContract {
         uint32 leakBits;
     }
 
+    /// @notice A key that may submit and cancel for an operator.
+    struct Delegation {
+        address key;
+        /// Last second (Unix time); zero if the key never was delegated.
+        uint64 until;
+        /// When it was revoked (Unix time); zero if it was not.
+        uint64 revokedAt;
+    }
+
     /// @notice A job was submitted.
     event JobSubmitted(
         bytes32 indexed cluster,
@@ -37,6 +51,15 @@ interface IJobBoard is IVeilContract {
     );
     /// @notice A job is to be stopped.
     event JobCancelled(bytes32 indexed cluster, uint64 indexed position);
+
+    /// @notice The job at this position was submitted, or cancelled, by a delegated key.
+    event ByDelegate(bytes32 indexed cluster, uint64 indexed position, address indexed key);
+    /// @notice A key may submit and cancel for the operator until that second.
+    event KeyDelegated(
+        bytes32 indexed cluster, address indexed operator, address indexed key, uint64 until
+    );
+    /// @notice A key no longer may.
+    event KeyRevoked(bytes32 indexed cluster, address indexed operator, address indexed key);
 
     /// @notice The account may not submit jobs to this cluster.
     error MissingRight(bytes32 cluster, address account, uint32 right);
@@ -57,6 +80,19 @@ interface IJobBoard is IVeilContract {
     /// @notice A job without a digest.
     error EmptyDigest();
 
+    /// @notice The operator has delegated nothing to the key: `delegate` does.
+    error NotDelegate(bytes32 cluster, address operator, address key);
+    /// @notice The key could act for the operator until `until` (Unix time).
+    error DelegateExpired(address operator, address key, uint64 until);
+    /// @notice The operator revoked the key.
+    error DelegateRevoked(address operator, address key, uint64 revokedAt);
+    /// @notice An operator has this many keys in a cluster at most: `revoke` makes room.
+    error TooManyDelegates(uint256 most);
+    /// @notice The key is no account, or the operator's own.
+    error InvalidDelegate(address key);
+    /// @notice A delegation ends in the future, and at `latest` (Unix time) at most.
+    error InvalidDelegationTime(uint64 until, uint64 latest);
+
     /// @notice Submits a job. Accounts with `RIGHT_SUBMIT`.
     /// @param digest Of the job's specification.
     /// @param nonce The specification's nonce: how many jobs the caller submitted before.
@@ -67,6 +103,39 @@ interface IJobBoard is IVeilContract {
 
     /// @notice Cancels a job. Its submitter.
     function cancel(bytes32 cluster, uint64 position) external;
+
+    /// @notice Lets a key submit and cancel for the caller, until that second (Unix time); for a key that may
+    /// already, or was revoked, that is its new time. Where `MAX_DELEGATES` keys are, it takes the place of one
+    /// whose time is over.
+    function delegate(bytes32 cluster, address key, uint64 until) external;
+
+    /// @notice Ends what a key may do for the caller, at once.
+    function revoke(bytes32 cluster, address key) external;
+
+    /// @notice `submit` as a delegated key of `operator`, whose job it is, under its next nonce, and within its
+    /// right and limits.
+    function submitFor(
+        bytes32 cluster,
+        address operator,
+        bytes32 digest,
+        uint64 nonce,
+        uint32 leakBits
+    ) external returns (uint64 position);
+
+    /// @notice `cancel` as a delegated key of the job's operator.
+    function cancelFor(bytes32 cluster, uint64 position) external;
+
+    /// @notice The keys of an operator that it has not revoked, some of which may have expired.
+    function delegatesOf(bytes32 cluster, address operator)
+        external
+        view
+        returns (Delegation[] memory);
+
+    /// @notice What is delegated, or was, to a key.
+    function delegationOf(bytes32 cluster, address operator, address key)
+        external
+        view
+        returns (Delegation memory);
 
     /// @notice How many jobs were submitted.
     function count(bytes32 cluster) external view returns (uint64);

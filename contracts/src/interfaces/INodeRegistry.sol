@@ -13,6 +13,10 @@ import {IVeilContract} from "./IVeilContract.sol";
 /// `NodeRegistered` and not stored: join the nodes of `nodes` with their last such event by peer. A
 /// contract that needs the key takes it as an argument and compares its hash with the peer.
 ///
+/// What a node is, its roles and its organisation, the cluster's admin says: `register` uses an approval up
+/// and registers exactly what it names. Without one, a worker of an open cluster may register, of no
+/// organisation; the admin's own nodes need none.
+///
 /// Stake counts from the election of `activeFrom` on: two epochs after the one in which it was added,
 /// or at once before the cluster's first key. A node that leaves is out of the next election at once;
 /// its stake stays slashable until the committees that it may sit in are replaced and their disputes
@@ -62,11 +66,23 @@ interface INodeRegistry is IVeilContract {
         Point identity;
         /// `ROLE_WORKER`, `ROLE_MEMBER` or both.
         uint8 roles;
-        /// Who runs it, in ASCII, padded with zeros; zero if not said, which counts as one
-        /// organisation.
+        /// Who runs it, as the admin approved it: in ASCII, padded with zeros; zero if nobody vouches for it,
+        /// which counts as one organisation.
         bytes32 organisation;
         /// Public labels `key=value`, separated by commas.
         string labels;
+    }
+
+    /// @notice What the admin of a cluster admits a peer as, once.
+    struct Approval {
+        /// The account that may register it.
+        address operator;
+        /// `ROLE_WORKER`, `ROLE_MEMBER` or both: all of them, no others.
+        uint8 roles;
+        /// Last second (Unix time) in which it can be used.
+        uint64 validUntil;
+        /// Who runs it, in ASCII, padded with zeros; zero for nobody in particular.
+        bytes32 organisation;
     }
 
     /// @notice What a worker is given. Nothing else of it depends on this.
@@ -118,8 +134,17 @@ interface INodeRegistry is IVeilContract {
 
     /// @notice A cluster exists.
     event ClusterRegistered(bytes32 indexed cluster, address indexed admin, Settings settings);
-    /// @notice `admin` admits the peer, under this operator, to its clusters; zero withdraws it.
-    event NodeApproved(address indexed admin, bytes32 indexed peer, address indexed operator);
+    /// @notice The admin admits the peer, under this operator, as this; what was approved before is void.
+    event NodeApproved(
+        bytes32 indexed cluster,
+        bytes32 indexed peer,
+        address indexed operator,
+        uint8 roles,
+        bytes32 organisation,
+        uint64 validUntil
+    );
+    /// @notice What was approved and not used is void.
+    event ApprovalWithdrawn(bytes32 indexed cluster, bytes32 indexed peer);
     /// @notice A node joined. The identity's key is given compressed.
     event NodeRegistered(
         bytes32 indexed cluster,
@@ -179,8 +204,19 @@ interface INodeRegistry is IVeilContract {
     error NodeNotRegistered(bytes32 cluster, bytes32 peer);
     /// @notice The peer was registered in this cluster 255 times: use another identity.
     error TooManyRegistrations(bytes32 peer);
-    /// @notice The admin has not admitted this peer under this operator: `registerNode` does.
+    /// @notice The admin has not admitted this peer under this operator, or it has registered by that
+    /// approval already: `approve` does.
     error NodeNotApproved(bytes32 cluster, bytes32 peer, address operator);
+    /// @notice The approval could be used until `validUntil` (Unix time).
+    error ApprovalExpired(bytes32 cluster, bytes32 peer, uint64 validUntil);
+    /// @notice The admin approved these roles and this organisation, not those of the registration.
+    error NotAsApproved(bytes32 cluster, bytes32 peer, uint8 roles, bytes32 organisation);
+    /// @notice An approval ends in the future, and at `latest` (Unix time) at most.
+    error InvalidApprovalTime(uint64 validUntil, uint64 latest);
+    /// @notice An approval without an operator.
+    error InvalidOperator();
+    /// @notice Only the cluster's admin may do this.
+    error NotClusterAdmin(bytes32 cluster, address caller);
     /// @notice Only the node's operator or the cluster's admin may do this.
     error NotNodeOperator(bytes32 cluster, bytes32 peer, address caller);
     /// @notice No value was sent, or more than a stake can be.
@@ -202,9 +238,18 @@ interface INodeRegistry is IVeilContract {
         external
         returns (bytes32 cluster);
 
-    /// @notice Admits a peer, under an operator's account, to the clusters of the caller. The
+    /// @notice Admits a peer, under an operator's account, in these roles and of this organisation. The
     /// operator then completes the registration with `register`, which proves possession of the
-    /// identity's key. A zero operator withdraws the admission of a node that has not registered.
+    /// identity's key and uses the approval up. It takes the place of an earlier one that was not used. The
+    /// admin.
+    function approve(bytes32 cluster, bytes32 peer, Approval calldata approval) external;
+
+    /// @notice Makes what was approved, and not used, void. The admin. A node that has registered stays:
+    /// `requestExit` takes it out.
+    function withdrawApproval(bytes32 cluster, bytes32 peer) external;
+
+    /// @notice `approve` in the first cluster that the caller registered, as a worker of no organisation,
+    /// for `DEFAULT_APPROVAL`; with a zero operator `withdrawApproval` there.
     function registerNode(bytes32 peerID, address operator) external;
 
     /// @notice Registers a node of the caller. The value sent is its stake; none is needed to
@@ -239,8 +284,9 @@ interface INodeRegistry is IVeilContract {
 
     function clusterOf(bytes32 cluster) external view returns (Cluster memory);
 
-    /// @notice The operator that `admin` admitted the peer under; zero if none.
-    function approvedOperator(address admin, bytes32 peer) external view returns (address);
+    /// @notice What is approved of the peer and not used yet, though its time may be over; all zero if
+    /// nothing.
+    function approvalOf(bytes32 cluster, bytes32 peer) external view returns (Approval memory);
 
     /// @notice How often the peer was registered in the cluster: the nonce of the next registration.
     function registrations(bytes32 cluster, bytes32 peer) external view returns (uint32);

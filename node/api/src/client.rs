@@ -160,7 +160,8 @@ impl Client {
         &self.address
     }
 
-    /// Logs an account in; a client with the token of its session. Through a socket nobody needs one.
+    /// Logs an account in, for itself or for the operator that has delegated this to it; a client with the token
+    /// of its session. Through a socket nobody needs one.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -168,20 +169,22 @@ impl Client {
     pub async fn log_in<'a>(
         &'a self,
         account: Address,
+        operator: Address,
         cluster: ClusterId,
         sign: SignLogin<'a>,
     ) -> Result<Self, ClientError> {
         if matches!(self.address, NodeAddress::Socket(_)) {
             return Ok(self.clone());
         }
-        let logged_in: LoggedIn = self.in_time(self.challenge(account, cluster, sign)).await?;
+        let logged_in: LoggedIn =
+            self.in_time(self.challenge((account, operator), cluster, sign)).await?;
         Ok(Self { token: Some(Arc::new(logged_in.token.into())), ..self.clone() })
     }
 
     /// One connection for both: who signs has seen the certificate of whoever gets the signature.
     async fn challenge(
         &self,
-        account: Address,
+        (account, operator): (Address, Address),
         cluster: ClusterId,
         sign: SignLogin<'_>,
     ) -> Result<LoggedIn, ClientError> {
@@ -193,10 +196,11 @@ impl Client {
         let given: Challenge = self.read(&given)?;
         let mut challenge = [0; 32];
         read_hex(&given.challenge, &mut challenge).map_err(|error| self.broken(&error))?;
-        let login = Login { account, challenge, expires: given.expires };
+        let login = Login { account, operator, challenge, expires: given.expires };
         let signature = hex(&sign(&login, &certificate).map_err(ClientError::NotSigned)?);
         let Challenge { challenge, expires } = given;
-        let body = LoginRequest { account, cluster, challenge, expires, signature };
+        let operator = (operator != account).then_some(operator);
+        let body = LoginRequest { account, operator, cluster, challenge, expires, signature };
         let opened = self.send(&mut link, Method::POST, "/v1/login", self.write(&body)?).await?;
         self.read(&opened)
     }

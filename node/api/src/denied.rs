@@ -5,7 +5,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use veil_protocol_spec::{Address, ClusterId};
+use veil_protocol_spec::{Address, ClusterId, registry::NotDelegated};
 
 /// Why a login is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,11 +53,14 @@ pub enum Denied {
         "the chain grants account 0x{account} no right in this cluster; its admin runs `veil chain grant`"
     )]
     NoRight { account: Address },
+    /// The account may not act for that operator, or no more.
+    #[error(transparent)]
+    Delegation(#[from] NotDelegated),
     /// The account may read and no more.
     #[error("the read token only reads: log in with the operator's key")]
     ReadOnly,
     /// It is another account's.
-    #[error("this session is of account 0x{session}, and the job is of 0x{job}")]
+    #[error("this session is for operator 0x{session}, and the job is of 0x{job}")]
     OtherAccount { session: Address, job: Address },
     /// Not of the form that is asked for.
     #[error("malformed {0}")]
@@ -82,6 +85,9 @@ impl Denied {
             Self::Login(LoginError::Full) => "too_many_sessions",
             Self::Signature { .. } => "signature",
             Self::NoRight { .. } => "no_right",
+            Self::Delegation(NotDelegated::Never { .. }) => "not_delegated",
+            Self::Delegation(NotDelegated::Expired { .. }) => "delegation_expired",
+            Self::Delegation(NotDelegated::Revoked { .. }) => "delegation_revoked",
             Self::ReadOnly => "read_only",
             Self::OtherAccount { .. } => "other_account",
             Self::Malformed(_) => "malformed",
@@ -97,9 +103,10 @@ impl Denied {
             | Self::OtherCluster { .. }
             | Self::Login(LoginError::NotIssued | LoginError::Expired | LoginError::Replayed)
             | Self::Signature { .. } => StatusCode::UNAUTHORIZED,
-            Self::NoRight { .. } | Self::ReadOnly | Self::OtherAccount { .. } => {
-                StatusCode::FORBIDDEN
-            }
+            Self::NoRight { .. }
+            | Self::Delegation(_)
+            | Self::ReadOnly
+            | Self::OtherAccount { .. } => StatusCode::FORBIDDEN,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Login(LoginError::Full) | Self::NotNow(_) => StatusCode::SERVICE_UNAVAILABLE,
         }

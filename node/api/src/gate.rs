@@ -5,6 +5,7 @@
 //! | of the Unix socket | yes | yes |
 //! | with the read token | yes | no |
 //! | with an operator's session | yes | for its own account |
+//! | with a session of its delegate | yes | for that operator, while the chain says so |
 //! | with neither, from afar | open routes only | no |
 
 use core::fmt;
@@ -19,14 +20,14 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, TryAcquireError};
 use veil_node_process::unix_now;
-use veil_protocol_spec::{Address, ClusterId, hex, read_hex};
+use veil_protocol_spec::{Address, ClusterId, hex, read_hex, registry::Delegation};
 
 use crate::{
     denied::Denied,
     routes::Routes,
-    sessions::{Login, Sessions},
+    sessions::{Login, Session, Sessions},
     tls::CertificateHash,
     token::{token_hash, why_not},
 };
@@ -45,6 +46,13 @@ pub enum Caller {
     Reader,
     /// An operator that has logged in.
     Operator(Address),
+    /// A key that has logged in for the operator that has delegated this to it.
+    Delegate {
+        /// The key's account.
+        key: Address,
+        /// The operator.
+        operator: Address,
+    },
 }
 
 impl Caller {
@@ -56,8 +64,14 @@ impl Caller {
         match self {
             Self::Local => Ok(()),
             Self::Reader => Err(Denied::ReadOnly),
-            Self::Operator(session) if session == operator => Ok(()),
-            Self::Operator(session) => Err(Denied::OtherAccount { session, job: operator }),
+            Self::Operator(session) | Self::Delegate { operator: session, .. }
+                if session == operator =>
+            {
+                Ok(())
+            }
+            Self::Operator(session) | Self::Delegate { operator: session, .. } => {
+                Err(Denied::OtherAccount { session, job: operator })
+            }
         }
     }
 }
@@ -82,6 +96,12 @@ pub trait Accounts: Send + Sync + 'static {
     /// # Errors
     /// In words, if the chain does not say so.
     async fn has_rights(&self, account: Address) -> Result<bool, String>;
+
+    /// What the operator's delegation to a key is worth now, by the chain.
+    ///
+    /// # Errors
+    /// In words, if the chain does not say so.
+    async fn delegation(&self, operator: Address, key: Address) -> Result<Delegation, String>;
 }
 
 /// What `POST /v1/login/challenge` takes.
@@ -107,6 +127,9 @@ pub struct Challenge {
 pub struct LoginRequest {
     /// Who logs in.
     pub account: Address,
+    /// For whom, if not for itself: an operator that has delegated this to the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<Address>,
     /// Where.
     pub cluster: ClusterId,
     /// As it was given.
@@ -205,40 +228,70 @@ impl Gate {
         if blake3::Hash::from(token_hash(token)) == self.read_token {
             return Ok(Caller::Reader);
         }
-        let account = self.sessions().account(token, now);
-        account.map(Caller::Operator).ok_or_else(|| why_not(token, &self.cluster, now))
+        match self.sessions().session(token, now) {
+            Some(Session { account, operator, .. }) if account == operator => {
+                Ok(Caller::Operator(account))
+            }
+            Some(Session { account: key, operator, .. }) => Ok(Caller::Delegate { key, operator }),
+            None => Err(why_not(token, &self.cluster, now)),
+        }
+    }
+
+    /// Who asks for this, if it may.
+    async fn admitted(&self, headers: &HeaderMap, method: &Method) -> Result<Caller, Denied> {
+        match self.caller(headers)? {
+            Caller::Reader if method != Method::GET => Err(Denied::ReadOnly),
+            // It may have been revoked since it logged in.
+            Caller::Delegate { key, operator } if method != Method::GET => {
+                self.delegated(operator, key).await?;
+                Ok(Caller::Delegate { key, operator })
+            }
+            caller => Ok(caller),
+        }
+    }
+
+    /// Until when the key may act for the operator.
+    async fn delegated(&self, operator: Address, key: Address) -> Result<u64, Denied> {
+        let question = self.questions.try_acquire().map_err(busy)?;
+        let delegation = self.accounts.delegation(operator, key).await.map_err(Denied::NotNow)?;
+        drop(question);
+        Ok(delegation.check(operator, key)?)
     }
 
     async fn open(&self, asked: &LoginRequest) -> Result<LoggedIn, Denied> {
         let challenge = from_hex(&asked.challenge, "challenge")?;
         let signature = from_hex(&asked.signature, "signature")?;
-        let LoginRequest { account, cluster, expires, .. } = *asked;
+        let LoginRequest { account, operator, cluster, expires, .. } = *asked;
+        let operator = operator.unwrap_or(account);
         if cluster != self.cluster {
             return Err(Denied::OtherCluster { given: cluster, node: self.cluster });
         }
-        let login = Login { account, challenge, expires };
+        let login = Login { account, operator, challenge, expires };
         self.sessions().check(&login, unix_seconds())?;
         let signer = self.accounts.signer(&login, &self.certificate, &signature);
         if signer.map_err(Denied::NotNow)? != Some(account) {
             return Err(Denied::Signature { account });
         }
-        let busy = |_| Denied::NotNow("others are logging in; try again".to_owned());
+        let until =
+            if operator == account { None } else { Some(self.delegated(operator, account).await?) };
         let question = self.questions.try_acquire().map_err(busy)?;
-        if !self.accounts.has_rights(account).await.map_err(Denied::NotNow)? {
-            return Err(Denied::NoRight { account });
+        if !self.accounts.has_rights(operator).await.map_err(Denied::NotNow)? {
+            return Err(Denied::NoRight { account: operator });
         }
         drop(question);
-        let (token, expires) = self.sessions().open(&login, unix_seconds())?;
+        let (token, expires) = self.sessions().open(&login, until, unix_seconds())?;
         Ok(LoggedIn { token: token.to_string(), expires })
     }
 }
 
+fn busy(_: TryAcquireError) -> Denied {
+    Denied::NotNow("others are being let in; try again".to_owned())
+}
+
 async fn admit(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
-    let caller = match gate.caller(request.headers()) {
-        Ok(Caller::Reader) if request.method() != Method::GET => Err(Denied::ReadOnly),
-        caller => caller,
-    };
-    match caller {
+    // The request's body cannot be shared between threads, and is not needed yet.
+    let (headers, method) = (request.headers().clone(), request.method().clone());
+    match gate.admitted(&headers, &method).await {
         Ok(caller) => request.extensions_mut().insert(caller),
         Err(denied) => return denied.into_response(),
     };
@@ -280,5 +333,10 @@ mod tests {
         let refused = Caller::Operator(mine).acts_for(other).unwrap_err();
         assert_eq!(refused, Denied::OtherAccount { session: mine, job: other });
         assert_eq!(Caller::Reader.acts_for(mine), Err(Denied::ReadOnly));
+        let delegate = Caller::Delegate { key: other, operator: mine };
+        assert_eq!(delegate.acts_for(mine), Ok(()));
+        // Not even for itself: it has logged in for its operator.
+        let refused = delegate.acts_for(other).unwrap_err();
+        assert_eq!(refused, Denied::OtherAccount { session: mine, job: other });
     }
 }

@@ -30,15 +30,19 @@ const NONCE: usize = 16;
 pub struct Login {
     /// Who logs in.
     pub account: Address,
+    /// For whom: itself, or the operator that has delegated this to it.
+    pub operator: Address,
     /// Of this node.
     pub challenge: [u8; 32],
     /// Until when it can be answered, Unix time in seconds.
     pub expires: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Session {
-    account: Address,
+/// A session of which a token was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Session {
+    pub(crate) account: Address,
+    pub(crate) operator: Address,
     expires: u64,
 }
 
@@ -73,7 +77,8 @@ impl Sessions {
         let mut nonce = [0; NONCE];
         rand::rngs::OsRng.fill_bytes(&mut nonce);
         let expires = now.saturating_add(CHALLENGE_SECONDS);
-        Login { account, challenge: self.authenticate(account, expires, nonce), expires }
+        let challenge = self.authenticate(account, expires, nonce);
+        Login { account, operator: account, challenge, expires }
     }
 
     /// The nonce, and what only this process could put after it.
@@ -108,12 +113,17 @@ impl Sessions {
         Ok(())
     }
 
-    /// Opens a session for a login whose signature and rights the caller has checked. Its token, and until
-    /// when it is good.
+    /// Opens a session for a login whose signature and rights the caller has checked; it ends at `until` at the
+    /// latest, when what is delegated to the account does. Its token, and until when it is good.
     ///
     /// # Errors
     /// [`LoginError`].
-    pub fn open(&mut self, login: &Login, now: u64) -> Result<(Token, u64), LoginError> {
+    pub fn open(
+        &mut self,
+        login: &Login,
+        until: Option<u64>,
+        now: u64,
+    ) -> Result<(Token, u64), LoginError> {
         self.check(login, now)?;
         self.open.retain(|_, session| session.expires >= now);
         self.answered.retain(|_, until| *until >= now);
@@ -128,18 +138,19 @@ impl Sessions {
         if self.open.len() >= MAX_SESSIONS {
             return Err(LoginError::Full);
         }
-        let expires = now.saturating_add(SESSION_SECONDS);
+        let expires = now.saturating_add(SESSION_SECONDS).min(until.unwrap_or(u64::MAX));
         let token = new_session_token(&self.cluster, expires);
         self.answered.insert(login.challenge, login.expires);
-        self.open.insert(token_hash(&token), Session { account: login.account, expires });
+        let Login { account, operator, .. } = *login;
+        self.open.insert(token_hash(&token), Session { account, operator, expires });
         Ok((token, expires))
     }
 
     /// Whose session a token is of, if it is of one that has not ended.
     #[must_use]
-    pub fn account(&self, token: &str, now: u64) -> Option<Address> {
+    pub(crate) fn session(&self, token: &str, now: u64) -> Option<Session> {
         let session = self.open.get(&token_hash(token))?;
-        (session.expires >= now).then_some(session.account)
+        (session.expires >= now).then_some(*session)
     }
 
     /// Ends a session. Whether there was one.
@@ -172,12 +183,12 @@ mod tests {
         assert_eq!(sessions.check(&later, NOW), Err(LoginError::NotIssued));
         assert_eq!(self::sessions().check(&login, NOW), Err(LoginError::NotIssued));
         assert_eq!(sessions.check(&login, login.expires + 1), Err(LoginError::Expired));
-        let (token, expires) = sessions.open(&login, login.expires).unwrap();
-        assert_eq!(sessions.account(&token, expires), Some(ALICE));
-        assert_eq!(sessions.account(&token, expires + 1), None);
-        assert_eq!(sessions.open(&login, login.expires).unwrap_err(), LoginError::Replayed);
+        let (token, expires) = sessions.open(&login, None, login.expires).unwrap();
+        assert_eq!(sessions.session(&token, expires).map(|session| session.account), Some(ALICE));
+        assert_eq!(sessions.session(&token, expires + 1), None);
+        assert_eq!(sessions.open(&login, None, login.expires).unwrap_err(), LoginError::Replayed);
         assert!(sessions.close(&token) && !sessions.close(&token));
-        assert_eq!(sessions.account(&token, NOW), None);
+        assert_eq!(sessions.session(&token, NOW), None);
     }
 
     #[test]
@@ -185,13 +196,27 @@ mod tests {
         let mut sessions = sessions();
         let mut open = |account, now| {
             let login = sessions.challenge(account, now);
-            sessions.open(&login, now).unwrap().0
+            sessions.open(&login, None, now).unwrap().0
         };
         let of_bob = open(BOB, NOW);
         let tokens: Vec<_> =
             (0..=MAX_OF_ONE_ACCOUNT as u64).map(|i| open(ALICE, NOW + i)).collect();
-        let is_open = |token: &Token| sessions.account(token, NOW + 60).is_some();
+        let is_open = |token: &Token| sessions.session(token, NOW + 60).is_some();
         assert!(!is_open(&tokens[0]) && tokens[1..].iter().all(is_open) && is_open(&of_bob));
+    }
+
+    #[test]
+    fn a_delegates_session_ends_with_its_delegation() {
+        let mut sessions = sessions();
+        let login = Login { operator: BOB, ..sessions.challenge(ALICE, NOW) };
+        let (token, expires) = sessions.open(&login, Some(NOW + 5), NOW).unwrap();
+        assert_eq!(expires, NOW + 5);
+        let session = sessions.session(&token, NOW + 5).unwrap();
+        assert_eq!((session.account, session.operator), (ALICE, BOB));
+        assert_eq!(sessions.session(&token, NOW + 6), None);
+        let login = Login { operator: BOB, ..sessions.challenge(ALICE, NOW) };
+        let (_, expires) = sessions.open(&login, Some(u64::MAX), NOW).unwrap();
+        assert_eq!(expires, NOW + SESSION_SECONDS);
     }
 
     #[test]
@@ -200,7 +225,7 @@ mod tests {
         for i in 0..100 {
             let now = NOW + i * (SESSION_SECONDS + 1);
             let login = sessions.challenge(ALICE, now);
-            sessions.open(&login, now).unwrap();
+            sessions.open(&login, None, now).unwrap();
         }
         assert_eq!((sessions.open.len(), sessions.answered.len()), (1, 1));
     }
@@ -209,7 +234,7 @@ mod tests {
     fn printing_tells_no_secret() {
         let mut sessions = sessions();
         let login = sessions.challenge(ALICE, NOW);
-        let (token, _) = sessions.open(&login, NOW).unwrap();
+        let (token, _) = sessions.open(&login, None, NOW).unwrap();
         assert!(!format!("{sessions:?}").contains(token.as_str()));
         assert!(token.len() > 64 && token.starts_with("veil-session-"));
     }

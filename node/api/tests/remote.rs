@@ -2,7 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use axum::{Extension, Json};
@@ -19,21 +25,28 @@ use veil_node_api::{
     token::{new_read_token, token_hash},
     trust::{Trust, TrustError},
 };
-use veil_protocol_spec::{Address, ClusterId, hex, read_hex};
+use veil_protocol_spec::{Address, ClusterId, hex, read_hex, registry::Delegation};
 
 const CLUSTER: ClusterId = ClusterId([3; 32]);
 const GRANTED: Address = Address([1; 20]);
 const STRANGER: Address = Address([2; 20]);
+/// To which `GRANTED` has delegated, until it revokes it.
+const DELEGATE: Address = Address([5; 20]);
+const EXPIRED: Address = Address([6; 20]);
 
 /// Stands for the chain: the "signature" of an account is its address, and the first bytes of challenge and
 /// certificate.
-struct TestAccounts;
+#[derive(Default)]
+struct TestAccounts {
+    revoked: AtomicBool,
+}
 
 fn signature(login: &Login, certificate: &CertificateHash) -> [u8; 65] {
     let mut signature = [0; 65];
     signature[..20].copy_from_slice(login.account.as_bytes());
     signature[20..40].copy_from_slice(&login.challenge[..20]);
     signature[40..60].copy_from_slice(&certificate.0[..20]);
+    signature[60..].copy_from_slice(&login.operator.as_bytes()[..5]);
     signature
 }
 
@@ -45,13 +58,22 @@ impl Accounts for TestAccounts {
         certificate: &CertificateHash,
         given: &[u8; 65],
     ) -> Result<Option<Address>, String> {
-        Ok([GRANTED, STRANGER].into_iter().find(|account| {
+        Ok([GRANTED, STRANGER, DELEGATE, EXPIRED].into_iter().find(|account| {
             signature(&Login { account: *account, ..*login }, certificate) == *given
         }))
     }
 
     async fn has_rights(&self, account: Address) -> Result<bool, String> {
         Ok(account == GRANTED)
+    }
+
+    async fn delegation(&self, operator: Address, key: Address) -> Result<Delegation, String> {
+        Ok(match (operator, key) {
+            (GRANTED, DELEGATE) if self.revoked.load(Ordering::Relaxed) => Delegation::Revoked(7),
+            (GRANTED, DELEGATE) | (STRANGER, DELEGATE) => Delegation::Until(u64::MAX),
+            (GRANTED, EXPIRED) => Delegation::Expired(7),
+            _ => Delegation::Never,
+        })
     }
 }
 
@@ -62,6 +84,7 @@ async fn who(Extension(caller): Extension<Caller>) -> Json<Value> {
 struct Server {
     folder: tempfile::TempDir,
     address: SocketAddr,
+    accounts: Arc<TestAccounts>,
     read_token: zeroize::Zeroizing<String>,
     stop: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
@@ -74,7 +97,8 @@ impl Server {
         let files = tls::TlsFiles::own(folder.path(), vec!["localhost".to_owned()]).unwrap();
         let certificate = files.certificate_hash().unwrap();
         let hash = token_hash(&read_token);
-        let gate = Gate::new(Arc::new(TestAccounts), CLUSTER, certificate, hash);
+        let accounts = Arc::new(TestAccounts::default());
+        let gate = Gate::new(accounts.clone(), CLUSTER, certificate, hash);
         let guarded = Routes::default().get("/v1/who", who).post("/v1/who", who);
         let open = Routes::default().get("/open", async || Json(json!({})));
         let router = gate.guard(guarded, open).into_router();
@@ -82,7 +106,7 @@ impl Server {
         let any_port = "127.0.0.1:0".parse().unwrap();
         let serving = tls::serve(any_port, &files, router, stop.clone());
         let (address, serving) = serving.await.unwrap();
-        Self { folder, address, read_token, stop, serving }
+        Self { folder, address, accounts, read_token, stop, serving }
     }
 
     fn address(&self) -> NodeAddress {
@@ -117,10 +141,12 @@ fn answer(
 ) -> LoginRequest {
     let mut challenge = [0; 32];
     read_hex(&given.challenge, &mut challenge).unwrap();
-    let login = Login { account: signer, challenge, expires: given.expires };
+    let operator = account;
+    let login = Login { account: signer, operator, challenge, expires: given.expires };
     let signature = hex(&signature(&login, certificate));
     let Challenge { challenge, expires } = given.clone();
-    LoginRequest { account, cluster: CLUSTER, challenge, expires, signature }
+    let operator = None;
+    LoginRequest { account, operator, cluster: CLUSTER, challenge, expires, signature }
 }
 
 /// The word for why a caller is turned away.
@@ -155,11 +181,11 @@ async fn a_caller_is_known_by_its_token() {
     }
 
     let sign = |login: &Login, certificate: &CertificateHash| Ok(signature(login, certificate));
-    let operator = nobody.log_in(GRANTED, CLUSTER, &sign).await.unwrap();
+    let operator = nobody.log_in(GRANTED, GRANTED, CLUSTER, &sign).await.unwrap();
     let caller = operator.post::<Value>("/v1/who", &json!({})).await.unwrap();
     assert!(caller["caller"].as_str().unwrap().starts_with("Operator"), "{caller}");
     let fails = |_: &Login, _: &CertificateHash| Err("no key".to_owned());
-    let unsigned = nobody.log_in(GRANTED, CLUSTER, &fails).await.unwrap_err();
+    let unsigned = nobody.log_in(GRANTED, GRANTED, CLUSTER, &fails).await.unwrap_err();
     assert!(matches!(&unsigned, ClientError::NotSigned(why) if why == "no key"));
     server.stop.cancel();
     server.serving.await.unwrap();
@@ -194,6 +220,34 @@ async fn only_a_granted_account_logs_in_for_itself_once() {
     assert_eq!(login(right).await, "challenge_replayed");
     let caller = server.client(Some(&opened.token)).get::<Value>("/v1/who").await.unwrap();
     assert!(caller["caller"].as_str().unwrap().starts_with("Operator"), "{caller}");
+}
+
+/// It reads, and posts for its operator, until that one revokes it: in the middle of its session, too.
+#[tokio::test]
+async fn a_delegate_logs_in_for_its_operator() {
+    let server = Server::start().await;
+    let nobody = server.client(None);
+    let sign = |login: &Login, shown: &CertificateHash| Ok(signature(login, shown));
+    let logged_in =
+        async |key, operator| nobody.log_in(key, operator, CLUSTER, &sign).await.map(|_| ());
+    assert_eq!(word(logged_in(STRANGER, GRANTED).await), "not_delegated");
+    assert_eq!(word(logged_in(EXPIRED, GRANTED).await), "delegation_expired");
+    assert_eq!(word(logged_in(DELEGATE, STRANGER).await), "no_right", "its operator has none");
+    assert_eq!(word(logged_in(DELEGATE, DELEGATE).await), "no_right", "nor has it itself");
+    // What it signed for one operator opens nothing for another one.
+    let given = challenge(&nobody, DELEGATE).await;
+    let mut for_itself = server.answer(DELEGATE, DELEGATE, &given);
+    for_itself.operator = Some(GRANTED);
+    assert_eq!(word(nobody.post::<LoggedIn>("/v1/login", &for_itself).await), "signature");
+
+    let delegate = nobody.log_in(DELEGATE, GRANTED, CLUSTER, &sign).await.unwrap();
+    let caller: Value = delegate.post("/v1/who", &json!({})).await.unwrap();
+    assert!(caller["caller"].as_str().unwrap().starts_with("Delegate"), "{caller}");
+    server.accounts.revoked.store(true, Ordering::Relaxed);
+    let refused = delegate.post::<Value>("/v1/who", &json!({})).await;
+    assert_eq!(word(refused), "delegation_revoked");
+    assert!(delegate.get::<Value>("/v1/who").await.is_ok(), "it reads until its session ends");
+    assert_eq!(word(logged_in(DELEGATE, GRANTED).await), "delegation_revoked");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Addresses and names in the forms of the contracts.
 
 use alloy::primitives::{Address as EvmAddress, B256};
-use veil_protocol_spec::Address;
+use veil_protocol_spec::{Address, scheduling::Organisation};
 
 /// An address as alloy has it.
 pub(crate) fn evm(address: Address) -> EvmAddress {
@@ -13,12 +13,40 @@ pub(crate) fn address(evm: EvmAddress) -> Address {
     Address(evm.0.0)
 }
 
-/// A contract's or an organisation's name in one word, padded with zeros. Bytes after the 32nd are
-/// cut off; callers check the length.
+/// A contract's name in one word, padded with zeros. Bytes after the 32nd are cut off; callers check the length.
 pub(crate) fn name_word(name: &str) -> B256 {
     let mut word = [0; 32];
     for (to, from) in word.iter_mut().zip(name.bytes()) {
         *to = from;
     }
     word.into()
+}
+
+/// An organisation's name in one word, padded with zeros; zero for none.
+pub(crate) fn organisation_word(organisation: Option<&Organisation>) -> B256 {
+    organisation.map_or(B256::ZERO, |name| name_word(name.as_str()))
+}
+
+/// The organisation of a word; `None` for zero, and for what is no name: two words never give one name.
+pub(crate) fn organisation(word: &B256) -> Option<Organisation> {
+    let end = word.iter().rposition(|byte| *byte != 0)? + 1;
+    let name = word.get(..end)?.to_vec();
+    String::from_utf8(name).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_organisation_has_one_word() {
+        for name in ["A", "Acme Corp.", &"x".repeat(32)] {
+            let named: Organisation = name.parse().unwrap();
+            assert_eq!(organisation(&organisation_word(Some(&named))), Some(named));
+        }
+        assert_eq!(organisation(&organisation_word(None)), None);
+        for wrong in ["Acme\0x", "\0Acme", " Acme", "Acme ", "Ac\nme", "\u{e4}cme"] {
+            assert_eq!(organisation(&name_word(wrong)), None, "{wrong:?}");
+        }
+    }
 }

@@ -99,9 +99,6 @@ pub enum ChainError {
     /// The chain would refuse a key or signature.
     #[error(transparent)]
     Point(#[from] InvalidPoint),
-    /// An organisation's name is too long, or not ASCII.
-    #[error("an organisation's name has at most 32 bytes of ASCII")]
-    Organisation,
     /// A certificate or publication is of another chain or directory.
     #[error("this belongs to another chain or directory than the client is connected to")]
     OtherScope,

@@ -18,7 +18,7 @@ type Contract = JobBoardInstance<RootProvider>;
 const JOBS_PER_CALL: u64 = 256;
 
 impl Chain {
-    fn job_board(&self) -> Contract {
+    pub(crate) fn job_board(&self) -> Contract {
         JobBoard::new(evm(self.contracts.job_board), self.rpc.provider.clone())
     }
 
@@ -35,10 +35,30 @@ impl Chain {
         nonce: u64,
         leak_bits: u32,
     ) -> Result<u64, ChainError> {
-        let request = self
-            .job_board()
-            .submit(cluster.0.into(), digest.0.into(), nonce, leak_bits)
-            .into_transaction_request();
+        let operator = self.account().ok_or(ChainError::NoAccount)?;
+        self.submit_job_for(cluster, operator, digest, nonce, leak_bits).await
+    }
+
+    /// The same for an operator that has delegated this to the account, or is the account itself.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    #[boxed]
+    pub async fn submit_job_for(
+        &self,
+        cluster: ClusterId,
+        operator: Address,
+        digest: Blake3Digest,
+        nonce: u64,
+        leak_bits: u32,
+    ) -> Result<u64, ChainError> {
+        let (board, cluster, digest) = (self.job_board(), cluster.0.into(), digest.0.into());
+        let request = if self.account() == Some(operator) {
+            board.submit(cluster, digest, nonce, leak_bits).into_transaction_request()
+        } else {
+            let for_operator = board.submitFor(cluster, evm(operator), digest, nonce, leak_bits);
+            for_operator.into_transaction_request()
+        };
         let receipt = self.send("the submission of a job", request).await?;
         let event = receipt.decoded_log::<JobSubmitted>();
         event
@@ -54,6 +74,21 @@ impl Chain {
     pub async fn cancel_job(&self, cluster: ClusterId, position: u64) -> Result<Mined, ChainError> {
         let request =
             self.job_board().cancel(cluster.0.into(), position).into_transaction_request();
+        self.transact("the cancellation of a job", request).await
+    }
+
+    /// Cancels a job of an operator that has delegated this to the account.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    #[boxed]
+    pub async fn cancel_job_for_operator(
+        &self,
+        cluster: ClusterId,
+        position: u64,
+    ) -> Result<Mined, ChainError> {
+        let request =
+            self.job_board().cancelFor(cluster.0.into(), position).into_transaction_request();
         self.transact("the cancellation of a job", request).await
     }
 

@@ -60,12 +60,14 @@ mod account;
 mod address;
 mod anchors;
 pub mod anvil;
+mod approvals;
 mod broadcast;
 mod ceremonies;
 mod certificate;
 mod config;
 mod connection;
 mod contracts;
+mod delegates;
 mod deploy;
 mod disputes;
 mod elections;
@@ -111,6 +113,6 @@ pub use typed::{
 };
 pub use types::{
     Allowance, AnchoredCertificate, AttemptStatus, CeremonyAttempt, Cluster, ClusterSettings,
-    Endorsements, Head, JobUsage, Mined, NodeRegistration, Proposal, PublishedKey, ReferenceString,
-    RegisteredNode, Rights, SubmittedJob,
+    DelegatedKey, Endorsements, Head, JobUsage, Mined, NodeApproval, NodeRegistration, Proposal,
+    PublishedKey, ReferenceString, RegisteredNode, Rights, SubmittedJob,
 };

@@ -5,8 +5,8 @@
 //! registrations, and is read anew if that block is no longer in the chain.
 //!
 //! # Caveats
-//! A key whose hash is not its peer is left out. Organisation and labels are as good as the endpoint that
-//! gave the events.
+//! A key whose hash is not its peer is left out, and of an organisation the registry has a hash. Labels are as good
+//! as the endpoint that gave the events.
 
 use std::collections::HashMap;
 
@@ -17,10 +17,16 @@ use veil_contracts::node_registry::NodeRegistry::NodeRegistered;
 use veil_protocol_spec::{
     Address, ClusterId, PeerIdHash, PublicIdentity,
     registry::Roles,
-    scheduling::{BlockRef, Label},
+    scheduling::{BlockRef, Label, Organisation},
 };
 
-use crate::{address::evm, error::ChainError, point::compressed, rpc::Rpc, types::roles_of};
+use crate::{
+    address::{evm, organisation},
+    error::ChainError,
+    point::compressed,
+    rpc::Rpc,
+    types::roles_of,
+};
 
 /// Names the request in errors.
 const REGISTRATIONS: &str = "the registrations of nodes";
@@ -29,7 +35,7 @@ const REGISTRATIONS: &str = "the registrations of nodes";
 #[derive(Clone, Debug)]
 pub(crate) struct Registered {
     pub(crate) identity: PublicIdentity,
-    pub(crate) organisation: String,
+    pub(crate) organisation: Option<Organisation>,
     pub(crate) labels: Vec<Label>,
 }
 
@@ -108,10 +114,7 @@ impl ClusterRegistrations {
         }
         // Labels are an operator's text: one that does not parse is left out, not refused.
         let labels = event.labels.split(',').filter_map(|label| label.parse().ok()).collect();
-        let organisation = event.organisation.iter().take_while(|byte| **byte != 0);
-        let organisation = organisation
-            .map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '?' })
-            .collect();
+        let organisation = organisation(&event.organisation);
         self.keys.insert(peer, identity);
         self.by_place.insert(
             (peer, roles_of(event.roles).member, event.position),

@@ -12,11 +12,12 @@ use veil_contracts::node_registry::{
 };
 use veil_protocol_spec::{
     Address, ClusterId, Committee, ParticipantIndex, PeerIdHash, PublicIdentity,
-    identity::SecretIdentity, registry::Eligibility, scheduling::BlockRef,
+    election::OrganisationTag, identity::SecretIdentity, registry::Eligibility,
+    scheduling::BlockRef,
 };
 
 use crate::{
-    address::{address, evm, name_word},
+    address::{address, evm, organisation_word},
     connection::Chain,
     error::ChainError,
     point::{Coordinates, compact},
@@ -35,7 +36,7 @@ type Contract = NodeRegistryInstance<RootProvider>;
 const NODES_PER_CALL: u32 = 64;
 
 impl Chain {
-    fn registry(&self) -> Contract {
+    pub(crate) fn registry(&self) -> Contract {
         NodeRegistry::new(evm(self.contracts.node_registry), self.rpc.provider.clone())
     }
 
@@ -139,22 +140,6 @@ impl Chain {
         })
     }
 
-    /// Admits a peer under an operator's account to the clusters of which this account is the
-    /// admin (`registerNode` of the contract). The operator then registers it.
-    ///
-    /// # Errors
-    /// [`ChainError`].
-    #[boxed]
-    pub async fn approve_node(
-        &self,
-        peer: PeerIdHash,
-        operator: Address,
-    ) -> Result<Mined, ChainError> {
-        let request =
-            self.registry().registerNode(peer.0.into(), evm(operator)).into_transaction_request();
-        self.transact("the admission of a node", request).await
-    }
-
     /// Registers a node of this account, proving possession of its identity.
     ///
     /// # Errors
@@ -166,9 +151,6 @@ impl Chain {
         identity: &SecretIdentity,
     ) -> Result<Mined, ChainError> {
         let operator = self.account().ok_or(ChainError::NoAccount)?;
-        if registration.organisation.len() > 32 || !registration.organisation.is_ascii() {
-            return Err(ChainError::Organisation);
-        }
         let (cluster, public) = (registration.cluster, identity.public());
         let contract = self.registry();
         let peer = B256::from(PeerIdHash::of(&public).0);
@@ -186,7 +168,7 @@ impl Chain {
             cluster: cluster.0.into(),
             identity: Point { x, y },
             roles: role_bits(registration.roles),
-            organisation: name_word(&registration.organisation),
+            organisation: organisation_word(registration.organisation.as_ref()),
             labels: labels_text(registration),
         };
         let request = contract
@@ -370,7 +352,11 @@ fn registered(
         identity: stated.identity,
         roles,
         operator: address(node.operator),
-        organisation: stated.organisation.clone(),
+        // Of the event only what the contract stores a hash of.
+        organisation: stated.organisation.clone().filter(|name| {
+            let word = organisation_word(Some(name));
+            OrganisationTag::of(&word.0).0 == node.organisationTag.0
+        }),
         labels: stated.labels.clone(),
         position: node.position,
         stake: node.stake.saturating_to(),

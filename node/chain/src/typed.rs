@@ -15,7 +15,7 @@ use veil_protocol_spec::{
 };
 
 use crate::{
-    address::name_word,
+    address::organisation_word,
     point::{Coordinates, InvalidPoint, point},
     types::{NodeRegistration, ReferenceString, role_bits},
 };
@@ -49,7 +49,7 @@ pub fn registration_digest(
         peer: PeerIdHash::of(identity).0.into(),
         operator: operator.0.into(),
         roles: role_bits(registration.roles),
-        organisation: name_word(&registration.organisation),
+        organisation: organisation_word(registration.organisation.as_ref()),
         labels: labels_text(registration),
         nonce,
     };
@@ -90,12 +90,13 @@ pub fn absence_digest(
 }
 
 /// The digest that an account signs to log in at the node that shows a certificate with this SHA-256, with a
-/// challenge that it can answer until `expires` (Unix time in seconds).
+/// challenge that it can answer until `expires` (Unix time in seconds); for itself, or for the operator that has
+/// delegated this to it.
 #[must_use]
 pub fn login_digest(
     scope: &ClusterScope,
     certificate: &[u8; 32],
-    account: &Address,
+    (account, operator): (&Address, &Address),
     challenge: &[u8; 32],
     expires: u64,
 ) -> [u8; 32] {
@@ -103,6 +104,7 @@ pub fn login_digest(
         cluster: scope.cluster.0.into(),
         certificate: certificate.into(),
         account: account.0.into(),
+        operator: operator.0.into(),
         challenge: challenge.into(),
         expires,
     };

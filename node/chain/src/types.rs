@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use veil_protocol_spec::{
     Address, Attempt, Blake3Digest, ClusterId, Committee, Epoch, KeccakDigest, KeySetDigest,
     ParticipantIndex, PeerIdHash, PublicIdentity, Signature, Slot,
-    registry::{Eligibility, Roles},
-    scheduling::{GroupSignature, Label, ReferenceStringOrigin},
+    registry::{Delegation, Eligibility, Roles},
+    scheduling::{GroupSignature, Label, Organisation, ReferenceStringOrigin},
 };
 
 /// The registry's bit for a worker.
@@ -155,12 +155,34 @@ pub struct NodeRegistration {
     pub cluster: ClusterId,
     /// The roles that it asks for.
     pub roles: Roles,
-    /// The organisation that runs it: at most 32 bytes of ASCII, or empty.
-    pub organisation: String,
+    /// The organisation that runs it, as the admin approved it; `None` for nobody in particular.
+    pub organisation: Option<Organisation>,
     /// Public labels.
     pub labels: Vec<Label>,
     /// Stake that is sent along, in wei.
     pub stake: u128,
+}
+
+/// What a cluster's admin admits a peer as; a registration uses it up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeApproval {
+    /// The account that may register it.
+    pub operator: Address,
+    /// All of its roles.
+    pub roles: Roles,
+    /// The organisation that runs it; `None` for nobody in particular.
+    pub organisation: Option<Organisation>,
+    /// Last second (Unix time) in which it can be used.
+    pub valid_until: u64,
+}
+
+/// A key that may act for an operator, or could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DelegatedKey {
+    /// Its account.
+    pub key: Address,
+    /// What the delegation is worth.
+    pub delegation: Delegation,
 }
 
 /// A node of a cluster.
@@ -174,8 +196,8 @@ pub struct RegisteredNode {
     pub roles: Roles,
     /// The account that registered it.
     pub operator: Address,
-    /// The organisation that runs it; empty if not stated.
-    pub organisation: String,
+    /// The organisation that runs it, as the admin approved it; `None` if nobody vouches for it.
+    pub organisation: Option<Organisation>,
     /// Public labels.
     pub labels: Vec<Label>,
     /// Place in the order of registration, members and other workers counted apart.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use veil_protocol_spec::{
     Address,
-    scheduling::{Accepts, Egress, Repositories},
+    scheduling::{Accepts, Egress, Organisation, Repositories},
 };
 
 use crate::parse_address;
@@ -15,8 +15,10 @@ use crate::parse_address;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AcceptSection {
-    /// Accounts that submit jobs; all if it is not given.
+    /// Accounts that submit jobs; all if neither this nor `organisations` is given.
     pub operators: Option<Vec<AccountText>>,
+    /// Organisations, as the chain approved them, whose accounts submit jobs; beside `operators`.
+    pub organisations: Option<Vec<Organisation>>,
     /// Repositories of images, and what is below them; all if it is not given.
     pub images: Option<Vec<Repositories>>,
 }
@@ -44,10 +46,14 @@ impl AcceptSection {
         let distinct = |images: &Vec<Repositories>| {
             images.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect()
         };
+        let named = |organisations: &Vec<Organisation>| {
+            organisations.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect()
+        };
         Accepts {
             operators: self.operators.as_ref().map(sorted),
             images: self.images.as_ref().map(distinct),
             egress,
+            organisations: self.organisations.as_ref().map(named),
         }
     }
 }
@@ -62,10 +68,14 @@ mod tests {
             r#"
             operators = ["0xFFffFFffFFffFFffFFffFFffFFffFFffFFffFFff", "0x0000000000000000000000000000000000000001"]
             images = ["registry.example/shop", "docker.io/library", "docker.io/library"]
+            organisations = ["Zoo", "Acme", "Zoo"]
             "#,
         )
         .unwrap();
-        let Accepts { operators, images, egress } = section.accepts(Egress::Public);
+        let Accepts { operators, images, egress, organisations } = section.accepts(Egress::Public);
+        let organisations: Vec<_> =
+            organisations.iter().flatten().map(Organisation::as_str).collect();
+        assert_eq!(organisations, ["Acme", "Zoo"]);
         let mut one = [0; 20];
         one[19] = 1;
         assert_eq!(operators, Some(vec![Address(one), Address([0xff; 20])]));
@@ -74,5 +84,6 @@ mod tests {
         assert_eq!(egress, Egress::Public);
         assert!(toml::from_str::<AcceptSection>(r#"images = ["Shop:latest"]"#).is_err());
         assert!(toml::from_str::<AcceptSection>(r#"operators = ["0x12"]"#).is_err());
+        assert!(toml::from_str::<AcceptSection>(r#"organisations = [" Acme"]"#).is_err());
     }
 }

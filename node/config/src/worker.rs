@@ -183,11 +183,12 @@ impl WorkerSection {
     pub(crate) fn check(&mut self, data_dir: &Path) -> Result<(), ConfigError> {
         self.check_containers(data_dir)?;
         // Else a stranger's job could read what another's has left there.
-        if !self.volumes.is_empty() && self.accept.operators.is_none() {
+        let AcceptSection { operators, organisations, .. } = &self.accept;
+        if !self.volumes.is_empty() && operators.is_none() && organisations.is_none() {
             return Err(ConfigError::Value {
                 key: "worker.volume",
                 reason: "a folder is lent to every account whose jobs run here: say which, in \
-                         [worker.accept] operators"
+                         [worker.accept] operators or organisations"
                     .to_owned(),
             });
         }
@@ -329,6 +330,8 @@ mod tests {
             WorkerSection { volumes, allow_private_egress: true, ..WorkerSection::default() };
         let error = section.check(Path::new("")).unwrap_err().to_string();
         assert!(error.contains("[worker.accept] operators"), "{error}");
+        section.accept = toml::from_str("organisations = [\"Acme\"]").unwrap();
+        section.check(Path::new("")).unwrap();
         section.accept = toml::from_str("operators = []").unwrap();
         section.check(Path::new("")).unwrap();
         let Profile { facts, volumes, accepts } = section.profile();

@@ -166,7 +166,8 @@ async fn registered(chain: &Chain, cluster: ClusterId, me: PeerIdHash) -> Result
         if !core::mem::replace(&mut warned, true) {
             tracing::warn!(
                 peer = %me,
-                "the registry does not list this node; waiting: register it with `veil chain register`"
+                "the registry does not list this node; waiting: register it with `veil chain register`, for \
+                 which a member, or a node of an organisation, needs the admin's `veil chain approve`"
             );
         }
         if changes.changed().await.is_err() {

@@ -290,10 +290,12 @@ impl InputSource {
         let candidates = manifest.telemetry.iter().map(|entry| entry.sender);
         let workers: BTreeSet<_> =
             candidates.chain(public.running.iter().map(|replica| replica.worker)).collect();
-        public.labels = workers
-            .into_iter()
-            .filter_map(|w| Some((w, view.nodes.get(&w)?.labels.clone())))
-            .collect();
+        for worker in workers {
+            let Some(node) = view.nodes.get(&worker) else { continue };
+            public.labels.insert(worker, node.labels.clone());
+            let organisation = node.organisation.clone();
+            public.organisations.extend(organisation.map(|organisation| (worker, organisation)));
+        }
         public.closed = view.closed();
         public.policy = view.rules.clone()?;
         public.previous = state.previous(manifest).collect();
@@ -308,6 +310,9 @@ impl InputSource {
             .buffer_unordered(FETCH_AT_ONCE)
             .try_collect()
             .await?;
+        let submitters = public.jobs.values().map(|job| job.operator);
+        let submitters = submitters.map(|account| (account, view.organisations_of(&account)));
+        public.submitters = submitters.filter(|(_, of)| !of.is_empty()).collect();
         Ok(public)
     }
 

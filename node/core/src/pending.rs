@@ -11,7 +11,10 @@ use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, ReplicaIndex,
     scheduling::{ClusterState, JobSpec, OnLoss, Profile, VolumeKind},
 };
-use veil_scheduler_plan::{inputs::JobRefusal, unfit::Unfit};
+use veil_scheduler_plan::{
+    inputs::JobRefusal,
+    unfit::{OnChain, Unfit},
+};
 
 use crate::{cluster::View, progress::Replica};
 
@@ -89,7 +92,12 @@ fn refused(
     // Of a worker whose telemetry is not here, nobody knows what it lacks.
     let known = workers.iter().filter_map(|node| Some((node, profiles.get(&node.peer)?)));
     let count = known.clone().count();
-    let (found, unfit) = Unfit::count(job, known.map(|(node, of)| (node.labels.as_slice(), of)));
+    let submitter = view.organisations_of(&job.operator);
+    let on_chain = known.map(|(node, profile)| {
+        let organisation = node.organisation.as_ref();
+        (OnChain { labels: &node.labels, organisation, submitter: &submitter }, profile)
+    });
+    let (found, unfit) = Unfit::count(job, on_chain);
     let found = found + (workers.len() - count);
     let min = view.rules_or_default().least_candidates(workers.len());
     let too_few = found < min && found < workers.len();

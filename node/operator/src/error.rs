@@ -44,6 +44,9 @@ pub enum OperatorError {
         source: Box<ClientError>,
     },
     /// Nothing to stop.
-    #[error("the chain lists no running job {0} of this account; `veil job list` shows them")]
+    #[error(
+        "the chain lists no running job {0} of this operator; `veil job list` shows them, and a delegated key \
+         says whose they are with --for"
+    )]
     NoSuchJob(Blake3Digest),
 }

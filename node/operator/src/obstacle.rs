@@ -3,11 +3,30 @@
 use serde::{Serialize, Serializer};
 use veil_protocol_spec::{
     Blake3Digest,
+    registry::NotDelegated,
     scheduling::{
-        AntiAffinity, ClusterPolicy, FailureDomain, JobSpec, Label, RequestTooLarge,
+        AntiAffinity, ClusterPolicy, FailureDomain, JobSpec, Label, Organisation, RequestTooLarge,
         ResourceRequest, Strength,
     },
 };
+
+/// What the chain says of a registered worker.
+#[derive(Clone, Copy, Debug)]
+pub struct Worker<'a> {
+    /// Its labels.
+    pub labels: &'a [Label],
+    /// Its organisation, as the admin approved it.
+    pub organisation: Option<&'a Organisation>,
+}
+
+impl Worker<'_> {
+    /// Whether a job asks for nothing that these are not.
+    #[must_use]
+    pub fn fits(&self, job: &JobSpec) -> bool {
+        let constraints = &job.constraints;
+        constraints.are_met_by(self.labels) && constraints.organisations.contain(self.organisation)
+    }
+}
 
 /// What speaks against a job.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +49,9 @@ pub enum Obstacle {
         "this account may not submit jobs to this cluster: its admin says so with `veil chain grant`"
     )]
     Right,
+    /// The account may not act for the operator.
+    #[error(transparent)]
+    Delegation(NotDelegated),
     /// The account has submitted as many jobs as it may.
     #[error("this account has submitted {used} of {allowed} jobs in this epoch")]
     Quota { used: u32, allowed: u32 },
@@ -45,15 +67,15 @@ pub enum Obstacle {
          one first (`veil job stop {job}`), or choose another name"
     )]
     Name { name: String, job: Blake3Digest },
-    /// Too few workers have its labels. It waits until there are more.
+    /// Too few workers are what it asks for. It waits until there are more.
     #[error(
-        "{candidates} of {workers} registered workers have the labels that it asks for, and a slot lists it with \
-         {least} or more: ask for fewer labels, or wait for more workers"
+        "{candidates} of {workers} registered workers have the labels, and are of the organisations, that it asks \
+         for, and a slot lists it with {least} or more: ask for less, or wait for more workers"
     )]
     Candidates { candidates: usize, workers: usize, least: usize },
     /// Fewer places than replicas. Those that find none wait.
     #[error(
-        "its {replicas} replicas are kept apart, and the workers that have its labels are {domains} failure \
+        "its {replicas} replicas are kept apart, and the workers that it asks for are {domains} failure \
          domains: ask for fewer replicas, or write anti_affinity = \"soft\""
     )]
     Domains { replicas: u16, domains: usize },
@@ -78,11 +100,14 @@ impl Obstacle {
         }
     }
 
-    /// Of the labels of a cluster's registered workers.
+    /// Of what a cluster's registered workers are.
     #[must_use]
-    pub fn of_labels(job: &JobSpec, policy: &ClusterPolicy, workers: &[&[Label]]) -> Option<Self> {
-        let fit: Vec<_> =
-            workers.iter().filter(|labels| job.constraints.are_met_by(labels)).collect();
+    pub fn of_workers(
+        job: &JobSpec,
+        policy: &ClusterPolicy,
+        workers: &[Worker<'_>],
+    ) -> Option<Self> {
+        let fit: Vec<_> = workers.iter().filter(|worker| worker.fits(job)).collect();
         let (candidates, workers) = (fit.len(), workers.len());
         let hard = match &job.constraints.anti_affinity {
             Some(AntiAffinity { strength: Strength::Hard, domain }) => Some(domain),
@@ -96,11 +121,9 @@ impl Obstacle {
         let domains = match hard? {
             FailureDomain::Worker => candidates,
             FailureDomain::Label(key) => {
-                let value =
-                    |labels: &&[Label]| labels.iter().find(|label| label.key == *key).cloned();
                 let (mut values, mut alone) = (Vec::new(), 0);
-                for labels in fit.iter().copied() {
-                    match value(labels) {
+                for worker in fit {
+                    match worker.labels.iter().find(|label| label.key == *key) {
                         Some(value) => values.push(value),
                         None => alone += 1, // a domain of its own
                     }
@@ -126,7 +149,7 @@ mod tests {
     use std::num::NonZeroU16;
 
     use veil_node_config::job_file::JobFile;
-    use veil_protocol_spec::scheduling::{Priority, Scale};
+    use veil_protocol_spec::scheduling::{Organisations, Priority, Scale};
 
     use super::*;
 
@@ -143,8 +166,27 @@ mod tests {
             .iter()
             .map(|labels| labels.iter().map(|label| label.parse().unwrap()).collect())
             .collect();
-        let labels: Vec<&[Label]> = labels.iter().map(|labels| &labels[..]).collect();
-        Obstacle::of_labels(&job(top), &ClusterPolicy::default(), &labels)
+        let workers: Vec<_> =
+            labels.iter().map(|labels| Worker { labels, organisation: None }).collect();
+        Obstacle::of_workers(&job(top), &ClusterPolicy::default(), &workers)
+    }
+
+    #[test]
+    fn organisations_leave_enough_candidates_or_it_is_said() {
+        let (acme, zoo): (Organisation, Organisation) =
+            ("Acme".parse().unwrap(), "Zoo".parse().unwrap());
+        let of = |organisation| Worker { labels: &[], organisation };
+        let workers = [of(Some(&acme)), of(Some(&acme)), of(Some(&zoo)), of(None)];
+        let found = |organisations: &str| {
+            let mut job = job("");
+            let names = organisations.split(' ').map(|name| name.parse().unwrap()).collect();
+            job.constraints.organisations = Organisations::Of(names);
+            Obstacle::of_workers(&job, &ClusterPolicy::default(), &workers)
+        };
+        assert_eq!(found("Acme"), None);
+        assert_eq!(found("Acme Zoo"), None);
+        let few = |candidates| Some(Obstacle::Candidates { candidates, workers: 4, least: 2 });
+        assert_eq!((found("Zoo"), found("Other")), (few(1), few(0)));
     }
 
     #[test]

@@ -11,13 +11,17 @@ use veil_node_config::job_file::{
     quantity::Measure::{Bytes, Cpu},
 };
 use veil_protocol_spec::{
-    Blake3Digest, ClusterId,
+    Address, Blake3Digest, ClusterId,
     scheduling::{
-        ClusterPolicy, Egress, HostPort, JobSpec, LEAK_WINDOW_BLOCKS, Label, ResourceRequest,
+        ClusterPolicy, Egress, HostPort, JobSpec, LEAK_WINDOW_BLOCKS, Organisation, Organisations,
+        ResourceRequest,
     },
 };
 
-use crate::{error::OperatorError, obstacle::Obstacle};
+use crate::{
+    error::OperatorError,
+    obstacle::{Obstacle, Worker},
+};
 
 /// What each replica is given: the request, rounded up to whole units.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -55,6 +59,8 @@ pub struct JobPlan {
     pub job: Blake3Digest,
     /// The job's name.
     pub name: String,
+    /// Whose job it is.
+    pub operator: Address,
     /// The account's next nonce.
     pub nonce: u64,
     /// Replicas that it asks for.
@@ -75,8 +81,10 @@ pub struct JobPlan {
     pub image_allowed: bool,
     /// Registered workers.
     pub workers: usize,
-    /// Those whose labels the job asks for.
+    /// Those whose labels and organisations the job asks for.
     pub candidates: usize,
+    /// Whose workers it may go to.
+    pub organisations: Organisations,
     /// What speaks against it.
     pub obstacles: Vec<Obstacle>,
     /// What it tells, and to whom.
@@ -93,7 +101,7 @@ impl JobPlan {
     }
 }
 
-/// Looks at the job as the chain and `node` have it now; submits nothing. It would state
+/// Looks at the job as the chain and `node` have it now, as one of `operator`; submits nothing. It would state
 /// `leak_bits`, or as many as [`bits_to_state`] says.
 ///
 /// # Errors
@@ -103,10 +111,11 @@ pub async fn look(
     chain: &Chain,
     cluster: ClusterId,
     node: &Client,
+    operator: Address,
     file: JobFile,
     leak_bits: Option<u32>,
 ) -> Result<JobPlan, OperatorError> {
-    let operator = chain.account().ok_or(ChainError::NoAccount)?;
+    let account = chain.account().ok_or(ChainError::NoAccount)?;
     let nonce = chain.next_job_nonce(cluster, operator).await?;
     let spec = file.into_spec(chain.scope(cluster), operator, nonce)?;
     let policy = match &chain.cluster_policy(cluster).await?[..] {
@@ -115,7 +124,10 @@ pub async fn look(
     };
     let nodes = chain.nodes(cluster).await?;
     let workers: Vec<_> = nodes.iter().filter(|node| node.roles.worker).collect();
-    let labels: Vec<&[Label]> = workers.iter().map(|worker| &worker.labels[..]).collect();
+    let known: Vec<_> = workers
+        .iter()
+        .map(|node| Worker { labels: &node.labels, organisation: node.organisation.as_ref() })
+        .collect();
     let stated = leak_bits.unwrap_or_else(|| bits_to_state(spec.replicas, workers.len()));
     let allowance = chain.allowance(cluster, operator).await?;
     let usage = chain.job_usage(cluster, operator).await?;
@@ -123,6 +135,11 @@ pub async fn look(
     let jobs: Vec<JobStatus> = node.get("/v1/jobs").await.map_err(OperatorError::Node)?;
 
     let mut obstacles: Vec<_> = Obstacle::of_scale(&spec, &policy).into_iter().collect();
+    if account != operator {
+        let delegation = chain.delegation(cluster, operator, account).await?;
+        let refused = delegation.check(operator, account).err();
+        obstacles.extend(refused.map(Obstacle::Delegation));
+    }
     if !image_allowed {
         obstacles.push(Obstacle::Image { digest: spec.image.digest_hex().to_owned() });
     }
@@ -146,10 +163,11 @@ pub async fn look(
     if let Some(other) = jobs.iter().find(same) {
         obstacles.push(Obstacle::Name { name: spec.name.to_string(), job: other.job });
     }
-    obstacles.extend(Obstacle::of_labels(&spec, &policy, &labels));
+    obstacles.extend(Obstacle::of_workers(&spec, &policy, &known));
     Ok(JobPlan {
         job: spec.digest(),
         name: spec.name.to_string(),
+        operator,
         nonce,
         replicas: spec.replicas,
         limits: Limits::of(&spec),
@@ -160,7 +178,8 @@ pub async fn look(
         jobs_allowed: allowance.jobs_per_epoch,
         image_allowed,
         workers: workers.len(),
-        candidates: labels.iter().filter(|labels| spec.constraints.are_met_by(labels)).count(),
+        candidates: known.iter().filter(|worker| worker.fits(&spec)).count(),
+        organisations: spec.constraints.organisations.clone(),
         obstacles,
         tells: tells(&spec, Some(stated)),
         spec,
@@ -175,6 +194,19 @@ pub fn tells(job: &JobSpec, leak_bits: Option<u32>) -> Vec<String> {
          placed on sees what it computes"
             .to_owned(),
     ];
+    // "A job names organisations, or `any`, which `plan` says aloud."
+    tells.push(match &job.constraints.organisations {
+        Organisations::Any => "any organisation's workers may run it, also of those that nobody vouches for: \
+             name the ones that you trust with what it computes, `organisations = [\"...\"]` under [placement]"
+            .to_owned(),
+        Organisations::Of(names) => {
+            let names: Vec<_> = names.iter().map(Organisation::as_str).collect();
+            format!(
+                "only workers of {} run it, as the cluster's admin approved them",
+                names.join(", ")
+            )
+        }
+    });
     if let Some(bits) = leak_bits {
         tells.push(format!(
             "where its replicas go may tell up to {bits} bits about others' load within {LEAK_WINDOW_BLOCKS} blocks"
@@ -195,4 +227,20 @@ pub fn tells(job: &JobSpec, leak_bits: Option<u32>) -> Vec<String> {
         tells.push("its disk is reserved, and no engine keeps it from using more".to_owned());
     }
     tells
+}
+
+#[cfg(test)]
+mod tests {
+    use veil_node_config::job_file::samples;
+
+    use super::*;
+
+    #[test]
+    fn a_plan_says_aloud_whose_workers_may_run_the_job() {
+        let mut job = JobFile::parse(samples::SERVICE).unwrap().check().unwrap();
+        let says = |job: &JobSpec| tells(job, None).join("\n");
+        assert!(says(&job).contains("any organisation's workers may run it"), "{}", says(&job));
+        job.constraints.organisations = Organisations::Of(vec!["Acme".parse().unwrap()]);
+        assert!(says(&job).contains("only workers of Acme run it"), "{}", says(&job));
+    }
 }

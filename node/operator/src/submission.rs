@@ -8,11 +8,12 @@ use veil_node_api::{
 };
 use veil_node_chain::{Chain, ChainError, login_digest};
 use veil_node_config::job_file::JobFile;
-use veil_protocol_spec::{Blake3Digest, ClusterId, scheduling::JobSpec};
+use veil_protocol_spec::{Address, Blake3Digest, ClusterId, scheduling::JobSpec};
 
 use crate::{error::OperatorError, obstacle::Obstacle, plan};
 
-/// Logs the chain's account in at a node, for what only it may do there. A socket's owner needs no login.
+/// Logs the chain's account in at a node, for what only `operator` may do there: itself, or one that has delegated
+/// this to it. A socket's owner needs no login.
 ///
 /// # Errors
 /// [`OperatorError::Login`], and [`OperatorError::Chain`] without an account.
@@ -21,18 +22,20 @@ pub async fn log_in(
     chain: &Chain,
     cluster: ClusterId,
     node: &Client,
+    operator: Address,
 ) -> Result<Client, OperatorError> {
     let key = chain.account_key().ok_or(ChainError::NoAccount)?;
     let scope = chain.scope(cluster);
     let sign = |login: &Login, certificate: &CertificateHash| {
-        let Login { account, challenge, expires } = login;
-        let digest = login_digest(&scope, &certificate.0, account, challenge, *expires);
+        let Login { account, operator, challenge, expires } = login;
+        let by = (account, operator);
+        let digest = login_digest(&scope, &certificate.0, by, challenge, *expires);
         key.sign(&digest).map_err(|error| error.to_string())
     };
-    node.log_in(key.address(), cluster, &sign).await.map_err(OperatorError::Login)
+    node.log_in(key.address(), operator, cluster, &sign).await.map_err(OperatorError::Login)
 }
 
-/// Gives a job's body to `node`, then submits it under the account's next nonce. "The
+/// Gives a job's body to `node`, then submits it as a job of `operator`, under its next nonce. "The
 /// public body travels by gossip before the transaction": what ends this halfway leaves no digest on chain
 /// whose body nobody has. What speaks against it is found first ([`plan::look`]). Its placement may tell
 /// `leak_bits` about others' load in a day; unless they are given, as many as
@@ -45,16 +48,17 @@ pub async fn submit(
     chain: &Chain,
     cluster: ClusterId,
     node: &Client,
+    operator: Address,
     job: JobFile,
     leak_bits: Option<u32>,
 ) -> Result<(Blake3Digest, JobSpec), OperatorError> {
-    let plan = plan::look(chain, cluster, node, job, leak_bits).await?;
+    let plan = plan::look(chain, cluster, node, operator, job, leak_bits).await?;
     if let Some(obstacle) = plan.obstacles.into_iter().find(Obstacle::forbids_submission) {
         return Err(obstacle.into());
     }
     let (digest, spec) = (plan.job, plan.spec);
     give(node, &spec).await.map_err(OperatorError::NotSubmitted)?;
-    chain.submit_job(cluster, digest, spec.nonce, plan.leak_bits).await?;
+    chain.submit_job_for(cluster, operator, digest, spec.nonce, plan.leak_bits).await?;
     // A node keeps few bodies that the chain does not list, and may have dropped this one.
     give_body(node, &spec).await?;
     Ok((digest, spec))
@@ -75,7 +79,8 @@ async fn give(node: &Client, spec: &JobSpec) -> Result<(), ClientError> {
     node.post::<serde_json::Value>("/v1/jobs", spec).await.map(drop)
 }
 
-/// Cancels every submission of the job by this account; returns their number.
+/// Cancels every submission of the job by `operator`, which is this account, or has delegated this to it; returns
+/// their number.
 ///
 /// # Errors
 /// [`OperatorError`].
@@ -83,16 +88,21 @@ async fn give(node: &Client, spec: &JobSpec) -> Result<(), ClientError> {
 pub async fn stop(
     chain: &Chain,
     cluster: ClusterId,
+    operator: Address,
     job: Blake3Digest,
 ) -> Result<usize, OperatorError> {
-    let operator = chain.account().ok_or(ChainError::NoAccount)?;
+    let own_account = chain.account() == Some(operator);
     let submitted = chain.jobs(cluster, 0).await?;
     let own = |one: &&veil_node_chain::SubmittedJob| {
         one.digest == job && one.operator == operator && !one.cancelled
     };
     let mut stopped = 0;
     for one in submitted.iter().filter(own) {
-        chain.cancel_job(cluster, one.position).await?;
+        if own_account {
+            chain.cancel_job(cluster, one.position).await?;
+        } else {
+            chain.cancel_job_for_operator(cluster, one.position).await?;
+        }
         stopped += 1;
     }
     if stopped == 0 { Err(OperatorError::NoSuchJob(job)) } else { Ok(stopped) }

@@ -1,5 +1,6 @@
 //! `veil chain`.
 
+mod approve;
 mod arguments;
 mod elect;
 pub(super) mod eligibility;
@@ -20,7 +21,7 @@ use veil_node_storage::durable::write_new;
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeccakDigest, PeerIdHash,
     registry::Roles,
-    scheduling::{Label, keccak},
+    scheduling::{Label, Organisation, keccak},
 };
 
 use self::arguments::{ClusterArgument, Connection, Contract};
@@ -37,8 +38,9 @@ pub(super) enum Command {
     Deploy(Deploy),
     /// Register a cluster; this account becomes its admin.
     Cluster(NewCluster),
-    /// Admit a node, under its operator's account, to the clusters of this account.
-    Approve(Approve),
+    /// Admit a node, under its operator's account, in these roles and of this organisation, as the cluster's admin;
+    /// `veil chain register` uses that up.
+    Approve(approve::Approve),
     /// Say what an account may do, and how much of it.
     Grant(Grant),
     /// Register a node of this account, proving possession of its identity.
@@ -123,20 +125,6 @@ pub(super) struct NewCluster {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Approve {
-    /// The node's peer id hash, as `veil identity show` prints it.
-    #[arg(long, value_name = "HASH")]
-    peer: PeerIdHash,
-    /// The account that may register it.
-    #[arg(long, value_name = "ADDRESS", value_parser = arguments::parse_address)]
-    operator: Address,
-    #[command(flatten)]
-    contract: Contract,
-    #[command(flatten)]
-    connection: Connection,
-}
-
-#[derive(Debug, Args)]
 pub(super) struct Grant {
     #[command(flatten)]
     cluster: ClusterArgument,
@@ -183,9 +171,9 @@ pub(super) struct Register {
     role: Vec<Role>,
     #[command(flatten)]
     identity: IdentityArguments,
-    /// Who runs the node: at most 32 characters.
-    #[arg(long, default_value = "")]
-    organisation: String,
+    /// Who runs the node, as the admin approved it, which is the default; the admin says it of its own nodes.
+    #[arg(long, value_name = "NAME")]
+    organisation: Option<Organisation>,
     /// A public label, key=value; may be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<Label>,
@@ -231,6 +219,10 @@ pub(super) struct Status {
     connection: Connection,
 }
 
+fn roles_of(named: &[Role]) -> Roles {
+    Roles { worker: named.contains(&Role::Worker), member: named.contains(&Role::Member) }
+}
+
 fn parse_committee(text: &str) -> Result<Committee, String> {
     let n: u8 = text.parse().map_err(|_| format!("{text} is not a number"))?;
     Committee::new(n).map_err(|error| error.to_string())
@@ -253,7 +245,7 @@ const fn connection(command: &Command) -> &Connection {
     match command {
         Command::Deploy(a) => &a.connection,
         Command::Cluster(a) => &a.connection,
-        Command::Approve(a) => &a.connection,
+        Command::Approve(a) => &a.place.connection,
         Command::Grant(a) => &a.connection,
         Command::Register(a) => &a.connection,
         Command::Stake(a) => &a.node.connection,
@@ -270,15 +262,7 @@ async fn carry_out(command: &Command) -> Result<Value, Failure> {
     match command {
         Command::Deploy(arguments) => deploy(arguments).await,
         Command::Cluster(arguments) => cluster(arguments).await,
-        Command::Approve(arguments) => {
-            let chain = arguments.contract.connect(&arguments.connection).await?;
-            let mined = chain.approve_node(arguments.peer, arguments.operator).await?;
-            Ok(json!({
-                "peer": format!("0x{}", arguments.peer),
-                "operator": format!("0x{}", arguments.operator),
-                "transaction": format!("0x{}", mined.transaction),
-            }))
-        }
+        Command::Approve(arguments) => approve::carry_out(arguments).await,
         Command::Grant(arguments) => {
             let chain = arguments.contract.connect(&arguments.connection).await?;
             let rights = arguments.right.iter().fold(Rights::NONE, |all, right| {
@@ -401,13 +385,13 @@ async fn cluster(arguments: &NewCluster) -> Result<Value, Failure> {
 async fn register(arguments: &Register) -> Result<Value, Failure> {
     let identity = arguments.identity.read()?;
     let chain = arguments.contract.connect(&arguments.connection).await?;
+    let cluster = arguments.cluster.id();
+    let approved = chain.approval(cluster, PeerIdHash::of(&identity.public())).await?;
+    let approved = approved.filter(|approved| Some(approved.operator) == chain.account());
     let registration = NodeRegistration {
-        cluster: arguments.cluster.id(),
-        roles: Roles {
-            worker: arguments.role.contains(&Role::Worker),
-            member: arguments.role.contains(&Role::Member),
-        },
-        organisation: arguments.organisation.clone(),
+        cluster,
+        roles: roles_of(&arguments.role),
+        organisation: arguments.organisation.clone().or_else(|| approved?.organisation),
         labels: arguments.label.clone(),
         stake: arguments.stake,
     };
@@ -416,6 +400,7 @@ async fn register(arguments: &Register) -> Result<Value, Failure> {
         "cluster": format!("0x{}", registration.cluster),
         "peer": format!("0x{}", PeerIdHash::of(&identity.public())),
         "roles": status::roles(registration.roles),
+        "organisation": registration.organisation,
         "stake_wei": registration.stake.to_string(),
         "transaction": format!("0x{}", mined.transaction),
         "gas": mined.gas,

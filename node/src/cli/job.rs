@@ -10,7 +10,7 @@ use serde_json::json;
 use veil_node_operator::{plan, replicas, submission, table};
 use veil_protocol_spec::{Blake3Digest, PeerIdHash};
 
-use self::target::Target;
+use self::target::{ForOperator, Target};
 use super::{
     asking::Asking,
     failure::{Exit, Failure},
@@ -45,6 +45,8 @@ pub(super) struct Plan {
     #[arg(long, value_name = "N")]
     leak_bits: Option<u32>,
     #[command(flatten)]
+    operator: ForOperator,
+    #[command(flatten)]
     target: Target,
 }
 
@@ -60,6 +62,8 @@ pub(super) struct Submit {
     /// replica.
     #[arg(long, value_name = "N", conflicts_with = "nonce")]
     leak_bits: Option<u32>,
+    #[command(flatten)]
+    operator: ForOperator,
     #[command(flatten)]
     target: Target,
 }
@@ -85,6 +89,8 @@ pub(super) struct One {
     #[arg(value_name = "DIGEST")]
     job: Blake3Digest,
     #[command(flatten)]
+    operator: ForOperator,
+    #[command(flatten)]
     target: Target,
 }
 
@@ -107,8 +113,9 @@ async fn plan(arguments: &Plan, asking: &Asking) -> Result<Exit, Failure> {
     let job = file::read(&arguments.file)?;
     let access = arguments.target.resolve(asking)?;
     let (chain, cluster) = access.chain().await?;
-    let node = access.session(&chain, cluster).await?;
-    let plan = plan::look(&chain, cluster, &node, job, arguments.leak_bits).await?;
+    let operator = arguments.operator.of(&chain)?;
+    let node = access.session(&chain, cluster, operator).await?;
+    let plan = plan::look(&chain, cluster, &node, operator, job, arguments.leak_bits).await?;
     let mut object = serde_json::to_value(&plan).unwrap_or_default();
     object["can_be_submitted"] = plan.can_be_submitted().into();
     output::show(arguments.target.json, &object, |out| table::write_plan(out, &plan))?;
@@ -119,15 +126,16 @@ async fn submit(arguments: &Submit, asking: &Asking) -> Result<Exit, Failure> {
     let job = file::read(&arguments.file)?;
     let access = arguments.target.resolve(asking)?;
     let (chain, cluster) = access.chain().await?;
-    let node = access.session(&chain, cluster).await?;
+    let operator = arguments.operator.of(&chain)?;
+    let node = access.session(&chain, cluster, operator).await?;
+    let leak_bits = arguments.leak_bits;
     let digest = match arguments.nonce {
         Some(nonce) => {
-            let account = chain.account().ok_or(veil_node_chain::ChainError::NoAccount)?;
-            let spec = job.into_spec(chain.scope(cluster), account, nonce)?;
+            let spec = job.into_spec(chain.scope(cluster), operator, nonce)?;
             submission::give_body(&node, &spec).await?;
             spec.digest()
         }
-        None => submission::submit(&chain, cluster, &node, job, arguments.leak_bits).await?.0,
+        None => submission::submit(&chain, cluster, &node, operator, job, leak_bits).await?.0,
     };
     output::show(arguments.target.json, &json!({ "job": digest }), |out| {
         writeln!(out, "{digest}")
@@ -162,7 +170,8 @@ async fn list(target: &Target, asking: &Asking) -> Result<Exit, Failure> {
 async fn stop(arguments: &One, asking: &Asking) -> Result<Exit, Failure> {
     let access = arguments.target.resolve(asking)?;
     let (chain, cluster) = access.chain().await?;
-    let stopped = submission::stop(&chain, cluster, arguments.job).await?;
+    let operator = arguments.operator.of(&chain)?;
+    let stopped = submission::stop(&chain, cluster, operator, arguments.job).await?;
     let object = json!({ "job": arguments.job, "submissions_withdrawn": stopped });
     output::show(arguments.target.json, &object, |out| {
         let job = arguments.job;

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use serde::Serialize;
 use veil_node_api::client::ClientError;
 use veil_node_api::status::{ReplicaStatus, Role, Status};
+use veil_node_chain::ChainError;
 use veil_node_config::job_file::JobFile;
 use veil_node_containers::{Docker, Executor, Observed, Owner};
 use veil_node_operator::{
@@ -65,7 +66,9 @@ impl Devnet {
     /// [`DevnetError`].
     pub async fn submit(&self, job: JobFile) -> Result<Blake3Digest, DevnetError> {
         let ask = self.any_started()?.client();
-        let (digest, _) = submission::submit(&self.operator, self.cluster, &ask, job, None).await?;
+        let operator = self.operator.account().ok_or(ChainError::NoAccount)?;
+        let (digest, _) =
+            submission::submit(&self.operator, self.cluster, &ask, operator, job, None).await?;
         Ok(digest)
     }
 

@@ -66,13 +66,18 @@ fn bundle(slot: u64, manifest: u8) -> InputBundle {
         slot: Slot(slot),
         manifest: Blake3Digest([manifest; 32]),
         policy: ClusterPolicy::default(),
-        labels: vec![WorkerLabels { worker, labels: vec!["zone=a".parse().unwrap()] }],
+        labels: vec![WorkerLabels {
+            worker,
+            labels: vec!["zone=a".parse().unwrap()],
+            organisation: None,
+        }],
         closed: vec![worker],
         running: vec![RunningReplica { job, replica, worker, state: ReplicaState::Serving }],
         previous: vec![PreviousPlace { job, replica, worker }],
         seed: KeccakDigest([7; 32]),
         last_decided: Slot(slot - 1),
         draw: Draw { block: KeccakDigest([8; 32]), jobs_seen: slot },
+        submitters: Vec::new(),
     }
 }
 

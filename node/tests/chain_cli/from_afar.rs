@@ -13,7 +13,6 @@ use serde_json::json;
 use veil_node_api::{
     client::{Client, ClientError},
     gate::{Challenge, ChallengeRequest, LoggedIn, LoginRequest},
-    sessions::Login,
     tls::{CertificateHash, TlsFiles},
 };
 use veil_node_chain::login_digest;
@@ -98,10 +97,11 @@ fn login(scope: &ClusterScope, shown: &CertificateHash, given: &Challenge) -> Lo
     let key = account(KEY);
     let mut challenge = [0; 32];
     read_hex(&given.challenge, &mut challenge).unwrap();
-    let login = Login { account: key.address(), challenge, expires: given.expires };
-    let digest = login_digest(scope, &shown.0, &login.account, &challenge, login.expires);
+    let by = key.address();
+    let digest = login_digest(scope, &shown.0, (&by, &by), &challenge, given.expires);
     LoginRequest {
-        account: key.address(),
+        account: by,
+        operator: None,
         cluster: scope.cluster,
         challenge: given.challenge.clone(),
         expires: given.expires,
@@ -114,6 +114,56 @@ fn word<T: core::fmt::Debug>(answer: Result<T, ClientError>) -> String {
         Err(ClientError::Denied { kind, .. }) => kind,
         other => panic!("{other:?}"),
     }
+}
+
+/// What `OTHER_KEY` may do from afar for the first key, which says so and takes it back.
+fn a_delegate_submits(worker: &Worker, delegate: &Shell, chain: &[&str], image: &str) {
+    let address = |key: &str| format!("0x{}", account(key).address());
+    let (operator, key) = (address(KEY), address(OTHER_KEY));
+    let owner = Shell {
+        key: KEY.to_owned(),
+        folder: tempfile::tempdir().unwrap(),
+        rpc: delegate.rpc.clone(),
+        contract: delegate.contract.clone(),
+        cluster: delegate.cluster.clone(),
+    };
+    let at = [chain, &["--cluster", &delegate.cluster]].concat();
+    let build = format!(
+        "name = \"build\"\nimage = \"{image}\"\n[resources]\ncpu = \"100m\"\nmemory = \"64Mi\"\n"
+    );
+    fs::write(delegate.path("build.toml"), build).unwrap();
+    let submit = [&["job", "submit", "build.toml", "--for", &operator], &at[..]].concat();
+    let (code, said) = worker.ask(delegate, &worker.token, &submit);
+    assert_eq!((code, said["kind"].as_str()), (1, Some("denied")), "{said}");
+    assert!(text(&said["error"]).contains("veil operator delegate"), "{said}");
+
+    let keys = |command: &[&str]| owner.done(&[&["operator"], command, &at].concat());
+    keys(&["delegate", "--key", &key, "--until", "1h"]);
+    let listed = keys(&["delegates"]);
+    let bare = key.trim_start_matches("0x");
+    let listed = &listed["delegates"][0];
+    assert_eq!((listed["key"].as_str(), listed["state"].as_str()), (Some(bare), Some("active")));
+    let (code, said) = worker.ask(delegate, &worker.token, &submit);
+    assert_eq!(code, 0, "{said}");
+    let job = text(&said["job"]);
+    wait_for("the chain lists the delegate's job", || {
+        let (_, said) = worker.ask(delegate, &worker.token, &["job", "list"]);
+        let jobs = said["jobs"].as_array().cloned().unwrap_or_default();
+        let own = operator.trim_start_matches("0x");
+        jobs.iter().any(|listed| listed["job"] == job.as_str() && listed["operator"] == own)
+    });
+    // Its own it has none, and says whose it stops.
+    let stop = [&["job", "stop", &job], &at[..]].concat();
+    assert_eq!(worker.ask(delegate, &worker.token, &stop).0, 1);
+    let stop = [&stop[..], &["--for", &operator]].concat();
+    let (code, said) = worker.ask(delegate, &worker.token, &stop);
+    assert_eq!((code, said["submissions_withdrawn"].as_u64()), (0, Some(1)), "{said}");
+
+    keys(&["revoke", "--key", &key]);
+    assert_eq!(keys(&["delegates"])["delegates"], json!([]));
+    let (code, said) = worker.ask(delegate, &worker.token, &submit);
+    assert_eq!((code, said["kind"].as_str()), (1, Some("denied")), "{said}");
+    assert!(text(&said["error"]).contains("revoked"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,6 +220,8 @@ async fn a_job_is_submitted_and_seen_from_afar() {
     let (code, said) = worker.ask(&stranger, &worker.token, &submit);
     assert_eq!((code, said["kind"].as_str()), (1, Some("denied")), "{said}");
     assert!(text(&said["error"]).contains("veil chain grant"), "{said}");
+
+    a_delegate_submits(&worker, &stranger, &chain, &image);
 
     // A challenge is answered once, for this cluster and this certificate.
     let config = ChainConfig::new(stranger.rpc.as_str(), stranger.contract.parse().unwrap());

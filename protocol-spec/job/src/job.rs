@@ -125,6 +125,18 @@ pub struct Constraints {
     pub organisations: Organisations,
 }
 
+impl Organisations {
+    /// Whether a worker of this organisation, by the chain, may run the job; `None` for one that nobody vouches
+    /// for.
+    #[must_use]
+    pub fn contain(&self, organisation: Option<&Organisation>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Of(those) => organisation.is_some_and(|one| those.contains(one)),
+        }
+    }
+}
+
 impl Constraints {
     /// Whether a worker with these labels may run the job: for every key that `allow` names, it has one of
     /// the values; it has nothing that `deny` names.
@@ -137,12 +149,13 @@ impl Constraints {
             && !labels.iter().any(|label| self.deny.contains(label))
     }
 
-    /// Whether they may leave fewer workers than there are, whatever these are: by labels, or by latency,
-    /// which nobody sees.
+    /// Whether they may leave fewer workers than there are, whatever these are: by labels, by organisation, or
+    /// by latency, which nobody sees.
     #[must_use]
     pub fn narrow(&self) -> bool {
         let by_latency = self.max_latency.is_some_and(|max| max.get() < LatencyClass::MAX);
-        !self.allow.is_empty() || !self.deny.is_empty() || by_latency
+        let by_organisation = self.organisations != Organisations::Any;
+        !self.allow.is_empty() || !self.deny.is_empty() || by_organisation || by_latency
     }
 }
 

@@ -2,7 +2,7 @@
 //! line out.
 
 use crate::{
-    job::{JobSpec, Organisations},
+    job::JobSpec,
     kind::JobType,
     lifecycle::{Unhealthy, UpdatePolicy},
 };
@@ -29,11 +29,6 @@ const LIST: &[(&str, &str, Asks)] = &[
     ("update", "updates in place; leave the section out, stop the job and submit it anew", |job| {
         job.update != UpdatePolicy::default()
     }),
-    (
-        "placement.organisations",
-        "organisations, which workers only state themselves; leave it out, or ask for a label",
-        |job| job.constraints.organisations != Organisations::Any,
-    ),
     (
         "health.unhealthy",
         "giving an unhealthy replica back; write \"restart\", or \"nothing\", and it is shown",

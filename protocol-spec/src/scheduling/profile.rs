@@ -11,14 +11,18 @@ use core::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use veil_protocol_spec_job::{
-    image::ImageReference, labels::Label, limits::ENTRIES, names::Name, network::Egress,
+    image::ImageReference,
+    labels::Label,
+    limits::ENTRIES,
+    names::{Name, Organisation},
+    network::Egress,
 };
 
 use crate::ids::Address;
 
 /// Labels that a worker sets itself.
 pub const MAX_FACTS: usize = 16;
-/// Accounts, and repositories of images, to which a worker restricts itself, each.
+/// Accounts, organisations, and repositories of images, to which a worker restricts itself, each.
 pub const MAX_ACCEPTED: usize = 32;
 
 /// A text names no repositories.
@@ -99,19 +103,28 @@ impl fmt::Display for Repositories {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Accepts {
-    /// Accounts that submit jobs, strictly ascending; `None` for all.
+    /// Accounts that submit jobs, strictly ascending; `None` for all, or for those of [`Self::organisations`]
+    /// only.
     pub operators: Option<Vec<Address>>,
     /// Where images come from, strictly ascending; `None` for anywhere.
     pub images: Option<Vec<Repositories>>,
     /// The most that containers may reach.
     pub egress: Egress,
+    /// Organisations whose accounts submit jobs, beside [`Self::operators`], strictly ascending; `None` for none
+    /// beside them.
+    pub organisations: Option<Vec<Organisation>>,
 }
 
 impl Accepts {
-    /// Whether it takes jobs of this account.
+    /// Whether it takes jobs of this account, which is of these organisations by the chain: either list that
+    /// names it will do, and without any list everybody is named.
     #[must_use]
-    pub fn operator(&self, submitter: &Address) -> bool {
-        self.operators.as_ref().is_none_or(|those| those.contains(submitter))
+    pub fn submitter(&self, account: &Address, organisations: &[Organisation]) -> bool {
+        let Self { operators, organisations: accepted, .. } = self;
+        let by_account = operators.as_ref().is_some_and(|those| those.contains(account));
+        let names = |those: &Vec<Organisation>| organisations.iter().any(|one| those.contains(one));
+        let nobody_named = operators.is_none() && accepted.is_none();
+        nobody_named || by_account || accepted.as_ref().is_some_and(names)
     }
 
     /// Whether it runs this image.
@@ -172,18 +185,20 @@ impl Profile {
     pub const MAX_BYTES: usize = 64
         + MAX_FACTS * 2 * 64
         + ENTRIES * (Name::MAX_BYTES + 1)
-        + MAX_ACCEPTED * (20 + ImageReference::MAX_NAME + 2);
+        + MAX_ACCEPTED * (20 + ImageReference::MAX_NAME + 2 + Organisation::MAX_BYTES + 1);
 
     /// Checks all rules.
     ///
     /// # Errors
     /// [`ProfileError`], the first that is broken.
     pub fn validate(&self) -> Result<(), ProfileError> {
-        let Self { facts, volumes, accepts: Accepts { operators, images, egress: _ } } = self;
+        let Self { facts, volumes, accepts } = self;
+        let Accepts { operators, images, egress: _, organisations } = accepts;
         ascending("facts", facts, MAX_FACTS)?;
         ascending("volumes", volumes, ENTRIES)?;
         ascending("operators", operators.as_deref().unwrap_or_default(), MAX_ACCEPTED)?;
         ascending("images", images.as_deref().unwrap_or_default(), MAX_ACCEPTED)?;
+        ascending("organisations", organisations.as_deref().unwrap_or_default(), MAX_ACCEPTED)?;
         // What the registration says, the worker's own word does not change.
         let own = |label: &Label| {
             let key = label.key.as_str();
@@ -217,6 +232,7 @@ mod tests {
                 operators: Some(vec![Address([1; 20]), Address([2; 20])]),
                 images: Some(vec!["registry.example".parse().unwrap()]),
                 egress: Egress::Public,
+                organisations: None,
             },
         }
     }
@@ -237,6 +253,10 @@ mod tests {
             broken(|p| p.accepts.operators = Some(vec![Address([1; 20]); 2])),
             order("operators")
         );
+        let twice = |p: &mut Profile| {
+            p.accepts.organisations = Some(vec!["Acme".parse().unwrap(); 2]);
+        };
+        assert_eq!(broken(twice), order("organisations"));
         assert_eq!(broken(|p| p.facts = labels(&["zone=eu"])), Err(ProfileError::Key));
         assert_eq!(broken(|p| p.facts = labels(&["veil/light=true"])), Err(ProfileError::Key));
         let many = |p: &mut Profile| {
@@ -251,12 +271,30 @@ mod tests {
     fn no_list_takes_all_and_an_empty_one_nothing() {
         let image = format!("other.example/app@sha256:{}", "ab".repeat(32)).parse().unwrap();
         let all = Accepts::default();
-        assert!(all.operator(&Address([9; 20])) && all.image(&image));
+        assert!(all.submitter(&Address([9; 20]), &[]) && all.image(&image));
         let some = profile().accepts;
-        assert!(some.operator(&Address([2; 20])) && !some.operator(&Address([9; 20])));
+        assert!(some.submitter(&Address([2; 20]), &[]) && !some.submitter(&Address([9; 20]), &[]));
         assert!(!some.image(&image));
         let none = Accepts { operators: Some(vec![]), images: Some(vec![]), ..all };
-        assert!(!none.operator(&Address([2; 20])) && !none.image(&image));
+        assert!(!none.submitter(&Address([2; 20]), &[]) && !none.image(&image));
+    }
+
+    #[test]
+    fn either_list_of_submitters_will_do() {
+        let names =
+            |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>();
+        let (own, other) = (Address([1; 20]), Address([9; 20]));
+        let of =
+            |operators, organisations| Accepts { operators, organisations, ..Accepts::default() };
+        let acme = of(None, Some(names(&["Acme"])));
+        assert!(acme.submitter(&other, &names(&["Zoo", "Acme"])));
+        assert!(!acme.submitter(&other, &names(&["Zoo"])) && !acme.submitter(&other, &[]));
+        let both = of(Some(vec![own]), Some(names(&["Acme"])));
+        assert!(both.submitter(&own, &[]) && both.submitter(&other, &names(&["Acme"])));
+        assert!(!both.submitter(&other, &names(&["Zoo"])));
+        let only = of(Some(vec![own]), None);
+        assert!(!only.submitter(&other, &names(&["Acme"])));
+        assert!(!of(None, Some(vec![])).submitter(&own, &names(&["Acme"])), "an empty one: nobody");
     }
 
     #[test]

@@ -73,15 +73,16 @@ pub struct Telemetry {
 
 impl Wire for TelemetryBody {
     const NAME: &'static str = "TelemetryBody";
-    // Version 2 had no profile, version 3 said nothing of replicas that have ended.
-    const VERSION: u8 = 4;
+    // Version 2 had no profile, version 3 said nothing of replicas that have ended, version 4 accepted no
+    // organisations.
+    const VERSION: u8 = 5;
     const MAX_BYTES: usize =
         ProvenList::MAX_BYTES + Profile::MAX_BYTES + MAX_ENDED * EndedReplica::MAX_BYTES + 512;
 }
 
 impl Wire for Telemetry {
     const NAME: &'static str = "Telemetry";
-    const VERSION: u8 = 4;
+    const VERSION: u8 = 5;
     const MAX_BYTES: usize = TelemetryBody::MAX_BYTES + 64;
 }
 
@@ -170,7 +171,7 @@ mod tests {
         codec::CodecError,
         ids::{Address, ChainId, Epoch, ReplicaIndex},
         scheduling::{
-            Accepts, Egress, ImageReference, MAX_ACCEPTED, MAX_FACTS, ReplicaExit,
+            Accepts, Egress, ImageReference, MAX_ACCEPTED, MAX_FACTS, Organisation, ReplicaExit,
             arbitrary::{assert_wire, binding, secret},
             limits,
         },
@@ -201,6 +202,7 @@ mod tests {
         let fact = |i: usize| format!("veil/{}={}", long(i, 58), "v".repeat(63)).parse().unwrap();
         let operators = (0..MAX_ACCEPTED).map(|i| Address([i as u8; 20])).collect();
         let images = (0..MAX_ACCEPTED).map(|i| long(i, ImageReference::MAX_NAME));
+        let organisations = (0..MAX_ACCEPTED).map(|i| long(i, Organisation::MAX_BYTES));
         Profile {
             facts: (0..MAX_FACTS).map(fact).collect(),
             volumes: (0..limits::ENTRIES).map(|i| long(i, 63).parse().unwrap()).collect(),
@@ -208,6 +210,7 @@ mod tests {
                 operators: Some(operators),
                 images: Some(images.map(|image| image.parse().unwrap()).collect()),
                 egress: Egress::AllowPrivate,
+                organisations: Some(organisations.map(|name| name.parse().unwrap()).collect()),
             },
         }
     }

@@ -3,7 +3,7 @@
 
 use veil_protocol_spec::{
     Address, Blake3Digest, KeccakDigest, ReplicaIndex, Slot,
-    inputs::{InputBundle, PreviousPlace, WorkerLabels},
+    inputs::{InputBundle, PreviousPlace, SubmitterOrganisations, WorkerLabels},
     scheduling::{
         Accepts, ClusterPolicy, Draw, Egress, Manifest, Profile, ReplicaState, RunningReplica,
     },
@@ -17,13 +17,21 @@ pub(crate) fn input_bundle(manifest: &Manifest) -> InputBundle {
         slot: Slot(7),
         manifest: manifest.digest(),
         policy: ClusterPolicy::default(),
-        labels: vec![WorkerLabels { worker, labels: vec!["topology/zone=a".parse().unwrap()] }],
+        labels: vec![WorkerLabels {
+            worker,
+            labels: vec!["topology/zone=a".parse().unwrap()],
+            organisation: Some("Acme".parse().unwrap()),
+        }],
         closed: vec![worker],
         running: vec![RunningReplica { job, replica, worker, state }],
         previous: vec![PreviousPlace { job, replica, worker }],
         seed: KeccakDigest([0x7c; 32]),
         last_decided: Slot(6),
         draw: Draw { block: KeccakDigest([0x7d; 32]), jobs_seen: 3 },
+        submitters: vec![SubmitterOrganisations {
+            account: Address([3; 20]),
+            organisations: vec!["Acme".parse().unwrap()],
+        }],
     }
 }
 
@@ -35,6 +43,7 @@ pub(crate) fn profile() -> Profile {
             operators: Some(vec![Address([3; 20])]),
             images: Some(vec!["registry.example/shop".parse().unwrap()]),
             egress: Egress::AllowPrivate,
+            organisations: Some(vec!["Acme".parse().unwrap()]),
         },
     }
 }

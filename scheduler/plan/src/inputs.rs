@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use veil_protocol_spec::{
-    Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
-    inputs::{InputBundle, PreviousPlace, WorkerLabels},
+    Address, Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
+    inputs::{InputBundle, PreviousPlace, SubmitterOrganisations, WorkerLabels},
     scheduling::{
-        CertificateBody, ClusterPolicy, Draw, JobError, JobSpec, Label, Manifest, Profile,
-        RequestTooLarge, RunningReplica,
+        CertificateBody, ClusterPolicy, Draw, JobError, JobSpec, Label, Manifest, Organisation,
+        Profile, RequestTooLarge, RunningReplica,
     },
 };
 
@@ -44,6 +44,12 @@ pub struct PublicInputs {
     pub last_decided: Slot,
     /// [`ClusterState::draw`](veil_protocol_spec::scheduling::ClusterState::draw) of it.
     pub draw: Draw,
+    /// The workers' organisations as the registry holds them at the manifest's block; none for a worker that is
+    /// not here.
+    pub organisations: BTreeMap<PeerIdHash, Organisation>,
+    /// The organisations of the accounts that have submitted the pending jobs: of the nodes that these have
+    /// registered, as of the manifest's block.
+    pub submitters: BTreeMap<Address, Vec<Organisation>>,
 }
 
 impl PublicInputs {
@@ -67,6 +73,8 @@ impl Default for PublicInputs {
             seed: CertificateBody::NO_PREVIOUS,
             last_decided: Slot(0),
             draw: Draw { block: KeccakDigest([0; 32]), jobs_seen: 0 },
+            organisations: BTreeMap::new(),
+            submitters: BTreeMap::new(),
         }
     }
 }
@@ -87,10 +95,18 @@ impl PublicInputs {
             seed,
             last_decided,
             draw,
+            organisations,
+            submitters,
         } = self;
-        let labels = labels
-            .iter()
-            .map(|(worker, labels)| WorkerLabels { worker: *worker, labels: labels.clone() });
+        let workers: BTreeSet<_> = labels.keys().chain(organisations.keys()).collect();
+        let labels = workers.into_iter().map(|worker| WorkerLabels {
+            worker: *worker,
+            labels: labels.get(worker).cloned().unwrap_or_default(),
+            organisation: organisations.get(worker).cloned(),
+        });
+        let submitters = submitters.iter().map(|(&account, organisations)| {
+            SubmitterOrganisations { account, organisations: organisations.clone() }
+        });
         let previous = previous.iter().map(|(&(job, replica), &worker)| PreviousPlace {
             job,
             replica,
@@ -107,6 +123,7 @@ impl PublicInputs {
             seed: *seed,
             last_decided: *last_decided,
             draw: *draw,
+            submitters: submitters.collect(),
         }
     }
 
@@ -114,13 +131,38 @@ impl PublicInputs {
     #[must_use]
     pub fn from_bundle(bundle: InputBundle, jobs: BTreeMap<Blake3Digest, JobSpec>) -> Self {
         let InputBundle {
-            policy, labels, closed, running, previous, seed, last_decided, draw, ..
+            policy,
+            labels,
+            closed,
+            running,
+            previous,
+            seed,
+            last_decided,
+            draw,
+            submitters,
+            ..
         } = bundle;
+        let of_worker = |of: &WorkerLabels| Some((of.worker, of.organisation.clone()?));
+        let organisations = labels.iter().filter_map(of_worker).collect();
         let labels = labels.into_iter().map(|of| (of.worker, of.labels)).collect();
+        let submitters = submitters.into_iter().map(|of| (of.account, of.organisations)).collect();
         let previous = previous.into_iter().map(|p| ((p.job, p.replica), p.worker)).collect();
         let profiles = BTreeMap::new();
         let closed = closed.into_iter().collect();
-        Self { policy, jobs, labels, profiles, closed, running, previous, seed, last_decided, draw }
+        Self {
+            policy,
+            jobs,
+            labels,
+            profiles,
+            closed,
+            running,
+            previous,
+            seed,
+            last_decided,
+            draw,
+            organisations,
+            submitters,
+        }
     }
 }
 

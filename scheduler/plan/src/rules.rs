@@ -12,7 +12,7 @@ use veil_protocol_spec::{
 
 use crate::{
     inputs::{JobRefusal, PlanError, PublicInputs},
-    unfit::Unfit,
+    unfit::{OnChain, Unfit},
 };
 
 /// Resources that are counted.
@@ -142,10 +142,13 @@ impl JobRules {
             }
         }
         let hard = is(Strength::Hard);
+        let submitter = public.submitters.get(&job.operator).map_or(&[][..], Vec::as_slice);
         let unfit = |worker: &PeerIdHash, domain: usize| {
             let profile = public.profiles.get(worker).unwrap_or(&nothing_said);
             let taken = hard && running.get(domain).is_some_and(|count| *count > 0);
-            Unfit::of(job, labels(worker), profile)
+            let organisation = public.organisations.get(worker);
+            let chain = OnChain { labels: labels(worker), organisation, submitter };
+            Unfit::of(job, chain, profile)
                 .or_else(|| closed.contains(worker).then_some(Unfit::Closed))
                 .or_else(|| taken.then_some(Unfit::Taken))
         };

@@ -2,13 +2,26 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use veil_protocol_spec::scheduling::{JobSpec, Label, Profile, VolumeKind};
+use veil_protocol_spec::scheduling::{JobSpec, Label, Organisation, Profile, VolumeKind};
+
+/// What the chain says of a worker, and of who has submitted a job, as of one block.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OnChain<'a> {
+    /// The worker's labels.
+    pub labels: &'a [Label],
+    /// The worker's organisation; `None` if nobody vouches for it.
+    pub organisation: Option<&'a Organisation>,
+    /// The submitter's organisations: those of the nodes that it has registered.
+    pub submitter: &'a [Organisation],
+}
 
 /// What a worker lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unfit {
     /// It has not the labels that the job asks for, or one that the job does not want.
     Labels,
+    /// It is of none of the organisations that the job names.
+    Organisation,
     /// It does not offer a host volume of the job.
     Volume,
     /// It does not let containers reach as much.
@@ -24,20 +37,22 @@ pub enum Unfit {
 }
 
 impl Unfit {
-    /// What a worker with these labels on chain, and this profile in its telemetry, lacks for a job; `None`
+    /// What a worker of which the chain says this, with this profile in its telemetry, lacks for a job; `None`
     /// if nothing.
     #[must_use]
-    pub fn of(job: &JobSpec, registered: &[Label], profile: &Profile) -> Option<Self> {
+    pub fn of(job: &JobSpec, chain: OnChain<'_>, profile: &Profile) -> Option<Self> {
         let accepts = &profile.accepts;
         let volumes = job.volumes.iter();
         let mut from_host = volumes.filter(|volume| matches!(volume.kind, VolumeKind::Host { .. }));
-        if !job.constraints.are_met_by(&[registered, &profile.facts].concat()) {
+        if !job.constraints.are_met_by(&[chain.labels, &profile.facts].concat()) {
             Some(Self::Labels)
+        } else if !job.constraints.organisations.contain(chain.organisation) {
+            Some(Self::Organisation)
         } else if !from_host.all(|volume| profile.volumes.contains(&volume.name)) {
             Some(Self::Volume)
         } else if !accepts.egress(job.egress) {
             Some(Self::Egress)
-        } else if !accepts.operator(&job.operator) {
+        } else if !accepts.submitter(&job.operator, chain.submitter) {
             Some(Self::Operator)
         } else if !accepts.image(&job.image) {
             Some(Self::Image)
@@ -49,10 +64,9 @@ impl Unfit {
     /// How many of the workers are candidates, and what the others lack.
     pub fn count<'a>(
         job: &JobSpec,
-        workers: impl Iterator<Item = (&'a [Label], &'a Profile)>,
+        workers: impl Iterator<Item = (OnChain<'a>, &'a Profile)>,
     ) -> (usize, UnfitCounts) {
-        let lacks: Vec<_> =
-            workers.map(|(registered, profile)| Self::of(job, registered, profile)).collect();
+        let lacks: Vec<_> = workers.map(|(chain, profile)| Self::of(job, chain, profile)).collect();
         let found = lacks.iter().filter(|lack| lack.is_none()).count();
         (found, lacks.into_iter().flatten().collect())
     }
@@ -60,6 +74,7 @@ impl Unfit {
     const fn text(self) -> &'static str {
         match self {
             Self::Labels => "by labels",
+            Self::Organisation => "by organisation",
             Self::Volume => "for want of a volume",
             Self::Egress => "by what containers may reach there",
             Self::Operator => "by whose jobs they take",

@@ -19,13 +19,15 @@ const LIMITS: [(&str, &str, u64); 7] = [
 ];
 
 /// Measured without a limit, for those who pay it.
-const OTHERS: [(&str, &str); 7] = [
+const OTHERS: [(&str, &str); 9] = [
     ("NodeRegistry", "register, admitted member"),
     ("AssignmentAnchor", "anchor, first"),
     ("CommitteeElection", "request, 7 and 2 of 32"),
     ("CommitteeElection", "request, 13 and 4 of 128"),
     ("JobBoard", "submit, first"),
     ("JobBoard", "submit, later"),
+    ("JobBoard", "submit, by a delegate"),
+    ("JobBoard", "delegate"),
     ("Disputes", "report of a wrong share"),
 ];
 

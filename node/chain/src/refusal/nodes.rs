@@ -1,8 +1,34 @@
 //! Errors of the node registry as sentences.
 
+use alloy::primitives::B256;
 use veil_contracts::node_registry::NodeRegistry::NodeRegistryErrors as Registry;
 
-use super::words::{Common, account, common, short, unix};
+use super::words::{Common, account, common, not_admin, short, unix};
+use crate::{address::organisation, types::roles_of};
+
+/// What an approval names, in words.
+fn approved(bits: u8, word: &B256) -> String {
+    let roles = roles_of(bits);
+    let roles = match (roles.worker, roles.member) {
+        (true, true) => "worker and member",
+        (_, true) => "member",
+        _ => "worker",
+    };
+    match organisation(word) {
+        Some(name) => format!("{roles} of organisation {name}"),
+        None => format!("{roles} of no organisation"),
+    }
+}
+
+/// The same as options of a command.
+fn flags(bits: u8, word: &B256) -> String {
+    let roles = roles_of(bits);
+    let named = [(roles.worker, "--role worker"), (roles.member, "--role member")];
+    let mut flags: Vec<_> =
+        named.iter().filter(|(is, _)| *is).map(|(_, flag)| (*flag).to_owned()).collect();
+    flags.extend(organisation(word).map(|name| format!("--organisation '{name}'")));
+    flags.join(" ")
+}
 
 pub(super) fn registry(error: &Registry) -> String {
     match error {
@@ -42,10 +68,31 @@ pub(super) fn registry(error: &Registry) -> String {
             short(&e.peer)
         ),
         Registry::NodeNotApproved(e) => format!(
-            "the cluster's admin has not admitted peer {} under account {}: the admin runs `veil chain approve`",
+            "the cluster's admin has not admitted peer {} under account {}, or that approval was used: the admin runs `veil chain approve` (a worker of an open cluster registers without --organisation, of nobody's)",
             short(&e.peer),
             account(&e.operator)
         ),
+        Registry::ApprovalExpired(e) => format!(
+            "the approval of peer {} could be used until {}: the admin runs `veil chain approve` again",
+            short(&e.peer),
+            unix(e.validUntil)
+        ),
+        Registry::NotAsApproved(e) => format!(
+            "the admin approved peer {} as {}: register it so, with `veil chain register {}`, or have it approved anew",
+            short(&e.peer),
+            approved(e.roles, &e.organisation),
+            flags(e.roles, &e.organisation)
+        ),
+        Registry::InvalidApprovalTime(e) => format!(
+            "the approval would end at {}: let it end in the future, at {} at the latest, with --valid-for",
+            unix(e.validUntil),
+            unix(e.latest)
+        ),
+        Registry::InvalidOperator(_) => {
+            "an approval names the account that may register: give --operator, or --withdraw"
+                .to_owned()
+        }
+        Registry::NotClusterAdmin(e) => not_admin(&e.cluster, &e.caller),
         Registry::NotNodeOperator(e) => format!(
             "account {} neither registered peer {} nor is the cluster's admin",
             account(&e.caller),

@@ -5,7 +5,7 @@ use veil_contracts::{
     job_board::JobBoard::JobBoardErrors as Jobs,
 };
 
-use super::words::{Common, account, common, missing_right, short};
+use super::words::{Common, account, common, missing_right, short, unix};
 
 pub(super) fn jobs(error: &Jobs) -> String {
     match error {
@@ -28,6 +28,37 @@ pub(super) fn jobs(error: &Jobs) -> String {
         Jobs::LeakBudgetExceeded(e) => format!(
             "the job may reveal {} bits about others' load, and {} of the account's {} are used in this epoch: ask for fewer replicas, wait for the next epoch, or ask the admin for `veil chain grant --leak-bits`",
             e.stated, e.used, e.allowed
+        ),
+        Jobs::NotDelegate(e) => format!(
+            "operator {} has delegated nothing to account {} in cluster {}: it runs `veil operator delegate --key {1}`",
+            account(&e.operator),
+            account(&e.key),
+            short(&e.cluster)
+        ),
+        Jobs::DelegateExpired(e) => format!(
+            "account {} could act for operator {} until {}: the operator runs `veil operator delegate --key {0}` again",
+            account(&e.key),
+            account(&e.operator),
+            unix(e.until)
+        ),
+        Jobs::DelegateRevoked(e) => format!(
+            "operator {} revoked account {} at {}: use another key, or have it delegated again with `veil operator delegate --key {1}`",
+            account(&e.operator),
+            account(&e.key),
+            unix(e.revokedAt)
+        ),
+        Jobs::TooManyDelegates(e) => format!(
+            "an operator has at most {} keys in a cluster: `veil operator delegates` lists them, `veil operator revoke` makes room",
+            e.most
+        ),
+        Jobs::InvalidDelegate(e) => format!(
+            "account {} needs no delegation, or is none: give the address of another key with --key",
+            account(&e.key)
+        ),
+        Jobs::InvalidDelegationTime(e) => format!(
+            "the delegation would end at {}: let it end in the future, at {} at the latest, with --until",
+            unix(e.until),
+            unix(e.latest)
         ),
         Jobs::NoLeakStated(_) => "a job states that it reveals at least one bit".to_owned(),
         Jobs::MissingContract(_) => common(&Common::MissingContract),

@@ -19,7 +19,7 @@ use veil_contracts::{
 };
 use veil_node_chain::{
     AccountKey, Allowance, AttemptStatus, Chain, ChainConfig, ChainError, ClusterSettings,
-    NodeRegistration,
+    NodeApproval, NodeRegistration,
     anvil::{Anvil, AnvilConfig},
     registration_digest,
 };
@@ -72,9 +72,10 @@ async fn nodes_register_with_proof_of_their_identity_only() {
     assert_refused!(unapproved, Registry(NodeRegistryErrors::NodeNotApproved(_)));
     assert_refused!(
         operator.set_allowance(world.cluster, operator.account().unwrap(), FREELY).await,
-        Ceremony(CeremonyErrors::NotClusterAdmin(_))
+        Registry(NodeRegistryErrors::NotClusterAdmin(_))
     );
-    world.admin.approve_node(peer, operator.account().unwrap()).await.unwrap();
+    let approval = world.approval(&operator, MEMBER).await;
+    world.admin.approve_node(world.cluster, peer, &approval).await.unwrap();
     let mined = operator.register_node(&registration, &identity(1)).await.unwrap();
     eprintln!("gas of register: {}", mined.gas);
     let again = operator.register_node(&registration, &identity(1)).await;
@@ -93,7 +94,8 @@ async fn nodes_register_with_proof_of_their_identity_only() {
     assert_eq!(nodes[0].identity, identity(1).public());
     assert_eq!(nodes[0].operator, operator.account().unwrap());
     assert_eq!((nodes[0].roles, nodes[5].roles), (MEMBER, WORKER));
-    assert_eq!(nodes[0].organisation, "example");
+    assert_eq!(nodes[0].organisation, registration.organisation);
+    assert_eq!(nodes[5].organisation, None);
     assert_eq!(nodes[0].labels, registration.labels);
 
     // A node that left may come back, later in the order.
@@ -103,9 +105,64 @@ async fn nodes_register_with_proof_of_their_identity_only() {
     );
     operator.exit_node(world.cluster, peer).await.unwrap();
     assert_eq!(world.admin.node(world.cluster, peer).await.unwrap(), None);
+    let used = operator.register_node(&registration, &identity(1)).await;
+    assert_refused!(used, Registry(NodeRegistryErrors::NodeNotApproved(_)));
+    world.admin.approve_node(world.cluster, peer, &approval).await.unwrap();
     operator.register_node(&registration, &identity(1)).await.unwrap();
     let nodes = world.admin.nodes(world.cluster).await.unwrap();
     assert_eq!(nodes.iter().rfind(|node| node.roles.member).unwrap().peer, peer);
+}
+
+/// What the operator says of its node is nothing: the admin's word is, for one registration, in time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_what_the_admin_approved() {
+    let world = World::new(4).await;
+    let (operator, cluster) = (world.account(1), world.cluster);
+    let peer = PeerIdHash::of(&identity(1).public());
+    let acme = NodeRegistration {
+        organisation: Some("Acme".parse().unwrap()),
+        ..world.registration(WORKER)
+    };
+    let claimed = operator.register_node(&acme, &identity(1)).await;
+    assert_refused!(claimed, Registry(NodeRegistryErrors::NodeNotApproved(_)));
+    let approval = NodeApproval {
+        organisation: acme.organisation.clone(),
+        ..world.approval(&operator, WORKER).await
+    };
+    let by_another = operator.approve_node(cluster, peer, &approval).await;
+    assert_refused!(by_another, Registry(NodeRegistryErrors::NotClusterAdmin(_)));
+    let past = NodeApproval { valid_until: 1, ..approval.clone() };
+    let past = world.admin.approve_node(cluster, peer, &past).await;
+    assert_refused!(past, Registry(NodeRegistryErrors::InvalidApprovalTime(_)));
+    assert_eq!(world.admin.approval(cluster, peer).await.unwrap(), None);
+
+    world.admin.approve_node(cluster, peer, &approval).await.unwrap();
+    assert_eq!(world.admin.approval(cluster, peer).await.unwrap(), Some(approval.clone()));
+    for other in [
+        NodeRegistration { organisation: Some("Zoo".parse().unwrap()), ..acme.clone() },
+        NodeRegistration { roles: MEMBER, ..acme.clone() },
+    ] {
+        let refused = operator.register_node(&other, &identity(1)).await.unwrap_err();
+        let text = refused.to_string();
+        let named = "worker of organisation Acme: register it so, with `veil chain register --role \
+                     worker --organisation 'Acme'`";
+        assert!(text.contains(named), "{text}");
+    }
+    world.admin.withdraw_approval(cluster, peer).await.unwrap();
+    let withdrawn = operator.register_node(&acme, &identity(1)).await;
+    assert_refused!(withdrawn, Registry(NodeRegistryErrors::NodeNotApproved(_)));
+
+    world.admin.approve_node(cluster, peer, &approval).await.unwrap();
+    operator.register_node(&acme, &identity(1)).await.unwrap();
+    let node = world.admin.node(cluster, peer).await.unwrap().unwrap();
+    assert_eq!((node.organisation, node.roles), (acme.organisation.clone(), WORKER));
+    assert_eq!(world.admin.approval(cluster, peer).await.unwrap(), None, "used up");
+
+    world.admin.approve_node(cluster, peer, &approval).await.unwrap();
+    operator.exit_node(cluster, peer).await.unwrap();
+    world.pass(3601).await;
+    let late = operator.register_node(&acme, &identity(1)).await;
+    assert_refused!(late, Registry(NodeRegistryErrors::ApprovalExpired(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,7 +190,7 @@ async fn a_registration_signed_by_another_key_or_for_another_account_is_refused(
                 y: alloy::primitives::U256::from_be_slice(&point[32..]),
             },
             roles: 1, // the registry's bit for a worker
-            organisation: alloy::primitives::B256::right_padding_from(b"example"),
+            organisation: alloy::primitives::B256::ZERO,
             labels: "zone=eu-1".to_owned(),
         };
         let compact = CompactSignature { r: signature.r().into(), vs: vs.into() };
@@ -156,7 +213,7 @@ async fn a_key_needs_the_signatures_of_all_members_and_of_the_group() {
     let world = world.with_members().await;
     assert_refused!(
         world.account(1).propose_ceremony(&world.proposal(0, 0).await).await,
-        Ceremony(CeremonyErrors::NotClusterAdmin(_))
+        Registry(NodeRegistryErrors::NotClusterAdmin(_))
     );
     world.admin.propose_ceremony(&world.proposal(0, 0).await).await.unwrap();
     assert_refused!(
@@ -372,7 +429,7 @@ async fn a_chain_that_went_away_is_named_and_its_state_survives() {
     let registration = NodeRegistration {
         cluster,
         roles: WORKER,
-        organisation: String::new(),
+        organisation: None,
         labels: vec!["zone=eu-1".parse().unwrap()],
         stake: 7,
     };

@@ -51,7 +51,7 @@ async fn elected_cluster() -> World {
     assert_eq!(world.admin.cluster(world.cluster).await.unwrap().standbys, 2);
     for i in 1..=MEMBERS {
         let registration = NodeRegistration {
-            organisation: format!("organisation {}", i % 3),
+            organisation: format!("organisation {}", i % 3).parse().ok(),
             stake: ETHER * u128::from(i),
             ..world.registration(MEMBER)
         };

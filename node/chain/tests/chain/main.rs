@@ -5,6 +5,7 @@
 
 mod anchors;
 mod contracts;
+mod delegates;
 mod election;
 mod endpoints;
 mod policy;

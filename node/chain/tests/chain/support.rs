@@ -23,7 +23,7 @@ use tokio::{
 use veil_committee::frost::{Dkg, EvmSuite, GroupKeyShare, GroupPublicKey, dkg::Packages};
 use veil_node_chain::{
     Chain, ChainConfig, ChainError, ClusterSettings, Deployment, Endorsements, KeyPublication,
-    NodeRegistration, Proposal, ReferenceString, Refusal,
+    NodeApproval, NodeRegistration, Proposal, ReferenceString, Refusal,
     anvil::{Anvil, AnvilConfig},
 };
 use veil_protocol_spec::{
@@ -72,9 +72,17 @@ impl World {
     }
 
     pub(crate) fn registration(&self, roles: Roles) -> NodeRegistration {
-        let organisation = "example".to_owned();
+        // Without the admin's word a worker is of no organisation.
+        let organisation = roles.member.then(|| "example".parse().unwrap());
         let labels = vec!["zone=eu-1".parse().unwrap()];
         NodeRegistration { cluster: self.cluster, roles, organisation, labels, stake: 0 }
+    }
+
+    /// What [`Self::registration`] says, for an hour.
+    pub(crate) async fn approval(&self, operator: &Chain, roles: Roles) -> NodeApproval {
+        let NodeRegistration { organisation, .. } = self.registration(roles);
+        let valid_until = self.admin.time().await.unwrap() + 3600;
+        NodeApproval { operator: operator.account().unwrap(), roles, organisation, valid_until }
     }
 
     /// Registers members 1 to n by the admin.

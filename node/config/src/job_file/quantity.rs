@@ -215,6 +215,14 @@ impl Decimal {
     }
 }
 
+/// Seconds of a text such as `12h` or `30d`, for options of commands.
+///
+/// # Errors
+/// In words.
+pub fn seconds(text: &str) -> Result<u64, String> {
+    Measure::Time.parse(text).map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 use toml::Value;
 use veil_protocol_spec::scheduling::{
-    Capability, CpuUnits, FailureDomain, HealthProbe, LeasePolicy, MemoryUnits, RestartMode,
-    SchedulingPolicy, Strength,
+    Capability, CpuUnits, FailureDomain, HealthProbe, LeasePolicy, MemoryUnits, Organisations,
+    RestartMode, SchedulingPolicy, Strength,
 };
 
 use super::{keys::State, *};
@@ -101,6 +101,22 @@ fn placement_restart_health_and_lease_reach_the_specification() {
 }
 
 #[test]
+fn organisations_are_names_or_any() {
+    let named = |text: &str| {
+        let sections = format!("[placement]\norganisations = {text}");
+        JobFile::parse(&file("", &sections))
+            .map(|job| job.check().unwrap().constraints.organisations)
+    };
+    let names = ["Acme", "Example University"].map(|name| name.parse().unwrap()).to_vec();
+    assert_eq!(named("[\"Example University\", \"Acme\"]").unwrap(), Organisations::Of(names));
+    assert_eq!(named("\"any\"").unwrap(), Organisations::Any);
+    for wrong in ["\"Acme\"", "[\" Acme\"]", "[\"Universit\u{e4}t\"]", "[1]"] {
+        let error = named(wrong).unwrap_err().to_string();
+        assert!(error.contains("placement.organisations"), "{wrong}: {error}");
+    }
+}
+
+#[test]
 fn what_nobody_does_yet_is_read_and_refused_by_the_specification() {
     for (top, sections, key) in [
         ("type = \"system\"", "", "type"),
@@ -109,7 +125,6 @@ fn what_nobody_does_yet_is_read_and_refused_by_the_specification() {
             "[periodic]\ncron = \"0 4 * * *\"\ntime_zone = \"Europe/Berlin\"",
             "type",
         ),
-        ("", "[placement]\norganisations = [\"Acme\"]", "placement.organisations"),
         ("", "[update]\nmax_parallel = 2\nmin_healthy = \"20s\"\nauto_revert = false", "update"),
         (
             "",

@@ -10,9 +10,9 @@ use veil_committee_slot::demand::AllowedImages;
 use veil_node_chain::{Chain, ChainError, Head, PublishedKey, RegisteredNode, SubmittedJob};
 use veil_node_p2p::{Directory, Peer};
 use veil_protocol_spec::{
-    ClusterId, Committee, KeccakDigest, PeerIdHash, PublicIdentity,
+    Address, ClusterId, Committee, KeccakDigest, PeerIdHash, PublicIdentity,
     registry::{Eligibility, Roles, is_light},
-    scheduling::{BlockRef, ClusterPolicy, PolicyError, Submission, keccak},
+    scheduling::{BlockRef, ClusterPolicy, Organisation, PolicyError, Submission, keccak},
 };
 
 /// What the chain says of a cluster as of one block.
@@ -104,6 +104,16 @@ impl View {
         workers.map(|node| node.peer).collect()
     }
 
+    /// The organisations of an account: those of the nodes that it has registered, strictly ascending.
+    #[must_use]
+    pub fn organisations_of(&self, account: &Address) -> Vec<Organisation> {
+        let own = self.nodes.values().filter(|node| node.operator == *account);
+        own.filter_map(|node| node.organisation.clone())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    }
+
     /// Workers that are given nothing more.
     #[must_use]
     pub fn closed(&self) -> BTreeSet<PeerIdHash> {
@@ -163,7 +173,7 @@ fn peers(
 
 #[cfg(test)]
 mod tests {
-    use veil_protocol_spec::{Address, registry::LIGHT_LABEL};
+    use veil_protocol_spec::registry::LIGHT_LABEL;
 
     use super::*;
 
@@ -191,7 +201,7 @@ mod tests {
                 identity,
                 roles: Roles { worker, member: !worker },
                 operator: Address([byte; 20]),
-                organisation: String::new(),
+                organisation: None,
                 labels: labels.iter().map(|label| label.parse().unwrap()).collect(),
                 position: 0,
                 stake: 0,

@@ -6,7 +6,7 @@ use clap::Args;
 use futures::future::join_all;
 use veil_node_api::client::Client;
 use veil_node_api::status::{JobStatus, Status};
-use veil_node_chain::{Chain, RpcUrls};
+use veil_node_chain::{Chain, ChainError, RpcUrls};
 use veil_node_config::{AnyConfig, ChainSection, parse_address, process_environment};
 use veil_node_core::lifecycle::account;
 use veil_node_operator::submission;
@@ -37,6 +37,22 @@ pub(in crate::cli) struct Target {
     /// Print one JSON object.
     #[arg(long)]
     pub(in crate::cli) json: bool,
+}
+
+/// Whose jobs they are.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ForOperator {
+    /// The operator that has delegated this to the account (`veil operator delegate`), whose job it is; otherwise the
+    /// account's own.
+    #[arg(long = "for", env = "VEIL_OPERATOR", value_name = "OPERATOR", value_parser = parse_address)]
+    operator: Option<Address>,
+}
+
+impl ForOperator {
+    pub(super) fn of(&self, chain: &Chain) -> Result<Address, Failure> {
+        let operator = self.operator.or_else(|| chain.account());
+        operator.ok_or_else(|| ChainError::NoAccount.into())
+    }
 }
 
 fn no_chain() -> Failure {
@@ -94,13 +110,14 @@ impl Access {
         self.nodes()?.first().ok_or_else(|| Failure::usage("the network has no node"))
     }
 
-    /// A node that takes jobs of the chain's account.
+    /// A node that takes jobs of the operator.
     pub(super) async fn session(
         &self,
         chain: &Chain,
         cluster: ClusterId,
+        operator: Address,
     ) -> Result<Client, Failure> {
-        Ok(submission::log_in(chain, cluster, self.first_node()?).await?)
+        Ok(submission::log_in(chain, cluster, self.first_node()?, operator).await?)
     }
 
     /// What every node that answers says; one must.

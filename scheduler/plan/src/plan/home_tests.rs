@@ -8,7 +8,7 @@ use super::{
     tests::{job, orders, slot},
     *,
 };
-use crate::unfit::Unfit;
+use crate::unfit::{OnChain, Unfit};
 
 fn worker(number: u8) -> PeerIdHash {
     PeerIdHash([number; 32])
@@ -76,7 +76,7 @@ fn a_replica_goes_home_though_too_few_offer_its_volume() {
 #[test]
 fn what_a_worker_accepts_and_says_is_matched() {
     let plain = job(SchedulingPolicy::Spread);
-    let lacks = |spec: &JobSpec, profile: &Profile| Unfit::of(spec, &[], profile);
+    let lacks = |spec: &JobSpec, profile: &Profile| Unfit::of(spec, OnChain::default(), profile);
     let nothing = Profile::default();
     assert_eq!(lacks(&plain, &nothing), None);
     let by = |accepts| Profile { accepts, ..Profile::default() };
@@ -99,9 +99,56 @@ fn what_a_worker_accepts_and_says_is_matched() {
     let facts = vec!["veil/arch=arm64".parse().unwrap()];
     let says = Profile { facts, ..Profile::default() };
     let zone = ["zone=a".parse().unwrap()];
-    assert_eq!(Unfit::of(&arm, &zone, &says), None);
-    assert_eq!(Unfit::of(&arm, &zone, &nothing), Some(Unfit::Labels));
-    assert_eq!(Unfit::of(&arm, &[], &says), Some(Unfit::Labels));
+    let chain = OnChain { labels: &zone, ..OnChain::default() };
+    assert_eq!(Unfit::of(&arm, chain, &says), None);
+    assert_eq!(Unfit::of(&arm, chain, &nothing), Some(Unfit::Labels));
+    assert_eq!(lacks(&arm, &says), Some(Unfit::Labels));
+}
+
+#[test]
+fn only_workers_of_the_organisations_that_a_job_names_are_candidates() {
+    let acme: Organisation = "Acme".parse().unwrap();
+    let zoo: Organisation = "Zoo".parse().unwrap();
+    let mut spec = job(SchedulingPolicy::Spread);
+    spec.constraints.organisations = Organisations::Of(vec![acme.clone()]);
+    let (manifest, mut public) = slot(&spec, 1);
+    public.policy.min_candidates = 1;
+    for (number, organisation) in [(1, &acme), (2, &zoo), (4, &acme)] {
+        public.organisations.insert(worker(number), organisation.clone());
+    }
+    // Worker 3 says of itself what the chain does not say.
+    let facts = vec!["organisation=Acme".parse().unwrap()];
+    public.profiles.insert(worker(3), Profile { facts, ..Profile::default() });
+    let named: Vec<_> = orders(&manifest, &public).into_iter().map(sorted).collect();
+    assert_eq!(named, [vec![0, 3]]);
+    // They narrow the candidates as labels do.
+    public.policy.min_candidates = 0;
+    let plan = Plan::new(&manifest, &public).unwrap();
+    let refusal = &plan.refusals()[&manifest.pending[0].job];
+    let JobRefusal::TooFewCandidates { found: 2, min: 3, unfit } = refusal else {
+        panic!("{refusal}")
+    };
+    assert_eq!(unfit.of(Unfit::Organisation), 5);
+    assert!(refusal.to_string().contains("5 by organisation"), "{refusal}");
+}
+
+#[test]
+fn a_worker_takes_the_jobs_of_organisations_that_it_names() {
+    let acme: Organisation = "Acme".parse().unwrap();
+    let spec = job(SchedulingPolicy::Spread);
+    let (manifest, mut public) = slot(&spec, 1);
+    public.policy.min_candidates = 1;
+    for number in 1..=5 {
+        let organisations = Some(vec![acme.clone()]);
+        let accepts = Accepts { organisations, ..Accepts::default() };
+        public.profiles.insert(worker(number), Profile { accepts, ..Profile::default() });
+    }
+    let candidates = |public: &PublicInputs| sorted(orders(&manifest, public).remove(0));
+    assert_eq!(candidates(&public), [5, 6]);
+    public.submitters.insert(Address([9; 20]), vec![acme.clone()]);
+    assert_eq!(candidates(&public), [5, 6], "it is another account's");
+    public.submitters.insert(spec.operator, vec!["Aaa".parse().unwrap(), acme]);
+    assert_eq!(candidates(&public), [0, 1, 2, 3, 4, 5, 6]);
 }
 
 #[test]

@@ -104,6 +104,9 @@ fn what_a_plan_is_made_from_can_be_stored_and_read_again() {
     let job = manifest.pending[0].job;
     let (worker, replica) = (PeerIdHash([3; 32]), ReplicaIndex(9));
     public.labels.insert(worker, vec!["zone=a".parse().unwrap()]);
+    public.labels.insert(PeerIdHash([4; 32]), Vec::new());
+    public.organisations.insert(worker, "Acme".parse().unwrap());
+    public.submitters.insert(Address([3; 20]), vec!["Acme".parse().unwrap()]);
     public.previous.insert((job, ReplicaIndex(1)), worker);
     let state = ReplicaState::Serving;
     public.running.push(RunningReplica { job, replica, worker, state });

@@ -13,6 +13,7 @@ use veil_protocol_spec::{
     Signature, Wire,
     agreement::{Instance, Lock},
     evidence::EvidenceKind,
+    registry::NotDelegated,
     scheduling::{
         AssignmentCertificate, Assignments, CertificateVote, Manifest, Protocol,
         SignedCertificateVote,
@@ -180,6 +181,9 @@ fn refusals_have_documented_words() {
         LoginError::Full.into(),
         Denied::Signature { account },
         Denied::NoRight { account },
+        NotDelegated::Never { operator: account, key: account }.into(),
+        NotDelegated::Expired { operator: account, key: account, until: 1 }.into(),
+        NotDelegated::Revoked { operator: account, key: account, at: 1 }.into(),
         Denied::ReadOnly,
         Denied::OtherAccount { session: account, job: account },
         Denied::Malformed("signature"),
@@ -293,8 +297,10 @@ fn logins_have_the_documented_keys() {
     assert_documented("ChallengeRequest", &ChallengeRequest { account });
     assert_documented("Challenge", &Challenge { challenge: challenge.clone(), expires: 1 });
     let (cluster, signature) = (ClusterId([2; 32]), "00".repeat(65));
-    let login = LoginRequest { account, cluster, challenge, expires: 1, signature };
+    let operator = Some(account);
+    let login = LoginRequest { account, operator, cluster, challenge, expires: 1, signature };
     assert_documented("LoginRequest", &login);
+    assert_documented("LoginRequest", &LoginRequest { operator: None, ..login });
     assert_documented("LoggedIn", &LoggedIn { token: String::new(), expires: 1 });
 }
 
