@@ -39,10 +39,12 @@ contract PolicyRegistry is IPolicyRegistry, VeilContract {
         uint64 from;
     }
 
-    /// @dev `root` holds, `announcedRoot` from `from` on; both zero if unknown or revoked.
+    /// @dev `root` and `signature` hold, what is announced from `from` on; all zero if unknown or revoked.
     struct ImageRecord {
         bytes32 root;
         bytes32 announcedRoot;
+        bytes32 signature;
+        bytes32 announcedSignature;
         uint64 from;
         bool known;
         /// One more than the position in `_listed`; 0 if it is not there.
@@ -126,21 +128,35 @@ contract PolicyRegistry is IPolicyRegistry, VeilContract {
     }
 
     /// @inheritdoc IPolicyRegistry
-    function allowImage(bytes32 cluster, bytes32 manifest, bytes32 root)
-        external
-        override
-        onlyWith(cluster, RIGHT_IMAGES)
-    {
+    function allowImage(
+        bytes32 cluster,
+        bytes32 manifest,
+        bytes32 root,
+        bytes32 signature,
+        bytes32[] calldata proof
+    ) external override onlyWith(cluster, RIGHT_IMAGES) {
         if (root == 0) revert EmptyImageRoot();
+        if (
+            signature != 0
+                && !MerkleProof.verifyCalldata(
+                    proof, root, imageLeaf(ImagePart.Signature, signature)
+                )
+        ) revert SignatureNotInRoot(manifest, signature);
         ImageRecord storage image = _images[cluster][manifest];
-        if (_isDue(image.from)) image.root = image.announcedRoot;
+        if (_isDue(image.from)) {
+            image.root = image.announcedRoot;
+            image.signature = image.announcedSignature;
+        }
         uint64 from = _widenedFrom(cluster);
         if (from == block.timestamp) {
             image.root = root;
+            image.signature = signature;
             image.announcedRoot = 0;
+            image.announcedSignature = 0;
             image.from = 0;
         } else {
             image.announcedRoot = root;
+            image.announcedSignature = signature;
             image.from = from;
         }
         if (!image.known) {
@@ -153,7 +169,7 @@ contract PolicyRegistry is IPolicyRegistry, VeilContract {
             listed.push(manifest);
             image.place = uint32(listed.length);
         }
-        emit ImageAnnounced(cluster, manifest, root, from);
+        emit ImageAnnounced(cluster, manifest, root, signature, from);
     }
 
     /// @inheritdoc IPolicyRegistry
@@ -168,6 +184,8 @@ contract PolicyRegistry is IPolicyRegistry, VeilContract {
         }
         image.root = 0;
         image.announcedRoot = 0;
+        image.signature = 0;
+        image.announcedSignature = 0;
         image.from = 0;
         _unlist(cluster, image);
         emit ImageRevoked(cluster, manifest, msg.sender);
@@ -221,12 +239,13 @@ contract PolicyRegistry is IPolicyRegistry, VeilContract {
         returns (Image memory)
     {
         ImageRecord storage image = _images[cluster][manifest];
-        if (_isDue(image.from)) {
-            return Image(ImageStatus.Allowed, image.from, image.announcedRoot);
+        bool isDue = _isDue(image.from);
+        if (image.from != 0 && (isDue || image.root == 0)) {
+            ImageStatus status = isDue ? ImageStatus.Allowed : ImageStatus.Announced;
+            return Image(status, image.from, image.announcedRoot, image.announcedSignature);
         }
-        if (image.root != 0) return Image(ImageStatus.Allowed, 0, image.root);
-        if (image.from != 0) return Image(ImageStatus.Announced, image.from, image.announcedRoot);
-        return Image(image.known ? ImageStatus.Revoked : ImageStatus.Unknown, 0, 0);
+        if (image.root != 0) return Image(ImageStatus.Allowed, 0, image.root, image.signature);
+        return Image(image.known ? ImageStatus.Revoked : ImageStatus.Unknown, 0, 0, 0);
     }
 
     /// @inheritdoc IPolicyRegistry
@@ -244,18 +263,20 @@ contract PolicyRegistry is IPolicyRegistry, VeilContract {
         external
         view
         override
-        returns (bool restricted, bytes32[] memory manifests)
+        returns (bool restricted, AllowedImage[] memory images)
     {
         bytes32[] storage listed = _listed[cluster];
-        manifests = new bytes32[](listed.length);
+        images = new AllowedImage[](listed.length);
         uint256 count;
         for (uint256 i = 0; i < listed.length; ++i) {
-            ImageRecord storage image = _images[cluster][listed[i]];
-            if (image.root != 0 || _isDue(image.from)) manifests[count++] = listed[i];
+            Image memory image = imageOf(cluster, listed[i]);
+            if (image.status == ImageStatus.Allowed) {
+                images[count++] = AllowedImage(listed[i], image.root, image.signature);
+            }
         }
         // Shorter, in place.
         assembly ("memory-safe") {
-            mstore(manifests, count)
+            mstore(images, count)
         }
         restricted = imageCount[cluster] != 0;
     }

@@ -51,7 +51,7 @@ contract PolicyRegistryTest is Base {
         check(keccak256(policies.getClusterPolicy(young)) == keccak256("b"), "policy");
         policies.setAllowance(young, ACCOUNT, IPolicyRegistry.Allowance(3, 5, 7));
         check(policies.allowanceOf(young, ACCOUNT).jobsPerEpoch == 5, "allowance");
-        policies.allowImage(young, "image", "root");
+        policies.allowImage(young, "image", "root", 0, new bytes32[](0));
         check(policies.isImageAllowed(young, "image"), "image");
     }
 
@@ -96,11 +96,11 @@ contract PolicyRegistryTest is Base {
         check(policies.isImageAllowed(cluster, "image"), "not restricted");
         vm.prank(STRANGER);
         vm.expectPartialRevert(IPolicyRegistry.MissingRight.selector);
-        policies.allowImage(cluster, "image", "root");
+        policies.allowImage(cluster, "image", "root", 0, new bytes32[](0));
         vm.expectPartialRevert(IPolicyRegistry.EmptyImageRoot.selector);
-        policies.allowImage(cluster, "image", 0);
+        policies.allowImage(cluster, "image", 0, 0, new bytes32[](0));
 
-        policies.allowImage(cluster, "image", "root");
+        policies.allowImage(cluster, "image", "root", 0, new bytes32[](0));
         IPolicyRegistry.Image memory image = policies.imageOf(cluster, "image");
         check(image.status == IPolicyRegistry.ImageStatus.Announced, "announced");
         check(!policies.isImageAllowed(cluster, "image"), "restricted now");
@@ -109,7 +109,7 @@ contract PolicyRegistryTest is Base {
         check(policies.isImageAllowed(cluster, "image"), "allowed");
 
         // Under another root it stays allowed under the old one until then.
-        policies.allowImage(cluster, "image", "other root");
+        policies.allowImage(cluster, "image", "other root", 0, new bytes32[](0));
         check(policies.imageOf(cluster, "image").root == "root", "old root");
         vm.warp(block.timestamp + DELAY);
         check(policies.imageOf(cluster, "image").root == "other root", "new root");
@@ -121,47 +121,83 @@ contract PolicyRegistryTest is Base {
         vm.expectPartialRevert(IPolicyRegistry.ImageNotAllowed.selector);
         policies.revokeImage(cluster, "image");
         // What is announced is revoked, too, and not allowed when its time comes.
-        policies.allowImage(cluster, "image", "root");
+        policies.allowImage(cluster, "image", "root", 0, new bytes32[](0));
         policies.revokeImage(cluster, "image");
         vm.warp(block.timestamp + 2 * DELAY);
         check(!policies.isImageAllowed(cluster, "image"), "stays revoked");
         check(policies.imageCount(cluster) == 1, "count");
     }
 
+    /// @dev protocol-spec/vectors/images.json: its last part is a signature.
+    function test_a_signature_is_named_only_if_the_root_commits_to_it() external {
+        string memory json = vm.readFile("../protocol-spec/vectors/images.json");
+        bytes32 root = vm.parseJsonBytes32(json, ".root");
+        bytes32 signature = vm.parseJsonBytes32(json, ".parts[4].digest");
+        bytes32[] memory proof = vm.parseJsonBytes32Array(json, ".parts[4].proof");
+        vm.expectPartialRevert(IPolicyRegistry.SignatureNotInRoot.selector);
+        policies.allowImage(cluster, "image", root, "another", proof);
+        // A layer is no signature.
+        bytes32 layer = vm.parseJsonBytes32(json, ".parts[1].digest");
+        bytes32[] memory path = vm.parseJsonBytes32Array(json, ".parts[1].proof");
+        vm.expectPartialRevert(IPolicyRegistry.SignatureNotInRoot.selector);
+        policies.allowImage(cluster, "image", root, layer, path);
+
+        policies.allowImage(cluster, "image", root, signature, proof);
+        IPolicyRegistry.Image memory image = policies.imageOf(cluster, "image");
+        check(image.signature == signature, "announced");
+        vm.warp(image.allowedFrom);
+        (, IPolicyRegistry.AllowedImage[] memory listed) = policies.allowedImages(cluster);
+        check(listed[0].root == root && listed[0].signature == signature, "listed");
+        // Without it from the next announcement's time on, and with it until then.
+        policies.allowImage(cluster, "image", root, 0, new bytes32[](0));
+        check(policies.imageOf(cluster, "image").signature == signature, "still");
+        vm.warp(block.timestamp + DELAY);
+        check(policies.imageOf(cluster, "image").signature == 0, "no more");
+        policies.allowImage(cluster, "image", root, signature, proof);
+        vm.warp(block.timestamp + DELAY);
+        policies.revokeImage(cluster, "image");
+        check(policies.imageOf(cluster, "image").signature == 0, "revoked");
+    }
+
     /// @dev What nodes read with every block: all that is allowed now, and nothing else.
     function test_the_allowed_images_are_listed() external {
-        (bool restricted, bytes32[] memory listed) = policies.allowedImages(cluster);
+        (bool restricted, IPolicyRegistry.AllowedImage[] memory listed) =
+            policies.allowedImages(cluster);
         check(!restricted && listed.length == 0, "not restricted");
-        policies.allowImage(cluster, "a", "root");
-        policies.allowImage(cluster, "b", "root");
-        policies.allowImage(cluster, "c", "root");
+        policies.allowImage(cluster, "a", "root", 0, new bytes32[](0));
+        policies.allowImage(cluster, "b", "root", 0, new bytes32[](0));
+        policies.allowImage(cluster, "c", "root", 0, new bytes32[](0));
         (restricted, listed) = policies.allowedImages(cluster);
         check(restricted && listed.length == 0, "announced only");
         vm.warp(policies.imageOf(cluster, "c").allowedFrom);
         (, listed) = policies.allowedImages(cluster);
-        check(listed.length == 3 && listed[0] == "a" && listed[2] == "c", "allowed");
+        check(
+            listed.length == 3 && listed[0].manifest == "a" && listed[2].manifest == "c", "allowed"
+        );
         policies.revokeImage(cluster, "a");
         (, listed) = policies.allowedImages(cluster);
-        check(listed.length == 2 && listed[0] == "c" && listed[1] == "b", "revoked");
+        check(
+            listed.length == 2 && listed[0].manifest == "c" && listed[1].manifest == "b", "revoked"
+        );
         policies.revokeImage(cluster, "b");
         policies.revokeImage(cluster, "c");
         (restricted, listed) = policies.allowedImages(cluster);
         check(restricted && listed.length == 0, "restricted still");
-        policies.allowImage(cluster, "b", "root");
+        policies.allowImage(cluster, "b", "root", 0, new bytes32[](0));
         vm.warp(policies.imageOf(cluster, "b").allowedFrom);
         (, listed) = policies.allowedImages(cluster);
-        check(listed.length == 1 && listed[0] == "b", "allowed again");
+        check(listed.length == 1 && listed[0].manifest == "b", "allowed again");
     }
 
     function test_the_list_of_images_is_bounded() external {
         uint256 max = policies.MAX_IMAGES();
         for (uint256 i = 1; i <= max; ++i) {
-            policies.allowImage(cluster, bytes32(i), "root");
+            policies.allowImage(cluster, bytes32(i), "root", 0, new bytes32[](0));
         }
         vm.expectPartialRevert(IPolicyRegistry.TooManyImages.selector);
-        policies.allowImage(cluster, "one more", "root");
+        policies.allowImage(cluster, "one more", "root", 0, new bytes32[](0));
         policies.revokeImage(cluster, bytes32(uint256(7)));
-        policies.allowImage(cluster, "one more", "root");
+        policies.allowImage(cluster, "one more", "root", 0, new bytes32[](0));
     }
 
     /// @dev protocol-spec/vectors/images.json: the Rust crate makes the tree, the contract checks it.
@@ -169,7 +205,7 @@ contract PolicyRegistryTest is Base {
         string memory json = vm.readFile("../protocol-spec/vectors/images.json");
         bytes32 root = vm.parseJsonBytes32(json, ".root");
         bytes32 manifest = vm.parseJsonBytes32(json, ".manifest");
-        policies.allowImage(cluster, manifest, root);
+        policies.allowImage(cluster, manifest, root, 0, new bytes32[](0));
         vm.warp(block.timestamp + DELAY);
         for (uint256 i = 0; i < 5; ++i) {
             string memory place = string.concat(".parts[", vm.toString(i), "]");

@@ -87,7 +87,7 @@ pub use certificate::{
     ReferenceStringOrigin,
 };
 pub use ended::{EndedReplica, ReplicaExit};
-pub use image_tree::{ImagePart, ImageParts, InvalidImageParts, PartKind};
+pub use image_tree::{ImageApproval, ImagePart, ImageParts, InvalidImageParts, PartKind};
 pub use labels::{InvalidLabel, Label, LabelKey, LabelValue};
 pub use leaf::{LeafError, LeafWorker, ReplicaLeaf, hidden_worker};
 pub use manifest::{

@@ -13,6 +13,7 @@ mod cost;
 mod demo;
 mod failed;
 mod house;
+mod podman;
 mod setup;
 mod step;
 
@@ -57,11 +58,14 @@ enum Command {
     },
     /// Format, compile and test the contracts, and compare what the Rust side has of them.
     Contracts,
+    /// The containers' tests on Podman, with a service of its own that ends with them.
+    Podman,
     /// `check`, then all tests.
     Test {
         /// Those of one crate only, such as `veil-node-p2p` or `node/p2p`.
         package: Option<String>,
-        /// Also the production-size tests (`#[ignore]`d, one at a time) and the benches' build.
+        /// Also the production-size tests (`#[ignore]`d, one at a time), the containers' tests on Podman if it is
+        /// installed, and the benches' build.
         #[arg(long)]
         full: bool,
     },
@@ -77,6 +81,7 @@ fn main() -> ExitCode {
             Scope::of(package).and_then(|scope| check(&scope, &mut report))
         }
         Command::Contracts => contracts::test(),
+        Command::Podman => podman::test(),
         Command::Test { package, full } => {
             Scope::of(package).and_then(|scope| test(&scope, full, &mut report))
         }
@@ -148,6 +153,10 @@ fn test(scope: &Scope, full: bool, report: &mut CostReport) -> Result<(), Failed
             scope.cargo("production-size tests", "test", &ignored).run()
         })?;
         if matches!(scope, Scope::Workspace) {
+            match podman::is_installed() {
+                true => report.measure("containers on Podman", podman::test)?,
+                false => println!("\n== podman: not installed; its tests are left out"),
+            }
             report.measure("benches build", || {
                 Step::cargo("benches build", &["bench", "--workspace", "--no-run"]).run()
             })?;

@@ -1,12 +1,12 @@
 //! What a job wants, as far as everybody must know it to say which of its replicas wait for a place.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use veil_protocol_spec::{
     Address,
     scheduling::{
-        ImageReference, JobSpec, JobType, LeasePolicy, Priority, ResourceRequest, Scale,
-        bits_of_try,
+        ImageApproval, ImageReference, JobSpec, JobType, LeasePolicy, Priority, ResourceRequest,
+        Scale, bits_of_try,
     },
 };
 
@@ -56,19 +56,50 @@ pub struct JobDemand {
 
 /// The images that a cluster runs, as the chain lists them at some block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AllowedImages(Option<BTreeSet<[u8; 32]>>);
+pub struct AllowedImages {
+    approvals: Option<BTreeMap<[u8; 32], ImageApproval>>,
+    signed_only: bool,
+}
 
 impl AllowedImages {
-    /// By the SHA-256 of their manifests; `None` for all.
+    /// By the SHA-256 of their manifests; `None` for all. `signed_only`: the policy asks for a signature that
+    /// the chain commits to.
     #[must_use]
-    pub const fn new(manifests: Option<BTreeSet<[u8; 32]>>) -> Self {
-        Self(manifests)
+    pub const fn new(
+        approvals: Option<BTreeMap<[u8; 32], ImageApproval>>,
+        signed_only: bool,
+    ) -> Self {
+        Self { approvals, signed_only }
     }
 
-    /// Whether this is one of them.
+    /// Why the cluster does not run an image.
+    #[must_use]
+    pub fn refuse(&self, image: &ImageReference) -> Option<NotConsidered> {
+        match (&self.approvals, self.approval(image)) {
+            (Some(_), None) => Some(NotConsidered::Image),
+            (_, approval) => {
+                let is_signed = approval.is_some_and(|approval| approval.signature.is_some());
+                (self.signed_only && !is_signed).then_some(NotConsidered::Unsigned)
+            }
+        }
+    }
+
+    /// Whether the cluster runs it.
     #[must_use]
     pub fn allow(&self, image: &ImageReference) -> bool {
-        self.0.as_ref().is_none_or(|manifests| manifests.contains(&image.digest_bytes()))
+        self.refuse(image).is_none()
+    }
+
+    /// What the chain commits to for an image; nothing while the cluster runs all.
+    #[must_use]
+    pub fn approval(&self, image: &ImageReference) -> Option<&ImageApproval> {
+        self.approvals.as_ref()?.get(&image.digest_bytes())
+    }
+
+    /// Whether the policy asks for signatures.
+    #[must_use]
+    pub const fn signed_only(&self) -> bool {
+        self.signed_only
     }
 }
 
@@ -76,13 +107,12 @@ impl JobDemand {
     /// Of a job in a cluster whose policy has this scale, and which runs these images.
     #[must_use]
     pub fn of(job: &JobSpec, scale: &Scale, images: &AllowedImages) -> Self {
-        let refused = match &job.request {
-            _ if !images.allow(&job.image) => Some(NotConsidered::Image),
+        let refused = images.refuse(&job.image).or_else(|| match &job.request {
             ResourceRequest::Clear(request) => {
                 scale.request(request).is_err().then_some(NotConsidered::TooLarge)
             }
             _ => Some(NotConsidered::Encrypted),
-        };
+        });
         let &JobSpec { operator, replicas, priority, lease, .. } = job;
         let is_batch = matches!(job.kind, JobType::Batch { .. });
         Self { operator, replicas, priority, lease, is_batch, refused }
@@ -105,6 +135,12 @@ pub enum NotConsidered {
          `veil chain image allow`"
     )]
     Image,
+    /// The policy asks for signatures, and the chain commits to none of its image.
+    #[error(
+        "the cluster runs signed images only, and its image is allowed without a signature: whoever \
+         administers it allows it with one, with `veil chain image allow --key`"
+    )]
+    Unsigned,
     /// The request is encrypted: until the winner of a placement is told the clear figures, no worker
     /// could set its container's limits.
     #[error("its request is encrypted, and workers cannot be told the clear figures yet")]
@@ -117,10 +153,19 @@ pub enum NotConsidered {
     LeakBits { stated: u32, told: u32, needed: u32, since: u64, until: u64 },
 }
 
+impl NotConsidered {
+    /// Whether what runs of the job ends, too, until its image is allowed again.
+    #[must_use]
+    pub const fn is_of_image(&self) -> bool {
+        matches!(self, Self::Image | Self::Unsigned)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use veil_protocol_spec::scheduling::{
-        CpuUnits, EncryptedRequest, ProvenList, Resource, Resources,
+    use veil_protocol_spec::{
+        KeccakDigest,
+        scheduling::{CpuUnits, EncryptedRequest, ProvenList, Resource, Resources},
     };
 
     use super::*;
@@ -141,14 +186,30 @@ mod tests {
 
     #[test]
     fn an_image_that_the_chain_does_not_list_is_named() {
-        let listed = |manifests: &[[u8; 32]]| {
-            let images = AllowedImages::new(Some(manifests.iter().copied().collect()));
+        let refused = |manifests: Option<&[([u8; 32], Option<[u8; 32]>)]>, signed_only| {
+            let root = KeccakDigest([7; 32]);
+            let approval = |&(manifest, signature)| (manifest, ImageApproval { root, signature });
+            let approvals = manifests.map(|all| all.iter().map(approval).collect());
+            let images = AllowedImages::new(approvals, signed_only);
             JobDemand::of(&job(3), &Scale::FINEST, &images).refused
         };
         let own = job(3).image.digest_bytes();
-        assert_eq!(listed(&[[9; 32], own]), None);
-        assert_eq!(listed(&[[9; 32]]), Some(NotConsidered::Image));
-        assert_eq!(listed(&[]), Some(NotConsidered::Image), "all were revoked");
+        let (unsigned, signed) = ((own, None), (own, Some([5; 32])));
+        let other = ([9; 32], Some([5; 32]));
+        use NotConsidered::{Image, Unsigned};
+        for (manifests, signed_only, expected) in [
+            (None, false, None),
+            (None, true, Some(Unsigned)),
+            (Some(&[other, unsigned][..]), false, None),
+            (Some(&[other, unsigned]), true, Some(Unsigned)),
+            (Some(&[other, signed]), true, None),
+            (Some(&[other, signed]), false, None),
+            (Some(&[other]), false, Some(Image)),
+            (Some(&[other]), true, Some(Image)),
+            (Some(&[]), false, Some(Image)), // all were revoked
+        ] {
+            assert_eq!(refused(manifests, signed_only), expected, "{manifests:?} {signed_only}");
+        }
     }
 
     #[test]

@@ -145,7 +145,7 @@ pub fn next_replicas(state: &ClusterState, inputs: &NextInputs<'_>) -> NextRepli
     // "Revocation stops what runs": such a job wants nothing any more, until its image is allowed again.
     wanted.retain(|job, Wanted { demand, .. }| {
         let image = demand.as_ref().and_then(|demand| demand.refused);
-        let refused = image.filter(|refused| *refused == NotConsidered::Image);
+        let refused = image.filter(NotConsidered::is_of_image);
         next.not_considered.extend(refused.map(|reason| (*job, reason)));
         refused.is_none()
     });

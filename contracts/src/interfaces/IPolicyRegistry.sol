@@ -11,6 +11,8 @@ import {IVeilContract} from "./IVeilContract.sol";
 /// Images are named by the digest of their manifest. The root of an allowed image commits to what the
 /// manifest consists of: a Merkle tree (pairs sorted, as OpenZeppelin's `MerkleProof`) over the leaves
 /// `keccak256(bytes.concat(keccak256(abi.encode(keccak256("veil v1 image leaf"), kind, digest))))`.
+/// The digest of a signature is the SHA-256 of the signature itself. One of them may be named when the image
+/// is allowed: it is checked to be under the root, and nodes find it beside the image.
 /// A cluster in which no image was ever announced (`imageCount` 0) does not restrict images.
 interface IPolicyRegistry is IVeilContract {
     /// @notice What an account may do in a cluster, and how much of it.
@@ -45,6 +47,16 @@ interface IPolicyRegistry is IVeilContract {
         /// Unix time.
         uint64 allowedFrom;
         bytes32 root;
+        /// The signature under the root that was named; 0 if none was.
+        bytes32 signature;
+    }
+
+    /// @notice An image that is allowed now.
+    struct AllowedImage {
+        bytes32 manifest;
+        bytes32 root;
+        /// 0 if none was named.
+        bytes32 signature;
     }
 
     /// @notice The cluster has another policy from this second (Unix time) on.
@@ -61,7 +73,11 @@ interface IPolicyRegistry is IVeilContract {
     );
     /// @notice An image is allowed from this second (Unix time) on.
     event ImageAnnounced(
-        bytes32 indexed cluster, bytes32 indexed manifest, bytes32 root, uint64 allowedFrom
+        bytes32 indexed cluster,
+        bytes32 indexed manifest,
+        bytes32 root,
+        bytes32 signature,
+        uint64 allowedFrom
     );
     /// @notice An image is no longer allowed.
     event ImageRevoked(bytes32 indexed cluster, bytes32 indexed manifest, address by);
@@ -76,6 +92,8 @@ interface IPolicyRegistry is IVeilContract {
     error TooManyImages(bytes32 cluster, uint256 max);
     /// @notice The image has no root.
     error EmptyImageRoot();
+    /// @notice The signature that was named is not under the image's root.
+    error SignatureNotInRoot(bytes32 manifest, bytes32 signature);
     /// @notice The image is neither allowed nor announced.
     error ImageNotAllowed(bytes32 cluster, bytes32 manifest);
 
@@ -92,7 +110,15 @@ interface IPolicyRegistry is IVeilContract {
     /// one until then. Accounts with `RIGHT_IMAGES`.
     /// @param manifest SHA-256 of the image's manifest, as registries name it.
     /// @param root Root of its tree.
-    function allowImage(bytes32 cluster, bytes32 manifest, bytes32 root) external;
+    /// @param signature SHA-256 of a signature under the root; 0 for none.
+    /// @param proof Siblings on the way from the signature's leaf to the root, lowest first.
+    function allowImage(
+        bytes32 cluster,
+        bytes32 manifest,
+        bytes32 root,
+        bytes32 signature,
+        bytes32[] calldata proof
+    ) external;
 
     /// @notice Revokes an image at once, announced or allowed. Accounts with `RIGHT_IMAGES`.
     function revokeImage(bytes32 cluster, bytes32 manifest) external;
@@ -125,7 +151,7 @@ interface IPolicyRegistry is IVeilContract {
     function allowedImages(bytes32 cluster)
         external
         view
-        returns (bool restricted, bytes32[] memory manifests);
+        returns (bool restricted, AllowedImage[] memory images);
 
     /// @notice Whether the cluster runs this image: it is allowed, or images are not restricted.
     function isImageAllowed(bytes32 cluster, bytes32 manifest) external view returns (bool);

@@ -1,6 +1,6 @@
 //! Policies, rights and images of clusters.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use alloy::{primitives::B256, providers::RootProvider};
 use async_recursion::async_recursion as boxed;
@@ -9,7 +9,10 @@ use veil_contracts::policy_registry::{
     IPolicyRegistry::Allowance as AllowanceArguments,
     PolicyRegistry::{self, PolicyRegistryInstance},
 };
-use veil_protocol_spec::{Address, ClusterId, KeccakDigest, scheduling::ImagePart};
+use veil_protocol_spec::{
+    Address, ClusterId, KeccakDigest,
+    scheduling::{ImageApproval, ImagePart},
+};
 
 use crate::{
     address::evm,
@@ -41,8 +44,8 @@ pub struct ClusterImage {
     pub status: ImageStatus,
     /// The Unix time from which on it may run.
     pub allowed_from: u64,
-    /// Root over its parts.
-    pub root: KeccakDigest,
+    /// What the chain commits to.
+    pub approval: ImageApproval,
 }
 
 impl Chain {
@@ -142,7 +145,7 @@ impl Chain {
     }
 
     /// Announces an image, or allows it at once if the cluster has no delay. `manifest`: SHA-256 of its
-    /// manifest; `root`: the root of its [`ImageParts`](veil_protocol_spec::scheduling::ImageParts).
+    /// manifest; `proof`: that a signature that is named is under the root.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -151,11 +154,18 @@ impl Chain {
         &self,
         cluster: ClusterId,
         manifest: [u8; 32],
-        root: KeccakDigest,
+        approval: ImageApproval,
+        proof: &[KeccakDigest],
     ) -> Result<Mined, ChainError> {
         let request = self
             .policies()
-            .allowImage(cluster.0.into(), manifest.into(), root.0.into())
+            .allowImage(
+                cluster.0.into(),
+                manifest.into(),
+                approval.root.0.into(),
+                approval.signature.unwrap_or_default().into(),
+                proof.iter().map(|node| B256::from(node.0)).collect(),
+            )
             .into_transaction_request();
         self.transact("the announcement of an image", request).await
     }
@@ -201,7 +211,7 @@ impl Chain {
                 _ => return Err(ChainError::Unexpected("another status of an image")),
             },
             allowed_from: found.allowedFrom,
-            root: KeccakDigest(found.root.0),
+            approval: approval(found.root, found.signature),
         })
     }
 
@@ -226,7 +236,7 @@ impl Chain {
         self.rpc.call("an image", call).await
     }
 
-    /// The manifests of all images that the cluster may run; `None` while it may run all, until the first is
+    /// All images that the cluster may run, by the SHA-256 of their manifests; `None` while it may run all, until the first is
     /// announced.
     ///
     /// # Errors
@@ -235,12 +245,14 @@ impl Chain {
     pub async fn allowed_images(
         &self,
         cluster: ClusterId,
-    ) -> Result<Option<BTreeSet<[u8; 32]>>, ChainError> {
+    ) -> Result<Option<BTreeMap<[u8; 32], ImageApproval>>, ChainError> {
         let contract = self.policies();
         let call =
             || async { contract.allowedImages(cluster.0.into()).call().block(self.rpc.at).await };
         let found = self.rpc.call("the images", call).await?;
-        Ok(found.restricted.then(|| found.manifests.into_iter().map(|one| one.0).collect()))
+        let images =
+            found.images.into_iter().map(|one| (one.manifest.0, approval(one.root, one.signature)));
+        Ok(found.restricted.then(|| images.collect()))
     }
 
     /// Asks the contract whether an image is allowed and has a part.
@@ -270,5 +282,12 @@ impl Chain {
                 .await
         };
         self.rpc.call("a part of an image", call).await
+    }
+}
+
+fn approval(root: B256, signature: B256) -> ImageApproval {
+    ImageApproval {
+        root: KeccakDigest(root.0),
+        signature: (!signature.is_zero()).then_some(signature.0),
     }
 }

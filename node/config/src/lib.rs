@@ -332,7 +332,8 @@ impl WorkerConfig {
         api.as_mut().map_or(Ok(()), |api| api.finish(folder))?;
         worker.choose_socket(folder, env)?;
         worker.check(&node.data_dir)?;
-        worker.key_set.as_mut().into_iter().for_each(|file| anchor(folder, file));
+        let files = worker.key_set.as_mut().into_iter().chain(&mut worker.image_keys);
+        files.for_each(|file| anchor(folder, file));
         override_with(&mut worker.key_set, env, "VEIL_ZAMA_PUBLICKEY_FILE", |v| path(v).map(Some))?;
         let least = MIN_INTERVAL.0.div_ceil(1000); // of messages that are sent faster, some are refused
         at_least("worker.telemetry_interval_seconds", worker.telemetry_interval_seconds, least)?;

@@ -48,6 +48,7 @@ struct File {
     loss_grace_seconds: u32,
     auditors: u16,
     anchor_every: u16,
+    image_signatures: bool,
     unit: Unit,
     weights: FileWeights,
 }
@@ -84,6 +85,7 @@ impl Default for File {
             loss_grace_seconds: default.loss_grace_seconds,
             auditors: default.auditors,
             anchor_every: default.anchor_every,
+            image_signatures: default.image_signatures,
             unit: Unit::default(),
             weights: FileWeights::default(),
         }
@@ -137,6 +139,7 @@ pub fn parse(text: &str) -> Result<ClusterPolicy, PolicyFileError> {
         loss_grace_seconds: file.loss_grace_seconds,
         auditors: file.auditors,
         anchor_every: file.anchor_every,
+        image_signatures: file.image_signatures,
         ..ClusterPolicy::default()
     };
     Ok(ClusterPolicy::parse(&policy.to_wire())?)
@@ -152,6 +155,7 @@ pub fn shown(policy: &ClusterPolicy) -> serde_json::Value {
         "loss_grace_seconds": policy.loss_grace_seconds,
         "auditors": policy.auditors,
         "anchor_every": policy.anchor_every,
+        "image_signatures": policy.image_signatures,
         "unit": {
             "cpu_millicores": unit.cpu_millicores,
             "memory_mib": unit.memory_mib,

@@ -141,6 +141,10 @@ pub struct WorkerSection {
     pub volumes: Vec<VolumeSection>,
     /// After its last use, an image that the worker pulled is kept for so long.
     pub keep_images_hours: u64,
+    /// Public keys of those who sign images, for clusters whose policy asks for signatures.
+    pub image_keys: Vec<PathBuf>,
+    /// Registries that have no TLS: hosts with their ports.
+    pub insecure_registries: Vec<String>,
     /// The key set, if it was brought by hand.
     pub key_set: Option<PathBuf>,
     /// Between two telemetry messages.
@@ -168,6 +172,8 @@ impl Default for WorkerSection {
             runtime: None,
             volumes: Vec::new(),
             keep_images_hours: 24,
+            image_keys: Vec::new(),
+            insecure_registries: Vec::new(),
             key_set: None,
             telemetry_interval_seconds: 30,
             light: false,

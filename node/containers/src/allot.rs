@@ -42,7 +42,9 @@ impl Executor {
         desired: &DesiredReplica,
         wanted: GpuUnits,
     ) -> Result<Unshared, ReplicaError> {
-        let ids = if wanted.0 > 0 { self.terms.gpus.ids() } else { Vec::new() };
+        let all = if wanted.0 > 0 { self.terms.gpus.devices() } else { Vec::new() };
+        // By number the engine gives those that fail, too.
+        let ids: Vec<_> = all.iter().map(|gpu| gpu.id.clone()).collect();
         let used =
             if ids.is_empty() { BTreeSet::new() } else { self.docker.gpus_in_use(&ids).await? };
         let id = desired.id();
@@ -50,10 +52,12 @@ impl Executor {
         memory.unshared.remove(&id);
         let given = || memory.unshared.values();
         let own: BTreeSet<_> = given().flat_map(|of| of.devices.iter()).collect();
-        let free = ids.iter().filter(|one| !used.contains(*one) && !own.contains(one));
+        let is_free = |id: &String| !used.contains(id) && !own.contains(id);
+        let free = all.iter().filter(|gpu| gpu.is_free).map(|gpu| &gpu.id).filter(|id| is_free(id));
         let devices: Vec<_> = free.take(wanted.0.into()).cloned().collect();
         if devices.len() < wanted.0.into() {
-            let (free, all) = (devices.len(), ids.len());
+            let all = all.iter().filter(|gpu| gpu.is_sound).count();
+            let free = devices.len();
             return Err(ReplicaError::NoGpus { wanted: wanted.0, free, all });
         }
         let taken = given().flat_map(|of| of.ports.iter().map(port::taken)).collect();

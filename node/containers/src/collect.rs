@@ -104,8 +104,7 @@ impl Docker {
     /// Ids of the images of all containers, whoever made them.
     async fn images_in_use(&self) -> Result<BTreeSet<String>, DockerError> {
         let options = ListContainersOptionsBuilder::new().all(true).build();
-        let listing = self.client.list_containers(Some(options));
-        let containers = self.call(Kind::List, "list", listing).await?;
+        let containers = self.containers(options).await?;
         Ok(containers.into_iter().filter_map(|container| container.image_id).collect())
     }
 

@@ -11,7 +11,7 @@ use veil_protocol_spec::scheduling::{
 };
 
 use crate::{
-    DesiredReplica, Executor, Filter, Gpus, ReplicaError, Terms,
+    DesiredReplica, Executor, Filter, Gpu, Gpus, ReplicaError, Terms,
     fake::{Fake, observed, reconcile, replicas},
 };
 
@@ -31,9 +31,15 @@ fn with_gpus(nonce: u64, count: u16, gpus: u16) -> Vec<DesiredReplica> {
     desired
 }
 
+/// Ids, of which one that begins with `!` is of a device that somebody computes on, and `-` a broken one.
 fn driver(ids: &Arc<Mutex<Vec<&'static str>>>) -> Gpus {
     let ids = Arc::clone(ids);
-    Gpus::new(move || ids.lock().unwrap().iter().map(|&id| id.to_owned()).collect())
+    let gpu = |&id: &&'static str| match id.strip_prefix('!') {
+        _ if id == "-" => Gpu::default(),
+        None => Gpu { id: id.to_owned(), is_sound: true, is_free: true },
+        Some(id) => Gpu { id: id.to_owned(), is_sound: true, is_free: false },
+    };
+    Gpus::new(move || ids.lock().unwrap().iter().map(gpu).collect())
 }
 
 async fn worker(fake: &Fake, ids: &Arc<Mutex<Vec<&'static str>>>) -> Executor {
@@ -89,4 +95,28 @@ async fn without_a_driver_nothing_that_wants_a_device_starts() {
     assert_eq!(report.started, [desired[1].id()], "{report:?}");
     let error = observed(&executor, &desired[0]).await.error.unwrap();
     assert!(error.contains("asks for 1 GPUs; of the 0"), "{error}");
+}
+
+/// The worker's own container computes on its device, which stays its own; others' processes keep theirs.
+#[tokio::test(start_paused = true)]
+async fn a_device_that_fails_or_is_computed_on_elsewhere_is_not_given() {
+    let fake = Fake::default();
+    let ids = Arc::new(Mutex::new(vec!["-", "!GPU-b", "GPU-c", "GPU-d"]));
+    // Somebody has the first three by number.
+    fake.run_foreign("other", json!([{ "Count": 3, "Capabilities": [["gpu"]] }]));
+    let executor = worker(&fake, &ids).await;
+    let (one, more) = (with_gpus(1, 1, 1), with_gpus(2, 1, 1));
+    let report = reconcile(&executor, &[one.clone(), more.clone()].concat()).await;
+    assert_eq!(report.started.len(), 1, "{report:?}");
+    let (_, error) = &report.failed[0];
+    assert!(matches!(**error, ReplicaError::NoGpus { wanted: 1, free: 0, all: 3 }), "{error}");
+    let (first, second) = if report.started[0] == one[0].id() { (one, more) } else { (more, one) };
+    assert_eq!(given(&fake, &first[0]), ["GPU-d".to_owned()].into());
+    *ids.lock().unwrap() = vec!["GPU-a", "!GPU-b", "GPU-c", "!GPU-d"];
+    assert_eq!(executor.held().await.devices, ["GPU-d".to_owned()].into());
+    fake.state().containers.remove("other");
+    tokio::time::sleep(core::time::Duration::from_secs(700)).await;
+    let both = [first, second.clone()].concat();
+    assert_eq!(reconcile(&executor, &both).await.started.len(), 1);
+    assert_eq!(given(&fake, &second[0]), ["GPU-a".to_owned()].into());
 }

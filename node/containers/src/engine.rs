@@ -7,8 +7,8 @@ use bollard::{
     errors::Error,
     models::{ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ImageInspect},
     query_parameters::{
-        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-        RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
+        CreateContainerOptionsBuilder, ListContainersOptions, ListContainersOptionsBuilder,
+        RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
     },
 };
 use tokio::time::timeout;
@@ -18,6 +18,7 @@ use crate::{
     error::DockerError,
     labels,
     replica::Owner,
+    states::reread,
     transport::{self, Dial},
 };
 
@@ -151,11 +152,21 @@ impl Docker {
     pub(crate) async fn list(&self, owner: &Owner) -> Result<Vec<ContainerSummary>, DockerError> {
         let filter = labels::filter(owner);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filter).build();
-        self.call(Kind::List, "list", self.client.list_containers(Some(options))).await
+        self.containers(options).await
+    }
+
+    /// Those that `options` ask for.
+    pub(crate) async fn containers(
+        &self,
+        options: ListContainersOptions,
+    ) -> Result<Vec<ContainerSummary>, DockerError> {
+        let listing = async { reread(self.client.list_containers(Some(options)).await) };
+        self.call(Kind::List, "list", listing).await
     }
 
     pub(crate) async fn inspect(&self, id: &str) -> Result<ContainerInspectResponse, DockerError> {
-        self.call(Kind::Look, "inspect", self.client.inspect_container(id, None)).await
+        let looking = async { reread(self.client.inspect_container(id, None).await) };
+        self.call(Kind::Look, "inspect", looking).await
     }
 
     pub(crate) async fn image(&self, name: &str) -> Result<ImageInspect, DockerError> {

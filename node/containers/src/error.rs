@@ -160,6 +160,14 @@ pub enum ReplicaError {
         /// The engine's words.
         reason: String,
     },
+    /// It is not what the cluster allows.
+    #[error("nothing of {image} is run: {reason}")]
+    NotApproved {
+        /// The image.
+        image: ImageReference,
+        /// What speaks against it.
+        reason: String,
+    },
     /// The registry wants fewer requests.
     #[error(
         "the registry limits how often {image} may be asked for: {reason}; it is tried again, less and \
@@ -294,7 +302,8 @@ impl ReplicaError {
             | Self::WrongPlatform { .. }
             | Self::Attestation { .. }
             | Self::Unreadable { .. }
-            | Self::WrongContent { .. } => true,
+            | Self::WrongContent { .. }
+            | Self::NotApproved { .. } => true,
             Self::Limited { .. }
             | Self::Pull { .. }
             | Self::WrongDigest { .. }

@@ -165,7 +165,7 @@ impl Executor {
         let facts = self.docker.facts().await?;
         let mut memory = self.memory();
         if memory.facts.as_ref().is_some_and(|before| *before != facts) {
-            memory.images.engine_changed();
+            memory.images.forget_final();
         }
         memory.facts = Some(facts.clone());
         Ok(facts)
@@ -180,7 +180,7 @@ impl Executor {
             // It may be another by now.
             memory.facts = None;
             memory.has_quotas = None;
-            memory.images.engine_changed();
+            memory.images.forget_final();
         }
         let listed = listed?;
         let labels = listed.iter().filter_map(|container| labels::read(container.labels.as_ref()?));

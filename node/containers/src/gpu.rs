@@ -2,30 +2,44 @@
 //!
 //! By number the engine gives everybody the same first devices. So the worker chooses ids that no container
 //! has: of its own, by their labels; of other workers on this engine, likewise; of anybody else, by what the
-//! engine says of running containers. Ids are in the labels of containers, which are the engine's own, and
+//! engine says of running containers. What the driver says that programs compute on is left out, too. Ids are in the labels of containers, which are the engine's own, and
 //! nowhere else.
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use bollard::{models::DeviceRequest, query_parameters::ListContainersOptionsBuilder};
 
-use crate::{
-    engine::{Docker, Kind},
-    error::DockerError,
-    labels,
-};
+use crate::{engine::Docker, error::DockerError, labels};
 
-/// Says which devices the driver can use now, by ids, in its own order.
+/// A device of this machine, as its driver says. The default is one that fails.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Gpu {
+    /// The driver's id. Empty if it says none.
+    pub id: String,
+    /// Whether it can be used at all.
+    pub is_sound: bool,
+    /// Whether nothing computes on it.
+    pub is_free: bool,
+}
+
+/// Ids tell machines apart.
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gpu")
+    }
+}
+
+/// Says which devices there are, in the driver's own order.
 #[derive(Clone)]
-pub struct Gpus(Arc<dyn Fn() -> Vec<String> + Send + Sync>);
+pub struct Gpus(Arc<dyn Fn() -> Vec<Gpu> + Send + Sync>);
 
 impl Gpus {
     /// Asked again before each container that wants GPUs.
-    pub fn new(ids: impl Fn() -> Vec<String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(ids))
+    pub fn new(devices: impl Fn() -> Vec<Gpu> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(devices))
     }
 
-    pub(crate) fn ids(&self) -> Vec<String> {
+    pub(crate) fn devices(&self) -> Vec<Gpu> {
         (self.0)()
     }
 }
@@ -72,9 +86,8 @@ impl Docker {
         ids: &[String],
     ) -> Result<BTreeSet<String>, DockerError> {
         let options = ListContainersOptionsBuilder::new().all(true).build();
-        let listing = self.client.list_containers(Some(options));
         let mut used = BTreeSet::new();
-        for container in self.call(Kind::List, "list", listing).await? {
+        for container in self.containers(options).await? {
             let own = container.labels.as_ref().and_then(labels::devices);
             if let Some(devices) = own {
                 used.extend(devices);
@@ -123,7 +136,8 @@ mod tests {
 
     #[test]
     fn ids_are_not_printed() {
-        let shown = format!("{:?}", Gpus::new(|| vec!["GPU-secret".to_owned()]));
+        let gpu = Gpu { id: "GPU-secret".to_owned(), ..Gpu::default() };
+        let shown = format!("{gpu:?} {:?}", Gpus::new(move || vec![gpu.clone()]));
         assert!(!shown.contains("secret"), "{shown}");
     }
 }

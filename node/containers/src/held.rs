@@ -30,6 +30,8 @@ pub struct Held {
     pub cpu_time: Duration,
     /// Memory in use, without what the kernel can take back.
     pub memory_bytes: u64,
+    /// Ids of the GPUs that its containers have.
+    pub devices: BTreeSet<String>,
     /// Why the engine does not say which containers there are. The rest is what it said last then, and
     /// nothing more can be placed here.
     pub silence: Option<Arc<DockerError>>,
@@ -110,10 +112,12 @@ impl Executor {
             self.measure(&containers).await;
         }
         let memory = self.memory();
+        let devices = memory.unshared.values().flat_map(|of| of.devices.iter().cloned()).collect();
         let reserved = memory.reservations();
         let (cpu_time, memory_bytes) = memory.usage.sum();
         let replicas = reserved.keys().copied().collect();
-        let mut held = Held { replicas, cpu_time, memory_bytes, silence, ..Held::default() };
+        let mut held =
+            Held { replicas, cpu_time, memory_bytes, devices, silence, ..Held::default() };
         for replica in reserved.values() {
             let sum = &mut held.reserved;
             sum.cpu.0 = sum.cpu.0.saturating_add(replica.cpu.0);

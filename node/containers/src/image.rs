@@ -92,8 +92,8 @@ impl Images {
         self.failed.retain(|image, _| wanted.contains(image));
     }
 
-    /// The engine may be another one now, or configured in another way.
-    pub(crate) fn engine_changed(&mut self) {
+    /// The engine may be another one now, or configured in another way; or the cluster allows other images.
+    pub(crate) fn forget_final(&mut self) {
         self.failed.retain(|_, failed| !failed.error.is_final());
     }
 

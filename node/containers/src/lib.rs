@@ -52,6 +52,9 @@
 
 mod again;
 mod allot;
+#[cfg(test)]
+mod approvals;
+mod approve;
 mod batch;
 mod collect;
 mod container;
@@ -88,6 +91,7 @@ mod report;
 mod restart;
 mod runs;
 mod stamp;
+mod states;
 mod suspend;
 mod terms;
 mod transport;
@@ -99,12 +103,13 @@ mod wake;
 mod watch;
 
 pub use self::{
+    approve::Approve,
     engine::{DEFAULT_SOCKET, Deadlines, Docker},
     error::{DockerError, ReplicaError},
     executor::Executor,
     facts::EngineFacts,
     firewall::FirewallError,
-    gpu::Gpus,
+    gpu::{Gpu, Gpus},
     held::Held,
     keep::Keep,
     lease::lapsed,

@@ -1,4 +1,4 @@
-//! Images, pulled by digest.
+//! Images, pulled by digest, after it was asked whether they are what the cluster allows.
 //!
 //! # When a pull is tried
 //! Once in a reconciliation, and after a failure not before its [`Pause`](crate::pause::Pause) is over, which is no shorter than
@@ -47,6 +47,12 @@ pub(crate) enum Had {
 }
 
 impl Executor {
+    /// What was final of images is asked for again: the cluster allows others now.
+    pub fn approvals_changed(&self) {
+        self.memory().images.forget_final();
+        self.woken.notify_one();
+    }
+
     /// Makes sure that the engine has the image of `group`, and that it is what it should be.
     pub(crate) async fn have_image(&self, group: &[&DesiredReplica]) -> Had {
         let Some(first) = group.first() else { return Had::Yes };
@@ -73,8 +79,9 @@ impl Executor {
         }
     }
 
-    /// Pulls it if the engine has not got it, and compares digest and platform.
+    /// Pulls it if it is allowed and the engine has not got it, and compares digest and platform.
     async fn ensure_image(&self, image: &ImageReference) -> Result<(), ReplicaError> {
+        self.terms.approve.ask(image).await?;
         let facts = self.facts().await?;
         let found = match self.docker.image(image.as_str()).await {
             Err(error) if error.status() == Some(404) => {

@@ -9,7 +9,7 @@ use std::{
 
 use veil_protocol_spec::scheduling::Name;
 
-use crate::gpu::Gpus;
+use crate::{approve::Approve, gpu::Gpus};
 
 /// Whether this worker keeps containers from its host, from metadata and from private ranges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct Terms {
     pub volumes: BTreeMap<Name, HostVolume>,
     /// Devices of this machine.
     pub gpus: Gpus,
+    /// Whether an image is what the cluster allows.
+    pub approve: Approve,
     /// The engine's runtime for containers, if not its default.
     pub runtime: Option<String>,
 }
@@ -67,6 +69,7 @@ impl Default for Terms {
             dynamic_ports: DYNAMIC_PORTS,
             volumes: BTreeMap::new(),
             gpus: Gpus::default(),
+            approve: Approve::default(),
             runtime: None,
         }
     }

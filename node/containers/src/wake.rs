@@ -20,7 +20,8 @@ impl Executor {
         let words = |list: &[&str]| list.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
         let mut filters: HashMap<String, Vec<String>> = labels::filter(&self.owner);
         filters.insert("type".to_owned(), words(&["container"]));
-        filters.insert("event".to_owned(), words(&["die", "health_status"]));
+        // The second is Podman's own word for the first.
+        filters.insert("event".to_owned(), words(&["die", "died", "health_status"]));
         loop {
             let options = EventsOptionsBuilder::new().filters(&filters).build();
             let mut events = std::pin::pin!(self.docker.client.events(Some(options)));

@@ -44,6 +44,12 @@ pub enum Obstacle {
          `veil chain image allow`"
     )]
     Image { digest: String },
+    /// The cluster runs signed images only.
+    #[error(
+        "the cluster runs signed images only, and the image with digest {digest} is allowed without a \
+         signature; whoever administers it allows it with one, with `veil chain image allow --key`"
+    )]
+    Unsigned { digest: String },
     /// The account may not submit.
     #[error(
         "this account may not submit jobs to this cluster: its admin says so with `veil chain grant`"

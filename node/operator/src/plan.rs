@@ -131,6 +131,7 @@ pub async fn look(
     let stated = leak_bits.unwrap_or_else(|| bits_to_state(spec.replicas, workers.len()));
     let allowance = chain.allowance(cluster, operator).await?;
     let usage = chain.job_usage(cluster, operator).await?;
+    let image = chain.image(cluster, spec.image.digest_bytes()).await?;
     let image_allowed = chain.is_image_allowed(cluster, spec.image.digest_bytes()).await?;
     let jobs: Vec<JobStatus> = node.get("/v1/jobs").await.map_err(OperatorError::Node)?;
 
@@ -140,8 +141,11 @@ pub async fn look(
         let refused = delegation.check(operator, account).err();
         obstacles.extend(refused.map(Obstacle::Delegation));
     }
+    let digest = spec.image.digest_hex().to_owned();
     if !image_allowed {
-        obstacles.push(Obstacle::Image { digest: spec.image.digest_hex().to_owned() });
+        obstacles.push(Obstacle::Image { digest });
+    } else if policy.image_signatures && image.approval.signature.is_none() {
+        obstacles.push(Obstacle::Unsigned { digest });
     }
     if !allowance.rights.has(Rights::SUBMIT) {
         obstacles.push(Obstacle::Right);

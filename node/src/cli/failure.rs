@@ -15,8 +15,9 @@ use veil_node_core::lifecycle::StartError;
 use veil_node_member::{FenceError, MemberError, SlotsEnded};
 use veil_node_operator::{error::OperatorError, obstacle::Obstacle};
 use veil_node_p2p::NetworkError;
+use veil_node_registry::{KeyError, RegistryError};
 use veil_node_storage::{data_dir::DataDirError, durable::WriteNewError, keystore::KeystoreError};
-use veil_node_worker::WorkerError;
+use veil_node_worker::{ApprovalError, WorkerError};
 
 use crate::devnet::DevnetError;
 
@@ -140,6 +141,24 @@ impl From<ClientError> for Failure {
     }
 }
 
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::NoImage(_) | RegistryError::Parts(_) => Self::usage(error),
+            error => Self::new(Exit::Failed, "registry", error),
+        }
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::File { .. } => Self::new(Exit::Files, "files", error),
+            KeyError::Form { .. } => Self::usage(error),
+        }
+    }
+}
+
 impl From<NetworkError> for Failure {
     fn from(error: NetworkError) -> Self {
         Self::new(Exit::Failed, "network", error)
@@ -169,7 +188,10 @@ impl From<WorkerError> for Failure {
             WorkerError::KeySet { .. } | WorkerError::Sequence(_) => {
                 Self::new(Exit::Files, "files", error)
             }
-            WorkerError::Unreadable(_) => Self::new(Exit::Failed, "node", error),
+            WorkerError::Approval(ApprovalError::Key(error)) => error.into(),
+            WorkerError::Approval(_) | WorkerError::Unreadable(_) => {
+                Self::new(Exit::Failed, "node", error)
+            }
         }
     }
 }

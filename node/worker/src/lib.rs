@@ -17,12 +17,13 @@
 //! # State
 //! In the data directory: the ledger, the bodies of jobs, the key set, the highest telemetry number
 //! (`sequence`), the last contact with the committee (`lease`), restarts and images
-//! that the worker pulled (`containers.json`). What runs is the engine's to say.
+//! that the worker pulled (`containers.json`), images that are what the chain commits to (`approvals`). What runs is the engine's to say.
 //!
 //! # Restart
 //! Start it again with the same data directory: it finds its containers by their labels, catches up
 //! on certificates, and only then enforces them.
 
+mod approvals;
 mod assigned;
 mod confirm;
 mod desired;
@@ -45,7 +46,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use veil_node_api::status::Role;
 use veil_node_config::{EgressFilter, WorkerConfig, WorkerSection};
-use veil_node_containers::{Docker, DockerError, Executor, Owner};
+use veil_node_containers::{Docker, DockerError, Executor, Owner, Terms};
 use veil_node_core::{
     audit::Audits,
     cluster::View,
@@ -61,15 +62,20 @@ use veil_node_storage::durable::replace;
 use veil_protocol_spec::{
     PeerIdHash,
     registry::{LIGHT_LABEL, is_light},
-    scheduling::{ClusterState, UnixMillis},
+    scheduling::{ClusterState, ImageReference, UnixMillis},
 };
 
-pub use self::sequence::SequenceError;
+pub use self::{approvals::ApprovalError, sequence::SequenceError};
 
 use self::telemetry::{Sampler, Unreadable};
 use self::{
-    confirm::Confirmer, enforce::Enforcer, evaluate::Evaluator, lease::LastContact,
-    report::Reporter, sequence::Sequence,
+    approvals::{Approvals, Said},
+    confirm::Confirmer,
+    enforce::Enforcer,
+    evaluate::Evaluator,
+    lease::LastContact,
+    report::Reporter,
+    sequence::Sequence,
 };
 
 /// Telemetry of others counts for this long after it was sampled.
@@ -96,6 +102,9 @@ pub enum WorkerError {
     /// Its telemetry numbers.
     #[error(transparent)]
     Sequence(#[from] SequenceError),
+    /// What images are checked with.
+    #[error(transparent)]
+    Approval(#[from] ApprovalError),
     /// The host.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
@@ -204,8 +213,22 @@ async fn contain(
     let (cluster, progress) = (&node.cluster, &node.progress);
     let sequence = Sequence::open(&cluster.data_dir.join("telemetry-sequence"))?;
     let last_contact = LastContact::open(&cluster.data_dir.join("last-contact"), BootId::current());
+    let views = cluster.views.clone();
+    let said = move |image: &ImageReference| {
+        let view = views.current();
+        let images = &view.images;
+        Said {
+            refused: images.refuse(image).map(|refused| refused.to_string()),
+            approval: images.approval(image).copied(),
+            signed_only: images.signed_only(),
+        }
+    };
+    let approvals = Approvals::open(section, &cluster.data_dir, said)?;
     let (docker, data_root) = engine(section, progress).await;
-    let terms = terms::terms(section, &data_root, &cluster.network.ips());
+    let terms = Terms {
+        approve: approvals.approve(),
+        ..terms::terms(section, &data_root, &cluster.network.ips())
+    };
     let sampler = Sampler::new(section.offer.offer(), &data_root)?;
     // What was placed elsewhere while this worker was away must not be started again here.
     progress.stage("catching up with the committee", []);
@@ -240,6 +263,7 @@ async fn contain(
         included,
     };
     let listening = Arc::clone(&executor);
+    let following = approvals::follow(&cluster.views, &listening);
     let round = images::Rounds {
         kept: section.images_kept(),
         is_filtered: section.egress == EgressFilter::Filtered,
@@ -258,7 +282,7 @@ async fn contain(
         interval: section.telemetry_interval(),
         included: including,
     };
-    tokio::join!(enforcer.run(), reporter.run(), collecting, listening.listen());
+    tokio::join!(enforcer.run(), reporter.run(), collecting, listening.listen(), following);
     Ok(())
 }
 

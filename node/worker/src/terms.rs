@@ -3,7 +3,7 @@
 use std::{net::IpAddr, path::Path};
 
 use veil_node_config::{EgressFilter, WorkerSection};
-use veil_node_containers::{Filter, Gpus, HostVolume, Terms};
+use veil_node_containers::{Approve, Filter, Gpus, HostVolume, Terms};
 
 use crate::telemetry;
 
@@ -40,7 +40,8 @@ pub(crate) fn terms(section: &WorkerSection, data_root: &Path, ips: &[IpAddr]) -
         announced_address: section.announced_address.or_else(|| ips.first().copied()),
         dynamic_ports: first..=last,
         volumes,
-        gpus: Gpus::new(move || devices.ids()),
+        gpus: Gpus::new(move || devices.devices()),
+        approve: Approve::default(), // the caller knows the chain
         runtime: section.runtime.clone(),
     }
 }

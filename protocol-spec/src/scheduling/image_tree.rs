@@ -18,7 +18,7 @@ pub enum PartKind {
     Config = 0,
     /// A layer of its file system.
     Layer = 1,
-    /// A signature over the manifest.
+    /// A signature of the image's digest.
     Signature = 2,
 }
 
@@ -28,7 +28,7 @@ pub enum PartKind {
 pub struct ImagePart {
     /// The role of the part.
     pub kind: PartKind,
-    /// SHA-256 of its bytes, as the manifest names it.
+    /// SHA-256 of its bytes, as the manifest names it; of a signature, that of the signature itself.
     pub digest: [u8; 32],
 }
 
@@ -50,6 +50,16 @@ impl ImagePart {
 /// signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageParts(Vec<ImagePart>);
+
+/// What the chain says of an image that a cluster runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageApproval {
+    /// The root of its [`ImageParts`].
+    pub root: KeccakDigest,
+    /// SHA-256 of the signature under that root, if one was named.
+    pub signature: Option<[u8; 32]>,
+}
 
 /// Why parts do not make an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -157,7 +157,7 @@ pub struct ClusterPolicy {
     pub resource_weights: [Weight; 4],
     /// Linux capabilities that containers do not get, by their bits. Reserved.
     pub withheld_capabilities: u64,
-    /// Whether an image needs a signature. Reserved.
+    /// Whether an image needs a signature that the chain commits to.
     pub image_signatures: bool,
     /// The circuit that is evaluated from [`Self::circuit_from`] on. Reserved.
     pub circuit: CircuitId,
@@ -262,9 +262,9 @@ impl ClusterPolicy {
             epoch_length,
             resource_weights,
             withheld_capabilities,
-            image_signatures,
             circuit,
             circuit_from,
+            image_signatures: _,
             scale: _,
             min_candidates: _,
             max_workers: _,
@@ -290,7 +290,6 @@ impl ClusterPolicy {
                 "withheld_capabilities",
                 "containers get no capabilities at all",
             ),
-            (!image_signatures, "image_signatures", "workers check no signatures of images"),
             (*circuit == none.circuit, "circuit", "members evaluate the circuit of their build"),
             (*circuit_from == 0, "circuit_from", "members evaluate the circuit of their build"),
         ];
@@ -332,6 +331,8 @@ mod tests {
         assert!(ClusterPolicy::parse(b"spread").is_err());
         let other = ClusterPolicy { min_candidates: 2, ..policy };
         assert_ne!(other.digest(), policy.digest());
+        let signed = ClusterPolicy { image_signatures: true, ..policy };
+        assert_eq!(ClusterPolicy::parse(&signed.to_wire()), Ok(signed));
         assert!(Weight::new(3).is_err());
     }
 
@@ -350,11 +351,10 @@ mod tests {
     #[test]
     fn reserved_fields_are_zero_or_refused_with_the_reason() {
         type Change = fn(&mut ClusterPolicy);
-        let changes: [(&str, Change); 7] = [
+        let changes: [(&str, Change); 6] = [
             ("epoch_length", |p| p.epoch_length = 1),
             ("resource_weights", |p| p.resource_weights[3] = Weight(1)),
             ("withheld_capabilities", |p| p.withheld_capabilities = 1 << 40),
-            ("image_signatures", |p| p.image_signatures = true),
             ("circuit", |p| p.circuit.version = 1),
             ("circuit", |p| p.circuit.fingerprint.0[31] = 1),
             ("circuit_from", |p| p.circuit_from = 1),

@@ -38,6 +38,7 @@ impl Row {
 
 const NONE: &[&str] = &[];
 const CHAIN: &[&str] = &["alloy", "reqwest", "rustls"];
+const REGISTRY: &[&str] = &["reqwest", "rustls"];
 const NETWORK: &[&str] = &["libp2p", "foca"];
 const CONTAINERS: &[&str] = &["bollard"];
 const STORAGE: &[&str] = &["redb", "age"];
@@ -134,6 +135,8 @@ pub(super) const HOUSE: &[Row] = &[
         &["veil-committee", "veil-contracts", "veil-protocol-spec"],
     ),
     row(Edge, "veil-node-containers", CONTAINERS, &["veil-protocol-spec"]),
+    // Asked before an engine pulls, and by who allows an image: by the HTTP client of the chain.
+    row(Edge, "veil-node-registry", REGISTRY, &["veil-protocol-spec"]),
     row(
         Product,
         "veil-node-config",
@@ -239,6 +242,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-core",
             "veil-node-p2p",
             "veil-node-process",
+            "veil-node-registry",
             "veil-node-storage",
             "veil-protocol-spec",
             "veil-scheduler",
@@ -264,6 +268,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-operator",
             "veil-node-p2p",
             "veil-node-process",
+            "veil-node-registry",
             "veil-node-storage",
             "veil-node-worker",
             "veil-protocol-spec",

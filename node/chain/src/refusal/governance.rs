@@ -47,6 +47,12 @@ pub(super) fn policy(error: &Policy) -> String {
         Policy::EmptyImageRoot(_) => {
             "an image has a root: `veil chain image allow` computes it from the manifest".to_owned()
         }
+        Policy::SignatureNotInRoot(e) => format!(
+            "the root of image {} commits to no signature {}: `veil chain image allow` with `--signature` computes \
+             both",
+            short(&e.manifest),
+            short(&e.signature)
+        ),
         Policy::TooManyImages(e) => format!(
             "{} images are allowed or announced in this cluster, as many as can be: `veil chain image revoke` makes \
              room",

@@ -5,7 +5,7 @@ use veil_contracts::{
     policy_registry::PolicyRegistry::PolicyRegistryErrors as PolicyErrors,
 };
 use veil_node_chain::{Allowance, ClusterSettings, ImageStatus, Refusal, Rights};
-use veil_protocol_spec::scheduling::{ImagePart, ImageParts, PartKind};
+use veil_protocol_spec::scheduling::{ImageApproval, ImagePart, ImageParts, PartKind};
 
 use crate::support::{World, refusal};
 
@@ -23,12 +23,20 @@ async fn an_image_is_proved_by_its_parts_until_it_is_revoked() {
     let (manifest, tree) = ([0x1a; 32], ImageParts::new(parts.to_vec()).unwrap().tree());
     assert!(admin.is_image_allowed(cluster, manifest).await.unwrap(), "not restricted yet");
     let stranger = world.account(3);
-    let refused = refusal(stranger.allow_image(cluster, manifest, tree.root()).await);
+    let approval = ImageApproval { root: tree.root(), signature: Some([4; 32]) };
+    let signed = tree.proof(3).unwrap();
+    let refused = refusal(stranger.allow_image(cluster, manifest, approval, &signed).await);
     assert!(refused.to_string().contains("--right images"), "{refused}");
     let images = Allowance { rights: Rights::IMAGES, ..Allowance::NONE };
     admin.set_allowance(cluster, stranger.account().unwrap(), images).await.unwrap();
-    stranger.allow_image(cluster, manifest, tree.root()).await.unwrap();
-    assert_eq!(admin.image(cluster, manifest).await.unwrap().status, ImageStatus::Allowed);
+    let wrong = ImageApproval { signature: Some([5; 32]), ..approval };
+    let refused = refusal(stranger.allow_image(cluster, manifest, wrong, &signed).await);
+    assert!(refused.to_string().contains("commits to no signature"), "{refused}");
+    stranger.allow_image(cluster, manifest, approval, &signed).await.unwrap();
+    let found = admin.image(cluster, manifest).await.unwrap();
+    assert_eq!((found.status, found.approval), (ImageStatus::Allowed, approval));
+    let listed = admin.allowed_images(cluster).await.unwrap().unwrap();
+    assert_eq!(listed, [(manifest, approval)].into());
     assert!(!admin.is_image_allowed(cluster, [0x1b; 32]).await.unwrap(), "restricted now");
     for (i, part) in parts.iter().enumerate() {
         let proof = tree.proof(i).unwrap();

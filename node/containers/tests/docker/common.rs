@@ -9,6 +9,7 @@ use std::{
 };
 
 use bollard::{
+    errors::Error,
     models::{ContainerCreateBody, ContainerInspectResponse, ContainerSummary, Network},
     query_parameters::{
         CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
@@ -87,7 +88,7 @@ impl Worker {
         let label = format!("{label}={}", self.owner.worker);
         let filters = [("label", vec![label])].into_iter().collect();
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        self.engine.list_containers(Some(options)).await.unwrap()
+        asked(async || self.engine.list_containers(Some(options.clone())).await).await
     }
 
     /// The worker's networks, by asking the engine itself.
@@ -103,7 +104,7 @@ impl Worker {
         let containers = self.containers().await;
         assert_eq!(containers.len(), 1, "{containers:?}");
         let id = containers[0].id.as_deref().unwrap();
-        self.engine.inspect_container(id, None).await.unwrap()
+        asked(async || self.engine.inspect_container(id, None).await).await
     }
 
     /// Makes a container that is not the worker's; it goes with the test.
@@ -181,6 +182,35 @@ async fn with(deadlines: Deadlines, terms: Terms, test: impl AsyncFnOnce(&Worker
     assert!(cleaned.unwrap().failed.is_empty());
     assert_eq!(worker.containers().await, []);
     assert_eq!(worker.networks().await, []);
+}
+
+/// Whether the engine is Podman.
+pub(crate) async fn is_podman() -> bool {
+    let docker =
+        Docker::connect(&socket()).await.unwrap_or_else(|error| panic!("{SET_UP}\n{error}"));
+    docker.facts().await.unwrap().engine == "Podman"
+}
+
+/// Whether nobody runs the commands of health checks here, which a test that is left out says.
+pub(crate) async fn lacks_health_checks() -> bool {
+    let lacks = is_podman().await && !Path::new("/run/systemd/system").exists();
+    if lacks {
+        println!("skipped: Podman leaves the clock of health checks by a command to systemd");
+    }
+    lacks
+}
+
+/// For a moment containers of Podman are in states that bollard cannot read.
+async fn asked<T>(ask: impl AsyncFn() -> Result<T, Error>) -> T {
+    let start = Instant::now();
+    loop {
+        match ask().await {
+            Err(Error::JsonDataError { .. }) if start.elapsed() < PATIENCE => {
+                sleep(Duration::from_millis(50)).await;
+            }
+            answer => return answer.unwrap(),
+        }
+    }
 }
 
 /// Asks until it holds; for what stays so, since between two looks anything may pass.

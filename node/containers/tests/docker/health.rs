@@ -3,7 +3,7 @@
 use veil_node_containers::Observed;
 use veil_protocol_spec::scheduling::{HealthCheck, HealthProbe, JobSpec, Unhealthy};
 
-use crate::common::{job, replicas, with_worker};
+use crate::common::{job, lacks_health_checks, replicas, with_worker};
 
 fn with_probe(args: &[&str], probe: HealthProbe) -> JobSpec {
     JobSpec {
@@ -55,6 +55,9 @@ async fn a_port_that_is_closed_is_unhealthy() {
 
 #[tokio::test]
 async fn commands_are_run_by_the_engine() {
+    if lacks_health_checks().await {
+        return;
+    }
     for (command, expected) in [("true", Observed::Running), ("false", Observed::Unhealthy)] {
         let probe = HealthProbe::Command(vec!["/bin/busybox".to_owned(), command.to_owned()]);
         comes_to(with_probe(&["sleep", "3600"], probe), expected).await;

@@ -9,7 +9,7 @@ use veil_node_containers::{Docker, Observed, ReplicaError};
 use veil_protocol_spec::scheduling::JobSpec;
 
 use crate::{
-    common::{Worker, replicas, socket, with_worker},
+    common::{Worker, is_podman, replicas, socket, with_worker},
     registry::Registry,
 };
 
@@ -53,11 +53,13 @@ async fn what_cannot_succeed_is_final_and_named() {
             "application/vnd.oci.image.manifest.v1+json",
             include_bytes!("../oci/made-image-manifest-oci.json"),
         );
+        // Podman asks for its configuration first, which this registry lacks.
+        let no_image = if is_podman().await { "Pull" } else { "Attestation" };
         for (digest, expected) in [
             (arm64_only, "WrongPlatform"),
             // The engine pulls a single manifest of another platform without a word.
             (arm64, "WrongPlatform"),
-            (attestation, "Attestation"),
+            (attestation, no_image),
             // The index is understood; the registry lacks the image that it lists for amd64.
             (with_attestation, "NoSuchImage"),
             (nothing, "NoSuchImage"),
@@ -98,6 +100,10 @@ async fn layers_that_the_engine_cannot_unpack_are_named() {
 #[tokio::test]
 async fn a_registry_that_limits_its_use_is_named_and_not_asked_again_at_once() {
     with_worker(async |worker| {
+        if is_podman().await {
+            println!("skipped: Podman asks again by itself, for longer than a pull may be silent");
+            return;
+        }
         let registry = Registry::start().await;
         let image = registry.put_image("amd64");
         registry.refuse(Some((429, "TOOMANYREQUESTS")));

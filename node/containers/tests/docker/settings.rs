@@ -6,7 +6,7 @@ use veil_protocol_spec::scheduling::{
     StopSignal, Tmpfs, Ulimit, UlimitKind, Unhealthy,
 };
 
-use crate::common::{job, replicas, with_worker};
+use crate::common::{job, lacks_health_checks, replicas, with_worker};
 
 /// The sample image's own user may do nothing.
 fn as_root() -> ContainerSettings {
@@ -86,6 +86,9 @@ async fn capabilities_are_those_that_the_job_keeps() {
 
 #[tokio::test]
 async fn a_program_is_stopped_by_its_own_signal() {
+    if lacks_health_checks().await {
+        return;
+    }
     with_worker(async |worker| {
         let container = ContainerSettings { stop_signal: Some(StopSignal::Usr1), ..as_root() };
         let script = "trap 'exit 5' USR1; touch /ready; while :; do sleep 0.1; done";

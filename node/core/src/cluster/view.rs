@@ -63,7 +63,12 @@ impl View {
             Submission { position, job: digest, operator, leak_bits, cancelled }
         });
         let submissions = submissions.collect();
-        let images = AllowedImages::new(chain.allowed_images(cluster).await?);
+        let rules = match policy.as_slice() {
+            [] => Ok(ClusterPolicy::default()),
+            policy => ClusterPolicy::parse(policy),
+        };
+        let signed_only = rules.as_ref().is_ok_and(|rules| rules.image_signatures);
+        let images = AllowedImages::new(chain.allowed_images(cluster).await?, signed_only);
         let head = chain.head(cluster).await?;
         let key = chain.current_key(cluster).await?;
         let mut roster = Vec::new();
@@ -77,10 +82,7 @@ impl View {
             block,
             committee: settings.committee,
             policy: keccak(&policy),
-            rules: match policy.as_slice() {
-                [] => Ok(ClusterPolicy::default()),
-                policy => ClusterPolicy::parse(policy),
-            },
+            rules,
             slot_interval: Duration::from_millis(settings.slot_millis),
             nodes,
             submissions,

@@ -3,12 +3,12 @@
 use std::{fs, path::PathBuf};
 
 use clap::{Args, Subcommand};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use veil_node_registry::{ImageKey, Registry, parts};
 use veil_protocol_spec::{
     KeccakDigest, hex, read_hex,
-    scheduling::{ImagePart, ImageParts, PartKind},
+    scheduling::{ImageApproval, ImageParts, PartKind, TaggedImage},
 };
 
 use super::arguments::{Connection, Where};
@@ -18,27 +18,46 @@ use crate::cli::failure::Failure;
 pub(in crate::cli) enum Command {
     /// Announce an image with the root over its parts; accounts with the right `images`.
     Allow(Allow),
+    /// Show what `allow` would tell the chain, and what the chain has; no transaction.
+    Show(Show),
     /// Revoke an image at once; accounts with the right `images`.
     Revoke(Revoke),
     /// Prove that a part is in an allowed image.
     Prove(Prove),
 }
 
-/// The image's manifest and what is added to it.
+/// Which image, and what is added to it.
 #[derive(Debug, Args)]
-struct Manifest {
-    /// The image's manifest, byte for byte as the registry serves it.
-    #[arg(long, value_name = "FILE")]
-    manifest: PathBuf,
-    /// Digest of a signature of the image; may be given several times.
+struct Source {
+    /// The image, looked up at its registry: `name[:tag]@sha256:...`.
+    #[arg(long, value_name = "REFERENCE", required_unless_present = "manifest")]
+    image: Option<TaggedImage>,
+    /// Its manifest instead, byte for byte as the registry serves it.
+    #[arg(long, value_name = "FILE", conflicts_with = "image")]
+    manifest: Option<PathBuf>,
+    /// Name the signature that this public key (cosign.pub) has made, looked up at the registry.
+    #[arg(long, value_name = "FILE", requires = "image", conflicts_with = "signature")]
+    key: Option<PathBuf>,
+    /// Name a signature by its own SHA-256.
     #[arg(long, value_name = "sha256:HEX", value_parser = parse_digest)]
-    signature: Vec<[u8; 32]>,
+    signature: Option<[u8; 32]>,
+    /// A registry without TLS; those of this machine may have none.
+    #[arg(long, value_name = "HOST:PORT")]
+    insecure_registry: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Allow {
     #[command(flatten)]
-    image: Manifest,
+    source: Source,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Show {
+    #[command(flatten)]
+    source: Source,
     #[command(flatten)]
     place: Where,
 }
@@ -55,7 +74,7 @@ pub(in crate::cli) struct Revoke {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Prove {
     #[command(flatten)]
-    image: Manifest,
+    source: Source,
     /// Digest of the part: configuration, layer or signature.
     #[arg(long, value_name = "sha256:HEX", value_parser = parse_digest)]
     part: [u8; 32],
@@ -67,6 +86,7 @@ impl Command {
     pub(super) const fn connection(&self) -> &Connection {
         match self {
             Self::Allow(a) => &a.place.connection,
+            Self::Show(a) => &a.place.connection,
             Self::Revoke(a) => &a.place.connection,
             Self::Prove(a) => &a.place.connection,
         }
@@ -86,61 +106,81 @@ fn shown(digest: [u8; 32]) -> String {
     format!("sha256:{}", hex(&digest))
 }
 
-/// What a manifest of Docker or OCI says that matters here.
-#[derive(Deserialize)]
-struct Fields {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
+/// What the chain is told of an image.
+struct Commitment {
+    manifest: [u8; 32],
+    parts: ImageParts,
+    approval: ImageApproval,
+    /// That the root commits to the signature.
+    proof: Vec<KeccakDigest>,
 }
 
-#[derive(Deserialize)]
-struct Descriptor {
-    digest: String,
-}
-
-impl Manifest {
-    /// Digest of the manifest, and its parts in order: configuration, layers, signatures.
-    fn read(&self) -> Result<([u8; 32], ImageParts), Failure> {
-        let bytes = fs::read(&self.manifest).map_err(Failure::file(&self.manifest))?;
-        let refused =
-            |reason: String| Failure::usage(format!("{}: {reason}", self.manifest.display()));
-        let fields: Fields = serde_json::from_slice(&bytes).map_err(|error| {
-            refused(format!(
-                "not the manifest of one image ({error}); of an index, take the manifest of one platform"
-            ))
-        })?;
-        let part = |kind, text: &str| {
-            Ok::<_, Failure>(ImagePart { kind, digest: parse_digest(text).map_err(refused)? })
+impl Source {
+    async fn read(&self) -> Result<Commitment, Failure> {
+        let (bytes, signature) = match (&self.image, &self.manifest) {
+            (Some(TaggedImage { image, .. }), _) => {
+                let registry = Registry::new(self.insecure_registry.clone())?;
+                let bytes = registry.manifest(image).await?;
+                let signature = match &self.key {
+                    Some(key) => Some(registry.signature_by(image, &ImageKey::read(key)?).await?),
+                    None => self.signature,
+                };
+                (bytes, signature)
+            }
+            (None, Some(path)) => (fs::read(path).map_err(Failure::file(path))?, self.signature),
+            (None, None) => return Err(Failure::usage("give --image or --manifest")),
         };
-        let mut parts = vec![part(PartKind::Config, &fields.config.digest)?];
-        for layer in &fields.layers {
-            parts.push(part(PartKind::Layer, &layer.digest)?);
-        }
-        let signature =
-            |digest: &[u8; 32]| ImagePart { kind: PartKind::Signature, digest: *digest };
-        parts.extend(self.signature.iter().map(signature));
-        let parts = ImageParts::new(parts).map_err(|error| refused(error.to_string()))?;
-        Ok((Sha256::digest(&bytes).into(), parts))
+        Commitment::of(&bytes, signature)
+    }
+}
+
+impl Commitment {
+    fn of(manifest: &[u8], signature: Option<[u8; 32]>) -> Result<Self, Failure> {
+        let parts = parts(manifest, signature)?;
+        let tree = parts.tree();
+        let signed = parts.as_slice().iter().position(|part| part.kind == PartKind::Signature);
+        Ok(Self {
+            manifest: Sha256::digest(manifest).into(),
+            approval: ImageApproval { root: tree.root(), signature },
+            proof: signed.and_then(|at| tree.proof(at)).unwrap_or_default(),
+            parts,
+        })
+    }
+
+    fn shown(&self) -> Value {
+        json!({
+            "image": shown(self.manifest),
+            "root": format!("0x{}", self.approval.root),
+            "signature": self.approval.signature.map(shown),
+            "parts": self.parts.as_slice().len(),
+        })
     }
 }
 
 pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
     match command {
-        Command::Allow(Allow { image, place }) => {
-            let (manifest, parts) = image.read()?;
-            let root = parts.tree().root();
+        Command::Allow(Allow { source, place }) => {
+            let commitment = source.read().await?;
+            let Commitment { manifest, approval, proof, .. } = &commitment;
             let chain = place.contract.connect(&place.connection).await?;
             let cluster = place.cluster.id();
-            let mined = chain.allow_image(cluster, manifest, root).await?;
-            let now = chain.image(cluster, manifest).await?;
-            Ok(json!({
-                "image": shown(manifest),
-                "root": format!("0x{root}"),
-                "parts": parts.as_slice().len(),
-                "status": now.status,
-                "allowed_from": now.allowed_from,
-                "transaction": format!("0x{}", mined.transaction),
-            }))
+            let mined = chain.allow_image(cluster, *manifest, *approval, proof).await?;
+            let now = chain.image(cluster, *manifest).await?;
+            let mut said = commitment.shown();
+            said["status"] = json!(now.status);
+            said["allowed_from"] = json!(now.allowed_from);
+            said["transaction"] = json!(format!("0x{}", mined.transaction));
+            Ok(said)
+        }
+        Command::Show(Show { source, place }) => {
+            let commitment = source.read().await?;
+            let chain = place.contract.connect(&place.connection).await?;
+            let now = chain.image(place.cluster.id(), commitment.manifest).await?;
+            let mut said = commitment.shown();
+            said["status"] = json!(now.status);
+            said["allowed_from"] = json!(now.allowed_from);
+            said["committed"] = json!(now.approval == commitment.approval);
+            Ok(said)
         }
         Command::Revoke(Revoke { image, place }) => {
             let chain = place.contract.connect(&place.connection).await?;
@@ -151,8 +191,8 @@ pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
                 "transaction": format!("0x{}", mined.transaction),
             }))
         }
-        Command::Prove(Prove { image, part, place }) => {
-            let (manifest, parts) = image.read()?;
+        Command::Prove(Prove { source, part, place }) => {
+            let Commitment { manifest, parts, .. } = source.read().await?;
             let position = parts.as_slice().iter().position(|leaf| leaf.digest == *part);
             let leaf = position.and_then(|at| parts.as_slice().get(at));
             let none =
@@ -191,23 +231,18 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_gives_its_parts_in_order() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("manifest.json");
+    fn a_signature_that_is_named_is_proved_to_be_under_the_root() {
         let digest = |byte: &str| format!("sha256:{}", byte.repeat(32));
-        let text = json!({
-            "schemaVersion": 2,
-            "config": {"digest": digest("01"), "size": 1},
-            "layers": [{"digest": digest("02")}, {"digest": digest("03")}],
-        });
-        fs::write(&path, text.to_string()).unwrap();
-        let manifest = Manifest { manifest: path.clone(), signature: vec![[4; 32]] };
-        let (_, parts) = manifest.read().unwrap();
-        let found: Vec<_> =
-            parts.as_slice().iter().map(|leaf| (leaf.kind, leaf.digest[0])).collect();
-        use PartKind::{Config, Layer, Signature};
-        assert_eq!(found, [(Config, 1), (Layer, 2), (Layer, 3), (Signature, 4)]);
-        fs::write(&path, "{\"manifests\": []}").unwrap();
-        assert!(manifest.read().unwrap_err().message.contains("one platform"));
+        let layers = [json!({"digest": digest("02")}), json!({"digest": digest("03")})];
+        let text = json!({ "config": {"digest": digest("01")}, "layers": layers }).to_string();
+        let unsigned = Commitment::of(text.as_bytes(), None).unwrap();
+        assert_eq!((unsigned.parts.as_slice().len(), unsigned.proof.len()), (3, 0));
+        let signed = Commitment::of(text.as_bytes(), Some([4; 32])).unwrap();
+        assert_eq!(signed.manifest, unsigned.manifest);
+        assert_ne!(signed.approval.root, unsigned.approval.root);
+        assert_eq!(signed.proof, signed.parts.tree().proof(3).unwrap());
+        assert_eq!(signed.shown()["signature"], digest("04"));
+        let index = Commitment::of(b"{\"manifests\": []}", None).map(|_| ()).unwrap_err();
+        assert!(index.message.contains("one platform"), "{}", index.message);
     }
 }

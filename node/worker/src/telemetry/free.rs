@@ -16,7 +16,7 @@ pub(super) struct Host {
     pub(super) cpu: Level,
     pub(super) memory: Level,
     pub(super) disk: Level,
-    /// Devices; whether others use them is not looked at.
+    /// Devices that nobody else uses.
     pub(super) gpus: u64,
 }
 

@@ -1,0 +1,43 @@
+//! Whether an image is what its cluster allows, which somebody else finds out.
+
+use std::{fmt, sync::Arc};
+
+use futures::future::BoxFuture;
+use veil_protocol_spec::scheduling::ImageReference;
+
+use crate::error::ReplicaError;
+
+type Ask = dyn Fn(ImageReference) -> BoxFuture<'static, Result<(), ReplicaError>> + Send + Sync;
+
+/// Asked before an image is pulled, and again before a container is made of one that is here.
+#[derive(Clone)]
+pub struct Approve(Arc<Ask>);
+
+impl Approve {
+    /// What `ask` refuses is neither pulled nor run.
+    pub fn new(
+        ask: impl Fn(ImageReference) -> BoxFuture<'static, Result<(), ReplicaError>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    pub(crate) async fn ask(&self, image: &ImageReference) -> Result<(), ReplicaError> {
+        (self.0)(image.clone()).await
+    }
+}
+
+/// Every image is.
+impl Default for Approve {
+    fn default() -> Self {
+        Self::new(|_| Box::pin(async { Ok(()) }))
+    }
+}
+
+impl fmt::Debug for Approve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Approve")
+    }
+}

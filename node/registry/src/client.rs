@@ -1,0 +1,324 @@
+//! Asking a registry.
+
+use core::time::Duration;
+
+use async_recursion::async_recursion as boxed;
+use reqwest::{
+    Client, RequestBuilder, Response, StatusCode, Url,
+    header::{ACCEPT, AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE},
+    redirect::Policy,
+};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use veil_protocol_spec::{hex, scheduling::ImageReference};
+
+use crate::error::RegistryError;
+
+/// For one request, its answer included: what is asked for is small.
+const TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const REDIRECTS: usize = 5;
+/// Without a word of the registry about it.
+const PAUSE_SECONDS: u64 = 10;
+
+/// Where images without a host in their name are.
+const DEFAULT_HOST: &str = "registry-1.docker.io";
+const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, \
+                         application/vnd.docker.distribution.manifest.v2+json";
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+pub(crate) enum What {
+    Manifest,
+    Payload,
+    Token,
+}
+
+impl What {
+    /// The longest. Registries take manifests up to 4 MiB, as the distribution protocol recommends.
+    const fn max(self) -> usize {
+        match self {
+            Self::Manifest => 4 << 20,
+            Self::Payload => 64 << 10,
+            Self::Token => 64 << 10,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifest",
+            Self::Payload => "signature",
+            Self::Token => "token",
+        }
+    }
+}
+
+/// Asks registries, each by the host in the image's name.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    remote: Client,
+    /// A proxy is for other machines.
+    local: Client,
+    insecure: Vec<String>,
+}
+
+/// Where an image is.
+struct Place<'a> {
+    host: &'a str,
+    repository: String,
+    is_local: bool,
+    /// Whether it may be asked without TLS.
+    is_insecure: bool,
+}
+
+/// As an answer to a login says it.
+#[derive(Deserialize)]
+struct Token {
+    #[serde(alias = "access_token")]
+    token: String,
+}
+
+impl<'a> Place<'a> {
+    fn of(image: &'a ImageReference, insecure: &[String]) -> Self {
+        // As the container engines read it: a first component is a host if it looks like one.
+        let (host, path) = match image.name().split_once('/') {
+            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
+                (first, rest)
+            }
+            _ => ("docker.io", image.name()),
+        };
+        let is_default = matches!(host, "docker.io" | "index.docker.io");
+        let repository = if is_default && !path.contains('/') {
+            format!("library/{path}")
+        } else {
+            path.to_owned()
+        };
+        let name = host.split_once(':').map_or(host, |(name, _)| name);
+        let is_local = name == "localhost" || name.starts_with("127.");
+        let is_insecure = is_local || insecure.iter().any(|listed| listed == host);
+        let host = if is_default { DEFAULT_HOST } else { host };
+        Self { host, repository, is_local, is_insecure }
+    }
+}
+
+impl Registry {
+    /// `insecure`: hosts with their ports that are asked without TLS if they have none, as those of this
+    /// machine are.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unreachable`] if the system has no roots of trust.
+    pub fn new(insecure: Vec<String>) -> Result<Self, RegistryError> {
+        // It fails, which is not an error, if the process has chosen a provider already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let builder = || {
+            let follow = Policy::custom(|attempt| {
+                let from = attempt.previous().last().map(|url| url.scheme() == "https");
+                if attempt.previous().len() > REDIRECTS {
+                    attempt.error("too many redirects")
+                } else if from == Some(true) && attempt.url().scheme() != "https" {
+                    attempt.error("a redirect to where there is no TLS")
+                } else {
+                    attempt.follow()
+                }
+            });
+            Client::builder()
+                .timeout(TIMEOUT)
+                .connect_timeout(CONNECT_TIMEOUT)
+                .redirect(follow)
+                .user_agent(concat!("veil/", env!("CARGO_PKG_VERSION")))
+        };
+        let failed = |error: reqwest::Error| RegistryError::Unreachable {
+            url: "TLS".to_owned(),
+            reason: chain(&error),
+        };
+        let remote = builder().build().map_err(failed)?;
+        let local = builder().no_proxy().build().map_err(failed)?;
+        Ok(Self { remote, local, insecure })
+    }
+
+    /// The image's manifest, byte for byte; it has the image's digest.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    #[boxed]
+    pub async fn manifest(&self, image: &ImageReference) -> Result<Vec<u8>, RegistryError> {
+        let reference = format!("sha256:{}", image.digest_hex());
+        let (url, bytes) = self.tagged(image, &reference).await?;
+        of_digest(url, bytes, &image.digest_bytes()).map(|(_, bytes)| bytes)
+    }
+
+    /// The manifest under another reference beside the image, and its address.
+    pub(crate) async fn tagged(
+        &self,
+        image: &ImageReference,
+        reference: &str,
+    ) -> Result<(String, Vec<u8>), RegistryError> {
+        self.get(image, &format!("manifests/{reference}"), What::Manifest).await
+    }
+
+    /// A part of something beside the image, and its address.
+    pub(crate) async fn blob(
+        &self,
+        image: &ImageReference,
+        digest: &[u8; 32],
+        what: What,
+    ) -> Result<(String, Vec<u8>), RegistryError> {
+        let (url, bytes) = self.get(image, &format!("blobs/sha256:{}", hex(digest)), what).await?;
+        of_digest(url, bytes, digest)
+    }
+
+    async fn get(
+        &self,
+        image: &ImageReference,
+        path: &str,
+        what: What,
+    ) -> Result<(String, Vec<u8>), RegistryError> {
+        let place = Place::of(image, &self.insecure);
+        let client = if place.is_local { &self.local } else { &self.remote };
+        let url = |scheme| format!("{scheme}://{}/v2/{}/{path}", place.host, place.repository);
+        let ask = |url: &str| client.get(url).header(ACCEPT, MANIFESTS);
+        // As Docker does it: with TLS if there is any.
+        let mut url_asked = url("https");
+        let mut answer = ask(&url_asked).send().await;
+        if place.is_insecure && answer.as_ref().is_err_and(reqwest::Error::is_connect) {
+            url_asked = url("http");
+            answer = ask(&url_asked).send().await;
+        }
+        let mut answer = answer.map_err(|error| unreachable(&url_asked, &error))?;
+        if answer.status() == StatusCode::UNAUTHORIZED
+            && let Some(login) = login(client, &answer, &place)
+        {
+            let (_, bytes) = read(login, What::Token).await?;
+            let token: Token =
+                serde_json::from_slice(&bytes).map_err(|error| RegistryError::Unreachable {
+                    url: url_asked.clone(),
+                    reason: format!("no token: {error}"),
+                })?;
+            let bearer = format!("Bearer {}", token.token);
+            let again = ask(&url_asked).header(AUTHORIZATION, bearer).send().await;
+            answer = again.map_err(|error| unreachable(&url_asked, &error))?;
+        }
+        Ok((url_asked.clone(), read_answer(answer, url_asked, what).await?))
+    }
+}
+
+/// The request for a token that everybody gets, if the registry says where. The words are the registry's own:
+/// it is asked where it says, with TLS as the registry itself.
+fn login(client: &Client, answer: &Response, place: &Place<'_>) -> Option<RequestBuilder> {
+    let header = answer.headers().get(WWW_AUTHENTICATE)?.to_str().ok()?;
+    let said = header.strip_prefix("Bearer ").or_else(|| header.strip_prefix("bearer "))?;
+    let value = |name: &str| {
+        let (_, rest) = said.split_once(&format!("{name}=\""))?;
+        rest.split_once('"').map(|(value, _)| value)
+    };
+    let mut url = Url::parse(value("realm")?).ok()?;
+    if url.scheme() != "https" && !place.is_insecure {
+        return None;
+    }
+    let scope = format!("repository:{}:pull", place.repository);
+    if let Some(service) = value("service") {
+        url.query_pairs_mut().append_pair("service", service);
+    }
+    url.query_pairs_mut().append_pair("scope", &scope);
+    Some(client.get(url))
+}
+
+async fn read(request: RequestBuilder, what: What) -> Result<(String, Vec<u8>), RegistryError> {
+    let answer = request.send().await.map_err(|error| {
+        let url = error.url().map(without_query).unwrap_or_default();
+        unreachable(&url, &error)
+    })?;
+    let url = without_query(answer.url());
+    Ok((url.clone(), read_answer(answer, url, what).await?))
+}
+
+/// The answer's content, up to the limit.
+async fn read_answer(
+    mut answer: Response,
+    url: String,
+    what: What,
+) -> Result<Vec<u8>, RegistryError> {
+    let status = answer.status();
+    match status.as_u16() {
+        200 => {}
+        429 => {
+            let header = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+            let seconds = header.and_then(|value| value.trim().parse().ok());
+            return Err(RegistryError::Limited { url, seconds: seconds.unwrap_or(PAUSE_SECONDS) });
+        }
+        408 | 500..=599 => {
+            let reason = format!("HTTP status {}", status.as_u16());
+            return Err(RegistryError::Unreachable { url, reason });
+        }
+        status => return Err(RegistryError::NotServed { url, status }),
+    }
+    let max = what.max();
+    let mut bytes = Vec::new();
+    loop {
+        match answer.chunk().await {
+            Ok(Some(chunk)) if bytes.len() + chunk.len() > max => {
+                return Err(RegistryError::TooLarge { url, what: what.name(), max });
+            }
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+            Ok(None) => return Ok(bytes),
+            Err(error) => return Err(unreachable(&url, &error)),
+        }
+    }
+}
+
+fn of_digest(
+    url: String,
+    bytes: Vec<u8>,
+    digest: &[u8; 32],
+) -> Result<(String, Vec<u8>), RegistryError> {
+    if <[u8; 32]>::from(Sha256::digest(&bytes)) == *digest {
+        Ok((url, bytes))
+    } else {
+        Err(RegistryError::WrongContent { url })
+    }
+}
+
+fn without_query(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.into()
+}
+
+fn unreachable(url: &str, error: &reqwest::Error) -> RegistryError {
+    RegistryError::Unreachable { url: url.to_owned(), reason: chain(error) }
+}
+
+/// The innermost reason says what is wrong.
+fn chain(error: &reqwest::Error) -> String {
+    let mut source: &dyn core::error::Error = error;
+    while let Some(inner) = source.source() {
+        source = inner;
+    }
+    source.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_where_engines_look_for_it() {
+        let insecure = ["registry.lan:5000".to_owned()];
+        for (name, host, repository, is_local, is_insecure) in [
+            ("busybox", DEFAULT_HOST, "library/busybox", false, false),
+            ("docker.io/busybox", DEFAULT_HOST, "library/busybox", false, false),
+            ("team/app", DEFAULT_HOST, "team/app", false, false),
+            ("r.example/app", "r.example", "app", false, false),
+            ("registry.lan:5000/a/b", "registry.lan:5000", "a/b", false, true),
+            ("registry.lan/a/b", "registry.lan", "a/b", false, false),
+            ("localhost/app", "localhost", "app", true, true),
+            ("127.0.0.1:5000/app", "127.0.0.1:5000", "app", true, true),
+        ] {
+            let image: ImageReference =
+                format!("{name}@sha256:{}", "ab".repeat(32)).parse().unwrap();
+            let place = Place::of(&image, &insecure);
+            assert_eq!((place.host, &place.repository[..]), (host, repository), "{name}");
+            assert_eq!((place.is_local, place.is_insecure), (is_local, is_insecure), "{name}");
+        }
+    }
+}
