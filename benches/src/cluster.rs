@@ -98,5 +98,6 @@ pub fn manifest(workers: usize, jobs: &[JobSpec], slot: u64) -> Manifest {
         leaving: Vec::new(),
         done: Vec::new(),
         lost: Vec::new(),
+        given_back: Vec::new(),
     }
 }

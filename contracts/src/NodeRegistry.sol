@@ -35,10 +35,16 @@ contract NodeRegistry is Approvals {
         bytes7 organisationTag;
     }
 
+    /// @dev What a worker is given, in one word.
+    struct Given {
+        Eligibility eligibility;
+        uint64 drainDeadline;
+    }
+
     mapping(bytes32 cluster => Cluster) private _clusters;
     mapping(bytes32 cluster => mapping(bytes32 peer => Record)) private _records;
     mapping(bytes32 cluster => mapping(bytes32 peer => Stake)) private _stakes;
-    mapping(bytes32 cluster => mapping(bytes32 peer => Eligibility)) private _eligibility;
+    mapping(bytes32 cluster => mapping(bytes32 peer => Given)) private _eligibility;
     /// @dev In the order of registration; the place of a node that left holds zero. Workers are apart,
     /// so that no crowd of them makes an election expensive.
     mapping(bytes32 cluster => bytes32[]) private _members;
@@ -116,13 +122,18 @@ contract NodeRegistry is Approvals {
     }
 
     /// @inheritdoc INodeRegistry
-    function setEligibility(bytes32 cluster, bytes32 peer, Eligibility eligibility)
-        external
-        override
-    {
+    function setEligibility(
+        bytes32 cluster,
+        bytes32 peer,
+        Eligibility eligibility,
+        uint64 drainDeadline
+    ) external override {
         _requireOperatorOrAdmin(cluster, peer, _registered(cluster, peer));
-        _eligibility[cluster][peer] = eligibility;
-        emit EligibilityChanged(cluster, peer, eligibility, msg.sender);
+        if (drainDeadline != 0 && eligibility != Eligibility.Draining) {
+            revert NotDrained(drainDeadline);
+        }
+        _eligibility[cluster][peer] = Given(eligibility, drainDeadline);
+        emit EligibilityChanged(cluster, peer, eligibility, drainDeadline, msg.sender);
     }
 
     /// @inheritdoc INodeRegistry
@@ -376,6 +387,7 @@ contract NodeRegistry is Approvals {
 
     function _node(bytes32 cluster, bytes32 peer) private view returns (Node memory) {
         Record storage record = _records[cluster][peer];
+        Given memory given = _eligibility[cluster][peer];
         return Node({
             peer: peer,
             operator: record.operator,
@@ -383,7 +395,8 @@ contract NodeRegistry is Approvals {
             position: record.position,
             organisationTag: record.organisationTag,
             stake: _total(_stakes[cluster][peer]),
-            eligibility: _eligibility[cluster][peer]
+            eligibility: given.eligibility,
+            drainDeadline: given.drainDeadline
         });
     }
 

@@ -10,6 +10,7 @@ contract NodeRegistryTest is Base {
         bytes32 indexed cluster,
         bytes32 indexed peer,
         INodeRegistry.Eligibility eligibility,
+        uint64 drainDeadline,
         address by
     );
     event NodeRegistered(
@@ -144,14 +145,15 @@ contract NodeRegistryTest is Base {
         check(page[0].eligibility == INodeRegistry.Eligibility.Eligible, "at first");
         vm.prank(STRANGER);
         vm.expectPartialRevert(INodeRegistry.NotNodeOperator.selector);
-        registry.setEligibility(cluster, peer, INodeRegistry.Eligibility.Draining);
+        registry.setEligibility(cluster, peer, INodeRegistry.Eligibility.Draining, 0);
         vm.expectPartialRevert(INodeRegistry.NodeNotRegistered.selector);
-        registry.setEligibility(cluster, peerOf(8), INodeRegistry.Eligibility.Draining);
+        registry.setEligibility(cluster, peerOf(8), INodeRegistry.Eligibility.Draining, 0);
         vm.expectEmit(true, true, true, true);
-        emit EligibilityChanged(cluster, peer, INodeRegistry.Eligibility.Draining, address(this));
-        registry.setEligibility(cluster, peer, INodeRegistry.Eligibility.Draining);
+        emit EligibilityChanged(cluster, peer, INodeRegistry.Eligibility.Draining, 0, address(this));
+        registry.setEligibility(cluster, peer, INodeRegistry.Eligibility.Draining, 0);
         (page,) = registry.nodes(cluster, false, 0, 10);
         check(page[0].eligibility == INodeRegistry.Eligibility.Draining, "draining");
+        check(page[0].drainDeadline == 0, "for as long as it takes");
         // It leaves, and comes back as any other.
         registry.requestExit(cluster, peer);
         register(7, WORKER);
@@ -159,6 +161,27 @@ contract NodeRegistryTest is Base {
             registry.nodeOf(cluster, peer).eligibility == INodeRegistry.Eligibility.Eligible,
             "eligible again"
         );
+    }
+
+    function test_a_drain_has_a_deadline_and_nothing_else_has() external {
+        bytes32 peer = register(7, WORKER);
+        INodeRegistry.Eligibility draining = INodeRegistry.Eligibility.Draining;
+        vm.expectEmit(true, true, true, true);
+        emit EligibilityChanged(cluster, peer, draining, 1_800_000_000, address(this));
+        registry.setEligibility(cluster, peer, draining, 1_800_000_000);
+        check(registry.nodeOf(cluster, peer).drainDeadline == 1_800_000_000, "as it was set");
+        // One that is over: what is left stops at once.
+        registry.setEligibility(cluster, peer, draining, 1);
+        check(registry.nodeOf(cluster, peer).drainDeadline == 1, "at once");
+        vm.expectPartialRevert(INodeRegistry.NotDrained.selector);
+        registry.setEligibility(cluster, peer, INodeRegistry.Eligibility.Eligible, 1);
+        registry.setEligibility(cluster, peer, INodeRegistry.Eligibility.Ineligible, 0);
+        check(registry.nodeOf(cluster, peer).drainDeadline == 0, "it is drained no more");
+        // It leaves, and the deadline with it.
+        registry.setEligibility(cluster, peer, draining, 1);
+        registry.requestExit(cluster, peer);
+        register(7, WORKER);
+        check(registry.nodeOf(cluster, peer).drainDeadline == 0, "it begins anew");
     }
 
     function test_only_the_operator_or_the_admin_takes_a_node_out() external {

@@ -119,7 +119,7 @@ impl Cli {
             Command::Identity(command) => identity::run(&command),
             Command::Committee(command) => node::member(&command, asking),
             Command::Worker(command) => node::worker(&command, asking),
-            Command::Node(command) => chain::eligibility::run(&command),
+            Command::Node(command) => chain::eligibility::run(&command, asking),
             Command::Status(arguments) => node::status(&arguments, asking),
         }
         .into()

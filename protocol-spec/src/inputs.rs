@@ -18,7 +18,7 @@ use crate::{
     scheduling::{ClusterPolicy, Draw, Label, Organisation, RunningReplica},
 };
 
-/// Where a pending replica had its last place.
+/// A pending replica and a worker: where it had its last place, or gets none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PreviousPlace {
@@ -26,7 +26,7 @@ pub struct PreviousPlace {
     pub job: Blake3Digest,
     /// Which of the job's replicas.
     pub replica: ReplicaIndex,
-    /// The worker that ran it.
+    /// The worker.
     pub worker: PeerIdHash,
 }
 
@@ -79,11 +79,14 @@ pub struct InputBundle {
     pub draw: Draw,
     /// By account in strictly ascending order.
     pub submitters: Vec<SubmitterOrganisations>,
+    /// Workers that get a pending replica not, since they gave it back.
+    pub barred: Vec<PreviousPlace>,
 }
 
 impl Wire for InputBundle {
     const NAME: &'static str = "InputBundle";
-    // Version 1 knew no workers that are given nothing more, version 2 no organisations.
+    // Version 1 knew no workers that are given nothing more, version 2 no organisations and none that gave
+    // replicas back.
     const VERSION: u8 = 3;
     // Labels are the most of it: those of 9,216 workers with some of the longest.
     const MAX_BYTES: usize = 32 << 20;

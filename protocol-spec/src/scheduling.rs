@@ -40,6 +40,7 @@ pub(crate) mod arbitrary;
 mod assignment;
 mod certificate;
 mod ended;
+mod given_back;
 mod image_tree;
 mod leaf;
 mod manifest;
@@ -87,13 +88,14 @@ pub use certificate::{
     ReferenceStringOrigin,
 };
 pub use ended::{EndedReplica, ReplicaExit};
+pub use given_back::{GiveBackReason, GivenBack, InvalidNote, Note};
 pub use image_tree::{ImageApproval, ImagePart, ImageParts, InvalidImageParts, PartKind};
 pub use labels::{InvalidLabel, Label, LabelKey, LabelValue};
 pub use leaf::{LeafError, LeafWorker, ReplicaLeaf, hidden_worker};
 pub use manifest::{
-    BlockRef, CircuitId, LeavingReplica, LostWorker, MAX_LOST, MAX_PENDING, MAX_RUNNING,
-    MAX_TELEMETRY, Manifest, ManifestError, PendingReplica, ReplicaState, RunningReplica,
-    SignedSuspicion, Suspicion, SuspicionError, TelemetryEntry,
+    BlockRef, CircuitId, LeavingReplica, LostWorker, MAX_GIVEN_BACK, MAX_LOST, MAX_PENDING,
+    MAX_RUNNING, MAX_TELEMETRY, Manifest, ManifestError, PendingReplica, ReplicaState,
+    RunningReplica, SignedSuspicion, Suspicion, SuspicionError, TelemetryEntry,
 };
 pub use merkle::{MerkleTree, verify_inclusion};
 pub use policy::{ClusterPolicy, EncryptedWeights, PolicyError, PolicyWeights, Weight, Weights};
@@ -110,7 +112,10 @@ pub use resources::{
     CpuUnits, DiskUnits, EncryptedRequest, GpuUnits, MemoryUnits, RequestTooLarge, Resource,
     ResourceRequest, Resources,
 };
-pub use state::{ClusterState, Done, Draw, MAX_DONE, MAX_DONE_OF_OPERATOR, Placement, StateError};
+pub use state::{
+    ClusterState, Done, Draw, MAX_DONE, MAX_DONE_OF_OPERATOR, MAX_RETURNED,
+    MAX_RETURNED_OF_OPERATOR, Placement, Returned, StateError,
+};
 pub use submission::{LEAK_WINDOW_BLOCKS, Submission, bits_of_try};
-pub use telemetry::{MAX_ENDED, Telemetry, TelemetryBody, TelemetryError};
+pub use telemetry::{MAX_ENDED, MAX_WORDS, Telemetry, TelemetryBody, TelemetryError};
 pub use vote::{CertificateVote, SignedCertificateVote, VoteError};

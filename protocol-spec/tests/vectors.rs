@@ -61,6 +61,7 @@ fn telemetry() -> Telemetry {
         profile: samples::profile(),
         ended: vec![ended()],
         list: ProvenList::new((0..48).collect()).unwrap(),
+        given_back: vec![samples::given_back()],
     }
     .sign(&secret(1))
 }
@@ -102,6 +103,7 @@ fn manifest() -> Manifest {
             worker: lost,
             suspicions: [1, 4].map(|i| suspicion.sign(member(i), &secret(0x10 + i))).to_vec(),
         }],
+        given_back: vec![samples::given_back()],
     }
 }
 
@@ -166,6 +168,7 @@ fn done() -> ClusterState {
         leaving: Vec::new(),
         done: vec![EndedReplica { job: job().digest(), replica, ..ended() }],
         lost: Vec::new(),
+        given_back: Vec::new(),
         ..manifest()
     };
     let next = Manifest { previous: state.last_certificate(), ..next };
@@ -179,6 +182,7 @@ fn state() -> ClusterState {
         leaving: Vec::new(),
         done: Vec::new(),
         lost: Vec::new(),
+        given_back: Vec::new(),
         ..manifest()
     };
     ClusterState::default().apply(&first, &assignments()).unwrap()

@@ -103,6 +103,7 @@ fn a_draining_worker_gets_nothing() {
     let jobs = vec![job(1, resources(1, 1), 2, None)];
     let mut cluster = Cluster::new(equal(2, 10, 10), jobs, 1).run(0, 1, 1);
     cluster.inputs.public.running[0].state = ReplicaState::Draining;
+    cluster.inputs.public.closed = [worker(1)].into();
     assert_eq!(place(cluster), [Some(0)]);
 }
 

@@ -102,5 +102,6 @@ pub fn manifest(
         leaving: Vec::new(),
         done: Vec::new(),
         lost: Vec::new(),
+        given_back: Vec::new(),
     }
 }

@@ -18,6 +18,7 @@ mod behaviour;
 mod chain;
 mod cluster;
 pub mod coverage;
+mod given_back;
 mod hostile;
 mod jobs;
 mod member;
@@ -78,6 +79,9 @@ pub struct SlotScenario {
     pub limit: Millis,
     /// Whether an event log is kept: every byte is hashed then.
     pub recorded: bool,
+    /// Whether workers give replicas back, and are drained.
+    #[serde(default)]
+    pub gives_back: bool,
 }
 
 /// What operators want.
@@ -124,6 +128,7 @@ impl Default for SlotScenario {
             until: None,
             limit: 3_600_000,
             recorded: true,
+            gives_back: false,
         }
     }
 }
@@ -173,6 +178,13 @@ impl Plan<SlotScenario> {
     #[must_use]
     pub const fn skew(mut self, skew: Millis) -> Self {
         self.scenario.skew = skew;
+        self
+    }
+
+    /// Workers give replicas back, and are drained.
+    #[must_use]
+    pub const fn gives_back(mut self) -> Self {
+        self.scenario.gives_back = true;
         self
     }
 

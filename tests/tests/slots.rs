@@ -160,6 +160,34 @@ fn clocks_that_differ_stop_nothing() {
     assert!(report.occurred.keys().any(|what| what.starts_with("telemetry: ")), "{report:#?}");
 }
 
+/// Drains with and without a deadline, evictions and replicas that stay unhealthy, exclusive ones among them, while
+/// workers come and go, messages are lost and members crash.
+#[test]
+fn what_is_given_back_or_drained_moves_and_never_runs_twice() {
+    let plan = SlotPlan::new(4).workers(14).jobs(20).gives_back();
+    let mut rough = plan.clone().slots(40).rough(50);
+    for k in 0..8 {
+        rough = rough.crash(1 + k % 4, When::Time(20_000 + 9_000 * u64::from(k)), 3_000);
+    }
+    let mut hostile = plan.clone().slots(40).hostile(64);
+    hostile.scenario.hostile_as = Some(WorkerBehaviour::GiveAllBack);
+    let mut all = SlotReport::default();
+    for (seed, plan) in (20..).zip([plan.slots(80), rough, hostile]) {
+        all.merge(&plan.run(seed));
+    }
+    for what in [
+        "drain with a deadline",
+        "replica drained",
+        "replica evicted",
+        "replica given back and moved",
+        "replica given back and stopped",
+        "unhealthy replica given back",
+        "worker: GiveAllBack",
+    ] {
+        assert!(all.occurred.contains_key(what), "{what}: {all:#?}");
+    }
+}
+
 // ---- long runs -----------------------------------------------------------------------------------
 
 /// C2 of the review: one job that fits nowhere cost a slot and a transaction every 10 seconds.

@@ -115,6 +115,7 @@
 //! #     circuit: CircuitId { version: 1, fingerprint: Blake3Digest([4; 32]) },
 //! #     telemetry: Vec::new(), pending: Vec::new(), leaving: Vec::new(), done: Vec::new(),
 //! #     lost: Vec::new(),
+//! #     given_back: Vec::new(),
 //! # };
 //! machine.propose(instance, 0, manifest.to_wire(), 0).unwrap();
 //! let effects = drain(&mut machine, &mut disk);

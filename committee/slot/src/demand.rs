@@ -104,6 +104,13 @@ impl AllowedImages {
 }
 
 impl JobDemand {
+    /// Whether a replica is placed elsewhere only after its worker has stopped it: its next worker could start it
+    /// before, and of a run that ends by itself the work so far would be lost.
+    #[must_use]
+    pub const fn stops_first(&self) -> bool {
+        self.is_batch || !matches!(self.lease, LeasePolicy::Keep)
+    }
+
     /// Of a job in a cluster whose policy has this scale, and which runs these images.
     #[must_use]
     pub fn of(job: &JobSpec, scale: &Scale, images: &AllowedImages) -> Self {

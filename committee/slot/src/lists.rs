@@ -7,9 +7,9 @@
 //!    submissions of the operator that it names count, and of those the first.
 //!    What has a place of a job that is not wanted leaves it. Nor is a job wanted whose image the chain does not
 //!    allow as of the manifest's block.
-//! 2. A replica wants a place if it has none, or its worker is drained (exclusive ones and those of batch jobs stay), or its worker is
-//!    lost: at once
-//!    under [`LeasePolicy::Keep`], else when the wait is
+//! 2. A replica wants a place if it has none, or its worker is drained or gives it back (exclusive ones and those of
+//!    batch jobs stay until it has stopped them), or its worker is lost: at once under
+//!    [`LeasePolicy::Keep`](veil_protocol_spec::scheduling::LeasePolicy::Keep), else when the wait is
 //!    over (`leases.md`). It keeps the place that it has until it gets another.
 //! 3. A job is not considered while [`NotConsidered`] holds.
 //! 4. Replicas that found no place wait ([`turn`]). Those that wait for nothing are listed, with those that
@@ -19,8 +19,11 @@
 //!    is by priority, then replicas that had a place before new ones, then by a lot among the jobs.
 //! 6. A replica of a batch job is done if the telemetry of the worker that has it says that it has ended. It
 //!    leaves its place, and never wants one again as long as its job is wanted.
+//! 7. A replica is given back if the telemetry of the worker that has it says so (`given_back`). One that the worker
+//!    has stopped has no place any more. What is given back again and again waits before it is tried ([`turn`]).
 
 mod done;
+mod given_back;
 
 use std::{
     cmp::Reverse,
@@ -29,22 +32,25 @@ use std::{
 };
 
 use veil_protocol_spec::{
-    Address, Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex,
+    Address, Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
     domain::{self, hash_parts},
     scheduling::{
-        ClusterState, EndedReplica, LEAK_WINDOW_BLOCKS, LeasePolicy, LeavingReplica, MAX_PENDING,
-        MAX_RUNNING, PendingReplica, Submission, bits_of_try,
+        ClusterState, EndedReplica, GivenBack, LEAK_WINDOW_BLOCKS, LeavingReplica, MAX_PENDING,
+        MAX_RUNNING, PendingReplica, Returned, Submission, bits_of_try,
     },
 };
 use veil_scheduler_plan::cost::most_replicas;
 
 use crate::{
     demand::{JobDemand, NotConsidered, wait_seconds},
-    tries::{Turn, turn},
+    tries::{Turn, failures, turn},
 };
 
 /// What each worker says has ended, as its telemetry lists it.
 pub type Ended = BTreeMap<PeerIdHash, Arc<[EndedReplica]>>;
+
+/// What each worker gives back, as its telemetry lists it.
+pub type Words = BTreeMap<PeerIdHash, Arc<[GivenBack]>>;
 
 /// What a manifest that is judged says itself, where its proposer may not have known everything.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +87,10 @@ pub struct NextInputs<'a> {
     pub block: u64,
     /// Digest of the manifest's policy.
     pub policy: KeccakDigest,
+    /// What that telemetry gives back.
+    pub given_back: &'a Words,
+    /// The operators of workers that are registered as of the manifest's block.
+    pub owners: &'a BTreeMap<PeerIdHash, Address>,
 }
 
 /// What the manifest of the next slot must list.
@@ -101,6 +111,8 @@ pub struct NextReplicas {
     pub not_considered: BTreeMap<Blake3Digest, NotConsidered>,
     /// If all that is pending was tried before and nothing has changed since: how often at least.
     pub failures: Option<u8>,
+    /// [`Manifest::given_back`](veil_protocol_spec::scheduling::Manifest::given_back).
+    pub given_back: Vec<GivenBack>,
 }
 
 /// A wanted job.
@@ -160,6 +172,7 @@ pub fn next_replicas(state: &ClusterState, inputs: &NextInputs<'_>) -> NextRepli
         }
     }
     lists.forgotten(|job| submitted.contains(job), &mut next.leaving);
+    lists.given_back(&mut next);
     let all_wake = state.is_woken_by(inputs.telemetry, inputs.policy);
     let mut wants = Vec::new();
     for (&job, Wanted { submission, demand }) in &wanted {
@@ -183,8 +196,11 @@ pub fn next_replicas(state: &ClusterState, inputs: &NextInputs<'_>) -> NextRepli
         }
     });
     next.pending = lists.take_turns(&wants, any_now, next.staying);
-    let failures = |pending: &PendingReplica| state.failures(pending.job, pending.replica);
-    next.failures = next.pending.iter().map(failures).min().filter(|_| !any_now);
+    let failures = |of: &PendingReplica| {
+        let returned = lists.returned(of.job, of.replica, &next);
+        failures(state, of.job, of.replica, returned.as_ref())
+    };
+    next.failures = next.pending.iter().map(&failures).min().filter(|_| !any_now);
     next
 }
 
@@ -212,28 +228,42 @@ impl Lists<'_> {
             if state.is_done(job, replica) || next.becomes_done(job, replica) {
                 continue;
             }
+            let word = next.word(job, replica);
             let serves = state.placement(job, replica).is_some_and(|placement| {
                 let worker = &placement.worker;
                 match inputs.lost.get(worker) {
                     Some(lost_for) => !self.may_leave(worker, *lost_for, &demand),
-                    // Its next worker could start it before this one has stopped it; and a run that ends by
-                    // itself would be lost.
                     None => {
-                        let stays = demand.is_batch || demand.lease != LeasePolicy::Keep;
-                        stays || !inputs.draining.contains(worker)
+                        let is_back = state.is_given_back(job, replica) || word.is_some();
+                        demand.stops_first() || !(is_back || inputs.draining.contains(worker))
                     }
                 }
             });
+            let has_stopped = word.is_some_and(|word| word.has_stopped);
+            let serves = serves && !has_stopped;
             if serves {
                 continue;
             }
-            match turn(state, job, replica, all_wake) {
+            let returned = self.returned(job, replica, next);
+            match turn(state, job, replica, all_wake, returned.as_ref()) {
                 Turn::Now => wants.now.push(replica),
                 Turn::Along => wants.along.push(replica),
                 Turn::Later => wants.later.push(replica),
             }
         }
         wants
+    }
+
+    /// How a replica was given back last, by the manifest too.
+    fn returned(
+        &self,
+        job: Blake3Digest,
+        replica: ReplicaIndex,
+        next: &NextReplicas,
+    ) -> Option<Returned> {
+        let slot = Slot(self.state.last_slot().0 + 1);
+        let at = (slot, self.inputs.block);
+        self.state.returned_with(&next.given_back, at, (job, replica))
     }
 
     /// "An exclusive replica is placed again only after lost-since + lease + margin."

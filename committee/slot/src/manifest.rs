@@ -16,18 +16,18 @@ use std::{
 };
 
 use veil_protocol_spec::{
-    Blake3Digest, Committee, KeccakDigest, ParticipantIndex, PeerIdHash, PublicIdentity, Slot,
-    domain,
+    Address, Blake3Digest, Committee, KeccakDigest, ParticipantIndex, PeerIdHash, PublicIdentity,
+    Slot, domain,
     scheduling::{
-        Binding, BlockRef, CircuitId, ClusterState, EndedReplica, LostWorker, MAX_LOST, Manifest,
-        SignedSuspicion, Submission, Suspicion, TelemetryEntry, UnixMillis,
+        Binding, BlockRef, CircuitId, ClusterState, EndedReplica, GivenBack, LostWorker, MAX_LOST,
+        Manifest, SignedSuspicion, Submission, Suspicion, TelemetryEntry, UnixMillis,
     },
 };
 use veil_scheduler_plan::cost::most_replicas;
 
 use crate::{
     demand::JobDemand,
-    lists::{Ended, Judged, NextInputs, NextReplicas, next_replicas},
+    lists::{Ended, Judged, NextInputs, NextReplicas, Words, next_replicas},
 };
 
 pub use self::invalid::InvalidManifest;
@@ -49,6 +49,8 @@ pub struct TelemetryRef {
     pub policy: KeccakDigest,
     /// What it lists as ended.
     pub ended: Arc<[EndedReplica]>,
+    /// What it gives back.
+    pub given_back: Arc<[GivenBack]>,
 }
 
 /// What a member knows when it proposes or validates.
@@ -94,6 +96,8 @@ pub struct LocalView<'a> {
     pub not_before: UnixMillis,
     /// Whether it is what a member goes by in an appeal.
     pub appeal: bool,
+    /// The operators of the workers registered then.
+    pub owners: &'a BTreeMap<PeerIdHash, Address>,
 }
 
 /// Whether it can wait, then drawn, and whose it is.
@@ -116,10 +120,26 @@ fn first(ranked: impl Iterator<Item = Rank>, most: usize) -> BTreeSet<PeerIdHash
     ranked.into_iter().take(most).map(|(.., worker)| worker).collect()
 }
 
-/// What these messages list as ended, by worker.
-fn ended<'a>(messages: impl Iterator<Item = &'a TelemetryRef>) -> Ended {
-    let some = messages.filter(|message| !message.ended.is_empty());
-    some.map(|message| (message.entry.sender, Arc::clone(&message.ended))).collect()
+/// What messages of workers list, by worker.
+#[derive(Default)]
+struct Said {
+    ended: Ended,
+    given_back: Words,
+}
+
+impl<'a> FromIterator<&'a TelemetryRef> for Said {
+    fn from_iter<I: IntoIterator<Item = &'a TelemetryRef>>(messages: I) -> Self {
+        let mut said = Self::default();
+        for TelemetryRef { entry, ended, given_back, .. } in messages {
+            if !ended.is_empty() {
+                said.ended.insert(entry.sender, Arc::clone(ended));
+            }
+            if !given_back.is_empty() {
+                said.given_back.insert(entry.sender, Arc::clone(given_back));
+            }
+        }
+        said
+    }
 }
 
 impl LocalView<'_> {
@@ -144,7 +164,7 @@ impl LocalView<'_> {
         &self,
         lost: &[LostWorker],
         telemetry: &[TelemetryEntry],
-        ended: &Ended,
+        said: &Said,
         judged: Option<Judged<'_>>,
     ) -> NextReplicas {
         let inputs = NextInputs {
@@ -154,9 +174,11 @@ impl LocalView<'_> {
             lost: &lost.iter().map(|lost| (lost.worker, lost.lost_for())).collect(),
             draining: self.draining,
             telemetry: &telemetry.iter().map(|entry| entry.sender).collect(),
-            ended,
+            ended: &said.ended,
             block: self.block.number,
             policy: self.policy,
+            given_back: &said.given_back,
+            owners: self.owners,
         };
         next_replicas(self.state, &inputs)
     }
@@ -228,12 +250,13 @@ impl LocalView<'_> {
     pub fn work(&self) -> Work {
         let lost = self.lost();
         let telemetry = self.telemetry(&lost);
-        let next = self.next_replicas(&lost, &telemetry, &self.ended(&telemetry), None);
+        let next = self.next_replicas(&lost, &telemetry, &self.said(&telemetry), None);
         let is_lost = |worker: &PeerIdHash| self.state.lost_since(worker).is_some();
         let has_replicas = |worker: PeerIdHash| self.state.assigned_to(worker).next().is_some();
         let goes = lost.iter().any(|lost| !is_lost(&lost.worker) && has_replicas(lost.worker));
         let is_back = telemetry.iter().any(|entry| is_lost(&entry.sender));
-        let leaves = !next.leaving.is_empty() || !next.done.is_empty();
+        let leaves =
+            !next.leaving.is_empty() || !next.done.is_empty() || !next.given_back.is_empty();
         if self.is_stranded() || goes || is_back || leaves {
             return Work::Now;
         }
@@ -257,12 +280,12 @@ impl LocalView<'_> {
         telemetry
     }
 
-    /// What the fresh messages among these list as ended.
-    fn ended(&self, telemetry: &[TelemetryEntry]) -> Ended {
+    /// What the fresh messages among these list.
+    fn said(&self, telemetry: &[TelemetryEntry]) -> Said {
         let is_listed = |of: &&TelemetryRef| {
             telemetry.binary_search_by_key(&of.entry.sender, |entry| entry.sender).is_ok()
         };
-        ended(self.eligible().filter(is_listed))
+        self.eligible().filter(is_listed).collect()
     }
 
     /// The manifest of the next slot.
@@ -270,9 +293,8 @@ impl LocalView<'_> {
     pub fn propose(&self, proposer: ParticipantIndex) -> Manifest {
         let lost = self.lost();
         let telemetry = self.telemetry(&lost);
-        let ended = self.ended(&telemetry);
-        let next = self.next_replicas(&lost, &telemetry, &ended, None);
-        let NextReplicas { pending, leaving, done, .. } = next;
+        let next = self.next_replicas(&lost, &telemetry, &self.said(&telemetry), None);
+        let NextReplicas { pending, leaving, done, given_back, .. } = next;
         Manifest {
             binding: self.binding,
             slot: self.slot(),
@@ -288,6 +310,7 @@ impl LocalView<'_> {
             leaving,
             done,
             lost,
+            given_back,
         }
     }
 
@@ -342,6 +365,13 @@ impl LocalView<'_> {
         if !manifest.done.iter().all(has_place) {
             return Err(InvalidManifest::Differs("list of replicas that are done"));
         }
+        let has_place = |word: &GivenBack| {
+            let place = self.state.placement(word.job, word.replica);
+            place.is_some_and(|place| place.slot == word.placed)
+        };
+        if !manifest.given_back.iter().all(has_place) {
+            return Err(InvalidManifest::Differs("list of replicas that are given back"));
+        }
         let mut senders = manifest.telemetry.iter().map(|entry| entry.sender);
         if let Some(worker) = senders.find(|worker| !self.workers.contains(worker)) {
             let reason = "it is not a registered worker";
@@ -368,8 +398,8 @@ impl LocalView<'_> {
         let judged = Judged { pending: &pending, done: &done, in_appeal: self.appeal };
         // By the telemetry that the manifest names; what of it is not here is named further below.
         let found: Vec<_> = manifest.telemetry.iter().filter_map(&candidate).collect();
-        let ended = ended(found.iter());
-        let next = self.next_replicas(&manifest.lost, &manifest.telemetry, &ended, Some(judged));
+        let said = found.iter().collect();
+        let next = self.next_replicas(&manifest.lost, &manifest.telemetry, &said, Some(judged));
         if let Some(job) = next.unknown.first() {
             return Err(InvalidManifest::Unknown(format!("the body of job {job}")));
         }
@@ -398,10 +428,13 @@ impl LocalView<'_> {
             .telemetry
             .iter()
             .try_for_each(|entry| self.validate_telemetry(entry, &candidate))?;
-        if manifest.done == next.done {
-            Ok(())
-        } else {
-            Err(InvalidManifest::Differs("list of replicas that are done"))
+        let agrees = [
+            (manifest.done == next.done, "list of replicas that are done"),
+            (manifest.given_back == next.given_back, "list of replicas that are given back"),
+        ];
+        match agrees.into_iter().find(|(same, _)| !same) {
+            Some((_, what)) => Err(InvalidManifest::Differs(what)),
+            None => Ok(()),
         }
     }
 

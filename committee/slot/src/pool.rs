@@ -95,6 +95,9 @@ impl Refusal {
             Self::Telemetry(TelemetryError::TooManyEnded(_) | TelemetryError::EndedOrder) => {
                 "ended"
             }
+            Self::Telemetry(
+                TelemetryError::TooManyGivenBack(_) | TelemetryError::GivenBackOrder,
+            ) => "given_back",
             Self::NotAWorker(_) => "not_a_worker",
             Self::Stale { .. } => "stale",
             Self::Old { .. } => "old",
@@ -317,6 +320,7 @@ mod tests {
             profile: Profile::default(),
             ended: Vec::new(),
             list: ProvenList::new(vec![1]).unwrap(),
+            given_back: Vec::new(),
         }
     }
 

@@ -6,7 +6,10 @@
 //! clock.
 
 use veil_committee_machine::Millis;
-use veil_protocol_spec::{Blake3Digest, ReplicaIndex, scheduling::ClusterState};
+use veil_protocol_spec::{
+    Blake3Digest, ReplicaIndex,
+    scheduling::{ClusterState, Returned},
+};
 
 /// How often the wait for another try doubles: to 64 slots, or 64 intervals.
 const MAX_DOUBLINGS: u64 = 6;
@@ -23,18 +26,23 @@ pub enum Turn {
 }
 
 /// When that is for one replica. `all_wake` says whether a candidate or the policy is new to the state, which
-/// could help all that wait ([`ClusterState::is_woken_by`]).
+/// could help all that wait ([`ClusterState::is_woken_by`]). `returned` is how the replica was given back last, if that
+/// is remembered: who gives it back again and again does not cost a slot each time, whatever else has changed.
 #[must_use]
 pub fn turn(
     state: &ClusterState,
     job: Blake3Digest,
     replica: ReplicaIndex,
     all_wake: bool,
+    returned: Option<&Returned>,
 ) -> Turn {
-    let Some(tried) = state.last_tried(job, replica) else { return Turn::Now };
-    let failures = u64::from(state.failures(job, replica));
     // Slots that ended void are not counted: after them the same replicas are listed.
     let next = state.last_decided().0 + 1;
+    if returned.is_some_and(|returned| next < returned.due().0) {
+        return Turn::Later;
+    }
+    let Some(tried) = state.last_tried(job, replica) else { return Turn::Now };
+    let failures = u64::from(state.failures(job, replica));
     if all_wake || failures == 0 || tried <= state.last_freed() {
         Turn::Now
     } else if next >= tried.0.saturating_add(1 << failures.min(MAX_DOUBLINGS)) {
@@ -42,6 +50,17 @@ pub fn turn(
     } else {
         Turn::Later
     }
+}
+
+/// How often it has failed to place a replica, or to keep it where it was placed.
+#[must_use]
+pub fn failures(
+    state: &ClusterState,
+    job: Blake3Digest,
+    replica: ReplicaIndex,
+    returned: Option<&Returned>,
+) -> u8 {
+    state.failures(job, replica).max(returned.map_or(0, Returned::failures))
 }
 
 /// How long after the last slot one is due that only tries again what has failed that often.

@@ -109,6 +109,8 @@ interface INodeRegistry is IVeilContract {
         /// All of its stake, in wei.
         uint256 stake;
         Eligibility eligibility;
+        /// When a worker that is drained stops what is left, in Unix seconds; 0 for never.
+        uint64 drainDeadline;
     }
 
     /// @notice A node's stake, in wei.
@@ -161,7 +163,11 @@ interface INodeRegistry is IVeilContract {
     event NodeDeregistered(bytes32 indexed cluster, bytes32 indexed peer);
     /// @notice A worker is given work, or is not, from now on.
     event EligibilityChanged(
-        bytes32 indexed cluster, bytes32 indexed peer, Eligibility eligibility, address by
+        bytes32 indexed cluster,
+        bytes32 indexed peer,
+        Eligibility eligibility,
+        uint64 drainDeadline,
+        address by
     );
     /// @notice A node has more stake, which counts from the election of this epoch on.
     event StakeIncreased(
@@ -219,6 +225,8 @@ interface INodeRegistry is IVeilContract {
     error NotClusterAdmin(bytes32 cluster, address caller);
     /// @notice Only the node's operator or the cluster's admin may do this.
     error NotNodeOperator(bytes32 cluster, bytes32 peer, address caller);
+    /// @notice Only a drain has a deadline.
+    error NotDrained(uint64 drainDeadline);
     /// @notice No value was sent, or more than a stake can be.
     error InvalidStake(uint256 amount);
     /// @notice The node left and its stake is still in the exit queue: `withdraw` first.
@@ -265,7 +273,14 @@ interface INodeRegistry is IVeilContract {
 
     /// @notice Says what a worker is given from now on. Its operator or the admin. A node that registers
     /// again begins as `Eligible`.
-    function setEligibility(bytes32 cluster, bytes32 peer, Eligibility eligibility) external;
+    /// @param drainDeadline When a worker that is drained stops what has no other place yet, in Unix seconds, which
+    /// may be over already; 0 for never, which is the only one for a worker that is not drained.
+    function setEligibility(
+        bytes32 cluster,
+        bytes32 peer,
+        Eligibility eligibility,
+        uint64 drainDeadline
+    ) external;
 
     /// @notice Takes a node out of the cluster at once; its stake, if any, enters the exit queue. Its
     /// operator or the admin.

@@ -7,6 +7,7 @@
 //! - [`gate`]: tells who asks ([`gate::Caller`]), by the way the request came or by its token.
 //! - [`sessions`]: challenges, logins and their tokens; no I/O and no clock.
 //! - [`token`]: what tokens look like; [`denied`]: why a caller is turned away, with a word for programs.
+//! - [`evict`]: a worker's operator gives replicas back.
 //! - [`routes`]: routers whose routes can be listed and compared with the OpenAPI document.
 //! - [`status`]: what the answers say.
 //! - [`client`]: asks a node, by socket or by URL; the command line speaks only through it. [`address`]: where;
@@ -28,6 +29,7 @@
 pub mod address;
 pub mod client;
 pub mod denied;
+pub mod evict;
 pub mod gate;
 pub mod routes;
 pub mod sessions;

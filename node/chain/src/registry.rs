@@ -197,7 +197,8 @@ impl Chain {
         self.transact("the increase of a stake", request).await
     }
 
-    /// Says what a worker is given from now on; only its operator and the admin may.
+    /// Says what a worker is given from now on; only its operator and the admin may. One that is drained stops what
+    /// is left at `deadline`, in Unix seconds.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -207,6 +208,7 @@ impl Chain {
         cluster: ClusterId,
         peer: PeerIdHash,
         eligibility: Eligibility,
+        deadline: Option<u64>,
     ) -> Result<Mined, ChainError> {
         let number = match eligibility {
             Eligibility::Eligible => 0,
@@ -215,7 +217,7 @@ impl Chain {
         };
         let request = self
             .registry()
-            .setEligibility(cluster.0.into(), peer.0.into(), number)
+            .setEligibility(cluster.0.into(), peer.0.into(), number, deadline.unwrap_or(0))
             .into_transaction_request();
         self.transact("the eligibility of a worker", request).await
     }
@@ -367,5 +369,6 @@ fn registered(
             _ => return Err(ChainError::Unexpected("another eligibility of a node")),
         },
         seat: if roles.member { seats.next() } else { None },
+        drain_deadline: (node.drainDeadline > 0).then_some(node.drainDeadline),
     })
 }

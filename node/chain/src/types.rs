@@ -210,6 +210,8 @@ pub struct RegisteredNode {
     /// committees are elected ([`crate::ElectedCommittee`]). The seats of an attempt are
     /// [`CeremonyAttempt::roster`].
     pub seat: Option<ParticipantIndex>,
+    /// When it stops what is left, in Unix seconds, if it is drained and has a deadline.
+    pub drain_deadline: Option<u64>,
 }
 
 /// The proposal of a ceremony's attempt.

@@ -16,6 +16,9 @@ use crate::{
     restart,
 };
 
+/// Restarts of what is unhealthy and is to be placed anew then, if its job does not say how many.
+const RESTARTS_BEFORE_GIVING_UP: u16 = 3;
+
 fn unix_now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
@@ -71,7 +74,7 @@ impl Executor {
     ) -> Result<Change, ReplicaError> {
         let id = desired.id();
         let check = desired.spec.health.as_ref();
-        let Some(check) = check.filter(|check| check.unhealthy == Unhealthy::Restart) else {
+        let Some(check) = check.filter(|check| check.unhealthy != Unhealthy::Nothing) else {
             return Ok(Change::Kept);
         };
         if !self.is_unhealthy(desired, check, container).await? {
@@ -86,8 +89,16 @@ impl Executor {
             started: None,
             finished: Some(unix_now()),
         };
-        if restart::due(desired.spec.restart, &failed, before).is_none() {
-            return Ok(Change::Kept); // as often as the job allows; it is shown as unhealthy
+        let mut policy = desired.spec.restart;
+        if check.unhealthy == Unhealthy::Reschedule {
+            policy.attempts.get_or_insert(RESTARTS_BEFORE_GIVING_UP);
+        }
+        if restart::due(policy, &failed, before).is_none() {
+            // As often as the job allows; it is shown as unhealthy.
+            if check.unhealthy == Unhealthy::Reschedule {
+                self.give_up(desired);
+            }
+            return Ok(Change::Kept);
         }
         tracing::info!(replica = %id, "stopping, to be started again: it is unhealthy");
         {

@@ -11,7 +11,10 @@ use std::{
 use async_recursion::async_recursion as boxed;
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as State};
 use tokio::{sync::Notify, time::Instant};
-use veil_protocol_spec::scheduling::{JobSpec, Name, Resources};
+use veil_protocol_spec::{
+    Slot,
+    scheduling::{JobSpec, Name, Resources},
+};
 
 use crate::{
     container,
@@ -76,6 +79,8 @@ pub(crate) struct Memory {
     /// Volumes that hold more than their jobs asked for.
     pub(crate) overfull: BTreeMap<ReplicaId, Name>,
     pub(crate) usage: Usages,
+    /// What stays unhealthy, and the slots that placed it.
+    pub(crate) given_up: BTreeMap<ReplicaId, Slot>,
     facts: Option<EngineFacts>,
     /// Whether the engine did not say, when it was last asked, which containers there are.
     is_silent: bool,
@@ -223,6 +228,7 @@ impl Memory {
         self.errors.retain(|id, _| desired.contains_key(id));
         self.starts.retain(|id, _| desired.contains_key(id));
         self.due.retain(|id, _| desired.contains_key(id));
+        self.given_up.retain(|id, _| desired.contains_key(id));
         let images: BTreeSet<_> = desired.values().map(|replica| &replica.spec.image).collect();
         self.images.retain(&images);
         self.desired.clone_from(desired);

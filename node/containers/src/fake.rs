@@ -46,6 +46,8 @@ pub(crate) struct Container {
     pub(crate) exit_code: i64,
     pub(crate) out_of_memory: bool,
     pub(crate) restarts: u64,
+    /// By its own health check.
+    pub(crate) unhealthy: bool,
     pub(crate) since: Instant,
 }
 
@@ -130,6 +132,7 @@ impl Fake {
             exit_code: 0,
             out_of_memory: false,
             restarts: 0,
+            unhealthy: false,
             since: Instant::now(),
         };
         self.state().containers.insert(name.to_owned(), container);
@@ -197,6 +200,7 @@ impl State {
                     exit_code: 0,
                     out_of_memory: false,
                     restarts: 0,
+                    unhealthy: false,
                     since: Instant::now(),
                 };
                 self.containers.insert(id.clone(), container);
@@ -272,6 +276,7 @@ impl Container {
             seconds => format!("{} minutes", seconds / 60),
         };
         let status = match self.state {
+            "running" if self.unhealthy => format!("Up {age} (unhealthy)"),
             "running" => format!("Up {age}"),
             state => format!("{state} ({}) {age} ago", self.exit_code),
         };
@@ -283,12 +288,13 @@ impl Container {
     }
 
     fn inspect(&self, id: &str) -> Value {
+        let health = self.unhealthy.then(|| json!({ "Status": "unhealthy" }));
         json!({
             "Id": id,
             "RestartCount": self.restarts,
             "State": {
                 "Status": self.state, "ExitCode": self.exit_code, "OOMKilled": self.out_of_memory,
-                "Running": self.state == "running",
+                "Running": self.state == "running", "Health": health,
             },
             "HostConfig": { "DeviceRequests": self.devices },
         })

@@ -137,7 +137,8 @@ mod tests {
     #[test]
     fn ids_are_not_printed() {
         let gpu = Gpu { id: "GPU-secret".to_owned(), ..Gpu::default() };
-        let shown = format!("{gpu:?} {:?}", Gpus::new(move || vec![gpu.clone()]));
+        let shown = format!("{gpu:?}");
+        let shown = format!("{shown} {:?}", Gpus::new(move || vec![gpu.clone()]));
         assert!(!shown.contains("secret"), "{shown}");
     }
 }

@@ -12,7 +12,7 @@ use crate::{labels::Labels, replica::ReplicaId};
 
 /// What a worker knows of the containers that it does not desire. "It removes a container only against a
 /// verified certificate that says so, never for lack of knowledge (an exclusive replica is stopped, not
-/// removed, when its lease lapses)."
+/// removed, when its lease lapses; a revoked image and the worker's own eviction end what they name)."
 #[derive(Clone, Debug)]
 pub struct Keep {
     /// The last slot whose certificate the worker has verified: what a later one placed here is not
@@ -26,6 +26,8 @@ pub struct Keep {
     pub held_back: BTreeMap<ReplicaId, Arc<JobSpec>>,
     /// Those of them whose image the cluster does not allow any more.
     pub revoked: BTreeSet<ReplicaId>,
+    /// What this worker has given back, with a notice that is over: it goes, whatever the certificates say.
+    pub given_back: BTreeSet<ReplicaId>,
     /// How long ago the committee was last in contact: an exclusive lease ends, whatever is known of
     /// the replica.
     pub contact_age: Duration,
@@ -49,11 +51,16 @@ impl Keep {
         replicas: BTreeSet::new(),
         held_back: BTreeMap::new(),
         revoked: BTreeSet::new(),
+        given_back: BTreeSet::new(),
         contact_age: Duration::ZERO,
     };
 
     /// What becomes of a container that is not desired.
     pub(crate) fn fate(&self, labels: &Labels) -> Fate {
+        // "The worker's own eviction ends what it names."
+        if self.given_back.contains(&labels.id) {
+            return Fate::Goes;
+        }
         if labels.slot <= self.as_of && !self.replicas.contains(&labels.id) {
             return Fate::Goes;
         }
@@ -107,9 +114,21 @@ mod tests {
             ),
             (
                 "assigned here, its image revoked",
-                Keep { revoked: [ID].into(), ..here },
+                Keep { revoked: [ID].into(), ..here.clone() },
                 Fate::Stops,
                 Fate::Stops,
+            ),
+            (
+                "assigned here and given back",
+                Keep { given_back: [ID].into(), ..here },
+                Fate::Goes,
+                Fate::Goes,
+            ),
+            (
+                "given back, nothing known",
+                Keep { given_back: [ID].into(), ..keep(0, Duration::MAX) },
+                Fate::Goes,
+                Fate::Goes,
             ),
         ] {
             assert_eq!(keep.fate(&plain), of_plain, "{what}");

@@ -67,6 +67,7 @@ mod facts;
 #[cfg(test)]
 mod fake;
 mod firewall;
+mod gone;
 mod gpu;
 mod guard;
 mod held;

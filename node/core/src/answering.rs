@@ -62,16 +62,16 @@ pub(crate) struct Answering {
 }
 
 impl Answering {
-    /// Answers from now on.
+    /// Answers from now on, and by `own` on the socket only.
     #[boxed]
     pub(crate) async fn start(
         node: &NodeSection,
         api: Option<&ApiSection>,
         cluster: ClusterId,
-        reporter: Reporter,
+        (reporter, own): (Reporter, Routes),
     ) -> Result<Self, AnsweringError> {
         let stop = CancellationToken::new();
-        let routes = api::read_and_post(reporter.clone()).merge(api::open());
+        let routes = api::read_and_post(reporter.clone()).merge(api::open()).merge(own);
         let mut serving = Vec::new();
         serving.push(socket::serve(node.admin_socket(), routes.into_router(), stop.clone()).await?);
         let mut answering = Self { stop, serving };

@@ -13,6 +13,7 @@
 //! | `GET /v1/evidence` | list of [`EvidenceStatus`] |
 //! | `GET /v1/evidence/{digest}` | [`EvidenceFile`] |
 //! | `GET /v1/slots/{slot}/conflict` | another record that the committee signed for the same slot |
+//! | `POST /v1/worker/evictions` | a worker [gives replicas back](veil_node_api::evict), on its socket only |
 //! | `GET /metrics` | what the node measures of itself, in OpenMetrics text, for Prometheus |
 
 use std::fmt::Write as _;

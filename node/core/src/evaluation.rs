@@ -302,6 +302,7 @@ impl InputSource {
         public.seed = state.seed();
         public.last_decided = state.last_decided();
         public.draw = state.draw(manifest);
+        public.barred = state.barred(manifest).collect();
         public.jobs = stream::iter(jobs)
             .map(async |digest| match self.job(digest).await {
                 Some(job) => Ok((digest, job)),

@@ -28,6 +28,7 @@ pub mod evaluation;
 pub mod evaluation_pool;
 pub mod evidence;
 pub mod follow;
+mod given_back;
 pub mod ingress;
 pub mod lifecycle;
 mod pending;

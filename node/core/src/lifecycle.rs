@@ -44,7 +44,7 @@ use crate::{
     slots,
     sync::SyncSource,
 };
-use veil_node_api::status::Role;
+use veil_node_api::{routes::Routes, status::Role};
 
 /// Longest wait between two attempts to reach the chain at the start.
 const CHAIN_RETRY: Duration = Duration::from_secs(10);
@@ -210,7 +210,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Steps up to having joined.
+    /// Steps up to having joined. `own` are routes that this role alone has, on its socket only.
     ///
     /// # Errors
     /// [`StartError`].
@@ -219,8 +219,9 @@ impl Node {
         sections: Sections<'_>,
         secrets: Secrets,
         stop: CancellationToken,
+        own: Routes,
     ) -> BoxFuture<'_, Result<Self, StartError>> {
-        Self::start_and_join(role, sections, secrets, stop).boxed()
+        Self::start_and_join(role, sections, secrets, stop, own).boxed()
     }
 
     async fn start_and_join(
@@ -228,6 +229,7 @@ impl Node {
         sections: Sections<'_>,
         secrets: Secrets,
         stop: CancellationToken,
+        own: Routes,
     ) -> Result<Self, StartError> {
         let Sections { node, network, chain: on_chain, api } = sections;
         let data = DataDir::lock(&node.data_dir)?;
@@ -240,7 +242,7 @@ impl Node {
         let metrics = Metrics::default();
         let (of, answers) = (Arc::clone(&progress), (joined.subscribe(), epoch.subscribe()));
         let reporter = Reporter::new(of, metrics.clone(), answers.0, answers.1);
-        let answering = Answering::start(node, api, on_chain.cluster, reporter).await?;
+        let answering = Answering::start(node, api, on_chain.cluster, (reporter, own)).await?;
         let joining = async {
             let chain = connect(on_chain, secrets.account, &progress).await?;
             progress

@@ -1,14 +1,14 @@
 //! Why replicas have no place, by what is public.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use veil_committee_slot::{
     demand::JobDemand,
-    lists::{Ended, NextInputs, next_replicas},
+    lists::{Ended, NextInputs, Words, next_replicas},
 };
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
-    Blake3Digest, PeerIdHash, ReplicaIndex,
+    Blake3Digest, PeerIdHash, ReplicaIndex, Slot,
     scheduling::{ClusterState, JobSpec, OnLoss, Profile, VolumeKind},
 };
 use veil_scheduler_plan::{
@@ -16,30 +16,32 @@ use veil_scheduler_plan::{
     unfit::{OnChain, Unfit},
 };
 
-use crate::{cluster::View, progress::Replica};
+use crate::{cluster::View, given_back, progress::Replica};
 
-/// The replicas of wanted jobs that are not in `placed`, and why they have no place. `profiles` is what workers said of
+/// The replicas of wanted jobs that have no place, or are to leave theirs, and why. `profiles` is what workers said of
 /// themselves, of those whose telemetry is held here.
 pub(crate) fn unplaced(
     view: &View,
     jobs: &Jobs,
     state: &ClusterState,
     profiles: &BTreeMap<PeerIdHash, Profile>,
-    placed: &BTreeSet<Replica>,
-) -> Vec<(Replica, String)> {
+) -> BTreeMap<Replica, String> {
     let scale = view.rules_or_default().scale;
     let demand =
         |job: &Blake3Digest| jobs.read(job, |body| JobDemand::of(body, &scale, &view.images));
+    let draining = view.draining();
     let inputs = NextInputs {
         submissions: &view.submissions,
         jobs: &demand,
         judged: None,
         lost: &BTreeMap::new(),
-        draining: &view.draining(),
+        draining: &draining,
         telemetry: &view.workers(),
         ended: &Ended::new(),
         block: view.block.number,
         policy: view.policy,
+        given_back: &Words::new(),
+        owners: &BTreeMap::new(),
     };
     let next = next_replicas(state, &inputs);
     let wanted: BTreeMap<_, _> = view
@@ -54,8 +56,19 @@ pub(crate) fn unplaced(
         if let Some(reason) = next.not_considered.get(&job) {
             return reason.to_string();
         }
+        // A replica that has a place is asked for when it is to leave.
+        if state.placement(job, replica).is_some()
+            && demand(&job).is_some_and(|demand| demand.stops_first())
+        {
+            return "it must not run twice: it gets another place when its worker has stopped it"
+                .to_owned();
+        }
         let home = state.last_place(job, replica);
-        let by_rules = |body: &JobSpec| refused(body, home, view, profiles);
+        let next_slot = Slot(state.last_decided().0 + 1);
+        let returned = state.returned_replica(job, replica);
+        let barred = returned.filter(|returned| returned.bars(next_slot, view.block.number));
+        let barred = barred.map(|returned| returned.placement.worker);
+        let by_rules = |body: &JobSpec| refused(body, home, barred, view, profiles);
         if let Some(reason) = jobs.read(&job, by_rules).flatten() {
             return reason;
         }
@@ -64,17 +77,36 @@ pub(crate) fn unplaced(
             None => "no slot has tried to place it yet".to_owned(),
         }
     };
+    let because = |(job, replica): Replica| {
+        let reason = because((job, replica));
+        let left = state.placement(job, replica).is_none();
+        match (state.returned_replica(job, replica), state.last_place(job, replica)) {
+            (Some(returned), _) if left || state.is_given_back(job, replica) => {
+                format!("{}; {reason}", given_back::told(returned))
+            }
+            (_, Some(worker)) if draining.contains(&worker) => {
+                format!("its worker {worker} is drained; {reason}")
+            }
+            _ => reason,
+        }
+    };
     let replicas = wanted.into_iter().flat_map(|(job, replicas)| {
         (0..replicas).map(ReplicaIndex).map(move |replica| (job, replica))
     });
-    let unplaced = replicas.filter(|replica| !placed.contains(replica));
-    unplaced.map(|replica| (replica, because(replica))).collect()
+    let waits = replicas.filter(|&(job, replica)| {
+        let place = state.placement(job, replica);
+        place.is_none_or(|place| {
+            draining.contains(&place.worker) || state.is_given_back(job, replica)
+        })
+    });
+    waits.map(|replica| (replica, because(replica))).collect()
 }
 
 /// Why public rules leave a replica without a place, if they do.
 fn refused(
     job: &JobSpec,
     home: Option<PeerIdHash>,
+    barred: Option<PeerIdHash>,
     view: &View,
     profiles: &BTreeMap<PeerIdHash, Profile>,
 ) -> Option<String> {
@@ -98,7 +130,8 @@ fn refused(
         (OnChain { labels: &node.labels, organisation, submitter: &submitter }, profile)
     });
     let (found, unfit) = Unfit::count(job, on_chain);
-    let found = found + (workers.len() - count);
+    let barred = barred.is_some_and(|worker| view.nodes.contains_key(&worker));
+    let found = (found + (workers.len() - count)).saturating_sub(usize::from(barred));
     let min = view.rules_or_default().least_candidates(workers.len());
     let too_few = found < min && found < workers.len();
     too_few.then(|| JobRefusal::TooFewCandidates { found, min, unfit }.to_string())

@@ -185,18 +185,15 @@ impl Reporter {
         let mut observed = self.progress.notes().observed.clone();
         let draining =
             self.joined().map(|joined| joined.views.current().draining()).unwrap_or_default();
-        let leaves = |worker: &PeerIdHash| {
-            match state.lost_since(worker) {
+        let because = self.because(state);
+        let leaves = |job, replica, worker: &PeerIdHash| match state.lost_since(worker) {
             Some(since) => Some(format!(
                 "its worker is lost since slot {since}; it moves once another has room for it and its lease is over"
             )),
-            None if draining.contains(worker) => Some(
-                "its worker is drained; it moves once another has room for it, unless it is of a batch job, its lease is \
-                 exclusive, or its data is there"
-                    .to_owned(),
-            ),
+            None if draining.contains(worker) || state.is_given_back(job, replica) => {
+                because.get(&(job, replica)).cloned()
+            }
             None => None,
-        }
         };
         let mut replicas: Vec<_> = state
             .replicas()
@@ -204,7 +201,7 @@ impl Reporter {
                 job,
                 replica,
                 worker: Some(placement.worker),
-                pending_because: leaves(&placement.worker),
+                pending_because: leaves(job, replica, &placement.worker),
                 observed: observed.remove(&(job, replica)),
                 done: None,
             })
@@ -218,23 +215,18 @@ impl Reporter {
             observed: None,
             done: Some(done.into()),
         }));
-        let Some(joined) = self.joined() else { return replicas };
         let placed: BTreeSet<Replica> = replicas.iter().map(|r| (r.job, r.replica)).collect();
-        let view = joined.views.current();
-        let profiles = self.epoch().map(|epoch| {
-            let pool = epoch.pool();
-            pool.profiles().map(|(worker, profile)| (worker, profile.clone())).collect()
-        });
-        let profiles = profiles.unwrap_or_default();
-        for ((job, replica), because) in unplaced(&view, &joined.jobs, state, &profiles, &placed) {
-            replicas.push(ReplicaStatus {
-                job,
-                replica,
-                worker: None,
-                pending_because: Some(because),
-                observed: observed.remove(&(job, replica)),
-                done: None,
-            });
+        for (key @ (job, replica), because) in because {
+            if !placed.contains(&key) {
+                replicas.push(ReplicaStatus {
+                    job,
+                    replica,
+                    worker: None,
+                    pending_because: Some(because),
+                    observed: observed.remove(&key),
+                    done: None,
+                });
+            }
         }
         // Still to be stopped here.
         replicas.extend(observed.into_iter().map(|((job, replica), observed)| ReplicaStatus {
@@ -246,6 +238,17 @@ impl Reporter {
             done: None,
         }));
         replicas
+    }
+
+    /// Of every replica of a wanted job, why it has no place, or no other.
+    fn because(&self, state: &ClusterState) -> BTreeMap<Replica, String> {
+        let Some(joined) = self.joined() else { return BTreeMap::new() };
+        let profiles = self.epoch().map(|epoch| {
+            let pool = epoch.pool();
+            pool.profiles().map(|(worker, profile)| (worker, profile.clone())).collect()
+        });
+        let view = joined.views.current();
+        unplaced(&view, &joined.jobs, state, &profiles.unwrap_or_default())
     }
 }
 

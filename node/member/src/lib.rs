@@ -43,7 +43,10 @@ use veil_committee_slot::{
     SlotMachine,
     machine::{SlotConfig, SlotTiming},
 };
-use veil_node_api::status::{Role, SlotClock};
+use veil_node_api::{
+    routes::Routes,
+    status::{Role, SlotClock},
+};
 use veil_node_ceremony::{
     CeremonyError, CeremonyProgress, CeremonyTiming, ChainCommitPoint, CommitPointError,
     FinishedKey, MemberOptions, SinglePartyReference, journals,
@@ -172,7 +175,7 @@ pub async fn run(
         api: config.api.as_ref(),
     };
     let passphrase = secrets.passphrase.clone();
-    let node = Node::start(Role::Member, sections, secrets, stop.clone());
+    let node = Node::start(Role::Member, sections, secrets, stop.clone(), Routes::default());
     let node = match node.await {
         Err(StartError::Stopped) => return Ok(()),
         joined => joined?,

@@ -1,6 +1,9 @@
 //! What this member knows when it writes or validates a manifest, taken at one moment.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use veil_committee_slot::{
     demand::JobDemand,
@@ -14,7 +17,7 @@ use veil_node_core::{
 use veil_node_process::unix_now;
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
-    Blake3Digest, PeerIdHash, Slot,
+    Address, Blake3Digest, PeerIdHash, Slot,
     scheduling::{CertificateBody, ClusterState, TelemetryEntry, UnixMillis},
 };
 use veil_scheduler::circuit_id;
@@ -30,6 +33,7 @@ pub(crate) fn telemetry_ref(entry: &Verified<Expanded>) -> TelemetryRef {
         sampled_at: body.sampled_at,
         policy: body.policy,
         ended: body.ended.as_slice().into(),
+        given_back: body.given_back.as_slice().into(),
     }
 }
 
@@ -39,6 +43,7 @@ pub(crate) struct ViewSnapshot {
     state: Arc<ClusterState>,
     pub(crate) workers: BTreeSet<PeerIdHash>,
     draining: BTreeSet<PeerIdHash>,
+    owners: BTreeMap<PeerIdHash, Address>,
     settled: u64,
     pub(crate) fresh: Vec<TelemetryRef>,
     suspicions: BySlot,
@@ -61,6 +66,7 @@ impl ViewSnapshot {
         Self {
             workers: view.workers(),
             draining: view.draining(),
+            owners: view.owners(),
             settled: view.block.number,
             suspicions: suspicions.of(slot),
             state,
@@ -71,8 +77,8 @@ impl ViewSnapshot {
 
     /// The same with the chain as of another block; number `settled` is the last settled one.
     pub(crate) fn with_chain(self, view: Arc<View>, settled: u64) -> Self {
-        let (workers, draining) = (view.workers(), view.draining());
-        Self { workers, draining, settled, view, ..self }
+        let (workers, draining, owners) = (view.workers(), view.draining(), view.owners());
+        Self { workers, draining, owners, settled, view, ..self }
     }
 
     /// What jobs want by the policy.
@@ -113,6 +119,7 @@ impl ViewSnapshot {
             suspicions: &self.suspicions,
             not_before: UnixMillis(unix_now().0.saturating_sub(max_age)),
             appeal: false,
+            owners: &self.owners,
         }
     }
 }

@@ -331,6 +331,7 @@ mod tests {
             leaving: Vec::new(),
             done: Vec::new(),
             lost: Vec::new(),
+            given_back: Vec::new(),
         };
         let placed = Assignment { job, replica, outcome: Outcome::Node(holder) };
         let placed = Assignments::try_from(vec![placed]).unwrap();

@@ -6,7 +6,7 @@
 //!
 //! # Flow, state and restart
 //! Each call asks the operating system; nothing is kept. [`metrics`] is what a node counts, from zero
-//! at each start.
+//! at each start. [`moment`] is how people write and read durations and moments.
 //!
 //! # Example
 //! ```
@@ -18,6 +18,7 @@
 //! ```
 
 pub mod metrics;
+pub mod moment;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -185,9 +185,9 @@ impl From<WorkerError> for Failure {
     fn from(error: WorkerError) -> Self {
         match error {
             WorkerError::Start(error) => error.into(),
-            WorkerError::KeySet { .. } | WorkerError::Sequence(_) => {
-                Self::new(Exit::Files, "files", error)
-            }
+            WorkerError::KeySet { .. }
+            | WorkerError::GivenBack { .. }
+            | WorkerError::Sequence(_) => Self::new(Exit::Files, "files", error),
             WorkerError::Approval(ApprovalError::Key(error)) => error.into(),
             WorkerError::Approval(_) | WorkerError::Unreadable(_) => {
                 Self::new(Exit::Failed, "node", error)

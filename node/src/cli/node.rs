@@ -1,5 +1,7 @@
 //! Running processes: `veil worker run`, `veil committee run`, `veil status`.
 
+mod evict;
+
 use std::{
     io::{self, Write},
     path::PathBuf,
@@ -26,6 +28,9 @@ pub(super) enum Worker {
     Run(Run),
     /// What the running worker says of itself.
     Status(Ask),
+    /// Give replicas of this worker back to the committee, which places them elsewhere: they run on until they run there,
+    /// or until the notice is over. It counts against nobody, and is not taken back.
+    Evict(evict::Arguments),
 }
 
 /// Commands about a committee member.
@@ -83,6 +88,7 @@ pub(super) fn worker(command: &Worker, asking: &Asking) -> Exit {
             Ok(veil_node_worker::run(&config, secrets, stop).await?)
         }),
         Worker::Status(ask) => status(ask, asking),
+        Worker::Evict(arguments) => evict::run(arguments, asking),
     }
 }
 

@@ -55,6 +55,7 @@ fn telemetry(worker: u8) -> Telemetry {
         profile: Profile::default(),
         ended: Vec::new(),
         list: ProvenList::new(vec![worker; 20_000]).unwrap(),
+        given_back: Vec::new(),
     };
     body.sign(&secret)
 }
@@ -78,6 +79,7 @@ fn bundle(slot: u64, manifest: u8) -> InputBundle {
         last_decided: Slot(slot - 1),
         draw: Draw { block: KeccakDigest([8; 32]), jobs_seen: slot },
         submitters: Vec::new(),
+        barred: vec![PreviousPlace { job, replica, worker }],
     }
 }
 

@@ -125,6 +125,7 @@ impl Member {
             leaving: Vec::new(),
             done: Vec::new(),
             lost: Vec::new(),
+            given_back: Vec::new(),
         };
         let outcome = Outcome::Node(worker);
         let assignments =

@@ -27,6 +27,9 @@ use crate::{
 /// Why what runs of a revoked image is stopped.
 const REVOKED: &str = "the cluster does not allow its image any more";
 
+/// Why what this worker has given back does not run.
+const GIVEN_BACK: &str = "this worker has given it back, and its notice is over";
+
 /// What a worker knows when it decides what is to run.
 pub(crate) struct Known<'a> {
     /// What the certificates say.
@@ -42,6 +45,8 @@ pub(crate) struct Known<'a> {
     pub(crate) contact_age: Duration,
     /// What has left for other workers, and runs here until it runs there.
     pub(crate) moving: &'a Moves,
+    /// What this worker has given back, with a notice that is over.
+    pub(crate) given_back: &'a BTreeSet<Replica>,
     /// Whether the cluster runs an image.
     pub(crate) allows: &'a (dyn Fn(&ImageReference) -> bool + Sync),
 }
@@ -70,10 +75,11 @@ impl Known<'_> {
             replicas: BTreeSet::new(),
             held_back: BTreeMap::new(),
             revoked: BTreeSet::new(),
+            given_back: self.given_back.iter().map(id).collect(),
             contact_age: self.contact_age,
         };
         let (mut replicas, mut left_out) = (Vec::new(), BTreeMap::new());
-        for (key, placed) in here {
+        for (key, placed) in here.iter().filter(|(key, _)| !self.given_back.contains(*key)) {
             let (spec, certificate) = (self.bodies.get(&key.0), self.certificates.get(placed));
             let why = match (spec, certificate) {
                 (Some(spec), _) if !(self.allows)(&spec.image) => {
@@ -108,6 +114,9 @@ impl Known<'_> {
         let without_room = left_out.keys().filter(|key| !keep.held_back.contains_key(&id(key)));
         let unheld = without_room.map(|key| (id(key), here[key])).collect();
         let included = Included { slot: *slot, unheld };
+        // Its room is free once its container is gone: a slot may book it before a certificate says that it has left.
+        let given_back = self.given_back.iter().filter(|key| here.contains_key(*key));
+        left_out.extend(given_back.map(|key| (*key, GIVEN_BACK)));
         let leases = replicas.iter().filter_map(|replica| match replica.spec.lease {
             LeasePolicy::Keep => None,
             LeasePolicy::Exclusive { seconds } => Some(Duration::from_secs(u64::from(seconds))),
@@ -200,6 +209,7 @@ mod tests {
         contact_age: Duration,
         revoked: bool,
         moving: Moves,
+        given_back: BTreeSet<Replica>,
     }
 
     const KEPT: usize = 0;
@@ -218,16 +228,26 @@ mod tests {
                 contact_age: Duration::ZERO,
                 revoked: false,
                 moving: Moves::default(),
+                given_back: BTreeSet::new(),
             };
             (worker, replicas)
         }
 
         fn desired(&self) -> Desired {
-            let Self { assigned, bodies, certificates, moving, .. } = self;
+            let Self { assigned, bodies, certificates, moving, given_back, .. } = self;
             let (caught_up, contact_age) = (self.caught_up, self.contact_age);
             let allows = &|_: &ImageReference| !self.revoked;
-            Known { assigned, bodies, certificates, caught_up, contact_age, moving, allows }
-                .desired()
+            Known {
+                assigned,
+                bodies,
+                certificates,
+                caught_up,
+                contact_age,
+                moving,
+                given_back,
+                allows,
+            }
+            .desired()
         }
     }
 
@@ -272,6 +292,27 @@ mod tests {
         assert_eq!(desired.keep.replicas, [id(kept)].into());
         assert!(desired.left_out.is_empty());
         assert_eq!(desired.included.within(&BTreeSet::new()), Slot(9));
+    }
+
+    /// "The worker's own eviction ends what it names", also before it has caught up, and what it keeps for a move.
+    #[test]
+    fn what_was_given_back_goes_when_its_notice_is_over() {
+        let (mut worker, [kept, exclusive]) = Worker::new();
+        worker.given_back = [exclusive].into();
+        worker.caught_up = false;
+        let desired = worker.desired();
+        assert_eq!(runs(&desired), [id(kept)].into());
+        assert_eq!(
+            (desired.keep.given_back, desired.keep.replicas),
+            ([id(exclusive)].into(), [].into())
+        );
+        assert_eq!(desired.left_out[&exclusive], GIVEN_BACK);
+        assert_eq!(desired.included.within(&BTreeSet::new()), Slot(9), "its room is to be free");
+        assert_eq!(desired.shortest_lease, None);
+        worker.assigned.here.remove(&exclusive);
+        let desired = worker.desired();
+        assert_eq!(desired.keep.given_back, [id(exclusive)].into());
+        assert!(desired.left_out.is_empty());
     }
 
     #[test]

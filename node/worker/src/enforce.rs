@@ -15,6 +15,7 @@
 //! 5. While an exclusive replica runs, the age of the last contact is looked at every second, so that its
 //!    lease ends on time, also when the machine has slept.
 //! 6. A replica that has left for another worker runs here until it runs there ([`moves`](crate::moves)).
+//! 7. What this worker gives back runs until its notice is over ([`evictions`](crate::evictions)).
 //!
 //! # Caveats
 //! The deployment of a slot that this process found certified when it started is not confirmed
@@ -36,7 +37,7 @@ use veil_node_core::{
     epoch::ActiveEpoch,
     progress::Progress,
 };
-use veil_node_process::Uptime;
+use veil_node_process::{Uptime, unix_now};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
     Blake3Digest, KeccakDigest, PeerIdHash, Slot,
@@ -48,6 +49,8 @@ use crate::{
     assigned::{Assigned, Replica},
     confirm::Confirmer,
     desired::{Desired, Included, Known, tell},
+    evictions::Evictions,
+    giving::{Giver, Giving, mine},
     lease::LastContact,
     moves::Moves,
 };
@@ -78,6 +81,7 @@ pub(crate) struct Enforcer {
     pub(crate) last_contact: LastContact,
     /// What telemetry may claim; changes too when room has become free.
     pub(crate) included: watch::Sender<Option<Included>>,
+    pub(crate) evictions: Arc<Evictions>,
 }
 
 /// A slot that placed something here, until all of it runs.
@@ -162,10 +166,14 @@ impl Enforcer {
         let mut ask_tick = tokio::time::interval(ASK_INTERVAL);
         ask_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut views = self.views.subscribe();
+        let mut evicting = self.evictions.subscribe();
+        let mut giving = Giving::default();
         let (mut shortest_lease, mut contact_helps, mut busy) = (None, true, false);
         let mut looking = Looking::default();
         loop {
             let images = self.views.current().images.clone();
+            let (me, due) = (self.me, giving.due(&self.evictions));
+            let own = mine(me, &self.views.current());
             let since = enforcing.values().map(|slot| slot.since.elapsed()).min();
             let poll = POLLS.into_iter().find(|(_, period)| since.is_some_and(|age| age < *period));
             // The tick looks too.
@@ -174,12 +182,14 @@ impl Enforcer {
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
                 changed = contact.changed(), if contact_helps => if changed.is_err() { return },
-                Ok(_) = views.wait_for(|view| view.images != images) => {}
+                Ok(_) = views.wait_for(|view| view.images != images || mine(me, view) != own) => {}
+                Ok(()) = evicting.changed() => {}
                 _ = tick.tick() => {}
                 () = executor.wake() => {}
                 Some(report) = running.next(), if !running.is_empty() => {
                     self.record(&report);
                     looking.look(&executor);
+                    giving.look(&executor, &self.evictions);
                     let was_busy = report.is_ok_and(|report| !report.busy.is_empty());
                     busy |= was_busy;
                     // What one call was at work on, another had to leave alone.
@@ -201,6 +211,11 @@ impl Enforcer {
                         continue;
                     }
                 }
+                Some(gone) = giving.looks.next(), if !giving.looks.is_empty() => {
+                    giving.stopped(gone, &self.evictions);
+                    continue;
+                }
+                () = wait_until(due) => {}
                 _ = ask_tick.tick(), if !moves.is_empty() => {
                     moves.destinations().into_iter().for_each(|to| asking.ask(&self.peers, to));
                     if !moves.expire(Instant::now()) {
@@ -242,10 +257,14 @@ impl Enforcer {
             };
             moves.follow(&assigned, &now, place, may_double, since);
             record_slots(&now, assigned.slot, since, &mut enforcing);
+            let view = self.views.current();
+            let evictions = &*self.evictions;
+            let giver = Giver { me, view: &view, executor: &executor, jobs: &self.jobs, evictions };
+            giver.give_back(&now, &moves, caught_up, may_double);
+            let given_back = giving.done(self.evictions.due(unix_now()));
             self.renew_lease(at, now.is_lost);
             let (bodies, known) = self.look_up(&now, &mut certificates, &mut fetching).await;
             let contact_age = self.last_contact.age(Uptime::now());
-            let view = self.views.current();
             let known = Known {
                 assigned: &now,
                 bodies: &bodies,
@@ -253,6 +272,7 @@ impl Enforcer {
                 caught_up,
                 contact_age,
                 moving: &moves,
+                given_back: &given_back,
                 allows: &|image| view.images.allow(image),
             };
             let Desired { replicas, keep, left_out: without, included, shortest_lease: shortest } =

@@ -16,8 +16,9 @@
 //!
 //! # State
 //! In the data directory: the ledger, the bodies of jobs, the key set, the highest telemetry number
-//! (`sequence`), the last contact with the committee (`lease`), restarts and images
-//! that the worker pulled (`containers.json`), images that are what the chain commits to (`approvals`). What runs is the engine's to say.
+//! (`sequence`), the last contact with the committee (`lease`), what it gives back (`given-back.json`), restarts and
+//! images that the worker pulled (`containers.json`), images that are what the chain commits to (`approvals`). What
+//! runs is the engine's to say.
 //!
 //! # Restart
 //! Start it again with the same data directory: it finds its containers by their labels, catches up
@@ -29,6 +30,8 @@ mod confirm;
 mod desired;
 mod enforce;
 mod evaluate;
+mod evictions;
+mod giving;
 mod images;
 mod lease;
 mod moves;
@@ -44,7 +47,10 @@ use async_recursion::async_recursion as boxed;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use veil_node_api::status::Role;
+use veil_node_api::{
+    evict::{self, GivesBack},
+    status::Role,
+};
 use veil_node_config::{EgressFilter, WorkerConfig, WorkerSection};
 use veil_node_containers::{Docker, DockerError, Executor, Owner, Terms};
 use veil_node_core::{
@@ -73,6 +79,7 @@ use self::{
     confirm::Confirmer,
     enforce::Enforcer,
     evaluate::Evaluator,
+    evictions::Evictions,
     lease::LastContact,
     report::Reporter,
     sequence::Sequence,
@@ -99,6 +106,16 @@ pub enum WorkerError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// What it has given back.
+    #[error(
+        "{path}: {source}; it says which replicas this worker has given back: remove it only if none of them is exclusive"
+    )]
+    GivenBack {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: std::io::Error,
+    },
     /// Its telemetry numbers.
     #[error(transparent)]
     Sequence(#[from] SequenceError),
@@ -122,17 +139,25 @@ pub async fn run(
 ) -> Result<(), WorkerError> {
     let WorkerConfig { node, network, chain, api, worker } = config;
     let sections = Sections { node, network, chain, api: api.as_ref() };
-    let node = match Node::start(Role::Worker, sections, secrets, stop).await {
+    let path = node.data_dir.join("given-back.json");
+    let evictions = Evictions::open(&path);
+    let evictions = Arc::new(evictions.map_err(|source| WorkerError::GivenBack { path, source })?);
+    let own = evict::routes(Arc::clone(&evictions) as Arc<dyn GivesBack>);
+    let node = match Node::start(Role::Worker, sections, secrets, stop, own).await {
         Ok(node) => node,
         Err(StartError::Stopped) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    let ended = work(&node, worker).await;
+    let ended = work(&node, worker, evictions).await;
     node.leave().await;
     ended
 }
 
-async fn work(node: &Node, section: &WorkerSection) -> Result<(), WorkerError> {
+async fn work(
+    node: &Node,
+    section: &WorkerSection,
+    evictions: Arc<Evictions>,
+) -> Result<(), WorkerError> {
     let Some(key) = node.active_key().await else { return Ok(()) };
     let cluster = &node.cluster;
     warn_of_registration(&cluster.views.current(), cluster.me, section.light);
@@ -178,7 +203,7 @@ async fn work(node: &Node, section: &WorkerSection) -> Result<(), WorkerError> {
         tasks.spawn(evaluator.run());
     }
     tokio::select! {
-        ended = contain(node, section, &epoch, &follower) => ended,
+        ended = contain(node, section, &epoch, &follower, evictions) => ended,
         () = node.stop.cancelled() => Ok(()),
     }
 }
@@ -209,6 +234,7 @@ async fn contain(
     section: &WorkerSection,
     epoch: &Arc<ActiveEpoch>,
     follower: &Follower,
+    evictions: Arc<Evictions>,
 ) -> Result<(), WorkerError> {
     let (cluster, progress) = (&node.cluster, &node.progress);
     let sequence = Sequence::open(&cluster.data_dir.join("telemetry-sequence"))?;
@@ -242,6 +268,7 @@ async fn contain(
     let save = Box::new(move |bytes: &[u8]| replace(&record, bytes));
     let executor = Arc::new(Executor::remembering(docker, owner, &saved, save).on(terms));
     let (included, including) = watch::channel(None);
+    evictions.know(cluster.me, Arc::clone(epoch));
     let enforcer = Enforcer {
         me: cluster.me,
         peers: cluster.peers.clone(),
@@ -261,6 +288,7 @@ async fn contain(
         contact,
         last_contact,
         included,
+        evictions: Arc::clone(&evictions),
     };
     let listening = Arc::clone(&executor);
     let following = approvals::follow(&cluster.views, &listening);
@@ -281,6 +309,7 @@ async fn contain(
         sequence,
         interval: section.telemetry_interval(),
         included: including,
+        evictions,
     };
     tokio::join!(enforcer.run(), reporter.run(), collecting, listening.listen(), following);
     Ok(())

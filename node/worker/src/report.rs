@@ -3,7 +3,7 @@
 //! # Flow
 //! At an interval; when the cluster's policy changes; as soon as the executor knows what a new slot has
 //! placed here, since a message that does not include it does not count; when containers have made
-//! room; when a replica of a batch job has ended; when the engine falls silent, from when on nothing is free here, and when it answers again. The clear
+//! room; when a replica of a batch job has ended, or one is given back; when the engine falls silent, from when on nothing is free here, and when it answers again. The clear
 //! sample does not outlive its encryption.
 
 use std::{
@@ -30,6 +30,7 @@ use veil_scheduler::{ListError, encrypt};
 
 use crate::{
     desired::Included,
+    evictions::Evictions,
     profile,
     sequence::{Sequence, SequenceError},
     telemetry::Sampler,
@@ -71,11 +72,14 @@ pub(crate) struct Reporter {
     pub(crate) interval: Duration,
     /// What a message may claim to include.
     pub(crate) included: watch::Receiver<Option<Included>>,
+    /// What it gives back.
+    pub(crate) evictions: Arc<Evictions>,
 }
 
 impl Reporter {
     /// Runs until it is dropped.
     pub(crate) async fn run(mut self) {
+        let mut given_back = self.evictions.subscribe();
         // The first message waits until the executor has seen the state.
         if self.included.wait_for(Option::is_some).await.is_err() {
             return;
@@ -93,6 +97,9 @@ impl Reporter {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 changed = self.included.changed() => if changed.is_err() {
+                    return;
+                },
+                changed = given_back.changed() => if changed.is_err() {
                     return;
                 },
                 // What was sent before is in another scale.
@@ -135,6 +142,7 @@ impl Reporter {
         // The others follow when these are certified.
         let mut ended = self.executor.ended();
         ended.truncate(MAX_ENDED);
+        let given_back = self.evictions.said(view.draining().contains(&self.network.me()));
         let body = TelemetryBody {
             binding,
             identity,
@@ -145,6 +153,7 @@ impl Reporter {
             profile,
             ended,
             list,
+            given_back,
         };
         let telemetry = body.sign(&self.identity);
         tracing::debug!(

@@ -152,6 +152,8 @@ domains! {
     STATE_EXIT_LEAF = "state exit leaf";
     /// Keccak-256 of it is the first word of the leaf of the state tree that commits to what was tried.
     STATE_TRIES_LEAF = "state tries leaf";
+    /// Keccak-256 of it is the first word of the leaf of the state tree that commits to what was given back.
+    STATE_RETURNED_LEAF = "state returned leaf";
     /// Keccak-256 of it is the first word of the leaf of the state tree that says what happened before.
     STATE_HISTORY_LEAF = "state history leaf";
     /// Whose turn it is when there is not room for all that wants a place.

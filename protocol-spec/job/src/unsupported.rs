@@ -1,11 +1,7 @@
 //! What a job can say and nobody does yet. This is the only list: whoever makes something work takes its
 //! line out.
 
-use crate::{
-    job::JobSpec,
-    kind::JobType,
-    lifecycle::{Unhealthy, UpdatePolicy},
-};
+use crate::{job::JobSpec, kind::JobType, lifecycle::UpdatePolicy};
 
 /// A job asks for something that this version does not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,11 +25,6 @@ const LIST: &[(&str, &str, Asks)] = &[
     ("update", "updates in place; leave the section out, stop the job and submit it anew", |job| {
         job.update != UpdatePolicy::default()
     }),
-    (
-        "health.unhealthy",
-        "giving an unhealthy replica back; write \"restart\", or \"nothing\", and it is shown",
-        |job| job.health.as_ref().is_some_and(|health| health.unhealthy == Unhealthy::Reschedule),
-    ),
 ];
 
 /// Everything that the job asks for in vain, in the order of the list.

@@ -2,7 +2,7 @@
 //!
 //! # Flow
 //! 1. The proposer lists, in order, every live worker's latest telemetry, what is pending, what is to
-//!    leave, what of batch jobs has ended, and which workers are lost, and names the policy, the circuit and a block. What runs is
+//!    leave, what of batch jobs has ended, what workers give back, and which workers are lost, and names the policy, the circuit and a block. What runs is
 //!    not listed: the certificate that the manifest builds on commits to it, and
 //!    [`ClusterState::running`](super::ClusterState::running) says what of it stays.
 //! 2. Members [`parse`](Manifest::parse) it, check it against what they hold themselves, and lock
@@ -16,7 +16,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{binding::Binding, ended::EndedReplica};
+use super::{binding::Binding, ended::EndedReplica, given_back::GivenBack};
 use crate::{
     codec::{CodecError, Wire},
     committee::Committee,
@@ -36,6 +36,9 @@ pub const MAX_PENDING: usize = 4096;
 pub const MAX_RUNNING: usize = 8192;
 /// Most workers lost in one slot; the others follow in the next.
 pub const MAX_LOST: usize = 256;
+
+/// Most replicas given back in one slot; the others follow in the next.
+pub const MAX_GIVEN_BACK: usize = 256;
 
 /// One worker's telemetry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -185,13 +188,16 @@ pub struct Manifest {
     pub done: Vec<EndedReplica>,
     /// By worker in strictly ascending order.
     pub lost: Vec<LostWorker>,
+    /// Replicas that have a place and that their workers give back, by their telemetry: by (job, replica) in strictly
+    /// ascending order. Those that have stopped leave their place, and may be pending as well.
+    pub given_back: Vec<GivenBack>,
 }
 
 impl Wire for Manifest {
     const NAME: &'static str = "Manifest";
     // Version 2 had suspicions without a time; it and version 3 listed everything that runs; version 4 knew
-    // nothing of replicas that are done.
-    const VERSION: u8 = 5;
+    // nothing of replicas that are done, version 5 of those given back.
+    const VERSION: u8 = 6;
     const MAX_BYTES: usize = 1 << 20;
 }
 
@@ -201,6 +207,7 @@ const LARGEST: usize = 512
     + MAX_PENDING * (10 + 32 + 3)
     + MAX_RUNNING * (32 + 3)
     + MAX_RUNNING * EndedReplica::MAX_BYTES
+    + MAX_GIVEN_BACK * GivenBack::MAX_BYTES
     + MAX_LOST * (32 + 1 + ((MAX_PARTICIPANTS - 1) / 3 + 1) * (1 + 5 + 64));
 const _: () = assert!(LARGEST <= Manifest::MAX_BYTES, "the largest manifest must fit");
 
@@ -235,6 +242,9 @@ pub enum ManifestError {
     /// A replica is done although it wants a place, or leaves for another reason.
     #[error("replica {replica} of job {job} is done, and pending or leaving too")]
     DoneAndListed { job: Blake3Digest, replica: ReplicaIndex },
+    /// A replica is given back although it is done, or leaves for another reason.
+    #[error("replica {replica} of job {job} is given back, and done or leaving too")]
+    GivenBackAndListed { job: Blake3Digest, replica: ReplicaIndex },
     /// A lost worker has telemetry.
     #[error("worker {0} is lost and listed in `telemetry` too")]
     LostButListed(PeerIdHash),
@@ -285,6 +295,7 @@ impl Manifest {
         ordered("leaving", &self.leaving, MAX_RUNNING, |r| (r.job, r.replica))?;
         ordered("done", &self.done, MAX_RUNNING, EndedReplica::key)?;
         ordered("lost", &self.lost, MAX_LOST, |l| l.worker)?;
+        ordered("given_back", &self.given_back, MAX_GIVEN_BACK, GivenBack::key)?;
         self.validate_telemetry()?;
         self.validate_replicas()?;
         self.validate_lost(committee)
@@ -328,6 +339,14 @@ impl Manifest {
         };
         if let Some(&EndedReplica { job, replica, .. }) = self.done.iter().find(both) {
             return Err(ManifestError::DoneAndListed { job, replica });
+        }
+        let both = |word: &&GivenBack| {
+            let leaving = LeavingReplica { job: word.job, replica: word.replica };
+            self.leaving.binary_search(&leaving).is_ok()
+                || self.done.binary_search_by_key(&word.key(), EndedReplica::key).is_ok()
+        };
+        if let Some(&GivenBack { job, replica, .. }) = self.given_back.iter().find(both) {
+            return Err(ManifestError::GivenBackAndListed { job, replica });
         }
         Ok(())
     }

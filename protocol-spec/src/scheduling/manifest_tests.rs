@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     ids::Epoch,
     scheduling::{
-        ReplicaExit,
+        GiveBackReason, Note, ReplicaExit,
         arbitrary::{assert_wire, binding, secret},
     },
 };
@@ -46,6 +46,19 @@ fn lost(worker: u8, members: &[u8]) -> LostWorker {
     LostWorker { worker, suspicions: members.iter().map(sign).collect() }
 }
 
+/// Of a replica that was placed in slot 3.
+fn given_back(job: u8, replica: u16) -> GivenBack {
+    GivenBack {
+        job: Blake3Digest([job; 32]),
+        replica: ReplicaIndex(replica),
+        placed: Slot(3),
+        reason: GiveBackReason::Evicted,
+        until: None,
+        has_stopped: true,
+        note: Note::default(),
+    }
+}
+
 fn manifest() -> Manifest {
     Manifest {
         binding: binding(),
@@ -62,6 +75,7 @@ fn manifest() -> Manifest {
         leaving: vec![leaving(0x11, 3), leaving(0x33, 4)],
         done: vec![done(0x11, 5), done(0x44, 0)],
         lost: vec![lost(4, &[1, 2, 3]), lost(5, &[2, 4, 7])],
+        given_back: vec![given_back(0x22, 0), given_back(0x55, 1)],
     }
 }
 
@@ -101,6 +115,7 @@ fn every_list_is_strictly_ascending() {
     assert_eq!(refused(|m| m.done.swap(0, 1)), order("done", 1));
     assert_eq!(refused(|m| m.done.insert(1, done(0x11, 5))), order("done", 1));
     assert_eq!(refused(|m| m.lost.swap(0, 1)), order("lost", 1));
+    assert_eq!(refused(|m| m.given_back.swap(0, 1)), order("given_back", 1));
 }
 
 #[test]
@@ -121,6 +136,9 @@ fn every_list_is_bounded() {
     let mut long = manifest();
     long.lost = vec![LostWorker { worker: PeerIdHash([0; 32]), suspicions: vec![] }; MAX_LOST + 1];
     assert_eq!(long.validate(committee()), Err(many("lost", MAX_LOST)));
+    let mut long = manifest();
+    long.given_back = vec![given_back(1, 1); MAX_GIVEN_BACK + 1];
+    assert_eq!(long.validate(committee()), Err(many("given_back", MAX_GIVEN_BACK)));
 }
 
 #[test]
@@ -160,6 +178,15 @@ fn what_is_done_is_nothing_else() {
         let (job, index) = (Blake3Digest([byte; 32]), ReplicaIndex(replica));
         let refused = refused(|m| m.done[0] = done(byte, replica));
         assert_eq!(refused, ManifestError::DoneAndListed { job, replica: index });
+    }
+}
+
+#[test]
+fn what_is_given_back_does_not_leave_for_another_reason_too() {
+    for (job, replica) in [(0x11, 3), (0x11, 5)] {
+        let refused = refused(|m| m.given_back.insert(0, given_back(job, replica)));
+        let (job, replica) = (Blake3Digest([job; 32]), ReplicaIndex(replica));
+        assert_eq!(refused, ManifestError::GivenBackAndListed { job, replica });
     }
 }
 
@@ -209,7 +236,7 @@ fn suspicions_hold_for_one_slot_of_one_epoch() {
 
 #[test]
 fn every_field_changes_the_digest() {
-    let changes: [fn(&mut Manifest); 15] = [
+    let changes: [fn(&mut Manifest); 17] = [
         |m| m.binding.epoch = Epoch(9),
         |m| m.slot = Slot(6),
         |m| m.proposer = member(3),
@@ -225,6 +252,8 @@ fn every_field_changes_the_digest() {
         |m| m.done.truncate(1),
         |m| m.done[0].exit.code = None,
         |m| m.lost.truncate(1),
+        |m| m.given_back.truncate(1),
+        |m| m.given_back[0].has_stopped = false,
     ];
     for (i, change) in changes.iter().enumerate() {
         let mut changed = manifest();
@@ -261,6 +290,7 @@ proptest! {
             leaving: vec![],
             done: vec![],
             lost: vec![],
+            given_back: vec![],
             ..manifest()
         };
         prop_assert_eq!(Manifest::parse(&manifest.to_wire(), committee()), Ok(manifest));

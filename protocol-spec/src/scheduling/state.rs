@@ -18,6 +18,11 @@
 //! A replica of a batch job that a manifest lists as done has no place any more and gets none again
 //! ([`ClusterState::done_replica`]): it is remembered, with its exit code, for as long as its job is wanted.
 //!
+//! # Given back
+//! A replica whose worker gives it back ([`GivenBack`](super::GivenBack)) wants a place elsewhere. Who gave it back, how
+//! often and why is [remembered](Returned) for some time: that worker gets it not again soon, and what is given back
+//! again and again waits longer each time.
+//!
 //! # Lost workers
 //! A worker that a manifest lists as lost keeps its replicas until they have another place: if it is back
 //! before, nothing moves. Until then the state [counts it as lost](ClusterState::lost_since), and the
@@ -28,6 +33,7 @@
 //! Signatures are not checked here; see [`SlotRecord`].
 
 mod done;
+mod given_back;
 mod root;
 mod tries;
 
@@ -46,6 +52,7 @@ use crate::{
     ids::{Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot},
 };
 pub use done::{Done, MAX_DONE, MAX_DONE_OF_OPERATOR};
+pub use given_back::{MAX_RETURNED, MAX_RETURNED_OF_OPERATOR, Returned};
 pub use tries::Draw;
 use tries::{MAX_KNOWN, MAX_TOLD, MAX_TRIED, Tries};
 
@@ -81,6 +88,8 @@ pub struct ClusterState {
     /// Workers that are lost and still have replicas, and the slot since which they are.
     lost: BTreeMap<PeerIdHash, Slot>,
     tries: Tries,
+    /// What workers have given back, as long as it is remembered.
+    returned: BTreeMap<(Blake3Digest, ReplicaIndex), Returned>,
 }
 
 impl Default for ClusterState {
@@ -98,6 +107,7 @@ impl Default for ClusterState {
             booked: BTreeMap::new(),
             lost: BTreeMap::new(),
             tries: Tries::default(),
+            returned: BTreeMap::new(),
         }
     }
 }
@@ -105,8 +115,9 @@ impl Default for ClusterState {
 impl Wire for ClusterState {
     const NAME: &'static str = "ClusterState";
     // Version 3 knew no lost workers, and what was tried only of the last slot. The root of version 4 did
-    // not commit to what happened before. Version 5 knew nothing of replicas that are done.
-    const VERSION: u8 = 6;
+    // not commit to what happened before. Version 5 knew nothing of replicas that are done, version 6 of those
+    // given back.
+    const VERSION: u8 = 7;
     // Slots and certificates; replicas of 77 bytes, those done of 94; as many workers of 42 twice; what was
     // tried and told.
     const MAX_BYTES: usize = 320
@@ -115,7 +126,8 @@ impl Wire for ClusterState {
         + 2 * MAX_RUNNING * (32 + 10)
         + MAX_TRIED * (32 + 3 + 1 + 10 + 33)
         + MAX_TOLD * (32 + 5 + 10)
-        + MAX_KNOWN * 32;
+        + MAX_KNOWN * 32
+        + MAX_RETURNED * Returned::MAX_ENTRY_BYTES;
 }
 
 /// Why a manifest, its outcome or its certificate does not continue the state.
@@ -137,6 +149,9 @@ pub enum StateError {
     /// More replicas would be done than a cluster remembers.
     #[error("{0} replicas would be done: at most {MAX_DONE} are remembered")]
     TooManyDone(usize),
+    /// More replicas would be remembered as given back than a cluster does.
+    #[error("{0} replicas would be remembered as given back: at most {MAX_RETURNED}")]
+    TooManyReturned(usize),
     /// There is not one assignment for each pending replica.
     #[error("the assignments are not those of the manifest's pending replicas")]
     Assignments,
@@ -290,7 +305,7 @@ impl ClusterState {
     }
 
     /// What keeps its place in the slot of a manifest that builds on this state, by (job, replica):
-    /// everything but what the manifest lists as leaving or done. A replica that is pending as well is draining: its
+    /// everything but what the manifest lists as leaving, as done, or as given back and stopped. A replica that is pending as well is draining: its
     /// worker may be taken from it.
     pub fn running<'a>(
         &'a self,
@@ -299,7 +314,8 @@ impl ClusterState {
         let pending: BTreeSet<_> = manifest.pending.iter().map(|p| (p.job, p.replica)).collect();
         self.replicas().filter_map(move |(job, replica, Placement { worker, .. })| {
             let leaves = manifest.leaving.binary_search(&LeavingReplica { job, replica }).is_ok();
-            if leaves || done::lists(manifest, job, replica) {
+            let released = given_back::is_released(manifest, job, replica);
+            if leaves || released || done::lists(manifest, job, replica) {
                 return None;
             }
             let moves = pending.contains(&(job, replica));
@@ -328,6 +344,7 @@ impl ClusterState {
                 return Err(StateError::NotRunning { job, replica });
             }
         }
+        let returned = self.returned_after(manifest, &mut replicas)?;
         let mut booked = self.booked.clone();
         for assignment in assignments.as_slice() {
             let Outcome::Node(worker) = assignment.outcome else { continue };
@@ -375,6 +392,7 @@ impl ClusterState {
             booked,
             lost,
             tries,
+            returned,
         })
     }
 

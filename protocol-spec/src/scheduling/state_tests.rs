@@ -77,6 +77,7 @@ fn manifest(
             .iter()
             .map(|w| LostWorker { worker: worker(*w), suspicions: suspicions.clone() })
             .collect(),
+        given_back: vec![],
     };
     assert_eq!(manifest.validate(committee()), Ok(()));
     manifest

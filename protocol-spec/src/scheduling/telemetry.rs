@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     binding::{Binding, BindingMismatch, UnixMillis},
     ended::EndedReplica,
+    given_back::GivenBack,
     profile::{Profile, ProfileError},
     proven::{ProofMetadata, ProvenList},
 };
@@ -32,6 +33,9 @@ use crate::{
 
 /// Most replicas that one message lists as ended; the others follow when these are certified.
 pub const MAX_ENDED: usize = 256;
+
+/// Most replicas that one message gives back; the others follow when these have left.
+pub const MAX_WORDS: usize = 64;
 
 /// Everything of [`Telemetry`] that is signed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +63,9 @@ pub struct TelemetryBody {
     pub ended: Vec<EndedReplica>,
     /// The encrypted reading and its proof.
     pub list: ProvenList,
+    /// Replicas that have their place here and that the worker gives back: by (job, replica) in strictly ascending
+    /// order. Repeated until a certificate says that they have left.
+    pub given_back: Vec<GivenBack>,
 }
 
 /// A worker's signed telemetry.
@@ -73,11 +80,14 @@ pub struct Telemetry {
 
 impl Wire for TelemetryBody {
     const NAME: &'static str = "TelemetryBody";
-    // Version 2 had no profile, version 3 said nothing of replicas that have ended, version 4 accepted no
-    // organisations.
+    // Version 2 had no profile, version 3 said nothing of replicas that have ended, version 4 of those given back,
+    // and accepted no organisations.
     const VERSION: u8 = 5;
-    const MAX_BYTES: usize =
-        ProvenList::MAX_BYTES + Profile::MAX_BYTES + MAX_ENDED * EndedReplica::MAX_BYTES + 512;
+    const MAX_BYTES: usize = ProvenList::MAX_BYTES
+        + Profile::MAX_BYTES
+        + MAX_ENDED * EndedReplica::MAX_BYTES
+        + MAX_WORDS * GivenBack::MAX_BYTES
+        + 512;
 }
 
 impl Wire for Telemetry {
@@ -104,6 +114,12 @@ pub enum TelemetryError {
     /// The replicas that it lists as ended are out of order, or one is listed twice.
     #[error("its list of ended replicas is not strictly ascending")]
     EndedOrder,
+    /// It gives too many replicas back.
+    #[error("it gives {0} replicas back: at most {MAX_WORDS} at once")]
+    TooManyGivenBack(usize),
+    /// The replicas that it gives back are out of order, or one is listed twice.
+    #[error("its list of replicas that are given back is not strictly ascending")]
+    GivenBackOrder,
 }
 
 impl TelemetryBody {
@@ -142,7 +158,7 @@ impl TelemetryBody {
 }
 
 impl Telemetry {
-    /// Checks the binding, the signature, the profile and the list of ended replicas, in this order. Registration of the sender, freshness
+    /// Checks the binding, the signature, the profile and the lists of replicas, in this order. Registration of the sender, freshness
     /// and the proof are the caller's.
     ///
     /// # Errors
@@ -158,6 +174,13 @@ impl Telemetry {
         if !ended.is_sorted_by(|a, b| a.key() < b.key()) {
             return Err(TelemetryError::EndedOrder);
         }
+        let given_back = &self.body.given_back;
+        if given_back.len() > MAX_WORDS {
+            return Err(TelemetryError::TooManyGivenBack(given_back.len()));
+        }
+        if !given_back.is_sorted_by(|a, b| a.key() < b.key()) {
+            return Err(TelemetryError::GivenBackOrder);
+        }
         Ok(())
     }
 }
@@ -171,7 +194,8 @@ mod tests {
         codec::CodecError,
         ids::{Address, ChainId, Epoch, ReplicaIndex},
         scheduling::{
-            Accepts, Egress, ImageReference, MAX_ACCEPTED, MAX_FACTS, Organisation, ReplicaExit,
+            Accepts, Egress, GiveBackReason, ImageReference, MAX_ACCEPTED, MAX_FACTS, Note,
+            Organisation, ReplicaExit,
             arbitrary::{assert_wire, binding, secret},
             limits,
         },
@@ -193,6 +217,19 @@ mod tests {
             profile: Profile::default(),
             ended: vec![ended(1), ended(2)],
             list: ProvenList::new(vec![0xc7; 100]).unwrap(),
+            given_back: vec![given_back(1), given_back(2)],
+        }
+    }
+
+    fn given_back(replica: u16) -> GivenBack {
+        GivenBack {
+            job: Blake3Digest([0xbc; 32]),
+            replica: ReplicaIndex(replica),
+            placed: Slot(3),
+            reason: GiveBackReason::Evicted,
+            until: Some(UnixMillis(1_700_000_600_000)),
+            has_stopped: replica > 1,
+            note: Note::default(),
         }
     }
 
@@ -232,6 +269,20 @@ mod tests {
         assert_eq!(verify(more), Err(TelemetryError::TooManyEnded(MAX_ENDED + 1)));
         for wrong in [vec![ended(2), ended(1)], vec![ended(1), ended(1)]] {
             assert_eq!(verify(wrong), Err(TelemetryError::EndedOrder));
+        }
+    }
+
+    #[test]
+    fn what_is_given_back_is_listed_once_and_not_without_end() {
+        let verify =
+            |given_back| TelemetryBody { given_back, ..body() }.sign(&secret(1)).verify(&binding());
+        let most: Vec<_> = (0..MAX_WORDS as u16).map(given_back).collect();
+        assert_eq!(verify(most.clone()), Ok(()));
+        let more = [most, vec![given_back(u16::MAX)]].concat();
+        assert_eq!(verify(more), Err(TelemetryError::TooManyGivenBack(MAX_WORDS + 1)));
+        for wrong in [[2, 1], [1, 1]] {
+            let refused = verify(wrong.map(given_back).to_vec());
+            assert_eq!(refused, Err(TelemetryError::GivenBackOrder));
         }
     }
 
@@ -295,6 +346,13 @@ mod tests {
         let exit = ReplicaExit { code: Some(i32::MIN), out_of_memory: true };
         let all = (0..MAX_ENDED as u16).map(|i| EndedReplica { exit, ..ended(u16::MAX - i) });
         longest.ended = all.rev().collect();
+        let words = (0..MAX_WORDS as u16).map(|i| GivenBack {
+            placed: Slot(u64::MAX),
+            until: Some(UnixMillis(u64::MAX)),
+            note: "x".repeat(Note::MAX_BYTES).try_into().unwrap(),
+            ..given_back(u16::MAX - i)
+        });
+        longest.given_back = words.rev().collect();
         longest.list = ProvenList::new(vec![0xff; ProvenList::MAX_BYTES]).unwrap();
         assert!(longest.to_wire().len() <= TelemetryBody::MAX_BYTES);
         let telemetry = longest.sign(&secret(1));

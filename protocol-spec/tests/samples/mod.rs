@@ -5,7 +5,8 @@ use veil_protocol_spec::{
     Address, Blake3Digest, KeccakDigest, ReplicaIndex, Slot,
     inputs::{InputBundle, PreviousPlace, SubmitterOrganisations, WorkerLabels},
     scheduling::{
-        Accepts, ClusterPolicy, Draw, Egress, Manifest, Profile, ReplicaState, RunningReplica,
+        Accepts, ClusterPolicy, Draw, Egress, GiveBackReason, GivenBack, Manifest, Note, Profile,
+        ReplicaState, RunningReplica, UnixMillis,
     },
     sync::KeyFiles,
 };
@@ -32,6 +33,7 @@ pub(crate) fn input_bundle(manifest: &Manifest) -> InputBundle {
             account: Address([3; 20]),
             organisations: vec!["Acme".parse().unwrap()],
         }],
+        barred: vec![PreviousPlace { job, replica: ReplicaIndex(0), worker }],
     }
 }
 
@@ -45,6 +47,19 @@ pub(crate) fn profile() -> Profile {
             egress: Egress::AllowPrivate,
             organisations: Some(vec!["Acme".parse().unwrap()]),
         },
+    }
+}
+
+/// A replica of a worker whose machine is to be switched off.
+pub(crate) fn given_back() -> GivenBack {
+    GivenBack {
+        job: Blake3Digest([0xbc; 32]),
+        replica: ReplicaIndex(1),
+        placed: Slot(5),
+        reason: GiveBackReason::Evicted,
+        until: Some(UnixMillis(1_760_000_600_000)),
+        has_stopped: false,
+        note: Note::try_from("the power goes".to_owned()).unwrap(),
     }
 }
 

@@ -50,6 +50,9 @@ pub struct PublicInputs {
     /// The organisations of the accounts that have submitted the pending jobs: of the nodes that these have
     /// registered, as of the manifest's block.
     pub submitters: BTreeMap<Address, Vec<Organisation>>,
+    /// Workers that get a pending replica not, since they
+    /// [gave it back](veil_protocol_spec::scheduling::ClusterState::barred).
+    pub barred: BTreeMap<(Blake3Digest, ReplicaIndex), PeerIdHash>,
 }
 
 impl PublicInputs {
@@ -75,6 +78,7 @@ impl Default for PublicInputs {
             draw: Draw { block: KeccakDigest([0; 32]), jobs_seen: 0 },
             organisations: BTreeMap::new(),
             submitters: BTreeMap::new(),
+            barred: BTreeMap::new(),
         }
     }
 }
@@ -97,6 +101,7 @@ impl PublicInputs {
             draw,
             organisations,
             submitters,
+            barred,
         } = self;
         let workers: BTreeSet<_> = labels.keys().chain(organisations.keys()).collect();
         let labels = workers.into_iter().map(|worker| WorkerLabels {
@@ -107,11 +112,8 @@ impl PublicInputs {
         let submitters = submitters.iter().map(|(&account, organisations)| {
             SubmitterOrganisations { account, organisations: organisations.clone() }
         });
-        let previous = previous.iter().map(|(&(job, replica), &worker)| PreviousPlace {
-            job,
-            replica,
-            worker,
-        });
+        let place =
+            |(&(job, replica), &worker): (&(_, _), &_)| PreviousPlace { job, replica, worker };
         InputBundle {
             slot: manifest.slot,
             manifest: manifest.digest(),
@@ -119,11 +121,12 @@ impl PublicInputs {
             labels: labels.collect(),
             closed: closed.iter().copied().collect(),
             running: running.clone(),
-            previous: previous.collect(),
+            previous: previous.iter().map(place).collect(),
             seed: *seed,
             last_decided: *last_decided,
             draw: *draw,
             submitters: submitters.collect(),
+            barred: barred.iter().map(place).collect(),
         }
     }
 
@@ -140,13 +143,16 @@ impl PublicInputs {
             last_decided,
             draw,
             submitters,
+            barred,
             ..
         } = bundle;
         let of_worker = |of: &WorkerLabels| Some((of.worker, of.organisation.clone()?));
         let organisations = labels.iter().filter_map(of_worker).collect();
         let labels = labels.into_iter().map(|of| (of.worker, of.labels)).collect();
         let submitters = submitters.into_iter().map(|of| (of.account, of.organisations)).collect();
-        let previous = previous.into_iter().map(|p| ((p.job, p.replica), p.worker)).collect();
+        let place = |of: PreviousPlace| ((of.job, of.replica), of.worker);
+        let previous = previous.into_iter().map(place).collect();
+        let barred = barred.into_iter().map(place).collect();
         let profiles = BTreeMap::new();
         let closed = closed.into_iter().collect();
         Self {
@@ -162,6 +168,7 @@ impl PublicInputs {
             draw,
             organisations,
             submitters,
+            barred,
         }
     }
 }

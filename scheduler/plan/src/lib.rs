@@ -89,6 +89,7 @@
 //! #   leaving: Vec::new(),
 //! #   done: Vec::new(),
 //! #   lost: Vec::new(),
+//! #   given_back: Vec::new(),
 //!     // ...
 //! };
 //! let public = PublicInputs {

@@ -4,12 +4,12 @@
 //! The circuit and its cleartext twin run the same plan; they differ only in whether readings,
 //! requests and weights are encrypted.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use veil_protocol_spec::{
     Blake3Digest,
     domain::{self, hash_parts},
-    scheduling::{ClusterPolicy, Manifest, PolicyWeights, ReplicaState, SchedulingPolicy},
+    scheduling::{ClusterPolicy, Manifest, PolicyWeights, SchedulingPolicy},
 };
 
 use crate::{
@@ -45,7 +45,8 @@ pub(crate) struct Step {
 ///    satisfy the job's constraints, it offers the job's host volumes and accepts the job, it is not closed to
 ///    new work, and, under hard anti-affinity, no replica of the job that stays runs in its failure domain. A
 ///    replica with a host volume that had a place has one candidate, the worker of that place, if that is a
-///    candidate; with `on_loss = "empty"` and no telemetry of that worker, all. Jobs that narrow the candidates and leave too few, or with
+///    candidate; with `on_loss = "empty"` and no telemetry of that worker, all. A worker that gave a replica back is
+///    no candidate for it for some time. Jobs that narrow the candidates and leave too few, or with
 ///    requests beyond the cluster's scale, are [refused](Self::refusals). Under hard anti-affinity the
 ///    job's replicas take candidates away from each other: those to which too few may be left are not
 ///    evaluated either.
@@ -104,13 +105,6 @@ impl Plan {
         if let Some((_, twice)) = pairs.find(|(a, b)| a.sender >= b.sender) {
             return Err(PlanError::DuplicateWorker(twice.sender));
         }
-        let closed: BTreeSet<_> = public
-            .running
-            .iter()
-            .filter(|running| running.state == ReplicaState::Draining)
-            .map(|running| running.worker)
-            .chain(public.closed.iter().copied())
-            .collect();
         let mut ordered = manifest
             .pending
             .iter()
@@ -134,8 +128,7 @@ impl Plan {
             let of_job = match by_job.entry(pending.job) {
                 Entry::Occupied(entry) => *entry.get(),
                 Entry::Vacant(entry) => {
-                    let (new, refusal) =
-                        JobRules::new(pending.job, job, manifest, public, &closed)?;
+                    let (new, refusal) = JobRules::new(pending.job, job, manifest, public)?;
                     refusals.extend(refusal.map(|refusal| (pending.job, refusal)));
                     rules.push(new);
                     *entry.insert(rules.len() - 1)
@@ -157,6 +150,12 @@ impl Plan {
                 None if is_answered => of_this.candidates.clone(),
                 None => Vec::new(),
             };
+            let barred = public.barred.get(&(pending.job, pending.replica)).and_then(|worker| {
+                manifest.telemetry.binary_search_by_key(worker, |entry| entry.sender).ok()
+            });
+            if let Some(barred) = barred.filter(|barred| candidates.contains(barred)) {
+                candidates = of_this.without(barred, candidates, *before - 1);
+            }
             let block = public.draw_for(manifest, pending.submission);
             if of_this.in_turn {
                 let start = turn % candidates.len().max(1) as u64;

@@ -1,6 +1,6 @@
 //! What all replicas of a job have in common, as far as it is public.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash,
@@ -61,6 +61,8 @@ pub(crate) struct JobRules {
     pub(crate) answered: usize,
     /// What a replica that had a place is bound to.
     pub(crate) home: Home,
+    /// Fewest candidates that an answer may be about where something narrows them.
+    least: usize,
 }
 
 /// Whether a replica must go back to where it was.
@@ -96,7 +98,6 @@ impl JobRules {
         job: &JobSpec,
         manifest: &Manifest,
         public: &PublicInputs,
-        closed: &BTreeSet<PeerIdHash>,
     ) -> Result<(Self, Option<JobRefusal>), PlanError> {
         if job.digest() != digest {
             return Err(PlanError::WrongJob(digest));
@@ -149,7 +150,7 @@ impl JobRules {
             let organisation = public.organisations.get(worker);
             let chain = OnChain { labels: labels(worker), organisation, submitter };
             Unfit::of(job, chain, profile)
-                .or_else(|| closed.contains(worker).then_some(Unfit::Closed))
+                .or_else(|| public.closed.contains(worker).then_some(Unfit::Closed))
                 .or_else(|| taken.then_some(Unfit::Taken))
         };
         let lacks: Vec<_> = manifest
@@ -188,6 +189,7 @@ impl JobRules {
             candidates,
             answered,
             home: Home::of(job),
+            least: public.policy.least_candidates(workers),
         };
         Ok((rules, refusal))
     }
@@ -203,6 +205,13 @@ impl JobRules {
                 Some(self.candidates.iter().copied().filter(|worker| *worker == home).collect())
             }
         }
+    }
+
+    /// The candidates of a replica but for a worker that gave it back; none if that leaves too few, after as many
+    /// replicas of the job as are `before` it.
+    pub(crate) fn without(&self, barred: usize, mut all: Vec<usize>, before: usize) -> Vec<usize> {
+        all.retain(|worker| *worker != barred);
+        if before < answered(self.hard, &all, &self.domains, self.least) { all } else { Vec::new() }
     }
 
     /// Whether a replica of the job stays where it is.

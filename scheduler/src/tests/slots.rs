@@ -152,6 +152,7 @@ pub(super) fn slot(
         leaving: Vec::new(),
         done: Vec::new(),
         lost: Vec::new(),
+        given_back: Vec::new(),
     };
     let zone = |index: usize| format!("zone={}", ["a", "b", "c"][index % 3]).parse().unwrap();
     let public = PublicInputs {

@@ -183,6 +183,7 @@ impl Cluster {
             leaving: Vec::new(),
             done: Vec::new(),
             lost: Vec::new(),
+            given_back: Vec::new(),
         };
         let mut inputs = Inputs::default();
         inputs.public.policy =

@@ -28,6 +28,7 @@ Usage: slot-world [OPTION]...
   --anchor-every N   slots                                  [4]
   --drop PERMILLE    messages of 1000 that are lost         [0]
   --absent J         member J is never there
+  --gives-back       workers give replicas back, and are drained
   --coverage         the fixed runs in which everything occurs, instead
   --plan JSON        a plan as a test that fails prints it, instead
   --list             names of behaviours
@@ -92,6 +93,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Arguments
             "--drop" => drop = number(&name, &value()?)?,
             "--absent" => absent.push(number(&name, &value()?)?),
             "--behaviour" => behaviours.push(named(&name, value()?)?),
+            "--gives-back" => scenario.gives_back = true,
             "--coverage" => all = true,
             "--plan" => {
                 let plan = SlotPlan::from_json(&value()?);

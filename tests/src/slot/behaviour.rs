@@ -11,8 +11,8 @@ use veil_protocol_spec::{
     codec::Bytes,
     identity::SecretIdentity,
     scheduling::{
-        EndedReplica, LeavingReplica, LostWorker, Manifest, PendingReplica, ReplicaExit,
-        SignedSuspicion,
+        EndedReplica, GiveBackReason, GivenBack, LeavingReplica, LostWorker, Manifest, Note,
+        PendingReplica, ReplicaExit, SignedSuspicion,
     },
 };
 
@@ -53,6 +53,10 @@ pub enum SlotBehaviour {
     ForgetEnded,
     /// Says of what has ended that it ended otherwise, or says it of what nobody runs.
     BogusDone,
+    /// Leaves out what workers give back.
+    ForgetGivenBack,
+    /// Says of what nobody runs that its worker has given it back.
+    BogusGivenBack,
     /// Proposes that slots end void.
     ProposeVoid,
     /// Proposes an outcome that nobody has computed.
@@ -81,7 +85,7 @@ pub enum SlotBehaviour {
 
 impl SlotBehaviour {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::Silent,
         Self::Slow,
         Self::EquivocateVotes,
@@ -97,6 +101,8 @@ impl SlotBehaviour {
         Self::ForgetRunning,
         Self::ForgetEnded,
         Self::BogusDone,
+        Self::ForgetGivenBack,
+        Self::BogusGivenBack,
         Self::ProposeVoid,
         Self::ProposeWrongOutcome,
         Self::ProposeOtherEnd,
@@ -133,7 +139,9 @@ impl SlotBehaviour {
             | Self::WrongBlock
             | Self::ForgetRunning
             | Self::ForgetEnded
-            | Self::BogusDone => &[MANIFEST],
+            | Self::BogusDone
+            | Self::ForgetGivenBack
+            | Self::BogusGivenBack => &[MANIFEST],
             Self::ProposeVoid | Self::ProposeWrongOutcome | Self::ProposeOtherEnd => &[END],
             Self::RefuseManifests => &["the validation of manifests"],
             Self::Slow | Self::WrongEvaluation => &["the evaluation"],
@@ -197,6 +205,16 @@ impl SlotBehaviour {
                     exit: ReplicaExit::default(),
                 }),
             },
+            Self::ForgetGivenBack => manifest.given_back.clear(),
+            Self::BogusGivenBack => manifest.given_back.push(GivenBack {
+                job: Blake3Digest([0xff; 32]),
+                replica: ReplicaIndex(0),
+                placed: Slot(1),
+                reason: GiveBackReason::Evicted,
+                until: None,
+                has_stopped: true,
+                note: Note::default(),
+            }),
             _ => {}
         }
         manifest

@@ -26,6 +26,8 @@ pub(super) struct ChainView {
     pub(super) block: BlockRef,
     pub(super) workers: Arc<BTreeSet<PeerIdHash>>,
     pub(super) submissions: Arc<Vec<Submission>>,
+    /// Workers that are drained.
+    pub(super) draining: Arc<BTreeSet<PeerIdHash>>,
     /// The certificate that is anchored, and its slot.
     pub(super) base: KeccakDigest,
     pub(super) anchored: Slot,
@@ -79,6 +81,7 @@ impl Chain {
         &mut self,
         workers: Arc<BTreeSet<PeerIdHash>>,
         submissions: Arc<Vec<Submission>>,
+        draining: Arc<BTreeSet<PeerIdHash>>,
     ) {
         if let Some(anchor) = self.sent.take() {
             self.head = anchor;
@@ -89,7 +92,7 @@ impl Chain {
         let hash = KeccakDigest(fixtures::draw(self.seed, "block", number));
         let (base, anchored) = (self.head.hash, self.head.slot);
         let block = BlockRef { number, hash };
-        let view = ChainView { block, workers, submissions, base, anchored };
+        let view = ChainView { block, workers, submissions, draining, base, anchored };
         self.blocks.insert(number, Arc::new(view));
         while self.blocks.len() > KEPT_BLOCKS {
             self.blocks.pop_first();

@@ -368,7 +368,7 @@ impl Cluster {
         };
         if let Err(reason) = &validated {
             self.report.refuse("manifest", &reason.to_string());
-            let of_done = matches!(reason, InvalidManifest::Differs(what) if what.contains("done"));
+            let of_done = matches!(reason, InvalidManifest::Differs(what) if what.contains("done") || what.contains("given back"));
             if of_done && self.plan.is_honest(author) {
                 self.report.violate(format!("{j} refuses a manifest of {author}: {reason}"));
             }

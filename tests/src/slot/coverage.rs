@@ -8,15 +8,18 @@ use crate::plan::member;
 
 /// Refusals and events that the runs must show, beside what is listed by misbehaviour and phase:
 /// numbers and digests are left out of the sentences.
-const EXPECTED: [&str; 30] = [
+const EXPECTED: [&str; 38] = [
     "appeal",
     "behind",
     "crash before a record is durable",
+    "drain",
+    "drain with a deadline",
     "equivocation proved",
     "fault: participant it signed two different messages for one place",
     "manifest: it leaves out worker whose fresh telemetry this member has",
     "manifest: it names another list of pending replicas than this member knows",
     "manifest: it names another list of replicas that are done than this member knows",
+    "manifest: it names another list of replicas that are given back than this member knows",
     "manifest: it names another previous certificate than this member knows",
     "manifest: member did not sign that worker is lost",
     "manifest: this member could not get telemetry",
@@ -25,6 +28,9 @@ const EXPECTED: [&str; 30] = [
     "record fetched",
     "record: the manifest builds on certificate the last one here is",
     "replica done",
+    "replica drained",
+    "replica given back and moved",
+    "replica given back and stopped",
     "replica of a lost worker",
     "replica withdrawn",
     "room of what is done is used",
@@ -37,6 +43,8 @@ const EXPECTED: [&str; 30] = [
     "telemetry: the sample of is ms ahead of this clock: check both clocks",
     "telemetry: the sample of is ms old: at most",
     "telemetry: the signature does not verify under this identity",
+    "replica stopped after its notice",
+    "unhealthy replica given back",
     "worker counted as lost",
     "worker leaves the registry",
 ];
@@ -50,9 +58,12 @@ pub fn catalogue() -> Vec<(SlotPlan, u64)> {
         let slots = match behaviour {
             SlotBehaviour::ForgetRunning => 12,
             SlotBehaviour::ForgetEnded => 160,
+            SlotBehaviour::ForgetGivenBack => 60,
             _ => 5,
         };
-        runs.push((SlotPlan::new(4).slots(slots).behaves(3, behaviour), seed));
+        let mut plan = SlotPlan::new(4).slots(slots).behaves(3, behaviour);
+        plan.scenario.gives_back = behaviour == SlotBehaviour::ForgetGivenBack;
+        runs.push((plan, seed));
     }
     let hostile = SlotPlan::new(4).workers(56).jobs(16).hostile(128);
     runs.push((hostile.clone().slots(12), 40));
@@ -71,6 +82,7 @@ pub fn catalogue() -> Vec<(SlotPlan, u64)> {
     }
     runs.push((slow_disks, 45));
 
+    runs.push((SlotPlan::new(4).slots(60).workers(12).jobs(16).gives_back(), 50));
     let groups = vec![vec![member(1), member(2), member(3)], vec![member(4)]];
     let partition = Partition { groups, from: 20_000, until: 90_000 };
     runs.push((SlotPlan::new(4).slots(12).partition(partition), 46));

@@ -32,6 +32,8 @@ pub enum WorkerBehaviour {
     Boast,
     /// Says that everything has ended that anybody runs.
     ClaimEnded,
+    /// Says that it gives back everything that anybody runs, and has stopped it.
+    GiveAllBack,
     /// Says of others that they are down.
     Accuse,
     /// Is gone again and again, for less than the grace.
@@ -44,7 +46,7 @@ pub enum WorkerBehaviour {
 
 impl WorkerBehaviour {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Split,
         Self::Whisper,
         Self::Flood,
@@ -56,6 +58,7 @@ impl WorkerBehaviour {
         Self::OtherPolicy,
         Self::Boast,
         Self::ClaimEnded,
+        Self::GiveAllBack,
         Self::Accuse,
         Self::Flap,
         Self::ClockAhead,

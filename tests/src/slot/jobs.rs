@@ -87,6 +87,11 @@ impl Jobs {
         self.jobs.get(job).is_some_and(|job| matches!(job.kind, JobType::Batch { .. }))
     }
 
+    /// Whether a replica of a job may get another place while it runs; not if no body is known.
+    pub(super) fn moves_running(&self, job: &Blake3Digest) -> bool {
+        self.bodies.get(job).is_some_and(|demand| !demand.stops_first())
+    }
+
     /// What a replica of a job takes of CPU, memory, disk and GPU.
     pub(super) fn need(&self, job: &Blake3Digest) -> Option<[u64; 4]> {
         let ResourceRequest::Clear(of) = &self.jobs.get(job)?.request else { return None };

@@ -8,8 +8,10 @@
 //! | no replica is lost for longer than the grace and two slots while there is room | at each step |
 //! | nothing is removed but what is not wanted any more, or whose worker was gone for the grace, as each honest member that says so saw itself | at each certificate |
 //! | a replica is done only if its worker says that it has ended, which of honest ones holds | at each certificate |
+//! | a replica leaves a worker that gives it back only for its word, and what must not run twice only after the worker has stopped it, which of honest ones holds | at each certificate |
+//! | what is given back or drained has another place within a slot, once there is room | at each step |
 //! | what is done never gets a place again, and its room is used | at each certificate |
-//! | no manifest of an honest member is refused for what it lists as done | at each judgement |
+//! | no manifest of an honest member is refused for what it lists as done or given back | at each judgement |
 //! | no exclusive replica gets a place while its old worker may run it | at each certificate, if the plan says so |
 //! | what a member stores of slots that are not over is at most [`KEPT_MANIFESTS`] manifests and [`KEPT_BYTES`] | at each record |
 
@@ -117,8 +119,10 @@ impl Properties {
         let mut placed = BTreeMap::new();
         for (job, replica, placement) in state.replicas() {
             let of = (job, replica);
-            placed.insert(of, placement.worker);
-            if gone(&placement.worker) {
+            let is_to_leave =
+                gone(&placement.worker) || given_back::is_to_move(state, of, placement, around);
+            placed.insert(of, is_to_leave);
+            if is_to_leave {
                 let lost = Lost { since: now, excused: now, tried: false };
                 self.lost.entry(of).or_insert(lost);
             }
@@ -129,14 +133,15 @@ impl Properties {
             if !chain.wants(job) || state.is_done(*job, *replica) {
                 return false;
             }
-            if placed.get(&(*job, *replica)).is_some_and(|worker| !gone(worker)) {
+            if placed.get(&(*job, *replica)) == Some(&false) {
                 report.longest_loss_ms = report.longest_loss_ms.max(now - lost.excused);
                 return false;
             }
-            if !around.has_room(job, now) || apart == now {
+            if !around.has_room((*job, *replica), state, now) || apart == now {
                 lost.excused = now;
             }
-            let pause = if lost.tried { LONGEST_PAUSE } else { 0 };
+            let back_off = given_back::back_off(state, (*job, *replica), LONGEST_PAUSE);
+            let pause = if lost.tried { LONGEST_PAUSE } else { back_off };
             // "Lease + 90 s + lease / 1000", which members state in steps.
             let wait =
                 around.jobs.lease(job).map_or(0, |lease| lease + lease / 1000 + 90_000 + STEP);
@@ -177,6 +182,7 @@ impl Properties {
         let places = |state: &ClusterState| -> BTreeMap<_, _> {
             state.replicas().map(|(job, replica, p)| ((job, replica), p.worker)).collect()
         };
+        let was = before;
         let (before, after) = (places(before), places(after));
         for (of @ (job, replica), worker) in &before {
             if after.get(of) == Some(worker) {
@@ -187,14 +193,27 @@ impl Properties {
                 report.count("replica done");
                 continue;
             }
-            if !is_lost && chain.as_ref().is_none_or(|chain| chain.wants(job)) {
+            let wanted = chain.as_ref().is_none_or(|chain| chain.wants(job));
+            let placement = was.placement(*job, *replica).filter(|_| wanted && !is_lost);
+            let leaves = placement.is_some_and(|placement| {
+                let chain = chain.as_deref();
+                given_back::may_leave(was, *of, placement, record, around, chain, report)
+            });
+            if !is_lost && wanted && !leaves {
                 report.violate(format!(
                     "slot {slot} takes replica {replica} of {job} from {worker} without a reason"
                 ));
             }
-            report.count(if is_lost { "replica of a lost worker" } else { "replica withdrawn" });
+            if !leaves {
+                let lost = "replica of a lost worker";
+                report.count(if is_lost { lost } else { "replica withdrawn" });
+            }
             let lease = around.jobs.lease(job);
-            let runs = around.worker(worker).zip(lease).and_then(|(w, lease)| w.runs_until(lease));
+            // What it has stopped it does not run, whatever it is cut off from.
+            let runs = around
+                .worker(worker)
+                .zip(lease.filter(|_| !leaves))
+                .and_then(|(w, lease)| w.runs_until(lease));
             if let Some(until) = runs {
                 self.leased.insert(*of, (*worker, until));
             }
@@ -284,5 +303,6 @@ pub(super) fn check_void(void: u64, report: &mut SlotReport) {
     }
 }
 
+mod given_back;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,6 @@
 //! What a member sees of the cluster at one moment.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use veil_committee_machine::Millis;
 use veil_committee_slot::{
@@ -11,7 +8,8 @@ use veil_committee_slot::{
     manifest::{LocalView, MAX_BLOCK_AGE, TelemetryRef},
 };
 use veil_protocol_spec::{
-    Blake3Digest, Committee, KeccakDigest, ParticipantIndex, PeerIdHash, PublicIdentity, Slot,
+    Address, Blake3Digest, Committee, KeccakDigest, ParticipantIndex, PeerIdHash, PublicIdentity,
+    Slot,
     scheduling::{CircuitId, ClusterState, SignedSuspicion, Suspicion, UnixMillis},
 };
 
@@ -47,6 +45,8 @@ pub(super) struct Sight {
     pub(super) not_before: UnixMillis,
     pub(super) appeal: bool,
     pub(super) silent: bool,
+    /// Whose workers these are.
+    pub(super) owners: Arc<BTreeMap<PeerIdHash, Address>>,
 }
 
 impl Sight {
@@ -64,7 +64,7 @@ impl Sight {
             policy: POLICY,
             max_workers: self.max_workers,
             workers: &self.chain.workers,
-            draining: &BTreeSet::new(),
+            draining: &self.chain.draining,
             submissions: &self.chain.submissions,
             jobs: &|job| self.bodies.get(job).copied(),
             circuit: CIRCUIT,
@@ -72,6 +72,7 @@ impl Sight {
             suspicions: &self.suspicions,
             not_before: self.not_before,
             appeal: self.appeal,
+            owners: &self.owners,
         };
         f(&view, self.silent, INTERVAL)
     }

@@ -5,25 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use rand::Rng;
-use rand_chacha::ChaCha20Rng;
-use veil_committee_machine::Millis;
-use veil_committee_slot::{
-    manifest::TelemetryRef,
-    pool::{KEPT, MAX_AHEAD, Refusal},
-};
-use veil_protocol_spec::{
-    Blake3Digest, KeccakDigest, ParticipantIndex, PeerIdHash, Slot,
-    scheduling::{
-        ClusterPolicy, ClusterState, EndedReplica, Manifest, Quantities, Reading, Scale,
-        TelemetryEntry,
-    },
-};
-use veil_scheduler_plan::inputs::PublicInputs;
-
 use super::{
     SlotReport, SlotScenario, WorkerBehaviour,
     chain::Chain,
+    given_back::{self, GiveBacks},
     jobs::Jobs,
     runs::{self, Runs},
     sight::POLICY,
@@ -31,6 +16,22 @@ use super::{
     worker::{CAPACITY, GRACE, Gone, SAMPLES, Worker},
 };
 use crate::fixtures;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use veil_committee_machine::Millis;
+use veil_committee_slot::{
+    manifest::TelemetryRef,
+    pool::{KEPT, MAX_AHEAD, Refusal},
+};
+use veil_protocol_spec::{
+    Address, Blake3Digest, KeccakDigest, ParticipantIndex, PeerIdHash, ReplicaIndex, Slot,
+    scheduling::{
+        ClusterPolicy, ClusterState, EndedReplica, GivenBack, Quantities, Reading, Scale,
+        TelemetryEntry,
+    },
+};
+
+mod inputs;
 
 /// Messages of a worker that floods, in one step of the world; members take one.
 const FLOOD: u64 = 20;
@@ -58,7 +59,9 @@ pub(super) struct Surroundings {
     registered: Arc<BTreeSet<PeerIdHash>>,
     pub(super) jobs: Jobs,
     pub(super) runs: Runs,
+    pub(super) given_back: GiveBacks,
     pub(super) chain: Chain,
+    owners: Arc<BTreeMap<PeerIdHash, Address>>,
     policy: ClusterPolicy,
 }
 
@@ -94,6 +97,7 @@ impl Surroundings {
             loss_grace_seconds: (GRACE / 1_000) as u32,
             ..ClusterPolicy::default()
         };
+        let owners = (0..).zip(&workers).map(|(k, of)| (of.id, owner(k))).collect();
         let mut this = Self {
             rng,
             by_id: workers.iter().enumerate().map(|(k, worker)| (worker.id, k)).collect(),
@@ -106,10 +110,15 @@ impl Surroundings {
             jobs: Jobs::new(seed, jobs, scenario, policy.scale),
             chain: Chain::new(seed),
             runs: Runs::default(),
+            given_back: GiveBacks::new(
+                ChaCha20Rng::from_seed(fixtures::draw(seed, "give backs", 0)),
+                scenario.gives_back,
+            ),
+            owners: Arc::new(owners),
             policy,
             scenario: scenario.clone(),
         };
-        this.chain.mine(Arc::clone(&this.registered), this.jobs.submissions());
+        this.mine();
         this
     }
 
@@ -130,8 +139,19 @@ impl Surroundings {
         }
         self.account(state);
         self.runs.tick(state, &self.jobs, now);
+        self.given_back.tick(state, (&self.jobs, &self.runs), &self.workers, now, report);
         self.sample(now, state, report);
-        self.chain.mine(Arc::clone(&self.registered), self.jobs.submissions());
+        self.mine();
+    }
+
+    fn mine(&mut self) {
+        let (registered, draining) = (Arc::clone(&self.registered), self.given_back.draining());
+        self.chain.mine(registered, self.jobs.submissions(), draining);
+    }
+
+    /// Whose workers these are.
+    pub(super) fn owners(&self) -> Arc<BTreeMap<PeerIdHash, Address>> {
+        Arc::clone(&self.owners)
     }
 
     // ---- who is there ----------------------------------------------------------------------
@@ -256,12 +276,20 @@ impl Surroundings {
             || unseen.is_some_and(|unseen| unseen.since + GRACE <= now.min(unseen.until))
     }
 
-    /// Whether a worker that does what it should has room for a replica of a job.
-    pub(super) fn has_room(&self, job: &Blake3Digest, now: Millis) -> bool {
-        let Some(need) = self.jobs.need(job) else { return false };
+    /// Whether a worker that does what it should, and may be given the replica, has room for it.
+    pub(super) fn has_room(
+        &self,
+        (job, replica): (Blake3Digest, ReplicaIndex),
+        state: &ClusterState,
+        now: Millis,
+    ) -> bool {
+        let Some(need) = self.jobs.need(&job) else { return false };
+        let returned = state.returned_replica(job, replica).map(|of| of.placement.worker);
+        let draining = self.given_back.draining();
+        let may = |worker: &&Worker| returned != Some(worker.id) && !draining.contains(&worker.id);
         // Of workers whose clocks members refuse nothing is promised.
         self.scenario.skew <= MAX_AHEAD.0 / 2
-            && self.workers.iter().any(|worker| worker.has_room(&need, now))
+            && self.workers.iter().filter(may).any(|worker| worker.has_room(&need, now))
     }
 
     /// A worker loses power and does not come back.
@@ -309,13 +337,18 @@ impl Surroundings {
                 Some(WorkerBehaviour::ClaimEnded) => runs::everything(state),
                 _ => ended.get(&worker.id).cloned().unwrap_or_default(),
             };
-            let is_news = before.is_some_and(|before| before.ended != ended);
+            let given_back = match worker.behaviour {
+                Some(WorkerBehaviour::GiveAllBack) => given_back::everything(state),
+                _ => self.given_back.said(worker.id),
+            };
+            let is_news = before
+                .is_some_and(|before| (&before.ended, &before.given_back) != (&ended, &given_back));
             let known = before.map(|before| before.includes_slot);
             let owes = is_news || booked.get(&worker.id).copied() > known;
             let floods = worker.behaviour == Some(WorkerBehaviour::Flood);
             if owes || floods || now >= worker.next_sample {
                 self.workers[k].next_sample = now + SAMPLES;
-                self.send(k, last, ended, now, report);
+                self.send(k, last, (ended, given_back), now, report);
             }
         }
     }
@@ -325,7 +358,7 @@ impl Surroundings {
         &mut self,
         k: usize,
         last: Slot,
-        ended: Arc<[EndedReplica]>,
+        (ended, given_back): (Arc<[EndedReplica]>, Arc<[GivenBack]>),
         now: Millis,
         report: &mut SlotReport,
     ) {
@@ -382,6 +415,7 @@ impl Surroundings {
                     _ => POLICY,
                 },
                 ended: Arc::clone(&ended),
+                given_back: Arc::clone(&given_back),
             };
             let to = |j: usize| match behaviour {
                 Some(As::Split) => j as u64 % 2 == group,
@@ -426,45 +460,11 @@ impl Surroundings {
         }
         (fresh, silent)
     }
+}
 
-    fn find(&self, entry: &TelemetryEntry) -> Option<&Sample> {
-        self.bundle.get(&entry.digest).or_else(|| self.samples.get(&entry.digest))
-    }
-
-    /// A message that anybody has.
-    pub(super) fn fetched(&self, entry: &TelemetryEntry) -> Option<TelemetryRef> {
-        self.find(entry).map(|sample| sample.telemetry.clone())
-    }
-
-    /// What stays true of a manifest's inputs, whatever happens to jobs and telemetry after.
-    pub(super) fn inputs(
-        &mut self,
-        manifest: &Manifest,
-        state: &ClusterState,
-    ) -> (PublicInputs, Vec<Reading>) {
-        let pending = manifest.pending.iter();
-        let public = PublicInputs {
-            policy: self.policy,
-            jobs: pending.filter_map(|p| Some((p.job, self.jobs.get(&p.job)?.clone()))).collect(),
-            previous: state.previous(manifest).collect(),
-            seed: state.seed(),
-            last_decided: state.last_decided(),
-            draw: state.draw(manifest),
-            ..PublicInputs::default()
-        };
-        let mut readings = Vec::with_capacity(manifest.telemetry.len());
-        for entry in &manifest.telemetry {
-            let sample = self.find(entry).cloned();
-            readings.push(sample.as_ref().map(|sample| sample.reading).unwrap_or_default());
-            self.bundle.extend(sample.map(|sample| (entry.digest, sample)));
-        }
-        (public, readings)
-    }
-
-    /// The slot is over.
-    pub(super) fn drop_bundle(&mut self) {
-        self.bundle.clear();
-    }
+/// Two workers have one operator.
+fn owner(k: usize) -> Address {
+    Address([k as u8 / 2 + 1; 20])
 }
 
 fn draw_clock(rng: &mut ChaCha20Rng, skew: Millis) -> Clock {

@@ -83,6 +83,7 @@ fn manifest(slot: Slot, proposer: u8) -> Manifest {
         leaving: Vec::new(),
         done: Vec::new(),
         lost: Vec::new(),
+        given_back: Vec::new(),
     }
 }
 

@@ -14,6 +14,7 @@ use super::*;
 use crate::fixtures::{BLOCK, CIRCUIT, POLICY, binding, certificate_body, member, worker};
 
 mod done;
+mod given_back;
 mod random;
 mod rules;
 
@@ -55,6 +56,8 @@ fn next(
         ended: &Ended::new(),
         block: 1,
         policy: POLICY,
+        given_back: &Words::new(),
+        owners: &BTreeMap::new(),
     };
     next_replicas(state, &inputs)
 }
@@ -106,6 +109,7 @@ fn written(
             .iter()
             .map(|w| LostWorker { worker: worker(*w), suspicions: suspicions.clone() })
             .collect(),
+        given_back: next.given_back,
     }
 }
 

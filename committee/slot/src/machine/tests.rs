@@ -45,6 +45,7 @@ impl Sight {
             sampled_at: UnixMillis(1),
             policy: POLICY,
             ended: Arc::default(),
+            given_back: Arc::default(),
         });
         Self {
             block: BLOCK,
@@ -87,6 +88,7 @@ impl Sight {
             suspicions: &suspicions,
             not_before: UnixMillis(0),
             appeal: false,
+            owners: &BTreeMap::new(),
         })
     }
 

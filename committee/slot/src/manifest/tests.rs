@@ -23,8 +23,8 @@ const NOW: UnixMillis = UnixMillis(1_000_000);
 fn candidate(byte: u8) -> TelemetryRef {
     let entry = TelemetryEntry { sender: worker(byte), digest: Blake3Digest([byte; 32]) };
     let policy = KeccakDigest([8; 32]);
-    let ended = Arc::default();
-    TelemetryRef { entry, includes_slot: Slot(0), sampled_at: NOW, policy, ended }
+    let (ended, given_back) = (Arc::default(), Arc::default());
+    TelemetryRef { entry, includes_slot: Slot(0), sampled_at: NOW, policy, ended, given_back }
 }
 
 const OPERATOR: Address = Address([3; 20]);
@@ -51,6 +51,7 @@ struct Known {
     state: ClusterState,
     workers: BTreeSet<PeerIdHash>,
     draining: BTreeSet<PeerIdHash>,
+    owners: BTreeMap<PeerIdHash, Address>,
     submissions: Vec<Submission>,
     fresh: Vec<TelemetryRef>,
     suspicions: BTreeMap<PeerIdHash, BTreeMap<ParticipantIndex, SignedSuspicion>>,
@@ -62,6 +63,7 @@ fn known() -> Known {
         state: ClusterState::default(),
         workers: (1..=3).map(worker).collect(),
         draining: BTreeSet::new(),
+        owners: BTreeMap::new(),
         submissions: vec![submission(1, JOB)],
         fresh: (1..=3).map(candidate).collect(),
         suspicions: BTreeMap::new(),
@@ -90,6 +92,7 @@ fn local_view(known: &Known) -> LocalView<'_> {
         suspicions: &known.suspicions,
         not_before: UnixMillis(NOW.0 - 1_000),
         appeal: false,
+        owners: &known.owners,
     }
 }
 

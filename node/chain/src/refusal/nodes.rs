@@ -98,6 +98,9 @@ pub(super) fn registry(error: &Registry) -> String {
             account(&e.caller),
             short(&e.peer)
         ),
+        Registry::NotDrained(_) => {
+            "only a drain has a deadline: give it to `veil node drain`".to_owned()
+        }
         Registry::TooManyStandbys(e) => {
             format!("{} standby seats are too many: give fewer with --standbys", e.standbys)
         }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use toml::Value;
 use veil_protocol_spec::scheduling::{
     Capability, CpuUnits, FailureDomain, HealthProbe, LeasePolicy, MemoryUnits, Organisations,
-    RestartMode, SchedulingPolicy, Strength,
+    RestartMode, SchedulingPolicy, Strength, Unhealthy,
 };
 
 use super::{keys::State, *};
@@ -126,17 +126,21 @@ fn what_nobody_does_yet_is_read_and_refused_by_the_specification() {
             "type",
         ),
         ("", "[update]\nmax_parallel = 2\nmin_healthy = \"20s\"\nauto_revert = false", "update"),
-        (
-            "",
-            "[health]\nprobe = { tcp = { port = 1 } }\nunhealthy = \"reschedule\"",
-            "health.unhealthy",
-        ),
     ] {
         let refused = JobFile::parse(&file(top, sections)).unwrap().check().unwrap_err();
         let JobFileError::Job(JobError::Unsupported(unsupported)) = &refused else {
             panic!("{top} {sections}: {refused}")
         };
         assert_eq!(unsupported.key, key, "{refused}");
+    }
+}
+
+#[test]
+fn what_stays_unhealthy_may_be_given_back() {
+    let health = "[health]\nprobe = { tcp = { port = 1 } }\nunhealthy = \"reschedule\"";
+    for top in ["", "restart = \"never\""] {
+        let job = JobFile::parse(&file(top, health)).unwrap().check().unwrap();
+        assert_eq!(job.health.unwrap().unhealthy, Unhealthy::Reschedule);
     }
 }
 

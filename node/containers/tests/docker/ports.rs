@@ -70,7 +70,7 @@ async fn a_port_on_all_addresses_is_said_to_be_at_the_announced_one() {
     for publish_address in [Terms::default().publish_address, LOOPBACK] {
         let terms = Terms { publish_address, announced_address, ..Terms::default() };
         with_terms(terms, async |worker| {
-            worker.reconcile(&replicas(web(HostPort::Dynamic), 1)).await;
+            let _ = worker.reconcile(&replicas(web(HostPort::Dynamic), 1)).await;
             let said = endpoints(worker).await[0].host;
             let is_on_all = publish_address.is_unspecified();
             assert_eq!(said, announced_address.filter(|_| is_on_all).unwrap_or(LOOPBACK));

@@ -128,6 +128,13 @@ impl View {
         self.which(|eligibility| eligibility == Eligibility::Draining)
     }
 
+    /// The operators of registered workers.
+    #[must_use]
+    pub fn owners(&self) -> BTreeMap<PeerIdHash, Address> {
+        let workers = self.nodes.values().filter(|node| node.roles.worker);
+        workers.map(|node| (node.peer, node.operator)).collect()
+    }
+
     fn which(&self, is: impl Fn(Eligibility) -> bool) -> BTreeSet<PeerIdHash> {
         let workers = self.nodes.values().filter(|node| node.roles.worker);
         workers.filter(|node| is(node.eligibility)).map(|node| node.peer).collect()
@@ -209,6 +216,7 @@ mod tests {
                 stake: 0,
                 eligibility: Eligibility::Eligible,
                 seat: None,
+                drain_deadline: None,
             }
         };
         let nodes = [

@@ -1,12 +1,18 @@
-//! `veil node drain|ineligible|eligible`: what a worker is given from now on.
+//! `veil node drain|ineligible|eligible|status`: what a worker is given from now on, and what of it has not left yet.
+
+use std::{io, io::Write};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use veil_protocol_spec::{PeerIdHash, registry::Eligibility};
+use veil_node_operator::{replicas, table};
+use veil_node_process::{moment, unix_now};
+use veil_protocol_spec::{PeerIdHash, registry::Eligibility, scheduling::UnixMillis};
 
 use super::arguments::Where;
 use crate::cli::{
+    asking::Asking,
     failure::{Exit, Failure},
+    job::target::Target,
     output,
     run::{block_on, conclude},
 };
@@ -14,13 +20,15 @@ use crate::cli::{
 /// Commands of a node's operator and of the cluster's admin about one node.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
-    /// Give a worker nothing more, and what it runs to others: each replica runs on until it runs elsewhere. Those
-    /// with an exclusive lease or a host volume stay; `veil job status` says what waits for what.
-    Drain(Arguments),
+    /// Give a worker nothing more, and what it runs to others: each replica runs on until it runs elsewhere. One with
+    /// an exclusive lease is stopped first. `veil node status` says what waits for what.
+    Drain(Drain),
     /// Give a worker nothing more; what it runs stays.
     Ineligible(Arguments),
     /// Give a worker what finds room again.
     Eligible(Arguments),
+    /// Say what a worker is given, and of each replica that it has whether it is to leave and what it waits for.
+    Status(Status),
 }
 
 #[derive(Debug, Args)]
@@ -32,32 +40,112 @@ pub(in crate::cli) struct Arguments {
     place: Where,
 }
 
-/// `veil node`.
-pub(in crate::cli) fn run(command: &Command) -> Exit {
-    let (arguments, eligibility) = match command {
-        Command::Drain(arguments) => (arguments, Eligibility::Draining),
-        Command::Ineligible(arguments) => (arguments, Eligibility::Ineligible),
-        Command::Eligible(arguments) => (arguments, Eligibility::Eligible),
-    };
-    conclude(arguments.place.connection.json, block_on(set(arguments, eligibility)))
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Drain {
+    #[command(flatten)]
+    arguments: Arguments,
+    /// After how long the worker stops what has no other place by then, runs of batch jobs among it, as in 10m, 2h or 1d;
+    /// it is pending then. Without it nothing but exclusive replicas is stopped before it runs elsewhere.
+    #[arg(long, value_name = "DURATION", value_parser = moment::seconds)]
+    deadline: Option<u64>,
 }
 
-async fn set(arguments: &Arguments, eligibility: Eligibility) -> Result<Exit, Failure> {
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Status {
+    /// The worker's peer id hash.
+    #[arg(value_name = "NODE")]
+    worker: PeerIdHash,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// `veil node`.
+pub(in crate::cli) fn run(command: &Command, asking: &Asking) -> Exit {
+    let (arguments, eligibility, deadline) = match command {
+        Command::Drain(Drain { arguments, deadline }) => {
+            let at = deadline.map(|after| (unix_now().0 / 1000).saturating_add(after));
+            (arguments, Eligibility::Draining, at)
+        }
+        Command::Ineligible(arguments) => (arguments, Eligibility::Ineligible, None),
+        Command::Eligible(arguments) => (arguments, Eligibility::Eligible, None),
+        Command::Status(of) => return conclude(of.target.json, block_on(status(of, asking))),
+    };
+    conclude(arguments.place.connection.json, block_on(set(arguments, eligibility, deadline)))
+}
+
+async fn set(
+    arguments: &Arguments,
+    eligibility: Eligibility,
+    deadline: Option<u64>,
+) -> Result<Exit, Failure> {
     let Arguments { worker, place: Where { cluster, contract, connection } } = arguments;
     let chain = contract.connect(connection).await?;
-    let mined = chain.set_eligibility(cluster.id(), *worker, eligibility).await?;
+    let mined = chain.set_eligibility(cluster.id(), *worker, eligibility, deadline).await?;
     let object = json!({
         "node": worker,
         "eligibility": eligibility,
+        "drain_deadline": deadline,
         "transaction": mined.transaction,
     });
-    output::show(connection.json, &object, |out| match eligibility {
-        Eligibility::Eligible => writeln!(out, "{worker} is given work again"),
-        Eligibility::Ineligible => writeln!(out, "{worker} is given nothing more"),
-        Eligibility::Draining => writeln!(
-            out,
-            "{worker} is given nothing more, and what it runs goes to others; `veil job status` shows how far it is"
-        ),
+    output::show(connection.json, &object, |out| {
+        write_given(out, worker, eligibility, deadline)?;
+        match eligibility {
+            Eligibility::Draining => {
+                writeln!(out, "`veil node status {worker}` says which replicas wait, and why")
+            }
+            Eligibility::Eligible | Eligibility::Ineligible => Ok(()),
+        }
+    })?;
+    Ok(Exit::Done)
+}
+
+fn write_given(
+    out: &mut dyn Write,
+    worker: &PeerIdHash,
+    eligibility: Eligibility,
+    deadline: Option<u64>,
+) -> io::Result<()> {
+    match (eligibility, deadline) {
+        (Eligibility::Eligible, _) => writeln!(out, "{worker} is given what finds room"),
+        (Eligibility::Ineligible, _) => writeln!(out, "{worker} is given nothing more"),
+        (Eligibility::Draining, None) => {
+            writeln!(out, "{worker} is given nothing more, and what it runs goes to others")
+        }
+        (Eligibility::Draining, Some(deadline)) => {
+            let until = moment::utc(UnixMillis(deadline.saturating_mul(1000)));
+            writeln!(
+                out,
+                "{worker} is given nothing more, and what it runs goes to others; what is left at {until} it stops"
+            )
+        }
+    }
+}
+
+async fn status(of: &Status, asking: &Asking) -> Result<Exit, Failure> {
+    let Status { worker, target } = of;
+    let access = target.resolve(asking)?;
+    let (chain, cluster) = access.chain().await?;
+    let node = chain.node(cluster, *worker).await?;
+    let node = node.ok_or_else(|| {
+        Failure::usage(format!(
+            "the registry lists no node {worker}: `veil chain status` lists them"
+        ))
+    })?;
+    let statuses = access.statuses().await?;
+    let rows = replicas::rows(&statuses, &|_: &PeerIdHash| None);
+    let here: Vec<_> = rows.into_iter().filter(|row| row.worker == Some(*worker)).collect();
+    let object = json!({
+        "node": worker,
+        "eligibility": node.eligibility,
+        "drain_deadline": node.drain_deadline,
+        "replicas": here,
+    });
+    output::show(target.json, &object, |out| {
+        write_given(out, worker, node.eligibility, node.drain_deadline)?;
+        if here.is_empty() {
+            return writeln!(out, "it has no replica");
+        }
+        table::write_rows(out, &here)
     })?;
     Ok(Exit::Done)
 }

@@ -121,7 +121,7 @@ impl Access {
     }
 
     /// What every node that answers says; one must.
-    pub(super) async fn statuses(&self) -> Result<Vec<Status>, Failure> {
+    pub(in crate::cli) async fn statuses(&self) -> Result<Vec<Status>, Failure> {
         let asked = self.nodes()?.iter().map(|node| node.get("/v1/status"));
         let (mut statuses, mut error) = (Vec::new(), None);
         for answer in join_all(asked).await {

@@ -2,6 +2,7 @@
 
 use super::{ClusterState, Done, Placement};
 use crate::{
+    codec::encode,
     domain,
     ids::{KeccakDigest, PeerIdHash, Slot},
     scheduling::{
@@ -18,8 +19,8 @@ fn leaf(words: Words) -> KeccakDigest {
 
 impl ClusterState {
     /// Root over every replica's place ([`ReplicaLeaf`]), every replica that is done, every worker's last
-    /// booking, every lost worker, every exit, each kind in ascending order; then what was tried, if anything
-    /// was, and what happened before.
+    /// booking, every lost worker, every exit, each kind in ascending order; then what was tried and what was given
+    /// back, if anything was, and what happened before.
     ///
     /// A replica that is done has a [`ReplicaLeaf`] with the place that it had, and an exit. The other leaves are
     /// `keccak256(bytes.concat(keccak256(abi.encode(...))))` of
@@ -30,6 +31,7 @@ impl ClusterState {
     /// | loss | of [`domain::STATE_LOST_LEAF`], `bytes32 worker`, `uint64 slot` |
     /// | exit | of [`domain::STATE_EXIT_LEAF`], `bytes32 job`, `uint16 replica`, `uint64 slot` that certified it, `uint8`: 1 if the code is known, plus 2 if the replica was out of memory, `uint32` code, as two's complement, or 0 |
     /// | tries | of [`domain::STATE_TRIES_LEAF`], Keccak-256 of the encoding |
+    /// | given back | of [`domain::STATE_RETURNED_LEAF`], Keccak-256 of the encoding |
     /// | history | of [`domain::STATE_HISTORY_LEAF`], `uint64 slot` and `bytes32 hash` of the last certificate that is not void, `uint64 slot` of the last change |
     ///
     /// A node can begin from a state under a certificate, since together they commit to everything that a
@@ -71,6 +73,10 @@ impl ClusterState {
         let tries = self.tries.digest().map(|digest| {
             leaf(Words::purpose(domain::STATE_TRIES_LEAF).bytes32(digest.as_bytes()))
         });
+        let returned = (!self.returned.is_empty()).then(|| {
+            let digest = keccak(&encode(&self.returned));
+            leaf(Words::purpose(domain::STATE_RETURNED_LEAF).bytes32(digest.as_bytes()))
+        });
         let (decided, certificate) = self.decided;
         let history = leaf(
             Words::purpose(domain::STATE_HISTORY_LEAF)
@@ -79,6 +85,6 @@ impl ClusterState {
                 .uint(self.changed.0),
         );
         let leaves = replicas.chain(done).chain(booked).chain(lost).chain(exits);
-        MerkleTree::new(leaves.chain(tries).chain([history]).collect()).root()
+        MerkleTree::new(leaves.chain(tries).chain(returned).chain([history]).collect()).root()
     }
 }

@@ -151,6 +151,37 @@ fn a_worker_takes_the_jobs_of_organisations_that_it_names() {
     assert_eq!(candidates(&public), [0, 1, 2, 3, 4, 5, 6]);
 }
 
+/// Only that replica, and only from that worker.
+#[test]
+fn who_gave_a_replica_back_gets_it_not_again() {
+    let (manifest, mut public) = slot(&job(SchedulingPolicy::Spread), 2);
+    public.policy.min_candidates = 6;
+    let of = (manifest.pending[0].job, ReplicaIndex(0));
+    public.barred.insert(of, worker(3));
+    let found = orders(&manifest, &public);
+    assert_eq!((found[0].len(), found[0].contains(&2)), (6, false));
+    assert_eq!(found[1].len(), 7);
+    // A worker that is not there takes nobody's place.
+    public.barred.insert(of, worker(9));
+    assert_eq!(orders(&manifest, &public)[0].len(), 7);
+    // The answer would tell too much about those that are left.
+    public.barred.insert(of, worker(3));
+    public.policy.min_candidates = 7;
+    assert_eq!(orders(&manifest, &public).iter().map(Vec::len).collect::<Vec<_>>(), [0, 7]);
+    // Its data is at the worker that gave it back.
+    public.policy.min_candidates = 1;
+    let volumes = vec![host_volume(OnLoss::Pending)];
+    let bound = JobSpec { volumes, ..job(SchedulingPolicy::Spread) };
+    let (manifest, mut public) = slot(&bound, 1);
+    let of = (manifest.pending[0].job, ReplicaIndex(0));
+    let data = Profile { volumes: vec!["data".parse().unwrap()], ..Profile::default() };
+    public.profiles = (1..=7).map(|number| (worker(number), data.clone())).collect();
+    public.previous.insert(of, worker(3));
+    assert_eq!(orders(&manifest, &public), [vec![2]]);
+    public.barred.insert(of, worker(3));
+    assert_eq!(orders(&manifest, &public), [vec![]; 1]);
+}
+
 #[test]
 fn a_closed_worker_is_given_nothing_and_keeps_what_it_runs() {
     let (manifest, mut public) = slot(&job(SchedulingPolicy::Spread), 1);

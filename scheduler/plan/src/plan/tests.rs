@@ -71,6 +71,7 @@ pub(super) fn slot(job: &JobSpec, replicas: u16) -> (Manifest, PublicInputs) {
         leaving: Vec::new(),
         done: Vec::new(),
         lost: Vec::new(),
+        given_back: Vec::new(),
     };
     (manifest, public)
 }

@@ -48,6 +48,7 @@ impl Cluster {
             suspicions,
             not_before: self.not_before(j, MAX_AGE, now),
             appeal: false,
+            owners: self.around.owners(),
         }
     }
 

@@ -14,7 +14,10 @@ pub(super) struct Known {
     lost: BTreeMap<PeerIdHash, u32>,
     telemetry: BTreeSet<PeerIdHash>,
     pub(super) ended: Ended,
-    block: u64,
+    pub(super) given_back: Words,
+    pub(super) draining: BTreeSet<PeerIdHash>,
+    pub(super) owners: BTreeMap<PeerIdHash, Address>,
+    pub(super) block: u64,
 }
 
 impl Known {
@@ -26,6 +29,9 @@ impl Known {
             lost: BTreeMap::new(),
             telemetry: (1..=4).map(worker).collect(),
             ended: Ended::new(),
+            given_back: Words::new(),
+            draining: BTreeSet::new(),
+            owners: BTreeMap::new(),
             block: 1,
         }
     }
@@ -53,11 +59,13 @@ impl Known {
             jobs: &|job| self.demands.get(job).copied(),
             judged,
             lost: &self.lost,
-            draining: &BTreeSet::new(),
+            draining: &self.draining,
             telemetry: &self.telemetry,
             ended: &self.ended,
             block: self.block,
             policy: POLICY,
+            given_back: &self.given_back,
+            owners: &self.owners,
         };
         next_replicas(state, &inputs)
     }
@@ -66,7 +74,7 @@ impl Known {
         self.judges(state, None)
     }
 
-    fn manifest(&self, state: &ClusterState) -> Manifest {
+    pub(super) fn manifest(&self, state: &ClusterState) -> Manifest {
         let lost: Vec<_> = self.lost.keys().map(|worker| worker.0[0]).collect();
         let mut manifest = written(state, &self.submissions, self.next(state), &lost);
         manifest.slot = Slot(state.last_slot().0 + 1);

@@ -1,6 +1,9 @@
 //! Which block a manifest names, and what it says of lost workers.
 
-use veil_protocol_spec::{ReplicaIndex, scheduling::ReplicaExit};
+use veil_protocol_spec::{
+    ReplicaIndex,
+    scheduling::{GiveBackReason, Note, ReplicaExit},
+};
 
 use super::*;
 
@@ -157,6 +160,60 @@ fn a_manifest_that_costs_too_much_is_refused_before_anything_is_fetched() {
 }
 
 /// A judge goes by the telemetry that the manifest names, and by nothing else.
+#[test]
+fn what_is_given_back_is_what_the_telemetry_says() {
+    let mut known = known();
+    let first = local_view(&known).propose(member(2));
+    known.state = after(&known, &first, Blake3Digest([1; 32]));
+    let placed = known.state.placement(JOB, ReplicaIndex(0)).unwrap();
+    assert_eq!((placed.worker, local_view(&known).work()), (worker(1), Work::Nothing));
+    for of in &mut known.fresh {
+        of.includes_slot = Slot(1);
+    }
+    let silent = known.clone();
+    let word = GivenBack {
+        job: JOB,
+        replica: ReplicaIndex(0),
+        placed: placed.slot,
+        reason: GiveBackReason::Evicted,
+        until: Some(UnixMillis(NOW.0 + 600_000)),
+        has_stopped: false,
+        note: Note::default(),
+    };
+    known.fresh[0].given_back = [word.clone()].into();
+    assert_eq!(local_view(&known).work(), Work::Now);
+    let manifest = local_view(&known).propose(member(2));
+    assert_eq!(manifest.given_back, [word]);
+    assert_eq!(manifest.pending.iter().map(|p| p.replica.0).collect::<Vec<_>>(), [0]);
+    let judged = |view: &LocalView<'_>, manifest: &Manifest, of: &Known| {
+        judge(view, manifest, member(2), |entry| {
+            of.fresh.iter().find(|candidate| candidate.entry == *entry).cloned()
+        })
+    };
+    assert_eq!(judged(&local_view(&known), &manifest, &known), Ok(()));
+    assert_eq!(judged(&local_view(&known).in_appeal(), &manifest, &known), Ok(()));
+    // A message that says nothing of it; word that is left out or changed: in an appeal too, since the messages are
+    // there to compare with.
+    let differs = |what| Err(InvalidManifest::Differs(what));
+    let list = "list of replicas that are given back";
+    assert_eq!(
+        judged(&local_view(&silent), &manifest, &silent),
+        differs("list of pending replicas")
+    );
+    let mut other = manifest.clone();
+    other.given_back[0].has_stopped = true;
+    assert_eq!(judged(&local_view(&known), &other, &known), differs(list));
+    assert_eq!(judged(&local_view(&known).in_appeal(), &other, &known), differs(list));
+    other.given_back.clear();
+    assert_eq!(judged(&local_view(&known).in_appeal(), &other, &known), differs(list));
+    // Of a place that it has not, which nobody needs to fetch anything for.
+    let mut other = manifest.clone();
+    other.given_back[0].placed = Slot(7);
+    assert_eq!(local_view(&known).validate_facts(&other, member(2)), differs(list));
+    known.state = after(&known, &manifest, Blake3Digest([1; 32]));
+    assert_eq!(known.state.returned().count(), 1);
+}
+
 #[test]
 fn what_is_done_is_what_the_telemetry_says() {
     let mut known = known();

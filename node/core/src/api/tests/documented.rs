@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use veil_node_api::{
     denied::{Denied, LoginError},
+    evict::{self, Evict, EvictError, Evicted, GivesBack},
     gate::{Challenge, ChallengeRequest, LoggedIn, LoginRequest},
     tls::CertificateHash,
 };
@@ -15,8 +16,8 @@ use veil_protocol_spec::{
     evidence::EvidenceKind,
     registry::NotDelegated,
     scheduling::{
-        AssignmentCertificate, Assignments, CertificateVote, Manifest, Protocol,
-        SignedCertificateVote,
+        AssignmentCertificate, Assignments, CertificateVote, Manifest, Note, Protocol,
+        SignedCertificateVote, UnixMillis,
     },
 };
 
@@ -30,8 +31,20 @@ fn document() -> Value {
     serde_json::from_str(OPENAPI).unwrap()
 }
 
+/// A worker that has nothing to give back.
+struct Idle;
+
+impl GivesBack for Idle {
+    fn give_back(&self, _: &Evict) -> Result<Vec<Evicted>, EvictError> {
+        Err(EvictError::NothingSuch("nothing is here".to_owned()))
+    }
+}
+
+/// What is served from afar, and what a worker serves beside it on its own socket.
 fn served() -> Routes {
-    from_afar(Unjoined::new().reporter, ClusterId([1; 32]), CertificateHash([2; 32]), [3; 32])
+    let reporter = Unjoined::new().reporter;
+    let served = from_afar(reporter, ClusterId([1; 32]), CertificateHash([2; 32]), [3; 32]);
+    served.merge(evict::routes(Arc::new(Idle)))
 }
 
 /// Whether a value is what a schema of the document says; where not, if it is not.
@@ -289,6 +302,19 @@ fn statuses_have_the_documented_keys() {
         assert_documented("Evidence", &evidence);
     }
     assert_documented("EvidenceFile", &EvidenceFile { wire: String::new() });
+}
+
+#[test]
+fn evictions_have_the_documented_keys() {
+    let (job, replica) = (Some("ab".to_owned()), Some(ReplicaIndex(1)));
+    let mut evict = Evict { job, replica, notice_seconds: 60, reason: Note::default() };
+    assert_documented("Evict", &evict);
+    (evict.job, evict.replica) = (None, None);
+    assert_documented("Evict", &evict);
+    let (job, replica) = (Blake3Digest([1; 32]), ReplicaIndex(1));
+    for until in [None, Some(UnixMillis(1_760_000_000_000))] {
+        assert_documented("Evicted", &Evicted { job, replica, until });
+    }
 }
 
 #[test]
