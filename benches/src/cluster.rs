@@ -5,7 +5,8 @@ use veil_protocol_spec::{
     PeerIdHash, ReplicaIndex, Slot,
     scheduling::{
         AntiAffinity, Binding, BlockRef, ClusterScope, Constraints, FailureDomain, JobSpec,
-        Manifest, PendingReplica, ResourceRequest, SchedulingPolicy, Strength, TelemetryEntry,
+        Manifest, PendingReplica, ResourceRequest, RolloutChanges, SchedulingPolicy, Strength,
+        TelemetryEntry,
     },
 };
 use veil_scheduler::circuit_id;
@@ -99,5 +100,6 @@ pub fn manifest(workers: usize, jobs: &[JobSpec], slot: u64) -> Manifest {
         done: Vec::new(),
         lost: Vec::new(),
         given_back: Vec::new(),
+        rollouts: RolloutChanges::default(),
     }
 }

@@ -49,6 +49,7 @@ mod policy;
 mod profile;
 mod record;
 mod report;
+mod rollout;
 mod state;
 mod submission;
 mod telemetry;
@@ -77,6 +78,7 @@ pub use veil_protocol_spec_job::{
     network::{Egress, HostPort, Port, Protocol},
     refusal::JobError,
     unsupported::{self, Unsupported},
+    version::VersionTerms,
     volume::{OnLoss, Volume, VolumeKind},
 };
 
@@ -112,10 +114,16 @@ pub use resources::{
     CpuUnits, DiskUnits, EncryptedRequest, GpuUnits, MemoryUnits, RequestTooLarge, Resource,
     ResourceRequest, Resources,
 };
+pub use rollout::{
+    MAX_FORGOTTEN_LINES, MAX_HEALTH, MAX_NEW_VERSIONS, NewVersion, ReplicaHealth, RolloutChanges,
+};
 pub use state::{
-    ClusterState, Done, Draw, MAX_DONE, MAX_DONE_OF_OPERATOR, MAX_RETURNED,
-    MAX_RETURNED_OF_OPERATOR, Placement, Returned, StateError,
+    ClusterState, Done, Draw, Line, MAX_DONE, MAX_DONE_OF_OPERATOR, MAX_LINES,
+    MAX_LINES_OF_OPERATOR, MAX_RETURNED, MAX_RETURNED_OF_OPERATOR, MAX_VERSIONS, Placement,
+    Returned, RolloutError, RolloutPhase, StateError, Version, VersionOutcome,
 };
 pub use submission::{LEAK_WINDOW_BLOCKS, Submission, bits_of_try};
-pub use telemetry::{MAX_ENDED, MAX_WORDS, Telemetry, TelemetryBody, TelemetryError};
+pub use telemetry::{
+    MAX_ENDED, MAX_HEALTH_SAID, MAX_WORDS, Telemetry, TelemetryBody, TelemetryError,
+};
 pub use vote::{CertificateVote, SignedCertificateVote, VoteError};

@@ -30,8 +30,8 @@ pub enum SlotEntry {
 impl Wire for SlotEntry {
     const NAME: &'static str = "slot entry";
     // Versions 1 and 2 held manifests that listed everything that runs, version 3 manifests that knew nothing
-    // of replicas that are done.
-    const VERSION: u8 = 4;
+    // of replicas that are done, version 4 manifests that knew nothing of versions of jobs.
+    const VERSION: u8 = 5;
     const MAX_BYTES: usize = LockedManifest::MAX_BYTES + 16;
 }
 

@@ -9,6 +9,7 @@
 mod jobs;
 mod samples;
 mod support;
+mod updates;
 
 use serde_json::{Value, json};
 use veil_protocol_spec::{
@@ -31,7 +32,7 @@ use veil_protocol_spec::{
 };
 
 use jobs::{job, periodic_job};
-use samples::{input_bundle, key_files};
+use samples::{ended, input_bundle, key_files};
 use support::{compare, hex};
 
 fn binding() -> Binding {
@@ -62,14 +63,9 @@ fn telemetry() -> Telemetry {
         ended: vec![ended()],
         list: ProvenList::new((0..48).collect()).unwrap(),
         given_back: vec![samples::given_back()],
+        health: updates::health().to_vec(),
     }
     .sign(&secret(1))
-}
-
-/// A batch replica whose last run was out of memory.
-fn ended() -> EndedReplica {
-    let exit = ReplicaExit { code: Some(137), out_of_memory: true };
-    EndedReplica { job: Blake3Digest([0xba; 32]), replica: ReplicaIndex(2), exit }
 }
 
 fn manifest() -> Manifest {
@@ -104,6 +100,7 @@ fn manifest() -> Manifest {
             suspicions: [1, 4].map(|i| suspicion.sign(member(i), &secret(0x10 + i))).to_vec(),
         }],
         given_back: vec![samples::given_back()],
+        rollouts: updates::changes(&job()),
     }
 }
 
@@ -169,6 +166,7 @@ fn done() -> ClusterState {
         done: vec![EndedReplica { job: job().digest(), replica, ..ended() }],
         lost: Vec::new(),
         given_back: Vec::new(),
+        rollouts: RolloutChanges::default(),
         ..manifest()
     };
     let next = Manifest { previous: state.last_certificate(), ..next };
@@ -183,6 +181,7 @@ fn state() -> ClusterState {
         done: Vec::new(),
         lost: Vec::new(),
         given_back: Vec::new(),
+        rollouts: RolloutChanges::default(),
         ..manifest()
     };
     ClusterState::default().apply(&first, &assignments()).unwrap()
@@ -313,7 +312,8 @@ fn encoding<T: Wire + PartialEq + std::fmt::Debug>(value: &T) -> String {
 #[test]
 fn the_samples_are_sound() {
     assert_eq!(telemetry().verify(&binding()), Ok(()));
-    assert!(matches!(job().validate(), Err(JobError::Unsupported(_))));
+    assert_eq!(job().validate(), Ok(()));
+    assert!(matches!(periodic_job().validate(), Err(JobError::Unsupported(_))));
     assert_eq!(manifest().validate(Committee::new(4).unwrap()), Ok(()));
     assert_eq!(report().verify(&binding()), Ok(()));
     let committee = Committee::new(4).unwrap();
@@ -376,6 +376,8 @@ fn scheduling() {
                 "root": state().state_root().to_string(),
                 "encoding_of_done": hex(&done().to_wire()),
                 "root_of_done": done().state_root().to_string(),
+                "encoding_of_updated": hex(&updates::updated(&state(), manifest(), &job()).to_wire()),
+                "root_of_updated": updates::updated(&state(), manifest(), &job()).state_root().to_string(),
             },
             "agreement": {
                 "prevote": digest(vote(VoteKind::Prevote, Some(manifest().digest()))),

@@ -12,7 +12,7 @@ use veil_protocol_spec::{
     ParticipantIndex, Slot,
     ceremony::CeremonyParameters,
     identity::SecretIdentity,
-    scheduling::{Binding, BlockRef, CircuitId, ClusterScope, Manifest},
+    scheduling::{Binding, BlockRef, CircuitId, ClusterScope, Manifest, RolloutChanges},
 };
 
 /// The attempt that is simulated; relics are of others.
@@ -103,5 +103,6 @@ pub fn manifest(
         done: Vec::new(),
         lost: Vec::new(),
         given_back: Vec::new(),
+        rollouts: RolloutChanges::default(),
     }
 }

@@ -19,6 +19,7 @@ mod chain;
 mod cluster;
 pub mod coverage;
 mod given_back;
+mod health;
 mod hostile;
 mod jobs;
 mod member;
@@ -93,6 +94,9 @@ pub enum Demand {
     Mixed,
     /// One job that fits nowhere, and nothing else ever happens.
     Unplaceable,
+    /// Jobs of a few names, submitted again and again: with another number of replicas, another program, one that
+    /// is never healthy; now and then all versions are withdrawn.
+    Updates,
     /// As many replicas as there can be, all at once, of which most fit.
     Flood,
 }

@@ -188,6 +188,64 @@ fn what_is_given_back_or_drained_moves_and_never_runs_twice() {
     }
 }
 
+// ---- updates ------------------------------------------------------------------------------------
+
+/// What must hold of them is judged at every certificate (`properties/rollout.rs`).
+#[test]
+fn jobs_are_updated_scaled_reverted_and_superseded_and_none_is_missing() {
+    let mut all = SlotReport::default();
+    for seed in 1..5 {
+        let plan = SlotPlan::new(4).slots(150).workers(8).jobs(6).demand(Demand::Updates);
+        let report = plan.run(seed);
+        assert_eq!(report.void, 0, "{report:#?}");
+        all.merge(&report);
+    }
+    for what in [
+        "line noted",
+        "line forgotten",
+        "update complete",
+        "update failed",
+        "update reverted",
+        "update superseded",
+        "scaled",
+        "replica certified healthy",
+        "replica of a lost worker",
+    ] {
+        assert!(all.occurred.contains_key(what), "{what}: {all:#?}");
+    }
+}
+
+#[test]
+fn updates_survive_a_crash_at_every_point_and_members_that_deviate() {
+    let updates = || SlotPlan::new(4).slots(40).workers(8).jobs(5).demand(Demand::Updates);
+    let phases = veil_tests::slot::Phase::ALL;
+    for (seed, phase) in (20..).zip(phases) {
+        let mut plan = updates();
+        for k in 1..5 {
+            plan = plan.crash(1 + k % 4, When::At(phase), 2_000);
+        }
+        let report = plan.run(seed);
+        assert!(report.slots_ended >= 40, "{phase}: {report:#?}");
+    }
+    for (seed, behaviour) in (40..).zip(SlotBehaviour::ALL) {
+        let report = updates().slots(12).behaves(3, behaviour).run(seed);
+        assert!(report.slots_ended >= 12, "{behaviour:?}: {report:#?}");
+    }
+}
+
+#[test]
+fn a_worker_that_lies_about_health_fails_no_update_elsewhere() {
+    let mut plan =
+        SlotPlan::new(4).slots(80).workers(12).jobs(6).demand(Demand::Updates).hostile(64);
+    plan.scenario.hostile_as = Some(WorkerBehaviour::ClaimEnded);
+    let report = plan.run(60);
+    assert!(report.occurred.contains_key("update complete"), "{report:#?}");
+    let mut plan = SlotPlan::new(4).slots(60).workers(12).jobs(6).demand(Demand::Updates);
+    plan.scenario.outage = Some(Outage { at: 200_000, workers: 5, away: 300_000 });
+    let report = plan.run(61);
+    assert!(report.occurred.contains_key("replica of a lost worker"), "{report:#?}");
+}
+
 // ---- long runs -----------------------------------------------------------------------------------
 
 /// C2 of the review: one job that fits nowhere cost a slot and a transaction every 10 seconds.

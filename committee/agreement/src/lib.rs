@@ -72,7 +72,7 @@
 //! # use veil_protocol_spec::{
 //! #     Address, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeccakDigest, KeySetDigest,
 //! #     Slot, Wire, agreement::Instance, identity::SecretIdentity,
-//! #     scheduling::{Binding, BlockRef, CircuitId, ClusterScope, Manifest},
+//! #     scheduling::{Binding, BlockRef, CircuitId, ClusterScope, Manifest, RolloutChanges},
 //! # };
 //! use veil_committee_agreement::{Agreement, AgreementConfig, AgreementEffect, Timing};
 //! use veil_committee_machine::{Effect, Machine};
@@ -116,6 +116,7 @@
 //! #     telemetry: Vec::new(), pending: Vec::new(), leaving: Vec::new(), done: Vec::new(),
 //! #     lost: Vec::new(),
 //! #     given_back: Vec::new(),
+//! #     rollouts: RolloutChanges::default(),
 //! # };
 //! machine.propose(instance, 0, manifest.to_wire(), 0).unwrap();
 //! let effects = drain(&mut machine, &mut disk);

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use veil_protocol_spec::{
-    Address,
+    Address, Blake3Digest, JobLine,
     scheduling::{
-        ImageApproval, ImageReference, JobSpec, JobType, LeasePolicy, Priority, ResourceRequest,
-        Scale, bits_of_try,
+        ImageApproval, ImageReference, JobSpec, JobType, LeasePolicy, MAX_LINES_OF_OPERATOR,
+        MAX_VERSIONS, Priority, ResourceRequest, Scale, VersionTerms, bits_of_try,
     },
 };
 
@@ -52,6 +52,12 @@ pub struct JobDemand {
     pub is_batch: bool,
     /// Why no slot can place it, whatever is free.
     pub refused: Option<NotConsidered>,
+    /// What it has in common with its other versions.
+    pub line: JobLine,
+    /// What its replicas are made of.
+    pub template: Blake3Digest,
+    /// How it takes the place of the version before.
+    pub terms: VersionTerms,
 }
 
 /// The images that a cluster runs, as the chain lists them at some block.
@@ -122,7 +128,8 @@ impl JobDemand {
         });
         let &JobSpec { operator, replicas, priority, lease, .. } = job;
         let is_batch = matches!(job.kind, JobType::Batch { .. });
-        Self { operator, replicas, priority, lease, is_batch, refused }
+        let (line, template, terms) = (job.line(), job.template(), job.terms());
+        Self { operator, replicas, priority, lease, is_batch, refused, line, template, terms }
     }
 }
 
@@ -158,6 +165,17 @@ pub enum NotConsidered {
          may tell {needed}: wait until block {until}, or submit it again with more (`--leak-bits`)"
     )]
     LeakBits { stated: u32, told: u32, needed: u32, since: u64, until: u64 },
+    /// It is an update, and its versions cannot be told apart any more.
+    #[error(
+        "it is an update, and {MAX_LINES_OF_OPERATOR} jobs of its operator, or of all operators four times as \
+         many, have versions already: stop jobs that are not needed with `veil job stop`"
+    )]
+    TooManyUpdates,
+    /// It is an update of a job of which too many versions run.
+    #[error(
+        "{MAX_VERSIONS} versions of it run, or may come back: wait until the last update is through"
+    )]
+    TooManyVersions,
 }
 
 impl NotConsidered {
@@ -193,7 +211,8 @@ mod tests {
 
     #[test]
     fn an_image_that_the_chain_does_not_list_is_named() {
-        let refused = |manifests: Option<&[([u8; 32], Option<[u8; 32]>)]>, signed_only| {
+        type Listed<'a> = Option<&'a [([u8; 32], Option<[u8; 32]>)]>;
+        let refused = |manifests: Listed<'_>, signed_only| {
             let root = KeccakDigest([7; 32]);
             let approval = |&(manifest, signature)| (manifest, ImageApproval { root, signature });
             let approvals = manifests.map(|all| all.iter().map(approval).collect());

@@ -7,7 +7,7 @@ use veil_protocol_spec::{
     scheduling::{
         Assignments, Binding, BlockRef, CertificateBody, CircuitId, ClusterScope, ClusterState,
         CpuUnits, DiskUnits, GpuUnits, JobSpec, Manifest, MemoryUnits, ReferenceStringOrigin,
-        ResourceRequest, Resources,
+        ResourceRequest, Resources, VersionTerms,
     },
 };
 
@@ -56,6 +56,11 @@ pub(crate) fn certificate_body(
         state_root: after.state_root(),
         reference_string: ReferenceStringOrigin::Committee,
     }
+}
+
+/// Of a service that is updated one by one.
+pub(crate) const fn terms(replicas: u16) -> VersionTerms {
+    VersionTerms { replicas, max_parallel: 1, auto_revert: true, rolls: true, stops_first: false }
 }
 
 /// A job that fits everywhere.

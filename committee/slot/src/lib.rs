@@ -25,10 +25,12 @@ pub mod audit;
 pub mod demand;
 #[cfg(test)]
 mod fixtures;
+pub mod judged;
 pub mod lists;
 pub mod machine;
 pub mod manifest;
 pub mod pool;
+pub mod rollout;
 pub mod tries;
 
 pub use self::machine::SlotMachine;

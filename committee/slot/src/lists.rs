@@ -21,9 +21,13 @@
 //!    leaves its place, and never wants one again as long as its job is wanted.
 //! 7. A replica is given back if the telemetry of the worker that has it says so (`given_back`). One that the worker
 //!    has stopped has no place any more. What is given back again and again waits before it is tried ([`turn`]).
+//! 8. Of the versions of a job those replicas want a place, and those leave theirs, that [`rollout`](crate::rollout)
+//!    says. While a job of an operator has a place and its body is not known, none of its jobs that is no version
+//!    yet gets one: it could be one.
 
 mod done;
 mod given_back;
+mod versions;
 
 use std::{
     cmp::Reverse,
@@ -36,33 +40,26 @@ use veil_protocol_spec::{
     domain::{self, hash_parts},
     scheduling::{
         ClusterState, EndedReplica, GivenBack, LEAK_WINDOW_BLOCKS, LeavingReplica, MAX_PENDING,
-        MAX_RUNNING, PendingReplica, Returned, Submission, bits_of_try,
+        MAX_RUNNING, PendingReplica, ReplicaHealth, Returned, RolloutChanges, Submission,
+        bits_of_try,
     },
 };
 use veil_scheduler_plan::cost::most_replicas;
 
 use crate::{
     demand::{JobDemand, NotConsidered, wait_seconds},
+    judged::Judged,
+    rollout::Rollouts,
     tries::{Turn, failures, turn},
 };
 
 /// What each worker says has ended, as its telemetry lists it.
 pub type Ended = BTreeMap<PeerIdHash, Arc<[EndedReplica]>>;
+/// How replicas fare that were placed in updates, as the telemetry of each worker says.
+pub type Health = BTreeMap<PeerIdHash, Arc<[ReplicaHealth]>>;
 
 /// What each worker gives back, as its telemetry lists it.
 pub type Words = BTreeMap<PeerIdHash, Arc<[GivenBack]>>;
-
-/// What a manifest that is judged says itself, where its proposer may not have known everything.
-#[derive(Clone, Copy, Debug)]
-pub struct Judged<'a> {
-    /// The jobs of which it lists replicas as pending: no others may be.
-    pub pending: &'a BTreeSet<Blake3Digest>,
-    /// The jobs of which it lists replicas as done.
-    pub done: &'a BTreeSet<Blake3Digest>,
-    /// Whether it is an appeal: then no others need be done either, since their bodies may not have reached
-    /// the proposer.
-    pub in_appeal: bool,
-}
 
 /// What the lists follow from, besides the state.
 #[derive(Clone, Copy)]
@@ -83,6 +80,8 @@ pub struct NextInputs<'a> {
     pub telemetry: &'a BTreeSet<PeerIdHash>,
     /// What that telemetry says has ended.
     pub ended: &'a Ended,
+    /// And how those fare that were placed in updates.
+    pub health: &'a Health,
     /// Number of the manifest's block.
     pub block: u64,
     /// Digest of the manifest's policy.
@@ -102,6 +101,8 @@ pub struct NextReplicas {
     pub leaving: Vec<LeavingReplica>,
     /// [`Manifest::done`](veil_protocol_spec::scheduling::Manifest::done).
     pub done: Vec<EndedReplica>,
+    /// [`Manifest::rollouts`](veil_protocol_spec::scheduling::Manifest::rollouts).
+    pub rollouts: RolloutChanges,
     /// How many replicas keep their place, at least until they have another one.
     pub staying: usize,
     /// Jobs whose body is not known here, so that their number of replicas is unknown. A
@@ -153,7 +154,10 @@ pub fn next_replicas(state: &ClusterState, inputs: &NextInputs<'_>) -> NextRepli
     let mut wanted = wanted(inputs);
     // Before what is revoked counts as not wanted: an image may be allowed again.
     lists.done(&wanted, &mut next);
-    let submitted: BTreeSet<_> = wanted.keys().copied().collect();
+    let rollouts = Rollouts::new(state, inputs.submissions);
+    wanted.retain(|job, _| !rollouts.is_withdrawn(job));
+    let submitted: BTreeSet<_> =
+        wanted.keys().copied().filter(|job| !rollouts.is_over(job)).collect();
     // "Revocation stops what runs": such a job wants nothing any more, until its image is allowed again.
     wanted.retain(|job, Wanted { demand, .. }| {
         let image = demand.as_ref().and_then(|demand| demand.refused);
@@ -161,11 +165,12 @@ pub fn next_replicas(state: &ClusterState, inputs: &NextInputs<'_>) -> NextRepli
         next.not_considered.extend(refused.map(|reason| (*job, reason)));
         refused.is_none()
     });
+    let replaced = rollouts.leaving();
     for (job, replica, _) in state.replicas() {
         if next.becomes_done(job, replica) {
             continue;
         }
-        if wanted.contains_key(&job) {
+        if wanted.contains_key(&job) && !replaced.contains(&LeavingReplica { job, replica }) {
             next.staying += 1;
         } else {
             next.leaving.push(LeavingReplica { job, replica });
@@ -173,15 +178,19 @@ pub fn next_replicas(state: &ClusterState, inputs: &NextInputs<'_>) -> NextRepli
     }
     lists.forgotten(|job| submitted.contains(job), &mut next.leaving);
     lists.given_back(&mut next);
+    let listed = lists.versions(&rollouts, &wanted, &mut next);
     let all_wake = state.is_woken_by(inputs.telemetry, inputs.policy);
     let mut wants = Vec::new();
     for (&job, Wanted { submission, demand }) in &wanted {
         if inputs.judged.is_some_and(|judged| !judged.pending.contains(&job)) {
             continue;
         }
-        match demand {
-            Some(demand) => wants.push(lists.wants(submission, *demand, all_wake, &next)),
-            None => next.unknown.push(job),
+        let Some(demand) = demand else {
+            next.unknown.push(job);
+            continue;
+        };
+        if let Some(indices) = lists.indices(&listed, &wanted, submission, demand, &mut next) {
+            wants.push(lists.wants(submission, *demand, indices, all_wake, &next));
         }
     }
     wants.retain(|wants| wants.listed(false) > 0);
@@ -216,32 +225,18 @@ impl Lists<'_> {
         &self,
         submission: &'a Submission,
         demand: JobDemand,
+        indices: BTreeSet<ReplicaIndex>,
         all_wake: bool,
         next: &NextReplicas,
     ) -> Wants<'a> {
-        let (state, inputs, job) = (self.state, self.inputs, submission.job);
+        let (state, job) = (self.state, submission.job);
         let (now, along, later) = (Vec::new(), Vec::new(), Vec::new());
         let mut wants = Wants { submission, demand, now, along, later };
-        let placed = state.replicas_of(job);
-        let indices: BTreeSet<_> = placed.chain((0..demand.replicas).map(ReplicaIndex)).collect();
         for replica in indices {
             if state.is_done(job, replica) || next.becomes_done(job, replica) {
                 continue;
             }
-            let word = next.word(job, replica);
-            let serves = state.placement(job, replica).is_some_and(|placement| {
-                let worker = &placement.worker;
-                match inputs.lost.get(worker) {
-                    Some(lost_for) => !self.may_leave(worker, *lost_for, &demand),
-                    None => {
-                        let is_back = state.is_given_back(job, replica) || word.is_some();
-                        demand.stops_first() || !(is_back || inputs.draining.contains(worker))
-                    }
-                }
-            });
-            let has_stopped = word.is_some_and(|word| word.has_stopped);
-            let serves = serves && !has_stopped;
-            if serves {
+            if self.serves((job, replica), &demand, next) {
                 continue;
             }
             let returned = self.returned(job, replica, next);
@@ -264,6 +259,25 @@ impl Lists<'_> {
         let slot = Slot(self.state.last_slot().0 + 1);
         let at = (slot, self.inputs.block);
         self.state.returned_with(&next.given_back, at, (job, replica))
+    }
+
+    /// Whether a replica has a place and stays there.
+    fn serves(
+        &self,
+        (job, replica): (Blake3Digest, ReplicaIndex),
+        demand: &JobDemand,
+        next: &NextReplicas,
+    ) -> bool {
+        let Some(placement) = self.state.placement(job, replica) else { return false };
+        let (worker, word) = (&placement.worker, next.word(job, replica));
+        let stays = match self.inputs.lost.get(worker) {
+            Some(lost_for) => !self.may_leave(worker, *lost_for, demand),
+            None => {
+                let is_back = self.state.is_given_back(job, replica) || word.is_some();
+                demand.stops_first() || !(is_back || self.inputs.draining.contains(worker))
+            }
+        };
+        stays && !word.is_some_and(|word| word.has_stopped)
     }
 
     /// "An exclusive replica is placed again only after lost-since + lease + margin."

@@ -52,7 +52,8 @@
 //! #     base: KeccakDigest([0; 32]), jobs_seen: 0, policy: KeccakDigest([3; 32]),
 //! #     circuit: CircuitId { version: 1, fingerprint: Blake3Digest([4; 32]) },
 //! #     telemetry: Vec::new(), pending: Vec::new(), leaving: Vec::new(), done: Vec::new(),
-//! #     lost: Vec::new(),
+//! #     lost: Vec::new(), given_back: Vec::new(),
+//! #     rollouts: RolloutChanges::default(),
 //! # };
 //! # let instance = Instance::manifest(slot);
 //! # let lock = Lock { binding, instance, round: 0, value: manifest.digest(), votes: Vec::new() };

@@ -9,6 +9,7 @@
 //! [`LocalView::validate_facts`] and [`LocalView::validate_lists`] name the first difference as an [`InvalidManifest`].
 
 mod invalid;
+mod said;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,17 +21,21 @@ use veil_protocol_spec::{
     Slot, domain,
     scheduling::{
         Binding, BlockRef, CircuitId, ClusterState, EndedReplica, GivenBack, LostWorker, MAX_LOST,
-        Manifest, SignedSuspicion, Submission, Suspicion, TelemetryEntry, UnixMillis,
+        Manifest, ReplicaHealth, SignedSuspicion, Submission, Suspicion, TelemetryEntry,
+        UnixMillis,
     },
 };
 use veil_scheduler_plan::cost::most_replicas;
 
 use crate::{
     demand::JobDemand,
-    lists::{Ended, Judged, NextInputs, NextReplicas, Words, next_replicas},
+    judged::Judged,
+    lists::{NextInputs, NextReplicas, next_replicas},
+    rollout::{TooManyAtOnce, too_many_at_once},
 };
 
 pub use self::invalid::InvalidManifest;
+use self::said::Said;
 
 /// How many blocks a manifest's block may be older than the last settled one that a member knows: full
 /// nodes keep the state of as many.
@@ -51,6 +56,8 @@ pub struct TelemetryRef {
     pub ended: Arc<[EndedReplica]>,
     /// What it gives back.
     pub given_back: Arc<[GivenBack]>,
+    /// What it says of replicas that were placed in updates.
+    pub health: Arc<[ReplicaHealth]>,
 }
 
 /// What a member knows when it proposes or validates.
@@ -120,28 +127,6 @@ fn first(ranked: impl Iterator<Item = Rank>, most: usize) -> BTreeSet<PeerIdHash
     ranked.into_iter().take(most).map(|(.., worker)| worker).collect()
 }
 
-/// What messages of workers list, by worker.
-#[derive(Default)]
-struct Said {
-    ended: Ended,
-    given_back: Words,
-}
-
-impl<'a> FromIterator<&'a TelemetryRef> for Said {
-    fn from_iter<I: IntoIterator<Item = &'a TelemetryRef>>(messages: I) -> Self {
-        let mut said = Self::default();
-        for TelemetryRef { entry, ended, given_back, .. } in messages {
-            if !ended.is_empty() {
-                said.ended.insert(entry.sender, Arc::clone(ended));
-            }
-            if !given_back.is_empty() {
-                said.given_back.insert(entry.sender, Arc::clone(given_back));
-            }
-        }
-        said
-    }
-}
-
 impl LocalView<'_> {
     /// Without what depends on this member's clock and on what reached it: "a member's objections in an
     /// appeal contain nothing that depends on its own clock or on what it dropped".
@@ -175,6 +160,7 @@ impl LocalView<'_> {
             draining: self.draining,
             telemetry: &telemetry.iter().map(|entry| entry.sender).collect(),
             ended: &said.ended,
+            health: &said.health,
             block: self.block.number,
             policy: self.policy,
             given_back: &said.given_back,
@@ -257,7 +243,7 @@ impl LocalView<'_> {
         let is_back = telemetry.iter().any(|entry| is_lost(&entry.sender));
         let leaves =
             !next.leaving.is_empty() || !next.done.is_empty() || !next.given_back.is_empty();
-        if self.is_stranded() || goes || is_back || leaves {
+        if self.is_stranded() || goes || is_back || leaves || !next.rollouts.is_empty() {
             return Work::Now;
         }
         match (next.pending.is_empty(), next.failures) {
@@ -293,8 +279,9 @@ impl LocalView<'_> {
     pub fn propose(&self, proposer: ParticipantIndex) -> Manifest {
         let lost = self.lost();
         let telemetry = self.telemetry(&lost);
-        let next = self.next_replicas(&lost, &telemetry, &self.said(&telemetry), None);
-        let NextReplicas { pending, leaving, done, given_back, .. } = next;
+        let said = self.said(&telemetry);
+        let next = self.next_replicas(&lost, &telemetry, &said, None);
+        let NextReplicas { pending, leaving, done, given_back, rollouts, .. } = next;
         Manifest {
             binding: self.binding,
             slot: self.slot(),
@@ -311,6 +298,7 @@ impl LocalView<'_> {
             done,
             lost,
             given_back,
+            rollouts,
         }
     }
 
@@ -355,6 +343,9 @@ impl LocalView<'_> {
         if found > most {
             return Err(InvalidManifest::TooCostly { found, most });
         }
+        if let Some(TooManyAtOnce { job, found, most }) = too_many_at_once(self.state, manifest) {
+            return Err(InvalidManifest::TooManyAtOnce { job, found, most });
+        }
         let wanted = self.submissions.iter().filter(|submission| !submission.cancelled);
         let submitted: BTreeSet<_> = wanted.map(|submission| submission.job).collect();
         if manifest.pending.iter().any(|pending| !submitted.contains(&pending.job)) {
@@ -395,7 +386,15 @@ impl LocalView<'_> {
         // the proposer yet. It has its turn with a proposer that knows it.
         let pending: BTreeSet<_> = manifest.pending.iter().map(|pending| pending.job).collect();
         let done: BTreeSet<_> = manifest.done.iter().map(|done| done.job).collect();
-        let judged = Judged { pending: &pending, done: &done, in_appeal: self.appeal };
+        let versions: BTreeSet<_> =
+            manifest.rollouts.versions.iter().map(|version| version.job).collect();
+        let judged = Judged {
+            pending: &pending,
+            done: &done,
+            versions: &versions,
+            forgotten: &manifest.rollouts.forgotten,
+            in_appeal: self.appeal,
+        };
         // By the telemetry that the manifest names; what of it is not here is named further below.
         let found: Vec<_> = manifest.telemetry.iter().filter_map(&candidate).collect();
         let said = found.iter().collect();
@@ -406,6 +405,8 @@ impl LocalView<'_> {
         let agrees = [
             (manifest.pending == next.pending, "list of pending replicas"),
             (manifest.leaving == next.leaving, "list of leaving replicas"),
+            (manifest.rollouts.versions == next.rollouts.versions, "list of new versions"),
+            (manifest.rollouts.forgotten == next.rollouts.forgotten, "list of forgotten versions"),
         ];
         if let Some((_, what)) = agrees.into_iter().find(|(same, _)| !same) {
             return Err(InvalidManifest::Differs(what));
@@ -431,11 +432,13 @@ impl LocalView<'_> {
         let agrees = [
             (manifest.done == next.done, "list of replicas that are done"),
             (manifest.given_back == next.given_back, "list of replicas that are given back"),
+            (
+                manifest.rollouts.health == next.rollouts.health,
+                "list of healthy and failed replicas",
+            ),
         ];
-        match agrees.into_iter().find(|(same, _)| !same) {
-            Some((_, what)) => Err(InvalidManifest::Differs(what)),
-            None => Ok(()),
-        }
+        let differs = agrees.into_iter().find(|(same, _)| !same);
+        differs.map_or(Ok(()), |(_, what)| Err(InvalidManifest::Differs(what)))
     }
 
     fn validate_lost(&self, lost: &[LostWorker]) -> Result<(), InvalidManifest> {

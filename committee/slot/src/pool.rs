@@ -98,6 +98,9 @@ impl Refusal {
             Self::Telemetry(
                 TelemetryError::TooManyGivenBack(_) | TelemetryError::GivenBackOrder,
             ) => "given_back",
+            Self::Telemetry(TelemetryError::TooMuchHealth(_) | TelemetryError::HealthOrder) => {
+                "health"
+            }
             Self::NotAWorker(_) => "not_a_worker",
             Self::Stale { .. } => "stale",
             Self::Old { .. } => "old",
@@ -319,6 +322,7 @@ mod tests {
             policy: KeccakDigest([7; 32]),
             profile: Profile::default(),
             ended: Vec::new(),
+            health: Vec::new(),
             list: ProvenList::new(vec![1]).unwrap(),
             given_back: Vec::new(),
         }

@@ -38,6 +38,7 @@ pub mod status;
 pub mod tls;
 pub mod token;
 pub mod trust;
+pub mod versions;
 
 use axum::{
     Json,

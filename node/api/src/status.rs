@@ -12,6 +12,8 @@ use veil_protocol_spec::{
     scheduling::{Done, Name, Protocol},
 };
 
+use crate::versions::VersionStatus;
+
 /// Slots whose reports are kept.
 pub const KEPT_SLOTS: usize = 64;
 
@@ -232,6 +234,8 @@ pub struct ReplicaStatus {
     pub observed: Option<Observed>,
     /// Of a batch job, when it has ended for good.
     pub done: Option<DoneStatus>,
+    /// The number of its version, if its job has had others.
+    pub version: Option<u32>,
 }
 
 /// One submitted job.
@@ -253,6 +257,8 @@ pub struct JobStatus {
     pub wanted: Option<u16>,
     /// Its replicas.
     pub replicas: Vec<ReplicaStatus>,
+    /// How it stands among the versions of its job; nothing if there are no others.
+    pub version: Option<VersionStatus>,
 }
 
 /// Evidence of a fault that a process keeps.

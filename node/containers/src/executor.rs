@@ -267,6 +267,11 @@ impl Memory {
         self.errors.get(id).cloned()
     }
 
+    /// Whether what went wrong goes wrong again, as long as job and engine are the same.
+    pub(crate) fn is_hopeless(&self, id: &ReplicaId) -> bool {
+        self.errors.get(id).is_some_and(|error| error.is_final())
+    }
+
     /// What went wrong, and when it is tried again.
     pub(crate) fn error(&self, id: &ReplicaId, now: Instant) -> Option<String> {
         let error = self.errors.get(id)?;

@@ -94,6 +94,8 @@ pub struct ObservedReplica {
     pub endpoints: Vec<Endpoint>,
     /// Why the last reconciliation could not do its part, or the engine does not say all.
     pub error: Option<String>,
+    /// Whether that cannot get better as long as job and engine are the same.
+    pub is_hopeless: bool,
 }
 
 /// Such as `exited (137, out of memory)` or `restarting (4 restarts, last exit 1)`.
@@ -229,6 +231,7 @@ mod tests {
                 container: None,
                 endpoints: Vec::new(),
                 error: None,
+                is_hopeless: false,
             };
             assert_eq!(replica.to_string(), text);
         }

@@ -149,6 +149,7 @@ impl Memory {
             container: looked.map(|(container, _)| container.clone()),
             endpoints: endpoints.unwrap_or_default(),
             error: Some(error).filter(|error| !error.is_empty()),
+            is_hopeless: self.is_hopeless(&id),
         }
     }
 }

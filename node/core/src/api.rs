@@ -8,6 +8,7 @@
 //! | `GET /v1/status` | [`Status`](veil_node_api::status::Status) |
 //! | `GET /v1/jobs` | list of [`JobStatus`](veil_node_api::status::JobStatus) |
 //! | `POST /v1/jobs` | takes a [`JobSpec`] and gossips it; answers [`JobOffered`] |
+//! | `GET /v1/jobs/{job}/versions` | the versions of the job that this one is a version of: list of [`JobVersion`](veil_node_api::versions::JobVersion) |
 //! | `GET /v1/slots/{slot}` | the [`SlotRecord`] |
 //! | `GET /v1/slots/{slot}/votes` | the members' signed votes for the certificate of a slot |
 //! | `GET /v1/evidence` | list of [`EvidenceStatus`] |
@@ -73,6 +74,7 @@ pub(crate) fn read_and_post(reporter: Reporter) -> Routes {
         .get("/v1/status", async |State(of): Answers| Json(of.status()))
         .get("/v1/jobs", async |State(of): Answers| Json(of.jobs()))
         .post("/v1/jobs", offer)
+        .get("/v1/jobs/{job}/versions", versions)
         .get("/v1/slots/{slot}", record)
         .get("/v1/slots/{slot}/conflict", conflict)
         .get("/v1/slots/{slot}/votes", votes)
@@ -119,6 +121,14 @@ async fn offer(
         Err(error) => tracing::warn!(%error, job = %digest, "a job's body was not gossiped"),
     }
     Json(JobOffered { job: digest, listed: offered != Offered::Waiting }).into_response()
+}
+
+async fn versions(State(of): Answers, Path(job): Path<Blake3Digest>) -> Response {
+    let versions = of.versions(&job);
+    if versions.is_empty() {
+        return refuse(StatusCode::NOT_FOUND, &format!("the body of job {job} is not known here"));
+    }
+    Json(versions).into_response()
 }
 
 async fn record(answers: Answers, Path(slot): Path<u64>) -> Response {

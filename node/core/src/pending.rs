@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use veil_committee_slot::{
     demand::JobDemand,
-    lists::{Ended, NextInputs, Words, next_replicas},
+    lists::{Ended, Health, NextInputs, Words, next_replicas},
+    rollout::waits::{VersionWait, waits_for},
 };
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
@@ -38,6 +39,7 @@ pub(crate) fn unplaced(
         draining: &draining,
         telemetry: &view.workers(),
         ended: &Ended::new(),
+        health: &Health::new(),
         block: view.block.number,
         policy: view.policy,
         given_back: &Words::new(),
@@ -99,7 +101,13 @@ pub(crate) fn unplaced(
             draining.contains(&place.worker) || state.is_given_back(job, replica)
         })
     });
-    waits.map(|replica| (replica, because(replica))).collect()
+    waits
+        .filter_map(|of| match waits_for(state, &next.rollouts, of.0, of.1) {
+            None => Some((of, because(of))),
+            Some(VersionWait::NotWanted) => None,
+            Some(waits) => Some((of, waits.to_string())),
+        })
+        .collect()
 }
 
 /// Why public rules leave a replica without a place, if they do.

@@ -11,7 +11,7 @@ use veil_node_p2p::{Health, Network, Topic, Traffic};
 use veil_node_process::{metrics::Metrics, peak_rss_bytes, rss_bytes};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
-    ParticipantIndex, PeerIdHash, Slot,
+    Blake3Digest, ParticipantIndex, PeerIdHash, Slot,
     scheduling::{ClusterScope, ClusterState},
 };
 
@@ -25,6 +25,7 @@ use crate::{
 use veil_node_api::status::{
     JobStatus, PeerCounts, Readiness, ReplicaStatus, Status, TrafficStatus,
 };
+use veil_node_api::versions::{JobVersion, VersionStatus, history};
 
 /// What answers need of a node that has joined its cluster.
 #[derive(Clone, Debug)]
@@ -176,9 +177,19 @@ impl Reporter {
                 image: body.as_ref().map(|body| body.image.to_string()),
                 wanted: body.map(|body| body.replicas),
                 replicas: replicas.get(&submission.job).cloned().unwrap_or_default(),
+                version: VersionStatus::of(&state, &submission.job),
             }
         });
         jobs.collect()
+    }
+
+    /// The versions of the job that this one is a version of.
+    #[must_use]
+    pub fn versions(&self, job: &Blake3Digest) -> Vec<JobVersion> {
+        let Some(joined) = self.joined() else { return Vec::new() };
+        let state = self.epoch().map(|epoch| epoch.ledger.state()).unwrap_or_default();
+        let view = joined.views.current();
+        history(job, &view.submissions, &|job| joined.jobs.body(job), &state)
     }
 
     fn replicas(&self, state: &ClusterState) -> Vec<ReplicaStatus> {
@@ -204,6 +215,7 @@ impl Reporter {
                 pending_because: leaves(job, replica, &placement.worker),
                 observed: observed.remove(&(job, replica)),
                 done: None,
+                version: number(state, &job),
             })
             .collect();
         // Their containers, if they are there yet, are to be stopped.
@@ -214,6 +226,7 @@ impl Reporter {
             pending_because: None,
             observed: None,
             done: Some(done.into()),
+            version: number(state, &job),
         }));
         let placed: BTreeSet<Replica> = replicas.iter().map(|r| (r.job, r.replica)).collect();
         for (key @ (job, replica), because) in because {
@@ -225,6 +238,7 @@ impl Reporter {
                     pending_because: Some(because),
                     observed: observed.remove(&key),
                     done: None,
+                    version: number(state, &job),
                 });
             }
         }
@@ -236,6 +250,7 @@ impl Reporter {
             pending_because: None,
             observed: Some(observed),
             done: None,
+            version: number(state, &job),
         }));
         replicas
     }
@@ -264,6 +279,10 @@ fn peers(joined: &Joined) -> PeerCounts {
         alive: count(|health| matches!(health, Health::Alive)),
         down: count(|health| matches!(health, Health::Down { .. })),
     }
+}
+
+fn number(state: &ClusterState, job: &Blake3Digest) -> Option<u32> {
+    Some(state.line_of(job)?.version(job)?.number)
 }
 
 fn traffic(traffic: &Traffic) -> TrafficStatus {

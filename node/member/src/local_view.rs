@@ -34,6 +34,7 @@ pub(crate) fn telemetry_ref(entry: &Verified<Expanded>) -> TelemetryRef {
         policy: body.policy,
         ended: body.ended.as_slice().into(),
         given_back: body.given_back.as_slice().into(),
+        health: body.health.as_slice().into(),
     }
 }
 
@@ -79,6 +80,11 @@ impl ViewSnapshot {
     pub(crate) fn with_chain(self, view: Arc<View>, settled: u64) -> Self {
         let (workers, draining, owners) = (view.workers(), view.draining(), view.owners());
         Self { workers, draining, owners, settled, view, ..self }
+    }
+
+    /// Jobs that have a place; one may be named more than once.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = Blake3Digest> + '_ {
+        self.state.replicas().map(|(job, ..)| job)
     }
 
     /// What jobs want by the policy.

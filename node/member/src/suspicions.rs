@@ -276,7 +276,7 @@ mod tests {
         Address, Blake3Digest, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest, ReplicaIndex,
         scheduling::{
             Assignment, Assignments, Binding, BlockRef, CircuitId, ClusterScope, Manifest, Outcome,
-            PendingReplica, TelemetryEntry, UnixMillis,
+            PendingReplica, RolloutChanges, TelemetryEntry, UnixMillis,
         },
     };
 
@@ -332,6 +332,7 @@ mod tests {
             done: Vec::new(),
             lost: Vec::new(),
             given_back: Vec::new(),
+            rollouts: RolloutChanges::default(),
         };
         let placed = Assignment { job, replica, outcome: Outcome::Node(holder) };
         let placed = Assignments::try_from(vec![placed]).unwrap();

@@ -58,13 +58,15 @@ impl Validator {
             let view = snapshot.local_view(epoch, &jobs, max_age);
             if by_quorum { view.in_appeal() } else { view }
         };
-        let done: BTreeSet<_> = manifest.done.iter().map(|done| done.job).collect();
+        // What ends by itself and what is a version is told by bodies.
+        let mut bodies: BTreeSet<_> = manifest.done.iter().map(|done| done.job).collect();
+        bodies.extend(manifest.rollouts.versions.iter().map(|version| version.job));
         // Cheap checks first; then one deadline for everything that has to be fetched.
         local_view().validate_facts(manifest, proposer)?;
         let fetching = tokio::time::timeout(FETCH_DEADLINE, async {
             let fetched = self.inputs.fetch(manifest).await;
-            // Whether it is a batch job. What is not found is named by the lists.
-            for job in done {
+            // What is not found is named by the lists.
+            for job in bodies {
                 self.inputs.job(job).await;
             }
             fetched
@@ -82,7 +84,20 @@ impl Validator {
         let found: BTreeMap<_, _> =
             telemetry.iter().map(|found| (found.digest, telemetry_ref(found))).collect();
         let found = |entry: &TelemetryEntry| found.get(&entry.digest).cloned();
-        local_view().validate_lists(manifest, found)?;
+        let mut judged = local_view().validate_lists(manifest, found);
+        if matches!(judged, Err(InvalidManifest::Unknown(_))) {
+            // Of which job a new one could be a version is told by the bodies of what runs.
+            let missing: BTreeSet<_> =
+                snapshot.placed().filter(|job| jobs(job).is_none()).collect();
+            let fetching = async {
+                for job in missing {
+                    self.inputs.job(job).await;
+                }
+            };
+            let _ = tokio::time::timeout(FETCH_DEADLINE, fetching).await;
+            judged = local_view().validate_lists(manifest, found);
+        }
+        judged?;
         // "Before a member votes for a manifest [...] it stores" its inputs (`slot.md`, 3).
         self.inputs.keep(manifest, &fetched).await.map_err(|error| unknown(&error))
     }

@@ -3,7 +3,7 @@
 use veil_node_api::client::ClientError;
 use veil_node_chain::ChainError;
 use veil_node_config::job_file::JobFileError;
-use veil_protocol_spec::{Blake3Digest, scheduling::PolicyError};
+use veil_protocol_spec::{Address, Blake3Digest, scheduling::PolicyError};
 
 use crate::obstacle::Obstacle;
 
@@ -43,10 +43,51 @@ pub enum OperatorError {
         /// Why the node did not take it.
         source: Box<ClientError>,
     },
+    /// A node that does not say what versions there are.
+    #[error("the node does not say which versions of the job there are: {0}")]
+    Versions(ClientError),
+    /// There is no such version.
+    #[error("{}", no_version(.to, .known))]
+    NoVersion {
+        /// What was asked for.
+        to: Option<u32>,
+        /// Which there are.
+        known: Vec<u32>,
+    },
+    /// Nothing is called so.
+    #[error(
+        "no job is called `{0}`, and no digest begins so; `veil job list` shows those there are"
+    )]
+    NotFound(String),
+    /// More than one job is.
+    #[error("`{0}` is more than one job: give the digest of one, which `veil job list` shows")]
+    Ambiguous(String),
+    /// Somebody else's job.
+    #[error("job {job} is of operator {operator}, not of this account")]
+    OtherOperator {
+        /// Which.
+        job: Blake3Digest,
+        /// Whose.
+        operator: Address,
+    },
     /// Nothing to stop.
     #[error(
         "the chain lists no running job {0} of this operator; `veil job list` shows them, and a delegated key \
          says whose they are with --for"
     )]
     NoSuchJob(Blake3Digest),
+}
+
+fn no_version(to: &Option<u32>, known: &[u32]) -> String {
+    let wanted = match to {
+        Some(number) => format!("there is no version {number} to go back to"),
+        None => "no version before the wanted one was wholly healthy".to_owned(),
+    };
+    let known: Vec<_> = known.iter().map(u32::to_string).collect();
+    let known = if known.is_empty() {
+        "none is known".to_owned()
+    } else {
+        format!("known are {}, and `--to` names one", known.join(", "))
+    };
+    format!("{wanted}; {known}: `veil job history` shows them")
 }

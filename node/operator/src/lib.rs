@@ -10,7 +10,8 @@
 //! 1. [`plan::look`] asks the chain and a node, and changes nothing.
 //! 2. [`submission::submit`] looks, gives the body to a node, and then submits the digest.
 //! 3. [`replicas::rows`] joins what certificates say and what workers see; [`table`] writes it for people.
-//! 4. [`verify::Verifier`] checks a placement for somebody who trusts nothing but the chain.
+//! 4. [`history`] says which versions of a job there were, and submits one of them again, or stops them.
+//! 5. [`verify::Verifier`] checks a placement for somebody who trusts nothing but the chain.
 //!
 //! # State and restart
 //! None. A submission that is cut off leaves either nothing on chain, or a digest whose body a node has:
@@ -28,6 +29,7 @@
 
 pub mod error;
 pub mod figures;
+pub mod history;
 pub mod obstacle;
 pub mod plan;
 pub mod replicas;

@@ -52,6 +52,37 @@ impl Limits {
     }
 }
 
+/// A job that another one takes the place of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Update {
+    /// The last job of the name.
+    pub job: Blake3Digest,
+    /// The number that the new version would have.
+    pub version: u32,
+    /// Replicas that the last one asks for.
+    pub replicas: u16,
+}
+
+impl Update {
+    /// Of `before`, the last job of its name; `jobs` is all that a node knows.
+    fn of(before: &JobStatus, jobs: &[JobStatus], spec: &JobSpec) -> Self {
+        let named = || {
+            jobs.iter().filter(|job| {
+                let same = job.name.as_deref() == Some(spec.name.as_str());
+                job.operator == spec.operator && same
+            })
+        };
+        let noted = named().filter_map(|job| Some((job.version?.number, job.position)));
+        let (number, position) = noted.max().map_or((0, None), |(number, at)| (number, Some(at)));
+        // Those that no slot has noted yet come after it.
+        let open = named().filter(|job| !job.cancelled && job.version.is_none());
+        let later = open.filter(|job| position.is_none_or(|at| job.position > at)).count();
+        let later = u32::try_from(later).unwrap_or(u32::MAX);
+        let version = number.saturating_add(later).saturating_add(1);
+        Self { job: before.job, version, replicas: before.wanted.unwrap_or_default() }
+    }
+}
+
 /// What submitting a job would cost and tell, as chain and node have it now.
 #[derive(Clone, Debug, Serialize)]
 pub struct JobPlan {
@@ -87,6 +118,8 @@ pub struct JobPlan {
     pub organisations: Organisations,
     /// What speaks against it.
     pub obstacles: Vec<Obstacle>,
+    /// What it would take the place of; nothing if the account runs no job of its name.
+    pub update: Option<Update>,
     /// What it tells, and to whom.
     pub tells: Vec<String>,
     #[serde(skip)]
@@ -115,9 +148,25 @@ pub async fn look(
     file: JobFile,
     leak_bits: Option<u32>,
 ) -> Result<JobPlan, OperatorError> {
-    let account = chain.account().ok_or(ChainError::NoAccount)?;
     let nonce = chain.next_job_nonce(cluster, operator).await?;
     let spec = file.into_spec(chain.scope(cluster), operator, nonce)?;
+    look_at(chain, cluster, node, spec, leak_bits).await
+}
+
+/// The same of a job that has its operator and nonce.
+///
+/// # Errors
+/// [`OperatorError`] if there is no account, or chain or node do not answer.
+#[boxed]
+pub async fn look_at(
+    chain: &Chain,
+    cluster: ClusterId,
+    node: &Client,
+    spec: JobSpec,
+    leak_bits: Option<u32>,
+) -> Result<JobPlan, OperatorError> {
+    let account = chain.account().ok_or(ChainError::NoAccount)?;
+    let (operator, nonce) = (spec.operator, spec.nonce);
     let policy = match &chain.cluster_policy(cluster).await?[..] {
         [] => ClusterPolicy::default(),
         policy => ClusterPolicy::parse(policy)?,
@@ -164,9 +213,8 @@ pub async fn look(
             && !job.cancelled
             && job.name.as_deref() == Some(spec.name.as_str())
     };
-    if let Some(other) = jobs.iter().find(same) {
-        obstacles.push(Obstacle::Name { name: spec.name.to_string(), job: other.job });
-    }
+    let before = jobs.iter().filter(same).max_by_key(|job| job.position);
+    let update = before.map(|before| Update::of(before, &jobs, &spec));
     obstacles.extend(Obstacle::of_workers(&spec, &policy, &known));
     Ok(JobPlan {
         job: spec.digest(),
@@ -185,6 +233,7 @@ pub async fn look(
         candidates: known.iter().filter(|worker| worker.fits(&spec)).count(),
         organisations: spec.constraints.organisations.clone(),
         obstacles,
+        update,
         tells: tells(&spec, Some(stated)),
         spec,
     })
@@ -235,7 +284,9 @@ pub fn tells(job: &JobSpec, leak_bits: Option<u32>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use veil_node_api::versions::VersionStatus;
     use veil_node_config::job_file::samples;
+    use veil_protocol_spec::scheduling::{RolloutPhase, VersionOutcome};
 
     use super::*;
 
@@ -246,5 +297,37 @@ mod tests {
         assert!(says(&job).contains("any organisation's workers may run it"), "{}", says(&job));
         job.constraints.organisations = Organisations::Of(vec!["Acme".parse().unwrap()]);
         assert!(says(&job).contains("only workers of Acme run it"), "{}", says(&job));
+    }
+
+    #[test]
+    fn an_update_is_numbered_after_those_that_are_noted_and_those_that_are_not() {
+        let spec = JobFile::parse(samples::SERVICE).unwrap().check().unwrap();
+        let of = |position: u64, number: Option<u32>| JobStatus {
+            job: Blake3Digest([position as u8; 32]),
+            position,
+            operator: spec.operator,
+            cancelled: false,
+            name: Some(spec.name.to_string()),
+            image: None,
+            wanted: Some(4),
+            replicas: Vec::new(),
+            version: number.map(|number| VersionStatus {
+                number,
+                outcome: VersionOutcome::Healthy,
+                wanted: true,
+                rollout: RolloutPhase::Settled,
+                unproven: 0,
+            }),
+        };
+        let version = |jobs: &[JobStatus]| {
+            let update = Update::of(jobs.last().unwrap(), jobs, &spec);
+            (update.version, update.replicas)
+        };
+        assert_eq!(version(&[of(3, None)]), (2, 4));
+        assert_eq!(version(&[of(3, None), of(5, None)]), (3, 4));
+        assert_eq!(version(&[of(2, None), of(3, Some(1)), of(5, Some(2))]), (3, 4));
+        assert_eq!(version(&[of(3, Some(6)), of(5, Some(7)), of(8, None)]), (9, 4));
+        let other = JobStatus { name: Some("another".to_owned()), ..of(9, Some(40)) };
+        assert_eq!(version(&[other, of(3, Some(1))]), (2, 4));
     }
 }

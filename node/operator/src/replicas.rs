@@ -1,8 +1,14 @@
 //! What is seen of a job's replicas: what the certificates say beside what the workers observe.
 
 use serde::Serialize;
-use veil_node_api::status::{DoneStatus, Observed, ReplicaStatus, Status};
-use veil_protocol_spec::{Blake3Digest, PeerIdHash, ReplicaIndex};
+use veil_node_api::{
+    status::{DoneStatus, JobStatus, Observed, ReplicaStatus, Status},
+    versions::VersionStatus,
+};
+use veil_protocol_spec::{
+    Blake3Digest, PeerIdHash, ReplicaIndex,
+    scheduling::{RolloutPhase, VersionOutcome},
+};
 
 /// One replica in the table.
 #[derive(Clone, Debug, Serialize)]
@@ -25,6 +31,47 @@ pub struct Row {
     pub pending_because: Option<String>,
     /// How it has ended for good, if it has.
     pub done: Option<DoneStatus>,
+    /// The number of its version, if its job has had others.
+    pub version: Option<u32>,
+}
+
+/// How far an update is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rollout {
+    /// What its operator calls the job.
+    pub name: Option<String>,
+    /// The wanted version.
+    pub job: Blake3Digest,
+    /// How it stands.
+    pub version: VersionStatus,
+    /// In words.
+    pub state: String,
+}
+
+/// How far the updates of these jobs are: one for each whose wanted version is among them.
+#[must_use]
+pub fn rollouts(jobs: &[&JobStatus]) -> Vec<Rollout> {
+    let wanted = jobs.iter().filter_map(|job| Some((job, job.version.filter(|of| of.wanted)?)));
+    wanted
+        .filter(|(job, _)| !job.cancelled)
+        .map(|(job, version)| {
+            let VersionStatus { number, unproven, .. } = version;
+            let (outcome, phase) = (version.outcome, version.rollout);
+            let state = match phase {
+                RolloutPhase::Settled => format!("version {number} runs"),
+                RolloutPhase::Halted => format!(
+                    "version {number} has failed and does not revert: `veil job revert` goes back"
+                ),
+                RolloutPhase::Rolling if outcome == VersionOutcome::Healthy => {
+                    format!("a later version has failed: version {number} comes back, {unproven} replicas of it are waited for")
+                }
+                RolloutPhase::Rolling => {
+                    format!("version {number} is rolled out, {unproven} replicas of it are waited for")
+                }
+            };
+            Rollout { name: job.name.clone(), job: job.job, version, state }
+        })
+        .collect()
 }
 
 /// What the certificates say, by the node that knows most of them, beside what each worker that was
@@ -45,6 +92,7 @@ pub fn rows(statuses: &[Status], name_of: &dyn Fn(&PeerIdHash) -> Option<String>
             observed,
             pending_because: replica.pending_because.clone(),
             done: replica.done.clone(),
+            version: replica.version,
         };
     let seen_by = |worker: PeerIdHash, replica: &ReplicaStatus| {
         let status = statuses.iter().find(|status| status.peer == worker)?;

@@ -1,4 +1,4 @@
-//! Submitting and stopping jobs: the chain orders them, a node takes their bodies.
+//! Submitting jobs: the chain orders them, a node takes their bodies.
 
 use async_recursion::async_recursion as boxed;
 use veil_node_api::{
@@ -10,7 +10,11 @@ use veil_node_chain::{Chain, ChainError, login_digest};
 use veil_node_config::job_file::JobFile;
 use veil_protocol_spec::{Address, Blake3Digest, ClusterId, scheduling::JobSpec};
 
-use crate::{error::OperatorError, obstacle::Obstacle, plan};
+use crate::{
+    error::OperatorError,
+    obstacle::Obstacle,
+    plan::{self, JobPlan, Update},
+};
 
 /// Logs the chain's account in at a node, for what only `operator` may do there: itself, or one that has delegated
 /// this to it. A socket's owner needs no login.
@@ -35,6 +39,17 @@ pub async fn log_in(
     node.log_in(key.address(), operator, cluster, &sign).await.map_err(OperatorError::Login)
 }
 
+/// A job that the chain lists now.
+#[derive(Debug)]
+pub struct Submitted {
+    /// Its digest.
+    pub job: Blake3Digest,
+    /// Its body.
+    pub spec: JobSpec,
+    /// What it takes the place of.
+    pub update: Option<Update>,
+}
+
 /// Gives a job's body to `node`, then submits it as a job of `operator`, under its next nonce. "The
 /// public body travels by gossip before the transaction": what ends this halfway leaves no digest on chain
 /// whose body nobody has. What speaks against it is found first ([`plan::look`]). Its placement may tell
@@ -51,17 +66,31 @@ pub async fn submit(
     operator: Address,
     job: JobFile,
     leak_bits: Option<u32>,
-) -> Result<(Blake3Digest, JobSpec), OperatorError> {
+) -> Result<Submitted, OperatorError> {
     let plan = plan::look(chain, cluster, node, operator, job, leak_bits).await?;
+    submit_planned(chain, cluster, node, plan).await
+}
+
+/// Submits what was planned, unless something speaks against it.
+///
+/// # Errors
+/// [`OperatorError`].
+#[boxed]
+pub async fn submit_planned(
+    chain: &Chain,
+    cluster: ClusterId,
+    node: &Client,
+    plan: JobPlan,
+) -> Result<Submitted, OperatorError> {
     if let Some(obstacle) = plan.obstacles.into_iter().find(Obstacle::forbids_submission) {
         return Err(obstacle.into());
     }
-    let (digest, spec) = (plan.job, plan.spec);
+    let JobPlan { job, spec, update, .. } = plan;
     give(node, &spec).await.map_err(OperatorError::NotSubmitted)?;
-    chain.submit_job_for(cluster, operator, digest, spec.nonce, plan.leak_bits).await?;
+    chain.submit_job_for(cluster, spec.operator, job, spec.nonce, plan.leak_bits).await?;
     // A node keeps few bodies that the chain does not list, and may have dropped this one.
     give_body(node, &spec).await?;
-    Ok((digest, spec))
+    Ok(Submitted { job, spec, update })
 }
 
 /// Gives a job's body to `node`, which passes it on.
@@ -77,33 +106,4 @@ pub async fn give_body(node: &Client, spec: &JobSpec) -> Result<(), OperatorErro
 
 async fn give(node: &Client, spec: &JobSpec) -> Result<(), ClientError> {
     node.post::<serde_json::Value>("/v1/jobs", spec).await.map(drop)
-}
-
-/// Cancels every submission of the job by `operator`, which is this account, or has delegated this to it; returns
-/// their number.
-///
-/// # Errors
-/// [`OperatorError`].
-#[boxed]
-pub async fn stop(
-    chain: &Chain,
-    cluster: ClusterId,
-    operator: Address,
-    job: Blake3Digest,
-) -> Result<usize, OperatorError> {
-    let own_account = chain.account() == Some(operator);
-    let submitted = chain.jobs(cluster, 0).await?;
-    let own = |one: &&veil_node_chain::SubmittedJob| {
-        one.digest == job && one.operator == operator && !one.cancelled
-    };
-    let mut stopped = 0;
-    for one in submitted.iter().filter(own) {
-        if own_account {
-            chain.cancel_job(cluster, one.position).await?;
-        } else {
-            chain.cancel_job_for_operator(cluster, one.position).await?;
-        }
-        stopped += 1;
-    }
-    if stopped == 0 { Err(OperatorError::NoSuchJob(job)) } else { Ok(stopped) }
 }

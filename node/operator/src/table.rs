@@ -2,9 +2,17 @@
 
 use std::io::{self, Write};
 
-use veil_node_api::status::{DoneStatus, JobStatus};
+use veil_node_api::{
+    status::{DoneStatus, JobStatus},
+    versions::JobVersion,
+};
+use veil_protocol_spec::scheduling::{RolloutPhase, VersionOutcome};
 
-use crate::{plan::JobPlan, replicas::Row};
+use crate::{
+    history::numbered,
+    plan::{JobPlan, Update},
+    replicas::{Rollout, Row},
+};
 
 fn short(text: &str) -> &str {
     text.get(..12).unwrap_or(text)
@@ -17,8 +25,8 @@ fn short(text: &str) -> &str {
 pub fn write_rows(out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
     writeln!(
         out,
-        "{:<14}{:>7}  {:<14}{:<10}{:<22}because",
-        "job", "replica", "worker", "assigned", "observed"
+        "{:<14}{:>7}  {:>7}  {:<14}{:<10}{:<22}because",
+        "job", "replica", "version", "worker", "assigned", "observed"
     )?;
     for row in rows {
         let worker = row.worker_name.clone().or_else(|| row.worker.map(|peer| peer.to_string()));
@@ -38,12 +46,25 @@ pub fn write_rows(out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
         };
         writeln!(
             out,
-            "{:<14}{:>7}  {:<14}{assigned:<10}{observed:<22}{}",
+            "{:<14}{:>7}  {:>7}  {:<14}{assigned:<10}{observed:<22}{}",
             short(&row.job.to_string()),
             row.replica,
+            row.version.unwrap_or(1),
             short(&worker),
             row.pending_because.as_deref().unwrap_or_default()
         )?;
+    }
+    Ok(())
+}
+
+/// How far updates are; nothing if there are none.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_rollouts(out: &mut dyn Write, rollouts: &[Rollout]) -> io::Result<()> {
+    for Rollout { name, job, state, .. } in rollouts {
+        let job = job.to_string();
+        writeln!(out, "{}: {state}", name.as_deref().unwrap_or_else(|| short(&job)))?;
     }
     Ok(())
 }
@@ -80,6 +101,63 @@ pub fn write_jobs(out: &mut dyn Write, jobs: &[JobStatus]) -> io::Result<()> {
     Ok(())
 }
 
+/// The versions of a job, and how far the wanted one is.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_versions(out: &mut dyn Write, versions: &[JobVersion]) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:>7}  {:<14}{:>8}  {:>8}  {:>6}  {:<30}image",
+        "version", "job", "position", "replicas", "placed", "state"
+    )?;
+    for (number, of) in numbered(versions) {
+        writeln!(
+            out,
+            "{:>7}  {:<14}{:>8}  {:>8}  {:>6}  {:<30}{}",
+            number.map_or_else(|| "-".to_owned(), |number| number.to_string()),
+            short(&of.job.to_string()),
+            of.position,
+            of.spec.replicas,
+            of.placed,
+            version_state(of),
+            of.spec.image
+        )?;
+    }
+    Ok(())
+}
+
+/// The same for programs.
+#[must_use]
+pub fn versions(versions: &[JobVersion]) -> Vec<serde_json::Value> {
+    let numbered = numbered(versions).into_iter().map(|(number, of)| {
+        let mut object = serde_json::to_value(of).unwrap_or_default();
+        object["number"] = number.into();
+        object["state"] = version_state(of).into();
+        object
+    });
+    numbered.collect()
+}
+
+/// What has become of a version, in words.
+#[must_use]
+pub fn version_state(of: &JobVersion) -> String {
+    if of.cancelled {
+        return "withdrawn".to_owned();
+    }
+    let Some(version) = of.version else { return "not noted in a certificate".to_owned() };
+    let what = match (version.outcome, version.rollout) {
+        (VersionOutcome::Healthy, RolloutPhase::Rolling) if version.wanted => "comes back",
+        (VersionOutcome::Healthy, _) => "healthy",
+        (VersionOutcome::Rolling, _) => "is rolled out",
+        (VersionOutcome::Failed, RolloutPhase::Halted) if version.wanted => "failed, stays so",
+        (VersionOutcome::Failed, _) => "failed",
+        (VersionOutcome::Superseded, _) => "superseded",
+    };
+    let wanted = if version.wanted { ", wanted" } else { "" };
+    format!("{what}{wanted}")
+}
+
 /// What a job would cost and tell, and what speaks against it.
 ///
 /// # Errors
@@ -92,6 +170,14 @@ pub fn write_plan(out: &mut dyn Write, plan: &JobPlan) -> io::Result<()> {
         plan.name,
         plan.job
     )?;
+    if let Some(Update { version, job, replicas }) = &plan.update {
+        writeln!(
+            out,
+            "update     version {version} of `{}`; takes the place of job {job}, {}",
+            plan.name,
+            count(*replicas, "replica")
+        )?;
+    }
     if let Some(limits) = &plan.limits {
         writeln!(
             out,
@@ -145,6 +231,7 @@ mod tests {
                 running: false,
                 pending_because: None,
                 done: Some(done),
+                version: None,
             };
             let mut out = Vec::new();
             write_rows(&mut out, &[row]).unwrap();

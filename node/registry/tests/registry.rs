@@ -1,5 +1,7 @@
 //! Tests: what a worker believes of a registry, against one that serves whatever it is told to.
 
+#![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},

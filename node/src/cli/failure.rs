@@ -285,6 +285,7 @@ impl From<OperatorError> for Failure {
             OperatorError::Chain(error) => error.into(),
             OperatorError::Login(ref cause)
             | OperatorError::Node(ref cause)
+            | OperatorError::Versions(ref cause)
             | OperatorError::NotSubmitted(ref cause) => {
                 let (exit, kind) = of_node(cause);
                 Self::new(exit, kind, error)
@@ -293,12 +294,13 @@ impl From<OperatorError> for Failure {
                 let (exit, kind) = of_node(source);
                 Self::new(exit, kind, error)
             }
-            OperatorError::NoSuchJob(_) | OperatorError::Policy(_) => {
-                Self::new(Exit::Failed, "chain", error)
-            }
-            OperatorError::Obstacle(Obstacle::TooLarge(_) | Obstacle::Name { .. }) => {
-                Self::new(Exit::Usage, "job", error)
-            }
+            OperatorError::NoVersion { .. }
+            | OperatorError::NotFound(_)
+            | OperatorError::Ambiguous(_) => Self::new(Exit::Usage, "usage", error),
+            OperatorError::NoSuchJob(_)
+            | OperatorError::OtherOperator { .. }
+            | OperatorError::Policy(_) => Self::new(Exit::Failed, "chain", error),
+            OperatorError::Obstacle(Obstacle::TooLarge(_)) => Self::new(Exit::Usage, "job", error),
             OperatorError::Obstacle(_) => Self::new(Exit::Failed, "refused", error),
         }
     }

@@ -1,13 +1,14 @@
-//! `veil job init|validate|plan|submit|status|list|stop`.
+//! `veil job init|validate|plan|submit|status|list|history|revert|stop`.
 
 mod file;
 pub(in crate::cli) mod target;
+mod version;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use veil_node_operator::{plan, replicas, submission, table};
+use veil_node_operator::{history, plan, replicas, submission, table};
 use veil_protocol_spec::{Blake3Digest, PeerIdHash};
 
 use self::target::{ForOperator, Target};
@@ -26,13 +27,18 @@ pub(super) enum Command {
     Validate(file::Validate),
     /// Say what submitting a job would cost and tell, and whether it can run, without a transaction.
     Plan(Plan),
-    /// Submit a job: its digest on chain, its body through a node.
+    /// Submit a job: its digest on chain, its body through a node. A job of a name that the account runs already
+    /// is an update of that one.
     Submit(Submit),
     /// Show where replicas are assigned and what runs; of all jobs, or of one.
     Status(Ask),
     /// List the jobs that the chain has.
     List(Everything),
-    /// Withdraw a job; its containers are stopped after the next certificate.
+    /// List the versions of a job, and what has become of each.
+    History(version::History),
+    /// Submit an earlier version of a job again.
+    Revert(version::Revert),
+    /// Withdraw a job with all its versions; its containers are stopped after the next certificate.
     Stop(One),
 }
 
@@ -104,6 +110,12 @@ pub(super) fn run(command: &Command, asking: &Asking) -> Exit {
         Command::List(arguments) => {
             (arguments.target.json, block_on(list(&arguments.target, asking)))
         }
+        Command::History(arguments) => {
+            (arguments.target.json, block_on(version::history(arguments, asking)))
+        }
+        Command::Revert(arguments) => {
+            (arguments.target.json, block_on(version::revert(arguments, asking)))
+        }
         Command::Stop(arguments) => (arguments.target.json, block_on(stop(arguments, asking))),
     };
     conclude(json, ended)
@@ -129,18 +141,22 @@ async fn submit(arguments: &Submit, asking: &Asking) -> Result<Exit, Failure> {
     let operator = arguments.operator.of(&chain)?;
     let node = access.session(&chain, cluster, operator).await?;
     let leak_bits = arguments.leak_bits;
-    let digest = match arguments.nonce {
+    match arguments.nonce {
         Some(nonce) => {
             let spec = job.into_spec(chain.scope(cluster), operator, nonce)?;
             submission::give_body(&node, &spec).await?;
-            spec.digest()
+            let digest = spec.digest();
+            output::show(arguments.target.json, &json!({ "job": digest }), |out| {
+                writeln!(out, "{digest}")
+            })?;
+            Ok(Exit::Done)
         }
-        None => submission::submit(&chain, cluster, &node, operator, job, leak_bits).await?.0,
-    };
-    output::show(arguments.target.json, &json!({ "job": digest }), |out| {
-        writeln!(out, "{digest}")
-    })?;
-    Ok(Exit::Done)
+        None => {
+            let submitted =
+                submission::submit(&chain, cluster, &node, operator, job, leak_bits).await?;
+            version::show(arguments.target.json, &submitted)
+        }
+    }
 }
 
 async fn status(arguments: &Ask, asking: &Asking) -> Result<Exit, Failure> {
@@ -155,8 +171,15 @@ async fn status(arguments: &Ask, asking: &Asking) -> Result<Exit, Failure> {
     let rows: Vec<_> =
         replicas::rows(&statuses, &name_of).into_iter().filter(|row| wanted(&row.job)).collect();
     let running = rows.iter().filter(|row| row.running).count();
-    let object = json!({ "replicas_running": running, "replicas": rows });
-    output::show(arguments.target.json, &object, |out| table::write_rows(out, &rows))?;
+    // A node that answers knows how far updates are.
+    let jobs: Vec<_> = access.jobs().await.unwrap_or_default();
+    let rollouts: Vec<_> = jobs.iter().filter(|job| wanted(&job.job)).collect();
+    let rollouts = replicas::rollouts(&rollouts);
+    let object = json!({ "replicas_running": running, "replicas": rows, "rollouts": rollouts });
+    output::show(arguments.target.json, &object, |out| {
+        table::write_rows(out, &rows)?;
+        table::write_rollouts(out, &rollouts)
+    })?;
     Ok(Exit::Done)
 }
 
@@ -171,7 +194,13 @@ async fn stop(arguments: &One, asking: &Asking) -> Result<Exit, Failure> {
     let access = arguments.target.resolve(asking)?;
     let (chain, cluster) = access.chain().await?;
     let operator = arguments.operator.of(&chain)?;
-    let stopped = submission::stop(&chain, cluster, operator, arguments.job).await?;
+    let node = access.session(&chain, cluster, operator).await.ok();
+    let stopped = history::stop(&chain, cluster, node.as_ref(), operator, arguments.job).await?;
+    if node.is_none() {
+        output::note(
+            "no node was asked for other versions of the job: if there are later ones, stop the last",
+        );
+    }
     let object = json!({ "job": arguments.job, "submissions_withdrawn": stopped });
     output::show(arguments.target.json, &object, |out| {
         let job = arguments.job;

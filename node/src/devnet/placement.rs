@@ -67,9 +67,9 @@ impl Devnet {
     pub async fn submit(&self, job: JobFile) -> Result<Blake3Digest, DevnetError> {
         let ask = self.any_started()?.client();
         let operator = self.operator.account().ok_or(ChainError::NoAccount)?;
-        let (digest, _) =
+        let submitted =
             submission::submit(&self.operator, self.cluster, &ask, operator, job, None).await?;
-        Ok(digest)
+        Ok(submitted.job)
     }
 
     fn any_started(&self) -> Result<&super::Node, DevnetError> {

@@ -54,6 +54,7 @@ fn telemetry(worker: u8) -> Telemetry {
         includes_slot: Slot(0),
         profile: Profile::default(),
         ended: Vec::new(),
+        health: Vec::new(),
         list: ProvenList::new(vec![worker; 20_000]).unwrap(),
         given_back: Vec::new(),
     };

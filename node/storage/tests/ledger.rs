@@ -31,7 +31,7 @@ use veil_protocol_spec::{
     scheduling::{
         Assignment, AssignmentCertificate, Assignments, Binding, BlockRef, CertificateBody,
         CircuitId, ClusterState, GroupSignature, Manifest, Outcome, PendingReplica,
-        ReferenceStringOrigin, SlotRecord, TelemetryEntry, UnixMillis,
+        ReferenceStringOrigin, RolloutChanges, SlotRecord, TelemetryEntry, UnixMillis,
     },
     sync::SyncAnswer,
 };
@@ -126,6 +126,7 @@ impl Member {
             done: Vec::new(),
             lost: Vec::new(),
             given_back: Vec::new(),
+            rollouts: RolloutChanges::default(),
         };
         let outcome = Outcome::Node(worker);
         let assignments =

@@ -12,6 +12,7 @@
 mod figures;
 mod network;
 mod official;
+mod updates;
 
 use std::{process::Stdio, thread::sleep, time::Duration};
 

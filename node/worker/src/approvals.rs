@@ -165,7 +165,7 @@ fn refusal(image: ImageReference, error: &RegistryError) -> ReplicaError {
     }
 }
 
-/// 4. "When the chain says something else, what was refused for good is asked about again." Runs until it is
+/// Step 4: "When the chain says something else, what was refused for good is asked about again." Runs until it is
 /// dropped.
 pub(crate) async fn follow(views: &Views, executor: &Executor) {
     let mut views = views.subscribe();

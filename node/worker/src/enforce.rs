@@ -41,7 +41,7 @@ use veil_node_process::{Uptime, unix_now};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
     Blake3Digest, KeccakDigest, PeerIdHash, Slot,
-    scheduling::{EndedReplica, JobSpec, JobType, LeasePolicy},
+    scheduling::{EndedReplica, JobSpec, JobType, LeasePolicy, ReplicaHealth, UpdatePolicy},
     sync::{SyncAnswer, SyncRequest},
 };
 
@@ -53,6 +53,7 @@ use crate::{
     giving::{Giver, Giving, mine},
     lease::LastContact,
     moves::Moves,
+    proving::{Look, Proving},
 };
 
 /// Between two reconciliations without a new state.
@@ -62,6 +63,8 @@ const POLLS: [(Duration, Duration); 2] = [
     (Duration::from_millis(250), Duration::from_secs(10)),
     (Duration::from_secs(1), Duration::from_secs(60)),
 ];
+/// Between two looks at what was placed in an update, until it is decided how it fares.
+const PROVING: Duration = Duration::from_secs(1);
 /// Between two questions of one worker whether what moves to it runs there.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two looks at whether a lease has ended.
@@ -82,6 +85,8 @@ pub(crate) struct Enforcer {
     /// What telemetry may claim; changes too when room has become free.
     pub(crate) included: watch::Sender<Option<Included>>,
     pub(crate) evictions: Arc<Evictions>,
+    /// How those fare that were placed here in updates.
+    pub(crate) health: watch::Sender<Vec<ReplicaHealth>>,
 }
 
 /// A slot that placed something here, until all of it runs.
@@ -163,6 +168,7 @@ impl Enforcer {
         lease_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut left_out = BTreeMap::new();
         let (mut moves, mut asking) = (Moves::default(), Asking::default());
+        let mut proving = Proving::default();
         let mut ask_tick = tokio::time::interval(ASK_INTERVAL);
         ask_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut views = self.views.subscribe();
@@ -177,7 +183,9 @@ impl Enforcer {
             let since = enforcing.values().map(|slot| slot.since.elapsed()).min();
             let poll = POLLS.into_iter().find(|(_, period)| since.is_some_and(|age| age < *period));
             // The tick looks too.
-            let next = poll.and_then(|(interval, _)| Some(looking.at? + interval));
+            let poll = poll.map(|(interval, _)| interval);
+            let poll = poll.or_else(|| proving.waits().then_some(PROVING));
+            let next = poll.and_then(|interval| Some(looking.at? + interval));
             let looks = wait_until(next.filter(|_| looking.looks.is_empty()));
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
@@ -233,6 +241,9 @@ impl Enforcer {
                     if silent != core::mem::replace(&mut looking.is_silent, silent) {
                         self.included.send_modify(|_| {}); // whether anything can be placed here
                     }
+                    if let Ok(seen) = &seen {
+                        self.prove(&mut proving, seen);
+                    }
                     self.observed(seen, &mut enforcing, &left_out);
                     if looking.again {
                         looking.look(&executor);
@@ -256,6 +267,13 @@ impl Enforcer {
                 self.jobs.read(job, kind) == Some((true, LeasePolicy::Keep))
             };
             moves.follow(&assigned, &now, place, may_double, since);
+            proving.follow(self.me, &state, since);
+            // Before telemetry may claim to include the state: what was said of an earlier placement is no word
+            // about this one.
+            self.health.send_if_modified(|said| {
+                *said = proving.said();
+                false
+            });
             record_slots(&now, assigned.slot, since, &mut enforcing);
             let view = self.views.current();
             let evictions = &*self.evictions;
@@ -368,6 +386,20 @@ impl Enforcer {
             }
         }
         (bodies, certificates)
+    }
+
+    /// Says how those fare that were placed here in updates.
+    fn prove(&self, proving: &mut Proving, seen: &[ObservedReplica]) {
+        let look = |&(job, replica): &Replica| {
+            let of = seen.iter().find(|of| (of.id.job, of.id.replica) == (job, replica));
+            of.filter(|of| of.claimed.is_some()).map_or(Look::Waits, Look::at)
+        };
+        let policy = |(job, _): &Replica| -> UpdatePolicy {
+            self.jobs.read(job, |body: &JobSpec| body.update).unwrap_or_default()
+        };
+        if proving.look(look, policy, Instant::now()) {
+            self.health.send_replace(proving.said());
+        }
     }
 
     /// Notes what runs, and which slots are enforced with it.

@@ -36,6 +36,7 @@ mod images;
 mod lease;
 mod moves;
 mod profile;
+mod proving;
 mod report;
 mod sequence;
 pub mod telemetry;
@@ -269,6 +270,7 @@ async fn contain(
     let executor = Arc::new(Executor::remembering(docker, owner, &saved, save).on(terms));
     let (included, including) = watch::channel(None);
     evictions.know(cluster.me, Arc::clone(epoch));
+    let (health, fares) = watch::channel(Vec::new());
     let enforcer = Enforcer {
         me: cluster.me,
         peers: cluster.peers.clone(),
@@ -289,6 +291,7 @@ async fn contain(
         last_contact,
         included,
         evictions: Arc::clone(&evictions),
+        health,
     };
     let listening = Arc::clone(&executor);
     let following = approvals::follow(&cluster.views, &listening);
@@ -310,6 +313,7 @@ async fn contain(
         interval: section.telemetry_interval(),
         included: including,
         evictions,
+        health: fares,
     };
     tokio::join!(enforcer.run(), reporter.run(), collecting, listening.listen(), following);
     Ok(())

@@ -3,7 +3,8 @@
 //! # Flow
 //! At an interval; when the cluster's policy changes; as soon as the executor knows what a new slot has
 //! placed here, since a message that does not include it does not count; when containers have made
-//! room; when a replica of a batch job has ended, or one is given back; when the engine falls silent, from when on nothing is free here, and when it answers again. The clear
+//! room; when a replica of a batch job has ended, or one is given back; when it is decided how one fares that was placed
+//! in an update; when the engine falls silent, from when on nothing is free here, and when it answers again. The clear
 //! sample does not outlive its encryption.
 
 use std::{
@@ -24,7 +25,10 @@ use veil_node_process::unix_now;
 use veil_protocol_spec::{
     Wire,
     identity::SecretIdentity,
-    scheduling::{MAX_ENDED, PolicyError, Profile, ProofMetadata, Telemetry, TelemetryBody},
+    scheduling::{
+        MAX_ENDED, MAX_HEALTH_SAID, PolicyError, Profile, ProofMetadata, ReplicaHealth, Telemetry,
+        TelemetryBody,
+    },
 };
 use veil_scheduler::{ListError, encrypt};
 
@@ -74,6 +78,8 @@ pub(crate) struct Reporter {
     pub(crate) included: watch::Receiver<Option<Included>>,
     /// What it gives back.
     pub(crate) evictions: Arc<Evictions>,
+    /// How those fare that were placed here in updates.
+    pub(crate) health: watch::Receiver<Vec<ReplicaHealth>>,
 }
 
 impl Reporter {
@@ -102,6 +108,9 @@ impl Reporter {
                 changed = given_back.changed() => if changed.is_err() {
                     return;
                 },
+                changed = self.health.changed() => if changed.is_err() {
+                    return;
+                },
                 // What was sent before is in another scale.
                 Ok(_) = views.wait_for(|view| view.policy != policy) => {}
             }
@@ -111,6 +120,8 @@ impl Reporter {
     async fn report(&mut self) -> Result<(), ReportError> {
         // Read before the sample is taken, so that the sample includes no less.
         let included = self.included.borrow_and_update().clone().unwrap_or_default();
+        let mut health = self.health.borrow_and_update().clone();
+        health.truncate(MAX_HEALTH_SAID);
         let held = self.executor.held().await;
         // Nothing is placed where nothing is free: then nobody asks what the engine is.
         let facts = match held.silence {
@@ -154,6 +165,7 @@ impl Reporter {
             ended,
             list,
             given_back,
+            health,
         };
         let telemetry = body.sign(&self.identity);
         tracing::debug!(

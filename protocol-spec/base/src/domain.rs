@@ -100,6 +100,10 @@ domains! {
     TELEMETRY = "telemetry";
     /// Digest of a `JobSpec`.
     JOB_SPEC = "job spec";
+    /// What the versions of one job have in common, by its operator and its name.
+    JOB_LINE = "job line";
+    /// What the replicas of a job are made of, whatever their number.
+    JOB_TEMPLATE = "job template";
     /// Digest of a `Manifest`.
     MANIFEST = "manifest";
     /// The place of a worker in a list of a manifest that not all fit into.
@@ -154,6 +158,8 @@ domains! {
     STATE_TRIES_LEAF = "state tries leaf";
     /// Keccak-256 of it is the first word of the leaf of the state tree that commits to what was given back.
     STATE_RETURNED_LEAF = "state returned leaf";
+    /// Keccak-256 of it is the first word of the leaf of the state tree that commits to versions of jobs.
+    STATE_ROLLOUTS_LEAF = "state rollouts leaf";
     /// Keccak-256 of it is the first word of the leaf of the state tree that says what happened before.
     STATE_HISTORY_LEAF = "state history leaf";
     /// Whose turn it is when there is not room for all that wants a place.

@@ -154,6 +154,8 @@ bytes! {
     Address[20];
     /// A BLAKE3 digest, used off chain.
     Blake3Digest[32];
+    /// All versions of a job: a BLAKE3 digest of its operator and its name.
+    JobLine[32];
     /// A compressed secp256k1 public key: a member's or worker's identity.
     PublicIdentity[33];
     /// A compact ECDSA signature (r, s), low s.

@@ -43,4 +43,5 @@ pub mod resources;
 mod rules;
 mod text;
 pub mod unsupported;
+pub mod version;
 pub mod volume;

@@ -1,7 +1,7 @@
 //! What a job can say and nobody does yet. This is the only list: whoever makes something work takes its
 //! line out.
 
-use crate::{job::JobSpec, kind::JobType, lifecycle::UpdatePolicy};
+use crate::{job::JobSpec, kind::JobType};
 
 /// A job asks for something that this version does not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,16 +16,11 @@ pub struct Unsupported {
 type Asks = fn(&JobSpec) -> bool;
 
 /// Key of the job file, what it asks for, whether a job asks for it.
-const LIST: &[(&str, &str, Asks)] = &[
-    (
-        "type",
-        "periodic and system jobs; write type = \"batch\" for one that ends, else \"service\"",
-        |job| matches!(job.kind, JobType::Periodic { .. } | JobType::System),
-    ),
-    ("update", "updates in place; leave the section out, stop the job and submit it anew", |job| {
-        job.update != UpdatePolicy::default()
-    }),
-];
+const LIST: &[(&str, &str, Asks)] = &[(
+    "type",
+    "periodic and system jobs; write type = \"batch\" for one that ends, else \"service\"",
+    |job| matches!(job.kind, JobType::Periodic { .. } | JobType::System),
+)];
 
 /// Everything that the job asks for in vain, in the order of the list.
 pub fn asked_by(job: &JobSpec) -> impl Iterator<Item = Unsupported> {

@@ -25,8 +25,9 @@ pub struct Record {
 impl Wire for Record {
     const NAME: &'static str = "agreement record";
     // Version 1 decided manifests only and named a slot in place of an instance; version 2 held manifests
-    // that listed everything that runs, version 3 manifests that knew nothing of replicas that are done.
-    const VERSION: u8 = 4;
+    // that listed everything that runs, version 3 manifests that knew nothing of replicas that are done, version 4
+    // manifests that knew nothing of versions of jobs.
+    const VERSION: u8 = 5;
     // One input brings at most one value, and what follows from it is votes.
     const MAX_BYTES: usize = 2 * Manifest::MAX_BYTES;
 }

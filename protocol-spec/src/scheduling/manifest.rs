@@ -16,7 +16,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{binding::Binding, ended::EndedReplica, given_back::GivenBack};
+use super::{
+    binding::Binding,
+    ended::EndedReplica,
+    given_back::GivenBack,
+    rollout::{MAX_FORGOTTEN_LINES, MAX_HEALTH, MAX_NEW_VERSIONS, ReplicaHealth, RolloutChanges},
+};
 use crate::{
     codec::{CodecError, Wire},
     committee::Committee,
@@ -38,7 +43,7 @@ pub const MAX_RUNNING: usize = 8192;
 pub const MAX_LOST: usize = 256;
 
 /// Most replicas given back in one slot; the others follow in the next.
-pub const MAX_GIVEN_BACK: usize = 256;
+pub const MAX_GIVEN_BACK: usize = 128;
 
 /// One worker's telemetry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -191,12 +196,14 @@ pub struct Manifest {
     /// Replicas that have a place and that their workers give back, by their telemetry: by (job, replica) in strictly
     /// ascending order. Those that have stopped leave their place, and may be pending as well.
     pub given_back: Vec<GivenBack>,
+    /// Which versions of jobs are new, and how those fare that take the place of others.
+    pub rollouts: RolloutChanges,
 }
 
 impl Wire for Manifest {
     const NAME: &'static str = "Manifest";
     // Version 2 had suspicions without a time; it and version 3 listed everything that runs; version 4 knew
-    // nothing of replicas that are done, version 5 of those given back.
+    // nothing of replicas that are done, version 5 of those given back and of versions.
     const VERSION: u8 = 6;
     const MAX_BYTES: usize = 1 << 20;
 }
@@ -208,6 +215,7 @@ const LARGEST: usize = 512
     + MAX_RUNNING * (32 + 3)
     + MAX_RUNNING * EndedReplica::MAX_BYTES
     + MAX_GIVEN_BACK * GivenBack::MAX_BYTES
+    + RolloutChanges::MAX_BYTES
     + MAX_LOST * (32 + 1 + ((MAX_PARTICIPANTS - 1) / 3 + 1) * (1 + 5 + 64));
 const _: () = assert!(LARGEST <= Manifest::MAX_BYTES, "the largest manifest must fit");
 
@@ -296,6 +304,10 @@ impl Manifest {
         ordered("done", &self.done, MAX_RUNNING, EndedReplica::key)?;
         ordered("lost", &self.lost, MAX_LOST, |l| l.worker)?;
         ordered("given_back", &self.given_back, MAX_GIVEN_BACK, GivenBack::key)?;
+        let RolloutChanges { versions, health, forgotten } = &self.rollouts;
+        ordered("versions", versions, MAX_NEW_VERSIONS, |v| v.submission)?;
+        ordered("health", health, MAX_HEALTH, ReplicaHealth::key)?;
+        ordered("forgotten", forgotten, MAX_FORGOTTEN_LINES, |line| *line)?;
         self.validate_telemetry()?;
         self.validate_replicas()?;
         self.validate_lost(committee)

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    ids::Epoch,
+    ids::{Epoch, JobLine},
     scheduling::{
         GiveBackReason, Note, ReplicaExit,
         arbitrary::{assert_wire, binding, secret},
@@ -76,6 +76,7 @@ fn manifest() -> Manifest {
         done: vec![done(0x11, 5), done(0x44, 0)],
         lost: vec![lost(4, &[1, 2, 3]), lost(5, &[2, 4, 7])],
         given_back: vec![given_back(0x22, 0), given_back(0x55, 1)],
+        rollouts: RolloutChanges::default(),
     }
 }
 
@@ -116,6 +117,18 @@ fn every_list_is_strictly_ascending() {
     assert_eq!(refused(|m| m.done.insert(1, done(0x11, 5))), order("done", 1));
     assert_eq!(refused(|m| m.lost.swap(0, 1)), order("lost", 1));
     assert_eq!(refused(|m| m.given_back.swap(0, 1)), order("given_back", 1));
+    let lines = vec![JobLine([2; 32]), JobLine([1; 32])];
+    assert_eq!(refused(|m| m.rollouts.forgotten = lines), order("forgotten", 1));
+    let health = |replica| ReplicaHealth {
+        job: Blake3Digest([0x11; 32]),
+        replica: ReplicaIndex(replica),
+        healthy: true,
+    };
+    let twice = vec![health(1), health(1)];
+    assert_eq!(refused(|m| m.rollouts.health = twice), order("health", 1));
+    let most: Vec<_> = (0..=MAX_HEALTH as u16).map(health).collect();
+    let many = ManifestError::TooMany { list: "health", len: MAX_HEALTH + 1, max: MAX_HEALTH };
+    assert_eq!(refused(|m| m.rollouts.health = most), many);
 }
 
 #[test]

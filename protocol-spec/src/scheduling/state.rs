@@ -33,7 +33,9 @@
 //! Signatures are not checked here; see [`SlotRecord`].
 
 mod done;
+mod error;
 mod given_back;
+mod rollout;
 mod root;
 mod tries;
 
@@ -52,7 +54,13 @@ use crate::{
     ids::{Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot},
 };
 pub use done::{Done, MAX_DONE, MAX_DONE_OF_OPERATOR};
+pub use error::StateError;
 pub use given_back::{MAX_RETURNED, MAX_RETURNED_OF_OPERATOR, Returned};
+use rollout::Rollouts;
+pub use rollout::{
+    Line, MAX_LINES, MAX_LINES_OF_OPERATOR, MAX_VERSIONS, RolloutError, RolloutPhase, Version,
+    VersionOutcome,
+};
 pub use tries::Draw;
 use tries::{MAX_KNOWN, MAX_TOLD, MAX_TRIED, Tries};
 
@@ -90,6 +98,7 @@ pub struct ClusterState {
     tries: Tries,
     /// What workers have given back, as long as it is remembered.
     returned: BTreeMap<(Blake3Digest, ReplicaIndex), Returned>,
+    rollouts: Rollouts,
 }
 
 impl Default for ClusterState {
@@ -108,6 +117,7 @@ impl Default for ClusterState {
             lost: BTreeMap::new(),
             tries: Tries::default(),
             returned: BTreeMap::new(),
+            rollouts: Rollouts::default(),
         }
     }
 }
@@ -116,10 +126,10 @@ impl Wire for ClusterState {
     const NAME: &'static str = "ClusterState";
     // Version 3 knew no lost workers, and what was tried only of the last slot. The root of version 4 did
     // not commit to what happened before. Version 5 knew nothing of replicas that are done, version 6 of those
-    // given back.
+    // given back and of versions.
     const VERSION: u8 = 7;
     // Slots and certificates; replicas of 77 bytes, those done of 94; as many workers of 42 twice; what was
-    // tried and told.
+    // tried and told; versions.
     const MAX_BYTES: usize = 320
         + MAX_RUNNING * (32 + 3 + 32 + 10)
         + MAX_DONE * Done::MAX_ENTRY_BYTES
@@ -127,46 +137,8 @@ impl Wire for ClusterState {
         + MAX_TRIED * (32 + 3 + 1 + 10 + 33)
         + MAX_TOLD * (32 + 5 + 10)
         + MAX_KNOWN * 32
-        + MAX_RETURNED * Returned::MAX_ENTRY_BYTES;
-}
-
-/// Why a manifest, its outcome or its certificate does not continue the state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
-pub enum StateError {
-    /// The slot is not after the last certified one.
-    #[error("slot {slot} is not after slot {last}, the last one certified")]
-    Slot { slot: Slot, last: Slot },
-    /// The manifest builds on another certificate.
-    #[error("the manifest builds on certificate {found}, the last one here is {expected}")]
-    Previous { found: KeccakDigest, expected: KeccakDigest },
-    /// A replica that the manifest lists as leaving or done has no place.
-    #[error("replica {replica} of job {job} has no place that it could leave")]
-    NotRunning { job: Blake3Digest, replica: ReplicaIndex },
-    /// A replica that is done is listed as pending.
-    #[error("replica {replica} of job {job} is done, and gets no place again")]
-    Done { job: Blake3Digest, replica: ReplicaIndex },
-    /// More replicas would be done than a cluster remembers.
-    #[error("{0} replicas would be done: at most {MAX_DONE} are remembered")]
-    TooManyDone(usize),
-    /// More replicas would be remembered as given back than a cluster does.
-    #[error("{0} replicas would be remembered as given back: at most {MAX_RETURNED}")]
-    TooManyReturned(usize),
-    /// There is not one assignment for each pending replica.
-    #[error("the assignments are not those of the manifest's pending replicas")]
-    Assignments,
-    /// A replica is assigned to a worker whose telemetry the manifest does not list.
-    #[error("worker {0} is assigned a replica but is no candidate of this slot")]
-    NotCandidate(PeerIdHash),
-    /// More replicas would run than a cluster may have.
-    #[error("{0} replicas would run: at most {MAX_RUNNING}")]
-    TooManyRunning(usize),
-    /// The certificate is of another chain of certificates, or out of order.
-    #[error(transparent)]
-    Chain(#[from] ChainError),
-    /// The certificate carries the root of another state.
-    #[error("the certificate's state root is {found}, this slot gives {expected}")]
-    Root { found: KeccakDigest, expected: KeccakDigest },
+        + MAX_RETURNED * Returned::MAX_ENTRY_BYTES
+        + Rollouts::MAX_BYTES;
 }
 
 impl ClusterState {
@@ -376,6 +348,7 @@ impl ClusterState {
         tries.locked(manifest);
         tries
             .decided(manifest, assignments, freed, |&(job, replica)| self.last_place(job, replica));
+        let rollouts = self.rollouts.after(manifest, assignments, &self.replicas, &replicas)?;
         let same = (&replicas, &booked) == (&self.replicas, &self.booked);
         let changed = if same { self.changed } else { slot };
         let Self { last_certificate, decided, .. } = *self;
@@ -393,6 +366,7 @@ impl ClusterState {
             lost,
             tries,
             returned,
+            rollouts,
         })
     }
 
@@ -434,12 +408,13 @@ impl ClusterState {
         })
     }
 
-    /// The worker that has the replica, or had it last.
+    /// The worker that has the replica, or had it last, or had the one that left for it.
     #[must_use]
     pub fn last_place(&self, job: Blake3Digest, replica: ReplicaIndex) -> Option<PeerIdHash> {
         let of = (job, replica);
         let place = self.replicas.get(&of).map(|placement| placement.worker);
-        place.or_else(|| self.tries.tried.get(&of)?.previous)
+        let tried = || self.tries.tried.get(&of)?.previous;
+        place.or_else(tried).or_else(|| self.rollouts.homes.get(&of).copied())
     }
 
     /// Closes the slot that was applied, or ended void, with its certificate.

@@ -10,7 +10,8 @@ use crate::{
     ids::{ParticipantIndex, Signature},
     scheduling::{
         Assignment, AssignmentCertificate, BlockRef, CircuitId, GroupSignature, LostWorker,
-        PendingReplica, RecordError, ReferenceStringOrigin, SignedSuspicion, TelemetryEntry,
+        PendingReplica, RecordError, ReferenceStringOrigin, RolloutChanges, SignedSuspicion,
+        TelemetryEntry,
         abi::{Words, keccak},
         arbitrary::{assert_wire, binding},
         merkle::MerkleTree,
@@ -21,6 +22,8 @@ use crate::{
 mod done;
 #[path = "state_history_tests.rs"]
 mod history;
+#[path = "state_rollout_tests.rs"]
+mod rollout;
 
 fn committee() -> Committee {
     Committee::new(4).unwrap()
@@ -78,6 +81,7 @@ fn manifest(
             .map(|w| LostWorker { worker: worker(*w), suspicions: suspicions.clone() })
             .collect(),
         given_back: vec![],
+        rollouts: RolloutChanges::default(),
     };
     assert_eq!(manifest.validate(committee()), Ok(()));
     manifest

@@ -23,6 +23,7 @@ use super::{
     given_back::GivenBack,
     profile::{Profile, ProfileError},
     proven::{ProofMetadata, ProvenList},
+    rollout::ReplicaHealth,
 };
 use crate::{
     codec::Wire,
@@ -33,6 +34,8 @@ use crate::{
 
 /// Most replicas that one message lists as ended; the others follow when these are certified.
 pub const MAX_ENDED: usize = 256;
+/// Most replicas of which one message says how they fare; the others follow when these are certified.
+pub const MAX_HEALTH_SAID: usize = 256;
 
 /// Most replicas that one message gives back; the others follow when these have left.
 pub const MAX_WORDS: usize = 64;
@@ -66,6 +69,10 @@ pub struct TelemetryBody {
     /// Replicas that have their place here and that the worker gives back: by (job, replica) in strictly ascending
     /// order. Repeated until a certificate says that they have left.
     pub given_back: Vec<GivenBack>,
+    /// How replicas fare that were placed here in an update, by the last certificate that the worker knows, as
+    /// far as that is decided: by (job, replica) in strictly ascending order. Repeated until a certificate says
+    /// so too.
+    pub health: Vec<ReplicaHealth>,
 }
 
 /// A worker's signed telemetry.
@@ -80,13 +87,14 @@ pub struct Telemetry {
 
 impl Wire for TelemetryBody {
     const NAME: &'static str = "TelemetryBody";
-    // Version 2 had no profile, version 3 said nothing of replicas that have ended, version 4 of those given back,
-    // and accepted no organisations.
+    // Version 2 had no profile, version 3 said nothing of replicas that have ended, version 4 of those given back
+    // or placed in an update, and accepted no organisations.
     const VERSION: u8 = 5;
     const MAX_BYTES: usize = ProvenList::MAX_BYTES
         + Profile::MAX_BYTES
         + MAX_ENDED * EndedReplica::MAX_BYTES
         + MAX_WORDS * GivenBack::MAX_BYTES
+        + MAX_HEALTH_SAID * ReplicaHealth::MAX_BYTES
         + 512;
 }
 
@@ -120,6 +128,12 @@ pub enum TelemetryError {
     /// The replicas that it gives back are out of order, or one is listed twice.
     #[error("its list of replicas that are given back is not strictly ascending")]
     GivenBackOrder,
+    /// It says of too many replicas how they fare.
+    #[error("it says of {0} replicas how they fare: at most {MAX_HEALTH_SAID} at once")]
+    TooMuchHealth(usize),
+    /// The replicas of which it says how they fare are out of order, or one is listed twice.
+    #[error("its list of how replicas fare is not strictly ascending")]
+    HealthOrder,
 }
 
 impl TelemetryBody {
@@ -181,6 +195,13 @@ impl Telemetry {
         if !given_back.is_sorted_by(|a, b| a.key() < b.key()) {
             return Err(TelemetryError::GivenBackOrder);
         }
+        let health = &self.body.health;
+        if health.len() > MAX_HEALTH_SAID {
+            return Err(TelemetryError::TooMuchHealth(health.len()));
+        }
+        if !health.is_sorted_by(|a, b| a.key() < b.key()) {
+            return Err(TelemetryError::HealthOrder);
+        }
         Ok(())
     }
 }
@@ -206,6 +227,11 @@ mod tests {
         EndedReplica { job: Blake3Digest([0xbb; 32]), replica: ReplicaIndex(replica), exit }
     }
 
+    fn health(replica: u16) -> ReplicaHealth {
+        let (job, replica) = (Blake3Digest([0xcc; 32]), ReplicaIndex(replica));
+        ReplicaHealth { job, replica, healthy: replica.0 % 2 == 0 }
+    }
+
     fn body() -> TelemetryBody {
         TelemetryBody {
             binding: binding(),
@@ -218,6 +244,7 @@ mod tests {
             ended: vec![ended(1), ended(2)],
             list: ProvenList::new(vec![0xc7; 100]).unwrap(),
             given_back: vec![given_back(1), given_back(2)],
+            health: vec![health(1), health(2)],
         }
     }
 
@@ -283,6 +310,19 @@ mod tests {
         for wrong in [[2, 1], [1, 1]] {
             let refused = verify(wrong.map(given_back).to_vec());
             assert_eq!(refused, Err(TelemetryError::GivenBackOrder));
+        }
+    }
+
+    #[test]
+    fn how_a_replica_fares_is_said_once_and_not_without_end() {
+        let verify =
+            |health| TelemetryBody { health, ..body() }.sign(&secret(1)).verify(&binding());
+        let most: Vec<_> = (0..MAX_HEALTH_SAID as u16).map(health).collect();
+        assert_eq!(verify(most.clone()), Ok(()));
+        let more = [most, vec![health(u16::MAX)]].concat();
+        assert_eq!(verify(more), Err(TelemetryError::TooMuchHealth(MAX_HEALTH_SAID + 1)));
+        for wrong in [vec![health(2), health(1)], vec![health(1), health(1)]] {
+            assert_eq!(verify(wrong), Err(TelemetryError::HealthOrder));
         }
     }
 
@@ -353,6 +393,7 @@ mod tests {
             ..given_back(u16::MAX - i)
         });
         longest.given_back = words.rev().collect();
+        longest.health = (0..MAX_HEALTH_SAID as u16).rev().map(|i| health(u16::MAX - i)).collect();
         longest.list = ProvenList::new(vec![0xff; ProvenList::MAX_BYTES]).unwrap();
         assert!(longest.to_wire().len() <= TelemetryBody::MAX_BYTES);
         let telemetry = longest.sign(&secret(1));

@@ -5,11 +5,17 @@ use veil_protocol_spec::{
     Address, Blake3Digest, KeccakDigest, ReplicaIndex, Slot,
     inputs::{InputBundle, PreviousPlace, SubmitterOrganisations, WorkerLabels},
     scheduling::{
-        Accepts, ClusterPolicy, Draw, Egress, GiveBackReason, GivenBack, Manifest, Note, Profile,
-        ReplicaState, RunningReplica, UnixMillis,
+        Accepts, ClusterPolicy, Draw, Egress, EndedReplica, GiveBackReason, GivenBack, Manifest,
+        Note, Profile, ReplicaExit, ReplicaState, RunningReplica, UnixMillis,
     },
     sync::KeyFiles,
 };
+
+/// A batch replica whose last run was out of memory.
+pub(crate) fn ended() -> EndedReplica {
+    let exit = ReplicaExit { code: Some(137), out_of_memory: true };
+    EndedReplica { job: Blake3Digest([0xba; 32]), replica: ReplicaIndex(2), exit }
+}
 
 pub(crate) fn input_bundle(manifest: &Manifest) -> InputBundle {
     let (job, worker) = (manifest.pending[0].job, manifest.telemetry[0].sender);

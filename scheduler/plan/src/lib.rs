@@ -90,6 +90,7 @@
 //! #   done: Vec::new(),
 //! #   lost: Vec::new(),
 //! #   given_back: Vec::new(),
+//! #   rollouts: RolloutChanges::default(),
 //!     // ...
 //! };
 //! let public = PublicInputs {

@@ -54,7 +54,8 @@ pub(crate) struct Step {
 ///    replicas of this slot took, its latency class is not above the job's, and, under hard
 ///    anti-affinity, no earlier replica of the job went to its failure domain.
 /// 4. Of the feasible candidates the one is taken that is first
-///    1. by level: the worker that held the replica last, if the job prefers it; then, under soft
+///    1. by level: the worker that held the replica last, if the job prefers it or has a fixed host port,
+///       which is free there; then, under soft
 ///       anti-affinity, the fewest replicas of the job in the failure domain, running and placed in
 ///       this slot, 5 or more counting alike;
 ///    2. by score. `spread`: the most units free of the dominant resource, the one of which the
@@ -178,7 +179,7 @@ impl Plan {
             }
             let previous = last_place
                 .flatten()
-                .filter(|_| job.constraints.prefer_previous)
+                .filter(|_| job.constraints.prefer_previous || job.has_fixed_port())
                 .filter(|worker| candidates.contains(worker));
             // A step without candidates is none for the circuit.
             let is_open = !candidates.is_empty();

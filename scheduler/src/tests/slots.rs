@@ -153,6 +153,7 @@ pub(super) fn slot(
         done: Vec::new(),
         lost: Vec::new(),
         given_back: Vec::new(),
+        rollouts: RolloutChanges::default(),
     };
     let zone = |index: usize| format!("zone={}", ["a", "b", "c"][index % 3]).parse().unwrap();
     let public = PublicInputs {

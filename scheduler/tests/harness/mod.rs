@@ -21,8 +21,8 @@ use veil_protocol_spec::{
         AntiAffinity, Binding, BlockRef, ClusterPolicy, ClusterScope, Constraints, CpuUnits,
         DiskUnits, EncryptedRequest, EncryptedWeights, FailureDomain, GpuUnits, JobSpec, Manifest,
         MemoryUnits, PendingReplica, PolicyWeights, ProofMetadata, Quantities, Reading,
-        ReplicaState, Resource, ResourceRequest, Resources, RunningReplica, Scale, Strength,
-        TelemetryEntry, Weights, keccak,
+        ReplicaState, Resource, ResourceRequest, Resources, RolloutChanges, RunningReplica, Scale,
+        Strength, TelemetryEntry, Weights, keccak,
     },
 };
 use veil_scheduler::{
@@ -184,6 +184,7 @@ impl Cluster {
             done: Vec::new(),
             lost: Vec::new(),
             given_back: Vec::new(),
+            rollouts: RolloutChanges::default(),
         };
         let mut inputs = Inputs::default();
         inputs.public.policy =

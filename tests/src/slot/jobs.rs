@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroU16,
     sync::Arc,
 };
 
@@ -11,8 +12,9 @@ use veil_committee_slot::demand::{AllowedImages, JobDemand};
 use veil_protocol_spec::{
     Address, Blake3Digest,
     scheduling::{
-        ClusterState, CpuUnits, DiskUnits, GpuUnits, JobSpec, JobType, LeasePolicy, MemoryUnits,
-        Priority, ResourceRequest, Resources, RestartMode, RestartPolicy, Scale, Submission,
+        ClusterState, CpuUnits, DiskUnits, GpuUnits, HostPort, JobSpec, JobType, LeasePolicy,
+        MemoryUnits, Port, Priority, Protocol, ResourceRequest, Resources, RestartMode,
+        RestartPolicy, Scale, Submission, UpdatePolicy,
     },
 };
 
@@ -23,6 +25,10 @@ use crate::fixtures;
 const TOO_MUCH: u16 = 150;
 /// How long an exclusive replica runs without contact.
 const LEASE_SECONDS: u32 = 60;
+
+/// What a program is told that is never healthy.
+const BROKEN: &str = "breaks";
+const PORT: NonZeroU16 = NonZeroU16::new(8_080).expect("not 0");
 
 /// Who submits the jobs.
 const OPERATOR: Address = Address([3; 20]);
@@ -47,6 +53,8 @@ pub(super) struct Jobs {
     jobs: BTreeMap<Blake3Digest, JobSpec>,
     scale: Scale,
     bodies: Arc<BTreeMap<Blake3Digest, JobDemand>>,
+    /// Which job that is updated each one is a version of.
+    lines: BTreeMap<Blake3Digest, usize>,
     /// Jobs that were submitted without a body.
     pub(super) bodiless: u64,
 }
@@ -65,6 +73,7 @@ impl Jobs {
             jobs: BTreeMap::new(),
             scale,
             bodies: Arc::default(),
+            lines: BTreeMap::new(),
             bodiless: 0,
         }
     }
@@ -128,6 +137,41 @@ impl Jobs {
                     self.submit();
                 }
             }
+            Demand::Updates => {
+                for line in 0..self.wanted {
+                    let runs =
+                        self.submissions.iter().any(|s| self.lines.get(&s.job) == Some(&line));
+                    if !runs {
+                        self.submit_version(line);
+                    }
+                }
+                if self.rng.gen_ratio(1, 6) {
+                    let line = self.rng.gen_range(0..self.wanted);
+                    if self.rng.gen_ratio(1, 12) {
+                        changed |= self.withdraw(line, |_| true);
+                    } else {
+                        self.submit_version(line);
+                    }
+                }
+                // What runs nowhere and is not wanted any more needs not stay submitted.
+                let newest: BTreeMap<_, _> = self
+                    .submissions
+                    .iter()
+                    .filter_map(|s| Some((*self.lines.get(&s.job)?, s.position)))
+                    .collect();
+                let needed = |s: &Submission| {
+                    let line = state.line_of(&s.job);
+                    let fallback = line.and_then(|line| line.fallback());
+                    state.replicas_of(s.job).next().is_some()
+                        || line.is_none()
+                        || fallback.is_some_and(|of| of.job == s.job)
+                        || line.and_then(|line| line.target()).is_some_and(|of| of.job == s.job)
+                };
+                for line in 0..self.wanted {
+                    let last = newest.get(&line).copied();
+                    changed |= self.withdraw(line, |s| Some(s.position) != last && !needed(s));
+                }
+            }
             // Operators withdraw what has run for a while, and submit something else.
             Demand::Mixed if active >= self.wanted => {
                 if self.rng.gen_ratio(1, 4) {
@@ -154,11 +198,76 @@ impl Jobs {
         if changed || self.submitted > before {
             let wanted: BTreeSet<_> = self.submissions.iter().map(|s| s.job).collect();
             self.jobs.retain(|job, _| wanted.contains(job));
+            self.lines.retain(|job, _| wanted.contains(job));
             let demand = |job| JobDemand::of(job, &self.scale, &AllowedImages::default());
             let bodies = self.jobs.iter().map(|(digest, job)| (*digest, demand(job)));
             self.bodies = Arc::new(bodies.collect());
             self.shared = Arc::new(self.submissions.clone());
         }
+    }
+
+    /// Withdraws these versions of a line. Whether there were any.
+    fn withdraw(&mut self, line: usize, which: impl Fn(&Submission) -> bool) -> bool {
+        let mut some = false;
+        for submission in self.submissions.iter_mut().filter(|s| !s.cancelled) {
+            if self.lines.get(&submission.job) == Some(&line) && which(submission) {
+                submission.cancelled = true;
+                some = true;
+            }
+        }
+        some
+    }
+
+    /// A version of a line: another number of replicas, or another program, every third of which is broken.
+    fn submit_version(&mut self, line: usize) {
+        self.submitted += 1;
+        let position = self.submitted;
+        let before = self.submissions.iter().rev().find(|s| self.lines.get(&s.job) == Some(&line));
+        let before = before.and_then(|before| self.jobs.get(&before.job)).cloned();
+        let scales = before.is_some() && self.rng.gen_ratio(1, 3);
+        let mut job = before.unwrap_or_else(|| {
+            let request = ResourceRequest::Clear(Resources {
+                cpu: CpuUnits(1),
+                memory: MemoryUnits(1),
+                ..Resources::default()
+            });
+            let name = format!("app-{line}").parse().expect("a name");
+            let image = format!("localhost:5000/app@sha256:{}", "ab".repeat(32));
+            let image = image.parse().expect("an image's name");
+            let new = JobSpec::new(fixtures::SCOPE, OPERATOR, position, name, image, request);
+            JobSpec { replicas: self.replicas, ..new }
+        });
+        job.nonce = position;
+        if scales {
+            job.replicas = self.rng.gen_range(1..=self.replicas);
+        } else {
+            let broken = position % 3 == 2;
+            let program = if broken { BROKEN } else { "works" };
+            job.args = vec![program.to_owned(), position.to_string()];
+            job.update = UpdatePolicy {
+                max_parallel: self.rng.gen_range(1..=2),
+                auto_revert: !self.rng.gen_ratio(1, 5),
+                ..UpdatePolicy::default()
+            };
+            // Every fourth line has a port that two versions cannot have at once.
+            if line % 4 == 3 {
+                job.ports = vec![Port {
+                    name: "http".parse().expect("a name"),
+                    container: PORT,
+                    protocol: Protocol::Tcp,
+                    host: HostPort::Fixed(PORT),
+                }];
+            }
+        }
+        let digest = job.digest();
+        self.submissions.push(submission(position, digest));
+        self.lines.insert(digest, line);
+        self.jobs.insert(digest, job);
+    }
+
+    /// Whether replicas of a job are never healthy.
+    pub(super) fn is_broken(&self, job: &Blake3Digest) -> bool {
+        self.jobs.get(job).is_some_and(|job| job.args.first().is_some_and(|arg| arg == BROKEN))
     }
 
     fn submit(&mut self) {
@@ -181,7 +290,7 @@ impl Jobs {
                 (cpu, memory, disk, self.rng.gen_range(1..=self.replicas))
             }
             Demand::Unplaceable => (1, TOO_MUCH, 0, 1),
-            Demand::Flood => (1, 1, 0, self.replicas),
+            Demand::Flood | Demand::Updates => (1, 1, 0, self.replicas),
         };
         let exclusive = mixed && self.rng.gen_ratio(1, 4);
         let batch = mixed && position % 3 == 1;
@@ -202,7 +311,7 @@ impl Jobs {
                 fixtures::SCOPE,
                 OPERATOR,
                 position,
-                "app".parse().expect("a name"),
+                format!("app-{position}").parse().expect("a name"),
                 format!("localhost:5000/app@sha256:{}", "ab".repeat(32))
                     .parse()
                     .expect("an image's name"),

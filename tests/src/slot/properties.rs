@@ -12,8 +12,12 @@
 //! | what is given back or drained has another place within a slot, once there is room | at each step |
 //! | what is done never gets a place again, and its room is used | at each certificate |
 //! | no manifest of an honest member is refused for what it lists as done or given back | at each judgement |
+//! | a slot replaces at most `max_parallel` replicas of a job whose new version is not certified healthy, and takes no healthy one away before another is, unless both cannot run at once | at each certificate |
+//! | a version that is broken is never called healthy, one that is not is never called failed, unless a worker lies | at each certificate |
 //! | no exclusive replica gets a place while its old worker may run it | at each certificate, if the plan says so |
 //! | what a member stores of slots that are not over is at most [`KEPT_MANIFESTS`] manifests and [`KEPT_BYTES`] | at each record |
+
+mod rollout;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +25,7 @@ use veil_committee_machine::Millis;
 use veil_committee_slot::machine::SlotTiming;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, PeerIdHash, ReplicaIndex, Slot,
-    scheduling::{ClusterState, LostWorker, Outcome, SlotRecord},
+    scheduling::{ClusterState, LostWorker, Outcome, RolloutPhase, SlotRecord},
 };
 
 use super::{
@@ -130,7 +134,10 @@ impl Properties {
         let chain = around.chain.head();
         let apart = self.apart;
         self.lost.retain(|(job, replica), lost| {
-            if !chain.wants(job) || state.is_done(*job, *replica) {
+            let updates =
+                state.line_of(job).is_some_and(|line| line.phase() != RolloutPhase::Settled);
+            let replaced = updates || rollout::is_replaced(state, job, *replica);
+            if !chain.wants(job) || state.is_done(*job, *replica) || replaced {
                 return false;
             }
             if placed.get(&(*job, *replica)) == Some(&false) {
@@ -178,6 +185,16 @@ impl Properties {
             }
         }
         self.check_done((before, after), record, around, now, report);
+        let open = |at| {
+            let chain = chain.as_ref()?;
+            chain
+                .submissions
+                .iter()
+                .find(|submission| submission.position == at)
+                .map(|of| !of.cancelled)
+        };
+        rollout::check((before, after), record, around, |at| open(at) != Some(true), report);
+        let replaced = |job: &Blake3Digest, replica| rollout::is_replaced(after, job, replica);
         let state = after;
         let places = |state: &ClusterState| -> BTreeMap<_, _> {
             state.replicas().map(|(job, replica, p)| ((job, replica), p.worker)).collect()
@@ -193,13 +210,17 @@ impl Properties {
                 report.count("replica done");
                 continue;
             }
+            let is_replaced = replaced(job, *replica);
             let wanted = chain.as_ref().is_none_or(|chain| chain.wants(job));
-            let placement = was.placement(*job, *replica).filter(|_| wanted && !is_lost);
+            let stays = wanted && !is_lost && !is_replaced;
+            let placement = was.placement(*job, *replica).filter(|_| stays);
             let leaves = placement.is_some_and(|placement| {
                 let chain = chain.as_deref();
                 given_back::may_leave(was, *of, placement, record, around, chain, report)
             });
-            if !is_lost && wanted && !leaves {
+            if is_replaced {
+                report.count("replica of another version");
+            } else if !is_lost && wanted && !leaves {
                 report.violate(format!(
                     "slot {slot} takes replica {replica} of {job} from {worker} without a reason"
                 ));
@@ -217,7 +238,8 @@ impl Properties {
             if let Some(until) = runs {
                 self.leased.insert(*of, (*worker, until));
             }
-            if !after.contains_key(of) && chain.as_ref().is_some_and(|chain| chain.wants(job)) {
+            let wants = || chain.as_ref().is_some_and(|chain| chain.wants(job));
+            if !after.contains_key(of) && !is_replaced && wants() {
                 let lost = Lost { since: now, excused: now, tried: false };
                 self.lost.entry(*of).or_insert(lost);
             }

@@ -5,17 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    SlotReport, SlotScenario, WorkerBehaviour,
-    chain::Chain,
-    given_back::{self, GiveBacks},
-    jobs::Jobs,
-    runs::{self, Runs},
-    sight::POLICY,
-    telemetry::{Clock, Flaw, Sample},
-    worker::{CAPACITY, GRACE, Gone, SAMPLES, Worker},
-};
-use crate::fixtures;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use veil_committee_machine::Millis;
@@ -26,10 +15,23 @@ use veil_committee_slot::{
 use veil_protocol_spec::{
     Address, Blake3Digest, KeccakDigest, ParticipantIndex, PeerIdHash, ReplicaIndex, Slot,
     scheduling::{
-        ClusterPolicy, ClusterState, EndedReplica, GivenBack, Quantities, Reading, Scale,
-        TelemetryEntry,
+        ClusterPolicy, ClusterState, EndedReplica, GivenBack, Quantities, Reading, ReplicaHealth,
+        Scale, TelemetryEntry,
     },
 };
+
+use super::{
+    SlotReport, SlotScenario, WorkerBehaviour,
+    chain::Chain,
+    given_back::{self, GiveBacks},
+    health::{self, Health},
+    jobs::Jobs,
+    runs::{self, Runs},
+    sight::POLICY,
+    telemetry::{Clock, Flaw, Sample},
+    worker::{CAPACITY, GRACE, Gone, SAMPLES, Worker},
+};
+use crate::fixtures;
 
 mod inputs;
 
@@ -44,6 +46,9 @@ struct Unseen {
     since: Millis,
     until: Millis,
 }
+
+/// What a message of a worker lists.
+type Lists = (Arc<[EndedReplica]>, Arc<[GivenBack]>, Arc<[ReplicaHealth]>);
 
 pub(super) struct Surroundings {
     rng: ChaCha20Rng,
@@ -60,6 +65,7 @@ pub(super) struct Surroundings {
     pub(super) jobs: Jobs,
     pub(super) runs: Runs,
     pub(super) given_back: GiveBacks,
+    health: Health,
     pub(super) chain: Chain,
     owners: Arc<BTreeMap<PeerIdHash, Address>>,
     policy: ClusterPolicy,
@@ -115,11 +121,17 @@ impl Surroundings {
                 scenario.gives_back,
             ),
             owners: Arc::new(owners),
+            health: Health::default(),
             policy,
             scenario: scenario.clone(),
         };
         this.mine();
         this
+    }
+
+    /// Whether no worker deviates.
+    pub(super) fn is_honest(&self) -> bool {
+        self.workers.iter().all(|worker| worker.behaviour.is_none())
     }
 
     pub(super) fn clock(&self, j: ParticipantIndex) -> Clock {
@@ -327,6 +339,7 @@ impl Surroundings {
         }
         let last = state.last_slot();
         let ended = self.runs.ended(state, now);
+        let fares = self.health.tick(state, &self.jobs, now);
         for k in 0..self.workers.len() {
             let worker = &self.workers[k];
             if worker.gone.is_some() {
@@ -341,14 +354,20 @@ impl Surroundings {
                 Some(WorkerBehaviour::GiveAllBack) => given_back::everything(state),
                 _ => self.given_back.said(worker.id),
             };
-            let is_news = before
-                .is_some_and(|before| (&before.ended, &before.given_back) != (&ended, &given_back));
+            let health = match worker.behaviour {
+                Some(WorkerBehaviour::ClaimEnded) => health::all_failed(state),
+                _ => fares.get(&worker.id).cloned().unwrap_or_default(),
+            };
+            let is_news = before.is_some_and(|before| {
+                (&before.ended, &before.given_back, &before.health)
+                    != (&ended, &given_back, &health)
+            });
             let known = before.map(|before| before.includes_slot);
             let owes = is_news || booked.get(&worker.id).copied() > known;
             let floods = worker.behaviour == Some(WorkerBehaviour::Flood);
             if owes || floods || now >= worker.next_sample {
                 self.workers[k].next_sample = now + SAMPLES;
-                self.send(k, last, (ended, given_back), now, report);
+                self.send(k, last, (ended, given_back, health), now, report);
             }
         }
     }
@@ -358,7 +377,7 @@ impl Surroundings {
         &mut self,
         k: usize,
         last: Slot,
-        (ended, given_back): (Arc<[EndedReplica]>, Arc<[GivenBack]>),
+        (ended, given_back, health): Lists,
         now: Millis,
         report: &mut SlotReport,
     ) {
@@ -416,6 +435,7 @@ impl Surroundings {
                 },
                 ended: Arc::clone(&ended),
                 given_back: Arc::clone(&given_back),
+                health: Arc::clone(&health),
             };
             let to = |j: usize| match behaviour {
                 Some(As::Split) => j as u64 % 2 == group,

@@ -4,7 +4,9 @@ use veil_committee_machine::EffectOf;
 use veil_protocol_spec::{
     Address, ChainId, ClusterId, CodecError, Committee, Epoch, KeccakDigest, KeySetDigest,
     agreement::{Lock, LockError, Proposal, SignedVote, Vote, VoteKind},
-    scheduling::{Binding, BlockRef, CircuitId, ClusterScope, Manifest, ManifestError},
+    scheduling::{
+        Binding, BlockRef, CircuitId, ClusterScope, Manifest, ManifestError, RolloutChanges,
+    },
 };
 
 use super::*;
@@ -84,6 +86,7 @@ fn manifest(slot: Slot, proposer: u8) -> Manifest {
         done: Vec::new(),
         lost: Vec::new(),
         given_back: Vec::new(),
+        rollouts: RolloutChanges::default(),
     }
 }
 

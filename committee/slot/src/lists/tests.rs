@@ -1,7 +1,7 @@
 //! What is listed, slot after slot.
 
 use veil_protocol_spec::{
-    Committee, Signature, Slot, Wire,
+    Committee, JobLine, Signature, Slot, Wire,
     agreement::{Instance, Lock},
     scheduling::{
         Assignment, AssignmentCertificate, Assignments, BlockRef, CertificateBody, GroupSignature,
@@ -11,12 +11,13 @@ use veil_protocol_spec::{
 };
 
 use super::*;
-use crate::fixtures::{BLOCK, CIRCUIT, POLICY, binding, certificate_body, member, worker};
+use crate::fixtures::{BLOCK, CIRCUIT, POLICY, binding, certificate_body, member, terms, worker};
 
 mod done;
 mod given_back;
 mod random;
 mod rules;
+mod versions;
 
 fn committee() -> Committee {
     Committee::new(4).unwrap()
@@ -35,7 +36,19 @@ fn submission(position: u64, byte: u8) -> Submission {
 fn three(digest: &Blake3Digest) -> Option<JobDemand> {
     let (operator, priority) = (Address([1; 20]), Priority(0));
     let (lease, is_batch) = (LeasePolicy::Keep, false);
-    let demand = JobDemand { operator, replicas: 3, priority, lease, is_batch, refused: None };
+    let (line, template) = (JobLine(digest.0), *digest);
+    let terms = terms(3);
+    let demand = JobDemand {
+        operator,
+        replicas: 3,
+        priority,
+        lease,
+        is_batch,
+        refused: None,
+        line,
+        template,
+        terms,
+    };
     (*digest != job(9)).then_some(demand)
 }
 
@@ -54,6 +67,7 @@ fn next(
         draining: &draining.iter().map(|w| worker(*w)).collect(),
         telemetry: &(1..=4).filter(|w| !lost.contains(w)).map(worker).collect(),
         ended: &Ended::new(),
+        health: &Health::new(),
         block: 1,
         policy: POLICY,
         given_back: &Words::new(),
@@ -110,6 +124,7 @@ fn written(
             .map(|w| LostWorker { worker: worker(*w), suspicions: suspicions.clone() })
             .collect(),
         given_back: next.given_back,
+        rollouts: next.rollouts,
     }
 }
 

@@ -46,6 +46,7 @@ impl Sight {
             policy: POLICY,
             ended: Arc::default(),
             given_back: Arc::default(),
+            health: Arc::default(),
         });
         Self {
             block: BLOCK,

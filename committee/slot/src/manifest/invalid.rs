@@ -1,6 +1,6 @@
 //! What is wrong with a manifest.
 
-use veil_protocol_spec::{ParticipantIndex, PeerIdHash, scheduling::ManifestError};
+use veil_protocol_spec::{Blake3Digest, ParticipantIndex, PeerIdHash, scheduling::ManifestError};
 use veil_scheduler_plan::inputs::PlanError;
 
 /// Why a manifest is refused.
@@ -44,6 +44,19 @@ pub enum InvalidManifest {
         /// Listed.
         found: usize,
         /// Allowed.
+        most: usize,
+    },
+    /// More replicas of a new version than may have a place before they are healthy.
+    #[error(
+        "{found} replicas of job {job} would have a place and not be certified to be healthy; its update allows \
+         {most} at once"
+    )]
+    TooManyAtOnce {
+        /// The new version.
+        job: Blake3Digest,
+        /// How many they would be.
+        found: usize,
+        /// Its `max_parallel`.
         most: usize,
     },
     /// Neither a candidate nor lost, and not outranked.

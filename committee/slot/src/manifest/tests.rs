@@ -1,7 +1,7 @@
 //! Manifests, written and judged.
 
 use veil_protocol_spec::{
-    Address,
+    Address, JobLine,
     scheduling::{
         Assignment, Assignments, CertificateBody, LeasePolicy, Outcome, PendingReplica, Priority,
         ReplicaState,
@@ -11,7 +11,7 @@ use veil_protocol_spec::{
 use super::*;
 use crate::{
     demand::wait_seconds,
-    fixtures::{binding, certificate_body, member, secret, worker},
+    fixtures::{binding, certificate_body, member, secret, terms, worker},
 };
 
 mod rules;
@@ -23,8 +23,16 @@ const NOW: UnixMillis = UnixMillis(1_000_000);
 fn candidate(byte: u8) -> TelemetryRef {
     let entry = TelemetryEntry { sender: worker(byte), digest: Blake3Digest([byte; 32]) };
     let policy = KeccakDigest([8; 32]);
-    let (ended, given_back) = (Arc::default(), Arc::default());
-    TelemetryRef { entry, includes_slot: Slot(0), sampled_at: NOW, policy, ended, given_back }
+    let (ended, given_back, health) = (Arc::default(), Arc::default(), Arc::default());
+    TelemetryRef {
+        entry,
+        includes_slot: Slot(0),
+        sampled_at: NOW,
+        policy,
+        ended,
+        given_back,
+        health,
+    }
 }
 
 const OPERATOR: Address = Address([3; 20]);
@@ -33,7 +41,19 @@ const OPERATOR: Address = Address([3; 20]);
 fn two(job: &Blake3Digest) -> Option<JobDemand> {
     let (operator, priority, lease) = (OPERATOR, Priority(0), LeasePolicy::Keep);
     let is_batch = false;
-    let demand = JobDemand { operator, replicas: 2, priority, lease, is_batch, refused: None };
+    let (line, template, terms) = (JobLine(job.0), *job, terms(2));
+    let refused = None;
+    let demand = JobDemand {
+        operator,
+        replicas: 2,
+        priority,
+        lease,
+        is_batch,
+        refused,
+        line,
+        template,
+        terms,
+    };
     (*job == JOB).then_some(demand)
 }
 

@@ -117,6 +117,14 @@ fn organisations_are_names_or_any() {
 }
 
 #[test]
+fn how_a_job_is_updated_is_read() {
+    let update = "[update]\nmax_parallel = 2\nmin_healthy = \"20s\"\nauto_revert = false";
+    let job = JobFile::parse(&file("", update)).unwrap().check().unwrap();
+    let read = (job.update.max_parallel, job.update.min_healthy_seconds, job.update.auto_revert);
+    assert_eq!((read, job.update.healthy_deadline_seconds), ((2, 20, false), 300));
+}
+
+#[test]
 fn what_nobody_does_yet_is_read_and_refused_by_the_specification() {
     for (top, sections, key) in [
         ("type = \"system\"", "", "type"),
@@ -125,7 +133,6 @@ fn what_nobody_does_yet_is_read_and_refused_by_the_specification() {
             "[periodic]\ncron = \"0 4 * * *\"\ntime_zone = \"Europe/Berlin\"",
             "type",
         ),
-        ("", "[update]\nmax_parallel = 2\nmin_healthy = \"20s\"\nauto_revert = false", "update"),
     ] {
         let refused = JobFile::parse(&file(top, sections)).unwrap().check().unwrap_err();
         let JobFileError::Job(JobError::Unsupported(unsupported)) = &refused else {

@@ -32,6 +32,7 @@ impl ClusterState {
     /// | exit | of [`domain::STATE_EXIT_LEAF`], `bytes32 job`, `uint16 replica`, `uint64 slot` that certified it, `uint8`: 1 if the code is known, plus 2 if the replica was out of memory, `uint32` code, as two's complement, or 0 |
     /// | tries | of [`domain::STATE_TRIES_LEAF`], Keccak-256 of the encoding |
     /// | given back | of [`domain::STATE_RETURNED_LEAF`], Keccak-256 of the encoding |
+    /// | rollouts | of [`domain::STATE_ROLLOUTS_LEAF`], Keccak-256 of the encoding, if a job has had a second version |
     /// | history | of [`domain::STATE_HISTORY_LEAF`], `uint64 slot` and `bytes32 hash` of the last certificate that is not void, `uint64 slot` of the last change |
     ///
     /// A node can begin from a state under a certificate, since together they commit to everything that a
@@ -77,6 +78,9 @@ impl ClusterState {
             let digest = keccak(&encode(&self.returned));
             leaf(Words::purpose(domain::STATE_RETURNED_LEAF).bytes32(digest.as_bytes()))
         });
+        let rollouts = self.rollouts.digest().map(|digest| {
+            leaf(Words::purpose(domain::STATE_ROLLOUTS_LEAF).bytes32(digest.as_bytes()))
+        });
         let (decided, certificate) = self.decided;
         let history = leaf(
             Words::purpose(domain::STATE_HISTORY_LEAF)
@@ -85,6 +89,7 @@ impl ClusterState {
                 .uint(self.changed.0),
         );
         let leaves = replicas.chain(done).chain(booked).chain(lost).chain(exits);
-        MerkleTree::new(leaves.chain(tries).chain(returned).chain([history]).collect()).root()
+        let leaves = leaves.chain(tries).chain(returned).chain(rollouts).chain([history]);
+        MerkleTree::new(leaves.collect()).root()
     }
 }

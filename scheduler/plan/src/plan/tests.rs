@@ -72,6 +72,7 @@ pub(super) fn slot(job: &JobSpec, replicas: u16) -> (Manifest, PublicInputs) {
         done: Vec::new(),
         lost: Vec::new(),
         given_back: Vec::new(),
+        rollouts: RolloutChanges::default(),
     };
     (manifest, public)
 }
@@ -191,6 +192,27 @@ fn whatever_narrows_the_candidates_must_leave_enough_of_them() {
 
 /// "A manifest that costs more than the slot's bound is never locked": the public rule bounds replicas
 /// and workers; this holds the circuits' cost against it.
+/// It is where its port was in use before, and is free now.
+#[test]
+fn a_replica_with_a_fixed_port_goes_back_where_it_or_its_predecessor_was() {
+    let at = |host| Port {
+        name: "http".parse().unwrap(),
+        container: core::num::NonZeroU16::new(80).unwrap(),
+        protocol: Protocol::Tcp,
+        host,
+    };
+    let fixed = HostPort::Fixed(core::num::NonZeroU16::new(8080).unwrap());
+    for (host, goes_back) in [(fixed, true), (HostPort::Dynamic, false), (HostPort::None, false)] {
+        let job = JobSpec { ports: vec![at(host)], ..job(SchedulingPolicy::Spread) };
+        let (manifest, mut public) = slot(&job, 1);
+        let before = PeerIdHash([3; 32]);
+        public.previous.insert((job.digest(), ReplicaIndex(0)), before);
+        let plan = Plan::new(&manifest, &public).unwrap();
+        let previous = plan.steps[0].previous.map(|worker| manifest.telemetry[worker].sender);
+        assert_eq!(previous, goes_back.then_some(before), "{host:?}");
+    }
+}
+
 #[test]
 fn what_a_slot_may_list_costs_at_most_the_bound() {
     let entry = |w: u16| {

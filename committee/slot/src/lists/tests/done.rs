@@ -102,7 +102,10 @@ fn a_judge_misses_what_the_telemetry_says_and_the_manifest_does_not() {
     let (listed, nothing) = ([job(1)].into(), BTreeSet::new());
     let judged = |known: &Known, done, in_appeal| {
         let pending = &BTreeSet::new();
-        let next = known.judges(&state, Some(Judged { pending, done, in_appeal }));
+        let next = known.judges(
+            &state,
+            Some(Judged { pending, done, versions: &BTreeSet::new(), forgotten: &[], in_appeal }),
+        );
         (next.done.len(), next.unknown)
     };
     assert_eq!(judged(&known, &listed, false), (2, vec![]));

@@ -53,7 +53,7 @@ fn barred(known: &Known, state: &ClusterState) -> Vec<(u16, PeerIdHash)> {
 fn an_evicted_replica_keeps_its_place_until_it_gets_another() {
     let (mut known, state) = placed(LeasePolicy::Keep);
     let word = notice(&state, 1);
-    says(&mut known, 2, &[word.clone()]);
+    says(&mut known, 2, std::slice::from_ref(&word));
     let next = known.next(&state);
     assert_eq!((&next.given_back, pending(&next), next.failures), (&vec![word], vec![1], None));
     assert_eq!(barred(&known, &state), [(1, worker(2))]);
@@ -80,7 +80,7 @@ fn what_has_stopped_has_no_place_any_more() {
     says(&mut known, 2, &[notice(&state, 1)]);
     let noticed = known.slot(&state, |_| None);
     let word = stopped(notice(&noticed, 1));
-    says(&mut known, 2, &[word.clone()]);
+    says(&mut known, 2, std::slice::from_ref(&word));
     let next = known.next(&noticed);
     assert_eq!((&next.given_back, pending(&next)), (&vec![word], vec![1]));
     let manifest = known.manifest(&noticed);
@@ -128,7 +128,7 @@ fn a_drained_worker_gives_back_what_it_has_stopped() {
     says(&mut known, 2, &[stopped(word.clone())]);
     assert_eq!(known.next(&state).given_back, [], "the registry does not say that it is drained");
     known.draining.insert(worker(2));
-    says(&mut known, 2, &[word.clone()]);
+    says(&mut known, 2, std::slice::from_ref(&word));
     let next = known.next(&state);
     assert_eq!((next.given_back.len(), pending(&next)), (0, vec![]), "it runs there");
     says(&mut known, 2, &[stopped(word)]);
@@ -188,7 +188,8 @@ fn what_is_given_back_again_and_again_waits_longer_each_time() {
                 digest[..2].copy_from_slice(&others.to_le_bytes());
                 let other = Blake3Digest(digest);
                 let mut busy = known.clone();
-                busy.demands.insert(other, three(&job(1)).unwrap());
+                let line = JobLine(digest); // of a name of its own
+                busy.demands.insert(other, JobDemand { line, ..three(&job(1)).unwrap() });
                 let submission = submission(100 + u64::from(others), 50);
                 busy.submissions.push(Submission { job: other, ..submission });
                 let listed = busy.next(&state).pending;

@@ -15,6 +15,7 @@ pub(super) struct Known {
     telemetry: BTreeSet<PeerIdHash>,
     pub(super) ended: Ended,
     pub(super) given_back: Words,
+    pub(super) health: Health,
     pub(super) draining: BTreeSet<PeerIdHash>,
     pub(super) owners: BTreeMap<PeerIdHash, Address>,
     pub(super) block: u64,
@@ -30,6 +31,7 @@ impl Known {
             telemetry: (1..=4).map(worker).collect(),
             ended: Ended::new(),
             given_back: Words::new(),
+            health: Health::new(),
             draining: BTreeSet::new(),
             owners: BTreeMap::new(),
             block: 1,
@@ -47,7 +49,7 @@ impl Known {
     ) {
         let operator = Address([operator; 20]);
         self.submissions.push(Submission { operator, ..submission(position, byte) });
-        let demand = three(&job(1)).unwrap();
+        let demand = three(&job(byte)).unwrap();
         let priority = Priority(priority);
         let demand = JobDemand { operator, priority, replicas, ..demand };
         self.demands.insert(job(byte), demand);
@@ -62,6 +64,7 @@ impl Known {
             draining: &self.draining,
             telemetry: &self.telemetry,
             ended: &self.ended,
+            health: &self.health,
             block: self.block,
             policy: POLICY,
             given_back: &self.given_back,
@@ -359,7 +362,8 @@ proptest! {
             let proposed = proposer.next(&state);
             let listed: BTreeSet<_> = proposed.pending.iter().map(|p| p.job).collect();
             let (pending, done) = (&listed, &BTreeSet::new());
-            let judged = Judged { pending, done, in_appeal: false };
+            let versions = &BTreeSet::new();
+            let judged = Judged { pending, done, versions, forgotten: &[], in_appeal: false };
             let judged = known.judges(&state, Some(judged));
             prop_assert_eq!(&judged.pending, &proposed.pending);
             prop_assert_eq!(&judged.leaving, &proposed.leaving);

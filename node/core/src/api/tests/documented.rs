@@ -17,7 +17,7 @@ use veil_protocol_spec::{
     registry::NotDelegated,
     scheduling::{
         AssignmentCertificate, Assignments, CertificateVote, Manifest, Note, Protocol,
-        SignedCertificateVote, UnixMillis,
+        RolloutPhase, SignedCertificateVote, UnixMillis, VersionOutcome,
     },
 };
 
@@ -26,6 +26,7 @@ use crate::answering::from_afar;
 use veil_node_api::status::{
     DoneStatus, Endpoint, EngineStatus, Observed, ReplicaStatus, SlotReport, TrafficStatus,
 };
+use veil_node_api::versions::{JobVersion, VersionStatus};
 
 fn document() -> Value {
     serde_json::from_str(OPENAPI).unwrap()
@@ -166,7 +167,8 @@ async fn what_is_open_from_afar_is_documented_as_open() {
     for (route, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let (method, digest) = (method.to_uppercase(), "00".repeat(32));
-            let route = route.replace("{slot}", "1").replace("{digest}", &digest);
+            let route =
+                route.replace("{slot}", "1").replace("{digest}", &digest).replace("{job}", &digest);
             let mut stream = UnixStream::connect(&path).await.unwrap();
             let request = format!("{method} {route} HTTP/1.0\r\n\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();
@@ -237,6 +239,7 @@ fn replica() -> ReplicaStatus {
             worker: PeerIdHash([2; 32]),
             slot: Slot(1),
         }),
+        version: Some(2),
     }
 }
 
@@ -271,6 +274,13 @@ fn statuses_have_the_documented_keys() {
             ..reporter.status()
         },
     );
+    let version = VersionStatus {
+        number: 2,
+        outcome: VersionOutcome::Rolling,
+        wanted: true,
+        rollout: RolloutPhase::Rolling,
+        unproven: 1,
+    };
     let mut job = JobStatus {
         job: Blake3Digest([1; 32]),
         position: 1,
@@ -280,11 +290,13 @@ fn statuses_have_the_documented_keys() {
         image: Some(String::new()),
         wanted: Some(1),
         replicas: vec![replica()],
+        version: Some(version),
     };
     assert_documented("Job", &job);
     (job.name, job.image, job.wanted) = (None, None, None);
     job.replicas[0].worker = None;
     job.replicas[0].observed = None;
+    (job.version, job.replicas[0].version) = (None, None);
     assert_documented("Job", &job);
     assert_documented("JobOffered", &JobOffered { job: job.job, listed: true });
     let mut evidence = EvidenceStatus {
@@ -335,6 +347,10 @@ fn what_the_protocol_defines_has_the_documented_keys() {
     let vectors = include_str!("../../../../../protocol-spec/vectors/scheduling.json");
     let vectors: Value = serde_json::from_str(vectors).unwrap();
     assert_documented("JobSpec", &vectors["job_spec"]["json"]);
+    let spec: JobSpec = of_vector(&vectors["job_spec"]);
+    let (job, version) = (spec.digest(), None);
+    let of = JobVersion { job, position: 1, cancelled: false, version, placed: 1, spec };
+    assert_documented("JobVersion", &of);
     let manifest: Manifest = of_vector(&vectors["manifest"]);
     let certificate: AssignmentCertificate = of_vector(&vectors["assignment_certificate"]);
     let assignments: Assignments = of_vector(&vectors["assignments"]);

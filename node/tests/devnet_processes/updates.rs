@@ -1,0 +1,182 @@
+//! Updates, an automatic revert and a drain of a job that somebody asks all the time.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{JoinHandle, sleep, spawn},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::network::{Network, json, until, veil};
+
+/// "A client that asks every 50 ms sees no failure."
+const PACE: Duration = Duration::from_millis(50);
+/// How long it waits for an answer.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Asks the replicas in turn; a request fails if none of those that are published answers.
+struct Client {
+    addresses: Arc<Mutex<Vec<SocketAddr>>>,
+    stop: Arc<AtomicBool>,
+    asking: Option<JoinHandle<(u64, Vec<String>)>>,
+}
+
+fn ask(address: SocketAddr) -> Result<(), String> {
+    let told = |error: std::io::Error| format!("{address}: {error}");
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).map_err(told)?;
+    stream.set_read_timeout(Some(TIMEOUT)).map_err(told)?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").map_err(told)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(told)?;
+    let is_served = answer.starts_with("HTTP/1.0 200") || answer.starts_with("HTTP/1.1 200");
+    is_served.then_some(()).ok_or_else(|| format!("{address}: {answer:?}"))
+}
+
+impl Client {
+    fn start(addresses: Vec<SocketAddr>) -> Self {
+        let addresses = Arc::new(Mutex::new(addresses));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (known, stopped) = (Arc::clone(&addresses), Arc::clone(&stop));
+        let asking = spawn(move || {
+            let (mut asked, mut failures) = (0, Vec::new());
+            while !stopped.load(Ordering::Relaxed) {
+                let addresses = known.lock().unwrap().clone();
+                let first = asked as usize % addresses.len().max(1);
+                let in_turn = addresses.iter().cycle().skip(first).take(addresses.len());
+                let answers: Vec<_> = in_turn.map(|address| ask(*address)).collect();
+                if answers.iter().all(Result::is_err) {
+                    failures.push(format!("request {asked}: {answers:?}"));
+                }
+                asked += 1;
+                sleep(PACE);
+            }
+            (asked, failures)
+        });
+        Self { addresses, stop, asking: Some(asking) }
+    }
+
+    fn knows(&self, addresses: Vec<SocketAddr>) {
+        if !addresses.is_empty() {
+            *self.addresses.lock().unwrap() = addresses;
+        }
+    }
+
+    fn end(mut self) -> (u64, Vec<String>) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.asking.take().unwrap().join().unwrap()
+    }
+}
+
+/// A job of three replicas that serves at this port; healthy is what serves at 8080.
+fn submit(network: &Network, port: u16, more: &str) -> Value {
+    let image = veil_node::devnet::sample_image().unwrap();
+    let path = network.folder.join("site.toml");
+    let text = format!(
+        "name = \"site\"\nimage = \"{image}\"\nreplicas = 3\n\
+         [container]\nargs = [\"httpd\", \"-f\", \"-p\", \"{port}\", \"-h\", \"/www\"{more}]\n\
+         [resources]\ncpu = \"100m\"\nmemory = \"64Mi\"\n\
+         [[port]]\nname = \"http\"\ncontainer = 8080\n\
+         [health]\nprobe = {{ tcp = {{ port = 8080 }} }}\ninterval = \"1s\"\ntimeout = \"1s\"\n\
+         [update]\nmin_healthy = \"2s\"\nhealthy_deadline = \"30s\"\n"
+    );
+    fs::write(&path, text).unwrap();
+    let mut command = veil();
+    command.args(["job", "submit", "--json"]).arg(&path).arg("--devnet").arg(&network.folder);
+    json(&mut command)
+}
+
+fn ask_job(network: &Network, arguments: &[&str]) -> Value {
+    let mut command = veil();
+    command.arg("job").args(arguments).args(["--json", "--devnet"]).arg(&network.folder);
+    json(&mut command)
+}
+
+/// Digests of what runs of the job, and where it is reached.
+fn look(network: &Network, jobs: &BTreeSet<String>) -> (Vec<String>, Vec<SocketAddr>) {
+    let status = ask_job(network, &["status"]);
+    let rows = status["replicas"].as_array().unwrap().iter();
+    let own = rows.filter(|row| jobs.contains(row["job"].as_str().unwrap()));
+    let running: Vec<_> = own.filter(|row| row["running"] == true).collect();
+    let addresses = running.iter().flat_map(|row| {
+        let endpoints = row["observed"]["endpoints"].as_array().cloned().unwrap_or_default();
+        endpoints.into_iter().filter_map(|of| {
+            let host: std::net::IpAddr = of["host"].as_str()?.parse().ok()?;
+            Some(SocketAddr::new(host, of["port"].as_u64()?.try_into().ok()?))
+        })
+    });
+    let addresses = addresses.collect();
+    (running.iter().map(|row| row["job"].as_str().unwrap().to_owned()).collect(), addresses)
+}
+
+/// What has become of each version, by number.
+fn states(network: &Network) -> Vec<String> {
+    let history = ask_job(network, &["history", "site"]);
+    let versions = history["versions"].as_array().unwrap().iter();
+    versions.map(|version| version["state"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn who_asks_all_the_time_sees_no_failure_in_an_update_a_revert_and_a_drain() {
+    let (network, _) = Network::start();
+    let first = submit(&network, 8080, "");
+    assert!(first["update"].is_null(), "{first}");
+    let digest = |submitted: &Value| submitted["job"].as_str().unwrap().to_owned();
+    let mut jobs = BTreeSet::from([digest(&first)]);
+    let all = |jobs: &BTreeSet<String>, client: Option<&Client>, wanted: &str| {
+        let (running, addresses) = look(&network, jobs);
+        let whole = running.len() == 3 && running.iter().all(|job| job == wanted);
+        if let Some(client) = client {
+            client.knows(addresses.clone());
+        }
+        whole.then_some(addresses)
+    };
+    let one = digest(&first);
+    let addresses = until("the job runs", || all(&jobs, None, &one));
+    assert_eq!(addresses.len(), 3);
+    let client = Client::start(addresses);
+
+    // Another program, that does the same.
+    let second = submit(&network, 8080, ", \"-v\"");
+    assert_eq!(second["update"]["version"], 2, "{second}");
+    let two = digest(&second);
+    jobs.insert(two.clone());
+    until("version 2 runs", || all(&jobs, Some(&client), &two));
+    until("version 2 is certified to be healthy", || {
+        (states(&network) == ["healthy", "healthy, wanted"]).then_some(())
+    });
+
+    // One that listens elsewhere: its port is never open.
+    let third = submit(&network, 8081, "");
+    jobs.insert(digest(&third));
+    until("version 3 has failed, and version 2 is back", || {
+        let whole = all(&jobs, Some(&client), &two).is_some();
+        let failed = ["healthy", "healthy, wanted", "failed"];
+        (whole && states(&network) == failed).then_some(())
+    });
+
+    // A worker is drained.
+    let drained = network.running(&two, 3).unwrap().remove(0);
+    network.give("drain", &drained);
+    until("the worker is drained", || {
+        all(&jobs, Some(&client), &two);
+        network.running(&two, 3).filter(|workers| !workers.contains(&drained))
+    });
+    network.give("eligible", &drained);
+
+    // Going back is an update too.
+    let (asked, failures) = client.end();
+    assert!(asked > 100 && failures.is_empty(), "{asked} requests: {failures:#?}");
+    let back = ask_job(&network, &["revert", "site", "--to", "1"]);
+    assert_eq!(back["update"]["version"], 4, "{back}");
+    let four = digest(&back);
+    jobs.insert(four.clone());
+    until("version 1 runs again", || all(&jobs, None, &four));
+}

@@ -1,0 +1,159 @@
+//! What makes two jobs versions of one.
+//!
+//! Jobs of one operator with one name are versions of one job, a *line*: the later one takes the place of the
+//! earlier one (`slot.md`, "Updates"). Replicas of versions with one *template* are as good as each other: such
+//! versions differ in nothing that a container is made from, and none of them starts anew.
+
+use serde::{Deserialize, Serialize};
+use veil_protocol_spec_base::{
+    codec::Wire,
+    domain::{self, hash_parts},
+    ids::{Blake3Digest, JobLine},
+};
+
+use crate::{
+    job::{JobSpec, Priority},
+    kind::JobType,
+    lifecycle::{LeasePolicy, UpdatePolicy},
+    network::HostPort,
+};
+
+/// What a version says of how it takes the place of another, as far as everybody must know it who does not have
+/// its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VersionTerms {
+    /// [`JobSpec::replicas`].
+    pub replicas: u16,
+    /// [`UpdatePolicy::max_parallel`].
+    pub max_parallel: u16,
+    /// [`UpdatePolicy::auto_revert`].
+    pub auto_revert: bool,
+    /// Whether it is placed step by step, each replica healthy before the next. Otherwise all at once.
+    pub rolls: bool,
+    /// Whether a replica of another version leaves before this one's gets a place: both cannot run at once.
+    pub stops_first: bool,
+}
+
+impl VersionTerms {
+    /// Most bytes of its encoding.
+    pub const MAX_BYTES: usize = 3 + 3 + 1 + 1 + 1;
+}
+
+impl JobSpec {
+    /// What it has in common with its other versions.
+    #[must_use]
+    pub fn line(&self) -> JobLine {
+        let name = self.name.to_string();
+        JobLine(hash_parts(domain::JOB_LINE, &[&self.operator.0, name.as_bytes()]))
+    }
+
+    /// What its replicas are made of: everything but nonce, number, priority and the rules of updates. What ends
+    /// by itself has its own, since whoever submits it again wants it run again.
+    #[must_use]
+    pub fn template(&self) -> Blake3Digest {
+        if self.kind != JobType::Service {
+            return self.digest();
+        }
+        let template = Self {
+            nonce: 0,
+            replicas: 1,
+            priority: Priority::default(),
+            update: UpdatePolicy::default(),
+            ..self.clone()
+        };
+        Blake3Digest(hash_parts(domain::JOB_TEMPLATE, &[&template.to_wire()]))
+    }
+
+    /// Whether one of its replicas keeps others away from its worker, since both would be at one port.
+    #[must_use]
+    pub fn has_fixed_port(&self) -> bool {
+        self.ports.iter().any(|port| matches!(port.host, HostPort::Fixed(_)))
+    }
+
+    /// How it takes the place of the version before.
+    #[must_use]
+    pub fn terms(&self) -> VersionTerms {
+        let rolls = self.kind == JobType::Service;
+        VersionTerms {
+            replicas: self.replicas,
+            max_parallel: self.update.max_parallel,
+            auto_revert: self.update.auto_revert,
+            rolls,
+            stops_first: !rolls || self.has_fixed_port() || self.lease != LeasePolicy::Keep,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::num::NonZeroU16;
+
+    use super::*;
+    use crate::{
+        arbitrary::job,
+        network::{Port, Protocol},
+    };
+
+    #[test]
+    fn operator_and_name_make_a_line() {
+        let mut other = job();
+        (other.nonce, other.replicas) = (other.nonce + 1, 7);
+        assert_eq!(other.line(), job().line());
+        other.name = "another".parse().unwrap();
+        assert_ne!(other.line(), job().line());
+        other = job();
+        other.operator.0[0] ^= 1;
+        assert_ne!(other.line(), job().line());
+    }
+
+    #[test]
+    fn scaling_keeps_the_template_and_nothing_else_does() {
+        let same: [fn(&mut JobSpec); 4] = [
+            |job| job.nonce += 1,
+            |job| job.replicas += 1,
+            |job| job.priority = Priority(9),
+            |job| job.update.max_parallel = 5,
+        ];
+        for (i, change) in same.iter().enumerate() {
+            let mut changed = job();
+            change(&mut changed);
+            assert_eq!(changed.template(), job().template(), "{i}");
+        }
+        let others: [fn(&mut JobSpec); 4] = [
+            |job| job.args.push("--new".to_owned()),
+            |job| job.lease = LeasePolicy::Exclusive { seconds: 60 },
+            |job| job.restart.attempts = Some(9),
+            |job| job.kind = JobType::Batch { max_attempts: 1 },
+        ];
+        for (i, change) in others.iter().enumerate() {
+            let mut changed = job();
+            change(&mut changed);
+            assert_ne!(changed.template(), job().template(), "{i}");
+        }
+        // A batch job that is submitted again is to run again.
+        let batch = JobSpec { kind: JobType::Batch { max_attempts: 1 }, ..job() };
+        let again = JobSpec { nonce: batch.nonce + 1, ..batch.clone() };
+        assert_ne!(again.template(), batch.template());
+    }
+
+    #[test]
+    fn what_cannot_run_twice_at_once_stops_first() {
+        let fixed = Port {
+            name: "http".parse().unwrap(),
+            container: NonZeroU16::new(80).unwrap(),
+            protocol: Protocol::Tcp,
+            host: HostPort::Fixed(NonZeroU16::new(8080).unwrap()),
+        };
+        let plain = JobSpec { ports: Vec::new(), lease: LeasePolicy::Keep, ..job() };
+        assert!(plain.terms().rolls && !plain.terms().stops_first);
+        let bound = JobSpec { ports: vec![fixed.clone()], ..plain.clone() };
+        assert!(bound.terms().rolls && bound.terms().stops_first);
+        let dynamic = Port { host: HostPort::Dynamic, ..fixed };
+        assert!(!JobSpec { ports: vec![dynamic], ..plain.clone() }.terms().stops_first);
+        let lease = LeasePolicy::Exclusive { seconds: 60 };
+        assert!(JobSpec { lease, ..plain.clone() }.terms().stops_first);
+        let batch = JobSpec { kind: JobType::Batch { max_attempts: 1 }, ..plain };
+        assert!(!batch.terms().rolls && batch.terms().stops_first);
+    }
+}
