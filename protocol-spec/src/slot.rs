@@ -4,8 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    agreement::{Lock, SlotEnd},
+    agreement::{Lock, SlotEnd, SlotOutcome},
     codec::Wire,
+    ids::Blake3Digest,
     scheduling::{Assignments, CertificateBody, ClusterState, Manifest, ReferenceStringOrigin},
     sync::LockedManifest,
 };
@@ -33,6 +34,15 @@ impl Wire for SlotEntry {
     // of replicas that are done, version 4 manifests that knew nothing of versions of jobs.
     const VERSION: u8 = 5;
     const MAX_BYTES: usize = LockedManifest::MAX_BYTES + 16;
+}
+
+impl SlotOutcome {
+    /// Of an evaluation with this digest, which gave these assignments, and the state after them.
+    #[must_use]
+    pub fn new(evaluation: Blake3Digest, assignments: &Assignments, after: &ClusterState) -> Self {
+        let (assignments_root, state_root) = (assignments.tree().root(), after.state_root());
+        Self { evaluation, assignments_root, state_root }
+    }
 }
 
 impl CertificateBody {
@@ -73,8 +83,8 @@ impl CertificateBody {
 mod tests {
     use super::*;
     use crate::{
-        agreement::{Instance, SlotOutcome, Subject},
-        ids::{Blake3Digest, KeccakDigest, ParticipantIndex, Signature, Slot},
+        agreement::{Instance, Subject},
+        ids::{KeccakDigest, ParticipantIndex, Signature, Slot},
         scheduling::arbitrary::{assert_wire, binding},
     };
 

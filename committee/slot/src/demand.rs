@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use veil_protocol_spec::{
     Address, Blake3Digest, JobLine,
     scheduling::{
-        ImageApproval, ImageReference, JobSpec, JobType, LeasePolicy, MAX_LINES_OF_OPERATOR,
-        MAX_VERSIONS, Priority, ResourceRequest, Scale, VersionTerms, bits_of_try,
+        ClusterPolicy, ImageApproval, ImageReference, JobSpec, JobType, LeasePolicy,
+        MAX_LINES_OF_OPERATOR, MAX_VERSIONS, PolicyWeights, Priority, ResourceRequest,
+        SchedulingPolicy, VersionTerms, bits_of_try,
     },
 };
 
@@ -117,12 +118,16 @@ impl JobDemand {
         self.is_batch || !matches!(self.lease, LeasePolicy::Keep)
     }
 
-    /// Of a job in a cluster whose policy has this scale, and which runs these images.
+    /// Of a job in a cluster with this policy, which runs these images.
     #[must_use]
-    pub fn of(job: &JobSpec, scale: &Scale, images: &AllowedImages) -> Self {
-        let refused = images.refuse(&job.image).or_else(|| match &job.request {
+    pub fn of(job: &JobSpec, policy: &ClusterPolicy, images: &AllowedImages) -> Self {
+        let has_weights = matches!(policy.weights, PolicyWeights::Public(_));
+        let lacks_weights = job.policy == SchedulingPolicy::Cost && !has_weights;
+        let refused = images.refuse(&job.image);
+        let refused = refused.or(lacks_weights.then_some(NotConsidered::Weights));
+        let refused = refused.or_else(|| match &job.request {
             ResourceRequest::Clear(request) => {
-                scale.request(request).is_err().then_some(NotConsidered::TooLarge)
+                policy.scale.request(request).is_err().then_some(NotConsidered::TooLarge)
             }
             _ => Some(NotConsidered::Encrypted),
         });
@@ -159,6 +164,13 @@ pub enum NotConsidered {
     /// could set its container's limits.
     #[error("its request is encrypted, and workers cannot be told the clear figures yet")]
     Encrypted,
+    /// The weights by which it is to be placed are encrypted, and no node gets the ciphertexts: every slot that
+    /// listed it would end void.
+    #[error(
+        "it is placed by cost, and the weights of the cluster's policy are encrypted, which members cannot \
+         evaluate yet: choose another policy, or have public weights set with `veil chain policy set`"
+    )]
+    Weights,
     /// The answers could tell more about others' load than its submission states.
     #[error(
         "its submission states {stated} bits; {told} are told since block {since}, and another try \
@@ -190,7 +202,7 @@ impl NotConsidered {
 mod tests {
     use veil_protocol_spec::{
         KeccakDigest,
-        scheduling::{CpuUnits, EncryptedRequest, ProvenList, Resource, Resources},
+        scheduling::{CpuUnits, EncryptedRequest, ProvenList, Resource, Resources, Scale},
     };
 
     use super::*;
@@ -217,7 +229,7 @@ mod tests {
             let approval = |&(manifest, signature)| (manifest, ImageApproval { root, signature });
             let approvals = manifests.map(|all| all.iter().map(approval).collect());
             let images = AllowedImages::new(approvals, signed_only);
-            JobDemand::of(&job(3), &Scale::FINEST, &images).refused
+            JobDemand::of(&job(3), &ClusterPolicy::default(), &images).refused
         };
         let own = job(3).image.digest_bytes();
         let (unsigned, signed) = ((own, None), (own, Some([5; 32])));
@@ -247,16 +259,13 @@ mod tests {
             }),
             ..job(3)
         };
-        assert_eq!(
-            JobDemand::of(&large(191), &Scale::FINEST, &AllowedImages::default()).refused,
-            None
-        );
-        let refused = JobDemand::of(&large(192), &Scale::FINEST, &AllowedImages::default()).refused;
-        assert_eq!(refused, Some(NotConsidered::TooLarge));
-        assert_eq!(
-            JobDemand::of(&large(192), &Scale::default(), &AllowedImages::default()).refused,
-            None
-        );
+        let refused = |job: &JobSpec, scale| {
+            let policy = ClusterPolicy { scale, ..ClusterPolicy::default() };
+            JobDemand::of(job, &policy, &AllowedImages::default()).refused
+        };
+        assert_eq!(refused(&large(191), Scale::FINEST), None);
+        assert_eq!(refused(&large(192), Scale::FINEST), Some(NotConsidered::TooLarge));
+        assert_eq!(refused(&large(192), Scale::default()), None);
     }
 
     /// Nobody expands it: a slot that lists it could not be evaluated.
@@ -266,8 +275,22 @@ mod tests {
         let list = ProvenList::new(vec![1]).unwrap();
         let request = EncryptedRequest { key_set, dominant, list };
         let encrypted = JobSpec { request: ResourceRequest::Encrypted(request), ..job(3) };
-        let refused =
-            JobDemand::of(&encrypted, &Scale::default(), &AllowedImages::default()).refused;
+        let policy = ClusterPolicy::default();
+        let refused = JobDemand::of(&encrypted, &policy, &AllowedImages::default()).refused;
         assert_eq!(refused, Some(NotConsidered::Encrypted));
+    }
+
+    /// Section 6, 2 of the scheduler's review: one job by cost under encrypted weights stopped every slot.
+    #[test]
+    fn a_job_by_cost_is_not_considered_while_the_weights_are_encrypted() {
+        let weights = PolicyWeights::Encrypted(Blake3Digest([9; 32]));
+        let encrypted = ClusterPolicy { weights, ..ClusterPolicy::default() };
+        let refused = |job: &JobSpec, policy: &ClusterPolicy| {
+            JobDemand::of(job, policy, &AllowedImages::default()).refused
+        };
+        let by_cost = JobSpec { policy: SchedulingPolicy::Cost, ..job(3) };
+        assert_eq!(refused(&by_cost, &encrypted), Some(NotConsidered::Weights));
+        assert_eq!(refused(&by_cost, &ClusterPolicy::default()), None);
+        assert_eq!(refused(&job(3), &encrypted), None, "others need no weights");
     }
 }

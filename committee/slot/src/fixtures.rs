@@ -3,11 +3,13 @@
 use veil_protocol_spec::{
     Address, Blake3Digest, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
     PeerIdHash,
+    agreement::{Instance, Lock, SlotEnd, SlotOutcome},
     identity::SecretIdentity,
     scheduling::{
-        Assignments, Binding, BlockRef, CertificateBody, CircuitId, ClusterScope, ClusterState,
-        CpuUnits, DiskUnits, GpuUnits, JobSpec, Manifest, MemoryUnits, ReferenceStringOrigin,
-        ResourceRequest, Resources, VersionTerms,
+        Assignment, AssignmentCertificate, Assignments, Binding, BlockRef, CertificateBody,
+        CircuitId, ClusterScope, ClusterState, CpuUnits, DiskUnits, GpuUnits, GroupSignature,
+        JobSpec, Manifest, MemoryUnits, Outcome, PendingReplica, ReferenceStringOrigin,
+        ResourceRequest, Resources, SlotRecord, VersionTerms,
     },
 };
 
@@ -36,26 +38,38 @@ pub(crate) const fn binding() -> Binding {
     Binding { scope, key_set: KeySetDigest([3; 32]), epoch: Epoch(0) }
 }
 
-/// What a committee signs of a slot whose state is `after`.
-pub(crate) fn certificate_body(
+/// The pending replicas' places: that of number i is `choose(i)`.
+pub(crate) fn assignments(
     manifest: &Manifest,
-    assignments: &Assignments,
-    after: &ClusterState,
-    evaluation: Blake3Digest,
-) -> CertificateBody {
-    CertificateBody {
-        binding: manifest.binding,
-        slot: manifest.slot,
-        manifest: manifest.digest(),
-        previous: manifest.previous,
-        base: manifest.base,
-        jobs_seen: manifest.jobs_seen,
-        evaluation,
-        members_only: CertificateBody::NO_SECTION,
-        assignments_root: assignments.tree().root(),
-        state_root: after.state_root(),
-        reference_string: ReferenceStringOrigin::Committee,
-    }
+    choose: impl Fn(usize) -> Option<PeerIdHash>,
+) -> Assignments {
+    let place = |(i, p): (usize, &PendingReplica)| Assignment {
+        job: p.job,
+        replica: p.replica,
+        outcome: choose(i).map_or(Outcome::Pending, Outcome::Node),
+    };
+    let mut list: Vec<_> = manifest.pending.iter().enumerate().map(place).collect();
+    list.sort_by_key(|a| (a.job, a.replica));
+    list.try_into().unwrap()
+}
+
+/// What a committee certifies of a slot that builds on `state`: these assignments, or void.
+pub(crate) fn record(
+    state: &ClusterState,
+    manifest: Manifest,
+    assignments: Option<Assignments>,
+) -> SlotRecord {
+    let (binding, slot, value) = (manifest.binding, manifest.slot, manifest.digest());
+    let outcome = assignments.as_ref().map(|assignments| {
+        let after = state.apply(&manifest, assignments).unwrap();
+        SlotOutcome::new(Blake3Digest([5; 32]), assignments, &after)
+    });
+    let end = SlotEnd { binding, slot, manifest: value, outcome };
+    let body = CertificateBody::of(&manifest, &end, ReferenceStringOrigin::Committee, state);
+    let instance = Instance::manifest(slot);
+    let lock = Lock { binding, instance, round: 0, value, votes: Vec::new() };
+    let certificate = AssignmentCertificate { body, signature: GroupSignature([2; 65]) };
+    SlotRecord { manifest, lock, assignments: assignments.unwrap_or_default(), certificate }
 }
 
 /// Of a service that is updated one by one.

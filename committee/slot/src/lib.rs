@@ -6,7 +6,8 @@
 //! what they know. Both are functions of a [`LocalView`](manifest::LocalView): no I/O, no clock.
 //!
 //! # Flow
-//! 1. Telemetry that arrives is checked, verified and kept in a [`Pool`](pool::Pool).
+//! 1. Telemetry that arrives is checked, verified and kept in a [`Pool`](pool::Pool). [`silence`] says whose a
+//!    slot waits for.
 //! 2. The proposer calls [`LocalView::propose`](manifest::LocalView::propose).
 //! 3. Every other member calls [`LocalView::validate_facts`](manifest::LocalView::validate_facts),
 //!    fetches what the manifest lists, calls
@@ -31,6 +32,7 @@ pub mod machine;
 pub mod manifest;
 pub mod pool;
 pub mod rollout;
+pub mod silence;
 pub mod tries;
 
 pub use self::machine::SlotMachine;

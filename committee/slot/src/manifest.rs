@@ -25,7 +25,7 @@ use veil_protocol_spec::{
         UnixMillis,
     },
 };
-use veil_scheduler_plan::cost::most_replicas;
+use veil_scheduler_plan::{cost::most_replicas, inputs::PlanError};
 
 use crate::{
     demand::JobDemand,
@@ -371,16 +371,21 @@ impl LocalView<'_> {
         self.validate_lost(&manifest.lost)
     }
 
-    /// Whether this member can vote for a manifest whose [facts](Self::validate_facts) hold. `candidate`
-    /// gives a message that this member has checked, by its digest.
+    /// Whether this member can vote for a manifest whose [facts](Self::validate_facts) hold. `plan` says whether
+    /// it could be evaluated, `candidate` gives a message that this member has checked, by its digest.
     ///
     /// # Errors
     /// The first [`InvalidManifest`].
     pub fn validate_lists(
         &self,
         manifest: &Manifest,
+        plan: impl FnOnce() -> Result<(), PlanError>,
         candidate: impl Fn(&TelemetryEntry) -> Option<TelemetryRef>,
     ) -> Result<(), InvalidManifest> {
+        // "A manifest that could not be evaluated is never locked." Without workers there is nothing to evaluate.
+        if !manifest.telemetry.is_empty() {
+            plan()?;
+        }
         let lost: BTreeSet<_> = manifest.lost.iter().map(|lost| lost.worker).collect();
         // "A job that it does not list is no objection": its body may be known to nobody, or not to
         // the proposer yet. It has its turn with a proposer that knows it.

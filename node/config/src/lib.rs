@@ -102,7 +102,7 @@ pub struct NodeSection {
     /// For how many days records of ended slots are kept.
     #[serde(default = "default_archive_days")]
     pub archive_days: u32,
-    /// How many bytes of them at most, in the archive and in the ledger each.
+    /// How many bytes of them at most, in the ledger and in a member's archive each.
     #[serde(default = "default_archive_bytes")]
     pub archive_bytes: u64,
 }

@@ -1,8 +1,8 @@
 //! What is kept of a challenged slot stays until its challenge has ended.
 //!
 //! # Flow
-//! [`hold`] asks the chain from time to time which slots are challenged, and tells ledger and archive, which
-//! drop nothing before the first answer.
+//! [`hold`] asks the chain from time to time which slots are challenged, and tells the ledger and a member's
+//! archive, which drop nothing before the first answer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +24,9 @@ pub(crate) async fn hold(chain: Chain, cluster: ClusterId, epoch: Arc<ActiveEpoc
                     tracing::info!(slots = ?now.slots(), "challenged slots are kept");
                 }
                 epoch.ledger.hold(now.slots());
-                epoch.archive.hold(now.slots());
+                if let Some(stores) = &epoch.stores {
+                    stores.archive.hold(now.slots());
+                }
                 known = now;
             }
             Err(error) => tracing::warn!(%error, "which slots are challenged is not known"),

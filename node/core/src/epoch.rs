@@ -35,11 +35,10 @@ use veil_node_chain::{ChainError, PublishedKey};
 use veil_node_p2p::FetchError;
 use veil_node_process::unix_now;
 use veil_node_storage::{
-    archive::{Archive, ArchiveError},
     evidence::{EvidenceError, EvidenceStore},
-    inputs::{InputStore, InputsError},
     ledger::{Ledger, LedgerError},
     retention::Retention,
+    slot_stores::SlotStores,
     trust::{Trust, TrustList},
 };
 use veil_protocol_spec::{
@@ -129,12 +128,6 @@ pub enum EpochError {
     /// The evidence.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
-    /// What is kept of ended slots.
-    #[error(transparent)]
-    Archive(#[from] ArchiveError),
-    /// The inputs of the slot under way.
-    #[error(transparent)]
-    Inputs(#[from] InputsError),
     /// The chain.
     #[error(transparent)]
     Chain(#[from] ChainError),
@@ -200,10 +193,8 @@ pub struct ActiveEpoch {
     pub origin: ReferenceStringOrigin,
     /// Certificates.
     pub ledger: Arc<Ledger>,
-    /// What is kept of ended slots.
-    pub archive: Arc<Archive>,
-    /// The inputs of the slot under way, as far as this node keeps them.
-    pub inputs: Arc<InputStore>,
+    /// What a member keeps of slots besides.
+    pub stores: Option<Arc<SlotStores>>,
     /// Evidence of faults, and the members' votes for certificates.
     pub evidence: Arc<EvidenceStore>,
     /// Where manifests are evaluated.
@@ -267,8 +258,7 @@ impl ActiveEpoch {
         let evidence = Arc::new(EvidenceStore::open(&file("evidence.redb"), trust.clone())?);
         let trust = TrustList::from_iter([(Slot(1), trust)]);
         let ledger = Arc::new(Ledger::open(&file("ledger.redb"), trust, retention)?);
-        let archive = Arc::new(Archive::open(&file("archive.redb"), retention)?);
-        let inputs = Arc::new(InputStore::open(&file("inputs.redb"))?);
+        let stores = material.stores();
         let roster = view.roster.clone();
         let Loaded { keys, reference_string, files } =
             material::load(cluster, &key, &roster, &parameters, material).await?;
@@ -283,8 +273,7 @@ impl ActiveEpoch {
             reference_string,
             origin,
             ledger,
-            archive,
-            inputs,
+            stores,
             evidence,
             evaluators: EvaluationPool::default(),
             files,

@@ -108,6 +108,10 @@ pub struct Fetched {
     is_kept: bool,
 }
 
+/// That the inputs of a manifest are stored here: without it a member neither votes for one nor proposes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept(());
+
 /// Where the inputs of a manifest come from: this node, else its peers.
 #[derive(Clone)]
 pub struct InputSource {
@@ -191,19 +195,18 @@ impl InputSource {
         &self,
         manifest: &Manifest,
         fetched: &Fetched,
-    ) -> Result<(), EvaluationError> {
-        if fetched.is_kept {
-            return Ok(());
-        }
+    ) -> Result<Kept, EvaluationError> {
+        let stores = self.epoch.stores.clone().filter(|_| !fetched.is_kept);
+        let Some(stores) = stores else { return Ok(Kept(())) };
         let bundle = fetched.public.bundle(manifest);
-        let store = Arc::clone(&self.epoch.inputs);
         let jobs: Vec<_> = fetched.public.jobs.values().cloned().collect();
         let telemetry = fetched.telemetry.clone();
         let keeping = tokio::task::spawn_blocking(move || {
             let messages = telemetry.iter().map(|found| &found.telemetry);
-            store.keep(&bundle, &jobs, messages)
+            stores.inputs.keep(&bundle, &jobs, messages)
         });
-        Ok(keeping.await.map_err(|_| EvaluationError::Stopped)??)
+        keeping.await.map_err(|_| EvaluationError::Stopped)??;
+        Ok(Kept(()))
     }
 
     /// Gets everything that a manifest names, and keeps it.
@@ -211,20 +214,23 @@ impl InputSource {
     /// # Errors
     /// [`EvaluationError`].
     #[boxed]
-    pub async fn fetch_and_keep(&self, manifest: &Manifest) -> Result<Fetched, EvaluationError> {
+    pub async fn fetch_and_keep(
+        &self,
+        manifest: &Manifest,
+    ) -> Result<(Fetched, Kept), EvaluationError> {
         let fetched = self.fetch(manifest).await?;
-        self.keep(manifest, &fetched).await?;
-        Ok(fetched)
+        let kept = self.keep(manifest, &fetched).await?;
+        Ok((fetched, kept))
     }
 
     /// What is public besides the manifest, as it was kept; `None` if it was not, or not all of it.
     async fn kept(&self, manifest: &Manifest) -> Option<PublicInputs> {
-        let (manifest, store) = (manifest.clone(), Arc::clone(&self.epoch.inputs));
+        let (manifest, stores) = (manifest.clone(), self.epoch.stores.clone()?);
         self.read_kept(move || {
-            let Some(bundle) = store.bundle(&manifest.digest())? else { return Ok(None) };
+            let Some(bundle) = stores.inputs.bundle(&manifest.digest())? else { return Ok(None) };
             let mut jobs = BTreeMap::new();
             for pending in &manifest.pending {
-                let Some(job) = store.job(&pending.job)? else { return Ok(None) };
+                let Some(job) = stores.inputs.job(&pending.job)? else { return Ok(None) };
                 jobs.insert(pending.job, job);
             }
             Ok(Some(PublicInputs::from_bundle(bundle, jobs)))
@@ -337,8 +343,9 @@ impl InputSource {
         if let Some(known) = epoch.pool().get(&sender, &digest) {
             return Ok(known);
         }
-        let store = Arc::clone(&epoch.inputs);
-        if let Some(kept) = self.read_kept(move || store.telemetry(&digest)).await {
+        if let Some(stores) = epoch.stores.clone()
+            && let Some(kept) = self.read_kept(move || stores.inputs.telemetry(&digest)).await
+        {
             let (telemetry, expanded) = epoch.expand(kept).await?;
             return Ok(Arc::new(Verified { telemetry, digest, expanded, received_at: unix_now() }));
         }
@@ -353,7 +360,7 @@ impl InputSource {
         };
         let request = SyncRequest::Telemetry(digest);
         // Members must have it: they locked it. Its sender may have it, and so may others.
-        let found = match peers.ask(peers.members(), request, fits).await {
+        let found = match peers.ask_members(request, fits).await {
             Some(found) => Some(found),
             None => peers.ask(peers.others(), request, fits).await,
         };

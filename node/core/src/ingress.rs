@@ -3,7 +3,12 @@
 //! Proofs are verified a few at a time: the rest waits in the topic's queue, and what does not fit
 //! there is lost, which the next message of the same worker makes good.
 
-use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_recursion::async_recursion as boxed;
 use tokio::sync::Semaphore;
@@ -11,7 +16,7 @@ use veil_committee_slot::pool::Refusal;
 use veil_node_p2p::{Gossip, Network, Topic};
 use veil_node_storage::jobs::{Jobs, JobsError, Offered};
 use veil_protocol_spec::{
-    Wire,
+    Blake3Digest, Wire,
     scheduling::{JobSpec, Telemetry},
 };
 use veil_scheduler::ListError;
@@ -21,8 +26,10 @@ use crate::{
     epoch::{ActiveEpoch, TelemetryRefusal},
 };
 
-/// Between two attempts to get a body that no peer had.
+/// Between two attempts to get a body that no peer had; doubled each time.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
+/// Up to 8.5 minutes.
+const MAX_DOUBLINGS: u32 = 8;
 
 /// Takes telemetry until the node stops.
 #[boxed]
@@ -114,26 +121,55 @@ async fn on_job(jobs: &Arc<Jobs>, gossip: &Gossip) {
 
 async fn missing_jobs(views: &Views, peers: &Peers, jobs: &Jobs) {
     let mut views = views.subscribe();
-    let mut warned = BTreeSet::new();
+    let mut sought = Sought::default();
     loop {
         views.mark_unchanged();
-        let mut left = false;
         let missing = jobs.missing();
-        warned.retain(|digest| missing.contains(digest));
-        for digest in missing {
-            if peers.job(jobs, digest).await.is_none() {
-                left = true;
-                if warned.insert(digest) {
-                    tracing::warn!(job = %digest, "no peer has the body of this job; submit it again");
-                }
+        sought.keep(&missing);
+        for job in missing {
+            let is_due = sought.is_due(&job, Instant::now());
+            if is_due && peers.job(jobs, job).await.is_none() && sought.failed(job, Instant::now())
+            {
+                tracing::warn!(%job, "no peer has the body of this job; submit it again");
             }
         }
-        if left {
-            // A new view may list more, and peers may have come.
-            let _ = tokio::time::timeout(RETRY_DELAY, views.changed()).await;
-        } else if views.changed().await.is_err() {
+        // A new view may list more.
+        let changed = match sought.next(Instant::now()) {
+            Some(wait) => tokio::time::timeout(wait, views.changed()).await.unwrap_or(Ok(())),
+            None => views.changed().await,
+        };
+        if changed.is_err() {
             return;
         }
+    }
+}
+
+/// Bodies that no peer had: how often they were asked for, and when they are again. "Asked again [...] with
+/// growing pauses": anybody who may submit can make all others look for what does not exist. Gossip
+/// brings a body that comes later.
+#[derive(Debug, Default)]
+struct Sought(BTreeMap<Blake3Digest, (u32, Instant)>);
+
+impl Sought {
+    fn keep(&mut self, missing: &[Blake3Digest]) {
+        self.0.retain(|job, _| missing.contains(job));
+    }
+
+    fn is_due(&self, job: &Blake3Digest, now: Instant) -> bool {
+        self.0.get(job).is_none_or(|(_, due)| *due <= now)
+    }
+
+    /// Whether that was the first time.
+    fn failed(&mut self, job: Blake3Digest, now: Instant) -> bool {
+        let (times, due) = self.0.entry(job).or_insert((0, now));
+        *due = now + RETRY_DELAY.saturating_mul(1 << (*times).min(MAX_DOUBLINGS));
+        *times += 1;
+        *times == 1
+    }
+
+    /// How long it is until one is due.
+    fn next(&self, now: Instant) -> Option<Duration> {
+        self.0.values().map(|(_, due)| due.saturating_duration_since(now)).min()
     }
 }
 
@@ -146,6 +182,26 @@ mod tests {
     };
 
     use super::*;
+
+    /// Finding C13: every node asked every peer every two seconds, for ever, for a body that nobody has.
+    #[test]
+    fn what_nobody_has_is_asked_for_less_and_less_often() {
+        let (mut sought, job, start) = (Sought::default(), Blake3Digest([1; 32]), Instant::now());
+        let (mut now, mut asked) = (start, 0);
+        while now < start + Duration::from_secs(3_600) {
+            assert!(sought.is_due(&job, now));
+            assert_eq!(sought.failed(job, now), asked == 0, "it is told once");
+            asked += 1;
+            let wait = sought.next(now).unwrap();
+            assert!(!sought.is_due(&job, now + wait - Duration::from_millis(1)));
+            now += wait;
+        }
+        assert!((9..=16).contains(&asked), "{asked} times in an hour");
+        assert!(sought.is_due(&Blake3Digest([2; 32]), start), "another one is asked for at once");
+        sought.keep(&[]);
+        assert_eq!(sought.next(start), None);
+        assert!(sought.is_due(&job, start), "submitted again");
+    }
 
     #[test]
     fn only_what_an_honest_peer_would_not_pass_on_is_a_fault() {

@@ -27,9 +27,9 @@ pub(crate) fn unplaced(
     state: &ClusterState,
     profiles: &BTreeMap<PeerIdHash, Profile>,
 ) -> BTreeMap<Replica, String> {
-    let scale = view.rules_or_default().scale;
+    let policy = view.rules_or_default();
     let demand =
-        |job: &Blake3Digest| jobs.read(job, |body| JobDemand::of(body, &scale, &view.images));
+        |job: &Blake3Digest| jobs.read(job, |body| JobDemand::of(body, &policy, &view.images));
     let draining = view.draining();
     let inputs = NextInputs {
         submissions: &view.submissions,

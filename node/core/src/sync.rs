@@ -101,7 +101,7 @@ impl SyncSource {
     fn answer(&self, asked: SyncRequest) -> Result<SyncAnswer, &'static str> {
         Ok(match asked {
             SyncRequest::Job(digest) => {
-                let kept = || self.epoch().ok()?.inputs.job(&digest).ok()?;
+                let kept = || self.epoch().ok()?.stores.as_ref()?.inputs.job(&digest).ok()?;
                 SyncAnswer::Job(self.jobs.body(&digest).or_else(kept).map(Box::new))
             }
             SyncRequest::Records { after } => {
@@ -117,7 +117,7 @@ impl SyncSource {
             SyncRequest::Telemetry(digest) => {
                 let epoch = self.epoch()?;
                 let found = epoch.pool().find(&digest).map(|found| found.telemetry.clone());
-                let kept = || epoch.inputs.telemetry(&digest).ok()?;
+                let kept = || epoch.stores.as_ref()?.inputs.telemetry(&digest).ok()?;
                 SyncAnswer::Telemetry(found.or_else(kept).map(Box::new))
             }
             SyncRequest::KeyFiles(key_set) => {

@@ -136,7 +136,7 @@ impl Work {
         let proof_seconds = seconds_of_proofs(&self.inputs.epoch, &manifest);
         // "A member that sees the lock of a manifest that it did not vote for stores the bundle first."
         // (`slot.md`, 5)
-        let fetched = self.inputs.fetch_and_keep(&manifest).await?;
+        let (fetched, _) = self.inputs.fetch_and_keep(&manifest).await?;
         let evaluating =
             self.inputs.evaluate_fetched(manifest.clone(), fetched, cancellation.clone());
         let evaluated = evaluating.await?;

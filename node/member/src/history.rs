@@ -11,10 +11,11 @@ use veil_node_core::epoch::ActiveEpoch;
 use veil_node_driver::{Control, NonceStore};
 use veil_node_process::unix_now;
 use veil_node_storage::{
-    archive::{Archive, Kind},
+    archive::Kind,
     inputs::InputsError,
     ledger::{Ledger, LedgerError},
     slot_journal::{PruneError, SlotJournal},
+    slot_stores::SlotStores,
 };
 use veil_protocol_spec::Slot;
 
@@ -37,6 +38,7 @@ pub(crate) struct History {
     pub(crate) records: SlotJournal,
     pub(crate) slots: SlotJournal,
     pub(crate) nonces: NonceStore,
+    pub(crate) stores: Arc<SlotStores>,
     pub(crate) epoch: Arc<ActiveEpoch>,
 }
 
@@ -56,7 +58,7 @@ impl History {
     }
 
     fn prune(&self, agreed: Slot, ended: Slot) -> Result<(), HistoryError> {
-        let (archive, now): (&Archive, _) = (&self.epoch.archive, unix_now());
+        let (SlotStores { archive, inputs }, now) = (&*self.stores, unix_now());
         self.records.prune(agreed, archive, Kind::Agreement, now)?;
         self.slots.prune(ended, archive, Kind::Slot, now)?;
         self.nonces.prune(ended, archive, now)?;
@@ -68,14 +70,14 @@ impl History {
             });
             record.map(|record| record.certificate.body.manifest)
         };
-        self.epoch.inputs.prune(ended, certified, archive, now)?;
+        inputs.prune(ended, certified, archive, now)?;
         Ok(())
     }
 
     /// Keeps what was opened in a slot.
     pub(crate) async fn opened(self, slot: Slot, digits: Vec<u8>) {
         let stored = tokio::task::spawn_blocking(move || {
-            self.epoch.archive.put(slot, Kind::Opening, [(0, digits.as_slice())], unix_now())
+            self.stores.archive.put(slot, Kind::Opening, [(0, digits.as_slice())], unix_now())
         });
         if let Ok(Err(error)) = stored.await {
             tracing::error!(slot = slot.0, %error, "what was opened is not kept");

@@ -42,6 +42,7 @@ use veil_committee_agreement::Timing;
 use veil_committee_slot::{
     SlotMachine,
     machine::{SlotConfig, SlotTiming},
+    silence::Silence,
 };
 use veil_node_api::{
     routes::Routes,
@@ -65,10 +66,12 @@ use veil_node_core::{
 };
 use veil_node_driver::Clock;
 use veil_node_storage::{
+    inputs::InputsError,
     journal::JournalError,
     keystore::{KeystoreError, Passphrase},
     ledger::LedgerError,
     slot_journal::SlotJournal,
+    slot_stores::SlotStores,
 };
 use veil_protocol_spec::{
     CodecError, Epoch as EpochNumber, ParticipantIndex,
@@ -138,6 +141,9 @@ pub enum MemberError {
     /// The slot's journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// What is kept of slots.
+    #[error(transparent)]
+    Stores(#[from] InputsError),
     /// The certificates of the last slots.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -208,7 +214,9 @@ async fn serve(
     };
     let max_age = UnixMillis(config.committee.telemetry_max_age_seconds.saturating_mul(1000));
     let insecure = config.committee.insecure_reference_string;
-    let Some(epoch) = node.prepare(key, Material::Own(files), insecure, max_age).await? else {
+    let stores = Arc::new(SlotStores::open(&cluster.data_dir, config.node.retention())?);
+    let material = Material::Own { files, stores: Arc::clone(&stores) };
+    let Some(epoch) = node.prepare(key, material, insecure, max_age).await? else {
         return Ok(());
     };
     if let Some(threads) = config.committee.evaluation_threads {
@@ -272,6 +280,7 @@ async fn serve(
         records: protocols.records.clone(),
         slots: journal.clone(),
         nonces: protocols.nonces.clone(),
+        stores,
         epoch: Arc::clone(&epoch),
     };
     let machine = slot_machine(config, &epoch, protocols.me, records, clock);
@@ -289,6 +298,7 @@ async fn serve(
         tasks: tasks.clone(),
         telemetry_max_age: max_age,
         machine,
+        silence: Silence::default(),
         journal,
         history,
         clock,

@@ -92,8 +92,8 @@ impl ViewSnapshot {
         &self,
         jobs: &'a Jobs,
     ) -> impl Fn(&Blake3Digest) -> Option<JobDemand> + use<'a> {
-        let (view, scale) = (Arc::clone(&self.view), self.view.rules_or_default().scale);
-        move |job| jobs.read(job, |body| JobDemand::of(body, &scale, &view.images))
+        let (view, policy) = (Arc::clone(&self.view), self.view.rules_or_default());
+        move |job| jobs.read(job, |body| JobDemand::of(body, &policy, &view.images))
     }
 
     /// The view that rules and differences follow from. `jobs` says what a job wants whose body is known;

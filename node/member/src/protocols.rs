@@ -208,3 +208,22 @@ impl Protocols {
         Ok((protocols, signer))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Finding C4: a member whose machine has stopped stayed, and looked alive.
+    #[tokio::test]
+    async fn a_journal_that_fails_ends_what_the_member_waits_for() {
+        let (events, mut received) = mpsc::unbounded_channel();
+        let mut host = Forward { journal: (), events: Some(events), proofs: mpsc::channel(1).0 };
+        assert!(host.stored(Ok(())).is_ok());
+        host.tell(1);
+        let full = JournalError::Full(PathBuf::from("slots/agreement.redb"));
+        assert!(host.stored(Err(full)).is_err());
+        host.tell(2);
+        assert_eq!(received.recv().await, Some(1));
+        assert_eq!(received.recv().await, None);
+    }
+}

@@ -22,6 +22,7 @@ use veil_committee_machine::{Effect, Machine as _, Millis};
 use veil_committee_slot::{
     SlotMachine,
     machine::{Observation, SlotEffect, SlotStage},
+    silence::Silence,
 };
 use veil_node_api::status::{Phase, SlotClock};
 use veil_node_core::{
@@ -84,6 +85,7 @@ pub(crate) struct SlotLoop {
     pub(crate) tasks: Tasks,
     pub(crate) telemetry_max_age: UnixMillis,
     pub(crate) machine: SlotMachine,
+    pub(crate) silence: Silence,
     pub(crate) journal: SlotJournal,
     pub(crate) history: History,
     pub(crate) clock: Clock,
@@ -181,8 +183,8 @@ impl SlotLoop {
         let view = self.inputs.views.current();
         let interval = u64::try_from(view.slot_interval.as_millis()).unwrap_or(u64::MAX);
         let snapshot = self.snapshot(view);
-        let jobs = snapshot.demands(&self.inputs.jobs);
         let silent = self.silent(&snapshot);
+        let jobs = snapshot.demands(&self.inputs.jobs);
         let view = snapshot.local_view(&self.epoch, &jobs, self.telemetry_max_age.0);
         let seen = Observation { view: &view, silent: !silent.is_empty(), interval };
         self.machine.observe(&seen, self.clock.now());
@@ -192,15 +194,14 @@ impl SlotLoop {
         self.progress.takes_part(stage.as_str(), waiting.collect::<Vec<_>>());
     }
 
-    /// Live workers whose telemetry does not count yet. What SWIM says of one is hearsay: it is not left
-    /// out for it while this member has a connection to it.
-    fn silent(&self, snapshot: &ViewSnapshot) -> Vec<PeerIdHash> {
+    /// Live workers whose telemetry does not count yet and is waited for. What SWIM says of one is hearsay: it
+    /// is not left out for it while this member has a connection to it.
+    fn silent(&mut self, snapshot: &ViewSnapshot) -> Vec<PeerIdHash> {
         let (liveness, connected) = (self.network.liveness(), self.network.connected());
         let (live, connected) = (liveness.borrow(), connected.borrow());
         let is_there = |worker: &PeerIdHash| live.is_up(worker) || connected.contains(worker);
         let has = |worker: &PeerIdHash| snapshot.fresh.iter().any(|c| c.entry.sender == *worker);
-        let silent = snapshot.workers.iter().filter(|worker| is_there(worker) && !has(worker));
-        silent.copied().collect()
+        self.silence.awaited(&snapshot.workers, is_there, has, self.clock.now())
     }
 
     // ---- what comes ------------------------------------------------------------------------

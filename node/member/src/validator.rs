@@ -8,7 +8,7 @@ use std::{
 use veil_committee_slot::manifest::InvalidManifest;
 use veil_node_core::{
     epoch::ActiveEpoch,
-    evaluation::{Fetched, InputSource},
+    evaluation::{EvaluationError, Fetched, InputSource, Kept},
 };
 use veil_protocol_spec::{
     ParticipantIndex,
@@ -46,7 +46,7 @@ impl Validator {
         manifest: &Manifest,
         proposer: ParticipantIndex,
         by_quorum: bool,
-    ) -> Result<(), InvalidManifest> {
+    ) -> Result<Kept, InvalidManifest> {
         let epoch: &ActiveEpoch = &self.inputs.epoch;
         let unknown = |error: &dyn std::fmt::Display| InvalidManifest::Unknown(error.to_string());
         // What was received before the manifest came, but the chain as of the block that it names.
@@ -63,28 +63,21 @@ impl Validator {
         bodies.extend(manifest.rollouts.versions.iter().map(|version| version.job));
         // Cheap checks first; then one deadline for everything that has to be fetched.
         local_view().validate_facts(manifest, proposer)?;
-        let fetching = tokio::time::timeout(FETCH_DEADLINE, async {
+        let fetched = in_time(async {
             let fetched = self.inputs.fetch(manifest).await;
             // What is not found is named by the lists.
             for job in bodies {
                 self.inputs.job(job).await;
             }
             fetched
-        });
-        let fetched = fetching.await;
-        let fetched = fetched
-            .map_err(|_| InvalidManifest::Unknown(format!("what it lists in {FETCH_DEADLINE:?}")))?
-            .map_err(|error| unknown(&error))?;
+        })
+        .await?;
         let Fetched { public, telemetry, .. } = &fetched;
-        // "A manifest that could not be evaluated is never locked." Without workers there is nothing
-        // to evaluate.
-        if !manifest.telemetry.is_empty() {
-            Plan::new(manifest, public)?;
-        }
         let found: BTreeMap<_, _> =
             telemetry.iter().map(|found| (found.digest, telemetry_ref(found))).collect();
         let found = |entry: &TelemetryEntry| found.get(&entry.digest).cloned();
-        let mut judged = local_view().validate_lists(manifest, found);
+        let plan = || Plan::new(manifest, public).map(drop);
+        let mut judged = local_view().validate_lists(manifest, plan, found);
         if matches!(judged, Err(InvalidManifest::Unknown(_))) {
             // Of which job a new one could be a version is told by the bodies of what runs.
             let missing: BTreeSet<_> =
@@ -95,7 +88,7 @@ impl Validator {
                 }
             };
             let _ = tokio::time::timeout(FETCH_DEADLINE, fetching).await;
-            judged = local_view().validate_lists(manifest, found);
+            judged = local_view().validate_lists(manifest, plan, found);
         }
         judged?;
         // "Before a member votes for a manifest [...] it stores" its inputs (`slot.md`, 3).
@@ -110,5 +103,31 @@ impl Validator {
         // If it is not settled in time, it is refused by what is.
         let _ = tokio::time::timeout(SETTLE_DEADLINE, reached).await;
         self.inputs.views.current().block.number
+    }
+}
+
+/// What is fetched, unless it takes too long or cannot be found.
+async fn in_time<T>(
+    fetching: impl Future<Output = Result<T, EvaluationError>>,
+) -> Result<T, InvalidManifest> {
+    let fetched = tokio::time::timeout(FETCH_DEADLINE, fetching).await;
+    let fetched = fetched
+        .map_err(|_| InvalidManifest::Unknown(format!("what it lists in {FETCH_DEADLINE:?}")))?;
+    fetched.map_err(|error| InvalidManifest::Unknown(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Finding A5: a proposer that names what nobody has held the others up for minutes.
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_what_does_not_exist() {
+        let begun = tokio::time::Instant::now();
+        let nobody_has_it = std::future::pending::<Result<(), EvaluationError>>();
+        let waited = tokio::time::timeout(FETCH_DEADLINE * 2, in_time(nobody_has_it)).await;
+        assert!(matches!(waited, Ok(Err(InvalidManifest::Unknown(_)))), "{waited:?}");
+        assert_eq!(begun.elapsed(), FETCH_DEADLINE);
+        assert!(matches!(in_time(async { Ok(7) }).await, Ok(7)));
     }
 }

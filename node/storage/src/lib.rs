@@ -48,4 +48,5 @@ pub mod keystore;
 pub mod ledger;
 pub mod retention;
 pub mod slot_journal;
+pub mod slot_stores;
 pub mod trust;

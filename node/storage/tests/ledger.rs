@@ -23,7 +23,7 @@ use veil_node_storage::{
 use veil_protocol_spec::{
     Blake3Digest, Committee, KeccakDigest, PeerIdHash, PublicIdentity, ReplicaIndex, Slot, Wire,
     agreement::{
-        Instance, Lock,
+        Instance, Lock, SlotEnd, SlotOutcome,
         record::{Entry, Record},
     },
     codec::Bytes,
@@ -141,20 +141,10 @@ impl Member {
             value,
             votes: vec![(manifest.proposer, self.identity.sign(&vote))],
         };
-        let state = state.apply(&manifest, &assignments).unwrap();
-        let body = CertificateBody {
-            binding: binding(),
-            slot,
-            manifest: manifest.digest(),
-            previous: manifest.previous,
-            base: manifest.base,
-            jobs_seen: manifest.jobs_seen,
-            evaluation: manifest.no_outputs(),
-            members_only: CertificateBody::NO_SECTION,
-            assignments_root: assignments.tree().root(),
-            state_root: state.state_root(),
-            reference_string: ReferenceStringOrigin::Committee,
-        };
+        let after = state.apply(&manifest, &assignments).unwrap();
+        let outcome = SlotOutcome::new(manifest.no_outputs(), &assignments, &after);
+        let end = SlotEnd { binding: binding(), slot, manifest: value, outcome: Some(outcome) };
+        let body = CertificateBody::of(&manifest, &end, ReferenceStringOrigin::Committee, state);
         let certificate = AssignmentCertificate { signature: self.sign(&body), body };
         SlotRecord { manifest, lock, assignments, certificate }
     }

@@ -22,7 +22,7 @@
 //! - The figures are the host's, not those of the worker's own control group: containers are the
 //!   engine's children, not the worker's.
 //! - Disk counts replicas' files as used by others and as reserved, so it errs on the low side.
-//! - GPUs are not sampled: none are offered.
+//! - GPUs are counted, as the driver lists them; how busy they are is not looked at.
 
 mod free;
 mod gpus;

@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::{
-    agreement::{Instance, Lock, Subject},
+    agreement::{Instance, Lock, SlotEnd, SlotOutcome, Subject},
     committee::Committee,
     ids::{ParticipantIndex, Signature},
     scheduling::{
@@ -103,38 +103,30 @@ fn assignments(manifest: &Manifest, choose: impl Fn(usize) -> Option<PeerIdHash>
 }
 
 fn record(state: &ClusterState, manifest: Manifest, assignments: Assignments) -> SlotRecord {
-    let after = state.apply(&manifest, &assignments).unwrap();
-    certify(&after, manifest, assignments, Blake3Digest([5; 32]))
+    certify(state, manifest, Some(assignments))
 }
 
 fn void(state: &ClusterState, manifest: Manifest) -> SlotRecord {
-    let after = state.void(&manifest).unwrap();
-    certify(&after, manifest, Assignments::default(), CertificateBody::VOID)
+    certify(state, manifest, None)
 }
 
+/// These assignments, or void.
 fn certify(
-    after: &ClusterState,
+    state: &ClusterState,
     manifest: Manifest,
-    assignments: Assignments,
-    evaluation: Blake3Digest,
+    assignments: Option<Assignments>,
 ) -> SlotRecord {
-    let body = CertificateBody {
-        binding: manifest.binding,
-        slot: manifest.slot,
-        manifest: manifest.digest(),
-        previous: manifest.previous,
-        base: manifest.base,
-        jobs_seen: manifest.jobs_seen,
-        evaluation,
-        members_only: CertificateBody::NO_SECTION,
-        assignments_root: assignments.tree().root(),
-        state_root: after.state_root(),
-        reference_string: ReferenceStringOrigin::Committee,
-    };
-    let (binding, instance) = (manifest.binding, Instance::manifest(manifest.slot));
-    let lock = Lock { binding, instance, round: 0, value: manifest.digest(), votes: Vec::new() };
+    let (binding, slot, value) = (manifest.binding, manifest.slot, manifest.digest());
+    let outcome = assignments.as_ref().map(|assignments| {
+        let after = state.apply(&manifest, assignments).unwrap();
+        SlotOutcome::new(Blake3Digest([5; 32]), assignments, &after)
+    });
+    let end = SlotEnd { binding, slot, manifest: value, outcome };
+    let body = CertificateBody::of(&manifest, &end, ReferenceStringOrigin::Committee, state);
+    let instance = Instance::manifest(slot);
+    let lock = Lock { binding, instance, round: 0, value, votes: Vec::new() };
     let certificate = AssignmentCertificate { body, signature: GroupSignature([2; 65]) };
-    SlotRecord { manifest, lock, assignments, certificate }
+    SlotRecord { manifest, lock, assignments: assignments.unwrap_or_default(), certificate }
 }
 
 /// Job 1 placed on workers 1, 2 and 3.

@@ -12,9 +12,9 @@ use veil_committee_slot::demand::{AllowedImages, JobDemand};
 use veil_protocol_spec::{
     Address, Blake3Digest,
     scheduling::{
-        ClusterState, CpuUnits, DiskUnits, GpuUnits, HostPort, JobSpec, JobType, LeasePolicy,
-        MemoryUnits, Port, Priority, Protocol, ResourceRequest, Resources, RestartMode,
-        RestartPolicy, Scale, Submission, UpdatePolicy,
+        ClusterPolicy, ClusterState, CpuUnits, DiskUnits, GpuUnits, HostPort, JobSpec, JobType,
+        LeasePolicy, MemoryUnits, Port, Priority, Protocol, ResourceRequest, Resources,
+        RestartMode, RestartPolicy, Submission, UpdatePolicy,
     },
 };
 
@@ -51,7 +51,7 @@ pub(super) struct Jobs {
     shared: Arc<Vec<Submission>>,
     /// Whose body is known.
     jobs: BTreeMap<Blake3Digest, JobSpec>,
-    scale: Scale,
+    policy: ClusterPolicy,
     bodies: Arc<BTreeMap<Blake3Digest, JobDemand>>,
     /// Which job that is updated each one is a version of.
     lines: BTreeMap<Blake3Digest, usize>,
@@ -60,7 +60,12 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    pub(super) fn new(seed: u64, rng: ChaCha20Rng, scenario: &SlotScenario, scale: Scale) -> Self {
+    pub(super) fn new(
+        seed: u64,
+        rng: ChaCha20Rng,
+        scenario: &SlotScenario,
+        policy: ClusterPolicy,
+    ) -> Self {
         Self {
             seed,
             rng,
@@ -71,7 +76,7 @@ impl Jobs {
             submissions: Vec::new(),
             shared: Arc::default(),
             jobs: BTreeMap::new(),
-            scale,
+            policy,
             bodies: Arc::default(),
             lines: BTreeMap::new(),
             bodiless: 0,
@@ -199,7 +204,7 @@ impl Jobs {
             let wanted: BTreeSet<_> = self.submissions.iter().map(|s| s.job).collect();
             self.jobs.retain(|job, _| wanted.contains(job));
             self.lines.retain(|job, _| wanted.contains(job));
-            let demand = |job| JobDemand::of(job, &self.scale, &AllowedImages::default());
+            let demand = |job| JobDemand::of(job, &self.policy, &AllowedImages::default());
             let bodies = self.jobs.iter().map(|(digest, job)| (*digest, demand(job)));
             self.bodies = Arc::new(bodies.collect());
             self.shared = Arc::new(self.submissions.clone());

@@ -113,7 +113,7 @@ impl Surroundings {
             samples: BTreeMap::new(),
             bundle: BTreeMap::new(),
             unseen: BTreeMap::new(),
-            jobs: Jobs::new(seed, jobs, scenario, policy.scale),
+            jobs: Jobs::new(seed, jobs, scenario, policy),
             chain: Chain::new(seed),
             runs: Runs::default(),
             given_back: GiveBacks::new(

@@ -2,16 +2,14 @@
 
 use veil_protocol_spec::{
     Committee, JobLine, Signature, Slot, Wire,
-    agreement::{Instance, Lock},
     scheduling::{
-        Assignment, AssignmentCertificate, Assignments, BlockRef, CertificateBody, GroupSignature,
-        LeasePolicy, LostWorker, Manifest, Outcome, Priority, ReplicaState, RunningReplica,
-        SignedSuspicion, SlotRecord, TelemetryEntry,
+        Assignments, BlockRef, LeasePolicy, LostWorker, Manifest, Priority, ReplicaState,
+        RunningReplica, SignedSuspicion, SlotRecord, TelemetryEntry,
     },
 };
 
 use super::*;
-use crate::fixtures::{BLOCK, CIRCUIT, POLICY, binding, certificate_body, member, terms, worker};
+use crate::fixtures::{self, BLOCK, CIRCUIT, POLICY, assignments, binding, member, terms, worker};
 
 mod done;
 mod given_back;
@@ -128,42 +126,12 @@ fn written(
     }
 }
 
-fn assignments(manifest: &Manifest, choose: impl Fn(usize) -> Option<PeerIdHash>) -> Assignments {
-    let mut list: Vec<_> = manifest
-        .pending
-        .iter()
-        .enumerate()
-        .map(|(i, p)| Assignment {
-            job: p.job,
-            replica: p.replica,
-            outcome: choose(i).map_or(Outcome::Pending, Outcome::Node),
-        })
-        .collect();
-    list.sort_by_key(|a| (a.job, a.replica));
-    list.try_into().unwrap()
-}
-
 fn record(state: &ClusterState, manifest: Manifest, assignments: Assignments) -> SlotRecord {
-    let after = state.apply(&manifest, &assignments).unwrap();
-    certify(&after, manifest, assignments, Blake3Digest([5; 32]))
+    fixtures::record(state, manifest, Some(assignments))
 }
 
 fn void(state: &ClusterState, manifest: Manifest) -> SlotRecord {
-    let after = state.void(&manifest).unwrap();
-    certify(&after, manifest, Assignments::default(), CertificateBody::VOID)
-}
-
-fn certify(
-    after: &ClusterState,
-    manifest: Manifest,
-    assignments: Assignments,
-    evaluation: Blake3Digest,
-) -> SlotRecord {
-    let body = certificate_body(&manifest, &assignments, after, evaluation);
-    let (binding, instance) = (manifest.binding, Instance::manifest(manifest.slot));
-    let lock = Lock { binding, instance, round: 0, value: manifest.digest(), votes: Vec::new() };
-    let certificate = AssignmentCertificate { body, signature: GroupSignature([2; 65]) };
-    SlotRecord { manifest, lock, assignments, certificate }
+    fixtures::record(state, manifest, None)
 }
 
 /// Job 1 placed on workers 1, 2 and 3.

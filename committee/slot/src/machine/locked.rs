@@ -137,11 +137,7 @@ impl LockedSlot {
         let manifest = &self.locked.manifest;
         let known = decode(manifest, &evaluated.public, digits).ok().and_then(|assignments| {
             let after = self.state.apply(manifest, &assignments).ok()?;
-            let outcome = SlotOutcome {
-                evaluation: evaluated.digest,
-                assignments_root: assignments.tree().root(),
-                state_root: after.state_root(),
-            };
+            let outcome = SlotOutcome::new(evaluated.digest, &assignments, &after);
             Some(Known { assignments, outcome })
         });
         self.work = known.map_or(Work::Unknowable, |known| Work::Known(Box::new(known)));

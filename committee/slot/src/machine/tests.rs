@@ -6,8 +6,8 @@ use veil_protocol_spec::{
     Committee, KeccakDigest, Signature,
     agreement::SlotOutcome,
     scheduling::{
-        Assignment, Assignments, BlockRef, CertificateBody, Outcome, ReferenceStringOrigin, Scale,
-        Submission, TelemetryEntry, UnixMillis,
+        BlockRef, CertificateBody, ClusterPolicy, Outcome, ReferenceStringOrigin, Submission,
+        TelemetryEntry, UnixMillis,
     },
 };
 use veil_scheduler_plan::inputs::PublicInputs;
@@ -15,7 +15,7 @@ use veil_scheduler_plan::inputs::PublicInputs;
 use super::*;
 use crate::{
     demand::{AllowedImages, JobDemand},
-    fixtures::{BLOCK, CIRCUIT, POLICY, binding, job, member, worker},
+    fixtures::{BLOCK, CIRCUIT, POLICY, assignments, binding, job, member, record, worker},
     manifest::{MAX_BLOCK_AGE, TelemetryRef},
 };
 
@@ -81,8 +81,9 @@ impl Sight {
             settled: self.block.number,
             max_block_age: MAX_BLOCK_AGE,
             jobs: &|digest| {
-                (*digest == job(1).digest())
-                    .then(|| JobDemand::of(&job(1), &Scale::FINEST, &AllowedImages::default()))
+                (*digest == job(1).digest()).then(|| {
+                    JobDemand::of(&job(1), &ClusterPolicy::default(), &AllowedImages::default())
+                })
             },
             circuit: CIRCUIT,
             fresh: &self.fresh,
@@ -414,23 +415,8 @@ fn digits_that_are_no_outcome_leave_the_slot_to_the_others_or_void() {
 
 /// The certificate of a slot that places nothing.
 fn nowhere(state: &ClusterState, manifest: &Manifest) -> ClusterState {
-    let pending = |p: &veil_protocol_spec::scheduling::PendingReplica| Assignment {
-        job: p.job,
-        replica: p.replica,
-        outcome: Outcome::Pending,
-    };
-    let assignments: Vec<_> = manifest.pending.iter().map(pending).collect();
-    let assignments = Assignments::try_from(assignments).unwrap();
-    let after = state.apply(manifest, &assignments).unwrap();
-    let outcome = SlotOutcome {
-        evaluation: EVALUATION,
-        assignments_root: assignments.tree().root(),
-        state_root: after.state_root(),
-    };
-    let (binding, slot, digest) = (manifest.binding, manifest.slot, manifest.digest());
-    let end = SlotEnd { binding, slot, manifest: digest, outcome: Some(outcome) };
-    let origin = ReferenceStringOrigin::Committee;
-    after.certified(&CertificateBody::of(manifest, &end, origin, state)).unwrap()
+    let record = record(state, manifest.clone(), Some(assignments(manifest, |_| None)));
+    state.follow(&record).unwrap()
 }
 
 /// Finding C2: a slot and a transaction every interval for ever.

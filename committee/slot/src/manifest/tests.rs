@@ -2,16 +2,13 @@
 
 use veil_protocol_spec::{
     Address, JobLine,
-    scheduling::{
-        Assignment, Assignments, CertificateBody, LeasePolicy, Outcome, PendingReplica, Priority,
-        ReplicaState,
-    },
+    scheduling::{LeasePolicy, PendingReplica, Priority, ReplicaState},
 };
 
 use super::*;
 use crate::{
     demand::wait_seconds,
-    fixtures::{binding, certificate_body, member, secret, terms, worker},
+    fixtures::{assignments, binding, member, record, secret, terms, worker},
 };
 
 mod rules;
@@ -133,7 +130,7 @@ fn judge(
     candidate: impl Fn(&TelemetryEntry) -> Option<TelemetryRef>,
 ) -> Result<(), InvalidManifest> {
     view.validate_facts(manifest, proposer)?;
-    view.validate_lists(manifest, candidate)
+    view.validate_lists(manifest, || Ok(()), candidate)
 }
 
 /// Judged by a member that has received what the proposer has.
@@ -188,30 +185,24 @@ fn nothing_can_be_changed() {
     }
 }
 
-/// The state after a slot of this manifest, which places its pending replicas, or ends void.
-fn after(known: &Known, manifest: &Manifest, evaluation: Blake3Digest) -> ClusterState {
-    let void = evaluation == CertificateBody::VOID;
-    let place = |pending: &PendingReplica| Assignment {
-        job: pending.job,
-        replica: pending.replica,
-        outcome: Outcome::Node(manifest.telemetry[0].sender),
-    };
-    let pending = manifest.pending.iter().filter(|_| !void);
-    let assignments = Assignments::try_from(pending.map(place).collect::<Vec<_>>()).unwrap();
-    let state = if void {
-        known.state.void(manifest).unwrap()
-    } else {
-        known.state.apply(manifest, &assignments).unwrap()
-    };
-    let body = certificate_body(manifest, &assignments, &state, evaluation);
-    state.certified(&body).unwrap()
+/// The state after a slot of this manifest, which places its pending replicas.
+fn after(known: &Known, manifest: &Manifest) -> ClusterState {
+    let first = manifest.telemetry.first().map(|entry| entry.sender);
+    let assignments = assignments(manifest, |_| first);
+    let record = record(&known.state, manifest.clone(), Some(assignments));
+    known.state.follow(&record).unwrap()
+}
+
+/// The state after one that ends void.
+fn after_void(known: &Known, manifest: &Manifest) -> ClusterState {
+    known.state.follow(&record(&known.state, manifest.clone(), None)).unwrap()
 }
 
 #[test]
 fn what_cannot_be_anchored_any_more_is_work() {
     let mut known = known();
     let first = local_view(&known).propose(member(2));
-    known.state = after(&known, &first, Blake3Digest([1; 32]));
+    known.state = after(&known, &first);
     let at = |number, base, anchored| LocalView {
         block: BlockRef { number, hash: KeccakDigest([9; 32]) },
         settled: number,
@@ -230,7 +221,7 @@ fn what_cannot_be_anchored_any_more_is_work() {
     assert_eq!(at(10, known.state.last_certificate(), 1).work(), Work::Nothing, "it is anchored");
     let next = at(10, other, 0).propose(member(2));
     assert_eq!((next.base, next.pending.len(), known.state.running(&next).count()), (other, 0, 2));
-    known.state = after(&known, &next, Blake3Digest([1; 32]));
+    known.state = after(&known, &next);
     let view = LocalView { base: other, anchored: Slot(0), ..local_view(&known) };
     let view = LocalView { block: BlockRef { number: 20, ..view.block }, ..view };
     assert_eq!(view.work(), Work::Nothing, "the empty slot carries it");
@@ -247,10 +238,10 @@ fn slots_that_end_void_draw_nothing_anew() {
         let locked = local_view(&known).propose(member(2));
         assert_eq!(locked.slot, Slot(slot));
         assert_eq!((&locked.telemetry, &locked.pending), (&first.telemetry, &first.pending));
-        known.state = after(&known, &locked, CertificateBody::VOID);
+        known.state = after_void(&known, &locked);
     }
     let locked = local_view(&known).propose(member(2));
-    known.state = after(&known, &locked, Blake3Digest([1; 32]));
+    known.state = after(&known, &locked);
     let drawn = local_view(&known).propose(member(2));
     assert_ne!(drawn.telemetry, first.telemetry);
 }

@@ -21,7 +21,10 @@ use std::{
 use tfhe::CompactPublicKey;
 use veil_keygen_ceremony::keyset::{ParameterSet, key_set_size_limit, read_key_set_with_digest};
 use veil_node_chain::PublishedKey;
-use veil_node_storage::durable::{hash_file, replace};
+use veil_node_storage::{
+    durable::{hash_file, replace},
+    slot_stores::SlotStores,
+};
 use veil_protocol_spec::{
     Committee, KeySetDigest, PeerIdHash, PublicIdentity,
     codec::Bytes,
@@ -61,11 +64,25 @@ pub struct MaterialFiles {
 #[derive(Clone, Debug)]
 pub enum Material {
     /// Its own: a member has made it.
-    Own(MaterialFiles),
+    Own {
+        /// Where it is.
+        files: MaterialFiles,
+        /// What the member keeps of slots.
+        stores: Arc<SlotStores>,
+    },
     /// Everything, from the data directory or from peers.
     Fetched,
     /// Only what encrypting takes: the compact public key and the reference string.
     Light,
+}
+
+impl Material {
+    pub(super) fn stores(&self) -> Option<Arc<SlotStores>> {
+        match self {
+            Self::Own { stores, .. } => Some(Arc::clone(stores)),
+            Self::Fetched | Self::Light => None,
+        }
+    }
 }
 
 /// What [`load`] gives.
@@ -119,7 +136,7 @@ pub(super) async fn load(
 ) -> Result<Loaded, EpochError> {
     let files = match material {
         Material::Light => return load_light(cluster, key, roster, parameters).await,
-        Material::Own(files) => files,
+        Material::Own { files, .. } => files,
         Material::Fetched => fetch(cluster, key, parameters).await?,
     };
     let (key, of) = (*key, parameters.clone());

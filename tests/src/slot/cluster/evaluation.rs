@@ -8,7 +8,7 @@ use veil_committee_slot::{machine::Evaluated, manifest::InvalidManifest};
 use veil_committee_world::Schedule;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex,
-    scheduling::{Manifest, Reading, UnixMillis},
+    scheduling::{Manifest, Reading, TelemetryEntry, UnixMillis},
     sync::LockedManifest,
 };
 use veil_scheduler_plan::{
@@ -89,8 +89,9 @@ impl Cluster {
         if manifest.telemetry.iter().any(|entry| self.around.fetched(entry).is_none()) {
             return Err(unknown("telemetry"));
         }
-        sight
-            .with(|view, _, _| view.validate_lists(manifest, |entry| self.around.fetched(entry)))?;
+        // It is planned when its inputs are stored.
+        let fetched = |entry: &TelemetryEntry| self.around.fetched(entry);
+        sight.with(|view, _, _| view.validate_lists(manifest, || Ok(()), fetched))?;
         Ok(self.store_inputs(j, manifest.digest(), manifest)?)
     }
 

@@ -58,7 +58,8 @@ pub(super) fn check(
             continue;
         };
         let Some((target, aimed)) = line.target().zip(was.target()) else { continue };
-        if is_withdrawn(line.newest()) {
+        // Withdrawing the newest version withdraws all: what is submitted after that begins anew.
+        if is_withdrawn(line.newest()) || is_withdrawn(was.newest()) {
             continue;
         }
         let most = usize::from(aimed.terms.max_parallel);
@@ -106,9 +107,14 @@ pub(super) fn check(
             report.count("scaled");
         }
     }
-    report.add("replica certified healthy", healthy(record));
-    let forgotten = record.manifest.rollouts.forgotten.len();
-    report.add("line forgotten", forgotten as u64);
+    let forgotten = record.manifest.rollouts.forgotten.len() as u64;
+    for (what, times) in
+        [("replica certified healthy", healthy(record)), ("line forgotten", forgotten)]
+    {
+        if times > 0 {
+            report.add(what, times);
+        }
+    }
 }
 
 fn healthy(record: &SlotRecord) -> u64 {

@@ -25,7 +25,7 @@ fn a_manifest_names_a_settled_block_that_is_neither_old_nor_before_the_last() {
     assert_eq!(old, refused(9, 10, 10 + MAX_BLOCK_AGE));
     // How far this member's chain is by now is no objection in an appeal.
     assert_eq!(validate(&known, 10 + MAX_BLOCK_AGE, u64::MAX, 9), Ok(()));
-    known.state = after(&known, &first, Blake3Digest([1; 32]));
+    known.state = after(&known, &first);
     assert_eq!(validate(&known, 20, MAX_BLOCK_AGE, 9), Ok(()), "a slot may come before a block");
     assert_eq!(validate(&known, 20, u64::MAX, 8), refused(8, 9, 20));
     let earlier = BlockRef { number: 8, hash: KeccakDigest([9; 32]) };
@@ -75,7 +75,7 @@ fn an_exclusive_replica_is_listed_when_one_honest_member_knows_that_its_lease_is
     let mut known = known();
     known.fresh.truncate(1);
     let first = local_view(&known).propose(member(2));
-    known.state = after(&known, &first, Blake3Digest([1; 32]));
+    known.state = after(&known, &first);
     known.fresh = [2, 3].map(candidate).to_vec();
     fn view(known: &Known) -> LocalView<'_> {
         LocalView { jobs: &exclusive, ..local_view(known) }
@@ -100,7 +100,7 @@ fn an_exclusive_replica_is_listed_when_one_honest_member_knows_that_its_lease_is
     assert_eq!((loss.pending.len(), loss.leaving.len()), (0, 0));
     assert_eq!(known.state.running(&loss).count(), 2);
     assert_eq!(validated(&known, &loss), Ok(()));
-    known.state = after(&known, &loss, Blake3Digest([1; 32]));
+    known.state = after(&known, &loss);
     assert_eq!(known.state.lost_since(&worker(1)), Some(Slot(2)));
 
     let wait = wait_seconds(LeasePolicy::Exclusive { seconds: 60 }).unwrap();
@@ -131,7 +131,7 @@ fn an_exclusive_replica_is_listed_when_one_honest_member_knows_that_its_lease_is
     assert_eq!(view(&known).work(), Work::Now);
     let back = view(&known).propose(member(2));
     assert_eq!((back.pending.len(), back.telemetry.len()), (0, 2));
-    known.state = after(&known, &back, Blake3Digest([1; 32]));
+    known.state = after(&known, &back);
     assert_eq!(known.state.lost_since(&worker(1)), None);
     assert_eq!(known.state.assigned_to(worker(1)).count(), 2);
 }
@@ -159,12 +159,32 @@ fn a_manifest_that_costs_too_much_is_refused_before_anything_is_fetched() {
     assert_eq!(knows_nothing.validate_facts(&costly, member(2)), Err(refused));
 }
 
+/// Locked, it would have ended void, or, before slots could, the cluster.
+#[test]
+fn what_could_not_be_evaluated_is_refused() {
+    let known = known();
+    let manifest = local_view(&known).propose(member(2));
+    let planned = |view: &LocalView<'_>, manifest: &Manifest, plan| {
+        let found = |entry: &TelemetryEntry| (1..=3).map(candidate).find(|c| c.entry == *entry);
+        view.validate_lists(manifest, || plan, found)
+    };
+    let error = PlanError::TooManyWorkers { found: 3, max: 2 };
+    let refused = Err(InvalidManifest::Unplannable(error.clone()));
+    assert_eq!(planned(&local_view(&known), &manifest, Err(error.clone())), refused);
+    assert_eq!(planned(&local_view(&known).in_appeal(), &manifest, Err(error.clone())), refused);
+    assert_eq!(planned(&local_view(&known), &manifest, Ok(())), Ok(()));
+    // Without workers nothing is evaluated, and all stays pending.
+    let nobody = Known { fresh: Vec::new(), ..known };
+    let manifest = local_view(&nobody).propose(member(2));
+    assert_eq!(planned(&local_view(&nobody), &manifest, Err(error)), Ok(()));
+}
+
 /// A judge goes by the telemetry that the manifest names, and by nothing else.
 #[test]
 fn what_is_given_back_is_what_the_telemetry_says() {
     let mut known = known();
     let first = local_view(&known).propose(member(2));
-    known.state = after(&known, &first, Blake3Digest([1; 32]));
+    known.state = after(&known, &first);
     let placed = known.state.placement(JOB, ReplicaIndex(0)).unwrap();
     assert_eq!((placed.worker, local_view(&known).work()), (worker(1), Work::Nothing));
     for of in &mut known.fresh {
@@ -210,7 +230,7 @@ fn what_is_given_back_is_what_the_telemetry_says() {
     let mut other = manifest.clone();
     other.given_back[0].placed = Slot(7);
     assert_eq!(local_view(&known).validate_facts(&other, member(2)), differs(list));
-    known.state = after(&known, &manifest, Blake3Digest([1; 32]));
+    known.state = after(&known, &manifest);
     assert_eq!(known.state.returned().count(), 1);
 }
 
@@ -218,7 +238,7 @@ fn what_is_given_back_is_what_the_telemetry_says() {
 fn what_is_done_is_what_the_telemetry_says() {
     let mut known = known();
     let first = local_view(&known).propose(member(2));
-    known.state = after(&known, &first, Blake3Digest([1; 32]));
+    known.state = after(&known, &first);
     fn batch(job: &Blake3Digest) -> Option<JobDemand> {
         two(job).map(|demand| JobDemand { is_batch: true, ..demand })
     }
@@ -255,7 +275,7 @@ fn what_is_done_is_what_the_telemetry_says() {
     other.done.clear();
     assert_eq!(judged(&view(&known), &other, &known), differs());
     assert_eq!(judged(&view(&known).in_appeal(), &other, &known), Ok(()));
-    known.state = after(&known, &manifest, Blake3Digest([1; 32]));
+    known.state = after(&known, &manifest);
     assert!(known.state.is_done(JOB, ReplicaIndex(0)));
     assert_eq!(view(&known).work(), Work::Nothing, "it is done");
 }
