@@ -408,7 +408,8 @@ mod tests {
         let left = evidence.lost(&expected, |_| apart, at(1000), GRACE);
         assert_eq!(left, (vec![], Some(Duration::from_secs(15))));
         // One that is registered no more is there for whoever knows it: its grace begins now.
-        let removed = Sight { is_registered: false, ..connected };
+        let answered = Sight { swim: Some(Health::Alive), heard: Some(at(995)), ..connected };
+        let removed = Sight { is_registered: false, ..answered };
         let left = OwnEvidence::default().lost(&expected, |_| removed, at(1000), GRACE);
         assert_eq!(left, (vec![], Some(GRACE)));
     }
