@@ -66,7 +66,7 @@ pub(crate) fn unplaced(
                 .to_owned();
         }
         let home = state.last_place(job, replica);
-        let next_slot = Slot(state.last_decided().0 + 1);
+        let next_slot = Slot(state.last_slot().0 + 1);
         let returned = state.returned_replica(job, replica);
         let barred = returned.filter(|returned| returned.bars(next_slot, view.block.number));
         let barred = barred.map(|returned| returned.placement.worker);
@@ -102,10 +102,14 @@ pub(crate) fn unplaced(
         })
     });
     waits
-        .filter_map(|of| match waits_for(state, &next.rollouts, of.0, of.1) {
-            None => Some((of, because(of))),
-            Some(VersionWait::NotWanted) => None,
-            Some(waits) => Some((of, waits.to_string())),
+        .filter_map(|of| {
+            // Versions keep nothing from leaving that has a place.
+            let without_place = state.placement(of.0, of.1).is_none();
+            match waits_for(state, &next.rollouts, of.0, of.1).filter(|_| without_place) {
+                None => Some((of, because(of))),
+                Some(VersionWait::NotWanted) => None,
+                Some(waits) => Some((of, waits.to_string())),
+            }
         })
         .collect()
 }
