@@ -30,7 +30,8 @@ use veil_node_storage::durable::replace;
 use veil_protocol_spec::{
     PeerIdHash, Slot,
     scheduling::{
-        GiveBackReason, GivenBack, MAX_RETURNED_OF_OPERATOR, MAX_WORDS, Note, UnixMillis,
+        GiveBackReason, GivenBack, LEAK_WINDOW_BLOCKS, MAX_RETURNED_OF_OPERATOR, MAX_WORDS, Note,
+        UnixMillis,
     },
 };
 
@@ -214,7 +215,7 @@ impl GivesBack for Evictions {
         let own = state.returned().filter(|(.., returned)| returned.placement.worker == *me);
         if own.count() + meant.len() > MAX_RETURNED_OF_OPERATOR {
             return Err(EvictError::NotNow(format!(
-                "an operator's workers give back at most {MAX_RETURNED_OF_OPERATOR} replicas in 7200 blocks: drain the worker with `veil node drain`"
+                "an operator's workers give back at most {MAX_RETURNED_OF_OPERATOR} replicas in {LEAK_WINDOW_BLOCKS} blocks: drain the worker with `veil node drain`"
             )));
         }
         let notice = request.notice_seconds.saturating_mul(1000);
