@@ -133,7 +133,7 @@ impl Cluster {
     }
 
     fn logs(&self) -> String {
-        (1..=4).map(|i| format!("--- member {i}\n{}", self.log(i))).collect()
+        logs(self.folder.path())
     }
 
     /// Whether the chain puts transactions into blocks. As long as it does not, an attempt that is
@@ -173,6 +173,10 @@ impl Process {
         child.wait().unwrap();
     }
 
+    fn is_running(&mut self) -> bool {
+        self.0.as_mut().unwrap().try_wait().unwrap().is_none()
+    }
+
     fn finish(mut self) -> Output {
         let mut child = self.0.take().unwrap();
         let late = Instant::now() + Duration::from_secs(1500);
@@ -208,8 +212,14 @@ fn parse(output: &Output) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
+/// What the members whose homes are in a folder have logged.
+fn logs(folder: &Path) -> String {
+    let log = |i| fs::read_to_string(folder.join(format!("member-{i}/log"))).unwrap_or_default();
+    (1..=4).map(|i| format!("--- member {i}\n{}", log(i))).collect()
+}
+
 /// For conditions that stay.
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let late = Instant::now() + Duration::from_secs(1200);
     while !condition() {
         assert!(Instant::now() < late, "{what}");
@@ -218,9 +228,9 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// Whether a member has sent something of the ceremony, which is not over: nothing is mined.
-fn started(data_dir: &Path) -> bool {
+fn started(data_dir: &Path, logs: impl Fn() -> String) -> bool {
     let status = read_status(data_dir).unwrap_or_default();
-    assert_eq!(status.outcome, None);
+    assert_eq!(status.outcome, None, "{}", logs());
     !["", "preflight"].contains(&status.step.as_str())
 }
 
@@ -247,7 +257,10 @@ async fn one_key(parameters: &'static str) {
     cluster.mine(false);
     let mut members: Vec<Process> = (1..=4).map(|i| cluster.join(i)).collect();
     let data_dir = cluster.home(3).join("data");
-    let begun = move || wait_until("member 3 has begun", || started(&data_dir));
+    let folder = cluster.folder.path().to_owned();
+    let begun = move || {
+        wait_until("member 3 has begun", || started(&data_dir, || logs(&folder)));
+    };
     tokio::task::spawn_blocking(begun).await.unwrap();
     members.remove(2).kill();
     let status = parse(&cluster.run(3, "status", &[]));
@@ -256,7 +269,10 @@ async fn one_key(parameters: &'static str) {
     let before = cluster.log(3).len();
     members.insert(2, cluster.join(3));
     // It listens once it has its data directory.
-    wait_until("member 3 runs again", || cluster.log(3)[before..].contains("listening on"));
+    wait_until("member 3 runs again", || {
+        assert!(members[2].is_running(), "{}", cluster.logs());
+        cluster.log(3)[before..].contains("listening on")
+    });
     let second = cluster.run(3, "join", &[]);
     assert_eq!(second.status.code(), Some(3), "one process per data directory");
     cluster.mine(true);

@@ -34,6 +34,11 @@ impl core::fmt::Debug for Passphrase {
 const SECRET_MODE: u32 = 0o600;
 /// Scrypt work factor for passphrases of 256 random bits, which need no stretching.
 const RANDOM_WORK_FACTOR: u8 = 10;
+/// Scrypt work factor for passphrases that people choose: 256 MiB of memory and about a second, as the age tool
+/// takes. It is not measured: on a busy machine a measured one would be weak.
+const WORK_FACTOR: u8 = 18;
+/// Files that take more are refused, as by the age tool: 4 GiB of memory.
+const MAX_WORK_FACTOR: u8 = 22;
 
 /// Why a secret cannot be stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -143,9 +148,8 @@ pub fn write_secret(
     passphrase: &Passphrase,
 ) -> Result<(), KeystoreError> {
     let mut recipient = scrypt::Recipient::new(passphrase.secret.clone());
-    if passphrase.random {
-        recipient.set_work_factor(RANDOM_WORK_FACTOR);
-    }
+    let work_factor = if passphrase.random { RANDOM_WORK_FACTOR } else { WORK_FACTOR };
+    recipient.set_work_factor(work_factor);
     let encrypted = age::encrypt(&recipient, secret).map_err(|error| KeystoreError::Encrypt {
         path: path.to_owned(),
         detail: error.to_string(),
@@ -162,7 +166,9 @@ pub fn read_secret(
     passphrase: &Passphrase,
 ) -> Result<Zeroizing<Vec<u8>>, KeystoreError> {
     let encrypted = fs::read(path).map_err(|error| io_error(path, error))?;
-    let identity = scrypt::Identity::new(passphrase.secret.clone());
+    let mut identity = scrypt::Identity::new(passphrase.secret.clone());
+    // Else what is too much is measured, and a node on a busy machine refuses its own files.
+    identity.set_max_work_factor(MAX_WORK_FACTOR);
     age::decrypt(&identity, &encrypted).map(Zeroizing::new).map_err(|error| {
         KeystoreError::Decrypt { path: path.to_owned(), detail: error.to_string() }
     })
@@ -266,6 +272,26 @@ mod tests {
         }
         fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
         assert!(matches!(read_secret(&path, &passphrase), Err(KeystoreError::Decrypt { .. })));
+    }
+
+    #[test]
+    fn the_work_does_not_depend_on_how_busy_the_machine_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret.age");
+        let passphrase = Passphrase::new("correct horse".into());
+        write_secret(&path, b"the secret", &passphrase).unwrap();
+        assert_eq!(read_secret(&path, &passphrase).unwrap().as_slice(), b"the secret");
+        let bytes = fs::read(&path).unwrap();
+        let head = String::from_utf8_lossy(&bytes);
+        let stanza = head.lines().find(|line| line.starts_with("-> scrypt ")).unwrap();
+        assert!(stanza.ends_with(" 18"), "{stanza}");
+        // One that would take hours, and the memory of many machines, is refused unread.
+        let before = &head[..head.find(stanza).unwrap() + stanza.len()];
+        let hostile = format!("{}30", before.strip_suffix("18").unwrap());
+        let rest = &bytes[before.len()..];
+        fs::write(&path, [hostile.as_bytes(), rest].concat()).unwrap();
+        let refused = read_secret(&path, &passphrase).unwrap_err().to_string();
+        assert!(refused.contains("work parameter"), "{refused}");
     }
 
     #[test]

@@ -32,8 +32,8 @@ impl Failover {
         let job = network.submit(1);
         let before = until("the job runs", || network.running(&job, 1));
         let worker = before[0].as_str();
-        let logged = network.log("member-1").len();
-        let since = |text: &str| network.log("member-1").split_off(logged).contains(text);
+        let logged = network.logged("member-1");
+        let since = |text: &str| network.log_since("member-1", logged).contains(text);
         let killed = Instant::now();
         network.signal_node(worker, Signal::SIGKILL);
         until("the worker is lost", || since(LOST).then_some(()));

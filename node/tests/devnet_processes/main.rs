@@ -2,7 +2,7 @@
 //! `kill -9` is what happens to a worker that runs a replica and to a member in the middle of a slot.
 //!
 //! The test waits for nothing that passes: what it waits for stays, or is a line of a node's log. A
-//! slot is held by stopping (SIGSTOP) the members that it needs.
+//! slot is held by stopping (SIGSTOP) the members that it needs, in the seconds that it evaluates.
 //!
 //! It needs anvil, a Docker engine and the sample image (`cargo xtask setup`); without them it fails
 //! and says so.
@@ -19,7 +19,7 @@ use std::{process::Stdio, thread::sleep, time::Duration};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use self::network::{Network, json, until, veil};
+use self::network::{NOWHERE, Network, json, until, veil};
 
 /// Shorter than the grace after which a worker is lost.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ fn killed_processes_neither_stop_placement_nor_double_it() {
 
     // All that follows happens beside a job whose body nobody has, and one that fits nowhere.
     network.submit_without_body();
-    let misfit = network.submit_sized(1, "cpu = \"100m\"\nmemory = \"64Mi\"\ngpus = 191");
+    let misfit = network.submit_sized(1, NOWHERE);
     let first = network.submit(1);
     until("a job runs that was submitted after them", || network.running(&first, 1));
 
@@ -83,10 +83,12 @@ fn killed_processes_neither_stop_placement_nor_double_it() {
     network.give("eligible", drained);
 
     // A member dies between the lock and the certificate: the others go on.
-    let second = network.hold_between_lock_and_certificate();
+    let held = network.hold_between_lock_and_certificate();
     network.signal_node("member-2", Signal::SIGKILL);
     network.signal_node("member-3", Signal::SIGCONT);
     network.signal_node("member-4", Signal::SIGCONT);
+    let second = network.submit(1);
+    network.stop_job(&held);
     until("the second job runs", || network.running(&second, 1));
     // It returns and catches up with a slot that was certified without it.
     let member = network.start_node("member-2");

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -29,6 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(1200);
 const COUNT_INTERVAL: Duration = Duration::from_millis(20);
 /// Slots in which a member may be stopped too late to hold them.
 const MAX_TRIES: usize = 20;
+/// A request that fits nowhere.
+pub(crate) const NOWHERE: &str = "cpu = \"100m\"\nmemory = \"64Mi\"\ngpus = 191";
+/// Replicas that take a member seconds to evaluate, one after the other.
+const MANY: u16 = 96;
 
 pub(crate) fn veil() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_veil"));
@@ -59,6 +63,15 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 pub(crate) const LOCKED: &str = " locked slot=";
 pub(crate) const SIGNING: &str = "stage=\"signing\"";
 pub(crate) const CERTIFIED: &str = " certified";
+
+/// Stops a process: when this returns it does nothing more until SIGCONT.
+fn stop(process: Pid) {
+    kill(process, Signal::SIGSTOP).unwrap();
+    until("the process is stopped", || {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        status.contains("State:\tT").then_some(())
+    });
+}
 
 /// The network's own process, told to end when the test does.
 pub(crate) struct Network {
@@ -132,33 +145,40 @@ impl Network {
 
     /// Stops a node where it is: when this returns it does nothing more until SIGCONT.
     pub(crate) fn hold(&self, node: &str) {
-        let process = self.pid(node).unwrap();
-        kill(process, Signal::SIGSTOP).unwrap();
-        until("the node is stopped", || {
-            let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-            status.contains("State:\tT").then_some(())
-        });
+        stop(self.pid(node).unwrap());
     }
 
-    /// What a node has logged so far.
-    pub(crate) fn log(&self, node: &str) -> String {
-        fs::read_to_string(self.folder.join(node).join("log.txt")).unwrap()
+    /// How many bytes a node has logged so far.
+    pub(crate) fn logged(&self, node: &str) -> u64 {
+        fs::metadata(self.folder.join(node).join("log.txt")).unwrap().len()
+    }
+
+    /// What a node has logged after as many bytes.
+    pub(crate) fn log_since(&self, node: &str, logged: u64) -> String {
+        let mut log = fs::File::open(self.folder.join(node).join("log.txt")).unwrap();
+        log.seek(SeekFrom::Start(logged)).unwrap();
+        let mut text = String::new();
+        log.read_to_string(&mut text).unwrap();
+        text
     }
 
     /// Brings the members to a slot that is locked and cannot be certified, and holds member-3 and
-    /// member-4 there; returns the job that the slot places.
+    /// member-4 there; returns the job that the slot is about.
     ///
     /// Lock and certificate take three members of four. Without member-4 both take the other three,
-    /// so that a slot is held for good if member-3 stops after its lock and before it signs. Whether
-    /// it was in time its log tells, which does not change while it is stopped.
+    /// so that a slot is held for good if member-3 stops after its lock and before it signs. Between
+    /// the two lies an evaluation of many replicas, which takes CPU-seconds on each member: on a busy
+    /// machine so much longer. Whether it was in time its log tells, which does not change while it
+    /// is stopped.
     pub(crate) fn hold_between_lock_and_certificate(&self) -> String {
         self.hold("member-4");
+        let held = self.pid("member-3").unwrap();
         for _ in 0..MAX_TRIES {
-            let before = ["member-2", "member-3"].map(|member| self.log(member).len());
-            let since = |i: usize, member| self.log(member).split_off(before[i]);
-            let job = self.submit(1);
+            let before = ["member-2", "member-3"].map(|member| self.logged(member));
+            let since = |i: usize, member| self.log_since(member, before[i]);
+            let job = self.submit_sized(MANY, NOWHERE);
             until("member-3 has a lock", || since(1, "member-3").contains(LOCKED).then_some(()));
-            self.hold("member-3");
+            stop(held);
             let log = since(1, "member-3");
             if !log.contains(SIGNING) && !log.contains(CERTIFIED) {
                 until("member-2 has it too", || {
@@ -167,7 +187,8 @@ impl Network {
                 return job;
             }
             self.signal_node("member-3", Signal::SIGCONT);
-            until("the job runs that it did not hold up", || {
+            self.stop_job(&job);
+            until("the slot ends that it did not hold up", || {
                 since(1, "member-3").contains(CERTIFIED).then_some(())
             });
         }
@@ -184,6 +205,14 @@ impl Network {
         self.submit_file(&format!(
             "image = \"{image}\"\nreplicas = {replicas}\n[resources]\n{resources}\n"
         ))
+    }
+
+    /// Withdraws a job.
+    pub(crate) fn stop_job(&self, job: &str) {
+        let mut command = veil();
+        command.args(["job", "stop", job, "--devnet"]).arg(&self.folder);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Submits the job of a job file.
