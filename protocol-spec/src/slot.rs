@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     agreement::{Lock, SlotEnd, SlotOutcome},
     codec::Wire,
+    domain,
     ids::Blake3Digest,
     scheduling::{Assignments, CertificateBody, ClusterState, Manifest, ReferenceStringOrigin},
     sync::LockedManifest,
@@ -34,6 +35,17 @@ impl Wire for SlotEntry {
     // of replicas that are done, version 4 manifests that knew nothing of versions of jobs.
     const VERSION: u8 = 5;
     const MAX_BYTES: usize = LockedManifest::MAX_BYTES + 16;
+}
+
+/// What the end of a slot says of its evaluations, by the digests of their outputs, in order: of one it is that
+/// one's. Digits that were opened in between follow from them.
+#[must_use]
+pub fn evaluation_digest(steps: &[Blake3Digest]) -> Blake3Digest {
+    if let [only] = steps {
+        return *only;
+    }
+    let parts: Vec<_> = steps.iter().map(|digest| &digest.0[..]).collect();
+    Blake3Digest(domain::hash_parts(domain::CIRCUIT_STEPS, &parts))
 }
 
 impl SlotOutcome {
@@ -87,6 +99,15 @@ mod tests {
         ids::{KeccakDigest, ParticipantIndex, Signature, Slot},
         scheduling::arbitrary::{assert_wire, binding},
     };
+
+    #[test]
+    fn the_digest_covers_every_evaluation_in_order() {
+        let [a, b, c] = [1, 2, 3].map(|byte| Blake3Digest([byte; 32]));
+        assert_eq!(evaluation_digest(&[a]), a);
+        let of_two = evaluation_digest(&[a, b]);
+        let others: [&[_]; 5] = [&[a], &[b], &[b, a], &[a, c], &[a, b, c]];
+        assert!(others.iter().all(|steps| evaluation_digest(steps) != of_two));
+    }
 
     #[test]
     fn only_the_exact_bytes_decode() {

@@ -1,9 +1,10 @@
-//! The slot: the machine that brings it to its end, what a manifest must say, and the telemetry that it
-//! can name.
+//! The slot: the machine that brings it to its end, what a manifest must say, the telemetry that it can name, and
+//! when its certificate goes to the chain.
 //!
 //! # Roles
-//! The [`machine`] of each member decides what its slot does next (`protocol-spec/slot.md`). The proposer of a round writes a [manifest] from what it knows; the other members compare it with
-//! what they know. Both are functions of a [`LocalView`](manifest::LocalView): no I/O, no clock.
+//! The [`machine`] of each member decides what its slot does next (`protocol-spec/slot.md`), and the one beside it
+//! ([`anchor`]) which certificate is due on chain (`protocol-spec/anchoring.md`). The proposer of a round writes a
+//! [manifest] from what it knows; the other members compare it with what they know. Both are functions of a [`LocalView`](manifest::LocalView): no I/O, no clock.
 //!
 //! # Flow
 //! 1. Telemetry that arrives is checked, verified and kept in a [`Pool`](pool::Pool). [`silence`] says whose a
@@ -22,6 +23,7 @@
 //! The machine stores what it must know again in the slot under way. The pool is in memory only: workers
 //! send telemetry again at an interval.
 
+pub mod anchor;
 pub mod audit;
 pub mod demand;
 #[cfg(test)]

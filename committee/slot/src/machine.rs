@@ -10,7 +10,9 @@
 //!    leave. What could not be placed is tried again less and less often ([`pause`]). Then
 //!    telemetry of the workers that are there is awaited, within a bound.
 //! 2. **Manifest.** The agreement's MANIFEST instance fixes the inputs; the lock is stored.
-//! 3. **Evaluation and opening**, by the host. A failure is tried again, until the slot ends.
+//! 3. **Evaluation and opening**, by the host, step by step: the digits of a step, once opened, are public inputs
+//!    of the next, and those of the last one are the outcome. A step that fails is tried again, until the slot
+//!    ends; answers to an earlier one are left aside.
 //! 4. **END.** The agreement's END instance decides the outcome, or void. "An outcome is valid to
 //!    whoever computed it or holds t+1 signed equal END statements; after the timer void is acceptable
 //!    to every honest member too, also if it knows the outcome; honest proposers propose the outcome
@@ -20,7 +22,9 @@
 //!    assignments behind it.
 //!
 //! A certificate of the slot, whoever brings it, ends the slot
-//! ([`certified`](SlotMachine::certified)).
+//! ([`certified`](SlotMachine::certified)). What shows that somebody broke the protocol is
+//! [reported](SlotEffect::Report) in any stage, and changes nothing else ([`found`](SlotMachine::found)).
+//! Anchoring goes on beside the slots: [`anchor`](crate::anchor).
 //!
 //! # State and restart
 //! [`SlotEntry`] records hold the lock and the end of the slot under way; everything before them is
@@ -58,7 +62,8 @@
 //! # let instance = Instance::manifest(slot);
 //! # let lock = Lock { binding, instance, round: 0, value: manifest.digest(), votes: Vec::new() };
 //! # let (origin, timing) = (ReferenceStringOrigin::Committee, SlotTiming::default());
-//! # let (config, state) = (SlotConfig { me, origin, timing }, Arc::default());
+//! # let steps = veil_scheduler_plan::outcome::CIRCUIT_STEPS;
+//! # let (config, state) = (SlotConfig { me, origin, steps, timing }, Arc::default());
 //! let mut machine = SlotMachine::new(config, state, Vec::new(), 0);
 //! // The agreement has decided, and the host's evaluation never comes back.
 //! machine.locked(lock, manifest, 0);
@@ -81,8 +86,9 @@ use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
 use veil_committee_machine::{Effect, Machine, Millis, PersistId, Verdict};
 use veil_protocol_spec::{
-    Blake3Digest, ParticipantIndex, Slot, Wire,
+    Blake3Digest, ParticipantIndex, Slot,
     agreement::{Instance, Lock, SlotEnd, Subject},
+    evidence::Proof,
     scheduling::{ClusterState, GroupSignature, Manifest},
     slot::SlotEntry,
     sync::LockedManifest,
@@ -150,7 +156,7 @@ impl Out {
 
 /// A message for a machine that has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the slot has no messages of its own")]
+#[error("this machine has no messages of its own")]
 pub struct NoMessages;
 
 impl core::fmt::Debug for SlotMachine {
@@ -239,8 +245,12 @@ impl SlotMachine {
                 Stage::Collecting { until: now.saturating_add(self.config.timing.collect) };
         }
         self.propose(view);
-        if matches!(self.stage, Stage::Collecting { .. }) && !silent && !view.fresh.is_empty() {
-            self.agree();
+        if matches!(self.stage, Stage::Collecting { .. }) {
+            if silent || view.fresh.is_empty() {
+                self.out.push(SlotEffect::Collect);
+            } else {
+                self.agree();
+            }
         }
     }
 
@@ -273,13 +283,12 @@ impl SlotMachine {
 
     /// The manifest that the agreement waits for; once this member knows a block that others accept.
     fn propose(&mut self, view: &LocalView<'_>) {
-        let instance = Instance { slot: self.slot(), subject: Subject::Manifest };
         if let Stage::Agreeing { wanted } = &mut self.stage
             && view.is_current()
             && let Some(round) = wanted.take()
         {
-            let value = view.propose(self.config.me).to_wire();
-            self.out.push(SlotEffect::Propose { instance, round, value });
+            let manifest = Box::new(view.propose(self.config.me));
+            self.out.push(SlotEffect::ProposeManifest { round, manifest });
         }
     }
 
@@ -321,26 +330,33 @@ impl SlotMachine {
 
     fn enter(&mut self, locked: LockedManifest, now: Millis) {
         self.out.push(SlotEffect::Publish(Box::new(locked.clone())));
-        self.out.push(SlotEffect::Evaluate(Box::new(locked.clone())));
-        let locked = LockedSlot::new(locked, self.config, Arc::clone(&self.state), now);
+        let mut locked = LockedSlot::new(locked, self.config, Arc::clone(&self.state), now);
+        locked.evaluate(&mut self.out);
         self.stage = Stage::Locked(Box::new(locked));
     }
 
     // ---- 3: evaluation and opening ---------------------------------------------------------
 
-    /// The locked manifest of a slot was evaluated, or could not be.
-    pub fn evaluated(&mut self, slot: Slot, evaluated: Result<Evaluated, String>, now: Millis) {
+    /// A step of a slot was evaluated, or could not be.
+    pub fn evaluated(
+        &mut self,
+        slot: Slot,
+        step: u8,
+        evaluated: Result<Evaluated, String>,
+        now: Millis,
+    ) {
         let Self { stage, out, .. } = self;
         if let Some(locked) = stage.locked_mut(slot) {
-            locked.evaluated(evaluated, now, out);
+            locked.evaluated(step, evaluated, now, out);
         }
         self.advance(now);
     }
 
-    /// The committee has opened the digits that were evaluated in a slot; or could not.
-    pub fn opened(&mut self, slot: Slot, digits: Result<Vec<u8>, String>, now: Millis) {
-        if let Some(locked) = self.stage.locked_mut(slot) {
-            locked.opened(digits, now);
+    /// The committee has opened the digits that a step of a slot has put out; or could not.
+    pub fn opened(&mut self, slot: Slot, step: u8, digits: Result<Vec<u8>, String>, now: Millis) {
+        let Self { stage, out, .. } = self;
+        if let Some(locked) = stage.locked_mut(slot) {
+            locked.opened(step, digits, now, out);
         }
         self.advance(now);
     }
@@ -380,9 +396,18 @@ impl SlotMachine {
         if let Stage::Locked(locked) = &self.stage {
             self.out.push(SlotEffect::Cancel(locked.slot()));
         }
+        let (slot, void) = (state.last_slot(), state.voids() > 0);
         self.state = state;
         self.stage = Stage::Waiting { since: now, retry_at: None };
+        self.out.push(SlotEffect::Certified { slot, void });
         self.out.push(SlotEffect::Observe);
+    }
+
+    // ---- beside the stages -----------------------------------------------------------------
+
+    /// A protocol of this member has proved that somebody broke it, in this slot or in one that is over.
+    pub fn found(&mut self, proof: Proof) {
+        self.out.push(SlotEffect::Report(Box::new(proof)));
     }
 }
 

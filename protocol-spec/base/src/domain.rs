@@ -126,6 +126,8 @@ domains! {
     CIRCUIT_FINGERPRINT = "circuit fingerprint";
     /// Digest of a circuit's encrypted outputs, before squashing.
     CIRCUIT_OUTPUTS = "circuit outputs";
+    /// Digest of the outputs of all evaluations of a slot, if there are several.
+    CIRCUIT_STEPS = "circuit steps";
     /// Stands for them where a slot has no workers, and so nothing was evaluated.
     NO_OUTPUTS = "no outputs";
     /// The order in which equally good workers are preferred for one replica.

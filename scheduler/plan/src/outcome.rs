@@ -5,6 +5,7 @@
 //! or none, is then a matter of form; a number that is no worker's can be wrong, and [`decode`]
 //! refuses it.
 
+use core::num::NonZeroU8;
 use std::collections::BTreeSet;
 
 use veil_protocol_spec::{
@@ -16,6 +17,10 @@ use crate::{
     inputs::{PlanError, PublicInputs},
     plan::Plan,
 };
+
+/// How many times a slot is evaluated and opened under [this circuit](crate::circuit): what an evaluation puts
+/// out, once opened, is a public input of the next, and the digits of the last one are the outcome.
+pub const CIRCUIT_STEPS: NonZeroU8 = NonZeroU8::MIN;
 
 /// Why decrypted blocks are not an outcome of the manifest. Nothing is assigned then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -3,10 +3,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     sync::Arc,
 };
 
-use veil_committee_machine::Millis;
+use veil_committee_machine::{Effect, Machine, Millis};
+use veil_committee_slot::anchor::{
+    AnchorConfig, AnchorEffect, AnchorHead, AnchorMachine, AnchorSight,
+};
 use veil_protocol_spec::{
     Committee, KeccakDigest, ParticipantIndex, PeerIdHash, Slot,
     scheduling::{BlockRef, CertificateBody, ClusterState, Submission},
@@ -16,8 +20,6 @@ use crate::fixtures;
 
 /// Blocks whose view is kept: more than half an hour.
 const KEPT_BLOCKS: usize = 1024;
-/// Between the members' turns at anchoring.
-const ANCHOR_TURN: Millis = 15_000;
 /// Certificates that wait for their anchor.
 const KEPT_CERTIFICATES: usize = 4096;
 
@@ -54,8 +56,8 @@ pub(super) struct Chain {
     head: Anchor,
     /// Certificates after the head: hash and base.
     certificates: BTreeMap<Slot, (KeccakDigest, KeccakDigest)>,
-    /// When the certificate on a base is to be anchored.
-    due: Option<(KeccakDigest, Millis)>,
+    /// The members' parts in anchoring.
+    members: BTreeMap<ParticipantIndex, AnchorMachine>,
     /// In the next block.
     sent: Option<Anchor>,
     /// Certificates that were anchored: one transaction each.
@@ -70,7 +72,7 @@ impl Chain {
             blocks: BTreeMap::new(),
             head,
             certificates: BTreeMap::new(),
-            due: None,
+            members: BTreeMap::new(),
             sent: None,
             transactions: 0,
         }
@@ -117,9 +119,7 @@ impl Chain {
         }
     }
 
-    /// "A certificate is due at once if somebody waits for it. Otherwise it is due when the policy's
-    /// `anchor_every` slots have passed since the head's. Members take turns of 15 seconds, beginning
-    /// with another one for each head." (`anchoring.md`, 7)
+    /// What the members that are there do about it by their machines.
     pub(super) fn anchor_if_due(
         &mut self,
         state: &ClusterState,
@@ -128,27 +128,28 @@ impl Chain {
         there: impl Iterator<Item = ParticipantIndex>,
         now: Millis,
     ) {
-        let base = self.head.hash;
-        let mut newest_first = self.certificates.iter().rev();
-        let Some((&slot, &(hash, _))) = newest_first.find(|(_, (_, of))| *of == base) else {
-            self.due = None;
-            return;
-        };
-        let is_awaited = state.replicas().any(|(.., placement)| placement.slot > self.head.slot);
-        if !is_awaited && slot.0 - self.head.slot.0 < u64::from(every) {
-            self.due = None;
-            return;
-        }
-        let n = committee.n() as u64;
-        let turn = |j: ParticipantIndex| (j.position() as u64 + n - self.head.count % n) % n;
-        let Some(turns) = there.map(turn).min() else { return };
-        let at = match self.due {
-            Some((of, at)) if of == base => at,
-            _ => now + ANCHOR_TURN * turns,
-        };
-        self.due = Some((base, at));
-        if at <= now && self.sent.is_none() {
-            self.sent = Some(Anchor { hash, slot, count: self.head.count + 1 });
+        let Anchor { hash, slot, count } = self.head;
+        let head = (count > 0).then_some(AnchorHead { hash, slot, count });
+        let seen = AnchorSight { state, head, every };
+        let base_of = |slot| Ok::<_, Infallible>(self.certificates.get(&slot).map(|(_, of)| *of));
+        let there: BTreeSet<_> = there.collect();
+        // Whose process is dead begins anew.
+        self.members.retain(|j, _| there.contains(j));
+        for me in there {
+            let config = AnchorConfig { me, committee, pays: true };
+            let machine = self.members.entry(me).or_insert_with(|| AnchorMachine::new(config));
+            let Ok(()) = machine.observe(&seen, base_of, now);
+            machine.handle_timeout(now);
+            let Some(Effect::Special(AnchorEffect::Anchor { base, slot })) = machine.poll_effect()
+            else {
+                continue;
+            };
+            if let Some((hash, _)) = self.certificates.get(&slot)
+                && self.sent.is_none()
+            {
+                self.sent = Some(Anchor { hash: *hash, slot, count: self.head.count + 1 });
+            }
+            machine.tried(base, true, now);
         }
     }
 

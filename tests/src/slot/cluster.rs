@@ -15,9 +15,11 @@ use veil_committee_world::{Host, Mail, Schedule};
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, PublicIdentity, Slot, Wire,
     agreement::{Instance, record::Record},
+    evidence::Proof,
     scheduling::{ClusterState, Manifest, ReferenceStringOrigin, SlotRecord},
     slot::SlotEntry,
 };
+use veil_scheduler_plan::outcome::CIRCUIT_STEPS;
 
 use self::{
     certificates::{Certificates, FETCH},
@@ -116,7 +118,8 @@ impl Host for Cluster {
         let records = disk.agreement.iter().map(|(_, record)| record.clone()).collect();
         let agreement = Agreement::new(config, identity, records)
             .expect("roster, committee and identity are of one fixture");
-        let config = SlotConfig { me: j, origin: ReferenceStringOrigin::Committee, timing: SLOT };
+        let (origin, steps) = (ReferenceStringOrigin::Committee, CIRCUIT_STEPS);
+        let config = SlotConfig { me: j, origin, steps, timing: SLOT };
         let state = Arc::clone(&disk.state);
         let slot = SlotMachine::new(config, state, disk.slot.clone(), schedule.now());
         self.report.count("boot");
@@ -184,12 +187,7 @@ impl Host for Cluster {
                 self.report.count("behind");
                 schedule.event(Some(j), FETCH, move |cluster, schedule| cluster.fetch(j, schedule));
             }
-            Asked::Convicted(culprit) => {
-                self.report.count("equivocation proved");
-                if self.plan.is_honest(culprit) {
-                    self.report.violate(format!("{j} convicts {culprit}, which is honest"));
-                }
-            }
+            Asked::Report(proof) => self.convict(j, &proof),
             Asked::Abstained(reason) => {
                 schedule.record(|| format!("{j} abstains: {reason}"));
                 self.report.count("abstained");
@@ -278,6 +276,20 @@ impl Cluster {
             heard: Vec::new(),
             report: SlotReport::default(),
             plan,
+        }
+    }
+
+    /// A member reports what convicts another one to anybody.
+    fn convict(&mut self, j: ParticipantIndex, proof: &Proof) {
+        let Proof::Agreement(equivocation) = proof else {
+            return self.report.violate(format!("{j} reports what nothing here can show"));
+        };
+        match equivocation.convict(&binding(), self.plan.committee, &self.roster) {
+            Ok(culprit) if self.plan.is_honest(culprit) => {
+                self.report.violate(format!("{j} convicts {culprit}, which is honest"));
+            }
+            Ok(_) => self.report.count("equivocation proved"),
+            Err(error) => self.report.violate(format!("{j} reports what proves nothing: {error}")),
         }
     }
 

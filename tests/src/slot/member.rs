@@ -17,6 +17,7 @@ use veil_committee_slot::{
 use veil_protocol_spec::{
     Blake3Digest, Committee, ParticipantIndex, Slot, Wire,
     agreement::{Instance, record::Record},
+    evidence::Proof,
     scheduling::{ClusterState, Manifest, SlotRecord},
     slot::SlotEntry,
     sync::LockedManifest,
@@ -57,7 +58,8 @@ pub(super) enum Asked {
     /// A record that another has sent.
     Record(Arc<SlotRecord>),
     CatchUp,
-    Convicted(ParticipantIndex),
+    /// What shows that somebody broke the protocol.
+    Report(Box<Proof>),
     Abstained(String),
     /// It has done something else than the others, in this phase.
     Deviated(&'static str),
@@ -161,7 +163,7 @@ impl Member {
             self.digits = Some((slot, digits));
             evaluated
         });
-        self.slot.evaluated(slot, evaluated, now);
+        self.slot.evaluated(slot, 0, evaluated, now);
         self.settle();
     }
 
@@ -221,25 +223,26 @@ impl Member {
         let now = self.now;
         match effect {
             SlotEffect::Observe => self.ask(Asked::Sight(Need::Observe)),
-            SlotEffect::Prepare(_) | SlotEffect::Publish(_) | SlotEffect::Cancel(_) => {}
+            SlotEffect::Prepare(_)
+            | SlotEffect::Collect
+            | SlotEffect::Publish(_)
+            | SlotEffect::Cancel(_)
+            | SlotEffect::Certified { .. } => {}
+            SlotEffect::Report(proof) => self.ask(Asked::Report(proof)),
             // One that was started before the restart goes on.
             SlotEffect::Agree(instance) => drop(self.agreement.start(instance, now)),
-            // The round may be over by now.
-            SlotEffect::Propose { instance, round, value } => {
-                let changed = self.behaviour.map(|behaviour| behaviour.proposes(instance, &value));
-                let changed = changed.filter(|changed| *changed != value);
-                if changed.is_some() {
-                    self.ask(Asked::Deviated(of(instance)));
-                }
-                let value = changed.unwrap_or(value);
-                let _ = self.agreement.propose(instance, round, value, now);
+            SlotEffect::ProposeManifest { round, manifest } => {
+                self.propose(Instance::manifest(manifest.slot), round, manifest.to_wire());
+            }
+            SlotEffect::ProposeEnd { round, end } => {
+                self.propose(Instance::end(end.slot), round, end.to_wire());
             }
             SlotEffect::Validated { digest, valid } => {
                 let validity = if valid { Validity::Valid } else { Validity::Invalid };
                 self.agreement.validated(digest, validity, now);
             }
-            SlotEffect::Evaluate(locked) => self.ask(Asked::Evaluate(locked)),
-            SlotEffect::Open(locked) => {
+            SlotEffect::Evaluate { locked, .. } => self.ask(Asked::Evaluate(locked)),
+            SlotEffect::Open { locked, .. } => {
                 let slot = locked.manifest.slot;
                 if let Some((_, digits)) = self.digits.as_ref().filter(|(of, _)| *of == slot) {
                     let digest = Blake3Digest(*blake3::hash(digits).as_bytes());
@@ -257,6 +260,16 @@ impl Member {
             }
             SlotEffect::CatchUp(_) => self.ask(Asked::CatchUp),
         }
+    }
+
+    fn propose(&mut self, instance: Instance, round: u32, value: Vec<u8>) {
+        let changed = self.behaviour.map(|behaviour| behaviour.proposes(instance, &value));
+        let changed = changed.filter(|changed| *changed != value);
+        if changed.is_some() {
+            self.ask(Asked::Deviated(of(instance)));
+        }
+        // The round may be over by now.
+        let _ = self.agreement.propose(instance, round, changed.unwrap_or(value), self.now);
     }
 
     fn on_agreement(&mut self, effect: AgreementEffect) {
@@ -282,7 +295,9 @@ impl Member {
                 }
             }
             AgreementEffect::Behind { instance } => self.slot.behind(instance),
-            AgreementEffect::Equivocated { culprit, .. } => self.ask(Asked::Convicted(culprit)),
+            AgreementEffect::Equivocated { evidence, .. } => {
+                self.slot.found(Proof::Agreement(evidence));
+            }
             AgreementEffect::Abstained { instance, reason } => {
                 self.ask(Asked::Abstained(format!("{instance}: {reason}")));
             }
@@ -352,7 +367,7 @@ impl Member {
             Kind::Opening => {
                 let digits = self.digits.clone().filter(|(of, _)| *of == slot);
                 let digits = digits.map(|(_, digits)| digits).ok_or_else(String::new);
-                self.slot.opened(slot, digits, self.now);
+                self.slot.opened(slot, 0, digits, self.now);
             }
             Kind::Signing => self.slot.signed(slot, Ok(signature(mine)), self.now),
         }

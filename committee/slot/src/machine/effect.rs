@@ -1,10 +1,13 @@
 //! What goes into and comes out of the slot's machine.
 
+use core::num::NonZeroU8;
+
 use veil_committee_machine::Millis;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, Slot,
-    agreement::Instance,
-    scheduling::{CertificateBody, ReferenceStringOrigin, SlotRecord},
+    agreement::{Instance, SlotEnd},
+    evidence::Proof,
+    scheduling::{CertificateBody, Manifest, ReferenceStringOrigin, SlotRecord},
     sync::LockedManifest,
 };
 use veil_scheduler_plan::inputs::PublicInputs;
@@ -18,6 +21,9 @@ pub struct SlotConfig {
     pub me: ParticipantIndex,
     /// What the proofs of the epoch's telemetry rest on.
     pub origin: ReferenceStringOrigin,
+    /// How many times a slot is evaluated and opened:
+    /// [`CIRCUIT_STEPS`](veil_scheduler_plan::outcome::CIRCUIT_STEPS) of the circuit in use.
+    pub steps: NonZeroU8,
     /// How long it waits.
     pub timing: SlotTiming,
 }
@@ -29,8 +35,8 @@ pub struct SlotTiming {
     pub collect: Millis,
     /// Before what has failed is tried again.
     pub retry: Millis,
-    /// From the lock until this member accepts that the slot ends void. Evaluating and opening must
-    /// fit into it on an honest member's machine.
+    /// From the lock until this member accepts that the slot ends void. Evaluating and opening, all steps of
+    /// it, must fit into it on an honest member's machine.
     pub void_after: Millis,
 }
 
@@ -53,7 +59,7 @@ pub struct Observation<'a> {
     pub interval: Millis,
 }
 
-/// An evaluated manifest, as far as the slot is concerned with it: the ciphertexts stay with the host.
+/// One evaluation of a manifest, as far as the slot is concerned with it: the ciphertexts stay with the host.
 #[derive(Clone, Debug)]
 pub struct Evaluated {
     /// What evaluators compare.
@@ -69,18 +75,26 @@ pub struct Evaluated {
 pub enum SlotEffect {
     /// Call [`SlotMachine::observe`](super::SlotMachine::observe) with what is known now.
     Observe,
+    /// Telemetry of workers that are there is awaited: say of whom. What comes is to be
+    /// [observed](super::SlotMachine::observe).
+    Collect,
     /// Get ready to sign in this slot: signing's first round trip needs no message to sign.
     Prepare(Slot),
     /// Start an instance of the agreement.
     Agree(Instance),
-    /// Propose a value, as the agreement asked.
-    Propose {
-        /// In this instance.
-        instance: Instance,
+    /// Keep the manifest's inputs, then propose it in the MANIFEST instance of its slot, as the agreement asked.
+    ProposeManifest {
         /// In this round.
         round: u32,
-        /// The value's encoding.
-        value: Vec<u8>,
+        /// What.
+        manifest: Box<Manifest>,
+    },
+    /// Propose how a slot ends in its END instance, as the agreement asked.
+    ProposeEnd {
+        /// In this round.
+        round: u32,
+        /// How.
+        end: SlotEnd,
     },
     /// Tell the agreement what this member says of a proposed end.
     Validated {
@@ -93,11 +107,23 @@ pub enum SlotEffect {
     Publish(Box<LockedManifest>),
     /// Evaluate the locked manifest; answer with
     /// [`SlotMachine::evaluated`](super::SlotMachine::evaluated).
-    Evaluate(Box<LockedManifest>),
+    Evaluate {
+        /// What.
+        locked: Box<LockedManifest>,
+        /// For the how-manieth time, from 0.
+        step: u8,
+        /// The digits of the steps before, which are public inputs of this one.
+        opened: Vec<Vec<u8>>,
+    },
     /// The slot needs no evaluation any more.
     Cancel(Slot),
-    /// Open what was evaluated; answer with [`SlotMachine::opened`](super::SlotMachine::opened).
-    Open(Box<LockedManifest>),
+    /// Open what this step has put out; answer with [`SlotMachine::opened`](super::SlotMachine::opened).
+    Open {
+        /// Under which lock.
+        locked: Box<LockedManifest>,
+        /// Of which step.
+        step: u8,
+    },
     /// Have the group sign; answer with [`SlotMachine::signed`](super::SlotMachine::signed). One
     /// message per key and slot: it follows from the decided end, which is stored by now.
     Sign {
@@ -108,6 +134,15 @@ pub enum SlotEffect {
     },
     /// The slot is certified: store the record and tell everybody.
     Finish(Box<SlotRecord>),
+    /// A slot has its certificate, whoever brought it: what is kept of those before it is not needed any more.
+    Certified {
+        /// Which.
+        slot: Slot,
+        /// Whether it ended void.
+        void: bool,
+    },
+    /// Judge what shows that somebody broke the protocol, store it and serve it.
+    Report(Box<Proof>),
     /// The others are ahead: fetch the certificates up to before this slot.
     CatchUp(Slot),
 }

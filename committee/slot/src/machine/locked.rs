@@ -4,15 +4,16 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use veil_committee_machine::Millis;
 use veil_protocol_spec::{
-    Blake3Digest, Slot, Wire,
+    Blake3Digest, Slot,
     agreement::{Instance, Lock, SlotEnd, SlotOutcome, Subject},
     scheduling::{
         AssignmentCertificate, Assignments, CertificateBody, ClusterState, GroupSignature,
         SlotRecord,
     },
+    slot::evaluation_digest,
     sync::LockedManifest,
 };
-use veil_scheduler_plan::outcome::decode;
+use veil_scheduler_plan::{inputs::PublicInputs, outcome::decode};
 
 use super::{Evaluated, Out, SlotConfig, SlotEffect, SlotStage};
 
@@ -23,11 +24,15 @@ pub(super) struct LockedSlot {
     state: Arc<ClusterState>,
     /// When this member accepts that the slot ends void; `None` once it does.
     void_at: Option<Millis>,
+    /// Digests of the steps that were evaluated and opened.
+    digests: Vec<Blake3Digest>,
+    /// Their digits.
+    digits: Vec<Vec<u8>>,
     work: Work,
     end: End,
 }
 
-/// What this member finds out by itself.
+/// What this member finds out by itself, in the step that comes after those that are done.
 enum Work {
     Evaluating,
     Failed {
@@ -72,7 +77,9 @@ impl LockedSlot {
         now: Millis,
     ) -> Self {
         let void_at = Some(now.saturating_add(config.timing.void_after));
-        Self { locked, config, state, void_at, work: Work::Evaluating, end: End::Open }
+        let (digests, digits) = (Vec::new(), Vec::new());
+        let (work, end) = (Work::Evaluating, End::Open);
+        Self { locked, config, state, void_at, digests, digits, work, end }
     }
 
     const fn retry_at(&self, now: Millis) -> Millis {
@@ -85,6 +92,11 @@ impl LockedSlot {
 
     pub(super) const fn is_decided(&self) -> bool {
         matches!(self.end, End::Decided { .. })
+    }
+
+    /// Whether it is decided that the slot ends void: then nothing is evaluated or opened any more.
+    const fn ends_void(&self) -> bool {
+        matches!(self.end, End::Decided { end: SlotEnd { outcome: None, .. }, .. })
     }
 
     pub(super) const fn stage(&self) -> SlotStage {
@@ -100,44 +112,80 @@ impl LockedSlot {
 
     // ---- the outcome -----------------------------------------------------------------------
 
+    /// The step that is under way.
+    const fn step(&self) -> u8 {
+        self.digests.len() as u8 // at most as many as `SlotConfig::steps`
+    }
+
+    /// Whether an answer is one to what was asked last, and of use still.
+    fn awaits(&self, step: u8) -> bool {
+        step == self.step() && !self.ends_void()
+    }
+
+    /// Has the step evaluated that is under way.
+    pub(super) fn evaluate(&mut self, out: &mut Out) {
+        self.work = Work::Evaluating;
+        let (locked, opened) = (Box::new(self.locked.clone()), self.digits.clone());
+        out.push(SlotEffect::Evaluate { locked, step: self.step(), opened });
+    }
+
     pub(super) fn evaluated(
         &mut self,
+        step: u8,
         evaluated: Result<Evaluated, String>,
         now: Millis,
         out: &mut Out,
     ) {
-        if !matches!(self.work, Work::Evaluating) {
+        if !matches!(self.work, Work::Evaluating) || !self.awaits(step) {
             return;
         }
         match evaluated {
-            Ok(evaluated) if evaluated.outputs == 0 => self.know(&evaluated, &[]),
+            Ok(evaluated) if evaluated.outputs == 0 => self.done(&evaluated, Vec::new(), out),
             Ok(evaluated) => {
                 self.work = Work::Opening(Box::new(evaluated));
-                out.push(SlotEffect::Open(Box::new(self.locked.clone())));
+                out.push(SlotEffect::Open { locked: Box::new(self.locked.clone()), step });
             }
             Err(_) => self.work = Work::Failed { retry_at: self.retry_at(now) },
         }
     }
 
-    pub(super) fn opened(&mut self, digits: Result<Vec<u8>, String>, now: Millis) {
-        if !matches!(self.work, Work::Opening(_)) {
+    pub(super) fn opened(
+        &mut self,
+        step: u8,
+        digits: Result<Vec<u8>, String>,
+        now: Millis,
+        out: &mut Out,
+    ) {
+        if !matches!(self.work, Work::Opening(_)) || !self.awaits(step) {
             return;
         }
-        // Tried again from the evaluation, whose result the host may have kept.
+        // Tried again from the step's evaluation, whose result the host may have kept.
         let failed = Work::Failed { retry_at: self.retry_at(now) };
         if let Work::Opening(evaluated) = core::mem::replace(&mut self.work, failed)
             && let Ok(digits) = digits
         {
-            self.know(&evaluated, &digits);
+            self.done(&evaluated, digits, out);
+        }
+    }
+
+    /// A step was evaluated and opened: the next one follows, or the outcome.
+    fn done(&mut self, evaluated: &Evaluated, digits: Vec<u8>, out: &mut Out) {
+        self.digests.push(evaluated.digest);
+        if self.digests.len() < usize::from(self.config.steps.get()) {
+            self.digits.push(digits);
+            self.evaluate(out);
+        } else {
+            self.know(&evaluated.public, &digits);
         }
     }
 
     /// The same digits give the same outcome to everybody, or to nobody: then the slot ends void.
-    fn know(&mut self, evaluated: &Evaluated, digits: &[u8]) {
+    fn know(&mut self, public: &PublicInputs, digits: &[u8]) {
         let manifest = &self.locked.manifest;
-        let known = decode(manifest, &evaluated.public, digits).ok().and_then(|assignments| {
+        let known = decode(manifest, public, digits).ok().and_then(|assignments| {
             let after = self.state.apply(manifest, &assignments).ok()?;
-            let outcome = SlotOutcome::new(evaluated.digest, &assignments, &after);
+            let evaluation = evaluation_digest(&self.digests);
+            let outcome = SlotOutcome::new(evaluation, &assignments, &after);
             Some(Known { assignments, outcome })
         });
         self.work = known.map_or(Work::Unknowable, |known| Work::Known(Box::new(known)));
@@ -180,14 +228,13 @@ impl LockedSlot {
         if outcome.is_some() || may_void {
             self.start_end(out);
         }
-        let instance = Instance { slot: self.slot(), subject: Subject::End };
-        let manifest = self.locked.lock.value;
+        let (slot, manifest) = (self.slot(), self.locked.lock.value);
         let binding = self.locked.manifest.binding;
         let End::Agreeing { wanted, proposed } = &mut self.end else { return self.finish(out) };
         // "Honest proposers propose the outcome when they know it."
         if let Some(round) = wanted.take_if(|_| outcome.is_some() || may_void) {
-            let end = SlotEnd { binding, slot: instance.slot, manifest, outcome };
-            out.push(SlotEffect::Propose { instance, round, value: end.to_wire() });
+            let end = SlotEnd { binding, slot, manifest, outcome };
+            out.push(SlotEffect::ProposeEnd { round, end });
         }
         proposed.retain(|digest, end| {
             let valid = match end.outcome {
@@ -268,8 +315,7 @@ impl LockedSlot {
 
     pub(super) fn handle_timeout(&mut self, now: Millis, out: &mut Out) {
         if self.evaluates_at().is_some_and(|at| at <= now) {
-            self.work = Work::Evaluating;
-            out.push(SlotEffect::Evaluate(Box::new(self.locked.clone())));
+            self.evaluate(out);
         }
         if let End::Decided { retry_at, .. } = &mut self.end
             && retry_at.take_if(|at| *at <= now).is_some()
@@ -278,11 +324,10 @@ impl LockedSlot {
         }
     }
 
-    /// When the evaluation is tried again: not in a slot that ends void.
+    /// When the step is tried again: not in a slot that ends void.
     const fn evaluates_at(&self) -> Option<Millis> {
-        match (&self.work, &self.end) {
-            (Work::Failed { .. }, End::Decided { end: SlotEnd { outcome: None, .. }, .. }) => None,
-            (Work::Failed { retry_at }, _) => Some(*retry_at),
+        match &self.work {
+            Work::Failed { retry_at } if !self.ends_void() => Some(*retry_at),
             _ => None,
         }
     }

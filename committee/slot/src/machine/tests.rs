@@ -1,4 +1,6 @@
-//! One member's slot, step by step.
+//! One member's slot, from work to certificate.
+
+mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +12,7 @@ use veil_protocol_spec::{
         TelemetryEntry, UnixMillis,
     },
 };
-use veil_scheduler_plan::inputs::PublicInputs;
+use veil_scheduler_plan::{inputs::PublicInputs, outcome::CIRCUIT_STEPS};
 
 use super::*;
 use crate::{
@@ -25,7 +27,12 @@ const SLOT: Slot = Slot(1);
 const EVALUATION: Blake3Digest = Blake3Digest([0xe0; 32]);
 
 fn config() -> SlotConfig {
-    SlotConfig { me: member(2), origin: ReferenceStringOrigin::Committee, timing: TIMING }
+    SlotConfig {
+        me: member(2),
+        origin: ReferenceStringOrigin::Committee,
+        steps: CIRCUIT_STEPS,
+        timing: TIMING,
+    }
 }
 
 /// What a member sees: one job of one replica, three workers.
@@ -181,15 +188,29 @@ fn at_lock(now: Millis) -> SlotMachine {
 /// A machine that knows the outcome: the replica goes to the second worker.
 fn at_outcome(now: Millis) -> (SlotMachine, SlotEnd) {
     let mut machine = at_lock(now);
-    machine.evaluated(SLOT, Ok(evaluated(1)), now);
-    assert_eq!(effects(&mut machine), [SlotEffect::Open(Box::new(locked()))]);
-    machine.opened(SLOT, Ok(vec![2]), now);
+    machine.evaluated(SLOT, 0, Ok(evaluated(1)), now);
+    assert_eq!(effects(&mut machine), [open(0)]);
+    machine.opened(SLOT, 0, Ok(vec![2]), now);
     assert_eq!(effects(&mut machine), [SlotEffect::Agree(Instance::end(SLOT))]);
-    let asked = Sight::new().asked(&mut machine, Instance::end(SLOT), 0, now);
-    let [SlotEffect::Propose { value, .. }] = &asked[..] else { panic!("{asked:?}") };
-    let end = SlotEnd::from_wire(value).unwrap();
+    let end = proposed(&mut machine, now);
     assert_eq!(end.outcome.unwrap().evaluation, EVALUATION);
     (machine, end)
+}
+
+/// The end that a machine proposes when it is asked.
+fn proposed(machine: &mut SlotMachine, now: Millis) -> SlotEnd {
+    let asked = Sight::new().asked(machine, Instance::end(SLOT), 0, now);
+    let [SlotEffect::ProposeEnd { end, .. }] = &asked[..] else { panic!("{asked:?}") };
+    *end
+}
+
+fn evaluate(step: u8, opened: &[&[u8]]) -> SlotEffect {
+    let opened = opened.iter().map(|digits| digits.to_vec()).collect();
+    SlotEffect::Evaluate { locked: Box::new(locked()), step, opened }
+}
+
+fn open(step: u8) -> SlotEffect {
+    SlotEffect::Open { locked: Box::new(locked()), step }
 }
 
 const fn void() -> SlotEnd {
@@ -211,17 +232,15 @@ fn work_becomes_a_certificate() {
     let agree = SlotEffect::Agree(Instance::manifest(SLOT));
     assert_eq!(begun, [SlotEffect::Prepare(SLOT), agree]);
     let asked = sight.asked(&mut machine, Instance::manifest(SLOT), 3, 10);
-    let value = proposal().to_wire();
-    let instance = Instance::manifest(SLOT);
-    assert_eq!(asked, [SlotEffect::Propose { instance, round: 3, value }]);
+    let manifest = Box::new(proposal());
+    assert_eq!(asked, [SlotEffect::ProposeManifest { round: 3, manifest }]);
 
     let LockedManifest { manifest, lock: of_manifest } = locked();
     machine.locked(of_manifest, manifest, 20);
     let records = stored(&mut machine);
     let [(SlotEntry::Locked(entry), follows)] = &records[..] else { panic!("{records:?}") };
     assert_eq!(**entry, locked());
-    let boxed = || Box::new(locked());
-    assert_eq!(follows[..], [SlotEffect::Publish(boxed()), SlotEffect::Evaluate(boxed())]);
+    assert_eq!(follows[..], [SlotEffect::Publish(Box::new(locked())), evaluate(0, &[])]);
 
     let (mut machine, end) = at_outcome(30);
     machine.ended(lock(Instance::end(SLOT), end.digest()), end);
@@ -242,14 +261,16 @@ fn work_becomes_a_certificate() {
     assert_eq!(outcomes, [Outcome::Node(worker(2))]);
     let state = Arc::new(ClusterState::default().follow(record).unwrap());
     machine.certified(state, 50);
-    assert_eq!(effects(&mut machine), [SlotEffect::Cancel(SLOT), SlotEffect::Observe]);
+    let certified = SlotEffect::Certified { slot: SLOT, void: false };
+    assert_eq!(effects(&mut machine), [SlotEffect::Cancel(SLOT), certified, SlotEffect::Observe]);
     assert_eq!((machine.slot(), machine.stage()), (Slot(2), SlotStage::Ready));
 }
 
 #[test]
 fn telemetry_is_awaited_within_a_bound() {
     let (sight, mut machine) = (Sight::new(), machine(Vec::new()));
-    assert_eq!(sight.observed(&mut machine, true, 0), [SlotEffect::Prepare(SLOT)]);
+    let waits = [SlotEffect::Prepare(SLOT), SlotEffect::Collect];
+    assert_eq!(sight.observed(&mut machine, true, 0), waits);
     assert_eq!(machine.stage(), SlotStage::Collecting);
     assert_eq!(machine.poll_timeout(), Some(TIMING.collect));
     machine.handle_timeout(TIMING.collect - 1);
@@ -273,8 +294,7 @@ fn an_outcome_is_valid_to_whoever_computed_it_and_void_after_the_timer() {
     assert_eq!(effects(&mut machine), [validated(&void_end(), true)]);
     // Whoever knows the outcome still proposes it.
     let asked = Sight::new().asked(&mut machine, Instance::end(SLOT), 5, TIMING.void_after);
-    let value = end.to_wire();
-    assert_eq!(asked, [SlotEffect::Propose { instance: Instance::end(SLOT), round: 5, value }]);
+    assert_eq!(asked, [SlotEffect::ProposeEnd { round: 5, end }]);
 }
 
 #[test]
@@ -290,10 +310,10 @@ fn the_end_of_another_manifest_is_refused_at_once() {
 #[test]
 fn whoever_knows_nothing_waits_for_the_timer() {
     let mut machine = at_lock(0);
-    machine.evaluated(SLOT, Err("the telemetry is nowhere".to_owned()), 50);
+    machine.evaluated(SLOT, 0, Err("the telemetry is nowhere".to_owned()), 50);
     assert_eq!(machine.poll_timeout(), Some(50 + TIMING.retry));
     machine.handle_timeout(50 + TIMING.retry);
-    assert_eq!(effects(&mut machine), [SlotEffect::Evaluate(Box::new(locked()))]);
+    assert_eq!(effects(&mut machine), [evaluate(0, &[])]);
     assert_eq!(machine.poll_timeout(), Some(TIMING.void_after));
     // The others are about to end the slot: this member takes part, and says nothing yet.
     machine.behind(Instance::end(SLOT));
@@ -302,9 +322,7 @@ fn whoever_knows_nothing_waits_for_the_timer() {
     machine.validate_end(end.digest(), end, 60);
     assert_eq!(Sight::new().asked(&mut machine, Instance::end(SLOT), 0, 60), []);
     machine.handle_timeout(TIMING.void_after);
-    let value = void_end().to_wire();
-    let proposed = SlotEffect::Propose { instance: Instance::end(SLOT), round: 0, value };
-    assert_eq!(effects(&mut machine), [proposed]);
+    assert_eq!(effects(&mut machine), [SlotEffect::ProposeEnd { round: 0, end: void_end() }]);
 }
 
 #[test]
@@ -343,10 +361,10 @@ fn who_learns_the_outcome_after_the_signature_completes_the_record() {
     machine.signed(SLOT, Ok(GroupSignature([7; 65])), 1);
     let before = effects(&mut machine);
     assert!(matches!(&before[..], [SlotEffect::Agree(_), SlotEffect::Sign { .. }]), "{before:?}");
-    machine.evaluated(SLOT, Ok(evaluated(1)), 2);
-    machine.opened(SLOT, Ok(vec![2]), 2);
+    machine.evaluated(SLOT, 0, Ok(evaluated(1)), 2);
+    machine.opened(SLOT, 0, Ok(vec![2]), 2);
     let after = effects(&mut machine);
-    assert!(matches!(&after[..], [SlotEffect::Open(_), SlotEffect::Finish(_)]), "{after:?}");
+    assert!(matches!(&after[..], [SlotEffect::Open { .. }, SlotEffect::Finish(_)]), "{after:?}");
 }
 
 #[test]
@@ -364,11 +382,10 @@ fn a_failed_signature_is_tried_again_with_the_same_message() {
 fn a_restart_goes_on_where_the_records_end() {
     let entry = SlotEntry::Locked(Box::new(locked()));
     let mut again = machine(vec![entry.clone()]);
-    let boxed = || Box::new(locked());
     let resumed = [
         SlotEffect::Prepare(SLOT),
-        SlotEffect::Publish(boxed()),
-        SlotEffect::Evaluate(boxed()),
+        SlotEffect::Publish(Box::new(locked())),
+        evaluate(0, &[]),
         SlotEffect::Observe,
     ];
     assert_eq!(effects(&mut again), resumed);
@@ -405,8 +422,8 @@ fn others_pull_a_member_along() {
 #[test]
 fn digits_that_are_no_outcome_leave_the_slot_to_the_others_or_void() {
     let mut machine = at_lock(0);
-    machine.evaluated(SLOT, Ok(evaluated(1)), 0);
-    machine.opened(SLOT, Ok(vec![9]), 0);
+    machine.evaluated(SLOT, 0, Ok(evaluated(1)), 0);
+    machine.opened(SLOT, 0, Ok(vec![9]), 0);
     effects(&mut machine);
     assert_eq!(machine.poll_timeout(), Some(TIMING.void_after));
     machine.handle_timeout(TIMING.void_after);
@@ -463,6 +480,6 @@ fn a_member_whose_chain_lags_behind_proposes_once_it_has_caught_up() {
     assert_eq!(sight.observed(&mut machine, false, 2), []);
     sight.block = BLOCK;
     let proposed = sight.observed(&mut machine, false, 3);
-    assert!(matches!(proposed[..], [SlotEffect::Propose { round: 3, .. }]), "{proposed:?}");
+    assert!(matches!(proposed[..], [SlotEffect::ProposeManifest { round: 3, .. }]), "{proposed:?}");
     assert_eq!(sight.observed(&mut machine, false, 4), [], "once");
 }
