@@ -33,9 +33,12 @@ mod telemetry;
 mod worker;
 mod workers;
 
+use core::num::NonZeroU8;
+
 use serde::{Deserialize, Serialize};
 use veil_committee_machine::Millis;
 use veil_committee_world::{End, EventLog, Physics, World};
+use veil_scheduler_plan::outcome::CIRCUIT_STEPS;
 
 use self::cluster::Cluster;
 pub use self::{
@@ -83,6 +86,13 @@ pub struct SlotScenario {
     /// Whether workers give replicas back, and are drained.
     #[serde(default)]
     pub gives_back: bool,
+    /// Steps of the circuit: how many times a slot is evaluated and opened.
+    #[serde(default = "one_step")]
+    pub steps: NonZeroU8,
+}
+
+const fn one_step() -> NonZeroU8 {
+    CIRCUIT_STEPS
 }
 
 /// What operators want.
@@ -133,6 +143,7 @@ impl Default for SlotScenario {
             limit: 3_600_000,
             recorded: true,
             gives_back: false,
+            steps: CIRCUIT_STEPS,
         }
     }
 }
@@ -189,6 +200,16 @@ impl Plan<SlotScenario> {
     #[must_use]
     pub const fn gives_back(mut self) -> Self {
         self.scenario.gives_back = true;
+        self
+    }
+
+    /// How many steps the circuit has.
+    ///
+    /// # Panics
+    /// If there are none.
+    #[must_use]
+    pub const fn steps(mut self, steps: u8) -> Self {
+        self.scenario.steps = NonZeroU8::new(steps).expect("a circuit has a step");
         self
     }
 

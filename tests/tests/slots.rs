@@ -76,6 +76,32 @@ fn what_cannot_be_opened_in_time_ends_void() {
     assert_eq!(report.slots_ended, 3);
 }
 
+/// A circuit of two steps: what the first one puts out is opened before the second one begins, and only whoever was
+/// given it right puts out an outcome.
+#[test]
+fn a_circuit_of_two_steps_places_and_never_ends_void() {
+    let two = || SlotPlan::new(4).slots(6).steps(2);
+    let report = two().run(20);
+    assert_eq!((report.slots_ended, report.void), (6, 0), "{report:#?}");
+    assert!(report.placed > 0, "{report:#?}");
+    for (seed, behaviour) in (21..).zip([
+        SlotBehaviour::WithholdOpening,
+        SlotBehaviour::WrongEvaluation,
+        SlotBehaviour::Slow,
+    ]) {
+        let report = two().behaves(3, behaviour).run(seed);
+        assert_eq!((report.slots_ended, report.void), (6, 0), "{behaviour:?}: {report:#?}");
+    }
+    for seed in 30..33 {
+        let report = two().rough(60).crash(2, When::AfterEffects(seed), 3_000).run(seed);
+        assert_eq!(report.slots_ended, 6, "{report:#?}");
+    }
+    // Two members that are slow: the first step is not opened in time.
+    let slow = SlotBehaviour::Slow;
+    let report = two().slots(3).behaves(1, slow).behaves(2, slow).run(34);
+    assert!(report.void > 0 && report.slots_ended == 3, "{report:#?}");
+}
+
 #[test]
 fn a_crash_after_any_effect_is_survived() {
     let mut crashes = 0;

@@ -1,9 +1,11 @@
 //! Versions of jobs, as the certificates have them: `veil job history`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use veil_protocol_spec::{
     Blake3Digest,
-    scheduling::{ClusterState, JobSpec, RolloutPhase, Submission, VersionOutcome},
+    scheduling::{ClusterState, JobSpec, Line, RolloutPhase, Submission, VersionOutcome},
 };
 
 /// One version of a job that has others.
@@ -22,10 +24,15 @@ pub struct VersionStatus {
 }
 
 impl VersionStatus {
-    /// Of this job; nothing if it has no other versions.
+    /// Of this job; nothing if it has no other versions. `lines` are [those of the
+    /// state](ClusterState::lines_by_job).
     #[must_use]
-    pub fn of(state: &ClusterState, job: &Blake3Digest) -> Option<Self> {
-        let line = state.line_of(job)?;
+    pub fn of(
+        state: &ClusterState,
+        lines: &BTreeMap<Blake3Digest, &Line>,
+        job: &Blake3Digest,
+    ) -> Option<Self> {
+        let line = lines.get(job)?;
         let version = line.version(job)?;
         let wanted = line.target().is_some_and(|target| target.job == *job);
         let unproven = state.replicas_of(*job).filter(|of| state.is_unproven(*job, *of)).count();
@@ -61,6 +68,7 @@ pub fn history(
     state: &ClusterState,
 ) -> Vec<JobVersion> {
     let Some(of) = body(job) else { return Vec::new() };
+    let lines = state.lines_by_job();
     let own = submissions.iter().filter(|submission| submission.operator == of.operator);
     let mut versions: Vec<_> = own
         .filter_map(|submission| Some((submission, body(&submission.job)?)))
@@ -69,7 +77,7 @@ pub fn history(
             job: submission.job,
             position: submission.position,
             cancelled: submission.cancelled,
-            version: VersionStatus::of(state, &submission.job),
+            version: VersionStatus::of(state, &lines, &submission.job),
             placed: state.replicas_of(submission.job).count(),
             spec,
         })

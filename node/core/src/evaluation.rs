@@ -73,6 +73,9 @@ pub enum EvaluationError {
     /// What was kept for it.
     #[error(transparent)]
     Kept(#[from] InputsError),
+    /// Only a member has where to.
+    #[error("this node is no member: it keeps no inputs, and votes for no manifest")]
+    KeepsNone,
     /// The circuit.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
@@ -108,9 +111,18 @@ pub struct Fetched {
     is_kept: bool,
 }
 
-/// That the inputs of a manifest are stored here: without it a member neither votes for one nor proposes it.
-#[derive(Clone, Copy, Debug)]
-pub struct Kept(());
+/// A manifest whose inputs are stored here. Only [`InputSource::keep`] makes one, and a member votes for no other
+/// manifest, and proposes no other.
+#[derive(Debug)]
+pub struct KeptManifest(Manifest);
+
+impl KeptManifest {
+    /// The manifest.
+    #[must_use]
+    pub const fn manifest(&self) -> &Manifest {
+        &self.0
+    }
+}
 
 /// Where the inputs of a manifest come from: this node, else its peers.
 #[derive(Clone)]
@@ -189,16 +201,18 @@ impl InputSource {
     /// for the disk.
     ///
     /// # Errors
-    /// [`EvaluationError::Kept`].
+    /// [`EvaluationError::Kept`], or [`EvaluationError::KeepsNone`].
     #[boxed]
     pub async fn keep(
         &self,
-        manifest: &Manifest,
+        manifest: Manifest,
         fetched: &Fetched,
-    ) -> Result<Kept, EvaluationError> {
-        let stores = self.epoch.stores.clone().filter(|_| !fetched.is_kept);
-        let Some(stores) = stores else { return Ok(Kept(())) };
-        let bundle = fetched.public.bundle(manifest);
+    ) -> Result<KeptManifest, EvaluationError> {
+        let stores = self.epoch.stores.clone().ok_or(EvaluationError::KeepsNone)?;
+        if fetched.is_kept {
+            return Ok(KeptManifest(manifest));
+        }
+        let bundle = fetched.public.bundle(&manifest);
         let jobs: Vec<_> = fetched.public.jobs.values().cloned().collect();
         let telemetry = fetched.telemetry.clone();
         let keeping = tokio::task::spawn_blocking(move || {
@@ -206,7 +220,7 @@ impl InputSource {
             stores.inputs.keep(&bundle, &jobs, messages)
         });
         keeping.await.map_err(|_| EvaluationError::Stopped)??;
-        Ok(Kept(()))
+        Ok(KeptManifest(manifest))
     }
 
     /// Gets everything that a manifest names, and keeps it.
@@ -216,9 +230,9 @@ impl InputSource {
     #[boxed]
     pub async fn fetch_and_keep(
         &self,
-        manifest: &Manifest,
-    ) -> Result<(Fetched, Kept), EvaluationError> {
-        let fetched = self.fetch(manifest).await?;
+        manifest: Manifest,
+    ) -> Result<(Fetched, KeptManifest), EvaluationError> {
+        let fetched = self.fetch(&manifest).await?;
         let kept = self.keep(manifest, &fetched).await?;
         Ok((fetched, kept))
     }
@@ -269,12 +283,9 @@ impl InputSource {
             Some(kept) => kept,
             None => self.public_inputs(state, manifest).await?,
         };
-        let telemetry: Vec<_> = stream::iter(manifest.telemetry.iter().copied())
-            .map(async |entry| self.telemetry(entry).await)
-            .buffer_unordered(FETCH_AT_ONCE)
-            .try_collect()
-            .await
-            .map_err(|error: EvaluationError| error)?;
+        let entries = manifest.telemetry.iter().copied();
+        let telemetry: Vec<_> =
+            fetch_all(entries, async |entry| self.telemetry(entry).await).await?;
         let profiles = telemetry.iter().map(|found| &found.telemetry.body);
         public.profiles = profiles.map(|body| (body.sender(), body.profile.clone())).collect();
         Ok(Fetched { public, telemetry, is_kept })
@@ -309,14 +320,11 @@ impl InputSource {
         public.last_decided = state.last_decided();
         public.draw = state.draw(manifest);
         public.barred = state.barred(manifest).collect();
-        public.jobs = stream::iter(jobs)
-            .map(async |digest| match self.job(digest).await {
-                Some(job) => Ok((digest, job)),
-                None => Err(EvaluationError::NoJob(digest)),
-            })
-            .buffer_unordered(FETCH_AT_ONCE)
-            .try_collect()
-            .await?;
+        let body = async |digest| match self.job(digest).await {
+            Some(job) => Ok((digest, job)),
+            None => Err(EvaluationError::NoJob(digest)),
+        };
+        public.jobs = fetch_all(jobs, body).await?;
         let submitters = public.jobs.values().map(|job| job.operator);
         let submitters = submitters.map(|account| (account, view.organisations_of(&account)));
         public.submitters = submitters.filter(|(_, of)| !of.is_empty()).collect();
@@ -371,6 +379,18 @@ impl InputSource {
     }
 }
 
+/// Gets all of them, [`FETCH_AT_ONCE`] at once; the first that nobody has ends it.
+async fn fetch_all<T, R, F, C>(
+    wanted: impl IntoIterator<Item = T>,
+    fetch: impl FnMut(T) -> F,
+) -> Result<C, EvaluationError>
+where
+    F: Future<Output = Result<R, EvaluationError>>,
+    C: Default + Extend<R>,
+{
+    stream::iter(wanted).map(fetch).buffer_unordered(FETCH_AT_ONCE).try_collect().await
+}
+
 /// Signs what this node computed and gossips it. Nothing waits for it: others compare. Gives what was signed.
 #[boxed]
 pub async fn report(
@@ -395,4 +415,42 @@ pub async fn report(
         }
     }
     report
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Mutex, time::Duration};
+
+    use super::*;
+
+    /// One body after the other, a manifest that lists many took longer than a member may take to validate it; all at
+    /// once, one manifest would have every peer answer for all of it.
+    #[tokio::test(start_paused = true)]
+    async fn a_few_inputs_are_fetched_at_once() {
+        let (under_way, begun) = (Mutex::new((0, 0)), tokio::time::Instant::now());
+        let fetch = async |number: u64| {
+            {
+                let (now, most) = &mut *under_way.lock().unwrap();
+                *now += 1;
+                *most = (*now).max(*most);
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            under_way.lock().unwrap().0 -= 1;
+            Ok(number)
+        };
+        let all: BTreeSet<u64> = fetch_all(0..40, fetch).await.unwrap();
+        assert!(all.into_iter().eq(0..40));
+        assert_eq!(*under_way.lock().unwrap(), (0, FETCH_AT_ONCE));
+        assert_eq!(begun.elapsed(), Duration::from_secs(40 / FETCH_AT_ONCE as u64));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_has_ends_the_fetching() {
+        let nobody_has = async |number: u8| match number {
+            1 => Err(EvaluationError::NoJob(Blake3Digest([number; 32]))),
+            _ => std::future::pending::<Result<u8, _>>().await,
+        };
+        let found: Result<Vec<_>, _> = fetch_all(0..9, nobody_has).await;
+        assert!(matches!(found, Err(EvaluationError::NoJob(_))), "{found:?}");
+    }
 }

@@ -101,11 +101,12 @@ pub(crate) fn unplaced(
             draining.contains(&place.worker) || state.is_given_back(job, replica)
         })
     });
+    let lines = state.lines_by_job();
     waits
         .filter_map(|of| {
             // Versions keep nothing from leaving that has a place.
             let without_place = state.placement(of.0, of.1).is_none();
-            match waits_for(state, &next.rollouts, of.0, of.1).filter(|_| without_place) {
+            match waits_for(state, &lines, &next.rollouts, of.0, of.1).filter(|_| without_place) {
                 None => Some((of, because(of))),
                 Some(VersionWait::NotWanted) => None,
                 Some(waits) => Some((of, waits.to_string())),

@@ -165,7 +165,7 @@ impl Reporter {
         for replica in self.replicas(&state) {
             replicas.entry(replica.job).or_default().push(replica);
         }
-        let view = joined.views.current();
+        let (view, lines) = (joined.views.current(), state.lines_by_job());
         let jobs = view.submissions.iter().map(|submission| {
             let body = joined.jobs.body(&submission.job);
             JobStatus {
@@ -177,7 +177,7 @@ impl Reporter {
                 image: body.as_ref().map(|body| body.image.to_string()),
                 wanted: body.map(|body| body.replicas),
                 replicas: replicas.get(&submission.job).cloned().unwrap_or_default(),
-                version: VersionStatus::of(&state, &submission.job),
+                version: VersionStatus::of(&state, &lines, &submission.job),
             }
         });
         jobs.collect()
@@ -197,6 +197,8 @@ impl Reporter {
         let draining =
             self.joined().map(|joined| joined.views.current().draining()).unwrap_or_default();
         let because = self.because(state);
+        let lines = state.lines_by_job();
+        let number = |job: &Blake3Digest| Some(lines.get(job)?.version(job)?.number);
         let leaves = |job, replica, worker: &PeerIdHash| match state.lost_since(worker) {
             Some(since) => Some(format!(
                 "its worker is lost since slot {since}; it moves once another has room for it and its lease is over"
@@ -215,7 +217,7 @@ impl Reporter {
                 pending_because: leaves(job, replica, &placement.worker),
                 observed: observed.remove(&(job, replica)),
                 done: None,
-                version: number(state, &job),
+                version: number(&job),
             })
             .collect();
         // Their containers, if they are there yet, are to be stopped.
@@ -226,7 +228,7 @@ impl Reporter {
             pending_because: None,
             observed: None,
             done: Some(done.into()),
-            version: number(state, &job),
+            version: number(&job),
         }));
         let placed: BTreeSet<Replica> = replicas.iter().map(|r| (r.job, r.replica)).collect();
         for (key @ (job, replica), because) in because {
@@ -238,7 +240,7 @@ impl Reporter {
                     pending_because: Some(because),
                     observed: observed.remove(&key),
                     done: None,
-                    version: number(state, &job),
+                    version: number(&job),
                 });
             }
         }
@@ -250,7 +252,7 @@ impl Reporter {
             pending_because: None,
             observed: Some(observed),
             done: None,
-            version: number(state, &job),
+            version: number(&job),
         }));
         replicas
     }
@@ -279,10 +281,6 @@ fn peers(joined: &Joined) -> PeerCounts {
         alive: count(|health| matches!(health, Health::Alive)),
         down: count(|health| matches!(health, Health::Down { .. })),
     }
-}
-
-fn number(state: &ClusterState, job: &Blake3Digest) -> Option<u32> {
-    Some(state.line_of(job)?.version(job)?.number)
 }
 
 fn traffic(traffic: &Traffic) -> TrafficStatus {

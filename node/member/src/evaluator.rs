@@ -1,4 +1,4 @@
-//! Evaluating locked manifests, one at a time, until they are needed no more.
+//! Evaluating locked manifests, one step of a circuit at a time, until they are needed no more.
 //!
 //! # State
 //! The last result is kept: a failure after the evaluation must not evaluate again.
@@ -34,8 +34,10 @@ pub(crate) struct Evaluation {
     pub(crate) squash_seconds: f64,
 }
 
-/// A slot and what came of its evaluation.
-pub(crate) type Finished = (Slot, Result<Evaluation, String>);
+/// A step of a slot's circuit.
+pub(crate) type Step = (Slot, u8);
+/// A step and what came of its evaluation.
+pub(crate) type Finished = (Step, Result<Evaluation, String>);
 
 /// Why there is nothing to open.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +56,8 @@ enum Failure {
 pub(crate) struct Evaluator {
     work: Work,
     tasks: Tasks,
-    running: Option<(Slot, Cancellation)>,
-    last: Option<(Slot, Evaluation)>,
+    running: Option<(Step, Cancellation)>,
+    last: Option<(Step, Evaluation)>,
     finished: mpsc::UnboundedReceiver<Finished>,
     finish: mpsc::UnboundedSender<Finished>,
 }
@@ -81,48 +83,48 @@ impl Evaluator {
         Self { work, tasks, running: None, last: None, finished, finish }
     }
 
-    /// Evaluates a locked manifest, unless that was done.
-    pub(crate) fn start(&mut self, manifest: Manifest) {
-        let slot = manifest.slot;
-        if let Some((_, known)) = self.last.as_ref().filter(|(of, _)| *of == slot) {
-            let _ = self.finish.send((slot, Ok(known.clone()))); // the receiver is this one's own
+    /// Evaluates a step of a locked manifest, unless that was done.
+    pub(crate) fn start(&mut self, manifest: Manifest, step: u8) {
+        let key = (manifest.slot, step);
+        if let Some((_, known)) = self.last.as_ref().filter(|(of, _)| *of == key) {
+            let _ = self.finish.send((key, Ok(known.clone()))); // the receiver is this one's own
             return;
         }
         if let Some((_, before)) = self.running.take() {
             before.cancel();
         }
         let cancellation = Cancellation::default();
-        self.running = Some((slot, cancellation.clone()));
+        self.running = Some((key, cancellation.clone()));
         let (work, finish) = (self.work.clone(), self.finish.clone());
         self.tasks.spawn(async move {
             let result = work.evaluate(manifest, &cancellation).await;
             if !cancellation.is_cancelled() {
                 // The member has stopped if nobody takes it.
-                let _ = finish.send((slot, result.map_err(|error| error.to_string())));
+                let _ = finish.send((key, result.map_err(|error| error.to_string())));
             }
         });
     }
 
     /// The slot needs no evaluation any more.
     pub(crate) fn cancel(&mut self, slot: Slot) {
-        if let Some((_, cancellation)) = self.running.take_if(|(of, _)| *of == slot) {
+        if let Some((_, cancellation)) = self.running.take_if(|((of, _), _)| *of == slot) {
             cancellation.cancel();
         }
-        self.last.take_if(|(of, _)| *of == slot);
+        self.last.take_if(|((of, _), _)| *of == slot);
     }
 
     /// The next evaluation that has finished.
     pub(crate) async fn finished(&mut self) -> Option<Finished> {
-        let (slot, result) = self.finished.recv().await?;
+        let (step, result) = self.finished.recv().await?;
         if let Ok(evaluation) = &result {
-            self.last = Some((slot, evaluation.clone()));
+            self.last = Some((step, evaluation.clone()));
         }
-        Some((slot, result))
+        Some((step, result))
     }
 
-    /// What is to be opened of a slot, if it was evaluated here.
-    pub(crate) fn blocks(&self, slot: Slot) -> Option<Vec<SquashedBlock>> {
-        let (_, evaluation) = self.last.as_ref().filter(|(of, _)| *of == slot)?;
+    /// What a step has put out, if it was evaluated here.
+    pub(crate) fn blocks(&self, step: Step) -> Option<Vec<SquashedBlock>> {
+        let (_, evaluation) = self.last.as_ref().filter(|(of, _)| *of == step)?;
         Some(evaluation.blocks.to_vec())
     }
 }
@@ -136,12 +138,13 @@ impl Work {
         let proof_seconds = seconds_of_proofs(&self.inputs.epoch, &manifest);
         // "A member that sees the lock of a manifest that it did not vote for stores the bundle first."
         // (`slot.md`, 5)
-        let (fetched, _) = self.inputs.fetch_and_keep(&manifest).await?;
+        let (fetched, kept) = self.inputs.fetch_and_keep(manifest).await?;
+        let manifest = kept.manifest();
         let evaluating =
             self.inputs.evaluate_fetched(manifest.clone(), fetched, cancellation.clone());
         let evaluated = evaluating.await?;
         let evaluation::Evaluated { outputs, digest, public, seconds } = evaluated;
-        evaluation::report(&self.network, &self.identity, &manifest, digest).await;
+        evaluation::report(&self.network, &self.identity, manifest, digest).await;
         let epoch = Arc::clone(&self.inputs.epoch);
         let (key, begun) = (self.inputs.key()?, Instant::now());
         let squashed = tokio::task::spawn_blocking(move || {

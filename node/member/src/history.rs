@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use veil_committee_agreement::{Agreement, KEPT_DECISIONS};
+use veil_committee_agreement::KEPT_DECISIONS;
 use veil_node_core::epoch::ActiveEpoch;
-use veil_node_driver::{Control, NonceStore};
+use veil_node_driver::NonceStore;
 use veil_node_process::unix_now;
 use veil_node_storage::{
     archive::Kind,
@@ -18,6 +18,8 @@ use veil_node_storage::{
     slot_stores::SlotStores,
 };
 use veil_protocol_spec::Slot;
+
+use crate::ballot::Ballot;
 
 /// The agreement decides two instances in a slot.
 const KEPT_SLOTS: u64 = KEPT_DECISIONS as u64 / 2;
@@ -33,7 +35,7 @@ enum HistoryError {
 /// See the [module documentation](self); cheap to clone.
 #[derive(Clone)]
 pub(crate) struct History {
-    pub(crate) agreement: Control<Agreement>,
+    pub(crate) ballot: Ballot,
     /// What the agreement stores.
     pub(crate) records: SlotJournal,
     pub(crate) slots: SlotJournal,
@@ -46,7 +48,7 @@ impl History {
     /// A slot is certified: the journals forget what came before it.
     pub(crate) async fn certified(self, slot: Slot) {
         // A member that was away is in an earlier instance still, whose records it goes on writing.
-        let Ok(instance) = self.agreement.with(|machine, _| machine.instance()).await else {
+        let Ok(instance) = self.ballot.instance().await else {
             return;
         };
         let agreed = Slot(slot.0.saturating_sub(KEPT_SLOTS).min(instance.slot.0.saturating_sub(1)));

@@ -21,6 +21,7 @@
 //! nothing that contradicts what has left before.
 
 mod anchor;
+mod ballot;
 mod counter;
 mod evaluator;
 mod fence;
@@ -41,6 +42,7 @@ use veil_committee::key_share::{KeyShare, KeyShareError};
 use veil_committee_agreement::Timing;
 use veil_committee_slot::{
     SlotMachine,
+    anchor::{AnchorConfig, AnchorMachine},
     machine::{SlotConfig, SlotTiming},
     silence::Silence,
 };
@@ -79,6 +81,7 @@ use veil_protocol_spec::{
     scheduling::UnixMillis,
     slot::SlotEntry,
 };
+use veil_scheduler_plan::outcome::CIRCUIT_STEPS;
 
 pub use self::{
     fence::{FenceError, raise as raise_fence},
@@ -238,7 +241,8 @@ async fn serve(
         ..Timing::default()
     };
     let (proofs, found) = mpsc::channel(MAX_WAITING_PROOFS);
-    tasks.spawn(keep_proofs(found, Arc::clone(&epoch)));
+    let (reports, reported) = mpsc::channel(MAX_WAITING_PROOFS);
+    tasks.spawn(keep_reports(reported, Arc::clone(&epoch)));
     let (protocols, signer) =
         Protocols::start(&epoch, &transports, &folder, &cluster.identity, &share, timing, proofs)?;
     drop(share);
@@ -258,12 +262,14 @@ async fn serve(
     let (views, peers) = (cluster.views.clone(), cluster.peers.clone());
     let jobs = Arc::clone(&cluster.jobs);
     tasks.spawn(ingress::jobs(network.clone(), views.clone(), peers.clone(), Arc::clone(&jobs)));
+    let pays = cluster.chain.account().is_some();
+    let part = AnchorConfig { me: protocols.me, committee: epoch.committee, pays };
     let anchorer = Anchorer {
+        machine: AnchorMachine::new(part),
+        clock: Clock::start(),
         chain: cluster.chain.clone(),
         cluster: cluster.scope.cluster,
         ledger: Arc::clone(&epoch.ledger),
-        committee: epoch.committee,
-        me: protocols.me,
         views: views.clone(),
         progress: Arc::clone(&node.progress),
     };
@@ -276,7 +282,7 @@ async fn serve(
     let certified = epoch.ledger.state().last_slot();
     let (journal, records) = SlotJournal::open(&folder.join(journals::SLOT), certified)?;
     let history = History {
-        agreement: protocols.agreement.clone(),
+        ballot: protocols.ballot.clone(),
         records: protocols.records.clone(),
         slots: journal.clone(),
         nonces: protocols.nonces.clone(),
@@ -299,6 +305,8 @@ async fn serve(
         telemetry_max_age: max_age,
         machine,
         silence: Silence::default(),
+        awaited: Vec::new(),
+        evidence: (found, reports),
         journal,
         history,
         clock,
@@ -311,9 +319,9 @@ async fn serve(
     if node.stop.is_cancelled() { Ok(()) } else { Err(ended.into()) }
 }
 
-/// Stores the evidence that this member's protocols find.
-async fn keep_proofs(mut found: mpsc::Receiver<Proof>, epoch: Arc<ActiveEpoch>) {
-    while let Some(proof) = found.recv().await {
+/// Judges and stores what the slots report, one after the other.
+async fn keep_reports(mut reported: mpsc::Receiver<Proof>, epoch: Arc<ActiveEpoch>) {
+    while let Some(proof) = reported.recv().await {
         let evidence = Evidence { binding: epoch.binding, proof };
         evidence::keep(Arc::clone(&epoch.evidence), evidence).await;
     }
@@ -332,7 +340,7 @@ fn slot_machine(
         void_after: config.committee.void_timeout_seconds.saturating_mul(1000),
         ..SlotTiming::default()
     };
-    let config = SlotConfig { me, origin: epoch.origin, timing };
+    let config = SlotConfig { me, origin: epoch.origin, steps: CIRCUIT_STEPS, timing };
     SlotMachine::new(config, state, records, clock.now())
 }
 

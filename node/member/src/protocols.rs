@@ -23,7 +23,7 @@ use veil_protocol_spec::{
     identity::SecretIdentity,
 };
 
-use crate::{counter::CounterJournal, signer::Signer};
+use crate::{ballot::Ballot, counter::CounterJournal, signer::Signer};
 
 /// Why the protocols cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -93,9 +93,6 @@ impl Host<Agreement> for Forward<SlotJournal, AgreementEffect> {
     }
 
     fn carry_out(&mut self, event: AgreementEffect, _machine: &Agreement) -> Result<(), HostError> {
-        if let AgreementEffect::Equivocated { evidence, .. } = &event {
-            self.report(Proof::Agreement(evidence.clone()));
-        }
         self.tell(event);
         Ok(())
     }
@@ -131,7 +128,7 @@ impl Host<Decryptor> for Forward<CounterJournal, DecryptionEffect> {
 /// The protocols of one epoch, each a machine under a driver of its own.
 pub(crate) struct Protocols {
     pub(crate) me: ParticipantIndex,
-    pub(crate) agreement: Control<Agreement>,
+    pub(crate) ballot: Ballot,
     pub(crate) agreed: mpsc::UnboundedReceiver<AgreementEffect>,
     pub(crate) decryption: Control<Decryptor>,
     pub(crate) decrypted: mpsc::UnboundedReceiver<DecryptionEffect>,
@@ -196,7 +193,7 @@ impl Protocols {
         );
         let protocols = Self {
             me,
-            agreement: agreement.control(),
+            ballot: Ballot::new(agreement.control()),
             agreed,
             decryption: decryption.control(),
             decrypted,

@@ -1,4 +1,5 @@
-//! The host of the slot's machine: carries its effects out, and tells it what came of them.
+//! The host of the slot's machine: carries its effects out, and tells it what came of them. What a slot does next is
+//! decided there alone.
 //!
 //! # Flow
 //! One task owns the [`SlotMachine`]. It waits for whatever comes first: what the protocols report,
@@ -17,11 +18,11 @@ use veil_committee::{
     decryption::{DecryptionEffect, RecomputedOutputs},
     frost::SigningError,
 };
-use veil_committee_agreement::{Agreement, AgreementEffect, Validity, Value};
-use veil_committee_machine::{Effect, Machine as _, Millis};
+use veil_committee_agreement::{AgreementEffect, Value};
+use veil_committee_machine::{Effect, Machine as _};
 use veil_committee_slot::{
     SlotMachine,
-    machine::{Observation, SlotEffect, SlotStage},
+    machine::{Observation, SlotEffect},
     silence::Silence,
 };
 use veil_node_api::status::{Phase, SlotClock};
@@ -32,19 +33,22 @@ use veil_node_core::{
     follow::Follower,
     progress::Progress,
 };
-use veil_node_driver::{Clock, Control, Stopped};
+use veil_node_driver::{Clock, Stopped};
 use veil_node_p2p::{Network, Topic};
 use veil_node_storage::{journal::JournalError, ledger::LedgerError, slot_journal::SlotJournal};
 use veil_protocol_spec::{
-    PeerIdHash, Slot, Wire,
-    agreement::{Instance, Subject},
+    PeerIdHash, Wire,
+    agreement::Subject,
     decryption::RequestContext,
-    scheduling::{Manifest, Outcome, SlotRecord, UnixMillis},
+    evidence::Proof,
+    scheduling::{Outcome, SlotRecord, UnixMillis},
     sync::LockedManifest,
 };
+use veil_scheduler_plan::outcome::CIRCUIT_STEPS;
 
 use crate::{
-    evaluator::{Evaluation, Evaluator},
+    ballot::Proposed,
+    evaluator::{Evaluator, Finished},
     history::History,
     local_view::ViewSnapshot,
     protocols::Protocols,
@@ -52,6 +56,12 @@ use crate::{
     suspicions::Suspicions,
     validator::Validator,
 };
+
+/// The step that an opening is of.
+const OPENED_STEP: u8 = 0;
+// A lock authorises one evaluation (`decryption.md`, 2), and requests for decryption name slot and manifest only. A
+// circuit of more steps needs them to name the step, and an evaluator that takes digits.
+const _: () = assert!(CIRCUIT_STEPS.get() == 1, "the host carries out circuits of one step");
 
 /// How often bodies of jobs that are missing are looked for in what this member sees.
 const MISSING_INTERVAL: Duration = Duration::from_secs(2);
@@ -86,6 +96,10 @@ pub(crate) struct SlotLoop {
     pub(crate) telemetry_max_age: UnixMillis,
     pub(crate) machine: SlotMachine,
     pub(crate) silence: Silence,
+    /// Workers that are there and silent, by the last look.
+    pub(crate) awaited: Vec<PeerIdHash>,
+    /// What the protocols prove of faults, and where what the slot reports of them is kept.
+    pub(crate) evidence: (mpsc::Receiver<Proof>, mpsc::Sender<Proof>),
     pub(crate) journal: SlotJournal,
     pub(crate) history: History,
     pub(crate) clock: Clock,
@@ -117,6 +131,8 @@ impl SlotLoop {
         let mut suspicions = self.suspicions.watch();
         let mut arrivals = self.epoch.arrivals();
         let mut liveness = self.network.liveness();
+        let last = self.epoch.ledger.state().last_slot();
+        self.tasks.spawn(self.history.clone().certified(last)); // if it was stopped at that
         self.on_certificate(); // one that came since the machine was made
         self.carry_out().await?; // signs again what is stored
         self.epoch.has_resumed();
@@ -137,6 +153,7 @@ impl SlotLoop {
                 event = self.protocols.agreed.recv() => self.on_agreement(event.ok_or(Stopped)?),
                 event = self.protocols.decrypted.recv() => self.on_decryption(event.ok_or(Stopped)?),
                 Some(evaluation) = self.evaluator.finished() => self.on_evaluation(evaluation),
+                Some(proof) = self.evidence.0.recv() => self.machine.found(proof),
                 Some(error) = self.refused.1.recv() => {
                     // Anything else follows from a record that another member brought meanwhile.
                     if matches!(error, LedgerError::Storage { .. }) {
@@ -183,15 +200,17 @@ impl SlotLoop {
         let view = self.inputs.views.current();
         let interval = u64::try_from(view.slot_interval.as_millis()).unwrap_or(u64::MAX);
         let snapshot = self.snapshot(view);
-        let silent = self.silent(&snapshot);
+        self.awaited = self.silent(&snapshot);
         let jobs = snapshot.demands(&self.inputs.jobs);
         let view = snapshot.local_view(&self.epoch, &jobs, self.telemetry_max_age.0);
-        let seen = Observation { view: &view, silent: !silent.is_empty(), interval };
+        let seen = Observation { view: &view, silent: !self.awaited.is_empty(), interval };
         self.machine.observe(&seen, self.clock.now());
-        let named = silent.iter().map(|worker| format!("telemetry of {worker}"));
-        let stage = self.machine.stage();
-        let waiting = named.filter(|_| stage == SlotStage::Collecting);
-        self.progress.takes_part(stage.as_str(), waiting.collect::<Vec<_>>());
+        self.show(Vec::new());
+    }
+
+    /// Tells the operator what this member does, and for what it waits.
+    fn show(&self, waits_for: Vec<String>) {
+        self.progress.takes_part(self.machine.stage().as_str(), waits_for);
     }
 
     /// Live workers whose telemetry does not count yet and is waited for. What SWIM says of one is hearsay: it
@@ -219,19 +238,11 @@ impl SlotLoop {
                 Value::End(end) => self.machine.validate_end(digest, end, now),
                 Value::Manifest(manifest) => {
                     let snapshot = self.snapshot(self.inputs.views.current());
-                    // A manifest of an earlier round comes again with its first proposer.
-                    let author = if by_quorum { manifest.proposer } else { proposer };
-                    let validator = Arc::clone(&self.validator);
-                    let agreement = self.protocols.agreement.clone();
-                    self.tasks.spawn(async move {
-                        let validated =
-                            validator.validate(snapshot, &manifest, author, by_quorum).await;
-                        if let Err(reason) = &validated {
-                            tracing::warn!(slot = manifest.slot.0, %proposer, %digest, %reason, "a manifest is refused");
-                        }
-                        let valid = validated.is_ok();
-                        tell(&agreement, move |m, now| m.validated(digest, validity(valid), now)).await;
-                    });
+                    let (ballot, validator) =
+                        (self.protocols.ballot.clone(), Arc::clone(&self.validator));
+                    let (manifest, appeal) = (*manifest, by_quorum);
+                    let proposed = Proposed { digest, proposer, appeal, manifest };
+                    self.tasks.spawn(ballot.judge(validator, snapshot, proposed));
                 }
             },
             AgreementEffect::Decided { lock, value } => match value {
@@ -252,8 +263,8 @@ impl SlotLoop {
                     self.machine.ended(*lock, end);
                 }
             },
-            AgreementEffect::Equivocated { culprit, .. } => {
-                tracing::error!(%culprit, "a member signed two messages for one place");
+            AgreementEffect::Equivocated { evidence, .. } => {
+                self.machine.found(Proof::Agreement(evidence));
             }
             AgreementEffect::Behind { instance } => self.machine.behind(instance),
             AgreementEffect::Abstained { instance, reason } => {
@@ -274,7 +285,7 @@ impl SlotLoop {
                 self.phases.finish(Phase::Decrypt);
                 let digits = completion.combined.messages();
                 self.tasks.spawn(self.history.clone().opened(slot, digits.clone()));
-                self.machine.opened(slot, Ok(digits), self.clock.now());
+                self.machine.opened(slot, OPENED_STEP, Ok(digits), self.clock.now());
             }
             DecryptionEffect::WrongShare { culprit, .. } => {
                 tracing::error!(%culprit, "a member's partial decryption is wrong");
@@ -284,13 +295,12 @@ impl SlotLoop {
             }
             DecryptionEffect::Outstanding { participants, .. } => {
                 tracing::warn!(?participants, "members have not sent their partial decryption");
-                let waiting = participants.iter().map(|j| format!("participant {j}"));
-                self.progress.takes_part(self.machine.stage().as_str(), waiting);
+                self.show(participants.iter().map(|j| format!("participant {j}")).collect());
             }
         }
     }
 
-    fn on_evaluation(&mut self, (slot, result): (Slot, Result<Evaluation, String>)) {
+    fn on_evaluation(&mut self, ((slot, step), result): Finished) {
         match &result {
             Ok(evaluation) => {
                 self.phases.add(Phase::VerifyProofs, evaluation.proof_seconds);
@@ -301,18 +311,11 @@ impl SlotLoop {
             Err(error) => tracing::error!(slot = slot.0, error, "the evaluation is tried again"),
         }
         let result = result.map(|evaluation| evaluation.evaluated);
-        self.machine.evaluated(slot, result, self.clock.now());
+        self.machine.evaluated(slot, step, result, self.clock.now());
     }
 
     fn on_certificate(&mut self) {
-        let state = self.epoch.ledger.state();
-        let slot = state.last_slot();
-        if slot >= self.machine.slot() {
-            tracing::info!(slot = slot.0, void = state.voids() > 0, "certified");
-        }
-        let last = state.last_slot();
-        self.machine.certified(state, self.clock.now());
-        self.tasks.spawn(self.history.clone().certified(last));
+        self.machine.certified(self.epoch.ledger.state(), self.clock.now());
     }
 
     // ---- what the machine asks for ---------------------------------------------------------
@@ -333,9 +336,14 @@ impl SlotLoop {
     }
 
     async fn carry_out_one(&mut self, effect: SlotEffect) -> Result<(), SlotsEnded> {
-        let agreement = &self.protocols.agreement;
+        let ballot = &self.protocols.ballot;
         match effect {
             SlotEffect::Observe => self.observe(),
+            SlotEffect::Collect => {
+                let named = self.awaited.iter().map(|worker| format!("telemetry of {worker}"));
+                self.show(named.collect());
+                return Ok(());
+            }
             SlotEffect::Prepare(slot) => {
                 self.phases = SlotClock::start(slot);
                 self.sign(SigningCommand::Prepare(slot))?;
@@ -344,38 +352,37 @@ impl SlotLoop {
                 if instance.subject == Subject::Manifest {
                     self.phases.finish(Phase::Collect);
                 }
-                self.start(instance).await?;
+                ballot.start(instance).await?;
             }
-            SlotEffect::Propose { instance, round, value } => {
-                let (agreement, inputs) = (agreement.clone(), self.inputs.clone());
-                self.tasks.spawn(propose(agreement, inputs, instance, round, value));
+            SlotEffect::ProposeManifest { round, manifest } => {
+                self.tasks.spawn(ballot.clone().propose(self.inputs.clone(), round, *manifest));
             }
-            SlotEffect::Validated { digest, valid } => {
-                agreement.with(move |m, now| m.validated(digest, validity(valid), now)).await?;
-            }
+            SlotEffect::ProposeEnd { round, end } => ballot.propose_end(round, end).await?,
+            SlotEffect::Validated { end, valid } => ballot.judge_end(end, valid).await,
             SlotEffect::Publish(locked) => self.publish(Topic::Manifests, locked.to_wire()),
-            SlotEffect::Evaluate(locked) => self.evaluator.start(locked.manifest),
+            SlotEffect::Evaluate { locked, step, .. } => {
+                self.evaluator.start(locked.manifest, step);
+            }
             SlotEffect::Cancel(slot) => self.evaluator.cancel(slot),
-            SlotEffect::Open(locked) => self.open(&locked).await?,
+            SlotEffect::Open { locked, step } => self.open(&locked, step).await?,
             SlotEffect::Sign { body, ready } => {
                 self.epoch.signs(body.slot);
                 self.sign(SigningCommand::Sign { body, ready })?;
             }
             SlotEffect::Finish(record) => self.finish(*record),
+            SlotEffect::Certified { slot, void } => {
+                tracing::info!(slot = slot.0, void, "certified");
+                self.tasks.spawn(self.history.clone().certified(slot));
+            }
+            SlotEffect::Report(proof) => {
+                let _ = self.evidence.1.try_send(*proof); // see MAX_WAITING_PROOFS
+            }
             SlotEffect::CatchUp(slot) => {
                 tracing::info!(slot = slot.0, "the others are ahead; catching up");
                 self.follower.is_behind();
             }
         }
-        self.progress.takes_part(self.machine.stage().as_str(), Vec::new());
-        Ok(())
-    }
-
-    async fn start(&self, instance: Instance) -> Result<(), Stopped> {
-        let started = self.protocols.agreement.with(move |m, now| m.start(instance, now)).await?;
-        if let Err(error) = started {
-            tracing::error!(slot = instance.slot.0, %error, "the agreement is not started");
-        }
+        self.show(Vec::new());
         Ok(())
     }
 
@@ -383,11 +390,11 @@ impl SlotLoop {
         self.signing.send(command).map_err(|_| Stopped)
     }
 
-    async fn open(&mut self, locked: &LockedManifest) -> Result<(), Stopped> {
+    async fn open(&mut self, locked: &LockedManifest, step: u8) -> Result<(), Stopped> {
         let slot = locked.manifest.slot;
-        let Some(blocks) = self.evaluator.blocks(slot) else {
+        let Some(blocks) = self.evaluator.blocks((slot, step)) else {
             let lost = Err("what was evaluated is not here any more".to_owned());
-            self.machine.opened(slot, lost, self.clock.now());
+            self.machine.opened(slot, step, lost, self.clock.now());
             return Ok(());
         };
         let context = RequestContext {
@@ -401,7 +408,7 @@ impl SlotLoop {
             self.protocols.decryption.with(move |m, now| m.authorise(outputs, &lock, now)).await?;
         if let Err(error) = authorised {
             tracing::error!(slot = slot.0, %error, "the outcome is not opened");
-            self.machine.opened(slot, Err(error.to_string()), self.clock.now());
+            self.machine.opened(slot, step, Err(error.to_string()), self.clock.now());
         }
         Ok(())
     }
@@ -436,44 +443,6 @@ impl SlotLoop {
     fn publish(&self, topic: Topic, bytes: Vec<u8>) {
         let network = self.network.clone();
         self.tasks.spawn(async move { publish(&network, topic, bytes).await });
-    }
-}
-
-const fn validity(valid: bool) -> Validity {
-    if valid { Validity::Valid } else { Validity::Invalid }
-}
-
-async fn tell(
-    agreement: &Control<Agreement>,
-    f: impl FnOnce(&mut Agreement, Millis) + Send + 'static,
-) {
-    // If it has stopped, the slots end, which says so.
-    let _ = agreement.with(f).await;
-}
-
-/// Proposes a value. A manifest's inputs are kept before, as by those that vote for it.
-async fn propose(
-    agreement: Control<Agreement>,
-    inputs: InputSource,
-    instance: Instance,
-    round: u32,
-    value: Vec<u8>,
-) {
-    let slot = instance.slot.0;
-    if instance.subject == Subject::Manifest {
-        let kept = match Manifest::from_wire(&value) {
-            Ok(manifest) => inputs.fetch_and_keep(&manifest).await.map_err(|e| e.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(error) = kept {
-            tracing::warn!(slot, round, error, "not proposed: its inputs are not all here");
-            return;
-        }
-    }
-    let proposed = agreement.with(move |m, now| m.propose(instance, round, value, now)).await;
-    // If it has stopped, the slots end, which says so.
-    if let Ok(Err(error)) = proposed {
-        tracing::warn!(slot, round, %error, "this member's proposal was not taken");
     }
 }
 

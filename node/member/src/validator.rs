@@ -8,7 +8,7 @@ use std::{
 use veil_committee_slot::manifest::InvalidManifest;
 use veil_node_core::{
     epoch::ActiveEpoch,
-    evaluation::{EvaluationError, Fetched, InputSource, Kept},
+    evaluation::{EvaluationError, Fetched, InputSource, KeptManifest},
 };
 use veil_protocol_spec::{
     ParticipantIndex,
@@ -43,10 +43,10 @@ impl Validator {
     pub(crate) async fn validate(
         &self,
         received: ViewSnapshot,
-        manifest: &Manifest,
+        manifest: Manifest,
         proposer: ParticipantIndex,
         by_quorum: bool,
-    ) -> Result<Kept, InvalidManifest> {
+    ) -> Result<KeptManifest, InvalidManifest> {
         let epoch: &ActiveEpoch = &self.inputs.epoch;
         let unknown = |error: &dyn std::fmt::Display| InvalidManifest::Unknown(error.to_string());
         // What was received before the manifest came, but the chain as of the block that it names.
@@ -62,9 +62,9 @@ impl Validator {
         let mut bodies: BTreeSet<_> = manifest.done.iter().map(|done| done.job).collect();
         bodies.extend(manifest.rollouts.versions.iter().map(|version| version.job));
         // Cheap checks first; then one deadline for everything that has to be fetched.
-        local_view().validate_facts(manifest, proposer)?;
+        local_view().validate_facts(&manifest, proposer)?;
         let fetched = in_time(async {
-            let fetched = self.inputs.fetch(manifest).await;
+            let fetched = self.inputs.fetch(&manifest).await;
             // What is not found is named by the lists.
             for job in bodies {
                 self.inputs.job(job).await;
@@ -76,8 +76,8 @@ impl Validator {
         let found: BTreeMap<_, _> =
             telemetry.iter().map(|found| (found.digest, telemetry_ref(found))).collect();
         let found = |entry: &TelemetryEntry| found.get(&entry.digest).cloned();
-        let plan = || Plan::new(manifest, public).map(drop);
-        let mut judged = local_view().validate_lists(manifest, plan, found);
+        let plan = || Plan::new(&manifest, public).map(drop);
+        let mut judged = local_view().validate_lists(&manifest, plan, found);
         if matches!(judged, Err(InvalidManifest::Unknown(_))) {
             // Of which job a new one could be a version is told by the bodies of what runs.
             let missing: BTreeSet<_> =
@@ -88,7 +88,7 @@ impl Validator {
                 }
             };
             let _ = tokio::time::timeout(FETCH_DEADLINE, fetching).await;
-            judged = local_view().validate_lists(manifest, plan, found);
+            judged = local_view().validate_lists(&manifest, plan, found);
         }
         judged?;
         // "Before a member votes for a manifest [...] it stores" its inputs (`slot.md`, 3).

@@ -64,6 +64,11 @@ fn the_newest_version_is_wanted_and_what_ran_before_was_good() {
     let rolling = (9, RolloutPhase::Rolling, vec![(1, Healthy), (2, Rolling)]);
     assert_eq!(outcomes(&state), rolling);
     assert_eq!(state.line_of(&job(1)).map(Line::count), Some(2));
+    let lines = state.lines_by_job();
+    assert!(lines.keys().eq([&job(1), &job(2)]));
+    assert!(
+        [1, 2, 3].iter().all(|byte| lines.get(&job(*byte)).copied() == state.line_of(&job(*byte)))
+    );
     assert_wire(&state);
     let again = next(&state, changes(vec![version(9, 2, 3)]));
     let refused = RolloutError::KnownVersion(job(2));

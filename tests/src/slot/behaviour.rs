@@ -122,7 +122,7 @@ impl SlotBehaviour {
     pub const fn phases(self) -> &'static [&'static str] {
         const MANIFEST: &str = messages::of(Instance::manifest(Slot(1)));
         const END: &str = messages::of(Instance::end(Slot(1)));
-        const OPENING: &str = Kind::Opening.phase();
+        const OPENING: &str = Kind::Opening(0).phase();
         const SIGNING: &str = Kind::Signing.phase();
         match self {
             Self::Silent | Self::Garbage | Self::Replay | Self::Truncate | Self::Flood => {
@@ -152,8 +152,11 @@ impl SlotBehaviour {
         }
     }
 
-    pub(super) const fn withholds(self, kind: u8) -> bool {
-        matches!((self, kind), (Self::WithholdOpening, 0) | (Self::WithholdSignature, 1))
+    pub(super) const fn withholds(self, kind: Kind) -> bool {
+        matches!(
+            (self, kind),
+            (Self::WithholdOpening, Kind::Opening(_)) | (Self::WithholdSignature, Kind::Signing)
+        )
     }
 
     /// What it proposes in place of what its machine wrote.

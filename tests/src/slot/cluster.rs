@@ -19,7 +19,6 @@ use veil_protocol_spec::{
     scheduling::{ClusterState, Manifest, ReferenceStringOrigin, SlotRecord},
     slot::SlotEntry,
 };
-use veil_scheduler_plan::outcome::CIRCUIT_STEPS;
 
 use self::{
     certificates::{Certificates, FETCH},
@@ -118,7 +117,7 @@ impl Host for Cluster {
         let records = disk.agreement.iter().map(|(_, record)| record.clone()).collect();
         let agreement = Agreement::new(config, identity, records)
             .expect("roster, committee and identity are of one fixture");
-        let (origin, steps) = (ReferenceStringOrigin::Committee, CIRCUIT_STEPS);
+        let (origin, steps) = (ReferenceStringOrigin::Committee, self.plan.scenario.steps);
         let config = SlotConfig { me: j, origin, steps, timing: SLOT };
         let state = Arc::clone(&disk.state);
         let slot = SlotMachine::new(config, state, disk.slot.clone(), schedule.now());
@@ -177,7 +176,9 @@ impl Host for Cluster {
                 schedule
                     .input(j, delay, move |member, now| member.validated(digest, validity, now));
             }
-            Asked::Evaluate(locked) => self.evaluate(j, &locked, schedule),
+            Asked::Evaluate { locked, step, opened } => {
+                self.evaluate(j, &locked, (step, &opened), schedule);
+            }
             Asked::Finished(record) => {
                 self.report.count("record completed");
                 self.accept(j, &record, schedule);

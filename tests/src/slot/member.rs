@@ -52,7 +52,11 @@ pub(super) enum Asked {
         author: ParticipantIndex,
         appeal: bool,
     },
-    Evaluate(Box<LockedManifest>),
+    Evaluate {
+        locked: Box<LockedManifest>,
+        step: u8,
+        opened: Vec<Vec<u8>>,
+    },
     /// A record that this member has completed.
     Finished(Arc<SlotRecord>),
     /// A record that another has sent.
@@ -90,8 +94,8 @@ pub(super) struct Member {
     agreement: Agreement,
     quorums: BTreeMap<(Slot, Kind), Quorum>,
     repeat_at: Option<Millis>,
-    /// What was evaluated here.
-    digits: Option<(Slot, Vec<u8>)>,
+    /// What was evaluated here last: a slot, its step, its digits.
+    digits: Option<(Slot, u8, Vec<u8>)>,
     out: VecDeque<Effect<Stored, Asked>>,
     persists: BTreeMap<PersistId, (bool, PersistId)>,
     next: u64,
@@ -154,16 +158,16 @@ impl Member {
 
     pub(super) fn evaluated(
         &mut self,
-        slot: Slot,
+        (slot, step): (Slot, u8),
         result: Result<(Evaluated, Vec<u8>), String>,
         now: Millis,
     ) {
         self.now = now;
         let evaluated = result.map(|(evaluated, digits)| {
-            self.digits = Some((slot, digits));
+            self.digits = Some((slot, step, digits));
             evaluated
         });
-        self.slot.evaluated(slot, 0, evaluated, now);
+        self.slot.evaluated(slot, step, evaluated, now);
         self.settle();
     }
 
@@ -237,16 +241,18 @@ impl Member {
             SlotEffect::ProposeEnd { round, end } => {
                 self.propose(Instance::end(end.slot), round, end.to_wire());
             }
-            SlotEffect::Validated { digest, valid } => {
+            SlotEffect::Validated { end, valid } => {
                 let validity = if valid { Validity::Valid } else { Validity::Invalid };
-                self.agreement.validated(digest, validity, now);
+                self.agreement.validated(end.digest(), validity, now);
             }
-            SlotEffect::Evaluate { locked, .. } => self.ask(Asked::Evaluate(locked)),
-            SlotEffect::Open { locked, .. } => {
+            SlotEffect::Evaluate { locked, step, opened } => {
+                self.ask(Asked::Evaluate { locked, step, opened });
+            }
+            SlotEffect::Open { locked, step } => {
                 let slot = locked.manifest.slot;
-                if let Some((_, digits)) = self.digits.as_ref().filter(|(of, _)| *of == slot) {
+                if let Some(digits) = self.digits_of(slot, step) {
                     let digest = Blake3Digest(*blake3::hash(digits).as_bytes());
-                    self.state(slot, Kind::Opening, digest);
+                    self.state(slot, Kind::Opening(step), digest);
                 }
             }
             SlotEffect::Sign { body, .. } => {
@@ -260,6 +266,12 @@ impl Member {
             }
             SlotEffect::CatchUp(_) => self.ask(Asked::CatchUp),
         }
+    }
+
+    /// What a step of a slot has put out, if it is what was evaluated here last.
+    fn digits_of(&self, slot: Slot, step: u8) -> Option<&[u8]> {
+        let of = self.digits.as_ref().filter(|(of, at, _)| (*of, *at) == (slot, step));
+        of.map(|(.., digits)| &digits[..])
     }
 
     fn propose(&mut self, instance: Instance, round: u32, value: Vec<u8>) {
@@ -307,7 +319,7 @@ impl Member {
     // ---- statements ------------------------------------------------------------------------
 
     fn state(&mut self, slot: Slot, kind: Kind, digest: Blake3Digest) {
-        let withholds = self.behaviour.is_some_and(|behaviour| behaviour.withholds(kind as u8));
+        let withholds = self.behaviour.is_some_and(|behaviour| behaviour.withholds(kind));
         let quorum = self.quorums.entry((slot, kind)).or_default();
         quorum.mine = Some(digest);
         quorum.said.insert(self.me, digest);
@@ -330,7 +342,7 @@ impl Member {
         quorum.said.insert(from, digest);
         // Whoever says it again lacks what this member said.
         let mine = quorum.mine.filter(|_| !answer && quorum.complete);
-        let withholds = self.behaviour.is_some_and(|behaviour| behaviour.withholds(kind as u8));
+        let withholds = self.behaviour.is_some_and(|behaviour| behaviour.withholds(kind));
         if let Some(mine) = mine.filter(|_| !withholds) {
             let bytes = [&[ANSWER][..], &encode(slot, kind, mine)].concat().into();
             self.out.push_back(Effect::Send { to: from, bytes });
@@ -364,10 +376,9 @@ impl Member {
         }
         quorum.complete = true;
         match kind {
-            Kind::Opening => {
-                let digits = self.digits.clone().filter(|(of, _)| *of == slot);
-                let digits = digits.map(|(_, digits)| digits).ok_or_else(String::new);
-                self.slot.opened(slot, 0, digits, self.now);
+            Kind::Opening(step) => {
+                let digits = self.digits_of(slot, step).map(<[u8]>::to_vec);
+                self.slot.opened(slot, step, digits.ok_or_else(String::new), self.now);
             }
             Kind::Signing => self.slot.signed(slot, Ok(signature(mine)), self.now),
         }

@@ -15,14 +15,22 @@ pub(super) const RECORD: u8 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
-    Opening,
     Signing,
+    /// Of this step.
+    Opening(u8),
 }
 
 impl Kind {
+    pub(super) const fn number(self) -> u8 {
+        match self {
+            Self::Signing => 0,
+            Self::Opening(step) => step + 1,
+        }
+    }
+
     pub(super) const fn phase(self) -> &'static str {
         match self {
-            Self::Opening => "opening",
+            Self::Opening(_) => "opening",
             Self::Signing => "signing",
         }
     }
@@ -36,16 +44,15 @@ pub(super) fn signature(of: Blake3Digest) -> GroupSignature {
 }
 
 pub(super) fn encode(slot: Slot, kind: Kind, digest: Blake3Digest) -> Vec<u8> {
-    [&slot.0.to_le_bytes()[..], &[kind as u8], digest.as_bytes()].concat()
+    [&slot.0.to_le_bytes()[..], &[kind.number()], digest.as_bytes()].concat()
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Option<(Slot, Kind, Blake3Digest)> {
     let (slot, rest) = bytes.split_first_chunk()?;
     let (kind, digest) = rest.split_first()?;
     let kind = match kind {
-        0 => Kind::Opening,
-        1 => Kind::Signing,
-        _ => return None,
+        0 => Kind::Signing,
+        step => Kind::Opening(step - 1),
     };
     Some((Slot(u64::from_le_bytes(*slot)), kind, Blake3Digest(digest.try_into().ok()?)))
 }
@@ -106,6 +113,6 @@ pub(super) fn signing_of(bytes: &[u8]) -> Option<(Slot, Blake3Digest)> {
     let (&(STATEMENT | ANSWER), bytes) = bytes.split_first()? else { return None };
     match decode(bytes)? {
         (slot, Kind::Signing, digest) => Some((slot, digest)),
-        (_, Kind::Opening, _) => None,
+        (_, Kind::Opening(_), _) => None,
     }
 }

@@ -99,7 +99,7 @@ pub enum SlotEffect {
     /// Tell the agreement what this member says of a proposed end.
     Validated {
         /// Which.
-        digest: Blake3Digest,
+        end: SlotEnd,
         /// Whether it may vote for it.
         valid: bool,
     },

@@ -236,7 +236,7 @@ impl LockedSlot {
             let end = SlotEnd { binding, slot, manifest, outcome };
             out.push(SlotEffect::ProposeEnd { round, end });
         }
-        proposed.retain(|digest, end| {
+        proposed.retain(|_, end| {
             let valid = match end.outcome {
                 _ if end.manifest != manifest => Some(false),
                 // "An outcome is valid to whoever computed it."
@@ -245,7 +245,7 @@ impl LockedSlot {
                 None => may_void.then_some(true),
             };
             if let Some(valid) = valid {
-                out.push(SlotEffect::Validated { digest: *digest, valid });
+                out.push(SlotEffect::Validated { end: *end, valid });
             }
             valid.is_none()
         });

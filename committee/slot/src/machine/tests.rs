@@ -221,8 +221,8 @@ fn void_end() -> SlotEnd {
     SlotEnd { manifest: proposal().digest(), ..void() }
 }
 
-fn validated(end: &SlotEnd, valid: bool) -> SlotEffect {
-    SlotEffect::Validated { digest: end.digest(), valid }
+const fn validated(end: &SlotEnd, valid: bool) -> SlotEffect {
+    SlotEffect::Validated { end: *end, valid }
 }
 
 #[test]
@@ -303,8 +303,7 @@ fn the_end_of_another_manifest_is_refused_at_once() {
     machine.behind(Instance::end(SLOT));
     effects(&mut machine);
     machine.validate_end(void().digest(), void(), TIMING.void_after);
-    let refused = SlotEffect::Validated { digest: void().digest(), valid: false };
-    assert_eq!(effects(&mut machine), [refused]);
+    assert_eq!(effects(&mut machine), [validated(&void(), false)]);
 }
 
 #[test]

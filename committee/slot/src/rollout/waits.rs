@@ -1,8 +1,10 @@
 //! Why replicas of versions have no place.
 
+use std::collections::BTreeMap;
+
 use veil_protocol_spec::{
     Blake3Digest, ReplicaIndex,
-    scheduling::{ClusterState, RolloutChanges, RolloutPhase},
+    scheduling::{ClusterState, Line, RolloutChanges, RolloutPhase},
 };
 
 use super::replicas::LineReplicas;
@@ -34,15 +36,17 @@ pub enum VersionWait {
     Failed { number: u32 },
 }
 
-/// Why a replica without a place waits, if it is for other versions; `next` is what the next manifest lists.
+/// Why a replica without a place waits, if it is for other versions; `lines` are [those of the
+/// state](ClusterState::lines_by_job), `next` is what the next manifest lists.
 #[must_use]
 pub fn waits_for(
     state: &ClusterState,
+    lines: &BTreeMap<Blake3Digest, &Line>,
     next: &RolloutChanges,
     job: Blake3Digest,
     replica: ReplicaIndex,
 ) -> Option<VersionWait> {
-    let Some(line) = state.line_of(&job) else {
+    let Some(line) = lines.get(&job) else {
         let is_new = next.versions.iter().any(|version| version.job == job);
         return is_new.then_some(VersionWait::Unnoted);
     };

@@ -411,7 +411,15 @@ impl ClusterState {
         self.rollouts.lines.get(line)
     }
 
-    /// The line that this job is a version of, if it has others.
+    /// The line of every job that is a version of one.
+    #[must_use]
+    pub fn lines_by_job(&self) -> BTreeMap<Blake3Digest, &Line> {
+        let lines = self.rollouts.lines.values();
+        lines.flat_map(|line| line.versions.iter().map(move |of| (of.job, line))).collect()
+    }
+
+    /// The line that this job is a version of, if it has others. It looks through all of them: whoever asks for
+    /// many jobs takes [`Self::lines_by_job`].
     #[must_use]
     pub fn line_of(&self, job: &Blake3Digest) -> Option<&Line> {
         self.rollouts.lines.values().find(|line| line.version(job).is_some())

@@ -65,6 +65,30 @@ fn outcome(
     Ok((Evaluated { digest, public, outputs: digits.len() }, digits))
 }
 
+/// Makes a step's result of the last one's: what a step puts out follows from those before it, and where those were
+/// not opened right, the last one puts out nothing that is an outcome.
+fn of_step(
+    (evaluated, digits): &mut (Evaluated, Vec<u8>),
+    (step, steps): (u8, u8),
+    opened: &[Vec<u8>],
+) {
+    let mut hasher = blake3::Hasher::new();
+    let mut expected = Vec::new();
+    for step in 0..step {
+        hasher.update(evaluated.digest.as_bytes()).update(&[step]);
+        expected.push(vec![hasher.finalize().as_bytes()[0] & 0xf; 3]);
+    }
+    if opened != expected {
+        digits.fill(0xff);
+    }
+    if step + 1 < steps {
+        hasher.update(evaluated.digest.as_bytes()).update(&[step]);
+        let drawn = *hasher.finalize().as_bytes();
+        *digits = vec![drawn[0] & 0xf; 3];
+        (evaluated.digest, evaluated.outputs) = (Blake3Digest(drawn), digits.len());
+    }
+}
+
 impl Cluster {
     pub(in crate::slot) fn validate(
         &mut self,
@@ -119,6 +143,7 @@ impl Cluster {
         &mut self,
         j: ParticipantIndex,
         locked: &LockedManifest,
+        (step, opened): (u8, &[Vec<u8>]),
         schedule: &mut Schedule<Self>,
     ) {
         let LockedManifest { manifest, lock } = locked;
@@ -136,6 +161,9 @@ impl Cluster {
         if let Err(reason) = &evaluated {
             self.report.refuse("evaluation failed", reason);
         }
+        if let Ok(last) = &mut evaluated {
+            of_step(last, (step, self.plan.scenario.steps.get()), opened);
+        }
         let behaviour = self.plan.behaviours.get(&j).copied();
         if let (Some(SlotBehaviour::WrongEvaluation), Ok((evaluated, digits))) =
             (behaviour, &mut evaluated)
@@ -151,7 +179,7 @@ impl Cluster {
             }
             _ => self.rng.gen_range(200..2_000),
         };
-        let slot = manifest.slot;
-        schedule.input(j, delay, move |member, now| member.evaluated(slot, evaluated, now));
+        let of = (manifest.slot, step);
+        schedule.input(j, delay, move |member, now| member.evaluated(of, evaluated, now));
     }
 }

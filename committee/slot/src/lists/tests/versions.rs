@@ -373,7 +373,13 @@ fn what_waits_for_other_versions_is_told_why() {
     let (mut known, state) = started();
     submit(&mut known, 9, 2, |of| of.terms.auto_revert = false);
     let waits = |known: &Known, state: &ClusterState, byte: u8, replica| {
-        waits_for(state, &known.next(state).rollouts, job(byte), ReplicaIndex(replica))
+        waits_for(
+            state,
+            &state.lines_by_job(),
+            &known.next(state).rollouts,
+            job(byte),
+            ReplicaIndex(replica),
+        )
     };
     assert_eq!(waits(&known, &state, 2, 0), Some(VersionWait::Unnoted));
     let state = known.slot(&state, |_| None);
