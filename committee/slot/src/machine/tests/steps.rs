@@ -134,11 +134,11 @@ fn a_slot_that_ends_void_takes_no_further_step() {
 #[test]
 fn what_shows_a_fault_is_reported_in_any_stage_and_disturbs_none() {
     let proof = Proof::Signing(Bytes(vec![1, 2, 3]));
-    let report = SlotEffect::Report(Box::new(proof.clone()));
+    let report = [SlotEffect::Report(Box::new(proof.clone()))];
     for mut machine in [machine(Vec::new()), at_lock(0), at_second_step(), at_outcome(0).0] {
         let before = (machine.stage(), machine.poll_timeout());
         machine.found(proof.clone());
-        assert_eq!(effects(&mut machine), [report.clone()]);
+        assert_eq!(effects(&mut machine), report);
         assert_eq!((machine.stage(), machine.poll_timeout()), before);
     }
 }
