@@ -101,5 +101,6 @@ pub fn manifest(workers: usize, jobs: &[JobSpec], slot: u64) -> Manifest {
         lost: Vec::new(),
         given_back: Vec::new(),
         rollouts: RolloutChanges::default(),
+        runs: Vec::new(),
     }
 }

@@ -50,6 +50,7 @@ mod profile;
 mod record;
 mod report;
 mod rollout;
+mod runs;
 mod state;
 mod submission;
 mod telemetry;
@@ -77,6 +78,7 @@ pub use veil_protocol_spec_job::{
     names::{InvalidName, InvalidOrganisation, Name, Organisation},
     network::{Egress, HostPort, Port, Protocol},
     refusal::JobError,
+    schedule::{Schedule, ScheduleError, utc},
     unsupported::{self, Unsupported},
     version::VersionTerms,
     volume::{OnLoss, Volume, VolumeKind},
@@ -117,10 +119,12 @@ pub use resources::{
 pub use rollout::{
     MAX_FORGOTTEN_LINES, MAX_HEALTH, MAX_NEW_VERSIONS, NewVersion, ReplicaHealth, RolloutChanges,
 };
+pub use runs::{MAX_RUN_CHANGES, RunChange, RunStep};
 pub use state::{
     ClusterState, Done, Draw, Line, MAX_DONE, MAX_DONE_OF_OPERATOR, MAX_LINES,
-    MAX_LINES_OF_OPERATOR, MAX_RETURNED, MAX_RETURNED_OF_OPERATOR, MAX_VERSIONS, Placement,
-    Returned, RolloutError, RolloutPhase, StateError, Version, VersionOutcome,
+    MAX_LINES_OF_OPERATOR, MAX_PERIODIC, MAX_PERIODIC_OF_OPERATOR, MAX_RETURNED,
+    MAX_RETURNED_OF_OPERATOR, MAX_VERSIONS, Placement, Returned, RolloutError, RolloutPhase, Run,
+    RunError, Runs, StateError, Version, VersionOutcome,
 };
 pub use submission::{LEAK_WINDOW_BLOCKS, Submission, bits_of_try};
 pub use telemetry::{

@@ -32,8 +32,9 @@ pub enum SlotEntry {
 impl Wire for SlotEntry {
     const NAME: &'static str = "slot entry";
     // Versions 1 and 2 held manifests that listed everything that runs, version 3 manifests that knew nothing
-    // of replicas that are done, version 4 manifests that knew nothing of versions of jobs.
-    const VERSION: u8 = 5;
+    // of replicas that are done, version 4 manifests that knew nothing of versions of jobs,
+    // version 5 nothing of periodic jobs.
+    const VERSION: u8 = 6;
     const MAX_BYTES: usize = LockedManifest::MAX_BYTES + 16;
 }
 

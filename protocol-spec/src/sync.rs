@@ -31,8 +31,9 @@ pub struct LockedManifest {
 impl Wire for LockedManifest {
     const NAME: &'static str = "LockedManifest";
     // Version 1 had a lock that named a slot in place of an instance; versions 2 and 3 listed everything
-    // that runs; version 4 knew nothing of replicas that are done, version 5 nothing of versions of jobs.
-    const VERSION: u8 = 6;
+    // that runs; version 4 knew nothing of replicas that are done, version 5 nothing of versions of jobs, version
+    // 6 nothing of periodic jobs.
+    const VERSION: u8 = 7;
     const MAX_BYTES: usize = Manifest::MAX_BYTES + Lock::MAX_BYTES;
 }
 
@@ -194,8 +195,9 @@ impl Wire for SyncAnswer {
     const NAME: &'static str = "SyncAnswer";
     // Versions 1 to 3 carried records of their own, versions 1 and 2 no evidence, no votes and no public
     // key, version 3 no snapshot, version 4 no counter, version 5 job specifications of version 2; version 6
-    // knew nothing of what runs, or of replicas that are done, version 7 nothing of versions of jobs.
-    const VERSION: u8 = 8;
+    // knew nothing of what runs, or of replicas that are done, version 7 nothing of versions of jobs, version 8
+    // nothing of periodic jobs.
+    const VERSION: u8 = 9;
     // Records that were put together, and the last; or a record and the state after it.
     const MAX_BYTES: usize = 64
         + SlotRecord::MAX_BYTES

@@ -101,6 +101,7 @@ fn manifest() -> Manifest {
         }],
         given_back: vec![samples::given_back()],
         rollouts: updates::changes(&job()),
+        runs: updates::runs(RunStep::Begins { time: 1_790_000_000 }),
     }
 }
 
@@ -162,28 +163,28 @@ fn done() -> ClusterState {
     let next = Manifest {
         slot: Slot(8),
         pending: Vec::new(),
-        leaving: Vec::new(),
         done: vec![EndedReplica { job: job().digest(), replica, ..ended() }],
-        lost: Vec::new(),
-        given_back: Vec::new(),
-        rollouts: RolloutChanges::default(),
-        ..manifest()
+        previous: state.last_certificate(),
+        ..only_pending()
     };
-    let next = Manifest { previous: state.last_certificate(), ..next };
     state.apply(&next, &Assignments::default()).unwrap()
 }
 
-/// The first slot of a cluster: one replica gets a place.
-fn state() -> ClusterState {
-    let first = Manifest {
-        previous: CertificateBody::NO_PREVIOUS,
+fn only_pending() -> Manifest {
+    Manifest {
         leaving: Vec::new(),
         done: Vec::new(),
         lost: Vec::new(),
         given_back: Vec::new(),
         rollouts: RolloutChanges::default(),
+        runs: Vec::new(),
         ..manifest()
-    };
+    }
+}
+
+/// The first slot of a cluster: one replica gets a place.
+fn state() -> ClusterState {
+    let first = Manifest { previous: CertificateBody::NO_PREVIOUS, ..only_pending() };
     ClusterState::default().apply(&first, &assignments()).unwrap()
 }
 
@@ -313,7 +314,7 @@ fn encoding<T: Wire + PartialEq + std::fmt::Debug>(value: &T) -> String {
 fn the_samples_are_sound() {
     assert_eq!(telemetry().verify(&binding()), Ok(()));
     assert_eq!(job().validate(), Ok(()));
-    assert!(matches!(periodic_job().validate(), Err(JobError::Unsupported(_))));
+    assert_eq!(periodic_job().validate(), Ok(()));
     assert_eq!(manifest().validate(Committee::new(4).unwrap()), Ok(()));
     assert_eq!(report().verify(&binding()), Ok(()));
     let committee = Committee::new(4).unwrap();

@@ -104,5 +104,6 @@ pub fn manifest(
         lost: Vec::new(),
         given_back: Vec::new(),
         rollouts: RolloutChanges::default(),
+        runs: Vec::new(),
     }
 }

@@ -117,6 +117,7 @@
 //! #     lost: Vec::new(),
 //! #     given_back: Vec::new(),
 //! #     rollouts: RolloutChanges::default(),
+//! #     runs: Vec::new(),
 //! # };
 //! machine.propose(instance, 0, manifest.to_wire(), 0).unwrap();
 //! let effects = drain(&mut machine, &mut disk);

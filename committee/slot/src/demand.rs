@@ -6,8 +6,8 @@ use veil_protocol_spec::{
     Address, Blake3Digest, JobLine,
     scheduling::{
         ClusterPolicy, ImageApproval, ImageReference, JobSpec, JobType, LeasePolicy,
-        MAX_LINES_OF_OPERATOR, MAX_VERSIONS, PolicyWeights, Priority, ResourceRequest,
-        SchedulingPolicy, VersionTerms, bits_of_try,
+        MAX_LINES_OF_OPERATOR, MAX_PERIODIC_OF_OPERATOR, MAX_VERSIONS, Overlap, PolicyWeights,
+        Priority, ResourceRequest, Schedule, SchedulingPolicy, VersionTerms, bits_of_try,
     },
 };
 
@@ -51,6 +51,8 @@ pub struct JobDemand {
     pub lease: LeasePolicy,
     /// Whether its replicas end by themselves.
     pub is_batch: bool,
+    /// When it is run, if it is a periodic one.
+    pub timetable: Option<Timetable>,
     /// Why no slot can place it, whatever is free.
     pub refused: Option<NotConsidered>,
     /// What it has in common with its other versions.
@@ -110,6 +112,28 @@ impl AllowedImages {
     }
 }
 
+/// When a periodic job is run, as of a block. Times are Unix seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timetable {
+    /// The last of its times that has come; 0 if none has.
+    pub latest: u64,
+    /// The block's time.
+    pub now: u64,
+    /// What happens at a time at which the last run has not ended.
+    pub overlap: Overlap,
+}
+
+impl Timetable {
+    /// Of a job of this type; `None` if it is no periodic one. A job without times, which no member accepts, is
+    /// never run.
+    fn of(kind: &JobType, now: u64) -> Option<Self> {
+        let JobType::Periodic { cron, time_zone, overlap } = kind else { return None };
+        let schedule = Schedule::new(cron, time_zone).ok();
+        let latest = schedule.and_then(|schedule| schedule.latest(now)).unwrap_or(0);
+        Some(Self { latest, now, overlap: *overlap })
+    }
+}
+
 impl JobDemand {
     /// Whether a replica is placed elsewhere only after its worker has stopped it: its next worker could start it
     /// before, and of a run that ends by itself the work so far would be lost.
@@ -118,9 +142,9 @@ impl JobDemand {
         self.is_batch || !matches!(self.lease, LeasePolicy::Keep)
     }
 
-    /// Of a job in a cluster with this policy, which runs these images.
+    /// Of a job in a cluster with this policy, which runs these images, as of a block of that time (Unix, seconds).
     #[must_use]
-    pub fn of(job: &JobSpec, policy: &ClusterPolicy, images: &AllowedImages) -> Self {
+    pub fn of(job: &JobSpec, policy: &ClusterPolicy, images: &AllowedImages, now: u64) -> Self {
         let has_weights = matches!(policy.weights, PolicyWeights::Public(_));
         let lacks_weights = job.policy == SchedulingPolicy::Cost && !has_weights;
         let refused = images.refuse(&job.image);
@@ -132,9 +156,20 @@ impl JobDemand {
             _ => Some(NotConsidered::Encrypted),
         });
         let &JobSpec { operator, replicas, priority, lease, .. } = job;
-        let is_batch = matches!(job.kind, JobType::Batch { .. });
+        let (is_batch, timetable) = (job.kind.ends(), Timetable::of(&job.kind, now));
         let (line, template, terms) = (job.line(), job.template(), job.terms());
-        Self { operator, replicas, priority, lease, is_batch, refused, line, template, terms }
+        Self {
+            operator,
+            replicas,
+            priority,
+            lease,
+            is_batch,
+            timetable,
+            refused,
+            line,
+            template,
+            terms,
+        }
     }
 }
 
@@ -177,6 +212,15 @@ pub enum NotConsidered {
          may tell {needed}: wait until block {until}, or submit it again with more (`--leak-bits`)"
     )]
     LeakBits { stated: u32, told: u32, needed: u32, since: u64, until: u64 },
+    /// It is a periodic job, and no more of these are remembered.
+    #[error(
+        "it is a periodic job, and its operator has {MAX_PERIODIC_OF_OPERATOR} of these already, or all operators \
+         four times as many: stop those that are not needed with `veil job stop`"
+    )]
+    TooManyPeriodic,
+    /// It is a periodic job whose first run has not begun.
+    #[error("it is a periodic job, and none of its times has come since the cluster has noted it")]
+    NotYet,
     /// It is an update, and its versions cannot be told apart any more.
     #[error(
         "it is an update, and {MAX_LINES_OF_OPERATOR} jobs of its operator, or of all operators four times as \
@@ -229,7 +273,7 @@ mod tests {
             let approval = |&(manifest, signature)| (manifest, ImageApproval { root, signature });
             let approvals = manifests.map(|all| all.iter().map(approval).collect());
             let images = AllowedImages::new(approvals, signed_only);
-            JobDemand::of(&job(3), &ClusterPolicy::default(), &images).refused
+            JobDemand::of(&job(3), &ClusterPolicy::default(), &images, 0).refused
         };
         let own = job(3).image.digest_bytes();
         let (unsigned, signed) = ((own, None), (own, Some([5; 32])));
@@ -261,7 +305,7 @@ mod tests {
         };
         let refused = |job: &JobSpec, scale| {
             let policy = ClusterPolicy { scale, ..ClusterPolicy::default() };
-            JobDemand::of(job, &policy, &AllowedImages::default()).refused
+            JobDemand::of(job, &policy, &AllowedImages::default(), 0).refused
         };
         assert_eq!(refused(&large(191), Scale::FINEST), None);
         assert_eq!(refused(&large(192), Scale::FINEST), Some(NotConsidered::TooLarge));
@@ -276,7 +320,7 @@ mod tests {
         let request = EncryptedRequest { key_set, dominant, list };
         let encrypted = JobSpec { request: ResourceRequest::Encrypted(request), ..job(3) };
         let policy = ClusterPolicy::default();
-        let refused = JobDemand::of(&encrypted, &policy, &AllowedImages::default()).refused;
+        let refused = JobDemand::of(&encrypted, &policy, &AllowedImages::default(), 0).refused;
         assert_eq!(refused, Some(NotConsidered::Encrypted));
     }
 
@@ -286,7 +330,7 @@ mod tests {
         let weights = PolicyWeights::Encrypted(Blake3Digest([9; 32]));
         let encrypted = ClusterPolicy { weights, ..ClusterPolicy::default() };
         let refused = |job: &JobSpec, policy: &ClusterPolicy| {
-            JobDemand::of(job, policy, &AllowedImages::default()).refused
+            JobDemand::of(job, policy, &AllowedImages::default(), 0).refused
         };
         let by_cost = JobSpec { policy: SchedulingPolicy::Cost, ..job(3) };
         assert_eq!(refused(&by_cost, &encrypted), Some(NotConsidered::Weights));

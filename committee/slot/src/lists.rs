@@ -21,11 +21,13 @@
 //!    leaves its place, and never wants one again as long as its job is wanted.
 //! 7. A replica is given back if the telemetry of the worker that has it says so (`given_back`). One that the worker
 //!    has stopped has no place any more. What is given back again and again waits before it is tried ([`turn`]).
-//! 8. Of the versions of a job those replicas want a place, and those leave theirs, that [`rollout`](crate::rollout)
+//! 8. Replicas of a periodic job want a place in a run alone, which begins at one of its times ([`due`]).
+//! 9. Of the versions of a job those replicas want a place, and those leave theirs, that [`rollout`](crate::rollout)
 //!    says. While a job of an operator has a place and its body is not known, none of its jobs that is no version
 //!    yet gets one: it could be one.
 
 mod done;
+mod due;
 mod given_back;
 mod versions;
 
@@ -40,8 +42,8 @@ use veil_protocol_spec::{
     domain::{self, hash_parts},
     scheduling::{
         ClusterState, EndedReplica, GivenBack, LEAK_WINDOW_BLOCKS, LeavingReplica, MAX_PENDING,
-        MAX_RUNNING, PendingReplica, ReplicaHealth, Returned, RolloutChanges, Submission,
-        bits_of_try,
+        MAX_RUNNING, PendingReplica, ReplicaHealth, Returned, RolloutChanges, RunChange,
+        Submission, bits_of_try,
     },
 };
 use veil_scheduler_plan::cost::most_replicas;
@@ -103,6 +105,8 @@ pub struct NextReplicas {
     pub done: Vec<EndedReplica>,
     /// [`Manifest::rollouts`](veil_protocol_spec::scheduling::Manifest::rollouts).
     pub rollouts: RolloutChanges,
+    /// [`Manifest::runs`](veil_protocol_spec::scheduling::Manifest::runs).
+    pub runs: Vec<RunChange>,
     /// How many replicas keep their place, at least until they have another one.
     pub staying: usize,
     /// Jobs whose body is not known here, so that their number of replicas is unknown. A
@@ -165,12 +169,14 @@ pub fn next_replicas(state: &ClusterState, inputs: &NextInputs<'_>) -> NextRepli
         next.not_considered.extend(refused.map(|reason| (*job, reason)));
         refused.is_none()
     });
+    lists.due(&rollouts, &wanted, |job| submitted.contains(job), &mut next);
     let replaced = rollouts.leaving();
     for (job, replica, _) in state.replicas() {
         if next.becomes_done(job, replica) {
             continue;
         }
-        if wanted.contains_key(&job) && !replaced.contains(&LeavingReplica { job, replica }) {
+        let stays = wanted.contains_key(&job) && !next.begins(&job);
+        if stays && !replaced.contains(&LeavingReplica { job, replica }) {
             next.staying += 1;
         } else {
             next.leaving.push(LeavingReplica { job, replica });
@@ -189,6 +195,9 @@ pub fn next_replicas(state: &ClusterState, inputs: &NextInputs<'_>) -> NextRepli
             next.unknown.push(job);
             continue;
         };
+        if !lists.is_run(&job, demand, &mut next) {
+            continue;
+        }
         if let Some(indices) = lists.indices(&listed, &wanted, submission, demand, &mut next) {
             wants.push(lists.wants(submission, *demand, indices, all_wake, &next));
         }

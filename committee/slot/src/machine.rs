@@ -58,6 +58,7 @@
 //! #     telemetry: Vec::new(), pending: Vec::new(), leaving: Vec::new(), done: Vec::new(),
 //! #     lost: Vec::new(), given_back: Vec::new(),
 //! #     rollouts: RolloutChanges::default(),
+//! #     runs: Vec::new(),
 //! # };
 //! # let instance = Instance::manifest(slot);
 //! # let lock = Lock { binding, instance, round: 0, value: manifest.digest(), votes: Vec::new() };

@@ -243,7 +243,8 @@ impl LocalView<'_> {
         let is_back = telemetry.iter().any(|entry| is_lost(&entry.sender));
         let leaves =
             !next.leaving.is_empty() || !next.done.is_empty() || !next.given_back.is_empty();
-        if self.is_stranded() || goes || is_back || leaves || !next.rollouts.is_empty() {
+        let comes = !next.rollouts.is_empty() || next.has_runs();
+        if self.is_stranded() || goes || is_back || leaves || comes {
             return Work::Now;
         }
         match (next.pending.is_empty(), next.failures) {
@@ -281,7 +282,7 @@ impl LocalView<'_> {
         let telemetry = self.telemetry(&lost);
         let said = self.said(&telemetry);
         let next = self.next_replicas(&lost, &telemetry, &said, None);
-        let NextReplicas { pending, leaving, done, given_back, rollouts, .. } = next;
+        let NextReplicas { pending, leaving, done, given_back, rollouts, runs, .. } = next;
         Manifest {
             binding: self.binding,
             slot: self.slot(),
@@ -299,6 +300,7 @@ impl LocalView<'_> {
             lost,
             given_back,
             rollouts,
+            runs,
         }
     }
 
@@ -348,8 +350,10 @@ impl LocalView<'_> {
         }
         let wanted = self.submissions.iter().filter(|submission| !submission.cancelled);
         let submitted: BTreeSet<_> = wanted.map(|submission| submission.job).collect();
-        if manifest.pending.iter().any(|pending| !submitted.contains(&pending.job)) {
-            return Err(InvalidManifest::Differs("list of pending replicas"));
+        let runs = manifest.runs.iter().filter(|change| change.step.time().is_some());
+        let mut jobs = manifest.pending.iter().map(|p| p.job).chain(runs.map(|change| change.job));
+        if jobs.any(|job| !submitted.contains(&job)) {
+            return Err(InvalidManifest::Differs("list of pending replicas or runs"));
         }
         let has_place =
             |done: &EndedReplica| self.state.placement(done.job, done.replica).is_some();
@@ -398,6 +402,7 @@ impl LocalView<'_> {
             done: &done,
             versions: &versions,
             forgotten: &manifest.rollouts.forgotten,
+            runs: &manifest.runs,
             in_appeal: self.appeal,
         };
         // By the telemetry that the manifest names; what of it is not here is named further below.
@@ -408,6 +413,7 @@ impl LocalView<'_> {
             return Err(InvalidManifest::Unknown(format!("the body of job {job}")));
         }
         let agrees = [
+            (manifest.runs == next.runs, "list of runs"),
             (manifest.pending == next.pending, "list of pending replicas"),
             (manifest.leaving == next.leaving, "list of leaving replicas"),
             (manifest.rollouts.versions == next.rollouts.versions, "list of new versions"),

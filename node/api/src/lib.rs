@@ -31,6 +31,7 @@ pub mod client;
 pub mod denied;
 pub mod evict;
 pub mod gate;
+pub mod periodic;
 pub mod routes;
 pub mod sessions;
 pub mod socket;

@@ -12,7 +12,7 @@ use veil_protocol_spec::{
     scheduling::{Done, Name, Protocol},
 };
 
-use crate::versions::VersionStatus;
+use crate::{periodic::PeriodicStatus, versions::VersionStatus};
 
 /// Slots whose reports are kept.
 pub const KEPT_SLOTS: usize = 64;
@@ -259,6 +259,8 @@ pub struct JobStatus {
     pub replicas: Vec<ReplicaStatus>,
     /// How it stands among the versions of its job; nothing if there are no others.
     pub version: Option<VersionStatus>,
+    /// When it is run, if it is a periodic one whose body is known here.
+    pub periodic: Option<PeriodicStatus>,
 }
 
 /// Evidence of a fault that a process keeps.

@@ -161,6 +161,17 @@ impl Chain {
         Ok((reference(&block), block.header.timestamp))
     }
 
+    /// The time of a block (Unix, seconds).
+    ///
+    /// # Errors
+    /// [`ChainError::UnknownBlock`] if the chain has another one of that number, or none yet.
+    #[boxed]
+    pub async fn time(&self, block: BlockRef) -> Result<u64, ChainError> {
+        let found = self.rpc.block(block.number).await?;
+        let found = found.filter(|found| reference(found) == block);
+        found.map(|found| found.header.timestamp).ok_or(ChainError::UnknownBlock(block))
+    }
+
     /// The last block that is deep enough to act on ([`ChainConfig::depth`]).
     ///
     /// # Errors

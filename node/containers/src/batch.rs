@@ -12,6 +12,8 @@
 //! - A run that the end of a lease or a revocation stopped is begun again with the container, and not counted.
 //! - A start that the engine refuses is no run. One that it did not answer may be one: the container stays as it
 //!   is, and the next look at it decides.
+//! - A container that another slot placed is of an earlier run of a periodic job: it is stopped and removed, and the run
+//!   begins in a new one.
 
 use bollard::models::{ContainerStateStatusEnum as Status, ContainerSummary};
 use veil_protocol_spec::{
@@ -22,6 +24,7 @@ use veil_protocol_spec::{
 use crate::{
     error::{DockerError, ReplicaError},
     executor::{Change, Executor},
+    labels,
     observe::Exit,
     record::Restarts,
     replica::{DesiredReplica, ReplicaId},
@@ -29,16 +32,20 @@ use crate::{
 
 /// How often a replica of a batch job may be run; `None` for another kind of job.
 pub(crate) const fn attempts(spec: &JobSpec) -> Option<u16> {
-    match spec.kind {
-        JobType::Batch { max_attempts } => Some(max_attempts),
-        _ => None,
-    }
+    spec.kind.attempts()
 }
 
 /// An engine that does not know an exit code says -1.
 fn exit(seen: Exit) -> ReplicaExit {
     let code = i32::try_from(seen.code).ok().filter(|code| *code != -1);
     ReplicaExit { code, out_of_memory: seen.out_of_memory }
+}
+
+/// Whether a container is of an earlier run of a periodic job than the one that is to be here.
+pub(crate) fn is_of_earlier_run(desired: &DesiredReplica, container: &ContainerSummary) -> bool {
+    let labels = container.labels.as_ref().and_then(labels::read);
+    matches!(desired.spec.kind, JobType::Periodic { .. })
+        && labels.is_some_and(|labels| labels.slot < desired.placement.slot)
 }
 
 impl Executor {

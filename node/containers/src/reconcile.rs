@@ -22,7 +22,7 @@ use futures::{
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    batch::attempts,
+    batch::{attempts, is_of_earlier_run},
     container,
     error::{DockerError, ReplicaError},
     executor::{CONCURRENT, Change, Executor, Outcome, Work},
@@ -256,6 +256,11 @@ impl Executor {
         container: &ContainerSummary,
     ) -> Result<Change, ReplicaError> {
         let id = container.id.as_deref().unwrap_or_default();
+        if is_of_earlier_run(desired, container) {
+            self.docker.stop(container).await?;
+            self.docker.remove(id).await?;
+            return Ok(Change::Absent);
+        }
         if container::is_suspended(container) {
             self.admit().await?;
             return Ok(self.resume(&desired.id(), container).await?);

@@ -31,8 +31,9 @@ pub(crate) fn unplaced(
     profiles: &BTreeMap<PeerIdHash, Profile>,
 ) -> BTreeMap<Replica, String> {
     let policy = view.rules_or_default();
-    let demand =
-        |job: &Blake3Digest| jobs.read(job, |body| JobDemand::of(body, &policy, &view.images));
+    let demand = |job: &Blake3Digest| {
+        jobs.read(job, |body| JobDemand::of(body, &policy, &view.images, view.time))
+    };
     let draining = view.draining();
     let inputs = NextInputs {
         submissions: &view.submissions,

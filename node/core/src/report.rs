@@ -22,6 +22,7 @@ use crate::{
     progress::{Progress, Replica},
     sync::CurrentEpoch,
 };
+use veil_node_api::periodic::PeriodicStatus;
 use veil_node_api::status::{
     JobStatus, PeerCounts, Readiness, ReplicaStatus, Status, TrafficStatus,
 };
@@ -168,6 +169,9 @@ impl Reporter {
         let (view, lines) = (joined.views.current(), state.lines_by_job());
         let jobs = view.submissions.iter().map(|submission| {
             let body = joined.jobs.body(&submission.job);
+            let periodic = body
+                .as_ref()
+                .and_then(|body| PeriodicStatus::of(&state, &submission.job, body, view.time));
             JobStatus {
                 job: submission.job,
                 position: submission.position,
@@ -178,6 +182,7 @@ impl Reporter {
                 wanted: body.map(|body| body.replicas),
                 replicas: replicas.get(&submission.job).cloned().unwrap_or_default(),
                 version: VersionStatus::of(&state, &lines, &submission.job),
+                periodic,
             }
         });
         jobs.collect()

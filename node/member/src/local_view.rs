@@ -93,7 +93,7 @@ impl ViewSnapshot {
         jobs: &'a Jobs,
     ) -> impl Fn(&Blake3Digest) -> Option<JobDemand> + use<'a> {
         let (view, policy) = (Arc::clone(&self.view), self.view.rules_or_default());
-        move |job| jobs.read(job, |body| JobDemand::of(body, &policy, &view.images))
+        move |job| jobs.read(job, |body| JobDemand::of(body, &policy, &view.images, view.time))
     }
 
     /// The view that rules and differences follow from. `jobs` says what a job wants whose body is known;

@@ -333,6 +333,7 @@ mod tests {
             lost: Vec::new(),
             given_back: Vec::new(),
             rollouts: RolloutChanges::default(),
+            runs: Vec::new(),
         };
         let placed = Assignment { job, replica, outcome: Outcome::Node(holder) };
         let placed = Assignments::try_from(vec![placed]).unwrap();

@@ -193,6 +193,7 @@ mod tests {
             wanted: None,
             replicas: Vec::new(),
             version: None,
+            periodic: None,
         }
     }
 

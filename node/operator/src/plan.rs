@@ -13,8 +13,8 @@ use veil_node_config::job_file::{
 use veil_protocol_spec::{
     Address, Blake3Digest, ClusterId,
     scheduling::{
-        ClusterPolicy, Egress, HostPort, JobSpec, LEAK_WINDOW_BLOCKS, Organisation, Organisations,
-        ResourceRequest,
+        ClusterPolicy, Egress, HostPort, JobSpec, JobType, LEAK_WINDOW_BLOCKS, Organisation,
+        Organisations, ResourceRequest, Schedule,
     },
 };
 
@@ -22,6 +22,9 @@ use crate::{
     error::OperatorError,
     obstacle::{Obstacle, Worker},
 };
+
+/// How many of a periodic job's next times a plan shows.
+const SHOWN_RUNS: usize = 3;
 
 /// What each replica is given: the request, rounded up to whole units.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -118,6 +121,8 @@ pub struct JobPlan {
     pub organisations: Organisations,
     /// What speaks against it.
     pub obstacles: Vec<Obstacle>,
+    /// When a periodic job would be run next, in Unix seconds; of another one nothing.
+    pub next_runs: Vec<u64>,
     /// What it would take the place of; nothing if the account runs no job of its name.
     pub update: Option<Update>,
     /// What it tells, and to whom.
@@ -166,6 +171,7 @@ pub async fn look_at(
     leak_bits: Option<u32>,
 ) -> Result<JobPlan, OperatorError> {
     let account = chain.account().ok_or(ChainError::NoAccount)?;
+    let next_runs = next_runs(&spec.kind, chain.block().await?.1);
     let (operator, nonce) = (spec.operator, spec.nonce);
     let policy = match &chain.cluster_policy(cluster).await?[..] {
         [] => ClusterPolicy::default(),
@@ -233,10 +239,20 @@ pub async fn look_at(
         candidates: known.iter().filter(|worker| worker.fits(&spec)).count(),
         organisations: spec.constraints.organisations.clone(),
         obstacles,
+        next_runs,
         update,
         tells: tells(&spec, Some(stated)),
         spec,
     })
+}
+
+/// The next times of a periodic job after `now`; nothing of a job of another type.
+fn next_runs(kind: &JobType, now: u64) -> Vec<u64> {
+    let JobType::Periodic { cron, time_zone, .. } = kind else { return Vec::new() };
+    let Ok(schedule) = Schedule::new(cron, time_zone) else { return Vec::new() };
+    std::iter::successors(schedule.next(now), |last| schedule.next(*last))
+        .take(SHOWN_RUNS)
+        .collect()
 }
 
 /// What a job tells, and to whom; `leak_bits` as its submission would state them.
@@ -300,6 +316,17 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_says_when_a_periodic_job_would_be_run() {
+        let job = JobFile::parse(samples::PERIODIC).unwrap().check().unwrap();
+        // 4:30 UTC each day, from 1970-01-01 12:00 on.
+        let day = 86_400;
+        let half_past_four = 4 * 3_600 + 1_800;
+        let expected = [1, 2, 3].map(|days| days * day + half_past_four);
+        assert_eq!(next_runs(&job.kind, day / 2), expected);
+        assert_eq!(next_runs(&JobType::Service, 0), [0; 0]);
+    }
+
+    #[test]
     fn an_update_is_numbered_after_those_that_are_noted_and_those_that_are_not() {
         let spec = JobFile::parse(samples::SERVICE).unwrap().check().unwrap();
         let of = |position: u64, number: Option<u32>| JobStatus {
@@ -318,6 +345,7 @@ mod tests {
                 rollout: RolloutPhase::Settled,
                 unproven: 0,
             }),
+            periodic: None,
         };
         let version = |jobs: &[JobStatus]| {
             let update = Update::of(jobs.last().unwrap(), jobs, &spec);

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use veil_node_api::{
+    periodic::PeriodicStatus,
     status::{DoneStatus, JobStatus, Observed, ReplicaStatus, Status},
     versions::VersionStatus,
 };
@@ -70,6 +71,30 @@ pub fn rollouts(jobs: &[&JobStatus]) -> Vec<Rollout> {
                 }
             };
             Rollout { name: job.name.clone(), job: job.job, version, state }
+        })
+        .collect()
+}
+
+/// When a periodic job was run, and will be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Periodic {
+    /// What its operator calls it.
+    pub name: Option<String>,
+    /// Its digest.
+    pub job: Blake3Digest,
+    /// The times.
+    #[serde(flatten)]
+    pub times: PeriodicStatus,
+}
+
+/// The periodic ones among these jobs that are not withdrawn, of each job the wanted version.
+#[must_use]
+pub fn periodic(jobs: &[&JobStatus]) -> Vec<Periodic> {
+    let is_wanted = |job: &&&JobStatus| !job.cancelled && job.version.is_none_or(|of| of.wanted);
+    jobs.iter()
+        .filter(is_wanted)
+        .filter_map(|job| {
+            Some(Periodic { name: job.name.clone(), job: job.job, times: job.periodic? })
         })
         .collect()
 }

@@ -3,15 +3,16 @@
 use std::io::{self, Write};
 
 use veil_node_api::{
+    periodic::RunOutcome,
     status::{DoneStatus, JobStatus},
     versions::JobVersion,
 };
-use veil_protocol_spec::scheduling::{RolloutPhase, VersionOutcome};
+use veil_protocol_spec::scheduling::{RolloutPhase, VersionOutcome, utc};
 
 use crate::{
     history::numbered,
     plan::{JobPlan, Update},
-    replicas::{Rollout, Row},
+    replicas::{Periodic, Rollout, Row},
 };
 
 fn short(text: &str) -> &str {
@@ -65,6 +66,34 @@ pub fn write_rollouts(out: &mut dyn Write, rollouts: &[Rollout]) -> io::Result<(
     for Rollout { name, job, state, .. } in rollouts {
         let job = job.to_string();
         writeln!(out, "{}: {state}", name.as_deref().unwrap_or_else(|| short(&job)))?;
+    }
+    Ok(())
+}
+
+/// When periodic jobs were run, and will be; nothing if there are none.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_periodic(out: &mut dyn Write, jobs: &[Periodic]) -> io::Result<()> {
+    for Periodic { name, job, times: periodic } in jobs {
+        let digest = job.to_string();
+        write!(out, "{}: ", name.as_deref().unwrap_or_else(|| short(&digest)))?;
+        match (periodic.last_run, periodic.outcome) {
+            (Some(time), Some(outcome)) => {
+                let outcome = match outcome {
+                    RunOutcome::UnderWay => "is under way",
+                    RunOutcome::Succeeded => "has succeeded",
+                    RunOutcome::Failed => "has failed",
+                };
+                write!(out, "the run of {} {outcome}", utc(time))?;
+            }
+            _ => write!(out, "not run yet")?,
+        }
+        if let Some(time) = periodic.left_out {
+            write!(out, "; that of {} was left out", utc(time))?;
+        }
+        let next = periodic.next_run.map_or_else(|| "never".to_owned(), utc);
+        writeln!(out, "; next {next}")?;
     }
     Ok(())
 }
@@ -192,6 +221,10 @@ pub fn write_plan(out: &mut dyn Write, plan: &JobPlan) -> io::Result<()> {
         plan.leak_bits,
         plan.leak_bits_allowed.saturating_sub(plan.leak_bits_used)
     )?;
+    if !plan.next_runs.is_empty() {
+        let times: Vec<_> = plan.next_runs.iter().map(|time| utc(*time)).collect();
+        writeln!(out, "runs at    {}, ...", times.join(", "))?;
+    }
     writeln!(out, "may go to  {} of {} registered workers", plan.candidates, plan.workers)?;
     for told in &plan.tells {
         writeln!(out, "tells      {told}")?;
@@ -212,9 +245,43 @@ fn count(number: u16, what: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use veil_protocol_spec::{Blake3Digest, PeerIdHash, ReplicaIndex, Slot};
+    use veil_node_api::periodic::PeriodicStatus;
+    use veil_protocol_spec::{Address, Blake3Digest, PeerIdHash, ReplicaIndex, Slot};
 
     use super::*;
+    use crate::replicas;
+
+    #[test]
+    fn when_a_periodic_job_is_run_is_shown() {
+        let line = |periodic, cancelled| {
+            let job = JobStatus {
+                job: Blake3Digest([1; 32]),
+                position: 1,
+                operator: Address([1; 20]),
+                cancelled,
+                name: Some("report".to_owned()),
+                image: None,
+                wanted: None,
+                replicas: Vec::new(),
+                version: None,
+                periodic: Some(periodic),
+            };
+            let mut out = Vec::new();
+            write_periodic(&mut out, &replicas::periodic(&[&job])).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let new =
+            PeriodicStatus { last_run: None, outcome: None, left_out: None, next_run: Some(60) };
+        assert_eq!(line(new, false), "report: not run yet; next 1970-01-01T00:01:00Z\n");
+        assert_eq!(line(new, true), "");
+        let (last_run, outcome) = (Some(0), Some(RunOutcome::Failed));
+        let failed = PeriodicStatus { last_run, outcome, left_out: Some(60), next_run: Some(120) };
+        assert_eq!(
+            line(failed, false),
+            "report: the run of 1970-01-01T00:00:00Z has failed; that of 1970-01-01T00:01:00Z was left out; \
+             next 1970-01-01T00:02:00Z\n"
+        );
+    }
 
     #[test]
     fn how_a_batch_replica_has_ended_is_shown() {

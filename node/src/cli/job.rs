@@ -173,12 +173,16 @@ async fn status(arguments: &Ask, asking: &Asking) -> Result<Exit, Failure> {
     let running = rows.iter().filter(|row| row.running).count();
     // A node that answers knows how far updates are.
     let jobs: Vec<_> = access.jobs().await.unwrap_or_default();
-    let rollouts: Vec<_> = jobs.iter().filter(|job| wanted(&job.job)).collect();
-    let rollouts = replicas::rollouts(&rollouts);
-    let object = json!({ "replicas_running": running, "replicas": rows, "rollouts": rollouts });
+    let jobs: Vec<_> = jobs.iter().filter(|job| wanted(&job.job)).collect();
+    let rollouts = replicas::rollouts(&jobs);
+    let periodic = replicas::periodic(&jobs);
+    let object = json!({
+        "replicas_running": running, "replicas": rows, "rollouts": rollouts, "periodic": periodic,
+    });
     output::show(arguments.target.json, &object, |out| {
         table::write_rows(out, &rows)?;
-        table::write_rollouts(out, &rollouts)
+        table::write_rollouts(out, &rollouts)?;
+        table::write_periodic(out, &periodic)
     })?;
     Ok(Exit::Done)
 }

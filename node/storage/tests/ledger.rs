@@ -127,6 +127,7 @@ impl Member {
             lost: Vec::new(),
             given_back: Vec::new(),
             rollouts: RolloutChanges::default(),
+            runs: Vec::new(),
         };
         let outcome = Outcome::Node(worker);
         let assignments =

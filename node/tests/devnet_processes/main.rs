@@ -12,6 +12,7 @@
 mod figures;
 mod network;
 mod official;
+mod periodic;
 mod updates;
 
 use std::{process::Stdio, thread::sleep, time::Duration};

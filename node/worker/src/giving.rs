@@ -11,7 +11,7 @@ use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
     PeerIdHash,
     registry::Eligibility,
-    scheduling::{EndedReplica, GiveBackReason, JobSpec, JobType, Note, UnixMillis},
+    scheduling::{EndedReplica, GiveBackReason, JobSpec, Note, UnixMillis},
 };
 
 use crate::{
@@ -85,7 +85,7 @@ impl Giver<'_> {
         }
         if mine.is_drained {
             for (of, placed) in now.here.iter().filter(|(of, _)| !ended.contains(*of)) {
-                let kind = |body: &JobSpec| matches!(body.kind, JobType::Batch { .. });
+                let kind = |body: &JobSpec| body.kind.ends();
                 // Of a job that is not known here nothing runs that this worker could stop.
                 let Some(is_batch) = self.jobs.read(&of.0, kind) else { continue };
                 if let Some(until) = mine.stops(is_batch, may_double(of), at) {

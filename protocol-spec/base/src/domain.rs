@@ -162,6 +162,8 @@ domains! {
     STATE_RETURNED_LEAF = "state returned leaf";
     /// Keccak-256 of it is the first word of the leaf of the state tree that commits to versions of jobs.
     STATE_ROLLOUTS_LEAF = "state rollouts leaf";
+    /// Keccak-256 of it is the first word of the leaf of the state tree that commits to the times of periodic jobs.
+    STATE_RUNS_LEAF = "state runs leaf";
     /// Keccak-256 of it is the first word of the leaf of the state tree that says what happened before.
     STATE_HISTORY_LEAF = "state history leaf";
     /// Whose turn it is when there is not room for all that wants a place.

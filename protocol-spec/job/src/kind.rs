@@ -31,6 +31,24 @@ pub enum JobType {
     System,
 }
 
+impl JobType {
+    /// Runs of one replica after which it has ended for good; `None` if it never does.
+    #[must_use]
+    pub const fn attempts(&self) -> Option<u16> {
+        match self {
+            Self::Batch { max_attempts } => Some(*max_attempts),
+            Self::Periodic { .. } => Some(1),
+            Self::Service | Self::System => None,
+        }
+    }
+
+    /// Whether its replicas end by themselves.
+    #[must_use]
+    pub const fn ends(&self) -> bool {
+        self.attempts().is_some()
+    }
+}
+
 /// What happens when a periodic job's last run has not ended at the next one's time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -4,6 +4,7 @@
 //! What operators write, members place and workers run: the [`job`] itself.
 //!
 //! - what is run: its [`kind`], its [`image`], how its [`container`] is set up, its [`volume`]s;
+//! - when a periodic one runs: its [`schedule`];
 //! - what it needs: [`resources`], and [`quantities`], as the circuits count them; or the [`proven`] list that an
 //!   encrypted request is;
 //! - where it may run: [`labels`]; and how it is reached: [`network`];
@@ -41,6 +42,7 @@ pub mod quantities;
 pub mod refusal;
 pub mod resources;
 mod rules;
+pub mod schedule;
 mod text;
 pub mod unsupported;
 pub mod version;

@@ -6,6 +6,7 @@ use crate::{
     container::{Capability, ContainerPath, Ulimit},
     labels::Label,
     limits,
+    schedule::ScheduleError,
     unsupported::Unsupported,
 };
 
@@ -119,6 +120,9 @@ pub enum JobError {
     /// A number of the health check is out of range.
     #[error("the health check's {0} is out of range")]
     HealthCheck(&'static str),
+    /// A periodic job has no times.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
     /// The job is sound, and nothing does yet what it asks for.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),

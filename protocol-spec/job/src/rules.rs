@@ -15,6 +15,7 @@ use crate::{
     network::{HostPort, Port},
     refusal::JobError,
     resources::{ResourceRequest, Resources},
+    schedule::Schedule,
     unsupported,
     volume::VolumeKind,
 };
@@ -85,6 +86,10 @@ impl JobSpec {
                 if self.restart.mode != RestartMode::Never =>
             {
                 Err(JobError::RestartOfBatch)
+            }
+            JobType::Periodic { cron, time_zone, .. } => {
+                Schedule::new(cron, time_zone)?;
+                Ok(())
             }
             _ => Ok(()),
         }

@@ -1,7 +1,10 @@
 //! What a job can say and nobody does yet. This is the only list: whoever makes something work takes its
 //! line out.
 
-use crate::{job::JobSpec, kind::JobType};
+use crate::{
+    job::JobSpec,
+    kind::{JobType, Overlap},
+};
 
 /// A job asks for something that this version does not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,11 +19,16 @@ pub struct Unsupported {
 type Asks = fn(&JobSpec) -> bool;
 
 /// Key of the job file, what it asks for, whether a job asks for it.
-const LIST: &[(&str, &str, Asks)] = &[(
-    "type",
-    "periodic and system jobs; write type = \"batch\" for one that ends, else \"service\"",
-    |job| matches!(job.kind, JobType::Periodic { .. } | JobType::System),
-)];
+const LIST: &[(&str, &str, Asks)] = &[
+    ("type", "system jobs; write type = \"batch\" for one that ends, else \"service\"", |job| {
+        matches!(job.kind, JobType::System)
+    }),
+    (
+        "periodic.overlap",
+        "two runs of a periodic job at once; write overlap = \"skip\" or \"replace\"",
+        |job| matches!(job.kind, JobType::Periodic { overlap: Overlap::Allow, .. }),
+    ),
+];
 
 /// Everything that the job asks for in vain, in the order of the list.
 pub fn asked_by(job: &JobSpec) -> impl Iterator<Item = Unsupported> {
@@ -31,11 +39,22 @@ pub fn asked_by(job: &JobSpec) -> impl Iterator<Item = Unsupported> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arbitrary::{everything, job};
+    use crate::{
+        arbitrary::{everything, job},
+        kind::TimeZone,
+    };
 
     #[test]
     fn a_job_that_asks_for_everything_asks_for_each_line() {
-        assert_eq!(asked_by(&everything()).count(), LIST.len());
+        // A job has one type.
+        let allow = JobType::Periodic {
+            cron: "* * * * *".parse().unwrap(),
+            time_zone: TimeZone::default(),
+            overlap: Overlap::Allow,
+        };
+        let types = [everything(), JobSpec { kind: allow, ..everything() }];
+        let asked: Vec<_> = types.iter().flat_map(asked_by).map(|asked| asked.key).collect();
+        assert_eq!(asked, LIST.iter().map(|(key, ..)| *key).collect::<Vec<_>>());
         assert_eq!(asked_by(&job()).next(), None);
     }
 }

@@ -26,8 +26,8 @@ impl Wire for Record {
     const NAME: &'static str = "agreement record";
     // Version 1 decided manifests only and named a slot in place of an instance; version 2 held manifests
     // that listed everything that runs, version 3 manifests that knew nothing of replicas that are done, version 4
-    // manifests that knew nothing of versions of jobs.
-    const VERSION: u8 = 5;
+    // manifests that knew nothing of versions of jobs, version 5 nothing of periodic jobs.
+    const VERSION: u8 = 6;
     // One input brings at most one value, and what follows from it is votes.
     const MAX_BYTES: usize = 2 * Manifest::MAX_BYTES;
 }

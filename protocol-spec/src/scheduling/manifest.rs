@@ -21,6 +21,7 @@ use super::{
     ended::EndedReplica,
     given_back::GivenBack,
     rollout::{MAX_FORGOTTEN_LINES, MAX_HEALTH, MAX_NEW_VERSIONS, ReplicaHealth, RolloutChanges},
+    runs::{MAX_RUN_CHANGES, RunChange},
 };
 use crate::{
     codec::{CodecError, Wire},
@@ -198,13 +199,15 @@ pub struct Manifest {
     pub given_back: Vec<GivenBack>,
     /// Which versions of jobs are new, and how those fare that take the place of others.
     pub rollouts: RolloutChanges,
+    /// What becomes of periodic jobs, by job in strictly ascending order.
+    pub runs: Vec<RunChange>,
 }
 
 impl Wire for Manifest {
     const NAME: &'static str = "Manifest";
     // Version 2 had suspicions without a time; it and version 3 listed everything that runs; version 4 knew
-    // nothing of replicas that are done, version 5 of those given back and of versions.
-    const VERSION: u8 = 6;
+    // nothing of replicas that are done, version 5 of those given back and of versions, version 6 of periodic jobs.
+    const VERSION: u8 = 7;
     const MAX_BYTES: usize = 1 << 20;
 }
 
@@ -216,6 +219,7 @@ const LARGEST: usize = 512
     + MAX_RUNNING * EndedReplica::MAX_BYTES
     + MAX_GIVEN_BACK * GivenBack::MAX_BYTES
     + RolloutChanges::MAX_BYTES
+    + MAX_RUN_CHANGES * RunChange::MAX_BYTES
     + MAX_LOST * (32 + 1 + ((MAX_PARTICIPANTS - 1) / 3 + 1) * (1 + 5 + 64));
 const _: () = assert!(LARGEST <= Manifest::MAX_BYTES, "the largest manifest must fit");
 
@@ -308,6 +312,7 @@ impl Manifest {
         ordered("versions", versions, MAX_NEW_VERSIONS, |v| v.submission)?;
         ordered("health", health, MAX_HEALTH, ReplicaHealth::key)?;
         ordered("forgotten", forgotten, MAX_FORGOTTEN_LINES, |line| *line)?;
+        ordered("runs", &self.runs, MAX_RUN_CHANGES, |change| change.job)?;
         self.validate_telemetry()?;
         self.validate_replicas()?;
         self.validate_lost(committee)

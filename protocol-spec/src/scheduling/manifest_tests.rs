@@ -77,6 +77,7 @@ fn manifest() -> Manifest {
         lost: vec![lost(4, &[1, 2, 3]), lost(5, &[2, 4, 7])],
         given_back: vec![given_back(0x22, 0), given_back(0x55, 1)],
         rollouts: RolloutChanges::default(),
+        runs: Vec::new(),
     }
 }
 

@@ -18,6 +18,10 @@
 //! A replica of a batch job that a manifest lists as done has no place any more and gets none again
 //! ([`ClusterState::done_replica`]): it is remembered, with its exit code, for as long as its job is wanted.
 //!
+//! # Periodic jobs
+//! [`ClusterState::runs_of`] a periodic job remembers which of its times was decided on last, and its last run. When a
+//! run begins, what is done of the one before is forgotten: its replicas want a place again.
+//!
 //! # Given back
 //! A replica whose worker gives it back ([`GivenBack`](super::GivenBack)) wants a place elsewhere. Who gave it back, how
 //! often and why is [remembered](Returned) for some time: that worker gets it not again soon, and what is given back
@@ -37,6 +41,7 @@ mod error;
 mod given_back;
 mod rollout;
 mod root;
+mod runs;
 mod tries;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,6 +66,7 @@ pub use rollout::{
     Line, MAX_LINES, MAX_LINES_OF_OPERATOR, MAX_VERSIONS, RolloutError, RolloutPhase, Version,
     VersionOutcome,
 };
+pub use runs::{MAX_PERIODIC, MAX_PERIODIC_OF_OPERATOR, Run, RunError, Runs};
 pub use tries::Draw;
 use tries::{MAX_KNOWN, MAX_TOLD, MAX_TRIED, Tries};
 
@@ -99,6 +105,8 @@ pub struct ClusterState {
     /// What workers have given back, as long as it is remembered.
     returned: BTreeMap<(Blake3Digest, ReplicaIndex), Returned>,
     rollouts: Rollouts,
+    /// When periodic jobs were run.
+    runs: BTreeMap<Blake3Digest, Runs>,
 }
 
 impl Default for ClusterState {
@@ -118,6 +126,7 @@ impl Default for ClusterState {
             tries: Tries::default(),
             returned: BTreeMap::new(),
             rollouts: Rollouts::default(),
+            runs: BTreeMap::new(),
         }
     }
 }
@@ -126,8 +135,8 @@ impl Wire for ClusterState {
     const NAME: &'static str = "ClusterState";
     // Version 3 knew no lost workers, and what was tried only of the last slot. The root of version 4 did
     // not commit to what happened before. Version 5 knew nothing of replicas that are done, version 6 of those
-    // given back and of versions.
-    const VERSION: u8 = 7;
+    // given back and of versions, version 7 of periodic jobs.
+    const VERSION: u8 = 8;
     // Slots and certificates; replicas of 77 bytes, those done of 94; as many workers of 42 twice; what was
     // tried and told; versions.
     const MAX_BYTES: usize = 320
@@ -138,7 +147,8 @@ impl Wire for ClusterState {
         + MAX_TOLD * (32 + 5 + 10)
         + MAX_KNOWN * 32
         + MAX_RETURNED * Returned::MAX_ENTRY_BYTES
-        + Rollouts::MAX_BYTES;
+        + Rollouts::MAX_BYTES
+        + MAX_PERIODIC * Runs::MAX_ENTRY_BYTES;
 }
 
 impl ClusterState {
@@ -310,13 +320,14 @@ impl ClusterState {
             return Err(StateError::Assignments);
         }
         let mut replicas = self.replicas.clone();
-        let done = self.done_after(manifest, slot, &mut replicas)?;
+        let mut done = self.done_after(manifest, slot, &mut replicas)?;
         for &LeavingReplica { job, replica } in &manifest.leaving {
             if replicas.remove(&(job, replica)).is_none() && !self.is_done(job, replica) {
                 return Err(StateError::NotRunning { job, replica });
             }
         }
         let returned = self.returned_after(manifest, &mut replicas)?;
+        let runs = self.runs_after(manifest, slot, &replicas, &mut done)?;
         let mut booked = self.booked.clone();
         for assignment in assignments.as_slice() {
             let Outcome::Node(worker) = assignment.outcome else { continue };
@@ -367,6 +378,7 @@ impl ClusterState {
             tries,
             returned,
             rollouts,
+            runs,
         })
     }
 

@@ -24,6 +24,8 @@ mod done;
 mod history;
 #[path = "state_rollout_tests.rs"]
 mod rollout;
+#[path = "state_runs_tests.rs"]
+mod runs;
 
 fn committee() -> Committee {
     Committee::new(4).unwrap()
@@ -82,6 +84,7 @@ fn manifest(
             .collect(),
         given_back: vec![],
         rollouts: RolloutChanges::default(),
+        runs: Vec::new(),
     };
     assert_eq!(manifest.validate(committee()), Ok(()));
     manifest

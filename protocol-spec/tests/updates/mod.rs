@@ -36,6 +36,11 @@ pub(crate) fn changes(job: &JobSpec) -> RolloutChanges {
     }
 }
 
+/// What becomes of a periodic job.
+pub(crate) fn runs(step: RunStep) -> Vec<RunChange> {
+    vec![RunChange { job: Blake3Digest([0xce; 32]), step }]
+}
+
 /// The state after another slot, in which the job is updated; `like` says the rest of its manifest.
 pub(crate) fn updated(state: &ClusterState, like: Manifest, job: &JobSpec) -> ClusterState {
     let versions = vec![version(12, job), version(13, &scaled(job))];
@@ -48,6 +53,7 @@ pub(crate) fn updated(state: &ClusterState, like: Manifest, job: &JobSpec) -> Cl
         lost: Vec::new(),
         given_back: Vec::new(),
         rollouts: RolloutChanges { versions, ..RolloutChanges::default() },
+        runs: runs(RunStep::Noted { time: 1_790_000_000 }),
         ..like
     };
     state.apply(&next, &Assignments::default()).unwrap()

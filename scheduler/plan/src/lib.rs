@@ -91,6 +91,7 @@
 //! #   lost: Vec::new(),
 //! #   given_back: Vec::new(),
 //! #   rollouts: RolloutChanges::default(),
+//! #   runs: Vec::new(),
 //!     // ...
 //! };
 //! let public = PublicInputs {

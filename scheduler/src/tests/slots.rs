@@ -154,6 +154,7 @@ pub(super) fn slot(
         lost: Vec::new(),
         given_back: Vec::new(),
         rollouts: RolloutChanges::default(),
+        runs: Vec::new(),
     };
     let zone = |index: usize| format!("zone={}", ["a", "b", "c"][index % 3]).parse().unwrap();
     let public = PublicInputs {

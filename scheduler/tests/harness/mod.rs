@@ -185,6 +185,7 @@ impl Cluster {
             lost: Vec::new(),
             given_back: Vec::new(),
             rollouts: RolloutChanges::default(),
+            runs: Vec::new(),
         };
         let mut inputs = Inputs::default();
         inputs.public.policy =

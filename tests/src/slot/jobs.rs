@@ -204,7 +204,7 @@ impl Jobs {
             let wanted: BTreeSet<_> = self.submissions.iter().map(|s| s.job).collect();
             self.jobs.retain(|job, _| wanted.contains(job));
             self.lines.retain(|job, _| wanted.contains(job));
-            let demand = |job| JobDemand::of(job, &self.policy, &AllowedImages::default());
+            let demand = |job| JobDemand::of(job, &self.policy, &AllowedImages::default(), 0);
             let bodies = self.jobs.iter().map(|(digest, job)| (*digest, demand(job)));
             self.bodies = Arc::new(bodies.collect());
             self.shared = Arc::new(self.submissions.clone());

@@ -87,6 +87,7 @@ fn manifest(slot: Slot, proposer: u8) -> Manifest {
         lost: Vec::new(),
         given_back: Vec::new(),
         rollouts: RolloutChanges::default(),
+        runs: Vec::new(),
     }
 }
 

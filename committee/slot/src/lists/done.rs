@@ -57,7 +57,7 @@ impl Lists<'_> {
 
     /// Whose each job is, as far as it concerns how many of them are done: who submitted it first. The chain
     /// alone says that, so that it is the same for those who do not know its body.
-    fn operators(&self) -> BTreeMap<Blake3Digest, Address> {
+    pub(super) fn operators(&self) -> BTreeMap<Blake3Digest, Address> {
         let mut first: BTreeMap<Blake3Digest, (u64, Address)> = BTreeMap::new();
         for submission in self.inputs.submissions {
             let this = (submission.position, submission.operator);

@@ -12,6 +12,7 @@ use super::*;
 use crate::fixtures::{self, BLOCK, CIRCUIT, POLICY, assignments, binding, member, terms, worker};
 
 mod done;
+mod due;
 mod given_back;
 mod random;
 mod rules;
@@ -42,6 +43,7 @@ fn three(digest: &Blake3Digest) -> Option<JobDemand> {
         priority,
         lease,
         is_batch,
+        timetable: None,
         refused: None,
         line,
         template,
@@ -123,6 +125,7 @@ fn written(
             .collect(),
         given_back: next.given_back,
         rollouts: next.rollouts,
+        runs: next.runs,
     }
 }
 

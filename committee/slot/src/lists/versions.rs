@@ -20,7 +20,7 @@ pub(super) struct Listed {
 }
 
 impl Lists<'_> {
-    /// Rule 8.
+    /// Rule 9.
     pub(super) fn versions(
         &self,
         rollouts: &Rollouts<'_>,

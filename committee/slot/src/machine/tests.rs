@@ -89,7 +89,7 @@ impl Sight {
             max_block_age: MAX_BLOCK_AGE,
             jobs: &|digest| {
                 (*digest == job(1).digest()).then(|| {
-                    JobDemand::of(&job(1), &ClusterPolicy::default(), &AllowedImages::default())
+                    JobDemand::of(&job(1), &ClusterPolicy::default(), &AllowedImages::default(), 0)
                 })
             },
             circuit: CIRCUIT,

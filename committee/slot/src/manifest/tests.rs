@@ -46,6 +46,7 @@ fn two(job: &Blake3Digest) -> Option<JobDemand> {
         priority,
         lease,
         is_batch,
+        timetable: None,
         refused,
         line,
         template,

@@ -1,12 +1,13 @@
 //! `type`, `restart`, `[health]`, `[update]`, `lease`: what becomes of a replica.
 
 use veil_protocol_spec::scheduling::{
-    HealthCheck, HealthProbe, JobType, LeasePolicy, Overlap, RestartMode, RestartPolicy, TimeZone,
-    Unhealthy, UpdatePolicy, limits,
+    Cron, HealthCheck, HealthProbe, JobType, LeasePolicy, Overlap, RestartMode, RestartPolicy,
+    Schedule, ScheduleError, TimeZone, Unhealthy, UpdatePolicy, limits,
 };
 
 use super::{
     document::{Parsed, Reader, Value},
+    problem::Reason,
     values::{boolean, made_of, parsed, refused, seconds, text, texts, whole, word},
 };
 
@@ -50,14 +51,32 @@ pub(super) fn kind(reader: &mut Reader<'_>) -> Option<JobType> {
             let words =
                 [("skip", Overlap::Skip), ("allow", Overlap::Allow), ("replace", Overlap::Replace)];
             let overlap = reader.top("periodic.overlap", |value| word(value, &words));
-            let time_zone: Option<TimeZone> = reader.top("periodic.time_zone", made_of);
+            let time_zone = reader.top("periodic.time_zone", time_zone);
             Some(JobType::Periodic {
-                cron: reader.top("periodic.cron", parsed)?,
+                cron: reader.top("periodic.cron", cron)?,
                 time_zone: time_zone.unwrap_or_default(),
                 overlap: overlap.unwrap_or_default(),
             })
         }
     }
+}
+
+/// Times of which there are some.
+fn cron(value: &Value<'_>) -> Parsed<Cron> {
+    let cron = parsed(value)?;
+    exists(value, Schedule::new(&cron, &TimeZone::default()))?;
+    Ok(cron)
+}
+
+/// A zone that the database has.
+fn time_zone(value: &Value<'_>) -> Parsed<TimeZone> {
+    let zone = made_of(value)?;
+    exists(value, Schedule::every_minute(&zone))?;
+    Ok(zone)
+}
+
+fn exists(value: &Value<'_>, found: Result<Schedule, ScheduleError>) -> Parsed<()> {
+    found.map(|_| ()).or_else(|error| refused(value, Reason::Value(error.to_string())))
 }
 
 /// `restart = "always"`, or a section.
@@ -67,8 +86,7 @@ pub(super) fn restart(reader: &mut Reader<'_>, kind: &JobType) -> RestartPolicy 
         ("on_failure", RestartMode::OnFailure),
         ("always", RestartMode::Always),
     ];
-    let ends = matches!(kind, JobType::Batch { .. } | JobType::Periodic { .. });
-    let default = if ends { RestartMode::Never } else { RestartMode::default() };
+    let default = if kind.ends() { RestartMode::Never } else { RestartMode::default() };
     let mode = reader.top("restart", |value| word(value, &modes)).unwrap_or(default);
     if mode == RestartMode::Never {
         let keys = ["restart.attempts", "restart.interval", "restart.delay"];

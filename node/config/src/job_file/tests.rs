@@ -130,8 +130,8 @@ fn what_nobody_does_yet_is_read_and_refused_by_the_specification() {
         ("type = \"system\"", "", "type"),
         (
             "type = \"periodic\"",
-            "[periodic]\ncron = \"0 4 * * *\"\ntime_zone = \"Europe/Berlin\"",
-            "type",
+            "[periodic]\ncron = \"0 4 * * *\"\noverlap = \"allow\"",
+            "periodic.overlap",
         ),
     ] {
         let refused = JobFile::parse(&file(top, sections)).unwrap().check().unwrap_err();
@@ -192,6 +192,12 @@ fn each_mistake_is_named() {
         ("", "[batch]\nmax_attempts = 2", "only with type = \"batch\""),
         ("type = \"periodic\"", "", "[periodic] cron"),
         ("type = \"periodic\"", "[periodic]\ncron = \"@daily\"", "five fields"),
+        ("type = \"periodic\"", "[periodic]\ncron = \"0 0 31 2 *\"", "no day is ever one of"),
+        (
+            "type = \"periodic\"",
+            "[periodic]\ncron = \"0 0 1 * *\"\ntime_zone = \"Europe/Berlijn\"",
+            "no time zone `Europe/Berlijn`",
+        ),
         ("", "[[port]]\ncontainer = 80", "name = \"http\""),
         ("", "[[port]]\nname = \"a\"\ncontainer = 0", "1 to 65535"),
         ("", "[[port]]\nname = \"a\"\ncontainer = 80\nhost = \"any\"", "\"dynamic\" or \"none\""),
@@ -260,7 +266,7 @@ fn samples_parse_as_they_are_and_with_every_line_in_use() {
     for sample in [samples::SERVICE, samples::BATCH, samples::PERIODIC, samples::SYSTEM] {
         JobFile::parse(sample).unwrap();
     }
-    for supported in [samples::SERVICE, samples::BATCH] {
+    for supported in [samples::SERVICE, samples::BATCH, samples::PERIODIC] {
         JobFile::parse(supported).unwrap().check().unwrap();
     }
     let used = |line: &str| match line.strip_prefix('#') {

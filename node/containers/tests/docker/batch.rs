@@ -4,7 +4,9 @@ use bollard::{models::RestartPolicyNameEnum, query_parameters::RemoveContainerOp
 use veil_node_containers::{DesiredReplica, Executor, Keep, Observed, Placement, ReconcileReport};
 use veil_protocol_spec::{
     Slot,
-    scheduling::{ContainerSettings, EndedReplica, JobSpec, JobType, ReplicaExit},
+    scheduling::{
+        ContainerSettings, EndedReplica, JobSpec, JobType, Overlap, ReplicaExit, TimeZone,
+    },
 };
 
 use crate::common::{Disk, SLEEP, job, replicas, until, with_worker};
@@ -122,6 +124,42 @@ async fn a_batch_replica_that_the_engine_cannot_start_has_not_run() {
             assert_eq!(report.failed.len() + report.waiting.len(), 1, "{report:?}");
         }
         assert_eq!((worker.executor.ended(), worker.containers().await), (vec![], vec![]));
+    })
+    .await;
+}
+
+/// The certificate by which the last run is over, or left, may not have reached this worker, or not its engine, when the
+/// next one's does.
+#[tokio::test]
+async fn each_run_of_a_periodic_job_has_a_container_of_its_own() {
+    with_worker(async |worker| {
+        let kind = JobType::Periodic {
+            cron: "* * * * *".parse().unwrap(),
+            time_zone: TimeZone::default(),
+            overlap: Overlap::Replace,
+        };
+        // It fails if it finds what another run has written.
+        let script = "[ ! -e /ran ] && touch /ran && sleep 1";
+        let mut desired = replicas(JobSpec { kind, ..batch(&["sh", "-c", script], 1) }, 1);
+        let executor = Disk::default().executor(worker.owner).await;
+        for slot in [1, 2] {
+            desired[0].placement.slot = Slot(slot);
+            let report = reconcile(&executor, &desired).await;
+            assert_eq!(report.started, [desired[0].id()], "slot {slot}: {report:?}");
+            assert_eq!(executor.ended(), []);
+            until_exited(&executor, 0).await;
+            reconcile(&executor, &desired).await;
+            assert_eq!(executor.ended(), [ended(&desired[0], Some(0))]);
+        }
+        // What still runs is stopped.
+        desired[0].placement.slot = Slot(3);
+        reconcile(&executor, &desired).await;
+        let before = executor.observe().await.unwrap().remove(0).container;
+        desired[0].placement.slot = Slot(4);
+        assert_eq!(reconcile(&executor, &desired).await.started, [desired[0].id()]);
+        let after = executor.observe().await.unwrap();
+        assert_eq!(after.len(), 1);
+        assert_ne!(after[0].container, before);
     })
     .await;
 }

@@ -20,6 +20,8 @@ use veil_protocol_spec::{
 pub struct View {
     /// The block.
     pub block: BlockRef,
+    /// Its time (Unix, seconds), which periodic jobs go by.
+    pub time: u64,
     /// Size of the committee.
     pub committee: Committee,
     /// Digest of the cluster's policy.
@@ -54,6 +56,7 @@ impl View {
         block: BlockRef,
     ) -> Result<Self, ChainError> {
         let chain = chain.at(block);
+        let time = chain.time(block).await?;
         let settings = chain.cluster(cluster).await?;
         let policy = chain.cluster_policy(cluster).await?;
         let nodes: BTreeMap<_, _> =
@@ -80,6 +83,7 @@ impl View {
         }
         Ok(Self {
             block,
+            time,
             committee: settings.committee,
             policy: keccak(&policy),
             rules,

@@ -91,7 +91,18 @@ fn a_type_has_its_own_rules() {
         job.validate()
     };
     assert_eq!(ends(batch), Ok(()));
-    assert!(matches!(ends(periodic), Err(JobError::Unsupported(_))));
+    assert_eq!(ends(periodic), Ok(()));
+    let with = |cron: &str, zone: &str, overlap| JobType::Periodic {
+        cron: cron.parse().unwrap(),
+        time_zone: zone.parse().unwrap(),
+        overlap,
+    };
+    let unknown = ends(with("0 4 * * *", "Europe/Berlijn", Overlap::Skip)).unwrap_err();
+    assert!(unknown.to_string().contains("`Europe/Berlijn`"), "{unknown}");
+    let never = ends(with("0 4 31 2 *", "UTC", Overlap::Skip)).unwrap_err();
+    assert!(never.to_string().contains("`0 4 31 2 *`"), "{never}");
+    let both = ends(with("0 4 * * *", "UTC", Overlap::Allow)).unwrap_err();
+    assert!(matches!(both, JobError::Unsupported(u) if u.key == "periodic.overlap"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Why something does not continue the state.
 
-use super::{MAX_DONE, MAX_RETURNED, RolloutError};
+use super::{MAX_DONE, MAX_RETURNED, RolloutError, RunError};
 use crate::{
     ids::{Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot},
     scheduling::{certificate::ChainError, manifest::MAX_RUNNING},
@@ -31,6 +31,9 @@ pub enum StateError {
     /// What the manifest says of versions.
     #[error(transparent)]
     Rollout(#[from] RolloutError),
+    /// What the manifest says of periodic jobs.
+    #[error(transparent)]
+    Run(#[from] RunError),
     /// There is not one assignment for each pending replica.
     #[error("the assignments are not those of the manifest's pending replicas")]
     Assignments,

@@ -33,6 +33,7 @@ impl ClusterState {
     /// | tries | of [`domain::STATE_TRIES_LEAF`], Keccak-256 of the encoding |
     /// | given back | of [`domain::STATE_RETURNED_LEAF`], Keccak-256 of the encoding |
     /// | rollouts | of [`domain::STATE_ROLLOUTS_LEAF`], Keccak-256 of the encoding, if a job has had a second version |
+    /// | periodic | of [`domain::STATE_RUNS_LEAF`], Keccak-256 of the encoding, if there is a periodic job |
     /// | history | of [`domain::STATE_HISTORY_LEAF`], `uint64 slot` and `bytes32 hash` of the last certificate that is not void, `uint64 slot` of the last change |
     ///
     /// A node can begin from a state under a certificate, since together they commit to everything that a
@@ -81,6 +82,10 @@ impl ClusterState {
         let rollouts = self.rollouts.digest().map(|digest| {
             leaf(Words::purpose(domain::STATE_ROLLOUTS_LEAF).bytes32(digest.as_bytes()))
         });
+        let runs = (!self.runs.is_empty()).then(|| {
+            let digest = keccak(&encode(&self.runs));
+            leaf(Words::purpose(domain::STATE_RUNS_LEAF).bytes32(digest.as_bytes()))
+        });
         let (decided, certificate) = self.decided;
         let history = leaf(
             Words::purpose(domain::STATE_HISTORY_LEAF)
@@ -89,7 +94,8 @@ impl ClusterState {
                 .uint(self.changed.0),
         );
         let leaves = replicas.chain(done).chain(booked).chain(lost).chain(exits);
-        let leaves = leaves.chain(tries).chain(returned).chain(rollouts).chain([history]);
+        let leaves =
+            leaves.chain(tries).chain(returned).chain(rollouts).chain(runs).chain([history]);
         MerkleTree::new(leaves.collect()).root()
     }
 }

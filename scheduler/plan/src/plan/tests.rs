@@ -73,6 +73,7 @@ pub(super) fn slot(job: &JobSpec, replicas: u16) -> (Manifest, PublicInputs) {
         lost: Vec::new(),
         given_back: Vec::new(),
         rollouts: RolloutChanges::default(),
+        runs: Vec::new(),
     };
     (manifest, public)
 }

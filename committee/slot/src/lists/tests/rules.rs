@@ -363,7 +363,7 @@ proptest! {
             let listed: BTreeSet<_> = proposed.pending.iter().map(|p| p.job).collect();
             let (pending, done) = (&listed, &BTreeSet::new());
             let versions = &BTreeSet::new();
-            let judged = Judged { pending, done, versions, forgotten: &[], in_appeal: false };
+            let judged = Judged { pending, done, versions, forgotten: &[], runs: &[], in_appeal: false };
             let judged = known.judges(&state, Some(judged));
             prop_assert_eq!(&judged.pending, &proposed.pending);
             prop_assert_eq!(&judged.leaving, &proposed.leaving);

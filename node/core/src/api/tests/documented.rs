@@ -23,6 +23,7 @@ use veil_protocol_spec::{
 
 use super::*;
 use crate::answering::from_afar;
+use veil_node_api::periodic::{PeriodicStatus, RunOutcome};
 use veil_node_api::status::{
     DoneStatus, Endpoint, EngineStatus, Observed, ReplicaStatus, SlotReport, TrafficStatus,
 };
@@ -291,8 +292,20 @@ fn statuses_have_the_documented_keys() {
         wanted: Some(1),
         replicas: vec![replica()],
         version: Some(version),
+        periodic: Some(PeriodicStatus {
+            last_run: Some(1),
+            outcome: Some(RunOutcome::UnderWay),
+            left_out: Some(2),
+            next_run: Some(3),
+        }),
     };
     assert_documented("Job", &job);
+    for outcome in [Some(RunOutcome::Succeeded), Some(RunOutcome::Failed), None] {
+        let (last_run, left_out, next_run) = (None, None, None);
+        job.periodic = Some(PeriodicStatus { last_run, outcome, left_out, next_run });
+        assert_documented("Job", &job);
+    }
+    job.periodic = None;
     (job.name, job.image, job.wanted) = (None, None, None);
     job.replicas[0].worker = None;
     job.replicas[0].observed = None;
