@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use veil_protocol_spec::{Blake3Digest, JobLine};
+use veil_protocol_spec::{Blake3Digest, JobLine, scheduling::LeavingReplica};
 
 /// What a manifest that is judged says itself, where its proposer may not have known everything.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +15,8 @@ pub struct Judged<'a> {
     pub versions: &'a BTreeSet<Blake3Digest>,
     /// The lines that it lists as forgotten: no others need be.
     pub forgotten: &'a [JobLine],
+    /// What it lists as leaving: of system jobs nothing more need be.
+    pub leaving: &'a [LeavingReplica],
     /// Whether it is an appeal: then no others need be done either, since their bodies may not have reached
     /// the proposer.
     pub in_appeal: bool,

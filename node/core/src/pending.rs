@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use veil_committee_slot::{
     demand::JobDemand,
+    fit::Fit,
     lists::{Ended, Health, NextInputs, Words, next_replicas},
     rollout::waits::{VersionWait, waits_for},
 };
@@ -18,6 +19,8 @@ use veil_scheduler_plan::{
 };
 
 use crate::{cluster::View, given_back, progress::Replica};
+
+mod system;
 
 /// The replicas of wanted jobs that have no place, or are to leave theirs, and why. `profiles` is what workers said of
 /// themselves, of those whose telemetry is held here.
@@ -44,19 +47,27 @@ pub(crate) fn unplaced(
         policy: view.policy,
         given_back: &Words::new(),
         owners: &BTreeMap::new(),
+        fit: &|job, worker| {
+            let fit = |body: &JobSpec| view.fit(body, worker, profiles.get(worker));
+            jobs.read(job, fit).unwrap_or(Fit::Silent)
+        },
     };
     let next = next_replicas(state, &inputs);
+    let system = system::Waiting::new(&next.pending, view, state);
     let wanted: BTreeMap<_, _> = view
         .submissions
         .iter()
         .filter(|submission| !submission.cancelled)
         .filter_map(|submission| Some((submission, demand(&submission.job)?)))
         .filter(|(submission, demand)| submission.operator == demand.operator)
-        .map(|(submission, demand)| (submission.job, demand.replicas))
+        .map(|(submission, demand)| (submission.job, demand))
         .collect();
     let because = |(job, replica): Replica| {
         if let Some(reason) = next.not_considered.get(&job) {
             return reason.to_string();
+        }
+        if demand(&job).is_some_and(|demand| demand.is_system()) {
+            return system.because(job, replica);
         }
         // A replica that has a place is asked for when it is to leave.
         if state.placement(job, replica).is_some()
@@ -92,8 +103,13 @@ pub(crate) fn unplaced(
             _ => reason,
         }
     };
-    let replicas = wanted.into_iter().flat_map(|(job, replicas)| {
-        (0..replicas).map(ReplicaIndex).map(move |replica| (job, replica))
+    let replicas = wanted.into_iter().flat_map(|(job, demand)| {
+        let replicas: Vec<_> = if demand.is_system() {
+            system.replicas(job, next.not_considered.contains_key(&job))
+        } else {
+            (0..demand.replicas).map(ReplicaIndex).collect()
+        };
+        replicas.into_iter().map(move |replica| (job, replica))
     });
     let waits = replicas.filter(|&(job, replica)| {
         let place = state.placement(job, replica);

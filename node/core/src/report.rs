@@ -12,7 +12,7 @@ use veil_node_process::{metrics::Metrics, peak_rss_bytes, rss_bytes};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, PeerIdHash, Slot,
-    scheduling::{ClusterScope, ClusterState},
+    scheduling::{ClusterScope, ClusterState, JobSpec, JobType},
 };
 
 use crate::{
@@ -168,6 +168,7 @@ impl Reporter {
         let (view, lines) = (joined.views.current(), state.lines_by_job());
         let jobs = view.submissions.iter().map(|submission| {
             let body = joined.jobs.body(&submission.job);
+            let replicas = replicas.get(&submission.job).cloned().unwrap_or_default();
             JobStatus {
                 job: submission.job,
                 position: submission.position,
@@ -175,8 +176,8 @@ impl Reporter {
                 cancelled: submission.cancelled,
                 name: body.as_ref().map(|body| body.name.to_string()),
                 image: body.as_ref().map(|body| body.image.to_string()),
-                wanted: body.map(|body| body.replicas),
-                replicas: replicas.get(&submission.job).cloned().unwrap_or_default(),
+                wanted: body.map(|body| wanted(&body, &replicas)),
+                replicas,
                 version: VersionStatus::of(&state, &lines, &submission.job),
             }
         });
@@ -267,6 +268,15 @@ impl Reporter {
         let view = joined.views.current();
         unplaced(&view, &joined.jobs, state, &profiles.unwrap_or_default())
     }
+}
+
+/// How many replicas of a job run at once; of a system job, those that have a place or wait for one.
+fn wanted(body: &JobSpec, replicas: &[ReplicaStatus]) -> u16 {
+    if body.kind != JobType::System {
+        return body.replicas;
+    }
+    let counts = |of: &&ReplicaStatus| of.worker.is_some() || of.pending_because.is_some();
+    u16::try_from(replicas.iter().filter(counts).count()).unwrap_or(u16::MAX)
 }
 
 fn peers(joined: &Joined) -> PeerCounts {

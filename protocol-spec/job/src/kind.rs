@@ -31,6 +31,14 @@ pub enum JobType {
     System,
 }
 
+impl JobType {
+    /// Whether what has ended of it starts again for as long as its job is wanted.
+    #[must_use]
+    pub const fn stays(&self) -> bool {
+        matches!(self, Self::Service | Self::System)
+    }
+}
+
 /// What happens when a periodic job's last run has not ended at the next one's time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

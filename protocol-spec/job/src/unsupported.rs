@@ -18,8 +18,8 @@ type Asks = fn(&JobSpec) -> bool;
 /// Key of the job file, what it asks for, whether a job asks for it.
 const LIST: &[(&str, &str, Asks)] = &[(
     "type",
-    "periodic and system jobs; write type = \"batch\" for one that ends, else \"service\"",
-    |job| matches!(job.kind, JobType::Periodic { .. } | JobType::System),
+    "periodic jobs; write type = \"batch\" for one that ends, else \"service\"",
+    |job| matches!(job.kind, JobType::Periodic { .. }),
 )];
 
 /// Everything that the job asks for in vain, in the order of the list.

@@ -24,6 +24,8 @@ mod done;
 mod history;
 #[path = "state_rollout_tests.rs"]
 mod rollout;
+#[path = "state_system_tests.rs"]
+mod system;
 
 fn committee() -> Committee {
     Committee::new(4).unwrap()
@@ -39,7 +41,8 @@ fn worker(byte: u8) -> PeerIdHash {
 
 /// These replicas of a job, which was submitted at that position.
 fn pending(position: u64, byte: u8, replicas: Range<u16>) -> Vec<PendingReplica> {
-    let one = |replica| PendingReplica { submission: position, job: job(byte), replica };
+    let one =
+        |replica| PendingReplica { submission: position, job: job(byte), replica, only: None };
     replicas.map(ReplicaIndex).map(one).collect()
 }
 

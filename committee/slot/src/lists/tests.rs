@@ -15,6 +15,7 @@ mod done;
 mod given_back;
 mod random;
 mod rules;
+mod system;
 mod versions;
 
 fn committee() -> Committee {
@@ -70,6 +71,7 @@ fn next(
         policy: POLICY,
         given_back: &Words::new(),
         owners: &BTreeMap::new(),
+        fit: &|_, _| Fit::Fits,
     };
     next_replicas(state, &inputs)
 }

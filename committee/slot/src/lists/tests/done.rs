@@ -104,7 +104,14 @@ fn a_judge_misses_what_the_telemetry_says_and_the_manifest_does_not() {
         let pending = &BTreeSet::new();
         let next = known.judges(
             &state,
-            Some(Judged { pending, done, versions: &BTreeSet::new(), forgotten: &[], in_appeal }),
+            Some(Judged {
+                pending,
+                done,
+                versions: &BTreeSet::new(),
+                forgotten: &[],
+                leaving: &[],
+                in_appeal,
+            }),
         );
         (next.done.len(), next.unknown)
     };
