@@ -1,6 +1,12 @@
 //! Whether a worker may run a system job.
 
+use std::collections::BTreeMap;
+
+use veil_protocol_spec::{PeerIdHash, ReplicaIndex};
 use veil_scheduler_plan::unfit::Unfit;
+
+/// The workers that may have a replica of a system job, by its index.
+pub(crate) type Workers = BTreeMap<ReplicaIndex, PeerIdHash>;
 
 /// Whether a worker may have a replica of a system job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -38,5 +38,6 @@ pub mod pool;
 pub mod rollout;
 pub mod silence;
 pub mod tries;
+pub mod waiting;
 
 pub use self::machine::SlotMachine;

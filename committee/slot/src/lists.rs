@@ -55,8 +55,6 @@ use crate::{
     tries::{Turn, failures, turn},
 };
 
-pub use self::system::Workers;
-
 /// What each worker says has ended, as its telemetry lists it.
 pub type Ended = BTreeMap<PeerIdHash, Arc<[EndedReplica]>>;
 /// How replicas fare that were placed in updates, as the telemetry of each worker says.

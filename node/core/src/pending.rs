@@ -7,6 +7,7 @@ use veil_committee_slot::{
     fit::Fit,
     lists::{Ended, Health, NextInputs, Words, next_replicas},
     rollout::waits::{VersionWait, waits_for},
+    waiting::Waiting,
 };
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
@@ -19,8 +20,6 @@ use veil_scheduler_plan::{
 };
 
 use crate::{cluster::View, given_back, progress::Replica};
-
-mod system;
 
 /// The replicas of wanted jobs that have no place, or are to leave theirs, and why. `profiles` is what workers said of
 /// themselves, of those whose telemetry is held here.
@@ -53,7 +52,7 @@ pub(crate) fn unplaced(
         },
     };
     let next = next_replicas(state, &inputs);
-    let system = system::Waiting::new(&next.pending, view, state);
+    let system = Waiting::new(&next.pending, &view.workers(), state);
     let wanted: BTreeMap<_, _> = view
         .submissions
         .iter()

@@ -200,7 +200,14 @@ impl Reporter {
         let because = self.because(state);
         let lines = state.lines_by_job();
         let number = |job: &Blake3Digest| Some(lines.get(job)?.version(job)?.number);
+        let is_system = |job| {
+            let kind = |body: &JobSpec| body.kind == JobType::System;
+            self.joined().and_then(|joined| joined.jobs.read(&job, kind)) == Some(true)
+        };
         let leaves = |job, replica, worker: &PeerIdHash| match state.lost_since(worker) {
+            Some(since) if is_system(job) => Some(format!(
+                "its worker is lost since slot {since}; it is of a system job, and goes nowhere else"
+            )),
             Some(since) => Some(format!(
                 "its worker is lost since slot {since}; it moves once another has room for it and its lease is over"
             )),

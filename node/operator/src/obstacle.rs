@@ -223,6 +223,9 @@ mod tests {
         let few = Obstacle::Candidates { candidates: 1, workers: 3, least: 2 };
         assert!(!few.forbids_submission());
         assert_eq!(of_labels(zone, &two[1..]), Some(few));
+        // Each replica of a system job tells of one worker, however few there are.
+        let system = format!("type = \"system\"\n{zone}");
+        assert_eq!(of_labels(&system, &two[1..]), None);
     }
 
     #[test]

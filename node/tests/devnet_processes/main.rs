@@ -12,6 +12,7 @@
 mod figures;
 mod network;
 mod official;
+mod system;
 mod updates;
 
 use std::{process::Stdio, thread::sleep, time::Duration};

@@ -23,10 +23,10 @@ use veil_protocol_spec::{
 };
 
 use super::{Lists, NextReplicas, Wanted};
-use crate::{fit::Fit, rollout::Rollouts};
-
-/// The workers that may have a replica of a job, by its index.
-pub type Workers = BTreeMap<ReplicaIndex, PeerIdHash>;
+use crate::{
+    fit::{Fit, Workers},
+    rollout::Rollouts,
+};
 
 /// The workers of each system job that is wanted and whose body is known.
 pub(super) type OfSystem = BTreeMap<Blake3Digest, Workers>;

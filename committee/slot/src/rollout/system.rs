@@ -8,7 +8,7 @@ use veil_protocol_spec::{
 };
 
 use super::{Rollouts, replicas::LineReplicas};
-use crate::lists::Workers;
+use crate::fit::Workers;
 
 impl Rollouts<'_> {
     /// Every line of which a system job is wanted, and that job.

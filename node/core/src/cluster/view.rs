@@ -126,9 +126,11 @@ impl View {
         let (Some(node), Some(profile)) = (node, profile) else {
             return if node.is_none() { Fit::Gone } else { Fit::Silent };
         };
-        let submitter = self.organisations_of(&job.operator);
+        let by_organisation = profile.accepts.organisations.is_some();
+        let submitter = by_organisation.then(|| self.organisations_of(&job.operator));
+        let submitter = &submitter.unwrap_or_default();
         let organisation = node.organisation.as_ref();
-        let chain = OnChain { labels: &node.labels, organisation, submitter: &submitter };
+        let chain = OnChain { labels: &node.labels, organisation, submitter };
         let is_closed = node.eligibility != Eligibility::Eligible;
         Fit::of(Unfit::of(job, chain, profile), is_closed)
     }
