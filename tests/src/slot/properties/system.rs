@@ -9,7 +9,8 @@ use veil_protocol_spec::{
 
 use super::super::{SlotReport, chain::ChainView, workers::Surroundings};
 
-/// Whether a replica that has left did so for a version that is wanted now.
+/// Whether a replica has left for another version: one that is healthy at its worker, unless it was not itself, or both
+/// cannot run at once.
 fn is_replaced(
     (before, after): (&ClusterState, &ClusterState),
     job: Blake3Digest,
@@ -18,8 +19,10 @@ fn is_replaced(
 ) -> bool {
     let Some(line) = after.line_of(&job) else { return false };
     let Some(target) = line.target().filter(|_| !line.is_current(&job)) else { return false };
-    let is_healthy = |(job, replica, place): (Blake3Digest, _, Placement)| {
-        place.worker == worker && line.is_current(&job) && !after.is_unproven(job, replica)
+    let is_healthy = |(other, replica, place): (Blake3Digest, _, Placement)| {
+        place.worker == worker
+            && line.version(&other).is_some()
+            && !after.is_unproven(other, replica)
     };
     target.terms.stops_first || before.is_unproven(job, replica) || after.replicas().any(is_healthy)
 }
