@@ -14,7 +14,7 @@
 //! | no manifest of an honest member is refused for what it lists as done or given back | at each judgement |
 //! | a slot replaces at most `max_parallel` replicas of a job whose new version is not certified healthy, and takes no healthy one away before another is, unless both cannot run at once | at each certificate |
 //! | a version that is broken is never called healthy, one that is not is never called failed, unless a worker lies | at each certificate |
-//! | a system job never has two replicas at a worker; none goes to another, nor leaves for a new version before that one is certified healthy there, unless both cannot run at once | at each certificate |
+//! | a system job never has two replicas at a worker, and none goes to another | at each certificate |
 //! | no exclusive replica gets a place while its old worker may run it | at each certificate, if the plan says so |
 //! | what a member stores of slots that are not over is at most [`KEPT_MANIFESTS`] manifests and [`KEPT_BYTES`] | at each record |
 
