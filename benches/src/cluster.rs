@@ -77,6 +77,7 @@ pub fn manifest(workers: usize, jobs: &[JobSpec], slot: u64) -> Manifest {
             submission,
             job: digest,
             replica: ReplicaIndex(replica),
+            only: None,
         })
     });
     Manifest {

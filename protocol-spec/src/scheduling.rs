@@ -126,7 +126,7 @@ pub use state::{
     MAX_RETURNED_OF_OPERATOR, MAX_VERSIONS, Placement, Returned, RolloutError, RolloutPhase, Run,
     RunError, Runs, StateError, Version, VersionOutcome,
 };
-pub use submission::{LEAK_WINDOW_BLOCKS, Submission, bits_of_try};
+pub use submission::{BITS_OF_ONE_WORKER, LEAK_WINDOW_BLOCKS, Submission, bits_of_try};
 pub use telemetry::{
     MAX_ENDED, MAX_HEALTH_SAID, MAX_WORDS, Telemetry, TelemetryBody, TelemetryError,
 };

@@ -91,6 +91,7 @@ fn manifest() -> Manifest {
                 submission: 12,
                 job: job().digest(),
                 replica: ReplicaIndex(replica),
+                only: None,
             })
             .collect(),
         leaving: vec![LeavingReplica { job: Blake3Digest([0xbb; 32]), replica: ReplicaIndex(0) }],

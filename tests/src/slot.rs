@@ -107,6 +107,8 @@ pub enum Demand {
     /// Jobs of a few names, submitted again and again: with another number of replicas, another program, one that
     /// is never healthy; now and then all versions are withdrawn.
     Updates,
+    /// The same of system jobs, which have one replica on each worker.
+    System,
     /// As many replicas as there can be, all at once, of which most fit.
     Flood,
 }

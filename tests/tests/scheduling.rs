@@ -89,6 +89,7 @@ fn a_slot_under_a_ceremonys_key_is_what_the_twin_says() {
             submission,
             job: job.digest(),
             replica: ReplicaIndex(replica),
+            only: None,
         };
         [of(0), of(1)]
     });

@@ -272,6 +272,33 @@ fn a_worker_that_lies_about_health_fails_no_update_elsewhere() {
     assert!(report.occurred.contains_key("replica of a lost worker"), "{report:#?}");
 }
 
+#[test]
+fn each_worker_has_one_replica_of_each_system_job_whatever_happens() {
+    let mut all = SlotReport::default();
+    for seed in 1..4 {
+        let mut plan = SlotPlan::new(4).slots(120).workers(6).jobs(4).demand(Demand::System);
+        plan.scenario.gives_back = true;
+        let report = plan.run(seed);
+        assert_eq!(report.void, 0, "{report:#?}");
+        all.merge(&report);
+    }
+    for (seed, behaviour) in (70..).zip(SlotBehaviour::ALL) {
+        let plan = SlotPlan::new(4).slots(10).workers(6).jobs(4).demand(Demand::System);
+        let report = plan.behaves(3, behaviour).run(seed);
+        assert!(report.slots_ended >= 10, "{behaviour:?}: {report:#?}");
+    }
+    for what in [
+        "system job on every worker",
+        "system replica given back",
+        "system replica of another version",
+        "system replica stays at a lost worker",
+        "update complete",
+        "update reverted",
+    ] {
+        assert!(all.occurred.contains_key(what), "{what}: {all:#?}");
+    }
+}
+
 // ---- long runs -----------------------------------------------------------------------------------
 
 /// C2 of the review: one job that fits nowhere cost a slot and a transaction every 10 seconds.

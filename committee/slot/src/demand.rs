@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use veil_protocol_spec::{
     Address, Blake3Digest, JobLine,
     scheduling::{
-        ClusterPolicy, ImageApproval, ImageReference, JobSpec, JobType, LeasePolicy,
-        MAX_LINES_OF_OPERATOR, MAX_PERIODIC_OF_OPERATOR, MAX_VERSIONS, Overlap, PolicyWeights,
-        Priority, ResourceRequest, Schedule, SchedulingPolicy, VersionTerms, bits_of_try,
+        BITS_OF_ONE_WORKER, ClusterPolicy, ImageApproval, ImageReference, JobSpec, JobType,
+        LeasePolicy, MAX_LINES_OF_OPERATOR, MAX_PERIODIC_OF_OPERATOR, MAX_VERSIONS, Overlap,
+        PolicyWeights, Priority, ResourceRequest, Schedule, SchedulingPolicy, VersionTerms,
+        bits_of_try,
     },
 };
 
@@ -33,9 +34,13 @@ const STATED_TRIES: u32 = 32;
 
 /// Bits to state for a job in a cluster of that many workers, which may become twice as many.
 #[must_use]
-pub fn bits_to_state(replicas: u16, workers: usize) -> u32 {
-    let bits = bits_of_try(workers.saturating_mul(2).max(1));
-    u32::from(replicas).max(1).saturating_mul(bits).saturating_mul(STATED_TRIES)
+pub fn bits_to_state(job: &JobSpec, workers: usize) -> u32 {
+    let workers = workers.saturating_mul(2).max(1);
+    let (replicas, bits) = match job.kind {
+        JobType::System => (u32::try_from(workers).unwrap_or(u32::MAX), BITS_OF_ONE_WORKER),
+        _ => (u32::from(job.replicas).max(1), bits_of_try(workers)),
+    };
+    replicas.saturating_mul(bits).saturating_mul(STATED_TRIES)
 }
 
 /// What the body of a job says that decides which of its replicas wait for a place.
@@ -43,7 +48,7 @@ pub fn bits_to_state(replicas: u16, workers: usize) -> u32 {
 pub struct JobDemand {
     /// Whose job it is: submissions of its digest by others do not count.
     pub operator: Address,
-    /// How many replicas run at once.
+    /// How many replicas run at once; of a system job, on each worker.
     pub replicas: u16,
     /// Which of the operator's jobs come first.
     pub priority: Priority,
@@ -136,10 +141,22 @@ impl Timetable {
 
 impl JobDemand {
     /// Whether a replica is placed elsewhere only after its worker has stopped it: its next worker could start it
-    /// before, and of a run that ends by itself the work so far would be lost.
+    /// before, and of a run that ends by itself the work so far would be lost; one of a system job is for that worker.
     #[must_use]
     pub const fn stops_first(&self) -> bool {
-        self.is_batch || !matches!(self.lease, LeasePolicy::Keep)
+        self.is_batch || self.is_system() || !matches!(self.lease, LeasePolicy::Keep)
+    }
+
+    /// Whether each worker that may run it has one replica.
+    #[must_use]
+    pub const fn is_system(&self) -> bool {
+        self.terms.is_system()
+    }
+
+    /// Bits that one try of a replica tells at most, in a slot with that many workers.
+    #[must_use]
+    pub const fn bits_of_try(&self, workers: usize) -> u32 {
+        if self.is_system() { BITS_OF_ONE_WORKER } else { bits_of_try(workers) }
     }
 
     /// Of a job in a cluster with this policy, which runs these images, as of a block of that time (Unix, seconds).
@@ -261,8 +278,11 @@ mod tests {
 
     #[test]
     fn bits_are_stated_for_32_tries_in_a_cluster_twice_as_large() {
-        assert_eq!(bits_to_state(3, 3), 3 * 3 * STATED_TRIES);
-        assert!(bits_to_state(1024, 1024) < u32::MAX);
+        assert_eq!(bits_to_state(&job(3), 3), 3 * 3 * STATED_TRIES);
+        assert!(bits_to_state(&job(1024), 1024) < u32::MAX);
+        // One bit of each worker: whether it has room.
+        let system = JobSpec { kind: JobType::System, ..job(1) };
+        assert_eq!(bits_to_state(&system, 3), 6 * STATED_TRIES);
     }
 
     #[test]

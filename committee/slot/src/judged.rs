@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use veil_protocol_spec::{Blake3Digest, JobLine, scheduling::RunChange};
+use veil_protocol_spec::{
+    Blake3Digest, JobLine,
+    scheduling::{LeavingReplica, RunChange},
+};
 
 /// What a manifest that is judged says itself, where its proposer may not have known everything.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +20,8 @@ pub struct Judged<'a> {
     pub forgotten: &'a [JobLine],
     /// What it says of periodic jobs: of no others needs anything be said.
     pub runs: &'a [RunChange],
+    /// What it lists as leaving: of system jobs nothing more need be.
+    pub leaving: &'a [LeavingReplica],
     /// Whether it is an appeal: then no others need be done either, since their bodies may not have reached
     /// the proposer.
     pub in_appeal: bool,

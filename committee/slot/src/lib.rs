@@ -15,7 +15,8 @@
 //!    [`LocalView::validate_lists`](manifest::LocalView::validate_lists), and votes by what they say.
 //!
 //! What a manifest lists is a rule of its own, since a node that decides nothing answers by it too why a
-//! replica has no place: [`lists`], of what each job wants ([`demand`]) and when it is tried ([`tries`]).
+//! replica has no place: [`lists`], of what each job wants ([`demand`]), which workers may run a system job ([`fit`]) and when a replica is
+//! tried ([`tries`]).
 //!
 //! What the slot's auditors state of it is compared with how it ended: [`audit`].
 //!
@@ -26,6 +27,7 @@
 pub mod anchor;
 pub mod audit;
 pub mod demand;
+pub mod fit;
 #[cfg(test)]
 mod fixtures;
 pub mod judged;
@@ -36,5 +38,6 @@ pub mod pool;
 pub mod rollout;
 pub mod silence;
 pub mod tries;
+pub mod waiting;
 
 pub use self::machine::SlotMachine;

@@ -25,10 +25,12 @@
 //! 9. Of the versions of a job those replicas want a place, and those leave theirs, that [`rollout`](crate::rollout)
 //!    says. While a job of an operator has a place and its body is not known, none of its jobs that is no version
 //!    yet gets one: it could be one.
+//! 10. Each worker that may run a system job wants one replica of it, and no other takes that (`system`).
 
 mod done;
 mod due;
 mod given_back;
+mod system;
 mod versions;
 
 use std::{
@@ -43,13 +45,14 @@ use veil_protocol_spec::{
     scheduling::{
         ClusterState, EndedReplica, GivenBack, LEAK_WINDOW_BLOCKS, LeavingReplica, MAX_PENDING,
         MAX_RUNNING, PendingReplica, ReplicaHealth, Returned, RolloutChanges, RunChange,
-        Submission, bits_of_try,
+        Submission,
     },
 };
 use veil_scheduler_plan::cost::most_replicas;
 
 use crate::{
     demand::{JobDemand, NotConsidered, wait_seconds},
+    fit::Fit,
     judged::Judged,
     rollout::Rollouts,
     tries::{Turn, failures, turn},
@@ -92,6 +95,8 @@ pub struct NextInputs<'a> {
     pub given_back: &'a Words,
     /// The operators of workers that are registered as of the manifest's block.
     pub owners: &'a BTreeMap<PeerIdHash, Address>,
+    /// Whether a worker may run a system job whose body is known.
+    pub fit: &'a dyn Fn(&Blake3Digest, &PeerIdHash) -> Fit,
 }
 
 /// What the manifest of the next slot must list.
@@ -183,8 +188,9 @@ pub fn next_replicas(state: &ClusterState, inputs: &NextInputs<'_>) -> NextRepli
         }
     }
     lists.forgotten(|job| submitted.contains(job), &mut next.leaving);
+    let of_system = lists.system(&rollouts, &wanted, &mut next);
     lists.given_back(&mut next);
-    let listed = lists.versions(&rollouts, &wanted, &mut next);
+    let listed = lists.versions(&rollouts, &wanted, &of_system, &mut next);
     let all_wake = state.is_woken_by(inputs.telemetry, inputs.policy);
     let mut wants = Vec::new();
     for (&job, Wanted { submission, demand }) in &wanted {
@@ -198,7 +204,9 @@ pub fn next_replicas(state: &ClusterState, inputs: &NextInputs<'_>) -> NextRepli
         if !lists.is_run(&job, demand, &mut next) {
             continue;
         }
-        if let Some(indices) = lists.indices(&listed, &wanted, submission, demand, &mut next) {
+        if let Some(indices) =
+            lists.indices(&listed, &wanted, &of_system, submission, demand, &mut next)
+        {
             wants.push(lists.wants(submission, *demand, indices, all_wake, &next));
         }
     }
@@ -214,6 +222,7 @@ pub fn next_replicas(state: &ClusterState, inputs: &NextInputs<'_>) -> NextRepli
         }
     });
     next.pending = lists.take_turns(&wants, any_now, next.staying);
+    lists.name_workers(&of_system, &mut next);
     let failures = |of: &PendingReplica| {
         let returned = lists.returned(of.job, of.replica, &next);
         failures(state, of.job, of.replica, returned.as_ref())
@@ -280,7 +289,7 @@ impl Lists<'_> {
         let Some(placement) = self.state.placement(job, replica) else { return false };
         let (worker, word) = (&placement.worker, next.word(job, replica));
         let stays = match self.inputs.lost.get(worker) {
-            Some(lost_for) => !self.may_leave(worker, *lost_for, demand),
+            Some(lost_for) => demand.is_system() || !self.may_leave(worker, *lost_for, demand),
             None => {
                 let is_back = self.state.is_given_back(job, replica) || word.is_some();
                 demand.stops_first() || !(is_back || self.inputs.draining.contains(worker))
@@ -302,7 +311,8 @@ impl Lists<'_> {
         }
         let (told, since) = self.state.told(&wants.submission.job, self.inputs.block);
         let replicas = u32::try_from(wants.listed(any_now)).unwrap_or(u32::MAX);
-        let needed = bits_of_try(self.inputs.telemetry.len()).saturating_mul(replicas);
+        let bits = wants.demand.bits_of_try(self.inputs.telemetry.len());
+        let needed = bits.saturating_mul(replicas);
         let stated = wants.submission.leak_bits;
         if told.saturating_add(needed) > stated {
             let until = since.saturating_add(LEAK_WINDOW_BLOCKS);
@@ -332,7 +342,7 @@ impl Lists<'_> {
                 let (priority, of_job) = (Reverse(wants.demand.priority.0), lot(job.as_bytes()));
                 let now = wants.now.iter().copied().filter(|_| first);
                 for replica in now.chain(wants.rest(any_now).filter(|_| !first)) {
-                    let one = PendingReplica { submission: position, job, replica };
+                    let one = PendingReplica { submission: position, job, replica, only: None };
                     let share = shares.entry(operator).or_default();
                     share.insert((priority, is_new(&one), of_job, replica), one);
                 }

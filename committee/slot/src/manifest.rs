@@ -10,6 +10,7 @@
 
 mod invalid;
 mod said;
+mod work;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +22,7 @@ use veil_protocol_spec::{
     Slot, domain,
     scheduling::{
         Binding, BlockRef, CircuitId, ClusterState, EndedReplica, GivenBack, LostWorker, MAX_LOST,
-        Manifest, ReplicaHealth, SignedSuspicion, Submission, Suspicion, TelemetryEntry,
+        Manifest, Profile, ReplicaHealth, SignedSuspicion, Submission, Suspicion, TelemetryEntry,
         UnixMillis,
     },
 };
@@ -29,13 +30,14 @@ use veil_scheduler_plan::{cost::most_replicas, inputs::PlanError};
 
 use crate::{
     demand::JobDemand,
+    fit::Fit,
     judged::Judged,
     lists::{NextInputs, NextReplicas, next_replicas},
     rollout::{TooManyAtOnce, too_many_at_once},
 };
 
-pub use self::invalid::InvalidManifest;
 use self::said::Said;
+pub use self::{invalid::InvalidManifest, work::Work};
 
 /// How many blocks a manifest's block may be older than the last settled one that a member knows: full
 /// nodes keep the state of as many.
@@ -58,6 +60,8 @@ pub struct TelemetryRef {
     pub given_back: Arc<[GivenBack]>,
     /// What it says of replicas that were placed in updates.
     pub health: Arc<[ReplicaHealth]>,
+    /// What its sender says of itself.
+    pub profile: Arc<Profile>,
 }
 
 /// What a member knows when it proposes or validates.
@@ -105,21 +109,13 @@ pub struct LocalView<'a> {
     pub appeal: bool,
     /// The operators of the workers registered then.
     pub owners: &'a BTreeMap<PeerIdHash, Address>,
+    /// Whether a registered worker that says this of itself may run a system job whose body is known, by the chain
+    /// then.
+    pub fit: &'a dyn Fn(&Blake3Digest, &PeerIdHash, &Profile) -> Fit,
 }
 
 /// Whether it can wait, then drawn, and whose it is.
 type Rank = (bool, [u8; 32], PeerIdHash);
-
-/// Whether a slot would change anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Work {
-    /// Nothing is to be done.
-    Nothing,
-    /// All that could be done was tried before: that often at least, with nothing changed since.
-    Again(u8),
-    /// Something is to be done now.
-    Now,
-}
 
 /// The first `most` of the workers by rank.
 fn first(ranked: impl Iterator<Item = Rank>, most: usize) -> BTreeSet<PeerIdHash> {
@@ -152,19 +148,25 @@ impl LocalView<'_> {
         said: &Said,
         judged: Option<Judged<'_>>,
     ) -> NextReplicas {
+        let telemetry: BTreeSet<_> = telemetry.iter().map(|entry| entry.sender).collect();
         let inputs = NextInputs {
             submissions: self.submissions,
             jobs: self.jobs,
             judged,
             lost: &lost.iter().map(|lost| (lost.worker, lost.lost_for())).collect(),
             draining: self.draining,
-            telemetry: &telemetry.iter().map(|entry| entry.sender).collect(),
+            telemetry: &telemetry,
             ended: &said.ended,
             health: &said.health,
             block: self.block.number,
             policy: self.policy,
             given_back: &said.given_back,
             owners: self.owners,
+            fit: &|job, worker| match said.profile(worker, &telemetry) {
+                _ if !self.workers.contains(worker) => Fit::Gone,
+                Some(profile) => (self.fit)(job, worker, &profile),
+                None => Fit::Silent,
+            },
         };
         next_replicas(self.state, &inputs)
     }
@@ -403,6 +405,7 @@ impl LocalView<'_> {
             versions: &versions,
             forgotten: &manifest.rollouts.forgotten,
             runs: &manifest.runs,
+            leaving: &manifest.leaving,
             in_appeal: self.appeal,
         };
         // By the telemetry that the manifest names; what of it is not here is named further below.

@@ -21,6 +21,7 @@
 
 pub mod homes;
 mod replicas;
+mod system;
 pub mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -151,6 +152,9 @@ impl<'a> Rollouts<'a> {
     }
 
     fn leaving_of(&self, line: &Line, target: &Version, leaving: &mut BTreeSet<LeavingReplica>) {
+        if target.terms.is_system() {
+            return self.system_leaving_of(line, target, leaving);
+        }
         let of = LineReplicas::new(self.state, line, target);
         let mut leave = |job, replica| _ = leaving.insert(LeavingReplica { job, replica });
         for (job, replica) in of.surplus() {
@@ -167,7 +171,8 @@ impl<'a> Rollouts<'a> {
             // Of versions that were given up half way, what was never healthy goes at once.
             let kept = jobs.iter().rev().find(|job| !self.state.is_unproven(**job, replica));
             for job in jobs {
-                if taken || at_once || Some(job) != kept {
+                let is_system = line.version(job).is_some_and(|of| of.terms.is_system());
+                if taken || at_once || is_system || Some(job) != kept {
                     leave(*job, replica);
                 }
             }
@@ -200,7 +205,9 @@ impl<'a> Rollouts<'a> {
             }
         }
         for (_, line) in self.state.lines().filter(|(id, _)| !self.withdrawn.contains(id)) {
-            let Some(target) = line.target() else { continue };
+            let Some(target) = line.target().filter(|target| !target.terms.is_system()) else {
+                continue;
+            };
             let of = LineReplicas::new(self.state, line, target);
             if !of.current.values().all(&body) {
                 continue;

@@ -253,7 +253,8 @@ pub struct JobStatus {
     pub name: Option<String>,
     /// What it runs; nothing while its body is not known here.
     pub image: Option<String>,
-    /// Replicas wanted; nothing while its body is not known here.
+    /// Replicas wanted; nothing while its body is not known here. Of a system job, those that have a place or wait for
+    /// one.
     pub wanted: Option<u16>,
     /// Its replicas.
     pub replicas: Vec<ReplicaStatus>,

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use veil_committee_slot::{
     demand::JobDemand,
+    fit::Fit,
     lists::{Ended, Health, NextInputs, Words, next_replicas},
     rollout::{
         homes::{inherits, predecessor},
         waits::{VersionWait, waits_for},
     },
+    waiting::Waiting,
 };
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
@@ -48,19 +50,27 @@ pub(crate) fn unplaced(
         policy: view.policy,
         given_back: &Words::new(),
         owners: &BTreeMap::new(),
+        fit: &|job, worker| {
+            let fit = |body: &JobSpec| view.fit(body, worker, profiles.get(worker));
+            jobs.read(job, fit).unwrap_or(Fit::Silent)
+        },
     };
     let next = next_replicas(state, &inputs);
+    let system = Waiting::new(&next.pending, &view.workers(), state);
     let wanted: BTreeMap<_, _> = view
         .submissions
         .iter()
         .filter(|submission| !submission.cancelled)
         .filter_map(|submission| Some((submission, demand(&submission.job)?)))
         .filter(|(submission, demand)| submission.operator == demand.operator)
-        .map(|(submission, demand)| (submission.job, demand.replicas))
+        .map(|(submission, demand)| (submission.job, demand))
         .collect();
     let because = |(job, replica): Replica| {
         if let Some(reason) = next.not_considered.get(&job) {
             return reason.to_string();
+        }
+        if demand(&job).is_some_and(|demand| demand.is_system()) {
+            return system.because(job, replica);
         }
         // A replica that has a place is asked for when it is to leave.
         if state.placement(job, replica).is_some()
@@ -99,8 +109,13 @@ pub(crate) fn unplaced(
             _ => reason,
         }
     };
-    let replicas = wanted.into_iter().flat_map(|(job, replicas)| {
-        (0..replicas).map(ReplicaIndex).map(move |replica| (job, replica))
+    let replicas = wanted.into_iter().flat_map(|(job, demand)| {
+        let replicas: Vec<_> = if demand.is_system() {
+            system.replicas(job, next.not_considered.contains_key(&job))
+        } else {
+            (0..demand.replicas).map(ReplicaIndex).collect()
+        };
+        replicas.into_iter().map(move |replica| (job, replica))
     });
     let waits = replicas.filter(|&(job, replica)| {
         let place = state.placement(job, replica);

@@ -12,7 +12,7 @@ use veil_node_process::{metrics::Metrics, peak_rss_bytes, rss_bytes};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, PeerIdHash, Slot,
-    scheduling::{ClusterScope, ClusterState},
+    scheduling::{ClusterScope, ClusterState, JobSpec, JobType},
 };
 
 use crate::{
@@ -172,6 +172,7 @@ impl Reporter {
             let periodic = body
                 .as_ref()
                 .and_then(|body| PeriodicStatus::of(&state, &submission.job, body, view.time));
+            let replicas = replicas.get(&submission.job).cloned().unwrap_or_default();
             JobStatus {
                 job: submission.job,
                 position: submission.position,
@@ -179,8 +180,8 @@ impl Reporter {
                 cancelled: submission.cancelled,
                 name: body.as_ref().map(|body| body.name.to_string()),
                 image: body.as_ref().map(|body| body.image.to_string()),
-                wanted: body.map(|body| body.replicas),
-                replicas: replicas.get(&submission.job).cloned().unwrap_or_default(),
+                wanted: body.map(|body| wanted(&body, &replicas)),
+                replicas,
                 version: VersionStatus::of(&state, &lines, &submission.job),
                 periodic,
             }
@@ -204,7 +205,14 @@ impl Reporter {
         let because = self.because(state);
         let lines = state.lines_by_job();
         let number = |job: &Blake3Digest| Some(lines.get(job)?.version(job)?.number);
+        let is_system = |job| {
+            let kind = |body: &JobSpec| body.kind == JobType::System;
+            self.joined().and_then(|joined| joined.jobs.read(&job, kind)) == Some(true)
+        };
         let leaves = |job, replica, worker: &PeerIdHash| match state.lost_since(worker) {
+            Some(since) if is_system(job) => Some(format!(
+                "its worker is lost since slot {since}; it is of a system job, and goes nowhere else"
+            )),
             Some(since) => Some(format!(
                 "its worker is lost since slot {since}; it moves once another has room for it and its lease is over"
             )),
@@ -272,6 +280,15 @@ impl Reporter {
         let view = joined.views.current();
         unplaced(&view, &joined.jobs, state, &profiles.unwrap_or_default())
     }
+}
+
+/// How many replicas of a job run at once; of a system job, those that have a place or wait for one.
+fn wanted(body: &JobSpec, replicas: &[ReplicaStatus]) -> u16 {
+    if body.kind != JobType::System {
+        return body.replicas;
+    }
+    let counts = |of: &&ReplicaStatus| of.worker.is_some() || of.pending_because.is_some();
+    u16::try_from(replicas.iter().filter(counts).count()).unwrap_or(u16::MAX)
 }
 
 fn peers(joined: &Joined) -> PeerCounts {

@@ -7,6 +7,7 @@ use std::{
 
 use veil_committee_slot::{
     demand::JobDemand,
+    fit::Fit,
     manifest::{LocalView, MAX_BLOCK_AGE, TelemetryRef},
     pool::Verified,
 };
@@ -18,7 +19,7 @@ use veil_node_process::unix_now;
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
     Address, Blake3Digest, PeerIdHash, Slot,
-    scheduling::{CertificateBody, ClusterState, TelemetryEntry, UnixMillis},
+    scheduling::{CertificateBody, ClusterState, JobSpec, Profile, TelemetryEntry, UnixMillis},
 };
 use veil_scheduler::circuit_id;
 
@@ -35,6 +36,7 @@ pub(crate) fn telemetry_ref(entry: &Verified<Expanded>) -> TelemetryRef {
         ended: body.ended.as_slice().into(),
         given_back: body.given_back.as_slice().into(),
         health: body.health.as_slice().into(),
+        profile: Arc::new(body.profile.clone()),
     }
 }
 
@@ -82,9 +84,22 @@ impl ViewSnapshot {
         Self { workers, draining, owners, settled, view, ..self }
     }
 
-    /// Jobs that have a place; one may be named more than once.
+    /// Jobs that have a place, and the wanted versions of those that have several; one may be named more than once.
     pub(crate) fn placed(&self) -> impl Iterator<Item = Blake3Digest> + '_ {
-        self.state.replicas().map(|(job, ..)| job)
+        let wanted = self.state.lines().filter_map(|(_, line)| Some(line.target()?.job));
+        self.state.replicas().map(|(job, ..)| job).chain(wanted)
+    }
+
+    /// Which workers may run a system job.
+    pub(crate) fn fit<'a>(
+        &self,
+        jobs: &'a Jobs,
+    ) -> impl Fn(&Blake3Digest, &PeerIdHash, &Profile) -> Fit + use<'a> {
+        let view = Arc::clone(&self.view);
+        move |job, worker, profile| {
+            let fit = |body: &JobSpec| view.fit(body, worker, Some(profile));
+            jobs.read(job, fit).unwrap_or(Fit::Silent)
+        }
     }
 
     /// What jobs want by the policy.
@@ -96,12 +111,14 @@ impl ViewSnapshot {
         move |job| jobs.read(job, |body| JobDemand::of(body, &policy, &view.images, view.time))
     }
 
-    /// The view that rules and differences follow from. `jobs` says what a job wants whose body is known;
+    /// The view that rules and differences follow from. `jobs` says what a job wants whose body is known, `fit` who
+    /// may run one that is for each worker;
     /// samples older than `max_age` do not count.
     pub(crate) fn local_view<'a>(
         &'a self,
         epoch: &'a ActiveEpoch,
         jobs: &'a dyn Fn(&Blake3Digest) -> Option<JobDemand>,
+        fit: &'a dyn Fn(&Blake3Digest, &PeerIdHash, &Profile) -> Fit,
         max_age: u64,
     ) -> LocalView<'a> {
         LocalView {
@@ -126,6 +143,7 @@ impl ViewSnapshot {
             not_before: UnixMillis(unix_now().0.saturating_sub(max_age)),
             appeal: false,
             owners: &self.owners,
+            fit,
         }
     }
 }

@@ -202,7 +202,8 @@ impl SlotLoop {
         let snapshot = self.snapshot(view);
         self.awaited = self.silent(&snapshot);
         let jobs = snapshot.demands(&self.inputs.jobs);
-        let view = snapshot.local_view(&self.epoch, &jobs, self.telemetry_max_age.0);
+        let fit = snapshot.fit(&self.inputs.jobs);
+        let view = snapshot.local_view(&self.epoch, &jobs, &fit, self.telemetry_max_age.0);
         let seen = Observation { view: &view, silent: !self.awaited.is_empty(), interval };
         self.machine.observe(&seen, self.clock.now());
         self.show(Vec::new());
@@ -231,7 +232,8 @@ impl SlotLoop {
             AgreementEffect::GetValue { instance, round } => {
                 let snapshot = self.snapshot(self.inputs.views.current());
                 let jobs = snapshot.demands(&self.inputs.jobs);
-                let view = snapshot.local_view(&self.epoch, &jobs, self.telemetry_max_age.0);
+                let fit = snapshot.fit(&self.inputs.jobs);
+                let view = snapshot.local_view(&self.epoch, &jobs, &fit, self.telemetry_max_age.0);
                 self.machine.get_value(instance, round, &view, now);
             }
             AgreementEffect::Validate { digest, proposer, value, by_quorum, .. } => match value {

@@ -327,7 +327,7 @@ mod tests {
             policy: KeccakDigest([5; 32]),
             circuit: CircuitId { version: 1, fingerprint: Blake3Digest([7; 32]) },
             telemetry: vec![TelemetryEntry { sender: holder, digest: Blake3Digest([8; 32]) }],
-            pending: vec![PendingReplica { submission: 0, job, replica }],
+            pending: vec![PendingReplica { submission: 0, job, replica, only: None }],
             leaving: Vec::new(),
             done: Vec::new(),
             lost: Vec::new(),

@@ -53,9 +53,10 @@ impl Validator {
         let view = self.inputs.views.at(manifest.block).await.map_err(|error| unknown(&error))?;
         let snapshot = received.with_chain(view, self.settled(manifest.block.number).await);
         let jobs = snapshot.demands(&self.inputs.jobs);
+        let fit = snapshot.fit(&self.inputs.jobs);
         let max_age = self.telemetry_max_age.0 + AGE_SLACK;
         let local_view = || {
-            let view = snapshot.local_view(epoch, &jobs, max_age);
+            let view = snapshot.local_view(epoch, &jobs, &fit, max_age);
             if by_quorum { view.in_appeal() } else { view }
         };
         // What ends by itself and what is a version is told by bodies.

@@ -5,8 +5,8 @@ use veil_protocol_spec::{
     Blake3Digest,
     registry::NotDelegated,
     scheduling::{
-        AntiAffinity, ClusterPolicy, FailureDomain, JobSpec, Label, Organisation, RequestTooLarge,
-        ResourceRequest, Strength,
+        AntiAffinity, ClusterPolicy, FailureDomain, JobSpec, JobType, Label, Organisation,
+        RequestTooLarge, ResourceRequest, Strength,
     },
 };
 
@@ -120,7 +120,9 @@ impl Obstacle {
             _ => None,
         };
         let narrowed = candidates < workers || hard.is_some() || job.constraints.narrow();
-        let least = if narrowed { policy.least_candidates(workers) } else { 1 };
+        // Each worker's replica of a system job tells of that worker alone.
+        let is_system = job.kind == JobType::System;
+        let least = if narrowed && !is_system { policy.least_candidates(workers) } else { 1 };
         if candidates < least {
             return Some(Self::Candidates { candidates, workers, least });
         }
@@ -221,6 +223,9 @@ mod tests {
         let few = Obstacle::Candidates { candidates: 1, workers: 3, least: 2 };
         assert!(!few.forbids_submission());
         assert_eq!(of_labels(zone, &two[1..]), Some(few));
+        // Each replica of a system job tells of one worker, however few there are.
+        let system = format!("type = \"system\"\n{zone}");
+        assert_eq!(of_labels(&system, &two[1..]), None);
     }
 
     #[test]

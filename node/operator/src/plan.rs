@@ -183,7 +183,7 @@ pub async fn look_at(
         .iter()
         .map(|node| Worker { labels: &node.labels, organisation: node.organisation.as_ref() })
         .collect();
-    let stated = leak_bits.unwrap_or_else(|| bits_to_state(spec.replicas, workers.len()));
+    let stated = leak_bits.unwrap_or_else(|| bits_to_state(&spec, workers.len()));
     let allowance = chain.allowance(cluster, operator).await?;
     let usage = chain.job_usage(cluster, operator).await?;
     let image = chain.image(cluster, spec.image.digest_bytes()).await?;
@@ -222,12 +222,14 @@ pub async fn look_at(
     let before = jobs.iter().filter(same).max_by_key(|job| job.position);
     let update = before.map(|before| Update::of(before, &jobs, &spec));
     obstacles.extend(Obstacle::of_workers(&spec, &policy, &known));
+    let fitting = known.iter().filter(|worker| worker.fits(&spec)).count();
+    let fitting = u16::try_from(fitting).unwrap_or(u16::MAX);
     Ok(JobPlan {
         job: spec.digest(),
         name: spec.name.to_string(),
         operator,
         nonce,
-        replicas: spec.replicas,
+        replicas: if spec.kind == JobType::System { fitting } else { spec.replicas },
         limits: Limits::of(&spec),
         leak_bits: stated,
         leak_bits_used: usage.leak_bits,
@@ -236,7 +238,7 @@ pub async fn look_at(
         jobs_allowed: allowance.jobs_per_epoch,
         image_allowed,
         workers: workers.len(),
-        candidates: known.iter().filter(|worker| worker.fits(&spec)).count(),
+        candidates: fitting.into(),
         organisations: spec.constraints.organisations.clone(),
         obstacles,
         next_runs,

@@ -7,7 +7,7 @@ use veil_node_api::{
     status::{DoneStatus, JobStatus},
     versions::JobVersion,
 };
-use veil_protocol_spec::scheduling::{RolloutPhase, VersionOutcome, utc};
+use veil_protocol_spec::scheduling::{JobType, RolloutPhase, VersionOutcome, utc};
 
 use crate::{
     history::numbered,
@@ -147,7 +147,11 @@ pub fn write_versions(out: &mut dyn Write, versions: &[JobVersion]) -> io::Resul
             number.map_or_else(|| "-".to_owned(), |number| number.to_string()),
             short(&of.job.to_string()),
             of.position,
-            of.spec.replicas,
+            if of.spec.kind == JobType::System {
+                "each".to_owned()
+            } else {
+                of.spec.replicas.to_string()
+            },
             of.placed,
             version_state(of),
             of.spec.image
@@ -192,13 +196,10 @@ pub fn version_state(of: &JobVersion) -> String {
 /// # Errors
 /// Those of `out`.
 pub fn write_plan(out: &mut dyn Write, plan: &JobPlan) -> io::Result<()> {
-    writeln!(
-        out,
-        "{} of job `{}`, digest {}",
-        count(plan.replicas, "replica"),
-        plan.name,
-        plan.job
-    )?;
+    let replicas = count(plan.replicas, "replica");
+    let each =
+        if plan.spec.kind == JobType::System { " (one on each worker that fits)" } else { "" };
+    writeln!(out, "{replicas}{each} of job `{}`, digest {}", plan.name, plan.job)?;
     if let Some(Update { version, job, replicas }) = &plan.update {
         writeln!(
             out,

@@ -120,7 +120,12 @@ impl Member {
             circuit: CircuitId { version: 1, fingerprint: Blake3Digest([4; 32]) },
             telemetry: vec![TelemetryEntry { sender: worker, digest: Blake3Digest([5; 32]) }],
             pending: (0..replicas)
-                .map(|i| PendingReplica { submission: slot.0, job, replica: ReplicaIndex(i) })
+                .map(|i| PendingReplica {
+                    submission: slot.0,
+                    job,
+                    replica: ReplicaIndex(i),
+                    only: None,
+                })
                 .collect(),
             leaving: Vec::new(),
             done: Vec::new(),

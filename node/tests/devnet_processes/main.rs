@@ -13,6 +13,7 @@ mod figures;
 mod network;
 mod official;
 mod periodic;
+mod system;
 mod updates;
 
 use std::{process::Stdio, thread::sleep, time::Duration};

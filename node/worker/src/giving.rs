@@ -43,13 +43,24 @@ pub(crate) fn mine(me: PeerIdHash, view: &View) -> Mine {
 
 impl Mine {
     /// When a replica is stopped that nobody has given back yet. What must not run twice is stopped at once, since it
-    /// cannot be placed elsewhere before; but a run that ends by itself may go on until the deadline.
-    fn stops(self, is_batch: bool, may_double: bool, now: UnixMillis) -> Option<UnixMillis> {
+    /// cannot be placed elsewhere before; but a run that ends by itself, or that of a system job beside others, `may_go_on`
+    /// until the deadline.
+    fn stops(self, may_go_on: bool, may_double: bool, now: UnixMillis) -> Option<UnixMillis> {
         if !self.is_drained {
             return None;
         }
         let is_due = self.deadline.is_some_and(|deadline| deadline <= now);
-        (is_due || !is_batch && !may_double).then_some(now)
+        (is_due || !may_go_on && !may_double).then_some(now)
+    }
+}
+
+/// Whether a replica on a drained worker goes on until the deadline, if its worker stops it: a run that ends by itself,
+/// and one of a system job as long as something else runs there, which may need it.
+const fn may_go_on(kind: &JobType, is_alone: bool) -> bool {
+    match kind {
+        JobType::Batch { .. } | JobType::Periodic { .. } => true,
+        JobType::System => !is_alone,
+        JobType::Service => false,
     }
 }
 
@@ -84,11 +95,16 @@ impl Giver<'_> {
             }
         }
         if mine.is_drained {
-            for (of, placed) in now.here.iter().filter(|(of, _)| !ended.contains(*of)) {
-                let kind = |body: &JobSpec| body.kind.ends();
+            let here = || now.here.iter().filter(|(of, _)| !ended.contains(*of));
+            let is_system = |of: &Replica| {
+                self.jobs.read(&of.0, |body| body.kind == JobType::System) == Some(true)
+            };
+            let is_alone = moves.is_empty() && here().all(|(of, _)| is_system(of));
+            for (of, placed) in here() {
+                let kind = |body: &JobSpec| may_go_on(&body.kind, is_alone);
                 // Of a job that is not known here nothing runs that this worker could stop.
-                let Some(is_batch) = self.jobs.read(&of.0, kind) else { continue };
-                if let Some(until) = mine.stops(is_batch, may_double(of), at) {
+                let Some(may_go_on) = self.jobs.read(&of.0, kind) else { continue };
+                if let Some(until) = mine.stops(may_go_on, may_double(of), at) {
                     let reason = GiveBackReason::Drained;
                     words.push(word(*of, *placed, reason, Some(until), Note::default()));
                 }
@@ -173,7 +189,7 @@ mod tests {
         let drained =
             |deadline: Option<u64>| Mine { is_drained: true, deadline: deadline.map(UnixMillis) };
         let not = Mine { is_drained: false, deadline: Some(UnixMillis(1)) };
-        for (mine, is_batch, may_double, stops) in [
+        for (mine, may_go_on, may_double, stops) in [
             (not, false, false, false),
             (drained(None), false, true, false),
             (drained(None), true, false, false),
@@ -184,8 +200,16 @@ mod tests {
             (drained(Some(1_000)), false, true, true),
             (drained(Some(1_000)), true, false, true),
         ] {
-            let stopped = mine.stops(is_batch, may_double, now);
-            assert_eq!(stopped, stops.then_some(now), "{mine:?} {is_batch} {may_double}");
+            let stopped = mine.stops(may_go_on, may_double, now);
+            assert_eq!(stopped, stops.then_some(now), "{mine:?} {may_go_on} {may_double}");
         }
+    }
+    #[test]
+    fn a_system_jobs_replica_leaves_a_drained_worker_after_the_others() {
+        let batch = JobType::Batch { max_attempts: 1 };
+        let goes_on = |kind| [false, true].map(|is_alone| may_go_on(kind, is_alone));
+        assert_eq!(goes_on(&JobType::System), [true, false]);
+        assert_eq!(goes_on(&batch), [true, true]);
+        assert_eq!(goes_on(&JobType::Service), [false, false], "as before");
     }
 }

@@ -107,8 +107,11 @@ pub(crate) fn volume(name: &str, mount: &str, kind: VolumeKind) -> Volume {
 /// A job by the rules that asks for whatever nobody does yet.
 pub(crate) fn everything() -> JobSpec {
     let mut all = job();
-    all.kind = JobType::System;
-    all.replicas = 1;
+    all.kind = JobType::Periodic {
+        cron: "0 4 * * *".parse().unwrap(),
+        time_zone: TimeZone::default(),
+        overlap: Overlap::Skip,
+    };
     all.ports = vec![
         port("http", 80),
         Port { host: HostPort::Fixed(NonZeroU16::MIN), ..port("https", 443) },
@@ -125,7 +128,7 @@ pub(crate) fn everything() -> JobSpec {
         Organisations::Of(["Acme", "Zoo"].map(|o| o.parse::<Organisation>().unwrap()).to_vec());
     all.health.as_mut().unwrap().unhealthy = Unhealthy::Reschedule;
     all.restart = RestartPolicy {
-        mode: RestartMode::Always,
+        mode: RestartMode::Never,
         attempts: Some(3),
         interval_seconds: 600,
         delay_seconds: 15,

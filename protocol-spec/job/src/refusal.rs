@@ -23,6 +23,11 @@ pub enum JobError {
     /// A system job names a number of replicas.
     #[error("{0} replicas of a system job: each worker runs one, so leave `replicas` out")]
     SystemReplicas(u16),
+    /// A system job asks for what only replicas have that may go elsewhere.
+    #[error(
+        "a system job has a replica on each worker that may run it, and none goes elsewhere: {0}"
+    )]
+    OfSystem(&'static str),
     /// A batch job's runs are none, or too many.
     #[error("max_attempts is {0}: {min} to {max} are possible", min = limits::ATTEMPTS.start(), max = limits::ATTEMPTS.end())]
     Attempts(u16),

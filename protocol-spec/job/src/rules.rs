@@ -79,6 +79,7 @@ impl JobSpec {
         }
         match &self.kind {
             JobType::System if self.replicas != 1 => Err(JobError::SystemReplicas(self.replicas)),
+            JobType::System => self.validate_system(),
             JobType::Batch { max_attempts } if !limits::ATTEMPTS.contains(max_attempts) => {
                 Err(JobError::Attempts(*max_attempts))
             }
@@ -92,6 +93,19 @@ impl JobSpec {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    fn validate_system(&self) -> Result<(), JobError> {
+        let unhealthy = self.health.as_ref().map(|health| health.unhealthy);
+        if self.lease != LeasePolicy::Keep {
+            Err(JobError::OfSystem("leave `lease` out"))
+        } else if unhealthy == Some(Unhealthy::Reschedule) {
+            Err(JobError::OfSystem("write unhealthy = \"restart\" instead of \"reschedule\""))
+        } else if self.constraints.anti_affinity.is_some() {
+            Err(JobError::OfSystem("leave `anti_affinity` out"))
+        } else {
+            Ok(())
         }
     }
 

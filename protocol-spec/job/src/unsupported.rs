@@ -19,16 +19,11 @@ pub struct Unsupported {
 type Asks = fn(&JobSpec) -> bool;
 
 /// Key of the job file, what it asks for, whether a job asks for it.
-const LIST: &[(&str, &str, Asks)] = &[
-    ("type", "system jobs; write type = \"batch\" for one that ends, else \"service\"", |job| {
-        matches!(job.kind, JobType::System)
-    }),
-    (
-        "periodic.overlap",
-        "two runs of a periodic job at once; write overlap = \"skip\" or \"replace\"",
-        |job| matches!(job.kind, JobType::Periodic { overlap: Overlap::Allow, .. }),
-    ),
-];
+const LIST: &[(&str, &str, Asks)] = &[(
+    "periodic.overlap",
+    "two runs of a periodic job at once; write overlap = \"skip\" or \"replace\"",
+    |job| matches!(job.kind, JobType::Periodic { overlap: Overlap::Allow, .. }),
+)];
 
 /// Everything that the job asks for in vain, in the order of the list.
 pub fn asked_by(job: &JobSpec) -> impl Iterator<Item = Unsupported> {

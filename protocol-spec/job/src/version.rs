@@ -23,7 +23,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VersionTerms {
-    /// [`JobSpec::replicas`].
+    /// [`JobSpec::replicas`]; 0 of a system job, which has one on each worker that may run it.
     pub replicas: u16,
     /// [`UpdatePolicy::max_parallel`].
     pub max_parallel: u16,
@@ -38,6 +38,12 @@ pub struct VersionTerms {
 impl VersionTerms {
     /// Most bytes of its encoding.
     pub const MAX_BYTES: usize = 3 + 3 + 1 + 1 + 1;
+
+    /// Whether it has one replica on each worker that may run it.
+    #[must_use]
+    pub const fn is_system(&self) -> bool {
+        self.replicas == 0
+    }
 }
 
 impl JobSpec {
@@ -52,7 +58,7 @@ impl JobSpec {
     /// by itself has its own, since whoever submits it again wants it run again.
     #[must_use]
     pub fn template(&self) -> Blake3Digest {
-        if self.kind != JobType::Service {
+        if self.kind.ends() {
             return self.digest();
         }
         let template = Self {
@@ -74,9 +80,9 @@ impl JobSpec {
     /// How it takes the place of the version before.
     #[must_use]
     pub fn terms(&self) -> VersionTerms {
-        let rolls = self.kind == JobType::Service;
+        let rolls = !self.kind.ends();
         VersionTerms {
-            replicas: self.replicas,
+            replicas: if self.kind == JobType::System { 0 } else { self.replicas },
             max_parallel: self.update.max_parallel,
             auto_revert: self.update.auto_revert,
             rolls,
@@ -135,6 +141,17 @@ mod tests {
         let batch = JobSpec { kind: JobType::Batch { max_attempts: 1 }, ..job() };
         let again = JobSpec { nonce: batch.nonce + 1, ..batch.clone() };
         assert_ne!(again.template(), batch.template());
+    }
+
+    #[test]
+    fn a_system_job_rolls_as_a_service_does_and_has_no_number_of_replicas() {
+        let system = JobSpec { kind: JobType::System, replicas: 1, ..job() };
+        let (terms, service) = (system.terms(), JobSpec { replicas: 1, ..job() }.terms());
+        assert!(terms.is_system() && !service.is_system());
+        assert_eq!(VersionTerms { replicas: 1, ..terms }, service);
+        let again = JobSpec { nonce: system.nonce + 1, ..system.clone() };
+        assert_eq!(again.template(), system.template(), "it starts nothing anew");
+        assert_ne!(system.template(), JobSpec { replicas: 1, ..job() }.template());
     }
 
     #[test]

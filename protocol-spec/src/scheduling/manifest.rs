@@ -66,6 +66,9 @@ pub struct PendingReplica {
     pub job: Blake3Digest,
     /// Which of the job's replicas.
     pub replica: ReplicaIndex,
+    /// Of a system job: the worker that the replica is for, as a position in [`Manifest::telemetry`]. None of
+    /// another job.
+    pub only: Option<u16>,
 }
 
 /// Whether a running replica stays where it is.
@@ -206,15 +209,16 @@ pub struct Manifest {
 impl Wire for Manifest {
     const NAME: &'static str = "Manifest";
     // Version 2 had suspicions without a time; it and version 3 listed everything that runs; version 4 knew
-    // nothing of replicas that are done, version 5 of those given back and of versions, version 6 of periodic jobs.
+    // nothing of replicas that are done, version 5 of those given back and of versions, version 6 of periodic and
+    // system jobs.
     const VERSION: u8 = 7;
-    const MAX_BYTES: usize = 1 << 20;
+    const MAX_BYTES: usize = (1 << 20) + (1 << 15);
 }
 
 /// Largest sizes of the lists' entries on the wire: a u64 takes at most 10 bytes, a u16 3.
 const LARGEST: usize = 512
     + MAX_TELEMETRY * (32 + 32)
-    + MAX_PENDING * (10 + 32 + 3)
+    + MAX_PENDING * (10 + 32 + 3 + 4)
     + MAX_RUNNING * (32 + 3)
     + MAX_RUNNING * EndedReplica::MAX_BYTES
     + MAX_GIVEN_BACK * GivenBack::MAX_BYTES
@@ -248,6 +252,9 @@ pub enum ManifestError {
     /// A submission has two jobs, or a job two submissions.
     #[error("job {0} does not belong to exactly one submission")]
     Submission(Blake3Digest),
+    /// A replica is for a worker without telemetry.
+    #[error("replica {replica} of job {job} is for a worker that `telemetry` does not list")]
+    NoSuchWorker { job: Blake3Digest, replica: ReplicaIndex },
     /// A replica is to leave although it wants a place.
     #[error("replica {replica} of job {job} is pending and leaving at once")]
     PendingAndLeaving { job: Blake3Digest, replica: ReplicaIndex },
@@ -283,6 +290,12 @@ impl Manifest {
     #[must_use]
     pub fn digest(&self) -> Blake3Digest {
         Blake3Digest(hash_parts(domain::MANIFEST, &[&self.to_wire()]))
+    }
+
+    /// The one worker that a pending replica of a system job is for.
+    #[must_use]
+    pub fn only(&self, pending: &PendingReplica) -> Option<PeerIdHash> {
+        self.telemetry.get(usize::from(pending.only?)).map(|entry| entry.sender)
     }
 
     /// What stands for the digest of the outputs if nothing is evaluated, for there are no workers.
@@ -326,6 +339,10 @@ impl Manifest {
     }
 
     fn validate_replicas(&self) -> Result<(), ManifestError> {
+        let nobody = |p: &&PendingReplica| p.only.is_some() && self.only(p).is_none();
+        if let Some(&PendingReplica { job, replica, .. }) = self.pending.iter().find(nobody) {
+            return Err(ManifestError::NoSuchWorker { job, replica });
+        }
         // One submission has one job and the reverse: both (submission, job) and (job, submission)
         // are then functions.
         let mut jobs: Vec<_> = self.pending.iter().map(|p| (p.job, p.submission)).collect();

@@ -20,7 +20,12 @@ fn member(index: u8) -> ParticipantIndex {
 }
 
 fn pending(submission: u64, job: u8, replica: u16) -> PendingReplica {
-    PendingReplica { submission, job: Blake3Digest([job; 32]), replica: ReplicaIndex(replica) }
+    PendingReplica {
+        submission,
+        job: Blake3Digest([job; 32]),
+        replica: ReplicaIndex(replica),
+        only: None,
+    }
 }
 
 fn done(job: u8, replica: u16) -> EndedReplica {
@@ -165,6 +170,20 @@ fn one_message_counts_for_one_worker() {
 }
 
 #[test]
+fn what_is_for_one_worker_is_for_one_with_telemetry() {
+    let mut of_system = manifest();
+    let last = of_system.telemetry.len() - 1;
+    of_system.pending[0].only = Some(u16::try_from(last).unwrap());
+    assert_eq!(of_system.validate(committee()), Ok(()));
+    assert_eq!(of_system.only(&of_system.pending[0]), Some(of_system.telemetry[last].sender));
+    let PendingReplica { job, replica, .. } = of_system.pending[0];
+    assert_eq!(
+        refused(|m| m.pending[0].only = Some(u16::try_from(m.telemetry.len()).unwrap())),
+        ManifestError::NoSuchWorker { job, replica }
+    );
+}
+
+#[test]
 fn a_job_and_its_submission_belong_together() {
     // One job under two submissions, then one submission with two jobs.
     assert_eq!(
@@ -298,6 +317,7 @@ proptest! {
                         submission,
                         job: Blake3Digest(job),
                         replica: ReplicaIndex(replica),
+                        only: None,
                     })
                 })
                 .collect(),

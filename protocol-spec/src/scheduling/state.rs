@@ -42,6 +42,7 @@ mod given_back;
 mod rollout;
 mod root;
 mod runs;
+mod system;
 mod tries;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -322,20 +323,30 @@ impl ClusterState {
         let mut replicas = self.replicas.clone();
         let mut done = self.done_after(manifest, slot, &mut replicas)?;
         for &LeavingReplica { job, replica } in &manifest.leaving {
-            if replicas.remove(&(job, replica)).is_none() && !self.is_done(job, replica) {
+            let waits = self.rollouts.homes.contains_key(&(job, replica));
+            if replicas.remove(&(job, replica)).is_none() && !self.is_done(job, replica) && !waits {
                 return Err(StateError::NotRunning { job, replica });
             }
         }
         let returned = self.returned_after(manifest, &mut replicas)?;
         let runs = self.runs_after(manifest, slot, &replicas, &mut done)?;
         let mut booked = self.booked.clone();
+        let only: BTreeMap<_, _> = manifest
+            .pending
+            .iter()
+            .filter_map(|pending| Some(((pending.job, pending.replica), manifest.only(pending)?)))
+            .collect();
         for assignment in assignments.as_slice() {
             let Outcome::Node(worker) = assignment.outcome else { continue };
             if manifest.telemetry.binary_search_by_key(&worker, |t| t.sender).is_err() {
                 return Err(StateError::NotCandidate(worker));
             }
+            let replica = (assignment.job, assignment.replica);
+            if only.get(&replica).is_some_and(|only| *only != worker) {
+                return Err(StateError::NotCandidate(worker));
+            }
             let placement = Placement { worker, slot };
-            replicas.insert((assignment.job, assignment.replica), placement);
+            replicas.insert(replica, placement);
             booked.insert(worker, slot);
         }
         if replicas.len() > MAX_RUNNING {
@@ -357,8 +368,9 @@ impl ClusterState {
         let freed = self.replicas.iter().any(left);
         let mut tries = self.tries.clone();
         tries.locked(manifest);
-        tries
-            .decided(manifest, assignments, freed, |&(job, replica)| self.last_place(job, replica));
+        tries.decided(manifest, assignments, freed, |of| {
+            only.get(of).copied().or_else(|| self.last_place(of.0, of.1))
+        });
         let rollouts = self.rollouts.after(manifest, assignments, &self.replicas, &replicas)?;
         let same = (&replicas, &booked) == (&self.replicas, &self.booked);
         let changed = if same { self.changed } else { slot };

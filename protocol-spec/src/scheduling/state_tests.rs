@@ -26,6 +26,8 @@ mod history;
 mod rollout;
 #[path = "state_runs_tests.rs"]
 mod runs;
+#[path = "state_system_tests.rs"]
+mod system;
 
 fn committee() -> Committee {
     Committee::new(4).unwrap()
@@ -41,7 +43,8 @@ fn worker(byte: u8) -> PeerIdHash {
 
 /// These replicas of a job, which was submitted at that position.
 fn pending(position: u64, byte: u8, replicas: Range<u16>) -> Vec<PendingReplica> {
-    let one = |replica| PendingReplica { submission: position, job: job(byte), replica };
+    let one =
+        |replica| PendingReplica { submission: position, job: job(byte), replica, only: None };
     replicas.map(ReplicaIndex).map(one).collect()
 }
 

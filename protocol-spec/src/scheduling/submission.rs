@@ -30,6 +30,9 @@ pub const fn bits_of_try(workers: usize) -> u32 {
     usize::BITS - workers.leading_zeros()
 }
 
+/// Bits that the answer to one replica can tell that is for one worker: whether that has room.
+pub const BITS_OF_ONE_WORKER: u32 = 1;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -189,6 +189,11 @@ pub enum PlanError {
     /// The manifest names a replica that the job does not have.
     #[error("job {job} has no replica {replica}")]
     NoSuchReplica { job: Blake3Digest, replica: ReplicaIndex },
+    /// The manifest names a worker for a replica that is not of a system job, or none for one that is.
+    #[error(
+        "replica {replica} of job {job}: one of a system job is for one worker, one of another job for none"
+    )]
+    OneWorker { job: Blake3Digest, replica: ReplicaIndex },
     /// The job states its request in a way that came after this circuit.
     #[error("job {job} states its request in a form this circuit does not know")]
     UnsupportedRequest { job: Blake3Digest },

@@ -76,6 +76,7 @@
 //!         submission: 0,
 //!         job: job.digest(),
 //!         replica: ReplicaIndex(0),
+//!         only: None,
 //!     }],
 //! #   binding: Binding { scope, key_set: KeySetDigest([6; 32]), epoch: Epoch(0) },
 //! #   slot: Slot(1),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use veil_protocol_spec::{
     Blake3Digest,
     domain::{self, hash_parts},
-    scheduling::{ClusterPolicy, Manifest, PolicyWeights, SchedulingPolicy},
+    scheduling::{ClusterPolicy, JobType, Manifest, PolicyWeights, SchedulingPolicy},
 };
 
 use crate::{
@@ -45,7 +45,8 @@ pub(crate) struct Step {
 ///    satisfy the job's constraints, it offers the job's host volumes and accepts the job, it is not closed to
 ///    new work, and, under hard anti-affinity, no replica of the job that stays runs in its failure domain. A
 ///    replica with a host volume that had a place has one candidate, the worker of that place, if that is a
-///    candidate; with `on_loss = "empty"` and no telemetry of that worker, all. A worker that gave a replica back is
+///    candidate; with `on_loss = "empty"` and no telemetry of that worker, all. A replica of a system job has the one
+///    that the manifest names, if that is a candidate, however few there are. A worker that gave a replica back is
 ///    no candidate for it for some time. Jobs that narrow the candidates and leave too few, or with
 ///    requests beyond the cluster's scale, are [refused](Self::refusals). Under hard anti-affinity the
 ///    job's replicas take candidates away from each other: those to which too few may be left are not
@@ -135,7 +136,12 @@ impl Plan {
                     *entry.insert(rules.len() - 1)
                 }
             };
-            if pending.replica.0 >= job.replicas {
+            let is_system = job.kind == JobType::System;
+            if is_system != pending.only.is_some() {
+                let (job, replica) = (pending.job, pending.replica);
+                return Err(PlanError::OneWorker { job, replica });
+            }
+            if !is_system && pending.replica.0 >= job.replicas {
                 let (job, replica) = (pending.job, pending.replica);
                 return Err(PlanError::NoSuchReplica { job, replica });
             }
@@ -146,7 +152,8 @@ impl Plan {
             let last_place = public.previous.get(&(pending.job, pending.replica)).map(|worker| {
                 manifest.telemetry.binary_search_by_key(worker, |entry| entry.sender).ok()
             });
-            let mut candidates = match of_this.candidates_at_home(last_place) {
+            let only = pending.only.map(|only| of_this.only(only.into()));
+            let mut candidates = match only.or_else(|| of_this.candidates_at_home(last_place)) {
                 Some(home) => home,
                 None if is_answered => of_this.candidates.clone(),
                 None => Vec::new(),

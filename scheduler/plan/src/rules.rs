@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash,
     scheduling::{
-        AntiAffinity, FailureDomain, JobSpec, Label, LabelKey, LatencyClass, Manifest, OnLoss,
-        Profile, ReplicaState, ResourceRequest, SchedulingPolicy, Strength, VolumeKind,
+        AntiAffinity, FailureDomain, JobSpec, JobType, Label, LabelKey, LatencyClass, Manifest,
+        OnLoss, Profile, ReplicaState, ResourceRequest, SchedulingPolicy, Strength, VolumeKind,
     },
 };
 
@@ -165,8 +165,10 @@ impl JobRules {
         let max_latency = job.constraints.max_latency.filter(|max| max.get() < LatencyClass::MAX);
         // "Minimum candidate set whatever narrowed it." Who is near is encrypted: a job that asks for it
         // narrows them unseen.
+        // What is for one worker tells of no other.
+        let is_system = job.kind == JobType::System;
         let narrowed = hard || job.constraints.narrow() || candidates.len() < workers;
-        let min = if narrowed { public.policy.least_candidates(workers) } else { 1 };
+        let min = if narrowed && !is_system { public.policy.least_candidates(workers) } else { 1 };
         let answered = answered(hard, &candidates, &domains, min);
         if too_large.is_some() {
             candidates.clear();
@@ -205,6 +207,11 @@ impl JobRules {
                 Some(self.candidates.iter().copied().filter(|worker| *worker == home).collect())
             }
         }
+    }
+
+    /// The candidates of a replica that is for one worker: that one, if it may take it.
+    pub(crate) fn only(&self, only: usize) -> Vec<usize> {
+        self.candidates.iter().copied().filter(|worker| *worker == only).collect()
     }
 
     /// The candidates of a replica but for a worker that gave it back; none if that leaves too few, after as many

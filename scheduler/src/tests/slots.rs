@@ -147,6 +147,7 @@ pub(super) fn slot(
                 submission: job as u64,
                 job: digests[job],
                 replica: ReplicaIndex(replica),
+                only: None,
             })
             .collect(),
         leaving: Vec::new(),

@@ -165,6 +165,7 @@ impl Cluster {
                     submission: submission as u64,
                     job: digest,
                     replica: ReplicaIndex(replica),
+                    only: None,
                 })
             })
             .collect();

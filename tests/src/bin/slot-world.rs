@@ -17,7 +17,7 @@ Usage: slot-world [OPTION]...
   --replicas N       most replicas of a job                 [3]
   --slots N          slots to go through                    [100]
   --seed N           of everything that is drawn            [1]
-  --demand NAME      mixed, unplaceable or flood            [mixed]
+  --demand NAME      mixed, updates, system, unplaceable, flood [mixed]
   --hours N          stop after N simulated hours
   --behaviour NAME   the next member, from the last one down, deviates so
   --hostile N        of 256 workers, one in each way        [0]

@@ -182,6 +182,7 @@ impl SlotBehaviour {
                 submission: u64::MAX,
                 job: Blake3Digest([0xbb; 32]),
                 replica: ReplicaIndex(0),
+                only: None,
             }),
             Self::FalseLoss => {
                 if let Some(entry) = manifest.telemetry.pop() {

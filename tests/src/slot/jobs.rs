@@ -101,6 +101,11 @@ impl Jobs {
         self.jobs.get(job).is_some_and(|job| matches!(job.kind, JobType::Batch { .. }))
     }
 
+    /// Whether each worker has a replica of a job.
+    pub(super) fn is_system(&self, job: &Blake3Digest) -> bool {
+        self.jobs.get(job).is_some_and(|job| job.kind == JobType::System)
+    }
+
     /// Whether a replica of a job may get another place while it runs; not if no body is known.
     pub(super) fn moves_running(&self, job: &Blake3Digest) -> bool {
         self.bodies.get(job).is_some_and(|demand| !demand.stops_first())
@@ -142,7 +147,7 @@ impl Jobs {
                     self.submit();
                 }
             }
-            Demand::Updates => {
+            Demand::Updates | Demand::System => {
                 for line in 0..self.wanted {
                     let runs =
                         self.submissions.iter().any(|s| self.lines.get(&s.job) == Some(&line));
@@ -229,7 +234,8 @@ impl Jobs {
         let position = self.submitted;
         let before = self.submissions.iter().rev().find(|s| self.lines.get(&s.job) == Some(&line));
         let before = before.and_then(|before| self.jobs.get(&before.job)).cloned();
-        let scales = before.is_some() && self.rng.gen_ratio(1, 3);
+        let may_scale = before.is_some() && self.demand != Demand::System;
+        let scales = may_scale && self.rng.gen_ratio(1, 3);
         let mut job = before.unwrap_or_else(|| {
             let request = ResourceRequest::Clear(Resources {
                 cpu: CpuUnits(1),
@@ -240,7 +246,11 @@ impl Jobs {
             let image = format!("localhost:5000/app@sha256:{}", "ab".repeat(32));
             let image = image.parse().expect("an image's name");
             let new = JobSpec::new(fixtures::SCOPE, OPERATOR, position, name, image, request);
-            JobSpec { replicas: self.replicas, ..new }
+            if self.demand == Demand::System {
+                JobSpec { kind: JobType::System, ..new }
+            } else {
+                JobSpec { replicas: self.replicas, ..new }
+            }
         });
         job.nonce = position;
         if scales {
@@ -295,7 +305,7 @@ impl Jobs {
                 (cpu, memory, disk, self.rng.gen_range(1..=self.replicas))
             }
             Demand::Unplaceable => (1, TOO_MUCH, 0, 1),
-            Demand::Flood | Demand::Updates => (1, 1, 0, self.replicas),
+            Demand::Flood | Demand::Updates | Demand::System => (1, 1, 0, self.replicas),
         };
         let exclusive = mixed && self.rng.gen_ratio(1, 4);
         let batch = mixed && position % 3 == 1;

@@ -14,10 +14,12 @@
 //! | no manifest of an honest member is refused for what it lists as done or given back | at each judgement |
 //! | a slot replaces at most `max_parallel` replicas of a job whose new version is not certified healthy, and takes no healthy one away before another is, unless both cannot run at once | at each certificate |
 //! | a version that is broken is never called healthy, one that is not is never called failed, unless a worker lies | at each certificate |
+//! | a system job never has two replicas at a worker, and none goes to another | at each certificate |
 //! | no exclusive replica gets a place while its old worker may run it | at each certificate, if the plan says so |
 //! | what a member stores of slots that are not over is at most [`KEPT_MANIFESTS`] manifests and [`KEPT_BYTES`] | at each record |
 
 mod rollout;
+mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -137,7 +139,11 @@ impl Properties {
             let updates =
                 state.line_of(job).is_some_and(|line| line.phase() != RolloutPhase::Settled);
             let replaced = updates || rollout::is_replaced(state, job, *replica);
-            if !chain.wants(job) || state.is_done(*job, *replica) || replaced {
+            if around.jobs.is_system(job)
+                || !chain.wants(job)
+                || state.is_done(*job, *replica)
+                || replaced
+            {
                 return false;
             }
             if placed.get(&(*job, *replica)) == Some(&false) {
@@ -194,6 +200,7 @@ impl Properties {
                 .map(|of| !of.cancelled)
         };
         rollout::check((before, after), record, around, |at| open(at) != Some(true), report);
+        system::check((before, after), record, around, chain.as_deref(), report);
         let replaced = |job: &Blake3Digest, replica| rollout::is_replaced(after, job, replica);
         let state = after;
         let places = |state: &ClusterState| -> BTreeMap<_, _> {
@@ -202,7 +209,7 @@ impl Properties {
         let was = before;
         let (before, after) = (places(before), places(after));
         for (of @ (job, replica), worker) in &before {
-            if after.get(of) == Some(worker) {
+            if after.get(of) == Some(worker) || around.jobs.is_system(job) {
                 continue;
             }
             let is_lost = lost.iter().any(|lost| lost.worker == *worker);

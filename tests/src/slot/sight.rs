@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use veil_committee_machine::Millis;
 use veil_committee_slot::{
     demand::JobDemand,
+    fit::Fit,
     manifest::{LocalView, MAX_BLOCK_AGE, TelemetryRef},
 };
 use veil_protocol_spec::{
@@ -73,6 +74,7 @@ impl Sight {
             not_before: self.not_before,
             appeal: self.appeal,
             owners: &self.owners,
+            fit: &|_, _, _| Fit::Fits,
         };
         f(&view, self.silent, INTERVAL)
     }

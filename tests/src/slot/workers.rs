@@ -436,6 +436,7 @@ impl Surroundings {
                 ended: Arc::clone(&ended),
                 given_back: Arc::clone(&given_back),
                 health: Arc::clone(&health),
+                profile: Arc::default(),
             };
             let to = |j: usize| match behaviour {
                 Some(As::Split) => j as u64 % 2 == group,

@@ -16,6 +16,7 @@ mod due;
 mod given_back;
 mod random;
 mod rules;
+mod system;
 mod versions;
 
 fn committee() -> Committee {
@@ -72,6 +73,7 @@ fn next(
         policy: POLICY,
         given_back: &Words::new(),
         owners: &BTreeMap::new(),
+        fit: &|_, _| Fit::Fits,
     };
     next_replicas(state, &inputs)
 }

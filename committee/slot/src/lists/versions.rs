@@ -7,7 +7,7 @@ use veil_protocol_spec::{
     scheduling::{LeavingReplica, ReplicaHealth, RolloutChanges, Submission},
 };
 
-use super::{Lists, NextReplicas, Wanted};
+use super::{Lists, NextReplicas, Wanted, system::OfSystem};
 use crate::{
     demand::JobDemand,
     rollout::{Known, Rollouts},
@@ -25,6 +25,7 @@ impl Lists<'_> {
         &self,
         rollouts: &Rollouts<'_>,
         wanted: &BTreeMap<Blake3Digest, Wanted<'_>>,
+        of_system: &OfSystem,
         next: &mut NextReplicas,
     ) -> Listed {
         let known = wanted.iter().filter_map(|(job, Wanted { submission, demand })| {
@@ -68,7 +69,17 @@ impl Lists<'_> {
             (!self.serves((job, replica), &demand, next)).then_some(is_lost)
         };
         let leaving: BTreeSet<_> = next.leaving.iter().copied().collect();
-        let of_versions = rollouts.may_be_listed(wants, body, &leaving);
+        let mut of_versions = rollouts.may_be_listed(wants, body, &leaving);
+        for (line, target) in rollouts.system_lines() {
+            let (Some(workers), Some(of)) = (of_system.get(&target.job), known.get(&target.job))
+            else {
+                continue;
+            };
+            let serves = |job, replica| self.serves((job, replica), &of.demand, next);
+            for (job, replica) in rollouts.system_listed(line, target, workers, serves) {
+                of_versions.entry(job).or_default().insert(replica);
+            }
+        }
         let says = |job, replica| {
             let health = self.inputs.health.get(&self.state.placement(job, replica)?.worker)?;
             let at = health.binary_search_by_key(&(job, replica), ReplicaHealth::key).ok()?;
@@ -88,6 +99,7 @@ impl Lists<'_> {
         &self,
         listed: &Listed,
         wanted: &BTreeMap<Blake3Digest, Wanted<'_>>,
+        of_system: &OfSystem,
         submission: &Submission,
         demand: &JobDemand,
         next: &mut NextReplicas,
@@ -111,6 +123,10 @@ impl Lists<'_> {
             if listed.wait.contains(&job) {
                 return None;
             }
+        }
+        if demand.is_system() {
+            let workers = of_system.get(&job);
+            return Some(workers.into_iter().flatten().map(|(replica, _)| *replica).collect());
         }
         Some(placed.into_iter().chain((0..demand.replicas).map(ReplicaIndex)).collect())
     }

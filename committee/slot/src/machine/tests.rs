@@ -54,6 +54,7 @@ impl Sight {
             ended: Arc::default(),
             given_back: Arc::default(),
             health: Arc::default(),
+            profile: Arc::default(),
         });
         Self {
             block: BLOCK,
@@ -98,6 +99,7 @@ impl Sight {
             not_before: UnixMillis(0),
             appeal: false,
             owners: &BTreeMap::new(),
+            fit: &|_, _, _| crate::fit::Fit::Fits,
         })
     }
 

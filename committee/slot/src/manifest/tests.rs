@@ -29,6 +29,7 @@ fn candidate(byte: u8) -> TelemetryRef {
         ended,
         given_back,
         health,
+        profile: Arc::default(),
     }
 }
 
@@ -111,6 +112,7 @@ fn local_view(known: &Known) -> LocalView<'_> {
         not_before: UnixMillis(NOW.0 - 1_000),
         appeal: false,
         owners: &known.owners,
+        fit: &|_, _, _| Fit::Fits,
     }
 }
 

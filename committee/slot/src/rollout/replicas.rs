@@ -1,6 +1,6 @@
 //! What of a line has a place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use veil_protocol_spec::{
     Blake3Digest, ReplicaIndex,
@@ -33,7 +33,7 @@ impl<'a> LineReplicas<'a> {
                     of.others.entry(replica).or_default().push(version.job);
                     continue;
                 }
-                of.unproven += usize::from(state.is_unproven(version.job, replica));
+                of.unproven += usize::from(of.is_awaited(version.job, replica));
                 // That which is known to be healthy stays.
                 let better = |held: &Blake3Digest| {
                     state.is_unproven(*held, replica) && !state.is_unproven(version.job, replica)
@@ -51,10 +51,27 @@ impl<'a> LineReplicas<'a> {
         of
     }
 
-    /// What nobody needs of the wanted version.
+    /// Whether a replica that has a place is not certified to be healthy. That of a system job on a lost worker is
+    /// not waited for: it goes nowhere else.
+    fn is_awaited(&self, job: Blake3Digest, replica: ReplicaIndex) -> bool {
+        let is_lost = || {
+            let placement = self.state.placement(job, replica);
+            placement.is_some_and(|at| self.state.lost_since(&at.worker).is_some())
+        };
+        let is_unproven = self.state.is_unproven(job, replica);
+        is_unproven && !(self.target.terms.is_system() && is_lost())
+    }
+
+    /// What nobody needs of the wanted version: of a system job, what its worker has twice.
     pub(super) fn surplus(&self) -> impl Iterator<Item = (Blake3Digest, ReplicaIndex)> + '_ {
-        let beyond =
-            self.current.iter().filter(|(replica, _)| replica.0 >= self.target.terms.replicas);
+        let mut workers = BTreeSet::new();
+        let beyond = self.current.iter().filter(move |(replica, job)| {
+            if !self.target.terms.is_system() {
+                return replica.0 >= self.target.terms.replicas;
+            }
+            let placement = self.state.placement(**job, **replica);
+            placement.is_some_and(|at| !workers.insert(at.worker))
+        });
         beyond.map(|(replica, job)| (*job, *replica)).chain(self.twice.iter().copied())
     }
 

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 use toml::Value;
 use veil_protocol_spec::scheduling::{
-    Capability, CpuUnits, FailureDomain, HealthProbe, LeasePolicy, MemoryUnits, Organisations,
-    RestartMode, SchedulingPolicy, Strength, Unhealthy,
+    Capability, CpuUnits, FailureDomain, HealthProbe, JobType, LeasePolicy, MemoryUnits,
+    Organisations, RestartMode, SchedulingPolicy, Strength, Unhealthy,
 };
 
 use super::{keys::State, *};
@@ -126,19 +126,37 @@ fn how_a_job_is_updated_is_read() {
 
 #[test]
 fn what_nobody_does_yet_is_read_and_refused_by_the_specification() {
-    for (top, sections, key) in [
-        ("type = \"system\"", "", "type"),
-        (
-            "type = \"periodic\"",
-            "[periodic]\ncron = \"0 4 * * *\"\noverlap = \"allow\"",
-            "periodic.overlap",
-        ),
-    ] {
+    for (top, sections, key) in [(
+        "type = \"periodic\"",
+        "[periodic]\ncron = \"0 4 * * *\"\noverlap = \"allow\"",
+        "periodic.overlap",
+    )] {
         let refused = JobFile::parse(&file(top, sections)).unwrap().check().unwrap_err();
         let JobFileError::Job(JobError::Unsupported(unsupported)) = &refused else {
             panic!("{top} {sections}: {refused}")
         };
         assert_eq!(unsupported.key, key, "{refused}");
+    }
+}
+
+#[test]
+fn a_system_job_is_one_replica_of_which_none_goes_elsewhere() {
+    let job = JobFile::parse(&file("type = \"system\"", "")).unwrap().check().unwrap();
+    assert_eq!((&job.kind, job.replicas), (&JobType::System, 1));
+    assert_eq!(job.restart.mode, RestartMode::Always);
+    let refused = |top: &str, sections| {
+        let top = format!("type = \"system\"\n{top}");
+        JobFile::parse(&file(&top, sections)).unwrap().check().unwrap_err().to_string()
+    };
+    let moves = "[health]\nprobe = { tcp = { port = 1 } }\nunhealthy = \"reschedule\"";
+    for (top, sections, says) in [
+        ("replicas = 2", "", "leave `replicas` out"),
+        ("lease = { exclusive = \"2m\" }", "", "leave `lease` out"),
+        ("anti_affinity = \"hard\"", "", "leave `anti_affinity` out"),
+        ("", moves, "unhealthy = \"restart\""),
+    ] {
+        let error = refused(top, sections);
+        assert!(error.contains(says), "{top} {sections}: {error}");
     }
 }
 
@@ -266,7 +284,7 @@ fn samples_parse_as_they_are_and_with_every_line_in_use() {
     for sample in [samples::SERVICE, samples::BATCH, samples::PERIODIC, samples::SYSTEM] {
         JobFile::parse(sample).unwrap();
     }
-    for supported in [samples::SERVICE, samples::BATCH, samples::PERIODIC] {
+    for supported in [samples::SERVICE, samples::BATCH, samples::PERIODIC, samples::SYSTEM] {
         JobFile::parse(supported).unwrap().check().unwrap();
     }
     let used = |line: &str| match line.strip_prefix('#') {

@@ -6,14 +6,17 @@ use std::{
 };
 
 use async_recursion::async_recursion as boxed;
-use veil_committee_slot::demand::AllowedImages;
+use veil_committee_slot::{demand::AllowedImages, fit::Fit};
 use veil_node_chain::{Chain, ChainError, Head, PublishedKey, RegisteredNode, SubmittedJob};
 use veil_node_p2p::{Directory, Peer};
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeccakDigest, PeerIdHash, PublicIdentity,
     registry::{Eligibility, Roles, is_light},
-    scheduling::{BlockRef, ClusterPolicy, Organisation, PolicyError, Submission, keccak},
+    scheduling::{
+        BlockRef, ClusterPolicy, JobSpec, Organisation, PolicyError, Profile, Submission, keccak,
+    },
 };
+use veil_scheduler_plan::unfit::{OnChain, Unfit};
 
 /// What the chain says of a cluster as of one block.
 #[derive(Clone, Debug)]
@@ -118,6 +121,22 @@ impl View {
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect()
+    }
+
+    /// Whether a worker that says this of itself may run a system job; `None` if it has said nothing here.
+    #[must_use]
+    pub fn fit(&self, job: &JobSpec, worker: &PeerIdHash, profile: Option<&Profile>) -> Fit {
+        let node = self.nodes.get(worker).filter(|node| node.roles.worker);
+        let (Some(node), Some(profile)) = (node, profile) else {
+            return if node.is_none() { Fit::Gone } else { Fit::Silent };
+        };
+        let by_organisation = profile.accepts.organisations.is_some();
+        let submitter = by_organisation.then(|| self.organisations_of(&job.operator));
+        let submitter = &submitter.unwrap_or_default();
+        let organisation = node.organisation.as_ref();
+        let chain = OnChain { labels: &node.labels, organisation, submitter };
+        let is_closed = node.eligibility != Eligibility::Eligible;
+        Fit::of(Unfit::of(job, chain, profile), is_closed)
     }
 
     /// Workers that are given nothing more.

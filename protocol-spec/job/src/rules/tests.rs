@@ -78,6 +78,7 @@ fn a_type_has_its_own_rules() {
         overlap: Overlap::Skip,
     };
     assert_eq!(refused(of(JobType::System)), JobError::SystemReplicas(3));
+    a_system_job_goes_nowhere_else();
     for max_attempts in [0, 101] {
         assert_eq!(refused(of(JobType::Batch { max_attempts })), JobError::Attempts(max_attempts));
     }
@@ -103,6 +104,31 @@ fn a_type_has_its_own_rules() {
     assert!(never.to_string().contains("`0 4 31 2 *`"), "{never}");
     let both = ends(with("0 4 * * *", "UTC", Overlap::Allow)).unwrap_err();
     assert!(matches!(both, JobError::Unsupported(u) if u.key == "periodic.overlap"));
+}
+
+fn a_system_job_goes_nowhere_else() {
+    let system = JobSpec { kind: JobType::System, replicas: 1, ..job() };
+    let plain = JobSpec {
+        lease: LeasePolicy::Keep,
+        constraints: Constraints { anti_affinity: None, ..system.constraints.clone() },
+        ..system
+    };
+    assert_eq!(plain.validate(), Ok(()));
+    let exclusive = JobSpec { lease: LeasePolicy::Exclusive { seconds: 60 }, ..plain.clone() };
+    let apart = job()
+        .constraints
+        .anti_affinity
+        .unwrap_or(AntiAffinity { strength: Strength::Soft, domain: FailureDomain::Worker });
+    let constraints = Constraints { anti_affinity: Some(apart), ..plain.constraints.clone() };
+    let apart = JobSpec { constraints, ..plain.clone() };
+    let mut moves = JobSpec { health: everything().health, ..plain };
+    assert_eq!(moves.health.as_ref().map(|health| health.unhealthy), Some(Unhealthy::Reschedule));
+    moves.restart.mode = RestartMode::Always;
+    for (job, key) in [(exclusive, "lease"), (apart, "anti_affinity"), (moves, "unhealthy")] {
+        let error = job.validate().unwrap_err();
+        assert!(matches!(error, JobError::OfSystem(_)), "{error}");
+        assert!(error.to_string().contains(key), "{error}");
+    }
 }
 
 #[test]

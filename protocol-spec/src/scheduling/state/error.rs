@@ -37,7 +37,7 @@ pub enum StateError {
     /// There is not one assignment for each pending replica.
     #[error("the assignments are not those of the manifest's pending replicas")]
     Assignments,
-    /// A replica is assigned to a worker whose telemetry the manifest does not list.
+    /// A replica is assigned to a worker whose telemetry the manifest does not list, or for which it is not.
     #[error("worker {0} is assigned a replica but is no candidate of this slot")]
     NotCandidate(PeerIdHash),
     /// More replicas would run than a cluster may have.

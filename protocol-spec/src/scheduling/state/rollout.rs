@@ -249,22 +249,28 @@ impl Line {
         });
     }
 
-    /// Whether the wanted version has taken the place of the others.
+    /// Whether the wanted version has taken the place of the others. A system job has when no other has a place, all
+    /// of its own are proven, and none waits for which another one has left.
     fn is_complete(&self, rollouts: &Rollouts, replicas: &Places) -> bool {
         let Some(target) = self.target() else { return false };
+        let is_system = target.terms.is_system();
         let mut proven = BTreeSet::new();
         for version in &self.versions {
             let is_current = self.is_current(&version.job);
             for replica in of_job(replicas, version.job) {
-                if !is_current || replica.0 >= target.terms.replicas {
+                if !is_current || !is_system && replica.0 >= target.terms.replicas {
                     return false;
                 }
                 if !rollouts.unproven.contains(&(version.job, replica)) {
                     proven.insert(replica);
+                } else if is_system && target.terms.rolls {
+                    return false;
                 }
             }
         }
-        !target.terms.rolls || proven.len() >= usize::from(target.terms.replicas)
+        let waits = || rollouts.homes.keys().any(|(job, _)| *job == target.job);
+        !target.terms.rolls
+            || proven.len() >= usize::from(target.terms.replicas) && !(is_system && waits())
     }
 }
 
@@ -357,6 +363,10 @@ impl Rollouts {
                 after.unproven.remove(&replica);
             }
         }
+        after.homes.retain(|of, _| {
+            let (job, replica) = *of;
+            manifest.leaving.binary_search(&LeavingReplica { job, replica }).is_err()
+        });
         after.unproven.retain(|of| replicas.contains_key(of) && line_of.contains_key(&of.0));
         for &LeavingReplica { job, replica } in &manifest.leaving {
             let line = line_of.get(&job).and_then(|line| after.lines.get(line));
@@ -370,6 +380,17 @@ impl Rollouts {
         }
         let targets: BTreeSet<_> =
             after.lines.values().filter_map(Line::target).map(|target| target.job).collect();
+        // Of a system job each worker waits for the version that is wanted now.
+        let moved = after.homes.keys().filter_map(|&(job, replica)| {
+            let target = after.lines.get(line_of.get(&job)?)?.target()?;
+            let moves = target.terms.is_system() && target.job != job;
+            moves.then_some(((job, replica), (target.job, replica)))
+        });
+        for (from, to) in moved.collect::<Vec<_>>() {
+            if let Some(worker) = after.homes.remove(&from) {
+                after.homes.entry(to).or_insert(worker);
+            }
+        }
         after.homes.retain(|of, _| !replicas.contains_key(of) && targets.contains(&of.0));
         let complete: Vec<_> = after
             .lines

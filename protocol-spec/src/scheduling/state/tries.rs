@@ -11,7 +11,7 @@ use crate::{
         abi::keccak,
         assignment::{Assignments, Outcome},
         manifest::{MAX_PENDING, Manifest},
-        submission::{LEAK_WINDOW_BLOCKS, bits_of_try},
+        submission::{BITS_OF_ONE_WORKER, LEAK_WINDOW_BLOCKS, bits_of_try},
     },
 };
 
@@ -34,7 +34,7 @@ pub(super) struct Tried {
     pub(super) failures: u8,
     /// The last of them.
     pub(super) slot: Slot,
-    /// The worker that held it last.
+    /// The worker that held it last; of a system job, the one that it is for.
     pub(super) previous: Option<PeerIdHash>,
 }
 
@@ -101,7 +101,8 @@ impl Tries {
         if bits > 0 {
             for pending in &manifest.pending {
                 let mut told = self.told(&pending.job, block);
-                told.bits = told.bits.saturating_add(bits);
+                let only = pending.only.map(|_| BITS_OF_ONE_WORKER);
+                told.bits = told.bits.saturating_add(only.unwrap_or(bits));
                 self.told.insert(pending.job, told);
             }
         }

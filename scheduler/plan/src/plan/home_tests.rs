@@ -73,6 +73,36 @@ fn a_replica_goes_home_though_too_few_offer_its_volume() {
     assert_eq!(orders(&manifest, &public), [vec![], vec![]]);
 }
 
+/// One replica of a system job for each worker, under indices beyond the job's number of replicas.
+#[test]
+fn a_replica_of_a_system_job_is_for_its_worker_however_few_fit() {
+    let spec = JobSpec { kind: JobType::System, replicas: 1, ..job(SchedulingPolicy::Spread) };
+    let mut labelled = spec.clone();
+    labelled.constraints.allow = vec!["gpu=a100".parse().unwrap()];
+    let (mut manifest, mut public) = slot(&labelled, 7);
+    manifest.pending.iter_mut().zip(0..).for_each(|(pending, at)| pending.only = Some(at));
+    public.labels.insert(worker(2), labelled.constraints.allow.clone());
+    // Only worker 2 may run it: the others' answers are public, and no minimum is asked for.
+    let one: Vec<Vec<usize>> = vec![vec![], vec![1], vec![], vec![], vec![], vec![], vec![]];
+    assert_eq!(orders(&manifest, &public), one);
+    let plan = Plan::new(&manifest, &public).unwrap();
+    assert_eq!((plan.refusals().len(), plan.output_digits()), (0, 1));
+    public.closed.insert(worker(2));
+    assert_eq!(orders(&manifest, &public).concat(), [0; 0]);
+    public.closed.clear();
+    // Who gave it back does not get it.
+    let (job, replica) = (manifest.pending[1].job, manifest.pending[1].replica);
+    public.barred.insert((job, replica), worker(2));
+    assert_eq!(orders(&manifest, &public).concat(), [0; 0]);
+    // Each is for a worker, and one of another job for none.
+    manifest.pending[1].only = None;
+    let error = Plan::new(&manifest, &public).unwrap_err();
+    assert_eq!(error, PlanError::OneWorker { job, replica });
+    let (mut manifest, public) = slot(&super::tests::job(SchedulingPolicy::Spread), 1);
+    manifest.pending[0].only = Some(0);
+    assert!(matches!(Plan::new(&manifest, &public), Err(PlanError::OneWorker { .. })));
+}
+
 #[test]
 fn what_a_worker_accepts_and_says_is_matched() {
     let plain = job(SchedulingPolicy::Spread);

@@ -53,8 +53,12 @@ pub(super) fn slot(job: &JobSpec, replicas: u16) -> (Manifest, PublicInputs) {
         draw: Draw { block: KeccakDigest([5; 32]), jobs_seen: 1 },
         ..PublicInputs::default()
     };
-    let pending =
-        |replica| PendingReplica { submission: 0, job: digest, replica: ReplicaIndex(replica) };
+    let pending = |replica| PendingReplica {
+        submission: 0,
+        job: digest,
+        replica: ReplicaIndex(replica),
+        only: None,
+    };
     let entry = |w| TelemetryEntry { sender: PeerIdHash([w; 32]), digest: Blake3Digest([w; 32]) };
     let manifest = Manifest {
         binding: Binding { scope: SCOPE, key_set: KeySetDigest([4; 32]), epoch: Epoch(0) },
@@ -262,7 +266,12 @@ fn what_a_slot_may_list_costs_at_most_the_bound() {
                         public.jobs.insert(spec.digest(), spec.clone());
                         for replica in (0..replicas).map(ReplicaIndex) {
                             let job = spec.digest();
-                            manifest.pending.push(PendingReplica { submission, job, replica });
+                            manifest.pending.push(PendingReplica {
+                                submission,
+                                job,
+                                replica,
+                                only: None,
+                            });
                             public.previous.insert((job, replica), entry(0).sender);
                         }
                     }

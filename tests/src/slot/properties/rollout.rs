@@ -48,7 +48,18 @@ pub(super) fn check(
     let gone: BTreeSet<_> = record.manifest.lost.iter().map(|lost| lost.worker).collect();
     let unproven = |state: &ClusterState, line: &Line| -> usize {
         let current = line.versions().iter().filter(|version| line.is_current(&version.job));
-        let of = |job| state.replicas_of(job).filter(move |r| state.is_unproven(job, *r)).count();
+        // A system job's replica on a lost worker is not waited for.
+        let is_system = line.target().is_some_and(|target| target.terms.is_system());
+        let is_away = |job, replica| {
+            let lost = |worker: &PeerIdHash| {
+                [before, after].iter().any(|of| of.lost_since(worker).is_some())
+            };
+            is_system && state.placement(job, replica).is_some_and(|place| lost(&place.worker))
+        };
+        let of = |job| {
+            let unproven = state.replicas_of(job).filter(|r| state.is_unproven(job, *r));
+            unproven.filter(|replica| !is_away(job, *replica)).count()
+        };
         current.map(|version| of(version.job)).sum()
     };
     let lines: BTreeMap<_, _> = before.lines().collect();

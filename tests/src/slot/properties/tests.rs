@@ -36,7 +36,7 @@ fn placed(around: &Surroundings) -> (SlotRecord, ClusterState) {
     manifest.previous = CertificateBody::NO_PREVIOUS;
     manifest.block = around.chain.head().block;
     manifest.telemetry = vec![TelemetryEntry { sender: worker, digest: Blake3Digest([2; 32]) }];
-    manifest.pending = vec![PendingReplica { submission: 1, job, replica }];
+    manifest.pending = vec![PendingReplica { submission: 1, job, replica, only: None }];
     let outcome = Outcome::Node(worker);
     let assignments =
         Assignments::try_from(vec![Assignment { job, replica, outcome }]).expect("one assignment");

@@ -110,6 +110,7 @@ fn a_judge_misses_what_the_telemetry_says_and_the_manifest_does_not() {
                 versions: &BTreeSet::new(),
                 forgotten: &[],
                 runs: &[],
+                leaving: &[],
                 in_appeal,
             }),
         );

@@ -12,13 +12,15 @@ pub(super) struct Known {
     pub(super) submissions: Vec<Submission>,
     pub(super) demands: BTreeMap<Blake3Digest, JobDemand>,
     lost: BTreeMap<PeerIdHash, u32>,
-    telemetry: BTreeSet<PeerIdHash>,
+    pub(super) telemetry: BTreeSet<PeerIdHash>,
     pub(super) ended: Ended,
     pub(super) given_back: Words,
     pub(super) health: Health,
     pub(super) draining: BTreeSet<PeerIdHash>,
     pub(super) owners: BTreeMap<PeerIdHash, Address>,
     pub(super) block: u64,
+    /// Workers that do not fit system jobs.
+    pub(super) unfit: BTreeMap<PeerIdHash, Fit>,
 }
 
 impl Known {
@@ -35,6 +37,7 @@ impl Known {
             draining: BTreeSet::new(),
             owners: BTreeMap::new(),
             block: 1,
+            unfit: BTreeMap::new(),
         }
     }
 
@@ -69,6 +72,10 @@ impl Known {
             policy: POLICY,
             given_back: &self.given_back,
             owners: &self.owners,
+            fit: &|_, worker| {
+                let there = if self.telemetry.contains(worker) { Fit::Fits } else { Fit::Silent };
+                self.unfit.get(worker).copied().unwrap_or(there)
+            },
         };
         next_replicas(state, &inputs)
     }
@@ -363,7 +370,7 @@ proptest! {
             let listed: BTreeSet<_> = proposed.pending.iter().map(|p| p.job).collect();
             let (pending, done) = (&listed, &BTreeSet::new());
             let versions = &BTreeSet::new();
-            let judged = Judged { pending, done, versions, forgotten: &[], runs: &[], in_appeal: false };
+            let judged = Judged { pending, done, versions, forgotten: &[], runs: &[], leaving: &[], in_appeal: false };
             let judged = known.judges(&state, Some(judged));
             prop_assert_eq!(&judged.pending, &proposed.pending);
             prop_assert_eq!(&judged.leaving, &proposed.leaving);

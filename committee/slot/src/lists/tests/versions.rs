@@ -334,7 +334,8 @@ fn withdrawing_the_newest_version_stops_the_job_and_the_rest_is_forgotten() {
     // A judge that has not the body of an open one asks for it.
     let judge = |known: &Known, forgotten: &[JobLine]| {
         let (pending, done, versions) = (&BTreeSet::new(), &BTreeSet::new(), &BTreeSet::new());
-        let judged = Judged { pending, done, versions, forgotten, runs: &[], in_appeal: true };
+        let judged =
+            Judged { pending, done, versions, forgotten, runs: &[], leaving: &[], in_appeal: true };
         known.judges(&end, Some(judged))
     };
     let mut other = known.clone();
@@ -359,7 +360,15 @@ fn whoever_judges_goes_by_what_is_listed_and_lets_no_second_one_beside_the_first
         let done = &BTreeSet::new();
         known.judges(
             &state,
-            Some(Judged { pending, done, versions, forgotten: &[], runs: &[], in_appeal: true }),
+            Some(Judged {
+                pending,
+                done,
+                versions,
+                forgotten: &[],
+                runs: &[],
+                leaving: &[],
+                in_appeal: true,
+            }),
         )
     };
     let listed = judge(&known, &nothing, &both);
@@ -479,6 +488,7 @@ proptest! {
                 forgotten: &proposed.rollouts.forgotten,
                 runs: &proposed.runs,
                 in_appeal: true,
+                leaving: &[],
             };
             let judged = all.judges(&state, Some(judged));
             prop_assert_eq!(&judged.unknown, &vec![]);

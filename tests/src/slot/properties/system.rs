@@ -1,0 +1,78 @@
+//! What must hold of system jobs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use veil_protocol_spec::{
+    Blake3Digest, PeerIdHash, ReplicaIndex,
+    scheduling::{ClusterState, GivenBack, Placement, SlotRecord},
+};
+
+use super::super::{SlotReport, chain::ChainView, workers::Surroundings};
+
+/// Whether a replica has left for another version: one that is healthy at its worker, unless it was not itself, or both
+/// cannot run at once.
+fn is_replaced(
+    (before, after): (&ClusterState, &ClusterState),
+    job: Blake3Digest,
+    replica: ReplicaIndex,
+    worker: PeerIdHash,
+) -> bool {
+    let Some(line) = after.line_of(&job) else { return false };
+    let Some(target) = line.target().filter(|_| !line.is_current(&job)) else { return false };
+    let is_healthy = |(other, replica, place): (Blake3Digest, _, Placement)| {
+        place.worker == worker
+            && line.version(&other).is_some()
+            && !after.is_unproven(other, replica)
+    };
+    target.terms.stops_first || before.is_unproven(job, replica) || after.replicas().any(is_healthy)
+}
+
+/// Judged by every certificate.
+pub(super) fn check(
+    (before, after): (&ClusterState, &ClusterState),
+    record: &SlotRecord,
+    around: &Surroundings,
+    chain: Option<&ChainView>,
+    report: &mut SlotReport,
+) {
+    let slot = record.manifest.slot;
+    let of_system = |state: &ClusterState| -> Vec<_> {
+        state.replicas().filter(|(job, ..)| around.jobs.is_system(job)).collect()
+    };
+    let now = of_system(after);
+    let mut at: BTreeMap<Blake3Digest, BTreeSet<PeerIdHash>> = BTreeMap::new();
+    for (job, replica, place) in &now {
+        if !at.entry(*job).or_default().insert(place.worker) {
+            report.violate(format!("slot {slot} has {} run job {job} twice", place.worker));
+        }
+        if before.placement(*job, *replica).is_some_and(|was| was.worker != place.worker) {
+            report.violate(format!("slot {slot} moves replica {replica} of system job {job}"));
+        }
+    }
+    let Some(chain) = chain else { return };
+    for (job, replica, place) in of_system(before) {
+        if after.placement(job, replica).is_some() {
+            continue;
+        }
+        let words = &record.manifest.given_back;
+        let word = words.binary_search_by_key(&(job, replica), GivenBack::key);
+        let word = word.ok().and_then(|at| words.get(at));
+        if word.is_some_and(|word| word.has_stopped) {
+            report.count("system replica given back");
+        } else if !chain.workers.contains(&place.worker) {
+            report.count("system replica of a worker that has left");
+        } else if is_replaced((before, after), job, replica, place.worker) {
+            report.count("system replica of another version");
+        } else if chain.wants(&job) {
+            report.count("system replica that left otherwise");
+        }
+    }
+    let may_run = || chain.workers.iter().filter(|worker| !chain.draining.contains(*worker));
+    if at.values().any(|at| may_run().all(|worker| at.contains(worker))) {
+        report.count("system job on every worker");
+    }
+    let lost = record.manifest.lost.iter().map(|lost| lost.worker);
+    if lost.into_iter().any(|lost| now.iter().any(|(.., place)| place.worker == lost)) {
+        report.count("system replica stays at a lost worker");
+    }
+}
