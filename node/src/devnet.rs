@@ -76,6 +76,8 @@ const CEREMONY_TIMEOUT: Duration = Duration::from_secs(1800);
 const READY_TIMEOUT: Duration = Duration::from_secs(900);
 /// The chain's state in the folder.
 const CHAIN_STATE: &str = "anvil.json";
+/// Between blocks without transactions: periodic jobs go by the chain's clock.
+const BLOCK_SECONDS: u64 = 10;
 /// Accounts of the local chain: 0 is the admin's, 1 the operator's, the rest the nodes'.
 const FIRST_NODE_ACCOUNT: usize = 2;
 /// Whose all nodes are, by the admin's word.
@@ -147,8 +149,9 @@ impl Devnet {
 
         let timer = StepTimer::start(&on_event, "chain");
         let state = Some(folder.join(CHAIN_STATE));
+        let (port, block_seconds) = (options.rpc_port, Some(BLOCK_SECONDS));
         let anvil =
-            Anvil::start(AnvilConfig { port: options.rpc_port, state, ..AnvilConfig::default() })
+            Anvil::start(AnvilConfig { port, state, block_seconds, ..AnvilConfig::default() })
                 .await?;
         steps.push(timer.done());
 

@@ -55,7 +55,8 @@ pub struct AnvilConfig {
     pub state: Option<PathBuf>,
     /// The chain id; 31337 if none is given.
     pub chain_id: Option<ChainId>,
-    /// Seconds between blocks; a block per transaction if none is given.
+    /// Seconds after which there is a block without a transaction, too. None of these comes if none is given: then the
+    /// chain's clock stands still between transactions.
     pub block_seconds: Option<u64>,
 }
 
@@ -130,7 +131,7 @@ fn start(program: &Path, config: &AnvilConfig) -> Result<Anvil, String> {
         builder = builder.chain_id(chain.0);
     }
     if let Some(seconds) = config.block_seconds {
-        builder = builder.block_time(seconds);
+        builder = builder.block_time(seconds).arg("--mixed-mining");
     }
     let instance = builder.try_spawn().map_err(|error| error.to_string())?;
     Ok(Anvil { instance })
