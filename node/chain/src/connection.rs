@@ -166,7 +166,7 @@ impl Chain {
     /// # Errors
     /// [`ChainError::UnknownBlock`] if the chain has another one of that number, or none yet.
     #[boxed]
-    pub async fn time(&self, block: BlockRef) -> Result<u64, ChainError> {
+    pub async fn block_time(&self, block: BlockRef) -> Result<u64, ChainError> {
         let found = self.rpc.block(block.number).await?;
         let found = found.filter(|found| reference(found) == block);
         found.map(|found| found.header.timestamp).ok_or(ChainError::UnknownBlock(block))

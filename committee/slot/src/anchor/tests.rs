@@ -32,6 +32,7 @@ impl Certificates {
             submission: 1,
             job: job(1).digest(),
             replica: ReplicaIndex(0),
+            only: None,
         });
         let entry = TelemetryEntry { sender: worker(1), digest: Blake3Digest([1; 32]) };
         let manifest = Manifest {
@@ -47,6 +48,7 @@ impl Certificates {
             telemetry: vec![entry],
             pending: pending.into_iter().collect(),
             leaving: Vec::new(),
+            runs: Vec::new(),
             done: Vec::new(),
             lost: Vec::new(),
             given_back: Vec::new(),

@@ -148,12 +148,12 @@ async fn each_run_of_a_periodic_job_has_a_container_of_its_own() {
             assert_eq!(report.started, [desired[0].id()], "slot {slot}: {report:?}");
             assert_eq!(executor.ended(), []);
             until_exited(&executor, 0).await;
-            reconcile(&executor, &desired).await;
-            assert_eq!(executor.ended(), [ended(&desired[0], Some(0))]);
+            let report = reconcile(&executor, &desired).await;
+            assert_eq!(executor.ended(), [ended(&desired[0], Some(0))], "{report:?}");
         }
         // What still runs is stopped.
         desired[0].placement.slot = Slot(3);
-        reconcile(&executor, &desired).await;
+        assert_eq!(reconcile(&executor, &desired).await.started, [desired[0].id()]);
         let before = executor.observe().await.unwrap().remove(0).container;
         desired[0].placement.slot = Slot(4);
         assert_eq!(reconcile(&executor, &desired).await.started, [desired[0].id()]);

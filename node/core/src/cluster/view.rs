@@ -59,7 +59,7 @@ impl View {
         block: BlockRef,
     ) -> Result<Self, ChainError> {
         let chain = chain.at(block);
-        let time = chain.time(block).await?;
+        let time = chain.block_time(block).await?;
         let settings = chain.cluster(cluster).await?;
         let policy = chain.cluster_policy(cluster).await?;
         let nodes: BTreeMap<_, _> =

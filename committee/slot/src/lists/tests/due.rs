@@ -210,7 +210,8 @@ fn a_judge_compares_what_is_listed_and_in_an_appeal_no_time_zones() {
     let nothing = BTreeSet::new();
     let judge = |known: &Known, runs: &[RunChange], in_appeal| {
         let (pending, done, versions) = (&nothing, &nothing, &nothing);
-        let judged = Judged { pending, done, versions, forgotten: &[], runs, in_appeal };
+        let judged =
+            Judged { pending, done, versions, forgotten: &[], runs, leaving: &[], in_appeal };
         known.judges(&state, Some(judged))
     };
     let begins = |time| RunChange { job: job(1), step: RunStep::Begins { time } };

@@ -380,6 +380,7 @@ fn what_a_proposer_cannot_know_is_no_objection_and_the_rest_is_compared() {
                 versions: &none,
                 forgotten: &[],
                 leaving: &manifest.leaving,
+                runs: &manifest.runs,
                 in_appeal: false,
             }),
         )
