@@ -1,7 +1,7 @@
 //! Updates, an automatic revert and a drain of a job that somebody asks all the time.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{JoinHandle, sleep, spawn},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -22,11 +22,70 @@ const PACE: Duration = Duration::from_millis(50);
 /// How long it waits for an answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What the client has seen.
+#[derive(Default)]
+struct Seen {
+    asked: u64,
+    /// Requests that none of those answered that are published.
+    failures: Vec<String>,
+    /// Requests that one endpoint did not answer while it was in the list that was read last.
+    stale: u64,
+    /// Endpoints that refused although `veil job status` named them as healthy before and after.
+    refusals: Vec<String>,
+    /// The longest that one was named so while it refused all the time.
+    longest: Duration,
+}
+
+/// The endpoints that `veil job status` named last, and how often it has named any.
+#[derive(Default)]
+struct Named {
+    times: u64,
+    addresses: Vec<SocketAddr>,
+}
+
 /// Asks the replicas in turn; a request fails if none of those that are published answers.
 struct Client {
-    addresses: Arc<Mutex<Vec<SocketAddr>>>,
+    named: Arc<Mutex<Named>>,
     stop: Arc<AtomicBool>,
-    asking: Option<JoinHandle<(u64, Vec<String>)>>,
+    asking: Option<JoinHandle<Seen>>,
+}
+
+/// An endpoint that refuses: since when, and after which answer of `veil job status`.
+type Refusing = BTreeMap<SocketAddr, (Instant, u64, String)>;
+
+impl Seen {
+    /// One refusal is counted for each time that an endpoint stops to answer, once an answer that was asked for later
+    /// still names it.
+    fn judge(
+        &mut self,
+        named: &Named,
+        answers: &[(SocketAddr, Result<(), String>)],
+        refusing: &mut Refusing,
+    ) {
+        refusing.retain(|address, _| named.addresses.contains(address));
+        for (address, answer) in answers {
+            match answer {
+                Ok(()) => {
+                    refusing.remove(address);
+                }
+                Err(error) => {
+                    self.stale += u64::from(named.addresses.contains(address));
+                    let begun = || (Instant::now(), named.times, error.clone());
+                    refusing.entry(*address).or_insert_with(begun);
+                }
+            }
+        }
+        for (begun, times, error) in refusing.values_mut() {
+            // The answer under way when it began to refuse may be of before: it is the one after that counts.
+            if named.times < times.saturating_add(2) {
+                continue;
+            }
+            if !error.is_empty() {
+                self.refusals.push(core::mem::take(error));
+            }
+            self.longest = self.longest.max(begun.elapsed());
+        }
+    }
 }
 
 fn ask(address: SocketAddr) -> Result<(), String> {
@@ -42,34 +101,36 @@ fn ask(address: SocketAddr) -> Result<(), String> {
 
 impl Client {
     fn start(addresses: Vec<SocketAddr>) -> Self {
-        let addresses = Arc::new(Mutex::new(addresses));
+        let named = Arc::new(Mutex::new(Named { times: 0, addresses }));
         let stop = Arc::new(AtomicBool::new(false));
-        let (known, stopped) = (Arc::clone(&addresses), Arc::clone(&stop));
+        let (known, stopped) = (Arc::clone(&named), Arc::clone(&stop));
         let asking = spawn(move || {
-            let (mut asked, mut failures) = (0, Vec::new());
+            let (mut seen, mut refusing) = (Seen::default(), Refusing::new());
             while !stopped.load(Ordering::Relaxed) {
-                let addresses = known.lock().unwrap().clone();
-                let first = asked as usize % addresses.len().max(1);
+                let addresses = known.lock().unwrap().addresses.clone();
+                let first = seen.asked as usize % addresses.len().max(1);
                 let in_turn = addresses.iter().cycle().skip(first).take(addresses.len());
-                let answers: Vec<_> = in_turn.map(|address| ask(*address)).collect();
-                if answers.iter().all(Result::is_err) {
-                    failures.push(format!("request {asked}: {answers:?}"));
+                let answers: Vec<_> = in_turn.map(|address| (*address, ask(*address))).collect();
+                if answers.iter().all(|(_, answer)| answer.is_err()) {
+                    seen.failures.push(format!("request {}: {answers:?}", seen.asked));
                 }
-                asked += 1;
+                seen.judge(&known.lock().unwrap(), &answers, &mut refusing);
+                seen.asked += 1;
                 sleep(PACE);
             }
-            (asked, failures)
+            seen
         });
-        Self { addresses, stop, asking: Some(asking) }
+        Self { named, stop, asking: Some(asking) }
     }
 
     fn knows(&self, addresses: Vec<SocketAddr>) {
         if !addresses.is_empty() {
-            *self.addresses.lock().unwrap() = addresses;
+            let mut named = self.named.lock().unwrap();
+            *named = Named { times: named.times + 1, addresses };
         }
     }
 
-    fn end(mut self) -> (u64, Vec<String>) {
+    fn end(mut self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
         self.asking.take().unwrap().join().unwrap()
     }
@@ -172,11 +233,37 @@ fn who_asks_all_the_time_sees_no_failure_in_an_update_a_revert_and_a_drain() {
     network.give("eligible", &drained);
 
     // Going back is an update too.
-    let (asked, failures) = client.end();
+    let Seen { asked, failures, stale, refusals, longest } = client.end();
+    println!(
+        "{asked} requests; {stale} times a named endpoint did not answer; {} ended and were named on, \
+         {longest:?} at the longest: {refusals:#?}",
+        refusals.len()
+    );
     assert!(asked > 100 && failures.is_empty(), "{asked} requests: {failures:#?}");
     let back = ask_job(&network, &["revert", "site", "--to", "1"]);
     assert_eq!(back["update"]["version"], 4, "{back}");
     let four = digest(&back);
     jobs.insert(four.clone());
     until("version 1 runs again", || all(&jobs, None, &four));
+}
+
+#[test]
+fn an_endpoint_that_is_named_on_while_it_refuses_is_counted_once() {
+    let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let refuses = [(address, Err("refused".to_owned()))];
+    let (mut seen, mut refusing) = (Seen::default(), Refusing::new());
+    let mut asked = |times, answers: &[_], addresses: &[_]| {
+        let named = Named { times, addresses: addresses.to_vec() };
+        seen.judge(&named, answers, &mut refusing);
+        (seen.stale, seen.refusals.len())
+    };
+    // The answer that is under way may be of before.
+    assert_eq!(asked(5, &refuses, &[address]), (1, 0));
+    assert_eq!(asked(6, &refuses, &[address]), (2, 0));
+    assert_eq!(asked(7, &refuses, &[address]), (3, 1));
+    assert_eq!(asked(8, &refuses, &[address]), (4, 1));
+    // It answers again, and what is no longer named may refuse.
+    assert_eq!(asked(9, &[(address, Ok(()))], &[address]), (4, 1));
+    assert_eq!(asked(10, &refuses, &[]), (4, 1));
+    assert_eq!(asked(20, &[], &[]), (4, 1));
 }
