@@ -11,7 +11,7 @@ use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
     PeerIdHash,
     registry::Eligibility,
-    scheduling::{EndedReplica, GiveBackReason, JobSpec, Note, UnixMillis},
+    scheduling::{EndedReplica, GiveBackReason, JobSpec, JobType, Note, UnixMillis},
 };
 
 use crate::{

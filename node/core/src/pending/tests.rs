@@ -71,6 +71,7 @@ fn slot(state: &ClusterState, to: u8, change: impl FnOnce(&mut Manifest)) -> Clu
         done: Vec::new(),
         lost: Vec::new(),
         given_back: Vec::new(),
+        runs: Vec::new(),
         rollouts: RolloutChanges::default(),
     };
     change(&mut manifest);
@@ -92,7 +93,7 @@ fn slot(state: &ClusterState, to: u8, change: impl FnOnce(&mut Manifest)) -> Clu
 }
 
 fn place(submission: u64, job: &JobSpec) -> PendingReplica {
-    PendingReplica { submission, job: job.digest(), replica: FIRST }
+    PendingReplica { submission, job: job.digest(), replica: FIRST, only: None }
 }
 
 /// Of two workers, the second of which is drained.
@@ -112,6 +113,7 @@ fn view(submissions: Vec<Submission>) -> View {
     };
     View {
         block: BlockRef { number: 1, hash: KeccakDigest([9; 32]) },
+        time: 0,
         committee: Committee::new(4).unwrap(),
         policy: KeccakDigest([8; 32]),
         rules: Ok(ClusterPolicy::default()),
