@@ -10,6 +10,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
 
 mod figures;
+mod images;
+mod moves;
 mod network;
 mod official;
 mod updates;

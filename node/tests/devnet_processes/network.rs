@@ -281,12 +281,16 @@ impl Network {
 
     /// Says what a worker is given, with its operator's account: `drain`, `eligible`.
     pub(crate) fn give(&self, verb: &str, worker: &str) {
+        self.give_with(verb, worker, &[]);
+    }
+
+    pub(crate) fn give_with(&self, verb: &str, worker: &str, more: &[&str]) {
         let peer = self.peer(worker);
         let config = AnyConfig::load(&self.config(worker), &process_environment).unwrap();
         let chain = config.chain();
         let rpc = chain.rpc.as_slice().to_vec().join(",");
         let mut command = veil();
-        command.args(["node", verb, &peer, "--json", "--rpc", &rpc]);
+        command.args(["node", verb, &peer, "--json", "--rpc", &rpc]).args(more);
         command.args(["--contract", &chain.contract.to_string()]);
         command.args(["--cluster", &chain.cluster.to_string()]);
         command.arg("--keystore").arg(chain.keystore.as_ref().unwrap());
@@ -324,7 +328,7 @@ impl Network {
     }
 
     /// A worker in the registry.
-    fn peer(&self, worker: &str) -> String {
+    pub(crate) fn peer(&self, worker: &str) -> String {
         let mut command = veil();
         command.args(["worker", "status", "--json", "--config"]).arg(self.config(worker));
         json(&mut command)["peer"].as_str().unwrap().to_owned()
