@@ -21,7 +21,7 @@
 //!    leaves its place, and never wants one again as long as its job is wanted.
 //! 7. A replica is given back if the telemetry of the worker that has it says so (`given_back`). One that the worker
 //!    has stopped has no place any more. What is given back again and again waits before it is tried ([`turn`]).
-//! 8. Replicas of a periodic job want a place in a run alone, which begins at one of its times ([`due`]).
+//! 8. Replicas of a periodic job want a place in a run alone, which begins at one of its times (`lists/due.rs`).
 //! 9. Of the versions of a job those replicas want a place, and those leave theirs, that [`rollout`](crate::rollout)
 //!    says. While a job of an operator has a place and its body is not known, none of its jobs that is no version
 //!    yet gets one: it could be one.

@@ -2,7 +2,7 @@
 
 use veil_protocol_spec::{
     Address, JobLine,
-    scheduling::{LeasePolicy, PendingReplica, Priority, ReplicaState},
+    scheduling::{LeasePolicy, PendingReplica, Priority, ReplicaState, RunChange, RunStep},
 };
 
 use super::*;
@@ -408,7 +408,14 @@ fn what_the_chain_contradicts_is_refused_before_anything_is_fetched() {
     assert_eq!(facts(&good), Ok(()));
     let mut bogus_job = good.clone();
     bogus_job.pending.iter_mut().for_each(|pending| pending.job = Blake3Digest([0xdd; 32]));
-    assert_eq!(facts(&bogus_job), Err(InvalidManifest::Differs("list of pending replicas")));
+    let differs = Err(InvalidManifest::Differs("list of pending replicas or runs"));
+    assert_eq!(facts(&bogus_job), differs);
+    let mut bogus_run = good.clone();
+    bogus_run.runs =
+        vec![RunChange { job: Blake3Digest([0xdd; 32]), step: RunStep::Noted { time: 0 } }];
+    assert_eq!(facts(&bogus_run), differs);
+    bogus_run.runs[0].step = RunStep::Forgotten;
+    assert_eq!(facts(&bogus_run), Ok(()), "judged by the lists: nothing is fetched for it");
     let mut bogus_worker = good.clone();
     bogus_worker.telemetry[2].sender = worker(9);
     let reason = "it is not a registered worker";
