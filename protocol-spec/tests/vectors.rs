@@ -1,9 +1,8 @@
-//! Known-answer vectors: a fixed sample of every message of a slot, of what nodes tell each other
-//! beside those, and of what a member stores, each with its encoding and its digests.
+//! Known-answer vectors: a fixed sample of every message of a slot, of what nodes tell each other beside those, and
+//! of what a member stores, each with its encoding and its digests.
 //!
-//! A difference means that this build would not understand, or not sign, what another one sent:
-//! raise the type's `Wire::VERSION` or put it right. `VEIL_BLESS=1 cargo test --release -p
-//! veil-protocol-spec --test vectors` writes the files anew.
+//! A difference means that this build would not understand, or not sign, what another one sent: raise the type's
+//! `Wire::VERSION`, or put it right. `VEIL_BLESS=1 cargo test --release -p veil-protocol-spec --test vectors` blesses.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod jobs;

@@ -1,14 +1,15 @@
 //! What a manifest must say, given what a member knows: the proposer writes it, the others compare.
 //!
-//! A member votes only for a manifest that includes every live registered worker whose fresh telemetry it
-//! has (`protocol-spec/slot.md`, 3).
+//! A member votes only for a manifest that includes every live registered worker whose fresh telemetry it has
+//! (`protocol-spec/slot.md`, 3).
 //!
 //! # Flow
-//! [`LocalView`] are taken once for each manifest, as of the block that it names. [`LocalView::propose`]
-//! gives the only manifest they allow, up to the choice of telemetry among messages of one worker;
-//! [`LocalView::validate_facts`] and [`LocalView::validate_lists`] name the first difference as an [`InvalidManifest`].
+//! A [`LocalView`] is taken once for each manifest, as of the block that it names. [`LocalView::propose`] gives the only
+//! manifest that it allows, up to the choice of telemetry among messages of one worker; [`LocalView::validate_facts`]
+//! and [`LocalView::validate_lists`] name the first difference as an [`InvalidManifest`].
 
 mod invalid;
+mod lost;
 mod said;
 mod work;
 
@@ -39,8 +40,8 @@ use crate::{
 use self::said::Said;
 pub use self::{invalid::InvalidManifest, work::Work};
 
-/// How many blocks a manifest's block may be older than the last settled one that a member knows: full
-/// nodes keep the state of as many.
+/// How many blocks a manifest's block may be older than the last settled one that a member knows: full nodes keep the
+/// state of as many.
 pub const MAX_BLOCK_AGE: u64 = 128;
 
 /// One checked telemetry message, as far as a manifest cares.
@@ -453,22 +454,6 @@ impl LocalView<'_> {
         ];
         let differs = agrees.into_iter().find(|(same, _)| !same);
         differs.map_or(Ok(()), |(_, what)| Err(InvalidManifest::Differs(what)))
-    }
-
-    fn validate_lost(&self, lost: &[LostWorker]) -> Result<(), InvalidManifest> {
-        for LostWorker { worker, suspicions } in lost {
-            let (binding, slot, worker) = (self.binding, self.slot(), *worker);
-            for &SignedSuspicion { member, lost_for, ref signature } in suspicions {
-                let suspicion = Suspicion { binding, slot, worker, lost_for };
-                let identity = self.roster.get(member.position());
-                let signed = identity
-                    .is_some_and(|id| id.verify(suspicion.digest().as_bytes(), signature).is_ok());
-                if !signed {
-                    return Err(InvalidManifest::Suspicion { worker, member });
-                }
-            }
-        }
-        Ok(())
     }
 
     fn validate_telemetry(

@@ -17,10 +17,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use veil_protocol_spec::hex;
 
-use super::{
-    moves::{chain, reason, set_policy},
-    network::{Network, until},
-};
+use super::network::{Network, chain, reason, set_policy, until};
 
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";

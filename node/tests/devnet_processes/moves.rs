@@ -15,12 +15,10 @@ use veil_node::devnet::DevnetFile;
 
 use super::{
     images::Signed,
-    network::{Guard, Network, json, until, veil},
+    network::{Guard, Network, json, reason, rows, set_policy, until, veil},
 };
 
-/// Of anvil's first account, which is the cluster's admin.
-const ADMIN: &str = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
-/// Of its second one, whose jobs they are.
+/// Of anvil's second account, whose jobs they are.
 const OPERATOR: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
 const WORKERS: [&str; 3] = ["worker-1", "worker-2", "worker-3"];
 /// Of a drain.
@@ -28,44 +26,9 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// Between two ends of blocks.
 const BLOCK: Duration = Duration::from_secs(1);
 
-/// What the admin tells the chain.
-pub(crate) fn chain(network: &Network, arguments: &[&str]) -> Value {
-    let file = DevnetFile::read(&network.folder).unwrap();
-    let mut command = veil();
-    command.arg("chain").args(arguments).args(["--json", "--rpc", &file.rpc]);
-    command.args(["--contract", &file.contract.to_string()]);
-    command.args(["--cluster", &file.cluster.to_string()]).env("VEIL_CHAIN_KEY", ADMIN);
-    let said = json(&mut command);
-    assert!(said["transaction"].is_string(), "{arguments:?}: {said}");
-    said
-}
-
-pub(crate) fn set_policy(network: &Network, text: &str) {
-    let path = network.folder.join("policy.toml");
-    fs::write(&path, text).unwrap();
-    chain(network, &["policy", "set", "--file", path.to_str().unwrap()]);
-}
-
-/// Rows of `veil job status`.
-pub(crate) fn rows(network: &Network, job: &str) -> Vec<Value> {
-    let mut command = veil();
-    command.args(["job", "status", job, "--json", "--devnet"]).arg(&network.folder);
-    json(&mut command)["replicas"].as_array().unwrap().clone()
-}
-
 /// Where the only replica of a job runs.
 fn place(network: &Network, job: &str) -> Option<String> {
     network.running(job, 1).map(|mut workers| workers.remove(0))
-}
-
-/// Waits until `veil job status` says of a replica what all of these words are of.
-pub(crate) fn reason(network: &Network, job: &str, words: &[&str]) {
-    until(&format!("{words:?} is said of {job}"), || {
-        let rows = rows(network, job);
-        let said = rows.iter().filter_map(|row| row["pending_because"].as_str());
-        let mut said = said.chain(rows.iter().filter_map(|row| row["observed"]["state"].as_str()));
-        said.any(|said| words.iter().all(|word| said.contains(word))).then_some(())
-    });
 }
 
 #[test]

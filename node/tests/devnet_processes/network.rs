@@ -366,3 +366,41 @@ impl Drop for Guard {
         let _ = self.0.wait();
     }
 }
+
+/// Of anvil's first account, which is the cluster's admin.
+const ADMIN: &str = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+
+/// What the admin tells the chain.
+pub(crate) fn chain(network: &Network, arguments: &[&str]) -> Value {
+    let file = DevnetFile::read(&network.folder).unwrap();
+    let mut command = veil();
+    command.arg("chain").args(arguments).args(["--json", "--rpc", &file.rpc]);
+    command.args(["--contract", &file.contract.to_string()]);
+    command.args(["--cluster", &file.cluster.to_string()]).env("VEIL_CHAIN_KEY", ADMIN);
+    let said = json(&mut command);
+    assert!(said["transaction"].is_string(), "{arguments:?}: {said}");
+    said
+}
+
+pub(crate) fn set_policy(network: &Network, text: &str) {
+    let path = network.folder.join("policy.toml");
+    fs::write(&path, text).unwrap();
+    chain(network, &["policy", "set", "--file", path.to_str().unwrap()]);
+}
+
+/// Rows of `veil job status`.
+pub(crate) fn rows(network: &Network, job: &str) -> Vec<Value> {
+    let mut command = veil();
+    command.args(["job", "status", job, "--json", "--devnet"]).arg(&network.folder);
+    json(&mut command)["replicas"].as_array().unwrap().clone()
+}
+
+/// Waits until `veil job status` says of a replica what all of these words are of.
+pub(crate) fn reason(network: &Network, job: &str, words: &[&str]) {
+    until(&format!("{words:?} is said of {job}"), || {
+        let rows = rows(network, job);
+        let said = rows.iter().filter_map(|row| row["pending_because"].as_str());
+        let mut said = said.chain(rows.iter().filter_map(|row| row["observed"]["state"].as_str()));
+        said.any(|said| words.iter().all(|word| said.contains(word))).then_some(())
+    });
+}

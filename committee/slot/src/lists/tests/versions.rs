@@ -91,6 +91,17 @@ fn outcome(state: &ClusterState, byte: u8) -> VersionOutcome {
     state.line(&LINE).unwrap().version(&job(byte)).unwrap().outcome
 }
 
+/// What an appeal says that lists nothing.
+const EMPTY_APPEAL: Judged<'static> = Judged {
+    pending: &BTreeSet::new(),
+    done: &BTreeSet::new(),
+    versions: &BTreeSet::new(),
+    forgotten: &[],
+    runs: &[],
+    leaving: &[],
+    in_appeal: true,
+};
+
 #[test]
 fn a_job_of_the_same_name_is_a_version_and_takes_no_place_before() {
     let (mut known, state) = started();
@@ -142,9 +153,7 @@ fn a_version_that_was_nowhere_finds_where_the_one_before_has_its_data() {
     assert_eq!(at(&placed, 2)[0], None);
     submit(&mut known, 12, 3, |_| {});
     let third = known.slot(&placed, |_| None);
-    let [first, second, _] = at(&third, 3);
-    assert_eq!(first, Some((job(2), worker(4))));
-    assert_eq!(second, Some((job(1), worker(2))));
+    assert_eq!(at(&third, 3)[..2], [Some((job(2), worker(4))), Some((job(1), worker(2)))]);
 }
 
 #[test]
@@ -333,10 +342,7 @@ fn withdrawing_the_newest_version_stops_the_job_and_the_rest_is_forgotten() {
     assert_eq!((running(&end), end.lines().count()), (vec![], 1), "version 1 must not come back");
     // A judge that has not the body of an open one asks for it.
     let judge = |known: &Known, forgotten: &[JobLine]| {
-        let (pending, done, versions) = (&BTreeSet::new(), &BTreeSet::new(), &BTreeSet::new());
-        let judged =
-            Judged { pending, done, versions, forgotten, runs: &[], leaving: &[], in_appeal: true };
-        known.judges(&end, Some(judged))
+        known.judges(&end, Some(Judged { forgotten, ..EMPTY_APPEAL }))
     };
     let mut other = known.clone();
     other.submissions.push(submission(7, 8));
@@ -357,19 +363,7 @@ fn whoever_judges_goes_by_what_is_listed_and_lets_no_second_one_beside_the_first
     submit(&mut known, 9, 2, |_| {});
     let (nothing, both) = (BTreeSet::new(), BTreeSet::from([job(1), job(2)]));
     let judge = |known: &Known, pending: &BTreeSet<_>, versions: &BTreeSet<_>| {
-        let done = &BTreeSet::new();
-        known.judges(
-            &state,
-            Some(Judged {
-                pending,
-                done,
-                versions,
-                forgotten: &[],
-                runs: &[],
-                leaving: &[],
-                in_appeal: true,
-            }),
-        )
+        known.judges(&state, Some(Judged { pending, versions, ..EMPTY_APPEAL }))
     };
     let listed = judge(&known, &nothing, &both);
     assert_eq!((listed.rollouts.versions.len(), listed.unknown.len()), (2, 0));
@@ -483,12 +477,10 @@ proptest! {
             let versions: BTreeSet<_> = proposed.rollouts.versions.iter().map(|v| v.job).collect();
             let judged = Judged {
                 pending: &pending,
-                done: &BTreeSet::new(),
                 versions: &versions,
                 forgotten: &proposed.rollouts.forgotten,
                 runs: &proposed.runs,
-                in_appeal: true,
-                leaving: &[],
+                ..EMPTY_APPEAL
             };
             let judged = all.judges(&state, Some(judged));
             prop_assert_eq!(&judged.unknown, &vec![]);
