@@ -23,8 +23,7 @@ use veil_protocol_spec::{
     Slot, domain,
     scheduling::{
         Binding, BlockRef, CircuitId, ClusterState, EndedReplica, GivenBack, LostWorker, MAX_LOST,
-        Manifest, Profile, ReplicaHealth, SignedSuspicion, Submission, Suspicion, TelemetryEntry,
-        UnixMillis,
+        Manifest, Profile, ReplicaHealth, SignedSuspicion, Submission, TelemetryEntry, UnixMillis,
     },
 };
 use veil_scheduler_plan::{cost::most_replicas, inputs::PlanError};

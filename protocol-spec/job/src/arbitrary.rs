@@ -110,7 +110,7 @@ pub(crate) fn everything() -> JobSpec {
     all.kind = JobType::Periodic {
         cron: "0 4 * * *".parse().unwrap(),
         time_zone: TimeZone::default(),
-        overlap: Overlap::Skip,
+        overlap: Overlap::Allow,
     };
     all.ports = vec![
         port("http", 80),

@@ -63,7 +63,10 @@ fn replicas_and_request_are_bounded() {
 fn what_nobody_does_is_refused_by_name() {
     let refused = everything().validate().unwrap_err();
     assert!(
-        matches!(refused, JobError::Unsupported(unsupported::Unsupported { key: "type", .. })),
+        matches!(
+            refused,
+            JobError::Unsupported(unsupported::Unsupported { key: "periodic.overlap", .. })
+        ),
         "{refused}"
     );
     assert!(refused.to_string().contains("this version does not support"), "{refused}");
