@@ -18,8 +18,8 @@
 //!    ([`persist_failed`](veil_committee_machine::Machine::persist_failed)); by default the driver
 //!    stops with [`DriverError::Persist`].
 //! 2. Messages go to a bounded queue for each participant. A few are in flight at once; a send is
-//!    complete when the other side has taken the message into its own bounded queue, so the
-//!    acknowledgement is the flow control. A failed send is tried again a few times with backoff and
+//!    complete when the other side has taken the message into its machine's bounded queue, so the
+//!    acknowledgement is the flow control; before that a transport lets senders take turns ([`deliver`]). A failed send is tried again a few times with backoff and
 //!    jitter; then it is left to the machine, which asks again anyway.
 //! 3. Special effects are carried out by the host, on the machine's thread, which is also given the proof
 //!    against a participant that the machine catches ([`Host::faulted`]).
@@ -113,6 +113,7 @@ mod clock;
 mod config;
 mod error;
 mod host;
+mod inbox;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 mod nonces;
@@ -127,6 +128,7 @@ pub use clock::Clock;
 pub use config::{DriverConfig, QueueLimits};
 pub use error::{DriverError, Stopped};
 pub use host::{Host, HostError};
+pub use inbox::{Receipt, deliver};
 pub use nonces::{ConflictingNonce, NonceHost, NonceStore, SigningOutcome};
 pub use run::Ended;
 pub use running::{Control, Driver};

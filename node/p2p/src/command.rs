@@ -175,8 +175,7 @@ impl Incoming {
 
     /// The same, counted under a name in snake_case.
     pub fn refuse_as(self, name: &'static str, reason: impl Into<String>) {
-        self.responder.metrics.refuse(self.responder.protocol.name(), name);
-        self.responder.refuse(reason);
+        self.responder.refuse_as(name, reason);
     }
 }
 
@@ -208,6 +207,12 @@ impl Responder {
         let mut reason = reason.into();
         reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
         self.send(Answer::Refused(reason));
+    }
+
+    /// The same, counted under a name in snake_case.
+    pub fn refuse_as(self, name: &'static str, reason: impl Into<String>) {
+        self.metrics.refuse(self.protocol.name(), name);
+        self.refuse(reason);
     }
 
     pub(crate) fn send(self, answer: Answer) {
