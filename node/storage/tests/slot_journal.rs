@@ -81,6 +81,26 @@ fn a_start_reads_the_slots_under_way_and_the_archive_has_the_others() {
     assert!(archive.entries(Slot(38), Kind::Agreement).unwrap().is_empty());
 }
 
+/// What was handed over once is gone from the file: not only left aside by a start, but of no weight in it.
+#[test]
+fn what_is_forgotten_is_gone_from_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open::<Vote>(folder.path(), 0);
+    for slot in 1..=3 {
+        journal.append(&votes(slot)).unwrap();
+    }
+    prune(&journal, 2, &archive(folder.path()));
+    drop(journal);
+    let (journal, records) = open::<Vote>(folder.path(), 3);
+    assert_eq!(records, votes(3));
+    // An archive that knows nothing yet gets what the file still holds.
+    let other = tempfile::tempdir().unwrap();
+    let fresh = archive(other.path());
+    prune(&journal, 3, &fresh);
+    let held = [1, 2, 3].map(|slot| fresh.entries(Slot(slot), Kind::Agreement).unwrap().len());
+    assert_eq!(held, [0, 0, 3]);
+}
+
 /// Also if nothing but the journal is left of the data directory.
 #[test]
 fn nothing_is_said_again_in_a_slot_that_was_forgotten() {
