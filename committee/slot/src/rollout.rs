@@ -19,6 +19,7 @@
 //!    `auto_revert`, nothing is done before another version.
 //! 7. A line of which all versions are withdrawn, and none runs, is forgotten.
 
+pub mod homes;
 mod replicas;
 pub mod waits;
 

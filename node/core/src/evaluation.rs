@@ -15,7 +15,10 @@ use std::{
 
 use async_recursion::async_recursion as boxed;
 use futures::{StreamExt, TryStreamExt, stream};
-use veil_committee_slot::pool::Verified;
+use veil_committee_slot::{
+    pool::Verified,
+    rollout::homes::{host_volumes, inherits, predecessor},
+};
 use veil_node_chain::ChainError;
 use veil_node_p2p::{Network, PublishError, Topic};
 use veil_node_process::unix_now;
@@ -48,7 +51,9 @@ pub enum EvaluationError {
     #[error(transparent)]
     Chain(#[from] ChainError),
     /// A body that nobody has.
-    #[error("no peer has the body of job {0}, which the manifest lists as pending")]
+    #[error(
+        "no peer has the body of job {0}, which the manifest lists as pending, or which keeps the data of one"
+    )]
     NoJob(Blake3Digest),
     /// A message that nobody has.
     #[error("no peer has telemetry {digest} of {sender}, which the manifest names")]
@@ -328,7 +333,30 @@ impl InputSource {
         let submitters = public.jobs.values().map(|job| job.operator);
         let submitters = submitters.map(|account| (account, view.organisations_of(&account)));
         public.submitters = submitters.filter(|(_, of)| !of.is_empty()).collect();
+        self.inherit(state, manifest, &mut public).await?;
         Ok(public)
+    }
+
+    /// "A version goes where the one before keeps the data": that is where it had its place.
+    async fn inherit(
+        &self,
+        state: &ClusterState,
+        manifest: &Manifest,
+        public: &mut PublicInputs,
+    ) -> Result<(), EvaluationError> {
+        for pending in &manifest.pending {
+            let Some(job) = public.jobs.get(&pending.job) else { continue };
+            if host_volumes(job).is_empty() {
+                continue;
+            }
+            let before = predecessor(state, pending.job, pending.replica);
+            let Some((before, worker)) = before else { continue };
+            let body = self.job(before).await.ok_or(EvaluationError::NoJob(before))?;
+            if inherits(job, &body) {
+                public.previous.insert((pending.job, pending.replica), worker);
+            }
+        }
+        Ok(())
     }
 
     /// The body of a job.

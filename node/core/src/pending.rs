@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use veil_committee_slot::{
     demand::JobDemand,
     lists::{Ended, Health, NextInputs, Words, next_replicas},
-    rollout::waits::{VersionWait, waits_for},
+    rollout::{
+        homes::{inherits, predecessor},
+        waits::{VersionWait, waits_for},
+    },
 };
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
@@ -65,7 +68,10 @@ pub(crate) fn unplaced(
             return "it must not run twice: it gets another place when its worker has stopped it"
                 .to_owned();
         }
-        let home = state.last_place(job, replica);
+        let home = state.last_place(job, replica).or_else(|| {
+            let (before, worker) = predecessor(state, job, replica)?;
+            inherits(&jobs.body(&job)?, &jobs.body(&before)?).then_some(worker)
+        });
         let next_slot = Slot(state.last_slot().0 + 1);
         let returned = state.returned_replica(job, replica);
         let barred = returned.filter(|returned| returned.bars(next_slot, view.block.number));
@@ -149,3 +155,6 @@ fn refused(
     let too_few = found < min && found < workers.len();
     too_few.then(|| JobRefusal::TooFewCandidates { found, min, unfit }.to_string())
 }
+
+#[cfg(test)]
+mod tests;

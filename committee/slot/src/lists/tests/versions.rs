@@ -5,6 +5,7 @@ use veil_protocol_spec::scheduling::{RolloutPhase, VersionOutcome};
 
 use super::{rules::Known, *};
 use crate::rollout::{
+    homes::predecessor,
     too_many_at_once,
     waits::{VersionWait, waits_for},
 };
@@ -123,6 +124,27 @@ fn replicas_are_replaced_one_by_one_and_none_is_missing() {
     submit(&mut known, 9, 2, |_| {});
     let end = until_quiet(&mut known, state, |_, _| None, |_| {});
     assert_eq!(running(&end), [(1, 0), (1, 1), (1, 2), (2, 0)]);
+}
+
+#[test]
+fn a_version_that_was_nowhere_finds_where_the_one_before_has_its_data() {
+    let (mut known, state) = started();
+    let at = |state: &ClusterState, byte| {
+        [0, 1, 2].map(|replica| predecessor(state, job(byte), ReplicaIndex(replica)))
+    };
+    assert_eq!(at(&state, 1), [None; 3]);
+    submit(&mut known, 9, 2, |_| {});
+    let noted = known.slot(&state, |_| None);
+    assert_eq!(at(&noted, 2), [1, 2, 3].map(|of| Some((job(1), worker(of)))));
+    assert_eq!(at(&noted, 1), [None; 3], "what has a place has its own");
+    // Each goes elsewhere. The third version looks where the second has its place, of which only some are placed.
+    let placed = known.slot(&noted, |_| Some(4));
+    assert_eq!(at(&placed, 2)[0], None);
+    submit(&mut known, 12, 3, |_| {});
+    let third = known.slot(&placed, |_| None);
+    let [first, second, _] = at(&third, 3);
+    assert_eq!(first, Some((job(2), worker(4))));
+    assert_eq!(second, Some((job(1), worker(2))));
 }
 
 #[test]
