@@ -1,5 +1,5 @@
 //! The rules of the house: which crate may know which, that no files import each other, how long files
-//! may be, and which licences and second versions dependencies may have. Checking compiles nothing.
+//! may be, that no text tells anybody to go back to an older data directory, and which licences and second versions dependencies may have. Checking compiles nothing.
 //!
 //! Each rule has a name, which is printed with every violation. There is no list of exceptions.
 
@@ -10,6 +10,8 @@ mod layering;
 mod length;
 mod licence;
 mod metadata;
+mod roll_back;
+mod sources;
 mod table;
 mod tokens;
 
@@ -49,6 +51,7 @@ pub(crate) fn check() -> Result<(), Failed> {
     let mut violations = layering::check(table::HOUSE, &graph);
     violations.extend(circles::check(&roots, &root).map_err(unreadable)?);
     violations.extend(length::check(&root, &root).map_err(unreadable)?);
+    violations.extend(roll_back::check(&root, &root).map_err(unreadable)?);
     violations.extend(dependencies::licences(&policy, &graph));
     violations.extend(dependencies::duplicates(&policy, &graph));
     for Violation { rule, what } in &violations {

@@ -2,35 +2,21 @@
 
 use std::{fs, io, path::Path};
 
-use super::Violation;
+use super::{Violation, sources::files};
 
 pub(super) const LENGTH: &str = "file-length";
 const MOST_LINES: usize = 500;
 const SOURCES: [&str; 2] = ["rs", "sol"];
-/// Folders that tools write.
-const OTHERS: [&str; 5] = ["target", "node_modules", "out", "cache", "vectors"];
 
 /// The source files beneath `folder` that are too long; paths are relative to `base`.
 pub(super) fn check(folder: &Path, base: &Path) -> io::Result<Vec<Violation>> {
     let mut violations = Vec::new();
-    let mut open = vec![folder.to_owned()];
-    while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
-            let name = name.to_string_lossy();
-            let is_source =
-                path.extension().is_some_and(|found| SOURCES.iter().any(|source| found == *source));
-            if path.is_dir() && !name.starts_with('.') && !OTHERS.contains(&&*name) {
-                open.push(path);
-            } else if is_source && path.is_file() {
-                let lines = fs::read_to_string(&path)?.lines().count();
-                if lines > MOST_LINES {
-                    let path = path.strip_prefix(base).unwrap_or(&path).display();
-                    let what =
-                        format!("{path} has {lines} lines; split it, {MOST_LINES} are allowed");
-                    violations.push(Violation::new(LENGTH, what));
-                }
-            }
+    for path in files(folder, &SOURCES)? {
+        let lines = fs::read_to_string(&path)?.lines().count();
+        if lines > MOST_LINES {
+            let path = path.strip_prefix(base).unwrap_or(&path).display();
+            let what = format!("{path} has {lines} lines; split it, {MOST_LINES} are allowed");
+            violations.push(Violation::new(LENGTH, what));
         }
     }
     violations.sort();
