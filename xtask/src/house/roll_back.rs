@@ -120,7 +120,7 @@ mod tests {
         let base = folder.path();
         let advice = advice();
         let broken = advice.replace(" data ", " data \\\n        ");
-        let journal = "journal";
+        let (journal, back) = ("journal", "restored");
         let warned = format!("{advice}; it would vote a second time");
         for (file, text) in [
             ("error.rs", format!("#[error(\n    \"{broken}\"\n)]\nstruct Damaged;\n")),
@@ -130,8 +130,8 @@ mod tests {
             ("docs/prose.md", format!("Fine.\n\n{}\n", advice.replace(": ", ":\n"))),
             ("warned.rs", format!("const TEXT: &str = \"{warned}\";\n")),
             ("docs/warned.md", format!("{}\n", warned.replace("; ", ";\n"))),
-            ("docs/apart.md", format!("The {journal}.\n\nThe code was restored.\n")),
-            ("remark.rs", format!("// the {journal} was restored here once\nfn f() {{}}\n")),
+            ("docs/apart.md", format!("The {journal}.\n\nThe code was {back}.\n")),
+            ("remark.rs", format!("// the {journal} was {back} here once\nfn f() {{}}\n")),
             ("target/error.rs", format!("const TEXT: &str = \"{advice}\";\n")),
         ] {
             fs::create_dir_all(base.join(file).parent().unwrap()).unwrap();
