@@ -1,5 +1,6 @@
-//! The rules of the house: which crate may know which, that no files import each other, how long files
-//! may be, that no text tells anybody to go back to an older data directory, and which licences and second versions dependencies may have. Checking compiles nothing.
+//! The rules of the house: which crate may know which, that no files import each other, how long files may be, that no
+//! text tells anybody to go back to an older data directory, and which licences and second versions dependencies may
+//! have. Checking compiles nothing.
 //!
 //! Each rule has a name, which is printed with every violation. There is no list of exceptions.
 

@@ -4,7 +4,8 @@
 //! # Roles
 //! The [`machine`] of each member decides what its slot does next (`protocol-spec/slot.md`), and the one beside it
 //! ([`anchor`]) which certificate is due on chain (`protocol-spec/anchoring.md`). The proposer of a round writes a
-//! [manifest] from what it knows; the other members compare it with what they know. Both are functions of a [`LocalView`](manifest::LocalView): no I/O, no clock.
+//! [manifest] from what it knows; the other members compare it with what they know. Both are functions of a
+//! [`LocalView`](manifest::LocalView): no I/O, no clock.
 //!
 //! # Flow
 //! 1. Telemetry that arrives is checked, verified and kept in a [`Pool`](pool::Pool). [`silence`] says whose a

@@ -344,12 +344,12 @@ impl InputSource {
         manifest: &Manifest,
         public: &mut PublicInputs,
     ) -> Result<(), EvaluationError> {
+        let lines = state.lines_by_job();
         for pending in &manifest.pending {
             let Some(job) = public.jobs.get(&pending.job) else { continue };
-            if host_volumes(job).is_empty() {
-                continue;
-            }
-            let before = predecessor(state, pending.job, pending.replica);
+            let line = lines.get(&pending.job).filter(|_| !host_volumes(job).is_empty());
+            let before =
+                line.and_then(|line| predecessor(state, line, pending.job, pending.replica));
             let Some((before, worker)) = before else { continue };
             let body = self.job(before).await.ok_or(EvaluationError::NoJob(before))?;
             if inherits(job, &body) {

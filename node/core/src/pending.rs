@@ -14,7 +14,7 @@ use veil_committee_slot::{
 };
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
-    Blake3Digest, PeerIdHash, ReplicaIndex, Slot,
+    Blake3Digest, PeerIdHash, ReplicaIndex,
     scheduling::{ClusterState, JobSpec, OnLoss, Profile, VolumeKind},
 };
 use veil_scheduler_plan::{
@@ -65,6 +65,7 @@ pub(crate) fn unplaced(
         .filter(|(submission, demand)| submission.operator == demand.operator)
         .map(|(submission, demand)| (submission.job, demand))
         .collect();
+    let lines = state.lines_by_job();
     let because = |(job, replica): Replica| {
         if let Some(reason) = next.not_considered.get(&job) {
             return reason.to_string();
@@ -80,12 +81,11 @@ pub(crate) fn unplaced(
                 .to_owned();
         }
         let home = state.last_place(job, replica).or_else(|| {
-            let (before, worker) = predecessor(state, job, replica)?;
+            let (before, worker) = predecessor(state, lines.get(&job)?, job, replica)?;
             inherits(&jobs.body(&job)?, &jobs.body(&before)?).then_some(worker)
         });
-        let next_slot = Slot(state.last_slot().0 + 1);
         let returned = state.returned_replica(job, replica);
-        let barred = returned.filter(|returned| returned.bars(next_slot, view.block.number));
+        let barred = returned.filter(|returned| state.is_barred_by(returned, view.block.number));
         let barred = barred.map(|returned| returned.placement.worker);
         let by_rules = |body: &JobSpec| refused(body, home, barred, view, profiles);
         if let Some(reason) = jobs.read(&job, by_rules).flatten() {
@@ -123,7 +123,6 @@ pub(crate) fn unplaced(
             draining.contains(&place.worker) || state.is_given_back(job, replica)
         })
     });
-    let lines = state.lines_by_job();
     waits
         .filter_map(|of| {
             // Versions keep nothing from leaving that has a place.

@@ -1,6 +1,6 @@
 //! The clock that machines are given the time of.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use veil_committee_machine::Millis;
 
@@ -21,7 +21,11 @@ impl Clock {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    pub(crate) fn at(&self, millis: Millis) -> Option<Instant> {
-        self.0.checked_add(std::time::Duration::from_millis(millis))
+    /// Waits until it is that late; for ever without a time, or with one that never comes.
+    pub async fn reach(self, at: Option<Millis>) {
+        match at.and_then(|at| self.0.checked_add(Duration::from_millis(at))) {
+            Some(at) => tokio::time::sleep_until(at.into()).await,
+            None => std::future::pending().await,
+        }
     }
 }

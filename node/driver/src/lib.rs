@@ -19,8 +19,8 @@
 //!    stops with [`DriverError::Persist`].
 //! 2. Messages go to a bounded queue for each participant. A few are in flight at once; a send is
 //!    complete when the other side has taken the message into its machine's bounded queue, so the
-//!    acknowledgement is the flow control; before that a transport lets senders take turns ([`deliver`]). A failed send is tried again a few times with backoff and
-//!    jitter; then it is left to the machine, which asks again anyway.
+//!    acknowledgement is the flow control; before that a transport lets senders take turns ([`deliver`]). A failed
+//!    send is tried again a few times with backoff and jitter; then it is left to the machine, which asks again anyway.
 //! 3. Special effects are carried out by the host, on the machine's thread, which is also given the proof
 //!    against a participant that the machine catches ([`Host::faulted`]).
 //!

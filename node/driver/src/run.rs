@@ -123,19 +123,13 @@ impl<M: Machine, H: Host<M>> Thread<M, H> {
     fn sleep(&mut self, links_open: bool) -> Result<(), DriverError> {
         let earliest = self.config.clock.now() + SHORTEST_SLEEP;
         let until = self.machine.poll_timeout().map(|at| at.max(earliest));
-        let until = until.and_then(|at| self.config.clock.at(at));
+        let clock = self.config.clock;
         let Self { incoming, commands, stop, runtime, .. } = self;
         let wake = runtime.block_on(async {
-            let timer = async {
-                match until {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 message = incoming.recv(), if links_open => Wake::Message(message),
                 Some(command) = commands.recv() => Wake::Command(command),
-                () = timer => Wake::Time,
+                () = clock.reach(until) => Wake::Time,
                 () = stop.cancelled() => Wake::Stop,
             }
         });

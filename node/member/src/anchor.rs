@@ -8,7 +8,7 @@
 //! # Restart
 //! Nothing is stored: head and certificates say what is due.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::Instant;
 use veil_committee_machine::{Effect, Machine as _};
@@ -86,16 +86,7 @@ impl Anchorer {
                 }
             }
             self.carry_out().await;
-            let timeout = self.machine.poll_timeout();
-            let due = async {
-                match timeout {
-                    Some(at) => {
-                        let wait = at.saturating_sub(self.clock.now());
-                        tokio::time::sleep(Duration::from_millis(wait)).await;
-                    }
-                    None => std::future::pending().await,
-                }
-            };
+            let due = self.clock.reach(self.machine.poll_timeout());
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
                 changed = blocks.changed() => if changed.is_err() { return },

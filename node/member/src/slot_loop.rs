@@ -138,16 +138,7 @@ impl SlotLoop {
         self.epoch.has_resumed();
         loop {
             self.carry_out().await?;
-            let timeout = self.machine.poll_timeout();
-            let due = async {
-                match timeout {
-                    Some(at) => {
-                        let wait = at.saturating_sub(self.clock.now());
-                        tokio::time::sleep(Duration::from_millis(wait)).await;
-                    }
-                    None => std::future::pending().await,
-                }
-            };
+            let due = self.clock.reach(self.machine.poll_timeout());
             let missing = !self.inputs.jobs.missing().is_empty();
             tokio::select! {
                 event = self.protocols.agreed.recv() => self.on_agreement(event.ok_or(Stopped)?),

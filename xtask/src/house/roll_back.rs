@@ -73,11 +73,7 @@ fn of_rust(source: &str) -> Vec<Text> {
 
 /// Paragraphs and rows.
 fn of_markdown(source: &str) -> Vec<Text> {
-    let mut texts = Vec::new();
-    for (line, block) in blocks(source, |line| Some(line.to_owned())) {
-        texts.push((line, block));
-    }
-    texts
+    blocks(source, |line| Some(line.to_owned()))
 }
 
 /// Lines that belong together; an empty one and one that is none of them end a block, a row of a table is one.

@@ -2,21 +2,22 @@
 
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, ReplicaIndex,
-    scheduling::{ClusterState, JobSpec, VolumeKind},
+    scheduling::{ClusterState, JobSpec, Line, VolumeKind},
 };
 
-/// Of a replica that never had a place: the last version before its own of which a replica of that index has one, or
-/// had it last, and where.
+/// Of a replica of a job of this line that never had a place: the last version before its own of which a replica of
+/// that index has one, or had it last, and where.
 #[must_use]
 pub fn predecessor(
     state: &ClusterState,
+    line: &Line,
     job: Blake3Digest,
     replica: ReplicaIndex,
 ) -> Option<(Blake3Digest, PeerIdHash)> {
     if state.last_place(job, replica).is_some() {
         return None;
     }
-    let others = state.line_of(&job)?.versions().iter().rev().filter(|version| version.job != job);
+    let others = line.versions().iter().rev().filter(|version| version.job != job);
     let mut places = others.filter_map(|of| Some((of.job, state.last_place(of.job, replica)?)));
     places.next()
 }

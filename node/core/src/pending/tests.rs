@@ -6,6 +6,7 @@ use veil_committee_slot::demand::AllowedImages;
 use veil_node_chain::RegisteredNode;
 use veil_protocol_spec::{
     Address, ChainId, ClusterId, Committee, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
+    Slot,
     agreement::{Instance, Lock, SlotEnd, SlotOutcome},
     identity::SecretIdentity,
     registry::{Eligibility, Roles},

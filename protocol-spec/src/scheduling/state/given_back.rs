@@ -56,7 +56,7 @@ impl Returned {
     /// block. An operator's word holds as long as it is remembered; what was unhealthy may come back after a
     /// while, since it may be unhealthy everywhere.
     #[must_use]
-    pub fn bars(&self, slot: Slot, block: u64) -> bool {
+    fn bars(&self, slot: Slot, block: u64) -> bool {
         match self.reason {
             GiveBackReason::Unhealthy => {
                 slot.0 < self.slot.0.saturating_add(1 << self.times.min(MAX_DOUBLINGS))
@@ -144,6 +144,13 @@ impl ClusterState {
         Some(Returned { placement, slot, block, reason, until, note, times })
     }
 
+    /// Whether the worker that gave a replica back is no candidate for it in the next slot, whose manifest names that
+    /// block: as if slots that ended void had not been.
+    #[must_use]
+    pub fn is_barred_by(&self, returned: &Returned, block: u64) -> bool {
+        returned.bars(Slot(self.last_decided().0 + 1), block)
+    }
+
     /// Workers that are no candidates for a pending replica of a manifest that builds on this state, since they
     /// gave it back.
     pub fn barred<'a>(
@@ -151,12 +158,10 @@ impl ClusterState {
         manifest: &'a Manifest,
     ) -> impl Iterator<Item = (Replica, PeerIdHash)> + 'a {
         let (at, block) = ((manifest.slot, manifest.block.number), manifest.block.number);
-        // As if slots that ended void had not been.
-        let slot = Slot(self.last_decided().0 + 1);
         manifest.pending.iter().filter_map(move |pending| {
             let of = (pending.job, pending.replica);
             let returned = self.returned_with(&manifest.given_back, at, of)?;
-            returned.bars(slot, block).then_some((of, returned.placement.worker))
+            self.is_barred_by(&returned, block).then_some((of, returned.placement.worker))
         })
     }
 

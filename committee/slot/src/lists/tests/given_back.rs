@@ -227,6 +227,11 @@ fn how_long_a_worker_does_not_get_it_back_depends_on_why() {
         says(&mut known, 2, &[stopped(word(&state, 1, reason))]);
         let mut state = known.slot(&state, |_| None);
         assert_eq!(barred(&known, &state), [(1, worker(2))]);
+        let mut voids = state.clone();
+        for _ in 0..3 {
+            voids = voids.follow(&void(&voids, known.manifest(&voids))).unwrap();
+        }
+        assert_eq!(barred(&known, &voids), [(1, worker(2))], "nothing was decided since");
         for _ in 0..3 {
             state = known.slot(&state, |_| None);
         }

@@ -141,7 +141,9 @@ fn replicas_are_replaced_one_by_one_and_none_is_missing() {
 fn a_version_that_was_nowhere_finds_where_the_one_before_has_its_data() {
     let (mut known, state) = started();
     let at = |state: &ClusterState, byte| {
-        [0, 1, 2].map(|replica| predecessor(state, job(byte), ReplicaIndex(replica)))
+        [0, 1, 2].map(|replica| {
+            predecessor(state, state.line_of(&job(byte))?, job(byte), ReplicaIndex(replica))
+        })
     };
     assert_eq!(at(&state, 1), [None; 3]);
     submit(&mut known, 9, 2, |_| {});
