@@ -18,6 +18,7 @@ mod behaviour;
 mod chain;
 mod cluster;
 pub mod coverage;
+mod drawn;
 mod given_back;
 mod health;
 mod hostile;
@@ -236,6 +237,10 @@ impl Plan<SlotScenario> {
         world.schedule().event(None, 0, Cluster::tick);
         let ended = world.run();
         let mut report = ended.host.into_report(ended.now);
+        for traffic in &ended.traffic {
+            report.add_if_any("message lost", traffic.lost);
+            report.add_if_any("message cut off by a partition", traffic.cut);
+        }
         report.halted = ended.end != End::Over;
         report.trace = self.scenario.recorded.then(|| ended.log.trace().to_string());
         (report, ended.log)

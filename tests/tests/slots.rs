@@ -3,7 +3,7 @@
 use veil_committee_world::{Partition, When};
 use veil_tests::{
     plan::member,
-    slot::{Demand, Outage, SlotBehaviour, SlotPlan, SlotReport, WorkerBehaviour, coverage},
+    slot::{Demand, Outage, Phase, SlotBehaviour, SlotPlan, SlotReport, WorkerBehaviour, coverage},
 };
 
 /// A run of a few slots with one member that deviates.
@@ -104,17 +104,19 @@ fn a_circuit_of_two_steps_places_and_never_ends_void() {
 
 #[test]
 fn a_crash_after_any_effect_is_survived() {
-    let mut crashes = 0;
-    for effects in 0.. {
-        let plan = SlotPlan::new(4).slots(2).crash(2, When::AfterEffects(effects), 3_000);
-        let report = plan.run(100 + effects);
-        let boots = report.occurred.get("boot").copied().unwrap_or_default();
-        if boots <= 4 {
-            break; // there was no such effect
+    for j in 1..=4 {
+        let mut crashes = 0;
+        for effects in 0.. {
+            let plan = SlotPlan::new(4).slots(2).crash(j, When::AfterEffects(effects), 3_000);
+            let report = plan.run(100 + effects);
+            let boots = report.occurred.get("boot").copied().unwrap_or_default();
+            if boots <= 4 {
+                break; // there was no such effect
+            }
+            crashes += 1;
         }
-        crashes += 1;
+        assert!(crashes >= 20, "{crashes} crashes of member {j} tested something");
     }
-    assert!(crashes >= 20, "{crashes} crashes tested something");
 }
 
 #[test]
@@ -126,6 +128,24 @@ fn all_members_crash_and_go_on_where_they_were() {
         }
         let report = plan.run(at);
         assert_eq!(report.slots_ended, 4, "{at}: {report:#?}");
+    }
+}
+
+/// All members crash as soon as the lock is stored, so no other can give it, and nobody has evaluated yet. Without
+/// its own a member would lock the slot again, on what its agreement remembers.
+#[test]
+fn a_stored_lock_carries_the_slot_on_when_nobody_else_can_give_it() {
+    for seed in 1..4 {
+        let mut plan = SlotPlan::new(4).slots(3);
+        for j in 1..=4 {
+            plan = plan.crash(j, When::At(Phase::Evaluating), 3_000);
+        }
+        let report = plan.run(seed);
+        let crashed = (1..=4).map(|j| format!("crash of {} in Evaluating", member(j)));
+        for crash in crashed {
+            assert_eq!(report.occurred.get(&crash), Some(&1), "{crash}: {report:#?}");
+        }
+        assert_eq!((report.slots_ended, report.void), (3, 0), "{report:#?}");
     }
 }
 
@@ -163,6 +183,36 @@ fn more_lost_workers_than_a_list_holds_follow_in_the_next_slot() {
     let report = plan.run(5);
     let lost = report.occurred["worker counted as lost"];
     assert!(lost >= 300, "{lost} workers were counted as lost: {report:#?}");
+    assert!(report.occurred["replica of a lost worker"] > 0, "{report:#?}");
+    // More were lost at once than a list holds, and slots went on all the same: the lost are candidates until
+    // their telemetry is old, so a list without bound would be refused for as long.
+    assert!(report.longest_slot_ms < 30_000, "{report:#?}");
+    assert!(report.occurred.contains_key("list of lost workers full"), "{report:#?}");
+}
+
+/// Both bounds at once: more workers than a slot considers, and more lost at once than a list holds.
+#[test]
+fn most_of_1025_workers_are_lost_at_once_and_placement_goes_on() {
+    let mut plan = SlotPlan::new(4).slots(40).workers(1_025).jobs(40);
+    plan.scenario.recorded = false;
+    plan.scenario.outage = Some(Outage { at: 60_000, workers: 700, away: 600_000 });
+    let report = plan.run(11);
+    assert!(report.longest_slot_ms < 30_000, "{report:#?}");
+    let full = report.occurred.get("list of lost workers full").copied().unwrap_or_default();
+    assert!(full >= 2, "700 are lost, 256 are listed: {report:#?}");
+    assert!(report.occurred["replica of a lost worker"] > 0, "{report:#?}");
+    assert_eq!(report.void, 0, "{report:#?}");
+}
+
+/// "Up to 1,000 workers and 100 jobs." The long form: `slot-world --workers 1000 --jobs 100 --slots 2000 --seed 7`.
+#[test]
+fn a_thousand_workers_and_a_hundred_jobs_for_a_hundred_slots() {
+    let mut plan = SlotPlan::new(4).slots(100).workers(1_000).jobs(100);
+    plan.scenario.recorded = false;
+    plan.scenario.outage = Some(Outage { at: 300_000, workers: 400, away: 600_000 });
+    let report = plan.run(7);
+    assert_eq!((report.slots_ended, report.void), (100, 0), "{report:#?}");
+    assert!(report.placed >= 100, "{report:#?}");
     assert!(report.occurred["replica of a lost worker"] > 0, "{report:#?}");
 }
 
@@ -214,6 +264,19 @@ fn what_is_given_back_or_drained_moves_and_never_runs_twice() {
     }
 }
 
+/// What else goes wrong in each is in `drawn.rs`; the command for one of them is `slot-world --drawn --seed N`.
+#[test]
+fn clusters_that_are_drawn_survive_what_goes_wrong_in_them() {
+    let mut all = SlotReport::default();
+    for seed in 0..24 {
+        all.merge(&SlotPlan::drawn(seed, (1_000, 100)).run(seed));
+    }
+    assert!(all.slots_ended >= 24 * 12, "{all:#?}");
+    for what in ["message cut off by a partition", "message lost", "worker lost in an outage"] {
+        assert!(all.occurred.contains_key(what), "{what}: {all:#?}");
+    }
+}
+
 // ---- updates ------------------------------------------------------------------------------------
 
 /// What must hold of them is judged at every certificate (`properties/rollout.rs`).
@@ -244,7 +307,7 @@ fn jobs_are_updated_scaled_reverted_and_superseded_and_none_is_missing() {
 #[test]
 fn updates_survive_a_crash_at_every_point_and_members_that_deviate() {
     let updates = || SlotPlan::new(4).slots(40).workers(8).jobs(5).demand(Demand::Updates);
-    let phases = veil_tests::slot::Phase::ALL;
+    let phases = Phase::ALL;
     for (seed, phase) in (20..).zip(phases) {
         let mut plan = updates();
         for k in 1..5 {

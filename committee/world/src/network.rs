@@ -64,6 +64,10 @@ pub struct Traffic {
     pub messages: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Those that were lost by chance.
+    pub lost: u64,
+    /// Those that a partition cut off.
+    pub cut: u64,
 }
 
 /// All directed links between the members, and from each of them to the commit point.
@@ -102,7 +106,11 @@ impl Network {
             let (permille, most) = self.conditions.reorder;
             let held = if self.chance(permille) { self.rng.gen_range(0..=most) } else { 0 };
             let lost = self.chance(self.conditions.drop);
-            if !lost && !self.conditions.partitions.iter().any(|p| p.cuts(from, to, now)) {
+            let cut = self.conditions.partitions.iter().any(|p| p.cuts(from, to, now));
+            let traffic = &mut self.traffic[from.position()];
+            traffic.lost += u64::from(lost);
+            traffic.cut += u64::from(cut);
+            if !lost && !cut {
                 arrivals.push(latency + jitter + held);
             }
         }

@@ -108,7 +108,7 @@ fn a_record_is_durable_before_anything_after_it() {
     assert!(ended.machines.iter().flatten().all(|machine| machine.heard == 9));
     assert_eq!((ended.machines.len(), ended.effects), (4, vec![9; 4]));
     // Three messages of a byte to each of three others.
-    assert_eq!(ended.traffic, [Traffic { messages: 9, bytes: 9 }; 4]);
+    assert_eq!(ended.traffic, [Traffic { messages: 9, bytes: 9, lost: 0, cut: 0 }; 4]);
 }
 
 #[test]
@@ -210,20 +210,23 @@ fn messages_are_lost_doubled_and_cut_off_as_told() {
         let ended = listeners(conditions, |schedule| {
             (0..1000).for_each(|_| schedule.post(mail(to), delay));
         });
-        assert_eq!(ended.traffic[0], Traffic { messages: 1000, bytes: 10_000 });
-        ended.machines[usize::from(to) - 1].as_ref().map_or(0, |machine| machine.heard)
+        let Traffic { messages, bytes, lost, cut } = ended.traffic[0];
+        assert_eq!((messages, bytes), (1000, 10_000));
+        let heard = ended.machines[usize::from(to) - 1].as_ref().map_or(0, |machine| machine.heard);
+        (heard, lost, cut)
     };
-    assert_eq!(heard(Conditions::default(), 2, 100), 1000);
-    let lossy = heard(Conditions { drop: 300, ..Conditions::default() }, 2, 100);
+    assert_eq!(heard(Conditions::default(), 2, 100), (1000, 0, 0));
+    let (lossy, lost, _) = heard(Conditions { drop: 300, ..Conditions::default() }, 2, 100);
     assert!((600..800).contains(&lossy), "{lossy}");
-    let doubled = heard(Conditions { duplicate: 300, ..Conditions::default() }, 2, 100);
+    assert_eq!(lossy + lost, 1000);
+    let (doubled, ..) = heard(Conditions { duplicate: 300, ..Conditions::default() }, 2, 100);
     assert!((1200..1400).contains(&doubled), "{doubled}");
     let groups = vec![vec![member(1), member(3)], vec![member(2)]];
     let partitions = vec![Partition { groups, from: 100, until: 200 }];
     let cut = Conditions { partitions, ..Conditions::default() };
-    assert_eq!(heard(cut.clone(), 2, 100), 0);
-    assert_eq!(heard(cut.clone(), 2, 200), 1000);
-    assert_eq!(heard(cut.clone(), 3, 150), 1000);
+    assert_eq!(heard(cut.clone(), 2, 100), (0, 0, 1000));
+    assert_eq!(heard(cut.clone(), 2, 200), (1000, 0, 0));
+    assert_eq!(heard(cut.clone(), 3, 150), (1000, 0, 0));
     let ended = listeners(cut, |schedule| {
         schedule.event(None, 150, |_, schedule| {
             assert!(schedule.way_to_commit_point(member(1)) < 55);

@@ -157,10 +157,11 @@ impl Jobs {
         // Whoever copies a digest submits nothing: the operator that the body names must have.
         let by = (digest, Address([0; 20]))..=(digest, Address([0xff; 20]));
         let Some((_, submitted_by)) = known.operators.range(by).next().copied() else {
-            if known.waiting.len() >= MAX_WAITING {
-                known.waiting.pop_front();
-            }
+            // One that comes again takes no other's place.
             if !known.waiting.contains(&job) {
+                if known.waiting.len() >= MAX_WAITING {
+                    known.waiting.pop_front();
+                }
                 known.waiting.push_back(job);
             }
             return Ok(Offered::Waiting);
@@ -298,6 +299,26 @@ mod tests {
         assert_eq!(jobs.offer(two).unwrap(), Offered::New);
         drop(jobs);
         assert_eq!(Jobs::open(&path, scope()).unwrap().body(&one.digest()), Some(one));
+    }
+
+    /// Whoever offers bodies without end fills no memory: the oldest makes room, and only for another one.
+    #[test]
+    fn a_bounded_number_of_bodies_waits_for_the_chain() {
+        let folder = tempfile::tempdir().unwrap();
+        let jobs = Jobs::open(&folder.path().join("jobs.redb"), scope()).unwrap();
+        let most = MAX_WAITING as u64;
+        for nonce in 0..=most {
+            assert_eq!(jobs.offer(job(nonce)).unwrap(), Offered::Waiting);
+        }
+        for _ in 0..MAX_WAITING {
+            assert_eq!(jobs.offer(job(most)).unwrap(), Offered::Waiting);
+        }
+        let all = [0, 1, most].map(job);
+        let chain: Vec<_> =
+            (1..).zip(&all).map(|(at, job)| listed(at, job, Address([3; 20]))).collect();
+        jobs.set_submissions(&chain);
+        assert_eq!(jobs.missing(), [all[0].digest()]);
+        assert_eq!(jobs.offer(all[1].clone()).unwrap(), Offered::Known);
     }
 
     #[test]

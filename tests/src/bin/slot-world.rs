@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use serde::de::DeserializeOwned;
 use veil_committee_world::Conditions;
-use veil_tests::slot::{Demand, Outage, SlotBehaviour, SlotPlan, WorkerBehaviour, coverage};
+use veil_tests::slot::{
+    Demand, Outage, SlotBehaviour, SlotPlan, SlotScenario, WorkerBehaviour, coverage,
+};
 
 const USAGE: &str = "\
 Goes through slots of a simulated cluster, with the cleartext twin in place of the circuit.
@@ -30,6 +32,8 @@ Usage: slot-world [OPTION]...
   --absent J         member J is never there
   --gives-back       workers give replicas back, and are drained
   --coverage         the fixed runs in which everything occurs, instead
+  --drawn            a cluster that is drawn from the seed, with all that goes wrong in it, of at most as
+                     many workers and jobs, instead
   --plan JSON        a plan as a test that fails prints it, instead
   --list             names of behaviours
   --json             one object on standard output, in one line
@@ -62,7 +66,7 @@ fn list() {
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
-    let (mut members, mut seed, mut json, mut all) = (4, 1, false, false);
+    let (mut members, mut seed, mut json, mut all, mut drawn) = (4, 1, false, false, false);
     let (mut behaviours, mut absent) = (Vec::new(), Vec::new());
     let mut scenario = SlotPlan::new(4).workers(100).jobs(20).slots(100).scenario;
     scenario.recorded = false;
@@ -95,6 +99,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Arguments
             "--behaviour" => behaviours.push(named(&name, value()?)?),
             "--gives-back" => scenario.gives_back = true,
             "--coverage" => all = true,
+            "--drawn" => drawn = true,
             "--plan" => {
                 let plan = SlotPlan::from_json(&value()?);
                 given = Some(plan.map_err(|error| format!("{name}: {error}"))?);
@@ -126,6 +131,11 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Arguments
     }
     plan = absent.into_iter().fold(plan, SlotPlan::absent);
     plan = plan.network(Conditions { drop, ..Conditions::default() });
+    if drawn {
+        let SlotScenario { workers, jobs, slots, limit, .. } = plan.scenario;
+        plan = SlotPlan::drawn(seed, (workers, jobs)).slots(slots);
+        (plan.scenario.limit, plan.scenario.recorded) = (limit, false);
+    }
     Ok(Some(Arguments { plan: (!all).then(|| given.unwrap_or(plan)), seed, json }))
 }
 

@@ -75,6 +75,14 @@ impl Disk {
     }
 }
 
+/// The slot whose lock an entry is.
+fn locked_slot(entry: &SlotEntry) -> Option<Slot> {
+    match entry {
+        SlotEntry::Locked(locked) => Some(locked.manifest.slot),
+        SlotEntry::Ended { .. } => None,
+    }
+}
+
 pub(super) struct Cluster {
     pub(super) plan: SlotPlan,
     pub(super) seed: u64,
@@ -130,7 +138,7 @@ impl Host for Cluster {
 
     fn crashed(&mut self, j: ParticipantIndex, machine: &Member, storing: bool) {
         self.phases[j.position()] = None;
-        self.report.crashed(machine.phase(), storing);
+        self.report.crashed(j, machine.phase(), storing);
         self.look_who_is_connected();
     }
 
@@ -139,6 +147,10 @@ impl Host for Cluster {
         let disk = &mut self.disks[j.position()];
         let bytes = match record {
             Stored::Slot(entry) => {
+                let slot = locked_slot(&entry);
+                if slot.is_some() && disk.slot.iter().any(|known| locked_slot(known) == slot) {
+                    self.report.violate(format!("{j} stores a second lock of one slot"));
+                }
                 let wire = entry.to_wire();
                 disk.slot.push(SlotEntry::from_wire(&wire).expect("an entry reads back"));
                 wire.len()

@@ -3,12 +3,14 @@
 
 use veil_committee_world::{Conditions, Partition, When};
 
-use super::{Demand, Phase, SlotBehaviour, SlotPlan, SlotReport, WorkerBehaviour};
+use super::{Demand, Outage, Phase, SlotBehaviour, SlotPlan, SlotReport, WorkerBehaviour};
 use crate::plan::member;
 
 /// Refusals and events that the runs must show, beside what is listed by misbehaviour and phase:
 /// numbers and digests are left out of the sentences.
-const EXPECTED: [&str; 38] = [
+const EXPECTED: [&str; 47] = [
+    "a member's clock steps",
+    "a worker's clock steps",
     "appeal",
     "behind",
     "crash before a record is durable",
@@ -16,6 +18,7 @@ const EXPECTED: [&str; 38] = [
     "drain with a deadline",
     "equivocation proved",
     "fault: participant it signed two different messages for one place",
+    "list of lost workers full",
     "manifest: it leaves out worker whose fresh telemetry this member has",
     "manifest: it names another list of pending replicas than this member knows",
     "manifest: it names another list of replicas that are done than this member knows",
@@ -25,6 +28,9 @@ const EXPECTED: [&str; 38] = [
     "manifest: this member could not get telemetry",
     "manifest: this member could not get the block",
     "manifest: this member could not get the body of job",
+    "message cut off by a partition",
+    "message lost",
+    "record completed",
     "record fetched",
     "record: the manifest builds on certificate the last one here is",
     "replica done",
@@ -46,8 +52,14 @@ const EXPECTED: [&str; 38] = [
     "replica stopped after its notice",
     "unhealthy replica given back",
     "worker counted as lost",
+    "worker cut off",
+    "worker dies",
     "worker leaves the registry",
+    "worker lost in an outage",
 ];
+
+/// Those whose crashes are listed.
+const MEMBERS: [u8; 4] = [1, 2, 3, 4];
 
 /// The runs, with their seeds.
 #[must_use]
@@ -70,11 +82,14 @@ pub fn catalogue() -> Vec<(SlotPlan, u64)> {
     runs.push((hostile.slots(8).skew(10_000), 41));
     runs.push((SlotPlan::new(7).slots(6).workers(12).skew(100_000), 42));
 
-    let crashes = Phase::ALL
-        .into_iter()
-        .fold(SlotPlan::new(4), |plan, phase| plan.crash(2, When::At(phase), 3_000));
-    runs.push((crashes.clone().slots(12), 43));
-    runs.push((crashes.slots(6).demand(Demand::Unplaceable), 44));
+    // Every member crashes once in every phase.
+    for j in MEMBERS {
+        let crashes = Phase::ALL
+            .into_iter()
+            .fold(SlotPlan::new(4), |plan, phase| plan.crash(j, When::At(phase), 3_000));
+        runs.push((crashes.clone().slots(12), 60 + u64::from(j)));
+        runs.push((crashes.slots(6).demand(Demand::Unplaceable), 70 + u64::from(j)));
+    }
     let mut slow_disks = SlotPlan::new(4).slots(6);
     slow_disks.scenario.store = 200;
     for k in 0..12 {
@@ -87,6 +102,10 @@ pub fn catalogue() -> Vec<(SlotPlan, u64)> {
     let partition = Partition { groups, from: 20_000, until: 90_000 };
     runs.push((SlotPlan::new(4).slots(12).partition(partition), 46));
     runs.push((SlotPlan::new(7).slots(6).absent(2).rough(80), 47));
+    runs.push((SlotPlan::new(4).slots(60).workers(4).skew(9_000), 51));
+    let mut outage = SlotPlan::new(4).slots(16).workers(330).jobs(12);
+    outage.scenario.outage = Some(Outage { at: 30_000, workers: 300, away: 600_000 });
+    runs.push((outage, 52));
     let slow = SlotBehaviour::Slow;
     runs.push((SlotPlan::new(4).slots(3).behaves(1, slow).behaves(2, slow), 48));
     let conditions = Conditions { latency: (100, 900), ..Conditions::default() };
@@ -104,9 +123,10 @@ pub fn expected() -> Vec<String> {
     });
     let workers =
         WorkerBehaviour::ALL.into_iter().map(|behaviour| format!("worker: {behaviour:?}"));
-    let phases = Phase::ALL
-        .into_iter()
-        .flat_map(|phase| [format!("phase {phase}"), format!("crash in {phase}")]);
+    let phases = Phase::ALL.into_iter().flat_map(|phase| {
+        let crashes = MEMBERS.map(|j| format!("crash of {} in {phase}", member(j)));
+        core::iter::once(format!("phase {phase}")).chain(crashes)
+    });
     let rest = EXPECTED.into_iter().map(str::to_owned);
     deviations.chain(workers).chain(phases).chain(rest).collect()
 }

@@ -5,7 +5,7 @@
 //! | never two outcomes of a slot | at each decision and each certificate |
 //! | a slot ends within [`ENDS_WITHIN`] while 2t+1 honest members reach each other | at each step |
 //! | with at most t members that disturb, at most 1 % of the slots that have something to place end void | at the end |
-//! | no replica is lost for longer than the grace and two slots while there is room | at each step |
+//! | no replica is lost for longer than the grace, the rest of the slot under way and one slot while there is room; an exclusive one for the lease and a margin more ([`lost`]) | at each step and each certificate |
 //! | nothing is removed but what is not wanted any more, or whose worker was gone for the grace, as each honest member that says so saw itself | at each certificate |
 //! | a replica is done only if its worker says that it has ended, which of honest ones holds | at each certificate |
 //! | a replica leaves a worker that gives it back only for its word, and what must not run twice only after the worker has stopped it, which of honest ones holds | at each certificate |
@@ -18,6 +18,7 @@
 //! | no exclusive replica gets a place while its old worker may run it | at each certificate, if the plan says so |
 //! | what a member stores of slots that are not over is at most [`KEPT_MANIFESTS`] manifests and [`KEPT_BYTES`] | at each record |
 
+mod lost;
 mod rollout;
 mod system;
 
@@ -27,14 +28,12 @@ use veil_committee_machine::Millis;
 use veil_committee_slot::machine::SlotTiming;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, PeerIdHash, ReplicaIndex, Slot,
-    scheduling::{ClusterState, LostWorker, Outcome, RolloutPhase, SlotRecord},
+    scheduling::{ClusterState, LostWorker, MAX_LOST, Outcome, SlotRecord},
 };
 
+use self::lost::Lost;
 use super::{
-    Phase, SlotPlan, SlotReport, WorkerBehaviour,
-    sight::STEP,
-    worker::{CAPACITY, GRACE},
-    workers::Surroundings,
+    Phase, SlotPlan, SlotReport, WorkerBehaviour, worker::CAPACITY, workers::Surroundings,
 };
 
 /// How long the members of the world wait in a slot.
@@ -42,25 +41,12 @@ pub(super) const SLOT: SlotTiming = SlotTiming { collect: 5_000, retry: 1_000, v
 /// From a slot's beginning to its certificate: the void timer, and rounds of both agreements with
 /// proposers that deviate, on a bad network.
 const ENDS_WITHIN: Millis = 240_000;
-/// A slot and what passes between two, for a replica that waits for the next one.
-const ONE_SLOT: Millis = 60_000;
-/// Between two tries of what found no place, at most: the replica waits for its turn then.
-const LONGEST_PAUSE: Millis = 640_000;
 /// Manifests that a member stores at most, in one slot and the decisions before it.
 pub(super) const KEPT_MANIFESTS: usize = 24;
 /// And beside them.
 pub(super) const KEPT_BYTES: usize = 256 << 10;
 
 type Replica = (Blake3Digest, ReplicaIndex);
-
-/// A replica without a worker.
-struct Lost {
-    since: Millis,
-    /// The last time at which it could not have been placed.
-    excused: Millis,
-    /// Whether a slot has tried in vain.
-    tried: bool,
-}
 
 /// What the properties are judged by.
 #[derive(Default)]
@@ -71,6 +57,10 @@ pub(super) struct Properties {
     /// The last time at which fewer than 2t+1 honest members reached each other.
     apart: Millis,
     lost: BTreeMap<Replica, Lost>,
+    /// When the certificate was there since which a worker counts as lost.
+    counted: BTreeMap<PeerIdHash, Millis>,
+    /// When the last slot ended.
+    ended_at: Millis,
     /// Workers that may still run an exclusive replica that was taken from them, and until when.
     leased: BTreeMap<Replica, (PeerIdHash, Millis)>,
     /// What is done of jobs that are wanted.
@@ -112,63 +102,6 @@ impl Properties {
         }
     }
 
-    /// "No replica lost for longer than grace + a slot once capacity exists."
-    pub(super) fn check_lost(
-        &mut self,
-        state: &ClusterState,
-        around: &Surroundings,
-        now: Millis,
-        report: &mut SlotReport,
-    ) {
-        let gone =
-            |worker: &PeerIdHash| around.worker(worker).is_none_or(|w| w.gone_since().is_some());
-        let mut placed = BTreeMap::new();
-        for (job, replica, placement) in state.replicas() {
-            let of = (job, replica);
-            let is_to_leave =
-                gone(&placement.worker) || given_back::is_to_move(state, of, placement, around);
-            placed.insert(of, is_to_leave);
-            if is_to_leave {
-                let lost = Lost { since: now, excused: now, tried: false };
-                self.lost.entry(of).or_insert(lost);
-            }
-        }
-        let chain = around.chain.head();
-        let apart = self.apart;
-        self.lost.retain(|(job, replica), lost| {
-            let updates =
-                state.line_of(job).is_some_and(|line| line.phase() != RolloutPhase::Settled);
-            let replaced = updates || rollout::is_replaced(state, job, *replica);
-            if around.jobs.is_system(job)
-                || !chain.wants(job)
-                || state.is_done(*job, *replica)
-                || replaced
-            {
-                return false;
-            }
-            if placed.get(&(*job, *replica)) == Some(&false) {
-                report.longest_loss_ms = report.longest_loss_ms.max(now - lost.excused);
-                return false;
-            }
-            if !around.has_room((*job, *replica), state, now) || apart == now {
-                lost.excused = now;
-            }
-            let back_off = given_back::back_off(state, (*job, *replica), LONGEST_PAUSE);
-            let pause = if lost.tried { LONGEST_PAUSE } else { back_off };
-            // "Lease + 90 s + lease / 1000", which members state in steps.
-            let wait =
-                around.jobs.lease(job).map_or(0, |lease| lease + lease / 1000 + 90_000 + STEP);
-            let grace = (lost.since + GRACE + wait).max(lost.excused);
-            let overdue = now > grace + 2 * ONE_SLOT + pause;
-            if overdue {
-                let since = lost.since;
-                report
-                    .violate(format!("replica {replica} of {job} is lost since {since}, at {now}"));
-            }
-            !overdue
-        });
-    }
-
     /// What a certificate changes must have a reason.
     pub(super) fn check_change(
         &mut self,
@@ -181,6 +114,7 @@ impl Properties {
         let slot = record.manifest.slot;
         let chain = around.chain.at(record.manifest.block);
         let lost = &record.manifest.lost;
+        report.add_if_any("list of lost workers full", u64::from(lost.len() == MAX_LOST));
         for LostWorker { worker, suspicions } in lost {
             report.count("worker counted as lost");
             // "t+1 suspicions are worth something because one of them is an honest member's own."
@@ -191,6 +125,7 @@ impl Properties {
             }
         }
         self.check_done((before, after), record, around, now, report);
+        self.check_listed((before, after), record, around, now, report);
         let open = |at| {
             let chain = chain.as_ref()?;
             chain
@@ -247,16 +182,10 @@ impl Properties {
             }
             let wants = || chain.as_ref().is_some_and(|chain| chain.wants(job));
             if !after.contains_key(of) && !is_replaced && wants() {
-                let lost = Lost { since: now, excused: now, tried: false };
-                self.lost.entry(*of).or_insert(lost);
+                self.lost.entry(*of).or_insert_with(|| Lost::new(now, *worker));
             }
         }
-        for assignment in record.assignments.as_slice() {
-            let lost = self.lost.get_mut(&(assignment.job, assignment.replica));
-            if let Some(lost) = lost.filter(|_| assignment.outcome == Outcome::Pending) {
-                lost.tried = true;
-            }
-        }
+        self.note_tries(record, now);
         self.leased.retain(|_, (_, until)| now < *until);
         for (of @ (job, replica), worker) in &after {
             let runs = self.leased.get(of).filter(|(old, _)| old != worker);

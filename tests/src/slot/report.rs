@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use veil_committee_machine::Millis;
 use veil_protocol_spec::{
-    Wire,
+    ParticipantIndex, Wire,
     scheduling::{Outcome, SlotRecord},
 };
 
@@ -65,6 +65,13 @@ impl SlotReport {
         }
     }
 
+    /// What has not occurred is not there: a run says no zero of what nobody asked of it.
+    pub(super) fn add_if_any(&mut self, what: &str, times: u64) {
+        if times > 0 {
+            self.add(what, times);
+        }
+    }
+
     pub(super) fn misbehaved(&mut self, behaviour: SlotBehaviour, phase: &str) {
         self.count(&format!("{behaviour:?} in {phase}"));
     }
@@ -73,8 +80,8 @@ impl SlotReport {
         self.count(&format!("worker: {behaviour:?}"));
     }
 
-    pub(super) fn crashed(&mut self, phase: Phase, storing: bool) {
-        self.count(&format!("crash in {phase}"));
+    pub(super) fn crashed(&mut self, j: ParticipantIndex, phase: Phase, storing: bool) {
+        self.count(&format!("crash of {j} in {phase}"));
         if storing {
             self.count("crash before a record is durable");
         }

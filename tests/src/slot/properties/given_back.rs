@@ -1,6 +1,5 @@
 //! What workers give back, and what leaves those that are drained.
 
-use veil_committee_machine::Millis;
 use veil_protocol_spec::scheduling::{ClusterState, GivenBack, Placement, SlotRecord};
 
 use super::{Replica, Surroundings, WorkerBehaviour};
@@ -52,8 +51,7 @@ pub(super) fn is_to_move(
     around.jobs.moves_running(&job) && (is_drained || state.is_given_back(job, replica))
 }
 
-/// How much longer what is given back again and again waits.
-pub(super) fn back_off(state: &ClusterState, (job, replica): Replica, longest: Millis) -> Millis {
-    let returned = state.returned_replica(job, replica);
-    if returned.is_some_and(|returned| returned.times > 1) { longest } else { 0 }
+/// What is given back again and again waits longer.
+pub(super) fn returns_often(state: &ClusterState, (job, replica): Replica) -> bool {
+    state.returned_replica(job, replica).is_some_and(|returned| returned.times > 1)
 }

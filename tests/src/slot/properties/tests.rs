@@ -16,7 +16,7 @@ use crate::{
     agreement::binding,
     fixtures,
     plan::member,
-    slot::{Demand, SlotBehaviour, SlotScenario},
+    slot::{Demand, SlotBehaviour, SlotScenario, worker::GRACE},
 };
 
 /// Workers and a chain on which one job is wanted.
@@ -124,7 +124,7 @@ fn a_replica_that_stays_lost_is_seen_while_there_is_room() {
     // Nobody has room for what the world calls unplaceable, so nothing is promised.
     let told = |around: &Surroundings| {
         let (mut properties, mut report) = (Properties::default(), SlotReport::default());
-        for step in 0..100 {
+        for step in 0..20 {
             properties.check_lost(&state, around, 400_000 + step * 2_000, &mut report);
         }
         report.violations.len()
@@ -133,5 +133,46 @@ fn a_replica_that_stays_lost_is_seen_while_there_is_room() {
     around.lose(0, 400_000);
     assert_eq!(told(&around), 0, "there is no room");
     around.jobs.shrink();
-    assert_eq!(told(&around), 1);
+    assert_eq!(told(&around), 1, "at 420,000 it is due, and no slot begins");
+}
+
+/// What a slot lists of a replica whose worker is lost.
+#[derive(Clone, Copy)]
+enum Lists {
+    Nothing,
+    Worker,
+    Both,
+}
+
+/// "Grace, the rest of the slot under way, and one slot": the one under way when the grace ends owes nothing.
+#[test]
+fn the_first_slot_that_begins_after_the_grace_lists_what_is_lost() {
+    let mut around = around();
+    let (record, state) = placed(&around);
+    let lost_at = 400_000;
+    around.lose(0, lost_at);
+    around.jobs.shrink();
+    let told = |begun, lists| {
+        let (mut properties, mut report) = (Properties::default(), SlotReport::default());
+        properties.check_lost(&state, &around, lost_at, &mut report);
+        let mut next = record.clone();
+        next.manifest.slot = Slot(2);
+        if matches!(lists, Lists::Nothing | Lists::Worker) {
+            next.manifest.pending.clear();
+        }
+        if matches!(lists, Lists::Worker | Lists::Both) {
+            let lost = LostWorker { worker: around.workers[0].id, suspicions: Vec::new() };
+            next.manifest.lost = vec![lost];
+        }
+        properties.reached(Slot(2), Phase::AgreeingOnManifest, begun);
+        properties.check_listed((&state, &state), &next, &around, begun + 5_000, &mut report);
+        report.violations
+    };
+    let due = lost_at + GRACE;
+    assert_eq!(told(due - 1, Lists::Nothing), [""; 0], "it was under way");
+    let violations = told(due, Lists::Nothing);
+    assert!(matches!(&violations[..], [one] if one.contains("does not count")), "{violations:?}");
+    let violations = told(due, Lists::Worker);
+    assert!(matches!(&violations[..], [one] if one.contains("passes over")), "{violations:?}");
+    assert_eq!(told(due, Lists::Both), [""; 0]);
 }
