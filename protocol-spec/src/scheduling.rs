@@ -117,7 +117,8 @@ pub use resources::{
     ResourceRequest, Resources,
 };
 pub use rollout::{
-    MAX_FORGOTTEN_LINES, MAX_HEALTH, MAX_NEW_VERSIONS, NewVersion, ReplicaHealth, RolloutChanges,
+    MAX_FORGOTTEN_LINES, MAX_HEALTH, MAX_NEW_VERSIONS, MAX_WITHDRAWN, NewVersion, ReplicaHealth,
+    RolloutChanges,
 };
 pub use runs::{MAX_RUN_CHANGES, RunChange, RunStep};
 pub use state::{

@@ -421,6 +421,7 @@ impl LocalView<'_> {
             (manifest.leaving == next.leaving, "list of leaving replicas"),
             (manifest.rollouts.versions == next.rollouts.versions, "list of new versions"),
             (manifest.rollouts.forgotten == next.rollouts.forgotten, "list of forgotten versions"),
+            (manifest.rollouts.withdrawn == next.rollouts.withdrawn, "list of withdrawn versions"),
         ];
         if let Some((_, what)) = agrees.into_iter().find(|(same, _)| !same) {
             return Err(InvalidManifest::Differs(what));

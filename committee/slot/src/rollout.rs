@@ -17,6 +17,7 @@
 //! 6. How a replica fares that was placed in an update is what the telemetry of its worker says. If it is not
 //!    healthy, its version has failed; then the last one comes back that was wholly healthy, by these rules, or, without
 //!    `auto_revert`, nothing is done before another version.
+//!    A version whose submission is withdrawn, while that of the newest is not, is listed, and cannot come back.
 //! 7. A line of which all versions are withdrawn, and none runs, is forgotten.
 
 pub mod homes;
@@ -30,8 +31,8 @@ use veil_protocol_spec::{
     Address, Blake3Digest, JobLine, ReplicaIndex,
     scheduling::{
         ClusterState, LeavingReplica, Line, MAX_FORGOTTEN_LINES, MAX_HEALTH, MAX_LINES,
-        MAX_LINES_OF_OPERATOR, MAX_NEW_VERSIONS, MAX_VERSIONS, Manifest, NewVersion, ReplicaHealth,
-        RolloutPhase, Submission, Version, VersionOutcome,
+        MAX_LINES_OF_OPERATOR, MAX_NEW_VERSIONS, MAX_VERSIONS, MAX_WITHDRAWN, Manifest, NewVersion,
+        ReplicaHealth, RolloutPhase, Submission, Version, VersionOutcome,
     },
 };
 
@@ -65,11 +66,13 @@ pub(crate) struct Rollouts<'a> {
     by_job: BTreeMap<Blake3Digest, (JobLine, &'a Line)>,
     /// Lines whose newest version is withdrawn.
     withdrawn: BTreeSet<JobLine>,
+    /// Versions of the other lines that were healthy and whose submission is withdrawn.
+    gone: Vec<Blake3Digest>,
 }
 
 impl<'a> Rollouts<'a> {
     pub(crate) fn new(state: &'a ClusterState, submissions: &[Submission]) -> Self {
-        let (mut by_job, mut withdrawn) = (BTreeMap::new(), BTreeSet::new());
+        let (mut by_job, mut withdrawn, mut gone) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
         let open: BTreeSet<_> = if state.lines().next().is_none() {
             BTreeSet::new()
         } else {
@@ -78,11 +81,18 @@ impl<'a> Rollouts<'a> {
         };
         for (id, line) in state.lines() {
             by_job.extend(line.versions().iter().map(|version| (version.job, (id, line))));
-            if !open.contains(&(line.operator(), line.newest())) {
+            let is_open = |submission| open.contains(&(line.operator(), submission));
+            if is_open(line.newest()) {
+                let healthy =
+                    line.versions().iter().filter(|of| of.outcome == VersionOutcome::Healthy);
+                gone.extend(healthy.filter(|of| !is_open(of.submission)).map(|of| of.job));
+            } else {
                 withdrawn.insert(id);
             }
         }
-        Self { state, by_job, withdrawn }
+        gone.sort_unstable();
+        gone.truncate(MAX_WITHDRAWN);
+        Self { state, by_job, withdrawn, gone }
     }
 
     pub(crate) fn line_of(&self, job: &Blake3Digest) -> Option<(JobLine, &'a Line)> {
@@ -98,6 +108,11 @@ impl<'a> Rollouts<'a> {
     /// remembered.
     pub(crate) fn is_over(&self, job: &Blake3Digest) -> bool {
         self.by_job.get(job).is_some_and(|(_, line)| !line.is_current(job))
+    }
+
+    /// Rule 6: what cannot come back any more. It follows from state and chain alone.
+    pub(crate) fn gone(&self) -> Vec<Blake3Digest> {
+        self.gone.clone()
     }
 
     /// Rule 7. Of an earlier submission that is open and whose body is not known, `unknown` is told: it could be of

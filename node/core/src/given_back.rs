@@ -14,6 +14,7 @@ pub(crate) fn told(returned: &Returned) -> String {
             format!("given back by worker {worker}, where it stays unhealthy")
         }
         GiveBackReason::Drained => format!("stopped by worker {worker}, which is drained"),
+        GiveBackReason::DrainEnded => format!("stopped by worker {worker}, which was drained"),
     };
     if let (GiveBackReason::Evicted, Some(until)) = (returned.reason, returned.until) {
         text.push_str(", notice until ");

@@ -18,11 +18,11 @@ fn times(network: &Network, job: &str) -> Option<Value> {
 fn a_job_is_run_every_minute_each_time_in_a_new_container() {
     let (network, _) = Network::start();
     let image = veil_node::devnet::sample_image().unwrap();
-    // It fails if it finds what another run has written.
-    let script = "[ ! -e /tmp/ran ] && touch /tmp/ran";
+    // Without clobbering: it fails if it finds what another run has written.
+    let script = "set -C; : > /ran";
     let job = network.submit_file(&format!(
         "name = \"each-minute\"\nimage = \"{image}\"\ntype = \"periodic\"\n[periodic]\ncron = \"* * * * *\"\n\
-         [container]\nentrypoint = [\"sh\", \"-c\", \"{script}\"]\n\
+         [container]\nuser = \"0\"\nentrypoint = [\"/bin/busybox\", \"sh\", \"-c\", \"{script}\"]\n\
          [resources]\ncpu = \"100m\"\nmemory = \"64Mi\"\n"
     ));
     let mut over = BTreeSet::new();

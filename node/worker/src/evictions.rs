@@ -157,14 +157,14 @@ impl Evictions {
         is_news
     }
 
-    /// What telemetry says. A drain is on chain: only what it has stopped is news. It is no reason any more once
-    /// the registry says otherwise.
+    /// What telemetry says. A drain is on chain: only what it has stopped is news. Once the registry says otherwise
+    /// that is no reason any more, but the word stands: a member may have listed it.
     pub(crate) fn said(&self, is_drained: bool) -> Vec<GivenBack> {
         let words = self.words();
         let said = words.iter().filter(|w| w.has_stopped || w.reason != GiveBackReason::Drained);
         let said = said.cloned().map(|word| match word.reason {
             GiveBackReason::Drained if !is_drained => {
-                GivenBack { reason: GiveBackReason::Evicted, ..word }
+                GivenBack { reason: GiveBackReason::DrainEnded, ..word }
             }
             _ => word,
         });
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(evictions.said(true), []);
         assert!(evictions.have_stopped(NOW, &[ONE].into()));
         assert_eq!(evictions.said(true)[0].reason, GiveBackReason::Drained);
-        assert_eq!(evictions.said(false)[0].reason, GiveBackReason::Evicted, "it is over");
+        assert_eq!(evictions.said(false)[0].reason, GiveBackReason::DrainEnded, "it is over");
     }
 
     #[test]

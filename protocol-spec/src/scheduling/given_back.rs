@@ -30,6 +30,16 @@ pub enum GiveBackReason {
     Unhealthy,
     /// The registry says that the worker is drained.
     Drained,
+    /// It was stopped for a drain that is over.
+    DrainEnded,
+}
+
+impl GiveBackReason {
+    /// Whether the worker is no candidate for the replica for a while.
+    #[must_use]
+    pub const fn keeps_away(self) -> bool {
+        matches!(self, Self::Evicted | Self::Unhealthy)
+    }
 }
 
 /// What a worker's operator adds, for people: short, printable text of one line.
@@ -116,7 +126,7 @@ mod tests {
             job: Blake3Digest([9; 32]),
             replica: ReplicaIndex(u16::MAX),
             placed: Slot(u64::MAX),
-            reason: GiveBackReason::Drained,
+            reason: GiveBackReason::DrainEnded,
             until: Some(UnixMillis(u64::MAX)),
             has_stopped: true,
             note: "x".repeat(Note::MAX_BYTES).try_into().unwrap(),

@@ -20,7 +20,7 @@ use super::{
     binding::Binding,
     ended::EndedReplica,
     given_back::GivenBack,
-    rollout::{MAX_FORGOTTEN_LINES, MAX_HEALTH, MAX_NEW_VERSIONS, ReplicaHealth, RolloutChanges},
+    rollout::{self, ReplicaHealth, RolloutChanges},
     runs::{MAX_RUN_CHANGES, RunChange},
 };
 use crate::{
@@ -210,7 +210,7 @@ impl Wire for Manifest {
     const NAME: &'static str = "Manifest";
     // Version 2 had suspicions without a time; it and version 3 listed everything that runs; version 4 knew
     // nothing of replicas that are done, version 5 of those given back and of versions, version 6 of periodic and
-    // system jobs.
+    // system jobs and of versions that are withdrawn.
     const VERSION: u8 = 7;
     const MAX_BYTES: usize = (1 << 20) + (1 << 15);
 }
@@ -321,10 +321,11 @@ impl Manifest {
         ordered("done", &self.done, MAX_RUNNING, EndedReplica::key)?;
         ordered("lost", &self.lost, MAX_LOST, |l| l.worker)?;
         ordered("given_back", &self.given_back, MAX_GIVEN_BACK, GivenBack::key)?;
-        let RolloutChanges { versions, health, forgotten } = &self.rollouts;
-        ordered("versions", versions, MAX_NEW_VERSIONS, |v| v.submission)?;
-        ordered("health", health, MAX_HEALTH, ReplicaHealth::key)?;
-        ordered("forgotten", forgotten, MAX_FORGOTTEN_LINES, |line| *line)?;
+        let RolloutChanges { versions, health, forgotten, withdrawn } = &self.rollouts;
+        ordered("versions", versions, rollout::MAX_NEW_VERSIONS, |v| v.submission)?;
+        ordered("health", health, rollout::MAX_HEALTH, ReplicaHealth::key)?;
+        ordered("forgotten", forgotten, rollout::MAX_FORGOTTEN_LINES, |line| *line)?;
+        ordered("withdrawn", withdrawn, rollout::MAX_WITHDRAWN, |job| *job)?;
         ordered("runs", &self.runs, MAX_RUN_CHANGES, |change| change.job)?;
         self.validate_telemetry()?;
         self.validate_replicas()?;

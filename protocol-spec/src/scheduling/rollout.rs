@@ -19,6 +19,8 @@ use crate::ids::{Address, Blake3Digest, JobLine, ReplicaIndex};
 pub const MAX_NEW_VERSIONS: usize = 128;
 /// Most lines that are forgotten in one slot; the others follow.
 pub const MAX_FORGOTTEN_LINES: usize = 128;
+/// Most versions of which one slot says that they are withdrawn; the others follow.
+pub const MAX_WITHDRAWN: usize = 128;
 /// Most replicas of which one slot says how they fare; the others follow.
 pub const MAX_HEALTH: usize = 512;
 
@@ -79,18 +81,23 @@ pub struct RolloutChanges {
     pub health: Vec<ReplicaHealth>,
     /// Lines of which every version is withdrawn, in strictly ascending order.
     pub forgotten: Vec<JobLine>,
+    /// Versions that were healthy, and could come back but that their submission is withdrawn, and not that of the
+    /// newest of their line: in strictly ascending order.
+    pub withdrawn: Vec<Blake3Digest>,
 }
 
 impl RolloutChanges {
     /// Most bytes of its encoding.
-    pub const MAX_BYTES: usize = 9
+    pub const MAX_BYTES: usize = 12
         + MAX_NEW_VERSIONS * NewVersion::MAX_BYTES
         + MAX_HEALTH * ReplicaHealth::MAX_BYTES
-        + MAX_FORGOTTEN_LINES * 32;
+        + MAX_FORGOTTEN_LINES * 32
+        + MAX_WITHDRAWN * 32;
 
     /// Whether it says nothing.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.versions.is_empty() && self.health.is_empty() && self.forgotten.is_empty()
+        let Self { versions, health, forgotten, withdrawn } = self;
+        versions.is_empty() && health.is_empty() && forgotten.is_empty() && withdrawn.is_empty()
     }
 }

@@ -116,6 +116,33 @@ fn a_version_that_fails_reverts_to_the_last_one_that_was_healthy() {
 }
 
 #[test]
+fn a_version_whose_submission_is_withdrawn_does_not_come_back() {
+    let withdrawn = |jobs: &[u8]| {
+        let withdrawn = jobs.iter().map(|byte| job(*byte)).collect();
+        RolloutChanges { withdrawn, ..RolloutChanges::default() }
+    };
+    let state = updated();
+    for (wrong, why) in [(2, "the newest"), (3, "no version")] {
+        let refused = RolloutError::NoFallback(job(wrong));
+        let listed = next(&state, withdrawn(&[wrong]));
+        assert_eq!(state.apply(&listed, &Assignments::default()), Err(refused.into()), "{why}");
+    }
+    let listed = manifest(&state, pending(9, 2, 0..1), vec![], &[]);
+    let placed = follow(&state, listed, Some(4));
+    // Before the newest fails, and after.
+    let before = follow(&placed, next(&placed, withdrawn(&[1])), None);
+    assert_eq!(outcomes(&before), (9, RolloutPhase::Rolling, vec![(1, Superseded), (2, Rolling)]));
+    let before = follow(&before, next(&before, health(2, 0, false)), None);
+    let after = follow(&placed, next(&placed, health(2, 0, false)), None);
+    assert_eq!(outcomes(&after).0, 5);
+    let after = follow(&after, next(&after, withdrawn(&[1])), None);
+    for state in [before, after] {
+        assert_eq!(outcomes(&state), (9, RolloutPhase::Halted, vec![(1, Superseded), (2, Failed)]));
+        assert_wire(&state);
+    }
+}
+
+#[test]
 fn without_revert_a_version_that_fails_stops_until_the_next() {
     let (state, _) = placed();
     let mut stops = version(9, 2, 3);

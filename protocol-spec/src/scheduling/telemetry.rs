@@ -88,8 +88,8 @@ pub struct Telemetry {
 impl Wire for TelemetryBody {
     const NAME: &'static str = "TelemetryBody";
     // Version 2 had no profile, version 3 said nothing of replicas that have ended, version 4 of those given back
-    // or placed in an update, and accepted no organisations.
-    const VERSION: u8 = 5;
+    // or placed in an update, and accepted no organisations, version 5 knew no drain that has ended.
+    const VERSION: u8 = 6;
     const MAX_BYTES: usize = ProvenList::MAX_BYTES
         + Profile::MAX_BYTES
         + MAX_ENDED * EndedReplica::MAX_BYTES
@@ -100,7 +100,7 @@ impl Wire for TelemetryBody {
 
 impl Wire for Telemetry {
     const NAME: &'static str = "Telemetry";
-    const VERSION: u8 = 5;
+    const VERSION: u8 = 6;
     const MAX_BYTES: usize = TelemetryBody::MAX_BYTES + 64;
 }
 

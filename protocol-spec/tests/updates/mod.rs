@@ -33,6 +33,7 @@ pub(crate) fn changes(job: &JobSpec) -> RolloutChanges {
         versions: vec![version(13, &scaled(job))],
         health: health().to_vec(),
         forgotten: vec![JobLine([0xcd; 32])],
+        withdrawn: vec![Blake3Digest([0xbd; 32])],
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde::de::DeserializeOwned;
 use veil_committee_world::Conditions;
 use veil_tests::slot::{
-    Demand, Outage, SlotBehaviour, SlotPlan, SlotScenario, WorkerBehaviour, coverage,
+    Demand, Outage, SlotBehaviour, SlotPlan, SlotReport, SlotScenario, WorkerBehaviour, coverage,
 };
 
 const USAGE: &str = "\
@@ -31,6 +31,7 @@ Usage: slot-world [OPTION]...
   --drop PERMILLE    messages of 1000 that are lost         [0]
   --absent J         member J is never there
   --gives-back       workers give replicas back, and are drained
+  --most-memory MIB  that this process may hold             [256]
   --coverage         the fixed runs in which everything occurs, instead
   --drawn            a cluster that is drawn from the seed, with all that goes wrong in it, of at most as
                      many workers and jobs, instead
@@ -45,7 +46,12 @@ struct Arguments {
     plan: Option<SlotPlan>,
     seed: u64,
     json: bool,
+    /// Bytes that this process may hold.
+    most_memory: u64,
 }
+
+/// MiB that the process may hold unless said: a thousand workers take a third of it, however many slots there are.
+const MOST_MEMORY: u64 = 256;
 
 fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, String> {
     value.parse().map_err(|_| format!("{name}: {value} is no number for it"))
@@ -70,7 +76,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Arguments
     let (mut behaviours, mut absent) = (Vec::new(), Vec::new());
     let mut scenario = SlotPlan::new(4).workers(100).jobs(20).slots(100).scenario;
     scenario.recorded = false;
-    let (mut drop, mut given) = (0, None);
+    let (mut drop, mut given, mut most_memory) = (0, None, MOST_MEMORY);
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{name} needs a value"));
         match name.as_str() {
@@ -98,6 +104,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Arguments
             "--absent" => absent.push(number(&name, &value()?)?),
             "--behaviour" => behaviours.push(named(&name, value()?)?),
             "--gives-back" => scenario.gives_back = true,
+            "--most-memory" => most_memory = number(&name, &value()?)?,
             "--coverage" => all = true,
             "--drawn" => drawn = true,
             "--plan" => {
@@ -136,7 +143,8 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Arguments
         plan = SlotPlan::drawn(seed, (workers, jobs)).slots(slots);
         (plan.scenario.limit, plan.scenario.recorded) = (limit, false);
     }
-    Ok(Some(Arguments { plan: (!all).then(|| given.unwrap_or(plan)), seed, json }))
+    let plan = (!all).then(|| given.unwrap_or(plan));
+    Ok(Some(Arguments { plan, seed, json, most_memory: most_memory.saturating_mul(1 << 20) }))
 }
 
 /// The largest resident memory of this process so far, in bytes.
@@ -147,8 +155,15 @@ fn peak_rss_bytes() -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// "Memory is bounded": whatever members, workers and operators send in a run.
+fn check_memory(peak: Option<u64>, most: u64, report: &mut SlotReport) {
+    if let Some(peak) = peak.filter(|peak| *peak > most) {
+        report.violations.push(format!("this process has held {peak} bytes: at most {most}"));
+    }
+}
+
 fn main() -> ExitCode {
-    let Arguments { plan, seed, json } = match parse(std::env::args().skip(1)) {
+    let Arguments { plan, seed, json, most_memory } = match parse(std::env::args().skip(1)) {
         Ok(Some(arguments)) => arguments,
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => {
@@ -156,18 +171,39 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let report = plan.as_ref().map_or_else(coverage::run, |plan| plan.observe(seed).0);
+    let mut report = plan.as_ref().map_or_else(coverage::run, |plan| plan.observe(seed).0);
+    let peak = peak_rss_bytes();
+    check_memory(peak, most_memory, &mut report);
     let never = report.occurred.values().filter(|times| **times == 0).count();
     let good = !report.halted && report.violations.is_empty() && never == 0;
     let mut object = serde_json::json!(report);
     if plan.is_some() {
         object["seed"] = seed.into();
     }
-    object["peak_rss_bytes"] = peak_rss_bytes().into();
+    object["peak_rss_bytes"] = peak.into();
     if json {
         println!("{object}");
     } else {
         println!("{object:#}");
     }
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_holds_too_much_violates() {
+        let held = peak_rss_bytes().expect("the kernel says how much");
+        for (most, violations) in [(held - 1, 1), (held, 0)] {
+            let mut report = SlotReport::default();
+            check_memory(Some(held), most, &mut report);
+            assert_eq!(report.violations.len(), violations, "{report:?}");
+        }
+        let arguments = |given: &[&str]| parse(given.iter().map(|one| (*one).to_owned()));
+        let most = |given: &[&str]| arguments(given).expect("arguments").map(|of| of.most_memory);
+        assert_eq!(most(&["--most-memory", "3"]), Some(3 << 20));
+        assert_eq!(most(&[]), Some(MOST_MEMORY << 20));
+    }
 }

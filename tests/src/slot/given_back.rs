@@ -137,7 +137,8 @@ impl GiveBacks {
             }
             // A drain is no reason any more when it is over.
             if word.reason == GiveBackReason::Drained && !self.drains.contains_key(worker) {
-                word.reason = GiveBackReason::Evicted;
+                word.reason = GiveBackReason::DrainEnded;
+                report.count("drain ended before what it stopped was certified");
             }
         }
     }

@@ -6,7 +6,8 @@
 //! 2. It is listed when it is new to the state, and once more when it says that the replica has stopped. What else
 //!    changes in it is no reason for a slot.
 //! 3. A worker that the registry says is drained gives back what it has stopped, and that only: what else leaves it
-//!    wants a place already. Nobody else gives back for that reason.
+//!    wants a place already. Nobody else gives back for that reason. One that was drained until the registry said
+//!    otherwise gives back what it has stopped, since it has said so already, and may get it again at once.
 //! 4. Of workers of one operator that are not drained, at most [`MAX_RETURNED_OF_OPERATOR`] words are remembered,
 //!    and of all operators [`MAX_RETURNED`]. Others do not count until these are forgotten, but for word that
 //!    a replica has stopped of which the notice counts.
@@ -52,7 +53,8 @@ impl Lists<'_> {
                 (false, GiveBackReason::Drained) => {
                     word.has_stopped && self.inputs.draining.contains(worker)
                 }
-                (false, GiveBackReason::Evicted | GiveBackReason::Unhealthy) => {
+                (false, GiveBackReason::DrainEnded) if !word.has_stopped => false,
+                (false, _) => {
                     let of_operator = remembered.entry(self.owner(worker)).or_default();
                     // What replaces an older word for the replica takes no more room.
                     let new = usize::from(self.state.returned_replica(job, replica).is_none());

@@ -86,7 +86,9 @@ impl Lists<'_> {
                 let place = state.placement(word.job, word.replica);
                 place.is_some_and(|at| at.worker == *worker && at.slot == word.placed)
             };
-            let mut words = words.iter().filter(|word| versions.contains(&word.job));
+            let keeps_away =
+                |word: &&GivenBack| word.reason.keeps_away() && versions.contains(&word.job);
+            let mut words = words.iter().filter(keeps_away);
             if words.any(|word| of_place(&word)) {
                 barred.insert(*worker);
             }

@@ -90,6 +90,7 @@ impl Lists<'_> {
             versions: registered.versions,
             health: rollouts.health(leaves, says),
             forgotten,
+            withdrawn: rollouts.gone(),
         };
         Listed { of_versions, wait: registered.wait }
     }

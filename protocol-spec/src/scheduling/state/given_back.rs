@@ -56,12 +56,14 @@ impl Returned {
     /// block. An operator's word holds as long as it is remembered; what was unhealthy may come back after a
     /// while, since it may be unhealthy everywhere.
     #[must_use]
-    fn bars(&self, slot: Slot, block: u64) -> bool {
+    pub fn bars(&self, slot: Slot, block: u64) -> bool {
         match self.reason {
             GiveBackReason::Unhealthy => {
                 slot.0 < self.slot.0.saturating_add(1 << self.times.min(MAX_DOUBLINGS))
             }
-            GiveBackReason::Evicted | GiveBackReason::Drained => self.is_remembered(block),
+            GiveBackReason::Evicted => self.is_remembered(block),
+            // The worker may be given it again as soon as the registry says so.
+            GiveBackReason::Drained | GiveBackReason::DrainEnded => false,
         }
     }
 

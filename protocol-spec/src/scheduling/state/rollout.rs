@@ -42,6 +42,9 @@ pub enum RolloutError {
     /// More jobs would have versions than a cluster remembers.
     #[error("{0} jobs would have versions: at most {MAX_LINES} are remembered")]
     TooManyLines(usize),
+    /// A version is listed as withdrawn that could not come back.
+    #[error("job {0} is no version that could come back")]
+    NoFallback(Blake3Digest),
     /// A replica is listed as healthy or failed that was not placed in an update.
     #[error("replica {1} of job {0} was not placed in an update, or is known to be healthy")]
     NotRolling(Blake3Digest, ReplicaIndex),
@@ -249,6 +252,22 @@ impl Line {
         });
     }
 
+    /// This version can come back no more. If it is the wanted one, another one that was healthy is.
+    fn withdraw(&mut self, job: &Blake3Digest) -> Result<(), RolloutError> {
+        let newest = self.newest();
+        let could = |version: &&mut Version| {
+            version.outcome == VersionOutcome::Healthy && version.submission != newest
+        };
+        let version = self.versions.iter_mut().find(|version| version.job == *job).filter(could);
+        let version = version.ok_or(RolloutError::NoFallback(*job))?;
+        version.outcome = VersionOutcome::Superseded;
+        if version.submission == self.target {
+            let next = self.fallback().map(|next| (next.submission, RolloutPhase::Rolling));
+            (self.target, self.phase) = next.unwrap_or((newest, RolloutPhase::Halted));
+        }
+        Ok(())
+    }
+
     /// Whether the wanted version has taken the place of the others. A system job has when no other has a place, all
     /// of its own are proven, and none waits for which another one has left.
     fn is_complete(&self, rollouts: &Rollouts, replicas: &Places) -> bool {
@@ -319,6 +338,10 @@ impl Rollouts {
         let mut after = self.clone();
         for line in &changes.forgotten {
             after.lines.remove(line).ok_or(RolloutError::NoSuchLine(*line))?;
+        }
+        for job in &changes.withdrawn {
+            let line = after.lines.values_mut().find(|line| line.version(job).is_some());
+            line.ok_or(RolloutError::NoFallback(*job))?.withdraw(job)?;
         }
         let had_place = |job: &Blake3Digest| of_job(before, *job).next().is_some();
         for new in &changes.versions {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, ReplicaIndex,
-    scheduling::{ClusterState, GivenBack, Placement, SlotRecord},
+    scheduling::{ClusterState, GivenBack, Line, Placement, SlotRecord},
 };
 
 use super::super::{SlotReport, chain::ChainView, workers::Surroundings};
@@ -25,6 +25,14 @@ fn is_replaced(
             && !after.is_unproven(other, replica)
     };
     target.terms.stops_first || before.is_unproven(job, replica) || after.replicas().any(is_healthy)
+}
+
+/// "If the newest one's submission is withdrawn, all are."
+fn is_withdrawn(state: &ClusterState, chain: &ChainView, job: &Blake3Digest) -> bool {
+    let newest = state.line_of(job).map(Line::newest);
+    newest.is_some_and(|newest| {
+        !chain.submissions.iter().any(|of| of.position == newest && !of.cancelled)
+    })
 }
 
 /// Judged by every certificate.
@@ -63,8 +71,14 @@ pub(super) fn check(
             report.count("system replica of a worker that has left");
         } else if is_replaced((before, after), job, replica, place.worker) {
             report.count("system replica of another version");
-        } else if chain.wants(&job) {
-            report.count("system replica that left otherwise");
+        } else if chain.wants(&job) && !is_withdrawn(before, chain, &job) {
+            let (at, line) = (place.worker, before.line_of(&job));
+            report.violate(format!(
+                "slot {slot} takes replica {replica} of system job {job} from {at} without a reason: {line:?}, {:?}",
+                after.line_of(&job)
+            ));
+        } else {
+            report.count("system replica withdrawn");
         }
     }
     let may_run = || chain.workers.iter().filter(|worker| !chain.draining.contains(*worker));

@@ -142,6 +142,23 @@ fn a_drained_worker_gives_back_what_it_has_stopped() {
     assert_eq!(place(&state, 1), Some(worker(2)));
 }
 
+/// The registry may say that a drain is over before a certificate says what the worker has stopped for it.
+#[test]
+fn what_was_stopped_for_a_drain_that_is_over_may_come_back_at_once() {
+    let (mut known, state) = placed(LEASE);
+    let word = word(&state, 1, GiveBackReason::DrainEnded);
+    says(&mut known, 2, std::slice::from_ref(&word));
+    assert_eq!(known.next(&state).given_back, [], "it runs there");
+    says(&mut known, 2, &[stopped(word)]);
+    assert_eq!(pending(&known.next(&state)), [1]);
+    assert_eq!(barred(&known, &state), []);
+    let nowhere = known.slot(&state, |_| None);
+    assert_eq!(barred(&known, &nowhere), []);
+    let state = known.slot(&state, |_| Some(2));
+    assert_eq!(place(&state, 1), Some(worker(2)));
+    assert_eq!(state.returned_replica(job(1), ReplicaIndex(1)).unwrap().times, 1, "it is counted");
+}
+
 #[test]
 fn only_the_worker_that_has_a_replica_gives_it_back_and_only_for_that_place() {
     let (mut known, state) = placed(LeasePolicy::Keep);

@@ -226,6 +226,16 @@ fn a_drained_worker_gives_it_back_and_gets_it_again() {
     assert_eq!(places(&slot(&known, &state)), of_one(&[1, 2, 3, 4]));
 }
 
+#[test]
+fn a_worker_whose_drain_is_over_too_soon_gets_it_again_all_the_same() {
+    let (mut known, state) = started();
+    let replica = index_at(&state, 2);
+    let stopped = word(&state, 2, GiveBackReason::DrainEnded, true);
+    says(&mut known, 2, stopped);
+    let state = slot(&known, &state);
+    assert_eq!((places(&state), index_at(&state, 2)), (of_one(&[1, 2, 3, 4]), replica));
+}
+
 /// What all workers say of what was placed in an update.
 fn all_say(known: &mut Known, state: &ClusterState, healthy: impl Fn(u8, u8) -> Option<bool>) {
     known.health.clear();

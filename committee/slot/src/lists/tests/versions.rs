@@ -10,6 +10,8 @@ use crate::rollout::{
     waits::{VersionWait, waits_for},
 };
 
+mod withdrawn;
+
 const LINE: JobLine = JobLine([7; 32]);
 
 /// Jobs of one line.
@@ -331,31 +333,6 @@ fn a_batch_job_that_is_submitted_again_runs_again() {
     let state = known.slot(&state, |_| None);
     let end = until_quiet(&mut known, state, |_, _| None, |_| {});
     assert_eq!((running(&end), end.done().count()), (vec![(2, 0), (2, 1), (2, 2)], 0));
-}
-
-#[test]
-fn withdrawing_the_newest_version_stops_the_job_and_the_rest_is_forgotten() {
-    let (mut known, state) = started();
-    submit(&mut known, 9, 2, |_| {});
-    let state = known.slot(&state, |_| None);
-    let state = known.slot(&state, |_| Some(4));
-    known.submissions[1].cancelled = true;
-    let end = until_quiet(&mut known, state, |_, _| Some(true), |_| {});
-    assert_eq!((running(&end), end.lines().count()), (vec![], 1), "version 1 must not come back");
-    // A judge that has not the body of an open one asks for it.
-    let judge = |known: &Known, forgotten: &[JobLine]| {
-        known.judges(&end, Some(Judged { forgotten, ..EMPTY_APPEAL }))
-    };
-    let mut other = known.clone();
-    other.submissions.push(submission(7, 8));
-    other.submissions[0].cancelled = true;
-    assert_eq!(judge(&other, &[LINE]).unknown, [job(8)]);
-    assert_eq!(judge(&other, &[]).unknown, []);
-    known.submissions[0].cancelled = true;
-    assert_eq!(judge(&known, &[LINE]).rollouts.forgotten, [LINE]);
-    assert!(judge(&known, &[]).rollouts.is_empty());
-    let end = until_quiet(&mut known, end.clone(), |_, _| None, |_| {});
-    assert_eq!((running(&end), end.lines().count()), (vec![], 0));
 }
 
 /// "A job that is not listed is no objection": a judge that knows more agrees, and one that knows less asks.
