@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     ids::{Epoch, JobLine},
     scheduling::{
-        GiveBackReason, Note, ReplicaExit,
+        GiveBackReason, MAX_HEALTH, Note, ReplicaExit,
         arbitrary::{assert_wire, binding, secret},
     },
 };

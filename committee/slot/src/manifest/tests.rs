@@ -2,7 +2,9 @@
 
 use veil_protocol_spec::{
     Address, JobLine,
-    scheduling::{LeasePolicy, PendingReplica, Priority, ReplicaState, RunChange, RunStep},
+    scheduling::{
+        LeasePolicy, PendingReplica, Priority, ReplicaState, RunChange, RunStep, Suspicion,
+    },
 };
 
 use super::*;

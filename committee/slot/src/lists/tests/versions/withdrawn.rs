@@ -41,7 +41,13 @@ fn one_that_came_back_and_is_withdrawn_gives_way_to_the_one_before() {
     let state = until_quiet(&mut known, state, healthy, |_| {});
     assert_eq!(running(&state), []);
     assert_eq!(state.line(&LINE).unwrap().phase(), RolloutPhase::Halted);
-    let waits = waits_for(&state, &RolloutChanges::default(), job(3), ReplicaIndex(0));
+    let waits = waits_for(
+        &state,
+        &state.lines_by_job(),
+        &RolloutChanges::default(),
+        job(3),
+        ReplicaIndex(0),
+    );
     assert_eq!(waits, Some(VersionWait::Failed { number: 3 }));
 }
 
