@@ -167,10 +167,12 @@ fn liar() -> String {
     address
 }
 
+fn job_file(image: &str) -> String {
+    format!("image = \"{image}\"\n[resources]\ncpu = \"100m\"\nmemory = \"64Mi\"\n")
+}
+
 fn submit(network: &Network, image: &str) -> String {
-    network.submit_file(&format!(
-        "image = \"{image}\"\n[resources]\ncpu = \"100m\"\nmemory = \"64Mi\"\n"
-    ))
+    network.submit_file(&job_file(image))
 }
 
 /// An image that is signed.
@@ -187,8 +189,8 @@ impl Signed {
         Self { image, key }
     }
 
-    /// Every job that ran before ends, because its image is not allowed.
-    pub(crate) fn is_what_the_chain_allows(&self, network: &Network) {
+    /// Every job that ran before ends, because its image is not allowed: `before` is one.
+    pub(crate) fn is_what_the_chain_allows(&self, network: &Network, before: &str) {
         let Self { image: signed, key } = self;
         let plain = Image::copy("veil-test/plain", "\n");
         let (plain, reference) = (plain.reference(), signed.reference());
@@ -197,12 +199,14 @@ impl Signed {
         chain(network, &["image", "allow", "--image", &plain]);
         let job = submit(network, &plain);
         until("what is allowed runs", || network.running(&job, 1));
-        let other = submit(network, &reference);
-        reason(network, &other, &["the cluster does not allow its image"]);
+        reason(network, before, &["the cluster does not allow its image"]);
+        let refused = network.refused_file(&job_file(&reference));
+        assert!(refused.contains("the cluster does not allow the image"), "{refused}");
         let path = network.folder.join("manifest.json");
         let file = path.to_str().unwrap();
         fs::write(&path, &signed.manifest).unwrap();
         chain(network, &["image", "allow", "--manifest", file]);
+        let other = submit(network, &reference);
         until("the other one is allowed, and runs", || network.running(&other, 1));
         // What the chain allows is not what the registry serves.
         let third = [&signed.manifest[..], b"\n"].concat();

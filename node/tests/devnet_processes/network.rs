@@ -52,6 +52,7 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(found) = look() {
+            eprintln!("after {:.1?}: {what}", begun.elapsed());
             return found;
         }
         assert!(begun.elapsed() < PATIENCE, "it never came to this: {what}");
@@ -215,13 +216,25 @@ impl Network {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Submits the job of a job file.
-    pub(crate) fn submit_file(&self, text: &str) -> String {
+    fn submission(&self, text: &str) -> Command {
         let path = self.folder.join("job.toml");
         fs::write(&path, text).unwrap();
         let mut command = veil();
         command.args(["job", "submit", "--json"]).arg(&path).arg("--devnet").arg(&self.folder);
-        json(&mut command)["job"].as_str().unwrap().to_owned()
+        command
+    }
+
+    /// Submits the job of a job file.
+    pub(crate) fn submit_file(&self, text: &str) -> String {
+        let told = json(&mut self.submission(text));
+        told["job"].as_str().unwrap_or_else(|| panic!("{told}")).to_owned()
+    }
+
+    /// Why the job of a job file is not submitted.
+    pub(crate) fn refused_file(&self, text: &str) -> String {
+        let told = json(&mut self.submission(text));
+        assert!(told["job"].is_null(), "{told}");
+        told.to_string()
     }
 
     /// Has the chain order a job whose body nobody has, as the operator.

@@ -110,6 +110,8 @@ pub fn catalogue() -> Vec<(SlotPlan, u64)> {
     runs.push((SlotPlan::new(4).slots(3).behaves(1, slow).behaves(2, slow), 48));
     let conditions = Conditions { latency: (100, 900), ..Conditions::default() };
     runs.push((SlotPlan::new(4).slots(4).network(conditions), 49));
+    // Jobs are withdrawn while slots list them.
+    runs.push((SlotPlan::drawn(6, (24, 24)).slots(40), 6));
     // More is wanted than fits: what is done makes room.
     runs.push((SlotPlan::new(4).workers(4).jobs(32).slots(60), 50));
     runs

@@ -9,22 +9,25 @@ use veil_protocol_spec::{
 
 use super::super::{SlotReport, chain::ChainView, workers::Surroundings};
 
-/// Whether a replica has left for another version: one that is healthy at its worker, unless it was not itself, or both
-/// cannot run at once.
+/// Whether a replica may leave for another version: one that is healthy at its worker, unless it is not itself, or both
+/// cannot run at once. What else a slot takes from that worker, such as the healthy one, is no matter of it.
 fn is_replaced(
-    (before, after): (&ClusterState, &ClusterState),
+    before: &ClusterState,
     job: Blake3Digest,
     replica: ReplicaIndex,
     worker: PeerIdHash,
 ) -> bool {
-    let Some(line) = after.line_of(&job) else { return false };
+    let Some(line) = before.line_of(&job) else { return false };
     let Some(target) = line.target().filter(|_| !line.is_current(&job)) else { return false };
     let is_healthy = |(other, replica, place): (Blake3Digest, _, Placement)| {
         place.worker == worker
+            && other != job
             && line.version(&other).is_some()
-            && !after.is_unproven(other, replica)
+            && !before.is_unproven(other, replica)
     };
-    target.terms.stops_first || before.is_unproven(job, replica) || after.replicas().any(is_healthy)
+    target.terms.stops_first
+        || before.is_unproven(job, replica)
+        || before.replicas().any(is_healthy)
 }
 
 /// "If the newest one's submission is withdrawn, all are."
@@ -69,13 +72,12 @@ pub(super) fn check(
             report.count("system replica given back");
         } else if !chain.workers.contains(&place.worker) {
             report.count("system replica of a worker that has left");
-        } else if is_replaced((before, after), job, replica, place.worker) {
+        } else if is_replaced(before, job, replica, place.worker) {
             report.count("system replica of another version");
         } else if chain.wants(&job) && !is_withdrawn(before, chain, &job) {
-            let (at, line) = (place.worker, before.line_of(&job));
+            let at = place.worker;
             report.violate(format!(
-                "slot {slot} takes replica {replica} of system job {job} from {at} without a reason: {line:?}, {:?}",
-                after.line_of(&job)
+                "slot {slot} takes replica {replica} of system job {job} from {at} without a reason"
             ));
         } else {
             report.count("system replica withdrawn");

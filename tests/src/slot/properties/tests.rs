@@ -56,6 +56,7 @@ fn placed(around: &Surroundings) -> (SlotRecord, ClusterState) {
         state_root: state.state_root(),
         reference_string: ReferenceStringOrigin::Committee,
     };
+    let state = state.certified(&body).expect("of this state");
     let certificate = AssignmentCertificate { body, signature: GroupSignature([0; 65]) };
     (SlotRecord { manifest, lock, assignments, certificate }, state)
 }
