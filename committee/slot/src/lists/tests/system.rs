@@ -1,11 +1,12 @@
 //! System jobs, slot after slot.
 
-use proptest::prelude::*;
 use veil_protocol_spec::scheduling::{
     GiveBackReason, LEAK_WINDOW_BLOCKS, Note, RolloutPhase, UnixMillis, VersionTerms,
 };
 
 use super::{rules::Known, *};
+
+mod events;
 
 const LINE: JobLine = JobLine([7; 32]);
 
@@ -223,17 +224,12 @@ fn a_drained_worker_gives_it_back_and_gets_it_again() {
     assert!(is_quiet(&known, &state));
     known.draining.clear();
     known.unfit.clear();
-    assert_eq!(places(&slot(&known, &state)), of_one(&[1, 2, 3, 4]));
-}
-
-#[test]
-fn a_worker_whose_drain_is_over_too_soon_gets_it_again_all_the_same() {
-    let (mut known, state) = started();
-    let replica = index_at(&state, 2);
+    let state = slot(&known, &state);
+    assert_eq!(places(&state), of_one(&[1, 2, 3, 4]));
+    // At once, if the drain is over before a certificate says what was stopped.
     let stopped = word(&state, 2, GiveBackReason::DrainEnded, true);
     says(&mut known, 2, stopped);
-    let state = slot(&known, &state);
-    assert_eq!((places(&state), index_at(&state, 2)), (of_one(&[1, 2, 3, 4]), replica));
+    assert_eq!(places(&slot(&known, &state)), of_one(&[1, 2, 3, 4]));
 }
 
 /// What all workers say of what was placed in an update.
@@ -411,99 +407,4 @@ fn what_a_proposer_cannot_know_is_no_objection_and_the_rest_is_compared() {
     lie.leaving = [lie.leaving, manifest.leaving.clone()].concat();
     lie.leaving.sort_unstable();
     assert_eq!(judged(&known, &lie).leaving, manifest.leaving);
-}
-
-/// What happens to a cluster between two slots.
-#[derive(Clone, Copy, Debug)]
-enum Event {
-    Comes(u8),
-    Silent(u8),
-    Loses(u8),
-    Leaves(u8),
-    Unfit(u8),
-    Fits(u8),
-    Full(u8),
-    Update(bool),
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    let of = 1u8..=4;
-    prop_oneof![
-        2 => of.clone().prop_map(Event::Comes),
-        1 => of.clone().prop_map(Event::Silent),
-        1 => of.clone().prop_map(Event::Loses),
-        1 => of.clone().prop_map(Event::Leaves),
-        1 => of.clone().prop_map(Event::Unfit),
-        2 => of.clone().prop_map(Event::Fits),
-        1 => of.prop_map(Event::Full),
-        1 => any::<bool>().prop_map(Event::Update),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-    /// "Each eligible worker with room ends with exactly one replica, never two."
-    #[test]
-    fn whatever_happens_each_worker_ends_with_one_and_never_has_two(
-        events in prop::collection::vec((event(), 0u8..16), 1..24),
-    ) {
-        let (mut known, mut state) = started();
-        let (mut full, mut version) = (BTreeSet::new(), 1u8);
-        for (event, void) in events {
-            match event {
-                Event::Comes(w) => {
-                    known.returns(w);
-                    if known.unfit.get(&worker(w)) == Some(&Fit::Gone) {
-                        known.unfit.remove(&worker(w));
-                    }
-                }
-                Event::Silent(w) => _ = known.telemetry.remove(&worker(w)),
-                Event::Loses(w) => {
-                    if known.unfit.get(&worker(w)) != Some(&Fit::Gone) {
-                        known.lose(w, 100);
-                    }
-                }
-                Event::Leaves(w) => {
-                    known.returns(w);
-                    known.telemetry.remove(&worker(w));
-                    known.unfit.insert(worker(w), Fit::Gone);
-                }
-                Event::Unfit(w) | Event::Fits(w)
-                    if known.unfit.get(&worker(w)) == Some(&Fit::Gone) => {}
-                Event::Unfit(w) if known.telemetry.contains(&worker(w)) => {
-                    known.unfit.insert(worker(w), Fit::Unfit);
-                }
-                Event::Unfit(_) => {}
-                Event::Fits(w) => _ = known.unfit.remove(&worker(w)),
-                Event::Full(w) => {
-                    if !full.remove(&w) {
-                        full.insert(w);
-                    }
-                }
-                Event::Update(stops_first) if version < 5 => {
-                    version += 1;
-                    let position = 10 + u64::from(version);
-                    submit(&mut known, position, version, VersionTerms { stops_first, ..terms() });
-                }
-                Event::Update(_) => {}
-            }
-            all_say(&mut known, &state, |_, _| Some(true));
-            if void == 0 {
-                let manifest = known.manifest(&state);
-                state = state.follow(&super::void(&state, manifest)).unwrap();
-            } else {
-                state = slot_with(&known, &state, |byte| !full.contains(&byte));
-            }
-            let places = places(&state);
-            prop_assert!(places.windows(2).all(|two| two[0] != two[1]), "{places:?}");
-        }
-        // It calms down: everybody is back, and has room.
-        for w in 1..=4 {
-            known.returns(w);
-        }
-        known.unfit.clear();
-        let end = until_quiet(&mut known, state, |_, _| Some(true), |_| {});
-        let expected: Vec<_> = (1..=4).map(|worker| (worker, version)).collect();
-        prop_assert_eq!(places(&end), expected);
-    }
 }
