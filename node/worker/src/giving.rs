@@ -204,6 +204,7 @@ mod tests {
             assert_eq!(stopped, stops.then_some(now), "{mine:?} {may_go_on} {may_double}");
         }
     }
+
     #[test]
     fn a_system_jobs_replica_leaves_a_drained_worker_after_the_others() {
         let batch = JobType::Batch { max_attempts: 1 };
