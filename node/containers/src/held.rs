@@ -100,7 +100,10 @@ impl Executor {
         while let Some((id, answer, container)) = stats.next().await {
             let mut memory = self.memory();
             match answer {
-                Ok(answer) => memory.usage.read(id, container, &answer),
+                Ok(answer) => {
+                    let pids = memory.desired.get(&id).map(|of| of.spec.container.pids.into());
+                    memory.usage.read(id, container, &answer, pids);
+                }
                 Err(error) if error.status() == Some(404) => {} // gone since
                 Err(error) => {
                     tracing::warn!(replica = %id, %error, "its use is not known; what is reserved for it counts");
