@@ -32,6 +32,8 @@ pub struct Held {
     pub memory_bytes: u64,
     /// Ids of the GPUs that its containers have.
     pub devices: BTreeSet<String>,
+    /// Whether the engine gives containers no GPUs, whatever the machine has: it is Podman.
+    pub gives_no_gpus: bool,
     /// Why the engine does not say which containers there are. The rest is what it said last then, and
     /// nothing more can be placed here.
     pub silence: Option<Arc<DockerError>>,
@@ -114,13 +116,21 @@ impl Executor {
         if silence.is_none() {
             self.measure(&containers).await;
         }
+        let gives_no_gpus = self.facts().await.is_ok_and(|facts| facts.is_podman());
         let memory = self.memory();
         let devices = memory.unshared.values().flat_map(|of| of.devices.iter().cloned()).collect();
         let reserved = memory.reservations();
         let (cpu_time, memory_bytes) = memory.usage.sum();
         let replicas = reserved.keys().copied().collect();
-        let mut held =
-            Held { replicas, cpu_time, memory_bytes, devices, silence, ..Held::default() };
+        let mut held = Held {
+            replicas,
+            cpu_time,
+            memory_bytes,
+            devices,
+            gives_no_gpus,
+            silence,
+            ..Held::default()
+        };
         for replica in reserved.values() {
             let sum = &mut held.reserved;
             sum.cpu.0 = sum.cpu.0.saturating_add(replica.cpu.0);
