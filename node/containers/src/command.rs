@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use bollard::errors::Error;
+use hyper::StatusCode;
 use serde::Deserialize;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -45,17 +46,19 @@ struct Checked {
 }
 
 impl Docker {
-    /// Has Podman run the container's health check once. Of a container that does not run it says that it cannot,
-    /// which is a failure; None if it says nothing that is understood.
+    /// Has Podman run the container's health check once; None if it says nothing that is understood.
     pub(crate) async fn runs_check(self, container: String) -> Passes {
         let path = format!("/v4.0.0/libpod/containers/{container}/healthcheck");
         let answer: Result<_, Error> = transport::get(&self.dial, &path).await;
         let (status, body) = answer.ok()?;
-        if !status.is_success() {
-            return Some(false);
+        match status {
+            StatusCode::OK => {
+                let checked: Checked = serde_json::from_slice(&body).ok()?;
+                Some(checked.status == "healthy")
+            }
+            StatusCode::CONFLICT => Some(false), // it does not run
+            _ => None,
         }
-        let checked: Checked = serde_json::from_slice(&body).ok()?;
-        Some(checked.status == "healthy")
     }
 }
 
