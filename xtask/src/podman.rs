@@ -90,6 +90,8 @@ impl Service {
             .arg("--runroot")
             .arg(self.folder.join("run"))
             .args(args)
+            // Its monitors leave a file where they were started.
+            .current_dir(&self.folder)
             .env("CONTAINERS_CONF", self.folder.join("containers.conf"))
             .env("CONTAINERS_REGISTRIES_CONF", self.folder.join("registries.conf"))
             .env("TMPDIR", &self.folder);
