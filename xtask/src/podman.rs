@@ -1,6 +1,7 @@
 //! The containers' tests on Podman: a service of its own, whose folder, containers and socket vanish with it.
 //!
-//! Root, as the tests themselves are. The registry and the sample image are those of `cargo xtask setup --docker`.
+//! Root, as the tests themselves are. Podman is installed if it is missing; the registry and the sample image are those
+//! of `cargo xtask setup --docker`.
 
 use std::{
     env,
@@ -14,6 +15,7 @@ use std::{
 
 use crate::{
     failed::Failed,
+    setup,
     step::{Step, probe},
 };
 
@@ -29,11 +31,7 @@ pub(crate) fn is_installed() -> bool {
 
 /// Runs the containers' tests on Podman.
 pub(crate) fn test() -> Result<(), Failed> {
-    let Some(version) = probe("podman", &["--version"]) else {
-        let reason = "podman is not installed: `apt-get install -y podman netavark aardvark-dns`";
-        return Err(Failed::new(NAME, reason));
-    };
-    println!("== {NAME}: {version}");
+    setup::podman()?;
     let service = Service::start()?;
     let package = ["test", "--release", "--package", "veil-node-containers", "--test", "docker"];
     // Two at a time: more, and the service takes longer for a call than a worker waits.
@@ -92,6 +90,8 @@ impl Service {
             .arg("--runroot")
             .arg(self.folder.join("run"))
             .args(args)
+            // Its monitors leave a file where they were started.
+            .current_dir(&self.folder)
             .env("CONTAINERS_CONF", self.folder.join("containers.conf"))
             .env("CONTAINERS_REGISTRIES_CONF", self.folder.join("registries.conf"))
             .env("TMPDIR", &self.folder);
@@ -133,27 +133,33 @@ insecure = true
 "#;
 
 fn engine_settings(folder: &Path) -> String {
-    // Else Podman asks for limits that root may not raise in a container of its own.
-    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let hard = |kind: &str| {
-        limits
-            .lines()
-            .find_map(|line| line.strip_prefix(kind)?.split_whitespace().nth(1)?.parse().ok())
-    };
-    let limit = |(kind, name): (&str, &str)| {
-        hard(kind).map(|hard: u64| format!("\"{name}={hard}:{hard}\""))
-    };
-    let limits: Vec<_> = [("Max open files", "nofile"), ("Max processes", "nproc")]
-        .into_iter()
-        .filter_map(limit)
-        .collect();
+    let limits = ulimits();
     // Podman's own choice, crun, refuses cgroups of both versions at once.
     let runtime = probe("runc", &["--version"]).map_or("", |_| "runtime = \"runc\"\n");
+    let networks = folder.join("networks");
     format!(
-        "[containers]\ndefault_ulimits = [{}]\n[network]\nnetwork_backend = \"netavark\"\n\
+        "[containers]\ndefault_ulimits = [{limits}]\n[network]\nnetwork_backend = \"netavark\"\n\
          network_config_dir = \"{}\"\n[engine]\n{runtime}cgroup_manager = \"cgroupfs\"\n\
          events_logger = \"file\"\n",
-        limits.join(", "),
-        folder.join("networks").display()
+        networks.display()
     )
 }
+
+/// What containers get whose job says nothing, at most what Podman has left to itself: it may not be allowed to
+/// raise limits, as root of a container or a small machine is not. At its start it lowers its own to these.
+fn ulimits() -> String {
+    let own = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let pid_max = fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
+    let pid_max = pid_max.trim().parse().unwrap_or(PROCESSES);
+    let limit = |(kind, name, most): (&str, &str, u64)| {
+        let hard = own.lines().find_map(|line| line.strip_prefix(kind)?.split_whitespace().nth(1));
+        let limit = hard.and_then(|hard| hard.parse().ok()).unwrap_or(u64::MAX).min(most);
+        format!("\"{name}={limit}:{limit}\"")
+    };
+    let limits = [("Max open files", "nofile", OPEN_FILES), ("Max processes", "nproc", pid_max)];
+    limits.map(limit).join(", ")
+}
+
+const OPEN_FILES: u64 = 1 << 20;
+/// If the kernel does not say.
+const PROCESSES: u64 = 1 << 15;

@@ -4,7 +4,8 @@
 //! - a C compiler (`cc`), for BLAKE3's assembly and as the linker;
 //! - Node.js and npm, and with them forge, anvil, solc and OpenZeppelin's contracts, in
 //!   `contracts/node_modules`.
-//! - a Docker engine, a local registry and a sample image, see [`mod@containers`].
+//! - a Docker engine, a local registry and a sample image, see [`mod@containers`];
+//! - for `cargo xtask podman` alone: Podman.
 //!
 //! Idempotent: it reports a tool that is installed, and does not touch it.
 
@@ -73,6 +74,26 @@ pub(crate) fn containers(mut missing: Vec<String>) -> Result<Containers, Failed>
     }
     let reason = format!("not allowed or not able to install; run:\n  {}", missing.join("\n  "));
     Err(Failed::new(NAME, reason))
+}
+
+/// What `cargo xtask podman` needs beside [`containers`], and no other task does.
+pub(crate) fn podman() -> Result<(), Failed> {
+    let update: CommandLine<'_> = ("apt-get", &["update"]);
+    let install = ["install", "-y", "--no-install-recommends"];
+    let podman = [&install[..], &["podman", "netavark", "aardvark-dns", "catatonit"]].concat();
+    let catatonit = [&install[..], &["catatonit"]].concat();
+    let mut missing = Vec::new();
+    for (what, program, packages) in
+        [("Podman", "podman", podman), ("Podman's init", "catatonit", catatonit)]
+    {
+        let install = [update, ("apt-get", packages.as_slice())];
+        require(what, (program, &["--version"]), &install, may_install(), &mut missing)?;
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let reason = format!("not allowed or not able to install; run:\n  {}", missing.join("\n  "));
+    Err(Failed::new("podman", reason))
 }
 
 fn may_install() -> bool {

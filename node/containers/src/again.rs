@@ -10,7 +10,7 @@ use crate::{
     error::ReplicaError,
     executor::{Change, Executor},
     observe::{Exit, Seen},
-    probe::{Health, is_by_worker},
+    probe::Health,
     record::Restarts,
     replica::DesiredReplica,
     restart,
@@ -122,7 +122,7 @@ impl Executor {
         check: &HealthCheck,
         container: &ContainerSummary,
     ) -> Result<bool, ReplicaError> {
-        if is_by_worker(check) {
+        if self.memory().is_by_worker(check) {
             return Ok(self.memory().prober.health(&desired.id()) == Some(Health::Unhealthy));
         }
         let line = container.status.as_deref().unwrap_or_default();

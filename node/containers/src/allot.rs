@@ -42,6 +42,9 @@ impl Executor {
         desired: &DesiredReplica,
         wanted: GpuUnits,
     ) -> Result<Unshared, ReplicaError> {
+        if wanted.0 > 0 && self.facts().await?.is_podman() {
+            return Err(ReplicaError::NoGpusOfPodman { wanted: wanted.0 });
+        }
         let all = if wanted.0 > 0 { self.terms.gpus.devices() } else { Vec::new() };
         // By number the engine gives those that fail, too.
         let ids: Vec<_> = all.iter().map(|gpu| gpu.id.clone()).collect();
@@ -73,7 +76,8 @@ impl Executor {
         if let Some(known) = known {
             return Ok(known);
         }
-        let has = self.docker.has_quotas().await?;
+        // Podman makes a volume with a size, and a container with such a volume, and limits neither.
+        let has = !self.facts().await?.is_podman() && self.docker.has_quotas().await?;
         self.memory().has_quotas = Some(has);
         Ok(has)
     }

@@ -86,6 +86,23 @@ async fn no_device_is_given_twice() {
     assert_eq!(reconcile(&executor, &two).await.started.len(), 1);
 }
 
+/// It would leave the request out and start the container.
+#[tokio::test(start_paused = true)]
+async fn podman_is_asked_for_none_and_offers_none() {
+    let fake = Fake::default();
+    let ids = Arc::new(Mutex::new(vec!["GPU-a"]));
+    let executor = worker(&fake, &ids).await;
+    assert!(!executor.held().await.gives_no_gpus);
+    fake.state().is_podman = true;
+    let executor = worker(&fake, &ids).await;
+    assert!(executor.held().await.gives_no_gpus);
+    let (some, none) = (with_gpus(1, 1, 1), replicas(2, 1));
+    let report = reconcile(&executor, &[some.clone(), none.clone()].concat()).await;
+    assert_eq!(report.started, [none[0].id()], "{report:?}");
+    let error = observed(&executor, &some[0]).await.error.unwrap();
+    assert!(error.contains("Podman gives none"), "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_a_driver_nothing_that_wants_a_device_starts() {
     let fake = Fake::default();

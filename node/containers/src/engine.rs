@@ -1,6 +1,6 @@
 //! The engine behind a socket. Every call has a deadline.
 
-use std::{io, path::Path, time::Duration};
+use std::{fmt, io, path::Path, sync::Arc, time::Duration};
 
 use async_recursion::async_recursion as boxed;
 use bollard::{
@@ -80,10 +80,17 @@ impl Deadlines {
 }
 
 /// A Docker engine that has answered; clones share it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Docker {
     pub(crate) client: bollard::Docker,
+    pub(crate) dial: Dial,
     pub(crate) deadlines: Deadlines,
+}
+
+impl fmt::Debug for Docker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Docker").field("deadlines", &self.deadlines).finish_non_exhaustive()
+    }
 }
 
 impl Docker {
@@ -119,13 +126,14 @@ impl Docker {
         let longest =
             deadlines.stall.max(deadlines.of(Kind::Stop(LONGEST_GRACE))).max(deadlines.list);
         let connecting = async {
-            let client = transport::client(dial, longest.as_secs().saturating_add(60))?;
+            let client =
+                transport::client(Arc::clone(&dial), longest.as_secs().saturating_add(60))?;
             let client = client.negotiate_version().await?;
             client.ping().await?;
             Ok::<_, Error>(client)
         };
         match timeout(deadlines.connect, connecting).await {
-            Ok(Ok(client)) => Ok(Self { client, deadlines }),
+            Ok(Ok(client)) => Ok(Self { client, dial, deadlines }),
             Ok(Err(Error::IOError { err })) if err.kind() == io::ErrorKind::NotFound => {
                 Err("no such socket".to_owned())
             }

@@ -31,6 +31,17 @@ pub enum DockerError {
         /// Those that it has.
         known: String,
     },
+    /// Podman runs containers by another runtime, and would say nothing of it.
+    #[error(
+        "worker.runtime = \"{runtime}\": Podman runs all containers by {own}; write runtime = \"{runtime}\" under \
+         [engine] in its containers.conf, and restart its service"
+    )]
+    OtherRuntime {
+        /// The name.
+        runtime: String,
+        /// That of Podman.
+        own: String,
+    },
     /// A call took too long.
     #[error(
         "the Docker engine did not finish `{call}` within {} s; it is retried, but see whether \
@@ -275,6 +286,15 @@ pub enum ReplicaError {
         /// On this worker.
         all: usize,
     },
+    /// Podman ignores such requests without a word.
+    #[error(
+        "the job asks for {wanted} GPUs, and Podman gives none through its Docker-compatible socket; keep it off such \
+         workers (placement.deny = [\"veil/engine=podman\"]), or run this one on Docker"
+    )]
+    NoGpusOfPodman {
+        /// So many.
+        wanted: u16,
+    },
     /// The engine refused.
     #[error(transparent)]
     Docker(#[from] DockerError),
@@ -317,6 +337,7 @@ impl ReplicaError {
             | Self::NoVolume { .. }
             | Self::ReadOnlyVolume { .. }
             | Self::NoGpus { .. }
+            | Self::NoGpusOfPodman { .. }
             | Self::Docker(_)
             | Self::Look(_) => false,
         }

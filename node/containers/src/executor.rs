@@ -81,7 +81,7 @@ pub(crate) struct Memory {
     pub(crate) usage: Usages,
     /// What stays unhealthy, and the slots that placed it.
     pub(crate) given_up: BTreeMap<ReplicaId, Slot>,
-    facts: Option<EngineFacts>,
+    pub(crate) facts: Option<EngineFacts>,
     /// Whether the engine did not say, when it was last asked, which containers there are.
     is_silent: bool,
 }

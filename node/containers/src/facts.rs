@@ -1,12 +1,9 @@
 //! What the engine and its machine are.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    fmt,
-};
+use std::{collections::BTreeSet, fmt};
 
 use async_recursion::async_recursion as boxed;
-use bollard::models::{ContainerCreateBody, HostConfigLogConfig, SystemVersion};
+use bollard::models::SystemVersion;
 
 use crate::{
     engine::{Docker, Kind},
@@ -52,24 +49,6 @@ impl EngineFacts {
     pub(crate) fn is_podman(&self) -> bool {
         self.engine == PODMAN
     }
-
-    /// Podman has Docker's API, but none of its log drivers that bound what they keep; and takes the address that
-    /// stands for all of them for one that no packet has.
-    pub(crate) fn adapt(&self, body: &mut ContainerCreateBody) {
-        if !self.is_podman() {
-            return;
-        }
-        if let Some(host) = &mut body.host_config {
-            host.log_config = Some(HostConfigLogConfig {
-                typ: Some("k8s-file".to_owned()),
-                config: Some(HashMap::from([("max-size".to_owned(), "30m".to_owned())])),
-            });
-            let bindings = host.port_bindings.iter_mut().flat_map(HashMap::values_mut);
-            for binding in bindings.flatten().flatten() {
-                binding.host_ip = binding.host_ip.take().filter(|address| address != "0.0.0.0");
-            }
-        }
-    }
 }
 
 impl fmt::Display for EngineFacts {
@@ -104,10 +83,21 @@ impl Docker {
     /// Whether it has this runtime for containers.
     ///
     /// # Errors
-    /// [`DockerError::NoRuntime`] if not.
+    /// [`DockerError::NoRuntime`] or [`DockerError::OtherRuntime`] if not.
     #[boxed]
     pub async fn check_runtime(&self, runtime: &str) -> Result<(), DockerError> {
+        let is_podman = self.facts().await?.is_podman();
         let info = self.call(Kind::List, "info", self.client.info()).await?;
+        if is_podman {
+            // It lists many, installed or not, and runs everything by one, whatever a container is made with.
+            let own = info.default_runtime.unwrap_or_default();
+            let runtime = runtime.to_owned();
+            return if own == runtime {
+                Ok(())
+            } else {
+                Err(DockerError::OtherRuntime { runtime, own })
+            };
+        }
         let known: BTreeSet<_> = info.runtimes.unwrap_or_default().into_keys().collect();
         if known.contains(runtime) {
             return Ok(());
@@ -119,35 +109,7 @@ impl Docker {
 
 #[cfg(test)]
 mod tests {
-    use bollard::models::{HostConfig, PortBinding};
-
     use super::*;
-
-    #[test]
-    fn podman_publishes_on_all_addresses_by_naming_none() {
-        let bound = |address: &str, engine: &str| {
-            let at = PortBinding { host_ip: Some(address.to_owned()), ..PortBinding::default() };
-            let mut body = ContainerCreateBody {
-                host_config: Some(HostConfig {
-                    port_bindings: Some([("80/tcp".to_owned(), Some(vec![at]))].into()),
-                    ..HostConfig::default()
-                }),
-                ..ContainerCreateBody::default()
-            };
-            let facts = EngineFacts {
-                os: "linux".to_owned(),
-                architecture: "amd64".to_owned(),
-                engine: engine.to_owned(),
-                version: "4.3.1".to_owned(),
-            };
-            facts.adapt(&mut body);
-            let bindings = body.host_config.unwrap().port_bindings.unwrap();
-            bindings["80/tcp"].clone().unwrap()[0].host_ip.clone()
-        };
-        assert_eq!(bound("0.0.0.0", PODMAN), None);
-        assert_eq!(bound("127.0.0.1", PODMAN).as_deref(), Some("127.0.0.1"));
-        assert_eq!(bound("0.0.0.0", "Docker").as_deref(), Some("0.0.0.0"));
-    }
 
     #[test]
     fn an_image_runs_on_its_platform_and_on_the_successor_of_it() {

@@ -65,6 +65,8 @@ pub(crate) struct State {
     pub(crate) pull: Option<Pull>,
     /// It never answers what contains one of these.
     pub(crate) ignores: BTreeSet<String>,
+    /// Whether it calls itself Podman.
+    pub(crate) is_podman: bool,
     /// Processes of each container.
     pub(crate) processes: u64,
     pub(crate) calls: Vec<(Instant, String)>,
@@ -176,10 +178,17 @@ impl State {
         let get = *method == Method::GET;
         match parts {
             ["_ping"] => with(200, json!("OK")),
-            ["version"] => with(
-                200,
-                json!({ "ApiVersion": "1.41", "Version": "20.10.24", "Os": "linux", "Arch": "amd64" }),
-            ),
+            ["version"] => {
+                let (engine, version) = if self.is_podman {
+                    ("Podman Engine", "4.3.1")
+                } else {
+                    ("Engine", "20.10.24")
+                };
+                let engine = json!([{ "Name": engine, "Version": version }]);
+                let of = json!({ "ApiVersion": "1.41", "Version": version, "Os": "linux", "Arch": "amd64",
+                                 "Components": engine });
+                with(200, of)
+            }
             ["containers", "json"] => {
                 let list = self.containers.iter().map(|(id, container)| container.line(id));
                 with(200, list.collect())

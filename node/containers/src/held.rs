@@ -32,6 +32,8 @@ pub struct Held {
     pub memory_bytes: u64,
     /// Ids of the GPUs that its containers have.
     pub devices: BTreeSet<String>,
+    /// Whether the engine gives containers no GPUs, whatever the machine has: it is Podman.
+    pub gives_no_gpus: bool,
     /// Why the engine does not say which containers there are. The rest is what it said last then, and
     /// nothing more can be placed here.
     pub silence: Option<Arc<DockerError>>,
@@ -100,7 +102,10 @@ impl Executor {
         while let Some((id, answer, container)) = stats.next().await {
             let mut memory = self.memory();
             match answer {
-                Ok(answer) => memory.usage.read(id, container, &answer),
+                Ok(answer) => {
+                    let pids = memory.desired.get(&id).map(|of| of.spec.container.pids.into());
+                    memory.usage.read(id, container, &answer, pids);
+                }
                 Err(error) if error.status() == Some(404) => {} // gone since
                 Err(error) => {
                     tracing::warn!(replica = %id, %error, "its use is not known; what is reserved for it counts");
@@ -111,13 +116,21 @@ impl Executor {
         if silence.is_none() {
             self.measure(&containers).await;
         }
+        let gives_no_gpus = self.facts().await.is_ok_and(|facts| facts.is_podman());
         let memory = self.memory();
         let devices = memory.unshared.values().flat_map(|of| of.devices.iter().cloned()).collect();
         let reserved = memory.reservations();
         let (cpu_time, memory_bytes) = memory.usage.sum();
         let replicas = reserved.keys().copied().collect();
-        let mut held =
-            Held { replicas, cpu_time, memory_bytes, devices, silence, ..Held::default() };
+        let mut held = Held {
+            replicas,
+            cpu_time,
+            memory_bytes,
+            devices,
+            gives_no_gpus,
+            silence,
+            ..Held::default()
+        };
         for replica in reserved.values() {
             let sum = &mut held.reserved;
             sum.cpu.0 = sum.cpu.0.saturating_add(replica.cpu.0);

@@ -43,6 +43,11 @@ pub(crate) fn of_owner(owner: &Owner) -> [(&'static str, String); 2] {
     [(CLUSTER, cluster(owner)), (WORKER, owner.worker.to_string())]
 }
 
+/// The worker's containers, whatever their cluster, as a filter of events: of two labels Podman takes either there.
+pub(crate) fn of_worker(owner: &Owner) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), vec![format!("{WORKER}={}", owner.worker)])])
+}
+
 /// The same as a filter.
 pub(crate) fn filter(owner: &Owner) -> HashMap<String, Vec<String>> {
     let labels = of_owner(owner).map(|(key, value)| format!("{key}={value}"));

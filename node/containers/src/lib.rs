@@ -57,6 +57,7 @@ mod approvals;
 mod approve;
 mod batch;
 mod collect;
+mod command;
 mod container;
 #[cfg(test)]
 mod devices;
@@ -81,6 +82,7 @@ mod network;
 mod observe;
 mod pause;
 mod place;
+mod podman;
 mod port;
 mod probe;
 mod pull;

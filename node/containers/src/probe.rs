@@ -1,4 +1,5 @@
-//! Health checks over TCP and HTTP, made by the worker: the container needs no tool for them.
+//! Health checks over TCP and HTTP, made by the worker: the container needs no tool for them. On Podman also those
+//! by a command, see [`crate::command`].
 //!
 //! # State
 //! One task per replica, ended when its [`Prober`] drops it. A new start of the container begins a
@@ -26,7 +27,9 @@ use tokio_util::task::AbortOnDropHandle;
 use veil_protocol_spec::scheduling::{HealthCheck, HealthProbe};
 
 use crate::{
+    command::Command,
     engine::Docker,
+    facts::EngineFacts,
     replica::{DesiredReplica, ReplicaId},
 };
 
@@ -38,9 +41,9 @@ pub(crate) enum Health {
     Unhealthy,
 }
 
-/// Whether the worker makes it, not the engine.
-pub(crate) const fn is_by_worker(check: &HealthCheck) -> bool {
-    !matches!(check.probe, HealthProbe::Command(_))
+/// Whether the worker makes it, not the engine by itself.
+pub(crate) fn is_by_worker(check: &HealthCheck, engine: Option<&EngineFacts>) -> bool {
+    !matches!(check.probe, HealthProbe::Command(_)) || engine.is_some_and(EngineFacts::is_podman)
 }
 
 /// The probes of all replicas that the worker itself has to probe.
@@ -57,12 +60,17 @@ struct Probe {
 
 impl Prober {
     /// Probes `running` (replica and id of its container) and nothing else.
-    pub(crate) fn set(&mut self, docker: &Docker, running: &[(&DesiredReplica, String)]) {
+    pub(crate) fn set(
+        &mut self,
+        docker: &Docker,
+        engine: Option<&EngineFacts>,
+        running: &[(&DesiredReplica, String)],
+    ) {
         let probed: BTreeMap<_, _> = running
             .iter()
             .filter_map(|(desired, container)| {
                 let check = desired.spec.health.as_ref()?;
-                is_by_worker(check).then(|| (desired.id(), (check, container)))
+                is_by_worker(check, engine).then(|| (desired.id(), (check, container)))
             })
             .collect();
         self.probes.retain(|id, probe| {
@@ -103,14 +111,25 @@ async fn watch(docker: Docker, check: HealthCheck, container: String, health: Ar
     let mut streak = Streak::new(check.retries);
     let mut target: Option<Target> = None;
     let mut looks = Looks::default();
+    let mut command = Command::default();
     let mut ticks = interval(seconds(check.interval_seconds));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let mut ok = false;
-        if let Some(Target { address: Some(ip), .. }) = &target {
-            let probed = timeout(seconds(check.timeout_seconds), probe(*ip, &check.probe)).await;
-            ok = probed.unwrap_or(false);
+        let patience = seconds(check.timeout_seconds);
+        match &target {
+            Some(_) if matches!(check.probe, HealthProbe::Command(_)) => {
+                match command.passes(patience, docker.clone().runs_check(container.clone())).await {
+                    Some(passes) => ok = passes,
+                    None => continue, // as below
+                }
+            }
+            Some(Target { address: Some(ip), .. }) => {
+                let probed = timeout(patience, probe(*ip, &check.probe)).await;
+                ok = probed.unwrap_or(false);
+            }
+            _ => {}
         }
         if ok {
             looks = Looks::default();
@@ -128,6 +147,7 @@ async fn watch(docker: Docker, check: HealthCheck, container: String, health: Ar
                     target = Some(Target { started: at, since: Instant::now(), address });
                     streak = Streak::new(check.retries);
                     looks = Looks::default();
+                    command = Command::default();
                     ticks.reset_immediately(); // what has just started is probed without delay
                     continue;
                 }
@@ -205,7 +225,7 @@ fn address(container: &ContainerInspectResponse) -> Option<IpAddr> {
 
 async fn probe(ip: IpAddr, probe: &HealthProbe) -> bool {
     match probe {
-        HealthProbe::Command(_) => false, // the engine's
+        HealthProbe::Command(_) => false, // made within the container
         HealthProbe::Tcp { port } => TcpStream::connect(SocketAddr::new(ip, *port)).await.is_ok(),
         HealthProbe::Http { port, path } => {
             let status = get(SocketAddr::new(ip, *port), path).await;

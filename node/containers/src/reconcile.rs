@@ -344,7 +344,7 @@ impl Executor {
         let name = container::name(&self.owner, &id);
         let place = self.place(desired).await?;
         let mut body = container::body(&self.owner, desired, &place)?;
-        self.facts().await?.adapt(&mut body);
+        self.adapt(&mut body).await?;
         let created = self.docker.create(&name, body).await;
         let container = match created {
             Ok(container) => container,

@@ -9,10 +9,10 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use bollard::{API_DEFAULT_VERSION, BollardRequest, errors::Error};
 use futures::future::BoxFuture;
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{
-    Response, StatusCode, Uri,
-    body::Incoming,
+    Request, Response, StatusCode, Uri,
+    body::{Bytes, Incoming},
     client::conn::http1,
     header::{HOST, HeaderValue, RETRY_AFTER},
 };
@@ -22,9 +22,13 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixStream,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 /// More than any refusal has to say.
 const MAX_REFUSAL: usize = 64 << 10;
+
+/// More than [`get`] is used for.
+const MAX_ANSWER: usize = 1 << 20;
 
 /// A connection to the engine.
 pub(crate) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -58,6 +62,18 @@ pub(crate) fn client(dial: Dial, seconds: u64) -> Result<bollard::Docker, Error>
         seconds,
         API_DEFAULT_VERSION,
     )
+}
+
+/// Asks what bollard has no call for.
+pub(crate) async fn get(dial: &Dial, path: &str) -> Result<(StatusCode, Bytes), Error> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(dial().await?)).await?;
+    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let request = Request::get(path).header(HOST, "engine").body(Empty::<Bytes>::new())?;
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+    let body = body.map_err(|error| io::Error::other(error.to_string()))?;
+    Ok((status, body.to_bytes()))
 }
 
 async fn send(

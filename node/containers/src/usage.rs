@@ -42,9 +42,17 @@ impl Usages {
         failure.is_none_or(|(_, pause)| pause.left(now).is_none())
     }
 
-    pub(crate) fn read(&mut self, id: ReplicaId, container: String, said: &ContainerStatsResponse) {
+    /// `pids` is how many processes it may have, should the engine not say that, as Podman does not.
+    pub(crate) fn read(
+        &mut self,
+        id: ReplicaId,
+        container: String,
+        said: &ContainerStatsResponse,
+        pids: Option<u64>,
+    ) {
+        let limit = said.pids_stats.as_ref().and_then(|pids| pids.limit);
+        let limit = limit.filter(|limit| *limit > 0).or(pids);
         let pids = said.pids_stats.as_ref();
-        let limit = pids.and_then(|pids| pids.limit).filter(|limit| *limit > 0);
         let current = pids.and_then(|pids| pids.current).unwrap_or(0);
         let process_limit = limit.filter(|limit| current >= *limit);
         let (cpu_time, memory_bytes) = (cpu_time(said), memory_bytes(said));

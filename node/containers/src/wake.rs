@@ -18,7 +18,7 @@ impl Executor {
     #[boxed]
     pub async fn listen(&self) {
         let words = |list: &[&str]| list.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
-        let mut filters: HashMap<String, Vec<String>> = labels::filter(&self.owner);
+        let mut filters: HashMap<String, Vec<String>> = labels::of_worker(&self.owner);
         filters.insert("type".to_owned(), words(&["container"]));
         // The second is Podman's own word for the first.
         filters.insert("event".to_owned(), words(&["die", "died", "health_status"]));

@@ -9,13 +9,14 @@ use async_recursion::async_recursion as boxed;
 use bollard::models::ContainerSummary;
 use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
+use veil_protocol_spec::scheduling::{HealthCheck, HealthProbe};
 
 use crate::{
     error::DockerError,
     executor::{CONCURRENT, Executor, Memory, Work},
     look::Line,
     observe::{Observed, ObservedReplica, Seen, state},
-    probe::{Health, is_by_worker},
+    probe::{self, Health},
     replica::ReplicaId,
 };
 
@@ -61,6 +62,7 @@ impl Executor {
     #[boxed]
     pub async fn observe(&self) -> Result<Vec<ObservedReplica>, DockerError> {
         let existing = self.existing().await?;
+        self.learn_who_checks().await;
         let first =
             |(id, containers): (ReplicaId, Vec<_>)| Some((id, containers.into_iter().next()?));
         let listed: BTreeMap<_, _> = existing.into_iter().filter_map(first).collect();
@@ -91,25 +93,42 @@ impl Executor {
         Ok(observed)
     }
 
+    /// Whether commands are run by the engine's clock depends on which engine it is.
+    async fn learn_who_checks(&self) {
+        let is_by_command = |check: &HealthCheck| matches!(check.probe, HealthProbe::Command(_));
+        let depends = {
+            let memory = self.memory();
+            let mut checks = memory.desired.values().filter_map(|of| of.spec.health.as_ref());
+            memory.facts.is_none() && checks.any(is_by_command)
+        };
+        if depends && let Err(error) = self.facts().await {
+            tracing::warn!(%error, "which engine it is is not known");
+        }
+    }
+
     /// The worker probes what is desired and has a container, and nothing else.
     fn renew_probes(&self, listed: &BTreeMap<ReplicaId, ContainerSummary>) {
         let mut memory = self.memory();
-        let Memory { desired, prober, .. } = &mut *memory;
+        let Memory { desired, prober, facts, .. } = &mut *memory;
         let running = listed
             .iter()
             .filter_map(|(id, container)| Some((desired.get(id)?, container.id.clone()?)));
-        prober.set(&self.docker, &running.collect::<Vec<_>>());
+        prober.set(&self.docker, facts.as_ref(), &running.collect::<Vec<_>>());
     }
 }
 
 impl Memory {
+    pub(crate) fn is_by_worker(&self, check: &HealthCheck) -> bool {
+        probe::is_by_worker(check, self.facts.as_ref())
+    }
+
     fn observed(&mut self, id: ReplicaId, looked: Option<&Looked>) -> ObservedReplica {
         let seen = looked.and_then(|(_, seen)| seen.as_ref().ok());
         let observed = match looked {
             Some((_, Ok(seen))) => {
                 let probed = self.prober.health(&id).or_else(|| {
                     let check = self.desired.get(&id)?.spec.health.as_ref()?;
-                    is_by_worker(check).then_some(Health::Starting) // it is not probed yet
+                    self.is_by_worker(check).then_some(Health::Starting) // it is not probed yet
                 });
                 match state(seen, probed) {
                     Observed::Exited { .. } if self.due.contains_key(&id) => Observed::Restarting,

@@ -191,15 +191,6 @@ pub(crate) async fn is_podman() -> bool {
     docker.facts().await.unwrap().engine == "Podman"
 }
 
-/// Whether nobody runs the commands of health checks here, which a test that is left out says.
-pub(crate) async fn lacks_health_checks() -> bool {
-    let lacks = is_podman().await && !Path::new("/run/systemd/system").exists();
-    if lacks {
-        println!("skipped: Podman leaves the clock of health checks by a command to systemd");
-    }
-    lacks
-}
-
 /// For a moment containers of Podman are in states that bollard cannot read.
 async fn asked<T>(ask: impl AsyncFn() -> Result<T, Error>) -> T {
     let start = Instant::now();

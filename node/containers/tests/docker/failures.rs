@@ -143,6 +143,8 @@ async fn requests_that_this_machine_cannot_meet_are_named() {
             // It takes any number of CPUs for a limit, and cannot give more than there are.
             let report = worker.reconcile(&[gpu.clone(), cpu.clone()].concat()).await;
             assert_eq!((report.started, report.failed.len()), (vec![cpu[0].id()], 1));
+            let (_, error) = &report.failed[0];
+            assert!(matches!(**error, ReplicaError::NoGpusOfPodman { wanted: 1 }), "{error}");
             return;
         }
         let report = worker.reconcile(&[gpu.clone(), cpu.clone()].concat()).await;

@@ -1,9 +1,9 @@
-//! Health checks: by the engine for commands, by the worker for ports.
+//! Health checks: by the engine for commands, at the worker's word on Podman; by the worker for ports.
 
 use veil_node_containers::Observed;
 use veil_protocol_spec::scheduling::{HealthCheck, HealthProbe, JobSpec, Unhealthy};
 
-use crate::common::{job, lacks_health_checks, replicas, with_worker};
+use crate::common::{job, replicas, with_worker};
 
 fn with_probe(args: &[&str], probe: HealthProbe) -> JobSpec {
     JobSpec {
@@ -54,12 +54,12 @@ async fn a_port_that_is_closed_is_unhealthy() {
 }
 
 #[tokio::test]
-async fn commands_are_run_by_the_engine() {
-    if lacks_health_checks().await {
-        return;
-    }
-    for (command, expected) in [("true", Observed::Running), ("false", Observed::Unhealthy)] {
-        let probe = HealthProbe::Command(vec!["/bin/busybox".to_owned(), command.to_owned()]);
+async fn commands_are_run_in_the_container_word_by_word() {
+    for (command, expected) in
+        [("test 'a  b' = 'a  b'", Observed::Running), ("test 'a  b' = 'a b'", Observed::Unhealthy)]
+    {
+        let command = ["/bin/busybox", "sh", "-c", command];
+        let probe = HealthProbe::Command(command.map(str::to_owned).to_vec());
         comes_to(with_probe(&["sleep", "3600"], probe), expected).await;
     }
 }

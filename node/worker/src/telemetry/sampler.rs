@@ -153,7 +153,7 @@ impl Sampler {
                     .saturating_sub(held.memory_bytes),
             },
             disk: self.disk(),
-            gpus: self.gpus.count(&held.devices),
+            gpus: self.gpus.usable(held),
         };
         Sample(free(&self.offer, &host, &held.reserved))
     }
@@ -200,7 +200,7 @@ impl Sampler {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, sync::Arc};
+    use std::sync::Arc;
 
     use veil_node_config::offer::{CpuMeasure, Kept};
     use veil_node_containers::DockerError;
@@ -228,7 +228,7 @@ mod tests {
             assert!(memory > MemoryUnits(0));
             assert!(memory <= MemoryUnits::within(sampler.system.total_memory()));
             assert!(disk.amount() <= sampler.disk().total);
-            assert_eq!(u64::from(gpu.0), sampler.gpus.count(&BTreeSet::new()));
+            assert_eq!(u64::from(gpu.0), sampler.gpus.usable(&Held::default()));
         }
     }
 
