@@ -24,12 +24,12 @@ mod job;
 mod node;
 mod operator;
 mod output;
-mod report;
 mod run;
 mod simulate;
 mod verify;
+mod watch;
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -99,6 +99,24 @@ enum Ceremony {
 }
 
 impl Cli {
+    /// The arguments of this process.
+    ///
+    /// # Errors
+    /// The exit code, once what is wrong with them has been said: with `--json` as the object that any other
+    /// failure is. Asking for help or the version ends here too.
+    pub fn read() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|error| {
+            let json = error.use_stderr() && env::args_os().any(|argument| argument == "--json");
+            if json {
+                let message = error.render().to_string();
+                let message = message.strip_prefix("error: ").unwrap_or(&message).trim_end();
+                return run::conclude(true, Err(failure::Failure::usage(message))).into();
+            }
+            let _ = error.print(); // nobody reads it
+            u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+        })
+    }
+
     /// Carries the command out.
     #[must_use]
     pub fn run(self) -> ExitCode {
@@ -135,6 +153,22 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Scripts read every command; what these print is a file, or logs, which have an option of that name.
+    #[test]
+    fn every_command_prints_json_but_those_that_print_a_file() {
+        const FILES: [&str; 1] = ["sample"];
+        fn check(command: &clap::Command) {
+            let mut below = command.get_subcommands().peekable();
+            let has_json = command.get_arguments().any(|of| of.get_long() == Some("json"));
+            let name = command.get_name();
+            if below.peek().is_none() {
+                assert!(has_json != FILES.contains(&name), "{name}");
+            }
+            below.for_each(check);
+        }
+        check(&Cli::command());
     }
 
     /// Clap looks for both under one name, and panics when the command runs.

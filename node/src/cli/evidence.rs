@@ -1,16 +1,15 @@
 //! `veil evidence`: what a node keeps of faults, handing it out, and taking it to the chain.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 use veil_node_api::client::Client;
 use veil_node_api::status::{EvidenceFile, EvidenceStatus};
 use veil_node_chain::Chain;
+use veil_node_operator::show;
 use veil_node_storage::durable::write_new;
+use veil_node_terminal::waiting;
 use veil_protocol_spec::{
     Blake3Digest, ClusterId, PublicIdentity, Wire,
     evidence::{Evidence, Proof},
@@ -22,7 +21,7 @@ use super::{
     failure::{Exit, Failure},
     job::target::Target,
     output,
-    run::{block_on, conclude},
+    run::{TRANSACTION, block_on, conclude},
 };
 
 /// Commands about evidence.
@@ -72,31 +71,17 @@ pub(super) fn run(command: &Command, asking: &Asking) -> Exit {
 
 async fn list(target: &Target, asking: &Asking) -> Result<Exit, Failure> {
     let access = target.resolve(asking)?;
-    let kept: Vec<EvidenceStatus> = access.first_node()?.get("/v1/evidence").await?;
-    output::show(target.json, &json!({ "evidence": kept }), |out| write_list(out, &kept))?;
+    let node = access.first_node()?;
+    waiting::on(format_args!("waiting for the node at {}", node.address()));
+    let kept: Vec<EvidenceStatus> = node.get("/v1/evidence").await?;
+    output::show(target.json, &json!({ "evidence": kept }), |out| {
+        show::write_evidence(out, &kept, output::width())
+    })?;
     Ok(Exit::Done)
 }
 
-fn write_list(out: &mut dyn Write, kept: &[EvidenceStatus]) -> io::Result<()> {
-    if kept.is_empty() {
-        return writeln!(out, "no evidence of a fault is kept");
-    }
-    for one in kept {
-        let culprit = match (one.participant, &one.peer) {
-            (Some(member), _) => format!("participant {member}"),
-            (None, Some(peer)) => peer.to_string(),
-            (None, None) => "the committee's group".to_owned(),
-        };
-        let slot = one.slot.map_or_else(|| "an unknown slot".to_owned(), |s| format!("slot {s}"));
-        writeln!(out, "{}  {} by {culprit} in {slot}", one.digest, one.kind.name())?;
-        if let Some(command) = &one.command {
-            writeln!(out, "    to the chain: {command}")?;
-        }
-    }
-    Ok(())
-}
-
 async fn fetch(node: &Client, digest: &Blake3Digest) -> Result<Evidence, Failure> {
+    waiting::on(format_args!("waiting for the node at {}", node.address()));
     let file: EvidenceFile = node.get(&format!("/v1/evidence/{digest}")).await?;
     let broken = |error: &dyn core::fmt::Display| {
         Failure::new(Exit::Failed, "node", format!("the node's evidence {digest}: {error}"))
@@ -143,6 +128,7 @@ async fn report(arguments: &One, asking: &Asking) -> Result<Exit, Failure> {
     let access = target.resolve(asking)?;
     let evidence = fetch(access.first_node()?, digest).await?;
     let (chain, cluster) = access.chain().await?;
+    waiting::on(TRANSACTION);
     let mined = match &evidence.proof {
         Proof::CertificateVotes(both) => {
             let (one, other) = &**both;
