@@ -1,5 +1,5 @@
-//! The command line of `veil`. Every command prints one object with `--json`; exit codes: 0 done, 1
-//! the protocol or a verification failed, 2 wrong arguments, 3 files could not be read or written.
+//! The command line of `veil`. Every command prints one object with `--json`; what the exit codes say
+//! is in `help`, where `veil --help` has it from.
 //!
 //! # Flow
 //! A command is a module with its arguments and `run`. It works, in `run::block_on` if it waits for
@@ -19,6 +19,7 @@ mod config;
 mod devnet;
 mod evidence;
 mod failure;
+mod help;
 mod identity;
 mod job;
 mod node;
@@ -33,9 +34,16 @@ use std::{env, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-/// Confidential, decentralised container orchestration on encrypted telemetry.
+/// The arguments of `veil`.
 #[derive(Debug, Parser)]
-#[command(name = "veil", version, about, propagate_version = true)]
+#[command(
+    name = "veil",
+    version,
+    about = help::ABOUT,
+    long_about = None,
+    after_help = help::after(),
+    propagate_version = true
+)]
 pub struct Cli {
     #[command(flatten)]
     asking: asking::Asking,

@@ -21,6 +21,8 @@ mod closed_pipe;
 mod idle_worker;
 #[path = "cli/key_shares.rs"]
 mod key_shares;
+#[path = "cli/shell.rs"]
+mod shell;
 #[path = "cli/terminal.rs"]
 mod terminal;
 
