@@ -22,6 +22,7 @@ mod failure;
 mod help;
 mod identity;
 mod job;
+mod manual;
 mod node;
 mod operator;
 mod output;
@@ -87,6 +88,10 @@ enum Command {
     Node(chain::eligibility::Command),
     /// What a running member or worker says of itself.
     Status(node::Ask),
+    /// Print completions for a shell: `source <(veil completions bash)`.
+    Completions(manual::Completions),
+    /// Manual pages of all commands.
+    Man(manual::Manual),
 }
 
 #[derive(Debug, Subcommand)]
@@ -147,6 +152,8 @@ impl Cli {
             Command::Worker(command) => node::worker(&command, asking),
             Command::Node(command) => chain::eligibility::run(&command, asking),
             Command::Status(arguments) => node::status(&arguments, asking),
+            Command::Completions(arguments) => manual::completions(&arguments),
+            Command::Man(arguments) => manual::manual(&arguments),
         }
         .into()
     }
@@ -166,7 +173,7 @@ mod tests {
     /// Scripts read every command; what these print is a file, or logs, which have an option of that name.
     #[test]
     fn every_command_prints_json_but_those_that_print_a_file() {
-        const FILES: [&str; 1] = ["sample"];
+        const FILES: [&str; 3] = ["completions", "man", "sample"];
         fn check(command: &clap::Command) {
             let mut below = command.get_subcommands().peekable();
             let has_json = command.get_arguments().any(|of| of.get_long() == Some("json"));

@@ -57,6 +57,11 @@ fn commands_end_quietly_when_nobody_reads() {
         ends_quietly(0, arguments);
     }
     ends_quietly(2, &["nonsense"]);
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        ends_quietly(0, &["completions", shell]);
+    }
+    ends_quietly(0, &["man"]);
+    ends_quietly(0, &["man", folder.path().join("man").to_str().unwrap()]);
     for role in ["member", "worker", "operator", "policy"] {
         ends_quietly(0, &["config", "sample", "--role", role]);
     }

@@ -45,7 +45,7 @@ const STORAGE: &[&str] = &["redb", "age"];
 const HTTP: &[&str] = &["axum", "rcgen", "tokio-rustls"];
 const AGREEMENT: &[&str] = &["arc-malachitebft"];
 const THRESHOLD: &[&str] = &["frost"];
-const COMMAND_LINE: &[&str] = &["clap"];
+const COMMAND_LINE: &[&str] = &["clap", "clap_complete", "clap_mangen"];
 const TERMINAL: &[&str] = &["console", "indicatif"];
 
 /// Packages that do I/O: none in the tree of a protocol crate.
