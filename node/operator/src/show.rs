@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 use veil_node_api::status::{EngineStatus, EvidenceStatus, Status};
-use veil_node_terminal::table::{Column, Table, shorten};
+use veil_node_terminal::table::{Column, Table};
 
 /// What a running member or worker says of itself; within `width` if there is one.
 ///
@@ -101,37 +101,25 @@ pub fn write_evidence(
     commands.into_iter().try_for_each(|command| writeln!(out, "to the chain: {command}"))
 }
 
-/// The report for a person: a line per value, lists and objects indented. On a narrow terminal a digest is
-/// shortened.
+/// The report for a person: a line per value, lists and objects indented. Nothing in it is shortened: it is where
+/// addresses and peers are copied from.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_report(
-    out: &mut dyn Write,
-    report: &Value,
-    indent: usize,
-    width: Option<usize>,
-) -> io::Result<()> {
+pub fn write_report(out: &mut dyn Write, report: &Value, indent: usize) -> io::Result<()> {
     for (key, value) in report.as_object().into_iter().flatten() {
         let name = format!("{:indent$}{}", "", key.replace('_', " "));
         match value {
             Value::Null => writeln!(out, "{name:24} -")?,
-            Value::String(text) => {
-                let room = width.map(|width| width.saturating_sub(name.len().max(24) + 1).max(14));
-                let is_digest = text.starts_with("0x") || text.starts_with("sha256:");
-                match room.filter(|_| is_digest) {
-                    Some(room) => writeln!(out, "{name:24} {}", shorten(text, room))?,
-                    None => writeln!(out, "{name:24} {text}")?,
-                }
-            }
+            Value::String(text) => writeln!(out, "{name:24} {text}")?,
             Value::Object(_) => {
                 writeln!(out, "{name}")?;
-                write_report(out, value, indent + 2, width)?;
+                write_report(out, value, indent + 2)?;
             }
             Value::Array(items) if items.iter().any(Value::is_object) => {
                 for (item, i) in items.iter().zip(1..) {
                     writeln!(out, "{name} {i}")?;
-                    write_report(out, item, indent + 2, width)?;
+                    write_report(out, item, indent + 2)?;
                 }
             }
             Value::Array(items) => {
@@ -151,22 +139,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_is_whole_in_a_pipe_and_fits_a_terminal() {
-        let digest = format!("0x{}", "ab".repeat(32));
-        let node = json!({ "peer": digest, "roles": ["worker"], "seat": null });
-        let report = json!({ "block": 7, "cluster": { "id": digest, "nodes": [node] } });
-        let text = |width| {
-            let mut out = Vec::new();
-            write_report(&mut out, &report, 0, width).unwrap();
-            String::from_utf8(out).unwrap()
-        };
-        let whole = text(None);
-        assert_eq!(whole.matches(&digest).count(), 2, "{whole}");
-        assert!(whole.contains("block                    7\ncluster\n"), "{whole}");
-        assert_eq!(text(Some(200)), whole);
-        let narrow = text(Some(80));
-        assert!(narrow.lines().all(|line| line.len() <= 80), "{narrow}");
-        assert!(narrow.contains("0xabab") && !narrow.contains(&digest), "{narrow}");
+    fn a_report_has_a_line_for_each_value() {
+        let node = json!({ "peer": "0xab", "roles": ["worker", "member"], "seat": null });
+        let report = json!({ "block": 7, "cluster": { "id": "0xcd", "nodes": [node] } });
+        let mut out = Vec::new();
+        write_report(&mut out, &report, 0).unwrap();
+        let expected = "\
+block                    7
+cluster
+  id                     0xcd
+  nodes 1
+    peer                 0xab
+    roles                worker, member
+    seat                 -
+";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
     #[test]

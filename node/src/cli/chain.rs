@@ -234,7 +234,7 @@ pub(super) fn run(command: &Command) -> Exit {
             return watch::run(arguments).await;
         }
         let report = carry_out(command).await?;
-        output::show(json, &report, |out| show::write_report(out, &report, 0, output::width()))?;
+        output::show(json, &report, |out| show::write_report(out, &report, 0))?;
         Ok(Exit::Done)
     });
     conclude(json, ended)

@@ -43,9 +43,9 @@ pub(super) struct Everything {
 
 #[derive(Debug, Args)]
 pub(super) struct One {
-    /// Digest of the evidence, from `veil evidence list`.
+    /// Digest of the evidence, from `veil evidence list`, or its first digits.
     #[arg(value_name = "DIGEST")]
-    digest: Blake3Digest,
+    digest: String,
     #[command(flatten)]
     target: Target,
 }
@@ -71,13 +71,32 @@ pub(super) fn run(command: &Command, asking: &Asking) -> Exit {
 
 async fn list(target: &Target, asking: &Asking) -> Result<Exit, Failure> {
     let access = target.resolve(asking)?;
-    let node = access.first_node()?;
-    waiting::on(format_args!("waiting for the node at {}", node.address()));
-    let kept: Vec<EvidenceStatus> = node.get("/v1/evidence").await?;
+    let kept = kept(access.first_node()?).await?;
     output::show(target.json, &json!({ "evidence": kept }), |out| {
         show::write_evidence(out, &kept, output::width())
     })?;
     Ok(Exit::Done)
+}
+
+async fn kept(node: &Client) -> Result<Vec<EvidenceStatus>, Failure> {
+    waiting::on(format_args!("waiting for the node at {}", node.address()));
+    Ok(node.get("/v1/evidence").await?)
+}
+
+/// The one whose digest begins like this.
+async fn find(node: &Client, wanted: &str) -> Result<Blake3Digest, Failure> {
+    if let Ok(digest) = wanted.parse() {
+        return Ok(digest);
+    }
+    let kept = kept(node).await?;
+    let begins = |one: &&EvidenceStatus| one.digest.to_string().starts_with(wanted);
+    let found: Vec<_> = kept.iter().filter(begins).collect();
+    let why = match found.as_slice() {
+        [one] => return Ok(one.digest),
+        [] => "no evidence that the node keeps begins with",
+        _ => "several pieces of evidence begin with",
+    };
+    Err(Failure::usage(format!("{why} {wanted}: `veil evidence list` names them")))
 }
 
 async fn fetch(node: &Client, digest: &Blake3Digest) -> Result<Evidence, Failure> {
@@ -97,7 +116,9 @@ async fn fetch(node: &Client, digest: &Blake3Digest) -> Result<Evidence, Failure
 async fn export(arguments: &Export, asking: &Asking) -> Result<Exit, Failure> {
     let Export { one: One { digest, target }, out: file } = arguments;
     let access = target.resolve(asking)?;
-    let wire = fetch(access.first_node()?, digest).await?.to_wire();
+    let node = access.first_node()?;
+    let digest = &find(node, digest).await?;
+    let wire = fetch(node, digest).await?.to_wire();
     write_new(file, 0o644, &wire)?;
     let object = json!({ "digest": digest, "file": file, "bytes": wire.len() });
     output::show(target.json, &object, |out| writeln!(out, "written to {}", file.display()))?;
@@ -126,7 +147,9 @@ async fn identity_of(
 async fn report(arguments: &One, asking: &Asking) -> Result<Exit, Failure> {
     let One { digest, target } = arguments;
     let access = target.resolve(asking)?;
-    let evidence = fetch(access.first_node()?, digest).await?;
+    let node = access.first_node()?;
+    let digest = &find(node, digest).await?;
+    let evidence = fetch(node, digest).await?;
     let (chain, cluster) = access.chain().await?;
     waiting::on(TRANSACTION);
     let mined = match &evidence.proof {

@@ -97,9 +97,9 @@ pub(super) struct Everything {
 
 #[derive(Debug, Args)]
 pub(super) struct One {
-    /// Digest of the job.
-    #[arg(value_name = "DIGEST")]
-    job: Blake3Digest,
+    /// Digest of the job, or of one of its versions; if a node is asked also the first digits, or the job's name.
+    #[arg(value_name = "JOB")]
+    job: String,
     #[command(flatten)]
     operator: ForOperator,
     #[command(flatten)]
@@ -212,16 +212,19 @@ async fn stop(arguments: &One, asking: &Asking) -> Result<Exit, Failure> {
     let (chain, cluster) = access.chain().await?;
     let operator = arguments.operator.of(&chain)?;
     let node = access.session(&chain, cluster, operator).await.ok();
+    let job = match arguments.job.parse::<Blake3Digest>() {
+        Ok(digest) => digest,
+        Err(_) => history::find_own(&access.jobs().await?, operator, &arguments.job)?,
+    };
     waiting::on(TRANSACTION);
-    let stopped = history::stop(&chain, cluster, node.as_ref(), operator, arguments.job).await?;
+    let stopped = history::stop(&chain, cluster, node.as_ref(), operator, job).await?;
     if node.is_none() {
         output::note(
             "no node was asked for other versions of the job: if there are later ones, stop the last",
         );
     }
-    let object = json!({ "job": arguments.job, "submissions_withdrawn": stopped });
+    let object = json!({ "job": job, "submissions_withdrawn": stopped });
     output::show(arguments.target.json, &object, |out| {
-        let job = arguments.job;
         writeln!(out, "{job} is withdrawn; its containers stop after the next certificate")
     })?;
     Ok(Exit::Done)

@@ -104,10 +104,9 @@ impl Table {
         let mut widths: Vec<_> = natural.collect();
         let Some(width) = width else { return widths };
         let gaps = GAP * widths.len().saturating_sub(1);
-        let is_prose = |column: &Column| matches!(column, Column::Prose(_));
-        let is_id = |column: &Column| matches!(column, Column::Id(_));
-        let stages: [(&dyn Fn(&Column) -> bool, usize); 3] =
-            [(&is_prose, ROOM_FOR_PROSE), (&is_id, LEAST_ID), (&is_prose, LEAST_PROSE)];
+        let is_prose: fn(&Column) -> bool = |column| matches!(column, Column::Prose(_));
+        let is_id: fn(&Column) -> bool = |column| matches!(column, Column::Id(_));
+        let stages = [(is_prose, ROOM_FOR_PROSE), (is_id, LEAST_ID), (is_prose, LEAST_PROSE)];
         for (gives_way, least) in stages {
             while widths.iter().sum::<usize>() + gaps > width {
                 let those = self.columns.iter().zip(&mut widths).filter(|(of, _)| gives_way(of));
@@ -127,8 +126,7 @@ fn printable(text: &str) -> String {
 }
 
 /// `text` within `width` characters: both ends of it, and two dots between them.
-#[must_use]
-pub fn shorten(text: &str, width: usize) -> String {
+fn shorten(text: &str, width: usize) -> String {
     let count = text.chars().count();
     if count <= width {
         return text.to_owned();
