@@ -87,7 +87,7 @@ impl Waiting {
     }
 }
 
-/// From now on this is waited for, such as "waiting for the node at https://example.org".
+/// From now on this is waited for: a line such as `waiting for the node at /run/veil/admin.sock`.
 pub fn on(what: impl fmt::Display) {
     static TICKER: Once = Once::new();
     let mut waiting = waiting();
