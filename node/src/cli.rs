@@ -1,5 +1,5 @@
-//! The command line of `veil`. Every command prints one object with `--json`; exit codes: 0 done, 1
-//! the protocol or a verification failed, 2 wrong arguments, 3 files could not be read or written.
+//! The command line of `veil`. Every command prints one object with `--json`; what the exit codes say
+//! is in `help`, where `veil --help` has it from.
 //!
 //! # Flow
 //! A command is a module with its arguments and `run`. It works, in `run::block_on` if it waits for
@@ -19,23 +19,32 @@ mod config;
 mod devnet;
 mod evidence;
 mod failure;
+mod help;
 mod identity;
 mod job;
+mod manual;
 mod node;
 mod operator;
 mod output;
-mod report;
 mod run;
 mod simulate;
 mod verify;
+mod watch;
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-/// Confidential, decentralised container orchestration on encrypted telemetry.
+/// The arguments of `veil`.
 #[derive(Debug, Parser)]
-#[command(name = "veil", version, about, propagate_version = true)]
+#[command(
+    name = "veil",
+    version,
+    about = help::ABOUT,
+    long_about = None,
+    after_help = help::after(),
+    propagate_version = true
+)]
 pub struct Cli {
     #[command(flatten)]
     asking: asking::Asking,
@@ -79,6 +88,10 @@ enum Command {
     Node(chain::eligibility::Command),
     /// What a running member or worker says of itself.
     Status(node::Ask),
+    /// Print completions for a shell: `source <(veil completions bash)`.
+    Completions(manual::Completions),
+    /// Manual pages of all commands.
+    Man(manual::Manual),
 }
 
 #[derive(Debug, Subcommand)]
@@ -99,6 +112,24 @@ enum Ceremony {
 }
 
 impl Cli {
+    /// The arguments of this process.
+    ///
+    /// # Errors
+    /// The exit code, once what is wrong with them has been said: with `--json` as the object that any other
+    /// failure is. Asking for help or the version ends here too.
+    pub fn read() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|error| {
+            let json = error.use_stderr() && env::args_os().any(|argument| argument == "--json");
+            if json {
+                let message = error.render().to_string();
+                let message = message.strip_prefix("error: ").unwrap_or(&message).trim_end();
+                return run::conclude(true, Err(failure::Failure::usage(message))).into();
+            }
+            let _ = error.print(); // nobody reads it
+            u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+        })
+    }
+
     /// Carries the command out.
     #[must_use]
     pub fn run(self) -> ExitCode {
@@ -121,6 +152,8 @@ impl Cli {
             Command::Worker(command) => node::worker(&command, asking),
             Command::Node(command) => chain::eligibility::run(&command, asking),
             Command::Status(arguments) => node::status(&arguments, asking),
+            Command::Completions(arguments) => manual::completions(&arguments),
+            Command::Man(arguments) => manual::manual(&arguments),
         }
         .into()
     }
@@ -135,6 +168,22 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Scripts read every command; what these print is a file, or logs, which have an option of that name.
+    #[test]
+    fn every_command_prints_json_but_those_that_print_a_file() {
+        const FILES: [&str; 3] = ["completions", "man", "sample"];
+        fn check(command: &clap::Command) {
+            let mut below = command.get_subcommands().peekable();
+            let has_json = command.get_arguments().any(|of| of.get_long() == Some("json"));
+            let name = command.get_name();
+            if below.peek().is_none() {
+                assert!(has_json != FILES.contains(&name), "{name}");
+            }
+            below.for_each(check);
+        }
+        check(&Cli::command());
     }
 
     /// Clap looks for both under one name, and panics when the command runs.

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use veil_node::cli::Cli;
 
 fn main() -> ExitCode {
-    veil_node::cli::Cli::parse().run()
+    Cli::read().map_or_else(|exit| exit, Cli::run)
 }

@@ -21,6 +21,10 @@ mod closed_pipe;
 mod idle_worker;
 #[path = "cli/key_shares.rs"]
 mod key_shares;
+#[path = "cli/shell.rs"]
+mod shell;
+#[path = "cli/terminal.rs"]
+mod terminal;
 
 const SEED: &str = "5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed";
 const OTHER_SEED: &str = "5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eee";

@@ -35,6 +35,19 @@ pub fn find(jobs: &[JobStatus], wanted: &str) -> Result<Blake3Digest, OperatorEr
     }
 }
 
+/// As [`find`], among the jobs that `operator` can stop: its own that are not withdrawn.
+///
+/// # Errors
+/// As of [`find`].
+pub fn find_own(
+    jobs: &[JobStatus],
+    operator: Address,
+    wanted: &str,
+) -> Result<Blake3Digest, OperatorError> {
+    let own = jobs.iter().filter(|job| job.operator == operator && !job.cancelled);
+    find(&own.cloned().collect::<Vec<_>>(), wanted)
+}
+
 /// The versions of a job that `node` knows, oldest first; `job` is any of them.
 ///
 /// # Errors
@@ -208,5 +221,16 @@ mod tests {
         );
         assert_eq!((found("1"), found("21")), (Some(0x12), Some(0x21)), "both are one job");
         assert_eq!((found("db"), found("2"), found("cache")), (None, None, None));
+
+        let mut jobs = jobs;
+        jobs[1].cancelled = true;
+        let own = |operator, wanted: &str| {
+            find_own(&jobs, Address([operator; 20]), wanted).map(|job| job.0[0]).ok()
+        };
+        assert_eq!(
+            (own(1, "web"), own(1, "db"), own(2, "db")),
+            (Some(0x11), Some(0x21), Some(0x22))
+        );
+        assert_eq!((own(1, "12"), own(2, "web"), own(1, "2")), (None, None, Some(0x21)));
     }
 }

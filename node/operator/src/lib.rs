@@ -11,7 +11,8 @@
 //! 2. [`submission::submit`] looks, gives the body to a node, and then submits the digest.
 //! 3. [`replicas::rows`] joins what certificates say and what workers see; [`table`] writes it for people.
 //! 4. [`history`] says which versions of a job there were, and submits one of them again, or stops them.
-//! 5. [`verify::Verifier`] checks a placement for somebody who trusts nothing but the chain.
+//! 5. [`show`] writes for people what nodes and contracts say.
+//! 6. [`verify::Verifier`] checks a placement for somebody who trusts nothing but the chain.
 //!
 //! # State and restart
 //! None. A submission that is cut off leaves either nothing on chain, or a digest whose body a node has:
@@ -33,6 +34,7 @@ pub mod history;
 pub mod obstacle;
 pub mod plan;
 pub mod replicas;
+pub mod show;
 pub mod submission;
 pub mod table;
 pub mod verify;

@@ -7,6 +7,7 @@ use veil_node_api::{
     status::{DoneStatus, JobStatus},
     versions::JobVersion,
 };
+use veil_node_terminal::table::{Column, Table};
 use veil_protocol_spec::scheduling::{JobType, RolloutPhase, VersionOutcome, utc};
 
 use crate::{
@@ -19,19 +20,22 @@ fn short(text: &str) -> &str {
     text.get(..12).unwrap_or(text)
 }
 
-/// Replicas: where each is assigned, and what is seen of it.
+/// Replicas: where each is assigned, and what is seen of it; within `width` if there is one.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_rows(out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
-    writeln!(
-        out,
-        "{:<14}{:>7}  {:>7}  {:<14}{:<10}{:<22}because",
-        "job", "replica", "version", "worker", "assigned", "observed"
-    )?;
+pub fn write_rows(out: &mut dyn Write, rows: &[Row], width: Option<usize>) -> io::Result<()> {
+    let mut table = Table::new([
+        Column::Id("job"),
+        Column::Number("replica"),
+        Column::Number("version"),
+        Column::Id("worker"),
+        Column::Words("assigned"),
+        Column::Prose("observed"),
+        Column::Prose("because"),
+    ]);
     for row in rows {
         let worker = row.worker_name.clone().or_else(|| row.worker.map(|peer| peer.to_string()));
-        let worker = worker.unwrap_or_else(|| "-".to_owned());
         let observed = match (&row.observed, &row.done) {
             (Some(observed), _) => observed.state.clone(),
             (None, Some(done)) => exit(done),
@@ -45,17 +49,17 @@ pub fn write_rows(out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
             (false, None, Some(done)) if done.succeeded => "done",
             (false, None, Some(_)) => "failed",
         };
-        writeln!(
-            out,
-            "{:<14}{:>7}  {:>7}  {:<14}{assigned:<10}{observed:<22}{}",
-            short(&row.job.to_string()),
-            row.replica,
-            row.version.unwrap_or(1),
-            short(&worker),
-            row.pending_because.as_deref().unwrap_or_default()
-        )?;
+        table.row([
+            row.job.to_string(),
+            row.replica.to_string(),
+            row.version.unwrap_or(1).to_string(),
+            worker.unwrap_or_else(|| "-".to_owned()),
+            assigned.to_owned(),
+            observed,
+            row.pending_because.clone().unwrap_or_default(),
+        ]);
     }
-    Ok(())
+    table.write(out, width)
 }
 
 /// How far updates are; nothing if there are none.
@@ -104,60 +108,67 @@ fn exit(done: &DoneStatus) -> String {
     format!("exit code {code}{memory}")
 }
 
-/// The jobs that the chain has.
+/// The jobs that the chain has; within `width` if there is one.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_jobs(out: &mut dyn Write, jobs: &[JobStatus]) -> io::Result<()> {
-    writeln!(
-        out,
-        "{:>8}  {:<64}  {:<20}  {:>6}  {:>8}  {:<11}image",
-        "position", "job", "name", "wanted", "assigned", "withdrawn"
-    )?;
+pub fn write_jobs(out: &mut dyn Write, jobs: &[JobStatus], width: Option<usize>) -> io::Result<()> {
+    let mut table = Table::new([
+        Column::Id("job"),
+        Column::Words("name"),
+        Column::Number("placed"),
+        Column::Number("position"),
+        Column::Words("withdrawn"),
+        Column::Id("image"),
+    ]);
     for job in jobs {
         let assigned = job.replicas.iter().filter(|replica| replica.worker.is_some()).count();
-        writeln!(
-            out,
-            "{:>8}  {:<64}  {:<20}  {:>6}  {assigned:>8}  {:<11}{}",
-            job.position,
-            job.job,
-            job.name.as_deref().unwrap_or("?"),
-            job.wanted.map_or_else(|| "?".to_owned(), |wanted| wanted.to_string()),
-            if job.cancelled { "yes" } else { "no" },
-            job.image.as_deref().unwrap_or("body not known here")
-        )?;
+        let wanted = job.wanted.map_or_else(|| "?".to_owned(), |wanted| wanted.to_string());
+        table.row([
+            job.job.to_string(),
+            job.name.clone().unwrap_or_else(|| "?".to_owned()),
+            format!("{assigned}/{wanted}"),
+            job.position.to_string(),
+            if job.cancelled { "yes" } else { "no" }.to_owned(),
+            job.image.clone().unwrap_or_else(|| "body not known here".to_owned()),
+        ]);
     }
-    Ok(())
+    table.write(out, width)
 }
 
-/// The versions of a job, and how far the wanted one is.
+/// The versions of a job, and how far the wanted one is; within `width` if there is one.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_versions(out: &mut dyn Write, versions: &[JobVersion]) -> io::Result<()> {
-    writeln!(
-        out,
-        "{:>7}  {:<14}{:>8}  {:>8}  {:>6}  {:<30}image",
-        "version", "job", "position", "replicas", "placed", "state"
-    )?;
+pub fn write_versions(
+    out: &mut dyn Write,
+    versions: &[JobVersion],
+    width: Option<usize>,
+) -> io::Result<()> {
+    let mut table = Table::new([
+        Column::Number("version"),
+        Column::Id("job"),
+        Column::Number("position"),
+        Column::Number("placed"),
+        Column::Prose("state"),
+        Column::Id("image"),
+    ]);
     for (number, of) in numbered(versions) {
-        writeln!(
-            out,
-            "{:>7}  {:<14}{:>8}  {:>8}  {:>6}  {:<30}{}",
+        let wanted = if of.spec.kind == JobType::System {
+            "each".to_owned()
+        } else {
+            of.spec.replicas.to_string()
+        };
+        table.row([
             number.map_or_else(|| "-".to_owned(), |number| number.to_string()),
-            short(&of.job.to_string()),
-            of.position,
-            if of.spec.kind == JobType::System {
-                "each".to_owned()
-            } else {
-                of.spec.replicas.to_string()
-            },
-            of.placed,
+            of.job.to_string(),
+            of.position.to_string(),
+            format!("{}/{wanted}", of.placed),
             version_state(of),
-            of.spec.image
-        )?;
+            of.spec.image.to_string(),
+        ]);
     }
-    Ok(())
+    table.write(out, width)
 }
 
 /// The same for programs.
@@ -302,7 +313,7 @@ mod tests {
                 version: None,
             };
             let mut out = Vec::new();
-            write_rows(&mut out, &[row]).unwrap();
+            write_rows(&mut out, &[row], None).unwrap();
             String::from_utf8(out).unwrap().lines().nth(1).unwrap().to_owned()
         };
         for (code, out_of_memory, shown) in [

@@ -13,6 +13,7 @@ use veil_node_chain::Chain;
 use veil_node_config::{MemberConfig, process_environment};
 use veil_node_core::lifecycle;
 use veil_node_storage::keystore::Passphrase;
+use veil_node_terminal::waiting;
 use veil_protocol_spec::identity::SecretIdentity;
 
 use super::failure::Failure;
@@ -37,10 +38,12 @@ fn passphrase(config: &MemberConfig) -> Result<Passphrase, Failure> {
 }
 
 fn identity(config: &MemberConfig, passphrase: &Passphrase) -> Result<SecretIdentity, Failure> {
+    waiting::on("decrypting the identity");
     Ok(lifecycle::open_identity(&config.node, passphrase)?)
 }
 
 async fn connect(config: &MemberConfig) -> Result<(Chain, ChainCommitPoint), Failure> {
+    waiting::on("connecting to the chain");
     let chain = Chain::connect(config.chain.connection(lifecycle::account(&config.chain)?)).await?;
     let commit_point = ChainCommitPoint::new(chain.clone(), config.chain.cluster);
     Ok((chain, commit_point))

@@ -9,15 +9,14 @@ mod policy;
 mod status;
 mod watch;
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use veil_node_chain::{Allowance, Chain, ClusterSettings, DeployOptions, NodeRegistration, Rights};
+use veil_node_operator::show;
 use veil_node_storage::durable::write_new;
+use veil_node_terminal::waiting;
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeccakDigest, PeerIdHash,
     registry::Roles,
@@ -235,7 +234,7 @@ pub(super) fn run(command: &Command) -> Exit {
             return watch::run(arguments).await;
         }
         let report = carry_out(command).await?;
-        output::show(json, &report, |out| write_report(out, &report, 0))?;
+        output::show(json, &report, |out| show::write_report(out, &report, 0))?;
         Ok(Exit::Done)
     });
     conclude(json, ended)
@@ -264,7 +263,7 @@ async fn carry_out(command: &Command) -> Result<Value, Failure> {
         Command::Cluster(arguments) => cluster(arguments).await,
         Command::Approve(arguments) => approve::carry_out(arguments).await,
         Command::Grant(arguments) => {
-            let chain = arguments.contract.connect(&arguments.connection).await?;
+            let chain = arguments.contract.connect_to_send(&arguments.connection).await?;
             let rights = arguments.right.iter().fold(Rights::NONE, |all, right| {
                 all.and(match right {
                     Right::Submit => Rights::SUBMIT,
@@ -298,16 +297,16 @@ async fn carry_out(command: &Command) -> Result<Value, Failure> {
         }
         Command::Register(arguments) => register(arguments).await,
         Command::Stake(Stake { amount, node }) => {
-            let chain = node.contract.connect(&node.connection).await?;
+            let chain = node.contract.connect_to_send(&node.connection).await?;
             let mined = chain.increase_stake(node.cluster.id(), node.peer, *amount).await?;
             Ok(node.report(mined.transaction))
         }
         Command::Exit(node) => {
-            let chain = node.contract.connect(&node.connection).await?;
+            let chain = node.contract.connect_to_send(&node.connection).await?;
             Ok(node.report(chain.exit_node(node.cluster.id(), node.peer).await?.transaction))
         }
         Command::Withdraw(node) => {
-            let chain = node.contract.connect(&node.connection).await?;
+            let chain = node.contract.connect_to_send(&node.connection).await?;
             Ok(node.report(chain.withdraw_stake(node.cluster.id(), node.peer).await?.transaction))
         }
         Command::Policy(command) => policy::carry_out(command).await,
@@ -346,6 +345,7 @@ async fn deploy(arguments: &Deploy) -> Result<Value, Failure> {
         guardian: arguments.guardian,
         election_delay: arguments.election_delay,
     };
+    waiting::on("deploying the contracts, a transaction each, and waiting until all are mined");
     let (_, deployment) = Chain::deploy_with(config, options).await?;
     write_new(&arguments.out, 0o644, deployment.to_text().as_bytes())?;
     let mut report = json!(deployment);
@@ -358,7 +358,7 @@ async fn cluster(arguments: &NewCluster) -> Result<Value, Failure> {
         Some(path) => policy::read(path)?,
         None => Vec::new(),
     };
-    let chain = arguments.contract.connect(&arguments.connection).await?;
+    let chain = arguments.contract.connect_to_send(&arguments.connection).await?;
     let settings = ClusterSettings {
         salt: keccak(arguments.name.as_bytes()).0,
         committee: arguments.committee,
@@ -384,7 +384,7 @@ async fn cluster(arguments: &NewCluster) -> Result<Value, Failure> {
 
 async fn register(arguments: &Register) -> Result<Value, Failure> {
     let identity = arguments.identity.read()?;
-    let chain = arguments.contract.connect(&arguments.connection).await?;
+    let chain = arguments.contract.connect_to_send(&arguments.connection).await?;
     let cluster = arguments.cluster.id();
     let approved = chain.approval(cluster, PeerIdHash::of(&identity.public())).await?;
     let approved = approved.filter(|approved| Some(approved.operator) == chain.account());
@@ -405,31 +405,4 @@ async fn register(arguments: &Register) -> Result<Value, Failure> {
         "transaction": format!("0x{}", mined.transaction),
         "gas": mined.gas,
     }))
-}
-
-/// The report for a person: a line per value, lists and objects indented.
-fn write_report(out: &mut dyn Write, report: &Value, indent: usize) -> io::Result<()> {
-    for (key, value) in report.as_object().into_iter().flatten() {
-        let name = format!("{:indent$}{}", "", key.replace('_', " "));
-        match value {
-            Value::Null => writeln!(out, "{name:24} -")?,
-            Value::String(text) => writeln!(out, "{name:24} {text}")?,
-            Value::Object(_) => {
-                writeln!(out, "{name}")?;
-                write_report(out, value, indent + 2)?;
-            }
-            Value::Array(items) if items.iter().any(Value::is_object) => {
-                for (item, i) in items.iter().zip(1..) {
-                    writeln!(out, "{name} {i}")?;
-                    write_report(out, item, indent + 2)?;
-                }
-            }
-            Value::Array(items) => {
-                let items: Vec<_> = items.iter().filter_map(Value::as_str).collect();
-                writeln!(out, "{name:24} {}", items.join(", "))?;
-            }
-            other => writeln!(out, "{name:24} {other}")?,
-        }
-    }
-    Ok(())
 }

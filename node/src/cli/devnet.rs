@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use veil_node_config::job_file::JobFile;
 use veil_node_containers::DEFAULT_SOCKET;
+use veil_node_terminal::progress::Steps;
 use veil_protocol_spec::Committee;
 
-use self::show::{Progress, write_table};
+use self::show::{on_event, write_table};
 use super::{
     failure::{Exit, Failure},
     output::{self, Reader},
@@ -95,24 +96,24 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     log_to_file(&folder.join("devnet.log"))?;
     let stop = stop_on_signals()?;
 
-    let progress = Arc::new(Progress::new());
+    let progress = Arc::new(Steps::default());
     if arguments.parameters == "insecure-test" {
         progress.say("WARNING: insecure test parameters: the encryption protects nothing");
     }
     progress.say("WARNING: one member makes the reference string of the telemetry proofs, and could forge proofs; certificates say so");
     progress.say(&format!("folder: {}", folder.display()));
     let shown = Arc::clone(&progress);
-    let on_event: EventHandler = Arc::new(move |event| shown.on_event(event));
+    let handler: EventHandler = Arc::new(move |event| on_event(&shown, event));
     let prepared = if Devnet::is_kept(&folder) {
         progress.say("the folder holds a network, which goes on");
-        Devnet::resume(options, &folder, on_event, stop.clone()).await
+        Devnet::resume(options, &folder, handler, stop.clone()).await
     } else {
-        Devnet::prepare(options, &folder, on_event, stop.clone()).await
+        Devnet::prepare(options, &folder, handler, stop.clone()).await
     };
     let ended = match prepared {
         Ok(mut devnet) => {
             let done = serve(&mut devnet, arguments, job, &folder, &progress, &stop).await;
-            progress.stage("ending");
+            progress.step("ending");
             let ended = devnet.end().await;
             done.and_then(|exit| Ok(ended.map(|()| exit)?))
         }
@@ -134,14 +135,14 @@ async fn serve(
     arguments: &Arguments,
     job: JobFile,
     folder: &Path,
-    progress: &Progress,
+    progress: &Steps,
     stop: &CancellationToken,
 ) -> Result<Exit, Failure> {
     let replicas = job.replicas();
     devnet.start_nodes().await?;
     let key_set = devnet.make_key().await?;
     devnet.await_ready(key_set).await?;
-    progress.stage("placement");
+    progress.step("placement");
     let job = devnet.submit(job).await?;
     progress.say(&format!("job {job} is submitted"));
     let running = devnet.await_running(job, replicas).await?;

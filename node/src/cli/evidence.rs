@@ -1,16 +1,15 @@
 //! `veil evidence`: what a node keeps of faults, handing it out, and taking it to the chain.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 use veil_node_api::client::Client;
 use veil_node_api::status::{EvidenceFile, EvidenceStatus};
 use veil_node_chain::Chain;
+use veil_node_operator::show;
 use veil_node_storage::durable::write_new;
+use veil_node_terminal::waiting;
 use veil_protocol_spec::{
     Blake3Digest, ClusterId, PublicIdentity, Wire,
     evidence::{Evidence, Proof},
@@ -22,7 +21,7 @@ use super::{
     failure::{Exit, Failure},
     job::target::Target,
     output,
-    run::{block_on, conclude},
+    run::{TRANSACTION, block_on, conclude},
 };
 
 /// Commands about evidence.
@@ -44,9 +43,9 @@ pub(super) struct Everything {
 
 #[derive(Debug, Args)]
 pub(super) struct One {
-    /// Digest of the evidence, from `veil evidence list`.
+    /// Digest of the evidence, from `veil evidence list`, or its first digits.
     #[arg(value_name = "DIGEST")]
-    digest: Blake3Digest,
+    digest: String,
     #[command(flatten)]
     target: Target,
 }
@@ -72,31 +71,36 @@ pub(super) fn run(command: &Command, asking: &Asking) -> Exit {
 
 async fn list(target: &Target, asking: &Asking) -> Result<Exit, Failure> {
     let access = target.resolve(asking)?;
-    let kept: Vec<EvidenceStatus> = access.first_node()?.get("/v1/evidence").await?;
-    output::show(target.json, &json!({ "evidence": kept }), |out| write_list(out, &kept))?;
+    let kept = kept(access.first_node()?).await?;
+    output::show(target.json, &json!({ "evidence": kept }), |out| {
+        show::write_evidence(out, &kept, output::width())
+    })?;
     Ok(Exit::Done)
 }
 
-fn write_list(out: &mut dyn Write, kept: &[EvidenceStatus]) -> io::Result<()> {
-    if kept.is_empty() {
-        return writeln!(out, "no evidence of a fault is kept");
+async fn kept(node: &Client) -> Result<Vec<EvidenceStatus>, Failure> {
+    waiting::on(format_args!("waiting for the node at {}", node.address()));
+    Ok(node.get("/v1/evidence").await?)
+}
+
+/// The one whose digest begins like this.
+async fn find(node: &Client, wanted: &str) -> Result<Blake3Digest, Failure> {
+    if let Ok(digest) = wanted.parse() {
+        return Ok(digest);
     }
-    for one in kept {
-        let culprit = match (one.participant, &one.peer) {
-            (Some(member), _) => format!("participant {member}"),
-            (None, Some(peer)) => peer.to_string(),
-            (None, None) => "the committee's group".to_owned(),
-        };
-        let slot = one.slot.map_or_else(|| "an unknown slot".to_owned(), |s| format!("slot {s}"));
-        writeln!(out, "{}  {} by {culprit} in {slot}", one.digest, one.kind.name())?;
-        if let Some(command) = &one.command {
-            writeln!(out, "    to the chain: {command}")?;
-        }
-    }
-    Ok(())
+    let kept = kept(node).await?;
+    let begins = |one: &&EvidenceStatus| one.digest.to_string().starts_with(wanted);
+    let found: Vec<_> = kept.iter().filter(begins).collect();
+    let why = match found.as_slice() {
+        [one] => return Ok(one.digest),
+        [] => "no evidence that the node keeps begins with",
+        _ => "several pieces of evidence begin with",
+    };
+    Err(Failure::usage(format!("{why} {wanted}: `veil evidence list` names them")))
 }
 
 async fn fetch(node: &Client, digest: &Blake3Digest) -> Result<Evidence, Failure> {
+    waiting::on(format_args!("waiting for the node at {}", node.address()));
     let file: EvidenceFile = node.get(&format!("/v1/evidence/{digest}")).await?;
     let broken = |error: &dyn core::fmt::Display| {
         Failure::new(Exit::Failed, "node", format!("the node's evidence {digest}: {error}"))
@@ -112,7 +116,9 @@ async fn fetch(node: &Client, digest: &Blake3Digest) -> Result<Evidence, Failure
 async fn export(arguments: &Export, asking: &Asking) -> Result<Exit, Failure> {
     let Export { one: One { digest, target }, out: file } = arguments;
     let access = target.resolve(asking)?;
-    let wire = fetch(access.first_node()?, digest).await?.to_wire();
+    let node = access.first_node()?;
+    let digest = &find(node, digest).await?;
+    let wire = fetch(node, digest).await?.to_wire();
     write_new(file, 0o644, &wire)?;
     let object = json!({ "digest": digest, "file": file, "bytes": wire.len() });
     output::show(target.json, &object, |out| writeln!(out, "written to {}", file.display()))?;
@@ -141,8 +147,11 @@ async fn identity_of(
 async fn report(arguments: &One, asking: &Asking) -> Result<Exit, Failure> {
     let One { digest, target } = arguments;
     let access = target.resolve(asking)?;
-    let evidence = fetch(access.first_node()?, digest).await?;
+    let node = access.first_node()?;
+    let digest = &find(node, digest).await?;
+    let evidence = fetch(node, digest).await?;
     let (chain, cluster) = access.chain().await?;
+    waiting::on(TRANSACTION);
     let mined = match &evidence.proof {
         Proof::CertificateVotes(both) => {
             let (one, other) = &**both;

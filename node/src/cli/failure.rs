@@ -34,14 +34,21 @@ pub(super) enum Exit {
     Files,
 }
 
+impl Exit {
+    /// As `veil --help` lists them.
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Files => 3,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Usage => 2,
-            Exit::Files => 3,
-        })
+        Self::from(exit.code())
     }
 }
 

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use veil_node_p2p::peer_id;
 use veil_node_storage::keystore::{Passphrase, new_identity, read_identity, write_identity};
+use veil_node_terminal::waiting;
 use veil_protocol_spec::{PeerIdHash, PublicIdentity, identity::SecretIdentity};
 
 use super::{
@@ -76,6 +77,7 @@ impl PassphraseArguments {
 
 impl IdentityArguments {
     pub(super) fn read(&self) -> Result<SecretIdentity, Failure> {
+        waiting::on("decrypting the identity");
         Ok(read_identity(&self.identity, &self.passphrase.read()?)?)
     }
 }
@@ -90,6 +92,7 @@ pub(super) fn run(command: &Command) -> Exit {
 
 fn make(arguments: &New) -> Result<PublicIdentity, Failure> {
     let passphrase = arguments.passphrase.read()?;
+    waiting::on("encrypting the identity");
     let identity = new_identity();
     write_identity(&arguments.out, &identity, &passphrase)?;
     Ok(identity.public())

@@ -9,14 +9,16 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use veil_node_operator::{history, plan, replicas, submission, table};
+use veil_node_terminal::waiting;
 use veil_protocol_spec::{Blake3Digest, PeerIdHash};
 
-use self::target::{ForOperator, Target};
+use self::target::{Access, ForOperator, Target};
 use super::{
     asking::Asking,
     failure::{Exit, Failure},
-    output,
-    run::{block_on, conclude},
+    output::{self, Shown},
+    run::{TRANSACTION, block_on, conclude},
+    watch::Watch,
 };
 
 #[derive(Debug, Subcommand)]
@@ -81,19 +83,23 @@ pub(super) struct Ask {
     job: Option<String>,
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Everything {
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct One {
-    /// Digest of the job.
-    #[arg(value_name = "DIGEST")]
-    job: Blake3Digest,
+    /// Digest of the job, or of one of its versions; if a node is asked also the first digits, or the job's name.
+    #[arg(value_name = "JOB")]
+    job: String,
     #[command(flatten)]
     operator: ForOperator,
     #[command(flatten)]
@@ -107,9 +113,7 @@ pub(super) fn run(command: &Command, asking: &Asking) -> Exit {
         Command::Plan(arguments) => (arguments.target.json, block_on(plan(arguments, asking))),
         Command::Submit(arguments) => (arguments.target.json, block_on(submit(arguments, asking))),
         Command::Status(arguments) => (arguments.target.json, block_on(status(arguments, asking))),
-        Command::List(arguments) => {
-            (arguments.target.json, block_on(list(&arguments.target, asking)))
-        }
+        Command::List(arguments) => (arguments.target.json, block_on(list(arguments, asking))),
         Command::History(arguments) => {
             (arguments.target.json, block_on(version::history(arguments, asking)))
         }
@@ -127,6 +131,7 @@ async fn plan(arguments: &Plan, asking: &Asking) -> Result<Exit, Failure> {
     let (chain, cluster) = access.chain().await?;
     let operator = arguments.operator.of(&chain)?;
     let node = access.session(&chain, cluster, operator).await?;
+    waiting::on("asking the chain and the node what speaks against the job");
     let plan = plan::look(&chain, cluster, &node, operator, job, arguments.leak_bits).await?;
     let mut object = serde_json::to_value(&plan).unwrap_or_default();
     object["can_be_submitted"] = plan.can_be_submitted().into();
@@ -144,6 +149,7 @@ async fn submit(arguments: &Submit, asking: &Asking) -> Result<Exit, Failure> {
     match arguments.nonce {
         Some(nonce) => {
             let spec = job.into_spec(chain.scope(cluster), operator, nonce)?;
+            waiting::on(format_args!("giving the job to the node at {}", node.address()));
             submission::give_body(&node, &spec).await?;
             let digest = spec.digest();
             output::show(arguments.target.json, &json!({ "job": digest }), |out| {
@@ -152,6 +158,7 @@ async fn submit(arguments: &Submit, asking: &Asking) -> Result<Exit, Failure> {
             Ok(Exit::Done)
         }
         None => {
+            waiting::on(TRANSACTION);
             let submitted =
                 submission::submit(&chain, cluster, &node, operator, job, leak_bits).await?;
             version::show(arguments.target.json, &submitted)
@@ -161,6 +168,10 @@ async fn submit(arguments: &Submit, asking: &Asking) -> Result<Exit, Failure> {
 
 async fn status(arguments: &Ask, asking: &Asking) -> Result<Exit, Failure> {
     let access = arguments.target.resolve(asking)?;
+    arguments.watch.show(arguments.target.json, async || look(arguments, &access).await).await
+}
+
+async fn look(arguments: &Ask, access: &Access) -> Result<Shown, Failure> {
     let statuses = access.statuses().await?;
     let wanted = |job: &Blake3Digest| {
         let prefix = arguments.job.as_deref().unwrap_or_default();
@@ -179,19 +190,21 @@ async fn status(arguments: &Ask, asking: &Asking) -> Result<Exit, Failure> {
     let object = json!({
         "replicas_running": running, "replicas": rows, "rollouts": rollouts, "periodic": periodic,
     });
-    output::show(arguments.target.json, &object, |out| {
-        table::write_rows(out, &rows)?;
+    Shown::new(&object, |out| {
+        table::write_rows(out, &rows, output::width())?;
         table::write_rollouts(out, &rollouts)?;
         table::write_periodic(out, &periodic)
-    })?;
-    Ok(Exit::Done)
+    })
 }
 
-async fn list(target: &Target, asking: &Asking) -> Result<Exit, Failure> {
-    let access = target.resolve(asking)?;
-    let jobs = access.jobs().await?;
-    output::show(target.json, &json!({ "jobs": jobs }), |out| table::write_jobs(out, &jobs))?;
-    Ok(Exit::Done)
+async fn list(arguments: &Everything, asking: &Asking) -> Result<Exit, Failure> {
+    let access = arguments.target.resolve(asking)?;
+    let look = async || {
+        let jobs = access.jobs().await?;
+        let object = json!({ "jobs": jobs });
+        Shown::new(&object, |out| table::write_jobs(out, &jobs, output::width()))
+    };
+    arguments.watch.show(arguments.target.json, look).await
 }
 
 async fn stop(arguments: &One, asking: &Asking) -> Result<Exit, Failure> {
@@ -199,15 +212,19 @@ async fn stop(arguments: &One, asking: &Asking) -> Result<Exit, Failure> {
     let (chain, cluster) = access.chain().await?;
     let operator = arguments.operator.of(&chain)?;
     let node = access.session(&chain, cluster, operator).await.ok();
-    let stopped = history::stop(&chain, cluster, node.as_ref(), operator, arguments.job).await?;
+    let job = match arguments.job.parse::<Blake3Digest>() {
+        Ok(digest) => digest,
+        Err(_) => history::find_own(&access.jobs().await?, operator, &arguments.job)?,
+    };
+    waiting::on(TRANSACTION);
+    let stopped = history::stop(&chain, cluster, node.as_ref(), operator, job).await?;
     if node.is_none() {
         output::note(
             "no node was asked for other versions of the job: if there are later ones, stop the last",
         );
     }
-    let object = json!({ "job": arguments.job, "submissions_withdrawn": stopped });
+    let object = json!({ "job": job, "submissions_withdrawn": stopped });
     output::show(arguments.target.json, &object, |out| {
-        let job = arguments.job;
         writeln!(out, "{job} is withdrawn; its containers stop after the next certificate")
     })?;
     Ok(Exit::Done)

@@ -2,23 +2,23 @@
 
 mod evict;
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use veil_node_api::status::{EngineStatus, Status};
+use veil_node_api::status::Status;
 use veil_node_config::{AnyConfig, MemberConfig, WorkerConfig, process_environment};
 use veil_node_core::lifecycle::Secrets;
+use veil_node_operator::show;
+use veil_node_terminal::waiting;
 
 use super::{
     asking::Asking,
     failure::{Exit, Failure},
-    output,
+    output::{self, Shown},
     run::{block_on, conclude, log_to_stderr, stop_on_signals},
+    watch::Watch,
 };
 
 /// Commands about a worker.
@@ -66,6 +66,8 @@ pub(super) struct Ask {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 /// Whom to fence.
@@ -133,53 +135,10 @@ async fn ask(arguments: &Ask, asking: &Asking) -> Result<Exit, Failure> {
     let file = arguments.config.as_ref();
     let config = file.map(|file| AnyConfig::load(file, &process_environment)).transpose()?;
     let node = asking.client(config.as_ref().map(AnyConfig::node))?;
-    let status: Status = node.get("/v1/status").await?;
-    output::show(arguments.json, &status, |out| write_status(out, &status))?;
-    Ok(Exit::Done)
-}
-
-fn write_status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
-    writeln!(out, "{:?} {}, {}", status.role, status.peer_id, status.stage)?;
-    for waited in &status.waiting_for {
-        writeln!(out, "  waiting for {waited}")?;
-    }
-    if let Some(key_set) = &status.key_set {
-        let insecure =
-            status.insecure_reference_string.then_some(", INSECURE reference string of one party");
-        writeln!(out, "key set {key_set}{}", insecure.unwrap_or_default())?;
-    }
-    if let Some(EngineStatus { name, version, os, architecture, filtered }) = &status.engine {
-        let open = ", UNFILTERED: containers reach this host and its network";
-        let open = if *filtered { "" } else { open };
-        writeln!(out, "engine {name} {version} on {os}/{architecture}{open}")?;
-    }
-    if let Some(seat) = status.participant {
-        writeln!(out, "seat {seat}")?;
-    }
-    let peers = &status.peers;
-    writeln!(out, "{} of {} peers answer, {} are down", peers.alive, peers.registered, peers.down)?;
-    for (protocol, reasons) in &status.refusals {
-        let reasons: Vec<_> =
-            reasons.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        writeln!(out, "refused from peers, {protocol}: {}", reasons.join(", "))?;
-    }
-    writeln!(out, "last certified slot {}", status.last_slot)?;
-    for replica in &status.replicas {
-        let place = match (&replica.worker, &replica.pending_because, &replica.done) {
-            (Some(worker), ..) => format!("on {worker}"),
-            (None, Some(because), _) => format!("pending: {because}"),
-            (None, None, Some(done)) if done.succeeded => "done".to_owned(),
-            (None, None, Some(done)) => match done.exit_code {
-                Some(code) => format!("failed with exit code {code}"),
-                None => "ended, nobody knows how".to_owned(),
-            },
-            (None, None, None) => "on no worker".to_owned(),
-        };
-        let observed = match &replica.observed {
-            Some(observed) => format!(" ({})", observed.state),
-            None => String::new(),
-        };
-        writeln!(out, "{}/{} {place}{observed}", replica.job, replica.replica)?;
-    }
-    Ok(())
+    let look = async || {
+        waiting::on(format_args!("waiting for the node at {}", node.address()));
+        let status: Status = node.get("/v1/status").await?;
+        Shown::new(&status, |out| show::write_status(out, &status, output::width()))
+    };
+    arguments.watch.show(arguments.json, look).await
 }

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use veil_node_chain::{Chain, ChainError, DelegatedKey};
 use veil_node_config::{job_file::quantity::seconds, parse_address};
+use veil_node_terminal::waiting;
 use veil_protocol_spec::{Address, registry::Delegation};
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
     failure::{Exit, Failure},
     job::target::Target,
     output,
-    run::{block_on, conclude},
+    run::{TRANSACTION, block_on, conclude},
 };
 
 #[derive(Debug, Subcommand)]
@@ -73,6 +74,7 @@ async fn delegate(arguments: &Delegate, asking: &Asking) -> Result<Exit, Failure
     let (chain, cluster) = target.resolve(asking)?.chain().await?;
     let operator = own(&chain)?;
     let until = chain.time().await?.saturating_add(*until);
+    waiting::on(TRANSACTION);
     let mined = chain.delegate(cluster, *key, until).await?;
     let object = json!({
         "operator": operator,
@@ -93,6 +95,7 @@ async fn revoke(arguments: &Revoke, asking: &Asking) -> Result<Exit, Failure> {
     let Revoke { key, target } = arguments;
     let (chain, cluster) = target.resolve(asking)?.chain().await?;
     let operator = own(&chain)?;
+    waiting::on(TRANSACTION);
     let mined = chain.revoke_delegate(cluster, *key).await?;
     let object = json!({ "operator": operator, "key": key, "transaction": mined.transaction });
     output::show(target.json, &object, |out| {

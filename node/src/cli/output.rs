@@ -5,9 +5,11 @@
 //! quietly, with the exit code that it would have had; a closed standard error is ignored.
 
 use core::fmt;
-use std::io::{self, BufWriter, ErrorKind, Write, stderr, stdout};
+use std::io::{self, BufWriter, ErrorKind, Write, stdout};
 
 use serde::Serialize;
+pub(super) use veil_node_terminal::waiting::note;
+use veil_node_terminal::{standard_output, waiting};
 
 use super::failure::{Exit, Failure};
 
@@ -25,7 +27,13 @@ pub(super) enum Reader {
 pub(super) fn print(
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<Reader, Failure> {
+    waiting::over();
     print_to(stdout().lock(), write)
+}
+
+/// The width that tables keep to: the terminal's, if there is one.
+pub(super) fn width() -> Option<usize> {
+    standard_output().map(|size| size.columns)
 }
 
 fn print_to(
@@ -61,9 +69,43 @@ pub(super) fn show(
     })
 }
 
-/// A line for a person, on standard error.
-pub(super) fn note(line: impl fmt::Display) {
-    let _ = writeln!(stderr().lock(), "{line}"); // nobody reads it
+/// What a command shows, for a program and for a person; as of [`show`], if it is shown more than once.
+pub(super) struct Shown {
+    object: String,
+    text: String,
+    /// How the command ends that shows it once.
+    pub(super) exit: Exit,
+}
+
+impl Shown {
+    /// # Errors
+    /// An object that JSON has no form for: a defect.
+    pub(super) fn new(
+        object: &impl Serialize,
+        text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<Self, Failure> {
+        let defect = |error: &dyn fmt::Display| Failure::new(Exit::Failed, "internal", error);
+        let object = serde_json::to_string(object).map_err(|error| defect(&error))?;
+        let mut bytes = Vec::new();
+        text(&mut bytes).map_err(|error| defect(&error))?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Self { object, text, exit: Exit::Done })
+    }
+
+    /// For a person.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// # Errors
+    /// As of [`print`].
+    pub(super) fn print(&self, json: bool) -> Result<Reader, Failure> {
+        print(
+            |out| {
+                if json { writeln!(out, "{}", self.object) } else { write!(out, "{}", self.text) }
+            },
+        )
+    }
 }
 
 #[cfg(test)]

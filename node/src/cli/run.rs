@@ -13,17 +13,22 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
+use veil_node_terminal::waiting;
 
 use super::{
     failure::{Exit, Failure},
     output,
 };
 
+/// What a command waits for that has a transaction to send, as [`waiting`] says it.
+pub(super) const TRANSACTION: &str = "waiting until the transaction is mined and deep enough";
+
 /// Environment variable that says what is logged, in the syntax of `tracing`.
 const LOG_VARIABLE: &str = "VEIL_LOG";
 
 /// Tells why a command failed, as JSON on standard output or as text on standard error.
 pub(super) fn conclude(json: bool, result: Result<Exit, Failure>) -> Exit {
+    waiting::over();
     result.unwrap_or_else(|failure| {
         let object = json!({ "error": failure.message, "kind": failure.kind });
         if !json || output::show(true, &object, |_| Ok(())).is_err() {

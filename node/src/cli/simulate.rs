@@ -27,12 +27,12 @@ use veil_node_ceremony::offline::{
 };
 use veil_node_process::Stopwatch;
 use veil_node_storage::keystore::Passphrase;
+use veil_node_terminal::progress::Stages;
 use veil_protocol_spec::Committee;
 
 use super::{
     failure::{Exit, Failure},
     output,
-    report::Reporter,
     run::conclude,
 };
 
@@ -108,7 +108,7 @@ fn simulate(arguments: &Arguments) -> Result<(Value, Exit), Failure> {
     let members = arguments.members.parse::<u8>().map_err(Failure::usage)?;
     let committee = Committee::new(members).map_err(Failure::usage)?;
     let params = ParameterSet::by_name(&arguments.parameters, committee).map_err(Failure::usage)?;
-    let reporter = Reporter::new();
+    let reporter = Stages::default();
     if params.is_insecure() {
         reporter.say("WARNING: insecure test parameters: the key protects nothing");
     }

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 use veil_node_ceremony::offline::archive;
+use veil_node_terminal::progress::Stages;
 
 use super::{
     failure::{Exit, Failure},
     output,
-    report::Reporter,
     run::conclude,
 };
 
@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
 }
 
 fn verify(arguments: &Arguments) -> Result<Exit, Failure> {
-    let reporter = Reporter::new();
+    let reporter = Stages::default();
     let result = archive::verify(&arguments.dir, |done, total| {
         reporter.at("checking the share streams", done.into(), total.into());
     });

@@ -45,7 +45,8 @@ const STORAGE: &[&str] = &["redb", "age"];
 const HTTP: &[&str] = &["axum", "rcgen", "tokio-rustls"];
 const AGREEMENT: &[&str] = &["arc-malachitebft"];
 const THRESHOLD: &[&str] = &["frost"];
-const COMMAND_LINE: &[&str] = &["clap", "indicatif"];
+const COMMAND_LINE: &[&str] = &["clap", "clap_complete", "clap_mangen"];
+const TERMINAL: &[&str] = &["console", "indicatif"];
 
 /// Packages that do I/O: none in the tree of a protocol crate.
 pub(super) const IO: &[&str] =
@@ -137,6 +138,8 @@ pub(super) const HOUSE: &[Row] = &[
     row(Edge, "veil-node-containers", CONTAINERS, &["veil-protocol-spec"]),
     // Asked before an engine pulls, and by who allows an image: by the HTTP client of the chain.
     row(Edge, "veil-node-registry", REGISTRY, &["veil-protocol-spec"]),
+    // What a person reads, for whoever has something to show.
+    row(Edge, "veil-node-terminal", TERMINAL, NONE),
     row(
         Product,
         "veil-node-config",
@@ -181,6 +184,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-chain",
             "veil-node-config",
             "veil-node-core",
+            "veil-node-terminal",
             "veil-protocol-spec",
         ],
     ),
@@ -270,6 +274,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-process",
             "veil-node-registry",
             "veil-node-storage",
+            "veil-node-terminal",
             "veil-node-worker",
             "veil-protocol-spec",
             "veil-scheduler",

@@ -4,12 +4,13 @@ use clap::Args;
 use serde_json::json;
 use veil_node_ceremony::{abort, give_up_failed_attempt};
 use veil_node_storage::data_dir::{DataDir, DataDirError};
+use veil_node_terminal::waiting;
 
 use super::{Common, connect, identity, load, passphrase};
 use crate::cli::{
     failure::{Exit, Failure},
     output,
-    run::{block_on, conclude},
+    run::{TRANSACTION, block_on, conclude},
 };
 
 #[derive(Debug, Args)]
@@ -30,6 +31,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     let passphrase = passphrase(&config)?;
     let identity = identity(&config, &passphrase)?;
     let (_, commit_point) = connect(&config).await?;
+    waiting::on(TRANSACTION);
     let aborted = abort(&commit_point, &identity, &arguments.reason).await?;
     // A member that runs sees it on chain and erases by itself.
     let erased = match DataDir::lock(&config.node.data_dir) {

@@ -14,13 +14,13 @@ use veil_node_chain::{Chain, ChainError};
 use veil_node_core::P2pTransports;
 use veil_node_p2p::{Directory, Network, NetworkConfig, Peer};
 use veil_node_storage::data_dir::DataDir;
+use veil_node_terminal::{progress::Stages, waiting};
 use veil_protocol_spec::{ClusterId, PeerIdHash, scheduling::ReferenceStringOrigin};
 
 use super::{Common, connect, identity, load, passphrase};
 use crate::cli::{
     failure::{Exit, Failure},
     output::{self, Reader},
-    report::Reporter,
     run::{block_on, conclude},
 };
 
@@ -63,7 +63,8 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     network.listen = config.network.listen;
     network.bootstrap = config.network.bootstrap;
     let network = Network::start(network, directory).await?;
-    let reporter = Reporter::new();
+    waiting::over();
+    let reporter = Stages::default();
     for address in network.addresses() {
         reporter.say(&format!("listening on {address}"));
     }
@@ -139,7 +140,7 @@ async fn follow(chain: Chain, cluster: ClusterId, sender: watch::Sender<Arc<Dire
 }
 
 /// Shows progress until it is dropped.
-async fn show(reporter: &Reporter, board: &CeremonyProgress) {
+async fn show(reporter: &Stages, board: &CeremonyProgress) {
     let mut status = board.subscribe();
     let mut remind = tokio::time::interval(REMINDER_INTERVAL);
     loop {

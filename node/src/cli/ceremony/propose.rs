@@ -5,12 +5,13 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 use veil_node_ceremony::{AttemptStatus, ProposeOptions, Proposed, propose};
+use veil_node_terminal::waiting;
 
 use super::{Common, connect, load};
 use crate::cli::{
     failure::{Exit, Failure},
     output,
-    run::{block_on, conclude},
+    run::{TRANSACTION, block_on, conclude},
 };
 
 #[derive(Debug, Args)]
@@ -50,6 +51,11 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
             output::note(line(proposed));
         }
     };
+    if arguments.wait {
+        waiting::on("waiting for the members; `veil ceremony status` says for which");
+    } else {
+        waiting::on(TRANSACTION);
+    }
     let proposed = propose(&commit_point, &options, shown).await?;
     let object = json!({
         "epoch": proposed.epoch,

@@ -9,19 +9,23 @@ use veil_node_ceremony::{
     AttemptStatus, CeremonyStatus, CommitPointChain, CommitPointError, Proposal, read_status,
     status_file, unix_seconds,
 };
+use veil_node_config::MemberConfig;
 use veil_node_storage::data_dir::DataDir;
 
 use super::{Common, connect, load};
 use crate::cli::{
     failure::{Exit, Failure},
-    output,
+    output::Shown,
     run::{block_on, conclude},
+    watch::Watch,
 };
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Arguments {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 pub(in crate::cli) fn run(arguments: &Arguments) -> Exit {
@@ -30,6 +34,10 @@ pub(in crate::cli) fn run(arguments: &Arguments) -> Exit {
 
 async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     let config = load(&arguments.common)?;
+    arguments.watch.show(arguments.common.json, async || look(&config).await).await
+}
+
+async fn look(config: &MemberConfig) -> Result<Shown, Failure> {
     let data_dir = &config.node.data_dir;
     let local = match read_status(data_dir) {
         Ok(status) => Some(status),
@@ -38,7 +46,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     };
     let running = DataDir::is_locked(data_dir);
     // Without the chain the local part is still worth knowing.
-    let chain = match connect(&config).await {
+    let chain = match connect(config).await {
         Ok((_, commit_point)) => match commit_point.latest().await {
             Ok(proposal) => Ok(Some(proposal)),
             Err(CommitPointError::NotProposed { .. }) => Ok(None),
@@ -48,10 +56,9 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     };
     let exit = if chain.is_err() { Exit::Failed } else { Exit::Done };
     let object = as_json(&chain, local.as_ref(), running);
-    output::show(arguments.common.json, &object, |out| {
-        write_status(out, &chain, local.as_ref(), running)
-    })?;
-    Ok(exit)
+    let mut shown = Shown::new(&object, |out| write_status(out, &chain, local.as_ref(), running))?;
+    shown.exit = exit;
+    Ok(shown)
 }
 
 type OnChain = Result<Option<Proposal>, String>;
@@ -104,7 +111,7 @@ fn write_status(
     running: bool,
 ) -> io::Result<()> {
     match chain {
-        Err(error) => output::note(format!("error: {error}")),
+        Err(error) => writeln!(out, "chain   error: {error}")?,
         Ok(None) => writeln!(out, "chain   no ceremony is proposed: `veil ceremony propose`")?,
         Ok(Some(proposal)) => {
             let left = proposal.deadline.saturating_sub(unix_seconds());

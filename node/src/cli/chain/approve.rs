@@ -35,7 +35,7 @@ pub(in crate::cli) struct Approve {
 
 pub(super) async fn carry_out(arguments: &Approve) -> Result<Value, Failure> {
     let Approve { peer, place: Where { cluster, contract, connection }, .. } = arguments;
-    let chain = contract.connect(connection).await?;
+    let chain = contract.connect_to_send(connection).await?;
     let Some(operator) = arguments.operator else {
         let mined = chain.withdraw_approval(cluster.id(), *peer).await?;
         return Ok(json!({

@@ -4,12 +4,13 @@ use std::{env, fs, path::PathBuf, time::Duration};
 
 use clap::Args;
 use veil_node_chain::{AccountKey, Chain, ChainConfig, RpcUrls};
+use veil_node_terminal::waiting;
 use veil_protocol_spec::{Address, ChainId, ClusterId};
 use zeroize::Zeroizing;
 
 pub(super) use veil_node_config::parse_address;
 
-use crate::cli::failure::Failure;
+use crate::cli::{failure::Failure, run::TRANSACTION};
 
 /// How to reach the chain and who pays.
 #[derive(Debug, Args)]
@@ -107,6 +108,17 @@ impl Connection {
 
 impl Contract {
     pub(super) async fn connect(&self, connection: &Connection) -> Result<Chain, Failure> {
-        Ok(Chain::connect(connection.config(self.contract)?).await?)
+        waiting::on("connecting to the chain");
+        let chain = Chain::connect(connection.config(self.contract)?).await?;
+        waiting::on("reading the contracts");
+        Ok(chain)
+    }
+
+    /// For a command that sends a transaction next.
+    pub(super) async fn connect_to_send(&self, connection: &Connection) -> Result<Chain, Failure> {
+        let chain = self.connect(connection).await?;
+        let most = connection.timeout;
+        waiting::on(format_args!("{TRANSACTION}; it is withdrawn after {most} s (--timeout)"));
+        Ok(chain)
     }
 }

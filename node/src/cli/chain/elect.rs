@@ -43,7 +43,11 @@ impl Command {
 
 pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
     let arguments = command.arguments();
-    let chain = arguments.place.contract.connect(&arguments.place.connection).await?;
+    let Where { contract, connection, .. } = &arguments.place;
+    let chain = match command {
+        Command::Show(_) => contract.connect(connection).await?,
+        _ => contract.connect_to_send(connection).await?,
+    };
     let cluster = arguments.place.cluster.id();
     let epoch = match arguments.epoch {
         Some(epoch) => Epoch(epoch),

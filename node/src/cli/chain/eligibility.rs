@@ -4,17 +4,19 @@ use std::{io, io::Write};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use veil_node_chain::Chain;
 use veil_node_operator::{replicas, table};
 use veil_node_process::{moment, unix_now};
-use veil_protocol_spec::{PeerIdHash, registry::Eligibility, scheduling::UnixMillis};
+use veil_protocol_spec::{ClusterId, PeerIdHash, registry::Eligibility, scheduling::UnixMillis};
 
 use super::arguments::Where;
 use crate::cli::{
     asking::Asking,
     failure::{Exit, Failure},
-    job::target::Target,
-    output,
+    job::target::{Access, Target},
+    output::{self, Shown},
     run::{block_on, conclude},
+    watch::Watch,
 };
 
 /// Commands of a node's operator and of the cluster's admin about one node.
@@ -57,6 +59,8 @@ pub(in crate::cli) struct Status {
     worker: PeerIdHash,
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 /// `veil node`.
@@ -79,7 +83,7 @@ async fn set(
     deadline: Option<u64>,
 ) -> Result<Exit, Failure> {
     let Arguments { worker, place: Where { cluster, contract, connection } } = arguments;
-    let chain = contract.connect(connection).await?;
+    let chain = contract.connect_to_send(connection).await?;
     let mined = chain.set_eligibility(cluster.id(), *worker, eligibility, deadline).await?;
     let object = json!({
         "node": worker,
@@ -122,9 +126,18 @@ fn write_given(
 }
 
 async fn status(of: &Status, asking: &Asking) -> Result<Exit, Failure> {
-    let Status { worker, target } = of;
-    let access = target.resolve(asking)?;
+    let access = of.target.resolve(asking)?;
     let (chain, cluster) = access.chain().await?;
+    let look = async || look(of, &access, &chain, cluster).await;
+    of.watch.show(of.target.json, look).await
+}
+
+async fn look(
+    Status { worker, .. }: &Status,
+    access: &Access,
+    chain: &Chain,
+    cluster: ClusterId,
+) -> Result<Shown, Failure> {
     let node = chain.node(cluster, *worker).await?;
     let node = node.ok_or_else(|| {
         Failure::usage(format!(
@@ -140,12 +153,11 @@ async fn status(of: &Status, asking: &Asking) -> Result<Exit, Failure> {
         "drain_deadline": node.drain_deadline,
         "replicas": here,
     });
-    output::show(target.json, &object, |out| {
+    Shown::new(&object, |out| {
         write_given(out, worker, node.eligibility, node.drain_deadline)?;
         if here.is_empty() {
             return writeln!(out, "it has no replica");
         }
-        table::write_rows(out, &here)
-    })?;
-    Ok(Exit::Done)
+        table::write_rows(out, &here, output::width())
+    })
 }

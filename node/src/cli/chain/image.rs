@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use veil_node_registry::{ImageKey, Registry, parts};
+use veil_node_terminal::waiting;
 use veil_protocol_spec::{
     KeccakDigest, hex, read_hex,
     scheduling::{ImageApproval, ImageParts, PartKind, TaggedImage},
@@ -119,6 +120,7 @@ impl Source {
     async fn read(&self) -> Result<Commitment, Failure> {
         let (bytes, signature) = match (&self.image, &self.manifest) {
             (Some(TaggedImage { image, .. }), _) => {
+                waiting::on(format_args!("asking the registry for {image}"));
                 let registry = Registry::new(self.insecure_registry.clone())?;
                 let bytes = registry.manifest(image).await?;
                 let signature = match &self.key {
@@ -162,7 +164,7 @@ pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
         Command::Allow(Allow { source, place }) => {
             let commitment = source.read().await?;
             let Commitment { manifest, approval, proof, .. } = &commitment;
-            let chain = place.contract.connect(&place.connection).await?;
+            let chain = place.contract.connect_to_send(&place.connection).await?;
             let cluster = place.cluster.id();
             let mined = chain.allow_image(cluster, *manifest, *approval, proof).await?;
             let now = chain.image(cluster, *manifest).await?;
@@ -183,7 +185,7 @@ pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
             Ok(said)
         }
         Command::Revoke(Revoke { image, place }) => {
-            let chain = place.contract.connect(&place.connection).await?;
+            let chain = place.contract.connect_to_send(&place.connection).await?;
             let mined = chain.revoke_image(place.cluster.id(), *image).await?;
             Ok(json!({
                 "image": shown(*image),

@@ -86,7 +86,8 @@ pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
         Command::Set(arguments) => {
             let path = &arguments.file;
             let policy = read(path)?;
-            let chain = arguments.place.contract.connect(&arguments.place.connection).await?;
+            let chain =
+                arguments.place.contract.connect_to_send(&arguments.place.connection).await?;
             let cluster = arguments.place.cluster.id();
             let mined = chain.set_cluster_policy(cluster, &policy).await?;
             let announced = chain.announced_policy(cluster).await?;

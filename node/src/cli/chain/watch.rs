@@ -3,6 +3,7 @@
 use clap::Args;
 use serde_json::json;
 use veil_node_chain::{ChainEvent, Update};
+use veil_node_terminal::waiting;
 
 use super::arguments::{Connection, Contract};
 use crate::cli::{
@@ -41,6 +42,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         output::print(|out| writeln!(out, "{}", line(update, arguments.connection.json)))
     };
     if arguments.once {
+        waiting::on("reading the events");
         for update in follower.catch_up().await? {
             if show(&update)? == Reader::Left {
                 break;
@@ -48,6 +50,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         }
         return Ok(Exit::Done);
     }
+    waiting::over(); // events come when they come
     while show(&follower.next().await?)? == Reader::Reads {}
     Ok(Exit::Done)
 }

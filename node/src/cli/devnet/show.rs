@@ -1,80 +1,18 @@
 //! Progress on standard error, and the table at the end.
 
-use std::{
-    io::{self, IsTerminal as _, Write, stderr},
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::io::{self, Write};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use veil_node_api::status::Phase;
+use veil_node_terminal::progress::Steps;
 
-use crate::{
-    cli::output,
-    devnet::{Event, Figures, Placed},
-};
+use crate::devnet::{Event, Figures, Placed};
 
-/// Between two lines about one step where there is no terminal.
-const DETAIL_INTERVAL: Duration = Duration::from_secs(10);
-
-/// A spinner on a terminal, lines otherwise.
-pub(super) struct Progress {
-    bar: ProgressBar,
-    terminal: bool,
-    step: Mutex<(&'static str, Option<Instant>)>,
-}
-
-impl Progress {
-    pub(super) fn new() -> Self {
-        let terminal = stderr().is_terminal();
-        let bar = if terminal { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        if let Ok(style) =
-            ProgressStyle::with_template("{spinner} {prefix:14} {elapsed} {wide_msg}")
-        {
-            bar.set_style(style);
-        }
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, terminal, step: Mutex::new(("", None)) }
-    }
-
-    pub(super) fn on_event(&self, event: Event<'_>) {
-        match event {
-            Event::Step(step) => self.stage(step),
-            Event::Detail(detail) => self.detail(detail),
-            Event::Done(step, seconds) => self.say(&format!("{step}: {seconds:.1} s")),
-        }
-    }
-
-    pub(super) fn stage(&self, stage: &'static str) {
-        *self.step.lock().unwrap_or_else(PoisonError::into_inner) = (stage, None);
-        if self.terminal {
-            self.bar.set_prefix(stage);
-            self.bar.set_message("");
-            self.bar.reset_elapsed();
-        } else {
-            output::note(format!("{stage} ..."));
-        }
-    }
-
-    fn detail(&self, detail: &str) {
-        if self.terminal {
-            self.bar.set_message(detail.to_owned());
-            return;
-        }
-        let mut step = self.step.lock().unwrap_or_else(PoisonError::into_inner);
-        if step.1.is_none_or(|last| last.elapsed() >= DETAIL_INTERVAL) {
-            step.1 = Some(Instant::now());
-            output::note(format!("{}: {detail}", step.0));
-        }
-    }
-
-    /// A line that stays.
-    pub(super) fn say(&self, line: &str) {
-        self.bar.suspend(|| output::note(line));
-    }
-
-    pub(super) fn finish(&self) {
-        self.bar.finish_and_clear();
+/// Tells what happens.
+pub(super) fn on_event(progress: &Steps, event: Event<'_>) {
+    match event {
+        Event::Step(step) => progress.step(step),
+        Event::Detail(detail) => progress.detail(detail),
+        Event::Done(step, seconds) => progress.say(&format!("{step}: {seconds:.1} s")),
     }
 }
 

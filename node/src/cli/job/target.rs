@@ -10,6 +10,7 @@ use veil_node_chain::{Chain, ChainError, RpcUrls};
 use veil_node_config::{AnyConfig, ChainSection, parse_address, process_environment};
 use veil_node_core::lifecycle::account;
 use veil_node_operator::submission;
+use veil_node_terminal::waiting;
 use veil_protocol_spec::{Address, ClusterId};
 
 use crate::{
@@ -97,8 +98,11 @@ impl Access {
     /// The chain, with the account that is configured, if one is.
     pub(in crate::cli) async fn chain(&self) -> Result<(Chain, ClusterId), Failure> {
         let section = self.section.as_ref().ok_or_else(no_chain)?;
+        waiting::on("connecting to the chain");
         let config = section.connection(account(section)?);
-        Ok((Chain::connect(config).await?, section.cluster))
+        let chain = Chain::connect(config).await?;
+        waiting::on("reading the contracts");
+        Ok((chain, section.cluster))
     }
 
     fn nodes(&self) -> Result<&[Client], Failure> {
@@ -117,12 +121,19 @@ impl Access {
         cluster: ClusterId,
         operator: Address,
     ) -> Result<Client, Failure> {
-        Ok(submission::log_in(chain, cluster, self.first_node()?, operator).await?)
+        let node = self.first_node()?;
+        waiting::on(format_args!("logging in at the node at {}", node.address()));
+        Ok(submission::log_in(chain, cluster, node, operator).await?)
     }
 
     /// What every node that answers says; one must.
     pub(in crate::cli) async fn statuses(&self) -> Result<Vec<Status>, Failure> {
-        let asked = self.nodes()?.iter().map(|node| node.get("/v1/status"));
+        let nodes = self.nodes()?;
+        match nodes {
+            [node] => waiting::on(format_args!("waiting for the node at {}", node.address())),
+            nodes => waiting::on(format_args!("waiting for {} nodes", nodes.len())),
+        }
+        let asked = nodes.iter().map(|node| node.get("/v1/status"));
         let (mut statuses, mut error) = (Vec::new(), None);
         for answer in join_all(asked).await {
             match answer {
@@ -138,11 +149,17 @@ impl Access {
 
     /// The jobs, from the first node that answers.
     pub(super) async fn jobs(&self) -> Result<Vec<JobStatus>, Failure> {
-        let mut jobs = self.first_node()?.get("/v1/jobs").await;
+        let first = self.first_node()?;
+        waiting::on(format_args!("waiting for the jobs that the node at {} has", first.address()));
+        let mut jobs = first.get("/v1/jobs").await;
         for node in self.nodes()?.iter().skip(1) {
             if jobs.is_ok() {
                 break;
             }
+            waiting::on(format_args!(
+                "waiting for the jobs that the node at {} has",
+                node.address()
+            ));
             jobs = node.get("/v1/jobs").await;
         }
         Ok(jobs?)

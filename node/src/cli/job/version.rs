@@ -7,12 +7,14 @@ use veil_node_operator::{
     submission::Submitted,
     table,
 };
+use veil_node_terminal::waiting;
 
 use super::target::{ForOperator, Target};
 use crate::cli::{
     asking::Asking,
     failure::{Exit, Failure},
     output,
+    run::TRANSACTION,
 };
 
 #[derive(Debug, Args)]
@@ -44,9 +46,12 @@ pub(in crate::cli) struct Revert {
 pub(super) async fn history(arguments: &History, asking: &Asking) -> Result<Exit, Failure> {
     let access = arguments.target.resolve(asking)?;
     let job = find(&access.jobs().await?, &arguments.job)?;
+    waiting::on("waiting for the versions of the job");
     let versions = versions(access.first_node()?, job).await?;
     let object = json!({ "job": job, "versions": table::versions(&versions) });
-    output::show(arguments.target.json, &object, |out| table::write_versions(out, &versions))?;
+    output::show(arguments.target.json, &object, |out| {
+        table::write_versions(out, &versions, output::width())
+    })?;
     Ok(Exit::Done)
 }
 
@@ -59,6 +64,7 @@ pub(super) async fn revert(arguments: &Revert, asking: &Asking) -> Result<Exit, 
     let versions = versions(&node, job).await?;
     let version = choose(&versions, arguments.to)?;
     let leak_bits = arguments.leak_bits;
+    waiting::on(TRANSACTION);
     let submitted = history::revert(&chain, cluster, &node, operator, version, leak_bits).await?;
     show(arguments.target.json, &submitted)
 }

@@ -6,6 +6,7 @@ use clap::Args;
 use veil_node_api::evict::{Evict, Evicted, PATH};
 use veil_node_config::{AnyConfig, process_environment};
 use veil_node_process::moment;
+use veil_node_terminal::waiting;
 use veil_protocol_spec::{
     ReplicaIndex,
     scheduling::{InvalidNote, Note},
@@ -78,6 +79,7 @@ async fn evict(arguments: &Arguments, asking: &Asking) -> Result<Exit, Failure> 
     let file = arguments.config.as_ref();
     let config = file.map(|file| AnyConfig::load(file, &process_environment)).transpose()?;
     let worker = asking.client(config.as_ref().map(AnyConfig::node))?;
+    waiting::on(format_args!("waiting for the worker at {}", worker.address()));
     let evicted: Vec<Evicted> = worker.post(PATH, &request).await?;
     let object = serde_json::json!({ "evicted": evicted });
     output::show(arguments.json, &object, |out| {
