@@ -222,6 +222,8 @@ async fn a_dead_participant_holds_up_nobody_and_its_queue_is_bounded() {
     let network = MemoryNetwork::default();
     let mut config = config(1);
     config.queues.bytes = 4 << 20;
+    // However long this takes, nothing is given up but for lack of room.
+    config.queues.retries = 1000;
     let (transport, incoming) = open(&network.of(seat(1)));
     // Participant 2 is up, 3 and 4 are not.
     let (_, mut second) = open(&network.of(seat(2)));
