@@ -33,6 +33,7 @@ pub mod history;
 pub mod obstacle;
 pub mod plan;
 pub mod replicas;
+mod sealing;
 pub mod submission;
 pub mod table;
 pub mod verify;
