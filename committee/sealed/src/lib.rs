@@ -11,7 +11,7 @@
 //! 1. The operator checks the members' announced keys and [seals](seal::seal).
 //! 2. Each member [checks its share](member::SealingKey::deal) before it considers the job.
 //! 3. A worker that the newest certificate assigns a replica to [asks](open::Opening::request) every member.
-//! 4. A member [releases](member::SealingKey::release) its share, encrypted to the key of that question.
+//! 4. A member [releases](member::SealingKey::answer) its share, encrypted to the key of that question.
 //! 5. The worker [takes](open::Opening::take) shares until t+1 are right, opens, and checks what it finds.
 //!
 //! # State and restart
