@@ -73,10 +73,9 @@ impl Executor {
             make_folder(&all)?;
             require_memory(&all)?;
             make_folder(&folder)?;
-            let files = contents.files.iter().enumerate();
-            files
-                .map(|(number, file)| write(&folder.join(number.to_string()), file, user.as_ref()))
-                .collect::<io::Result<()>>()
+            contents.files.iter().enumerate().try_for_each(|(number, file)| {
+                write(&folder.join(number.to_string()), file, user.as_ref())
+            })
         };
         match tokio::task::spawn_blocking(writing).await {
             Ok(Ok(())) => Ok(()),
