@@ -222,6 +222,14 @@ impl KeyShare {
         Ok(GroupKeyShare::from_secret_bytes(committee, participant, &self.frost)?)
     }
 
+    /// What this member's sealing key of the epoch is derived from (`sealed.md`, step 1): one way, under a separator
+    /// of its own, from what this member alone holds.
+    #[must_use]
+    pub fn sealing_seed(&self) -> Zeroizing<[u8; 32]> {
+        let parts: [&[u8]; 2] = [&self.origin.ceremony.0, &self.frost];
+        Zeroizing::new(domain::hash_parts(domain::SEALING_KEY, &parts))
+    }
+
     /// Checks that this is the key share that the caller means.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! What a member is told at construction: who takes part, under which parameters, how long it waits.
 
 use veil_committee_machine::Millis;
+use veil_committee_sealed::channel::ChannelError;
 use veil_protocol_spec::{
     Attempt, Blake3Digest, CeremonyId, Committee, ParticipantIndex, Wire,
     ceremony::{CeremonyParameters, DealPlaintext, RosterError, Stream},
@@ -9,7 +10,7 @@ use veil_protocol_spec::{
 use zeroize::Zeroizing;
 
 use crate::{
-    channel::{ChannelError, seal},
+    channel::seal,
     chunks::ChunkPlan,
     contributions::{Context, groups_of},
     keyset::{Layout, ParameterSet},

@@ -1,5 +1,5 @@
 //! The protocol of Veil as types. The text is beside this crate in `ceremony.md`, `slot.md`, `agreement.md`,
-//! `decryption.md` and `anchoring.md`; a step quoted in code is a numbered step of one of those.
+//! `decryption.md`, `sealed.md` and `anchoring.md`; a step quoted in code is a numbered step of one of those.
 //!
 //! # Role
 //! Everything that crosses a wire, is hashed, signed or stored is defined here and nowhere else:
@@ -12,6 +12,7 @@
 //! - [`scheduling`]: `Telemetry`, `Manifest`, `AssignmentCertificate`; and `JobSpec`, from
 //!   `veil-protocol-spec-job`.
 //! - [`evidence`]: what shows that somebody broke the protocol.
+//! - [`sealing`]: how what is sealed in a job reaches the winners of its replicas.
 //! - [`registry`]: what the chain says of a node; [`sync`]: how nodes keep up with each other, from a
 //!   [`snapshot`] where they were away long; [`inputs`]: what a member keeps of a slot's inputs.
 //!
@@ -31,11 +32,11 @@
 //!
 //! let request = SyncRequest::Records { after: Slot(7) };
 //! let bytes = request.to_wire();
-//! // Version 4, the first variant, the slot.
-//! assert_eq!(bytes, [4, 0, 7]);
+//! // Version 5, the first variant, the slot.
+//! assert_eq!(bytes, [5, 0, 7]);
 //! assert_eq!(SyncRequest::from_wire(&bytes), Ok(request));
 //! // A second spelling of the same number is refused.
-//! let refused = SyncRequest::from_wire(&[4, 0, 0x87, 0]);
+//! let refused = SyncRequest::from_wire(&[5, 0, 0x87, 0]);
 //! assert_eq!(refused, Err(CodecError::NotCanonical { name: "SyncRequest" }));
 //! ```
 
@@ -48,6 +49,7 @@ pub mod inputs;
 pub mod publication;
 pub mod registry;
 pub mod scheduling;
+pub mod sealing;
 pub mod slot;
 pub mod snapshot;
 pub mod sync;

@@ -65,6 +65,10 @@ pub use veil_protocol_spec_job::{
         Capability, CapabilityChange, ContainerPath, ContainerSettings, InvalidContainerPath,
         InvalidUser, Mebibytes, StopSignal, Tmpfs, Ulimit, UlimitKind, User,
     },
+    contents::{
+        ContentsError, FileMode, InvalidFileMode, RegistryCredentials, SealedContents, SealedFile,
+        SealedVariable,
+    },
     image::{ImageError, ImageReference, ImageTag, TaggedImage},
     job::{
         AntiAffinity, Constraints, FailureDomain, JobSpec, Organisations, Priority,
@@ -79,6 +83,7 @@ pub use veil_protocol_spec_job::{
     network::{Egress, HostPort, Port, Protocol},
     refusal::JobError,
     schedule::{Schedule, ScheduleError, utc},
+    sealed::{EncryptedShare, SealedPart, SealedPartError},
     unsupported::{self, Unsupported},
     version::VersionTerms,
     volume::{OnLoss, Volume, VolumeKind},

@@ -15,6 +15,7 @@ use crate::{
         Binding, ClusterState, JobSpec, Manifest, SignedCertificateVote, SignedSuspicion,
         SlotRecord, Suspicion, Telemetry,
     },
+    sealing::{SealingKeyAnnouncement, ShareAnswer, SignedShareRequest},
     snapshot::StateSnapshot,
 };
 
@@ -116,7 +117,7 @@ pub struct KeyFiles {
 }
 
 /// A request to one peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SyncRequest {
     /// The records after a slot, as many as fit; or the state after the last one, if that is more than
     /// [`SyncAnswer::SNAPSHOT_AFTER`] slots later or the next record is not kept any more.
@@ -142,14 +143,18 @@ pub enum SyncRequest {
     BlocksOpened,
     /// Which replicas run on the worker. A worker asks that has lost some of them to it by a certificate.
     Running,
+    /// The key that a member is sealed to (`sealed.md`, step 1).
+    SealingKey,
+    /// A member's share of the key of a sealed job (`sealed.md`, step 5).
+    Share(Box<SignedShareRequest>),
 }
 
 impl Wire for SyncRequest {
     const NAME: &'static str = "SyncRequest";
     // Version 1 asked for no evidence, no votes and no public key, version 2 for no counter, version 3 not for
-    // what runs.
-    const VERSION: u8 = 4;
-    const MAX_BYTES: usize = 64;
+    // what runs, version 4 for nothing of what is sealed.
+    const VERSION: u8 = 5;
+    const MAX_BYTES: usize = 64 + SignedShareRequest::MAX_BYTES;
 }
 
 /// The answer to a [`SyncRequest`]; `None` if the peer does not have what was asked for.
@@ -178,6 +183,10 @@ pub enum SyncAnswer {
     /// Replicas that have their place at the worker, run there, are not being stopped, and are healthy as far as
     /// their job says how to tell; at most [`SyncAnswer::MAX_RUNNING`].
     Running(Vec<(Blake3Digest, ReplicaIndex)>),
+    /// The member's word for its key; `None` if the peer is no member that takes part.
+    SealingKey(Option<Box<SealingKeyAnnouncement>>),
+    /// The member's share, encrypted to who asked, or why it keeps it.
+    Share(ShareAnswer),
 }
 
 impl SyncAnswer {
@@ -196,8 +205,8 @@ impl Wire for SyncAnswer {
     // Versions 1 to 3 carried records of their own, versions 1 and 2 no evidence, no votes and no public
     // key, version 3 no snapshot, version 4 no counter, version 5 job specifications of version 2; version 6
     // knew nothing of what runs, or of replicas that are done, version 7 nothing of versions of jobs, version 8
-    // nothing of periodic jobs.
-    const VERSION: u8 = 9;
+    // nothing of periodic jobs, version 9 nothing of what is sealed.
+    const VERSION: u8 = 10;
     // Records that were put together, and the last; or a record and the state after it.
     const MAX_BYTES: usize = 64
         + SlotRecord::MAX_BYTES
@@ -262,6 +271,7 @@ mod tests {
             SyncRequest::CertificateVotes(Slot(u64::MAX)),
             SyncRequest::PublicKey(KeySetDigest([3; 32])),
             SyncRequest::BlocksOpened,
+            SyncRequest::SealingKey,
         ] {
             assert_eq!(SyncRequest::from_wire(&request.to_wire()), Ok(request));
         }

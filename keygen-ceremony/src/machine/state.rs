@@ -13,6 +13,7 @@ use veil_committee::{
     key_share::KeyShare,
     prf::SetKey,
 };
+use veil_committee_sealed::channel::ChannelKey;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex,
     ceremony::{Round, Stream},
@@ -20,7 +21,6 @@ use veil_protocol_spec::{
 
 use super::interface::Stage;
 use crate::{
-    channel::ChannelKey,
     contributions::{KeyGroup, SplitKeys},
     engine::{BitStream, BodyOpener, BodyStream},
     keyset::Bodies,

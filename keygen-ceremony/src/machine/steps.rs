@@ -10,6 +10,7 @@ use veil_committee::{
     prf::SetKey,
 };
 use veil_committee_machine::Millis;
+use veil_committee_sealed::channel::ChannelKey;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, Wire,
     ceremony::{AbortReason, Commit, Confirm, Deal, DealPlaintext, Echo, Payload, Round, Stream},
@@ -24,7 +25,7 @@ use super::{
     state::{BitSecrets, Committed, Dealt, Keyed, Produced, State, Window},
 };
 use crate::{
-    channel::ChannelKey,
+    channel,
     contributions::{KeyGroup, SplitKeys, groups_of},
     engine::draw_bits,
     keyset::Bodies,
@@ -280,7 +281,7 @@ impl Ceremony {
 
     fn open_deals(
         &self,
-        channel: &ChannelKey,
+        key: &ChannelKey,
     ) -> Result<BTreeMap<ParticipantIndex, DealPlaintext>, AbortReason> {
         let mut dealt = BTreeMap::new();
         for (accused, deal) in self.log.deals() {
@@ -290,8 +291,8 @@ impl Ceremony {
                 detail,
             };
             let aad = self.setup.deal_data(accused, self.setup.me);
-            let plaintext =
-                channel.open(&deal.sealed.0, &aad).map_err(|error| invalid(error.to_string()))?;
+            let plaintext = channel::open(key, &deal.sealed.0, &aad)
+                .map_err(|error| invalid(error.to_string()))?;
             let plaintext =
                 DealPlaintext::from_wire(&plaintext).map_err(|error| invalid(error.to_string()))?;
             dealt.insert(accused, plaintext);

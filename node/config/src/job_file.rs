@@ -28,18 +28,25 @@ mod placement;
 pub mod problem;
 pub mod quantity;
 pub mod samples;
+mod sealed;
 mod values;
+
+use std::path::PathBuf;
 
 use veil_protocol_spec::{
     Address, ChainId, ClusterId,
     scheduling::{
-        ClusterScope, JobError, JobSpec, JobType, Name, ResourceRequest, TaggedImage, limits,
+        ClusterScope, JobError, JobSpec, JobType, Name, ResourceRequest, SealedContents,
+        TaggedImage, limits,
     },
 };
+
+pub use self::sealed::SourceError;
 
 use self::{
     document::Reader,
     problem::Problems,
+    sealed::Sources,
     values::{parsed, whole},
 };
 
@@ -55,6 +62,9 @@ pub enum JobFileError {
     /// A rule of job specifications is broken.
     #[error(transparent)]
     Job(#[from] JobError),
+    /// What is to be sealed cannot be.
+    #[error(transparent)]
+    Source(#[from] SourceError),
 }
 
 /// A job that says everything but whose it is and where.
@@ -63,6 +73,9 @@ pub struct JobFile {
     name: Option<Name>,
     /// In no cluster, of nobody, until it is submitted.
     job: JobSpec,
+    sources: Sources,
+    /// What the files in `sources` are relative to.
+    folder: PathBuf,
 }
 
 /// Where a job is that is in no cluster.
@@ -82,6 +95,40 @@ impl JobFile {
             return Err(JobFileError::TooLong(text.len()));
         }
         document::read(text, read).map_err(JobFileError::Problems)
+    }
+
+    /// The same, with files that are to be sealed relative to `folder`: the job file's own.
+    #[must_use]
+    pub fn in_folder(self, folder: PathBuf) -> Self {
+        Self { folder, ..self }
+    }
+
+    /// Whether part of it is to be sealed.
+    #[must_use]
+    pub const fn seals(&self) -> bool {
+        !self.sources.is_empty()
+    }
+
+    /// Reads what is to be sealed, and checks it.
+    ///
+    /// # Errors
+    /// [`SourceError`]: nothing of what was read is in it.
+    pub fn contents(&self) -> Result<SealedContents, SourceError> {
+        let contents = self.sources.contents(&self.folder, &self.job.image)?;
+        contents.validate(&self.job)?;
+        Ok(contents)
+    }
+
+    /// What whoever writes the file should know of what is sealed.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        match self.sources.variables() {
+            0 => Vec::new(),
+            count => vec![format!(
+                "its {count} variables lie in clear in the state of the engine of each worker that it is placed on, as \
+                 long as there is the container: a [[secret]] with `path` is a file in memory instead"
+            )],
+        }
     }
 
     /// How many replicas it asks for.
@@ -145,6 +192,13 @@ fn read(reader: &mut Reader<'_>) -> Option<JobFile> {
     let lease = lifecycle::lease(reader);
     let restart = lifecycle::restart(reader, kind.as_ref().unwrap_or(&JobType::Service));
     let (health, update) = (lifecycle::health(reader), lifecycle::update(reader));
+    let sources = Sources::read(reader);
+    if !sources.is_empty() {
+        // "A job with secrets names organisations, or `any`."
+        let example =
+            "organisations = [\"Acme\"], whose workers may read what is sealed, or \"any\"";
+        reader.require(root, "placement.organisations", example);
+    }
 
     let TaggedImage { image, tag } = image?;
     let (placeholder, request) = ("job".parse().ok()?, ResourceRequest::Clear(resources?));
@@ -167,7 +221,7 @@ fn read(reader: &mut Reader<'_>) -> Option<JobFile> {
         update,
         ..JobSpec::new(NOWHERE, Address([0; 20]), 0, placeholder, image, request)
     };
-    Some(JobFile { name, job })
+    Some(JobFile { name, job, sources, folder: PathBuf::new() })
 }
 
 #[cfg(test)]

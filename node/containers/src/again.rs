@@ -56,6 +56,7 @@ impl Executor {
             return Ok(Change::Kept);
         }
         self.admit().await?;
+        self.lay_out(desired).await?;
         tracing::info!(replica = %id, code = seen.exit.code, "starting again");
         self.docker.start(container.id.as_deref().unwrap_or_default()).await?;
         let new = Restarts::new(id, desired.placement.slot, seen.exit);

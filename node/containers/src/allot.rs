@@ -23,7 +23,8 @@ impl Executor {
         let has_quotas =
             spec.volumes.iter().any(|v| is_ephemeral(v.kind)) && self.has_quotas().await?;
         let user = spec.container.user.as_ref();
-        let (mounts, tmpfs) = volume::mounts(&spec.volumes, &terms.volumes, has_quotas, user)?;
+        let (mut mounts, tmpfs) = volume::mounts(&spec.volumes, &terms.volumes, has_quotas, user)?;
+        mounts.extend(self.sealed_mounts(desired));
         let network = self.network_of(spec).await?;
         let unshared = self.unshared(desired, container::reserved(spec)?.gpu).await?;
         Ok(Place {

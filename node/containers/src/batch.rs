@@ -119,6 +119,7 @@ impl Executor {
             return Ok(Change::Ended);
         }
         self.admit().await?;
+        self.lay_out(desired).await?;
         tracing::info!(replica = %id, ?exit, begun, "starting again");
         self.memory().record.begin(id, slot, begun + 1);
         let started = self.docker.start(container.id.as_deref().unwrap_or_default()).await;

@@ -7,7 +7,8 @@ use bollard::models::{
     ResourcesUlimits, RestartPolicy as EnginePolicy, RestartPolicyNameEnum,
 };
 use veil_protocol_spec::scheduling::{
-    ContainerSettings, HealthCheck, HealthProbe, JobSpec, ResourceRequest, Resources, Ulimit,
+    ContainerSettings, HealthCheck, HealthProbe, JobSpec, ResourceRequest, Resources,
+    SealedContents, Ulimit,
 };
 
 use crate::{
@@ -109,6 +110,7 @@ pub(crate) fn body(
         user: container.user.as_ref().map(ToString::to_string),
         working_dir: container.workdir.as_ref().map(ToString::to_string),
         hostname: container.hostname.as_ref().map(ToString::to_string),
+        env: desired.contents.as_deref().and_then(environment),
         stop_signal: container.stop_signal.map(|signal| signal.name().to_owned()),
         stop_timeout: Some(i64::from(container.stop_timeout_seconds)),
         labels: Some(labels::of(owner, desired, &reserved, &place.unshared)),
@@ -117,6 +119,12 @@ pub(crate) fn body(
         host_config: Some(host),
         ..ContainerCreateBody::default()
     })
+}
+
+/// `NAME=value`, as engines take it.
+fn environment(contents: &SealedContents) -> Option<Vec<String>> {
+    let variables = contents.env.iter().map(|one| format!("{}={}", one.name, one.value));
+    (!contents.env.is_empty()).then(|| variables.collect())
 }
 
 fn capabilities(container: &ContainerSettings) -> Vec<String> {
@@ -177,7 +185,7 @@ mod tests {
         Address, ChainId, ClusterId, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
         scheduling::{
             Capability, CapabilityChange, ClusterScope, CpuUnits, Mebibytes, MemoryUnits,
-            RestartMode, StopSignal, Tmpfs, UlimitKind,
+            RestartMode, SealedVariable, StopSignal, Tmpfs, UlimitKind,
         },
     };
 
@@ -204,7 +212,7 @@ mod tests {
         let owner = Owner { scope: SCOPE, worker: PeerIdHash([4; 32]) };
         let placement = Placement { slot: Slot(1), certificate: KeccakDigest([5; 32]) };
         let spec = Arc::new(spec);
-        let desired = DesiredReplica { replica: ReplicaIndex(0), spec, placement };
+        let desired = DesiredReplica { replica: ReplicaIndex(0), spec, placement, contents: None };
         let place = Place { network: "veil-test".to_owned(), ..Place::default() };
         body(&owner, &desired, &place).unwrap()
     }
@@ -266,6 +274,17 @@ mod tests {
         assert_eq!(body.working_dir.as_deref(), Some("/srv"));
         assert_eq!(body.hostname.as_deref(), Some("web"));
         assert_eq!(body.stop_signal.as_deref(), Some("SIGQUIT"));
+    }
+
+    #[test]
+    fn variables_are_as_engines_take_them() {
+        let variable =
+            |name: &str, value: &str| SealedVariable { name: name.into(), value: value.into() };
+        let env = vec![variable("A", ""), variable("DB", "a=b c")];
+        let mut contents = SealedContents::default();
+        contents.env = env;
+        assert_eq!(environment(&contents), Some(vec!["A=".to_owned(), "DB=a=b c".to_owned()]));
+        assert_eq!(environment(&SealedContents::default()), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What can go wrong with the engine, and with one replica.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use veil_protocol_spec::scheduling::{ImageReference, Name};
 
@@ -286,6 +286,25 @@ pub enum ReplicaError {
         /// On this worker.
         all: usize,
     },
+    /// The registry does not take the credentials that are sealed in the job.
+    #[error(
+        "the registry refuses the credentials that are sealed in the job for {image}: {reason}; put right \
+         [registry] in the job file, and submit it again"
+    )]
+    Credentials {
+        /// The image.
+        image: ImageReference,
+        /// The engine's words.
+        reason: String,
+    },
+    /// Files of sealed contents cannot be put into memory.
+    #[error("{path}: {reason}; the job's secrets are put nowhere else, and it is not started")]
+    Secrets {
+        /// Where they would be.
+        path: PathBuf,
+        /// What is wrong there.
+        reason: String,
+    },
     /// Podman ignores such requests without a word.
     #[error(
         "the job asks for {wanted} GPUs, and Podman gives none through its Docker-compatible socket; keep it off such \
@@ -323,6 +342,7 @@ impl ReplicaError {
             | Self::Attestation { .. }
             | Self::Unreadable { .. }
             | Self::WrongContent { .. }
+            | Self::Credentials { .. }
             | Self::NotApproved { .. } => true,
             Self::Limited { .. }
             | Self::Pull { .. }
@@ -337,6 +357,7 @@ impl ReplicaError {
             | Self::NoVolume { .. }
             | Self::ReadOnlyVolume { .. }
             | Self::NoGpus { .. }
+            | Self::Secrets { .. }
             | Self::NoGpusOfPodman { .. }
             | Self::Docker(_)
             | Self::Look(_) => false,

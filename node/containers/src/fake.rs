@@ -344,6 +344,7 @@ pub(crate) fn replicas(nonce: u64, count: u16) -> Vec<DesiredReplica> {
             replica: ReplicaIndex(index),
             spec: Arc::clone(&spec),
             placement,
+            contents: None,
         })
         .collect()
 }

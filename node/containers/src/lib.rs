@@ -93,6 +93,7 @@ mod replica;
 mod report;
 mod restart;
 mod runs;
+mod sealed;
 mod stamp;
 mod states;
 mod suspend;

@@ -7,10 +7,12 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use bollard::{errors::Error, query_parameters::CreateImageOptionsBuilder};
+use bollard::{
+    auth::DockerCredentials, errors::Error, query_parameters::CreateImageOptionsBuilder,
+};
 use futures::StreamExt as _;
 use tokio::time::{Instant, timeout};
-use veil_protocol_spec::scheduling::ImageReference;
+use veil_protocol_spec::scheduling::{ImageReference, RegistryCredentials};
 
 use crate::{
     engine::Docker,
@@ -67,7 +69,9 @@ impl Executor {
             }
             Pulling { executor: self, image }
         };
-        match self.ensure_image(image).await.map_err(Arc::new) {
+        let credentials =
+            group.iter().find_map(|desired| desired.contents.as_ref()?.registry.as_ref());
+        match self.ensure_image(image, credentials).await.map_err(Arc::new) {
             Ok(()) => {
                 self.memory().images.succeed(image);
                 Had::Yes
@@ -80,12 +84,16 @@ impl Executor {
     }
 
     /// Pulls it if it is allowed and the engine has not got it, and compares digest and platform.
-    async fn ensure_image(&self, image: &ImageReference) -> Result<(), ReplicaError> {
+    async fn ensure_image(
+        &self,
+        image: &ImageReference,
+        credentials: Option<&RegistryCredentials>,
+    ) -> Result<(), ReplicaError> {
         self.terms.approve.ask(image).await?;
         let facts = self.facts().await?;
         let found = match self.docker.image(image.as_str()).await {
             Err(error) if error.status() == Some(404) => {
-                self.docker.pull(image, &facts).await?;
+                self.docker.pull(image, &facts, credentials).await?;
                 self.pulled(image);
                 self.docker.image(image.as_str()).await?
             }
@@ -114,10 +122,20 @@ impl Executor {
 
 impl Docker {
     /// As long as it gets on.
-    async fn pull(&self, image: &ImageReference, facts: &EngineFacts) -> Result<(), ReplicaError> {
-        tracing::info!(%image, "pulling");
+    async fn pull(
+        &self,
+        image: &ImageReference,
+        facts: &EngineFacts,
+        credentials: Option<&RegistryCredentials>,
+    ) -> Result<(), ReplicaError> {
+        tracing::info!(%image, with_credentials = credentials.is_some(), "pulling");
         let options = CreateImageOptionsBuilder::new().from_image(image.as_str()).build();
-        let mut progress = std::pin::pin!(self.client.create_image(Some(options), None, None));
+        let with = credentials.map(|credentials| DockerCredentials {
+            username: Some(credentials.username.clone()),
+            password: Some(credentials.password.clone()),
+            ..DockerCredentials::default()
+        });
+        let mut progress = std::pin::pin!(self.client.create_image(Some(options), None, with));
         let deadline = self.deadlines.stall;
         let error = loop {
             match timeout(deadline, progress.next()).await {
@@ -133,6 +151,6 @@ impl Docker {
             }
         };
         tracing::warn!(%image, %error, "pull failed");
-        Err(refusal::of_pull(image, facts, &error))
+        Err(refusal::of_pull(image, facts, credentials.is_some(), &error))
     }
 }

@@ -60,6 +60,7 @@ impl Executor {
             desired.iter().map(|replica| (replica.id(), replica.clone())).collect();
         self.memory().desire(&desired, keep);
         let mut existing = self.existing().await?;
+        self.clear_away(keep, existing.keys().copied());
         let report = Mutex::new(ReconcileReport::default());
 
         let mut claims = Claims::new();
@@ -200,6 +201,9 @@ impl Executor {
             self.docker.remove(container.id.as_deref().unwrap_or_default()).await
         };
         let stopped = stopping.await;
+        if stopped.is_ok() {
+            self.clear_of(&id);
+        }
         (id, stopped.map(|()| Change::Stopped).map_err(|error| Arc::new(error.into())))
     }
 
@@ -263,11 +267,13 @@ impl Executor {
         }
         if container::is_suspended(container) {
             self.admit().await?;
+            self.lay_out(desired).await?;
             return Ok(self.resume(&desired.id(), container).await?);
         }
         match container.state {
             Some(State::CREATED) => {
                 self.admit().await?;
+                self.lay_out(desired).await?;
                 self.start_or_remove(desired, id).await?;
                 Ok(Change::Started)
             }
@@ -345,6 +351,7 @@ impl Executor {
         let place = self.place(desired).await?;
         let mut body = container::body(&self.owner, desired, &place)?;
         self.adapt(&mut body).await?;
+        self.lay_out(desired).await?;
         let created = self.docker.create(&name, body).await;
         let container = match created {
             Ok(container) => container,

@@ -14,10 +14,11 @@ use crate::{
     facts::EngineFacts,
 };
 
-/// Why `image` cannot be had.
+/// Why `image` cannot be had, which was asked for with or without credentials.
 pub(crate) fn of_pull(
     image: &ImageReference,
     facts: &EngineFacts,
+    with_credentials: bool,
     error: &DockerError,
 ) -> ReplicaError {
     let (image, reason) = (image.clone(), error.to_string());
@@ -43,6 +44,11 @@ pub(crate) fn of_pull(
         ReplicaError::Unreadable { image, engine, reason }
     } else if says(&["verification failed for digest", "does not match provided manifest digest"]) {
         ReplicaError::WrongContent { image, reason }
+    } else if with_credentials
+        && (status == 401
+            || says(&["unauthorized", "incorrect username or password", "authentication required"]))
+    {
+        ReplicaError::Credentials { image, reason }
     } else if says(&["manifest unknown"])
         || (400..500).contains(&status) && status != 408
         || says(&["not found"]) && !says(&["blob"])
@@ -162,11 +168,35 @@ mod tests {
             (broken("manifest for r.example/app not found: manifest unknown"), "NoSuchImage", true),
             (refused(404, "pull access denied for r.example/app: denied"), "NoSuchImage", true),
         ] {
-            let refusal = of_pull(&image, &facts, &error);
+            let refusal = of_pull(&image, &facts, false, &error);
             let shown = format!("{refusal:?}");
             assert!(shown.starts_with(name), "{error}: {shown}");
             assert_eq!(refusal.is_final(), is_final, "{error}");
             assert!(refusal.to_string().contains(image.as_str()), "{refusal}");
+        }
+    }
+
+    /// The sentences of Docker 20.10.24 with `docker-registry` and with Docker Hub, and of Podman 4.3.
+    #[test]
+    fn refused_credentials_are_named_and_not_tried_again() {
+        let facts = EngineFacts {
+            os: "linux".to_owned(),
+            architecture: "amd64".to_owned(),
+            engine: "Docker".to_owned(),
+            version: "20.10.24".to_owned(),
+        };
+        let image: ImageReference =
+            format!("r.example/app@sha256:{}", "ab".repeat(32)).parse().unwrap();
+        for words in [
+            "Head \"https://r.example/v2/app/manifests/sha256:ab\": unauthorized: authentication required",
+            "Get \"https://registry-1.docker.io/v2/\": unauthorized: incorrect username or password",
+            "no basic auth credentials; unauthorized",
+        ] {
+            let refused = of_pull(&image, &facts, true, &refused(500, words));
+            assert!(matches!(refused, ReplicaError::Credentials { .. }), "{refused}");
+            assert!(refused.is_final() && refused.to_string().contains("[registry]"), "{refused}");
+            let without = of_pull(&image, &facts, false, &self::refused(500, words));
+            assert!(!matches!(without, ReplicaError::Credentials { .. }), "{without}");
         }
     }
 

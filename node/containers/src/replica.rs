@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use veil_protocol_spec::{
     Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
-    scheduling::{ClusterScope, JobSpec},
+    scheduling::{ClusterScope, JobSpec, SealedContents},
 };
 
 /// One replica of one job.
@@ -50,6 +50,8 @@ pub struct DesiredReplica {
     pub spec: Arc<JobSpec>,
     /// What says so.
     pub placement: Placement,
+    /// What is sealed in the job, opened; nothing if nothing is.
+    pub contents: Option<Arc<SealedContents>>,
 }
 
 impl DesiredReplica {

@@ -53,7 +53,12 @@ pub struct Terms {
     pub approve: Approve,
     /// The engine's runtime for containers, if not its default.
     pub runtime: Option<String>,
+    /// A folder in memory, in which the files of sealed contents get one of this worker's own.
+    pub secrets: PathBuf,
 }
+
+/// In memory on every Linux.
+const SECRETS: &str = "/dev/shm";
 
 /// Below those that kernels give to outgoing connections.
 const DYNAMIC_PORTS: RangeInclusive<u16> = 20_000..=32_000;
@@ -71,6 +76,7 @@ impl Default for Terms {
             gpus: Gpus::default(),
             approve: Approve::default(),
             runtime: None,
+            secrets: SECRETS.into(),
         }
     }
 }

@@ -28,6 +28,8 @@ mod proxy;
 mod registry;
 #[path = "docker/restarts.rs"]
 mod restarts;
+#[path = "docker/sealed.rs"]
+mod sealed;
 #[path = "docker/settings.rs"]
 mod settings;
 #[path = "docker/trouble.rs"]

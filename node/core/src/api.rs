@@ -9,6 +9,7 @@
 //! | `GET /v1/jobs` | list of [`JobStatus`](veil_node_api::status::JobStatus) |
 //! | `POST /v1/jobs` | takes a [`JobSpec`] and gossips it; answers [`JobOffered`] |
 //! | `GET /v1/jobs/{job}/versions` | the versions of the job that this one is a version of: list of [`JobVersion`](veil_node_api::versions::JobVersion) |
+//! | `GET /v1/sealing-keys` | the keys that jobs are sealed to, each signed by its member: list of [`SealingKeyAnnouncement`](veil_protocol_spec::sealing::SealingKeyAnnouncement) |
 //! | `GET /v1/slots/{slot}` | the [`SlotRecord`] |
 //! | `GET /v1/slots/{slot}/votes` | the members' signed votes for the certificate of a slot |
 //! | `GET /v1/evidence` | list of [`EvidenceStatus`] |
@@ -45,6 +46,7 @@ use veil_protocol_spec::{
 use crate::{
     epoch::ActiveEpoch,
     report::{Joined, Reporter},
+    sealing,
 };
 use veil_node_api::status::{EvidenceFile, EvidenceStatus};
 
@@ -75,6 +77,7 @@ pub(crate) fn read_and_post(reporter: Reporter) -> Routes {
         .get("/v1/jobs", async |State(of): Answers| Json(of.jobs()))
         .post("/v1/jobs", offer)
         .get("/v1/jobs/{job}/versions", versions)
+        .get("/v1/sealing-keys", sealing_keys)
         .get("/v1/slots/{slot}", record)
         .get("/v1/slots/{slot}/conflict", conflict)
         .get("/v1/slots/{slot}/votes", votes)
@@ -129,6 +132,15 @@ async fn versions(State(of): Answers, Path(job): Path<Blake3Digest>) -> Response
         return refuse(StatusCode::NOT_FOUND, &format!("the body of job {job} is not known here"));
     }
     Json(versions).into_response()
+}
+
+async fn sealing_keys(State(of): Answers) -> Response {
+    let (Some(joined), Some(epoch)) = (of.joined(), of.epoch()) else {
+        return refuse(StatusCode::CONFLICT, &"this node is not ready: it has no key yet");
+    };
+    let members = (epoch.committee, &*epoch.roster);
+    let own = epoch.sealing.get();
+    Json(sealing::announced(&joined.peers, epoch.binding, members, own).await).into_response()
 }
 
 async fn record(answers: Answers, Path(slot): Path<u64>) -> Response {

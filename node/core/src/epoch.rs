@@ -19,7 +19,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -56,6 +56,7 @@ use veil_scheduler::{
 use crate::{
     cluster::{Cluster, View},
     evaluation_pool::EvaluationPool,
+    sealing::Sealing,
 };
 
 pub use self::material::{Keys, Material, MaterialFiles};
@@ -203,6 +204,8 @@ pub struct ActiveEpoch {
     pub files: Option<KeyFiles>,
     /// How many blocks this member has opened under the key; `None` until it takes part.
     pub blocks_opened: watch::Sender<Option<DecryptionCounter>>,
+    /// What this member answers about sealed jobs; nothing until it takes part.
+    pub sealing: OnceLock<Sealing>,
     pool: Mutex<Pool<Expanded>>,
     arrivals: watch::Sender<u64>,
     /// The last slot for which this node may have signed; the last of all until it has
@@ -278,6 +281,7 @@ impl ActiveEpoch {
             evaluators: EvaluationPool::default(),
             files,
             blocks_opened: watch::Sender::new(None),
+            sealing: OnceLock::new(),
             pool: Mutex::new(pool),
             arrivals: watch::Sender::new(0),
             signed: AtomicU64::new(u64::MAX),

@@ -396,7 +396,7 @@ impl InputSource {
         };
         let request = SyncRequest::Telemetry(digest);
         // Members must have it: they locked it. Its sender may have it, and so may others.
-        let found = match peers.ask_members(request, fits).await {
+        let found = match peers.ask_members(request.clone(), fits).await {
             Some(found) => Some(found),
             None => peers.ask(peers.others(), request, fits).await,
         };

@@ -34,6 +34,7 @@ pub mod lifecycle;
 mod pending;
 pub mod progress;
 pub mod report;
+pub mod sealing;
 mod slots;
 pub mod sync;
 

@@ -1,5 +1,5 @@
-//! Answers peers that were away: records, telemetry, bodies of jobs, digests of key files, evidence, votes; and
-//! workers that hand replicas over: what serves here.
+//! Answers peers that were away: records, telemetry, bodies of jobs, digests of key files, evidence, votes; workers
+//! that hand replicas over: what serves here; and workers that have won a replica of a sealed job: a member's share.
 //!
 //! # Flow
 //! [`SyncSource::serve`] takes [`SyncRequest`]s from the network. Jobs come from the job store; everything else
@@ -22,7 +22,7 @@ use veil_protocol_spec::{
 };
 use veil_scheduler::write_public_key;
 
-use crate::{epoch::ActiveEpoch, progress::Progress};
+use crate::{epoch::ActiveEpoch, progress::Progress, sealing::NO_MEMBER};
 
 const UNREADABLE: &str = "the evidence store cannot be read here";
 
@@ -147,6 +147,17 @@ impl SyncSource {
                 let mut serving = self.progress.serving();
                 serving.truncate(SyncAnswer::MAX_RUNNING);
                 SyncAnswer::Running(serving)
+            }
+            SyncRequest::SealingKey => {
+                let epoch = self.epoch()?;
+                let own = epoch.sealing.get().map(|own| own.announcement().clone());
+                SyncAnswer::SealingKey(own.map(Box::new))
+            }
+            SyncRequest::Share(asked) => {
+                let epoch = self.epoch()?;
+                let own = epoch.sealing.get();
+                let answer = own.map(|own| own.answer(&asked, &self.jobs, &epoch.ledger.state()));
+                SyncAnswer::Share(answer.unwrap_or(NO_MEMBER))
             }
             SyncRequest::CertificateVotes(slot) => {
                 let votes = self.epoch()?.evidence.votes(slot).map_err(|_| UNREADABLE)?;

@@ -40,6 +40,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use veil_committee::key_share::{KeyShare, KeyShareError};
 use veil_committee_agreement::Timing;
+use veil_committee_sealed::member::SealingKey;
 use veil_committee_slot::{
     SlotMachine,
     anchor::{AnchorConfig, AnchorMachine},
@@ -65,6 +66,7 @@ use veil_node_core::{
     follow::Follower,
     ingress,
     lifecycle::{Node, Secrets, Sections, StartError},
+    sealing::Sealing,
 };
 use veil_node_driver::Clock;
 use veil_node_storage::{
@@ -245,6 +247,8 @@ async fn serve(
     tasks.spawn(keep_reports(reported, Arc::clone(&epoch)));
     let (protocols, signer) =
         Protocols::start(&epoch, &transports, &folder, &cluster.identity, &share, timing, proofs)?;
+    let key = SealingKey::derive(&share.sealing_seed(), epoch.binding, protocols.me);
+    let _ = epoch.sealing.set(Sealing::new(key, &cluster.identity)); // it was empty: once an epoch
     drop(share);
     let suspicions = Arc::new(Suspicions::default());
     tasks.spawn(suspicions::listen(network.clone(), Arc::clone(&epoch), Arc::clone(&suspicions)));

@@ -111,6 +111,20 @@ impl ViewSnapshot {
         move |job| jobs.read(job, |body| JobDemand::of(body, &policy, &view.images, view.time))
     }
 
+    /// The same of jobs that this member proposes: not of one whose sealed key was dealt to it wrongly
+    /// (`sealed.md`, step 4). "A job that is not listed is no objection."
+    pub(crate) fn proposed<'a>(
+        &self,
+        jobs: &'a Jobs,
+        epoch: &'a ActiveEpoch,
+    ) -> impl Fn(&Blake3Digest) -> Option<JobDemand> + use<'a> {
+        let demands = self.demands(jobs);
+        let has_right_share = |job: &Blake3Digest| {
+            epoch.sealing.get().is_none_or(|sealing| sealing.proposes(job, jobs))
+        };
+        move |job| demands(job).filter(|_| has_right_share(job))
+    }
+
     /// The view that rules and differences follow from. `jobs` says what a job wants whose body is known, `fit` who
     /// may run one that is for each worker;
     /// samples older than `max_age` do not count.

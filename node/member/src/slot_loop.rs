@@ -192,7 +192,7 @@ impl SlotLoop {
         let interval = u64::try_from(view.slot_interval.as_millis()).unwrap_or(u64::MAX);
         let snapshot = self.snapshot(view);
         self.awaited = self.silent(&snapshot);
-        let jobs = snapshot.demands(&self.inputs.jobs);
+        let jobs = snapshot.proposed(&self.inputs.jobs, &self.epoch);
         let fit = snapshot.fit(&self.inputs.jobs);
         let view = snapshot.local_view(&self.epoch, &jobs, &fit, self.telemetry_max_age.0);
         let seen = Observation { view: &view, silent: !self.awaited.is_empty(), interval };
@@ -222,7 +222,7 @@ impl SlotLoop {
         match event {
             AgreementEffect::GetValue { instance, round } => {
                 let snapshot = self.snapshot(self.inputs.views.current());
-                let jobs = snapshot.demands(&self.inputs.jobs);
+                let jobs = snapshot.proposed(&self.inputs.jobs, &self.epoch);
                 let fit = snapshot.fit(&self.inputs.jobs);
                 let view = snapshot.local_view(&self.epoch, &jobs, &fit, self.telemetry_max_age.0);
                 self.machine.get_value(instance, round, &view, now);

@@ -1,9 +1,10 @@
 //! Why an operator's command fails.
 
+use veil_committee_sealed::seal::SealError;
 use veil_node_api::client::ClientError;
 use veil_node_chain::ChainError;
 use veil_node_config::job_file::JobFileError;
-use veil_protocol_spec::{Address, Blake3Digest, scheduling::PolicyError};
+use veil_protocol_spec::{Address, Blake3Digest, scheduling::PolicyError, sealing::RosterError};
 
 use crate::obstacle::Obstacle;
 
@@ -16,6 +17,27 @@ pub enum OperatorError {
     /// The job file.
     #[error(transparent)]
     Job(#[from] JobFileError),
+    /// There is nobody to seal to.
+    #[error(
+        "part of the job is to be sealed to the committee, and the chain names none yet: `veil ceremony status` \
+         shows how far its ceremony is"
+    )]
+    NoCommittee,
+    /// The node does not say which keys there are.
+    #[error("the node does not say what to seal to, and nothing was submitted: {0}")]
+    SealingKeys(ClientError),
+    /// The keys do not hold.
+    #[error("the job is not sealed, and nothing was submitted: {0}; ask another node")]
+    Roster(#[from] RosterError),
+    /// It cannot be sealed.
+    #[error("the job is not sealed, and nothing was submitted: {0}")]
+    Seal(#[from] SealError),
+    /// What was sealed once is bound to one submission.
+    #[error(
+        "part of version {0} is sealed, for that submission only: submit the file of that version again with \
+         `veil job submit`"
+    )]
+    SealedVersion(Blake3Digest),
     /// The node does not let the account in.
     #[error(transparent)]
     Login(ClientError),

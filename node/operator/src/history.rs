@@ -109,6 +109,9 @@ pub async fn revert(
     if spec.operator != operator {
         return Err(OperatorError::OtherOperator { job: version.job, operator: spec.operator });
     }
+    if spec.sealed_part().is_some() {
+        return Err(OperatorError::SealedVersion(version.job));
+    }
     spec.nonce = chain.next_job_nonce(cluster, operator).await?;
     let plan = plan::look_at(chain, cluster, node, spec, leak_bits).await?;
     submit_planned(chain, cluster, node, plan).await

@@ -34,6 +34,7 @@ pub mod history;
 pub mod obstacle;
 pub mod plan;
 pub mod replicas;
+mod sealing;
 pub mod show;
 pub mod submission;
 pub mod table;

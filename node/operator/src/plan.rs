@@ -7,7 +7,7 @@ use veil_node_api::client::Client;
 use veil_node_api::status::JobStatus;
 use veil_node_chain::{Chain, ChainError, Rights};
 use veil_node_config::job_file::{
-    JobFile,
+    JobFile, JobFileError,
     quantity::Measure::{Bytes, Cpu},
 };
 use veil_protocol_spec::{
@@ -21,6 +21,7 @@ use veil_protocol_spec::{
 use crate::{
     error::OperatorError,
     obstacle::{Obstacle, Worker},
+    sealing,
 };
 
 /// How many of a periodic job's next times a plan shows.
@@ -154,8 +155,12 @@ pub async fn look(
     leak_bits: Option<u32>,
 ) -> Result<JobPlan, OperatorError> {
     let nonce = chain.next_job_nonce(cluster, operator).await?;
+    let (contents, remarks) = (file.contents().map_err(JobFileError::from)?, file.remarks());
     let spec = file.into_spec(chain.scope(cluster), operator, nonce)?;
-    look_at(chain, cluster, node, spec, leak_bits).await
+    let spec = sealing::sealed(chain, cluster, node, spec, &contents).await?;
+    let mut plan = look_at(chain, cluster, node, spec, leak_bits).await?;
+    plan.tells.extend(remarks);
+    Ok(plan)
 }
 
 /// The same of a job that has its operator and nonce.
@@ -278,6 +283,13 @@ pub fn tells(job: &JobSpec, leak_bits: Option<u32>) -> Vec<String> {
             )
         }
     });
+    if job.sealed_part().is_some() {
+        tells.push(
+            "what is sealed in it is read by each worker that it is placed on, and by whoever runs that worker; \
+             everybody sees that something is sealed, and its length in steps of 1 KiB"
+                .to_owned(),
+        );
+    }
     if let Some(bits) = leak_bits {
         tells.push(format!(
             "where its replicas go may tell up to {bits} bits about others' load within {LEAK_WINDOW_BLOCKS} blocks"

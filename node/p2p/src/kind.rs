@@ -4,7 +4,7 @@ use core::fmt;
 
 use veil_protocol_spec::{
     domain::{self, hash_parts},
-    scheduling::ClusterScope,
+    scheduling::{ClusterScope, SealedPart},
 };
 
 pub(crate) const KIB: usize = 1024;
@@ -56,7 +56,8 @@ impl Topic {
     pub const fn max_bytes(self) -> usize {
         match self {
             Self::Telemetry => 136 * KIB,
-            Self::Jobs => 33 * KIB,
+            // With a sealed part.
+            Self::Jobs => 33 * KIB + SealedPart::MAX_BYTES,
             Self::Manifests => MIB + 4 * KIB,
             Self::Evaluations | Self::Suspicions => KIB,
             Self::Certificates => MIB + 320 * KIB,

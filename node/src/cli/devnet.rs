@@ -171,7 +171,8 @@ async fn serve(
 fn job(arguments: &Arguments) -> Result<JobFile, Failure> {
     if let Some(path) = &arguments.job {
         let text = fs::read_to_string(path).map_err(Failure::file(path))?;
-        return Ok(JobFile::parse(&text).map_err(DevnetError::from)?);
+        let job = JobFile::parse(&text).map_err(DevnetError::from)?;
+        return Ok(job.in_folder(path.parent().map(Into::into).unwrap_or_default()));
     }
     let image = arguments.image.clone().or_else(sample_image).ok_or_else(|| {
         Failure::usage(

@@ -293,6 +293,7 @@ impl From<OperatorError> for Failure {
             OperatorError::Login(ref cause)
             | OperatorError::Node(ref cause)
             | OperatorError::Versions(ref cause)
+            | OperatorError::SealingKeys(ref cause)
             | OperatorError::NotSubmitted(ref cause) => {
                 let (exit, kind) = of_node(cause);
                 Self::new(exit, kind, error)
@@ -301,10 +302,15 @@ impl From<OperatorError> for Failure {
                 let (exit, kind) = of_node(source);
                 Self::new(exit, kind, error)
             }
+            OperatorError::Roster(_) | OperatorError::Seal(_) => {
+                Self::new(Exit::Failed, "refused", error)
+            }
             OperatorError::NoVersion { .. }
+            | OperatorError::SealedVersion(_)
             | OperatorError::NotFound(_)
             | OperatorError::Ambiguous(_) => Self::new(Exit::Usage, "usage", error),
             OperatorError::NoSuchJob(_)
+            | OperatorError::NoCommittee
             | OperatorError::OtherOperator { .. }
             | OperatorError::Policy(_) => Self::new(Exit::Failed, "chain", error),
             OperatorError::Obstacle(Obstacle::TooLarge(_)) => Self::new(Exit::Usage, "job", error),

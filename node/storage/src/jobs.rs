@@ -227,6 +227,13 @@ impl Jobs {
         self.known().bodies.get(digest).map(read)
     }
 
+    /// The submissions of a job that the chain lists, by whomever.
+    #[must_use]
+    pub fn submissions_of(&self, digest: &Blake3Digest) -> Vec<Submission> {
+        let known = self.known();
+        known.submissions.iter().filter(|submission| submission.job == *digest).copied().collect()
+    }
+
     /// Jobs that the chain lists and wants, whose body is not known here.
     #[must_use]
     pub fn missing(&self) -> Vec<Blake3Digest> {
@@ -291,6 +298,7 @@ mod tests {
         assert_eq!(read, Some((one.operator, 2)));
         assert_eq!(jobs.read(&two.digest(), |job| job.replicas), None);
         assert_eq!(jobs.missing(), [two.digest()]);
+        assert_eq!(jobs.submissions_of(&two.digest()), chain[1..]);
         assert_eq!(jobs.offer(one.clone()).unwrap(), Offered::Known);
         assert!(matches!(jobs.offer(two.clone()), Err(JobsError::Operator { .. })));
         // A copy of the digest takes nothing from the operator that the body names.

@@ -22,6 +22,7 @@ use veil_protocol_spec::{
 use crate::{
     assigned::{Assigned, Replica},
     moves::Moves,
+    unsealing::Opened,
 };
 
 /// Why what runs of a revoked image is stopped.
@@ -49,6 +50,8 @@ pub(crate) struct Known<'a> {
     pub(crate) given_back: &'a BTreeSet<Replica>,
     /// Whether the cluster runs an image.
     pub(crate) allows: &'a (dyn Fn(&ImageReference) -> bool + Sync),
+    /// What is sealed in a job, opened, or why it is not.
+    pub(crate) contents: &'a (dyn Fn(&Blake3Digest) -> Opened + Sync),
 }
 
 /// See the [module documentation](self).
@@ -91,9 +94,20 @@ impl Known<'_> {
                 }
                 (Some(spec), Some(certificate)) => {
                     let placement = Placement { slot: *placed, certificate: *certificate };
-                    let spec = Arc::clone(spec);
-                    replicas.push(DesiredReplica { replica: key.1, spec, placement });
-                    continue;
+                    let sealed = spec.sealed_part().map(|_| (self.contents)(&key.0)).transpose();
+                    match sealed {
+                        Ok(contents) => {
+                            let spec = Arc::clone(spec);
+                            let replica = key.1;
+                            replicas.push(DesiredReplica { replica, spec, placement, contents });
+                            continue;
+                        }
+                        Err(why) => {
+                            // Its room is reserved meanwhile.
+                            keep.held_back.insert(id(key), Arc::clone(spec));
+                            why
+                        }
+                    }
                 }
                 (None, _) => "no peer has the job's body",
                 (_, None) => "the certificate that placed it cannot be read",
@@ -172,8 +186,11 @@ mod tests {
     use std::time::Instant;
 
     use veil_protocol_spec::{
-        Address, ChainId, ClusterId, PeerIdHash, ReplicaIndex,
-        scheduling::{ClusterScope, CpuUnits, MemoryUnits, ResourceRequest, Resources},
+        Address, ChainId, ClusterId, Epoch, KeySetDigest, PeerIdHash, ReplicaIndex,
+        codec::Bytes,
+        scheduling::{
+            ClusterScope, CpuUnits, MemoryUnits, ResourceRequest, Resources, Sealed, SealedPart,
+        },
     };
 
     use super::*;
@@ -200,6 +217,17 @@ mod tests {
         })
     }
 
+    fn part() -> SealedPart {
+        SealedPart {
+            key_set: KeySetDigest([1; 32]),
+            epoch: Epoch(1),
+            roster: Blake3Digest([2; 32]),
+            commitments: Vec::new(),
+            shares: Vec::new(),
+            ciphertext: Bytes::default(),
+        }
+    }
+
     /// A worker with two replicas: of slot 5, kept; of slot 7, exclusive for a minute.
     struct Worker {
         assigned: Assigned,
@@ -210,6 +238,7 @@ mod tests {
         revoked: bool,
         moving: Moves,
         given_back: BTreeSet<Replica>,
+        contents: Opened,
     }
 
     const KEPT: usize = 0;
@@ -229,6 +258,7 @@ mod tests {
                 revoked: false,
                 moving: Moves::default(),
                 given_back: BTreeSet::new(),
+                contents: Err("not open"),
             };
             (worker, replicas)
         }
@@ -246,6 +276,7 @@ mod tests {
                 moving,
                 given_back,
                 allows,
+                contents: &|_| self.contents.clone(),
             }
             .desired()
         }
@@ -278,6 +309,30 @@ mod tests {
         assert_eq!(runs(&desired), BTreeSet::new());
         assert_eq!(desired.keep.replicas, [id(kept), id(exclusive)].into());
         assert_ne!(desired.left_out[&kept], desired.left_out[&exclusive]);
+    }
+
+    /// "A rebooted worker starts its containers from what it keeps"; until that is open, nothing is started or removed.
+    #[test]
+    fn what_is_sealed_is_opened_before_anything_starts() {
+        let (mut worker, [kept, exclusive]) = Worker::new();
+        let sealed =
+            JobSpec { sealed: Sealed::Part(Box::new(part())), ..(*worker.bodies[&kept.0]).clone() };
+        worker.bodies.insert(kept.0, Arc::new(sealed));
+        let desired = worker.desired();
+        assert_eq!(runs(&desired), [id(exclusive)].into());
+        assert_eq!(
+            (&desired.keep.replicas, desired.left_out[&kept]),
+            (&[id(kept)].into(), "not open")
+        );
+        assert!(desired.keep.held_back.contains_key(&id(kept)), "its room is reserved");
+        assert_eq!(desired.included.within(&BTreeSet::new()), Slot(9));
+        worker.contents = Ok(Arc::default());
+        let desired = worker.desired();
+        let contents: Vec<_> = desired.replicas.iter().map(|of| of.contents.is_some()).collect();
+        let is_sealed = |of: &DesiredReplica| of.spec.sealed_part().is_some();
+        assert_eq!(contents, desired.replicas.iter().map(is_sealed).collect::<Vec<_>>());
+        assert_eq!(contents.iter().filter(|has| **has).count(), 1);
+        assert!(desired.left_out.is_empty());
     }
 
     #[test]

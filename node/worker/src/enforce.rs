@@ -42,7 +42,6 @@ use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
     Blake3Digest, KeccakDigest, PeerIdHash, Slot,
     scheduling::{EndedReplica, JobSpec, JobType, LeasePolicy, ReplicaHealth, UpdatePolicy},
-    sync::{SyncAnswer, SyncRequest},
 };
 
 use crate::{
@@ -52,8 +51,9 @@ use crate::{
     evictions::Evictions,
     giving::{Giver, Giving, mine},
     lease::LastContact,
-    moves::Moves,
+    moves::{Asking, Moves},
     proving::{Look, Proving},
+    unsealing::{Openings, Unsealing},
 };
 
 /// Between two reconciliations without a new state.
@@ -87,6 +87,7 @@ pub(crate) struct Enforcer {
     pub(crate) evictions: Arc<Evictions>,
     /// How those fare that were placed here in updates.
     pub(crate) health: watch::Sender<Vec<ReplicaHealth>>,
+    pub(crate) unsealing: Unsealing,
 }
 
 /// A slot that placed something here, until all of it runs.
@@ -117,30 +118,6 @@ impl<'a> Looking<'a> {
     }
 }
 
-/// Workers that are asked what runs there.
-#[derive(Default)]
-struct Asking {
-    asked: BTreeSet<PeerIdHash>,
-    answers: FuturesUnordered<BoxFuture<'static, (PeerIdHash, BTreeSet<Replica>)>>,
-}
-
-impl Asking {
-    fn ask(&mut self, peers: &Peers, worker: PeerIdHash) {
-        if !self.asked.insert(worker) {
-            return;
-        }
-        let peers = peers.clone();
-        self.answers.push(Box::pin(async move {
-            let running = |_, answer| match answer {
-                SyncAnswer::Running(running) => Some(running.into_iter().collect()),
-                _ => None,
-            };
-            let answer = peers.ask([worker], SyncRequest::Running, running).await;
-            (worker, answer.unwrap_or_default())
-        }));
-    }
-}
-
 /// Bodies that are asked for.
 #[derive(Default)]
 struct Fetching {
@@ -168,7 +145,7 @@ impl Enforcer {
         lease_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut left_out = BTreeMap::new();
         let (mut moves, mut asking) = (Moves::default(), Asking::default());
-        let mut proving = Proving::default();
+        let (mut proving, mut openings) = (Proving::default(), Openings::new());
         let mut ask_tick = tokio::time::interval(ASK_INTERVAL);
         ask_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut views = self.views.subscribe();
@@ -187,6 +164,7 @@ impl Enforcer {
             let poll = poll.or_else(|| proving.waits().then_some(PROVING));
             let next = poll.and_then(|interval| Some(looking.at? + interval));
             let looks = wait_until(next.filter(|_| looking.looks.is_empty()));
+            let unseal = wait_until(self.unsealing.due(Instant::now()).map(Into::into));
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
                 changed = contact.changed(), if contact_helps => if changed.is_err() { return },
@@ -211,6 +189,10 @@ impl Enforcer {
                         continue; // asked for again at the next tick
                     }
                 }
+                Some((job, opened)) = openings.next(), if !openings.is_empty() => {
+                    self.unsealing.took(job, opened, Instant::now());
+                }
+                () = unseal => {}
                 _ = lease_tick.tick(), if shortest_lease.is_some() => {
                     let at = *self.contact.borrow();
                     self.renew_lease(at, self.epoch.ledger.state().lost_since(&self.me).is_some());
@@ -283,6 +265,8 @@ impl Enforcer {
             self.renew_lease(at, now.is_lost);
             let (bodies, known) = self.look_up(&now, &mut certificates, &mut fetching).await;
             let contact_age = self.last_contact.age(Uptime::now());
+            let opening = (&openings, since);
+            self.unsealing.follow(now.here.keys(), &bodies, caught_up, opening);
             let known = Known {
                 assigned: &now,
                 bodies: &bodies,
@@ -292,6 +276,7 @@ impl Enforcer {
                 moving: &moves,
                 given_back: &given_back,
                 allows: &|image| view.images.allow(image),
+                contents: &|job| self.unsealing.contents(job),
             };
             let Desired { replicas, keep, left_out: without, included, shortest_lease: shortest } =
                 known.desired();

@@ -17,8 +17,8 @@
 //! # State
 //! In the data directory: the ledger, the bodies of jobs, the key set, the highest telemetry number
 //! (`sequence`), the last contact with the committee (`lease`), what it gives back (`given-back.json`), restarts and
-//! images that the worker pulled (`containers.json`), images that are what the chain commits to (`approvals`). What
-//! runs is the engine's to say.
+//! images that the worker pulled (`containers.json`), images that are what the chain commits to (`approvals`), what is
+//! sealed in its jobs, encrypted under its identity (`sealed/`). What runs is the engine's to say.
 //!
 //! # Restart
 //! Start it again with the same data directory: it finds its containers by their labels, catches up
@@ -41,6 +41,7 @@ mod report;
 mod sequence;
 pub mod telemetry;
 mod terms;
+mod unsealing;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -84,6 +85,7 @@ use self::{
     lease::LastContact,
     report::Reporter,
     sequence::Sequence,
+    unsealing::Unsealing,
 };
 
 /// Telemetry of others counts for this long after it was sampled.
@@ -292,6 +294,12 @@ async fn contain(
         included,
         evictions: Arc::clone(&evictions),
         health,
+        unsealing: Unsealing::new(
+            &cluster.data_dir,
+            cluster.identity.clone(),
+            cluster.peers.clone(),
+            Arc::clone(epoch),
+        ),
     };
     let listening = Arc::clone(&executor);
     let following = approvals::follow(&cluster.views, &listening);

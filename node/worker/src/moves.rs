@@ -14,13 +14,42 @@ use std::{
     time::{Duration, Instant},
 };
 
-use veil_protocol_spec::PeerIdHash;
+use futures::{future::BoxFuture, stream::FuturesUnordered};
+use veil_node_core::cluster::Peers;
+use veil_protocol_spec::{
+    PeerIdHash,
+    sync::{SyncAnswer, SyncRequest},
+};
 
 use crate::assigned::{Assigned, Replica};
 
 /// How long the container of a replica is kept that does not come to run elsewhere: pulling an image may take
 /// minutes, and a container that cannot start there is reported, and placed anew by its operator.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Workers that are asked what runs there.
+#[derive(Default)]
+pub(crate) struct Asking {
+    pub(crate) asked: BTreeSet<PeerIdHash>,
+    pub(crate) answers: FuturesUnordered<BoxFuture<'static, (PeerIdHash, BTreeSet<Replica>)>>,
+}
+
+impl Asking {
+    pub(crate) fn ask(&mut self, peers: &Peers, worker: PeerIdHash) {
+        if !self.asked.insert(worker) {
+            return;
+        }
+        let peers = peers.clone();
+        self.answers.push(Box::pin(async move {
+            let running = |_, answer| match answer {
+                SyncAnswer::Running(running) => Some(running.into_iter().collect()),
+                _ => None,
+            };
+            let answer = peers.ask([worker], SyncRequest::Running, running).await;
+            (worker, answer.unwrap_or_default())
+        }));
+    }
+}
 
 /// See the [module documentation](self).
 #[derive(Debug, Default)]

@@ -43,6 +43,7 @@ pub(crate) fn terms(section: &WorkerSection, data_root: &Path, ips: &[IpAddr]) -
         gpus: Gpus::new(move || devices.devices()),
         approve: Approve::default(), // the caller knows the chain
         runtime: section.runtime.clone(),
+        secrets: Terms::default().secrets,
     }
 }
 

@@ -8,6 +8,8 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::ids::{hex, read_hex};
+
 /// A type with a versioned, size-limited, canonical encoding.
 pub trait Wire: Serialize + DeserializeOwned {
     /// Name used in errors.
@@ -102,7 +104,7 @@ pub fn assert_wire<T: Wire + fmt::Debug + PartialEq>(value: &T) {
     }
 }
 
-/// Bytes that serde treats as one piece.
+/// Bytes that serde treats as one piece; hexadecimal for people (JSON).
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Bytes(pub Vec<u8>);
 
@@ -114,6 +116,9 @@ impl fmt::Debug for Bytes {
 
 impl Serialize for Bytes {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            return serializer.serialize_str(&hex(&self.0));
+        }
         serializer.serialize_bytes(&self.0)
     }
 }
@@ -132,8 +137,18 @@ impl<'de> Deserialize<'de> for Bytes {
             fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Bytes, E> {
                 Ok(Bytes(bytes.to_vec()))
             }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Bytes, E> {
+                let mut bytes = vec![0; text.len() / 2];
+                read_hex(text, &mut bytes).map_err(E::custom)?;
+                Ok(Bytes(bytes))
+            }
         }
-        deserializer.deserialize_bytes(Visitor)
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_str(Visitor)
+        } else {
+            deserializer.deserialize_bytes(Visitor)
+        }
     }
 }
 
@@ -163,5 +178,16 @@ mod tests {
         assert_eq!(Sample::from_wire(&[1]), Err(CodecError::Malformed { name: "Sample" }));
         assert!(matches!(Sample::from_wire(&[2, 5]), Err(CodecError::Version { version: 2, .. })));
         assert!(matches!(Sample::from_wire(&[0; 7]), Err(CodecError::TooLong { len: 7, .. })));
+    }
+
+    #[test]
+    fn bytes_are_hexadecimal_for_people() {
+        let bytes = Bytes(vec![0, 0xab, 7]);
+        let json = serde_json::to_string(&bytes).unwrap();
+        assert_eq!(json, "\"00ab07\"");
+        assert_eq!(serde_json::from_str::<Bytes>(&json).unwrap(), bytes);
+        for wrong in ["\"0\"", "\"0g\"", "[0]"] {
+            assert!(serde_json::from_str::<Bytes>(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -104,6 +104,28 @@ domains! {
     JOB_LINE = "job line";
     /// What the replicas of a job are made of, whatever their number.
     JOB_TEMPLATE = "job template";
+    /// Digest of a job's body without its sealed part.
+    PUBLIC_BODY = "public body";
+    /// What a member's sealing key is derived with, from its key share.
+    SEALING_KEY = "sealing key";
+    /// What a member signs of its sealing key.
+    SEALING_KEY_ANNOUNCEMENT = "sealing key announcement";
+    /// Digest of the sealing keys that a job is sealed to.
+    SEALING_ROSTER = "sealing roster";
+    /// The second generator of commitments to shares of a sealed job's key.
+    SHARE_GENERATOR = "share generator";
+    /// Everything that a sealed part is bound to.
+    SEALED_CONTEXT = "sealed context";
+    /// The key of a sealed part, from the secret that is shared.
+    SEALED_PART_KEY = "sealed part key";
+    /// HPKE info string of a share as the operator encrypts it to a member.
+    DEALT_SHARE = "dealt share";
+    /// What a worker signs when it asks for a share.
+    SHARE_REQUEST = "share request";
+    /// HPKE info string of a share as a member encrypts it to a winner.
+    RELEASED_SHARE = "released share";
+    /// The key under which a worker keeps what it has opened, from its identity.
+    KEPT_CONTENTS = "kept contents";
     /// Digest of a `Manifest`.
     MANIFEST = "manifest";
     /// The place of a worker in a list of a manifest that not all fit into.

@@ -160,6 +160,9 @@ bytes! {
     PublicIdentity[33];
     /// A compact ECDSA signature (r, s), low s.
     Signature[64];
+    /// A compressed point of secp256k1: a Pedersen commitment to a coefficient of the polynomial that shares of a
+    /// sealed job's key lie on.
+    ShareCommitment[33];
     /// A Keccak-256 digest, used wherever the chain verifies it.
     KeccakDigest[32];
 }

@@ -37,6 +37,7 @@ use crate::{
     proven::{ProofMetadata, ProvenList},
     quantities::LatencyClass,
     resources::ResourceRequest,
+    sealed::SealedPart,
     volume::Volume,
 };
 
@@ -159,8 +160,8 @@ impl Constraints {
     }
 }
 
-/// The part of a job that only winners of its replicas can open. Nothing can be sealed yet; a build that
-/// does not know a variant refuses the job as malformed.
+/// The part of a job that only winners of its replicas can open. A build that does not know a variant refuses
+/// the job as malformed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -168,6 +169,8 @@ pub enum Sealed {
     /// Nothing is sealed.
     #[default]
     Nothing,
+    /// The ciphertext, and how winners get its key.
+    Part(Box<SealedPart>),
 }
 
 /// A job: what to run, what it needs, where it may run, and how long it is to be kept alive.
@@ -226,9 +229,10 @@ pub struct JobSpec {
 
 impl Wire for JobSpec {
     const NAME: &'static str = "JobSpec";
-    // Version 2 had no name, type, container settings, ports, volumes, update rules or sealed part.
-    const VERSION: u8 = 3;
-    const MAX_BYTES: usize = 64 * 1024 + ProvenList::MAX_BYTES;
+    // Version 2 had no name, type, container settings, ports, volumes or update rules; version 3 had nothing
+    // sealed.
+    const VERSION: u8 = 4;
+    const MAX_BYTES: usize = 64 * 1024 + ProvenList::MAX_BYTES + SealedPart::MAX_BYTES;
 }
 
 impl JobSpec {
@@ -287,5 +291,21 @@ impl JobSpec {
     #[must_use]
     pub fn digest(&self) -> Blake3Digest {
         Blake3Digest(hash_parts(domain::JOB_SPEC, &[&self.to_wire()]))
+    }
+
+    /// What is sealed, if anything is.
+    #[must_use]
+    pub fn sealed_part(&self) -> Option<&SealedPart> {
+        match &self.sealed {
+            Sealed::Nothing => None,
+            Sealed::Part(part) => Some(part),
+        }
+    }
+
+    /// Digest of everything but the sealed part: what the sealed part is bound to.
+    #[must_use]
+    pub fn public_digest(&self) -> Blake3Digest {
+        let public = Self { sealed: Sealed::Nothing, ..self.clone() };
+        Blake3Digest(hash_parts(domain::PUBLIC_BODY, &[&public.to_wire()]))
     }
 }

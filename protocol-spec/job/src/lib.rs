@@ -8,7 +8,8 @@
 //! - what it needs: [`resources`], and [`quantities`], as the circuits count them; or the [`proven`] list that an
 //!   encrypted request is;
 //! - where it may run: [`labels`]; and how it is reached: [`network`];
-//! - what becomes of it: [`lifecycle`].
+//! - what becomes of it: [`lifecycle`];
+//! - what only winners can open: [`sealed`], and what is in it: [`contents`].
 //!
 //! Bounds are in [`limits`], every [`refusal`] has a name, and [`unsupported`] lists what a job can say and nobody
 //! does yet.
@@ -29,6 +30,7 @@
 #[cfg(test)]
 mod arbitrary;
 pub mod container;
+pub mod contents;
 pub mod image;
 pub mod job;
 pub mod kind;
@@ -43,6 +45,7 @@ pub mod refusal;
 pub mod resources;
 mod rules;
 pub mod schedule;
+pub mod sealed;
 mod text;
 pub mod unsupported;
 pub mod version;

@@ -16,6 +16,12 @@ pub const ALL_ARGUMENTS_BYTES: usize = 16 * 1024;
 pub const LABELS: usize = 32;
 /// Organisations, ports, volumes and tmpfs folders, each.
 pub const ENTRIES: usize = 32;
+/// Bytes of what is sealed.
+pub const SEALED_BYTES: usize = 64 * 1024;
+/// Variables and files in the sealed part, each.
+pub const SEALED_ENTRIES: usize = 256;
+/// Bytes of a variable's name.
+pub const VARIABLE_NAME_BYTES: usize = 255;
 /// Most processes and threads of a container.
 pub const PIDS: RangeInclusive<u32> = 1..=65_536;
 /// Seconds between a container's stop signal and its kill.

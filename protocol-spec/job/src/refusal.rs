@@ -7,6 +7,7 @@ use crate::{
     labels::Label,
     limits,
     schedule::ScheduleError,
+    sealed::SealedPartError,
     unsupported::Unsupported,
 };
 
@@ -128,6 +129,9 @@ pub enum JobError {
     /// A periodic job has no times.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    /// The sealed part cannot be one.
+    #[error(transparent)]
+    Sealed(#[from] SealedPartError),
     /// The job is sound, and nothing does yet what it asks for.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),

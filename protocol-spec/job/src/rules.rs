@@ -16,6 +16,7 @@ use crate::{
     refusal::JobError,
     resources::{ResourceRequest, Resources},
     schedule::Schedule,
+    sealed::SealedPart,
     unsupported,
     volume::VolumeKind,
 };
@@ -70,6 +71,7 @@ impl JobSpec {
             }
         }
         validate_update(&self.update)?;
+        self.sealed_part().map_or(Ok(()), SealedPart::validate)?;
         unsupported::asked_by(self).next().map_or(Ok(()), |asked| Err(asked.into()))
     }
 

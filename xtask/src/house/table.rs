@@ -106,11 +106,18 @@ pub(super) const HOUSE: &[Row] = &[
         NONE,
         &["veil-committee-machine", "veil-protocol-spec", "veil-scheduler-plan"],
     ),
+    // Its channels are those of the ceremony, too.
+    row(Protocol, "veil-committee-sealed", NONE, &["veil-protocol-spec"]),
     row(
         Protocol,
         "veil-keygen-ceremony",
         NONE,
-        &["veil-committee", "veil-committee-machine", "veil-protocol-spec"],
+        &[
+            "veil-committee",
+            "veil-committee-machine",
+            "veil-committee-sealed",
+            "veil-protocol-spec",
+        ],
     )
     .with_tests_of(&["veil-committee-world"]),
     row(Protocol, "veil-scheduler-plan", NONE, &["veil-protocol-spec"]),
@@ -159,6 +166,7 @@ pub(super) const HOUSE: &[Row] = &[
         HTTP,
         &[
             "veil-committee",
+            "veil-committee-sealed",
             "veil-committee-slot",
             "veil-keygen-ceremony",
             "veil-node-api",
@@ -179,6 +187,7 @@ pub(super) const HOUSE: &[Row] = &[
         NONE,
         &[
             "veil-committee",
+            "veil-committee-sealed",
             "veil-committee-slot",
             "veil-node-api",
             "veil-node-chain",
@@ -216,6 +225,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-committee",
             "veil-committee-agreement",
             "veil-committee-machine",
+            "veil-committee-sealed",
             "veil-committee-slot",
             "veil-keygen-ceremony",
             "veil-node-api",
@@ -238,6 +248,7 @@ pub(super) const HOUSE: &[Row] = &[
         NONE,
         &[
             "veil-committee",
+            "veil-committee-sealed",
             "veil-keygen-ceremony",
             "veil-node-api",
             "veil-node-chain",

@@ -72,7 +72,7 @@ impl<'a> Reader<'a> {
             let path = join(section, key.get_ref());
             let (at, is_section) = (key.span(), keys::is_section(&path));
             match (keys::of(&path).map(|key| key.state), value.get_ref()) {
-                (Some(State::Sealed(form)), _) => self.push(&path, &at, Reason::Sealed(form)),
+                (Some(State::Linked(form)), _) => self.push(&path, &at, Reason::Linked(form)),
                 (Some(State::Reserved { what, default }), value) => {
                     if !is_default(value, default) {
                         let default = default.text();
@@ -100,10 +100,11 @@ impl<'a> Reader<'a> {
     }
 
     fn no_list(&mut self, path: &str, at: &Range<usize>, value: &DeValue<'_>) {
-        let expected = if path == "port" {
-            "[[port]], a section for each port,"
-        } else {
-            "[[volume]], a section for each volume,"
+        let expected = match path {
+            "port" => "[[port]], a section for each port,",
+            "volume" => "[[volume]], a section for each volume,",
+            "secret" => "[[secret]], a section for each secret,",
+            _ => "[[file]], a section for each file,",
         };
         self.push(path, at, Reason::Kind { found: value.type_str(), expected });
     }

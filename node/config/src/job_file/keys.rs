@@ -7,8 +7,8 @@ use super::problem::Reason;
 pub enum State {
     /// It can.
     Open,
-    /// It belongs to the sealed part; how it will be written.
-    Sealed(&'static str),
+    /// It comes with links between jobs; how it will be written.
+    Linked(&'static str),
     /// Only its default is accepted.
     Reserved {
         /// What it is for.
@@ -58,8 +58,8 @@ const fn alias(path: &'static str, aliases: &'static [&'static str]) -> Key {
     Key { path, aliases, state: State::Open }
 }
 
-const fn sealed(path: &'static str, form: &'static str) -> Key {
-    Key { path, aliases: &[], state: State::Sealed(form) }
+const fn linked(path: &'static str, form: &'static str) -> Key {
+    Key { path, aliases: &[], state: State::Linked(form) }
 }
 
 const fn reserved(path: &'static str, what: &'static str, default: Default) -> Key {
@@ -157,21 +157,22 @@ pub const KEYS: &[Key] = &[
     reserved("price", "a limit of what a worker may take", Default::Any),
     reserved("reveal", "a choice of who learns where replicas run", Default::Any),
     reserved("gang", "placing all replicas or none", Default::False),
-    sealed("env", "[env] TZ = \"Europe/Berlin\""),
-    sealed(
-        "secret",
-        "[[secret]] path = \"/run/secrets/db\", from = { file = \"db-password.txt\" }",
-    ),
-    sealed(
-        "file",
-        "[[file]] path = \"/etc/app.conf\", from = { file = \"app.conf\" }, mode = \"0444\"",
-    ),
-    sealed("registry", "[registry] from = \"docker\""),
-    sealed("link", "[[link]] job = \"shop-db\", port = \"pg\", env = \"DATABASE_ADDR\""),
+    key("env"),
+    key("secret.path"),
+    key("secret.env"),
+    key("secret.from"),
+    key("secret.mode"),
+    key("file.path"),
+    key("file.from"),
+    key("file.mode"),
+    key("registry.from"),
+    key("registry.username"),
+    key("registry.password"),
+    linked("link", "[[link]] job = \"shop-db\", port = \"pg\", env = \"DATABASE_ADDR\""),
 ];
 
 /// Sections that a file may have several of, `[[port]]`.
-pub(super) const LISTS: &[&str] = &["port", "volume"];
+pub(super) const LISTS: &[&str] = &["port", "volume", "secret", "file"];
 
 /// Keys that other systems have, that older job files had, or that stand in another section here, with what
 /// to write.
@@ -217,16 +218,19 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     ),
     (
         &["environment", "env_file", "container.env", "container.environment"],
-        "[env] TZ = \"Europe/Berlin\", once sealed bodies are supported: the public body is for everybody to read",
+        "[env] TZ = \"Europe/Berlin\"",
     ),
     (
         &["secrets", "container.secrets"],
-        "one [[secret]] for each, once sealed bodies are supported",
+        "one [[secret]] for each: [[secret]] path = \"/run/secrets/db\", from = { file = \"db.txt\" }",
     ),
-    (&["files", "configs", "config"], "one [[file]] for each, once sealed bodies are supported"),
+    (
+        &["files", "configs", "config"],
+        "one [[file]] for each: [[file]] path = \"/etc/app.conf\", from = { file = \"app.conf\" }",
+    ),
     (
         &["links", "depends_on", "networks"],
-        "one [[link]] for each job that it reaches, once sealed bodies are supported",
+        "one [[link]] for each job that it reaches, once links are supported",
     ),
     (
         &["sidecars", "init_containers", "initContainers", "sidecar"],

@@ -233,7 +233,7 @@ fn each_mistake_is_named() {
         ("", "[health]\nprobe = { tcp = { port = 1 }, http = { port = 2 } }", "no other probe"),
         ("", "[health]\nprobe = { http = { path = \"/\" } }", "port = 8080"),
         ("", "[health]\nprobe = { tcp = { port = 1 } }\ninterval = \"2h\"", "1 to 3600"),
-        ("", "[secret]\npath = \"/a\"", "comes with sealed bodies"),
+        ("", "[[link]]\njob = \"db\"", "comes with links"),
         ("", "[placement]\nmax_skew = 1", "write \"any\""),
         ("", "[resources.encrypted]\n", "leave it out"),
     ] {
@@ -380,8 +380,9 @@ fn every_open_key_is_read() {
                 table = toml::Table::from_iter([(part.to_owned(), value)]);
                 value = Value::Table(table.clone());
             }
-            if let Some(list) =
-                ["port", "volume"].into_iter().find(|list| path.starts_with(&format!("{list}.")))
+            if let Some(list) = ["port", "volume", "secret", "file"]
+                .into_iter()
+                .find(|list| path.starts_with(&format!("{list}.")))
             {
                 let item = table.remove(list).unwrap();
                 table.insert(list.to_owned(), Value::Array(vec![item]));

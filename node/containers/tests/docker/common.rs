@@ -252,6 +252,7 @@ pub(crate) fn replicas(job: JobSpec, count: u16) -> Vec<DesiredReplica> {
             replica: ReplicaIndex(index),
             spec: Arc::clone(&spec),
             placement,
+            contents: None,
         })
         .collect()
 }

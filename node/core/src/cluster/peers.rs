@@ -141,7 +141,7 @@ impl Peers {
                 }
             }
         };
-        match self.ask_members(request, fits).await {
+        match self.ask_members(request.clone(), fits).await {
             Some(found) => Some(found),
             None => self.ask(self.others(), request, fits).await,
         }

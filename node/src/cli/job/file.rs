@@ -87,7 +87,13 @@ pub(super) fn init(arguments: &Init) -> Result<Exit, Failure> {
 /// Reads a job file. What is wrong with it begins with the file's name.
 pub(super) fn read(path: &Path) -> Result<JobFile, Failure> {
     let text = fs::read_to_string(path).map_err(Failure::file(path))?;
-    JobFile::parse(&text).map_err(|error| named(path, error.into()))
+    let job = JobFile::parse(&text).map_err(|error| named(path, error.into()))?;
+    Ok(job.in_folder(folder_of(path)))
+}
+
+/// Where the files are that a job file names.
+fn folder_of(path: &Path) -> PathBuf {
+    path.parent().map(Path::to_owned).unwrap_or_default()
 }
 
 /// A failure that says which file it is about.
@@ -100,7 +106,7 @@ pub(super) fn named(path: &Path, failure: Failure) -> Failure {
 fn refused(error: JobFileError) -> Result<Exit, Failure> {
     let problems: Vec<_> = match &error {
         JobFileError::Problems(problems) => problems.0.iter().map(problem).collect(),
-        JobFileError::TooLong(_) | JobFileError::Job(_) => Vec::new(),
+        JobFileError::TooLong(_) | JobFileError::Job(_) | JobFileError::Source(_) => Vec::new(),
     };
     let Failure { exit, kind, message } = error.into();
     let object = json!({ "valid": false, "error": message, "kind": kind, "problems": problems });
@@ -116,13 +122,18 @@ fn problem(problem: &Problem) -> serde_json::Value {
 pub(super) fn validate(arguments: &Validate) -> Result<Exit, Failure> {
     let path = &arguments.file;
     let text = fs::read_to_string(path).map_err(Failure::file(path))?;
-    let checked = JobFile::parse(&text).and_then(|file| Ok((file.check()?, file)));
+    let checked = JobFile::parse(&text).and_then(|file| {
+        let file = file.in_folder(folder_of(path));
+        let (job, _sealed) = (file.check()?, file.contents()?);
+        Ok((job, file))
+    });
     let (job, file) = match checked {
         Ok(checked) => checked,
         Err(error) if arguments.json => return refused(error),
         Err(error) => return Err(named(path, error.into())),
     };
-    let (limits, tells) = (Limits::of(&job), tells(&job, None));
+    let limits = Limits::of(&job);
+    let tells: Vec<_> = tells(&job, None).into_iter().chain(file.remarks()).collect();
     let name = file.is_named().then_some(&job.name);
     let object = json!({
         "valid": true,

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use veil_protocol_spec_base::{
-    codec::{CodecError, Wire, assert_wire},
-    ids::KeySetDigest,
+    codec::{Bytes, CodecError, Wire, assert_wire},
+    ids::{Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, ShareCommitment},
 };
 
 use super::*;
@@ -14,6 +14,7 @@ use crate::{
     network::*,
     proven::{ProofMetadata, ProvenList},
     resources::*,
+    sealed::*,
     volume::OnLoss,
 };
 
@@ -227,7 +228,7 @@ fn an_older_version_is_refused_by_name() {
     let mut bytes = job().to_wire();
     bytes[0] = 2;
     let refused = JobSpec::parse(&bytes).unwrap_err().to_string();
-    assert!(refused.contains("JobSpec has version 2; this build speaks 3"), "{refused}");
+    assert!(refused.contains("JobSpec has version 2; this build speaks 4"), "{refused}");
 }
 
 #[test]
@@ -404,4 +405,62 @@ proptest! {
     fn noise_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let _ = JobSpec::parse(&bytes);
     }
+}
+
+/// A sealed part as it can be, of which nothing opens.
+fn sealed_part() -> SealedPart {
+    let share = |i| EncryptedShare {
+        member: ParticipantIndex::new(i).unwrap(),
+        share: Bytes(vec![i; ENCRYPTED_SHARE]),
+    };
+    SealedPart {
+        key_set: KeySetDigest([1; 32]),
+        epoch: Epoch(2),
+        roster: Blake3Digest([3; 32]),
+        commitments: vec![ShareCommitment([2; 33]); 2],
+        shares: (1..=3).map(share).collect(),
+        ciphertext: Bytes(vec![7; SealedPart::PADDING + TAG]),
+    }
+}
+
+#[test]
+fn a_sealed_part_that_cannot_be_one_is_refused_with_its_job() {
+    let sealed = |part| JobSpec { sealed: Sealed::Part(Box::new(part)), ..job() };
+    assert_eq!(sealed(sealed_part()).validate(), Ok(()));
+    let empty = SealedPart { ciphertext: Bytes::default(), ..sealed_part() };
+    let refused = JobError::Sealed(SealedPartError::Ciphertext(0));
+    assert_eq!(JobSpec::parse(&sealed(empty).to_wire()), Err(refused));
+}
+
+#[test]
+fn the_longest_sealed_part_fits_into_a_job() {
+    let share = |i| EncryptedShare {
+        member: ParticipantIndex::new(i).unwrap(),
+        share: Bytes(vec![0xff; ENCRYPTED_SHARE]),
+    };
+    let blocks = limits::SEALED_BYTES / SealedPart::PADDING + 1;
+    let longest = SealedPart {
+        epoch: Epoch(u64::MAX),
+        commitments: vec![ShareCommitment([0xff; 33]); 5],
+        shares: (1..=13).map(share).collect(),
+        ciphertext: Bytes(vec![0xff; blocks * SealedPart::PADDING + TAG]),
+        ..sealed_part()
+    };
+    assert_eq!(longest.validate(), Ok(()));
+    let plain = job().to_wire().len();
+    let sealed = JobSpec { sealed: Sealed::Part(Box::new(longest)), ..job() };
+    assert!(sealed.to_wire().len() <= plain + SealedPart::MAX_BYTES);
+    assert_eq!(JobSpec::parse(&sealed.to_wire()), Ok(sealed));
+}
+
+#[test]
+fn the_public_digest_covers_all_but_the_sealed_part() {
+    let plain = job();
+    let sealed = JobSpec { sealed: Sealed::Part(Box::new(sealed_part())), ..plain.clone() };
+    assert_eq!(sealed.public_digest(), plain.public_digest());
+    assert_ne!(sealed.digest(), plain.digest());
+    assert_ne!(sealed.template(), plain.template());
+    let other = JobSpec { nonce: plain.nonce + 1, ..plain.clone() };
+    assert_ne!(other.public_digest(), plain.public_digest());
+    assert_ne!(plain.public_digest(), plain.digest(), "another purpose, another separator");
 }

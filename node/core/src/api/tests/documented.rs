@@ -378,6 +378,10 @@ fn what_the_protocol_defines_has_the_documented_keys() {
     assert_documented("SlotRecord", &SlotRecord { manifest, lock, assignments, certificate });
     let (member, signature) = (ParticipantIndex::new(1).unwrap(), Signature([1; 64]));
     assert_documented("Vote", &SignedCertificateVote { vote, member, signature });
+    let sealed = include_str!("../../../../../protocol-spec/vectors/sealed.json");
+    let sealed: Value = serde_json::from_str(sealed).unwrap();
+    assert_documented("SealingKey", &sealed["sealing_key"]["json"]);
+    assert_documented("JobSpec", &sealed["job_spec"]["json"]);
 }
 
 fn of_vector<T: Wire>(vector: &Value) -> T {

@@ -1,0 +1,119 @@
+//! Known-answer vectors of what is sealed: a part, contents, what is asked and answered; with digests. As in `vectors.rs`,
+//! `VEIL_BLESS=1 cargo test --release -p veil-protocol-spec --test sealed_vectors` blesses.
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+mod jobs;
+mod support;
+
+use serde_json::json;
+use veil_protocol_spec::{
+    Address, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeySetDigest, ParticipantIndex,
+    ReplicaIndex, ShareCommitment, Wire,
+    codec::Bytes,
+    identity::SecretIdentity,
+    scheduling::{
+        Binding, ClusterScope, EncryptedShare, FileMode, JobSpec, RegistryCredentials, Sealed,
+        SealedContents, SealedFile, SealedPart, SealedVariable,
+    },
+    sealing::{SealingKeyAnnouncement, SealingRoster, ShareAnswer, ShareRefusal, ShareRequest},
+    sync::{SyncAnswer, SyncRequest},
+};
+
+use support::{compare, hex};
+
+fn binding() -> Binding {
+    Binding {
+        scope: ClusterScope {
+            chain_id: ChainId(31_337),
+            contract: Address([0x11; 20]),
+            cluster: ClusterId([0x22; 32]),
+        },
+        key_set: KeySetDigest([0x33; 32]),
+        epoch: Epoch(4),
+    }
+}
+
+fn secret(byte: u8) -> SecretIdentity {
+    SecretIdentity::from_bytes(&[byte; 32]).unwrap()
+}
+
+fn member(index: u8) -> ParticipantIndex {
+    ParticipantIndex::new(index).unwrap()
+}
+
+fn part() -> SealedPart {
+    let share = |i: u8| EncryptedShare { member: member(i), share: Bytes(vec![i; 1200]) };
+    SealedPart {
+        key_set: binding().key_set,
+        epoch: binding().epoch,
+        roster: Blake3Digest([0x44; 32]),
+        commitments: vec![ShareCommitment([2; 33]), ShareCommitment([3; 33])],
+        shares: [1, 2, 4].map(share).to_vec(),
+        ciphertext: Bytes(vec![0x55; 1040]),
+    }
+}
+
+fn contents() -> SealedContents {
+    let file = |path: &str, mode: u16, content: &[u8]| SealedFile {
+        path: path.parse().unwrap(),
+        mode: FileMode::try_from(mode).unwrap(),
+        content: Bytes(content.to_vec()),
+    };
+    SealedContents {
+        env: vec![SealedVariable { name: "TZ".into(), value: "Europe/Berlin".into() }],
+        files: vec![file("/etc/app.conf", 0o640, b"a=1\n"), file("/run/secrets/db", 0o444, b"x")],
+        registry: Some(RegistryCredentials { username: "robot".into(), password: "p".into() }),
+    }
+}
+
+#[test]
+fn sealed_parts() {
+    let job = JobSpec { sealed: Sealed::Part(Box::new(part())), ..jobs::job() };
+    assert_eq!(job.validate(), Ok(()));
+    let announced: Vec<_> = (1..=4)
+        .map(|i| SealingKeyAnnouncement::new(binding(), member(i), vec![i; 1216], &secret(i)))
+        .collect();
+    let identities: Vec<_> = (1..=4).map(|i| secret(i).public()).collect();
+    let committee = Committee::new(4).unwrap();
+    let roster = SealingRoster::new(binding(), committee, &identities, &announced).unwrap();
+    let key = Bytes(vec![9; 1216]);
+    let request =
+        ShareRequest { binding: binding(), job: job.digest(), replica: ReplicaIndex(1), key };
+    let digest = request.digest();
+    let signed = request.sign(&secret(7));
+    let released = ShareAnswer::Released { member: member(3), share: Bytes(vec![8; 1200]) };
+    compare(
+        "sealed.json",
+        &json!({
+            "job_spec": {
+                "encoding": hex(&job.to_wire()),
+                "digest": job.digest().to_string(),
+                "public_digest": job.public_digest().to_string(),
+                "public_digest_of_periodic": jobs::periodic_job().public_digest().to_string(),
+                "json": serde_json::to_value(&job).unwrap(),
+            },
+            "contents": hex(&contents().to_wire()),
+            "sealing_key": {
+                "encoding": hex(&announced[0].to_wire()),
+                "json": serde_json::to_value(&announced[0]).unwrap(),
+                "roster": roster.digest().to_string(),
+            },
+            "share_request": {
+                "encoding": hex(&signed.to_wire()),
+                "digest": digest.to_string(),
+            },
+            "sync_request": {
+                "sealing_key": hex(&SyncRequest::SealingKey.to_wire()),
+                "share": hex(&SyncRequest::Share(Box::new(signed)).to_wire()),
+            },
+            "sync_answer": {
+                "sealing_key": hex(&SyncAnswer::SealingKey(Some(announced[0].clone().into())).to_wire()),
+                "no_sealing_key": hex(&SyncAnswer::SealingKey(None).to_wire()),
+                "share": hex(&SyncAnswer::Share(released).to_wire()),
+                "refused": hex(&SyncAnswer::Share(ShareAnswer::Refused(ShareRefusal::DealtWrongly)).to_wire()),
+            },
+        }),
+    );
+    let json = serde_json::to_string(&job).unwrap();
+    assert_eq!(serde_json::from_str::<JobSpec>(&json).unwrap(), job);
+}
