@@ -64,6 +64,14 @@ pub(super) const AGREEMENT_CRATE: &str = "veil-committee-agreement";
 /// type of peer ids, which does no I/O.
 pub(super) const BENEATH_AGREEMENT: &[&str] = &[RUNTIME, "libp2p-identity"];
 
+/// Lines that the sources of a crate may have, without tests.
+pub(super) const MOST_LINES: usize = 7_000;
+/// The same for crates that everything could be put into.
+pub(super) const MOST_LINES_OF: &[(&str, usize)] =
+    &[("veil-node", 6_000), ("veil-node-core", 4_500)];
+/// Crates that are test code as a whole, of any length.
+pub(super) const TEST_CODE: &[&str] = &["veil-benches", "veil-tests"];
+
 const fn row(
     kind: Kind,
     name: &'static str,
