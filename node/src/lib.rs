@@ -1,18 +1,17 @@
-//! The `veil` binary: the command line, and a whole network on one machine.
+//! The `veil` binary: the command line.
 //!
 //! # Roles
 //! What a node does is in the crates below: `veil-node-core` for every role, `veil-node-ceremony`,
-//! `veil-node-member`, `veil-node-worker`; what an operator asks of a cluster in `veil-node-operator`. This crate knows them all and puts them together.
+//! `veil-node-member`, `veil-node-worker`; what an operator asks of a cluster in `veil-node-operator`; a whole network on
+//! one machine in `veil-node-devnet`. This crate knows them all and puts them together.
 //!
-//! - [`cli`]: arguments, output, exit codes;
-//! - [`devnet`]: a chain, contracts, members and workers on this machine.
+//! - [`cli`]: arguments, output, exit codes.
 //!
 //! # Flow
 //! [`cli::Cli::run`] reads the arguments, runs one command to its end, prints its result, and turns a
 //! failure into a sentence and an exit code.
 //!
 //! # State and restart
-//! None of its own, except the folder that a devnet is told to keep.
+//! None of its own.
 
 pub mod cli;
-pub mod devnet;

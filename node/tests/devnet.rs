@@ -15,12 +15,12 @@ use std::{
 
 use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
-use veil_node::devnet::{
-    Devnet, DevnetOptions, Event, EventHandler, Place, sample_image, sample_job,
-};
 use veil_node_api::status::ReplicaStatus;
 use veil_node_config::job_file::JobFile;
 use veil_node_containers::DEFAULT_SOCKET;
+use veil_node_devnet::{
+    Devnet, DevnetOptions, Event, EventHandler, Place, sample_image, sample_job,
+};
 use veil_protocol_spec::{Blake3Digest, Committee};
 
 const SET_UP: &str =

@@ -1,6 +1,6 @@
-//! The rules of the house: which crate may know which, that no files import each other, how long files may be, that no
-//! text tells anybody to go back to an older data directory, and which licences and second versions dependencies may
-//! have. Checking compiles nothing.
+//! The rules of the house: which crate may know which, that no files import each other, how long files and crates may
+//! be, that no text tells anybody to go back to an older data directory, and which licences and second versions
+//! dependencies may have. Checking compiles nothing.
 //!
 //! Each rule has a name, which is printed with every violation. There is no list of exceptions.
 
@@ -12,6 +12,7 @@ mod length;
 mod licence;
 mod metadata;
 mod roll_back;
+mod size;
 mod sources;
 mod table;
 mod tokens;
@@ -52,6 +53,9 @@ pub(crate) fn check() -> Result<(), Failed> {
     let mut violations = layering::check(table::HOUSE, &graph);
     violations.extend(circles::check(&roots, &root).map_err(unreadable)?);
     violations.extend(length::check(&root, &root).map_err(unreadable)?);
+    let crates =
+        graph.members().map(|(_, package)| (package.name.as_str(), package.roots.as_slice()));
+    violations.extend(size::check(crates).map_err(unreadable)?);
     violations.extend(roll_back::check(&root, &root).map_err(unreadable)?);
     violations.extend(dependencies::licences(&policy, &graph));
     violations.extend(dependencies::duplicates(&policy, &graph));

@@ -9,7 +9,8 @@
 //! - [`token`]: what tokens look like; [`denied`]: why a caller is turned away, with a word for programs.
 //! - [`evict`]: a worker's operator gives replicas back.
 //! - [`routes`]: routers whose routes can be listed and compared with the OpenAPI document.
-//! - [`status`]: what the answers say.
+//! - [`status`]: what the answers say; [`replicas`], [`given_back`], [`periodic`], [`versions`]: what they say of jobs, from
+//!   what the certificates say.
 //! - [`client`]: asks a node, by socket or by URL; the command line speaks only through it. [`address`]: where;
 //!   [`trust`]: by which certificates.
 //!
@@ -31,7 +32,9 @@ pub mod client;
 pub mod denied;
 pub mod evict;
 pub mod gate;
+pub mod given_back;
 pub mod periodic;
+pub mod replicas;
 pub mod routes;
 pub mod sessions;
 pub mod socket;

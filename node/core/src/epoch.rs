@@ -33,7 +33,7 @@ use veil_committee_slot::pool::{Pool, Refusal, Verified};
 use veil_keygen_ceremony::keyset::{KeySetError, ParameterSet, UnknownParameters};
 use veil_node_chain::{ChainError, PublishedKey};
 use veil_node_p2p::FetchError;
-use veil_node_process::unix_now;
+use veil_node_process::{evaluation_pool::EvaluationPool, unix_now};
 use veil_node_storage::{
     evidence::{EvidenceError, EvidenceStore},
     ledger::{Ledger, LedgerError},
@@ -55,7 +55,6 @@ use veil_scheduler::{
 
 use crate::{
     cluster::{Cluster, View},
-    evaluation_pool::EvaluationPool,
     sealing::Sealing,
 };
 

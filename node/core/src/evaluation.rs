@@ -21,7 +21,7 @@ use veil_committee_slot::{
 };
 use veil_node_chain::ChainError;
 use veil_node_p2p::{Network, PublishError, Topic};
-use veil_node_process::unix_now;
+use veil_node_process::{evaluation_pool::NoThreads, unix_now};
 use veil_node_storage::{inputs::InputsError, jobs::Jobs};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Wire,
@@ -38,7 +38,6 @@ use veil_scheduler_plan::inputs::PublicInputs;
 use crate::{
     cluster::{Peers, Views},
     epoch::{ActiveEpoch, Expanded, TelemetryRefusal},
-    evaluation_pool::NoThreads,
 };
 
 /// Inputs fetched at once.

@@ -8,7 +8,7 @@
 //! 1. [`lifecycle`]: identity, data directory, admin socket.
 //! 2. [`cluster`]: follows the chain, joins the network, answers peers that were away.
 //! 3. [`epoch`]: what follows from the active key; [`follow`]: certificates; [`ingress`]: telemetry
-//!    and jobs from gossip; [`evaluation`] and [`evaluation_pool`]: the circuit on the locked inputs;
+//!    and jobs from gossip; [`evaluation`]: the circuit on the locked inputs;
 //!    [`audit`]: what others say that it gives; [`evidence`]: what shows that somebody broke the protocol.
 //! 4. [`progress`] and [`report`]: how far the node is; [`api`]: what it answers; [`answering`]: where, and to whom;
 //!    [`sync`]: what it answers to peers.
@@ -25,10 +25,8 @@ mod challenges;
 pub mod cluster;
 pub mod epoch;
 pub mod evaluation;
-pub mod evaluation_pool;
 pub mod evidence;
 pub mod follow;
-mod given_back;
 pub mod ingress;
 pub mod lifecycle;
 mod pending;

@@ -12,6 +12,7 @@ use veil_committee_slot::{
     },
     waiting::Waiting,
 };
+use veil_node_api::{given_back, replicas::Replica};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, ReplicaIndex,
@@ -22,7 +23,7 @@ use veil_scheduler_plan::{
     unfit::{OnChain, Unfit},
 };
 
-use crate::{cluster::View, given_back, progress::Replica};
+use crate::cluster::View;
 
 /// The replicas of wanted jobs that have no place, or are to leave theirs, and why. `profiles` is what workers said of
 /// themselves, of those whose telemetry is held here.

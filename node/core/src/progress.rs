@@ -5,13 +5,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use veil_node_p2p::{InvalidIdentity, PeerId, peer_id};
-use veil_protocol_spec::{Blake3Digest, PeerIdHash, PublicIdentity, ReplicaIndex, Slot};
-
+use veil_node_api::replicas::Replica;
 use veil_node_api::status::{EngineStatus, KEPT_SLOTS, Observed, Role, SlotReport};
-
-/// A replica of a job.
-pub(crate) type Replica = (Blake3Digest, ReplicaIndex);
+use veil_node_p2p::{InvalidIdentity, PeerId, peer_id};
+use veil_protocol_spec::{PeerIdHash, PublicIdentity, Slot};
 
 /// What has been recorded so far.
 #[derive(Clone, Debug, Default)]

@@ -1,9 +1,6 @@
 //! The answers of a process about itself, collected from its parts as they come to be.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::watch;
 use veil_node_chain::Chain;
@@ -19,10 +16,11 @@ use crate::{
     cluster::{Cluster, Peers, Views},
     epoch::ActiveEpoch,
     pending::unplaced,
-    progress::{Progress, Replica},
+    progress::Progress,
     sync::CurrentEpoch,
 };
 use veil_node_api::periodic::PeriodicStatus;
+use veil_node_api::replicas::{Known, Replica, replicas, wanted};
 use veil_node_api::status::{
     JobStatus, PeerCounts, Readiness, ReplicaStatus, Status, TrafficStatus,
 };
@@ -199,75 +197,16 @@ impl Reporter {
     }
 
     fn replicas(&self, state: &ClusterState) -> Vec<ReplicaStatus> {
-        let mut observed = self.progress.notes().observed.clone();
+        let joined = self.joined();
         let draining =
-            self.joined().map(|joined| joined.views.current().draining()).unwrap_or_default();
-        let because = self.because(state);
-        let lines = state.lines_by_job();
-        let number = |job: &Blake3Digest| Some(lines.get(job)?.version(job)?.number);
-        let is_system = |job| {
+            joined.as_ref().map(|joined| joined.views.current().draining()).unwrap_or_default();
+        let is_system = |job: &Blake3Digest| {
             let kind = |body: &JobSpec| body.kind == JobType::System;
-            self.joined().and_then(|joined| joined.jobs.read(&job, kind)) == Some(true)
+            joined.as_ref().and_then(|joined| joined.jobs.read(job, kind)) == Some(true)
         };
-        let leaves = |job, replica, worker: &PeerIdHash| match state.lost_since(worker) {
-            Some(since) if is_system(job) => Some(format!(
-                "its worker is lost since slot {since}; it is of a system job, and goes nowhere else"
-            )),
-            Some(since) => Some(format!(
-                "its worker is lost since slot {since}; it moves once another has room for it and its lease is over"
-            )),
-            None if draining.contains(worker) || state.is_given_back(job, replica) => {
-                because.get(&(job, replica)).cloned()
-            }
-            None => None,
-        };
-        let mut replicas: Vec<_> = state
-            .replicas()
-            .map(|(job, replica, placement)| ReplicaStatus {
-                job,
-                replica,
-                worker: Some(placement.worker),
-                pending_because: leaves(job, replica, &placement.worker),
-                observed: observed.remove(&(job, replica)),
-                done: None,
-                version: number(&job),
-            })
-            .collect();
-        // Their containers, if they are there yet, are to be stopped.
-        replicas.extend(state.done().map(|(job, replica, done)| ReplicaStatus {
-            job,
-            replica,
-            worker: None,
-            pending_because: None,
-            observed: None,
-            done: Some(done.into()),
-            version: number(&job),
-        }));
-        let placed: BTreeSet<Replica> = replicas.iter().map(|r| (r.job, r.replica)).collect();
-        for (key @ (job, replica), because) in because {
-            if !placed.contains(&key) {
-                replicas.push(ReplicaStatus {
-                    job,
-                    replica,
-                    worker: None,
-                    pending_because: Some(because),
-                    observed: observed.remove(&key),
-                    done: None,
-                    version: number(&job),
-                });
-            }
-        }
-        // Still to be stopped here.
-        replicas.extend(observed.into_iter().map(|((job, replica), observed)| ReplicaStatus {
-            job,
-            replica,
-            worker: None,
-            pending_because: None,
-            observed: Some(observed),
-            done: None,
-            version: number(&job),
-        }));
-        replicas
+        let observed = self.progress.notes().observed.clone();
+        let because = self.because(state);
+        replicas(state, Known { observed, because, draining: &draining, is_system: &is_system })
     }
 
     /// Of every replica of a wanted job, why it has no place, or no other.
@@ -280,15 +219,6 @@ impl Reporter {
         let view = joined.views.current();
         unplaced(&view, &joined.jobs, state, &profiles.unwrap_or_default())
     }
-}
-
-/// How many replicas of a job run at once; of a system job, those that have a place or wait for one.
-fn wanted(body: &JobSpec, replicas: &[ReplicaStatus]) -> u16 {
-    if body.kind != JobType::System {
-        return body.replicas;
-    }
-    let counts = |of: &&ReplicaStatus| of.worker.is_some() || of.pending_because.is_some();
-    u16::try_from(replicas.iter().filter(counts).count()).unwrap_or(u16::MAX)
 }
 
 fn peers(joined: &Joined) -> PeerCounts {

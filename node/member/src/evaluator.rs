@@ -13,9 +13,9 @@ use veil_node_core::{
     cluster::Tasks,
     epoch::ActiveEpoch,
     evaluation::{self, EvaluationError, InputSource},
-    evaluation_pool::NoThreads,
 };
 use veil_node_p2p::Network;
+use veil_node_process::evaluation_pool::NoThreads;
 use veil_protocol_spec::{Slot, identity::SecretIdentity, scheduling::Manifest};
 use veil_scheduler::{Cancellation, SquashError};
 

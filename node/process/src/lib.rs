@@ -6,7 +6,8 @@
 //!
 //! # Flow, state and restart
 //! Each call asks the operating system; nothing is kept. [`metrics`] is what a node counts, from zero
-//! at each start. [`moment`] is how people write and read durations and moments.
+//! at each start. [`moment`] is how people write and read durations and moments. [`evaluation_pool`] is the threads
+//! that all others go before.
 //!
 //! # Example
 //! ```
@@ -17,6 +18,7 @@
 //! assert!(watch.wall() >= 0.0 && watch.cpu() >= 0.0);
 //! ```
 
+pub mod evaluation_pool;
 pub mod metrics;
 pub mod moment;
 

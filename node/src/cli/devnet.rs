@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use veil_node_config::job_file::JobFile;
 use veil_node_containers::DEFAULT_SOCKET;
+use veil_node_devnet::{
+    Devnet, DevnetError, DevnetOptions, EventHandler, sample_image, sample_job,
+};
 use veil_node_terminal::progress::Steps;
 use veil_protocol_spec::Committee;
 
@@ -22,7 +25,6 @@ use super::{
     output::{self, Reader},
     run::{block_on, conclude, log_to_file, stop_on_signals},
 };
-use crate::devnet::{Devnet, DevnetError, DevnetOptions, EventHandler, sample_image, sample_job};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -12,14 +12,13 @@ use veil_node_ceremony::{
 use veil_node_chain::{AccountKeyError, ChainError};
 use veil_node_config::{ConfigError, job_file::JobFileError};
 use veil_node_core::lifecycle::StartError;
+use veil_node_devnet::DevnetError;
 use veil_node_member::{FenceError, MemberError, SlotsEnded};
 use veil_node_operator::{error::OperatorError, obstacle::Obstacle};
 use veil_node_p2p::NetworkError;
 use veil_node_registry::{KeyError, RegistryError};
 use veil_node_storage::{data_dir::DataDirError, durable::WriteNewError, keystore::KeystoreError};
 use veil_node_worker::{ApprovalError, WorkerError};
-
-use crate::devnet::DevnetError;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -38,7 +38,7 @@ struct Image {
 impl Image {
     /// The sample image under another name and digest: `white` space is added to its manifest.
     fn copy(name: &str, white: &str) -> Self {
-        let sample = veil_node::devnet::sample_image().unwrap();
+        let sample = veil_node_devnet::sample_image().unwrap();
         let (registry, rest) = sample.split_once('/').unwrap();
         let (from, digest) = rest.split_once('@').unwrap();
         let mut image =

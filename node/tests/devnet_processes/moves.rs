@@ -112,7 +112,7 @@ fn what_is_given_back_moves_and_an_image_that_is_not_allowed_runs_nowhere() {
 
 /// Unhealthy is where somebody makes a file.
 fn submit_sick(network: &Network) -> String {
-    let image = veil_node::devnet::sample_image().unwrap();
+    let image = veil_node_devnet::sample_image().unwrap();
     network.submit_file(&format!(
         "image = \"{image}\"\nrestart = \"never\"\n[resources]\ncpu = \"100m\"\nmemory = \"64Mi\"\n\
          [health]\nprobe = {{ command = [\"/bin/busybox\", \"test\", \"!\", \"-e\", \"/sick\"] }}\n\
@@ -122,7 +122,7 @@ fn submit_sick(network: &Network) -> String {
 
 /// A replica for each worker, which has a folder of it.
 fn submit_apart(network: &Network, port: &str) -> String {
-    let image = veil_node::devnet::sample_image().unwrap();
+    let image = veil_node_devnet::sample_image().unwrap();
     network.submit_file(&format!(
         "name = \"apart\"\nimage = \"{image}\"\nreplicas = 3\nanti_affinity = \"hard\"\n\
          [container]\nargs = [\"httpd\", \"-f\", \"-p\", \"{port}\", \"-h\", \"/www\"]\n\

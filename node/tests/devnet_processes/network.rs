@@ -17,10 +17,10 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
-use veil_node::devnet::DevnetFile;
 use veil_node_chain::Chain;
 use veil_node_config::{AnyConfig, process_environment};
 use veil_node_core::lifecycle::account;
+use veil_node_devnet::DevnetFile;
 use veil_protocol_spec::Blake3Digest;
 
 /// Ends a test that hangs.
@@ -202,7 +202,7 @@ impl Network {
 
     /// Submits a job whose request is these lines.
     pub(crate) fn submit_sized(&self, replicas: u16, resources: &str) -> String {
-        let image = veil_node::devnet::sample_image().unwrap();
+        let image = veil_node_devnet::sample_image().unwrap();
         self.submit_file(&format!(
             "image = \"{image}\"\nreplicas = {replicas}\n[resources]\n{resources}\n"
         ))

@@ -98,7 +98,7 @@ impl Official {
 
 /// Builds the images, and pushes them to the registry that has the sample image.
 fn build() -> Vec<String> {
-    let sample = veil_node::devnet::sample_image().unwrap();
+    let sample = veil_node_devnet::sample_image().unwrap();
     let registry = sample.split('/').next().unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/official/build");
     let output = Command::new(script).arg(registry).stderr(Stdio::inherit()).output().unwrap();

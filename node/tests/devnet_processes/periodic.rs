@@ -17,7 +17,7 @@ fn times(network: &Network, job: &str) -> Option<Value> {
 #[test]
 fn a_job_is_run_every_minute_each_time_in_a_new_container() {
     let (network, _) = Network::start();
-    let image = veil_node::devnet::sample_image().unwrap();
+    let image = veil_node_devnet::sample_image().unwrap();
     // Without clobbering: it fails if it finds what another run has written.
     let script = "set -C; : > /ran";
     let job = network.submit_file(&format!(

@@ -10,7 +10,7 @@ const ALL: [&str; 3] = ["worker-1", "worker-2", "worker-3"];
 fn a_system_job_runs_once_on_each_worker_whatever_becomes_of_one() {
     let (network, placed) = Network::start();
     let web = placed["job"].as_str().unwrap();
-    let image = veil_node::devnet::sample_image().unwrap();
+    let image = veil_node_devnet::sample_image().unwrap();
     let job = network.submit_file(&format!(
         "image = \"{image}\"\ntype = \"system\"\n[resources]\ncpu = \"100m\"\nmemory = \"64Mi\"\n"
     ));

@@ -138,7 +138,7 @@ impl Client {
 
 /// A job of three replicas that serves at this port; healthy is what serves at 8080.
 fn submit(network: &Network, port: u16, more: &str) -> Value {
-    let image = veil_node::devnet::sample_image().unwrap();
+    let image = veil_node_devnet::sample_image().unwrap();
     let path = network.folder.join("site.toml");
     let text = format!(
         "name = \"site\"\nimage = \"{image}\"\nreplicas = 3\n\

@@ -64,6 +64,14 @@ pub(super) const AGREEMENT_CRATE: &str = "veil-committee-agreement";
 /// type of peer ids, which does no I/O.
 pub(super) const BENEATH_AGREEMENT: &[&str] = &[RUNTIME, "libp2p-identity"];
 
+/// Lines that the sources of a crate may have, without tests.
+pub(super) const MOST_LINES: usize = 7_000;
+/// The same for crates that everything could be put into.
+pub(super) const MOST_LINES_OF: &[(&str, usize)] =
+    &[("veil-node", 6_000), ("veil-node-core", 4_500)];
+/// Crates that are test code as a whole, of any length.
+pub(super) const TEST_CODE: &[&str] = &["veil-benches", "veil-tests"];
+
 const fn row(
     kind: Kind,
     name: &'static str,
@@ -266,6 +274,28 @@ pub(super) const HOUSE: &[Row] = &[
     ),
     row(
         Product,
+        "veil-node-devnet",
+        NONE,
+        &[
+            "veil-keygen-ceremony",
+            "veil-node-api",
+            "veil-node-ceremony",
+            "veil-node-chain",
+            "veil-node-config",
+            "veil-node-containers",
+            "veil-node-core",
+            "veil-node-member",
+            "veil-node-operator",
+            "veil-node-p2p",
+            "veil-node-process",
+            "veil-node-storage",
+            "veil-node-worker",
+            "veil-protocol-spec",
+            "veil-scheduler",
+        ],
+    ),
+    row(
+        Product,
         "veil-node",
         COMMAND_LINE,
         &[
@@ -278,6 +308,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-config",
             "veil-node-containers",
             "veil-node-core",
+            "veil-node-devnet",
             "veil-node-driver",
             "veil-node-member",
             "veil-node-operator",
@@ -288,7 +319,6 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-terminal",
             "veil-node-worker",
             "veil-protocol-spec",
-            "veil-scheduler",
         ],
     ),
     row(

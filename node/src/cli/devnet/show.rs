@@ -3,9 +3,8 @@
 use std::io::{self, Write};
 
 use veil_node_api::status::Phase;
+use veil_node_devnet::{Event, Figures, Placed};
 use veil_node_terminal::progress::Steps;
-
-use crate::devnet::{Event, Figures, Placed};
 
 /// Tells what happens.
 pub(super) fn on_event(progress: &Steps, event: Event<'_>) {

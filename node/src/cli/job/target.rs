@@ -9,14 +9,12 @@ use veil_node_api::status::{JobStatus, Status};
 use veil_node_chain::{Chain, ChainError, RpcUrls};
 use veil_node_config::{AnyConfig, ChainSection, parse_address, process_environment};
 use veil_node_core::lifecycle::account;
+use veil_node_devnet::DevnetFile;
 use veil_node_operator::submission;
 use veil_node_terminal::waiting;
 use veil_protocol_spec::{Address, ClusterId};
 
-use crate::{
-    cli::{asking::Asking, failure::Failure},
-    devnet::DevnetFile,
-};
+use crate::cli::{asking::Asking, failure::Failure};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Target {

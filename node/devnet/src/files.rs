@@ -18,7 +18,7 @@ use veil_node_p2p::peer_id;
 use veil_node_storage::keystore::{Passphrase, write_identity};
 use veil_protocol_spec::{Address, ClusterId, identity::SecretIdentity};
 
-use super::{DevnetError, DevnetOptions};
+use crate::{DevnetError, DevnetOptions};
 
 /// Below the ports that Linux, BSD and macOS give to outgoing connections.
 const NODE_PORTS: Range<u16> = 20_000..32_000;
@@ -27,59 +27,59 @@ const SOCKET_PATH_BYTES: usize = 107;
 
 /// Who a node is and where its things are.
 #[derive(Debug)]
-pub(super) struct NodeFiles {
-    pub(super) name: String,
-    pub(super) role: Role,
-    pub(super) folder: PathBuf,
-    pub(super) identity: SecretIdentity,
-    pub(super) account: Option<AccountKey>,
+pub(crate) struct NodeFiles {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) folder: PathBuf,
+    pub(crate) identity: SecretIdentity,
+    pub(crate) account: Option<AccountKey>,
     /// Multiaddresses, the one that others bootstrap from first.
-    pub(super) listen: Vec<String>,
+    pub(crate) listen: Vec<String>,
     /// Where it answers from afar.
-    pub(super) api: Option<SocketAddr>,
+    pub(crate) api: Option<SocketAddr>,
 }
 
 /// Where a node can listen.
-pub(super) struct Addresses {
-    pub(super) listen: Vec<String>,
-    pub(super) api: SocketAddr,
+pub(crate) struct Addresses {
+    pub(crate) listen: Vec<String>,
+    pub(crate) api: SocketAddr,
 }
 
 /// What all nodes share.
-pub(super) struct Shared<'a> {
-    pub(super) options: &'a DevnetOptions,
-    pub(super) rpc: &'a str,
-    pub(super) contract: Address,
-    pub(super) cluster: ClusterId,
+pub(crate) struct Shared<'a> {
+    pub(crate) options: &'a DevnetOptions,
+    pub(crate) rpc: &'a str,
+    pub(crate) contract: Address,
+    pub(crate) cluster: ClusterId,
 }
 
 impl NodeFiles {
-    pub(super) fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.folder.join(match self.role {
             Role::Member => "member.toml",
             Role::Worker => "worker.toml",
         })
     }
 
-    pub(super) fn passphrase(&self) -> PathBuf {
+    pub(crate) fn passphrase(&self) -> PathBuf {
         self.folder.join("passphrase.txt")
     }
 
-    pub(super) fn data_dir(&self) -> PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.folder.join("data")
     }
 
-    pub(super) fn admin_socket(&self) -> PathBuf {
+    pub(crate) fn admin_socket(&self) -> PathBuf {
         self.data_dir().join("admin.sock")
     }
 
-    pub(super) fn peer_id(&self) -> Result<String, DevnetError> {
+    pub(crate) fn peer_id(&self) -> Result<String, DevnetError> {
         let peer = peer_id(&self.identity.public());
         Ok(peer.map_err(|error| DevnetError::Options(error.to_string()))?.to_string())
     }
 
     /// Makes the folder with the secrets in it.
-    pub(super) fn write_secrets(&self) -> Result<(), DevnetError> {
+    pub(crate) fn write_secrets(&self) -> Result<(), DevnetError> {
         let socket = self.admin_socket();
         if socket.as_os_str().len() > SOCKET_PATH_BYTES {
             return Err(DevnetError::Options(format!(
@@ -100,7 +100,7 @@ impl NodeFiles {
     }
 
     /// Writes the configuration: the sample, filled in.
-    pub(super) fn write_config(
+    pub(crate) fn write_config(
         &self,
         shared: &Shared<'_>,
         others: &[NodeFiles],
@@ -145,7 +145,7 @@ impl NodeFiles {
 }
 
 /// The operator's folder: who may submit jobs.
-pub(super) fn write_operator(
+pub(crate) fn write_operator(
     folder: &Path,
     account: &AccountKey,
     shared: &Shared<'_>,
@@ -183,7 +183,7 @@ fn write_account(account: &AccountKey, folder: &Path) -> Result<(), DevnetError>
     Ok(account.write_keystore(&folder.join("account.json"), text.trim())?)
 }
 
-pub(super) fn private_folder(folder: &Path) -> Result<(), DevnetError> {
+pub(crate) fn private_folder(folder: &Path) -> Result<(), DevnetError> {
     use std::os::unix::fs::DirBuilderExt;
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(DevnetError::io(folder))
@@ -230,7 +230,7 @@ fn fill(sample: &str, values: &[Setting]) -> Result<String, String> {
 /// Nodes listen some time after this, and again after a restart, so that no other program, another
 /// network above all, should take a port meanwhile. Each network therefore has a loopback address of
 /// its own, where the system has more than one, and ports that the system gives to nobody by itself.
-pub(super) fn free_addresses(count: usize) -> Result<Vec<Addresses>, DevnetError> {
+pub(crate) fn free_addresses(count: usize) -> Result<Vec<Addresses>, DevnetError> {
     let own = Ipv4Addr::new(127, octet(), octet(), octet());
     let host = match UdpSocket::bind((own, 0)) {
         Ok(_) => own,

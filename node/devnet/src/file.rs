@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use veil_node_api::status::Role;
 use veil_protocol_spec::{Address, ChainId, ClusterId, PeerIdHash};
 
-use super::DevnetError;
+use crate::DevnetError;
 
 const FILE_NAME: &str = "devnet.json";
 

@@ -12,7 +12,7 @@ use veil_node_config::{MemberConfig, WorkerConfig};
 use veil_node_containers::Docker;
 use veil_node_storage::keystore::{Passphrase, read_identity};
 
-use super::{
+use crate::{
     CHAIN_STATE, Devnet, DevnetError, DevnetFile, DevnetOptions, Event, EventHandler,
     FIRST_NODE_ACCOUNT, Node, NodeEntry, account, files::NodeFiles, progress::StepTimer,
 };

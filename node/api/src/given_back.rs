@@ -6,7 +6,8 @@ use veil_node_process::moment;
 use veil_protocol_spec::scheduling::{GiveBackReason, Returned};
 
 /// Who gave a replica back, until when it may run there, and why.
-pub(crate) fn told(returned: &Returned) -> String {
+#[must_use]
+pub fn told(returned: &Returned) -> String {
     let worker = &returned.placement.worker;
     let mut text = match returned.reason {
         GiveBackReason::Evicted => format!("evicted by worker {worker}"),

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use veil_node_api::status::{Role, Status};
 
-use super::{Devnet, DevnetError, Event, node::Node};
+use crate::{Devnet, DevnetError, Event, node::Node};
 
 /// Between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What a poll found.
-pub(super) enum Polled<T> {
+pub(crate) enum Polled<T> {
     /// It has come.
     Done(T),
     /// Who or what is outstanding.
@@ -20,7 +20,7 @@ pub(super) enum Polled<T> {
 
 impl Devnet {
     /// Polls until it has come. A node that ends meanwhile ends the wait.
-    pub(super) async fn wait<T>(
+    pub(crate) async fn wait<T>(
         &self,
         what: &'static str,
         deadline: Duration,
@@ -51,13 +51,13 @@ impl Devnet {
     }
 
     /// What every started node says now; nothing where it does not answer.
-    pub(super) async fn statuses(&self) -> Vec<(&Node, Option<Status>)> {
+    pub(crate) async fn statuses(&self) -> Vec<(&Node, Option<Status>)> {
         let started = self.nodes.iter().filter(|node| node.is_started());
         join_all(started.map(async |node| (node, node.status().await.ok()))).await
     }
 
     /// Where each node is that is not done yet; nothing if all are.
-    pub(super) async fn outstanding(
+    pub(crate) async fn outstanding(
         &self,
         done: impl Fn(&Node, &Status) -> bool,
     ) -> Option<String> {
@@ -71,13 +71,13 @@ impl Devnet {
         (!outstanding.is_empty()).then(|| outstanding.join("; "))
     }
 
-    pub(super) fn of_role(&self, role: Role) -> impl Iterator<Item = &Node> {
+    pub(crate) fn of_role(&self, role: Role) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(move |node| node.role() == role)
     }
 }
 
 /// Where a node is.
-pub(super) fn describe(node: &Node, status: Option<&Status>) -> String {
+pub(crate) fn describe(node: &Node, status: Option<&Status>) -> String {
     let name = node.name();
     match status {
         None => format!("{name}: does not answer"),

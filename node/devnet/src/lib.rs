@@ -123,7 +123,7 @@ impl core::fmt::Debug for Devnet {
 }
 
 impl Devnet {
-    /// Step 1 of the [module documentation](self). `folder` is new or empty; `stop` ends every wait.
+    /// Step 1 of the [crate documentation](self). `folder` is new or empty; `stop` ends every wait.
     ///
     /// # Errors
     /// [`DevnetError`].

@@ -17,7 +17,7 @@ use veil_protocol_spec::{
     scheduling::{Assignment, ClusterState, Outcome, ReferenceStringOrigin, SlotRecord},
 };
 
-use super::{
+use crate::{
     Devnet, DevnetError,
     wait::{Polled, describe},
 };
@@ -72,7 +72,7 @@ impl Devnet {
         Ok(submitted.job)
     }
 
-    fn any_started(&self) -> Result<&super::Node, DevnetError> {
+    fn any_started(&self) -> Result<&crate::Node, DevnetError> {
         let node = self.nodes.iter().find(|node| node.is_started());
         node.ok_or_else(|| DevnetError::Options("no node runs".to_owned()))
     }
@@ -291,7 +291,7 @@ impl Devnet {
 /// Replicas of the job that a worker says are its own.
 fn own_replicas<'a>(
     status: Option<&'a Status>,
-    node: &super::Node,
+    node: &crate::Node,
     job: Blake3Digest,
 ) -> impl Iterator<Item = &'a ReplicaStatus> {
     let me = node.peer();

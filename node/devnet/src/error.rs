@@ -93,7 +93,7 @@ pub enum DevnetError {
 }
 
 impl DevnetError {
-    pub(super) fn io(path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, source }
     }

@@ -11,7 +11,8 @@ use std::{
 };
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use veil_node_process::lower_thread_priority;
+
+use crate::lower_thread_priority;
 
 /// Why there are no threads.
 #[derive(Debug, thiserror::Error)]

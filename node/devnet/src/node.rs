@@ -22,7 +22,7 @@ use veil_node_core::lifecycle::Secrets;
 use veil_node_storage::keystore::Passphrase;
 use veil_protocol_spec::PeerIdHash;
 
-use super::{DevnetError, files::NodeFiles};
+use crate::{DevnetError, files::NodeFiles};
 
 /// How long a node may take to leave before it is ended by force.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,8 +30,8 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 /// A node and, if it was started, what runs it.
 #[derive(Debug)]
 pub struct Node {
-    pub(super) files: NodeFiles,
-    pub(super) log: PathBuf,
+    pub(crate) files: NodeFiles,
+    pub(crate) log: PathBuf,
     running: Option<Running>,
 }
 
@@ -44,7 +44,7 @@ struct Running {
 }
 
 impl Node {
-    pub(super) const fn new(files: NodeFiles, log: PathBuf) -> Self {
+    pub(crate) const fn new(files: NodeFiles, log: PathBuf) -> Self {
         Self { files, log, running: None }
     }
 
@@ -93,7 +93,7 @@ impl Node {
     }
 
     /// An error if it ended by itself.
-    pub(super) fn check(&self) -> Result<(), DevnetError> {
+    pub(crate) fn check(&self) -> Result<(), DevnetError> {
         let Some(running) = self.running.as_ref().filter(|running| running.task.is_finished())
         else {
             return Ok(());
@@ -107,7 +107,7 @@ impl Node {
     }
 
     /// Starts it, as a process of its own if told to.
-    pub(super) fn start(&mut self, process: bool) -> Result<(), DevnetError> {
+    pub(crate) fn start(&mut self, process: bool) -> Result<(), DevnetError> {
         let stop = CancellationToken::new();
         let ended = Arc::new(OnceLock::new());
         let (task, pid) = if process {
@@ -186,14 +186,14 @@ impl Node {
     }
 
     /// Tells it to leave; [`Self::stopped`] waits for it.
-    pub(super) fn request_stop(&self) {
+    pub(crate) fn request_stop(&self) {
         if let Some(running) = &self.running {
             running.stop.cancel();
         }
     }
 
     /// Waits until it has left. One that takes too long is ended.
-    pub(super) async fn stopped(&mut self) {
+    pub(crate) async fn stopped(&mut self) {
         let Some(mut running) = self.running.take() else { return };
         if tokio::time::timeout(SHUTDOWN_TIMEOUT * 2, &mut running.task).await.is_err() {
             tracing::warn!(node = self.name(), "does not stop and is ended");

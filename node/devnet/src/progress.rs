@@ -17,19 +17,19 @@ pub enum Event<'a> {
 pub type EventHandler = Arc<dyn Fn(Event<'_>) + Send + Sync>;
 
 /// Times a step.
-pub(super) struct StepTimer {
+pub(crate) struct StepTimer {
     on_event: EventHandler,
     step: &'static str,
     begun: Instant,
 }
 
 impl StepTimer {
-    pub(super) fn start(on_event: &EventHandler, step: &'static str) -> Self {
+    pub(crate) fn start(on_event: &EventHandler, step: &'static str) -> Self {
         on_event(Event::Step(step));
         Self { on_event: Arc::clone(on_event), step, begun: Instant::now() }
     }
 
-    pub(super) fn done(self) -> (&'static str, f64) {
+    pub(crate) fn done(self) -> (&'static str, f64) {
         let seconds = self.begun.elapsed().as_secs_f64();
         (self.on_event)(Event::Done(self.step, seconds));
         (self.step, seconds)

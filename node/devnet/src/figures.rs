@@ -8,7 +8,7 @@ use veil_node_operator::figures::{Memory, TelemetryFigures, after_evaluation, la
 use veil_node_process::{peak_rss_bytes, rss_bytes};
 use veil_protocol_spec::{Slot, scheduling::CircuitId};
 
-use super::{Devnet, DevnetError};
+use crate::{Devnet, DevnetError};
 
 /// All of it.
 #[derive(Clone, Debug, Serialize)]
