@@ -15,7 +15,7 @@ const SECRET: &str = "hunter2-of-a-network";
 #[test]
 fn winners_open_what_is_sealed_and_start_again_without_the_committee() {
     let (network, _) = Network::start();
-    let image = veil_node::devnet::sample_image().unwrap();
+    let image = veil_node_devnet::sample_image().unwrap();
     let secret = network.folder.join("db-password.txt");
     fs::write(&secret, SECRET).unwrap();
     let file = |secret: &str| {
