@@ -43,7 +43,6 @@
 pub mod agreement;
 pub mod ceremony;
 pub mod decryption;
-pub mod election;
 pub mod evidence;
 pub mod inputs;
 pub mod publication;
@@ -54,7 +53,7 @@ pub mod slot;
 pub mod snapshot;
 pub mod sync;
 
-pub use veil_protocol_spec_base::{codec, committee, domain, identity, ids};
+pub use veil_protocol_spec_base::{codec, committee, domain, election, identity, ids};
 
 pub use codec::{CodecError, Wire};
 pub use committee::{Committee, MaxFaulty, ReconstructionThreshold, SigningThreshold};

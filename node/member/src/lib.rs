@@ -24,6 +24,7 @@ mod anchor;
 mod ballot;
 mod counter;
 mod evaluator;
+mod evidence;
 mod fence;
 mod history;
 mod local_view;
@@ -62,7 +63,6 @@ use veil_node_core::{
     audit::Audits,
     epoch::{ActiveEpoch, Material, MaterialFiles},
     evaluation::InputSource,
-    evidence::{self, EvidenceExchange},
     follow::Follower,
     ingress,
     lifecycle::{Node, Secrets, Sections, StartError},
@@ -94,6 +94,7 @@ pub use self::{
 use self::{
     anchor::Anchorer,
     evaluator::Evaluator,
+    evidence::EvidenceExchange,
     fence::Fence,
     history::History,
     protocols::{MAX_WAITING_PROOFS, Protocols},
@@ -327,7 +328,7 @@ async fn serve(
 async fn keep_reports(mut reported: mpsc::Receiver<Proof>, epoch: Arc<ActiveEpoch>) {
     while let Some(proof) = reported.recv().await {
         let evidence = Evidence { binding: epoch.binding, proof };
-        evidence::keep(Arc::clone(&epoch.evidence), evidence).await;
+        veil_node_core::evidence::keep(Arc::clone(&epoch.evidence), evidence).await;
     }
 }
 

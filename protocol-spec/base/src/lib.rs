@@ -7,6 +7,7 @@
 //!   are parsed at the edge; code that holds one need not check it again.
 //! - [`domain`]: every domain separator of the system, in one file.
 //! - [`codec`]: postcard with a version byte, a size limit before decoding, canonical encodings.
+//! - [`election`]: how a committee is drawn, which the contract does in the same way.
 //! - [`abi`]: what the chain hashes; [`binding`]: which deployment a message is for.
 //! - [`identity`]: the secp256k1 keys members sign their messages with.
 //!
@@ -27,6 +28,7 @@ pub mod binding;
 pub mod codec;
 pub mod committee;
 pub mod domain;
+pub mod election;
 pub mod identity;
 pub mod ids;
 

@@ -19,12 +19,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    abi::{Words, keccak},
+    binding::ClusterScope,
     domain,
     ids::{Epoch, KeccakDigest, PeerIdHash},
-    scheduling::{
-        ClusterScope,
-        abi::{Words, keccak},
-    },
 };
 
 /// First seven bytes of the Keccak-256 of an organisation's word, by which the chain tells
