@@ -76,7 +76,7 @@ pub(crate) fn containers(mut missing: Vec<String>) -> Result<Containers, Failed>
     Err(Failed::new(NAME, reason))
 }
 
-/// What `cargo xtask podman` needs beside [`containers`], and no other task does.
+/// What `cargo xtask podman` needs beside [`mod@containers`], and no other task does.
 pub(crate) fn podman() -> Result<(), Failed> {
     let update: CommandLine<'_> = ("apt-get", &["update"]);
     let install = ["install", "-y", "--no-install-recommends"];
