@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{
@@ -157,8 +156,7 @@ fn configure(network: &Network, worker: &str, signed: &Signed) -> Guard {
     section.insert("accept".to_owned(), accept.into());
     section.insert("image_keys".to_owned(), vec![signed.key.clone()].into());
     fs::write(&path, config.to_string()).unwrap();
-    network.signal_node(worker, Signal::SIGKILL);
-    until("the worker has ended", || network.pid(worker).is_none().then_some(()));
+    network.end(worker);
     let guard = network.start_node(worker);
     until("the worker is back", || network.last_slot(worker));
     guard

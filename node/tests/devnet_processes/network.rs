@@ -74,6 +74,16 @@ fn stop(process: Pid) {
     });
 }
 
+/// Kills a process: when this returns it holds neither its data directory nor its ports any more.
+fn end(process: Pid) {
+    kill(process, Signal::SIGKILL).unwrap();
+    until("the process has ended", || {
+        // Its parent may not have asked for its end yet.
+        let status = fs::read_to_string(format!("/proc/{process}/status"));
+        status.map_or(true, |status| status.contains("State:\tZ")).then_some(())
+    });
+}
+
 /// The network's own process, told to end when the test does.
 pub(crate) struct Network {
     pub(crate) child: Child,
@@ -142,6 +152,11 @@ impl Network {
 
     pub(crate) fn signal_node(&self, node: &str, signal: Signal) {
         kill(self.pid(node).unwrap(), signal).unwrap();
+    }
+
+    /// Kills a node: when this returns it can be started again.
+    pub(crate) fn end(&self, node: &str) {
+        end(self.pid(node).unwrap());
     }
 
     /// Stops a node where it is: when this returns it does nothing more until SIGCONT.

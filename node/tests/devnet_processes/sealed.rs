@@ -67,7 +67,7 @@ fn winners_open_what_is_sealed_and_start_again_without_the_committee() {
     // container from what it has kept, while the committee is away.
     let worker = &running[0];
     let (container, peer) = (own(&network, worker, &job).unwrap().0, network.peer(worker));
-    network.signal_node(worker, Signal::SIGKILL);
+    network.end(worker);
     let members = ["member-1", "member-2", "member-3", "member-4"];
     members.iter().for_each(|member| network.hold(member));
     assert!(Command::new("docker").args(["kill", &container]).status().unwrap().success());
