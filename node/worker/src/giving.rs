@@ -132,9 +132,11 @@ pub(crate) struct Giving<'a> {
 }
 
 impl<'a> Giving<'a> {
-    /// What the reconciliation that follows stops.
+    /// What the reconciliation that follows stops. However long that takes, the next look is an interval away: a slow
+    /// engine is not asked ever faster.
     pub(crate) fn done(&mut self, due: BTreeSet<Replica>) -> BTreeSet<Replica> {
         self.done.clone_from(&due);
+        self.at = Some(Instant::now());
         due
     }
 
@@ -170,7 +172,8 @@ impl<'a> Giving<'a> {
         if !stopping.is_subset(&self.done) {
             return Some(now);
         }
-        let again = (!stopping.is_empty()).then(|| self.at.map_or(now, |at| at + LOOK_INTERVAL));
+        let waits = stopping.is_empty() || !self.looks.is_empty();
+        let again = (!waits).then(|| self.at.map_or(now, |at| at + LOOK_INTERVAL));
         // A notice may be of any length.
         let left = |at: UnixMillis| LONGEST_WAIT.min(Duration::from_millis(at.0 - unix.0));
         let next = evictions.next_due(unix).map(|at| now + left(at));
@@ -180,6 +183,8 @@ impl<'a> Giving<'a> {
 
 #[cfg(test)]
 mod tests {
+    use veil_protocol_spec::{Blake3Digest, ReplicaIndex, Slot};
+
     use super::*;
 
     #[test]
@@ -203,6 +208,22 @@ mod tests {
             let stopped = mine.stops(may_go_on, may_double, now);
             assert_eq!(stopped, stops.then_some(now), "{mine:?} {may_go_on} {may_double}");
         }
+    }
+
+    /// The engine may be slow: the reconciliations would become more and more, and what they work on is never idle.
+    #[test]
+    fn while_a_reconciliation_goes_on_no_other_is_due() {
+        let folder = tempfile::tempdir().unwrap();
+        let evictions = Evictions::open(&folder.path().join("given-back.json")).unwrap();
+        let of = (Blake3Digest([1; 32]), ReplicaIndex(0));
+        let reason = GiveBackReason::Drained;
+        let over = word(of, Slot(3), reason, Some(UnixMillis(1)), Note::default());
+        evictions.add([over]).unwrap();
+        let mut giving = Giving::default();
+        assert!(giving.due(&evictions).unwrap() <= Instant::now(), "it is to be stopped");
+        let stops = giving.done(evictions.due(unix_now()));
+        assert_eq!(stops, [of].into());
+        assert!(giving.due(&evictions).unwrap() > Instant::now());
     }
 
     #[test]
