@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, ReplicaIndex,
-    scheduling::{ClusterState, GivenBack, Line, Placement, SlotRecord},
+    scheduling::{ClusterState, GivenBack, Line, Placement, RolloutPhase, SlotRecord},
 };
 
 use super::super::{SlotReport, chain::ChainView, workers::Surroundings};
@@ -28,6 +28,14 @@ fn is_replaced(
     target.terms.stops_first
         || before.is_unproven(job, replica)
         || before.replicas().any(is_healthy)
+}
+
+/// "A line that has no place anywhere takes its newest version as it takes a first one: at once." Whether the slot that
+/// noted that version has placed this replica of the one before: it leaves with the next slot.
+fn is_overtaken(before: &ClusterState, job: Blake3Digest, place: Placement) -> bool {
+    let Some(line) = before.line_of(&job) else { return false };
+    let is_settled = line.phase() == RolloutPhase::Settled && !line.is_current(&job);
+    is_settled && place.slot == before.last_decided()
 }
 
 /// "If the newest one's submission is withdrawn, all are."
@@ -72,11 +80,15 @@ pub(super) fn check(
             report.count("system replica given back");
         } else if !chain.workers.contains(&place.worker) {
             report.count("system replica of a worker that has left");
+        } else if is_overtaken(before, job, place) {
+            report.count("system replica placed while another version was noted");
         } else if is_replaced(before, job, replica, place.worker) {
             report.count("system replica of another version");
         } else if chain.wants(&job) && !is_withdrawn(before, chain, &job) {
-            // One in some hundreds, and not explained: the rule or this property is not exact.
-            report.count("system replica that left otherwise");
+            let at = place.worker;
+            report.violate(format!(
+                "slot {slot} takes replica {replica} of system job {job} from {at} without a reason"
+            ));
         } else {
             report.count("system replica withdrawn");
         }
