@@ -13,14 +13,18 @@
 use std::{
     collections::BTreeSet,
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown},
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
+    },
     path::{Path, PathBuf},
 };
 
 use bollard::models::{
     Mount, MountBindOptions, MountBindOptionsPropagationEnum as Propagation, MountType,
 };
+use rustix::process::geteuid;
 use veil_protocol_spec::scheduling::{SealedFile, User};
+use zeroize::Zeroizing;
 
 use crate::{
     container,
@@ -121,7 +125,15 @@ fn remove(path: &Path) {
 fn make_folder(path: &Path) -> io::Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // Whoever made it in advance must not read what comes into it.
+            // Everybody may make folders there: whoever made it in advance, or a link in its place, must not read
+            // what comes into it.
+            let found = fs::symlink_metadata(path)?;
+            if !found.is_dir() || found.uid() != geteuid().as_raw() {
+                let path = path.display();
+                return Err(io::Error::other(format!(
+                    "{path} is no folder of this worker's user: somebody else has made it; remove it"
+                )));
+            }
             fs::set_permissions(path, fs::Permissions::from_mode(0o700))
         }
         made => made,
@@ -156,7 +168,7 @@ fn file_system(mounted: &str, path: &Path) -> Option<String> {
 
 fn write(path: &Path, file: &SealedFile, user: Option<&User>) -> io::Result<()> {
     let (content, mode) = (&file.content.0, file.mode.bits());
-    let is_there = fs::read(path).is_ok_and(|found| found == *content);
+    let is_there = fs::read(path).map(Zeroizing::new).is_ok_and(|found| *found == *content);
     if !is_there {
         // A running container holds the file that it was started with.
         let _ = fs::remove_file(path);
@@ -279,6 +291,26 @@ mod tests {
         executor.clear_away(&Keep::NOTHING, [].into_iter());
         assert!(!own.exists() && !left.exists() && !executor.secrets().exists());
         assert!(others.exists(), "another worker of this host");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_somebody_else_has_made_in_advance_is_refused_and_stays_empty() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let executor = executor(folder.path()).await;
+        let theirs = folder.path().join("theirs");
+        fs::create_dir(&theirs).unwrap();
+        std::os::unix::fs::symlink(&theirs, executor.secrets()).unwrap();
+        let refused = executor.lay_out(&desired()).await.unwrap_err().to_string();
+        assert!(refused.contains("somebody else has made it"), "{refused}");
+        fs::remove_file(executor.secrets()).unwrap();
+        // Only root can give a folder away.
+        if geteuid().is_root() {
+            fs::rename(&theirs, executor.secrets()).unwrap();
+            chown(executor.secrets(), Some(65_534), None).unwrap();
+            let refused = executor.lay_out(&desired()).await.unwrap_err().to_string();
+            assert!(refused.contains("somebody else has made it"), "{refused}");
+            assert_eq!(fs::read_dir(executor.secrets()).unwrap().count(), 0);
+        }
     }
 
     #[tokio::test]
