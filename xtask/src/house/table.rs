@@ -300,7 +300,6 @@ pub(super) const HOUSE: &[Row] = &[
         COMMAND_LINE,
         &[
             "veil-committee",
-            "veil-committee-slot",
             "veil-keygen-ceremony",
             "veil-node-api",
             "veil-node-ceremony",
