@@ -169,7 +169,7 @@ impl SealingRoster {
     }
 }
 
-/// Step 4: a worker asks for the shares of a job of which it has a replica.
+/// Step 5: a worker asks for the shares of a job of which it has a replica.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShareRequest {
@@ -285,7 +285,7 @@ impl ShareRefusal {
     }
 }
 
-/// Step 5: what a member answers.
+/// Step 6: what a member answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ShareAnswer {

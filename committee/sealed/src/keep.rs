@@ -1,4 +1,4 @@
-//! What a worker keeps of what it has opened: step 7.
+//! What a worker keeps of what it has opened: step 9 of `sealed.md`.
 
 use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305,

@@ -1,4 +1,4 @@
-//! A member: steps 1, 3 and 5.
+//! A member: steps 1, 4 and 6 of `sealed.md`.
 
 use veil_protocol_spec::{
     ParticipantIndex, PeerIdHash,
@@ -50,7 +50,7 @@ impl SealingKey {
         SealingKeyAnnouncement::new(self.binding, self.member, key, identity)
     }
 
-    /// Step 3: the share that was dealt to this member, if it is for this submission and on the polynomial that was
+    /// Step 4: the share that was dealt to this member, if it is for this submission and on the polynomial that was
     /// committed to.
     ///
     /// # Errors
@@ -70,7 +70,7 @@ impl SealingKey {
         Ok(share)
     }
 
-    /// Step 5: answers a worker's question. "A member releases its share only for an assignment in the newest
+    /// Step 6: answers a worker's question. "A member releases its share only for an assignment in the newest
     /// certificate it holds, job not cancelled, to an ephemeral key that the worker's identity signed."
     /// `randomness` is used for nothing else.
     #[must_use]

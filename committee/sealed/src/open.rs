@@ -1,4 +1,4 @@
-//! The winner: steps 4 and 6.
+//! The winner: steps 5, 7 and 8 of `sealed.md`.
 
 use chacha20poly1305::aead::{Aead, Payload};
 use veil_protocol_spec::{
@@ -69,7 +69,7 @@ pub struct Opening<'a> {
 }
 
 impl<'a> Opening<'a> {
-    /// Step 4: asks for the shares of `job`, which `submitter` submitted as the chain says. `randomness` is used for
+    /// Step 5: asks for the shares of `job`, which `submitter` submitted as the chain says. `randomness` is used for
     /// nothing else.
     ///
     /// # Errors
@@ -129,7 +129,7 @@ impl<'a> Opening<'a> {
         self.committee.reconstruction_threshold().get()
     }
 
-    /// Step 6: opens the part, and checks what is in it against the job.
+    /// Steps 7 and 8: opens the part, and checks what is in it against the job.
     ///
     /// # Errors
     /// [`OpenError`].

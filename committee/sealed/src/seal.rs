@@ -1,4 +1,4 @@
-//! The operator: steps 2 and 3.
+//! The operator: step 2 of `sealed.md`.
 
 use chacha20poly1305::{
     ChaCha20Poly1305, KeyInit,
