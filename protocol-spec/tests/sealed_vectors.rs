@@ -3,39 +3,23 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod jobs;
+mod parties;
 mod support;
 
 use serde_json::json;
 use veil_protocol_spec::{
-    Address, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeySetDigest, ParticipantIndex,
-    ReplicaIndex, ShareCommitment, Wire,
+    Blake3Digest, Committee, ParticipantIndex, ReplicaIndex, ShareCommitment, Wire,
     codec::Bytes,
-    identity::SecretIdentity,
     scheduling::{
-        Binding, ClusterScope, EncryptedShare, FileMode, JobSpec, RegistryCredentials, Sealed,
-        SealedContents, SealedFile, SealedPart, SealedVariable,
+        EncryptedShare, FileMode, JobSpec, RegistryCredentials, Sealed, SealedContents, SealedFile,
+        SealedPart, SealedVariable,
     },
     sealing::{SealingKeyAnnouncement, SealingRoster, ShareAnswer, ShareRefusal, ShareRequest},
     sync::{SyncAnswer, SyncRequest},
 };
 
+use parties::{binding, secret};
 use support::{compare, hex};
-
-fn binding() -> Binding {
-    Binding {
-        scope: ClusterScope {
-            chain_id: ChainId(31_337),
-            contract: Address([0x11; 20]),
-            cluster: ClusterId([0x22; 32]),
-        },
-        key_set: KeySetDigest([0x33; 32]),
-        epoch: Epoch(4),
-    }
-}
-
-fn secret(byte: u8) -> SecretIdentity {
-    SecretIdentity::from_bytes(&[byte; 32]).unwrap()
-}
 
 fn member(index: u8) -> ParticipantIndex {
     ParticipantIndex::new(index).unwrap()

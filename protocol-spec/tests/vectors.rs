@@ -6,15 +6,15 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod jobs;
+mod parties;
 mod samples;
 mod support;
 mod updates;
 
 use serde_json::{Value, json};
 use veil_protocol_spec::{
-    Address, Attempt, Blake3Digest, CeremonyId, ChainId, ClusterId, Committee, Epoch, KeccakDigest,
-    KeySetDigest, ParticipantIndex, PeerIdHash, PublicIdentity, ReplicaIndex, Signature, Slot,
-    Wire,
+    Attempt, Blake3Digest, CeremonyId, Committee, Epoch, KeccakDigest, ParticipantIndex,
+    PeerIdHash, PublicIdentity, ReplicaIndex, Signature, Slot, Wire,
     agreement::{
         AgreementMessage, Instance, Lock, Proposal, SlotEnd, SlotOutcome, Subject, Vote, VoteKind,
         record::{Entry, Record, Step},
@@ -22,7 +22,6 @@ use veil_protocol_spec::{
     codec::Bytes,
     decryption::DecryptionCounter,
     evidence::{Evidence, Proof},
-    identity::SecretIdentity,
     publication::{ExchangeBody, ExchangeMessage, Facts, Publication, ReferenceString},
     scheduling::*,
     slot::SlotEntry,
@@ -31,24 +30,9 @@ use veil_protocol_spec::{
 };
 
 use jobs::{job, periodic_job};
+use parties::{binding, secret};
 use samples::{ended, input_bundle, key_files};
 use support::{compare, hex};
-
-fn binding() -> Binding {
-    Binding {
-        scope: ClusterScope {
-            chain_id: ChainId(31_337),
-            contract: Address([0x11; 20]),
-            cluster: ClusterId([0x22; 32]),
-        },
-        key_set: KeySetDigest([0x33; 32]),
-        epoch: Epoch(4),
-    }
-}
-
-fn secret(byte: u8) -> SecretIdentity {
-    SecretIdentity::from_bytes(&[byte; 32]).unwrap()
-}
 
 fn telemetry() -> Telemetry {
     TelemetryBody {

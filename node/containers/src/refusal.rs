@@ -99,6 +99,19 @@ mod tests {
         DockerError::Refused { call: "pull", status, message: message.to_owned() }
     }
 
+    fn facts() -> EngineFacts {
+        EngineFacts {
+            os: "linux".to_owned(),
+            architecture: "amd64".to_owned(),
+            engine: "Docker".to_owned(),
+            version: "20.10.24".to_owned(),
+        }
+    }
+
+    fn image() -> ImageReference {
+        format!("r.example/app@sha256:{}", "ab".repeat(32)).parse().unwrap()
+    }
+
     fn broken(error: &str) -> DockerError {
         let source = Error::DockerStreamError { error: error.to_owned() };
         DockerError::Failed { call: "pull", source }
@@ -107,14 +120,7 @@ mod tests {
     /// The sentences of Docker 20.10.24, but for those that name another engine.
     #[test]
     fn every_refusal_has_its_name_and_only_what_can_change_is_tried_again() {
-        let facts = EngineFacts {
-            os: "linux".to_owned(),
-            architecture: "amd64".to_owned(),
-            engine: "Docker".to_owned(),
-            version: "20.10.24".to_owned(),
-        };
-        let image: ImageReference =
-            format!("r.example/app@sha256:{}", "ab".repeat(32)).parse().unwrap();
+        let (facts, image) = (facts(), image());
         let unpacking = "failed to register layer: Error processing tar file(exit status 1): ";
         for (error, name, is_final) in [
             (
@@ -179,14 +185,7 @@ mod tests {
     /// The sentences of Docker 20.10.24 with `docker-registry` and with Docker Hub, and of Podman 4.3.
     #[test]
     fn refused_credentials_are_named_and_not_tried_again() {
-        let facts = EngineFacts {
-            os: "linux".to_owned(),
-            architecture: "amd64".to_owned(),
-            engine: "Docker".to_owned(),
-            version: "20.10.24".to_owned(),
-        };
-        let image: ImageReference =
-            format!("r.example/app@sha256:{}", "ab".repeat(32)).parse().unwrap();
+        let (facts, image) = (facts(), image());
         for words in [
             "Head \"https://r.example/v2/app/manifests/sha256:ab\": unauthorized: authentication required",
             "Get \"https://registry-1.docker.io/v2/\": unauthorized: incorrect username or password",
