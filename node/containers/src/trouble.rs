@@ -218,6 +218,12 @@ async fn a_registry_that_limits_its_use_is_asked_less_and_less_often() {
     assert!(matches!(**error, ReplicaError::Limited { .. }), "{error}");
     let requests = REQUESTS_PER_PULL * (1 + pulls(&fake, &worker, &desired, 5).await);
     assert!(requests < 15, "{requests} in five minutes");
+    // Pauses are drawn: at this moment one may just have ended. Right after an attempt none has.
+    let mut attempts = 0;
+    while attempts == 0 {
+        attempts = reconcile(&worker, &desired).await.failed.len();
+        advance(SECOND).await;
+    }
     let report = reconcile(&worker, &desired).await;
     assert_eq!((report.waiting.len(), report.failed.len()), (3, 0), "{report:?}");
     let error = observed(&worker, &desired[0]).await.error.unwrap();
