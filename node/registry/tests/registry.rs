@@ -302,6 +302,41 @@ async fn a_signature_is_checked_where_the_policy_asks_for_it() {
     assert!(matches!(refused, RegistryError::OtherSignatures { count: 2, .. }), "{refused}");
 }
 
+/// Made by other software, and served by Docker's registry: `sigstore/README.md` says how.
+#[tokio::test]
+async fn a_signature_that_sigstore_made_is_verified() {
+    let manifest = include_bytes!("sigstore/manifest.json");
+    let signatures = include_bytes!("sigstore/signatures.json");
+    let payload = include_bytes!("sigstore/payload.json");
+    let key = ImageKey::from_pem(include_bytes!("sigstore/cosign.pub")).unwrap();
+    let server = Server::start().await;
+    let digest = sha256(manifest);
+    server.put(&format!("manifests/{digest}"), manifest);
+    server.put(&format!("manifests/{}.sig", digest.replace(':', "-")), signatures);
+    server.blob(payload);
+    let reference: ImageReference = format!("{}/app@{digest}", server.address).parse().unwrap();
+    let registry = Registry::new(Vec::new()).unwrap();
+
+    let named = registry.signature_by(&reference, &key).await.unwrap();
+    let root = parts(manifest, Some(named)).unwrap().tree().root();
+    let approval = ImageApproval { root, signature: Some(named) };
+    let keys = [Signer::new().key(), key];
+    let check = registry.check(&reference, &approval, Some(&keys)).await;
+    assert_eq!(check, Ok(Some(&keys[1])));
+    let wrong = registry.check(&reference, &approval, Some(&keys[..1])).await;
+    assert_eq!(wrong, Err(RegistryError::WrongKey));
+    let by = registry.signature_by(&reference, &keys[0]).await;
+    assert_eq!(by, Err(RegistryError::WrongKey));
+    // It is of this image alone: for another one nothing is signed, whoever serves it there.
+    let other = [&manifest[..], b" "].concat();
+    let digest = sha256(&other);
+    server.put(&format!("manifests/{digest}"), &other);
+    server.put(&format!("manifests/{}.sig", digest.replace(':', "-")), signatures);
+    let reference: ImageReference = format!("{}/app@{digest}", server.address).parse().unwrap();
+    let refused = registry.signature_by(&reference, &keys[1]).await;
+    assert!(matches!(refused, Err(RegistryError::SignedOther { .. })), "{refused:?}");
+}
+
 #[tokio::test]
 async fn a_registry_that_lies_about_signatures_is_refused_by_name() {
     let image = Image::new().await;
