@@ -15,10 +15,11 @@
 //! | `GET /v1/evidence` | list of [`EvidenceStatus`] |
 //! | `GET /v1/evidence/{digest}` | [`EvidenceFile`] |
 //! | `GET /v1/slots/{slot}/conflict` | another record that the committee signed for the same slot |
+//! | `GET /v1/workers/{worker}/reach` | [a way](veil_node_api::relay) to a worker, upgraded to a stream of bytes |
 //! | `POST /v1/worker/evictions` | a worker [gives replicas back](veil_node_api::evict), on its socket only |
 //! | `GET /metrics` | what the node measures of itself, in OpenMetrics text, for Prometheus |
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use axum::{
     Extension, Json,
@@ -28,7 +29,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use veil_node_api::{gate::Caller, refuse, routes::Routes};
+use veil_node_api::{gate::Caller, refuse, relay, routes::Routes};
 use veil_node_p2p::{PublishError, Topic};
 use veil_node_storage::{
     evidence::{
@@ -84,7 +85,8 @@ pub(crate) fn read_and_post(reporter: Reporter) -> Routes {
         .get("/v1/evidence", evidence_list)
         .get("/v1/evidence/{digest}", evidence)
         .get("/metrics", async |State(of): Answers| ([TEXT], of.metrics()))
-        .with_state(reporter)
+        .with_state(reporter.clone())
+        .merge(relay::routes(Arc::new(reporter)))
 }
 
 const JSON: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/json");
