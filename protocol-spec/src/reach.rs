@@ -345,12 +345,14 @@ pub struct LogPiece {
     pub bytes: Bytes,
 }
 
-/// What comes of a log. When there is no more, the stream ends.
+/// What comes of a log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogOutput {
     /// What the container wrote.
     Piece(LogPiece),
+    /// There is no more. The last message.
+    End,
     /// It cannot be read, or no further. The last message.
     Failed(Refusal),
 }
@@ -534,7 +536,7 @@ mod tests {
             published: Some((IpAddr::from([0xff; 16]), u16::MAX)),
         };
         // As many as a job may have.
-        let ports = vec![port; crate::scheduling::limits::PORTS];
+        let ports = vec![port; crate::scheduling::limits::ENTRIES];
         let endpoints = Endpoints { state: "x".repeat(8 << 10), running: true, ports };
         assert_eq!(Endpoints::from_wire(&endpoints.to_wire()), Ok(endpoints));
     }

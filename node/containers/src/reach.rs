@@ -77,6 +77,12 @@ pub struct Found {
 }
 
 impl Found {
+    /// One whose ports are nowhere.
+    #[must_use]
+    pub const fn new(container: String, started: String, running: bool) -> Self {
+        Self { container, started, running, address: None }
+    }
+
     fn of(said: &ContainerInspectResponse) -> Option<Self> {
         let state = said.state.as_ref();
         let running = state.and_then(|state| state.status);

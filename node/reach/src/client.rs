@@ -181,6 +181,9 @@ impl Reached {
     /// [`ReachFailure`]: why the session is over.
     #[boxed]
     pub async fn open(&self) -> Result<ByteStream, ReachFailure> {
+        if self.is_over() {
+            return Err(self.over().await);
+        }
         let opened = async {
             let mut stream = self.session.opener.open().await.ok()?;
             stream.write_all(&[BEGIN]).await.ok()?;
@@ -209,6 +212,12 @@ impl Reached {
                 Err(ReachFailure::Over { worker, why })
             }
         }
+    }
+
+    /// Whether the session is over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over.borrow().is_some()
     }
 
     /// Why the session is over; returns when it is.

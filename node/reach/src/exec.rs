@@ -78,8 +78,7 @@ async fn show(
         };
         for piece in bytes.chunks(PIECE) {
             let piece = Bytes(piece.to_vec());
-            let piece =
-                if is_error { ExecOutput::Error(piece) } else { ExecOutput::Out(piece) };
+            let piece = if is_error { ExecOutput::Error(piece) } else { ExecOutput::Out(piece) };
             frame::send(to, &piece).await?;
         }
     }

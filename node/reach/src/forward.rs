@@ -2,7 +2,10 @@
 
 use std::io;
 
-use tokio::io::{AsyncWriteExt as _, copy_bidirectional_with_sizes};
+use tokio::{
+    io::{AsyncWriteExt as _, copy_bidirectional_with_sizes},
+    net::TcpStream,
+};
 use veil_node_containers::ReplicaId;
 use veil_node_p2p::ByteStream;
 use veil_protocol_spec::reach::Control;
@@ -15,6 +18,14 @@ use crate::{
 /// Bytes that are read at once.
 const BUFFER: usize = 64 << 10;
 
+/// Carries what comes on one to the other, until both ends are over.
+///
+/// # Errors
+/// One of both breaks.
+pub async fn splice(mut one: TcpStream, mut other: ByteStream) -> io::Result<()> {
+    copy_bidirectional_with_sizes(&mut one, &mut other, BUFFER, BUFFER).await.map(drop)
+}
+
 /// Connects, says whether it did, and carries what goes there and comes back.
 pub(crate) async fn carry(
     host: &dyn Host,
@@ -22,7 +33,7 @@ pub(crate) async fn carry(
     port: u16,
     mut stream: ByteStream,
 ) -> io::Result<()> {
-    let mut connection = match host.connect(&id, port).await {
+    let connection = match host.connect(&id, port).await {
         Ok(connection) => connection,
         Err(error) => {
             frame::write(&mut stream, &Control::Ended(refusal_of(&error))).await?;
@@ -30,5 +41,5 @@ pub(crate) async fn carry(
         }
     };
     frame::send(&mut stream, &Control::Accepted).await?;
-    copy_bidirectional_with_sizes(&mut stream, &mut connection, BUFFER, BUFFER).await.map(drop)
+    splice(connection, stream).await
 }

@@ -40,6 +40,7 @@ mod tests;
 pub use self::{
     authorise::{Place, World},
     client::{ReachFailure, Reached, Signer, reach},
+    forward::splice,
     host::{Command, Host, Ran, refusal_of},
     serve::Server,
 };

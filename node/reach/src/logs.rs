@@ -46,7 +46,7 @@ pub(crate) async fn send(
     loop {
         let found = match host.find(&id).await {
             Ok(found) => found,
-            Err(error) => return fail(&mut out, Refusal::engine(&error)).await,
+            Err(error) => return end(&mut out, &LogOutput::Failed(Refusal::engine(&error))).await,
         };
         let is_new = |found: &Found| {
             let run = |of: &Found| (of.container.clone(), of.started.clone());
@@ -54,13 +54,14 @@ pub(crate) async fn send(
         };
         match found.filter(is_new) {
             Some(found) => {
-                let range = LogRange { follow, since_seconds: after / NANOSECONDS, tail: tail.take() };
+                let range =
+                    LogRange { follow, since_seconds: after / NANOSECONDS, tail: tail.take() };
                 let parts = host.logs(&found.container, range);
                 if let Err(refusal) = copy(parts, &mut after, &mut out).await? {
-                    return fail(&mut out, refusal).await;
+                    return end(&mut out, &LogOutput::Failed(refusal)).await;
                 }
                 if !follow {
-                    return out.shutdown().await;
+                    return end(&mut out, &LogOutput::End).await;
                 }
                 let runs_on = found.running;
                 read = Some(found);
@@ -68,9 +69,11 @@ pub(crate) async fn send(
                     sleep(LOOK).await;
                 }
             }
-            None if !follow => return fail(&mut out, Refusal::NoContainer).await,
+            None if !follow => {
+                return end(&mut out, &LogOutput::Failed(Refusal::NoContainer)).await;
+            }
             None if world.place(id.job, id.replica) == Place::EndedHere => {
-                return out.shutdown().await;
+                return end(&mut out, &LogOutput::End).await;
             }
             None => sleep(LOOK).await,
         }
@@ -109,7 +112,7 @@ async fn copy(
     }
 }
 
-async fn fail(out: &mut Out, refusal: Refusal) -> io::Result<()> {
-    frame::write(out, &LogOutput::Failed(refusal)).await?;
+async fn end(out: &mut Out, last: &LogOutput) -> io::Result<()> {
+    frame::write(out, last).await?;
     out.shutdown().await
 }

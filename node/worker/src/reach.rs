@@ -22,6 +22,9 @@ use veil_protocol_spec::{
     scheduling::{ClusterScope, ClusterState, JobSpec, Name, Port, Submission},
 };
 
+/// Longest description of a state, such as the engine's words for a failure.
+const MAX_STATE: usize = 4 << 10;
+
 /// What the newest certificate and the last view say.
 struct Known {
     scope: ClusterScope,
@@ -103,7 +106,9 @@ impl World for Known {
             body.ports.iter().map(endpoint).collect()
         };
         let ports = self.jobs.read(job, ports).unwrap_or_default();
-        Endpoints { state: observed.state, running: observed.running, ports }
+        let mut state = observed.state;
+        state.truncate(state.floor_char_boundary(MAX_STATE));
+        Endpoints { state, running: observed.running, ports }
     }
 
     fn allows_exec(&self) -> bool {

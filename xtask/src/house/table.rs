@@ -201,7 +201,9 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-process",
             "veil-protocol-spec",
         ],
-    ),
+    )
+    // Its figures go the whole way, through a node's socket.
+    .with_tests_of(&["veil-node-api"]),
     row(
         Product,
         "veil-node-operator",
