@@ -15,6 +15,7 @@ mod moves;
 mod network;
 mod official;
 mod periodic;
+mod reach;
 mod sealed;
 mod system;
 mod updates;

@@ -12,7 +12,8 @@
 //!    (`evaluate`) and what is stated of them ([`veil_node_core::audit`]).
 //! 3. When the Docker engine answers and the worker has caught up: containers (`enforce`) and its own
 //!    telemetry (`report`). Without an engine the worker offers nothing, and does the rest.
-//! 4. On a stop it leaves gracefully. Containers stay: their leases decide.
+//! 4. Operators reach their jobs by sessions with this worker ([`veil_node_reach`]), through whichever node they ask.
+//! 5. On a stop it leaves gracefully. Containers stay: their leases decide.
 //!
 //! # State
 //! In the data directory: the ledger, the bodies of jobs, the key set, the highest telemetry number
@@ -37,6 +38,7 @@ mod lease;
 mod moves;
 mod profile;
 mod proving;
+mod reach;
 mod report;
 mod sequence;
 pub mod telemetry;
@@ -301,6 +303,7 @@ async fn contain(
             Arc::clone(epoch),
         ),
     };
+    let reached = reach::serve(cluster, epoch, &executor, (progress, section.exec));
     let listening = Arc::clone(&executor);
     let following = approvals::follow(&cluster.views, &listening);
     let round = images::Rounds {
@@ -323,7 +326,14 @@ async fn contain(
         evictions,
         health: fares,
     };
-    tokio::join!(enforcer.run(), reporter.run(), collecting, listening.listen(), following);
+    tokio::join!(
+        enforcer.run(),
+        reporter.run(),
+        collecting,
+        listening.listen(),
+        following,
+        reached
+    );
     Ok(())
 }
 

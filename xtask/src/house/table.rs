@@ -189,6 +189,21 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-scheduler-plan",
         ],
     ),
+    // Sessions of operators with workers, both ends: what a worker knows and does is told to it.
+    row(
+        Product,
+        "veil-node-reach",
+        NONE,
+        &[
+            "veil-node-chain",
+            "veil-node-containers",
+            "veil-node-p2p",
+            "veil-node-process",
+            "veil-protocol-spec",
+        ],
+    )
+    // Its figures go the whole way, through a node's socket.
+    .with_tests_of(&["veil-node-api"]),
     row(
         Product,
         "veil-node-operator",
@@ -201,6 +216,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-chain",
             "veil-node-config",
             "veil-node-core",
+            "veil-node-reach",
             "veil-node-terminal",
             "veil-protocol-spec",
         ],
@@ -265,6 +281,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-core",
             "veil-node-p2p",
             "veil-node-process",
+            "veil-node-reach",
             "veil-node-registry",
             "veil-node-storage",
             "veil-protocol-spec",
