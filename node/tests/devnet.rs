@@ -38,6 +38,7 @@ fn options() -> DevnetOptions {
         processes: false,
         rpc_port: None,
         docker_socket: socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
+        volumes: Vec::new(),
     }
 }
 

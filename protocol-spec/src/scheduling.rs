@@ -79,7 +79,11 @@ pub use veil_protocol_spec_job::{
         HealthCheck, HealthProbe, LeasePolicy, RestartMode, RestartPolicy, Unhealthy, UpdatePolicy,
     },
     limits,
-    names::{InvalidName, InvalidOrganisation, Name, Organisation},
+    links::{After, Condition, Link, LinkAddress},
+    names::{
+        HostName, InvalidHostName, InvalidName, InvalidOrganisation, InvalidVariableName, Name,
+        Organisation, VariableName,
+    },
     network::{Egress, HostPort, Port, Protocol},
     refusal::JobError,
     schedule::{Schedule, ScheduleError, utc},

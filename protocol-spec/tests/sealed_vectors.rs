@@ -1,4 +1,5 @@
-//! Known-answer vectors of what is sealed: a part, contents, what is asked and answered; with digests. As in `vectors.rs`,
+//! Known-answer vectors of what is sealed: a part, contents, what is asked and answered; with digests. And of what
+//! workers ask each other for links. As in `vectors.rs`,
 //! `VEIL_BLESS=1 cargo test --release -p veil-protocol-spec --test sealed_vectors` blesses.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
@@ -10,6 +11,7 @@ use serde_json::json;
 use veil_protocol_spec::{
     Blake3Digest, Committee, ParticipantIndex, ReplicaIndex, ShareCommitment, Wire,
     codec::Bytes,
+    link::{LinkAnswer, LinkEnd, LinkRefusal, LinkRequest, LinkWish, ReplicaCondition},
     scheduling::{
         EncryptedShare, FileMode, JobSpec, RegistryCredentials, Sealed, SealedContents, SealedFile,
         SealedPart, SealedVariable,
@@ -100,4 +102,32 @@ fn sealed_parts() {
     );
     let json = serde_json::to_string(&job).unwrap();
     assert_eq!(serde_json::from_str::<JobSpec>(&json).unwrap(), job);
+}
+
+#[test]
+fn links() {
+    let end = |byte: u8, replica| LinkEnd {
+        job: Blake3Digest([byte; 32]),
+        replica: ReplicaIndex(replica),
+    };
+    let request = |wish| LinkRequest { from: end(0xf0, 1), to: end(0x70, 2), wish };
+    let state = LinkAnswer::State(ReplicaCondition { running: true, healthy: false });
+    let refused: serde_json::Map<_, _> = LinkRefusal::ALL
+        .into_iter()
+        .map(|why| (why.name().to_owned(), hex(&LinkAnswer::Refused(why).to_wire()).into()))
+        .collect();
+    compare(
+        "links.json",
+        &json!({
+            "request": {
+                "connect": hex(&request(LinkWish::Connect("pg".parse().unwrap())).to_wire()),
+                "state": hex(&request(LinkWish::State).to_wire()),
+            },
+            "answer": {
+                "connected": hex(&LinkAnswer::Connected.to_wire()),
+                "state": hex(&state.to_wire()),
+                "refused": refused,
+            },
+        }),
+    );
 }

@@ -1,12 +1,29 @@
 //! One command that sets up what is missing, then runs a cluster with a sample job.
 
+mod shop;
+
+use clap::ValueEnum;
+
 use crate::{failed::Failed, setup, step::Step};
 
 const NAME: &str = "demo";
 
+/// A folder of `examples` that is run in place of the sample job.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Example {
+    /// Four jobs that are linked, from a Compose file.
+    Shop,
+}
+
 /// Sets up and runs `veil devnet`, which ends after the placement unless `stay`; passes `args` on.
-pub(crate) fn run(stay: bool, args: &[String]) -> Result<(), Failed> {
+pub(crate) fn run(example: Option<Example>, stay: bool, args: &[String]) -> Result<(), Failed> {
+    if let Some(Example::Shop) = example {
+        setup::mmdebstrap()?;
+    }
     let containers = setup::run()?;
+    if let Some(Example::Shop) = example {
+        return shop::run(&containers, stay, args);
+    }
     let line = command_line(&containers.image, stay, args);
     let step = Step::cargo(NAME, &line);
     match &containers.socket {

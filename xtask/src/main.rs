@@ -47,6 +47,9 @@ enum Command {
         /// Keep the cluster running instead of ending after the placement.
         #[arg(long)]
         stay: bool,
+        /// What to run in place of the sample job: import, placement, links, a page.
+        #[arg(long)]
+        example: Option<demo::Example>,
         /// Passed on to `veil devnet`, such as `--json` or `--processes`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
@@ -76,7 +79,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup { docker: true } => setup::containers(Vec::new()).map(|_| ()),
         Command::Setup { docker: false } => setup::run().map(|_| ()),
-        Command::Demo { stay, args } => demo::run(stay, &args),
+        Command::Demo { stay, example, args } => demo::run(example, stay, &args),
         Command::Check { package } => {
             Scope::of(package).and_then(|scope| check(&scope, &mut report))
         }

@@ -5,7 +5,7 @@
 //! - Node.js and npm, and with them forge, anvil, solc and OpenZeppelin's contracts, in
 //!   `contracts/node_modules`.
 //! - a Docker engine, a local registry and a sample image, see [`mod@containers`];
-//! - for `cargo xtask podman` alone: Podman.
+//! - for `cargo xtask podman` alone: Podman; for `cargo xtask demo --example` alone: mmdebstrap.
 //!
 //! Idempotent: it reports a tool that is installed, and does not touch it.
 
@@ -94,6 +94,22 @@ pub(crate) fn podman() -> Result<(), Failed> {
     }
     let reason = format!("not allowed or not able to install; run:\n  {}", missing.join("\n  "));
     Err(Failed::new("podman", reason))
+}
+
+/// What the images of examples are made with.
+pub(crate) fn mmdebstrap() -> Result<(), Failed> {
+    let install: [CommandLine<'_>; 2] = [
+        ("apt-get", &["update"]),
+        ("apt-get", &["install", "-y", "--no-install-recommends", "mmdebstrap"]),
+    ];
+    let mut missing = Vec::new();
+    let check: CommandLine<'_> = ("mmdebstrap", &["--version"]);
+    require("mmdebstrap", check, &install, may_install(), &mut missing)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let reason = format!("not allowed or not able to install; run:\n  {}", missing.join("\n  "));
+    Err(Failed::new(NAME, reason))
 }
 
 fn may_install() -> bool {

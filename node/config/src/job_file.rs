@@ -187,6 +187,7 @@ fn read(reader: &mut Reader<'_>) -> Option<JobFile> {
     let (command, args) = (container::entrypoint(reader), container::args(reader));
     let (ports, volumes) = (network::ports(reader), network::volumes(reader));
     let egress = network::egress(reader);
+    let (links, after) = (network::links(reader), network::after(reader));
     let (policy, priority) = (placement::policy(reader), placement::priority(reader));
     let constraints = placement::constraints(reader);
     let lease = lifecycle::lease(reader);
@@ -210,6 +211,8 @@ fn read(reader: &mut Reader<'_>) -> Option<JobFile> {
         container,
         ports,
         egress,
+        links,
+        after,
         volumes,
         replicas: replicas.unwrap_or(1),
         priority,

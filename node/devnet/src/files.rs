@@ -16,7 +16,7 @@ use veil_node_chain::AccountKey;
 use veil_node_config::{MEMBER_SAMPLE, OPERATOR_SAMPLE, WORKER_SAMPLE};
 use veil_node_p2p::peer_id;
 use veil_node_storage::keystore::{Passphrase, write_identity};
-use veil_protocol_spec::{Address, ClusterId, identity::SecretIdentity};
+use veil_protocol_spec::{Address, ClusterId, identity::SecretIdentity, scheduling::Name};
 
 use crate::{DevnetError, DevnetOptions};
 
@@ -51,6 +51,8 @@ pub(crate) struct Shared<'a> {
     pub(crate) rpc: &'a str,
     pub(crate) contract: Address,
     pub(crate) cluster: ClusterId,
+    /// Whose jobs are run.
+    pub(crate) submitter: Address,
 }
 
 impl NodeFiles {
@@ -139,10 +141,31 @@ impl NodeFiles {
                     // One host carries all of it: the machine's load is the cluster's own.
                     ("worker.offer", "cpu_measure", Value::from("reservations")),
                 ]);
+                if !shared.options.volumes.is_empty() {
+                    // A worker that lends folders says to whom.
+                    let submitter = vec![format!("0x{}", shared.submitter)];
+                    values.push(("worker.accept", "operators", Value::from(submitter)));
+                }
                 WORKER_SAMPLE
             }
         };
-        write_filled(&self.config(), sample, &values)
+        let mut text = fill(sample, &values).map_err(DevnetError::Options)?;
+        if self.role == Role::Worker {
+            text += &self.lent(&shared.options.volumes)?;
+        }
+        write(&self.config(), &text)
+    }
+
+    /// Makes a folder for each name, and returns the tables of the configuration that lend them.
+    fn lent(&self, volumes: &[Name]) -> Result<String, DevnetError> {
+        let mut tables = String::new();
+        for name in volumes {
+            let path = self.folder.join("volumes").join(name.as_str());
+            private_folder(&path)?;
+            let path = Value::from(path.display().to_string());
+            tables += &format!("\n[[worker.volume]]\nname = \"{name}\"\npath = {path}\n");
+        }
+        Ok(tables)
     }
 }
 
@@ -195,7 +218,10 @@ pub(crate) fn private_folder(folder: &Path) -> Result<(), DevnetError> {
 type Setting = (&'static str, &'static str, Value);
 
 fn write_filled(path: &Path, sample: &str, values: &[Setting]) -> Result<(), DevnetError> {
-    let text = fill(sample, values).map_err(DevnetError::Options)?;
+    write(path, &fill(sample, values).map_err(DevnetError::Options)?)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), DevnetError> {
     fs::write(path, text).map_err(DevnetError::io(path))
 }
 

@@ -48,7 +48,7 @@ use veil_node_storage::{durable::write_new, keystore::new_identity};
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeySetDigest, PeerIdHash, Wire,
     registry::Roles,
-    scheduling::{ClusterPolicy, ClusterScope},
+    scheduling::{ClusterPolicy, ClusterScope, Name},
 };
 
 pub use self::{
@@ -100,6 +100,8 @@ pub struct DevnetOptions {
     pub rpc_port: Option<u16>,
     /// The Docker engine.
     pub docker_socket: PathBuf,
+    /// Names of folders that each worker lends to the operator's jobs.
+    pub volumes: Vec<Name>,
 }
 
 /// A network, as far as it has come.
@@ -176,7 +178,7 @@ impl Devnet {
         let files = node_files(&options, &folder, &anvil)?;
         let rpc = anvil.url();
         let contract = admin.contracts().directory;
-        let shared = Shared { options: &options, rpc: &rpc, contract, cluster };
+        let shared = Shared { options: &options, rpc: &rpc, contract, cluster, submitter };
         for node in &files {
             node.write_secrets()?;
             node.write_config(&shared, &files)?;

@@ -10,9 +10,12 @@ use reqwest::{
 };
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use veil_protocol_spec::{hex, scheduling::ImageReference};
+use veil_protocol_spec::{
+    hex,
+    scheduling::{ImageReference, ImageTag},
+};
 
-use crate::error::RegistryError;
+use crate::{error::RegistryError, manifest};
 
 /// For one request, its answer included: what is asked for is small.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -26,10 +29,16 @@ const DEFAULT_HOST: &str = "registry-1.docker.io";
 const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, \
                          application/vnd.docker.distribution.manifest.v2+json";
 
+/// What a tag may stand for besides: one manifest for each platform.
+const INDEXES: &str = "application/vnd.oci.image.index.v1+json, \
+                       application/vnd.docker.distribution.manifest.list.v2+json";
+
 /// What is asked for.
 #[derive(Clone, Copy)]
 pub(crate) enum What {
     Manifest,
+    /// A manifest, or an index of several.
+    Tag,
     Payload,
     Token,
 }
@@ -38,7 +47,7 @@ impl What {
     /// The longest. Registries take manifests up to 4 MiB, as the distribution protocol recommends.
     const fn max(self) -> usize {
         match self {
-            Self::Manifest => 4 << 20,
+            Self::Manifest | Self::Tag => 4 << 20,
             Self::Payload => 64 << 10,
             Self::Token => 64 << 10,
         }
@@ -46,7 +55,7 @@ impl What {
 
     const fn name(self) -> &'static str {
         match self {
-            Self::Manifest => "manifest",
+            Self::Manifest | Self::Tag => "manifest",
             Self::Payload => "signature",
             Self::Token => "token",
         }
@@ -79,13 +88,13 @@ struct Token {
 }
 
 impl<'a> Place<'a> {
-    fn of(image: &'a ImageReference, insecure: &[String]) -> Self {
+    fn of(name: &'a str, insecure: &[String]) -> Self {
         // As the container engines read it: a first component is a host if it looks like one.
-        let (host, path) = match image.name().split_once('/') {
+        let (host, path) = match name.split_once('/') {
             Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
                 (first, rest)
             }
-            _ => ("docker.io", image.name()),
+            _ => ("docker.io", name),
         };
         let is_default = matches!(host, "docker.io" | "index.docker.io");
         let repository = if is_default && !path.contains('/') {
@@ -147,6 +156,38 @@ impl Registry {
         of_digest(url, bytes, &image.digest_bytes()).map(|(_, bytes)| bytes)
     }
 
+    /// The image that a tag stands for now. Of several platforms, that of Linux on `architecture`: `amd64`, `arm64`.
+    ///
+    /// # Errors
+    /// [`RegistryError`], of which [`RegistryError::NoName`] if no registry has such names, and
+    /// [`RegistryError::NoPlatform`].
+    #[boxed]
+    pub async fn resolve(
+        &self,
+        name: &str,
+        tag: &str,
+        architecture: &str,
+    ) -> Result<ImageReference, RegistryError> {
+        let no_name = || RegistryError::NoName(format!("{name}:{tag}"));
+        let is_tag = ImageTag::try_from(tag.to_owned()).is_ok();
+        let with =
+            |digest: &[u8]| format!("{name}@sha256:{}", hex(digest)).parse::<ImageReference>();
+        let any = with(&[0; 32]).map_err(|_| no_name())?;
+        if !is_tag {
+            return Err(no_name());
+        }
+        let (url, bytes) = self.get(&any, &format!("manifests/{tag}"), What::Tag).await?;
+        let digest = match manifest::of_platform(&bytes, architecture)? {
+            None => Sha256::digest(&bytes).into(),
+            Some(Some(digest)) => digest,
+            Some(None) => {
+                let architecture = architecture.to_owned();
+                return Err(RegistryError::NoPlatform { url, architecture });
+            }
+        };
+        with(&digest).map_err(|_| no_name())
+    }
+
     /// The manifest under another reference beside the image, and its address.
     pub(crate) async fn tagged(
         &self,
@@ -173,10 +214,14 @@ impl Registry {
         path: &str,
         what: What,
     ) -> Result<(String, Vec<u8>), RegistryError> {
-        let place = Place::of(image, &self.insecure);
+        let place = Place::of(image.name(), &self.insecure);
         let client = if place.is_local { &self.local } else { &self.remote };
         let url = |scheme| format!("{scheme}://{}/v2/{}/{path}", place.host, place.repository);
-        let ask = |url: &str| client.get(url).header(ACCEPT, MANIFESTS);
+        let accept = match what {
+            What::Tag => format!("{MANIFESTS}, {INDEXES}"),
+            _ => MANIFESTS.to_owned(),
+        };
+        let ask = |url: &str| client.get(url).header(ACCEPT, &accept);
         // As Docker does it: with TLS if there is any.
         let mut url_asked = url("https");
         let mut answer = ask(&url_asked).send().await;
@@ -316,7 +361,7 @@ mod tests {
         ] {
             let image: ImageReference =
                 format!("{name}@sha256:{}", "ab".repeat(32)).parse().unwrap();
-            let place = Place::of(&image, &insecure);
+            let place = Place::of(image.name(), &insecure);
             assert_eq!((place.host, &place.repository[..]), (host, repository), "{name}");
             assert_eq!((place.is_local, place.is_insecure), (is_local, is_insecure), "{name}");
         }

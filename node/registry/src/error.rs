@@ -27,6 +27,16 @@ pub enum RegistryError {
          manifest: `docker buildx imagetools inspect` shows it"
     )]
     NoImage(String),
+    /// No registry has an image of that name.
+    #[error(
+        "{0} is no image: a name is [host[:port]/]path in lower case, with a tag behind a colon"
+    )]
+    NoName(String),
+    /// It is not there for this kind of machine.
+    #[error(
+        "{url}: there is no image for linux/{architecture}: name another architecture, or another tag"
+    )]
+    NoPlatform { url: String, architecture: String },
     /// The manifest names what no image consists of.
     #[error(transparent)]
     Parts(#[from] InvalidImageParts),

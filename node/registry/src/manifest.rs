@@ -20,6 +20,43 @@ struct Descriptor {
     digest: String,
 }
 
+/// What an index says: one manifest for each platform.
+#[derive(Deserialize)]
+struct Index {
+    manifests: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    digest: String,
+    platform: Option<Platform>,
+}
+
+#[derive(Deserialize)]
+struct Platform {
+    os: String,
+    architecture: String,
+}
+
+/// `None` if this is the manifest of one image; of an index, the digest of that for Linux on `architecture`, if there is
+/// one.
+pub(crate) fn of_platform(
+    bytes: &[u8],
+    architecture: &str,
+) -> Result<Option<Option<[u8; 32]>>, RegistryError> {
+    let Ok(index) = serde_json::from_slice::<Index>(bytes) else {
+        let one = serde_json::from_slice::<Fields>(bytes);
+        return one.map(|_| None).map_err(|error| RegistryError::NoImage(error.to_string()));
+    };
+    let is_wanted = |listed: &&Listed| {
+        let platform = listed.platform.as_ref();
+        platform
+            .is_some_and(|platform| platform.os == "linux" && platform.architecture == architecture)
+    };
+    let found = index.manifests.iter().find(is_wanted);
+    Ok(Some(found.and_then(|listed| digest(&listed.digest))))
+}
+
 /// The 32 bytes of `sha256:` and 64 digits.
 pub(crate) fn digest(text: &str) -> Option<[u8; 32]> {
     let mut digest = [0; 32];

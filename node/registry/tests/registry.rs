@@ -406,3 +406,38 @@ async fn a_registry_that_lies_about_signatures_is_refused_by_name() {
     let refused = image.refusal(&approval, Some(&keys)).await;
     assert!(matches!(refused, RegistryError::TooLarge { .. }), "{refused}");
 }
+
+#[tokio::test]
+async fn a_tag_is_resolved_to_the_image_of_one_platform() {
+    let server = Server::start().await;
+    let registry = Registry::new(Vec::new()).unwrap();
+    let name = format!("{}/app", server.address);
+    let one = br#"{"config":{"digest":"sha256:00"},"layers":[]}"#;
+    server.put("manifests/1.4", one);
+    let image = registry.resolve(&name, "1.4", "amd64").await.unwrap();
+    assert_eq!(image.to_string(), format!("{name}@{}", sha256(one)));
+
+    let wanted = format!("sha256:{}", "ab".repeat(32));
+    let other = format!("sha256:{}", "cd".repeat(32));
+    let index = json!({ "manifests": [
+        { "digest": other, "platform": { "os": "linux", "architecture": "arm64", "variant": "v8" } },
+        { "digest": wanted, "platform": { "os": "linux", "architecture": "amd64" } },
+        { "digest": other, "platform": { "os": "unknown", "architecture": "unknown" } },
+    ] });
+    server.put("manifests/2", index.to_string().as_bytes());
+    let image = registry.resolve(&name, "2", "amd64").await.unwrap();
+    assert_eq!(image.to_string(), format!("{name}@{wanted}"));
+
+    let refused = registry.resolve(&name, "2", "riscv64").await.unwrap_err();
+    assert!(matches!(refused, RegistryError::NoPlatform { .. }), "{refused}");
+    assert!(refused.to_string().contains("linux/riscv64"), "{refused}");
+    let refused = registry.resolve(&name, "3", "amd64").await.unwrap_err();
+    assert!(matches!(refused, RegistryError::NotServed { status: 404, .. }), "{refused}");
+    server.put("manifests/none", b"{}");
+    let refused = registry.resolve(&name, "none", "amd64").await.unwrap_err();
+    assert!(matches!(refused, RegistryError::NoImage(_)), "{refused}");
+    for (name, tag) in [("A", "1"), (&*name, "a b"), ("a@b", "1"), ("", "1")] {
+        let refused = registry.resolve(name, tag, "amd64").await.unwrap_err();
+        assert!(matches!(refused, RegistryError::NoName(_)), "{refused}");
+    }
+}

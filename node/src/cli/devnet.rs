@@ -17,7 +17,7 @@ use veil_node_devnet::{
     Devnet, DevnetError, DevnetOptions, EventHandler, sample_image, sample_job,
 };
 use veil_node_terminal::progress::Steps;
-use veil_protocol_spec::Committee;
+use veil_protocol_spec::{Committee, scheduling::Name};
 
 use self::show::{on_event, write_table};
 use super::{
@@ -60,6 +60,9 @@ pub(super) struct Arguments {
     /// Port of the local chain's RPC on 127.0.0.1.
     #[arg(long, value_name = "PORT")]
     rpc_port: Option<u16>,
+    /// A folder that each worker lends to jobs by this name; again for another.
+    #[arg(long, value_name = "NAME")]
+    volume: Vec<Name>,
     /// The Docker engine's socket.
     #[arg(long, env = "VEIL_DOCKER_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
     docker_socket: PathBuf,
@@ -81,6 +84,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
         processes: arguments.processes,
         rpc_port: arguments.rpc_port,
         docker_socket: arguments.docker_socket.clone(),
+        volumes: arguments.volume.clone(),
     };
     let job = job(arguments)?;
     let temporary = match arguments.keep {

@@ -153,7 +153,9 @@ impl From<ClientError> for Failure {
 impl From<RegistryError> for Failure {
     fn from(error: RegistryError) -> Self {
         match error {
-            RegistryError::NoImage(_) | RegistryError::Parts(_) => Self::usage(error),
+            RegistryError::NoImage(_) | RegistryError::NoName(_) | RegistryError::Parts(_) => {
+                Self::usage(error)
+            }
             error => Self::new(Exit::Failed, "registry", error),
         }
     }

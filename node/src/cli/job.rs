@@ -1,6 +1,7 @@
-//! `veil job init|validate|plan|submit|status|list|history|revert|stop|logs|exec|forward|endpoints`.
+//! `veil job init|import|validate|plan|submit|status|list|history|revert|stop|logs|exec|forward|endpoints`.
 
 mod file;
+mod import;
 mod reach;
 pub(in crate::cli) mod target;
 mod version;
@@ -26,6 +27,8 @@ use super::{
 pub(super) enum Command {
     /// Write a commented job file to start from.
     Init(file::Init),
+    /// Write job files for what a Compose file, Kubernetes objects or an Akash SDL say.
+    Import(import::Import),
     /// Check a job file, without any network.
     Validate(file::Validate),
     /// Say what submitting a job would cost and tell, and whether it can run, without a transaction.
@@ -118,6 +121,7 @@ pub(super) struct One {
 pub(super) fn run(command: &Command, asking: &Asking) -> Exit {
     let (json, ended) = match command {
         Command::Init(arguments) => (arguments.json, file::init(arguments)),
+        Command::Import(arguments) => (arguments.json, block_on(import::import(arguments))),
         Command::Validate(arguments) => (arguments.json, file::validate(arguments)),
         Command::Plan(arguments) => (arguments.target.json, block_on(plan(arguments, asking))),
         Command::Submit(arguments) => (arguments.target.json, block_on(submit(arguments, asking))),

@@ -8,8 +8,8 @@ use veil_protocol_spec_base::{
 };
 
 use crate::{
-    container::*, job::*, kind::*, labels::Label, lifecycle::*, names::Organisation, network::*,
-    quantities::LatencyClass, resources::*, volume::*,
+    container::*, job::*, kind::*, labels::Label, lifecycle::*, links::*, names::Organisation,
+    network::*, quantities::LatencyClass, resources::*, volume::*,
 };
 
 pub(crate) fn labels(texts: &[&str]) -> Vec<Label> {
@@ -100,6 +100,17 @@ pub(crate) fn port(name: &str, container: u16) -> Port {
     }
 }
 
+/// To a job of that name.
+pub(crate) fn link(host: &str, listen: u16, job: &str) -> Link {
+    Link {
+        host: host.parse().unwrap(),
+        listen: NonZeroU16::new(listen).unwrap(),
+        job: job.parse().unwrap(),
+        port: "pg".parse().unwrap(),
+        env: None,
+    }
+}
+
 pub(crate) fn volume(name: &str, mount: &str, kind: VolumeKind) -> Volume {
     Volume { name: name.parse().unwrap(), mount: mount.parse().unwrap(), kind, read_only: false }
 }
@@ -124,6 +135,10 @@ pub(crate) fn everything() -> JobSpec {
         volume("scratch", "/scratch", VolumeKind::Ephemeral { size }),
     ];
     all.egress = Egress::None;
+    let env = Some("DATABASE_ADDR".parse().unwrap());
+    all.links = vec![Link { env, ..link("db", 5432, "shop-db") }, link("db", 5433, "shop-db")];
+    let after = |job: &str, is| After { job: job.parse().unwrap(), is };
+    all.after = vec![after("migrate", Condition::Done), after("shop-db", Condition::Healthy)];
     all.constraints.organisations =
         Organisations::Of(["Acme", "Zoo"].map(|o| o.parse::<Organisation>().unwrap()).to_vec());
     all.health.as_mut().unwrap().unhealthy = Unhealthy::Reschedule;

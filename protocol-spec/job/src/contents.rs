@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use veil_protocol_spec_base::codec::{Bytes, Wire};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::{container::ContainerPath, job::JobSpec, limits, resources::ResourceRequest};
+use crate::{
+    container::ContainerPath, job::JobSpec, limits, names::VariableName, resources::ResourceRequest,
+};
 
 /// A variable of the environment.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
@@ -161,6 +163,9 @@ pub enum ContentsError {
         max = limits::VARIABLE_NAME_BYTES
     )]
     VariableName(String),
+    /// A link sets it.
+    #[error("the variable `{0}` is set by a [[link]], too: take it out of one of them")]
+    OfLink(String),
     /// A value that no environment can hold.
     #[error("the value of variable `{0}` has a NUL, which no program can be given")]
     VariableValue(String),
@@ -199,11 +204,12 @@ impl SealedContents {
             }
         }
         for SealedVariable { name, value } in &self.env {
-            let allowed = |c: char| c != '=' && !c.is_control() && !c.is_whitespace();
-            if !(1..=limits::VARIABLE_NAME_BYTES).contains(&name.len())
-                || !name.chars().all(allowed)
-            {
+            if !VariableName::is_one(name) {
                 return Err(ContentsError::VariableName(name.clone()));
+            }
+            let mut of_links = job.links.iter().filter_map(|link| link.env.as_ref());
+            if of_links.any(|of_link| of_link.as_str() == name) {
+                return Err(ContentsError::OfLink(name.clone()));
             }
             if value.contains('\0') {
                 return Err(ContentsError::VariableValue(name.clone()));
@@ -284,11 +290,14 @@ mod tests {
 
     #[test]
     fn contents_that_no_container_can_have_are_refused_by_name() {
-        let job = arbitrary::job();
+        let mut job = arbitrary::job();
+        job.links = vec![arbitrary::link("db", 5432, "shop-db")];
+        job.links[0].env = Some("ADDR".parse().unwrap());
         assert_eq!(contents().validate(&job), Ok(()));
         type Change = fn(&mut SealedContents);
         type Expected = fn(&ContentsError) -> bool;
-        let cases: [(Change, Expected); 9] = [
+        let cases: [(Change, Expected); 10] = [
+            (|c| c.env[0].name = "ADDR".into(), |e| matches!(e, ContentsError::OfLink(_))),
             (|c| c.env[0].name.clear(), |e| matches!(e, ContentsError::VariableName(_))),
             (|c| c.env[0].name = "A=B".into(), |e| matches!(e, ContentsError::VariableName(_))),
             (|c| c.env[0].value = "a\0".into(), |e| matches!(e, ContentsError::VariableValue(_))),

@@ -32,6 +32,7 @@ use crate::{
     kind::JobType,
     labels::{Label, LabelKey},
     lifecycle::{HealthCheck, LeasePolicy, RestartPolicy, UpdatePolicy},
+    links::{After, Link},
     names::{Name, Organisation},
     network::{Egress, Port},
     proven::{ProofMetadata, ProvenList},
@@ -205,6 +206,10 @@ pub struct JobSpec {
     pub ports: Vec<Port>,
     /// What it may open connections to.
     pub egress: Egress,
+    /// Ports of the operator's other jobs that it reaches, by host and number, strictly ascending.
+    pub links: Vec<Link>,
+    /// What its containers wait for before they start, by job, strictly ascending.
+    pub after: Vec<After>,
     /// Volumes, by name, strictly ascending.
     pub volumes: Vec<Volume>,
     /// Replicas that run at once, 1 to 1024; 1 if it is a system job.
@@ -230,9 +235,9 @@ pub struct JobSpec {
 impl Wire for JobSpec {
     const NAME: &'static str = "JobSpec";
     // Version 2 had no name, type, container settings, ports, volumes or update rules; version 3 had nothing
-    // sealed.
-    const VERSION: u8 = 4;
-    const MAX_BYTES: usize = 64 * 1024 + ProvenList::MAX_BYTES + SealedPart::MAX_BYTES;
+    // sealed, version 4 no links and start conditions.
+    const VERSION: u8 = 5;
+    const MAX_BYTES: usize = 96 * 1024 + ProvenList::MAX_BYTES + SealedPart::MAX_BYTES;
 }
 
 impl JobSpec {
@@ -260,6 +265,8 @@ impl JobSpec {
             request,
             ports: Vec::new(),
             egress: Egress::default(),
+            links: Vec::new(),
+            after: Vec::new(),
             volumes: Vec::new(),
             replicas: 1,
             priority: Priority::default(),

@@ -8,6 +8,7 @@
 //! - what it needs: [`resources`], and [`quantities`], as the circuits count them; or the [`proven`] list that an
 //!   encrypted request is;
 //! - where it may run: [`labels`]; and how it is reached: [`network`];
+//! - what it reaches of its operator's other jobs, and waits for: [`links`];
 //! - what becomes of it: [`lifecycle`];
 //! - what only winners can open: [`sealed`], and what is in it: [`contents`].
 //!
@@ -37,6 +38,7 @@ pub mod kind;
 pub mod labels;
 pub mod lifecycle;
 pub mod limits;
+pub mod links;
 pub mod names;
 pub mod network;
 pub mod proven;

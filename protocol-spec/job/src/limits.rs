@@ -14,7 +14,7 @@ pub const ARGUMENT_BYTES: usize = 4096;
 pub const ALL_ARGUMENTS_BYTES: usize = 16 * 1024;
 /// Labels in `allow` and in `deny`, each.
 pub const LABELS: usize = 32;
-/// Organisations, ports, volumes and tmpfs folders, each.
+/// Organisations, ports, links, start conditions, volumes and tmpfs folders, each.
 pub const ENTRIES: usize = 32;
 /// Bytes of what is sealed.
 pub const SEALED_BYTES: usize = 64 * 1024;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::text::texts;
+use crate::{limits, text::texts};
 
 /// A text is not a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,7 +92,99 @@ impl TryFrom<String> for Organisation {
     }
 }
 
+/// A text names no host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a host's name is 1 to {max} characters: parts of a-z 0-9 - _ with dots between them, each beginning and ending \
+     with a letter or digit, the last one not a number; and not `localhost`",
+    max = HostName::MAX_BYTES
+)]
+pub struct InvalidHostName;
+
+/// What a container calls another host: a name of DNS, in which underscores are possible as in Compose.
+///
+/// ```
+/// use veil_protocol_spec_job::names::HostName;
+/// assert_eq!("db.shop".parse::<HostName>().unwrap().as_str(), "db.shop");
+/// assert!("10.0.0.1".parse::<HostName>().is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HostName(String);
+
+impl HostName {
+    /// Longest name.
+    pub const MAX_BYTES: usize = 128;
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for HostName {
+    type Error = InvalidHostName;
+
+    fn try_from(text: String) -> Result<Self, InvalidHostName> {
+        let allowed =
+            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+        let is_end =
+            |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let part = |part: &str| {
+            (1..=Name::MAX_BYTES).contains(&part.len())
+                && part.bytes().all(allowed)
+                && is_end(part.bytes().next())
+                && is_end(part.bytes().last())
+        };
+        let last = text.rsplit('.').next().unwrap_or_default();
+        let valid = (1..=Self::MAX_BYTES).contains(&text.len())
+            && text.split('.').all(part)
+            && !last.bytes().all(|b| b.is_ascii_digit())
+            && last != "localhost";
+        if valid { Ok(Self(text)) } else { Err(InvalidHostName) }
+    }
+}
+
+/// A text names no variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a variable's name is 1 to {max} bytes without `=`, spaces or control characters",
+    max = limits::VARIABLE_NAME_BYTES
+)]
+pub struct InvalidVariableName;
+
+/// The name of a variable of the environment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct VariableName(String);
+
+impl VariableName {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether a text is the name of a variable.
+    #[must_use]
+    pub fn is_one(text: &str) -> bool {
+        let allowed = |c: char| c != '=' && !c.is_control() && !c.is_whitespace();
+        (1..=limits::VARIABLE_NAME_BYTES).contains(&text.len()) && text.chars().all(allowed)
+    }
+}
+
+impl TryFrom<String> for VariableName {
+    type Error = InvalidVariableName;
+
+    fn try_from(text: String) -> Result<Self, InvalidVariableName> {
+        if Self::is_one(&text) { Ok(Self(text)) } else { Err(InvalidVariableName) }
+    }
+}
+
 texts! {
+    HostName: InvalidHostName;
+    VariableName: InvalidVariableName;
     Name: InvalidName;
     Organisation: InvalidOrganisation;
 }
@@ -120,6 +212,39 @@ mod tests {
         assert_eq!(like("___"), Some("7".to_owned()));
         assert_eq!(Name::resembling("é", ""), None);
         assert_eq!(Name::resembling("a", &"-".repeat(64)), None);
+    }
+
+    #[test]
+    fn hosts_are_names_and_no_addresses() {
+        for name in ["db", "my_db", "db.shop", "a-b.c_d.e", "1.a", &"a".repeat(63)] {
+            assert_eq!(name.parse::<HostName>().map(|n| n.to_string()), Ok(name.to_owned()));
+        }
+        let long = vec!["a".repeat(63); 3].join(".");
+        for wrong in [
+            "",
+            ".",
+            "a.",
+            ".a",
+            "a..b",
+            "_a",
+            "a-",
+            "A",
+            "5432",
+            "10.0.0.1",
+            "localhost",
+            "a.localhost",
+            &long,
+        ] {
+            assert_eq!(wrong.parse::<HostName>(), Err(InvalidHostName), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn variables_have_names() {
+        assert!("DATABASE_ADDR".parse::<VariableName>().is_ok());
+        for wrong in ["", "A=B", "A B", "A\0", &"a".repeat(256)] {
+            assert_eq!(wrong.parse::<VariableName>(), Err(InvalidVariableName), "{wrong:?}");
+        }
     }
 
     #[test]

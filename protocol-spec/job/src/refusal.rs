@@ -6,6 +6,7 @@ use crate::{
     container::{Capability, ContainerPath, Ulimit},
     labels::Label,
     limits,
+    names::{HostName, VariableName},
     schedule::ScheduleError,
     sealed::SealedPartError,
     unsupported::Unsupported,
@@ -111,6 +112,15 @@ pub enum JobError {
     /// Two ports are one.
     #[error("ports `{0}` and `{1}` are the same port of the {2}")]
     SamePort(String, String, &'static str),
+    /// A link has the name that the container has itself.
+    #[error("link `{0}`: the container is called `{0}` itself; give the link another `host`")]
+    LinkToItself(HostName),
+    /// Two links set one variable.
+    #[error("two links set the variable `{0}`")]
+    LinkVariable(VariableName),
+    /// A job waits for itself.
+    #[error("`after` names the job itself, so it would never start: name another job")]
+    AfterItself,
     /// A number of the restart policy is out of range.
     #[error("the restart policy's {0} is out of range")]
     Restart(&'static str),

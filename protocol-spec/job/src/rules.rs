@@ -1,6 +1,7 @@
 //! The rules of a [`JobSpec`] that span its fields.
 
 use core::fmt::Display;
+use std::collections::BTreeSet;
 
 use veil_protocol_spec_base::codec::Wire;
 
@@ -12,6 +13,7 @@ use crate::{
         HealthCheck, HealthProbe, LeasePolicy, RestartMode, RestartPolicy, Unhealthy, UpdatePolicy,
     },
     limits,
+    links::Link,
     network::{HostPort, Port},
     refusal::JobError,
     resources::{ResourceRequest, Resources},
@@ -57,6 +59,7 @@ impl JobSpec {
         validate_container(&self.container)?;
         self.validate_mounts()?;
         validate_ports(&self.ports)?;
+        self.validate_links()?;
         match self.lease {
             LeasePolicy::Exclusive { seconds } if !limits::LEASE_SECONDS.contains(&seconds) => {
                 return Err(JobError::Lease(seconds));
@@ -73,6 +76,27 @@ impl JobSpec {
         validate_update(&self.update)?;
         self.sealed_part().map_or(Ok(()), SealedPart::validate)?;
         unsupported::asked_by(self).next().map_or(Ok(()), |asked| Err(asked.into()))
+    }
+
+    fn validate_links(&self) -> Result<(), JobError> {
+        ascending("links", &self.links, Link::address)?;
+        ascending("after", &self.after, |after| &after.job)?;
+        if self.after.iter().any(|after| after.job == self.name) {
+            return Err(JobError::AfterItself);
+        }
+        let mut variables = BTreeSet::new();
+        for link in &self.links {
+            let own = self.container.hostname.as_ref();
+            if own.is_some_and(|own| own.as_str() == link.host.as_str()) {
+                return Err(JobError::LinkToItself(link.host.clone()));
+            }
+            if let Some(variable) = &link.env
+                && !variables.insert(variable)
+            {
+                return Err(JobError::LinkVariable(variable.clone()));
+            }
+        }
+        Ok(())
     }
 
     fn validate_kind(&self) -> Result<(), JobError> {
@@ -218,10 +242,10 @@ fn validate_health(check: &HealthCheck) -> Result<(), JobError> {
 }
 
 /// Checks that a list is strictly ascending by `key`, and not too long.
-fn ascending<T, K: Ord + Display>(
+fn ascending<'a, T, K: Ord + Display>(
     list: &'static str,
-    entries: &[T],
-    key: impl Fn(&T) -> &K,
+    entries: &'a [T],
+    key: impl Fn(&'a T) -> K,
 ) -> Result<(), JobError> {
     if entries.len() > limits::ENTRIES {
         return Err(JobError::TooManyEntries { list, len: entries.len() });

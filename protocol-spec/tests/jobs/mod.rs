@@ -25,6 +25,13 @@ pub(crate) fn job() -> JobSpec {
         protocol,
         host,
     };
+    let link = |host: &str, listen, job: &str, port: &str, env: Option<&str>| Link {
+        host: host.parse().unwrap(),
+        listen: NonZeroU16::new(listen).unwrap(),
+        job: job.parse().unwrap(),
+        port: port.parse().unwrap(),
+        env: env.map(|env| env.parse().unwrap()),
+    };
     let volume = |name: &str, kind| Volume {
         name: name.parse().unwrap(),
         mount: format!("/mnt/{name}").parse().unwrap(),
@@ -60,6 +67,14 @@ pub(crate) fn job() -> JobSpec {
             port("https", 8443, Protocol::Tcp, HostPort::Fixed(NonZeroU16::new(443).unwrap())),
         ],
         egress: Egress::AllowPrivate,
+        links: vec![
+            link("cache", 6379, "shop-cache", "redis", None),
+            link("db.shop", 5432, "shop-db", "pg", Some("DATABASE_ADDR")),
+        ],
+        after: vec![
+            After { job: "migrate".parse().unwrap(), is: Condition::Done },
+            After { job: "shop-db".parse().unwrap(), is: Condition::Healthy },
+        ],
         volumes: vec![
             volume("cache", VolumeKind::Tmpfs { size }),
             volume("data", VolumeKind::Host { on_loss: OnLoss::Empty }),

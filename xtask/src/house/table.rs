@@ -46,6 +46,7 @@ const HTTP: &[&str] = &["axum", "rcgen", "tokio-rustls"];
 const AGREEMENT: &[&str] = &["arc-malachitebft"];
 const THRESHOLD: &[&str] = &["frost"];
 const COMMAND_LINE: &[&str] = &["clap", "clap_complete", "clap_mangen"];
+const YAML: &[&str] = &["saphyr", "serde_yaml", "serde_norway"];
 const TERMINAL: &[&str] = &["console", "indicatif"];
 
 /// Packages that do I/O: none in the tree of a protocol crate.
@@ -153,6 +154,10 @@ pub(super) const HOUSE: &[Row] = &[
     row(Edge, "veil-node-containers", CONTAINERS, &["veil-protocol-spec"]),
     // Asked before an engine pulls, and by who allows an image: by the HTTP client of the chain.
     row(Edge, "veil-node-registry", REGISTRY, &["veil-protocol-spec"]),
+    // What others' files say of containers, for the command line alone. YAML is read here and nowhere else: what a
+    // file may make of it is bounded in one place. Its tests read with the job file's own parser what it writes.
+    row(Edge, "veil-node-import", YAML, &["veil-protocol-spec"])
+        .with_tests_of(&["veil-node-config"]),
     // What a person reads, for whoever has something to show.
     row(Edge, "veil-node-terminal", TERMINAL, NONE),
     row(
@@ -326,6 +331,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-core",
             "veil-node-devnet",
             "veil-node-driver",
+            "veil-node-import",
             "veil-node-member",
             "veil-node-operator",
             "veil-node-p2p",

@@ -72,7 +72,6 @@ impl<'a> Reader<'a> {
             let path = join(section, key.get_ref());
             let (at, is_section) = (key.span(), keys::is_section(&path));
             match (keys::of(&path).map(|key| key.state), value.get_ref()) {
-                (Some(State::Linked(form)), _) => self.push(&path, &at, Reason::Linked(form)),
                 (Some(State::Reserved { what, default }), value) => {
                     if !is_default(value, default) {
                         let default = default.text();
@@ -102,6 +101,8 @@ impl<'a> Reader<'a> {
     fn no_list(&mut self, path: &str, at: &Range<usize>, value: &DeValue<'_>) {
         let expected = match path {
             "port" => "[[port]], a section for each port,",
+            "link" => "[[link]], a section for each link,",
+            "after" => "[[after]], a section for each job that is waited for,",
             "volume" => "[[volume]], a section for each volume,",
             "secret" => "[[secret]], a section for each secret,",
             _ => "[[file]], a section for each file,",

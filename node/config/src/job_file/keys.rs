@@ -7,8 +7,6 @@ use super::problem::Reason;
 pub enum State {
     /// It can.
     Open,
-    /// It comes with links between jobs; how it will be written.
-    Linked(&'static str),
     /// Only its default is accepted.
     Reserved {
         /// What it is for.
@@ -58,10 +56,6 @@ const fn alias(path: &'static str, aliases: &'static [&'static str]) -> Key {
     Key { path, aliases, state: State::Open }
 }
 
-const fn linked(path: &'static str, form: &'static str) -> Key {
-    Key { path, aliases: &[], state: State::Linked(form) }
-}
-
 const fn reserved(path: &'static str, what: &'static str, default: Default) -> Key {
     Key { path, aliases: &[], state: State::Reserved { what, default } }
 }
@@ -105,6 +99,13 @@ pub const KEYS: &[Key] = &[
     key("port.protocol"),
     key("port.host"),
     key("egress"),
+    key("link.job"),
+    key("link.port"),
+    key("link.host"),
+    key("link.listen"),
+    key("link.env"),
+    key("after.job"),
+    key("after.is"),
     key("volume.name"),
     key("volume.mount"),
     key("volume.kind"),
@@ -168,11 +169,10 @@ pub const KEYS: &[Key] = &[
     key("registry.from"),
     key("registry.username"),
     key("registry.password"),
-    linked("link", "[[link]] job = \"shop-db\", port = \"pg\", env = \"DATABASE_ADDR\""),
 ];
 
 /// Sections that a file may have several of, `[[port]]`.
-pub(super) const LISTS: &[&str] = &["port", "volume", "secret", "file"];
+pub(super) const LISTS: &[&str] = &["port", "link", "after", "volume", "secret", "file"];
 
 /// Keys that other systems have, that older job files had, or that stand in another section here, with what
 /// to write.
@@ -229,8 +229,12 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
         "one [[file]] for each: [[file]] path = \"/etc/app.conf\", from = { file = \"app.conf\" }",
     ),
     (
-        &["links", "depends_on", "networks"],
-        "one [[link]] for each job that it reaches, once links are supported",
+        &["links", "networks", "external_links"],
+        "one [[link]] for each port that it reaches: [[link]] job = \"shop-db\", port = \"pg\", listen = 5432",
+    ),
+    (
+        &["depends_on", "dependsOn"],
+        "one [[after]] for each: [[after]] job = \"shop-db\", is = \"healthy\"",
     ),
     (
         &["sidecars", "init_containers", "initContainers", "sidecar"],

@@ -1,9 +1,10 @@
-//! `[[port]]`, `egress` and `[[volume]]`.
+//! `[[port]]`, `egress`, `[[link]]`, `[[after]]` and `[[volume]]`.
 
 use core::num::NonZeroU16;
 
 use veil_protocol_spec::scheduling::{
-    Egress, HostPort, OnLoss, Port, Protocol, Volume, VolumeKind,
+    After, Condition, Egress, HostName, HostPort, Link, Name, OnLoss, Port, Protocol, Volume,
+    VolumeKind,
 };
 
 use super::{
@@ -49,6 +50,50 @@ pub(super) fn egress(reader: &mut Reader<'_>) -> Egress {
         ("none", Egress::None),
     ];
     reader.top("egress", |value| word(value, &words)).unwrap_or_default()
+}
+
+pub(super) fn links(reader: &mut Reader<'_>) -> Vec<Link> {
+    let mut links = Vec::new();
+    for section in reader.sections("link") {
+        reader.require(section, "link.job", "job = \"shop-db\"");
+        reader.require(section, "link.port", "port = \"pg\", which is a [[port]] of that job");
+        reader.require(section, "link.listen", "listen = 5432, which this job connects to");
+        let job: Option<Name> = reader.get(section, "link.job", parsed);
+        let port = reader.get(section, "link.port", parsed);
+        let listen = reader.get(section, "link.listen", port_number);
+        let env = reader.get(section, "link.env", parsed);
+        let host = match reader.has(section, "link.host") {
+            true => reader.get(section, "link.host", parsed),
+            false => job.as_ref().and_then(|job| {
+                let host = job.as_str().parse::<HostName>().ok();
+                if host.is_none() {
+                    // A number is an address.
+                    reader.require(section, "link.host", "host = \"db\"");
+                }
+                host
+            }),
+        };
+        if let (Some(job), Some(port), Some(host), Some(listen)) = (job, port, host, listen) {
+            links.push(Link { host, listen, job, port, env });
+        }
+    }
+    links.sort_by(|a, b| a.address().cmp(&b.address()));
+    links
+}
+
+pub(super) fn after(reader: &mut Reader<'_>) -> Vec<After> {
+    let words = [Condition::Running, Condition::Healthy, Condition::Done].map(|is| (is.word(), is));
+    let mut after = Vec::new();
+    for section in reader.sections("after") {
+        reader.require(section, "after.job", "job = \"shop-db\"");
+        let job = reader.get(section, "after.job", parsed);
+        let is = reader.get(section, "after.is", |value| word(value, &words));
+        if let Some(job) = job {
+            after.push(After { job, is: is.unwrap_or_default() });
+        }
+    }
+    after.sort_by(|a, b| a.job.cmp(&b.job));
+    after
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

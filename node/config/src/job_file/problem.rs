@@ -20,9 +20,6 @@ pub enum Reason {
     /// It is said in another way.
     #[error("there is no such key; write {0}")]
     Elsewhere(&'static str),
-    /// It comes with links between jobs.
-    #[error("not supported yet: this comes with links between jobs. It will be written {0}")]
-    Linked(&'static str),
     /// The key is reserved, and has no value but its default.
     #[error("not supported yet: {what}; leave it out, or write {default}")]
     Reserved { what: &'static str, default: &'static str },

@@ -117,6 +117,21 @@ fn organisations_are_names_or_any() {
 }
 
 #[test]
+fn links_and_start_conditions_are_read_in_one_order() {
+    let text = "[[link]]\njob = \"shop-db\"\nport = \"pg\"\nhost = \"my_db\"\nlisten = 5432\nenv = \"DB\"\n\
+                [[link]]\njob = \"cache\"\nport = \"redis\"\nlisten = 6379\n\
+                [[after]]\njob = \"shop-db\"\nis = \"healthy\"\n[[after]]\njob = \"cache\"";
+    let job = job("", text);
+    let links: Vec<_> = job.links.iter().map(|link| link.address().to_string()).collect();
+    assert_eq!(links, ["cache:6379", "my_db:5432"]);
+    assert_eq!(job.links[1].env.as_ref().map(|env| env.as_str()), Some("DB"));
+    let after: Vec<_> = job.after.iter().map(ToString::to_string).collect();
+    assert_eq!(after, ["cache to be running", "shop-db to be healthy"]);
+    let itself = JobFile::parse(&file("name = \"a\"", "[[after]]\njob = \"a\"")).unwrap();
+    assert!(matches!(itself.check(), Err(JobFileError::Job(JobError::AfterItself))));
+}
+
+#[test]
 fn how_a_job_is_updated_is_read() {
     let update = "[update]\nmax_parallel = 2\nmin_healthy = \"20s\"\nauto_revert = false";
     let job = JobFile::parse(&file("", update)).unwrap().check().unwrap();
@@ -233,7 +248,11 @@ fn each_mistake_is_named() {
         ("", "[health]\nprobe = { tcp = { port = 1 }, http = { port = 2 } }", "no other probe"),
         ("", "[health]\nprobe = { http = { path = \"/\" } }", "port = 8080"),
         ("", "[health]\nprobe = { tcp = { port = 1 } }\ninterval = \"2h\"", "1 to 3600"),
-        ("", "[[link]]\njob = \"db\"", "comes with links"),
+        ("", "[[link]]\njob = \"db\"\nport = \"pg\"", "listen = 5432"),
+        ("", "[[link]]\njob = \"5\"\nport = \"pg\"\nlisten = 1", "host = \"db\""),
+        ("", "[[link]]\njob = \"db\"\nport = \"pg\"\nlisten = 1\nhost = \"::1\"", "a host's name"),
+        ("", "[[after]]\njob = \"db\"\nis = \"up\"", "\"running\", \"healthy\" or \"done\""),
+        ("depends_on = [\"db\"]", "", "[[after]]"),
         ("", "[placement]\nmax_skew = 1", "write \"any\""),
         ("", "[resources.encrypted]\n", "leave it out"),
     ] {
@@ -380,7 +399,7 @@ fn every_open_key_is_read() {
                 table = toml::Table::from_iter([(part.to_owned(), value)]);
                 value = Value::Table(table.clone());
             }
-            if let Some(list) = ["port", "volume", "secret", "file"]
+            if let Some(list) = ["port", "link", "after", "volume", "secret", "file"]
                 .into_iter()
                 .find(|list| path.starts_with(&format!("{list}.")))
             {

@@ -6,17 +6,20 @@ use veil_protocol_spec_base::{
 
 use super::*;
 use crate::{
-    arbitrary::{everything, job, labels, port, tmpfs, volume},
+    arbitrary::{everything, job, labels, link, port, tmpfs, volume},
     container::*,
     job::*,
     kind::*,
     labels::Label,
+    links::*,
     network::*,
     proven::{ProofMetadata, ProvenList},
     resources::*,
     sealed::*,
     volume::OnLoss,
 };
+
+mod links;
 
 const KEY_SET: KeySetDigest = KeySetDigest([0xde; 32]);
 
@@ -228,7 +231,7 @@ fn an_older_version_is_refused_by_name() {
     let mut bytes = job().to_wire();
     bytes[0] = 2;
     let refused = JobSpec::parse(&bytes).unwrap_err().to_string();
-    assert!(refused.contains("JobSpec has version 2; this build speaks 4"), "{refused}");
+    assert!(refused.contains("JobSpec has version 2; this build speaks 5"), "{refused}");
 }
 
 #[test]
@@ -251,6 +254,18 @@ fn the_longest_job_fits() {
     longest.ports = (0..limits::ENTRIES).map(|i| port(&name(i), u16::MAX - i as u16)).collect();
     let kind = VolumeKind::Ephemeral { size: Mebibytes::covering(1 << 30).unwrap() };
     longest.volumes = (0..limits::ENTRIES).map(|i| volume(&name(i), &path(50 + i), kind)).collect();
+    let host = |i: usize| format!("{}.{:02}{}", "h".repeat(63), i, "h".repeat(61));
+    let variable = |i: usize| format!("{i:02}{}", "V".repeat(253)).parse().unwrap();
+    longest.links = (0..limits::ENTRIES)
+        .map(|i| Link {
+            port: name(i).parse().unwrap(),
+            env: Some(variable(i)),
+            ..link(&host(i), u16::MAX, &name(i))
+        })
+        .collect();
+    longest.after = (0..limits::ENTRIES)
+        .map(|i| After { job: name(i).parse().unwrap(), is: Condition::Done })
+        .collect();
     longest.health.as_mut().unwrap().probe =
         HealthProbe::Http { port: u16::MAX, path: format!("/{}", "h".repeat(1023)) };
     longest.request = ResourceRequest::Encrypted(EncryptedRequest {
@@ -376,7 +391,7 @@ proptest! {
         replicas in limits::REPLICAS,
         priority: u8,
         cpu in 1u16..,
-        memory in 1u16..,
+        memory in 8u16.., // its folder in memory takes as much
         disk: u16,
         gpu: u16,
         args in prop::collection::vec("[^\0]{0,40}", 0..8),
