@@ -3,6 +3,7 @@
 use std::fmt;
 
 /// A step that failed, and why.
+#[derive(Debug)]
 pub(crate) struct Failed {
     step: String,
     reason: String,

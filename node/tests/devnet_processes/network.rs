@@ -65,22 +65,34 @@ pub(crate) const LOCKED: &str = " locked slot=";
 pub(crate) const SIGNING: &str = "stage=\"signing\"";
 pub(crate) const CERTIFIED: &str = " certified";
 
-/// Stops a process: when this returns it does nothing more until SIGCONT.
+/// The state of each thread of a process, as in `T (stopped)`; none once its parent has asked for its end.
+fn states(process: Pid) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    // A thread that has ended meanwhile has no state.
+    let texts = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+    let state = |text: String| {
+        Some(text.lines().find_map(|line| line.strip_prefix("State:\t"))?.to_owned())
+    };
+    texts.filter_map(state).collect()
+}
+
+/// Stops a process: when this returns it does nothing more until SIGCONT. On a busy machine its threads stop one after
+/// the other.
 fn stop(process: Pid) {
     kill(process, Signal::SIGSTOP).unwrap();
     until("the process is stopped", || {
-        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-        status.contains("State:\tT").then_some(())
+        states(process).iter().all(|state| state.starts_with('T')).then_some(())
     });
 }
 
-/// Kills a process: when this returns it holds neither its data directory nor its ports any more.
+/// Kills a process: when this returns it holds neither its data directory nor its ports any more. It does as long as one
+/// of its threads has not ended: the first may be a zombie long before.
 fn end(process: Pid) {
     kill(process, Signal::SIGKILL).unwrap();
     until("the process has ended", || {
         // Its parent may not have asked for its end yet.
-        let status = fs::read_to_string(format!("/proc/{process}/status"));
-        status.map_or(true, |status| status.contains("State:\tZ")).then_some(())
+        let states = states(process);
+        (states.len() <= 1 && states.iter().all(|state| state.starts_with('Z'))).then_some(())
     });
 }
 
