@@ -188,7 +188,9 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-scheduler",
             "veil-scheduler-plan",
         ],
-    ),
+    )
+    // The manifests of its states are those of the simulated world.
+    .with_tests_of(&["veil-tests"]),
     row(
         Product,
         "veil-node-operator",
