@@ -33,7 +33,7 @@ mod watch;
 
 use std::{env, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// The arguments of `veil`.
 #[derive(Debug, Parser)]
@@ -118,7 +118,7 @@ impl Cli {
     /// The exit code, once what is wrong with them has been said: with `--json` as the object that any other
     /// failure is. Asking for help or the version ends here too.
     pub fn read() -> Result<Self, ExitCode> {
-        Self::try_parse().map_err(|error| {
+        Self::parse_within(help::columns()).map_err(|error| {
             let json = error.use_stderr() && env::args_os().any(|argument| argument == "--json");
             if json {
                 let message = error.render().to_string();
@@ -128,6 +128,13 @@ impl Cli {
             let _ = error.print(); // nobody reads it
             u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
         })
+    }
+
+    /// The arguments of this process; what is said of them has no line longer than that.
+    fn parse_within(columns: usize) -> Result<Self, clap::Error> {
+        let mut command = Self::command().term_width(columns);
+        let mut matches = command.try_get_matches_from_mut(env::args_os())?;
+        Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
     }
 
     /// Carries the command out.

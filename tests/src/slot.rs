@@ -25,6 +25,7 @@ mod hostile;
 mod jobs;
 mod member;
 mod messages;
+mod periodic;
 mod phase;
 mod properties;
 mod report;
@@ -87,6 +88,9 @@ pub struct SlotScenario {
     /// Whether workers give replicas back, and are drained.
     #[serde(default)]
     pub gives_back: bool,
+    /// How many of 256 jobs are run at certain times, among mixed ones.
+    #[serde(default)]
+    pub periodic: u8,
     /// Steps of the circuit: how many times a slot is evaluated and opened.
     #[serde(default = "one_step")]
     pub steps: NonZeroU8,
@@ -101,7 +105,7 @@ const fn one_step() -> NonZeroU8 {
 #[serde(rename_all = "snake_case")]
 pub enum Demand {
     /// Jobs come and go; every third ends by itself, every fifth has no body anywhere, every seventh fits
-    /// nowhere.
+    /// nowhere, and some are periodic if the scenario says so.
     Mixed,
     /// One job that fits nowhere, and nothing else ever happens.
     Unplaceable,
@@ -146,6 +150,7 @@ impl Default for SlotScenario {
             limit: 3_600_000,
             recorded: true,
             gives_back: false,
+            periodic: 0,
             steps: CIRCUIT_STEPS,
         }
     }
@@ -203,6 +208,13 @@ impl Plan<SlotScenario> {
     #[must_use]
     pub const fn gives_back(mut self) -> Self {
         self.scenario.gives_back = true;
+        self
+    }
+
+    /// How many of 256 jobs are run at certain times.
+    #[must_use]
+    pub const fn periodic(mut self, share: u8) -> Self {
+        self.scenario.periodic = share;
         self
     }
 

@@ -362,6 +362,62 @@ fn each_worker_has_one_replica_of_each_system_job_whatever_happens() {
     }
 }
 
+// ---- periodic jobs ------------------------------------------------------------------------------
+
+/// What must hold of them is judged at every certificate (`properties/periodic.rs`): no time is run twice, runs overlap
+/// only as their jobs say, what was missed is left out, and what has ended leaves its room.
+#[test]
+fn periodic_jobs_run_once_for_each_time_whatever_happens() {
+    let periodic = || SlotPlan::new(4).workers(6).jobs(10).periodic(200);
+    let mut plans: Vec<_> = (0..3).map(|_| periodic().slots(120)).collect();
+    let mut rough = periodic().slots(60).rough(50).gives_back();
+    for k in 0..8 {
+        rough = rough.crash(1 + k % 4, When::Time(40_000 + 30_000 * u64::from(k)), 5_000);
+    }
+    plans.push(rough);
+    // A minute passes and more while nobody decides.
+    let groups = vec![vec![member(1), member(2)], vec![member(3), member(4)]];
+    let partition = Partition { groups, from: 150_000, until: 400_000 };
+    plans.push(periodic().slots(60).partition(partition));
+    let mut outage = periodic().slots(60);
+    outage.scenario.outage = Some(Outage { at: 150_000, workers: 3, away: 200_000 });
+    plans.push(outage);
+    let mut all = SlotReport::default();
+    for (seed, plan) in (80..).zip(plans) {
+        let report = plan.run(seed);
+        assert_eq!(plan.run(seed).trace, report.trace, "seed {seed}");
+        all.merge(&report);
+    }
+    for what in [
+        "first run begins",
+        "periodic job forgotten",
+        "periodic job noted",
+        "replica done",
+        "replica of a lost worker",
+        "replica of the run before stopped",
+        "room of a run before is used",
+        "run follows one that is over",
+        "run left out",
+        "run replaces the one before",
+        "time passed over, since a later one has come",
+    ] {
+        assert!(all.occurred.contains_key(what), "{what}: {all:#?}");
+    }
+}
+
+#[test]
+fn members_that_lie_about_times_and_workers_about_ends_run_nothing_twice() {
+    let periodic = || SlotPlan::new(4).workers(6).jobs(8).periodic(255).slots(40);
+    for (seed, behaviour) in (90..).zip(SlotBehaviour::ALL) {
+        let report = periodic().behaves(3, behaviour).run(seed);
+        assert!(report.slots_ended >= 40, "{behaviour:?}: {report:#?}");
+    }
+    let mut lies = periodic().hostile(64);
+    lies.scenario.hostile_as = Some(WorkerBehaviour::ClaimEnded);
+    let report = lies.run(130);
+    assert!(report.occurred.contains_key("run follows one that is over"), "{report:#?}");
+}
+
 // ---- long runs -----------------------------------------------------------------------------------
 
 /// C2 of the review: one job that fits nowhere cost a slot and a transaction every 10 seconds.

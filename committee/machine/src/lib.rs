@@ -168,3 +168,49 @@ pub trait Machine: Send + 'static {
         false
     }
 }
+
+/// A message for a machine that has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoMessages;
+
+/// The part of an `impl Machine` that says that others send it nothing: what comes all the same is left aside.
+///
+/// ```
+/// use std::convert::Infallible;
+/// use veil_committee_machine::{Effect, Machine, Millis, NoMessages, Verdict, no_messages};
+/// use veil_protocol_spec::ParticipantIndex;
+///
+/// struct Clock;
+///
+/// impl Machine for Clock {
+///     type Record = Infallible;
+///     type Special = Infallible;
+///     no_messages!();
+///     fn handle_timeout(&mut self, _now: Millis) {}
+///     fn poll_timeout(&self) -> Option<Millis> {
+///         None
+///     }
+///     fn poll_effect(&mut self) -> Option<Effect<Infallible, Infallible>> {
+///         None
+///     }
+/// }
+///
+/// let peer = ParticipantIndex::new(1).unwrap();
+/// assert!(matches!(Clock.handle(peer, b"what time is it?", 0), Verdict::Skip(NoMessages)));
+/// ```
+#[macro_export]
+macro_rules! no_messages {
+    () => {
+        type Skip = $crate::NoMessages;
+        type Fault = ::core::convert::Infallible;
+
+        fn handle(
+            &mut self,
+            _from: ::veil_protocol_spec::ParticipantIndex,
+            _bytes: &[u8],
+            _now: $crate::Millis,
+        ) -> $crate::VerdictOf<Self> {
+            $crate::Verdict::Skip($crate::NoMessages)
+        }
+    };
+}

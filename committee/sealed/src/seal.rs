@@ -51,6 +51,16 @@ pub fn seal<R: RngCore + CryptoRng>(
 ) -> Result<SealedPart, SealError> {
     contents.validate(job)?;
     roster.binding().scope.check(&job.scope)?;
+    deal_out(job, contents, roster, rng)
+}
+
+/// Deals a fresh key to the members, and seals `contents` under it, whatever they are.
+pub(crate) fn deal_out<R: RngCore + CryptoRng>(
+    job: &JobSpec,
+    contents: &SealedContents,
+    roster: &SealingRoster,
+    rng: &mut R,
+) -> Result<SealedPart, SealError> {
     let deal = sharing::deal(roster.committee(), rng);
     let mut part = SealedPart {
         key_set: roster.binding().key_set,

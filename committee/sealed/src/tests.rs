@@ -478,3 +478,5 @@ fn sealing_is_what_it_was() {
     ];
     assert_eq!(found, expected);
 }
+
+mod hostile;

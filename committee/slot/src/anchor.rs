@@ -40,13 +40,11 @@ mod tests;
 
 use core::convert::Infallible;
 
-use veil_committee_machine::{Effect, Machine, Millis, Verdict};
+use veil_committee_machine::{Effect, Machine, Millis};
 use veil_protocol_spec::{
     Committee, KeccakDigest, ParticipantIndex, Slot,
     scheduling::{CertificateBody, ClusterState},
 };
-
-use crate::machine::NoMessages;
 
 /// Between the members' turns.
 pub const ANCHOR_TURN: Millis = 15_000;
@@ -228,17 +226,7 @@ impl AnchorMachine {
 impl Machine for AnchorMachine {
     type Record = Infallible;
     type Special = AnchorEffect;
-    type Skip = NoMessages;
-    type Fault = Infallible;
-
-    fn handle(
-        &mut self,
-        _from: ParticipantIndex,
-        _bytes: &[u8],
-        _now: Millis,
-    ) -> Verdict<NoMessages, Infallible> {
-        Verdict::Skip(NoMessages)
-    }
+    veil_committee_machine::no_messages!();
 
     fn handle_timeout(&mut self, now: Millis) {
         if let Some(due) = &mut self.due

@@ -83,11 +83,11 @@ mod locked;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
-use veil_committee_machine::{Effect, Machine, Millis, PersistId, Verdict};
+use veil_committee_machine::{Effect, Machine, Millis, PersistId};
 use veil_protocol_spec::{
-    Blake3Digest, ParticipantIndex, Slot,
+    Blake3Digest, Slot,
     agreement::{Instance, Lock, SlotEnd, Subject},
     evidence::Proof,
     scheduling::{ClusterState, GroupSignature, Manifest},
@@ -154,11 +154,6 @@ impl Out {
         self.effects.push_back(Effect::Persist { id, record });
     }
 }
-
-/// A message for a machine that has none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this machine has no messages of its own")]
-pub struct NoMessages;
 
 impl core::fmt::Debug for SlotMachine {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -415,17 +410,7 @@ impl SlotMachine {
 impl Machine for SlotMachine {
     type Record = SlotEntry;
     type Special = SlotEffect;
-    type Skip = NoMessages;
-    type Fault = Infallible;
-
-    fn handle(
-        &mut self,
-        _from: ParticipantIndex,
-        _bytes: &[u8],
-        _now: Millis,
-    ) -> Verdict<NoMessages, Infallible> {
-        Verdict::Skip(NoMessages)
-    }
+    veil_committee_machine::no_messages!();
 
     fn handle_timeout(&mut self, now: Millis) {
         match &mut self.stage {

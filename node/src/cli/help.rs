@@ -1,6 +1,6 @@
 //! What Veil is, who does what next, and what the exit codes say: for `--help`, and for the manual pages.
 
-use veil_node_terminal::table::wrap;
+use veil_node_terminal::{standard_output, table::wrap};
 
 /// What Veil is. Its lines are those that a terminal shows.
 pub(super) const ABOUT: &str = "\
@@ -10,8 +10,14 @@ the ciphertexts, and a committee that holds the key in shares decrypts nothing
 but who runs what. It signs that, workers enforce it with Docker or Podman, and
 an Ethereum contract anchors it.";
 
-/// No line of it is longer: not every terminal is larger, and clap breaks no lines.
+/// No line of it is longer: not every terminal is larger, and in a pipe clap breaks no lines.
 const WIDTH: usize = 80;
+
+/// Within how many characters clap breaks lines: those of the terminal. In a pipe or a file it breaks none, which is
+/// what its 0 means, so that a search finds what is said of an option.
+pub(super) fn columns() -> usize {
+    standard_output().map_or(0, |size| size.columns)
+}
 
 /// What somebody does first.
 pub(super) struct Start {

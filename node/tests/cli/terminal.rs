@@ -156,6 +156,28 @@ fn tables_fit_the_terminal_and_are_whole_in_a_pipe() {
     assert!(shown.lines().all(|line| line.trim_end().chars().count() <= 80), "{shown}");
 }
 
+/// Every word of it is there, whatever the width: lines are broken, and nothing is cut.
+#[test]
+fn the_help_of_options_fits_the_terminal_and_has_whole_lines_in_a_pipe() {
+    let folder = tempfile::tempdir().unwrap();
+    for words in [&["job", "submit", "--help"][..], &["devnet", "--help"], &["job", "--help"]] {
+        let mut command = veil(words);
+        command.env("NO_COLOR", "1");
+        let whole = text(&command.output().unwrap().stdout);
+        let longest = |of: &str| of.lines().map(|line| line.chars().count()).max().unwrap();
+        for columns in [60, 80] {
+            assert!(longest(&whole) > columns, "{words:?} needs no breaking: {whole}");
+            let size = (u32::try_from(columns).unwrap(), 24);
+            let shown = on_terminal(&command, size, folder.path()).output().unwrap();
+            let shown = text(&shown.stdout);
+            assert!(longest(&shown) <= columns, "{words:?} in {columns}: {shown}");
+            assert!(shown.split_whitespace().eq(whole.split_whitespace()), "{words:?}: {shown}");
+        }
+        command.env("COLUMNS", "60");
+        assert_eq!(text(&command.output().unwrap().stdout), whole, "a pipe has no width");
+    }
+}
+
 #[test]
 fn watching_prints_an_object_a_line_until_it_is_interrupted() {
     let node = Node::new(|number| (number != 1).then(|| jobs(1)));

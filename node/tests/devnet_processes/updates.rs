@@ -22,10 +22,28 @@ const PACE: Duration = Duration::from_millis(50);
 /// How long it waits for an answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How often somebody was asked, and did not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    asked: u64,
+    failed: u64,
+}
+
+impl Count {
+    fn add(&mut self, answered: bool) {
+        self.asked += 1;
+        self.failed += u64::from(!answered);
+    }
+}
+
 /// What the client has seen.
 #[derive(Default)]
 struct Seen {
     asked: u64,
+    /// Requests, by what was done to the job meanwhile, in order.
+    phases: Vec<(&'static str, Count)>,
+    /// What each endpoint answered of them.
+    endpoints: BTreeMap<SocketAddr, Count>,
     /// Requests that none of those answered that are published.
     failures: Vec<String>,
     /// Requests that one endpoint did not answer while it was in the list that was read last.
@@ -41,6 +59,8 @@ struct Seen {
 struct Named {
     times: u64,
     addresses: Vec<SocketAddr>,
+    /// What is done to the job.
+    phase: &'static str,
 }
 
 /// Asks the replicas in turn; a request fails if none of those that are published answers.
@@ -54,6 +74,24 @@ struct Client {
 type Refusing = BTreeMap<SocketAddr, (Instant, u64, String)>;
 
 impl Seen {
+    /// A request fails if nobody answers it.
+    fn count(&mut self, phase: &'static str, answers: &[(SocketAddr, Result<(), String>)]) {
+        for (address, answer) in answers {
+            self.endpoints.entry(*address).or_default().add(answer.is_ok());
+        }
+        if self.phases.last().is_none_or(|(last, _)| *last != phase) {
+            self.phases.push((phase, Count::default()));
+        }
+        let answered = answers.iter().any(|(_, answer)| answer.is_ok());
+        if let Some((_, count)) = self.phases.last_mut() {
+            count.add(answered);
+        }
+        if !answered {
+            self.failures.push(format!("request {} ({phase}): {answers:?}", self.asked));
+        }
+        self.asked += 1;
+    }
+
     /// One refusal is counted for each time that an endpoint stops to answer, once an answer that was asked for later
     /// still names it.
     fn judge(
@@ -101,7 +139,7 @@ fn ask(address: SocketAddr) -> Result<(), String> {
 
 impl Client {
     fn start(addresses: Vec<SocketAddr>) -> Self {
-        let named = Arc::new(Mutex::new(Named { times: 0, addresses }));
+        let named = Arc::new(Mutex::new(Named { times: 0, addresses, phase: "nothing" }));
         let stop = Arc::new(AtomicBool::new(false));
         let (known, stopped) = (Arc::clone(&named), Arc::clone(&stop));
         let asking = spawn(move || {
@@ -111,11 +149,9 @@ impl Client {
                 let first = seen.asked as usize % addresses.len().max(1);
                 let in_turn = addresses.iter().cycle().skip(first).take(addresses.len());
                 let answers: Vec<_> = in_turn.map(|address| (*address, ask(*address))).collect();
-                if answers.iter().all(|(_, answer)| answer.is_err()) {
-                    seen.failures.push(format!("request {}: {answers:?}", seen.asked));
-                }
+                let phase = known.lock().unwrap().phase;
+                seen.count(phase, &answers);
                 seen.judge(&known.lock().unwrap(), &answers, &mut refusing);
-                seen.asked += 1;
                 sleep(PACE);
             }
             seen
@@ -126,8 +162,13 @@ impl Client {
     fn knows(&self, addresses: Vec<SocketAddr>) {
         if !addresses.is_empty() {
             let mut named = self.named.lock().unwrap();
-            *named = Named { times: named.times + 1, addresses };
+            *named = Named { times: named.times + 1, addresses, ..*named };
         }
+    }
+
+    /// From now on this is done to the job.
+    fn during(&self, phase: &'static str) {
+        self.named.lock().unwrap().phase = phase;
     }
 
     fn end(mut self) -> Seen {
@@ -205,6 +246,7 @@ fn who_asks_all_the_time_sees_no_failure_in_an_update_a_revert_and_a_drain() {
     let client = Client::start(addresses);
 
     // Another program, that does the same.
+    client.during("rolling update");
     let second = submit(&network, 8080, ", \"-v\"");
     assert_eq!(second["update"]["version"], 2, "{second}");
     let two = digest(&second);
@@ -215,6 +257,7 @@ fn who_asks_all_the_time_sees_no_failure_in_an_update_a_revert_and_a_drain() {
     });
 
     // One that listens elsewhere: its port is never open.
+    client.during("automatic revert");
     let third = submit(&network, 8081, "");
     jobs.insert(digest(&third));
     until("version 3 has failed, and version 2 is back", || {
@@ -224,6 +267,7 @@ fn who_asks_all_the_time_sees_no_failure_in_an_update_a_revert_and_a_drain() {
     });
 
     // A worker is drained.
+    client.during("drain");
     let drained = network.running(&two, 3).unwrap().remove(0);
     network.give("drain", &drained);
     until("the worker is drained", || {
@@ -233,7 +277,13 @@ fn who_asks_all_the_time_sees_no_failure_in_an_update_a_revert_and_a_drain() {
     network.give("eligible", &drained);
 
     // Going back is an update too.
-    let Seen { asked, failures, stale, refusals, longest } = client.end();
+    let Seen { asked, phases, endpoints, failures, stale, refusals, longest } = client.end();
+    for (phase, Count { asked, failed }) in phases {
+        println!("{phase}: {asked} requests, one every 50 ms, of which {failed} failed");
+    }
+    for (endpoint, Count { asked, failed }) in endpoints {
+        println!("{endpoint}: asked {asked} times, did not answer {failed} of them");
+    }
     println!(
         "{asked} requests; {stale} times a named endpoint did not answer; {} ended and were named on, \
          {longest:?} at the longest: {refusals:#?}",
@@ -248,12 +298,25 @@ fn who_asks_all_the_time_sees_no_failure_in_an_update_a_revert_and_a_drain() {
 }
 
 #[test]
+fn a_request_fails_if_nobody_answers_it_and_each_endpoint_is_counted() {
+    let [one, two] = ["127.0.0.1:1", "127.0.0.1:2"].map(|of| of.parse::<SocketAddr>().unwrap());
+    let mut seen = Seen::default();
+    seen.count("update", &[(one, Err("refused".to_owned())), (two, Ok(()))]);
+    seen.count("drain", &[(one, Err("refused".to_owned())), (two, Err("refused".to_owned()))]);
+    seen.count("drain", &[(two, Ok(()))]);
+    let count = |asked, failed| Count { asked, failed };
+    assert_eq!(seen.phases, [("update", count(1, 0)), ("drain", count(2, 1))]);
+    assert_eq!(seen.endpoints, BTreeMap::from([(one, count(2, 2)), (two, count(3, 1))]));
+    assert_eq!((seen.asked, seen.failures.len()), (3, 1));
+}
+
+#[test]
 fn an_endpoint_that_is_named_on_while_it_refuses_is_counted_once() {
     let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let refuses = [(address, Err("refused".to_owned()))];
     let (mut seen, mut refusing) = (Seen::default(), Refusing::new());
     let mut asked = |times, answers: &[_], addresses: &[_]| {
-        let named = Named { times, addresses: addresses.to_vec() };
+        let named = Named { times, addresses: addresses.to_vec(), phase: "" };
         seen.judge(&named, answers, &mut refusing);
         (seen.stale, seen.refusals.len())
     };

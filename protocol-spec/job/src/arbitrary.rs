@@ -115,7 +115,7 @@ pub(crate) fn volume(name: &str, mount: &str, kind: VolumeKind) -> Volume {
     Volume { name: name.parse().unwrap(), mount: mount.parse().unwrap(), kind, read_only: false }
 }
 
-/// A job by the rules that asks for whatever nobody does yet.
+/// A job by the rules that asks for whatever nobody does.
 pub(crate) fn everything() -> JobSpec {
     let mut all = job();
     all.kind = JobType::Periodic {

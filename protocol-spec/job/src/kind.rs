@@ -56,7 +56,7 @@ pub enum Overlap {
     /// The next run is left out.
     #[default]
     Skip,
-    /// Both run.
+    /// Both run. No job may say so: [`unsupported`](crate::unsupported).
     Allow,
     /// The last run is stopped.
     Replace,

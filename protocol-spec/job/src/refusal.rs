@@ -39,6 +39,12 @@ pub enum JobError {
          `max_attempts` says"
     )]
     RestartOfBatch,
+    /// A run of an exclusive job would begin while the one before may run on a worker that nobody reaches.
+    #[error(
+        "overlap = \"replace\" begins a run while the one before may still run, which `lease = {{ exclusive = ... }}` \
+         rules out: write overlap = \"skip\", or leave `lease` out"
+    )]
+    ReplacesExclusive,
     /// The job asks for no CPU, or for no memory.
     #[error("request at least one unit of {0}: without it the replica could go anywhere")]
     EmptyRequest(&'static str),
@@ -142,7 +148,7 @@ pub enum JobError {
     /// The sealed part cannot be one.
     #[error(transparent)]
     Sealed(#[from] SealedPartError),
-    /// The job is sound, and nothing does yet what it asks for.
+    /// The job is sound, and nobody does what it asks for.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
 }

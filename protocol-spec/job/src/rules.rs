@@ -8,7 +8,7 @@ use veil_protocol_spec_base::codec::Wire;
 use crate::{
     container::{ContainerPath, ContainerSettings, Mebibytes},
     job::{JobSpec, Organisations},
-    kind::JobType,
+    kind::{JobType, Overlap},
     lifecycle::{
         HealthCheck, HealthProbe, LeasePolicy, RestartMode, RestartPolicy, Unhealthy, UpdatePolicy,
     },
@@ -113,6 +113,11 @@ impl JobSpec {
                 if self.restart.mode != RestartMode::Never =>
             {
                 Err(JobError::RestartOfBatch)
+            }
+            JobType::Periodic { overlap: Overlap::Replace, .. }
+                if self.lease != LeasePolicy::Keep =>
+            {
+                Err(JobError::ReplacesExclusive)
             }
             JobType::Periodic { cron, time_zone, .. } => {
                 Schedule::new(cron, time_zone)?;

@@ -1,18 +1,19 @@
-//! What a job can say and nobody does yet. This is the only list: whoever makes something work takes its
-//! line out.
+//! What a job can say and nobody does. This is the only list: whoever makes something work takes its line out.
+//!
+//! That two runs of a periodic job are never under way at once is decided for good (`docs/adr/0021-no-runs-side-by-side.md`).
 
 use crate::{
     job::JobSpec,
     kind::{JobType, Overlap},
 };
 
-/// A job asks for something that this version does not do.
+/// A job asks for something that nobody does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{key}`: this version does not support {what}")]
+#[error("`{key}`: {what}")]
 pub struct Unsupported {
     /// The key of the job file.
     pub key: &'static str,
-    /// What nobody does yet, and what is possible instead.
+    /// What nobody does, and what is possible instead.
     pub what: &'static str,
 }
 
@@ -21,7 +22,8 @@ type Asks = fn(&JobSpec) -> bool;
 /// Key of the job file, what it asks for, whether a job asks for it.
 const LIST: &[(&str, &str, Asks)] = &[(
     "periodic.overlap",
-    "two runs of a periodic job at once; write overlap = \"skip\" or \"replace\"",
+    "two runs of one periodic job are never under way at once: write overlap = \"skip\" or \"replace\", or give the \
+     runs jobs of their own, whose times take turns",
     |job| matches!(job.kind, JobType::Periodic { overlap: Overlap::Allow, .. }),
 )];
 

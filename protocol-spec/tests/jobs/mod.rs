@@ -134,6 +134,7 @@ pub(crate) fn periodic_job() -> JobSpec {
             time_zone: "Europe/Berlin".parse().unwrap(),
             overlap: Overlap::Replace,
         },
+        lease: LeasePolicy::Keep,
         ..job()
     }
 }

@@ -30,6 +30,7 @@ Usage: slot-world [OPTION]...
   --anchor-every N   slots                                  [4]
   --drop PERMILLE    messages of 1000 that are lost         [0]
   --absent J         member J is never there
+  --periodic N       of 256 mixed jobs, so many are run at certain times [0]
   --gives-back       workers give replicas back, and are drained
   --most-memory MIB  that this process may hold             [256]
   --coverage         the fixed runs in which everything occurs, instead
@@ -103,6 +104,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Arguments
             "--drop" => drop = number(&name, &value()?)?,
             "--absent" => absent.push(number(&name, &value()?)?),
             "--behaviour" => behaviours.push(named(&name, value()?)?),
+            "--periodic" => scenario.periodic = number(&name, &value()?)?,
             "--gives-back" => scenario.gives_back = true,
             "--most-memory" => most_memory = number(&name, &value()?)?,
             "--coverage" => all = true,

@@ -12,7 +12,7 @@ use veil_protocol_spec::{
     identity::SecretIdentity,
     scheduling::{
         EndedReplica, GiveBackReason, GivenBack, LeavingReplica, LostWorker, Manifest, Note,
-        PendingReplica, ReplicaExit, SignedSuspicion,
+        PendingReplica, ReplicaExit, RunChange, RunStep, SignedSuspicion,
     },
 };
 
@@ -81,11 +81,15 @@ pub enum SlotBehaviour {
     SuspectAll,
     /// Brings the oldest certificate on chain that can be, at once.
     AnchorOldest,
+    /// Leaves out which periodic jobs are run.
+    ForgetRuns,
+    /// Has a periodic job run for another time than it has, or one that nobody wants.
+    BogusRuns,
 }
 
 impl SlotBehaviour {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::Silent,
         Self::Slow,
         Self::EquivocateVotes,
@@ -115,6 +119,8 @@ impl SlotBehaviour {
         Self::Flood,
         Self::SuspectAll,
         Self::AnchorOldest,
+        Self::ForgetRuns,
+        Self::BogusRuns,
     ];
 
     /// In which phases of a slot it can deviate.
@@ -141,7 +147,9 @@ impl SlotBehaviour {
             | Self::ForgetEnded
             | Self::BogusDone
             | Self::ForgetGivenBack
-            | Self::BogusGivenBack => &[MANIFEST],
+            | Self::BogusGivenBack
+            | Self::ForgetRuns
+            | Self::BogusRuns => &[MANIFEST],
             Self::ProposeVoid | Self::ProposeWrongOutcome | Self::ProposeOtherEnd => &[END],
             Self::RefuseManifests => &["the validation of manifests"],
             Self::Slow | Self::WrongEvaluation => &["the evaluation"],
@@ -219,6 +227,16 @@ impl SlotBehaviour {
                 has_stopped: true,
                 note: Note::default(),
             }),
+            Self::ForgetRuns => manifest.runs.clear(),
+            Self::BogusRuns => match manifest.runs.first_mut().map(|change| &mut change.step) {
+                Some(
+                    RunStep::Noted { time } | RunStep::Begins { time } | RunStep::LeftOut { time },
+                ) => *time = time.saturating_sub(60),
+                _ => manifest.runs.push(RunChange {
+                    job: Blake3Digest([0xff; 32]),
+                    step: RunStep::Begins { time: 60 },
+                }),
+            },
             _ => {}
         }
         manifest

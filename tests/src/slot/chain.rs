@@ -26,6 +26,8 @@ const KEPT_CERTIFICATES: usize = 4096;
 /// The chain as of one block.
 pub(super) struct ChainView {
     pub(super) block: BlockRef,
+    /// The block's time, in Unix seconds.
+    pub(super) time: u64,
     pub(super) workers: Arc<BTreeSet<PeerIdHash>>,
     pub(super) submissions: Arc<Vec<Submission>>,
     /// Workers that are drained.
@@ -84,6 +86,7 @@ impl Chain {
         workers: Arc<BTreeSet<PeerIdHash>>,
         submissions: Arc<Vec<Submission>>,
         draining: Arc<BTreeSet<PeerIdHash>>,
+        time: u64,
     ) {
         if let Some(anchor) = self.sent.take() {
             self.head = anchor;
@@ -94,7 +97,7 @@ impl Chain {
         let hash = KeccakDigest(fixtures::draw(self.seed, "block", number));
         let (base, anchored) = (self.head.hash, self.head.slot);
         let block = BlockRef { number, hash };
-        let view = ChainView { block, workers, submissions, draining, base, anchored };
+        let view = ChainView { block, time, workers, submissions, draining, base, anchored };
         self.blocks.insert(number, Arc::new(view));
         while self.blocks.len() > KEPT_BLOCKS {
             self.blocks.pop_first();

@@ -393,7 +393,7 @@ impl Cluster {
         };
         if let Err(reason) = &validated {
             self.report.refuse("manifest", &reason.to_string());
-            let of_done = matches!(reason, InvalidManifest::Differs(what) if what.contains("done") || what.contains("given back"));
+            let of_done = matches!(reason, InvalidManifest::Differs(what) if ["done", "given back", "of runs"].iter().any(|list| what.contains(list)));
             if of_done && self.plan.is_honest(author) {
                 self.report.violate(format!("{j} refuses a manifest of {author}: {reason}"));
             }

@@ -8,7 +8,7 @@ use crate::plan::member;
 
 /// Refusals and events that the runs must show, beside what is listed by misbehaviour and phase:
 /// numbers and digests are left out of the sentences.
-const EXPECTED: [&str; 47] = [
+const EXPECTED: [&str; 57] = [
     "a member's clock steps",
     "a worker's clock steps",
     "appeal",
@@ -18,11 +18,13 @@ const EXPECTED: [&str; 47] = [
     "drain with a deadline",
     "equivocation proved",
     "fault: participant it signed two different messages for one place",
+    "first run begins",
     "list of lost workers full",
     "manifest: it leaves out worker whose fresh telemetry this member has",
     "manifest: it names another list of pending replicas than this member knows",
     "manifest: it names another list of replicas that are done than this member knows",
     "manifest: it names another list of replicas that are given back than this member knows",
+    "manifest: it names another list of runs than this member knows",
     "manifest: it names another previous certificate than this member knows",
     "manifest: member did not sign that worker is lost",
     "manifest: this member could not get telemetry",
@@ -30,6 +32,8 @@ const EXPECTED: [&str; 47] = [
     "manifest: this member could not get the body of job",
     "message cut off by a partition",
     "message lost",
+    "periodic job forgotten",
+    "periodic job noted",
     "record completed",
     "record fetched",
     "record: the manifest builds on certificate the last one here is",
@@ -38,8 +42,13 @@ const EXPECTED: [&str; 47] = [
     "replica given back and moved",
     "replica given back and stopped",
     "replica of a lost worker",
+    "replica of the run before stopped",
     "replica withdrawn",
+    "room of a run before is used",
     "room of what is done is used",
+    "run follows one that is over",
+    "run left out",
+    "run replaces the one before",
     "skipped: AgreementMessage is malformed or truncated",
     "skipped: the message is a repetition",
     "skipped: the message is this member's own",
@@ -50,6 +59,7 @@ const EXPECTED: [&str; 47] = [
     "telemetry: the sample of is ms old: at most",
     "telemetry: the signature does not verify under this identity",
     "replica stopped after its notice",
+    "time passed over, since a later one has come",
     "unhealthy replica given back",
     "worker counted as lost",
     "worker cut off",
@@ -71,12 +81,21 @@ pub fn catalogue() -> Vec<(SlotPlan, u64)> {
             SlotBehaviour::ForgetRunning => 12,
             SlotBehaviour::ForgetEnded => 160,
             SlotBehaviour::ForgetGivenBack => 60,
+            SlotBehaviour::ForgetRuns | SlotBehaviour::BogusRuns => 24,
             _ => 5,
         };
         let mut plan = SlotPlan::new(4).slots(slots).behaves(3, behaviour);
         plan.scenario.gives_back = behaviour == SlotBehaviour::ForgetGivenBack;
+        if matches!(behaviour, SlotBehaviour::ForgetRuns | SlotBehaviour::BogusRuns) {
+            plan = plan.periodic(255);
+        }
         runs.push((plan, seed));
     }
+    // The last times pass while the committee is cut in two.
+    let groups = vec![vec![member(1), member(2)], vec![member(3), member(4)]];
+    let partition = Partition { groups, from: 200_000, until: 400_000 };
+    let periodic = SlotPlan::new(4).workers(6).jobs(12).periodic(220).gives_back();
+    runs.push((periodic.slots(160).partition(partition), 53));
     let hostile = SlotPlan::new(4).workers(56).jobs(16).hostile(128);
     runs.push((hostile.clone().slots(12), 40));
     runs.push((hostile.slots(8).skew(10_000), 41));

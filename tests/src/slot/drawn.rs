@@ -15,7 +15,7 @@ const BY: Millis = 90_000;
 impl SlotPlan {
     /// A cluster of at most so many workers and jobs, small ones as often as large ones. At most t members deviate
     /// or are never there; any member crashes, after any effect, in any phase or at any time; the network
-    /// is bad, and cut in two for a while; workers deviate, lose power, give replicas back; clocks differ.
+    /// is bad, and cut in two for a while; workers deviate, lose power, give replicas back; clocks differ; some jobs are periodic.
     #[must_use]
     pub fn drawn(seed: u64, (workers, jobs): (u16, u16)) -> Self {
         let rng = &mut ChaCha20Rng::from_seed(fixtures::draw(seed, "slot plan", 0));
@@ -32,6 +32,9 @@ impl SlotPlan {
         scenario.telemetry_loss = rng.gen_range(0..8);
         if rng.gen_ratio(1, 4) {
             scenario.demand = Demand::Updates;
+        }
+        if rng.gen_ratio(1, 2) {
+            scenario.periodic = rng.gen_range(1..=255);
         }
         if rng.gen_ratio(1, 2) {
             let workers = rng.gen_range(1..=scenario.workers);

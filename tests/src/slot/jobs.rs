@@ -13,12 +13,15 @@ use veil_protocol_spec::{
     Address, Blake3Digest,
     scheduling::{
         ClusterPolicy, ClusterState, CpuUnits, DiskUnits, GpuUnits, HostPort, JobSpec, JobType,
-        LeasePolicy, MemoryUnits, Port, Priority, Protocol, ResourceRequest, Resources,
+        LeasePolicy, MemoryUnits, Overlap, Port, Priority, Protocol, ResourceRequest, Resources,
         RestartMode, RestartPolicy, Submission, UpdatePolicy,
     },
 };
 
-use super::{Demand, SlotScenario};
+use super::{
+    Demand, SlotScenario,
+    periodic::{self, Periodic, Timed},
+};
 use crate::fixtures;
 
 /// More memory than any worker of the world has.
@@ -32,6 +35,10 @@ const PORT: NonZeroU16 = NonZeroU16::new(8_080).expect("not 0");
 
 /// Who submits the jobs.
 const OPERATOR: Address = Address([3; 20]);
+
+const fn replaces(kind: &JobType) -> bool {
+    matches!(kind, JobType::Periodic { overlap: Overlap::Replace, .. })
+}
 
 const fn submission(position: u64, job: Blake3Digest) -> Submission {
     Submission { position, job, operator: OPERATOR, leak_bits: 1_000_000, cancelled: false }
@@ -53,6 +60,9 @@ pub(super) struct Jobs {
     jobs: BTreeMap<Blake3Digest, JobSpec>,
     policy: ClusterPolicy,
     bodies: Arc<BTreeMap<Blake3Digest, JobDemand>>,
+    /// How many of 256 jobs are periodic.
+    share: u8,
+    periodic: Periodic,
     /// Which job that is updated each one is a version of.
     lines: BTreeMap<Blake3Digest, usize>,
     /// Jobs that were submitted without a body.
@@ -78,6 +88,8 @@ impl Jobs {
             jobs: BTreeMap::new(),
             policy,
             bodies: Arc::default(),
+            share: scenario.periodic,
+            periodic: Periodic::default(),
             lines: BTreeMap::new(),
             bodiless: 0,
         }
@@ -87,9 +99,18 @@ impl Jobs {
         self.jobs.get(job)
     }
 
-    /// What the jobs want whose body is known.
-    pub(super) fn bodies(&self) -> Arc<BTreeMap<Blake3Digest, JobDemand>> {
-        Arc::clone(&self.bodies)
+    /// What the jobs want whose body is known, as of a block of that time, in Unix seconds.
+    pub(super) fn bodies(&mut self, time: u64) -> Arc<BTreeMap<Blake3Digest, JobDemand>> {
+        self.periodic.bodies(&self.bodies, &self.jobs, &self.policy, time)
+    }
+
+    /// The periodic jobs whose body is known, in order.
+    pub(super) fn periodic(&self) -> impl Iterator<Item = (&Blake3Digest, &Timed)> {
+        self.periodic.all()
+    }
+
+    pub(super) fn is_periodic(&self, job: &Blake3Digest) -> bool {
+        self.periodic.get(job).is_some()
     }
 
     pub(super) fn submissions(&self) -> Arc<Vec<Submission>> {
@@ -98,7 +119,7 @@ impl Jobs {
 
     /// Whether replicas of a job end by themselves.
     pub(super) fn is_batch(&self, job: &Blake3Digest) -> bool {
-        self.jobs.get(job).is_some_and(|job| matches!(job.kind, JobType::Batch { .. }))
+        self.jobs.get(job).is_some_and(|job| job.kind.ends())
     }
 
     /// Whether each worker has a replica of a job.
@@ -186,8 +207,12 @@ impl Jobs {
             Demand::Mixed if active >= self.wanted => {
                 if self.rng.gen_ratio(1, 4) {
                     let k = self.rng.gen_range(0..self.submissions.len());
-                    self.submissions[k].cancelled = true;
-                    changed = true;
+                    // What is run again and again stays longer.
+                    let is_periodic = self.periodic.get(&self.submissions[k].job).is_some();
+                    if !is_periodic || self.rng.gen_ratio(1, 8) {
+                        self.submissions[k].cancelled = true;
+                        changed = true;
+                    }
                 }
             }
             Demand::Mixed => {
@@ -212,6 +237,7 @@ impl Jobs {
             let demand = |job| JobDemand::of(job, &self.policy, &AllowedImages::default(), 0);
             let bodies = self.jobs.iter().map(|(digest, job)| (*digest, demand(job)));
             self.bodies = Arc::new(bodies.collect());
+            self.periodic.set(self.jobs.iter());
             self.shared = Arc::new(self.submissions.clone());
         }
     }
@@ -309,10 +335,16 @@ impl Jobs {
         };
         let exclusive = mixed && self.rng.gen_ratio(1, 4);
         let batch = mixed && position % 3 == 1;
+        let other = if batch { JobType::Batch { max_attempts: 1 } } else { JobType::Service };
+        let periodic = periodic::kind(self.seed, position, self.share).filter(|_| mixed);
+        let kind = periodic.unwrap_or(other);
+        let ends = kind.ends();
+        // "Never twice" and "in place of the one before" exclude each other.
+        let exclusive = exclusive && !replaces(&kind);
         let job = JobSpec {
-            kind: if batch { JobType::Batch { max_attempts: 1 } } else { JobType::Service },
+            kind,
             restart: RestartPolicy {
-                mode: if batch { RestartMode::Never } else { RestartMode::Always },
+                mode: if ends { RestartMode::Never } else { RestartMode::Always },
                 ..RestartPolicy::default()
             },
             replicas,

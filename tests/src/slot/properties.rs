@@ -15,10 +15,12 @@
 //! | a slot replaces at most `max_parallel` replicas of a job whose new version is not certified healthy, and takes no healthy one away before another is, unless both cannot run at once | at each certificate |
 //! | a version that is broken is never called healthy, one that is not is never called failed, unless a worker lies | at each certificate |
 //! | a system job never has two replicas at a worker, and none goes to another | at each certificate |
+//! | no time of a periodic job begins two runs, none begins beside another but by `overlap`, and none is forgotten ([`periodic`]) | at each certificate |
 //! | no exclusive replica gets a place while its old worker may run it | at each certificate, if the plan says so |
 //! | what a member stores of slots that are not over is at most [`KEPT_MANIFESTS`] manifests and [`KEPT_BYTES`] | at each record |
 
 mod lost;
+mod periodic;
 mod rollout;
 mod system;
 
@@ -31,7 +33,7 @@ use veil_protocol_spec::{
     scheduling::{ClusterState, LostWorker, MAX_LOST, Outcome, SlotRecord},
 };
 
-use self::lost::Lost;
+use self::{lost::Lost, periodic::PeriodicRuns};
 use super::{
     Phase, SlotPlan, SlotReport, WorkerBehaviour, worker::CAPACITY, workers::Surroundings,
 };
@@ -69,12 +71,13 @@ pub(super) struct Properties {
     freed: BTreeMap<PeerIdHash, [u64; 4]>,
     /// Slots whose end is overdue, so that each is told once.
     told: Slot,
+    periodic: PeriodicRuns,
 }
 
 impl Properties {
     pub(super) fn new(plan: &SlotPlan) -> Self {
         let honest = plan.honest().collect();
-        Self { honest, ..Self::default() }
+        Self { honest, periodic: PeriodicRuns::new(plan), ..Self::default() }
     }
 
     /// Too few members reach each other now.
@@ -124,6 +127,10 @@ impl Properties {
                 }
             }
         }
+        self.periodic.check((before, after), record, around, chain.as_deref(), report);
+        // What the run before has left, or had lost, is nothing of the one that begins.
+        self.done.retain(|(job, _)| !periodic::begins(record, job));
+        self.lost.retain(|(job, _), _| !periodic::begins(record, job));
         self.check_done((before, after), record, around, now, report);
         self.check_listed((before, after), record, around, now, report);
         let open = |at| {
@@ -152,7 +159,8 @@ impl Properties {
                 report.count("replica done");
                 continue;
             }
-            let is_replaced = replaced(job, *replica);
+            let is_before = periodic::begins(record, job);
+            let is_replaced = replaced(job, *replica) || is_before;
             let wanted = chain.as_ref().is_none_or(|chain| chain.wants(job));
             let stays = wanted && !is_lost && !is_replaced;
             let placement = was.placement(*job, *replica).filter(|_| stays);
@@ -160,7 +168,9 @@ impl Properties {
                 let chain = chain.as_deref();
                 given_back::may_leave(was, *of, placement, record, around, chain, report)
             });
-            if is_replaced {
+            if is_before {
+                report.count("replica of the run before stopped");
+            } else if is_replaced {
                 report.count("replica of another version");
             } else if !is_lost && wanted && !leaves {
                 report.violate(format!(

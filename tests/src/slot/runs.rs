@@ -1,4 +1,4 @@
-//! Batch jobs on the workers of the world: when each replica ends, and what workers say of it.
+//! Batch jobs, and runs of periodic ones, on the workers of the world: when each replica ends, and what workers say of it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,10 +22,21 @@ pub(super) struct Runs {
 impl Runs {
     /// What was placed anew begins to run. How long follows from the job.
     pub(super) fn tick(&mut self, state: &ClusterState, jobs: &Jobs, now: Millis) {
-        self.ends.retain(|(job, ..), _| jobs.get(job).is_some());
+        // Of a periodic job other runs follow: of those that are over nothing is asked any more.
+        let is_of_state = |of: &(Blake3Digest, ReplicaIndex, Slot)| {
+            let placed = state.placement(of.0, of.1);
+            let done = state.done_replica(of.0, of.1).map(|done| done.placement);
+            [placed, done].into_iter().flatten().any(|placement| placement.slot == of.2)
+        };
+        self.ends.retain(|of, _| {
+            jobs.get(&of.0).is_some() && (!jobs.is_periodic(&of.0) || is_of_state(of))
+        });
         for (job, replica, placement) in state.replicas() {
             if jobs.is_batch(&job) {
-                let runs = Millis::from(job.0[1]) * 500;
+                // Of a periodic job each run takes another time, some of them longer than until the next.
+                let slot = placement.slot.0.to_le_bytes()[0].wrapping_mul(37);
+                let drawn = if jobs.is_periodic(&job) { job.0[1] ^ slot } else { job.0[1] };
+                let runs = Millis::from(drawn) * 500;
                 self.ends.entry((job, replica, placement.slot)).or_insert(now + runs);
             }
         }

@@ -39,7 +39,7 @@ pub(super) struct Sight {
     /// Number of the last block that this member knows.
     pub(super) settled: u64,
     pub(super) max_workers: usize,
-    /// What the jobs want whose body this member has.
+    /// What the jobs want whose body this member has, as of the block.
     pub(super) bodies: Arc<BTreeMap<Blake3Digest, JobDemand>>,
     pub(super) fresh: Vec<TelemetryRef>,
     pub(super) suspicions: Arc<BySlot>,

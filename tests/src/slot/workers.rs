@@ -26,6 +26,7 @@ use super::{
     given_back::{self, GiveBacks},
     health::{self, Health},
     jobs::Jobs,
+    periodic::chain_time,
     runs::{self, Runs},
     sight::POLICY,
     telemetry::{Clock, Flaw, Sample},
@@ -125,7 +126,7 @@ impl Surroundings {
             policy,
             scenario: scenario.clone(),
         };
-        this.mine();
+        this.mine(0);
         this
     }
 
@@ -153,12 +154,12 @@ impl Surroundings {
         self.runs.tick(state, &self.jobs, now);
         self.given_back.tick(state, (&self.jobs, &self.runs), &self.workers, now, report);
         self.sample(now, state, report);
-        self.mine();
+        self.mine(now);
     }
 
-    fn mine(&mut self) {
+    fn mine(&mut self, now: Millis) {
         let (registered, draining) = (Arc::clone(&self.registered), self.given_back.draining());
-        self.chain.mine(registered, self.jobs.submissions(), draining);
+        self.chain.mine(registered, self.jobs.submissions(), draining, chain_time(now));
     }
 
     /// Whose workers these are.

@@ -193,7 +193,9 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-scheduler",
             "veil-scheduler-plan",
         ],
-    ),
+    )
+    // The manifests of its states are those of the simulated world.
+    .with_tests_of(&["veil-tests"]),
     // Sessions of operators with workers, both ends: what a worker knows and does is told to it.
     row(
         Product,

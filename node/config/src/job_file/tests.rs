@@ -140,7 +140,7 @@ fn how_a_job_is_updated_is_read() {
 }
 
 #[test]
-fn what_nobody_does_yet_is_read_and_refused_by_the_specification() {
+fn what_nobody_does_is_read_and_refused_by_the_specification() {
     let (top, sections) =
         ("type = \"periodic\"", "[periodic]\ncron = \"0 4 * * *\"\noverlap = \"allow\"");
     let refused = JobFile::parse(&file(top, sections)).unwrap().check().unwrap_err();

@@ -12,11 +12,12 @@ use veil_protocol_spec::{
     registry::{Eligibility, Roles},
     scheduling::{
         Assignment, AssignmentCertificate, Assignments, Binding, BlockRef, CertificateBody,
-        CircuitId, ClusterPolicy, ClusterScope, CpuUnits, GroupSignature, LeavingReplica, Manifest,
+        ClusterPolicy, ClusterScope, CpuUnits, GroupSignature, LeavingReplica, Manifest,
         MemoryUnits, NewVersion, Outcome, PendingReplica, ReferenceStringOrigin, ReplicaHealth,
         ResourceRequest, Resources, RolloutChanges, SlotRecord, Submission, TelemetryEntry,
     },
 };
+use veil_tests::fixtures;
 
 use super::*;
 
@@ -57,23 +58,9 @@ fn slot(state: &ClusterState, to: u8, change: impl FnOnce(&mut Manifest)) -> Clu
     let binding = Binding { scope: scope(), key_set: KeySetDigest([3; 32]), epoch: Epoch(0) };
     let entry = |byte| TelemetryEntry { sender: worker(byte), digest: Blake3Digest([byte; 32]) };
     let mut manifest = Manifest {
-        binding,
-        slot: Slot(state.last_slot().0 + 1),
-        proposer: member,
         previous: state.last_certificate(),
-        block: BlockRef { number: 1, hash: KeccakDigest([9; 32]) },
-        base: KeccakDigest([4; 32]),
-        jobs_seen: 2,
-        policy: KeccakDigest([8; 32]),
-        circuit: CircuitId { version: 1, fingerprint: Blake3Digest([7; 32]) },
         telemetry: [1, 2].map(entry).to_vec(),
-        pending: Vec::new(),
-        leaving: Vec::new(),
-        done: Vec::new(),
-        lost: Vec::new(),
-        given_back: Vec::new(),
-        runs: Vec::new(),
-        rollouts: RolloutChanges::default(),
+        ..fixtures::manifest(binding, Slot(state.last_slot().0 + 1), member, 1)
     };
     change(&mut manifest);
     let placed = manifest.pending.iter().map(|of| Assignment {

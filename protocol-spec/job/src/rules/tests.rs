@@ -73,7 +73,7 @@ fn what_nobody_does_is_refused_by_name() {
         ),
         "{refused}"
     );
-    assert!(refused.to_string().contains("this version does not support"), "{refused}");
+    assert!(refused.to_string().contains("jobs of their own"), "{refused}");
 }
 
 #[test]
@@ -109,6 +109,12 @@ fn a_type_has_its_own_rules() {
     assert!(unknown.to_string().contains("`Europe/Berlijn`"), "{unknown}");
     let never = ends(with("0 4 31 2 *", "UTC", Overlap::Skip)).unwrap_err();
     assert!(never.to_string().contains("`0 4 31 2 *`"), "{never}");
+    let replaces = with("0 4 * * *", "UTC", Overlap::Replace);
+    assert_eq!(ends(replaces.clone()), Err(JobError::ReplacesExclusive));
+    let mut keeps = job();
+    (keeps.kind, keeps.restart.mode) = (replaces, RestartMode::Never);
+    keeps.lease = LeasePolicy::Keep;
+    assert_eq!(keeps.validate(), Ok(()));
     let both = ends(with("0 4 * * *", "UTC", Overlap::Allow)).unwrap_err();
     assert!(matches!(both, JobError::Unsupported(u) if u.key == "periodic.overlap"));
 }

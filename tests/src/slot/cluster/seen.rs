@@ -35,6 +35,7 @@ impl Cluster {
         let slot = Slot(state.last_slot().0 + 1);
         let suspicions = self.suspicions(slot, &state, now);
         let (fresh, silent) = self.around.fresh(j, &state, now);
+        let bodies = self.around.jobs.bodies(chain.time);
         Sight {
             committee: self.plan.committee,
             roster: Arc::clone(&self.roster),
@@ -43,7 +44,7 @@ impl Cluster {
             settled: self.around.chain.head().block.number,
             chain,
             max_workers: usize::from(self.plan.scenario.max_workers),
-            bodies: self.around.jobs.bodies(),
+            bodies,
             fresh,
             suspicions,
             not_before: self.not_before(j, MAX_AGE, now),

@@ -6,7 +6,7 @@ use veil_protocol_spec::{
     Signature,
     agreement::{Instance, Lock},
     scheduling::{
-        Assignment, AssignmentCertificate, Assignments, CertificateBody, GroupSignature,
+        Assignment, AssignmentCertificate, Assignments, CertificateBody, GroupSignature, Manifest,
         PendingReplica, ReferenceStringOrigin, SignedSuspicion, TelemetryEntry,
     },
 };
@@ -38,14 +38,22 @@ fn placed(around: &Surroundings) -> (SlotRecord, ClusterState) {
     manifest.telemetry = vec![TelemetryEntry { sender: worker, digest: Blake3Digest([2; 32]) }];
     manifest.pending = vec![PendingReplica { submission: 1, job, replica, only: None }];
     let outcome = Outcome::Node(worker);
-    let assignments =
-        Assignments::try_from(vec![Assignment { job, replica, outcome }]).expect("one assignment");
-    let state = ClusterState::default().apply(&manifest, &assignments).expect("it follows");
-    let (instance, value) = (Instance::manifest(Slot(1)), manifest.digest());
+    follow(&ClusterState::default(), manifest, vec![Assignment { job, replica, outcome }])
+}
+
+/// A slot with this manifest, and the state after it.
+fn follow(
+    before: &ClusterState,
+    manifest: Manifest,
+    placed: Vec<Assignment>,
+) -> (SlotRecord, ClusterState) {
+    let assignments = Assignments::try_from(placed).expect("few assignments");
+    let state = before.apply(&manifest, &assignments).expect("it follows");
+    let (instance, value) = (Instance::manifest(manifest.slot), manifest.digest());
     let lock = Lock { binding: binding(), instance, round: 0, value, votes: Vec::new() };
     let body = CertificateBody {
         binding: binding(),
-        slot: Slot(1),
+        slot: manifest.slot,
         manifest: value,
         previous: manifest.previous,
         base: manifest.base,
@@ -177,3 +185,5 @@ fn the_first_slot_that_begins_after_the_grace_lists_what_is_lost() {
     assert!(matches!(&violations[..], [one] if one.contains("passes over")), "{violations:?}");
     assert_eq!(told(due, Lists::Both), [""; 0]);
 }
+
+mod periodic;
