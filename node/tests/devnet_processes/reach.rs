@@ -81,13 +81,14 @@ fn a_job_is_reached_from_where_only_an_entry_node_is() {
     let (network, _) = Network::start();
     let image = veil_node_devnet::sample_image().unwrap();
     let script = format!(
-        "rm -f /tmp/end; busybox httpd -p 8080 -h /www; i=0; \
+        "busybox httpd -p 8080 -h /www; i=0; \
          while [ ! -e /tmp/end ]; do echo {MARK} $i; i=$((i+1)); sleep 0.2; done"
     );
     let job = network.submit_file(&format!(
         "name = \"reached\"\nimage = \"{image}\"\nreplicas = 2\n\
          [container]\nentrypoint = [\"/bin/busybox\", \"sh\", \"-c\", \"{script}\"]\n\
-         [resources]\ncpu = \"100m\"\nmemory = \"64Mi\"\n[restart]\nmode = \"always\"\ndelay = 0\n\
+         user = \"65534:65534\"\ntmpfs = {{ \"/tmp\" = \"1Mi\" }}\n\
+         [resources]\ncpu = \"100m\"\nmemory = \"64Mi\"\n[restart]\nmode = \"always\"\n\
          [placement]\nanti_affinity = \"hard\"\n\
          [[port]]\nname = \"http\"\ncontainer = 8080\nhost = \"none\"\n\
          [[port]]\nname = \"open\"\ncontainer = 8081\n"
@@ -259,7 +260,7 @@ fn inside() {
     let error = String::from_utf8(ended.stderr).unwrap();
     assert!(error.contains("wrong\n"), "{error}");
     let kept = json(&mut job(&["exec", "--json", "reached/0", "--", "/bin/busybox", "id", "-u"]));
-    assert_eq!((&kept["exit_code"], &kept["stdout"]), (&0.into(), &"0\n".into()), "{kept}");
+    assert_eq!((&kept["exit_code"], &kept["stdout"]), (&0.into(), &"65534\n".into()), "{kept}");
 
     let mut forward =
         Reading::start(&mut job(&["forward", "--json", "reached", "0:http", "0:8080"]));

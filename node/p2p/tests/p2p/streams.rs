@@ -102,7 +102,8 @@ async fn a_session_through(listen: &str) {
     );
     let (here, mut there) = tokio::io::duplex(64 << 10);
     let carrying = tokio::spawn(async move { copy_bidirectional(&mut there, &mut onward).await });
-    let connecting = Session::connect(here, &scope(1), &secret(9), id(2));
+    let (scope, client) = (scope(1), secret(9));
+    let connecting = Session::connect(here, &scope, &client, id(2));
     let session = within("session", connecting).await.unwrap();
     assert_eq!(session.peer, id(2));
     let long: Vec<u8> = SECRET.repeat(100_000);
