@@ -141,6 +141,9 @@ pub struct IncomingStream {
     pub stream: ByteStream,
 }
 
+/// Who takes the streams of a kind.
+type Acceptors = Vec<(StreamKind, mpsc::Sender<IncomingStream>)>;
+
 /// What opening and accepting need.
 pub(crate) struct Streams {
     scope: String,
@@ -151,7 +154,7 @@ pub(crate) struct Streams {
     /// Open ones in all.
     at_once: Arc<Semaphore>,
     /// Those that this node opens to itself go there.
-    acceptors: Arc<Mutex<Vec<(StreamKind, mpsc::Sender<IncomingStream>)>>>,
+    acceptors: Arc<Mutex<Acceptors>>,
 }
 
 impl Streams {
@@ -166,7 +169,7 @@ impl Streams {
         Self { scope, control, admission, commands, at_once, acceptors: Arc::default() }
     }
 
-    fn acceptors(&self) -> MutexGuard<'_, Vec<(StreamKind, mpsc::Sender<IncomingStream>)>> {
+    fn acceptors(&self) -> MutexGuard<'_, Acceptors> {
         self.acceptors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -6,7 +6,7 @@
 use std::{
     env,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
@@ -26,15 +26,16 @@ const FOLDER: &str = "VEIL_TEST_FOLDER";
 const MARK: &str = "only-for-its-operator";
 const ENTRY: &str = "member-1";
 
-/// What is carried into the namespace: a name of its socket, and the port that it leads to.
-fn ways(folder: &Path) -> [(PathBuf, u16); 2] {
+/// What is carried into the namespace: a name of its socket, and the address that it leads to.
+fn ways(folder: &Path) -> [(PathBuf, SocketAddr); 2] {
     let file = DevnetFile::read(folder).unwrap();
     let entry = file.nodes.into_iter().find(|node| node.name == ENTRY).unwrap();
-    let port = |url: &str| url.trim_end_matches('/').rsplit_once(':').unwrap().1.parse().unwrap();
+    let address =
+        |url: &str| url.trim_end_matches('/').rsplit_once('/').unwrap().1.parse().unwrap();
     let config = AnyConfig::load(&file.operator, &process_environment).unwrap();
     let rpc = config.chain().rpc.as_slice()[0].clone();
     let place = |name: &str| folder.with_file_name(name);
-    [(place("api.sock"), port(&entry.api.unwrap())), (place("rpc.sock"), port(&rpc))]
+    [(place("api.sock"), address(&entry.api.unwrap())), (place("rpc.sock"), address(&rpc))]
 }
 
 /// Carries each connection on, until both ends are over.
@@ -94,13 +95,13 @@ fn a_job_is_reached_from_where_only_an_entry_node_is() {
          [[port]]\nname = \"open\"\ncontainer = 8081\n"
     ));
     let workers = until("both replicas run", || network.running(&job, 2));
-    for (socket, port) in ways(&network.folder) {
+    for (socket, address) in ways(&network.folder) {
         let listener = UnixListener::bind(socket).unwrap();
         thread::spawn(move || {
             for connection in listener.incoming() {
                 let connection = connection.unwrap();
                 thread::spawn(move || {
-                    carry(connection, TcpStream::connect(("127.0.0.1", port)).unwrap());
+                    carry(connection, TcpStream::connect(address).unwrap());
                 });
             }
         });
@@ -190,8 +191,8 @@ fn inside() {
     let Some(folder) = env::var_os(FOLDER).map(PathBuf::from) else { return };
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
     assert!(up.success());
-    for (socket, port) in ways(&folder) {
-        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    for (socket, address) in ways(&folder) {
+        let listener = TcpListener::bind(address).unwrap();
         thread::spawn(move || {
             for connection in listener.incoming() {
                 let (connection, socket) = (connection.unwrap(), socket.clone());
@@ -200,10 +201,10 @@ fn inside() {
         });
     }
     let operator = DevnetFile::read(&folder).unwrap().operator;
-    let port = ways(&folder)[0].1;
+    let entry = ways(&folder)[0].1;
     let job = |arguments: &[&str]| {
         let mut command = veil();
-        command.args(["--node", &format!("https://127.0.0.1:{port}"), "job"]);
+        command.args(["--node", &format!("https://{entry}"), "job"]);
         // Before what is for the command that runs elsewhere.
         let (verb, rest) = arguments.split_first().unwrap();
         command.arg(verb).arg("--config").arg(&operator).args(rest);
@@ -212,7 +213,7 @@ fn inside() {
     };
 
     let found = json(&mut job(&["endpoints", "reached", "--json"]));
-    let endpoints = found["endpoints"].as_array().unwrap();
+    let endpoints = found["endpoints"].as_array().unwrap_or_else(|| panic!("{found}"));
     assert_eq!(endpoints.len(), 2, "{found}");
     for endpoint in endpoints {
         assert_eq!(endpoint["running"], true, "{found}");
