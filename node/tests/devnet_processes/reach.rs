@@ -145,7 +145,8 @@ fn worker_of(network: &Network, replica: u64) -> String {
     let found = json(command.arg(&network.folder));
     let worker = found["endpoints"][0]["worker"].as_str().unwrap_or_else(|| panic!("{found}"));
     let nodes = DevnetFile::read(&network.folder).unwrap().nodes;
-    nodes.into_iter().find(|node| network.peer(&node.name) == worker).unwrap().name
+    let mut workers = nodes.into_iter().filter(|node| node.name.starts_with("worker"));
+    workers.find(|node| network.peer(&node.name) == worker).unwrap().name
 }
 
 /// A command whose lines are read as they come.

@@ -28,7 +28,7 @@ async fn a_log_is_read_to_its_end_and_followed_from_there() {
     with_worker(async |worker| {
         let script = "echo one; echo two >&2; sleep 1; echo three; exec sleep 3600";
         let desired = replicas(job(&["sh", "-c", script]), 1);
-        worker.reconcile(&desired).await;
+        assert_eq!(worker.reconcile(&desired).await.started.len(), 1);
         assert!(worker.executor.find(&NOBODY).await.unwrap().is_none());
         let found = worker.executor.find(&desired[0].id()).await.unwrap().unwrap();
         assert!(found.running);
@@ -58,7 +58,7 @@ async fn a_log_is_read_to_its_end_and_followed_from_there() {
 async fn a_command_has_its_input_its_output_and_its_code() {
     with_worker(async |worker| {
         let desired = replicas(job(&["sleep", "3600"]), 1);
-        worker.reconcile(&desired).await;
+        assert_eq!(worker.reconcile(&desired).await.started.len(), 1);
         let found = worker.executor.find(&desired[0].id()).await.unwrap().unwrap();
         let sh = |script: &str| ["/bin/busybox", "sh", "-c", script].map(str::to_owned).to_vec();
         let script = sh("cat; echo wrong >&2; exit 7");
@@ -97,7 +97,7 @@ async fn a_port_is_reached_whether_or_not_it_is_published() {
     with_worker(async |worker| {
         // The sample's web server, and no port in the job.
         let desired = replicas(job(&[]), 1);
-        worker.reconcile(&desired).await;
+        assert_eq!(worker.reconcile(&desired).await.started.len(), 1);
         let id = desired[0].id();
         until(async || worker.executor.connect(&id, 8080).await.is_ok()).await;
         let mut connection = worker.executor.connect(&id, 8080).await.unwrap();
