@@ -163,3 +163,6 @@ impl Verifier {
         &self.bodies
     }
 }
+
+#[cfg(test)]
+mod tests;

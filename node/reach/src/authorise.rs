@@ -87,7 +87,9 @@ pub async fn authorise(
     if request.expires > now.saturating_add(MOST_SECONDS) {
         return Err(Refusal::TooLong);
     }
-    if signer_of(&request.digest(), &signed.signature()) != Some(request.account) {
+    let signer = signer_of(&request.digest(), &signed.signature());
+    // Other recovery bytes are other spellings of these two.
+    if !matches!(signed.v, 27 | 28) || signer != Some(request.account) {
         return Err(Refusal::Signature);
     }
     acts(world, request).await?;

@@ -1,6 +1,6 @@
 //! The operator's side of sessions.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use async_recursion::async_recursion as boxed;
 use rand::RngCore as _;
@@ -47,6 +47,9 @@ pub enum ReachFailure {
     Over { worker: PeerIdHash, why: String },
 }
 
+/// Signs a digest: r, s and v; or says why not.
+pub type Sign = Arc<dyn Fn(&[u8; 32]) -> Result<[u8; 65], String> + Send + Sync>;
+
 /// Who asks.
 #[derive(Clone)]
 pub struct Signer {
@@ -56,8 +59,8 @@ pub struct Signer {
     pub account: Address,
     /// Whose job it is.
     pub operator: Address,
-    /// Signs a digest: r, s and v.
-    pub sign: std::sync::Arc<dyn Fn(&[u8; 32]) -> Result<[u8; 65], String> + Send + Sync>,
+    /// With that account's key.
+    pub sign: Sign,
 }
 
 impl core::fmt::Debug for Signer {

@@ -39,7 +39,7 @@ mod tests;
 
 pub use self::{
     authorise::{Place, World},
-    client::{ReachFailure, Reached, Signer, reach},
+    client::{ReachFailure, Reached, Sign, Signer, reach},
     forward::splice,
     host::{Command, Host, Ran, refusal_of},
     serve::Server,

@@ -6,7 +6,7 @@
 use std::{
     env,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
@@ -26,15 +26,16 @@ const FOLDER: &str = "VEIL_TEST_FOLDER";
 const MARK: &str = "only-for-its-operator";
 const ENTRY: &str = "member-1";
 
-/// What is carried into the namespace: a name of its socket, and the port that it leads to.
-fn ways(folder: &Path) -> [(PathBuf, u16); 2] {
+/// What is carried into the namespace: a name of its socket, and the address that it leads to.
+fn ways(folder: &Path) -> [(PathBuf, SocketAddr); 2] {
     let file = DevnetFile::read(folder).unwrap();
     let entry = file.nodes.into_iter().find(|node| node.name == ENTRY).unwrap();
-    let port = |url: &str| url.trim_end_matches('/').rsplit_once(':').unwrap().1.parse().unwrap();
+    let address =
+        |url: &str| url.trim_end_matches('/').rsplit_once('/').unwrap().1.parse().unwrap();
     let config = AnyConfig::load(&file.operator, &process_environment).unwrap();
     let rpc = config.chain().rpc.as_slice()[0].clone();
     let place = |name: &str| folder.with_file_name(name);
-    [(place("api.sock"), port(&entry.api.unwrap())), (place("rpc.sock"), port(&rpc))]
+    [(place("api.sock"), address(&entry.api.unwrap())), (place("rpc.sock"), address(&rpc))]
 }
 
 /// Carries each connection on, until both ends are over.
@@ -81,25 +82,26 @@ fn a_job_is_reached_from_where_only_an_entry_node_is() {
     let (network, _) = Network::start();
     let image = veil_node_devnet::sample_image().unwrap();
     let script = format!(
-        "rm -f /tmp/end; busybox httpd -p 8080 -h /www; i=0; \
+        "busybox httpd -p 8080 -h /www; i=0; \
          while [ ! -e /tmp/end ]; do echo {MARK} $i; i=$((i+1)); sleep 0.2; done"
     );
     let job = network.submit_file(&format!(
         "name = \"reached\"\nimage = \"{image}\"\nreplicas = 2\n\
          [container]\nentrypoint = [\"/bin/busybox\", \"sh\", \"-c\", \"{script}\"]\n\
-         [resources]\ncpu = \"100m\"\nmemory = \"64Mi\"\n[restart]\nmode = \"always\"\ndelay = 0\n\
+         user = \"65534:65534\"\ntmpfs = {{ \"/tmp\" = \"1Mi\" }}\n\
+         [resources]\ncpu = \"100m\"\nmemory = \"64Mi\"\n[restart]\nmode = \"always\"\n\
          [placement]\nanti_affinity = \"hard\"\n\
          [[port]]\nname = \"http\"\ncontainer = 8080\nhost = \"none\"\n\
          [[port]]\nname = \"open\"\ncontainer = 8081\n"
     ));
     let workers = until("both replicas run", || network.running(&job, 2));
-    for (socket, port) in ways(&network.folder) {
+    for (socket, address) in ways(&network.folder) {
         let listener = UnixListener::bind(socket).unwrap();
         thread::spawn(move || {
             for connection in listener.incoming() {
                 let connection = connection.unwrap();
                 thread::spawn(move || {
-                    carry(connection, TcpStream::connect(("127.0.0.1", port)).unwrap());
+                    carry(connection, TcpStream::connect(address).unwrap());
                 });
             }
         });
@@ -143,7 +145,8 @@ fn worker_of(network: &Network, replica: u64) -> String {
     let found = json(command.arg(&network.folder));
     let worker = found["endpoints"][0]["worker"].as_str().unwrap_or_else(|| panic!("{found}"));
     let nodes = DevnetFile::read(&network.folder).unwrap().nodes;
-    nodes.into_iter().find(|node| network.peer(&node.name) == worker).unwrap().name
+    let mut workers = nodes.into_iter().filter(|node| node.name.starts_with("worker"));
+    workers.find(|node| network.peer(&node.name) == worker).unwrap().name
 }
 
 /// A command whose lines are read as they come.
@@ -189,8 +192,8 @@ fn inside() {
     let Some(folder) = env::var_os(FOLDER).map(PathBuf::from) else { return };
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
     assert!(up.success());
-    for (socket, port) in ways(&folder) {
-        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    for (socket, address) in ways(&folder) {
+        let listener = TcpListener::bind(address).unwrap();
         thread::spawn(move || {
             for connection in listener.incoming() {
                 let (connection, socket) = (connection.unwrap(), socket.clone());
@@ -199,10 +202,10 @@ fn inside() {
         });
     }
     let operator = DevnetFile::read(&folder).unwrap().operator;
-    let port = ways(&folder)[0].1;
+    let entry = ways(&folder)[0].1;
     let job = |arguments: &[&str]| {
         let mut command = veil();
-        command.args(["--node", &format!("https://127.0.0.1:{port}"), "job"]);
+        command.args(["--node", &format!("https://{entry}"), "job"]);
         // Before what is for the command that runs elsewhere.
         let (verb, rest) = arguments.split_first().unwrap();
         command.arg(verb).arg("--config").arg(&operator).args(rest);
@@ -211,7 +214,7 @@ fn inside() {
     };
 
     let found = json(&mut job(&["endpoints", "reached", "--json"]));
-    let endpoints = found["endpoints"].as_array().unwrap();
+    let endpoints = found["endpoints"].as_array().unwrap_or_else(|| panic!("{found}"));
     assert_eq!(endpoints.len(), 2, "{found}");
     for endpoint in endpoints {
         assert_eq!(endpoint["running"], true, "{found}");
@@ -259,7 +262,7 @@ fn inside() {
     let error = String::from_utf8(ended.stderr).unwrap();
     assert!(error.contains("wrong\n"), "{error}");
     let kept = json(&mut job(&["exec", "--json", "reached/0", "--", "/bin/busybox", "id", "-u"]));
-    assert_eq!((&kept["exit_code"], &kept["stdout"]), (&0.into(), &"0\n".into()), "{kept}");
+    assert_eq!((&kept["exit_code"], &kept["stdout"]), (&0.into(), &"65534\n".into()), "{kept}");
 
     let mut forward =
         Reading::start(&mut job(&["forward", "--json", "reached", "0:http", "0:8080"]));
