@@ -151,6 +151,8 @@ pub(super) const HOUSE: &[Row] = &[
         &["veil-committee", "veil-contracts", "veil-protocol-spec"],
     ),
     row(Edge, "veil-node-containers", CONTAINERS, &["veil-protocol-spec"]),
+    // Sockets of this machine, and streams that somebody else opens: it is tested without engine and network.
+    row(Edge, "veil-node-links", NONE, &["veil-protocol-spec"]),
     // Asked before an engine pulls, and by who allows an image: by the HTTP client of the chain.
     row(Edge, "veil-node-registry", REGISTRY, &["veil-protocol-spec"]),
     // What a person reads, for whoever has something to show.
@@ -263,6 +265,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-config",
             "veil-node-containers",
             "veil-node-core",
+            "veil-node-links",
             "veil-node-p2p",
             "veil-node-process",
             "veil-node-registry",

@@ -25,7 +25,8 @@ use super::*;
 use crate::answering::from_afar;
 use veil_node_api::periodic::{PeriodicStatus, RunOutcome};
 use veil_node_api::status::{
-    DoneStatus, Endpoint, EngineStatus, Observed, ReplicaStatus, SlotReport, TrafficStatus,
+    DoneStatus, Endpoint, EngineStatus, LinkStatus, Observed, ReplicaStatus, SlotReport,
+    TrafficStatus,
 };
 use veil_node_api::versions::{JobVersion, VersionStatus};
 
@@ -230,6 +231,14 @@ fn replica() -> ReplicaStatus {
                 host: "127.0.0.1".parse().unwrap(),
                 port: 8080,
                 protocol: Protocol::Tcp,
+            }],
+            links: vec![LinkStatus {
+                address: "db:5432".to_owned(),
+                job: "shop-db".parse().unwrap(),
+                port: "pg".parse().unwrap(),
+                trouble: Some(String::new()),
+                carried: 1,
+                failed: 0,
             }],
             ..Observed::default()
         }),
