@@ -95,6 +95,22 @@ alloy::sol! {
         uint64 expires;
     }
 
+    /// By an account, to reach a replica of a job on a worker, in the session of which `client` is one end; for itself,
+    /// or for the operator whose delegate it is. No contract checks it.
+    #[derive(Debug, PartialEq, Eq)]
+    struct ReachRequest {
+        bytes32 cluster;
+        bytes32 worker;
+        bytes32 client;
+        address account;
+        address operator;
+        bytes32 job;
+        uint16 replica;
+        string action;
+        bytes32 details;
+        uint64 expires;
+    }
+
     /// Leaf of the tree over a group's verifying shares.
     #[derive(Debug, PartialEq, Eq)]
     struct VerifyingShare {

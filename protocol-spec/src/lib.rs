@@ -1,5 +1,6 @@
 //! The protocol of Veil as types. The text is beside this crate in `ceremony.md`, `slot.md`, `agreement.md`,
-//! `decryption.md`, `sealed.md`, `links.md` and `anchoring.md`; a step quoted in code is a numbered step of one of those.
+//! `decryption.md`, `sealed.md`, `reach.md`, `links.md` and `anchoring.md`; a step quoted in code is a numbered step of
+//! one of those.
 //!
 //! # Role
 //! Everything that crosses a wire, is hashed, signed or stored is defined here and nowhere else:
@@ -12,8 +13,8 @@
 //! - [`scheduling`]: `Telemetry`, `Manifest`, `AssignmentCertificate`; and `JobSpec`, from
 //!   `veil-protocol-spec-job`.
 //! - [`evidence`]: what shows that somebody broke the protocol.
-//! - [`sealing`]: how what is sealed in a job reaches the winners of its replicas.
-//! - [`link`]: how a worker reaches a job on another for a container of its own.
+//! - [`sealing`]: how what is sealed in a job reaches the winners of its replicas; [`reach`]: how an operator reaches
+//!   its job where it runs; [`link`]: how a worker reaches a job on another for a container of its own.
 //! - [`registry`]: what the chain says of a node; [`sync`]: how nodes keep up with each other, from a
 //!   [`snapshot`] where they were away long; [`inputs`]: what a member keeps of a slot's inputs.
 //!
@@ -48,6 +49,7 @@ pub mod evidence;
 pub mod inputs;
 pub mod link;
 pub mod publication;
+pub mod reach;
 pub mod registry;
 pub mod scheduling;
 pub mod sealing;

@@ -12,7 +12,12 @@ use std::{
 
 use async_recursion::async_recursion as boxed;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1::SendRequest};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1::SendRequest,
+    http::request::Builder,
+};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
@@ -21,12 +26,13 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
-use veil_protocol_spec::{Address, ClusterId, hex, read_hex};
+use veil_protocol_spec::{Address, ClusterId, PeerIdHash, hex, read_hex};
 use zeroize::Zeroizing;
 
 use crate::{
     address::NodeAddress,
     gate::{Challenge, ChallengeRequest, LoggedIn, LoginRequest},
+    relay,
     sessions::Login,
     tls::CertificateHash,
     trust::{Trust, TrustError},
@@ -291,7 +297,8 @@ impl Client {
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|e| self.broken(&e))?;
-        Ok(Link { sender, connection: tokio::spawn(connection), certificate })
+        let connection = tokio::spawn(connection.with_upgrades());
+        Ok(Link { sender, connection, certificate })
     }
 
     /// Sends a request; the body of the answer, if that is one of success.
@@ -302,21 +309,9 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<Bytes, ClientError> {
-        let host = match &self.address {
-            NodeAddress::Socket(_) => "veil",
-            NodeAddress::Remote { host, .. } => host,
-        };
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", host)
-            .header("content-type", "application/json");
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {}", token.as_str()));
-        }
+        let request = self.request(method, path).header("content-type", "application/json");
         let request = request.body(Full::new(body)).map_err(|e| self.broken(&e))?;
-        link.sender.ready().await.map_err(|e| self.broken(&e))?;
-        let response = link.sender.send_request(request).await.map_err(|e| self.broken(&e))?;
+        let response = self.send_request(link, request).await?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
         let body = body.map_err(|e| self.broken(&e))?.to_bytes();
@@ -324,6 +319,53 @@ impl Client {
             return Ok(body);
         }
         Err(self.refusal(status, &body))
+    }
+
+    fn request(&self, method: Method, path: &str) -> Builder {
+        let host = match &self.address {
+            NodeAddress::Socket(_) => "veil",
+            NodeAddress::Remote { host, .. } => host,
+        };
+        let request = Request::builder().method(method).uri(path).header("host", host);
+        match &self.token {
+            Some(token) => request.header("authorization", format!("Bearer {}", token.as_str())),
+            None => request,
+        }
+    }
+
+    async fn send_request(
+        &self,
+        link: &mut Link,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        link.sender.ready().await.map_err(|e| self.broken(&e))?;
+        link.sender.send_request(request).await.map_err(|e| self.broken(&e))
+    }
+
+    /// A stream through the node to a worker.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    #[boxed]
+    pub async fn reach(&self, worker: PeerIdHash) -> Result<Box<dyn relay::Bytes>, ClientError> {
+        let path = relay::PATH.replace("{worker}", &worker.to_string());
+        let asking = async {
+            let mut link = self.connect().await?;
+            let request = self
+                .request(Method::GET, &path)
+                .header("connection", "upgrade")
+                .header("upgrade", relay::PROTOCOL);
+            let request = request.body(Full::default()).map_err(|e| self.broken(&e))?;
+            let response = self.send_request(&mut link, request).await?;
+            let status = response.status();
+            if status != StatusCode::SWITCHING_PROTOCOLS {
+                let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+                return Err(self.refusal(status, &body.map_err(|e| self.broken(&e))?.to_bytes()));
+            }
+            let upgraded = hyper::upgrade::on(response).await.map_err(|e| self.broken(&e))?;
+            Ok::<Box<dyn relay::Bytes>, _>(Box::new(TokioIo::new(upgraded)))
+        };
+        self.in_time(asking).await
     }
 
     fn refusal(&self, status: StatusCode, body: &[u8]) -> ClientError {

@@ -38,7 +38,7 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 const QUESTIONS_AT_ONCE: usize = 4;
 
 /// Who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Caller {
     /// Whoever may open the Unix socket.
     Local,

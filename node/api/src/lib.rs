@@ -7,7 +7,7 @@
 //! - [`gate`]: tells who asks ([`gate::Caller`]), by the way the request came or by its token.
 //! - [`sessions`]: challenges, logins and their tokens; no I/O and no clock.
 //! - [`token`]: what tokens look like; [`denied`]: why a caller is turned away, with a word for programs.
-//! - [`evict`]: a worker's operator gives replicas back.
+//! - [`evict`]: a worker's operator gives replicas back. [`relay`]: a way through a node to a worker.
 //! - [`routes`]: routers whose routes can be listed and compared with the OpenAPI document.
 //! - [`status`]: what the answers say; [`replicas`], [`given_back`], [`periodic`], [`versions`]: what they say of jobs, from
 //!   what the certificates say.
@@ -34,6 +34,7 @@ pub mod evict;
 pub mod gate;
 pub mod given_back;
 pub mod periodic;
+pub mod relay;
 pub mod replicas;
 pub mod routes;
 pub mod sessions;

@@ -311,6 +311,13 @@ pub struct EvidenceFile {
     pub wire: String,
 }
 
+/// A [`StateSnapshot`](veil_protocol_spec::snapshot::StateSnapshot): its encoding in hexadecimal digits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SnapshotFile {
+    /// Decodes as `StateSnapshot`.
+    pub wire: String,
+}
+
 /// Bytes over the network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrafficStatus {

@@ -251,7 +251,9 @@ async fn converse(
     let stream = tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await??;
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_DEADLINE);
+    // What is upgraded is no request any more: whoever upgrades it has limits of its own (`relay`).
     let serving = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let serving = serving.with_upgrades();
     let mut serving = core::pin::pin!(serving);
     tokio::select! {
         served = serving.as_mut() => return Ok(served?),

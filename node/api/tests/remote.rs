@@ -13,11 +13,13 @@ use std::{
 use async_trait::async_trait;
 use axum::{Extension, Json};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use veil_node_api::{
     address::NodeAddress,
     client::{Client, ClientError},
     gate::{Accounts, Caller, Challenge, ChallengeRequest, Gate, LoggedIn, LoginRequest},
+    relay::{self, Bytes, Leads, NoWay},
     routes::Routes,
     sessions::Login,
     socket,
@@ -25,7 +27,7 @@ use veil_node_api::{
     token::{new_read_token, token_hash},
     trust::{Trust, TrustError},
 };
-use veil_protocol_spec::{Address, ClusterId, hex, read_hex, registry::Delegation};
+use veil_protocol_spec::{Address, ClusterId, PeerIdHash, hex, read_hex, registry::Delegation};
 
 const CLUSTER: ClusterId = ClusterId([3; 32]);
 const GRANTED: Address = Address([1; 20]);
@@ -77,6 +79,27 @@ impl Accounts for TestAccounts {
     }
 }
 
+/// Leads to one worker only, which repeats what it is told.
+struct Repeats;
+
+const WORKER: PeerIdHash = PeerIdHash([7; 32]);
+
+#[async_trait]
+impl Leads for Repeats {
+    async fn lead(&self, worker: PeerIdHash) -> Result<Box<dyn Bytes>, NoWay> {
+        if worker != WORKER {
+            return Err(NoWay::Unreachable(format!("peer {worker} is not registered")));
+        }
+        let (near, far) = tokio::io::duplex(1024);
+        tokio::spawn(async move {
+            let (mut reads, mut writes) = tokio::io::split(far);
+            tokio::io::copy(&mut reads, &mut writes).await.unwrap();
+            writes.shutdown().await.unwrap();
+        });
+        Ok(Box::new(near))
+    }
+}
+
 async fn who(Extension(caller): Extension<Caller>) -> Json<Value> {
     Json(json!({ "caller": format!("{caller:?}") }))
 }
@@ -100,6 +123,7 @@ impl Server {
         let accounts = Arc::new(TestAccounts::default());
         let gate = Gate::new(accounts.clone(), CLUSTER, certificate, hash);
         let guarded = Routes::default().get("/v1/who", who).post("/v1/who", who);
+        let guarded = guarded.merge(relay::routes(Arc::new(Repeats)));
         let open = Routes::default().get("/open", async || Json(json!({})));
         let router = gate.guard(guarded, open).into_router();
         let stop = CancellationToken::new();
@@ -280,4 +304,62 @@ async fn questions_through_the_socket_are_answered_and_refusals_passed_on() {
     stop.cancel();
     served.await.unwrap();
     assert!(!path.exists());
+}
+
+/// What is sent comes back, whatever it is and in both directions at once, and the end of one side is the end of the
+/// other.
+async fn assert_repeats(mut way: Box<dyn Bytes>) {
+    let sent: Vec<u8> = (0..300_000_u32).map(|i| (i % 251) as u8).collect();
+    let (mut reads, mut writes) = tokio::io::split(&mut way);
+    let mut back = Vec::new();
+    let writing = async {
+        writes.write_all(&sent).await.unwrap();
+        writes.shutdown().await.unwrap();
+    };
+    let (_, read) = tokio::join!(writing, reads.read_to_end(&mut back));
+    read.unwrap();
+    assert!(back == sent);
+}
+
+#[tokio::test]
+async fn a_connection_becomes_a_way_to_a_worker_for_whoever_may_use_job_routes() {
+    let server = Server::start().await;
+    let given = challenge(&server.client(None), GRANTED).await;
+    let login = server.answer(GRANTED, GRANTED, &given);
+    let opened: LoggedIn = server.client(None).post("/v1/login", &login).await.unwrap();
+    let operator = server.client(Some(&opened.token));
+    assert_repeats(operator.reach(WORKER).await.unwrap()).await;
+    // So many at once.
+    let mut ways = Vec::new();
+    for _ in 0..16 {
+        ways.push(operator.reach(WORKER).await.unwrap());
+    }
+    let refused = operator.reach(WORKER).await.map(drop).unwrap_err();
+    assert!(refused.to_string().contains("too many sessions"), "{refused}");
+    drop(ways);
+    let refused = operator.reach(PeerIdHash([8; 32])).await.map(drop).unwrap_err();
+    assert!(matches!(&refused, ClientError::Refused(why) if why.contains("not registered")));
+    for token in [None, Some(server.read_token.as_str())] {
+        let refused = server.client(token).reach(WORKER).await.map(drop).unwrap_err();
+        let expected = if token.is_none() { "no_token" } else { "read_only" };
+        assert!(matches!(&refused, ClientError::Denied { kind, .. } if kind == expected));
+    }
+    // Who asks for a page gets none.
+    let page: Result<Value, _> =
+        operator.get(&relay::PATH.replace("{worker}", &WORKER.to_string())).await;
+    assert!(page.unwrap_err().to_string().contains("upgrade"));
+    server.stop.cancel();
+    server.serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_socket_leads_to_workers_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.sock");
+    let stop = CancellationToken::new();
+    let router = relay::routes(Arc::new(Repeats)).into_router();
+    let serving = socket::serve(path.clone(), router, stop.clone()).await.unwrap();
+    assert_repeats(Client::of_socket(path).reach(WORKER).await.unwrap()).await;
+    stop.cancel();
+    serving.await.unwrap();
 }

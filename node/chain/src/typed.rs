@@ -229,7 +229,11 @@ pub fn verifying_shares_root(group: &GroupPublicKey) -> Result<KeccakDigest, Inv
 
 #[cfg(test)]
 mod tests {
-    use veil_protocol_spec::{ChainId, ClusterId, Slot, scheduling::CertificateVote};
+    use veil_protocol_spec::{
+        ChainId, ClusterId, ReplicaIndex, Slot,
+        reach::{Action, LogsWanted, ReachRequest},
+        scheduling::CertificateVote,
+    };
 
     use super::*;
 
@@ -253,5 +257,39 @@ mod tests {
             };
             assert_eq!(vote.digest(), message.eip712_signing_hash(&domain(&scope)).0);
         }
+    }
+
+    /// Whoever signs in a wallet sees these fields.
+    #[test]
+    fn a_request_to_reach_a_job_is_the_typed_data_of_the_bindings() {
+        let scope = ClusterScope {
+            chain_id: ChainId(31_337),
+            contract: Address([0x11; 20]),
+            cluster: ClusterId([0x22; 32]),
+        };
+        let request = ReachRequest {
+            scope,
+            worker: PeerIdHash([0x33; 32]),
+            client: PeerIdHash([0x44; 32]),
+            account: Address([0x55; 20]),
+            operator: Address([0x66; 20]),
+            job: Blake3Digest([0x77; 32]),
+            replica: ReplicaIndex(3),
+            action: Action::Logs(LogsWanted { follow: true, since: Some(7), tail: None }),
+            expires: 1_800_000_000,
+        };
+        let message = typed::ReachRequest {
+            cluster: scope.cluster.0.into(),
+            worker: request.worker.0.into(),
+            client: request.client.0.into(),
+            account: request.account.0.into(),
+            operator: request.operator.0.into(),
+            job: request.job.0.into(),
+            replica: 3,
+            action: "logs".to_owned(),
+            details: request.details().0.into(),
+            expires: request.expires,
+        };
+        assert_eq!(request.digest(), message.eip712_signing_hash(&domain(&scope)).0);
     }
 }

@@ -121,6 +121,8 @@ const SYSTEM: &[&str] = &[
 pub struct WorkerSection {
     /// The Docker engine's socket.
     pub docker_socket: PathBuf,
+    /// Let operators run commands in their containers here.
+    pub exec: bool,
     /// Whether connections of containers are filtered.
     pub egress: EgressFilter,
     /// Whether jobs may reach private ranges if they ask for them.
@@ -163,6 +165,7 @@ impl Default for WorkerSection {
     fn default() -> Self {
         Self {
             docker_socket: PathBuf::new(), // chosen when the environment is known
+            exec: false,
             egress: EgressFilter::default(),
             allow_private_egress: false,
             name_servers: Vec::new(),

@@ -16,6 +16,8 @@
 //! 5. Out of contact with the committee, [`lapsed`] says what has to stop. What is stopped so is not
 //!    removed; it is started again when it is desired again.
 //! 6. [`Executor::collect_images`] removes images that nobody needs any more.
+//! 7. [`Executor::find`], [`Executor::logs`], [`Executor::exec`] and [`Executor::connect`] reach a replica's container
+//!    from outside.
 //!
 //! # When the engine does not answer
 //! Every call has a deadline ([`Deadlines`]). What concerns one container is that replica's error and holds
@@ -92,6 +94,7 @@ mod podman;
 mod port;
 mod probe;
 mod pull;
+mod reach;
 mod reconcile;
 mod record;
 mod refusal;
@@ -126,6 +129,9 @@ pub use self::{
     lease::lapsed,
     observe::{Exit, Observed, ObservedReplica},
     port::Endpoint,
+    reach::{
+        CommandOutput, Found, LogPart, LogParts, LogRange, ReachError, Running, RunningCommand,
+    },
     record::Save,
     replica::{DesiredReplica, Owner, Placement, ReplicaId},
     report::ReconcileReport,

@@ -216,7 +216,7 @@ impl Streak {
 }
 
 /// The container's own address; the one of IPv6 on a network that has no other.
-fn address(container: &ContainerInspectResponse) -> Option<IpAddr> {
+pub(crate) fn address(container: &ContainerInspectResponse) -> Option<IpAddr> {
     let networks = container.network_settings.as_ref()?.networks.as_ref()?;
     let parsed = |text: &Option<String>| text.as_ref()?.parse().ok();
     let old = networks.values().find_map(|network| parsed(&network.ip_address));

@@ -3,6 +3,18 @@
 /// Milliseconds of Unix time, of a text such as `2026-11-27T19:13:18.849905699Z` or
 /// `2026-11-27T20:13:18.8+01:00` (RFC 3339). None for the year 1, which engines write for never.
 pub(crate) fn unix_millis(text: &str) -> Option<u64> {
+    let (minutes, seconds) = read(text)?;
+    minutes.checked_mul(60_000)?.checked_add((seconds * 1000.0) as u64)
+}
+
+/// The same in nanoseconds.
+pub(crate) fn unix_nanos(text: &str) -> Option<u64> {
+    let (minutes, seconds) = read(text)?;
+    minutes.checked_mul(60_000_000_000)?.checked_add((seconds * 1e9).round() as u64)
+}
+
+/// Whole minutes, and seconds beside them.
+fn read(text: &str) -> Option<(u64, f64)> {
     let (date, time) = text.split_once('T')?;
     let mut date = date.split('-').map(str::parse::<i64>);
     let mut next = || date.next()?.ok();
@@ -26,8 +38,7 @@ pub(crate) fn unix_millis(text: &str) -> Option<u64> {
     let leap = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
     let days = 365 * year + leap + (153 * month + 2) / 5 + day - 1 - 719_468;
     let minutes = days * 1440 + hours * 60 + minutes - offset;
-    let millis = u64::try_from(minutes * 60_000).ok()?;
-    millis.checked_add((seconds * 1000.0) as u64)
+    Some((u64::try_from(minutes).ok()?, seconds))
 }
 
 #[cfg(test)]

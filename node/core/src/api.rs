@@ -11,14 +11,16 @@
 //! | `GET /v1/jobs/{job}/versions` | the versions of the job that this one is a version of: list of [`JobVersion`](veil_node_api::versions::JobVersion) |
 //! | `GET /v1/sealing-keys` | the keys that jobs are sealed to, each signed by its member: list of [`SealingKeyAnnouncement`](veil_protocol_spec::sealing::SealingKeyAnnouncement) |
 //! | `GET /v1/slots/{slot}` | the [`SlotRecord`] |
+//! | `GET /v1/snapshot` | the newest record and the state after it, which its certificate commits to: [`SnapshotFile`] |
 //! | `GET /v1/slots/{slot}/votes` | the members' signed votes for the certificate of a slot |
 //! | `GET /v1/evidence` | list of [`EvidenceStatus`] |
 //! | `GET /v1/evidence/{digest}` | [`EvidenceFile`] |
 //! | `GET /v1/slots/{slot}/conflict` | another record that the committee signed for the same slot |
+//! | `GET /v1/workers/{worker}/reach` | [a way](veil_node_api::relay) to a worker, upgraded to a stream of bytes |
 //! | `POST /v1/worker/evictions` | a worker [gives replicas back](veil_node_api::evict), on its socket only |
 //! | `GET /metrics` | what the node measures of itself, in OpenMetrics text, for Prometheus |
 
-use std::fmt::Write as _;
+use std::sync::Arc;
 
 use axum::{
     Extension, Json,
@@ -28,7 +30,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use veil_node_api::{gate::Caller, refuse, routes::Routes};
+use veil_node_api::{gate::Caller, refuse, relay, routes::Routes};
 use veil_node_p2p::{PublishError, Topic};
 use veil_node_storage::{
     evidence::{
@@ -39,7 +41,7 @@ use veil_node_storage::{
     ledger::{Ledger, LedgerError},
 };
 use veil_protocol_spec::{
-    Blake3Digest, PeerIdHash, Slot, Wire,
+    Blake3Digest, PeerIdHash, Slot, Wire, hex,
     scheduling::{JobSpec, SlotRecord},
 };
 
@@ -48,7 +50,7 @@ use crate::{
     report::{Joined, Reporter},
     sealing,
 };
-use veil_node_api::status::{EvidenceFile, EvidenceStatus};
+use veil_node_api::status::{EvidenceFile, EvidenceStatus, SnapshotFile};
 
 /// What became of a job's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,13 +80,15 @@ pub(crate) fn read_and_post(reporter: Reporter) -> Routes {
         .post("/v1/jobs", offer)
         .get("/v1/jobs/{job}/versions", versions)
         .get("/v1/sealing-keys", sealing_keys)
+        .get("/v1/snapshot", snapshot)
         .get("/v1/slots/{slot}", record)
         .get("/v1/slots/{slot}/conflict", conflict)
         .get("/v1/slots/{slot}/votes", votes)
         .get("/v1/evidence", evidence_list)
         .get("/v1/evidence/{digest}", evidence)
         .get("/metrics", async |State(of): Answers| ([TEXT], of.metrics()))
-        .with_state(reporter)
+        .with_state(reporter.clone())
+        .merge(relay::routes(Arc::new(reporter)))
 }
 
 const JSON: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/json");
@@ -148,6 +152,14 @@ async fn record(answers: Answers, Path(slot): Path<u64>) -> Response {
     read(&answers.0, move |ledger| ledger.record(Slot(slot)), missing).await
 }
 
+async fn snapshot(answers: Answers) -> Response {
+    let snapshot = move |epoch: &ActiveEpoch| {
+        let snapshot = epoch.ledger.snapshot()?;
+        Ok::<_, LedgerError>(snapshot.map(|of| SnapshotFile { wire: hex(&of.to_wire()) }))
+    };
+    read_epoch(&answers.0, snapshot, "no slot is certified here yet".to_owned()).await
+}
+
 async fn conflict(answers: Answers, Path(slot): Path<u64>) -> Response {
     let missing = format!("this node knows one certificate of slot {slot} at most");
     read(&answers.0, move |ledger| ledger.conflict(Slot(slot)), missing).await
@@ -200,13 +212,7 @@ fn status_of(epoch: &ActiveEpoch, kept: &KeptEvidence) -> EvidenceStatus {
 async fn evidence(answers: Answers, Path(digest): Path<Blake3Digest>) -> Response {
     let find = move |epoch: &ActiveEpoch| {
         let found = epoch.evidence.find(&digest)?;
-        let hex = |bytes: Vec<u8>| {
-            bytes.iter().fold(String::new(), |mut text, byte| {
-                let _ = write!(text, "{byte:02x}"); // writing into memory does not fail
-                text
-            })
-        };
-        Ok::<_, EvidenceError>(found.map(|found| EvidenceFile { wire: hex(found.to_wire()) }))
+        Ok::<_, EvidenceError>(found.map(|found| EvidenceFile { wire: hex(&found.to_wire()) }))
     };
     read_epoch(&answers.0, find, format!("no evidence {digest} is kept here")).await
 }

@@ -31,6 +31,7 @@ pub mod ingress;
 pub mod lifecycle;
 mod pending;
 pub mod progress;
+mod relay;
 pub mod report;
 pub mod sealing;
 mod slots;

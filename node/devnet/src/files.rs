@@ -132,6 +132,8 @@ impl NodeFiles {
                 values.extend([
                     ("worker", "insecure_reference_string", Value::from(true)),
                     ("worker", "docker_socket", Value::from(socket)),
+                    // Whoever develops owns all of it.
+                    ("worker", "exec", Value::from(true)),
                     // Rules need rights that who develops may not have.
                     ("worker", "egress", Value::from("unfiltered")),
                     // One host carries all of it: the machine's load is the cluster's own.

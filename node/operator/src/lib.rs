@@ -12,7 +12,8 @@
 //! 3. [`replicas::rows`] joins what certificates say and what workers see; [`table`] writes it for people.
 //! 4. [`history`] says which versions of a job there were, and submits one of them again, or stops them.
 //! 5. [`show`] writes for people what nodes and contracts say.
-//! 6. [`verify::Verifier`] checks a placement for somebody who trusts nothing but the chain.
+//! 6. [`reach`] leads to where replicas run.
+//! 7. [`verify::Verifier`] checks a placement for somebody who trusts nothing but the chain.
 //!
 //! # State and restart
 //! None. A submission that is cut off leaves either nothing on chain, or a digest whose body a node has:
@@ -33,6 +34,7 @@ pub mod figures;
 pub mod history;
 pub mod obstacle;
 pub mod plan;
+pub mod reach;
 pub mod replicas;
 mod sealing;
 pub mod show;

@@ -5,6 +5,14 @@ use std::io::{self, Write};
 use serde_json::Value;
 use veil_node_api::status::{EngineStatus, EvidenceStatus, Status};
 use veil_node_terminal::table::{Column, Table};
+use veil_protocol_spec::scheduling::utc;
+
+/// A time in words, of nanoseconds of Unix time: such as `2026-11-28T04:30:00.000000001Z`.
+#[must_use]
+pub fn nanoseconds(time: u64) -> String {
+    let seconds = utc(time / 1_000_000_000);
+    format!("{}.{:09}Z", seconds.trim_end_matches('Z'), time % 1_000_000_000)
+}
 
 /// What a running member or worker says of itself; within `width` if there is one.
 ///

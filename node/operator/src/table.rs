@@ -8,11 +8,15 @@ use veil_node_api::{
     versions::JobVersion,
 };
 use veil_node_terminal::table::{Column, Table};
-use veil_protocol_spec::scheduling::{JobType, RolloutPhase, VersionOutcome, utc};
+use veil_protocol_spec::{
+    PeerIdHash,
+    scheduling::{JobType, Protocol, RolloutPhase, VersionOutcome, utc},
+};
 
 use crate::{
     history::numbered,
     plan::{JobPlan, Update},
+    reach::endpoints::{Endpoint, Port},
     replicas::{Periodic, Rollout, Row},
 };
 
@@ -58,6 +62,47 @@ pub fn write_rows(out: &mut dyn Write, rows: &[Row], width: Option<usize>) -> io
             observed,
             row.pending_because.clone().unwrap_or_default(),
         ]);
+    }
+    table.write(out, width)
+}
+
+/// Where replicas are reached, a line for each port.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_endpoints(
+    out: &mut dyn Write,
+    endpoints: &[Endpoint],
+    name_of: &dyn Fn(&PeerIdHash) -> Option<String>,
+    width: Option<usize>,
+) -> io::Result<()> {
+    let mut table = Table::new([
+        Column::Id("job"),
+        Column::Number("replica"),
+        Column::Id("worker"),
+        Column::Words("port"),
+        Column::Words("published"),
+        Column::Prose("state"),
+    ]);
+    for Endpoint { job, name, replica, worker, state, ports, .. } in endpoints {
+        let mut row = |port: String, published: String| {
+            table.row([
+                name.clone().unwrap_or_else(|| job.to_string()),
+                replica.to_string(),
+                name_of(worker).unwrap_or_else(|| worker.to_string()),
+                port,
+                published,
+                state.clone(),
+            ]);
+        };
+        for Port { name, container, protocol, published } in ports {
+            let datagrams = if *protocol == Protocol::Udp { "/udp" } else { "" };
+            let port = format!("{} {container}{datagrams}", name.as_str());
+            row(port, published.clone().unwrap_or_else(|| "-".to_owned()));
+        }
+        if ports.is_empty() {
+            row("-".to_owned(), "-".to_owned());
+        }
     }
     table.write(out, width)
 }

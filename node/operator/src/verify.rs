@@ -11,12 +11,13 @@ use veil_committee::frost::{GroupVerifyingKey, InvalidGroupSignature};
 use veil_node_chain::{Chain, ChainError};
 use veil_node_core::cluster::View;
 use veil_protocol_spec::{
-    ClusterId, Committee, PublicIdentity,
+    ClusterId, Committee, PublicIdentity, Slot,
     agreement::LockError,
     scheduling::{
         Binding, BindingMismatch, CertificateBody, ClusterState, RecordError, SlotRecord,
         StateError, verify_inclusion,
     },
+    snapshot::{SnapshotError, StateSnapshot},
 };
 
 /// Why a record is not what the cluster decided.
@@ -40,6 +41,17 @@ pub enum VerifyError {
     /// The chain of certificates.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A state that is not the one after its record.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A newer certificate is anchored.
+    #[error("slot {found} is older than slot {anchored}, which is anchored")]
+    Stale {
+        /// Of the record.
+        found: Slot,
+        /// Of the chain.
+        anchored: Slot,
+    },
     /// A leaf that is not under the root.
     #[error("assignment {0} is not under the signed root")]
     Inclusion(usize),
@@ -58,6 +70,7 @@ pub struct Verifier {
     committee: Committee,
     roster: Vec<PublicIdentity>,
     group: GroupVerifyingKey,
+    anchored: Slot,
     state: ClusterState,
     bodies: Vec<CertificateBody>,
 }
@@ -82,7 +95,9 @@ impl Verifier {
             return Ok(Err(VerifyError::Published("a group key that is no point of the curve")));
         };
         let scope = chain.scope(cluster);
+        let anchored = view.head.map_or(Slot(0), |head| head.slot);
         Ok(Ok(Self {
+            anchored,
             binding: Binding { scope, key_set: key.key_set, epoch: key.epoch },
             committee: view.committee,
             roster: view.roster,
@@ -92,15 +107,35 @@ impl Verifier {
         }))
     }
 
+    /// The state after a record, without those before it: the certificate commits to it. The chain tells what it is at
+    /// least as new as.
+    ///
+    /// # Errors
+    /// [`VerifyError`].
+    pub fn newest(&self, snapshot: StateSnapshot) -> Result<ClusterState, VerifyError> {
+        let record = &snapshot.record;
+        self.check(record)?;
+        let found = record.certificate.body.slot;
+        if found < self.anchored {
+            return Err(VerifyError::Stale { found, anchored: self.anchored });
+        }
+        Ok(snapshot.certified()?)
+    }
+
+    /// Whether the committee of the chain signed a record.
+    fn check(&self, record: &SlotRecord) -> Result<(), VerifyError> {
+        record.manifest.binding.check(&self.binding)?;
+        record.verify_structure(self.committee)?;
+        record.lock.verify(self.committee, &self.roster)?;
+        Ok(self.group.verify(&record.certificate)?)
+    }
+
     /// Checks the next record.
     ///
     /// # Errors
     /// [`VerifyError`]; what was followed before stays.
     pub fn follow(&mut self, record: &SlotRecord) -> Result<(), VerifyError> {
-        record.manifest.binding.check(&self.binding)?;
-        record.verify_structure(self.committee)?;
-        record.lock.verify(self.committee, &self.roster)?;
-        self.group.verify(&record.certificate)?;
+        self.check(record)?;
         let tree = record.assignments.tree();
         for (i, assignment) in record.assignments.as_slice().iter().enumerate() {
             let included = tree.proof(i).is_some_and(|proof| {

@@ -5,7 +5,7 @@
 //!   the committee's protocols; the budget is that of the peer on this protocol; then it waits until the
 //!   peer's requests in hand leave room. A request is in hand until it is answered.
 //! - [`Admission::gossip`] takes a message of a connected peer, its own or relayed.
-//! - [`Admission::stream`] takes a stream on which the peer fetches a file.
+//! - [`Admission::stream`] takes a stream on which the peer fetches a file, [`Admission::session`] any other stream.
 //! - [`Admission::charge`] counts what the peer made this node send.
 //!
 //! # State
@@ -28,6 +28,7 @@ use crate::{
     kind::{KIB, MIB, Protocol, Topic},
     rates::{Rate, Rates},
     refusal::Refusal,
+    stream::StreamKind,
 };
 
 /// Bodies of one member's requests in memory at once. A driver sends four messages of 2 MiB at a time.
@@ -41,6 +42,9 @@ const QUESTIONS: usize = 64;
 const WAITING: usize = 64;
 /// Files that one peer fetches at once.
 const STREAMS: usize = 2;
+/// Streams of one kind that one peer has open at once: as an entry node it opens one for each session. QUIC carries 256
+/// streams of a peer, gossip and requests among them.
+const SESSIONS: usize = 64;
 
 /// What a request in hand takes from its peer's room, as long as it lives.
 pub(crate) type Held = Option<OwnedSemaphorePermit>;
@@ -54,6 +58,7 @@ pub(crate) enum Use {
     /// Written by others.
     Relayed(Topic),
     Blobs,
+    Stream(StreamKind),
 }
 
 #[derive(Debug)]
@@ -65,6 +70,7 @@ struct Account {
     questions: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    sessions: [Arc<Semaphore>; StreamKind::ALL.len()],
 }
 
 /// What a request takes of its peer's room.
@@ -83,6 +89,7 @@ impl Account {
             questions: Arc::new(Semaphore::new(QUESTIONS)),
             waiting: Arc::new(Semaphore::new(WAITING)),
             streams: Arc::new(Semaphore::new(STREAMS)),
+            sessions: StreamKind::ALL.map(|_| Arc::new(Semaphore::new(SESSIONS))),
         }
     }
 }
@@ -152,6 +159,23 @@ impl Admission {
         Arc::clone(&account.streams).try_acquire_owned().map_err(|_| Refusal::TooManyStreams)
     }
 
+    /// A stream of a kind.
+    pub(crate) fn session(
+        &self,
+        peer: &PeerId,
+        kind: StreamKind,
+    ) -> Result<OwnedSemaphorePermit, Refusal> {
+        let mut accounts = self.lock();
+        let rate = accounts.rates.streams;
+        let account = accounts.peers.get_mut(peer).ok_or(Refusal::NotRegistered)?;
+        if kind.is_for_workers() && !account.roles.worker {
+            return Err(Refusal::NotAWorker);
+        }
+        account.take(Use::Stream(kind), rate, 0, Instant::now())?;
+        let sessions = account.sessions.get(kind as usize).ok_or(Refusal::NotServed)?;
+        Arc::clone(sessions).try_acquire_owned().map_err(|_| Refusal::TooManyStreams)
+    }
+
     /// Bytes that the peer made this node send.
     pub(crate) fn charge(&self, peer: &PeerId, reason: Use, bytes: usize) {
         let mut accounts = self.lock();
@@ -181,6 +205,7 @@ impl Accounts {
             Use::Own(topic) => of(self.rates.gossip.get(&topic)),
             Use::Relayed(topic) => of(self.rates.gossip.get(&topic)).of_all(self.peers.len()),
             Use::Blobs => self.rates.blobs,
+            Use::Stream(_) => self.rates.streams,
         }
     }
 
@@ -315,5 +340,27 @@ mod tests {
         assert_eq!(admission.stream(&id).unwrap_err(), Refusal::TooMuch);
         admission.update(&Directory::default());
         assert_eq!(admission.stream(&id).unwrap_err(), Refusal::NotRegistered);
+    }
+
+    #[test]
+    fn streams_are_bounded_for_each_peer_and_links_are_for_workers() {
+        let (mut a, first) = peer(1, true);
+        let (b, second) = peer(2, false);
+        a.roles.worker = false;
+        let admission = admission(&[a, b]);
+        assert_eq!(admission.session(&first, StreamKind::Link).unwrap_err(), Refusal::NotAWorker);
+        let open = |kind| admission.session(&second, kind);
+        let held: Vec<_> = (0..SESSIONS).map(|_| open(StreamKind::Reach).unwrap()).collect();
+        assert_eq!(open(StreamKind::Reach).unwrap_err(), Refusal::TooManyStreams);
+        assert!(open(StreamKind::Link).is_ok(), "another kind");
+        assert!(admission.session(&first, StreamKind::Reach).is_ok(), "another peer");
+        drop(held);
+        let burst = Rates::default().streams.burst as usize;
+        let mut more = 0;
+        while open(StreamKind::Reach).is_ok() {
+            more += 1;
+        }
+        assert_eq!(open(StreamKind::Reach).unwrap_err(), Refusal::TooOften);
+        assert!(more < burst, "{more}");
     }
 }

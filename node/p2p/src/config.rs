@@ -81,6 +81,8 @@ pub struct Limits {
     pub queue: usize,
     /// Files served at the same time; a further one is refused as busy.
     pub blob_serves: usize,
+    /// Streams of peers that are open at the same time; a further one is refused.
+    pub streams: usize,
     /// Connections to all peers together.
     pub connections: u32,
     /// Incoming connections that have not proved an identity yet.
@@ -95,6 +97,7 @@ impl Default for Limits {
             rates: Rates::default(),
             queue: 256,
             blob_serves: 16,
+            streams: 512,
             connections: 512,
             half_open: 256,
             half_open_per_address: 32,

@@ -3,7 +3,10 @@
 use libp2p::Multiaddr;
 use veil_protocol_spec::PeerIdHash;
 
-use crate::kind::{Protocol, Topic};
+use crate::{
+    kind::{Protocol, Topic},
+    stream::StreamKind,
+};
 
 /// Why the network did not start.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,24 @@ pub enum PublishError {
     /// The network was stopped.
     #[error("the network was stopped")]
     Stopped,
+}
+
+/// Why there is no stream to a peer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the sentence of a variant says what its fields are")]
+pub enum StreamError {
+    /// The peer is not in the directory.
+    #[error("peer {0} is not registered in this cluster")]
+    NotRegistered(PeerIdHash),
+    /// There is no connection to the peer, for a reason that libp2p states.
+    #[error("peer {0} cannot be reached: {1}")]
+    Unreachable(PeerIdHash, String),
+    /// The peer accepts no such streams: it has another role or version, or has not joined yet.
+    #[error("peer {0} takes no streams of the kind \"{name}\": is it a worker that is ready?", name = .1.name())]
+    Unsupported(PeerIdHash, StreamKind),
+    /// Too many wait there.
+    #[error("peer {0} is busy; try again")]
+    Busy(PeerIdHash),
 }
 
 /// Why a request has no answer.

@@ -13,9 +13,11 @@
 //! 3. [`Network::request`] and [`Network::serve`] exchange one message for one answer, on a
 //!    [`Protocol`].
 //! 4. [`Network::provide`] and [`Network::fetch`] transfer files by digest.
-//! 5. [`Network::liveness`] is what SWIM knows of the other peers. SWIM also spreads their signed
+//! 5. [`Network::open_stream`] and [`Network::accept_streams`] carry bytes of a [`StreamKind`]; a [`Session`] is many
+//!    streams over one, for its two ends only.
+//! 6. [`Network::liveness`] is what SWIM knows of the other peers. SWIM also spreads their signed
 //!    addresses, so one reachable bootstrap peer is enough to join.
-//! 6. [`Network::leave`] tells the peers, [`Network::stop`] ends all tasks and frees the ports.
+//! 7. [`Network::leave`] tells the peers, [`Network::stop`] ends all tasks and frees the ports.
 //!
 //! # State
 //! One task owns the libp2p swarm and takes commands; another owns the SWIM membership. A
@@ -24,7 +26,7 @@
 //!
 //! # Bounds
 //! What one peer can make this node hold, read or compute is bounded for this peer alone: requests in
-//! hand, messages and bytes on each protocol ([`Rates`]), streams of files, unfinished handshakes of one
+//! hand, messages and bytes on each protocol ([`Rates`]), streams, unfinished handshakes of one
 //! address. The committee's protocols are for members, which is checked before a body is read. Each
 //! refusal is counted under its name in the node's
 //! [`Metrics`](veil_node_process::metrics::Metrics); a peer that collects too many is disconnected for
@@ -112,6 +114,8 @@ mod rates;
 mod refusal;
 mod request;
 mod round_trips;
+mod session;
+mod stream;
 mod swim;
 mod traffic;
 
@@ -122,12 +126,14 @@ pub use self::{
     command::{Gossip, Incoming, Responder},
     config::{Limits, NetworkConfig, SwimConfig},
     directory::{Directory, Peer},
-    error::{NetworkError, PublishError, RequestError},
+    error::{NetworkError, PublishError, RequestError, StreamError},
     identity::{InvalidIdentity, peer_id},
     kind::{Protocol, Topic},
     network::Network,
     rates::{Rate, Rates},
     request::MAX_DEADLINE,
+    session::{End, Opener, Session, SessionError},
+    stream::{ByteStream, Duplex, IncomingStream, StreamKind},
     swim::{Health, Liveness},
     traffic::{Count, Traffic},
 };

@@ -31,6 +31,7 @@ use crate::{
     kind::{Protocol, Topic},
     request::MAX_DEADLINE,
     round_trips::RoundTrips,
+    stream::Streams,
     swim::{self, Liveness},
     traffic::{Counters, Traffic, on_the_wire},
 };
@@ -54,6 +55,7 @@ pub(crate) struct Inner {
     pub(crate) round_trips: RoundTrips,
     pub(crate) metrics: Metrics,
     pub(crate) blobs: Blobs,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) queue: usize,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,

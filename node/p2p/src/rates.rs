@@ -47,6 +47,8 @@ pub struct Rates {
     pub gossip: BTreeMap<Topic, Rate>,
     /// Streams of files, and the bytes sent on them.
     pub blobs: Rate,
+    /// Streams of each [`StreamKind`](crate::StreamKind); what goes through them is as fast as it is read.
+    pub streams: Rate,
 }
 
 impl Default for Rates {
@@ -55,6 +57,8 @@ impl Default for Rates {
             requests: Protocol::ALL.map(|protocol| (protocol, request(protocol))).into(),
             gossip: Topic::ALL.map(|topic| (topic, gossip(topic))).into(),
             blobs: Rate::new(10, 50, 128 * MIB, 2048 * MIB),
+            // An entry node opens one for each session of the operators that come by it.
+            streams: Rate::new(20, 200, 0, 0),
         }
     }
 }

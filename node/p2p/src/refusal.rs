@@ -18,6 +18,8 @@ pub(crate) enum Refusal {
     Forged,
     #[error("only members of the committee may send it")]
     NotAMember,
+    #[error("only workers may open it")]
+    NotAWorker,
     #[error("messages come faster than one peer may send them")]
     TooOften,
     #[error("bytes come faster than one peer may send them")]
@@ -41,6 +43,7 @@ impl Refusal {
             Self::TooLong => "too_long",
             Self::Forged => "forged",
             Self::NotAMember => "not_a_member",
+            Self::NotAWorker => "not_a_worker",
             Self::TooOften => "too_often",
             Self::TooMuch => "too_much",
             Self::TooManyStreams => "too_many_streams",
@@ -57,7 +60,11 @@ impl Refusal {
         match self {
             Self::Malformed | Self::TooLong | Self::Forged => 10.0,
             // A new member may be ahead of others' view of the chain for some blocks.
-            Self::NotAMember | Self::TooOften | Self::TooMuch | Self::TooManyStreams => 1.0,
+            Self::NotAMember
+            | Self::NotAWorker
+            | Self::TooOften
+            | Self::TooMuch
+            | Self::TooManyStreams => 1.0,
             Self::NotRegistered | Self::UnknownAuthor | Self::QueueFull | Self::NotServed => 0.0,
         }
     }

@@ -71,7 +71,7 @@ impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::TooLong => Self::TooLarge,
-            Refusal::NotAMember | Refusal::NotRegistered => Self::NotAllowed,
+            Refusal::NotAMember | Refusal::NotAWorker | Refusal::NotRegistered => Self::NotAllowed,
             Refusal::NotServed => Self::Unsupported,
             Refusal::Malformed | Refusal::Forged | Refusal::UnknownAuthor => Self::Malformed,
             Refusal::TooOften | Refusal::TooMuch | Refusal::TooManyStreams | Refusal::QueueFull => {

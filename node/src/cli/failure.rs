@@ -14,7 +14,7 @@ use veil_node_config::{ConfigError, job_file::JobFileError};
 use veil_node_core::lifecycle::StartError;
 use veil_node_devnet::DevnetError;
 use veil_node_member::{FenceError, MemberError, SlotsEnded};
-use veil_node_operator::{error::OperatorError, obstacle::Obstacle};
+use veil_node_operator::{error::OperatorError, obstacle::Obstacle, reach::ReachError};
 use veil_node_p2p::NetworkError;
 use veil_node_registry::{KeyError, RegistryError};
 use veil_node_storage::{data_dir::DataDirError, durable::WriteNewError, keystore::KeystoreError};
@@ -31,6 +31,8 @@ pub(super) enum Exit {
     Usage,
     /// 3: files could not be read or written.
     Files,
+    /// What a command that ran elsewhere ended with.
+    Of(u8),
 }
 
 impl Exit {
@@ -41,6 +43,7 @@ impl Exit {
             Self::Failed => 1,
             Self::Usage => 2,
             Self::Files => 3,
+            Self::Of(code) => code,
         }
     }
 }
@@ -314,6 +317,23 @@ impl From<OperatorError> for Failure {
             | OperatorError::Policy(_) => Self::new(Exit::Failed, "chain", error),
             OperatorError::Obstacle(Obstacle::TooLarge(_)) => Self::new(Exit::Usage, "job", error),
             OperatorError::Obstacle(_) => Self::new(Exit::Failed, "refused", error),
+        }
+    }
+}
+
+impl From<ReachError> for Failure {
+    fn from(error: ReachError) -> Self {
+        match error {
+            ReachError::Operator(error) => error.into(),
+            ReachError::Chain(error) => error.into(),
+            ReachError::Node(error) => error.into(),
+            ReachError::Malformed(_) => Self::usage(error),
+            ReachError::Unverified(_) | ReachError::Snapshot(_) => {
+                Self::new(Exit::Failed, "verification", error)
+            }
+            ReachError::NoPlace { .. } | ReachError::Failed(_) => {
+                Self::new(Exit::Failed, "reach", error)
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
-//! `veil job init|validate|plan|submit|status|list|history|revert|stop`.
+//! `veil job init|validate|plan|submit|status|list|history|revert|stop|logs|exec|forward|endpoints`.
 
 mod file;
+mod reach;
 pub(in crate::cli) mod target;
 mod version;
 
@@ -36,6 +37,14 @@ pub(super) enum Command {
     Status(Ask),
     /// List the jobs that the chain has.
     List(Everything),
+    /// Print what the replicas of a job write.
+    Logs(reach::Logs),
+    /// Run a command in the container of a replica, if its worker lets operators do that.
+    Exec(reach::Exec),
+    /// Listen here, and carry connections to a port of a replica, published or not.
+    Forward(reach::Forward),
+    /// Show where replicas are reached: workers, published ports, health.
+    Endpoints(reach::Endpoints),
     /// List the versions of a job, and what has become of each.
     History(version::History),
     /// Submit an earlier version of a job again.
@@ -114,6 +123,18 @@ pub(super) fn run(command: &Command, asking: &Asking) -> Exit {
         Command::Submit(arguments) => (arguments.target.json, block_on(submit(arguments, asking))),
         Command::Status(arguments) => (arguments.target.json, block_on(status(arguments, asking))),
         Command::List(arguments) => (arguments.target.json, block_on(list(arguments, asking))),
+        Command::Logs(arguments) => {
+            (arguments.reaching.json(), block_on(reach::logs(arguments, asking)))
+        }
+        Command::Exec(arguments) => {
+            (arguments.reaching.json(), block_on(reach::exec(arguments, asking)))
+        }
+        Command::Forward(arguments) => {
+            (arguments.reaching.json(), block_on(reach::forward(arguments, asking)))
+        }
+        Command::Endpoints(arguments) => {
+            (arguments.reaching.json(), block_on(reach::endpoints(arguments, asking)))
+        }
         Command::History(arguments) => {
             (arguments.target.json, block_on(version::history(arguments, asking)))
         }

@@ -7,7 +7,7 @@
 //!
 //! # Flow, state and restart
 //! [`table`] and [`view`] are functions of what they are given. [`progress`] shows what a caller tells it.
-//! [`waiting`] keeps, for the process, what it waits for, and a thread that says so. Nothing outlives the
+//! [`raw`] holds the terminal of standard input. [`waiting`] keeps, for the process, what it waits for, and a thread that says so. Nothing outlives the
 //! process.
 //!
 //! # Example
@@ -23,6 +23,7 @@
 //! ```
 
 pub mod progress;
+pub mod raw;
 pub mod table;
 pub mod view;
 pub mod waiting;

@@ -11,10 +11,12 @@
 
 mod figures;
 mod images;
+mod links;
 mod moves;
 mod network;
 mod official;
 mod periodic;
+mod reach;
 mod sealed;
 mod system;
 mod updates;

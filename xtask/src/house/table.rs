@@ -150,9 +150,11 @@ pub(super) const HOUSE: &[Row] = &[
         CHAIN,
         &["veil-committee", "veil-contracts", "veil-protocol-spec"],
     ),
-    row(Edge, "veil-node-containers", CONTAINERS, &["veil-protocol-spec"]),
     // Sockets of this machine, and streams that somebody else opens: it is tested without engine and network.
     row(Edge, "veil-node-links", NONE, &["veil-protocol-spec"]),
+    // With the rules of the kernel that its tests put in force, they use what listens behind them.
+    row(Edge, "veil-node-containers", CONTAINERS, &["veil-protocol-spec"])
+        .with_tests_of(&["veil-node-links"]),
     // Asked before an engine pulls, and by who allows an image: by the HTTP client of the chain.
     row(Edge, "veil-node-registry", REGISTRY, &["veil-protocol-spec"]),
     // What a person reads, for whoever has something to show.
@@ -191,6 +193,21 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-scheduler-plan",
         ],
     ),
+    // Sessions of operators with workers, both ends: what a worker knows and does is told to it.
+    row(
+        Product,
+        "veil-node-reach",
+        NONE,
+        &[
+            "veil-node-chain",
+            "veil-node-containers",
+            "veil-node-p2p",
+            "veil-node-process",
+            "veil-protocol-spec",
+        ],
+    )
+    // Its figures go the whole way, through a node's socket.
+    .with_tests_of(&["veil-node-api"]),
     row(
         Product,
         "veil-node-operator",
@@ -203,6 +220,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-chain",
             "veil-node-config",
             "veil-node-core",
+            "veil-node-reach",
             "veil-node-terminal",
             "veil-protocol-spec",
         ],
@@ -268,6 +286,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-links",
             "veil-node-p2p",
             "veil-node-process",
+            "veil-node-reach",
             "veil-node-registry",
             "veil-node-storage",
             "veil-protocol-spec",

@@ -37,6 +37,7 @@ use crate::{
     network::{Inner, Network},
     request,
     round_trips::RoundTrips,
+    stream::Streams,
     swim::{self, Liveness},
     traffic::Counters,
 };
@@ -171,6 +172,8 @@ impl Network {
         };
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
+        let admitting = (admission.clone(), commands.clone());
+        let opening = Streams::new(&scope, streams.clone(), admitting, config.limits.streams);
         let serving = blob::Serving {
             admission,
             commands: commands.clone(),
@@ -201,6 +204,7 @@ impl Network {
             round_trips,
             metrics: config.metrics,
             blobs,
+            streams: Arc::new(opening),
             queue: config.limits.queue.max(1),
             tasks,
             _stop_on_drop: stop.clone().drop_guard(),

@@ -8,3 +8,4 @@ mod gate;
 mod gossip;
 mod liveness;
 mod requests;
+mod streams;

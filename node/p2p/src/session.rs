@@ -1,0 +1,250 @@
+//! Sessions: many streams over one, between two ends that know each other.
+//!
+//! # Flow
+//! 1. The one that begins calls [`Session::connect`], the other [`Session::accept`]: the Noise handshake of libp2p
+//!    (XX) shows each the other's identity, and encrypts everything that follows. Whoever carries the bytes of the
+//!    stream beneath learns their number and their times.
+//! 2. Where the connection beneath shows the peer already, [`Session::direct`] does without.
+//! 3. Either end opens streams by [`Opener::open`], as long as the session lives; yamux gives each of them back-pressure
+//!    of its own. What one end opens, the other finds in [`Session::incoming`] once something is written to it.
+//! 4. Dropping the [`Session`] ends all of its streams.
+
+use std::{collections::VecDeque, future::poll_fn, pin::Pin, task::Poll, time::Duration};
+
+use async_recursion::async_recursion as boxed;
+use libp2p::{
+    core::{
+        StreamMuxer as _,
+        upgrade::{InboundConnectionUpgrade as _, OutboundConnectionUpgrade as _},
+    },
+    noise, yamux,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tokio_util::{
+    compat::{Compat, FuturesAsyncReadCompatExt as _, TokioAsyncReadCompatExt as _},
+    sync::{CancellationToken, DropGuard},
+};
+use veil_protocol_spec::{
+    PeerIdHash,
+    identity::SecretIdentity,
+    scheduling::{ClusterScope, keccak},
+};
+
+use crate::{
+    identity::keypair,
+    kind::scope_tag,
+    stream::{ByteStream, Duplex},
+};
+
+/// How long the other end may take for its part of the handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long what is on the way may take when the session ends.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Streams that the other end has opened and nobody has taken yet; further ones are dropped.
+const QUEUE: usize = 64;
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the sentence of a variant says what its fields are")]
+pub enum SessionError {
+    /// The identity of this end is none.
+    #[error("this end's key is none of secp256k1")]
+    Identity,
+    /// The handshake took too long.
+    #[error("no handshake within {} s", HANDSHAKE_TIMEOUT.as_secs())]
+    Timeout,
+    /// The handshake failed: the other end refused, or is none.
+    #[error("the handshake failed: {0}")]
+    Handshake(String),
+    /// Somebody else is at the other end.
+    #[error("peer {found} is at the other end, not {expected}")]
+    OtherPeer { expected: PeerIdHash, found: PeerIdHash },
+    /// It has ended.
+    #[error("the session is over")]
+    Over,
+}
+
+/// Which end this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The one that begins.
+    Begins,
+    /// The other.
+    Answers,
+}
+
+type Request = oneshot::Sender<ByteStream>;
+
+/// Opens streams of a session; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Opener(mpsc::Sender<Request>);
+
+impl Opener {
+    /// Opens a stream.
+    ///
+    /// # Errors
+    /// [`SessionError::Over`].
+    #[boxed]
+    pub async fn open(&self) -> Result<ByteStream, SessionError> {
+        let (reply, opened) = oneshot::channel();
+        self.0.send(reply).await.map_err(|_| SessionError::Over)?;
+        opened.await.map_err(|_| SessionError::Over)
+    }
+
+    /// Returns when the session is over.
+    pub async fn over(&self) {
+        self.0.closed().await;
+    }
+}
+
+/// A session. See the [module documentation](self).
+#[derive(Debug)]
+pub struct Session {
+    /// Who is at the other end.
+    pub peer: PeerIdHash,
+    /// Opens streams.
+    pub opener: Opener,
+    /// The streams that the other end opens.
+    pub incoming: mpsc::Receiver<ByteStream>,
+    _stop_on_drop: DropGuard,
+}
+
+impl Session {
+    /// Begins a session under `identity`, which may be made for it, with the peer that is expected.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn connect(
+        stream: impl Duplex + 'static,
+        scope: &ClusterScope,
+        identity: &SecretIdentity,
+        expected: PeerIdHash,
+    ) -> Result<Self, SessionError> {
+        let session = Self::shake(ByteStream::new(stream), scope, identity, End::Begins).await?;
+        match session.peer {
+            found if found == expected => Ok(session),
+            found => Err(SessionError::OtherPeer { expected, found }),
+        }
+    }
+
+    /// Answers whoever has opened `stream`.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn accept(
+        stream: impl Duplex + 'static,
+        scope: &ClusterScope,
+        identity: &SecretIdentity,
+    ) -> Result<Self, SessionError> {
+        Self::shake(ByteStream::new(stream), scope, identity, End::Answers).await
+    }
+
+    /// Over a stream to a peer that is known already, by the connection beneath.
+    #[must_use]
+    pub fn direct(stream: ByteStream, peer: PeerIdHash, end: End) -> Self {
+        Self::over(stream.compat(), peer, end)
+    }
+
+    #[boxed]
+    async fn shake(
+        stream: ByteStream,
+        scope: &ClusterScope,
+        identity: &SecretIdentity,
+        end: End,
+    ) -> Result<Self, SessionError> {
+        let key = keypair(identity).ok_or(SessionError::Identity)?;
+        let failed = |error: noise::Error| SessionError::Handshake(error.to_string());
+        let noise = noise::Config::new(&key).map_err(failed)?;
+        // A handshake for this purpose and cluster is of no use for another.
+        let noise = noise.with_prologue(format!("veil reach 1 {}", scope_tag(scope)).into_bytes());
+        let stream = stream.compat();
+        let shaking = match end {
+            End::Begins => noise.upgrade_outbound(stream, ""),
+            End::Answers => noise.upgrade_inbound(stream, ""),
+        };
+        let shaken = timeout(HANDSHAKE_TIMEOUT, shaking).await;
+        let (peer, encrypted) = shaken.map_err(|_| SessionError::Timeout)?.map_err(failed)?;
+        Ok(Self::over(encrypted, PeerIdHash(keccak(&peer.to_bytes()).0), end))
+    }
+
+    fn over<C>(stream: C, peer: PeerIdHash, end: End) -> Self
+    where
+        C: futures::AsyncRead + futures::AsyncWrite + Send + Unpin + 'static,
+    {
+        let stop = CancellationToken::new();
+        let (requests, asked) = mpsc::channel(1);
+        let (found, incoming) = mpsc::channel(QUEUE);
+        let config = yamux::Config::default();
+        // Neither waits nor fails: nothing is said until there is a stream.
+        let (begun, answered) = match end {
+            End::Begins => (Some(config.upgrade_outbound(stream, "")), None),
+            End::Answers => (None, Some(config.upgrade_inbound(stream, ""))),
+        };
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            let muxer = match (begun, answered) {
+                (Some(begun), _) => begun.await,
+                (_, Some(answered)) => answered.await,
+                _ => return,
+            };
+            if let Ok(muxer) = muxer {
+                drive(Box::pin(muxer), asked, found, stopped).await;
+            }
+        });
+        Self { peer, opener: Opener(requests), incoming, _stop_on_drop: stop.drop_guard() }
+    }
+}
+
+fn stream_of(stream: yamux::Stream) -> ByteStream {
+    let stream: Compat<yamux::Stream> = stream.compat();
+    ByteStream::new(stream)
+}
+
+/// Moves the bytes of all streams until the session is over.
+async fn drive<C>(
+    mut muxer: Pin<Box<yamux::Muxer<C>>>,
+    mut asked: mpsc::Receiver<Request>,
+    found: mpsc::Sender<ByteStream>,
+    stop: CancellationToken,
+) where
+    C: futures::AsyncRead + futures::AsyncWrite + Send + Unpin + 'static,
+{
+    let mut waiting: VecDeque<Request> = VecDeque::new();
+    let moving = poll_fn(|cx| {
+        loop {
+            match muxer.as_mut().poll_inbound(cx) {
+                Poll::Ready(Ok(stream)) => {
+                    if found.try_send(stream_of(stream)).is_err() {
+                        tracing::debug!("a stream of a session was dropped: too many wait");
+                    }
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        while let Poll::Ready(Some(request)) = asked.poll_recv(cx) {
+            waiting.push_back(request);
+        }
+        waiting.retain(|request| !request.is_closed());
+        while !waiting.is_empty() {
+            match muxer.as_mut().poll_outbound(cx) {
+                Poll::Ready(Ok(stream)) => {
+                    // Whoever asked may have given up.
+                    let _ = waiting.pop_front().map(|request| request.send(stream_of(stream)));
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    });
+    tokio::select! {
+        () = moving => {}
+        () = stop.cancelled() => {}
+    }
+    // An error means that the other end has gone.
+    let _ = timeout(CLOSE_TIMEOUT, poll_fn(|cx| muxer.as_mut().poll_close(cx))).await;
+}
