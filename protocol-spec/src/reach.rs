@@ -3,6 +3,10 @@
 //! What is here travels in a session that only its two ends can read. Each message is a frame: its length, four bytes,
 //! little-endian, then its encoding.
 
+mod refusal;
+#[cfg(test)]
+mod tests;
+
 use core::{net::IpAddr, num::NonZeroU16};
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +19,8 @@ use crate::{
         abi::{Words, keccak},
     },
 };
+
+pub use self::refusal::Refusal;
 
 /// EIP-712 type of the signing domain: `contracts/src/VeilContract.sol`.
 const DOMAIN_TYPE: &[u8] =
@@ -199,122 +205,6 @@ impl Wire for SignedReachRequest {
     const MAX_BYTES: usize = 32 << 10;
 }
 
-/// Why a worker does not let somebody reach a job, or no more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[serde(rename_all = "snake_case")]
-pub enum Refusal {
-    /// Step 4.
-    #[error("the request is for another cluster than the worker's; check --cluster and --contract")]
-    OtherCluster,
-    /// Step 4.
-    #[error("the request is for another worker")]
-    OtherWorker,
-    /// Step 4.
-    #[error("the request is of another session")]
-    OtherClient,
-    /// Step 4.
-    #[error("the request has expired; look at this machine's clock")]
-    Expired,
-    /// Step 4.
-    #[error(
-        "the request would hold for longer than {MOST_SECONDS} s; look at this machine's clock"
-    )]
-    TooLong,
-    /// Step 4.
-    #[error("the signature is not by the account that the request names")]
-    Signature,
-    /// Step 4.
-    #[error("the chain lists no such job, as far as the worker has read it")]
-    UnknownJob,
-    /// Step 4.
-    #[error("the job is another operator's")]
-    OtherOperator,
-    /// Step 4.
-    #[error(
-        "the operator has delegated nothing to this key, or no more; it runs `veil operator delegate`"
-    )]
-    NotDelegated,
-    /// Step 4.
-    #[error("the job was stopped")]
-    Stopped,
-    /// Step 4.
-    #[error(
-        "the newest certificate places this replica elsewhere, or nowhere; see `veil job status`"
-    )]
-    NotHere,
-    /// Step 4.
-    #[error("this worker lets nobody run commands: its operator sets `exec = true` under [worker]")]
-    ExecOff,
-    /// Step 5.
-    #[error("there is no container of this replica now; see `veil job status`")]
-    NoContainer,
-    /// Step 5.
-    #[error("the container does not run now; see `veil job status`")]
-    NotRunning,
-    /// Step 5.
-    #[error("the job has no port of this name")]
-    NoPort,
-    /// Step 5.
-    #[error("the port is one for datagrams, which are not forwarded")]
-    Datagrams,
-    /// Step 5.
-    #[error("nothing listens on the port, at the container's own address")]
-    NothingListens,
-    /// Step 4.
-    #[error("too many sessions are open on this worker; try again")]
-    Busy,
-    /// Step 4.
-    #[error("the worker cannot tell now; try again")]
-    NotNow,
-    /// Step 5: the engine, in words.
-    #[error("the worker's engine: {0}")]
-    Engine(String),
-    /// Not of the form that is asked for.
-    #[error("the worker does not understand the request; is it of another version?")]
-    Malformed,
-}
-
-impl Refusal {
-    /// Longest text of an engine.
-    pub const MAX_TEXT: usize = 512;
-
-    /// The engine's words, cut.
-    #[must_use]
-    pub fn engine(said: &impl ToString) -> Self {
-        let mut text = said.to_string();
-        text.truncate(text.floor_char_boundary(Self::MAX_TEXT));
-        Self::Engine(text)
-    }
-
-    /// The word of counters, and for programs.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::OtherCluster => "other_cluster",
-            Self::OtherWorker => "other_worker",
-            Self::OtherClient => "other_client",
-            Self::Expired => "expired",
-            Self::TooLong => "too_long",
-            Self::Signature => "signature",
-            Self::UnknownJob => "unknown_job",
-            Self::OtherOperator => "other_operator",
-            Self::NotDelegated => "not_delegated",
-            Self::Stopped => "stopped",
-            Self::NotHere => "not_here",
-            Self::ExecOff => "exec_off",
-            Self::NoContainer => "no_container",
-            Self::NotRunning => "not_running",
-            Self::NoPort => "no_port",
-            Self::Datagrams => "datagrams",
-            Self::NothingListens => "nothing_listens",
-            Self::Busy => "busy",
-            Self::NotNow => "not_now",
-            Self::Engine(_) => "engine",
-            Self::Malformed => "malformed",
-        }
-    }
-}
-
 /// What either end says on the first stream of a session, after the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -432,142 +322,4 @@ impl Wire for ExecOutput {
     const NAME: &'static str = "ExecOutput";
     const MAX_BYTES: usize = PIECE + 64;
     const CHECK_CANONICAL: bool = false;
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::{collection::vec, option, prelude::*};
-
-    use super::*;
-    use crate::{
-        ids::{ChainId, ClusterId},
-        scheduling::arbitrary::assert_wire,
-    };
-
-    fn actions() -> impl Strategy<Value = Action> {
-        let logs = (any::<bool>(), option::of(any::<u64>()), option::of(any::<u32>()));
-        let size = (any::<u16>(), any::<u16>());
-        prop_oneof![
-            logs.prop_map(|(follow, since, tail)| Action::Logs(LogsWanted { follow, since, tail })),
-            (vec(".{0,20}", 1..8), any::<bool>(), option::of(size)).prop_map(
-                |(command, input, size)| {
-                    let terminal = size.map(|(rows, columns)| TerminalSize { rows, columns });
-                    Action::Exec(ExecWanted { command, input, terminal })
-                }
-            ),
-            (1..=u16::MAX).prop_map(|port| {
-                Action::Forward(PortWanted::Number(NonZeroU16::new(port).unwrap()))
-            }),
-            Just(Action::Forward(PortWanted::Named("http".parse().unwrap()))),
-            Just(Action::Endpoints),
-        ]
-    }
-
-    fn request(action: Action, bytes: [u8; 7], numbers: (u16, u64)) -> ReachRequest {
-        let [chain, contract, cluster, worker, client, account, job] = bytes;
-        ReachRequest {
-            scope: ClusterScope {
-                chain_id: ChainId(chain.into()),
-                contract: Address([contract; 20]),
-                cluster: ClusterId([cluster; 32]),
-            },
-            worker: PeerIdHash([worker; 32]),
-            client: PeerIdHash([client; 32]),
-            account: Address([account; 20]),
-            operator: Address([account ^ 1; 20]),
-            job: Blake3Digest([job; 32]),
-            replica: ReplicaIndex(numbers.0),
-            action,
-            expires: numbers.1,
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn only_the_exact_bytes_decode(
-            action in actions(), bytes: [u8; 7], numbers: (u16, u64), signature in vec(any::<u8>(), 65),
-        ) {
-            let signature: [u8; 65] = signature.try_into().unwrap();
-            let signed = SignedReachRequest::new(request(action, bytes, numbers), &signature);
-            assert_eq!(signed.signature(), signature);
-            assert_wire(&signed);
-        }
-
-        /// Whatever differs between two requests, their digests do.
-        #[test]
-        fn every_field_is_signed(
-            actions in (actions(), actions()), bytes: [u8; 7], numbers: (u16, u64), which in 0..9_usize,
-        ) {
-            let one = request(actions.0.clone(), bytes, numbers);
-            let (mut others, mut other_numbers) = (bytes, numbers);
-            match which {
-                0..7 => others[which] ^= 2,
-                7 => other_numbers.0 ^= 1,
-                _ => other_numbers.1 ^= 1,
-            }
-            assert_ne!(one.digest(), request(actions.0.clone(), others, other_numbers).digest());
-            let acted = request(actions.1.clone(), bytes, numbers);
-            assert_eq!(one.digest() == acted.digest(), actions.0 == actions.1);
-            let mut operated = one.clone();
-            operated.operator.0[0] ^= 1;
-            assert_ne!(one.digest(), operated.digest());
-        }
-    }
-
-    #[test]
-    fn the_longest_of_each_fits() {
-        let bytes = Bytes(vec![7; PIECE]);
-        let piece = LogPiece { time: u64::MAX, is_error: true, bytes: bytes.clone() };
-        let piece = LogOutput::Piece(piece);
-        assert_eq!(LogOutput::from_wire(&piece.to_wire()), Ok(piece));
-        for output in
-            [ExecOutput::Out(bytes.clone()), ExecOutput::Failed(Refusal::engine(&"ä".repeat(600)))]
-        {
-            assert_eq!(ExecOutput::from_wire(&output.to_wire()), Ok(output));
-        }
-        let input = ExecInput::Bytes(bytes);
-        assert_eq!(ExecInput::from_wire(&input.to_wire()), Ok(input));
-        assert_wire(&Control::Ended(Refusal::engine(&"ä".repeat(600))));
-        assert_wire(&Control::Beat);
-        let port = PortEndpoint {
-            name: "n".repeat(63).parse().unwrap(),
-            container: NonZeroU16::MAX,
-            protocol: Protocol::Udp,
-            published: Some((IpAddr::from([0xff; 16]), u16::MAX)),
-        };
-        // As many as a job may have.
-        let ports = vec![port; crate::scheduling::limits::ENTRIES];
-        let endpoints = Endpoints { state: "x".repeat(8 << 10), running: true, ports };
-        assert_eq!(Endpoints::from_wire(&endpoints.to_wire()), Ok(endpoints));
-    }
-
-    #[test]
-    fn each_refusal_has_a_name_of_its_own() {
-        use Refusal::*;
-        let all = [
-            OtherCluster,
-            OtherWorker,
-            OtherClient,
-            Expired,
-            TooLong,
-            Signature,
-            UnknownJob,
-            OtherOperator,
-            NotDelegated,
-            Stopped,
-            NotHere,
-            ExecOff,
-            NoContainer,
-            NotRunning,
-            NoPort,
-            Datagrams,
-            NothingListens,
-            Busy,
-            NotNow,
-            Engine(String::new()),
-            Malformed,
-        ];
-        let names: std::collections::BTreeSet<_> = all.iter().map(Refusal::name).collect();
-        assert_eq!(names.len(), all.len());
-    }
 }

@@ -26,6 +26,8 @@ mod outside;
 mod ports;
 #[path = "docker/proxy.rs"]
 mod proxy;
+#[path = "docker/reach.rs"]
+mod reach;
 #[path = "docker/registry.rs"]
 mod registry;
 #[path = "docker/restarts.rs"]

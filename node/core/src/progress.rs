@@ -105,6 +105,12 @@ impl Progress {
         (notes.observed, notes.serving) = (observed, serving);
     }
 
+    /// What was last seen of one of this process's own replicas.
+    #[must_use]
+    pub fn seen(&self, replica: &Replica) -> Option<Observed> {
+        self.notes().observed.get(replica).cloned()
+    }
+
     /// See [`Self::observed`].
     pub(crate) fn serving(&self) -> Vec<Replica> {
         self.notes().serving.iter().copied().collect()

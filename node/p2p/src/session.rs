@@ -8,23 +8,24 @@
 //! 3. Either end opens streams by [`Opener::open`], as long as the session lives; yamux gives each of them back-pressure
 //!    of its own. What one end opens, the other finds in [`Session::incoming`] once something is written to it.
 //! 4. Dropping the [`Session`] ends all of its streams.
+//!
+//! # Bounds
+//! What the other end has sent and nobody has read, in all streams of a session, is at most 32 MiB; streams are
+//! as many as fit into it with the least window that yamux gives each. An [`Opener`] waits before it opens more.
 
-use std::{collections::VecDeque, future::poll_fn, pin::Pin, task::Poll, time::Duration};
+use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use async_recursion::async_recursion as boxed;
 use libp2p::{
-    core::{
-        StreamMuxer as _,
-        upgrade::{InboundConnectionUpgrade as _, OutboundConnectionUpgrade as _},
-    },
-    noise, yamux,
+    core::upgrade::{InboundConnectionUpgrade as _, OutboundConnectionUpgrade as _},
+    noise,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     time::timeout,
 };
 use tokio_util::{
-    compat::{Compat, FuturesAsyncReadCompatExt as _, TokioAsyncReadCompatExt as _},
+    compat::{FuturesAsyncReadCompatExt as _, TokioAsyncReadCompatExt as _},
     sync::{CancellationToken, DropGuard},
 };
 use veil_protocol_spec::{
@@ -32,6 +33,7 @@ use veil_protocol_spec::{
     identity::SecretIdentity,
     scheduling::{ClusterScope, keccak},
 };
+use yamux::{Config, Connection, Mode};
 
 use crate::{
     identity::keypair,
@@ -45,6 +47,12 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Streams that the other end has opened and nobody has taken yet; further ones are dropped.
 const QUEUE: usize = 64;
+/// Streams that one end opens at once; it waits until others are over.
+const OPEN: usize = 64;
+/// Streams of a session; the other end may hear later that some are over. More end the session.
+const STREAMS: usize = 96;
+/// Bytes that wait to be read, in all streams of a session.
+const WINDOW: usize = 32 << 20;
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
@@ -80,23 +88,28 @@ type Request = oneshot::Sender<ByteStream>;
 
 /// Opens streams of a session; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Opener(mpsc::Sender<Request>);
+pub struct Opener {
+    requests: mpsc::Sender<Request>,
+    open: Arc<Semaphore>,
+}
 
 impl Opener {
-    /// Opens a stream.
+    /// Opens a stream, once fewer than 64 of this end are open.
     ///
     /// # Errors
     /// [`SessionError::Over`].
     #[boxed]
     pub async fn open(&self) -> Result<ByteStream, SessionError> {
+        // Nobody closes the semaphore.
+        let held = Arc::clone(&self.open).acquire_owned().await.map_err(|_| SessionError::Over)?;
         let (reply, opened) = oneshot::channel();
-        self.0.send(reply).await.map_err(|_| SessionError::Over)?;
-        opened.await.map_err(|_| SessionError::Over)
+        self.requests.send(reply).await.map_err(|_| SessionError::Over)?;
+        Ok(opened.await.map_err(|_| SessionError::Over)?.holding(held))
     }
 
     /// Returns when the session is over.
     pub async fn over(&self) {
-        self.0.closed().await;
+        self.requests.closed().await;
     }
 }
 
@@ -177,35 +190,22 @@ impl Session {
         let stop = CancellationToken::new();
         let (requests, asked) = mpsc::channel(1);
         let (found, incoming) = mpsc::channel(QUEUE);
-        let config = yamux::Config::default();
-        // Neither waits nor fails: nothing is said until there is a stream.
-        let (begun, answered) = match end {
-            End::Begins => (Some(config.upgrade_outbound(stream, "")), None),
-            End::Answers => (None, Some(config.upgrade_inbound(stream, ""))),
+        let mut config = Config::default();
+        config.set_max_num_streams(STREAMS).set_max_connection_receive_window(Some(WINDOW));
+        let mode = match end {
+            End::Begins => Mode::Client,
+            End::Answers => Mode::Server,
         };
-        let stopped = stop.clone();
-        tokio::spawn(async move {
-            let muxer = match (begun, answered) {
-                (Some(begun), _) => begun.await,
-                (_, Some(answered)) => answered.await,
-                _ => return,
-            };
-            if let Ok(muxer) = muxer {
-                drive(Box::pin(muxer), asked, found, stopped).await;
-            }
-        });
-        Self { peer, opener: Opener(requests), incoming, _stop_on_drop: stop.drop_guard() }
+        let connection = Connection::new(stream, config, mode);
+        tokio::spawn(drive(connection, asked, found, stop.clone()));
+        let opener = Opener { requests, open: Arc::new(Semaphore::new(OPEN)) };
+        Self { peer, opener, incoming, _stop_on_drop: stop.drop_guard() }
     }
-}
-
-fn stream_of(stream: yamux::Stream) -> ByteStream {
-    let stream: Compat<yamux::Stream> = stream.compat();
-    ByteStream::new(stream)
 }
 
 /// Moves the bytes of all streams until the session is over.
 async fn drive<C>(
-    mut muxer: Pin<Box<yamux::Muxer<C>>>,
+    mut connection: Connection<C>,
     mut asked: mpsc::Receiver<Request>,
     found: mpsc::Sender<ByteStream>,
     stop: CancellationToken,
@@ -215,13 +215,13 @@ async fn drive<C>(
     let mut waiting: VecDeque<Request> = VecDeque::new();
     let moving = poll_fn(|cx| {
         loop {
-            match muxer.as_mut().poll_inbound(cx) {
-                Poll::Ready(Ok(stream)) => {
-                    if found.try_send(stream_of(stream)).is_err() {
+            match connection.poll_next_inbound(cx) {
+                Poll::Ready(Some(Ok(stream))) => {
+                    if found.try_send(ByteStream::new(stream.compat())).is_err() {
                         tracing::debug!("a stream of a session was dropped: too many wait");
                     }
                 }
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
                 Poll::Pending => break,
             }
         }
@@ -230,10 +230,11 @@ async fn drive<C>(
         }
         waiting.retain(|request| !request.is_closed());
         while !waiting.is_empty() {
-            match muxer.as_mut().poll_outbound(cx) {
+            match connection.poll_new_outbound(cx) {
                 Poll::Ready(Ok(stream)) => {
+                    let stream = ByteStream::new(stream.compat());
                     // Whoever asked may have given up.
-                    let _ = waiting.pop_front().map(|request| request.send(stream_of(stream)));
+                    let _ = waiting.pop_front().map(|request| request.send(stream));
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Pending => break,
@@ -246,5 +247,5 @@ async fn drive<C>(
         () = stop.cancelled() => {}
     }
     // An error means that the other end has gone.
-    let _ = timeout(CLOSE_TIMEOUT, poll_fn(|cx| muxer.as_mut().poll_close(cx))).await;
+    let _ = timeout(CLOSE_TIMEOUT, poll_fn(|cx| connection.poll_close(cx))).await;
 }

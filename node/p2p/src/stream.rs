@@ -82,7 +82,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 pub struct ByteStream {
     inner: Box<dyn Duplex>,
     /// What it takes of the limits, as long as it lives.
-    _held: Vec<OwnedSemaphorePermit>,
+    held: Vec<OwnedSemaphorePermit>,
 }
 
 impl fmt::Debug for ByteStream {
@@ -94,7 +94,13 @@ impl fmt::Debug for ByteStream {
 impl ByteStream {
     /// Of anything that bytes go through.
     pub fn new(inner: impl Duplex + 'static) -> Self {
-        Self { inner: Box::new(inner), _held: Vec::new() }
+        Self { inner: Box::new(inner), held: Vec::new() }
+    }
+
+    /// The same, with what it takes of a limit.
+    pub(crate) fn holding(mut self, held: OwnedSemaphorePermit) -> Self {
+        self.held.push(held);
+        self
     }
 }
 
@@ -180,7 +186,7 @@ impl Streams {
     ) {
         let from = PeerIdHash(keccak(&peer.to_bytes()).0);
         let taken = self.admit(&peer, kind).and_then(|held| {
-            let stream = ByteStream { inner: Box::new(stream.compat()), _held: held };
+            let stream = ByteStream { inner: Box::new(stream.compat()), held };
             queue.try_send(IncomingStream { from, stream }).map_err(|_| Refusal::QueueFull)
         });
         if let Err(refusal) = taken {

@@ -42,10 +42,10 @@ const BEGINNING: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How often it is asked whether a key may still act for its operator.
 const DELEGATION: Duration = Duration::from_secs(60);
-/// Sessions of one operator at once.
-const SESSIONS: usize = 64;
-/// Streams of one session at once: connections, if it is a forward.
-const STREAMS: usize = 128;
+/// Sessions of one operator at once: each may hold 32 MiB that nobody reads.
+const SESSIONS: usize = 16;
+/// Streams of one session that are served at once: connections, if it is a forward.
+const STREAMS: usize = 96;
 
 const BEAT: Duration = Duration::from_secs(BEAT_SECONDS);
 const SILENCE: Duration = Duration::from_secs(SILENCE_SECONDS);

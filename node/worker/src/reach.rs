@@ -90,8 +90,7 @@ impl World for Known {
     }
 
     fn endpoints(&self, job: &Blake3Digest, replica: ReplicaIndex) -> Endpoints {
-        let observed = self.progress.notes().observed.get(&(*job, replica)).cloned();
-        let observed = observed.unwrap_or_default();
+        let observed = self.progress.seen(&(*job, replica)).unwrap_or_default();
         let published = |name: &Name| {
             let endpoint = observed.endpoints.iter().find(|endpoint| endpoint.name == *name)?;
             Some((endpoint.host, endpoint.port))

@@ -39,7 +39,7 @@ impl Row {
 const NONE: &[&str] = &[];
 const CHAIN: &[&str] = &["alloy", "reqwest", "rustls"];
 const REGISTRY: &[&str] = &["reqwest", "rustls"];
-const NETWORK: &[&str] = &["libp2p", "foca"];
+const NETWORK: &[&str] = &["libp2p", "foca", "yamux"];
 const CONTAINERS: &[&str] = &["bollard"];
 const STORAGE: &[&str] = &["redb", "age"];
 const HTTP: &[&str] = &["axum", "rcgen", "tokio-rustls"];

@@ -51,7 +51,7 @@ impl Reaching {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Endpoints {
+pub(in crate::cli) struct Endpoints {
     /// A job, by name, digest or its first digits, and perhaps which replica; otherwise all of the operator's.
     #[arg(value_name = "JOB[/REPLICA]")]
     job: Option<Named>,

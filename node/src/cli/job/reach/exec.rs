@@ -29,7 +29,7 @@ use crate::cli::{
 const QUEUE: usize = 16;
 
 #[derive(Debug, Args)]
-pub(in crate::cli::job) struct Exec {
+pub(in crate::cli) struct Exec {
     /// A job, by name, digest or its first digits, and perhaps which replica; otherwise the first that has a place.
     #[arg(value_name = "JOB[/REPLICA]")]
     job: Named,

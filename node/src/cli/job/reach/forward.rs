@@ -26,7 +26,7 @@ use crate::cli::{
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
-pub(in crate::cli::job) struct Forward {
+pub(in crate::cli) struct Forward {
     /// A job, by name, digest or its first digits, and perhaps which replica; otherwise the first that is reached.
     #[arg(value_name = "JOB[/REPLICA]")]
     job: Named,

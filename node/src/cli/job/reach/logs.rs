@@ -35,7 +35,7 @@ const QUEUE: usize = 256;
 const LINE: usize = 1 << 20;
 
 #[derive(Debug, Args)]
-pub(in crate::cli::job) struct Logs {
+pub(in crate::cli) struct Logs {
     /// A job, by name, digest or its first digits, and perhaps which replica; otherwise all of them.
     #[arg(value_name = "JOB[/REPLICA]")]
     job: Named,
