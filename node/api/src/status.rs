@@ -281,6 +281,8 @@ pub struct JobStatus {
     pub version: Option<VersionStatus>,
     /// When it is run, if it is a periodic one whose body is known here.
     pub periodic: Option<PeriodicStatus>,
+    /// The jobs that it waits for before it starts.
+    pub after: Vec<Name>,
 }
 
 /// Evidence of a fault that a process keeps.

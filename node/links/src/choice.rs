@@ -2,7 +2,8 @@
 //!
 //! In turn, over all that do not pause: between two turns of one, each other has had one. A replica that has refused
 //! pauses, each time twice as long, until it has taken a connection. One that has moved is another target, and does
-//! not pause for what it did elsewhere.
+//! not pause for what it did elsewhere; where it was it is tried after all others, since it runs there until it runs
+//! where it goes.
 
 use std::{
     collections::BTreeMap,
@@ -16,12 +17,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// A replica where it has its place.
+/// A replica, and a worker that has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Target {
+    /// Whether it has its place elsewhere by now, and may still run there: it is tried last.
+    pub is_former: bool,
     /// Which.
     pub replica: LinkEnd,
-    /// The worker that has it.
+    /// The worker.
     pub worker: PeerIdHash,
 }
 
@@ -51,9 +54,12 @@ impl Choice {
             targets.iter().copied().filter(|target| !self.pauses_at(target, now)).collect();
         ready.sort_unstable();
         ready.dedup();
-        let next = ready.iter().position(|target| Some(*target) > self.last).unwrap_or(0);
-        ready.rotate_left(next);
-        if let Some(first) = ready.first() {
+        // Former ones are last by their order.
+        let count = ready.partition_point(|target| !target.is_former);
+        let (placed, _) = ready.split_at_mut(count);
+        let next = placed.iter().position(|target| Some(*target) > self.last).unwrap_or(0);
+        placed.rotate_left(next);
+        if let Some(first) = placed.first() {
             self.last = Some(*first);
         }
         ready
@@ -98,7 +104,7 @@ mod tests {
 
     fn target(replica: u16, worker: u8) -> Target {
         let replica = LinkEnd { job: Blake3Digest([1; 32]), replica: ReplicaIndex(replica) };
-        Target { replica, worker: PeerIdHash([worker; 32]) }
+        Target { is_former: false, replica, worker: PeerIdHash([worker; 32]) }
     }
 
     fn refuse(choice: &mut Choice, target: Target, now: Instant) {
@@ -136,6 +142,19 @@ mod tests {
         // And when it is back much later, it begins anew.
         choice.follow(&[target(0, 2)]);
         assert_eq!(choice.order(&[target(0, 1)], now), [target(0, 1)]);
+    }
+
+    #[test]
+    fn where_a_replica_was_it_is_tried_last() {
+        let (mut choice, now) = (Choice::default(), Instant::now());
+        let before = Target { is_former: true, ..target(0, 1) };
+        let all = [before, target(0, 2), target(1, 3)];
+        assert_eq!(choice.order(&all, now), [target(0, 2), target(1, 3), before]);
+        assert_eq!(choice.order(&all, now), [target(1, 3), target(0, 2), before]);
+        // It does not run yet where it goes.
+        refuse(&mut choice, target(0, 2), now);
+        assert_eq!(choice.order(&[before, target(0, 2)], now), [before]);
+        assert_eq!(choice.all_pause(&[before, target(0, 2)], now), None);
     }
 
     #[test]

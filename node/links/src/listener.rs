@@ -6,8 +6,9 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    fs, io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -40,6 +41,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 128;
+/// As sockets say it.
+const NO_SUCH_DEVICE: i32 = 19;
 /// After a failure of this machine to listen or to accept.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -138,6 +141,8 @@ impl core::fmt::Debug for Listeners {
 struct Open {
     of: LinkOf,
     bridge: String,
+    /// The system's number of it: an interface of the same name may be another by now.
+    interface: u32,
     at: SocketAddrV4,
     port: u16,
     counts: Arc<Mutex<Counts>>,
@@ -168,9 +173,10 @@ impl Listeners {
         at: SocketAddrV4,
     ) -> io::Result<u16> {
         let mut open = locked(&self.open);
-        let key = (of.from, index);
+        let (key, interface) = ((of.from, index), interface(bridge)?);
         if let Some(known) = open.get(&key)
-            && (&known.of, known.bridge.as_str(), known.at) == (&of, bridge, at)
+            && (&known.of, known.bridge.as_str(), known.interface, known.at)
+                == (&of, bridge, interface, at)
         {
             return Ok(known.port);
         }
@@ -192,7 +198,7 @@ impl Listeners {
         };
         let task = AbortOnDropHandle::new(tokio::spawn(Arc::new(task).run()));
         let bridge = bridge.to_owned();
-        open.insert(key, Open { of, bridge, at, port, counts, _task: task });
+        open.insert(key, Open { of, bridge, interface, at, port, counts, _task: task });
         Ok(port)
     }
 
@@ -212,6 +218,16 @@ impl Listeners {
         };
         open.values().map(state).collect()
     }
+}
+
+/// The number of an interface.
+fn interface(name: &str) -> io::Result<u32> {
+    let number = fs::read_to_string(Path::new("/sys/class/net").join(name).join("ifindex"));
+    let number = number.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => io::Error::from_raw_os_error(NO_SUCH_DEVICE),
+        _ => error,
+    });
+    number?.trim().parse().map_err(io::Error::other)
 }
 
 /// A socket on all addresses that only this interface reaches; without listening it refuses.

@@ -345,7 +345,7 @@ mod tests {
         let desired = worker.desired();
         assert_eq!(runs(&desired), [id(exclusive)].into());
         assert_eq!(
-            (&desired.keep.replicas, desired.left_out[&kept]),
+            (&desired.keep.replicas, &*desired.left_out[&kept]),
             (&[id(kept)].into(), "not open")
         );
         assert!(desired.keep.held_back.contains_key(&id(kept)), "its room is reserved");

@@ -10,6 +10,7 @@
 //! # State and restart
 //! One session with each worker that something here was linked to, as long as it lasts. A restart begins with none.
 
+mod moved;
 mod names;
 mod waiting;
 
@@ -17,7 +18,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::future::BoxFuture;
@@ -45,7 +46,10 @@ use veil_protocol_spec::{
 
 pub(crate) use self::waiting::Waiting;
 
-use self::names::{Listed, Names};
+use self::{
+    moved::Moved,
+    names::{Listed, Names},
+};
 
 /// Between two looks at the names of jobs without a new certificate: bodies come by gossip.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
@@ -63,10 +67,15 @@ pub(crate) struct Links {
     names: Mutex<Names>,
     /// Counts the changes of `names`.
     changed: watch::Sender<u64>,
+    moved: Mutex<Moved>,
     /// How the containers here are, as they were last seen.
     seen: Mutex<BTreeMap<LinkEnd, ReplicaCondition>>,
-    sessions: Mutex<BTreeMap<PeerIdHash, Arc<Session>>>,
+    /// One with each worker, from its first use on; whoever opens another one waits for nobody else.
+    sessions: Mutex<BTreeMap<PeerIdHash, Arc<Slot>>>,
 }
+
+/// Dropping a session ends its streams: it is replaced only once it is over.
+type Slot = tokio::sync::Mutex<Option<Session>>;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -90,6 +99,7 @@ impl Links {
             epoch,
             names: Mutex::default(),
             changed: watch::channel(0).0,
+            moved: Mutex::default(),
             seen: Mutex::default(),
             sessions: Mutex::default(),
         })
@@ -112,9 +122,16 @@ impl Links {
     fn renew_names(&self) {
         let state = self.epoch.ledger.state();
         let lines = state.lines_by_job();
+        let mut moved = locked(&self.moved);
+        moved.follow(&state, Instant::now());
         let placed = |job: &_| {
-            let place = |replica| Some((replica, state.placement(*job, replica)?.worker));
-            state.replicas_of(*job).filter_map(place).collect()
+            let target = |replica| {
+                let worker = state.placement(*job, replica)?.worker;
+                let replica = LinkEnd { job: *job, replica };
+                let now = Target { is_former: false, replica, worker };
+                Some([Some(now), moved.former(&replica)].into_iter().flatten())
+            };
+            state.replicas_of(*job).filter_map(target).flatten().collect()
         };
         let is_current = |job: &_| lines.get(job).is_some_and(|line| line.is_current(job));
         let names = Names::of(self.jobs.wanted(Listed::of), placed, is_current);
@@ -140,16 +157,16 @@ impl Links {
     async fn open(&self, worker: PeerIdHash) -> Result<ByteStream, LinkFailure> {
         let unreachable =
             |error: &dyn core::fmt::Display| LinkFailure::Unreachable(error.to_string());
-        let known = locked(&self.sessions).get(&worker).cloned();
-        if let Some(session) = known
+        let slot = Arc::clone(locked(&self.sessions).entry(worker).or_default());
+        let mut slot = slot.lock().await;
+        if let Some(session) = &*slot
             && let Ok(stream) = session.opener.open().await
         {
             return Ok(stream);
         }
         let stream = self.network.open_stream(worker, StreamKind::Link).await;
         let stream = stream.map_err(|error| unreachable(&error))?;
-        let session = Arc::new(Session::direct(stream, worker, End::Begins));
-        locked(&self.sessions).insert(worker, Arc::clone(&session));
+        let session = slot.insert(Session::direct(stream, worker, End::Begins));
         session.opener.open().await.map_err(|error| unreachable(&error))
     }
 

@@ -44,7 +44,7 @@ impl Ways {
 
 impl Directory for Ways {
     fn targets(&self, of: &LinkOf) -> Result<Vec<Target>, Nowhere> {
-        let db = Target { replica: of.from, worker: PeerIdHash([1; 32]) };
+        let db = Target { is_former: false, replica: of.from, worker: PeerIdHash([1; 32]) };
         let there = self.at.lock().unwrap().map(|_| vec![db]);
         there.ok_or_else(|| Nowhere::NoJob(of.link.job.clone()))
     }

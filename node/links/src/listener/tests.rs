@@ -67,7 +67,7 @@ fn end(replica: u16) -> LinkEnd {
 }
 
 fn target(worker: u8) -> Target {
-    Target { replica: end(worker.into()), worker: PeerIdHash([worker; 32]) }
+    Target { is_former: false, replica: end(worker.into()), worker: PeerIdHash([worker; 32]) }
 }
 
 fn of(replica: u16) -> LinkOf {

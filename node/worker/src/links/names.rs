@@ -3,13 +3,12 @@
 //! "A link names a job by its name. It means the jobs of the same operator in the same cluster whose bodies have that
 //! name, all versions of it."
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use veil_node_links::{LinkOf, Nowhere, Target};
 use veil_protocol_spec::{
-    Address, Blake3Digest, PeerIdHash, ReplicaIndex,
-    link::LinkEnd,
-    scheduling::{JobSpec, Name, Protocol, ReplicaExit},
+    Address, Blake3Digest, ReplicaIndex,
+    scheduling::{JobSpec, Name, Protocol, ReplicaExit, circle_of},
 };
 
 /// What is needed of one job that the chain lists and whose body is known.
@@ -68,21 +67,18 @@ struct Named {
 pub(crate) struct Names(BTreeMap<(Address, Name), Named>);
 
 impl Names {
-    /// `jobs` are those that the chain lists and nobody has withdrawn; `placed` says where replicas of one are, and
-    /// `is_current` whether one is the version that an update goes to.
+    /// `jobs` are those that the chain lists and nobody has withdrawn; `placed` says where replicas of one are, or were
+    /// and may still be, and `is_current` whether one is the version that an update goes to.
     pub(crate) fn of(
         jobs: impl IntoIterator<Item = Listed>,
-        placed: impl Fn(&Blake3Digest) -> Vec<(ReplicaIndex, PeerIdHash)>,
+        placed: impl Fn(&Blake3Digest) -> Vec<Target>,
         is_current: impl Fn(&Blake3Digest) -> bool,
     ) -> Self {
         let mut all = BTreeMap::<_, Named>::new();
         for listed in jobs {
             let named = all.entry((listed.operator, listed.name.clone())).or_default();
-            let job = listed.job;
-            let place = |(replica, worker)| {
-                (Target { replica: LinkEnd { job, replica }, worker }, listed.ports.clone())
-            };
-            named.placed.extend(placed(&job).into_iter().map(place));
+            let place = |target| (target, listed.ports.clone());
+            named.placed.extend(placed(&listed.job).into_iter().map(place));
             // Which one is wanted an update decides, once a certificate has noted that there are several.
             let rank = |of: &Listed| (is_current(&of.job), of.position);
             if named.wanted.as_ref().is_none_or(|wanted| rank(wanted) < rank(&listed)) {
@@ -144,38 +140,13 @@ impl Names {
         if open == 0 { Ending::Done } else { Ending::Open(open) }
     }
 
-    /// The names along which a job waits for itself, the first one its own; nothing if it does not.
-    pub(crate) fn circle(&self, operator: Address, name: &Name) -> Option<Vec<&Name>> {
+    /// The names along which a job waits for itself; nothing if it does not.
+    pub(crate) fn circle(&self, operator: Address, name: &Name) -> Option<Vec<Name>> {
         let after = |name: &Name| {
-            let wanted = self.named(operator, name)?.wanted.as_ref()?;
-            Some(wanted.after.as_slice())
+            let wanted = self.named(operator, name).and_then(|named| named.wanted.as_ref());
+            wanted.map(|wanted| wanted.after.clone()).unwrap_or_default()
         };
-        let mut path: Vec<&Name> = Vec::new();
-        let mut seen = BTreeSet::new();
-        // Depth first; what was left once without coming back to `name` never does.
-        let mut open = vec![after(name)?.iter()];
-        while let Some(next) = open.last_mut() {
-            match next.next() {
-                Some(job) if job == name => {
-                    let own = &self.0.get_key_value(&(operator, name.clone()))?.0.1;
-                    path.insert(0, own);
-                    path.push(own);
-                    return Some(path);
-                }
-                Some(job) if seen.insert(job) => {
-                    if let Some(further) = after(job) {
-                        path.push(job);
-                        open.push(further.iter());
-                    }
-                }
-                Some(_) => {}
-                None => {
-                    open.pop();
-                    path.pop();
-                }
-            }
-        }
-        None
+        circle_of(name, after)
     }
 }
 

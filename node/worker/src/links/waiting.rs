@@ -211,7 +211,7 @@ fn done_or_why(ending: &Ending) -> Result<(), String> {
 
 fn circle(names: &Names, spec: &JobSpec) -> Option<String> {
     let path = names.circle(spec.operator, &spec.name)?;
-    let path: Vec<_> = path.into_iter().map(ToString::to_string).collect();
+    let path: Vec<_> = path.into_iter().map(String::from).collect();
     let path = path.join(" -> ");
     Some(format!("waits for itself in a circle, {path}: submit one of them without that [[after]]"))
 }

@@ -307,6 +307,7 @@ fn statuses_have_the_documented_keys() {
             left_out: Some(2),
             next_run: Some(3),
         }),
+        after: vec!["shop-db".parse().unwrap()],
     };
     assert_documented("Job", &job);
     for outcome in [Some(RunOutcome::Succeeded), Some(RunOutcome::Failed), None] {

@@ -1,4 +1,4 @@
-use veil_protocol_spec::scheduling::Link;
+use veil_protocol_spec::{PeerIdHash, link::LinkEnd, scheduling::Link};
 
 use super::*;
 
@@ -35,9 +35,14 @@ fn link(operator: Address, job: &str, port: &str) -> LinkOf {
     LinkOf { from, operator, link }
 }
 
+fn at(job: &Blake3Digest, worker: PeerIdHash) -> Vec<Target> {
+    let replica = LinkEnd { job: *job, replica: ReplicaIndex(0) };
+    vec![Target { is_former: false, replica, worker }]
+}
+
 /// Each job has a replica on the worker of its own number.
 fn names(jobs: Vec<Listed>) -> Names {
-    let placed = |job: &Blake3Digest| vec![(ReplicaIndex(0), PeerIdHash(job.0))];
+    let placed = |job: &Blake3Digest| at(job, PeerIdHash(job.0));
     Names::of(jobs, placed, |_| false)
 }
 
@@ -97,23 +102,13 @@ fn done_is_what_certificates_say_of_every_replica_of_the_version_that_is_wanted(
 }
 
 #[test]
-fn circles_are_found_however_long_they_are() {
-    let circle = |jobs: &[(&str, &[&str])]| {
-        let jobs = jobs.iter().zip(1..).map(|((job, after), n)| listed(n, ALICE, job, after));
-        let names = names(jobs.collect());
-        let found = names.circle(ALICE, &name("a"));
-        found.map(|path| path.iter().map(|job| job.as_str().to_owned()).collect::<Vec<_>>())
+fn a_circle_is_one_of_one_operators_jobs() {
+    let circle = |other: Address| {
+        let jobs = vec![listed(1, ALICE, "a", &["b"]), listed(2, other, "b", &["a"])];
+        names(jobs).circle(ALICE, &name("a"))
     };
-    assert_eq!(circle(&[("a", &["b"]), ("b", &["a"])]).unwrap(), ["a", "b", "a"]);
-    let long = circle(&[("a", &["x", "b"]), ("b", &["c", "x"]), ("c", &["a"]), ("x", &[])]);
-    assert_eq!(long.unwrap(), ["a", "b", "c", "a"]);
-    // Others wait for each other; that is their trouble.
-    assert_eq!(circle(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"])]), None);
-    assert_eq!(circle(&[("a", &["missing"])]), None);
-    assert_eq!(circle(&[("b", &["a"])]), None);
-    // Another operator's job of that name waits for nobody here.
-    let jobs = vec![listed(1, ALICE, "a", &["b"]), listed(2, BOB, "b", &["a"])];
-    assert_eq!(names(jobs).circle(ALICE, &name("a")), None);
+    assert_eq!(circle(ALICE), Some(vec![name("a"), name("b"), name("a")]));
+    assert_eq!(circle(BOB), None, "another operator's job of that name waits for nobody here");
 }
 
 #[test]
@@ -121,7 +116,6 @@ fn a_job_that_is_withdrawn_or_moves_is_another_state_of_names() {
     let one = || names(vec![listed(1, ALICE, "db", &[])]);
     assert_eq!(one(), one());
     assert_ne!(one(), Names::default());
-    let moved =
-        Names::of([listed(1, ALICE, "db", &[])], |_| vec![(ReplicaIndex(0), ME)], |_| false);
+    let moved = Names::of([listed(1, ALICE, "db", &[])], |job| at(job, ME), |_| false);
     assert_ne!(one(), moved);
 }
