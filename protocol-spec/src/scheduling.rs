@@ -79,7 +79,7 @@ pub use veil_protocol_spec_job::{
         HealthCheck, HealthProbe, LeasePolicy, RestartMode, RestartPolicy, Unhealthy, UpdatePolicy,
     },
     limits,
-    links::{After, Condition, Link, LinkAddress},
+    links::{After, Condition, Link, LinkAddress, circle_of},
     names::{
         HostName, InvalidHostName, InvalidName, InvalidOrganisation, InvalidVariableName, Name,
         Organisation, VariableName,

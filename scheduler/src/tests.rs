@@ -82,4 +82,4 @@ fn the_bits_of_an_evaluation_are_pinned() {
     assert_eq!(outputs.digest_under(&Blake3Digest([0; 32])).to_string(), PINNED);
 }
 
-const PINNED: &str = "ce85a4e9c272add53094674facd3eebe44d6d3bc6418609c0c4d5500eb50a9c4";
+const PINNED: &str = "ff5dddc3cef3baacc1c4aa27d2ef2a0130b0efbc04f38366a80bc7ba5d2344d7";

@@ -162,6 +162,25 @@ pub struct Observed {
     pub out_of_memory: bool,
     /// Where its ports are reached.
     pub endpoints: Vec<Endpoint>,
+    /// Its links to other jobs, by address.
+    pub links: Vec<LinkStatus>,
+}
+
+/// A link of a replica to another job of its operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// Where the container finds it, such as `db:5432`.
+    pub address: String,
+    /// The job that it leads to.
+    pub job: Name,
+    /// The port of that job.
+    pub port: Name,
+    /// Why connections are refused, if they are.
+    pub trouble: Option<String>,
+    /// Connections that a replica of that job has taken since this process began.
+    pub carried: u64,
+    /// Connections that none has.
+    pub failed: u64,
 }
 
 /// Where a port of a replica is reached.
@@ -262,6 +281,8 @@ pub struct JobStatus {
     pub version: Option<VersionStatus>,
     /// When it is run, if it is a periodic one whose body is known here.
     pub periodic: Option<PeriodicStatus>,
+    /// The jobs that it waits for before it starts.
+    pub after: Vec<Name>,
 }
 
 /// Evidence of a fault that a process keeps.

@@ -8,6 +8,7 @@ use crate::{
     container,
     error::{DockerError, ReplicaError},
     executor::Executor,
+    hosts,
     place::{Place, Unshared},
     port,
     replica::DesiredReplica,
@@ -67,7 +68,14 @@ impl Executor {
         let taken = given().flat_map(|of| of.ports.iter().map(port::taken)).collect();
         let (host, range) = (self.terms.publish_address, &self.terms.dynamic_ports);
         let ports = port::choose(&desired.spec.ports, host, range, &taken)?;
-        let unshared = Unshared { ports, devices };
+        let links = match desired.spec.links.is_empty() {
+            true => None,
+            false => {
+                let taken = given().filter_map(|of| of.links).collect();
+                Some(hosts::free(&taken).ok_or(ReplicaError::NoLinkAddress)?)
+            }
+        };
+        let unshared = Unshared { ports, devices, links };
         memory.unshared.insert(id, unshared.clone());
         Ok(unshared)
     }

@@ -13,7 +13,7 @@ use veil_protocol_spec::scheduling::{
 
 use crate::{
     error::ReplicaError,
-    gpu, labels,
+    gpu, hosts, labels,
     place::{Place, Unshared},
     port,
     replica::{DesiredReplica, Owner, ReplicaId},
@@ -64,12 +64,13 @@ pub(crate) fn body(
     // u16 units: at most 2^42 bytes and 2^23 millicores, both far within i64.
     let memory = reserved.memory.amount().cast_signed();
     let unless_none = |list: &Vec<Mount>| (!list.is_empty()).then(|| list.clone());
-    let Unshared { ports, devices } = &place.unshared;
+    let Unshared { ports, devices, links } = &place.unshared;
     let bindings = port::bindings(ports);
     let exposed: Vec<_> = bindings.keys().cloned().collect();
     let host = HostConfig {
         network_mode: Some(place.network.clone()),
         dns: unless_empty(&place.name_servers),
+        extra_hosts: hosts::hosts(spec, *links),
         port_bindings: (!bindings.is_empty()).then_some(bindings),
         mounts: unless_none(&place.mounts),
         runtime: place.runtime.clone(),
@@ -110,7 +111,7 @@ pub(crate) fn body(
         user: container.user.as_ref().map(ToString::to_string),
         working_dir: container.workdir.as_ref().map(ToString::to_string),
         hostname: container.hostname.as_ref().map(ToString::to_string),
-        env: desired.contents.as_deref().and_then(environment),
+        env: environment(spec, desired.contents.as_deref()),
         stop_signal: container.stop_signal.map(|signal| signal.name().to_owned()),
         stop_timeout: Some(i64::from(container.stop_timeout_seconds)),
         labels: Some(labels::of(owner, desired, &reserved, &place.unshared)),
@@ -122,9 +123,11 @@ pub(crate) fn body(
 }
 
 /// `NAME=value`, as engines take it.
-fn environment(contents: &SealedContents) -> Option<Vec<String>> {
-    let variables = contents.env.iter().map(|one| format!("{}={}", one.name, one.value));
-    (!contents.env.is_empty()).then(|| variables.collect())
+fn environment(spec: &JobSpec, contents: Option<&SealedContents>) -> Option<Vec<String>> {
+    let sealed = contents.into_iter().flat_map(|contents| &contents.env);
+    let sealed = sealed.map(|one| format!("{}={}", one.name, one.value));
+    let variables: Vec<_> = sealed.chain(hosts::variables(spec)).collect();
+    (!variables.is_empty()).then_some(variables)
 }
 
 fn capabilities(container: &ContainerSettings) -> Vec<String> {
@@ -283,8 +286,10 @@ mod tests {
         let env = vec![variable("A", ""), variable("DB", "a=b c")];
         let mut contents = SealedContents::default();
         contents.env = env;
-        assert_eq!(environment(&contents), Some(vec!["A=".to_owned(), "DB=a=b c".to_owned()]));
-        assert_eq!(environment(&SealedContents::default()), None);
+        let spec = crate::fake::replicas(1, 1)[0].spec.clone();
+        let expected = Some(vec!["A=".to_owned(), "DB=a=b c".to_owned()]);
+        assert_eq!(environment(&spec, Some(&contents)), expected);
+        assert_eq!(environment(&spec, None), None);
     }
 
     #[test]

@@ -211,6 +211,23 @@ pub enum ReplicaError {
         /// What is there.
         found: String,
     },
+    /// The kernel does not lead to links.
+    #[error(
+        "its links need rules in the kernel, and this worker has worker.egress = \"unfiltered\": let the job's \
+         constraints keep it off such workers, or have the worker filter"
+    )]
+    UnfilteredLinks,
+    /// Nobody carries connections of links.
+    #[error("this worker carries no links; it is run by a program that gives it none")]
+    NoLinks,
+    /// All addresses for links are taken.
+    #[error(
+        "this worker has no addresses left for the links of another container; it is tried again"
+    )]
+    NoLinkAddress,
+    /// The worker cannot listen for a link.
+    #[error("the worker cannot listen for its links: {0}; it is tried again")]
+    Listen(std::io::Error),
     /// A foreign container has the name.
     #[error(
         "a container named {name} exists that is not this worker's; rename or remove it, it will \
@@ -350,6 +367,10 @@ impl ReplicaError {
             | Self::NameTaken { .. }
             | Self::Request
             | Self::Firewall(_)
+            | Self::UnfilteredLinks
+            | Self::NoLinks
+            | Self::NoLinkAddress
+            | Self::Listen(_)
             | Self::PrivateEgress
             | Self::NoWayOut
             | Self::PortInUse { .. }

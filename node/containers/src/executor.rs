@@ -21,6 +21,7 @@ use crate::{
     engine::Docker,
     error::{DockerError, ReplicaError},
     facts::EngineFacts,
+    firewall::Way,
     image::Images,
     keep::Keep,
     labels,
@@ -72,6 +73,8 @@ pub(crate) struct Memory {
     pub(crate) reserved: BTreeMap<ReplicaId, Resources>,
     /// What containers have, or are about to have, that no other can have at once.
     pub(crate) unshared: BTreeMap<ReplicaId, Unshared>,
+    /// Where connections of links come from and go to.
+    pub(crate) ways: BTreeMap<ReplicaId, Vec<Way>>,
     /// When those that have ended are started again.
     pub(crate) due: BTreeMap<ReplicaId, Instant>,
     /// Whether the engine can limit volumes, once it was tried.

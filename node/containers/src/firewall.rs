@@ -10,6 +10,9 @@
 //! can. An answer is let through by the direction of its connection, not by its age: what was open before is
 //! closed by new rules.
 //!
+//! Connections to the addresses of links are brought to a port of this host, from the interface of their own network
+//! only, and let in there; whoever connects to that port otherwise is not.
+//!
 //! # Caveats
 //! - IPv4 only: these networks have no addresses of version 6, and such packets are dropped.
 //! - Name servers are reached at port 53, wherever they are: those of most clouds and homes have private
@@ -19,7 +22,7 @@
 use std::{
     fmt::Write as _,
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
     path::Path,
     process::Stdio,
     time::Duration,
@@ -121,8 +124,43 @@ pub(crate) struct NameServers {
     pub(crate) is_here: bool,
 }
 
+/// Where a link's connections come from and are on their way to, and the port of this host that they are brought to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    /// The interface that they come in from.
+    pub(crate) bridge: String,
+    pub(crate) at: SocketAddrV4,
+    pub(crate) port: u16,
+}
+
+/// The rules that bring connections of links to this host, and those that let them in there.
+fn led(ways: &[Way]) -> (String, String) {
+    let (mut lead, mut admit) = (String::new(), String::new());
+    for Way { bridge, at, port } in ways {
+        let (address, number) = (at.ip(), at.port());
+        let _ = writeln!(
+            lead,
+            "    iifname \"{bridge}\" ip daddr {address} tcp dport {number} redirect to :{port}"
+        );
+        let _ = writeln!(admit, "    iifname \"{bridge}\" ct status dnat tcp dport {port} accept");
+    }
+    if lead.is_empty() {
+        return (lead, admit);
+    }
+    // Before the engine's own rules for published ports.
+    let chain = format!(
+        "  chain links {{\n    type nat hook prerouting priority -110\n    policy accept\n{lead}  }}\n"
+    );
+    (chain, admit)
+}
+
 /// The whole table in nft's language. Without bridges there is none.
-pub(crate) fn rules(owner: &Owner, bridges: &[Bridge], name_servers: &NameServers) -> String {
+pub(crate) fn rules(
+    owner: &Owner,
+    bridges: &[Bridge],
+    name_servers: &NameServers,
+    links: &[Way],
+) -> String {
     let table = table(owner);
     let mut text = format!("table {table}\ndelete table {table}\n");
     if bridges.is_empty() {
@@ -159,6 +197,7 @@ pub(crate) fn rules(owner: &Owner, bridges: &[Bridge], name_servers: &NameServer
         (_, false) if ask.is_empty() => String::new(),
         (asking, false) => format!("    iifname {{ {asking} }} {}", ask.trim_start()),
     };
+    let (links, admit) = led(links);
     let answers = "ct direction reply ct state established,related accept";
     let _ = write!(
         text,
@@ -195,14 +234,14 @@ pub(crate) fn rules(owner: &Owner, bridges: &[Bridge], name_servers: &NameServer
   }}
   chain here {{
     {answers}
-{ask_host}    drop
+{ask_host}{admit}    drop
   }}
   chain input {{
     type filter hook input priority -10
     policy accept
     iifname {{ {all} }} goto here
   }}
-}}
+{links}}}
 "
     );
     text
@@ -278,22 +317,30 @@ mod tests {
         ];
         let addresses = vec![Ipv4Addr::new(10, 0, 0, 2)];
         let servers = NameServers { addresses, is_here: false };
-        let text = rules(&owner, &bridges, &servers);
+        let way = Way {
+            bridge: "veilb".to_owned(),
+            at: "198.18.0.32:5432".parse().unwrap(),
+            port: 40_001,
+        };
+        let text = rules(&owner, &bridges, &servers, &[way]);
         for expected in [
             "table inet veil_abababababababab_7_01010101_0202020202020202 {",
             "iifname { \"veila\", \"veilb\", \"veilc\" } goto leaving",
             "iifname vmap { \"veila\" : goto public, \"veilb\" : goto private, \"veilc\" : drop }",
             "iifname \"veilc\" oifname \"veilc\" accept",
+            "iifname \"veilb\" ip daddr 198.18.0.32 tcp dport 5432 redirect to :40001\n",
+            "iifname \"veilb\" ct status dnat tcp dport 40001 accept\n    drop",
             // Nothing but links has no names to ask for either.
             "iifname { \"veila\", \"veilb\" } ip daddr { 10.0.0.2 } meta l4proto { tcp, udp } th dport 53 accept",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
-        let text = rules(&owner, &bridges, &NameServers { is_here: true, ..servers.clone() });
+        let text = rules(&owner, &bridges, &NameServers { is_here: true, ..servers.clone() }, &[]);
+        assert!(!text.contains("nat"), "{text}");
         let expected =
             "iifname { \"veila\", \"veilb\" } meta l4proto { tcp, udp } th dport 53 accept";
         assert!(text.contains(expected), "{text}");
-        let none = rules(&owner, &[], &servers);
+        let none = rules(&owner, &[], &servers, &[]);
         assert!(none.contains("\ndelete table inet veil_abababababababab_7_01010101_"), "{none}");
         assert!(!none.contains('{'), "{none}");
     }

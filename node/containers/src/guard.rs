@@ -45,12 +45,20 @@ impl Executor {
             addresses: firewall::name_servers(&self.terms.name_servers),
             is_here: self.facts().await.is_ok_and(|facts| facts.is_podman()),
         };
-        let rules = firewall::rules(&self.owner, &bridges, &servers);
+        let ways: Vec<_> = self.memory().ways.values().flatten().cloned().collect();
+        let rules = firewall::rules(&self.owner, &bridges, &servers, &ways);
         let applied = firewall::apply(&rules).await;
         if let Err(error) = &applied {
             tracing::warn!(%error, "no container is started");
         }
         networks.closed = applied.err().map(Closed::Firewall);
+    }
+
+    /// Puts the rules in force as they are by now.
+    pub(crate) async fn renew_rules(&self) -> Result<(), ReplicaError> {
+        let mut networks = self.networks.lock().await;
+        self.enforce(&mut networks).await;
+        networks.closed.clone().map_or(Ok(()), |closed| Err(closed.into()))
     }
 
     /// Whether a container may start.

@@ -29,6 +29,8 @@ const RESERVED: &str = "veil.reserved";
 const PORTS: &str = "veil.ports";
 /// Ids of GPUs, where there are such.
 const GPUS: &str = "veil.gpus";
+/// The block of addresses of its links, where there are such.
+const LINKS: &str = "veil.links";
 /// Seconds between the stop signal and the kill, if the job says another number than the default.
 const STOP: &str = "veil.stop";
 
@@ -70,6 +72,7 @@ pub(crate) fn of(
     let ports = (!ports.is_empty()).then(|| (PORTS, ports.join(",")));
     let devices = &unshared.devices;
     let devices = (!devices.is_empty()).then(|| (GPUS, devices.join(",")));
+    let links = unshared.links.map(|block| (LINKS, block.to_string()));
     let stop = desired.spec.container.stop_timeout_seconds;
     let stop = (stop != ContainerSettings::DEFAULT_STOP_SECONDS).then(|| (STOP, stop.to_string()));
     [
@@ -84,6 +87,7 @@ pub(crate) fn of(
     .chain(lease)
     .chain(ports)
     .chain(devices)
+    .chain(links)
     .chain(stop)
     .map(|(key, value)| (key.to_owned(), value))
     .collect()
@@ -140,6 +144,10 @@ pub(crate) fn read(labels: &HashMap<String, String>) -> Option<Labels> {
         Some(ports) => ports.split(',').map(|one| one.parse().ok()).collect::<Option<_>>()?,
         None => Vec::new(),
     };
-    let unshared = Unshared { ports, devices: devices(labels).unwrap_or_default() };
+    let links = match labels.get(LINKS) {
+        Some(block) => Some(block.parse().ok()?),
+        None => None,
+    };
+    let unshared = Unshared { ports, devices: devices(labels).unwrap_or_default(), links };
     Some(Labels { id, slot, lease, reserved, unshared })
 }

@@ -44,6 +44,9 @@
 //! before a lease is known to hold, only the worker starts them again ([`Executor::listen`] and
 //! [`Executor::wake`] tell when).
 //!
+//! A container that has links to other jobs gets addresses for them that the kernel leads to this worker's machine,
+//! to a port that only the container's own network reaches ([`Carry`]).
+//!
 //! # Caveats
 //! - Disk is not limited, nor are volumes on it unless the engine has quotas: most file systems do not. It
 //!   counts in placement only.
@@ -58,6 +61,7 @@ mod allot;
 mod approvals;
 mod approve;
 mod batch;
+mod carry;
 mod collect;
 mod command;
 mod container;
@@ -74,10 +78,12 @@ mod gone;
 mod gpu;
 mod guard;
 mod held;
+mod hosts;
 mod image;
 mod keep;
 mod labels;
 mod lease;
+mod links;
 mod look;
 mod measure;
 mod network;
@@ -111,6 +117,7 @@ mod watch;
 
 pub use self::{
     approve::Approve,
+    carry::{Carry, LinkPoint, Links},
     engine::{DEFAULT_SOCKET, Deadlines, Docker},
     error::{DockerError, ReplicaError},
     executor::Executor,

@@ -13,6 +13,8 @@ pub(crate) struct Unshared {
     pub(crate) ports: Vec<Bound>,
     /// GPUs, by the driver's ids.
     pub(crate) devices: Vec<String>,
+    /// The block of addresses of its links, if it has such.
+    pub(crate) links: Option<u16>,
 }
 
 /// See the [module documentation](self).

@@ -61,6 +61,7 @@ impl Executor {
         self.memory().desire(&desired, keep);
         let mut existing = self.existing().await?;
         self.clear_away(keep, existing.keys().copied());
+        self.end_links(keep, existing.keys().copied());
         let report = Mutex::new(ReconcileReport::default());
 
         let mut claims = Claims::new();
@@ -265,6 +266,7 @@ impl Executor {
             self.docker.remove(id).await?;
             return Ok(Change::Absent);
         }
+        self.keep_linked(desired, container).await?;
         if container::is_suspended(container) {
             self.admit().await?;
             self.lay_out(desired).await?;
@@ -352,6 +354,8 @@ impl Executor {
         let mut body = container::body(&self.owner, desired, &place)?;
         self.adapt(&mut body).await?;
         self.lay_out(desired).await?;
+        let links = place.unshared.links;
+        self.link_before(desired, &place.bridge, links).await?;
         let created = self.docker.create(&name, body).await;
         let container = match created {
             Ok(container) => container,
@@ -368,12 +372,16 @@ impl Executor {
             Err(error) => return Err(error.into()),
         };
         self.start_or_remove(desired, &container).await?;
-        if let Err(error) = self.is_filtered(&place.bridge) {
+        let confined = match self.is_filtered(&place.bridge) {
+            Ok(()) => self.link(desired, &place.bridge, links).await,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = confined {
             self.docker.remove(&container).await?;
             if attempts(&desired.spec).is_some() {
                 self.memory().record.begin(id, desired.placement.slot, 0); // it is no run
             }
-            return Err(error.into());
+            return Err(error);
         }
         tracing::info!(replica = %id, name, "started");
         Ok(Change::Started)

@@ -9,7 +9,7 @@ use std::{
 
 use veil_protocol_spec::scheduling::Name;
 
-use crate::{approve::Approve, gpu::Gpus};
+use crate::{approve::Approve, carry::Links, gpu::Gpus};
 
 /// Whether this worker keeps containers from its host, from metadata and from private ranges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct Terms {
     pub gpus: Gpus,
     /// Whether an image is what the cluster allows.
     pub approve: Approve,
+    /// Who carries connections of links.
+    pub links: Links,
     /// The engine's runtime for containers, if not its default.
     pub runtime: Option<String>,
     /// A folder in memory, in which the files of sealed contents get one of this worker's own.
@@ -75,6 +77,7 @@ impl Default for Terms {
             volumes: BTreeMap::new(),
             gpus: Gpus::default(),
             approve: Approve::default(),
+            links: Links::default(),
             runtime: None,
             secrets: SECRETS.into(),
         }

@@ -16,6 +16,8 @@ mod failures;
 mod health;
 #[path = "docker/images.rs"]
 mod images;
+#[path = "docker/links.rs"]
+mod links;
 #[path = "docker/network.rs"]
 mod network;
 #[path = "docker/outside.rs"]

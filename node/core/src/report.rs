@@ -178,6 +178,11 @@ impl Reporter {
                 cancelled: submission.cancelled,
                 name: body.as_ref().map(|body| body.name.to_string()),
                 image: body.as_ref().map(|body| body.image.to_string()),
+                after: body
+                    .iter()
+                    .flat_map(|body| &body.after)
+                    .map(|after| after.job.clone())
+                    .collect(),
                 wanted: body.map(|body| wanted(&body, &replicas)),
                 replicas,
                 version: VersionStatus::of(&state, &lines, &submission.job),

@@ -210,6 +210,7 @@ mod tests {
             replicas: Vec::new(),
             version: None,
             periodic: None,
+            after: Vec::new(),
         }
     }
 

@@ -5,8 +5,8 @@ use veil_protocol_spec::{
     Blake3Digest,
     registry::NotDelegated,
     scheduling::{
-        AntiAffinity, ClusterPolicy, FailureDomain, JobSpec, JobType, Label, Organisation,
-        RequestTooLarge, ResourceRequest, Strength,
+        AntiAffinity, ClusterPolicy, FailureDomain, JobSpec, JobType, Label, Name, Organisation,
+        RequestTooLarge, ResourceRequest, Strength, circle_of,
     },
 };
 
@@ -73,6 +73,11 @@ pub enum Obstacle {
          one first (`veil job stop {job}`), or choose another name"
     )]
     Name { name: String, job: Blake3Digest },
+    /// The account's jobs would wait for each other.
+    #[error(
+        "it would wait for itself, {path}, and none of these would ever start: take one of their [[after]] out"
+    )]
+    Circle { path: String },
     /// Too few workers are what it asks for. It waits until there are more.
     #[error(
         "{candidates} of {workers} registered workers have the labels, and are of the organisations, that it asks \
@@ -104,6 +109,16 @@ impl Obstacle {
             }
             _ => None,
         }
+    }
+
+    /// Of what else its operator runs: `after` says for which jobs one of a name waits.
+    #[must_use]
+    pub fn of_circle(job: &JobSpec, after: impl Fn(&Name) -> Vec<Name>) -> Option<Self> {
+        let own = || job.after.iter().map(|after| after.job.clone()).collect();
+        let path =
+            circle_of(&job.name, |name| if *name == job.name { own() } else { after(name) })?;
+        let path: Vec<_> = path.into_iter().map(String::from).collect();
+        Some(Self::Circle { path: path.join(" -> ") })
     }
 
     /// Of what a cluster's registered workers are.
@@ -177,6 +192,22 @@ mod tests {
         let workers: Vec<_> =
             labels.iter().map(|labels| Worker { labels, organisation: None }).collect();
         Obstacle::of_workers(&job(top), &ClusterPolicy::default(), &workers)
+    }
+
+    #[test]
+    fn a_circle_of_jobs_that_wait_for_each_other_is_named() {
+        let job = job("name = \"a\"\n[[after]]\njob = \"b\"");
+        let circle = |of_b: &'static str| {
+            let after = move |name: &Name| match name.as_str() {
+                "b" => vec![of_b.parse().unwrap()],
+                _ => Vec::new(),
+            };
+            Obstacle::of_circle(&job, after)
+        };
+        let circle_of_two = circle("a").unwrap();
+        assert_eq!(circle_of_two, Obstacle::Circle { path: "a -> b -> a".to_owned() });
+        assert!(circle_of_two.forbids_submission());
+        assert_eq!(circle("c"), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use veil_node_config::job_file::{
 use veil_protocol_spec::{
     Address, Blake3Digest, ClusterId,
     scheduling::{
-        ClusterPolicy, Egress, HostPort, JobSpec, JobType, LEAK_WINDOW_BLOCKS, Organisation,
+        ClusterPolicy, Egress, HostPort, JobSpec, JobType, LEAK_WINDOW_BLOCKS, Name, Organisation,
         Organisations, ResourceRequest, Schedule,
     },
 };
@@ -226,6 +226,12 @@ pub async fn look_at(
     };
     let before = jobs.iter().filter(same).max_by_key(|job| job.position);
     let update = before.map(|before| Update::of(before, &jobs, &spec));
+    let after = |name: &Name| {
+        let of = |job: &&JobStatus| job.operator == operator && !job.cancelled;
+        let named = jobs.iter().filter(of).filter(|job| job.name.as_deref() == Some(name.as_str()));
+        named.max_by_key(|job| job.position).map(|job| job.after.clone()).unwrap_or_default()
+    };
+    obstacles.extend(Obstacle::of_circle(&spec, after));
     obstacles.extend(Obstacle::of_workers(&spec, &policy, &known));
     let fitting = known.iter().filter(|worker| worker.fits(&spec)).count();
     let fitting = u16::try_from(fitting).unwrap_or(u16::MAX);
@@ -360,6 +366,7 @@ mod tests {
                 unproven: 0,
             }),
             periodic: None,
+            after: Vec::new(),
         };
         let version = |jobs: &[JobStatus]| {
             let update = Update::of(jobs.last().unwrap(), jobs, &spec);

@@ -322,6 +322,7 @@ mod tests {
                 replicas: Vec::new(),
                 version: None,
                 periodic: Some(periodic),
+                after: Vec::new(),
             };
             let mut out = Vec::new();
             write_periodic(&mut out, &replicas::periodic(&[&job])).unwrap();

@@ -227,6 +227,20 @@ impl Jobs {
         self.known().bodies.get(digest).map(read)
     }
 
+    /// What `read` takes from the body of each job that the chain lists, that its operator has not withdrawn, and whose
+    /// body is known; and from its place in the chain's order. `read` must not ask this store again.
+    #[must_use]
+    pub fn wanted<T>(&self, read: impl Fn(u64, &JobSpec) -> T) -> Vec<T> {
+        let known = self.known();
+        let wanted = known.submissions.iter().filter(|submission| !submission.cancelled);
+        let read = |submission: &Submission| {
+            // Whoever copies a digest submits nothing.
+            let body = known.bodies.get(&submission.job)?;
+            (body.operator == submission.operator).then(|| read(submission.position, body))
+        };
+        wanted.filter_map(read).collect()
+    }
+
     /// The submissions of a job that the chain lists, by whomever.
     #[must_use]
     pub fn submissions_of(&self, digest: &Blake3Digest) -> Vec<Submission> {

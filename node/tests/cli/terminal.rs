@@ -75,6 +75,7 @@ fn jobs(count: u8) -> String {
             replicas: Vec::new(),
             version: None,
             periodic: None,
+            after: Vec::new(),
         })
         .collect();
     serde_json::to_string(&jobs).unwrap()

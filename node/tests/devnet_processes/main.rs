@@ -11,6 +11,7 @@
 
 mod figures;
 mod images;
+mod links;
 mod moves;
 mod network;
 mod official;

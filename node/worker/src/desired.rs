@@ -7,6 +7,7 @@
 //! "It removes a container only against a verified certificate that says so, never for lack of knowledge."
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
@@ -52,6 +53,8 @@ pub(crate) struct Known<'a> {
     pub(crate) allows: &'a (dyn Fn(&ImageReference) -> bool + Sync),
     /// What is sealed in a job, opened, or why it is not.
     pub(crate) contents: &'a (dyn Fn(&Blake3Digest) -> Opened + Sync),
+    /// Why a replica is not to be started yet.
+    pub(crate) waits: &'a (dyn Fn(&Replica) -> Option<String> + Sync),
 }
 
 /// See the [module documentation](self).
@@ -62,7 +65,7 @@ pub(crate) struct Desired {
     /// What it does with other containers.
     pub(crate) keep: Keep,
     /// Why replicas of this worker are not among those to run.
-    pub(crate) left_out: BTreeMap<Replica, &'static str>,
+    pub(crate) left_out: BTreeMap<Replica, Cow<'static, str>>,
     /// What telemetry may claim.
     pub(crate) included: Included,
     /// The shortest lease of what is to run.
@@ -84,33 +87,37 @@ impl Known<'_> {
         let (mut replicas, mut left_out) = (Vec::new(), BTreeMap::new());
         for (key, placed) in here.iter().filter(|(key, _)| !self.given_back.contains(*key)) {
             let (spec, certificate) = (self.bodies.get(&key.0), self.certificates.get(placed));
-            let why = match (spec, certificate) {
+            let why: Cow<'_, str> = match (spec, certificate) {
                 (Some(spec), _) if !(self.allows)(&spec.image) => {
                     // Its room stays reserved until a certificate says that it has left.
                     let id = id(key);
                     keep.revoked.insert(id);
                     keep.held_back.insert(id, Arc::clone(spec));
-                    REVOKED
+                    REVOKED.into()
                 }
                 (Some(spec), Some(certificate)) => {
                     let placement = Placement { slot: *placed, certificate: *certificate };
                     let sealed = spec.sealed_part().map(|_| (self.contents)(&key.0)).transpose();
-                    match sealed {
-                        Ok(contents) => {
+                    match (sealed, (self.waits)(key)) {
+                        (Ok(contents), None) => {
                             let spec = Arc::clone(spec);
                             let replica = key.1;
                             replicas.push(DesiredReplica { replica, spec, placement, contents });
                             continue;
                         }
-                        Err(why) => {
+                        (Ok(_), Some(why)) => {
                             // Its room is reserved meanwhile.
                             keep.held_back.insert(id(key), Arc::clone(spec));
-                            why
+                            why.into()
+                        }
+                        (Err(why), _) => {
+                            keep.held_back.insert(id(key), Arc::clone(spec));
+                            why.into()
                         }
                     }
                 }
-                (None, _) => "no peer has the job's body",
-                (_, None) => "the certificate that placed it cannot be read",
+                (None, _) => "no peer has the job's body".into(),
+                (_, None) => "the certificate that placed it cannot be read".into(),
             };
             left_out.insert(*key, why);
         }
@@ -119,7 +126,7 @@ impl Known<'_> {
             replicas.into_iter().partition(|replica| over.contains(&replica.id()));
         for replica in ended {
             let id = replica.id();
-            left_out.insert((id.job, id.replica), "its exclusive lease is over");
+            left_out.insert((id.job, id.replica), "its exclusive lease is over".into());
             keep.held_back.insert(id, replica.spec);
         }
         keep.replicas = left_out.keys().chain(self.moving.kept()).map(id).collect();
@@ -130,7 +137,7 @@ impl Known<'_> {
         let included = Included { slot: *slot, unheld };
         // Its room is free once its container is gone: a slot may book it before a certificate says that it has left.
         let given_back = self.given_back.iter().filter(|key| here.contains_key(*key));
-        left_out.extend(given_back.map(|key| (*key, GIVEN_BACK)));
+        left_out.extend(given_back.map(|key| (*key, GIVEN_BACK.into())));
         let leases = replicas.iter().filter_map(|replica| match replica.spec.lease {
             LeasePolicy::Keep => None,
             LeasePolicy::Exclusive { seconds } => Some(Duration::from_secs(u64::from(seconds))),
@@ -239,6 +246,7 @@ mod tests {
         moving: Moves,
         given_back: BTreeSet<Replica>,
         contents: Opened,
+        waits: Option<Replica>,
     }
 
     const KEPT: usize = 0;
@@ -259,6 +267,7 @@ mod tests {
                 moving: Moves::default(),
                 given_back: BTreeSet::new(),
                 contents: Err("not open"),
+                waits: None,
             };
             (worker, replicas)
         }
@@ -277,6 +286,9 @@ mod tests {
                 given_back,
                 allows,
                 contents: &|_| self.contents.clone(),
+                waits: &|replica| {
+                    self.waits.filter(|waits| waits == replica).map(|_| "waits for db".to_owned())
+                },
             }
             .desired()
         }
@@ -301,6 +313,18 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_for_another_job_is_not_started_and_holds_its_room() {
+        let (mut worker, [kept, exclusive]) = Worker::new();
+        worker.waits = Some(kept);
+        let desired = worker.desired();
+        assert_eq!(runs(&desired), [id(exclusive)].into());
+        assert_eq!(desired.left_out[&kept], "waits for db");
+        assert_eq!(desired.keep.held_back.keys().collect::<Vec<_>>(), [&id(kept)]);
+        assert_eq!(desired.keep.replicas, [id(kept)].into(), "one that runs already goes on");
+        assert_eq!(desired.included.within(&BTreeSet::new()), Slot(9));
+    }
+
+    #[test]
     fn a_missing_body_or_certificate_is_no_reason_to_remove() {
         let (mut worker, [kept, exclusive]) = Worker::new();
         worker.bodies.remove(&kept.0);
@@ -321,7 +345,7 @@ mod tests {
         let desired = worker.desired();
         assert_eq!(runs(&desired), [id(exclusive)].into());
         assert_eq!(
-            (&desired.keep.replicas, desired.left_out[&kept]),
+            (&desired.keep.replicas, &*desired.left_out[&kept]),
             (&[id(kept)].into(), "not open")
         );
         assert!(desired.keep.held_back.contains_key(&id(kept)), "its room is reserved");

@@ -15,13 +15,15 @@
 //! 5. While an exclusive replica runs, the age of the last contact is looked at every second, so that its
 //!    lease ends on time, also when the machine has slept.
 //! 6. A replica that has left for another worker runs here until it runs there ([`moves`](crate::moves)).
-//! 7. What this worker gives back runs until its notice is over ([`evictions`](crate::evictions)).
+//! 7. What waits for another job before it starts ([`Waiting`]) is left out until then.
+//! 8. What this worker gives back runs until its notice is over ([`evictions`](crate::evictions)).
 //!
 //! # Caveats
 //! The deployment of a slot that this process found certified when it started is not confirmed
 //! again: the chain would take a second confirmation.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     task::Poll,
@@ -30,13 +32,14 @@ use std::{
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::watch;
-use veil_node_api::status::{Endpoint, Observed, Phase};
+use veil_node_api::status::{Observed, Phase};
 use veil_node_containers::{DockerError, Executor, ObservedReplica, ReconcileReport};
 use veil_node_core::{
     cluster::{Peers, Views},
     epoch::ActiveEpoch,
     progress::Progress,
 };
+use veil_node_links::Listeners;
 use veil_node_process::{Uptime, unix_now};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
@@ -51,8 +54,10 @@ use crate::{
     evictions::Evictions,
     giving::{Giver, Giving, mine},
     lease::LastContact,
+    links::{Links, Waiting, end, statuses, with_container, with_troubles},
     moves::{Asking, Moves},
     proving::{Look, Proving},
+    terms::endpoints,
     unsealing::{Openings, Unsealing},
 };
 
@@ -87,6 +92,9 @@ pub(crate) struct Enforcer {
     pub(crate) evictions: Arc<Evictions>,
     /// How those fare that were placed here in updates.
     pub(crate) health: watch::Sender<Vec<ReplicaHealth>>,
+    pub(crate) links: Arc<Links>,
+    pub(crate) listeners: Arc<Listeners>,
+    pub(crate) waiting: Arc<Waiting>,
     pub(crate) unsealing: Unsealing,
 }
 
@@ -150,6 +158,7 @@ impl Enforcer {
         ask_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut views = self.views.subscribe();
         let mut evicting = self.evictions.subscribe();
+        let mut waiting = self.waiting.subscribe();
         let mut giving = Giving::default();
         let (mut shortest_lease, mut contact_helps, mut busy) = (None, true, false);
         let mut looking = Looking::default();
@@ -170,6 +179,7 @@ impl Enforcer {
                 changed = contact.changed(), if contact_helps => if changed.is_err() { return },
                 Ok(_) = views.wait_for(|view| view.images != images || mine(me, view) != own) => {}
                 Ok(()) = evicting.changed() => {}
+                Ok(()) = waiting.changed() => {}
                 _ = tick.tick() => {}
                 () = executor.wake() => {}
                 Some(report) = running.next(), if !running.is_empty() => {
@@ -267,6 +277,7 @@ impl Enforcer {
             let contact_age = self.last_contact.age(Uptime::now());
             let opening = (&openings, since);
             self.unsealing.follow(now.here.keys(), &bodies, caught_up, opening);
+            self.waiting.follow(&now.here, &bodies);
             let known = Known {
                 assigned: &now,
                 bodies: &bodies,
@@ -277,6 +288,7 @@ impl Enforcer {
                 given_back: &given_back,
                 allows: &|image| view.images.allow(image),
                 contents: &|job| self.unsealing.contents(job),
+                waits: &|replica| self.waiting.why(replica),
             };
             let Desired { replicas, keep, left_out: without, included, shortest_lease: shortest } =
                 known.desired();
@@ -376,6 +388,9 @@ impl Enforcer {
     /// Says how those fare that were placed here in updates.
     fn prove(&self, proving: &mut Proving, seen: &[ObservedReplica]) {
         let look = |&(job, replica): &Replica| {
+            if self.waiting.why(&(job, replica)).is_some() {
+                return Look::Held;
+            }
             let of = seen.iter().find(|of| (of.id.job, of.id.replica) == (job, replica));
             of.filter(|of| of.claimed.is_some()).map_or(Look::Waits, Look::at)
         };
@@ -392,7 +407,7 @@ impl Enforcer {
         &self,
         seen: Result<Vec<ObservedReplica>, DockerError>,
         enforcing: &mut BTreeMap<Slot, Enforcing>,
-        left_out: &BTreeMap<Replica, &'static str>,
+        left_out: &BTreeMap<Replica, Cow<'static, str>>,
     ) {
         let seen = match seen {
             Ok(seen) => seen,
@@ -403,6 +418,9 @@ impl Enforcer {
             }
         };
         self.progress.takes_part("working", []);
+        self.links.saw(&seen);
+        self.waiting.started(&with_container(&seen));
+        let mut links = statuses(&self.listeners);
         let mut observed: BTreeMap<Replica, Observed> = left_out
             .iter()
             .map(|(replica, why)| {
@@ -428,6 +446,8 @@ impl Enforcer {
                 Some(error) => format!("{replica}: {error}"),
                 None => replica.to_string(),
             };
+            let links = links.remove(&end(replica.id)).unwrap_or_default();
+            let state = with_troubles(state, &links);
             observed.entry(key).or_insert(Observed {
                 state,
                 running: runs,
@@ -435,7 +455,8 @@ impl Enforcer {
                 restarts: replica.restarts,
                 exit_code: replica.last_exit.map(|exit| exit.code),
                 out_of_memory: replica.last_exit.is_some_and(|exit| exit.out_of_memory),
-                endpoints: replica.endpoints.into_iter().map(endpoint).collect(),
+                endpoints: endpoints(replica.endpoints),
+                links,
             });
         }
         self.progress.observed(observed, serving);
@@ -450,10 +471,6 @@ impl Enforcer {
             false
         });
     }
-}
-
-fn endpoint(of: veil_node_containers::Endpoint) -> Endpoint {
-    Endpoint { name: of.name, host: of.host, port: of.port, protocol: of.protocol }
 }
 
 /// For ever without a time.

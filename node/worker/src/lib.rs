@@ -13,7 +13,9 @@
 //! 3. When the Docker engine answers and the worker has caught up: containers (`enforce`) and its own
 //!    telemetry (`report`). Without an engine the worker offers nothing, and does the rest.
 //! 4. Operators reach their jobs by sessions with this worker ([`veil_node_reach`]), through whichever node they ask.
-//! 5. On a stop it leaves gracefully. Containers stay: their leases decide.
+//! 5. Containers reach other jobs of their operators by sessions with the workers of these (`links`), and do not start
+//!    before what they wait for.
+//! 6. On a stop it leaves gracefully. Containers stay: their leases decide.
 //!
 //! # State
 //! In the data directory: the ledger, the bodies of jobs, the key set, the highest telemetry number
@@ -35,6 +37,7 @@ mod evictions;
 mod giving;
 mod images;
 mod lease;
+mod links;
 mod moves;
 mod profile;
 mod proving;
@@ -56,7 +59,7 @@ use veil_node_api::{
     status::Role,
 };
 use veil_node_config::{EgressFilter, WorkerConfig, WorkerSection};
-use veil_node_containers::{Docker, DockerError, Executor, Owner, Terms};
+use veil_node_containers::{self as containers, Docker, DockerError, Executor, Owner, Terms};
 use veil_node_core::{
     audit::Audits,
     cluster::View,
@@ -67,6 +70,8 @@ use veil_node_core::{
     lifecycle::{Node, Secrets, Sections, StartError, link_to},
     progress::Progress,
 };
+use veil_node_links::Listeners;
+use veil_node_p2p::StreamKind;
 use veil_node_process::BootId;
 use veil_node_storage::durable::replace;
 use veil_protocol_spec::{
@@ -85,6 +90,7 @@ use self::{
     evaluate::Evaluator,
     evictions::Evictions,
     lease::LastContact,
+    links::{Carrier, Links, Waiting, Ways},
     report::Reporter,
     sequence::Sequence,
     unsealing::Unsealing,
@@ -256,8 +262,13 @@ async fn contain(
     };
     let approvals = Approvals::open(section, &cluster.data_dir, said)?;
     let (docker, data_root) = engine(section, progress).await;
+    let (network, jobs) = (cluster.network.clone(), Arc::clone(&cluster.jobs));
+    let links = Links::new(cluster.me, network, jobs, Arc::clone(epoch));
+    let listeners = Arc::new(Listeners::new(Arc::new(Ways(Arc::clone(&links)))));
+    let waiting = Waiting::new(Arc::clone(&links));
     let terms = Terms {
         approve: approvals.approve(),
+        links: containers::Links::by(Arc::new(Carrier(Arc::clone(&listeners)))),
         ..terms::terms(section, &data_root, &cluster.network.ips())
     };
     let sampler = Sampler::new(section.offer.offer(), &data_root)?;
@@ -296,6 +307,9 @@ async fn contain(
         included,
         evictions: Arc::clone(&evictions),
         health,
+        links: Arc::clone(&links),
+        listeners,
+        waiting: Arc::clone(&waiting),
         unsealing: Unsealing::new(
             &cluster.data_dir,
             cluster.identity.clone(),
@@ -304,6 +318,8 @@ async fn contain(
         ),
     };
     let reached = reach::serve(cluster, epoch, &executor, (progress, section.exec));
+    let asked = cluster.network.accept_streams(StreamKind::Link);
+    let serving = Arc::clone(&links).serve(Arc::clone(&executor), asked);
     let listening = Arc::clone(&executor);
     let following = approvals::follow(&cluster.views, &listening);
     let round = images::Rounds {
@@ -332,7 +348,10 @@ async fn contain(
         collecting,
         listening.listen(),
         following,
-        reached
+        reached,
+        links.follow(),
+        serving,
+        waiting.run(),
     );
     Ok(())
 }

@@ -33,6 +33,8 @@ pub(crate) enum Look {
     Healthy { restarts: u64 },
     /// It is not, and may come to be.
     Waits,
+    /// It is not started before another job is what it waits for: its time has not begun.
+    Held,
     /// It has ended: whether it is started again is decided after that.
     Ended,
     /// It will not be.
@@ -98,6 +100,10 @@ impl Proving {
             let UpdatePolicy { min_healthy_seconds, healthy_deadline_seconds, .. } =
                 policy(replica);
             let look = seen(replica);
+            if look == Look::Held {
+                (proof.since, proof.healthy, proof.ended) = (now, None, None);
+                continue;
+            }
             proof.healthy = match (look, proof.healthy) {
                 (Look::Healthy { restarts }, Some((since, before))) if restarts == before => {
                     Some((since, before))
@@ -180,6 +186,13 @@ mod tests {
         let again = Look::Healthy { restarts: 1 };
         assert_eq!(after(&[(1, UP), (11, again)]), None, "it was started again between two looks");
         assert_eq!(after(&[(59, UP), (65, UP), (69, UP)]), Some(true), "it was healthy in time");
+    }
+
+    #[test]
+    fn the_time_of_what_waits_for_another_job_begins_when_it_may_start() {
+        assert_eq!(after(&[(1, Look::Held), (500, Look::Held)]), None);
+        assert_eq!(after(&[(500, Look::Held), (559, UP), (569, UP)]), Some(true));
+        assert_eq!(after(&[(500, Look::Held), (560, Look::Waits)]), Some(false));
     }
 
     #[test]

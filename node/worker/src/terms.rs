@@ -2,8 +2,9 @@
 
 use std::{net::IpAddr, path::Path};
 
+use veil_node_api::status::Endpoint;
 use veil_node_config::{EgressFilter, WorkerSection};
-use veil_node_containers::{Approve, Filter, Gpus, HostVolume, Terms};
+use veil_node_containers::{self as containers, Approve, Filter, Gpus, HostVolume, Terms};
 
 use crate::telemetry;
 
@@ -41,10 +42,22 @@ pub(crate) fn terms(section: &WorkerSection, data_root: &Path, ips: &[IpAddr]) -
         dynamic_ports: first..=last,
         volumes,
         gpus: Gpus::new(move || devices.devices()),
-        approve: Approve::default(), // the caller knows the chain
+        approve: Approve::default(),
+        links: containers::Links::default(), // the caller knows the chain
         runtime: section.runtime.clone(),
         secrets: Terms::default().secrets,
     }
+}
+
+/// Where the ports of a replica are published, as it is told.
+pub(crate) fn endpoints(of: Vec<containers::Endpoint>) -> Vec<Endpoint> {
+    let told = |of: containers::Endpoint| Endpoint {
+        name: of.name,
+        host: of.host,
+        port: of.port,
+        protocol: of.protocol,
+    };
+    of.into_iter().map(told).collect()
 }
 
 #[cfg(test)]

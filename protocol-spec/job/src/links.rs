@@ -4,6 +4,7 @@
 //! version, wherever it is. A job that does not exist yet may be named. Two operators' jobs of one name are two jobs.
 
 use core::{fmt, num::NonZeroU16};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +92,34 @@ impl fmt::Display for After {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} to be {}", self.job, self.is.word())
     }
+}
+
+/// The names along which a job waits for itself, its own first and last; nothing if it does not. `after` says for which
+/// jobs one waits.
+#[must_use]
+pub fn circle_of(name: &Name, after: impl Fn(&Name) -> Vec<Name>) -> Option<Vec<Name>> {
+    let mut path = vec![name.clone()];
+    let mut seen = BTreeSet::new();
+    // Depth first; what was left once without coming back to `name` never does.
+    let mut open = vec![after(name).into_iter()];
+    while let Some(next) = open.last_mut() {
+        match next.next() {
+            Some(job) if job == *name => {
+                path.push(job);
+                return Some(path);
+            }
+            Some(job) if seen.insert(job.clone()) => {
+                open.push(after(&job).into_iter());
+                path.push(job);
+            }
+            Some(_) => {}
+            None => {
+                open.pop();
+                path.pop();
+            }
+        }
+    }
+    None
 }
 
 impl JobSpec {

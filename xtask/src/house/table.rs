@@ -151,7 +151,11 @@ pub(super) const HOUSE: &[Row] = &[
         CHAIN,
         &["veil-committee", "veil-contracts", "veil-protocol-spec"],
     ),
-    row(Edge, "veil-node-containers", CONTAINERS, &["veil-protocol-spec"]),
+    // Sockets of this machine, and streams that somebody else opens: it is tested without engine and network.
+    row(Edge, "veil-node-links", NONE, &["veil-protocol-spec"]),
+    // With the rules of the kernel that its tests put in force, they use what listens behind them.
+    row(Edge, "veil-node-containers", CONTAINERS, &["veil-protocol-spec"])
+        .with_tests_of(&["veil-node-links"]),
     // Asked before an engine pulls, and by who allows an image: by the HTTP client of the chain.
     row(Edge, "veil-node-registry", REGISTRY, &["veil-protocol-spec"]),
     // What others' files say of containers, for the command line alone. YAML is read here and nowhere else: what a
@@ -286,6 +290,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-config",
             "veil-node-containers",
             "veil-node-core",
+            "veil-node-links",
             "veil-node-p2p",
             "veil-node-process",
             "veil-node-reach",

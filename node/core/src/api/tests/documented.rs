@@ -25,7 +25,8 @@ use super::*;
 use crate::answering::from_afar;
 use veil_node_api::periodic::{PeriodicStatus, RunOutcome};
 use veil_node_api::status::{
-    DoneStatus, Endpoint, EngineStatus, Observed, ReplicaStatus, SlotReport, TrafficStatus,
+    DoneStatus, Endpoint, EngineStatus, LinkStatus, Observed, ReplicaStatus, SlotReport,
+    TrafficStatus,
 };
 use veil_node_api::versions::{JobVersion, VersionStatus};
 
@@ -231,6 +232,14 @@ fn replica() -> ReplicaStatus {
                 port: 8080,
                 protocol: Protocol::Tcp,
             }],
+            links: vec![LinkStatus {
+                address: "db:5432".to_owned(),
+                job: "shop-db".parse().unwrap(),
+                port: "pg".parse().unwrap(),
+                trouble: Some(String::new()),
+                carried: 1,
+                failed: 0,
+            }],
             ..Observed::default()
         }),
         done: Some(DoneStatus {
@@ -298,6 +307,7 @@ fn statuses_have_the_documented_keys() {
             left_out: Some(2),
             next_run: Some(3),
         }),
+        after: vec!["shop-db".parse().unwrap()],
     };
     assert_documented("Job", &job);
     for outcome in [Some(RunOutcome::Succeeded), Some(RunOutcome::Failed), None] {

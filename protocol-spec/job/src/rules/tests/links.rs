@@ -24,6 +24,25 @@ fn links_are_found_at_one_address_each() {
 }
 
 #[test]
+fn circles_are_found_however_long_they_are() {
+    let circle = |jobs: &[(&str, &[&str])]| {
+        let name = |text: &&str| text.parse().unwrap();
+        let after = |job: &crate::names::Name| {
+            let found = jobs.iter().find(|(of, _)| *of == job.as_str());
+            found.map(|(_, after)| after.iter().map(name).collect()).unwrap_or_default()
+        };
+        let found = circle_of(&name(&"a"), after);
+        found.map(|path| path.into_iter().map(String::from).collect::<Vec<_>>())
+    };
+    assert_eq!(circle(&[("a", &["b"]), ("b", &["a"])]).unwrap(), ["a", "b", "a"]);
+    let long = circle(&[("a", &["x", "b"]), ("b", &["c", "x"]), ("c", &["a"]), ("x", &[])]);
+    assert_eq!(long.unwrap(), ["a", "b", "c", "a"]);
+    // Others wait for each other; that is their trouble.
+    assert_eq!(circle(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"])]), None);
+    assert_eq!(circle(&[("a", &["missing"])]), None);
+}
+
+#[test]
 fn a_job_waits_for_others_once_each() {
     let after = |job: &str| After { job: job.parse().unwrap(), is: Condition::Healthy };
     let waits = |jobs: [&str; 2]| refused(|j| j.after = jobs.map(after).to_vec());
