@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use veil_protocol_spec::scheduling::limits;
+use veil_protocol_spec::scheduling::{HostName, limits};
 
 use crate::{
     error::Pos,
@@ -114,13 +114,18 @@ pub(crate) fn link(jobs: &mut [Job], from: usize, to: usize, server: &Server) {
             links.push(Link {
                 job: target.name.clone(),
                 port: name,
-                host: host.clone(),
+                host: host.to_ascii_lowercase(),
                 listen: *listen,
             });
         }
     }
     let Some(source) = jobs.get_mut(from) else { return };
     for link in links {
+        // What no container can call a host is no name of it; and its own name leads to itself.
+        let is_own = source.container.hostname.as_deref() == Some(&link.host);
+        if is_own || link.host.parse::<HostName>().is_err() {
+            continue;
+        }
         if !source.links.iter().any(|own| own.host == link.host && own.listen == link.listen) {
             source.links.push(link);
         }

@@ -235,12 +235,19 @@ fn named(
         }
     }
     context.users.entry(name.to_owned()).or_default().push((job.service.clone(), pos));
-    let own = defined.and_then(|node| node.text_at(&["name"])).unwrap_or(name);
+    let given = defined.and_then(|node| node.text_at(&["name"]));
+    let external = defined.and_then(|node| node.get("external")).is_some();
+    // As in Compose, a volume is the project's, unless it has a name of its own.
+    let own = match given {
+        Some(given) => given.to_owned(),
+        None if external => name.to_owned(),
+        None => volume_name(&job.name, &job.service, name, true),
+    };
     let was = match options("device") {
         Some(device) => format!("the volume `{name}`, {device}"),
         None => format!("the volume `{name}`"),
     };
-    host_volume(job, own, target, read_only, was);
+    host_volume(job, &own, target, read_only, was);
 }
 
 /// A file or folder of this machine.
@@ -301,7 +308,7 @@ fn bind(
     Ok(())
 }
 
-/// What lies beside the file is named after the project, so that no other project has it.
+/// What is the file's own is named after the project, so that no other project has it.
 fn volume_name(job: &str, service: &str, source: &str, is_own: bool) -> String {
     let project = job.strip_suffix(&format!("-{}", name_like(service))).unwrap_or(job);
     if is_own { format!("{project}-{}", name_like(source)) } else { source.to_owned() }
