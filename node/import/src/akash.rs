@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Found, Options,
+    Found, MAX_JOBS, Options,
     compose::environment_pairs,
     error::{ImportError, Pos},
     folder::Folder,
@@ -43,10 +43,18 @@ pub(crate) fn read(
     let mut reach = Vec::new();
     let entries = document.get("services").map_or(Ok(&[][..]), |node| node.map("services"))?;
     for Entry { key, pos, value } in entries {
+        if found.jobs.len() >= MAX_JOBS {
+            return Err(ImportError::TooMany { pos: *pos });
+        }
         let taken = |name: &str| found.jobs.iter().any(|job| job.name == name);
         let name = unlike(&name_like(&format!("{project}-{key}")), taken);
         let mut job = Job { name, service: key.clone(), replicas: 1, ..Job::default() };
         let placed = placed(document, key);
+        let places = document.at(&["deployment", key]).map_or(&[][..], Node::entries);
+        if let Some(second) = places.get(1) {
+            let reason = format!("a job is of one placement: it is that of `{key}` in the first");
+            report.changed(key, "deployment", second.pos, reason);
+        }
         if placed.is_none() {
             report.changed(
                 key,
@@ -102,6 +110,9 @@ fn compute(
     for Entry { key, pos, value } in resources.map("resources")? {
         match key.as_str() {
             "cpu" => {
+                if let Some(architecture) = value.text_at(&["attributes", "arch"]) {
+                    job.allow.push(format!("veil/arch={architecture}"));
+                }
                 let units = value.text_at(&["units"]).and_then(millicores);
                 job.resources.millicores = Some(units.ok_or_else(|| {
                     wrong(
@@ -159,7 +170,7 @@ fn gpu(node: &Node, job: &mut Job, report: &mut Report) -> Result<(), ImportErro
             report.drop(&job.service, "profiles.compute.gpu.vendor", *pos);
         }
         for model in value.items() {
-            if let Some(name) = model.text_at(&["model"]) {
+            if let Some(name) = model.text_at(&["model"]).filter(|name| *name != "*") {
                 let label = format!("{GPU_LABEL}={name}");
                 if label.parse::<veil_protocol_spec::scheduling::Label>().is_ok() {
                     job.allow.push(label);
@@ -271,9 +282,9 @@ fn expose(
             services.push((service.str("expose.to.service")?.to_owned(), service.pos));
         }
     }
-    for key in ["accept", "http_options"] {
-        if let Some(value) = node.get(key) {
-            report.drop(&job.service, &format!("expose.{key}"), value.pos);
+    for Entry { key, pos, .. } in node.map("expose")? {
+        if !["port", "as", "proto", "to"].contains(&key.as_str()) {
+            report.drop(&job.service, &format!("expose.{key}"), *pos);
         }
     }
     let host = match (global, leased) {
@@ -339,15 +350,15 @@ fn connect(jobs: &mut [Job], reach: &[Reach], report: &mut Report) {
         let server = Server { hosts: [host.clone()].into(), ports: [(*listen, *container)].into() };
         for (service, pos) in services {
             match jobs.iter().position(|job| job.service == *service) {
-                Some(from) => links::link(jobs, from, *to, &server),
+                Some(from) => {
+                    let left = links::link(jobs, from, *to, &server);
+                    links::left_out(report, service, *pos, true, left);
+                }
                 None => {
                     let reason = format!("there is no service `{service}`");
                     report.changed(&host, "expose.to.service", *pos, reason);
                 }
             }
         }
-    }
-    for job in jobs {
-        links::prune(job, &[], Pos::default(), report);
     }
 }

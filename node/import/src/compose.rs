@@ -11,7 +11,7 @@ mod words;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Found, Options,
+    Found, MAX_JOBS, Options,
     error::{ImportError, Pos},
     folder::Folder,
     job::{Job, Kind, name_like, unlike},
@@ -71,6 +71,10 @@ pub(crate) fn read(
         variables.add(set);
     }
     variables.put_into(&mut document)?;
+    let services = document.get("services").map_or(&[][..], Node::entries);
+    if let Some(beyond) = services.get(MAX_JOBS) {
+        return Err(ImportError::TooMany { pos: beyond.pos });
+    }
     extends::resolve(&mut document, folder, &mut variables)?;
 
     let project =

@@ -44,6 +44,9 @@ pub enum ImportError {
         nodes = crate::yaml::MAX_NODES, bytes = crate::yaml::MAX_TEXT
     )]
     TooLarge { pos: Pos },
+    /// There is more of something than one operator can run.
+    #[error("{pos}: more than {max} services or workloads: split the file", max = crate::MAX_JOBS)]
+    TooMany { pos: Pos },
     /// A merge of what is no map.
     #[error("{pos}: `<<` takes a map, or a list of maps, by alias")]
     Merge { pos: Pos },

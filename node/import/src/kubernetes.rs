@@ -11,12 +11,12 @@ mod volumes;
 use std::collections::BTreeMap;
 
 use crate::{
-    Found,
+    Found, MAX_JOBS,
     error::{ImportError, Pos},
     job::{Kind, NewFile, name_like},
     quantity::seconds_or_number,
     report::Report,
-    yaml::{Entry, Node},
+    yaml::{Entry, MAX_TEXT, Node},
 };
 
 use self::objects::Objects;
@@ -61,11 +61,22 @@ struct Context<'a> {
     made: Vec<Made>,
     /// Which workloads mount a claim or a path of the host.
     users: BTreeMap<String, Vec<(String, Pos)>>,
+    /// Bytes that have been copied.
+    copied: usize,
 }
 
 impl Context<'_> {
+    /// Whether what is copied out of ConfigMaps and Secrets, once for each container that has it, is still bounded.
+    fn counts(&mut self, bytes: usize) -> bool {
+        self.copied = self.copied.saturating_add(bytes);
+        self.copied <= MAX_TEXT
+    }
+
     /// A file beside the job file; the name of the job is the folder's.
     fn file(&mut self, path: String, content: Vec<u8>, secret: bool) {
+        if !self.counts(content.len()) {
+            return;
+        }
         let file = NewFile { path, content, secret };
         if !self.found.files.contains(&file) {
             self.found.files.push(file);
@@ -81,6 +92,7 @@ pub(crate) fn read(documents: &[Node], report: &mut Report) -> Result<Found, Imp
         found: Found::default(),
         made: Vec::new(),
         users: BTreeMap::new(),
+        copied: 0,
     };
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();
     for object in &objects.workloads {
@@ -91,6 +103,12 @@ pub(crate) fn read(documents: &[Node], report: &mut Report) -> Result<Found, Imp
         let twice = names.get(name).is_some_and(|count| *count > 1);
         let workload = workload(object, twice, context.report)?;
         pod::read(&mut context, object, &workload)?;
+        if context.found.jobs.len() > MAX_JOBS {
+            return Err(ImportError::TooMany { pos: object.pos });
+        }
+        if context.copied > MAX_TEXT {
+            return Err(ImportError::TooLarge { pos: object.pos });
+        }
     }
     let Context { mut found, made, users, .. } = context;
     for (what, users) in users {

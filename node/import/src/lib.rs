@@ -55,6 +55,9 @@ use self::{
 /// Longest file that is read.
 pub const MAX_BYTES: usize = 1 << 20;
 
+/// Most jobs of one file: as many versions as a cluster remembers for one operator.
+pub(crate) const MAX_JOBS: usize = 256;
+
 /// What the file does not say.
 #[derive(Clone, Debug)]
 pub struct Options {

@@ -98,63 +98,63 @@ pub(crate) struct Server {
     pub(crate) ports: BTreeSet<(u16, u16)>,
 }
 
-/// Links `jobs[from]` to `jobs[to]`, whose ports become ports of that job.
-pub(crate) fn link(jobs: &mut [Job], from: usize, to: usize, server: &Server) {
+/// Links `jobs[from]` to `jobs[to]`, whose ports become ports of that job. How many links there was no room for.
+pub(crate) fn link(jobs: &mut [Job], from: usize, to: usize, server: &Server) -> usize {
     if from == to {
-        return;
+        return 0;
     }
-    let Some(target) = jobs.get_mut(to) else { return };
-    let mut links = Vec::new();
+    let own = jobs.get(from).and_then(|job| job.container.hostname.clone());
+    let (mut links, mut left) = (Vec::new(), 0);
+    let has = jobs.get(from).map_or(0, |job| job.links.len());
+    let Some(target) = jobs.get_mut(to) else { return 0 };
     for host in &server.hosts {
+        let host = host.to_ascii_lowercase();
+        // What no container can call a host is no name of it; and its own name leads to itself.
+        if own.as_ref() == Some(&host) || host.parse::<HostName>().is_err() {
+            continue;
+        }
         for (listen, container) in &server.ports {
             let port = Port { container: *container, udp: false, host: Host::None, called: None };
             let name = port.name();
+            let is_there = target.ports.iter().any(|own| own.name() == name);
+            if has + links.len() >= limits::ENTRIES
+                || !is_there && target.ports.len() >= limits::ENTRIES
+            {
+                left += 1;
+                continue;
+            }
             // It is there already, or is added: a port that only links reach is no other than one that all do.
             let _ = target.add_port(port);
             links.push(Link {
                 job: target.name.clone(),
                 port: name,
-                host: host.to_ascii_lowercase(),
+                host: host.clone(),
                 listen: *listen,
             });
         }
     }
-    let Some(source) = jobs.get_mut(from) else { return };
+    let Some(source) = jobs.get_mut(from) else { return left };
     for link in links {
-        // What no container can call a host is no name of it; and its own name leads to itself.
-        let is_own = source.container.hostname.as_deref() == Some(&link.host);
-        if is_own || link.host.parse::<HostName>().is_err() {
-            continue;
-        }
         if !source.links.iter().any(|own| own.host == link.host && own.listen == link.listen) {
             source.links.push(link);
         }
     }
+    left
 }
 
-/// A job has a bounded number of links: those to hosts that its own part of the file names come first.
-pub(crate) fn prune(job: &mut Job, texts: &[&str], pos: Pos, report: &mut Report) {
-    if job.links.len() <= limits::ENTRIES {
-        return;
-    }
-    let is_named = |link: &Link| texts.iter().any(|text| mentions(text, &link.host));
-    let (mut links, others): (Vec<_>, Vec<_>) = job.links.drain(..).partition(is_named);
-    if links.len() > limits::ENTRIES {
-        let (has, most) = (links.len(), limits::ENTRIES);
-        let reason = format!("it names {has} ports of others, and a job has at most {most} links");
-        report.changed(&job.service, "links", pos, reason);
-        links.truncate(limits::ENTRIES);
-    }
-    let left = others.len().saturating_sub(limits::ENTRIES - links.len());
-    links.extend(others.into_iter().take(limits::ENTRIES - links.len()));
-    if left > 0 {
+/// Says of links that there was no room for: those that a job's own part of the file names are missed.
+pub(crate) fn left_out(report: &mut Report, service: &str, pos: Pos, named: bool, left: usize) {
+    let most = limits::ENTRIES;
+    if left > 0 && named {
+        let reason = format!(
+            "there is no room for {left} of its links: a job has at most {most}, and as many ports"
+        );
+        report.changed(service, "links", pos, reason);
+    } else if left > 0 {
         report.note(format!(
-            "{}: {left} links to services that it does not name are left out: a job has at most {}",
-            job.service,
-            limits::ENTRIES
+            "{service}: {left} links to what it does not name are left out: a job has at most {most}"
         ));
     }
-    job.links = links;
 }
 
 #[cfg(test)]

@@ -319,7 +319,8 @@ impl Job {
             if !self.deny.is_empty() {
                 out.set("deny", list(&self.deny));
             }
-            out.text("anti_affinity", self.anti_affinity);
+            let apart = self.anti_affinity.filter(|_| self.kind != Kind::System);
+            out.text("anti_affinity", apart);
             match self.organisations.as_slice() {
                 [] if self.seals() => out.line("# organisations = [\"...\"]"),
                 [] => {}

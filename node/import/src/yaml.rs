@@ -149,6 +149,15 @@ impl Node {
         }
     }
 
+    /// How many values there are, this one among them.
+    pub(crate) fn count(&self) -> usize {
+        1 + match &self.value {
+            Value::Scalar { .. } => 0,
+            Value::List(list) => list.iter().map(Self::count).sum(),
+            Value::Map(map) => map.iter().map(|entry| entry.value.count()).sum(),
+        }
+    }
+
     /// All texts beneath.
     pub(crate) fn texts<'a>(&'a self, found: &mut Vec<&'a str>) {
         match &self.value {
@@ -224,7 +233,7 @@ fn is_text(tag: Option<&Tag>, pos: Pos) -> Result<bool, ImportError> {
     let core = tag.handle == "tag:yaml.org,2002:" || tag.handle == "!!";
     match tag.suffix.as_str() {
         "str" if core => Ok(true),
-        "" if tag.handle == "!" => Ok(true),
+        "!" if tag.handle.is_empty() => Ok(true),
         "int" | "float" | "bool" | "null" | "map" | "seq" | "set" | "omap" if core => Ok(false),
         suffix => Err(ImportError::Tag { pos, tag: format!("{}{suffix}", tag.handle) }),
     }

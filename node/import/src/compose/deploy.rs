@@ -79,6 +79,11 @@ fn resources(context: &mut Context<'_>, job: &mut Job, value: &Node) -> Result<(
             }
         }
     }
+    for Entry { key, pos, .. } in value.map("deploy.resources")? {
+        if !["limits", "reservations"].contains(&key.as_str()) {
+            context.report.drop(&job.service, &format!("deploy.resources.{key}"), *pos);
+        }
+    }
     if let (Some(_), Some(reserved)) = (value.get("limits"), value.get("reservations")) {
         if reserved.get("cpus").is_some() || reserved.get("memory").is_some() {
             context.report.drop(&job.service, "deploy.resources.reservations", reserved.pos);

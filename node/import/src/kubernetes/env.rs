@@ -77,6 +77,9 @@ fn set(
     value: Vec<u8>,
     pos: Pos,
 ) {
+    if !context.counts(value.len()) {
+        return;
+    }
     let Ok(mut text) = String::from_utf8(value) else {
         context.report.changed(&job.service, &format!("env.{name}"), pos, "its value is no text");
         return;
