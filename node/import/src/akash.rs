@@ -7,7 +7,7 @@ use crate::{
     compose::environment_pairs,
     error::{ImportError, Pos},
     folder::Folder,
-    job::{Host, Image, Job, Port, Volume, VolumeKind, name_like, unlike},
+    job::{From, Host, Image, Job, NewFile, Port, Volume, VolumeKind, name_like, unlike},
     links::{self, Server},
     quantity::{Bytes, millicores},
     report::Report,
@@ -68,7 +68,8 @@ pub(crate) fn read(
             Some(placed) => compute(document, placed, &mut job, report)?,
             None => BTreeMap::new(),
         };
-        service(&mut job, value, &volumes, found.jobs.len(), &mut reach, report)?;
+        let index = found.jobs.len();
+        service(&mut job, value, &volumes, index, &mut reach, &mut found.files, report)?;
         found.jobs.push(job);
     }
     connect(&mut found.jobs, &reach, report);
@@ -214,6 +215,7 @@ fn service(
     storage: &Storage,
     index: usize,
     reach: &mut Vec<Reach>,
+    files: &mut Vec<NewFile>,
     report: &mut Report,
 ) -> Result<(), ImportError> {
     for Entry { key, pos, value } in node.map(&format!("services.{}", job.service))? {
@@ -236,9 +238,11 @@ fn service(
             }
             "params" => params(job, value, storage, report)?,
             "credentials" => {
-                let what =
-                    "[registry]: the user name and password that the file has in `credentials`";
-                job.fill_in.push(what.to_owned());
+                let text = |key: &str| value.text_at(&[key]).unwrap_or_default();
+                let path = format!("{}.files/registry-password", job.name);
+                let content = text("password").as_bytes().to_vec().into();
+                files.push(NewFile { path: path.clone(), content, secret: true });
+                job.registry = Some((text("username").to_owned(), From::File(path)));
             }
             key => report.drop(&job.service, key, *pos),
         }
@@ -335,7 +339,10 @@ fn params(
                     // A volume of this name is every job's that says it: the job's name makes it its own.
                     (VolumeKind::Host, name_like(&format!("{}-{name}", job.name)))
                 }
-                (false, false) => (VolumeKind::Ephemeral(bytes), name_like(name)),
+                (false, false) => {
+                    job.resources.disk = job.resources.disk.saturating_add(bytes);
+                    (VolumeKind::Ephemeral(bytes), name_like(name))
+                }
             };
             let was = format!("the storage `{name}`");
             job.add_volume(Volume { name: volume, mount: mount.to_owned(), kind, read_only, was });
@@ -352,7 +359,7 @@ fn connect(jobs: &mut [Job], reach: &[Reach], report: &mut Report) {
             match jobs.iter().position(|job| job.service == *service) {
                 Some(from) => {
                     let left = links::link(jobs, from, *to, &server);
-                    links::left_out(report, service, *pos, true, left);
+                    links::left_out(report, service, *pos, left);
                 }
                 None => {
                     let reason = format!("there is no service `{service}`");

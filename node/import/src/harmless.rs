@@ -127,7 +127,7 @@ const KUBERNETES: Table = &[
     ("spec.startingDeadlineSeconds", "of several times that have passed only the last one is run"),
     (
         "spec.strategy",
-        "a new replica is healthy before the old one stops, unless both need one fixed port",
+        "a new replica is healthy before the old one stops; with `Recreate` the old one stops first: `lease`",
     ),
     ("spec.successfulJobsHistoryLimit", "how many objects the cluster keeps"),
     ("spec.suspend", "`false` is the default"),

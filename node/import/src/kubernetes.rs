@@ -23,7 +23,6 @@ use self::objects::Objects;
 
 /// A pod that a workload makes, and how many of them.
 struct Workload<'a> {
-    kind: &'a str,
     /// As the report calls it.
     service: String,
     name: String,
@@ -38,6 +37,8 @@ struct Workload<'a> {
     labels: BTreeMap<String, String>,
     /// Claims that are made for each replica.
     templates: Vec<String>,
+    /// Whether no two pods of one place ever run at once.
+    at_most_one: bool,
 }
 
 /// A job, and what is needed to link it.
@@ -77,7 +78,7 @@ impl Context<'_> {
         if !self.counts(content.len()) {
             return;
         }
-        let file = NewFile { path, content, secret };
+        let file = NewFile { path, content: content.into(), secret };
         if !self.found.files.contains(&file) {
             self.found.files.push(file);
         }
@@ -169,7 +170,6 @@ fn workload<'a>(
         .iter()
         .filter_map(|entry| Some((entry.key.clone(), entry.value.as_text()?.to_owned())));
     let mut workload = Workload {
-        kind,
         name: name_like(name),
         service,
         pos: object.pos,
@@ -179,6 +179,7 @@ fn workload<'a>(
         pod,
         labels: labels.collect(),
         templates: Vec::new(),
+        at_most_one: false,
     };
     match kind {
         "Pod" => {}
@@ -193,6 +194,8 @@ fn workload<'a>(
         }
         _ => {
             workload.replicas = replicas(&workload, spec, report)?;
+            let recreates = spec.text_at(&["strategy", "type"]) == Some("Recreate");
+            workload.at_most_one = recreates || kind == "StatefulSet";
             let claims = spec.get("volumeClaimTemplates").map_or(&[][..], Node::items);
             workload.templates = claims
                 .iter()

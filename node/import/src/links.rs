@@ -142,18 +142,14 @@ pub(crate) fn link(jobs: &mut [Job], from: usize, to: usize, server: &Server) ->
     left
 }
 
-/// Says of links that there was no room for: those that a job's own part of the file names are missed.
-pub(crate) fn left_out(report: &mut Report, service: &str, pos: Pos, named: bool, left: usize) {
-    let most = limits::ENTRIES;
-    if left > 0 && named {
+/// Says of links that there was no room for.
+pub(crate) fn left_out(report: &mut Report, service: &str, pos: Pos, left: usize) {
+    if left > 0 {
+        let most = limits::ENTRIES;
         let reason = format!(
             "there is no room for {left} of its links: a job has at most {most}, and as many ports"
         );
         report.changed(service, "links", pos, reason);
-    } else if left > 0 {
-        report.note(format!(
-            "{service}: {left} links to what it does not name are left out: a job has at most {most}"
-        ));
     }
 }
 

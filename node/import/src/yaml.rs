@@ -168,6 +168,13 @@ impl Node {
     }
 }
 
+/// A key whose value has not come yet.
+struct Key {
+    text: String,
+    pos: Pos,
+    merges: bool,
+}
+
 /// How large a value is, with all that is in it.
 #[derive(Clone, Copy, Default)]
 struct Size {
@@ -179,12 +186,7 @@ struct Size {
 /// A list or map that has not ended yet.
 enum Open {
     List(Vec<Node>),
-    Map {
-        entries: Vec<Entry>,
-        seen: BTreeSet<String>,
-        key: Option<(String, Pos)>,
-        merges: Vec<Node>,
-    },
+    Map { entries: Vec<Entry>, seen: BTreeSet<String>, key: Option<Key>, merges: Vec<Node> },
 }
 
 struct Frame {
@@ -352,12 +354,12 @@ impl Builder {
                 None => match node.value {
                     Value::Scalar { text, plain } => {
                         // A quoted `<<` is a key like any other.
-                        let text = if text == "<<" && !plain { "\"<<\"".to_owned() } else { text };
-                        *key = Some((text, node.pos));
+                        let merges = plain && text == "<<";
+                        *key = Some(Key { text, pos: node.pos, merges });
                     }
                     _ => return Err(ImportError::Key { pos: node.pos }),
                 },
-                Some((key, _)) if key == "<<" => match &node.value {
+                Some(Key { merges: true, .. }) => match &node.value {
                     Value::Map(_) => merges.push(node),
                     Value::List(list) if !is_alias => {
                         if let Some(wrong) = list.iter().find(|node| node.as_map().is_none()) {
@@ -367,7 +369,7 @@ impl Builder {
                     }
                     _ => return Err(ImportError::Merge { pos: node.pos }),
                 },
-                Some((key, pos)) => {
+                Some(Key { text: key, pos, .. }) => {
                     if !seen.insert(key.clone()) {
                         return Err(ImportError::Twice { pos, key });
                     }

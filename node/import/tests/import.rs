@@ -59,11 +59,13 @@ fn shown(import: &Import, options: &Options) -> String {
         out += &format!("note: {note}\n");
     }
     for file in &import.files {
+        assert!(!format!("{file:?}").contains("hunter2"));
         let secret = if file.secret { " (secret)" } else { "" };
         out +=
             &format!("\n=== {}{secret}\n{}\n", file.path, String::from_utf8_lossy(&file.content));
     }
     for job in &import.jobs {
+        assert!(!format!("{job:?}").contains("hunter2"));
         out += &format!("\n=== {}.toml\n{}", job.name, job.file_text(options));
     }
     out

@@ -207,6 +207,12 @@ fn short(text: &str) -> Option<(Vec<Port>, bool)> {
             None => (None, Some(rest)),
         },
     };
+    let is_address = |text: &str| {
+        text == "localhost" || text.trim_matches(['[', ']']).parse::<core::net::IpAddr>().is_ok()
+    };
+    if address.is_some_and(|address| !is_address(address)) {
+        return None;
+    }
     let targets = range(target)?;
     let published = match published.filter(|text| !text.is_empty()) {
         None => None,
@@ -343,7 +349,7 @@ pub(super) fn connect(services: &[Service], jobs: &mut [Job], report: &mut Repor
                 let ports = ports.into_iter().map(|port| (port, port)).collect();
                 left += links::link(jobs, i, j, &Server { hosts, ports });
             }
-            links::left_out(report, &from.name, from.pos, is_named, left);
+            links::left_out(report, &from.name, from.pos, left);
         }
     }
 }

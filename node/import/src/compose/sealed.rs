@@ -187,7 +187,7 @@ fn source(
     let path = format!("{}.files/{}", job.name, name_like(name));
     match defined.text_at(&["content"]) {
         Some(content) => {
-            let content = content.as_bytes().to_vec();
+            let content = content.as_bytes().to_vec().into();
             let secret = key == "secrets";
             context.found.files.push(NewFile { path: path.clone(), content, secret });
         }

@@ -48,7 +48,11 @@ fn all_of(context: &mut Context<'_>, job: &mut Job, node: &Node) {
         let optional = reference.get("optional").and_then(Node::as_bool) == Some(true);
         match context.objects.data(is_secret, name).cloned() {
             Some(data) => {
-                for (key, value) in data {
+                // What is binary is no variable.
+                let is_text = |value: &[u8]| {
+                    core::str::from_utf8(value).is_ok_and(|text| !text.contains('\0'))
+                };
+                for (key, value) in data.into_iter().filter(|(_, value)| is_text(value)) {
                     set(
                         context,
                         job,

@@ -8,6 +8,9 @@ use crate::{
     yaml::{Entry, Node},
 };
 
+/// Seconds after which a replica stops that nobody reaches, where no two may run at once.
+const EXCLUSIVE: u64 = 120;
+
 pub(super) fn read(
     context: &mut Context<'_>,
     object: &Node,
@@ -27,6 +30,7 @@ pub(super) fn read(
         ..Job::default()
     };
     base.container.stop_timeout = Some(30);
+    base.exclusive = workload.at_most_one.then_some(EXCLUSIVE);
     keys(context.report, &mut base, pod)?;
     if workload.replicas > 1 && !workload.templates.is_empty() && base.kind == Kind::Service {
         // Each replica has a volume of its own, and replicas of one worker would share it.
@@ -69,7 +73,7 @@ fn push(context: &mut Context<'_>, workload: &Workload<'_>, job: Job) {
     texts.extend(job.container.entrypoint.iter().chain(&job.container.args).flatten().cloned());
     let folder = format!("{}.files/", job.name);
     let own = context.found.files.iter().filter(|file| file.path.starts_with(&folder));
-    texts.extend(own.filter_map(|file| String::from_utf8(file.content.clone()).ok()));
+    texts.extend(own.filter_map(|file| String::from_utf8(file.content.to_vec()).ok()));
     context.made.push(Made {
         job: context.found.jobs.len(),
         labels: workload.labels.clone(),
@@ -126,6 +130,7 @@ fn init_container(
         kind: Kind::Batch { max_attempts: 10 },
         replicas: 1,
         anti_affinity: None,
+        exclusive: None,
         after: after.clone(),
         ..base.clone()
     };

@@ -70,7 +70,7 @@ pub(super) fn connect(
                 hosts.retain(|host| names(host) == is_named);
                 left += links::link(jobs, from.job, *job, &Server { hosts, ports: ports.clone() });
             }
-            links::left_out(report, &service_of(jobs, from.job), from.pos, is_named, left);
+            links::left_out(report, &service_of(jobs, from.job), from.pos, left);
         }
     }
     Ok(())
