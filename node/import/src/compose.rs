@@ -48,7 +48,10 @@ struct Context<'a> {
     users: BTreeMap<String, Vec<(String, Pos)>>,
 }
 
-pub(crate) use self::{sealed::pairs as environment_pairs, service::capability};
+pub(crate) use self::{
+    sealed::{mode as file_mode, pairs as environment_pairs},
+    service::capability,
+};
 
 pub(crate) fn read(
     mut document: Node,

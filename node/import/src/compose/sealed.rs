@@ -145,7 +145,7 @@ pub(super) fn sealed(
 }
 
 /// `0440`, as YAML 1.1 and 1.2 write octal numbers, or the decimal number that it is.
-fn mode(text: &str) -> Option<u32> {
+pub(crate) fn mode(text: &str) -> Option<u32> {
     let digits = text.strip_prefix("0o").or_else(|| text.strip_prefix('0'));
     let bits = match digits {
         Some("") => Some(0),
