@@ -60,10 +60,10 @@ pub(crate) fn read(
     report: &mut Report,
 ) -> Result<Found, ImportError> {
     let mut variables = Variables::new(options.environment.clone());
-    if options.env_files.is_empty() {
-        if let Some(set) = read_file(&folder.path(".env"), &mut variables)? {
-            variables.add(set);
-        }
+    if options.env_files.is_empty()
+        && let Some(set) = read_file(&folder.path(".env"), &mut variables)?
+    {
+        variables.add(set);
     }
     for path in &options.env_files {
         let set = read_file(path, &mut variables)?;

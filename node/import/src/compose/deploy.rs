@@ -84,10 +84,10 @@ fn resources(context: &mut Context<'_>, job: &mut Job, value: &Node) -> Result<(
             context.report.drop(&job.service, &format!("deploy.resources.{key}"), *pos);
         }
     }
-    if let (Some(_), Some(reserved)) = (value.get("limits"), value.get("reservations")) {
-        if reserved.get("cpus").is_some() || reserved.get("memory").is_some() {
-            context.report.drop(&job.service, "deploy.resources.reservations", reserved.pos);
-        }
+    if let (Some(_), Some(reserved)) = (value.get("limits"), value.get("reservations"))
+        && (reserved.get("cpus").is_some() || reserved.get("memory").is_some())
+    {
+        context.report.drop(&job.service, "deploy.resources.reservations", reserved.pos);
     }
     Ok(())
 }

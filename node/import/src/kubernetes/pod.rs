@@ -101,7 +101,7 @@ fn init_container(
     let shares = mounts
         .iter()
         .filter_map(|mount| mount.text_at(&["name"]))
-        .any(|name| ends_with_pod.iter().any(|volume| *volume == name));
+        .any(|name| ends_with_pod.contains(&name));
     let reason = if node.text_at(&["restartPolicy"]) == Some("Always") {
         Some(
             "one job is one container: what runs beside it is a job of its own, without its addresses and folders",
