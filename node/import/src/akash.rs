@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Found, MAX_JOBS, Options,
+    Found, Options,
+    bounds::MAX_JOBS,
     compose::environment_pairs,
     error::{ImportError, Pos},
     folder::Folder,

@@ -5,13 +5,15 @@ mod extends;
 mod network;
 mod sealed;
 mod service;
+mod values;
 mod volumes;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Found, MAX_JOBS, Options,
+    Found, Options,
+    bounds::MAX_JOBS,
     error::{ImportError, Pos},
     folder::Folder,
     job::{Job, Kind, name_like, unlike},
@@ -48,10 +50,7 @@ struct Context<'a> {
     users: BTreeMap<String, Vec<(String, Pos)>>,
 }
 
-pub(crate) use self::{
-    sealed::{mode as file_mode, pairs as environment_pairs},
-    service::capability,
-};
+pub(crate) use self::sealed::{mode as file_mode, pairs as environment_pairs};
 
 pub(crate) fn read(
     mut document: Node,

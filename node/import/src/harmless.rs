@@ -3,7 +3,28 @@
 //! Every other key that is not used counts as changed behaviour. `docs/import.md` lists the same keys with the same
 //! reasons, and a test compares both.
 
-use crate::report::Format;
+/// The format of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Format {
+    /// Docker Compose.
+    Compose,
+    /// Kubernetes objects.
+    Kubernetes,
+    /// Akash's stack definition language.
+    Akash,
+}
+
+impl Format {
+    /// As `docs/import.md` calls it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Compose => "Compose",
+            Self::Kubernetes => "Kubernetes",
+            Self::Akash => "Akash",
+        }
+    }
+}
 
 /// Keys of a format, with their reasons, in the order of `docs/import.md`.
 pub fn table(format: Format) -> impl Iterator<Item = (&'static str, &'static str)> {

@@ -5,18 +5,20 @@ mod env;
 mod objects;
 mod pod;
 mod probes;
+mod security;
 mod services;
 mod volumes;
 
 use std::collections::BTreeMap;
 
 use crate::{
-    Found, MAX_JOBS,
+    Found,
+    bounds::{MAX_JOBS, MAX_TEXT},
     error::{ImportError, Pos},
     job::{Kind, NewFile, name_like},
     quantity::seconds_or_number,
     report::Report,
-    yaml::{Entry, MAX_TEXT, Node},
+    yaml::{Entry, Node},
 };
 
 use self::objects::Objects;

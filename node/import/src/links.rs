@@ -12,53 +12,14 @@ use crate::{
 
 /// Ports that programs of well-known images listen on. In Compose every port of a service can be reached, also those
 /// that the file does not name.
-const KNOWN: &[(&str, &[u16])] = &[
-    ("adminer", &[8080]),
-    ("caddy", &[80, 443]),
-    ("cassandra", &[9042]),
-    ("clickhouse-server", &[8123, 9000]),
-    ("consul", &[8500]),
-    ("elasticsearch", &[9200, 9300]),
-    ("etcd", &[2379]),
-    ("grafana", &[3000]),
-    ("haproxy", &[80]),
-    ("httpd", &[80]),
-    ("influxdb", &[8086]),
-    ("kafka", &[9092]),
-    ("keycloak", &[8080]),
-    ("kibana", &[5601]),
-    ("logstash", &[5044, 9600]),
-    ("mailhog", &[1025, 8025]),
-    ("mariadb", &[3306]),
-    ("memcached", &[11_211]),
-    ("minio", &[9000]),
-    ("mongo", &[27_017]),
-    ("mosquitto", &[1883]),
-    ("mysql", &[3306]),
-    ("nats", &[4222]),
-    ("neo4j", &[7474, 7687]),
-    ("nginx", &[80]),
-    ("opensearch", &[9200]),
-    ("percona", &[3306]),
-    ("phpmyadmin", &[80]),
-    ("postgis", &[5432]),
-    ("postgres", &[5432]),
-    ("postgresql", &[5432]),
-    ("prometheus", &[9090]),
-    ("rabbitmq", &[5672, 15_672]),
-    ("redis", &[6379]),
-    ("registry", &[5000]),
-    ("traefik", &[80]),
-    ("valkey", &[6379]),
-    ("vault", &[8200]),
-    ("wordpress", &[80]),
-    ("zookeeper", &[2181]),
-];
+const KNOWN: &str = include_str!("ports.txt");
 
 /// Ports of an image that many know.
-pub(crate) fn known_ports(image: &str) -> &'static [u16] {
+pub(crate) fn known_ports(image: &str) -> impl Iterator<Item = u16> {
     let last = image.rsplit('/').next().unwrap_or(image);
-    KNOWN.iter().find(|(name, _)| *name == last).map_or(&[], |(_, ports)| ports)
+    let of = |line: &'static str| line.split_once(' ').filter(|(name, _)| *name == last);
+    let ports = KNOWN.lines().find_map(of).map_or("", |(_, ports)| ports);
+    ports.split(' ').filter_map(|port| port.parse().ok())
 }
 
 fn is_of_name(c: char) -> bool {
@@ -168,7 +129,7 @@ mod tests {
 
     #[test]
     fn images_are_known_by_their_last_word() {
-        assert_eq!(known_ports("docker.io/library/postgres"), [5432]);
-        assert_eq!(known_ports("example/my-postgres"), [0_u16; 0]);
+        assert!(known_ports("docker.io/library/rabbitmq").eq([5672, 15_672]));
+        assert_eq!(known_ports("example/my-postgres").next(), None);
     }
 }

@@ -1,20 +1,16 @@
 //! YAML with the place of each value, anchors written out and merges done, of bounded size.
 //!
 //! An alias is a copy of what it stands for. Copies count, each with all that is in it: a file that makes billions of
-//! values of a few lines ends at [`MAX_NODES`], before they are made.
+//! values of a few lines ends at `MAX_NODES`, before they are made.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
-use crate::error::{ImportError, Pos};
-
-/// Levels of lists and maps. Kubernetes' deepest objects have about 15.
-pub(crate) const MAX_DEPTH: usize = 64;
-/// Values and keys of a file, aliases written out. The largest file that is read has fewer of its own.
-pub(crate) const MAX_NODES: usize = 200_000;
-/// Bytes of all texts, aliases written out.
-pub(crate) const MAX_TEXT: usize = 8 << 20;
+use crate::{
+    bounds::{MAX_DEPTH, MAX_NODES, MAX_TEXT},
+    error::{ImportError, Pos},
+};
 
 /// A value, and where it begins.
 #[derive(Clone, Debug)]

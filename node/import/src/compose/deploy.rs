@@ -2,7 +2,7 @@
 
 use super::{
     Context,
-    service::{global, size, wrong},
+    values::{size, wrong},
 };
 use crate::{
     error::ImportError,
@@ -23,7 +23,7 @@ pub(super) fn read(
         match key.as_str() {
             "mode" => match value.str("deploy.mode")? {
                 "replicated" => {}
-                "global" => global(job),
+                "global" => job.kind = crate::job::Kind::System,
                 "replicated-job" => job.kind = crate::job::Kind::Batch { max_attempts: 1 },
                 other => {
                     let reason = format!("there is no mode `{other}` of jobs");

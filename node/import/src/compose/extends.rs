@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs};
 
 use crate::{
-    MAX_BYTES,
+    bounds::{MAX_BYTES, MAX_NODES},
     error::{ImportError, Pos},
     folder::Folder,
     variables::Variables,
@@ -92,7 +92,7 @@ impl Files<'_> {
             return Err(wrong(format!("there is no service `{name}`")));
         };
         self.nodes += own.count();
-        if self.nodes > yaml::MAX_NODES {
+        if self.nodes > MAX_NODES {
             return Err(ImportError::TooLarge { pos });
         }
         let Some(extends) = own.get("extends") else { return Ok(own.clone()) };

@@ -1,6 +1,6 @@
 //! Environment, secrets and configurations: what is sealed in the job.
 
-use super::{Context, service::wrong};
+use super::{Context, values::wrong};
 use crate::{
     error::{ImportError, Pos},
     job::{From, Job, NewFile, Sealed, Target, name_like},

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Context, service::size};
+use super::{Context, values::size};
 use crate::{
     error::{ImportError, Pos},
     folder::{Found, MAX_FILE},

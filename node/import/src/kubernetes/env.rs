@@ -244,7 +244,7 @@ fn expand(report: &mut Report, job: &Job, key: &str, text: &str, pos: Pos) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Format;
+    use crate::harmless::Format;
 
     #[test]
     fn variables_are_put_into_commands() {
