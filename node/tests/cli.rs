@@ -19,6 +19,8 @@ use veil_node_storage::keystore::{Passphrase, read_key_share};
 mod closed_pipe;
 #[path = "support/idle_worker.rs"]
 mod idle_worker;
+#[path = "cli/import.rs"]
+mod import;
 #[path = "cli/key_shares.rs"]
 mod key_shares;
 #[path = "cli/shell.rs"]

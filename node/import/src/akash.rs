@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::{
     Found, Options,
+    bounds::MAX_JOBS,
     compose::environment_pairs,
     error::{ImportError, Pos},
     folder::Folder,
-    job::{Host, Image, Job, Port, Volume, VolumeKind, name_like, unlike},
+    job::{From, Host, Image, Job, NewFile, Port, Volume, VolumeKind, name_like, unlike},
     links::{self, Server},
     quantity::{Bytes, millicores},
     report::Report,
@@ -43,10 +44,18 @@ pub(crate) fn read(
     let mut reach = Vec::new();
     let entries = document.get("services").map_or(Ok(&[][..]), |node| node.map("services"))?;
     for Entry { key, pos, value } in entries {
+        if found.jobs.len() >= MAX_JOBS {
+            return Err(ImportError::TooMany { pos: *pos });
+        }
         let taken = |name: &str| found.jobs.iter().any(|job| job.name == name);
         let name = unlike(&name_like(&format!("{project}-{key}")), taken);
         let mut job = Job { name, service: key.clone(), replicas: 1, ..Job::default() };
         let placed = placed(document, key);
+        let places = document.at(&["deployment", key]).map_or(&[][..], Node::entries);
+        if let Some(second) = places.get(1) {
+            let reason = format!("a job is of one placement: it is that of `{key}` in the first");
+            report.changed(key, "deployment", second.pos, reason);
+        }
         if placed.is_none() {
             report.changed(
                 key,
@@ -60,7 +69,8 @@ pub(crate) fn read(
             Some(placed) => compute(document, placed, &mut job, report)?,
             None => BTreeMap::new(),
         };
-        service(&mut job, value, &volumes, found.jobs.len(), &mut reach, report)?;
+        let index = found.jobs.len();
+        service(&mut job, value, &volumes, index, &mut reach, &mut found.files, report)?;
         found.jobs.push(job);
     }
     connect(&mut found.jobs, &reach, report);
@@ -102,6 +112,9 @@ fn compute(
     for Entry { key, pos, value } in resources.map("resources")? {
         match key.as_str() {
             "cpu" => {
+                if let Some(architecture) = value.text_at(&["attributes", "arch"]) {
+                    job.allow.push(format!("veil/arch={architecture}"));
+                }
                 let units = value.text_at(&["units"]).and_then(millicores);
                 job.resources.millicores = Some(units.ok_or_else(|| {
                     wrong(
@@ -159,7 +172,7 @@ fn gpu(node: &Node, job: &mut Job, report: &mut Report) -> Result<(), ImportErro
             report.drop(&job.service, "profiles.compute.gpu.vendor", *pos);
         }
         for model in value.items() {
-            if let Some(name) = model.text_at(&["model"]) {
+            if let Some(name) = model.text_at(&["model"]).filter(|name| *name != "*") {
                 let label = format!("{GPU_LABEL}={name}");
                 if label.parse::<veil_protocol_spec::scheduling::Label>().is_ok() {
                     job.allow.push(label);
@@ -203,6 +216,7 @@ fn service(
     storage: &Storage,
     index: usize,
     reach: &mut Vec<Reach>,
+    files: &mut Vec<NewFile>,
     report: &mut Report,
 ) -> Result<(), ImportError> {
     for Entry { key, pos, value } in node.map(&format!("services.{}", job.service))? {
@@ -225,9 +239,11 @@ fn service(
             }
             "params" => params(job, value, storage, report)?,
             "credentials" => {
-                let what =
-                    "[registry]: the user name and password that the file has in `credentials`";
-                job.fill_in.push(what.to_owned());
+                let text = |key: &str| value.text_at(&[key]).unwrap_or_default();
+                let path = format!("{}.files/registry-password", job.name);
+                let content = text("password").as_bytes().to_vec().into();
+                files.push(NewFile { path: path.clone(), content, secret: true });
+                job.registry = Some((text("username").to_owned(), From::File(path)));
             }
             key => report.drop(&job.service, key, *pos),
         }
@@ -271,9 +287,9 @@ fn expose(
             services.push((service.str("expose.to.service")?.to_owned(), service.pos));
         }
     }
-    for key in ["accept", "http_options"] {
-        if let Some(value) = node.get(key) {
-            report.drop(&job.service, &format!("expose.{key}"), value.pos);
+    for Entry { key, pos, .. } in node.map("expose")? {
+        if !["port", "as", "proto", "to"].contains(&key.as_str()) {
+            report.drop(&job.service, &format!("expose.{key}"), *pos);
         }
     }
     let host = match (global, leased) {
@@ -324,7 +340,10 @@ fn params(
                     // A volume of this name is every job's that says it: the job's name makes it its own.
                     (VolumeKind::Host, name_like(&format!("{}-{name}", job.name)))
                 }
-                (false, false) => (VolumeKind::Ephemeral(bytes), name_like(name)),
+                (false, false) => {
+                    job.resources.disk = job.resources.disk.saturating_add(bytes);
+                    (VolumeKind::Ephemeral(bytes), name_like(name))
+                }
             };
             let was = format!("the storage `{name}`");
             job.add_volume(Volume { name: volume, mount: mount.to_owned(), kind, read_only, was });
@@ -339,15 +358,15 @@ fn connect(jobs: &mut [Job], reach: &[Reach], report: &mut Report) {
         let server = Server { hosts: [host.clone()].into(), ports: [(*listen, *container)].into() };
         for (service, pos) in services {
             match jobs.iter().position(|job| job.service == *service) {
-                Some(from) => links::link(jobs, from, *to, &server),
+                Some(from) => {
+                    let left = links::link(jobs, from, *to, &server);
+                    links::left_out(report, service, *pos, left);
+                }
                 None => {
                     let reason = format!("there is no service `{service}`");
                     report.changed(&host, "expose.to.service", *pos, reason);
                 }
             }
         }
-    }
-    for job in jobs {
-        links::prune(job, &[], Pos::default(), report);
     }
 }

@@ -53,7 +53,7 @@ impl Builder {
             &build_arguments(&build, &reference),
             build.inline.as_deref(),
         )?;
-        self.run(&job.service, "push", &[reference.clone()], None)?;
+        self.run(&job.service, "push", core::slice::from_ref(&reference), None)?;
         let digest = self.digest(&job.service, &reference)?;
         job.image = Image { digest: Some(digest), build: Some(build), ..Image::of(&reference) };
         Ok(())

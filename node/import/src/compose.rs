@@ -5,6 +5,7 @@ mod extends;
 mod network;
 mod sealed;
 mod service;
+mod values;
 mod volumes;
 mod words;
 
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     Found, Options,
+    bounds::MAX_JOBS,
     error::{ImportError, Pos},
     folder::Folder,
     job::{Job, Kind, name_like, unlike},
@@ -48,7 +50,7 @@ struct Context<'a> {
     users: BTreeMap<String, Vec<(String, Pos)>>,
 }
 
-pub(crate) use self::{sealed::pairs as environment_pairs, service::capability};
+pub(crate) use self::sealed::{mode as file_mode, pairs as environment_pairs};
 
 pub(crate) fn read(
     mut document: Node,
@@ -57,10 +59,10 @@ pub(crate) fn read(
     report: &mut Report,
 ) -> Result<Found, ImportError> {
     let mut variables = Variables::new(options.environment.clone());
-    if options.env_files.is_empty() {
-        if let Some(set) = read_file(&folder.path(".env"), &mut variables)? {
-            variables.add(set);
-        }
+    if options.env_files.is_empty()
+        && let Some(set) = read_file(&folder.path(".env"), &mut variables)?
+    {
+        variables.add(set);
     }
     for path in &options.env_files {
         let set = read_file(path, &mut variables)?;
@@ -71,6 +73,10 @@ pub(crate) fn read(
         variables.add(set);
     }
     variables.put_into(&mut document)?;
+    let services = document.get("services").map_or(&[][..], Node::entries);
+    if let Some(beyond) = services.get(MAX_JOBS) {
+        return Err(ImportError::TooMany { pos: beyond.pos });
+    }
     extends::resolve(&mut document, folder, &mut variables)?;
 
     let project =

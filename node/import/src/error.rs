@@ -3,6 +3,8 @@
 use core::fmt;
 use std::{io, path::PathBuf};
 
+use crate::bounds::{MAX_BYTES, MAX_DEPTH, MAX_JOBS, MAX_NODES, MAX_TEXT};
+
 /// Where something stands in a file: line and column, both from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pos {
@@ -23,7 +25,7 @@ impl fmt::Display for Pos {
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum ImportError {
     /// The file is longer than any that people write.
-    #[error("a file of {0} bytes: at most {max} are read", max = crate::MAX_BYTES)]
+    #[error("a file of {0} bytes: at most {max} are read", max = MAX_BYTES)]
     TooLong(usize),
     /// The text is not YAML.
     #[error("{pos}: the file is not YAML: {says}")]
@@ -35,15 +37,18 @@ pub enum ImportError {
     #[error("{pos}: a key is a text here, and this is a list or a map")]
     Key { pos: Pos },
     /// Lists and maps within one another.
-    #[error("{pos}: more than {max} levels of lists and maps", max = crate::yaml::MAX_DEPTH)]
+    #[error("{pos}: more than {max} levels of lists and maps", max = MAX_DEPTH)]
     TooDeep { pos: Pos },
     /// Aliases that make much of little.
     #[error(
         "{pos}: with its aliases written out the file has more than {nodes} values or {bytes} bytes; \
          write out what is meant",
-        nodes = crate::yaml::MAX_NODES, bytes = crate::yaml::MAX_TEXT
+        nodes = MAX_NODES, bytes = MAX_TEXT
     )]
     TooLarge { pos: Pos },
+    /// There is more of something than one operator can run.
+    #[error("{pos}: more than {max} services or workloads: split the file", max = MAX_JOBS)]
+    TooMany { pos: Pos },
     /// A merge of what is no map.
     #[error("{pos}: `<<` takes a map, or a list of maps, by alias")]
     Merge { pos: Pos },

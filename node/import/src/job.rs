@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use veil_protocol_spec::scheduling::Name;
+use zeroize::Zeroizing;
 
 /// What kind of work it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -236,7 +237,7 @@ pub struct NewFile {
     /// Where, relative to the job files.
     pub path: String,
     /// What is in it.
-    pub content: Vec<u8>,
+    pub content: Zeroizing<Vec<u8>>,
     /// Whether only its owner may read it.
     pub secret: bool,
 }
@@ -248,7 +249,10 @@ impl core::fmt::Debug for NewFile {
 }
 
 /// A job that is to be written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// # Security
+/// Its variables may be secret, as they were in the imported file: it prints its name and nothing of them.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Job {
     /// Its name, of the form that jobs have.
     pub name: String,
@@ -263,6 +267,10 @@ pub struct Job {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) secrets: Vec<Sealed>,
     pub(crate) files: Vec<Sealed>,
+    /// Who pulls the image, and where the password is.
+    pub(crate) registry: Option<(String, From)>,
+    /// After how long without contact it stops, so that it never runs twice.
+    pub(crate) exclusive: Option<u64>,
     pub(crate) ports: Vec<Port>,
     pub(crate) egress: Option<&'static str>,
     pub(crate) volumes: Vec<Volume>,
@@ -279,11 +287,20 @@ pub struct Job {
     pub(crate) fill_in: Vec<String>,
 }
 
+impl core::fmt::Debug for Job {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Job({:?} of {:?}, <redacted>)", self.name, self.service)
+    }
+}
+
 impl Job {
     /// Whether part of it is sealed, so that it must say for whom.
     #[must_use]
     pub fn seals(&self) -> bool {
-        !self.env.is_empty() || !self.secrets.is_empty() || !self.files.is_empty()
+        !self.env.is_empty()
+            || !self.secrets.is_empty()
+            || !self.files.is_empty()
+            || self.registry.is_some()
     }
 
     /// Volumes that workers have to offer: name, place in the container, and what the file had there.

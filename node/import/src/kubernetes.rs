@@ -5,6 +5,7 @@ mod env;
 mod objects;
 mod pod;
 mod probes;
+mod security;
 mod services;
 mod volumes;
 
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     Found,
+    bounds::{MAX_JOBS, MAX_TEXT},
     error::{ImportError, Pos},
     job::{Kind, NewFile, name_like},
     quantity::seconds_or_number,
@@ -23,7 +25,6 @@ use self::objects::Objects;
 
 /// A pod that a workload makes, and how many of them.
 struct Workload<'a> {
-    kind: &'a str,
     /// As the report calls it.
     service: String,
     name: String,
@@ -38,6 +39,8 @@ struct Workload<'a> {
     labels: BTreeMap<String, String>,
     /// Claims that are made for each replica.
     templates: Vec<String>,
+    /// Whether no two pods of one place ever run at once.
+    at_most_one: bool,
 }
 
 /// A job, and what is needed to link it.
@@ -61,12 +64,23 @@ struct Context<'a> {
     made: Vec<Made>,
     /// Which workloads mount a claim or a path of the host.
     users: BTreeMap<String, Vec<(String, Pos)>>,
+    /// Bytes that have been copied.
+    copied: usize,
 }
 
 impl Context<'_> {
+    /// Whether what is copied out of ConfigMaps and Secrets, once for each container that has it, is still bounded.
+    fn counts(&mut self, bytes: usize) -> bool {
+        self.copied = self.copied.saturating_add(bytes);
+        self.copied <= MAX_TEXT
+    }
+
     /// A file beside the job file; the name of the job is the folder's.
     fn file(&mut self, path: String, content: Vec<u8>, secret: bool) {
-        let file = NewFile { path, content, secret };
+        if !self.counts(content.len()) {
+            return;
+        }
+        let file = NewFile { path, content: content.into(), secret };
         if !self.found.files.contains(&file) {
             self.found.files.push(file);
         }
@@ -81,6 +95,7 @@ pub(crate) fn read(documents: &[Node], report: &mut Report) -> Result<Found, Imp
         found: Found::default(),
         made: Vec::new(),
         users: BTreeMap::new(),
+        copied: 0,
     };
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();
     for object in &objects.workloads {
@@ -91,6 +106,12 @@ pub(crate) fn read(documents: &[Node], report: &mut Report) -> Result<Found, Imp
         let twice = names.get(name).is_some_and(|count| *count > 1);
         let workload = workload(object, twice, context.report)?;
         pod::read(&mut context, object, &workload)?;
+        if context.found.jobs.len() > MAX_JOBS {
+            return Err(ImportError::TooMany { pos: object.pos });
+        }
+        if context.copied > MAX_TEXT {
+            return Err(ImportError::TooLarge { pos: object.pos });
+        }
     }
     let Context { mut found, made, users, .. } = context;
     for (what, users) in users {
@@ -151,7 +172,6 @@ fn workload<'a>(
         .iter()
         .filter_map(|entry| Some((entry.key.clone(), entry.value.as_text()?.to_owned())));
     let mut workload = Workload {
-        kind,
         name: name_like(name),
         service,
         pos: object.pos,
@@ -161,6 +181,7 @@ fn workload<'a>(
         pod,
         labels: labels.collect(),
         templates: Vec::new(),
+        at_most_one: false,
     };
     match kind {
         "Pod" => {}
@@ -175,6 +196,8 @@ fn workload<'a>(
         }
         _ => {
             workload.replicas = replicas(&workload, spec, report)?;
+            let recreates = spec.text_at(&["strategy", "type"]) == Some("Recreate");
+            workload.at_most_one = recreates || kind == "StatefulSet";
             let claims = spec.get("volumeClaimTemplates").map_or(&[][..], Node::items);
             workload.templates = claims
                 .iter()

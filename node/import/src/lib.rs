@@ -21,7 +21,9 @@
 //! ```
 
 mod akash;
+mod bounds;
 pub mod build;
+mod capabilities;
 mod compose;
 pub mod error;
 mod folder;
@@ -41,8 +43,9 @@ use std::{
 };
 
 pub use self::{
+    bounds::MAX_BYTES,
+    harmless::Format,
     job::{Build, Image, Job, NewFile},
-    report::Format,
 };
 
 use self::{
@@ -51,9 +54,6 @@ use self::{
     report::{Dropped, Report},
     yaml::Node,
 };
-
-/// Longest file that is read.
-pub const MAX_BYTES: usize = 1 << 20;
 
 /// What the file does not say.
 #[derive(Clone, Debug)]

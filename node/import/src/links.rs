@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use veil_protocol_spec::scheduling::limits;
+use veil_protocol_spec::scheduling::{HostName, limits};
 
 use crate::{
     error::Pos,
@@ -12,53 +12,14 @@ use crate::{
 
 /// Ports that programs of well-known images listen on. In Compose every port of a service can be reached, also those
 /// that the file does not name.
-const KNOWN: &[(&str, &[u16])] = &[
-    ("adminer", &[8080]),
-    ("caddy", &[80, 443]),
-    ("cassandra", &[9042]),
-    ("clickhouse-server", &[8123, 9000]),
-    ("consul", &[8500]),
-    ("elasticsearch", &[9200, 9300]),
-    ("etcd", &[2379]),
-    ("grafana", &[3000]),
-    ("haproxy", &[80]),
-    ("httpd", &[80]),
-    ("influxdb", &[8086]),
-    ("kafka", &[9092]),
-    ("keycloak", &[8080]),
-    ("kibana", &[5601]),
-    ("logstash", &[5044, 9600]),
-    ("mailhog", &[1025, 8025]),
-    ("mariadb", &[3306]),
-    ("memcached", &[11_211]),
-    ("minio", &[9000]),
-    ("mongo", &[27_017]),
-    ("mosquitto", &[1883]),
-    ("mysql", &[3306]),
-    ("nats", &[4222]),
-    ("neo4j", &[7474, 7687]),
-    ("nginx", &[80]),
-    ("opensearch", &[9200]),
-    ("percona", &[3306]),
-    ("phpmyadmin", &[80]),
-    ("postgis", &[5432]),
-    ("postgres", &[5432]),
-    ("postgresql", &[5432]),
-    ("prometheus", &[9090]),
-    ("rabbitmq", &[5672, 15_672]),
-    ("redis", &[6379]),
-    ("registry", &[5000]),
-    ("traefik", &[80]),
-    ("valkey", &[6379]),
-    ("vault", &[8200]),
-    ("wordpress", &[80]),
-    ("zookeeper", &[2181]),
-];
+const KNOWN: &str = include_str!("ports.txt");
 
 /// Ports of an image that many know.
-pub(crate) fn known_ports(image: &str) -> &'static [u16] {
+pub(crate) fn known_ports(image: &str) -> impl Iterator<Item = u16> {
     let last = image.rsplit('/').next().unwrap_or(image);
-    KNOWN.iter().find(|(name, _)| *name == last).map_or(&[], |(_, ports)| ports)
+    let of = |line: &'static str| line.split_once(' ').filter(|(name, _)| *name == last);
+    let ports = KNOWN.lines().find_map(of).map_or("", |(_, ports)| ports);
+    ports.split(' ').filter_map(|port| port.parse().ok())
 }
 
 fn is_of_name(c: char) -> bool {
@@ -98,17 +59,31 @@ pub(crate) struct Server {
     pub(crate) ports: BTreeSet<(u16, u16)>,
 }
 
-/// Links `jobs[from]` to `jobs[to]`, whose ports become ports of that job.
-pub(crate) fn link(jobs: &mut [Job], from: usize, to: usize, server: &Server) {
+/// Links `jobs[from]` to `jobs[to]`, whose ports become ports of that job. How many links there was no room for.
+pub(crate) fn link(jobs: &mut [Job], from: usize, to: usize, server: &Server) -> usize {
     if from == to {
-        return;
+        return 0;
     }
-    let Some(target) = jobs.get_mut(to) else { return };
-    let mut links = Vec::new();
+    let own = jobs.get(from).and_then(|job| job.container.hostname.clone());
+    let (mut links, mut left) = (Vec::new(), 0);
+    let has = jobs.get(from).map_or(0, |job| job.links.len());
+    let Some(target) = jobs.get_mut(to) else { return 0 };
     for host in &server.hosts {
+        let host = host.to_ascii_lowercase();
+        // What no container can call a host is no name of it; and its own name leads to itself.
+        if own.as_ref() == Some(&host) || host.parse::<HostName>().is_err() {
+            continue;
+        }
         for (listen, container) in &server.ports {
             let port = Port { container: *container, udp: false, host: Host::None, called: None };
             let name = port.name();
+            let is_there = target.ports.iter().any(|own| own.name() == name);
+            if has + links.len() >= limits::ENTRIES
+                || !is_there && target.ports.len() >= limits::ENTRIES
+            {
+                left += 1;
+                continue;
+            }
             // It is there already, or is added: a port that only links reach is no other than one that all do.
             let _ = target.add_port(port);
             links.push(Link {
@@ -119,37 +94,24 @@ pub(crate) fn link(jobs: &mut [Job], from: usize, to: usize, server: &Server) {
             });
         }
     }
-    let Some(source) = jobs.get_mut(from) else { return };
+    let Some(source) = jobs.get_mut(from) else { return left };
     for link in links {
         if !source.links.iter().any(|own| own.host == link.host && own.listen == link.listen) {
             source.links.push(link);
         }
     }
+    left
 }
 
-/// A job has a bounded number of links: those to hosts that its own part of the file names come first.
-pub(crate) fn prune(job: &mut Job, texts: &[&str], pos: Pos, report: &mut Report) {
-    if job.links.len() <= limits::ENTRIES {
-        return;
-    }
-    let is_named = |link: &Link| texts.iter().any(|text| mentions(text, &link.host));
-    let (mut links, others): (Vec<_>, Vec<_>) = job.links.drain(..).partition(is_named);
-    if links.len() > limits::ENTRIES {
-        let (has, most) = (links.len(), limits::ENTRIES);
-        let reason = format!("it names {has} ports of others, and a job has at most {most} links");
-        report.changed(&job.service, "links", pos, reason);
-        links.truncate(limits::ENTRIES);
-    }
-    let left = others.len().saturating_sub(limits::ENTRIES - links.len());
-    links.extend(others.into_iter().take(limits::ENTRIES - links.len()));
+/// Says of links that there was no room for.
+pub(crate) fn left_out(report: &mut Report, service: &str, pos: Pos, left: usize) {
     if left > 0 {
-        report.note(format!(
-            "{}: {left} links to services that it does not name are left out: a job has at most {}",
-            job.service,
-            limits::ENTRIES
-        ));
+        let most = limits::ENTRIES;
+        let reason = format!(
+            "there is no room for {left} of its links: a job has at most {most}, and as many ports"
+        );
+        report.changed(service, "links", pos, reason);
     }
-    job.links = links;
 }
 
 #[cfg(test)]
@@ -167,7 +129,7 @@ mod tests {
 
     #[test]
     fn images_are_known_by_their_last_word() {
-        assert_eq!(known_ports("docker.io/library/postgres"), [5432]);
-        assert_eq!(known_ports("example/my-postgres"), [0_u16; 0]);
+        assert!(known_ports("docker.io/library/rabbitmq").eq([5672, 15_672]));
+        assert_eq!(known_ports("example/my-postgres").next(), None);
     }
 }

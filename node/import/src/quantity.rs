@@ -47,7 +47,8 @@ impl Bytes {
                 "t" => 1_099_511_627_776.0,
                 _ => return None,
             },
-            Self::Kubernetes => match unit {
+            // `MB` and `MiB` are how many write it, and mean the same.
+            Self::Kubernetes => match unit.strip_suffix('B').unwrap_or(unit) {
                 "" => 1.0,
                 "m" => 0.001,
                 "k" | "K" => 1e3,
@@ -149,9 +150,14 @@ mod tests {
         ] {
             assert_eq!(Bytes::Compose.parse(text), Some(bytes), "{text}");
         }
-        for (text, bytes) in
-            [("512M", 512_000_000), ("1Gi", 1 << 30), ("1e3", 1000), ("2k", 2000), ("1500m", 2)]
-        {
+        for (text, bytes) in [
+            ("512M", 512_000_000),
+            ("1Gi", 1 << 30),
+            ("1e3", 1000),
+            ("2k", 2000),
+            ("1500m", 2),
+            ("1MB", 1_000_000),
+        ] {
             assert_eq!(Bytes::Kubernetes.parse(text), Some(bytes), "{text}");
         }
         for (text, cpu) in [("0.5", 500), ("500m", 500), ("2", 2000), (".25", 250), ("0.1", 100)] {

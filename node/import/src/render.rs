@@ -123,6 +123,9 @@ impl Job {
             out.set("replicas", self.replicas.to_string());
         }
         out.text("egress", self.egress);
+        if let Some(time) = self.exclusive.filter(|_| self.kind != Kind::System) {
+            out.set("lease", format!("{{ exclusive = {} }}", quoted(&time_text(time))));
+        }
         match &self.kind {
             Kind::Batch { max_attempts } if *max_attempts != 1 => {
                 out.section("[batch]", |out| out.set("max_attempts", max_attempts.to_string()));
@@ -146,6 +149,12 @@ impl Job {
         }
         for file in &self.files {
             write_sealed(&mut out, "[[file]]", file);
+        }
+        if let Some((username, from)) = &self.registry {
+            out.section("[registry]", |out| {
+                out.set("username", quoted(username));
+                out.set("password", source(from));
+            });
         }
         self.write_network(&mut out);
         self.write_volumes(&mut out);
@@ -319,7 +328,8 @@ impl Job {
             if !self.deny.is_empty() {
                 out.set("deny", list(&self.deny));
             }
-            out.text("anti_affinity", self.anti_affinity);
+            let apart = self.anti_affinity.filter(|_| self.kind != Kind::System);
+            out.text("anti_affinity", apart);
             match self.organisations.as_slice() {
                 [] if self.seals() => out.line("# organisations = [\"...\"]"),
                 [] => {}
@@ -341,11 +351,15 @@ fn write_sealed(out: &mut Text, header: &str, sealed: &Sealed) {
             }
             Target::Variable(name) => out.set("env", quoted(name)),
         }
-        match &sealed.from {
-            From::File(path) => out.set("from", format!("{{ file = {} }}", quoted(path))),
-            From::Variable(name) => out.set("from", format!("{{ env = {} }}", quoted(name))),
-        }
+        out.set("from", source(&sealed.from));
     });
+}
+
+fn source(from: &From) -> String {
+    match from {
+        From::File(path) => format!("{{ file = {} }}", quoted(path)),
+        From::Variable(name) => format!("{{ env = {} }}", quoted(name)),
+    }
 }
 
 fn write_health(out: &mut Text, health: &Health) {

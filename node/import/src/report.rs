@@ -4,30 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{error::Pos, harmless};
-
-/// The format of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Format {
-    /// Docker Compose.
-    Compose,
-    /// Kubernetes objects.
-    Kubernetes,
-    /// Akash's stack definition language.
-    Akash,
-}
-
-impl Format {
-    /// As `docs/import.md` calls it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Compose => "Compose",
-            Self::Kubernetes => "Kubernetes",
-            Self::Akash => "Akash",
-        }
-    }
-}
+use crate::{
+    error::Pos,
+    harmless::{self, Format},
+};
 
 /// Something of the file that is in no job file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -7,8 +7,9 @@ use std::{
 };
 
 use crate::{
+    bounds::MAX_TEXT,
     error::{ImportError, Pos},
-    yaml::{MAX_TEXT, Node},
+    yaml::Node,
 };
 
 /// A default within a default, and so on.

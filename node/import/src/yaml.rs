@@ -1,20 +1,16 @@
 //! YAML with the place of each value, anchors written out and merges done, of bounded size.
 //!
 //! An alias is a copy of what it stands for. Copies count, each with all that is in it: a file that makes billions of
-//! values of a few lines ends at [`MAX_NODES`], before they are made.
+//! values of a few lines ends at `MAX_NODES`, before they are made.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
-use crate::error::{ImportError, Pos};
-
-/// Levels of lists and maps. Kubernetes' deepest objects have about 15.
-pub(crate) const MAX_DEPTH: usize = 64;
-/// Values and keys of a file, aliases written out. The largest file that is read has fewer of its own.
-pub(crate) const MAX_NODES: usize = 200_000;
-/// Bytes of all texts, aliases written out.
-pub(crate) const MAX_TEXT: usize = 8 << 20;
+use crate::{
+    bounds::{MAX_DEPTH, MAX_NODES, MAX_TEXT},
+    error::{ImportError, Pos},
+};
 
 /// A value, and where it begins.
 #[derive(Clone, Debug)]
@@ -149,6 +145,15 @@ impl Node {
         }
     }
 
+    /// How many values there are, this one among them.
+    pub(crate) fn count(&self) -> usize {
+        1 + match &self.value {
+            Value::Scalar { .. } => 0,
+            Value::List(list) => list.iter().map(Self::count).sum(),
+            Value::Map(map) => map.iter().map(|entry| entry.value.count()).sum(),
+        }
+    }
+
     /// All texts beneath.
     pub(crate) fn texts<'a>(&'a self, found: &mut Vec<&'a str>) {
         match &self.value {
@@ -157,6 +162,13 @@ impl Node {
             Value::Map(map) => map.iter().for_each(|entry| entry.value.texts(found)),
         }
     }
+}
+
+/// A key whose value has not come yet.
+struct Key {
+    text: String,
+    pos: Pos,
+    merges: bool,
 }
 
 /// How large a value is, with all that is in it.
@@ -170,12 +182,7 @@ struct Size {
 /// A list or map that has not ended yet.
 enum Open {
     List(Vec<Node>),
-    Map {
-        entries: Vec<Entry>,
-        seen: BTreeSet<String>,
-        key: Option<(String, Pos)>,
-        merges: Vec<Node>,
-    },
+    Map { entries: Vec<Entry>, seen: BTreeSet<String>, key: Option<Key>, merges: Vec<Node> },
 }
 
 struct Frame {
@@ -224,7 +231,7 @@ fn is_text(tag: Option<&Tag>, pos: Pos) -> Result<bool, ImportError> {
     let core = tag.handle == "tag:yaml.org,2002:" || tag.handle == "!!";
     match tag.suffix.as_str() {
         "str" if core => Ok(true),
-        "" if tag.handle == "!" => Ok(true),
+        "!" if tag.handle.is_empty() => Ok(true),
         "int" | "float" | "bool" | "null" | "map" | "seq" | "set" | "omap" if core => Ok(false),
         suffix => Err(ImportError::Tag { pos, tag: format!("{}{suffix}", tag.handle) }),
     }
@@ -343,12 +350,12 @@ impl Builder {
                 None => match node.value {
                     Value::Scalar { text, plain } => {
                         // A quoted `<<` is a key like any other.
-                        let text = if text == "<<" && !plain { "\"<<\"".to_owned() } else { text };
-                        *key = Some((text, node.pos));
+                        let merges = plain && text == "<<";
+                        *key = Some(Key { text, pos: node.pos, merges });
                     }
                     _ => return Err(ImportError::Key { pos: node.pos }),
                 },
-                Some((key, _)) if key == "<<" => match &node.value {
+                Some(Key { merges: true, .. }) => match &node.value {
                     Value::Map(_) => merges.push(node),
                     Value::List(list) if !is_alias => {
                         if let Some(wrong) = list.iter().find(|node| node.as_map().is_none()) {
@@ -358,7 +365,7 @@ impl Builder {
                     }
                     _ => return Err(ImportError::Merge { pos: node.pos }),
                 },
-                Some((key, pos)) => {
+                Some(Key { text: key, pos, .. }) => {
                     if !seen.insert(key.clone()) {
                         return Err(ImportError::Twice { pos, key });
                     }

@@ -59,11 +59,13 @@ fn shown(import: &Import, options: &Options) -> String {
         out += &format!("note: {note}\n");
     }
     for file in &import.files {
+        assert!(!format!("{file:?}").contains("hunter2"));
         let secret = if file.secret { " (secret)" } else { "" };
         out +=
             &format!("\n=== {}{secret}\n{}\n", file.path, String::from_utf8_lossy(&file.content));
     }
     for job in &import.jobs {
+        assert!(!format!("{job:?}").contains("hunter2"));
         out += &format!("\n=== {}.toml\n{}", job.name, job.file_text(options));
     }
     out
@@ -373,5 +375,44 @@ proptest! {
         }
         let _ = import(&text[..cut]);
         let _ = import(&format!("{}{put}{}", &text[..cut], &text[cut..]));
+    }
+}
+
+/// The example has no part that is left out, and finds itself by links.
+#[test]
+fn the_shop_is_imported_whole() {
+    let shop = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/shop"));
+    let text = fs::read_to_string(shop.join("compose.yaml")).unwrap();
+    let options = Options { organisations: vec!["any".to_owned()], ..Options::default() };
+    let import = read(&text, shop, shop, &options).unwrap();
+    assert!(import.expressible.values().all(|expressible| *expressible), "{:?}", import.dropped);
+    let names: Vec<_> = import.jobs.iter().map(|job| job.name.as_str()).collect();
+    assert_eq!(names, ["shop-proxy", "shop-web", "shop-cache", "shop-db"]);
+    let text =
+        |name: &str| import.jobs.iter().find(|job| job.name == name).unwrap().file_text(&options);
+    let (proxy, web, db) = (text("shop-proxy"), text("shop-web"), text("shop-db"));
+    let has = |text: &str, part: &str| assert!(text.contains(part), "{part}\n{text}");
+    has(
+        &proxy,
+        "[[link]]\njob = \"shop-web\"\nport = \"tcp-8000\"\nhost = \"web\"\nlisten = 8000\n",
+    );
+    has(&proxy, "container = 80\nhost = 8080\n");
+    has(
+        &proxy,
+        "[[file]]\npath = \"/etc/nginx/conf.d/shop.conf\"\nfrom = { file = \"proxy/shop.conf\" }\n",
+    );
+    has(&web, "[[link]]\njob = \"shop-db\"\nport = \"tcp-5432\"\nhost = \"db\"\nlisten = 5432\n");
+    has(&web, "[[after]]\njob = \"shop-db\"\nis = \"healthy\"\n");
+    has(
+        &web,
+        "[[secret]]\npath = \"/run/secrets/db-password\"\nfrom = { file = \"db-password.txt\" }\n",
+    );
+    has(&db, "name = \"shop-db-data\"\nmount = \"/var/lib/postgresql/data\"\nkind = \"host\"\n");
+    assert!(!proxy.contains("host = \"db\""), "they share no network\n{proxy}");
+    for job in &import.jobs {
+        let text = job.file_text(&options);
+        let file = JobFile::parse(&filled(&text)).unwrap().in_folder(shop.to_owned());
+        file.check().unwrap();
+        file.contents().unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Context,
-    service::{global, size, wrong},
+    values::{size, wrong},
 };
 use crate::{
     error::ImportError,
@@ -23,7 +23,7 @@ pub(super) fn read(
         match key.as_str() {
             "mode" => match value.str("deploy.mode")? {
                 "replicated" => {}
-                "global" => global(job),
+                "global" => job.kind = crate::job::Kind::System,
                 "replicated-job" => job.kind = crate::job::Kind::Batch { max_attempts: 1 },
                 other => {
                     let reason = format!("there is no mode `{other}` of jobs");
@@ -79,10 +79,15 @@ fn resources(context: &mut Context<'_>, job: &mut Job, value: &Node) -> Result<(
             }
         }
     }
-    if let (Some(_), Some(reserved)) = (value.get("limits"), value.get("reservations")) {
-        if reserved.get("cpus").is_some() || reserved.get("memory").is_some() {
-            context.report.drop(&job.service, "deploy.resources.reservations", reserved.pos);
+    for Entry { key, pos, .. } in value.map("deploy.resources")? {
+        if !["limits", "reservations"].contains(&key.as_str()) {
+            context.report.drop(&job.service, &format!("deploy.resources.{key}"), *pos);
         }
+    }
+    if let (Some(_), Some(reserved)) = (value.get("limits"), value.get("reservations"))
+        && (reserved.get("cpus").is_some() || reserved.get("memory").is_some())
+    {
+        context.report.drop(&job.service, "deploy.resources.reservations", reserved.pos);
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs};
 
 use crate::{
-    MAX_BYTES,
+    bounds::{MAX_BYTES, MAX_NODES},
     error::{ImportError, Pos},
     folder::Folder,
     variables::Variables,
@@ -44,6 +44,8 @@ const REPLACED: &[&str] = &["command", "entrypoint", "test"];
 struct Files<'a> {
     folder: &'a Folder,
     variables: &'a mut Variables,
+    /// Values that have been copied.
+    nodes: usize,
     read: BTreeMap<String, Node>,
 }
 
@@ -58,7 +60,7 @@ pub(super) fn resolve(
         return Ok(());
     }
     let original = document.clone();
-    let mut files = Files { folder, variables, read: BTreeMap::new() };
+    let mut files = Files { folder, variables, nodes: 0, read: BTreeMap::new() };
     let Value::Map(top) = &mut document.value else { return Ok(()) };
     let services = top.iter_mut().find(|entry| entry.key == "services");
     let Some(Value::Map(services)) = services.map(|entry| &mut entry.value.value) else {
@@ -89,6 +91,10 @@ impl Files<'_> {
         let Some(own) = document.at(&["services", name]) else {
             return Err(wrong(format!("there is no service `{name}`")));
         };
+        self.nodes += own.count();
+        if self.nodes > MAX_NODES {
+            return Err(ImportError::TooLarge { pos });
+        }
         let Some(extends) = own.get("extends") else { return Ok(own.clone()) };
         let pos = extends.pos;
         let wrong = |says: &str| ImportError::Extends { pos, says: says.to_owned() };
@@ -101,8 +107,12 @@ impl Files<'_> {
                 let inside = self.folder.inside(file).ok_or_else(|| {
                     wrong("the file is outside the folder of this one: copy it there")
                 })?;
-                let other = self.file(&inside, pos)?;
-                self.whole(&other, target, pos, depth + 1)?
+                self.file(&inside, pos)?;
+                let other = self.read.remove(&inside);
+                let other = other.ok_or_else(|| wrong("the file takes over itself"))?;
+                let whole = self.whole(&other, target, pos, depth + 1);
+                self.read.insert(inside, other);
+                whole?
             }
         };
         let mut own = own.clone();
@@ -119,9 +129,10 @@ impl Files<'_> {
         Ok(merge(base, own, ""))
     }
 
-    fn file(&mut self, inside: &str, pos: Pos) -> Result<Node, ImportError> {
-        if let Some(node) = self.read.get(inside) {
-            return Ok(node.clone());
+    /// Reads a file, if it has not been read.
+    fn file(&mut self, inside: &str, pos: Pos) -> Result<(), ImportError> {
+        if self.read.contains_key(inside) {
+            return Ok(());
         }
         let path = self.folder.path(inside);
         let failed = |source| ImportError::File { pos, path: path.clone(), source };
@@ -140,8 +151,9 @@ impl Files<'_> {
         }
         let mut document = documents.remove(0);
         self.variables.put_into(&mut document).map_err(within)?;
-        self.read.insert(inside.to_owned(), document.clone());
-        Ok(document)
+        self.nodes += document.count();
+        self.read.insert(inside.to_owned(), document);
+        Ok(())
     }
 }
 

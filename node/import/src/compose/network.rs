@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use veil_protocol_spec::scheduling::limits;
+
 use super::{Context, Service};
 use crate::{
     error::{ImportError, Pos},
@@ -138,6 +140,15 @@ fn is_internal(context: &mut Context<'_>, service: &str, network: &str, node: &N
     internal
 }
 
+/// A job has a bounded number of ports.
+fn bounded(context: &mut Context<'_>, job: &mut Job, pos: Pos) {
+    if job.ports.len() > limits::ENTRIES {
+        let reason = format!("a job has at most {} ports", limits::ENTRIES);
+        context.report.changed(&job.service, "ports", pos, reason);
+        job.ports.truncate(limits::ENTRIES);
+    }
+}
+
 /// A number, or a range of them.
 fn range(text: &str) -> Option<Vec<u16>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
@@ -173,6 +184,7 @@ pub(super) fn ports(
                 context.report.changed(&job.service, "ports", node.pos, reason);
             }
         }
+        bounded(context, job, node.pos);
     }
     Ok(())
 }
@@ -195,6 +207,12 @@ fn short(text: &str) -> Option<(Vec<Port>, bool)> {
             None => (None, Some(rest)),
         },
     };
+    let is_address = |text: &str| {
+        text == "localhost" || text.trim_matches(['[', ']']).parse::<core::net::IpAddr>().is_ok()
+    };
+    if address.is_some_and(|address| !is_address(address)) {
+        return None;
+    }
     let targets = range(target)?;
     let published = match published.filter(|text| !text.is_empty()) {
         None => None,
@@ -276,6 +294,7 @@ pub(super) fn expose(
             // It may be published, too: that says more.
             let _ = job.add_port(Port { container, udp, host: Host::None, called: None });
         }
+        bounded(context, job, node.pos);
     }
     Ok(())
 }
@@ -305,37 +324,45 @@ pub(super) fn connect(services: &[Service], jobs: &mut [Job], report: &mut Repor
             for host in hosts {
                 ports.extend(texts.iter().flat_map(|text| ports_behind(text, host)));
             }
-            ports
+            ports.into_iter().take(limits::ENTRIES).collect()
         })
         .collect();
-    for (i, from) in services.iter().enumerate() {
-        for (j, to) in services.iter().enumerate() {
-            let shared =
-                to.networks.iter().filter(|(network, _)| from.networks.contains_key(*network));
-            let mut hosts: BTreeSet<String> =
-                shared.flat_map(|(_, names)| names.iter().cloned()).collect();
-            if i == j || hosts.is_empty() {
-                continue;
+    // Those that a service names come first: there is not room for all.
+    for is_named in [true, false] {
+        for (i, from) in services.iter().enumerate() {
+            let mut left = 0;
+            for (j, to) in services.iter().enumerate().filter(|(j, _)| *j != i) {
+                let names = |host: &String| from.texts.iter().any(|text| mentions(text, host));
+                let mut hosts = hosts(from, to);
+                hosts.retain(|host| names(host) == is_named);
+                if hosts.is_empty() {
+                    continue;
+                }
+                let ports = servers.get(j).cloned().unwrap_or_default();
+                if ports.is_empty() && is_named {
+                    let reason = format!(
+                        "it names `{}`, of which no port is known: write `expose` there, or a [[port]] and a [[link]]",
+                        to.name
+                    );
+                    report.changed(&from.name, "networks", from.pos, reason);
+                }
+                let ports = ports.into_iter().map(|port| (port, port)).collect();
+                left += links::link(jobs, i, j, &Server { hosts, ports });
             }
-            let aliases = from.aliases.iter().filter(|(target, _)| *target == to.name);
-            hosts.extend(aliases.map(|(_, alias)| alias.clone()));
-            let ports = servers.get(j).cloned().unwrap_or_default();
-            let named = hosts.iter().any(|host| from.texts.iter().any(|text| mentions(text, host)));
-            if ports.is_empty() && named {
-                let reason = format!(
-                    "it names `{}`, of which no port is known: write `expose` there, or a [[port]] and a [[link]]",
-                    to.name
-                );
-                report.changed(&from.name, "networks", from.pos, reason);
-            }
-            let ports = ports.into_iter().map(|port| (port, port)).collect();
-            links::link(jobs, i, j, &Server { hosts, ports });
+            links::left_out(report, &from.name, from.pos, left);
         }
     }
-    for (service, job) in services.iter().zip(jobs) {
-        let texts: Vec<&str> = service.texts.iter().map(String::as_str).collect();
-        links::prune(job, &texts, service.pos, report);
+}
+
+/// Names by which one service reaches another.
+fn hosts(from: &Service, to: &Service) -> BTreeSet<String> {
+    let shared = to.networks.iter().filter(|(network, _)| from.networks.contains_key(*network));
+    let mut hosts: BTreeSet<String> = shared.flat_map(|(_, names)| names.iter().cloned()).collect();
+    if !hosts.is_empty() {
+        let aliases = from.aliases.iter().filter(|(target, _)| *target == to.name);
+        hosts.extend(aliases.map(|(_, alias)| alias.clone()));
     }
+    hosts
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Environment, secrets and configurations: what is sealed in the job.
 
-use super::{Context, service::wrong};
+use super::{Context, values::wrong};
 use crate::{
     error::{ImportError, Pos},
     job::{From, Job, NewFile, Sealed, Target, name_like},
@@ -145,7 +145,7 @@ pub(super) fn sealed(
 }
 
 /// `0440`, as YAML 1.1 and 1.2 write octal numbers, or the decimal number that it is.
-fn mode(text: &str) -> Option<u32> {
+pub(crate) fn mode(text: &str) -> Option<u32> {
     let digits = text.strip_prefix("0o").or_else(|| text.strip_prefix('0'));
     let bits = match digits {
         Some("") => Some(0),
@@ -187,7 +187,7 @@ fn source(
     let path = format!("{}.files/{}", job.name, name_like(name));
     match defined.text_at(&["content"]) {
         Some(content) => {
-            let content = content.as_bytes().to_vec();
+            let content = content.as_bytes().to_vec().into();
             let secret = key == "secrets";
             context.found.files.push(NewFile { path: path.clone(), content, secret });
         }

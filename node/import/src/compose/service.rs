@@ -2,49 +2,24 @@
 
 use std::fs;
 
-use super::{Context, Service, deploy, network, sealed, volumes, words};
+use veil_protocol_spec::scheduling::{Name, StopSignal, UlimitKind};
+
+use super::{
+    Context, Service, deploy, network, sealed,
+    values::{size, wrong},
+    volumes, words,
+};
 use crate::{
+    capabilities::capability,
     error::{ImportError, Pos},
-    job::{Build, Health, Image, Job, Kind, Probe},
+    job::{Build, Health, Image, Job, Probe},
     links::known_ports,
-    quantity::{Bytes, millicores, seconds, seconds_or_number},
+    quantity::{millicores, seconds, seconds_or_number},
     yaml::{Entry, Node},
 };
 
 /// Longest Dockerfile that is looked into for its ports.
 const MAX_DOCKERFILE: u64 = 64 * 1024;
-
-/// Capabilities that every container has, unless it drops them.
-pub(crate) const CAPABILITIES: &[&str] = &[
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "MKNOD",
-    "NET_BIND_SERVICE",
-    "NET_RAW",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-];
-/// Signals that a job can name.
-const SIGNALS: &[&str] = &[
-    "SIGHUP",
-    "SIGINT",
-    "SIGKILL",
-    "SIGQUIT",
-    "SIGRTMIN+3",
-    "SIGTERM",
-    "SIGUSR1",
-    "SIGUSR2",
-    "SIGWINCH",
-];
-const ULIMITS: &[&str] =
-    &["core", "cpu", "data", "fsize", "memlock", "nofile", "nproc", "sigpending", "stack"];
 
 pub(super) fn read(
     context: &mut Context<'_>,
@@ -86,18 +61,6 @@ pub(super) fn read(
     volumes::check(context, &mut job, pos);
     context.found.jobs.push(job);
     Ok(service)
-}
-
-/// A size, or an error with its place.
-pub(super) fn size(key: &str, node: &Node) -> Result<u64, ImportError> {
-    let bytes = Bytes::Compose.parse(node.str(key)?);
-    bytes.ok_or_else(|| wrong(key, node, "no size; write such as 512m or 1gb"))
-}
-
-pub(super) fn wrong(key: &str, node: &Node, says: &str) -> ImportError {
-    let text = node.as_text().unwrap_or_default();
-    let says = format!("{text:?} is {says}");
-    ImportError::Value { pos: node.pos, key: key.to_owned(), says }
 }
 
 /// A command: a list, or one text.
@@ -225,7 +188,7 @@ fn hostname(
     value: &Node,
 ) -> Result<(), ImportError> {
     let hostname = value.str("hostname")?;
-    if hostname.parse::<veil_protocol_spec::scheduling::Name>().is_ok() {
+    if hostname.parse::<Name>().is_ok() {
         job.container.hostname = Some(hostname.to_owned());
     } else {
         let reason = "a host's name is letters a-z, digits and dashes here";
@@ -294,7 +257,7 @@ fn exposed(dockerfile: &str) -> impl Iterator<Item = u16> {
 
 fn ulimits(context: &mut Context<'_>, job: &mut Job, value: &Node) -> Result<(), ImportError> {
     for Entry { key, pos, value } in value.map("ulimits")? {
-        if !ULIMITS.contains(&key.as_str()) {
+        if UlimitKind::of_name(key).is_none() {
             context.report.changed(
                 &job.service,
                 &format!("ulimits.{key}"),
@@ -329,7 +292,7 @@ fn stop_signal(context: &mut Context<'_>, job: &mut Job, value: &Node) -> Result
         text if text.starts_with("SIG") => text.to_owned(),
         text => format!("SIG{text}"),
     };
-    if SIGNALS.contains(&named.as_str()) {
+    if StopSignal::of_name(&named).is_some() {
         job.container.stop_signal = Some(named);
     } else {
         context.report.changed(
@@ -353,36 +316,6 @@ fn capabilities(
         capability(context.report, job, key, text.trim_start_matches("CAP_"), node.pos);
     }
     Ok(())
-}
-
-/// One capability, added or dropped.
-pub(crate) fn capability(
-    report: &mut crate::report::Report,
-    job: &mut Job,
-    key: &str,
-    name: &str,
-    pos: Pos,
-) {
-    let adds = key.ends_with("add");
-    let known = CAPABILITIES.contains(&name);
-    match (adds, name) {
-        (true, name) if known => {
-            if !job.container.cap_add.iter().any(|own| own == name) {
-                job.container.cap_add.push(name.to_owned());
-            }
-        }
-        (true, name) => {
-            let reason = "a job has at most the capabilities that Docker gives by default";
-            report.changed(&job.service, &format!("{key}.{name}"), pos, reason);
-        }
-        (false, "ALL") => job.container.cap_drop = vec!["ALL".to_owned()],
-        // What it has not is dropped already.
-        (false, name) => {
-            if known && !job.container.cap_drop.iter().any(|own| own == name || own == "ALL") {
-                job.container.cap_drop.push(name.to_owned());
-            }
-        }
-    }
 }
 
 fn depends_on(
@@ -482,10 +415,4 @@ fn health(context: &mut Context<'_>, job: &mut Job, value: &Node) -> Result<(), 
     }
     job.health = Some(health.fitting());
     Ok(())
-}
-
-/// A job of every worker.
-pub(super) fn global(job: &mut Job) {
-    job.kind = Kind::System;
-    job.replicas = 1;
 }

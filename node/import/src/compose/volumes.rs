@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Context, service::size};
+use super::{Context, values::size};
 use crate::{
     error::{ImportError, Pos},
     folder::{Found, MAX_FILE},
@@ -235,12 +235,19 @@ fn named(
         }
     }
     context.users.entry(name.to_owned()).or_default().push((job.service.clone(), pos));
-    let own = defined.and_then(|node| node.text_at(&["name"])).unwrap_or(name);
+    let given = defined.and_then(|node| node.text_at(&["name"]));
+    let external = defined.and_then(|node| node.get("external")).is_some();
+    // As in Compose, a volume is the project's, unless it has a name of its own.
+    let own = match given {
+        Some(given) => given.to_owned(),
+        None if external => name.to_owned(),
+        None => format!("{}-{name}", project_of(job)),
+    };
     let was = match options("device") {
         Some(device) => format!("the volume `{name}`, {device}"),
         None => format!("the volume `{name}`"),
     };
-    host_volume(job, own, target, read_only, was);
+    host_volume(job, &own, target, read_only, was);
 }
 
 /// A file or folder of this machine.
@@ -262,7 +269,11 @@ fn bind(
         return Ok(());
     }
     let kernel = ["/proc", "/sys", "/dev"];
-    if kernel.iter().any(|folder| source == *folder || source.starts_with(&format!("{folder}/"))) {
+    if source == "/"
+        || kernel
+            .iter()
+            .any(|folder| source == *folder || source.starts_with(&format!("{folder}/")))
+    {
         context.report.changed(&service, "volumes", pos, "containers get no part of the host");
         return Ok(());
     }
@@ -294,17 +305,21 @@ fn bind(
         }
         _ => {}
     }
-    let name = volume_name(&job.name, &service, source, context.folder.inside(source).is_some());
+    // What lies beside the file is the project's: no other project has it.
+    let name = match context.folder.inside(source) {
+        Some(_) => format!("{}-folder-{}", project_of(job), name_like(source)),
+        None => source.to_owned(),
+    };
     context.users.entry(source.to_owned()).or_default().push((service.clone(), pos));
     context.report.drop(&service, "volumes.bind", pos);
     host_volume(job, &name, target, read_only, source.to_owned());
     Ok(())
 }
 
-/// What lies beside the file is named after the project, so that no other project has it.
-fn volume_name(job: &str, service: &str, source: &str, is_own: bool) -> String {
-    let project = job.strip_suffix(&format!("-{}", name_like(service))).unwrap_or(job);
-    if is_own { format!("{project}-{}", name_like(source)) } else { source.to_owned() }
+/// What the job's name begins with.
+fn project_of(job: &Job) -> &str {
+    let own = format!("-{}", name_like(&job.service));
+    job.name.strip_suffix(&own).unwrap_or(&job.name)
 }
 
 fn looks_like_a_file(path: &str) -> bool {

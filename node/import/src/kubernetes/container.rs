@@ -1,6 +1,6 @@
 //! One container.
 
-use super::{Context, Workload, env, pod, volumes};
+use super::{Context, Workload, env, security::security, volumes};
 use crate::{
     error::ImportError,
     job::{Host, Image, Job, Port},
@@ -49,7 +49,7 @@ pub(super) fn read(
             }
             "securityContext" => {
                 for Entry { key, pos, value } in value.entries() {
-                    pod::security(context.report, job, key, *pos, value);
+                    security(context.report, job, key, *pos, value);
                 }
             }
             "stdin" if value.as_bool() != Some(true) => {}

@@ -48,7 +48,11 @@ fn all_of(context: &mut Context<'_>, job: &mut Job, node: &Node) {
         let optional = reference.get("optional").and_then(Node::as_bool) == Some(true);
         match context.objects.data(is_secret, name).cloned() {
             Some(data) => {
-                for (key, value) in data {
+                // What is binary is no variable.
+                let is_text = |value: &[u8]| {
+                    core::str::from_utf8(value).is_ok_and(|text| !text.contains('\0'))
+                };
+                for (key, value) in data.into_iter().filter(|(_, value)| is_text(value)) {
                     set(
                         context,
                         job,
@@ -77,6 +81,9 @@ fn set(
     value: Vec<u8>,
     pos: Pos,
 ) {
+    if !context.counts(value.len()) {
+        return;
+    }
     let Ok(mut text) = String::from_utf8(value) else {
         context.report.changed(&job.service, &format!("env.{name}"), pos, "its value is no text");
         return;
@@ -237,7 +244,7 @@ fn expand(report: &mut Report, job: &Job, key: &str, text: &str, pos: Pos) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Format;
+    use crate::harmless::Format;
 
     #[test]
     fn variables_are_put_into_commands() {

@@ -1,12 +1,15 @@
 //! A pod: one job for each of its containers.
 
-use super::{Context, Made, Workload, container, probes, volumes};
+use super::{Context, Made, Workload, container, probes, security::security, volumes};
 use crate::{
-    error::{ImportError, Pos},
+    error::ImportError,
     job::{After, Job, Kind, name_like, unlike},
     report::Report,
     yaml::{Entry, Node},
 };
+
+/// Seconds after which a replica stops that nobody reaches, where no two may run at once.
+const EXCLUSIVE: u64 = 120;
 
 pub(super) fn read(
     context: &mut Context<'_>,
@@ -27,6 +30,7 @@ pub(super) fn read(
         ..Job::default()
     };
     base.container.stop_timeout = Some(30);
+    base.exclusive = workload.at_most_one.then_some(EXCLUSIVE);
     keys(context.report, &mut base, pod)?;
     if workload.replicas > 1 && !workload.templates.is_empty() && base.kind == Kind::Service {
         // Each replica has a volume of its own, and replicas of one worker would share it.
@@ -69,7 +73,7 @@ fn push(context: &mut Context<'_>, workload: &Workload<'_>, job: Job) {
     texts.extend(job.container.entrypoint.iter().chain(&job.container.args).flatten().cloned());
     let folder = format!("{}.files/", job.name);
     let own = context.found.files.iter().filter(|file| file.path.starts_with(&folder));
-    texts.extend(own.filter_map(|file| String::from_utf8(file.content.clone()).ok()));
+    texts.extend(own.filter_map(|file| String::from_utf8(file.content.to_vec()).ok()));
     context.made.push(Made {
         job: context.found.jobs.len(),
         labels: workload.labels.clone(),
@@ -97,7 +101,7 @@ fn init_container(
     let shares = mounts
         .iter()
         .filter_map(|mount| mount.text_at(&["name"]))
-        .any(|name| ends_with_pod.iter().any(|volume| *volume == name));
+        .any(|name| ends_with_pod.contains(&name));
     let reason = if node.text_at(&["restartPolicy"]) == Some("Always") {
         Some(
             "one job is one container: what runs beside it is a job of its own, without its addresses and folders",
@@ -126,6 +130,7 @@ fn init_container(
         kind: Kind::Batch { max_attempts: 10 },
         replicas: 1,
         anti_affinity: None,
+        exclusive: None,
         after: after.clone(),
         ..base.clone()
     };
@@ -220,46 +225,6 @@ fn node_label(report: &mut Report, job: &mut Job, key: &str, value: &Node) {
     } else {
         let reason = "no worker can have it as a label";
         report.changed(&job.service, &format!("nodeSelector.{key}"), value.pos, reason);
-    }
-}
-
-/// One key of a security context, of a pod or of a container.
-pub(super) fn security(report: &mut Report, job: &mut Job, key: &str, pos: Pos, value: &Node) {
-    let service = job.service.clone();
-    let path = format!("securityContext.{key}");
-    let is = |wanted: bool| value.as_bool() == Some(wanted);
-    match key {
-        "runAsUser" => {
-            let group = job.container.user.as_deref().and_then(|user| user.split_once(':'));
-            let group = group.map(|(_, group)| format!(":{group}")).unwrap_or_default();
-            job.container.user = value.as_text().map(|user| format!("{user}{group}"));
-        }
-        "runAsGroup" => {
-            let user = job.container.user.as_deref().unwrap_or("0");
-            let user = user.split(':').next().unwrap_or("0");
-            job.container.user = value.as_text().map(|group| format!("{user}:{group}"));
-        }
-        "readOnlyRootFilesystem" => job.container.read_only = is(true),
-        "privileged" if is(true) => {
-            report.changed(&service, &path, pos, "no container is privileged")
-        }
-        "allowPrivilegeEscalation" if is(true) => {
-            report.changed(&service, &path, pos, "no-new-privileges always holds");
-        }
-        "seccompProfile" if value.text_at(&["type"]) != Some("RuntimeDefault") => {
-            report.changed(&service, &path, pos, "the engine's default profile always holds");
-        }
-        "capabilities" => {
-            for (list, key) in [("drop", "capabilities.drop"), ("add", "capabilities.add")] {
-                for name in value.get(list).map_or(&[][..], Node::items) {
-                    let text = name.as_text().unwrap_or_default().to_ascii_uppercase();
-                    let text = text.trim_start_matches("CAP_");
-                    crate::compose::capability(report, job, key, text, name.pos);
-                }
-            }
-        }
-        "supplementalGroups" | "sysctls" if value.items().is_empty() => {}
-        _ => report.drop(&service, &path, pos),
     }
 }
 

@@ -18,6 +18,14 @@ use crate::{
 /// Keys of a Service that are read.
 const READ: &[&str] = &["ports", "selector", "type"];
 
+/// A job behind a Service.
+struct Reached<'a> {
+    object: &'a Node,
+    name: &'a str,
+    job: usize,
+    ports: BTreeSet<(u16, u16)>,
+}
+
 /// A port of a Service.
 struct Given {
     listen: u16,
@@ -31,6 +39,7 @@ pub(super) fn connect(
     report: &mut Report,
 ) -> Result<(), ImportError> {
     let mut behind: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    let mut reached = Vec::new();
     for object in &objects.services {
         let name = name_of(object);
         let selector = object.at(&["spec", "selector"]);
@@ -45,16 +54,23 @@ pub(super) fn connect(
             outside(object, name, made, jobs, report);
             continue;
         }
-        one(object, name, &targets, made, jobs, report)?;
+        one(object, name, &targets, made, jobs, &mut reached, report)?;
         behind.insert(name, targets);
     }
     for rule in &objects.rules {
         rules(rule, &behind, made, jobs, report);
     }
-    for one in made {
-        if let Some(job) = jobs.get_mut(one.job) {
-            let texts: Vec<&str> = one.texts.iter().map(String::as_str).collect();
-            links::prune(job, &texts, one.pos, report);
+    // Those that a job names come first: there is not room for all.
+    for is_named in [true, false] {
+        for from in made {
+            let mut left = 0;
+            for Reached { object, name, job, ports } in &reached {
+                let mut hosts = hosts(name, object, from);
+                let names = |host: &String| from.texts.iter().any(|text| mentions(text, host));
+                hosts.retain(|host| names(host) == is_named);
+                left += links::link(jobs, from.job, *job, &Server { hosts, ports: ports.clone() });
+            }
+            links::left_out(report, &service_of(jobs, from.job), from.pos, left);
         }
     }
     Ok(())
@@ -84,12 +100,13 @@ fn outside(object: &Node, name: &str, made: &[Made], jobs: &[Job], report: &mut 
     }
 }
 
-fn one(
-    object: &Node,
-    name: &str,
+fn one<'a>(
+    object: &'a Node,
+    name: &'a str,
     targets: &[usize],
     made: &[Made],
     jobs: &mut [Job],
+    reached: &mut Vec<Reached<'a>>,
     report: &mut Report,
 ) -> Result<(), ImportError> {
     let spec = object.get("spec").map_or(&[][..], Node::entries);
@@ -118,23 +135,17 @@ fn one(
             report.changed(other, "Service.spec.selector", object.pos, reason);
         }
     }
-    for (target, ports) in &ports {
-        let pairs: BTreeSet<(u16, u16)> =
-            ports.iter().map(|given| (given.listen, given.container)).collect();
-        for from in made {
-            let hosts = hosts(name, object, from);
-            if from.job == *target {
-                let own = jobs.get(from.job).is_some_and(|job| job.replicas > 1);
-                if own && from.texts.iter().any(|text| mentions(text, name)) {
-                    let reason = format!(
-                        "its replicas reach one another by `{name}`: a job has no link to itself"
-                    );
-                    report.changed(&service_of(jobs, from.job), "Service", object.pos, reason);
-                }
-                continue;
-            }
-            links::link(jobs, from.job, *target, &Server { hosts, ports: pairs.clone() });
+    for (job, ports) in ports {
+        let is_own =
+            |from: &&Made| from.job == job && from.texts.iter().any(|text| mentions(text, name));
+        let several = jobs.get(job).is_some_and(|job| job.replicas > 1);
+        if several && made.iter().any(|from| is_own(&from)) {
+            let reason =
+                format!("its replicas reach one another by `{name}`: a job has no link to itself");
+            report.changed(&service_of(jobs, job), "Service", object.pos, reason);
         }
+        let ports = ports.iter().map(|given| (given.listen, given.container)).collect();
+        reached.push(Reached { object, name, job, ports });
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use super::{
     env::{field, file_of},
 };
 use crate::{
+    compose::file_mode,
     error::{ImportError, Pos},
     job::{From, Job, Sealed, Target, Volume, VolumeKind, name_like},
     quantity::Bytes,
@@ -241,7 +242,7 @@ fn sealed(
     value: &Node,
     place: &Place<'_>,
 ) {
-    let mode = |node: &Node, key: &str| node.get(key).and_then(Node::as_text).and_then(octal);
+    let mode = |node: &Node, key: &str| node.get(key).and_then(Node::as_text).and_then(file_mode);
     let default = mode(value, "defaultMode");
     let optional = value.get("optional").and_then(Node::as_bool) == Some(true);
     let data = context.objects.data(is_secret, of).cloned();
@@ -285,16 +286,6 @@ fn sealed(
         };
         file(context, job, (is_secret, of, &key), content, target, mode);
     }
-}
-
-/// Modes stand in YAML as octal numbers, or as their decimal value.
-fn octal(text: &str) -> Option<u32> {
-    let digits = text.strip_prefix("0o").or_else(|| text.strip_prefix('0'));
-    let bits = match digits {
-        Some(digits) => u32::from_str_radix(digits, 8).ok(),
-        None => text.parse().ok(),
-    };
-    bits.filter(|bits| *bits <= 0o777)
 }
 
 fn file(

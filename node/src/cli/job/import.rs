@@ -1,10 +1,10 @@
 //! `veil job import`: job files from what others wrote.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     env, fs,
     io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -157,16 +157,14 @@ fn read(path: &Path) -> Result<String, Failure> {
 /// Asks registries what the tags stand for now. What they do not tell is left to fill in.
 async fn pin(arguments: &Import, imported: &mut Imported) -> Result<(), Failure> {
     let registry = Registry::new(arguments.insecure_registry.clone())?;
-    let mut wanted: BTreeMap<(String, String), Option<String>> = BTreeMap::new();
-    for job in imported.jobs.iter().filter(|job| asks(job)) {
-        wanted.insert(tag_of(job), None);
-    }
+    let wanted: BTreeSet<_> = imported.jobs.iter().filter(|job| asks(job)).map(tag_of).collect();
     if wanted.is_empty() {
         return Ok(());
     }
     waiting::on("asking registries what the tags stand for");
-    let answers = wanted.into_keys().map(async |(name, tag)| {
-        let answer = registry.resolve(&name, &tag, &arguments.architecture).await;
+    let (registry, architecture) = (&registry, &arguments.architecture);
+    let answers = wanted.into_iter().map(|(name, tag)| async move {
+        let answer = registry.resolve(&name, &tag, architecture).await;
         ((name, tag), answer)
     });
     for (asked, answer) in futures::future::join_all(answers).await {
@@ -184,9 +182,9 @@ async fn pin(arguments: &Import, imported: &mut Imported) -> Result<(), Failure>
     Ok(())
 }
 
-/// Whether a registry is to be asked: not for what has a digest, nor for what is built.
+/// Whether a registry is to be asked: what is built may have been pushed.
 fn asks(job: &Job) -> bool {
-    job.image.digest.is_none() && job.image.build.is_none() && !job.image.name.is_empty()
+    job.image.digest.is_none() && !job.image.name.is_empty()
 }
 
 fn tag_of(job: &Job) -> (String, String) {
@@ -228,7 +226,11 @@ fn write(out: &Path, texts: &[JobText], imported: &Imported, force: bool) -> Res
         } else {
             options.create_new(true)
         };
-        let written = options.open(&path).and_then(|mut file| file.write_all(content));
+        let written = options.open(&path).and_then(|mut file| {
+            // A file that was there has the mode that it had.
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            file.write_all(content)
+        });
         written.map_err(Failure::file(&path))?;
     }
     Ok(())
