@@ -66,8 +66,8 @@ pub use veil_protocol_spec_job::{
         InvalidUser, Mebibytes, StopSignal, Tmpfs, Ulimit, UlimitKind, User,
     },
     contents::{
-        ContentsError, FileMode, InvalidFileMode, RegistryCredentials, SealedContents, SealedFile,
-        SealedVariable,
+        ContentsError, FileMode, InvalidFileMode, RegistryCredentials, SealedArguments,
+        SealedContents, SealedFile, SealedVariable,
     },
     image::{ImageError, ImageReference, ImageTag, TaggedImage},
     job::{
@@ -82,6 +82,7 @@ pub use veil_protocol_spec_job::{
     names::{InvalidName, InvalidOrganisation, Name, Organisation},
     network::{Egress, HostPort, Port, Protocol},
     refusal::JobError,
+    request::{RequestSeed, SealedRequest, dominant},
     schedule::{Schedule, ScheduleError, utc},
     sealed::{EncryptedShare, SealedPart, SealedPartError},
     unsupported::{self, Unsupported},

@@ -18,12 +18,15 @@ use veil_protocol_spec::{
     Blake3Digest, Committee, PeerIdHash, PublicIdentity,
     identity::SecretIdentity,
     scheduling::{Binding, ClusterState},
-    sealing::{SealingKeyAnnouncement, ShareAnswer, ShareRefusal, SignedShareRequest},
+    sealing::{
+        SealingKeyAnnouncement, ShareAnswer, ShareRefusal, SignedShareRequest, public_key_digest,
+    },
     sync::{SyncAnswer, SyncRequest},
 };
+use veil_scheduler::write_public_key;
 use zeroize::Zeroizing;
 
-use crate::cluster::Peers;
+use crate::{cluster::Peers, epoch::ActiveEpoch};
 
 /// For the keys of members that do not answer: 2t+1 are enough to seal to.
 const KEYS_DEADLINE: Duration = Duration::from_secs(5);
@@ -40,10 +43,12 @@ pub struct Sealing {
 }
 
 impl Sealing {
-    /// Of a member that takes part.
+    /// Of a member that takes part in an epoch, whose public key it states beside its own.
     #[must_use]
-    pub fn new(key: SealingKey, identity: &SecretIdentity) -> Self {
-        let announcement = key.announce(identity);
+    pub fn new(key: SealingKey, epoch: &ActiveEpoch, identity: &SecretIdentity) -> Self {
+        // A key that was read can be written; a digest of nothing would be no other member's.
+        let public_key = write_public_key(&epoch.keys.public).unwrap_or_default();
+        let announcement = key.announce(public_key_digest(&public_key), identity);
         Self { key, announcement, checked: Mutex::default() }
     }
 
@@ -81,6 +86,11 @@ impl Sealing {
         }
         checked.insert(*job, is_right);
         is_right
+    }
+
+    /// Whether a job that this member has looked at was dealt to it wrongly, so that it does not propose it.
+    pub(crate) fn was_dealt_wrongly(&self, job: &Blake3Digest) -> bool {
+        self.checked().get(job) == Some(&false)
     }
 
     fn checked(&self) -> MutexGuard<'_, BTreeMap<Blake3Digest, bool>> {

@@ -16,7 +16,8 @@
 //!
 //! # Encrypted requests
 //! The list in a job is proven for operator and nonce ([`JobSpec::request_metadata`]); copied
-//! into a job of another operator, the list does not verify.
+//! into a job of another operator, the list does not verify. Winners learn the limits from the sealed part
+//! ([`crate::request`]).
 
 use serde::{Deserialize, Serialize};
 use veil_protocol_spec_base::{
@@ -193,9 +194,9 @@ pub struct JobSpec {
     pub image: ImageReference,
     /// What people call this version of the image; it selects nothing.
     pub tag: Option<ImageTag>,
-    /// Replaces the image's entry point; empty for the image's own. Public: no secrets.
+    /// Replaces the image's entry point; empty for the image's own, or if it is sealed. Public: no secrets.
     pub command: Vec<String>,
-    /// Arguments of the entry point; empty for the image's own. Public: no secrets.
+    /// Arguments of the entry point; empty for the image's own, or if they are sealed. Public: no secrets.
     pub args: Vec<String>,
     /// How the container is set up.
     pub container: ContainerSettings,
@@ -230,8 +231,8 @@ pub struct JobSpec {
 impl Wire for JobSpec {
     const NAME: &'static str = "JobSpec";
     // Version 2 had no name, type, container settings, ports, volumes or update rules; version 3 had nothing
-    // sealed.
-    const VERSION: u8 = 4;
+    // sealed; version 4 had no tag of what is sealed, and of an encrypted request no scale and no commitment.
+    const VERSION: u8 = 5;
     const MAX_BYTES: usize = 64 * 1024 + ProvenList::MAX_BYTES + SealedPart::MAX_BYTES;
 }
 

@@ -6,7 +6,7 @@
 //! - what is run: its [`kind`], its [`image`], how its [`container`] is set up, its [`volume`]s;
 //! - when a periodic one runs: its [`schedule`];
 //! - what it needs: [`resources`], and [`quantities`], as the circuits count them; or the [`proven`] list that an
-//!   encrypted request is;
+//!   encrypted request is, of which winners learn the [`limits`](request::SealedRequest);
 //! - where it may run: [`labels`]; and how it is reached: [`network`];
 //! - what becomes of it: [`lifecycle`];
 //! - what only winners can open: [`sealed`], and what is in it: [`contents`].
@@ -42,6 +42,7 @@ pub mod network;
 pub mod proven;
 pub mod quantities;
 pub mod refusal;
+pub mod request;
 pub mod resources;
 mod rules;
 pub mod schedule;

@@ -14,9 +14,9 @@
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
-use veil_protocol_spec_base::ids::KeySetDigest;
+use veil_protocol_spec_base::ids::{Blake3Digest, KeySetDigest};
 
-use crate::proven::ProvenList;
+use crate::{proven::ProvenList, quantities::Scale};
 
 /// A request is beyond what the unit can count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -132,17 +132,20 @@ pub struct Resources {
 /// A request that only the circuit sees: quantities of the cluster's scale, rounded up, encrypted
 /// and proven by the operator under [`ProofMetadata::for_request`](crate::proven::ProofMetadata).
 ///
-/// # Caveats
-/// The limits of the container are not here: the winner must learn them from the operator, as it
-/// learns secrets, after the certificate.
+/// The limits of the container are not here: the winner learns them, and the seed of the encryption, from the job's
+/// sealed part ([`SealedRequest`](crate::request::SealedRequest)).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EncryptedRequest {
     /// The key set it is encrypted under; a reshared key keeps it.
     pub key_set: KeySetDigest,
+    /// What it is counted in: under another scale of the cluster's policy it means something else.
+    pub scale: Scale,
     /// The resource that workers are compared by; of a public request it follows from the
     /// request.
     pub dominant: Resource,
+    /// To limits and seed: [`SealedRequest::commitment`](crate::request::SealedRequest::commitment).
+    pub commitment: Blake3Digest,
     /// The quantities and their proof.
     pub list: ProvenList,
 }

@@ -197,12 +197,15 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-committee",
             "veil-committee-sealed",
             "veil-committee-slot",
+            "veil-keygen-ceremony",
             "veil-node-api",
             "veil-node-chain",
             "veil-node-config",
             "veil-node-core",
             "veil-node-terminal",
             "veil-protocol-spec",
+            // Requests are encrypted where they are known.
+            "veil-scheduler",
         ],
     ),
     row(

@@ -235,7 +235,12 @@ fn each_mistake_is_named() {
         ("", "[health]\nprobe = { tcp = { port = 1 } }\ninterval = \"2h\"", "1 to 3600"),
         ("", "[[link]]\njob = \"db\"", "comes with links"),
         ("", "[placement]\nmax_skew = 1", "write \"any\""),
-        ("", "[resources.encrypted]\n", "leave it out"),
+        ("", "[resources.encrypted]\n", "true or false"),
+        (
+            "",
+            "[container]\nsealed = true\n[placement]\norganisations = \"any\"",
+            "which `sealed` seals",
+        ),
     ] {
         if says.is_empty() {
             job(top, sections);

@@ -13,6 +13,7 @@ use crate::{
     labels::Label,
     network::*,
     proven::{ProofMetadata, ProvenList},
+    quantities::Scale,
     resources::*,
     sealed::*,
     volume::OnLoss,
@@ -228,7 +229,7 @@ fn an_older_version_is_refused_by_name() {
     let mut bytes = job().to_wire();
     bytes[0] = 2;
     let refused = JobSpec::parse(&bytes).unwrap_err().to_string();
-    assert!(refused.contains("JobSpec has version 2; this build speaks 4"), "{refused}");
+    assert!(refused.contains("JobSpec has version 2; this build speaks 5"), "{refused}");
 }
 
 #[test]
@@ -255,7 +256,9 @@ fn the_longest_job_fits() {
         HealthProbe::Http { port: u16::MAX, path: format!("/{}", "h".repeat(1023)) };
     longest.request = ResourceRequest::Encrypted(EncryptedRequest {
         key_set: KEY_SET,
+        scale: Scale::FINEST,
         dominant: Resource::Gpu,
+        commitment: Blake3Digest([0xff; 32]),
         list: ProvenList::new(vec![0xff; ProvenList::MAX_BYTES]).unwrap(),
     });
     assert!(matches!(longest.validate(), Err(JobError::Unsupported(_))));
@@ -269,7 +272,9 @@ fn an_encrypted_request_is_bound_to_its_job() {
         nonce,
         request: ResourceRequest::Encrypted(EncryptedRequest {
             key_set: KEY_SET,
+            scale: Scale::FINEST,
             dominant: Resource::Memory,
+            commitment: Blake3Digest([4; 32]),
             list: ProvenList::new(vec![3; ProvenList::MAX_BYTES]).unwrap(),
         }),
         ..job()
@@ -417,6 +422,7 @@ fn sealed_part() -> SealedPart {
         key_set: KeySetDigest([1; 32]),
         epoch: Epoch(2),
         roster: Blake3Digest([3; 32]),
+        tag: Blake3Digest([4; 32]),
         commitments: vec![ShareCommitment([2; 33]); 2],
         shares: (1..=3).map(share).collect(),
         ciphertext: Bytes(vec![7; SealedPart::PADDING + TAG]),
