@@ -81,8 +81,9 @@ pub use veil_protocol_spec_job::{
     limits,
     names::{InvalidName, InvalidOrganisation, Name, Organisation},
     network::{Egress, HostPort, Port, Protocol},
+    opened::{RequestSeed, SealedRequest, dominant},
     refusal::JobError,
-    request::{RequestSeed, SealedRequest, dominant},
+    request::{EncryptedRequest, ResourceRequest},
     schedule::{Schedule, ScheduleError, utc},
     sealed::{EncryptedShare, SealedPart, SealedPartError},
     unsupported::{self, Unsupported},
@@ -119,8 +120,7 @@ pub use quantities::{
 pub use record::{RecordError, SlotRecord};
 pub use report::{EvaluationBody, EvaluationReport, ReportError};
 pub use resources::{
-    CpuUnits, DiskUnits, EncryptedRequest, GpuUnits, MemoryUnits, RequestTooLarge, Resource,
-    ResourceRequest, Resources,
+    CpuUnits, DiskUnits, GpuUnits, MemoryUnits, RequestTooLarge, Resource, Resources,
 };
 pub use rollout::{
     MAX_FORGOTTEN_LINES, MAX_HEALTH, MAX_NEW_VERSIONS, MAX_WITHDRAWN, NewVersion, ReplicaHealth,

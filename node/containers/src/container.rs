@@ -175,8 +175,8 @@ mod tests {
     use veil_protocol_spec::{
         Address, ChainId, ClusterId, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
         scheduling::{
-            Capability, CapabilityChange, ClusterScope, CpuUnits, Mebibytes, MemoryUnits,
-            RestartMode, SealedVariable, StopSignal, Tmpfs, UlimitKind,
+            Capability, CapabilityChange, ClusterScope, CpuUnits, JobSpec, Mebibytes, MemoryUnits,
+            ResourceRequest, Resources, RestartMode, SealedVariable, StopSignal, Tmpfs, UlimitKind,
         },
     };
 

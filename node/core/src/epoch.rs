@@ -14,6 +14,7 @@
 //! which key set it is, so there is nothing to disagree about.
 
 mod material;
+pub mod requests;
 
 use std::{
     io,
@@ -55,13 +56,12 @@ use veil_scheduler::{
 
 use crate::{
     cluster::{Cluster, View},
-    requests::Requests,
     sealing::Sealing,
 };
 
 pub use self::material::{Keys, Material, MaterialFiles};
 
-use self::material::Loaded;
+use self::{material::Loaded, requests::Requests};
 
 /// Why the key in force cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@
 //!    else is needed. Else labels and policy as of the manifest's block, from the chain, and
 //! 2. bodies of the pending jobs and telemetry, from this node or from peers. Telemetry from a peer is
 //!    checked like gossip, but for its age: the committee has decided that it counts.
-//!    Encrypted requests of jobs are verified and expanded ([`crate::requests`]).
+//!    Encrypted requests of jobs are verified and expanded ([`crate::epoch::requests`]).
 //! 3. The circuit, on the threads of the evaluation pool.
 
 use std::{
@@ -40,8 +40,7 @@ use veil_scheduler_plan::inputs::PublicInputs;
 
 use crate::{
     cluster::{Peers, Views},
-    epoch::{ActiveEpoch, Expanded, TelemetryRefusal},
-    requests::RequestRefusal,
+    epoch::{ActiveEpoch, Expanded, TelemetryRefusal, requests::RequestRefusal},
 };
 
 /// Inputs fetched at once.

@@ -12,6 +12,7 @@ use std::{
 
 use async_recursion::async_recursion as boxed;
 use rand::{RngCore, rngs::OsRng};
+use tfhe::CompactPublicKey;
 use veil_committee_sealed::member::{Known, SealingKey};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
@@ -26,7 +27,7 @@ use veil_protocol_spec::{
 use veil_scheduler::write_public_key;
 use zeroize::Zeroizing;
 
-use crate::{cluster::Peers, epoch::ActiveEpoch};
+use crate::cluster::Peers;
 
 /// For the keys of members that do not answer: 2t+1 are enough to seal to.
 const KEYS_DEADLINE: Duration = Duration::from_secs(5);
@@ -43,11 +44,11 @@ pub struct Sealing {
 }
 
 impl Sealing {
-    /// Of a member that takes part in an epoch, whose public key it states beside its own.
+    /// Of a member that takes part, which states the cluster's public key beside its own.
     #[must_use]
-    pub fn new(key: SealingKey, epoch: &ActiveEpoch, identity: &SecretIdentity) -> Self {
+    pub fn new(key: SealingKey, public_key: &CompactPublicKey, identity: &SecretIdentity) -> Self {
         // A key that was read can be written; a digest of nothing would be no other member's.
-        let public_key = write_public_key(&epoch.keys.public).unwrap_or_default();
+        let public_key = write_public_key(public_key).unwrap_or_default();
         let announcement = key.announce(public_key_digest(&public_key), identity);
         Self { key, announcement, checked: Mutex::default() }
     }

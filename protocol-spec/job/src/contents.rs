@@ -10,12 +10,8 @@ use veil_protocol_spec_base::codec::{Bytes, Wire};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::{
-    container::ContainerPath,
-    job::JobSpec,
-    limits,
-    refusal::JobError,
-    request::SealedRequest,
-    resources::{ResourceRequest, Resources},
+    container::ContainerPath, job::JobSpec, limits, opened::SealedRequest, refusal::JobError,
+    request::ResourceRequest, resources::Resources,
 };
 
 /// A variable of the environment.

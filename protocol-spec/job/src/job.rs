@@ -17,7 +17,7 @@
 //! # Encrypted requests
 //! The list in a job is proven for operator and nonce ([`JobSpec::request_metadata`]); copied
 //! into a job of another operator, the list does not verify. Winners learn the limits from the sealed part
-//! ([`crate::request`]).
+//! ([`crate::opened`]).
 
 use serde::{Deserialize, Serialize};
 use veil_protocol_spec_base::{
@@ -37,7 +37,7 @@ use crate::{
     network::{Egress, Port},
     proven::{ProofMetadata, ProvenList},
     quantities::LatencyClass,
-    resources::ResourceRequest,
+    request::ResourceRequest,
     sealed::SealedPart,
     volume::Volume,
 };

@@ -6,7 +6,7 @@
 //! - what is run: its [`kind`], its [`image`], how its [`container`] is set up, its [`volume`]s;
 //! - when a periodic one runs: its [`schedule`];
 //! - what it needs: [`resources`], and [`quantities`], as the circuits count them; or the [`proven`] list that an
-//!   encrypted request is, of which winners learn the [`limits`](request::SealedRequest);
+//!   encrypted request is, of which winners learn the [`limits`](opened::SealedRequest);
 //! - where it may run: [`labels`]; and how it is reached: [`network`];
 //! - what becomes of it: [`lifecycle`];
 //! - what only winners can open: [`sealed`], and what is in it: [`contents`].
@@ -39,6 +39,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod names;
 pub mod network;
+pub mod opened;
 pub mod proven;
 pub mod quantities;
 pub mod refusal;

@@ -17,7 +17,7 @@ use crate::{
     lifecycle::{LeasePolicy, UpdatePolicy},
     network::HostPort,
     proven::ProvenList,
-    resources::{EncryptedRequest, ResourceRequest},
+    request::{EncryptedRequest, ResourceRequest},
 };
 
 /// What a version says of how it takes the place of another, as far as everybody must know it who does not have

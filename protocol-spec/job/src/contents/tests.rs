@@ -3,10 +3,11 @@ use veil_protocol_spec_base::{codec::assert_wire, ids::KeySetDigest};
 use super::*;
 use crate::{
     arbitrary,
+    opened::RequestSeed,
     proven::{ProofMetadata, ProvenList},
     quantities::Scale,
-    request::RequestSeed,
-    resources::{EncryptedRequest, GpuUnits, MemoryUnits, Resource},
+    request::EncryptedRequest,
+    resources::{GpuUnits, MemoryUnits, Resource},
 };
 
 fn contents() -> SealedContents {

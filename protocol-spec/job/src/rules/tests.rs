@@ -14,6 +14,7 @@ use crate::{
     network::*,
     proven::{ProofMetadata, ProvenList},
     quantities::Scale,
+    request::*,
     resources::*,
     sealed::*,
     volume::OnLoss,

@@ -20,7 +20,7 @@ use veil_protocol_spec::{
 };
 use veil_scheduler::{EncryptedQuantities, ListError, verify_and_expand_request};
 
-use crate::epoch::ActiveEpoch;
+use super::ActiveEpoch;
 
 /// Jobs of which it is remembered; each takes some tens of kilobytes.
 const REMEMBERED: usize = 1024;
