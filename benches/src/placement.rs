@@ -384,7 +384,7 @@ impl Bench<'_> {
             self.string,
             "request",
             slot.jobs.into(),
-            |nonce| encrypt_request(&quantities, key, string, &metadata[nonce]),
+            |nonce| encrypt_request(&quantities, &[nonce as u8; 32], key, string, &metadata[nonce]),
             |nonce, list| verify_request(list, &metadata[nonce], key, string),
             |nonce, list| verify_and_expand_request(list, &metadata[nonce], string, self.key),
         )?;
@@ -392,7 +392,9 @@ impl Bench<'_> {
             .zip(proven)
             .map(|(nonce, list)| {
                 let key_set = binding.key_set;
-                let request = EncryptedRequest { key_set, dominant: Resource::Memory, list };
+                let (scale, commitment) = (Scale::FINEST, Blake3Digest([0; 32]));
+                let dominant = Resource::Memory;
+                let request = EncryptedRequest { key_set, scale, dominant, commitment, list };
                 job(nonce, ResourceRequest::Encrypted(request))
             })
             .collect();

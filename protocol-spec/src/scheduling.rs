@@ -66,8 +66,8 @@ pub use veil_protocol_spec_job::{
         InvalidUser, Mebibytes, StopSignal, Tmpfs, Ulimit, UlimitKind, User,
     },
     contents::{
-        ContentsError, FileMode, InvalidFileMode, RegistryCredentials, SealedContents, SealedFile,
-        SealedVariable,
+        ContentsError, FileMode, InvalidFileMode, RegistryCredentials, SealedArguments,
+        SealedContents, SealedFile, SealedVariable,
     },
     image::{ImageError, ImageReference, ImageTag, TaggedImage},
     job::{
@@ -85,7 +85,9 @@ pub use veil_protocol_spec_job::{
         Organisation, VariableName,
     },
     network::{Egress, HostPort, Port, Protocol},
+    opened::{RequestSeed, SealedRequest, dominant},
     refusal::JobError,
+    request::{EncryptedRequest, ResourceRequest},
     schedule::{Schedule, ScheduleError, utc},
     sealed::{EncryptedShare, SealedPart, SealedPartError},
     unsupported::{self, Unsupported},
@@ -122,8 +124,7 @@ pub use quantities::{
 pub use record::{RecordError, SlotRecord};
 pub use report::{EvaluationBody, EvaluationReport, ReportError};
 pub use resources::{
-    CpuUnits, DiskUnits, EncryptedRequest, GpuUnits, MemoryUnits, RequestTooLarge, Resource,
-    ResourceRequest, Resources,
+    CpuUnits, DiskUnits, GpuUnits, MemoryUnits, RequestTooLarge, Resource, Resources,
 };
 pub use rollout::{
     MAX_FORGOTTEN_LINES, MAX_HEALTH, MAX_NEW_VERSIONS, MAX_WITHDRAWN, NewVersion, ReplicaHealth,

@@ -8,7 +8,7 @@ use crate::{
     domain::{self, hash_parts},
     identity::{InvalidSignature, SecretIdentity},
     ids::{Blake3Digest, ParticipantIndex, PublicIdentity, ReplicaIndex, Signature},
-    scheduling::{Binding, BindingMismatch},
+    scheduling::{Binding, BindingMismatch, SealedRequest},
 };
 
 /// Bytes of an encapsulation key of X-Wing.
@@ -24,12 +24,16 @@ pub struct SealingKeyAnnouncement {
     pub member: ParticipantIndex,
     /// The encapsulation key: [`SEALING_KEY`] bytes.
     pub key: Bytes,
+    /// Digest of the compact public key that telemetry and requests are encrypted with in the cluster.
+    pub public_key: Blake3Digest,
     /// By the member's identity.
     pub signature: Signature,
 }
 
 impl Wire for SealingKeyAnnouncement {
     const NAME: &'static str = "SealingKeyAnnouncement";
+    // Version 1 said nothing of the cluster's public key.
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = 1536;
 }
 
@@ -40,11 +44,12 @@ impl SealingKeyAnnouncement {
         binding: Binding,
         member: ParticipantIndex,
         key: Vec<u8>,
+        public_key: Blake3Digest,
         identity: &SecretIdentity,
     ) -> Self {
-        let digest = announcement_digest(&binding, member, &key);
+        let digest = announcement_digest(&binding, member, &key, &public_key);
         let signature = identity.sign(&digest);
-        Self { binding, member, key: Bytes(key), signature }
+        Self { binding, member, key: Bytes(key), public_key, signature }
     }
 
     /// Checks it for an epoch; `identities` are those of participants 1, 2, ... as the chain names them.
@@ -57,7 +62,7 @@ impl SealingKeyAnnouncement {
         committee: Committee,
         identities: &[PublicIdentity],
     ) -> Result<(), RosterError> {
-        let Self { member, ref key, ref signature, .. } = *self;
+        let Self { member, ref key, ref public_key, ref signature, .. } = *self;
         let seat = identities.get(member.position()).filter(|_| committee.contains(member));
         let identity = seat.ok_or(RosterError::NoMember(member))?;
         self.binding.check(&binding).map_err(|source| RosterError::Binding { member, source })?;
@@ -65,13 +70,24 @@ impl SealingKeyAnnouncement {
             return Err(RosterError::Length { member, len: key.0.len() });
         }
         identity
-            .verify(&announcement_digest(&binding, member, &key.0), signature)
+            .verify(&announcement_digest(&binding, member, &key.0, public_key), signature)
             .map_err(|InvalidSignature| RosterError::Signature { member })
     }
 }
 
-fn announcement_digest(binding: &Binding, member: ParticipantIndex, key: &[u8]) -> [u8; 32] {
-    let parts: [&[u8]; 3] = [&binding.to_bytes(), &[member.get()], key];
+/// What members state of a cluster's compact public key, as it is written.
+#[must_use]
+pub fn public_key_digest(key: &[u8]) -> Blake3Digest {
+    Blake3Digest(hash_parts(domain::COMPACT_PUBLIC_KEY, &[key]))
+}
+
+fn announcement_digest(
+    binding: &Binding,
+    member: ParticipantIndex,
+    key: &[u8],
+    public_key: &Blake3Digest,
+) -> [u8; 32] {
+    let parts: [&[u8]; 4] = [&binding.to_bytes(), &[member.get()], key, public_key.as_bytes()];
     hash_parts(domain::SEALING_KEY_ANNOUNCEMENT, &parts)
 }
 
@@ -109,6 +125,8 @@ pub struct SealingRoster {
     committee: Committee,
     /// By member, ascending.
     keys: Vec<(ParticipantIndex, Vec<u8>)>,
+    /// What more than t of them state of the cluster's public key.
+    public_key: Option<Blake3Digest>,
 }
 
 impl SealingRoster {
@@ -136,7 +154,19 @@ impl SealingRoster {
             return Err(RosterError::TooFew { given, of, needed });
         }
         keys.sort_unstable();
-        Ok(Self { binding, committee, keys })
+        let stated =
+            |key: &Blake3Digest| announced.iter().filter(|of| of.public_key == *key).count();
+        let needed = committee.reconstruction_threshold().get();
+        let mut public_keys = announced.iter().map(|announcement| announcement.public_key);
+        let public_key = public_keys.find(|key| stated(key) >= needed);
+        Ok(Self { binding, committee, keys, public_key })
+    }
+
+    /// Digest of the cluster's compact public key, as t+1 members state it: "one of them is honest". `None` if no t+1
+    /// agree, which takes more than t of them to deviate.
+    #[must_use]
+    pub const fn public_key(&self) -> Option<Blake3Digest> {
+        self.public_key
     }
 
     /// What it is for.
@@ -300,6 +330,28 @@ pub enum ShareAnswer {
     Refused(ShareRefusal),
 }
 
+/// What requests are encrypted with in a cluster, as a node has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncryptionKeys {
+    /// The compact public key, of which t+1 members [state](SealingRoster::public_key) the digest.
+    pub public_key: Bytes,
+    /// The reference string of its proofs, whose digest is on chain.
+    pub reference_string: Bytes,
+}
+
+/// Evidence that an operator has encrypted another request than it has sealed: limits and seed that its job commits to. Who
+/// has the job checks the commitment, encrypts again, and sees that the list is another. There is none against an operator
+/// whose list agrees, so nobody can be asked for its limits in the name of evidence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WrongRequest {
+    /// The job, which the chain says who submitted.
+    pub job: Blake3Digest,
+    /// What a winner has found in its sealed part.
+    pub opened: SealedRequest,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -317,9 +369,15 @@ mod tests {
         (1..=4).map(|i| secret(i).public()).collect()
     }
 
+    const PUBLIC: Blake3Digest = Blake3Digest([0x70; 32]);
+
     fn announced(member: u8) -> SealingKeyAnnouncement {
+        states(member, PUBLIC)
+    }
+
+    fn states(member: u8, public_key: Blake3Digest) -> SealingKeyAnnouncement {
         let key = vec![member; SEALING_KEY];
-        SealingKeyAnnouncement::new(binding(), index(member), key, &secret(member))
+        SealingKeyAnnouncement::new(binding(), index(member), key, public_key, &secret(member))
     }
 
     fn roster(announced: &[SealingKeyAnnouncement]) -> Result<SealingRoster, RosterError> {
@@ -341,6 +399,18 @@ mod tests {
     }
 
     #[test]
+    fn the_clusters_public_key_is_what_t_plus_1_members_state() {
+        let found = |stated: [u8; 4]| {
+            let all: Vec<_> =
+                (1..).zip(stated).map(|(i, key)| states(i, Blake3Digest([key; 32]))).collect();
+            roster(&all).unwrap().public_key().map(|key| key.0[0])
+        };
+        assert_eq!(found([7, 7, 7, 7]), Some(7));
+        assert_eq!(found([9, 7, 7, 7]), Some(7), "one of four lies");
+        assert_eq!(found([9, 8, 7, 6]), None);
+    }
+
+    #[test]
     fn what_a_member_did_not_announce_for_this_epoch_is_refused_by_name() {
         let with = |wrong: SealingKeyAnnouncement| {
             let mut all: Vec<_> = (1..=4).map(announced).collect();
@@ -348,17 +418,26 @@ mod tests {
             roster(&all)
         };
         let member = index(1);
-        let forged =
-            SealingKeyAnnouncement::new(binding(), member, vec![9; SEALING_KEY], &secret(2));
+        let forged = SealingKeyAnnouncement::new(
+            binding(),
+            member,
+            vec![9; SEALING_KEY],
+            PUBLIC,
+            &secret(2),
+        );
         assert_eq!(with(forged), Err(RosterError::Signature { member }));
         let mut changed = announced(1);
         changed.key.0[7] ^= 1;
         assert_eq!(with(changed), Err(RosterError::Signature { member }));
+        let mut changed = announced(1);
+        changed.public_key.0[7] ^= 1;
+        assert_eq!(with(changed), Err(RosterError::Signature { member }));
         let mut later = binding();
         later.epoch = Epoch(later.epoch.0 + 1);
-        let later = SealingKeyAnnouncement::new(later, member, vec![1; SEALING_KEY], &secret(1));
+        let key = vec![1; SEALING_KEY];
+        let later = SealingKeyAnnouncement::new(later, member, key, PUBLIC, &secret(1));
         assert!(matches!(with(later), Err(RosterError::Binding { .. })));
-        let short = SealingKeyAnnouncement::new(binding(), member, vec![1; 32], &secret(1));
+        let short = SealingKeyAnnouncement::new(binding(), member, vec![1; 32], PUBLIC, &secret(1));
         assert_eq!(with(short), Err(RosterError::Length { member, len: 32 }));
         assert_eq!(with(announced(2)), Err(RosterError::Two(index(2))));
         let outsider = SealingKeyAnnouncement { member: index(5), ..announced(1) };

@@ -205,7 +205,8 @@ impl Wire for SyncAnswer {
     // Versions 1 to 3 carried records of their own, versions 1 and 2 no evidence, no votes and no public
     // key, version 3 no snapshot, version 4 no counter, version 5 job specifications of version 2; version 6
     // knew nothing of what runs, or of replicas that are done, version 7 nothing of versions of jobs, version 8
-    // nothing of periodic jobs, version 9 nothing of what is sealed, version 10 nothing of links.
+    // nothing of periodic jobs, version 9 nothing of what is sealed, version 10 nothing of links and of the limits of
+    // encrypted requests.
     const VERSION: u8 = 11;
     // Records that were put together, and the last; or a record and the state after it.
     const MAX_BYTES: usize = 64

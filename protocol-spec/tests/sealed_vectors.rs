@@ -13,10 +13,15 @@ use veil_protocol_spec::{
     codec::Bytes,
     link::{LinkAnswer, LinkEnd, LinkRefusal, LinkRequest, LinkWish, ReplicaCondition},
     scheduling::{
-        EncryptedShare, FileMode, JobSpec, RegistryCredentials, Sealed, SealedContents, SealedFile,
-        SealedPart, SealedVariable,
+        CpuUnits, DiskUnits, EncryptedRequest, EncryptedShare, FileMode, GpuUnits, JobSpec,
+        MemoryUnits, ProofMetadata, ProvenList, RegistryCredentials, RequestSeed, Resource,
+        ResourceRequest, Resources, Scale, Sealed, SealedArguments, SealedContents, SealedFile,
+        SealedPart, SealedRequest, SealedVariable,
     },
-    sealing::{SealingKeyAnnouncement, SealingRoster, ShareAnswer, ShareRefusal, ShareRequest},
+    sealing::{
+        SealingKeyAnnouncement, SealingRoster, ShareAnswer, ShareRefusal, ShareRequest,
+        public_key_digest,
+    },
     sync::{SyncAnswer, SyncRequest},
 };
 
@@ -33,10 +38,35 @@ fn part() -> SealedPart {
         key_set: binding().key_set,
         epoch: binding().epoch,
         roster: Blake3Digest([0x44; 32]),
+        tag: Blake3Digest([0x66; 32]),
         commitments: vec![ShareCommitment([2; 33]), ShareCommitment([3; 33])],
         shares: [1, 2, 4].map(share).to_vec(),
         ciphertext: Bytes(vec![0x55; 1040]),
     }
+}
+
+fn sealed_request() -> SealedRequest {
+    let limits = Resources {
+        cpu: CpuUnits(7),
+        memory: MemoryUnits(300),
+        disk: DiskUnits(2),
+        gpu: GpuUnits(1),
+    };
+    SealedRequest { limits, seed: RequestSeed::new([0x77; 32]) }
+}
+
+/// With an encrypted request, whose list is none.
+fn encrypted(job: JobSpec) -> JobSpec {
+    let key_set = binding().key_set;
+    let metadata = ProofMetadata::for_request(&job.scope, &key_set, &job.operator, job.nonce);
+    let request = EncryptedRequest {
+        key_set,
+        scale: Scale::default(),
+        dominant: Resource::Memory,
+        commitment: sealed_request().commitment(&metadata),
+        list: ProvenList::new(vec![0x33; 40]).unwrap(),
+    };
+    JobSpec { request: ResourceRequest::Encrypted(request), ..job }
 }
 
 fn contents() -> SealedContents {
@@ -49,6 +79,8 @@ fn contents() -> SealedContents {
         env: vec![SealedVariable { name: "TZ".into(), value: "Europe/Berlin".into() }],
         files: vec![file("/etc/app.conf", 0o640, b"a=1\n"), file("/run/secrets/db", 0o444, b"x")],
         registry: Some(RegistryCredentials { username: "robot".into(), password: "p".into() }),
+        arguments: Some(SealedArguments { command: vec!["/app".into()], args: vec!["-v".into()] }),
+        request: Some(sealed_request()),
     }
 }
 
@@ -56,8 +88,12 @@ fn contents() -> SealedContents {
 fn sealed_parts() {
     let job = JobSpec { sealed: Sealed::Part(Box::new(part())), ..jobs::job() };
     assert_eq!(job.validate(), Ok(()));
+    let encrypted_job = encrypted(job.clone());
     let announced: Vec<_> = (1..=4)
-        .map(|i| SealingKeyAnnouncement::new(binding(), member(i), vec![i; 1216], &secret(i)))
+        .map(|i| {
+            let public_key = public_key_digest(b"public key");
+            SealingKeyAnnouncement::new(binding(), member(i), vec![i; 1216], public_key, &secret(i))
+        })
         .collect();
     let identities: Vec<_> = (1..=4).map(|i| secret(i).public()).collect();
     let committee = Committee::new(4).unwrap();
@@ -77,6 +113,12 @@ fn sealed_parts() {
                 "public_digest": job.public_digest().to_string(),
                 "public_digest_of_periodic": jobs::periodic_job().public_digest().to_string(),
                 "json": serde_json::to_value(&job).unwrap(),
+            },
+            "encrypted_request": {
+                "encoding": hex(&encrypted_job.to_wire()),
+                "json": serde_json::to_value(&encrypted_job).unwrap(),
+                "template": encrypted_job.template().to_string(),
+                "randomness": hex(&*sealed_request().seed.randomness()),
             },
             "contents": hex(&contents().to_wire()),
             "sealing_key": {

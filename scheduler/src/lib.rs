@@ -51,8 +51,8 @@ pub use expanded::{
 pub use fingerprint::{CIRCUIT_VERSION, circuit_id};
 pub use key::{Cancellation, EvaluationKey, KeyError};
 pub use lists::{
-    LAYOUT_VERSION, ListError, encrypt, encrypt_bid, encrypt_request, encrypt_weights, verify,
-    verify_bid, verify_request, verify_weights,
+    LAYOUT_VERSION, ListError, encrypt, encrypt_bid, encrypt_request, encrypt_weights,
+    request_agrees, verify, verify_bid, verify_request, verify_weights,
 };
 pub use outputs::{Outputs, SquashError, SquashedOutputs};
 pub use public_key::{InvalidPublicKey, read_public_key, write_public_key};

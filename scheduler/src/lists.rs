@@ -20,7 +20,8 @@
 //!
 //! # Flow
 //! 1. The sender calls [`encrypt`], [`encrypt_request`], [`encrypt_weights`] or
-//!    [`encrypt_bid`].
+//!    [`encrypt_bid`]. A request is encrypted from a seed: who has that, and the quantities, sees whether the list is
+//!    [theirs](request_agrees).
 //! 2. A receiver verifies before it relays or stores: [`verify`], [`verify_request`],
 //!    [`verify_weights`], [`verify_bid`].
 //! 3. An evaluator expands, once per message ([`crate::verify_and_expand`]): CPU and memory are
@@ -42,8 +43,8 @@ use tfhe::{
         },
     },
     zk::{
-        CompactPkeProofConformanceParams, ZkComputeLoad, ZkPkeV2SupportedHashConfig,
-        ZkVerificationOutcome,
+        CompactPkeProofConformanceParams, CompactPkeZkScheme, ZkComputeLoad,
+        ZkPkeV2SupportedHashConfig, ZkVerificationOutcome,
     },
 };
 use tfhe_versionable::VersionsDispatch;
@@ -53,6 +54,8 @@ use veil_scheduler_plan::{circuit::worker::MAX_HIGH, rules::RESOURCES};
 
 use crate::reference_string::ReferenceString;
 
+/// Messages are of 4 bits.
+const MODULUS: u64 = 1 << 4;
 /// Version of the layout above.
 pub const LAYOUT_VERSION: u8 = 2;
 /// Positions of what follows the quantities in telemetry.
@@ -160,17 +163,55 @@ pub fn encrypt(
 }
 
 /// Encrypts what a job asks for, in quantities of the cluster's scale. `metadata` is that of
-/// [`ProofMetadata::for_request`].
+/// [`ProofMetadata::for_request`]. The same `randomness` gives the same ciphertexts: it is used for this request and for
+/// nothing else, and whoever learns it can [compare](request_agrees).
 ///
 /// # Errors
 /// [`ListError::Encrypt`] if key and reference string do not fit each other.
 pub fn encrypt_request(
     request: &Quantities,
+    randomness: &[u8; 32],
     public_key: &tfhe::CompactPublicKey,
     reference_string: &ReferenceString,
     metadata: &ProofMetadata,
 ) -> Result<ProvenList, ListError> {
-    seal(Kind::Request, &digits(request), public_key, reference_string, metadata)
+    let (public_key, _) = public_key.clone().into_raw_parts();
+    let crs = reference_string.crs();
+    let metadata = metadata_bytes(metadata, Kind::Request);
+    let load = ZkComputeLoad::Proof;
+    let list = public_key.into_raw_parts().encrypt_and_prove_slice_seeded(
+        &digits(request),
+        crs,
+        &metadata,
+        load,
+        MODULUS,
+        randomness,
+    );
+    written(list)
+}
+
+/// Whether an encrypted request is that of these quantities, encrypted with this randomness: encrypts again, and compares
+/// word by word. Its proof does not matter here: it was verified before the circuit took the list.
+///
+/// # Errors
+/// [`ListError::Malformed`], [`ListError::Encrypt`].
+pub fn request_agrees(
+    list: &ProvenList,
+    request: &Quantities,
+    randomness: &[u8; 32],
+    public_key: &tfhe::CompactPublicKey,
+) -> Result<bool, ListError> {
+    let (public_key, _) = public_key.clone().into_raw_parts();
+    let public_key = public_key.into_raw_parts();
+    let scheme = public_key.parameters().zk_scheme.try_into();
+    let scheme = scheme.map_err(|()| ListError::Encrypt("the key has no proofs".to_owned()))?;
+    let given = read(Kind::Request, list, &public_key, scheme)?;
+    let given = only_list(given)?;
+    let again = digits(request).into_iter();
+    let again = public_key
+        .encrypt_iter_with_modulus_seeded(again, MODULUS, randomness)
+        .map_err(|error| ListError::Encrypt(error.to_string()))?;
+    Ok(again == given)
 }
 
 /// Encrypts the weights of `cost`. `metadata` is that of [`ProofMetadata::for_weights`].
@@ -222,11 +263,13 @@ fn prove(
     metadata: &[u8],
     load: ZkComputeLoad,
 ) -> Result<ProvenList, ListError> {
-    let failed = |error: String| ListError::Encrypt(error);
     let crs = reference_string.crs();
-    let list = public_key
-        .encrypt_and_prove_slice(messages, crs, metadata, load, 1 << 4)
-        .map_err(|error| failed(error.to_string()))?;
+    written(public_key.encrypt_and_prove_slice(messages, crs, metadata, load, MODULUS))
+}
+
+fn written(list: tfhe::Result<ProvenCompactCiphertextList>) -> Result<ProvenList, ListError> {
+    let failed = |error: String| ListError::Encrypt(error);
+    let list = list.map_err(|error| failed(error.to_string()))?;
     let mut bytes = Vec::new();
     safe_serialize(&List(list), &mut bytes, ProvenList::MAX_BYTES as u64)
         .map_err(|error| failed(error.to_string()))?;
@@ -241,10 +284,25 @@ pub(crate) fn verified(
     reference_string: &ReferenceString,
 ) -> Result<CompactCiphertextList, ListError> {
     let crs = reference_string.crs();
+    let list = read(kind, list, public_key, crs.scheme_version())?;
+    let metadata = metadata_bytes(metadata, kind);
+    if list.verify(crs, public_key, &metadata) == ZkVerificationOutcome::Invalid {
+        return Err(ListError::Proof);
+    }
+    only_list(list)
+}
+
+/// Decodes a list of that kind; nothing is verified.
+fn read(
+    kind: Kind,
+    list: &ProvenList,
+    public_key: &shortint::CompactPublicKey,
+    scheme: CompactPkeZkScheme,
+) -> Result<ProvenCompactCiphertextList, ListError> {
     let parameters = public_key.parameters();
     // A prover may leave most of the work to the verifiers; here it may not. Nor may it hash as older
     // versions did, which left out part of the statement.
-    let proof = CompactPkeProofConformanceParams::new(crs.scheme_version())
+    let proof = CompactPkeProofConformanceParams::new(scheme)
         .forbid_compute_load(ZkComputeLoad::Verify)
         .forbid_hash_config(ZkPkeV2SupportedHashConfig::V0_4_0)
         .forbid_hash_config(ZkPkeV2SupportedHashConfig::V0_7_0);
@@ -261,12 +319,12 @@ pub(crate) fn verified(
     let bytes = list.as_bytes();
     let List(list) = safe_deserialize_conformant(bytes, ProvenList::MAX_BYTES as u64, &shape)
         .map_err(ListError::Malformed)?;
-    let metadata = metadata_bytes(metadata, kind);
-    if list.verify(crs, public_key, &metadata) == ZkVerificationOutcome::Invalid {
-        return Err(ListError::Proof);
-    }
+    Ok(list)
+}
+
+fn only_list(list: ProvenCompactCiphertextList) -> Result<CompactCiphertextList, ListError> {
     // tfhe takes a list that says it has 2 bits in each message for conformant too.
-    let packed = |list: &CompactCiphertextList| list.degree.get() == (1 << 4) - 1;
+    let packed = |list: &CompactCiphertextList| list.degree.get() == MODULUS - 1;
     let list = list.into_raw_parts().pop().map(|(list, _)| list).filter(packed);
     list.ok_or_else(|| ListError::Malformed("its messages are not of 4 bits".to_owned()))
 }
@@ -376,6 +434,23 @@ mod tests {
             assert!(matches!(refused, Err(ListError::Malformed(_))), "{older}");
         }
     }
+
+    /// What winners compare with, bit for bit, in every version that reads jobs of this one.
+    #[test]
+    fn the_encryption_of_a_request_is_pinned() {
+        let (_, key) = crate::tests::keys();
+        let request = Quantities::from_array([5, 8, 191, 0]).unwrap();
+        let messages = digits(&request).into_iter();
+        let list =
+            key.public_key().encrypt_iter_with_modulus_seeded(messages, MODULUS, &[7; 32]).unwrap();
+        let (list, ..) = list.into_raw_parts();
+        let words: Vec<u8> = list.as_ref().iter().flat_map(|word| word.to_le_bytes()).collect();
+        // Another digest is another encryption: winners of one build would refuse what operators with another submit. Raise
+        // `LAYOUT_VERSION` with it.
+        assert_eq!(blake3::hash(&words).to_string(), PINNED_REQUEST);
+    }
+
+    const PINNED_REQUEST: &str = "fef289bb30510e92670ce5b3802e8b8649fa5681c78c180ce27110394a9946c6";
 
     #[test]
     fn digits_beyond_their_range_count_as_the_largest() {

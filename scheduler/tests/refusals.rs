@@ -11,8 +11,8 @@ use veil_protocol_spec::scheduling::{
 };
 use veil_scheduler::{
     EvaluateError, ListError, Origin, ReferenceString, ReferenceStringError, SquashError, encrypt,
-    encrypt_request, encrypt_weights, evaluate, verify, verify_and_expand, verify_request,
-    verify_weights,
+    encrypt_request, encrypt_weights, evaluate, request_agrees, verify, verify_and_expand,
+    verify_request, verify_weights,
 };
 use veil_scheduler_plan::{
     cleartext,
@@ -206,13 +206,38 @@ fn refused_jobs_stay_pending_and_do_not_harm_others() {
 fn lists_of_one_purpose_do_not_serve_another() {
     let keys = Keys::test();
     let (key, string) = (&keys.public_key, &keys.reference_string);
-    let request = encrypt_request(&quantities([1; 4]), key, string, &metadata(1)).unwrap();
+    let request =
+        encrypt_request(&quantities([1; 4]), &[5; 32], key, string, &metadata(1)).unwrap();
     verify_request(&request, &metadata(1), key, string).unwrap();
     assert!(verify(&request, &metadata(1), key, string).is_err());
     let weights = encrypt_weights(&Weights::default(), key, string, &metadata(1)).unwrap();
     verify_weights(&weights, &metadata(1), key, string).unwrap();
     assert!(verify_request(&weights, &metadata(1), key, string).is_err());
     assert!(verify_weights(&weights, &metadata(2), key, string).is_err());
+}
+
+#[test]
+fn who_knows_quantities_and_randomness_sees_whether_a_request_is_theirs() {
+    let keys = Keys::test();
+    let (key, string) = (&keys.public_key, &keys.reference_string);
+    let encrypted = |randomness: u8| {
+        let request = quantities([5, 8, 191, 0]);
+        encrypt_request(&request, &[randomness; 32], key, string, &metadata(1)).unwrap()
+    };
+    let list = encrypted(7);
+    verify_request(&list, &metadata(1), key, string).unwrap();
+    let agrees = |list: &ProvenList, units, randomness: u8| {
+        request_agrees(list, &quantities(units), &[randomness; 32], key)
+    };
+    assert!(agrees(&list, [5, 8, 191, 0], 7).unwrap());
+    assert!(!agrees(&list, [5, 8, 191, 1], 7).unwrap(), "other quantities");
+    assert!(!agrees(&list, [5, 8, 191, 0], 8).unwrap(), "other randomness");
+    assert!(!agrees(&encrypted(8), [5, 8, 191, 0], 7).unwrap());
+    let garbage = ProvenList::new(vec![1; 100]).unwrap();
+    let telemetry = encrypt(&reading(1, 2), key, string, &metadata(1)).unwrap();
+    for other in [garbage, telemetry] {
+        assert!(matches!(agrees(&other, [5, 8, 191, 0], 7), Err(ListError::Malformed(_))));
+    }
 }
 
 #[test]

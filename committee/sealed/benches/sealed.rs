@@ -8,10 +8,15 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use veil_committee_sealed::{
-    channel, context::Context, member::SealingKey, open::Opening, seal::seal,
+    channel,
+    context::Context,
+    member::SealingKey,
+    open::Opening,
+    seal::{SealerKey, seal},
 };
 use veil_protocol_spec::{
-    Address, ChainId, ClusterId, Committee, Epoch, KeySetDigest, ParticipantIndex, ReplicaIndex,
+    Address, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeySetDigest, ParticipantIndex,
+    ReplicaIndex,
     codec::Bytes,
     identity::SecretIdentity,
     scheduling::{
@@ -51,14 +56,16 @@ impl Cluster {
         let secrets: Vec<_> = committee.participants().map(|i| identity(i.get())).collect();
         let identities: Vec<_> = secrets.iter().map(SecretIdentity::public).collect();
         let announced = members.iter().zip(&secrets);
-        let announced: Vec<_> = announced.map(|((_, key), own)| key.announce(own)).collect();
+        let announced: Vec<_> =
+            announced.map(|((_, key), own)| key.announce(Blake3Digest([6; 32]), own)).collect();
         let roster = SealingRoster::new(binding, committee, &identities, &announced).unwrap();
         let file = SealedFile {
             path: "/run/secrets/all".parse().unwrap(),
             mode: FileMode::READ_ONLY,
             content: Bytes(vec![7; BYTES]),
         };
-        let contents = SealedContents { env: vec![], files: vec![file], registry: None };
+        let mut contents = SealedContents::default();
+        contents.files = vec![file];
         let image = format!("localhost:5000/app@sha256:{}", "ab".repeat(32)).parse().unwrap();
         let request = ResourceRequest::Clear(Resources {
             cpu: CpuUnits(1),
@@ -67,7 +74,10 @@ impl Cluster {
         });
         let name = "app".parse().unwrap();
         let mut job = JobSpec::new(scope, OPERATOR, 1, name, image, request);
-        let part = seal(&job, &contents, &roster, &mut ChaCha20Rng::seed_from_u64(1)).unwrap();
+        let part = {
+            let mut rng = ChaCha20Rng::seed_from_u64(1);
+            seal(&job, &contents, &roster, &SealerKey::from_signature(b"one"), &mut rng).unwrap()
+        };
         job.sealed = Sealed::Part(Box::new(part));
         Self { members, roster, contents, job }
     }
@@ -84,7 +94,12 @@ fn sealed(c: &mut Criterion) {
         let mut group = c.benchmark_group("sealed");
         let mut rng = ChaCha20Rng::seed_from_u64(2);
         group.bench_function(format!("seal/{committee}"), |b| {
-            b.iter(|| black_box(seal(job, &cluster.contents, &cluster.roster, &mut rng).unwrap()));
+            let sealer_key = SealerKey::from_signature(b"one");
+            b.iter(|| {
+                black_box(
+                    seal(job, &cluster.contents, &cluster.roster, &sealer_key, &mut rng).unwrap(),
+                )
+            });
         });
         let submission = Submission {
             position: 1,

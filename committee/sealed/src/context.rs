@@ -7,7 +7,7 @@ use veil_protocol_spec::{
     sealing::ShareRequest,
 };
 
-/// Cluster, key set, epoch, the members' keys, the submitter, name and nonce, the public body, and the commitments.
+/// Cluster, key set, epoch, the members' keys, the tag of the contents, the submitter, name and nonce, the public body, and the commitments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context([u8; 32]);
 
@@ -23,6 +23,7 @@ impl Context {
             &[
                 &binding(job, part).to_bytes(),
                 part.roster.as_bytes(),
+                part.tag.as_bytes(),
                 submitter.as_bytes(),
                 job.name.as_str().as_bytes(),
                 &job.nonce.to_le_bytes(),

@@ -1,7 +1,7 @@
 //! A member: steps 1, 4 and 6 of `sealed.md`.
 
 use veil_protocol_spec::{
-    ParticipantIndex, PeerIdHash,
+    Blake3Digest, ParticipantIndex, PeerIdHash,
     codec::Bytes,
     identity::SecretIdentity,
     scheduling::{Binding, ClusterState, JobSpec, Submission},
@@ -43,11 +43,15 @@ impl SealingKey {
         Self { binding, member, channel: ChannelKey::derive(seed) }
     }
 
-    /// Step 1: the member's word for its key.
+    /// Step 1: the member's word for its key, and for the cluster's public key.
     #[must_use]
-    pub fn announce(&self, identity: &SecretIdentity) -> SealingKeyAnnouncement {
+    pub fn announce(
+        &self,
+        public_key: Blake3Digest,
+        identity: &SecretIdentity,
+    ) -> SealingKeyAnnouncement {
         let key = self.channel.public().to_vec();
-        SealingKeyAnnouncement::new(self.binding, self.member, key, identity)
+        SealingKeyAnnouncement::new(self.binding, self.member, key, public_key, identity)
     }
 
     /// Step 4: the share that was dealt to this member, if it is for this submission and on the polynomial that was

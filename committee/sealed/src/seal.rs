@@ -6,11 +6,14 @@ use chacha20poly1305::{
 };
 use rand::{CryptoRng, RngCore};
 use veil_protocol_spec::{
-    Wire,
+    Blake3Digest, Wire,
     codec::Bytes,
-    domain::{SEALED_PART_KEY, hash_parts},
+    domain::{
+        CONTENTS_TAG, REQUEST_SEED, SEALED_PART_KEY, SEALER_KEY, SEALING_RANDOMNESS, hash_parts,
+    },
     scheduling::{
-        BindingMismatch, ContentsError, EncryptedShare, JobSpec, SealedContents, SealedPart,
+        BindingMismatch, ClusterScope, ContentsError, EncryptedShare, JobSpec, RequestSeed,
+        Resources, SealedContents, SealedPart,
     },
     sealing::SealingRoster,
 };
@@ -39,6 +42,71 @@ pub enum SealError {
     Cipher,
 }
 
+/// What an operator makes of its account's key for one of its jobs: nobody else can make its tags, or try contents against
+/// them. All that is random in sealing follows from it, so that the same file under the same nonce, to the same members,
+/// gives the same body again.
+///
+/// # Security
+/// Zeroized on drop, never printed.
+pub struct SealerKey(Zeroizing<[u8; 32]>);
+
+impl core::fmt::Debug for SealerKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("SealerKey(<redacted>)")
+    }
+}
+
+impl SealerKey {
+    /// What the account that submits signs for it, which it signs for nothing else and shows to nobody.
+    #[must_use]
+    pub fn to_sign(job: &JobSpec) -> [u8; 32] {
+        let ClusterScope { chain_id, contract, cluster } = &job.scope;
+        let (chain, line) = (chain_id.0.to_le_bytes(), job.line());
+        let parts: [&[u8]; 4] = [&chain, contract.as_bytes(), cluster.as_bytes(), line.as_bytes()];
+        hash_parts(SEALER_KEY, &parts)
+    }
+
+    /// From that signature. Accounts sign without randomness of their own (RFC 6979), so the key comes back.
+    #[must_use]
+    pub fn from_signature(signature: &[u8]) -> Self {
+        Self(Zeroizing::new(hash_parts(SEALER_KEY, &[signature])))
+    }
+
+    /// What limits are encrypted with in a submission of a job; with other limits, or under another nonce, something else.
+    #[must_use]
+    pub fn request_seed(&self, nonce: u64, limits: &Resources) -> RequestSeed {
+        let Resources { cpu, memory, disk, gpu } = limits;
+        let units = [cpu.0, memory.0, disk.0, gpu.0].map(u16::to_le_bytes);
+        let parts: [&[u8]; 3] = [&*self.0, &nonce.to_le_bytes(), units.as_flattened()];
+        RequestSeed::new(hash_parts(REQUEST_SEED, &parts))
+    }
+
+    /// Of contents, whatever their request is encrypted with.
+    #[must_use]
+    pub fn tag(&self, contents: &SealedContents) -> Blake3Digest {
+        let mut contents = contents.clone();
+        if let Some(request) = &mut contents.request {
+            request.seed = RequestSeed::new([0; 32]);
+        }
+        let encoded = Zeroizing::new(contents.to_wire());
+        Blake3Digest(hash_parts(CONTENTS_TAG, &[&*self.0, &encoded]))
+    }
+
+    /// What sealing draws from: something else as soon as anything that is sealed, or whom it is sealed to, is another.
+    #[must_use]
+    pub fn randomness(
+        &self,
+        job: &JobSpec,
+        contents: &SealedContents,
+        roster: &SealingRoster,
+    ) -> Zeroizing<[u8; 32]> {
+        let encoded = Zeroizing::new(contents.to_wire());
+        let (body, roster) = (job.public_digest(), roster.digest());
+        let parts: [&[u8]; 4] = [&*self.0, body.as_bytes(), &encoded, roster.as_bytes()];
+        Zeroizing::new(hash_parts(SEALING_RANDOMNESS, &parts))
+    }
+}
+
 /// Seals `contents` for the winners of the replicas of `job`, whose own sealed part does not matter.
 ///
 /// # Errors
@@ -47,6 +115,7 @@ pub fn seal<R: RngCore + CryptoRng>(
     job: &JobSpec,
     contents: &SealedContents,
     roster: &SealingRoster,
+    key: &SealerKey,
     rng: &mut R,
 ) -> Result<SealedPart, SealError> {
     contents.validate(job)?;
@@ -66,6 +135,7 @@ pub(crate) fn deal_out<R: RngCore + CryptoRng>(
         key_set: roster.binding().key_set,
         epoch: roster.binding().epoch,
         roster: roster.digest(),
+        tag: key.tag(contents),
         commitments: deal.commitments,
         shares: Vec::new(),
         ciphertext: Bytes::default(),
@@ -73,12 +143,12 @@ pub(crate) fn deal_out<R: RngCore + CryptoRng>(
     // The submitter is the body's operator: no other may submit it.
     let context = Context::of(job, &part, &job.operator);
     part.ciphertext = Bytes(encrypt(&deal.secret, &context, contents)?);
-    for (member, key) in roster.keys() {
+    for (member, to) in roster.keys() {
         let Some(share) = deal.shares.get(member.position()) else { continue };
         let mut randomness = Zeroizing::new([0; 32]);
         rng.fill_bytes(&mut *randomness);
         let info = context.dealt(&part.ciphertext.0, member);
-        let share = channel::seal(key, &*share.to_bytes(), &info, context.as_bytes(), &randomness)?;
+        let share = channel::seal(to, &*share.to_bytes(), &info, context.as_bytes(), &randomness)?;
         part.shares.push(EncryptedShare { member, share: Bytes(share) });
     }
     Ok(part)
@@ -130,8 +200,36 @@ pub(crate) mod tests_only {
     //! A dealer who deals wrongly.
 
     use super::*;
-    use crate::member::SealingKey;
-    use veil_protocol_spec::{ParticipantIndex, scheduling::Submission};
+    use crate::{member::SealingKey, sharing::Share};
+    use veil_protocol_spec::{
+        ParticipantIndex,
+        scheduling::{Sealed, Submission},
+    };
+
+    /// Deals these bytes to a member in place of its share.
+    pub(crate) fn deal(
+        job: &JobSpec,
+        part: &mut SealedPart,
+        roster: &SealingRoster,
+        member: ParticipantIndex,
+        bytes: &[u8],
+    ) {
+        let context = Context::of(job, part, &job.operator);
+        let info = context.dealt(&part.ciphertext.0, member);
+        let (_, to) = roster.keys().find(|(of, _)| *of == member).unwrap();
+        let share = channel::seal(to, bytes, &info, context.as_bytes(), &[4; 32]).unwrap();
+        let dealt = part.shares.iter_mut().find(|dealt| dealt.member == member).unwrap();
+        dealt.share = Bytes(share);
+    }
+
+    /// What a part deals to a member.
+    pub(crate) fn dealt(job: &JobSpec, part: &SealedPart, own: &SealingKey) -> Share {
+        let whole = JobSpec { sealed: Sealed::Part(Box::new(part.clone())), ..job.clone() };
+        let (digest, operator) = (whole.digest(), job.operator);
+        let submission =
+            Submission { position: 0, job: digest, operator, leak_bits: 0, cancelled: false };
+        own.deal(&whole, &submission).unwrap()
+    }
 
     /// The shares of `part`, of a committee of one, encrypted anew beside another ciphertext.
     pub(crate) fn mix(
@@ -140,21 +238,11 @@ pub(crate) mod tests_only {
         ciphertext: Bytes,
         roster: &SealingRoster,
     ) -> SealedPart {
-        let context = Context::of(job, &part, &job.operator);
         let member = ParticipantIndex::new(1).unwrap();
         let own = SealingKey::derive(&[1; 32], *roster.binding(), member);
-        let whole = JobSpec {
-            sealed: veil_protocol_spec::scheduling::Sealed::Part(Box::new(part.clone())),
-            ..job.clone()
-        };
-        let (digest, operator) = (whole.digest(), job.operator);
-        let submission =
-            Submission { position: 0, job: digest, operator, leak_bits: 0, cancelled: false };
-        let share = own.deal(&whole, &submission).unwrap().to_bytes();
-        let info = context.dealt(&ciphertext.0, member);
-        let (_, key) = roster.keys().next().unwrap();
-        let share = channel::seal(key, &*share, &info, context.as_bytes(), &[4; 32]).unwrap();
-        let shares = vec![EncryptedShare { member, share: Bytes(share) }];
-        SealedPart { shares, ciphertext, ..part }
+        let share = dealt(job, &part, &own).to_bytes();
+        let mut mixed = SealedPart { ciphertext, ..part };
+        deal(job, &mut mixed, roster, member, &*share);
+        mixed
     }
 }

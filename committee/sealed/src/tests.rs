@@ -24,11 +24,14 @@ use crate::{
     keep::{Keeper, NotKept},
     member::{Known, SealingKey},
     open::{OpenError, Opening, WrongShare},
-    seal::{SealError, seal},
+    seal::{SealError, SealerKey, seal},
 };
+
+mod byzantine;
 
 const OPERATOR: Address = Address([0x0a; 20]);
 const SUBMITTED: u64 = 4;
+const PUBLIC_KEY: Blake3Digest = Blake3Digest([0x70; 32]);
 
 fn binding() -> Binding {
     Binding {
@@ -59,7 +62,13 @@ fn contents(bytes: usize) -> SealedContents {
             content: Bytes(vec![0x5e; bytes]),
         }],
         registry: Some(RegistryCredentials { username: "robot".into(), password: "pass".into() }),
+        arguments: None,
+        request: None,
     }
+}
+
+fn sealer_key() -> SealerKey {
+    SealerKey::from_signature(b"the operator's")
 }
 
 fn plain_job() -> JobSpec {
@@ -127,12 +136,15 @@ impl Cluster {
         let members: Vec<_> = committee.participants().map(member).collect();
         let secrets: Vec<_> = (1..=n).map(identity).collect();
         let identities: Vec<_> = secrets.iter().map(SecretIdentity::public).collect();
-        let announced: Vec<_> =
-            members.iter().zip(&secrets).map(|(key, secret)| key.announce(secret)).collect();
+        let announced: Vec<_> = members
+            .iter()
+            .zip(&secrets)
+            .map(|(key, secret)| key.announce(PUBLIC_KEY, secret))
+            .collect();
         let roster = SealingRoster::new(binding, committee, &identities, &announced).unwrap();
         let mut rng = ChaCha20Rng::seed_from_u64(u64::from(n));
         let job = JobSpec { scope: binding.scope, ..plain_job() };
-        let part = seal(&job, contents, &roster, &mut rng).unwrap();
+        let part = seal(&job, contents, &roster, &sealer_key(), &mut rng).unwrap();
         let job = JobSpec { sealed: Sealed::Part(Box::new(part)), ..job };
         assert_eq!(job.validate(), Ok(()));
         Self { committee, members, announced, identities, job, rng }
@@ -398,8 +410,9 @@ fn a_ciphertext_under_another_key_was_dealt_wrongly() {
     let job = plain_job();
     let mut other = cluster.rng.clone();
     other.next_u64();
-    let another = seal(&job, &contents(100), &roster, &mut other).unwrap();
-    let honest = seal(&job, &contents(100), &roster, &mut cluster.rng.clone()).unwrap();
+    let another = seal(&job, &contents(100), &roster, &sealer_key(), &mut other).unwrap();
+    let honest =
+        seal(&job, &contents(100), &roster, &sealer_key(), &mut cluster.rng.clone()).unwrap();
     assert_ne!(another.ciphertext, honest.ciphertext);
     // The dealer encrypts its honest shares anew for the other ciphertext.
     let mixed = crate::seal::tests_only::mix(&job, honest, another.ciphertext, &roster);
@@ -411,19 +424,19 @@ fn a_ciphertext_under_another_key_was_dealt_wrongly() {
 fn what_cannot_be_sealed_is_refused_before_anything_is() {
     let cluster = Cluster::new(4);
     let mut rng = cluster.rng.clone();
-    let refused = seal(&plain_job(), &contents(70_000), &cluster.roster(), &mut rng);
+    let refused = seal(&plain_job(), &contents(70_000), &cluster.roster(), &sealer_key(), &mut rng);
     assert!(matches!(refused, Err(SealError::Contents(ContentsError::TooLong(_)))), "{refused:?}");
     let mut elsewhere = plain_job();
     elsewhere.scope.chain_id = ChainId(1);
-    let refused = seal(&elsewhere, &contents(1), &cluster.roster(), &mut rng);
+    let refused = seal(&elsewhere, &contents(1), &cluster.roster(), &sealer_key(), &mut rng);
     assert_eq!(refused, Err(SealError::Cluster(BindingMismatch { field: "chain" })));
     let key = Bytes(vec![0xff; 1216]);
     let mut announced = cluster.announced.clone();
     let member = cluster.index(0);
-    announced[0] = SealingKeyAnnouncement::new(binding(), member, key.0, &identity(1));
+    announced[0] = SealingKeyAnnouncement::new(binding(), member, key.0, PUBLIC_KEY, &identity(1));
     let roster =
         SealingRoster::new(binding(), cluster.committee, &cluster.identities, &announced).unwrap();
-    let refused = seal(&plain_job(), &contents(1), &roster, &mut rng);
+    let refused = seal(&plain_job(), &contents(1), &roster, &sealer_key(), &mut rng);
     assert!(matches!(refused, Err(SealError::Key(_))), "{refused:?}");
     let plain = plain_job();
     let nothing = Opening::new(&plain, &OPERATOR, ReplicaIndex(0), &worker(), &[9; 32]);
@@ -472,9 +485,9 @@ fn sealing_is_what_it_was() {
     let expected = [
         "ed859c9e163e5ce792e55abc1594751ed23dcb43849527afbb9a0e27ed611099",
         "03764d43b55c8e9b731a29c121fb7e81cc4f49bda1f9e6b6576cd586797316096d",
-        "92414689bbf30ee85871af2762eeb303267c3ee1edd60b758cb4e4fa9c2e339d",
-        "993273153abffbc895583e14716294324c0d5b2916a7e118150551741dd50905",
-        "1a3ef2bc4b721e7160bb375f76b10b2ec7c3a06f740d89da16481ae2f4f7ecb7",
+        "4b74fe904bba16723b176f44c36e500232094c54570da6f8bdec458ccef9820f",
+        "78d313974177a2c827bd2ef469313e26558026d7b9fa59089cb499f0e6c7835e",
+        "0bf6c4c7564c64aba52157f1fa65121ba365d03a33bd231d202d9976afb1cb5a",
     ];
     assert_eq!(found, expected);
 }

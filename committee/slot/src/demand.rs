@@ -170,6 +170,13 @@ impl JobDemand {
             ResourceRequest::Clear(request) => {
                 policy.scale.request(request).is_err().then_some(NotConsidered::TooLarge)
             }
+            ResourceRequest::Encrypted(_) if job.sealed_part().is_none() => {
+                Some(NotConsidered::Encrypted)
+            }
+            // "A job beyond scale" is refused by the circuit, for which nobody has room.
+            ResourceRequest::Encrypted(request) => {
+                (request.scale != policy.scale).then_some(NotConsidered::Scale)
+            }
             _ => Some(NotConsidered::Encrypted),
         });
         let &JobSpec { operator, replicas, priority, lease, .. } = job;
@@ -212,10 +219,18 @@ pub enum NotConsidered {
          administers it allows it with one, with `veil chain image allow --key`"
     )]
     Unsigned,
-    /// The request is encrypted: until the winner of a placement is told the clear figures, no worker
-    /// could set its container's limits.
-    #[error("its request is encrypted, and workers cannot be told the clear figures yet")]
+    /// The request is encrypted, and no winner could learn the limits.
+    #[error(
+        "its request is encrypted, and nothing is sealed in it, so that no worker could learn its limits: submit its \
+         file again with `veil job submit`"
+    )]
     Encrypted,
+    /// The request is encrypted in another scale than the policy's.
+    #[error(
+        "its request is encrypted in another scale than that of the cluster's policy now: submit its file again with \
+         `veil job submit`"
+    )]
+    Scale,
     /// The weights by which it is to be placed are encrypted, and no node gets the ciphertexts: every slot that
     /// listed it would end void.
     #[error(
@@ -261,9 +276,14 @@ impl NotConsidered {
 
 #[cfg(test)]
 mod tests {
+    use core::num::NonZeroU16;
+
     use veil_protocol_spec::{
         KeccakDigest,
-        scheduling::{CpuUnits, EncryptedRequest, ProvenList, Resource, Resources, Scale},
+        codec::Bytes,
+        scheduling::{
+            CpuUnits, EncryptedRequest, ProvenList, Resource, Resources, Scale, Sealed, SealedPart,
+        },
     };
 
     use super::*;
@@ -332,16 +352,32 @@ mod tests {
         assert_eq!(refused(&large(192), Scale::default()), None);
     }
 
-    /// Nobody expands it: a slot that lists it could not be evaluated.
+    /// A winner must be able to learn its limits, and the circuit counts in the policy's scale.
     #[test]
-    fn an_encrypted_request_is_not_considered() {
+    fn an_encrypted_request_is_considered_with_sealed_limits_in_the_clusters_scale() {
         let (key_set, dominant) = (binding().key_set, Resource::Cpu);
         let list = ProvenList::new(vec![1]).unwrap();
-        let request = EncryptedRequest { key_set, dominant, list };
-        let encrypted = JobSpec { request: ResourceRequest::Encrypted(request), ..job(3) };
-        let policy = ClusterPolicy::default();
-        let refused = JobDemand::of(&encrypted, &policy, &AllowedImages::default(), 0).refused;
-        assert_eq!(refused, Some(NotConsidered::Encrypted));
+        let (scale, commitment) = (Scale::FINEST, Blake3Digest([7; 32]));
+        let request = EncryptedRequest { key_set, scale, dominant, commitment, list };
+        let mut encrypted = JobSpec { request: ResourceRequest::Encrypted(request), ..job(3) };
+        let refused = |job: &JobSpec, scale| {
+            let policy = ClusterPolicy { scale, ..ClusterPolicy::default() };
+            JobDemand::of(job, &policy, &AllowedImages::default(), 0).refused
+        };
+        assert_eq!(refused(&encrypted, Scale::FINEST), Some(NotConsidered::Encrypted));
+        let part = SealedPart {
+            key_set,
+            epoch: binding().epoch,
+            roster: Blake3Digest([1; 32]),
+            tag: Blake3Digest([2; 32]),
+            commitments: Vec::new(),
+            shares: Vec::new(),
+            ciphertext: Bytes::default(),
+        };
+        encrypted.sealed = Sealed::Part(Box::new(part));
+        assert_eq!(refused(&encrypted, Scale::FINEST), None);
+        let coarse = Scale { cpu: NonZeroU16::new(2).unwrap(), ..Scale::FINEST };
+        assert_eq!(refused(&encrypted, coarse), Some(NotConsidered::Scale));
     }
 
     /// Section 6, 2 of the scheduler's review: one job by cost under encrypted weights stopped every slot.

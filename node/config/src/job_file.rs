@@ -36,8 +36,8 @@ use std::path::PathBuf;
 use veil_protocol_spec::{
     Address, ChainId, ClusterId,
     scheduling::{
-        ClusterScope, JobError, JobSpec, JobType, Name, ResourceRequest, SealedContents,
-        TaggedImage, limits,
+        ClusterScope, JobError, JobSpec, JobType, Name, ResourceRequest, SealedArguments,
+        SealedContents, TaggedImage, limits,
     },
 };
 
@@ -47,7 +47,7 @@ use self::{
     document::Reader,
     problem::Problems,
     sealed::Sources,
-    values::{parsed, whole},
+    values::{boolean, parsed, whole},
 };
 
 /// Why a job file is refused.
@@ -74,6 +74,10 @@ pub struct JobFile {
     /// In no cluster, of nobody, until it is submitted.
     job: JobSpec,
     sources: Sources,
+    /// Whether only winners learn what the container runs.
+    seals_arguments: bool,
+    /// Whether only winners, and the circuit, learn the limits.
+    encrypts: bool,
     /// What the files in `sources` are relative to.
     folder: PathBuf,
 }
@@ -106,16 +110,33 @@ impl JobFile {
     /// Whether part of it is to be sealed.
     #[must_use]
     pub const fn seals(&self) -> bool {
-        !self.sources.is_empty()
+        self.encrypts || self.seals_arguments || !self.sources.is_empty()
     }
 
-    /// Reads what is to be sealed, and checks it.
+    /// Whether its request is to be encrypted, so that its limits are sealed, too.
+    #[must_use]
+    pub const fn encrypts(&self) -> bool {
+        self.encrypts
+    }
+
+    /// Whether the arguments of its container are to be sealed.
+    #[must_use]
+    pub const fn seals_arguments(&self) -> bool {
+        self.seals_arguments
+    }
+
+    /// Reads what is to be sealed, and checks it; the limits of a request that is to be encrypted are not in it, since
+    /// they are sealed with what they are encrypted with.
     ///
     /// # Errors
     /// [`SourceError`]: nothing of what was read is in it.
     pub fn contents(&self) -> Result<SealedContents, SourceError> {
-        let contents = self.sources.contents(&self.folder, &self.job.image)?;
-        contents.validate(&self.job)?;
+        let mut contents = self.sources.contents(&self.folder, &self.job.image)?;
+        if self.seals_arguments {
+            let (command, args) = (self.job.command.clone(), self.job.args.clone());
+            contents.arguments = Some(SealedArguments { command, args });
+        }
+        contents.fits(&self.job)?;
         Ok(contents)
     }
 
@@ -137,7 +158,8 @@ impl JobFile {
         self.job.replicas
     }
 
-    /// The job, if it keeps the rules of job specifications: in no cluster and of nobody, to be looked at.
+    /// The job as its winners run it, if it keeps the rules of job specifications: in no cluster and of nobody, to be
+    /// looked at.
     ///
     /// # Errors
     /// [`JobFileError::Job`].
@@ -145,8 +167,8 @@ impl JobFile {
         self.clone().into_spec(NOWHERE, Address([0; 20]), 0)
     }
 
-    /// The job that `operator` submits with `nonce`. A job without a name gets one from its image and the
-    /// nonce, which no other job of the operator has.
+    /// The job that `operator` submits with `nonce`, as its winners run it: what is to be sealed or encrypted of it is
+    /// in clear. A job without a name gets one from its image and the nonce, which no other job of the operator has.
     ///
     /// # Errors
     /// [`JobFileError::Job`].
@@ -183,8 +205,10 @@ fn read(reader: &mut Reader<'_>) -> Option<JobFile> {
     let kind = lifecycle::kind(reader);
     let replicas = reader.top("replicas", |value| whole(value, limits::REPLICAS));
     let resources = placement::resources(reader);
+    let encrypts = reader.top("resources.encrypted", boolean).unwrap_or_default();
     let container = container::read(reader);
     let (command, args) = (container::entrypoint(reader), container::args(reader));
+    let seals_arguments = container::sealed(reader);
     let (ports, volumes) = (network::ports(reader), network::volumes(reader));
     let egress = network::egress(reader);
     let (links, after) = (network::links(reader), network::after(reader));
@@ -194,7 +218,7 @@ fn read(reader: &mut Reader<'_>) -> Option<JobFile> {
     let restart = lifecycle::restart(reader, kind.as_ref().unwrap_or(&JobType::Service));
     let (health, update) = (lifecycle::health(reader), lifecycle::update(reader));
     let sources = Sources::read(reader);
-    if !sources.is_empty() {
+    if encrypts || seals_arguments || !sources.is_empty() {
         // "A job with secrets names organisations, or `any`."
         let example =
             "organisations = [\"Acme\"], whose workers may read what is sealed, or \"any\"";
@@ -224,7 +248,8 @@ fn read(reader: &mut Reader<'_>) -> Option<JobFile> {
         update,
         ..JobSpec::new(NOWHERE, Address([0; 20]), 0, placeholder, image, request)
     };
-    Some(JobFile { name, job, sources, folder: PathBuf::new() })
+    let folder = PathBuf::new();
+    Some(JobFile { name, job, sources, seals_arguments, encrypts, folder })
 }
 
 #[cfg(test)]

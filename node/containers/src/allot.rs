@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use veil_protocol_spec::scheduling::{GpuUnits, VolumeKind};
 
 use crate::{
-    container,
     error::{DockerError, ReplicaError},
     executor::Executor,
     hosts,
@@ -27,7 +26,7 @@ impl Executor {
         let (mut mounts, tmpfs) = volume::mounts(&spec.volumes, &terms.volumes, has_quotas, user)?;
         mounts.extend(self.sealed_mounts(desired));
         let network = self.network_of(spec).await?;
-        let unshared = self.unshared(desired, container::reserved(spec)?.gpu).await?;
+        let unshared = self.unshared(desired, desired.limits()?.gpu).await?;
         Ok(Place {
             network: network.name,
             bridge: network.bridge.name,

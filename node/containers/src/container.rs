@@ -7,8 +7,7 @@ use bollard::models::{
     ResourcesUlimits, RestartPolicy as EnginePolicy, RestartPolicyNameEnum,
 };
 use veil_protocol_spec::scheduling::{
-    ContainerSettings, HealthCheck, HealthProbe, JobSpec, ResourceRequest, Resources,
-    SealedContents, Ulimit,
+    ContainerSettings, HealthCheck, HealthProbe, SealedContents, Ulimit,
 };
 
 use crate::{
@@ -44,23 +43,15 @@ pub(crate) fn is_suspended(container: &ContainerSummary) -> bool {
     names.iter().any(|name| name.ends_with(SUSPENDED))
 }
 
-/// What the job asks for, in clear.
-pub(crate) fn reserved(spec: &JobSpec) -> Result<Resources, ReplicaError> {
-    match &spec.request {
-        ResourceRequest::Clear(resources) => Ok(*resources),
-        _ => Err(ReplicaError::Request),
-    }
-}
-
 pub(crate) fn body(
     owner: &Owner,
     desired: &DesiredReplica,
     place: &Place,
 ) -> Result<ContainerCreateBody, ReplicaError> {
     let spec = &*desired.spec;
-    let reserved = reserved(spec)?;
+    let reserved = desired.limits()?;
     let container = &spec.container;
-    let unless_empty = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
+    let unless_empty = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
     // u16 units: at most 2^42 bytes and 2^23 millicores, both far within i64.
     let memory = reserved.memory.amount().cast_signed();
     let unless_none = |list: &Vec<Mount>| (!list.is_empty()).then(|| list.clone());
@@ -106,8 +97,8 @@ pub(crate) fn body(
     };
     Ok(ContainerCreateBody {
         image: Some(spec.image.as_str().to_owned()),
-        entrypoint: unless_empty(&spec.command),
-        cmd: unless_empty(&spec.args),
+        entrypoint: unless_empty(desired.command()),
+        cmd: unless_empty(desired.args()),
         user: container.user.as_ref().map(ToString::to_string),
         working_dir: container.workdir.as_ref().map(ToString::to_string),
         hostname: container.hostname.as_ref().map(ToString::to_string),
@@ -187,8 +178,8 @@ mod tests {
     use veil_protocol_spec::{
         Address, ChainId, ClusterId, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
         scheduling::{
-            Capability, CapabilityChange, ClusterScope, CpuUnits, Mebibytes, MemoryUnits,
-            RestartMode, SealedVariable, StopSignal, Tmpfs, UlimitKind,
+            Capability, CapabilityChange, ClusterScope, CpuUnits, JobSpec, Mebibytes, MemoryUnits,
+            ResourceRequest, Resources, RestartMode, SealedVariable, StopSignal, Tmpfs, UlimitKind,
         },
     };
 

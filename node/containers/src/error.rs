@@ -237,8 +237,10 @@ pub enum ReplicaError {
         /// The name.
         name: String,
     },
-    /// The request is in a form that only the circuit can read.
-    #[error("the job's request is in a form this worker cannot turn into limits; update it")]
+    /// The request is encrypted, and what is sealed in the job does not say what it is.
+    #[error(
+        "the job's request is encrypted, and no limits are sealed in it: its operator submits it again"
+    )]
     Request,
     /// What keeps containers from the host is not in force.
     #[error("no container is started: {0}")]

@@ -13,11 +13,10 @@ use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as State};
 use tokio::{sync::Notify, time::Instant};
 use veil_protocol_spec::{
     Slot,
-    scheduling::{JobSpec, Name, Resources},
+    scheduling::{JobSpec, Name, ResourceRequest, Resources},
 };
 
 use crate::{
-    container,
     engine::Docker,
     error::{DockerError, ReplicaError},
     facts::EngineFacts,
@@ -245,12 +244,13 @@ impl Memory {
     /// What is reserved for each replica that is claimed or has a container.
     pub(crate) fn reservations(&self) -> BTreeMap<ReplicaId, Resources> {
         let mut reserved = self.reserved.clone();
-        let claimed = self.desired.iter().map(|(id, desired)| (id, &desired.spec));
-        for (id, spec) in claimed.chain(&self.held_back) {
-            if let Ok(resources) = container::reserved(spec) {
-                reserved.insert(*id, resources);
-            }
-        }
+        let held_back = self.held_back.iter().filter_map(|(id, spec)| match spec.request {
+            ResourceRequest::Clear(resources) => Some((*id, resources)),
+            _ => None,
+        });
+        reserved.extend(held_back);
+        let claimed = self.desired.iter();
+        reserved.extend(claimed.filter_map(|(id, desired)| Some((*id, desired.limits().ok()?))));
         reserved
     }
 

@@ -22,7 +22,7 @@ pub struct Keep {
     /// because their lease is over.
     pub replicas: BTreeSet<ReplicaId>,
     /// Bodies of those that only may not run now: their room stays reserved, whether or not they have a
-    /// container.
+    /// container; of a body with an encrypted request, none.
     pub held_back: BTreeMap<ReplicaId, Arc<JobSpec>>,
     /// Those of them whose image the cluster does not allow any more.
     pub revoked: BTreeSet<ReplicaId>,

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use veil_protocol_spec::{
     Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
-    scheduling::{ClusterScope, JobSpec, SealedContents},
+    scheduling::{ClusterScope, JobSpec, Resources, SealedArguments, SealedContents},
 };
+
+use crate::error::ReplicaError;
 
 /// One replica of one job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,5 +61,26 @@ impl DesiredReplica {
     #[must_use]
     pub fn id(&self) -> ReplicaId {
         ReplicaId { job: self.spec.digest(), replica: self.replica }
+    }
+
+    /// What it gets, whether the body says so or what is sealed in it.
+    pub(crate) fn limits(&self) -> Result<Resources, ReplicaError> {
+        let closed = SealedContents::default();
+        let contents = self.contents.as_deref().unwrap_or(&closed);
+        contents.limits(&self.spec).ok_or(ReplicaError::Request)
+    }
+
+    fn arguments(&self) -> Option<&SealedArguments> {
+        self.contents.as_ref()?.arguments.as_ref()
+    }
+
+    /// What it runs in place of the image's entry point.
+    pub(crate) fn command(&self) -> &[String] {
+        self.arguments().map_or(&self.spec.command, |sealed| &sealed.command)
+    }
+
+    /// What it gives that in place of the image's arguments.
+    pub(crate) fn args(&self) -> &[String] {
+        self.arguments().map_or(&self.spec.args, |sealed| &sealed.args)
     }
 }

@@ -220,6 +220,8 @@ mod tests {
             env: Vec::new(),
             files: vec![file("/etc/app.conf", 0o444, b"one"), file("/run/db", 0o400, b"two")],
             registry: None,
+            arguments: None,
+            request: None,
         }
     }
 

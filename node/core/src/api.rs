@@ -10,6 +10,7 @@
 //! | `POST /v1/jobs` | takes a [`JobSpec`] and gossips it; answers [`JobOffered`] |
 //! | `GET /v1/jobs/{job}/versions` | the versions of the job that this one is a version of: list of [`JobVersion`](veil_node_api::versions::JobVersion) |
 //! | `GET /v1/sealing-keys` | the keys that jobs are sealed to, each signed by its member: list of [`SealingKeyAnnouncement`](veil_protocol_spec::sealing::SealingKeyAnnouncement) |
+//! | `GET /v1/encryption-keys` | what requests are encrypted with: [`EncryptionKeys`] |
 //! | `GET /v1/slots/{slot}` | the [`SlotRecord`] |
 //! | `GET /v1/snapshot` | the newest record and the state after it, which its certificate commits to: [`SnapshotFile`] |
 //! | `GET /v1/slots/{slot}/votes` | the members' signed votes for the certificate of a slot |
@@ -41,9 +42,13 @@ use veil_node_storage::{
     ledger::{Ledger, LedgerError},
 };
 use veil_protocol_spec::{
-    Blake3Digest, PeerIdHash, Slot, Wire, hex,
+    Blake3Digest, PeerIdHash, Slot, Wire,
+    codec::Bytes,
+    hex,
     scheduling::{JobSpec, SlotRecord},
+    sealing::EncryptionKeys,
 };
+use veil_scheduler::write_public_key;
 
 use crate::{
     epoch::ActiveEpoch,
@@ -81,6 +86,7 @@ pub(crate) fn read_and_post(reporter: Reporter) -> Routes {
         .get("/v1/jobs/{job}/versions", versions)
         .get("/v1/sealing-keys", sealing_keys)
         .get("/v1/snapshot", snapshot)
+        .get("/v1/encryption-keys", encryption_keys)
         .get("/v1/slots/{slot}", record)
         .get("/v1/slots/{slot}/conflict", conflict)
         .get("/v1/slots/{slot}/votes", votes)
@@ -145,6 +151,23 @@ async fn sealing_keys(State(of): Answers) -> Response {
     let members = (epoch.committee, &*epoch.roster);
     let own = epoch.sealing.get();
     Json(sealing::announced(&joined.peers, epoch.binding, members, own).await).into_response()
+}
+
+/// Whoever encrypts believes neither key for this node's saying so: it asks the chain and the members.
+async fn encryption_keys(State(of): Answers) -> Response {
+    let Some(epoch) = of.epoch() else {
+        return refuse(StatusCode::CONFLICT, &"this node is not ready: it has no key yet");
+    };
+    let writing = tokio::task::spawn_blocking(move || {
+        let public_key = write_public_key(&epoch.keys.public).ok()?;
+        let mut string = Vec::new();
+        epoch.reference_string.write(&mut string).ok()?;
+        Some(EncryptionKeys { public_key: Bytes(public_key), reference_string: Bytes(string) })
+    });
+    match writing.await {
+        Ok(Some(keys)) => Json(keys).into_response(),
+        _ => refuse(StatusCode::SERVICE_UNAVAILABLE, &"the keys cannot be written here"),
+    }
 }
 
 async fn record(answers: Answers, Path(slot): Path<u64>) -> Response {

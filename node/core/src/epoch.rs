@@ -14,6 +14,7 @@
 //! which key set it is, so there is nothing to disagree about.
 
 mod material;
+pub mod requests;
 
 use std::{
     io,
@@ -60,7 +61,7 @@ use crate::{
 
 pub use self::material::{Keys, Material, MaterialFiles};
 
-use self::material::Loaded;
+use self::{material::Loaded, requests::Requests};
 
 /// Why the key in force cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -205,6 +206,8 @@ pub struct ActiveEpoch {
     pub blocks_opened: watch::Sender<Option<DecryptionCounter>>,
     /// What this member answers about sealed jobs; nothing until it takes part.
     pub sealing: OnceLock<Sealing>,
+    /// Encrypted requests of jobs.
+    pub(crate) requests: Requests,
     pool: Mutex<Pool<Expanded>>,
     arrivals: watch::Sender<u64>,
     /// The last slot for which this node may have signed; the last of all until it has
@@ -281,6 +284,7 @@ impl ActiveEpoch {
             files,
             blocks_opened: watch::Sender::new(None),
             sealing: OnceLock::new(),
+            requests: Requests::default(),
             pool: Mutex::new(pool),
             arrivals: watch::Sender::new(0),
             signed: AtomicU64::new(u64::MAX),
@@ -323,13 +327,17 @@ impl ActiveEpoch {
             self.pool().admit(&telemetry, unix_now())?;
             let (telemetry, expanded) = self.expand(telemetry).await?;
             let kept = self.pool().insert(telemetry, expanded, unix_now())?;
-            self.arrivals.send_modify(|count| *count += 1);
+            self.notify_arrivals();
             Ok(kept)
         };
         taking.boxed()
     }
 
-    /// Notifies of telemetry that was taken.
+    pub(crate) fn notify_arrivals(&self) {
+        self.arrivals.send_modify(|count| *count += 1);
+    }
+
+    /// Notifies of telemetry that was taken, and of requests that were looked at.
     pub fn arrivals(&self) -> watch::Receiver<u64> {
         self.arrivals.subscribe()
     }

@@ -5,6 +5,7 @@
 //!    else is needed. Else labels and policy as of the manifest's block, from the chain, and
 //! 2. bodies of the pending jobs and telemetry, from this node or from peers. Telemetry from a peer is
 //!    checked like gossip, but for its age: the committee has decided that it counts.
+//!    Encrypted requests of jobs are verified and expanded ([`crate::epoch::requests`]).
 //! 3. The circuit, on the threads of the evaluation pool.
 
 use std::{
@@ -32,12 +33,14 @@ use veil_protocol_spec::{
     },
     sync::{SyncAnswer, SyncRequest},
 };
-use veil_scheduler::{Cancellation, EvaluateError, EvaluationKey, Inputs, Outputs, evaluate};
+use veil_scheduler::{
+    Cancellation, EncryptedQuantities, EvaluateError, EvaluationKey, Inputs, Outputs, evaluate,
+};
 use veil_scheduler_plan::inputs::PublicInputs;
 
 use crate::{
     cluster::{Peers, Views},
-    epoch::{ActiveEpoch, Expanded, TelemetryRefusal},
+    epoch::{ActiveEpoch, Expanded, TelemetryRefusal, requests::RequestRefusal},
 };
 
 /// Inputs fetched at once.
@@ -80,6 +83,9 @@ pub enum EvaluationError {
     /// Only a member has where to.
     #[error("this node is no member: it keeps no inputs, and votes for no manifest")]
     KeepsNone,
+    /// Its proof does not hold: more than t members have locked something they did not verify.
+    #[error("the manifest lists a job that must not be computed on: {0}")]
+    Request(#[from] RequestRefusal),
     /// The circuit.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
@@ -111,6 +117,8 @@ pub struct Fetched {
     pub public: PublicInputs,
     /// The telemetry, in no order.
     pub telemetry: Vec<Arc<Verified<Expanded>>>,
+    /// The encrypted requests, by job.
+    pub requests: BTreeMap<Blake3Digest, Arc<EncryptedQuantities>>,
     /// Whether the input bundle was kept before.
     is_kept: bool,
 }
@@ -170,12 +178,12 @@ impl InputSource {
         cancellation: Cancellation,
     ) -> Result<Evaluated, EvaluationError> {
         let key = self.key()?.until(cancellation);
-        let Fetched { public, telemetry, .. } = fetched;
+        let Fetched { public, telemetry, requests, .. } = fetched;
         let telemetry = telemetry
             .iter()
             .map(|found| (found.digest, Arc::clone(&found.expanded.telemetry)))
             .collect();
-        let inputs = Inputs { public, telemetry, ..Inputs::default() };
+        let inputs = Inputs { public, telemetry, requests, weights: None };
         if manifest.telemetry.is_empty() {
             // What is pending stays so.
             let (outputs, digest) = (Outputs::nothing(&key), manifest.no_outputs());
@@ -292,7 +300,11 @@ impl InputSource {
             fetch_all(entries, async |entry| self.telemetry(entry).await).await?;
         let profiles = telemetry.iter().map(|found| &found.telemetry.body);
         public.profiles = profiles.map(|body| (body.sender(), body.profile.clone())).collect();
-        Ok(Fetched { public, telemetry, is_kept })
+        let mut requests = BTreeMap::new();
+        for (job, body) in &public.jobs {
+            requests.extend(self.epoch.request(*job, body).await?.map(|found| (*job, found)));
+        }
+        Ok(Fetched { public, telemetry, requests, is_kept })
     }
 
     async fn public_inputs(

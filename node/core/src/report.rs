@@ -222,7 +222,19 @@ impl Reporter {
             pool.profiles().map(|(worker, profile)| (worker, profile.clone())).collect()
         });
         let view = joined.views.current();
-        unplaced(&view, &joined.jobs, state, &profiles.unwrap_or_default())
+        let mut waits = unplaced(&view, &joined.jobs, state, &profiles.unwrap_or_default());
+        if let Some(epoch) = self.epoch() {
+            for ((job, _), why) in &mut waits {
+                if epoch.sealing.get().is_some_and(|own| own.was_dealt_wrongly(job)) {
+                    why.push_str("; its sealed part was dealt wrongly to this member, which does not propose it");
+                }
+                if let Some(refusal) = epoch.refused_request(job) {
+                    *why =
+                        format!("{refusal}; its operator submits it again with `veil job submit`");
+                }
+            }
+        }
+        waits
     }
 }
 

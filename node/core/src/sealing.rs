@@ -12,15 +12,19 @@ use std::{
 
 use async_recursion::async_recursion as boxed;
 use rand::{RngCore, rngs::OsRng};
+use tfhe::CompactPublicKey;
 use veil_committee_sealed::member::{Known, SealingKey};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
     Blake3Digest, Committee, PeerIdHash, PublicIdentity,
     identity::SecretIdentity,
     scheduling::{Binding, ClusterState},
-    sealing::{SealingKeyAnnouncement, ShareAnswer, ShareRefusal, SignedShareRequest},
+    sealing::{
+        SealingKeyAnnouncement, ShareAnswer, ShareRefusal, SignedShareRequest, public_key_digest,
+    },
     sync::{SyncAnswer, SyncRequest},
 };
+use veil_scheduler::write_public_key;
 use zeroize::Zeroizing;
 
 use crate::cluster::Peers;
@@ -40,10 +44,12 @@ pub struct Sealing {
 }
 
 impl Sealing {
-    /// Of a member that takes part.
+    /// Of a member that takes part, which states the cluster's public key beside its own.
     #[must_use]
-    pub fn new(key: SealingKey, identity: &SecretIdentity) -> Self {
-        let announcement = key.announce(identity);
+    pub fn new(key: SealingKey, public_key: &CompactPublicKey, identity: &SecretIdentity) -> Self {
+        // A key that was read can be written; a digest of nothing would be no other member's.
+        let public_key = write_public_key(public_key).unwrap_or_default();
+        let announcement = key.announce(public_key_digest(&public_key), identity);
         Self { key, announcement, checked: Mutex::default() }
     }
 
@@ -81,6 +87,11 @@ impl Sealing {
         }
         checked.insert(*job, is_right);
         is_right
+    }
+
+    /// Whether a job that this member has looked at was dealt to it wrongly, so that it does not propose it.
+    pub(crate) fn was_dealt_wrongly(&self, job: &Blake3Digest) -> bool {
+        self.checked().get(job) == Some(&false)
     }
 
     fn checked(&self) -> MutexGuard<'_, BTreeMap<Blake3Digest, bool>> {

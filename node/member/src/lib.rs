@@ -249,7 +249,7 @@ async fn serve(
     let (protocols, signer) =
         Protocols::start(&epoch, &transports, &folder, &cluster.identity, &share, timing, proofs)?;
     let key = SealingKey::derive(&share.sealing_seed(), epoch.binding, protocols.me);
-    let _ = epoch.sealing.set(Sealing::new(key, &cluster.identity)); // it was empty: once an epoch
+    let _ = epoch.sealing.set(Sealing::new(key, &epoch.keys.public, &cluster.identity)); // it was empty: once an epoch
     drop(share);
     let suspicions = Arc::new(Suspicions::default());
     tasks.spawn(suspicions::listen(network.clone(), Arc::clone(&epoch), Arc::clone(&suspicions)));

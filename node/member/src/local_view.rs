@@ -112,17 +112,20 @@ impl ViewSnapshot {
     }
 
     /// The same of jobs that this member proposes: not of one whose sealed key was dealt to it wrongly
-    /// (`sealed.md`, step 4). "A job that is not listed is no objection."
+    /// (`sealed.md`, step 4), or whose encrypted request it has not verified. "A job that is not listed is no objection."
     pub(crate) fn proposed<'a>(
         &self,
         jobs: &'a Jobs,
-        epoch: &'a ActiveEpoch,
+        epoch: &'a Arc<ActiveEpoch>,
     ) -> impl Fn(&Blake3Digest) -> Option<JobDemand> + use<'a> {
         let demands = self.demands(jobs);
         let has_right_share = |job: &Blake3Digest| {
             epoch.sealing.get().is_none_or(|sealing| sealing.proposes(job, jobs))
         };
-        move |job| demands(job).filter(|_| has_right_share(job))
+        let is_sound = |job: &Blake3Digest| {
+            jobs.read(job, |body| epoch.has_sound_request(job, body)) == Some(true)
+        };
+        move |job| demands(job).filter(|_| has_right_share(job) && is_sound(job))
     }
 
     /// The view that rules and differences follow from. `jobs` says what a job wants whose body is known, `fit` who

@@ -2,7 +2,7 @@
 
 use veil_committee_sealed::seal::SealError;
 use veil_node_api::client::ClientError;
-use veil_node_chain::ChainError;
+use veil_node_chain::{AccountKeyError, ChainError};
 use veil_node_config::job_file::JobFileError;
 use veil_protocol_spec::{Address, Blake3Digest, scheduling::PolicyError, sealing::RosterError};
 
@@ -14,6 +14,9 @@ pub enum OperatorError {
     /// The chain.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// The account's key.
+    #[error(transparent)]
+    Account(#[from] AccountKeyError),
     /// The job file.
     #[error(transparent)]
     Job(#[from] JobFileError),
@@ -26,6 +29,30 @@ pub enum OperatorError {
     /// The node does not say which keys there are.
     #[error("the node does not say what to seal to, and nothing was submitted: {0}")]
     SealingKeys(ClientError),
+    /// The node gives a key that is not the cluster's.
+    #[error(
+        "the node's public key is not the one that the committee's members state, so nothing was encrypted or submitted: \
+         ask another node"
+    )]
+    OtherPublicKey,
+    /// The node gives a reference string that is not the cluster's.
+    #[error(
+        "the node's reference string is not the one on chain, so nothing was encrypted or submitted: ask another node"
+    )]
+    OtherReferenceString,
+    /// The request cannot be encrypted.
+    #[error("the job's request is not encrypted, and nothing was submitted: {0}")]
+    Encrypt(String),
+    /// Its body cannot be made again.
+    #[error(
+        "the chain lists no submission with nonce {nonce} of what this file gives now: it was another file, or other \
+         members answered when it was sealed. Repeat while all members answer; else stop the job that has no body \
+         (`veil job list`, `veil job stop`), and submit the file without --nonce"
+    )]
+    NotSealedAgain {
+        /// The nonce that was given.
+        nonce: u64,
+    },
     /// The keys do not hold.
     #[error("the job is not sealed, and nothing was submitted: {0}; ask another node")]
     Roster(#[from] RosterError),
@@ -34,8 +61,8 @@ pub enum OperatorError {
     Seal(#[from] SealError),
     /// What was sealed once is bound to one submission.
     #[error(
-        "part of version {0} is sealed, for that submission only: submit the file of that version again with \
-         `veil job submit`"
+        "part of version {0} is sealed, for that submission only, and only its winners can open it: submit the file of \
+         that version again with `veil job submit`"
     )]
     SealedVersion(Blake3Digest),
     /// The node does not let the account in.

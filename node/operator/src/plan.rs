@@ -7,21 +7,22 @@ use veil_node_api::client::Client;
 use veil_node_api::status::JobStatus;
 use veil_node_chain::{Chain, ChainError, Rights};
 use veil_node_config::job_file::{
-    JobFile, JobFileError,
+    JobFile,
     quantity::Measure::{Bytes, Cpu},
 };
 use veil_protocol_spec::{
     Address, Blake3Digest, ClusterId,
     scheduling::{
-        ClusterPolicy, Egress, HostPort, JobSpec, JobType, LEAK_WINDOW_BLOCKS, Name, Organisation,
-        Organisations, ResourceRequest, Schedule,
+        Egress, HostPort, JobSpec, JobType, LEAK_WINDOW_BLOCKS, Name, Organisation, Organisations,
+        ResourceRequest, Schedule,
     },
 };
 
 use crate::{
     error::OperatorError,
     obstacle::{Obstacle, Worker},
-    sealing,
+    policy,
+    sealing::{self, Hidden},
 };
 
 /// How many of a periodic job's next times a plan shows.
@@ -102,6 +103,8 @@ pub struct JobPlan {
     pub replicas: u16,
     /// What each of them is given.
     pub limits: Option<Limits>,
+    /// Whether only winners, and the circuit, learn the limits.
+    pub encrypted: bool,
     /// Bits that its submission would state.
     pub leak_bits: u32,
     /// Bits that the account has stated in this epoch, and may state.
@@ -155,10 +158,14 @@ pub async fn look(
     leak_bits: Option<u32>,
 ) -> Result<JobPlan, OperatorError> {
     let nonce = chain.next_job_nonce(cluster, operator).await?;
-    let (contents, remarks) = (file.contents().map_err(JobFileError::from)?, file.remarks());
-    let spec = file.into_spec(chain.scope(cluster), operator, nonce)?;
-    let spec = sealing::sealed(chain, cluster, node, spec, &contents).await?;
+    let (hidden, remarks) = (Hidden::of(&file)?, file.remarks());
+    let seals_arguments = file.seals_arguments();
+    let clear = file.into_spec(chain.scope(cluster), operator, nonce)?;
+    let limits = Limits::of(&clear);
+    let spec = sealing::sealed(chain, cluster, node, clear, hidden).await?;
     let mut plan = look_at(chain, cluster, node, spec, leak_bits).await?;
+    plan.limits = limits;
+    plan.tells = tells(&plan.spec, Some(plan.leak_bits), Hides::of(&plan.spec, seals_arguments));
     plan.tells.extend(remarks);
     Ok(plan)
 }
@@ -178,10 +185,7 @@ pub async fn look_at(
     let account = chain.account().ok_or(ChainError::NoAccount)?;
     let next_runs = next_runs(&spec.kind, chain.block().await?.1);
     let (operator, nonce) = (spec.operator, spec.nonce);
-    let policy = match &chain.cluster_policy(cluster).await?[..] {
-        [] => ClusterPolicy::default(),
-        policy => ClusterPolicy::parse(policy)?,
-    };
+    let policy = policy::current(chain, cluster).await?;
     let nodes = chain.nodes(cluster).await?;
     let workers: Vec<_> = nodes.iter().filter(|node| node.roles.worker).collect();
     let known: Vec<_> = workers
@@ -254,7 +258,8 @@ pub async fn look_at(
         obstacles,
         next_runs,
         update,
-        tells: tells(&spec, Some(stated)),
+        tells: tells(&spec, Some(stated), Hides::of(&spec, false)),
+        encrypted: matches!(spec.request, ResourceRequest::Encrypted(_)),
         spec,
     })
 }
@@ -268,14 +273,40 @@ fn next_runs(kind: &JobType, now: u64) -> Vec<u64> {
         .collect()
 }
 
+/// What of a job everybody else could read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hides {
+    /// The limits: the request is encrypted.
+    pub limits: bool,
+    /// What the container runs.
+    pub arguments: bool,
+}
+
+impl Hides {
+    const fn of(body: &JobSpec, arguments: bool) -> Self {
+        Self { limits: matches!(body.request, ResourceRequest::Encrypted(_)), arguments }
+    }
+}
+
 /// What a job tells, and to whom; `leak_bits` as its submission would state them.
 #[must_use]
-pub fn tells(job: &JobSpec, leak_bits: Option<u32>) -> Vec<String> {
-    let mut tells = vec![
-        "everybody reads its body: image, arguments, limits, labels; only whoever runs a worker that it is \
-         placed on sees what it computes"
-            .to_owned(),
-    ];
+pub fn tells(job: &JobSpec, leak_bits: Option<u32>, hides: Hides) -> Vec<String> {
+    let arguments = if hides.arguments { "" } else { "arguments, " };
+    let limits = if hides.limits { "" } else { "limits, " };
+    let mut tells = vec![format!(
+        "everybody reads its body: image, {arguments}{limits}labels; only whoever runs a worker that it is placed on \
+         sees what it computes"
+    )];
+    if hides.limits {
+        tells.push(
+            "its limits are encrypted: the circuit computes on them, and each worker that it is placed on learns them. \
+             Everybody sees which resource it takes most of, by the cluster's scale, and sizes of volumes and tmpfs"
+                .to_owned(),
+        );
+    }
+    if hides.arguments && job.health.is_some() {
+        tells.push("its health check is in the public body, arguments or not".to_owned());
+    }
     // "A job names organisations, or `any`, which `plan` says aloud."
     tells.push(match &job.constraints.organisations {
         Organisations::Any => "any organisation's workers may run it, also of those that nobody vouches for: \
@@ -329,10 +360,21 @@ mod tests {
     #[test]
     fn a_plan_says_aloud_whose_workers_may_run_the_job() {
         let mut job = JobFile::parse(samples::SERVICE).unwrap().check().unwrap();
-        let says = |job: &JobSpec| tells(job, None).join("\n");
+        let says = |job: &JobSpec| tells(job, None, Hides::default()).join("\n");
         assert!(says(&job).contains("any organisation's workers may run it"), "{}", says(&job));
         job.constraints.organisations = Organisations::Of(vec!["Acme".parse().unwrap()]);
         assert!(says(&job).contains("only workers of Acme run it"), "{}", says(&job));
+    }
+
+    #[test]
+    fn a_plan_says_what_is_hidden_and_what_is_not() {
+        let job = JobFile::parse(samples::SERVICE).unwrap().check().unwrap();
+        let says = |limits, arguments| tells(&job, None, Hides { limits, arguments }).join("\n");
+        assert!(says(false, false).contains("image, arguments, limits, labels"));
+        assert!(says(true, false).contains("image, arguments, labels"));
+        assert!(says(true, false).contains("which resource it takes most of"));
+        assert!(says(false, true).contains("image, limits, labels"));
+        assert_eq!(says(false, true).contains("health check"), job.health.is_some());
     }
 
     #[test]

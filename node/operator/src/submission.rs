@@ -14,6 +14,7 @@ use crate::{
     error::OperatorError,
     obstacle::Obstacle,
     plan::{self, JobPlan, Update},
+    sealing::{self, Hidden},
 };
 
 /// Logs the chain's account in at a node, for what only `operator` may do there: itself, or one that has delegated
@@ -91,6 +92,34 @@ pub async fn submit_planned(
     // A node keeps few bodies that the chain does not list, and may have dropped this one.
     give_body(node, &spec).await?;
     Ok(Submitted { job, spec, update })
+}
+
+/// Gives the body of a job that `operator` has submitted under `nonce` to `node` once more, from its file. What is sealed
+/// in it is sealed again, which gives the same as long as file and members are the same; else the chain does not list it.
+///
+/// # Errors
+/// [`OperatorError::NotSealedAgain`], and others of [`OperatorError`].
+#[boxed]
+pub async fn give_again(
+    chain: &Chain,
+    cluster: ClusterId,
+    node: &Client,
+    operator: Address,
+    file: JobFile,
+    nonce: u64,
+) -> Result<Blake3Digest, OperatorError> {
+    let hidden = Hidden::of(&file)?;
+    let spec = file.into_spec(chain.scope(cluster), operator, nonce)?;
+    let spec = sealing::sealed(chain, cluster, node, spec, hidden).await?;
+    let job = spec.digest();
+    if spec.sealed_part().is_some() {
+        let listed = chain.jobs(cluster, 0).await?;
+        if !listed.iter().any(|one| one.digest == job && one.operator == operator) {
+            return Err(OperatorError::NotSealedAgain { nonce });
+        }
+    }
+    give_body(node, &spec).await?;
+    Ok(job)
 }
 
 /// Gives a job's body to `node`, which passes it on.

@@ -7,13 +7,17 @@ use serde_json::json;
 use veil_node_api::client::Client;
 use veil_node_api::status::{EvidenceFile, EvidenceStatus};
 use veil_node_chain::Chain;
-use veil_node_operator::show;
+use veil_node_operator::{
+    request::{self, Verdict},
+    show,
+};
 use veil_node_storage::durable::write_new;
 use veil_node_terminal::waiting;
 use veil_protocol_spec::{
     Blake3Digest, ClusterId, PublicIdentity, Wire,
     evidence::{Evidence, Proof},
     scheduling::SignedCertificateVote,
+    sealing::WrongRequest,
 };
 
 use super::{
@@ -33,6 +37,8 @@ pub(super) enum Command {
     Export(Export),
     /// Take a piece of evidence to the contract that punishes what it shows.
     Report(One),
+    /// Examine a worker's evidence that a job's encrypted request is not that of its sealed limits.
+    Request(Request),
 }
 
 #[derive(Debug, Args)]
@@ -59,12 +65,22 @@ pub(super) struct Export {
     out: PathBuf,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Request {
+    /// What the worker has written: `wrong-requests/JOB.json` in its data directory.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    target: Target,
+}
+
 /// `veil evidence`.
 pub(super) fn run(command: &Command, asking: &Asking) -> Exit {
     let (target, ended) = match command {
         Command::List(arguments) => (&arguments.target, block_on(list(&arguments.target, asking))),
         Command::Export(arguments) => (&arguments.one.target, block_on(export(arguments, asking))),
         Command::Report(arguments) => (&arguments.target, block_on(report(arguments, asking))),
+        Command::Request(arguments) => (&arguments.target, block_on(examine(arguments, asking))),
     };
     conclude(target.json, ended)
 }
@@ -142,6 +158,29 @@ async fn identity_of(
     let peer = roster.get(member.position()).copied().ok_or_else(unseated)?;
     let identities = chain.identities(cluster, &[peer]).await?;
     identities.first().copied().ok_or_else(unseated)
+}
+
+async fn examine(arguments: &Request, asking: &Asking) -> Result<Exit, Failure> {
+    let Request { file, target } = arguments;
+    let json = std::fs::read(file).map_err(Failure::file(file))?;
+    let evidence: WrongRequest = serde_json::from_slice(&json)
+        .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
+    let access = target.resolve(asking)?;
+    let (chain, cluster) = access.chain().await?;
+    let node = access.first_node()?;
+    waiting::on(format_args!("asking the chain and the node at {}", node.address()));
+    let judged = request::judge(&chain, cluster, node, evidence).await?;
+    let says = match judged.verdict {
+        Verdict::OperatorDeviates => "has encrypted another request than it has sealed",
+        Verdict::RequestAgrees => {
+            "has encrypted what it has sealed: there is nothing wrong with it"
+        }
+        Verdict::NotCommitted => "has not committed to these limits: this shows nothing",
+    };
+    output::show(target.json, &judged, |out| {
+        writeln!(out, "operator {} of job {} {says}", judged.operator, judged.job)
+    })?;
+    Ok(if judged.verdict == Verdict::OperatorDeviates { Exit::Done } else { Exit::Failed })
 }
 
 async fn report(arguments: &One, asking: &Asking) -> Result<Exit, Failure> {

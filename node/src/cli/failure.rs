@@ -306,9 +306,13 @@ impl From<OperatorError> for Failure {
                 let (exit, kind) = of_node(source);
                 Self::new(exit, kind, error)
             }
-            OperatorError::Roster(_) | OperatorError::Seal(_) => {
-                Self::new(Exit::Failed, "refused", error)
-            }
+            OperatorError::Roster(_)
+            | OperatorError::Seal(_)
+            | OperatorError::Encrypt(_)
+            | OperatorError::OtherPublicKey
+            | OperatorError::OtherReferenceString
+            | OperatorError::NotSealedAgain { .. } => Self::new(Exit::Failed, "refused", error),
+            OperatorError::Account(_) => Self::new(Exit::Usage, "usage", error),
             OperatorError::NoVersion { .. }
             | OperatorError::SealedVersion(_)
             | OperatorError::NotFound(_)

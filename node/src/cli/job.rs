@@ -172,18 +172,10 @@ async fn submit(arguments: &Submit, asking: &Asking) -> Result<Exit, Failure> {
     let node = access.session(&chain, cluster, operator).await?;
     let leak_bits = arguments.leak_bits;
     match arguments.nonce {
-        // Sealed anew it would be another job, with another digest.
-        Some(_) if job.seals() => Err(Failure::new(
-            Exit::Usage,
-            "usage",
-            "part of the job is sealed, anew each time, so its body cannot be given again: stop the job that has none \
-             (`veil job list`, `veil job stop`), and submit the file without --nonce",
-        )),
         Some(nonce) => {
-            let spec = job.into_spec(chain.scope(cluster), operator, nonce)?;
             waiting::on(format_args!("giving the job to the node at {}", node.address()));
-            submission::give_body(&node, &spec).await?;
-            let digest = spec.digest();
+            let digest =
+                submission::give_again(&chain, cluster, &node, operator, job, nonce).await?;
             output::show(arguments.target.json, &json!({ "job": digest }), |out| {
                 writeln!(out, "{digest}")
             })?;

@@ -8,7 +8,7 @@ use std::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::network::{Network, json, until, veil};
+use crate::network::{Network, json, rows, until, veil};
 
 const SECRET: &str = "hunter2-of-a-network";
 
@@ -80,6 +80,99 @@ fn winners_open_what_is_sealed_and_start_again_without_the_committee() {
     });
     members.iter().for_each(|member| network.signal_node(member, Signal::SIGCONT));
     drop(back);
+}
+
+/// What a clear request for 300 millicores, 1088 MiB and 2 GiB looks like: as the units of its encoding, after the tag of
+/// requests in clear; and as people, job files, labels and JSON say it.
+const LIMITS: [&[u8]; 6] =
+    [&[0, 3, 17, 2, 0], b"3,17,2,0", b"1140850688", b"1088Mi", b"300 millicores", b"\"memory\":17"];
+
+/// "A job with encrypted requests is placed on a devnet; no file, log or message of a node that did not win holds its limits
+/// in clear."
+#[test]
+fn limits_of_an_encrypted_request_are_read_by_winners_only() {
+    let (network, _) = Network::start();
+    let image = veil_node_devnet::sample_image().unwrap();
+    let file = |replicas: u16| {
+        format!(
+            "name = \"hidden\"\nimage = \"{image}\"\nreplicas = {replicas}\n\
+             [container]\nsealed = true\nentrypoint = [\"/bin/busybox\", \"sh\", \"-c\", \
+             \"exec sleep 3601 # {SECRET}\"]\n\
+             [resources]\ncpu = \"300m\"\nmemory = \"1088Mi\"\ndisk = \"2Gi\"\nencrypted = true\n\
+             [restart]\nmode = \"always\"\n[placement]\norganisations = \"any\"\nanti_affinity = \"hard\"\n"
+        )
+    };
+    let path = network.folder.join("hidden.toml");
+    fs::write(&path, file(1)).unwrap();
+    let of_file = |verb: &str, more: &[&str]| {
+        let mut command = veil();
+        command.args(["job", verb, "--json"]).arg(&path).args(more);
+        json(command.arg("--devnet").arg(&network.folder))
+    };
+    // Whoever plans it sees the limits, and what is told.
+    let plan = of_file("plan", &[]);
+    assert_eq!((&plan["encrypted"], &plan["limits"]["memory"]), (&true.into(), &"1088Mi".into()));
+    assert!(plan["tells"].to_string().contains("its limits are encrypted"), "{plan}");
+    let nonce = plan["nonce"].to_string();
+    // In one batch with one in clear.
+    let job = network.submit_file(&file(1));
+    let clear = network.submit(1);
+    let winner = until("it runs", || network.running(&job, 1)).remove(0);
+    until("the other runs, too", || network.running(&clear, 1));
+
+    // The winner's engine got the limits and the arguments that are sealed.
+    let (container, _) = own(&network, &winner, &job).unwrap();
+    let format = "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{json .Config.Entrypoint}}";
+    let output = Command::new("docker").args(["inspect", "--format", format, &container]).output();
+    let inspected = String::from_utf8(output.unwrap().stdout).unwrap();
+    assert!(inspected.starts_with("1140850688 300000000 "), "{inspected}");
+    assert!(inspected.contains(SECRET), "{inspected}");
+
+    // The body can be given again: what is sealed is sealed to the same bytes.
+    // The same members must answer, and a busy one may be late.
+    until("the same body is given again", || {
+        (of_file("submit", &["--nonce", &nonce])["job"] == job.as_str()).then_some(())
+    });
+
+    // All others hold nothing of it.
+    let status = json(veil().args(["job", "status", "--json", "--devnet"]).arg(&network.folder));
+    let list = json(veil().args(["job", "list", "--json", "--devnet"]).arg(&network.folder));
+    let is_in = |bytes: &[u8], one: &[u8]| bytes.windows(one.len()).any(|found| found == one);
+    let secrets: Vec<&[u8]> = LIMITS.into_iter().chain([SECRET.as_bytes()]).collect();
+    for said in [&status, &list] {
+        let said = said.to_string();
+        assert!(!secrets.iter().any(|one| is_in(said.as_bytes(), one)), "{said}");
+    }
+    let members = (1..=4).map(|i| format!("member-{i}"));
+    let workers = (1..=3).map(|i| format!("worker-{i}")).filter(|worker| *worker != winner);
+    for node in members.chain(workers) {
+        let log = network.log_since(&node, 0);
+        for one in &secrets {
+            assert!(!is_in(log.as_bytes(), one), "{node}: {}", String::from_utf8_lossy(one));
+        }
+        for file in files(&network.folder.join(&node)) {
+            // Keys are random bytes, and megabytes of them.
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with("keyset-") || name.starts_with("reference-string-") {
+                continue;
+            }
+            let bytes = fs::read(&file).unwrap_or_default();
+            for one in &secrets {
+                let leaks = is_in(&bytes, one);
+                assert!(!leaks, "{}: {}", file.display(), String::from_utf8_lossy(one));
+            }
+        }
+    }
+
+    // Scaling restarts nothing, although the new version is sealed and encrypted anew.
+    let scaled = network.submit_file(&file(2));
+    assert_ne!(scaled, job);
+    until("two replicas run", || {
+        let placed = [&job, &scaled].map(|job| rows(&network, job));
+        let running = |rows: &[Value]| rows.iter().filter(|row| row["running"] == true).count();
+        (running(&placed[0]) + running(&placed[1]) == 2).then_some(())
+    });
+    assert_eq!(own(&network, &winner, &job).unwrap(), (container, true), "it was left alone");
 }
 
 /// The container of a worker's own replica of the job, and whether it runs.

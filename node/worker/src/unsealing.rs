@@ -8,7 +8,8 @@
 //!
 //! # State
 //! The folder `sealed`: a file for each job, encrypted under this worker's identity. "A rebooted worker starts its
-//! containers from what it keeps encrypted under its identity, without asking the committee."
+//! containers from what it keeps encrypted under its identity, without asking the committee." The folder
+//! `wrong-requests`: evidence against operators whose encrypted request is not that of their sealed limits.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,12 +28,13 @@ use veil_committee_sealed::{
 use veil_node_core::{cluster::Peers, epoch::ActiveEpoch};
 use veil_node_storage::durable::replace;
 use veil_protocol_spec::{
-    Blake3Digest, PeerIdHash, ReplicaIndex,
+    Blake3Digest, Committee, PeerIdHash, ReplicaIndex,
     identity::SecretIdentity,
-    scheduling::{JobSpec, SealedContents},
-    sealing::{ShareAnswer, ShareRefusal},
+    scheduling::{JobSpec, ResourceRequest, SealedContents},
+    sealing::{ShareAnswer, ShareRefusal, WrongRequest},
     sync::{SyncAnswer, SyncRequest},
 };
+use veil_scheduler::request_agrees;
 use zeroize::Zeroizing;
 
 use crate::assigned::Replica;
@@ -49,10 +51,17 @@ const ASKING: Closed = "its sealed part is not open yet: the members are asked f
 const TOO_FEW: Closed =
     "fewer than t+1 members have given their shares of its sealed part; they are asked again";
 const ELSEWHERE: Closed = "it is sealed to the committee of another epoch: its operator submits it again with `veil job submit`";
-const DEALT_WRONGLY: Closed =
+pub(crate) const DEALT_WRONGLY: Closed =
     "its sealed part was dealt wrongly: its operator seals it again with `veil job submit`";
 const NO_CONTENTS: Closed = "what is sealed in it is nothing that a container can have: its operator puts it right and submits it again";
+const OTHER_REQUEST: Closed = "its encrypted request is not that of its sealed limits: this worker has the evidence \
+     (`veil evidence request`), and its operator submits the job again with `veil job submit`";
 const NOT_KEPT: Closed = "what is sealed in it cannot be stored; see this worker's log";
+
+/// Whether it will never be open, however often the members are asked.
+pub(crate) fn is_final(why: Closed) -> bool {
+    matches!(why, ELSEWHERE | DEALT_WRONGLY | NO_CONTENTS | OTHER_REQUEST)
+}
 
 /// What came of opening one job.
 pub(crate) type Opened = Result<Arc<SealedContents>, Closed>;
@@ -67,6 +76,7 @@ struct Waiting {
 /// See the [module documentation](self).
 pub(crate) struct Unsealing {
     folder: PathBuf,
+    evidence: PathBuf,
     keeper: Arc<Keeper>,
     identity: SecretIdentity,
     peers: Peers,
@@ -91,6 +101,7 @@ impl Unsealing {
     ) -> Self {
         Self {
             folder: data_dir.join("sealed"),
+            evidence: data_dir.join("wrong-requests"),
             keeper: Arc::new(Keeper::new(&identity, &epoch.binding.scope)),
             identity,
             peers,
@@ -124,6 +135,7 @@ impl Unsealing {
             }
             let asking = Asking {
                 path: file(&self.folder, &job),
+                evidence: self.evidence.clone(),
                 keeper: Arc::clone(&self.keeper),
                 identity: self.identity.clone(),
                 peers: self.peers.clone(),
@@ -201,6 +213,7 @@ fn file(folder: &Path, job: &Blake3Digest) -> PathBuf {
 /// One job that is opened.
 struct Asking {
     path: PathBuf,
+    evidence: PathBuf,
     keeper: Arc<Keeper>,
     identity: SecretIdentity,
     peers: Peers,
@@ -217,7 +230,7 @@ impl Asking {
         if let Ok(Some(contents)) = kept {
             return Ok(Arc::new(contents));
         }
-        let contents = self.ask().await?;
+        let contents = self.agreed(self.ask().await?).await?;
         let Self { path, keeper, .. } = self;
         let keeping = tokio::task::spawn_blocking(move || {
             keep(&path, &keeper, &job, &contents).map(|()| contents)
@@ -232,6 +245,40 @@ impl Asking {
         }
     }
 
+    /// Step 8, of an encrypted request: "it encrypts the limits again with the seed, and compares with the list".
+    async fn agreed(&self, contents: SealedContents) -> Result<SealedContents, Closed> {
+        let ResourceRequest::Encrypted(request) = &self.body.request else { return Ok(contents) };
+        let sealed = contents.request.clone().ok_or(NO_CONTENTS)?;
+        let quantities = sealed.quantities(&request.scale).map_err(|_| NO_CONTENTS)?;
+        let (body, epoch) = (Arc::clone(&self.body), Arc::clone(&self.epoch));
+        let randomness = sealed.seed.randomness();
+        let comparing = tokio::task::spawn_blocking(move || {
+            let ResourceRequest::Encrypted(request) = &body.request else { return Ok(true) };
+            request_agrees(&request.list, &quantities, &randomness, &epoch.keys.public)
+        });
+        match comparing.await {
+            Ok(Ok(true)) => return Ok(contents),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(job = %self.job, %error, "the encrypted request cannot be compared");
+                return Err(NO_CONTENTS);
+            }
+            Err(_) => return Err(NOT_KEPT), // the runtime is shutting down
+        }
+        let evidence = WrongRequest { job: self.job, opened: sealed };
+        let path = self.evidence.join(format!("{}.json", self.job));
+        let stored = serde_json::to_vec(&evidence).map_err(io::Error::other).and_then(|json| {
+            fs::create_dir_all(&self.evidence)?;
+            replace(&path, &json)
+        });
+        let path = path.display();
+        match stored {
+            Ok(()) => tracing::error!(job = %self.job, %path, "evidence against its operator"),
+            Err(error) => tracing::error!(%path, %error, "evidence is not stored"),
+        }
+        Err(OTHER_REQUEST)
+    }
+
     /// Steps 5 to 8.
     async fn ask(&self) -> Result<SealedContents, Closed> {
         let mut randomness = Zeroizing::new([0; 32]);
@@ -241,7 +288,7 @@ impl Asking {
         let opening = Opening::new(body, &body.operator, self.replica, &self.identity, &randomness);
         let mut opening = opening.map_err(|error| why(&error))?;
         let request = SyncRequest::Share(Box::new(opening.request().clone()));
-        let mut refused = None;
+        let mut refused = Refusals::default();
         let opened = self.peers.ask_members(request, |peer, answer| {
             let seat = |index: usize| self.epoch.roster.get(index).map(PeerIdHash::of);
             match answer {
@@ -259,7 +306,7 @@ impl Asking {
                 }
                 SyncAnswer::Share(ShareAnswer::Refused(refusal)) => {
                     tracing::info!(%job, %peer, %refusal, "a member keeps its share");
-                    refused = Some(refusal);
+                    refused.count(refusal);
                     None
                 }
                 _ => {
@@ -274,11 +321,36 @@ impl Asking {
                 tracing::warn!(%job, %error, "the sealed part is not opened");
                 Err(why(&error))
             }
-            None => Err(match refused {
-                Some(ShareRefusal::SealedElsewhere | ShareRefusal::OtherEpoch) => ELSEWHERE,
-                Some(ShareRefusal::DealtWrongly | ShareRefusal::NoShare) => DEALT_WRONGLY,
-                _ => TOO_FEW,
-            }),
+            None => Err(refused.why(self.epoch.committee)),
+        }
+    }
+}
+
+/// Why members have kept their shares.
+#[derive(Default)]
+struct Refusals {
+    elsewhere: usize,
+    dealt_wrongly: usize,
+}
+
+impl Refusals {
+    const fn count(&mut self, refusal: ShareRefusal) {
+        match refusal {
+            ShareRefusal::SealedElsewhere | ShareRefusal::OtherEpoch => self.elsewhere += 1,
+            ShareRefusal::DealtWrongly | ShareRefusal::NoShare => self.dealt_wrongly += 1,
+            _ => {}
+        }
+    }
+
+    /// What t+1 members say is so, since one of them is honest; fewer may deviate.
+    const fn why(&self, committee: Committee) -> Closed {
+        let needed = committee.reconstruction_threshold().get();
+        if self.elsewhere >= needed {
+            ELSEWHERE
+        } else if self.dealt_wrongly >= needed {
+            DEALT_WRONGLY
+        } else {
+            TOO_FEW
         }
     }
 }
@@ -338,7 +410,9 @@ mod tests {
         let content = Bytes(b"hunter2hunter2".to_vec());
         let path = "/run/secrets/db".parse().unwrap();
         let file = SealedFile { path, mode: FileMode::READ_ONLY, content };
-        SealedContents { env: Vec::new(), files: vec![file], registry: None }
+        let mut contents = SealedContents::default();
+        contents.files = vec![file];
+        contents
     }
 
     fn keeper(byte: u8) -> Keeper {
@@ -348,6 +422,21 @@ mod tests {
             cluster: ClusterId([2; 32]),
         };
         Keeper::new(&SecretIdentity::from_bytes(&[byte; 32]).unwrap(), &scope)
+    }
+
+    #[test]
+    fn a_part_was_dealt_wrongly_if_more_members_say_so_than_may_deviate() {
+        let why = |refusals: &[ShareRefusal]| {
+            let mut counted = Refusals::default();
+            refusals.iter().for_each(|refusal| counted.count(*refusal));
+            counted.why(Committee::new(4).unwrap())
+        };
+        use ShareRefusal::{DealtWrongly, NoShare, NotAssigned, OtherEpoch, SealedElsewhere};
+        assert_eq!(why(&[DealtWrongly, NotAssigned, NotAssigned]), TOO_FEW);
+        assert_eq!(why(&[DealtWrongly, NoShare]), DEALT_WRONGLY);
+        assert_eq!(why(&[DealtWrongly, SealedElsewhere]), TOO_FEW);
+        assert_eq!(why(&[OtherEpoch, SealedElsewhere]), ELSEWHERE);
+        assert!(is_final(DEALT_WRONGLY) && is_final(ELSEWHERE) && !is_final(TOO_FEW));
     }
 
     #[test]

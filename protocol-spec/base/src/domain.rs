@@ -110,6 +110,8 @@ domains! {
     SEALING_KEY = "sealing key";
     /// What a member signs of its sealing key.
     SEALING_KEY_ANNOUNCEMENT = "sealing key announcement";
+    /// Digest of a cluster's compact public key, as members state it.
+    COMPACT_PUBLIC_KEY = "compact public key";
     /// Digest of the sealing keys that a job is sealed to.
     SEALING_ROSTER = "sealing roster";
     /// The second generator of commitments to shares of a sealed job's key.
@@ -126,6 +128,18 @@ domains! {
     RELEASED_SHARE = "released share";
     /// The key under which a worker keeps what it has opened, from its identity.
     KEPT_CONTENTS = "kept contents";
+    /// What an operator's account signs, so that a key to seal one of its jobs with comes of it.
+    SEALER_KEY = "sealer key";
+    /// What an operator seals with, from that key.
+    SEALING_RANDOMNESS = "sealing randomness";
+    /// The seed of an encrypted request, from that key.
+    REQUEST_SEED = "request seed";
+    /// The tag that equal contents of one operator's job have.
+    CONTENTS_TAG = "contents tag";
+    /// Commits to the limits behind an encrypted request, and to the seed of its encryption.
+    REQUEST_COMMITMENT = "request commitment";
+    /// What an encrypted request is encrypted with, from the seed that winners learn.
+    REQUEST_RANDOMNESS = "request randomness";
     /// Digest of a `Manifest`.
     MANIFEST = "manifest";
     /// The place of a worker in a list of a manifest that not all fit into.

@@ -9,7 +9,7 @@ use veil_protocol_spec_base::{
 
 use crate::{
     container::*, job::*, kind::*, labels::Label, lifecycle::*, links::*, names::Organisation,
-    network::*, quantities::LatencyClass, resources::*, volume::*,
+    network::*, quantities::LatencyClass, request::*, resources::*, volume::*,
 };
 
 pub(crate) fn labels(texts: &[&str]) -> Vec<Label> {

@@ -1,4 +1,5 @@
-//! What is sealed in a job: environment, files, credentials of the image's registry.
+//! What is sealed in a job: environment, files, credentials of the image's registry; and, if asked, its arguments and
+//! the limits of an encrypted request.
 //!
 //! The operator checks it before it seals, and the winner checks it again after it has opened it: nobody in between can.
 
@@ -9,7 +10,8 @@ use veil_protocol_spec_base::codec::{Bytes, Wire};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::{
-    container::ContainerPath, job::JobSpec, limits, names::VariableName, resources::ResourceRequest,
+    container::ContainerPath, job::JobSpec, limits, names::VariableName, opened::SealedRequest,
+    refusal::JobError, request::ResourceRequest, resources::Resources,
 };
 
 /// A variable of the environment.
@@ -79,6 +81,16 @@ pub struct RegistryCredentials {
     pub password: String,
 }
 
+/// What the container runs, of a body that says nothing of it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
+#[serde(deny_unknown_fields)]
+pub struct SealedArguments {
+    /// As [`JobSpec::command`].
+    pub command: Vec<String>,
+    /// As [`JobSpec::args`].
+    pub args: Vec<String>,
+}
+
 /// What is sealed.
 ///
 /// # Security
@@ -93,6 +105,10 @@ pub struct SealedContents {
     pub files: Vec<SealedFile>,
     /// For the pull of the image.
     pub registry: Option<RegistryCredentials>,
+    /// In place of the body's, which has none then.
+    pub arguments: Option<SealedArguments>,
+    /// Behind the body's encrypted request.
+    pub request: Option<SealedRequest>,
 }
 
 impl Zeroize for SealedContents {
@@ -100,6 +116,8 @@ impl Zeroize for SealedContents {
         self.env.zeroize();
         self.files.iter_mut().for_each(|file| file.content.0.zeroize());
         self.registry.zeroize();
+        self.arguments.zeroize();
+        self.request = None; // its seed is zeroized on drop
     }
 }
 
@@ -132,18 +150,28 @@ impl fmt::Debug for RegistryCredentials {
     }
 }
 
+impl fmt::Debug for SealedArguments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealedArguments(<redacted>)")
+    }
+}
+
 impl fmt::Debug for SealedContents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SealedContents")
             .field("env", &self.env.len())
             .field("files", &self.files.len())
             .field("registry", &self.registry.is_some())
+            .field("arguments", &self.arguments.is_some())
+            .field("request", &self.request.is_some())
             .finish_non_exhaustive()
     }
 }
 
 impl Wire for SealedContents {
     const NAME: &'static str = "SealedContents";
+    // Version 1 had no arguments, and no limits of an encrypted request.
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = limits::SEALED_BYTES;
 }
 
@@ -152,7 +180,7 @@ impl Wire for SealedContents {
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum ContentsError {
     /// There is too much of it.
-    #[error("env, secrets, files and credentials take {0} bytes together: at most {max}", max = limits::SEALED_BYTES)]
+    #[error("what is sealed takes {0} bytes together: at most {max}", max = limits::SEALED_BYTES)]
     TooLong(usize),
     /// A list has too many entries.
     #[error("{len} entries of `{list}`: at most {max}", max = limits::SEALED_ENTRIES)]
@@ -184,20 +212,102 @@ pub enum ContentsError {
     /// The files take more than the memory that the job may use, which they count as.
     #[error("the files take {0} bytes of memory, and the job asks for less")]
     BeyondMemory(usize),
+    /// The body has arguments, and so has the sealed part.
+    #[error("the arguments are sealed, and the public body has some too: seal the job again")]
+    ArgumentsTwice,
+    /// The body's request is in clear, and there are sealed limits.
+    #[error("limits are sealed for a request in clear: seal the job again")]
+    ClearRequest,
+    /// The body's request is encrypted, and nothing says what it is.
+    #[error("the request is encrypted, and its limits are not sealed: seal the job again")]
+    NoLimits,
+    /// The body commits to other limits, or another seed.
+    #[error("the sealed limits are not those that the body commits to: seal the job again")]
+    OtherLimits,
+    /// The limits are beyond the scale that the request is encrypted in.
+    #[error(
+        "the sealed limits are beyond what the cluster's scale can count, so they are not what is encrypted: seal the job \
+         again"
+    )]
+    TooLarge,
+    /// With the limits and arguments that are sealed, the job breaks a rule.
+    #[error("with what is sealed in it: {0}")]
+    Job(#[from] Box<JobError>),
 }
 
 impl SealedContents {
     /// Whether nothing is in it, so that nothing need be sealed.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.env.is_empty() && self.files.is_empty() && self.registry.is_none()
+        self.env.is_empty()
+            && self.files.is_empty()
+            && self.registry.is_none()
+            && self.arguments.is_none()
+            && self.request.is_none()
     }
 
-    /// Checks it against the job that it belongs to.
+    /// The body that goes with it, of a job that says everything: without the arguments that are sealed. An encrypted
+    /// request takes the place of the clear one besides.
+    #[must_use]
+    pub fn public(&self, job: JobSpec) -> JobSpec {
+        match self.arguments {
+            Some(_) => JobSpec { command: Vec::new(), args: Vec::new(), ..job },
+            None => job,
+        }
+    }
+
+    /// The job as its winner runs it: with the arguments and limits that are sealed.
+    #[must_use]
+    pub fn applied(&self, job: &JobSpec) -> JobSpec {
+        let mut applied = job.clone();
+        if let Some(SealedArguments { command, args }) = &self.arguments {
+            (applied.command, applied.args) = (command.clone(), args.clone());
+        }
+        if let Some(limits) = self.limits(job) {
+            applied.request = ResourceRequest::Clear(limits);
+        }
+        applied
+    }
+
+    /// What each replica gets; `None` if the request is encrypted and nothing says what it is.
+    #[must_use]
+    pub fn limits(&self, job: &JobSpec) -> Option<Resources> {
+        match &job.request {
+            ResourceRequest::Clear(clear) => Some(*clear),
+            ResourceRequest::Encrypted(_) => Some(self.request.as_ref()?.limits),
+        }
+    }
+
+    /// Checks it against the body that it belongs to. Whether the encrypted request is that of the sealed limits is the
+    /// winner's to find out besides: it takes the key of the cluster.
     ///
     /// # Errors
     /// [`ContentsError`].
     pub fn validate(&self, job: &JobSpec) -> Result<(), ContentsError> {
+        if self.arguments.is_some() && !(job.command.is_empty() && job.args.is_empty()) {
+            return Err(ContentsError::ArgumentsTwice);
+        }
+        match (&job.request, &self.request) {
+            (ResourceRequest::Clear(_), None) => {}
+            (ResourceRequest::Clear(_), Some(_)) => return Err(ContentsError::ClearRequest),
+            (ResourceRequest::Encrypted(_), None) => return Err(ContentsError::NoLimits),
+            (ResourceRequest::Encrypted(encrypted), Some(sealed)) => {
+                if !sealed.is_committed_to(job) {
+                    return Err(ContentsError::OtherLimits);
+                }
+                sealed.quantities(&encrypted.scale).map_err(|_| ContentsError::TooLarge)?;
+            }
+        }
+        let applied = self.applied(job);
+        applied.validate().map_err(Box::new)?;
+        self.fits(&applied)
+    }
+
+    /// Checks it against the job as its winner runs it.
+    ///
+    /// # Errors
+    /// [`ContentsError`].
+    pub fn fits(&self, job: &JobSpec) -> Result<(), ContentsError> {
         for (list, len) in [("env", self.env.len()), ("files", self.files.len())] {
             if len > limits::SEALED_ENTRIES {
                 return Err(ContentsError::TooMany { list, len });
@@ -255,83 +365,4 @@ fn ascending<T: Ord + fmt::Display>(
 }
 
 #[cfg(test)]
-mod tests {
-    use veil_protocol_spec_base::codec::assert_wire;
-
-    use super::*;
-    use crate::arbitrary;
-
-    fn contents() -> SealedContents {
-        let variable =
-            |name: &str, value: &str| SealedVariable { name: name.into(), value: value.into() };
-        let file = |path: &str| SealedFile {
-            path: path.parse().unwrap(),
-            mode: FileMode::READ_ONLY,
-            content: Bytes(b"hunter2".to_vec()),
-        };
-        SealedContents {
-            env: vec![variable("DB", "postgres://hunter2"), variable("TZ", "Europe/Berlin")],
-            files: vec![file("/etc/app.conf"), file("/run/secrets/db")],
-            registry: Some(RegistryCredentials {
-                username: "robot".into(),
-                password: "hunter2".into(),
-            }),
-        }
-    }
-
-    #[test]
-    fn contents_round_trip_and_print_nothing_of_themselves() {
-        assert_wire(&contents());
-        let printed = format!("{:?} {:?} {:?}", contents(), contents().env, contents().files);
-        let printed = format!("{printed} {:?}", contents().registry);
-        assert!(printed.contains("redacted") && printed.contains("DB"), "{printed}");
-        assert!(!printed.contains("hunter2") && !printed.contains("robot"), "{printed}");
-    }
-
-    #[test]
-    fn contents_that_no_container_can_have_are_refused_by_name() {
-        let mut job = arbitrary::job();
-        job.links = vec![arbitrary::link("db", 5432, "shop-db")];
-        job.links[0].env = Some("ADDR".parse().unwrap());
-        assert_eq!(contents().validate(&job), Ok(()));
-        type Change = fn(&mut SealedContents);
-        type Expected = fn(&ContentsError) -> bool;
-        let cases: [(Change, Expected); 10] = [
-            (|c| c.env[0].name = "ADDR".into(), |e| matches!(e, ContentsError::OfLink(_))),
-            (|c| c.env[0].name.clear(), |e| matches!(e, ContentsError::VariableName(_))),
-            (|c| c.env[0].name = "A=B".into(), |e| matches!(e, ContentsError::VariableName(_))),
-            (|c| c.env[0].value = "a\0".into(), |e| matches!(e, ContentsError::VariableValue(_))),
-            (|c| c.env.swap(0, 1), |e| matches!(e, ContentsError::Order(_))),
-            (|c| c.files.swap(0, 1), |e| matches!(e, ContentsError::Order(_))),
-            (
-                |c| c.files[0].path = "/dev/mem".parse().unwrap(),
-                |e| matches!(e, ContentsError::Mount(_)),
-            ),
-            (
-                |c| c.files[1].path = "/tmp".parse().unwrap(),
-                |e| matches!(e, ContentsError::MountedTwice(_)),
-            ),
-            (
-                |c| c.registry.as_mut().unwrap().password.clear(),
-                |e| matches!(e, ContentsError::Credentials),
-            ),
-            (
-                |c| c.files[0].content = Bytes(vec![0; limits::SEALED_BYTES]),
-                |e| matches!(e, ContentsError::TooLong(_)),
-            ),
-        ];
-        for (i, (change, expected)) in cases.into_iter().enumerate() {
-            let mut changed = contents();
-            change(&mut changed);
-            let error = changed.validate(&job).unwrap_err();
-            assert!(expected(&error), "{i}: {error}");
-            assert!(!error.to_string().contains("hunter2"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_mode_is_of_files() {
-        assert_eq!(FileMode::try_from(0o400).map(FileMode::bits), Ok(0o400));
-        assert_eq!(FileMode::try_from(0o1777), Err(InvalidFileMode(0o1777)));
-    }
-}
+mod tests;

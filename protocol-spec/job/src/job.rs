@@ -16,7 +16,8 @@
 //!
 //! # Encrypted requests
 //! The list in a job is proven for operator and nonce ([`JobSpec::request_metadata`]); copied
-//! into a job of another operator, the list does not verify.
+//! into a job of another operator, the list does not verify. Winners learn the limits from the sealed part
+//! ([`crate::opened`]).
 
 use serde::{Deserialize, Serialize};
 use veil_protocol_spec_base::{
@@ -37,7 +38,7 @@ use crate::{
     network::{Egress, Port},
     proven::{ProofMetadata, ProvenList},
     quantities::LatencyClass,
-    resources::ResourceRequest,
+    request::ResourceRequest,
     sealed::SealedPart,
     volume::Volume,
 };
@@ -194,9 +195,9 @@ pub struct JobSpec {
     pub image: ImageReference,
     /// What people call this version of the image; it selects nothing.
     pub tag: Option<ImageTag>,
-    /// Replaces the image's entry point; empty for the image's own. Public: no secrets.
+    /// Replaces the image's entry point; empty for the image's own, or if it is sealed. Public: no secrets.
     pub command: Vec<String>,
-    /// Arguments of the entry point; empty for the image's own. Public: no secrets.
+    /// Arguments of the entry point; empty for the image's own, or if they are sealed. Public: no secrets.
     pub args: Vec<String>,
     /// How the container is set up.
     pub container: ContainerSettings,
@@ -235,7 +236,8 @@ pub struct JobSpec {
 impl Wire for JobSpec {
     const NAME: &'static str = "JobSpec";
     // Version 2 had no name, type, container settings, ports, volumes or update rules; version 3 had nothing
-    // sealed, version 4 no links and start conditions.
+    // sealed, version 4 no links and start conditions, no tag of what is sealed, and of an encrypted request no scale
+    // and no commitment.
     const VERSION: u8 = 5;
     const MAX_BYTES: usize = 96 * 1024 + ProvenList::MAX_BYTES + SealedPart::MAX_BYTES;
 }

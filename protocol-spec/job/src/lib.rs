@@ -6,7 +6,7 @@
 //! - what is run: its [`kind`], its [`image`], how its [`container`] is set up, its [`volume`]s;
 //! - when a periodic one runs: its [`schedule`];
 //! - what it needs: [`resources`], and [`quantities`], as the circuits count them; or the [`proven`] list that an
-//!   encrypted request is;
+//!   encrypted request is, of which winners learn the [`limits`](opened::SealedRequest);
 //! - where it may run: [`labels`]; and how it is reached: [`network`];
 //! - what it reaches of its operator's other jobs, and waits for: [`links`];
 //! - what becomes of it: [`lifecycle`];
@@ -41,9 +41,11 @@ pub mod limits;
 pub mod links;
 pub mod names;
 pub mod network;
+pub mod opened;
 pub mod proven;
 pub mod quantities;
 pub mod refusal;
+pub mod request;
 pub mod resources;
 mod rules;
 pub mod schedule;

@@ -37,6 +37,11 @@ impl ProvenList {
         }
     }
 
+    /// Of no ciphertexts: what stands for any list where it does not matter which it is.
+    pub(crate) fn blank() -> Self {
+        Self(vec![0])
+    }
+
     /// The serialized list.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

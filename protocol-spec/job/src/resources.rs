@@ -14,10 +14,6 @@
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
-use veil_protocol_spec_base::ids::KeySetDigest;
-
-use crate::proven::ProvenList;
-
 /// A request is beyond what the unit can count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{amount} {measure} cannot be requested: at most {max}")]
@@ -127,37 +123,6 @@ pub struct Resources {
     pub disk: DiskUnits,
     /// GPU devices; 0 for none.
     pub gpu: GpuUnits,
-}
-
-/// A request that only the circuit sees: quantities of the cluster's scale, rounded up, encrypted
-/// and proven by the operator under [`ProofMetadata::for_request`](crate::proven::ProofMetadata).
-///
-/// # Caveats
-/// The limits of the container are not here: the winner must learn them from the operator, as it
-/// learns secrets, after the certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EncryptedRequest {
-    /// The key set it is encrypted under; a reshared key keeps it.
-    pub key_set: KeySetDigest,
-    /// The resource that workers are compared by; of a public request it follows from the
-    /// request.
-    pub dominant: Resource,
-    /// The quantities and their proof.
-    pub list: ProvenList,
-}
-
-/// How a job states what it needs. An unproven ciphertext that enters a circuit is a
-/// key-extraction oracle, so an encrypted request is always a proven one. A build that does not
-/// know a variant refuses the job as malformed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum ResourceRequest {
-    /// The request is public.
-    Clear(Resources),
-    /// Only the circuit sees the request.
-    Encrypted(EncryptedRequest),
 }
 
 #[cfg(test)]

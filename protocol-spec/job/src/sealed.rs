@@ -44,6 +44,9 @@ pub struct SealedPart {
     pub epoch: Epoch,
     /// Digest of the members' keys that the shares are encrypted to.
     pub roster: Blake3Digest,
+    /// The operator's tag of what is sealed: equal in versions with equal contents, and nothing else to who does not have
+    /// the operator's key. Versions that differ in nothing else but how they are sealed start nothing anew.
+    pub tag: Blake3Digest,
     /// Commitments to the coefficients of the polynomial that the shares lie on, t+1 of them.
     pub commitments: Vec<ShareCommitment>,
     /// The shares of at least 2t+1 members, by member, strictly ascending.
@@ -86,7 +89,7 @@ impl SealedPart {
     pub const PADDING: usize = 1024;
     /// Longest encoding.
     pub const MAX_BYTES: usize =
-        32 + 10 + 32 + 1 + 5 * 33 + 1 + 13 * (1 + 2 + ENCRYPTED_SHARE) + 3 + CIPHERTEXT;
+        32 + 10 + 32 + 32 + 1 + 5 * 33 + 1 + 13 * (1 + 2 + ENCRYPTED_SHARE) + 3 + CIPHERTEXT;
 
     /// The committee that it is sealed to, by the number of commitments.
     ///
@@ -149,6 +152,7 @@ mod tests {
             key_set: KeySetDigest([1; 32]),
             epoch: Epoch(2),
             roster: Blake3Digest([3; 32]),
+            tag: Blake3Digest([4; 32]),
             commitments: vec![ShareCommitment([2; 33]); 2],
             shares: (1..=3)
                 .map(|i| EncryptedShare {

@@ -12,10 +12,12 @@ use veil_protocol_spec_base::{
 };
 
 use crate::{
-    job::{JobSpec, Priority},
+    job::{JobSpec, Priority, Sealed},
     kind::JobType,
     lifecycle::{LeasePolicy, UpdatePolicy},
     network::HostPort,
+    proven::ProvenList,
+    request::{EncryptedRequest, ResourceRequest},
 };
 
 /// What a version says of how it takes the place of another, as far as everybody must know it who does not have
@@ -54,21 +56,34 @@ impl JobSpec {
         JobLine(hash_parts(domain::JOB_LINE, &[&self.operator.0, name.as_bytes()]))
     }
 
-    /// What its replicas are made of: everything but nonce, number, priority and the rules of updates. What ends
-    /// by itself has its own, since whoever submits it again wants it run again.
+    /// What its replicas are made of: everything but nonce, number, priority and the rules of updates. Of what is
+    /// sealed, and of the limits behind an encrypted request, the operator's [tag](crate::sealed::SealedPart::tag) says whether they are
+    /// the same. What ends by itself has its own, since whoever submits it again wants it run again.
     #[must_use]
     pub fn template(&self) -> Blake3Digest {
         if self.kind.ends() {
             return self.digest();
         }
+        let tag: &[u8] = self.sealed_part().map_or(&[], |part| part.tag.as_bytes());
+        // Under a nonce of its own it is encrypted anew; without a sealed part nobody ever runs it.
+        let request = match &self.request {
+            ResourceRequest::Encrypted(encrypted) if !tag.is_empty() => {
+                let (list, commitment) = (ProvenList::blank(), Blake3Digest([0; 32]));
+                let blank = EncryptedRequest { list, commitment, ..*encrypted };
+                ResourceRequest::Encrypted(blank)
+            }
+            request => request.clone(),
+        };
         let template = Self {
             nonce: 0,
             replicas: 1,
             priority: Priority::default(),
             update: UpdatePolicy::default(),
+            request,
+            sealed: Sealed::Nothing,
             ..self.clone()
         };
-        Blake3Digest(hash_parts(domain::JOB_TEMPLATE, &[&template.to_wire()]))
+        Blake3Digest(hash_parts(domain::JOB_TEMPLATE, &[&template.to_wire(), tag]))
     }
 
     /// Whether one of its replicas keeps others away from its worker, since both would be at one port.
@@ -95,10 +110,18 @@ impl JobSpec {
 mod tests {
     use core::num::NonZeroU16;
 
+    use veil_protocol_spec_base::{
+        codec::Bytes,
+        ids::{Epoch, KeySetDigest},
+    };
+
     use super::*;
     use crate::{
         arbitrary::job,
         network::{Port, Protocol},
+        quantities::Scale,
+        resources::Resource,
+        sealed::SealedPart,
     };
 
     #[test]
@@ -141,6 +164,48 @@ mod tests {
         let batch = JobSpec { kind: JobType::Batch { max_attempts: 1 }, ..job() };
         let again = JobSpec { nonce: batch.nonce + 1, ..batch.clone() };
         assert_ne!(again.template(), batch.template());
+    }
+
+    /// "Scaling is an update that restarts nothing": each version is sealed, and its request encrypted, anew.
+    #[test]
+    fn versions_with_equal_contents_have_one_template() {
+        let encrypted = |nonce: u8, limits: u8| {
+            let metadata_and_seed = Blake3Digest([nonce; 32]);
+            let part = SealedPart {
+                key_set: KeySetDigest([1; 32]),
+                epoch: Epoch(nonce.into()),
+                roster: Blake3Digest([nonce; 32]),
+                tag: Blake3Digest([limits; 32]),
+                commitments: Vec::new(),
+                shares: Vec::new(),
+                ciphertext: Bytes(vec![nonce]),
+            };
+            JobSpec {
+                nonce: nonce.into(),
+                replicas: nonce.into(),
+                request: ResourceRequest::Encrypted(EncryptedRequest {
+                    key_set: KeySetDigest([1; 32]),
+                    scale: Scale::FINEST,
+                    dominant: Resource::Cpu,
+                    commitment: metadata_and_seed,
+                    list: ProvenList::new(vec![nonce; 9]).unwrap(),
+                }),
+                sealed: Sealed::Part(Box::new(part)),
+                ..job()
+            }
+        };
+        let (first, scaled) = (encrypted(1, 7), encrypted(2, 7));
+        assert_ne!(first.digest(), scaled.digest());
+        assert_eq!(first.template(), scaled.template());
+        assert_ne!(first.template(), encrypted(2, 8).template(), "something sealed is another");
+        let mut other = scaled.clone();
+        other.args.push("--new".to_owned());
+        assert_ne!(first.template(), other.template());
+        let ResourceRequest::Encrypted(request) = &mut other.request else { panic!("in clear") };
+        request.dominant = Resource::Gpu;
+        assert_ne!(JobSpec { args: first.args.clone(), ..other }.template(), first.template());
+        let plain = JobSpec { sealed: Sealed::Nothing, ..first.clone() };
+        assert_ne!(first.template(), plain.template(), "nothing is sealed");
     }
 
     #[test]

@@ -74,7 +74,9 @@ impl Wanted {
                 if self.encrypted {
                     ResourceRequest::Encrypted(EncryptedRequest {
                         key_set: KeySetDigest([3; 32]),
+                        scale: Scale::FINEST,
                         dominant: Resource::Memory,
+                        commitment: Blake3Digest([4; 32]),
                         list: ProvenList::new(vec![1]).unwrap(),
                     })
                 } else {

@@ -265,7 +265,13 @@ pub(crate) fn encrypted_job(
     let Binding { scope, key_set, .. } = binding();
     let metadata = ProofMetadata::for_request(&scope, &key_set, &base.operator, nonce);
     let (key, string) = (&keys.public_key, &keys.reference_string);
-    let list = encrypt_request(&request, key, string, &metadata).unwrap();
-    let sealed = EncryptedRequest { key_set, dominant: Resource::Cpu, list };
+    let list = encrypt_request(&request, &[nonce as u8; 32], key, string, &metadata).unwrap();
+    let sealed = EncryptedRequest {
+        key_set,
+        scale: Scale::FINEST,
+        dominant: Resource::Cpu,
+        commitment: Blake3Digest([4; 32]),
+        list,
+    };
     JobSpec { request: ResourceRequest::Encrypted(sealed), ..base }
 }

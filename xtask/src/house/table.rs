@@ -223,6 +223,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-committee",
             "veil-committee-sealed",
             "veil-committee-slot",
+            "veil-keygen-ceremony",
             "veil-node-api",
             "veil-node-chain",
             "veil-node-config",
@@ -230,6 +231,8 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-reach",
             "veil-node-terminal",
             "veil-protocol-spec",
+            // Requests are encrypted where they are known.
+            "veil-scheduler",
         ],
     ),
     row(

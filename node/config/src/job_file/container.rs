@@ -154,3 +154,14 @@ pub(super) fn entrypoint(reader: &mut Reader<'_>) -> Vec<String> {
 pub(super) fn args(reader: &mut Reader<'_>) -> Vec<String> {
     reader.top("container.args", values::texts).unwrap_or_default()
 }
+
+/// Whether only winners learn both.
+pub(super) fn sealed(reader: &mut Reader<'_>) -> bool {
+    let sealed = reader.top("container.sealed", boolean).unwrap_or_default();
+    let root = reader.root();
+    let given = ["container.entrypoint", "container.args"];
+    if sealed && !given.into_iter().any(|key| reader.has(root, key)) {
+        reader.require(root, "container.args", "args = [\"--listen\"], which `sealed` seals");
+    }
+    sealed
+}

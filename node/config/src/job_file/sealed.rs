@@ -379,6 +379,29 @@ mod tests {
     }
 
     #[test]
+    fn arguments_and_limits_are_sealed_if_the_file_says_so() {
+        let whole = |more: &str| {
+            let text = format!(
+                "name = \"app\"\nimage = \"r.example/app@sha256:{DIGEST}\"\n[container]\nargs = [\"--token=hunter2\"]\n\
+                 {more}\n[placement]\norganisations = \"any\"\n"
+            );
+            JobFile::parse(&text).unwrap()
+        };
+        let clear = "[resources]\ncpu = 1\nmemory = \"64Mi\"\n";
+        let job = whole(&format!("sealed = true\n{clear}"));
+        assert!(job.seals() && job.seals_arguments() && !job.encrypts());
+        let contents = job.contents().unwrap();
+        let public = contents.public(job.check().unwrap());
+        assert!(public.args.is_empty(), "{:?}", public.args);
+        assert_eq!(contents.applied(&public), job.check().unwrap());
+        let job = whole(&format!("{clear}encrypted = true"));
+        assert!(job.seals() && job.encrypts() && !job.seals_arguments());
+        assert!(job.contents().unwrap().is_empty(), "limits are sealed with their seed");
+        let job = whole(&format!("{clear}encrypted = false"));
+        assert!(!job.seals());
+    }
+
+    #[test]
     fn a_job_without_secrets_seals_nothing() {
         let job = job("", Path::new("/")).unwrap();
         assert!(!job.seals() && job.contents().unwrap().is_empty() && job.remarks().is_empty());

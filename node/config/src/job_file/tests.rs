@@ -254,7 +254,12 @@ fn each_mistake_is_named() {
         ("", "[[after]]\njob = \"db\"\nis = \"up\"", "\"running\", \"healthy\" or \"done\""),
         ("depends_on = [\"db\"]", "", "[[after]]"),
         ("", "[placement]\nmax_skew = 1", "write \"any\""),
-        ("", "[resources.encrypted]\n", "leave it out"),
+        ("", "[resources.encrypted]\n", "true or false"),
+        (
+            "",
+            "[container]\nsealed = true\n[placement]\norganisations = \"any\"",
+            "which `sealed` seals",
+        ),
     ] {
         if says.is_empty() {
             job(top, sections);

@@ -25,6 +25,8 @@ fn contents() -> SealedContents {
         env: vec![SealedVariable { name: "DB".into(), value: "a b=c".into() }],
         files: vec![file("/etc/app.conf", 0o444), file("/run/secrets/db", 0o400)],
         registry: None,
+        arguments: None,
+        request: None,
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use veil_node_config::job_file::{JobFile, JobFileError, problem::Problem, samples};
-use veil_node_operator::plan::{Limits, tells};
+use veil_node_operator::plan::{Hides, Limits, tells};
 
 use crate::cli::{
     failure::{Exit, Failure},
@@ -133,7 +133,8 @@ pub(super) fn validate(arguments: &Validate) -> Result<Exit, Failure> {
         Err(error) => return Err(named(path, error.into())),
     };
     let limits = Limits::of(&job);
-    let tells: Vec<_> = tells(&job, None).into_iter().chain(file.remarks()).collect();
+    let hides = Hides { limits: file.encrypts(), arguments: file.seals_arguments() };
+    let tells: Vec<_> = tells(&job, None, hides).into_iter().chain(file.remarks()).collect();
     let name = file.is_named().then_some(&job.name);
     let object = json!({
         "valid": true,
@@ -142,6 +143,7 @@ pub(super) fn validate(arguments: &Validate) -> Result<Exit, Failure> {
         "image": job.image,
         "replicas": job.replicas,
         "limits": limits,
+        "encrypted": file.encrypts(),
         "tells": tells,
     });
     output::show(arguments.json, &object, |out| {

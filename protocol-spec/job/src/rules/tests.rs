@@ -14,6 +14,8 @@ use crate::{
     links::*,
     network::*,
     proven::{ProofMetadata, ProvenList},
+    quantities::Scale,
+    request::*,
     resources::*,
     sealed::*,
     volume::OnLoss,
@@ -276,7 +278,9 @@ fn the_longest_job_fits() {
         HealthProbe::Http { port: u16::MAX, path: format!("/{}", "h".repeat(1023)) };
     longest.request = ResourceRequest::Encrypted(EncryptedRequest {
         key_set: KEY_SET,
+        scale: Scale::FINEST,
         dominant: Resource::Gpu,
+        commitment: Blake3Digest([0xff; 32]),
         list: ProvenList::new(vec![0xff; ProvenList::MAX_BYTES]).unwrap(),
     });
     assert!(matches!(longest.validate(), Err(JobError::Unsupported(_))));
@@ -290,7 +294,9 @@ fn an_encrypted_request_is_bound_to_its_job() {
         nonce,
         request: ResourceRequest::Encrypted(EncryptedRequest {
             key_set: KEY_SET,
+            scale: Scale::FINEST,
             dominant: Resource::Memory,
+            commitment: Blake3Digest([4; 32]),
             list: ProvenList::new(vec![3; ProvenList::MAX_BYTES]).unwrap(),
         }),
         ..job()
@@ -438,6 +444,7 @@ fn sealed_part() -> SealedPart {
         key_set: KeySetDigest([1; 32]),
         epoch: Epoch(2),
         roster: Blake3Digest([3; 32]),
+        tag: Blake3Digest([4; 32]),
         commitments: vec![ShareCommitment([2; 33]); 2],
         shares: (1..=3).map(share).collect(),
         ciphertext: Bytes(vec![7; SealedPart::PADDING + TAG]),

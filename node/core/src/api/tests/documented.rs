@@ -392,6 +392,10 @@ fn what_the_protocol_defines_has_the_documented_keys() {
     let sealed: Value = serde_json::from_str(sealed).unwrap();
     assert_documented("SealingKey", &sealed["sealing_key"]["json"]);
     assert_documented("JobSpec", &sealed["job_spec"]["json"]);
+    assert_documented("JobSpec", &sealed["encrypted_request"]["json"]);
+    let bytes = || Bytes(vec![1; 4]);
+    let keys = EncryptionKeys { public_key: bytes(), reference_string: bytes() };
+    assert_documented("EncryptionKeys", &keys);
 }
 
 fn of_vector<T: Wire>(vector: &Value) -> T {

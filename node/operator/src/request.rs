@@ -1,0 +1,98 @@
+//! Evidence that an encrypted request is not that of its sealed limits, examined by somebody who believes neither worker nor
+//! operator (`sealed.md`, "Encrypted requests").
+//!
+//! # Flow
+//! The chain says who submitted the job, and which key set was in force; t+1 members state the cluster's public key; the
+//! job's own body commits to limits and seed. What is shown counts if it is what the body commits to; the list counts as
+//! wrong if those limits, encrypted with that seed, give another.
+
+use async_recursion::async_recursion as boxed;
+use serde::Serialize;
+use veil_node_api::client::Client;
+use veil_node_chain::Chain;
+use veil_protocol_spec::{
+    Address, Blake3Digest, ClusterId,
+    scheduling::ResourceRequest,
+    sealing::{EncryptionKeys, WrongRequest},
+};
+use veil_scheduler::request_agrees;
+
+use crate::{
+    error::OperatorError,
+    history,
+    sealing::{Key, public_key},
+};
+
+/// What evidence about an encrypted request shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The operator encrypted something else than it sealed.
+    OperatorDeviates,
+    /// The list is that of the limits: whoever calls it wrong deviates.
+    RequestAgrees,
+    /// The body commits to something else: this shows nothing.
+    NotCommitted,
+}
+
+/// What was examined, and what it shows.
+#[derive(Clone, Debug, Serialize)]
+pub struct Judged {
+    /// The job.
+    pub job: Blake3Digest,
+    /// Who submitted it.
+    pub operator: Address,
+    /// What is shown.
+    pub verdict: Verdict,
+}
+
+/// Examines it, with what the chain and the committee say through `node`.
+///
+/// # Errors
+/// [`OperatorError`].
+#[boxed]
+pub async fn judge(
+    chain: &Chain,
+    cluster: ClusterId,
+    node: &Client,
+    evidence: WrongRequest,
+) -> Result<Judged, OperatorError> {
+    let WrongRequest { job, opened } = evidence;
+    let versions = history::versions(node, job).await?;
+    let body = versions.into_iter().find(|version| version.job == job).map(|found| found.spec);
+    let body = body.filter(|body| body.digest() == job && body.scope == chain.scope(cluster));
+    let body = body.ok_or_else(|| OperatorError::NotFound(job.to_string()))?;
+    let operator = body.operator;
+    let listed = chain.jobs(cluster, 0).await?;
+    if !listed.iter().any(|one| one.digest == job && one.operator == operator) {
+        return Err(OperatorError::NoSuchJob(job));
+    }
+    let judged = |verdict| Judged { job, operator, verdict };
+    let ResourceRequest::Encrypted(request) = &body.request else {
+        return Ok(judged(Verdict::NotCommitted));
+    };
+    if !opened.is_committed_to(&body) {
+        return Ok(judged(Verdict::NotCommitted));
+    }
+    // What the scale cannot count is no list's.
+    let Ok(quantities) = opened.quantities(&request.scale) else {
+        return Ok(judged(Verdict::OperatorDeviates));
+    };
+    let key = Key::of(chain, cluster, node, &body).await?;
+    if key.key_set() != request.key_set {
+        return Err(OperatorError::Encrypt(
+            "the job is encrypted under an earlier key set than the cluster's".to_owned(),
+        ));
+    }
+    let keys: EncryptionKeys =
+        node.get("/v1/encryption-keys").await.map_err(OperatorError::SealingKeys)?;
+    let public = public_key(&key, &keys)?;
+    let (list, randomness) = (request.list.clone(), opened.seed.randomness());
+    let comparing = tokio::task::spawn_blocking(move || {
+        request_agrees(&list, &quantities, &randomness, &public)
+    });
+    let failed = |error: &dyn std::fmt::Display| OperatorError::Encrypt(error.to_string());
+    let agrees = comparing.await.map_err(|error| failed(&error))?;
+    let agrees = agrees.map_err(|error| failed(&error))?;
+    Ok(judged(if agrees { Verdict::RequestAgrees } else { Verdict::OperatorDeviates }))
+}
