@@ -120,7 +120,7 @@ pub fn seal<R: RngCore + CryptoRng>(
 ) -> Result<SealedPart, SealError> {
     contents.validate(job)?;
     roster.binding().scope.check(&job.scope)?;
-    deal_out(job, contents, roster, rng)
+    deal_out(job, contents, roster, key.tag(contents), rng)
 }
 
 /// Deals a fresh key to the members, and seals `contents` under it, whatever they are.
@@ -128,6 +128,7 @@ pub(crate) fn deal_out<R: RngCore + CryptoRng>(
     job: &JobSpec,
     contents: &SealedContents,
     roster: &SealingRoster,
+    tag: Blake3Digest,
     rng: &mut R,
 ) -> Result<SealedPart, SealError> {
     let deal = sharing::deal(roster.committee(), rng);
@@ -135,7 +136,7 @@ pub(crate) fn deal_out<R: RngCore + CryptoRng>(
         key_set: roster.binding().key_set,
         epoch: roster.binding().epoch,
         roster: roster.digest(),
-        tag: key.tag(contents),
+        tag,
         commitments: deal.commitments,
         shares: Vec::new(),
         ciphertext: Bytes::default(),

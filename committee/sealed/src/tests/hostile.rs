@@ -61,9 +61,9 @@ fn what_opens_and_no_container_can_have_is_refused() {
     let mut hostile = contents(1);
     hostile.files[0].path = "/proc/sysrq-trigger".parse().unwrap();
     let (job, roster, mut rng) = (plain_job(), cluster.roster(), cluster.rng.clone());
-    let refused = seal(&job, &hostile, &roster, &mut rng).unwrap_err();
+    let refused = seal(&job, &hostile, &roster, &sealer_key(), &mut rng).unwrap_err();
     assert!(matches!(refused, SealError::Contents(ContentsError::Mount(_))), "{refused}");
-    let part = deal_out(&job, &hostile, &roster, &mut rng).unwrap();
+    let part = deal_out(&job, &hostile, &roster, sealer_key().tag(&hostile), &mut rng).unwrap();
     cluster.job.sealed = Sealed::Part(Box::new(part));
     let refused = cluster.open([0, 1]).unwrap_err();
     assert!(matches!(refused, OpenError::Contents(ContentsError::Mount(_))), "{refused}");
