@@ -213,10 +213,13 @@ pub enum ReplicaError {
     },
     /// The kernel does not lead to links.
     #[error(
-        "its links need rules in the kernel, and this worker has worker.egress = \"unfiltered\": let the job's \
-         constraints keep it off such workers, or have the worker filter"
+        "`egress = \"none\"` with links needs rules in the kernel, and this worker has worker.egress = \"unfiltered\": \
+         let the job's constraints keep it off such workers, or have the worker filter"
     )]
     UnfilteredLinks,
+    /// The kernel takes no rules for links.
+    #[error("links need rules in the kernel, also where connections are not filtered: {0}")]
+    Lead(FirewallError),
     /// Nobody carries connections of links.
     #[error("this worker carries no links; it is run by a program that gives it none")]
     NoLinks,
@@ -370,6 +373,7 @@ impl ReplicaError {
             | Self::Request
             | Self::Firewall(_)
             | Self::UnfilteredLinks
+            | Self::Lead(_)
             | Self::NoLinks
             | Self::NoLinkAddress
             | Self::Listen(_)

@@ -74,6 +74,8 @@ pub(crate) struct Memory {
     pub(crate) unshared: BTreeMap<ReplicaId, Unshared>,
     /// Where connections of links come from and go to.
     pub(crate) ways: BTreeMap<ReplicaId, Vec<Way>>,
+    /// Whether a worker that does not filter has rules for them.
+    pub(crate) leads: bool,
     /// When those that have ended are started again.
     pub(crate) due: BTreeMap<ReplicaId, Instant>,
     /// Whether the engine can limit volumes, once it was tried.

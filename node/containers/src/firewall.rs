@@ -154,6 +154,18 @@ fn led(ways: &[Way]) -> (String, String) {
     (chain, admit)
 }
 
+/// The table of a worker that does not filter: it brings connections of links to this host, and closes nothing.
+/// Without links there is none.
+pub(crate) fn rules_of_links(owner: &Owner, links: &[Way]) -> String {
+    let table = table(owner);
+    let mut text = format!("table {table}\ndelete table {table}\n");
+    let (chain, _) = led(links);
+    if !chain.is_empty() {
+        let _ = write!(text, "table {table} {{\n{chain}}}\n");
+    }
+    text
+}
+
 /// The whole table in nft's language. Without bridges there is none.
 pub(crate) fn rules(
     owner: &Owner,
@@ -322,7 +334,7 @@ mod tests {
             at: "198.18.0.32:5432".parse().unwrap(),
             port: 40_001,
         };
-        let text = rules(&owner, &bridges, &servers, &[way]);
+        let text = rules(&owner, &bridges, &servers, std::slice::from_ref(&way));
         for expected in [
             "table inet veil_abababababababab_7_01010101_0202020202020202 {",
             "iifname { \"veila\", \"veilb\", \"veilc\" } goto leaving",
@@ -340,6 +352,9 @@ mod tests {
         let expected =
             "iifname { \"veila\", \"veilb\" } meta l4proto { tcp, udp } th dport 53 accept";
         assert!(text.contains(expected), "{text}");
+        let only = rules_of_links(&owner, std::slice::from_ref(&way));
+        assert!(only.contains("redirect to :40001") && !only.contains("drop"), "{only}");
+        assert!(!rules_of_links(&owner, &[]).contains('{'));
         let none = rules(&owner, &[], &servers, &[]);
         assert!(none.contains("\ndelete table inet veil_abababababababab_7_01010101_"), "{none}");
         assert!(!none.contains('{'), "{none}");

@@ -31,13 +31,16 @@ impl Executor {
             }
         }
         networks.closed = None;
-        if !networks.known.is_empty() {
+        if !networks.known.is_empty() || self.terms.filter == Filter::Unfiltered {
             self.enforce(&mut networks).await;
         }
     }
 
     async fn enforce(&self, networks: &mut Networks) {
         if self.terms.filter == Filter::Unfiltered {
+            if let Err(error) = self.lead().await {
+                tracing::warn!(%error, "no links lead anywhere");
+            }
             return;
         }
         let bridges: Vec<_> = networks.known.iter().map(|one| one.bridge.clone()).collect();
@@ -54,9 +57,26 @@ impl Executor {
         networks.closed = applied.err().map(Closed::Firewall);
     }
 
+    /// Of a worker that does not filter: brings connections of links here. Whoever has no links needs no rules.
+    async fn lead(&self) -> Result<(), FirewallError> {
+        let (ways, led) = {
+            let memory = self.memory();
+            (memory.ways.values().flatten().cloned().collect::<Vec<_>>(), memory.leads)
+        };
+        if ways.is_empty() && !led {
+            return Ok(());
+        }
+        firewall::apply(&firewall::rules_of_links(&self.owner, &ways)).await?;
+        self.memory().leads = !ways.is_empty();
+        Ok(())
+    }
+
     /// Puts the rules in force as they are by now.
     pub(crate) async fn renew_rules(&self) -> Result<(), ReplicaError> {
         let mut networks = self.networks.lock().await;
+        if self.terms.filter == Filter::Unfiltered {
+            return self.lead().await.map_err(ReplicaError::Lead);
+        }
         self.enforce(&mut networks).await;
         networks.closed.clone().map_or(Ok(()), |closed| Err(closed.into()))
     }

@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, net::SocketAddrV4, sync::Arc};
 
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as State};
-use veil_protocol_spec::scheduling::Link;
+use veil_protocol_spec::scheduling::{Egress, Link};
 
 use crate::{
     carry::LinkPoint,
@@ -30,7 +30,8 @@ impl Executor {
         bridge: &str,
         block: Option<u16>,
     ) -> Result<Vec<Way>, ReplicaError> {
-        if self.terms.filter == Filter::Unfiltered {
+        // The engine's own separation leaves such a network no way out, not even to this host.
+        if self.terms.filter == Filter::Unfiltered && desired.spec.egress == Egress::None {
             return Err(ReplicaError::UnfilteredLinks);
         }
         let carry = self.terms.links.carry().ok_or(ReplicaError::NoLinks)?;
@@ -121,6 +122,8 @@ impl Executor {
 
 #[cfg(test)]
 mod tests {
+    use veil_protocol_spec::scheduling::JobSpec;
+
     use super::*;
     use crate::{
         fake::{Fake, replicas},
@@ -128,11 +131,13 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn a_worker_that_does_not_filter_or_carries_nothing_refuses_links_by_name() {
+    async fn a_worker_that_cannot_lead_or_carries_nothing_refuses_links_by_name() {
         let desired = DesiredReplica { spec: Arc::new(linked()), ..replicas(1, 1)[0].clone() };
         let fake = Fake::default();
         let unfiltered = fake.worker().await;
-        let refused = unfiltered.link(&desired, "veil0", Some(1)).await.unwrap_err();
+        let spec = JobSpec { egress: Egress::None, ..linked() };
+        let without = DesiredReplica { spec: Arc::new(spec), ..desired.clone() };
+        let refused = unfiltered.link(&without, "veil0", Some(1)).await.unwrap_err();
         assert!(matches!(refused, ReplicaError::UnfilteredLinks), "{refused}");
         let nobody = fake.worker_on(crate::Terms::default()).await;
         let refused = nobody.link(&desired, "veil0", Some(1)).await.unwrap_err();

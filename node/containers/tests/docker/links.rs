@@ -276,18 +276,21 @@ async fn a_worker_that_starts_anew_finds_the_links_of_its_containers() {
         let web =
             id.iter().find(|one| one.labels.as_ref().unwrap().contains_key("veil.links")).unwrap();
         sleep(Duration::from_millis(200)).await;
-        run("docker", &["exec", web.id.as_deref().unwrap(), "sh", "-c", &reaches("db", 5432)]);
+        let wget =
+            ["/bin/busybox", "timeout", "3", "/bin/busybox", "wget", "-q", "-O", "/dev/null"];
+        let exec = ["exec", web.id.as_deref().unwrap()];
+        run("docker", &[&exec[..], &wget, &["http://db:5432/"]].concat());
         assert_eq!(carrier.listeners.states().iter().map(|link| link.carried).sum::<u64>(), 1);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_worker_that_does_not_filter_starts_nothing_with_links() {
+async fn a_worker_that_does_not_filter_has_no_links_where_nothing_gets_out() {
     let terms = Terms { filter: Filter::Unfiltered, ..Terms::default() };
     with_terms(terms, async |worker| {
-        let linked = replicas(JobSpec { links: links(), ..job(&SLEEP) }, 1);
-        let report = worker.reconcile(&linked).await;
+        let linked = JobSpec { links: links(), egress: Egress::None, ..job(&SLEEP) };
+        let report = worker.reconcile(&replicas(linked, 1)).await;
         assert!(matches!(*report.failed[0].1, ReplicaError::UnfilteredLinks), "{report:?}");
         assert!(worker.containers().await.is_empty());
     })
