@@ -113,7 +113,7 @@ impl Opener {
     }
 }
 
-/// A session. See the [module documentation](self).
+/// A session: many streams over one, for its two ends only.
 #[derive(Debug)]
 pub struct Session {
     /// Who is at the other end.

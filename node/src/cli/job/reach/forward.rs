@@ -53,9 +53,11 @@ impl FromStr for Mapping {
             "give [ADDRESS:]LOCAL:PORT, such as 8080:http, 8080:80 or 0.0.0.0:8080:http".to_owned()
         };
         let (local, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-        let port = match port.parse() {
-            Ok(number) => PortWanted::Number(number),
-            Err(_) => PortWanted::Named(port.parse().map_err(|_| wrong())?),
+        // A name of digits only is taken for a number, as it looks.
+        let port = if port.bytes().all(|byte| byte.is_ascii_digit()) {
+            PortWanted::Number(port.parse().map_err(|_| wrong())?)
+        } else {
+            PortWanted::Named(port.parse().map_err(|_| wrong())?)
         };
         let (address, local) = match local.rsplit_once(':') {
             Some((address, local)) => {
