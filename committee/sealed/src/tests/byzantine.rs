@@ -108,8 +108,8 @@ proptest! {
         let deviates = |member| acts.iter().find(|(who, _)| *who == member).map(|(_, act)| *act);
         let (mut taken, mut gave_away) = (0, Vec::new());
         let other = another(n);
-        for member in 0..usize::from(n) {
-            let (index, is_right) = (cluster.index(member), deals[member] == Dealt::Right);
+        for (member, deal) in deals.iter().enumerate().take(n.into()) {
+            let (index, is_right) = (cluster.index(member), *deal == Dealt::Right);
             let own = cluster.ask(member, &asked);
             prop_assert_eq!(own.is_ok(), is_right, "a member knows what was dealt to it");
             let wrong = Err(WrongShare(index));
