@@ -156,7 +156,7 @@ fn tables_fit_the_terminal_and_are_whole_in_a_pipe() {
     assert!(shown.lines().all(|line| line.trim_end().chars().count() <= 80), "{shown}");
 }
 
-/// Every word of it is there, whatever the width: lines are broken, and nothing is cut.
+/// Every word of it is there, whatever the width: lines are broken, and nothing is cut. (A line of usage is never broken.)
 #[test]
 fn the_help_of_options_fits_the_terminal_and_has_whole_lines_in_a_pipe() {
     let folder = tempfile::tempdir().unwrap();
