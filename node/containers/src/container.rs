@@ -7,7 +7,7 @@ use bollard::models::{
     ResourcesUlimits, RestartPolicy as EnginePolicy, RestartPolicyNameEnum,
 };
 use veil_protocol_spec::scheduling::{
-    ContainerSettings, HealthCheck, HealthProbe, SealedContents, Ulimit,
+    ContainerSettings, HealthCheck, HealthProbe, JobSpec, SealedContents, Ulimit,
 };
 
 use crate::{

@@ -152,3 +152,6 @@ pub(crate) async fn announced(
     }
     found.into_values().collect()
 }
+
+#[cfg(test)]
+mod tests;
