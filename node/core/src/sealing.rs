@@ -12,19 +12,15 @@ use std::{
 
 use async_recursion::async_recursion as boxed;
 use rand::{RngCore, rngs::OsRng};
-use tfhe::CompactPublicKey;
 use veil_committee_sealed::member::{Known, SealingKey};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
     Blake3Digest, Committee, PeerIdHash, PublicIdentity,
     identity::SecretIdentity,
     scheduling::{Binding, ClusterState},
-    sealing::{
-        SealingKeyAnnouncement, ShareAnswer, ShareRefusal, SignedShareRequest, public_key_digest,
-    },
+    sealing::{SealingKeyAnnouncement, ShareAnswer, ShareRefusal, SignedShareRequest},
     sync::{SyncAnswer, SyncRequest},
 };
-use veil_scheduler::write_public_key;
 use zeroize::Zeroizing;
 
 use crate::cluster::Peers;
@@ -44,12 +40,10 @@ pub struct Sealing {
 }
 
 impl Sealing {
-    /// Of a member that takes part, which states the cluster's public key beside its own.
+    /// Of a member that takes part, which states the digest of the cluster's public key beside its own.
     #[must_use]
-    pub fn new(key: SealingKey, public_key: &CompactPublicKey, identity: &SecretIdentity) -> Self {
-        // A key that was read can be written; a digest of nothing would be no other member's.
-        let public_key = write_public_key(public_key).unwrap_or_default();
-        let announcement = key.announce(public_key_digest(&public_key), identity);
+    pub fn new(key: SealingKey, public_key: Blake3Digest, identity: &SecretIdentity) -> Self {
+        let announcement = key.announce(public_key, identity);
         Self { key, announcement, checked: Mutex::default() }
     }
 

@@ -81,8 +81,10 @@ use veil_protocol_spec::{
     CodecError, Epoch as EpochNumber, ParticipantIndex,
     evidence::{Evidence, Proof},
     scheduling::UnixMillis,
+    sealing::public_key_digest,
     slot::SlotEntry,
 };
+use veil_scheduler::{InvalidPublicKey, write_public_key};
 use veil_scheduler_plan::outcome::CIRCUIT_STEPS;
 
 pub use self::{
@@ -141,6 +143,9 @@ pub enum MemberError {
         /// What is wrong.
         source: CodecError,
     },
+    /// The cluster's public key, which a member states.
+    #[error("the cluster's public key: {0}")]
+    PublicKey(#[from] InvalidPublicKey),
     /// Agreement, decryption, signing.
     #[error(transparent)]
     Protocols(#[from] ProtocolError),
@@ -249,7 +254,8 @@ async fn serve(
     let (protocols, signer) =
         Protocols::start(&epoch, &transports, &folder, &cluster.identity, &share, timing, proofs)?;
     let key = SealingKey::derive(&share.sealing_seed(), epoch.binding, protocols.me);
-    let _ = epoch.sealing.set(Sealing::new(key, &epoch.keys.public, &cluster.identity)); // it was empty: once an epoch
+    let public_key = public_key_digest(&write_public_key(&epoch.keys.public)?);
+    let _ = epoch.sealing.set(Sealing::new(key, public_key, &cluster.identity)); // it was empty: once an epoch
     drop(share);
     let suspicions = Arc::new(Suspicions::default());
     tasks.spawn(suspicions::listen(network.clone(), Arc::clone(&epoch), Arc::clone(&suspicions)));

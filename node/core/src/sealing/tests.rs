@@ -1,6 +1,6 @@
 //! What a member proposes of jobs in which something is sealed.
 
-use veil_committee_sealed::seal::seal;
+use veil_committee_sealed::seal::{SealerKey, seal};
 use veil_protocol_spec::{
     Address, Epoch, KeySetDigest, ParticipantIndex,
     scheduling::{
@@ -14,6 +14,8 @@ use veil_tests::fixtures::{self, SCOPE};
 use super::*;
 
 const OPERATOR: Address = Address([3; 20]);
+/// Of the cluster's public key.
+const STATED: Blake3Digest = Blake3Digest([5; 32]);
 const BINDING: Binding = Binding { scope: SCOPE, key_set: KeySetDigest([4; 32]), epoch: Epoch(1) };
 
 fn member() -> ParticipantIndex {
@@ -34,12 +36,14 @@ fn plain(nonce: u64) -> JobSpec {
 /// Sealed to a committee of one, whose member has that key.
 fn sealed(nonce: u64, to: &SealingKey) -> JobSpec {
     let (identity, job) = (fixtures::identity(1, member()), plain(nonce));
-    let (identities, announced) = ([identity.public()], [to.announce(&identity)]);
+    let (identities, announced) = ([identity.public()], [to.announce(STATED, &identity)]);
     let committee = Committee::new(1).unwrap();
     let roster = SealingRoster::new(BINDING, committee, &identities, &announced).unwrap();
     let variable = SealedVariable { name: "TOKEN".into(), value: "secret".into() };
-    let contents = SealedContents { env: vec![variable], files: Vec::new(), registry: None };
-    let part = seal(&job, &contents, &roster, &mut OsRng).unwrap();
+    let mut contents = SealedContents::default();
+    contents.env.push(variable);
+    let key = SealerKey::from_signature(b"the operator's");
+    let part = seal(&job, &contents, &roster, &key, &mut OsRng).unwrap();
     JobSpec { sealed: Sealed::Part(Box::new(part)), ..job }
 }
 
@@ -58,7 +62,7 @@ fn a_member_proposes_a_sealed_job_only_if_the_share_that_was_dealt_to_it_is_righ
         })
         .collect();
     jobs.set_submissions(&listed);
-    let own = || Sealing::new(key(1), &identity);
+    let own = || Sealing::new(key(1), STATED, &identity);
     assert!(!own().proposes(&right.digest(), &jobs), "nobody has its body");
     for job in all {
         let _ = jobs.offer(job.clone()).unwrap();
