@@ -47,9 +47,7 @@ pub mod ceremony;
 pub mod decryption;
 pub mod evidence;
 pub mod inputs;
-pub mod link;
 pub mod publication;
-pub mod reach;
 pub mod registry;
 pub mod scheduling;
 pub mod sealing;
@@ -58,6 +56,7 @@ pub mod snapshot;
 pub mod sync;
 
 pub use veil_protocol_spec_base::{codec, committee, domain, election, identity, ids};
+pub use veil_protocol_spec_reach::{link, reach};
 
 pub use codec::{CodecError, Wire};
 pub use committee::{Committee, MaxFaulty, ReconstructionThreshold, SigningThreshold};

@@ -44,7 +44,6 @@ mod given_back;
 mod image_tree;
 mod leaf;
 mod manifest;
-mod merkle;
 mod policy;
 mod profile;
 mod record;
@@ -56,8 +55,8 @@ mod submission;
 mod telemetry;
 mod vote;
 
-pub(crate) use veil_protocol_spec_base::abi;
 use veil_protocol_spec_base::binding;
+pub(crate) use veil_protocol_spec_base::{abi, merkle};
 use veil_protocol_spec_job::{labels, proven, quantities, resources};
 
 pub use veil_protocol_spec_job::{

@@ -8,6 +8,7 @@
 //! - [`sessions`]: challenges, logins and their tokens; no I/O and no clock.
 //! - [`token`]: what tokens look like; [`denied`]: why a caller is turned away, with a word for programs.
 //! - [`evict`]: a worker's operator gives replicas back. [`relay`]: a way through a node to a worker.
+//! - [`progress`]: how far a process is, which its tasks write and the answers read.
 //! - [`routes`]: routers whose routes can be listed and compared with the OpenAPI document.
 //! - [`status`]: what the answers say; [`replicas`], [`given_back`], [`periodic`], [`versions`]: what they say of jobs, from
 //!   what the certificates say.
@@ -34,6 +35,7 @@ pub mod evict;
 pub mod gate;
 pub mod given_back;
 pub mod periodic;
+pub mod progress;
 pub mod relay;
 pub mod replicas;
 pub mod routes;

@@ -38,6 +38,7 @@ mod join;
 pub mod journals;
 mod on_chain;
 mod options;
+mod p2p_transport;
 mod preflight;
 mod propose;
 mod publish;
@@ -54,6 +55,7 @@ pub use self::{
     join::join,
     on_chain::ChainCommitPoint,
     options::{CeremonyTiming, Member, MemberOptions, ceremony_context},
+    p2p_transport::{P2pTransport, P2pTransports},
     preflight::{Needs, Preflight, PreflightFault, PreflightRow, build_fingerprint, own_facts},
     propose::{ProposeOptions, Proposed, abort, give_up_failed_attempt, propose},
     reference_string::{ReferenceStringError, ReferenceStringSource},

@@ -226,6 +226,25 @@ impl Chain {
         self.rpc.call("the number of attempts", call).await
     }
 
+    /// Who holds a seat of the committee whose key was published for an epoch; nothing if no key was, or there is no such
+    /// seat.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    #[boxed]
+    pub async fn participant(
+        &self,
+        cluster: ClusterId,
+        epoch: Epoch,
+        seat: ParticipantIndex,
+    ) -> Result<Option<PublicIdentity>, ChainError> {
+        let Some(key) = self.key(cluster, epoch).await? else { return Ok(None) };
+        let attempt = self.ceremony_attempt(cluster, epoch, key.attempt).await?;
+        let peer = attempt.and_then(|attempt| attempt.roster.get(seat.position()).copied());
+        let Some(peer) = peer else { return Ok(None) };
+        Ok(self.identities(cluster, &[peer]).await?.first().copied())
+    }
+
     /// Where an attempt stands, or nothing if it was not proposed.
     ///
     /// # Errors

@@ -13,9 +13,10 @@ use veil_protocol_spec::scheduling::{
 use crate::{
     error::ReplicaError,
     gpu, hosts, labels,
+    owner::Owner,
     place::{Place, Unshared},
     port,
-    replica::{DesiredReplica, Owner, ReplicaId},
+    replica::{DesiredReplica, ReplicaId},
     volume::in_memory,
 };
 

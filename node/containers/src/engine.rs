@@ -17,7 +17,7 @@ use veil_protocol_spec::scheduling::limits;
 use crate::{
     error::DockerError,
     labels,
-    replica::Owner,
+    owner::Owner,
     states::reread,
     transport::{self, Dial},
 };

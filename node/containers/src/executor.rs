@@ -27,11 +27,12 @@ use crate::{
     look::Looks,
     network::Networks,
     observe::Exit,
+    owner::Owner,
     pause::Pause,
     place::Unshared,
     probe::Prober,
     record::{Record, Save},
-    replica::{DesiredReplica, Owner, ReplicaId},
+    replica::{DesiredReplica, ReplicaId},
     terms::Terms,
     usage::Usages,
 };

@@ -31,7 +31,7 @@ use std::{
 use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 use veil_protocol_spec::scheduling::Egress;
 
-use crate::replica::Owner;
+use crate::owner::Owner;
 
 /// Beginning of the names of all bridges, of whatever worker.
 pub(crate) const PREFIX: &str = "veil";

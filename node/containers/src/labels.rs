@@ -10,8 +10,9 @@ use veil_protocol_spec::{
 };
 
 use crate::{
+    owner::Owner,
     place::Unshared,
-    replica::{DesiredReplica, Owner, ReplicaId},
+    replica::{DesiredReplica, ReplicaId},
 };
 
 const CLUSTER: &str = "veil.cluster";

@@ -88,6 +88,7 @@ mod look;
 mod measure;
 mod network;
 mod observe;
+mod owner;
 mod pause;
 mod place;
 mod podman;
@@ -128,12 +129,13 @@ pub use self::{
     keep::Keep,
     lease::lapsed,
     observe::{Exit, Observed, ObservedReplica},
+    owner::Owner,
     port::Endpoint,
     reach::{
         CommandOutput, Found, LogPart, LogParts, LogRange, ReachError, Running, RunningCommand,
     },
     record::Save,
-    replica::{DesiredReplica, Owner, Placement, ReplicaId},
+    replica::{DesiredReplica, Placement, ReplicaId},
     report::ReconcileReport,
     terms::{Filter, HostVolume, Terms},
 };

@@ -22,7 +22,7 @@ use crate::{
     error::{DockerError, ReplicaError},
     firewall::{self, Bridge, FirewallError},
     labels,
-    replica::Owner,
+    owner::Owner,
 };
 
 const OPERATOR: &str = "veil.operator";

@@ -1,11 +1,11 @@
-//! Which replica, whose containers, what is to run.
+//! Which replica, and what is to run.
 
 use core::fmt;
 use std::sync::Arc;
 
 use veil_protocol_spec::{
-    Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
-    scheduling::{ClusterScope, JobSpec, Resources, SealedArguments, SealedContents},
+    Blake3Digest, KeccakDigest, ReplicaIndex, Slot,
+    scheduling::{JobSpec, Resources, SealedArguments, SealedContents},
 };
 
 use crate::error::ReplicaError;
@@ -23,15 +23,6 @@ impl fmt::Display for ReplicaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.job, self.replica)
     }
-}
-
-/// Whose containers these are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
-    /// The cluster.
-    pub scope: ClusterScope,
-    /// The worker in it.
-    pub worker: PeerIdHash,
 }
 
 /// What placed a replica here.

@@ -14,6 +14,7 @@ use std::{
 
 use async_recursion::async_recursion as boxed;
 use veil_committee_slot::audit::{COMPARED, Disagreement, Statements, auditors};
+use veil_node_api::progress::Progress;
 use veil_node_p2p::{Gossip, Network, Topic};
 use veil_protocol_spec::{
     KeccakDigest, PeerIdHash, Slot, Wire,
@@ -25,7 +26,6 @@ use crate::{
     cluster::{View, Views},
     epoch::ActiveEpoch,
     evidence,
-    progress::Progress,
 };
 
 /// See the [module documentation](self).

@@ -10,7 +10,7 @@
 //! 3. [`epoch`]: what follows from the active key; [`follow`]: certificates; [`ingress`]: telemetry
 //!    and jobs from gossip; [`evaluation`]: the circuit on the locked inputs;
 //!    [`epoch::requests`]: those of jobs that are encrypted; [`audit`]: what others say that it gives; [`evidence`]: what shows that somebody broke the protocol.
-//! 4. [`progress`] and [`report`]: how far the node is; [`api`]: what it answers; [`answering`]: where, and to whom;
+//! 4. [`progress`](veil_node_api::progress) and [`report`]: how far the node is; [`api`]: what it answers; [`answering`]: where, and to whom;
 //!    [`sync`]: what it answers to peers.
 //!
 //! # State and restart
@@ -30,13 +30,8 @@ pub mod follow;
 pub mod ingress;
 pub mod lifecycle;
 mod pending;
-pub mod progress;
 mod relay;
 pub mod report;
 pub mod sealing;
 mod slots;
 pub mod sync;
-
-mod p2p_transport;
-
-pub use p2p_transport::{P2pTransport, P2pTransports};

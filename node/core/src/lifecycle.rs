@@ -22,6 +22,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::{FutureExt, future::BoxFuture};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use veil_node_api::progress::Progress;
 use veil_node_chain::{AccountKey, AccountKeyError, Chain, ChainError, PublishedKey};
 use veil_node_p2p::{InvalidIdentity, peer_id};
 use veil_node_process::metrics::Metrics;
@@ -30,7 +31,7 @@ use veil_node_storage::{
     keystore::{KeystoreError, Passphrase, read_identity},
     retention::Retention,
 };
-use veil_protocol_spec::{identity::SecretIdentity, scheduling::UnixMillis};
+use veil_protocol_spec::{PeerIdHash, identity::SecretIdentity, scheduling::UnixMillis};
 
 use veil_node_config::{ApiSection, ChainSection, Environment, NetworkSection, NodeSection};
 
@@ -39,7 +40,6 @@ use crate::{
     challenges,
     cluster::{Cluster, ClusterError, ClusterOptions},
     epoch::{ActiveEpoch, EpochError, Material},
-    progress::Progress,
     report::{Joined, Reporter},
     slots,
     sync::SyncSource,
@@ -237,7 +237,8 @@ impl Node {
         // The passphrase is stretched for a second or so.
         let opened = tokio::task::spawn_blocking(move || open_identity(&opening.0, &opening.1));
         let identity = opened.await.map_err(|_| StartError::Stopped)??;
-        let progress = Arc::new(Progress::new(role, &identity.public())?);
+        let (public, name) = (identity.public(), peer_id(&identity.public())?.to_string());
+        let progress = Arc::new(Progress::new(role, name, PeerIdHash::of(&public)));
         let (joined, epoch) = (watch::Sender::new(None), watch::Sender::new(None));
         let metrics = Metrics::default();
         let (of, answers) = (Arc::clone(&progress), (joined.subscribe(), epoch.subscribe()));

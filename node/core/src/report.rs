@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::watch;
+use veil_node_api::progress::Progress;
 use veil_node_chain::Chain;
 use veil_node_p2p::{Health, Network, Topic, Traffic};
 use veil_node_process::{metrics::Metrics, peak_rss_bytes, rss_bytes};
@@ -16,7 +17,6 @@ use crate::{
     cluster::{Cluster, Peers, Views},
     epoch::ActiveEpoch,
     pending::unplaced,
-    progress::Progress,
     sync::CurrentEpoch,
 };
 use veil_node_api::periodic::PeriodicStatus;
@@ -108,9 +108,9 @@ impl Reporter {
         });
         let notes = self.progress.notes();
         Status {
-            role: self.progress.role,
+            role: self.progress.role(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            peer_id: self.progress.peer_id.to_string(),
+            peer_id: self.progress.peer_id().to_owned(),
             peer: self.progress.peer(),
             addresses: joined.as_ref().map_or_else(Vec::new, |joined| {
                 joined.network.addresses().iter().map(ToString::to_string).collect()

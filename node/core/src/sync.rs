@@ -13,6 +13,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use async_recursion::async_recursion as boxed;
 use tokio::sync::{Semaphore, watch};
+use veil_node_api::progress::Progress;
 use veil_node_p2p::{Network, Protocol};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
@@ -22,7 +23,7 @@ use veil_protocol_spec::{
 };
 use veil_scheduler::write_public_key;
 
-use crate::{epoch::ActiveEpoch, progress::Progress, sealing::NO_MEMBER};
+use crate::{epoch::ActiveEpoch, sealing::NO_MEMBER};
 
 const UNREADABLE: &str = "the evidence store cannot be read here";
 

@@ -30,9 +30,10 @@ use std::{
     time::Duration,
 };
 
+use veil_node_api::progress::Progress;
 use veil_node_ceremony::journals;
 use veil_node_config::MemberConfig;
-use veil_node_core::{epoch::ActiveEpoch, follow::Follower, progress::Progress};
+use veil_node_core::{epoch::ActiveEpoch, follow::Follower};
 use veil_node_storage::{
     data_dir::{DataDir, DataDirError},
     durable::replace,

@@ -52,6 +52,7 @@ use veil_node_api::{
     routes::Routes,
     status::{Role, SlotClock},
 };
+use veil_node_ceremony::P2pTransports;
 use veil_node_ceremony::{
     CeremonyError, CeremonyProgress, CeremonyTiming, ChainCommitPoint, CommitPointError,
     FinishedKey, MemberOptions, SinglePartyReference, journals,
@@ -59,7 +60,6 @@ use veil_node_ceremony::{
 use veil_node_chain::PublishedKey;
 use veil_node_config::MemberConfig;
 use veil_node_core::{
-    P2pTransports,
     audit::Audits,
     epoch::{ActiveEpoch, Material, MaterialFiles},
     evaluation::InputSource,

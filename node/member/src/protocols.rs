@@ -12,8 +12,9 @@ use veil_committee::{
     key_share::{KeyShare, KeyShareError},
 };
 use veil_committee_agreement::{Agreement, AgreementConfig, AgreementEffect, SetupError, Timing};
+use veil_node_ceremony::P2pTransports;
 use veil_node_ceremony::journals;
-use veil_node_core::{P2pTransports, epoch::ActiveEpoch};
+use veil_node_core::epoch::ActiveEpoch;
 use veil_node_driver::{
     Channel, Control, Driver, DriverConfig, Host, HostError, NonceStore, Transports,
 };

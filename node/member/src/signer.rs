@@ -15,7 +15,8 @@ use veil_committee::frost::{
     SigningMachine, SigningSchedule,
 };
 use veil_committee_machine::Millis;
-use veil_node_core::{P2pTransports, epoch::ActiveEpoch};
+use veil_node_ceremony::P2pTransports;
+use veil_node_core::epoch::ActiveEpoch;
 use veil_node_driver::{
     Channel, Driver, DriverConfig, NonceHost, NonceStore, SigningOutcome, Stopped, Transports,
 };

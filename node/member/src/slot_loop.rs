@@ -25,13 +25,13 @@ use veil_committee_slot::{
     machine::{Observation, SlotEffect},
     silence::Silence,
 };
+use veil_node_api::progress::Progress;
 use veil_node_api::status::{Phase, SlotClock};
 use veil_node_core::{
     cluster::{Tasks, View},
     epoch::ActiveEpoch,
     evaluation::InputSource,
     follow::Follower,
-    progress::Progress,
 };
 use veil_node_driver::{Clock, Stopped};
 use veil_node_p2p::{Network, Topic};

@@ -16,6 +16,7 @@ pub mod endpoints;
 pub mod exec;
 pub mod forward;
 pub mod logs;
+pub mod mapping;
 
 use std::{
     collections::BTreeSet,

@@ -25,10 +25,10 @@ use crate::{
     budget::Budget,
     directory::Directory,
     identity::peer_id,
+    kind::StreamKind,
     kind::{KIB, MIB, Protocol, Topic},
     rates::{Rate, Rates},
     refusal::Refusal,
-    stream::StreamKind,
 };
 
 /// Bodies of one member's requests in memory at once. A driver sends four messages of 2 MiB at a time.

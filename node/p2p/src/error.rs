@@ -4,8 +4,8 @@ use libp2p::Multiaddr;
 use veil_protocol_spec::PeerIdHash;
 
 use crate::{
+    kind::StreamKind,
     kind::{Protocol, Topic},
-    stream::StreamKind,
 };
 
 /// Why the network did not start.

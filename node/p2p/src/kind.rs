@@ -76,6 +76,34 @@ impl fmt::Display for Topic {
     }
 }
 
+/// What a stream is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StreamKind {
+    /// An operator reaches its job on a worker; the peer that opens it passes on bytes that it cannot read.
+    Reach,
+    /// A worker reaches a job on another, for one of its own.
+    Link,
+}
+
+impl StreamKind {
+    /// All kinds.
+    pub const ALL: [Self; 2] = [Self::Reach, Self::Link];
+
+    /// Name in logs, counters and on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reach => "reach",
+            Self::Link => "link",
+        }
+    }
+
+    /// Whether only workers open it.
+    pub(crate) const fn is_for_workers(self) -> bool {
+        matches!(self, Self::Link)
+    }
+}
+
 /// A request protocol: one message and one answer, between two registered peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]

@@ -116,6 +116,7 @@ mod request;
 mod round_trips;
 mod session;
 mod stream;
+mod streams;
 mod swim;
 mod traffic;
 
@@ -128,12 +129,12 @@ pub use self::{
     directory::{Directory, Peer},
     error::{NetworkError, PublishError, RequestError, StreamError},
     identity::{InvalidIdentity, peer_id},
-    kind::{Protocol, Topic},
+    kind::{Protocol, StreamKind, Topic},
     network::Network,
     rates::{Rate, Rates},
     request::MAX_DEADLINE,
     session::{End, Opener, Session, SessionError},
-    stream::{ByteStream, Duplex, IncomingStream, StreamKind},
+    stream::{ByteStream, Duplex, IncomingStream},
     swim::{Health, Liveness},
     traffic::{Count, Traffic},
 };

@@ -14,63 +14,23 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
-    time::Duration,
 };
 
-use async_recursion::async_recursion as boxed;
-use futures::StreamExt as _;
 use libp2p::{PeerId, Stream, StreamProtocol};
-use libp2p_stream::{Control, OpenStreamError};
+use libp2p_stream::Control;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf, duplex},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::timeout,
 };
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 use veil_protocol_spec::{PeerIdHash, scheduling::keccak};
 
-use crate::{
-    admission::Admission, command::Command, error::StreamError, identity::peer_id,
-    network::Network, refusal::Refusal,
-};
+use crate::{admission::Admission, command::Command, kind::StreamKind, refusal::Refusal};
 
-/// How long a peer may take to agree to a stream.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
-/// Bytes on the way within this node, in each direction.
-const WITHIN: usize = 256 << 10;
-
-/// What a stream is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum StreamKind {
-    /// An operator reaches its job on a worker; the peer that opens it passes on bytes that it cannot read.
-    Reach,
-    /// A worker reaches a job on another, for one of its own.
-    Link,
-}
-
-impl StreamKind {
-    /// All kinds.
-    pub const ALL: [Self; 2] = [Self::Reach, Self::Link];
-
-    /// Name in logs, counters and on the wire.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Reach => "reach",
-            Self::Link => "link",
-        }
-    }
-
-    /// Whether only workers open it.
-    pub(crate) const fn is_for_workers(self) -> bool {
-        matches!(self, Self::Link)
-    }
-
-    fn protocol(self, scope: &str) -> StreamProtocol {
-        let name = format!("/veil/{scope}/{}/1", self.name());
-        // libp2p refuses only a name without a leading slash.
-        StreamProtocol::try_from_owned(name).unwrap_or(StreamProtocol::new("/veil/reach/1"))
-    }
+pub(crate) fn protocol(kind: StreamKind, scope: &str) -> StreamProtocol {
+    let name = format!("/veil/{scope}/{}/1", kind.name());
+    // libp2p refuses only a name without a leading slash.
+    StreamProtocol::try_from_owned(name).unwrap_or(StreamProtocol::new("/veil/reach/1"))
 }
 
 /// Anything that bytes go through in both directions.
@@ -142,19 +102,19 @@ pub struct IncomingStream {
 }
 
 /// Who takes the streams of a kind.
-type Acceptors = Vec<(StreamKind, mpsc::Sender<IncomingStream>)>;
+pub(crate) type Acceptors = Vec<(StreamKind, mpsc::Sender<IncomingStream>)>;
 
 /// What opening and accepting need.
 pub(crate) struct Streams {
-    scope: String,
-    control: Control,
+    pub(crate) scope: String,
+    pub(crate) control: Control,
     admission: Admission,
     /// For what is refused.
     commands: mpsc::UnboundedSender<Command>,
     /// Open ones in all.
     at_once: Arc<Semaphore>,
     /// Those that this node opens to itself go there.
-    acceptors: Arc<Mutex<Acceptors>>,
+    pub(crate) acceptors: Arc<Mutex<Acceptors>>,
 }
 
 impl Streams {
@@ -169,7 +129,7 @@ impl Streams {
         Self { scope, control, admission, commands, at_once, acceptors: Arc::default() }
     }
 
-    fn acceptors(&self) -> MutexGuard<'_, Acceptors> {
+    pub(crate) fn acceptors(&self) -> MutexGuard<'_, Acceptors> {
         self.acceptors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -181,7 +141,7 @@ impl Streams {
     }
 
     /// Hands a stream of a peer to whoever accepts them. A stream that is refused is dropped: the peer sees its end.
-    fn take(
+    pub(crate) fn take(
         &self,
         (peer, stream): (PeerId, Stream),
         kind: StreamKind,
@@ -197,66 +157,5 @@ impl Streams {
             let protocol = kind.name();
             let _ = self.commands.send(Command::Refused { peer, protocol, refusal });
         }
-    }
-}
-
-impl Network {
-    /// Opens a stream to a peer, which need not be connected; to this node itself without the network.
-    ///
-    /// # Errors
-    /// [`StreamError`] names the peer and the reason. What the peer refuses later is the end of the stream.
-    #[boxed]
-    pub async fn open_stream(
-        &self,
-        to: PeerIdHash,
-        kind: StreamKind,
-    ) -> Result<ByteStream, StreamError> {
-        let streams = &self.inner.streams;
-        if to == self.inner.me {
-            let acceptors = streams.acceptors();
-            let queue = acceptors.iter().find(|(of, _)| *of == kind).map(|(_, queue)| queue);
-            let queue = queue.ok_or(StreamError::Unsupported(to, kind))?;
-            let (here, there) = duplex(WITHIN);
-            let stream = ByteStream::new(there);
-            let sent = queue.try_send(IncomingStream { from: to, stream });
-            return sent.map(|()| ByteStream::new(here)).map_err(|_| StreamError::Busy(to));
-        }
-        let identity = self.inner.directory.borrow().get(&to).map(|peer| peer.identity);
-        let id = identity.and_then(|identity| peer_id(&identity).ok());
-        let id = id.ok_or(StreamError::NotRegistered(to))?;
-        let mut control = streams.control.clone();
-        let opening = control.open_stream(id, kind.protocol(&streams.scope));
-        match timeout(OPEN_TIMEOUT, opening).await {
-            Ok(Ok(stream)) => Ok(ByteStream::new(stream.compat())),
-            Ok(Err(OpenStreamError::UnsupportedProtocol(_))) => {
-                Err(StreamError::Unsupported(to, kind))
-            }
-            Ok(Err(error)) => Err(StreamError::Unreachable(to, error.to_string())),
-            Err(_) => Err(StreamError::Unreachable(to, "no answer in time".to_owned())),
-        }
-    }
-
-    /// The streams of a kind that peers open from now on; once for each kind. Those that find the queue
-    /// ([`Limits::queue`](crate::Limits::queue)) full are refused.
-    #[must_use = "an unread queue fills up"]
-    pub fn accept_streams(&self, kind: StreamKind) -> mpsc::Receiver<IncomingStream> {
-        let (queue, receiver) = mpsc::channel(self.inner.queue);
-        let streams = &self.inner.streams;
-        let mut incoming = match streams.control.clone().accept(kind.protocol(&streams.scope)) {
-            Ok(incoming) => incoming,
-            Err(error) => {
-                tracing::error!(%error, kind = kind.name(), "streams cannot be accepted");
-                return receiver;
-            }
-        };
-        streams.acceptors().push((kind, queue.clone()));
-        let (streams, stop) = (Arc::clone(streams), self.inner.stop.clone());
-        self.inner.tasks.spawn(async move {
-            // The stream ends with the swarm; `stop` may come first.
-            while let Some(Some(opened)) = stop.run_until_cancelled(incoming.next()).await {
-                streams.take(opened, kind, &queue);
-            }
-        });
-        receiver
     }
 }

@@ -6,7 +6,6 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use veil_node_api::client::Client;
 use veil_node_api::status::{EvidenceFile, EvidenceStatus};
-use veil_node_chain::Chain;
 use veil_node_operator::{
     request::{self, Verdict},
     show,
@@ -14,9 +13,8 @@ use veil_node_operator::{
 use veil_node_storage::durable::write_new;
 use veil_node_terminal::waiting;
 use veil_protocol_spec::{
-    Blake3Digest, ClusterId, PublicIdentity, Wire,
+    Blake3Digest, Wire,
     evidence::{Evidence, Proof},
-    scheduling::SignedCertificateVote,
     sealing::WrongRequest,
 };
 
@@ -141,25 +139,6 @@ async fn export(arguments: &Export, asking: &Asking) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Who holds the seat that a vote names, as the chain published the epoch's key.
-async fn identity_of(
-    chain: &Chain,
-    cluster: ClusterId,
-    signed: &SignedCertificateVote,
-) -> Result<PublicIdentity, Failure> {
-    let (epoch, member) = (signed.vote.epoch, signed.member);
-    let unseated = || {
-        let message = format!("the chain has no participant {member} in epoch {epoch}");
-        Failure::new(Exit::Failed, "chain", message)
-    };
-    let key = chain.key(cluster, epoch).await?.ok_or_else(unseated)?;
-    let attempt = chain.ceremony_attempt(cluster, epoch, key.attempt).await?;
-    let roster = attempt.ok_or_else(unseated)?.roster;
-    let peer = roster.get(member.position()).copied().ok_or_else(unseated)?;
-    let identities = chain.identities(cluster, &[peer]).await?;
-    identities.first().copied().ok_or_else(unseated)
-}
-
 async fn examine(arguments: &Request, asking: &Asking) -> Result<Exit, Failure> {
     let Request { file, target } = arguments;
     let json = std::fs::read(file).map_err(Failure::file(file))?;
@@ -194,7 +173,11 @@ async fn report(arguments: &One, asking: &Asking) -> Result<Exit, Failure> {
     let mined = match &evidence.proof {
         Proof::CertificateVotes(both) => {
             let (one, other) = &**both;
-            let member = identity_of(&chain, cluster, one).await?;
+            let (epoch, seat) = (one.vote.epoch, one.member);
+            let member = chain.participant(cluster, epoch, seat).await?.ok_or_else(|| {
+                let message = format!("the chain has no participant {seat} in epoch {epoch}");
+                Failure::new(Exit::Failed, "chain", message)
+            })?;
             let (first, second) = ((&one.vote, &one.signature), (&other.vote, &other.signature));
             chain.report_equivocation(first, second, &member).await?
         }

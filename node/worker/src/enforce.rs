@@ -32,12 +32,12 @@ use std::{
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::watch;
+use veil_node_api::progress::Progress;
 use veil_node_api::status::{Observed, Phase};
 use veil_node_containers::{DockerError, Executor, ObservedReplica, ReconcileReport};
 use veil_node_core::{
     cluster::{Peers, Views},
     epoch::ActiveEpoch,
-    progress::Progress,
 };
 use veil_node_links::Listeners;
 use veil_node_process::{Uptime, unix_now};

@@ -11,6 +11,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
+use veil_node_api::progress::Progress;
 use veil_node_api::status::Phase;
 use veil_node_chain::ChainError;
 use veil_node_core::{
@@ -18,7 +19,6 @@ use veil_node_core::{
     epoch::ActiveEpoch,
     evaluation::{self, EvaluationError, InputSource},
     follow::Follower,
-    progress::Progress,
 };
 use veil_node_p2p::{Gossip, Network, Topic};
 use veil_protocol_spec::{

@@ -6,9 +6,9 @@ use std::{
 };
 
 use tokio::time::MissedTickBehavior;
+use veil_node_api::progress::Progress;
 use veil_node_api::status::EngineStatus;
 use veil_node_containers::{DockerError, Executor};
-use veil_node_core::progress::Progress;
 
 /// Between two rounds.
 const INTERVAL: Duration = Duration::from_secs(600);

@@ -54,6 +54,7 @@ use async_recursion::async_recursion as boxed;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use veil_node_api::progress::Progress;
 use veil_node_api::{
     evict::{self, GivesBack},
     status::Role,
@@ -68,7 +69,6 @@ use veil_node_core::{
     follow::Follower,
     ingress,
     lifecycle::{Node, Secrets, Sections, StartError, link_to},
-    progress::Progress,
 };
 use veil_node_links::Listeners;
 use veil_node_p2p::StreamKind;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use veil_node_api::progress::Progress;
 use veil_node_chain::Chain;
 use veil_node_containers::Executor;
 use veil_node_core::{
     cluster::{Cluster, View, Views},
     epoch::ActiveEpoch,
-    progress::Progress,
 };
 use veil_node_p2p::StreamKind;
 use veil_node_process::unix_now;

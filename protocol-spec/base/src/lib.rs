@@ -31,6 +31,7 @@ pub mod domain;
 pub mod election;
 pub mod identity;
 pub mod ids;
+pub mod merkle;
 
 pub use codec::{CodecError, Wire};
 pub use committee::{Committee, MaxFaulty, ReconstructionThreshold, SigningThreshold};

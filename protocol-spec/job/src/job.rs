@@ -34,7 +34,7 @@ use crate::{
     labels::{Label, LabelKey},
     lifecycle::{HealthCheck, LeasePolicy, RestartPolicy, UpdatePolicy},
     links::{After, Link},
-    names::{Name, Organisation},
+    names::{HostName, Name, Organisation},
     network::{Egress, Port},
     proven::{ProofMetadata, ProvenList},
     quantities::LatencyClass,
@@ -243,6 +243,20 @@ impl Wire for JobSpec {
 }
 
 impl JobSpec {
+    /// Whether it links to this port of this job of its operator.
+    #[must_use]
+    pub fn links_to(&self, job: &Name, port: &Name) -> bool {
+        self.links.iter().any(|link| link.job == *job && link.port == *port)
+    }
+
+    /// The distinct names that its links have in the container, in order.
+    #[must_use]
+    pub fn link_hosts(&self) -> Vec<&HostName> {
+        let mut hosts: Vec<_> = self.links.iter().map(|link| &link.host).collect();
+        hosts.dedup(); // links are by host
+        hosts
+    }
+
     /// A service of one replica, with the default of everything that is not given.
     #[must_use]
     pub fn new(

@@ -8,10 +8,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    job::JobSpec,
-    names::{HostName, Name, VariableName},
-};
+use crate::names::{HostName, Name, VariableName};
 
 /// A port of another job that the container reaches by a name and a number of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -120,20 +117,4 @@ pub fn circle_of(name: &Name, after: impl Fn(&Name) -> Vec<Name>) -> Option<Vec<
         }
     }
     None
-}
-
-impl JobSpec {
-    /// Whether it links to this port of this job of its operator.
-    #[must_use]
-    pub fn links_to(&self, job: &Name, port: &Name) -> bool {
-        self.links.iter().any(|link| link.job == *job && link.port == *port)
-    }
-
-    /// The distinct names that its links have in the container, in order.
-    #[must_use]
-    pub fn link_hosts(&self) -> Vec<&HostName> {
-        let mut hosts: Vec<_> = self.links.iter().map(|link| &link.host).collect();
-        hosts.dedup(); // links are by host
-        hosts
-    }
 }

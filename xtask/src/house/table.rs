@@ -90,12 +90,23 @@ pub(super) const HOUSE: &[Row] = &[
     row(Tool, "veil-workspace-hack", NONE, &[]),
     row(Protocol, "veil-protocol-spec-base", NONE, &["veil-workspace-hack"]),
     row(Protocol, "veil-protocol-spec-job", NONE, &["veil-protocol-spec-base"]),
-    // Passes both on under their names of old: no other protocol crate needs a line for them.
+    row(
+        Protocol,
+        "veil-protocol-spec-reach",
+        NONE,
+        &["veil-protocol-spec-base", "veil-protocol-spec-job"],
+    ),
+    // Passes them on under their names of old: no other protocol crate needs a line for them.
     row(
         Protocol,
         "veil-protocol-spec",
         NONE,
-        &["veil-protocol-spec-base", "veil-protocol-spec-job", "veil-workspace-hack"],
+        &[
+            "veil-protocol-spec-base",
+            "veil-protocol-spec-job",
+            "veil-protocol-spec-reach",
+            "veil-workspace-hack",
+        ],
     ),
     row(Protocol, "veil-committee-machine", NONE, &["veil-protocol-spec"]),
     // Simulates its outside world: what it draws is a function of a seed.

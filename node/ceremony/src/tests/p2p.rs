@@ -1,7 +1,6 @@
 //! The same over real sockets on loopback.
 
 use tokio::sync::watch;
-use veil_node_core::P2pTransports;
 use veil_node_p2p::{Directory, Multiaddr, Network, NetworkConfig, Peer};
 use veil_protocol_spec::registry::Roles;
 

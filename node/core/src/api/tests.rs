@@ -14,7 +14,7 @@ use veil_node_process::metrics::Metrics;
 use veil_protocol_spec::identity::SecretIdentity;
 
 use super::*;
-use crate::progress::Progress;
+use veil_node_api::progress::Progress;
 use veil_node_api::status::{JobStatus, Role, Status};
 
 mod documented;
@@ -29,7 +29,8 @@ struct Unjoined {
 impl Unjoined {
     fn new() -> Self {
         let identity = SecretIdentity::from_bytes(&[7; 32]).unwrap().public();
-        let progress = Arc::new(Progress::new(Role::Worker, &identity).unwrap());
+        let progress =
+            Arc::new(Progress::new(Role::Worker, "12D3".to_owned(), PeerIdHash::of(&identity)));
         let (joined, epoch) = (watch::Sender::new(None), watch::Sender::new(None));
         let metrics = Metrics::default();
         let of = (Arc::clone(&progress), metrics.clone());

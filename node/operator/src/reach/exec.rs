@@ -1,12 +1,20 @@
 //! Running a command in a replica's container.
 
+use std::{
+    io::{self, Read},
+    thread,
+};
+
 use tokio::{
     io::{AsyncWriteExt as _, split},
     sync::mpsc,
 };
 use tokio_util::task::AbortOnDropHandle;
 use veil_node_reach::{ReachFailure, frame};
-use veil_protocol_spec::reach::{Action, ExecInput, ExecOutput, ExecWanted};
+use veil_protocol_spec::{
+    codec::Bytes,
+    reach::{Action, ExecInput, ExecOutput, ExecWanted, PIECE},
+};
 
 use super::{Placed, ReachError, Way};
 
@@ -46,4 +54,22 @@ pub async fn run(
             Ok(None) | Err(_) => return Err(reached.over().await.into()),
         }
     }
+}
+
+/// Passes on what `input` gives. A thread of its own: reading a terminal cannot be given up, and ends with the process.
+pub fn pass_input(mut input: impl Read + Send + 'static, feed: mpsc::Sender<ExecInput>) {
+    thread::spawn(move || {
+        let mut buffer = vec![0; PIECE];
+        loop {
+            let read = match input.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Ok(read @ 1..) => buffer.get(..read).unwrap_or_default().to_vec(),
+                Ok(_) | Err(_) => break,
+            };
+            if feed.blocking_send(ExecInput::Bytes(Bytes(read))).is_err() {
+                return;
+            }
+        }
+        let _ = feed.blocking_send(ExecInput::End); // the command has ended
+    });
 }

@@ -6,12 +6,12 @@ use clap::Args;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use veil_node_ceremony::P2pTransports;
 use veil_node_ceremony::{
     CeremonyError, CeremonyProgress, CeremonyStatus, CeremonyTiming, FinishedKey, Member,
     MemberOptions, SinglePartyReference, join, unix_seconds,
 };
 use veil_node_chain::{Chain, ChainError};
-use veil_node_core::P2pTransports;
 use veil_node_p2p::{Directory, Network, NetworkConfig, Peer};
 use veil_node_storage::data_dir::DataDir;
 use veil_node_terminal::{progress::Stages, waiting};

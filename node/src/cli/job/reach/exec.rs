@@ -1,9 +1,6 @@
 //! `veil job exec`.
 
-use std::{
-    io::{self, Read as _, Write as _},
-    thread,
-};
+use std::io::{self, Write as _};
 
 use clap::Args;
 use serde_json::json;
@@ -11,12 +8,12 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
-use veil_node_operator::reach::{Named, Placed, ReachError, exec::run};
-use veil_node_terminal::{raw::Raw, standard_output, waiting};
-use veil_protocol_spec::{
-    codec::Bytes,
-    reach::{ExecInput, ExecOutput, ExecWanted, PIECE, TerminalSize},
+use veil_node_operator::reach::{
+    Named, Placed, ReachError,
+    exec::{pass_input, run},
 };
+use veil_node_terminal::{raw::Raw, standard_output, waiting};
+use veil_protocol_spec::reach::{ExecInput, ExecOutput, ExecWanted, TerminalSize};
 
 use super::Reaching;
 use crate::cli::{
@@ -78,7 +75,7 @@ pub(in crate::cli::job) async fn exec(arguments: &Exec, asking: &Asking) -> Resu
         None
     };
     if *input {
-        read_input(feed);
+        pass_input(io::stdin(), feed);
     }
     let (said, mut saying) = mpsc::channel(QUEUE);
     let mut running = Box::pin(run(&way, placed, wanted, feeding, said));
@@ -127,25 +124,6 @@ fn follow_size(feed: mpsc::Sender<ExecInput>) -> Result<(), Failure> {
         }
     });
     Ok(())
-}
-
-/// Passes standard input on. A thread of its own: reading a terminal cannot be given up, and ends with the process.
-fn read_input(feed: mpsc::Sender<ExecInput>) {
-    thread::spawn(move || {
-        let mut buffer = vec![0; PIECE];
-        let mut input = io::stdin().lock();
-        loop {
-            let read = match input.read(&mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Ok(read @ 1..) => buffer.get(..read).unwrap_or_default().to_vec(),
-                Ok(_) | Err(_) => break,
-            };
-            if feed.blocking_send(ExecInput::Bytes(Bytes(read))).is_err() {
-                return;
-            }
-        }
-        let _ = feed.blocking_send(ExecInput::End); // the command has ended
-    });
 }
 
 /// What the command wrote, if it is kept.

@@ -8,6 +8,7 @@ use std::{
 use clap::Args;
 use serde_json::json;
 use tokio::sync::mpsc;
+use veil_node_config::job_file::quantity::seconds;
 use veil_node_operator::{
     reach::{
         Named,
@@ -43,7 +44,7 @@ pub(in crate::cli) struct Logs {
     #[arg(short, long)]
     follow: bool,
     /// Only lines that are not older: 90s, 10m, 2h or 3d.
-    #[arg(long, value_name = "AGE", value_parser = age)]
+    #[arg(long, value_name = "AGE", value_parser = seconds)]
     since: Option<u64>,
     /// Only as many lines of each replica, the last.
     #[arg(long, value_name = "LINES")]
@@ -53,21 +54,6 @@ pub(in crate::cli) struct Logs {
     timestamps: bool,
     #[command(flatten)]
     pub(in crate::cli::job) reaching: Reaching,
-}
-
-/// Seconds of an age.
-fn age(text: &str) -> Result<u64, String> {
-    let wrong = || "give an age as 90s, 10m, 2h or 3d".to_owned();
-    let unit = text.chars().last().ok_or_else(wrong)?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = text.strip_suffix(unit).unwrap_or_default().parse().map_err(|_| wrong())?;
-    number.checked_mul(seconds).ok_or_else(wrong)
 }
 
 pub(in crate::cli::job) async fn logs(arguments: &Logs, asking: &Asking) -> Result<Exit, Failure> {
@@ -181,17 +167,6 @@ mod tests {
     use veil_protocol_spec::codec::Bytes;
 
     use super::*;
-
-    #[test]
-    fn an_age_has_a_unit() {
-        assert_eq!(
-            (age("90s"), age("10m"), age("2h"), age("3d")),
-            (Ok(90), Ok(600), Ok(7200), Ok(259_200))
-        );
-        for wrong in ["", "10", "m", "-1s", "1w", "99999999999999999999d", "5ss"] {
-            assert!(age(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn no_line_is_within_another() {

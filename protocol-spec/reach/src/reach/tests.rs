@@ -2,11 +2,13 @@
 
 use proptest::{collection::vec, option, prelude::*};
 
-use super::*;
-use crate::{
+use veil_protocol_spec_base::{
+    codec::assert_wire,
     ids::{ChainId, ClusterId},
-    scheduling::arbitrary::assert_wire,
 };
+use veil_protocol_spec_job::limits;
+
+use super::*;
 
 fn actions() -> impl Strategy<Value = Action> {
     let logs = (any::<bool>(), option::of(any::<u64>()), option::of(any::<u32>()));
@@ -100,7 +102,7 @@ fn the_longest_of_each_fits() {
         published: Some((IpAddr::from([0xff; 16]), u16::MAX)),
     };
     // As many as a job may have.
-    let ports = vec![port; crate::scheduling::limits::ENTRIES];
+    let ports = vec![port; limits::ENTRIES];
     let endpoints = Endpoints { state: "x".repeat(8 << 10), running: true, ports };
     assert_eq!(Endpoints::from_wire(&endpoints.to_wire()), Ok(endpoints));
 }

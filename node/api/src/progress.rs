@@ -5,28 +5,35 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use veil_node_api::replicas::Replica;
-use veil_node_api::status::{EngineStatus, KEPT_SLOTS, Observed, Role, SlotReport};
-use veil_node_p2p::{InvalidIdentity, PeerId, peer_id};
-use veil_protocol_spec::{PeerIdHash, PublicIdentity, Slot};
+use veil_protocol_spec::{PeerIdHash, Slot};
+
+use crate::{
+    replicas::Replica,
+    status::{EngineStatus, KEPT_SLOTS, Observed, Role, SlotReport},
+};
 
 /// What has been recorded so far.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Notes {
-    pub(crate) stage: String,
-    pub(crate) waiting_for: Vec<String>,
+pub struct Notes {
+    /// What the process does.
+    pub stage: String,
+    /// What or whom it waits for.
+    pub waiting_for: Vec<String>,
     /// Whether the process can do its part in the cluster.
-    pub(crate) takes_part: bool,
-    pub(crate) slots: BTreeMap<Slot, SlotReport>,
-    pub(crate) observed: BTreeMap<Replica, Observed>,
+    pub takes_part: bool,
+    /// The last slots.
+    pub slots: BTreeMap<Slot, SlotReport>,
+    /// Its own replicas.
+    pub observed: BTreeMap<Replica, Observed>,
     serving: BTreeSet<Replica>,
-    pub(crate) engine: Option<EngineStatus>,
+    /// Its container engine.
+    pub engine: Option<EngineStatus>,
 }
 
 /// See the [module documentation](self).
 pub struct Progress {
-    pub(crate) role: Role,
-    pub(crate) peer_id: PeerId,
+    role: Role,
+    peer_id: String,
     peer: PeerIdHash,
     notes: Mutex<Notes>,
 }
@@ -38,20 +45,27 @@ impl core::fmt::Debug for Progress {
 }
 
 impl Progress {
-    /// Of a process that has not joined yet.
-    ///
-    /// # Errors
-    /// [`InvalidIdentity`].
-    pub fn new(role: Role, identity: &PublicIdentity) -> Result<Self, InvalidIdentity> {
-        Ok(Self {
-            role,
-            peer_id: peer_id(identity)?,
-            peer: PeerIdHash::of(identity),
-            notes: Mutex::new(Notes { stage: "starting".to_owned(), ..Notes::default() }),
-        })
+    /// Of a process that has not joined yet; `peer_id` is its name in the network.
+    #[must_use]
+    pub fn new(role: Role, peer_id: String, peer: PeerIdHash) -> Self {
+        let notes = Notes { stage: "starting".to_owned(), ..Notes::default() };
+        Self { role, peer_id, peer, notes: Mutex::new(notes) }
     }
 
-    pub(crate) fn notes(&self) -> MutexGuard<'_, Notes> {
+    /// What the process is for.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// This node in the network.
+    #[must_use]
+    pub fn peer_id(&self) -> &str {
+        &self.peer_id
+    }
+
+    /// What has been recorded so far, which nobody changes as long as this is held.
+    pub fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -112,7 +126,8 @@ impl Progress {
     }
 
     /// See [`Self::observed`].
-    pub(crate) fn serving(&self) -> Vec<Replica> {
+    #[must_use]
+    pub fn serving(&self) -> Vec<Replica> {
         self.notes().serving.iter().copied().collect()
     }
 

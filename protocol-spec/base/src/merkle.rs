@@ -8,8 +8,7 @@
 //! Written here rather than taken from a crate: general tree crates bring updates, rollbacks and
 //! multi-proofs, and would still need a hasher of their own for exactly these two rules.
 
-use super::abi::keccak;
-use crate::ids::KeccakDigest;
+use crate::{abi::keccak, ids::KeccakDigest};
 
 /// A tree over leaves in a fixed order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +75,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{ids::Address, scheduling::abi::Words};
+    use crate::{abi::Words, ids::Address};
 
     fn leaf(i: u64) -> KeccakDigest {
         keccak(Words::default().uint(i).keccak().as_bytes())

@@ -10,17 +10,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
+use veil_protocol_spec_base::{
     codec::Wire,
     ids::{Blake3Digest, ReplicaIndex},
-    scheduling::Name,
 };
+use veil_protocol_spec_job::names::Name;
 
 /// A replica of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinkEnd {
-    /// [`JobSpec::digest`](crate::scheduling::JobSpec::digest).
+    /// [`JobSpec::digest`](veil_protocol_spec_job::job::JobSpec::digest).
     pub job: Blake3Digest,
     /// Which of the job's replicas.
     pub replica: ReplicaIndex,
@@ -161,8 +161,9 @@ impl Wire for LinkAnswer {
 
 #[cfg(test)]
 mod tests {
+    use veil_protocol_spec_base::codec::assert_wire;
+
     use super::*;
-    use crate::codec::assert_wire;
 
     fn end(byte: u8) -> LinkEnd {
         LinkEnd { job: Blake3Digest([byte; 32]), replica: ReplicaIndex(u16::MAX) }

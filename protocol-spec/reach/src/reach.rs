@@ -11,14 +11,13 @@ use core::{net::IpAddr, num::NonZeroU16};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
+use veil_protocol_spec_base::{
+    abi::{Words, keccak},
+    binding::ClusterScope,
     codec::{Bytes, Wire, encode},
     ids::{Address, Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Signature},
-    scheduling::{
-        ClusterScope, Name, Protocol,
-        abi::{Words, keccak},
-    },
 };
+use veil_protocol_spec_job::{names::Name, network::Protocol};
 
 pub use self::refusal::Refusal;
 
