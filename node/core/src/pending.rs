@@ -1,6 +1,6 @@
 //! Why replicas have no place, by what is public.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use veil_committee_slot::{
     demand::JobDemand,
@@ -16,7 +16,7 @@ use veil_node_api::{given_back, replicas::Replica};
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, ReplicaIndex,
-    scheduling::{ClusterState, JobSpec, OnLoss, Profile, VolumeKind},
+    scheduling::{ClusterState, JobSpec, OnLoss, Profile, Strength, VolumeKind},
 };
 use veil_scheduler_plan::{
     inputs::JobRefusal,
@@ -88,7 +88,10 @@ pub(crate) fn unplaced(
         let returned = state.returned_replica(job, replica);
         let barred = returned.filter(|returned| state.is_barred_by(returned, view.block.number));
         let barred = barred.map(|returned| returned.placement.worker);
-        let by_rules = |body: &JobSpec| refused(body, home, barred, view, profiles);
+        let by_rules = |body: &JobSpec| {
+            let apart = taken(state, &job, body);
+            refused(body, home, barred, &apart, view, profiles)
+        };
         if let Some(reason) = jobs.read(&job, by_rules).flatten() {
             return reason;
         }
@@ -137,11 +140,22 @@ pub(crate) fn unplaced(
         .collect()
 }
 
+/// The workers that no other replica of the job may go to, since they have one.
+fn taken(state: &ClusterState, job: &Blake3Digest, body: &JobSpec) -> BTreeSet<PeerIdHash> {
+    let apart = body.constraints.anti_affinity.as_ref();
+    if apart.is_none_or(|rule| rule.strength != Strength::Hard) {
+        return BTreeSet::new();
+    }
+    let places = state.replicas_of(*job).filter_map(|replica| state.placement(*job, replica));
+    places.map(|place| place.worker).collect()
+}
+
 /// Why public rules leave a replica without a place, if they do.
 fn refused(
     job: &JobSpec,
     home: Option<PeerIdHash>,
     barred: Option<PeerIdHash>,
+    taken: &BTreeSet<PeerIdHash>,
     view: &View,
     profiles: &BTreeMap<PeerIdHash, Profile>,
 ) -> Option<String> {
@@ -165,8 +179,10 @@ fn refused(
         (OnChain { labels: &node.labels, organisation, submitter: &submitter }, profile)
     });
     let (found, unfit) = Unfit::count(job, on_chain);
-    let barred = barred.is_some_and(|worker| view.nodes.contains_key(&worker));
-    let found = (found + (workers.len() - count)).saturating_sub(usize::from(barred));
+    // Each of them fits it by everything else, or it would not have what it has.
+    let out: BTreeSet<_> = taken.iter().copied().chain(barred).collect();
+    let out = out.iter().filter(|worker| view.nodes.contains_key(worker)).count();
+    let found = (found + (workers.len() - count)).saturating_sub(out);
     let min = view.rules_or_default().least_candidates(workers.len());
     let too_few = found < min && found < workers.len();
     too_few.then(|| JobRefusal::TooFewCandidates { found, min, unfit }.to_string())
