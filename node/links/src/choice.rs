@@ -35,7 +35,7 @@ struct Pause {
     why: String,
 }
 
-/// See the [module documentation](self).
+/// Which replica takes the next connection.
 #[derive(Debug, Default)]
 pub struct Choice {
     last: Option<Target>,

@@ -214,33 +214,37 @@ async fn drive<C>(
 {
     let mut waiting: VecDeque<Request> = VecDeque::new();
     let moving = poll_fn(|cx| {
-        loop {
-            match connection.poll_next_inbound(cx) {
-                Poll::Ready(Some(Ok(stream))) => {
-                    if found.try_send(ByteStream::new(stream.compat())).is_err() {
-                        tracing::debug!("a stream of a session was dropped: too many wait");
+        'moving: loop {
+            loop {
+                match connection.poll_next_inbound(cx) {
+                    Poll::Ready(Some(Ok(stream))) => {
+                        if found.try_send(ByteStream::new(stream.compat())).is_err() {
+                            tracing::debug!("a stream of a session was dropped: too many wait");
+                        }
                     }
+                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                    Poll::Pending => break,
                 }
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
-                Poll::Pending => break,
             }
-        }
-        while let Poll::Ready(Some(request)) = asked.poll_recv(cx) {
-            waiting.push_back(request);
-        }
-        waiting.retain(|request| !request.is_closed());
-        while !waiting.is_empty() {
-            match connection.poll_new_outbound(cx) {
-                Poll::Ready(Ok(stream)) => {
-                    let stream = ByteStream::new(stream.compat());
-                    // Whoever asked may have given up.
-                    let _ = waiting.pop_front().map(|request| request.send(stream));
+            while let Poll::Ready(Some(request)) = asked.poll_recv(cx) {
+                waiting.push_back(request);
+            }
+            waiting.retain(|request| !request.is_closed());
+            while !waiting.is_empty() {
+                match connection.poll_new_outbound(cx) {
+                    Poll::Ready(Ok(stream)) => {
+                        let stream = ByteStream::new(stream.compat());
+                        // Whoever asked may have given up.
+                        let _ = waiting.pop_front().map(|request| request.send(stream));
+                        // Until it is polled with the others, above, what is written to it wakes nobody.
+                        continue 'moving;
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => break,
                 }
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => break,
             }
+            return Poll::Pending;
         }
-        Poll::Pending
     });
     tokio::select! {
         () = moving => {}
@@ -248,4 +252,35 @@ async fn drive<C>(
     }
     // An error means that the other end has gone.
     let _ = timeout(CLOSE_TIMEOUT, poll_fn(|cx| connection.poll_close(cx))).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    /// Beside one that is open and says nothing, as the control stream between two beats.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_new_stream_says_waits_for_no_other() {
+        let (here, there) = duplex(64 << 10);
+        let peer = PeerIdHash([1; 32]);
+        let client = Session::direct(ByteStream::new(here), peer, End::Begins);
+        let mut server = Session::direct(ByteStream::new(there), peer, End::Answers);
+        let mut quiet = client.opener.open().await.unwrap();
+        quiet.write_all(b"1").await.unwrap();
+        let _quiet = server.incoming.recv().await.unwrap();
+        for _ in 0..3 {
+            let mut asks = client.opener.open().await.unwrap();
+            asks.write_all(b"2").await.unwrap();
+            // Time passes only when nobody has anything to do.
+            let found = timeout(Duration::from_secs(3600), server.incoming.recv()).await;
+            let mut found = found.expect("it was not sent").unwrap();
+            let mut byte = [0];
+            found.read_exact(&mut byte).await.unwrap();
+            found.write_all(b"3").await.unwrap();
+            asks.read_exact(&mut byte).await.unwrap();
+            assert_eq!(&byte, b"3");
+        }
+    }
 }
