@@ -230,7 +230,7 @@ async fn drive<C>(
                 waiting.push_back(request);
             }
             waiting.retain(|request| !request.is_closed());
-            while !waiting.is_empty() {
+            if !waiting.is_empty() {
                 match connection.poll_new_outbound(cx) {
                     Poll::Ready(Ok(stream)) => {
                         let stream = ByteStream::new(stream.compat());
@@ -240,7 +240,7 @@ async fn drive<C>(
                         continue 'moving;
                     }
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
-                    Poll::Pending => break,
+                    Poll::Pending => {}
                 }
             }
             return Poll::Pending;

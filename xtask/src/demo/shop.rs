@@ -249,16 +249,17 @@ impl Network {
 
     /// Waits until each job of the shop runs; the workers of each.
     fn all_run(&self, jobs: usize) -> Result<BTreeMap<String, BTreeSet<String>>, Failed> {
-        let list = self.json(&["job", "list", "--json"])?;
-        let names: BTreeMap<_, _> = list["jobs"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|job| Some((job["job"].as_str()?, job["name"].as_str()?)))
-            .filter(|(_, name)| name.starts_with("shop-"))
-            .collect();
         let begun = Instant::now();
         loop {
+            // Names are known once the bodies are.
+            let list = self.json(&["job", "list", "--json"])?;
+            let names: BTreeMap<_, _> = list["jobs"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|job| Some((job["job"].as_str()?, job["name"].as_str()?)))
+                .filter(|(_, name)| name.starts_with("shop-"))
+                .collect();
             let status = self.json(&["job", "status", "--json"])?;
             let mut workers = BTreeMap::<String, BTreeSet<String>>::new();
             for replica in status["replicas"].as_array().into_iter().flatten() {
