@@ -88,10 +88,8 @@ pub(crate) fn unplaced(
         let returned = state.returned_replica(job, replica);
         let barred = returned.filter(|returned| state.is_barred_by(returned, view.block.number));
         let barred = barred.map(|returned| returned.placement.worker);
-        let by_rules = |body: &JobSpec| {
-            let apart = taken(state, &job, body);
-            refused(body, home, barred, &apart, view, profiles)
-        };
+        let by_rules =
+            |body: &JobSpec| refused(body, home, barred, taken(state, &job, body), view, profiles);
         if let Some(reason) = jobs.read(&job, by_rules).flatten() {
             return reason;
         }
@@ -155,7 +153,7 @@ fn refused(
     job: &JobSpec,
     home: Option<PeerIdHash>,
     barred: Option<PeerIdHash>,
-    taken: &BTreeSet<PeerIdHash>,
+    taken: BTreeSet<PeerIdHash>,
     view: &View,
     profiles: &BTreeMap<PeerIdHash, Profile>,
 ) -> Option<String> {
@@ -180,7 +178,7 @@ fn refused(
     });
     let (found, unfit) = Unfit::count(job, on_chain);
     // Each of them fits it by everything else, or it would not have what it has.
-    let out: BTreeSet<_> = taken.iter().copied().chain(barred).collect();
+    let out: BTreeSet<_> = taken.into_iter().chain(barred).collect();
     let out = out.iter().filter(|worker| view.nodes.contains_key(worker)).count();
     let found = (found + (workers.len() - count)).saturating_sub(out);
     let min = view.rules_or_default().least_candidates(workers.len());
