@@ -3,9 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    abi::keccak,
-    ids::{Address, ChainId, ClusterId, Epoch, KeySetDigest, PeerIdHash, PublicIdentity},
+    abi::{Words, keccak},
+    ids::{
+        Address, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest, PeerIdHash, PublicIdentity,
+    },
 };
+
+/// EIP-712 type of the signing domain: `contracts/src/VeilContract.sol`.
+const DOMAIN_TYPE: &[u8] =
+    b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
 
 /// Milliseconds since the Unix epoch, by the sender's clock.
 #[derive(
@@ -48,6 +54,20 @@ pub struct BindingMismatch {
 }
 
 impl ClusterScope {
+    /// The digest that is signed of a message with this EIP-712 hash, in the domain `Veil`, version `1`, of chain and
+    /// directory.
+    #[must_use]
+    pub fn typed_digest(&self, message: &KeccakDigest) -> [u8; 32] {
+        let domain = Words::default()
+            .bytes32(keccak(DOMAIN_TYPE).as_bytes())
+            .bytes32(keccak(b"Veil").as_bytes())
+            .bytes32(keccak(b"1").as_bytes())
+            .uint(self.chain_id.0)
+            .address(&self.contract)
+            .keccak();
+        keccak(&[&[0x19, 0x01], &domain.0[..], &message.0[..]].concat()).0
+    }
+
     /// Checks that `self`, as a message states it, is `expected`.
     ///
     /// # Errors

@@ -21,9 +21,6 @@ use veil_protocol_spec_job::{names::Name, network::Protocol};
 
 pub use self::refusal::Refusal;
 
-/// EIP-712 type of the signing domain: `contracts/src/VeilContract.sol`.
-const DOMAIN_TYPE: &[u8] =
-    b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
 /// EIP-712 type of a request: `contracts/bindings/typed.rs`.
 const REQUEST_TYPE: &[u8] = b"ReachRequest(bytes32 cluster,bytes32 worker,bytes32 client,address account,address operator,bytes32 job,uint16 replica,string action,bytes32 details,uint64 expires)";
 
@@ -137,13 +134,6 @@ impl ReachRequest {
     /// The digest that the account signs: EIP-712, in the domain `Veil`, version `1`, of chain and directory.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
-        let domain = Words::default()
-            .bytes32(keccak(DOMAIN_TYPE).as_bytes())
-            .bytes32(keccak(b"Veil").as_bytes())
-            .bytes32(keccak(b"1").as_bytes())
-            .uint(self.scope.chain_id.0)
-            .address(&self.scope.contract)
-            .keccak();
         let message = Words::default()
             .bytes32(keccak(REQUEST_TYPE).as_bytes())
             .bytes32(self.scope.cluster.as_bytes())
@@ -157,7 +147,7 @@ impl ReachRequest {
             .bytes32(self.details().as_bytes())
             .uint(self.expires)
             .keccak();
-        keccak(&[&[0x19, 0x01], &domain.0[..], &message.0[..]].concat()).0
+        self.scope.typed_digest(&message)
     }
 
     /// What the signature says of the action beside its name.

@@ -14,9 +14,6 @@ use crate::{
     ids::{Epoch, KeccakDigest, ParticipantIndex, PublicIdentity, Signature, Slot},
 };
 
-/// EIP-712 type of the signing domain: `contracts/src/VeilContract.sol`.
-const DOMAIN_TYPE: &[u8] =
-    b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
 /// EIP-712 type of a vote: `contracts/src/Disputes.sol`.
 const VOTE_TYPE: &[u8] =
     b"CertificateVote(bytes32 cluster,uint64 epoch,uint64 slot,bytes32 certificate)";
@@ -47,13 +44,6 @@ impl CertificateVote {
     /// and directory.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
-        let domain = Words::default()
-            .bytes32(keccak(DOMAIN_TYPE).as_bytes())
-            .bytes32(keccak(b"Veil").as_bytes())
-            .bytes32(keccak(b"1").as_bytes())
-            .uint(self.scope.chain_id.0)
-            .address(&self.scope.contract)
-            .keccak();
         let message = Words::default()
             .bytes32(keccak(VOTE_TYPE).as_bytes())
             .bytes32(self.scope.cluster.as_bytes())
@@ -61,7 +51,7 @@ impl CertificateVote {
             .uint(self.slot.0)
             .bytes32(self.certificate.as_bytes())
             .keccak();
-        keccak(&[&[0x19, 0x01], &domain.0[..], &message.0[..]].concat()).0
+        self.scope.typed_digest(&message)
     }
 
     /// Signs as `member`, whose secret key `secret` must be.
