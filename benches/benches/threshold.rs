@@ -13,6 +13,7 @@ use veil_committee::{
     randomness::{NoiseShares, RandomShares, ZeroShares},
     ring::{Element, Word},
     shamir::random_element,
+    subsets::{NoiseGroups, key_sets, zero_groups},
     with_degree,
 };
 use veil_keygen_ceremony::ntt::{NttWord, multiply_accumulate, normalize};
@@ -69,7 +70,7 @@ fn ring(c: &mut Criterion) {
 fn randomness(c: &mut Criterion) {
     per_committee(c, "randomness::prss", ELEMENTS, |committee| {
         with_degree!(committee, D => {
-            let (sets, _) = member_keys(committee);
+            let sets = member_keys(committee, &key_sets(committee));
             let random = RandomShares::<u128, D>::new(committee, member(committee), &sets, "");
             let mut out = vec![Element::ZERO(); ELEMENTS];
             Box::new(move || random.fill(0, &mut out)) as Box<dyn FnMut()>
@@ -77,15 +78,15 @@ fn randomness(c: &mut Criterion) {
     });
     per_committee(c, "randomness::przs", ELEMENTS, |committee| {
         with_degree!(committee, D => {
-            let (sets, _) = member_keys(committee);
-            let zeros = ZeroShares::<u128, D>::new(committee, member(committee), &sets, "");
+            let groups = member_keys(committee, &zero_groups(committee));
+            let zeros = ZeroShares::<u128, D>::new(committee, member(committee), &groups, "");
             let mut out = vec![Element::ZERO(); ELEMENTS];
             Box::new(move || zeros.add_to(0, &mut out)) as Box<dyn FnMut()>
         })
     });
     per_committee(c, "randomness::noise", ELEMENTS, |committee| {
         with_degree!(committee, D => {
-            let (_, groups) = member_keys(committee);
+            let groups = member_keys(committee, NoiseGroups::of(committee).groups());
             let me = member(committee);
             let noise = NoiseShares::<u128, D>::new(committee, me, &groups, "", 1 << 30);
             let mut out = vec![Element::ZERO(); ELEMENTS];

@@ -40,7 +40,7 @@ use veil_committee::{
     randomness::keys_of,
     ring::Element,
     shamir::{random_element, share},
-    subsets::{MemberSet, NoiseGroups, key_sets},
+    subsets::{MemberSet, key_sets},
     with_degree,
 };
 use veil_protocol_spec::{Committee, Epoch, KeySetDigest, ParticipantIndex};
@@ -82,13 +82,11 @@ pub fn member(committee: Committee) -> ParticipantIndex {
     committee.participants().next_back().expect("no committee is empty")
 }
 
-/// The set keys and the noise-group keys of [`member`].
+/// The keys that [`member`] shares with each of these sets that contains it.
 #[must_use]
-pub fn member_keys(committee: Committee) -> (MemberKeys, MemberKeys) {
+pub fn member_keys(committee: Committee, sets: &[MemberSet]) -> MemberKeys {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
-    let me = member(committee);
-    let of = |sets: &[MemberSet], rng: &mut ChaCha20Rng| keys_of(sets, me, &random_keys(sets, rng));
-    (of(&key_sets(committee), &mut rng), of(NoiseGroups::of(committee).groups(), &mut rng))
+    keys_of(sets, member(committee), &random_keys(sets, &mut rng))
 }
 
 /// All participants of a committee with consistent shares of one key.

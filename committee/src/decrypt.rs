@@ -72,8 +72,8 @@ impl SquashedBlock {
 pub struct Flooding {
     /// Statistical security in bits: one uniform of 2^(69+stat) hides noise of 2^69 up to 2^-stat.
     pub statistical_bits: u32,
-    /// Blocks after which a key must be replaced: the advantage, about sqrt(m) 2^-stat, reaches
-    /// 2^-32.
+    /// Blocks after which a key must be replaced: what they tell of their noise together stays below
+    /// 2^-32 (`decryption.md`, "Budget").
     pub budget: u64,
 }
 
@@ -82,13 +82,13 @@ impl Flooding {
     /// 2^69 + 2 C(n,t) 2^(69+stat) < 2^122 = Delta / 2.
     #[must_use]
     pub const fn of(committee: Committee) -> Self {
-        let statistical_bits = match committee.n() {
-            0..=4 => 49,
-            5..=7 => 47,
-            8..=10 => 45,
-            _ => 42,
+        let (statistical_bits, log2_budget) = match committee.n() {
+            0..=4 => (49, 40),
+            5..=7 => (47, 36),
+            8..=10 => (45, 32),
+            _ => (42, 26),
         };
-        Self { statistical_bits, budget: 1 << (2 * (statistical_bits - 32)) }
+        Self { statistical_bits, budget: 1 << log2_budget }
     }
 
     const fn log2_bound(self) -> u32 {

@@ -8,7 +8,7 @@ use zeroize::Zeroize;
 use crate::{
     prf::{Prf, SetKey},
     ring::{Element, Word},
-    shamir::indicator,
+    shamir::{indicator, vanishing},
     subsets::MemberSet,
 };
 
@@ -17,6 +17,9 @@ const BATCH: usize = 64;
 
 /// The keys of the sets that contain one participant.
 pub type SetKeys = [(MemberSet, SetKey)];
+
+/// What a set's value is multiplied by at a participant's point: f_A, or z_G.
+type Polynomial<W, const D: usize> = fn(Committee, MemberSet, ParticipantIndex) -> Element<W, D>;
 
 struct Source<W, const D: usize> {
     prf: Prf,
@@ -28,15 +31,36 @@ fn sources<W: Word, const D: usize>(
     me: ParticipantIndex,
     keys: &SetKeys,
     label: &str,
-    scale: Element<W, D>,
+    polynomial: Polynomial<W, D>,
 ) -> Vec<Source<W, D>> {
     keys.iter()
         .filter(|(set, _)| set.contains(me))
         .map(|(set, key)| Source {
             prf: Prf::new(key, label),
-            factor: indicator::<W, D>(committee, *set, me) * scale,
+            factor: polynomial(committee, *set, me),
         })
         .collect()
+}
+
+/// Adds PRF(k, counter) times the source's factor for the counters `start .. start + out.len()`.
+fn add_uniform<W: Word, const D: usize>(
+    sources: &[Source<W, D>],
+    start: u64,
+    out: &mut [Element<W, D>],
+) {
+    let mut words = vec![0u128; BATCH * D];
+    for (batch, shares) in out.chunks_mut(BATCH).enumerate() {
+        let words = &mut words[..shares.len() * D];
+        let first = (start + (batch * BATCH) as u64) * D as u64;
+        for source in sources {
+            source.prf.fill(first, words);
+            for (share, coefficients) in shares.iter_mut().zip(words.chunks_exact(D)) {
+                let drawn = Element(core::array::from_fn(|i| W::truncate(coefficients[i])));
+                *share += drawn * source.factor;
+            }
+        }
+    }
+    words.zeroize();
 }
 
 /// Shares of uniform elements, degree t: sum over A of PRF(r_A, counter) f_A(alpha_j).
@@ -48,91 +72,31 @@ impl<W: Word, const D: usize> RandomShares<W, D> {
     /// `keys` are those of the sets A that contain `me`.
     #[must_use]
     pub fn new(committee: Committee, me: ParticipantIndex, keys: &SetKeys, label: &str) -> Self {
-        Self { sources: sources(committee, me, keys, label, Element::ONE()) }
+        Self { sources: sources(committee, me, keys, label, indicator) }
     }
 
     /// Shares of the elements `start .. start + out.len()`.
     pub fn fill(&self, start: u64, out: &mut [Element<W, D>]) {
         out.fill(Element::ZERO());
-        for source in &self.sources {
-            let mut words = vec![0u128; out.len() * D];
-            source.prf.fill(start * D as u64, &mut words);
-            for (share, coefficients) in out.iter_mut().zip(words.chunks_exact(D)) {
-                *share += element(coefficients) * source.factor;
-            }
-            words.zeroize();
-        }
+        add_uniform(&self.sources, start, out);
     }
 }
 
-#[inline(always)]
-fn element<W: Word, const D: usize>(words: &[u128]) -> Element<W, D> {
-    Element(core::array::from_fn(|i| W::truncate(words[i])))
-}
-
-/// Shares of zero, degree 2t: sum over A and l = 1..t of PRF(r_A, counter, l) alpha_j^l f_A(alpha_j).
+/// Shares of zero, degree 2t: sum over G of PRF(k_G, counter) z_G(alpha_j).
 pub struct ZeroShares<W, const D: usize> {
     sources: Vec<Source<W, D>>,
-    point: Element<W, D>,
-    point_bits: u8,
-    t: usize,
 }
 
 impl<W: Word, const D: usize> ZeroShares<W, D> {
-    /// `keys` are those of the sets A that contain `me`.
+    /// `keys` are those of the zero groups G that contain `me`.
     #[must_use]
     pub fn new(committee: Committee, me: ParticipantIndex, keys: &SetKeys, label: &str) -> Self {
-        let point = Element::point(me);
-        Self {
-            sources: sources(committee, me, keys, label, point),
-            point,
-            point_bits: me.get(),
-            t: committee.max_faulty().get(),
-        }
+        Self { sources: sources(committee, me, keys, label, vanishing) }
     }
 
     /// Adds shares of the zeros `start .. start + out.len()`.
     pub fn add_to(&self, start: u64, out: &mut [Element<W, D>]) {
-        if self.t == 0 {
-            return;
-        }
-        let words_per_element = self.t * D;
-        let mut words = vec![0u128; BATCH * words_per_element];
-        for (batch, shares) in out.chunks_mut(BATCH).enumerate() {
-            let words = &mut words[..shares.len() * words_per_element];
-            let first = (start + (batch * BATCH) as u64) * words_per_element as u64;
-            for source in &self.sources {
-                source.prf.fill(first, words);
-                for (share, powers) in shares.iter_mut().zip(words.chunks_exact(words_per_element))
-                {
-                    // Horner in alpha_j; the last factor alpha_j is in `source.factor`.
-                    let mut powers = powers.chunks_exact(D).rev();
-                    let mut sum = powers.next().map_or_else(Element::ZERO, element);
-                    for coefficients in powers {
-                        sum = self.times_point(sum) + element(coefficients);
-                    }
-                    *share += sum * source.factor;
-                }
-            }
-        }
-        words.zeroize();
-    }
-
-    /// Times alpha_j, whose coefficients are bits.
-    #[inline(always)]
-    fn times_point(&self, value: Element<W, D>) -> Element<W, D> {
-        if D == 1 {
-            return value * self.point;
-        }
-        let mut sum = Element::ZERO();
-        let mut shifted = value;
-        for bit in 0..D {
-            if self.point_bits >> bit & 1 == 1 {
-                sum += shifted;
-            }
-            shifted = shifted.times_x();
-        }
-        sum
+        add_uniform(&self.sources, start, out);
     }
 }
 
@@ -154,7 +118,7 @@ impl<W: Word, const D: usize> NoiseShares<W, D> {
         bound: u64,
     ) -> Self {
         debug_assert!(bound < 1 << 63);
-        Self { sources: sources(committee, me, keys, label, Element::ONE()), bound }
+        Self { sources: sources(committee, me, keys, label, indicator), bound }
     }
 
     /// Adds shares of packed noise: coefficient c of `out[i]` gets noise number
@@ -206,7 +170,7 @@ mod tests {
     use super::*;
     use crate::{
         code::Opening,
-        subsets::{NoiseGroups, key_sets},
+        subsets::{NoiseGroups, key_sets, zero_groups},
         with_degree,
     };
 
@@ -231,7 +195,8 @@ mod tests {
             with_degree!(committee, D => {
                 let t = committee.max_faulty().get();
                 let sets = key_sets(committee);
-                let all = keys(sets.len());
+                let groups = zero_groups(committee);
+                let (all, group_keys) = (keys(sets.len()), keys(groups.len()));
                 let (mut random, mut zero) = (Vec::new(), Vec::new());
                 for me in committee.participants() {
                     let mine = keys_of(&sets, me, &all);
@@ -242,6 +207,7 @@ mod tests {
                     shares.fill(72, &mut again);
                     assert_eq!(out[69], again[0]);
                     random.push(out);
+                    let mine = keys_of(&groups, me, &group_keys);
                     let zeros = ZeroShares::<u128, D>::new(committee, me, &mine, "z");
                     let mut out = vec![Element::ZERO(); 70];
                     zeros.add_to(3, &mut out);
@@ -297,6 +263,53 @@ mod tests {
                 let variance = squares / (len * D) as f64;
                 let expected = groups * (bound * (bound + 1)) as f64 / 3.0;
                 assert!((variance / expected - 1.0).abs() < 0.1, "{variance} {expected}");
+            });
+        }
+    }
+
+    /// Sigma is reached by what no coalition knows: whatever t members are corrupted, other keys of the
+    /// noise groups that they miss move what opens by as much as these groups draw, and these are r.
+    #[test]
+    fn groups_of_honest_members_alone_reach_the_noise_that_security_needs() {
+        for committee in Committee::ALL.into_iter().skip(1) {
+            with_degree!(committee, D => {
+                let (n, t) = (committee.n(), committee.max_faulty().get());
+                let family = NoiseGroups::of(committee);
+                let (bound, len) = (1000, 400);
+                let opened = |all: &[SetKey]| -> Vec<Element<u128, D>> {
+                    let members: Vec<_> = committee
+                        .participants()
+                        .map(|me| {
+                            let mine = keys_of(family.groups(), me, all);
+                            let noise =
+                                NoiseShares::<u128, D>::new(committee, me, &mine, "n", bound);
+                            let mut out = vec![Element::ZERO(); len];
+                            noise.add_to(0, len as u64, &mut out);
+                            out
+                        })
+                        .collect();
+                    let opening = Opening::new(committee, 2 * t);
+                    (0..len).map(|i| open(&opening, &members, i)).collect()
+                };
+                let all = keys(family.groups().len());
+                let before = opened(&all);
+                let coalitions: Vec<u16> =
+                    (0..1u16 << n).filter(|bits| bits.count_ones() as usize == t).collect();
+                for coalition in coalitions.iter().step_by(coalitions.len().div_ceil(21)) {
+                    let is_missed = |group: &MemberSet| group.bits() & coalition == 0;
+                    let other = family.groups().iter().zip(&all).map(|(group, key)| {
+                        if is_missed(group) { key.derive("other", &[]) } else { key.clone() }
+                    });
+                    let after = opened(&other.collect::<Vec<_>>());
+                    let moves = before.iter().zip(&after).flat_map(|(a, b)| (*b - *a).0);
+                    let squares: f64 = moves.map(|word| (word as i128 as f64).powi(2)).sum();
+                    // The old draw and the new one, independent of each other.
+                    let variance = squares / (2 * len * D) as f64;
+                    let missed = family.groups().iter().filter(|group| is_missed(group)).count();
+                    assert!(missed >= family.missed() as usize);
+                    let expected = missed as f64 * (bound * (bound + 1)) as f64 / 3.0;
+                    assert!((variance / expected - 1.0).abs() < 0.2, "{variance} {expected}");
+                }
             });
         }
     }

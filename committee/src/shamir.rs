@@ -83,6 +83,20 @@ pub fn indicator<W: Word, const D: usize>(
     numerator * denominator.inverse().expect("participants' points are units")
 }
 
+/// x times the product of x - alpha_i over every participant i outside `members`, at alpha_`at`: z_G
+/// of `ceremony.md` section 2. It is zero at 0 and at every participant outside; its degree is
+/// n + 1 - |members|.
+#[must_use]
+pub fn vanishing<W: Word, const D: usize>(
+    committee: Committee,
+    members: crate::subsets::MemberSet,
+    at: ParticipantIndex,
+) -> Element<W, D> {
+    let x = Element::point(at);
+    let outside = committee.participants().filter(|i| !members.contains(*i));
+    outside.fold(x, |product, i| product * (x - Element::point(i)))
+}
+
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng;

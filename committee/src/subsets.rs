@@ -1,4 +1,4 @@
-//! Which members share which keys: the sets A of PRSS and PRZS, and the noise groups.
+//! Which members share which keys: the sets A of PRSS, the groups of PRZS, and the noise groups.
 
 use core::fmt;
 
@@ -80,6 +80,45 @@ pub fn key_sets(committee: Committee) -> Vec<MemberSet> {
         .collect()
 }
 
+/// The images of `bases` under x -> factor x + shift modulo n, for every factor and every shift.
+fn orbits(n: usize, bases: &[&[usize]], factors: &[usize]) -> Vec<MemberSet> {
+    let mut groups = Vec::new();
+    for base in bases {
+        for factor in factors {
+            for shift in 0..n {
+                let image = base.iter().map(|x| (factor * x + shift) % n);
+                groups.push(MemberSet::of_positions(image));
+            }
+        }
+    }
+    groups
+}
+
+/// The groups of t+2 members whose zero sharings are enough, `ceremony.md` section 2, in ascending
+/// order of their bits: for every t members, the groups disjoint from them span everything that a
+/// polynomial of degree 2t has left once its value at 0 and at t points is fixed. None if t = 0:
+/// nothing is hidden from anybody then.
+#[must_use]
+pub fn zero_groups(committee: Committee) -> Vec<MemberSet> {
+    let n = committee.n();
+    let mut groups = match n {
+        4 => orbits(n, &[&[0, 1, 2]], &[1]),
+        7 => orbits(n, &[&[0, 1, 2, 4]], &[1, 6]),
+        10 => {
+            let evens = orbits(n, &[&[0, 2, 4, 6, 8]], &[1]);
+            [evens, orbits(n, &[&[0, 1, 2, 4, 5]], &[1, 3, 7, 9])].concat()
+        }
+        13 => {
+            let bases: [&[usize]; 2] = [&[0, 1, 2, 3, 4, 5], &[0, 1, 2, 4, 6, 8]];
+            orbits(n, &bases, &[1, 3, 4, 9, 10, 12])
+        }
+        _ => Vec::new(),
+    };
+    groups.sort_unstable();
+    groups.dedup(); // different maps can have the same image
+    groups
+}
+
 /// A family of noise groups, `ceremony.md` section 2: every t members entirely miss at least `r` of
 /// them, so that the groups that are honest throughout reach the noise that security needs when
 /// each draws variance sigma^2 / r.
@@ -94,27 +133,13 @@ impl NoiseGroups {
     #[must_use]
     pub fn of(committee: Committee) -> Self {
         let n = committee.n();
-        let translates = |bases: &[&[usize]], factors: &[usize]| {
-            let mut groups = Vec::new();
-            for base in bases {
-                for factor in factors {
-                    for shift in 0..n {
-                        groups.push(MemberSet::of_positions(
-                            base.iter().map(|x| (factor * x + shift) % n),
-                        ));
-                    }
-                }
-            }
-            groups
-        };
         let (groups, missed) = match n {
             4 => (vec![MemberSet::of_positions([0, 1]), MemberSet::of_positions([2, 3])], 1),
-            7 => (translates(&[&[0, 1, 3]], &[1]), 2),
-            10 => (translates(&[&[0, 1, 2, 6], &[0, 1, 3, 4], &[0, 2, 4, 7]], &[1]), 5),
-            13 => (
-                translates(&[&[0, 1, 2, 3, 4], &[0, 1, 2, 6, 9], &[0, 1, 2, 7, 8]], &[1, 3, 9]),
-                11,
-            ),
+            7 => (orbits(n, &[&[0, 1, 3]], &[1]), 2),
+            10 => (orbits(n, &[&[0, 1, 2, 6], &[0, 1, 3, 4], &[0, 2, 4, 7]], &[1]), 5),
+            13 => {
+                (orbits(n, &[&[0, 1, 2, 3, 4], &[0, 1, 2, 6, 9], &[0, 1, 2, 7, 8]], &[1, 3, 9]), 11)
+            }
             // One group per (n-t)-subset is always valid; here it is the one member.
             _ => (key_sets(committee), 1),
         };
@@ -137,11 +162,68 @@ impl NoiseGroups {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{ring::Element, shamir::vanishing, with_degree};
 
     #[test]
     fn key_sets_are_counted() {
         let counts: Vec<_> = Committee::ALL.iter().map(|c| key_sets(*c).len()).collect();
         assert_eq!(counts, [1, 4, 21, 120, 715]);
+    }
+
+    /// The rank over the residue field, by elimination with units as pivots: what is left below and
+    /// beside them is zero modulo 2.
+    fn rank<const D: usize>(mut rows: Vec<Vec<Element<u64, D>>>) -> usize {
+        let columns = rows.first().map_or(0, Vec::len);
+        let mut rank = 0;
+        for column in 0..columns {
+            let below = rows[rank..].iter().position(|row| row[column].inverse().is_some());
+            let Some(found) = below else { continue };
+            rows.swap(rank, rank + found);
+            let (pivots, others) = rows.split_at_mut(rank + 1);
+            let pivot = &pivots[rank];
+            let inverse = pivot[column].inverse().unwrap();
+            for row in others {
+                let factor = row[column] * inverse;
+                row.iter_mut().zip(pivot).for_each(|(x, &y)| *x = *x - factor * y);
+            }
+            rank += 1;
+        }
+        rank
+    }
+
+    /// Whether, for every t corrupted members, the zero sharings of groups of honest ones alone are
+    /// uniform among the polynomials of degree 2t that vanish at 0 and at the corrupted points: t
+    /// of them are independent modulo 2, so that their coefficients have a unit determinant.
+    fn hides<const D: usize>(committee: Committee, groups: &[MemberSet]) -> bool {
+        let (n, t) = (committee.n(), committee.max_faulty().get());
+        let shares = |group: &MemberSet| -> Vec<Element<u64, D>> {
+            committee.participants().map(|j| vanishing(committee, *group, j)).collect()
+        };
+        (0..1u16 << n).filter(|bits| bits.count_ones() as usize == t).all(|corrupted| {
+            let honest = groups.iter().filter(|group| group.bits() & corrupted == 0);
+            rank(honest.map(shares).collect()) == t
+        })
+    }
+
+    /// The claim of the table of zero groups in `ceremony.md` section 2, checked exhaustively.
+    #[test]
+    fn zero_groups_of_honest_members_span_what_no_t_members_know() {
+        let expected = [(0, 0), (4, 3), (14, 8), (42, 21), (117, 54)];
+        for (committee, (all, of_each)) in Committee::ALL.into_iter().zip(expected) {
+            let groups = zero_groups(committee);
+            assert_eq!(groups.len(), all);
+            assert!(groups.iter().all(|g| g.len() == committee.max_faulty().get() + 2));
+            assert!(groups.windows(2).all(|pair| pair[0] < pair[1]));
+            for j in committee.participants() {
+                assert_eq!(groups.iter().filter(|g| g.contains(j)).count(), of_each, "{j}");
+            }
+            with_degree!(committee, D => {
+                assert!(hides::<D>(committee, &groups), "{committee}");
+                // Not if a family is thinned out: the test can fail.
+                let half: Vec<_> = groups.iter().copied().step_by(2).collect();
+                assert!(half.is_empty() || !hides::<D>(committee, &half), "{committee}");
+            });
+        }
     }
 
     #[test]

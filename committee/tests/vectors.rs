@@ -11,7 +11,7 @@ use veil_committee::{
     prf::{Prf, SetKey},
     randomness::{NoiseShares, RandomShares, ZeroShares, keys_of},
     ring::Element,
-    subsets::{NoiseGroups, key_sets},
+    subsets::{NoiseGroups, key_sets, zero_groups},
 };
 use veil_protocol_spec::{
     Address, Attempt, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeySetDigest,
@@ -62,7 +62,8 @@ fn randomness() -> Value {
             let mut random = [Element::<u128, 3>::ZERO()];
             RandomShares::new(committee, me, &mine, "vector").fill(5, &mut random);
             let mut zero = [Element::<u128, 3>::ZERO()];
-            ZeroShares::new(committee, me, &mine, "vector").add_to(5, &mut zero);
+            let zero_keys = keys_of(&zero_groups(committee), me, &keys);
+            ZeroShares::new(committee, me, &zero_keys, "vector").add_to(5, &mut zero);
             let mut noise = [Element::<u128, 3>::ZERO()];
             NoiseShares::new(committee, me, &noise_keys, "vector", 1000).add_to(5, 7, &mut noise);
             json!({

@@ -1,13 +1,13 @@
 //! The keys that sets of members share: every member of a set contributes 32 bytes, committed to in
 //! an echo broadcast before any is dealt; `ceremony.md`, steps 1, 3 and 4.
 //!
-//! A *key group* is one key set A or one noise group G: its members share one key. The key groups of
-//! a member are the key sets that contain it, then the noise groups that contain it, each in the
-//! order of [`key_sets`] and [`NoiseGroups::groups`].
+//! A *key group* is one key set A, one noise group G or one zero group G: its members share one key.
+//! The key groups of a member are the key sets that contain it, then the noise groups and the zero
+//! groups that do, each in the order of [`key_sets`], [`NoiseGroups::groups`] and [`zero_groups`].
 
 use veil_committee::{
     prf::SetKey,
-    subsets::{MemberSet, NoiseGroups, key_sets},
+    subsets::{MemberSet, NoiseGroups, key_sets, zero_groups},
 };
 use veil_protocol_spec::{Attempt, Blake3Digest, CeremonyId, Committee, ParticipantIndex, domain};
 use zeroize::Zeroizing;
@@ -20,16 +20,18 @@ use crate::{
 /// What the key of a group is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum KeyGroupKind {
-    /// r_A, for PRSS, PRZS and decryption masks.
+    /// r_A, for PRSS and decryption masks.
     KeySet,
     /// k_G, for key-generation noise.
     NoiseGroup,
+    /// k_G, for PRZS.
+    ZeroGroup,
 }
 
-/// A key set or a noise group.
+/// A key set, a noise group or a zero group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyGroup {
-    /// Which of the two it is.
+    /// Which of the three it is.
     pub kind: KeyGroupKind,
     /// The participants that hold its key.
     pub members: MemberSet,
@@ -41,7 +43,10 @@ pub fn groups_of(committee: Committee, member: ParticipantIndex) -> Vec<KeyGroup
     let sets = key_sets(committee).into_iter().map(|members| (KeyGroupKind::KeySet, members));
     let family = NoiseGroups::of(committee);
     let groups = family.groups().iter().map(|members| (KeyGroupKind::NoiseGroup, *members));
+    let zeros =
+        zero_groups(committee).into_iter().map(|members| (KeyGroupKind::ZeroGroup, members));
     sets.chain(groups)
+        .chain(zeros)
         .filter(|(_, members)| members.contains(member))
         .map(|(kind, members)| KeyGroup { kind, members })
         .collect()
@@ -103,6 +108,7 @@ impl Context {
         let domain = match group.kind {
             KeyGroupKind::KeySet => domain::SET_KEY,
             KeyGroupKind::NoiseGroup => domain::NOISE_GROUP_KEY,
+            KeyGroupKind::ZeroGroup => domain::ZERO_GROUP_KEY,
         };
         let parts: Vec<&[u8]> = contributions.iter().map(|c| c.as_slice()).collect();
         SetKey::new(self.hash_group(domain, group, &parts))
@@ -138,7 +144,7 @@ impl Context {
 /// # Security
 /// All keys are zeroized on drop.
 pub struct SplitKeys {
-    /// `dkg` and the noise groups' keys: for the share streams.
+    /// `dkg` and the keys of noise groups and zero groups: for the share streams.
     pub streams: StreamKeys,
     /// `dec`: for decryption masks.
     pub dec: MemberKeys,
@@ -160,6 +166,7 @@ impl SplitKeys {
             streams: StreamKeys {
                 dkg: of(KeyGroupKind::KeySet, Some(domain::SET_KEY_DKG)),
                 noise: of(KeyGroupKind::NoiseGroup, None),
+                zero: of(KeyGroupKind::ZeroGroup, None),
             },
             dec: of(KeyGroupKind::KeySet, Some(domain::SET_KEY_DEC)),
         }
@@ -174,8 +181,8 @@ mod tests {
     fn groups_are_counted_and_ordered() {
         let me = ParticipantIndex::new(1).unwrap();
         let counts: Vec<_> = Committee::ALL.iter().map(|c| groups_of(*c, me).len()).collect();
-        // C(n-1, t) key sets, and the noise groups that contain a member.
-        assert_eq!(counts, [1 + 1, 3 + 1, 15 + 3, 84 + 12, 495 + 45]);
+        // C(n-1, t) key sets, and the noise groups and zero groups that contain a member.
+        assert_eq!(counts, [1 + 1, 3 + 1 + 3, 15 + 3 + 8, 84 + 12 + 21, 495 + 45 + 54]);
         let groups = groups_of(Committee::ALL[2], me);
         assert!(groups.windows(2).all(|pair| pair[0].kind <= pair[1].kind));
     }

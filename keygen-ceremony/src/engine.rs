@@ -208,7 +208,7 @@ mod tests {
         let setup = Setup::new(parameters, params, Attempt(0), &identity, timing).unwrap();
         let set = NoiseGroups::of(committee).groups()[0];
         let keys = |byte| vec![(set, SetKey::new([byte; 32]))];
-        (Arc::new(setup), StreamKeys { dkg: keys(1), noise: keys(2) })
+        (Arc::new(setup), StreamKeys { dkg: keys(1), noise: keys(2), zero: Vec::new() })
     }
 
     #[test]

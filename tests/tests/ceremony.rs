@@ -3,15 +3,25 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
+use veil_committee::{
+    code::Opening,
+    frost::{Dkg, EvmSuite},
+    prf::SetKey,
+    randomness::RandomShares,
+    ring::Element,
+    with_degree,
+};
 use veil_committee_world::When;
 use veil_keygen_ceremony::{
-    contributions::{Context, SplitKeys, groups_of},
+    contributions::{Context, KeyGroup, SplitKeys, groups_of},
+    keyset::{KeyName, Layout, ParameterSet},
     machine::{CommitPoint, Record, Stage},
     setup::Timing,
+    shares::bits::{BitShares, KeyBits},
     store::ChunkStore,
     transcript::Transcript,
 };
@@ -195,67 +205,127 @@ fn a_transcript_with_an_altered_chunk_is_rejected() {
 
 // ---- secrets ---------------------------------------------------------------------------------
 
-/// What nobody may see: by its first 8 bytes, with a name.
+/// What nobody may see, with a name.
 struct Secrets {
-    known: Vec<(String, [u8; 32])>,
+    known: HashMap<[u8; 32], String>,
     starts: HashSet<[u8; 8]>,
 }
 
+/// The keys that one member shares with others.
+fn shared_keys(report: &Report, j: ParticipantIndex) -> Vec<(KeyGroup, SetKey)> {
+    let context = Context { ceremony: report.parameters.id(), attempt: report.attempt };
+    let key = |group: KeyGroup| {
+        let seeds = group.members.iter().map(|i| fixtures::ceremony_seed(report.seed, i));
+        let parts: Vec<_> = seeds.map(|seed| context.contribution(&seed, group)).collect();
+        (group, context.shared_key(group, &parts))
+    };
+    groups_of(report.plan.committee, j).into_iter().map(key).collect()
+}
+
+/// What the name of a share of Q says that its owner keeps.
+fn kept_by(j: ParticipantIndex) -> String {
+    format!("share of a bit of {:?} of {j}", KeyName::Squash)
+}
+
 impl Secrets {
-    /// Every member's seed and contributions; every set's key with its `dkg` part, every noise
-    /// group's key.
+    /// Every member's seed, identity and contributions, what it derives from its seed, its shares
+    /// of r and of every key bit, and its points of the others' FROST polynomials; every set's key
+    /// with its `dkg` part, and every noise group's and zero group's.
     fn of(report: &Report) -> Self {
-        let context = Context { ceremony: report.parameters.id(), attempt: report.attempt };
-        let committee = report.plan.committee;
-        let mut known = Vec::new();
+        let (id, attempt) = (report.parameters.id(), report.attempt);
+        let (context, committee) = (Context { ceremony: id, attempt }, report.plan.committee);
+        let mut known: Vec<(String, [u8; 32])> = Vec::new();
+        let mut polynomials = Vec::new();
         for j in committee.participants() {
             let seed = fixtures::ceremony_seed(report.seed, j);
             known.push((format!("seed of {j}"), *seed.expose()));
             let identity = fixtures::identity(report.seed, j);
             known.push((format!("identity of {j}"), *identity.expose()));
-            let mut shared = Vec::new();
-            for group in groups_of(committee, j) {
-                let parts: Vec<_> = group
-                    .members
-                    .iter()
-                    .map(|i| context.contribution(&fixtures::ceremony_seed(report.seed, i), group))
-                    .collect();
-                let mine = context.contribution(&seed, group);
+            let frost = seed.derive(&id, attempt, "frost", b"");
+            let mut rng = ChaCha20Rng::from_seed(frost);
+            polynomials.push((j, Dkg::<EvmSuite>::start(committee, j, &mut rng).unwrap()));
+            known.push((format!("what the polynomial of {j} is drawn from"), frost));
+            let channel = seed.derive(&id, attempt, "channel", b"");
+            known.push((format!("what the channel key of {j} is drawn from"), channel));
+            for i in committee.participants().filter(|i| *i != j) {
+                let sealing = seed.sealing(&id, attempt, i);
+                known.push((format!("what seals the deal of {j} for {i}"), sealing));
+            }
+            let shared = shared_keys(report, j);
+            for (group, key) in &shared {
+                let mine = context.contribution(&seed, *group);
                 known.push((format!("contribution of {j} to {group:?}"), *mine));
-                let key = context.shared_key(group, &parts);
                 known.push((format!("key of {group:?}"), *key.expose()));
-                shared.push((group, key));
             }
             for (set, key) in &SplitKeys::new(&shared).streams.dkg {
                 known.push((format!("dkg key of {set:?}"), *key.expose()));
             }
         }
-        let starts = known.iter().map(|(_, secret)| *secret.first_chunk().unwrap()).collect();
+        let round1: Vec<_> =
+            polynomials.iter().map(|(j, (_, package))| (*j, package.clone())).collect();
+        for (j, (polynomial, _)) in polynomials {
+            let others = round1.iter().filter(|(i, _)| *i != j).cloned().collect();
+            for (i, point) in polynomial.receive(&others).unwrap().1 {
+                let scalar = *point.last_chunk().unwrap();
+                known.push((format!("point of the polynomial of {j} for {i}"), scalar));
+            }
+        }
+        with_degree!(committee, D => known.extend(Self::shares::<D>(report)));
+        let known: HashMap<_, _> = known.into_iter().map(|(name, secret)| (secret, name)).collect();
+        let starts = known.keys().map(|secret| *secret.first_chunk().unwrap()).collect();
         Self { known, starts }
     }
 
-    fn dec_of(report: &Report, j: ParticipantIndex) -> Vec<[u8; 32]> {
-        let context = Context { ceremony: report.parameters.id(), attempt: report.attempt };
-        let shared: Vec<_> = groups_of(report.plan.committee, j)
-            .into_iter()
-            .map(|group| {
-                let seeds = group.members.iter().map(|i| fixtures::ceremony_seed(report.seed, i));
-                let parts: Vec<_> = seeds.map(|seed| context.contribution(&seed, group)).collect();
-                (group, context.shared_key(group, &parts))
+    /// Shares of r and of the key bits: of each its first 32 bytes, as a share is stored.
+    fn shares<const D: usize>(report: &Report) -> Vec<(String, [u8; 32])> {
+        let committee = report.plan.committee;
+        let layout = Layout::of(&ParameterSet::insecure_test());
+        let count = layout.total_key_bits();
+        let streams: Vec<_> = committee
+            .participants()
+            .map(|j| (j, SplitKeys::new(&shared_keys(report, j)).streams))
+            .collect();
+        let random: Vec<Vec<Element<u128, D>>> = streams
+            .iter()
+            .map(|(j, keys)| {
+                let mut shares = vec![Element::ZERO(); count];
+                RandomShares::new(committee, *j, &keys.dkg, "bits/random").fill(0, &mut shares);
+                shares
             })
             .collect();
-        SplitKeys::new(&shared).dec.iter().map(|(_, key)| *key.expose()).collect()
+        let opening = Opening::new(committee, committee.max_faulty().get());
+        let opened: Vec<_> = (0..count)
+            .map(|i| opening.open(&random.iter().map(|r| r[i]).collect::<Vec<_>>()).unwrap())
+            .map(|r| r * r + r)
+            .collect();
+        let start = |share: &Element<u128, D>| -> [u8; 32] {
+            let bytes: Vec<u8> = share.0.iter().flat_map(|word| word.to_le_bytes()).collect();
+            *bytes.first_chunk().unwrap()
+        };
+        let mut known = Vec::new();
+        for ((j, keys), random) in streams.iter().zip(&random) {
+            known.extend(random.iter().map(|r| (format!("share of r of {j}"), start(r))));
+            let bits = BitShares::<D>::draw(committee, *j, keys, count).into_bits(&opened);
+            let bits = KeyBits::new(&layout, bits.unwrap());
+            for key in KeyName::ALL {
+                let name = format!("share of a bit of {key:?} of {j}");
+                known.extend(bits.of(key).iter().map(|share| (name.clone(), start(share))));
+            }
+        }
+        known
     }
 
-    fn find(&self, bytes: &[u8]) -> Option<&str> {
-        bytes.windows(32).find_map(|window| {
-            let start: &[u8; 8] = window.first_chunk()?;
-            if !self.starts.contains(start) {
-                return None;
+    /// The names of what is there, and how often.
+    fn find(&self, bytes: &[u8]) -> BTreeMap<&str, usize> {
+        let mut found = BTreeMap::new();
+        for window in bytes.windows(32).filter_map(|window| window.first_chunk::<32>()) {
+            if self.starts.contains(window.first_chunk::<8>().unwrap())
+                && let Some(name) = self.known.get(window)
+            {
+                *found.entry(name.as_str()).or_default() += 1;
             }
-            let (name, _) = self.known.iter().find(|(_, secret)| secret == window)?;
-            Some(name.as_str())
-        })
+        }
+        found
     }
 }
 
@@ -265,6 +335,7 @@ impl Secrets {
 #[test]
 fn no_secret_is_on_the_wire_or_left_on_a_disk() {
     let crash = When::At(Persisted(Round::Finish));
+    let dimension = Layout::of(&ParameterSet::insecure_test()).bits_of(KeyName::Squash);
     for plan in
         [CeremonyPlan::new(4), CeremonyPlan::new(7), CeremonyPlan::new(4).crash(3, crash, 1_000)]
     {
@@ -272,26 +343,28 @@ fn no_secret_is_on_the_wire_or_left_on_a_disk() {
         report.assert_completed();
         let secrets = Secrets::of(&report);
         for (sender, bytes) in &report.wire {
-            assert_eq!(secrets.find(bytes), None, "sent by {sender}");
+            assert_eq!(secrets.find(bytes), BTreeMap::new(), "sent by {sender}");
         }
         for member in &report.members {
             assert!(member.disk.seed.is_none());
             let mut key_shares = 0;
             for record in &member.disk.records {
-                let bytes = match record {
-                    Record::Message(message) => message.to_wire(),
+                let (bytes, kept) = match record {
+                    Record::Message(message) => (message.to_wire(), BTreeMap::new()),
                     Record::KeyShare(share) => {
                         key_shares += 1;
                         let bytes = share.to_bytes().to_vec();
-                        // The search would find what is there.
-                        for dec in Secrets::dec_of(&report, member.participant) {
-                            assert!(bytes.windows(32).any(|window| window == dec));
+                        // The search finds what is there.
+                        let keys = SplitKeys::new(&shared_keys(&report, member.participant)).dec;
+                        for (_, dec) in keys {
+                            assert!(bytes.windows(32).any(|window| window == dec.expose()));
                         }
-                        bytes
+                        (bytes, BTreeMap::from([(kept_by(member.participant), dimension)]))
                     }
                     Record::KeySet(_) => continue, // public
                 };
-                assert_eq!(secrets.find(&bytes), None, "on the disk of {}", member.participant);
+                let kept = kept.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+                assert_eq!(secrets.find(&bytes), kept, "on the disk of {}", member.participant);
             }
             assert_eq!(key_shares, 1);
         }

@@ -20,7 +20,7 @@ use veil_committee::{
     code::Opening,
     prf::SetKey,
     randomness::keys_of,
-    subsets::{MemberSet, NoiseGroups, key_sets},
+    subsets::{MemberSet, NoiseGroups, key_sets, zero_groups},
     with_degree,
 };
 use veil_keygen_ceremony::{
@@ -142,18 +142,18 @@ struct PrfBytes {
 }
 
 impl PrfBytes {
-    /// Each AES block is 16 bytes. PRSS: one per set and coefficient; PRZS: t times as many; noise:
-    /// one per group and coefficient.
+    /// Each AES block is 16 bytes: one per set or group and coefficient.
     fn of(committee: Committee, degree: usize, layout: &Layout, plan: &ChunkPlan) -> Self {
-        let (t, me) = (committee.max_faulty().get(), member(committee));
+        let me = member(committee);
         let with_me = |sets: &[MemberSet]| sets.iter().filter(|set| set.contains(me)).count();
-        let (sets, family) = (with_me(&key_sets(committee)), NoiseGroups::of(committee));
+        let (sets, zeros) = (with_me(&key_sets(committee)), with_me(&zero_groups(committee)));
+        let noise = with_me(NoiseGroups::of(committee).groups());
         let elements: usize = plan.of(Stream::Bodies).iter().map(|chunk| chunk.elements).sum();
         let (bits, element) = (layout.total_key_bits(), degree * 16);
         Self {
             random: (sets * element * bits) as u64,
-            zero: (sets * t * element * (bits + elements)) as u64,
-            noise: (with_me(family.groups()) * element * elements) as u64,
+            zero: (zeros * element * (bits + elements)) as u64,
+            noise: (noise * element * elements) as u64,
         }
     }
 
@@ -197,17 +197,20 @@ fn timed<T>(sum: &mut f64, op: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Set keys and noise-group keys of every participant.
+/// The keys that every participant draws its streams from.
 fn all_keys(committee: Committee, rng: &mut ChaCha20Rng) -> Vec<StreamKeys> {
     let (sets, family) = (key_sets(committee), NoiseGroups::of(committee));
+    let zeros = zero_groups(committee);
     let mut random =
         |count: usize| -> Vec<SetKey> { (0..count).map(|_| SetKey::new(rng.r#gen())).collect() };
     let (set_keys, group_keys) = (random(sets.len()), random(family.groups().len()));
+    let zero_keys = random(zeros.len());
     committee
         .participants()
         .map(|j| StreamKeys {
             dkg: keys_of(&sets, j, &set_keys),
             noise: keys_of(family.groups(), j, &group_keys),
+            zero: keys_of(&zeros, j, &zero_keys),
         })
         .collect()
 }

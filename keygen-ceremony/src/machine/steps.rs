@@ -151,8 +151,8 @@ impl Ceremony {
     }
 
     /// Step 1: "each member broadcasts an ephemeral channel key, commitments to its contributions to
-    /// every key set and noise group it is in, a commitment to its part of the public seed, and its
-    /// FROST round-1 package".
+    /// every key set, noise group and zero group it is in, a commitment to its part of the public seed,
+    /// and its FROST round-1 package".
     fn commit(&mut self, seed: CeremonySeed) -> Result<State, Failure> {
         let (id, attempt, me) = (self.setup.id, self.setup.attempt, self.setup.me);
         let derived = |purpose| Zeroizing::new(seed.derive(&id, attempt, purpose, b""));

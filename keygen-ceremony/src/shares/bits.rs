@@ -61,7 +61,7 @@ impl<const D: usize> BitShares<D> {
     ) -> Self {
         let mut random = vec![Element::ZERO(); bits];
         RandomShares::new(committee, me, &keys.dkg, "bits/random").fill(0, &mut random);
-        Self { random, zeros: ZeroShares::new(committee, me, &keys.dkg, "bits/zero") }
+        Self { random, zeros: ZeroShares::new(committee, me, &keys.zero, "bits/zero") }
     }
 
     /// The bytes of a chunk: v_j plus a share of zero for each of its bits.
@@ -176,7 +176,8 @@ mod tests {
         let (committee, me) = (Committee::ALL[1], ParticipantIndex::new(1).unwrap());
         let sets = key_sets(committee);
         let all: Vec<_> = (0..sets.len() as u8).map(|i| SetKey::new([i; 32])).collect();
-        let keys = StreamKeys { dkg: keys_of(&sets, me, &all), noise: Vec::new() };
+        let keys =
+            StreamKeys { dkg: keys_of(&sets, me, &all), noise: Vec::new(), zero: Vec::new() };
         let draw = || BitShares::<3>::draw(committee, me, &keys, 5);
         let fits = vec![Element::ZERO(); 5];
         assert_eq!(draw().into_bits(&fits).map(|bits| bits.len()), Ok(5));

@@ -138,7 +138,7 @@ impl<W: NttWord, const D: usize> SectionShares<W, D> {
             plan,
             spectra,
             noise: NoiseShares::new(committee, me, &keys.noise, &format!("{label}/noise"), bound),
-            zeros: ZeroShares::new(committee, me, &keys.dkg, &format!("{label}/zero")),
+            zeros: ZeroShares::new(committee, me, &keys.zero, &format!("{label}/zero")),
         }
     }
 

@@ -10,8 +10,10 @@ pub type MemberKeys = Vec<(MemberSet, SetKey)>;
 /// # Security
 /// The keys are zeroized on drop.
 pub struct StreamKeys {
-    /// Of the key sets, for the ceremony only: random elements and zeros.
+    /// Of the key sets, for the ceremony only: random elements.
     pub dkg: MemberKeys,
     /// Of the noise groups: key-generation noise.
     pub noise: MemberKeys,
+    /// Of the zero groups: what every opening is masked with.
+    pub zero: MemberKeys,
 }

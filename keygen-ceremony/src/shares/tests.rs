@@ -1,5 +1,7 @@
 //! All members' streams, opened, against a key set that one party makes.
 
+mod hiding;
+
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use veil_committee::{
@@ -7,7 +9,7 @@ use veil_committee::{
     prf::SetKey,
     randomness::keys_of,
     ring::Element,
-    subsets::{NoiseGroups, key_sets},
+    subsets::{MemberSet, NoiseGroups, key_sets, zero_groups},
     with_degree,
 };
 use veil_protocol_spec::{Committee, ceremony::Stream};
@@ -16,7 +18,7 @@ use zeroize::Zeroizing;
 use super::{
     bits::{BitShares, KeyBits},
     bodies::BodyShares,
-    keys::StreamKeys,
+    keys::{MemberKeys, StreamKeys},
     opening::{BodyOpening, open_bits},
 };
 use crate::{
@@ -40,13 +42,16 @@ fn opened_bodies_encrypt_the_shared_key<const D: usize>(committee: Committee) {
     let mut rng = ChaCha20Rng::seed_from_u64(committee.n() as u64);
     let public_seed: [u8; 32] = rng.r#gen();
     let (sets, groups) = (key_sets(committee), NoiseGroups::of(committee));
+    let zero_sets = zero_groups(committee);
     let set_keys = random_keys(sets.len(), &mut rng);
     let group_keys = random_keys(groups.groups().len(), &mut rng);
+    let zero_keys = random_keys(zero_sets.len(), &mut rng);
     let keys: Vec<_> = committee
         .participants()
         .map(|me| StreamKeys {
             dkg: keys_of(&sets, me, &set_keys),
             noise: keys_of(groups.groups(), me, &group_keys),
+            zero: keys_of(&zero_sets, me, &zero_keys),
         })
         .collect();
     let bits = layout.total_key_bits();
@@ -124,6 +129,42 @@ fn opened_bodies_encrypt_the_shared_key<const D: usize>(committee: Committee) {
             section.component
         );
     }
+}
+
+/// Whatever changes a byte of what a member publishes changes the protocol: every other member would take
+/// it for wrong.
+#[test]
+fn the_streams_of_a_member_are_what_they_were() {
+    let committee = Committee::new(4).unwrap();
+    let me = committee.participants().next().unwrap();
+    let params = ParameterSet::insecure_test();
+    let layout = Layout::of(&params);
+    let plan = ChunkPlan::new(committee, &params, &layout);
+    let keys = |sets: &[MemberSet], purpose: u8| -> MemberKeys {
+        let all: Vec<_> = (0..sets.len() as u8).map(|i| SetKey::new([purpose + i; 32])).collect();
+        keys_of(sets, me, &all)
+    };
+    let keys = StreamKeys {
+        dkg: keys(&key_sets(committee), 0),
+        noise: keys(NoiseGroups::of(committee).groups(), 64),
+        zero: keys(&zero_groups(committee), 128),
+    };
+    let mut hasher = blake3::Hasher::new();
+    let drawn = BitShares::<3>::draw(committee, me, &keys, layout.total_key_bits());
+    for chunk in plan.of(Stream::Bits) {
+        hasher.update(&drawn.chunk(chunk));
+    }
+    // As if every v were that of r = 0.
+    let bits = drawn.into_bits(&vec![Element::ZERO(); layout.total_key_bits()]).unwrap();
+    let bits = KeyBits::new(&layout, bits);
+    let bodies = BodyShares::new(committee, me, &params, &layout, &bits, &keys, &[7; 32]);
+    for chunk in plan.of(Stream::Bodies) {
+        hasher.update(&bodies.chunk(chunk));
+    }
+    assert_eq!(
+        hasher.finalize().to_hex().as_str(),
+        "229fe588e8e4171a2bb2efc2eaeaa779cbba70bd94a6623514715f6880ba9b14"
+    );
 }
 
 #[test]

@@ -58,6 +58,8 @@ domains! {
     SET_KEY = "set key";
     /// k_G from all contributions of the noise group.
     NOISE_GROUP_KEY = "noise group key";
+    /// k_G from all contributions of the zero group.
+    ZERO_GROUP_KEY = "zero group key";
     /// H(r_A), broadcast to confirm that a set agrees.
     SET_KEY_CONFIRMATION = "set key confirmation";
     /// The part of r_A that is erased with the ceremony.

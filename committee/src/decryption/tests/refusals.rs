@@ -175,7 +175,7 @@ fn a_crafted_block_is_never_computed() {
 #[test]
 fn a_key_is_not_used_beyond_its_budget() {
     let budget = Bench::new(4).at(1).budget();
-    assert_eq!(budget, 1 << 34);
+    assert_eq!(budget, 1 << 40);
     let mut bench = Bench::with_counter(4, budget - 6);
     let (first, second) = (bench.outputs(1), bench.outputs(2));
     let request = bench.start(1, &first);

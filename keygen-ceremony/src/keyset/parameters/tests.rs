@@ -4,6 +4,7 @@ use tfhe::core_crypto::commons::noise_formulas::secure_noise::{
     minimal_lwe_variance_for_132_bits_security_gaussian as gaussian,
     minimal_lwe_variance_for_132_bits_security_tuniform as tuniform,
 };
+use veil_committee::decrypt::{Flooding, LOG2_NOISE};
 
 use super::*;
 
@@ -90,6 +91,22 @@ fn fresh_ciphertexts_are_less_noisy_than_evaluated_ones() {
         };
         let evaluated = bootstrap.variance(amplified(Component::Bootstrap));
         assert!(encryption + switching < evaluated / 16.0, "{n}");
+    }
+}
+
+/// `decryption.md`, "Budget": sqrt(m (ln(2K/sigma) + 1) / 8) sigma / K is at most 2^-32, and twice as many
+/// blocks would be too many, or nearly.
+#[test]
+fn a_key_is_good_for_as_many_blocks_as_its_noise_stays_hidden() {
+    for committee in Committee::ALL {
+        let flooding = Flooding::of(committee);
+        let sigma = ParameterSet::production(committee).log2_squashed_deviation();
+        let k = f64::from(LOG2_NOISE + flooding.statistical_bits);
+        let logarithm = (k + 1.0 - sigma) * core::f64::consts::LN_2 + 1.0;
+        let log2_distance =
+            |blocks: u64| (blocks as f64 * logarithm / 8.0).log2() / 2.0 + sigma - k;
+        assert!(log2_distance(flooding.budget) <= -32.0, "{committee}");
+        assert!(log2_distance(4 * flooding.budget) > -32.0, "{committee}");
     }
 }
 
