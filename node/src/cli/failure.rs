@@ -181,9 +181,7 @@ impl From<StartError> for Failure {
         match error {
             StartError::DataDir(error) => error.into(),
             StartError::Account(error) => error.into(),
-            StartError::Keystore(_) | StartError::PassphraseFile { .. } => {
-                Self::new(Exit::Files, "keystore", error)
-            }
+            StartError::Keystore(_) => Self::new(Exit::Files, "keystore", error),
             StartError::NoPassphrase
             | StartError::NoKeystorePassphrase
             | StartError::OtherPeer { .. } => Self::usage(error),
