@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use veil_node_api::progress::Progress;
 use veil_node_chain::{AccountKey, AccountKeyError, Chain, ChainError, PublishedKey};
-use veil_node_p2p::{InvalidIdentity, peer_id};
+use veil_node_p2p::{InvalidIdentity, SwimConfig, peer_id};
 use veil_node_process::metrics::Metrics;
 use veil_node_storage::{
     data_dir::{DataDir, DataDirError},
@@ -242,7 +242,7 @@ impl Node {
                 identity,
                 listen: network.listen.clone(),
                 bootstrap: network.bootstrap.clone(),
-                swim: network.swim.timings(),
+                swim: SwimConfig { incarnation: data.incarnation()?, ..network.swim.timings() },
                 metrics,
                 data_dir: node.data_dir.clone(),
             };

@@ -171,6 +171,11 @@ pub enum MemberError {
         /// What the system said.
         source: io::Error,
     },
+    /// There are two processes with this member's identity, and the other one began anew.
+    #[error(
+        "this member was fenced or its share brought back in another data directory, and runs with it: this process has ended, so that the member has one voice. Do not start it with this data directory again, it would sign a second time"
+    )]
+    Superseded,
     /// Told to stop.
     #[error("stopped")]
     Stopped,
@@ -199,6 +204,7 @@ pub async fn run(
     };
     let served = tokio::select! {
         served = serve(config, &node, &passphrase) => served,
+        () = superseded(&node) => Err(MemberError::Superseded),
         () = stop.cancelled() => Ok(()),
     };
     node.leave().await;
@@ -328,6 +334,14 @@ async fn serve(
     let ended = slots.run().await;
     // Told to stop, everything ends at once, in whatever order.
     if node.stop.is_cancelled() { Ok(()) } else { Err(ended.into()) }
+}
+
+/// Waits until a later incarnation of this member has joined.
+async fn superseded(node: &Node) {
+    let mut liveness = node.cluster.network.liveness();
+    if liveness.wait_for(|known| known.is_superseded()).await.is_err() {
+        std::future::pending::<()>().await; // the network ends with the node
+    }
 }
 
 /// Judges and stores what the slots report, one after the other.
