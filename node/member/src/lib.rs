@@ -468,7 +468,8 @@ fn watch_ceremony(node: &Node, status: &CeremonyProgress) -> AbortOnDropHandle<(
             if now.total > 1 {
                 stage.push_str(&format!(" {}/{}", now.done, now.total));
             }
-            progress.progress(&stage, now.outstanding.iter().map(|j| format!("participant {j}")));
+            let outstanding = now.outstanding.iter().map(|of| of.participant);
+            progress.progress(&stage, outstanding.map(|j| format!("participant {j}")));
         }
     }))
 }

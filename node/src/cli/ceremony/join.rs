@@ -166,7 +166,7 @@ async fn show(reporter: &Stages, board: &CeremonyProgress) {
 
 fn waiting(status: &CeremonyStatus) -> String {
     let seconds = unix_seconds().saturating_sub(status.since);
-    let who: Vec<_> = status.outstanding.iter().map(ToString::to_string).collect();
+    let who: Vec<_> = status.outstanding.iter().map(|of| of.participant.to_string()).collect();
     format!("{} since {seconds} s, waiting for participants {}", status.step, who.join(", "))
 }
 
