@@ -21,6 +21,7 @@
 //! nothing that contradicts what has left before.
 
 mod anchor;
+pub mod backup;
 mod ballot;
 mod counter;
 mod evaluator;
@@ -78,7 +79,7 @@ use veil_node_storage::{
     slot_stores::SlotStores,
 };
 use veil_protocol_spec::{
-    CodecError, Epoch as EpochNumber, ParticipantIndex,
+    Epoch as EpochNumber, ParticipantIndex,
     evidence::{Evidence, Proof},
     scheduling::UnixMillis,
     sealing::public_key_digest,
@@ -90,6 +91,7 @@ use veil_scheduler_plan::outcome::CIRCUIT_STEPS;
 pub use self::{
     fence::{FenceError, raise as raise_fence},
     protocols::ProtocolError,
+    share::OriginError,
     slot_loop::SlotsEnded,
 };
 
@@ -121,7 +123,7 @@ pub enum MemberError {
     Ceremony(#[from] CeremonyError),
     /// The chain has a key that this member has no share of.
     #[error(
-        "the chain publishes a key for epoch {0}, but this data directory holds no share of it: use the directory that took part in the ceremony; an older copy of it would vote a second time. If it is lost, this seat stays empty until the next epoch"
+        "the chain publishes a key for epoch {0}, but this data directory holds no share of it: use the directory that took part in the ceremony; an older copy of it would vote a second time. If it is lost, `veil share import` takes the share from a backup; without one this seat stays empty until the next epoch"
     )]
     NoShare(EpochNumber),
     /// It could sign a second time.
@@ -133,16 +135,9 @@ pub enum MemberError {
     /// The key share itself.
     #[error("the key share cannot be used: {0}")]
     KeyShare(#[from] KeyShareError),
-    /// The ceremony's transcript, which the check of the key share needs.
-    #[error(
-        "{path}: {source}; no older copy of the data directory may take its place, since it would vote a second time. This seat stays empty until the next epoch"
-    )]
-    Transcript {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong.
-        source: CodecError,
-    },
+    /// What the check of the key share needs of its ceremony.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
     /// The cluster's public key, which a member states.
     #[error("the cluster's public key: {0}")]
     PublicKey(#[from] InvalidPublicKey),
@@ -229,6 +224,8 @@ async fn serve(
         key_set: finished.key_set_file(),
         reference_string: finished.reference_string_file(),
     };
+    // A share that was brought back comes alone: the others have the rest.
+    let files = Some(files).filter(|of| of.key_set.exists() && of.reference_string.exists());
     let max_age = UnixMillis(config.committee.telemetry_max_age_seconds.saturating_mul(1000));
     let insecure = config.committee.insecure_reference_string;
     let stores = Arc::new(SlotStores::open(&cluster.data_dir, config.node.retention())?);
@@ -400,8 +397,7 @@ async fn obtain_key(
 
 /// Whether this member has records of the attempt that made the key.
 fn ongoing(cluster: &veil_node_core::cluster::Cluster, key: &PublishedKey) -> bool {
-    let name = format!("epoch-{}-attempt-{}", key.epoch, key.attempt);
-    cluster.data_dir.join("ceremony").join(name).is_dir()
+    FinishedKey::attempt_folder(&cluster.data_dir, key.epoch, key.attempt).is_dir()
 }
 
 async fn take_part(
