@@ -62,6 +62,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     let mut network = NetworkConfig::new(identity.clone(), scope);
     network.listen = config.network.listen;
     network.bootstrap = config.network.bootstrap;
+    network.swim.incarnation = data.incarnation()?;
     let network = Network::start(network, directory).await?;
     waiting::over();
     let reporter = Stages::default();
