@@ -389,6 +389,9 @@ mod tests {
                 .collect::<Vec<_>>()
                 .join("\n")
                 .replace("16Uiu2HAm...", "16Uiu2HAmPLe7Mzm8TsYUubgCAW1aJoeFScxrLj8ppHFivPo97bUZ")
+                // A command takes the place of its file.
+                .replace("\npassphrase_file", "\n#")
+                .replace("\nkeystore_passphrase_file", "\n#")
         };
         let sample = with_contract(MEMBER_SAMPLE);
         let (short, mut long) =

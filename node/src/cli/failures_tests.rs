@@ -47,7 +47,7 @@ fn sources() -> Vec<String> {
 
 /// What a quotation says for certain: without `...`, and without the letters that stand for numbers.
 fn parts(quoted: &str) -> Vec<String> {
-    let filled = |word: &str| word == "..." || word == "N" || word == "M";
+    let filled = |word: &str| word.starts_with("...") || word == "N" || word == "M";
     let words: Vec<&str> = quoted.split(' ').collect();
     let parts = words.split(|word| filled(word)).map(|words| words.join(" "));
     parts
