@@ -156,7 +156,7 @@ pub enum Unlock {
     /// The passphrase.
     Passphrase(Passphrase),
     /// The key.
-    Key(ChannelKey),
+    Key(Box<ChannelKey>),
 }
 
 /// 32 random bytes.

@@ -113,7 +113,7 @@ impl Check {
     fn unlock(&self, passphrase: Passphrase) -> Result<Unlock, Failure> {
         waiting::on("stretching the passphrase");
         match &self.key {
-            Some(file) => Ok(Unlock::Key(backup::read_key(file, &passphrase)?)),
+            Some(file) => Ok(Unlock::Key(Box::new(backup::read_key(file, &passphrase)?))),
             None => Ok(Unlock::Passphrase(passphrase)),
         }
     }

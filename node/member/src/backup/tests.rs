@@ -155,11 +155,11 @@ fn a_share_goes_to_a_key_and_only_that_key_opens_it() {
     let file = member.export(&Recipient::Key(read_public_key(&public).unwrap()), "share.backup");
     let described = check(&file, None).unwrap();
     assert!(!described.by_passphrase && described.recipient == named);
-    check(&file, Some(&Unlock::Key(read_key(&secret, &of_key).unwrap()))).unwrap();
+    check(&file, Some(&Unlock::Key(Box::new(read_key(&secret, &of_key).unwrap())))).unwrap();
 
     let refused = check(&file, Some(&Unlock::Passphrase(Passphrase::random()))).unwrap_err();
     assert!(matches!(refused, ShareError::NeedsKey(_)), "{refused:?}");
-    let other = Unlock::Key(ChannelKey::derive(&[1; 32]));
+    let other = Unlock::Key(Box::new(ChannelKey::derive(&[1; 32])));
     let refused = check(&file, Some(&other)).unwrap_err();
     let is_other = matches!(refused, ShareError::Backup { source: BackupError::OtherKey, .. });
     assert!(is_other, "{refused:?}");
@@ -212,7 +212,7 @@ fn a_damaged_foreign_or_wrong_backup_leaves_an_empty_directory_empty() {
     let theirs = read_key_share(&theirs, &other.own).unwrap().to_bytes();
     moved = ShareBackup::seal(moved.head, Lock::Key, key.public(), &theirs, &[9; 32]).unwrap();
     fs::write(&file, moved.to_file()).unwrap();
-    let said = refused(&file, &Unlock::Key(key));
+    let said = refused(&file, &Unlock::Key(Box::new(key)));
     assert!(said.contains("does not fit"), "{said}");
 }
 
