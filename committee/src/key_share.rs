@@ -88,17 +88,17 @@ pub enum KeyShareError {
     Version { version: u8, supported: u8 },
     /// The share is cut off.
     #[error(
-        "the key share is truncated: {given} of {expected} bytes; this seat stays empty until the next epoch"
+        "the key share is truncated: {given} of {expected} bytes; `veil share import` takes it from a backup, without one this seat stays empty until the next epoch"
     )]
     Truncated { given: usize, expected: usize },
     /// Something follows the share.
     #[error(
-        "{given} bytes, but the key share ends after {expected}; this seat stays empty until the next epoch"
+        "{given} bytes, but the key share ends after {expected}; `veil share import` takes it from a backup, without one this seat stays empty until the next epoch"
     )]
     TooLong { given: usize, expected: usize },
     /// Bits have changed.
     #[error(
-        "the key share's checksum is wrong, so it is damaged: this seat stays empty until the next epoch"
+        "the key share's checksum is wrong, so it is damaged: `veil share import` takes it from a backup, without one this seat stays empty until the next epoch"
     )]
     Checksum,
     /// Intact, but it cannot have come from a ceremony.
@@ -127,7 +127,7 @@ pub enum KeyShareError {
     /// It no longer computes what it computed at the end of the ceremony.
     #[error(
         "the key share does not reproduce its test decryption, so its decryptions would be wrong: \
-         this seat stays empty until the next epoch"
+         `veil share import` takes it from a backup, without one this seat stays empty until the next epoch"
     )]
     NotVerified,
     /// The signing part does not fit.

@@ -19,6 +19,8 @@ mod config;
 mod devnet;
 mod evidence;
 mod failure;
+#[cfg(test)]
+mod failures_tests;
 mod help;
 mod identity;
 mod job;
@@ -27,6 +29,7 @@ mod node;
 mod operator;
 mod output;
 mod run;
+mod share;
 mod simulate;
 mod verify;
 mod watch;
@@ -80,6 +83,9 @@ enum Command {
     /// A node that holds a share of the key and decides placements.
     #[command(subcommand)]
     Committee(node::Member),
+    /// Backups of a member's share of the key, and bringing one back.
+    #[command(subcommand)]
+    Share(share::Command),
     /// A node that runs containers.
     #[command(subcommand)]
     Worker(node::Worker),
@@ -156,6 +162,7 @@ impl Cli {
             Command::Chain(command) => chain::run(&command),
             Command::Identity(command) => identity::run(&command),
             Command::Committee(command) => node::member(&command, asking),
+            Command::Share(command) => share::run(&command),
             Command::Worker(command) => node::worker(&command, asking),
             Command::Node(command) => chain::eligibility::run(&command, asking),
             Command::Status(arguments) => node::status(&arguments, asking),

@@ -23,6 +23,8 @@ mod idle_worker;
 mod import;
 #[path = "cli/key_shares.rs"]
 mod key_shares;
+#[path = "cli/share.rs"]
+mod share;
 #[path = "cli/shell.rs"]
 mod shell;
 #[path = "cli/terminal.rs"]
@@ -49,8 +51,15 @@ impl Said {
 }
 
 /// Every variable that the binary reads.
-const VARIABLES: &[&str] =
-    &["VEIL_MEMBERS", "VEIL_PARAMETERS", "VEIL_OUT", "VEIL_PASSPHRASE_FILE", "VEIL_PASSPHRASE"];
+const VARIABLES: &[&str] = &[
+    "VEIL_MEMBERS",
+    "VEIL_PARAMETERS",
+    "VEIL_OUT",
+    "VEIL_PASSPHRASE_FILE",
+    "VEIL_PASSPHRASE",
+    "VEIL_BACKUP_PASSPHRASE_FILE",
+    "VEIL_BACKUP_PASSPHRASE",
+];
 
 fn veil(arguments: &[&str]) -> Said {
     veil_with(&[], arguments)

@@ -230,7 +230,9 @@ pub struct GroupKeyShare<C: Ciphersuite = EvmSuite> {
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum KeyShareError {
     /// The bytes are truncated, of another version, or not a key.
-    #[error("the signing key share is damaged, so this seat stays empty until the next epoch")]
+    #[error(
+        "the signing key share is damaged: `veil share import` takes it from a backup, without one this seat stays empty until the next epoch"
+    )]
     Malformed,
     /// The public part is damaged.
     #[error("the public part of the signing key share is damaged")]

@@ -80,7 +80,7 @@ pub enum CeremonyError {
     Aborted(Box<AbortReport>),
     /// There is a key that this member has no share of.
     #[error(
-        "the epoch's key was published, but this data directory holds no part of that ceremony: use the directory that took part; an older copy of it would vote a second time. If it is lost, this seat stays empty until the next epoch"
+        "the epoch's key was published, but this data directory holds no part of that ceremony: use the directory that took part; an older copy of it would vote a second time. If it is lost, `veil share import` takes the share from a backup; without one this seat stays empty until the next epoch"
     )]
     PublishedWithoutMe,
     /// The chain has another transcript than this member.

@@ -15,6 +15,7 @@
 //! | `reference-string.bin`, `reference-string.json` | what telemetry proofs rest on; its name |
 //! | `transcript.bin` | every broadcast message, once the key is valid |
 //! | `aborted/messages-<j>.bin` | after an abort: the messages this member holds, as evidence |
+//! | `backup-head.bin` | of a share that was brought back: what its backup said of it, in place of the transcript |
 //!
 //! `veil ceremony verify` takes the folder of a completed attempt: a member has opened everybody's
 //! streams, so nothing is missing.
@@ -27,7 +28,6 @@ use std::{
 };
 
 use rand::{RngCore, rngs::OsRng};
-use serde::{Deserialize, Serialize};
 use tfhe::xof_key_set::CompressedXofKeySet;
 use veil_committee::key_share::KeyShare;
 use veil_keygen_ceremony::{keyset::write_key_set, seed::CeremonySeed, transcript::Transcript};
@@ -36,107 +36,26 @@ use veil_node_storage::{
     keystore::{KeystoreError, Passphrase, read_secret, write_key_share, write_secret},
 };
 use veil_protocol_spec::{
-    Attempt, Blake3Digest, Epoch, KeySetDigest, MAX_PARTICIPANTS, ParticipantIndex, Wire,
+    Attempt, Epoch, MAX_PARTICIPANTS, ParticipantIndex, Wire,
     ceremony::CeremonyParameters,
     publication::{Publication, ReferenceString},
 };
 use zeroize::Zeroizing;
 
-use crate::error::CeremonyError;
+use crate::{
+    error::CeremonyError,
+    finished::{FinishedKey, JOURNAL},
+};
 
 /// Blocks for which an attempt must have been over before a share of it is destroyed: a day of Ethereum's,
 /// longer than any reorganisation that a chain survives.
 pub(crate) const VOID_DEPTH: u64 = 7_200;
-const JOURNAL: &str = "journal.redb";
 
 /// The files of one attempt.
 #[derive(Clone, Debug)]
 pub(crate) struct AttemptFolder {
     path: PathBuf,
     me: ParticipantIndex,
-}
-
-/// A key that this member holds a share of, as recorded when the chain said that it is valid.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FinishedKey {
-    /// The epoch.
-    pub epoch: Epoch,
-    /// The attempt that made it.
-    pub attempt: Attempt,
-    /// This participant.
-    pub participant: ParticipantIndex,
-    /// The key set.
-    pub key_set: KeySetDigest,
-    /// Root of the transcript.
-    pub transcript_root: Blake3Digest,
-    /// What telemetry proofs rest on.
-    pub reference_string: ReferenceString,
-    /// The attempt's folder.
-    pub folder: PathBuf,
-}
-
-impl FinishedKey {
-    fn file(data_dir: &Path, epoch: Epoch) -> PathBuf {
-        data_dir.join("ceremony").join(format!("epoch-{epoch}.json"))
-    }
-
-    /// Whether this member has finished a ceremony with this data directory.
-    pub(crate) fn any(data_dir: &Path) -> bool {
-        let entries = fs::read_dir(data_dir.join("ceremony")).into_iter().flatten().flatten();
-        entries.into_iter().any(|entry| {
-            let name = entry.file_name();
-            let name = name.to_str().unwrap_or_default();
-            name.starts_with("epoch-") && name.ends_with(".json")
-        })
-    }
-
-    /// The key of an epoch, if this member took part in its ceremony and saw it end.
-    ///
-    /// # Errors
-    /// What the system says; `InvalidData` for a damaged file.
-    pub fn load(data_dir: &Path, epoch: Epoch) -> io::Result<Option<Self>> {
-        match fs::read(Self::file(data_dir, epoch)) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(io::Error::from)?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    pub(crate) fn save(&self, data_dir: &Path) -> io::Result<()> {
-        let text = serde_json::to_vec_pretty(self).map_err(io::Error::from)?;
-        replace(&Self::file(data_dir, self.epoch), &text)
-    }
-
-    /// Destroys the record of what was received, which holds the deals that were sealed to this member:
-    /// whoever gets the identity key later opens them. Nothing is recomputed from it any more.
-    pub(crate) fn erase_deals(&self) -> io::Result<()> {
-        erase_file(&self.folder.join(JOURNAL))
-    }
-
-    /// The key set, `tfhe` safe serialization.
-    #[must_use]
-    pub fn key_set_file(&self) -> PathBuf {
-        self.folder.join("keyset.bin")
-    }
-
-    /// The key share, encrypted.
-    #[must_use]
-    pub fn key_share_file(&self) -> PathBuf {
-        self.folder.join(format!("key-share-{}.age", self.participant))
-    }
-
-    /// The transcript.
-    #[must_use]
-    pub fn transcript_file(&self) -> PathBuf {
-        self.folder.join("transcript.bin")
-    }
-
-    /// The reference string.
-    #[must_use]
-    pub fn reference_string_file(&self) -> PathBuf {
-        self.folder.join("reference-string.bin")
-    }
 }
 
 fn files(path: &Path) -> impl FnOnce(io::Error) -> CeremonyError {
@@ -151,8 +70,7 @@ impl AttemptFolder {
         attempt: Attempt,
         me: ParticipantIndex,
     ) -> Self {
-        let name = format!("epoch-{epoch}-attempt-{attempt}");
-        Self { path: data_dir.join("ceremony").join(name), me }
+        Self { path: FinishedKey::attempt_folder(data_dir, epoch, attempt), me }
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -11,7 +11,8 @@ use crate::{
     attempt,
     commit_point::{CommitPointError, Proposal},
     error::CeremonyError,
-    folder::{FinishedKey, void_attempts},
+    finished::FinishedKey,
+    folder::void_attempts,
     options::Member,
     status::{self, status_file},
 };

@@ -32,6 +32,7 @@ mod bringer;
 mod commit_point;
 mod error;
 mod exchange;
+mod finished;
 mod folder;
 mod host;
 mod join;
@@ -43,6 +44,7 @@ mod preflight;
 mod propose;
 mod publish;
 mod reference_string;
+pub mod show;
 mod single_party;
 mod status;
 #[cfg(test)]
@@ -51,7 +53,7 @@ mod tests;
 pub use self::{
     commit_point::{AttemptStatus, CommitPointChain, CommitPointError, NewAttempt, Proposal},
     error::CeremonyError,
-    folder::FinishedKey,
+    finished::FinishedKey,
     join::join,
     on_chain::ChainCommitPoint,
     options::{CeremonyTiming, Member, MemberOptions, ceremony_context},
@@ -60,5 +62,7 @@ pub use self::{
     propose::{ProposeOptions, Proposed, abort, give_up_failed_attempt, propose},
     reference_string::{ReferenceStringError, ReferenceStringSource},
     single_party::SinglePartyReference,
-    status::{CeremonyProgress, CeremonyStatus, read_status, status_file, unix_seconds},
+    status::{
+        CeremonyProgress, CeremonyStatus, Outstanding, read_status, status_file, unix_seconds,
+    },
 };

@@ -14,6 +14,15 @@ use veil_node_process::unix_now;
 use veil_node_storage::durable::replace;
 use veil_protocol_spec::{Attempt, Epoch, ParticipantIndex};
 
+/// A participant that a step waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outstanding {
+    /// Who.
+    pub participant: ParticipantIndex,
+    /// Since when, Unix seconds.
+    pub since: u64,
+}
+
 /// Where one member stands in an attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CeremonyStatus {
@@ -31,7 +40,7 @@ pub struct CeremonyStatus {
     /// Pieces of the step.
     pub total: u32,
     /// Participants that the step waits for.
-    pub outstanding: Vec<ParticipantIndex>,
+    pub outstanding: Vec<Outstanding>,
     /// When the step began, Unix seconds.
     pub since: u64,
     /// Until when the key may be published, Unix seconds on the chain's clock.
@@ -88,12 +97,18 @@ impl CeremonyProgress {
     ) {
         self.0.send_if_modified(|status| {
             let new_step = status.step != step;
-            if !new_step
-                && (status.done, status.total) == (done, total)
-                && status.outstanding == outstanding
+            let before = status.outstanding.iter().map(|of| &of.participant);
+            if !new_step && (status.done, status.total) == (done, total) && before.eq(&outstanding)
             {
                 return false;
             }
+            // Who was outstanding in the step before has sent what that one waited for.
+            let known: &[Outstanding] = if new_step { &[] } else { status.outstanding.as_slice() };
+            let outstanding = outstanding.into_iter().map(|participant| {
+                let known = known.iter().find(|of| of.participant == participant);
+                known.copied().unwrap_or(Outstanding { participant, since: unix_seconds() })
+            });
+            let outstanding = outstanding.collect();
             if new_step {
                 step.clone_into(&mut status.step);
                 status.since = unix_seconds();
@@ -157,4 +172,22 @@ pub(crate) fn write(path: &Path, status: &CeremonyStatus) -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     replace(path, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_stays_outstanding_is_so_since_the_first_time() {
+        let progress = CeremonyProgress::default();
+        let one = |j| ParticipantIndex::new(j).unwrap();
+        progress.step("deal", (1, 4), vec![one(2), one(3), one(4)]);
+        progress.0.send_modify(|status| status.outstanding.iter_mut().for_each(|of| of.since = 7));
+        progress.step("deal", (2, 4), vec![one(3), one(4)]);
+        assert!(progress.now().outstanding.iter().all(|of| of.since == 7));
+        assert_eq!(progress.now().outstanding.len(), 2);
+        progress.step("confirm", (1, 4), vec![one(3)]);
+        assert!(progress.now().outstanding[0].since > 7, "it has dealt");
+    }
 }

@@ -35,6 +35,9 @@ pub struct ChainSection {
     /// First line: the keystore's passphrase.
     #[serde(default)]
     pub keystore_passphrase_file: Option<PathBuf>,
+    /// A program and its arguments, which prints the keystore's passphrase.
+    #[serde(default)]
+    pub keystore_passphrase_command: Option<Vec<String>>,
 }
 
 const fn default_max_fee_gwei() -> u64 {
@@ -55,6 +58,7 @@ impl ChainSection {
             cluster,
             keystore: None,
             keystore_passphrase_file: None,
+            keystore_passphrase_command: None,
         }
     }
 

@@ -16,6 +16,7 @@ mod chain;
 mod committee;
 mod network;
 mod operator;
+mod passphrase;
 mod worker;
 
 use std::{
@@ -35,6 +36,7 @@ pub use self::{
     committee::CommitteeSection,
     network::{NetworkSection, SwimSection},
     operator::{AnyConfig, NodeAccess, OperatorConfig, OperatorSection},
+    passphrase::backup_passphrase,
     worker::{EgressFilter, OfferSection, VolumeSection, WorkerSection},
 };
 
@@ -96,6 +98,9 @@ pub struct NodeSection {
     /// First line: the passphrase.
     #[serde(default)]
     pub passphrase_file: Option<PathBuf>,
+    /// A program and its arguments, which prints the passphrase.
+    #[serde(default)]
+    pub passphrase_command: Option<Vec<String>>,
     /// The libp2p peer id that the identity must have.
     #[serde(default)]
     pub peer_id: Option<String>,
@@ -243,6 +248,7 @@ fn finish_chain(
 ) -> Result<(), ConfigError> {
     let files = [chain.keystore.as_mut(), chain.keystore_passphrase_file.as_mut()];
     files.into_iter().flatten().for_each(|file| anchor(folder, file));
+    chain.check_passphrase()?;
     override_with(&mut chain.rpc, env, "VEIL_RPC_URL", |v| Ok(v.into()))?;
     override_with(&mut chain.contract, env, "VEIL_CONTRACT_ADDRESS", parse_address)?;
     if chain.contract.0 == [0; 20] {
@@ -264,6 +270,7 @@ fn finish_common(
     let files = [Some(&mut node.data_dir), node.identity.as_mut(), node.passphrase_file.as_mut()];
     files.into_iter().flatten().for_each(|file| anchor(folder, file));
     at_least("node.archive_days", node.archive_days.into(), 1)?;
+    node.check_passphrase()?;
     override_with(&mut node.passphrase_file, env, "VEIL_PASSPHRASE_FILE", |v| path(v).map(Some))?;
     override_with(&mut node.peer_id, env, "VEIL_NODE_PEERID", |v| Ok(Some(v.to_owned())))?;
     override_with(&mut network.bootstrap, env, "VEIL_LIBP2P_BOOTSTRAP", multiaddrs)?;
@@ -382,6 +389,9 @@ mod tests {
                 .collect::<Vec<_>>()
                 .join("\n")
                 .replace("16Uiu2HAm...", "16Uiu2HAmPLe7Mzm8TsYUubgCAW1aJoeFScxrLj8ppHFivPo97bUZ")
+                // A command takes the place of its file.
+                .replace("\npassphrase_file", "\n#")
+                .replace("\nkeystore_passphrase_file", "\n#")
         };
         let sample = with_contract(MEMBER_SAMPLE);
         let (short, mut long) =

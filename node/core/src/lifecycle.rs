@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use veil_node_api::progress::Progress;
 use veil_node_chain::{AccountKey, AccountKeyError, Chain, ChainError, PublishedKey};
-use veil_node_p2p::{InvalidIdentity, peer_id};
+use veil_node_p2p::{InvalidIdentity, SwimConfig, peer_id};
 use veil_node_process::metrics::Metrics;
 use veil_node_storage::{
     data_dir::{DataDir, DataDirError},
@@ -33,7 +33,9 @@ use veil_node_storage::{
 };
 use veil_protocol_spec::{PeerIdHash, identity::SecretIdentity, scheduling::UnixMillis};
 
-use veil_node_config::{ApiSection, ChainSection, Environment, NetworkSection, NodeSection};
+use veil_node_config::{
+    ApiSection, ChainSection, Environment, NetworkSection, NodeSection, process_environment,
+};
 
 use crate::{
     answering::{Answering, AnsweringError},
@@ -60,20 +62,14 @@ pub enum StartError {
     Keystore(#[from] KeystoreError),
     /// No passphrase is configured.
     #[error(
-        "no passphrase for the identity: set `node.passphrase_file` in the configuration, VEIL_PASSPHRASE_FILE or VEIL_PASSPHRASE"
+        "no passphrase for the identity: set `node.passphrase_file` or `node.passphrase_command` in the configuration, VEIL_PASSPHRASE_FILE or VEIL_PASSPHRASE, or give the systemd credential veil-passphrase"
     )]
     NoPassphrase,
     /// A keystore without a passphrase.
-    #[error("`chain.keystore` is set: set `chain.keystore_passphrase_file` too")]
+    #[error(
+        "`chain.keystore` is set: set `chain.keystore_passphrase_file` or `chain.keystore_passphrase_command` too, or give the systemd credential veil-account-passphrase"
+    )]
     NoKeystorePassphrase,
-    /// A passphrase file that cannot be read.
-    #[error("{path}: {source}")]
-    PassphraseFile {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
     /// Not a point of the curve.
     #[error(transparent)]
     InvalidIdentity(#[from] InvalidIdentity),
@@ -119,8 +115,7 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// Reads what configuration and environment name: `VEIL_PASSPHRASE` wins over the file,
-    /// `VEIL_CHAIN_KEY` over the keystore.
+    /// Reads what configuration and environment name.
     ///
     /// # Errors
     /// [`StartError`].
@@ -133,16 +128,12 @@ impl Secrets {
     }
 }
 
-/// The identity's passphrase: `VEIL_PASSPHRASE` wins over the file.
+/// The identity's passphrase, from the first source that is there ([`NodeSection::passphrase`]).
 ///
 /// # Errors
 /// [`StartError::NoPassphrase`], [`StartError::Keystore`].
 pub fn passphrase(node: &NodeSection, env: Environment<'_>) -> Result<Passphrase, StartError> {
-    match (env("VEIL_PASSPHRASE"), &node.passphrase_file) {
-        (Some(text), _) => Ok(Passphrase::new(text)),
-        (None, Some(file)) => Ok(Passphrase::from_file(file)?),
-        (None, None) => Err(StartError::NoPassphrase),
-    }
+    node.passphrase(env)?.ok_or(StartError::NoPassphrase)
 }
 
 /// The account's key: `VEIL_CHAIN_KEY` wins over the keystore; none if neither is set.
@@ -154,12 +145,9 @@ pub fn account(chain: &ChainSection) -> Result<Option<AccountKey>, StartError> {
         return Ok(Some(key));
     }
     let Some(keystore) = &chain.keystore else { return Ok(None) };
-    let file = chain.keystore_passphrase_file.as_ref().ok_or(StartError::NoKeystorePassphrase)?;
-    let text = std::fs::read_to_string(file)
-        .map(zeroize::Zeroizing::new)
-        .map_err(|source| StartError::PassphraseFile { path: file.clone(), source })?;
-    let first = text.lines().next().unwrap_or_default();
-    Ok(Some(AccountKey::from_keystore(keystore, first)?))
+    let passphrase = chain.keystore_passphrase(&process_environment)?;
+    let passphrase = passphrase.ok_or(StartError::NoKeystorePassphrase)?;
+    Ok(Some(AccountKey::from_keystore(keystore, passphrase.expose())?))
 }
 
 /// The sections that both roles' configurations have.
@@ -254,7 +242,7 @@ impl Node {
                 identity,
                 listen: network.listen.clone(),
                 bootstrap: network.bootstrap.clone(),
-                swim: network.swim.timings(),
+                swim: SwimConfig { incarnation: data.incarnation()?, ..network.swim.timings() },
                 metrics,
                 data_dir: node.data_dir.clone(),
             };

@@ -7,7 +7,7 @@
 //! # Flow
 //! 1. The ceremony makes them, empty, before its member signs anything: whoever has a share has journals.
 //! 2. [`check_journals`] refuses a share without them.
-//! 3. [`raise`] (`veil committee fence`) says that the journals are lost, or older than what was sent.
+//! 3. [`raise`] (`veil committee fence`, `veil share import`) says that the journals are lost, or older than what was sent.
 //! 4. [`Fence::pass`] keeps the member from voting, opening and signing until the cluster is past all that
 //!    it may have said.
 //!
@@ -20,6 +20,10 @@
 //!
 //! The counter of opened blocks may be lost with the journals. Only the others can say what it was: before
 //! the fence goes down the member takes over the largest number that t+1 of 2t+1 others state.
+//!
+//! Whoever runs elsewhere under the same identity is not kept from signing by that. So the fence begins a new incarnation
+//! of the member: the others listen to no earlier one, and one that is told of it ends ([`crate::MemberError::Superseded`]);
+//! the fence stays up for as long as that takes.
 //!
 //! # State
 //! `slots/fence`: `pending`, or the slot whose certificate is awaited.
@@ -34,6 +38,7 @@ use veil_node_api::progress::Progress;
 use veil_node_ceremony::journals;
 use veil_node_config::MemberConfig;
 use veil_node_core::{epoch::ActiveEpoch, follow::Follower};
+use veil_node_process::unix_now;
 use veil_node_storage::{
     data_dir::{DataDir, DataDirError},
     durable::replace,
@@ -45,6 +50,9 @@ use crate::counter::{self, supported};
 
 /// Between two rounds of asking the other members.
 const ASK_INTERVAL: Duration = Duration::from_secs(5);
+/// The least time that a fence stays up: an earlier process of this member that is connected to anybody has been told within
+/// a few probes of the membership, and has ended.
+const LEAST_TIME: Duration = Duration::from_secs(30);
 /// Slots after the last known certificate in which the member may have said something.
 const SLOTS_IN_DOUBT: u64 = 2;
 const PENDING: &str = "pending";
@@ -103,7 +111,12 @@ pub(crate) fn check_journals(folder: &Path) -> Result<(), FenceError> {
 /// # Errors
 /// [`FenceError`].
 pub fn raise(config: &MemberConfig) -> Result<PathBuf, FenceError> {
-    let data = DataDir::lock(&config.node.data_dir)?;
+    raise_in(&DataDir::lock(&config.node.data_dir)?)
+}
+
+/// The same in a data directory that nobody else uses.
+pub(crate) fn raise_in(data: &DataDir) -> Result<PathBuf, FenceError> {
+    data.begin_anew(unix_now().0)?;
     let folder = journals::folder(data.path());
     fs::create_dir_all(&folder).map_err(io_error(&folder))?;
     let path = fence_file(&folder);
@@ -149,6 +162,7 @@ impl Fence {
         follower: &Follower,
         progress: &Progress,
     ) -> Result<(), FenceError> {
+        let least = tokio::time::Instant::now() + LEAST_TIME;
         let needed = epoch.committee.signing_threshold().get();
         if epoch.committee.n() <= needed {
             return Err(FenceError::Alone);
@@ -190,6 +204,9 @@ impl Fence {
             progress.stage("fenced", [waiting]);
             tokio::time::sleep(ASK_INTERVAL).await;
         }
+        let waiting = "an earlier process of this member to end, if there is one".to_owned();
+        progress.stage("fenced", [waiting]);
+        tokio::time::sleep_until(least).await;
         fs::remove_file(&self.path).map_err(io_error(&self.path))
     }
 

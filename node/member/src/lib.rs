@@ -21,6 +21,7 @@
 //! nothing that contradicts what has left before.
 
 mod anchor;
+pub mod backup;
 mod ballot;
 mod counter;
 mod evaluator;
@@ -78,7 +79,7 @@ use veil_node_storage::{
     slot_stores::SlotStores,
 };
 use veil_protocol_spec::{
-    CodecError, Epoch as EpochNumber, ParticipantIndex,
+    Epoch as EpochNumber, ParticipantIndex,
     evidence::{Evidence, Proof},
     scheduling::UnixMillis,
     sealing::public_key_digest,
@@ -90,6 +91,7 @@ use veil_scheduler_plan::outcome::CIRCUIT_STEPS;
 pub use self::{
     fence::{FenceError, raise as raise_fence},
     protocols::ProtocolError,
+    share::OriginError,
     slot_loop::SlotsEnded,
 };
 
@@ -121,7 +123,7 @@ pub enum MemberError {
     Ceremony(#[from] CeremonyError),
     /// The chain has a key that this member has no share of.
     #[error(
-        "the chain publishes a key for epoch {0}, but this data directory holds no share of it: use the directory that took part in the ceremony; an older copy of it would vote a second time. If it is lost, this seat stays empty until the next epoch"
+        "the chain publishes a key for epoch {0}, but this data directory holds no share of it: use the directory that took part in the ceremony; an older copy of it would vote a second time. If it is lost, `veil share import` takes the share from a backup; without one this seat stays empty until the next epoch"
     )]
     NoShare(EpochNumber),
     /// It could sign a second time.
@@ -133,16 +135,9 @@ pub enum MemberError {
     /// The key share itself.
     #[error("the key share cannot be used: {0}")]
     KeyShare(#[from] KeyShareError),
-    /// The ceremony's transcript, which the check of the key share needs.
-    #[error(
-        "{path}: {source}; no older copy of the data directory may take its place, since it would vote a second time. This seat stays empty until the next epoch"
-    )]
-    Transcript {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong.
-        source: CodecError,
-    },
+    /// What the check of the key share needs of its ceremony.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
     /// The cluster's public key, which a member states.
     #[error("the cluster's public key: {0}")]
     PublicKey(#[from] InvalidPublicKey),
@@ -171,6 +166,11 @@ pub enum MemberError {
         /// What the system said.
         source: io::Error,
     },
+    /// There are two processes with this member's identity, and the other one began anew.
+    #[error(
+        "this member was fenced or its share brought back in another data directory, and runs with it: this process has ended, so that the member has one voice. Do not start it with this data directory again, it would sign a second time"
+    )]
+    Superseded,
     /// Told to stop.
     #[error("stopped")]
     Stopped,
@@ -199,6 +199,7 @@ pub async fn run(
     };
     let served = tokio::select! {
         served = serve(config, &node, &passphrase) => served,
+        () = superseded(&node) => Err(MemberError::Superseded),
         () = stop.cancelled() => Ok(()),
     };
     node.leave().await;
@@ -223,6 +224,8 @@ async fn serve(
         key_set: finished.key_set_file(),
         reference_string: finished.reference_string_file(),
     };
+    // A share that was brought back comes alone: the others have the rest.
+    let files = Some(files).filter(|of| of.key_set.exists() && of.reference_string.exists());
     let max_age = UnixMillis(config.committee.telemetry_max_age_seconds.saturating_mul(1000));
     let insecure = config.committee.insecure_reference_string;
     let stores = Arc::new(SlotStores::open(&cluster.data_dir, config.node.retention())?);
@@ -330,6 +333,14 @@ async fn serve(
     if node.stop.is_cancelled() { Ok(()) } else { Err(ended.into()) }
 }
 
+/// Waits until a later incarnation of this member has joined.
+async fn superseded(node: &Node) {
+    let mut liveness = node.cluster.network.liveness();
+    if liveness.wait_for(|known| known.is_superseded()).await.is_err() {
+        std::future::pending::<()>().await; // the network ends with the node
+    }
+}
+
 /// Judges and stores what the slots report, one after the other.
 async fn keep_reports(mut reported: mpsc::Receiver<Proof>, epoch: Arc<ActiveEpoch>) {
     while let Some(proof) = reported.recv().await {
@@ -386,8 +397,7 @@ async fn obtain_key(
 
 /// Whether this member has records of the attempt that made the key.
 fn ongoing(cluster: &veil_node_core::cluster::Cluster, key: &PublishedKey) -> bool {
-    let name = format!("epoch-{}-attempt-{}", key.epoch, key.attempt);
-    cluster.data_dir.join("ceremony").join(name).is_dir()
+    FinishedKey::attempt_folder(&cluster.data_dir, key.epoch, key.attempt).is_dir()
 }
 
 async fn take_part(
@@ -454,7 +464,8 @@ fn watch_ceremony(node: &Node, status: &CeremonyProgress) -> AbortOnDropHandle<(
             if now.total > 1 {
                 stage.push_str(&format!(" {}/{}", now.done, now.total));
             }
-            progress.progress(&stage, now.outstanding.iter().map(|j| format!("participant {j}")));
+            let outstanding = now.outstanding.iter().map(|of| of.participant);
+            progress.progress(&stage, outstanding.map(|j| format!("participant {j}")));
         }
     }))
 }

@@ -1,14 +1,68 @@
 //! This member's share of the key in force, as it is read at each start.
 
-use std::fs;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use veil_committee::key_share::{KeyShare, test_ciphertext};
+use veil_committee_sealed::backup::BackupHead;
 use veil_keygen_ceremony::transcript::Transcript;
 use veil_node_ceremony::FinishedKey;
 use veil_node_storage::keystore::{Passphrase, read_key_share};
-use veil_protocol_spec::{Committee, KeySetDigest, Wire};
+use veil_protocol_spec::{
+    Blake3Digest, CodecError, Committee, KeySetDigest, Wire, ceremony::CeremonyParameters,
+};
 
 use crate::MemberError;
+
+/// What the check of a key share needs of its ceremony is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum OriginError {
+    /// The file cannot be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is damaged.
+    #[error(
+        "{path}: {source}; no older copy of the data directory may take its place, since it would vote a second time: `veil share import` takes the share from a backup, in an empty data directory. Without one this seat stays empty until the next epoch"
+    )]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: CodecError,
+    },
+}
+
+/// What the backup said that the share in this folder was brought back from.
+pub(crate) fn head_file(folder: &Path) -> PathBuf {
+    folder.join("backup-head.bin")
+}
+
+/// The ceremony of a key, and the root that the share's test ciphertext follows from: by the transcript, or by what the
+/// backup said that the share was brought back from.
+pub(crate) fn origin(
+    finished: &FinishedKey,
+) -> Result<(CeremonyParameters, Blake3Digest), OriginError> {
+    let (path, restored) = (finished.transcript_file(), head_file(&finished.folder));
+    let is_restored = !path.exists() && restored.exists();
+    let path = if is_restored { restored } else { path };
+    let bytes = fs::read(&path).map_err(|source| OriginError::Io { path: path.clone(), source })?;
+    let read = if is_restored {
+        BackupHead::from_wire(&bytes).map(|head| (head.parameters, head.proof_root))
+    } else {
+        Transcript::from_wire(&bytes).map(|transcript| {
+            let root = transcript.proof_root();
+            (transcript.parameters, root)
+        })
+    };
+    read.map_err(|source| OriginError::Damaged { path, source })
+}
 
 /// "A member proves at the end and at each start that its share is usable." It must be the one of this
 /// member's seat in this ceremony, too: another one decrypts the test as well. Computes for a moment.
@@ -18,22 +72,16 @@ pub(crate) fn open(
     committee: Committee,
     key_set: KeySetDigest,
 ) -> Result<KeyShare, MemberError> {
-    let path = finished.transcript_file();
-    let bytes = fs::read(&path).map_err(|source| MemberError::Io { path: path.clone(), source })?;
-    let transcript =
-        Transcript::from_wire(&bytes).map_err(|source| MemberError::Transcript { path, source })?;
+    let (parameters, proof_root) = origin(finished)?;
     let share = read_key_share(&finished.key_share_file(), passphrase)?;
-    let ceremony = transcript.parameters.id();
-    share.check_belongs(ceremony, committee, finished.participant, key_set)?;
-    let test = test_ciphertext(&key_set, &transcript.proof_root(), share.dimension());
+    share.check_belongs(parameters.id(), committee, finished.participant, key_set)?;
+    let test = test_ciphertext(&key_set, &proof_root, share.dimension());
     share.verify(&test)?;
     Ok(share)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
+pub(crate) mod tests {
     use veil_committee::key_share::KeyShareError;
     use veil_keygen_ceremony::keyset::ParameterSet;
     use veil_node_ceremony::offline::{archive, simulate};
@@ -44,9 +92,9 @@ mod tests {
 
     use super::*;
 
-    const SEAT: u8 = 2;
+    pub(crate) const SEAT: u8 = 2;
 
-    fn committee() -> Committee {
+    pub(crate) fn committee() -> Committee {
         Committee::new(4).unwrap()
     }
 
@@ -55,7 +103,7 @@ mod tests {
     }
 
     /// What a finished ceremony leaves to the member of a seat.
-    fn finished(folder: &Path, passphrase: &Passphrase) -> FinishedKey {
+    pub(crate) fn finished(folder: &Path, passphrase: &Passphrase) -> FinishedKey {
         archive::prepare(folder).unwrap();
         let options = simulate::Options {
             committee: committee(),

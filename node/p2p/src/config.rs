@@ -59,6 +59,10 @@ pub struct SwimConfig {
     pub indirect_probes: usize,
     /// How long a suspected peer may refute the suspicion before it counts as down.
     pub suspicion: Duration,
+    /// Grows when the node begins anew with a data directory that does not go on where its last one ended, perhaps on
+    /// another machine. Of two processes with one identity the others listen to the one with the larger number, and the
+    /// other one is told. This node's own, unlike the times.
+    pub incarnation: u64,
 }
 
 impl Default for SwimConfig {
@@ -68,6 +72,7 @@ impl Default for SwimConfig {
             probe_rtt: Duration::from_millis(500),
             indirect_probes: 3,
             suspicion: Duration::from_secs(4),
+            incarnation: 0,
         }
     }
 }

@@ -5,6 +5,9 @@
 //! that exists; SWIM expects loss. Each peer signs its own record (`record`). `foca` does not notify
 //! of suspicions: this module reads them from its membership after each step.
 //!
+//! Of two processes with one identity the one with the larger incarnation is listened to, and the other one is told
+//! ([`Liveness::is_superseded`]): whoever runs on a share that was brought back elsewhere has to end.
+//!
 //! A node that is slow itself must not take others for dead (`health`): it stretches its time-outs, does
 //! not count time in which it did not run, and draws no conclusion from a probe in such a time.
 
@@ -18,7 +21,10 @@ mod timers;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     num::{NonZeroU8, NonZeroUsize},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -101,6 +107,7 @@ struct Swim {
     /// The incarnation under which this node speaks: it rises when the node refutes a suspicion.
     incarnation: u16,
     own: Arc<Mutex<Record>>,
+    superseded: Arc<AtomicBool>,
     directory: watch::Receiver<Arc<Directory>>,
     connected: watch::Receiver<BTreeSet<PeerIdHash>>,
     commands: mpsc::UnboundedSender<Command>,
@@ -191,12 +198,18 @@ impl Swim {
             start;
         // The clock is later than at the previous start: the new record wins over the previous one.
         let signer = Signer { identity, scope: scope.clone() };
-        let own = Record::own(signer, unix_now().0, &addresses);
+        let own = Record::own(signer, (config.incarnation, unix_now().0), &addresses);
         let me = own.peer();
         let shared = Arc::new(Mutex::new(own.clone()));
         let own_shared = Arc::clone(&shared);
-        let checked = HashMap::new();
-        let codec = RecordCodec { scope, own: own_shared, directory: directory.clone(), checked };
+        let superseded = Arc::<AtomicBool>::default();
+        let codec = RecordCodec {
+            scope,
+            own: own_shared,
+            directory: directory.clone(),
+            checked: HashMap::new(),
+            superseded: Arc::clone(&superseded),
+        };
         let mut seed = [0; 32];
         OsRng.fill_bytes(&mut seed);
         let rng = ChaCha20Rng::from_seed(seed);
@@ -212,6 +225,7 @@ impl Swim {
             probe: None,
             incarnation: 0,
             own: shared,
+            superseded,
             directory,
             connected,
             commands,
@@ -252,6 +266,11 @@ impl Swim {
         let header: Result<Header<Record>, _> = PostcardCodec.decode_header(bytes);
         match header {
             Ok(header) if header.src.peer() == from => {
+                if let Some(later) = self.later_incarnation(&header.src) {
+                    // An earlier incarnation is not listened to; it learns from the address of this what it is.
+                    let result = self.foca.announce(later, &mut self.effects);
+                    return self.drain_effects(result, None);
+                }
                 self.hear(&header);
                 let result = self.foca.handle_data(bytes, &mut self.effects);
                 self.drain_effects(result, Some(from));
@@ -259,6 +278,11 @@ impl Swim {
             Ok(_) => self.refuse(from, Refusal::Forged),
             Err(_) => self.refuse(from, Refusal::Malformed),
         }
+    }
+
+    fn later_incarnation(&self, of: &Record) -> Option<Record> {
+        let known = self.foca.iter_membership_state().map(|member| member.id());
+        known.into_iter().find(|known| known.is_later_incarnation_of(of)).cloned()
     }
 
     fn hear(&mut self, header: &Header<Record>) {
@@ -432,6 +456,7 @@ impl Swim {
                 states.insert(peer, member.state());
             }
         }
+        let superseded = self.superseded.load(Ordering::Relaxed);
         self.liveness.send_if_modified(|liveness| {
             let mut peers = BTreeMap::new();
             for (peer, state) in &states {
@@ -449,8 +474,8 @@ impl Swim {
                     peers.entry(*peer).or_insert(*health);
                 }
             }
-            let changed = peers != liveness.peers;
-            liveness.peers = peers;
+            let changed = (&peers, superseded) != (&liveness.peers, liveness.superseded);
+            (liveness.peers, liveness.superseded) = (peers, superseded);
             changed
         });
     }

@@ -13,7 +13,7 @@ use veil_node_chain::{AccountKeyError, ChainError};
 use veil_node_config::{ConfigError, job_file::JobFileError};
 use veil_node_core::lifecycle::StartError;
 use veil_node_devnet::DevnetError;
-use veil_node_member::{FenceError, MemberError, SlotsEnded};
+use veil_node_member::{FenceError, MemberError, SlotsEnded, backup::ShareError};
 use veil_node_operator::{error::OperatorError, obstacle::Obstacle, reach::ReachError};
 use veil_node_p2p::NetworkError;
 use veil_node_registry::{KeyError, RegistryError};
@@ -181,9 +181,7 @@ impl From<StartError> for Failure {
         match error {
             StartError::DataDir(error) => error.into(),
             StartError::Account(error) => error.into(),
-            StartError::Keystore(_) | StartError::PassphraseFile { .. } => {
-                Self::new(Exit::Files, "keystore", error)
-            }
+            StartError::Keystore(_) => Self::new(Exit::Files, "keystore", error),
             StartError::NoPassphrase
             | StartError::NoKeystorePassphrase
             | StartError::OtherPeer { .. } => Self::usage(error),
@@ -234,6 +232,21 @@ impl From<FenceError> for Failure {
             FenceError::NoJournals(_) | FenceError::Alone => {
                 Self::new(Exit::Failed, "fence", error)
             }
+        }
+    }
+}
+
+impl From<ShareError> for Failure {
+    fn from(error: ShareError) -> Self {
+        match error {
+            ShareError::Identity(error) => error.into(),
+            ShareError::Keystore(error) => error.into(),
+            ShareError::Fence(error) => error.into(),
+            ShareError::Chain(error) => error.into(),
+            ShareError::DataDir(error) => error.into(),
+            ShareError::Io { .. } | ShareError::Write(_) => Self::new(Exit::Files, "files", error),
+            ShareError::NeedsKey(_) | ShareError::NeedsPassphrase(_) => Self::usage(error),
+            error => Self::new(Exit::Failed, "backup", error),
         }
     }
 }

@@ -8,6 +8,10 @@ use std::{
     time::Duration,
 };
 
+use crate::durable::replace;
+
+/// The file of the incarnation.
+const INCARNATION: &str = "incarnation";
 /// Tries to lock a directory.
 const LOCK_TRIES: u32 = 10;
 /// Between two tries.
@@ -74,9 +78,57 @@ impl DataDir {
         matches!(lock.try_lock(), Err(TryLockError::WouldBlock))
     }
 
+    /// How often, as a time, the node has begun anew with a data directory that does not go on where its last one ended; 0
+    /// if never.
+    ///
+    /// # Errors
+    /// [`DataDirError::Io`].
+    pub fn incarnation(&self) -> Result<u64, DataDirError> {
+        let path = self.path.join(INCARNATION);
+        let read = match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map_err(|error| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("{INCARNATION}: {error}"))
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        };
+        read.map_err(|source| DataDirError::Io { path: self.path.clone(), source })
+    }
+
+    /// The node begins anew, now (Unix milliseconds): whoever still runs with an earlier incarnation is not listened to any
+    /// more, and ends.
+    ///
+    /// # Errors
+    /// [`DataDirError::Io`].
+    pub fn begin_anew(&self, now: u64) -> Result<(), DataDirError> {
+        let next = now.max(self.incarnation()?.saturating_add(1));
+        let written = replace(&self.path.join(INCARNATION), next.to_string().as_bytes());
+        written.map_err(|source| DataDirError::Io { path: self.path.clone(), source })
+    }
+
     /// The folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_new_beginning_is_later_than_the_one_before() {
+        let place = tempfile::tempdir().unwrap();
+        let data = DataDir::lock(place.path()).unwrap();
+        assert_eq!(data.incarnation().unwrap(), 0);
+        // Also if the clock went back.
+        for (now, expected) in [(1_000, 1_000), (400, 1_001), (5_000, 5_000)] {
+            data.begin_anew(now).unwrap();
+            assert_eq!(data.incarnation().unwrap(), expected);
+        }
+        fs::write(place.path().join(INCARNATION), "soon").unwrap();
+        let damaged = data.incarnation().unwrap_err().to_string();
+        assert!(damaged.contains("incarnation"), "{damaged}");
     }
 }

@@ -2,8 +2,13 @@
 //! temporary file that is made durable and then renamed, never over an existing file.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use age::{
@@ -36,9 +41,16 @@ const SECRET_MODE: u32 = 0o600;
 const RANDOM_WORK_FACTOR: u8 = 10;
 /// Scrypt work factor for passphrases that people choose: 256 MiB of memory and about a second, as the age tool
 /// takes. It is not measured: on a busy machine a measured one would be weak.
-const WORK_FACTOR: u8 = 18;
+pub const WORK_FACTOR: u8 = 18;
 /// Files that take more are refused, as by the age tool: 4 GiB of memory.
 const MAX_WORK_FACTOR: u8 = 22;
+
+/// How long a command may take that prints a passphrase: a person may have to touch a token.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
+/// Between two looks whether it has ended.
+const COMMAND_POLL: Duration = Duration::from_millis(20);
+/// What is read of what it prints.
+const MAX_COMMAND_OUTPUT: usize = 4096;
 
 /// Why a secret cannot be stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +93,17 @@ pub enum KeystoreError {
     /// The content is no identity.
     #[error("{0} holds no identity: make one with `veil identity new`")]
     Identity(PathBuf),
+    /// Whoever asks for so much work, or so little, wants to be waited for, or guessed.
+    #[error("a passphrase is stretched with a work factor of 10 to {MAX_WORK_FACTOR}, not {0}")]
+    WorkFactor(u8),
+    /// What it prints is never shown, nor its arguments.
+    #[error("`{program}`, which is to print the passphrase: {detail}")]
+    Command {
+        /// Its name.
+        program: String,
+        /// What went wrong.
+        detail: String,
+    },
     /// An empty passphrase file.
     #[error("{0} holds no passphrase")]
     EmptyPassphrase(PathBuf),
@@ -114,6 +137,62 @@ impl Passphrase {
         }
     }
 
+    /// The first line that a command prints: a program and its arguments, without a shell. What it says on standard
+    /// error goes to this process's own.
+    ///
+    /// # Errors
+    /// [`KeystoreError::Command`].
+    pub fn from_command(command: &[String]) -> Result<Self, KeystoreError> {
+        let name = command.first().cloned().unwrap_or_default();
+        let failed = |detail: &str| KeystoreError::Command {
+            program: name.clone(),
+            detail: detail.to_owned(),
+        };
+        let (program, arguments) = command.split_first().ok_or_else(|| failed("no command"))?;
+        let mut started = Command::new(program);
+        started.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = started.spawn().map_err(|error| failed(&error.to_string()))?;
+        let (sender, printed) = mpsc::channel();
+        if let Some(mut output) = child.stdout.take() {
+            // Beside it: who prints more than a pipe holds would not end.
+            thread::spawn(move || {
+                let mut text = Zeroizing::new(Vec::with_capacity(MAX_COMMAND_OUTPUT));
+                let read = output.by_ref().take(MAX_COMMAND_OUTPUT as u64).read_to_end(&mut text);
+                let _ = sender.send(read.map(|_| text)); // nobody waits any more
+                io::copy(&mut output, &mut io::sink())
+            });
+        }
+        let begun = Instant::now();
+        let status = loop {
+            match child.try_wait().map_err(|error| failed(&error.to_string()))? {
+                Some(status) => break status,
+                None if begun.elapsed() < COMMAND_DEADLINE => thread::sleep(COMMAND_POLL),
+                None => {
+                    let _ = child.kill(); // it may have ended this moment
+                    let _ = child.wait();
+                    return Err(failed("it took longer than a minute, and was ended"));
+                }
+            }
+        };
+        if !status.success() {
+            return Err(failed(&format!("it failed ({status})")));
+        }
+        let printed = printed.recv_timeout(COMMAND_DEADLINE.saturating_sub(begun.elapsed()));
+        let text = printed.ok().and_then(Result::ok).ok_or_else(|| failed("it is not read"))?;
+        let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        match std::str::from_utf8(line).map(str::trim) {
+            Ok("") => Err(failed("it printed nothing")),
+            Ok(line) => Ok(Self::new(line.to_owned())),
+            Err(_) => Err(failed("it prints no UTF-8")),
+        }
+    }
+
+    /// The passphrase itself, for a keystore of another form.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.secret.expose_secret()
+    }
+
     /// 256 random bits as hexadecimal digits.
     #[must_use]
     pub fn random() -> Self {
@@ -121,6 +200,24 @@ impl Passphrase {
         OsRng.fill_bytes(&mut *bytes);
         let text = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         Self { secret: SecretString::from(text), random: true }
+    }
+
+    /// 32 bytes that take work to compute: scrypt with r = 8, p = 1, N = 2^`work` (`protocol-spec/backup.md`, step 2).
+    ///
+    /// # Errors
+    /// [`KeystoreError::WorkFactor`], before anything is computed.
+    pub fn stretch(&self, salt: &[u8; 32], work: u8) -> Result<Zeroizing<[u8; 32]>, KeystoreError> {
+        let refused = |_| KeystoreError::WorkFactor(work);
+        if !(RANDOM_WORK_FACTOR..=MAX_WORK_FACTOR).contains(&work) {
+            return Err(KeystoreError::WorkFactor(work));
+        }
+        let params = ::scrypt::Params::new(work, 8, 1, 32).map_err(refused)?;
+        let mut out = Zeroizing::new([0; 32]);
+        let secret = self.secret.expose_secret().as_bytes();
+        // Of 32 bytes there is no wrong length.
+        ::scrypt::scrypt(secret, salt, &params, &mut *out)
+            .map_err(|_| KeystoreError::WorkFactor(work))?;
+        Ok(out)
     }
 
     /// Writes it to a file that only its owner can read.
@@ -320,6 +417,39 @@ mod tests {
             write_secret(&path, wrong, &passphrase).unwrap();
             let refused = read_identity(&path, &passphrase);
             assert!(matches!(refused, Err(KeystoreError::Identity(_))), "{name}");
+        }
+    }
+
+    /// The answer is that of Python's `hashlib.scrypt`.
+    #[test]
+    fn a_passphrase_is_stretched_as_others_do_it_and_only_within_bounds() {
+        let passphrase = Passphrase::new("correct horse".into());
+        let stretched = passphrase.stretch(&[7; 32], 10).unwrap();
+        let hex: String = stretched.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "603af72676ab229919faa2457dee3e510bb445b9a0cfa86833b7d05f6f75cb03");
+        for work in [0, 9, 23, 64, 255] {
+            let refused = passphrase.stretch(&[7; 32], work).unwrap_err();
+            assert!(matches!(refused, KeystoreError::WorkFactor(found) if found == work));
+        }
+    }
+
+    #[test]
+    fn a_command_gives_its_first_line_and_no_failure_shows_what_it_prints() {
+        let command = |words: &[&str]| {
+            let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+            Passphrase::from_command(&words)
+        };
+        let given = command(&["sh", "-c", "echo '  hunter2 '; yes | head -c 200000"]).unwrap();
+        assert_eq!(given.expose(), "hunter2");
+        for (words, says) in [
+            (&["sh", "-c", "echo hunter2; exit 3"][..], "exit status: 3"),
+            (&["sh", "-c", "echo"], "printed nothing"),
+            (&["printf", "\\377\\n"], "UTF-8"),
+            (&["/no/such/program"], "No such file"),
+            (&[], "no command"),
+        ] {
+            let refused = command(words).unwrap_err().to_string();
+            assert!(refused.contains(says) && !refused.contains("hunter2"), "{refused}");
         }
     }
 

@@ -9,6 +9,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
 
+mod backup;
 mod figures;
 mod images;
 mod links;

@@ -84,6 +84,14 @@ domains! {
     TEST_CIPHERTEXT = "test ciphertext";
     /// Checksum of a stored key share.
     KEY_SHARE = "key share";
+    /// What a backup of a key share is sealed for; its digest of everything that is not sealed.
+    SHARE_BACKUP = "share backup";
+    /// Digest of the key that a backup of a key share is sealed to.
+    SHARE_BACKUP_RECIPIENT = "share backup recipient";
+    /// The seed of that key, from what a passphrase is stretched to.
+    SHARE_BACKUP_PASSPHRASE = "share backup passphrase";
+    /// Checksum of the file of a backup.
+    SHARE_BACKUP_FILE = "share backup file";
     /// Digest of a serialized key set.
     KEY_SET_DIGEST = "key set digest";
     /// Digest of an FHE parameter set.

@@ -65,8 +65,8 @@ pub struct MaterialFiles {
 pub enum Material {
     /// Its own: a member has made it.
     Own {
-        /// Where it is.
-        files: MaterialFiles,
+        /// Where it is; if it is not there it is fetched.
+        files: Option<MaterialFiles>,
         /// What the member keeps of slots.
         stores: Arc<SlotStores>,
     },
@@ -136,8 +136,8 @@ pub(super) async fn load(
 ) -> Result<Loaded, EpochError> {
     let files = match material {
         Material::Light => return load_light(cluster, key, roster, parameters).await,
-        Material::Own { files, .. } => files,
-        Material::Fetched => fetch(cluster, key, parameters).await?,
+        Material::Own { files: Some(files), .. } => files,
+        Material::Own { .. } | Material::Fetched => fetch(cluster, key, parameters).await?,
     };
     let (key, of) = (*key, parameters.clone());
     let loading = tokio::task::spawn_blocking(move || {

@@ -23,6 +23,7 @@ pub enum Health {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Liveness {
     pub(super) peers: BTreeMap<PeerIdHash, Health>,
+    pub(super) superseded: bool,
 }
 
 impl Liveness {
@@ -36,6 +37,12 @@ impl Liveness {
     #[must_use]
     pub fn is_up(&self, peer: &PeerIdHash) -> bool {
         matches!(self.get(peer), Some(Health::Alive | Health::Suspect))
+    }
+
+    /// Whether a later incarnation of this node has joined: it speaks for this node's identity from then on.
+    #[must_use]
+    pub const fn is_superseded(&self) -> bool {
+        self.superseded
     }
 
     /// All peers that were seen, in the order of their ids.

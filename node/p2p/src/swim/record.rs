@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use foca::{Codec, Header, Identity, Member, PostcardCodec};
@@ -27,7 +30,7 @@ const MAX_ADDRESS_BYTES: usize = 256;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Record {
     identity: PublicIdentity,
-    /// Grows with every start of the peer and every time it refutes its own death.
+    /// Grows with every start of the peer, every time it refutes its own death, and when it begins anew.
     generation: Generation,
     /// Binary multiaddresses without the peer id.
     addresses: Vec<Vec<u8>>,
@@ -44,9 +47,10 @@ pub(super) struct Signer {
     pub(super) scope: String,
 }
 
-/// The start of the peer in milliseconds of its own clock, and how often it was declared dead since.
+/// The peer's incarnation, its start in milliseconds of its own clock, and how often it was declared dead since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Generation {
+    incarnation: u64,
     started: u64,
     deaths: u64,
 }
@@ -60,13 +64,17 @@ impl PartialEq for Record {
 impl Eq for Record {}
 
 impl Record {
-    /// A node's own record.
-    pub(super) fn own(signer: Signer, started: u64, addresses: &[Multiaddr]) -> Self {
+    /// A node's own record, of this incarnation and start.
+    pub(super) fn own(
+        signer: Signer,
+        (incarnation, started): (u64, u64),
+        addresses: &[Multiaddr],
+    ) -> Self {
         let addresses = addresses.iter().map(Multiaddr::to_vec);
         let addresses = addresses.filter(|address| address.len() <= MAX_ADDRESS_BYTES);
         let mut record = Self {
             identity: signer.identity.public(),
-            generation: Generation { started, deaths: 0 },
+            generation: Generation { incarnation, started, deaths: 0 },
             addresses: addresses.take(MAX_ADDRESSES).collect(),
             signature: Signature([0; 64]),
             signer: None,
@@ -79,7 +87,7 @@ impl Record {
     /// The addressee of a first message to a peer, whose record is not known yet.
     pub(super) fn addressee(identity: PublicIdentity) -> Self {
         let signature = Signature([0; 64]);
-        let generation = Generation { started: 0, deaths: 0 };
+        let generation = Generation { incarnation: 0, started: 0, deaths: 0 };
         Self { identity, generation, addresses: Vec::new(), signature, signer: None }
     }
 
@@ -90,7 +98,15 @@ impl Record {
 
     /// Whether both records are from the same run of the peer.
     pub(super) fn is_same_run(&self, other: &Self) -> bool {
-        (self.identity, self.generation.started) == (other.identity, other.generation.started)
+        let run = |of: &Self| (of.identity, of.generation.incarnation, of.generation.started);
+        run(self) == run(other)
+    }
+
+    /// Whether this is a record of a later incarnation of the same peer. That it has started later does not make it one:
+    /// the clock of an earlier run may have been ahead.
+    pub(super) fn is_later_incarnation_of(&self, other: &Self) -> bool {
+        self.identity == other.identity
+            && self.generation.incarnation > other.generation.incarnation
     }
 
     /// Compares every byte, while `==` compares the member.
@@ -105,10 +121,10 @@ impl Record {
     }
 
     fn digest(&self, scope: &str) -> [u8; 32] {
-        let started = self.generation.started.to_le_bytes();
-        let deaths = self.generation.deaths.to_le_bytes();
-        let mut parts: Vec<&[u8]> =
-            vec![scope.as_bytes(), self.identity.as_bytes(), &started, &deaths];
+        let Generation { incarnation, started, deaths } = self.generation;
+        let numbers = [incarnation, started, deaths].map(u64::to_le_bytes);
+        let mut parts: Vec<&[u8]> = vec![scope.as_bytes(), self.identity.as_bytes()];
+        parts.extend(numbers.iter().map(<[u8; 8]>::as_slice));
         parts.extend(self.addresses.iter().map(Vec::as_slice));
         hash_parts(domain::MEMBER_RECORD, &parts)
     }
@@ -162,9 +178,19 @@ pub(super) struct RecordCodec {
     pub(super) directory: watch::Receiver<Arc<Directory>>,
     /// The last record of each registered peer with a valid signature: most messages repeat it.
     pub(super) checked: HashMap<PublicIdentity, Record>,
+    /// Set for good when this node hears of a later incarnation of itself.
+    pub(super) superseded: Arc<AtomicBool>,
 }
 
 impl RecordCodec {
+    /// A record that is signed with this node's own key, and is not its own, is of another process.
+    fn notice(&self, record: &Record) {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if record.is_later_incarnation_of(&own) && record.check(&self.scope).is_ok() {
+            self.superseded.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn check(&mut self, record: &Record) -> Result<(), RecordError> {
         if !self.checked.get(&record.identity).is_some_and(|known| known.is_identical(record)) {
             record.check(&self.scope)?;
@@ -193,6 +219,7 @@ impl Codec<Record> for RecordCodec {
         let header: Header<Record> = PostcardCodec.decode_header(buf)?;
         // The other records of a header only address messages; the gate checks those.
         self.check(&header.src)?;
+        self.notice(&header.dst);
         Ok(header)
     }
 
@@ -213,6 +240,7 @@ impl Codec<Record> for RecordCodec {
             return Ok(Member::alive(own.clone()));
         }
         self.check(member.id())?;
+        self.notice(member.id());
         Ok(member)
     }
 }
@@ -239,6 +267,7 @@ mod tests {
                 own: shared,
                 directory,
                 checked: HashMap::new(),
+                superseded: Arc::default(),
             },
             own,
         )
@@ -251,7 +280,7 @@ mod tests {
     fn record_in(scope: &str, byte: u8) -> Record {
         let identity = SecretIdentity::from_bytes(&[byte; 32]).unwrap();
         let signer = Signer { identity, scope: scope.to_owned() };
-        Record::own(signer, 5, &["/ip4/127.0.0.1/tcp/7000".parse().unwrap()])
+        Record::own(signer, (0, 5), &["/ip4/127.0.0.1/tcp/7000".parse().unwrap()])
     }
 
     fn decode(codec: &mut RecordCodec, record: &Record) -> Result<Record, RecordError> {
@@ -277,6 +306,27 @@ mod tests {
         let mut forged = peer;
         forged.addresses.clear();
         assert!(matches!(decode(&mut codec, &forged), Err(RecordError::Signature(_))));
+    }
+
+    #[test]
+    fn only_a_signed_record_of_a_later_incarnation_supersedes() {
+        let own_key = || SecretIdentity::from_bytes(&[1; 32]).unwrap();
+        let of = |generation| {
+            let signer = Signer { identity: own_key(), scope: "here".to_owned() };
+            Record::own(signer, generation, &[])
+        };
+        let (mut codec, own) = codec(&[&record(1)]);
+        let superseded = Arc::clone(&codec.superseded);
+        let mut told = |record: &Record| {
+            let _ = decode(&mut codec, record); // a forged one is an error
+            superseded.load(Ordering::Relaxed)
+        };
+        // Of this incarnation, whenever it started; and what nobody signed.
+        assert!(!told(&own) && !told(&of((0, 900))));
+        let mut forged = of((0, 5));
+        forged.generation.incarnation = 1;
+        assert!(!told(&forged));
+        assert!(told(&of((1, 2))));
     }
 
     #[test]

@@ -165,13 +165,13 @@ fn a_peer_that_dies_again_and_again_leaves_one_timer() {
     let signer = |byte| Signer { identity: secret(byte), scope: "here".to_owned() };
     let (mut timers, now) = (Timers::default(), Instant::now());
     for death in 0..100 {
-        timers.add(now + STEP, Timer::RemoveDown(Record::own(signer(1), death, &[])));
+        timers.add(now + STEP, Timer::RemoveDown(Record::own(signer(1), (0, death), &[])));
     }
-    timers.add(now + STEP * 2, Timer::RemoveDown(Record::own(signer(2), 0, &[])));
+    timers.add(now + STEP * 2, Timer::RemoveDown(Record::own(signer(2), (0, 0), &[])));
     assert_eq!(timers.len(), 2);
     timers.delay(PAUSE);
     assert!(timers.pop(now + PAUSE).is_none());
     assert!(timers.pop(now + PAUSE + STEP).is_some());
-    timers.add(now, Timer::RemoveDown(Record::own(signer(1), 101, &[])));
+    timers.add(now, Timer::RemoveDown(Record::own(signer(1), (0, 101), &[])));
     assert_eq!(timers.len(), 2);
 }

@@ -53,6 +53,7 @@ pub(crate) fn config(node: u8, listen: &str, bootstrap: &[Multiaddr]) -> Network
         probe_rtt: Duration::from_millis(200),
         indirect_probes: 2,
         suspicion: Duration::from_secs(1),
+        incarnation: 0,
     };
     config
 }

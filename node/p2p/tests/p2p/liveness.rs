@@ -51,6 +51,35 @@ async fn a_stopped_node_is_down_and_alive_again_after_a_restart_over_tcp() {
     notices_stop_and_restart(TCP).await;
 }
 
+/// Two processes with one identity, both connected to everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_processes_with_one_identity_the_earlier_incarnation_is_told() {
+    let nodes = [1, 2, 3, 4];
+    let (networks, directory) = cluster(&nodes, QUIC).await;
+    for network in &networks[..3] {
+        health(network, 4, alive).await;
+    }
+    let mut later = config(4, QUIC, &networks[0].addresses());
+    later.swim.incarnation = 7;
+    let later = start(later, &directory).await;
+    let told = |network: &Network| {
+        let mut liveness = network.liveness();
+        async move {
+            within("being told", liveness.wait_for(|known| known.is_superseded())).await.unwrap();
+        }
+    };
+    told(&networks[3]).await;
+    networks[3].stop().await;
+    // The earlier one is started once more, and is told again: a later start makes no later incarnation.
+    let earlier = start(config(4, QUIC, &networks[1].addresses()), &directory).await;
+    told(&earlier).await;
+    earlier.stop().await;
+    for network in &networks[..3] {
+        health(network, 4, alive).await;
+    }
+    assert!(!later.liveness().borrow().is_superseded());
+}
+
 /// Gossip of `author` comes out of `queue`.
 async fn hears(mut queue: tokio::sync::mpsc::Receiver<Gossip>, author: &Network) {
     let publishing = async {

@@ -62,6 +62,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     let mut network = NetworkConfig::new(identity.clone(), scope);
     network.listen = config.network.listen;
     network.bootstrap = config.network.bootstrap;
+    network.swim.incarnation = data.incarnation()?;
     let network = Network::start(network, directory).await?;
     waiting::over();
     let reporter = Stages::default();
@@ -166,7 +167,7 @@ async fn show(reporter: &Stages, board: &CeremonyProgress) {
 
 fn waiting(status: &CeremonyStatus) -> String {
     let seconds = unix_seconds().saturating_sub(status.since);
-    let who: Vec<_> = status.outstanding.iter().map(ToString::to_string).collect();
+    let who: Vec<_> = status.outstanding.iter().map(|of| of.participant.to_string()).collect();
     format!("{} since {seconds} s, waiting for participants {}", status.step, who.join(", "))
 }
 
