@@ -206,8 +206,8 @@ impl Wire for SyncAnswer {
     // key, version 3 no snapshot, version 4 no counter, version 5 job specifications of version 2; version 6
     // knew nothing of what runs, or of replicas that are done, version 7 nothing of versions of jobs, version 8
     // nothing of periodic jobs, version 9 nothing of what is sealed, version 10 nothing of links and of the limits of
-    // encrypted requests.
-    const VERSION: u8 = 11;
+    // encrypted requests, version 11 no bodies with more than 64 KiB of sealed contents.
+    const VERSION: u8 = 12;
     // Records that were put together, and the last; or a record and the state after it.
     const MAX_BYTES: usize = 64
         + SlotRecord::MAX_BYTES
@@ -221,6 +221,8 @@ impl Wire for SyncAnswer {
 }
 const _: () =
     assert!(StateSnapshot::MAX_BYTES + 64 <= SyncAnswer::MAX_BYTES, "a snapshot must fit");
+
+const _: () = assert!(JobSpec::MAX_BYTES + 64 <= SyncAnswer::MAX_BYTES, "a job's body must fit");
 
 const _: () = assert!(
     Evidence::MAX_BYTES + 64 <= SyncAnswer::MAX_BYTES

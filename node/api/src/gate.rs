@@ -22,7 +22,9 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, TryAcquireError};
 use veil_node_process::unix_now;
-use veil_protocol_spec::{Address, ClusterId, hex, read_hex, registry::Delegation};
+use veil_protocol_spec::{
+    Address, ClusterId, Wire as _, hex, read_hex, registry::Delegation, scheduling::JobSpec,
+};
 
 use crate::{
     denied::Denied,
@@ -32,8 +34,11 @@ use crate::{
     token::{token_hash, why_not},
 };
 
-/// Bytes of a request's body.
-const MAX_BODY_BYTES: usize = 1 << 20;
+/// Bytes of a request's body, from who may ask: a job's, whose bytes have two digits each, and whose texts may be escaped.
+const MAX_BODY_BYTES: usize = 2 << 20;
+const _: () = assert!(2 * JobSpec::MAX_BYTES < MAX_BODY_BYTES, "the longest job must fit");
+/// The same, from anybody.
+const MAX_OPEN_BODY_BYTES: usize = 16 << 10;
 /// Questions to the chain about accounts that log in.
 const QUESTIONS_AT_ONCE: usize = 4;
 
@@ -211,11 +216,12 @@ impl Gate {
             .post("/v1/login", log_in)
             .delete("/v1/login", log_out)
             .with_state(Arc::clone(self));
+        let open = open.merge(logins);
+        let open = open.map(|router| router.layer(DefaultBodyLimit::max(MAX_OPEN_BODY_BYTES)));
+        // Nothing of a long body is read before its sender is known.
         guarded
-            .map(|router| router.layer(admit))
+            .map(|router| router.layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).layer(admit))
             .merge(open)
-            .merge(logins)
-            .map(|router| router.layer(DefaultBodyLimit::max(MAX_BODY_BYTES)))
     }
 
     fn sessions(&self) -> MutexGuard<'_, Sessions> {

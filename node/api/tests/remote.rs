@@ -27,7 +27,10 @@ use veil_node_api::{
     token::{new_read_token, token_hash},
     trust::{Trust, TrustError},
 };
-use veil_protocol_spec::{Address, ClusterId, PeerIdHash, hex, read_hex, registry::Delegation};
+use veil_protocol_spec::{
+    Address, ClusterId, PeerIdHash, Wire as _, hex, read_hex, registry::Delegation,
+    scheduling::JobSpec,
+};
 
 const CLUSTER: ClusterId = ClusterId([3; 32]);
 const GRANTED: Address = Address([1; 20]);
@@ -123,6 +126,8 @@ impl Server {
         let accounts = Arc::new(TestAccounts::default());
         let gate = Gate::new(accounts.clone(), CLUSTER, certificate, hash);
         let guarded = Routes::default().get("/v1/who", who).post("/v1/who", who);
+        let length = async |body: axum::body::Bytes| Json(json!({ "length": body.len() }));
+        let guarded = guarded.post("/v1/length", length);
         let guarded = guarded.merge(relay::routes(Arc::new(Repeats)));
         let open = Routes::default().get("/open", async || Json(json!({})));
         let router = gate.guard(guarded, open).into_router();
@@ -213,6 +218,23 @@ async fn a_caller_is_known_by_its_token() {
     assert!(matches!(&unsigned, ClientError::NotSigned(why) if why == "no key"));
     server.stop.cancel();
     server.serving.await.unwrap();
+}
+
+/// The longest job's body is read, of whoever may post one; of others a few kilobytes.
+#[tokio::test]
+async fn a_long_body_is_read_of_known_callers_only() {
+    let server = Server::start().await;
+    let nobody = server.client(None);
+    let long = "x".repeat(2 * JobSpec::MAX_BYTES);
+    assert_eq!(word(nobody.post::<Value>("/v1/length", &long).await), "no_token");
+    let refused = nobody.post::<Value>("/v1/login", &"x".repeat(20 << 10)).await.unwrap_err();
+    assert!(refused.to_string().contains("413"), "{refused}");
+    let sign = |login: &Login, shown: &CertificateHash| Ok(signature(login, shown));
+    let operator = nobody.log_in(GRANTED, GRANTED, CLUSTER, &sign).await.unwrap();
+    let read: Value = operator.post("/v1/length", &long).await.unwrap();
+    assert_eq!(read["length"], long.len() + 2);
+    let refused = operator.post::<Value>("/v1/length", &"x".repeat(2 << 20)).await.unwrap_err();
+    assert!(refused.to_string().contains("413"), "{refused}");
 }
 
 #[tokio::test]

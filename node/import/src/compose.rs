@@ -2,6 +2,8 @@
 
 mod deploy;
 mod extends;
+mod file;
+mod include;
 mod network;
 mod sealed;
 mod service;
@@ -73,6 +75,7 @@ pub(crate) fn read(
         variables.add(set);
     }
     variables.put_into(&mut document)?;
+    include::resolve(&mut document, folder, &mut variables)?;
     let services = document.get("services").map_or(&[][..], Node::entries);
     if let Some(beyond) = services.get(MAX_JOBS) {
         return Err(ImportError::TooMany { pos: beyond.pos });
@@ -113,15 +116,9 @@ pub(crate) fn read(
 impl Context<'_> {
     /// Keys of the file that are of no service.
     fn top(&mut self) -> Result<(), ImportError> {
-        for Entry { key, pos, value } in self.document.map("")? {
+        for Entry { key, pos, .. } in self.document.map("")? {
             match key.as_str() {
                 "name" | "services" | "networks" | "volumes" | "secrets" | "configs" => {}
-                "include" => {
-                    let says =
-                        "import each file by itself, or write one with `docker compose config`";
-                    let (key, says) = ("include".to_owned(), says.to_owned());
-                    return Err(ImportError::Value { pos: value.pos, key, says });
-                }
                 key => self.report.drop("", key, *pos),
             }
         }

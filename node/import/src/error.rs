@@ -76,6 +76,9 @@ pub enum ImportError {
     /// A service takes over one that is not there, or itself.
     #[error("{pos}: `extends`: {says}")]
     Extends { pos: Pos, says: String },
+    /// A file that is included is not there, includes itself, or says something else than others.
+    #[error("{pos}: `include`: {says}")]
+    Include { pos: Pos, says: String },
     /// A file that the file names cannot be read.
     #[error("{pos}: {path}: {source}")]
     File { pos: Pos, path: PathBuf, source: io::Error },

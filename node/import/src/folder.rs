@@ -8,12 +8,9 @@ use std::{
 
 use veil_protocol_spec::scheduling::limits;
 
-/// Longest file beside the imported one that is sealed into a job: 256 KiB, and no more than can be sealed at all,
-/// the variables of the same job included.
-pub(crate) const MAX_FILE: u64 = {
-    let sealed = limits::SEALED_BYTES as u64 - 4 * 1024;
-    if sealed < 256 * 1024 { sealed } else { 256 * 1024 }
-};
+/// Bytes of files beside the imported one that are sealed into one job, one of them or all together. The rest of what
+/// can be sealed is left to variables and credentials.
+pub(crate) const MAX_FILE: u64 = limits::SEALED_FILE_BYTES as u64;
 /// Entries of a folder that are looked at.
 const MAX_ENTRIES: usize = 1024;
 /// Folders within one another.
@@ -120,7 +117,8 @@ impl Folder {
         fs::read(path)
     }
 
-    fn holds(&self, path: &Path) -> bool {
+    /// Whether it is there, and no link leads out of the folder on the way.
+    pub(crate) fn holds(&self, path: &Path) -> bool {
         let both = (self.root.canonicalize(), path.canonicalize());
         matches!(both, (Ok(root), Ok(path)) if path.starts_with(&root))
     }

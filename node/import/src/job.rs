@@ -269,6 +269,8 @@ pub struct Job {
     pub(crate) files: Vec<Sealed>,
     /// Who pulls the image, and where the password is.
     pub(crate) registry: Option<(String, From)>,
+    /// Whether it is pulled with what `docker login` left, if the file itself says nothing of that.
+    pub docker_login: bool,
     /// After how long without contact it stops, so that it never runs twice.
     pub(crate) exclusive: Option<u64>,
     pub(crate) ports: Vec<Port>,
@@ -301,6 +303,7 @@ impl Job {
             || !self.secrets.is_empty()
             || !self.files.is_empty()
             || self.registry.is_some()
+            || self.docker_login
     }
 
     /// Volumes that workers have to offer: name, place in the container, and what the file had there.

@@ -162,7 +162,7 @@ fn format_of(documents: &[Node]) -> Result<Format, ImportError> {
         Ok(Format::Kubernetes)
     } else if has("services") && has("deployment") {
         Ok(Format::Akash)
-    } else if has("services") {
+    } else if has("services") || has("include") {
         Ok(Format::Compose)
     } else {
         Err(ImportError::Format)

@@ -150,6 +150,9 @@ impl Job {
         for file in &self.files {
             write_sealed(&mut out, "[[file]]", file);
         }
+        if self.docker_login && self.registry.is_none() {
+            out.section("[registry]", |out| out.line("from = \"docker\""));
+        }
         if let Some((username, from)) = &self.registry {
             out.section("[registry]", |out| {
                 out.set("username", quoted(username));

@@ -18,7 +18,7 @@ const MAX_DEPTH: usize = 8;
 const MAX_FILE: u64 = 256 * 1024;
 
 /// What variables are set to, and which were asked for in vain.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Variables {
     values: BTreeMap<String, String>,
     /// Asked for, and neither set nor given a default: empty, as in Compose.
@@ -39,6 +39,12 @@ impl Variables {
                 self.values.entry(name).or_insert(value);
             }
         }
+    }
+
+    /// What a copy of these has put in counts here, and so does what it asked for in vain.
+    pub(crate) fn took(&mut self, mut copy: Self) {
+        self.unset.append(&mut copy.unset);
+        self.written = copy.written;
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {

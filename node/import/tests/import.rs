@@ -177,7 +177,12 @@ fn what_cannot_be_imported_is_refused_with_its_place() {
         ("services: {a: {image: x, volumes: [\"data:relative\"]}}", "no path in the container"),
         ("services: {a: [1]}", "`services.a` must be a map"),
         ("services: {a: {image: [1]}}", "`image` must be a text"),
-        ("include: [x.yaml]\nservices: {a: {image: x}}", "docker compose config"),
+        ("include: [none.yaml]\nservices: {a: {image: x}}", "none.yaml"),
+        ("include: [{file: x}]\nservices: {a: {image: x}}", "`include`: there is no `file` in it"),
+        ("include: [{env_file: x}]\nservices: {a: {image: x}}", "it names no file"),
+        ("include: [\"oci://r.example/a:1\"]", "docker compose config"),
+        ("include: [/etc/compose.yaml]", "is not in the folder"),
+        ("include: {a: b}\nservices: {a: {image: x}}", "`include` must be a list"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n", "`Pod.spec`: it is missing"),
         (
             "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: []}\n",
@@ -271,13 +276,18 @@ fn nothing_is_read_outside_the_folder() {
 #[test]
 fn files_beside_are_sealed_as_long_as_they_fit() {
     let beside = tempfile::tempdir().unwrap();
-    fs::write(beside.path().join("small"), vec![b'x'; 50 * 1024]).unwrap();
-    fs::write(beside.path().join("large"), vec![b'x'; 300 * 1024]).unwrap();
-    let text = "services: {a: {image: x, volumes: [\"./small:/small\", \"./large:/large\"]}}";
+    fs::write(beside.path().join("small"), vec![b'x'; 1024]).unwrap();
+    fs::write(beside.path().join("most"), vec![b'x'; 256 * 1024]).unwrap();
+    fs::write(beside.path().join("large"), vec![b'x'; 256 * 1024 + 1]).unwrap();
+    let text = "services: {a: {image: x, environment: {A: b}, volumes: [\"./most:/most\", \"./small:/small\", \
+                \"./large:/large\"]}}";
     let import = read(text, beside.path(), beside.path(), &options()).unwrap();
     let text = import.jobs[0].file_text(&options());
-    assert!(text.contains("[[file]]\npath = \"/small\"\nfrom = { file = \"small\" }"), "{text}");
-    assert!(text.contains("mount = \"/large\"\nkind = \"host\""), "{text}");
+    assert!(text.contains("[[file]]\npath = \"/most\"\nfrom = { file = \"most\" }"), "{text}");
+    for folder in ["/small", "/large"] {
+        let volume = format!("mount = \"{folder}\"\nkind = \"host\"");
+        assert!(text.contains(&volume), "{folder}: {text}");
+    }
     let file = JobFile::parse(&filled(&text)).unwrap().in_folder(beside.path().to_owned());
     file.contents().unwrap();
 }
@@ -312,6 +322,7 @@ fn value() -> impl Strategy<Value = String> {
         "secrets",
         "configs",
         "extends",
+        "include",
         "depends_on",
         "apiVersion",
         "kind",

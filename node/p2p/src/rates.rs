@@ -83,7 +83,9 @@ const fn gossip(topic: Topic) -> Rate {
     match topic {
         // The shortest interval that a worker can be configured for is a second.
         Topic::Telemetry => Rate::new(2, 16, 2 * max, 16 * max),
-        Topic::Jobs => Rate::new(20, 1000, 20 * max, 1000 * max),
+        // Most bodies are a few kilobytes; of the longest, with 256 KiB of files sealed, seven a second. A burst of
+        // them is no more than of the other topics' longest messages.
+        Topic::Jobs => Rate::new(20, 1000, 3 * MIB, 128 * MIB),
         // A few for each slot, and slots take seconds.
         Topic::Manifests | Topic::Certificates => Rate::new(5, 50, 2 * max, 16 * max),
         Topic::Evaluations => Rate::new(5, 50, 5 * max, 50 * max),

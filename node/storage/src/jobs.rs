@@ -27,6 +27,9 @@ use crate::database;
 const BODIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("job bodies v1");
 /// Bodies that may wait for the chain to list them.
 const MAX_WAITING: usize = 64;
+/// Bytes of all of them, encoded. One body fits, however much is sealed in it.
+const MAX_WAITING_BYTES: usize = 8 << 20;
+const _: () = assert!(JobSpec::MAX_BYTES <= MAX_WAITING_BYTES, "the longest body must fit");
 
 /// Why a body is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +76,30 @@ struct Known {
     submissions: Vec<Submission>,
     operators: BTreeSet<(Blake3Digest, Address)>,
     bodies: BTreeMap<Blake3Digest, JobSpec>,
-    waiting: VecDeque<JobSpec>,
+    waiting: Waiting,
+}
+
+/// Bodies that the chain does not list (yet), the oldest first, and how long each is.
+#[derive(Debug, Default)]
+struct Waiting {
+    bodies: VecDeque<(usize, JobSpec)>,
+    bytes: usize,
+}
+
+impl Waiting {
+    /// Adds one; the oldest make room for it. One that comes again takes no other's place.
+    fn add(&mut self, job: JobSpec) {
+        if self.bodies.iter().any(|(_, own)| *own == job) {
+            return;
+        }
+        let len = job.to_wire().len();
+        self.bodies.push_back((len, job));
+        self.bytes += len;
+        while self.bodies.len() > MAX_WAITING || self.bytes > MAX_WAITING_BYTES {
+            let Some((len, _)) = self.bodies.pop_front() else { break };
+            self.bytes -= len;
+        }
+    }
 }
 
 /// See the [module documentation](self).
@@ -133,7 +159,7 @@ impl Jobs {
             known.operators = listed.iter().map(|one| (one.job, one.operator)).collect();
             core::mem::take(&mut known.waiting)
         };
-        for job in waiting {
+        for (_, job) in waiting.bodies {
             if let Err(error) = self.offer(job) {
                 tracing::warn!(%error, "a job's body was dropped");
             }
@@ -157,13 +183,7 @@ impl Jobs {
         // Whoever copies a digest submits nothing: the operator that the body names must have.
         let by = (digest, Address([0; 20]))..=(digest, Address([0xff; 20]));
         let Some((_, submitted_by)) = known.operators.range(by).next().copied() else {
-            // One that comes again takes no other's place.
-            if !known.waiting.contains(&job) {
-                if known.waiting.len() >= MAX_WAITING {
-                    known.waiting.pop_front();
-                }
-                known.waiting.push_back(job);
-            }
+            known.waiting.add(job);
             return Ok(Offered::Waiting);
         };
         if !known.operators.contains(&(digest, job.operator)) {
@@ -264,8 +284,12 @@ impl Jobs {
 #[cfg(test)]
 mod tests {
     use veil_protocol_spec::{
-        ChainId, ClusterId,
-        scheduling::{CpuUnits, MemoryUnits, ResourceRequest, Resources},
+        ChainId, ClusterId, Epoch, KeySetDigest, ParticipantIndex, ShareCommitment,
+        codec::Bytes,
+        scheduling::{
+            CpuUnits, EncryptedShare, MemoryUnits, ResourceRequest, Resources, Sealed, SealedPart,
+            limits,
+        },
     };
 
     use super::*;
@@ -341,6 +365,40 @@ mod tests {
         jobs.set_submissions(&chain);
         assert_eq!(jobs.missing(), [all[0].digest()]);
         assert_eq!(jobs.offer(all[1].clone()).unwrap(), Offered::Known);
+    }
+
+    /// The longest bodies, too: they count by their bytes.
+    #[test]
+    fn bodies_that_wait_for_the_chain_have_a_bounded_length_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let jobs = Jobs::open(&folder.path().join("jobs.redb"), scope()).unwrap();
+        let share = |i| EncryptedShare {
+            member: ParticipantIndex::new(i).unwrap(),
+            share: Bytes(vec![1; 1200]),
+        };
+        let longest = |nonce| {
+            let part = SealedPart {
+                key_set: KeySetDigest([0; 32]),
+                epoch: Epoch(0),
+                roster: Blake3Digest([0; 32]),
+                tag: Blake3Digest([0; 32]),
+                commitments: vec![ShareCommitment([2; 33]); 2],
+                shares: (1..=4).map(share).collect(),
+                ciphertext: Bytes(vec![1; limits::SEALED_BYTES + 16]),
+            };
+            JobSpec { sealed: Sealed::Part(Box::new(part)), ..job(nonce) }
+        };
+        let most = MAX_WAITING as u64;
+        for nonce in 0..most {
+            assert_eq!(jobs.offer(longest(nonce)).unwrap(), Offered::Waiting);
+        }
+        let known = jobs.known();
+        let waiting = &known.waiting;
+        let bytes: usize = waiting.bodies.iter().map(|(_, job)| job.to_wire().len()).sum();
+        assert_eq!(waiting.bytes, bytes);
+        let of_one = longest(0).to_wire().len();
+        assert!(bytes <= MAX_WAITING_BYTES && bytes + of_one + 64 > MAX_WAITING_BYTES, "{bytes}");
+        assert_eq!(waiting.bodies.back().map(|(_, job)| job.nonce), Some(most - 1));
     }
 
     #[test]

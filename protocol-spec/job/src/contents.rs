@@ -170,8 +170,8 @@ impl fmt::Debug for SealedContents {
 
 impl Wire for SealedContents {
     const NAME: &'static str = "SealedContents";
-    // Version 1 had no arguments, and no limits of an encrypted request.
-    const VERSION: u8 = 2;
+    // Version 1 had no arguments, and no limits of an encrypted request; version 2 at most 64 KiB.
+    const VERSION: u8 = 3;
     const MAX_BYTES: usize = limits::SEALED_BYTES;
 }
 
@@ -182,6 +182,15 @@ pub enum ContentsError {
     /// There is too much of it.
     #[error("what is sealed takes {0} bytes together: at most {max}", max = limits::SEALED_BYTES)]
     TooLong(usize),
+    /// More than programs are started with.
+    #[error(
+        "the variables have {0} bytes together: at most {max}; put what is long into a file",
+        max = limits::SEALED_VARIABLES_BYTES
+    )]
+    LongVariables(usize),
+    /// One file is larger than any may be.
+    #[error("the file {path} has {len} bytes: at most {max}", max = limits::SEALED_FILE_BYTES)]
+    LongFile { path: ContainerPath, len: usize },
     /// A list has too many entries.
     #[error("{len} entries of `{list}`: at most {max}", max = limits::SEALED_ENTRIES)]
     TooMany { list: &'static str, len: usize },
@@ -327,9 +336,18 @@ impl SealedContents {
         }
         ascending(self.env.iter().map(|variable| &variable.name))?;
         ascending(self.files.iter().map(|file| &file.path))?;
-        for SealedFile { path, .. } in &self.files {
+        let variables = self.env.iter().map(|variable| variable.name.len() + variable.value.len());
+        let variables = variables.sum();
+        if variables > limits::SEALED_VARIABLES_BYTES {
+            return Err(ContentsError::LongVariables(variables));
+        }
+        for SealedFile { path, content, .. } in &self.files {
             if !path.is_mountable() {
                 return Err(ContentsError::Mount(path.clone()));
+            }
+            let len = content.0.len();
+            if len > limits::SEALED_FILE_BYTES {
+                return Err(ContentsError::LongFile { path: path.clone(), len });
             }
             let folders = job.container.tmpfs.iter().map(|tmpfs| &tmpfs.path);
             let mut folders = folders.chain(job.volumes.iter().map(|volume| &volume.mount));

@@ -237,8 +237,8 @@ impl Wire for JobSpec {
     const NAME: &'static str = "JobSpec";
     // Version 2 had no name, type, container settings, ports, volumes or update rules; version 3 had nothing
     // sealed, version 4 no links and start conditions, no tag of what is sealed, and of an encrypted request no scale
-    // and no commitment.
-    const VERSION: u8 = 5;
+    // and no commitment; version 5 sealed at most 64 KiB.
+    const VERSION: u8 = 6;
     const MAX_BYTES: usize = 96 * 1024 + ProvenList::MAX_BYTES + SealedPart::MAX_BYTES;
 }
 

@@ -16,8 +16,13 @@ pub const ALL_ARGUMENTS_BYTES: usize = 16 * 1024;
 pub const LABELS: usize = 32;
 /// Organisations, ports, links, start conditions, volumes and tmpfs folders, each.
 pub const ENTRIES: usize = 32;
-/// Bytes of what is sealed.
-pub const SEALED_BYTES: usize = 64 * 1024;
+/// Bytes of one sealed file.
+pub const SEALED_FILE_BYTES: usize = 256 * 1024;
+/// Bytes of all sealed variables, names and values: a program that starts can be given no single one of 128 KiB.
+pub const SEALED_VARIABLES_BYTES: usize = 64 * 1024;
+/// Bytes of what is sealed: the largest file, or files that have as much together, and 64 KiB of everything else
+/// (variables, arguments, credentials, paths).
+pub const SEALED_BYTES: usize = SEALED_FILE_BYTES + 64 * 1024;
 /// Variables and files in the sealed part, each.
 pub const SEALED_ENTRIES: usize = 256;
 /// Bytes of a variable's name.

@@ -1,13 +1,14 @@
 //! `extends`: a service that takes over another one, of this file or of one beside it.
 
-use std::{collections::BTreeMap, fs};
+use std::collections::BTreeMap;
 
+use super::file;
 use crate::{
-    bounds::{MAX_BYTES, MAX_NODES},
+    bounds::MAX_NODES,
     error::{ImportError, Pos},
     folder::Folder,
     variables::Variables,
-    yaml::{self, Entry, Node, Value},
+    yaml::{Entry, Node, Value},
 };
 
 /// Services that take over one another in a row, and files that are read for it.
@@ -134,23 +135,15 @@ impl Files<'_> {
         if self.read.contains_key(inside) {
             return Ok(());
         }
+        if self.read.len() >= MAX {
+            let says = format!("more than {MAX} files");
+            return Err(ImportError::Extends { pos, says });
+        }
+        let mut document = file::read(self.folder, inside, pos)?;
         let path = self.folder.path(inside);
-        let failed = |source| ImportError::File { pos, path: path.clone(), source };
-        let within = |source| ImportError::In { path: path.clone(), source: Box::new(source) };
-        let bytes = fs::metadata(&path).map_err(failed)?.len();
-        if bytes > MAX_BYTES as u64 || self.read.len() >= MAX {
-            return Err(within(ImportError::TooLong(usize::try_from(bytes).unwrap_or(usize::MAX))));
-        }
-        let text = fs::read_to_string(&path).map_err(failed)?;
-        let mut documents = yaml::read(&text).map_err(within)?;
-        if documents.len() != 1 {
-            return Err(within(ImportError::Documents {
-                pos: Pos { line: 1, column: 1 },
-                format: "Compose",
-            }));
-        }
-        let mut document = documents.remove(0);
+        let within = |source| ImportError::In { path, source: Box::new(source) };
         self.variables.put_into(&mut document).map_err(within)?;
+        file::rebase(&mut document, file::folder_of(inside));
         self.nodes += document.count();
         self.read.insert(inside.to_owned(), document);
         Ok(())
@@ -158,7 +151,7 @@ impl Files<'_> {
 }
 
 /// `own` over `base`, as Compose merges the values of `key`.
-fn merge(base: Node, own: Node, key: &str) -> Node {
+pub(super) fn merge(base: Node, own: Node, key: &str) -> Node {
     if own.is_null() && !key.is_empty() {
         return base;
     }

@@ -15,8 +15,8 @@ use crate::{
 
 /// The network of services that name none.
 const DEFAULT: &str = "default";
-/// Ports of one range.
-const MAX_RANGE: u16 = 32;
+/// Ports of one range that are looked at: more than any job may have.
+const MAX_RANGE: usize = 2 * limits::ENTRIES;
 
 /// Which networks a service is in, and under which names.
 pub(super) fn networks(
@@ -153,7 +153,7 @@ fn bounded(context: &mut Context<'_>, job: &mut Job, pos: Pos) {
 fn range(text: &str) -> Option<Vec<u16>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
-    (first != 0 && first <= last && last - first < MAX_RANGE).then(|| (first..=last).collect())
+    (first != 0 && first <= last).then(|| (first..=last).take(MAX_RANGE).collect())
 }
 
 pub(super) fn ports(
@@ -395,8 +395,13 @@ mod tests {
         ] {
             assert_eq!(one(text), Some((ports.to_owned(), local)), "{text}");
         }
-        for wrong in ["", "x", "80/sctp", "0:80", "1-2:80-82", "1-999", "8080:99999", "5-3:5-3"] {
+        for wrong in ["", "x", "80/sctp", "0:80", "1-2:80-82", "8080:99999", "5-3:5-3"] {
             assert_eq!(one(wrong), None, "{wrong}");
         }
+        assert_eq!(
+            short("20000-65535").unwrap().0.len(),
+            MAX_RANGE,
+            "of so many, some are left out"
+        );
     }
 }

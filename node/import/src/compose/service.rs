@@ -13,7 +13,7 @@ use crate::{
     capabilities::capability,
     error::{ImportError, Pos},
     job::{Build, Health, Image, Job, Probe},
-    links::known_ports,
+    links::{known_ports, ports_behind},
     quantity::{millicores, seconds, seconds_or_number},
     yaml::{Entry, Node},
 };
@@ -43,8 +43,21 @@ pub(super) fn read(
     }
     if node.get("ports").is_none() && node.get("expose").is_none() {
         service.listens.extend(known_ports(&job.image.name));
+        // What its own check asks is there.
+        if let Some(Health { probe: Probe::Command(words), .. }) = &job.health {
+            let own = |word: &String| {
+                let hosts = ["localhost", "127.0.0.1"];
+                hosts.map(|host| ports_behind(word, host)).into_iter().flatten().collect::<Vec<_>>()
+            };
+            service.listens.extend(words.iter().flat_map(own));
+        }
     }
     service.texts.extend(job.env.values().cloned());
+    // `DB_HOST` and `DB_PORT` say together what `db:5432` says.
+    for (name, host) in &job.env {
+        let port = name.strip_suffix("HOST").and_then(|of| job.env.get(&format!("{of}PORT")));
+        service.texts.extend(port.map(|port| format!("{host}:{port}")));
+    }
     let commands = [&job.container.args, &job.container.entrypoint];
     service.texts.extend(commands.into_iter().flatten().flatten().cloned());
     let takes_in = |sealed: &crate::job::Sealed| match &sealed.from {
@@ -173,12 +186,25 @@ fn read_key(
         "stdin_open" => {
             context.report.changed(name, key, *pos, "the program's standard input is closed");
         }
+        "sysctls" if has_default_backlog(value) => {
+            context.report.drop(name, "sysctls.net.core.somaxconn", *pos);
+        }
         "pid" | "ipc" | "uts" | "userns_mode" | "cgroup" | "devices" | "sysctls" => {
             context.report.changed(name, key, *pos, "containers get no part of the host");
         }
         key => context.report.drop(name, key, *pos),
     }
     Ok(())
+}
+
+/// Whether all that is set is how many connections may wait, and to no more than the kernel lets wait anyway.
+fn has_default_backlog(value: &Node) -> bool {
+    let named = sealed::pairs("sysctls", value).unwrap_or_default();
+    let is_less = |value: &Option<String>| {
+        value.as_ref().and_then(|value| value.parse().ok()).is_some_and(|most: u32| most <= 4096)
+    };
+    !named.is_empty()
+        && named.iter().all(|(name, value)| name == "net.core.somaxconn" && is_less(value))
 }
 
 fn hostname(

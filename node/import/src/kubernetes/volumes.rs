@@ -264,8 +264,15 @@ fn sealed(
             Some(sub_path) if data.is_none() => {
                 file(context, job, (is_secret, of, sub_path), None, place.path.clone(), default);
             }
+            // As any file that only a cluster has it is to be filled in: without it no job is submitted.
+            None if data.is_none() => {
+                let section = if is_secret { "[[secret]]" } else { "[[file]]" };
+                job.fill_in.push(format!("a {section} for each key of `{of}`, in place of `KEY`"));
+                let target = format!("{}/KEY", place.path);
+                file(context, job, (is_secret, of, "KEY"), None, target, default);
+            }
             _ => {
-                let reason = format!("`{of}` is not in the file, and so its keys are not known");
+                let reason = format!("`{of}` has no key that is mounted there");
                 let key = if is_secret { "volumes.secret" } else { "volumes.configMap" };
                 context.report.changed(&job.service, key, value.pos, reason);
             }

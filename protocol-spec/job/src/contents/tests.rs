@@ -115,7 +115,7 @@ fn contents_that_no_container_can_have_are_refused_by_name() {
     assert_eq!(contents().validate(&job), Ok(()));
     type Change = fn(&mut SealedContents);
     type Expected = fn(&ContentsError) -> bool;
-    let cases: [(Change, Expected); 10] = [
+    let cases: [(Change, Expected); 12] = [
         (|c| c.env[0].name = "ADDR".into(), |e| matches!(e, ContentsError::OfLink(_))),
         (|c| c.env[0].name.clear(), |e| matches!(e, ContentsError::VariableName(_))),
         (|c| c.env[0].name = "A=B".into(), |e| matches!(e, ContentsError::VariableName(_))),
@@ -135,7 +135,19 @@ fn contents_that_no_container_can_have_are_refused_by_name() {
             |e| matches!(e, ContentsError::Credentials),
         ),
         (
-            |c| c.files[0].content = Bytes(vec![0; limits::SEALED_BYTES]),
+            |c| c.files[0].content = Bytes(vec![0; limits::SEALED_FILE_BYTES + 1]),
+            |e| matches!(e, ContentsError::LongFile { len: 262_145, .. }),
+        ),
+        (
+            |c| c.env[0].value = "x".repeat(limits::SEALED_VARIABLES_BYTES),
+            |e| matches!(e, ContentsError::LongVariables(_)),
+        ),
+        (
+            |c| {
+                for file in &mut c.files {
+                    file.content = Bytes(vec![0; limits::SEALED_FILE_BYTES]);
+                }
+            },
             |e| matches!(e, ContentsError::TooLong(_)),
         ),
     ];
@@ -146,6 +158,18 @@ fn contents_that_no_container_can_have_are_refused_by_name() {
         assert!(expected(&error), "{i}: {error}");
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
+}
+
+#[test]
+fn the_largest_file_can_be_sealed_beside_the_longest_variables() {
+    let mut full = contents();
+    full.files[0].content = Bytes(vec![7; limits::SEALED_FILE_BYTES]);
+    let names: usize =
+        full.env.iter().map(|variable| variable.name.len() + variable.value.len()).sum();
+    let room = limits::SEALED_VARIABLES_BYTES - names - 4096;
+    full.env[0].value.push_str(&"x".repeat(room));
+    assert_eq!(full.validate(&arbitrary::job()), Ok(()));
+    assert_wire(&full);
 }
 
 #[test]

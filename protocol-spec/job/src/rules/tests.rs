@@ -239,7 +239,7 @@ fn an_older_version_is_refused_by_name() {
     let mut bytes = job().to_wire();
     bytes[0] = 2;
     let refused = JobSpec::parse(&bytes).unwrap_err().to_string();
-    assert!(refused.contains("JobSpec has version 2; this build speaks 5"), "{refused}");
+    assert!(refused.contains("JobSpec has version 2; this build speaks 6"), "{refused}");
 }
 
 #[test]
