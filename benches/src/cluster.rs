@@ -4,9 +4,9 @@ use veil_protocol_spec::{
     Address, Blake3Digest, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
     PeerIdHash, ReplicaIndex, Slot,
     scheduling::{
-        AntiAffinity, Binding, BlockRef, ClusterScope, Constraints, FailureDomain, JobSpec,
-        Manifest, PendingReplica, ResourceRequest, RolloutChanges, SchedulingPolicy, Strength,
-        TelemetryEntry,
+        ALL_CANDIDATES, AntiAffinity, Binding, BlockRef, ClusterScope, Constraints, FailureDomain,
+        JobSpec, Manifest, PendingReplica, ResourceRequest, RolloutChanges, SchedulingPolicy,
+        Strength, TelemetryEntry,
     },
 };
 use veil_scheduler::circuit_id;
@@ -78,6 +78,7 @@ pub fn manifest(workers: usize, jobs: &[JobSpec], slot: u64) -> Manifest {
             job: digest,
             replica: ReplicaIndex(replica),
             only: None,
+            candidates: ALL_CANDIDATES,
         })
     });
     Manifest {

@@ -13,7 +13,8 @@
 //!   [`placement`] and [`auction`] evaluate them beside the [`baseline`], and compare with the
 //!   cleartext twin.
 //! - `noise-figures`: [`noise`] compares measured with predicted variances.
-//! - `placement-quality`: [`simulation`] places the same arrivals by exact and by quantised figures.
+//! - `placement-quality`: [`simulation`] places the same arrivals, of a simulated day or a trace, by exact and by
+//!   quantised figures.
 //!
 //! # State and restart
 //! [`inputs::Kept`] keeps a run's reference string and lists in a directory, which a later run reads

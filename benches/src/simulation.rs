@@ -17,6 +17,7 @@
 mod exact;
 mod quantised;
 mod report;
+mod trace;
 mod workload;
 
 use std::{cmp::Reverse, collections::BinaryHeap, ops::Range};
@@ -24,6 +25,7 @@ use std::{cmp::Reverse, collections::BinaryHeap, ops::Range};
 pub use exact::{BestFit, LeastLoaded};
 pub use quantised::Quantised;
 pub use report::Report;
+pub use trace::{HEADER, TraceError};
 pub use workload::{Arrival, Workload};
 
 /// Resources: CPU, memory, disk, GPU.
@@ -80,6 +82,8 @@ pub struct View<'a> {
     pub free: &'a [Amounts],
     /// What the jobs of the batch ask for, in the order in which they are placed.
     pub requests: &'a [Amounts],
+    /// In how many slots each of them found no machine.
+    pub failed: &'a [u8],
 }
 
 /// A policy of placement.
@@ -117,12 +121,13 @@ pub fn run(workload: &Workload, placer: &mut dyn Placer) -> Result<Report, Simul
         let batch = day.batch();
         let requests: Vec<_> =
             day.queue[batch.clone()].iter().map(|job| workload.arrivals[*job].request).collect();
+        let failed: Vec<_> = day.queue[batch.clone()].iter().map(|job| day.failed[*job]).collect();
         let placed = if requests.is_empty() {
             Vec::new()
         } else {
             let (capacity, free) = (&workload.machines, &day.free);
             placer
-                .place(&View { slot, capacity, free, requests: &requests })
+                .place(&View { slot, capacity, free, requests: &requests, failed: &failed })
                 .map_err(|source| SimulationError::Placer { slot, source })?
         };
         day.start(slot, batch, &placed)?;
@@ -138,6 +143,8 @@ struct Day<'a> {
     /// End, job, machine; the earliest end first.
     running: BinaryHeap<Reverse<(u64, usize, usize)>>,
     queue: Vec<usize>,
+    /// By job: slots that found no machine for it.
+    failed: Vec<u8>,
     next_arrival: usize,
     report: Report,
 }
@@ -149,6 +156,7 @@ impl<'a> Day<'a> {
             free: workload.machines.clone(),
             running: BinaryHeap::new(),
             queue: Vec::new(),
+            failed: vec![0; workload.arrivals.len()],
             next_arrival: 0,
             report: Report::new(workload),
         }
@@ -189,6 +197,7 @@ impl<'a> Day<'a> {
         for (index, job) in jobs.into_iter().enumerate() {
             let Some(machine) = placed.get(index).copied().flatten() else {
                 waiting.push(job);
+                self.failed[job] = self.failed[job].saturating_add(1);
                 continue;
             };
             let arrival = &self.workload.arrivals[job];

@@ -81,13 +81,15 @@ pub struct InputBundle {
     pub submitters: Vec<SubmitterOrganisations>,
     /// Workers that get a pending replica not, since they gave it back.
     pub barred: Vec<PreviousPlace>,
+    /// [`ClusterState::late`](crate::scheduling::ClusterState::late) of that state.
+    pub late: Vec<PeerIdHash>,
 }
 
 impl Wire for InputBundle {
     const NAME: &'static str = "InputBundle";
     // Version 1 knew no workers that are given nothing more, version 2 no organisations and none that gave
-    // replicas back.
-    const VERSION: u8 = 3;
+    // replicas back, version 3 no samples.
+    const VERSION: u8 = 4;
     // Labels are the most of it: those of 9,216 workers with some of the longest.
     const MAX_BYTES: usize = 32 << 20;
     // Never hashed, and large.

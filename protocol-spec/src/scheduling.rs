@@ -50,6 +50,7 @@ mod record;
 mod report;
 mod rollout;
 mod runs;
+mod sampling;
 mod state;
 mod submission;
 mod telemetry;
@@ -130,6 +131,7 @@ pub use rollout::{
     RolloutChanges,
 };
 pub use runs::{MAX_RUN_CHANGES, RunChange, RunStep};
+pub use sampling::{ALL_CANDIDATES, Candidates, SAMPLE, Sampling, WIDER_SAMPLE};
 pub use state::{
     ClusterState, Done, Draw, Line, MAX_DONE, MAX_DONE_OF_OPERATOR, MAX_LINES,
     MAX_LINES_OF_OPERATOR, MAX_PERIODIC, MAX_PERIODIC_OF_OPERATOR, MAX_RETURNED,

@@ -75,6 +75,7 @@ fn manifest() -> Manifest {
                 job: job().digest(),
                 replica: ReplicaIndex(replica),
                 only: None,
+                candidates: SAMPLE,
             })
             .collect(),
         leaving: vec![LeavingReplica { job: Blake3Digest([0xbb; 32]), replica: ReplicaIndex(0) }],

@@ -11,7 +11,7 @@ use veil_protocol_spec::{
     scheduling::{
         AntiAffinity, Binding, ClusterPolicy, Constraints, CpuUnits, DiskUnits, FailureDomain,
         GpuUnits, JobSpec, Manifest, MemoryUnits, Outcome, PendingReplica, ProofMetadata,
-        Quantities, Reading, ResourceRequest, Resources, Scale, SchedulingPolicy, Strength,
+        Quantities, Reading, ResourceRequest, Resources, SAMPLE, Scale, SchedulingPolicy, Strength,
         TelemetryEntry,
     },
 };
@@ -90,6 +90,7 @@ fn a_slot_under_a_ceremonys_key_is_what_the_twin_says() {
             job: job.digest(),
             replica: ReplicaIndex(replica),
             only: None,
+            candidates: SAMPLE,
         };
         [of(0), of(1)]
     });

@@ -1,8 +1,9 @@
 //! How good placement on quantised capacities is: a day of arrivals run through the circuit's
-//! policies (their cleartext twin) and through exact best-fit and least-loaded, side by side. Exits
+//! policies (their cleartext twin), which ask a sample of the machines or all, and through exact best-fit and
+//! least-loaded, side by side; or the machines and pods of a file. Exits
 //! with 1 if a policy accepts less work than its exact counterpart by more than the tolerance.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use rayon::prelude::*;
@@ -10,7 +11,7 @@ use serde::Serialize;
 use veil_benches::simulation::{
     BestFit, LeastLoaded, PlaceError, Placer, Quantised, Report, Workload, run,
 };
-use veil_protocol_spec::scheduling::{RequestTooLarge, SchedulingPolicy};
+use veil_protocol_spec::scheduling::{Candidates, RequestTooLarge, SchedulingPolicy};
 
 /// By how much less work than exact placement is tolerated.
 const TOLERANCE: f64 = 0.03;
@@ -27,6 +28,11 @@ struct Arguments {
     /// What arrives, as a multiple of what the machines can do.
     #[arg(long, value_delimiter = ',', default_values_t = [0.8, 1.1])]
     loads: Vec<f64>,
+    /// Machines and pods from a CSV file instead: its first line is
+    /// `kind,cpu_milli,memory_mib,gpus,arrival,duration`, then one line for each `machine`, with the last two
+    /// values empty, and each `pod`, which arrives after so many seconds and runs for so many.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "machines", "loads"])]
+    trace: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -34,7 +40,7 @@ struct Arguments {
 
 #[derive(Serialize)]
 struct Figures {
-    machines: u16,
+    machines: usize,
     tolerance: f64,
     comparisons: Vec<Comparison>,
     within_tolerance: bool,
@@ -43,7 +49,8 @@ struct Figures {
 /// One policy and its exact counterpart under one load.
 #[derive(Serialize)]
 struct Comparison {
-    load: f64,
+    /// As a multiple of what the machines can do; null of a trace.
+    load: Option<f64>,
     /// Accepted work, quantised over exact, all seeds together.
     accepted_work_ratio: f64,
     /// The same of the worst seed. A few long jobs are a percent of a day's work, so that one seed
@@ -54,7 +61,7 @@ struct Comparison {
 }
 
 impl Comparison {
-    fn new(load: f64, exact: Vec<Report>, quantised: Vec<Report>) -> Self {
+    fn new(load: Option<f64>, exact: Vec<Report>, quantised: Vec<Report>) -> Self {
         let work =
             |reports: &[Report]| reports.iter().map(|report| report.accepted_work).sum::<f64>();
         let ratios = exact
@@ -74,44 +81,72 @@ impl Comparison {
 type MakePlacer = fn(&Workload) -> Result<Box<dyn Placer>, RequestTooLarge>;
 
 /// A policy's exact counterpart, and the policy.
-const PAIRS: [(MakePlacer, MakePlacer); 2] = [
-    (
-        |_| Ok(Box::new(LeastLoaded)),
-        |day| Ok(Box::new(Quantised::new("spread", SchedulingPolicy::Spread, day)?)),
-    ),
-    (
-        |_| Ok(Box::new(BestFit)),
-        |day| Ok(Box::new(Quantised::new("binpack", SchedulingPolicy::BinPack, day)?)),
-    ),
+const PAIRS: [(MakePlacer, MakePlacer); 4] = [
+    (|_| Ok(Box::new(LeastLoaded)), |day| spread("spread", Candidates::Sample, day)),
+    (|_| Ok(Box::new(LeastLoaded)), |day| spread("spread, all asked", Candidates::All, day)),
+    (|_| Ok(Box::new(BestFit)), |day| bin_pack("binpack", Candidates::Sample, day)),
+    (|_| Ok(Box::new(BestFit)), |day| bin_pack("binpack, all asked", Candidates::All, day)),
 ];
+
+fn spread(
+    name: &'static str,
+    candidates: Candidates,
+    day: &Workload,
+) -> Result<Box<dyn Placer>, RequestTooLarge> {
+    Ok(Box::new(Quantised::new(name, SchedulingPolicy::Spread, candidates, day)?))
+}
+
+fn bin_pack(
+    name: &'static str,
+    candidates: Candidates,
+    day: &Workload,
+) -> Result<Box<dyn Placer>, RequestTooLarge> {
+    Ok(Box::new(Quantised::new(name, SchedulingPolicy::BinPack, candidates, day)?))
+}
+
+fn compare(
+    load: Option<f64>,
+    days: &[Workload],
+    comparisons: &mut Vec<Comparison>,
+) -> Result<(), PlaceError> {
+    let all = |make: MakePlacer| -> Result<Vec<Report>, PlaceError> {
+        days.par_iter().map(|day| Ok(run(day, make(day)?.as_mut())?)).collect()
+    };
+    for (exact, quantised) in PAIRS {
+        comparisons.push(Comparison::new(load, all(exact)?, all(quantised)?));
+    }
+    Ok(())
+}
 
 fn measure(arguments: &Arguments) -> Result<Figures, PlaceError> {
     let mut comparisons = Vec::new();
-    for load in &arguments.loads {
-        let days: Vec<_> = (0..arguments.seeds)
-            .into_par_iter()
-            .map(|seed| Workload::synthetic(seed, arguments.machines.into(), *load))
-            .collect();
-        let all = |make: MakePlacer| -> Result<Vec<Report>, PlaceError> {
-            days.par_iter().map(|day| Ok(run(day, make(day)?.as_mut())?)).collect()
-        };
-        for (exact, quantised) in PAIRS {
-            comparisons.push(Comparison::new(*load, all(exact)?, all(quantised)?));
+    let mut machines = usize::from(arguments.machines);
+    if let Some(path) = &arguments.trace {
+        let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
+        let trace = Workload::from_trace(&text).map_err(|error| named(&error))?;
+        machines = trace.machines.len();
+        compare(None, &[trace], &mut comparisons)?;
+    } else {
+        for load in &arguments.loads {
+            let days: Vec<_> = (0..arguments.seeds)
+                .into_par_iter()
+                .map(|seed| Workload::synthetic(seed, machines, *load))
+                .collect();
+            compare(Some(*load), &days, &mut comparisons)?;
         }
     }
     let within_tolerance =
         comparisons.iter().all(|comparison| comparison.accepted_work_ratio >= 1.0 - TOLERANCE);
-    Ok(Figures {
-        machines: arguments.machines,
-        tolerance: TOLERANCE,
-        comparisons,
-        within_tolerance,
-    })
+    Ok(Figures { machines, tolerance: TOLERANCE, comparisons, within_tolerance })
 }
 
 fn print(figures: &Figures) {
     for comparison in &figures.comparisons {
-        println!("load {:.2}, means over {} days", comparison.load, comparison.exact.len());
+        match comparison.load {
+            Some(load) => println!("load {load:.2}, means over {} days", comparison.exact.len()),
+            None => println!("trace of {} machines", figures.machines),
+        }
         println!(
             "{:20} {:>9} {:>9} {:>9} {:>10} {:>6} {:>7} {:>9} {:>7}",
             "policy",

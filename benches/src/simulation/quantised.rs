@@ -3,8 +3,8 @@
 use veil_protocol_spec::{
     Slot,
     scheduling::{
-        ClusterPolicy, CpuUnits, DiskUnits, GpuUnits, MemoryUnits, Reading, RequestTooLarge,
-        ResourceRequest, Resources, Scale, SchedulingPolicy, keccak,
+        Candidates, ClusterPolicy, CpuUnits, DiskUnits, GpuUnits, MemoryUnits, Reading,
+        RequestTooLarge, ResourceRequest, Resources, Scale, SchedulingPolicy, keccak,
     },
 };
 use veil_scheduler_plan::{
@@ -25,6 +25,7 @@ pub struct Quantised {
     name: &'static str,
     policy: SchedulingPolicy,
     scale: Scale,
+    candidates: Candidates,
 }
 
 impl Quantised {
@@ -36,12 +37,13 @@ impl Quantised {
     pub fn new(
         name: &'static str,
         policy: SchedulingPolicy,
+        candidates: Candidates,
         workload: &Workload,
     ) -> Result<Self, RequestTooLarge> {
         let largest = workload.arrivals.iter().fold(Amounts::default(), |largest, arrival| {
             Amounts(core::array::from_fn(|i| largest.0[i].max(arrival.request.0[i])))
         });
-        Ok(Self { name, policy, scale: Scale::covering(&covering(&largest)?) })
+        Ok(Self { name, policy, scale: Scale::covering(&covering(&largest)?), candidates })
     }
 }
 
@@ -61,11 +63,12 @@ impl Placer for Quantised {
                 job(nonce, ResourceRequest::Clear(*request), 1, self.policy, None)
             })
             .collect();
-        let manifest = manifest(view.capacity.len(), &jobs, view.slot + 1);
+        let mut manifest = manifest(view.capacity.len(), &jobs, view.slot + 1);
         let public = PublicInputs {
             policy: ClusterPolicy {
                 scale: self.scale,
                 min_candidates: 1,
+                candidates: self.candidates,
                 ..ClusterPolicy::default()
             },
             jobs: jobs.into_iter().map(|job| (job.digest(), job)).collect(),
@@ -73,6 +76,10 @@ impl Placer for Quantised {
             last_decided: Slot(view.slot),
             ..PublicInputs::default()
         };
+        let failed = requests.iter().zip(view.failed).filter(|(request, _)| request.is_some());
+        for (pending, (_, failed)) in manifest.pending.iter_mut().zip(failed) {
+            pending.candidates = public.policy.sampling().of_try(*failed);
+        }
         let plan = Plan::new(&manifest, &public)?;
         let readings: Vec<_> = view
             .free

@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use veil_protocol_spec::scheduling::SchedulingPolicy;
+use veil_protocol_spec::scheduling::{Candidates, SchedulingPolicy};
 
 use super::*;
 
@@ -18,6 +18,7 @@ fn workload(machines: &[u64], arrivals: Vec<Arrival>) -> Workload {
         slot_seconds: 60,
         batch: 8,
         patience: 120,
+        seconds: 86_400,
     }
 }
 
@@ -47,7 +48,8 @@ impl Placer for Undecided {
 }
 
 fn spread(day: &Workload) -> Quantised {
-    Quantised::new("spread", SchedulingPolicy::Spread, day).unwrap()
+    let candidates = Candidates::Sample;
+    Quantised::new("spread", SchedulingPolicy::Spread, candidates, day).unwrap()
 }
 
 #[test]
@@ -90,7 +92,8 @@ fn the_two_policies_choose_opposite_machines() {
     let view = |free: &[Amounts], placer: &mut dyn Placer| {
         let capacity = [machine(8), machine(8)];
         let requests = [Amounts([1000, 1024, 0, 0])];
-        placer.place(&View { slot: 0, capacity: &capacity, free, requests: &requests }).unwrap()
+        let view = View { slot: 0, capacity: &capacity, free, requests: &requests, failed: &[0] };
+        placer.place(&view).unwrap()
     };
     let free = [machine(8), machine(4)];
     assert_eq!(view(&free, &mut BestFit), [Some(1)]);
@@ -110,6 +113,66 @@ fn a_day_is_determined_by_its_seed() {
         format!("{:?}", run(&day(seed), &mut placer).unwrap())
     };
     assert_eq!(run(1), run(1));
+}
+
+/// Of twenty machines only one has room. The first tries ask fifteen each, then all are asked.
+#[test]
+fn a_job_that_few_machines_have_room_for_finds_one() {
+    let mut machines = [2; 20];
+    machines[7] = 64;
+    for first in 0..20 {
+        let day = workload(&machines, vec![arrival(first * 60, 60, 4)]);
+        let report = run(&day, &mut spread(&day)).unwrap();
+        assert_eq!(report.accepted, 1, "the wider sample is of all twenty");
+    }
+    let day = |candidates| {
+        let jobs = (0..400).map(|at| arrival(at * 60, 60, 4)).collect();
+        let day = workload(&machines, jobs);
+        let mut placer =
+            Quantised::new("spread", SchedulingPolicy::Spread, candidates, &day).unwrap();
+        run(&day, &mut placer).unwrap().wait_seconds
+    };
+    // A quarter of the samples misses it: a slot each, and two at most.
+    assert!((5.0..40.0).contains(&day(Candidates::Sample)), "{}", day(Candidates::Sample));
+    assert!(day(Candidates::All) < 1e-9);
+}
+
+#[test]
+fn a_trace_is_read_and_what_is_wrong_is_named() {
+    let text = format!(
+        "{HEADER}\nmachine,64000,262144,4,,\npod,4000,8192,1,90,3600\n\n pod, 500, 1024, 0, 30, 60\n"
+    );
+    let day = Workload::from_trace(&text).unwrap();
+    assert_eq!(day.machines, [Amounts([64_000, 262_144, 0, 4])]);
+    let (later, first) = (Amounts([4000, 8192, 0, 1]), Amounts([500, 1024, 0, 0]));
+    assert_eq!(
+        day.arrivals,
+        [
+            Arrival { at: 30, seconds: 60, request: first },
+            Arrival { at: 90, seconds: 3600, request: later }
+        ]
+    );
+    let report = run(&day, &mut spread(&day)).unwrap();
+    assert_eq!((report.accepted, report.rejected, report.waiting), (2, 0, 0));
+    let machine = "machine,1,1,0,,";
+    for (text, named) in [
+        ("a,b\n".to_owned(), "first line is `a,b`"),
+        (String::new(), "first line is ``"),
+        (format!("{HEADER}\n"), "0 machines: 1 to 1024"),
+        (format!("{HEADER}\n{}", [machine; 1025].join("\n")), "1025 machines"),
+        (format!("{HEADER}\n{machine}"), "no pod"),
+        (format!("{HEADER}\nnode,1,1,0,,"), "line 2 is of kind `node`"),
+        (format!("{HEADER}\n{machine}\npod,1,1,0,1"), "line 3 has 5 values"),
+        (format!("{HEADER}\nmachine,0,1,0,,"), "line 2, cpu_milli = `0`"),
+        (format!("{HEADER}\nmachine,1,-1,0,,"), "memory_mib = `-1`"),
+        (format!("{HEADER}\nmachine,1,1,0.5,,"), "gpus = `0.5`"),
+        (format!("{HEADER}\n{machine}\npod,1,1,0,,5"), "arrival = ``"),
+        (format!("{HEADER}\n{machine}\npod,1,1,0,5,0"), "duration = `0`"),
+        (format!("{HEADER}\n{machine}\npod,1,1,0,99999999999,1"), "line 3, arrival"),
+    ] {
+        let refused = Workload::from_trace(&text).unwrap_err().to_string();
+        assert!(refused.contains(named), "{named}: {refused}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Synthetic arrivals: many small and short jobs, few large and long ones, more by day than by
+//! What arrives at a cluster. Synthetic arrivals: many small and short jobs, few large and long ones, more by day than by
 //! night.
 
 use rand::{Rng, SeedableRng};
@@ -33,7 +33,7 @@ const SWING: f64 = 0.5;
 /// One job of one replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// Seconds since midnight.
+    /// Seconds since the start, which is midnight.
     pub at: u64,
     /// How long it runs once placed.
     pub seconds: u64,
@@ -41,7 +41,7 @@ pub struct Arrival {
     pub request: Amounts,
 }
 
-/// A cluster and what arrives there in a day.
+/// A cluster and what arrives there.
 #[derive(Clone, Debug)]
 pub struct Workload {
     /// The capacity of each machine.
@@ -54,6 +54,8 @@ pub struct Workload {
     pub batch: usize,
     /// Seconds after which a waiting job is turned away.
     pub patience: u64,
+    /// Seconds that are simulated.
+    pub seconds: u64,
 }
 
 impl Workload {
@@ -84,13 +86,25 @@ impl Workload {
             arrivals.push(arrival);
         }
         arrivals.sort_by_key(|arrival| arrival.at);
-        Self { machines, arrivals, slot_seconds: 30, batch: 32, patience: 600 }
+        let day = Self::placed_by_slots(machines, arrivals, DAY);
+        Self { seconds: DAY, ..day }
     }
 
-    /// Slots of the day.
+    /// Slots of half a minute, in which those wait that came up to `last`.
+    pub(super) const fn placed_by_slots(
+        machines: Vec<Amounts>,
+        arrivals: Vec<Arrival>,
+        last: u64,
+    ) -> Self {
+        let (slot_seconds, batch, patience) = (30, 32, 600);
+        let seconds = last + patience + 2 * slot_seconds;
+        Self { machines, arrivals, slot_seconds, batch, patience, seconds }
+    }
+
+    /// Slots that are simulated.
     #[must_use]
     pub const fn slots(&self) -> u64 {
-        DAY / self.slot_seconds
+        self.seconds / self.slot_seconds
     }
 }
 

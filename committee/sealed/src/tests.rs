@@ -12,8 +12,8 @@ use veil_protocol_spec::{
     scheduling::{
         Assignment, Binding, BindingMismatch, BlockRef, CircuitId, ClusterScope, ClusterState,
         ContentsError, CpuUnits, FileMode, JobSpec, Manifest, MemoryUnits, Outcome, PendingReplica,
-        RegistryCredentials, ResourceRequest, Resources, RolloutChanges, Sealed, SealedContents,
-        SealedFile, SealedPart, SealedVariable, Submission, TelemetryEntry,
+        RegistryCredentials, ResourceRequest, Resources, RolloutChanges, SAMPLE, Sealed,
+        SealedContents, SealedFile, SealedPart, SealedVariable, Submission, TelemetryEntry,
     },
     sealing::{
         SealingKeyAnnouncement, SealingRoster, ShareAnswer, ShareRefusal, SignedShareRequest,
@@ -111,7 +111,13 @@ fn placed(job: Blake3Digest, worker: &PublicIdentity) -> ClusterState {
         policy: KeccakDigest([2; 32]),
         circuit: CircuitId { version: 1, fingerprint: Blake3Digest([3; 32]) },
         telemetry: vec![TelemetryEntry { sender: worker, digest: Blake3Digest([5; 32]) }],
-        pending: vec![PendingReplica { submission: SUBMITTED, job, replica, only: None }],
+        pending: vec![PendingReplica {
+            submission: SUBMITTED,
+            job,
+            replica,
+            only: None,
+            candidates: SAMPLE,
+        }],
         leaving: vec![],
         done: vec![],
         lost: vec![],

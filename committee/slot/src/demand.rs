@@ -153,12 +153,6 @@ impl JobDemand {
         self.terms.is_system()
     }
 
-    /// Bits that one try of a replica tells at most, in a slot with that many workers.
-    #[must_use]
-    pub const fn bits_of_try(&self, workers: usize) -> u32 {
-        if self.is_system() { BITS_OF_ONE_WORKER } else { bits_of_try(workers) }
-    }
-
     /// Of a job in a cluster with this policy, which runs these images, as of a block of that time (Unix, seconds).
     #[must_use]
     pub fn of(job: &JobSpec, policy: &ClusterPolicy, images: &AllowedImages, now: u64) -> Self {

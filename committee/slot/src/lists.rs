@@ -44,11 +44,11 @@ use veil_protocol_spec::{
     domain::{self, hash_parts},
     scheduling::{
         ClusterState, EndedReplica, GivenBack, LEAK_WINDOW_BLOCKS, LeavingReplica, MAX_PENDING,
-        MAX_RUNNING, PendingReplica, ReplicaHealth, Returned, RolloutChanges, RunChange,
-        Submission,
+        MAX_RUNNING, PendingReplica, ReplicaHealth, Returned, RolloutChanges, RunChange, Sampling,
+        Submission, bits_of_try,
     },
 };
-use veil_scheduler_plan::cost::most_replicas;
+use veil_scheduler_plan::cost::{most_pairs, pairs_of};
 
 use crate::{
     demand::{JobDemand, NotConsidered, wait_seconds},
@@ -91,6 +91,8 @@ pub struct NextInputs<'a> {
     pub block: u64,
     /// Digest of the manifest's policy.
     pub policy: KeccakDigest,
+    /// How many candidates it lets a try ask.
+    pub sampling: Sampling,
     /// What that telemetry gives back.
     pub given_back: &'a Words,
     /// The operators of workers that are registered as of the manifest's block.
@@ -304,15 +306,28 @@ impl Lists<'_> {
         wait_seconds(demand.lease).is_none_or(|wait| is_lost() && lost_for >= wait)
     }
 
+    /// "A replica asks a sample, a wider one, then all": most candidates of its next try.
+    fn candidates(&self, wants: &Wants<'_>, replica: ReplicaIndex) -> u16 {
+        if wants.demand.is_system() {
+            return 1;
+        }
+        self.inputs.sampling.of_try(self.state.failed(wants.submission.job, replica))
+    }
+
+    /// How many of the manifest's workers that are at most.
+    fn asked(&self, candidates: u16) -> usize {
+        self.inputs.telemetry.len().min(candidates.into())
+    }
+
     /// Rule 3.
     fn consider(&self, wants: &Wants<'_>, any_now: bool) -> Result<(), NotConsidered> {
         if let Some(refused) = wants.demand.refused {
             return Err(refused);
         }
         let (told, since) = self.state.told(&wants.submission.job, self.inputs.block);
-        let replicas = u32::try_from(wants.listed(any_now)).unwrap_or(u32::MAX);
-        let bits = wants.demand.bits_of_try(self.inputs.telemetry.len());
-        let needed = bits.saturating_mul(replicas);
+        let bits = |replica| bits_of_try(self.asked(self.candidates(wants, replica)));
+        let listed = wants.now.iter().copied().chain(wants.rest(any_now));
+        let needed = listed.map(bits).fold(0, u32::saturating_add);
         let stated = wants.submission.leak_bits;
         if told.saturating_add(needed) > stated {
             let until = since.saturating_add(LEAK_WINDOW_BLOCKS);
@@ -331,7 +346,7 @@ impl Lists<'_> {
         let seed = self.state.seed();
         let lot = |what: &[u8]| hash_parts(domain::FAIR_SHARE, &[&seed.0, what]);
         let is_new = |p: &PendingReplica| self.state.placement(p.job, p.replica).is_none();
-        let most = most_replicas(self.inputs.telemetry.len(), self.state.voids()).min(MAX_PENDING);
+        let mut pairs_left = most_pairs(self.state.voids());
         // What has a place takes no more room.
         let mut room_for_new = MAX_RUNNING.saturating_sub(staying);
         let mut pending = Vec::new();
@@ -342,7 +357,9 @@ impl Lists<'_> {
                 let (priority, of_job) = (Reverse(wants.demand.priority.0), lot(job.as_bytes()));
                 let now = wants.now.iter().copied().filter(|_| first);
                 for replica in now.chain(wants.rest(any_now).filter(|_| !first)) {
-                    let one = PendingReplica { submission: position, job, replica, only: None };
+                    let candidates = self.candidates(wants, replica);
+                    let submission = position;
+                    let one = PendingReplica { submission, job, replica, only: None, candidates };
                     let share = shares.entry(operator).or_default();
                     share.insert((priority, is_new(&one), of_job, replica), one);
                 }
@@ -351,14 +368,21 @@ impl Lists<'_> {
                 (lot(operator.as_bytes()), share.into_values().collect::<VecDeque<_>>())
             });
             let mut queues: BTreeMap<_, _> = by_lot.collect();
-            while pending.len() < most && !queues.is_empty() {
+            while pending.len() < MAX_PENDING && !queues.is_empty() {
                 for queue in queues.values_mut() {
-                    let fits = |one: &PendingReplica| room_for_new > 0 || !is_new(one);
+                    // What does not fit now does not later in this slot. One replica always does.
+                    let fits = |one: &PendingReplica| {
+                        let costs = pairs_of(self.asked(one.candidates));
+                        (room_for_new > 0 || !is_new(one))
+                            && (pending.is_empty() || costs <= pairs_left)
+                    };
                     if let Some(at) = queue.iter().position(fits)
                         && let Some(one) = queue.drain(..=at).next_back()
-                        && pending.len() < most
+                        && pending.len() < MAX_PENDING
                     {
                         room_for_new -= usize::from(is_new(&one));
+                        let costs = pairs_of(self.asked(one.candidates));
+                        pairs_left = pairs_left.saturating_sub(costs);
                         pending.push(one);
                     } else {
                         queue.clear();

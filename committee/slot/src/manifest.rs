@@ -8,6 +8,7 @@
 //! manifest that it allows, up to the choice of telemetry among messages of one worker; [`LocalView::validate_facts`]
 //! and [`LocalView::validate_lists`] name the first difference as an [`InvalidManifest`].
 
+mod cost;
 mod invalid;
 mod lost;
 mod said;
@@ -23,10 +24,11 @@ use veil_protocol_spec::{
     Slot, domain,
     scheduling::{
         Binding, BlockRef, CircuitId, ClusterState, EndedReplica, GivenBack, LostWorker, MAX_LOST,
-        Manifest, Profile, ReplicaHealth, SignedSuspicion, Submission, TelemetryEntry, UnixMillis,
+        Manifest, Profile, ReplicaHealth, Sampling, SignedSuspicion, Submission, TelemetryEntry,
+        UnixMillis,
     },
 };
-use veil_scheduler_plan::{cost::most_replicas, inputs::PlanError};
+use veil_scheduler_plan::inputs::PlanError;
 
 use crate::{
     demand::JobDemand,
@@ -89,6 +91,8 @@ pub struct LocalView<'a> {
     pub policy: KeccakDigest,
     /// Most workers that this policy lets a slot consider.
     pub max_workers: usize,
+    /// How many candidates it lets a try ask.
+    pub sampling: Sampling,
     /// Workers registered then.
     pub workers: &'a BTreeSet<PeerIdHash>,
     /// Those of them that are to be left.
@@ -160,6 +164,7 @@ impl LocalView<'_> {
             health: &said.health,
             block: self.block.number,
             policy: self.policy,
+            sampling: self.sampling,
             given_back: &said.given_back,
             owners: self.owners,
             fit: &|job, worker| match said.profile(worker, &telemetry) {
@@ -341,12 +346,7 @@ impl LocalView<'_> {
         if found > most {
             return Err(InvalidManifest::TooManyWorkers { found, most });
         }
-        // "A manifest that costs more than the slot's bound is never locked."
-        let most = most_replicas(manifest.telemetry.len(), self.state.voids());
-        let found = manifest.pending.len();
-        if found > most {
-            return Err(InvalidManifest::TooCostly { found, most });
-        }
+        self.validate_cost(manifest)?;
         if let Some(TooManyAtOnce { job, found, most }) = too_many_at_once(self.state, manifest) {
             return Err(InvalidManifest::TooManyAtOnce { job, found, most });
         }

@@ -76,8 +76,13 @@ mod tests {
     #[test]
     fn what_waits_is_said_with_its_worker() {
         let (job, workers) = (Blake3Digest([1; 32]), [worker(1), worker(2)].into());
-        let pending =
-            [PendingReplica { submission: 1, job, replica: ReplicaIndex(4), only: Some(1) }];
+        let pending = [PendingReplica {
+            submission: 1,
+            job,
+            replica: ReplicaIndex(4),
+            only: Some(1),
+            candidates: 1,
+        }];
         let state = ClusterState::default();
         let waiting = Waiting::new(&pending, &workers, &state);
         assert_eq!(waiting.replicas(job, false), [ReplicaIndex(4)]);

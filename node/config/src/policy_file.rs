@@ -6,8 +6,8 @@ use serde::Deserialize;
 use veil_protocol_spec::{
     Wire as _,
     scheduling::{
-        ClusterPolicy, CpuUnits, DiskUnits, GpuUnits, MemoryUnits, PolicyError, PolicyWeights,
-        Scale, Weight, Weights,
+        Candidates, ClusterPolicy, CpuUnits, DiskUnits, GpuUnits, MemoryUnits, PolicyError,
+        PolicyWeights, Scale, Weight, Weights,
     },
 };
 
@@ -49,6 +49,7 @@ struct File {
     auditors: u16,
     anchor_every: u16,
     image_signatures: bool,
+    candidates: Candidates,
     unit: Unit,
     weights: FileWeights,
 }
@@ -86,6 +87,7 @@ impl Default for File {
             auditors: default.auditors,
             anchor_every: default.anchor_every,
             image_signatures: default.image_signatures,
+            candidates: default.candidates,
             unit: Unit::default(),
             weights: FileWeights::default(),
         }
@@ -140,6 +142,7 @@ pub fn parse(text: &str) -> Result<ClusterPolicy, PolicyFileError> {
         auditors: file.auditors,
         anchor_every: file.anchor_every,
         image_signatures: file.image_signatures,
+        candidates: file.candidates,
         ..ClusterPolicy::default()
     };
     Ok(ClusterPolicy::parse(&policy.to_wire())?)
@@ -156,6 +159,7 @@ pub fn shown(policy: &ClusterPolicy) -> serde_json::Value {
         "auditors": policy.auditors,
         "anchor_every": policy.anchor_every,
         "image_signatures": policy.image_signatures,
+        "candidates": policy.candidates,
         "unit": {
             "cpu_millicores": unit.cpu_millicores,
             "memory_mib": unit.memory_mib,
@@ -186,7 +190,10 @@ mod tests {
     fn what_is_wrong_is_named() {
         let policy = parse("min_candidates = 3\n[unit]\ncpu_millicores = 500").unwrap();
         assert_eq!((policy.min_candidates, policy.scale.cpu.get()), (3, 5));
+        assert_eq!(parse("candidates = \"all\"").unwrap().candidates, Candidates::All);
+        assert_eq!(shown(&policy)["candidates"], "sample");
         for (text, named) in [
+            ("candidates = \"some\"", "`sample` or `all`"),
             ("max_worker = 3", "max_worker"),
             ("max_workers = 0", "at most 0 workers"),
             ("loss_grace_seconds = 0", "1 to 86400"),

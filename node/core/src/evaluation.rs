@@ -336,6 +336,7 @@ impl InputSource {
         public.last_decided = state.last_decided();
         public.draw = state.draw(manifest);
         public.barred = state.barred(manifest).collect();
+        public.late = state.late(manifest).collect();
         let body = async |digest| match self.job(digest).await {
             Some(job) => Ok((digest, job)),
             None => Err(EvaluationError::NoJob(digest)),

@@ -49,6 +49,7 @@ pub(crate) fn unplaced(
         health: &Health::new(),
         block: view.block.number,
         policy: view.policy,
+        sampling: policy.sampling(),
         given_back: &Words::new(),
         owners: &BTreeMap::new(),
         fit: &|job, worker| {

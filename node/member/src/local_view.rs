@@ -150,6 +150,7 @@ impl ViewSnapshot {
             anchored: self.view.head.map_or(Slot(0), |head| head.slot),
             policy: self.view.policy,
             max_workers: self.view.rules.as_ref().map_or(0, |rules| rules.max_workers.into()),
+            sampling: self.view.rules_or_default().sampling(),
             workers: &self.workers,
             draining: &self.draining,
             submissions: &self.view.submissions,

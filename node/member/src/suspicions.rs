@@ -276,7 +276,7 @@ mod tests {
         Address, Blake3Digest, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest, ReplicaIndex,
         scheduling::{
             Assignment, Assignments, Binding, BlockRef, CircuitId, ClusterScope, Manifest, Outcome,
-            PendingReplica, RolloutChanges, TelemetryEntry, UnixMillis,
+            PendingReplica, RolloutChanges, SAMPLE, TelemetryEntry, UnixMillis,
         },
     };
 
@@ -327,7 +327,13 @@ mod tests {
             policy: KeccakDigest([5; 32]),
             circuit: CircuitId { version: 1, fingerprint: Blake3Digest([7; 32]) },
             telemetry: vec![TelemetryEntry { sender: holder, digest: Blake3Digest([8; 32]) }],
-            pending: vec![PendingReplica { submission: 0, job, replica, only: None }],
+            pending: vec![PendingReplica {
+                submission: 0,
+                job,
+                replica,
+                only: None,
+                candidates: SAMPLE,
+            }],
             leaving: Vec::new(),
             done: Vec::new(),
             lost: Vec::new(),

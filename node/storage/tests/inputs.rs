@@ -81,6 +81,7 @@ fn bundle(slot: u64, manifest: u8) -> InputBundle {
         draw: Draw { block: KeccakDigest([8; 32]), jobs_seen: slot },
         submitters: Vec::new(),
         barred: vec![PreviousPlace { job, replica, worker }],
+        late: vec![worker],
     }
 }
 

@@ -31,7 +31,7 @@ use veil_protocol_spec::{
     scheduling::{
         Assignment, AssignmentCertificate, Assignments, Binding, BlockRef, CertificateBody,
         CircuitId, ClusterState, GroupSignature, Manifest, Outcome, PendingReplica,
-        ReferenceStringOrigin, RolloutChanges, SlotRecord, TelemetryEntry, UnixMillis,
+        ReferenceStringOrigin, RolloutChanges, SAMPLE, SlotRecord, TelemetryEntry, UnixMillis,
     },
     sync::SyncAnswer,
 };
@@ -125,6 +125,7 @@ impl Member {
                     job,
                     replica: ReplicaIndex(i),
                     only: None,
+                    candidates: SAMPLE,
                 })
                 .collect(),
             leaving: Vec::new(),

@@ -69,6 +69,8 @@ pub struct PendingReplica {
     /// Of a system job: the worker that the replica is for, as a position in [`Manifest::telemetry`]. None of
     /// another job.
     pub only: Option<u16>,
+    /// Most workers that are asked for it ([`Sampling::of_try`](super::Sampling::of_try)).
+    pub candidates: u16,
 }
 
 /// Whether a running replica stays where it is.
@@ -210,15 +212,15 @@ impl Wire for Manifest {
     const NAME: &'static str = "Manifest";
     // Version 2 had suspicions without a time; it and version 3 listed everything that runs; version 4 knew
     // nothing of replicas that are done, version 5 of those given back and of versions, version 6 of periodic and
-    // system jobs and of versions that are withdrawn.
-    const VERSION: u8 = 7;
-    const MAX_BYTES: usize = (1 << 20) + (1 << 15);
+    // system jobs and of versions that are withdrawn, version 7 of samples.
+    const VERSION: u8 = 8;
+    const MAX_BYTES: usize = (1 << 20) + (1 << 16);
 }
 
 /// Largest sizes of the lists' entries on the wire: a u64 takes at most 10 bytes, a u16 3.
 const LARGEST: usize = 512
     + MAX_TELEMETRY * (32 + 32)
-    + MAX_PENDING * (10 + 32 + 3 + 4)
+    + MAX_PENDING * (10 + 32 + 3 + 4 + 3)
     + MAX_RUNNING * (32 + 3)
     + MAX_RUNNING * EndedReplica::MAX_BYTES
     + MAX_GIVEN_BACK * GivenBack::MAX_BYTES

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     ids::{Epoch, JobLine},
     scheduling::{
-        GiveBackReason, MAX_HEALTH, Note, ReplicaExit,
+        GiveBackReason, MAX_HEALTH, Note, ReplicaExit, SAMPLE,
         arbitrary::{assert_wire, binding, secret},
     },
 };
@@ -25,6 +25,7 @@ fn pending(submission: u64, job: u8, replica: u16) -> PendingReplica {
         job: Blake3Digest([job; 32]),
         replica: ReplicaIndex(replica),
         only: None,
+        candidates: SAMPLE,
     }
 }
 
@@ -318,6 +319,7 @@ proptest! {
                         job: Blake3Digest(job),
                         replica: ReplicaIndex(replica),
                         only: None,
+                        candidates: SAMPLE,
                     })
                 })
                 .collect(),

@@ -18,6 +18,7 @@ use super::{
     manifest::{CircuitId, MAX_TELEMETRY},
     proven::{ProofMetadata, ProvenList},
     quantities::{OutOfRange, Scale},
+    sampling::{Candidates, Sampling},
 };
 use crate::{
     codec::{CodecError, Wire},
@@ -159,6 +160,8 @@ pub struct ClusterPolicy {
     pub withheld_capabilities: u64,
     /// Whether an image needs a signature that the chain commits to.
     pub image_signatures: bool,
+    /// Which of the workers that may take a replica are asked for it.
+    pub candidates: Candidates,
     /// The circuit that is evaluated from [`Self::circuit_from`] on. Reserved.
     pub circuit: CircuitId,
     /// The first block of manifests that name that circuit. Reserved.
@@ -179,6 +182,7 @@ impl Default for ClusterPolicy {
             resource_weights: [Weight::default(); 4],
             withheld_capabilities: 0,
             image_signatures: false,
+            candidates: Candidates::Sample,
             circuit: CircuitId { version: 0, fingerprint: Blake3Digest([0; 32]) },
             circuit_from: 0,
         }
@@ -187,7 +191,8 @@ impl Default for ClusterPolicy {
 
 impl Wire for ClusterPolicy {
     const NAME: &'static str = "ClusterPolicy";
-    const VERSION: u8 = 2;
+    // Version 2 asked all candidates in each try.
+    const VERSION: u8 = 3;
     const MAX_BYTES: usize = 256;
 }
 
@@ -256,6 +261,12 @@ impl ClusterPolicy {
         }
     }
 
+    /// How many workers a try of a replica asks, by how many have failed.
+    #[must_use]
+    pub const fn sampling(&self) -> Sampling {
+        Sampling { candidates: self.candidates, least: self.min_candidates }
+    }
+
     /// Exhaustive, so that a new field is thought of.
     fn check_reserved(&self) -> Result<(), PolicyError> {
         let Self {
@@ -265,6 +276,7 @@ impl ClusterPolicy {
             circuit,
             circuit_from,
             image_signatures: _,
+            candidates: _,
             scale: _,
             min_candidates: _,
             max_workers: _,
@@ -331,6 +343,9 @@ mod tests {
         assert!(ClusterPolicy::parse(b"spread").is_err());
         let other = ClusterPolicy { min_candidates: 2, ..policy };
         assert_ne!(other.digest(), policy.digest());
+        let all = ClusterPolicy { candidates: Candidates::All, ..policy };
+        assert_eq!(ClusterPolicy::parse(&all.to_wire()), Ok(all));
+        assert_eq!((all.sampling().of_try(0), policy.sampling().of_try(0)), (1024, 15));
         let signed = ClusterPolicy { image_signatures: true, ..policy };
         assert_eq!(ClusterPolicy::parse(&signed.to_wire()), Ok(signed));
         assert!(Weight::new(3).is_err());
@@ -388,9 +403,9 @@ mod tests {
         };
         assert_eq!(ClusterPolicy::from_wire(&longest.to_wire()), Ok(longest));
         let mut earlier = ClusterPolicy::default().to_wire();
-        earlier[0] = 1;
+        earlier[0] = 2;
         let refused = ClusterPolicy::parse(&earlier).unwrap_err();
-        assert!(refused.to_string().contains("ClusterPolicy has version 1"), "{refused}");
+        assert!(refused.to_string().contains("ClusterPolicy has version 2"), "{refused}");
     }
 
     #[test]

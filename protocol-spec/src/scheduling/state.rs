@@ -136,15 +136,15 @@ impl Wire for ClusterState {
     const NAME: &'static str = "ClusterState";
     // Version 3 knew no lost workers, and what was tried only of the last slot. The root of version 4 did
     // not commit to what happened before. Version 5 knew nothing of replicas that are done, version 6 of those
-    // given back and of versions, version 7 of periodic jobs.
-    const VERSION: u8 = 8;
+    // given back and of versions, version 7 of periodic jobs, version 8 of samples.
+    const VERSION: u8 = 9;
     // Slots and certificates; replicas of 77 bytes, those done of 94; as many workers of 42 twice; what was
     // tried and told; versions.
     const MAX_BYTES: usize = 320
         + MAX_RUNNING * (32 + 3 + 32 + 10)
         + MAX_DONE * Done::MAX_ENTRY_BYTES
         + 2 * MAX_RUNNING * (32 + 10)
-        + MAX_TRIED * (32 + 3 + 1 + 10 + 33)
+        + MAX_TRIED * (32 + 3 + 2 + 10 + 33)
         + MAX_TOLD * (32 + 5 + 10)
         + MAX_KNOWN * 32
         + MAX_RETURNED * Returned::MAX_ENTRY_BYTES

@@ -18,7 +18,7 @@ fn a_certificate_commits_to_the_whole_state() {
     assert_wire(&snapshot);
     let followed = before.follow(&snapshot.record).unwrap();
     assert_eq!(snapshot.clone().certified(), Ok(followed));
-    let changes: [Change; 19] = [
+    let changes: [Change; 20] = [
         |s| s.last_slot = Slot(5),
         |s| s.last_certificate.0[0] ^= 1,
         |s| s.base.0[0] ^= 1,
@@ -33,6 +33,7 @@ fn a_certificate_commits_to_the_whole_state() {
         |s| s.booked.clear(),
         |s| s.lost.clear(),
         |s| s.tries.tried.clear(),
+        |s| s.tries.tried.values_mut().for_each(|tried| tried.failed += 1),
         |s| s.tries.told.clear(),
         |s| s.tries.known.clear(),
         |s| s.tries.freed = Slot(1),

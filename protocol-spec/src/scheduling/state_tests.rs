@@ -10,8 +10,8 @@ use crate::{
     ids::{ParticipantIndex, Signature},
     scheduling::{
         Assignment, AssignmentCertificate, BlockRef, CircuitId, GroupSignature, LostWorker,
-        PendingReplica, RecordError, ReferenceStringOrigin, RolloutChanges, SignedSuspicion,
-        TelemetryEntry,
+        PendingReplica, RecordError, ReferenceStringOrigin, RolloutChanges, SAMPLE,
+        SignedSuspicion, TelemetryEntry,
         abi::{Words, keccak},
         arbitrary::{assert_wire, binding},
         merkle::MerkleTree,
@@ -26,6 +26,8 @@ mod history;
 mod rollout;
 #[path = "state_runs_tests.rs"]
 mod runs;
+#[path = "state_sampling_tests.rs"]
+mod sampling;
 #[path = "state_system_tests.rs"]
 mod system;
 
@@ -43,8 +45,13 @@ fn worker(byte: u8) -> PeerIdHash {
 
 /// These replicas of a job, which was submitted at that position.
 fn pending(position: u64, byte: u8, replicas: Range<u16>) -> Vec<PendingReplica> {
-    let one =
-        |replica| PendingReplica { submission: position, job: job(byte), replica, only: None };
+    let one = |replica| PendingReplica {
+        submission: position,
+        job: job(byte),
+        replica,
+        only: None,
+        candidates: SAMPLE,
+    };
     replicas.map(ReplicaIndex).map(one).collect()
 }
 
@@ -404,7 +411,7 @@ fn the_largest_state_fits() {
     }
     for i in 0..MAX_TRIED as u16 {
         let (slot, previous) = (last, Some(worker(1)));
-        let tried = Tried { failures: u8::MAX, slot, previous };
+        let tried = Tried { failures: u8::MAX, failed: u8::MAX, slot, previous };
         state.tries.tried.insert((job(0xff), ReplicaIndex(u16::MAX - i)), tried);
     }
     for i in 0..MAX_TOLD as u16 {

@@ -40,6 +40,7 @@ pub(crate) fn input_bundle(manifest: &Manifest) -> InputBundle {
             organisations: vec!["Acme".parse().unwrap()],
         }],
         barred: vec![PreviousPlace { job, replica: ReplicaIndex(0), worker }],
+        late: vec![worker],
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use veil_protocol_spec::scheduling::Manifest;
+
 /// Largest variance that may enter a look-up, in those of bootstraps: linear combinations of 2-norm
 /// 5, for which the parameters' failure probability is computed.
 pub const MAX_VARIANCE: u32 = 25;
@@ -12,6 +14,10 @@ pub const MAX_LOOK_UPS: u64 = 1 << 17;
 /// Look-ups for one replica and one worker, in the costliest plan of clear requests. A test of
 /// [`Plan`](crate::plan::Plan) compares it with what the circuits take.
 pub const LOOK_UPS_PER_PAIR: u64 = 32;
+
+/// What opening the outcome of a replica costs, in pairs: a member squashes up to three digits, each of which takes
+/// about as long as 16 look-ups.
+const PAIRS_OF_OPENING: usize = 2;
 
 const BINS: usize = MAX_VARIANCE as usize + 1;
 
@@ -119,18 +125,26 @@ impl Counter {
     }
 }
 
-/// Most replicas that a slot with that many workers tries to place, so that its circuit takes at most
-/// [`MAX_LOOK_UPS`]; at least one. `voids` is the number of slots in a row, up to the last one, that ended
-/// void: each of them halves it, so that a committee whose machines are too slow for the whole comes to
-/// an end all the same.
+/// Most pairs of a replica and a candidate that is asked for it in one slot, with [what is opened](pairs_of) counted
+/// in, so that its circuit takes at most [`MAX_LOOK_UPS`]. A slot with one replica may have more. `voids` is the number of slots in a row, up to the last
+/// one, that ended void: each of them halves it, so that a committee whose machines are too slow for the whole comes
+/// to an end all the same.
 #[must_use]
-pub fn most_replicas(workers: usize, voids: u64) -> usize {
-    if workers == 0 {
-        return usize::MAX; // nothing is evaluated
-    }
+pub fn most_pairs(voids: u64) -> usize {
     let pairs = (MAX_LOOK_UPS / LOOK_UPS_PER_PAIR) as usize;
-    let halvings = u32::try_from(voids).unwrap_or(u32::MAX);
-    (pairs / workers).checked_shr(halvings).unwrap_or(0).max(1)
+    pairs.checked_shr(u32::try_from(voids).unwrap_or(u32::MAX)).unwrap_or(0)
+}
+
+/// The pairs of a replica that asks so many candidates, and its opening's.
+#[must_use]
+pub const fn pairs_of(asked: usize) -> usize {
+    if asked == 0 { 0 } else { asked + PAIRS_OF_OPENING }
+}
+
+/// Those of a manifest's pending replicas.
+#[must_use]
+pub fn pairs(manifest: &Manifest) -> usize {
+    manifest.pending.iter().map(|pending| pairs_of(manifest.asked(pending))).sum()
 }
 
 #[cfg(test)]
@@ -138,15 +152,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_lists_fewer_replicas_the_more_workers_and_voids_there_are() {
-        assert_eq!(most_replicas(0, 0), usize::MAX);
-        assert_eq!(most_replicas(1024, 0), 4);
-        assert_eq!(most_replicas(64, 0), 64);
-        assert_eq!(most_replicas(64, 1), 32);
-        assert_eq!(most_replicas(64, 6), 1);
-        for voids in [7, 64, u64::MAX] {
-            assert_eq!(most_replicas(64, voids), 1, "there is always one");
-        }
+    fn each_void_slot_halves_what_the_next_one_asks() {
+        assert_eq!([0, 1, 6, 12].map(most_pairs), [4096, 2048, 64, 1]);
+        assert_eq!([13, 64, u64::MAX].map(most_pairs), [0; 3]);
     }
 
     #[test]

@@ -53,6 +53,9 @@ pub struct PublicInputs {
     /// Workers that get a pending replica not, since they
     /// [gave it back](veil_protocol_spec::scheduling::ClusterState::barred).
     pub barred: BTreeMap<(Blake3Digest, ReplicaIndex), PeerIdHash>,
+    /// [`ClusterState::late`](veil_protocol_spec::scheduling::ClusterState::late) of that state: workers that are
+    /// asked after all others.
+    pub late: BTreeSet<PeerIdHash>,
 }
 
 impl PublicInputs {
@@ -79,6 +82,7 @@ impl Default for PublicInputs {
             organisations: BTreeMap::new(),
             submitters: BTreeMap::new(),
             barred: BTreeMap::new(),
+            late: BTreeSet::new(),
         }
     }
 }
@@ -102,6 +106,7 @@ impl PublicInputs {
             organisations,
             submitters,
             barred,
+            late,
         } = self;
         let workers: BTreeSet<_> = labels.keys().chain(organisations.keys()).collect();
         let labels = workers.into_iter().map(|worker| WorkerLabels {
@@ -127,6 +132,7 @@ impl PublicInputs {
             draw: *draw,
             submitters: submitters.collect(),
             barred: barred.iter().map(place).collect(),
+            late: late.iter().copied().collect(),
         }
     }
 
@@ -144,6 +150,7 @@ impl PublicInputs {
             draw,
             submitters,
             barred,
+            late,
             ..
         } = bundle;
         let of_worker = |of: &WorkerLabels| Some((of.worker, of.organisation.clone()?));
@@ -155,6 +162,7 @@ impl PublicInputs {
         let barred = barred.into_iter().map(place).collect();
         let profiles = BTreeMap::new();
         let closed = closed.into_iter().collect();
+        let late = late.into_iter().collect();
         Self {
             policy,
             jobs,
@@ -169,6 +177,7 @@ impl PublicInputs {
             organisations,
             submitters,
             barred,
+            late,
         }
     }
 }

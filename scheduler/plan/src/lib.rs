@@ -77,6 +77,7 @@
 //!         job: job.digest(),
 //!         replica: ReplicaIndex(0),
 //!         only: None,
+//!         candidates: ALL_CANDIDATES,
 //!     }],
 //! #   binding: Binding { scope, key_set: KeySetDigest([6; 32]), epoch: Epoch(0) },
 //! #   slot: Slot(1),

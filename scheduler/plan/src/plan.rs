@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use veil_protocol_spec::{
     Blake3Digest,
-    domain::{self, hash_parts},
     scheduling::{ClusterPolicy, JobType, Manifest, PolicyWeights, SchedulingPolicy},
 };
 
@@ -16,6 +15,10 @@ use crate::{
     inputs::{JobRefusal, PlanError, PublicInputs},
     rules::{JobRules, Need, RESOURCES},
 };
+
+mod sample;
+
+use sample::Order;
 
 /// One replica to be placed.
 #[derive(Debug)]
@@ -51,7 +54,10 @@ pub(crate) struct Step {
 ///    requests beyond the cluster's scale, are [refused](Self::refusals). Under hard anti-affinity the
 ///    job's replicas take candidates away from each other: those to which too few may be left are not
 ///    evaluated either.
-/// 3. A candidate is feasible if each resource has at least what is requested, after what earlier
+///    Of the candidates the first are asked, as many as the manifest says for the replica, in the order of 4.3
+///    that is drawn, and the worker that 4.1 prefers. Under hard anti-affinity a replica is not evaluated if
+///    earlier ones may leave too few of those that it asks.
+/// 3. A candidate that is asked is feasible if each resource has at least what is requested, after what earlier
 ///    replicas of this slot took, its latency class is not above the job's, and, under hard
 ///    anti-affinity, no earlier replica of the job went to its failure domain.
 /// 4. Of the feasible candidates the one is taken that is first
@@ -64,7 +70,8 @@ pub(crate) struct Step {
 ///       own priority; `cost`: the smallest weighted sum of price and latency class;
 ///    3. in an order that is public: for `priority_round_robin` that of the telemetry, beginning at
 ///       the last decided slot plus step; else that of a digest over the seed, the job, the replica
-///       and the worker, which prefers no worker for long. Seed and slot are those of the last
+///       and the worker, which prefers no worker for long; workers that were registered after the draw come
+///       last. Seed and slot are those of the last
 ///       certificate that is not void: neither the choice of a manifest's lists nor slots that end
 ///       void change the order.
 /// 5. Without a feasible candidate the replica stays pending.
@@ -164,32 +171,27 @@ impl Plan {
             if let Some(barred) = barred.filter(|barred| candidates.contains(barred)) {
                 candidates = of_this.without(barred, candidates, *before - 1);
             }
-            let block = public.draw_for(manifest, pending.submission);
-            if of_this.in_turn {
-                let start = turn % candidates.len().max(1) as u64;
-                candidates.rotate_left(start as usize);
-                turn = turn.wrapping_add(1);
-            } else {
-                candidates.sort_by_cached_key(|worker| {
-                    let sender = manifest.telemetry.get(*worker).map(|entry| entry.sender);
-                    hash_parts(
-                        domain::TIE_BREAK,
-                        &[
-                            public.seed.as_bytes(),
-                            block.as_bytes(),
-                            pending.job.as_bytes(),
-                            &pending.replica.0.to_le_bytes(),
-                            sender.as_ref().map_or(&[][..], |sender| sender.as_bytes()),
-                        ],
-                    )
-                });
-            }
             let previous = last_place
                 .flatten()
                 .filter(|_| job.constraints.prefer_previous || job.has_fixed_port())
                 .filter(|worker| candidates.contains(worker));
+            let found = candidates.len();
+            candidates = Order::new(manifest, public, pending).sample(candidates, previous);
+            // Who is not asked is there no more for those that are kept apart.
+            if candidates.len() < found {
+                let before = steps.iter().filter(|step| step.rules == of_job);
+                let before = before.map(|step| step.candidates.as_slice());
+                if !of_this.leaves_enough(&candidates, before) {
+                    candidates.clear();
+                }
+            }
+            if of_this.in_turn {
+                sample::in_turn(&mut candidates, turn);
+                turn = turn.wrapping_add(1);
+            }
             // A step without candidates is none for the circuit.
             let is_open = !candidates.is_empty();
+            let previous = previous.filter(|_| is_open);
             let mut first_of_job = true;
             for step in steps.iter_mut().rev().take_while(|step| step.job == pending.job) {
                 first_of_job &= step.candidates.is_empty();
@@ -285,5 +287,7 @@ impl Plan {
 
 #[cfg(test)]
 mod home_tests;
+#[cfg(test)]
+mod sample_tests;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! What all replicas of a job have in common, as far as it is public.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash,
@@ -219,6 +219,20 @@ impl JobRules {
     pub(crate) fn without(&self, barred: usize, mut all: Vec<usize>, before: usize) -> Vec<usize> {
         all.retain(|worker| *worker != barred);
         if before < answered(self.hard, &all, &self.domains, self.least) { all } else { Vec::new() }
+    }
+
+    /// Whether the candidates that a replica asks are enough after replicas of the job `before` it, each of which
+    /// may take those of one failure domain.
+    pub(crate) fn leaves_enough<'a>(
+        &self,
+        asked: &[usize],
+        before: impl Iterator<Item = &'a [usize]>,
+    ) -> bool {
+        let domain = |worker: &usize| self.domains.get(*worker);
+        let domains: BTreeSet<_> = asked.iter().filter_map(domain).collect();
+        let takes =
+            |before: &&[usize]| before.iter().filter_map(domain).any(|d| domains.contains(d));
+        before.filter(takes).count() < answered(self.hard, asked, &self.domains, self.least)
     }
 
     /// Whether a replica of the job stays where it is.

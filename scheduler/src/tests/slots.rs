@@ -25,6 +25,8 @@ pub(super) struct Wanted {
     /// Whether its data is in a host volume, which all workers offer. Of three replicas in a row, one had
     /// its place at a worker that is there, one nowhere, one at a worker that is gone.
     pub(super) keeps_data: Option<OnLoss>,
+    /// How many candidates each of its replicas asks.
+    pub(super) candidates: u16,
 }
 
 impl Wanted {
@@ -39,6 +41,7 @@ impl Wanted {
             max_latency: None,
             prefer_previous: false,
             keeps_data: None,
+            candidates: ALL_CANDIDATES,
         }
     }
 
@@ -150,6 +153,7 @@ pub(super) fn slot(
                 job: digests[job],
                 replica: ReplicaIndex(replica),
                 only: None,
+                candidates: wanted[job].candidates,
             })
             .collect(),
         leaving: Vec::new(),

@@ -119,12 +119,14 @@ prop_compose! {
             3 => Just(None),
             1 => prop_oneof![Just(OnLoss::Pending), Just(OnLoss::Empty)].prop_map(Some),
         ],
+        candidates in prop_oneof![Just(ALL_CANDIDATES), Just(SAMPLE), 0..9u16],
     ) -> Wanted {
         let [cpu, memory] = first;
         let [disk, gpu] = others;
         let request = [cpu, memory, disk, gpu];
         Wanted {
             encrypted, priority, apart, max_latency, prefer_previous, keeps_data,
+            candidates,
             ..Wanted::new(request, replicas, policy)
         }
     }
@@ -133,7 +135,7 @@ prop_compose! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..Default::default() })]
 
-    /// Every policy and constraint, batches, edges of the range, no worker and one.
+    /// Every policy and constraint, batches, samples, edges of the range, no worker and one.
     #[test]
     fn the_circuit_in_clear_agrees_with_the_twin(
         readings in prop::collection::vec(any_reading(), 0..24),

@@ -18,9 +18,9 @@ use veil_protocol_spec::{
     Address, Blake3Digest, ChainId, ClusterId, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
     PeerIdHash, ReplicaIndex, Slot,
     scheduling::{
-        AntiAffinity, Binding, BlockRef, ClusterPolicy, ClusterScope, Constraints, CpuUnits,
-        DiskUnits, EncryptedRequest, EncryptedWeights, FailureDomain, GpuUnits, JobSpec, Manifest,
-        MemoryUnits, PendingReplica, PolicyWeights, ProofMetadata, Quantities, Reading,
+        ALL_CANDIDATES, AntiAffinity, Binding, BlockRef, ClusterPolicy, ClusterScope, Constraints,
+        CpuUnits, DiskUnits, EncryptedRequest, EncryptedWeights, FailureDomain, GpuUnits, JobSpec,
+        Manifest, MemoryUnits, PendingReplica, PolicyWeights, ProofMetadata, Quantities, Reading,
         ReplicaState, Resource, ResourceRequest, Resources, RolloutChanges, RunningReplica, Scale,
         Strength, TelemetryEntry, Weights, keccak,
     },
@@ -166,6 +166,7 @@ impl Cluster {
                     job: digest,
                     replica: ReplicaIndex(replica),
                     only: None,
+                    candidates: ALL_CANDIDATES,
                 })
             })
             .collect();

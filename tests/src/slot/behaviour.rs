@@ -12,7 +12,7 @@ use veil_protocol_spec::{
     identity::SecretIdentity,
     scheduling::{
         EndedReplica, GiveBackReason, GivenBack, LeavingReplica, LostWorker, Manifest, Note,
-        PendingReplica, ReplicaExit, RunChange, RunStep, SignedSuspicion,
+        PendingReplica, ReplicaExit, RunChange, RunStep, SAMPLE, SignedSuspicion,
     },
 };
 
@@ -191,6 +191,7 @@ impl SlotBehaviour {
                 job: Blake3Digest([0xbb; 32]),
                 replica: ReplicaIndex(0),
                 only: None,
+                candidates: SAMPLE,
             }),
             Self::FalseLoss => {
                 if let Some(entry) = manifest.telemetry.pop() {

@@ -11,7 +11,7 @@ use veil_committee_slot::{
 use veil_protocol_spec::{
     Address, Blake3Digest, Committee, KeccakDigest, ParticipantIndex, PeerIdHash, PublicIdentity,
     Slot,
-    scheduling::{CircuitId, ClusterState, SignedSuspicion, Suspicion, UnixMillis},
+    scheduling::{CircuitId, ClusterState, Sampling, SignedSuspicion, Suspicion, UnixMillis},
 };
 
 use super::chain::ChainView;
@@ -39,6 +39,7 @@ pub(super) struct Sight {
     /// Number of the last block that this member knows.
     pub(super) settled: u64,
     pub(super) max_workers: usize,
+    pub(super) sampling: Sampling,
     /// What the jobs want whose body this member has, as of the block.
     pub(super) bodies: Arc<BTreeMap<Blake3Digest, JobDemand>>,
     pub(super) fresh: Vec<TelemetryRef>,
@@ -64,6 +65,7 @@ impl Sight {
             anchored: self.chain.anchored,
             policy: POLICY,
             max_workers: self.max_workers,
+            sampling: self.sampling,
             workers: &self.chain.workers,
             draining: &self.chain.draining,
             submissions: &self.chain.submissions,

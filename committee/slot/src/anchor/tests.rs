@@ -1,7 +1,7 @@
 //! Which certificate is due, whose turn it is, and what follows a try.
 
 use veil_protocol_spec::scheduling::{
-    ClusterState, Manifest, PendingReplica, RolloutChanges, TelemetryEntry,
+    ClusterState, Manifest, PendingReplica, RolloutChanges, SAMPLE, TelemetryEntry,
 };
 use veil_protocol_spec::{Blake3Digest, ReplicaIndex};
 
@@ -33,6 +33,7 @@ impl Certificates {
             job: job(1).digest(),
             replica: ReplicaIndex(0),
             only: None,
+            candidates: SAMPLE,
         });
         let entry = TelemetryEntry { sender: worker(1), digest: Blake3Digest([1; 32]) };
         let manifest = Manifest {

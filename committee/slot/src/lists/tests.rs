@@ -71,6 +71,7 @@ fn next(
         health: &Health::new(),
         block: 1,
         policy: POLICY,
+        sampling: Sampling::default(),
         given_back: &Words::new(),
         owners: &BTreeMap::new(),
         fit: &|_, _| Fit::Fits,

@@ -8,8 +8,8 @@ use veil_protocol_spec::{
     Committee, KeccakDigest, Signature,
     agreement::SlotOutcome,
     scheduling::{
-        BlockRef, CertificateBody, ClusterPolicy, Outcome, ReferenceStringOrigin, Submission,
-        TelemetryEntry, UnixMillis,
+        BlockRef, CertificateBody, ClusterPolicy, Outcome, ReferenceStringOrigin, Sampling,
+        Submission, TelemetryEntry, UnixMillis,
     },
 };
 use veil_scheduler_plan::{inputs::PublicInputs, outcome::CIRCUIT_STEPS};
@@ -83,6 +83,7 @@ impl Sight {
             anchored: Slot(0),
             policy: POLICY,
             max_workers: 8,
+            sampling: Sampling::default(),
             workers: &self.workers,
             draining: &BTreeSet::new(),
             submissions: &self.submissions,

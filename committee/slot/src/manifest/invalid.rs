@@ -38,10 +38,10 @@ pub enum InvalidManifest {
         /// Allowed.
         most: usize,
     },
-    /// More replicas than the slot's bound on its cost lets it try.
-    #[error("it lists {found} replicas as pending; among so many workers a slot tries {most}")]
+    /// More than the slot's bound on its cost lets it ask.
+    #[error("its pending replicas ask {found} candidates together; a slot asks {most}")]
     TooCostly {
-        /// Listed.
+        /// By the manifest.
         found: usize,
         /// Allowed.
         most: usize,

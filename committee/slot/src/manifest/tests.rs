@@ -102,6 +102,7 @@ fn local_view(known: &Known) -> LocalView<'_> {
         anchored: Slot(0),
         policy: KeccakDigest([8; 32]),
         max_workers: MAX_WORKERS,
+        sampling: Sampling::default(),
         workers: &known.workers,
         draining: &known.draining,
         submissions: &known.submissions,

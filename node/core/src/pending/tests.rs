@@ -14,7 +14,7 @@ use veil_protocol_spec::{
         Assignment, AssignmentCertificate, Assignments, Binding, BlockRef, CertificateBody,
         ClusterPolicy, ClusterScope, CpuUnits, GroupSignature, LeavingReplica, Manifest,
         MemoryUnits, NewVersion, Outcome, PendingReplica, ReferenceStringOrigin, ReplicaHealth,
-        ResourceRequest, Resources, RolloutChanges, SlotRecord, Submission, TelemetryEntry,
+        ResourceRequest, Resources, RolloutChanges, SAMPLE, SlotRecord, Submission, TelemetryEntry,
     },
 };
 use veil_tests::fixtures;
@@ -81,7 +81,7 @@ fn slot(state: &ClusterState, to: u8, change: impl FnOnce(&mut Manifest)) -> Clu
 }
 
 fn place(submission: u64, job: &JobSpec) -> PendingReplica {
-    PendingReplica { submission, job: job.digest(), replica: FIRST, only: None }
+    PendingReplica { submission, job: job.digest(), replica: FIRST, only: None, candidates: SAMPLE }
 }
 
 /// Of two workers, the second of which is drained.

@@ -16,7 +16,7 @@ use veil_protocol_spec::{
     scheduling::{
         Assignment, AssignmentCertificate, Assignments, BlockRef, CircuitId, ClusterScope,
         GroupSignature, Manifest, Outcome, PendingReplica, ReferenceStringOrigin, RolloutChanges,
-        TelemetryEntry,
+        SAMPLE, TelemetryEntry,
     },
 };
 
@@ -110,7 +110,13 @@ impl Member {
             policy: KeccakDigest([3; 32]),
             circuit: CircuitId { version: 1, fingerprint: Blake3Digest([4; 32]) },
             telemetry: vec![TelemetryEntry { sender: worker, digest: Blake3Digest([5; 32]) }],
-            pending: vec![PendingReplica { submission: 0, job: JOB, replica: REPLICA, only: None }],
+            pending: vec![PendingReplica {
+                submission: 0,
+                job: JOB,
+                replica: REPLICA,
+                only: None,
+                candidates: SAMPLE,
+            }],
             leaving: Vec::new(),
             done: Vec::new(),
             lost: Vec::new(),

@@ -11,9 +11,11 @@ use crate::{
         abi::keccak,
         assignment::{Assignments, Outcome},
         manifest::{MAX_PENDING, Manifest},
-        submission::{BITS_OF_ONE_WORKER, LEAK_WINDOW_BLOCKS, bits_of_try},
+        submission::{LEAK_WINDOW_BLOCKS, bits_of_try},
     },
 };
+
+use super::ClusterState;
 
 type Replica = (Blake3Digest, ReplicaIndex);
 
@@ -32,6 +34,8 @@ const MAX_FAILURES: u8 = 7;
 pub(super) struct Tried {
     /// Slots that found no place for it, since something changed that could help.
     pub(super) failures: u8,
+    /// All that did since it had a place: how many workers the next one asks follows from it.
+    pub(super) failed: u8,
     /// The last of them.
     pub(super) slot: Slot,
     /// The worker that held it last; of a system job, the one that it is for.
@@ -81,6 +85,22 @@ pub(super) struct Tries {
     pub(super) draw: Option<Draw>,
 }
 
+impl ClusterState {
+    /// How many slots found no place for a replica, since it had one.
+    #[must_use]
+    pub fn failed(&self, job: Blake3Digest, replica: ReplicaIndex) -> u8 {
+        self.tries.tried.get(&(job, replica)).map_or(0, |tried| tried.failed)
+    }
+
+    /// The workers of a manifest that builds on this state that are asked after all others: no slot with an outcome
+    /// has considered them, and the [draw](Self::draw) is older than this manifest, after slots that ended void. Who
+    /// chose a name then knew what it would be drawn by.
+    pub fn late<'a>(&'a self, manifest: &'a Manifest) -> impl Iterator<Item = PeerIdHash> + 'a {
+        let senders = manifest.telemetry.iter().map(|entry| entry.sender);
+        senders.filter(move |worker| self.tries.is_late(worker))
+    }
+}
+
 impl Tries {
     /// What was told about a job within the window that `block` is in.
     pub(super) fn told(&self, job: &Blake3Digest, block: u64) -> Told {
@@ -97,12 +117,12 @@ impl Tries {
     /// "Leak bits and tries are charged at the lock": whatever the slot ends with.
     pub(super) fn locked(&mut self, manifest: &Manifest) {
         self.draw.get_or_insert(Draw::of(manifest));
-        let (block, bits) = (manifest.block.number, bits_of_try(manifest.telemetry.len()));
-        if bits > 0 {
-            for pending in &manifest.pending {
+        let block = manifest.block.number;
+        for pending in &manifest.pending {
+            let bits = bits_of_try(manifest.asked(pending));
+            if bits > 0 {
                 let mut told = self.told(&pending.job, block);
-                let only = pending.only.map(|_| BITS_OF_ONE_WORKER);
-                told.bits = told.bits.saturating_add(only.unwrap_or(bits));
+                told.bits = told.bits.saturating_add(bits);
                 self.told.insert(pending.job, told);
             }
         }
@@ -137,7 +157,12 @@ impl Tries {
             let anew = before.is_none_or(|tried| all_wake || tried.slot <= self.freed);
             let failures = before.filter(|_| !anew).map_or(0, |tried| tried.failures);
             let failures = failures.saturating_add(1).min(MAX_FAILURES);
-            let tried = Tried { failures, slot: manifest.slot, previous: previous(&replica) };
+            // What could help does not begin anew with few: else a replica for which there is room on one of a
+            // thousand workers would ask fifteen of them for ever.
+            let failed = before.map_or(0, |tried| tried.failed);
+            let failed = failed.saturating_add(u8::from(!telemetry.is_empty())).min(MAX_FAILURES);
+            let (slot, previous) = (manifest.slot, previous(&replica));
+            let tried = Tried { failures, failed, slot, previous };
             self.tried.insert(replica, tried);
         }
         if self.tried.len() > MAX_TRIED {
@@ -160,6 +185,12 @@ impl Tries {
         }
         self.policy = Some(manifest.policy);
         self.draw = None;
+    }
+
+    /// Whether a worker is asked after the others in the slot of a manifest: the block that the order is drawn from
+    /// may have been known before the worker was.
+    fn is_late(&self, worker: &PeerIdHash) -> bool {
+        self.draw.is_some() && !self.known.contains(worker)
     }
 
     /// Keccak-256 of the encoding; `None` if nothing was tried yet.

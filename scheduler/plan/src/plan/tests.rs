@@ -9,7 +9,7 @@ use veil_protocol_spec::{
 
 use super::*;
 use crate::{
-    cost::{LOOK_UPS_PER_PAIR, most_replicas},
+    cost::{LOOK_UPS_PER_PAIR, most_pairs, pairs, pairs_of},
     unfit::Unfit,
 };
 
@@ -58,6 +58,7 @@ pub(super) fn slot(job: &JobSpec, replicas: u16) -> (Manifest, PublicInputs) {
         job: digest,
         replica: ReplicaIndex(replica),
         only: None,
+        candidates: ALL_CANDIDATES,
     };
     let entry = |w| TelemetryEntry { sender: PeerIdHash([w; 32]), digest: Blake3Digest([w; 32]) };
     let manifest = Manifest {
@@ -119,6 +120,7 @@ fn what_a_plan_is_made_from_can_be_stored_and_read_again() {
     public.running.push(RunningReplica { job, replica, worker, state });
     public.seed = KeccakDigest([11; 32]);
     public.last_decided = Slot(1);
+    public.late.insert(worker);
     let bundle = public.bundle(&manifest);
     assert_eq!((bundle.slot, bundle.manifest), (manifest.slot, manifest.digest()));
     let bundle = InputBundle::from_wire(&bundle.to_wire()).unwrap();
@@ -195,8 +197,6 @@ fn whatever_narrows_the_candidates_must_leave_enough_of_them() {
     assert_eq!(asked(with(by_zone), 2, 0), (1, None));
 }
 
-/// "A manifest that costs more than the slot's bound is never locked": the public rule bounds replicas
-/// and workers; this holds the circuits' cost against it.
 /// It is where its port was in use before, and is free now.
 #[test]
 fn a_replica_with_a_fixed_port_goes_back_where_it_or_its_predecessor_was() {
@@ -218,6 +218,8 @@ fn a_replica_with_a_fixed_port_goes_back_where_it_or_its_predecessor_was() {
     }
 }
 
+/// "A manifest that costs more than the slot's bound is never locked": the public rule bounds replicas
+/// and candidates; this holds the circuits' cost against it.
 #[test]
 fn what_a_slot_may_list_costs_at_most_the_bound() {
     let entry = |w: u16| {
@@ -233,8 +235,15 @@ fn what_a_slot_may_list_costs_at_most_the_bound() {
         gpu: GpuUnits(21),
     });
     let mut dearest = 0;
-    for workers in [2u16, 16, 64, 300] {
-        let most = most_replicas(workers.into(), 0).min(96) as u16;
+    for (workers, candidates) in [
+        (2u16, ALL_CANDIDATES),
+        (16, ALL_CANDIDATES),
+        (64, ALL_CANDIDATES),
+        (300, SAMPLE),
+        (300, 300),
+    ] {
+        let asked = usize::from(workers.min(candidates));
+        let most = (most_pairs(0) / pairs_of(asked)).min(96) as u16;
         for policy in [
             SchedulingPolicy::Spread,
             SchedulingPolicy::BinPack,
@@ -271,12 +280,15 @@ fn what_a_slot_may_list_costs_at_most_the_bound() {
                                 job,
                                 replica,
                                 only: None,
+                                candidates,
                             });
                             public.previous.insert((job, replica), entry(0).sender);
                         }
                     }
                     let cost = Plan::new(&manifest, &public).unwrap().cost().look_ups();
-                    let pairs = u64::from(workers) * manifest.pending.len() as u64;
+                    assert!(pairs(&manifest) <= most_pairs(0));
+                    let asked = manifest.pending.iter().map(|pending| manifest.asked(pending));
+                    let pairs = asked.sum::<usize>() as u64;
                     dearest = dearest.max(cost * 100 / pairs);
                     assert!(
                         cost <= pairs * LOOK_UPS_PER_PAIR,

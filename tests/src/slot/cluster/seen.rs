@@ -44,6 +44,7 @@ impl Cluster {
             settled: self.around.chain.head().block.number,
             chain,
             max_workers: usize::from(self.plan.scenario.max_workers),
+            sampling: self.around.sampling(),
             bodies,
             fresh,
             suspicions,

@@ -23,7 +23,7 @@ use veil_protocol_spec::{
     Blake3Digest, PeerIdHash,
     scheduling::{ClusterState, MAX_LOST, MAX_PENDING, Outcome, RolloutPhase, SlotRecord},
 };
-use veil_scheduler_plan::cost::most_replicas;
+use veil_scheduler_plan::cost::{most_pairs, pairs, pairs_of};
 
 use super::{Properties, Replica, SLOT, given_back, rollout};
 use crate::slot::{SlotReport, sight::STEP, worker::GRACE, workers::Surroundings};
@@ -146,8 +146,12 @@ impl Properties {
         let is_counted = |worker: &PeerIdHash| {
             manifest.lost.binary_search_by_key(worker, |of| of.worker).is_ok()
         };
-        let most = most_replicas(manifest.telemetry.len(), before.voids()).min(MAX_PENDING);
-        let (few_lost, few) = (manifest.lost.len() < MAX_LOST, manifest.pending.len() < most);
+        let few_lost = manifest.lost.len() < MAX_LOST;
+        let has_room = |asks: u16| {
+            let asks = manifest.telemetry.len().min(asks.into());
+            manifest.pending.len() < MAX_PENDING
+                && pairs(manifest) + pairs_of(asks) <= most_pairs(before.voids())
+        };
         let is_void = record.certificate.body.is_void();
         let chain = around.chain.at(manifest.block);
         let mut all = core::mem::take(&mut self.lost);
@@ -174,6 +178,7 @@ impl Properties {
             let to_list = counts && !waits_for_lease && begun >= self.due(job, lost, around);
             let (slot, since) = (manifest.slot, lost.since);
             // Of more than a list holds those come first that no slot has counted yet; the others take turns.
+            let few = has_room(around.sampling().of_try(before.failed(*job, *replica)));
             lost.waits = to_count && (is_void || !few_lost) || to_list && (is_void || !few);
             if lost.waits {
                 report.count("lost replica waits for its turn");

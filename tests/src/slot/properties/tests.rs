@@ -7,7 +7,7 @@ use veil_protocol_spec::{
     agreement::{Instance, Lock},
     scheduling::{
         Assignment, AssignmentCertificate, Assignments, CertificateBody, GroupSignature, Manifest,
-        PendingReplica, ReferenceStringOrigin, SignedSuspicion, TelemetryEntry,
+        PendingReplica, ReferenceStringOrigin, SAMPLE, SignedSuspicion, TelemetryEntry,
     },
 };
 
@@ -36,7 +36,8 @@ fn placed(around: &Surroundings) -> (SlotRecord, ClusterState) {
     manifest.previous = CertificateBody::NO_PREVIOUS;
     manifest.block = around.chain.head().block;
     manifest.telemetry = vec![TelemetryEntry { sender: worker, digest: Blake3Digest([2; 32]) }];
-    manifest.pending = vec![PendingReplica { submission: 1, job, replica, only: None }];
+    manifest.pending =
+        vec![PendingReplica { submission: 1, job, replica, only: None, candidates: SAMPLE }];
     let outcome = Outcome::Node(worker);
     follow(&ClusterState::default(), manifest, vec![Assignment { job, replica, outcome }])
 }

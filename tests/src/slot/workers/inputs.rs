@@ -1,7 +1,7 @@
 //! What members store of a slot's inputs, and evaluate.
 
 use veil_committee_slot::manifest::TelemetryRef;
-use veil_protocol_spec::scheduling::{ClusterState, Manifest, Reading, TelemetryEntry};
+use veil_protocol_spec::scheduling::{ClusterState, Manifest, Reading, Sampling, TelemetryEntry};
 use veil_scheduler_plan::inputs::PublicInputs;
 
 use super::{Sample, Surroundings};
@@ -37,6 +37,7 @@ impl Surroundings {
             last_decided: state.last_decided(),
             draw: state.draw(manifest),
             barred: state.barred(manifest).collect(),
+            late: state.late(manifest).collect(),
             ..PublicInputs::default()
         };
         let mut readings = Vec::with_capacity(manifest.telemetry.len());
@@ -46,6 +47,11 @@ impl Surroundings {
             self.bundle.extend(sample.map(|sample| (entry.digest, sample)));
         }
         (public, readings)
+    }
+
+    /// How many candidates the policy lets a try ask.
+    pub(in crate::slot) const fn sampling(&self) -> Sampling {
+        self.policy.sampling()
     }
 
     /// The slot is over.

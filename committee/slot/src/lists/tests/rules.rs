@@ -1,7 +1,8 @@
 //! Leases, tries, shares and the bits that are told.
 
 use proptest::prelude::*;
-use veil_scheduler_plan::cost::{LOOK_UPS_PER_PAIR, MAX_LOOK_UPS};
+use veil_protocol_spec::scheduling::{Candidates, SAMPLE, WIDER_SAMPLE};
+use veil_scheduler_plan::cost::{LOOK_UPS_PER_PAIR, MAX_LOOK_UPS, pairs};
 
 use super::*;
 use crate::demand::STOP_SECONDS;
@@ -19,6 +20,7 @@ pub(super) struct Known {
     pub(super) draining: BTreeSet<PeerIdHash>,
     pub(super) owners: BTreeMap<PeerIdHash, Address>,
     pub(super) block: u64,
+    sampling: Sampling,
     /// Workers that do not fit system jobs.
     pub(super) unfit: BTreeMap<PeerIdHash, Fit>,
 }
@@ -37,6 +39,7 @@ impl Known {
             draining: BTreeSet::new(),
             owners: BTreeMap::new(),
             block: 1,
+            sampling: Sampling::default(),
             unfit: BTreeMap::new(),
         }
     }
@@ -70,6 +73,7 @@ impl Known {
             health: &self.health,
             block: self.block,
             policy: POLICY,
+            sampling: self.sampling,
             given_back: &self.given_back,
             owners: &self.owners,
             fit: &|_, worker| {
@@ -300,22 +304,84 @@ fn a_slot_never_lists_more_than_its_bound() {
     let mut known = Known::new(LeasePolicy::Keep);
     known.telemetry = (0..=255).map(worker).collect();
     known.submit(6, 2, 1, 0, 1024);
-    let state = ClusterState::default();
-    let most = most_replicas(256, 0);
-    let listed = known.next(&state).pending.len();
-    assert_eq!(listed, most);
-    assert!(listed as u64 * 256 * LOOK_UPS_PER_PAIR <= MAX_LOOK_UPS);
-    // Too slow for that many, the committee ends a slot void, and lists half.
-    let locked = known.manifest(&state);
-    let state = state.follow(&void(&state, locked)).unwrap();
-    assert_eq!(known.next(&state).pending.len(), most / 2);
+    known.submissions.iter_mut().for_each(|submission| submission.leak_bits = u32::MAX);
+    for (candidates, asked) in [(Candidates::All, 256), (Candidates::Sample, usize::from(SAMPLE))] {
+        known.sampling.candidates = candidates;
+        let state = ClusterState::default();
+        let most = most_pairs(0) / pairs_of(asked);
+        let listed = known.next(&state).pending.len();
+        assert_eq!(listed, most);
+        assert!((listed * asked) as u64 * LOOK_UPS_PER_PAIR <= MAX_LOOK_UPS);
+        // Too slow for that many, the committee ends a slot void, and lists half.
+        let locked = known.manifest(&state);
+        assert_eq!(pairs(&locked), most * pairs_of(asked));
+        let mut state = state.follow(&void(&state, locked)).unwrap();
+        assert_eq!(known.next(&state).pending.len(), most / 2);
+        // However many it asks, there is always one.
+        for _ in 0..20 {
+            let locked = known.manifest(&state);
+            state = state.follow(&void(&state, locked)).unwrap();
+        }
+        assert_eq!(known.next(&state).pending.len(), 1);
+    }
+}
+
+/// "Twice without room: more candidates, then all": and what asks many leaves room for what asks few.
+#[test]
+fn a_replica_asks_a_sample_twice_then_more_then_all() {
+    let mut known = Known::new(LeasePolicy::Keep);
+    known.telemetry = (0..=255).map(worker).collect();
+    let mut state = ClusterState::default();
+    let mut told = 0;
+    for (asked, bits) in [(SAMPLE, 4), (SAMPLE, 4), (WIDER_SAMPLE, 6), (1024, 9), (1024, 9)] {
+        known.submissions[0].leak_bits = u32::MAX;
+        let pending = known.next(&state).pending;
+        assert_eq!(pending.iter().map(|p| p.candidates).collect::<Vec<_>>(), [asked; 3]);
+        // With a bit less than that tells, it is not tried.
+        told += 3 * bits;
+        known.submissions[0].leak_bits = told - 1;
+        assert_eq!(known.next(&state).pending, []);
+        known.submissions[0].leak_bits = told;
+        state = known.slot(&state, |_| None);
+        assert_eq!(state.told(&job(1), 1).0, told);
+    }
+    known.submissions[0].leak_bits = u32::MAX;
+    state = known.slot(&state, |_| Some(7));
+    // A new one asks few.
+    known.submit(6, 2, 2, 0, 3);
+    let pending = known.next(&state).pending;
+    assert_eq!(pending.iter().map(|p| p.candidates).collect::<Vec<_>>(), [SAMPLE; 3]);
+}
+
+#[test]
+fn what_asks_all_does_not_keep_out_what_asks_few() {
+    let mut known = Known::new(LeasePolicy::Keep);
+    known.telemetry = (0..=255).map(worker).collect();
+    known.submissions.clear();
+    known.submit(6, 2, 1, 9, 40);
+    known.submissions.iter_mut().for_each(|submission| submission.leak_bits = u32::MAX);
+    let mut state = ClusterState::default();
+    for _ in 0..3 {
+        state = known.slot(&state, |_| None);
+    }
+    known.submit(7, 3, 2, 0, 5);
+    // A worker is new: all are tried again.
+    known.telemetry.remove(&worker(255));
+    let mut new = worker(255);
+    new.0[0] = 1;
+    known.telemetry.insert(new);
+    let pending = known.next(&state).pending;
+    let of = |byte| pending.iter().filter(|p| p.job == job(byte)).count();
+    assert_eq!(of(3), 5, "operators take turns, whatever a turn costs");
+    assert_eq!(of(2), (most_pairs(0) - 5 * pairs_of(SAMPLE.into())) / pairs_of(256));
 }
 
 #[test]
 fn operators_share_a_slot_and_priority_counts_within_a_share() {
     let mut known = Known::new(LeasePolicy::Keep);
     known.telemetry = (0..=255).map(worker).collect();
-    let most = most_replicas(256, 0);
+    known.sampling.candidates = Candidates::All;
+    let most = most_pairs(0) / pairs_of(256);
     // Operator 1 asks for far more than a slot takes, first, and with the highest priority.
     known.submit(6, 2, 1, 255, 1024);
     known.submit(7, 3, 2, 0, 1024);
@@ -374,7 +440,8 @@ proptest! {
             let judged = known.judges(&state, Some(judged));
             prop_assert_eq!(&judged.pending, &proposed.pending);
             prop_assert_eq!(&judged.leaving, &proposed.leaving);
-            prop_assert!(proposed.pending.len() <= most_replicas(workers.into(), 0));
+            let pairs = |p: &PendingReplica| pairs_of(p.candidates.min(workers.into()).into());
+            prop_assert!(proposed.pending.iter().map(pairs).sum::<usize>() <= most_pairs(0));
             state = proposer.slot(&state, |i| {
                 (choice >> (i % 60) & 1 == 1).then_some((choice as u8).wrapping_add(i as u8) % workers)
             });

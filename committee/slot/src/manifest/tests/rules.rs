@@ -2,8 +2,10 @@
 
 use veil_protocol_spec::{
     ReplicaIndex,
-    scheduling::{GiveBackReason, Note, ReplicaExit},
+    scheduling::{GiveBackReason, Note, ReplicaExit, SAMPLE},
 };
+
+use veil_scheduler_plan::cost::{most_pairs, pairs_of};
 
 use super::*;
 
@@ -146,7 +148,7 @@ fn a_manifest_that_costs_too_much_is_refused_before_anything_is_fetched() {
     known.submissions[0].leak_bits = u32::MAX;
     let many = |job: &Blake3Digest| two(job).map(|demand| JobDemand { replicas: 1024, ..demand });
     let view = LocalView { jobs: &many, max_workers: 1024, ..local_view(&known) };
-    let most = most_replicas(200, 0);
+    let most = most_pairs(0) / pairs_of(SAMPLE.into());
     let good = view.propose(member(2));
     assert_eq!((good.pending.len(), good.telemetry.len()), (most, 200));
     let knows_nothing = LocalView { jobs: &|_| None, fresh: &[], ..view };
@@ -155,8 +157,16 @@ fn a_manifest_that_costs_too_much_is_refused_before_anything_is_fetched() {
     let last = costly.pending[most - 1];
     let replica = veil_protocol_spec::ReplicaIndex(last.replica.0 + 1);
     costly.pending.push(PendingReplica { replica, ..last });
-    let refused = InvalidManifest::TooCostly { found: most + 1, most };
+    let (found, most) = ((most + 1) * pairs_of(SAMPLE.into()), most_pairs(0));
+    let refused = InvalidManifest::TooCostly { found, most };
     assert_eq!(knows_nothing.validate_facts(&costly, member(2)), Err(refused));
+    // Nor does a proposer choose how many are asked.
+    for candidates in [0, 1, SAMPLE - 1, SAMPLE + 1, u16::MAX] {
+        costly.pending.truncate(3);
+        costly.pending[1].candidates = candidates;
+        let refused = knows_nothing.validate_facts(&costly, member(2));
+        assert_eq!(refused, Err(InvalidManifest::Differs("number of candidates")));
+    }
 }
 
 /// Locked, it would have ended void, or, before slots could, the cluster.

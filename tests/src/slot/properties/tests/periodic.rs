@@ -90,7 +90,8 @@ impl Run {
     fn place(&mut self) {
         let (job, replica) = (self.job, ReplicaIndex(0));
         let mut manifest = self.manifest(None);
-        manifest.pending = vec![PendingReplica { submission: 1, job, replica, only: None }];
+        manifest.pending =
+            vec![PendingReplica { submission: 1, job, replica, only: None, candidates: SAMPLE }];
         let outcome = Outcome::Node(self.around.workers[0].id);
         let _ = self.follow(manifest, vec![Assignment { job, replica, outcome }]);
     }
