@@ -50,7 +50,6 @@ mod record;
 mod report;
 mod rollout;
 mod runs;
-mod sampling;
 mod state;
 mod submission;
 mod telemetry;
@@ -88,6 +87,9 @@ pub use veil_protocol_spec_job::{
     opened::{RequestSeed, SealedRequest, dominant},
     refusal::JobError,
     request::{EncryptedRequest, ResourceRequest},
+    sampling::{
+        ALL_CANDIDATES, BITS_OF_ONE_WORKER, Candidates, SAMPLE, Sampling, WIDER_SAMPLE, bits_of_try,
+    },
     schedule::{Schedule, ScheduleError, utc},
     sealed::{EncryptedShare, SealedPart, SealedPartError},
     unsupported::{self, Unsupported},
@@ -131,14 +133,13 @@ pub use rollout::{
     RolloutChanges,
 };
 pub use runs::{MAX_RUN_CHANGES, RunChange, RunStep};
-pub use sampling::{ALL_CANDIDATES, Candidates, SAMPLE, Sampling, WIDER_SAMPLE};
 pub use state::{
     ClusterState, Done, Draw, Line, MAX_DONE, MAX_DONE_OF_OPERATOR, MAX_LINES,
     MAX_LINES_OF_OPERATOR, MAX_PERIODIC, MAX_PERIODIC_OF_OPERATOR, MAX_RETURNED,
     MAX_RETURNED_OF_OPERATOR, MAX_VERSIONS, Placement, Returned, RolloutError, RolloutPhase, Run,
     RunError, Runs, StateError, Version, VersionOutcome,
 };
-pub use submission::{BITS_OF_ONE_WORKER, LEAK_WINDOW_BLOCKS, Submission, bits_of_try};
+pub use submission::{LEAK_WINDOW_BLOCKS, Submission};
 pub use telemetry::{
     MAX_ENDED, MAX_HEALTH_SAID, MAX_WORDS, Telemetry, TelemetryBody, TelemetryError,
 };

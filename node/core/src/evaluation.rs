@@ -332,8 +332,7 @@ impl InputSource {
         public.closed = view.closed();
         public.policy = view.rules.clone()?;
         public.previous = state.previous(manifest).collect();
-        public.seed = state.seed();
-        public.last_decided = state.last_decided();
+        (public.seed, public.last_decided) = (state.seed(), state.last_decided());
         public.draw = state.draw(manifest);
         public.barred = state.barred(manifest).collect();
         public.late = state.late(manifest).collect();

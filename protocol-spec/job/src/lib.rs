@@ -7,7 +7,7 @@
 //! - when a periodic one runs: its [`schedule`];
 //! - what it needs: [`resources`], and [`quantities`], as the circuits count them; or the [`proven`] list that an
 //!   encrypted request is, of which winners learn the [`limits`](opened::SealedRequest);
-//! - where it may run: [`labels`]; and how it is reached: [`network`];
+//! - where it may run: [`labels`]; how many workers are asked for it: [`sampling`]; and how it is reached: [`network`];
 //! - what it reaches of its operator's other jobs, and waits for: [`links`];
 //! - what becomes of it: [`lifecycle`];
 //! - what only winners can open: [`sealed`], and what is in it: [`contents`].
@@ -48,6 +48,7 @@ pub mod refusal;
 pub mod request;
 pub mod resources;
 mod rules;
+pub mod sampling;
 pub mod schedule;
 pub mod sealed;
 mod text;

@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Most workers with telemetry in one slot.
-pub const MAX_TELEMETRY: usize = 1024;
+pub const MAX_TELEMETRY: usize = veil_protocol_spec_job::sampling::ALL_CANDIDATES as usize;
 /// Most pending replicas in one slot; the others wait for the next.
 pub const MAX_PENDING: usize = 4096;
 /// Most running replicas of a cluster.

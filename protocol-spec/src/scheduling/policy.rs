@@ -12,13 +12,13 @@
 //! [`EncryptedWeights`], which travels by gossip: the chain takes 8 KiB, a proven list is larger.
 
 use serde::{Deserialize, Serialize};
+use veil_protocol_spec_job::sampling::{Candidates, Sampling};
 
 use super::{
     binding::ClusterScope,
     manifest::{CircuitId, MAX_TELEMETRY},
     proven::{ProofMetadata, ProvenList},
     quantities::{OutOfRange, Scale},
-    sampling::{Candidates, Sampling},
 };
 use crate::{
     codec::{CodecError, Wire},

@@ -1,7 +1,8 @@
-//! A submission as the chain orders it, and the bits that it states.
+//! A submission as the chain orders it, which states bits, and what tells them: how many workers a try asks.
 
 use serde::{Deserialize, Serialize};
 
+use super::manifest::{Manifest, PendingReplica};
 use crate::ids::{Address, Blake3Digest};
 
 /// Blocks of the chain after which what was told about a job's surroundings is counted anew.
@@ -24,25 +25,11 @@ pub struct Submission {
     pub cancelled: bool,
 }
 
-/// Bits that the answer to one replica in one slot can tell: a worker out of that many, or none.
-#[must_use]
-pub const fn bits_of_try(workers: usize) -> u32 {
-    usize::BITS - workers.leading_zeros()
-}
-
-/// Bits that the answer to one replica can tell that is for one worker: whether that has room.
-pub const BITS_OF_ONE_WORKER: u32 = 1;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_is_a_worker_or_none() {
-        // ceil(log2(workers + 1))
-        for (workers, bits) in [(0, 0), (1, 1), (2, 2), (3, 2), (4, 3), (7, 3), (8, 4), (1023, 10)]
-        {
-            assert_eq!(bits_of_try(workers), bits, "{workers} workers");
-        }
+impl Manifest {
+    /// How many workers the try of a pending replica asks at most, and tells of.
+    #[must_use]
+    pub fn asked(&self, pending: &PendingReplica) -> usize {
+        let most = if pending.only.is_some() { 1 } else { pending.candidates.into() };
+        self.telemetry.len().min(most)
     }
 }

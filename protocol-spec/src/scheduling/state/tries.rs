@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use veil_protocol_spec_job::sampling::bits_of_try;
 
 use crate::{
     codec::encode,
@@ -11,7 +12,7 @@ use crate::{
         abi::keccak,
         assignment::{Assignments, Outcome},
         manifest::{MAX_PENDING, Manifest},
-        submission::{LEAK_WINDOW_BLOCKS, bits_of_try},
+        submission::LEAK_WINDOW_BLOCKS,
     },
 };
 
@@ -97,7 +98,8 @@ impl ClusterState {
     /// chose a name then knew what it would be drawn by.
     pub fn late<'a>(&'a self, manifest: &'a Manifest) -> impl Iterator<Item = PeerIdHash> + 'a {
         let senders = manifest.telemetry.iter().map(|entry| entry.sender);
-        senders.filter(move |worker| self.tries.is_late(worker))
+        let Tries { draw, known, .. } = &self.tries;
+        senders.filter(move |worker| draw.is_some() && !known.contains(worker))
     }
 }
 
@@ -185,12 +187,6 @@ impl Tries {
         }
         self.policy = Some(manifest.policy);
         self.draw = None;
-    }
-
-    /// Whether a worker is asked after the others in the slot of a manifest: the block that the order is drawn from
-    /// may have been known before the worker was.
-    fn is_late(&self, worker: &PeerIdHash) -> bool {
-        self.draw.is_some() && !self.known.contains(worker)
     }
 
     /// Keccak-256 of the encoding; `None` if nothing was tried yet.

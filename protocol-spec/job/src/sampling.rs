@@ -6,15 +6,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::{MAX_TELEMETRY, Manifest, PendingReplica};
-
 /// Candidates of the first tries of a replica: as many as a digit of 4 bits can number beside "none". In simulated days
 /// on 32 machines they accept 0.997 to 1.006 of the work that all candidates do (`placement-quality`).
 pub const SAMPLE: u16 = 15;
 /// Candidates of the try after them: the largest sample that takes no longer than four of the first.
 pub const WIDER_SAMPLE: u16 = 4 * SAMPLE;
 /// Every worker that a manifest can name.
-pub const ALL_CANDIDATES: u16 = MAX_TELEMETRY as u16;
+pub const ALL_CANDIDATES: u16 = 1024;
 /// How many samples of [`SAMPLE`] are drawn before a wider one.
 const FIRST_TRIES: u8 = 2;
 
@@ -52,18 +50,27 @@ impl Sampling {
     }
 }
 
-impl Manifest {
-    /// How many workers the try of a pending replica asks at most, and tells of.
-    #[must_use]
-    pub fn asked(&self, pending: &PendingReplica) -> usize {
-        let most = if pending.only.is_some() { 1 } else { pending.candidates.into() };
-        self.telemetry.len().min(most)
-    }
+/// Bits that the answer to one replica in one slot can tell: a worker out of that many, or none.
+#[must_use]
+pub const fn bits_of_try(workers: usize) -> u32 {
+    usize::BITS - workers.leading_zeros()
 }
+
+/// Bits that the answer to one replica can tell that is for one worker: whether that has room.
+pub const BITS_OF_ONE_WORKER: u32 = 1;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_is_a_worker_or_none() {
+        // ceil(log2(workers + 1))
+        for (workers, bits) in [(0, 0), (1, 1), (2, 2), (3, 2), (4, 3), (7, 3), (8, 4), (1023, 10)]
+        {
+            assert_eq!(bits_of_try(workers), bits, "{workers} workers");
+        }
+    }
 
     #[test]
     fn two_samples_a_wider_one_then_all() {
