@@ -6,6 +6,7 @@
 //! errors that name the key, and so is a value that cannot be meant. What an environment variable
 //! says wins over the file.
 
+pub mod docker_login;
 pub mod job_file;
 pub mod offer;
 pub mod policy_file;

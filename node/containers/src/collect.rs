@@ -83,7 +83,9 @@ impl Executor {
                 Ok(_) => match self.docker.remove_image(&image).await {
                     Ok(()) => {
                         tracing::info!(%image, "removed: nothing has used it for long");
-                        self.memory().record.forget(&image);
+                        let mut memory = self.memory();
+                        memory.record.forget(&image);
+                        memory.images.removed(&image);
                         removed.push(image);
                     }
                     // A container has come meanwhile.

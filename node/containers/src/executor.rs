@@ -281,7 +281,9 @@ impl Memory {
     /// What went wrong, and when it is tried again.
     pub(crate) fn error(&self, id: &ReplicaId, now: Instant) -> Option<String> {
         let error = self.errors.get(id)?;
-        let image = self.desired.get(id).and_then(|desired| self.images.pause(&desired.spec.image));
+        let of =
+            |desired: &DesiredReplica| self.images.pause(&desired.spec.image, desired.puller());
+        let image = self.desired.get(id).and_then(of);
         let pause = image.or_else(|| self.starts.get(id));
         Some(match pause.and_then(|pause| Some((pause.failures(), pause.left(now)?))) {
             Some((failures, left)) => {

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     Method, Request, Response,
@@ -63,6 +64,10 @@ pub(crate) struct State {
     pub(crate) images: BTreeMap<String, String>,
     /// What a pull is answered with; without it, the image is there afterwards.
     pub(crate) pull: Option<Pull>,
+    /// Whom its registry serves, by name; without it everybody.
+    pub(crate) accepts: Option<&'static str>,
+    /// Who has asked it, those without a name too.
+    pub(crate) pulls: Vec<Option<String>>,
     /// It never answers what contains one of these.
     pub(crate) ignores: BTreeSet<String>,
     /// Whether it calls itself Podman.
@@ -161,7 +166,12 @@ impl Fake {
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let parts: Vec<_> = path.trim_start_matches('/').split('/').collect();
         let query = head.uri.query().unwrap_or_default();
-        let (status, headers, answer) = self.state().answer(&head.method, &parts, query, &body);
+        let (status, headers, answer) = if parts == ["images", "create"] {
+            let by = head.headers.get("x-registry-auth").map(|by| user(by.as_bytes()));
+            self.state().pull(by, query)
+        } else {
+            self.state().answer(&head.method, &parts, query, &body)
+        };
         let mut response = Response::builder().status(status);
         for (name, value) in headers {
             response = response.header(name, value);
@@ -171,7 +181,31 @@ impl Fake {
     }
 }
 
+/// Who asks an engine to pull, as engines are told.
+fn user(header: &[u8]) -> String {
+    let said = header.iter().filter(|byte| **byte != b'=').copied().collect::<Vec<_>>();
+    let said = URL_SAFE_NO_PAD.decode(said).unwrap();
+    let said: Value = serde_json::from_slice(&said).unwrap();
+    said["username"].as_str().unwrap_or_default().to_owned()
+}
+
 impl State {
+    fn pull(&mut self, by: Option<String>, query: &str) -> Pull {
+        let by = by.filter(|by| !by.is_empty());
+        let is_accepted = self.accepts.is_none_or(|accepted| by.as_deref() == Some(accepted));
+        self.pulls.push(by);
+        if !is_accepted {
+            let says = "unauthorized: authentication required";
+            return (401, Vec::new(), json!({ "message": says }));
+        }
+        let image = query.split('&').find_map(|one| one.strip_prefix("fromImage="));
+        let image = image.unwrap().replace("%2F", "/").replace("%3A", ":");
+        self.pull.clone().unwrap_or_else(|| {
+            self.images.insert(image.replace("%40", "@"), "amd64".to_owned());
+            (200, Vec::new(), json!({ "status": "done" }))
+        })
+    }
+
     fn answer(&mut self, method: &Method, parts: &[&str], query: &str, body: &Value) -> Pull {
         let with = |status, answer| (status, Vec::new(), answer);
         let missing = || with(404, json!({ "message": "no such thing" }));
@@ -248,15 +282,6 @@ impl State {
                 Some(_) => with(204, Value::Null),
                 None => missing(),
             },
-            ["images", "create"] => {
-                let answer = self.pull.clone();
-                let image = query.split('&').find_map(|one| one.strip_prefix("fromImage="));
-                let image = image.unwrap().replace("%2F", "/").replace("%3A", ":");
-                answer.unwrap_or_else(|| {
-                    self.images.insert(image.replace("%40", "@"), "amd64".to_owned());
-                    with(200, json!({ "status": "done" }))
-                })
-            }
             ["images", name @ .., "json"] if get => {
                 let name = name.join("/");
                 let Some(architecture) = self.images.get(&name) else { return missing() };

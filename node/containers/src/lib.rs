@@ -104,7 +104,6 @@ mod report;
 mod restart;
 mod runs;
 mod sealed;
-mod stamp;
 mod states;
 mod suspend;
 mod terms;

@@ -5,11 +5,12 @@ use std::fmt;
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, HealthStatusEnum};
 use serde::{Deserialize, Serialize};
 
+use veil_node_process::moment::unix_millis;
+
 use crate::{
     port::Endpoint,
     probe::Health,
     replica::{Placement, ReplicaId},
-    stamp::unix_millis,
 };
 
 /// The state of a replica's container.

@@ -5,7 +5,7 @@
 //!   meanwhile, such as its address, is never reached in its place.
 //! - A connection is to the container's address on its bridge network, from this machine, as those of health checks: a
 //!   program that listens on its own loopback address only is not reached.
-//! - Whoever gives a command up leaves it running, as engines do: it finds its input at its end, and its terminal closed.
+//! - Whoever gives a command up leaves it running, as engines do: [`RunningCommand::process`] says what is to be ended.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -27,6 +27,7 @@ use tokio::{
     net::TcpStream,
     time::{Instant, sleep, timeout},
 };
+use veil_node_process::moment::unix_nanos;
 
 use crate::{
     container,
@@ -36,7 +37,6 @@ use crate::{
     labels,
     probe::address,
     replica::ReplicaId,
-    stamp::unix_nanos,
 };
 
 /// How long a program may take to accept a connection.
@@ -272,6 +272,17 @@ impl RunningCommand {
         let options = ResizeExecOptionsBuilder::new().h(rows.into()).w(columns.into()).build();
         let resizing = self.docker.client.resize_exec(&self.id, options);
         self.docker.call(Kind::Change, "resize exec", resizing).await
+    }
+
+    /// Its process, in the engine's numbers, as long as it runs.
+    ///
+    /// # Errors
+    /// [`DockerError`].
+    #[boxed]
+    pub async fn process(&self) -> Result<Option<i64>, DockerError> {
+        let looking = self.docker.client.inspect_exec(&self.id);
+        let said = self.docker.call(Kind::Look, "inspect exec", looking).await?;
+        Ok(said.pid.filter(|_| said.running == Some(true)))
     }
 
     /// The code with which it has ended, once its output is over; nothing if the engine does not know in time.

@@ -320,8 +320,11 @@ impl Executor {
             ready.push((desired, claim));
         }
         let had = &self.have_image(&replicas).await;
-        let start = |(desired, claim)| self.start_new(desired, claim, had).boxed();
-        let starts: Vec<BoxFuture<'_, _>> = ready.into_iter().map(start).collect();
+        let starts = ready.into_iter().map(|(desired, claim)| {
+            let had = had.get(&desired.puller());
+            self.start_new(desired, claim, had).boxed()
+        });
+        let starts: Vec<BoxFuture<'_, _>> = starts.collect();
         let mut starts = stream::iter(starts).buffer_unordered(CONCURRENT);
         while let Some((id, outcome)) = starts.next().await {
             self.record(report, id, outcome);
@@ -332,17 +335,19 @@ impl Executor {
         &self,
         desired: &DesiredReplica,
         claim: Arc<Claim<'_>>,
-        had: &Had,
+        had: Option<&Had>,
     ) -> Outcome {
         claim.does(Work::Other);
         let id = desired.id();
         let outcome = match had {
             // The wait may have been long.
-            Had::Yes if !self.memory().desired.contains_key(&id) => Ok(Change::Absent),
-            Had::Yes => self.create(desired).await.map_err(|error| self.failed_to_start(id, error)),
-            Had::Busy => Ok(Change::Busy),
-            Had::Waits(error) => Ok(Change::Waits(Arc::clone(error))),
-            Had::No(error) => Err(Arc::clone(error)),
+            Some(Had::Yes) if !self.memory().desired.contains_key(&id) => Ok(Change::Absent),
+            Some(Had::Yes) => {
+                self.create(desired).await.map_err(|error| self.failed_to_start(id, error))
+            }
+            Some(Had::Busy) | None => Ok(Change::Busy),
+            Some(Had::Waits(error)) => Ok(Change::Waits(Arc::clone(error))),
+            Some(Had::No(error)) => Err(Arc::clone(error)),
         };
         (id, outcome)
     }

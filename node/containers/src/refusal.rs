@@ -4,8 +4,6 @@
 //! says 500 where the registry said 429, and 200 where it finds out while it pulls. The sentences here are
 //! those of Docker with its own image store and with containerd's, and of Podman.
 
-use std::time::Duration;
-
 use bollard::errors::Error;
 use veil_protocol_spec::scheduling::ImageReference;
 
@@ -59,40 +57,12 @@ pub(crate) fn of_pull(
     }
 }
 
-/// How long the engine or the registry asks to be left alone, if it says so: as in
-/// `Retry-After: 30`, in seconds, or `retry-after: 1m2.5s`, as Go programs write it.
-pub(crate) fn asked_to_wait(words: &str) -> Option<Duration> {
-    let words = words.to_lowercase();
-    let (_, after) = words.split_once("retry-after").or_else(|| words.split_once("retry after"))?;
-    let mut rest = after.trim_start_matches([':', '=', ' ', '"']);
-    let mut seconds = 0.0;
-    let mut is_number = false;
-    loop {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (number, behind) = rest.split_at_checked(digits)?;
-        let Ok(number) = number.trim_end_matches('.').parse::<f64>() else { break };
-        is_number = true;
-        let letters = behind.find(|c: char| !c.is_alphabetic()).unwrap_or(behind.len());
-        let (unit, behind) = behind.split_at_checked(letters)?;
-        let factor = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "ms" => 0.001,
-            "us" | "\u{b5}s" | "ns" => 0.0,
-            "s" => 1.0,
-            _ => {
-                seconds += number;
-                break;
-            }
-        };
-        seconds += number * factor;
-        rest = behind;
-    }
-    is_number.then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use veil_node_process::moment::asked_to_wait;
+
     use super::*;
 
     fn refused(status: u16, message: &str) -> DockerError {

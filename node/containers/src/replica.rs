@@ -8,7 +8,7 @@ use veil_protocol_spec::{
     scheduling::{JobSpec, Resources, SealedArguments, SealedContents},
 };
 
-use crate::error::ReplicaError;
+use crate::{error::ReplicaError, image::Puller};
 
 /// One replica of one job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,6 +59,11 @@ impl DesiredReplica {
         let closed = SealedContents::default();
         let contents = self.contents.as_deref().unwrap_or(&closed);
         contents.limits(&self.spec).ok_or(ReplicaError::Request)
+    }
+
+    /// Who pulls its image.
+    pub(crate) fn puller(&self) -> Puller {
+        self.contents.as_ref()?.registry.as_ref().map(|_| self.spec.digest())
     }
 
     fn arguments(&self) -> Option<&SealedArguments> {

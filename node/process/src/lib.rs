@@ -7,7 +7,7 @@
 //! # Flow, state and restart
 //! Each call asks the operating system; nothing is kept. [`metrics`] is what a node counts, from zero
 //! at each start. [`moment`] is how people write and read durations and moments. [`evaluation_pool`] is the threads
-//! that all others go before.
+//! that all others go before. [`session`] is the processes of a session, of whoever began it.
 //!
 //! # Example
 //! ```
@@ -21,6 +21,7 @@
 pub mod evaluation_pool;
 pub mod metrics;
 pub mod moment;
+pub mod session;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -1,9 +1,12 @@
 //! Commands, at the worker.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use futures::StreamExt as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split},
+    runtime::Handle,
+};
 use veil_node_containers::ReplicaId;
 use veil_node_p2p::ByteStream;
 use veil_protocol_spec::{
@@ -16,6 +19,30 @@ use crate::{
     host::{Command, Host, Ran},
 };
 
+/// Ends a command when it is dropped, unless it was [over](Self::over).
+struct EndsWithOperator(Option<Arc<dyn Command>>);
+
+impl EndsWithOperator {
+    fn new(command: Arc<dyn Command>) -> Self {
+        Self(Some(command))
+    }
+
+    /// It has ended.
+    fn over(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for EndsWithOperator {
+    fn drop(&mut self) {
+        let Some(command) = self.0.take() else { return };
+        // A session is dropped where it ran; but for a process that ends, there is a runtime.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { command.end().await });
+        }
+    }
+}
+
 /// Runs a command, and carries what goes to it and comes of it.
 pub(crate) async fn run(
     host: &dyn Host,
@@ -27,6 +54,8 @@ pub(crate) async fn run(
     let last = match begin(host, id, wanted).await {
         Err(refusal) => ExecOutput::Failed(refusal),
         Ok(Ran { input, output, command }) => {
+            // Also where this is given up: the operator hangs up, or may reach the job no more.
+            let ends = EndsWithOperator::new(Arc::clone(&command));
             let mut showing = std::pin::pin!(show(output, &mut to));
             let mut feeding = std::pin::pin!(feed(from, input, &*command));
             // The end of the input is not the end of the command.
@@ -39,7 +68,11 @@ pub(crate) async fn run(
             };
             match shown? {
                 Err(refusal) => ExecOutput::Failed(refusal),
-                Ok(()) => ended(&*command).await,
+                Ok(()) => {
+                    // What has closed its output, and goes on, is the container's.
+                    ends.over();
+                    ended(&*command).await
+                }
             }
         }
     };

@@ -5,8 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use async_trait::async_trait;
 use tokio::{io::AsyncWrite, net::TcpStream};
 use veil_node_containers::{
-    CommandOutput, DockerError, Executor, Found, LogParts, LogRange, ReachError, ReplicaId,
-    Running, RunningCommand,
+    CommandOutput, DockerError, Found, LogParts, LogRange, ReachError, ReplicaId,
 };
 use veil_protocol_spec::reach::Refusal;
 
@@ -24,6 +23,9 @@ pub trait Command: Send + Sync {
     /// # Errors
     /// [`DockerError`].
     async fn exit_code(&self) -> Result<Option<i64>, DockerError>;
+
+    /// Ends it and what it has started, as far as this worker can; returns when that is done.
+    async fn end(&self);
 }
 
 /// A command that runs.
@@ -42,18 +44,7 @@ impl core::fmt::Debug for Ran {
     }
 }
 
-#[async_trait]
-impl Command for RunningCommand {
-    async fn resize(&self, size: (u16, u16)) -> Result<(), DockerError> {
-        Self::resize(self, size).await
-    }
-
-    async fn exit_code(&self) -> Result<Option<i64>, DockerError> {
-        Self::exit_code(self).await
-    }
-}
-
-/// The containers of a worker; but for tests, its [`Executor`].
+/// The containers of a worker; but for tests, its [`Executor`](veil_node_containers::Executor).
 #[async_trait]
 pub trait Host: Send + Sync + 'static {
     /// The container of a replica, if it has one.
@@ -82,33 +73,6 @@ pub trait Host: Send + Sync + 'static {
     /// # Errors
     /// [`ReachError`].
     async fn connect(&self, id: &ReplicaId, port: u16) -> Result<TcpStream, ReachError>;
-}
-
-#[async_trait]
-impl Host for Arc<Executor> {
-    async fn find(&self, id: &ReplicaId) -> Result<Option<Found>, DockerError> {
-        Executor::find(self, id).await
-    }
-
-    fn logs(&self, container: &str, range: LogRange) -> LogParts {
-        Executor::logs(self, container, range)
-    }
-
-    async fn exec(
-        &self,
-        container: &str,
-        command: Vec<String>,
-        input: bool,
-        terminal: Option<(u16, u16)>,
-    ) -> Result<Ran, DockerError> {
-        let ran = Executor::exec(self, container, command, input, terminal).await?;
-        let Running { input, output, command } = ran;
-        Ok(Ran { input, output, command: Arc::new(command) })
-    }
-
-    async fn connect(&self, id: &ReplicaId, port: u16) -> Result<TcpStream, ReachError> {
-        Executor::connect(self, id, port).await
-    }
 }
 
 /// What whoever reaches a container is told of that.

@@ -28,6 +28,7 @@
 
 pub mod authorise;
 mod client;
+mod engine;
 mod exec;
 mod forward;
 pub mod frame;

@@ -157,6 +157,8 @@ pub(crate) struct TestHost {
     pub(crate) listens: Option<SocketAddr>,
     pub(crate) resized: Arc<Mutex<Vec<(u16, u16)>>>,
     pub(crate) commands: Mutex<Vec<Vec<String>>>,
+    /// How many commands were ended.
+    pub(crate) ended: watch::Sender<u32>,
     /// What a log that goes on says later, if anything.
     pub(crate) live: Mutex<Option<mpsc::Receiver<LogPart>>>,
     /// Ended when whoever reads a log that goes on is gone.
@@ -167,7 +169,8 @@ pub(crate) fn line(time: u64, text: &str) -> LogPart {
     LogPart { time, is_error: false, bytes: Bytes::from(format!("{text}\n")) }
 }
 
-pub(crate) struct Ends(Arc<Mutex<Vec<(u16, u16)>>>);
+/// A command: how its terminal was resized, and how often it was ended.
+pub(crate) struct Ends(Arc<Mutex<Vec<(u16, u16)>>>, watch::Sender<u32>);
 
 #[async_trait]
 impl Command for Ends {
@@ -178,6 +181,10 @@ impl Command for Ends {
 
     async fn exit_code(&self) -> Result<Option<i64>, DockerError> {
         Ok(Some(42))
+    }
+
+    async fn end(&self) {
+        self.1.send_modify(|ended| *ended += 1);
     }
 }
 
@@ -245,7 +252,8 @@ impl Host for TestHost {
         let output = Box::pin(stream::unfold(output, async |mut output| {
             Some((output.recv().await?, output))
         }));
-        Ok(Ran { input: Box::pin(near), output, command: Arc::new(Ends(self.resized.clone())) })
+        let command = Arc::new(Ends(self.resized.clone(), self.ended.clone()));
+        Ok(Ran { input: Box::pin(near), output, command })
     }
 
     async fn connect(&self, _: &ReplicaId, port: u16) -> Result<TcpStream, ReachError> {

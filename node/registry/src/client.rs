@@ -3,16 +3,17 @@
 use core::time::Duration;
 
 use async_recursion::async_recursion as boxed;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::{
     Client, RequestBuilder, Response, StatusCode, Url,
-    header::{ACCEPT, AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ACCEPT, AUTHORIZATION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
     redirect::Policy,
 };
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use veil_protocol_spec::{
     hex,
-    scheduling::{ImageReference, ImageTag},
+    scheduling::{ImageReference, ImageTag, RegistryCredentials},
 };
 
 use crate::{error::RegistryError, manifest};
@@ -168,6 +169,22 @@ impl Registry {
         tag: &str,
         architecture: &str,
     ) -> Result<ImageReference, RegistryError> {
+        self.resolve_as(name, tag, architecture, None).await
+    }
+
+    /// The same, as whoever has these credentials. They go to the registry, and to whom it names for its logins, over TLS,
+    /// or without to a registry that is asked without.
+    ///
+    /// # Errors
+    /// As [`Registry::resolve`], and [`RegistryError::WrongCredentials`].
+    #[boxed]
+    pub async fn resolve_as(
+        &self,
+        name: &str,
+        tag: &str,
+        architecture: &str,
+        by: Option<&RegistryCredentials>,
+    ) -> Result<ImageReference, RegistryError> {
         let no_name = || RegistryError::NoName(format!("{name}:{tag}"));
         let is_tag = ImageTag::try_from(tag.to_owned()).is_ok();
         let with =
@@ -176,7 +193,7 @@ impl Registry {
         if !is_tag {
             return Err(no_name());
         }
-        let (url, bytes) = self.get(&any, &format!("manifests/{tag}"), What::Tag).await?;
+        let (url, bytes) = self.get(&any, &format!("manifests/{tag}"), What::Tag, by).await?;
         let digest = match manifest::of_platform(&bytes, architecture)? {
             None => Sha256::digest(&bytes).into(),
             Some(Some(digest)) => digest,
@@ -194,7 +211,7 @@ impl Registry {
         image: &ImageReference,
         reference: &str,
     ) -> Result<(String, Vec<u8>), RegistryError> {
-        self.get(image, &format!("manifests/{reference}"), What::Manifest).await
+        self.get(image, &format!("manifests/{reference}"), What::Manifest, None).await
     }
 
     /// A part of something beside the image, and its address.
@@ -204,7 +221,8 @@ impl Registry {
         digest: &[u8; 32],
         what: What,
     ) -> Result<(String, Vec<u8>), RegistryError> {
-        let (url, bytes) = self.get(image, &format!("blobs/sha256:{}", hex(digest)), what).await?;
+        let path = format!("blobs/sha256:{}", hex(digest));
+        let (url, bytes) = self.get(image, &path, what, None).await?;
         of_digest(url, bytes, digest)
     }
 
@@ -213,6 +231,7 @@ impl Registry {
         image: &ImageReference,
         path: &str,
         what: What,
+        by: Option<&RegistryCredentials>,
     ) -> Result<(String, Vec<u8>), RegistryError> {
         let place = Place::of(image.name(), &self.insecure);
         let client = if place.is_local { &self.local } else { &self.remote };
@@ -230,28 +249,71 @@ impl Registry {
             answer = ask(&url_asked).send().await;
         }
         let mut answer = answer.map_err(|error| unreachable(&url_asked, &error))?;
-        if answer.status() == StatusCode::UNAUTHORIZED
-            && let Some(login) = login(client, &answer, &place)
-        {
-            let (_, bytes) = read(login, What::Token).await?;
-            let token: Token =
-                serde_json::from_slice(&bytes).map_err(|error| RegistryError::Unreachable {
-                    url: url_asked.clone(),
-                    reason: format!("no token: {error}"),
+        if answer.status() == StatusCode::UNAUTHORIZED {
+            let wrong = || wrong_credentials(&url_asked, by);
+            let header = match login(client, &answer, &place) {
+                Some(Login::Bearer(request)) => {
+                    let request = match by {
+                        Some(by) => request.basic_auth(&by.username, Some(&by.password)),
+                        None => request,
+                    };
+                    let (_, bytes) =
+                        read(request, What::Token).await.map_err(|error| match error {
+                            RegistryError::NotServed { status: 401 | 403, .. } => {
+                                wrong().unwrap_or(error)
+                            }
+                            error => error,
+                        })?;
+                    let no_token = |error: serde_json::Error| RegistryError::Unreachable {
+                        url: url_asked.clone(),
+                        reason: format!("no token: {error}"),
+                    };
+                    let token: Token = serde_json::from_slice(&bytes).map_err(no_token)?;
+                    Some(format!("Bearer {}", token.token))
+                }
+                Some(Login::Basic) => by.map(|RegistryCredentials { username, password }| {
+                    format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))
+                }),
+                None => None,
+            };
+            if let Some(header) = header {
+                let mut header = HeaderValue::try_from(header).map_err(|_| {
+                    let reason = "a token that is no token".to_owned();
+                    wrong().unwrap_or(RegistryError::Unreachable { url: url_asked.clone(), reason })
                 })?;
-            let bearer = format!("Bearer {}", token.token);
-            let again = ask(&url_asked).header(AUTHORIZATION, bearer).send().await;
-            answer = again.map_err(|error| unreachable(&url_asked, &error))?;
+                header.set_sensitive(true);
+                let again = ask(&url_asked).header(AUTHORIZATION, header).send().await;
+                answer = again.map_err(|error| unreachable(&url_asked, &error))?;
+                if answer.status() == StatusCode::UNAUTHORIZED
+                    && let Some(error) = wrong()
+                {
+                    return Err(error);
+                }
+            }
         }
         Ok((url_asked.clone(), read_answer(answer, url_asked, what).await?))
     }
 }
 
-/// The request for a token that everybody gets, if the registry says where. The words are the registry's own:
-/// it is asked where it says, with TLS as the registry itself.
-fn login(client: &Client, answer: &Response, place: &Place<'_>) -> Option<RequestBuilder> {
+/// How a registry wants to be asked.
+enum Login {
+    /// With a token, which this request gets.
+    Bearer(RequestBuilder),
+    /// With user and password.
+    Basic,
+}
+
+/// How it says that it does. The words are the registry's own: for a token it is asked where it says, with TLS as the
+/// registry itself.
+fn login(client: &Client, answer: &Response, place: &Place<'_>) -> Option<Login> {
     let header = answer.headers().get(WWW_AUTHENTICATE)?.to_str().ok()?;
-    let said = header.strip_prefix("Bearer ").or_else(|| header.strip_prefix("bearer "))?;
+    let (scheme, said) = header.split_once(' ').unwrap_or((header, ""));
+    if scheme.eq_ignore_ascii_case("basic") {
+        return Some(Login::Basic);
+    }
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
     let value = |name: &str| {
         let (_, rest) = said.split_once(&format!("{name}=\""))?;
         rest.split_once('"').map(|(value, _)| value)
@@ -265,7 +327,12 @@ fn login(client: &Client, answer: &Response, place: &Place<'_>) -> Option<Reques
         url.query_pairs_mut().append_pair("service", service);
     }
     url.query_pairs_mut().append_pair("scope", &scope);
-    Some(client.get(url))
+    Some(Login::Bearer(client.get(url)))
+}
+
+fn wrong_credentials(url: &str, by: Option<&RegistryCredentials>) -> Option<RegistryError> {
+    let username = by?.username.clone();
+    Some(RegistryError::WrongCredentials { url: url.to_owned(), username })
 }
 
 async fn read(request: RequestBuilder, what: What) -> Result<(String, Vec<u8>), RegistryError> {

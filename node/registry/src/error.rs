@@ -15,6 +15,12 @@ pub enum RegistryError {
     /// It does not have it, or not for everybody.
     #[error("{url}: HTTP status {status}: not there, or not without a password; push it again")]
     NotServed { url: String, status: u16 },
+    /// It does not know the user, or its password.
+    #[error(
+        "{url}: the registry refuses the password of `{username}`: `docker login` again, or correct \
+         registry.username and registry.password"
+    )]
+    WrongCredentials { url: String, username: String },
     /// It serves more than anything that is asked for may have.
     #[error("{url}: longer than {max} bytes, which is no {what} of an image")]
     TooLarge { url: String, what: &'static str, max: usize },
@@ -80,6 +86,12 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// Whether who has a password may get another answer: registries do not say of everything that it is there.
+    #[must_use]
+    pub const fn may_want_credentials(&self) -> bool {
+        matches!(self, Self::NotServed { status: 401 | 403 | 404, .. } | Self::Limited { .. })
+    }
+
     /// Whether asking again brings the same, as long as the chain says the same.
     #[must_use]
     pub const fn is_final(&self) -> bool {

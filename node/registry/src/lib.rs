@@ -13,7 +13,7 @@
 //!    made it, and what is signed names the image's digest.
 //!
 //! A registry is believed nothing: what it serves meets a limit of size first, and what asking again cannot
-//! change is final ([`RegistryError::is_final`]). It is asked anonymously, as engines without a password do.
+//! change is final ([`RegistryError::is_final`]). It is asked anonymously, as engines without a password do, but for [`Registry::resolve_as`].
 //! The check is [`Registry::check`]; who allows an image finds with [`Registry::manifest`], [`parts`] and
 //! [`Registry::signature_by`] what the chain is told.
 

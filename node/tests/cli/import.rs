@@ -1,10 +1,17 @@
 //! `veil job import`: what it writes, what it prints, and how it ends.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    thread,
+};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::json;
 
-use super::veil;
+use super::{Said, veil, veil_with};
 
 const COMPOSE: &str = "services:\n  web: { image: \"registry.example/web:1\", secrets: [key] }\n  \
                        bad: { image: \"registry.example/bad:1\", privileged: true }\nsecrets: { key: { content: hunter2 } }\n";
@@ -90,4 +97,80 @@ fn what_is_no_such_file_is_refused_with_its_place() {
     assert!(said.json()["error"].as_str().unwrap().contains("line "), "{}", said.stdout);
     let none = veil(&["job", "import", "/nonexistent.yaml", "--json"]);
     assert_eq!((none.code, &none.json()["kind"]), (3, &json!("files")));
+}
+
+/// A registry that serves one tag to `robot` with `hunter2` only.
+fn private_registry() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let right = format!("basic {}", STANDARD.encode("robot:hunter2")).to_lowercase();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"\r\n\r\n")
+                && stream.read(&mut byte).is_ok_and(|read| read > 0)
+            {
+                request.push(byte[0]);
+                // The beginning of TLS.
+                if request[0] != b'G' {
+                    break;
+                }
+            }
+            let request = String::from_utf8_lossy(&request).to_lowercase();
+            let (status, more, body) = if request.contains(&right) {
+                ("200 OK", "", r#"{"config":{"digest":"sha256:00"},"layers":[]}"#)
+            } else {
+                ("401 Unauthorized", "WWW-Authenticate: Basic realm=\"test\"\r\n", "")
+            };
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 {status}\r\n{more}Content-Length: {length}\r\nConnection: close\r\n\r\n"
+            );
+            if request.starts_with("get") {
+                stream.write_all((head + body).as_bytes()).unwrap();
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_private_image_is_pinned_with_what_docker_login_left() {
+    let address = private_registry();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("compose.yaml");
+    fs::write(&file, format!("services: {{web: {{image: \"{address}/web:1\"}}}}")).unwrap();
+    let import = |auth: Option<&str>, more: &[&str]| {
+        let auths = auth.map(|auth| json!({ &address: { "auth": STANDARD.encode(auth) } }));
+        let config = json!({ "auths": auths.unwrap_or_else(|| json!({})) });
+        fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let arguments = [&["job", "import", file.to_str().unwrap(), "--json"], more].concat();
+        veil_with(&[("DOCKER_CONFIG", folder.path().to_str().unwrap())], &arguments)
+    };
+    let notes = |said: &Said| said.json()["notes"].to_string();
+
+    let said = import(None, &[]);
+    assert_eq!(said.json()["jobs"][0]["pinned"], false);
+    assert!(
+        notes(&said).contains("401") && notes(&said).contains("docker login"),
+        "{}",
+        notes(&said)
+    );
+
+    let said = import(Some("robot:hunter3"), &[]);
+    assert_eq!(said.json()["jobs"][0]["pinned"], false);
+    assert!(notes(&said).contains("refuses the password of `robot`"), "{}", notes(&said));
+    assert!(!said.stdout.contains("hunter"), "{}", said.stdout);
+
+    let said = import(Some("robot:hunter2"), &[]);
+    assert_eq!(said.json()["jobs"][0]["pinned"], true);
+    assert!(notes(&said).contains("--registry-login"), "{}", notes(&said));
+    assert!(!said.json()["jobs"][0]["toml"].to_string().contains("[registry]"));
+
+    let said = import(Some("robot:hunter2"), &["--registry-login"]);
+    let text = said.json()["jobs"][0]["toml"].as_str().unwrap().to_owned();
+    assert!(text.contains("[registry]\nfrom = \"docker\"\n"), "{text}");
+    assert_eq!(said.json()["notes"], json!([]));
+    assert!(!said.stdout.contains("hunter"), "{}", said.stdout);
 }

@@ -165,7 +165,7 @@ pub(super) const HOUSE: &[Row] = &[
     // Sockets of this machine, and streams that somebody else opens: it is tested without engine and network.
     row(Edge, "veil-node-links", NONE, &["veil-protocol-spec"]),
     // With the rules of the kernel that its tests put in force, they use what listens behind them.
-    row(Edge, "veil-node-containers", CONTAINERS, &["veil-protocol-spec"])
+    row(Edge, "veil-node-containers", CONTAINERS, &["veil-node-process", "veil-protocol-spec"])
         .with_tests_of(&["veil-node-links"]),
     // Asked before an engine pulls, and by who allows an image: by the HTTP client of the chain.
     row(Edge, "veil-node-registry", REGISTRY, &["veil-protocol-spec"]),

@@ -9,14 +9,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde::Deserialize;
 use toml::de::DeValue;
 use veil_protocol_spec::{
     codec::Bytes,
     scheduling::{
         ContainerPath, ContentsError, FileMode, ImageReference, RegistryCredentials,
-        SealedContents, SealedFile, SealedVariable,
+        SealedContents, SealedFile, SealedVariable, limits,
     },
 };
 use zeroize::Zeroizing;
@@ -26,9 +24,10 @@ use super::{
     problem::Reason,
     values::{entries, parsed, refused, text, word},
 };
+use crate::docker_login::{self, NoLogin};
 
-/// More than can be sealed: no more of a file is read.
-const MAX_FILE: u64 = 64 * 1024;
+/// No more of a file is read.
+const MAX_FILE: u64 = limits::SEALED_FILE_BYTES as u64;
 
 /// Where something secret is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,11 +80,8 @@ pub enum SourceError {
     #[error("variable {name} is not set here, or is no text; it is to be sealed for `{into}`")]
     Variable { name: String, into: String },
     /// `docker login` has left no credentials.
-    #[error(
-        "registry.from = \"docker\": {path} has no credentials for {registry}: {reason}; `docker login {registry}` \
-         writes them, or give registry.username and registry.password"
-    )]
-    Docker { path: PathBuf, registry: String, reason: &'static str },
+    #[error("registry.from = \"docker\": {0}")]
+    Docker(#[from] NoLogin),
     /// What was read cannot be sealed.
     #[error(transparent)]
     Contents(#[from] ContentsError),
@@ -150,7 +146,7 @@ impl Sources {
         contents.files.sort_by(|a, b| a.path.cmp(&b.path));
         contents.registry = match &self.registry {
             None => None,
-            Some(Registry::Docker) => Some(docker_login(image)?),
+            Some(Registry::Docker) => Some(docker_login::credentials(image.name())?),
             Some(Registry::Account { username, password }) => {
                 let password = password.text(folder, "registry.password")?.as_str().to_owned();
                 Some(RegistryCredentials { username: username.clone(), password })
@@ -270,57 +266,6 @@ fn mode(value: &Value<'_>) -> Parsed<FileMode> {
     }
 }
 
-/// What `docker login` writes, as far as it matters here.
-#[derive(Deserialize)]
-struct DockerConfig {
-    #[serde(default)]
-    auths: std::collections::BTreeMap<String, DockerAuth>,
-}
-
-#[derive(Deserialize)]
-struct DockerAuth {
-    auth: Option<String>,
-}
-
-/// The registry of an image, as `docker login` names it.
-fn registry_of(image: &ImageReference) -> (String, Vec<String>) {
-    let first = image.name().split('/').next().unwrap_or_default();
-    let has_host = image.name().contains('/')
-        && (first.contains('.') || first.contains(':') || first == "localhost");
-    if has_host && first != "docker.io" {
-        (first.to_owned(), vec![first.to_owned(), format!("https://{first}")])
-    } else {
-        let keys = ["https://index.docker.io/v1/", "index.docker.io", "docker.io"];
-        ("docker.io".to_owned(), keys.map(str::to_owned).to_vec())
-    }
-}
-
-fn docker_login(image: &ImageReference) -> Result<RegistryCredentials, SourceError> {
-    let folder = env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-    let home = || env::home_dir().unwrap_or_default().join(".docker");
-    docker_login_in(&folder.unwrap_or_else(home).join("config.json"), image)
-}
-
-fn docker_login_in(
-    path: &Path,
-    image: &ImageReference,
-) -> Result<RegistryCredentials, SourceError> {
-    let (registry, keys) = registry_of(image);
-    let none =
-        |reason| SourceError::Docker { path: path.to_owned(), registry: registry.clone(), reason };
-    let file = fs::read(path).map(Zeroizing::new).map_err(|_| none("it cannot be read"))?;
-    let config: DockerConfig =
-        serde_json::from_slice(&file).map_err(|_| none("it is not what Docker writes"))?;
-    let auth = keys.iter().find_map(|key| config.auths.get(key));
-    let auth = auth.ok_or_else(|| none("it has no such entry"))?;
-    let auth = auth.auth.as_ref().filter(|auth| !auth.is_empty());
-    let auth = auth.ok_or_else(|| none("they are with a credential helper"))?;
-    let both = STANDARD.decode(auth).map(Zeroizing::new).map_err(|_| none("they are malformed"))?;
-    let both = core::str::from_utf8(&both).ok().and_then(|text| text.split_once(':'));
-    let (username, password) = both.ok_or_else(|| none("they are malformed"))?;
-    Ok(RegistryCredentials { username: username.to_owned(), password: password.to_owned() })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,10 +279,6 @@ mod tests {
              [placement]\norganisations = [\"Acme\"]\n{rest}"
         );
         JobFile::parse(&text).map(|job| job.in_folder(folder.to_owned()))
-    }
-
-    fn image(name: &str) -> ImageReference {
-        format!("{name}@sha256:{DIGEST}").parse().unwrap()
     }
 
     #[test]
@@ -410,8 +351,8 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_named_and_nothing_of_it_is_shown() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("large"), vec![b'x'; 70_000]).unwrap();
-        fs::write(folder.path().join("half"), vec![b'x'; 40_000]).unwrap();
+        fs::write(folder.path().join("large"), vec![b'x'; 262_145]).unwrap();
+        fs::write(folder.path().join("half"), vec![b'x'; 200_000]).unwrap();
         fs::write(folder.path().join("binary"), b"hunter2\xff").unwrap();
         let secret = |path: &str, from: &str| {
             format!("[[secret]]\npath = \"{path}\"\nfrom = {{ file = \"{from}\" }}\n")
@@ -419,8 +360,8 @@ mod tests {
         let in_env = |from: &str| format!("[[secret]]\nenv = \"DB\"\nfrom = {from}\n");
         for (rest, says) in [
             (secret("/a", "missing"), "missing, which is to be sealed for `/a`"),
-            (secret("/a", "large"), "more than 65536 bytes"),
-            (secret("/a", "half") + &secret("/b", "half"), "at most 65536"),
+            (secret("/a", "large"), "more than 262144 bytes"),
+            (secret("/a", "half") + &secret("/b", "half"), "at most 327680"),
             (secret("/a", "half") + &secret("/a", "half"), "`/a` is there twice"),
             (secret("/proc/a", "half"), "no file can be put on"),
             (in_env("{ file = \"binary\" }"), "is no text"),
@@ -462,28 +403,5 @@ mod tests {
         assert!(refused.contains("`placement.organisations`"), "{refused}");
         let any = format!("{head}[env]\nA = \"b\"\n[placement]\norganisations = \"any\"");
         assert!(JobFile::parse(&any).is_ok());
-    }
-
-    #[test]
-    fn credentials_are_those_that_docker_login_left() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.json");
-        let login = |image: &ImageReference| docker_login_in(&path, image);
-        let says = |name: &str| login(&image(name)).unwrap_err().to_string();
-        assert!(says("r.example/app").contains("cannot be read"));
-        fs::write(&path, "[").unwrap();
-        assert!(says("r.example/app").contains("not what Docker writes"));
-        let auth = STANDARD.encode("robot:pass:word");
-        let config = format!(
-            "{{\"auths\":{{\"r.example:5000\":{{\"auth\":\"{auth}\"}},\"helped.example\":{{}},\
-             \"https://index.docker.io/v1/\":{{\"auth\":\"{auth}\"}}}},\"credsStore\":\"x\"}}"
-        );
-        fs::write(&path, config).unwrap();
-        for name in ["r.example:5000/team/app", "library/app", "app", "docker.io/team/app"] {
-            let found = login(&image(name)).unwrap();
-            assert_eq!((&*found.username, &*found.password), ("robot", "pass:word"), "{name}");
-        }
-        assert!(says("r.example/app").contains("no such entry"));
-        assert!(says("helped.example/app").contains("credential helper"));
     }
 }

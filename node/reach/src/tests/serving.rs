@@ -177,6 +177,7 @@ async fn a_command_gets_what_is_typed_and_its_code_comes_back() {
     assert_eq!(within(frame::read::<ExecOutput>(&mut stream)).await.unwrap(), None);
     assert_eq!(*worker.host.resized.lock().unwrap(), [(50, 132)]);
     assert_eq!(*worker.host.commands.lock().unwrap(), [command]);
+    assert_eq!(*worker.host.ended.borrow(), 0, "it has ended by itself");
     // Where nothing runs nothing is run.
     worker.host.runs.lock().unwrap()[0].1 = false;
     let mut stream = reached.open().await.unwrap();
@@ -185,6 +186,28 @@ async fn a_command_gets_what_is_typed_and_its_code_comes_back() {
     worker.world.0.send_modify(|facts| facts.exec = false);
     let refused = worker.reach(1, exec).await.unwrap_err();
     assert_eq!(refusal(&refused), &Refusal::ExecOff);
+}
+
+/// Whether the operator hangs up, or the job is not its worker's any more.
+#[tokio::test]
+async fn a_command_ends_with_the_session_that_began_it() {
+    let worker = Worker::start(runs([("first", true, Vec::new())]));
+    let command = vec!["cat".to_owned()];
+    let exec = Action::Exec(ExecWanted { command, input: true, terminal: None });
+    let mut ended = worker.host.ended.subscribe();
+    for (times, hangs_up) in [(1, true), (2, false)] {
+        let reached = worker.reach(1, exec.clone()).await.unwrap();
+        let mut stream = reached.open().await.unwrap();
+        frame::send(&mut stream, &ExecInput::Bytes(Piece(b"hello".to_vec()))).await.unwrap();
+        let said = within(frame::read(&mut stream)).await.unwrap();
+        assert_eq!(said, Some(ExecOutput::Out(Piece(b"hello".to_vec()))));
+        if hangs_up {
+            drop((stream, reached));
+        } else {
+            worker.world.0.send_modify(|facts| facts.place = Place::Elsewhere);
+        }
+        within(ended.wait_for(|ended| *ended == times)).await.unwrap();
+    }
 }
 
 #[tokio::test]

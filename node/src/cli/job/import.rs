@@ -10,12 +10,16 @@ use std::{
 
 use clap::Args;
 use serde_json::{Value, json};
-use veil_node_config::job_file::{JobFile, quantity::Measure};
+use veil_node_config::{
+    docker_login,
+    job_file::{JobFile, quantity::Measure},
+};
 use veil_node_import::{
     Import as Imported, Job, MAX_BYTES, Options, build::Builder, report::Dropped,
 };
 use veil_node_registry::Registry;
 use veil_node_terminal::waiting;
+use veil_protocol_spec::scheduling::ImageReference;
 
 use crate::cli::{
     failure::{Exit, Failure},
@@ -67,6 +71,9 @@ pub(in crate::cli) struct Import {
     /// Ask no registry for the digests of tags.
     #[arg(long)]
     offline: bool,
+    /// Where a registry asks for a password, have the job pull with what `docker login` left, sealed when it is submitted.
+    #[arg(long)]
+    registry_login: bool,
     /// Of images for several architectures, which one to pin.
     #[arg(long, value_name = "NAME", default_value = "amd64")]
     architecture: String,
@@ -164,22 +171,54 @@ async fn pin(arguments: &Import, imported: &mut Imported) -> Result<(), Failure>
     waiting::on("asking registries what the tags stand for");
     let (registry, architecture) = (&registry, &arguments.architecture);
     let answers = wanted.into_iter().map(|(name, tag)| async move {
-        let answer = registry.resolve(&name, &tag, architecture).await;
+        let answer = resolve(registry, (&name, &tag), architecture).await;
         ((name, tag), answer)
     });
     for (asked, answer) in futures::future::join_all(answers).await {
         match answer {
-            Ok(image) => {
+            Ok((image, by_login)) => {
                 let digest = format!("sha256:{}", image.digest_hex());
                 for job in imported.jobs.iter_mut().filter(|job| asks(job) && tag_of(job) == asked)
                 {
                     job.image.digest = Some(digest.clone());
+                    job.docker_login = by_login && arguments.registry_login;
+                }
+                if by_login && !arguments.registry_login {
+                    imported.notes.push(format!(
+                        "{}:{}: its registry asks for a password: workers need one, too; --registry-login has the \
+                         job pull with what `docker login` left, or fill in [registry]",
+                        asked.0, asked.1
+                    ));
                 }
             }
-            Err(error) => imported.notes.push(format!("{}:{}: {error}", asked.0, asked.1)),
+            Err(says) => imported.notes.push(format!("{}:{}: {says}", asked.0, asked.1)),
         }
     }
     Ok(())
+}
+
+/// What a tag stands for, and whether it took a password. It is asked for without one first: nobody gets it who does not
+/// want it.
+async fn resolve(
+    registry: &Registry,
+    (name, tag): (&str, &str),
+    architecture: &str,
+) -> Result<(ImageReference, bool), String> {
+    let error = match registry.resolve(name, tag, architecture).await {
+        Ok(image) => return Ok((image, false)),
+        Err(error) if error.may_want_credentials() => error,
+        Err(error) => return Err(error.to_string()),
+    };
+    let image = name.to_owned();
+    // A helper of Docker's may ask for another password first.
+    let found = tokio::task::spawn_blocking(move || docker_login::credentials(&image)).await;
+    match found.map_err(|error| error.to_string())? {
+        Ok(by) => {
+            let image = registry.resolve_as(name, tag, architecture, Some(&by)).await;
+            image.map(|image| (image, true)).map_err(|error| error.to_string())
+        }
+        Err(no_login) => Err(format!("{error}; {no_login}")),
+    }
 }
 
 /// Whether a registry is to be asked: what is built may have been pushed.
