@@ -63,6 +63,9 @@ impl What {
     }
 }
 
+/// Finds the credentials for an image's registry by the image's name, or says why there are none.
+pub type FindLogin = fn(&str) -> Result<RegistryCredentials, String>;
+
 /// Asks registries, each by the host in the image's name.
 #[derive(Clone, Debug)]
 pub struct Registry {
@@ -217,7 +220,7 @@ impl Registry {
         name: &str,
         tag: &str,
         architecture: &str,
-        login: fn(&str) -> Result<RegistryCredentials, String>,
+        login: FindLogin,
     ) -> Result<(ImageReference, bool), String> {
         let error = match self.resolve(name, tag, architecture).await {
             Ok(image) => return Ok((image, false)),

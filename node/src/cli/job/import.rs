@@ -68,7 +68,7 @@ pub(in crate::cli) struct Import {
     /// Ask no registry for the digests of tags.
     #[arg(long)]
     offline: bool,
-    /// Where a registry asks for a password, have the job pull with what `docker login` left, sealed when it is submitted.
+    /// Where a registry asks for a password, have the job pull with what `docker login` left, sealed.
     #[arg(long)]
     registry_login: bool,
     /// Of images for several architectures, which one to pin.
