@@ -63,6 +63,9 @@ impl What {
     }
 }
 
+/// Finds the credentials for an image's registry by the image's name, or says why there are none.
+pub type FindLogin = fn(&str) -> Result<RegistryCredentials, String>;
+
 /// Asks registries, each by the host in the image's name.
 #[derive(Clone, Debug)]
 pub struct Registry {
@@ -203,6 +206,35 @@ impl Registry {
             }
         };
         with(&digest).map_err(|_| no_name())
+    }
+
+    /// The same; a registry that may serve it to those with a password only is asked again with what `login` finds for the
+    /// image's name, which may wait for a program of this machine. Nobody gets a password who does not want one. The image,
+    /// and whether it took one.
+    ///
+    /// # Errors
+    /// In words: those of [`Registry::resolve_as`], and of `login` behind why the registry would be asked again.
+    #[boxed]
+    pub async fn resolve_or_log_in(
+        &self,
+        name: &str,
+        tag: &str,
+        architecture: &str,
+        login: FindLogin,
+    ) -> Result<(ImageReference, bool), String> {
+        let error = match self.resolve(name, tag, architecture).await {
+            Ok(image) => return Ok((image, false)),
+            Err(error) if error.may_want_credentials() => error,
+            Err(error) => return Err(error.to_string()),
+        };
+        let image = name.to_owned();
+        let found = tokio::task::spawn_blocking(move || login(&image)).await;
+        let by = match found.map_err(|error| error.to_string())? {
+            Ok(by) => by,
+            Err(none) => return Err(format!("{error}; {none}")),
+        };
+        let image = self.resolve_as(name, tag, architecture, Some(&by)).await;
+        image.map(|image| (image, true)).map_err(|error| error.to_string())
     }
 
     /// The manifest under another reference beside the image, and its address.

@@ -88,7 +88,7 @@ pub enum RegistryError {
 impl RegistryError {
     /// Whether who has a password may get another answer: registries do not say of everything that it is there.
     #[must_use]
-    pub const fn may_want_credentials(&self) -> bool {
+    pub(crate) const fn may_want_credentials(&self) -> bool {
         matches!(self, Self::NotServed { status: 401 | 403 | 404, .. } | Self::Limited { .. })
     }
 

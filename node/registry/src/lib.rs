@@ -23,7 +23,7 @@ mod key;
 mod manifest;
 mod signature;
 
-pub use client::Registry;
+pub use client::{FindLogin, Registry};
 pub use error::RegistryError;
 pub use key::{ImageKey, KeyError};
 pub use manifest::parts;

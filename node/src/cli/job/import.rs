@@ -10,16 +10,13 @@ use std::{
 
 use clap::Args;
 use serde_json::{Value, json};
-use veil_node_config::{
-    docker_login,
-    job_file::{JobFile, quantity::Measure},
-};
+use veil_node_config::docker_login;
+use veil_node_config::job_file::{JobFile, quantity::Measure};
 use veil_node_import::{
     Import as Imported, Job, MAX_BYTES, Options, build::Builder, report::Dropped,
 };
 use veil_node_registry::Registry;
 use veil_node_terminal::waiting;
-use veil_protocol_spec::scheduling::ImageReference;
 
 use crate::cli::{
     failure::{Exit, Failure},
@@ -71,7 +68,7 @@ pub(in crate::cli) struct Import {
     /// Ask no registry for the digests of tags.
     #[arg(long)]
     offline: bool,
-    /// Where a registry asks for a password, have the job pull with what `docker login` left, sealed when it is submitted.
+    /// Where a registry asks for a password, have the job pull with what `docker login` left, sealed.
     #[arg(long)]
     registry_login: bool,
     /// Of images for several architectures, which one to pin.
@@ -171,7 +168,8 @@ async fn pin(arguments: &Import, imported: &mut Imported) -> Result<(), Failure>
     waiting::on("asking registries what the tags stand for");
     let (registry, architecture) = (&registry, &arguments.architecture);
     let answers = wanted.into_iter().map(|(name, tag)| async move {
-        let answer = resolve(registry, (&name, &tag), architecture).await;
+        let login = |name: &str| docker_login::credentials(name).map_err(|none| none.to_string());
+        let answer = registry.resolve_or_log_in(&name, &tag, architecture, login).await;
         ((name, tag), answer)
     });
     for (asked, answer) in futures::future::join_all(answers).await {
@@ -184,41 +182,14 @@ async fn pin(arguments: &Import, imported: &mut Imported) -> Result<(), Failure>
                     job.docker_login = by_login && arguments.registry_login;
                 }
                 if by_login && !arguments.registry_login {
-                    imported.notes.push(format!(
-                        "{}:{}: its registry asks for a password: workers need one, too; --registry-login has the \
-                         job pull with what `docker login` left, or fill in [registry]",
-                        asked.0, asked.1
-                    ));
+                    let says = "takes a password, and so do workers: --registry-login, or fill in [registry]";
+                    imported.notes.push(format!("{}:{}: {says}", asked.0, asked.1));
                 }
             }
             Err(says) => imported.notes.push(format!("{}:{}: {says}", asked.0, asked.1)),
         }
     }
     Ok(())
-}
-
-/// What a tag stands for, and whether it took a password. It is asked for without one first: nobody gets it who does not
-/// want it.
-async fn resolve(
-    registry: &Registry,
-    (name, tag): (&str, &str),
-    architecture: &str,
-) -> Result<(ImageReference, bool), String> {
-    let error = match registry.resolve(name, tag, architecture).await {
-        Ok(image) => return Ok((image, false)),
-        Err(error) if error.may_want_credentials() => error,
-        Err(error) => return Err(error.to_string()),
-    };
-    let image = name.to_owned();
-    // A helper of Docker's may ask for another password first.
-    let found = tokio::task::spawn_blocking(move || docker_login::credentials(&image)).await;
-    match found.map_err(|error| error.to_string())? {
-        Ok(by) => {
-            let image = registry.resolve_as(name, tag, architecture, Some(&by)).await;
-            image.map(|image| (image, true)).map_err(|error| error.to_string())
-        }
-        Err(no_login) => Err(format!("{error}; {no_login}")),
-    }
 }
 
 /// Whether a registry is to be asked: what is built may have been pushed.
@@ -259,12 +230,7 @@ fn write(out: &Path, texts: &[JobText], imported: &Imported, force: bool) -> Res
         fs::create_dir_all(folder).map_err(Failure::file(folder))?;
         let mode = if secret { 0o600 } else { 0o644 };
         let mut options = fs::File::options();
-        options.write(true).truncate(force).mode(mode);
-        if force {
-            options.create(true)
-        } else {
-            options.create_new(true)
-        };
+        options.write(true).truncate(force).create(force).create_new(!force).mode(mode);
         let written = options.open(&path).and_then(|mut file| {
             // A file that was there has the mode that it had.
             file.set_permissions(fs::Permissions::from_mode(mode))?;
