@@ -399,6 +399,7 @@ mod tests {
         NodeSection {
             data_dir: folder.to_owned(),
             identity: None,
+            passphrase_command: None,
             passphrase_file: None,
             peer_id,
             archive_days,
