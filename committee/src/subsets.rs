@@ -184,7 +184,7 @@ mod tests {
             let inverse = pivot[column].inverse().unwrap();
             for row in others {
                 let factor = row[column] * inverse;
-                row.iter_mut().zip(pivot).for_each(|(x, &y)| *x = *x - factor * y);
+                row.iter_mut().zip(pivot).for_each(|(x, &y)| *x -= factor * y);
             }
             rank += 1;
         }

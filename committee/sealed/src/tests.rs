@@ -100,6 +100,8 @@ fn submission(job: &JobSpec, operator: Address) -> Submission {
 fn placed(job: Blake3Digest, worker: &PublicIdentity) -> ClusterState {
     let worker = PeerIdHash::of(worker);
     let (replica, state) = (ReplicaIndex(0), ClusterState::default());
+    let (submission, only, candidates) = (SUBMITTED, None, SAMPLE);
+    let waits = PendingReplica { submission, job, replica, only, candidates };
     let manifest = Manifest {
         binding: binding(),
         slot: Slot(1),
@@ -111,13 +113,7 @@ fn placed(job: Blake3Digest, worker: &PublicIdentity) -> ClusterState {
         policy: KeccakDigest([2; 32]),
         circuit: CircuitId { version: 1, fingerprint: Blake3Digest([3; 32]) },
         telemetry: vec![TelemetryEntry { sender: worker, digest: Blake3Digest([5; 32]) }],
-        pending: vec![PendingReplica {
-            submission: SUBMITTED,
-            job,
-            replica,
-            only: None,
-            candidates: SAMPLE,
-        }],
+        pending: vec![waits],
         leaving: vec![],
         done: vec![],
         lost: vec![],
@@ -430,7 +426,8 @@ fn a_ciphertext_under_another_key_was_dealt_wrongly() {
 fn what_cannot_be_sealed_is_refused_before_anything_is() {
     let cluster = Cluster::new(4);
     let mut rng = cluster.rng.clone();
-    let refused = seal(&plain_job(), &contents(70_000), &cluster.roster(), &sealer_key(), &mut rng);
+    let refused =
+        seal(&plain_job(), &contents(400_000), &cluster.roster(), &sealer_key(), &mut rng);
     assert!(matches!(refused, Err(SealError::Contents(ContentsError::TooLong(_)))), "{refused:?}");
     let mut elsewhere = plain_job();
     elsewhere.scope.chain_id = ChainId(1);
@@ -491,9 +488,9 @@ fn sealing_is_what_it_was() {
     let expected = [
         "ed859c9e163e5ce792e55abc1594751ed23dcb43849527afbb9a0e27ed611099",
         "03764d43b55c8e9b731a29c121fb7e81cc4f49bda1f9e6b6576cd586797316096d",
-        "2db6b83e9bbc9fafdda818673232b9d716f0005cbc46e445d068fa43d0cd3aa6",
-        "e32a5f3fc8ec88119bf0ea25c1f8786bd9f5e8af6ab49a06f008daff83854791",
-        "88df2d50c5d50792f72d359b5e0587eeac321c9fd70df5799826695383321dda",
+        "3e9b4e68f3ee8c6bbb54d2ff39803c32712873c0742eb4a1ca48bd11ce3b928c",
+        "c3dbfd69e31a9469a42fb9795f9ec619b6a60cc481195f45e521446a486bc70a",
+        "f4064415b1b07f24d31f4a620cf029f7cd2c1936b4d0268493fe2ba80f698e2d",
     ];
     assert_eq!(found, expected);
 }

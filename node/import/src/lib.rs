@@ -21,11 +21,9 @@
 //! ```
 
 mod akash;
-mod bounds;
 pub mod build;
 mod capabilities;
 mod compose;
-pub mod error;
 mod folder;
 pub mod harmless;
 mod job;
@@ -35,7 +33,6 @@ mod quantity;
 mod render;
 pub mod report;
 mod variables;
-mod yaml;
 
 use std::{
     collections::BTreeMap,
@@ -43,10 +40,12 @@ use std::{
 };
 
 pub use self::{
-    bounds::MAX_BYTES,
     harmless::Format,
     job::{Build, Image, Job, NewFile},
 };
+pub use veil_node_import_yaml::{bounds::MAX_BYTES, error};
+
+use veil_node_import_yaml::{bounds, node as yaml};
 
 use self::{
     error::ImportError,

@@ -287,7 +287,7 @@ impl Registry {
                 Some(Login::Bearer(request)) => {
                     let request = match by {
                         Some(by) => request.basic_auth(&by.username, Some(&by.password)),
-                        None => request,
+                        None => *request,
                     };
                     let (_, bytes) =
                         read(request, What::Token).await.map_err(|error| match error {
@@ -330,7 +330,7 @@ impl Registry {
 /// How a registry wants to be asked.
 enum Login {
     /// With a token, which this request gets.
-    Bearer(RequestBuilder),
+    Bearer(Box<RequestBuilder>),
     /// With user and password.
     Basic,
 }
@@ -359,7 +359,7 @@ fn login(client: &Client, answer: &Response, place: &Place<'_>) -> Option<Login>
         url.query_pairs_mut().append_pair("service", service);
     }
     url.query_pairs_mut().append_pair("scope", &scope);
-    Some(Login::Bearer(client.get(url)))
+    Some(Login::Bearer(Box::new(client.get(url))))
 }
 
 fn wrong_credentials(url: &str, by: Option<&RegistryCredentials>) -> Option<RegistryError> {

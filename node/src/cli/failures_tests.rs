@@ -103,9 +103,9 @@ fn what_the_failures_quote_is_said_by_the_code() {
 
 /// Follows the words of a command line down the tree of commands.
 fn check_command(line: &str) {
-    let (tree, mut words) = (Cli::command(), line.split_whitespace().skip(1).peekable());
+    let tree = Cli::command();
     let mut at = &tree;
-    while let Some(word) = words.next() {
+    for word in line.split_whitespace().skip(1) {
         if let Some(option) = word.strip_prefix("--") {
             let name = option.split('=').next().unwrap();
             let mut known = at.get_arguments().chain(tree.get_arguments());

@@ -1,5 +1,5 @@
 //! The drill of `docs/backup.md`: its commands, as they stand there. A member's data directory is gone, its share is brought
-//! back, and it takes part again; a process that still has the old directory ends.
+//! back, and it takes part again behind its fence; a process that still has the old directory ends.
 
 use std::{
     fs,

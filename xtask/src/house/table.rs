@@ -171,7 +171,8 @@ pub(super) const HOUSE: &[Row] = &[
     row(Edge, "veil-node-registry", REGISTRY, &["veil-protocol-spec"]),
     // What others' files say of containers, for the command line alone. YAML is read here and nowhere else: what a
     // file may make of it is bounded in one place. Its tests read with the job file's own parser what it writes.
-    row(Edge, "veil-node-import", YAML, &["veil-protocol-spec"])
+    row(Edge, "veil-node-import-yaml", YAML, NONE),
+    row(Edge, "veil-node-import", NONE, &["veil-node-import-yaml", "veil-protocol-spec"])
         .with_tests_of(&["veil-node-config"]),
     // What a person reads, for whoever has something to show.
     row(Edge, "veil-node-terminal", TERMINAL, NONE),

@@ -133,7 +133,8 @@ impl Includes<'_> {
         let mut whole: Option<Node> = None;
         for path in paths {
             if self.chain.contains(path) {
-                let chain = [&self.chain[..], &[path.clone()]].concat().join("` includes `");
+                let chain =
+                    [&self.chain[..], core::slice::from_ref(path)].concat().join("` includes `");
                 return Err(wrong(format!("`{chain}`, which never ends")));
             }
             self.files += 1;

@@ -20,7 +20,7 @@ impl fmt::Display for Pos {
     }
 }
 
-/// Why a file is not imported. What is only left out is no error: see [`Dropped`](crate::report::Dropped).
+/// Why a file is not imported. What is only left out is no error.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum ImportError {

@@ -14,41 +14,54 @@ use crate::{
 
 /// A value, and where it begins.
 #[derive(Clone, Debug)]
-pub(crate) struct Node {
-    pub(crate) pos: Pos,
-    pub(crate) value: Value,
+pub struct Node {
+    /// Where.
+    pub pos: Pos,
+    /// What.
+    pub value: Value,
 }
 
+/// What a value is.
 #[derive(Clone, Debug)]
-pub(crate) enum Value {
+pub enum Value {
     /// A text; `plain` without quotes, so that it may be a number, true or null.
     Scalar {
+        /// As it is written, without quotes.
         text: String,
+        /// Whether it was without quotes.
         plain: bool,
     },
+    /// A list.
     List(Vec<Node>),
+    /// A map, in the order of the file.
     Map(Vec<Entry>),
 }
 
+/// What a map says of a key.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) key: String,
-    pub(crate) pos: Pos,
-    pub(crate) value: Node,
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Where the key is.
+    pub pos: Pos,
+    /// What it is set to.
+    pub value: Node,
 }
 
 impl Node {
-    pub(crate) fn text(pos: Pos, text: impl Into<String>) -> Self {
+    /// A text in quotes.
+    pub fn text(pos: Pos, text: impl Into<String>) -> Self {
         Self { pos, value: Value::Scalar { text: text.into(), plain: false } }
     }
 
-    pub(crate) fn is_null(&self) -> bool {
+    /// Whether it is null, or nothing.
+    pub fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true }
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
     /// A text, number or boolean as it is written; not null.
-    pub(crate) fn as_text(&self) -> Option<&str> {
+    pub fn as_text(&self) -> Option<&str> {
         match &self.value {
             Value::Scalar { text, .. } if !self.is_null() => Some(text),
             _ => None,
@@ -56,7 +69,7 @@ impl Node {
     }
 
     /// As both YAML 1.1, which Compose reads, and 1.2 say it.
-    pub(crate) fn as_bool(&self) -> Option<bool> {
+    pub fn as_bool(&self) -> Option<bool> {
         match self.as_text()? {
             "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),
             "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Some(false),
@@ -64,18 +77,21 @@ impl Node {
         }
     }
 
-    pub(crate) fn as_number(&self) -> Option<u64> {
+    /// A whole number.
+    pub fn as_number(&self) -> Option<u64> {
         self.as_text()?.parse().ok()
     }
 
-    pub(crate) fn as_list(&self) -> Option<&[Node]> {
+    /// A list's items.
+    pub fn as_list(&self) -> Option<&[Node]> {
         match &self.value {
             Value::List(list) => Some(list),
             _ => None,
         }
     }
 
-    pub(crate) fn as_map(&self) -> Option<&[Entry]> {
+    /// A map's entries.
+    pub fn as_map(&self) -> Option<&[Entry]> {
         match &self.value {
             Value::Map(map) => Some(map),
             _ => None,
@@ -83,33 +99,33 @@ impl Node {
     }
 
     /// The entries of a map; none if it is no map.
-    pub(crate) fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[Entry] {
         self.as_map().unwrap_or_default()
     }
 
     /// The entries of a list; none if it is no list.
-    pub(crate) fn items(&self) -> &[Node] {
+    pub fn items(&self) -> &[Node] {
         self.as_list().unwrap_or_default()
     }
 
     /// What a map has under the key, unless that is null.
-    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
+    pub fn get(&self, key: &str) -> Option<&Node> {
         let entry = self.entries().iter().find(|entry| entry.key == key)?;
         Some(&entry.value).filter(|value| !value.is_null())
     }
 
     /// The same along several keys.
-    pub(crate) fn at(&self, keys: &[&str]) -> Option<&Node> {
+    pub fn at(&self, keys: &[&str]) -> Option<&Node> {
         keys.iter().try_fold(self, |node, key| node.get(key))
     }
 
     /// The text along several keys.
-    pub(crate) fn text_at(&self, keys: &[&str]) -> Option<&str> {
+    pub fn text_at(&self, keys: &[&str]) -> Option<&str> {
         self.at(keys)?.as_text()
     }
 
     /// A list, or null.
-    pub(crate) fn list(&self, key: &str) -> Result<&[Node], ImportError> {
+    pub fn list(&self, key: &str) -> Result<&[Node], ImportError> {
         if self.is_null() {
             return Ok(&[]);
         }
@@ -117,7 +133,7 @@ impl Node {
     }
 
     /// A map, or null.
-    pub(crate) fn map(&self, key: &str) -> Result<&[Entry], ImportError> {
+    pub fn map(&self, key: &str) -> Result<&[Entry], ImportError> {
         if self.is_null() {
             return Ok(&[]);
         }
@@ -125,7 +141,7 @@ impl Node {
     }
 
     /// A text that is there.
-    pub(crate) fn str(&self, key: &str) -> Result<&str, ImportError> {
+    pub fn str(&self, key: &str) -> Result<&str, ImportError> {
         self.as_text().ok_or_else(|| self.no("a text", key))
     }
 
@@ -134,7 +150,7 @@ impl Node {
     }
 
     /// Hands each text to `change`.
-    pub(crate) fn each_text(
+    pub fn each_text(
         &mut self,
         change: &mut impl FnMut(Pos, &mut String, &mut bool) -> Result<(), ImportError>,
     ) -> Result<(), ImportError> {
@@ -146,7 +162,7 @@ impl Node {
     }
 
     /// How many values there are, this one among them.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         1 + match &self.value {
             Value::Scalar { .. } => 0,
             Value::List(list) => list.iter().map(Self::count).sum(),
@@ -155,7 +171,7 @@ impl Node {
     }
 
     /// All texts beneath.
-    pub(crate) fn texts<'a>(&'a self, found: &mut Vec<&'a str>) {
+    pub fn texts<'a>(&'a self, found: &mut Vec<&'a str>) {
         match &self.value {
             Value::Scalar { text, .. } => found.push(text),
             Value::List(list) => list.iter().for_each(|node| node.texts(found)),
@@ -206,7 +222,7 @@ fn pos(marker: &Marker) -> Pos {
 }
 
 /// The documents of a file; those that are empty are left out.
-pub(crate) fn read(text: &str) -> Result<Vec<Node>, ImportError> {
+pub fn read(text: &str) -> Result<Vec<Node>, ImportError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut builder = Builder {
         frames: Vec::new(),

@@ -4,10 +4,10 @@
 pub const MAX_BYTES: usize = 1 << 20;
 
 /// Most jobs of one file: as many versions as a cluster remembers for one operator.
-pub(crate) const MAX_JOBS: usize = 256;
+pub const MAX_JOBS: usize = 256;
 /// Levels of lists and maps. Kubernetes' deepest objects have about 15.
-pub(crate) const MAX_DEPTH: usize = 64;
+pub const MAX_DEPTH: usize = 64;
 /// Values and keys of a file, aliases written out. The largest file that is read has fewer of its own.
-pub(crate) const MAX_NODES: usize = 200_000;
+pub const MAX_NODES: usize = 200_000;
 /// Bytes of all texts, aliases written out.
-pub(crate) const MAX_TEXT: usize = 8 << 20;
+pub const MAX_TEXT: usize = 8 << 20;
