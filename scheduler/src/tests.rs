@@ -82,4 +82,4 @@ fn the_bits_of_an_evaluation_are_pinned() {
     assert_eq!(outputs.digest_under(&Blake3Digest([0; 32])).to_string(), PINNED);
 }
 
-const PINNED: &str = "ff5dddc3cef3baacc1c4aa27d2ef2a0130b0efbc04f38366a80bc7ba5d2344d7";
+const PINNED: &str = "2b042188cea13b7f57be952b82537685182ea085799d07f9db9f262d6d1f408c";
