@@ -3,7 +3,10 @@
 use rand::RngCore;
 use veil_protocol_spec::{Committee, ParticipantIndex};
 
-use crate::ring::{Element, Word};
+use crate::{
+    ring::{Element, Word},
+    subsets::MemberSet,
+};
 
 /// A uniform ring element.
 pub fn random_element<W: Word, const D: usize>(rng: &mut impl RngCore) -> Element<W, D> {
@@ -65,22 +68,27 @@ pub fn interpolate<W: Word, const D: usize>(
     lagrange(&points, Element::ZERO()).into_iter().zip(shares).map(|(l, (_, s))| l * *s).sum()
 }
 
+/// The product of x - alpha_i over every participant i outside `members`.
+fn outside<W: Word, const D: usize>(
+    committee: Committee,
+    members: MemberSet,
+    x: Element<W, D>,
+) -> Element<W, D> {
+    let others = committee.participants().filter(|i| !members.contains(*i));
+    others.fold(Element::ONE(), |product, i| product * (x - Element::point(i)))
+}
+
 /// The polynomial with value 1 at 0 and value 0 at every participant outside `members`, evaluated
 /// at participant `at`: f_A of `ceremony.md` section 2 (and f_G), degree n - |members|.
 #[must_use]
 pub fn indicator<W: Word, const D: usize>(
     committee: Committee,
-    members: crate::subsets::MemberSet,
+    members: MemberSet,
     at: ParticipantIndex,
 ) -> Element<W, D> {
-    let x = Element::point(at);
-    let outside = committee.participants().filter(|i| !members.contains(*i));
-    let (numerator, denominator) =
-        outside.fold((Element::ONE(), Element::ONE()), |(num, den), i| {
-            let x_i = Element::point(i);
-            (num * (x - x_i), den * -x_i)
-        });
-    numerator * denominator.inverse().expect("participants' points are units")
+    let at_zero = outside(committee, members, Element::ZERO());
+    let scale: Element<W, D> = at_zero.inverse().expect("participants' points are units");
+    outside(committee, members, Element::point(at)) * scale
 }
 
 /// x times the product of x - alpha_i over every participant i outside `members`, at alpha_`at`: z_G
@@ -89,12 +97,11 @@ pub fn indicator<W: Word, const D: usize>(
 #[must_use]
 pub fn vanishing<W: Word, const D: usize>(
     committee: Committee,
-    members: crate::subsets::MemberSet,
+    members: MemberSet,
     at: ParticipantIndex,
 ) -> Element<W, D> {
     let x = Element::point(at);
-    let outside = committee.participants().filter(|i| !members.contains(*i));
-    outside.fold(x, |product, i| product * (x - Element::point(i)))
+    x * outside(committee, members, x)
 }
 
 #[cfg(test)]

@@ -138,10 +138,10 @@ fn partial_decryptions_equal_the_formula() {
     }
 }
 
-/// What a coalition does not know of E: two uniforms of each set without it. The sum of two has a
-/// triangular density: half of it within (2 - sqrt 2) K, a quarter beyond K.
+/// E has the variance of two uniforms for each set; what one set adds has a triangular density: half of it
+/// within (2 - sqrt 2) K, a quarter beyond K.
 #[test]
-fn what_only_honest_members_add_is_a_sum_of_two_uniforms() {
+fn flooding_is_a_sum_of_two_uniforms_for_each_set() {
     for committee in [4, 7].map(|n| Committee::new(n).unwrap()) {
         let mut rng = ChaCha20Rng::seed_from_u64(committee.n() as u64);
         let key = secret_key(&mut rng);

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Candidates of the first tries of a replica: as many as a digit of 4 bits can number beside "none". In simulated days
-/// on 32 machines they accept 0.997 to 1.006 of the work that all candidates do (`placement-quality`).
+/// on 32 machines they accept 0.996 to 1.006 of the work that all candidates do (`placement-quality`).
 pub const SAMPLE: u16 = 15;
 /// Candidates of the try after them: the largest sample that takes no longer than four of the first.
 pub const WIDER_SAMPLE: u16 = 4 * SAMPLE;

@@ -169,9 +169,10 @@ pub(super) const HOUSE: &[Row] = &[
         .with_tests_of(&["veil-node-links"]),
     // Asked before an engine pulls, and by who allows an image: by the HTTP client of the chain.
     row(Edge, "veil-node-registry", REGISTRY, &["veil-protocol-spec"]),
-    // What others' files say of containers, for the command line alone. YAML is read here and nowhere else: what a
-    // file may make of it is bounded in one place. Its tests read with the job file's own parser what it writes.
+    // YAML is read here and nowhere else: what a file may make of it is bounded in one place.
     row(Edge, "veil-node-import-yaml", YAML, NONE),
+    // What others' files say of containers, for the command line alone. Its tests read with the job file's own parser
+    // what it writes.
     row(Edge, "veil-node-import", NONE, &["veil-node-import-yaml", "veil-protocol-spec"])
         .with_tests_of(&["veil-node-config"]),
     // What a person reads, for whoever has something to show.
