@@ -78,8 +78,8 @@ pub(crate) fn link(jobs: &mut [Job], from: usize, to: usize, server: &Server) ->
             let port = Port { container: *container, udp: false, host: Host::None, called: None };
             let name = port.name();
             let is_there = target.ports.iter().any(|own| own.name() == name);
-            if has + links.len() >= limits::ENTRIES
-                || !is_there && target.ports.len() >= limits::ENTRIES
+            if has + links.len() >= limits::PORTS
+                || !is_there && target.ports.len() >= limits::PORTS
             {
                 left += 1;
                 continue;
@@ -106,7 +106,7 @@ pub(crate) fn link(jobs: &mut [Job], from: usize, to: usize, server: &Server) ->
 /// Says of links that there was no room for.
 pub(crate) fn left_out(report: &mut Report, service: &str, pos: Pos, left: usize) {
     if left > 0 {
-        let most = limits::ENTRIES;
+        let most = limits::PORTS;
         let reason = format!(
             "there is no room for {left} of its links: a job has at most {most}, and as many ports"
         );

@@ -14,8 +14,10 @@ pub const ARGUMENT_BYTES: usize = 4096;
 pub const ALL_ARGUMENTS_BYTES: usize = 16 * 1024;
 /// Labels in `allow` and in `deny`, each.
 pub const LABELS: usize = 32;
-/// Organisations, ports, links, start conditions, volumes and tmpfs folders, each.
+/// Organisations, start conditions, volumes and tmpfs folders, each.
 pub const ENTRIES: usize = 32;
+/// Ports and links, each: services that open a port for whatever they start publish ranges of 50.
+pub const PORTS: usize = 64;
 /// Bytes of one sealed file.
 pub const SEALED_FILE_BYTES: usize = 256 * 1024;
 /// Bytes of all sealed variables, names and values: a program that starts can be given no single one of 128 KiB.

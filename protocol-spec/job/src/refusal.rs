@@ -71,8 +71,8 @@ pub enum JobError {
     #[error("label `{0}` is both allowed and denied")]
     Contradiction(Label),
     /// Another list has too many entries.
-    #[error("`{list}` has {len} entries: at most {max}", max = limits::ENTRIES)]
-    TooManyEntries { list: &'static str, len: usize },
+    #[error("`{list}` has {len} entries: at most {max}")]
+    TooManyEntries { list: &'static str, len: usize, max: usize },
     /// Another list is not strictly ascending, so the same job would have several digests; `entry` is the
     /// first that is not above its predecessor.
     #[error("`{list}` must be sorted without duplicates; `{entry}` is out of place")]

@@ -253,8 +253,9 @@ fn ascending<'a, T, K: Ord + Display>(
     entries: &'a [T],
     key: impl Fn(&'a T) -> K,
 ) -> Result<(), JobError> {
-    if entries.len() > limits::ENTRIES {
-        return Err(JobError::TooManyEntries { list, len: entries.len() });
+    let max = if matches!(list, "ports" | "links") { limits::PORTS } else { limits::ENTRIES };
+    if entries.len() > max {
+        return Err(JobError::TooManyEntries { list, len: entries.len(), max });
     }
     let keys = || entries.iter().map(&key);
     match keys().zip(keys().skip(1)).find(|(a, b)| a >= b) {

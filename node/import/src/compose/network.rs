@@ -16,7 +16,7 @@ use crate::{
 /// The network of services that name none.
 const DEFAULT: &str = "default";
 /// Ports of one range that are looked at: more than any job may have.
-const MAX_RANGE: usize = 2 * limits::ENTRIES;
+const MAX_RANGE: usize = 2 * limits::PORTS;
 
 /// Which networks a service is in, and under which names.
 pub(super) fn networks(
@@ -142,10 +142,10 @@ fn is_internal(context: &mut Context<'_>, service: &str, network: &str, node: &N
 
 /// A job has a bounded number of ports.
 fn bounded(context: &mut Context<'_>, job: &mut Job, pos: Pos) {
-    if job.ports.len() > limits::ENTRIES {
-        let reason = format!("a job has at most {} ports", limits::ENTRIES);
+    if job.ports.len() > limits::PORTS {
+        let reason = format!("a job has at most {} ports", limits::PORTS);
         context.report.changed(&job.service, "ports", pos, reason);
-        job.ports.truncate(limits::ENTRIES);
+        job.ports.truncate(limits::PORTS);
     }
 }
 
@@ -324,7 +324,7 @@ pub(super) fn connect(services: &[Service], jobs: &mut [Job], report: &mut Repor
             for host in hosts {
                 ports.extend(texts.iter().flat_map(|text| ports_behind(text, host)));
             }
-            ports.into_iter().take(limits::ENTRIES).collect()
+            ports.into_iter().take(limits::PORTS).collect()
         })
         .collect();
     // Those that a service names come first: there is not room for all.

@@ -167,7 +167,7 @@ fn container_settings_are_bounded_and_in_order() {
     let many = |c: &mut ContainerSettings| {
         c.tmpfs = (10..43).map(|i| tmpfs(&format!("/{i}"), 1)).collect();
     };
-    assert_eq!(refused(many), JobError::TooManyEntries { list: "tmpfs", len: 33 });
+    assert_eq!(refused(many), JobError::TooManyEntries { list: "tmpfs", len: 33, max: 32 });
 }
 
 #[test]
@@ -259,12 +259,12 @@ fn the_longest_job_fits() {
     );
     longest.container.tmpfs = (0..limits::ENTRIES).map(|i| tmpfs(&path(i), 512)).collect();
     longest.container.workdir = Some(path(0).parse().unwrap());
-    longest.ports = (0..limits::ENTRIES).map(|i| port(&name(i), u16::MAX - i as u16)).collect();
+    longest.ports = (0..limits::PORTS).map(|i| port(&name(i), u16::MAX - i as u16)).collect();
     let kind = VolumeKind::Ephemeral { size: Mebibytes::covering(1 << 30).unwrap() };
     longest.volumes = (0..limits::ENTRIES).map(|i| volume(&name(i), &path(50 + i), kind)).collect();
     let host = |i: usize| format!("{}.{:02}{}", "h".repeat(63), i, "h".repeat(61));
     let variable = |i: usize| format!("{i:02}{}", "V".repeat(253)).parse().unwrap();
-    longest.links = (0..limits::ENTRIES)
+    longest.links = (0..limits::PORTS)
         .map(|i| Link {
             port: name(i).parse().unwrap(),
             env: Some(variable(i)),

@@ -102,7 +102,7 @@ fn the_longest_of_each_fits() {
         published: Some((IpAddr::from([0xff; 16]), u16::MAX)),
     };
     // As many as a job may have.
-    let ports = vec![port; limits::ENTRIES];
+    let ports = vec![port; limits::PORTS];
     let endpoints = Endpoints { state: "x".repeat(8 << 10), running: true, ports };
     assert_eq!(Endpoints::from_wire(&endpoints.to_wire()), Ok(endpoints));
 }

@@ -19,8 +19,8 @@ fn links_are_found_at_one_address_each() {
     let env: Option<VariableName> = Some("DB".parse().unwrap());
     let set = |at| Link { env: env.clone(), ..link("db", at, "a") };
     assert_eq!(both(set(1), set(2)), JobError::LinkVariable(env.clone().unwrap()));
-    let many = |j: &mut JobSpec| j.links = (1..34).map(|at| link("db", at, "a")).collect();
-    assert_eq!(refused(many), JobError::TooManyEntries { list: "links", len: 33 });
+    let many = |j: &mut JobSpec| j.links = (1..66).map(|at| link("db", at, "a")).collect();
+    assert_eq!(refused(many), JobError::TooManyEntries { list: "links", len: 65, max: 64 });
 }
 
 #[test]
