@@ -13,6 +13,7 @@ mod cost;
 mod demo;
 mod failed;
 mod house;
+mod ops;
 mod podman;
 mod setup;
 mod step;
@@ -61,6 +62,8 @@ enum Command {
     },
     /// Format, compile and test the contracts, and compare what the Rust side has of them.
     Contracts,
+    /// Check what operators put into Prometheus and Grafana: configuration, alerts, dashboard.
+    Ops,
     /// The containers' tests on Podman, with a service of its own that ends with them.
     Podman,
     /// `check`, then all tests.
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
             Scope::of(package).and_then(|scope| check(&scope, &mut report))
         }
         Command::Contracts => contracts::test(),
+        Command::Ops => ops::test(),
         Command::Podman => podman::test(),
         Command::Test { package, full } => {
             Scope::of(package).and_then(|scope| test(&scope, full, &mut report))
@@ -138,6 +142,7 @@ fn test(scope: &Scope, full: bool, report: &mut CostReport) -> Result<(), Failed
     check(scope, report)?;
     if matches!(scope, Scope::Workspace) {
         report.measure("contracts", contracts::test)?;
+        report.measure("ops", ops::test)?;
     }
     report.measure("tests", || {
         let tests = scope.cargo("tests", "test", &[]);

@@ -33,11 +33,14 @@ pub(crate) fn is_installed() -> bool {
 pub(crate) fn test() -> Result<(), Failed> {
     setup::podman()?;
     let service = Service::start()?;
-    let package = ["test", "--release", "--package", "veil-node-containers", "--test", "docker"];
-    // Two at a time: more, and the service takes longer for a call than a worker waits.
-    Step::cargo(NAME, &[&package[..], &["--", "--test-threads=2"]].concat())
-        .env("DOCKER_HOST", &format!("unix://{}", service.socket().display()))
-        .run()
+    let socket = format!("unix://{}", service.socket().display());
+    ["veil-node-containers", "veil-node-reach"].into_iter().try_for_each(|package| {
+        let package = ["test", "--release", "--package", package, "--test", "docker"];
+        // Two at a time: more, and the service takes longer for a call than a worker waits.
+        Step::cargo(NAME, &[&package[..], &["--", "--test-threads=2"]].concat())
+            .env("DOCKER_HOST", &socket)
+            .run()
+    })
 }
 
 /// Podman behind a socket, until it is dropped.

@@ -4,6 +4,7 @@
 //! - a C compiler (`cc`), for BLAKE3's assembly and as the linker;
 //! - Node.js and npm, and with them forge, anvil, solc and OpenZeppelin's contracts, in
 //!   `contracts/node_modules`.
+//! - promtool of Prometheus, which reads what is in `ops`;
 //! - a Docker engine, a local registry and a sample image, see [`mod@containers`];
 //! - for `cargo xtask podman` alone: Podman; for `cargo xtask demo --example` alone: mmdebstrap.
 //!
@@ -13,6 +14,7 @@ use crate::{
     containers::{self, Containers},
     contracts,
     failed::Failed,
+    ops,
     step::{Step, is_root, probe},
 };
 
@@ -57,6 +59,7 @@ pub(crate) fn run() -> Result<Containers, Failed> {
             &mut missing,
         )?;
     }
+    ops::setup(may_install(), &mut missing)?;
     if missing.is_empty() {
         contracts::setup()?;
     }

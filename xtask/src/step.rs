@@ -65,6 +65,13 @@ impl Step {
         self
     }
 
+    /// In a folder elsewhere.
+    pub(crate) fn inside(mut self, folder: &Path) -> Self {
+        self.command.current_dir(folder);
+        self.line = format!("cd {} && {}", folder.display(), self.line);
+        self
+    }
+
     /// Announced only if it fails.
     pub(crate) const fn quiet(mut self) -> Self {
         self.is_quiet = true;

@@ -34,6 +34,7 @@ pub mod denied;
 pub mod evict;
 pub mod gate;
 pub mod given_back;
+pub mod measure;
 pub mod periodic;
 pub mod progress;
 pub mod relay;

@@ -5,6 +5,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use prometheus_client::metrics::{family::Family, histogram::Histogram};
+use veil_node_process::metrics::Metrics;
 use veil_protocol_spec::{PeerIdHash, Slot};
 
 use crate::{
@@ -30,12 +32,19 @@ pub struct Notes {
     pub engine: Option<EngineStatus>,
 }
 
+/// Seconds of slots' phases, by phase.
+type Phases = Family<[(&'static str, &'static str); 1], Histogram>;
+
+/// Bounds of seconds: test parameters take milliseconds, a full slot minutes.
+const SECONDS: [f64; 12] = [0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 300.0];
+
 /// See the [module documentation](self).
 pub struct Progress {
     role: Role,
     peer_id: String,
     peer: PeerIdHash,
     notes: Mutex<Notes>,
+    phases: Phases,
 }
 
 impl core::fmt::Debug for Progress {
@@ -49,7 +58,14 @@ impl Progress {
     #[must_use]
     pub fn new(role: Role, peer_id: String, peer: PeerIdHash) -> Self {
         let notes = Notes { stage: "starting".to_owned(), ..Notes::default() };
-        Self { role, peer_id, peer, notes: Mutex::new(notes) }
+        let phases = Phases::new_with_constructor(|| Histogram::new(SECONDS));
+        Self { role, peer_id, peer, notes: Mutex::new(notes), phases }
+    }
+
+    /// Has `metrics` show how long the phases of slots take.
+    pub fn measure(&self, metrics: &Metrics) {
+        let help = "How long the phases of slots took, in seconds";
+        metrics.registry().register("veil_slot_phase_seconds", help, self.phases.clone());
     }
 
     /// What the process is for.
@@ -105,7 +121,14 @@ impl Progress {
     pub fn slot(&self, slot: Slot, change: impl FnOnce(&mut SlotReport)) {
         let mut notes = self.notes();
         let new = || SlotReport { slot, ..SlotReport::default() };
-        change(notes.slots.entry(slot).or_insert_with(new));
+        let report = notes.slots.entry(slot).or_insert_with(new);
+        let before = report.phases.clone();
+        change(report);
+        for (phase, seconds) in &report.phases {
+            if !before.contains_key(phase) {
+                self.phases.get_or_create(&[("phase", phase.name())]).observe(*seconds);
+            }
+        }
         while notes.slots.len() > KEPT_SLOTS {
             notes.slots.pop_first();
         }

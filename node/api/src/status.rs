@@ -344,6 +344,34 @@ pub struct PeerCounts {
     pub down: usize,
 }
 
+/// An endpoint of the chain.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// Its URL without path and query, which may hold a provider's key.
+    pub url: String,
+    /// Whether its last request got an answer, or none was made yet.
+    pub healthy: bool,
+    /// What it did wrong at its last request.
+    pub fault: Option<String>,
+    /// Requests that it answered.
+    pub answered: u64,
+    /// Requests that it did not.
+    pub failed: u64,
+}
+
+/// What the process knows of the chain.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ChainStatus {
+    /// The block that it goes by.
+    pub block: u64,
+    /// The time of that block, in seconds of Unix time.
+    pub block_time: u64,
+    /// The slot whose certificate was anchored last, by that block; nothing before the first.
+    pub anchored_slot: Option<Slot>,
+    /// Where it asks, in the order of the configuration.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
 /// The whole answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -373,6 +401,8 @@ pub struct Status {
     pub last_slot: Slot,
     /// Hash of the last certificate.
     pub certificate: Option<KeccakDigest>,
+    /// The chain, once the process has joined its cluster.
+    pub chain: Option<ChainStatus>,
     /// Others.
     pub peers: PeerCounts,
     /// Recent slots, oldest first.

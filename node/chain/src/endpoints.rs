@@ -21,7 +21,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task,
     time::Duration,
@@ -119,6 +119,10 @@ pub struct EndpointStatus {
     pub healthy: bool,
     /// What it did wrong at its last request.
     pub fault: Option<String>,
+    /// Requests that it answered.
+    pub answered: u64,
+    /// Requests that it did not.
+    pub failed: u64,
 }
 
 #[derive(Default)]
@@ -134,6 +138,8 @@ struct Endpoint {
     url: String,
     http: Http<Client>,
     health: Mutex<Health>,
+    answered: AtomicU64,
+    failed: AtomicU64,
 }
 
 struct Shared {
@@ -176,7 +182,13 @@ impl Endpoints {
     pub(crate) fn status(&self) -> Vec<EndpointStatus> {
         let status = |endpoint: &Endpoint| {
             let fault = endpoint.health().fault.as_ref().map(ToString::to_string);
-            EndpointStatus { url: endpoint.url.clone(), healthy: fault.is_none(), fault }
+            EndpointStatus {
+                url: endpoint.url.clone(),
+                healthy: fault.is_none(),
+                fault,
+                answered: endpoint.answered.load(Ordering::Relaxed),
+                failed: endpoint.failed.load(Ordering::Relaxed),
+            }
         };
         self.0.endpoints.iter().map(status).collect()
     }
@@ -228,7 +240,13 @@ impl Endpoint {
         }
         let client = client.build().map_err(|error| invalid(error.to_string()))?;
         let name = public(&url);
-        Ok(Self { url: name, http: Http::with_client(client, url), health: Mutex::default() })
+        Ok(Self {
+            url: name,
+            http: Http::with_client(client, url),
+            health: Mutex::default(),
+            answered: AtomicU64::default(),
+            failed: AtomicU64::default(),
+        })
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {
@@ -250,6 +268,7 @@ impl Endpoint {
         };
         match answer.await {
             Ok(answer) => {
+                self.answered.fetch_add(1, Ordering::Relaxed);
                 let before = core::mem::take(&mut *self.health());
                 self.health().checked = true;
                 if before.fault.is_some() {
@@ -273,6 +292,7 @@ impl Endpoint {
     }
 
     fn fail(&self, fault: Fault) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
         let mut health = self.health();
         if health.fault.as_ref() != Some(&fault) {
             warn!(url = self.url, %fault, "an endpoint of the chain has failed");

@@ -16,6 +16,7 @@ use async_recursion::async_recursion as boxed;
 use veil_committee_slot::audit::{COMPARED, Disagreement, Statements, auditors};
 use veil_node_api::progress::Progress;
 use veil_node_p2p::{Gossip, Network, Topic};
+use veil_node_storage::evidence;
 use veil_protocol_spec::{
     KeccakDigest, PeerIdHash, Slot, Wire,
     evidence::{Evidence, Proof},
@@ -25,7 +26,6 @@ use veil_protocol_spec::{
 use crate::{
     cluster::{View, Views},
     epoch::ActiveEpoch,
-    evidence,
 };
 
 /// See the [module documentation](self).

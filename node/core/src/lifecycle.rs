@@ -229,6 +229,7 @@ impl Node {
         let progress = Arc::new(Progress::new(role, name, PeerIdHash::of(&public)));
         let (joined, epoch) = (watch::Sender::new(None), watch::Sender::new(None));
         let metrics = Metrics::default();
+        progress.measure(&metrics);
         let (of, answers) = (Arc::clone(&progress), (joined.subscribe(), epoch.subscribe()));
         let reporter = Reporter::new(of, metrics.clone(), answers.0, answers.1);
         let answering = Answering::start(node, api, on_chain.cluster, (reporter, own)).await?;

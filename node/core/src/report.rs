@@ -19,10 +19,12 @@ use crate::{
     pending::unplaced,
     sync::CurrentEpoch,
 };
+use veil_node_api::measure::Measured;
 use veil_node_api::periodic::PeriodicStatus;
 use veil_node_api::replicas::{Known, Replica, replicas, wanted};
 use veil_node_api::status::{
-    JobStatus, PeerCounts, Readiness, ReplicaStatus, Status, TrafficStatus,
+    ChainStatus, EndpointStatus, JobStatus, PeerCounts, Readiness, ReplicaStatus, Status,
+    TrafficStatus,
 };
 use veil_node_api::versions::{JobVersion, VersionStatus, history};
 
@@ -80,7 +82,8 @@ impl Reporter {
     /// Everything in the node's registry, as text.
     #[must_use]
     pub fn metrics(&self) -> String {
-        self.metrics.text()
+        let ready = self.progress.notes().takes_part;
+        self.metrics.text_with(Measured { status: self.status(), ready })
     }
 
     /// The cluster's parts, once joined.
@@ -125,6 +128,7 @@ impl Reporter {
             }),
             last_slot: state.last_slot(),
             certificate: (state.last_slot() > Slot(0)).then(|| state.last_certificate()),
+            chain: joined.as_ref().map(chain),
             peers: joined.as_ref().map_or_else(PeerCounts::default, peers),
             slots: notes.slots.values().cloned().collect(),
             replicas,
@@ -235,6 +239,23 @@ impl Reporter {
             }
         }
         waits
+    }
+}
+
+fn chain(joined: &Joined) -> ChainStatus {
+    let view = joined.views.current();
+    let endpoints = joined.chain.endpoints().into_iter().map(|endpoint| EndpointStatus {
+        url: endpoint.url,
+        healthy: endpoint.healthy,
+        fault: endpoint.fault,
+        answered: endpoint.answered,
+        failed: endpoint.failed,
+    });
+    ChainStatus {
+        block: view.block.number,
+        block_time: view.time,
+        anchored_slot: view.head.map(|head| head.slot),
+        endpoints: endpoints.collect(),
     }
 }
 

@@ -14,9 +14,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_recursion::async_recursion as boxed;
 use rand::seq::SliceRandom;
-use veil_node_core::{cluster::Views, epoch::ActiveEpoch, evidence::tell};
+use veil_node_core::{cluster::Views, epoch::ActiveEpoch};
 use veil_node_p2p::{Network, Protocol};
-use veil_node_storage::evidence::{EvidenceError, EvidenceStore, Kept, verdict::Culprit};
+use veil_node_storage::evidence::{EvidenceError, EvidenceStore, Kept, tell, verdict::Culprit};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Slot, Wire,
     scheduling::SignedCertificateVote,

@@ -345,7 +345,7 @@ async fn superseded(node: &Node) {
 async fn keep_reports(mut reported: mpsc::Receiver<Proof>, epoch: Arc<ActiveEpoch>) {
     while let Some(proof) = reported.recv().await {
         let evidence = Evidence { binding: epoch.binding, proof };
-        veil_node_core::evidence::keep(Arc::clone(&epoch.evidence), evidence).await;
+        veil_node_storage::evidence::keep(Arc::clone(&epoch.evidence), evidence).await;
     }
 }
 

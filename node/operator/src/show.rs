@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use serde_json::Value;
-use veil_node_api::status::{EngineStatus, EvidenceStatus, Status};
+use veil_node_api::status::{ChainStatus, EngineStatus, EvidenceStatus, Status};
 use veil_node_terminal::table::{Column, Table};
 use veil_protocol_spec::scheduling::utc;
 
@@ -43,7 +43,19 @@ pub fn write_status(out: &mut dyn Write, status: &Status, width: Option<usize>) 
             reasons.iter().map(|(name, count)| format!("{name} {count}")).collect();
         writeln!(out, "refused from peers, {protocol}: {}", reasons.join(", "))?;
     }
-    writeln!(out, "last certified slot {}", status.last_slot)?;
+    write!(out, "last certified slot {}", status.last_slot)?;
+    match status.chain.as_ref().and_then(|chain| chain.anchored_slot) {
+        Some(slot) => writeln!(out, ", on chain up to slot {slot}")?,
+        None => writeln!(out)?,
+    }
+    if let Some(ChainStatus { block, block_time, endpoints, .. }) = &status.chain {
+        writeln!(out, "chain at block {block} of {}", utc(*block_time))?;
+        for endpoint in endpoints {
+            if let Some(fault) = &endpoint.fault {
+                writeln!(out, "  {}: {fault}", endpoint.url)?;
+            }
+        }
+    }
     if status.replicas.is_empty() {
         return Ok(());
     }

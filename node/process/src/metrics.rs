@@ -62,6 +62,18 @@ impl Metrics {
         let _ = text::encode(&mut lines, &self.registry());
         lines
     }
+
+    /// The same, and what `also` says now.
+    #[must_use]
+    pub fn text_with(&self, also: impl Collector) -> String {
+        let mut now = Registry::default();
+        now.register_collector(Box::new(also));
+        let mut lines = String::new();
+        // Writing to a string does not fail.
+        let _ = text::encode_registry(&mut lines, &self.registry());
+        let _ = text::encode(&mut lines, &now);
+        lines
+    }
 }
 
 #[derive(Clone, Debug, Default)]

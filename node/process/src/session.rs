@@ -114,8 +114,9 @@ mod tests {
     /// A session of three, the leader among them, of which nobody ends by itself.
     fn begin() -> Child {
         let script = "sleep 1000 & sleep 1000 & echo; wait";
-        let mut begun = Command::new("setsid")
-            .args(["sh", "-c", script])
+        // Whoever runs the tests may have told them to ignore a hang-up, as `nohup` does, and children inherit that.
+        let mut begun = Command::new("env")
+            .args(["--default-signal=HUP", "setsid", "sh", "-c", script])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

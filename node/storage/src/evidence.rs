@@ -16,8 +16,11 @@
 //! # Restart
 //! Opening is the restart. What is stored was judged when it came.
 
+mod keep;
 mod key;
 pub mod verdict;
+
+pub use keep::{keep, tell};
 
 use std::{
     path::{Path, PathBuf},

@@ -17,6 +17,7 @@ mod moves;
 mod network;
 mod official;
 mod periodic;
+mod prometheus;
 mod reach;
 mod sealed;
 mod system;

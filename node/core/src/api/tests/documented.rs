@@ -25,8 +25,8 @@ use super::*;
 use crate::answering::from_afar;
 use veil_node_api::periodic::{PeriodicStatus, RunOutcome};
 use veil_node_api::status::{
-    DoneStatus, Endpoint, EngineStatus, LinkStatus, Observed, ReplicaStatus, SlotReport,
-    TrafficStatus,
+    ChainStatus, DoneStatus, Endpoint, EndpointStatus, EngineStatus, LinkStatus, Observed,
+    ReplicaStatus, SlotReport, TrafficStatus,
 };
 use veil_node_api::versions::{JobVersion, VersionStatus};
 
@@ -277,6 +277,18 @@ fn statuses_have_the_documented_keys() {
             participant: ParticipantIndex::new(1).ok(),
             key_set: Some(KeySetDigest([1; 32])),
             certificate: Some(KeccakDigest([1; 32])),
+            chain: Some(ChainStatus {
+                block: 1,
+                block_time: 1,
+                anchored_slot: Some(Slot(1)),
+                endpoints: vec![EndpointStatus {
+                    url: String::new(),
+                    healthy: false,
+                    fault: Some(String::new()),
+                    answered: 1,
+                    failed: 1,
+                }],
+            }),
             slots: vec![slot],
             replicas: vec![replica()],
             traffic: TrafficStatus::default(),

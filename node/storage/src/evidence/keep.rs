@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use async_recursion::async_recursion as boxed;
-use veil_node_storage::evidence::{EvidenceStore, Kept, verdict::Verdict};
 use veil_protocol_spec::evidence::Evidence;
 
+use super::{EvidenceStore, Kept, verdict::Verdict};
+
 /// Judges evidence, stores it, and says so in the log. Waits for the disk on a thread for that.
-#[boxed]
 pub async fn keep(store: Arc<EvidenceStore>, evidence: Evidence) {
     let kept = tokio::task::spawn_blocking(move || store.accept(&evidence)).await;
     match kept {
