@@ -34,9 +34,9 @@ mod simulate;
 mod verify;
 mod watch;
 
-use std::{env, process::ExitCode};
+use std::{env, ffi::OsStr, process::ExitCode};
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder::Resettable};
 
 /// The arguments of `veil`.
 #[derive(Debug, Parser)]
@@ -117,6 +117,16 @@ enum Ceremony {
     Abort(ceremony::abort::Arguments),
 }
 
+/// A variable that is set to nothing is not set: that is what `${VARIABLE}` is of one that a service file does not know.
+fn without_empty(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| env::var_os(name).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|argument| match argument.get_env() {
+        Some(name) if is_empty(name) => argument.env(Resettable::Reset),
+        _ => argument,
+    });
+    command.mut_subcommands(without_empty)
+}
+
 impl Cli {
     /// The arguments of this process.
     ///
@@ -138,7 +148,7 @@ impl Cli {
 
     /// The arguments of this process; what is said of them has no line longer than that.
     fn parse_within(columns: usize) -> Result<Self, clap::Error> {
-        let mut command = Self::command().term_width(columns);
+        let mut command = without_empty(Self::command().term_width(columns));
         let mut matches = command.try_get_matches_from_mut(env::args_os())?;
         Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
     }

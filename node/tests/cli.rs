@@ -430,6 +430,20 @@ fn settings_come_from_the_environment() {
     read_key_share(&folder.join("key-share-1.age"), &passphrase).unwrap();
 }
 
+/// As in a service file that passes on what it does not have: `VEIL_RPC_URL=${RPC}`.
+#[test]
+fn a_variable_that_is_set_to_nothing_is_not_set() {
+    let names = ["VEIL_RPC_URL", "VEIL_CHAIN_ID", "VEIL_CONFIRMATIONS", "VEIL_CONTRACT_ADDRESS"];
+    let names = names.into_iter().chain(["VEIL_CHAIN_KEYSTORE", "VEIL_CHAIN_KEY", "VEIL_CLUSTER"]);
+    let empty: Vec<_> = names.map(|name| (name, "")).collect();
+    for arguments in [&["chain", "status"][..], &["identity", "show"], &["chain", "elect", "show"]]
+    {
+        let (unset, set) = (veil(arguments), veil_with(&empty, arguments));
+        assert_eq!((set.code, &set.stdout), (unset.code, &unset.stdout), "{arguments:?}");
+        assert_eq!(set.stderr, unset.stderr, "{arguments:?}");
+    }
+}
+
 #[test]
 fn a_seed_repeats_the_key() {
     let digest = |seed: &[&str]| {

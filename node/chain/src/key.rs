@@ -10,6 +10,8 @@ use alloy::signers::{SignerSync, local::PrivateKeySigner};
 use veil_protocol_spec::Address;
 use zeroize::Zeroizing;
 
+use crate::keystore;
+
 /// Environment variable with the key as 64 hexadecimal digits.
 const KEY_VARIABLE: &str = "VEIL_CHAIN_KEY";
 
@@ -46,7 +48,7 @@ impl AccountKey {
             .map_err(|_| AccountKeyError::Malformed("the given value".to_owned()))
     }
 
-    /// From `VEIL_CHAIN_KEY`, if it is set.
+    /// From `VEIL_CHAIN_KEY`, if it is set, and not to nothing.
     ///
     /// # Errors
     /// [`AccountKeyError::Malformed`].
@@ -55,19 +57,23 @@ impl AccountKey {
         let malformed = || AccountKeyError::Malformed(KEY_VARIABLE.to_owned());
         let mut bytes = Zeroizing::new([0; 32]);
         let digits = text.trim();
+        if digits.is_empty() {
+            return Ok(None);
+        }
         let digits = digits.strip_prefix("0x").unwrap_or(digits);
         alloy::hex::decode_to_slice(digits, bytes.as_mut_slice()).map_err(|_| malformed())?;
         PrivateKeySigner::from_slice(bytes.as_slice()).map(Self).map(Some).map_err(|_| malformed())
     }
 
-    /// From an encrypted JSON keystore (version 3), as geth and Foundry write them.
+    /// From an encrypted JSON keystore (version 3), as geth, Foundry, ethers, web3j and others write them.
     ///
     /// # Errors
     /// [`AccountKeyError::Keystore`].
     pub fn from_keystore(path: &Path, passphrase: &str) -> Result<Self, AccountKeyError> {
-        PrivateKeySigner::decrypt_keystore(path, passphrase).map(Self).map_err(|error| {
-            AccountKeyError::Keystore { path: path.to_owned(), detail: error.to_string() }
-        })
+        let failed = |detail: String| AccountKeyError::Keystore { path: path.to_owned(), detail };
+        let key = keystore::read(path, passphrase).map_err(failed)?;
+        let signer = PrivateKeySigner::from_slice(key.as_slice());
+        signer.map(Self).map_err(|_| failed("what it holds is no key".to_owned()))
     }
 
     /// Writes an encrypted JSON keystore, not over an existing file.

@@ -78,6 +78,7 @@ mod fault;
 mod follow;
 mod jobs;
 mod key;
+mod keystore;
 mod logs;
 mod outgoing;
 mod point;

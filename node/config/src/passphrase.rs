@@ -77,7 +77,9 @@ impl ChainSection {
                 let text = fs::read_to_string(file).map(Zeroizing::new);
                 let text =
                     text.map_err(|source| KeystoreError::Io { path: file.clone(), source })?;
-                // As it is: others have made the keystore, perhaps with a blank at the end.
+                // As it is: others have made the keystore, perhaps with a blank at the end. No tool means an editor's
+                // mark of byte order.
+                let text = text.trim_start_matches('\u{feff}');
                 Ok(Some(Passphrase::new(text.lines().next().unwrap_or_default().to_owned())))
             }
             (None, Some(command)) => Passphrase::from_command(command).map(Some),

@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
+use veil_node_config::process_environment;
 use veil_node_terminal::waiting;
 
 use super::{
@@ -23,8 +24,9 @@ use super::{
 /// What a command waits for that has a transaction to send, as [`waiting`] says it.
 pub(super) const TRANSACTION: &str = "waiting until the transaction is mined and deep enough";
 
-/// Environment variable that says what is logged, in the syntax of `tracing`.
+/// Environment variable that says what is logged, in the syntax of `tracing`; else it is [`LOG_DEFAULT`].
 const LOG_VARIABLE: &str = "VEIL_LOG";
+const LOG_DEFAULT: &str = "info";
 
 /// Tells why a command failed, as JSON on standard output or as text on standard error.
 pub(super) fn conclude(json: bool, result: Result<Exit, Failure>) -> Exit {
@@ -75,7 +77,12 @@ pub(super) fn log_to_file(path: &Path) -> Result<(), Failure> {
 
 /// Logs what `VEIL_LOG` selects, from `info` up by default.
 fn log(to: BoxMakeWriter, colours: bool, json: bool) {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    let wanted = process_environment(LOG_VARIABLE);
+    let wanted = wanted.as_deref().unwrap_or(LOG_DEFAULT);
+    let filter = EnvFilter::try_new(wanted).unwrap_or_else(|error| {
+        output::note(format!("{LOG_VARIABLE}: {error}; `{LOG_DEFAULT}` is logged"));
+        EnvFilter::new(LOG_DEFAULT)
+    });
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(to)

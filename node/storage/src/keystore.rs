@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::{self, Read},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::mpsc,
@@ -125,13 +126,16 @@ impl Passphrase {
         Self { secret: SecretString::from(text), random: false }
     }
 
-    /// The first line of a file.
+    /// The first line of a file, without blanks around it, and without a mark of byte order.
     ///
     /// # Errors
     /// [`KeystoreError::Io`], [`KeystoreError::EmptyPassphrase`].
     pub fn from_file(path: &Path) -> Result<Self, KeystoreError> {
         let text = fs::read_to_string(path).map(Zeroizing::new).map_err(|e| io_error(path, e))?;
-        match text.lines().next().map(str::trim) {
+        if fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o007 != 0) {
+            tracing::warn!(?path, "every user of this machine may read the passphrase: chmod 600");
+        }
+        match text.trim_start_matches('\u{feff}').lines().next().map(str::trim) {
             Some(line) if !line.is_empty() => Ok(Self::new(line.to_owned())),
             _ => Err(KeystoreError::EmptyPassphrase(path.to_owned())),
         }
@@ -369,6 +373,23 @@ mod tests {
         }
         fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
         assert!(matches!(read_secret(&path, &passphrase), Err(KeystoreError::Decrypt { .. })));
+    }
+
+    #[test]
+    fn a_passphrase_is_what_a_person_means() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("passphrase.txt");
+        for text in
+            ["open sesame", "open sesame\r\n", " open sesame \nmore", "\u{feff}open sesame\n"]
+        {
+            fs::write(&path, text).unwrap();
+            assert_eq!(Passphrase::from_file(&path).unwrap().expose(), "open sesame", "{text:?}");
+        }
+        for text in ["", "\n", "\u{feff}\n", "  \nopen sesame"] {
+            fs::write(&path, text).unwrap();
+            let refused = Passphrase::from_file(&path);
+            assert!(matches!(refused, Err(KeystoreError::EmptyPassphrase(_))), "{text:?}");
+        }
     }
 
     #[test]

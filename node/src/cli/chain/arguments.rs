@@ -96,12 +96,11 @@ impl Connection {
         let Some(path) = &self.keystore else { return Ok(AccountKey::from_environment()?) };
         let passphrase = match &self.keystore_passphrase_file {
             Some(file) => {
-                let text = fs::read_to_string(file).map_err(Failure::file(file))?;
-                Zeroizing::new(text)
+                fs::read_to_string(file).map(Zeroizing::new).map_err(Failure::file(file))?
             }
             None => Zeroizing::new(env::var("VEIL_CHAIN_PASSPHRASE").unwrap_or_default()),
         };
-        let line = passphrase.lines().next().unwrap_or_default();
+        let line = passphrase.trim_start_matches('\u{feff}').lines().next().unwrap_or_default();
         Ok(Some(AccountKey::from_keystore(path, line)?))
     }
 }
