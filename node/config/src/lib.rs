@@ -274,14 +274,9 @@ fn finish_common(
     node.check_passphrase()?;
     override_with(&mut node.passphrase_file, env, "VEIL_PASSPHRASE_FILE", |v| path(v).map(Some))?;
     override_with(&mut node.peer_id, env, "VEIL_NODE_PEERID", |v| Ok(Some(v.to_owned())))?;
+    override_with(&mut network.announce, env, "VEIL_LIBP2P_ANNOUNCE", multiaddrs)?;
     override_with(&mut network.bootstrap, env, "VEIL_LIBP2P_BOOTSTRAP", multiaddrs)?;
-    if network.listen.is_empty() {
-        return Err(ConfigError::Value {
-            key: "network.listen",
-            reason: "at least one address, for example /ip4/0.0.0.0/udp/4001/quic-v1".to_owned(),
-        });
-    }
-    network.swim.check()?;
+    network.check()?;
     finish_chain(folder, env, chain)
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use veil_node_p2p::{Multiaddr, SwimConfig};
+use veil_node_p2p::{AddressError, Multiaddr, SwimConfig, check_dial, check_listen};
 
 use super::ConfigError;
 
@@ -13,6 +13,9 @@ use super::ConfigError;
 pub struct NetworkSection {
     /// Where to listen.
     pub listen: Vec<Multiaddr>,
+    /// Where others reach this node, if not where it listens.
+    #[serde(default)]
+    pub announce: Vec<Multiaddr>,
     /// Whom to find the others through.
     #[serde(default)]
     pub bootstrap: Vec<Multiaddr>,
@@ -42,6 +45,28 @@ impl Default for SwimSection {
             probe_answer_millis: millis(probe_rtt),
             suspicion_millis: millis(suspicion),
         }
+    }
+}
+
+impl NetworkSection {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let refused = |key, reason: String| Err(ConfigError::Value { key, reason });
+        if self.listen.is_empty() {
+            let reason = "at least one address, for example /ip4/0.0.0.0/udp/4001/quic-v1";
+            return refused("network.listen", reason.to_owned());
+        }
+        type Check = fn(&Multiaddr) -> Result<(), AddressError>;
+        let lists: [(_, _, Check); 3] = [
+            ("network.listen", &self.listen, check_listen),
+            ("network.announce", &self.announce, check_dial),
+            ("network.bootstrap", &self.bootstrap, check_dial),
+        ];
+        for (key, list, check) in lists {
+            if let Some(error) = list.iter().find_map(|address| check(address).err()) {
+                return refused(key, error.to_string());
+            }
+        }
+        self.swim.check()
     }
 }
 
@@ -76,6 +101,31 @@ impl SwimSection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn section(listen: &str, announce: &str, bootstrap: &str) -> Result<NetworkSection, String> {
+        let text =
+            format!("listen = [{listen}]\nannounce = [{announce}]\nbootstrap = [{bootstrap}]");
+        let section: NetworkSection = toml::from_str(&text).map_err(|error| error.to_string())?;
+        section.check().map_err(|error| error.to_string())?;
+        Ok(section)
+    }
+
+    #[test]
+    fn each_list_is_checked_by_its_own_rule() {
+        let wildcard = "\"/ip4/0.0.0.0/udp/4001/quic-v1\"";
+        let name = "\"/dns4/a.example/tcp/4001\"";
+        let whole = section(wildcard, name, name).unwrap();
+        assert_eq!((whole.listen.len(), whole.announce.len(), whole.bootstrap.len()), (1, 1, 1));
+        for (refused, key) in [
+            (section("", "", ""), "network.listen"),
+            (section(name, "", ""), "network.listen"),
+            (section(wildcard, wildcard, ""), "network.announce"),
+            (section(wildcard, "", wildcard), "network.bootstrap"),
+        ] {
+            let refused = refused.unwrap_err();
+            assert!(refused.contains(key), "{refused}");
+        }
+    }
 
     #[test]
     fn each_time_has_a_range_that_is_named() {

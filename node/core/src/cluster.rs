@@ -44,6 +44,8 @@ pub struct ClusterOptions {
     pub identity: SecretIdentity,
     /// Where to listen.
     pub listen: Vec<Multiaddr>,
+    /// Where others reach this node, if not there.
+    pub announce: Vec<Multiaddr>,
     /// Whom to find the others through.
     pub bootstrap: Vec<Multiaddr>,
     /// Failure detection.
@@ -114,8 +116,17 @@ impl Cluster {
         options: ClusterOptions,
         stop: CancellationToken,
     ) -> Result<Self, ClusterError> {
-        let ClusterOptions { chain, cluster, identity, listen, bootstrap, swim, metrics, data_dir } =
-            options;
+        let ClusterOptions {
+            chain,
+            cluster,
+            identity,
+            listen,
+            announce,
+            bootstrap,
+            swim,
+            metrics,
+            data_dir,
+        } = options;
         let me = PeerIdHash::of(&identity.public());
         let scope = chain.scope(cluster);
         let jobs = Arc::new(Jobs::open(&data_dir.join("jobs.redb"), scope)?);
@@ -127,6 +138,7 @@ impl Cluster {
         let (directory, follow) = watch::channel(Arc::new(first.directory()));
         let config = NetworkConfig {
             listen,
+            announce,
             bootstrap,
             swim,
             metrics,

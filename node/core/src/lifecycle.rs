@@ -242,6 +242,7 @@ impl Node {
                 cluster: on_chain.cluster,
                 identity,
                 listen: network.listen.clone(),
+                announce: network.announce.clone(),
                 bootstrap: network.bootstrap.clone(),
                 swim: SwimConfig { incarnation: data.incarnation()?, ..network.swim.timings() },
                 metrics,

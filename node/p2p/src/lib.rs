@@ -94,6 +94,7 @@
 //! ```
 
 mod actor;
+mod address;
 mod admission;
 mod blob;
 mod budget;
@@ -123,6 +124,7 @@ mod traffic;
 pub use libp2p::{Multiaddr, PeerId, multiaddr};
 
 pub use self::{
+    address::{AddressError, check_dial, check_listen},
     blob::fetch::{FetchError, Progress},
     command::{Gossip, Incoming, Responder},
     config::{Limits, NetworkConfig, SwimConfig},

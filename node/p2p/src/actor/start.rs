@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     io,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -18,12 +18,14 @@ use libp2p::{
     swarm::SwarmEvent,
     tcp, yamux,
 };
+use socket2::{Domain, Socket, Type};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use veil_protocol_spec::PeerIdHash;
 
 use super::{Actor, Behaviour, links::Links};
 use crate::{
+    address::told,
     admission::Admission,
     blob::{self, Blobs},
     config::NetworkConfig,
@@ -44,6 +46,11 @@ use crate::{
 
 /// How long it may take to bind the listen addresses.
 const BIND_TIMEOUT: Duration = Duration::from_secs(10);
+/// A listener on all addresses of the machine reports them one by one: those that come no later than this after
+/// another are told to peers.
+const MORE_ADDRESSES: Duration = Duration::from_millis(200);
+/// How long that is waited for at most.
+const ALL_ADDRESSES: Duration = Duration::from_secs(2);
 /// Idle connections stay open; SWIM and the transports notice when one is dead.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Between two pings of a connection: how old the last sign of life of a healthy peer may be.
@@ -151,7 +158,7 @@ impl Network {
         actor.listen(&config.listen).await?;
 
         let announced = if config.announce.is_empty() {
-            addresses.borrow().clone()
+            told(addresses.borrow().clone())
         } else {
             config.announce.clone()
         };
@@ -249,13 +256,26 @@ impl Actor {
             Ok(())
         };
         match tokio::time::timeout(BIND_TIMEOUT, bound).await {
-            Ok(bound) => bound,
+            Ok(bound) => bound?,
             Err(_) => {
                 let address = waiting.into_values().next().cloned();
                 let address = address.unwrap_or_else(Multiaddr::empty);
-                Err(failed(&address, "the system did not answer in time".to_owned()))
+                return Err(failed(&address, "the system did not answer in time".to_owned()));
             }
         }
+        if listen.iter().any(is_wildcard) {
+            let more = async {
+                loop {
+                    let event = self.swarm.select_next_some();
+                    match tokio::time::timeout(MORE_ADDRESSES, event).await {
+                        Ok(event) => self.on_event(event),
+                        Err(_) => break,
+                    }
+                }
+            };
+            let _ = tokio::time::timeout(ALL_ADDRESSES, more).await; // what has come is told
+        }
+        Ok(())
     }
 }
 
@@ -268,5 +288,39 @@ fn check_port(address: &Multiaddr) -> io::Result<()> {
         [Part::Ip6(ip), Part::Tcp(port)] => SocketAddr::from((*ip, *port)),
         _ => return Ok(()),
     };
-    TcpListener::bind(socket).map(drop)
+    let probe = Socket::new(Domain::for_address(socket), Type::STREAM, None)?;
+    if socket.is_ipv6() {
+        // As libp2p does: both families may have a listener of their own on one port.
+        probe.set_only_v6(true)?;
+    }
+    probe.set_reuse_address(true)?; // as the standard library does, for ports that were just in use
+    probe.bind(&socket.into())?;
+    probe.listen(1)
+}
+
+fn is_wildcard(address: &Multiaddr) -> bool {
+    match address.iter().next() {
+        Some(Part::Ip4(ip)) => ip.is_unspecified(),
+        Some(Part::Ip6(ip)) => ip.is_unspecified(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn both_families_may_have_one_port_and_no_two_nodes() {
+        let taken = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let check = |ip: &str| check_port(&format!("{ip}/tcp/{port}").parse().unwrap());
+        check("/ip6/::").unwrap();
+        assert_eq!(check("/ip4/0.0.0.0").unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(check("/ip4/127.0.0.1").unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(taken);
+        check("/ip4/0.0.0.0").unwrap();
+    }
 }

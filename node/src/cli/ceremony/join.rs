@@ -60,7 +60,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     let (sender, directory) = watch::channel(Arc::new(registered));
     let following = tokio::spawn(follow(chain, cluster, sender));
     let mut network = NetworkConfig::new(identity.clone(), scope);
-    network.listen = config.network.listen;
+    (network.listen, network.announce) = (config.network.listen, config.network.announce);
     network.bootstrap = config.network.bootstrap;
     network.swim.incarnation = data.incarnation()?;
     let network = Network::start(network, directory).await?;
