@@ -20,7 +20,9 @@ use alloy::{
 use tokio::sync::{Mutex, MutexGuard};
 use veil_protocol_spec::Address;
 
-use crate::{address::evm, error::ChainError, key::AccountKey, rpc::Rpc};
+use crate::{
+    address::evm, broadcast::is_about_funds, error::ChainError, key::AccountKey, rpc::Rpc,
+};
 
 /// The account of a handle and its clones.
 pub(crate) struct Account {
@@ -136,8 +138,4 @@ impl Account {
             other => other,
         }
     }
-}
-
-fn is_about_funds(detail: &str) -> bool {
-    detail.to_lowercase().contains("insufficient funds")
 }

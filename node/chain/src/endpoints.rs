@@ -13,8 +13,8 @@
 //! connection.
 //!
 //! # Caveats
-//! A refusal is an answer: what the chain refuses, every endpoint refuses. Endpoints may lag behind one
-//! another; the one in use is kept as long as it answers, because otherwise the chain would seem to go
+//! A refusal is an answer: what the chain refuses, every endpoint refuses. That an endpoint limits requests is none,
+//! whatever status its answer has. Endpoints may lag behind one another; the one in use is kept as long as it answers, because otherwise the chain would seem to go
 //! back and forth.
 
 use std::{
@@ -264,7 +264,9 @@ impl Endpoint {
             if !checked {
                 self.check(chain).await?;
             }
-            self.http.clone().call(packet.clone()).await.map_err(|error| no_answer(&error))
+            let answer = self.http.clone().call(packet.clone()).await;
+            let answer = answer.map_err(|error| no_answer(&error))?;
+            limit(&answer).map_or(Ok(answer), |says| Err(Fault::Limited(says)))
         };
         match answer.await {
             Ok(answer) => {
@@ -299,7 +301,9 @@ impl Endpoint {
         }
         let backoff = match &fault {
             Fault::OtherChain { .. } => MAX_BACKOFF,
-            Fault::NoAnswer(_) => FIRST_BACKOFF.saturating_mul(1 << health.failures.min(10)),
+            Fault::NoAnswer(_) | Fault::Limited(_) => {
+                FIRST_BACKOFF.saturating_mul(1 << health.failures.min(10))
+            }
         };
         health.checked = false;
         health.failures += 1;
@@ -314,6 +318,18 @@ fn public(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     let more = if url.path().len() > 1 || url.query().is_some() { "/..." } else { "" };
     format!("{}://{host}{port}{more}", url.scheme())
+}
+
+/// What an endpoint says that answers nobody any more, or not so often. One code of providers also stands for a range of
+/// blocks that is too wide, which its caller makes narrower, and for a block that is not there, which is an answer.
+fn limit(answer: &ResponsePacket) -> Option<String> {
+    let is_limit = |message: &str| {
+        let message = message.to_lowercase();
+        !["range", "results", "not found", "logs"].iter().any(|word| message.contains(word))
+    };
+    let mut errors = answer.iter_errors();
+    let error = errors.find(|error| error.is_retry_err() && is_limit(&error.message))?;
+    Some(error.message.chars().take(200).collect())
 }
 
 /// The fault of a request without an answer. A body that is not JSON-RPC counts as none.
@@ -370,6 +386,33 @@ mod tests {
             shown("https://me:pw@host.example/v3/5ec3e7?k=5ec3e7"),
             "https://host.example/..."
         );
+    }
+
+    #[test]
+    fn a_limit_is_told_from_a_refusal() {
+        let said = |code: i64, message: &str| {
+            let answer = serde_json::json!({
+                "jsonrpc": "2.0", "id": 1, "error": { "code": code, "message": message },
+            });
+            limit(&serde_json::from_value(answer).unwrap())
+        };
+        for (code, message) in [
+            (-32005, "daily request count exceeded, request rate limited"),
+            (429, "Your app has exceeded its compute units per second capacity"),
+            (-32007, "100/second request limit reached - reduce calls per second"),
+            (-32000, "too many requests"),
+        ] {
+            assert_eq!(said(code, message).as_deref(), Some(message));
+        }
+        for (code, message) in [
+            (-32005, "query returned more than 10000 results"),
+            (-32005, "block range is too wide"),
+            (-32000, "header not found"),
+            (3, "execution reverted"),
+            (-32000, "nonce too low"),
+        ] {
+            assert_eq!(said(code, message), None, "{message}");
+        }
     }
 
     #[test]

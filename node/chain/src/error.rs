@@ -58,6 +58,11 @@ pub enum ChainError {
     /// The account cannot pay for gas and value.
     #[error("account 0x{account} cannot pay for the transaction ({detail}): fund it and repeat")]
     Funds { account: Address, detail: String },
+    /// The network asks for more than is allowed. Nothing was sent.
+    #[error(
+        "a unit of gas costs {price} wei now, and {allowed} are allowed: nothing was sent; repeat later, or raise --max-fee-gwei (`chain.max_fee_gwei` of a node)"
+    )]
+    Fee { price: u128, allowed: u128 },
     /// A transaction is not in the chain at the deadline. It may still get there.
     #[error(
         "transaction 0x{transaction} is not in the chain after {seconds} s; it may still get there: check `veil chain status` before repeating"
@@ -111,6 +116,7 @@ impl ChainError {
         matches!(
             self,
             Self::Unreachable { .. }
+                | Self::Fee { .. }
                 | Self::NotMined { .. }
                 | Self::Withdrawn { .. }
                 | Self::Displaced { .. }

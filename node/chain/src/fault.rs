@@ -9,6 +9,8 @@ use veil_protocol_spec::ChainId;
 pub(crate) enum Fault {
     /// It gave no answer, or one that is not JSON-RPC.
     NoAnswer(String),
+    /// It answers nobody, or not this caller, for a while: what it says.
+    Limited(String),
     /// It serves another chain.
     OtherChain {
         /// The chain of the other endpoints, or the configured one.
@@ -22,6 +24,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoAnswer(detail) => f.write_str(detail),
+            Self::Limited(says) => write!(f, "it limits requests: {says}"),
             Self::OtherChain { expected, found } => {
                 write!(f, "it serves chain {found}, not {expected}")
             }

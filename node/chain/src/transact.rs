@@ -14,7 +14,7 @@
 
 use alloy::{
     network::TransactionBuilder,
-    providers::Provider,
+    providers::{Provider, utils::Eip1559Estimation},
     rpc::types::{TransactionReceipt, TransactionRequest},
 };
 use tracing::{debug, warn};
@@ -87,6 +87,7 @@ impl Account {
         request: TransactionRequest,
     ) -> Result<Outgoing<'a>, ChainError> {
         let fees = rpc.ask("the fees", || rpc.provider.estimate_eip1559_fees()).await?;
+        let fees = allowed(fees, rpc.config.max_fee_per_gas)?;
         let mut tries = 0;
         loop {
             tries += 1;
@@ -159,5 +160,42 @@ impl Chain {
             block: receipt.block_number.unwrap_or_default(),
             gas: receipt.gas_used,
         })
+    }
+}
+
+/// Fees that are no more than what is allowed: less than is estimated to be enough for some blocks to come, as long as
+/// it is enough for the next one.
+fn allowed(fees: Eip1559Estimation, most: u128) -> Result<Eip1559Estimation, ChainError> {
+    let Eip1559Estimation { max_fee_per_gas, max_priority_fee_per_gas: tip } = fees;
+    // The estimate is twice the base fee, and the tip.
+    let price = (max_fee_per_gas.saturating_sub(tip) / 2).saturating_add(tip);
+    if price > most {
+        return Err(ChainError::Fee { price, allowed: most });
+    }
+    Ok(Eip1559Estimation { max_fee_per_gas: max_fee_per_gas.min(most), ..fees })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_fee_exceeds_what_is_allowed() {
+        let fees = |max_fee_per_gas, max_priority_fee_per_gas| Eip1559Estimation {
+            max_fee_per_gas,
+            max_priority_fee_per_gas,
+        };
+        // A base fee of 40 and a tip of 2.
+        for (most, sent) in
+            [(100, Some(82)), (82, Some(82)), (60, Some(60)), (42, Some(42)), (41, None)]
+        {
+            match (allowed(fees(82, 2), most), sent) {
+                (Ok(found), Some(sent)) => {
+                    assert_eq!((found.max_fee_per_gas, found.max_priority_fee_per_gas), (sent, 2));
+                }
+                (Err(ChainError::Fee { price: 42, allowed }), None) => assert_eq!(allowed, most),
+                (found, _) => panic!("{most}: {found:?}"),
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use veil_node_chain::{
 };
 use veil_protocol_spec::{Address, ChainId};
 
-use crate::support::{Proxy, World};
+use crate::support::{Limiting, Proxy, World};
 
 /// A handle on the world's contracts behind these endpoints.
 async fn connect(world: &World, urls: Vec<String>) -> Result<Chain, ChainError> {
@@ -66,6 +66,25 @@ async fn an_endpoint_that_does_not_answer_is_not_asked_first_again() {
     assert!(connections() > 0, "it is the first in the configuration");
     chain.block().await.unwrap();
     assert_eq!(connections(), 0);
+}
+
+/// Providers say so with a body that would be an answer, under whatever status.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_limits_requests_is_left_for_the_next_one() {
+    let world = World::new(4).await;
+    for status in ["429 Too Many Requests", "200 OK"] {
+        let limiting = Limiting::start(status, 31_337).await;
+        let chain = connect(&world, vec![limiting.url(), world.anvil.url()]).await.unwrap();
+        chain.set_allowance(world.cluster, Address([1; 20]), Allowance::NONE).await.unwrap();
+        let found = chain.endpoints();
+        assert!(!found[0].healthy && found[1].healthy, "{status}: {found:?}");
+        assert!(found[0].fault.as_ref().unwrap().contains("request rate limited"), "{found:?}");
+
+        // Where there is no other, it is waited for.
+        let only = connect(&world, vec![limiting.url()]).await.unwrap_err();
+        assert!(only.is_transient(), "{only:?}");
+        assert!(only.to_string().contains("it limits requests"), "{only}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

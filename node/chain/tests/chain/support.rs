@@ -16,6 +16,7 @@ use frost_core::{
 use rand::rngs::OsRng;
 use serde_json::{Value, json};
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
@@ -299,6 +300,62 @@ impl Proxy {
 
     pub(crate) fn close(&self) {
         self.open.send_replace(false);
+    }
+}
+
+/// The JSON of a request, however it comes in pieces.
+async fn body(connection: &mut TcpStream) -> Option<Value> {
+    let mut request = Vec::new();
+    loop {
+        if connection.read_buf(&mut request).await.ok()? == 0 {
+            return None;
+        }
+        let text = std::str::from_utf8(&request).ok()?;
+        let body =
+            text.split_once("\r\n\r\n").and_then(|(_, body)| serde_json::from_str(body).ok());
+        if body.is_some() {
+            return body;
+        }
+    }
+}
+
+/// A provider that has had enough of its caller: it says so to each request but that for its chain, with this status.
+pub(crate) struct Limiting {
+    address: SocketAddr,
+    _answering: JoinSet<()>,
+}
+
+impl Limiting {
+    pub(crate) async fn start(status: &'static str, chain: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut answering = JoinSet::new();
+        answering.spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let Some(request) = body(&mut connection).await else { continue };
+                let mut answer = json!({ "jsonrpc": "2.0", "id": request["id"] });
+                let status = if request["method"] == "eth_chainId" {
+                    answer["result"] = json!(format!("{chain:#x}"));
+                    "200 OK"
+                } else {
+                    let message = "daily request count exceeded, request rate limited";
+                    answer["error"] = json!({ "code": -32005, "message": message });
+                    status
+                };
+                let body = answer.to_string();
+                let length = body.len();
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
+                     connection: close\r\n\r\n{body}"
+                );
+                let _ = connection.write_all(answer.as_bytes()).await; // the caller may have gone
+            }
+        });
+        Self { address, _answering: answering }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 }
 
