@@ -33,8 +33,8 @@ impl Wire for LockedManifest {
     const NAME: &'static str = "LockedManifest";
     // Version 1 had a lock that named a slot in place of an instance; versions 2 and 3 listed everything
     // that runs; version 4 knew nothing of replicas that are done, version 5 nothing of versions of jobs, version
-    // 6 nothing of periodic jobs.
-    const VERSION: u8 = 7;
+    // 6 nothing of periodic jobs, version 7 nothing of samples and of sealed parts that do not open.
+    const VERSION: u8 = 8;
     const MAX_BYTES: usize = Manifest::MAX_BYTES + Lock::MAX_BYTES;
 }
 
@@ -206,8 +206,9 @@ impl Wire for SyncAnswer {
     // key, version 3 no snapshot, version 4 no counter, version 5 job specifications of version 2; version 6
     // knew nothing of what runs, or of replicas that are done, version 7 nothing of versions of jobs, version 8
     // nothing of periodic jobs, version 9 nothing of what is sealed, version 10 nothing of links and of the limits of
-    // encrypted requests, version 11 no bodies with more than 64 KiB of sealed contents.
-    const VERSION: u8 = 12;
+    // encrypted requests, version 11 no bodies with more than 64 KiB of sealed contents, version 12 nothing of sealed
+    // parts that do not open.
+    const VERSION: u8 = 13;
     // Records that were put together, and the last; or a record and the state after it.
     const MAX_BYTES: usize = 64
         + SlotRecord::MAX_BYTES

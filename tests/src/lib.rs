@@ -8,6 +8,7 @@
 //!   [`report::Report`]. [`disk`]: what outlives a crash.
 //! - [`agreement`]: agreement on manifests, slot by slot.
 //! - [`decryption`]: threshold decryption, with the shares of a simulated ceremony.
+//! - [`sealed`]: what is sealed in jobs, from the deal to the report of a wrong one.
 //! - [`slot`]: whole slots of a cluster, with the cleartext twin in place of the circuit.
 //! - [`malicious`]: members that deviate, one file per misbehaviour.
 //!
@@ -27,4 +28,5 @@ pub mod fixtures;
 pub mod malicious;
 pub mod plan;
 pub mod report;
+pub mod sealed;
 pub mod slot;

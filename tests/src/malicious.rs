@@ -15,9 +15,11 @@ mod malformed;
 pub(crate) mod replay;
 mod silence;
 mod wrong_confirm;
+pub mod wrong_deal;
 mod wrong_echo;
 pub mod wrong_partial;
 mod wrong_proof;
+pub mod wrong_release;
 mod wrong_share;
 
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use veil_protocol_spec::{
     codec::{Bytes, CodecError},
     identity::SecretIdentity,
     scheduling::{ContentsError, JobSpec, SealedContents, SealedPart, SealedPartError},
-    sealing::{ShareRequest, SignedShareRequest},
+    sealing::{ShareRefusal, ShareRequest, SignedShareRequest},
 };
 use zeroize::Zeroizing;
 
@@ -143,5 +143,38 @@ impl<'a> Opening<'a> {
         let contents = SealedContents::from_wire(encoded).map_err(OpenError::Malformed)?;
         contents.validate(self.job)?;
         Ok(contents)
+    }
+}
+
+/// Why members have kept their shares, as far as that may mean that the part never opens. Of each member one answer counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Refusals {
+    elsewhere: usize,
+    dealt_wrongly: usize,
+}
+
+impl Refusals {
+    /// A member's answer.
+    pub const fn count(&mut self, refusal: ShareRefusal) {
+        match refusal {
+            ShareRefusal::SealedElsewhere | ShareRefusal::OtherEpoch => self.elsewhere += 1,
+            // To whom nothing was dealt, the body says: an honest operator seals without t of them.
+            ShareRefusal::DealtWrongly => self.dealt_wrongly += 1,
+            _ => {}
+        }
+    }
+
+    /// [`ShareRefusal::SealedElsewhere`] or [`ShareRefusal::DealtWrongly`], if t+1 members say so: one of them is honest.
+    /// As long as fewer do it may open, if others answer.
+    #[must_use]
+    pub const fn agreed(&self, committee: Committee) -> Option<ShareRefusal> {
+        let needed = committee.reconstruction_threshold().get();
+        if self.elsewhere >= needed {
+            Some(ShareRefusal::SealedElsewhere)
+        } else if self.dealt_wrongly >= needed {
+            Some(ShareRefusal::DealtWrongly)
+        } else {
+            None
+        }
     }
 }

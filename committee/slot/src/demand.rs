@@ -66,6 +66,8 @@ pub struct JobDemand {
     pub template: Blake3Digest,
     /// How it takes the place of the version before.
     pub terms: VersionTerms,
+    /// Whether it has a sealed part, which workers must be able to open.
+    pub is_sealed: bool,
 }
 
 /// The images that a cluster runs, as the chain lists them at some block.
@@ -176,6 +178,7 @@ impl JobDemand {
         let &JobSpec { operator, replicas, priority, lease, .. } = job;
         let (is_batch, timetable) = (job.kind.ends(), Timetable::of(&job.kind, now));
         let (line, template, terms) = (job.line(), job.template(), job.terms());
+        let is_sealed = job.sealed_part().is_some();
         Self {
             operator,
             replicas,
@@ -187,6 +190,7 @@ impl JobDemand {
             line,
             template,
             terms,
+            is_sealed,
         }
     }
 }
@@ -232,6 +236,12 @@ pub enum NotConsidered {
          evaluate yet: choose another policy, or have public weights set with `veil chain policy set`"
     )]
     Weights,
+    /// More workers cannot use what is sealed in it than may deviate.
+    #[error(
+        "{workers} workers could not use its sealed part, and {needed} are enough: it was dealt wrongly, or what is sealed \
+         is not what a worker can run; its operator seals it again with `veil job submit`"
+    )]
+    SealedPart { workers: usize, needed: usize },
     /// The answers could tell more about others' load than its submission states.
     #[error(
         "its submission states {stated} bits; {told} are told since block {since}, and another try \

@@ -26,6 +26,8 @@
 //!    says. While a job of an operator has a place and its body is not known, none of its jobs that is no version
 //!    yet gets one: it could be one.
 //! 10. Each worker that may run a system job wants one replica of it, and no other takes that (`system`).
+//! 11. A job with a sealed part is not considered while t+1 different workers are remembered that could not use it
+//!     (`sealed.md`, step 10).
 
 mod done;
 mod due;
@@ -40,7 +42,7 @@ use std::{
 };
 
 use veil_protocol_spec::{
-    Address, Blake3Digest, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
+    Address, Blake3Digest, Committee, KeccakDigest, PeerIdHash, ReplicaIndex, Slot,
     domain::{self, hash_parts},
     scheduling::{
         ClusterState, EndedReplica, GivenBack, LEAK_WINDOW_BLOCKS, LeavingReplica, MAX_PENDING,
@@ -97,6 +99,8 @@ pub struct NextInputs<'a> {
     pub given_back: &'a Words,
     /// The operators of workers that are registered as of the manifest's block.
     pub owners: &'a BTreeMap<PeerIdHash, Address>,
+    /// Size of the committee.
+    pub committee: Committee,
     /// Whether a worker may run a system job whose body is known.
     pub fit: &'a dyn Fn(&Blake3Digest, &PeerIdHash) -> Fit,
 }
@@ -214,9 +218,9 @@ pub fn next_replicas(state: &ClusterState, inputs: &NextInputs<'_>) -> NextRepli
     }
     wants.retain(|wants| wants.listed(false) > 0);
     // A job that may not be tried now is no reason for a slot either.
-    let any_now =
-        wants.iter().any(|wants| !wants.now.is_empty() && lists.consider(wants, true).is_ok());
-    wants.retain(|wants| match lists.consider(wants, any_now) {
+    let may_be_tried = |wants: &Wants<'_>| lists.consider(wants, true, &next).is_ok();
+    let any_now = wants.iter().any(|wants| !wants.now.is_empty() && may_be_tried(wants));
+    wants.retain(|wants| match lists.consider(wants, any_now, &next) {
         Ok(()) => true,
         Err(reason) => {
             next.not_considered.insert(wants.submission.job, reason);
@@ -276,9 +280,20 @@ impl Lists<'_> {
         replica: ReplicaIndex,
         next: &NextReplicas,
     ) -> Option<Returned> {
-        let slot = Slot(self.state.last_slot().0 + 1);
-        let at = (slot, self.inputs.block);
-        self.state.returned_with(&next.given_back, at, (job, replica))
+        self.state.returned_with(&next.given_back, self.at(), (job, replica))
+    }
+
+    /// The slot that is listed for, and its block.
+    fn at(&self) -> (Slot, u64) {
+        (Slot(self.state.last_slot().0 + 1), self.inputs.block)
+    }
+
+    /// Rule 11.
+    fn opens(&self, wants: &Wants<'_>, next: &NextReplicas) -> Result<(), NotConsidered> {
+        let needed = self.inputs.committee.reconstruction_threshold().get();
+        let closed_to = || self.state.closed_to(&next.given_back, self.at(), wants.submission.job);
+        let workers = if wants.demand.is_sealed { closed_to().len() } else { 0 };
+        if workers < needed { Ok(()) } else { Err(NotConsidered::SealedPart { workers, needed }) }
     }
 
     /// Whether a replica has a place and stays there.
@@ -320,10 +335,16 @@ impl Lists<'_> {
     }
 
     /// Rule 3.
-    fn consider(&self, wants: &Wants<'_>, any_now: bool) -> Result<(), NotConsidered> {
+    fn consider(
+        &self,
+        wants: &Wants<'_>,
+        any_now: bool,
+        next: &NextReplicas,
+    ) -> Result<(), NotConsidered> {
         if let Some(refused) = wants.demand.refused {
             return Err(refused);
         }
+        self.opens(wants, next)?;
         let (told, since) = self.state.told(&wants.submission.job, self.inputs.block);
         let bits = |replica| bits_of_try(self.asked(self.candidates(wants, replica)));
         let listed = wants.now.iter().copied().chain(wants.rest(any_now));

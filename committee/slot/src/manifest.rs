@@ -167,6 +167,7 @@ impl LocalView<'_> {
             sampling: self.sampling,
             given_back: &said.given_back,
             owners: self.owners,
+            committee: self.committee,
             fit: &|job, worker| match said.profile(worker, &telemetry) {
                 _ if !self.workers.contains(worker) => Fit::Gone,
                 Some(profile) => (self.fit)(job, worker, &profile),

@@ -16,6 +16,9 @@ pub fn told(returned: &Returned) -> String {
         }
         GiveBackReason::Drained => format!("stopped by worker {worker}, which is drained"),
         GiveBackReason::DrainEnded => format!("stopped by worker {worker}, which was drained"),
+        GiveBackReason::SealedPart => {
+            format!("given back by worker {worker}, which cannot use what is sealed in it")
+        }
     };
     if let (GiveBackReason::Evicted, Some(until)) = (returned.reason, returned.until) {
         text.push_str(", notice until ");
@@ -51,6 +54,7 @@ mod tests {
             until: Some(UnixMillis(1_795_802_400_000)),
             note: "the power goes".to_owned().try_into().unwrap(),
             times: 1,
+            closed_to: Vec::new(),
         };
         let worker = evicted.placement.worker;
         assert_eq!(
@@ -64,12 +68,23 @@ mod tests {
             until: None,
             note: Default::default(),
             times: 3,
-            ..evicted
+            ..evicted.clone()
         };
         assert_eq!(
             told(&unhealthy),
             format!(
                 "given back by worker {worker}, where it stays unhealthy (given back 3 times: it waits longer each time)"
+            )
+        );
+        let closed = Returned {
+            reason: GiveBackReason::SealedPart,
+            note: "its sealed part was dealt wrongly".to_owned().try_into().unwrap(),
+            ..evicted
+        };
+        assert_eq!(
+            told(&closed),
+            format!(
+                "given back by worker {worker}, which cannot use what is sealed in it, because its sealed part was dealt wrongly"
             )
         );
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use tokio::time::{Duration, Instant, sleep};
-use veil_protocol_spec::scheduling::ImageReference;
+use veil_protocol_spec::scheduling::{ImageReference, RegistryCredentials, SealedContents};
 
 use crate::{
     Approve, Executor, Filter, ReplicaError, Terms,
@@ -12,24 +12,30 @@ use crate::{
 
 type Reason = fn(ImageReference) -> ReplicaError;
 
-/// Who is asked: what it says, and how often it was asked.
+/// Who is asked: what it says, and as whom it was asked how often.
 #[derive(Clone, Default)]
-struct Judge(Arc<Mutex<(Option<Reason>, usize)>>);
+struct Judge(Arc<Mutex<(Option<Reason>, Vec<Option<String>>)>>);
 
 impl Judge {
     fn say(&self, reason: Option<Reason>) {
         self.0.lock().unwrap().0 = reason;
     }
 
+    fn asked_as(&self) -> Vec<Option<String>> {
+        let mut asked = self.0.lock().unwrap().1.clone();
+        asked.sort();
+        asked
+    }
+
     fn asked(&self) -> usize {
-        self.0.lock().unwrap().1
+        self.0.lock().unwrap().1.len()
     }
 
     async fn worker(&self, fake: &Fake) -> Executor {
         let judge = self.clone();
-        let approve = Approve::new(move |image| {
+        let approve = Approve::new(move |image, by| {
             let mut judge = judge.0.lock().unwrap();
-            judge.1 += 1;
+            judge.1.push(by.map(|by| by.username.clone()));
             let said = judge.0.map_or(Ok(()), |reason| Err(reason(image)));
             Box::pin(async move { said })
         });
@@ -87,4 +93,21 @@ async fn what_may_pass_is_asked_again_when_the_registry_says() {
     assert!(reconcile(&worker, &desired).await.started.is_empty());
     sleep(Duration::from_secs(60)).await;
     assert_eq!(reconcile(&worker, &desired).await.started.len(), 1);
+}
+
+/// Of the same image: by its credentials is who may see it, not whether it is what the cluster allows.
+#[tokio::test(start_paused = true)]
+async fn each_job_is_asked_about_with_its_own_credentials() {
+    let (fake, judge) = (Fake::default(), Judge::default());
+    let worker = judge.worker(&fake).await;
+    let mut jobs = [replicas(1, 1), replicas(2, 1), replicas(3, 1)].concat();
+    for (desired, username) in jobs.iter_mut().zip(["one", "other"]) {
+        let (username, password) = (username.to_owned(), "hunter2".to_owned());
+        let mut contents = SealedContents::default();
+        contents.registry = Some(RegistryCredentials { username, password });
+        desired.contents = Some(Arc::new(contents));
+    }
+    assert_eq!(reconcile(&worker, &jobs).await.started.len(), 3);
+    let name = |name: &str| Some(name.to_owned());
+    assert_eq!(judge.asked_as(), [None, name("one"), name("other")]);
 }

@@ -3,36 +3,39 @@
 use std::{fmt, sync::Arc};
 
 use futures::future::BoxFuture;
-use veil_protocol_spec::scheduling::ImageReference;
+use veil_protocol_spec::scheduling::{ImageReference, RegistryCredentials};
+use zeroize::Zeroizing;
 
 use crate::error::ReplicaError;
 
-type Ask = dyn Fn(ImageReference) -> BoxFuture<'static, Result<(), ReplicaError>> + Send + Sync;
+type Answer = BoxFuture<'static, Result<(), ReplicaError>>;
+type Login = Option<Zeroizing<RegistryCredentials>>;
+type Ask = dyn Fn(ImageReference, Login) -> Answer + Send + Sync;
 
 /// Asked before an image is pulled, and again before a container is made of one that is here.
 #[derive(Clone)]
 pub struct Approve(Arc<Ask>);
 
 impl Approve {
-    /// What `ask` refuses is neither pulled nor run.
-    pub fn new(
-        ask: impl Fn(ImageReference) -> BoxFuture<'static, Result<(), ReplicaError>>
-        + Send
-        + Sync
-        + 'static,
-    ) -> Self {
+    /// What `ask` refuses is neither pulled nor run. It gets the credentials of the job that the image is for, if the job has
+    /// any.
+    pub fn new(ask: impl Fn(ImageReference, Login) -> Answer + Send + Sync + 'static) -> Self {
         Self(Arc::new(ask))
     }
 
-    pub(crate) async fn ask(&self, image: &ImageReference) -> Result<(), ReplicaError> {
-        (self.0)(image.clone()).await
+    pub(crate) async fn ask(
+        &self,
+        image: &ImageReference,
+        credentials: Option<&RegistryCredentials>,
+    ) -> Result<(), ReplicaError> {
+        (self.0)(image.clone(), credentials.cloned().map(Zeroizing::new)).await
     }
 }
 
 /// Every image is.
 impl Default for Approve {
     fn default() -> Self {
-        Self::new(|_| Box::pin(async { Ok(()) }))
+        Self::new(|_, _| Box::pin(async { Ok(()) }))
     }
 }
 

@@ -110,7 +110,7 @@ impl Executor {
         puller: Puller,
         credentials: Option<&RegistryCredentials>,
     ) -> Result<(), ReplicaError> {
-        self.terms.approve.ask(image).await?;
+        self.terms.approve.ask(image, credentials).await?;
         let facts = self.facts().await?;
         let here = match self.docker.image(image.as_str()).await {
             Err(error) if error.status() == Some(404) => None,

@@ -52,6 +52,7 @@ pub(crate) fn unplaced(
         sampling: policy.sampling(),
         given_back: &Words::new(),
         owners: &BTreeMap::new(),
+        committee: view.committee,
         fit: &|job, worker| {
             let fit = |body: &JobSpec| view.fit(body, worker, profiles.get(worker));
             jobs.read(job, fit).unwrap_or(Fit::Silent)
@@ -87,10 +88,12 @@ pub(crate) fn unplaced(
             inherits(&jobs.body(&job)?, &jobs.body(&before)?).then_some(worker)
         });
         let returned = state.returned_replica(job, replica);
-        let barred = returned.filter(|returned| state.is_barred_by(returned, view.block.number));
-        let barred = barred.map(|returned| returned.placement.worker);
-        let by_rules =
-            |body: &JobSpec| refused(body, home, barred, taken(state, &job, body), view, profiles);
+        let block = view.block.number;
+        let mut barred = state.closed_to(&[], (state.last_slot(), block), job);
+        let returned = returned.filter(|returned| state.is_barred_by(returned, block));
+        barred.extend(returned.map(|returned| returned.placement.worker));
+        let out = |body: &JobSpec| &barred | &taken(state, &job, body);
+        let by_rules = |body: &JobSpec| refused(body, home, &out(body), view, profiles);
         if let Some(reason) = jobs.read(&job, by_rules).flatten() {
             return reason;
         }
@@ -153,8 +156,7 @@ fn taken(state: &ClusterState, job: &Blake3Digest, body: &JobSpec) -> BTreeSet<P
 fn refused(
     job: &JobSpec,
     home: Option<PeerIdHash>,
-    barred: Option<PeerIdHash>,
-    taken: BTreeSet<PeerIdHash>,
+    out: &BTreeSet<PeerIdHash>,
     view: &View,
     profiles: &BTreeMap<PeerIdHash, Profile>,
 ) -> Option<String> {
@@ -179,7 +181,6 @@ fn refused(
     });
     let (found, unfit) = Unfit::count(job, on_chain);
     // Each of them fits it by everything else, or it would not have what it has.
-    let out: BTreeSet<_> = taken.into_iter().chain(barred).collect();
     let out = out.iter().filter(|worker| view.nodes.contains_key(worker)).count();
     let found = (found + (workers.len() - count)).saturating_sub(out);
     let min = view.rules_or_default().least_candidates(workers.len());

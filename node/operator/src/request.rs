@@ -8,11 +8,14 @@
 
 use async_recursion::async_recursion as boxed;
 use serde::Serialize;
+use tfhe::CompactPublicKey;
 use veil_node_api::client::Client;
 use veil_node_chain::Chain;
 use veil_protocol_spec::{
     Address, Blake3Digest, ClusterId,
-    scheduling::ResourceRequest,
+    scheduling::{
+        EncryptedRequest, JobSpec, ProvenList, Quantities, ResourceRequest, SealedRequest,
+    },
     sealing::{EncryptionKeys, WrongRequest},
 };
 use veil_scheduler::request_agrees;
@@ -68,15 +71,9 @@ pub async fn judge(
         return Err(OperatorError::NoSuchJob(job));
     }
     let judged = |verdict| Judged { job, operator, verdict };
-    let ResourceRequest::Encrypted(request) = &body.request else {
-        return Ok(judged(Verdict::NotCommitted));
-    };
-    if !opened.is_committed_to(&body) {
-        return Ok(judged(Verdict::NotCommitted));
-    }
-    // What the scale cannot count is no list's.
-    let Ok(quantities) = opened.quantities(&request.scale) else {
-        return Ok(judged(Verdict::OperatorDeviates));
+    let (request, quantities) = match committed(&body, &opened) {
+        Ok(committed) => committed,
+        Err(verdict) => return Ok(judged(verdict)),
     };
     let key = Key::of(chain, cluster, node, &body).await?;
     if key.key_set() != request.key_set {
@@ -87,12 +84,44 @@ pub async fn judge(
     let keys: EncryptionKeys =
         node.get("/v1/encryption-keys").await.map_err(OperatorError::SealingKeys)?;
     let public = public_key(&key, &keys)?;
-    let (list, randomness) = (request.list.clone(), opened.seed.randomness());
+    let list = request.list.clone();
     let comparing = tokio::task::spawn_blocking(move || {
-        request_agrees(&list, &quantities, &randomness, &public)
+        compared(&list, &quantities, &opened.seed.randomness(), &public)
     });
-    let failed = |error: &dyn std::fmt::Display| OperatorError::Encrypt(error.to_string());
-    let agrees = comparing.await.map_err(|error| failed(&error))?;
-    let agrees = agrees.map_err(|error| failed(&error))?;
-    Ok(judged(if agrees { Verdict::RequestAgrees } else { Verdict::OperatorDeviates }))
+    let verdict = comparing.await.map_err(|error| OperatorError::Encrypt(error.to_string()))??;
+    Ok(judged(verdict))
 }
+
+/// What a job's list is to be of, if its body commits to what is shown.
+///
+/// # Errors
+/// What is shown without encrypting anything.
+fn committed<'a>(
+    body: &'a JobSpec,
+    opened: &SealedRequest,
+) -> Result<(&'a EncryptedRequest, Quantities), Verdict> {
+    let ResourceRequest::Encrypted(request) = &body.request else {
+        return Err(Verdict::NotCommitted);
+    };
+    if !opened.is_committed_to(body) {
+        return Err(Verdict::NotCommitted);
+    }
+    // What the scale cannot count is no list's.
+    let quantities = opened.quantities(&request.scale).map_err(|_| Verdict::OperatorDeviates)?;
+    Ok((request, quantities))
+}
+
+/// Encrypts again, and compares.
+fn compared(
+    list: &ProvenList,
+    quantities: &Quantities,
+    randomness: &[u8; 32],
+    public: &CompactPublicKey,
+) -> Result<Verdict, OperatorError> {
+    let agrees = request_agrees(list, quantities, randomness, public)
+        .map_err(|error| OperatorError::Encrypt(error.to_string()))?;
+    Ok(if agrees { Verdict::RequestAgrees } else { Verdict::OperatorDeviates })
+}
+
+#[cfg(test)]
+mod tests;

@@ -167,4 +167,4 @@ async fn encrypted(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

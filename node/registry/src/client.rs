@@ -155,8 +155,17 @@ impl Registry {
     /// [`RegistryError`].
     #[boxed]
     pub async fn manifest(&self, image: &ImageReference) -> Result<Vec<u8>, RegistryError> {
+        self.manifest_as(image, None).await
+    }
+
+    /// The same, as whoever has these credentials.
+    pub(crate) async fn manifest_as(
+        &self,
+        image: &ImageReference,
+        by: Option<&RegistryCredentials>,
+    ) -> Result<Vec<u8>, RegistryError> {
         let reference = format!("sha256:{}", image.digest_hex());
-        let (url, bytes) = self.tagged(image, &reference).await?;
+        let (url, bytes) = self.tagged(image, &reference, by).await?;
         of_digest(url, bytes, &image.digest_bytes()).map(|(_, bytes)| bytes)
     }
 
@@ -242,8 +251,9 @@ impl Registry {
         &self,
         image: &ImageReference,
         reference: &str,
+        by: Option<&RegistryCredentials>,
     ) -> Result<(String, Vec<u8>), RegistryError> {
-        self.get(image, &format!("manifests/{reference}"), What::Manifest, None).await
+        self.get(image, &format!("manifests/{reference}"), What::Manifest, by).await
     }
 
     /// A part of something beside the image, and its address.
@@ -252,9 +262,10 @@ impl Registry {
         image: &ImageReference,
         digest: &[u8; 32],
         what: What,
+        by: Option<&RegistryCredentials>,
     ) -> Result<(String, Vec<u8>), RegistryError> {
         let path = format!("blobs/sha256:{}", hex(digest));
-        let (url, bytes) = self.get(image, &path, what, None).await?;
+        let (url, bytes) = self.get(image, &path, what, by).await?;
         of_digest(url, bytes, digest)
     }
 

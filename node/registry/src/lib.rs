@@ -13,7 +13,8 @@
 //!    made it, and what is signed names the image's digest.
 //!
 //! A registry is believed nothing: what it serves meets a limit of size first, and what asking again cannot
-//! change is final ([`RegistryError::is_final`]). It is asked anonymously, as engines without a password do, but for [`Registry::resolve_as`].
+//! change is final ([`RegistryError::is_final`]). It is asked anonymously first, as engines do; where it wants to know who asks,
+//! with the credentials of [`Registry::check`] and [`Registry::resolve_as`], if they are given.
 //! The check is [`Registry::check`]; who allows an image finds with [`Registry::manifest`], [`parts`] and
 //! [`Registry::signature_by`] what the chain is told.
 

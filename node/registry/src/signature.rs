@@ -6,7 +6,7 @@ use async_recursion::async_recursion as boxed;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use veil_protocol_spec::scheduling::{ImageApproval, ImageReference};
+use veil_protocol_spec::scheduling::{ImageApproval, ImageReference, RegistryCredentials};
 
 use crate::{
     client::{Registry, What},
@@ -80,19 +80,21 @@ impl Found {
 
 impl Registry {
     /// Checks that an image is what the chain commits to and, if the policy asks for signatures, that one of
-    /// `keys` has signed it: the key that has.
+    /// `keys` has signed it: the key that has. The registry is asked as whoever has the credentials `by`, if it wants to
+    /// know.
     ///
     /// # Errors
-    /// [`RegistryError`].
+    /// [`RegistryError`], of which [`RegistryError::WrongCredentials`] if it does not take them.
     #[boxed]
     pub async fn check<'k>(
         &self,
         image: &ImageReference,
         approval: &ImageApproval,
         keys: Option<&'k [ImageKey]>,
+        by: Option<&RegistryCredentials>,
     ) -> Result<Option<&'k ImageKey>, RegistryError> {
         // 1. "What the registry serves under the digest has the digest."
-        let manifest = self.manifest(image).await?;
+        let manifest = self.manifest_as(image, by).await?;
         // 2. "Its configuration, its layers and the signature that the chain names are the parts under the root."
         let found = parts(&manifest, approval.signature)?.tree().root();
         if found != approval.root {
@@ -105,11 +107,11 @@ impl Registry {
         if keys.is_empty() {
             return Err(RegistryError::NoKeys);
         }
-        let (url, all) = self.signatures(image).await?;
+        let (url, all) = self.signatures(image, by).await?;
         let count = all.len();
         let found = all.into_iter().find(|found| found.digest() == named);
         let found = found.ok_or(RegistryError::OtherSignatures { url, count })?;
-        self.signer(image, &found, keys).await.map(Some)
+        self.signer(image, &found, keys, by).await.map(Some)
     }
 
     /// SHA-256 of the first signature of the image that `key` has made, for the chain to name.
@@ -122,10 +124,10 @@ impl Registry {
         image: &ImageReference,
         key: &ImageKey,
     ) -> Result<[u8; 32], RegistryError> {
-        let (url, all) = self.signatures(image).await?;
+        let (url, all) = self.signatures(image, None).await?;
         let mut refused = RegistryError::NoSignature { url };
         for found in all {
-            match self.signer(image, &found, core::slice::from_ref(key)).await {
+            match self.signer(image, &found, core::slice::from_ref(key), None).await {
                 Ok(_) => return Ok(found.digest()),
                 Err(error) if !error.is_final() => return Err(error),
                 Err(error) => refused = error,
@@ -140,8 +142,9 @@ impl Registry {
         image: &ImageReference,
         found: &Found,
         keys: &'k [ImageKey],
+        by: Option<&RegistryCredentials>,
     ) -> Result<&'k ImageKey, RegistryError> {
-        let (url, payload) = self.blob(image, &found.payload, What::Payload).await?;
+        let (url, payload) = self.blob(image, &found.payload, What::Payload, by).await?;
         let made_by = |key: &&ImageKey| key.has_signed(&payload, &found.signature);
         let key = keys.iter().find(made_by).ok_or(RegistryError::WrongKey)?;
         let Payload { critical } = serde_json::from_slice(&payload).map_err(|error| {
@@ -162,9 +165,10 @@ impl Registry {
     async fn signatures(
         &self,
         image: &ImageReference,
+        by: Option<&RegistryCredentials>,
     ) -> Result<(String, Vec<Found>), RegistryError> {
         let tag = format!("sha256-{}.sig", image.digest_hex());
-        let (url, bytes) = match self.tagged(image, &tag).await {
+        let (url, bytes) = match self.tagged(image, &tag, by).await {
             Err(RegistryError::NotServed { url, .. }) => {
                 return Err(RegistryError::NoSignature { url });
             }

@@ -13,8 +13,11 @@ use reqwest::{Client, Response, StatusCode, header::CONTENT_TYPE};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::time::sleep;
-use veil_node_registry::{Registry, RegistryError};
-use veil_protocol_spec::{hex, scheduling::RegistryCredentials};
+use veil_node_registry::{Registry, RegistryError, parts};
+use veil_protocol_spec::{
+    hex,
+    scheduling::{ImageApproval, RegistryCredentials},
+};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// `robot` and `hunter2`, by bcrypt.
@@ -119,4 +122,25 @@ async fn a_private_tag_is_resolved_by_who_has_the_password() {
     }
     let missing = registry.resolve_as(&name, "2", "amd64", Some(&robot("hunter2"))).await;
     assert!(matches!(missing, Err(RegistryError::NotServed { status: 404, .. })), "{missing:?}");
+}
+
+/// Of a worker, whose job has the password sealed in it.
+#[tokio::test]
+async fn a_private_image_is_checked_by_who_has_the_password() {
+    let registry = Registry::new(Vec::new()).unwrap();
+    let server = Server::start().await;
+    let digest = server.push("team/app", "1").await;
+    let image = format!("{}/team/app@{digest}", server.address).parse().unwrap();
+    let manifest = Client::new().get(server.url(&format!("team/app/manifests/{digest}")));
+    let manifest = manifest.header("accept", MANIFEST).basic_auth("robot", Some("hunter2"));
+    let manifest = manifest.send().await.unwrap().bytes().await.unwrap();
+    let root = parts(&manifest, None).unwrap().tree().root();
+    let approval = ImageApproval { root, signature: None };
+    let check =
+        async |by: Option<&RegistryCredentials>| registry.check(&image, &approval, None, by).await;
+    assert_eq!(check(Some(&robot("hunter2"))).await, Ok(None));
+    let refused = check(None).await.unwrap_err();
+    assert!(matches!(refused, RegistryError::NotServed { status: 401, .. }), "{refused}");
+    let refused = check(Some(&robot("hunter3"))).await.unwrap_err();
+    assert!(matches!(refused, RegistryError::WrongCredentials { .. }), "{refused}");
 }

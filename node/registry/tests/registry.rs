@@ -197,7 +197,7 @@ impl Image {
     }
 
     async fn refusal(&self, approval: &ImageApproval, keys: Option<&[ImageKey]>) -> RegistryError {
-        let error = self.registry.check(&self.reference, approval, keys).await.unwrap_err();
+        let error = self.registry.check(&self.reference, approval, keys, None).await.unwrap_err();
         assert!(error.is_final(), "{error}");
         error
     }
@@ -207,7 +207,7 @@ impl Image {
 async fn an_image_is_what_the_chain_commits_to_or_nothing_of_it_runs() {
     let image = Image::new().await;
     let approval = image.approval(None);
-    assert_eq!(image.registry.check(&image.reference, &approval, None).await, Ok(None));
+    assert_eq!(image.registry.check(&image.reference, &approval, None, None).await, Ok(None));
     let other = ImageApproval { root: KeccakDigest([7; 32]), ..approval };
     let refused = image.refusal(&other, None).await;
     assert!(matches!(refused, RegistryError::Commitment { .. }), "{refused}");
@@ -237,7 +237,7 @@ async fn an_index_is_no_image() {
     let digest = sha256(index);
     image.server.put(&format!("manifests/{digest}"), index);
     let reference = format!("{}/app@{digest}", image.server.address).parse().unwrap();
-    let refused = image.registry.check(&reference, &image.approval(None), None).await;
+    let refused = image.registry.check(&reference, &image.approval(None), None, None).await;
     assert!(matches!(refused, Err(RegistryError::NoImage(_))), "{refused:?}");
 }
 
@@ -251,11 +251,12 @@ async fn what_passes_is_tried_again() {
         ((503, String::new(), Vec::new()), "HTTP status 503"),
     ] {
         image.server.serve(&path, answer);
-        let error = image.registry.check(&image.reference, &approval, None).await.unwrap_err();
+        let error =
+            image.registry.check(&image.reference, &approval, None, None).await.unwrap_err();
         assert!(!error.is_final() && error.to_string().contains(said), "{error}");
     }
     let nobody: ImageReference = format!("127.0.0.1:1/app@{}", image.digest()).parse().unwrap();
-    let error = image.registry.check(&nobody, &approval, None).await.unwrap_err();
+    let error = image.registry.check(&nobody, &approval, None, None).await.unwrap_err();
     assert!(matches!(error, RegistryError::Unreachable { .. }) && !error.is_final(), "{error}");
 }
 
@@ -265,12 +266,12 @@ async fn a_registry_that_wants_everybody_to_log_in_gets_a_token() {
     let token = (200, String::new(), br#"{"access_token": "secret"}"#.to_vec());
     image.server.answers.lock().unwrap().insert("/token".to_owned(), token);
     let approval = image.approval(None);
-    image.registry.check(&image.reference, &approval, None).await.unwrap();
+    image.registry.check(&image.reference, &approval, None, None).await.unwrap();
     let asked = image.server.asked.lock().unwrap().clone();
     assert!(asked[1].contains("service=r&scope=repository%3Aapp%3Apull"), "{asked:?}");
     let none = (200, String::new(), b"{}".to_vec());
     image.server.answers.lock().unwrap().insert("/token".to_owned(), none);
-    let error = image.registry.check(&image.reference, &approval, None).await.unwrap_err();
+    let error = image.registry.check(&image.reference, &approval, None, None).await.unwrap_err();
     assert!(error.to_string().contains("no token"), "{error}");
 }
 
@@ -283,13 +284,13 @@ async fn a_signature_is_checked_where_the_policy_asks_for_it() {
     image.sign(&[(&said, &second), (&said, &signature)]);
     let approval = image.approval(Some(&signature));
     let keys = [other.key(), signer.key()];
-    let check = image.registry.check(&image.reference, &approval, Some(&keys)).await;
+    let check = image.registry.check(&image.reference, &approval, Some(&keys), None).await;
     assert_eq!(check, Ok(Some(&keys[1])), "the signature that the chain names, not the first");
     let named = image.registry.signature_by(&image.reference, &signer.key()).await.unwrap();
     assert_eq!(Some(named), approval.signature);
     // Nobody asks: nothing is fetched.
     image.server.asked.lock().unwrap().clear();
-    assert_eq!(image.registry.check(&image.reference, &approval, None).await, Ok(None));
+    assert_eq!(image.registry.check(&image.reference, &approval, None, None).await, Ok(None));
     assert_eq!(image.server.asked.lock().unwrap().len(), 1);
 
     let refused = image.refusal(&approval, Some(&[])).await;
@@ -321,9 +322,9 @@ async fn a_signature_that_sigstore_made_is_verified() {
     let root = parts(manifest, Some(named)).unwrap().tree().root();
     let approval = ImageApproval { root, signature: Some(named) };
     let keys = [Signer::new().key(), key];
-    let check = registry.check(&reference, &approval, Some(&keys)).await;
+    let check = registry.check(&reference, &approval, Some(&keys), None).await;
     assert_eq!(check, Ok(Some(&keys[1])));
-    let wrong = registry.check(&reference, &approval, Some(&keys[..1])).await;
+    let wrong = registry.check(&reference, &approval, Some(&keys[..1]), None).await;
     assert_eq!(wrong, Err(RegistryError::WrongKey));
     let by = registry.signature_by(&reference, &keys[0]).await;
     assert_eq!(by, Err(RegistryError::WrongKey));

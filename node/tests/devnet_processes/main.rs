@@ -20,6 +20,7 @@ mod periodic;
 mod prometheus;
 mod reach;
 mod sealed;
+mod sealed_cheats;
 mod system;
 mod updates;
 

@@ -3,7 +3,8 @@
 //! # Flow
 //! 1. An image that the cluster does not run is refused. While the cluster runs all, nothing more is asked.
 //! 2. Else [`Registry::check`] compares manifest, configuration, layers and signature with what the chain
-//!    commits to, and checks the signature if the policy asks for one.
+//!    commits to, and checks the signature if the policy asks for one. A private registry is asked with the credentials that
+//!    are sealed in the job.
 //! 3. What has passed is kept, because it holds for ever: all of it follows from digests. So a replica starts
 //!    again while its registry is away.
 //! 4. When the chain says something else, what was refused for good is asked about again.
@@ -23,7 +24,8 @@ use veil_node_containers::{Approve, Executor, ReplicaError};
 use veil_node_core::cluster::Views;
 use veil_node_registry::{ImageKey, KeyError, Registry, RegistryError};
 use veil_node_storage::durable::replace;
-use veil_protocol_spec::scheduling::{ImageApproval, ImageReference};
+use veil_protocol_spec::scheduling::{ImageApproval, ImageReference, RegistryCredentials};
+use zeroize::Zeroizing;
 
 /// As many as a cluster allows at once. The oldest go first.
 const MAX_PASSED: usize = 1024;
@@ -95,13 +97,17 @@ impl Approvals {
     /// For the executor.
     pub(crate) fn approve(self: &Arc<Self>) -> Approve {
         let approvals = Arc::clone(self);
-        Approve::new(move |image| {
+        Approve::new(move |image, by| {
             let approvals = Arc::clone(&approvals);
-            Box::pin(async move { approvals.ask(image).await })
+            Box::pin(async move { approvals.ask(image, by).await })
         })
     }
 
-    async fn ask(&self, image: ImageReference) -> Result<(), ReplicaError> {
+    async fn ask(
+        &self,
+        image: ImageReference,
+        by: Option<Zeroizing<RegistryCredentials>>,
+    ) -> Result<(), ReplicaError> {
         // 1. "An image that the cluster does not run is refused."
         let Said { refused, approval, signed_only } = (self.said)(&image);
         if let Some(reason) = refused {
@@ -113,13 +119,13 @@ impl Approvals {
         }
         // 2. "compares manifest, configuration, layers and signature with what the chain commits to"
         let keys = signed_only.then_some(&self.keys[..]);
-        match self.registry.check(&image, &approval, keys).await {
+        match self.registry.check(&image, &approval, keys, by.as_deref()).await {
             Ok(key) => {
                 let signed_by = key.map(ImageKey::to_hex);
                 self.pass(Passed { image, approval, signed_by });
                 Ok(())
             }
-            Err(error) => Err(refusal(image, &error)),
+            Err(error) => Err(refusal(image, by.is_some(), &error)),
         }
     }
 
@@ -155,11 +161,16 @@ impl Approvals {
     }
 }
 
-fn refusal(image: ImageReference, error: &RegistryError) -> ReplicaError {
+fn refusal(image: ImageReference, with_credentials: bool, error: &RegistryError) -> ReplicaError {
     let reason = error.to_string();
     match error {
         RegistryError::Unreachable { .. } => ReplicaError::Pull { image, reason },
         RegistryError::Limited { .. } => ReplicaError::Limited { image, reason },
+        RegistryError::WrongCredentials { .. } => ReplicaError::Credentials { image, reason },
+        // It knows who asks, and does not let it.
+        RegistryError::NotServed { status: 401 | 403, .. } if with_credentials => {
+            ReplicaError::Credentials { image, reason }
+        }
         RegistryError::NotServed { .. } => ReplicaError::NoSuchImage { image, reason },
         _ => ReplicaError::NotApproved { image, reason },
     }
@@ -180,7 +191,13 @@ pub(crate) async fn follow(views: &Views, executor: &Executor) {
 
 #[cfg(test)]
 mod tests {
-    use veil_protocol_spec::KeccakDigest;
+    use sha2::{Digest as _, Sha256};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+    use veil_node_registry::parts;
+    use veil_protocol_spec::{KeccakDigest, hex};
 
     use super::*;
 
@@ -203,11 +220,11 @@ mod tests {
     async fn what_the_cluster_does_not_run_is_refused_before_anybody_is_asked() {
         let folder = tempfile::tempdir().unwrap();
         let refused = Said { refused: Some("not here".to_owned()), ..Said::default() };
-        let asked = open(folder.path(), &refused, &[]).ask(image()).await;
+        let asked = open(folder.path(), &refused, &[]).ask(image(), None).await;
         assert!(matches!(asked, Err(ReplicaError::NotApproved { .. })), "{asked:?}");
-        open(folder.path(), &Said::default(), &[]).ask(image()).await.unwrap();
+        open(folder.path(), &Said::default(), &[]).ask(image(), None).await.unwrap();
         let allowed = Said { approval: Some(APPROVAL), ..Said::default() };
-        let asked = open(folder.path(), &allowed, &[]).ask(image()).await.unwrap_err();
+        let asked = open(folder.path(), &allowed, &[]).ask(image(), None).await.unwrap_err();
         assert!(matches!(asked, ReplicaError::Pull { .. }) && !asked.is_final(), "{asked}");
     }
 
@@ -221,22 +238,98 @@ mod tests {
         let signed = Said { signed_only: true, ..unsigned.clone() };
         let approvals = open(folder.path(), &unsigned, &[key]);
         approvals.pass(Passed { image: image(), approval: APPROVAL, signed_by: None });
-        approvals.ask(image()).await.unwrap();
-        open(folder.path(), &unsigned, &[]).ask(image()).await.unwrap();
+        approvals.ask(image(), None).await.unwrap();
+        open(folder.path(), &unsigned, &[]).ask(image(), None).await.unwrap();
         // The policy asks for more since, or the chain commits to something else.
-        assert!(open(folder.path(), &signed, &[key]).ask(image()).await.is_err());
+        assert!(open(folder.path(), &signed, &[key]).ask(image(), None).await.is_err());
         let other = ImageApproval { root: KeccakDigest([9; 32]), ..APPROVAL };
         let other = Said { approval: Some(other), ..Said::default() };
-        assert!(open(folder.path(), &other, &[key]).ask(image()).await.is_err());
+        assert!(open(folder.path(), &other, &[key]).ask(image(), None).await.is_err());
 
         let signed_by = Some(approvals.keys[0].to_hex());
         approvals.pass(Passed { image: image(), approval: APPROVAL, signed_by });
-        open(folder.path(), &signed, &[key]).ask(image()).await.unwrap();
-        open(folder.path(), &unsigned, &[]).ask(image()).await.unwrap();
+        open(folder.path(), &signed, &[key]).ask(image(), None).await.unwrap();
+        open(folder.path(), &unsigned, &[]).ask(image(), None).await.unwrap();
         // The key is not trusted any more.
-        assert!(open(folder.path(), &signed, &[]).ask(image()).await.is_err());
+        assert!(open(folder.path(), &signed, &[]).ask(image(), None).await.is_err());
         std::fs::write(folder.path().join("checked-images.json"), b"{").unwrap();
-        assert!(open(folder.path(), &unsigned, &[]).ask(image()).await.is_err(), "checked anew");
+        assert!(
+            open(folder.path(), &unsigned, &[]).ask(image(), None).await.is_err(),
+            "checked anew"
+        );
+    }
+
+    /// A registry of one image, without a signature, for whoever has this login, in base64.
+    async fn private(manifest: Vec<u8>, login: &'static str) -> ImageReference {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let digest = hex(&Sha256::digest(&manifest));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    match stream.read_u8().await {
+                        // The beginning of TLS is no request.
+                        Ok(byte) if !request.is_empty() || byte == b'G' => request.push(byte),
+                        _ => break,
+                    }
+                }
+                if request.is_empty() {
+                    continue;
+                }
+                let request = String::from_utf8_lossy(&request).to_lowercase();
+                let said = format!("authorization: basic {login}").to_lowercase();
+                let (head, content) = if request.contains(&said) {
+                    ("200 OK", &manifest[..])
+                } else {
+                    ("401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"test\"", &[][..])
+                };
+                let length = content.len();
+                let head = format!(
+                    "HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+                );
+                // Who is refused hangs up early.
+                let _ = stream.write_all(head.as_bytes()).await;
+                let _ = stream.write_all(content).await;
+            }
+        });
+        format!("{address}/app@sha256:{digest}").parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_private_image_is_checked_as_its_job_may_see_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest =
+            format!(r#"{{"config":{{"digest":"sha256:{}"}},"layers":[]}}"#, "ab".repeat(32));
+        let root = parts(manifest.as_bytes(), None).unwrap().tree().root();
+        let image = private(manifest.into_bytes(), "cm9ib3Q6aHVudGVyMg==").await;
+        let allowed =
+            Said { approval: Some(ImageApproval { root, signature: None }), ..Said::default() };
+        let approvals = open(folder.path(), &allowed, &[]);
+        let robot = |password: &str| {
+            let (username, password) = ("robot".to_owned(), password.to_owned());
+            Some(Zeroizing::new(RegistryCredentials { username, password }))
+        };
+        let without = approvals.ask(image.clone(), None).await.unwrap_err();
+        assert!(matches!(without, ReplicaError::NoSuchImage { .. }), "{without}");
+        let wrong = approvals.ask(image.clone(), robot("hunter3")).await.unwrap_err();
+        assert!(matches!(wrong, ReplicaError::Credentials { .. }), "{wrong}");
+        assert!(!wrong.to_string().contains("hunter"), "{wrong}");
+        approvals.ask(image.clone(), robot("hunter2")).await.unwrap();
+        // What it is, is known from now on: whether a job may have it, its own pull decides.
+        approvals.ask(image, None).await.unwrap();
+    }
+
+    #[test]
+    fn whoever_the_registry_knows_and_refuses_has_wrong_credentials() {
+        let refused = |status, with| {
+            refusal(image(), with, &RegistryError::NotServed { url: String::new(), status })
+        };
+        for status in [401, 403] {
+            assert!(matches!(refused(status, true), ReplicaError::Credentials { .. }));
+            assert!(matches!(refused(status, false), ReplicaError::NoSuchImage { .. }));
+        }
+        assert!(matches!(refused(404, true), ReplicaError::NoSuchImage { .. }));
     }
 
     #[test]

@@ -270,7 +270,7 @@ impl Enforcer {
             let view = self.views.current();
             let evictions = &*self.evictions;
             let giver = Giver { me, view: &view, executor: &executor, jobs: &self.jobs, evictions };
-            giver.give_back(&now, &moves, caught_up, may_double);
+            giver.give_back(&now, &moves, (caught_up, &self.unsealing), may_double);
             let given_back = giving.done(self.evictions.due(unix_now()));
             self.renew_lease(at, now.is_lost);
             let (bodies, known) = self.look_up(&now, &mut certificates, &mut fetching).await;

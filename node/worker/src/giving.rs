@@ -9,15 +9,16 @@ use veil_node_core::cluster::View;
 use veil_node_process::unix_now;
 use veil_node_storage::jobs::Jobs;
 use veil_protocol_spec::{
-    PeerIdHash,
+    Blake3Digest, PeerIdHash, Slot,
     registry::Eligibility,
-    scheduling::{EndedReplica, GiveBackReason, JobSpec, JobType, Note, UnixMillis},
+    scheduling::{EndedReplica, GiveBackReason, GivenBack, JobSpec, JobType, Note, UnixMillis},
 };
 
 use crate::{
     assigned::{Assigned, Replica},
     evictions::{Evictions, word},
     moves::Moves,
+    unsealing::Unsealing,
 };
 
 /// Between two looks for containers of what is to have stopped.
@@ -79,7 +80,7 @@ impl Giver<'_> {
         &self,
         now: &Assigned,
         moves: &Moves,
-        caught_up: bool,
+        (caught_up, unsealing): (bool, &Unsealing),
         may_double: impl Fn(&Replica) -> bool,
     ) {
         let mine = mine(self.me, self.view);
@@ -94,6 +95,7 @@ impl Giver<'_> {
                 words.push(word(of, placed, GiveBackReason::Unhealthy, until, Note::default()));
             }
         }
+        words.extend(closed(now, |job| unsealing.unusable(job), at));
         if mine.is_drained {
             let here = || now.here.iter().filter(|(of, _)| !ended.contains(*of));
             let is_system = |of: &Replica| {
@@ -118,6 +120,20 @@ impl Giver<'_> {
             self.evictions.follow(now, |of| kept.contains(of));
         }
     }
+}
+
+/// Words for what cannot start here, nor anywhere else, as far as this worker can tell: step 10 of `sealed.md`. It runs
+/// nowhere here, so it is over at once.
+fn closed(
+    now: &Assigned,
+    unusable: impl Fn(&Blake3Digest) -> Option<Note>,
+    at: UnixMillis,
+) -> Vec<GivenBack> {
+    let of = |(of, placed): (&Replica, &Slot)| {
+        let note = unusable(&of.0)?;
+        Some(word(*of, *placed, GiveBackReason::SealedPart, Some(at), note))
+    };
+    now.here.iter().filter_map(of).collect()
 }
 
 type Gone = Result<BTreeSet<ReplicaId>, DockerError>;
@@ -183,9 +199,26 @@ impl<'a> Giving<'a> {
 
 #[cfg(test)]
 mod tests {
-    use veil_protocol_spec::{Blake3Digest, ReplicaIndex, Slot};
+    use veil_protocol_spec::ReplicaIndex;
 
     use super::*;
+
+    #[test]
+    fn what_is_sealed_and_cannot_be_used_is_given_back_for_its_place_and_nothing_else() {
+        let [wrong, right] = [1, 2].map(|byte| Blake3Digest([byte; 32]));
+        let here = [((wrong, 0), 3), ((wrong, 1), 4), ((right, 0), 3)];
+        let here = here.map(|((job, replica), slot)| ((job, ReplicaIndex(replica)), Slot(slot)));
+        let now = Assigned { slot: Slot(9), here: here.into(), is_lost: false };
+        let note = || Note::try_from("dealt wrongly".to_owned()).unwrap();
+        let at = UnixMillis(5);
+        let words = closed(&now, |job| (*job == wrong).then(note), at);
+        let said = |replica, slot| {
+            let of = (wrong, ReplicaIndex(replica));
+            word(of, Slot(slot), GiveBackReason::SealedPart, Some(at), note())
+        };
+        assert_eq!(words, [said(0, 3), said(1, 4)]);
+        assert_eq!(closed(&now, |_| None, at), []);
+    }
 
     #[test]
     fn a_drained_worker_stops_at_once_what_cannot_run_elsewhere_before_and_the_rest_at_the_deadline()

@@ -23,14 +23,14 @@ use futures::{future::BoxFuture, stream::FuturesUnordered};
 use rand::{RngCore, rngs::OsRng};
 use veil_committee_sealed::{
     keep::Keeper,
-    open::{OpenError, Opening},
+    open::{OpenError, Opening, Refusals},
 };
 use veil_node_core::{cluster::Peers, epoch::ActiveEpoch};
 use veil_node_storage::durable::replace;
 use veil_protocol_spec::{
-    Blake3Digest, Committee, PeerIdHash, ReplicaIndex,
+    Blake3Digest, PeerIdHash, ReplicaIndex,
     identity::SecretIdentity,
-    scheduling::{JobSpec, ResourceRequest, SealedContents},
+    scheduling::{JobSpec, Note, ResourceRequest, SealedContents},
     sealing::{ShareAnswer, ShareRefusal, WrongRequest},
     sync::{SyncAnswer, SyncRequest},
 };
@@ -61,6 +61,17 @@ const NOT_KEPT: Closed = "what is sealed in it cannot be stored; see this worker
 /// Whether it will never be open, however often the members are asked.
 pub(crate) fn is_final(why: Closed) -> bool {
     matches!(why, ELSEWHERE | DEALT_WRONGLY | NO_CONTENTS | OTHER_REQUEST)
+}
+
+/// What is said to the committee of what no worker can use, whichever it is given to (`sealed.md`, step 10). What is sealed
+/// to another epoch is not: a worker that has opened it goes on.
+fn unusable(why: Closed) -> Option<&'static str> {
+    match why {
+        DEALT_WRONGLY => Some("its sealed part was dealt wrongly"),
+        NO_CONTENTS => Some("no container can have what is sealed in it"),
+        OTHER_REQUEST => Some("its encrypted request is not that of its sealed limits"),
+        _ => None,
+    }
 }
 
 /// What came of opening one job.
@@ -175,6 +186,12 @@ impl Unsealing {
     pub(crate) fn contents(&self, job: &Blake3Digest) -> Opened {
         let closed = || self.waiting.get(job).map_or(ASKING, |waiting| waiting.why);
         self.open.get(job).cloned().ok_or_else(closed)
+    }
+
+    /// What this worker says of a job whose sealed part it cannot use, and no other could.
+    pub(crate) fn unusable(&self, job: &Blake3Digest) -> Option<Note> {
+        let text = unusable(self.waiting.get(job)?.why)?;
+        Note::try_from(text.to_owned()).ok()
     }
 
     /// When the next of those that wait is asked for again.
@@ -321,37 +338,17 @@ impl Asking {
                 tracing::warn!(%job, %error, "the sealed part is not opened");
                 Err(why(&error))
             }
-            None => Err(refused.why(self.epoch.committee)),
+            None => Err(kept_by(refused.agreed(self.epoch.committee))),
         }
     }
 }
 
-/// Why members have kept their shares.
-#[derive(Default)]
-struct Refusals {
-    elsewhere: usize,
-    dealt_wrongly: usize,
-}
-
-impl Refusals {
-    const fn count(&mut self, refusal: ShareRefusal) {
-        match refusal {
-            ShareRefusal::SealedElsewhere | ShareRefusal::OtherEpoch => self.elsewhere += 1,
-            ShareRefusal::DealtWrongly | ShareRefusal::NoShare => self.dealt_wrongly += 1,
-            _ => {}
-        }
-    }
-
-    /// What t+1 members say is so, since one of them is honest; fewer may deviate.
-    const fn why(&self, committee: Committee) -> Closed {
-        let needed = committee.reconstruction_threshold().get();
-        if self.elsewhere >= needed {
-            ELSEWHERE
-        } else if self.dealt_wrongly >= needed {
-            DEALT_WRONGLY
-        } else {
-            TOO_FEW
-        }
+/// Why there are not enough shares, by what t+1 members say.
+const fn kept_by(agreed: Option<ShareRefusal>) -> Closed {
+    match agreed {
+        Some(ShareRefusal::SealedElsewhere) => ELSEWHERE,
+        Some(ShareRefusal::DealtWrongly) => DEALT_WRONGLY,
+        _ => TOO_FEW,
     }
 }
 
@@ -425,18 +422,17 @@ mod tests {
     }
 
     #[test]
-    fn a_part_was_dealt_wrongly_if_more_members_say_so_than_may_deviate() {
-        let why = |refusals: &[ShareRefusal]| {
-            let mut counted = Refusals::default();
-            refusals.iter().for_each(|refusal| counted.count(*refusal));
-            counted.why(Committee::new(4).unwrap())
-        };
-        use ShareRefusal::{DealtWrongly, NoShare, NotAssigned, OtherEpoch, SealedElsewhere};
-        assert_eq!(why(&[DealtWrongly, NotAssigned, NotAssigned]), TOO_FEW);
-        assert_eq!(why(&[DealtWrongly, NoShare]), DEALT_WRONGLY);
-        assert_eq!(why(&[DealtWrongly, SealedElsewhere]), TOO_FEW);
-        assert_eq!(why(&[OtherEpoch, SealedElsewhere]), ELSEWHERE);
-        assert!(is_final(DEALT_WRONGLY) && is_final(ELSEWHERE) && !is_final(TOO_FEW));
+    fn what_no_worker_can_use_is_said_to_the_committee_and_what_may_open_is_not() {
+        assert_eq!(kept_by(Some(ShareRefusal::DealtWrongly)), DEALT_WRONGLY);
+        assert!(is_final(ELSEWHERE) && !is_final(kept_by(None)));
+        for why in [ASKING, TOO_FEW, ELSEWHERE, NOT_KEPT] {
+            assert_eq!(unusable(why), None, "{why}");
+        }
+        for why in [DEALT_WRONGLY, NO_CONTENTS, OTHER_REQUEST] {
+            assert!(is_final(why));
+            let text = unusable(why).unwrap().to_owned();
+            assert!(Note::try_from(text).is_ok(), "it fits into what telemetry says");
+        }
     }
 
     #[test]

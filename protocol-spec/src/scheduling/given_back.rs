@@ -32,13 +32,15 @@ pub enum GiveBackReason {
     Drained,
     /// It was stopped for a drain that is over.
     DrainEnded,
+    /// What is sealed in its job cannot be used: it does not open for the worker, or is not what it has to be.
+    SealedPart,
 }
 
 impl GiveBackReason {
     /// Whether the worker is no candidate for the replica for a while.
     #[must_use]
     pub const fn keeps_away(self) -> bool {
-        matches!(self, Self::Evicted | Self::Unhealthy)
+        matches!(self, Self::Evicted | Self::Unhealthy | Self::SealedPart)
     }
 }
 
@@ -126,7 +128,7 @@ mod tests {
             job: Blake3Digest([9; 32]),
             replica: ReplicaIndex(u16::MAX),
             placed: Slot(u64::MAX),
-            reason: GiveBackReason::DrainEnded,
+            reason: GiveBackReason::SealedPart,
             until: Some(UnixMillis(u64::MAX)),
             has_stopped: true,
             note: "x".repeat(Note::MAX_BYTES).try_into().unwrap(),

@@ -212,8 +212,9 @@ impl Wire for Manifest {
     const NAME: &'static str = "Manifest";
     // Version 2 had suspicions without a time; it and version 3 listed everything that runs; version 4 knew
     // nothing of replicas that are done, version 5 of those given back and of versions, version 6 of periodic and
-    // system jobs and of versions that are withdrawn, version 7 of samples.
-    const VERSION: u8 = 8;
+    // system jobs and of versions that are withdrawn, version 7 of samples, version 8 of sealed parts that do not
+    // open.
+    const VERSION: u8 = 9;
     const MAX_BYTES: usize = (1 << 20) + (1 << 16);
 }
 

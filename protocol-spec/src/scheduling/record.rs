@@ -37,8 +37,9 @@ impl Wire for SlotRecord {
     const NAME: &'static str = "SlotRecord";
     // Version 1 had a lock that named a slot in place of an instance; versions 2 and 3 listed everything
     // that runs, version 2 suspicions without a time; version 4 knew nothing of replicas that are done, version
-    // 5 nothing of versions of jobs, version 6 nothing of periodic jobs.
-    const VERSION: u8 = 7;
+    // 5 nothing of versions of jobs, version 6 nothing of periodic jobs, version 7 nothing of samples and of sealed
+    // parts that do not open.
+    const VERSION: u8 = 8;
     const MAX_BYTES: usize = Manifest::MAX_BYTES
         + Lock::MAX_BYTES
         + Assignments::MAX_BYTES

@@ -136,8 +136,9 @@ impl Wire for ClusterState {
     const NAME: &'static str = "ClusterState";
     // Version 3 knew no lost workers, and what was tried only of the last slot. The root of version 4 did
     // not commit to what happened before. Version 5 knew nothing of replicas that are done, version 6 of those
-    // given back and of versions, version 7 of periodic jobs, version 8 of samples.
-    const VERSION: u8 = 9;
+    // given back and of versions, version 7 of periodic jobs, version 8 of samples, version 9 of sealed parts that
+    // do not open.
+    const VERSION: u8 = 10;
     // Slots and certificates; replicas of 77 bytes, those done of 94; as many workers of 42 twice; what was
     // tried and told; versions.
     const MAX_BYTES: usize = 320

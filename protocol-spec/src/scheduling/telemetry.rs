@@ -88,8 +88,9 @@ pub struct Telemetry {
 impl Wire for TelemetryBody {
     const NAME: &'static str = "TelemetryBody";
     // Version 2 had no profile, version 3 said nothing of replicas that have ended, version 4 of those given back
-    // or placed in an update, and accepted no organisations, version 5 knew no drain that has ended.
-    const VERSION: u8 = 6;
+    // or placed in an update, and accepted no organisations, version 5 knew no drain that has ended, version 6 no
+    // sealed part that does not open.
+    const VERSION: u8 = 7;
     const MAX_BYTES: usize = ProvenList::MAX_BYTES
         + Profile::MAX_BYTES
         + MAX_ENDED * EndedReplica::MAX_BYTES
@@ -100,7 +101,7 @@ impl Wire for TelemetryBody {
 
 impl Wire for Telemetry {
     const NAME: &'static str = "Telemetry";
-    const VERSION: u8 = 6;
+    const VERSION: u8 = 7;
     const MAX_BYTES: usize = TelemetryBody::MAX_BYTES + 64;
 }
 

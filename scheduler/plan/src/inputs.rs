@@ -52,7 +52,7 @@ pub struct PublicInputs {
     pub submitters: BTreeMap<Address, Vec<Organisation>>,
     /// Workers that get a pending replica not, since they
     /// [gave it back](veil_protocol_spec::scheduling::ClusterState::barred).
-    pub barred: BTreeMap<(Blake3Digest, ReplicaIndex), PeerIdHash>,
+    pub barred: BTreeSet<((Blake3Digest, ReplicaIndex), PeerIdHash)>,
     /// [`ClusterState::late`](veil_protocol_spec::scheduling::ClusterState::late) of that state: workers that are
     /// asked after all others.
     pub late: BTreeSet<PeerIdHash>,
@@ -81,7 +81,7 @@ impl Default for PublicInputs {
             draw: Draw { block: KeccakDigest([0; 32]), jobs_seen: 0 },
             organisations: BTreeMap::new(),
             submitters: BTreeMap::new(),
-            barred: BTreeMap::new(),
+            barred: BTreeSet::new(),
             late: BTreeSet::new(),
         }
     }
@@ -131,7 +131,7 @@ impl PublicInputs {
             last_decided: *last_decided,
             draw: *draw,
             submitters: submitters.collect(),
-            barred: barred.iter().map(place).collect(),
+            barred: barred.iter().map(|(of, worker)| place((of, worker))).collect(),
             late: late.iter().copied().collect(),
         }
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use veil_protocol_spec::{
-    Blake3Digest,
+    Blake3Digest, PeerIdHash,
     scheduling::{ClusterPolicy, JobType, Manifest, PolicyWeights, SchedulingPolicy},
 };
 
@@ -165,11 +165,14 @@ impl Plan {
                 None if is_answered => of_this.candidates.clone(),
                 None => Vec::new(),
             };
-            let barred = public.barred.get(&(pending.job, pending.replica)).and_then(|worker| {
+            let of = (pending.job, pending.replica);
+            let all = (of, PeerIdHash([0; 32]))..=(of, PeerIdHash([u8::MAX; 32]));
+            let barred = public.barred.range(all).filter_map(|(_, worker)| {
                 manifest.telemetry.binary_search_by_key(worker, |entry| entry.sender).ok()
             });
-            if let Some(barred) = barred.filter(|barred| candidates.contains(barred)) {
-                candidates = of_this.without(barred, candidates, *before - 1);
+            let barred: Vec<_> = barred.filter(|barred| candidates.contains(barred)).collect();
+            if !barred.is_empty() {
+                candidates = of_this.without(&barred, candidates, *before - 1);
             }
             let previous = last_place
                 .flatten()

@@ -214,10 +214,15 @@ impl JobRules {
         self.candidates.iter().copied().filter(|worker| *worker == only).collect()
     }
 
-    /// The candidates of a replica but for a worker that gave it back; none if that leaves too few, after as many
+    /// The candidates of a replica but for workers that gave it back; none if that leaves too few, after as many
     /// replicas of the job as are `before` it.
-    pub(crate) fn without(&self, barred: usize, mut all: Vec<usize>, before: usize) -> Vec<usize> {
-        all.retain(|worker| *worker != barred);
+    pub(crate) fn without(
+        &self,
+        barred: &[usize],
+        mut all: Vec<usize>,
+        before: usize,
+    ) -> Vec<usize> {
+        all.retain(|worker| !barred.contains(worker));
         if before < answered(self.hard, &all, &self.domains, self.least) { all } else { Vec::new() }
     }
 

@@ -374,6 +374,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-committee",
             "veil-committee-agreement",
             "veil-committee-machine",
+            "veil-committee-sealed",
             "veil-committee-slot",
             "veil-committee-world",
             "veil-keygen-ceremony",

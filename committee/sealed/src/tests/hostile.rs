@@ -1,7 +1,7 @@
 //! Who deals or releases what no honest one would, and does so in the right envelope: what opens is judged as well.
 
 use super::*;
-use crate::{channel, context::Context, seal::deal_out, sharing::Share};
+use crate::{channel, context::Context, open::Refusals, seal::deal_out, sharing::Share};
 
 impl Cluster {
     /// The share that was dealt to a member.
@@ -80,4 +80,20 @@ fn another_body_than_the_certified_one_is_unknown() {
     let known = Known { state: &state, submissions: &listed, body: Some(&other) };
     let answer = cluster.members[0].answer(cluster.opening().request(), known, &[0; 32]);
     assert_eq!(answer, ShareAnswer::Refused(ShareRefusal::UnknownJob));
+}
+
+#[test]
+fn a_part_was_dealt_wrongly_if_more_members_say_so_than_may_deviate() {
+    let agreed = |refusals: &[ShareRefusal]| {
+        let mut counted = Refusals::default();
+        refusals.iter().for_each(|refusal| counted.count(*refusal));
+        counted.agreed(Committee::new(4).unwrap())
+    };
+    use ShareRefusal::{DealtWrongly, NoShare, NotAssigned, OtherEpoch, SealedElsewhere};
+    assert_eq!(agreed(&[DealtWrongly, NotAssigned, NotAssigned]), None);
+    assert_eq!(agreed(&[DealtWrongly, DealtWrongly]), Some(DealtWrongly));
+    // One lies, and the job was sealed without another.
+    assert_eq!(agreed(&[DealtWrongly, NoShare]), None);
+    assert_eq!(agreed(&[DealtWrongly, SealedElsewhere]), None);
+    assert_eq!(agreed(&[OtherEpoch, SealedElsewhere]), Some(SealedElsewhere));
 }

@@ -16,6 +16,7 @@ mod due;
 mod given_back;
 mod random;
 mod rules;
+mod sealed;
 mod system;
 mod versions;
 
@@ -49,6 +50,7 @@ fn three(digest: &Blake3Digest) -> Option<JobDemand> {
         line,
         template,
         terms,
+        is_sealed: false,
     };
     (*digest != job(9)).then_some(demand)
 }
@@ -74,6 +76,7 @@ fn next(
         sampling: Sampling::default(),
         given_back: &Words::new(),
         owners: &BTreeMap::new(),
+        committee: committee(),
         fit: &|_, _| Fit::Fits,
     };
     next_replicas(state, &inputs)

@@ -54,6 +54,7 @@ fn two(job: &Blake3Digest) -> Option<JobDemand> {
         line,
         template,
         terms,
+        is_sealed: false,
     };
     (*job == JOB).then_some(demand)
 }

@@ -15,18 +15,25 @@ const SCOPE: ClusterScope =
     ClusterScope { chain_id: ChainId(1), contract: Address([1; 20]), cluster: ClusterId([2; 32]) };
 
 /// What the chain, the members and an honest node say.
-struct Cluster {
-    key: Key,
+pub(crate) struct Cluster {
+    pub(crate) key: Key,
     keys: EncryptionKeys,
-    public: CompactPublicKey,
-    string: ReferenceString,
+    pub(crate) public: CompactPublicKey,
+    pub(crate) string: ReferenceString,
+}
+
+impl Cluster {
+    /// What the proof of a job's request is for.
+    pub(crate) fn metadata(&self, job: &JobSpec) -> ProofMetadata {
+        ProofMetadata::for_request(&job.scope, &self.key.key_set(), &job.operator, job.nonce)
+    }
 }
 
 fn a_public_key(parameters: &ParameterSet) -> CompactPublicKey {
     CompactPublicKey::new(&ClientKey::generate(parameters.config()))
 }
 
-fn cluster() -> Cluster {
+pub(crate) fn cluster() -> Cluster {
     let parameters = ParameterSet::insecure_test();
     let public = a_public_key(&parameters);
     let string = ReferenceString::generate_insecure(*parameters.pke()).unwrap();
@@ -50,12 +57,12 @@ fn cluster() -> Cluster {
     Cluster { key: Key { binding, parameters, reference_string, roster }, keys, public, string }
 }
 
-fn job(nonce: u64) -> JobSpec {
+pub(crate) fn job(nonce: u64) -> JobSpec {
     let file = JobFile::parse(samples::SERVICE).unwrap();
     file.into_spec(SCOPE, Address([9; 20]), nonce).unwrap()
 }
 
-fn limits(job: &JobSpec) -> Resources {
+pub(crate) fn limits(job: &JobSpec) -> Resources {
     match &job.request {
         ResourceRequest::Clear(limits) => *limits,
         other => panic!("{other:?}"),

@@ -1,12 +1,12 @@
 //! What workers have given back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::{ClusterState, Placement, StateError};
 use crate::{
-    ids::{Blake3Digest, PeerIdHash, ReplicaIndex, Slot},
+    ids::{Blake3Digest, MAX_PARTICIPANTS, PeerIdHash, ReplicaIndex, Slot},
     scheduling::{
         binding::UnixMillis,
         ended::EndedReplica,
@@ -24,6 +24,10 @@ pub const MAX_RETURNED: usize = 2048;
 pub const MAX_RETURNED_OF_OPERATOR: usize = 256;
 /// How often the wait for another try doubles, and for how many slots at most an unhealthy replica stays away.
 const MAX_DOUBLINGS: u8 = 6;
+
+/// Most workers that are remembered for each replica as unable to use what is sealed in it: t+1 of the largest
+/// committee.
+const MAX_CLOSED_TO: usize = (MAX_PARTICIPANTS - 1) / 3 + 1;
 
 type Replica = (Blake3Digest, ReplicaIndex);
 
@@ -45,12 +49,22 @@ pub struct Returned {
     pub note: Note,
     /// How often it was given back, as long as that is remembered.
     pub times: u8,
+    /// Workers that gave it back since they could not use [what is sealed](GiveBackReason::SealedPart), in strictly
+    /// ascending order, as long as that is remembered; of more than t+1 the first.
+    pub closed_to: Vec<PeerIdHash>,
 }
 
 impl Returned {
     /// Most bytes that one takes in the encoding of a state, with its replica.
-    pub(super) const MAX_ENTRY_BYTES: usize =
-        (32 + 3) + (32 + 10) + 10 + 10 + 1 + 11 + (1 + Note::MAX_BYTES) + 2;
+    pub(super) const MAX_ENTRY_BYTES: usize = (32 + 3)
+        + (32 + 10)
+        + 10
+        + 10
+        + 1
+        + 11
+        + (1 + Note::MAX_BYTES)
+        + 2
+        + (1 + 32 * MAX_CLOSED_TO);
 
     /// Whether the worker that gave the replica back is no candidate for it in a slot, whose manifest names that
     /// block. An operator's word holds as long as it is remembered; what was unhealthy may come back after a
@@ -61,7 +75,7 @@ impl Returned {
             GiveBackReason::Unhealthy => {
                 slot.0 < self.slot.0.saturating_add(1 << self.times.min(MAX_DOUBLINGS))
             }
-            GiveBackReason::Evicted => self.is_remembered(block),
+            GiveBackReason::Evicted | GiveBackReason::SealedPart => self.is_remembered(block),
             // The worker may be given it again as soon as the registry says so.
             GiveBackReason::Drained | GiveBackReason::DrainEnded => false,
         }
@@ -143,7 +157,32 @@ impl ClusterState {
         }
         let times = known.map_or(0, |known| known.times).saturating_add(1);
         let GivenBack { reason, until, note, .. } = word.clone();
-        Some(Returned { placement, slot, block, reason, until, note, times })
+        let mut closed_to = known.map_or_else(Vec::new, |known| known.closed_to.clone());
+        if reason == GiveBackReason::SealedPart
+            && closed_to.len() < MAX_CLOSED_TO
+            && let Err(at) = closed_to.binary_search(&placement.worker)
+        {
+            closed_to.insert(at, placement.worker);
+        }
+        Some(Returned { placement, slot, block, reason, until, note, times, closed_to })
+    }
+
+    /// The different workers that say of a job that they cannot use what is sealed in it, in a slot whose manifest
+    /// names that block and lists these words. What one of them says of several replicas counts once.
+    #[must_use]
+    pub fn closed_to(
+        &self,
+        words: &[GivenBack],
+        at: (Slot, u64),
+        job: Blake3Digest,
+    ) -> BTreeSet<PeerIdHash> {
+        let said = words.iter().filter(|word| word.job == job).map(|word| word.replica);
+        let replicas: BTreeSet<_> =
+            self.returned_of(job).map(|(replica, _)| replica).chain(said).collect();
+        let returned = replicas
+            .into_iter()
+            .filter_map(|replica| self.returned_with(words, at, (job, replica)));
+        returned.flat_map(|returned| returned.closed_to).collect()
     }
 
     /// Whether the worker that gave a replica back is no candidate for it in the next slot, whose manifest names that
@@ -160,10 +199,16 @@ impl ClusterState {
         manifest: &'a Manifest,
     ) -> impl Iterator<Item = (Replica, PeerIdHash)> + 'a {
         let (at, block) = ((manifest.slot, manifest.block.number), manifest.block.number);
-        manifest.pending.iter().filter_map(move |pending| {
+        let jobs: BTreeSet<_> = manifest.pending.iter().map(|pending| pending.job).collect();
+        let closed_to = |job| (job, self.closed_to(&manifest.given_back, at, job));
+        let closed_to: BTreeMap<_, _> = jobs.into_iter().map(closed_to).collect();
+        manifest.pending.iter().flat_map(move |pending| {
             let of = (pending.job, pending.replica);
-            let returned = self.returned_with(&manifest.given_back, at, of)?;
-            self.is_barred_by(&returned, block).then_some((of, returned.placement.worker))
+            let returned = self.returned_with(&manifest.given_back, at, of);
+            let returned = returned.filter(|returned| self.is_barred_by(returned, block));
+            let mut barred = closed_to.get(&pending.job).cloned().unwrap_or_default();
+            barred.extend(returned.map(|returned| returned.placement.worker));
+            barred.into_iter().map(move |worker| (of, worker))
         })
     }
 

@@ -92,7 +92,7 @@ fn a_replica_of_a_system_job_is_for_its_worker_however_few_fit() {
     public.closed.clear();
     // Who gave it back does not get it.
     let (job, replica) = (manifest.pending[1].job, manifest.pending[1].replica);
-    public.barred.insert((job, replica), worker(2));
+    public.barred.insert(((job, replica), worker(2)));
     assert_eq!(orders(&manifest, &public).concat(), [0; 0]);
     // Each is for a worker, and one of another job for none.
     manifest.pending[1].only = None;
@@ -187,15 +187,22 @@ fn who_gave_a_replica_back_gets_it_not_again() {
     let (manifest, mut public) = slot(&job(SchedulingPolicy::Spread), 2);
     public.policy.min_candidates = 6;
     let of = (manifest.pending[0].job, ReplicaIndex(0));
-    public.barred.insert(of, worker(3));
+    public.barred.insert((of, worker(3)));
     let found = orders(&manifest, &public);
     assert_eq!((found[0].len(), found[0].contains(&2)), (6, false));
     assert_eq!(found[1].len(), 7);
     // A worker that is not there takes nobody's place.
-    public.barred.insert(of, worker(9));
+    public.barred = [(of, worker(9))].into();
     assert_eq!(orders(&manifest, &public)[0].len(), 7);
+    // Nor does one of several.
+    public.policy.min_candidates = 5;
+    public.barred.extend([(of, worker(3)), (of, worker(4))]);
+    assert_eq!(orders(&manifest, &public)[0].len(), 5);
+    assert!(!orders(&manifest, &public)[0].iter().any(|at| [2, 3].contains(at)));
+    public.policy.min_candidates = 6;
+    assert_eq!(orders(&manifest, &public)[0].len(), 0);
     // The answer would tell too much about those that are left.
-    public.barred.insert(of, worker(3));
+    public.barred = [(of, worker(3))].into();
     public.policy.min_candidates = 7;
     assert_eq!(orders(&manifest, &public).iter().map(Vec::len).collect::<Vec<_>>(), [0, 7]);
     // Its data is at the worker that gave it back.
@@ -208,7 +215,7 @@ fn who_gave_a_replica_back_gets_it_not_again() {
     public.profiles = (1..=7).map(|number| (worker(number), data.clone())).collect();
     public.previous.insert(of, worker(3));
     assert_eq!(orders(&manifest, &public), [vec![2]]);
-    public.barred.insert(of, worker(3));
+    public.barred.insert((of, worker(3)));
     assert_eq!(orders(&manifest, &public), [vec![]; 1]);
 }
 

@@ -76,6 +76,7 @@ impl Known {
             sampling: self.sampling,
             given_back: &self.given_back,
             owners: &self.owners,
+            committee: committee(),
             fit: &|_, worker| {
                 let there = if self.telemetry.contains(worker) { Fit::Fits } else { Fit::Silent };
                 self.unfit.get(worker).copied().unwrap_or(there)
