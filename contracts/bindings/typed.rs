@@ -36,10 +36,11 @@ alloy::sol! {
         bytes32 publication;
     }
 
-    /// By the group before (FROST), over the hash of the publication.
+    /// By the group before (FROST), over the hash of the publication and of the last certificate anchored.
     #[derive(Debug, PartialEq, Eq)]
     struct KeyHandover {
         bytes32 publication;
+        bytes32 lastCertificate;
     }
 
     /// By the identity of a member, to abort an attempt.

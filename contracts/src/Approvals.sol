@@ -18,6 +18,27 @@ abstract contract Approvals is INodeRegistry, VeilContract {
 
     mapping(bytes32 cluster => mapping(bytes32 peer => Approval)) private _approvals;
     mapping(address admin => bytes32) private _firstClusters;
+    /// @inheritdoc INodeRegistry
+    mapping(bytes32 cluster => address) public override nextAdmin;
+
+    /// @inheritdoc INodeRegistry
+    function transferAdmin(bytes32 cluster, address to) external override {
+        if (_existing(cluster).admin != msg.sender) revert NotClusterAdmin(cluster, msg.sender);
+        nextAdmin[cluster] = to;
+        emit AdminProposed(cluster, to);
+    }
+
+    /// @inheritdoc INodeRegistry
+    function acceptAdmin(bytes32 cluster) external override {
+        Cluster storage settings = _existing(cluster);
+        if (nextAdmin[cluster] != msg.sender) revert NotNextAdmin(cluster, msg.sender);
+        address before = settings.admin;
+        delete nextAdmin[cluster];
+        settings.admin = msg.sender;
+        if (_firstClusters[before] == cluster) delete _firstClusters[before];
+        _rememberFirst(cluster);
+        emit AdminChanged(cluster, before, msg.sender);
+    }
 
     /// @inheritdoc INodeRegistry
     function approve(bytes32 cluster, bytes32 peer, Approval calldata approval) external override {

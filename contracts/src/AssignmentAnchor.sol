@@ -18,16 +18,24 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
     /// @notice Where the workers' operators are.
     INodeRegistry public immutable registry;
 
-    /// @dev A shown assignment: who may confirm it.
-    mapping(bytes32 assignmentHash => address operator) private _proven;
+    /// @notice How many of the last heads certificates are proved against.
+    uint64 public constant RECENT_HEADS = 64;
 
-    /// @dev In two words: slot, epoch and count are the lowest three times 64 bits of the second one.
-    struct PackedHead {
-        bytes32 hash;
-        uint256 numbers;
+    /// @dev A shown assignment: who may confirm it, and whether it did. In one word.
+    struct Shown {
+        address operator;
+        bool confirmed;
     }
 
-    mapping(bytes32 cluster => PackedHead) private _heads;
+    /// @dev Slot, epoch and count of the head are the lowest three times 64 bits of `numbers`; the certificate
+    /// that was anchored as number i, from 0, is in place i modulo their number.
+    struct Anchored {
+        uint256 numbers;
+        bytes32[64] heads;
+    }
+
+    mapping(bytes32 cluster => Anchored) private _anchored;
+    mapping(bytes32 assignmentHash => Shown) private _shown;
 
     constructor(address directory_, INodeRegistry registry_, IKeyCeremony ceremony_)
         VeilContract(directory_)
@@ -46,9 +54,11 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
     ) external override {
         // What the certificate states of its key must be in force: one word says it all.
         if (!_isInForce(certificate, groupKey)) _explain(certificate, groupKey);
-        PackedHead storage head = _heads[certificate.cluster];
-        if (certificate.base != head.hash) revert WrongBase(certificate.base, head.hash);
-        uint256 numbers = head.numbers;
+        Anchored storage anchored = _anchored[certificate.cluster];
+        uint256 numbers = anchored.numbers;
+        uint256 count = numbers >> 128;
+        bytes32 head = _headAt(anchored, count);
+        if (certificate.base != head) revert WrongBase(certificate.base, head);
         uint256 slot;
         assembly ("memory-safe") {
             slot := calldataload(add(certificate, 0x60))
@@ -58,12 +68,11 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
         }
         bytes32 hash = Certificates.digest(block.chainid, directory, certificate);
         if (!FrostVerifier.verify(groupKey, hash, signature)) revert WrongGroupSignature();
-        head.hash = hash;
+        anchored.heads[count % RECENT_HEADS] = hash;
         assembly ("memory-safe") {
             // The epoch is a number of 64 bits, being the one in force.
             let epoch := shl(64, calldataload(add(certificate, 0x20)))
-            let count := shl(128, add(shr(128, numbers), 1))
-            sstore(add(head.slot, 1), or(or(count, epoch), slot))
+            sstore(anchored.slot, or(or(shl(128, add(count, 1)), epoch), slot))
         }
         bytes32 topic = CertificateAnchored.selector;
         assembly ("memory-safe") {
@@ -80,26 +89,30 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
         Assignment calldata assignment,
         bytes32[] calldata proof
     ) public override returns (bytes32 assignmentHash) {
-        _checkChain(chain);
-        assignmentHash = Certificates.leaf(assignment);
+        bytes32 certificate = _checkChain(chain);
+        bytes32 leaf = Certificates.leaf(assignment);
         bytes32 root = chain[0].assignmentsRoot;
-        if (!MerkleProof.verifyCalldata(proof, root, assignmentHash)) {
-            revert NotIncluded(assignmentHash, root);
-        }
-        address operator = registry.operatorOf(chain[0].cluster, assignment.worker);
+        if (!MerkleProof.verifyCalldata(proof, root, leaf)) revert NotIncluded(leaf, root);
+        bytes32 cluster = chain[0].cluster;
+        address operator = registry.operatorOf(cluster, assignment.worker);
         if (assignment.outcome != 1 || operator == address(0)) {
             revert NoSuchWorker(assignment.worker);
         }
-        _proven[assignmentHash] = operator;
-        emit AssignmentProven(chain[0].cluster, assignmentHash, operator);
+        // What one cluster assigned, another one's certificate says nothing of.
+        assignmentHash = keccak256(abi.encode(cluster, certificate, leaf));
+        if (_shown[assignmentHash].confirmed) revert AlreadyConfirmed(assignmentHash);
+        _shown[assignmentHash].operator = operator;
+        emit AssignmentProven(cluster, assignmentHash, operator, certificate, leaf);
     }
 
     /// @inheritdoc IAssignmentAnchor
     function anchorDeployment(bytes32 assignmentHash) public override returns (bool) {
-        address operator = _proven[assignmentHash];
-        if (operator == address(0)) revert UnprovenAssignment(assignmentHash);
-        if (operator != msg.sender) revert NotWorkerOperator(assignmentHash, msg.sender);
-        emit DeploymentConfirmed(assignmentHash, operator);
+        Shown storage shown = _shown[assignmentHash];
+        if (shown.operator == address(0)) revert UnprovenAssignment(assignmentHash);
+        if (shown.confirmed) revert AlreadyConfirmed(assignmentHash);
+        if (shown.operator != msg.sender) revert NotWorkerOperator(assignmentHash, msg.sender);
+        shown.confirmed = true;
+        emit DeploymentConfirmed(assignmentHash, msg.sender);
         return true;
     }
 
@@ -115,9 +128,17 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
 
     /// @inheritdoc IAssignmentAnchor
     function headOf(bytes32 cluster) external view override returns (Head memory) {
-        PackedHead storage head = _heads[cluster];
-        uint256 numbers = head.numbers;
-        return Head(head.hash, uint64(numbers), uint64(numbers >> 64), uint64(numbers >> 128));
+        Anchored storage anchored = _anchored[cluster];
+        uint256 numbers = anchored.numbers;
+        uint256 count = numbers >> 128;
+        bytes32 hash = _headAt(anchored, count);
+        return Head(hash, uint64(numbers), uint64(numbers >> 64), uint64(count));
+    }
+
+    /// @inheritdoc IAssignmentAnchor
+    function isAnchored(Certificate[] calldata chain) external view override returns (bool) {
+        (bytes32 last,) = _follow(chain);
+        return chain.length != 0 && _isRecent(chain[0].cluster, last);
     }
 
     /// @inheritdoc IAssignmentAnchor
@@ -192,16 +213,46 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
         revert WrongGroupKey(groupKey.x, key.groupKeyX);
     }
 
-    /// @dev Checks that each certificate names the one before it and the last one is the head.
-    function _checkChain(Certificate[] calldata chain) private view {
+    /// @dev Checks that each certificate names the one before it, and that the last one was anchored recently.
+    /// @return first The hash of the first one.
+    function _checkChain(Certificate[] calldata chain) private view returns (bytes32 first) {
         if (chain.length == 0) revert NotAnchored(0, 0);
-        bytes32 hash = hashOf(chain[0]);
-        for (uint256 i = 1; i < chain.length; ++i) {
-            if (chain[i].previous != hash) revert NotAnchored(hash, chain[i].previous);
-            hash = hashOf(chain[i]);
+        bytes32 last;
+        (last, first) = _follow(chain);
+        // Only certificates of this cluster lead up to its heads: the hash covers the cluster.
+        if (_isRecent(chain[0].cluster, last)) return first;
+        Anchored storage anchored = _anchored[chain[0].cluster];
+        revert NotAnchored(last, _headAt(anchored, anchored.numbers >> 128));
+    }
+
+    /// @dev The hashes of the last and the first certificate; zero as the last if one does not name the one
+    /// before it.
+    function _follow(Certificate[] calldata chain)
+        private
+        view
+        returns (bytes32 last, bytes32 first)
+    {
+        for (uint256 i = 0; i < chain.length; ++i) {
+            if (i != 0 && chain[i].previous != last) return (0, first);
+            last = hashOf(chain[i]);
+            if (i == 0) first = last;
         }
-        // Only certificates of this cluster lead up to its head: the hash covers the cluster.
-        bytes32 head = _heads[chain[0].cluster].hash;
-        if (hash != head) revert NotAnchored(hash, head);
+    }
+
+    /// @dev From the head backwards: that is what most are shown against.
+    function _isRecent(bytes32 cluster, bytes32 hash) private view returns (bool) {
+        if (hash == 0) return false;
+        Anchored storage anchored = _anchored[cluster];
+        uint256 count = anchored.numbers >> 128;
+        uint256 least = count < RECENT_HEADS ? 0 : count - RECENT_HEADS;
+        for (; count > least; --count) {
+            if (_headAt(anchored, count) == hash) return true;
+        }
+        return false;
+    }
+
+    /// @dev The head when so many were anchored; zero for none.
+    function _headAt(Anchored storage anchored, uint256 count) private view returns (bytes32) {
+        return count == 0 ? bytes32(0) : anchored.heads[(count - 1) % RECENT_HEADS];
     }
 }

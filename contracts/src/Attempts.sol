@@ -13,9 +13,6 @@ abstract contract Attempts is IKeyCeremony, VeilContract {
     /// @notice EIP-712 type of what members sign to replace one that was absent.
     bytes32 public constant MEMBER_ABSENCE_TYPE =
         keccak256("MemberAbsence(bytes32 cluster,uint64 epoch,uint32 attempt,uint8 seat)");
-    /// @notice Most attempts of an elected committee; then another one is elected. An appointed one is
-    /// the admin's to change.
-    uint32 public constant MAX_ATTEMPTS = 8;
 
     /// @notice Where the clusters and their nodes are.
     INodeRegistry public immutable registry;
@@ -26,7 +23,6 @@ abstract contract Attempts is IKeyCeremony, VeilContract {
     struct Record {
         Status status;
         uint64 deadline;
-        uint8 standbys;
         bytes32 parametersDigest;
         bytes32 context;
         /// Keccak-256 of the words of the members' addresses: what their signatures are checked by.
@@ -35,22 +31,11 @@ abstract contract Attempts is IKeyCeremony, VeilContract {
         bytes32[] roster;
     }
 
-    /// @dev The committee that tries to make an epoch's key.
-    struct Committee {
-        /// Keccak-256 of its peers and its standbys'.
-        bytes32 hash;
-        /// The election's round; 0 if appointed.
-        uint32 round;
-        uint32 firstAttempt;
-        /// Seats replaced after the attempt before `replacedBefore`, as bits.
-        uint32 replacedBefore;
-        uint16 replacedNow;
-        /// Seats (from 1) that the standbys have, in order.
-        uint8[] replaced;
-    }
-
     mapping(bytes32 cluster => mapping(uint64 epoch => Record[])) internal _attempts;
-    mapping(bytes32 cluster => mapping(uint64 epoch => Committee)) private _committees;
+    /// @inheritdoc IKeyCeremony
+    mapping(bytes32 cluster => mapping(uint64 epoch => mapping(bytes32 peer => bool)))
+        public
+        override hasForfeited;
 
     constructor(address directory_, INodeRegistry registry_, ICommitteeElection election_)
         VeilContract(directory_)
@@ -75,17 +60,10 @@ abstract contract Attempts is IKeyCeremony, VeilContract {
             _typedDigest(keccak256(abi.encode(MEMBER_ABSENCE_TYPE, cluster, epoch, attempt, seat)));
         _checkAbsences(record, seat, digest, absences);
 
-        Committee storage committee = _committees[cluster][epoch];
-        if (committee.replacedBefore != attempt + 1) {
-            (committee.replacedBefore, committee.replacedNow) = (attempt + 1, 0);
+        if (hasForfeited[cluster][epoch][record.roster[seat - 1]]) {
+            revert SeatAlreadyReplaced(seat);
         }
-        uint16 bit = uint16(1) << seat;
-        if (committee.replacedNow & bit != 0) revert SeatAlreadyReplaced(seat);
-        if (committee.replaced.length >= record.standbys) revert NoStandbyLeft();
-        committee.replacedNow |= bit;
-        committee.replaced.push(seat);
-        bytes32 left = record.roster[seat - 1];
-        emit SeatReplaced(cluster, epoch, seat, left, uint8(committee.replaced.length));
+        _forfeit(cluster, epoch, attempt, record, seat);
     }
 
     /// @inheritdoc IKeyCeremony
@@ -112,18 +90,12 @@ abstract contract Attempts is IKeyCeremony, VeilContract {
     }
 
     /// @inheritdoc IKeyCeremony
-    function isExhausted(bytes32 cluster, uint64 epoch) external view override returns (bool) {
-        Committee storage committee = _committees[cluster][epoch];
+    function isOpen(bytes32 cluster, uint64 epoch) external view override returns (bool) {
         Record[] storage list = _attempts[cluster][epoch];
-        uint256 tried = list.length - committee.firstAttempt;
-        if (tried < MAX_ATTEMPTS || _status(list[list.length - 1]) == Status.Proposed) {
-            return false;
-        }
-        // A committee elected since has not tried yet.
-        return committee.round == election.electionOf(cluster, epoch).round;
+        return list.length > 0 && _status(list[list.length - 1]) == Status.Proposed;
     }
 
-    /// @dev Seats the committee, with its standbys in the replaced seats.
+    /// @dev Seats the committee: in the place of each that is out, the next standby that is not.
     function _seat(
         Record storage record,
         Proposal calldata proposal,
@@ -131,46 +103,57 @@ abstract contract Attempts is IKeyCeremony, VeilContract {
         INodeRegistry.Cluster memory settings
     ) internal {
         uint256 n = settings.committeeSize;
-        uint256[] memory places = new uint256[](n);
-        for (uint256 i = 0; i < n; ++i) {
-            places[i] = i;
-        }
-        uint8[] memory replaced = _choose(proposal, _hashOfPeers(identities), settings);
-        for (uint256 k = 0; k < replaced.length; ++k) {
-            places[replaced[k] - 1] = n + k;
-        }
+        _checkCommittee(proposal, _hashOfPeers(identities), settings);
+        uint256 standby = n;
         address[] memory signers = new address[](n);
         for (uint256 i = 0; i < n; ++i) {
-            Point calldata identity = identities[places[i]];
+            Point calldata identity = identities[i];
             bytes32 peer = Secp256k1.peerIdHash(identity);
+            while (_isOut(proposal, peer, settings.elected)) {
+                if (standby == identities.length) revert NoStandbyLeft();
+                identity = identities[standby++];
+                peer = Secp256k1.peerIdHash(identity);
+            }
             signers[i] = Secp256k1.addressOf(peer, identity);
             if (signers[i] == address(0)) revert InvalidIdentityKey(identity.x);
             record.roster.push(peer);
         }
         record.signersHash = keccak256(abi.encodePacked(signers));
-        record.standbys = uint8(identities.length - n);
     }
 
-    /// @dev Checks that the committee is the one to try.
-    /// @return The seats that its standbys have.
-    function _choose(
+    /// @dev Who lost its seat, or has left since it was drawn. An appointed one is registered.
+    function _isOut(Proposal calldata proposal, bytes32 peer, bool elected)
+        private
+        view
+        returns (bool)
+    {
+        return hasForfeited[proposal.cluster][proposal.epoch][peer]
+            || (elected && registry.operatorOf(proposal.cluster, peer) == address(0));
+    }
+
+    /// @dev For this epoch, whatever attempts and committees there are.
+    function _forfeit(
+        bytes32 cluster,
+        uint64 epoch,
+        uint32 attempt,
+        Record storage record,
+        uint8 seat
+    ) internal {
+        bytes32 peer = record.roster[seat - 1];
+        hasForfeited[cluster][epoch][peer] = true;
+        emit SeatForfeited(cluster, epoch, attempt, seat, peer);
+    }
+
+    /// @dev Checks that the keys given are those of the committee to try.
+    function _checkCommittee(
         Proposal calldata proposal,
         bytes32 given,
         INodeRegistry.Cluster memory settings
-    ) private returns (uint8[] memory) {
-        (bytes32 expected, uint32 round) = settings.elected
+    ) private view {
+        bytes32 expected = settings.elected
             ? _elected(proposal.cluster, proposal.epoch)
-            : (_appointed(proposal.cluster, settings.committeeSize, settings.standbys), 0);
+            : _appointed(proposal.cluster, settings.committeeSize, settings.standbys);
         if (given != expected) revert WrongRoster(given, expected);
-        Committee storage committee = _committees[proposal.cluster][proposal.epoch];
-        if (committee.hash != given || committee.round != round) {
-            (committee.hash, committee.round) = (given, round);
-            committee.firstAttempt = proposal.attempt;
-            delete committee.replaced;
-        }
-        uint32 tried = proposal.attempt - committee.firstAttempt;
-        if (settings.elected && tried >= MAX_ATTEMPTS) revert TooManyAttempts(tried);
-        return committee.replaced;
     }
 
     function _hashOfPeers(Point[] calldata identities) private pure returns (bytes32) {
@@ -182,14 +165,10 @@ abstract contract Attempts is IKeyCeremony, VeilContract {
     }
 
     /// @dev Hash of the peers of the elected committee and its standbys.
-    function _elected(bytes32 cluster, uint64 epoch)
-        private
-        view
-        returns (bytes32 hash, uint32 round)
-    {
+    function _elected(bytes32 cluster, uint64 epoch) private view returns (bytes32) {
         ICommitteeElection.Election memory elected = election.electionOf(cluster, epoch);
         if (elected.status != ICommitteeElection.Status.Sealed) revert NoCommittee(cluster, epoch);
-        return (elected.committeeHash, elected.round);
+        return elected.committeeHash;
     }
 
     /// @dev Hash of the peers of the first registered members.
@@ -258,11 +237,15 @@ abstract contract Attempts is IKeyCeremony, VeilContract {
         if (!_isSignedBy(signer, digest, signature)) revert WrongMemberSignature(seat);
     }
 
-    function _isOperator(bytes32 cluster, Record storage record) internal view returns (bool) {
+    /// @dev The seats of the caller's nodes, as bits.
+    function _seatsOfCaller(bytes32 cluster, Record storage record)
+        internal
+        view
+        returns (uint256 seats)
+    {
         for (uint256 i = 0; i < record.roster.length; ++i) {
-            if (registry.operatorOf(cluster, record.roster[i]) == msg.sender) return true;
+            if (registry.operatorOf(cluster, record.roster[i]) == msg.sender) seats |= 1 << i;
         }
-        return false;
     }
 
     function _status(Record storage record) internal view returns (Status) {

@@ -10,15 +10,19 @@ import {IVeilContract} from "./interfaces/IVeilContract.sol";
 /// @notice See `IDirectory`.
 contract Directory is IDirectory, Ownable2Step {
     /// @inheritdoc IDirectory
-    uint16 public constant override interfaceVersion = 4;
+    uint16 public constant override interfaceVersion = 5;
 
     /// @notice How long a pause is, in seconds.
     uint64 public constant PAUSE = 7 days;
+    /// @notice How long after the end of a pause the next one may begin, in seconds.
+    uint64 public constant COOL_DOWN = 21 days;
 
     /// @inheritdoc IDirectory
     address public override guardian;
     /// @inheritdoc IDirectory
     uint64 public override pausedUntil;
+    /// @inheritdoc IDirectory
+    uint64 public override pausableFrom;
 
     /// @dev May publish the first set, which needs this contract's address.
     address private immutable _deployer;
@@ -42,7 +46,6 @@ contract Directory is IDirectory, Ownable2Step {
         if (msg.sender != owner() && (msg.sender != _deployer || _sets.length > 0)) {
             revert NotPublisher(msg.sender);
         }
-        if (entries.length == 0) revert EmptySet();
         Entry[] storage set = _sets.push();
         version = uint64(_sets.length);
         for (uint256 i = 0; i < entries.length; ++i) {
@@ -54,9 +57,16 @@ contract Directory is IDirectory, Ownable2Step {
             ) {
                 revert ForeignContract(entry.name, entry.location);
             }
+            uint64 found = IVeilContract(entry.location).setVersion();
+            if (found != version) revert OtherSet(entry.name, found, version);
+            uint16 speaks = IVeilContract(entry.location).interfaceVersion();
+            if (speaks != interfaceVersion) {
+                revert OtherInterface(entry.name, speaks, interfaceVersion);
+            }
             _at[version][entry.name] = entry.location;
             set.push(entry);
         }
+        _requireComplete(version);
         emit SetPublished(version, entries);
     }
 
@@ -68,7 +78,9 @@ contract Directory is IDirectory, Ownable2Step {
 
     /// @inheritdoc IDirectory
     function pause() external override onlyGuardian {
+        if (block.timestamp < pausableFrom) revert PauseTooSoon(pausableFrom);
         pausedUntil = uint64(block.timestamp) + PAUSE;
+        pausableFrom = pausedUntil + COOL_DOWN;
         emit PauseChanged(msg.sender, pausedUntil);
     }
 
@@ -90,8 +102,34 @@ contract Directory is IDirectory, Ownable2Step {
     }
 
     /// @inheritdoc IDirectory
-    function contractOf(bytes32 name) external view override returns (address location) {
-        location = _at[currentVersion()][name];
+    function contractOf(bytes32 name) external view override returns (address) {
+        return contractAt(currentVersion(), name);
+    }
+
+    /// @inheritdoc IDirectory
+    function contractAt(uint64 version, bytes32 name)
+        public
+        view
+        override
+        returns (address location)
+    {
+        location = _at[version][name];
         if (location == address(0)) revert UnknownContract(name);
+    }
+
+    /// @dev A set that lacks one of these would lock the nodes of the others in.
+    function _requireComplete(uint64 version) private view {
+        bytes32[7] memory names = [
+            bytes32("NodeRegistry"),
+            "PolicyRegistry",
+            "CommitteeElection",
+            "KeyCeremony",
+            "JobBoard",
+            "AssignmentAnchor",
+            "Disputes"
+        ];
+        for (uint256 i = 0; i < names.length; ++i) {
+            if (_at[version][names[i]] == address(0)) revert IncompleteSet(names[i]);
+        }
     }
 }

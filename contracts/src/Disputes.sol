@@ -32,6 +32,11 @@ contract Disputes is IDisputes, VeilContract {
     uint256 public constant REWARD_BPS = 1000;
     /// @notice What a challenger puts up.
     uint256 public constant CHALLENGE_BOND = 0.1 ether;
+    /// @notice Until when after the key that replaced it an epoch can be disputed, and how long what a member
+    /// has lost counts towards its cap.
+    uint64 public constant DISPUTE_WINDOW = 14 days;
+    /// @notice How long governance has for a challenge.
+    uint64 public constant RESOLUTION_TIME = 30 days;
     /// @notice EIP-712 type of a member's vote.
     bytes32 public constant CERTIFICATE_VOTE_TYPE =
         keccak256("CertificateVote(bytes32 cluster,uint64 epoch,uint64 slot,bytes32 certificate)");
@@ -47,29 +52,44 @@ contract Disputes is IDisputes, VeilContract {
     INodeRegistry public immutable registry;
     /// @notice Where the keys and rosters are.
     IKeyCeremony public immutable ceremony;
+    /// @notice Where the certificates are.
+    IAssignmentAnchor public immutable anchors;
 
     /// @dev What was lost of what was there at the first fault; `limit` is the most of it.
     struct Loss {
-        uint128 base;
-        uint128 lost;
+        uint96 base;
+        uint96 lost;
+        /// Of a member: when the time of these numbers began. Of a committee: 0, they are its epoch's.
+        uint64 since;
     }
 
     mapping(bytes32 cluster => mapping(uint64 epoch => Loss)) private _committees;
-    mapping(bytes32 cluster => mapping(uint64 epoch => mapping(bytes32 peer => Loss))) private
-        _members;
+    mapping(bytes32 cluster => mapping(bytes32 peer => Loss)) private _members;
+    /// @inheritdoc IDisputes
+    mapping(bytes32 cluster => mapping(uint64 epoch => mapping(bytes32 peer => uint256)))
+        public
+        override lostBy;
     mapping(bytes32 fault => bool) private _punished;
-    mapping(bytes32 certificate => bool) private _challenged;
+    /// @dev Open ones: Keccak-256 of certificate and challenger.
+    mapping(bytes32 certificateAndChallenger => bool) private _challenged;
+    /// @inheritdoc IDisputes
+    mapping(bytes32 cluster => uint256) public override openChallenges;
     Challenge[] private _challenges;
     /// @inheritdoc IDisputes
     mapping(address account => uint256) public override owedTo;
 
-    constructor(address directory_, INodeRegistry registry_, IKeyCeremony ceremony_)
-        VeilContract(directory_)
-    {
+    constructor(
+        address directory_,
+        INodeRegistry registry_,
+        IKeyCeremony ceremony_,
+        IAssignmentAnchor anchors_
+    ) VeilContract(directory_) {
         _requireContract(address(registry_));
         _requireContract(address(ceremony_));
+        _requireContract(address(anchors_));
         registry = registry_;
         ceremony = ceremony_;
+        anchors = anchors_;
     }
 
     /// @notice Takes slashed stake.
@@ -113,6 +133,7 @@ contract Disputes is IDisputes, VeilContract {
         bytes32 peer = Secp256k1.peerIdHash(identity);
         _checkSignature(peer, identity, _voteDigest(vote, vote.certificate), signature);
         _checkSignature(peer, identity, _voteDigest(vote, otherCertificate), otherSignature);
+        _requireDisputable(vote.cluster, vote.epoch);
         _seatOf(vote.cluster, vote.epoch, peer);
         _punishOnce(
             keccak256(abi.encode(Fault.Equivocation, vote.cluster, vote.epoch, vote.slot, peer))
@@ -129,6 +150,7 @@ contract Disputes is IDisputes, VeilContract {
     ) external override {
         bytes32 peer = Secp256k1.peerIdHash(signed.identity);
         _checkSignature(peer, signed.identity, _shareDigest(share), signed.signature);
+        _requireDisputable(share.cluster, share.epoch);
         uint8 seat = _seatOf(share.cluster, share.epoch, peer);
         _checkSigners(share, seat);
         IKeyCeremony.Key memory key = ceremony.keyOf(share.cluster, share.epoch);
@@ -150,33 +172,40 @@ contract Disputes is IDisputes, VeilContract {
     }
 
     /// @inheritdoc IDisputes
-    function challenge(
-        bytes32 cluster,
-        uint64 epoch,
-        uint64 slot,
-        bytes32 certificate,
-        bytes32 evidence
-    ) external payable override returns (uint256 id) {
+    function challenge(IAssignmentAnchor.Certificate[] calldata chain, bytes32 evidence)
+        external
+        payable
+        override
+        returns (uint256 id)
+    {
         if (msg.value != CHALLENGE_BOND) {
             revert WrongBond(msg.value, CHALLENGE_BOND);
         }
-        ceremony.keyOf(cluster, epoch); // an epoch without a key has no slots
-        if (_challenged[certificate]) revert AlreadyChallenged(certificate);
-        _challenged[certificate] = true;
+        if (!anchors.isAnchored(chain)) revert NotAnchored();
+        IAssignmentAnchor.Certificate calldata certificate = chain[0];
+        _requireDisputable(certificate.cluster, certificate.epoch);
+        bytes32 hash = Certificates.digest(block.chainid, directory, certificate);
+        bytes32 key = keccak256(abi.encode(hash, msg.sender));
+        if (_challenged[key]) revert AlreadyChallenged(hash);
+        _challenged[key] = true;
+        openChallenges[certificate.cluster] += 1;
         id = _challenges.length;
         _challenges.push(
             Challenge({
                 status: ChallengeStatus.Open,
-                cluster: cluster,
-                epoch: epoch,
-                slot: slot,
-                certificate: certificate,
+                cluster: certificate.cluster,
+                epoch: certificate.epoch,
+                slot: certificate.slot,
+                openedAt: uint64(block.timestamp),
+                certificate: hash,
                 evidence: evidence,
                 challenger: msg.sender,
                 bond: msg.value
             })
         );
-        emit ChallengeOpened(id, cluster, epoch, slot, evidence);
+        emit ChallengeOpened(
+            id, certificate.cluster, certificate.epoch, certificate.slot, hash, evidence
+        );
     }
 
     /// @inheritdoc IDisputes
@@ -185,20 +214,34 @@ contract Disputes is IDisputes, VeilContract {
         override
         onlyGovernance
     {
-        if (id >= _challenges.length || _challenges[id].status != ChallengeStatus.Open) {
-            revert ChallengeNotOpen(id);
-        }
-        Challenge storage record = _challenges[id];
-        record.status = upheld ? ChallengeStatus.Upheld : ChallengeStatus.Rejected;
-        owedTo[upheld ? record.challenger : msg.sender] += record.bond;
+        Challenge storage record = _open(id);
+        uint64 until = record.openedAt + RESOLUTION_TIME;
+        if (block.timestamp >= until) revert ChallengeLapsed(id, until);
+        _close(record, upheld ? ChallengeStatus.Upheld : ChallengeStatus.Rejected);
+        if (upheld) owedTo[record.challenger] += record.bond;
+        else _share(record.cluster, record.epoch, record.bond);
         for (uint256 i = 0; upheld && i < culprits.length; ++i) {
             _seatOf(record.cluster, record.epoch, culprits[i]);
-            _punishOnce(keccak256(abi.encode(Fault.WrongEvaluation, id, culprits[i])));
+            // Whoever else challenged the certificate may have been right, too.
+            bytes32 fault =
+                keccak256(abi.encode(Fault.WrongEvaluation, record.certificate, culprits[i]));
+            if (_punished[fault]) continue;
+            _punished[fault] = true;
             _slash(
                 record.cluster, record.epoch, culprits[i], Fault.WrongEvaluation, record.challenger
             );
         }
-        emit ChallengeResolved(id, upheld, culprits);
+        emit ChallengeResolved(id, record.cluster, upheld, culprits);
+    }
+
+    /// @inheritdoc IDisputes
+    function lapse(uint256 id) external override {
+        Challenge storage record = _open(id);
+        uint64 until = record.openedAt + RESOLUTION_TIME;
+        if (block.timestamp < until) revert ChallengeNotLapsed(id, until);
+        _close(record, ChallengeStatus.Lapsed);
+        owedTo[record.challenger] += record.bond;
+        emit ChallengeResolved(id, record.cluster, false, new bytes32[](0));
     }
 
     /// @inheritdoc IDisputes
@@ -217,16 +260,6 @@ contract Disputes is IDisputes, VeilContract {
     }
 
     /// @inheritdoc IDisputes
-    function lostBy(bytes32 cluster, uint64 epoch, bytes32 peer)
-        external
-        view
-        override
-        returns (uint256)
-    {
-        return _members[cluster][epoch][peer].lost;
-    }
-
-    /// @inheritdoc IDisputes
     function lostByCommittee(bytes32 cluster, uint64 epoch)
         external
         view
@@ -241,23 +274,65 @@ contract Disputes is IDisputes, VeilContract {
     function _slash(bytes32 cluster, uint64 epoch, bytes32 peer, Fault fault, address reporter)
         private
     {
-        Loss storage committee = _committees[cluster][epoch];
-        if (committee.base == 0) committee.base = uint128(_committeeStake(cluster, epoch));
-        Loss storage member = _members[cluster][epoch][peer];
-        if (member.base == 0) member.base = uint128(_stakeOf(cluster, peer));
-
-        uint256 amount = member.base * _cost(fault) / 10_000;
-        amount = _least(amount, member.base * MAX_MEMBER_BPS / 10_000 - member.lost);
-        amount = _least(amount, committee.base * MAX_COMMITTEE_BPS / 10_000 - committee.lost);
-        if (amount > 0) {
-            amount = registry.slash(cluster, peer, amount);
-            member.lost += uint128(amount);
-            committee.lost += uint128(amount);
-            uint256 reward = amount * REWARD_BPS / 10_000;
-            owedTo[reporter] += reward;
-            owedTo[_governance()] += amount - reward;
+        Loss memory committee = _committees[cluster][epoch];
+        if (committee.base == 0) committee.base = uint96(_committeeStake(cluster, epoch));
+        Loss memory member = _members[cluster][peer];
+        // Its cap is for a time, and not per epoch: faults of several epochs do not add up.
+        if (member.base == 0 || block.timestamp >= member.since + DISPUTE_WINDOW) {
+            member = Loss(uint96(_stakeOf(cluster, peer)), 0, uint64(block.timestamp));
         }
+
+        uint256 amount = uint256(member.base) * _cost(fault) / 10_000;
+        amount = _least(amount, uint256(member.base) * MAX_MEMBER_BPS / 10_000 - member.lost);
+        uint256 most = uint256(committee.base) * MAX_COMMITTEE_BPS / 10_000;
+        amount = _least(amount, most - committee.lost);
+        amount = _least(amount, _stakeOf(cluster, peer));
+        uint256 reward = amount * REWARD_BPS / 10_000;
+        member.lost += uint96(amount);
+        committee.lost += uint96(amount);
+        (_members[cluster][peer], _committees[cluster][epoch]) = (member, committee);
+        lostBy[cluster][epoch][peer] += amount;
+        owedTo[reporter] += reward;
         emit MemberSlashed(cluster, peer, epoch, fault, amount, reporter);
+        if (amount > 0) {
+            registry.slash(cluster, peer, amount);
+            _burn(amount - reward);
+        }
+    }
+
+    /// @dev A bond that was lost is the committee's, whom it accused: the same for each seat.
+    function _share(bytes32 cluster, uint64 epoch, uint256 bond) private {
+        bytes32[] memory roster = _roster(cluster, epoch);
+        uint256 each = bond / roster.length;
+        for (uint256 i = 0; i < roster.length; ++i) {
+            address operator = registry.operatorOf(cluster, roster[i]);
+            if (operator == address(0)) continue;
+            owedTo[operator] += each;
+            bond -= each;
+        }
+        _burn(bond);
+    }
+
+    function _open(uint256 id) private view returns (Challenge storage record) {
+        if (id >= _challenges.length || _challenges[id].status != ChallengeStatus.Open) {
+            revert ChallengeNotOpen(id);
+        }
+        return _challenges[id];
+    }
+
+    function _close(Challenge storage record, ChallengeStatus status) private {
+        record.status = status;
+        openChallenges[record.cluster] -= 1;
+        delete _challenged[keccak256(abi.encode(record.certificate, record.challenger))];
+    }
+
+    /// @dev An epoch has a key, and is over for less than `DISPUTE_WINDOW`, if at all.
+    function _requireDisputable(bytes32 cluster, uint64 epoch) private view {
+        uint64 epochs = ceremony.epochs(cluster);
+        if (epoch >= epochs) revert IKeyCeremony.NoKey(cluster, epoch);
+        if (epoch + 1 == epochs) return;
+        uint64 until = ceremony.keyOf(cluster, epoch + 1).publishedAt + DISPUTE_WINDOW;
+        if (block.timestamp >= until) revert DisputesClosed(cluster, epoch, until);
     }
 
     function _cost(Fault fault) private pure returns (uint256) {
@@ -271,11 +346,15 @@ contract Disputes is IDisputes, VeilContract {
     }
 
     function _committeeStake(bytes32 cluster, uint64 epoch) private view returns (uint256 total) {
-        uint32 attempt = ceremony.keyOf(cluster, epoch).attempt;
-        bytes32[] memory roster = ceremony.attemptOf(cluster, epoch, attempt).roster;
+        bytes32[] memory roster = _roster(cluster, epoch);
         for (uint256 i = 0; i < roster.length; ++i) {
             total += _stakeOf(cluster, roster[i]);
         }
+    }
+
+    function _roster(bytes32 cluster, uint64 epoch) private view returns (bytes32[] memory) {
+        uint32 attempt = ceremony.keyOf(cluster, epoch).attempt;
+        return ceremony.attemptOf(cluster, epoch, attempt).roster;
     }
 
     function _stakeOf(bytes32 cluster, bytes32 peer) private view returns (uint256) {

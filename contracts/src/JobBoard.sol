@@ -3,7 +3,7 @@ pragma solidity 0.8.37;
 
 import {VeilContract} from "./VeilContract.sol";
 import {IJobBoard} from "./interfaces/IJobBoard.sol";
-import {IKeyCeremony} from "./interfaces/IKeyCeremony.sol";
+import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
 import {IPolicyRegistry} from "./interfaces/IPolicyRegistry.sol";
 
 /// @title Ordered job submissions
@@ -14,18 +14,20 @@ contract JobBoard is IJobBoard, VeilContract {
 
     /// @notice Most keys of one operator in one cluster.
     uint256 public constant MAX_DELEGATES = 8;
+    /// @notice The time that limits are for: a day of the chain's clock.
+    uint64 public constant WINDOW = 1 days;
     /// @notice Longest time for which a key may act.
     uint64 public constant MAX_DELEGATION = 366 days;
 
     /// @notice Where rights and limits are.
     IPolicyRegistry public immutable policies;
-    /// @notice Where the epochs are.
-    IKeyCeremony public immutable ceremony;
+    /// @notice Where the clusters' admins are.
+    INodeRegistry public immutable registry;
 
     /// @dev In one word.
     struct Account {
         uint64 nonce;
-        uint64 epoch;
+        uint64 window;
         uint32 jobs;
         uint32 leakBits;
     }
@@ -39,17 +41,19 @@ contract JobBoard is IJobBoard, VeilContract {
 
     mapping(bytes32 cluster => Job[]) private _jobs;
     mapping(bytes32 cluster => mapping(address operator => Account)) private _accounts;
+    /// @dev Keccak-256 of cluster, operator, digest.
+    mapping(bytes32 job => bool) private _submitted;
     mapping(bytes32 cluster => mapping(address operator => mapping(address key => Grant))) private
         _grants;
     mapping(bytes32 cluster => mapping(address operator => address[])) private _keys;
 
-    constructor(address directory_, IPolicyRegistry policies_, IKeyCeremony ceremony_)
+    constructor(address directory_, IPolicyRegistry policies_, INodeRegistry registry_)
         VeilContract(directory_)
     {
         _requireContract(address(policies_));
-        _requireContract(address(ceremony_));
+        _requireContract(address(registry_));
         policies = policies_;
-        ceremony = ceremony_;
+        registry = registry_;
     }
 
     /// @inheritdoc IJobBoard
@@ -78,7 +82,9 @@ contract JobBoard is IJobBoard, VeilContract {
     /// @inheritdoc IJobBoard
     function cancel(bytes32 cluster, uint64 position) external override {
         Job storage job = _jobAt(cluster, position);
-        if (job.operator != msg.sender) revert NotSubmitter(position, msg.sender);
+        if (job.operator != msg.sender && registry.clusterOf(cluster).admin != msg.sender) {
+            revert NotSubmitter(position, msg.sender);
+        }
         _cancel(cluster, position, job);
     }
 
@@ -160,7 +166,7 @@ contract JobBoard is IJobBoard, VeilContract {
         returns (Usage memory)
     {
         Account memory account = _account(cluster, operator);
-        return Usage(account.epoch, account.jobs, account.leakBits);
+        return Usage(account.window, account.jobs, account.leakBits);
     }
 
     /// @inheritdoc IJobBoard
@@ -194,12 +200,16 @@ contract JobBoard is IJobBoard, VeilContract {
         if (leakBits == 0) revert NoLeakStated();
         Account memory account = _account(cluster, operator);
         if (nonce != account.nonce) revert WrongNonce(nonce, account.nonce);
-        if (account.jobs >= allowed.jobsPerEpoch) {
-            revert QuotaExceeded(account.jobs, allowed.jobsPerEpoch);
+        if (account.jobs >= allowed.jobsPerDay) {
+            revert QuotaExceeded(account.jobs, allowed.jobsPerDay);
         }
-        if (uint256(account.leakBits) + leakBits > allowed.leakBitsPerEpoch) {
-            revert LeakBudgetExceeded(account.leakBits, leakBits, allowed.leakBitsPerEpoch);
+        if (uint256(account.leakBits) + leakBits > allowed.leakBitsPerDay) {
+            revert LeakBudgetExceeded(account.leakBits, leakBits, allowed.leakBitsPerDay);
         }
+        // Somebody else's job of the same digest is another one, and says nothing of this.
+        bytes32 job = keccak256(abi.encode(cluster, operator, digest));
+        if (_submitted[job]) revert AlreadySubmitted(cluster, operator, digest);
+        _submitted[job] = true;
         account.nonce += 1;
         account.jobs += 1;
         account.leakBits += leakBits;
@@ -258,16 +268,16 @@ contract JobBoard is IJobBoard, VeilContract {
         return Delegation(key, grant.until, grant.revokedAt);
     }
 
-    /// @dev With the usage of the epoch in force: it starts anew with each key.
+    /// @dev With the usage of the window that it is: it starts anew with each.
     function _account(bytes32 cluster, address operator)
         private
         view
         returns (Account memory account)
     {
         account = _accounts[cluster][operator];
-        uint64 epoch = ceremony.epochs(cluster);
-        if (account.epoch != epoch) {
-            (account.epoch, account.jobs, account.leakBits) = (epoch, 0, 0);
+        uint64 window = uint64(block.timestamp) / WINDOW;
+        if (account.window != window) {
+            (account.window, account.jobs, account.leakBits) = (window, 0, 0);
         }
     }
 }

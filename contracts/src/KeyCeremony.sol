@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {Attempts} from "./Attempts.sol";
+import {IAssignmentAnchor} from "./interfaces/IAssignmentAnchor.sol";
 import {ICommitteeElection} from "./interfaces/ICommitteeElection.sol";
 import {IKeyCeremony} from "./interfaces/IKeyCeremony.sol";
 import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
@@ -10,13 +11,11 @@ import {Secp256k1} from "./libraries/Secp256k1.sol";
 
 /// @title The commit point of key ceremonies
 /// @notice See `IKeyCeremony`.
-/// @dev Caveat: the epoch changes with the publication, and certificates of the epoch before can no
-/// longer be anchored then; a committee anchors what it signed before it hands over.
 contract KeyCeremony is Attempts {
     /// @notice A deadline is at most this far away.
     uint64 public constant MAX_DURATION = 7 days;
-    /// @notice And for an elected committee at least this far, so that the admin cannot use up its
-    /// attempts in no time.
+    /// @notice And for an elected committee at least this far, so that the admin cannot let its attempts
+    /// fail in no time.
     uint64 public constant MIN_DURATION = 10 minutes;
     /// @notice Longest name of a parameter set.
     uint256 public constant MAX_NAME_BYTES = 64;
@@ -27,15 +26,23 @@ contract KeyCeremony is Attempts {
     /// @notice EIP-712 type of what the new group signs.
     bytes32 public constant KEY_POSSESSION_TYPE = keccak256("KeyPossession(bytes32 publication)");
     /// @notice EIP-712 type of what the previous group signs.
-    bytes32 public constant KEY_HANDOVER_TYPE = keccak256("KeyHandover(bytes32 publication)");
+    bytes32 public constant KEY_HANDOVER_TYPE =
+        keccak256("KeyHandover(bytes32 publication,bytes32 lastCertificate)");
     /// @notice EIP-712 type of what a member signs to abort.
     bytes32 public constant CEREMONY_ABORT_TYPE =
         keccak256("CeremonyAbort(bytes32 cluster,uint64 epoch,uint32 attempt,bytes32 reason)");
 
     /// @notice How long a succession is announced.
     uint64 public constant SUCCESSION_DELAY = 14 days;
+    /// @notice How long it can be used then.
+    uint64 public constant SUCCESSION_TIME = 30 days;
 
-    mapping(bytes32 cluster => Key[]) private _keys;
+    /// @dev One more than those in force, while one is ready.
+    mapping(bytes32 cluster => mapping(uint64 epoch => Key)) private _keys;
+    /// @inheritdoc IKeyCeremony
+    mapping(bytes32 cluster => uint64) public override epochs;
+    /// @inheritdoc IKeyCeremony
+    mapping(bytes32 cluster => bytes32) public override readyPublication;
     /// @inheritdoc IKeyCeremony
     mapping(bytes32 cluster => bytes32) public override verificationHash;
     /// @inheritdoc IKeyCeremony
@@ -56,7 +63,7 @@ contract KeyCeremony is Attempts {
         bytes32 cluster = proposal.cluster;
         INodeRegistry.Cluster memory settings = registry.clusterOf(cluster);
         if (msg.sender != settings.admin) revert NotClusterAdmin(cluster, msg.sender);
-        if (proposal.epoch != epochs(cluster)) revert WrongEpoch(proposal.epoch, epochs(cluster));
+        if (proposal.epoch != epochs[cluster]) revert WrongEpoch(proposal.epoch, epochs[cluster]);
         uint256 name = bytes(proposal.parameters).length;
         if (name == 0 || name > MAX_NAME_BYTES) revert InvalidParametersName(name);
         uint64 latest = uint64(block.timestamp) + MAX_DURATION;
@@ -70,6 +77,8 @@ contract KeyCeremony is Attempts {
         if (expected > 0 && _status(list[expected - 1]) == Status.Proposed) {
             revert AttemptStillOpen(expected - 1, list[expected - 1].deadline);
         }
+        // What the attempt before made ready is given up.
+        if (readyPublication[cluster] != 0) delete readyPublication[cluster];
         Record storage record = list.push();
         record.status = Status.Proposed;
         record.deadline = proposal.deadline;
@@ -88,10 +97,16 @@ contract KeyCeremony is Attempts {
         override
     {
         Record storage record = _open(cluster, epoch, attempt);
-        // An admin that could end an elected committee's attempts could use them up, to draw another.
+        // An admin that could end an elected committee's attempts would keep it from its key, and a member's
+        // operator that does leaves its seats to others.
         INodeRegistry.Cluster memory settings = registry.clusterOf(cluster);
         bool mayAsAdmin = settings.admin == msg.sender && !settings.elected;
-        if (!mayAsAdmin && !_isOperator(cluster, record)) revert NotAParticipant(msg.sender);
+        uint256 seats = mayAsAdmin ? 0 : _seatsOfCaller(cluster, record);
+        if (!mayAsAdmin && seats == 0) revert NotAParticipant(msg.sender);
+        for (uint8 seat = 1; settings.elected && seats != 0; ++seat) {
+            if (seats & 1 == 1) _forfeit(cluster, epoch, attempt, record, seat);
+            seats >>= 1;
+        }
         record.status = Status.Aborted;
         emit CeremonyAborted(cluster, epoch, attempt, msg.sender, reason);
     }
@@ -111,6 +126,7 @@ contract KeyCeremony is Attempts {
             keccak256(abi.encode(CEREMONY_ABORT_TYPE, cluster, epoch, attempt, reason))
         );
         address signer = _checkMember(record, seat, identity, digest, signature);
+        if (registry.clusterOf(cluster).elected) _forfeit(cluster, epoch, attempt, record, seat);
         record.status = Status.Aborted;
         emit CeremonyAborted(cluster, epoch, attempt, signer, reason);
     }
@@ -119,8 +135,7 @@ contract KeyCeremony is Attempts {
     function publish(
         Publication calldata publication,
         CompactSignature[] calldata memberSignatures,
-        FrostSignature calldata proofOfPossession,
-        FrostSignature calldata handoverSignature
+        FrostSignature calldata proofOfPossession
     ) external override {
         bytes32 cluster = publication.cluster;
         Record storage record = _open(cluster, publication.epoch, publication.attempt);
@@ -136,33 +151,18 @@ contract KeyCeremony is Attempts {
         if (!FrostVerifier.verify(groupKeyX, groupKeyPrefix, possession, proofOfPossession)) {
             revert WrongProofOfPossession();
         }
-        if (publication.epoch > 0) {
-            bytes32 handover = _typedDigest(keccak256(abi.encode(KEY_HANDOVER_TYPE, structHash)));
-            _checkHandover(cluster, publication.epoch, handover, handoverSignature);
-        }
         record.status = Status.Published;
-        _keys[cluster].push(
-            Key({
-                groupKeyX: groupKeyX,
-                groupKeyPrefix: groupKeyPrefix,
-                verifyingSharesRoot: publication.verifyingSharesRoot,
-                fheKeyDigest: publication.fheKeyDigest,
-                transcriptRoot: publication.transcriptRoot,
-                referenceStringDigest: publication.referenceStringDigest,
-                referenceStringOrigin: publication.referenceStringOrigin,
-                attempt: publication.attempt,
-                publishedAt: uint64(block.timestamp)
-            })
-        );
-        verificationHash[cluster] = keccak256(
-            abi.encode(
-                publication.epoch,
-                publication.fheKeyDigest,
-                publication.referenceStringOrigin,
-                groupKeyX,
-                groupKeyPrefix
-            )
-        );
+        _keys[cluster][publication.epoch] = Key({
+            groupKeyX: groupKeyX,
+            groupKeyPrefix: groupKeyPrefix,
+            verifyingSharesRoot: publication.verifyingSharesRoot,
+            fheKeyDigest: publication.fheKeyDigest,
+            transcriptRoot: publication.transcriptRoot,
+            referenceStringDigest: publication.referenceStringDigest,
+            referenceStringOrigin: publication.referenceStringOrigin,
+            attempt: publication.attempt,
+            publishedAt: uint64(block.timestamp)
+        });
         emit KeyPublished(
             cluster,
             publication.epoch,
@@ -170,20 +170,42 @@ contract KeyCeremony is Attempts {
             publication.fheKeyDigest,
             publication.referenceStringOrigin
         );
+        // The first key takes over from nobody.
+        if (publication.epoch == 0) _activate(cluster, 0);
+        else readyPublication[cluster] = structHash;
+    }
+
+    /// @inheritdoc IKeyCeremony
+    function activate(
+        bytes32 cluster,
+        uint64 epoch,
+        bytes32 lastCertificate,
+        FrostSignature calldata handoverSignature
+    ) external override {
+        bytes32 publication = readyPublication[cluster];
+        if (publication == 0 || epoch != epochs[cluster]) revert NoReadyKey(cluster, epoch);
+        // What the group before has signed and is not anchored could never be, afterwards.
+        bytes32 head = IAssignmentAnchor(_contractOf("AssignmentAnchor")).headOf(cluster).hash;
+        if (lastCertificate != head) revert NotTheHead(lastCertificate, head);
+        bytes32 handover = keccak256(abi.encode(KEY_HANDOVER_TYPE, publication, lastCertificate));
+        _checkHandover(cluster, epoch, _typedDigest(handover), handoverSignature);
+        delete readyPublication[cluster];
+        _keys[cluster][epoch].publishedAt = uint64(block.timestamp);
+        _activate(cluster, epoch);
     }
 
     /// @inheritdoc IKeyCeremony
     function suspend(bytes32 cluster, uint64 epoch) external override onlyContract("Disputes") {
-        if (epoch >= _keys[cluster].length) revert NoKey(cluster, epoch);
+        if (epoch >= epochs[cluster]) revert NoKey(cluster, epoch);
         isSuspended[cluster][epoch] = true;
         // An earlier group can anchor nothing anyway.
-        if (epoch + 1 == _keys[cluster].length) verificationHash[cluster] = 0;
+        if (epoch + 1 == epochs[cluster]) verificationHash[cluster] = 0;
         emit EpochSuspended(cluster, epoch);
     }
 
     /// @inheritdoc IKeyCeremony
     function announceSuccession(bytes32 cluster, uint64 epoch) external override onlyGovernance {
-        uint64 next = epochs(cluster);
+        uint64 next = epochs[cluster];
         if (epoch != next || epoch == 0) revert WrongEpoch(epoch, next);
         uint64 from = uint64(block.timestamp) + SUCCESSION_DELAY;
         successionFrom[cluster][epoch] = from;
@@ -197,13 +219,8 @@ contract KeyCeremony is Attempts {
     }
 
     /// @inheritdoc IKeyCeremony
-    function epochs(bytes32 cluster) public view override returns (uint64) {
-        return uint64(_keys[cluster].length);
-    }
-
-    /// @inheritdoc IKeyCeremony
     function keyOf(bytes32 cluster, uint64 epoch) external view override returns (Key memory) {
-        if (epoch >= _keys[cluster].length) revert NoKey(cluster, epoch);
+        if (epoch >= epochs[cluster]) revert NoKey(cluster, epoch);
         return _keys[cluster][epoch];
     }
 
@@ -214,12 +231,28 @@ contract KeyCeremony is Attempts {
         override
         returns (uint8)
     {
-        if (epoch >= _keys[cluster].length) revert NoKey(cluster, epoch);
+        if (epoch >= epochs[cluster]) revert NoKey(cluster, epoch);
         bytes32[] storage roster = _attempts[cluster][epoch][_keys[cluster][epoch].attempt].roster;
         for (uint256 i = 0; i < roster.length; ++i) {
             if (roster[i] == peer) return uint8(i + 1);
         }
         return 0;
+    }
+
+    /// @dev Puts the key in force that is there.
+    function _activate(bytes32 cluster, uint64 epoch) private {
+        Key storage key = _keys[cluster][epoch];
+        epochs[cluster] = epoch + 1;
+        verificationHash[cluster] = keccak256(
+            abi.encode(
+                epoch,
+                key.fheKeyDigest,
+                key.referenceStringOrigin,
+                key.groupKeyX,
+                key.groupKeyPrefix
+            )
+        );
+        emit KeyActivated(cluster, epoch, key.attempt);
     }
 
     /// @dev The group before consents, or a succession that was announced for long takes its place.
@@ -230,7 +263,9 @@ contract KeyCeremony is Attempts {
         FrostSignature calldata signature
     ) private view {
         uint64 from = successionFrom[cluster][epoch];
-        if (from != 0 && block.timestamp >= from) return;
+        if (from != 0 && block.timestamp >= from && block.timestamp < from + SUCCESSION_TIME) {
+            return;
+        }
         if (verificationHash[cluster] == 0) revert GroupSuspended(epoch - 1);
         Key storage key = _keys[cluster][epoch - 1];
         if (!FrostVerifier.verify(key.groupKeyX, key.groupKeyPrefix, digest, signature)) {

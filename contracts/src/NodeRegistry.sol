@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {Approvals} from "./Approvals.sol";
 import {VeilContract} from "./VeilContract.sol";
+import {IDisputes} from "./interfaces/IDisputes.sol";
 import {IKeyCeremony} from "./interfaces/IKeyCeremony.sol";
 import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
 import {Secp256k1} from "./libraries/Secp256k1.sol";
@@ -20,6 +21,10 @@ contract NodeRegistry is Approvals {
     uint64 public constant DISPUTE_WINDOW = 14 days;
     /// @notice How long it does if the committee is never replaced.
     uint64 public constant MAX_EXIT = 180 days;
+    /// @notice How long open challenges hold a stake back that would be free otherwise, at most.
+    uint64 public constant MAX_HOLD = 30 days;
+    /// @notice Most members of a cluster: elections and ceremonies read them all.
+    uint256 public constant MAX_MEMBERS = 256;
     /// @notice EIP-712 type of what an identity signs to be registered.
     bytes32 public constant NODE_REGISTRATION_TYPE = keccak256(
         "NodeRegistration(bytes32 cluster,bytes32 peer,address operator,uint8 roles,bytes32 organisation,string labels,uint32 nonce)"
@@ -45,10 +50,12 @@ contract NodeRegistry is Approvals {
     mapping(bytes32 cluster => mapping(bytes32 peer => Record)) private _records;
     mapping(bytes32 cluster => mapping(bytes32 peer => Stake)) private _stakes;
     mapping(bytes32 cluster => mapping(bytes32 peer => Given)) private _eligibility;
-    /// @dev In the order of registration; the place of a node that left holds zero. Workers are apart,
-    /// so that no crowd of them makes an election expensive.
+    /// @dev The last takes the place of one that leaves. Workers are apart, so that no crowd of them makes
+    /// an election expensive.
     mapping(bytes32 cluster => bytes32[]) private _members;
     mapping(bytes32 cluster => bytes32[]) private _workers;
+    /// @inheritdoc INodeRegistry
+    mapping(bytes32 cluster => mapping(bytes32 peer => address)) public override withdrawalAddress;
 
     constructor(address directory_) VeilContract(directory_) {}
 
@@ -140,8 +147,8 @@ contract NodeRegistry is Approvals {
     function requestExit(bytes32 cluster, bytes32 peer) external override {
         Record storage record = _registered(cluster, peer);
         _requireOperatorOrAdmin(cluster, peer, record);
-        (record.roles & ROLE_MEMBER != 0 ? _members[cluster] : _workers[cluster])[record.position] =
-            0;
+        if (record.operator != msg.sender && _isEvictedLater(cluster, peer, record)) return;
+        _delist(cluster, peer, record);
         record.roles = 0;
         delete _eligibility[cluster][peer];
         emit NodeDeregistered(cluster, peer);
@@ -150,6 +157,8 @@ contract NodeRegistry is Approvals {
         Stake storage stake = _stakes[cluster][peer];
         uint256 amount = _total(stake);
         if (amount == 0) {
+            delete _stakes[cluster][peer];
+            delete withdrawalAddress[cluster][peer];
             record.operator = address(0);
             return;
         }
@@ -168,14 +177,31 @@ contract NodeRegistry is Approvals {
         if (record.roles != 0 || operator == address(0)) revert NoExit(cluster, peer);
         Stake memory stake = _stakes[cluster][peer];
         uint64 latest = stake.exitRequestedAt + MAX_EXIT;
-        if (block.timestamp < latest && !_isOver(cluster, stake.exitEpoch)) {
-            revert StillSlashable(stake.exitEpoch, latest);
+        uint64 free = _freeFrom(cluster, stake.exitEpoch, latest);
+        if (block.timestamp < free) revert StillSlashable(stake.exitEpoch, latest);
+        if (block.timestamp < free + MAX_HOLD) {
+            uint256 open = IDisputes(_contractOf("Disputes")).openChallenges(cluster);
+            if (open != 0) revert HeldByChallenges(open, free + MAX_HOLD);
         }
         uint256 amount = _total(stake);
+        address to = withdrawalAddress[cluster][peer];
+        if (to == address(0)) to = operator;
         delete _stakes[cluster][peer];
+        delete withdrawalAddress[cluster][peer];
         record.operator = address(0);
-        emit StakeWithdrawn(cluster, peer, operator, amount);
-        _pay(operator, amount);
+        emit StakeWithdrawn(cluster, peer, to, amount);
+        _pay(to, amount);
+    }
+
+    /// @inheritdoc INodeRegistry
+    function setWithdrawalAddress(bytes32 cluster, bytes32 peer, address to) external override {
+        address given = withdrawalAddress[cluster][peer];
+        // Also while it leaves. What was given away, the operator's hot key cannot take back.
+        address holder = given == address(0) ? _records[cluster][peer].operator : given;
+        if (holder != msg.sender) revert NotStakeHolder(cluster, peer, msg.sender);
+        if (to == address(0)) revert InvalidOperator();
+        withdrawalAddress[cluster][peer] = to;
+        emit WithdrawalAddressChanged(cluster, peer, to);
     }
 
     /// @inheritdoc INodeRegistry
@@ -198,7 +224,7 @@ contract NodeRegistry is Approvals {
 
     /// @inheritdoc INodeRegistry
     function clusterId(address admin, bytes32 salt) public view override returns (bytes32) {
-        return keccak256(abi.encode(block.chainid, directory, admin, salt));
+        return keccak256(abi.encode(block.chainid, address(this), admin, salt));
     }
 
     /// @inheritdoc INodeRegistry
@@ -241,28 +267,15 @@ contract NodeRegistry is Approvals {
         if (end >= list.length) end = list.length;
         else next = uint32(end);
         page = new Node[](end > from ? end - from : 0);
-        uint256 found = 0;
-        for (uint256 i = from; i < end; ++i) {
-            bytes32 peer = list[i];
-            if (peer != 0) page[found++] = _node(cluster, peer);
-        }
-        assembly ("memory-safe") {
-            mstore(page, found) // shorter than allocated
+        for (uint256 i = 0; i < page.length; ++i) {
+            page[i] = _node(cluster, list[from + i]);
         }
     }
 
     /// @inheritdoc INodeRegistry
-    function members(bytes32 cluster) external view override returns (bytes32[] memory peers) {
+    function members(bytes32 cluster) external view override returns (bytes32[] memory) {
         _existing(cluster);
-        peers = _members[cluster];
-        uint256 found = 0;
-        for (uint256 i = 0; i < peers.length; ++i) {
-            bytes32 peer = peers[i];
-            if (peer != 0) peers[found++] = peer;
-        }
-        assembly ("memory-safe") {
-            mstore(peers, found) // shorter than allocated
-        }
+        return _members[cluster];
     }
 
     /// @inheritdoc INodeRegistry
@@ -279,8 +292,9 @@ contract NodeRegistry is Approvals {
         uint256 found = 0;
         for (uint256 i = 0; i < length; ++i) {
             bytes32 peer = order[i];
-            if (peer == 0) continue;
             Stake memory stake = _stakes[cluster][peer];
+            // The admin takes it out, and said so two epochs before.
+            if (stake.exitEpoch != 0 && epoch >= stake.exitEpoch) continue;
             uint256 active = stake.active;
             if (stake.activeFrom <= epoch) active += stake.added;
             if (active < least) continue;
@@ -299,6 +313,9 @@ contract NodeRegistry is Approvals {
         bytes32[] storage list =
             member ? _members[registration.cluster] : _workers[registration.cluster];
         uint24 position = uint24(list.length);
+        if (member && position >= MAX_MEMBERS) {
+            revert TooManyMembers(registration.cluster, MAX_MEMBERS);
+        }
         list.push(peer);
         _records[registration.cluster][peer] = Record({
             operator: msg.sender,
@@ -312,7 +329,7 @@ contract NodeRegistry is Approvals {
             peer,
             msg.sender,
             registration.roles,
-            position,
+            times,
             registration.identity.x,
             Secp256k1.prefix(registration.identity.y),
             registration.organisation,
@@ -342,11 +359,43 @@ contract NodeRegistry is Approvals {
         return uint256(stake.active) + stake.added;
     }
 
-    /// @dev Whether the epoch has a key since the dispute window.
-    function _isOver(bytes32 cluster, uint64 epoch) private view returns (bool) {
-        if (_epochs(cluster) <= epoch) return false;
-        IKeyCeremony.Key memory key = _ceremony().keyOf(cluster, epoch);
-        return block.timestamp >= key.publishedAt + DISPUTE_WINDOW;
+    /// @dev When a stake that leaves is free: `DISPUTE_WINDOW` after the key of its exit epoch, `latest` at
+    /// the latest.
+    function _freeFrom(bytes32 cluster, uint64 epoch, uint64 latest) private view returns (uint64) {
+        if (_epochs(cluster) <= epoch) return latest;
+        uint64 over = _ceremony().keyOf(cluster, epoch).publishedAt + DISPUTE_WINDOW;
+        return over < latest ? over : latest;
+    }
+
+    /// @dev An admin that took members of an elected cluster out at once would choose whom to draw of. The
+    /// first call says from which election on it is none; another one, then, takes it out.
+    function _isEvictedLater(bytes32 cluster, bytes32 peer, Record storage record)
+        private
+        returns (bool)
+    {
+        if (record.roles & ROLE_MEMBER == 0 || !_clusters[cluster].elected) return false;
+        Stake storage stake = _stakes[cluster][peer];
+        uint24 epochs = _epochs(cluster);
+        if (stake.exitEpoch == 0) {
+            uint24 from = epochs + 2;
+            stake.exitEpoch = from;
+            emit EvictionAnnounced(cluster, peer, from);
+            return true;
+        }
+        if (epochs < stake.exitEpoch) revert EvictionPending(cluster, peer, stake.exitEpoch);
+        return false;
+    }
+
+    /// @dev The last takes its place.
+    function _delist(bytes32 cluster, bytes32 peer, Record storage record) private {
+        bytes32[] storage list =
+            record.roles & ROLE_MEMBER != 0 ? _members[cluster] : _workers[cluster];
+        bytes32 last = list[list.length - 1];
+        if (last != peer) {
+            list[record.position] = last;
+            _records[cluster][last].position = record.position;
+        }
+        list.pop();
     }
 
     /// @dev How many keys the cluster has.
@@ -393,6 +442,7 @@ contract NodeRegistry is Approvals {
             operator: record.operator,
             roles: record.roles,
             position: record.position,
+            registration: record.registrations,
             organisationTag: record.organisationTag,
             stake: _total(_stakes[cluster][peer]),
             eligibility: given.eligibility,

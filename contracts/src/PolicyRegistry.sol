@@ -56,6 +56,8 @@ contract PolicyRegistry is IPolicyRegistry, VeilContract {
     mapping(bytes32 cluster => mapping(bytes32 manifest => ImageRecord)) private _images;
     /// @inheritdoc IPolicyRegistry
     mapping(bytes32 cluster => uint64) public override imageCount;
+    /// @inheritdoc IPolicyRegistry
+    mapping(bytes32 cluster => uint64) public override restrictedFrom;
     /// @dev What is allowed or announced.
     mapping(bytes32 cluster => bytes32[]) private _listed;
 
@@ -114,12 +116,12 @@ contract PolicyRegistry is IPolicyRegistry, VeilContract {
             ? allowance
             : Allowance({
                 rights: current.rights & allowance.rights,
-                jobsPerEpoch: _min(current.jobsPerEpoch, allowance.jobsPerEpoch),
-                leakBitsPerEpoch: _min(current.leakBitsPerEpoch, allowance.leakBitsPerEpoch)
+                jobsPerDay: _min(current.jobsPerDay, allowance.jobsPerDay),
+                leakBitsPerDay: _min(current.leakBitsPerDay, allowance.leakBitsPerDay)
             });
         bool widens = narrowed.rights != allowance.rights
-            || narrowed.jobsPerEpoch != allowance.jobsPerEpoch
-            || narrowed.leakBitsPerEpoch != allowance.leakBitsPerEpoch;
+            || narrowed.jobsPerDay != allowance.jobsPerDay
+            || narrowed.leakBitsPerDay != allowance.leakBitsPerDay;
         if (!widens) from = uint64(block.timestamp);
         grant.current = narrowed;
         grant.announced = allowance;
@@ -161,6 +163,8 @@ contract PolicyRegistry is IPolicyRegistry, VeilContract {
         }
         if (!image.known) {
             image.known = true;
+            // What ran so far runs until then: an announcement closes nothing at once.
+            if (imageCount[cluster] == 0) restrictedFrom[cluster] = from;
             imageCount[cluster] += 1;
         }
         if (image.place == 0) {
@@ -255,7 +259,8 @@ contract PolicyRegistry is IPolicyRegistry, VeilContract {
         override
         returns (bool)
     {
-        return imageCount[cluster] == 0 || imageOf(cluster, manifest).status == ImageStatus.Allowed;
+        return !_isDue(restrictedFrom[cluster])
+            || imageOf(cluster, manifest).status == ImageStatus.Allowed;
     }
 
     /// @inheritdoc IPolicyRegistry
@@ -278,7 +283,7 @@ contract PolicyRegistry is IPolicyRegistry, VeilContract {
         assembly ("memory-safe") {
             mstore(images, count)
         }
-        restricted = imageCount[cluster] != 0;
+        restricted = _isDue(restrictedFrom[cluster]);
     }
 
     /// @inheritdoc IPolicyRegistry

@@ -9,7 +9,8 @@ import {IVeilContract} from "./interfaces/IVeilContract.sol";
 /// @title What all contracts of a directory have in common
 /// @notice Typed data is signed for the directory, not for the contract that checks it: the
 /// directory's address is what all of Veil's messages name, and it outlives a replaced contract. The
-/// struct types tell purposes apart.
+/// struct types tell purposes apart, and the cluster, which each of them names, tells sets apart: its id
+/// commits to the registry that it was registered in.
 abstract contract VeilContract is IVeilContract {
     bytes32 private constant DOMAIN_TYPE = keccak256(
         "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
@@ -23,7 +24,9 @@ abstract contract VeilContract is IVeilContract {
     /// @inheritdoc IVeilContract
     address public immutable override directory;
     /// @inheritdoc IVeilContract
-    uint16 public constant override interfaceVersion = 4;
+    uint16 public constant override interfaceVersion = 5;
+    /// @inheritdoc IVeilContract
+    uint64 public immutable override setVersion;
 
     /// @notice A contract needs the address of another one.
     error MissingContract();
@@ -31,6 +34,7 @@ abstract contract VeilContract is IVeilContract {
     constructor(address directory_) {
         _requireContract(directory_);
         directory = directory_;
+        setVersion = IDirectory(directory_).currentVersion() + 1;
     }
 
     modifier whenNotPaused() {
@@ -49,14 +53,22 @@ abstract contract VeilContract is IVeilContract {
         _;
     }
 
-    /// @dev For contracts that are deployed later; the others are immutable.
+    /// @dev For contracts that are deployed later; the others are immutable. Those of this contract's own set:
+    /// whatever governance puts in force later has no say over what is here.
     function _contractOf(bytes32 name) internal view returns (address) {
-        return IDirectory(directory).contractOf(name);
+        return IDirectory(directory).contractAt(setVersion, name);
     }
 
     /// @dev The timelock.
     function _governance() internal view returns (address) {
         return Ownable(directory).owner();
+    }
+
+    /// @dev What belongs to nobody any more. Nothing takes it from the zero address.
+    function _burn(uint256 amount) internal {
+        if (amount == 0) return;
+        (bool done,) = address(0).call{value: amount}("");
+        assert(done); // no code is there to refuse it
     }
 
     function _requireContract(address location) internal view {

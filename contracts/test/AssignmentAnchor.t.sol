@@ -123,8 +123,15 @@ contract AssignmentAnchorTest is Base {
         c = certificate(2, hash);
         hash = anchors.hashOf(c);
         anchorBy(GROUP, c, hash);
-        vm.snapshotGasLastCall("AssignmentAnchor", "anchor, later");
+        vm.snapshotGasLastCall("AssignmentAnchor", "anchor, second to 64th");
         check(anchors.headOf(cluster).count == 2, "count");
+        // When all places for heads are used.
+        for (uint64 slot = 3; slot <= 65; ++slot) {
+            c = certificate(slot, hash);
+            hash = anchors.hashOf(c);
+            anchorBy(GROUP, c, hash);
+        }
+        vm.snapshotGasLastCall("AssignmentAnchor", "anchor, later");
     }
 
     /// @dev The sequence strictly increases, whatever slots are tried.
@@ -267,12 +274,17 @@ contract AssignmentAnchorTest is Base {
 
         vm.expectPartialRevert(IAssignmentAnchor.UnprovenAssignment.selector);
         anchors.anchorDeployment(leaf);
+        bytes32 id = keccak256(abi.encode(cluster, anchors.hashOf(c), leaf));
         vm.prank(address(0xbad));
-        check(anchors.proveAssignment(chain, placed, proof) == leaf, "leaf");
+        check(anchors.proveAssignment(chain, placed, proof) == id, "id");
         vm.prank(address(0xbad));
         vm.expectPartialRevert(IAssignmentAnchor.NotWorkerOperator.selector);
-        anchors.anchorDeployment(leaf);
-        check(anchors.anchorDeployment(leaf), "confirmed");
+        anchors.anchorDeployment(id);
+        check(anchors.anchorDeployment(id), "confirmed");
+        vm.expectPartialRevert(IAssignmentAnchor.AlreadyConfirmed.selector);
+        anchors.anchorDeployment(id);
+        vm.expectPartialRevert(IAssignmentAnchor.AlreadyConfirmed.selector);
+        anchors.confirmDeployment(chain, placed, proof);
 
         chain[0].stateRoot = 0;
         vm.expectPartialRevert(IAssignmentAnchor.NotAnchored.selector);

@@ -31,9 +31,8 @@ abstract contract Base {
     AssignmentAnchor internal anchors;
     Disputes internal disputes;
     bytes32 internal cluster;
-    /// @dev The members 1 to this are registered, and `offset` of them left again.
+    /// @dev The members 1 to this are registered, or were.
     uint256 internal memberCount;
-    uint256 internal offset;
 
     uint8 internal constant WORKER = 1;
     uint8 internal constant MEMBER = 2;
@@ -48,16 +47,30 @@ abstract contract Base {
         vm.warp(NOW);
         vm.roll(1000);
         directory = new Directory(address(this), GUARDIAN);
-        registry = new NodeRegistry(address(directory));
-        policies = new PolicyRegistry(address(directory), registry);
-        election = new CommitteeElection(address(directory), registry, DELAY_BLOCKS);
-        ceremony = new KeyCeremony(address(directory), registry, election);
-        board = new JobBoard(address(directory), policies, ceremony);
-        anchors = new AssignmentAnchor(address(directory), registry, ceremony);
-        disputes = new Disputes(address(directory), registry, ceremony);
-        directory.publish(entries());
+        deploySet();
         cluster = registry.registerCluster(0, settings());
         policies.setClusterPolicy(cluster, "policy");
+    }
+
+    /// @dev The next set of the directory, in force.
+    function deploySet() internal {
+        deployContracts();
+        directory.publish(entries());
+    }
+
+    function deployContracts() internal {
+        registry = new NodeRegistry(address(directory));
+        policies = new PolicyRegistry(address(directory), registry);
+        election = new CommitteeElection(address(directory), registry, DELAY_BLOCKS, window());
+        ceremony = new KeyCeremony(address(directory), registry, election);
+        board = new JobBoard(address(directory), policies, registry);
+        anchors = new AssignmentAnchor(address(directory), registry, ceremony);
+        disputes = new Disputes(address(directory), registry, ceremony, anchors);
+    }
+
+    /// @dev How long nodes may come before the candidates can be frozen.
+    function window() internal view virtual returns (uint64) {
+        return 0;
     }
 
     receive() external payable {}
@@ -209,18 +222,44 @@ abstract contract Base {
         memberCount = count;
     }
 
-    /// @dev Keys of the first `count` members.
-    function identities(uint256 count) internal view returns (IVeilContract.Point[] memory list) {
-        list = new IVeilContract.Point[](count);
+    /// @dev Secrets of the first `count` members, at most, in the order that the registry has.
+    function secrets(uint256 count) internal view returns (uint256[] memory list) {
+        bytes32[] memory peers = registry.members(cluster);
+        if (peers.length < count) count = peers.length;
+        list = new uint256[](count);
         for (uint256 i = 0; i < count; ++i) {
-            list[i] = identityKey(offset + i + 1);
+            for (uint256 secret = 1; secret <= memberCount; ++secret) {
+                if (peerOf(secret) == peers[i]) list[i] = secret;
+            }
         }
+    }
+
+    function keysOf(uint256[] memory list)
+        internal
+        pure
+        returns (IVeilContract.Point[] memory keys)
+    {
+        keys = new IVeilContract.Point[](list.length);
+        for (uint256 i = 0; i < list.length; ++i) {
+            keys[i] = identityKey(list[i]);
+        }
+    }
+
+    /// @dev Keys of the first `count` members.
+    function identities(uint256 count) internal view returns (IVeilContract.Point[] memory) {
+        return keysOf(secrets(count));
     }
 
     /// @dev Proposes with the members that are registered, at most committee and standbys.
     function propose(IKeyCeremony.Proposal memory p) internal {
-        uint256 count = memberCount - offset;
-        ceremony.propose(p, identities(count > 6 ? 6 : count));
+        ceremony.propose(p, identities(6));
+    }
+
+    /// @dev That the same is refused.
+    function proposeRefused(IKeyCeremony.Proposal memory p, bytes4 why) internal {
+        IVeilContract.Point[] memory keys = identities(6);
+        vm.expectPartialRevert(why);
+        ceremony.propose(p, keys);
     }
 
     function proposal(uint64 epoch, uint32 attempt)
@@ -289,9 +328,10 @@ abstract contract Base {
         view
         returns (IVeilContract.CompactSignature[] memory list)
     {
+        uint256[] memory own = secrets(4);
         list = new IVeilContract.CompactSignature[](4);
         for (uint256 i = 0; i < 4; ++i) {
-            list[i] = compact(offset + i + 1, digest);
+            list[i] = compact(own[i], digest);
         }
     }
 
@@ -300,23 +340,34 @@ abstract contract Base {
         return typedDigest(keccak256(abi.encode(kind, publicationHash(p))));
     }
 
+    /// @dev On the certificate that is the head.
     function handoverDigest(IKeyCeremony.Publication memory p) internal view returns (bytes32) {
-        bytes32 kind = keccak256("KeyHandover(bytes32 publication)");
-        return typedDigest(keccak256(abi.encode(kind, publicationHash(p))));
+        bytes32 kind = keccak256("KeyHandover(bytes32 publication,bytes32 lastCertificate)");
+        return typedDigest(keccak256(abi.encode(kind, publicationHash(p), headHash())));
     }
 
-    /// @dev Proposes and publishes the key `group` of an epoch.
+    function headHash() internal view returns (bytes32) {
+        return anchors.headOf(cluster).hash;
+    }
+
+    /// @dev Proposes and publishes the key `group` of an epoch, and puts it in force.
     function publish(uint64 epoch, uint256 group, uint256 previous) internal {
-        propose(proposal(epoch, 0));
-        IKeyCeremony.Publication memory p = publication(epoch, 0, group);
+        propose(proposal(epoch, ceremony.attempts(cluster, epoch)));
+        IKeyCeremony.Publication memory p =
+            publication(epoch, ceremony.attempts(cluster, epoch) - 1, group);
         p.cluster = cluster;
-        IVeilContract.FrostSignature memory handover;
-        if (epoch > 0) handover = Signer.sign(previous, handoverDigest(p));
+        publishReady(p, group);
+        if (epoch > 0) {
+            ceremony.activate(cluster, epoch, headHash(), Signer.sign(previous, handoverDigest(p)));
+        }
+    }
+
+    /// @dev By the members of the registry.
+    function publishReady(IKeyCeremony.Publication memory p, uint256 group) internal {
         ceremony.publish(
             p,
             memberSignatures(typedDigest(publicationHash(p))),
-            Signer.sign(group, possessionDigest(p)),
-            handover
+            Signer.sign(group, possessionDigest(p))
         );
     }
 }

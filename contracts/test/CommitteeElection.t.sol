@@ -98,7 +98,7 @@ contract CommitteeElectionTest is Base {
         election.seal(cluster, 0, list, header);
         vm.expectPartialRevert(ICommitteeElection.NotRequested.selector);
         election.seal(cluster, 0, list, header);
-        vm.expectPartialRevert(ICommitteeElection.AlreadyRequested.selector);
+        vm.expectPartialRevert(ICommitteeElection.DrawnAlready.selector);
         election.request(cluster, 0);
 
         uint256[] memory drawn = election.draw(seed("random", 1), list, 6, 0);
@@ -121,31 +121,96 @@ contract CommitteeElectionTest is Base {
             check(roster[i] == peers[i], "seat");
         }
         (keys[0], keys[1]) = (keys[1], keys[0]);
-        ceremony.abort(cluster, 0, 0, "again");
-        given.attempt = 1;
+        vm.warp(given.deadline + 1);
+        given = proposal(0, 1);
         vm.expectPartialRevert(IKeyCeremony.WrongRoster.selector);
         ceremony.propose(given, keys);
-        (keys[0], keys[1]) = (keys[1], keys[0]);
+    }
 
-        // When its attempts are used up, and not before, another committee is elected.
-        for (uint32 attempt = 1; attempt < 8; ++attempt) {
-            given.attempt = attempt;
-            ceremony.propose(given, keys);
-            vm.expectPartialRevert(ICommitteeElection.AlreadyRequested.selector);
-            election.request(cluster, 0);
-            ceremony.abort(cluster, 0, attempt, "again");
-        }
-        given.attempt = 8;
-        vm.expectPartialRevert(IKeyCeremony.TooManyAttempts.selector);
-        ceremony.propose(given, keys);
-        check(ceremony.isExhausted(cluster, 0), "exhausted");
-        (list, number) = request();
-        header = mine(number, "third");
+    /// @dev An epoch is drawn for once: failed attempts bring no other draw about, however many. A week later
+    /// one may be paid for, if none is under way.
+    function test_another_draw_is_late_and_costs() external {
+        elected(4, 2, 0);
+        registerCandidates(10, 1);
+        (INodeRegistry.Candidate[] memory list, uint64 number) = request();
+        bytes memory header = mine(number, "random");
         election.seal(cluster, 0, list, header);
-        // The new one has not tried: nobody draws until the outcome pleases.
+        uint64 sealedAt = election.electionOf(cluster, 0).sealedAt;
+        IVeilContract.Point[] memory keys = keysOf(secretsDrawn("random", 1, list, 6));
+        vm.deal(STRANGER, 3 ether);
+        for (uint32 attempt = 0; attempt < 10; ++attempt) {
+            IKeyCeremony.Proposal memory given = proposal(0, attempt);
+            ceremony.propose(given, keys);
+            vm.warp(given.deadline + 1);
+            vm.prank(STRANGER);
+            vm.expectPartialRevert(ICommitteeElection.DrawnAlready.selector);
+            election.request{value: 1 ether}(cluster, 0);
+        }
+        vm.warp(sealedAt + 7 days - 1);
+        ceremony.propose(proposal(0, 10), keys);
+        vm.warp(sealedAt + 7 days);
+        vm.prank(STRANGER);
         vm.expectPartialRevert(ICommitteeElection.AlreadyRequested.selector);
+        election.request{value: 1 ether}(cluster, 0);
+        vm.warp(sealedAt + 8 days);
+        vm.expectPartialRevert(ICommitteeElection.WrongPrice.selector);
         election.request(cluster, 0);
-        check(!ceremony.isExhausted(cluster, 0), "anew");
+        vm.prank(STRANGER);
+        election.request{value: 1 ether}(cluster, 0);
+        check(address(0).balance == 1 ether, "burnt");
+        check(election.electionOf(cluster, 0).round == 2, "second round");
+        list = registry.candidates(cluster, 0);
+        // The same prevrandao draws others: the round is in the seed.
+        bytes32 before = election.electionOf(cluster, 0).committeeHash;
+        header = mine(election.electionOf(cluster, 0).randomBlock, "random");
+        election.seal(cluster, 0, list, header);
+        check(election.electionOf(cluster, 0).committeeHash != before, "another committee");
+        vm.prank(STRANGER);
+        vm.expectPartialRevert(ICommitteeElection.DrawnAlready.selector);
+        election.request{value: 1 ether}(cluster, 0);
+        // The next week begins with it.
+        check(election.electionOf(cluster, 0).sealedAt == block.timestamp, "anew");
+    }
+
+    /// @dev More standbys are those that the same draw would have given at once, behind those there are.
+    function test_a_draw_goes_on_where_it_ended() external {
+        elected(4, 2, 2);
+        registerCandidates(10, 2);
+        (INodeRegistry.Candidate[] memory list, uint64 number) = request();
+        vm.expectPartialRevert(ICommitteeElection.NotSealed.selector);
+        election.extend(cluster, 0, list);
+        bytes memory header = mine(number, "random");
+        election.seal(cluster, 0, list, header);
+        vm.expectPartialRevert(ICommitteeElection.WrongCandidates.selector);
+        election.extend(cluster, 0, new INodeRegistry.Candidate[](0));
+        vm.prank(STRANGER); // anyone
+        election.extend(cluster, 0, list);
+        ICommitteeElection.Election memory found = election.electionOf(cluster, 0);
+        check(found.seats == 4 && found.standbys == 4, "two more");
+        uint256[] memory more = secretsDrawn("random", 1, list, 8);
+        bytes32[] memory peers = new bytes32[](8);
+        for (uint256 i = 0; i < 8; ++i) {
+            peers[i] = peerOf(more[i]);
+        }
+        check(found.committeeHash == keccak256(abi.encodePacked(peers)), "of the same draw");
+        election.extend(cluster, 0, list);
+        check(election.electionOf(cluster, 0).standbys == 6, "all ten");
+        vm.expectPartialRevert(ICommitteeElection.NobodyLeft.selector);
+        election.extend(cluster, 0, list);
+    }
+
+    /// @dev The secrets of those that are drawn.
+    function secretsDrawn(
+        bytes32 random,
+        uint32 round,
+        INodeRegistry.Candidate[] memory list,
+        uint8 count
+    ) private view returns (uint256[] memory secretsOfDrawn) {
+        uint8 limit = registry.clusterOf(cluster).seatsPerOrganisation;
+        secretsOfDrawn = election.draw(seed(random, round), list, count, limit);
+        for (uint256 i = 0; i < secretsOfDrawn.length; ++i) {
+            secretsOfDrawn[i] += 1;
+        }
     }
 
     /// @dev The admin proposes, but cannot end an elected committee's attempt and so use them up.
@@ -175,6 +240,9 @@ contract CommitteeElectionTest is Base {
         vm.expectPartialRevert(IKeyCeremony.NotAParticipant.selector);
         ceremony.abort(cluster, 0, 0, "again");
         ceremony.abort(cluster, 0, 0, "a member"); // whose operator this is
+        for (uint256 i = 1; i <= 4; ++i) {
+            check(ceremony.hasForfeited(cluster, 0, peerOf(i)), "and has no seat any more");
+        }
     }
 
     function test_an_unsealed_election_gets_another_block() external {
@@ -236,7 +304,7 @@ contract CommitteeElectionTest is Base {
 
     function test_who_cannot_hold_an_election() external {
         vm.expectPartialRevert(ICommitteeElection.TooEarly.selector);
-        new CommitteeElection(address(directory), registry, 0);
+        new CommitteeElection(address(directory), registry, 0, 0);
         vm.expectPartialRevert(ICommitteeElection.NotElected.selector);
         election.request(cluster, 0);
         elected(4, 0, 0);

@@ -33,7 +33,8 @@ contract DelegatesTest is Base {
 
     function submit(address key, uint64 nonce) private returns (uint64) {
         vm.prank(key);
-        return board.submitFor(cluster, OPERATOR, "job", nonce, 1);
+        return
+            board.submitFor(cluster, OPERATOR, bytes32("job") | bytes32(uint256(nonce)), nonce, 1);
     }
 
     function refused(address key, bytes4 why) private {
@@ -215,7 +216,7 @@ contract DelegatesTest is Base {
                 vm.warp(block.timestamp + steps[i] % 20);
             } else {
                 vm.prank(key);
-                try board.submitFor(cluster, OPERATOR, "job", nonce, 1) {
+                try board.submitFor(cluster, OPERATOR, bytes32(uint256(nonce) + 1), nonce, 1) {
                     ++nonce;
                     check(until[k] >= block.timestamp, "it may not");
                 } catch {

@@ -2,23 +2,32 @@
 pragma solidity 0.8.37;
 
 import {Directory} from "../src/Directory.sol";
-import {JobBoard} from "../src/JobBoard.sol";
 import {NodeRegistry} from "../src/NodeRegistry.sol";
 import {Timelock} from "../src/Timelock.sol";
 import {IDirectory} from "../src/interfaces/IDirectory.sol";
 import {IVeilContract} from "../src/interfaces/IVeilContract.sol";
 import {Base} from "./Base.sol";
 
+/// @dev Of an interface that is to come.
+contract Later {
+    address public immutable directory;
+    uint64 public constant setVersion = 2;
+    uint16 public constant interfaceVersion = 999;
+
+    constructor(address directory_) {
+        directory = directory_;
+    }
+}
+
 contract DirectoryTest is Base {
     function test_sets_follow_one_another_and_stay_readable() external {
         check(directory.currentVersion() == 1, "first");
         check(directory.contractOf("JobBoard") == address(board), "board");
-        JobBoard another = new JobBoard(address(directory), policies, ceremony);
-        IDirectory.Entry[] memory list = entries();
-        list[4].location = address(another);
-        check(directory.publish(list) == 2, "second");
-        check(directory.contractOf("JobBoard") == address(another), "replaced");
-        check(directory.setAt(1)[4].location == address(board), "kept");
+        deploySet();
+        check(directory.currentVersion() == 2, "second");
+        check(directory.contractOf("JobBoard") == address(board), "replaced");
+        check(directory.setAt(1)[4].location == directory.contractAt(1, "JobBoard"), "kept");
+        check(directory.contractAt(1, "JobBoard") != address(board), "another");
         vm.expectPartialRevert(IDirectory.UnknownContract.selector);
         directory.contractOf("Nothing");
         vm.expectPartialRevert(IDirectory.UnknownVersion.selector);
@@ -26,6 +35,8 @@ contract DirectoryTest is Base {
     }
 
     function test_bad_sets_are_refused() external {
+        IDirectory.Entry[] memory old = entries();
+        deployContracts();
         IDirectory.Entry[] memory list = entries();
         vm.prank(address(0xbad));
         vm.expectPartialRevert(IDirectory.NotPublisher.selector);
@@ -41,8 +52,26 @@ contract DirectoryTest is Base {
             address(new NodeRegistry(address(new Directory(address(this), GUARDIAN))));
         vm.expectPartialRevert(IDirectory.ForeignContract.selector);
         directory.publish(list);
-        vm.expectPartialRevert(IDirectory.EmptySet.selector);
+        vm.expectPartialRevert(IDirectory.IncompleteSet.selector);
         directory.publish(new IDirectory.Entry[](0));
+        // The contracts of one set are of no other.
+        list = entries();
+        list[0] = old[0];
+        vm.expectRevert(
+            abi.encodeWithSelector(
+                IDirectory.OtherSet.selector, bytes32("NodeRegistry"), uint64(1), uint64(2)
+            )
+        );
+        directory.publish(list);
+        list = new IDirectory.Entry[](1);
+        list[0] = IDirectory.Entry("NodeRegistry", address(new NodeRegistry(address(directory))));
+        vm.expectRevert(
+            abi.encodeWithSelector(IDirectory.IncompleteSet.selector, bytes32("PolicyRegistry"))
+        );
+        directory.publish(list);
+        list[0].location = address(new Later(address(directory)));
+        vm.expectPartialRevert(IDirectory.OtherInterface.selector);
+        directory.publish(list);
     }
 
     function test_the_guardian_pauses_new_work_and_nothing_else() external {
@@ -58,8 +87,7 @@ contract DirectoryTest is Base {
         board.submit(cluster, "job", 0, 1);
         vm.expectRevert(refused);
         election.request(cluster, 0);
-        vm.expectRevert(refused);
-        propose(proposal(0, 0));
+        proposeRefused(proposal(0, 0), IVeilContract.Paused.selector);
         // Nodes come and go.
         bytes32 peer = register(registration(1, MEMBER), 1, 1 ether);
         registry.requestExit(cluster, peer);
@@ -75,10 +103,9 @@ contract DirectoryTest is Base {
         us[0] = address(this);
         Timelock timelock = new Timelock(2 days, us, us, address(0));
         Directory owned = new Directory(address(timelock), GUARDIAN);
-        NodeRegistry first = new NodeRegistry(address(owned));
-        IDirectory.Entry[] memory list = new IDirectory.Entry[](1);
-        list[0] = IDirectory.Entry("NodeRegistry", address(first));
-        owned.publish(list); // who deployed it may publish the first set
+        directory = owned;
+        deploySet(); // who deployed it may publish the first set
+        IDirectory.Entry[] memory list = entries();
         vm.expectPartialRevert(IDirectory.NotPublisher.selector);
         owned.publish(list);
 

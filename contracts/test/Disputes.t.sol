@@ -69,21 +69,14 @@ contract DisputesTest is Base {
         propose(proposal(1, 0));
         IKeyCeremony.Publication memory p = publication(1, 0, GROUP + 1);
         p.cluster = cluster;
-        IVeilContract.CompactSignature[] memory members =
-            memberSignatures(typedDigest(publicationHash(p)));
-        IVeilContract.FrostSignature memory possession = Signer.sign(GROUP + 1, possessionDigest(p));
+        publishReady(p, GROUP + 1);
         IVeilContract.FrostSignature memory handover = Signer.sign(GROUP, handoverDigest(p));
         vm.expectPartialRevert(IKeyCeremony.GroupSuspended.selector);
-        ceremony.publish(p, members, possession, handover);
+        ceremony.activate(cluster, 1, 0, handover);
         // Governance replaces it, after the long delay.
-        ceremony.abort(cluster, 1, 0, "suspended");
         ceremony.announceSuccession(cluster, 1);
         vm.warp(block.timestamp + 14 days);
-        propose(proposal(1, 1));
-        p.attempt = 1;
-        members = memberSignatures(typedDigest(publicationHash(p)));
-        possession = Signer.sign(GROUP + 1, possessionDigest(p));
-        ceremony.publish(p, members, possession, handover);
+        ceremony.activate(cluster, 1, 0, handover);
         check(ceremony.epochs(cluster) == 2, "replaced");
     }
 
@@ -155,9 +148,9 @@ contract DisputesTest is Base {
         check(STRANGER.balance == 0.5 ether, "paid");
         vm.expectPartialRevert(IDisputes.NothingToClaim.selector);
         disputes.claim(STRANGER);
-        uint256 before = address(this).balance;
-        disputes.claim(address(this)); // the owner of the directory
-        check(address(this).balance == before + 4.5 ether, "the rest");
+        // The rest is nobody's: not governance's, which decides challenges.
+        check(disputes.owedTo(address(this)) == 0, "not the owner's");
+        check(address(0).balance == 4.5 ether, "burnt");
         check(address(disputes).balance == 0, "nothing kept");
     }
 
@@ -186,6 +179,7 @@ contract DisputesTest is Base {
     /// cap and nobody more than half.
     function testFuzz_the_caps_hold(uint8[10] calldata who) external {
         uint256 lost = 0;
+        uint256 burnt = address(0).balance;
         for (uint64 i = 0; i < who.length; ++i) {
             report(who[i] % 4 + 1, i + 1);
         }
@@ -197,21 +191,47 @@ contract DisputesTest is Base {
         }
         (uint256 total, uint256 limit) = disputes.lostByCommittee(cluster, 0);
         check(total == lost && lost <= limit && limit == 40 ether * 3333 / 10_000, "committee");
-        check(address(disputes).balance == lost, "conserved");
+        burnt = address(0).balance - burnt;
+        check(disputes.owedTo(address(this)) == address(disputes).balance, "owed");
+        check(address(disputes).balance + burnt == lost, "conserved");
+    }
+
+    /// @dev Anchored, with nothing before it.
+    function anchored() private returns (IAssignmentAnchor.Certificate[] memory chain) {
+        chain = new IAssignmentAnchor.Certificate[](1);
+        chain[0] = certificate("root");
+        bytes32 hash = anchors.hashOf(chain[0]);
+        anchors.anchor(chain[0], Signer.key(GROUP), Signer.sign(GROUP, hash));
+    }
+
+    function challengeBy(address challenger, IAssignmentAnchor.Certificate[] memory chain)
+        private
+        returns (uint256)
+    {
+        vm.deal(challenger, 1 ether);
+        vm.prank(challenger);
+        return disputes.challenge{value: 0.1 ether}(chain, "evidence");
     }
 
     function test_a_challenge_is_decided_by_governance() external {
+        IAssignmentAnchor.Certificate[] memory chain = new IAssignmentAnchor.Certificate[](1);
+        chain[0] = certificate("root");
+        vm.expectPartialRevert(IDisputes.NotAnchored.selector);
+        disputes.challenge{value: 0.1 ether}(chain, "evidence");
+        vm.expectPartialRevert(IDisputes.NotAnchored.selector);
+        disputes.challenge{value: 0.1 ether}(new IAssignmentAnchor.Certificate[](0), "evidence");
+        chain = anchored();
+        vm.expectPartialRevert(IDisputes.WrongBond.selector);
+        disputes.challenge{value: 1}(chain, "evidence");
+        uint256 id = challengeBy(STRANGER, chain);
         vm.deal(STRANGER, 1 ether);
         vm.prank(STRANGER);
-        vm.expectPartialRevert(IDisputes.WrongBond.selector);
-        disputes.challenge{value: 1}(cluster, 0, 3, "certificate", "evidence");
-        vm.expectPartialRevert(IKeyCeremony.NoKey.selector);
-        disputes.challenge{value: 0.1 ether}(cluster, 1, 3, "certificate", "evidence");
-        vm.prank(STRANGER);
-        uint256 id = disputes.challenge{value: 0.1 ether}(cluster, 0, 3, "certificate", "evidence");
         vm.expectPartialRevert(IDisputes.AlreadyChallenged.selector);
-        disputes.challenge{value: 0.1 ether}(cluster, 0, 3, "certificate", "evidence");
-        check(disputes.challengeOf(id).status == IDisputes.ChallengeStatus.Open, "open");
+        disputes.challenge{value: 0.1 ether}(chain, "evidence");
+        IDisputes.Challenge memory found = disputes.challengeOf(id);
+        check(found.status == IDisputes.ChallengeStatus.Open && found.slot == 1, "open");
+        check(found.certificate == anchors.hashOf(chain[0]), "of the certificate");
+        check(disputes.openChallenges(cluster) == 1, "counted");
 
         bytes32[] memory culprits = new bytes32[](1);
         culprits[0] = peerOf(3);
@@ -224,11 +244,43 @@ contract DisputesTest is Base {
         vm.expectPartialRevert(IDisputes.ChallengeNotOpen.selector);
         disputes.resolve(id, false, culprits);
 
-        vm.prank(STRANGER);
-        id = disputes.challenge{value: 0.1 ether}(cluster, 0, 4, "other", "evidence");
+        // Another one who was right as well has the bond back, and nobody is punished twice.
+        id = challengeBy(address(0x0c), chain);
+        disputes.resolve(id, true, culprits);
+        check(disputes.owedTo(address(0x0c)) == 0.1 ether, "the bond");
+        check(registry.nodeOf(cluster, peerOf(3)).stake == 7.5 ether, "not again");
+
+        // One that was wrong pays those it accused.
+        id = challengeBy(STRANGER, chain);
         disputes.resolve(id, false, culprits);
         check(registry.nodeOf(cluster, peerOf(3)).stake == 7.5 ether, "not again");
-        check(disputes.owedTo(address(this)) == 2.25 ether + 0.1 ether, "governance");
+        check(disputes.owedTo(address(this)) == 0.1 ether, "the operators of the committee");
+        check(disputes.openChallenges(cluster) == 0, "none is open");
+    }
+
+    function test_a_challenge_that_is_not_decided_lapses() external {
+        uint256 id = challengeBy(STRANGER, anchored());
+        vm.expectPartialRevert(IDisputes.ChallengeNotLapsed.selector);
+        disputes.lapse(id);
+        vm.warp(block.timestamp + 30 days);
+        vm.expectPartialRevert(IDisputes.ChallengeLapsed.selector);
+        disputes.resolve(id, true, new bytes32[](0));
+        vm.prank(address(0x0c)); // anyone
+        disputes.lapse(id);
+        check(disputes.challengeOf(id).status == IDisputes.ChallengeStatus.Lapsed, "lapsed");
+        check(disputes.owedTo(STRANGER) == 0.1 ether, "the bond");
+        vm.expectPartialRevert(IDisputes.ChallengeNotOpen.selector);
+        disputes.lapse(id);
+    }
+
+    /// @dev Who was shared a bond, and has left since, is paid nothing: it is burnt.
+    function test_the_share_of_who_left_is_burnt() external {
+        uint256 id = challengeBy(STRANGER, anchored());
+        registry.requestExit(cluster, peerOf(2));
+        uint256 burnt = address(0).balance;
+        disputes.resolve(id, false, new bytes32[](0));
+        check(disputes.owedTo(address(this)) == 0.075 ether, "three of four");
+        check(address(0).balance - burnt == 0.025 ether, "burnt");
     }
 
     /// @dev f(i) for the polynomial of degree 2 whose value at 0 is the group's key: 3 of 4 sign.
@@ -254,13 +306,8 @@ contract DisputesTest is Base {
         p.verifyingSharesRoot = pair(
             pair(verifyingLeaf(1), verifyingLeaf(2)), pair(verifyingLeaf(3), verifyingLeaf(4))
         );
-        ceremony.publish(
-            p,
-            memberSignatures(typedDigest(publicationHash(p))),
-            Signer.sign(GROUP + 1, possessionDigest(p)),
-            Signer.sign(GROUP, handoverDigest(p))
-        );
-        vm.snapshotGasLastCall("KeyCeremony", "publish, 4 members, with handover");
+        publishReady(p, GROUP + 1);
+        ceremony.activate(cluster, 1, 0, Signer.sign(GROUP, handoverDigest(p)));
     }
 
     /// @dev Member i's share with nonce 1000 i of a signature by members 1, 2 and 3.

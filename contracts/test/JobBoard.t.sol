@@ -27,8 +27,12 @@ contract JobBoardTest is Base {
         check(board.submit(cluster, "third", 1, 1) == 2, "one more");
         vm.snapshotGasLastCall("JobBoard", "submit, later");
 
+        vm.prank(OPERATOR);
         vm.expectPartialRevert(IJobBoard.NotSubmitter.selector);
-        board.cancel(cluster, 0);
+        board.cancel(cluster, 1);
+        vm.prank(OPERATOR);
+        vm.expectPartialRevert(IJobBoard.AlreadySubmitted.selector);
+        board.submit(cluster, "job", 1, 1);
         vm.expectPartialRevert(IJobBoard.UnknownJob.selector);
         board.cancel(cluster, 3);
         vm.prank(OPERATOR);
@@ -43,7 +47,7 @@ contract JobBoardTest is Base {
     }
 
     /// @dev Also the admin is bound by the limits that it was given.
-    function test_the_quota_is_per_epoch() external {
+    function test_the_quota_is_per_day() external {
         registerMembers();
         allow(address(this), 2, 100);
         board.submit(cluster, "a", 0, 1);
@@ -51,12 +55,18 @@ contract JobBoardTest is Base {
         vm.expectPartialRevert(IJobBoard.QuotaExceeded.selector);
         board.submit(cluster, "c", 2, 1);
         publish(0, GROUP, 0);
+        vm.expectPartialRevert(IJobBoard.QuotaExceeded.selector);
+        board.submit(cluster, "c", 2, 1); // a key begins nothing anew
+        vm.warp((block.timestamp / 1 days + 1) * 1 days - 1);
+        vm.expectPartialRevert(IJobBoard.QuotaExceeded.selector);
+        board.submit(cluster, "c", 2, 1);
+        vm.warp(block.timestamp + 1);
         check(board.usageOf(cluster, address(this)).jobs == 0, "anew");
         board.submit(cluster, "c", 2, 1);
-        check(board.usageOf(cluster, address(this)).epoch == 1, "epoch");
+        check(board.usageOf(cluster, address(this)).window == block.timestamp / 1 days, "day");
     }
 
-    /// @dev Whatever is submitted, no epoch tells more than the budget.
+    /// @dev Whatever is submitted, no day tells more than the budget.
     function testFuzz_the_leak_budget_holds(uint32[8] calldata stated, uint32 budget) external {
         budget = budget % 1000 + 1;
         allow(address(this), 100, budget);
@@ -70,10 +80,10 @@ contract JobBoardTest is Base {
                         IJobBoard.LeakBudgetExceeded.selector, uint32(told), bits, budget
                     )
                 );
-                board.submit(cluster, "job", nonce, bits);
+                board.submit(cluster, bytes32(uint256(nonce) + 1), nonce, bits);
                 continue;
             }
-            board.submit(cluster, "job", nonce++, bits);
+            board.submit(cluster, bytes32(uint256(nonce) + 1), nonce++, bits);
             told += bits;
         }
         check(board.usageOf(cluster, address(this)).leakBits == told, "told");

@@ -38,8 +38,7 @@ contract KeyCeremonyTest is Base {
             IVeilContract.CompactSignature[] memory members,
             IVeilContract.FrostSignature memory possession
         ) = signed(0, 0);
-        IVeilContract.FrostSignature memory none;
-        ceremony.publish(p, members, possession, none);
+        ceremony.publish(p, members, possession);
         vm.snapshotGasLastCall("KeyCeremony", "publish, 4 members");
         check(ceremony.epochs(cluster) == 1, "epochs");
         check(ceremony.keyOf(cluster, 0).fheKeyDigest == p.fheKeyDigest, "key");
@@ -53,7 +52,6 @@ contract KeyCeremonyTest is Base {
             IVeilContract.CompactSignature[] memory members,
             IVeilContract.FrostSignature memory possession
         ) = signed(0, 0);
-        IVeilContract.FrostSignature memory none;
         IVeilContract.CompactSignature memory first = members[0];
         members[0] = members[1];
         // Whose they are, so that the sender can name the seat.
@@ -64,17 +62,17 @@ contract KeyCeremonyTest is Base {
         vm.expectRevert(
             abi.encodeWithSelector(IKeyCeremony.WrongMemberSignatures.selector, recovered)
         );
-        ceremony.publish(p, members, possession, none);
+        ceremony.publish(p, members, possession);
         members[0] = first;
         IVeilContract.CompactSignature[] memory few = new IVeilContract.CompactSignature[](3);
         for (uint256 i = 0; i < 3; ++i) {
             few[i] = members[i];
         }
         vm.expectPartialRevert(IKeyCeremony.WrongNumberOfSignatures.selector);
-        ceremony.publish(p, few, possession, none);
-        ceremony.publish(p, members, possession, none);
+        ceremony.publish(p, few, possession);
+        ceremony.publish(p, members, possession);
         vm.expectRevert(abi.encodeWithSelector(IKeyCeremony.AttemptPublished.selector, uint32(0)));
-        ceremony.publish(p, members, possession, none);
+        ceremony.publish(p, members, possession);
     }
 
     /// @dev Every field is signed.
@@ -92,9 +90,8 @@ contract KeyCeremonyTest is Base {
         if (field == 3) p.transcriptRoot = 0;
         if (field == 4) p.referenceStringDigest = 0;
         if (field == 5) p.referenceStringOrigin = 0;
-        IVeilContract.FrostSignature memory none;
         vm.expectPartialRevert(IKeyCeremony.WrongMemberSignatures.selector);
-        ceremony.publish(p, members, possession, none);
+        ceremony.publish(p, members, possession);
     }
 
     function test_a_key_off_the_curve_is_refused() external {
@@ -104,7 +101,7 @@ contract KeyCeremonyTest is Base {
         p.groupKey.y ^= 1;
         IVeilContract.FrostSignature memory none;
         vm.expectRevert(abi.encodeWithSelector(IKeyCeremony.InvalidGroupKey.selector));
-        ceremony.publish(p, new IVeilContract.CompactSignature[](0), none, none);
+        ceremony.publish(p, new IVeilContract.CompactSignature[](0), none);
     }
 
     function testFuzz_deadline(uint64 deadline, uint64 later) external {
@@ -119,20 +116,18 @@ contract KeyCeremonyTest is Base {
         ) = signed(0, 0);
         later = later % 14 days;
         vm.warp(NOW + later);
-        IVeilContract.FrostSignature memory none;
         if (NOW + later > deadline) {
             check(statusOf(0) == IKeyCeremony.Status.Expired, "expired");
             vm.expectRevert(
                 abi.encodeWithSelector(IKeyCeremony.AttemptExpired.selector, uint32(0), deadline)
             );
         }
-        ceremony.publish(p, members, possession, none);
+        ceremony.publish(p, members, possession);
     }
 
     function test_an_aborted_attempt_stays_dead_and_the_next_one_may_begin() external {
         propose(proposal(0, 0));
-        vm.expectPartialRevert(IKeyCeremony.AttemptStillOpen.selector);
-        propose(proposal(0, 1));
+        proposeRefused(proposal(0, 1), IKeyCeremony.AttemptStillOpen.selector);
         vm.prank(address(0xbad));
         vm.expectPartialRevert(IKeyCeremony.NotAParticipant.selector);
         ceremony.abort(cluster, 0, 0, "why");
@@ -156,11 +151,9 @@ contract KeyCeremonyTest is Base {
             IVeilContract.CompactSignature[] memory members,
             IVeilContract.FrostSignature memory possession
         ) = signed(0, 0);
-        IVeilContract.FrostSignature memory none;
         vm.expectRevert(abi.encodeWithSelector(IKeyCeremony.AttemptAborted.selector, uint32(0)));
-        ceremony.publish(p, members, possession, none);
-        vm.expectPartialRevert(IKeyCeremony.WrongAttempt.selector);
-        propose(proposal(0, 2));
+        ceremony.publish(p, members, possession);
+        proposeRefused(proposal(0, 2), IKeyCeremony.WrongAttempt.selector);
         propose(proposal(0, 1));
         check(ceremony.attempts(cluster, 0) == 2, "attempts");
     }
@@ -168,8 +161,7 @@ contract KeyCeremonyTest is Base {
     /// @dev An unfinished ceremony never replaces a key, and the next one needs the group's consent.
     function test_rollover() external {
         publish(0, GROUP, 0);
-        vm.expectPartialRevert(IKeyCeremony.WrongEpoch.selector);
-        propose(proposal(0, 1));
+        proposeRefused(proposal(0, 1), IKeyCeremony.WrongEpoch.selector);
         propose(proposal(1, 0));
         check(ceremony.epochs(cluster) == 1, "in force");
 
@@ -179,11 +171,50 @@ contract KeyCeremonyTest is Base {
             memberSignatures(typedDigest(publicationHash(p)));
         IVeilContract.FrostSignature memory possession = Signer.sign(GROUP + 1, possessionDigest(p));
         IVeilContract.FrostSignature memory handover = Signer.sign(GROUP + 1, handoverDigest(p));
+        vm.expectPartialRevert(IKeyCeremony.NoReadyKey.selector);
+        ceremony.activate(cluster, 1, 0, handover);
+        bytes32 inForce = ceremony.verificationHash(cluster);
+        ceremony.publish(p, members, possession);
+        // Ready, and nothing has changed, however long it takes.
+        check(ceremony.epochs(cluster) == 1, "the old one");
+        check(ceremony.verificationHash(cluster) == inForce, "in force");
+        check(ceremony.readyPublication(cluster) == publicationHash(p), "ready");
+        vm.expectPartialRevert(IKeyCeremony.NoKey.selector);
+        ceremony.keyOf(cluster, 1);
+        vm.warp(block.timestamp + 30 days);
         vm.expectRevert(abi.encodeWithSelector(IKeyCeremony.WrongHandoverSignature.selector));
-        ceremony.publish(p, members, possession, handover);
+        ceremony.activate(cluster, 1, 0, handover);
+        vm.expectPartialRevert(IKeyCeremony.NoReadyKey.selector);
+        ceremony.activate(cluster, 0, 0, handover);
+        vm.expectPartialRevert(IKeyCeremony.NotTheHead.selector);
+        ceremony.activate(cluster, 1, "another", handover);
         handover = Signer.sign(GROUP, handoverDigest(p));
-        ceremony.publish(p, members, possession, handover);
+        vm.prank(STRANGER); // anyone who has it
+        ceremony.activate(cluster, 1, 0, handover);
+        vm.snapshotGasLastCall("KeyCeremony", "activate");
         check(ceremony.epochs(cluster) == 2, "rolled over");
+        check(ceremony.keyOf(cluster, 1).publishedAt == block.timestamp, "since now");
+        vm.expectPartialRevert(IKeyCeremony.NoReadyKey.selector);
+        ceremony.activate(cluster, 1, 0, handover);
+    }
+
+    /// @dev A handover is of one attempt: what the group signed for one that was given up is good for nothing.
+    function test_a_key_that_is_given_up_is_never_activated() external {
+        publish(0, GROUP, 0);
+        propose(proposal(1, 0));
+        IKeyCeremony.Publication memory p = publication(1, 0, GROUP + 1);
+        p.cluster = cluster;
+        publishReady(p, GROUP + 1);
+        IVeilContract.FrostSignature memory first = Signer.sign(GROUP, handoverDigest(p));
+        propose(proposal(1, 1));
+        vm.expectPartialRevert(IKeyCeremony.NoReadyKey.selector);
+        ceremony.activate(cluster, 1, 0, first);
+        p.attempt = 1;
+        publishReady(p, GROUP + 1);
+        vm.expectRevert(abi.encodeWithSelector(IKeyCeremony.WrongHandoverSignature.selector));
+        ceremony.activate(cluster, 1, 0, first);
+        ceremony.activate(cluster, 1, 0, Signer.sign(GROUP, handoverDigest(p)));
+        check(ceremony.keyOf(cluster, 1).attempt == 1, "the second attempt's");
     }
 
     /// @dev Only governance, only after the long delay, only for the next epoch.
@@ -198,18 +229,20 @@ contract KeyCeremonyTest is Base {
         uint64 from = uint64(block.timestamp) + 14 days;
         check(ceremony.successionFrom(cluster, 1) == from, "from");
 
-        vm.warp(from - 1);
         propose(proposal(1, 0));
         IKeyCeremony.Publication memory p = publication(1, 0, GROUP + 1);
         p.cluster = cluster;
-        IVeilContract.CompactSignature[] memory members =
-            memberSignatures(typedDigest(publicationHash(p)));
-        IVeilContract.FrostSignature memory possession = Signer.sign(GROUP + 1, possessionDigest(p));
+        publishReady(p, GROUP + 1);
         IVeilContract.FrostSignature memory none;
+        vm.warp(from - 1);
         vm.expectRevert(abi.encodeWithSelector(IKeyCeremony.WrongHandoverSignature.selector));
-        ceremony.publish(p, members, possession, none);
-        vm.warp(from);
-        ceremony.publish(p, members, possession, none);
+        ceremony.activate(cluster, 1, 0, none);
+        // It ends, too.
+        vm.warp(from + 30 days);
+        vm.expectRevert(abi.encodeWithSelector(IKeyCeremony.WrongHandoverSignature.selector));
+        ceremony.activate(cluster, 1, 0, none);
+        vm.warp(from + 30 days - 1);
+        ceremony.activate(cluster, 1, 0, none);
         check(ceremony.epochs(cluster) == 2, "succeeded");
 
         ceremony.announceSuccession(cluster, 2);
@@ -260,12 +293,18 @@ contract KeyCeremonyTest is Base {
         ceremony.replaceSeat(cluster, 0, 0, 2, good);
         ceremony.replaceSeat(cluster, 0, 0, 1, absences(1, 3, 4));
         good = absences(3, 1, 4);
-        vm.expectPartialRevert(IKeyCeremony.NoStandbyLeft.selector);
+        check(ceremony.hasForfeited(cluster, 0, peerOf(2)), "forfeited");
+        uint256 before = vm.snapshotState();
         ceremony.replaceSeat(cluster, 0, 0, 3, good);
+        IKeyCeremony.Proposal memory third = proposal(0, 1);
+        IVeilContract.Point[] memory six = identities(6);
+        vm.expectPartialRevert(IKeyCeremony.NoStandbyLeft.selector);
+        ceremony.propose(third, six);
+        vm.revertToState(before);
 
         propose(proposal(0, 1));
         bytes32[] memory roster = ceremony.attemptOf(cluster, 0, 1).roster;
-        check(roster[0] == peerOf(6) && roster[1] == peerOf(5), "standbys");
+        check(roster[0] == peerOf(5) && roster[1] == peerOf(6), "standbys, in order");
         check(roster[2] == peerOf(3) && roster[3] == peerOf(4), "others");
 
         // Those in the seats sign, not those that left.
@@ -274,12 +313,11 @@ contract KeyCeremonyTest is Base {
         bytes32 digest = typedDigest(publicationHash(p));
         IVeilContract.CompactSignature[] memory members = memberSignatures(digest);
         IVeilContract.FrostSignature memory possession = Signer.sign(GROUP, possessionDigest(p));
-        IVeilContract.FrostSignature memory none;
         vm.expectPartialRevert(IKeyCeremony.WrongMemberSignatures.selector);
-        ceremony.publish(p, members, possession, none);
-        (members[0], members[1]) = (compact(6, digest), compact(5, digest));
-        ceremony.publish(p, members, possession, none);
-        check(ceremony.seatOf(cluster, 0, peerOf(5)) == 2, "seat");
+        ceremony.publish(p, members, possession);
+        (members[0], members[1]) = (compact(5, digest), compact(6, digest));
+        ceremony.publish(p, members, possession);
+        check(ceremony.seatOf(cluster, 0, peerOf(5)) == 1, "seat");
         check(ceremony.seatOf(cluster, 0, peerOf(2)) == 0, "no seat");
     }
 

@@ -50,7 +50,7 @@ contract PolicyRegistryTest is Base {
         policies.setClusterPolicy(young, "b");
         check(keccak256(policies.getClusterPolicy(young)) == keccak256("b"), "policy");
         policies.setAllowance(young, ACCOUNT, IPolicyRegistry.Allowance(3, 5, 7));
-        check(policies.allowanceOf(young, ACCOUNT).jobsPerEpoch == 5, "allowance");
+        check(policies.allowanceOf(young, ACCOUNT).jobsPerDay == 5, "allowance");
         policies.allowImage(young, "image", "root", 0, new bytes32[](0));
         check(policies.isImageAllowed(young, "image"), "image");
     }
@@ -67,11 +67,11 @@ contract PolicyRegistryTest is Base {
         policies.setAllowance(cluster, ACCOUNT, allowance(second));
         IPolicyRegistry.Allowance memory now_ = policies.allowanceOf(cluster, ACCOUNT);
         check(now_.rights == first[0] & second[0], "rights");
-        check(now_.jobsPerEpoch == (first[1] < second[1] ? first[1] : second[1]), "jobs");
-        check(now_.leakBitsPerEpoch == (first[2] < second[2] ? first[2] : second[2]), "bits");
+        check(now_.jobsPerDay == (first[1] < second[1] ? first[1] : second[1]), "jobs");
+        check(now_.leakBitsPerDay == (first[2] < second[2] ? first[2] : second[2]), "bits");
         vm.warp(NOW + 3 * DELAY);
         now_ = policies.allowanceOf(cluster, ACCOUNT);
-        check(now_.rights == second[0] && now_.jobsPerEpoch == second[1], "all of it");
+        check(now_.rights == second[0] && now_.jobsPerDay == second[1], "all of it");
         (, uint64 from) = policies.announcedAllowance(cluster, ACCOUNT);
         check(from == 0, "nothing announced");
     }
@@ -86,7 +86,7 @@ contract PolicyRegistryTest is Base {
 
     function test_the_admin_has_all_rights_but_only_the_quotas_it_was_given() external {
         IPolicyRegistry.Allowance memory own = policies.allowanceOf(cluster, address(this));
-        check(own.rights == type(uint32).max && own.jobsPerEpoch == 0, "own");
+        check(own.rights == type(uint32).max && own.jobsPerDay == 0, "own");
         vm.prank(STRANGER);
         vm.expectPartialRevert(IPolicyRegistry.NotClusterAdmin.selector);
         policies.setAllowance(cluster, STRANGER, IPolicyRegistry.Allowance(1, 1, 1));
@@ -103,10 +103,11 @@ contract PolicyRegistryTest is Base {
         policies.allowImage(cluster, "image", "root", 0, new bytes32[](0));
         IPolicyRegistry.Image memory image = policies.imageOf(cluster, "image");
         check(image.status == IPolicyRegistry.ImageStatus.Announced, "announced");
-        check(!policies.isImageAllowed(cluster, "image"), "restricted now");
+        check(policies.isImageAllowed(cluster, "another"), "not restricted yet");
         vm.warp(image.allowedFrom);
         check(policies.imageOf(cluster, "image").root == "root", "allowed");
         check(policies.isImageAllowed(cluster, "image"), "allowed");
+        check(!policies.isImageAllowed(cluster, "another"), "restricted now");
 
         // Under another root it stays allowed under the old one until then.
         policies.allowImage(cluster, "image", "other root", 0, new bytes32[](0));
@@ -168,7 +169,7 @@ contract PolicyRegistryTest is Base {
         policies.allowImage(cluster, "b", "root", 0, new bytes32[](0));
         policies.allowImage(cluster, "c", "root", 0, new bytes32[](0));
         (restricted, listed) = policies.allowedImages(cluster);
-        check(restricted && listed.length == 0, "announced only");
+        check(!restricted && listed.length == 0, "announced only");
         vm.warp(policies.imageOf(cluster, "c").allowedFrom);
         (, listed) = policies.allowedImages(cluster);
         check(

@@ -78,8 +78,8 @@ contract StakeTest is Base {
         vm.expectPartialRevert(INodeRegistry.ExitPending.selector);
         registry.register(again, signature);
 
-        publishBy(1, 2);
-        publishBy(2, 2);
+        publish(1, GROUP + 1, GROUP);
+        publish(2, GROUP + 2, GROUP + 1);
         uint256 end = block.timestamp + 14 days;
         vm.warp(end - 1);
         vm.expectPartialRevert(INodeRegistry.StillSlashable.selector);
@@ -93,12 +93,6 @@ contract StakeTest is Base {
         vm.expectPartialRevert(INodeRegistry.NoExit.selector);
         registry.withdraw(cluster, peer);
         registry.register(again, signature);
-    }
-
-    /// @dev Publishes the key of an epoch by the members from secret `first` on.
-    function publishBy(uint64 epoch, uint256 first) private {
-        offset = first - 1;
-        publish(epoch, GROUP + epoch, GROUP + epoch - 1);
     }
 
     function test_a_dead_cluster_does_not_keep_stake_for_ever() external {

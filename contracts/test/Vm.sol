@@ -55,6 +55,8 @@ interface Vm {
         returns (bytes32[] memory);
     function toString(uint256 value) external pure returns (string memory);
     function parseBytes32(string calldata text) external pure returns (bytes32);
+    function snapshotState() external returns (uint256);
+    function revertToState(uint256 id) external returns (bool);
     function snapshotValue(string calldata group, string calldata name, uint256 value) external;
     function snapshotGasLastCall(string calldata group, string calldata name)
         external

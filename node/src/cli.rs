@@ -113,7 +113,7 @@ enum Ceremony {
     Join(ceremony::join::Arguments),
     /// Say which step the ceremony is in, who is outstanding, since when.
     Status(ceremony::status::Arguments),
-    /// End the open attempt, as a member.
+    /// End the open attempt, as a member; of an elected committee that costs the member its seat.
     Abort(ceremony::abort::Arguments),
 }
 

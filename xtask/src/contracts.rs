@@ -7,6 +7,8 @@
 
 mod gas;
 mod layout;
+mod mutants;
+pub(crate) mod mutate;
 
 use std::{env, fs, path::PathBuf};
 

@@ -64,6 +64,8 @@ enum Command {
     Contracts,
     /// Check what operators put into Prometheus and Grafana: configuration, alerts, dashboard.
     Ops,
+    /// Make faults in the contracts, one at a time, and tell which of them no test notices. Takes hours.
+    Mutate(contracts::mutate::Options),
     /// The containers' tests on Podman, with a service of its own that ends with them.
     Podman,
     /// `check`, then all tests.
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         }
         Command::Contracts => contracts::test(),
         Command::Ops => ops::test(),
+        Command::Mutate(options) => contracts::mutate::run(&options),
         Command::Podman => podman::test(),
         Command::Test { package, full } => {
             Scope::of(package).and_then(|scope| test(&scope, full, &mut report))

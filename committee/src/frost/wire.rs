@@ -20,7 +20,8 @@ pub enum Purpose {
     Anchor,
     /// Possession of the new group key, shown when it is published; the slot is the attempt.
     Possession,
-    /// The outgoing group's consent to the next one; the slot is the next epoch.
+    /// The outgoing group's consent to the next one; the slot is the attempt that made its key, so that one that was
+    /// given up stands in no other's way.
     Handover,
 }
 

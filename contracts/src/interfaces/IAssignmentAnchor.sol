@@ -4,11 +4,12 @@ pragma solidity 0.8.37;
 import {IVeilContract} from "./IVeilContract.sol";
 
 /// @title The chain of assignment certificates
-/// @notice Holds the hash of the last certificate that was anchored, the head, and nothing else of it.
+/// @notice Holds the hash of the last certificate that was anchored, the head, and those of some heads before
+/// it, and nothing else of them.
 /// Not every certificate is anchored: each names the head as of the block that its members read the
 /// chain at, and is anchored on that one only, whatever slots lie between. Each names the hash of the
 /// certificate before it, too, so that earlier ones, anchored or not, are proved by showing the links
-/// up to the head.
+/// up to the head, or to one that was it recently: a confirmation under way outlives the next slots.
 interface IAssignmentAnchor is IVeilContract {
     /// @notice What a certificate's FROST signature covers, apart from purpose, chain and directory.
     struct Certificate {
@@ -78,9 +79,14 @@ interface IAssignmentAnchor is IVeilContract {
     );
     /// @notice An assignment was shown to be in the certificates of its cluster.
     event AssignmentProven(
-        bytes32 indexed cluster, bytes32 indexed assignmentHash, address indexed operator
+        bytes32 indexed cluster,
+        bytes32 indexed assignmentHash,
+        address indexed operator,
+        bytes32 certificate,
+        bytes32 leaf
     );
-    /// @notice The worker's operator confirms that the assignment is deployed.
+    /// @notice The worker's operator confirms that the assignment is deployed. `AssignmentProven` says of which
+    /// cluster, certificate and leaf.
     event DeploymentConfirmed(bytes32 indexed assignmentHash, address indexed operator);
 
     /// @notice The certificate's epoch is not the current one.
@@ -99,16 +105,18 @@ interface IAssignmentAnchor is IVeilContract {
     error WrongBase(bytes32 given, bytes32 head);
     /// @notice The group's signature does not verify.
     error WrongGroupSignature();
-    /// @notice The certificates do not lead up to the head.
+    /// @notice The certificates do not lead up to one of the last `RECENT_HEADS` heads.
     error NotAnchored(bytes32 hash, bytes32 head);
     /// @notice The leaf is not under the certificate's root.
-    error NotIncluded(bytes32 assignmentHash, bytes32 root);
+    error NotIncluded(bytes32 leaf, bytes32 root);
     /// @notice The assignment names no registered worker.
     error NoSuchWorker(bytes32 worker);
     /// @notice What is reserved in a replica's leaf is zero.
     error ReservedInLeaf(uint8 form, uint8 flags);
     /// @notice Nobody has shown this assignment to be anchored: `proveAssignment` does.
     error UnprovenAssignment(bytes32 assignmentHash);
+    /// @notice The assignment is confirmed; it is once.
+    error AlreadyConfirmed(bytes32 assignmentHash);
     /// @notice Only the operator of the assigned worker may confirm.
     error NotWorkerOperator(bytes32 assignmentHash, address caller);
 
@@ -122,8 +130,11 @@ interface IAssignmentAnchor is IVeilContract {
     ) external;
 
     /// @notice Shows that an assignment is anchored, so that it can be confirmed. Anyone.
-    /// @param chain The certificate that has the assignment, then all later ones up to the head.
+    /// @param chain The certificate that has the assignment, then all later ones up to the head, or one that was
+    /// the head recently.
     /// @param proof Siblings on the way from the assignment's leaf to the root, lowest first.
+    /// @return assignmentHash `keccak256(abi.encode(cluster, certificate, leaf))`: the same assignment by
+    /// another certificate, or of another cluster, is another one.
     function proveAssignment(
         Certificate[] calldata chain,
         Assignment calldata assignment,
@@ -152,7 +163,10 @@ interface IAssignmentAnchor is IVeilContract {
     /// @notice The leaf of a replica in the tree of a certificate's `stateRoot`.
     function replicaLeafOf(Replica calldata replica) external pure returns (bytes32);
 
-    /// @notice Whether the certificates lead up to the head and the leaf is under the root of the
+    /// @notice Whether the certificates lead up to the head, or one that was it recently.
+    function isAnchored(Certificate[] calldata chain) external view returns (bool);
+
+    /// @notice Whether the certificates lead up to the head, or one that was it recently, and the leaf is under the root of the
     /// first of them.
     function verifyInclusion(Certificate[] calldata chain, bytes32 leaf, bytes32[] calldata proof)
         external

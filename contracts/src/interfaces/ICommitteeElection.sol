@@ -8,7 +8,9 @@ import {IVeilContract} from "./IVeilContract.sol";
 /// @notice `request` freezes the candidates and fixes a block that is not there yet; `seal` proves
 /// that block's prevrandao by its header and draws seats and standby seats, weighted by stake, without
 /// replacement. Both may be called by anyone, and nothing in them depends on who calls or when: a
-/// caller that dislikes the outcome can only leave it to the next caller. If nobody seals while the
+/// caller that dislikes the outcome can only leave it to the next caller. An epoch is drawn for once: who
+/// cannot or will not make its key is followed by the next of the same permutation (`extend` shows more of it),
+/// and another draw is for `REDRAW_DELAY` later, and burns `REDRAW_PRICE`. If nobody seals while the
 /// block's hash is provable (256 blocks, 8,191 where the chain has EIP-2935), `expire` fixes another
 /// block for the same candidates.
 ///
@@ -38,10 +40,14 @@ interface ICommitteeElection is IVeilContract {
         /// When sealed: how many seats and standby seats were filled.
         uint8 seats;
         uint8 standbys;
+        /// When it was sealed, Unix time.
+        uint64 sealedAt;
         /// Keccak-256 of the words of all candidates.
         bytes32 candidatesHash;
         /// When sealed: Keccak-256 of the drawn peers, seats first.
         bytes32 committeeHash;
+        /// When sealed: what decided.
+        bytes32 prevRandao;
     }
 
     /// @notice The candidates are frozen: what `seal` is to be called with.
@@ -54,7 +60,7 @@ interface ICommitteeElection is IVeilContract {
     );
     /// @notice Another block decides.
     event ElectionRearmed(bytes32 indexed cluster, uint64 indexed epoch, uint64 randomBlock);
-    /// @notice The committee is elected: the first `seats` of the peers, then standbys.
+    /// @notice The committee is elected, or has more standbys: the first `seats` of the peers, then standbys.
     event CommitteeElected(
         bytes32 indexed cluster,
         uint64 indexed epoch,
@@ -70,8 +76,19 @@ interface ICommitteeElection is IVeilContract {
     error NotElected(bytes32 cluster);
     /// @notice Only the epoch that gets the next key is elected for.
     error WrongEpoch(uint64 given, uint64 expected);
-    /// @notice The epoch has an election, and its committee has attempts left.
+    /// @notice The epoch has an election that is not sealed, or whose committee is at work.
     error AlreadyRequested(bytes32 cluster, uint64 epoch, Status status);
+    /// @notice The epoch's committee is drawn. If it has no key until then, another draw may be asked for from
+    /// `from` (Unix time) on.
+    error DrawnAlready(bytes32 cluster, uint64 epoch, uint64 from);
+    /// @notice Nodes may still come: the candidates can be frozen from `from` (Unix time) on.
+    error WindowOpen(bytes32 cluster, uint64 epoch, uint64 from);
+    /// @notice A first draw costs nothing, another one `REDRAW_PRICE`.
+    error WrongPrice(uint256 given, uint256 price);
+    /// @notice The epoch's election is not sealed.
+    error NotSealed(bytes32 cluster, uint64 epoch, Status status);
+    /// @notice All candidates, as far as the limit per organisation allows, are drawn.
+    error NobodyLeft(bytes32 cluster, uint64 epoch);
     /// @notice Fewer candidates than seats.
     error TooFewCandidates(uint256 candidates, uint8 seats);
     /// @notice The epoch's election is not waiting to be sealed.
@@ -89,9 +106,10 @@ interface ICommitteeElection is IVeilContract {
     /// @notice The block's hash can still be proved: `seal`.
     error NotExpired(uint64 randomBlock);
 
-    /// @notice Freezes the candidates. Anyone; again after a failed election, or when the ceremony has
-    /// used up the elected committee's attempts.
-    function request(bytes32 cluster, uint64 epoch) external;
+    /// @notice Freezes the candidates, when the epoch before has had its key, or the cluster is registered, for
+    /// `windowSeconds`. Anyone; again after a failed election, or for `REDRAW_PRICE`, `REDRAW_DELAY` after the
+    /// last draw, while no attempt of a ceremony is open.
+    function request(bytes32 cluster, uint64 epoch) external payable;
 
     /// @notice Draws the committee. Anyone.
     /// @param candidates Those of the event `ElectionRequested`.
@@ -103,6 +121,11 @@ interface ICommitteeElection is IVeilContract {
         bytes calldata header
     ) external;
 
+    /// @notice Draws more standbys from where the draw ended, when those there are do not suffice. Anyone.
+    /// @param candidates Those of the event `ElectionRequested`.
+    function extend(bytes32 cluster, uint64 epoch, INodeRegistry.Candidate[] calldata candidates)
+        external;
+
     /// @notice Fixes another block if the hash of the one before can no longer be proved. Anyone.
     function expire(bytes32 cluster, uint64 epoch) external;
 
@@ -110,6 +133,9 @@ interface ICommitteeElection is IVeilContract {
 
     /// @notice How many blocks after the request the deciding one is.
     function delayBlocks() external view returns (uint64);
+
+    /// @notice How long nodes may come before the candidates can be frozen, in seconds.
+    function windowSeconds() external view returns (uint64);
 
     /// @notice The draw alone: positions of the drawn candidates in order, at most `count`.
     function draw(

@@ -19,9 +19,15 @@ import {IVeilContract} from "./IVeilContract.sol";
 /// signers as bits (bit i-1 for participant i), and z_i. A share is wrong if
 /// z_i G != R_i + c lambda_i Y_i.
 ///
-/// A fault costs part of the stake at its first fault of the epoch. Per epoch nobody loses more than
-/// `MAX_MEMBER_BPS` of that, and a committee together not more than `MAX_COMMITTEE_BPS` of its stake.
-/// The reporter gets `REWARD_BPS` of what is taken, the directory's owner the rest; both `claim` it.
+/// A fault costs part of the stake that its member had at its first fault of the last `DISPUTE_WINDOW`. In that
+/// time nobody loses more than `MAX_MEMBER_BPS` of that, of however many epochs the faults are, and in an epoch a
+/// committee together not more than `MAX_COMMITTEE_BPS` of its stake. An epoch can be disputed until
+/// `DISPUTE_WINDOW` after the next one's key came into force. The reporter gets `REWARD_BPS` of what is taken,
+/// and can `claim` it; the rest is burnt, so that nobody who decides gains by deciding.
+///
+/// A challenge is of one certificate, which was anchored, and of one challenger: what others challenged, and how
+/// that was decided, bars nobody. It keeps the stake of nodes that leave the cluster where it is, for
+/// `NodeRegistry.MAX_HOLD` at most. Governance decides it within `RESOLUTION_TIME`, or it lapses.
 interface IDisputes is IVeilContract {
     /// @notice What a member's identity signs for a certificate.
     struct Vote {
@@ -66,7 +72,9 @@ interface IDisputes is IVeilContract {
         Unknown,
         Open,
         Upheld,
-        Rejected
+        Rejected,
+        /// Not decided in time.
+        Lapsed
     }
 
     /// @notice A challenge of an evaluation.
@@ -75,6 +83,8 @@ interface IDisputes is IVeilContract {
         bytes32 cluster;
         uint64 epoch;
         uint64 slot;
+        /// Unix time.
+        uint64 openedAt;
         /// Hash of the certificate in question.
         bytes32 certificate;
         /// Digest of what the challenger re-executed.
@@ -98,11 +108,18 @@ interface IDisputes is IVeilContract {
     );
     /// @notice A slot's evaluation is in question.
     event ChallengeOpened(
-        uint256 indexed id, bytes32 indexed cluster, uint64 epoch, uint64 slot, bytes32 evidence
+        uint256 indexed id,
+        bytes32 indexed cluster,
+        uint64 epoch,
+        uint64 slot,
+        bytes32 certificate,
+        bytes32 evidence
     );
-    /// @notice Governance decided.
-    event ChallengeResolved(uint256 indexed id, bool upheld, bytes32[] culprits);
-    /// @notice Rewards, bonds or slashed stake were paid.
+    /// @notice Governance decided, or did not in time.
+    event ChallengeResolved(
+        uint256 indexed id, bytes32 indexed cluster, bool upheld, bytes32[] culprits
+    );
+    /// @notice Rewards or bonds were paid.
     event Claimed(address indexed account, uint256 amount);
 
     /// @notice The two statements are not about one slot of one epoch, or are the same.
@@ -125,7 +142,15 @@ interface IDisputes is IVeilContract {
     error ShareIsValid();
     /// @notice The bond is not `CHALLENGE_BOND`.
     error WrongBond(uint256 given, uint256 expected);
-    /// @notice The certificate was challenged already.
+    /// @notice The epoch could be disputed until `until` (Unix time).
+    error DisputesClosed(bytes32 cluster, uint64 epoch, uint64 until);
+    /// @notice The certificates do not lead up to one that was anchored recently.
+    error NotAnchored();
+    /// @notice Governance could decide the challenge until `until` (Unix time): `lapse` it.
+    error ChallengeLapsed(uint256 id, uint64 until);
+    /// @notice Governance may decide the challenge until `until` (Unix time).
+    error ChallengeNotLapsed(uint256 id, uint64 until);
+    /// @notice The same account has challenged the certificate, and that is not decided.
     error AlreadyChallenged(bytes32 certificate);
     /// @notice No such challenge, or it was decided.
     error ChallengeNotOpen(uint256 id);
@@ -161,17 +186,22 @@ interface IDisputes is IVeilContract {
     ) external;
 
     /// @notice Questions the evaluation of a slot; the value sent is the bond. Anyone.
-    function challenge(
-        bytes32 cluster,
-        uint64 epoch,
-        uint64 slot,
-        bytes32 certificate,
-        bytes32 evidence
-    ) external payable returns (uint256 id);
+    /// @param chain The certificate in question, then all later ones up to one that was anchored recently.
+    /// @param evidence Digest of what the challenger re-executed.
+    function challenge(IAssignmentAnchor.Certificate[] calldata chain, bytes32 evidence)
+        external
+        payable
+        returns (uint256 id);
 
-    /// @notice Decides a challenge: upheld, the bond goes back and the culprits are slashed; rejected,
-    /// governance keeps the bond. The directory's owner.
+    /// @notice Decides a challenge: upheld, the bond goes back and the culprits are slashed; rejected, it goes to
+    /// the operators of the epoch's committee. The directory's owner.
     function resolve(uint256 id, bool upheld, bytes32[] calldata culprits) external;
+
+    /// @notice Ends a challenge that was not decided in time; the bond goes back. Anyone.
+    function lapse(uint256 id) external;
+
+    /// @notice How many challenges of the cluster's certificates are open.
+    function openChallenges(bytes32 cluster) external view returns (uint256);
 
     /// @notice Pays what an account is owed. Anyone.
     function claim(address account) external;

@@ -6,8 +6,9 @@ import {IVeilContract} from "./IVeilContract.sol";
 /// @title Ordered job submissions
 /// @notice Only digests are on chain; the bodies travel by gossip. Each placed or pending answer tells
 /// something about other's load, so that submissions are limited in number and in bits per operator
-/// and epoch: the submitter states the bits, and the committee places no job whose body would tell
-/// more. Limits are those of the `PolicyRegistry`.
+/// and day (of the chain's clock, whether or not there is a key): the submitter states the bits, and the committee places no job whose body would tell
+/// more. Limits are those of the `PolicyRegistry`. A job is a digest of one operator: another one's submission
+/// of the same digest is another job, and cancelling that is no business of the first one.
 ///
 /// An operator may let other keys submit and cancel in its name, each in one cluster, until a second that it
 /// chooses or until it revokes them: a build server's key, say, while its own stays offline. Such jobs are the
@@ -25,8 +26,8 @@ interface IJobBoard is IVeilContract {
 
     /// @notice What an operator has used of its limits.
     struct Usage {
-        /// The epoch of the numbers: the number of keys that the cluster has.
-        uint64 epoch;
+        /// The day of the numbers: days since 1970.
+        uint64 window;
         uint32 jobs;
         uint32 leakBits;
     }
@@ -65,15 +66,17 @@ interface IJobBoard is IVeilContract {
     error MissingRight(bytes32 cluster, address account, uint32 right);
     /// @notice Submissions of an operator are counted without gaps.
     error WrongNonce(uint64 given, uint64 expected);
-    /// @notice The operator has submitted as many jobs in this epoch as it may.
+    /// @notice The operator has submitted as many jobs on this day as it may.
     error QuotaExceeded(uint32 used, uint32 allowed);
-    /// @notice The job would tell more bits than the operator has left in this epoch.
+    /// @notice The job would tell more bits than the operator has left on this day.
     error LeakBudgetExceeded(uint32 used, uint32 stated, uint32 allowed);
     /// @notice A job tells at least one bit.
     error NoLeakStated();
     /// @notice No job at this position.
     error UnknownJob(bytes32 cluster, uint64 position);
-    /// @notice Only who submitted the job may cancel it.
+    /// @notice The operator has submitted this digest in the cluster.
+    error AlreadySubmitted(bytes32 cluster, address operator, bytes32 digest);
+    /// @notice Only who submitted the job, and the cluster's admin, may cancel it.
     error NotSubmitter(uint64 position, address caller);
     /// @notice The job is cancelled already.
     error AlreadyCancelled(uint64 position);
@@ -101,7 +104,7 @@ interface IJobBoard is IVeilContract {
         external
         returns (uint64 position);
 
-    /// @notice Cancels a job. Its submitter.
+    /// @notice Cancels a job. Its submitter, or the cluster's admin.
     function cancel(bytes32 cluster, uint64 position) external;
 
     /// @notice Lets a key submit and cancel for the caller, until that second (Unix time); for a key that may
@@ -143,7 +146,7 @@ interface IJobBoard is IVeilContract {
     /// @notice The nonce of an operator's next job.
     function nextNonce(bytes32 cluster, address operator) external view returns (uint64);
 
-    /// @notice What an operator has used in the epoch in force.
+    /// @notice What an operator has used on this day.
     function usageOf(bytes32 cluster, address operator) external view returns (Usage memory);
 
     /// @notice Jobs from position `from` on, `limit` of them at most.

@@ -12,18 +12,23 @@ import {IVeilContract} from "./IVeilContract.sol";
 ///
 /// `KeyPublication(bytes32 cluster,uint64 epoch,uint32 attempt,uint256 groupKeyX,uint256 groupKeyY,bytes32 verifyingSharesRoot,bytes32 fheKeyDigest,bytes32 transcriptRoot,bytes32 referenceStringDigest,uint8 referenceStringOrigin)`
 /// is signed by each member's identity. `KeyPossession(bytes32 publication)` over that struct's hash
-/// is signed with FROST by the new group, `KeyHandover(bytes32 publication)` by the group before it.
+/// is signed with FROST by the new group, `KeyHandover(bytes32 publication,bytes32 lastCertificate)`, which also
+/// names the last certificate that was anchored, by the group before it.
 /// `CeremonyAbort(bytes32 cluster,uint64 epoch,uint32 attempt,bytes32 reason)` is signed by a member.
 /// `MemberAbsence(bytes32 cluster,uint64 epoch,uint32 attempt,uint8 seat)` is signed by t+1 members to
 /// replace the one in that seat (from 1) by the next standby after a failed attempt.
 ///
+/// Publishing makes a key ready and changes nothing that is in force; the first key takes effect at once, a
+/// later one when it is activated. While no attempt follows, that has no deadline.
+///
 /// The roster of an attempt is the elected committee, or in an appointed cluster the first members in
-/// the order of registration, with the seats replaced so far. Where a member's key is needed, it is an
-/// argument that is compared with the peer.
+/// the order of their positions. Who forfeited its seat of the epoch, which an operator does that aborts an elected
+/// committee's attempt, or was drawn and has left since, is followed by the next standby that did not. Where a
+/// member's key is needed, it is an argument that is compared with the peer.
 ///
 /// From epoch 1 on the group before signs the handover. If it cannot, because its quorum is gone or it
 /// was suspended for equivocation, governance may announce a succession, which replaces that signature
-/// after `SUCCESSION_DELAY`.
+/// after `SUCCESSION_DELAY`, for `SUCCESSION_TIME`.
 interface IKeyCeremony is IVeilContract {
     /// @notice Where an attempt stands.
     enum Status {
@@ -89,7 +94,7 @@ interface IKeyCeremony is IVeilContract {
         uint32 attempt;
         /// Who made the reference string: 0 the committee together, 1 a single party (insecure).
         uint8 referenceStringOrigin;
-        /// When it was published, Unix time.
+        /// When it came into force, Unix time.
         uint64 publishedAt;
         bytes32 verifyingSharesRoot;
         bytes32 fheKeyDigest;
@@ -114,10 +119,13 @@ interface IKeyCeremony is IVeilContract {
         uint64 deadline,
         bytes32[] roster
     );
-    /// @notice From the next attempt on, this seat (from 1) is that of a standby (from 1, in the order
-    /// of the election).
-    event SeatReplaced(
-        bytes32 indexed cluster, uint64 indexed epoch, uint8 seat, bytes32 left, uint8 standby
+    /// @notice The peer in this seat (from 1) of the attempt has no seat in the epoch's later ones.
+    event SeatForfeited(
+        bytes32 indexed cluster,
+        uint64 indexed epoch,
+        uint32 attempt,
+        uint8 seat,
+        bytes32 indexed peer
     );
     /// @notice The epoch's group may no longer anchor, nor hand over.
     event EpochSuspended(bytes32 indexed cluster, uint64 indexed epoch);
@@ -132,7 +140,7 @@ interface IKeyCeremony is IVeilContract {
         address by,
         bytes32 reason
     );
-    /// @notice The epoch has a key.
+    /// @notice The epoch's key is ready.
     event KeyPublished(
         bytes32 indexed cluster,
         uint64 indexed epoch,
@@ -140,6 +148,9 @@ interface IKeyCeremony is IVeilContract {
         bytes32 fheKeyDigest,
         uint8 referenceStringOrigin
     );
+
+    /// @notice The epoch's key is in force.
+    event KeyActivated(bytes32 indexed cluster, uint64 indexed epoch, uint32 attempt);
 
     /// @notice Only the cluster's admin may do this.
     error NotClusterAdmin(bytes32 cluster, address caller);
@@ -190,13 +201,15 @@ interface IKeyCeremony is IVeilContract {
     error WrongRoster(bytes32 given, bytes32 expected);
     /// @notice The point with this x-coordinate is not on the curve.
     error InvalidIdentityKey(uint256 x);
-    /// @notice The committee has used up its attempts: elect another one.
-    error TooManyAttempts(uint32 attempts);
+    /// @notice No key is ready for the epoch, or it is not the next one.
+    error NoReadyKey(bytes32 cluster, uint64 epoch);
+    /// @notice The handover names another certificate than was anchored last.
+    error NotTheHead(bytes32 given, bytes32 head);
     /// @notice Only the last attempt's roster can be changed, and only after it failed.
     error AttemptNotFailed(uint32 attempt, Status status);
-    /// @notice All standbys are seated.
+    /// @notice All standbys are seated, or out themselves: in an elected cluster `extend` draws more.
     error NoStandbyLeft();
-    /// @notice The seat was replaced after this attempt.
+    /// @notice The peer in this seat has forfeited it.
     error SeatAlreadyReplaced(uint8 seat);
     /// @notice t+1 members other than the absent one sign, in ascending order of seats.
     error TooFewAbsences(uint256 given, uint256 needed);
@@ -209,12 +222,12 @@ interface IKeyCeremony is IVeilContract {
 
     /// @notice Proposes an attempt and freezes its roster. The cluster's admin.
     /// @param identities Keys of the committee (`committeeSize`), then of its standbys (as many as were
-    /// elected; in an appointed cluster as many as are registered, up to its `standbys`), in order, as
-    /// before any replacement.
+    /// elected; in an appointed cluster as many as are registered, up to its `standbys`), in order, those that
+    /// are out among them. A key that is ready is given up.
     function propose(Proposal calldata proposal, Point[] calldata identities) external;
 
-    /// @notice Seats the next standby in place of a member that was absent from the last attempt,
-    /// which failed. Anyone who has the signatures.
+    /// @notice Takes the seat of the epoch from a member that was absent from the last attempt, which failed.
+    /// Anyone who has the signatures.
     function replaceSeat(
         bytes32 cluster,
         uint64 epoch,
@@ -223,8 +236,8 @@ interface IKeyCeremony is IVeilContract {
         Absence[] calldata absences
     ) external;
 
-    /// @notice Ends an attempt that has not published. The operator of a member, or the admin if the
-    /// committee is appointed.
+    /// @notice Ends an attempt that has not published. The operator of a member, whose nodes forfeit their seats
+    /// if the committee is elected; or the admin if it is appointed.
     /// @param reason Digest of why, for the records.
     function abort(bytes32 cluster, uint64 epoch, uint32 attempt, bytes32 reason) external;
 
@@ -239,16 +252,27 @@ interface IKeyCeremony is IVeilContract {
         CompactSignature calldata signature
     ) external;
 
-    /// @notice Publishes a key, once per epoch. Anyone who has the signatures.
+    /// @notice Makes a key ready, and the first one of a cluster the one in force. Anyone who has the signatures.
     /// @param memberSignatures Of all members, in the order of their seats.
     /// @param proofOfPossession By the new group.
-    /// @param handoverSignature By the previous group; ignored for epoch 0 and in a succession.
     function publish(
         Publication calldata publication,
         CompactSignature[] calldata memberSignatures,
-        FrostSignature calldata proofOfPossession,
+        FrostSignature calldata proofOfPossession
+    ) external;
+
+    /// @notice Puts the key that is ready in force. Anyone who has the signature.
+    /// @param lastCertificate The hash of the last certificate that was anchored; zero if none was.
+    /// @param handoverSignature By the previous group; ignored in a succession.
+    function activate(
+        bytes32 cluster,
+        uint64 epoch,
+        bytes32 lastCertificate,
         FrostSignature calldata handoverSignature
     ) external;
+
+    /// @notice Hash of the struct `KeyPublication` of the next epoch's key, if it is ready; zero otherwise.
+    function readyPublication(bytes32 cluster) external view returns (bytes32);
 
     /// @notice Ends what the epoch's group may do. The disputes contract.
     function suspend(bytes32 cluster, uint64 epoch) external;
@@ -263,7 +287,7 @@ interface IKeyCeremony is IVeilContract {
     /// @notice From when (Unix time) the epoch's key needs no handover signature; 0 if it does.
     function successionFrom(bytes32 cluster, uint64 epoch) external view returns (uint64);
 
-    /// @notice How many epochs have a key; the current epoch is one less.
+    /// @notice How many epochs have had a key in force; the current epoch is one less.
     function epochs(bytes32 cluster) external view returns (uint64);
 
     /// @notice How many attempts were proposed for an epoch.
@@ -280,8 +304,11 @@ interface IKeyCeremony is IVeilContract {
     /// @notice The place of a peer in the roster that made the epoch's key, from 1; 0 if it had none.
     function seatOf(bytes32 cluster, uint64 epoch, bytes32 peer) external view returns (uint8);
 
-    /// @notice Whether the elected committee of the next epoch has failed as often as it may.
-    function isExhausted(bytes32 cluster, uint64 epoch) external view returns (bool);
+    /// @notice Whether an attempt of the epoch may still be published.
+    function isOpen(bytes32 cluster, uint64 epoch) external view returns (bool);
+
+    /// @notice Whether the peer has no seat in the epoch's later attempts.
+    function hasForfeited(bytes32 cluster, uint64 epoch, bytes32 peer) external view returns (bool);
 
     /// @notice Whether the epoch's group was suspended.
     function isSuspended(bytes32 cluster, uint64 epoch) external view returns (bool);

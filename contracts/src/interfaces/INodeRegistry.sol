@@ -10,7 +10,8 @@ import {IVeilContract} from "./IVeilContract.sol";
 /// `NodeRegistration(bytes32 cluster,bytes32 peer,address operator,uint8 roles,bytes32 organisation,string labels,uint32 nonce)`
 ///
 /// What only readers off chain need (the key, the organisation's name, the labels) is in the event
-/// `NodeRegistered` and not stored: join the nodes of `nodes` with their last such event by peer. A
+/// `NodeRegistered` and not stored: join the nodes of `nodes` with their event by peer and
+/// `registration`. A
 /// contract that needs the key takes it as an argument and compares its hash with the peer.
 ///
 /// What a node is, its roles and its organisation, the cluster's admin says: `register` uses an approval up
@@ -18,7 +19,9 @@ import {IVeilContract} from "./IVeilContract.sol";
 /// organisation; the admin's own nodes need none.
 ///
 /// Stake counts from the election of `activeFrom` on: two epochs after the one in which it was added,
-/// or at once before the cluster's first key. A node that leaves is out of the next election at once;
+/// or at once before the cluster's first key. A node that leaves is out of the next election at once, and one
+/// that the admin of an elected cluster takes out only of the one after the next, so that the admin chooses
+/// nobody by it;
 /// its stake stays slashable until the committees that it may sit in are replaced and their disputes
 /// are closed.
 interface INodeRegistry is IVeilContract {
@@ -32,8 +35,8 @@ interface INodeRegistry is IVeilContract {
         uint8 seatsPerOrganisation;
         /// Whether workers may register without the admin's approval. Members never may.
         bool openToWorkers;
-        /// Whether committees are elected. If not, they are the first members in the order of
-        /// registration ("appointed": the admin chooses by admitting them).
+        /// Whether committees are elected. If not, they are the first members in the order of their
+        /// positions ("appointed": the admin chooses by admitting them).
         bool elected;
         /// Longest time between two slots while work is pending, in milliseconds.
         uint64 slotMillis;
@@ -102,8 +105,10 @@ interface INodeRegistry is IVeilContract {
         /// Its account.
         address operator;
         uint8 roles;
-        /// Place in its list (members, or workers that are not members), counting nodes that left.
+        /// Place in its list (members, or workers that are not members); it changes as others leave.
         uint32 position;
+        /// How often it has registered, this time included: tells its event `NodeRegistered` from earlier ones.
+        uint32 registration;
         /// First seven bytes of the Keccak-256 of the organisation's word.
         bytes7 organisationTag;
         /// All of its stake, in wei.
@@ -120,7 +125,8 @@ interface INodeRegistry is IVeilContract {
         /// Counts from the election of epoch `activeFrom` on.
         uint88 added;
         uint24 activeFrom;
-        /// If leaving: the epoch whose key ends the last committee that the node may sit in.
+        /// If leaving: the epoch whose key ends the last committee that the node may sit in. If its eviction
+        /// is announced: the first epoch that it is no candidate of.
         uint24 exitEpoch;
         /// If leaving: since when, Unix time.
         uint32 exitRequestedAt;
@@ -147,13 +153,14 @@ interface INodeRegistry is IVeilContract {
     );
     /// @notice What was approved and not used is void.
     event ApprovalWithdrawn(bytes32 indexed cluster, bytes32 indexed peer);
-    /// @notice A node joined. The identity's key is given compressed.
+    /// @notice A node joined, for the first time or once more: `registration` counts from 1. The identity's key is
+    /// given compressed.
     event NodeRegistered(
         bytes32 indexed cluster,
         bytes32 indexed peer,
         address indexed operator,
         uint8 roles,
-        uint32 position,
+        uint32 registration,
         uint256 identityX,
         uint8 identityPrefix,
         bytes32 organisation,
@@ -177,9 +184,20 @@ interface INodeRegistry is IVeilContract {
     event ExitRequested(
         bytes32 indexed cluster, bytes32 indexed peer, uint256 amount, uint64 exitEpoch
     );
-    /// @notice The stake went back to its operator.
+    /// @notice The admin takes a member of an elected cluster out: it is no candidate from this epoch on, and
+    /// the admin may complete it once that election is due.
+    event EvictionAnnounced(bytes32 indexed cluster, bytes32 indexed peer, uint64 fromEpoch);
+    /// @notice Where a node's stake will go.
+    event WithdrawalAddressChanged(
+        bytes32 indexed cluster, bytes32 indexed peer, address indexed to
+    );
+    /// @notice Who may become the cluster's admin by accepting; zero for nobody.
+    event AdminProposed(bytes32 indexed cluster, address indexed to);
+    /// @notice The cluster has another admin.
+    event AdminChanged(bytes32 indexed cluster, address indexed before, address indexed admin);
+    /// @notice The stake went to its withdrawal address, or its operator.
     event StakeWithdrawn(
-        bytes32 indexed cluster, bytes32 indexed peer, address indexed operator, uint256 amount
+        bytes32 indexed cluster, bytes32 indexed peer, address indexed to, uint256 amount
     );
     /// @notice Part of the stake went to the disputes contract.
     event StakeSlashed(bytes32 indexed cluster, bytes32 indexed peer, uint256 amount);
@@ -236,7 +254,18 @@ interface INodeRegistry is IVeilContract {
     /// @notice The stake is still slashable. It is free once epoch `exitEpoch` has a key and
     /// `DISPUTE_WINDOW` is over after that, or at `latest` (Unix time) whatever happens.
     error StillSlashable(uint64 exitEpoch, uint64 latest);
-    /// @notice The operator's account did not take the stake.
+    /// @notice `open` challenges of the cluster are not decided; the stake waits for them, until `latest` (Unix
+    /// time) at most.
+    error HeldByChallenges(uint256 open, uint64 latest);
+    /// @notice The cluster has as many members as it may.
+    error TooManyMembers(bytes32 cluster, uint256 most);
+    /// @notice The eviction is announced and can be completed when the election of epoch `fromEpoch` is due.
+    error EvictionPending(bytes32 cluster, bytes32 peer, uint64 fromEpoch);
+    /// @notice Only the node's withdrawal address may change it, or its operator while there is none.
+    error NotStakeHolder(bytes32 cluster, bytes32 peer, address caller);
+    /// @notice The admin has not proposed this account for its place.
+    error NotNextAdmin(bytes32 cluster, address caller);
+    /// @notice The account did not take the stake.
     error PaymentFailed(address to);
 
     /// @notice Registers a cluster; the caller becomes its admin. Its policy is uploaded to the
@@ -245,6 +274,15 @@ interface INodeRegistry is IVeilContract {
     function registerCluster(bytes32 salt, Settings calldata settings)
         external
         returns (bytes32 cluster);
+
+    /// @notice Proposes another admin, which has to accept; zero proposes nobody. The admin.
+    function transferAdmin(bytes32 cluster, address to) external;
+
+    /// @notice Takes the admin's place. Whom it proposed.
+    function acceptAdmin(bytes32 cluster) external;
+
+    /// @notice Whom the admin proposed for its place.
+    function nextAdmin(bytes32 cluster) external view returns (address);
 
     /// @notice Admits a peer, under an operator's account, in these roles and of this organisation. The
     /// operator then completes the registration with `register`, which proves possession of the
@@ -283,12 +321,19 @@ interface INodeRegistry is IVeilContract {
     ) external;
 
     /// @notice Takes a node out of the cluster at once; its stake, if any, enters the exit queue. Its
-    /// operator or the admin.
+    /// operator or the admin. A member of an elected cluster, the admin takes out in two calls: the first
+    /// announces it for the election after the next one.
     function requestExit(bytes32 cluster, bytes32 peer) external;
 
-    /// @notice Pays the stake of a node that left to its operator, when it is no longer slashable.
-    /// Anyone.
+    /// @notice Pays the stake of a node that left to its withdrawal address, or to its operator if there is
+    /// none, when it is no longer slashable and open challenges of the cluster hold it back no longer. Anyone.
     function withdraw(bytes32 cluster, bytes32 peer) external;
+
+    /// @notice Says where the stake of a node goes. Its operator, once; from then on that address.
+    function setWithdrawalAddress(bytes32 cluster, bytes32 peer, address to) external;
+
+    /// @notice Where the stake of a node goes; zero for its operator.
+    function withdrawalAddress(bytes32 cluster, bytes32 peer) external view returns (address);
 
     /// @notice Moves stake to the disputes contract, which alone may call this. Takes what there is.
     /// @return taken At most `amount`.
@@ -314,8 +359,8 @@ interface INodeRegistry is IVeilContract {
     /// @notice The node's stake, also while it leaves.
     function stakeOf(bytes32 cluster, bytes32 peer) external view returns (Stake memory);
 
-    /// @notice Registered nodes in the order of registration, from position `from` on, looking at
-    /// `count` positions at most.
+    /// @notice Registered nodes from position `from` on, `count` at most. They are in the order of registration,
+    /// except that the last takes the place of one that leaves.
     /// @param members True for members, workers among them; false for workers that are not members.
     /// @return page The nodes.
     /// @return next Where to go on; 0 at the end.
@@ -324,10 +369,10 @@ interface INodeRegistry is IVeilContract {
         view
         returns (Node[] memory page, uint32 next);
 
-    /// @notice Peers of the registered members in the order of registration: the first
+    /// @notice Peers of the registered members in the order of their positions: the first
     /// `committeeSize` of them are an appointed committee, the `standbys` after them its spares.
     function members(bytes32 cluster) external view returns (bytes32[] memory);
 
-    /// @notice Members with enough stake for the election of `epoch`, in the order of registration.
+    /// @notice Members with enough stake for the election of `epoch`, in the order of their positions.
     function candidates(bytes32 cluster, uint64 epoch) external view returns (Candidate[] memory);
 }

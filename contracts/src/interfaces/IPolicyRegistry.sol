@@ -13,16 +13,17 @@ import {IVeilContract} from "./IVeilContract.sol";
 /// `keccak256(bytes.concat(keccak256(abi.encode(keccak256("veil v1 image leaf"), kind, digest))))`.
 /// The digest of a signature is the SHA-256 of the signature itself. One of them may be named when the image
 /// is allowed: it is checked to be under the root, and nodes find it beside the image.
-/// A cluster in which no image was ever announced (`imageCount` 0) does not restrict images.
+/// A cluster restricts images from when the first one that was ever announced is allowed on (`restrictedFrom`):
+/// until then, and so while none was announced, it runs any.
 interface IPolicyRegistry is IVeilContract {
     /// @notice What an account may do in a cluster, and how much of it.
     struct Allowance {
         /// `RIGHT_` bits.
         uint32 rights;
-        /// Jobs in one epoch.
-        uint32 jobsPerEpoch;
-        /// Bits that the placement of these jobs may tell about other's load, in one epoch.
-        uint32 leakBitsPerEpoch;
+        /// Jobs on one day (UTC).
+        uint32 jobsPerDay;
+        /// Bits that the placement of these jobs may tell about other's load, on one day.
+        uint32 leakBitsPerDay;
     }
 
     /// @notice What is known of an image.
@@ -143,11 +144,14 @@ interface IPolicyRegistry is IVeilContract {
 
     function imageOf(bytes32 cluster, bytes32 manifest) external view returns (Image memory);
 
+    /// @notice From when (Unix time) the cluster runs allowed images only; 0 while none was ever announced.
+    function restrictedFrom(bytes32 cluster) external view returns (uint64);
+
     /// @notice How many images were ever announced.
     function imageCount(bytes32 cluster) external view returns (uint64);
 
     /// @notice Every image that is allowed now, and whether the cluster runs no others: it runs all until the
-    /// first is announced.
+    /// first is allowed.
     function allowedImages(bytes32 cluster)
         external
         view

@@ -35,12 +35,16 @@ interface IVeilContract {
     error Paused(uint64 until);
     /// @notice Only the directory's owner, the timelock, may do this.
     error NotGovernance(address caller);
-    /// @notice Only the contract of this name in the directory may do this.
+    /// @notice Only the contract of this name in the same set may do this.
     error NotContract(bytes32 name, address caller);
 
     /// @notice The directory that this contract was deployed for; the `contract` of everything that
     /// is signed.
     function directory() external view returns (address);
+
+    /// @notice The version of the set that this contract is for: the one that was to be published next when
+    /// it was deployed. It works with the contracts of that set, and with no others.
+    function setVersion() external view returns (uint64);
 
     /// @notice Raised whenever the interface changes; a client refuses versions that it was not
     /// built for.

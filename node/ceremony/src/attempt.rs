@@ -414,6 +414,11 @@ async fn abort_on_chain(member: &Member, proposal: &Proposal, reason: &str) {
     let Some(seat) = seat(member, proposal) else { return };
     let (epoch, attempt) = (proposal.epoch, proposal.attempt);
     let chain = &member.chain;
+    // Whoever misbehaves could make the others leave one by one, otherwise.
+    if !matches!(chain.abort_costs_seat().await, Ok(false)) {
+        tracing::info!("the attempt is left to expire: ending it would cost this member its seat");
+        return;
+    }
     if let Ok(AttemptStatus::Proposed) = chain.status(epoch, attempt).await
         && let Err(error) = chain.abort(epoch, attempt, digest, seat, identity).await
     {

@@ -215,6 +215,12 @@ pub trait CommitPointChain: Send + Sync + 'static {
         possession: &GroupSignature,
     ) -> Result<(), CommitPointError>;
 
+    /// Whether a member that ends an attempt forfeits its seat, as it does in an elected committee.
+    ///
+    /// # Errors
+    /// [`CommitPointError`].
+    async fn abort_costs_seat(&self) -> Result<bool, CommitPointError>;
+
     /// Ends an attempt, signed by a member's identity.
     ///
     /// # Errors

@@ -212,17 +212,18 @@ impl CommitPointChain for ChainCommitPoint {
         let possession: [u8; 65] = possession.as_bytes().try_into().map_err(|_| {
             CommitPointError::Refused("the proof of possession has another length".to_owned())
         })?;
-        let endorsements = Endorsements {
-            members: signatures.to_vec(),
-            possession: GroupSignature(possession),
-            handover: None,
-        };
+        let endorsements =
+            Endorsements { members: signatures.to_vec(), possession: GroupSignature(possession) };
         let publication = self.publication(publication)?;
         match self.chain.publish_key(&publication, &roster, &endorsements).await {
             // Another member was faster, or it is too late: its status says which.
             Err(ChainError::Refused(refusal)) if refusal.is_attempt_over() => Ok(()),
             published => Ok(published.map(drop)?),
         }
+    }
+
+    async fn abort_costs_seat(&self) -> Result<bool, CommitPointError> {
+        Ok(self.chain.cluster(self.cluster).await?.elected)
     }
 
     async fn abort(

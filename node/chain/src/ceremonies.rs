@@ -34,8 +34,8 @@ impl Chain {
         KeyCeremony::new(evm(self.contracts.key_ceremony), self.rpc.provider.clone())
     }
 
-    /// Keys of the committee of an epoch and of its standbys, before any replacement: those elected, or
-    /// in an appointed cluster the first members in the order of registration. If there are too few, the
+    /// Keys of the committee of an epoch and of its standbys, those that are out among them: those elected, or
+    /// in an appointed cluster the first members in the registry's list. If there are too few, the
     /// contract refuses them by name.
     async fn next_committee(
         &self,
@@ -60,7 +60,8 @@ impl Chain {
     }
 
     /// Proposes an attempt and freezes its roster; only the cluster's admin may. The roster is the elected
-    /// committee, or in an appointed cluster the first members, with the seats replaced so far.
+    /// committee, or in an appointed cluster the first members, with a standby in the place of each that has
+    /// forfeited its seat or, elected, has left.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -80,7 +81,8 @@ impl Chain {
         self.transact("the proposal of a ceremony", request).await
     }
 
-    /// Ends an attempt that has not published; only the admin and the members' operators may.
+    /// Ends an attempt that has not published; only the members' operators may, whose seats an elected committee
+    /// gives to standbys, and the admin of an appointed one.
     ///
     /// # Errors
     /// [`ChainError`]; [`Refusal::is_attempt_over`] if it is over already.
@@ -130,7 +132,7 @@ impl Chain {
         self.transact("the abort of a ceremony", request).await
     }
 
-    /// Seats the next standby in place of a member that was absent from the last attempt, which failed.
+    /// Takes the epoch's seat from a member that was absent from the last attempt, which failed.
     /// `witnesses`: t+1 other members by ascending seat, with their signatures over
     /// [`absence_digest`].
     ///
@@ -164,7 +166,8 @@ impl Chain {
         self.transact("the replacement of a seat", request).await
     }
 
-    /// Publishes a key with all signatures. `roster` is the attempt's, as identities in the order
+    /// Publishes a key with all signatures: the first one is in force then, a later one when it is activated
+    /// ([`Self::activate_key`]). `roster` is the attempt's, as identities in the order
     /// of seats.
     ///
     /// # Errors
@@ -198,15 +201,34 @@ impl Chain {
             referenceStringOrigin: publication.reference_string.origin as u8,
         };
         let possession = frost(&endorsements.possession)?;
-        let handover = match &endorsements.handover {
+        let request =
+            self.ceremony().publish(arguments, signatures, possession).into_transaction_request();
+        self.transact("the publication of a key", request).await
+    }
+
+    /// Puts an epoch's published key in force. `last` is the last certificate that was anchored, and `handover`
+    /// the signature of the group before over
+    /// [`KeyPublication::handover_digest`]; none in a succession.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    #[boxed]
+    pub async fn activate_key(
+        &self,
+        cluster: ClusterId,
+        epoch: Epoch,
+        last: KeccakDigest,
+        handover: Option<&GroupSignature>,
+    ) -> Result<Mined, ChainError> {
+        let signature = match handover {
             Some(signature) => frost(signature)?,
             None => FrostSignature { rx: U256::ZERO, ry: U256::ZERO, z: U256::ZERO },
         };
         let request = self
             .ceremony()
-            .publish(arguments, signatures, possession, handover)
+            .activate(cluster.0.into(), epoch.0, last.0.into(), signature)
             .into_transaction_request();
-        self.transact("the publication of a key", request).await
+        self.transact("the activation of a key", request).await
     }
 
     /// How many attempts were proposed for an epoch: the number of the next one.

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The interface version of the contracts that this build speaks.
-const INTERFACE_VERSION: u16 = 4;
+const INTERFACE_VERSION: u16 = 5;
 
 /// Declares what depends on the list of contracts: their addresses, their names in the directory, their
 /// interfaces.

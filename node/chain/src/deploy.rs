@@ -46,12 +46,17 @@ pub struct DeployOptions {
     /// local chain; on others 128, four epochs of Ethereum, since the proposers of the next two could
     /// foresee prevrandao (EIP-4399).
     pub election_delay: Option<u64>,
+    /// Seconds that nodes have to come before an election's candidates can be frozen, counted from the cluster's
+    /// registration or the key before. If none is given: 0 on a local chain, one day on others.
+    pub registration_window: Option<u64>,
 }
 
 /// The timelock's delay on a chain that is not local: two days.
 const DEFAULT_TIMELOCK_SECONDS: u64 = 2 * 24 * 3600;
 /// The delay of an election on a chain that is not local: four epochs of Ethereum.
 const DEFAULT_ELECTION_BLOCKS: u64 = 128;
+/// The time to come before an election on a chain that is not local: one day.
+const DEFAULT_WINDOW_SECONDS: u64 = 24 * 3600;
 
 /// Where a set is: the record that `veil chain deploy` writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -109,6 +114,8 @@ impl Chain {
             options.timelock_delay.unwrap_or(if local { 0 } else { DEFAULT_TIMELOCK_SECONDS });
         let blocks =
             options.election_delay.unwrap_or(if local { 1 } else { DEFAULT_ELECTION_BLOCKS });
+        let window =
+            options.registration_window.unwrap_or(if local { 0 } else { DEFAULT_WINDOW_SECONDS });
 
         let own = evm(account.address());
         let guardian = options.guardian.map_or(own, evm);
@@ -123,15 +130,16 @@ impl Chain {
         let registry = deployer.create(&NodeRegistry::BYTECODE, directory.abi_encode()).await?;
         let uses_registry = (directory, registry).abi_encode_params();
         let policies = deployer.create(&PolicyRegistry::BYTECODE, uses_registry).await?;
-        let uses_registry = (directory, registry, blocks).abi_encode_params();
-        let election = deployer.create(&CommitteeElection::BYTECODE, uses_registry).await?;
+        let elects = (directory, registry, blocks, window).abi_encode_params();
+        let election = deployer.create(&CommitteeElection::BYTECODE, elects).await?;
         let uses_both = (directory, registry, election).abi_encode_params();
         let ceremony = deployer.create(&KeyCeremony::BYTECODE, uses_both).await?;
-        let with_policies = (directory, policies, ceremony).abi_encode_params();
+        let with_policies = (directory, policies, registry).abi_encode_params();
         let with_registry = (directory, registry, ceremony).abi_encode_params();
         let board = deployer.create(&JobBoard::BYTECODE, with_policies).await?;
-        let anchor = deployer.create(&AssignmentAnchor::BYTECODE, with_registry.clone()).await?;
-        let disputes = deployer.create(&Disputes::BYTECODE, with_registry).await?;
+        let anchor = deployer.create(&AssignmentAnchor::BYTECODE, with_registry).await?;
+        let judges = (directory, registry, ceremony, anchor).abi_encode_params();
+        let disputes = deployer.create(&Disputes::BYTECODE, judges).await?;
 
         let contracts = Contracts {
             directory: address(directory),

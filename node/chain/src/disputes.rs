@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use alloy::{primitives::U256, providers::RootProvider};
 use async_recursion::async_recursion as boxed;
 use veil_contracts::disputes::{
-    Disputes::{self, DisputesInstance},
+    Disputes::{self, ChallengeOpened, DisputesInstance},
     IAssignmentAnchor::Certificate,
     IDisputes::{Challenge, Vote},
     IVeilContract::{CompactSignature, FrostSignature, Point},
 };
 use veil_protocol_spec::{
-    Address, ClusterId, Epoch, PeerIdHash, PublicIdentity, Signature, Slot,
-    scheduling::{AssignmentCertificate, CertificateVote},
+    Address, Blake3Digest, ClusterId, Epoch, PeerIdHash, PublicIdentity, Signature, Slot,
+    scheduling::{AssignmentCertificate, CertificateBody, CertificateVote},
 };
 
 use crate::{
@@ -27,6 +27,8 @@ use crate::{
 
 type Contract = DisputesInstance<RootProvider>;
 
+/// What a challenger puts up, in wei.
+const BOND: u128 = 100_000_000_000_000_000;
 /// `IDisputes.ChallengeStatus`: of a number that no challenge has, and of one that is not decided.
 const UNKNOWN: u8 = 0;
 const OPEN: u8 = 1;
@@ -112,11 +114,13 @@ impl Chain {
         &self,
         certificate: &AssignmentCertificate,
     ) -> Result<(Certificate, FrostSignature), ChainError> {
-        let body = &certificate.body;
-        self.check_scope(&body.binding.scope)?;
         let FrostParts { rx, ry, z } = FrostParts::of(&certificate.signature)?;
-        let arguments = certificate_arguments!(Certificate, body);
-        Ok((arguments, FrostSignature { rx, ry, z }))
+        Ok((self.unsigned(&certificate.body)?, FrostSignature { rx, ry, z }))
+    }
+
+    fn unsigned(&self, body: &CertificateBody) -> Result<Certificate, ChainError> {
+        self.check_scope(&body.binding.scope)?;
+        Ok(certificate_arguments!(Certificate, body))
     }
 
     /// What a member has lost in an epoch, in wei.
@@ -172,7 +176,43 @@ impl Chain {
         self.rpc.call("a challenge", call).await
     }
 
-    /// What an account may claim of rewards, bonds and slashed stake, in wei.
+    /// Questions what a slot computed, with a bond of 0.1 ether, and gives the challenge's number. `chain`: the
+    /// slot's certificate and all later ones up to one that was anchored recently; `evidence`: digest of what
+    /// re-executing it gave.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    #[boxed]
+    pub async fn challenge_evaluation(
+        &self,
+        chain: &[CertificateBody],
+        evidence: Blake3Digest,
+    ) -> Result<u64, ChainError> {
+        let certificates = chain.iter().map(|body| self.unsigned(body));
+        let certificates = certificates.collect::<Result<Vec<_>, _>>()?;
+        let request = self
+            .disputes()
+            .challenge(certificates, evidence.0.into())
+            .value(U256::from(BOND))
+            .into_transaction_request();
+        let receipt = self.send("the challenge of a slot", request).await?;
+        let event = receipt.decoded_log::<ChallengeOpened>();
+        event
+            .map(|log| log.id.saturating_to())
+            .ok_or(ChainError::Unexpected("a challenge without its event"))
+    }
+
+    /// Ends a challenge that governance has not decided in time; its bond goes back.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    #[boxed]
+    pub async fn lapse_challenge(&self, id: u64) -> Result<Mined, ChainError> {
+        let request = self.disputes().lapse(U256::from(id)).into_transaction_request();
+        self.transact("the end of a challenge", request).await
+    }
+
+    /// What an account may claim of rewards and bonds, in wei.
     ///
     /// # Errors
     /// [`ChainError`].

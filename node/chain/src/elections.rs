@@ -6,11 +6,12 @@
 //!    header in RLP, with the candidates of the event.
 //! 3. [`Chain::committee`] reads the drawn peers from the event and checks them against the hash on
 //!    chain; [`Chain::verify_election`] repeats the draw.
+//! 4. Who of it does not make the key, a standby follows; [`Chain::extend_election`] draws more of them.
 //!
 //! Any account may do each step.
 
 use alloy::{
-    primitives::{B256, keccak256},
+    primitives::{B256, U256, keccak256},
     providers::{Provider, RootProvider},
     rlp::Encodable,
     rpc::types::{BlockNumberOrTag, Filter},
@@ -59,6 +60,9 @@ pub struct Election {
     pub committee_hash: KeccakDigest,
 }
 
+/// What another draw of an epoch costs, in wei.
+pub const REDRAW_PRICE: u128 = 1_000_000_000_000_000_000;
+
 /// A drawn committee.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElectedCommittee {
@@ -73,7 +77,8 @@ impl Chain {
         CommitteeElection::new(evm(self.contracts.committee_election), self.rpc.provider.clone())
     }
 
-    /// Freezes the candidates of the next epoch, and fixes the deciding block.
+    /// Freezes the candidates of the next epoch, and fixes the deciding block. `redraw`: of an epoch that is drawn
+    /// and has had no key for long; that costs [`REDRAW_PRICE`], which is burnt.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -82,10 +87,34 @@ impl Chain {
         &self,
         cluster: ClusterId,
         epoch: Epoch,
+        redraw: bool,
     ) -> Result<Mined, ChainError> {
-        let request =
-            self.election_contract().request(cluster.0.into(), epoch.0).into_transaction_request();
+        let price = U256::from(if redraw { REDRAW_PRICE } else { 0 });
+        let request = self
+            .election_contract()
+            .request(cluster.0.into(), epoch.0)
+            .value(price)
+            .into_transaction_request();
         self.transact("the request of an election", request).await
+    }
+
+    /// Draws more standbys of a sealed election, from where its draw ended.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    #[boxed]
+    pub async fn extend_election(
+        &self,
+        cluster: ClusterId,
+        epoch: Epoch,
+    ) -> Result<Mined, ChainError> {
+        let election = self.election(cluster, epoch).await?;
+        let candidates = self.candidates(cluster, epoch, election.round).await?;
+        let request = self
+            .election_contract()
+            .extend(cluster.0.into(), epoch.0, candidates)
+            .into_transaction_request();
+        self.transact("the extension of an election", request).await
     }
 
     /// Draws the committee, by the header of the deciding block.
@@ -199,7 +228,8 @@ impl Chain {
             })
             .collect();
         let seed = election::seed(&event.prevRandao.0, &self.scope(cluster), epoch, event.round);
-        let count = settings.committee.n() + usize::from(settings.standbys);
+        // Its standbys may have become more than the cluster's settings say.
+        let count = committee.seats.len() + committee.standbys.len();
         let limit = usize::from(settings.seats_per_organisation);
         let drawn = election::draw(&seed, &candidates, count, limit);
         let drawn = drawn.into_iter().filter_map(|at| candidates.get(at)).map(|one| one.peer);

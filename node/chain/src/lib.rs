@@ -98,7 +98,7 @@ pub use connection::Chain;
 pub use contracts::Contracts;
 pub use deploy::{DeployConfig, DeployOptions, Deployment};
 pub use disputes::Challenges;
-pub use elections::{ElectedCommittee, Election, ElectionStatus};
+pub use elections::{ElectedCommittee, Election, ElectionStatus, REDRAW_PRICE};
 pub use endpoints::{EndpointStatus, RpcUrls};
 pub use error::ChainError;
 pub use events::ChainEvent;

@@ -112,8 +112,8 @@ impl Chain {
     ) -> Result<Mined, ChainError> {
         let arguments = AllowanceArguments {
             rights: allowance.rights.0,
-            jobsPerEpoch: allowance.jobs_per_epoch,
-            leakBitsPerEpoch: allowance.leak_bits_per_epoch,
+            jobsPerDay: allowance.jobs_per_day,
+            leakBitsPerDay: allowance.leak_bits_per_day,
         };
         let request = self
             .policies()
@@ -139,8 +139,8 @@ impl Chain {
         let found = self.rpc.call("an account's rights", call).await?;
         Ok(Allowance {
             rights: Rights(found.rights),
-            jobs_per_epoch: found.jobsPerEpoch,
-            leak_bits_per_epoch: found.leakBitsPerEpoch,
+            jobs_per_day: found.jobsPerDay,
+            leak_bits_per_day: found.leakBitsPerDay,
         })
     }
 

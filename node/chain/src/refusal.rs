@@ -93,6 +93,12 @@ impl Refusal {
     pub const fn is_out_of_order(&self) -> bool {
         matches!(self, Self::Anchor(Anchor::SlotNotLater(_) | Anchor::WrongBase(_)))
     }
+
+    /// Whether the deployment is confirmed already: by an earlier attempt whose answer did not arrive.
+    #[must_use]
+    pub const fn is_confirmed(&self) -> bool {
+        matches!(self, Self::Anchor(Anchor::AlreadyConfirmed(_)))
+    }
 }
 
 impl core::error::Error for Refusal {}
@@ -115,5 +121,51 @@ impl fmt::Display for Refusal {
             ),
         };
         f.write_str(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::json_abi::{ContractObject, Error};
+
+    use super::*;
+    use crate::contracts::INTERFACES;
+
+    const TIMELOCK: &str =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../contracts/abi/Timelock.json"));
+
+    /// A revert with this error, all of its arguments zero or empty.
+    fn revert(error: &Error) -> Vec<u8> {
+        let mut data = error.selector().to_vec();
+        let (mut heads, mut tails) = (Vec::new(), Vec::new());
+        for input in &error.inputs {
+            let mut word = [0; 32];
+            if input.ty.ends_with("[]") || input.ty == "bytes" || input.ty == "string" {
+                // Where it begins: behind the heads and the lengths before, all of them zero.
+                let at = 32 * error.inputs.len() + tails.len();
+                word[24..].copy_from_slice(&(at as u64).to_be_bytes());
+                tails.extend([0; 32]);
+            }
+            heads.extend(word);
+        }
+        data.extend(heads);
+        data.extend(tails);
+        data
+    }
+
+    #[test]
+    fn every_error_of_the_contracts_has_a_sentence() {
+        let mut errors = 0;
+        for (contract, abi) in INTERFACES.iter().chain(&[("Timelock", TIMELOCK)]) {
+            let abi: ContractObject = serde_json::from_str(abi).unwrap();
+            for error in abi.abi.unwrap().errors() {
+                errors += 1;
+                let refusal = Refusal::decode(&revert(error));
+                let sentence = refusal.to_string();
+                assert!(!matches!(refusal, Refusal::Unknown(_)), "{contract}.{}", error.name);
+                assert!(sentence.contains(' ') && !sentence.contains(&error.name), "{sentence}");
+            }
+        }
+        assert!(errors > 100, "{errors}");
     }
 }

@@ -16,7 +16,6 @@ use tracing::warn;
 use veil_contracts::node_registry::NodeRegistry::NodeRegistered;
 use veil_protocol_spec::{
     Address, ClusterId, PeerIdHash, PublicIdentity,
-    registry::Roles,
     scheduling::{BlockRef, Label, Organisation},
 };
 
@@ -25,7 +24,6 @@ use crate::{
     error::ChainError,
     point::compressed,
     rpc::Rpc,
-    types::roles_of,
 };
 
 /// Names the request in errors.
@@ -39,15 +37,14 @@ pub(crate) struct Registered {
     pub(crate) labels: Vec<Label>,
 }
 
-/// Peer, whether it is a member, and its place in the order of registration. The registry gives a place
-/// once, and counts members and other workers apart.
-type Place = (PeerIdHash, bool, u32);
+/// Peer, and which of its registrations, counted from 1.
+type Numbered = (PeerIdHash, u32);
 
 /// The registrations of a cluster up to a block, and perhaps later ones.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ClusterRegistrations {
     read_to: Option<BlockRef>,
-    by_place: HashMap<Place, Registered>,
+    by_number: HashMap<Numbered, Registered>,
     keys: HashMap<PeerIdHash, PublicIdentity>,
 }
 
@@ -96,8 +93,8 @@ impl Registrations {
 
 impl ClusterRegistrations {
     /// The registration of a node that the registry lists.
-    pub(crate) fn of(&self, peer: PeerIdHash, roles: Roles, position: u32) -> Option<&Registered> {
-        self.by_place.get(&(peer, roles.member, position))
+    pub(crate) fn of(&self, peer: PeerIdHash, registration: u32) -> Option<&Registered> {
+        self.by_number.get(&(peer, registration))
     }
 
     /// The key of a peer that is registered or once was.
@@ -116,9 +113,7 @@ impl ClusterRegistrations {
         let labels = event.labels.split(',').filter_map(|label| label.parse().ok()).collect();
         let organisation = organisation(&event.organisation);
         self.keys.insert(peer, identity);
-        self.by_place.insert(
-            (peer, roles_of(event.roles).member, event.position),
-            Registered { identity, organisation, labels },
-        );
+        self.by_number
+            .insert((peer, event.registration), Registered { identity, organisation, labels });
     }
 }

@@ -223,7 +223,8 @@ impl Chain {
     }
 
     /// Takes a node out of the cluster; only its operator and the admin may. Its stake enters the exit
-    /// queue.
+    /// queue. A member of an elected cluster the admin takes out in two calls, two epochs apart; whether the node
+    /// is still there, [`Self::node`] says.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -238,7 +239,8 @@ impl Chain {
         self.transact("the exit of a node", request).await
     }
 
-    /// Pays the stake of a node that left to its operator, once it can no longer be slashed.
+    /// Pays the stake of a node that left to its withdrawal address, or its operator, once it can no longer be
+    /// slashed.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -253,7 +255,51 @@ impl Chain {
         self.transact("the withdrawal of a stake", request).await
     }
 
-    /// The cluster's nodes, members first, each in the order of registration; all as of one block.
+    /// Says where the stake of a node goes when it is paid. Its operator may, once; then only that address.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    #[boxed]
+    pub async fn set_withdrawal_address(
+        &self,
+        cluster: ClusterId,
+        peer: PeerIdHash,
+        to: Address,
+    ) -> Result<Mined, ChainError> {
+        let request = self
+            .registry()
+            .setWithdrawalAddress(cluster.0.into(), peer.0.into(), evm(to))
+            .into_transaction_request();
+        self.transact("the withdrawal address of a stake", request).await
+    }
+
+    /// Proposes another admin of the cluster, who has to accept; nobody to withdraw that. Only the admin may.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    #[boxed]
+    pub async fn transfer_admin(
+        &self,
+        cluster: ClusterId,
+        to: Option<Address>,
+    ) -> Result<Mined, ChainError> {
+        let to = evm(to.unwrap_or(Address([0; 20])));
+        let request =
+            self.registry().transferAdmin(cluster.0.into(), to).into_transaction_request();
+        self.transact("the transfer of a cluster", request).await
+    }
+
+    /// Takes the place of the admin, who has proposed this account.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    #[boxed]
+    pub async fn accept_admin(&self, cluster: ClusterId) -> Result<Mined, ChainError> {
+        let request = self.registry().acceptAdmin(cluster.0.into()).into_transaction_request();
+        self.transact("the transfer of a cluster", request).await
+    }
+
+    /// The cluster's nodes, members first, each in the order of the registry's lists; all as of one block.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -347,7 +393,7 @@ fn registered(
 ) -> Result<RegisteredNode, ChainError> {
     let (peer, roles) = (PeerIdHash(node.peer.0), roles_of(node.roles));
     let stated = known
-        .of(peer, roles, node.position)
+        .of(peer, node.registration)
         .ok_or(ChainError::Unexpected("a node without the event of its registration"))?;
     Ok(RegisteredNode {
         peer,

@@ -203,11 +203,12 @@ impl KeyPublication {
         KeccakDigest(digest(&self.scope, &typed::KeyPossession { publication }))
     }
 
-    /// The digest that the group of the epoch before signs.
+    /// The digest that the group of the epoch before signs, whose last anchored certificate is `last`.
     #[must_use]
-    pub fn handover_digest(&self) -> KeccakDigest {
+    pub fn handover_digest(&self, last: KeccakDigest) -> KeccakDigest {
         let publication = self.message().eip712_hash_struct();
-        KeccakDigest(digest(&self.scope, &typed::KeyHandover { publication }))
+        let message = typed::KeyHandover { publication, lastCertificate: last.0.into() };
+        KeccakDigest(digest(&self.scope, &message))
     }
 }
 

@@ -53,24 +53,24 @@ impl Rights {
 pub struct Allowance {
     /// The rights.
     pub rights: Rights,
-    /// Jobs in one epoch.
-    pub jobs_per_epoch: u32,
-    /// Bits that the placement of these jobs may reveal about others' load, in one epoch.
-    pub leak_bits_per_epoch: u32,
+    /// Jobs on one day (UTC).
+    pub jobs_per_day: u32,
+    /// Bits that the placement of these jobs may reveal about others' load, on one day.
+    pub leak_bits_per_day: u32,
 }
 
 impl Allowance {
     /// No right, no quota.
-    pub const NONE: Self = Self { rights: Rights::NONE, jobs_per_epoch: 0, leak_bits_per_epoch: 0 };
+    pub const NONE: Self = Self { rights: Rights::NONE, jobs_per_day: 0, leak_bits_per_day: 0 };
 
     /// The right to submit jobs, with the largest quotas.
     #[must_use]
     pub const fn submit_freely() -> Self {
-        Self { rights: Rights::SUBMIT, jobs_per_epoch: u32::MAX, leak_bits_per_epoch: u32::MAX }
+        Self { rights: Rights::SUBMIT, jobs_per_day: u32::MAX, leak_bits_per_day: u32::MAX }
     }
 }
 
-/// What an operator has used of its quotas in an epoch.
+/// What an operator has used of its quotas on this day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct JobUsage {
     /// Jobs submitted.
@@ -92,8 +92,7 @@ pub struct ClusterSettings {
     pub seats_per_organisation: u8,
     /// Whether workers may register without the admin's approval. Members never may.
     pub open_to_workers: bool,
-    /// Whether committees are elected by stake; if not, they are the first members in the order of
-    /// registration.
+    /// Whether committees are elected by stake; if not, they are the first members in the registry's list.
     pub elected: bool,
     /// Longest time between slots while work is pending.
     pub slot_millis: u64,
@@ -200,13 +199,13 @@ pub struct RegisteredNode {
     pub organisation: Option<Organisation>,
     /// Public labels.
     pub labels: Vec<Label>,
-    /// Place in the order of registration, members and other workers counted apart.
+    /// Place in the registry's list, members and other workers apart; it changes when others leave.
     pub position: u32,
     /// All of its stake, in wei.
     pub stake: u128,
     /// What it is given, if it is a worker.
     pub eligibility: Eligibility,
-    /// Its seat in an appointed committee: the first n members in the order of registration. `None` where
+    /// Its seat in an appointed committee: the first n members in the registry's list. `None` where
     /// committees are elected ([`crate::ElectedCommittee`]). The seats of an attempt are
     /// [`CeremonyAttempt::roster`].
     pub seat: Option<ParticipantIndex>,
@@ -282,9 +281,6 @@ pub struct Endorsements {
     /// Signature by the new group over
     /// [`KeyPublication::possession_digest`](crate::KeyPublication::possession_digest).
     pub possession: GroupSignature,
-    /// Signature by the group of the epoch before over
-    /// [`KeyPublication::handover_digest`](crate::KeyPublication::handover_digest); none for epoch 0.
-    pub handover: Option<GroupSignature>,
 }
 
 /// The key of an epoch, active now or before.

@@ -13,7 +13,8 @@
 //! 4. [`history`] says which versions of a job there were, and submits one of them again, or stops them.
 //! 5. [`show`] writes for people what nodes and contracts say.
 //! 6. [`reach`] leads to where replicas run.
-//! 7. [`verify::Verifier`] checks a placement for somebody who trusts nothing but the chain.
+//! 7. [`chain`] says what the contracts have of a cluster and its elections.
+//! 8. [`verify::Verifier`] checks a placement for somebody who trusts nothing but the chain.
 //!
 //! # State and restart
 //! None. A submission that is cut off leaves either nothing on chain, or a digest whose body a node has:
@@ -29,6 +30,7 @@
 //! assert_eq!(Obstacle::of_scale(&job, &ClusterPolicy::default()), None);
 //! ```
 
+pub mod chain;
 pub mod error;
 pub mod figures;
 pub mod history;

@@ -59,11 +59,11 @@ pub enum Obstacle {
     #[error(transparent)]
     Delegation(NotDelegated),
     /// The account has submitted as many jobs as it may.
-    #[error("this account has submitted {used} of {allowed} jobs in this epoch")]
+    #[error("this account has submitted {used} of {allowed} jobs on this day (UTC)")]
     Quota { used: u32, allowed: u32 },
     /// The account's jobs would tell more than they may.
     #[error(
-        "the job states {stated} bits; this account has stated {used} of {allowed} in this epoch: state fewer \
+        "the job states {stated} bits; this account has stated {used} of {allowed} on this day (UTC): state fewer \
          (`--leak-bits`), or have the quota raised with `veil chain grant`"
     )]
     LeakBits { stated: u32, used: u32, allowed: u32 },

@@ -107,13 +107,13 @@ pub struct JobPlan {
     pub encrypted: bool,
     /// Bits that its submission would state.
     pub leak_bits: u32,
-    /// Bits that the account has stated in this epoch, and may state.
+    /// Bits that the account has stated on this day (UTC), and may state.
     pub leak_bits_used: u32,
     /// See the former.
     pub leak_bits_allowed: u32,
-    /// Jobs that the account has submitted in this epoch.
+    /// Jobs that the account has submitted on this day (UTC).
     pub jobs_used: u32,
-    /// Jobs that it may submit in an epoch.
+    /// Jobs that it may submit on a day.
     pub jobs_allowed: u32,
     /// Whether the cluster allows the image.
     pub image_allowed: bool,
@@ -214,11 +214,11 @@ pub async fn look_at(
     if !allowance.rights.has(Rights::SUBMIT) {
         obstacles.push(Obstacle::Right);
     } else {
-        let (used, allowed) = (usage.jobs, allowance.jobs_per_epoch);
+        let (used, allowed) = (usage.jobs, allowance.jobs_per_day);
         if used >= allowed {
             obstacles.push(Obstacle::Quota { used, allowed });
         }
-        let (used, allowed) = (usage.leak_bits, allowance.leak_bits_per_epoch);
+        let (used, allowed) = (usage.leak_bits, allowance.leak_bits_per_day);
         if used.saturating_add(stated) > allowed {
             obstacles.push(Obstacle::LeakBits { stated, used, allowed });
         }
@@ -248,9 +248,9 @@ pub async fn look_at(
         limits: Limits::of(&spec),
         leak_bits: stated,
         leak_bits_used: usage.leak_bits,
-        leak_bits_allowed: allowance.leak_bits_per_epoch,
+        leak_bits_allowed: allowance.leak_bits_per_day,
         jobs_used: usage.jobs,
-        jobs_allowed: allowance.jobs_per_epoch,
+        jobs_allowed: allowance.jobs_per_day,
         image_allowed,
         workers: workers.len(),
         candidates: fitting.into(),

@@ -273,7 +273,7 @@ pub fn write_plan(out: &mut dyn Write, plan: &JobPlan) -> io::Result<()> {
     }
     writeln!(
         out,
-        "costs      a transaction; 1 job of the {} left in this epoch, {} bits of the {} left",
+        "costs      a transaction; 1 job of the {} left today (UTC), {} bits of the {} left",
         plan.jobs_allowed.saturating_sub(plan.jobs_used),
         plan.leak_bits,
         plan.leak_bits_allowed.saturating_sub(plan.leak_bits_used)

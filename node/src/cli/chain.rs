@@ -2,11 +2,11 @@
 
 mod approve;
 mod arguments;
+mod custody;
 mod elect;
 pub(super) mod eligibility;
 mod image;
 mod policy;
-mod status;
 mod watch;
 
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use veil_node_chain::{Allowance, Chain, ClusterSettings, DeployOptions, NodeRegistration, Rights};
-use veil_node_operator::show;
+use veil_node_operator::{chain, show};
 use veil_node_storage::durable::write_new;
 use veil_node_terminal::waiting;
 use veil_protocol_spec::{
@@ -46,10 +46,18 @@ pub(super) enum Command {
     Register(Register),
     /// Add to a node's stake.
     Stake(Stake),
-    /// Take a node out of the cluster; its stake enters the exit queue.
+    /// Take a node out of the cluster; its stake enters the exit queue. A member of an elected cluster, its admin takes
+    /// out in two calls: the first announces it for the election after the next one.
     Exit(NodeArguments),
-    /// Pay the stake of a node that left to its operator.
+    /// Pay the stake of a node that left to its withdrawal address, or to its operator.
     Withdraw(NodeArguments),
+    /// Say where the stake of a node goes when it is paid.
+    Payout(Payout),
+    /// Give the cluster to another admin, which has to accept.
+    Admin(custody::Admin),
+    /// Claim rewards and bonds, and end challenges that nobody decided.
+    #[command(subcommand)]
+    Dispute(custody::Dispute),
     /// Show or replace the cluster's policy.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -81,6 +89,10 @@ pub(super) struct Deploy {
     /// local chain and 128 on others.
     #[arg(long, value_name = "BLOCKS")]
     election_delay: Option<u64>,
+    /// Seconds that nodes have to come before the candidates of an election can be frozen; if not given, none on a
+    /// local chain and a day on others.
+    #[arg(long, value_name = "S")]
+    registration_window: Option<u64>,
     #[command(flatten)]
     connection: Connection,
 }
@@ -96,7 +108,7 @@ pub(super) struct NewCluster {
     /// Spares behind the committee.
     #[arg(long, default_value_t = 0, value_name = "N")]
     standbys: u8,
-    /// Elect committees by stake; if not given, they are the first members in the order of registration.
+    /// Elect committees by stake; if not given, they are the first members in the registry's list.
     #[arg(long)]
     elected: bool,
     /// Most seats of one organisation; 0 for no limit.
@@ -134,10 +146,10 @@ pub(super) struct Grant {
     /// What it may do; may be given twice.
     #[arg(long, value_enum, default_values = ["submit"])]
     right: Vec<Right>,
-    /// Jobs in one epoch.
+    /// Jobs on one day (UTC).
     #[arg(long, default_value_t = 1000, value_name = "N")]
     jobs: u32,
-    /// Bits that the placement of these jobs may tell about others' load, in one epoch.
+    /// Bits that the placement of these jobs may tell about others' load, on one day.
     #[arg(long, default_value_t = 100_000, value_name = "N")]
     leak_bits: u32,
     /// Take everything away.
@@ -190,6 +202,15 @@ pub(super) struct Stake {
     /// How much, in wei.
     #[arg(long, value_name = "WEI")]
     amount: u128,
+    #[command(flatten)]
+    node: NodeArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Payout {
+    /// The account. The node's operator says so once; from then on only that account may change it.
+    #[arg(long, value_name = "ADDRESS", value_parser = arguments::parse_address)]
+    to: Address,
     #[command(flatten)]
     node: NodeArguments,
 }
@@ -249,6 +270,9 @@ const fn connection(command: &Command) -> &Connection {
         Command::Register(a) => &a.connection,
         Command::Stake(a) => &a.node.connection,
         Command::Exit(a) | Command::Withdraw(a) => &a.connection,
+        Command::Payout(a) => &a.node.connection,
+        Command::Admin(a) => &a.place.connection,
+        Command::Dispute(a) => a.connection(),
         Command::Policy(a) => a.connection(),
         Command::Image(a) => a.connection(),
         Command::Elect(a) => a.connection(),
@@ -263,7 +287,7 @@ async fn carry_out(command: &Command) -> Result<Value, Failure> {
         Command::Cluster(arguments) => cluster(arguments).await,
         Command::Approve(arguments) => approve::carry_out(arguments).await,
         Command::Grant(arguments) => {
-            let chain = arguments.contract.connect_to_send(&arguments.connection).await?;
+            let to = arguments.contract.connect_to_send(&arguments.connection).await?;
             let rights = arguments.right.iter().fold(Rights::NONE, |all, right| {
                 all.and(match right {
                     Right::Submit => Rights::SUBMIT,
@@ -275,25 +299,15 @@ async fn carry_out(command: &Command) -> Result<Value, Failure> {
             } else {
                 Allowance {
                     rights,
-                    jobs_per_epoch: arguments.jobs,
-                    leak_bits_per_epoch: arguments.leak_bits,
+                    jobs_per_day: arguments.jobs,
+                    leak_bits_per_day: arguments.leak_bits,
                 }
             };
             let cluster = arguments.cluster.id();
-            let account = arguments.account.or_else(|| chain.account()).ok_or_else(|| {
+            let account = arguments.account.or_else(|| to.account()).ok_or_else(|| {
                 Failure::usage("nobody signs: give --keystore, or set VEIL_CHAIN_KEY")
             })?;
-            let mined = chain.set_allowance(cluster, account, allowance).await?;
-            let now = chain.allowance(cluster, account).await?;
-            Ok(json!({
-                "account": format!("0x{account}"),
-                "may_submit": now.rights.has(Rights::SUBMIT),
-                "may_allow_images": now.rights.has(Rights::IMAGES),
-                "jobs_per_epoch": now.jobs_per_epoch,
-                "leak_bits_per_epoch": now.leak_bits_per_epoch,
-                "announced": now != allowance,
-                "transaction": format!("0x{}", mined.transaction),
-            }))
+            Ok(chain::grant(&to, cluster, account, allowance).await?)
         }
         Command::Register(arguments) => register(arguments).await,
         Command::Stake(Stake { amount, node }) => {
@@ -303,20 +317,30 @@ async fn carry_out(command: &Command) -> Result<Value, Failure> {
         }
         Command::Exit(node) => {
             let chain = node.contract.connect_to_send(&node.connection).await?;
-            Ok(node.report(chain.exit_node(node.cluster.id(), node.peer).await?.transaction))
+            let mined = chain.exit_node(node.cluster.id(), node.peer).await?;
+            let mut report = node.report(mined.transaction);
+            report["left"] = json!(chain.node(node.cluster.id(), node.peer).await?.is_none());
+            Ok(report)
         }
         Command::Withdraw(node) => {
             let chain = node.contract.connect_to_send(&node.connection).await?;
             Ok(node.report(chain.withdraw_stake(node.cluster.id(), node.peer).await?.transaction))
         }
+        Command::Payout(Payout { to, node }) => {
+            let chain = node.contract.connect_to_send(&node.connection).await?;
+            let mined = chain.set_withdrawal_address(node.cluster.id(), node.peer, *to).await?;
+            Ok(node.report(mined.transaction))
+        }
+        Command::Admin(arguments) => custody::admin(arguments).await,
+        Command::Dispute(command) => custody::dispute(command).await,
         Command::Policy(command) => policy::carry_out(command).await,
         Command::Image(command) => image::carry_out(command).await,
         Command::Elect(command) => elect::carry_out(command).await,
         // It prints as it goes.
         Command::Watch(_) => Ok(Value::Null),
         Command::Status(arguments) => {
-            let chain = arguments.contract.connect(&arguments.connection).await?;
-            Ok(status::describe(&chain, arguments.cluster).await?)
+            let to = arguments.contract.connect(&arguments.connection).await?;
+            Ok(chain::describe(&to, arguments.cluster).await?)
         }
     }
 }
@@ -344,6 +368,7 @@ async fn deploy(arguments: &Deploy) -> Result<Value, Failure> {
         timelock_delay: arguments.timelock_delay,
         guardian: arguments.guardian,
         election_delay: arguments.election_delay,
+        registration_window: arguments.registration_window,
     };
     waiting::on("deploying the contracts, a transaction each, and waiting until all are mined");
     let (_, deployment) = Chain::deploy_with(config, options).await?;
@@ -399,7 +424,7 @@ async fn register(arguments: &Register) -> Result<Value, Failure> {
     Ok(json!({
         "cluster": format!("0x{}", registration.cluster),
         "peer": format!("0x{}", PeerIdHash::of(&identity.public())),
-        "roles": status::roles(registration.roles),
+        "roles": chain::roles(registration.roles),
         "organisation": registration.organisation,
         "stake_wei": registration.stake.to_string(),
         "transaction": format!("0x{}", mined.transaction),

@@ -136,6 +136,22 @@ fn what_the_failures_and_the_runbook_tell_to_run_exists() {
     assert!(commands > 50, "the commands are not found: {commands}");
 }
 
+/// What a contract refuses is said with the next command: that exists, too.
+#[test]
+fn what_refusals_of_contracts_tell_to_run_exists() {
+    let mut commands = 0;
+    let folder = root().join("node/chain/src/refusal");
+    for file in fs::read_dir(folder).unwrap().flatten() {
+        let text = fs::read_to_string(file.path()).unwrap();
+        for span in code_spans(&text).filter(|span| span.starts_with("veil ")) {
+            commands += 1;
+            // What is filled in is no word of a command.
+            check_command(span.split(" {").next().unwrap());
+        }
+    }
+    assert!(commands > 40, "the sentences are not found: {commands}");
+}
+
 #[test]
 fn every_kind_of_failure_begins_with_a_command() {
     let document = document("failures.md");

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
-use veil_node_chain::{Chain, ChainError, Mined};
+use veil_node_chain::{Chain, ChainError, Mined, Refusal};
 use veil_node_core::cluster::{Tasks, Views};
 use veil_node_storage::ledger::{Ledger, LedgerError};
 use veil_protocol_spec::{
@@ -38,6 +38,15 @@ enum ConfirmError {
     Stopped,
 }
 
+impl ConfirmError {
+    fn is_confirmed(&self) -> bool {
+        match self {
+            Self::Chain(error) => error.refusal().is_some_and(Refusal::is_confirmed),
+            _ => false,
+        }
+    }
+}
+
 /// Confirms deployments with the account of this node; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Confirmer {
@@ -70,11 +79,15 @@ impl Confirmer {
             }
             for replica in replicas {
                 let backoff = ExponentialBuilder::default().with_max_times(RETRIES).with_jitter();
-                match (|| this.confirm(slot, replica)).retry(backoff).await {
+                let retried = (|| this.confirm(slot, replica)).retry(backoff);
+                match retried.when(|error| !error.is_confirmed()).await {
                     Ok(mined) => {
                         let (job, index) = replica;
                         let transaction = mined.transaction;
                         tracing::info!(%slot, %job, replica = %index, %transaction, "confirmed on chain");
+                    }
+                    Err(error) if error.is_confirmed() => {
+                        tracing::debug!(%slot, %error, "confirmed on chain before");
                     }
                     Err(error) => tracing::warn!(%slot, %error, "not confirmed on chain"),
                 }

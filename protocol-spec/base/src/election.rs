@@ -2,7 +2,7 @@
 //! (`ICommitteeElection`), by which anyone checks an election, or foresees what sealing gives.
 //!
 //! # Roles
-//! Candidates are the members with enough stake, frozen on chain in the order of registration before
+//! Candidates are the members with enough stake, frozen on chain in the order of the registry before
 //! the deciding block exists. Their weights are one plus the stake in gwei.
 //!
 //! # Steps

@@ -206,6 +206,10 @@ impl CommitPointChain for TestChain {
         Ok(())
     }
 
+    async fn abort_costs_seat(&self) -> Result<bool, CommitPointError> {
+        Ok(false)
+    }
+
     async fn abort(
         &self,
         _epoch: Epoch,

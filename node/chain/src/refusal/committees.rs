@@ -6,7 +6,7 @@ use veil_contracts::{
     key_ceremony::KeyCeremony::KeyCeremonyErrors as Ceremony,
 };
 
-use super::words::{Common, account, common, not_admin, short};
+use super::words::{Common, account, common, not_admin, short, unix};
 
 pub(super) fn ceremony(error: &Ceremony) -> String {
     match error {
@@ -86,19 +86,24 @@ pub(super) fn ceremony(error: &Ceremony) -> String {
         Ceremony::WrongRoster(_) => {
             "the keys given are not those of the committee and its standbys: check them with `veil chain elect show` and repeat".to_owned()
         }
-        Ceremony::TooManyAttempts(e) => format!(
-            "the committee has used up its {} attempts: elect another one with `veil chain elect request`",
-            e.attempts
+        Ceremony::NoReadyKey(e) => format!(
+            "no key is ready for epoch {}: the next ceremony makes one, beginning with `veil ceremony propose`",
+            e.epoch
+        ),
+        Ceremony::NotTheHead(e) => format!(
+            "the handover names certificate {}, and {} was anchored last: have the group sign it again, on that one",
+            short(&e.given),
+            short(&e.head)
         ),
         Ceremony::AttemptNotFailed(e) => format!(
             "attempt {} has not failed: seats are replaced after the last attempt was aborted or has expired",
             e.attempt
         ),
         Ceremony::NoStandbyLeft(_) => {
-            "all standby members are seated: elect another committee with `veil chain elect request`".to_owned()
+            "no standby is left for a seat: draw more with `veil chain elect extend`, or admit more members to an appointed committee with `veil chain approve`".to_owned()
         }
         Ceremony::SeatAlreadyReplaced(e) => format!(
-            "seat {} was replaced after this attempt: propose the next one with `veil ceremony propose`",
+            "the member in seat {} has no seat of this epoch any more: propose the next attempt with `veil ceremony propose`",
             e.seat
         ),
         Ceremony::TooFewAbsences(e) => format!(
@@ -126,7 +131,29 @@ pub(super) fn election(error: &Election) -> String {
             format!("the next committee is that of epoch {}, not {}", e.expected, e.given)
         }
         Election::AlreadyRequested(e) => format!(
-            "epoch {} has an election, and its committee has attempts left: `veil chain elect show` shows it",
+            "epoch {} has an election that is not sealed, or whose committee is at work: `veil chain elect show` shows it",
+            e.epoch
+        ),
+        Election::DrawnAlready(e) => format!(
+            "epoch {} has its committee: propose its ceremony with `veil ceremony propose`; if it has no key by {}, `veil chain elect request --redraw` draws another one",
+            e.epoch,
+            unix(e.from)
+        ),
+        Election::WindowOpen(e) => format!(
+            "nodes may still come before the candidates of epoch {} are frozen: `veil chain elect request` at {} or later",
+            e.epoch,
+            unix(e.from)
+        ),
+        Election::WrongPrice(e) => format!(
+            "this draw costs {} wei, not {}: give --redraw to `veil chain elect request` if the epoch was drawn before, and only then",
+            e.price, e.given
+        ),
+        Election::NotSealed(e) => format!(
+            "the election of epoch {} is not sealed: `veil chain elect seal` does that",
+            e.epoch
+        ),
+        Election::NobodyLeft(e) => format!(
+            "all candidates of epoch {} that may have a seat are drawn: `veil chain elect request --redraw` freezes others, a week after the draw",
             e.epoch
         ),
         Election::TooFewCandidates(e) => format!(
@@ -194,9 +221,32 @@ pub(super) fn disputes(error: &Disputes) -> String {
             "a point is not on the curve, or the share is not below the order".to_owned()
         }
         Disputes::ShareIsValid(_) => "the share is right: there is nothing to punish".to_owned(),
+        Disputes::DisputesClosed(e) => format!(
+            "epoch {} could be disputed until {}: nothing can be done about it any more",
+            e.epoch,
+            unix(e.until)
+        ),
+        Disputes::NotAnchored(_) => {
+            "the certificates lead up to none that was anchored recently: show all up to the last one"
+                .to_owned()
+        }
+        Disputes::ChallengeLapsed(e) => format!(
+            "challenge {} could be decided until {}: `veil chain dispute lapse` gives its bond back",
+            e.id,
+            unix(e.until)
+        ),
+        Disputes::ChallengeNotLapsed(e) => format!(
+            "governance may decide challenge {} until {}: wait for it",
+            e.id,
+            unix(e.until)
+        ),
+        Disputes::NoKey(e) => common(&Common::NoKey(e.epoch)),
         Disputes::WrongBond(e) => format!("a challenge needs a bond of {} wei", e.expected),
         Disputes::AlreadyChallenged(e) => {
-            format!("certificate {} is challenged already", short(&e.certificate))
+            format!(
+                "this account has challenged certificate {} already: wait until that is decided",
+                short(&e.certificate)
+            )
         }
         Disputes::ChallengeNotOpen(e) => format!("there is no open challenge {}", e.id),
         Disputes::NothingToClaim(e) => {

@@ -6,7 +6,7 @@ use veil_contracts::{
     timelock::Timelock::TimelockErrors as Timelock,
 };
 
-use super::words::{Common, account, common, missing_right, not_admin, short};
+use super::words::{Common, account, common, missing_right, name, not_admin, short, unix};
 
 pub(super) fn directory(error: &Directory) -> String {
     match error {
@@ -29,7 +29,26 @@ pub(super) fn directory(error: &Directory) -> String {
         Directory::NotGuardian(e) => {
             format!("account {} is neither the guardian nor the timelock", account(&e.caller))
         }
-        Directory::EmptySet(_) => "a set names at least one contract".to_owned(),
+        Directory::OtherSet(e) => format!(
+            "the {} was deployed for set {} of the directory, and the next one is {}: deploy all contracts of a set anew with `veil chain deploy`",
+            name(&e.name),
+            e.version,
+            e.next
+        ),
+        Directory::OtherInterface(e) => format!(
+            "the {} has interface version {}, the directory {}: deploy a directory of that version with `veil chain deploy`",
+            name(&e.name),
+            e.version,
+            e.expected
+        ),
+        Directory::IncompleteSet(e) => format!(
+            "the set has no {}: publish all seven contracts at once, as `veil chain deploy` does",
+            name(&e.name)
+        ),
+        Directory::PauseTooSoon(e) => format!(
+            "new work was paused lately, and may be again from {} on: `veil chain status` shows whether it is",
+            unix(e.from)
+        ),
         Directory::OwnableUnauthorizedAccount(e) => {
             format!("account {} does not own the directory", account(&e.account))
         }

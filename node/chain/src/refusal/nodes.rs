@@ -128,6 +128,32 @@ pub(super) fn registry(error: &Registry) -> String {
             e.exitEpoch.saturating_sub(1),
             unix(e.latest)
         ),
+        Registry::HeldByChallenges(e) => format!(
+            "{} challenges of the cluster are not decided: `veil chain withdraw` again when they are, or after {} in any case",
+            e.open,
+            unix(e.latest)
+        ),
+        Registry::TooManyMembers(e) => format!(
+            "cluster {} has {} members, as many as can be: its admin takes one out with `veil chain exit`",
+            short(&e.cluster),
+            e.most
+        ),
+        Registry::EvictionPending(e) => format!(
+            "peer {} may be drawn for the epochs before {}: repeat `veil chain exit` when epoch {} has its key, or let its operator run it now",
+            short(&e.peer),
+            e.fromEpoch,
+            e.fromEpoch.saturating_sub(1)
+        ),
+        Registry::NotStakeHolder(e) => format!(
+            "account {} is neither the withdrawal address of peer {} nor, while it has none, its operator: use that account's key",
+            account(&e.caller),
+            short(&e.peer)
+        ),
+        Registry::NotNextAdmin(e) => format!(
+            "the admin of cluster {} has not proposed account {1} for its place: it runs `veil chain admin --propose {1}`",
+            short(&e.cluster),
+            account(&e.caller)
+        ),
         Registry::PaymentFailed(e) => common(&Common::PaymentFailed(e.to)),
         Registry::MissingContract(_) => common(&Common::MissingContract),
         Registry::Paused(e) => common(&Common::Paused(e.until)),

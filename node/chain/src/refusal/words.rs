@@ -22,6 +22,11 @@ pub(super) fn account(address: &Address) -> String {
     address.to_string()
 }
 
+/// A contract's name, as a directory has it.
+pub(super) fn name(word: &B256) -> String {
+    word.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect()
+}
+
 pub(super) fn unix(seconds: u64) -> String {
     format!("{seconds} (Unix time)")
 }
@@ -62,11 +67,10 @@ pub(super) fn common(what: &Common) -> String {
             account(caller)
         ),
         Common::NotContract(name, caller) => {
-            let name = name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte));
             format!(
-                "{} is not the {} of the active set, which alone may do this",
+                "{} is not the {} of the same set, which alone may do this",
                 account(caller),
-                name.collect::<String>()
+                self::name(name)
             )
         }
         Common::GroupSuspended(epoch) => format!(

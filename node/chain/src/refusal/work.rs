@@ -15,18 +15,23 @@ pub(super) fn jobs(error: &Jobs) -> String {
         }
         Jobs::UnknownJob(e) => format!("there is no job {}", e.position),
         Jobs::NotSubmitter(e) => format!(
-            "account {} did not submit job {}: only who did may cancel it",
+            "account {} did not submit job {}: who did cancels it, or the cluster's admin, with `veil job cancel`",
             account(&e.caller),
             e.position
         ),
         Jobs::AlreadyCancelled(e) => format!("job {} is cancelled already", e.position),
+        Jobs::AlreadySubmitted(e) => format!(
+            "operator {} has submitted job {} in this cluster already: `veil job status` shows it",
+            account(&e.operator),
+            short(&e.digest)
+        ),
         Jobs::EmptyDigest(_) => "a job has a digest".to_owned(),
         Jobs::QuotaExceeded(e) => format!(
-            "the account has submitted {} of {} jobs of this epoch: wait for the next epoch, or ask the admin for `veil chain grant --jobs`",
+            "the account has submitted {} of {} jobs of this day (UTC): wait for the next one, or ask the admin for `veil chain grant --jobs`",
             e.used, e.allowed
         ),
         Jobs::LeakBudgetExceeded(e) => format!(
-            "the job may reveal {} bits about others' load, and {} of the account's {} are used in this epoch: ask for fewer replicas, wait for the next epoch, or ask the admin for `veil chain grant --leak-bits`",
+            "the job may reveal {} bits about others' load, and {} of the account's {} are used on this day (UTC): ask for fewer replicas, wait for the next day, or ask the admin for `veil chain grant --leak-bits`",
             e.stated, e.used, e.allowed
         ),
         Jobs::NotDelegate(e) => format!(
@@ -94,12 +99,12 @@ pub(super) fn anchor(error: &Anchor) -> String {
             "the certificate is not signed by the group of its epoch".to_owned()
         }
         Anchor::NotAnchored(e) => format!(
-            "certificate {} is not below the head {}: anchor it, or show all later ones too",
+            "certificate {} leads up to none of the last 64 that were anchored, of which {} is the last: wait until a later one is anchored, and show all between them",
             short(&e.hash),
             short(&e.head)
         ),
         Anchor::NotIncluded(e) => {
-            format!("assignment {} is not under root {}", short(&e.assignmentHash), short(&e.root))
+            format!("assignment {} is not under root {}", short(&e.leaf), short(&e.root))
         }
         Anchor::ReservedInLeaf(_) => {
             "a leaf that hides its worker, or says that its replica is drained, is of a later version".to_owned()
@@ -109,6 +114,10 @@ pub(super) fn anchor(error: &Anchor) -> String {
         }
         Anchor::UnprovenAssignment(e) => format!(
             "assignment {} is not proven to be anchored yet: prove it first",
+            short(&e.assignmentHash)
+        ),
+        Anchor::AlreadyConfirmed(e) => format!(
+            "deployment {} is confirmed already: nothing is left to do",
             short(&e.assignmentHash)
         ),
         Anchor::NotWorkerOperator(e) => format!(

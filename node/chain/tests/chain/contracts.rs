@@ -227,7 +227,7 @@ async fn a_key_needs_the_signatures_of_all_members_and_of_the_group() {
 
     let (group, stranger) = (Group::generate(world.committee), Group::generate(world.committee));
     let publication = world.publication(0, 0, &group);
-    let good = world.endorse(&publication, &group, None);
+    let good = world.endorse(&publication, &group);
     let publish = async |endorsements: &_| {
         world.admin.publish_key(&publication, &world.roster(), endorsements).await
     };
@@ -270,7 +270,7 @@ async fn an_attempt_that_was_aborted_or_has_expired_makes_no_key() {
     let reason = Blake3Digest([1; 32]);
     let publish = async |attempt| {
         let publication = world.publication(0, attempt, &group);
-        let endorsements = world.endorse(&publication, &group, None);
+        let endorsements = world.endorse(&publication, &group);
         world.admin.publish_key(&publication, &world.roster(), &endorsements).await
     };
     let status = async |attempt| {
@@ -322,15 +322,24 @@ async fn the_next_epoch_needs_the_consent_of_the_group_before() {
 
     world.admin.propose_ceremony(&world.proposal(1, 0).await).await.unwrap();
     let publication = world.publication(1, 0, &second);
-    for wrong in [None, Some(&second)] {
-        let endorsements = world.endorse(&publication, &second, wrong);
-        assert_refused!(
-            world.admin.publish_key(&publication, &world.roster(), &endorsements).await,
-            Ceremony(CeremonyErrors::WrongHandoverSignature(_))
-        );
-    }
-    let endorsements = world.endorse(&publication, &second, Some(&first));
+    let endorsements = world.endorse(&publication, &second);
     world.admin.publish_key(&publication, &world.roster(), &endorsements).await.unwrap();
+    assert_eq!(world.admin.current_epoch(world.cluster).await.unwrap(), Some(Epoch(0)), "ready");
+    assert_refused!(
+        world.activate(&publication, &second).await,
+        Ceremony(CeremonyErrors::WrongHandoverSignature(_))
+    );
+    let handover = first.sign(publication.handover_digest(CertificateBody::NO_PREVIOUS));
+    let none = CertificateBody::NO_PREVIOUS;
+    assert_refused!(
+        world.admin.activate_key(world.cluster, Epoch(1), none, Some(&handover)).await,
+        Ceremony(CeremonyErrors::NotTheHead(_))
+    );
+    world.activate(&publication, &first).await.unwrap();
+    assert_refused!(
+        world.activate(&publication, &first).await,
+        Ceremony(CeremonyErrors::NoReadyKey(_))
+    );
     assert_eq!(world.admin.current_epoch(world.cluster).await.unwrap(), Some(Epoch(1)));
 
     let late = world.body(0, 2, certificate.hash());
@@ -340,6 +349,38 @@ async fn the_next_epoch_needs_the_consent_of_the_group_before() {
     );
     let next = world.body(1, 2, certificate.hash());
     world.admin.anchor(&second.certify(next)).await.unwrap();
+}
+
+/// A cluster gets another admin when that one accepts; a stake's operator says once where it goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_and_a_stakes_payment_are_given_away() {
+    let world = World::new(4).await;
+    let (heir, cold) = (world.account(3), world.account(4));
+    let (cluster, account) = (world.cluster, heir.account().unwrap());
+    assert_refused!(
+        heir.accept_admin(cluster).await,
+        Registry(NodeRegistryErrors::NotNextAdmin(_))
+    );
+    world.admin.transfer_admin(cluster, Some(account)).await.unwrap();
+    world.admin.transfer_admin(cluster, None).await.unwrap();
+    assert_refused!(
+        heir.accept_admin(cluster).await,
+        Registry(NodeRegistryErrors::NotNextAdmin(_))
+    );
+    world.admin.transfer_admin(cluster, Some(account)).await.unwrap();
+    heir.accept_admin(cluster).await.unwrap();
+    assert_eq!(heir.cluster(cluster).await.unwrap().admin, account);
+
+    let operator = world.account(5);
+    operator.register_node(&world.registration(WORKER), &identity(8)).await.unwrap();
+    let peer = PeerIdHash::of(&identity(8).public());
+    let to = cold.account().unwrap();
+    operator.set_withdrawal_address(cluster, peer, to).await.unwrap();
+    assert_refused!(
+        operator.set_withdrawal_address(cluster, peer, account).await,
+        Registry(NodeRegistryErrors::NotStakeHolder(_))
+    );
+    cold.set_withdrawal_address(cluster, peer, account).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -352,7 +393,7 @@ async fn jobs_are_ordered_and_need_a_right() {
     world.admin.set_allowance(world.cluster, account, FREELY).await.unwrap();
     assert_eq!(world.admin.allowance(world.cluster, account).await.unwrap(), FREELY);
     let own = world.admin.account().unwrap();
-    let budget = Allowance { leak_bits_per_epoch: 4, ..FREELY };
+    let budget = Allowance { leak_bits_per_day: 4, ..FREELY };
     world.admin.set_allowance(world.cluster, own, budget).await.unwrap();
     assert_eq!(operator.submit_job(world.cluster, digest, 0, 3).await.unwrap(), 0);
     assert_eq!(world.admin.submit_job(world.cluster, digest, 0, 3).await.unwrap(), 1);
@@ -364,7 +405,10 @@ async fn jobs_are_ordered_and_need_a_right() {
 
     let foreign = operator.cancel_job(world.cluster, 1).await;
     assert_refused!(foreign, Jobs(JobBoardErrors::NotSubmitter(_)));
-    operator.cancel_job(world.cluster, 0).await.unwrap();
+    let copy = operator.submit_job(world.cluster, digest, 1, 3).await;
+    assert_refused!(copy, Jobs(JobBoardErrors::AlreadySubmitted(_)));
+    // The admin may cancel anybody's.
+    world.admin.cancel_job(world.cluster, 0).await.unwrap();
     let jobs = world.admin.jobs(world.cluster, 0).await.unwrap();
     let shown: Vec<_> = jobs.iter().map(|job| (job.position, job.cancelled)).collect();
     assert_eq!(shown, [(0, true), (1, false)]);

@@ -12,7 +12,7 @@ async fn a_delegated_key_submits_and_cancels_until_it_may_no_more() {
     let (cluster, digest) = (world.cluster, Blake3Digest([0x0b; 32]));
     let (operator, key) = (world.account(1), world.account(2));
     let (owner, account) = (operator.account().unwrap(), key.account().unwrap());
-    let two = Allowance { jobs_per_epoch: 2, ..Allowance::submit_freely() };
+    let two = Allowance { jobs_per_day: 2, ..Allowance::submit_freely() };
     world.admin.set_allowance(cluster, owner, two).await.unwrap();
 
     let submit = async |nonce| key.submit_job_for(cluster, owner, digest, nonce, 1).await;
@@ -25,7 +25,7 @@ async fn a_delegated_key_submits_and_cancels_until_it_may_no_more() {
 
     // The job, its nonce and its quota are the operator's, who goes on counting.
     assert_eq!(submit(0).await.unwrap(), 0);
-    assert_eq!(operator.submit_job(cluster, digest, 1, 1).await.unwrap(), 1);
+    assert_eq!(operator.submit_job(cluster, Blake3Digest([0x0c; 32]), 1, 1).await.unwrap(), 1);
     assert_refused!(submit(2).await, Jobs(JobBoardErrors::QuotaExceeded(_)));
     let jobs = world.admin.jobs(cluster, 0).await.unwrap();
     assert!(jobs.iter().all(|job| job.operator == owner));

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use alloy::{primitives::U256, sol_types::SolCall};
 use veil_contracts::{
     committee_election::CommitteeElection::CommitteeElectionErrors as ElectionErrors,
-    disputes::Disputes, key_ceremony::KeyCeremony::KeyCeremonyErrors as CeremonyErrors,
+    disputes::Disputes::{self, DisputesErrors},
+    key_ceremony::KeyCeremony::KeyCeremonyErrors as CeremonyErrors,
 };
 use veil_node_chain::{
     AttemptStatus, Challenges, ClusterSettings, ElectedCommittee, ElectionStatus, Endorsements,
@@ -63,7 +64,7 @@ async fn elected_cluster() -> World {
 async fn elect(world: &World, epoch: u64) -> ElectedCommittee {
     let (cluster, epoch) = (world.cluster, Epoch(epoch));
     let anyone = world.account(5);
-    let mined = anyone.request_election(cluster, epoch).await.unwrap();
+    let mined = anyone.request_election(cluster, epoch, false).await.unwrap();
     let election = anyone.election(cluster, epoch).await.unwrap();
     assert_eq!(election.status, ElectionStatus::Requested);
     assert!(election.random_block > mined.block, "not there yet when it was requested");
@@ -86,14 +87,12 @@ fn endorse(
     publication: &KeyPublication,
     roster: &[PeerIdHash],
     group: &Group,
-    previous: Option<&Group>,
 ) -> (Vec<PublicIdentity>, Endorsements) {
     let digest = publication.member_digest();
     let identities: Vec<_> = roster.iter().map(identity_of).collect();
     let endorsements = Endorsements {
         members: identities.iter().map(|identity| identity.sign(&digest)).collect(),
         possession: group.sign(publication.possession_digest()),
-        handover: previous.map(|previous| previous.sign(publication.handover_digest())),
     };
     (identities.iter().map(SecretIdentity::public).collect(), endorsements)
 }
@@ -112,7 +111,7 @@ async fn from_an_election_to_a_slashed_equivocator() {
     let attempt = admin.ceremony_attempt(cluster, Epoch(0), Attempt(0)).await.unwrap().unwrap();
     assert_eq!(attempt.roster, first.seats);
     let publication = world.publication(0, 0, &group);
-    let (roster, endorsements) = endorse(&publication, &first.seats, &group, None);
+    let (roster, endorsements) = endorse(&publication, &first.seats, &group);
     let mined = world.account(7).publish_key(&publication, &roster, &endorsements).await.unwrap();
     eprintln!("gas of publish, n = 4, elected: {}", mined.gas);
 
@@ -169,14 +168,15 @@ async fn from_an_election_to_a_slashed_equivocator() {
     // Its key needs the first group's signature, by FROST.
     let next = Group::generate(world.committee);
     let publication = world.publication(1, 1, &next);
-    for wrong in [None, Some(&next)] {
-        let (roster, endorsements) = endorse(&publication, &expected, &next, wrong);
-        let refused = refusal(admin.publish_key(&publication, &roster, &endorsements).await);
-        let handover = CeremonyErrors::WrongHandoverSignature(Default::default());
-        assert_eq!(refused, Refusal::Ceremony(handover));
-    }
-    let (roster, endorsements) = endorse(&publication, &expected, &next, Some(&group));
+    let (roster, endorsements) = endorse(&publication, &expected, &next);
     admin.publish_key(&publication, &roster, &endorsements).await.unwrap();
+    assert_eq!(admin.current_epoch(cluster).await.unwrap(), Some(Epoch(0)), "ready, no more");
+    let refused = refusal(world.activate(&publication, &next).await);
+    let handover = CeremonyErrors::WrongHandoverSignature(Default::default());
+    assert_eq!(refused, Refusal::Ceremony(handover));
+    let refused = admin.activate_key(cluster, Epoch(1), KeccakDigest([9; 32]), None).await;
+    assert!(matches!(refusal(refused), Refusal::Ceremony(CeremonyErrors::NotTheHead(_))));
+    world.activate(&publication, &group).await.unwrap();
     assert_eq!(admin.current_epoch(cluster).await.unwrap(), Some(Epoch(1)));
     let late = world.body(0, 101, previous);
     assert!(admin.anchor(&group.certify(late)).await.is_err(), "an old key anchors nothing");
@@ -228,47 +228,59 @@ async fn a_group_that_signs_twice_is_suspended() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_challenge_is_known_until_governance_has_decided() {
     let world = World::new(1).await.with_members().await;
-    world.publish(0, &Group::generate(world.committee), None).await;
+    let group = Group::generate(world.committee);
+    world.publish(0, &group, None).await;
     let (chain, disputes) = (world.account(4), world.deployment.contracts.disputes);
-    let anyone = chain.account().unwrap();
-    let challenge = async |slot: u64| {
-        let call = Disputes::challengeCall {
-            cluster: world.cluster.0.into(),
-            epoch: 0,
-            slot,
-            certificate: [slot as u8; 32].into(),
-            evidence: [0xe0; 32].into(),
-        };
-        world.transact_as(anyone, disputes, ETHER / 10, &call.abi_encode()).await;
+    // Each of a certificate that is anchored, with the others up to the last one.
+    let (mut bodies, mut previous) = (Vec::new(), CertificateBody::NO_PREVIOUS);
+    for slot in [3, 8, 9] {
+        let body = world.body(0, slot, previous);
+        chain.anchor(&group.certify(body)).await.unwrap();
+        previous = body.hash();
+        bodies.push(body);
+    }
+    let challenge = async |from: usize| {
+        chain.challenge_evaluation(&bodies[from..], Blake3Digest([0xe0; 32])).await
     };
+    let unanchored = world.body(0, 12, previous);
+    let refused = chain.challenge_evaluation(&[unanchored], Blake3Digest([0xe0; 32])).await;
+    assert!(matches!(refusal(refused), Refusal::Disputes(DisputesErrors::NotAnchored(_))));
     let none = chain.open_challenges(world.cluster, &Challenges::default()).await.unwrap();
     assert_eq!(none, Challenges::default());
-    challenge(3).await;
-    challenge(8).await;
+    assert_eq!(challenge(0).await.unwrap(), 0);
+    assert_eq!(challenge(1).await.unwrap(), 1);
+    let twice = refusal(challenge(1).await);
+    assert!(matches!(twice, Refusal::Disputes(DisputesErrors::AlreadyChallenged(_))), "{twice:?}");
     let two = chain.open_challenges(world.cluster, &none).await.unwrap();
     assert_eq!(two.slots(), [Slot(3), Slot(8)].into());
     let elsewhere = chain.open_challenges(ClusterId([7; 32]), &none).await.unwrap();
     assert!(elsewhere.slots().is_empty(), "they are another cluster's");
     let call = Disputes::resolveCall { id: U256::ZERO, upheld: false, culprits: Vec::new() };
     world.transact_as(world.deployment.timelock, disputes, 0, &call.abi_encode()).await;
-    challenge(9).await;
+    challenge(2).await.unwrap();
     let after = chain.open_challenges(world.cluster, &two).await.unwrap();
     assert_eq!(after.slots(), [Slot(8), Slot(9)].into());
+    let early = refusal(chain.lapse_challenge(1).await);
+    assert!(matches!(early, Refusal::Disputes(DisputesErrors::ChallengeNotLapsed(_))), "{early:?}");
     let anew = chain.open_challenges(world.cluster, &none).await.unwrap();
     assert_eq!(anew, after, "from the beginning the same is found");
+    world.pass(30 * 24 * 3600).await;
+    chain.lapse_challenge(1).await.unwrap();
+    let left = chain.open_challenges(world.cluster, &after).await.unwrap();
+    assert_eq!(left.slots(), [Slot(9)].into());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_committee_is_not_drawn_by_another_header_or_of_too_few() {
     let world = elected_cluster().await;
     let anyone = world.account(5);
-    let wrong = refusal(anyone.request_election(world.cluster, Epoch(1)).await);
+    let wrong = refusal(anyone.request_election(world.cluster, Epoch(1), false).await);
     assert!(wrong.to_string().contains("epoch 0, not 1"), "{wrong}");
     assert_eq!(anyone.committee(world.cluster, Epoch(0)).await.unwrap(), None);
     let unrequested = refusal(anyone.seal_election(world.cluster, Epoch(0)).await);
     assert!(matches!(unrequested, Refusal::Election(ElectionErrors::NotRequested(_))));
-    anyone.request_election(world.cluster, Epoch(0)).await.unwrap();
-    let again = refusal(anyone.request_election(world.cluster, Epoch(0)).await);
+    anyone.request_election(world.cluster, Epoch(0), false).await.unwrap();
+    let again = refusal(anyone.request_election(world.cluster, Epoch(0), false).await);
     assert!(matches!(again, Refusal::Election(ElectionErrors::AlreadyRequested(_))), "{again:?}");
     world.mine(2).await;
     let early = refusal(anyone.expire_election(world.cluster, Epoch(0)).await);
@@ -278,6 +290,6 @@ async fn a_committee_is_not_drawn_by_another_header_or_of_too_few() {
     let appointed = ClusterSettings::new(Committee::new(4).unwrap());
     let settings = ClusterSettings { salt: [2; 32], ..appointed };
     let appointed = world.admin.register_cluster(&settings).await.unwrap();
-    let refused = refusal(anyone.request_election(appointed, Epoch(0)).await);
+    let refused = refusal(anyone.request_election(appointed, Epoch(0), false).await);
     assert!(matches!(refused, Refusal::Election(ElectionErrors::NotElected(_))), "{refused:?}");
 }

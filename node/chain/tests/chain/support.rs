@@ -24,7 +24,7 @@ use tokio::{
 use veil_committee::frost::{Dkg, EvmSuite, GroupKeyShare, GroupPublicKey, dkg::Packages};
 use veil_node_chain::{
     Chain, ChainConfig, ChainError, ClusterSettings, Deployment, Endorsements, KeyPublication,
-    NodeApproval, NodeRegistration, Proposal, ReferenceString, Refusal,
+    Mined, NodeApproval, NodeRegistration, Proposal, ReferenceString, Refusal,
     anvil::{Anvil, AnvilConfig},
 };
 use veil_protocol_spec::{
@@ -128,28 +128,39 @@ impl World {
     }
 
     /// All signatures of a publication.
-    pub(crate) fn endorse(
-        &self,
-        publication: &KeyPublication,
-        group: &Group,
-        previous: Option<&Group>,
-    ) -> Endorsements {
+    pub(crate) fn endorse(&self, publication: &KeyPublication, group: &Group) -> Endorsements {
         let digest = publication.member_digest();
         Endorsements {
             members: (1..=self.committee.n() as u8).map(|i| identity(i).sign(&digest)).collect(),
             possession: group.sign(publication.possession_digest()),
-            handover: previous.map(|previous| previous.sign(publication.handover_digest())),
         }
     }
 
-    /// Proposes and publishes the key of an epoch, and returns what the publication cost.
+    /// Proposes, publishes and activates the key of an epoch, and returns what the publication cost.
     pub(crate) async fn publish(&self, epoch: u64, group: &Group, previous: Option<&Group>) -> u64 {
         self.admin.propose_ceremony(&self.proposal(epoch, 0).await).await.unwrap();
         let publication = self.publication(epoch, 0, group);
-        let endorsements = self.endorse(&publication, group, previous);
+        let endorsements = self.endorse(&publication, group);
         // Anyone may publish.
         let anyone = self.account(7);
-        anyone.publish_key(&publication, &self.roster(), &endorsements).await.unwrap().gas
+        let mined = anyone.publish_key(&publication, &self.roster(), &endorsements).await.unwrap();
+        if let Some(previous) = previous {
+            self.activate(&publication, previous).await.unwrap();
+        }
+        mined.gas
+    }
+
+    /// By the group in force, on the last certificate that was anchored.
+    pub(crate) async fn activate(
+        &self,
+        publication: &KeyPublication,
+        previous: &Group,
+    ) -> Result<Mined, ChainError> {
+        let head = self.admin.head(self.cluster).await.unwrap();
+        let last = head.map_or(CertificateBody::NO_PREVIOUS, |head| head.hash);
+        let handover = previous.sign(publication.handover_digest(last));
+        let epoch = publication.epoch;
+        self.account(7).activate_key(self.cluster, epoch, last, Some(&handover)).await
     }
 
     /// To be anchored on `previous`, which is the certificate before it as well.

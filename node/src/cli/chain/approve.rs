@@ -4,9 +4,10 @@ use clap::Args;
 use serde_json::{Value, json};
 use veil_node_chain::NodeApproval;
 use veil_node_config::{job_file::quantity::seconds, parse_address};
+use veil_node_operator::chain;
 use veil_protocol_spec::{Address, PeerIdHash, scheduling::Organisation};
 
-use super::{Role, arguments::Where, roles_of, status};
+use super::{Role, arguments::Where, roles_of};
 use crate::cli::failure::Failure;
 
 #[derive(Debug, Args)]
@@ -55,7 +56,7 @@ pub(super) async fn carry_out(arguments: &Approve) -> Result<Value, Failure> {
         "cluster": format!("0x{}", cluster.id()),
         "peer": format!("0x{peer}"),
         "operator": format!("0x{operator}"),
-        "roles": status::roles(approval.roles),
+        "roles": chain::roles(approval.roles),
         "organisation": approval.organisation,
         "valid_until": approval.valid_until,
         "transaction": format!("0x{}", mined.transaction),

@@ -2,8 +2,8 @@
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use veil_node_chain::{Chain, ChainError};
-use veil_protocol_spec::{ClusterId, Epoch, PeerIdHash};
+use veil_node_operator::chain;
+use veil_protocol_spec::Epoch;
 
 use super::arguments::{Connection, Where};
 use crate::cli::failure::Failure;
@@ -11,13 +11,24 @@ use crate::cli::failure::Failure;
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
     /// Freeze the candidates, and fix the block that decides.
-    Request(Arguments),
+    Request(Request),
     /// Draw the committee, with the proof of the deciding block's prevrandao.
     Seal(Arguments),
+    /// Draw more standbys, from where the draw ended, if those there are do not suffice.
+    Extend(Arguments),
     /// Fix another block, if the one before is too old to be proved.
     Expire(Arguments),
     /// Show the election and the committee.
     Show(Arguments),
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Request {
+    /// Draw another committee of an epoch that was drawn and has had no key for a week. That burns 1 ether.
+    #[arg(long)]
+    redraw: bool,
+    #[command(flatten)]
+    arguments: Arguments,
 }
 
 #[derive(Debug, Args)]
@@ -32,7 +43,11 @@ pub(in crate::cli) struct Arguments {
 impl Command {
     const fn arguments(&self) -> &Arguments {
         match self {
-            Self::Request(a) | Self::Seal(a) | Self::Expire(a) | Self::Show(a) => a,
+            Self::Request(Request { arguments: a, .. })
+            | Self::Seal(a)
+            | Self::Extend(a)
+            | Self::Expire(a)
+            | Self::Show(a) => a,
         }
     }
 
@@ -44,47 +59,28 @@ impl Command {
 pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
     let arguments = command.arguments();
     let Where { contract, connection, .. } = &arguments.place;
-    let chain = match command {
+    let to = match command {
         Command::Show(_) => contract.connect(connection).await?,
         _ => contract.connect_to_send(connection).await?,
     };
     let cluster = arguments.place.cluster.id();
     let epoch = match arguments.epoch {
         Some(epoch) => Epoch(epoch),
-        None => Epoch(chain.current_epoch(cluster).await?.map_or(0, |epoch| epoch.0 + 1)),
+        None => Epoch(to.current_epoch(cluster).await?.map_or(0, |epoch| epoch.0 + 1)),
     };
     let mined = match command {
-        Command::Request(_) => Some(chain.request_election(cluster, epoch).await?),
-        Command::Seal(_) => Some(chain.seal_election(cluster, epoch).await?),
-        Command::Expire(_) => Some(chain.expire_election(cluster, epoch).await?),
+        Command::Request(Request { redraw, .. }) => {
+            Some(to.request_election(cluster, epoch, *redraw).await?)
+        }
+        Command::Seal(_) => Some(to.seal_election(cluster, epoch).await?),
+        Command::Extend(_) => Some(to.extend_election(cluster, epoch).await?),
+        Command::Expire(_) => Some(to.expire_election(cluster, epoch).await?),
         Command::Show(_) => None,
     };
-    let mut report = describe(&chain, cluster, epoch).await?;
+    let mut report = chain::election(&to, cluster, epoch).await?;
     if let Some(mined) = mined {
         report["transaction"] = json!(format!("0x{}", mined.transaction));
         report["gas"] = json!(mined.gas);
-    }
-    Ok(report)
-}
-
-pub(super) async fn describe(
-    chain: &Chain,
-    cluster: ClusterId,
-    epoch: Epoch,
-) -> Result<Value, ChainError> {
-    let election = chain.election(cluster, epoch).await?;
-    let mut report = json!({
-        "epoch": epoch.0,
-        "status": election.status,
-        "round": election.round,
-        "random_block": election.random_block,
-    });
-    if let Some(committee) = chain.committee(cluster, epoch).await? {
-        let texts =
-            |peers: &[PeerIdHash]| peers.iter().map(|peer| format!("0x{peer}")).collect::<Vec<_>>();
-        report["seats"] = json!(texts(&committee.seats));
-        report["standbys"] = json!(texts(&committee.standbys));
-        report["verified"] = json!(chain.verify_election(cluster, epoch).await?);
     }
     Ok(report)
 }

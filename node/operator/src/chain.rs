@@ -1,19 +1,23 @@
-//! `veil chain status`.
+//! What the chain says of its contracts, a cluster and an election: `veil chain status`, `veil chain elect`.
 
+use async_recursion::async_recursion as boxed;
 use serde_json::{Value, json};
-use veil_node_chain::{Chain, ChainError};
-use veil_protocol_spec::{Attempt, ClusterId, Epoch, registry::Roles};
+use veil_node_chain::{Allowance, Chain, ChainError, Rights};
+use veil_protocol_spec::{Address, Attempt, ClusterId, Epoch, PeerIdHash, registry::Roles};
 
 /// Names of the roles.
-pub(super) fn roles(roles: Roles) -> Vec<&'static str> {
+#[must_use]
+pub fn roles(roles: Roles) -> Vec<&'static str> {
     let named = [("worker", roles.worker), ("member", roles.member)];
     named.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect()
 }
 
-pub(super) async fn describe(
-    chain: &Chain,
-    cluster: Option<ClusterId>,
-) -> Result<Value, ChainError> {
+/// The contracts, the account that signs, and a cluster.
+///
+/// # Errors
+/// [`ChainError`].
+#[boxed]
+pub async fn describe(chain: &Chain, cluster: Option<ClusterId>) -> Result<Value, ChainError> {
     let (block, time) = chain.block().await?;
     let contracts = chain.contracts();
     let mut report = json!({
@@ -82,7 +86,7 @@ async fn describe_cluster(chain: &Chain, id: ClusterId) -> Result<Value, ChainEr
             "published_at": key.published_at,
         })),
         "election": if settings.elected {
-            super::elect::describe(chain, id, next).await?
+            election(chain, id, next).await?
         } else {
             Value::Null
         },
@@ -111,5 +115,56 @@ async fn attempt(chain: &Chain, id: ClusterId, epoch: Epoch) -> Result<Value, Ch
             "deadline": attempt.deadline,
             "parameters": attempt.parameters,
         })
+    }))
+}
+
+/// An election, and the committee if it is sealed.
+///
+/// # Errors
+/// [`ChainError`].
+#[boxed]
+pub async fn election(
+    chain: &Chain,
+    cluster: ClusterId,
+    epoch: Epoch,
+) -> Result<Value, ChainError> {
+    let election = chain.election(cluster, epoch).await?;
+    let mut report = json!({
+        "epoch": epoch.0,
+        "status": election.status,
+        "round": election.round,
+        "random_block": election.random_block,
+    });
+    if let Some(committee) = chain.committee(cluster, epoch).await? {
+        let texts =
+            |peers: &[PeerIdHash]| peers.iter().map(|peer| format!("0x{peer}")).collect::<Vec<_>>();
+        report["seats"] = json!(texts(&committee.seats));
+        report["standbys"] = json!(texts(&committee.standbys));
+        report["verified"] = json!(chain.verify_election(cluster, epoch).await?);
+    }
+    Ok(report)
+}
+
+/// Says what an account may do in a cluster, and gives what it may do then.
+///
+/// # Errors
+/// [`ChainError`].
+#[boxed]
+pub async fn grant(
+    chain: &Chain,
+    cluster: ClusterId,
+    account: Address,
+    allowance: Allowance,
+) -> Result<Value, ChainError> {
+    let mined = chain.set_allowance(cluster, account, allowance).await?;
+    let now = chain.allowance(cluster, account).await?;
+    Ok(json!({
+        "account": format!("0x{account}"),
+        "may_submit": now.rights.has(Rights::SUBMIT),
+        "may_allow_images": now.rights.has(Rights::IMAGES),
+        "jobs_per_day": now.jobs_per_day,
+        "leak_bits_per_day": now.leak_bits_per_day,
+        "announced": now != allowance,
+        "transaction": format!("0x{}", mined.transaction),
     }))
 }
