@@ -43,7 +43,6 @@
 //! ```
 
 pub mod agreement;
-pub mod ceremony;
 pub mod decryption;
 pub mod evidence;
 pub mod inputs;
@@ -56,6 +55,7 @@ pub mod snapshot;
 pub mod sync;
 
 pub use veil_protocol_spec_base::{codec, committee, domain, election, identity, ids};
+pub use veil_protocol_spec_ceremony as ceremony;
 pub use veil_protocol_spec_reach::{link, reach};
 
 pub use codec::{CodecError, Wire};

@@ -10,8 +10,6 @@ use alloy::signers::{SignerSync, local::PrivateKeySigner};
 use veil_protocol_spec::Address;
 use zeroize::Zeroizing;
 
-use crate::keystore;
-
 /// Environment variable with the key as 64 hexadecimal digits.
 const KEY_VARIABLE: &str = "VEIL_CHAIN_KEY";
 
@@ -71,7 +69,7 @@ impl AccountKey {
     /// [`AccountKeyError::Keystore`].
     pub fn from_keystore(path: &Path, passphrase: &str) -> Result<Self, AccountKeyError> {
         let failed = |detail: String| AccountKeyError::Keystore { path: path.to_owned(), detail };
-        let key = keystore::read(path, passphrase).map_err(failed)?;
+        let key = veil_node_keystore::read(path, passphrase).map_err(failed)?;
         let signer = PrivateKeySigner::from_slice(key.as_slice());
         signer.map(Self).map_err(|_| failed("what it holds is no key".to_owned()))
     }

@@ -78,7 +78,6 @@ mod fault;
 mod follow;
 mod jobs;
 mod key;
-mod keystore;
 mod logs;
 mod outgoing;
 mod point;

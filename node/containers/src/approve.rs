@@ -23,12 +23,8 @@ impl Approve {
         Self(Arc::new(ask))
     }
 
-    pub(crate) async fn ask(
-        &self,
-        image: &ImageReference,
-        credentials: Option<&RegistryCredentials>,
-    ) -> Result<(), ReplicaError> {
-        (self.0)(image.clone(), credentials.cloned().map(Zeroizing::new)).await
+    pub(crate) fn ask(&self, image: &ImageReference, by: Option<&RegistryCredentials>) -> Answer {
+        (self.0)(image.clone(), by.cloned().map(Zeroizing::new))
     }
 }
 

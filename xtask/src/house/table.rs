@@ -89,6 +89,7 @@ pub(super) const HOUSE: &[Row] = &[
     // One set of dependency features for every package; it has no code.
     row(Tool, "veil-workspace-hack", NONE, &[]),
     row(Protocol, "veil-protocol-spec-base", NONE, &["veil-workspace-hack"]),
+    row(Protocol, "veil-protocol-spec-ceremony", NONE, &["veil-protocol-spec-base"]),
     row(Protocol, "veil-protocol-spec-job", NONE, &["veil-protocol-spec-base"]),
     row(
         Protocol,
@@ -103,6 +104,7 @@ pub(super) const HOUSE: &[Row] = &[
         NONE,
         &[
             "veil-protocol-spec-base",
+            "veil-protocol-spec-ceremony",
             "veil-protocol-spec-job",
             "veil-protocol-spec-reach",
             "veil-workspace-hack",
@@ -156,11 +158,13 @@ pub(super) const HOUSE: &[Row] = &[
     row(Edge, "veil-node-process", NONE, &["veil-protocol-spec"]),
     row(Edge, "veil-node-api", HTTP, &["veil-node-process", "veil-protocol-spec"]),
     row(Edge, "veil-node-p2p", NETWORK, &["veil-node-process", "veil-protocol-spec"]),
+    // Others' files, which are read without the chain that their keys are for.
+    row(Edge, "veil-node-keystore", NONE, NONE),
     row(
         Edge,
         "veil-node-chain",
         CHAIN,
-        &["veil-committee", "veil-contracts", "veil-protocol-spec"],
+        &["veil-committee", "veil-contracts", "veil-node-keystore", "veil-protocol-spec"],
     ),
     // Sockets of this machine, and streams that somebody else opens: it is tested without engine and network.
     row(Edge, "veil-node-links", NONE, &["veil-protocol-spec"]),

@@ -74,11 +74,16 @@ async fn certificates_are_anchored_in_order_and_once() {
         world.admin.confirm_deployment(&chain, &assignment, &proof).await,
         Anchor(AnchorErrors::NotWorkerOperator(_))
     );
+    let unanchored = [first, world.body(0, 5, first.hash())];
     assert_refused!(
-        owner.confirm_deployment(&[first], &assignment, &proof).await,
+        owner.confirm_deployment(&unanchored, &assignment, &proof).await,
         Anchor(AnchorErrors::NotAnchored(_))
     );
-    owner.confirm_deployment(&chain, &assignment, &proof).await.unwrap();
+    // One that was the head lately will do, once.
+    owner.confirm_deployment(&[first], &assignment, &proof).await.unwrap();
+    let again = owner.confirm_deployment(&chain, &assignment, &proof).await;
+    assert!(again.as_ref().unwrap_err().refusal().unwrap().is_confirmed());
+    assert_refused!(again, Anchor(AnchorErrors::AlreadyConfirmed(_)));
 }
 
 /// Slots that began before an earlier one was anchored can no longer be: the next one carries on from

@@ -135,14 +135,22 @@ async fn the_fee_of_a_stuck_transaction_is_raised() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_more_is_paid_than_allowed() {
     let world = World::new(4).await;
-    let chain = hasty(&world, |config| {
-        config.stuck_after = Duration::from_millis(100);
-        config.deadline = Duration::from_secs(2);
-        config.max_fee_per_gas = 1; // wei
-    })
-    .await;
+    let allowing = async |most: u128| {
+        hasty(&world, |config| {
+            config.stuck_after = Duration::from_millis(100);
+            config.deadline = Duration::from_secs(2);
+            config.max_fee_per_gas = most;
+        })
+        .await
+    };
     world.automine(false).await;
-    let sent = grant(&chain, &world);
+    // Less than the next block asks for, in wei: nothing is sent.
+    let error = grant(&allowing(1).await, &world).await.unwrap().unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    let ChainError::Fee { price, allowed: 1 } = error else { panic!("{error:?}") };
+    assert_eq!(waiting(&world).await.len(), 0);
+    // As much, and no more: it is sent, and not raised.
+    let sent = grant(&allowing(price).await, &world);
     let first = hash(&first_waiting(&world).await);
     let error = sent.await.unwrap().unwrap_err();
     let still: Vec<_> = waiting(&world).await.iter().map(hash).collect();

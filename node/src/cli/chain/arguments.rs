@@ -14,7 +14,7 @@ use crate::cli::{failure::Failure, run::TRANSACTION};
 
 /// How to reach the chain and who pays.
 #[derive(Debug, Args)]
-pub(super) struct Connection {
+pub(in crate::cli) struct Connection {
     /// JSON-RPC endpoints of the chain, separated by commas; the next is used when one fails.
     #[arg(long, env = "VEIL_RPC_URL", default_value = "http://127.0.0.1:8545", value_name = "URL")]
     rpc: RpcUrls,
@@ -48,7 +48,7 @@ pub(super) struct Connection {
 
 /// Where the contracts are.
 #[derive(Debug, Args)]
-pub(super) struct Contract {
+pub(in crate::cli) struct Contract {
     /// Address of the directory contract, as `veil chain deploy` printed it.
     #[arg(long, env = "VEIL_CONTRACT_ADDRESS", value_name = "ADDRESS", value_parser = parse_address)]
     contract: Address,

@@ -8,7 +8,6 @@
 use std::{fs::File, io::Read as _, path::Path};
 
 use aes_0_8::Aes128;
-use alloy::{hex, primitives::keccak256};
 use ctr::{
     Ctr128BE,
     cipher::{KeyIvInit as _, StreamCipher as _},
@@ -17,6 +16,7 @@ use hmac::Hmac;
 use scrypt::Params;
 use serde_json::Value;
 use sha2::Sha256;
+use sha3::{Digest as _, Keccak256};
 use zeroize::Zeroizing;
 
 /// Bytes of the longest file that is read. A keystore has about 500.
@@ -34,7 +34,7 @@ type Aes128Ctr = Ctr128BE<Aes128>;
 ///
 /// # Errors
 /// A sentence that says why it is not told.
-pub(crate) fn read(path: &Path, passphrase: &str) -> Result<Zeroizing<[u8; 32]>, String> {
+pub fn read(path: &Path, passphrase: &str) -> Result<Zeroizing<[u8; 32]>, String> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|error| error.to_string())?;
     let read = file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes);
@@ -74,7 +74,7 @@ fn open(bytes: &[u8], passphrase: &str) -> Result<Zeroizing<[u8; 32]>, String> {
     let iv = crypto.get("cipherparams")?.get("iv")?.padded::<16>()?;
     let derived = derive(&crypto, passphrase)?;
     let (key, authentic) = derived.split_at(16);
-    if keccak256([authentic, secret.as_slice()].concat()).as_slice() != mac {
+    if mac_of(authentic, &secret) != mac {
         return Err("the passphrase is another one, or the file was altered (`mac`)".to_owned());
     }
     Aes128Ctr::new(key.into(), &iv.into()).apply_keystream(&mut secret);
@@ -90,6 +90,10 @@ fn open(bytes: &[u8], passphrase: &str) -> Result<Zeroizing<[u8; 32]>, String> {
         *to = *from;
     }
     Ok(key)
+}
+
+fn mac_of(authentic: &[u8], ciphertext: &[u8]) -> Vec<u8> {
+    Keccak256::new().chain_update(authentic).chain_update(ciphertext).finalize().to_vec()
 }
 
 /// What the passphrase becomes: the first half decrypts, the second authenticates.
@@ -223,7 +227,7 @@ mod tests {
         let (cipher_key, authentic) = derived.split_at(16);
         let mut ciphertext = secret.to_vec();
         Aes128Ctr::new(cipher_key.into(), &iv.into()).apply_keystream(&mut ciphertext);
-        let mac = keccak256([authentic, &ciphertext].concat());
+        let mac = mac_of(authentic, &ciphertext);
         json!({
             "address": "00",
             "crypto": {

@@ -7,7 +7,7 @@ use super::{
     payload::Payload,
     round::{Round, Stream},
 };
-use crate::{
+use veil_protocol_spec_base::{
     codec::{Bytes, Wire, encode},
     domain,
     identity::{InvalidSignature, SecretIdentity},

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
+use veil_protocol_spec_base::{
     codec::Wire,
     committee::Committee,
     domain,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::round::{Round, Stream};
-use crate::ids::ParticipantIndex;
+use veil_protocol_spec_base::ids::ParticipantIndex;
 
 /// Why a member gives an attempt up: what it accuses which participants of, as far as it knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

@@ -7,7 +7,7 @@ use super::{
     header::Header,
     round::{Round, Stream},
 };
-use crate::{
+use veil_protocol_spec_base::{
     codec::{Bytes, Wire},
     domain,
     ids::{Blake3Digest, KeySetDigest},

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::round::Round;
-use crate::ids::{Attempt, CeremonyId, ParticipantIndex};
+use veil_protocol_spec_base::ids::{Attempt, CeremonyId, ParticipantIndex};
 
 /// What a signed message belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
